@@ -1,0 +1,60 @@
+//! Turns the `.proto` files into Rust, and into the descriptor set that reflection serves.
+//!
+//! The files are parsed in Rust, so building needs no `protoc`.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::{env, fs, io};
+
+use protox::Compiler;
+use protox::prost::Message;
+
+const ROOT: &str = "proto";
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed={ROOT}"); // cargo walks a directory
+    let mut files = Vec::new();
+    collect(Path::new(ROOT), &mut files)?;
+    files.sort(); // the same bytes whatever order the disk lists them in
+
+    let mut compiler = Compiler::new([ROOT])?;
+    compiler.include_imports(true).include_source_info(true).open_files(&files)?;
+    let mut set = compiler.file_descriptor_set();
+    generate(set.clone())?;
+
+    for file in &mut set.file {
+        file.source_code_info = None; // comments are for readers of the source
+    }
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
+    fs::write(out.join("descriptors.bin"), set.encode_to_vec())?;
+    Ok(())
+}
+
+/// Adds every `.proto` file below `dir`.
+fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            collect(&path, files)?;
+        } else if path.extension().is_some_and(|extension| extension == "proto") {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// Bytes fields share the buffer they were read from, and maps are written in ascending order.
+/// Stubs exist only where they are wanted: the log itself knows nothing of gRPC.
+fn generate(set: tonic_prost_build::FileDescriptorSet) -> io::Result<()> {
+    let services = env::var_os("CARGO_FEATURE_SERVICES").is_some();
+    tonic_prost_build::configure()
+        .build_client(services)
+        .build_server(services)
+        .build_transport(false)
+        .bytes(".")
+        .btree_map(".")
+        .include_file("pb.rs")
+        .emit_rerun_if_changed(false)
+        .compile_fds(set)
+}
