@@ -1,0 +1,96 @@
+//! Bytes as they arrive, cut into frames.
+
+use bytes::{Bytes, BytesMut};
+
+use super::{FrameError, HEAD_LEN};
+
+/// Gathers chunks until a frame is whole. A frame that lies within one chunk is a slice of it; one
+/// that spans chunks is copied together once.
+#[derive(Debug, Default)]
+pub(super) struct FrameBuffer {
+    /// What is left of the last chunk; empty while `gathered` is not.
+    chunk: Bytes,
+    /// Grows with what arrives, never ahead of it by more than doubling.
+    gathered: BytesMut,
+}
+
+impl FrameBuffer {
+    pub(super) fn push(&mut self, chunk: Bytes) {
+        if self.is_empty() {
+            self.chunk = chunk;
+            return;
+        }
+        let rest = std::mem::take(&mut self.chunk);
+        self.gathered.extend_from_slice(&rest);
+        self.gathered.extend_from_slice(&chunk);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.chunk.is_empty() && self.gathered.is_empty()
+    }
+
+    fn held(&self) -> &[u8] {
+        if self.gathered.is_empty() { &self.chunk } else { &self.gathered }
+    }
+
+    /// The next frame's type and body, once all of it is here. `limit` says how long the body of a
+    /// type may be, and refuses by the type alone; it is asked as soon as the head is here.
+    pub(super) fn next_frame(
+        &mut self,
+        limit: impl FnOnce(u8) -> Result<u32, FrameError>,
+    ) -> Result<Option<(u8, Bytes)>, FrameError> {
+        let held = self.held();
+        let Some(&[kind, l0, l1, l2, l3]) = held.first_chunk::<HEAD_LEN>() else {
+            return Ok(None);
+        };
+        let len_bytes = u32::from_be_bytes([l0, l1, l2, l3]);
+        let max = limit(kind)?;
+        if len_bytes > max {
+            return Err(FrameError::TooLong { kind, len_bytes, max });
+        }
+        let len = usize::try_from(len_bytes).expect("the limits are far below any usize");
+        if held.len() - HEAD_LEN < len {
+            return Ok(None);
+        }
+        let mut frame = self.split_to(HEAD_LEN + len);
+        Ok(Some((kind, frame.split_off(HEAD_LEN))))
+    }
+
+    fn split_to(&mut self, len: usize) -> Bytes {
+        if self.gathered.is_empty() {
+            self.chunk.split_to(len)
+        } else {
+            self.gathered.split_to(len).freeze()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn next(buffer: &mut FrameBuffer) -> Option<(u8, Bytes)> {
+        buffer.next_frame(|_| Ok(100)).unwrap()
+    }
+
+    #[test]
+    fn a_frame_within_one_chunk_is_not_copied() {
+        let chunk = Bytes::from_static(&[7, 0, 0, 0, 3, 1, 2, 3, 8, 0, 0, 0, 0]);
+        let mut buffer = FrameBuffer::default();
+        buffer.push(chunk.clone());
+        let (kind, body) = next(&mut buffer).unwrap();
+        assert_eq!((kind, &body[..]), (7, &[1, 2, 3][..]));
+        assert_eq!(body.as_ptr(), chunk[5..].as_ptr());
+        assert_eq!(next(&mut buffer), Some((8, Bytes::new())));
+        assert!(buffer.is_empty());
+    }
+
+    #[test]
+    fn a_claimed_length_reserves_nothing() {
+        let mut buffer = FrameBuffer::default();
+        buffer.push(Bytes::from_static(&[7, 0xff]));
+        buffer.push(Bytes::from_static(&[0xff, 0xff, 0xff, 0]));
+        assert_eq!(buffer.next_frame(|_| Ok(u32::MAX)), Ok(None));
+        assert!(buffer.gathered.capacity() <= 128, "{}", buffer.gathered.capacity());
+    }
+}

@@ -1,0 +1,338 @@
+//! The control stream: hello, proof, wants and clocks.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::buffer::FrameBuffer;
+use super::fields::Fields;
+use super::{
+    EncodeError, FrameError, MAX_CLOCK_ENTRIES, MAX_CONTROL_FRAME, MAX_VERSIONS, put_frame,
+};
+use crate::cursor::Cursor;
+use crate::ids::{EnvelopeId, OriginatorId, SequenceId};
+
+const HELLO: u8 = 0x01;
+const PROOF: u8 = 0x02;
+const WANT: u8 = 0x03;
+const STOP: u8 = 0x04;
+const CLOCK: u8 = 0x05;
+const REFUSED: u8 = 0x06;
+
+/// Originator and sequence.
+const CLOCK_ENTRY_LEN: usize = 12;
+
+/// What travels on the control stream, in both directions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ControlFrame {
+    /// The first frame of either end.
+    Hello(Hello),
+    /// The second frame of either end; nothing else is heard before it.
+    Proof(Proof),
+    /// Asks for a strand.
+    Want(Want),
+    /// Asks for no more of it.
+    Stop(Stop),
+    /// Says how far the sender is.
+    Clock(Clock),
+    /// Answers a want that cannot be met.
+    Refused(Refused),
+}
+
+/// Who speaks, what it can, and how far it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hello {
+    /// The frame versions it speaks, ascending; the highest that both name is used.
+    pub versions: Vec<u16>,
+    /// One bit for each optional ability; unknown bits mean nothing.
+    pub features: u64,
+    /// The node id it is going to prove.
+    pub node_id: OriginatorId,
+    /// What it holds of each strand, durably.
+    pub clock: Cursor,
+}
+
+/// Proves the id said in the hello: see [`proof_preimage`](super::proof_preimage).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Proof {
+    /// The signer, as in its hello.
+    pub node_id: OriginatorId,
+    /// r ‖ s ‖ v.
+    pub signature: [u8; 65],
+}
+
+/// Asks the peer to send one strand. Takes the place of an earlier want for the same originator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Want {
+    /// Whose strand.
+    pub originator: OriginatorId,
+    /// The highest sequence id the asker holds; excluded.
+    pub after: SequenceId,
+    /// The last sequence id that is wanted, included. `None`: all there is, and then what is new
+    /// as it comes.
+    pub up_to: Option<SequenceId>,
+    /// How many bytes of envelopes a batch should have at most. A larger envelope comes alone.
+    pub bytes_max: u32,
+}
+
+/// Takes a want back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stop {
+    /// Whose strand is no longer wanted.
+    pub originator: OriginatorId,
+}
+
+/// What the sender holds durably. Entries only ever rise, and strands that are not named are where
+/// they were: a clock may be a part of the whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Clock {
+    /// Originator → highest sequence id.
+    pub entries: Cursor,
+}
+
+/// A want that is not met. The asker may turn to another peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused {
+    /// Whose strand was wanted.
+    pub originator: OriginatorId,
+    /// Why it does not come.
+    pub reason: RefuseReason,
+}
+
+/// Why a strand is not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefuseReason {
+    /// The peer holds nothing of it.
+    UnknownOriginator,
+    /// Strands below 100 are read from the chain, never from peers.
+    NotFromPeers,
+    /// The peer serves as many strands as it can. Ask again later.
+    Busy,
+    /// A reason that a later version added.
+    Other(u8),
+}
+
+impl RefuseReason {
+    fn code(self) -> u8 {
+        match self {
+            Self::UnknownOriginator => 1,
+            Self::NotFromPeers => 2,
+            Self::Busy => 3,
+            Self::Other(code) => code,
+        }
+    }
+
+    fn from_code(code: u8) -> Self {
+        match code {
+            1 => Self::UnknownOriginator,
+            2 => Self::NotFromPeers,
+            3 => Self::Busy,
+            other => Self::Other(other),
+        }
+    }
+}
+
+impl ControlFrame {
+    /// Appends the frame to `out`.
+    ///
+    /// # Errors
+    /// If a list is longer than a frame may be; `out` is then as it was.
+    pub fn encode(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
+        match self {
+            Self::Hello(hello) => return hello.encode(out),
+            Self::Clock(clock) => return clock.encode(out),
+            Self::Proof(proof) => put_frame(out, PROOF, |body| {
+                body.put_u32(proof.node_id.0);
+                body.put_slice(&proof.signature);
+            }),
+            Self::Want(want) => put_frame(out, WANT, |body| {
+                body.put_u32(want.originator.0);
+                body.put_u64(want.after.0);
+                body.put_u64(want.up_to.unwrap_or(SequenceId::NONE).0);
+                body.put_u32(want.bytes_max);
+            }),
+            Self::Stop(stop) => put_frame(out, STOP, |body| body.put_u32(stop.originator.0)),
+            Self::Refused(refused) => put_frame(out, REFUSED, |body| {
+                body.put_u32(refused.originator.0);
+                body.put_u8(refused.reason.code());
+            }),
+        }
+        Ok(())
+    }
+
+    /// `None` for a type that a later version added.
+    fn decode(kind: u8, body: Bytes) -> Result<Option<Self>, FrameError> {
+        let mut fields = Fields::new(kind, body);
+        let frame = match kind {
+            HELLO => Self::Hello(Hello::decode(&mut fields)?),
+            PROOF => {
+                Self::Proof(Proof { node_id: fields.originator()?, signature: fields.array()? })
+            }
+            WANT => Self::Want(Want::decode(&mut fields)?),
+            STOP => Self::Stop(Stop { originator: fields.originator()? }),
+            CLOCK => Self::Clock(Clock { entries: decode_clock(&mut fields)? }),
+            REFUSED => Self::Refused(Refused {
+                originator: fields.originator()?,
+                reason: RefuseReason::from_code(fields.u8()?),
+            }),
+            _ => return Ok(None),
+        };
+        fields.finish()?;
+        Ok(Some(frame))
+    }
+}
+
+impl Hello {
+    fn encode(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
+        let count = self.versions.len();
+        if count == 0 || count > MAX_VERSIONS || !self.versions.is_sorted_by(|a, b| a < b) {
+            return Err(EncodeError::Versions { count });
+        }
+        let entries = clock_count(&self.clock)?;
+        put_frame(out, HELLO, |body| {
+            body.put_u8(u8::try_from(count).expect("held below MAX_VERSIONS above"));
+            self.versions.iter().for_each(|version| body.put_u16(*version));
+            body.put_u64(self.features);
+            body.put_u32(self.node_id.0);
+            put_clock(body, entries, &self.clock);
+        });
+        Ok(())
+    }
+
+    fn decode(fields: &mut Fields) -> Result<Self, FrameError> {
+        let count = usize::from(fields.u8()?);
+        if count == 0 || count > MAX_VERSIONS {
+            return Err(fields.bad("versions"));
+        }
+        let versions = (0..count).map(|_| fields.u16()).collect::<Result<Vec<_>, _>>()?;
+        if !versions.is_sorted_by(|a, b| a < b) {
+            return Err(fields.bad("versions"));
+        }
+        Ok(Self {
+            versions,
+            features: fields.u64()?,
+            node_id: fields.originator()?,
+            clock: decode_clock(fields)?,
+        })
+    }
+
+    /// The highest version that this hello and `peer` both name.
+    #[must_use]
+    pub fn common_version(&self, peer: &Self) -> Option<u16> {
+        self.versions.iter().rev().copied().find(|version| peer.versions.contains(version))
+    }
+}
+
+impl Want {
+    fn decode(fields: &mut Fields) -> Result<Self, FrameError> {
+        let (originator, after) = (fields.originator()?, fields.sequence("after")?);
+        let up_to = Some(fields.sequence("up_to")?).filter(|id| *id != SequenceId::NONE);
+        if up_to.is_some_and(|id| id <= after) {
+            return Err(fields.bad("up_to"));
+        }
+        Ok(Self { originator, after, up_to, bytes_max: fields.u32()? })
+    }
+}
+
+impl Clock {
+    fn encode(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
+        let count = clock_count(&self.entries)?;
+        put_frame(out, CLOCK, |body| put_clock(body, count, &self.entries));
+        Ok(())
+    }
+}
+
+fn clock_count(clock: &Cursor) -> Result<u16, EncodeError> {
+    let count = clock.len();
+    if count > MAX_CLOCK_ENTRIES {
+        return Err(EncodeError::Clock { count });
+    }
+    Ok(u16::try_from(count).expect("MAX_CLOCK_ENTRIES fits"))
+}
+
+fn put_clock(body: &mut BytesMut, count: u16, clock: &Cursor) {
+    body.put_u16(count);
+    for id in clock.iter() {
+        body.put_u32(id.originator.0);
+        body.put_u64(id.sequence.0);
+    }
+}
+
+/// The clock is the last field wherever it stands, so its count is held against what arrived.
+fn decode_clock(fields: &mut Fields) -> Result<Cursor, FrameError> {
+    let count = usize::from(fields.u16()?);
+    if count > MAX_CLOCK_ENTRIES {
+        return Err(fields.bad("clock"));
+    }
+    fields.expect_rest(count * CLOCK_ENTRY_LEN)?;
+    let mut clock = Cursor::new();
+    let mut last = None;
+    for _ in 0..count {
+        let id = EnvelopeId::new(fields.originator()?, fields.sequence("clock")?);
+        if id.sequence == SequenceId::NONE || last.is_some_and(|last| last >= id.originator) {
+            return Err(fields.bad("clock")); // one clock, one form: ascending, nothing empty
+        }
+        last = Some(id.originator);
+        clock.advance(id);
+    }
+    Ok(clock)
+}
+
+/// Cuts the bytes of a control stream into frames. Does no I/O.
+///
+/// Call [`next_frame`](Self::next_frame) until it yields `None` after each
+/// [`push`](Self::push): then no more is held than one unfinished frame.
+#[derive(Debug, Default)]
+pub struct ControlDecoder {
+    buffer: FrameBuffer,
+    refused: Option<FrameError>,
+}
+
+impl ControlDecoder {
+    /// Nothing has arrived yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes the bytes that arrived next, cut wherever the transport cut them.
+    pub fn push(&mut self, chunk: Bytes) {
+        if self.refused.is_none() {
+            self.buffer.push(chunk);
+        }
+    }
+
+    /// The next whole frame, or `None` until more has arrived. Frames of unknown types are passed
+    /// over.
+    ///
+    /// # Errors
+    /// If the peer broke the protocol; from then on always the same.
+    pub fn next_frame(&mut self) -> Result<Option<ControlFrame>, FrameError> {
+        if let Some(error) = self.refused {
+            return Err(error);
+        }
+        self.next_known().inspect_err(|error| {
+            self.refused = Some(*error);
+            self.buffer = FrameBuffer::default();
+        })
+    }
+
+    fn next_known(&mut self) -> Result<Option<ControlFrame>, FrameError> {
+        while let Some((kind, body)) = self.buffer.next_frame(|_| Ok(MAX_CONTROL_FRAME))? {
+            if let Some(frame) = ControlFrame::decode(kind, body)? {
+                return Ok(Some(frame));
+            }
+        }
+        Ok(None)
+    }
+
+    /// To be asked once the stream has ended and every frame was taken.
+    ///
+    /// # Errors
+    /// [`FrameError::Unfinished`] if it ended inside a frame, or what was refused before.
+    pub fn finish(&self) -> Result<(), FrameError> {
+        match self.refused {
+            Some(error) => Err(error),
+            None if self.buffer.is_empty() => Ok(()),
+            None => Err(FrameError::Unfinished),
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! The streams that carry strands: batches of envelopes, and what is said of those not sent.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::buffer::FrameBuffer;
+use super::fields::Fields;
+use super::{
+    EncodeError, FrameError, HEAD_LEN, MAX_BATCH_ENVELOPES, MAX_BATCH_FRAME, MAX_ENVELOPE,
+    put_frame,
+};
+use crate::ids::{OriginatorId, SequenceId};
+
+const HEADER: u8 = 0x41;
+const BATCH: u8 = 0x42;
+const GAP: u8 = 0x43;
+const END: u8 = 0x44;
+
+const HEADER_LEN: u32 = 4 + 8;
+const GAP_LEN: u32 = 8 + 8 + 1;
+const END_LEN: u32 = 8;
+
+/// Flags and count, before the envelopes of a batch.
+pub(super) const BATCH_HEAD_LEN: u32 = 1 + 4;
+/// The length before each envelope.
+pub(super) const ENVELOPE_HEAD_LEN: u32 = 4;
+
+/// What travels on the stream of one strand, in ascending order of sequence ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DataFrame {
+    /// Opens the stream; stands nowhere else.
+    Header(StreamHeader),
+    /// Envelopes.
+    Batch(Batch),
+    /// Sequence ids that the sender does not hold.
+    Gap(Gap),
+    /// Closes a stream whose want had an end.
+    End(End),
+}
+
+/// Says which want this stream answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamHeader {
+    /// Whose strand follows.
+    pub originator: OriginatorId,
+    /// As in the want: the first envelope comes after it.
+    pub after: SequenceId,
+}
+
+/// Envelopes of one strand in ascending order, as their originator signed them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    count: u32,
+    /// Length and bytes of each envelope; checked to end with the last one.
+    packed: Bytes,
+}
+
+/// Sequence ids that the sender looked for and does not have. What it says is no proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gap {
+    /// The first that is missing.
+    pub from: SequenceId,
+    /// The last that is missing, included.
+    pub to: SequenceId,
+    /// What the sender knows of them.
+    pub reason: GapReason,
+}
+
+/// Why an envelope is not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum GapReason {
+    /// The sender never held it.
+    Missing = 1,
+    /// The sender held it until its retention ran out.
+    Expired = 2,
+}
+
+/// Every sequence id up to `through` was sent or named as a gap, and there will be no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// Where the sender stopped: the `up_to` of the want, or the head of what it holds if that is
+    /// lower.
+    pub through: SequenceId,
+}
+
+impl DataFrame {
+    /// Appends the frame to `out`. Batches are better made by a [`BatchBuilder`], which copies
+    /// each envelope once.
+    pub fn encode(&self, out: &mut BytesMut) {
+        match self {
+            Self::Header(header) => put_frame(out, HEADER, |body| {
+                body.put_u32(header.originator.0);
+                body.put_u64(header.after.0);
+            }),
+            Self::Batch(batch) => put_frame(out, BATCH, |body| {
+                body.put_u8(0);
+                body.put_u32(batch.count);
+                body.put_slice(&batch.packed);
+            }),
+            Self::Gap(gap) => put_frame(out, GAP, |body| {
+                body.put_u64(gap.from.0);
+                body.put_u64(gap.to.0);
+                body.put_u8(gap.reason as u8);
+            }),
+            Self::End(end) => put_frame(out, END, |body| body.put_u64(end.through.0)),
+        }
+    }
+
+    fn decode(kind: u8, body: Bytes) -> Result<Self, FrameError> {
+        let mut fields = Fields::new(kind, body);
+        let frame = match kind {
+            HEADER => Self::Header(StreamHeader {
+                originator: fields.originator()?,
+                after: fields.sequence("after")?,
+            }),
+            BATCH => return Batch::decode(fields).map(Self::Batch),
+            GAP => Self::Gap(Gap::decode(&mut fields)?),
+            END => Self::End(End { through: fields.sequence("through")? }),
+            _ => return Err(FrameError::Unknown { kind }),
+        };
+        fields.finish()?;
+        Ok(frame)
+    }
+}
+
+impl Gap {
+    fn decode(fields: &mut Fields) -> Result<Self, FrameError> {
+        let (from, to) = (fields.sequence("from")?, fields.sequence("to")?);
+        if from == SequenceId::NONE || from > to {
+            return Err(fields.bad("from"));
+        }
+        let reason = match fields.u8()? {
+            1 => GapReason::Missing,
+            2 => GapReason::Expired,
+            _ => return Err(fields.bad("reason")),
+        };
+        Ok(Self { from, to, reason })
+    }
+}
+
+impl Batch {
+    /// How many envelopes it holds; at least one.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a batch is never empty")]
+    pub fn len(&self) -> usize {
+        usize::try_from(self.count).expect("held below MAX_BATCH_ENVELOPES")
+    }
+
+    /// The envelopes in order, each a slice of the frame it came in.
+    #[must_use]
+    pub fn envelopes(&self) -> Envelopes {
+        Envelopes { left: self.len(), packed: self.packed.clone() }
+    }
+
+    /// Walks the lengths once, so that nothing has to be checked later.
+    fn decode(mut fields: Fields) -> Result<Self, FrameError> {
+        if fields.u8()? != 0 {
+            return Err(fields.bad("flags")); // none is defined, and an unknown one may mean anything
+        }
+        let count = fields.u32()?;
+        if count == 0 || count > MAX_BATCH_ENVELOPES {
+            return Err(fields.bad("count"));
+        }
+        let mut rest = &fields.rest()[..];
+        for _ in 0..count {
+            let (head, tail) = rest.split_first_chunk().ok_or(fields.truncated())?;
+            let len = usize::try_from(u32::from_be_bytes(*head)).map_err(|_| fields.truncated())?;
+            if len == 0 {
+                return Err(fields.bad("envelope"));
+            }
+            rest = tail.get(len..).ok_or(fields.truncated())?;
+        }
+        if !rest.is_empty() {
+            return Err(FrameError::Trailing { kind: BATCH, extra: rest.len() });
+        }
+        Ok(Self { count, packed: fields.into_rest() })
+    }
+}
+
+/// The envelopes of a [`Batch`], in order.
+#[derive(Debug, Clone)]
+pub struct Envelopes {
+    left: usize,
+    packed: Bytes,
+}
+
+impl Iterator for Envelopes {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        self.left = self.left.checked_sub(1)?;
+        let head = self.packed.split_to(4);
+        let len = u32::from_be_bytes(head[..].try_into().expect("split to four bytes"));
+        Some(self.packed.split_to(usize::try_from(len).expect("within the frame")))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl ExactSizeIterator for Envelopes {}
+
+/// What became of an envelope that was offered to a [`BatchBuilder`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pushed {
+    /// It is in the batch.
+    Taken,
+    /// It is not: finish this batch and push it to the next.
+    Full,
+}
+
+/// Writes envelopes into the frame of a batch, each copied once.
+#[derive(Debug)]
+pub struct BatchBuilder {
+    frame: BytesMut,
+    count: u32,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl BatchBuilder {
+    /// A batch whose envelopes together have at most `bytes_max` bytes, except that the first is
+    /// taken whatever its length.
+    #[must_use]
+    pub fn new(bytes_max: u32) -> Self {
+        Self {
+            frame: BytesMut::new(),
+            count: 0,
+            bytes: 0,
+            bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// Appends an envelope unless the batch is full.
+    ///
+    /// # Errors
+    /// If no batch can carry it; the batch is then as it was.
+    pub fn push(&mut self, envelope: &[u8]) -> Result<Pushed, EncodeError> {
+        let len = self.checked_len(envelope)?;
+        if !self.has_room(envelope.len()) {
+            return Ok(Pushed::Full);
+        }
+        if self.count == 0 {
+            self.frame.put_bytes(0, HEAD_LEN + BATCH_HEAD_LEN as usize); // filled in at the end
+        }
+        self.frame.put_u32(len);
+        self.frame.put_slice(envelope);
+        self.count += 1;
+        self.bytes += envelope.len();
+        Ok(Pushed::Taken)
+    }
+
+    fn checked_len(&self, envelope: &[u8]) -> Result<u32, EncodeError> {
+        match u32::try_from(envelope.len()) {
+            Ok(0) => Err(EncodeError::EmptyEnvelope),
+            Ok(len) if len <= MAX_ENVELOPE => Ok(len),
+            _ => Err(EncodeError::Envelope { len_bytes: envelope.len() }),
+        }
+    }
+
+    fn has_room(&self, len: usize) -> bool {
+        let frame_max = HEAD_LEN + MAX_BATCH_FRAME as usize;
+        self.count == 0
+            || (self.count < MAX_BATCH_ENVELOPES
+                && self.bytes + len <= self.bytes_max
+                && self.frame.len() + ENVELOPE_HEAD_LEN as usize + len <= frame_max)
+    }
+
+    /// How many envelopes it holds.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        usize::try_from(self.count).expect("held below MAX_BATCH_ENVELOPES")
+    }
+
+    /// True until the first envelope.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The whole frame, ready to be sent; `None` if nothing was pushed. The builder is empty
+    /// again.
+    pub fn finish(&mut self) -> Option<Bytes> {
+        if self.is_empty() {
+            return None;
+        }
+        let body_len = u32::try_from(self.frame.len() - HEAD_LEN).expect("held below the limit");
+        let mut head = &mut self.frame[..];
+        head.put_u8(BATCH);
+        head.put_u32(body_len);
+        head.put_u8(0);
+        head.put_u32(self.count);
+        (self.count, self.bytes) = (0, 0);
+        Some(self.frame.split().freeze())
+    }
+}
+
+/// Where a stream stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Place {
+    #[default]
+    Start,
+    Strand,
+    Ended,
+}
+
+/// Cuts the bytes of one strand's stream into frames, and holds them to their order: the header
+/// first and once, nothing after the end. Does no I/O.
+///
+/// Call [`next_frame`](Self::next_frame) until it yields `None` after each
+/// [`push`](Self::push): then no more is held than one unfinished frame.
+#[derive(Debug, Default)]
+pub struct DataDecoder {
+    buffer: FrameBuffer,
+    place: Place,
+    refused: Option<FrameError>,
+}
+
+impl DataDecoder {
+    /// Nothing has arrived yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes the bytes that arrived next, cut wherever the transport cut them.
+    pub fn push(&mut self, chunk: Bytes) {
+        if self.refused.is_none() {
+            self.buffer.push(chunk);
+        }
+    }
+
+    /// The next whole frame, or `None` until more has arrived.
+    ///
+    /// # Errors
+    /// If the peer broke the protocol; from then on always the same.
+    pub fn next_frame(&mut self) -> Result<Option<DataFrame>, FrameError> {
+        if let Some(error) = self.refused {
+            return Err(error);
+        }
+        self.next_in_order().inspect_err(|error| {
+            self.refused = Some(*error);
+            self.buffer = FrameBuffer::default();
+        })
+    }
+
+    fn next_in_order(&mut self) -> Result<Option<DataFrame>, FrameError> {
+        let place = self.place;
+        let Some((kind, body)) = self.buffer.next_frame(|kind| limit(kind, place))? else {
+            return Ok(None);
+        };
+        let frame = DataFrame::decode(kind, body)?;
+        self.place = match frame {
+            DataFrame::End(_) => Place::Ended,
+            DataFrame::Header(_) | DataFrame::Batch(_) | DataFrame::Gap(_) => Place::Strand,
+        };
+        Ok(Some(frame))
+    }
+
+    /// To be asked once the stream has ended and every frame was taken. A stream may end without
+    /// an [`End`]: then it promises nothing about what was not sent.
+    ///
+    /// # Errors
+    /// [`FrameError::Unfinished`] if it ended inside a frame, or what was refused before.
+    pub fn finish(&self) -> Result<(), FrameError> {
+        match self.refused {
+            Some(error) => Err(error),
+            None if self.buffer.is_empty() => Ok(()),
+            None => Err(FrameError::Unfinished),
+        }
+    }
+}
+
+/// Refuses a frame by its head alone.
+fn limit(kind: u8, place: Place) -> Result<u32, FrameError> {
+    let max = match kind {
+        HEADER => HEADER_LEN,
+        BATCH => MAX_BATCH_FRAME,
+        GAP => GAP_LEN,
+        END => END_LEN,
+        _ => return Err(FrameError::Unknown { kind }),
+    };
+    match (place, kind) {
+        (Place::Start, HEADER) => Ok(max),
+        (Place::Start, _) | (Place::Strand, HEADER) | (Place::Ended, _) => {
+            Err(FrameError::Order { kind })
+        }
+        (Place::Strand, _) => Ok(max),
+    }
+}

@@ -1,0 +1,73 @@
+//! What a node signs to prove its id inside a connection.
+
+use crate::ids::OriginatorId;
+
+/// Which end of the connection signs. Part of what is signed, so that no proof can be reflected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Role {
+    /// Opened the connection.
+    Dialler = 0,
+    /// Was dialled.
+    Acceptor = 1,
+}
+
+impl Role {
+    /// The other end's.
+    #[must_use]
+    pub fn peer(self) -> Self {
+        match self {
+            Self::Dialler => Self::Acceptor,
+            Self::Acceptor => Self::Dialler,
+        }
+    }
+}
+
+const DOMAIN: &[u8; 12] = b"hawser-quic|";
+
+/// How many bytes [`proof_preimage`] makes.
+pub const PROOF_PREIMAGE_LEN: usize = DOMAIN.len() + 1 + 4 + 4 + 32;
+
+/// What the node `own` in `role` hashes with Keccak-256 and signs for its peer. `exporter` is what
+/// this connection's TLS session exports, so the signature is of no use in any other connection.
+///
+/// The verifier swaps the parts: it passes the peer's role and id as `role` and `own`.
+#[must_use]
+pub fn proof_preimage(
+    role: Role,
+    own: OriginatorId,
+    peer: OriginatorId,
+    exporter: &[u8; 32],
+) -> [u8; PROOF_PREIMAGE_LEN] {
+    let mut preimage = [0; PROOF_PREIMAGE_LEN];
+    preimage[..12].copy_from_slice(DOMAIN);
+    preimage[12] = role as u8;
+    preimage[13..17].copy_from_slice(&own.0.to_be_bytes());
+    preimage[17..21].copy_from_slice(&peer.0.to_be_bytes());
+    preimage[21..].copy_from_slice(exporter);
+    preimage
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_preimage_is_pinned() {
+        let made =
+            proof_preimage(Role::Acceptor, OriginatorId(200), OriginatorId(100), &[0xee; 32]);
+        let pinned = format!("6861777365722d717569637c01000000c800000064{}", "ee".repeat(32));
+        assert_eq!(hex::encode(made), pinned);
+    }
+
+    #[test]
+    fn the_two_ends_never_sign_the_same() {
+        let (a, b) = (OriginatorId(100), OriginatorId(200));
+        let dialler = proof_preimage(Role::Dialler, a, b, &[1; 32]);
+        assert_ne!(dialler, proof_preimage(Role::Acceptor, b, a, &[1; 32]));
+        assert_ne!(dialler, proof_preimage(Role::Acceptor, a, b, &[1; 32]));
+        assert_ne!(dialler, proof_preimage(Role::Dialler, b, a, &[1; 32]));
+        assert_eq!(Role::Dialler.peer(), Role::Acceptor);
+        assert_eq!(Role::Acceptor.peer(), Role::Dialler);
+    }
+}

@@ -1,0 +1,149 @@
+//! Leaf nodes: a member's keys, credential and abilities (RFC 9420 §7.2).
+
+use super::MlsParseError;
+use super::reader::Reader;
+
+/// Who the owner of a leaf says to be (RFC 9420 §5.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Credential<'a> {
+    /// A bare identity, whose meaning the application knows.
+    Basic {
+        /// As the application wrote it.
+        identity: &'a [u8],
+    },
+    /// A chain of X.509 certificates.
+    X509 {
+        /// The owner's own first.
+        certificates: Certificates<'a>,
+    },
+}
+
+/// The certificates of an X.509 credential, known to be well-framed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Certificates<'a>(&'a [u8]);
+
+impl<'a> Certificates<'a> {
+    /// Each certificate's DER bytes, the owner's own first.
+    pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let mut reader = Reader::new(self.0);
+        std::iter::from_fn(move || reader.vector().ok()) // fails only at the end
+    }
+}
+
+/// When a key package may be used: both ends are included. Seconds since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lifetime {
+    /// Not before this second.
+    pub not_before: u64,
+    /// Not after this second.
+    pub not_after: u64,
+}
+
+/// A list of extensions, known to be well-framed. Unknown types are kept as they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extensions<'a>(&'a [u8]);
+
+/// One extension: its type and its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extension<'a> {
+    /// As registered, private or GREASE.
+    pub extension_type: u16,
+    /// Its content.
+    pub data: &'a [u8],
+}
+
+impl<'a> Extensions<'a> {
+    /// The extensions in the order they are written.
+    pub fn iter(&self) -> impl Iterator<Item = Extension<'a>> + use<'a> {
+        let mut reader = Reader::new(self.0);
+        std::iter::from_fn(move || extension(&mut reader).ok()) // fails only at the end
+    }
+
+    /// The content of the first extension of this type.
+    #[must_use]
+    pub fn get(&self, extension_type: u16) -> Option<&'a [u8]> {
+        self.iter().find(|e| e.extension_type == extension_type).map(|e| e.data)
+    }
+}
+
+/// What a leaf node was made for; decides what it carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum LeafSource {
+    KeyPackage = 1,
+    Update = 2,
+    Commit = 3,
+}
+
+/// A leaf node, as far as others need it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LeafNode<'a> {
+    pub(super) encryption_key: &'a [u8],
+    pub(super) signature_key: &'a [u8],
+    pub(super) credential: Credential<'a>,
+    /// Only for [`LeafSource::KeyPackage`].
+    pub(super) lifetime: Option<Lifetime>,
+    pub(super) extensions: Extensions<'a>,
+}
+
+/// `LeafNode`. Where it stands decides its source (RFC 9420 §7.3).
+pub(super) fn leaf_node<'a>(
+    reader: &mut Reader<'a>,
+    source: LeafSource,
+) -> Result<LeafNode<'a>, MlsParseError> {
+    let encryption_key = reader.vector()?;
+    let signature_key = reader.vector()?;
+    let credential = credential(reader)?;
+    capabilities(reader)?;
+    let lifetime = leaf_source(reader, source)?;
+    let extensions = extensions(reader)?;
+    reader.vector()?; // signature
+    Ok(LeafNode { encryption_key, signature_key, credential, lifetime, extensions })
+}
+
+fn leaf_source(
+    reader: &mut Reader<'_>,
+    source: LeafSource,
+) -> Result<Option<Lifetime>, MlsParseError> {
+    let (expected, found) = (source as u8, reader.u8()?);
+    if found != expected {
+        return Err(MlsParseError::LeafNodeSource { expected, found });
+    }
+    match source {
+        LeafSource::KeyPackage => {
+            Ok(Some(Lifetime { not_before: reader.u64()?, not_after: reader.u64()? }))
+        }
+        LeafSource::Update => Ok(None),
+        LeafSource::Commit => reader.vector().map(|_parent_hash| None),
+    }
+}
+
+/// Unknown credential types have no defined end, so they cannot be read past.
+fn credential<'a>(reader: &mut Reader<'a>) -> Result<Credential<'a>, MlsParseError> {
+    match reader.u16()? {
+        1 => Ok(Credential::Basic { identity: reader.vector()? }),
+        2 => {
+            let certificates = reader.each(|chain| chain.vector().map(drop))?;
+            Ok(Credential::X509 { certificates: Certificates(certificates) })
+        }
+        other => Err(MlsParseError::Selector { field: "credential_type", value: other }),
+    }
+}
+
+/// Five lists of 16-bit values: versions, cipher suites, extensions, proposals, credentials. Any
+/// value may stand in them, unknown ones and GREASE too (RFC 9420 §13.5).
+fn capabilities(reader: &mut Reader<'_>) -> Result<(), MlsParseError> {
+    for _ in 0..5 {
+        reader.each(|values| values.u16().map(drop))?;
+    }
+    Ok(())
+}
+
+/// `Extension extensions<V>`.
+pub(super) fn extensions<'a>(reader: &mut Reader<'a>) -> Result<Extensions<'a>, MlsParseError> {
+    reader.each(|list| extension(list).map(drop)).map(Extensions)
+}
+
+fn extension<'a>(reader: &mut Reader<'a>) -> Result<Extension<'a>, MlsParseError> {
+    Ok(Extension { extension_type: reader.u16()?, data: reader.vector()? })
+}

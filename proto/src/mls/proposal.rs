@@ -1,0 +1,93 @@
+//! Proposals and commits, read only to find where they end (RFC 9420 §12).
+
+use super::MlsParseError;
+use super::key_package::key_package;
+use super::leaf::{LeafSource, extensions, leaf_node};
+use super::reader::Reader;
+
+/// `Proposal`.
+///
+/// Types 8 to 10 are of the MLS extensions draft. What is beyond them is unknown, and MLS gives an
+/// unknown proposal no length; implementations write those as one vector, and so they are read.
+pub(super) fn proposal(reader: &mut Reader<'_>) -> Result<(), MlsParseError> {
+    match reader.u16()? {
+        0 => Err(MlsParseError::Selector { field: "proposal_type", value: 0 }),
+        1 => key_package(reader).map(drop),
+        2 => leaf_node(reader, LeafSource::Update).map(drop),
+        3 => reader.u32().map(drop),
+        4 => pre_shared_key_id(reader),
+        5 => re_init(reader),
+        7 => extensions(reader).map(drop),
+        8 => app_data_update(reader),
+        9 => {
+            reader.u16()?; // component_id
+            reader.vector().map(drop)
+        }
+        10 => Ok(()), // self_remove
+        // External init is one vector too: kem_output.
+        _ => reader.vector().map(drop),
+    }
+}
+
+/// `Commit`: proposals or references to them, and for most a new path.
+pub(super) fn commit(reader: &mut Reader<'_>) -> Result<(), MlsParseError> {
+    reader.each(|proposals| match proposals.u8()? {
+        1 => proposal(proposals),
+        2 => proposals.vector().map(drop), // ProposalRef
+        other => Err(MlsParseError::Selector { field: "ProposalOrRefType", value: other.into() }),
+    })?;
+    match reader.u8()? {
+        0 => Ok(()),
+        1 => update_path(reader),
+        other => Err(MlsParseError::Selector { field: "optional", value: other.into() }),
+    }
+}
+
+/// `UpdatePath` (RFC 9420 §7.6).
+fn update_path(reader: &mut Reader<'_>) -> Result<(), MlsParseError> {
+    leaf_node(reader, LeafSource::Commit)?;
+    reader.each(|nodes| {
+        nodes.vector()?; // encryption_key
+        nodes.each(hpke_ciphertext).map(drop)
+    })?;
+    Ok(())
+}
+
+fn hpke_ciphertext(reader: &mut Reader<'_>) -> Result<(), MlsParseError> {
+    reader.vector()?; // kem_output
+    reader.vector().map(drop)
+}
+
+/// `PreSharedKeyID` (RFC 9420 §8.4).
+fn pre_shared_key_id(reader: &mut Reader<'_>) -> Result<(), MlsParseError> {
+    match reader.u8()? {
+        1 => {
+            reader.vector()?; // psk_id
+        }
+        2 => {
+            reader.u8()?; // usage
+            reader.vector()?; // psk_group_id
+            reader.u64()?; // psk_epoch
+        }
+        other => return Err(MlsParseError::Selector { field: "psktype", value: other.into() }),
+    }
+    reader.vector().map(drop) // psk_nonce
+}
+
+fn re_init(reader: &mut Reader<'_>) -> Result<(), MlsParseError> {
+    reader.vector()?; // group_id
+    reader.u16()?; // version
+    reader.u16()?; // cipher_suite
+    extensions(reader).map(drop)
+}
+
+fn app_data_update(reader: &mut Reader<'_>) -> Result<(), MlsParseError> {
+    reader.u16()?; // component_id
+    match reader.u8()? {
+        1 => reader.vector().map(drop), // update
+        2 => Ok(()),                    // remove
+        other => {
+            Err(MlsParseError::Selector { field: "AppDataUpdateOperation", value: other.into() })
+        }
+    }
+}
