@@ -48,6 +48,8 @@ fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
 /// Stubs exist only where they are wanted: the log itself knows nothing of gRPC.
 fn generate(set: tonic_prost_build::FileDescriptorSet) -> io::Result<()> {
     let services = env::var_os("CARGO_FEATURE_SERVICES").is_some();
+    let mut config = tonic_prost_build::Config::new();
+    config.enable_type_names(); // a type knows its full name, which `pb::to_json` asks for
     tonic_prost_build::configure()
         .build_client(services)
         .build_server(services)
@@ -56,5 +58,5 @@ fn generate(set: tonic_prost_build::FileDescriptorSet) -> io::Result<()> {
         .btree_map(".")
         .include_file("pb.rs")
         .emit_rerun_if_changed(false)
-        .compile_fds(set)
+        .compile_fds_with_config(set, config)
 }

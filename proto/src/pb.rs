@@ -21,10 +21,9 @@ pub use json::{JsonError, to_json};
 mod generated {
     #![allow(
         clippy::all,
-        clippy::pedantic,
+        clippy::missing_errors_doc,
         missing_docs,
         unreachable_pub,
-        unused_qualifications,
         reason = "the generator's style is not ours"
     )]
 
