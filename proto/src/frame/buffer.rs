@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     fn next(buffer: &mut FrameBuffer) -> Option<(u8, Bytes)> {
-        buffer.next_frame(|_| Ok(100)).unwrap()
+        buffer.next_frame(|_| Ok(100)).expect("within the limit")
     }
 
     #[test]
@@ -78,7 +78,7 @@ mod tests {
         let chunk = Bytes::from_static(&[7, 0, 0, 0, 3, 1, 2, 3, 8, 0, 0, 0, 0]);
         let mut buffer = FrameBuffer::default();
         buffer.push(chunk.clone());
-        let (kind, body) = next(&mut buffer).unwrap();
+        let (kind, body) = next(&mut buffer).expect("a whole frame");
         assert_eq!((kind, &body[..]), (7, &[1, 2, 3][..]));
         assert_eq!(body.as_ptr(), chunk[5..].as_ptr());
         assert_eq!(next(&mut buffer), Some((8, Bytes::new())));

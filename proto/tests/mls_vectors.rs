@@ -1,0 +1,408 @@
+//! What real clients sent parses as it was recorded, and to its last byte; what is built by hand
+//! covers the parts that their traffic hides.
+
+use hawser_proto::mls::{
+    ContentType, Credential, MlsParseError, Sender, WireFormat, parse_group_message,
+    parse_key_package,
+};
+use hawser_proto::pb::xmtp::identity::MlsCredential;
+use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::Version;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes::{ClientEnvelope, client_envelope::Payload};
+use proptest::prelude::*;
+use prost::Message as _;
+use serde_json::Value;
+
+const APPLICATION_ID: u16 = 0x0001;
+const LAST_RESORT: u16 = 0x000a;
+const WRAPPER_KEY: u16 = 0xff03;
+
+/// The captured envelopes with this field, as the field and the MLS bytes inside.
+fn captured(field: &str) -> Vec<(Value, Vec<u8>)> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/client/envelopes.jsonl");
+    let text = std::fs::read_to_string(path).expect("the vectors are in the repository");
+    let frames: Vec<_> = text
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("a vector a line"))
+        .filter(|vector| vector.get(field).is_some())
+        .map(|vector| {
+            let bytes = hex::decode(vector["hex"].as_str().expect("hex")).expect("hex");
+            (vector[field].clone(), mls_bytes(&bytes))
+        })
+        .collect();
+    assert!(!frames.is_empty(), "no vector has {field}");
+    frames
+}
+
+fn mls_bytes(client_envelope: &[u8]) -> Vec<u8> {
+    let envelope = ClientEnvelope::decode(client_envelope).expect("a client envelope");
+    match envelope.payload.expect("a payload") {
+        Payload::GroupMessage(message) => match message.version.expect("a version") {
+            Version::V1(v1) => v1.data.into(),
+        },
+        Payload::UploadKeyPackage(upload) => {
+            upload.key_package.expect("a key package").key_package_tls_serialized.into()
+        }
+        other => panic!("no MLS in {other:?}"),
+    }
+}
+
+fn group_message(data: &[u8]) -> Result<(), MlsParseError> {
+    parse_group_message(data).map(drop)
+}
+
+fn bare_key_package(data: &[u8]) -> Result<(), MlsParseError> {
+    parse_key_package(data).map(drop)
+}
+
+/// Only `data` itself parses: nothing shorter, nothing longer.
+fn assert_exact(data: &[u8], parse: fn(&[u8]) -> Result<(), MlsParseError>) {
+    parse(data).expect("parses as it is");
+    for len in 0..data.len() {
+        assert_eq!(parse(&data[..len]).err(), Some(MlsParseError::Truncated), "cut to {len}");
+    }
+    for extra in [&[0][..], &[0xff], data] {
+        let error = MlsParseError::Trailing { extra: extra.len() };
+        assert_eq!(parse(&[data, extra].concat()).err(), Some(error));
+    }
+}
+
+#[test]
+fn captured_group_messages_parse_as_recorded() {
+    let frames = captured("mls");
+    assert_eq!(frames.len(), 35);
+    for (recorded, data) in frames {
+        let frame = parse_group_message(&data).expect("a group message");
+        let wire_format = match frame.wire_format {
+            WireFormat::PublicMessage => "public_message",
+            WireFormat::PrivateMessage => "private_message",
+        };
+        let content_type = match frame.content_type {
+            ContentType::Application => "application",
+            ContentType::Proposal => "proposal",
+            ContentType::Commit => "commit",
+        };
+        assert_eq!(recorded["version"], 1);
+        assert_eq!(recorded["wire_format"], wire_format);
+        assert_eq!(recorded["group_id"], hex::encode(frame.group_id));
+        assert_eq!(recorded["epoch"], frame.epoch.to_string());
+        assert_eq!(recorded["content_type"], content_type);
+        assert_eq!(frame.is_chain_bound(), content_type != "application");
+        assert_eq!(frame.sender, None);
+    }
+}
+
+#[test]
+fn captured_key_packages_parse_as_recorded() {
+    let packages = captured("key_package");
+    assert_eq!(packages.len(), 8);
+    for (recorded, data) in packages {
+        let package = parse_key_package(&data).expect("a key package");
+        assert_eq!(recorded["ciphersuite"], package.cipher_suite);
+        assert_eq!(recorded["installation_key"], hex::encode(package.signature_key));
+        assert_eq!(recorded["not_before"], package.lifetime.not_before);
+        assert_eq!(recorded["not_after"], package.lifetime.not_after);
+        assert_eq!(recorded["last_resort"], package.extensions.get(LAST_RESORT).is_some());
+        assert_eq!((package.init_key.len(), package.encryption_key.len()), (32, 32));
+        assert!(package.extensions.get(WRAPPER_KEY).is_some_and(|key| key.len() > 1216));
+
+        let Credential::Basic { identity } = package.credential else { panic!("not basic") };
+        assert_eq!(recorded["credential_hex"], hex::encode(identity));
+        let inbox_id = MlsCredential::decode(identity).expect("a credential").inbox_id;
+        assert_eq!(recorded["inbox_id"], inbox_id);
+        let application_id = package.leaf_extensions.get(APPLICATION_ID);
+        assert_eq!(application_id, Some(&opaque(inbox_id.as_bytes())[..]));
+        assert_eq!(package.leaf_extensions.iter().count(), 1);
+    }
+}
+
+#[test]
+fn captured_bytes_parse_only_as_they_are() {
+    for (_, data) in captured("mls") {
+        assert_exact(&data, group_message);
+    }
+    for (_, data) in captured("key_package") {
+        assert_exact(&data, bare_key_package);
+    }
+}
+
+#[test]
+fn the_smallest_frames_are_group_messages() {
+    for (content_type, chain_bound) in [(1, false), (2, true), (3, true)] {
+        let data = private_message(content_type, &[0, 0, 0]);
+        assert_eq!(data.len(), 33);
+        let frame = parse_group_message(&data).expect("a group message");
+        assert_eq!((frame.group_id, frame.epoch), (&[0xaa; 16][..], 1));
+        assert_eq!(frame.is_chain_bound(), chain_bound);
+    }
+}
+
+#[test]
+fn content_beyond_the_three_kinds_is_refused() {
+    for content_type in [0, 4, 255] {
+        let error = MlsParseError::ContentType(content_type);
+        assert_eq!(parse_group_message(&private_message(content_type, &[0; 3])), Err(error));
+        let public = public_message(&[3], content_type, &[0; 4]);
+        assert_eq!(parse_group_message(&public), Err(error));
+    }
+}
+
+#[test]
+fn welcomes_group_infos_and_key_packages_are_no_group_messages() {
+    for wire_format in [0, 3, 4, 5, 6, 0xf000] {
+        let mut data = private_message(1, &[0; 3]);
+        data[2..4].copy_from_slice(&u16::to_be_bytes(wire_format));
+        assert_eq!(parse_group_message(&data), Err(MlsParseError::WireFormat(wire_format)));
+    }
+    for version in [0, 2, 0x0100] {
+        let mut data = private_message(1, &[0; 3]);
+        data[..2].copy_from_slice(&u16::to_be_bytes(version));
+        assert_eq!(parse_group_message(&data), Err(MlsParseError::Version(version)));
+    }
+}
+
+#[test]
+fn vectors_that_claim_more_than_there_is_are_refused() {
+    let claims: [(&[u8], _); 4] = [
+        (&[0xff; 8], MlsParseError::LengthPrefix), // 2^62 − 1 bytes
+        (&[0xc0, 0, 0, 0, 0, 0, 0, 0], MlsParseError::LengthPrefix), // none, in eight bytes
+        (&[0xbf, 0xff, 0xff, 0xff], MlsParseError::Truncated), // 1 GiB
+        (&[0x40, 0], MlsParseError::LengthNotMinimal),
+    ];
+    for (claim, error) in claims {
+        assert_eq!(
+            parse_group_message(&private_message(1, &[&[0, 0], claim].concat())),
+            Err(error)
+        );
+        let group_id = [&[0, 1, 0, 2], claim, &[0; 40]].concat();
+        let found = parse_group_message(&group_id).expect_err("a lying length");
+        assert_eq!(found, error);
+    }
+}
+
+#[test]
+fn public_messages_end_where_their_kind_says() {
+    let member = [1, 0, 0, 0, 7];
+    for (sender, parsed) in [
+        (&member[..], Sender::Member(7)),
+        (&[2, 0, 0, 0, 9], Sender::External(9)),
+        (&[3], Sender::NewMemberProposal),
+        (&[4], Sender::NewMemberCommit),
+    ] {
+        let tag = if sender == member { opaque(b"membership") } else { vec![] };
+        let signature = opaque(b"signature");
+        let confirmation = opaque(b"confirmation");
+        let commit_body = commit(&[], None);
+        for (content_type, rest) in [
+            (1, [opaque(b"text"), signature.clone(), tag.clone()].concat()),
+            (2, [remove(3), signature.clone(), tag.clone()].concat()),
+            (3, [commit_body, signature, confirmation, tag].concat()),
+        ] {
+            let data = public_message(sender, content_type, &rest);
+            let frame = parse_group_message(&data).expect("a public message");
+            assert_eq!(frame.wire_format, WireFormat::PublicMessage);
+            assert_eq!(frame.sender, Some(parsed));
+            assert_eq!(frame.authenticated_data, b"aad");
+            assert_eq!(frame.is_chain_bound(), content_type != 1);
+            assert_exact(&data, group_message);
+        }
+    }
+    let error = MlsParseError::Selector { field: "sender_type", value: 5 };
+    assert_eq!(parse_group_message(&public_message(&[5], 1, &[0; 2])), Err(error));
+}
+
+#[test]
+fn every_kind_of_proposal_is_read_to_its_end() {
+    for (name, proposal) in proposals() {
+        let data = public_message(&[3], 2, &[proposal, opaque(b"signature")].concat());
+        let frame = parse_group_message(&data).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(frame.content_type, ContentType::Proposal);
+        assert_exact(&data, group_message);
+    }
+}
+
+#[test]
+fn a_commit_carries_proposals_references_and_a_path() {
+    let mut all: Vec<Vec<u8>> =
+        proposals().into_iter().map(|(_, proposal)| [vec![1], proposal].concat()).collect();
+    all.push([vec![2], opaque(&[0xcc; 32])].concat());
+    let node = [opaque(&[5; 32]), vector(&[opaque(b"kem"), opaque(b"sealed")].concat())].concat();
+    let path = [leaf_node(3, &opaque(&[6; 32])), vector(&[node.clone(), node].concat())].concat();
+    let tail = [opaque(b"signature"), opaque(b"confirmation"), opaque(b"membership")].concat();
+    let data = public_message(&[1, 0, 0, 0, 0], 3, &[commit(&all, Some(&path)), tail].concat());
+    assert!(parse_group_message(&data).expect("a commit").is_chain_bound());
+    assert_exact(&data, group_message);
+}
+
+#[test]
+fn what_selects_nothing_is_refused() {
+    let proposal = |body: &[u8]| public_message(&[3], 2, &[body, &[0; 40]].concat());
+    let refused = |body: &[u8], field, value| {
+        let error = MlsParseError::Selector { field, value };
+        assert_eq!(parse_group_message(&proposal(body)), Err(error));
+    };
+    refused(&[0, 0], "proposal_type", 0);
+    refused(&[0, 4, 3], "psktype", 3);
+    refused(&[0, 8, 0, 1, 0], "AppDataUpdateOperation", 0);
+    let commit = |body: &[u8], field, value| {
+        let error = MlsParseError::Selector { field, value };
+        assert_eq!(parse_group_message(&public_message(&[4], 3, body)), Err(error));
+    };
+    commit(&vector(&[0]), "ProposalOrRefType", 0);
+    commit(&[0, 2], "optional", 2);
+}
+
+#[test]
+fn a_leaf_stands_only_where_it_was_made_for() {
+    let error = |expected, found| Err(MlsParseError::LeafNodeSource { expected, found });
+    for (source, rest) in [(2, vec![]), (3, opaque(b"hash"))] {
+        let package = key_package(&leaf_node(source, &rest));
+        assert_eq!(parse_key_package(&package).map(drop), error(1, source));
+    }
+    let update = [vec![0, 2], leaf_node(1, &[0; 16]), opaque(b"signature")].concat();
+    assert_eq!(parse_group_message(&public_message(&[3], 2, &update)).map(drop), error(2, 1));
+    let path = [leaf_node(2, &[]), vector(&[])].concat();
+    let data = public_message(&[4], 3, &[commit(&[], Some(&path)), vec![0, 0]].concat());
+    assert_eq!(parse_group_message(&data).map(drop), error(3, 2));
+}
+
+#[test]
+fn a_key_package_is_bare_and_of_mls_1_0() {
+    let package = key_package(&leaf_node(1, &[0; 16]));
+    assert_exact(&package, bare_key_package);
+    let mut other = package.clone();
+    other[1] = 2;
+    assert_eq!(parse_key_package(&other), Err(MlsParseError::Version(2)));
+    let wrapped = [&[0, 1, 0, 5], &package[..]].concat();
+    assert!(parse_key_package(&wrapped).is_err());
+}
+
+#[test]
+fn x509_credentials_list_their_certificates() {
+    let chain = vector(&[opaque(b"leaf"), opaque(b"root")].concat());
+    let package = key_package(&leaf_node_of(&[vec![0, 2], chain].concat(), 1, &[0; 16]));
+    let credential = parse_key_package(&package).expect("a key package").credential;
+    let Credential::X509 { certificates } = credential else { panic!("not x509") };
+    assert!(certificates.iter().eq([&b"leaf"[..], b"root"]));
+    assert_exact(&package, bare_key_package);
+
+    let unknown = key_package(&leaf_node_of(&[0x0a, 0x0a, 0], 1, &[0; 16]));
+    let error = MlsParseError::Selector { field: "credential_type", value: 0x0a0a };
+    assert_eq!(parse_key_package(&unknown), Err(error));
+}
+
+proptest! {
+    #[test]
+    fn random_bytes_never_panic(data in proptest::collection::vec(any::<u8>(), 0..400)) {
+        let _ = parse_key_package(&data);
+        for head in [&[0, 1, 0, 1][..], &[0, 1, 0, 2]] {
+            let _ = parse_group_message(&[head, &data].concat());
+        }
+    }
+
+    #[test]
+    fn bent_captures_never_panic(
+        at in any::<prop::sample::Index>(),
+        which in any::<prop::sample::Index>(),
+        value in any::<u8>(),
+    ) {
+        let mut captures = captured("key_package");
+        captures.extend(captured("mls"));
+        let (_, data) = &mut captures[which.index(43)];
+        let at = at.index(data.len().min(400)); // behind that is ciphertext
+        data[at] = value;
+        let _ = parse_key_package(data);
+        let _ = parse_group_message(data);
+    }
+}
+
+// The writers below follow RFC 9420 and know nothing of the parser.
+
+/// A variable-size vector.
+fn vector(content: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(content.len()).expect("short");
+    let head = match len {
+        0..64 => vec![u8::try_from(len).expect("below 64")],
+        64..16_384 => (0x4000 | len).to_be_bytes()[2..].to_vec(),
+        _ => (0x8000_0000 | len).to_be_bytes().to_vec(),
+    };
+    [&head, content].concat()
+}
+
+fn opaque(content: &[u8]) -> Vec<u8> {
+    vector(content)
+}
+
+fn private_message(content_type: u8, rest: &[u8]) -> Vec<u8> {
+    let epoch = 1u64.to_be_bytes();
+    [&[0, 1, 0, 2], &opaque(&[0xaa; 16])[..], &epoch, &[content_type], rest].concat()
+}
+
+fn public_message(sender: &[u8], content_type: u8, rest: &[u8]) -> Vec<u8> {
+    let epoch = 2u64.to_be_bytes();
+    let aad = opaque(b"aad");
+    [&[0, 1, 0, 1], &opaque(b"group")[..], &epoch, sender, &aad, &[content_type], rest].concat()
+}
+
+/// `items` are proposals or references, each with its kind before it.
+fn commit(items: &[Vec<u8>], path: Option<&[u8]>) -> Vec<u8> {
+    let path = path.map_or(vec![0], |path| [&[1], path].concat());
+    [vector(&items.concat()), path].concat()
+}
+
+fn leaf_node(source: u8, after_source: &[u8]) -> Vec<u8> {
+    leaf_node_of(&[vec![0, 1], opaque(b"inbox")].concat(), source, after_source)
+}
+
+fn leaf_node_of(credential: &[u8], source: u8, after_source: &[u8]) -> Vec<u8> {
+    let list = |values: &[u16]| {
+        vector(&values.iter().flat_map(|value| value.to_be_bytes()).collect::<Vec<_>>())
+    };
+    let grease = 0x0a0a;
+    let capabilities =
+        [list(&[1]), list(&[3, grease]), list(&[0xff03, grease]), list(&[7, grease]), list(&[1])];
+    [
+        &opaque(&[1; 32]),
+        &opaque(&[2; 32]),
+        credential,
+        &capabilities.concat(),
+        &[source],
+        after_source,
+        &extensions(),
+        &opaque(&[3; 64]),
+    ]
+    .concat()
+}
+
+fn extensions() -> Vec<u8> {
+    let grease = [vec![0x1a, 0x1a], opaque(b"anything")].concat();
+    vector(&[vec![0, 10], opaque(b""), grease].concat())
+}
+
+fn key_package(leaf_node: &[u8]) -> Vec<u8> {
+    [&[0, 1, 0, 3], &opaque(&[4; 32])[..], leaf_node, &extensions(), &opaque(&[5; 64])].concat()
+}
+
+fn remove(leaf: u32) -> Vec<u8> {
+    [vec![0, 3], leaf.to_be_bytes().to_vec()].concat()
+}
+
+fn proposals() -> Vec<(&'static str, Vec<u8>)> {
+    let nonce = opaque(&[9; 32]);
+    let epoch = 4u64.to_be_bytes().to_vec();
+    vec![
+        ("add", [vec![0, 1], key_package(&leaf_node(1, &[0; 16]))].concat()),
+        ("update", [vec![0, 2], leaf_node(2, &[])].concat()),
+        ("remove", remove(u32::MAX)),
+        ("external psk", [vec![0, 4, 1], opaque(b"psk"), nonce.clone()].concat()),
+        ("resumption psk", [vec![0, 4, 2, 3], opaque(b"group"), epoch, nonce].concat()),
+        ("re-init", [vec![0, 5], opaque(b"group"), vec![0, 1, 0, 3], extensions()].concat()),
+        ("external init", [vec![0, 6], opaque(&[8; 32])].concat()),
+        ("group context extensions", [vec![0, 7], extensions()].concat()),
+        ("app data update", [vec![0, 8, 0x80, 1, 1], opaque(b"data")].concat()),
+        ("app data removal", vec![0, 8, 0x80, 1, 2]),
+        ("app ephemeral", [vec![0, 9, 0x80, 1], opaque(b"data")].concat()),
+        ("self-remove", vec![0, 10]),
+        ("grease", [vec![0x0a, 0x0a], opaque(b"grease")].concat()),
+        ("private", [vec![0xf0, 0], opaque(&[1; 100])].concat()),
+    ]
+}
