@@ -1,0 +1,146 @@
+//! The vector cursor: how far a reader has come in every strand.
+
+use std::collections::BTreeMap;
+
+use crate::ids::{EnvelopeId, OriginatorId, SequenceId};
+use crate::pb::xmtp::xmtpv4::envelopes as pb;
+
+/// Originator → highest sequence id seen. Absent means 0, and entries of 0 are not kept, so two
+/// cursors that promise the same are equal.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Cursor {
+    seen: BTreeMap<OriginatorId, SequenceId>,
+}
+
+impl Cursor {
+    /// Nothing seen.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The highest sequence id seen of `originator`, 0 if none.
+    #[must_use]
+    pub fn get(&self, originator: OriginatorId) -> SequenceId {
+        self.seen.get(&originator).copied().unwrap_or_default()
+    }
+
+    /// Moves up to `id`; never down.
+    pub fn advance(&mut self, id: EnvelopeId) {
+        if id.sequence > SequenceId::NONE {
+            let seen = self.seen.entry(id.originator).or_default();
+            *seen = (*seen).max(id.sequence);
+        }
+    }
+
+    /// Takes the higher of both for every originator.
+    pub fn merge(&mut self, other: &Self) {
+        for id in other.iter() {
+            self.advance(id);
+        }
+    }
+
+    /// True when `id` is at or below what was seen.
+    #[must_use]
+    pub fn covers(&self, id: EnvelopeId) -> bool {
+        id.sequence <= self.get(id.originator)
+    }
+
+    /// The entries above 0, by originator ascending.
+    pub fn iter(&self) -> impl Iterator<Item = EnvelopeId> + '_ {
+        self.seen.iter().map(|(&originator, &sequence)| EnvelopeId { originator, sequence })
+    }
+
+    /// How many originators have been seen.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.seen.len()
+    }
+
+    /// True when nothing has been seen.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.seen.is_empty()
+    }
+
+    /// The wire form, entries ascending.
+    #[must_use]
+    pub fn to_pb(&self) -> pb::Cursor {
+        pb::Cursor {
+            node_id_to_sequence_id: self.iter().map(|id| (id.originator.0, id.sequence.0)).collect(),
+        }
+    }
+}
+
+/// Reads the wire form. A sequence above what peers can store counts as that highest value, so a
+/// hostile cursor means "everything seen" and not "from the beginning".
+impl From<&pb::Cursor> for Cursor {
+    fn from(cursor: &pb::Cursor) -> Self {
+        cursor
+            .node_id_to_sequence_id
+            .iter()
+            .map(|(&originator, &sequence)| {
+                EnvelopeId::new(OriginatorId(originator), SequenceId(sequence).min(SequenceId::MAX))
+            })
+            .collect()
+    }
+}
+
+impl FromIterator<EnvelopeId> for Cursor {
+    fn from_iter<I: IntoIterator<Item = EnvelopeId>>(ids: I) -> Self {
+        let mut cursor = Self::new();
+        for id in ids {
+            cursor.advance(id);
+        }
+        cursor
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn cursors() -> impl Strategy<Value = Cursor> {
+        proptest::collection::btree_map(0u32..6, 0u64..9, 0..6).prop_map(|entries| {
+            entries
+                .into_iter()
+                .map(|(o, s)| EnvelopeId::new(OriginatorId(o), SequenceId(s)))
+                .collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_wire_form_says_the_same(cursor in cursors()) {
+            prop_assert_eq!(Cursor::from(&cursor.to_pb()), cursor);
+        }
+
+        #[test]
+        fn merging_is_commutative_idempotent_and_never_moves_down(a in cursors(), b in cursors()) {
+            let mut ab = a.clone();
+            ab.merge(&b);
+            let mut ba = b.clone();
+            ba.merge(&a);
+            prop_assert_eq!(&ab, &ba);
+            let before = ab.clone();
+            ab.merge(&a);
+            prop_assert_eq!(&ab, &before);
+            prop_assert!(a.iter().chain(b.iter()).all(|id| ab.covers(id)));
+            prop_assert!(ab.iter().all(|id| a.get(id.originator) == id.sequence || b.get(id.originator) == id.sequence));
+        }
+    }
+
+    #[test]
+    fn sequences_beyond_what_peers_store_mean_everything_seen() {
+        let wire = pb::Cursor { node_id_to_sequence_id: [(100, u64::MAX)].into() };
+        assert_eq!(Cursor::from(&wire).get(OriginatorId(100)), SequenceId::MAX);
+    }
+
+    #[test]
+    fn an_entry_of_zero_is_the_same_as_none() {
+        let wire = pb::Cursor { node_id_to_sequence_id: [(0, 0)].into() };
+        assert_eq!(Cursor::from(&wire), Cursor::new());
+    }
+}

@@ -1,0 +1,542 @@
+//! The four layers of an envelope, each parsed beside the exact bytes it came in.
+//!
+//! A layer inside another one is opaque to it: digests are taken over the bytes that travelled,
+//! and nothing here encodes again what somebody signed. Parsing checks structure only, never
+//! signatures.
+
+use bytes::Bytes;
+use prost::Message as _;
+
+use crate::ids::{EnvelopeId, OriginatorId, SequenceId};
+use crate::pb::xmtp::identity::associations::RecoverableEcdsaSignature;
+use crate::pb::xmtp::xmtpv4::envelopes as pb;
+use crate::sign::{
+    Digest, PublicKey, SecretKey, Signature, SignatureError, originator_digest, payer_digest,
+};
+use crate::topic::{Topic, TopicError, TopicKind};
+
+pub use pb::client_envelope::Payload;
+
+/// Why bytes are not the layer they should be.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum LayerError {
+    /// The bytes are no protobuf message of this layer.
+    #[error("wire format: {0}")]
+    Wire(#[from] prost::DecodeError),
+    /// A client envelope must say what it is for.
+    #[error("aad is missing")]
+    AadMissing,
+    /// No member of the payload is set, or one from a newer schema.
+    #[error("payload is missing")]
+    PayloadMissing,
+    /// The target topic is no topic.
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+    /// Neither signature nor chain transaction stands behind the statement.
+    #[error("proof is missing")]
+    ProofMissing,
+    /// The originator's signature is not 65 bytes in canonical form.
+    #[error("originator signature: {0}")]
+    Signature(#[from] SignatureError),
+    /// A transaction hash has 32 bytes.
+    #[error("transaction hash has {0} bytes instead of 32")]
+    TransactionHash(usize),
+    /// An originator envelope has one form on disk and on the wire: known fields in order.
+    #[error("envelope is not in canonical form")]
+    NotCanonical,
+}
+
+/// The innermost layer: what the client wrote, for which topic, after which commits.
+#[derive(Debug, Clone)]
+pub struct ClientEnvelope {
+    bytes: Bytes,
+    topic: Topic,
+    depends_on: Vec<EnvelopeId>,
+    payload: Payload,
+}
+
+impl ClientEnvelope {
+    /// Checks, in this order: protobuf, `aad`, payload, topic.
+    ///
+    /// # Errors
+    /// Names the first check that failed.
+    pub fn parse(bytes: Bytes) -> Result<Self, LayerError> {
+        let message = pb::ClientEnvelope::decode(bytes.clone())?;
+        let aad = message.aad.ok_or(LayerError::AadMissing)?;
+        let payload = message.payload.ok_or(LayerError::PayloadMissing)?;
+        let topic = Topic::parse(aad.target_topic)?;
+        let entries = aad.depends_on.map(|cursor| cursor.node_id_to_sequence_id).unwrap_or_default();
+        let depends_on = entries
+            .into_iter()
+            .map(|(originator, sequence)| {
+                EnvelopeId::new(OriginatorId(originator), SequenceId(sequence))
+            })
+            .collect();
+        Ok(Self { bytes, topic, depends_on, payload })
+    }
+
+    /// The bytes that the payer signed.
+    #[must_use]
+    pub fn as_bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The topic the client names.
+    #[must_use]
+    pub fn topic(&self) -> &Topic {
+        &self.topic
+    }
+
+    /// What must be known before this envelope makes sense; mostly one commit, or nothing. By
+    /// originator ascending, as written: an entry of 0 is kept, since rules judge what is named.
+    #[must_use]
+    pub fn depends_on(&self) -> &[EnvelopeId] {
+        &self.depends_on
+    }
+
+    /// What is carried.
+    #[must_use]
+    pub fn payload(&self) -> &Payload {
+        &self.payload
+    }
+
+    /// The topic kind that belongs to the payload.
+    #[must_use]
+    pub fn payload_kind(&self) -> TopicKind {
+        match self.payload {
+            Payload::GroupMessage(_) => TopicKind::GroupMessages,
+            Payload::WelcomeMessage(_) => TopicKind::Welcomes,
+            Payload::UploadKeyPackage(_) => TopicKind::KeyPackages,
+            Payload::IdentityUpdate(_) => TopicKind::IdentityUpdates,
+            Payload::PayerReport(_) => TopicKind::PayerReports,
+            Payload::PayerReportAttestation(_) => TopicKind::PayerReportAttestations,
+        }
+    }
+}
+
+/// A client envelope with its payer's signature, for one node.
+#[derive(Debug, Clone)]
+pub struct PayerEnvelope {
+    bytes: Bytes,
+    client: ClientEnvelope,
+    signature: Option<Bytes>,
+    target: OriginatorId,
+    retention_days: u32,
+}
+
+impl PayerEnvelope {
+    /// Takes a message that came inside a publish request. Its bytes are our encoding of it
+    /// (fields ascending, defaults and unknown fields left out), which is what the originator
+    /// signs and what the fee is for.
+    ///
+    /// # Errors
+    /// When the client envelope inside is malformed.
+    pub fn from_message(message: pb::PayerEnvelope) -> Result<Self, LayerError> {
+        let bytes = message.encode_to_vec().into();
+        Self::assemble(bytes, message)
+    }
+
+    /// Takes bytes out of an originator's statement, as they stand there.
+    ///
+    /// # Errors
+    /// When this layer or the client envelope inside is malformed.
+    pub fn parse(bytes: Bytes) -> Result<Self, LayerError> {
+        let message = pb::PayerEnvelope::decode(bytes.clone())?;
+        Self::assemble(bytes, message)
+    }
+
+    fn assemble(bytes: Bytes, message: pb::PayerEnvelope) -> Result<Self, LayerError> {
+        Ok(Self {
+            bytes,
+            client: ClientEnvelope::parse(message.unsigned_client_envelope)?,
+            signature: message.payer_signature.map(|signature| signature.bytes),
+            target: OriginatorId(message.target_originator),
+            retention_days: message.message_retention_days,
+        })
+    }
+
+    /// Signs a client envelope for `target`.
+    #[must_use]
+    pub fn sign(
+        client_bytes: Bytes,
+        target: OriginatorId,
+        retention_days: u32,
+        payer: &SecretKey,
+    ) -> pb::PayerEnvelope {
+        let signature = payer.sign(payer_digest(target, &client_bytes));
+        pb::PayerEnvelope {
+            unsigned_client_envelope: client_bytes,
+            payer_signature: Some(RecoverableEcdsaSignature {
+                bytes: Bytes::copy_from_slice(signature.as_bytes()),
+            }),
+            target_originator: target.0,
+            message_retention_days: retention_days,
+        }
+    }
+
+    /// The bytes inside the originator's statement; their length is the size that is paid for.
+    #[must_use]
+    pub fn as_bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The layer inside.
+    #[must_use]
+    pub fn client(&self) -> &ClientEnvelope {
+        &self.client
+    }
+
+    /// The payer's signature as it came, of any length; none on chain traffic.
+    #[must_use]
+    pub fn signature_bytes(&self) -> Option<&Bytes> {
+        self.signature.as_ref()
+    }
+
+    /// What the payer's signature must cover.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        payer_digest(self.target, &self.client.bytes)
+    }
+
+    /// The node that was asked to order this envelope.
+    #[must_use]
+    pub fn target(&self) -> OriginatorId {
+        self.target
+    }
+
+    /// How long the envelope shall be kept, in days. Not covered by any payer's signature.
+    #[must_use]
+    pub fn retention_days(&self) -> u32 {
+        self.retention_days
+    }
+}
+
+/// An originator's statement: this payer envelope, in this place, at this time, for this price.
+#[derive(Debug, Clone)]
+pub struct UnsignedOriginatorEnvelope {
+    bytes: Bytes,
+    id: EnvelopeId,
+    originator_ns: i64,
+    base_fee_picodollars: u64,
+    congestion_fee_picodollars: u64,
+    expiry_unix_s: u64,
+    payer: PayerEnvelope,
+}
+
+impl UnsignedOriginatorEnvelope {
+    /// Parses this layer and those inside.
+    ///
+    /// # Errors
+    /// Names what is malformed.
+    pub fn parse(bytes: Bytes) -> Result<Self, LayerError> {
+        let message = pb::UnsignedOriginatorEnvelope::decode(bytes.clone())?;
+        Ok(Self {
+            bytes,
+            id: EnvelopeId::new(
+                OriginatorId(message.originator_node_id),
+                SequenceId(message.originator_sequence_id),
+            ),
+            originator_ns: message.originator_ns,
+            base_fee_picodollars: message.base_fee_picodollars,
+            congestion_fee_picodollars: message.congestion_fee_picodollars,
+            expiry_unix_s: message.expiry_unixtime,
+            payer: PayerEnvelope::parse(message.payer_envelope_bytes)?,
+        })
+    }
+
+    /// The bytes that the originator signed.
+    #[must_use]
+    pub fn as_bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Originator and sequence id.
+    #[must_use]
+    pub fn id(&self) -> EnvelopeId {
+        self.id
+    }
+
+    /// Unix nanoseconds, as the originator says.
+    #[must_use]
+    pub fn originator_ns(&self) -> i64 {
+        self.originator_ns
+    }
+
+    /// Message and storage fee.
+    #[must_use]
+    pub fn base_fee_picodollars(&self) -> u64 {
+        self.base_fee_picodollars
+    }
+
+    /// What was added because the originator was busy.
+    #[must_use]
+    pub fn congestion_fee_picodollars(&self) -> u64 {
+        self.congestion_fee_picodollars
+    }
+
+    /// Unix seconds from which on the envelope may be pruned; 0 on chain traffic, which stays.
+    #[must_use]
+    pub fn expiry_unix_s(&self) -> u64 {
+        self.expiry_unix_s
+    }
+
+    /// The layer inside.
+    #[must_use]
+    pub fn payer(&self) -> &PayerEnvelope {
+        &self.payer
+    }
+}
+
+/// What stands behind an originator's statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// The originator signed it.
+    Signature(Signature),
+    /// It was made from an event of this transaction.
+    Transaction([u8; 32]),
+}
+
+/// The outermost layer: what is stored, replicated and answered, in its one canonical form.
+#[derive(Debug, Clone)]
+pub struct OriginatorEnvelope {
+    bytes: Bytes,
+    unsigned: UnsignedOriginatorEnvelope,
+    proof: Proof,
+}
+
+impl OriginatorEnvelope {
+    /// Parses all layers and insists on the canonical form of this one: known fields in order,
+    /// nothing else, a low-s signature of 65 bytes with v 0 or 1, or a 32-byte transaction hash.
+    ///
+    /// # Errors
+    /// Names what is malformed. [`OriginatorEnvelope::statement`] still reads the id of an
+    /// envelope whose inner layers are broken.
+    pub fn parse(bytes: Bytes) -> Result<Self, LayerError> {
+        let (statement, proof) = Self::open(bytes.clone())?;
+        Ok(Self { bytes, unsigned: UnsignedOriginatorEnvelope::parse(statement)?, proof })
+    }
+
+    /// Opens the outer layer only: the statement's bytes and the proof behind them.
+    ///
+    /// # Errors
+    /// When this layer is malformed or not canonical.
+    pub fn open(bytes: Bytes) -> Result<(Bytes, Proof), LayerError> {
+        let message = pb::OriginatorEnvelope::decode(bytes.clone())?;
+        if message.encoded_len() != bytes.len() || message.encode_to_vec() != bytes {
+            return Err(LayerError::NotCanonical);
+        }
+        let proof = match message.proof.ok_or(LayerError::ProofMissing)? {
+            pb::originator_envelope::Proof::OriginatorSignature(signature) => {
+                let signature = Signature::from_bytes(&signature.bytes)?;
+                signature.require_canonical()?;
+                Proof::Signature(signature)
+            }
+            pb::originator_envelope::Proof::BlockchainProof(proof) => {
+                let hash = &proof.transaction_hash;
+                Proof::Transaction(
+                    hash.as_ref()
+                        .try_into()
+                        .map_err(|_| LayerError::TransactionHash(hash.len()))?,
+                )
+            }
+        };
+        Ok((message.unsigned_originator_envelope, proof))
+    }
+
+    /// Reads place and time of a statement without looking into the payer envelope.
+    ///
+    /// # Errors
+    /// When the statement itself is no protobuf message.
+    pub fn statement(unsigned: Bytes) -> Result<(EnvelopeId, i64), LayerError> {
+        let message = pb::UnsignedOriginatorEnvelope::decode(unsigned)?;
+        let id = EnvelopeId::new(
+            OriginatorId(message.originator_node_id),
+            SequenceId(message.originator_sequence_id),
+        );
+        Ok((id, message.originator_ns))
+    }
+
+    /// Puts a statement and its proof together, in canonical form.
+    #[must_use]
+    pub fn encode(unsigned: Bytes, proof: Proof) -> Bytes {
+        use pb::originator_envelope::Proof as Wire;
+        let proof = match proof {
+            Proof::Signature(signature) => Wire::OriginatorSignature(RecoverableEcdsaSignature {
+                bytes: Bytes::copy_from_slice(signature.as_bytes()),
+            }),
+            Proof::Transaction(hash) => Wire::BlockchainProof(pb::BlockchainProof {
+                transaction_hash: Bytes::copy_from_slice(&hash),
+            }),
+        };
+        pb::OriginatorEnvelope { unsigned_originator_envelope: unsigned, proof: Some(proof) }
+            .encode_to_vec()
+            .into()
+    }
+
+    /// The bytes as stored and sent.
+    #[must_use]
+    pub fn as_bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Originator and sequence id.
+    #[must_use]
+    pub fn id(&self) -> EnvelopeId {
+        self.unsigned.id
+    }
+
+    /// The statement.
+    #[must_use]
+    pub fn unsigned(&self) -> &UnsignedOriginatorEnvelope {
+        &self.unsigned
+    }
+
+    /// What stands behind it.
+    #[must_use]
+    pub fn proof(&self) -> Proof {
+        self.proof
+    }
+
+    /// The key that signed the statement; `None` when a chain stands behind it.
+    ///
+    /// # Errors
+    /// When no key can have made the signature.
+    pub fn recover_originator(&self) -> Result<Option<PublicKey>, SignatureError> {
+        match self.proof {
+            Proof::Signature(signature) => {
+                signature.recover(originator_digest(&self.unsigned.bytes)).map(Some)
+            }
+            Proof::Transaction(_) => Ok(None),
+        }
+    }
+}
+
+/// A statement laid out in its final form with room for the signature, so that signing writes 65
+/// bytes and copies nothing.
+#[derive(Debug)]
+pub struct UnsealedEnvelope {
+    bytes: Vec<u8>,
+    statement: std::ops::Range<usize>,
+}
+
+impl UnsealedEnvelope {
+    /// Lays out a statement. `message` is encoded once, here, and never again.
+    #[must_use]
+    pub fn new(message: &pb::UnsignedOriginatorEnvelope) -> Self {
+        use prost::encoding::{WireType, encode_key, encode_varint};
+
+        let statement_len = message.encoded_len();
+        let mut bytes = Vec::with_capacity(statement_len + 6 + SIGNATURE_FIELD.len() + 65);
+        if statement_len > 0 {
+            encode_key(1, WireType::LengthDelimited, &mut bytes);
+            encode_varint(statement_len as u64, &mut bytes);
+        }
+        let start = bytes.len();
+        message.encode(&mut bytes).expect("a Vec grows as needed");
+        let statement = start..bytes.len();
+        bytes.extend_from_slice(&SIGNATURE_FIELD);
+        Self { bytes, statement }
+    }
+
+    /// Signs the statement: the one place where an originator's signature is made.
+    #[must_use]
+    pub fn seal(mut self, key: &SecretKey) -> Bytes {
+        let signature = key.sign(originator_digest(&self.bytes[self.statement]));
+        self.bytes.extend_from_slice(signature.as_bytes());
+        self.bytes.into()
+    }
+}
+
+/// Field 2 (67 bytes) with its field 1 (65 bytes): what stands before the signature itself.
+const SIGNATURE_FIELD: [u8; 4] = [0x12, 67, 0x0a, 65];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Known test keys: the second payer and the first originator of the published chain example.
+    const PAYER: &str = "5de4111afa1a4b94908f83103eb1f1706367c2e68ca870fc3fb9a804cdab365a";
+    const NODE: &str = "59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
+    const CLIENT: &str = "0a13121100aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa12250a230a210001000210aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa000000000000000101000000";
+    const SIGNED: &str = "0454702b60bf51db8312b76313cdec2419ea19c94faa8fa808bec10b244c871f17b39591e91fec14bd2392bbe5f9fe8b753a8dde03bbe92011e1f7651629bf0600";
+
+    fn example() -> (pb::UnsignedOriginatorEnvelope, Bytes) {
+        let payer = SecretKey::from_hex(PAYER).unwrap();
+        let client = Bytes::from(hex::decode(CLIENT).unwrap());
+        let envelope = PayerEnvelope::sign(client, OriginatorId(100), 60, &payer);
+        let statement = pb::UnsignedOriginatorEnvelope {
+            originator_node_id: 100,
+            originator_sequence_id: 7,
+            originator_ns: 1_700_000_000_123_456_000,
+            payer_envelope_bytes: envelope.encode_to_vec().into(),
+            base_fee_picodollars: 25_300,
+            congestion_fee_picodollars: 0,
+            expiry_unixtime: 1_705_184_000,
+        };
+        let sealed = UnsealedEnvelope::new(&statement).seal(&SecretKey::from_hex(NODE).unwrap());
+        (statement, sealed)
+    }
+
+    #[test]
+    fn the_published_example_is_reproduced_to_the_byte() {
+        let (_, sealed) = example();
+        let envelope = OriginatorEnvelope::parse(sealed).unwrap();
+        let Proof::Signature(signature) = envelope.proof() else { panic!("{envelope:?}") };
+        assert_eq!(hex::encode(signature.as_bytes()), SIGNED);
+        assert_eq!(envelope.unsigned().as_bytes().len(), 162);
+        assert_eq!(envelope.unsigned().payer().as_bytes().len(), 135);
+        let node = SecretKey::from_hex(NODE).unwrap().public_key();
+        assert_eq!(envelope.recover_originator(), Ok(Some(node)));
+    }
+
+    #[test]
+    fn a_sealed_envelope_is_what_the_generated_types_encode() {
+        let (statement, sealed) = example();
+        let envelope = OriginatorEnvelope::parse(sealed.clone()).unwrap();
+        assert_eq!(envelope.unsigned().as_bytes().as_ref(), statement.encode_to_vec());
+        let bytes = OriginatorEnvelope::encode(statement.encode_to_vec().into(), envelope.proof());
+        assert_eq!(bytes, sealed);
+    }
+
+    #[test]
+    fn the_outer_layer_has_one_form() {
+        let (_, sealed) = example();
+        let with = |bytes: &[u8]| {
+            OriginatorEnvelope::parse([sealed.as_ref(), bytes].concat().into()).map(|_| ())
+        };
+        assert_eq!(with(&[]), Ok(()));
+        // An unknown field, the same field once more, an empty chain proof over the signature.
+        assert_eq!(with(&[0x7a, 0]), Err(LayerError::NotCanonical));
+        assert_eq!(with(&[0x0a, 0]), Err(LayerError::NotCanonical));
+        assert!(with(&[0x1a, 0]).is_err());
+        // A length written with a byte more than it needs.
+        let mut long = sealed.to_vec();
+        long[2] |= 0x80;
+        long.insert(3, 0);
+        assert_eq!(
+            OriginatorEnvelope::parse(long.into()).map(|_| ()),
+            Err(LayerError::NotCanonical)
+        );
+    }
+
+    #[test]
+    fn client_layers_are_checked_in_order() {
+        let parse = |message: pb::ClientEnvelope| {
+            ClientEnvelope::parse(message.encode_to_vec().into()).map(|_| ()).unwrap_err()
+        };
+        let aad = |topic: &'static [u8]| {
+            Some(pb::AuthenticatedData {
+                target_topic: Bytes::from_static(topic),
+                depends_on: None,
+            })
+        };
+        let payload = Some(Payload::GroupMessage(Default::default()));
+        assert_eq!(parse(pb::ClientEnvelope::default()), LayerError::AadMissing);
+        let no_payload = pb::ClientEnvelope { aad: aad(&[9]), payload: None };
+        assert_eq!(parse(no_payload), LayerError::PayloadMissing);
+        let short = pb::ClientEnvelope { aad: aad(&[0]), payload: payload.clone() };
+        assert_eq!(parse(short), LayerError::Topic(TopicError::TooShort));
+        let unknown = pb::ClientEnvelope { aad: aad(&[9, 1]), payload };
+        assert_eq!(parse(unknown), LayerError::Topic(TopicError::UnknownKind(9)));
+    }
+}

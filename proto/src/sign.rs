@@ -1,0 +1,359 @@
+//! Digests, keys and the 65-byte recoverable signatures of the network.
+//!
+//! A signature is `r ‖ s ‖ v` over secp256k1, v = 0 or 1. Every digest is keccak-256 over a domain
+//! label and the exact bytes that travelled; no Ethereum message prefix is used anywhere.
+//!
+//! Two libraries share the work because each is about twice as fast at one half of it (measured in
+//! `docs/performance.md`): libsecp256k1 recovers, k256 signs. Both sides are deterministic
+//! (RFC 6979), so the bytes do not depend on the choice.
+
+use std::fmt;
+
+use k256::ecdsa::SigningKey;
+use secp256k1::ecdsa::{RecoverableSignature, RecoveryId};
+use sha3::{Digest as _, Keccak256};
+
+use crate::ids::OriginatorId;
+
+/// 32 bytes of keccak-256.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest(pub [u8; 32]);
+
+/// Keccak-256 over the parts, one after the other.
+#[must_use]
+pub fn keccak256(parts: &[&[u8]]) -> Digest {
+    let mut hasher = Keccak256::new();
+    for part in parts {
+        hasher.update(part);
+    }
+    Digest(hasher.finalize().into())
+}
+
+/// What a payer signs: the node that shall order the envelope, and the client's exact bytes.
+/// Retention is not part of it.
+#[must_use]
+pub fn payer_digest(target: OriginatorId, unsigned_client_envelope: &[u8]) -> Digest {
+    keccak256(&[b"target|", &target.0.to_be_bytes(), b"payer|", unsigned_client_envelope])
+}
+
+/// What an originator signs: its statement of order, time and price, byte for byte.
+#[must_use]
+pub fn originator_digest(unsigned_originator_envelope: &[u8]) -> Digest {
+    keccak256(&[b"originator|", unsigned_originator_envelope])
+}
+
+/// Why a signature was not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SignatureError {
+    /// A signature is `r ‖ s ‖ v`.
+    #[error("signature has {0} bytes instead of 65")]
+    Length(usize),
+    /// The last byte is the raw recovery id, not the 27/28 of Ethereum transactions.
+    #[error("recovery id {0} is not in 0..=3")]
+    RecoveryId(u8),
+    /// r or s is zero or too large, or no point belongs to r.
+    #[error("no public key can be recovered from the signature")]
+    Unrecoverable,
+    /// Statements of originators have one form only: s in the lower half, v 0 or 1.
+    #[error("signature is not in canonical form (s in the lower half, v 0 or 1)")]
+    NotCanonical,
+}
+
+/// 65 bytes `r ‖ s ‖ v` with v in 0..=3. Says nothing about validity.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Signature([u8; 65]);
+
+impl Signature {
+    /// Takes the bytes as they travelled.
+    ///
+    /// # Errors
+    /// When there are not 65, or the recovery id is out of range (27 and 28 are).
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, SignatureError> {
+        let bytes: [u8; 65] =
+            bytes.try_into().map_err(|_| SignatureError::Length(bytes.len()))?;
+        if bytes[64] > 3 {
+            return Err(SignatureError::RecoveryId(bytes[64]));
+        }
+        Ok(Self(bytes))
+    }
+
+    /// The bytes as they travel.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 65] {
+        &self.0
+    }
+
+    /// The one form in which an originator's signature is kept: low s, v 0 or 1.
+    ///
+    /// # Errors
+    /// [`SignatureError::NotCanonical`] otherwise.
+    pub fn require_canonical(&self) -> Result<(), SignatureError> {
+        // Half the group order, big-endian: s above it has a smaller twin.
+        const HALF_ORDER: [u8; 32] = [
+            0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+            0xff, 0xff, 0x5d, 0x57, 0x6e, 0x73, 0x57, 0xa4, 0x50, 0x1d, 0xdf, 0xe9, 0x2f, 0x46,
+            0x68, 0x1b, 0x20, 0xa0,
+        ];
+        if self.0[64] <= 1 && self.0[32..64] <= HALF_ORDER[..] {
+            Ok(())
+        } else {
+            Err(SignatureError::NotCanonical)
+        }
+    }
+
+    /// The key that made this signature over `digest`. High s is accepted, as everywhere in the
+    /// network; [`Signature::require_canonical`] is the stricter rule.
+    ///
+    /// # Errors
+    /// [`SignatureError::Unrecoverable`] when no key can have made it.
+    pub fn recover(&self, digest: Digest) -> Result<PublicKey, SignatureError> {
+        let v = RecoveryId::try_from(i32::from(self.0[64]))
+            .map_err(|_| SignatureError::RecoveryId(self.0[64]))?;
+        let key = RecoverableSignature::from_compact(&self.0[..64], v)
+            .and_then(|signature| signature.recover(secp256k1::Message::from_digest(digest.0)))
+            .map_err(|_| SignatureError::Unrecoverable)?;
+        Ok(PublicKey(key.serialize_uncompressed()))
+    }
+}
+
+impl fmt::Debug for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Signature({})", hex::encode(self.0))
+    }
+}
+
+/// Recovers the signer of every claim, in order. All checking of many signatures goes through
+/// here, so that a batch algorithm needs one change; callers split batches over their threads.
+#[must_use]
+pub fn recover_batch(claims: &[(Digest, Signature)]) -> Vec<Result<PublicKey, SignatureError>> {
+    claims.iter().map(|(digest, signature)| signature.recover(*digest)).collect()
+}
+
+/// An uncompressed secp256k1 point: 65 bytes, the first one 4.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PublicKey([u8; 65]);
+
+impl PublicKey {
+    /// Takes an uncompressed point; `None` unless it has 65 bytes, starts with 4 and lies on the
+    /// curve.
+    #[must_use]
+    pub fn from_uncompressed(bytes: &[u8]) -> Option<Self> {
+        let bytes: [u8; 65] = bytes.try_into().ok()?;
+        let on_curve = secp256k1::PublicKey::from_byte_array_uncompressed(bytes).is_ok();
+        (bytes[0] == 4 && on_curve).then_some(Self(bytes))
+    }
+
+    /// The 65 bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 65] {
+        &self.0
+    }
+
+    /// Last 20 bytes of the keccak-256 of the point without its leading 4.
+    #[must_use]
+    pub fn address(&self) -> Address {
+        let digest = keccak256(&[&self.0[1..]]).0;
+        let mut address = [0; 20];
+        address.copy_from_slice(&digest[12..]);
+        Address(address)
+    }
+}
+
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "0x{}", hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PublicKey({self})")
+    }
+}
+
+/// An account on the chains: who pays, or who a node is. Prints with the EIP-55 checksum.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Address(pub [u8; 20]);
+
+/// The account that signed a payer envelope and pays for it.
+pub type PayerAddress = Address;
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lower = hex::encode(self.0);
+        let hash = keccak256(&[lower.as_bytes()]).0;
+        let checked = lower.bytes().enumerate().map(|(i, digit)| {
+            let nibble = (hash[i / 2] >> (4 * (1 - i % 2))) & 0xf;
+            char::from(if nibble >= 8 { digit.to_ascii_uppercase() } else { digit })
+        });
+        write!(f, "0x{}", checked.collect::<String>())
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::str::FromStr for Address {
+    type Err = hex::FromHexError;
+
+    /// Hex with or without `0x`; letter case does not matter.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut address = [0; 20];
+        hex::decode_to_slice(text.strip_prefix("0x").unwrap_or(text), &mut address)?;
+        Ok(Self(address))
+    }
+}
+
+/// Why bytes are no secret key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a secret key is 32 bytes, not zero and below the group order, written as 64 hex digits")]
+pub struct SecretKeyError;
+
+/// A secret key: of a node, or of a payer. Wiped from memory when dropped and never printed.
+#[derive(Clone)]
+pub struct SecretKey(SigningKey);
+
+impl SecretKey {
+    /// Takes the 32 bytes of the scalar.
+    ///
+    /// # Errors
+    /// When the scalar is zero or not below the group order.
+    pub fn from_bytes(bytes: &[u8; 32]) -> Result<Self, SecretKeyError> {
+        SigningKey::from_slice(bytes).map(Self).map_err(|_| SecretKeyError)
+    }
+
+    /// Reads 64 hex digits, `0x` in front optional, white space around ignored.
+    ///
+    /// # Errors
+    /// When it is anything else. The error does not repeat what was given.
+    pub fn from_hex(text: &str) -> Result<Self, SecretKeyError> {
+        let text = text.trim();
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(text.strip_prefix("0x").unwrap_or(text), &mut bytes)
+            .map_err(|_| SecretKeyError)?;
+        Self::from_bytes(&bytes)
+    }
+
+    /// The scalar, for writing a key file.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; 32] {
+        self.0.to_bytes().into()
+    }
+
+    /// The key others check signatures against.
+    #[must_use]
+    pub fn public_key(&self) -> PublicKey {
+        let point = self.0.verifying_key().to_sec1_point(false);
+        PublicKey(point.as_bytes().try_into().expect("an uncompressed point has 65 bytes"))
+    }
+
+    /// Signs: deterministic (RFC 6979), low s, v 0 or 1.
+    #[must_use]
+    pub fn sign(&self, digest: Digest) -> Signature {
+        let (signature, v) = self.0.sign_prehash_recoverable(&digest.0);
+        let mut bytes = [0; 65];
+        bytes[..64].copy_from_slice(&signature.to_bytes());
+        bytes[64] = v.to_byte();
+        Signature(bytes)
+    }
+}
+
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SecretKey(of {})", self.public_key().address())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vectors() -> serde_json::Value {
+        let path =
+            concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/contracts/signatures.json");
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    }
+
+    fn unhex(value: &serde_json::Value) -> Vec<u8> {
+        hex::decode(value.as_str().unwrap().trim_start_matches("0x")).unwrap()
+    }
+
+    fn check(key: &SecretKey, digest: Digest, case: &serde_json::Value) {
+        assert_eq!(digest.0.as_slice(), unhex(&case["digest"]));
+        let golden = Signature::from_bytes(&unhex(&case["signature"])).unwrap();
+        assert_eq!(key.sign(digest), golden);
+        assert_eq!(golden.recover(digest), Ok(key.public_key()));
+        assert_eq!(golden.require_canonical(), Ok(()));
+    }
+
+    #[test]
+    fn digests_and_signatures_equal_the_golden_ones() {
+        let vectors = vectors();
+        let key = SecretKey::from_hex(vectors["private_key"].as_str().unwrap()).unwrap();
+        assert_eq!(key.public_key().address().to_string(), vectors["address"].as_str().unwrap());
+        let payer = vectors["payer"].as_array().unwrap();
+        let originator = vectors["originator"].as_array().unwrap();
+        assert!(!payer.is_empty() && !originator.is_empty());
+        for case in payer {
+            let target = u32::try_from(case["target_originator"].as_u64().unwrap()).unwrap();
+            let client = unhex(&case["unsigned_client_envelope"]);
+            check(&key, payer_digest(OriginatorId(target), &client), case);
+        }
+        for case in originator {
+            check(&key, originator_digest(&unhex(&case["unsigned_originator_envelope"])), case);
+        }
+    }
+
+    #[test]
+    fn signatures_of_wrong_length_or_recovery_id_are_refused() {
+        assert_eq!(Signature::from_bytes(&[0; 64]), Err(SignatureError::Length(64)));
+        assert_eq!(Signature::from_bytes(&[27; 65]), Err(SignatureError::RecoveryId(27)));
+        let zero = Signature::from_bytes(&[0; 65]).unwrap();
+        assert_eq!(zero.recover(Digest([1; 32])), Err(SignatureError::Unrecoverable));
+    }
+
+    #[test]
+    fn the_high_twin_of_a_signature_recovers_but_is_not_canonical() {
+        let key = SecretKey::from_bytes(&[7; 32]).unwrap();
+        let digest = keccak256(&[b"twin"]);
+        let low = key.sign(digest);
+        let high = high_twin(&low);
+        assert_eq!(high.recover(digest), Ok(key.public_key()));
+        assert_eq!(high.require_canonical(), Err(SignatureError::NotCanonical));
+    }
+
+    fn high_twin(low: &Signature) -> Signature {
+        const ORDER: [u8; 32] = [
+            0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+            0xff, 0xfe, 0xba, 0xae, 0xdc, 0xe6, 0xaf, 0x48, 0xa0, 0x3b, 0xbf, 0xd2, 0x5e, 0x8c,
+            0xd0, 0x36, 0x41, 0x41,
+        ];
+        let mut bytes = *low.as_bytes();
+        let mut borrow = 0u16;
+        for i in (0..32).rev() {
+            let difference = 0x100 + u16::from(ORDER[i]) - u16::from(bytes[32 + i]) - borrow;
+            bytes[32 + i] = u8::try_from(difference & 0xff).unwrap();
+            borrow = 1 - (difference >> 8);
+        }
+        bytes[64] ^= 1;
+        Signature::from_bytes(&bytes).unwrap()
+    }
+
+    #[test]
+    fn secret_keys_are_never_printed() {
+        let key = SecretKey::from_bytes(&[7; 32]).unwrap();
+        assert!(!format!("{key:?}").contains("0707"));
+    }
+
+    #[test]
+    fn points_off_the_curve_are_no_keys() {
+        let mut bytes = *SecretKey::from_bytes(&[7; 32]).unwrap().public_key().as_bytes();
+        assert!(PublicKey::from_uncompressed(&bytes).is_some());
+        bytes[64] ^= 1;
+        assert_eq!(PublicKey::from_uncompressed(&bytes), None);
+        assert_eq!(PublicKey::from_uncompressed(&bytes[1..]), None);
+    }
+}
