@@ -1,0 +1,264 @@
+//! Writing: one group of changes becomes one synced write, or nothing.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, MutexGuard};
+
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use rocksdb::{ColumnFamily, WriteBatch};
+
+use crate::change::{Change, Entry, SkipReason};
+use crate::database::DatabaseError;
+use crate::family::Family;
+use crate::keys::Key;
+use crate::keys::cursor::{CursorKey, CursorName};
+use crate::keys::envelope::EnvelopeKey;
+use crate::keys::mark::{Mark, MarkKey};
+use crate::keys::meta::MetaKey;
+use crate::locks::{lock, read};
+use crate::projections::Rows;
+use crate::snapshot::ReadError;
+use crate::store::{Inner, Store};
+
+/// Why nothing of a group was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// Another statement holds this place, or it was declared void: the originator said two
+    /// things about one sequence id.
+    #[error("another envelope, or a declared void, stands at {at}")]
+    Conflict {
+        /// The place.
+        at: EnvelopeId,
+    },
+    /// Something in between is neither held nor marked.
+    #[error("{got} does not follow {after}")]
+    Gap {
+        /// The strand's head as it was when this change came up.
+        after: SequenceId,
+        /// Where the change begins.
+        got: EnvelopeId,
+    },
+    /// Sequence ids go from 1 to [`SequenceId::MAX`], and a range does not end before it begins.
+    #[error("{at} is no place in a strand")]
+    OutOfRange {
+        /// The place.
+        at: EnvelopeId,
+    },
+    /// Other rates are recorded for this moment. History does not change.
+    #[error("other rates are recorded from {start_unix_s} on")]
+    OtherRates {
+        /// When they begin to hold, in unix seconds.
+        start_unix_s: u64,
+    },
+    /// What is stored could not be read, so it could not be compared or added to.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// This write failed. Whether the disk has it shows at the next start; until then nothing
+    /// more is accepted.
+    #[error("write failed, nothing more is accepted until restart: {0}")]
+    Write(DatabaseError),
+    /// An earlier write failed, so nothing more is accepted until restart.
+    #[error("log is read-only after a failed write: {cause}")]
+    Poisoned {
+        /// What failed first.
+        cause: Arc<str>,
+    },
+}
+
+impl Store {
+    /// Writes all changes, in order, with everything that follows from them, as one RocksDB
+    /// write, and returns when it is durable; readers see it only then. Nothing is written when
+    /// any change is refused.
+    ///
+    /// An [`Change::Append`] above the head must be the next place. At or below the head it is
+    /// passed over when the same statement is held, and stored when the place is marked missing.
+    ///
+    /// Single-writer invariant: each strand has one writer. Calls that touch the same strand wait
+    /// for one another; calls for different strands run at once and share their syncs. All wait
+    /// for a running rebuild.
+    ///
+    /// # Errors
+    /// [`CommitError::Conflict`], [`CommitError::Gap`] and [`CommitError::OutOfRange`] speak of
+    /// the changes; after [`CommitError::Write`] the store is poisoned.
+    pub fn commit(&self, changes: &[Change]) -> Result<(), CommitError> {
+        self.inner.commit(changes)
+    }
+}
+
+impl Inner {
+    fn commit(&self, changes: &[Change]) -> Result<(), CommitError> {
+        self.poison.check()?;
+        let _no_rebuild = read(&self.gate);
+        let strands = self.strands.of(changes);
+        let mut heads: Vec<Head<'_>> =
+            strands.iter().map(|(originator, head)| Head::new(*originator, lock(head))).collect();
+        let mut group = Group::new(self, changes);
+        for (index, change) in changes.iter().enumerate() {
+            let at = heads
+                .binary_search_by_key(&change.originator(), |head| head.originator)
+                .expect("heads were taken for all changes");
+            group.stage(index, change, &mut heads[at].staged)?;
+        }
+        let batch = group.finish(&heads)?;
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.write_durable(batch)?;
+        for head in &mut heads {
+            *head.durable = head.staged;
+        }
+        Ok(())
+    }
+}
+
+/// A strand's head while a group is made: `staged` runs ahead of `durable` until the write is.
+struct Head<'a> {
+    originator: OriginatorId,
+    durable: MutexGuard<'a, SequenceId>,
+    staged: SequenceId,
+}
+
+impl<'a> Head<'a> {
+    fn new(originator: OriginatorId, durable: MutexGuard<'a, SequenceId>) -> Self {
+        Self { originator, staged: *durable, durable }
+    }
+}
+
+/// One group on its way into one batch.
+pub(crate) struct Group<'a> {
+    pub(crate) store: &'a Inner,
+    pub(crate) changes: &'a [Change],
+    /// Changed rows of `mark`; `None` is a deleted one. They lie over the stored ones until the
+    /// end, because a late find may fill a range that the same group marks.
+    pub(crate) marks: BTreeMap<EnvelopeId, Option<Mark>>,
+    /// Where each envelope first occurs in `changes`. Made when the first late one comes up.
+    pub(crate) first: Option<HashMap<EnvelopeId, usize>>,
+    pub(crate) rows: Rows<'a>,
+    batch: WriteBatch,
+    log: &'a ColumnFamily,
+}
+
+impl<'a> Group<'a> {
+    fn new(store: &'a Inner, changes: &'a [Change]) -> Self {
+        Self {
+            store,
+            changes,
+            marks: BTreeMap::new(),
+            first: None,
+            rows: Rows::new(store),
+            batch: WriteBatch::with_capacity_bytes(batch_len_bytes(changes)),
+            log: store.family(Family::Log),
+        }
+    }
+
+    fn stage(
+        &mut self,
+        index: usize,
+        change: &Change,
+        head: &mut SequenceId,
+    ) -> Result<(), CommitError> {
+        match change {
+            Change::Append(entry) => {
+                require_place(entry.id)?;
+                if entry.id.sequence <= *head {
+                    return self.stage_late(index, entry);
+                }
+                if entry.id.sequence > head.next() {
+                    return Err(CommitError::Gap { after: *head, got: entry.id });
+                }
+                *head = entry.id.sequence;
+                self.put(entry);
+                Ok(())
+            }
+            &Change::Skip { originator, from, through, reason } => {
+                self.stage_skip(EnvelopeId::new(originator, from), through, reason, head)
+            }
+        }
+    }
+
+    fn stage_skip(
+        &mut self,
+        from: EnvelopeId,
+        through: SequenceId,
+        reason: SkipReason,
+        head: &mut SequenceId,
+    ) -> Result<(), CommitError> {
+        require_place(from)?;
+        let last = EnvelopeId { sequence: through, ..from };
+        require_place(last)?;
+        if through < from.sequence {
+            return Err(CommitError::OutOfRange { at: last });
+        }
+        if from.sequence > head.next() {
+            return Err(CommitError::Gap { after: *head, got: from });
+        }
+        if through > *head {
+            let first = EnvelopeId { sequence: head.next(), ..from };
+            self.marks.insert(first, Some(Mark::range(reason, through)));
+            *head = through;
+        }
+        Ok(())
+    }
+
+    /// Stores an envelope whose place was found to be free.
+    pub(crate) fn put(&mut self, entry: &Entry) {
+        self.batch.put_cf(self.log, EnvelopeKey(entry.id).encode(), &entry.bytes);
+        if let Some(rule) = entry.invalid {
+            self.marks.insert(entry.id, Some(Mark::Invalid(rule)));
+        }
+        if let Some(facts) = &entry.facts {
+            self.rows.put(&mut self.batch, entry.id, entry.bytes.len(), facts);
+        }
+    }
+
+    fn finish(self, heads: &[Head<'_>]) -> Result<WriteBatch, CommitError> {
+        let Self { store, marks, rows, mut batch, .. } = self;
+        rows.finish(&mut batch)?;
+        put_marks(store, &marks, &mut batch);
+        for head in heads.iter().filter(|head| head.staged > *head.durable) {
+            put_head(store, head, &mut batch);
+        }
+        Ok(batch)
+    }
+}
+
+fn put_marks(store: &Inner, marks: &BTreeMap<EnvelopeId, Option<Mark>>, batch: &mut WriteBatch) {
+    let family = store.family(MarkKey::FAMILY);
+    let mut value = Vec::new();
+    for (&id, mark) in marks {
+        let key = MarkKey(id).encode();
+        match mark {
+            Some(mark) => {
+                mark.encode_into(&mut value);
+                batch.put_cf(family, key, &value);
+            }
+            None => batch.delete_cf(family, key),
+        }
+    }
+}
+
+fn put_head(store: &Inner, head: &Head<'_>, batch: &mut WriteBatch) {
+    let sequence = head.staged.0.to_be_bytes();
+    let key = CursorKey { name: CursorName::Head, originator: head.originator };
+    batch.put_cf(store.family(CursorKey::FAMILY), key.encode(), sequence);
+    if head.originator == store.identity.node {
+        batch.put_cf(store.family(MetaKey::FAMILY), MetaKey::HighestSequence.encode(), sequence);
+    }
+}
+
+fn require_place(at: EnvelopeId) -> Result<(), CommitError> {
+    if at.sequence == SequenceId::NONE || at.sequence > SequenceId::MAX {
+        return Err(CommitError::OutOfRange { at });
+    }
+    Ok(())
+}
+
+/// About what a batch of `changes` takes, so that its buffer is not moved while it grows.
+fn batch_len_bytes(changes: &[Change]) -> usize {
+    /// Keys, tags and lengths of an envelope's rows; measured at 150 to 200 with short topics.
+    const ROWS: usize = 224;
+    let envelopes = changes.iter().map(|change| match change {
+        Change::Append(entry) => entry.bytes.len() + ROWS,
+        Change::Skip { .. } => ROWS,
+    });
+    envelopes.fold(ROWS, usize::saturating_add)
+}

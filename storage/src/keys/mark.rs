@@ -1,0 +1,146 @@
+//! Why readers do not get what stands, or should stand, in a place.
+
+use hawser_proto::{EnvelopeId, SequenceId};
+
+use super::envelope::EnvelopeKey;
+use super::{Key, decode_u64};
+use crate::change::{InvalidRule, SkipReason};
+use crate::family::Family;
+
+/// Column family `mark`: `[originator u32 BE][sequence u64 BE]` → `[1][rule u8]` for an invalid
+/// envelope, or for a range that begins here `[2][through u64 BE]` (missing) and
+/// `[3][through u64 BE]` (void).
+///
+/// Ranges do not overlap and cover no place that holds an envelope, so the nearest row at or below
+/// a place tells everything about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct MarkKey(pub(crate) EnvelopeId);
+
+impl Key<'_> for MarkKey {
+    const FAMILY: Family = Family::Mark;
+    type Bytes = [u8; 12];
+
+    fn encode(self) -> Self::Bytes {
+        EnvelopeKey(self.0).encode()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        EnvelopeKey::decode(bytes).map(|key| Self(key.0))
+    }
+}
+
+/// What is noted about a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    /// The envelope is held and breaks this rule.
+    Invalid(InvalidRule),
+    /// Nobody could be found who has the envelopes up to and including `through`.
+    Missing {
+        /// The last place of the range.
+        through: SequenceId,
+    },
+    /// The places up to and including `through` are declared to hold nothing.
+    Void {
+        /// The last place of the range.
+        through: SequenceId,
+    },
+}
+
+impl Mark {
+    /// The mark of a range that ends with `through`.
+    pub(crate) fn range(reason: SkipReason, through: SequenceId) -> Self {
+        match reason {
+            SkipReason::Missing => Self::Missing { through },
+            SkipReason::Void => Self::Void { through },
+        }
+    }
+
+    /// The last place that a row at `at` speaks of.
+    pub(crate) fn end(self, at: EnvelopeId) -> SequenceId {
+        match self {
+            Self::Invalid(_) => at.sequence,
+            Self::Missing { through } | Self::Void { through } => through,
+        }
+    }
+
+    pub(crate) fn encode_into(self, buffer: &mut Vec<u8>) {
+        buffer.clear();
+        match self {
+            Self::Invalid(rule) => buffer.extend_from_slice(&[1, rule.0]),
+            Self::Missing { through } => {
+                buffer.push(2);
+                buffer.extend_from_slice(&through.0.to_be_bytes());
+            }
+            Self::Void { through } => {
+                buffer.push(3);
+                buffer.extend_from_slice(&through.0.to_be_bytes());
+            }
+        }
+    }
+
+    pub(crate) fn decode(value: &[u8]) -> Option<Self> {
+        match value {
+            [1, rule] => Some(Self::Invalid(InvalidRule(*rule))),
+            [2, through @ ..] => Some(Self::Missing { through: SequenceId(decode_u64(through)?) }),
+            [3, through @ ..] => Some(Self::Void { through: SequenceId(decode_u64(through)?) }),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::OriginatorId;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::keys::testing::{keeps_order, round_trips};
+
+    fn keys() -> impl Strategy<Value = MarkKey> {
+        (any::<u32>(), any::<u64>())
+            .prop_map(|(o, s)| MarkKey(EnvelopeId::new(OriginatorId(o), SequenceId(s))))
+    }
+
+    fn marks() -> impl Strategy<Value = Mark> {
+        prop_oneof![
+            any::<u8>().prop_map(|rule| Mark::Invalid(InvalidRule(rule))),
+            any::<u64>().prop_map(|through| Mark::Missing { through: SequenceId(through) }),
+            any::<u64>().prop_map(|through| Mark::Void { through: SequenceId(through) }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_read_back_and_sort_as_the_keys(a in keys(), b in keys()) {
+            round_trips(a);
+            keeps_order(a, b);
+        }
+
+        #[test]
+        fn values_read_back(mark in marks()) {
+            let mut value = vec![7];
+            mark.encode_into(&mut value);
+            prop_assert_eq!(Mark::decode(&value), Some(mark));
+        }
+    }
+
+    #[test]
+    fn the_layout_is_pinned() {
+        let key = MarkKey(EnvelopeId::new(OriginatorId(100), SequenceId(7)));
+        assert_eq!(key.encode(), [0, 0, 0, 100, 0, 0, 0, 0, 0, 0, 0, 7]);
+        let mut value = Vec::new();
+        Mark::Invalid(InvalidRule(9)).encode_into(&mut value);
+        assert_eq!(value, [1, 9]);
+        Mark::Missing { through: SequenceId(5) }.encode_into(&mut value);
+        assert_eq!(value, [2, 0, 0, 0, 0, 0, 0, 0, 5]);
+        Mark::Void { through: SequenceId(5) }.encode_into(&mut value);
+        assert_eq!(value, [3, 0, 0, 0, 0, 0, 0, 0, 5]);
+    }
+
+    #[test]
+    fn unknown_marks_are_not_guessed() {
+        for value in [&[][..], &[0], &[1], &[1, 2, 3], &[2, 0], &[4, 0]] {
+            assert_eq!(Mark::decode(value), None, "{value:?}");
+        }
+    }
+}

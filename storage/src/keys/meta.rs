@@ -1,0 +1,105 @@
+//! What the database says about itself.
+
+use super::Key;
+use crate::family::Family;
+use crate::projections::Projection;
+
+/// Column family `meta`: a name → a value of its own kind. Variants stand in the order of their
+/// names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum MetaKey {
+    /// `u32 BE`: how to read everything else. Never moves.
+    Format,
+    /// `u64 BE`: head of the node's own strand, written with every commit to it.
+    HighestSequence,
+    /// 16 random bytes, made when the database is.
+    Incarnation,
+    /// UTF-8: the network's name.
+    Network,
+    /// `u32 BE`: the node whose database this is.
+    NodeId,
+    /// `u32 BE`: the version of the code that a projection's rows were made by.
+    Projection(Projection),
+    /// 65 bytes: the node's key, uncompressed.
+    PublicKey,
+    /// Present, and empty, from the dropping of the projections until all are made anew.
+    Rebuilding,
+}
+
+impl MetaKey {
+    const PLAIN: [Self; 7] = [
+        Self::Format,
+        Self::HighestSequence,
+        Self::Incarnation,
+        Self::Network,
+        Self::NodeId,
+        Self::PublicKey,
+        Self::Rebuilding,
+    ];
+}
+
+impl Key<'_> for MetaKey {
+    const FAMILY: Family = Family::Meta;
+    type Bytes = &'static [u8];
+
+    fn encode(self) -> Self::Bytes {
+        match self {
+            Self::Format => b"format",
+            Self::HighestSequence => b"highest_sequence",
+            Self::Incarnation => b"incarnation",
+            Self::Network => b"network",
+            Self::NodeId => b"node_id",
+            Self::Projection(Projection::Congestion) => b"projection.congestion",
+            Self::Projection(Projection::Expiry) => b"projection.expiry",
+            Self::Projection(Projection::Receipt) => b"projection.receipt",
+            Self::Projection(Projection::Topic) => b"projection.topic",
+            Self::Projection(Projection::Usage) => b"projection.usage",
+            Self::Projection(Projection::UsageByPayer) => b"projection.usage_by_payer",
+            Self::PublicKey => b"public_key",
+            Self::Rebuilding => b"rebuilding",
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        Projection::ALL
+            .into_iter()
+            .map(Self::Projection)
+            .chain(Self::PLAIN)
+            .find(|key| key.encode() == bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::testing::{keeps_order, round_trips};
+
+    fn all() -> Vec<MetaKey> {
+        Projection::ALL.into_iter().map(MetaKey::Projection).chain(MetaKey::PLAIN).collect()
+    }
+
+    #[test]
+    fn names_read_back_and_sort_as_the_keys() {
+        for a in all() {
+            round_trips(a);
+            for b in all() {
+                keeps_order(a, b);
+            }
+        }
+        assert_eq!(MetaKey::decode(b"formal"), None);
+    }
+
+    #[test]
+    fn the_names_are_pinned() {
+        let mut keys = all();
+        keys.sort();
+        let names: Vec<_> =
+            keys.into_iter().map(|key| std::str::from_utf8(key.encode()).unwrap()).collect();
+        assert_eq!(
+            names.join(" "),
+            "format highest_sequence incarnation network node_id projection.congestion \
+             projection.expiry projection.receipt projection.topic projection.usage \
+             projection.usage_by_payer public_key rebuilding"
+        );
+    }
+}

@@ -1,0 +1,165 @@
+//! What payers owe, by originator and minute.
+
+use hawser_proto::{Address, OriginatorId, PayerAddress, SequenceId};
+
+use super::{Key, take};
+use crate::family::Family;
+
+/// Column family `usage`: `[originator u32 BE][minute u32 BE][payer 20 bytes]` → picodollars,
+/// messages, bytes and last sequence, each `u64 BE`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct UsageKey {
+    pub(crate) originator: OriginatorId,
+    pub(crate) minute: u32,
+    pub(crate) payer: PayerAddress,
+}
+
+impl Key<'_> for UsageKey {
+    const FAMILY: Family = Family::Usage;
+    type Bytes = [u8; 28];
+
+    fn encode(self) -> Self::Bytes {
+        let mut key = [0; 28];
+        key[..4].copy_from_slice(&self.originator.0.to_be_bytes());
+        key[4..8].copy_from_slice(&self.minute.to_be_bytes());
+        key[8..].copy_from_slice(&self.payer.0);
+        key
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (originator, rest) = take(bytes)?;
+        let (minute, payer) = take(rest)?;
+        Some(Self {
+            originator: OriginatorId(u32::from_be_bytes(originator)),
+            minute: u32::from_be_bytes(minute),
+            payer: Address(payer.try_into().ok()?),
+        })
+    }
+}
+
+/// The minute that an envelope counts in: whole minutes since 1970, by its originator's time.
+/// Times before 1970 count in minute 0.
+#[must_use]
+pub fn minute_of(originator_ns: i64) -> u32 {
+    u32::try_from(originator_ns.div_euclid(60_000_000_000)).unwrap_or(0)
+}
+
+/// What one payer used at one originator in one minute. Counters stop at their highest value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct UsageRow {
+    /// Base and congestion fees together.
+    pub picodollars: u64,
+    /// Envelopes that were charged.
+    pub messages: u64,
+    /// Their length as stored.
+    pub bytes: u64,
+    /// The highest place among them.
+    pub last_sequence: SequenceId,
+}
+
+impl UsageRow {
+    /// Joins two counts. The order of joining does not matter, which is why a rebuild and a late
+    /// find come out the same as what was counted in order.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.picodollars = self.picodollars.saturating_add(other.picodollars);
+        self.messages = self.messages.saturating_add(other.messages);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.last_sequence = self.last_sequence.max(other.last_sequence);
+    }
+
+    pub(crate) fn encode(self) -> [u8; 32] {
+        let mut value = [0; 32];
+        value[..8].copy_from_slice(&self.picodollars.to_be_bytes());
+        value[8..16].copy_from_slice(&self.messages.to_be_bytes());
+        value[16..24].copy_from_slice(&self.bytes.to_be_bytes());
+        value[24..].copy_from_slice(&self.last_sequence.0.to_be_bytes());
+        value
+    }
+
+    pub(crate) fn decode(value: &[u8]) -> Option<Self> {
+        let (picodollars, rest) = take(value)?;
+        let (messages, rest) = take(rest)?;
+        let (bytes, rest) = take(rest)?;
+        Some(Self {
+            picodollars: u64::from_be_bytes(picodollars),
+            messages: u64::from_be_bytes(messages),
+            bytes: u64::from_be_bytes(bytes),
+            last_sequence: SequenceId(super::decode_u64(rest)?),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::keys::testing::{keeps_order, round_trips};
+
+    fn keys() -> impl Strategy<Value = UsageKey> {
+        (any::<u32>(), any::<u32>(), any::<[u8; 20]>()).prop_map(|(o, minute, payer)| UsageKey {
+            originator: OriginatorId(o),
+            minute,
+            payer: Address(payer),
+        })
+    }
+
+    fn rows() -> impl Strategy<Value = UsageRow> {
+        any::<[u64; 4]>().prop_map(|[picodollars, messages, bytes, last]| UsageRow {
+            picodollars,
+            messages,
+            bytes,
+            last_sequence: SequenceId(last),
+        })
+    }
+
+    fn sum(parts: [UsageRow; 3]) -> UsageRow {
+        let mut sum = UsageRow::default();
+        parts.into_iter().for_each(|part| sum.add(part));
+        sum
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_read_back_and_sort_as_the_keys(a in keys(), b in keys()) {
+            round_trips(a);
+            keeps_order(a, b);
+            keeps_order(a, UsageKey { originator: a.originator, ..b });
+            keeps_order(a, UsageKey { payer: b.payer, ..a });
+        }
+
+        #[test]
+        fn values_read_back(row in rows()) {
+            prop_assert_eq!(UsageRow::decode(&row.encode()), Some(row));
+        }
+
+        #[test]
+        fn counts_do_not_depend_on_the_order_of_joining(a in rows(), b in rows(), c in rows()) {
+            prop_assert_eq!(sum([a, b, c]), sum([c, a, b]));
+            prop_assert_eq!(sum([a, b, c]), sum([b, a, c]));
+        }
+    }
+
+    #[test]
+    fn the_layout_is_pinned() {
+        let key =
+            UsageKey { originator: OriginatorId(100), minute: 0x0102, payer: Address([7; 20]) };
+        let mut expected = [7; 28];
+        expected[..8].copy_from_slice(&[0, 0, 0, 100, 0, 0, 1, 2]);
+        assert_eq!(key.encode(), expected);
+        let row = UsageRow { picodollars: 1, messages: 2, bytes: 3, last_sequence: SequenceId(4) };
+        let mut expected = [0; 32];
+        (expected[7], expected[15], expected[23], expected[31]) = (1, 2, 3, 4);
+        assert_eq!(row.encode(), expected);
+    }
+
+    #[test]
+    fn minutes_begin_at_the_full_minute_and_never_before_1970() {
+        assert_eq!(minute_of(0), 0);
+        assert_eq!(minute_of(59_999_999_999), 0);
+        assert_eq!(minute_of(60_000_000_000), 1);
+        assert_eq!(minute_of(-1), 0);
+        assert_eq!(minute_of(i64::MIN), 0);
+        assert_eq!(minute_of(i64::MAX), 153_722_867);
+    }
+}

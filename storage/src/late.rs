@@ -1,0 +1,121 @@
+//! Envelopes for places that the head has passed: repeats, conflicts and late finds.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use hawser_proto::EnvelopeId;
+use hawser_proto::envelope::OriginatorEnvelope;
+
+use crate::change::{Change, Entry};
+use crate::commit::{CommitError, Group};
+use crate::database::DatabaseError;
+use crate::family::Family;
+use crate::keys::Key;
+use crate::keys::envelope::EnvelopeKey;
+use crate::keys::mark::{Mark, MarkKey};
+use crate::snapshot::{ReadError, nearest_mark};
+
+impl Group<'_> {
+    /// Passes over what is held already, stores what fills a place marked missing, and refuses
+    /// everything else.
+    pub(crate) fn stage_late(&mut self, index: usize, entry: &Entry) -> Result<(), CommitError> {
+        if let Some(held) = self.held(index, entry.id)? {
+            return if is_same_statement(&held, &entry.bytes) {
+                Ok(())
+            } else {
+                Err(CommitError::Conflict { at: entry.id })
+            };
+        }
+        match self.mark_over(entry.id)? {
+            Some((first, mark @ Mark::Missing { .. })) => {
+                self.cut_out(first, mark, entry.id);
+                self.rows.expect_out_of_order();
+                self.put(entry);
+                Ok(())
+            }
+            Some((_, Mark::Void { .. })) => Err(CommitError::Conflict { at: entry.id }),
+            // The head says that this place is held or marked.
+            Some((_, Mark::Invalid(_))) | None => {
+                Err(ReadError::corrupt(Family::Log, &EnvelopeKey(entry.id).encode()).into())
+            }
+        }
+    }
+
+    /// The envelope at `id`: stored, or from an earlier change of this group.
+    fn held(&mut self, index: usize, id: EnvelopeId) -> Result<Option<Bytes>, ReadError> {
+        let stored = self
+            .store
+            .db
+            .get_pinned_cf(self.store.family(Family::Log), EnvelopeKey(id).encode())
+            .map_err(DatabaseError::from)?;
+        if let Some(bytes) = stored {
+            return Ok(Some(Bytes::copy_from_slice(&bytes)));
+        }
+        let changes = self.changes;
+        let first = self.first.get_or_insert_with(|| first_places(changes));
+        let earlier = first.get(&id).copied().filter(|&first| first < index);
+        Ok(earlier.and_then(|first| match &changes[first] {
+            Change::Append(entry) => Some(entry.bytes.clone()),
+            Change::Skip { .. } => None,
+        }))
+    }
+
+    /// The row that speaks of `id`, with this group's changes taken into account.
+    fn mark_over(&self, id: EnvelopeId) -> Result<Option<(EnvelopeId, Mark)>, ReadError> {
+        let mut rows = self.store.db.raw_iterator_cf(self.store.family(MarkKey::FAMILY));
+        let mut below = id;
+        loop {
+            let stored = nearest_mark(&mut rows, below)?;
+            let staged = self.marks.range(..=below).next_back().map(|(&at, &mark)| (at, mark));
+            let nearest = match (stored, staged) {
+                (Some((at, _)), Some(staged)) if staged.0 >= at => staged,
+                (Some((at, mark)), _) => (at, Some(mark)),
+                (None, Some(staged)) => staged,
+                (None, None) => return Ok(None),
+            };
+            match nearest {
+                (at, Some(mark)) => {
+                    let covers = at.originator == id.originator && mark.end(at) >= id.sequence;
+                    return Ok(covers.then_some((at, mark)));
+                }
+                // Deleted by this group: look further down.
+                (at, None) if at.originator == id.originator => {
+                    below = EnvelopeId { sequence: at.sequence.previous(), ..at };
+                }
+                (_, None) => return Ok(None),
+            }
+        }
+    }
+
+    /// Takes one place out of the missing range that begins at `first`.
+    fn cut_out(&mut self, first: EnvelopeId, range: Mark, hole: EnvelopeId) {
+        let end = range.end(first);
+        let before = (first.sequence < hole.sequence)
+            .then(|| Mark::Missing { through: hole.sequence.previous() });
+        self.marks.insert(first, before);
+        if hole.sequence < end {
+            let after = EnvelopeId { sequence: hole.sequence.next(), ..hole };
+            self.marks.insert(after, Some(range));
+        }
+    }
+}
+
+/// Where each envelope occurs first.
+fn first_places(changes: &[Change]) -> HashMap<EnvelopeId, usize> {
+    let mut first = HashMap::new();
+    for (index, change) in changes.iter().enumerate() {
+        if let Change::Append(entry) = change {
+            first.entry(entry.id).or_insert(index);
+        }
+    }
+    first
+}
+
+/// Equal bytes signed twice are one statement: only what was signed is compared, not the proof.
+fn is_same_statement(a: &Bytes, b: &Bytes) -> bool {
+    a == b
+        || match (OriginatorEnvelope::open(a.clone()), OriginatorEnvelope::open(b.clone())) {
+            (Ok((a, _)), Ok((b, _))) => a == b,
+            _ => false,
+        }
+}

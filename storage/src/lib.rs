@@ -1,0 +1,54 @@
+//! The log and its projections, on disk.
+//!
+//! This crate knows where rows lie, how a commit becomes durable and how readers see it. It knows
+//! no socket and no rule about envelopes: what an envelope means arrives as [`Facts`], computed by
+//! the engine. In reading order:
+//!
+//! - [`Family`] and `keys`: the column families, and one file per key type;
+//! - `change`: what a commit is made of;
+//! - `open` and `meta`: a folder becomes a [`Store`], or a refusal that says what to do;
+//! - `commit`, `late`, `projections`: one group of changes, one synced write;
+//! - `snapshot`, `topic_scan`, `log_scan`: reading;
+//! - `rebuild`, `digest`: projections made anew, and the proof that they came out the same.
+//!
+//! Invariant: whatever a reader sees is durable. Invariant: a projection row is a function of the
+//! log and of what is recorded beside it, never of the order in which commits arrived.
+
+#![warn(missing_docs)]
+
+mod change;
+mod commit;
+mod database;
+mod digest;
+mod family;
+mod keys;
+mod late;
+mod locks;
+mod log_scan;
+mod meta;
+mod open;
+mod options;
+mod poison;
+mod projections;
+mod rates;
+mod rebuild;
+mod settings;
+mod snapshot;
+mod store;
+mod strands;
+mod topic_scan;
+
+pub use change::{Change, Charge, Entry, Facts, InvalidRule, SkipReason};
+pub use commit::CommitError;
+pub use database::DatabaseError;
+pub use family::Family;
+pub use keys::mark::Mark;
+pub use keys::rate::RateRow;
+pub use keys::usage::{UsageRow, minute_of};
+pub use log_scan::{LogItem, LogScan};
+pub use open::OpenError;
+pub use rebuild::{RebuildError, RebuildProgress, RebuildReport};
+pub use settings::{Durability, Identity, Settings};
+pub use snapshot::{ReadError, Snapshot};
+pub use store::Store;
+pub use topic_scan::{TopicRow, TopicScan};

@@ -1,0 +1,143 @@
+//! Reading one strand: its envelopes, and what is noted about them.
+
+use bytes::Bytes;
+use hawser_proto::{EnvelopeId, SequenceId};
+use rocksdb::{DBRawIterator, ReadOptions};
+
+use crate::change::{InvalidRule, SkipReason};
+use crate::database::DatabaseError;
+use crate::family::Family;
+use crate::keys::Key;
+use crate::keys::envelope::EnvelopeKey;
+use crate::keys::mark::{Mark, MarkKey};
+use crate::snapshot::{ReadError, Snapshot, current_mark};
+
+/// One step through a strand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogItem {
+    /// An envelope that is held.
+    Envelope {
+        /// Its place.
+        id: EnvelopeId,
+        /// As its originator signed it.
+        bytes: Bytes,
+        /// The rule it breaks, if any.
+        invalid: Option<InvalidRule>,
+    },
+    /// Places that hold nothing.
+    Skipped {
+        /// The first of them.
+        from: SequenceId,
+        /// The last of them, included.
+        through: SequenceId,
+        /// Why.
+        reason: SkipReason,
+    },
+}
+
+/// Reads one strand in ascending order; see [`Snapshot::log`]. Ends after the first error.
+pub struct LogScan<'s> {
+    log: DBRawIterator<'s>,
+    marks: DBRawIterator<'s>,
+    /// The first place not yet told.
+    next: EnvelopeId,
+    through: SequenceId,
+    ended: bool,
+}
+
+impl<'s> LogScan<'s> {
+    pub(crate) fn new(snapshot: &'s Snapshot<'_>, after: EnvelopeId, through: SequenceId) -> Self {
+        let next = EnvelopeId { sequence: after.sequence.next(), ..after };
+        let end = EnvelopeId { sequence: through.next(), ..after };
+        let from = EnvelopeKey(next).encode();
+        let mut log = snapshot.rows(Family::Log, bounded(end));
+        log.seek(from);
+        let mut marks = snapshot.rows(Family::Mark, bounded(end));
+        // A range that covers the first place may begin below it.
+        marks.seek_for_prev(from);
+        if !marks.valid() {
+            marks.seek(from);
+        }
+        Self { log, marks, next, through, ended: through <= after.sequence }
+    }
+
+    fn step(&mut self) -> Result<Option<LogItem>, ReadError> {
+        loop {
+            let envelope = self.envelope()?;
+            let Some((at, mark)) = self.mark()? else {
+                return Ok(envelope.map(|id| self.take_envelope(id, None)));
+            };
+            match (envelope, mark) {
+                (Some(id), _) if id < at => return Ok(Some(self.take_envelope(id, None))),
+                (Some(id), Mark::Invalid(rule)) if id == at => {
+                    self.marks.next();
+                    return Ok(Some(self.take_envelope(id, Some(rule))));
+                }
+                // Its envelope is not there any more.
+                (_, Mark::Invalid(_)) => self.marks.next(),
+                (_, Mark::Missing { through }) => {
+                    return Ok(Some(self.take_range(at, through, SkipReason::Missing)));
+                }
+                (_, Mark::Void { through }) => {
+                    return Ok(Some(self.take_range(at, through, SkipReason::Void)));
+                }
+            }
+        }
+    }
+
+    /// Which envelope comes next.
+    fn envelope(&self) -> Result<Option<EnvelopeId>, ReadError> {
+        let Some(key) = self.log.key() else {
+            self.log.status().map_err(DatabaseError::from)?;
+            return Ok(None);
+        };
+        let id = EnvelopeKey::decode(key).ok_or_else(|| ReadError::corrupt(Family::Log, key))?;
+        Ok(Some(id.0))
+    }
+
+    /// The next row that speaks of places not yet told.
+    fn mark(&mut self) -> Result<Option<(EnvelopeId, Mark)>, ReadError> {
+        while let Some((at, mark)) = current_mark(&self.marks)? {
+            if (EnvelopeId { sequence: mark.end(at), ..at }) >= self.next {
+                return Ok(Some((at, mark)));
+            }
+            self.marks.next();
+        }
+        Ok(None)
+    }
+
+    fn take_envelope(&mut self, id: EnvelopeId, invalid: Option<InvalidRule>) -> LogItem {
+        let bytes = Bytes::copy_from_slice(self.log.value().expect("the iterator stands on it"));
+        self.log.next();
+        self.next.sequence = id.sequence.next();
+        LogItem::Envelope { id, bytes, invalid }
+    }
+
+    fn take_range(&mut self, at: EnvelopeId, end: SequenceId, reason: SkipReason) -> LogItem {
+        let from = at.sequence.max(self.next.sequence);
+        let through = end.min(self.through);
+        self.marks.next();
+        self.next.sequence = through.next();
+        LogItem::Skipped { from, through, reason }
+    }
+}
+
+impl Iterator for LogScan<'_> {
+    type Item = Result<LogItem, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let item = self.step().transpose();
+        self.ended = !matches!(item, Some(Ok(_)));
+        item
+    }
+}
+
+fn bounded(end: EnvelopeId) -> ReadOptions {
+    let mut options = ReadOptions::default();
+    options.set_iterate_upper_bound(MarkKey(end).encode());
+    options.fill_cache(false);
+    options
+}

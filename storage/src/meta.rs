@@ -1,0 +1,107 @@
+//! What the database says about itself, read and written as a whole.
+
+use hawser_proto::{OriginatorId, PublicKey, SequenceId};
+use rocksdb::{DB, WriteBatch};
+
+use crate::database::DatabaseError;
+use crate::family::Family;
+use crate::keys::meta::MetaKey;
+use crate::keys::{Key, decode_u64};
+use crate::projections::Projection;
+use crate::settings::Identity;
+use crate::snapshot::ReadError;
+
+/// The format that this code reads and writes.
+pub(crate) const FORMAT: u32 = 1;
+
+/// What stands in `meta` from the beginning.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) identity: Identity,
+    pub(crate) incarnation: [u8; 16],
+    /// As of the last commit to the own strand.
+    pub(crate) highest_sequence: SequenceId,
+    /// Projections of other versions, or all after an interrupted rebuild.
+    pub(crate) stale: Vec<Projection>,
+}
+
+/// The stored format; `None` when the database has none yet. Everything else may be read only
+/// when this is [`FORMAT`].
+pub(crate) fn format(db: &DB) -> Result<Option<u32>, ReadError> {
+    if db.cf_handle(Family::Meta.name()).is_none() {
+        return Ok(None);
+    }
+    row(db, MetaKey::Format, decode_u32)
+}
+
+/// Reads a database of this format.
+pub(crate) fn load(db: &DB) -> Result<Header, ReadError> {
+    let network = required(db, MetaKey::Network, |bytes| String::from_utf8(bytes.to_vec()).ok())?;
+    let node = OriginatorId(required(db, MetaKey::NodeId, decode_u32)?);
+    let public_key = required(db, MetaKey::PublicKey, PublicKey::from_uncompressed)?;
+    Ok(Header {
+        identity: Identity { network, node, public_key },
+        incarnation: required(db, MetaKey::Incarnation, |bytes| bytes.try_into().ok())?,
+        highest_sequence: SequenceId(
+            row(db, MetaKey::HighestSequence, decode_u64)?.unwrap_or_default(),
+        ),
+        stale: stale(db)?,
+    })
+}
+
+fn stale(db: &DB) -> Result<Vec<Projection>, ReadError> {
+    let interrupted = row(db, MetaKey::Rebuilding, |_| Some(()))?.is_some();
+    let mut stale = Vec::new();
+    for projection in Projection::ALL {
+        let stored = row(db, MetaKey::Projection(projection), decode_u32)?;
+        if interrupted || stored != Some(projection.version()) {
+            stale.push(projection);
+        }
+    }
+    Ok(stale)
+}
+
+/// Puts the rows of a new database.
+pub(crate) fn put_new(db: &DB, identity: &Identity, incarnation: [u8; 16], batch: &mut WriteBatch) {
+    put(db, batch, MetaKey::Format, &FORMAT.to_be_bytes());
+    put(db, batch, MetaKey::Network, identity.network.as_bytes());
+    put(db, batch, MetaKey::NodeId, &identity.node.0.to_be_bytes());
+    put(db, batch, MetaKey::PublicKey, identity.public_key.as_bytes());
+    put(db, batch, MetaKey::Incarnation, &incarnation);
+    put_projection_versions(db, batch);
+}
+
+/// Says that all projections are as this code makes them.
+pub(crate) fn put_projection_versions(db: &DB, batch: &mut WriteBatch) {
+    for projection in Projection::ALL {
+        let version = projection.version().to_be_bytes();
+        put(db, batch, MetaKey::Projection(projection), &version);
+    }
+}
+
+fn put(db: &DB, batch: &mut WriteBatch, key: MetaKey, value: &[u8]) {
+    batch.put_cf(crate::store::family_of(db, Family::Meta), key.encode(), value);
+}
+
+fn required<V>(
+    db: &DB,
+    key: MetaKey,
+    decode: impl FnOnce(&[u8]) -> Option<V>,
+) -> Result<V, ReadError> {
+    row(db, key, decode)?.ok_or_else(|| ReadError::corrupt(Family::Meta, key.encode()))
+}
+
+fn row<V>(
+    db: &DB,
+    key: MetaKey,
+    decode: impl FnOnce(&[u8]) -> Option<V>,
+) -> Result<Option<V>, ReadError> {
+    db.get_pinned_cf(crate::store::family_of(db, Family::Meta), key.encode())
+        .map_err(DatabaseError::from)?
+        .map(|value| decode(&value).ok_or_else(|| ReadError::corrupt(Family::Meta, key.encode())))
+        .transpose()
+}
+
+fn decode_u32(bytes: &[u8]) -> Option<u32> {
+    Some(u32::from_be_bytes(bytes.try_into().ok()?))
+}

@@ -1,0 +1,398 @@
+//! Opening: a folder becomes a store, or a refusal that says what to do.
+
+use std::fs;
+use std::hash::{BuildHasher as _, RandomState};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use hawser_proto::{Address, EnvelopeId, OriginatorId, SequenceId};
+use rocksdb::{
+    Cache, ColumnFamilyDescriptor, DB, Env, ErrorKind, Options, WriteBatch, WriteOptions,
+};
+
+use crate::database::DatabaseError;
+use crate::family::Family;
+use crate::meta::{self, FORMAT};
+use crate::options;
+use crate::settings::{Durability, Identity, Settings};
+use crate::snapshot::ReadError;
+use crate::store::{Inner, Opened, Store, family_of, load_heads};
+
+/// Why a folder was not opened, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Something else stands there.
+    #[error("{path} is not a folder: name a folder for the data, or one that can be made")]
+    NotADirectory {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// The folder cannot be made, or nothing can be written to it and synced.
+    #[error(
+        "cannot write to {path}: {source}. Check owner, mode and free space, and that the \
+             file system can sync"
+    )]
+    Unwritable {
+        /// The path as given.
+        path: PathBuf,
+        /// What failed.
+        source: io::Error,
+    },
+    /// Another process, or another store of this one, has the database open.
+    #[error("{path} is in use by another process: stop it first, two nodes never share a folder")]
+    Held {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// There is no database to open.
+    #[error("{path} holds no database of a node")]
+    NotADatabase {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// A newer program made this database.
+    #[error(
+        "the database has format {found}, this program knows {FORMAT}: use the program that \
+             wrote it, or a newer one"
+    )]
+    NewerFormat {
+        /// The format of the database.
+        found: u32,
+    },
+    /// The database belongs to another network.
+    #[error(
+        "the database belongs to network {stored}, not {wanted}: choose another folder or \
+             the other network"
+    )]
+    OtherNetwork {
+        /// Whose it is.
+        stored: String,
+        /// What was asked for.
+        wanted: String,
+    },
+    /// The database belongs to another node.
+    #[error(
+        "the database belongs to node {stored}, not {wanted}: choose another folder or the \
+             other node's key"
+    )]
+    OtherNode {
+        /// Whose it is.
+        stored: OriginatorId,
+        /// What was asked for.
+        wanted: OriginatorId,
+    },
+    /// The database belongs to the same node id, but to another key.
+    #[error(
+        "the database belongs to key {stored}, not {wanted}: a strand is signed with one key \
+             only, so bring that key or choose another folder"
+    )]
+    OtherKey {
+        /// Whose it is.
+        stored: Address,
+        /// What was asked for.
+        wanted: Address,
+    },
+    /// Something that was durable is damaged.
+    #[error(
+        "the database is damaged ({cause}): envelopes may be lost, so do not publish from it; \
+             restore a backup, or start with an empty folder and fetch the strand from peers"
+    )]
+    Corrupt {
+        /// What RocksDB or a check of our own found.
+        cause: String,
+    },
+    /// RocksDB failed otherwise.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// What the database says about itself could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+impl Store {
+    /// Opens the database in a folder, or makes it. A lock file left by a crash is no hindrance.
+    ///
+    /// # Errors
+    /// When the folder cannot be used, is in use, is damaged, or belongs to another node, key or
+    /// network; the error says what to do.
+    pub fn open(settings: &Settings) -> Result<Self, OpenError> {
+        prepare_folder(&settings.path)?;
+        let place = Place::Folder(&settings.path);
+        start(place, Some(&settings.identity), settings.durability)
+    }
+
+    /// Opens the database in a folder, whosever it is. For commands that know the folder only.
+    ///
+    /// # Errors
+    /// As [`Store::open`], and when there is no database.
+    pub fn open_existing(path: &Path) -> Result<(Self, Identity), OpenError> {
+        if !has_database(path) {
+            return Err(OpenError::NotADatabase { path: path.to_owned() });
+        }
+        let store = start(Place::Folder(path), None, Durability::Fsync)?;
+        let identity = store.identity().clone();
+        Ok((store, identity))
+    }
+
+    /// Makes a database in memory, for simulations. It is gone with its last clone.
+    ///
+    /// # Errors
+    /// When RocksDB fails.
+    pub fn in_memory(identity: Identity) -> Result<Self, OpenError> {
+        let env = Env::mem_env().map_err(DatabaseError::from)?;
+        start(Place::Memory(&env), Some(&identity), Durability::Fsync)
+    }
+}
+
+/// Where a database lives.
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    Folder(&'a Path),
+    Memory(&'a Env),
+}
+
+fn start(
+    place: Place<'_>,
+    wanted: Option<&Identity>,
+    durability: Durability,
+) -> Result<Store, OpenError> {
+    let cache = options::block_cache();
+    let mut db = open_database(place, &cache)?;
+    match meta::format(&db)? {
+        Some(FORMAT) => {}
+        Some(found) if found > FORMAT => return Err(OpenError::NewerFormat { found }),
+        Some(found) => return Err(OpenError::Corrupt { cause: format!("format {found}") }),
+        None => {
+            let wanted = wanted.ok_or_else(|| place.not_a_database())?;
+            initialise(&mut db, place, wanted, &cache)?;
+        }
+    }
+    make_families(&mut db, &cache)?;
+    let header = meta::load(&db)?;
+    if let Some(wanted) = wanted {
+        require_same(&header.identity, wanted)?;
+    }
+    let heads = load_heads(&db)?;
+    require_own_head(&heads, header.identity.node, header.highest_sequence)?;
+    let store = Store {
+        inner: Arc::new(Inner::new(Opened {
+            db,
+            identity: header.identity,
+            incarnation: header.incarnation,
+            path: place.folder().map(Path::to_owned),
+            heads,
+            stale: header.stale,
+            durability,
+        })),
+    };
+    log_opened(&store, place, header.highest_sequence);
+    Ok(store)
+}
+
+impl<'a> Place<'a> {
+    fn folder(self) -> Option<&'a Path> {
+        match self {
+            Self::Folder(path) => Some(path),
+            Self::Memory(_) => None,
+        }
+    }
+
+    /// The path that RocksDB is given. In memory any will do, but the binding makes the folder on
+    /// the real disk, so it has to be one that exists.
+    fn path(self) -> PathBuf {
+        self.folder().map_or_else(std::env::temp_dir, Path::to_owned)
+    }
+
+    fn not_a_database(self) -> OpenError {
+        OpenError::NotADatabase { path: self.path() }
+    }
+}
+
+/// Makes the folder, and shows that a file in it can be written and synced.
+fn prepare_folder(path: &Path) -> Result<(), OpenError> {
+    let unwritable = |source| OpenError::Unwritable { path: path.to_owned(), source };
+    match fs::metadata(path) {
+        Ok(found) if !found.is_dir() => {
+            return Err(OpenError::NotADirectory { path: path.to_owned() });
+        }
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_folder(path).map_err(unwritable)?;
+        }
+        Err(error) => return Err(unwritable(error)),
+    }
+    let probe = path.join("write-probe");
+    fs::File::create(&probe)
+        .and_then(|mut file| {
+            io::Write::write_all(&mut file, b"can this folder be written to?")?;
+            file.sync_all()
+        })
+        .and_then(|()| fs::remove_file(&probe))
+        .map_err(unwritable)
+}
+
+fn make_folder(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
+/// True when RocksDB has made a database there.
+fn has_database(path: &Path) -> bool {
+    path.join("CURRENT").is_file()
+}
+
+/// Opens what is there with the families it has, so that a newer format is not added to before it
+/// is recognised; a new database gets all families at once.
+fn open_database(place: Place<'_>, cache: &Cache) -> Result<DB, OpenError> {
+    let path = place.path();
+    let (options, names) = match place {
+        Place::Folder(folder) if has_database(folder) => {
+            let mut options = options::database(None);
+            options.create_missing_column_families(false);
+            let names = DB::list_cf(&options, &path).map_err(|error| explain(&path, error))?;
+            (options, names)
+        }
+        Place::Folder(_) => (options::database(None), known_names()),
+        Place::Memory(env) => (options::database(Some(env)), known_names()),
+    };
+    let families = names.iter().map(|name| {
+        Family::ALL.into_iter().find(|family| family.name() == name).map_or_else(
+            || ColumnFamilyDescriptor::new(name.as_str(), Options::default()),
+            |family| options::descriptor(family, cache),
+        )
+    });
+    DB::open_cf_descriptors(&options, &path, families).map_err(|error| explain(&path, error))
+}
+
+fn known_names() -> Vec<String> {
+    Family::ALL.into_iter().map(|family| family.name().to_owned()).collect()
+}
+
+/// RocksDB says in words only why it did not open.
+fn explain(path: &Path, error: rocksdb::Error) -> OpenError {
+    let text: &str = error.as_ref();
+    match error.kind() {
+        ErrorKind::IOError
+            if text.contains("lock hold by current process")
+                || text.contains("While lock file") =>
+        {
+            OpenError::Held { path: path.to_owned() }
+        }
+        ErrorKind::Corruption => OpenError::Corrupt { cause: error.into_string() },
+        _ => OpenError::Database(error.into()),
+    }
+}
+
+/// Makes a database of this format out of one that has nothing yet. A crash in between leaves
+/// families without rows, which the next start takes for new again.
+fn initialise(
+    db: &mut DB,
+    place: Place<'_>,
+    identity: &Identity,
+    cache: &Cache,
+) -> Result<(), OpenError> {
+    let foreign = place.folder().is_some_and(|path| {
+        DB::list_cf(&Options::default(), path).is_ok_and(|names| {
+            names.iter().any(|name| name != "default" && !known_names().contains(name))
+        })
+    });
+    if foreign {
+        return Err(place.not_a_database());
+    }
+    make_families(db, cache)?;
+    let mut log = db.raw_iterator_cf(family_of(db, Family::Log));
+    log.seek_to_first();
+    if log.valid() {
+        return Err(OpenError::Corrupt { cause: "envelopes without a format".to_owned() });
+    }
+    let mut batch = WriteBatch::default();
+    meta::put_new(db, identity, new_incarnation(), &mut batch);
+    let mut durable = WriteOptions::default();
+    durable.set_sync(true);
+    db.write_opt(batch, &durable).map_err(DatabaseError::from)?;
+    Ok(())
+}
+
+fn make_families(db: &mut DB, cache: &Cache) -> Result<(), OpenError> {
+    for family in Family::ALL {
+        if db.cf_handle(family.name()).is_none() {
+            db.create_cf(family.name(), &options::family_options(family, cache))
+                .map_err(DatabaseError::from)?;
+        }
+    }
+    Ok(())
+}
+
+/// 16 bytes that no other database has. The keys of a hash map come from the system's randomness,
+/// and time, process and address keep apart what might share them.
+fn new_incarnation() -> [u8; 16] {
+    let state = RandomState::new();
+    let mut hasher = blake3::Hasher::new();
+    for index in 0u8..4 {
+        hasher.update(&state.hash_one(index).to_be_bytes());
+    }
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    hasher.update(&since_1970.as_nanos().to_be_bytes());
+    hasher.update(&std::process::id().to_be_bytes());
+    hasher.update(format!("{:p}", &raw const state).as_bytes());
+    let mut incarnation = [0; 16];
+    hasher.finalize_xof().fill(&mut incarnation);
+    incarnation
+}
+
+fn require_same(stored: &Identity, wanted: &Identity) -> Result<(), OpenError> {
+    if stored.network != wanted.network {
+        return Err(OpenError::OtherNetwork {
+            stored: stored.network.clone(),
+            wanted: wanted.network.clone(),
+        });
+    }
+    if stored.node != wanted.node {
+        return Err(OpenError::OtherNode { stored: stored.node, wanted: wanted.node });
+    }
+    if stored.public_key != wanted.public_key {
+        return Err(OpenError::OtherKey {
+            stored: stored.public_key.address(),
+            wanted: wanted.public_key.address(),
+        });
+    }
+    Ok(())
+}
+
+/// Both rows are written by the same commits; if they differ, the next sequence id is not known.
+fn require_own_head(
+    heads: &[EnvelopeId],
+    own: OriginatorId,
+    highest: SequenceId,
+) -> Result<(), OpenError> {
+    let head = heads.iter().find(|head| head.originator == own).map(|head| head.sequence);
+    let head = head.unwrap_or_default();
+    if head == highest {
+        return Ok(());
+    }
+    Err(OpenError::Corrupt {
+        cause: format!("own strand ends at {head} in one place and at {highest} in another"),
+    })
+}
+
+fn log_opened(store: &Store, place: Place<'_>, own_head: SequenceId) {
+    let Identity { network, node, .. } = store.identity();
+    match place {
+        Place::Memory(_) => tracing::debug!(%network, %node, "database in memory"),
+        Place::Folder(path) => tracing::info!(
+            path = %path.display(),
+            %network,
+            %node,
+            format = FORMAT,
+            %own_head,
+            disk_bytes = store.disk_bytes(),
+            stale_projections = ?store.stale_projections(),
+            "database open",
+        ),
+    }
+}

@@ -1,0 +1,208 @@
+//! The projections' rows: which ones an envelope leaves, written the same by a commit and by a
+//! rebuild.
+//!
+//! Counters are read, added to and written back by their originator's only writer. They, and the
+//! rest, come out the same in whatever order envelopes arrive: sums and maxima know no order, and
+//! every other row is a function of one envelope.
+
+use std::collections::HashMap;
+
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use rocksdb::{ColumnFamily, DB, WriteBatch};
+
+use crate::change::Facts;
+use crate::database::DatabaseError;
+use crate::family::Family;
+use crate::keys::congestion::CongestionKey;
+use crate::keys::expiry::ExpiryKey;
+use crate::keys::receipt::ReceiptKey;
+use crate::keys::topic::{self, TopicKey};
+use crate::keys::usage::{UsageKey, UsageRow, minute_of};
+use crate::keys::usage_by_payer::UsageByPayerKey;
+use crate::keys::{Key, decode_u64};
+use crate::snapshot::ReadError;
+use crate::store::{Inner, family_of};
+
+/// Rows that can be dropped and made anew from the log. In the order of their names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Projection {
+    Congestion,
+    Expiry,
+    Receipt,
+    Topic,
+    Usage,
+    UsageByPayer,
+}
+
+impl Projection {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Congestion,
+        Self::Expiry,
+        Self::Receipt,
+        Self::Topic,
+        Self::Usage,
+        Self::UsageByPayer,
+    ];
+
+    pub(crate) fn family(self) -> Family {
+        match self {
+            Self::Congestion => Family::Congestion,
+            Self::Expiry => Family::Expiry,
+            Self::Receipt => Family::Receipt,
+            Self::Topic => Family::Topic,
+            Self::Usage => Family::Usage,
+            Self::UsageByPayer => Family::UsageByPayer,
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        self.family().name()
+    }
+
+    /// Raise it when rows change their layout or their meaning, also when the engine derives other
+    /// facts from the same bytes: they are then rebuilt at the next start.
+    pub(crate) fn version(self) -> u32 {
+        match self {
+            Self::Congestion
+            | Self::Expiry
+            | Self::Receipt
+            | Self::Topic
+            | Self::Usage
+            | Self::UsageByPayer => 1,
+        }
+    }
+}
+
+/// Puts the rows of envelopes into one batch. Counters wait until [`Rows::finish`].
+pub(crate) struct Rows<'a> {
+    db: &'a DB,
+    own: OriginatorId,
+    topic: &'a ColumnFamily,
+    expiry: &'a ColumnFamily,
+    usage: HashMap<UsageKey, UsageRow>,
+    congestion: HashMap<CongestionKey, u64>,
+    receipts: HashMap<ReceiptKey, SequenceId>,
+    /// Set when an envelope came after one with a higher place: its receipt may be older than the
+    /// stored one.
+    out_of_order: bool,
+    key: Vec<u8>,
+    value: Vec<u8>,
+}
+
+impl<'a> Rows<'a> {
+    pub(crate) fn new(store: &'a Inner) -> Self {
+        Self {
+            db: &store.db,
+            own: store.identity.node,
+            topic: store.family(Family::Topic),
+            expiry: store.family(Family::Expiry),
+            usage: HashMap::new(),
+            congestion: HashMap::new(),
+            receipts: HashMap::new(),
+            out_of_order: false,
+            key: Vec::new(),
+            value: Vec::new(),
+        }
+    }
+
+    /// Says that the next envelope fills a place below the head.
+    pub(crate) fn expect_out_of_order(&mut self) {
+        self.out_of_order = true;
+    }
+
+    /// Puts what `facts` say of the envelope `id`, `len_bytes` long as stored.
+    pub(crate) fn put(
+        &mut self,
+        batch: &mut WriteBatch,
+        id: EnvelopeId,
+        len_bytes: usize,
+        facts: &Facts,
+    ) {
+        self.put_topic(batch, id, len_bytes, facts);
+        if let Some(expiry_unix_s) = facts.expiry_unix_s {
+            batch.put_cf(self.expiry, ExpiryKey { expiry_unix_s, id }.encode(), []);
+        }
+        if let Some(digest) = facts.receipt.filter(|_| id.originator == self.own) {
+            let kept = self.receipts.entry(ReceiptKey(digest)).or_default();
+            *kept = id.sequence.max(*kept);
+        }
+        self.count(id, len_bytes, facts);
+    }
+
+    fn put_topic(
+        &mut self,
+        batch: &mut WriteBatch,
+        id: EnvelopeId,
+        len_bytes: usize,
+        facts: &Facts,
+    ) {
+        let Some(key) = TopicKey::new(facts.topic.as_bytes(), id) else { return };
+        let len_bytes = u32::try_from(len_bytes).unwrap_or(u32::MAX);
+        key.encode_into(&mut self.key);
+        topic::encode_value(facts.originator_ns, len_bytes, &facts.depends_on, &mut self.value);
+        batch.put_cf(self.topic, &self.key, &self.value);
+    }
+
+    fn count(&mut self, id: EnvelopeId, len_bytes: usize, facts: &Facts) {
+        let minute = minute_of(facts.originator_ns);
+        if let Some(charge) = facts.charge {
+            let key = UsageKey { originator: id.originator, minute, payer: charge.payer };
+            self.usage.entry(key).or_default().add(UsageRow {
+                picodollars: charge.picodollars,
+                messages: 1,
+                bytes: u64::try_from(len_bytes).unwrap_or(u64::MAX),
+                last_sequence: id.sequence,
+            });
+        }
+        if facts.counts_for_congestion {
+            let key = CongestionKey { originator: id.originator, minute };
+            *self.congestion.entry(key).or_default() += 1;
+        }
+    }
+
+    /// Adds the counts to the stored ones and puts the sums. Nothing else may write counters of
+    /// the same originators until the batch is written.
+    pub(crate) fn finish(self, batch: &mut WriteBatch) -> Result<(), ReadError> {
+        let usage = family_of(self.db, Family::Usage);
+        let by_payer = family_of(self.db, Family::UsageByPayer);
+        for (&key, &counted) in &self.usage {
+            let mut row = stored(self.db, key, UsageRow::decode)?.unwrap_or_default();
+            row.add(counted);
+            let row = row.encode();
+            batch.put_cf(usage, key.encode(), row);
+            batch.put_cf(by_payer, UsageByPayerKey(key).encode(), row);
+        }
+        let congestion = family_of(self.db, Family::Congestion);
+        for (&key, &counted) in &self.congestion {
+            let messages = stored(self.db, key, decode_u64)?.unwrap_or_default();
+            batch.put_cf(congestion, key.encode(), messages.saturating_add(counted).to_be_bytes());
+        }
+        self.finish_receipts(batch)
+    }
+
+    fn finish_receipts(self, batch: &mut WriteBatch) -> Result<(), ReadError> {
+        let family = family_of(self.db, Family::Receipt);
+        for (key, mut sequence) in self.receipts {
+            if self.out_of_order {
+                let kept = stored(self.db, key, decode_u64)?.unwrap_or_default();
+                sequence = sequence.max(SequenceId(kept));
+            }
+            batch.put_cf(family, key.encode(), sequence.0.to_be_bytes());
+        }
+        Ok(())
+    }
+}
+
+/// The row of `key` as it is now.
+fn stored<K: for<'b> Key<'b>, V>(
+    db: &DB,
+    key: K,
+    decode: impl FnOnce(&[u8]) -> Option<V>,
+) -> Result<Option<V>, ReadError> {
+    let key = key.encode();
+    let value =
+        db.get_pinned_cf(family_of(db, K::FAMILY), key.as_ref()).map_err(DatabaseError::from)?;
+    value
+        .map(|value| decode(&value).ok_or_else(|| ReadError::corrupt(K::FAMILY, key.as_ref())))
+        .transpose()
+}

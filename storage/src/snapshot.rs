@@ -1,0 +1,242 @@
+//! Reading: a view of one moment.
+
+use bytes::Bytes;
+use hawser_proto::{Cursor, EnvelopeId, OriginatorId, PayerAddress, SequenceId};
+use rocksdb::{DBPinnableSlice, DBRawIterator, ReadOptions};
+
+use crate::database::DatabaseError;
+use crate::family::Family;
+use crate::keys::congestion::CongestionKey;
+use crate::keys::cursor::{CursorKey, CursorName};
+use crate::keys::envelope::EnvelopeKey;
+use crate::keys::mark::{Mark, MarkKey};
+use crate::keys::rate::RateRow;
+use crate::keys::receipt::ReceiptKey;
+use crate::keys::topic::{self, TopicKey};
+use crate::keys::usage::{UsageKey, UsageRow};
+use crate::keys::{Key, decode_u64};
+use crate::log_scan::LogScan;
+use crate::rates::collect_rates;
+use crate::store::{Inner, collect_heads};
+use crate::topic_scan::TopicScan;
+
+/// Why something could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The database below failed: a disk error, or a checksum that does not match.
+    #[error("database: {0}")]
+    Database(#[from] DatabaseError),
+    /// A row that this code could not have written, or one that should be there and is not.
+    #[error("row {key_hex} of column family {family} is damaged")]
+    Corrupt {
+        /// The column family.
+        family: &'static str,
+        /// The row's key, in hex.
+        key_hex: String,
+    },
+}
+
+impl ReadError {
+    pub(crate) fn corrupt(family: Family, key: &[u8]) -> Self {
+        let key_hex = key.iter().map(|byte| format!("{byte:02x}")).collect();
+        Self::Corrupt { family: family.name(), key_hex }
+    }
+}
+
+/// Everything that was durable at one moment. Commits after it are not seen, so what is read from
+/// one snapshot fits together.
+pub struct Snapshot<'a> {
+    store: &'a Inner,
+    view: rocksdb::Snapshot<'a>,
+}
+
+impl<'a> Snapshot<'a> {
+    pub(crate) fn new(store: &'a Inner) -> Self {
+        Self { store, view: store.db.snapshot() }
+    }
+
+    /// How far a strand is complete: every place up to there is held or marked. 0 if the
+    /// originator is unknown.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn head(&self, originator: OriginatorId) -> Result<SequenceId, ReadError> {
+        let key = CursorKey { name: CursorName::Head, originator };
+        Ok(SequenceId(self.row(key, decode_u64)?.unwrap_or_default()))
+    }
+
+    /// The heads of all strands.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn heads(&self) -> Result<Cursor, ReadError> {
+        let mut rows = self.rows(CursorKey::FAMILY, ReadOptions::default());
+        rows.seek(CursorName::Head.as_bytes());
+        Ok(collect_heads(&mut rows)?.into_iter().collect())
+    }
+
+    /// An envelope as it was signed, also one that is marked invalid.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn get(&self, id: EnvelopeId) -> Result<Option<Bytes>, ReadError> {
+        self.row(EnvelopeKey(id), |bytes| Some(Bytes::copy_from_slice(bytes)))
+    }
+
+    /// Many envelopes, in the order of `ids`. Cheaper than one by one, most of all when `ids`
+    /// ascend.
+    ///
+    /// # Errors
+    /// When one of the rows cannot be read.
+    pub fn get_many(&self, ids: &[EnvelopeId]) -> Result<Vec<Option<Bytes>>, ReadError> {
+        let keys: Vec<[u8; 12]> = ids.iter().map(|&id| EnvelopeKey(id).encode()).collect();
+        let mut options = ReadOptions::default();
+        options.set_snapshot(&self.view);
+        let family = self.store.family(EnvelopeKey::FAMILY);
+        self.store
+            .db
+            .batched_multi_get_cf_opt(family, &keys, ids.is_sorted(), &options)
+            .into_iter()
+            .map(|row| {
+                let row = row.map_err(DatabaseError::from)?;
+                Ok(row.map(|bytes| Bytes::copy_from_slice(&bytes)))
+            })
+            .collect()
+    }
+
+    /// What is noted about a place; for one within a skipped range, that range's mark.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn mark(&self, id: EnvelopeId) -> Result<Option<Mark>, ReadError> {
+        let nearest = nearest_mark(&mut self.rows(MarkKey::FAMILY, ReadOptions::default()), id)?;
+        Ok(nearest
+            .filter(|(at, mark)| at.originator == id.originator && mark.end(*at) >= id.sequence)
+            .map(|(_, mark)| mark))
+    }
+
+    /// Reads one strand in ascending order: what follows `after`, up to and including `through`.
+    /// Skipped ranges are told as such, cut to what was asked for.
+    ///
+    /// Costs two seeks and then what it yields. Passes the block cache by, because what is read
+    /// this way is mostly read once.
+    #[must_use]
+    pub fn log(&self, after: EnvelopeId, through: SequenceId) -> LogScan<'_> {
+        LogScan::new(self, after, through)
+    }
+
+    /// Reads topics, many of them with one iterator.
+    #[must_use]
+    pub fn topics(&self) -> TopicScan<'_> {
+        TopicScan::new(self.rows(TopicKey::FAMILY, ReadOptions::default()))
+    }
+
+    /// The newest envelope of a topic: greatest `originator_ns`, ties by envelope id. Looks at
+    /// each strand's last row of the topic only, since a strand's times ascend; costs one seek per
+    /// strand that has written to the topic.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn newest(&self, topic: &[u8]) -> Result<Option<EnvelopeId>, ReadError> {
+        let mut rows = self.rows(TopicKey::FAMILY, ReadOptions::default());
+        let mut newest: Option<(i64, EnvelopeId)> = None;
+        let mut originator = Some(OriginatorId(u32::MAX));
+        while let Some(highest) = originator {
+            let last = EnvelopeId::new(highest, SequenceId(u64::MAX));
+            let Some(key) = TopicKey::new(topic, last) else { break };
+            rows.seek_for_prev(key.encode());
+            let Some((key, value)) = rows.item() else { break };
+            let corrupt = || ReadError::corrupt(TopicKey::FAMILY, key);
+            let found = TopicKey::decode(key).ok_or_else(corrupt)?;
+            if found.topic() != topic {
+                break;
+            }
+            let row = topic::decode_value(found.id(), value).ok_or_else(corrupt)?;
+            newest = newest.max(Some((row.originator_ns, row.id)));
+            originator = row.id.originator.0.checked_sub(1).map(OriginatorId);
+        }
+        rows.status().map_err(DatabaseError::from)?;
+        Ok(newest.map(|(_, id)| id))
+    }
+
+    /// The place in this node's own strand of what was published with this digest.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn receipt(&self, digest: &[u8; 32]) -> Result<Option<SequenceId>, ReadError> {
+        Ok(self.row(ReceiptKey(*digest), decode_u64)?.map(SequenceId))
+    }
+
+    /// What one payer used at one originator in one minute ([`crate::minute_of`]).
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn usage(
+        &self,
+        originator: OriginatorId,
+        minute: u32,
+        payer: PayerAddress,
+    ) -> Result<Option<UsageRow>, ReadError> {
+        self.row(UsageKey { originator, minute, payer }, UsageRow::decode)
+    }
+
+    /// How many envelopes counted towards congestion at one originator in one minute.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn congestion(&self, originator: OriginatorId, minute: u32) -> Result<u64, ReadError> {
+        Ok(self.row(CongestionKey { originator, minute }, decode_u64)?.unwrap_or_default())
+    }
+
+    /// All recorded rates, by start ascending.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn rates(&self) -> Result<Vec<RateRow>, ReadError> {
+        let mut rows = self.rows(Family::Rate, ReadOptions::default());
+        rows.seek_to_first();
+        collect_rates(&mut rows)
+    }
+
+    /// An iterator over one family, positioned nowhere.
+    pub(crate) fn rows(&self, family: Family, options: ReadOptions) -> DBRawIterator<'_> {
+        self.view.raw_iterator_cf_opt(self.store.family(family), options)
+    }
+
+    fn row<K: for<'k> Key<'k>, V>(
+        &self,
+        key: K,
+        decode: impl FnOnce(&[u8]) -> Option<V>,
+    ) -> Result<Option<V>, ReadError> {
+        let key = key.encode();
+        let row: Option<DBPinnableSlice<'_>> = self
+            .view
+            .get_pinned_cf(self.store.family(K::FAMILY), key.as_ref())
+            .map_err(DatabaseError::from)?;
+        row.map(|value| decode(&value).ok_or_else(|| ReadError::corrupt(K::FAMILY, key.as_ref())))
+            .transpose()
+    }
+}
+
+/// The row of `mark` at `id`, or the nearest below it, possibly of another strand.
+pub(crate) fn nearest_mark(
+    rows: &mut DBRawIterator<'_>,
+    id: EnvelopeId,
+) -> Result<Option<(EnvelopeId, Mark)>, ReadError> {
+    rows.seek_for_prev(MarkKey(id).encode());
+    current_mark(rows)
+}
+
+/// The row of `mark` that `rows` stands on.
+pub(crate) fn current_mark(
+    rows: &DBRawIterator<'_>,
+) -> Result<Option<(EnvelopeId, Mark)>, ReadError> {
+    let Some((key, value)) = rows.item() else {
+        rows.status().map_err(DatabaseError::from)?;
+        return Ok(None);
+    };
+    match (MarkKey::decode(key), Mark::decode(value)) {
+        (Some(at), Some(mark)) => Ok(Some((at.0, mark))),
+        _ => Err(ReadError::corrupt(MarkKey::FAMILY, key)),
+    }
+}

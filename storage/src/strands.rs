@@ -1,0 +1,52 @@
+//! The head of every strand, in memory, each behind the lock that makes its writer the only one.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, RwLock};
+
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+
+use crate::change::Change;
+use crate::locks::{read, write};
+
+/// One strand's head; held locked from the check against it until the write is durable.
+pub(crate) type Head = Arc<Mutex<SequenceId>>;
+
+/// All strands that have ever been written to.
+#[derive(Debug, Default)]
+pub(crate) struct Strands {
+    heads: RwLock<HashMap<OriginatorId, Head>>,
+}
+
+impl FromIterator<EnvelopeId> for Strands {
+    fn from_iter<I: IntoIterator<Item = EnvelopeId>>(heads: I) -> Self {
+        let heads = heads
+            .into_iter()
+            .map(|head| (head.originator, Arc::new(Mutex::new(head.sequence))))
+            .collect();
+        Self { heads: RwLock::new(heads) }
+    }
+}
+
+impl Strands {
+    /// The heads that `changes` move, by originator ascending: the order in which they are to be
+    /// locked, so that two commits never wait for each other.
+    pub(crate) fn of(&self, changes: &[Change]) -> Vec<(OriginatorId, Head)> {
+        let mut originators: Vec<OriginatorId> = Vec::new();
+        for change in changes {
+            let originator = change.originator();
+            if originators.last() != Some(&originator) {
+                originators.push(originator);
+            }
+        }
+        originators.sort_unstable();
+        originators.dedup();
+        originators.into_iter().map(|originator| (originator, self.head(originator))).collect()
+    }
+
+    fn head(&self, originator: OriginatorId) -> Head {
+        if let Some(head) = read(&self.heads).get(&originator) {
+            return Arc::clone(head);
+        }
+        Arc::clone(write(&self.heads).entry(originator).or_default())
+    }
+}
