@@ -47,7 +47,7 @@ pub use keys::rate::RateRow;
 pub use keys::usage::{UsageRow, minute_of};
 pub use log_scan::{LogItem, LogScan};
 pub use open::OpenError;
-pub use rebuild::{RebuildError, RebuildProgress, RebuildReport};
+pub use rebuild::{Derive, RebuildError, RebuildProgress, RebuildReport};
 pub use settings::{Durability, Identity, Settings};
 pub use snapshot::{ReadError, Snapshot};
 pub use store::Store;

@@ -22,6 +22,9 @@ const BATCH_ENVELOPES: u64 = 4096;
 /// Above every key: none has more than 63 bytes of `0xff` in front.
 const ABOVE_ALL_KEYS: [u8; 64] = [0xff; 64];
 
+/// Makes the facts of a stored envelope, given the rule it breaks.
+pub type Derive<'a> = dyn Fn(EnvelopeId, &Bytes, Option<InvalidRule>) -> Option<Facts> + 'a;
+
 /// How far a rebuild has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RebuildProgress {
@@ -72,7 +75,7 @@ impl Store {
     /// When the log cannot be read or the rows cannot be written.
     pub fn rebuild(
         &self,
-        derive: &dyn Fn(EnvelopeId, &Bytes, Option<InvalidRule>) -> Option<Facts>,
+        derive: &Derive<'_>,
         progress: &mut dyn FnMut(RebuildProgress),
     ) -> Result<RebuildReport, RebuildError> {
         self.inner.poison.check()?;
@@ -98,7 +101,7 @@ impl Store {
 
     fn replay(
         &self,
-        derive: &dyn Fn(EnvelopeId, &Bytes, Option<InvalidRule>) -> Option<Facts>,
+        derive: &Derive<'_>,
         progress: &mut dyn FnMut(RebuildProgress),
     ) -> Result<RebuildReport, RebuildError> {
         let total_estimate = self.envelopes_estimate();

@@ -1,0 +1,376 @@
+//! What a commit does, in memory and on disk alike.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod support;
+
+use hawser_proto::{Address, OriginatorId, SequenceId};
+use hawser_storage::SkipReason::{Missing, Void};
+use hawser_storage::{
+    Change, Charge, CommitError, Entry, InvalidRule, LogItem, Mark, RateRow, Store, UsageRow,
+    minute_of,
+};
+use support::*;
+
+/// The strand as a reader gets it, in short: `5`, `!5` invalid, `5-7?` missing, `5-7x` void.
+fn told(store: &Store, originator: OriginatorId) -> String {
+    let snapshot = store.snapshot();
+    let through = snapshot.head(originator).unwrap();
+    let items = snapshot.log(id(originator, 0), through).map(|item| match item.unwrap() {
+        LogItem::Envelope { id, bytes, invalid } => {
+            assert_eq!(snapshot.get(id).unwrap(), Some(bytes));
+            format!("{}{}", if invalid.is_some() { "!" } else { "" }, id.sequence)
+        }
+        LogItem::Skipped { from, through, reason } => {
+            format!("{from}-{through}{}", if reason == Missing { "?" } else { "x" })
+        }
+    });
+    items.collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn everything_that_follows_from_an_envelope_is_there_with_it() {
+    on_each(|store| {
+        let at = id(OWN, 1);
+        store.commit(&[append(OWN, 1)]).unwrap();
+        let snapshot = store.snapshot();
+        let (entry, facts) = (entry(at), facts(at));
+        let minute = minute_of(facts.originator_ns);
+        assert_eq!(snapshot.head(OWN).unwrap(), SequenceId(1));
+        assert_eq!(snapshot.heads().unwrap(), [at].into_iter().collect());
+        assert_eq!(snapshot.get(at).unwrap(), Some(entry.bytes.clone()));
+        assert_eq!(snapshot.mark(at).unwrap(), None);
+        assert_eq!(snapshot.newest(facts.topic.as_bytes()).unwrap(), Some(at));
+        assert_eq!(snapshot.receipt(&digest(1)).unwrap(), Some(SequenceId(1)));
+        assert_eq!(snapshot.congestion(OWN, minute).unwrap(), 1);
+        assert_eq!(
+            snapshot.usage(OWN, minute, Address([7; 20])).unwrap(),
+            Some(UsageRow {
+                picodollars: 10,
+                messages: 1,
+                bytes: u64::try_from(entry.bytes.len()).unwrap(),
+                last_sequence: SequenceId(1),
+            })
+        );
+    });
+}
+
+#[test]
+fn a_snapshot_does_not_see_later_commits() {
+    on_each(|store| {
+        extend(store, OWN, 2);
+        let before = store.snapshot();
+        extend(store, OWN, 1);
+        assert_eq!(before.head(OWN).unwrap(), SequenceId(2));
+        assert_eq!(before.get(id(OWN, 3)).unwrap(), None);
+        assert_eq!(before.receipt(&digest(3)).unwrap(), None);
+        assert_eq!(before.get_many(&[id(OWN, 3)]).unwrap(), [None]);
+        assert_eq!(before.log(id(OWN, 0), SequenceId(9)).count(), 2);
+        let mut topics = before.topics();
+        assert_eq!(topics.seek(topic("t0").as_bytes(), id(OWN, 0)).unwrap(), None);
+        assert_eq!(store.snapshot().head(OWN).unwrap(), SequenceId(3));
+    });
+}
+
+#[test]
+fn a_refused_change_leaves_nothing_of_its_group() {
+    on_each(|store| {
+        extend(store, OWN, 1);
+        let digests = store.snapshot().projection_digests().unwrap();
+        let refused = [append(PEER, 1), append(OWN, 2), append(OWN, 4)];
+        assert_eq!(
+            store.commit(&refused),
+            Err(CommitError::Gap { after: SequenceId(2), got: id(OWN, 4) })
+        );
+        let snapshot = store.snapshot();
+        assert_eq!(snapshot.heads().unwrap(), [id(OWN, 1)].into_iter().collect());
+        assert_eq!(snapshot.get(id(OWN, 2)).unwrap(), None);
+        assert_eq!(snapshot.projection_digests().unwrap(), digests);
+        store.commit(&[append(PEER, 1), append(OWN, 2)]).unwrap();
+        assert!(!store.is_poisoned());
+    });
+}
+
+#[test]
+fn what_is_held_already_changes_nothing() {
+    on_each(|store| {
+        extend(store, OWN, 3);
+        let digests = store.snapshot().projection_digests().unwrap();
+        store.commit(&[append(OWN, 2), append(OWN, 3)]).unwrap();
+        assert_eq!(store.snapshot().projection_digests().unwrap(), digests);
+        // Within one group, too.
+        store.commit(&[append(OWN, 4), append(OWN, 4), append(OWN, 5), append(OWN, 4)]).unwrap();
+        assert_eq!(told(store, OWN), "1 2 3 4 5");
+        let row = store.snapshot().usage(OWN, 0, Address([7; 20])).unwrap().unwrap();
+        assert_eq!(row.messages, 5);
+    });
+}
+
+#[test]
+fn one_statement_signed_twice_is_held_once() {
+    on_each(|store| {
+        extend(store, PEER, 1);
+        let first = store.snapshot().get(id(PEER, 1)).unwrap();
+        let again = Entry { bytes: signed("envelope 200:1", 2), ..entry(id(PEER, 1)) };
+        assert_ne!(Some(&again.bytes), first.as_ref());
+        store.commit(&[Change::Append(again)]).unwrap();
+        assert_eq!(store.snapshot().get(id(PEER, 1)).unwrap(), first);
+    });
+}
+
+#[test]
+fn another_statement_for_the_same_place_is_a_conflict() {
+    on_each(|store| {
+        extend(store, PEER, 1);
+        let other = |at| Change::Append(Entry { bytes: signed("another", 1), ..entry(at) });
+        let conflict = Err(CommitError::Conflict { at: id(PEER, 1) });
+        assert_eq!(store.commit(&[other(id(PEER, 1))]), conflict);
+        let conflict = Err(CommitError::Conflict { at: id(PEER, 2) });
+        assert_eq!(store.commit(&[append(PEER, 2), other(id(PEER, 2))]), conflict);
+        assert_eq!(told(store, PEER), "1");
+    });
+}
+
+#[test]
+fn places_outside_a_strand_are_refused() {
+    on_each(|store| {
+        let outside = |change| match store.commit(&[change]) {
+            Err(CommitError::OutOfRange { at }) => at.sequence.0,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(outside(append_invalid(PEER, 0, 1)), 0);
+        assert_eq!(outside(append_invalid(PEER, u64::MAX, 1)), u64::MAX);
+        assert_eq!(outside(skip(PEER, 0, 1, Missing)), 0);
+        assert_eq!(outside(skip(PEER, 1, u64::MAX, Missing)), u64::MAX);
+        assert_eq!(outside(skip(PEER, 2, 1, Missing)), 1);
+        store.commit(&[skip(PEER, 1, SequenceId::MAX.0, Void)]).unwrap();
+        assert_eq!(store.snapshot().head(PEER).unwrap(), SequenceId::MAX);
+        assert_eq!(told(store, PEER), "1-9223372036854775807x");
+    });
+}
+
+#[test]
+fn a_skipped_range_is_told_and_moves_the_head() {
+    on_each(|store| {
+        let gap = skip(PEER, 2, 1_000_001, Missing);
+        store.commit(&[append(PEER, 1), gap, append(PEER, 1_000_002)]).unwrap();
+        assert_eq!(told(store, PEER), "1 2-1000001? 1000002");
+        let snapshot = store.snapshot();
+        let missing = Some(Mark::Missing { through: SequenceId(1_000_001) });
+        assert_eq!(snapshot.mark(id(PEER, 2)).unwrap(), missing);
+        assert_eq!(snapshot.mark(id(PEER, 5_000)).unwrap(), missing);
+        assert_eq!(snapshot.mark(id(PEER, 1_000_001)).unwrap(), missing);
+        assert_eq!(snapshot.mark(id(PEER, 1_000_002)).unwrap(), None);
+        assert_eq!(snapshot.mark(id(OriginatorId(201), 5_000)).unwrap(), None);
+        let part: Vec<_> =
+            snapshot.log(id(PEER, 10), SequenceId(20)).collect::<Result<_, _>>().unwrap();
+        assert_eq!(
+            part,
+            [LogItem::Skipped { from: SequenceId(11), through: SequenceId(20), reason: Missing }]
+        );
+    });
+}
+
+#[test]
+fn a_skip_leaves_alone_what_the_head_has_passed() {
+    on_each(|store| {
+        store.commit(&[append(PEER, 1), skip(PEER, 2, 4, Missing)]).unwrap();
+        store.commit(&[skip(PEER, 1, 4, Void)]).unwrap();
+        assert_eq!(told(store, PEER), "1 2-4?");
+        store.commit(&[skip(PEER, 1, 6, Void)]).unwrap();
+        assert_eq!(told(store, PEER), "1 2-4? 5-6x");
+        assert_eq!(
+            store.commit(&[skip(PEER, 8, 9, Void)]),
+            Err(CommitError::Gap { after: SequenceId(6), got: id(PEER, 8) })
+        );
+    });
+}
+
+#[test]
+fn late_finds_fill_missing_ranges_from_every_side() {
+    on_each(|store| {
+        store.commit(&[skip(PEER, 1, 9, Missing), append(PEER, 10)]).unwrap();
+        let fills = [
+            (1, "1 2-9? 10"),
+            (5, "1 2-4? 5 6-9? 10"),
+            (9, "1 2-4? 5 6-8? 9 10"),
+            (6, "1 2-4? 5 6 7-8? 9 10"),
+            (4, "1 2-3? 4 5 6 7-8? 9 10"),
+        ];
+        for (sequence, expected) in fills {
+            store.commit(&[append(PEER, sequence)]).unwrap();
+            assert_eq!(told(store, PEER), expected);
+        }
+        // Several in one group, an invalid one among them, the others of a range that ends.
+        let last = [append(PEER, 8), append_invalid(PEER, 7, 3), append(PEER, 3), append(PEER, 2)];
+        store.commit(&last).unwrap();
+        assert_eq!(told(store, PEER), "1 2 3 4 5 6 !7 8 9 10");
+        let snapshot = store.snapshot();
+        assert_eq!(snapshot.mark(id(PEER, 7)).unwrap(), Some(Mark::Invalid(InvalidRule(3))));
+        assert_eq!(snapshot.mark(id(PEER, 8)).unwrap(), None);
+        assert_eq!(snapshot.head(PEER).unwrap(), SequenceId(10));
+    });
+}
+
+#[test]
+fn a_group_may_mark_a_range_and_fill_it_at_once() {
+    on_each(|store| {
+        let group = [
+            skip(PEER, 1, 5, Missing),
+            append(PEER, 6),
+            append(PEER, 3),
+            append(PEER, 4),
+            append(PEER, 1),
+            append(PEER, 3),
+        ];
+        store.commit(&group).unwrap();
+        assert_eq!(told(store, PEER), "1 2-2? 3 4 5-5? 6");
+    });
+}
+
+#[test]
+fn a_void_place_is_never_filled() {
+    on_each(|store| {
+        store.commit(&[append(PEER, 1), skip(PEER, 2, 4, Void), append(PEER, 5)]).unwrap();
+        let conflict = Err(CommitError::Conflict { at: id(PEER, 3) });
+        assert_eq!(store.commit(&[append(PEER, 3)]), conflict);
+        assert_eq!(told(store, PEER), "1 2-4x 5");
+    });
+}
+
+#[test]
+fn marks_of_one_strand_say_nothing_about_another() {
+    on_each(|store| {
+        store.commit(&[skip(OriginatorId(199), 1, 50, Missing), append(PEER, 1)]).unwrap();
+        assert_eq!(told(store, PEER), "1");
+        assert_eq!(store.snapshot().mark(id(PEER, 0)).unwrap(), None);
+        assert_eq!(
+            store.commit(&[append(OriginatorId(201), 2)]),
+            Err(CommitError::Gap { after: SequenceId(0), got: id(OriginatorId(201), 2) })
+        );
+    });
+}
+
+#[test]
+fn counters_add_up_over_groups_minutes_and_payers() {
+    on_each(|store| {
+        let charged = |sequence: u64, payer: u8, picodollars| {
+            let charge = Some(Charge { payer: Address([payer; 20]), picodollars });
+            append_with(
+                PEER,
+                sequence,
+                hawser_storage::Facts { charge, ..facts(id(PEER, sequence)) },
+            )
+        };
+        store.commit(&[charged(1, 1, 5), charged(2, 2, 7), charged(3, 1, 11)]).unwrap();
+        store.commit(&[charged(4, 1, 13)]).unwrap();
+        let later: Vec<_> = (5..=100).map(|sequence| charged(sequence, 1, 1)).collect();
+        store.commit(&later).unwrap();
+        let snapshot = store.snapshot();
+        let row = |minute, payer| snapshot.usage(PEER, minute, Address([payer; 20])).unwrap();
+        // Places up to 99 fall into minute 0, place 100 into minute 1.
+        assert_eq!(row(0, 1).unwrap().picodollars, 5 + 11 + 13 + 95);
+        assert_eq!(row(0, 1).unwrap().messages, 98);
+        assert_eq!(row(0, 1).unwrap().last_sequence, SequenceId(99));
+        assert_eq!(row(0, 2).unwrap().picodollars, 7);
+        assert_eq!(row(1, 1).unwrap().messages, 1);
+        assert_eq!(row(1, 2), None);
+        assert_eq!(snapshot.usage(OWN, 0, Address([1; 20])).unwrap(), None);
+        assert_eq!(snapshot.congestion(PEER, 0).unwrap(), 99);
+        assert_eq!(snapshot.congestion(PEER, 1).unwrap(), 1);
+        assert_eq!(snapshot.congestion(PEER, 2).unwrap(), 0);
+    });
+}
+
+#[test]
+fn receipts_are_kept_for_the_own_strand_and_point_to_the_highest_place() {
+    on_each(|store| {
+        let with = |originator, sequence, number| {
+            let facts = hawser_storage::Facts {
+                receipt: Some(digest(number)),
+                ..facts(id(originator, sequence))
+            };
+            append_with(originator, sequence, facts)
+        };
+        store.commit(&[with(PEER, 1, 77)]).unwrap();
+        assert_eq!(store.snapshot().receipt(&digest(77)).unwrap(), None);
+        store.commit(&[skip(OWN, 1, 2, Missing), with(OWN, 3, 77)]).unwrap();
+        store.commit(&[with(OWN, 1, 77), with(OWN, 2, 88)]).unwrap();
+        assert_eq!(store.snapshot().receipt(&digest(77)).unwrap(), Some(SequenceId(3)));
+        assert_eq!(store.snapshot().receipt(&digest(88)).unwrap(), Some(SequenceId(2)));
+    });
+}
+
+#[test]
+fn recorded_rates_never_change() {
+    on_each(|store| {
+        let rate = |start_unix_s, message_fee| RateRow {
+            start_unix_s,
+            message_fee,
+            storage_fee: 2,
+            congestion_fee: 3,
+            target_rate_per_minute: 4,
+        };
+        store.record_rates(&[rate(20, 1), rate(10, 1)]).unwrap();
+        store.record_rates(&[rate(20, 1), rate(30, 5)]).unwrap();
+        let other = Err(CommitError::OtherRates { start_unix_s: 20 });
+        assert_eq!(store.record_rates(&[rate(40, 1), rate(20, 9)]), other);
+        let other = Err(CommitError::OtherRates { start_unix_s: 50 });
+        assert_eq!(store.record_rates(&[rate(50, 1), rate(50, 2)]), other);
+        assert_eq!(store.snapshot().rates().unwrap(), [rate(10, 1), rate(20, 1), rate(30, 5)]);
+    });
+}
+
+#[test]
+fn after_a_failed_write_nothing_more_is_accepted() {
+    on_each(|store| {
+        extend(store, OWN, 2);
+        store.fail_next_write();
+        assert!(matches!(store.commit(&[append(OWN, 3)]), Err(CommitError::Write(_))));
+        assert!(store.is_poisoned());
+        let poisoned = |result| matches!(result, Err(CommitError::Poisoned { .. }));
+        assert!(poisoned(store.commit(&[append(OWN, 3)])));
+        // Also for what is held already, and for what writes nothing.
+        assert!(poisoned(store.commit(&[append(OWN, 1)])));
+        assert!(poisoned(store.commit(&[])));
+        assert!(poisoned(store.record_rates(&[])));
+        // Reading goes on.
+        assert_eq!(told(store, OWN), "1 2");
+    });
+}
+
+#[test]
+fn strands_are_written_at_once_from_many_threads() {
+    on_each(|store| {
+        std::thread::scope(|scope| {
+            for originator in 100..104 {
+                scope.spawn(move || {
+                    for sequence in 1..=40 {
+                        store.commit(&[append(OriginatorId(originator), sequence)]).unwrap();
+                    }
+                });
+            }
+        });
+        let expected = (100..104).map(|originator| id(OriginatorId(originator), 40)).collect();
+        assert_eq!(store.snapshot().heads().unwrap(), expected);
+    });
+}
+
+#[test]
+fn groups_that_share_strands_in_any_order_do_not_block_each_other() {
+    on_each(|store| {
+        std::thread::scope(|scope| {
+            for order in [[OWN, PEER], [PEER, OWN]] {
+                scope.spawn(move || {
+                    for sequence in 1..=40 {
+                        store.commit(&order.map(|strand| append(strand, sequence))).unwrap();
+                    }
+                });
+            }
+        });
+        let expected = [id(OWN, 40), id(PEER, 40)].into_iter().collect();
+        assert_eq!(store.snapshot().heads().unwrap(), expected);
+        let row = store.snapshot().usage(OWN, 0, Address([7; 20])).unwrap().unwrap();
+        assert_eq!(row.messages, 40);
+    });
+}

@@ -1,0 +1,211 @@
+//! Opening and reopening: what is refused, and what a database remembers.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod support;
+
+use std::fs;
+
+use hawser_proto::{OriginatorId, SequenceId};
+use hawser_storage::{Identity, OpenError, RateRow, Settings, SkipReason, Store};
+use support::*;
+
+#[test]
+fn a_reopened_database_goes_on_where_it_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&settings(folder.path())).unwrap();
+    extend(&store, OWN, 3);
+    store.commit(&[append(PEER, 1), skip(PEER, 2, 9, SkipReason::Missing)]).unwrap();
+    let (heads, digests, incarnation) = (
+        store.snapshot().heads().unwrap(),
+        store.snapshot().projection_digests().unwrap(),
+        store.incarnation(),
+    );
+    drop(store);
+
+    let store = Store::open(&settings(folder.path())).unwrap();
+    assert_eq!(store.snapshot().heads().unwrap(), heads);
+    assert_eq!(store.snapshot().projection_digests().unwrap(), digests);
+    assert_eq!(store.incarnation(), incarnation);
+    assert_eq!(store.stale_projections(), [""; 0]);
+    // The heads that commits are checked against are back, too.
+    store.commit(&[append(OWN, 4), append(PEER, 10)]).unwrap();
+    assert_eq!(store.snapshot().head(PEER).unwrap(), SequenceId(10));
+}
+
+#[test]
+fn a_folder_is_made_and_is_the_owners_alone() {
+    let parent = tempfile::tempdir().unwrap();
+    let path = parent.path().join("a/b");
+    let store = Store::open(&settings(&path)).unwrap();
+    assert_eq!(store.identity(), &identity());
+    assert!(store.disk_bytes() > 0);
+    #[cfg(unix)]
+    {
+        let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(&path).unwrap());
+        assert_eq!(mode & 0o777, 0o700);
+    }
+}
+
+#[test]
+fn each_database_has_its_own_incarnation() {
+    assert_ne!(in_memory().incarnation(), in_memory().incarnation());
+}
+
+#[test]
+fn databases_in_memory_are_apart() {
+    let (a, b) = (in_memory(), in_memory());
+    extend(&a, OWN, 1);
+    assert_eq!(b.snapshot().head(OWN).unwrap(), SequenceId(0));
+}
+
+#[test]
+fn another_nodes_database_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(Store::open(&settings(folder.path())).unwrap());
+    let open = |identity: Identity| {
+        Store::open(&Settings { identity, ..settings(folder.path()) }).map(drop)
+    };
+    let refused = open(Identity { node: OriginatorId(300), ..identity() });
+    assert!(matches!(refused, Err(OpenError::OtherNode { stored: OWN, .. })), "{refused:?}");
+    let refused = open(Identity { public_key: key(2).public_key(), ..identity() });
+    assert!(matches!(refused, Err(OpenError::OtherKey { .. })), "{refused:?}");
+    let refused = open(Identity { network: "mainnet".to_owned(), ..identity() });
+    assert!(
+        matches!(&refused, Err(OpenError::OtherNetwork { stored, .. }) if stored == "testnet"),
+        "{refused:?}"
+    );
+    // A refusal leaves the database usable by its owner.
+    open(identity()).unwrap();
+}
+
+#[test]
+fn a_database_in_use_is_refused_until_it_is_closed() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&settings(folder.path())).unwrap();
+    let clone = store.clone();
+    let held = |result: Result<_, OpenError>| matches!(result, Err(OpenError::Held { .. }));
+    assert!(held(Store::open(&settings(folder.path())).map(drop)));
+    drop(store);
+    assert!(held(Store::open_existing(folder.path()).map(drop)));
+    drop(clone);
+    Store::open(&settings(folder.path())).unwrap();
+}
+
+#[test]
+fn whosever_it_is_an_existing_database_can_be_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&settings(folder.path())).unwrap();
+    extend(&store, OWN, 2);
+    drop(store);
+    let (store, found) = Store::open_existing(folder.path()).unwrap();
+    assert_eq!(found, identity());
+    assert_eq!(store.snapshot().head(OWN).unwrap(), SequenceId(2));
+}
+
+#[test]
+fn a_folder_without_a_database_is_not_made_into_one_by_looking() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing");
+    for path in [folder.path(), &missing] {
+        let refused = Store::open_existing(path).map(drop);
+        assert!(matches!(refused, Err(OpenError::NotADatabase { .. })), "{refused:?}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn what_is_no_folder_or_cannot_be_written_to_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, "x").unwrap();
+    let refused = Store::open(&settings(&file)).map(drop);
+    assert!(matches!(refused, Err(OpenError::NotADirectory { .. })), "{refused:?}");
+    let refused = Store::open(&settings(&file.join("below"))).map(drop);
+    assert!(matches!(refused, Err(OpenError::Unwritable { .. })), "{refused:?}");
+    // A folder in which the probe cannot be made, whoever runs this test.
+    fs::create_dir(folder.path().join("write-probe")).unwrap();
+    let refused = Store::open(&settings(folder.path())).map(drop);
+    assert!(matches!(refused, Err(OpenError::Unwritable { .. })), "{refused:?}");
+}
+
+/// Opens a database below the crate, to make it into one that the crate did not write.
+fn raw(path: &std::path::Path) -> rocksdb::DB {
+    let options = rocksdb::Options::default();
+    let names = rocksdb::DB::list_cf(&options, path).unwrap();
+    rocksdb::DB::open_cf(&options, path, names).unwrap()
+}
+
+#[test]
+fn a_newer_format_is_refused_and_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(Store::open(&settings(folder.path())).unwrap());
+    let mut db = raw(folder.path());
+    db.put_cf(db.cf_handle("meta").unwrap(), "format", 2u32.to_be_bytes()).unwrap();
+    db.create_cf("tree", &rocksdb::Options::default()).unwrap();
+    db.drop_cf("congestion").unwrap();
+    drop(db);
+    let refused = Store::open(&settings(folder.path())).map(drop);
+    assert!(matches!(refused, Err(OpenError::NewerFormat { found: 2 })), "{refused:?}");
+    let names = rocksdb::DB::list_cf(&rocksdb::Options::default(), folder.path()).unwrap();
+    assert!(names.contains(&"tree".to_owned()) && !names.contains(&"congestion".to_owned()));
+}
+
+#[test]
+fn another_programs_database_is_not_taken_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = rocksdb::Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    drop(rocksdb::DB::open_cf(&options, folder.path(), ["theirs"]).unwrap());
+    let refused = Store::open(&settings(folder.path())).map(drop);
+    assert!(matches!(refused, Err(OpenError::NotADatabase { .. })), "{refused:?}");
+}
+
+#[test]
+fn a_start_that_crashed_while_making_the_database_is_repeated() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = rocksdb::Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    drop(rocksdb::DB::open_cf(&options, folder.path(), ["log", "topic"]).unwrap());
+    let store = Store::open(&settings(folder.path())).unwrap();
+    extend(&store, OWN, 1);
+}
+
+#[test]
+fn an_own_strand_that_contradicts_itself_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&settings(folder.path())).unwrap();
+    extend(&store, OWN, 3);
+    drop(store);
+    let db = raw(folder.path());
+    db.put_cf(db.cf_handle("meta").unwrap(), "highest_sequence", 2u64.to_be_bytes()).unwrap();
+    drop(db);
+    let refused = Store::open(&settings(folder.path())).map(drop);
+    assert!(matches!(refused, Err(OpenError::Corrupt { .. })), "{refused:?}");
+}
+
+#[test]
+fn rates_and_projection_versions_are_remembered() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&settings(folder.path())).unwrap();
+    let rate = RateRow {
+        start_unix_s: 1,
+        message_fee: 2,
+        storage_fee: 3,
+        congestion_fee: 4,
+        target_rate_per_minute: 5,
+    };
+    store.record_rates(&[rate]).unwrap();
+    drop(store);
+    let db = raw(folder.path());
+    let older = 0u32.to_be_bytes();
+    db.put_cf(db.cf_handle("meta").unwrap(), "projection.topic", older).unwrap();
+    drop(db);
+    let store = Store::open(&settings(folder.path())).unwrap();
+    assert_eq!(store.snapshot().rates().unwrap(), [rate]);
+    assert_eq!(store.stale_projections(), ["topic"]);
+    store.rebuild(&|_, _, _| None, &mut |_| {}).unwrap();
+    assert_eq!(store.stale_projections(), [""; 0]);
+}

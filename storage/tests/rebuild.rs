@@ -1,0 +1,231 @@
+//! Projections made anew from the log are the ones that commits made.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use hawser_proto::{Address, EnvelopeId, OriginatorId, SequenceId};
+use hawser_storage::{
+    Change, Charge, Entry, Facts, InvalidRule, LogItem, Mark, RebuildError, SkipReason, Store,
+};
+use proptest::prelude::*;
+use support::*;
+
+/// What an envelope becomes: a pure function of its place, as the engine's is of its bytes.
+fn derived(at: EnvelopeId) -> (Option<InvalidRule>, Option<Facts>) {
+    let random = digest(at.sequence.0 * 1_000 + u64::from(at.originator.0));
+    if random[0] < 40 {
+        return (Some(InvalidRule(random[1])), None);
+    }
+    let facts = Facts {
+        topic: topic(&format!("t{}", random[2] % 4)),
+        originator_ns: i64::from(random[3]) * 1_000_000_000,
+        depends_on: vec![id(OriginatorId(0), 9); usize::from(random[4] % 3)],
+        expiry_unix_s: (random[5] > 50).then(|| u64::from(random[6])),
+        // Few, so that one digest often stands at several places.
+        receipt: (random[7] > 50).then(|| digest(u64::from(random[8] % 8))),
+        charge: (random[9] > 50).then(|| Charge {
+            payer: Address([random[10] % 3; 20]),
+            // Sometimes so much that counters reach their end.
+            picodollars: if random[11] > 250 { u64::MAX / 2 } else { u64::from(random[12]) },
+        }),
+        counts_for_congestion: random[13] > 50,
+    };
+    (None, Some(facts))
+}
+
+fn change(at: EnvelopeId) -> Change {
+    let (invalid, facts) = derived(at);
+    Change::Append(Entry { invalid, facts, ..entry(at) })
+}
+
+fn rebuild(store: &Store) -> hawser_storage::RebuildReport {
+    store
+        .rebuild(
+            &|at, bytes, invalid| {
+                assert_eq!(bytes, &entry(at).bytes);
+                let (rule, facts) = derived(at);
+                assert_eq!(invalid, rule);
+                facts
+            },
+            &mut |_| {},
+        )
+        .unwrap()
+}
+
+/// What every place of the strands should hold; `None` is an envelope.
+type Model = BTreeMap<EnvelopeId, Option<SkipReason>>;
+
+/// Turns random numbers into a change that the store has to accept.
+fn next_change(model: &mut Model, heads: &mut [u64; 3], (kind, strand, pick): Step) -> Change {
+    let index = usize::from(strand % 3);
+    let originator = [OWN, PEER, OriginatorId(0)][index];
+    let places = |wanted: Option<SkipReason>| -> Vec<EnvelopeId> {
+        let of_strand = id(originator, 0)..=id(originator, u64::MAX);
+        model.range(of_strand).filter(|(_, at)| **at == wanted).map(|(&at, _)| at).collect()
+    };
+    let choose = |places: Vec<EnvelopeId>| {
+        let pick = usize::from(pick).checked_rem(places.len())?;
+        places.get(pick).copied()
+    };
+    let at = match kind % 10 {
+        0 | 1 => {
+            let reason = if kind % 10 == 0 { SkipReason::Missing } else { SkipReason::Void };
+            let (from, through) = (heads[index] + 1, heads[index] + 1 + u64::from(pick % 6));
+            heads[index] = through;
+            (from..=through).for_each(|s| _ = model.insert(id(originator, s), Some(reason)));
+            return skip(originator, from, through, reason);
+        }
+        2..=4 => choose(places(Some(SkipReason::Missing))),
+        5 => choose(places(None)),
+        _ => None,
+    };
+    let at = at.unwrap_or_else(|| {
+        heads[index] += 1;
+        id(originator, heads[index])
+    });
+    model.insert(at, None);
+    change(at)
+}
+
+type Step = (u8, u8, u16);
+
+fn assert_holds(store: &Store, model: &Model) {
+    let snapshot = store.snapshot();
+    for (&at, &skipped) in model {
+        assert_eq!(snapshot.get(at).unwrap().is_some(), skipped.is_none(), "{at}");
+        match (snapshot.mark(at).unwrap(), skipped) {
+            (Some(Mark::Missing { through }), Some(SkipReason::Missing))
+            | (Some(Mark::Void { through }), Some(SkipReason::Void)) => {
+                assert!(through >= at.sequence);
+            }
+            (mark, None) => assert_eq!(mark, derived(at).0.map(Mark::Invalid), "{at}"),
+            (mark, skipped) => panic!("{at}: {mark:?} for {skipped:?}"),
+        }
+    }
+    let told = snapshot.heads().unwrap().iter().flat_map(|head| {
+        let items = snapshot.log(id(head.originator, 0), head.sequence);
+        items
+            .flat_map(move |item| match item.unwrap() {
+                LogItem::Envelope { id, .. } => vec![(id, None)],
+                LogItem::Skipped { from, through, reason } => {
+                    (from.0..=through.0).map(|s| (id(head.originator, s), Some(reason))).collect()
+                }
+            })
+            .collect::<Vec<_>>()
+    });
+    assert!(told.eq(model.iter().map(|(&at, &skipped)| (at, skipped))));
+}
+
+/// The same log, written in order and one change at a time.
+fn in_order(model: &Model) -> Store {
+    let store = in_memory();
+    for (&at, &skipped) in model {
+        let change = match skipped {
+            None => change(at),
+            Some(reason) => skip(at.originator, at.sequence.0, at.sequence.0, reason),
+        };
+        store.commit(&[change]).unwrap();
+    }
+    store
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn rows_do_not_depend_on_how_the_log_came_about(
+        groups in proptest::collection::vec(
+            proptest::collection::vec(any::<Step>(), 1..25), 1..12),
+        flush_at in 0usize..12,
+    ) {
+        let store = in_memory();
+        let (mut model, mut heads) = (Model::new(), [0; 3]);
+        for (index, steps) in groups.into_iter().enumerate() {
+            let changes: Vec<_> = steps
+                .into_iter()
+                .map(|step| next_change(&mut model, &mut heads, step))
+                .collect();
+            store.commit(&changes).unwrap();
+            if index == flush_at {
+                store.flush().unwrap();
+            }
+        }
+        assert_holds(&store, &model);
+        let digests = store.snapshot().projection_digests().unwrap();
+        prop_assert_eq!(&in_order(&model).snapshot().projection_digests().unwrap(), &digests);
+
+        let report = rebuild(&store);
+        assert_holds(&store, &model);
+        prop_assert_eq!(&store.snapshot().projection_digests().unwrap(), &digests);
+        let held = model.values().filter(|skipped| skipped.is_none()).count();
+        prop_assert_eq!(report.envelopes, u64::try_from(held).unwrap());
+        prop_assert_eq!(report.envelopes, report.invalid + report.projected);
+
+        // What follows a rebuild builds on it.
+        let next = change(id(OWN, heads[0] + 1));
+        store.commit(std::slice::from_ref(&next)).unwrap();
+        model.insert(id(OWN, heads[0] + 1), None);
+        prop_assert_eq!(
+            store.snapshot().projection_digests().unwrap(),
+            in_order(&model).snapshot().projection_digests().unwrap()
+        );
+    }
+}
+
+#[test]
+fn rows_that_the_log_does_not_speak_of_are_gone_after_a_rebuild() {
+    on_each(|store| {
+        extend(store, OWN, 10);
+        let empty = in_memory().snapshot().projection_digests().unwrap();
+        let before = store.snapshot().projection_digests().unwrap();
+        assert!(before.iter().all(|(name, digest)| empty[name] != *digest));
+        store.rebuild(&|_, _, _| None, &mut |_| {}).unwrap();
+        assert_eq!(store.snapshot().projection_digests().unwrap(), empty);
+        let snapshot = store.snapshot();
+        assert_eq!(snapshot.head(OWN).unwrap(), SequenceId(10));
+        assert_eq!(snapshot.newest(topic("t1").as_bytes()).unwrap(), None);
+        assert_eq!(snapshot.receipt(&digest(1)).unwrap(), None);
+        store.rebuild(&|at, _, _| Some(facts(at)), &mut |_| {}).unwrap();
+        assert_eq!(store.snapshot().projection_digests().unwrap(), before);
+    });
+}
+
+#[test]
+fn an_interrupted_rebuild_is_known_and_repeated_at_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&settings(folder.path())).unwrap();
+    let changes: Vec<_> = (1..=6_000)
+        .map(|sequence| {
+            let at = id(OWN, sequence);
+            let bytes = at.to_string().into_bytes().into();
+            Change::Append(Entry { id: at, bytes, invalid: None, facts: Some(facts(at)) })
+        })
+        .collect();
+    store.commit(&changes).unwrap();
+    let digests = store.snapshot().projection_digests().unwrap();
+    let all: Vec<_> = digests.keys().copied().collect();
+    let derive = |at, _: &_, _| Some(facts(at));
+
+    let mut steps = Vec::new();
+    let failed = store.rebuild(&derive, &mut |progress| {
+        steps.push(progress.done);
+        store.fail_next_write();
+    });
+    assert!(matches!(failed, Err(RebuildError::Write(_))), "{failed:?}");
+    assert_eq!(steps, [4096]);
+    assert_eq!(store.stale_projections(), all);
+    drop(store);
+
+    let store = Store::open(&settings(folder.path())).unwrap();
+    assert_eq!(store.stale_projections(), all);
+    assert_ne!(store.snapshot().projection_digests().unwrap(), digests);
+    let mut steps = Vec::new();
+    let report = store.rebuild(&derive, &mut |progress| steps.push(progress.done)).unwrap();
+    assert_eq!((report.envelopes, steps), (6_000, vec![4096, 6_000]));
+    assert_eq!(store.snapshot().projection_digests().unwrap(), digests);
+    drop(store);
+    assert_eq!(Store::open(&settings(folder.path())).unwrap().stale_projections(), [""; 0]);
+}
