@@ -1,0 +1,75 @@
+//! The vectors that inputs are made of.
+
+use bytes::Bytes;
+use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::Version;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes::ClientEnvelope;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes::client_envelope::Payload;
+use prost::Message as _;
+use serde_json::Value;
+
+const GOLDEN: &str = "tests/vectors/wire/golden.jsonl";
+const REJECTED: &str = "tests/vectors/wire/reject.jsonl";
+const CLIENT: &str = "tests/vectors/client/envelopes.jsonl";
+const FRAMES: &str = "proto/tests/data/frames.jsonl";
+
+/// The objects of a file of the repository, one a line.
+fn lines(file: &str) -> Vec<Value> {
+    let path = format!("{}/../{file}", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    text.lines().map(|line| serde_json::from_str(line).expect("an object a line")).collect()
+}
+
+fn bytes(vector: &Value) -> Vec<u8> {
+    hex::decode(vector["hex"].as_str().expect("every vector has hex")).expect("hex is hex")
+}
+
+/// Every protobuf message there is a vector of, good and bad.
+pub(crate) fn messages() -> Vec<Vec<u8>> {
+    [GOLDEN, REJECTED, CLIENT].iter().flat_map(|file| lines(file)).map(|v| bytes(&v)).collect()
+}
+
+/// The messages of the type with this full name.
+pub(crate) fn messages_of(full_name: &str) -> Vec<Vec<u8>> {
+    lines(GOLDEN).iter().filter(|vector| vector["type"] == full_name).map(bytes).collect()
+}
+
+/// The envelopes that real clients made.
+pub(crate) fn client_envelopes() -> Vec<Vec<u8>> {
+    lines(CLIENT).iter().map(bytes).collect()
+}
+
+/// The group messages inside them.
+pub(crate) fn group_messages() -> Vec<Vec<u8>> {
+    payloads()
+        .filter_map(|payload| match payload {
+            Payload::GroupMessage(message) => {
+                message.version.map(|Version::V1(v1)| v1.data.to_vec())
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+/// The key packages inside them.
+pub(crate) fn key_packages() -> Vec<Vec<u8>> {
+    payloads()
+        .filter_map(|payload| match payload {
+            Payload::UploadKeyPackage(upload) => {
+                upload.key_package.map(|package| package.key_package_tls_serialized.to_vec())
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+fn payloads() -> impl Iterator<Item = Payload> {
+    client_envelopes().into_iter().map(|envelope| {
+        let envelope = ClientEnvelope::decode(Bytes::from(envelope)).expect("a client envelope");
+        envelope.payload.expect("every captured envelope has a payload")
+    })
+}
+
+/// The peer frames of this stream, good and bad.
+pub(crate) fn frames(stream: &str) -> Vec<Vec<u8>> {
+    lines(FRAMES).iter().filter(|vector| vector["stream"] == stream).map(bytes).collect()
+}

@@ -1,0 +1,31 @@
+//! What is fed: one function for each decoder that meets untrusted bytes.
+
+mod control_frames;
+mod data_frames;
+mod group_message;
+mod key_package;
+mod layers;
+mod wire;
+
+/// One decoder and what belongs to it.
+#[derive(Debug)]
+pub(crate) struct Target {
+    /// As `--target` names it.
+    pub(crate) name: &'static str,
+    /// Decodes the input and panics if what came out breaks a promise.
+    pub(crate) run: fn(&[u8]),
+    /// The vectors that inputs are made of.
+    pub(crate) seeds: fn() -> Vec<Vec<u8>>,
+    /// How many bytes of memory a byte of input may cost.
+    pub(crate) memory_factor: usize,
+}
+
+/// All of them.
+pub(crate) const TARGETS: &[Target] = &[
+    wire::TARGET,
+    layers::TARGET,
+    group_message::TARGET,
+    key_package::TARGET,
+    control_frames::TARGET,
+    data_frames::TARGET,
+];
