@@ -1,0 +1,455 @@
+use hawser_proto::{Bytes, EnvelopeId};
+use hawser_storage::InvalidRule;
+use proptest::prelude::*;
+
+use super::*;
+
+const HOME: OriginatorId = OriginatorId(200);
+const OTHER: OriginatorId = OriginatorId(300);
+const THIRD: OriginatorId = OriginatorId(400);
+
+fn entry_of(originator: OriginatorId, sequence: u64) -> Entry {
+    Entry {
+        id: EnvelopeId::new(originator, SequenceId(sequence)),
+        bytes: Bytes::copy_from_slice(&sequence.to_be_bytes()),
+        invalid: Some(InvalidRule(1)),
+        facts: None,
+    }
+}
+
+fn entry(sequence: u64) -> Entry {
+    entry_of(HOME, sequence)
+}
+
+fn envelopes(sequences: impl IntoIterator<Item = u64>) -> Vec<Piece<Verdict>> {
+    sequences.into_iter().map(|sequence| Piece::Envelope(Ok(entry(sequence)))).collect()
+}
+
+fn appends(sequences: impl IntoIterator<Item = u64>) -> Effect {
+    let changes: Vec<Change> = sequences.into_iter().map(|s| Change::Append(entry(s))).collect();
+    let Some(Change::Append(last)) = changes.last() else { panic!("nothing to append") };
+    let through = last.id.sequence;
+    Effect::Append { changes, through }
+}
+
+fn skips(from: u64, through: u64) -> Change {
+    Change::Skip {
+        originator: HOME,
+        from: SequenceId(from),
+        through: SequenceId(through),
+        reason: SkipReason::Missing,
+    }
+}
+
+/// A follower with its clock, and the wants that stand.
+struct Rig {
+    follower: Follower,
+    now: Instant,
+    asked: BTreeMap<OriginatorId, (RequestId, Want)>,
+}
+
+impl Rig {
+    /// Has `stored` envelopes; nobody is connected.
+    fn new(stored: u64) -> Self {
+        let now = Instant::now();
+        let follower = Follower::new(HOME, SequenceId(stored), [], now);
+        Self { follower, now, asked: BTreeMap::new() }
+    }
+
+    /// The same with its own node connected.
+    fn connected(stored: u64) -> Self {
+        let mut rig = Self::new(stored);
+        rig.up(HOME);
+        rig
+    }
+
+    fn up(&mut self, peer: OriginatorId) -> Vec<Effect> {
+        self.follower.handle_peer_up(self.now, peer);
+        self.effects()
+    }
+
+    fn down(&mut self, peer: OriginatorId) -> Vec<Effect> {
+        self.follower.handle_peer_down(self.now, peer);
+        self.asked.remove(&peer);
+        self.effects()
+    }
+
+    /// Answers the want that stands.
+    fn answer(&mut self, peer: OriginatorId, pieces: Vec<Piece<Verdict>>) -> Vec<Effect> {
+        let (request, _) = self.asked[&peer];
+        self.deliver(peer, request, pieces)
+    }
+
+    fn deliver(
+        &mut self,
+        peer: OriginatorId,
+        request: RequestId,
+        pieces: Vec<Piece<Verdict>>,
+    ) -> Vec<Effect> {
+        self.follower.handle_delivery(self.now, Delivery { peer, request, pieces });
+        self.effects()
+    }
+
+    /// Lets time pass, up to every timer in between.
+    fn wait(&mut self, duration: Duration) -> Vec<Effect> {
+        let (end, mut effects) = (self.now + duration, Vec::new());
+        while let Some(at) = self.follower.poll_timeout().filter(|at| *at <= end) {
+            self.now = self.now.max(at);
+            self.follower.handle_timeout(self.now);
+            effects.extend(self.effects());
+        }
+        self.now = end;
+        effects
+    }
+
+    fn effects(&mut self) -> Vec<Effect> {
+        let effects: Vec<Effect> = std::iter::from_fn(|| self.follower.poll_effect()).collect();
+        for effect in &effects {
+            match effect {
+                Effect::Want { peer, request, want } => {
+                    self.asked.insert(*peer, (*request, *want));
+                }
+                Effect::Stop { peer } | Effect::Disconnect { peer, .. } => {
+                    self.asked.remove(peer);
+                }
+                Effect::Append { .. } | Effect::Compare(_) => {}
+            }
+        }
+        effects
+    }
+
+    /// What a peer is being asked for: after, up to.
+    fn asks(&self, peer: OriginatorId) -> Option<(u64, Option<u64>)> {
+        self.asked.get(&peer).map(|(_, want)| (want.after.0, want.up_to.map(|id| id.0)))
+    }
+}
+
+fn count_appends(effects: &[Effect]) -> usize {
+    effects.iter().filter(|effect| matches!(effect, Effect::Append { .. })).count()
+}
+
+#[test]
+fn the_strand_is_asked_of_its_own_node_from_what_is_stored() {
+    let mut rig = Rig::new(7);
+    assert_eq!(rig.up(OTHER), []);
+    rig.up(HOME);
+    assert_eq!(rig.asks(HOME), Some((7, None)));
+    assert_eq!(rig.asks(OTHER), None);
+}
+
+#[test]
+fn what_follows_is_appended_in_order() {
+    let mut rig = Rig::connected(7);
+    assert_eq!(rig.answer(HOME, envelopes([8, 9, 10])), [appends([8, 9, 10])]);
+    assert_eq!(rig.follower.accepted(), SequenceId(10));
+    assert_eq!(rig.follower.durable(), SequenceId(7));
+    rig.follower.handle_durable(SequenceId(10));
+    assert_eq!(rig.follower.durable(), SequenceId(10));
+}
+
+#[test]
+fn a_new_connection_is_asked_for_what_is_not_on_disk_and_repeats_are_compared() {
+    let mut rig = Rig::connected(0);
+    rig.answer(HOME, envelopes(1..=5));
+    rig.follower.handle_durable(SequenceId(2));
+    rig.down(HOME);
+    rig.up(HOME);
+    assert_eq!(rig.asks(HOME), Some((2, None)));
+    let effects = rig.answer(HOME, envelopes(3..=6));
+    assert_eq!(effects, [appends([6]), Effect::Compare(vec![entry(3), entry(4), entry(5)])]);
+}
+
+#[test]
+fn answers_to_what_is_no_longer_asked_change_nothing() {
+    let mut rig = Rig::connected(0);
+    let (old, _) = rig.asked[&HOME];
+    rig.down(HOME);
+    rig.up(HOME);
+    assert!(!rig.follower.awaits(HOME, old));
+    assert_eq!(rig.deliver(HOME, old, envelopes([1])), []);
+    assert_eq!(rig.deliver(OTHER, old, envelopes([1])), []);
+    assert_eq!(rig.follower.accepted(), SequenceId(0));
+}
+
+#[test]
+fn a_gap_is_looked_for_at_every_peer_and_the_strand_goes_on_once_it_is_found() {
+    let mut rig = Rig::connected(0);
+    rig.up(OTHER);
+    let effects = rig.answer(HOME, envelopes([1, 2, 6]));
+    assert!(effects.contains(&Effect::Stop { peer: HOME }));
+    assert_eq!(count_appends(&effects), 1);
+    assert!(rig.follower.is_searching());
+    assert_eq!(rig.asks(HOME), Some((2, Some(5))));
+    assert_eq!(rig.asks(OTHER), Some((2, Some(5))));
+    rig.up(THIRD);
+    assert_eq!(rig.asks(THIRD), Some((2, Some(5))), "who comes later is asked too");
+
+    rig.follower.handle_durable(SequenceId(2));
+    let effects = rig.answer(OTHER, envelopes([3, 4, 5]));
+    assert!(effects.contains(&appends([3, 4, 5])));
+    assert!(!rig.follower.is_searching());
+    assert_eq!(rig.asks(THIRD), None, "nobody else needs to answer");
+    assert_eq!(rig.asks(HOME), Some((2, None)), "from what is on disk");
+    let effects = rig.answer(HOME, envelopes([3, 4, 5, 6]));
+    assert!(effects.contains(&appends([6])));
+}
+
+#[test]
+fn what_nobody_has_for_a_minute_is_marked_missing_and_the_strand_goes_on() {
+    let mut rig = Rig::connected(0);
+    rig.up(OTHER);
+    rig.answer(HOME, envelopes([1, 4]));
+    let before = rig.wait(SEARCH_FOR - Duration::from_secs(1));
+    assert_eq!(count_appends(&before), 0);
+    rig.answer(HOME, vec![Piece::End]);
+    rig.answer(OTHER, vec![Piece::End]);
+    let effects = rig.wait(Duration::from_secs(1));
+    let missing = Effect::Append { changes: vec![skips(2, 3)], through: SequenceId(3) };
+    assert!(effects.contains(&missing), "{effects:?}");
+    rig.follower.handle_durable(SequenceId(3));
+    assert_eq!(rig.answer(HOME, envelopes([2, 4])).len(), 2, "a late find, and what follows");
+}
+
+#[test]
+fn nothing_is_given_up_while_nobody_could_be_asked() {
+    let mut rig = Rig::connected(0);
+    rig.answer(HOME, envelopes([1, 4]));
+    rig.down(HOME);
+    assert_eq!(count_appends(&rig.wait(SEARCH_FOR * 10)), 0);
+    assert!(rig.follower.is_searching());
+    rig.up(HOME);
+    rig.answer(HOME, vec![Piece::End]);
+    assert_eq!(count_appends(&rig.wait(SEARCH_FOR)), 1);
+}
+
+#[test]
+fn whoever_does_not_have_it_is_asked_again_during_the_search() {
+    let mut rig = Rig::connected(0);
+    rig.up(OTHER);
+    rig.answer(HOME, envelopes([1, 4]));
+    rig.answer(OTHER, vec![Piece::End]);
+    assert_eq!(rig.asks(OTHER), Some((1, Some(3))));
+    let wants = rig.wait(SEARCH_AGAIN_AFTER);
+    assert!(matches!(wants[..], [Effect::Want { peer: OTHER, .. }]), "{wants:?}");
+}
+
+#[test]
+fn a_part_that_is_found_further_up_narrows_the_search() {
+    let mut rig = Rig::connected(0);
+    rig.up(OTHER);
+    rig.answer(HOME, envelopes([1, 9]));
+    let mut found = envelopes([2, 6, 7, 8]);
+    found.push(Piece::End);
+    assert!(rig.answer(OTHER, found).contains(&appends([2])));
+    rig.answer(HOME, vec![Piece::End]);
+    let effects = rig.wait(SEARCH_FOR);
+    let missing = Effect::Append { changes: vec![skips(3, 5)], through: SequenceId(5) };
+    assert!(effects.contains(&missing), "{effects:?}");
+    // The next gap, 6 to 8, is the one that the other peer can close.
+    rig.follower.handle_durable(SequenceId(5));
+    rig.answer(HOME, envelopes([9]));
+    assert_eq!(rig.asks(OTHER), Some((5, Some(8))));
+    assert!(rig.answer(OTHER, envelopes([6, 7, 8])).contains(&appends([6, 7, 8])));
+}
+
+#[test]
+fn what_is_missing_is_asked_of_peers_that_come_later_and_a_find_is_compared() {
+    let mut rig = Rig::new(9);
+    rig.follower = Follower::new(
+        HOME,
+        SequenceId(9),
+        [(2, 3), (6, 6)].map(|(a, b)| (SequenceId(a), SequenceId(b))),
+        rig.now,
+    );
+    rig.up(HOME);
+    assert_eq!(rig.asks(HOME), Some((9, None)), "its own node has said that it has none");
+    rig.up(OTHER);
+    assert_eq!(rig.asks(OTHER), Some((1, Some(3))));
+    let mut found = envelopes([3]);
+    found.push(Piece::End);
+    let effects = rig.answer(OTHER, found);
+    assert!(effects.contains(&Effect::Compare(vec![entry(3)])));
+    assert_eq!(rig.asks(OTHER), Some((5, Some(6))));
+    rig.answer(OTHER, vec![Piece::End]);
+    rig.up(THIRD);
+    assert_eq!(rig.asks(THIRD), Some((1, Some(2))), "3 is not looked for any more");
+}
+
+#[test]
+fn what_its_own_node_no_longer_keeps_is_passed_over_without_a_search() {
+    let mut rig = Rig::connected(0);
+    rig.up(OTHER);
+    let gap = |from, to| Piece::Gap { from: SequenceId(from), to: SequenceId(to), expired: true };
+    let mut pieces = vec![gap(1, 4), gap(5, 6)];
+    assert_eq!(rig.answer(HOME, pieces.clone()), [], "nothing signed stands behind it yet");
+    pieces = envelopes([7]);
+    let changes = vec![skips(1, 6), Change::Append(entry(7))];
+    assert_eq!(rig.answer(HOME, pieces), [Effect::Append { changes, through: SequenceId(7) }]);
+}
+
+#[test]
+fn only_the_strands_own_node_can_say_that_something_has_expired() {
+    let mut rig = Rig::connected(0);
+    rig.up(OTHER);
+    rig.answer(HOME, envelopes([1, 9]));
+    let gap = Piece::Gap { from: SequenceId(2), to: SequenceId(4), expired: true };
+    let mut pieces = vec![gap];
+    pieces.extend(envelopes([5]));
+    rig.answer(OTHER, pieces);
+    assert_eq!(rig.follower.accepted(), SequenceId(1));
+    assert!(rig.follower.is_searching());
+}
+
+#[test]
+fn a_gap_of_which_a_part_has_not_expired_is_searched_for() {
+    let mut rig = Rig::connected(0);
+    let gap =
+        |from, to, expired| Piece::Gap { from: SequenceId(from), to: SequenceId(to), expired };
+    let mut pieces = vec![gap(1, 4, true), gap(5, 5, false)];
+    pieces.extend(envelopes([6]));
+    rig.answer(HOME, pieces);
+    assert_eq!(rig.asks(HOME), Some((0, Some(5))));
+}
+
+#[test]
+fn a_fault_ends_the_connection_and_keeps_what_came_before_it() {
+    for (bad, fault) in [
+        (Piece::Envelope(Err(Fault::ForgedSignature)), Fault::ForgedSignature),
+        (Piece::Envelope(Ok(entry(2))), Fault::OutOfOrder),
+        (Piece::Envelope(Ok(entry(1))), Fault::OutOfOrder),
+        (Piece::Envelope(Ok(entry_of(OTHER, 3))), Fault::WrongOriginator),
+        (Piece::Gap { from: SequenceId(2), to: SequenceId(3), expired: false }, Fault::OutOfOrder),
+        (Piece::Gap { from: SequenceId(4), to: SequenceId(3), expired: false }, Fault::OutOfOrder),
+    ] {
+        let mut rig = Rig::connected(0);
+        let mut pieces = envelopes([1, 2]);
+        pieces.push(bad);
+        pieces.extend(envelopes([3]));
+        let effects = rig.answer(HOME, pieces);
+        assert_eq!(effects, [Effect::Disconnect { peer: HOME, fault }, appends([1, 2])]);
+        rig.up(HOME);
+        assert_eq!(rig.asks(HOME), Some((0, None)), "the next connection begins anew");
+    }
+}
+
+#[test]
+fn more_than_was_asked_for_is_out_of_order() {
+    let mut rig = Rig::connected(0);
+    rig.up(OTHER);
+    rig.answer(HOME, envelopes([1, 3]));
+    let fault = Fault::OutOfOrder;
+    let effects = rig.answer(OTHER, envelopes([3]));
+    assert_eq!(effects, [Effect::Disconnect { peer: OTHER, fault }]);
+    assert!(rig.follower.is_searching(), "the others go on");
+}
+
+#[test]
+fn a_stream_that_breaks_is_asked_for_again_after_a_while() {
+    let mut rig = Rig::connected(0);
+    assert_eq!(rig.answer(HOME, vec![Piece::Closed]), []);
+    let effects = rig.wait(RETRY_AFTER);
+    assert!(matches!(effects[..], [Effect::Want { peer: HOME, .. }]), "{effects:?}");
+}
+
+#[test]
+fn a_source_that_is_ahead_and_silent_is_asked_anew() {
+    let mut rig = Rig::connected(5);
+    assert_eq!(rig.wait(STALL_AFTER * 5), [], "nothing says that there is more");
+    rig.follower.handle_head(HOME, SequenceId(6));
+    let effects = rig.wait(STALL_AFTER);
+    assert!(
+        matches!(effects[..], [Effect::Stop { peer: HOME }, Effect::Want { .. }]),
+        "{effects:?}"
+    );
+    rig.answer(HOME, envelopes([6]));
+    assert_eq!(rig.wait(STALL_AFTER * 5), []);
+}
+
+#[test]
+fn the_head_of_the_strand_cannot_be_moved_by_words() {
+    let mut rig = Rig::connected(0);
+    rig.up(OTHER);
+    let end = SequenceId::MAX;
+    rig.answer(HOME, vec![Piece::Gap { from: SequenceId(1), to: end, expired: true }]);
+    rig.follower.handle_head(HOME, end);
+    rig.wait(SEARCH_FOR * 2);
+    assert_eq!(rig.follower.accepted(), SequenceId(0));
+}
+
+#[derive(Debug, Clone)]
+enum Input {
+    Up(u32),
+    Down(u32),
+    Pieces(u32, Vec<Piece<u64>>),
+    Durable,
+    Wait(u64),
+}
+
+fn pieces() -> impl Strategy<Value = Piece<u64>> {
+    prop_oneof![
+        6 => (0u64..24).prop_map(Piece::Envelope),
+        2 => (0u64..24, 0u64..24, any::<bool>()).prop_map(|(from, to, expired)| Piece::Gap {
+            from: SequenceId(from),
+            to: SequenceId(to),
+            expired,
+        }),
+        1 => Just(Piece::End),
+        1 => Just(Piece::Closed),
+    ]
+}
+
+fn inputs() -> impl Strategy<Value = Input> {
+    let peer = || (2u32..5).prop_map(|n| n * 100);
+    prop_oneof![
+        2 => peer().prop_map(Input::Up),
+        1 => peer().prop_map(Input::Down),
+        6 => (peer(), proptest::collection::vec(pieces(), 0..6))
+            .prop_map(|(peer, pieces)| Input::Pieces(peer, pieces)),
+        1 => Just(Input::Durable),
+        2 => (0u64..90).prop_map(Input::Wait),
+    ]
+}
+
+proptest! {
+    /// Whatever peers do: places are taken in order and none is passed over, and at most one want
+    /// stands for each peer.
+    #[test]
+    fn places_are_taken_in_order_whatever_peers_do(
+        inputs in proptest::collection::vec(inputs(), 1..60),
+    ) {
+        let mut rig = Rig::new(0);
+        let mut next = SequenceId(1);
+        for input in inputs {
+            let effects = match input {
+                Input::Up(peer) => rig.up(OriginatorId(peer)),
+                Input::Down(peer) => rig.down(OriginatorId(peer)),
+                Input::Wait(seconds) => rig.wait(Duration::from_secs(seconds)),
+                Input::Durable => {
+                    let accepted = rig.follower.accepted();
+                    rig.follower.handle_durable(accepted);
+                    Vec::new()
+                }
+                Input::Pieces(peer, pieces) if rig.asked.contains_key(&OriginatorId(peer)) => {
+                    let pieces = pieces.into_iter().map(|piece| piece.map(|s| Ok(entry(s))));
+                    rig.answer(OriginatorId(peer), pieces.collect())
+                }
+                Input::Pieces(..) => Vec::new(),
+            };
+            for effect in effects {
+                let Effect::Append { changes, through } = effect else { continue };
+                for change in changes {
+                    let (from, to) = match change {
+                        Change::Append(entry) => (entry.id.sequence, entry.id.sequence),
+                        Change::Skip { from, through, .. } => (from, through),
+                    };
+                    prop_assert_eq!(from, next);
+                    prop_assert!(from <= to);
+                    next = to.next();
+                }
+                prop_assert_eq!(through.next(), next);
+            }
+            prop_assert_eq!(rig.follower.accepted().next(), next);
+            prop_assert!(rig.follower.durable() <= rig.follower.accepted());
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What a peer sent, checked as if from an enemy.
+
+use std::sync::Arc;
+
+use hawser_proto::envelope::{LayerError, OriginatorEnvelope, Proof, UnsignedOriginatorEnvelope};
+use hawser_proto::sign::{originator_digest, recover_batch};
+use hawser_proto::{Bytes, Digest, EnvelopeId, OriginatorId, PublicKey, SequenceId, Signature};
+use hawser_storage::{Entry, InvalidRule};
+
+use super::link::Fault;
+use crate::facts;
+use crate::fees::RateTable;
+use crate::rules::{self, Violation};
+
+/// What may be stored, marked invalid if it breaks a rule; or what the sender did wrong.
+pub type Verdict = Result<Entry, Fault>;
+
+/// Checks envelopes that peers send of one strand. A pure function of the bytes and of what is
+/// given here.
+#[derive(Debug, Clone)]
+pub struct Judge {
+    /// The strand that was asked for.
+    pub originator: OriginatorId,
+    /// Its node's key, from the registry.
+    pub key: PublicKey,
+    /// The node that keeps this log.
+    pub own: OriginatorId,
+    /// The price list.
+    pub rates: Arc<RateTable>,
+}
+
+/// An envelope whose outer layer holds, not yet known to be signed.
+struct Opened {
+    bytes: Bytes,
+    id: EnvelopeId,
+    /// The layers inside, or why one of them is none.
+    inner: Result<UnsignedOriginatorEnvelope, LayerError>,
+}
+
+impl Judge {
+    /// Checks a batch; verdicts are in its order. Costs two signatures for each envelope, so large
+    /// batches are better split over the cores.
+    ///
+    /// The signature of the originator decides whether anybody can be held to the envelope:
+    /// without it nothing is stored. What is signed but breaks a rule has its place in the log,
+    /// marked with the number of the rule.
+    #[must_use]
+    pub fn check(&self, batch: Vec<Bytes>) -> Vec<Verdict> {
+        let (mut opened, mut claims) = (Vec::with_capacity(batch.len()), Vec::new());
+        for bytes in batch {
+            opened.push(self.open(bytes).map(|(envelope, claim)| {
+                claims.push(claim);
+                envelope
+            }));
+        }
+        let mut signers = recover_batch(&claims).into_iter();
+        for slot in opened.iter_mut().filter(|slot| slot.is_ok()) {
+            let signer = signers.next().expect("one claim for each that was opened");
+            if signer != Ok(self.key) {
+                *slot = Err(Fault::ForgedSignature);
+            }
+        }
+        let mut payers = self.payers(&opened).into_iter();
+        let mut judge = |envelope: Opened| {
+            let payer = payers.next().expect("one for each that is signed");
+            self.entry(envelope, payer)
+        };
+        opened.into_iter().map(|slot| slot.map(&mut judge)).collect()
+    }
+
+    fn open(&self, bytes: Bytes) -> Result<(Opened, (Digest, Signature)), Fault> {
+        let (statement, proof) =
+            OriginatorEnvelope::open(bytes.clone()).map_err(|_| Fault::NotCanonical)?;
+        let Proof::Signature(signature) = proof else { return Err(Fault::ChainProof) };
+        let claim = (originator_digest(&statement), signature);
+        let inner = UnsignedOriginatorEnvelope::parse(statement.clone());
+        let id = match &inner {
+            Ok(parsed) => parsed.id(),
+            Err(_) => OriginatorEnvelope::statement(statement).map_err(|_| Fault::NotCanonical)?.0,
+        };
+        if id.originator != self.originator {
+            return Err(Fault::WrongOriginator);
+        }
+        if id.sequence == SequenceId::NONE || id.sequence > SequenceId::MAX {
+            return Err(Fault::OutOfOrder); // no strand has such a place
+        }
+        Ok((Opened { bytes, id, inner }, claim))
+    }
+
+    /// Who pays for each envelope that is signed, in order.
+    fn payers(&self, opened: &[Result<Opened, Fault>]) -> Vec<Result<PublicKey, Violation>> {
+        let mut claims = Vec::new();
+        let claimed: Vec<Result<(), Violation>> = opened
+            .iter()
+            .flatten()
+            .map(|envelope| {
+                claims.push(payer_claim(envelope)?);
+                Ok(())
+            })
+            .collect();
+        let mut recovered = recover_batch(&claims).into_iter();
+        let mut resolve = || recovered.next().expect("one for each claim").map_err(Violation::from);
+        claimed.into_iter().map(|claimed| claimed.and_then(|()| resolve())).collect()
+    }
+
+    fn entry(&self, envelope: Opened, payer: Result<PublicKey, Violation>) -> Entry {
+        let Opened { bytes, id, inner } = envelope;
+        let payer = payer.map(|key| key.address());
+        let judged = inner.map_err(Violation::from).and_then(|statement| {
+            rules::judge(&statement, payer.clone(), &self.key, &self.rates).map(|()| statement)
+        });
+        let (facts, invalid) = match judged {
+            Ok(statement) => (Some(facts::of_statement(&statement, payer.ok(), self.own)), None),
+            Err(violation) => (None, Some(rule_of(&violation))),
+        };
+        Entry { id, bytes, invalid, facts }
+    }
+}
+
+fn payer_claim(envelope: &Opened) -> Result<(Digest, Signature), Violation> {
+    // The true reason is found again where the rules are applied.
+    let statement = envelope.inner.as_ref().map_err(|_| Violation::PayerSignatureMissing)?;
+    let payer = statement.payer();
+    let bytes = payer.signature_bytes().ok_or(Violation::PayerSignatureMissing)?;
+    let signature = Signature::from_bytes(bytes)?;
+    Ok((payer.digest(), signature))
+}
+
+fn rule_of(violation: &Violation) -> InvalidRule {
+    violation.rule().expect("`judge` breaks off at rules that have a number only")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_wrong_with_an_empty_batch() {
+        let key = hawser_proto::SecretKey::from_bytes(&[7; 32]).unwrap().public_key();
+        let rates = Arc::new(
+            RateTable::new(
+                vec![crate::fees::Rate {
+                    start_unix_s: 0,
+                    message_fee: 1,
+                    storage_fee: 1,
+                    congestion_fee: 1,
+                    target_rate_per_minute: 1,
+                }],
+                None,
+            )
+            .unwrap(),
+        );
+        let judge = Judge { originator: OriginatorId(200), key, own: OriginatorId(100), rates };
+        assert_eq!(judge.check(Vec::new()), Vec::new());
+    }
+}

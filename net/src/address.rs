@@ -1,0 +1,51 @@
+//! Where a node's QUIC endpoint is, as its registry record says.
+
+use hawser_engine::ports::NodeRecord;
+
+/// `host:port` to dial: the record's own QUIC address, or host and port of its API. `None` if the
+/// record names neither.
+pub(crate) fn quic_address(record: &NodeRecord) -> Option<String> {
+    match &record.quic_address {
+        Some(address) => Some(address.clone()),
+        None => of_url(&record.http_address),
+    }
+}
+
+fn of_url(url: &str) -> Option<String> {
+    let (rest, default_port) = match url.split_once("://")? {
+        ("http", rest) => (rest, 80),
+        ("https", rest) => (rest, 443),
+        _ => return None,
+    };
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let host_and_port = authority.rsplit('@').next()?;
+    let after_host = host_and_port.rfind(']').map_or(0, |bracket| bracket + 1);
+    match host_and_port[after_host..].rsplit_once(':') {
+        _ if host_and_port.is_empty() => None,
+        Some((_, port)) => port.parse::<u16>().ok().map(|_| host_and_port.to_owned()),
+        None => Some(format!("{host_and_port}:{default_port}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_and_port_come_out_of_a_url() {
+        for (url, expected) in [
+            ("http://node.example:5050", Some("node.example:5050")),
+            ("https://node.example/path?x", Some("node.example:443")),
+            ("http://10.0.0.1", Some("10.0.0.1:80")),
+            ("http://[::1]:5050/", Some("[::1]:5050")),
+            ("https://[::1]", Some("[::1]:443")),
+            ("http://user@node.example:1", Some("node.example:1")),
+            ("http://node.example:port", None),
+            ("http://", None),
+            ("ftp://node.example", None),
+            ("node.example:5050", None),
+        ] {
+            assert_eq!(of_url(url).as_deref(), expected, "{url}");
+        }
+    }
+}
