@@ -1,0 +1,320 @@
+//! Whether this node is ready, for what, and if not, why and what to do about it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hawser_engine::Engine;
+use hawser_engine::runtime::PublishError;
+use serde::Serialize;
+use tokio::sync::watch;
+
+use crate::outside::DiskView;
+
+/// What a node can be ready for. Each one needs what those before it need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Purpose {
+    Start,
+    Read,
+    Publish,
+}
+
+impl Purpose {
+    pub(crate) const ALL: [Self; 3] = [Self::Start, Self::Read, Self::Publish];
+
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Read => "read",
+            Self::Publish => "publish",
+        }
+    }
+}
+
+/// One thing that has to be so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Condition {
+    /// Stable: operators write alerts on it.
+    pub(crate) name: &'static str,
+    /// What needs it.
+    #[serde(rename = "for")]
+    pub(crate) purpose: Purpose,
+    pub(crate) met: bool,
+    /// Since when it is or is not met, unix seconds.
+    pub(crate) since_unix_s: i64,
+    /// Why it is not met.
+    pub(crate) reason: Option<String>,
+    /// What to do then.
+    pub(crate) remedy: Option<&'static str>,
+}
+
+/// For what a node is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Ready {
+    start: bool,
+    read: bool,
+    publish: bool,
+}
+
+impl Ready {
+    pub(crate) fn is_for(self, purpose: Purpose) -> bool {
+        match purpose {
+            Purpose::Start => self.start,
+            Purpose::Read => self.read,
+            Purpose::Publish => self.publish,
+        }
+    }
+
+    pub(crate) fn of(conditions: &[Condition]) -> Self {
+        let met = |purpose| conditions.iter().all(|it| it.met || it.purpose > purpose);
+        Self {
+            start: met(Purpose::Start),
+            read: met(Purpose::Read),
+            publish: met(Purpose::Publish),
+        }
+    }
+}
+
+/// The conditions of one node. Cheap to clone; all clones are the same.
+#[derive(Clone)]
+pub(crate) struct Conditions(Arc<Inner>);
+
+struct Inner {
+    engine: Engine,
+    disk: Option<Arc<dyn DiskView>>,
+    disk_free_bytes_min: u64,
+    draining: AtomicBool,
+    disk_full: AtomicBool,
+    /// State and since when, by name.
+    since: Mutex<BTreeMap<&'static str, (bool, i64)>>,
+    ready: watch::Sender<Ready>,
+}
+
+/// A condition before it is known since when.
+struct Check {
+    name: &'static str,
+    purpose: Purpose,
+    result: Result<(), String>,
+    remedy: &'static str,
+}
+
+impl Conditions {
+    pub(crate) fn new(
+        engine: Engine,
+        disk: Option<Arc<dyn DiskView>>,
+        disk_free_bytes_min: u64,
+    ) -> Self {
+        let conditions = Self(Arc::new(Inner {
+            engine,
+            disk,
+            disk_free_bytes_min,
+            draining: AtomicBool::new(false),
+            disk_full: AtomicBool::new(false),
+            since: Mutex::default(),
+            ready: watch::Sender::default(),
+        }));
+        conditions.look();
+        conditions
+    }
+
+    /// Looks at everything, and tells those who watch if readiness has changed.
+    pub(crate) fn look(&self) -> Vec<Condition> {
+        let now_unix_s = self.0.engine.ports().clock.now_ns() / 1_000_000_000;
+        let mut since = self.0.since.lock().unwrap_or_else(PoisonError::into_inner);
+        let conditions: Vec<Condition> = self
+            .checks()
+            .into_iter()
+            .map(|check| {
+                let met = check.result.is_ok();
+                let known = since.entry(check.name).or_insert((met, now_unix_s));
+                if known.0 != met {
+                    *known = (met, now_unix_s);
+                }
+                Condition {
+                    name: check.name,
+                    purpose: check.purpose,
+                    met,
+                    since_unix_s: known.1,
+                    reason: check.result.err(),
+                    remedy: (!met).then_some(check.remedy),
+                }
+            })
+            .collect();
+        let ready = Ready::of(&conditions);
+        self.0.ready.send_if_modified(|known| {
+            let modified = *known != ready;
+            *known = ready;
+            modified
+        });
+        conditions
+    }
+
+    /// What this node is ready for, now.
+    pub(crate) fn ready(&self) -> Ready {
+        Ready::of(&self.look())
+    }
+
+    /// Follows readiness, as far as somebody looks.
+    pub(crate) fn watch(&self) -> watch::Receiver<Ready> {
+        self.0.ready.subscribe()
+    }
+
+    /// From now on this node is not ready for anything new, although it still serves.
+    pub(crate) fn drain(&self) {
+        self.0.draining.store(true, Ordering::Release);
+        self.look();
+    }
+
+    /// Whether the disk has room for more, when somebody last looked.
+    ///
+    /// # Errors
+    /// For the publisher.
+    pub(crate) fn room(&self) -> Result<(), PublishError> {
+        if self.0.disk_full.load(Ordering::Acquire) {
+            let (reason, retry_after) = ("disk is nearly full".into(), Duration::from_secs(60));
+            return Err(PublishError::Unavailable { reason, retry_after });
+        }
+        Ok(())
+    }
+
+    fn checks(&self) -> Vec<Check> {
+        let mut checks = self.checks_of_start();
+        checks.extend(self.checks_of_reading());
+        checks.extend(self.checks_of_publishing());
+        checks
+    }
+
+    fn checks_of_start(&self) -> Vec<Check> {
+        let Inner { engine, .. } = &*self.0;
+        let stale = engine.store().stale_projections();
+        let no_registry = engine.ports().registry.borrow().nodes().next().is_none();
+        let no_rates = engine.ports().rates.borrow().rates().is_empty();
+        vec![
+            Check {
+                name: "projections_current",
+                purpose: Purpose::Start,
+                result: unless(!stale.is_empty(), || {
+                    format!("to be rebuilt: {}", stale.join(", "))
+                }),
+                remedy: "wait for the rebuild, or run `hawser rebuild`",
+            },
+            Check {
+                name: "registry_loaded",
+                purpose: Purpose::Start,
+                result: unless(no_registry, || "no node record has been read".into()),
+                remedy: "check where the node registry is read from",
+            },
+            Check {
+                name: "rates_loaded",
+                purpose: Purpose::Start,
+                result: unless(no_rates, || "no rate has been read".into()),
+                remedy: "check where the rates are read from",
+            },
+        ]
+    }
+
+    fn checks_of_reading(&self) -> Vec<Check> {
+        let Inner { engine, draining, .. } = &*self.0;
+        let store = engine.store();
+        let readable = store.snapshot().head(store.identity().node);
+        vec![
+            Check {
+                name: "not_draining",
+                purpose: Purpose::Read,
+                result: unless(draining.load(Ordering::Acquire), || {
+                    "the node is shutting down".into()
+                }),
+                remedy: "none: it was told to stop",
+            },
+            Check {
+                name: "log_readable",
+                purpose: Purpose::Read,
+                result: readable.map(|_| ()).map_err(|error| error.to_string()),
+                remedy: "check the disk; restore from a backup or from peers",
+            },
+        ]
+    }
+
+    fn checks_of_publishing(&self) -> Vec<Check> {
+        let Inner { engine, .. } = &*self.0;
+        vec![
+            Check {
+                name: "registry_record",
+                purpose: Purpose::Publish,
+                result: self.registry_record(),
+                remedy: "register this node with this key, and have it made canonical",
+            },
+            Check {
+                name: "rates_in_force",
+                purpose: Purpose::Publish,
+                result: engine
+                    .ports()
+                    .rates
+                    .borrow()
+                    .at(engine.ports().clock.now_ns())
+                    .map(|_| ())
+                    .map_err(|error| error.to_string()),
+                remedy: "check the rates and this machine's clock",
+            },
+            Check {
+                name: "log_writable",
+                purpose: Purpose::Publish,
+                result: unless(engine.store().is_poisoned(), || {
+                    "a write to the log has failed".into()
+                }),
+                remedy: "check the disk, then restart: nothing acknowledged is lost",
+            },
+            Check {
+                name: "disk_space",
+                purpose: Purpose::Publish,
+                result: self.disk_space(),
+                remedy: "prune, or extend the disk",
+            },
+            Check {
+                name: "publishing",
+                purpose: Purpose::Publish,
+                result: engine.ready_to_publish().map_err(|error| match error {
+                    PublishError::Unavailable { reason, .. } => reason,
+                    other => other.to_string(),
+                }),
+                remedy: "see the other conditions and the log",
+            },
+        ]
+    }
+
+    fn registry_record(&self) -> Result<(), String> {
+        let Inner { engine, .. } = &*self.0;
+        let identity = engine.store().identity();
+        let registry = engine.ports().registry.borrow();
+        match registry.node(identity.node) {
+            None => Err(format!("the registry has no node {}", identity.node)),
+            Some(record) if !record.canonical => {
+                Err(format!("node {} is not canonical in the registry", identity.node))
+            }
+            Some(record) if record.public_key != identity.public_key => {
+                Err(format!("the registry holds another key for node {}", identity.node))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn disk_space(&self) -> Result<(), String> {
+        let Inner { disk, disk_free_bytes_min, disk_full, .. } = &*self.0;
+        let space = disk.as_ref().and_then(|disk| disk.space());
+        let low = space.filter(|space| space.free_bytes < *disk_free_bytes_min);
+        disk_full.store(low.is_some(), Ordering::Release);
+        match low {
+            None => Ok(()),
+            Some(space) => Err(format!(
+                "{} bytes are free, at least {disk_free_bytes_min} are wanted",
+                space.free_bytes
+            )),
+        }
+    }
+}
+
+fn unless(wrong: bool, reason: impl FnOnce() -> String) -> Result<(), String> {
+    if wrong { Err(reason()) } else { Ok(()) }
+}

@@ -1,0 +1,39 @@
+//! What clients, gateways and operators call: gRPC and gRPC-Web on one port, health, metrics and
+//! status on another.
+//!
+//! This crate parses, calls the engine and renders; it never decides whether an envelope is valid
+//! and never names a database. In reading order:
+//!
+//! - [`serve`]: the listener, which knows no service and is shared with the gateway;
+//! - `methods`: what is served under which name;
+//! - `service`, `query`, `streams`, `metadata`, `health`: the handlers;
+//! - `limits`: what a request may ask for; `status`: how a refusal reads on the wire;
+//! - `conditions`, `report`: whether the node is ready, and how it does;
+//! - `numbers`, `metrics`: what is measured; `operator`: the pages that show it;
+//! - [`start`] and [`ApiHandle`]: all of it at work, and its end.
+//!
+//! Invariant: whatever a caller sends, the others are served as before.
+
+#![warn(missing_docs)]
+
+mod conditions;
+mod handle;
+mod health;
+mod limits;
+mod metadata;
+mod methods;
+mod metrics;
+mod numbers;
+mod operator;
+mod outside;
+mod query;
+mod report;
+pub mod serve;
+mod service;
+mod settings;
+mod status;
+mod streams;
+
+pub use handle::{ApiError, ApiHandle, start};
+pub use outside::{DiskSpace, DiskView, NoPeers, PeerCounts, PeerState, PeerView};
+pub use settings::ApiSettings;

@@ -1,0 +1,105 @@
+//! What a node says about itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt};
+use hawser_engine::Engine;
+use hawser_proto::Cursor;
+use hawser_proto::pb::xmtp::xmtpv4::metadata_api as pb;
+use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_server::MetadataApi;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use crate::status::{Refusal, into_status};
+use crate::streams::MessageStream;
+
+/// The cursor is sent again after this long, whether it has moved or not.
+const CURSOR_REPEATED_AFTER: Duration = Duration::from_secs(30);
+/// A busy log moves the cursor a thousand times in a second; nobody needs to hear of each.
+const CURSOR_SENT_EVERY: Duration = Duration::from_millis(100);
+
+#[derive(Clone)]
+pub(crate) struct Metadata {
+    pub(crate) engine: Engine,
+    pub(crate) version: Arc<str>,
+    /// Cancelled when streams are to end.
+    pub(crate) stop: CancellationToken,
+}
+
+#[tonic::async_trait]
+impl MetadataApi for Metadata {
+    type SubscribeSyncCursorStream = MessageStream<pb::GetSyncCursorResponse>;
+
+    async fn get_sync_cursor(
+        &self,
+        _: Request<pb::GetSyncCursorRequest>,
+    ) -> Result<Response<pb::GetSyncCursorResponse>, Status> {
+        Ok(Response::new(response(&self.engine.heads().get())))
+    }
+
+    async fn subscribe_sync_cursor(
+        &self,
+        _: Request<pb::GetSyncCursorRequest>,
+    ) -> Result<Response<Self::SubscribeSyncCursorStream>, Status> {
+        let heads = self.engine.heads().subscribe();
+        let follower = CursorFollower { heads, sent_at: None, stop: self.stop.clone() };
+        let told = stream::unfold(Some(follower), |follower| async {
+            let mut follower = follower?;
+            match follower.next().await {
+                Ok(message) => Some((Ok(message), Some(follower))),
+                Err(refusal) => Some((Err(into_status(refusal)), None)),
+            }
+        });
+        Ok(Response::new(told.boxed()))
+    }
+
+    async fn get_version(
+        &self,
+        _: Request<pb::GetVersionRequest>,
+    ) -> Result<Response<pb::GetVersionResponse>, Status> {
+        Ok(Response::new(pb::GetVersionResponse { version: self.version.to_string() }))
+    }
+
+    async fn get_payer_info(
+        &self,
+        _: Request<pb::GetPayerInfoRequest>,
+    ) -> Result<Response<pb::GetPayerInfoResponse>, Status> {
+        Err(into_status(Refusal::NotServed("GetPayerInfo")))
+    }
+}
+
+struct CursorFollower {
+    heads: watch::Receiver<Arc<Cursor>>,
+    sent_at: Option<Instant>,
+    stop: CancellationToken,
+}
+
+impl CursorFollower {
+    async fn next(&mut self) -> Result<pb::GetSyncCursorResponse, Refusal> {
+        if let Some(sent_at) = self.sent_at {
+            tokio::select! {
+                () = sleep(CURSOR_REPEATED_AFTER) => {}
+                () = moved(&mut self.heads, sent_at) => {}
+                () = self.stop.cancelled() => return Err(Refusal::ShuttingDown),
+            }
+        }
+        self.sent_at = Some(Instant::now());
+        Ok(response(&self.heads.borrow_and_update()))
+    }
+}
+
+/// Returns when the cursor is another than the one sent last, and may be sent.
+async fn moved(heads: &mut watch::Receiver<Arc<Cursor>>, sent_at: Instant) {
+    if heads.changed().await.is_err() {
+        // Nobody writes the log any more.
+        std::future::pending::<()>().await;
+    }
+    sleep_until(sent_at + CURSOR_SENT_EVERY).await;
+}
+
+fn response(cursor: &Cursor) -> pb::GetSyncCursorResponse {
+    pb::GetSyncCursorResponse { latest_sync: Some(cursor.to_pb()) }
+}

@@ -1,0 +1,318 @@
+//! Everything that is measured, for the scrape. The names are those of `docs/metrics.md`.
+
+use std::sync::Arc;
+
+use hawser_engine::counters::{DURATION_BOUNDS_S, Durations};
+use hawser_engine::runtime::PublishError;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, text};
+use prometheus_client::registry::Registry;
+
+use crate::conditions::Purpose;
+use crate::methods::Outlet;
+use crate::numbers::{Buckets, Counter, Exposition, Gauge};
+use crate::report::{Observer, Sighting};
+use crate::serve::CallStats;
+
+/// The only unlabelled sample of a family.
+const NO_LABELS: [(&str, &str); 0] = [];
+
+/// What the handlers count.
+#[derive(Debug, Default)]
+pub(crate) struct Numbers {
+    handed_out: [Counter; Outlet::ALL.len()],
+    subscribers: Gauge,
+    refused: Counter,
+    too_large: Counter,
+    unavailable: Counter,
+}
+
+impl Numbers {
+    pub(crate) fn handed_out(&self, outlet: Outlet, envelopes: u64) {
+        self.handed_out[outlet as usize].add(envelopes);
+    }
+
+    pub(crate) fn publish_refused(&self, error: &PublishError) {
+        match error {
+            PublishError::Refused(_) => self.refused.add(1),
+            PublishError::AnswerTooLarge => self.too_large.add(1),
+            PublishError::Unavailable { .. } => self.unavailable.add(1),
+        }
+    }
+
+    /// Counts a stream as long as the result lives.
+    pub(crate) fn subscribed(self: &Arc<Self>) -> Subscribed {
+        self.subscribers.add(1);
+        Subscribed(self.clone())
+    }
+}
+
+/// A stream that is open.
+#[derive(Debug)]
+pub(crate) struct Subscribed(Arc<Numbers>);
+
+impl Drop for Subscribed {
+    fn drop(&mut self) {
+        self.0.subscribers.add(-1);
+    }
+}
+
+/// Everything that a scrape shows.
+pub(crate) struct Metrics {
+    registry: Registry,
+}
+
+impl Metrics {
+    pub(crate) fn new(calls: CallStats, numbers: Arc<Numbers>, observer: Observer) -> Self {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(calls));
+        registry.register_collector(Box::new(OfHandlers(numbers)));
+        registry.register_collector(Box::new(OfNode(observer)));
+        Self { registry }
+    }
+
+    /// The page in the OpenMetrics text format.
+    pub(crate) fn page(&self) -> String {
+        let mut page = String::new();
+        text::encode(&mut page, &self.registry).expect("a string takes everything");
+        page
+    }
+}
+
+#[derive(Debug)]
+struct OfHandlers(Arc<Numbers>);
+
+impl Collector for OfHandlers {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let Self(numbers) = self;
+        let mut out = Exposition::new(encoder);
+        out.counters(
+            "xmtp_api_outgoing_envelopes",
+            "Envelopes handed out, by the path of the method",
+            Outlet::ALL.into_iter().map(|outlet| {
+                ([("method", outlet.path())], numbers.handed_out[outlet as usize].get())
+            }),
+        )?;
+        out.gauges(
+            "xmtp_subscribers",
+            "Streams of envelopes that are open",
+            [(NO_LABELS, numbers.subscribers.get())],
+        )?;
+        let rejected = |code, reason, count: &Counter| {
+            ([("code", code), ("reason", reason)], count.get())
+        };
+        out.counters(
+            "xmtp_publish_rejected",
+            "Publish requests of which nothing was stored",
+            [
+                rejected("invalid_argument", "rule", &numbers.refused),
+                rejected("resource_exhausted", "answer_too_large", &numbers.too_large),
+                rejected("unavailable", "node_state", &numbers.unavailable),
+            ],
+        )
+    }
+}
+
+struct OfNode(Observer);
+
+impl std::fmt::Debug for OfNode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OfNode")
+    }
+}
+
+impl Collector for OfNode {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let mut out = Exposition::new(encoder);
+        let sighting = self.0.look();
+        identity(&mut out, &self.0)?;
+        readiness(&mut out, &sighting)?;
+        originators(&mut out, &sighting)?;
+        storage(&mut out, &self.0, &sighting)?;
+        publishing(&mut out, &self.0)?;
+        peers(&mut out, &self.0, &sighting)
+    }
+}
+
+type Written = Result<(), std::fmt::Error>;
+
+fn identity(out: &mut Exposition<'_>, observer: &Observer) -> Written {
+    let about = &observer.about;
+    out.gauges(
+        "xmtp_build_info",
+        "Always 1; the labels say what runs",
+        [([("version", about.version.as_str()), ("commit", about.commit.as_str())], 1)],
+    )?;
+    let identity = observer.engine.store().identity();
+    let node = identity.node.to_string();
+    out.gauges(
+        "xmtp_node_info",
+        "Always 1; the labels say which node this is",
+        [(
+            [
+                ("node_id", node.as_str()),
+                ("network", identity.network.as_str()),
+                ("role", "primary"),
+            ],
+            1,
+        )],
+    )?;
+    let started_s = about.started_ns as f64 / 1e9;
+    out.gauges(
+        "xmtp_start_time_seconds",
+        "When this process began to serve, unix seconds",
+        [(NO_LABELS, started_s)],
+    )
+}
+
+fn readiness(out: &mut Exposition<'_>, sighting: &Sighting) -> Written {
+    out.gauges(
+        "xmtp_ready",
+        "1 if the node is ready for it",
+        Purpose::ALL
+            .map(|purpose| ([("for", purpose.label())], i64::from(sighting.ready.is_for(purpose)))),
+    )?;
+    out.gauges(
+        "xmtp_status_verdict",
+        "0 ok, 1 degraded, 2 failing",
+        [(NO_LABELS, sighting.verdict as i64)],
+    )?;
+    out.gauges(
+        "xmtp_condition",
+        "1 if the condition is met",
+        sighting.conditions.iter().map(|it| ([("name", it.name)], i64::from(it.met))),
+    )
+}
+
+fn originators(out: &mut Exposition<'_>, sighting: &Sighting) -> Written {
+    let strands = &sighting.originators;
+    let label = |id: u32| [("originator_id", id.to_string())];
+    out.gauges(
+        "xmtp_sync_originator_sequence_id",
+        "The highest sequence id that is durable here",
+        strands.iter().map(|it| (label(it.originator_id), it.position)),
+    )?;
+    out.gauges(
+        "xmtp_originator_lag_envelopes",
+        "Envelopes that a peer holds and this node does not",
+        strands.iter().map(|it| (label(it.originator_id), it.lag_envelopes)),
+    )?;
+    let last = strands.iter().filter_map(|it| Some((it.originator_id, it.last_envelope_ns?)));
+    out.gauges(
+        "xmtp_originator_last_envelope_seconds",
+        "The time of the newest envelope held, as its originator gave it, unix seconds",
+        last.map(|(id, ns)| (label(id), ns as f64 / 1e9)),
+    )
+}
+
+fn storage(out: &mut Exposition<'_>, observer: &Observer, sighting: &Sighting) -> Written {
+    let counters = observer.engine.counters();
+    let (groups, envelopes) = (counters.commit_groups.get(), counters.committed.get());
+    out.histograms(
+        "xmtp_commit_group_envelopes",
+        "Envelopes in one synced write to the log",
+        // Only sum and count are known: together they tell the average.
+        [(NO_LABELS, Buckets::new(&[], [groups], envelopes as f64))],
+    )?;
+    out.histograms(
+        "xmtp_fsync_seconds",
+        "A write handed over until it was durable, seconds",
+        [(NO_LABELS, buckets(&counters.commit_seconds))],
+    )?;
+    out.gauges(
+        "xmtp_log_bytes",
+        "What the database takes, bytes",
+        [(NO_LABELS, sighting.disk.log_bytes)],
+    )?;
+    out.gauges(
+        "xmtp_disk_free_bytes",
+        "Free space on the database's disk, bytes",
+        sighting.disk.free_bytes.map(|free| (NO_LABELS, free)),
+    )
+}
+
+fn publishing(out: &mut Exposition<'_>, observer: &Observer) -> Written {
+    let counters = observer.engine.counters();
+    out.histograms(
+        "xmtp_publish_seconds",
+        "A publish taken until it was answered, seconds",
+        [([("stage", "total")], buckets(&counters.publish_seconds))],
+    )?;
+    out.counters(
+        "xmtp_published",
+        "Envelopes sequenced here and acknowledged",
+        [(NO_LABELS, counters.published.get())],
+    )?;
+    out.counters(
+        "xmtp_publish_replayed",
+        "Envelopes answered with the result of an earlier publish",
+        [(NO_LABELS, counters.replayed.get())],
+    )
+}
+
+fn peers(out: &mut Exposition<'_>, observer: &Observer, sighting: &Sighting) -> Written {
+    let counts = observer.peers.counts();
+    let peers = &sighting.peers;
+    let label = |node: u32| [("node_id", node.to_string())];
+    let up = peers.iter().filter(|peer| peer.connected).count();
+    out.gauges(
+        "xmtp_sync_outgoing_sync_connections",
+        "Peers that this node is connected to",
+        [(NO_LABELS, up as u64)],
+    )?;
+    out.gauges(
+        "xmtp_sync_failed_outgoing_sync_connections",
+        "Peers that this node is not connected to",
+        [(NO_LABELS, (peers.len() - up) as u64)],
+    )?;
+    out.gauges(
+        "xmtp_peer_up",
+        "1 if there is a connection to the peer",
+        peers.iter().map(|peer| (label(peer.node_id), i64::from(peer.connected))),
+    )?;
+    out.gauges(
+        "xmtp_peer_rtt_seconds",
+        "To the peer and back, seconds",
+        peers.iter().filter_map(|peer| Some((label(peer.node_id), peer.round_trip_s?))),
+    )?;
+    out.counters(
+        "xmtp_peer_bytes",
+        "Bytes of strands exchanged with peers",
+        [
+            ([("direction", "in")], counts.bytes_received),
+            ([("direction", "out")], counts.bytes_sent),
+        ],
+    )?;
+    out.counters(
+        "xmtp_peer_sessions",
+        "Sessions begun with peers that have proved their ids",
+        [(NO_LABELS, counts.sessions)],
+    )?;
+    out.counters(
+        "xmtp_peer_dials_failed",
+        "Attempts to reach a peer that failed",
+        [(NO_LABELS, counts.dials_failed)],
+    )?;
+    out.counters(
+        "xmtp_peer_envelopes_sent",
+        "Envelopes sent to peers",
+        [(NO_LABELS, counts.envelopes_sent)],
+    )?;
+    let received = counts.envelopes_received.iter();
+    out.counters(
+        "xmtp_sync_messages_received_count",
+        "Envelopes received from peers, by originator",
+        received.map(|(id, count)| ([("originator_id", id.0.to_string())], *count)),
+    )?;
+    let invalid = ("rule", observer.engine.counters().invalid.get());
+    out.counters(
+        "xmtp_verify_failures",
+        "What peers sent and was refused, or stored and marked invalid, by reason",
+        counts.refused.into_iter().chain([invalid]).map(|(kind, count)| ([("kind", kind)], count)),
+    )
+}
+
+fn buckets(durations: &Durations) -> Buckets {
+    let (counts, sum_s) = durations.get();
+    Buckets::new(&DURATION_BOUNDS_S, counts, sum_s)
+}

@@ -1,0 +1,280 @@
+//! How the node does: one verdict, its reasons, and what they rest on.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hawser_engine::Engine;
+use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::{Cursor, EnvelopeId, SequenceId};
+use serde::Serialize;
+
+use crate::conditions::{Condition, Conditions, Purpose, Ready};
+use crate::outside::{DiskView, PeerState, PeerView};
+
+/// A strand that is further behind than this is a reason to look.
+const LAG_ENVELOPES_MAX: u64 = 1000;
+
+/// What this process is.
+#[derive(Debug, Clone)]
+pub(crate) struct About {
+    pub(crate) version: String,
+    pub(crate) commit: String,
+    pub(crate) started_ns: i64,
+}
+
+/// Looks at the node. Cheap to clone; blocks on the disk when it looks.
+#[derive(Clone)]
+pub(crate) struct Observer {
+    pub(crate) engine: Engine,
+    pub(crate) conditions: Conditions,
+    pub(crate) peers: Arc<dyn PeerView>,
+    pub(crate) disk: Option<Arc<dyn DiskView>>,
+    pub(crate) about: Arc<About>,
+    pub(crate) newest: Arc<Newest>,
+}
+
+/// Everything seen at one moment.
+pub(crate) struct Sighting {
+    pub(crate) ready: Ready,
+    pub(crate) conditions: Vec<Condition>,
+    pub(crate) verdict: Verdict,
+    pub(crate) reasons: Vec<String>,
+    pub(crate) originators: Vec<OriginatorReport>,
+    pub(crate) peers: Vec<PeerReport>,
+    pub(crate) disk: DiskReport,
+}
+
+/// The verdict; greater is worse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Verdict {
+    /// Nothing to do.
+    Ok,
+    /// It serves, and somebody should look.
+    Degraded,
+    /// It does not do its work.
+    Failing,
+}
+
+/// One strand.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct OriginatorReport {
+    pub(crate) originator_id: u32,
+    /// The highest sequence id that is durable here.
+    pub(crate) position: u64,
+    /// The highest one that this node or a peer holds.
+    pub(crate) network_position: u64,
+    pub(crate) lag_envelopes: u64,
+    /// By its originator's clock.
+    pub(crate) last_envelope_ns: Option<i64>,
+    pub(crate) last_envelope_age_s: Option<f64>,
+}
+
+/// One peer.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct PeerReport {
+    pub(crate) node_id: u32,
+    pub(crate) address: String,
+    pub(crate) connected: bool,
+    pub(crate) round_trip_s: Option<f64>,
+    pub(crate) last_error: Option<String>,
+}
+
+/// The disk.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct DiskReport {
+    pub(crate) log_bytes: u64,
+    pub(crate) free_bytes: Option<u64>,
+    pub(crate) total_bytes: Option<u64>,
+}
+
+/// What `/status` shows.
+#[derive(Debug, Serialize)]
+pub(crate) struct StatusPage {
+    verdict: Verdict,
+    reasons: Vec<String>,
+    version: String,
+    commit: String,
+    node_id: u32,
+    network: String,
+    started_unix_s: i64,
+    uptime_s: i64,
+    ready: BTreeMap<&'static str, bool>,
+    conditions: Vec<Condition>,
+    originators: Vec<OriginatorReport>,
+    peers: Vec<PeerReport>,
+    disk: DiskReport,
+}
+
+impl Observer {
+    /// Looks at everything. Blocks on the disk.
+    pub(crate) fn look(&self) -> Sighting {
+        let conditions = self.conditions.look();
+        let ready = Ready::of(&conditions);
+        let peers = self.peers.peers();
+        let originators = self.originators(&peers);
+        let (verdict, reasons) = judge(&conditions, &originators, &peers);
+        Sighting {
+            ready,
+            verdict,
+            reasons,
+            originators,
+            peers: peers.into_iter().map(PeerReport::from).collect(),
+            disk: self.disk_report(),
+            conditions,
+        }
+    }
+
+    /// The page for people and programs. Blocks on the disk.
+    pub(crate) fn page(&self) -> StatusPage {
+        let sighting = self.look();
+        let identity = self.engine.store().identity();
+        let uptime_ns = self.engine.ports().clock.now_ns() - self.about.started_ns;
+        StatusPage {
+            verdict: sighting.verdict,
+            reasons: sighting.reasons,
+            version: self.about.version.clone(),
+            commit: self.about.commit.clone(),
+            node_id: identity.node.0,
+            network: identity.network.clone(),
+            started_unix_s: self.about.started_ns / 1_000_000_000,
+            uptime_s: uptime_ns / 1_000_000_000,
+            ready: Purpose::ALL
+                .map(|purpose| (purpose.label(), sighting.ready.is_for(purpose)))
+                .into(),
+            conditions: sighting.conditions,
+            originators: sighting.originators,
+            peers: sighting.peers,
+            disk: sighting.disk,
+        }
+    }
+
+    fn originators(&self, peers: &[PeerState]) -> Vec<OriginatorReport> {
+        let own = self.engine.heads().get();
+        let mut network = Cursor::clone(&own);
+        peers.iter().for_each(|peer| network.merge(&peer.clock));
+        let now_ns = self.engine.ports().clock.now_ns();
+        let report = |furthest: EnvelopeId| {
+            let held = EnvelopeId { sequence: own.get(furthest.originator), ..furthest };
+            let last_ns = self.newest.time_of(&self.engine, held);
+            OriginatorReport {
+                originator_id: furthest.originator.0,
+                position: held.sequence.0,
+                network_position: furthest.sequence.0,
+                lag_envelopes: furthest.sequence.0 - held.sequence.0,
+                last_envelope_ns: last_ns,
+                last_envelope_age_s: last_ns.map(|ns| now_ns.saturating_sub(ns) as f64 / 1e9),
+            }
+        };
+        network.iter().map(report).collect()
+    }
+
+    fn disk_report(&self) -> DiskReport {
+        let space = self.disk.as_ref().and_then(|disk| disk.space());
+        DiskReport {
+            log_bytes: self.engine.store().disk_bytes(),
+            free_bytes: space.map(|space| space.free_bytes),
+            total_bytes: space.map(|space| space.total_bytes),
+        }
+    }
+}
+
+impl From<PeerState> for PeerReport {
+    fn from(peer: PeerState) -> Self {
+        Self {
+            node_id: peer.node.0,
+            address: peer.address,
+            connected: peer.connected,
+            round_trip_s: peer.round_trip.map(|round_trip| round_trip.as_secs_f64()),
+            last_error: peer.last_error,
+        }
+    }
+}
+
+/// The worst of all that is wrong.
+fn judge(
+    conditions: &[Condition],
+    originators: &[OriginatorReport],
+    peers: &[PeerState],
+) -> (Verdict, Vec<String>) {
+    let unmet = conditions.iter().filter(|it| !it.met).map(|it| {
+        // A node that only cannot publish still serves its readers, unless its log is broken.
+        let publish_only = it.purpose == Purpose::Publish && it.name != "log_writable";
+        let verdict = if publish_only { Verdict::Degraded } else { Verdict::Failing };
+        (verdict, format!("{}: {}", it.name, it.reason.as_deref().unwrap_or("not met")))
+    });
+    let behind = originators.iter().filter(|it| it.lag_envelopes > LAG_ENVELOPES_MAX).map(|it| {
+        let lag = it.lag_envelopes;
+        (Verdict::Degraded, format!("originator {}: {lag} envelopes behind", it.originator_id))
+    });
+    let down = peers.iter().filter(|peer| !peer.connected).map(|peer| {
+        (Verdict::Degraded, format!("peer {}: no connection", peer.node))
+    });
+    let mut all: Vec<_> = unmet.chain(behind).chain(down).collect();
+    all.sort_by_key(|(verdict, _)| std::cmp::Reverse(*verdict));
+    let verdict = all.first().map_or(Verdict::Ok, |(verdict, _)| *verdict);
+    (verdict, all.into_iter().map(|(_, reason)| reason).collect())
+}
+
+/// The times of the newest envelopes, read once for each.
+#[derive(Debug, Default)]
+pub(crate) struct Newest {
+    known: Mutex<BTreeMap<u32, (SequenceId, Option<i64>)>>,
+}
+
+impl Newest {
+    /// The time of the envelope at `head`, or of the last one known if that place is empty.
+    fn time_of(&self, engine: &Engine, head: EnvelopeId) -> Option<i64> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = known.entry(head.originator.0).or_default();
+        if entry.0 != head.sequence {
+            let read = engine.store().snapshot().get(head).ok().flatten();
+            let time = read.and_then(|stored| {
+                let (statement, _) = OriginatorEnvelope::open(stored).ok()?;
+                Some(OriginatorEnvelope::statement(statement).ok()?.1)
+            });
+            *entry = (head.sequence, time.or(entry.1));
+        }
+        entry.1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn condition(name: &'static str, purpose: Purpose, met: bool) -> Condition {
+        let reason = (!met).then(|| "because".to_owned());
+        Condition { name, purpose, met, since_unix_s: 0, reason, remedy: None }
+    }
+
+    fn lag(lag_envelopes: u64) -> OriginatorReport {
+        OriginatorReport {
+            originator_id: 200,
+            position: 0,
+            network_position: lag_envelopes,
+            lag_envelopes,
+            last_envelope_ns: None,
+            last_envelope_age_s: None,
+        }
+    }
+
+    #[test]
+    fn the_worst_finding_is_the_verdict_and_comes_first() {
+        let fine = condition("not_draining", Purpose::Read, true);
+        assert_eq!(judge(&[fine.clone()], &[lag(1000)], &[]), (Verdict::Ok, vec![]));
+
+        let rates = condition("rates_in_force", Purpose::Publish, false);
+        let (verdict, reasons) = judge(&[fine, rates.clone()], &[lag(1001)], &[]);
+        assert_eq!(verdict, Verdict::Degraded);
+        assert_eq!(
+            reasons,
+            ["rates_in_force: because", "originator 200: 1001 envelopes behind"]
+        );
+
+        let log = condition("log_writable", Purpose::Publish, false);
+        let (verdict, reasons) = judge(&[rates, log], &[], &[]);
+        assert_eq!(verdict, Verdict::Failing);
+        assert_eq!(reasons[0], "log_writable: because");
+    }
+}

@@ -1,0 +1,31 @@
+//! The Connect protocol: recognised, and refused in its own form, so that its clients show why.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Response, StatusCode};
+use http_body_util::Full;
+use tonic::body::Body;
+
+const REFUSAL: &str = r#"{"code":"failed_precondition","message":"Connect-RPC protocol not supported, use gRPC or gRPC-Web"}"#;
+/// Marks the last message of a stream.
+const END_OF_STREAM: u8 = 0b10;
+
+/// The refusal of a unary call: an HTTP error with JSON.
+pub(super) fn refuse_unary() -> Response<Body> {
+    let mut response = Response::new(Body::new(Full::new(Bytes::from_static(REFUSAL.as_bytes()))));
+    *response.status_mut() = StatusCode::BAD_REQUEST;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// The refusal of a streaming call: an answer whose only message ends it.
+pub(super) fn refuse_stream(content_type: HeaderValue) -> Response<Body> {
+    let end = format!(r#"{{"error":{REFUSAL}}}"#);
+    let mut message = BytesMut::with_capacity(5 + end.len());
+    message.put_u8(END_OF_STREAM);
+    message.put_u32(u32::try_from(end.len()).expect("a short text"));
+    message.put_slice(end.as_bytes());
+    let mut response = Response::new(Body::new(Full::new(message.freeze())));
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response
+}

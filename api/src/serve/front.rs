@@ -1,0 +1,109 @@
+//! What a request is, by its head alone.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use http::header::{ALLOW, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use tonic::body::Body;
+use tonic::service::Routes;
+use tonic_web::GrpcWebLayer;
+use tower::{Layer, Service};
+
+use super::calls::Calls;
+use super::stats::CallStats;
+use super::{connect, cors};
+
+/// Answers requests. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Front {
+    calls: Calls,
+}
+
+/// How a caller speaks.
+#[derive(Debug, PartialEq, Eq)]
+enum Protocol {
+    Grpc,
+    GrpcWeb,
+    ConnectUnary,
+    ConnectStream(HeaderValue),
+    /// Something that is no call, and the status that says so.
+    Other(StatusCode),
+}
+
+impl Front {
+    pub(super) fn new(routes: Routes, stats: CallStats, body_timeout: Duration) -> Self {
+        Self { calls: Calls::new(routes.prepare(), stats, body_timeout) }
+    }
+
+    pub(super) fn stats(&self) -> &CallStats {
+        self.calls.stats()
+    }
+
+    pub(super) async fn answer(
+        mut self,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Infallible> {
+        let mut response = if request.method() == Method::OPTIONS {
+            cors::preflight()
+        } else {
+            match protocol(&request) {
+                Protocol::Grpc => self.calls.call(request.map(Body::new)).await?,
+                Protocol::GrpcWeb => GrpcWebLayer::new().layer(self.calls).call(request).await?,
+                refused => self.refuse(refused),
+            }
+        };
+        cors::mark(response.headers_mut());
+        Ok(response)
+    }
+
+    fn refuse(&self, protocol: Protocol) -> Response<Body> {
+        self.stats().not_grpc();
+        match protocol {
+            Protocol::ConnectUnary => connect::refuse_unary(),
+            Protocol::ConnectStream(content_type) => connect::refuse_stream(content_type),
+            Protocol::Other(status) => {
+                let mut response = Response::new(Body::empty());
+                *response.status_mut() = status;
+                if status == StatusCode::METHOD_NOT_ALLOWED {
+                    response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST,OPTIONS"));
+                }
+                response
+            }
+            Protocol::Grpc | Protocol::GrpcWeb => unreachable!("these are served"),
+        }
+    }
+}
+
+fn protocol<B>(request: &Request<B>) -> Protocol {
+    if request.method() == Method::GET && request.uri().query().is_some_and(asks_for_connect) {
+        return Protocol::ConnectUnary;
+    }
+    if request.method() != Method::POST {
+        return Protocol::Other(StatusCode::METHOD_NOT_ALLOWED);
+    }
+    let Some(content_type) = request.headers().get(CONTENT_TYPE) else {
+        return Protocol::Other(StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    };
+    let text = content_type.to_str().unwrap_or_default();
+    match text.split(';').next().unwrap_or_default().trim_end() {
+        "application/grpc" | "application/grpc+proto" if request.version() < Version::HTTP_2 => {
+            Protocol::Other(StatusCode::HTTP_VERSION_NOT_SUPPORTED)
+        }
+        "application/grpc" | "application/grpc+proto" => Protocol::Grpc,
+        "application/grpc-web"
+        | "application/grpc-web+proto"
+        | "application/grpc-web-text"
+        | "application/grpc-web-text+proto" => Protocol::GrpcWeb,
+        "application/json" | "application/proto" => Protocol::ConnectUnary,
+        stream if stream.starts_with("application/connect+") => {
+            Protocol::ConnectStream(content_type.clone())
+        }
+        _ => Protocol::Other(StatusCode::UNSUPPORTED_MEDIA_TYPE),
+    }
+}
+
+fn asks_for_connect(query: &str) -> bool {
+    query.split('&').any(|pair| pair == "connect=v1")
+}

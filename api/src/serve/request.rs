@@ -1,0 +1,283 @@
+//! The body of a request on its way to a service: whole messages only, and none that is too large.
+//!
+//! The decoder behind it makes room for a message as soon as it has read its length. So it gets to
+//! see a message when all of it is here: nobody reserves memory by a claim.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Version;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::{Sleep, sleep};
+use tonic::body::Body;
+use tonic::{Code, Status};
+
+use super::MESSAGE_LEN_BYTES_MAX;
+use super::frames::{FrameError, Frames};
+use super::stats::{MethodKind, MethodStats};
+
+/// What is still read of a refused body over HTTP/1.1, whose clients don't listen while they send.
+const DISCARDED_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+pub(super) struct RequestBody {
+    body: Body,
+    frames: Frames,
+    /// Whole messages, and then the beginning of one.
+    pieces: VecDeque<Bytes>,
+    /// How many of `pieces` belong to whole messages.
+    whole: usize,
+    messages: u64,
+    stats: &'static MethodStats,
+    http1: bool,
+    refused: Option<Refused>,
+    timeout: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+struct Refused {
+    status: Status,
+    discarded_bytes: usize,
+}
+
+impl RequestBody {
+    pub(super) fn new(
+        body: Body,
+        version: Version,
+        stats: &'static MethodStats,
+        timeout: Duration,
+    ) -> Self {
+        Self {
+            body,
+            frames: Frames::default(),
+            pieces: VecDeque::new(),
+            whole: 0,
+            messages: 0,
+            stats,
+            http1: version < Version::HTTP_2,
+            refused: None,
+            timeout,
+            timer: None,
+        }
+    }
+
+    fn unary(&self) -> bool {
+        self.stats.method().kind() != MethodKind::Bidi
+    }
+
+    /// Takes the next piece in, and says whether all of it may pass.
+    fn take(&mut self, mut piece: Bytes) -> Result<(), Status> {
+        let step = self.frames.step(&piece, MESSAGE_LEN_BYTES_MAX).map_err(|error| {
+            let code = match error {
+                FrameError::TooLarge { .. } => Code::ResourceExhausted,
+                FrameError::Flag(_) => Code::InvalidArgument,
+            };
+            Status::new(code, error.to_string())
+        })?;
+        self.messages += step.begun;
+        self.stats.received(step.begun);
+        if self.unary() && self.messages > 1 {
+            return Err(Status::invalid_argument("more than one request message"));
+        }
+        if let Some(end) = step.whole {
+            self.pieces.push_back(piece.split_to(end));
+            self.whole = self.pieces.len();
+        }
+        if !piece.is_empty() {
+            self.pieces.push_back(piece);
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, status: Status) {
+        self.pieces.clear();
+        self.whole = 0;
+        self.refused = Some(Refused { status, discarded_bytes: 0 });
+    }
+
+    /// The end of the body is here.
+    fn end(&self) -> Result<(), Status> {
+        if !self.frames.at_boundary() {
+            return Err(Status::invalid_argument("incomplete request message"));
+        }
+        if self.unary() && self.messages == 0 {
+            return Err(Status::invalid_argument("missing request message"));
+        }
+        Ok(())
+    }
+
+    /// Reads on, if the other end would otherwise not hear why.
+    fn poll_refused(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+        while self.http1
+            && let Some(refused) = &mut self.refused
+            && refused.discarded_bytes < DISCARDED_BYTES_MAX
+        {
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    refused.discarded_bytes += frame.data_ref().map_or(0, Bytes::len);
+                }
+                Some(Err(_)) | None => break,
+            }
+        }
+        let refused = self.refused.take().expect("asked only when there is one");
+        self.body = Body::empty();
+        self.messages = 1; // so that the end, if asked for, is one
+        self.frames = Frames::default();
+        Poll::Ready(refused.status)
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.unary() {
+            return Poll::Pending;
+        }
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(self.timeout)));
+        timer.as_mut().poll(cx)
+    }
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        loop {
+            if self.whole > 0 {
+                self.whole -= 1;
+                return Poll::Ready(self.pieces.pop_front().map(|piece| Ok(Frame::data(piece))));
+            }
+            let polled = if self.refused.is_some() {
+                self.poll_refused(cx).map(|status| Some(Err(status)))
+            } else {
+                match Pin::new(&mut self.body).poll_frame(cx) {
+                    Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                        Ok(piece) => {
+                            if let Err(status) = self.take(piece) {
+                                self.refuse(status);
+                            }
+                            continue;
+                        }
+                        // Trailers of a request mean nothing in gRPC.
+                        Err(_) => continue,
+                    },
+                    Poll::Ready(Some(Err(status))) => Poll::Ready(Some(Err(status))),
+                    Poll::Ready(None) => match self.end() {
+                        Ok(()) => return Poll::Ready(None),
+                        Err(status) => {
+                            self.refuse(status);
+                            continue;
+                        }
+                    },
+                    Poll::Pending => Poll::Pending,
+                }
+            };
+            if polled.is_pending() && self.poll_timer(cx).is_ready() {
+                let status = Status::deadline_exceeded("the request did not arrive in time");
+                return Poll::Ready(Some(Err(status)));
+            }
+            return polled;
+        }
+    }
+
+    /// Never: the end is something that must be looked at.
+    fn is_end_stream(&self) -> bool {
+        false
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt, StreamBody};
+    use proptest::prelude::*;
+
+    use super::super::stats::Method;
+    use super::*;
+
+    fn stats(kind: MethodKind) -> &'static MethodStats {
+        Box::leak(Box::new(MethodStats::new(Method::new("/a.B/C", kind))))
+    }
+
+    fn body_of(pieces: Vec<Bytes>, kind: MethodKind) -> RequestBody {
+        let pieces = pieces.into_iter().map(|piece| Ok::<_, Status>(Frame::data(piece)));
+        let body = Body::new(StreamBody::new(tokio_stream::iter(pieces)));
+        RequestBody::new(body, Version::HTTP_2, stats(kind), Duration::from_secs(30))
+    }
+
+    async fn read(mut body: RequestBody) -> (Vec<u8>, Option<Status>) {
+        let mut bytes = Vec::new();
+        while let Some(frame) = body.frame().await {
+            match frame {
+                Ok(frame) => bytes.extend_from_slice(&frame.into_data().unwrap()),
+                Err(status) => return (bytes, Some(status)),
+            }
+        }
+        (bytes, None)
+    }
+
+    fn message(len: usize) -> Vec<u8> {
+        let mut message = vec![0];
+        message.extend_from_slice(&u32::try_from(len).unwrap().to_be_bytes());
+        message.resize(5 + len, 9);
+        message
+    }
+
+    fn cut(bytes: &[u8], len: usize) -> Vec<Bytes> {
+        bytes.chunks(len).map(Bytes::copy_from_slice).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn whole_messages_pass_as_they_are(
+            lens in proptest::collection::vec(0usize..50, 0..6),
+            piece in 1usize..40,
+        ) {
+            let bytes: Vec<u8> = lens.iter().flat_map(|&len| message(len)).collect();
+            let body = body_of(cut(&bytes, piece), MethodKind::Bidi);
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let (passed, status) = runtime.block_on(read(body));
+            prop_assert_eq!(passed, bytes);
+            prop_assert!(status.is_none());
+        }
+
+        #[test]
+        fn nothing_of_a_message_passes_before_all_of_it_is_here(
+            len in 1usize..50,
+            missing in 1usize..50,
+            piece in 1usize..20,
+        ) {
+            let bytes = message(len);
+            let bytes = &bytes[..bytes.len() - missing.min(len)];
+            let body = body_of(cut(bytes, piece), MethodKind::Unary);
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let (passed, status) = runtime.block_on(read(body));
+            prop_assert!(passed.is_empty());
+            prop_assert_eq!(status.unwrap().message(), "incomplete request message");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_claim_beyond_the_limit_is_refused_before_the_message_comes() {
+        let mut head = message(0);
+        head[1..].copy_from_slice(&(26 * 1024 * 1024u32).to_be_bytes());
+        let (passed, status) = read(body_of(vec![head.into()], MethodKind::Unary)).await;
+        assert!(passed.is_empty());
+        assert_eq!(status.unwrap().code(), Code::ResourceExhausted);
+    }
+
+    #[tokio::test]
+    async fn a_unary_request_is_one_message() {
+        let none = read(body_of(vec![], MethodKind::Unary)).await.1.unwrap();
+        assert_eq!(none.message(), "missing request message");
+        let two = [message(1), message(2)].concat();
+        let two = read(body_of(vec![two.into()], MethodKind::Unary)).await.1.unwrap();
+        assert_eq!(two.code(), Code::InvalidArgument);
+    }
+}
