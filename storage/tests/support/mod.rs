@@ -11,50 +11,50 @@ use hawser_storage::{
 };
 
 /// The node whose database it is.
-pub const OWN: OriginatorId = OriginatorId(100);
+pub(crate) const OWN: OriginatorId = OriginatorId(100);
 /// Another node.
-pub const PEER: OriginatorId = OriginatorId(200);
+pub(crate) const PEER: OriginatorId = OriginatorId(200);
 
-pub fn identity() -> Identity {
+pub(crate) fn identity() -> Identity {
     Identity { network: "testnet".to_owned(), node: OWN, public_key: key(1).public_key() }
 }
 
-pub fn key(seed: u8) -> SecretKey {
+pub(crate) fn key(seed: u8) -> SecretKey {
     SecretKey::from_bytes(&[seed; 32]).unwrap()
 }
 
-pub fn settings(path: &std::path::Path) -> Settings {
+pub(crate) fn settings(path: &std::path::Path) -> Settings {
     Settings { path: path.to_owned(), identity: identity(), durability: Durability::Fsync }
 }
 
-pub fn in_memory() -> Store {
+pub(crate) fn in_memory() -> Store {
     Store::in_memory(identity()).unwrap()
 }
 
 /// Runs a test in memory and on disk: both must behave the same.
-pub fn on_each(test: impl Fn(&Store)) {
+pub(crate) fn on_each(test: impl Fn(&Store)) {
     test(&in_memory());
     let folder = tempfile::tempdir().unwrap();
     test(&Store::open(&settings(folder.path())).unwrap());
 }
 
-pub fn id(originator: OriginatorId, sequence: u64) -> EnvelopeId {
+pub(crate) fn id(originator: OriginatorId, sequence: u64) -> EnvelopeId {
     EnvelopeId::new(originator, SequenceId(sequence))
 }
 
-pub fn topic(name: &str) -> Topic {
+pub(crate) fn topic(name: &str) -> Topic {
     Topic::new(TopicKind::GroupMessages, name.as_bytes()).unwrap()
 }
 
 /// An originator envelope that states `statement`, signed with the key of `seed`.
-pub fn signed(statement: &str, seed: u8) -> Bytes {
+pub(crate) fn signed(statement: &str, seed: u8) -> Bytes {
     let statement = Bytes::copy_from_slice(statement.as_bytes());
     let signature = key(seed).sign(originator_digest(&statement));
     OriginatorEnvelope::encode(statement, Proof::Signature(signature))
 }
 
 /// An envelope with everything that projections keep.
-pub fn entry(at: EnvelopeId) -> Entry {
+pub(crate) fn entry(at: EnvelopeId) -> Entry {
     Entry {
         id: at,
         bytes: signed(&format!("envelope {at}"), 1),
@@ -64,11 +64,11 @@ pub fn entry(at: EnvelopeId) -> Entry {
 }
 
 /// Facts that differ from place to place; one minute per 100 places.
-pub fn facts(at: EnvelopeId) -> Facts {
+pub(crate) fn facts(at: EnvelopeId) -> Facts {
     let sequence = at.sequence.0;
     Facts {
         topic: topic(&format!("t{}", sequence % 3)),
-        originator_ns: i64::try_from(sequence).unwrap() * 600_000_000,
+        originator_ns: i64::try_from(sequence % 1_000_000).unwrap() * 600_000_000,
         depends_on: Vec::new(),
         expiry_unix_s: Some(1_000 + sequence),
         receipt: Some(digest(sequence)),
@@ -77,30 +77,35 @@ pub fn facts(at: EnvelopeId) -> Facts {
     }
 }
 
-pub fn digest(number: u64) -> [u8; 32] {
+pub(crate) fn digest(number: u64) -> [u8; 32] {
     *blake3::hash(&number.to_be_bytes()).as_bytes()
 }
 
-pub fn append(originator: OriginatorId, sequence: u64) -> Change {
+pub(crate) fn append(originator: OriginatorId, sequence: u64) -> Change {
     Change::Append(entry(id(originator, sequence)))
 }
 
-pub fn append_with(originator: OriginatorId, sequence: u64, facts: Facts) -> Change {
+pub(crate) fn append_with(originator: OriginatorId, sequence: u64, facts: Facts) -> Change {
     let at = id(originator, sequence);
     Change::Append(Entry { facts: Some(facts), ..entry(at) })
 }
 
-pub fn append_invalid(originator: OriginatorId, sequence: u64, rule: u8) -> Change {
+pub(crate) fn append_invalid(originator: OriginatorId, sequence: u64, rule: u8) -> Change {
     let at = id(originator, sequence);
     Change::Append(Entry { invalid: Some(InvalidRule(rule)), facts: None, ..entry(at) })
 }
 
-pub fn skip(originator: OriginatorId, from: u64, through: u64, reason: SkipReason) -> Change {
+pub(crate) fn skip(
+    originator: OriginatorId,
+    from: u64,
+    through: u64,
+    reason: SkipReason,
+) -> Change {
     Change::Skip { originator, from: SequenceId(from), through: SequenceId(through), reason }
 }
 
 /// The next `count` envelopes of a strand as one commit.
-pub fn extend(store: &Store, originator: OriginatorId, count: u64) {
+pub(crate) fn extend(store: &Store, originator: OriginatorId, count: u64) {
     let head = store.snapshot().head(originator).unwrap().0;
     let changes: Vec<_> = (head + 1..=head + count).map(|s| append(originator, s)).collect();
     store.commit(&changes).unwrap();
