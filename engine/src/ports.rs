@@ -1,0 +1,86 @@
+//! What the engine needs from outside, as small traits and plain values.
+//!
+//! The registry and the rates are values that somebody else keeps current: the engine gets the
+//! receiving end of a watch channel and reads the newest state when it decides.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hawser_proto::{Address, OriginatorId, PublicKey};
+use tokio::sync::watch;
+
+use crate::fees::RateTable;
+
+/// Wall clock time. Injected, so that a seeded test decides what time it is.
+pub trait Clock: Send + Sync + 'static {
+    /// Unix nanoseconds. May step back; whoever needs order has to make it.
+    fn now_ns(&self) -> i64;
+}
+
+/// Judges payloads whose rules need more than their framing.
+pub trait PayloadValidator: Send + Sync + 'static {
+    /// A key package as it was uploaded, TLS-serialized. Must be a pure function of the bytes and
+    /// of the validator's own clock, bounded in time and memory.
+    ///
+    /// # Errors
+    /// A sentence for the publisher.
+    fn key_package(&self, tls_bytes: &Bytes) -> Result<(), String>;
+}
+
+/// One record of the node registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeRecord {
+    /// The id the registry gave: 100, 200, 300, …
+    pub id: OriginatorId,
+    /// Checks every envelope of this node's strand. Never changes.
+    pub public_key: PublicKey,
+    /// The account that owns the record.
+    pub owner: Address,
+    /// Where its API is reached: `http://…` or `https://…`.
+    pub http_address: String,
+    /// Where its QUIC endpoint is reached, `host:port`, when that is not the API's own host and
+    /// port.
+    pub quic_address: Option<String>,
+    /// Whether it belongs to the canonical network now.
+    pub canonical: bool,
+}
+
+/// The registry as last read.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Registry {
+    nodes: BTreeMap<OriginatorId, NodeRecord>,
+}
+
+impl Registry {
+    /// The record of a node, canonical or not: its key checks its strand in either case.
+    #[must_use]
+    pub fn node(&self, id: OriginatorId) -> Option<&NodeRecord> {
+        self.nodes.get(&id)
+    }
+
+    /// All records, by id.
+    pub fn nodes(&self) -> impl Iterator<Item = &NodeRecord> {
+        self.nodes.values()
+    }
+}
+
+impl FromIterator<NodeRecord> for Registry {
+    /// A later record of the same id replaces an earlier one.
+    fn from_iter<I: IntoIterator<Item = NodeRecord>>(records: I) -> Self {
+        Self { nodes: records.into_iter().map(|record| (record.id, record)).collect() }
+    }
+}
+
+/// What is injected into the engine when it starts.
+#[derive(Clone)]
+pub struct Ports {
+    /// Wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// Judges key packages.
+    pub validator: Arc<dyn PayloadValidator>,
+    /// The registry, kept current by its owner.
+    pub registry: watch::Receiver<Arc<Registry>>,
+    /// The price list, kept current by its owner.
+    pub rates: watch::Receiver<Arc<RateTable>>,
+}

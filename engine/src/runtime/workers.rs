@@ -1,0 +1,165 @@
+//! One thread per core for work that is all computing: signatures, mostly.
+//!
+//! Urgent work goes first. What is in the log's way is urgent; checking what newly arrives is not.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A handle to the threads. They end when the last handle is dropped.
+#[derive(Clone)]
+pub struct Workers {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    urgent: Sender<Job>,
+    normal: Sender<Job>,
+    threads: usize,
+    handles: Vec<JoinHandle<()>>,
+}
+
+/// What goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// Somebody holds the log up for it.
+    Urgent,
+    /// Everything else.
+    Normal,
+}
+
+impl Workers {
+    /// Starts `threads` threads.
+    #[must_use]
+    pub fn start(threads: usize) -> Self {
+        // Unbounded here, because everybody who submits is bounded in how much it has under way.
+        let (urgent, urgent_jobs) = unbounded();
+        let (normal, normal_jobs) = unbounded();
+        let start = |index| {
+            let (urgent, normal) = (urgent_jobs.clone(), normal_jobs.clone());
+            std::thread::Builder::new()
+                .name(format!("worker-{index}"))
+                .spawn(move || run(&urgent, &normal))
+                .expect("the system gives us a thread at start")
+        };
+        let handles = (0..threads).map(start).collect();
+        Self { shared: Arc::new(Shared { urgent, normal, threads, handles }) }
+    }
+
+    /// How many threads there are.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.shared.threads
+    }
+
+    /// Runs `job` on one of the threads, soon.
+    pub fn spawn(&self, priority: Priority, job: impl FnOnce() + Send + 'static) {
+        let queue = match priority {
+            Priority::Urgent => &self.shared.urgent,
+            Priority::Normal => &self.shared.normal,
+        };
+        queue.send(Box::new(job)).expect("the threads live as long as their handles");
+    }
+
+    /// Maps `items` on all cores and waits; order is kept. Blocks, so not for async tasks, and
+    /// not for the workers themselves. Few items are done by the calling thread.
+    pub fn map<T, R>(
+        &self,
+        priority: Priority,
+        mut items: Vec<T>,
+        work: impl Fn(Vec<T>) -> Vec<R> + Send + Sync + 'static,
+    ) -> Vec<R>
+    where
+        T: Send + 'static,
+        R: Send + 'static,
+    {
+        let len = items.len();
+        if len < 4 || self.threads() < 2 {
+            return work(items);
+        }
+        let work = Arc::new(work);
+        let chunk = len.div_ceil(self.threads());
+        let (done, results) = bounded(self.threads());
+        let mut parts = 0;
+        while items.len() > chunk {
+            let tail = items.split_off(items.len() - chunk);
+            let (work, done) = (work.clone(), done.clone());
+            let part = parts;
+            self.spawn(priority, move || {
+                // The receiver waits for every part, unless it panicked.
+                let _ = done.send((part, work(tail)));
+            });
+            parts += 1;
+        }
+        drop(done);
+        let mut mapped = work(items);
+        let mut tails: Vec<(usize, Vec<R>)> = results.iter().collect();
+        assert_eq!(tails.len(), parts, "a worker panicked");
+        // Parts were cut off the end, the last one first.
+        tails.sort_unstable_by_key(|(part, _)| std::cmp::Reverse(*part));
+        mapped.extend(tails.into_iter().flat_map(|(_, tail)| tail));
+        mapped
+    }
+}
+
+fn run(urgent: &Receiver<Job>, normal: &Receiver<Job>) {
+    loop {
+        let job = match urgent.try_recv() {
+            Ok(job) => job,
+            Err(_) => crossbeam_channel::select! {
+                recv(urgent) -> job => match job { Ok(job) => job, Err(_) => return },
+                recv(normal) -> job => match job { Ok(job) => job, Err(_) => return },
+            },
+        };
+        job();
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let (urgent, normal) = (unbounded().0, unbounded().0);
+        (self.urgent, self.normal) = (urgent, normal);
+        let here = std::thread::current().id();
+        for handle in self.handles.drain(..) {
+            // The last handle may be dropped by a job.
+            if handle.thread().id() != here {
+                // A panic has already ended the process by its hook, or is the caller's.
+                let _ = handle.join();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mapping_keeps_the_order_whatever_the_size() {
+        let workers = Workers::start(3);
+        for len in [0u64, 1, 3, 4, 5, 100, 1001] {
+            let items: Vec<u64> = (0..len).collect();
+            let doubled = workers.map(Priority::Urgent, items.clone(), |items| {
+                items.into_iter().map(|item| item * 2).collect()
+            });
+            assert_eq!(doubled, items.iter().map(|item| item * 2).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn urgent_work_overtakes() {
+        let workers = Workers::start(1);
+        let (sender, order) = unbounded();
+        let (go, wait) = bounded::<()>(0);
+        workers.spawn(Priority::Normal, move || wait.recv().unwrap());
+        for (priority, name) in [(Priority::Normal, "normal"), (Priority::Urgent, "urgent")] {
+            let sender = sender.clone();
+            workers.spawn(priority, move || sender.send(name).unwrap());
+        }
+        go.send(()).unwrap();
+        assert_eq!(order.iter().take(2).collect::<Vec<_>>(), ["urgent", "normal"]);
+    }
+}

@@ -1,0 +1,297 @@
+//! Gives envelopes their place, time and price. A plain value: no clock, no signature, no disk.
+
+use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SequenceId};
+
+use crate::fees::{Rate, RateTable, congestion_units, minute_of};
+use crate::rules::{PriceError, expiry_unix_s, is_free};
+
+/// An envelope that may be sequenced: every rule that does not depend on order has been checked.
+#[derive(Debug, Clone)]
+pub struct Admitted {
+    /// What the payer sent.
+    pub envelope: PayerEnvelope,
+    /// Who pays.
+    pub payer: PayerAddress,
+    /// Names this publish; see [`crate::facts::receipt`].
+    pub receipt: [u8; 32],
+}
+
+/// A place in the strand, ready to be signed.
+#[derive(Debug)]
+pub struct Sequenced {
+    /// The place.
+    pub id: EnvelopeId,
+    /// Its time, unix nanoseconds.
+    pub originator_ns: i64,
+    /// What the payer owes for it.
+    pub picodollars: u64,
+    /// Unix seconds after which it may be pruned.
+    pub expiry_unix_s: u64,
+    /// The statement, laid out for its signature.
+    pub unsealed: UnsealedEnvelope,
+}
+
+/// The only source of sequence ids of this node's strand.
+///
+/// Invariant: ids are contiguous from `last`, and times strictly increase. A request that cannot
+/// be priced changes nothing, so no id is ever burned.
+#[derive(Debug)]
+pub struct Sequencer {
+    node: OriginatorId,
+    last: SequenceId,
+    last_ns: i64,
+    congestion: CongestionWindow,
+}
+
+impl Sequencer {
+    /// Goes on after the strand as stored: `last` is its head and `last_ns` the time of the
+    /// newest envelope in it. `counts` tells how many envelopes a minute of it has.
+    pub fn new(
+        node: OriginatorId,
+        last: SequenceId,
+        last_ns: i64,
+        now_ns: i64,
+        counts: impl Fn(u32) -> u64,
+    ) -> Self {
+        let minute = minute_of(now_ns.max(last_ns));
+        Self { node, last, last_ns, congestion: CongestionWindow::new(minute, counts) }
+    }
+
+    /// The newest id handed out.
+    #[must_use]
+    pub fn last(&self) -> SequenceId {
+        self.last
+    }
+
+    /// Sequences one request as a whole, in its order. Prices, expiry and time come from the one
+    /// reading `now_ns`; where the clock has not moved, times go up by a nanosecond each.
+    ///
+    /// # Errors
+    /// When one of the envelopes has no price. Then none is sequenced.
+    pub fn sequence<'a>(
+        &mut self,
+        now_ns: i64,
+        rates: &RateTable,
+        request: impl IntoIterator<Item = &'a Admitted>,
+    ) -> Result<Vec<Sequenced>, PriceError> {
+        let rate = rates.at(now_ns).map_err(PriceError::Base)?;
+        let mut next =
+            Next { sequence: self.last, ns: self.last_ns, congestion: self.congestion.clone() };
+        let sequenced: Result<Vec<_>, _> = request
+            .into_iter()
+            .map(|admitted| next.place(self.node, now_ns, rate, &admitted.envelope))
+            .collect();
+        let sequenced = sequenced?;
+        (self.last, self.last_ns, self.congestion) = (next.sequence, next.ns, next.congestion);
+        Ok(sequenced)
+    }
+}
+
+/// The state while a request is being sequenced; taken over when all of it has a price.
+struct Next {
+    sequence: SequenceId,
+    ns: i64,
+    congestion: CongestionWindow,
+}
+
+impl Next {
+    fn place(
+        &mut self,
+        node: OriginatorId,
+        now_ns: i64,
+        rate: &Rate,
+        envelope: &PayerEnvelope,
+    ) -> Result<Sequenced, PriceError> {
+        self.sequence = self.sequence.next();
+        self.ns = now_ns.max(self.ns + 1);
+        let (base, congestion) = self.price(rate, envelope)?;
+        let now_s = u64::try_from(self.ns / 1_000_000_000).unwrap_or(0);
+        let expiry_unix_s = expiry_unix_s(now_s, envelope.retention_days());
+        let unsealed = UnsealedEnvelope::new(&pb::UnsignedOriginatorEnvelope {
+            originator_node_id: node.0,
+            originator_sequence_id: self.sequence.0,
+            originator_ns: self.ns,
+            payer_envelope_bytes: envelope.as_bytes().clone(),
+            base_fee_picodollars: base,
+            congestion_fee_picodollars: congestion,
+            expiry_unixtime: expiry_unix_s,
+        });
+        Ok(Sequenced {
+            id: EnvelopeId::new(node, self.sequence),
+            originator_ns: self.ns,
+            picodollars: base.saturating_add(congestion),
+            expiry_unix_s,
+            unsealed,
+        })
+    }
+
+    fn price(&mut self, rate: &Rate, envelope: &PayerEnvelope) -> Result<(u64, u64), PriceError> {
+        if is_free(envelope.client().topic().kind()) {
+            return Ok((0, 0));
+        }
+        let size = envelope.as_bytes().len() as u64;
+        let base = rate.base_fee(size, envelope.retention_days()).map_err(PriceError::Base)?;
+        let units = self.congestion.units(minute_of(self.ns), rate.target_rate_per_minute);
+        let congestion = rate.congestion_fee(units).map_err(PriceError::Congestion)?;
+        self.congestion.add();
+        Ok((base, congestion))
+    }
+}
+
+/// Envelopes of the strand per minute: the current one first, then the four before it.
+#[derive(Debug, Clone)]
+struct CongestionWindow {
+    minute: u32,
+    counts: [u64; 5],
+}
+
+impl CongestionWindow {
+    fn new(minute: u32, counts: impl Fn(u32) -> u64) -> Self {
+        let count = |age| minute.checked_sub(age).map_or(0, &counts);
+        Self { minute, counts: [0, 1, 2, 3, 4].map(count) }
+    }
+
+    fn units(&mut self, minute: u32, target_rate_per_minute: u64) -> u64 {
+        let passed = minute.saturating_sub(self.minute);
+        if passed > 0 {
+            let passed = usize::try_from(passed).unwrap_or(usize::MAX).min(self.counts.len());
+            self.counts.rotate_right(passed);
+            self.counts[..passed].fill(0);
+            self.minute = minute;
+        }
+        congestion_units(self.counts, target_rate_per_minute)
+    }
+
+    fn add(&mut self) {
+        self.counts[0] += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::envelope::OriginatorEnvelope;
+    use hawser_proto::{Bytes, SecretKey};
+
+    use super::*;
+    use crate::fees::Rate;
+
+    const NODE: OriginatorId = OriginatorId(100);
+    const START_NS: i64 = 1_700_000_000_000_000_000;
+    const CLIENT: &str = "0a13121100aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa12250a230a210001000210aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa000000000000000101000000";
+
+    fn admitted(retention_days: u32) -> Admitted {
+        let payer = SecretKey::from_bytes(&[7; 32]).unwrap();
+        let client = Bytes::from(hex::decode(CLIENT).unwrap());
+        let message = PayerEnvelope::sign(client, NODE, retention_days, &payer);
+        Admitted {
+            envelope: PayerEnvelope::from_message(message).unwrap(),
+            payer: payer.public_key().address(),
+            receipt: [0; 32],
+        }
+    }
+
+    fn rates(rate: Rate) -> RateTable {
+        RateTable::new(vec![rate], None).unwrap()
+    }
+
+    fn plain() -> RateTable {
+        rates(Rate {
+            start_unix_s: 0,
+            message_fee: 1000,
+            storage_fee: 3,
+            congestion_fee: 0,
+            target_rate_per_minute: 0,
+        })
+    }
+
+    fn sequencer() -> Sequencer {
+        Sequencer::new(NODE, SequenceId(0), 0, START_NS, |_| 0)
+    }
+
+    fn open(sequenced: Sequenced) -> OriginatorEnvelope {
+        let key = SecretKey::from_bytes(&[9; 32]).unwrap();
+        OriginatorEnvelope::parse(sequenced.unsealed.seal(&key)).unwrap()
+    }
+
+    #[test]
+    fn ids_are_contiguous_and_times_strictly_increase_whatever_the_clock_does() {
+        let mut sequencer = sequencer();
+        let mut last = (0, 0);
+        for step in [0, 5, 5, -1_000_000_000, 7] {
+            let request = [admitted(60), admitted(60)];
+            for sequenced in sequencer.sequence(START_NS + step, &plain(), &request).unwrap() {
+                let next = (sequenced.id.sequence.0, sequenced.originator_ns);
+                assert_eq!(next.0, last.0 + 1);
+                assert!(next.1 > last.1, "{next:?} after {last:?}");
+                last = next;
+            }
+        }
+        assert_eq!(last.0, 10);
+    }
+
+    #[test]
+    fn the_statement_says_what_was_sequenced() {
+        let mut sequenced = sequencer().sequence(START_NS, &plain(), &[admitted(60)]).unwrap();
+        let sequenced = sequenced.pop().unwrap();
+        let (id, ns, fee) = (sequenced.id, sequenced.originator_ns, sequenced.picodollars);
+        let envelope = open(sequenced);
+        let statement = envelope.unsigned();
+        assert_eq!((statement.id(), statement.originator_ns()), (id, ns));
+        assert_eq!(statement.base_fee_picodollars(), 25_300);
+        assert_eq!(fee, 25_300);
+        assert_eq!(statement.expiry_unix_s(), 1_700_000_000 + 60 * 86_400);
+    }
+
+    #[test]
+    fn infinite_retention_never_expires() {
+        let sequenced = sequencer().sequence(START_NS, &plain(), &[admitted(u32::MAX)]).unwrap();
+        assert_eq!(sequenced[0].expiry_unix_s, i64::MAX.unsigned_abs());
+    }
+
+    #[test]
+    fn a_request_that_has_no_price_burns_no_id() {
+        let mut sequencer = sequencer();
+        let dear = rates(Rate { storage_fee: u64::MAX, ..plain().rates()[0] });
+        let failed = sequencer.sequence(START_NS, &dear, &[admitted(60)]);
+        assert!(matches!(failed, Err(PriceError::Base(_))));
+        let sequenced = sequencer.sequence(START_NS, &plain(), &[admitted(60)]).unwrap();
+        assert_eq!(sequenced[0].id.sequence, SequenceId(1));
+    }
+
+    #[test]
+    fn congestion_of_a_batch_counts_the_messages_before_it() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/contracts/fees.json");
+        let vectors: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let batch = &vectors["congestion_batch_same_minute"];
+        let seed = batch["seed_count"].as_u64().unwrap();
+        let now = minute_of(START_NS);
+        let count = move |minute| if minute == now { seed } else { 0 };
+        let mut sequencer = Sequencer::new(NODE, SequenceId(0), 0, START_NS, count);
+        let busy = rates(Rate {
+            congestion_fee: batch["congestion_fee"].as_u64().unwrap(),
+            target_rate_per_minute: batch["target"].as_u64().unwrap(),
+            ..plain().rates()[0]
+        });
+        let steps = batch["steps"].as_array().unwrap();
+        let request: Vec<_> = steps.iter().map(|_| admitted(60)).collect();
+        let sequenced = sequencer.sequence(START_NS, &busy, &request).unwrap();
+        for (step, sequenced) in steps.iter().zip(sequenced) {
+            let golden: u64 = step["congestion_fee_picodollars"].as_str().unwrap().parse().unwrap();
+            assert_eq!(open(sequenced).unsigned().congestion_fee_picodollars(), golden, "{step}");
+        }
+    }
+
+    #[test]
+    fn minutes_slide_out_of_the_congestion_window() {
+        let mut window = CongestionWindow::new(100, |minute| u64::from(minute == 100) * 150);
+        assert_eq!(window.units(100, 100), 100);
+        assert_eq!(window.units(101, 100), 100);
+        assert_eq!(window.units(102, 100), 0);
+        assert_eq!(window.counts, [0, 0, 150, 0, 0]);
+        assert_eq!(window.units(200, 100), 0);
+        assert_eq!(window.counts, [0; 5]);
+    }
+}

@@ -1,0 +1,137 @@
+//! Every refusal of a publish, by the text that publishers match on.
+
+use crate::common::{
+    NODE, client, frame, group_payload, group_topic, message, payer, sign, start, store,
+};
+use hawser_engine::chain_strand::ChainEvent;
+use hawser_engine::runtime::PublishError;
+use hawser_proto::envelope::{PayerEnvelope, Payload};
+use hawser_proto::pb::xmtp::identity::associations::RecoverableEcdsaSignature;
+use hawser_proto::pb::xmtp::mls::api::v1 as mls;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::{Bytes, OriginatorId, SequenceId, Topic};
+
+fn depending(entries: &[(u32, u64)]) -> pb::PayerEnvelope {
+    let cursor = pb::Cursor { node_id_to_sequence_id: entries.iter().copied().collect() };
+    sign(client(&group_topic(1), Some(cursor), group_payload(frame(1, 1, b"x"))), 60)
+}
+
+fn on_topic(topic: &[u8], payload: Payload) -> pb::PayerEnvelope {
+    let topic = Topic::parse(Bytes::copy_from_slice(topic)).unwrap();
+    sign(client(&topic, None, payload), 60)
+}
+
+fn of_group(data: Vec<u8>) -> pb::PayerEnvelope {
+    sign(client(&group_topic(1), None, group_payload(data)), 60)
+}
+
+fn with_signature(bytes: Option<Vec<u8>>) -> pb::PayerEnvelope {
+    let mut envelope = message(1, "x");
+    envelope.payer_signature = bytes.map(|bytes| RecoverableEcdsaSignature { bytes: bytes.into() });
+    envelope
+}
+
+fn key_package(bytes: &'static [u8]) -> pb::PayerEnvelope {
+    let upload = mls::KeyPackageUpload { key_package_tls_serialized: Bytes::from_static(bytes) };
+    let payload = Payload::UploadKeyPackage(mls::UploadKeyPackageRequest {
+        key_package: Some(upload),
+        is_inbox_id_credential: true,
+    });
+    on_topic(&[&[3][..], &[7; 32]].concat(), payload)
+}
+
+#[tokio::test]
+async fn every_rule_refuses_with_its_text() {
+    let trailing = [frame(1, 1, b"x"), vec![0]].concat();
+    let truncated = frame(1, 1, b"x")[..40].to_vec();
+    let mut unparsable = message(1, "x");
+    unparsable.unsigned_client_envelope = Bytes::from_static(b"\xff");
+    let no_aad = sign(Bytes::new(), 60);
+    let other_node = PayerEnvelope::sign(Bytes::new(), OriginatorId(200), 60, &payer(0));
+    let wrong_target = pb::PayerEnvelope {
+        unsigned_client_envelope: message(1, "x").unsigned_client_envelope,
+        ..other_node
+    };
+    let long_topic = on_topic(&[0; 129], group_payload(frame(1, 1, b"x")));
+    let retained = |days| sign(message(1, "x").unsigned_client_envelope, days);
+    let cases = [
+        (unparsable, "could not unmarshal payer envelope"),
+        (no_aad, "aad is missing"),
+        (wrong_target, "invalid target originator"),
+        (with_signature(None), "payer signature is missing"),
+        (with_signature(Some(vec![1; 64])), "could not recover signer"),
+        (with_signature(Some(vec![27; 65])), "could not recover signer"),
+        (with_signature(Some(vec![0; 65])), "could not recover signer"),
+        (on_topic(&[1, 2], group_payload(frame(1, 1, b"x"))), "topic does not match payload"),
+        (long_topic, "topic has 129 bytes"),
+        (depending(&[(100, 1)]), "a message can not depend on a non-commit"),
+        (depending(&[(100, 0)]), "a message can not depend on a non-commit"),
+        (depending(&[(7, 1)]), "has not been seen by this node"),
+        (depending(&[(0, 2)]), "exceeds last seen sequence id"),
+        (retained(0), "invalid expiry retention days"),
+        (retained(1), "invalid expiry retention days"),
+        (retained(366), "invalid expiry retention days"),
+        (retained(u32::MAX - 1), "invalid expiry retention days"),
+        (
+            on_topic(&[4, 100, 0, 0, 0], Payload::PayerReport(pb::PayerReport::default())),
+            "reserved topics cannot be published to by gateways",
+        ),
+        (
+            on_topic(&[&[2][..], &[1; 32]].concat(), Payload::IdentityUpdate(Default::default())),
+            "identity updates must be published via the blockchain",
+        ),
+        (of_group(frame(1, 2, b"x")), "published via the blockchain"),
+        (of_group(frame(1, 3, b"x")), "published via the blockchain"),
+        (of_group(trailing), "invalid group message"),
+        (of_group(truncated), "invalid group message"),
+        (of_group(vec![]), "invalid group message"),
+        (
+            on_topic(&[0, 1], Payload::GroupMessage(mls::GroupMessageInput { version: None })),
+            "invalid group message",
+        ),
+        (key_package(b"\x00\x01"), "key package validation failed"),
+    ];
+    let store = store();
+    let node = start(store.clone());
+    // One commit is known, so that dependencies on it can be right and wrong.
+    let commit = client(&group_topic(1), None, group_payload(frame(1, 3, b"commit")));
+    let event = ChainEvent {
+        sequence: SequenceId(1),
+        block_time_s: 1_750_000_000,
+        transaction_hash: [1; 32],
+        client_bytes: commit,
+    };
+    node.engine.chain_appender().append(OriginatorId::GROUP_MESSAGES, &[event]).unwrap();
+    for (envelope, text) in cases {
+        match node.engine.publish(vec![envelope]).await {
+            Err(PublishError::Refused(said)) => assert!(said.contains(text), "{text}: {said}"),
+            answer => panic!("{text}: {answer:?}"),
+        }
+    }
+    assert_eq!(store.snapshot().head(NODE).unwrap(), SequenceId::NONE);
+    let welcome = on_topic(&[1, 9], Payload::WelcomeMessage(Default::default()));
+    for accepted in [depending(&[(0, 1)]), retained(2), retained(365), retained(u32::MAX), welcome]
+    {
+        node.engine.publish(vec![accepted]).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn all_refusals_of_a_request_are_told_and_payers_must_not_mix() {
+    let node = start(store());
+    let missing = node.engine.publish(vec![]).await;
+    assert_eq!(missing, Err(PublishError::Refused("missing payer envelope".into())));
+
+    let batch = vec![with_signature(None), message(1, "x"), of_group(vec![])];
+    let Err(PublishError::Refused(said)) = node.engine.publish(batch).await else { panic!() };
+    assert_eq!(said.lines().count(), 2, "{said}");
+    assert!(said.contains("index 0:") && said.contains("index 2:"), "{said}");
+
+    let client = message(1, "y").unsigned_client_envelope;
+    let other = PayerEnvelope::sign(client, NODE, 60, &payer(1));
+    let Err(PublishError::Refused(said)) = node.engine.publish(vec![message(1, "x"), other]).await
+    else {
+        panic!()
+    };
+    assert!(said.contains("must be from the same payer"), "{said}");
+}

@@ -1,0 +1,182 @@
+//! The publish path as a whole: what is acknowledged is stored, once, in order, and nothing else.
+
+use std::sync::Arc;
+
+use crate::common::{NODE, message, node_key, start, start_with, store};
+use bytes::Bytes;
+use hawser_engine::facts;
+use hawser_engine::ports::{NodeRecord, Registry};
+use hawser_engine::runtime::PublishError;
+use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::{EnvelopeId, SequenceId};
+use hawser_storage::Store;
+
+fn id(bytes: &Bytes) -> u64 {
+    OriginatorEnvelope::parse(bytes.clone()).unwrap().id().sequence.0
+}
+
+fn stored(store: &Store, sequence: u64) -> Option<Bytes> {
+    store.snapshot().get(EnvelopeId::new(NODE, SequenceId(sequence))).unwrap()
+}
+
+fn head(store: &Store) -> u64 {
+    store.snapshot().head(NODE).unwrap().0
+}
+
+fn rebuilt(store: &Store) {
+    let before = store.snapshot().projection_digests().unwrap();
+    let derive = |_, bytes: &Bytes, invalid| facts::of_stored(bytes, invalid, NODE);
+    store.rebuild(&derive, &mut |_| {}).unwrap();
+    assert_eq!(store.snapshot().projection_digests().unwrap(), before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_acknowledged_is_stored_in_order_and_signed_by_this_node() {
+    let store = store();
+    let node = start(store.clone());
+    let mut tasks = tokio::task::JoinSet::new();
+    for task in 0..16u8 {
+        let engine = node.engine.clone();
+        tasks.spawn(async move {
+            let mut answers = Vec::new();
+            for round in 0..20 {
+                let size = 1 + usize::from(task) % 3 * 20;
+                let batch = (0..size).map(|n| message(task, &format!("{task} {round} {n}")));
+                let answer = engine.publish(batch.collect()).await.unwrap();
+                assert_eq!(answer.len(), size);
+                let ids: Vec<_> = answer.iter().map(id).collect();
+                assert!(ids.windows(2).all(|pair| pair[1] == pair[0] + 1), "one request, one run");
+                answers.extend(answer);
+            }
+            answers
+        });
+    }
+    let mut answers = tasks.join_all().await.concat();
+    answers.sort_by_key(id);
+    assert_eq!(head(&store), answers.len() as u64);
+    let mut last_ns = 0;
+    for (index, bytes) in answers.iter().enumerate() {
+        assert_eq!(id(bytes), index as u64 + 1);
+        assert_eq!(stored(&store, id(bytes)).as_ref(), Some(bytes));
+        let envelope = OriginatorEnvelope::parse(bytes.clone()).unwrap();
+        assert_eq!(envelope.recover_originator(), Ok(Some(node_key().public_key())));
+        assert!(envelope.unsigned().originator_ns() > last_ns);
+        last_ns = envelope.unsigned().originator_ns();
+    }
+    rebuilt(&store);
+}
+
+#[tokio::test]
+async fn the_same_envelope_again_gets_the_same_answer_wherever_it_stands() {
+    let store = store();
+    let node = start(store.clone());
+    let publish = |batch| node.engine.publish(batch);
+    let first = publish(vec![message(1, "a"), message(1, "b")]).await.unwrap();
+    // Twice in one request, old and new mixed, in request order.
+    let mixed = vec![message(1, "c"), message(1, "b"), message(1, "c"), message(1, "a")];
+    let answer = publish(mixed).await.unwrap();
+    assert_eq!(answer.iter().map(id).collect::<Vec<_>>(), [3, 2, 3, 1]);
+    assert_eq!(answer[1], first[1]);
+    assert_eq!(answer[3], first[0]);
+    // Retention is not part of what a payer signs.
+    let mut longer = message(1, "a");
+    longer.message_retention_days = 365;
+    assert_eq!(publish(vec![longer]).await.unwrap(), first[..1]);
+    assert_eq!(head(&store), 3);
+    rebuilt(&store);
+    // After a restart, too.
+    node.engine.drain();
+    node.threads.join();
+    let again = start(store.clone());
+    assert_eq!(again.engine.publish(vec![message(1, "b")]).await.unwrap(), first[1..]);
+    let next = again.engine.publish(vec![message(1, "d")]).await.unwrap();
+    assert_eq!(id(&next[0]), 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn copies_that_are_under_way_at_once_become_one_envelope() {
+    let store = store();
+    let node = start(store.clone());
+    for round in 0..30 {
+        let copies = (0..8).map(|_| node.engine.publish(vec![message(2, &format!("{round}"))]));
+        let answers = futures_util::future::join_all(copies).await;
+        let first = answers[0].clone().unwrap();
+        assert!(answers.into_iter().all(|answer| answer.unwrap() == first));
+    }
+    assert_eq!(head(&store), 30);
+}
+
+#[tokio::test]
+async fn without_the_switch_every_publish_is_new() {
+    let store = store();
+    let node = start_with(store.clone(), false);
+    for expected in 1..=3 {
+        let answer = node.engine.publish(vec![message(1, "a")]).await.unwrap();
+        assert_eq!(id(&answer[0]), expected);
+    }
+    rebuilt(&store);
+}
+
+#[tokio::test]
+async fn one_bad_envelope_refuses_the_request_and_burns_nothing() {
+    let store = store();
+    let node = start(store.clone());
+    let mut bad = message(1, "b");
+    bad.target_originator = 200;
+    let refused = node.engine.publish(vec![message(1, "a"), bad]).await;
+    let expected = "error processing payer envelopes:could not validate envelope. index 1: \
+                    invalid_argument: invalid target originator";
+    assert_eq!(refused, Err(PublishError::Refused(expected.into())));
+    assert_eq!(head(&store), 0);
+    let answer = node.engine.publish(vec![message(1, "a")]).await.unwrap();
+    assert_eq!(id(&answer[0]), 1);
+}
+
+#[tokio::test]
+async fn an_answer_that_could_not_be_sent_is_refused_before_anything_is_sequenced() {
+    let store = store();
+    let node = start(store.clone());
+    let text = "x".repeat(16_000);
+    let batch = (0..1700).map(|n| message(1, &format!("{n} {text}")));
+    let refused = node.engine.publish(batch.collect()).await;
+    assert_eq!(refused, Err(PublishError::AnswerTooLarge));
+    assert_eq!(head(&store), 0);
+}
+
+#[tokio::test]
+async fn a_node_without_standing_takes_nothing() {
+    let store = store();
+    let node = start(store.clone());
+    let unavailable = async |reason: &str| match node.engine.publish(vec![message(1, "a")]).await {
+        Err(PublishError::Unavailable { reason: said, .. }) => {
+            assert!(said.contains(reason), "{said}");
+        }
+        answer => panic!("{reason}: {answer:?}"),
+    };
+    let announce = |records: Vec<NodeRecord>| {
+        node.registry.send_replace(Arc::new(records.into_iter().collect::<Registry>()));
+    };
+    announce(vec![]);
+    unavailable("no record").await;
+    announce(vec![NodeRecord { canonical: false, ..crate::common::record() }]);
+    unavailable("not canonical").await;
+    let stranger = crate::common::payer(9).public_key();
+    announce(vec![NodeRecord { public_key: stranger, ..crate::common::record() }]);
+    unavailable("another key").await;
+    announce(vec![crate::common::record()]);
+    let stale = crate::common::START_NS - 61 * 60 * 1_000_000_000;
+    let table = |rate, refreshed| {
+        Arc::new(hawser_engine::fees::RateTable::new(vec![rate], refreshed).unwrap())
+    };
+    node.rates.send_replace(table(crate::common::rate(), Some(stale)));
+    unavailable("60 minutes").await;
+    let future = hawser_engine::fees::Rate { start_unix_s: 2_000_000_000, ..crate::common::rate() };
+    node.rates.send_replace(table(future, None));
+    unavailable("no rate").await;
+    node.rates.send_replace(table(crate::common::rate(), None));
+    assert!(node.engine.publish(vec![message(1, "a")]).await.is_ok());
+    node.engine.drain();
+    unavailable("shutting down").await;
+    node.threads.join();
+    assert_eq!(head(&store), 1);
+}
