@@ -11,7 +11,7 @@ use hawser_proto::envelope::{PayerEnvelope, Payload};
 use hawser_proto::pb::xmtp::mls::api::v1::GroupMessageInput;
 use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::{V1, Version};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
-use hawser_proto::{Bytes, OriginatorId, SecretKey, Topic};
+use hawser_proto::{Bytes, OriginatorId, SecretKey, Topic, TopicKind};
 use hawser_storage::{Identity, Store};
 use prost::Message as _;
 use tokio::sync::watch;
