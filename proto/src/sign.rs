@@ -3,14 +3,16 @@
 //! A signature is `r ‖ s ‖ v` over secp256k1, v = 0 or 1. Every digest is keccak-256 over a domain
 //! label and the exact bytes that travelled; no Ethereum message prefix is used anywhere.
 //!
-//! Two libraries share the work because each is about twice as fast at one half of it (measured in
-//! `docs/performance.md`): libsecp256k1 recovers, k256 signs. Both sides are deterministic
-//! (RFC 6979), so the bytes do not depend on the choice.
+//! libsecp256k1 does the work, because it is about twice as fast as k256 at both recovering and
+//! signing (measured in `docs/performance.md`). Signing is deterministic (RFC 6979), so the bytes do
+//! not depend on the choice.
 
 use std::fmt;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
 
-use k256::ecdsa::SigningKey;
 use secp256k1::ecdsa::{RecoverableSignature, RecoveryId};
+use secp256k1::{Secp256k1, SignOnly};
 use sha3::{Digest as _, Keccak256};
 
 use crate::ids::OriginatorId;
@@ -212,9 +214,22 @@ impl std::str::FromStr for Address {
 #[error("a secret key is 32 bytes, not zero and below the group order, written as 64 hex digits")]
 pub struct SecretKeyError;
 
-/// A secret key: of a node, or of a payer. Wiped from memory when dropped and never printed.
+/// A secret key: of a node, or of a payer. All clones share one place in memory, which is wiped
+/// with the last of them; it is never printed.
 #[derive(Clone)]
-pub struct SecretKey(SigningKey);
+pub struct SecretKey(Arc<SigningKey>);
+
+struct SigningKey {
+    scalar: secp256k1::SecretKey,
+    /// Blinded once, with this key: see [`SecretKey::sign`].
+    context: Secp256k1<SignOnly>,
+}
+
+impl Drop for SigningKey {
+    fn drop(&mut self) {
+        self.scalar.non_secure_erase();
+    }
+}
 
 impl SecretKey {
     /// Takes the 32 bytes of the scalar.
@@ -222,7 +237,12 @@ impl SecretKey {
     /// # Errors
     /// When the scalar is zero or not below the group order.
     pub fn from_bytes(bytes: &[u8; 32]) -> Result<Self, SecretKeyError> {
-        SigningKey::from_slice(bytes).map(Self).map_err(|_| SecretKeyError)
+        let scalar =
+            secp256k1::SecretKey::from_secret_bytes(*bytes).map_err(|_| SecretKeyError)?;
+        let mut context = Secp256k1::signing_only();
+        let random = RandomState::new().hash_one(bytes).to_be_bytes();
+        context.seeded_randomize(&keccak256(&[b"blinding|", bytes, &random]).0);
+        Ok(Self(Arc::new(SigningKey { scalar, context })))
     }
 
     /// Reads 64 hex digits, `0x` in front optional, white space around ignored.
@@ -240,23 +260,45 @@ impl SecretKey {
     /// The scalar, for writing a key file.
     #[must_use]
     pub fn to_bytes(&self) -> [u8; 32] {
-        self.0.to_bytes().into()
+        self.0.scalar.to_secret_bytes()
     }
 
     /// The key others check signatures against.
     #[must_use]
     pub fn public_key(&self) -> PublicKey {
-        let point = self.0.verifying_key().to_sec1_point(false);
-        PublicKey(point.as_bytes().try_into().expect("an uncompressed point has 65 bytes"))
+        PublicKey(
+            secp256k1::PublicKey::from_secret_key(&self.0.scalar).serialize_uncompressed(),
+        )
     }
 
     /// Signs: deterministic (RFC 6979), low s, v 0 or 1.
+    ///
+    /// The library's own signing function blinds its context anew after every signature, which
+    /// takes longer than the signature (`docs/performance.md`). Ours is blinded once per key.
     #[must_use]
+    #[expect(unsafe_code, reason = "the safe function costs more than twice as much")]
     pub fn sign(&self, digest: Digest) -> Signature {
-        let (signature, v) = self.0.sign_prehash_recoverable(&digest.0);
+        use secp256k1::ffi::{self, CPtr as _, recovery};
+
+        let mut signature = recovery::RecoverableSignature::new();
+        // SAFETY: the context was made for signing and lives as long as `self`; signing only
+        // reads it. All other pointers are to live values of the sizes that the function expects:
+        // 65 bytes, 32 bytes, 32 bytes. A null pointer for extra nonce data is allowed.
+        let made = unsafe {
+            recovery::secp256k1_ecdsa_sign_recoverable(
+                self.0.context.ctx().as_ptr(),
+                &mut signature,
+                digest.0.as_ptr(),
+                self.0.scalar.as_c_ptr(),
+                ffi::secp256k1_nonce_function_rfc6979,
+                std::ptr::null(),
+            )
+        };
+        assert_eq!(made, 1, "every valid key signs every digest");
+        let (v, compact) = RecoverableSignature::from(signature).serialize_compact();
         let mut bytes = [0; 65];
-        bytes[..64].copy_from_slice(&signature.to_bytes());
-        bytes[64] = v.to_byte();
+        bytes[..64].copy_from_slice(&compact);
+        bytes[64] = v.to_u8();
         Signature(bytes)
     }
 }
