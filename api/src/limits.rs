@@ -73,7 +73,7 @@ impl Selected {
         if count > SELECTED_MAX {
             return Err(LimitError::TooMany(count));
         }
-        query.topics.iter().try_for_each(|topic| check_topic(topic))?;
+        query.topics.iter().try_for_each(check_topic)?;
         let last_seen = query.last_seen.as_ref().map(cursor).transpose()?;
         let selection = if !query.topics.is_empty() {
             Selection::Topics(query.topics.into_iter().filter_map(storable).collect())

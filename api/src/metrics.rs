@@ -289,20 +289,19 @@ fn peers(out: &mut Exposition<'_>, observer: &Observer, sighting: &Sighting) -> 
         [(NO_LABELS, counts.sessions)],
     )?;
     out.counters(
-        "xmtp_peer_dials_failed",
-        "Attempts to reach a peer that failed",
-        [(NO_LABELS, counts.dials_failed)],
+        "xmtp_peer_dials",
+        "Attempts to reach a peer",
+        [(NO_LABELS, counts.dials)],
     )?;
     out.counters(
         "xmtp_peer_envelopes_sent",
         "Envelopes sent to peers",
         [(NO_LABELS, counts.envelopes_sent)],
     )?;
-    let received = counts.envelopes_received.iter();
     out.counters(
-        "xmtp_sync_messages_received_count",
-        "Envelopes received from peers, by originator",
-        received.map(|(id, count)| ([("originator_id", id.0.to_string())], *count)),
+        "xmtp_replicated",
+        "Envelopes from peers, and places without one, by what became of them",
+        counts.replicated.into_iter().map(|(result, count)| ([("result", result)], count)),
     )?;
     let invalid = ("rule", observer.engine.counters().invalid.get());
     out.counters(

@@ -31,11 +31,12 @@ pub struct PeerState {
     pub last_error: Option<String>,
 }
 
-/// What the transport and the replication count.
+/// What the transport and the replication count. The names in the lists are closed sets: they
+/// become values of labels.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PeerCounts {
-    /// Attempts to reach a peer that failed.
-    pub dials_failed: u64,
+    /// Attempts to reach a peer.
+    pub dials: u64,
     /// Sessions begun with peers that have proved their ids.
     pub sessions: u64,
     /// Bytes of strands sent.
@@ -44,9 +45,9 @@ pub struct PeerCounts {
     pub bytes_received: u64,
     /// Envelopes sent.
     pub envelopes_sent: u64,
-    /// Envelopes received, by originator.
-    pub envelopes_received: Vec<(OriginatorId, u64)>,
-    /// What was refused, by reason; the reasons are a closed set.
+    /// What became of envelopes that peers sent, and of places that they did not fill.
+    pub replicated: Vec<(&'static str, u64)>,
+    /// What was refused, by reason.
     pub refused: Vec<(&'static str, u64)>,
 }
 

@@ -259,7 +259,8 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let (passed, status) = runtime.block_on(read(body));
             prop_assert!(passed.is_empty());
-            prop_assert_eq!(status.unwrap().message(), "incomplete request message");
+            let status = status.unwrap();
+            prop_assert_eq!(status.message(), "incomplete request message");
         }
     }
 

@@ -1,0 +1,113 @@
+//! `grpc.health.v1`, and reflection behind its switch.
+
+use std::sync::Arc;
+
+use hawser_api::NoPeers;
+use tonic::Code;
+use tonic::transport::Channel;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+
+use crate::common::*;
+
+const SERVING: i32 = 1;
+const NOT_SERVING: i32 = 2;
+const PUBLISH: &str = "xmtp.xmtpv4.message_api.PublishApi";
+const READING: [&str; 5] = [
+    "",
+    "xmtp.xmtpv4.message_api.QueryApi",
+    "xmtp.xmtpv4.message_api.ReplicationApi",
+    "xmtp.xmtpv4.message_api.NotificationApi",
+    "xmtp.xmtpv4.metadata_api.MetadataApi",
+];
+
+fn about(service: &str) -> HealthCheckRequest {
+    HealthCheckRequest { service: service.to_owned() }
+}
+
+async fn check(client: &mut HealthClient<Channel>, service: &str) -> i32 {
+    client.check(about(service)).await.unwrap().into_inner().status
+}
+
+#[tokio::test]
+async fn reading_and_publishing_are_told_apart() {
+    let node = node().await;
+    let mut client = HealthClient::new(node.channel().await);
+    for service in READING.into_iter().chain([PUBLISH]) {
+        assert_eq!(check(&mut client, service).await, SERVING, "{service}");
+    }
+    let mut other = record();
+    other.canonical = false;
+    node.set_registry([other]);
+    assert_eq!(check(&mut client, PUBLISH).await, NOT_SERVING);
+    for service in READING {
+        assert_eq!(check(&mut client, service).await, SERVING, "{service}");
+    }
+    node.set_registry([record()]);
+    node.api.drain();
+    for service in READING.into_iter().chain([PUBLISH]) {
+        assert_eq!(check(&mut client, service).await, NOT_SERVING, "{service}");
+    }
+}
+
+#[tokio::test]
+async fn services_that_are_not_served_are_not_found() {
+    let node = node().await;
+    let mut client = HealthClient::new(node.channel().await);
+    for service in ["xmtp.xmtpv4.payer_api.PayerApi", "nonsense"] {
+        let refused = client.check(about(service)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::NotFound);
+        let refused = client.watch(about(service)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::NotFound);
+    }
+}
+
+#[tokio::test]
+async fn who_watches_hears_of_changes() {
+    let node = node().await;
+    let mut client = HealthClient::new(node.channel().await);
+    let mut stream = client.watch(about(PUBLISH)).await.unwrap().into_inner();
+    let mut told = async || stream.message().await.unwrap().unwrap().status;
+    assert_eq!(told().await, SERVING);
+    let mut other = record();
+    other.canonical = false;
+    node.set_registry([other]);
+    assert_eq!(told().await, NOT_SERVING);
+    node.set_registry([record()]);
+    assert_eq!(told().await, SERVING);
+    node.api.drain();
+    assert_eq!(told().await, NOT_SERVING);
+}
+
+#[tokio::test]
+async fn the_schema_is_shown_to_who_may_ask() {
+    let node = node_with(|settings| settings.reflection = true, Arc::new(NoPeers)).await;
+    let mut client = ServerReflectionClient::new(node.channel().await);
+    let mut ask = async |message_request| {
+        let request = ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(message_request),
+        };
+        let answers = client.server_reflection_info(tokio_stream::iter([request])).await.unwrap();
+        answers.into_inner().message().await.unwrap().unwrap().message_response.unwrap()
+    };
+    let MessageResponse::ListServicesResponse(services) =
+        ask(MessageRequest::ListServices(String::new())).await
+    else {
+        panic!("services were asked for")
+    };
+    let names: Vec<&str> = services.service.iter().map(|service| service.name.as_str()).collect();
+    assert!(names.contains(&"xmtp.xmtpv4.message_api.ReplicationApi"), "{names:?}");
+    assert!(!names.contains(&"xmtp.xmtpv4.payer_api.PayerApi"), "only what is served: {names:?}");
+    let symbol = "xmtp.xmtpv4.message_api.QueryEnvelopesRequest".to_owned();
+    let answer = ask(MessageRequest::FileContainingSymbol(symbol)).await;
+    assert!(matches!(answer, MessageResponse::FileDescriptorResponse(_)), "{answer:?}");
+
+    let older = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo";
+    let (code, _) = call_raw(&node.channel().await, older, framed(&[])).await;
+    assert_ne!(code, Code::Unimplemented);
+}

@@ -1,0 +1,14 @@
+//! The API as its callers meet it: a real server on a free port, over an engine in memory.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod common;
+mod health;
+mod hostile;
+mod metadata;
+mod operator;
+mod protocols;
+mod publish;
+mod query;
+mod shutdown;
+mod streams;

@@ -1,0 +1,263 @@
+//! The operators' port.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use hawser_api::{DiskSpace, DiskView, NoPeers, PeerCounts, PeerState, PeerView};
+use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use serde_json::Value;
+use tonic::Code;
+
+use crate::common::*;
+
+/// One peer that is ahead and one that is gone.
+struct TwoPeers;
+
+impl PeerView for TwoPeers {
+    fn peers(&self) -> Vec<PeerState> {
+        let ahead = [
+            EnvelopeId::new(OriginatorId(200), SequenceId(5000)),
+            EnvelopeId::new(NODE, SequenceId(1)),
+        ];
+        let peer = |node, connected| PeerState {
+            node: OriginatorId(node),
+            address: "peer.example:5050".into(),
+            connected,
+            round_trip: connected.then(|| Duration::from_millis(20)),
+            clock: if connected { ahead.into_iter().collect() } else { Default::default() },
+            last_error: (!connected).then(|| "timed out".into()),
+        };
+        vec![peer(200, true), peer(300, false)]
+    }
+
+    fn counts(&self) -> PeerCounts {
+        PeerCounts {
+            dials: 3,
+            refused: vec![("bad_proof", 2)],
+            replicated: vec![("stored", 10)],
+            ..PeerCounts::default()
+        }
+    }
+}
+
+/// Name, type and help of each family.
+fn families(page: &str) -> BTreeMap<String, (String, String)> {
+    let mut families: BTreeMap<String, (String, String)> = BTreeMap::new();
+    for line in page.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, help) = rest.split_once(' ').unwrap();
+            families.entry(name.to_owned()).or_default().1 = help.to_owned();
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').unwrap();
+            families.entry(name.to_owned()).or_default().0 = kind.to_owned();
+        }
+    }
+    families
+}
+
+/// The table of the documentation: name and type.
+fn documented() -> BTreeMap<String, String> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines()
+        .filter_map(|line| {
+            let mut cells = line.strip_prefix("| `")?.split('|').map(str::trim);
+            let name = cells.next()?.trim_end_matches('`').to_owned();
+            Some((name, cells.next()?.to_owned()))
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn the_scrape_shows_what_the_documentation_lists() {
+    let node = node_with(|_| {}, Arc::new(TwoPeers)).await;
+    let (status, page) = node.page("/metrics").await;
+    assert_eq!(status, 200);
+    assert!(page.ends_with("# EOF\n"));
+    let families = families(&page);
+    let exported: BTreeMap<String, String> =
+        families.iter().map(|(name, (kind, _))| (name.clone(), kind.clone())).collect();
+    assert_eq!(exported, documented());
+    for (name, (_, help)) in families {
+        assert!(help.len() > 10, "{name} needs a help text");
+        assert!(
+            !name.ends_with("_seconds") || help.contains("seconds"),
+            "{name} does not say its unit: {help}"
+        );
+    }
+    assert_eq!(node.page("/").await.0, 200);
+}
+
+#[tokio::test]
+async fn calls_and_envelopes_are_counted() {
+    let node = node().await;
+    let labels = r#"{grpc_type="unary",grpc_service="xmtp.xmtpv4.message_api.ReplicationApi",grpc_method="PublishPayerEnvelopes""#;
+    let request = pb::PublishPayerEnvelopesRequest {
+        payer_envelopes: vec![message(1, "a"), message(1, "b")],
+    };
+    let mut client = node.replication().await;
+    client.publish_payer_envelopes(request.clone()).await.unwrap();
+    client.publish_payer_envelopes(request).await.unwrap();
+    client.publish_payer_envelopes(pb::PublishPayerEnvelopesRequest::default()).await.unwrap_err();
+    let expected = [
+        (format!("grpc_server_started_total{labels}}}"), 3.0),
+        (format!("grpc_server_msg_received_total{labels}}}"), 3.0),
+        (format!("grpc_server_msg_sent_total{labels}}}"), 2.0),
+        (format!("grpc_server_handled_total{labels},grpc_code=\"code_0\"}}"), 2.0),
+        (format!("grpc_server_handled_total{labels},grpc_code=\"invalid_argument\"}}"), 1.0),
+        (format!("grpc_server_handling_seconds_count{labels}}}"), 3.0),
+        (r#"xmtp_api_outgoing_envelopes_total{method="/xmtp.xmtpv4.message_api.ReplicationApi/PublishPayerEnvelopes"}"#.into(), 4.0),
+        (r#"xmtp_sync_originator_sequence_id{originator_id="100"}"#.into(), 2.0),
+        ("xmtp_published_total".into(), 2.0),
+        ("xmtp_publish_replayed_total".into(), 2.0),
+        (r#"xmtp_publish_seconds_count{stage="total"}"#.into(), 2.0),
+        ("xmtp_commit_group_envelopes_sum".into(), 2.0),
+        (r#"xmtp_ready{for="publish"}"#.into(), 1.0),
+        ("xmtp_status_verdict".into(), 0.0),
+    ];
+    for (sample, value) in expected {
+        node.until_sample(&sample, value).await;
+    }
+}
+
+#[tokio::test]
+async fn names_that_callers_invent_are_no_labels() {
+    let node = node().await;
+    let channel = node.channel().await;
+    for path in ["/made.up/One", "/made.up/Two"] {
+        assert_eq!(call_raw(&channel, path, framed(&[])).await.0, Code::Unimplemented);
+    }
+    let (_, page) = node.page("/metrics").await;
+    assert!(!page.contains("made.up"));
+    let unknown = r#"grpc_server_started_total{grpc_type="unary",grpc_service="unknown",grpc_method="unknown"}"#;
+    assert_eq!(node.sample(unknown).await, Some(2.0));
+}
+
+#[tokio::test]
+async fn readiness_names_what_is_missing_since_when_and_what_to_do() {
+    let node = node().await;
+    for path in ["/livez", "/startupz", "/readyz", "/readyz?for=read", "/readyz?for=publish"] {
+        assert_eq!(node.page(path).await.0, 200, "{path}");
+    }
+    node.clock.advance(90);
+    node.set_registry([]);
+    let (status, page) = node.page("/readyz?for=publish").await;
+    assert_eq!(status, 503);
+    let page: Value = serde_json::from_str(&page).unwrap();
+    assert_eq!(page["ready"], false);
+    let conditions = page["conditions"].as_array().unwrap();
+    let missing = conditions.iter().find(|it| it["name"] == "registry_record").unwrap();
+    assert_eq!(missing["met"], false);
+    assert_eq!(missing["since_unix_s"], 1_750_000_090);
+    assert_eq!(missing["reason"], "the registry has no node 100");
+    assert!(missing["remedy"].as_str().unwrap().contains("register"));
+    let fine = conditions.iter().find(|it| it["name"] == "log_writable").unwrap();
+    assert_eq!((&fine["met"], &fine["since_unix_s"]), (&true.into(), &1_750_000_000.into()));
+
+    assert_eq!(node.page("/readyz?for=nonsense").await.0, 400);
+    assert_eq!(node.page("/nonsense").await.0, 404);
+    assert_eq!(node.page("/livez").await.0, 200);
+}
+
+#[tokio::test]
+async fn status_is_one_verdict_with_its_reasons() {
+    let node = node_with(|settings| settings.commit = "abc".into(), Arc::new(TwoPeers)).await;
+    node.publish(vec![message(1, "a"), message(1, "b")]).await;
+    node.clock.advance(10);
+    let (status, page) = node.page("/status").await;
+    assert_eq!(status, 200);
+    let page: Value = serde_json::from_str(&page).unwrap();
+    assert_eq!(page["verdict"], "degraded");
+    let reasons: Vec<&str> =
+        page["reasons"].as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect();
+    assert_eq!(reasons, ["originator 200: 5000 envelopes behind", "peer 300: no connection"]);
+    assert_eq!(page["version"], "1.2.3");
+    assert_eq!(page["commit"], "abc");
+    assert_eq!(page["node_id"], 100);
+    assert_eq!(page["network"], "test");
+    assert_eq!(page["uptime_s"], 10);
+    assert_eq!(page["ready"]["publish"], true);
+    let own = &page["originators"][0];
+    assert_eq!((&own["originator_id"], &own["position"]), (&100.into(), &2.into()));
+    assert_eq!(own["lag_envelopes"], 0);
+    assert!(own["last_envelope_age_s"].as_f64().unwrap() >= 9.0);
+    let other = &page["originators"][1];
+    assert_eq!((&other["position"], &other["network_position"]), (&0.into(), &5000.into()));
+    assert_eq!(page["peers"][1]["last_error"], "timed out");
+    assert_eq!(page["peers"][0]["round_trip_s"], 0.02);
+
+    node.engine.store().fail_next_write();
+    node.engine.publish(vec![message(1, "c")]).await.unwrap_err();
+    let page: Value = serde_json::from_str(&node.page("/status").await.1).unwrap();
+    assert_eq!(page["verdict"], "failing");
+    assert!(page["reasons"][0].as_str().unwrap().starts_with("log_writable"));
+}
+
+/// A disk whose room a test decides.
+struct Disk(AtomicU64);
+
+impl DiskView for Disk {
+    fn space(&self) -> Option<DiskSpace> {
+        let free_bytes = self.0.load(Ordering::Relaxed);
+        Some(DiskSpace { free_bytes, total_bytes: 1 << 40 })
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_fills_up_stops_publishing_before_it_is_full() {
+    let disk = Arc::new(Disk(AtomicU64::new(1 << 35)));
+    let view = disk.clone();
+    let node = node_with(|settings| settings.disk = Some(view), Arc::new(NoPeers)).await;
+    let mut client = node.publishing().await;
+    let mut publish = async |text: &str| {
+        let request = pb::PublishPayerEnvelopesRequest { payer_envelopes: vec![message(1, text)] };
+        client.publish_payer_envelopes(request).await.map(|_| ())
+    };
+    publish("room").await.unwrap();
+    disk.0.store(1 << 20, Ordering::Relaxed);
+    assert_eq!(node.page("/readyz?for=publish").await.0, 503);
+    let refused = publish("no room").await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    assert_eq!(node.sample("xmtp_disk_free_bytes").await, Some(f64::from(1 << 20)));
+    disk.0.store(1 << 35, Ordering::Relaxed);
+    assert_eq!(node.page("/readyz?for=publish").await.0, 200);
+    publish("room again").await.unwrap();
+}
+
+#[tokio::test]
+async fn only_reading_is_allowed() {
+    let node = node().await;
+    let address = node.api.metrics_address().unwrap();
+    let request = b"POST /metrics HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    let answer = Http1Answer::read(exchange(address, request).await);
+    assert_eq!(answer.status, 405);
+}
+
+#[tokio::test]
+async fn a_scrape_of_twenty_strands_stays_small() {
+    struct Many;
+    impl PeerView for Many {
+        fn peers(&self) -> Vec<PeerState> {
+            let ids = (1..=20).map(|it| EnvelopeId::new(OriginatorId(it * 100), SequenceId(7)));
+            vec![PeerState {
+                node: OriginatorId(200),
+                address: String::new(),
+                connected: true,
+                round_trip: None,
+                clock: ids.collect(),
+                last_error: None,
+            }]
+        }
+
+        fn counts(&self) -> PeerCounts {
+            PeerCounts::default()
+        }
+    }
+    let node = node_with(|_| {}, Arc::new(Many)).await;
+    let (_, page) = node.page("/metrics").await;
+    assert!(page.len() < 1 << 20, "{} bytes", page.len());
+    assert!(page.contains(r#"xmtp_originator_lag_envelopes{originator_id="2000"} 7"#));
+}

@@ -1,0 +1,208 @@
+//! The port: gRPC-Web over HTTP/1.1 byte by byte, what browsers ask, and what is refused.
+
+use http_body_util::BodyExt as _;
+use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
+use hawser_proto::pb::xmtp::xmtpv4::metadata_api as pb_meta;
+use prost::Message as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::common::*;
+
+const QUERY: &str = "/xmtp.xmtpv4.message_api.ReplicationApi/QueryEnvelopes";
+const VERSION: &str = "/xmtp.xmtpv4.metadata_api.MetadataApi/GetVersion";
+
+fn post(path: &str, content_type: &str, body: &[u8]) -> Vec<u8> {
+    let mut request = format!(
+        "POST {path} HTTP/1.1\r\nhost: x\r\norigin: https://app.example\r\nx-grpc-web: 1\r\n\
+         content-type: {content_type}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    )
+    .into_bytes();
+    request.extend(body);
+    request
+}
+
+async fn ask(node: &Node, request: &[u8]) -> Http1Answer {
+    Http1Answer::read(exchange(node.api.address(), request).await)
+}
+
+/// Flag and body of each frame.
+fn frames(mut body: &[u8]) -> Vec<(u8, &[u8])> {
+    let mut frames = Vec::new();
+    while let [flag, a, b, c, d, rest @ ..] = body {
+        let (frame, rest) = rest.split_at(u32::from_be_bytes([*a, *b, *c, *d]) as usize);
+        frames.push((*flag, frame));
+        body = rest;
+    }
+    assert!(body.is_empty());
+    frames
+}
+
+fn assert_marked_for_browsers(answer: &Http1Answer) {
+    assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+    assert_eq!(
+        answer.header("access-control-expose-headers"),
+        Some("grpc-status,grpc-message,grpc-status-details-bin")
+    );
+    assert_eq!(answer.header("access-control-max-age"), Some("86400"));
+    assert_eq!(answer.header("access-control-allow-credentials"), None);
+}
+
+#[tokio::test]
+async fn browsers_get_messages_and_then_trailers_in_the_body() {
+    let node = node().await;
+    node.publish(vec![message(1, "text")]).await;
+    let request = pb::QueryEnvelopesRequest { query: Some(topics_query([1], None)), limit: 0 };
+    let body = framed(&request.encode_to_vec());
+    for content_type in ["application/grpc-web+proto", "application/grpc-web"] {
+        let answer = ask(&node, &post(QUERY, content_type, &body)).await;
+        assert_eq!(answer.status, 200);
+        assert_marked_for_browsers(&answer);
+        assert!(answer.header("content-type").unwrap().starts_with("application/grpc-web"));
+        let frames = frames(&answer.body);
+        let [(0, message), (0x80, trailers)] = frames[..] else { panic!("{frames:?}") };
+        let page = pb::QueryEnvelopesResponse::decode(message).unwrap();
+        assert_eq!(ids(&page.envelopes), "100:1");
+        let trailers = std::str::from_utf8(trailers).unwrap();
+        assert!(trailers.lines().any(|line| line.replace(' ', "") == "grpc-status:0"));
+    }
+}
+
+#[tokio::test]
+async fn the_text_form_is_understood() {
+    let node = node().await;
+    // An empty message: five bytes of 0.
+    let answer = ask(&node, &post(VERSION, "application/grpc-web-text", b"AAAAAAA=")).await;
+    assert_eq!(answer.status, 200);
+    let version = pb_meta::GetVersionResponse { version: "1.2.3".into() };
+    let framed = framed(&version.encode_to_vec());
+    let text = std::str::from_utf8(&answer.body).unwrap();
+    // 0, length 7, then the message, in base64.
+    assert_eq!(framed, [0, 0, 0, 0, 7, 10, 5, b'1', b'.', b'2', b'.', b'3']);
+    assert!(text.starts_with("AAAAAAcKBTEuMi4z"), "{text}");
+}
+
+#[tokio::test]
+async fn a_refusal_reaches_a_browser_in_headers_that_it_may_read() {
+    let node = node().await;
+    let path = "/xmtp.xmtpv4.payer_api.PayerApi/GetNodes";
+    let answer = ask(&node, &post(path, "application/grpc-web+proto", &framed(&[]))).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("grpc-status"), Some("12"));
+    assert_marked_for_browsers(&answer);
+}
+
+#[tokio::test]
+async fn a_browsers_stream_begins_at_once() {
+    let node = node().await;
+    let request = pb::SubscribeEnvelopesRequest { query: Some(topics_query([1], None)) };
+    let path = "/xmtp.xmtpv4.message_api.ReplicationApi/SubscribeEnvelopes";
+    let body = framed(&request.encode_to_vec());
+    let mut stream = TcpStream::connect(node.api.address()).await.unwrap();
+    stream.write_all(&post(path, "application/grpc-web+proto", &body)).await.unwrap();
+    let mut seen = Vec::new();
+    // The head, and the empty message that comes before everything else, in a chunk of its own.
+    while !seen.ends_with(b"\r\n5\r\n\0\0\0\0\0\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).await.unwrap();
+        seen.extend(byte);
+    }
+    node.until_sample("xmtp_subscribers", 1.0).await;
+    node.publish(vec![message(1, "text")]).await;
+    let mut byte = [0];
+    stream.read_exact(&mut byte).await.unwrap();
+    drop(stream);
+    node.until_sample("xmtp_subscribers", 0.0).await;
+}
+
+#[tokio::test]
+async fn a_browser_that_asks_first_is_answered_for_every_path() {
+    let node = node().await;
+    for path in [QUERY, "/nonsense", "/"] {
+        let request = format!(
+            "OPTIONS {path} HTTP/1.1\r\nhost: x\r\norigin: https://app.example\r\n\
+             access-control-request-method: POST\r\nconnection: close\r\n\r\n"
+        );
+        let answer = ask(&node, request.as_bytes()).await;
+        assert_eq!(answer.status, 204);
+        assert_marked_for_browsers(&answer);
+        assert_eq!(
+            answer.header("access-control-allow-methods"),
+            Some("GET,HEAD,POST,PUT,PATCH,DELETE")
+        );
+        assert_eq!(
+            answer.header("access-control-allow-headers"),
+            Some(
+                "Content-Type,Accept,Authorization,X-Client-Version,X-App-Version,Baggage,DNT,\
+                 Sec-CH-UA,Sec-CH-UA-Mobile,Sec-CH-UA-Platform,x-grpc-web,grpc-timeout,\
+                 Sentry-Trace,User-Agent,x-libxmtp-version,x-app-version"
+            )
+        );
+    }
+}
+
+#[tokio::test]
+async fn connect_is_refused_in_its_own_form() {
+    let node = node().await;
+    let text = "Connect-RPC protocol not supported, use gRPC or gRPC-Web";
+    for content_type in ["application/json", "application/proto", "application/json; charset=utf-8"]
+    {
+        let answer = ask(&node, &post(VERSION, content_type, b"{}")).await;
+        assert_eq!(answer.status, 400);
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        let body = String::from_utf8(answer.body).unwrap();
+        assert_eq!(body, format!(r#"{{"code":"failed_precondition","message":"{text}"}}"#));
+    }
+    let get = format!("GET {VERSION}?connect=v1&encoding=json HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    assert_eq!(ask(&node, get.as_bytes()).await.status, 400);
+
+    let answer = ask(&node, &post(VERSION, "application/connect+proto", b"")).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("content-type"), Some("application/connect+proto"));
+    let frames = frames(&answer.body);
+    let [(2, end)] = frames[..] else { panic!("{frames:?}") };
+    assert!(std::str::from_utf8(end).unwrap().contains("failed_precondition"));
+    assert_eq!(node.sample("xmtp_api_not_grpc_total").await, Some(5.0));
+}
+
+#[tokio::test]
+async fn what_is_no_call_gets_a_plain_refusal() {
+    let node = node().await;
+    let get = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let answer = ask(&node, get).await;
+    assert_eq!((answer.status, answer.header("allow")), (405, Some("POST,OPTIONS")));
+    assert_marked_for_browsers(&answer);
+    assert_eq!(ask(&node, &post(QUERY, "text/plain", b"hello")).await.status, 415);
+    assert_eq!(ask(&node, &post(QUERY, "application/grpc", &framed(&[]))).await.status, 505);
+}
+
+#[tokio::test]
+async fn answers_over_http2_carry_the_same_headers() {
+    let node = node().await;
+    let request = http::Request::post(VERSION)
+        .header("content-type", "application/grpc")
+        .body(tonic::body::Body::new(http_body_util::Full::new(framed(&[]).into())))
+        .unwrap();
+    let response =
+        tower::ServiceExt::oneshot(node.channel().await, request).await.unwrap();
+    assert_eq!(response.version(), http::Version::HTTP_2);
+    assert_eq!(response.headers()["access-control-allow-origin"], "*");
+    let trailers = response.into_body().collect().await.unwrap().trailers().cloned().unwrap();
+    assert_eq!(trailers["grpc-status"], "0");
+}
+
+#[tokio::test]
+async fn a_deadline_of_the_caller_is_kept() {
+    let node = node().await;
+    let request = http::Request::post(QUERY)
+        .header("content-type", "application/grpc")
+        .header("grpc-timeout", "1n")
+        .body(tonic::body::Body::new(http_body_util::StreamBody::new(
+            futures_util::stream::pending::<Result<hyper::body::Frame<bytes::Bytes>, tonic::Status>>(),
+        )))
+        .unwrap();
+    let response =
+        tower::ServiceExt::oneshot(node.channel().await, request).await.unwrap();
+    assert_eq!(response.headers()["grpc-status"], "4");
+}

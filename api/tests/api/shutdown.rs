@@ -1,0 +1,74 @@
+//! The end, in order.
+
+use std::time::Duration;
+
+use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
+use hawser_proto::pb::xmtp::xmtpv4::metadata_api::GetSyncCursorRequest;
+use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
+use tokio::net::TcpStream;
+use tonic::Code;
+
+use crate::common::*;
+
+#[tokio::test]
+async fn streams_get_what_was_committed_and_then_hear_why_they_end() {
+    let node = node().await;
+    let filters = vec![pb::subscribe_topics_request::TopicFilter {
+        topic: topic_bytes(1),
+        last_seen: None,
+    }];
+    let request = pb::SubscribeTopicsRequest { filters };
+    let mut topics = node.replication().await.subscribe_topics(request).await.unwrap().into_inner();
+    let mut cursor = MetadataApiClient::new(node.channel().await)
+        .subscribe_sync_cursor(GetSyncCursorRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    topics.message().await.unwrap().unwrap(); // started
+    topics.message().await.unwrap().unwrap(); // caught up
+    node.publish(vec![message(1, "owed")]).await;
+    let address = node.api.address();
+    let ending = tokio::spawn(node.api.shutdown(Duration::ZERO));
+
+    use pb::subscribe_topics_response::Response;
+    let Some(Response::Envelopes(owed)) = topics.message().await.unwrap().unwrap().response else {
+        panic!("an envelope was owed")
+    };
+    assert_eq!(ids(&owed.envelopes), "100:1");
+    let end = topics.message().await.unwrap_err();
+    assert_eq!((end.code(), end.message()), (Code::Unavailable, "server is shutting down"));
+    let end = loop {
+        match cursor.message().await {
+            Ok(_) => {}
+            Err(end) => break end,
+        }
+    };
+    assert_eq!((end.code(), end.message()), (Code::Unavailable, "server is shutting down"));
+    drop((topics, cursor));
+    ending.await.unwrap();
+    assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
+}
+
+#[tokio::test]
+async fn calls_are_served_while_it_drains() {
+    let node = node().await;
+    let mut client = node.replication().await;
+    node.api.drain();
+    assert_eq!(node.page("/readyz").await.0, 503);
+    let envelopes = pb::PublishPayerEnvelopesRequest { payer_envelopes: vec![message(1, "late")] };
+    let answer = client.publish_payer_envelopes(envelopes).await.unwrap().into_inner();
+    assert_eq!(ids(&answer.originator_envelopes), "100:1");
+}
+
+#[tokio::test]
+async fn dropping_the_handle_ends_everything() {
+    let node = node().await;
+    let address = node.api.address();
+    let operators = node.api.metrics_address().unwrap();
+    drop(node.api);
+    for address in [address, operators] {
+        while TcpStream::connect(address).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}

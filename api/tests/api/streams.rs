@@ -1,0 +1,262 @@
+//! Streams: their first messages, the past, the present, signs of life, and their end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hawser_api::NoPeers;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb_env;
+use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_topics_response::SubscriptionStatus;
+use tonic::{Code, Streaming};
+
+use crate::common::*;
+
+/// What a stream of topics says next: a status, or ids.
+async fn said(stream: &mut Streaming<pb::SubscribeTopicsResponse>) -> String {
+    use pb::subscribe_topics_response::Response;
+    match stream.message().await.unwrap().unwrap().response.unwrap() {
+        Response::Envelopes(envelopes) => ids(&envelopes.envelopes),
+        Response::StatusUpdate(update) => {
+            SubscriptionStatus::try_from(update.status).unwrap().as_str_name().to_owned()
+        }
+    }
+}
+
+/// The next ids that a stream of envelopes brings; empty for a sign of life.
+async fn brought(stream: &mut Streaming<pb::SubscribeEnvelopesResponse>) -> String {
+    ids(&stream.message().await.unwrap().unwrap().envelopes)
+}
+
+fn filter(topic: Bytes, last_seen: Option<pb_env::Cursor>) -> TopicFilter {
+    TopicFilter { topic, last_seen }
+}
+
+use pb::subscribe_topics_request::TopicFilter;
+
+fn topics(filters: Vec<TopicFilter>) -> pb::SubscribeTopicsRequest {
+    pb::SubscribeTopicsRequest { filters }
+}
+
+fn envelopes(query: pb::EnvelopesQuery) -> pb::SubscribeEnvelopesRequest {
+    pb::SubscribeEnvelopesRequest { query: Some(query) }
+}
+
+const STARTED: &str = "SUBSCRIPTION_STATUS_STARTED";
+const CAUGHT_UP: &str = "SUBSCRIPTION_STATUS_CATCHUP_COMPLETE";
+const WAITING: &str = "SUBSCRIPTION_STATUS_WAITING";
+
+async fn restless_node() -> Node {
+    let interval = |settings: &mut hawser_api::ApiSettings| {
+        settings.keepalive_interval = Duration::from_millis(20);
+    };
+    node_with(interval, Arc::new(NoPeers)).await
+}
+
+#[tokio::test]
+async fn a_stream_of_topics_says_what_it_does() {
+    let node = node().await;
+    node.publish(vec![message(1, "a"), message(2, "b"), message(1, "c"), message(3, "d")]).await;
+    let filters = vec![
+        filter(topic_bytes(1), Some(wire_cursor([(100, 1)]))),
+        filter(topic_bytes(2), None),
+        filter(topic_bytes(1), None),
+        filter(Bytes::from_static(&[9, 9]), None),
+    ];
+    let mut stream =
+        node.query().await.subscribe_topics(topics(filters)).await.unwrap().into_inner();
+    assert_eq!(said(&mut stream).await, STARTED);
+    assert_eq!(said(&mut stream).await, "100:2 100:3", "a topic counts once, with its first cursor");
+    assert_eq!(said(&mut stream).await, CAUGHT_UP);
+    node.publish(vec![message(3, "no"), message(2, "e")]).await;
+    assert_eq!(said(&mut stream).await, "100:6");
+}
+
+#[tokio::test]
+async fn a_stream_without_news_gives_signs_of_life() {
+    let node = restless_node().await;
+    let request = topics(vec![filter(topic_bytes(1), None)]);
+    let mut by_topic =
+        node.replication().await.subscribe_topics(request).await.unwrap().into_inner();
+    for expected in [STARTED, CAUGHT_UP, WAITING, WAITING] {
+        assert_eq!(said(&mut by_topic).await, expected);
+    }
+    let all = pb::SubscribeAllEnvelopesRequest {};
+    let mut all = node.notification().await.subscribe_all_envelopes(all).await.unwrap().into_inner();
+    for _ in 0..3 {
+        assert_eq!(brought(&mut all).await, "");
+    }
+    let filter = pb::subscribe_originators_request::OriginatorFilter {
+        originator_node_ids: vec![100],
+        last_seen: Some(pb_env::Cursor::default()),
+    };
+    let request = pb::SubscribeOriginatorsRequest { filter: Some(filter) };
+    let mut strands =
+        node.replication().await.subscribe_originators(request).await.unwrap().into_inner();
+    for _ in 0..3 {
+        assert_eq!(strands.message().await.unwrap().unwrap().response, None);
+    }
+}
+
+#[tokio::test]
+async fn filters_are_judged_after_the_stream_has_started() {
+    let node = node().await;
+    let cursor = pb_env::Cursor {
+        node_id_to_sequence_id: (0..101).map(|id| (id, 1)).collect(),
+    };
+    let refused = [
+        (vec![], "at least one filter"),
+        (vec![filter(topic_bytes(1), None); 10_001], "too many"),
+        (vec![filter(Bytes::new(), None)], "topic has 0 bytes"),
+        (vec![filter(Bytes::from(vec![0; 129]), None)], "topic has 129 bytes"),
+        (vec![filter(topic_bytes(1), Some(cursor))], "cursor has 101 entries"),
+    ];
+    let mut client = node.query().await;
+    for (filters, text) in refused {
+        let mut stream = client.subscribe_topics(topics(filters)).await.unwrap().into_inner();
+        assert_eq!(said(&mut stream).await, STARTED);
+        let status = stream.message().await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert!(status.message().contains(text), "{}", status.message());
+    }
+}
+
+#[tokio::test]
+async fn a_shared_cursor_begins_at_the_start_or_now() {
+    let node = node().await;
+    node.publish(vec![message(1, "a"), message(2, "b")]).await;
+    let mut client = node.replication().await;
+    let live = client.subscribe_envelopes(envelopes(topics_query([1, 2], None))).await;
+    let mut live = live.unwrap().into_inner();
+    let all = Some(pb_env::Cursor::default());
+    let past = client.subscribe_envelopes(envelopes(topics_query([1, 2], all))).await;
+    let mut past = past.unwrap().into_inner();
+    assert_eq!(brought(&mut live).await, "", "a sign of life comes first");
+    assert_eq!(brought(&mut past).await, "");
+    assert_eq!(brought(&mut past).await, "100:1 100:2");
+    node.publish(vec![message(2, "c")]).await;
+    assert_eq!(brought(&mut live).await, "100:3");
+    assert_eq!(brought(&mut past).await, "100:3");
+}
+
+#[tokio::test]
+async fn strands_come_whole_and_without_waiting() {
+    let node = node().await;
+    node.commit_on_chain(1, 1);
+    node.publish(vec![message(1, "a"), message(2, "b")]).await;
+    let mut client = node.replication().await;
+    let filter = pb::subscribe_originators_request::OriginatorFilter {
+        originator_node_ids: vec![100, 100, 0],
+        last_seen: Some(wire_cursor([(100, 1)])),
+    };
+    let request = pb::SubscribeOriginatorsRequest { filter: Some(filter) };
+    let mut stream = client.subscribe_originators(request).await.unwrap().into_inner();
+    let mut batch = async || {
+        use pb::subscribe_originators_response::Response;
+        let response = stream.message().await.unwrap().unwrap().response;
+        response.map(|Response::Envelopes(envelopes)| ids(&envelopes.envelopes))
+    };
+    assert_eq!(batch().await, None);
+    assert_eq!(batch().await.as_deref(), Some("100:2 0:1"), "by time");
+    node.publish(vec![message(7, "c")]).await;
+    assert_eq!(batch().await.as_deref(), Some("100:3"));
+
+    let query = pb::EnvelopesQuery {
+        topics: Vec::new(),
+        originator_node_ids: vec![0],
+        last_seen: Some(pb_env::Cursor::default()),
+    };
+    let mut older = client.subscribe_envelopes(envelopes(query)).await.unwrap().into_inner();
+    assert_eq!(brought(&mut older).await, "");
+    assert_eq!(brought(&mut older).await, "0:1");
+}
+
+#[tokio::test]
+async fn everything_is_live_only() {
+    let node = node().await;
+    node.publish(vec![message(1, "a")]).await;
+    let all = pb::SubscribeAllEnvelopesRequest {};
+    let mut all = node.notification().await.subscribe_all_envelopes(all).await.unwrap().into_inner();
+    assert_eq!(brought(&mut all).await, "");
+    node.commit_on_chain(1, 1);
+    assert_eq!(brought(&mut all).await, "0:1");
+    node.publish(vec![message(2, "b")]).await;
+    assert_eq!(brought(&mut all).await, "100:2");
+}
+
+#[tokio::test]
+async fn every_refused_subscription_has_its_text() {
+    let node = node().await;
+    let mut client = node.replication().await;
+    let both = pb::EnvelopesQuery { originator_node_ids: vec![1], ..topics_query([1], None) };
+    let refused = [
+        (Some(both), "invalid subscription request: cannot filter by both"),
+        (Some(pb::EnvelopesQuery::default()), "query must contain either topics or originators"),
+        (None, "query must contain either topics or originators"),
+    ];
+    for (query, text) in refused {
+        let request = pb::SubscribeEnvelopesRequest { query };
+        let status = client.subscribe_envelopes(request).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert!(status.message().starts_with("invalid subscription request:"));
+        assert!(status.message().contains(text), "{}", status.message());
+    }
+    let filter = |originator_node_ids, last_seen| {
+        Some(pb::subscribe_originators_request::OriginatorFilter { originator_node_ids, last_seen })
+    };
+    let cursor = Some(pb_env::Cursor::default());
+    let large = Some(pb_env::Cursor {
+        node_id_to_sequence_id: (0..101).map(|id| (id, 1)).collect(),
+    });
+    let refused = [
+        (None, "filter must not be nil"),
+        (filter(vec![], None), "filter must contain at least one originator node id"),
+        (filter(vec![1], None), "last_seen cursor is required"),
+        (filter((0..10_001).collect(), cursor), "invalid subscription request: too many"),
+        (filter(vec![1], large), "invalid subscription request: cursor has 101 entries"),
+    ];
+    for (filter, text) in refused {
+        let request = pb::SubscribeOriginatorsRequest { filter };
+        let status = client.subscribe_originators(request).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert!(status.message().starts_with(text), "{}", status.message());
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_leaves_nothing_behind() {
+    let node = node().await;
+    let mut client = node.replication().await;
+    let request = topics(vec![filter(topic_bytes(1), None)]);
+    let mut one = client.subscribe_topics(request.clone()).await.unwrap().into_inner();
+    let mut other = client.subscribe_topics(request).await.unwrap().into_inner();
+    assert_eq!(said(&mut one).await, STARTED);
+    assert_eq!(said(&mut other).await, STARTED);
+    node.until_sample("xmtp_subscribers", 2.0).await;
+    drop(one); // cancels the call
+    node.until_sample("xmtp_subscribers", 1.0).await;
+    drop((other, client)); // closes the connection
+    node.until_sample("xmtp_subscribers", 0.0).await;
+    let ended = r#"grpc_server_handled_total{grpc_type="server",grpc_service="xmtp.xmtpv4.message_api.ReplicationApi",grpc_method="SubscribeTopics",grpc_code="canceled"}"#;
+    node.until_sample(ended, 2.0).await;
+    let open = r#"xmtp_api_open_connections_gauge{style="stream",method="/xmtp.xmtpv4.message_api.ReplicationApi/SubscribeTopics"}"#;
+    assert_eq!(node.sample(open).await, Some(0.0));
+}
+
+#[tokio::test]
+async fn many_streams_share_a_connection() {
+    let node = node().await;
+    let client = node.replication().await;
+    let mut streams = Vec::new();
+    for group in 0..200u8 {
+        let request = topics(vec![filter(topic_bytes(group), None)]);
+        let mut stream = client.clone().subscribe_topics(request).await.unwrap().into_inner();
+        assert_eq!(said(&mut stream).await, STARTED);
+        assert_eq!(said(&mut stream).await, CAUGHT_UP);
+        streams.push(stream);
+    }
+    node.publish((0..200u8).map(|group| message(group, "text")).collect()).await;
+    for (sequence, stream) in (1..).zip(&mut streams) {
+        assert_eq!(said(stream).await, format!("100:{sequence}"));
+    }
+}
