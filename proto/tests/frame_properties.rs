@@ -313,6 +313,8 @@ fn a_batch_ends_before_the_envelope_that_would_pass_its_size() {
     );
     assert_eq!(builder.push(&[6; 1]), Ok(Pushed::Full));
     let second = builder.finish().expect("one envelope");
+    assert_eq!(builder.push(&[7; 5]), Ok(Pushed::Taken), "the size begins anew with each batch");
+    assert_eq!(builder.push(&[8; 5]), Ok(Pushed::Taken));
 
     let mut decoder = started();
     decoder.push(first);

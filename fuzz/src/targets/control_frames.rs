@@ -12,12 +12,28 @@ fn seeds() -> Vec<Vec<u8>> {
     corpus::frames("control")
 }
 
-/// Where the network cut the stream changes nothing, and a frame has one form.
+/// Where the network cut the stream changes nothing, and what is read is exactly what was sent,
+/// less the frames of unknown types.
 fn run(input: &[u8]) {
     let (written, end) = rewrite(input, input.len());
     assert_eq!(rewrite(input, 7), (written.clone(), end), "cut every 7 bytes");
-    assert!(written.len() <= input.len(), "a frame grew");
-    assert_eq!(rewrite(&written, written.len()), (written.clone(), Ok(())), "another form");
+    let known = known_frames(input);
+    assert!(known.starts_with(&written), "a frame has another form");
+    assert!(end.is_err() || known.len() == written.len(), "a frame is lost");
+}
+
+/// The frames of version 1 in `input`, which may end inside one.
+fn known_frames(mut input: &[u8]) -> Vec<u8> {
+    let mut known = Vec::new();
+    while let Some(&[kind, a, b, c, d]) = input.first_chunk() {
+        let len = usize::try_from(u32::from_be_bytes([a, b, c, d])).expect("fits");
+        let (frame, rest) = input.split_at(input.len().min(5 + len));
+        if (1..=6).contains(&kind) {
+            known.extend_from_slice(frame);
+        }
+        input = rest;
+    }
+    known
 }
 
 /// What the frames are once read, written again, and how the stream ended.
