@@ -54,6 +54,7 @@ fn generate(set: tonic_prost_build::FileDescriptorSet) -> io::Result<()> {
         .build_client(services)
         .build_server(services)
         .build_transport(false)
+        .codec_path("crate::codec::BoundedCodec")
         .bytes(".")
         .btree_map(".")
         .include_file("pb.rs")

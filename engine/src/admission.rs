@@ -1,7 +1,7 @@
 //! Which payer envelopes this node takes: every check that needs no order. Stateless, so that all
 //! cores can do it at once.
 
-use hawser_proto::envelope::PayerEnvelope;
+use hawser_proto::envelope::{ClientEnvelope, LayerError, PayerEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::recover_batch;
 use hawser_proto::{Address, Bytes, Cursor, OriginatorId, Signature};
@@ -9,6 +9,9 @@ use hawser_proto::{Address, Bytes, Cursor, OriginatorId, Signature};
 use crate::facts;
 use crate::rules::{self, Violation};
 use crate::sequencer::Admitted;
+
+/// Identity updates and reports are refused here in any case; larger ones are not even decoded.
+const STRUCTURED_LEN_BYTES_MAX: usize = 16 * 1024;
 
 /// What a publish is checked against, besides the rules.
 pub struct Context<'a> {
@@ -51,6 +54,10 @@ fn open(
     context: &Context<'_>,
     envelope: pb::PayerEnvelope,
 ) -> Result<(PayerEnvelope, Signature), Violation> {
+    let structured = ClientEnvelope::structured_len_bytes(&envelope.unsigned_client_envelope);
+    if structured > STRUCTURED_LEN_BYTES_MAX {
+        return Err(LayerError::TooLong(structured).into());
+    }
     let envelope = PayerEnvelope::from_message(envelope)?;
     if envelope.target() != context.node {
         return Err(Violation::Target);

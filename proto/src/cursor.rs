@@ -67,7 +67,10 @@ impl Cursor {
     #[must_use]
     pub fn to_pb(&self) -> pb::Cursor {
         pb::Cursor {
-            node_id_to_sequence_id: self.iter().map(|id| (id.originator.0, id.sequence.0)).collect(),
+            node_id_to_sequence_id: self
+                .iter()
+                .map(|id| (id.originator.0, id.sequence.0))
+                .collect(),
         }
     }
 }

@@ -7,6 +7,7 @@
 use bytes::Bytes;
 use prost::Message as _;
 
+use crate::budget::field_len_bytes;
 use crate::ids::{EnvelopeId, OriginatorId, SequenceId};
 use crate::pb::xmtp::identity::associations::RecoverableEcdsaSignature;
 use crate::pb::xmtp::xmtpv4::envelopes as pb;
@@ -41,10 +42,16 @@ pub enum LayerError {
     /// A transaction hash has 32 bytes.
     #[error("transaction hash has {0} bytes instead of 32")]
     TransactionHash(usize),
+    /// Identity updates and reports are small; a large one would take far more memory than bytes.
+    #[error("payload of {0} bytes is too long for its kind")]
+    TooLong(usize),
     /// An originator envelope has one form on disk and on the wire: known fields in order.
     #[error("envelope is not in canonical form")]
     NotCanonical,
 }
+
+/// The longest identity update or report: above what the chain takes, 200,000 bytes.
+const STRUCTURED_LEN_BYTES_MAX: usize = 256 * 1024;
 
 /// The innermost layer: what the client wrote, for which topic, after which commits.
 #[derive(Debug, Clone)]
@@ -61,11 +68,16 @@ impl ClientEnvelope {
     /// # Errors
     /// Names the first check that failed.
     pub fn parse(bytes: Bytes) -> Result<Self, LayerError> {
+        let structured = Self::structured_len_bytes(&bytes);
+        if structured > STRUCTURED_LEN_BYTES_MAX {
+            return Err(LayerError::TooLong(structured));
+        }
         let message = pb::ClientEnvelope::decode(bytes.clone())?;
         let aad = message.aad.ok_or(LayerError::AadMissing)?;
         let payload = message.payload.ok_or(LayerError::PayloadMissing)?;
         let topic = Topic::parse(aad.target_topic)?;
-        let entries = aad.depends_on.map(|cursor| cursor.node_id_to_sequence_id).unwrap_or_default();
+        let entries =
+            aad.depends_on.map(|cursor| cursor.node_id_to_sequence_id).unwrap_or_default();
         let depends_on = entries
             .into_iter()
             .map(|(originator, sequence)| {
@@ -73,6 +85,13 @@ impl ClientEnvelope {
             })
             .collect();
         Ok(Self { bytes, topic, depends_on, payload })
+    }
+
+    /// Bytes in payloads that consist of many small messages (identity updates, reports), read off
+    /// without decoding. Decoded they take up to some hundred times as much.
+    #[must_use]
+    pub fn structured_len_bytes(bytes: &[u8]) -> usize {
+        field_len_bytes(bytes, 5..=7)
     }
 
     /// The bytes that the payer signed.
@@ -517,6 +536,15 @@ mod tests {
             OriginatorEnvelope::parse(long.into()).map(|_| ()),
             Err(LayerError::NotCanonical)
         );
+    }
+
+    #[test]
+    fn a_swarm_of_empty_actions_is_refused_before_it_is_decoded() {
+        let mut bytes = vec![0x2a, 0x80, 0x80, 0x20];
+        bytes.resize(4 + 512 * 1024, 0);
+        bytes[4..].chunks_mut(2).for_each(|action| action[0] = 0x0a);
+        let refused = ClientEnvelope::parse(bytes.into()).map(|_| ()).unwrap_err();
+        assert_eq!(refused, LayerError::TooLong(512 * 1024));
     }
 
     #[test]

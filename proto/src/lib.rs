@@ -8,10 +8,14 @@
 //! - [`envelope`]: the four layers, each parsed beside its exact bytes;
 //! - [`mls`]: the MLS framing and key package parsers, to the last byte;
 //! - [`frame`]: what nodes say to each other over QUIC;
+//! - [`budget`]: how much decoding would make of a message, told beforehand;
 //! - [`pb`]: the generated protobuf types and, behind the feature `services`, the gRPC stubs.
 
 #![warn(missing_docs)]
 
+pub mod budget;
+#[cfg(feature = "services")]
+pub mod codec;
 pub mod cursor;
 pub mod envelope;
 pub mod frame;

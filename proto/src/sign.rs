@@ -71,8 +71,7 @@ impl Signature {
     /// # Errors
     /// When there are not 65, or the recovery id is out of range (27 and 28 are).
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, SignatureError> {
-        let bytes: [u8; 65] =
-            bytes.try_into().map_err(|_| SignatureError::Length(bytes.len()))?;
+        let bytes: [u8; 65] = bytes.try_into().map_err(|_| SignatureError::Length(bytes.len()))?;
         if bytes[64] > 3 {
             return Err(SignatureError::RecoveryId(bytes[64]));
         }
@@ -237,8 +236,7 @@ impl SecretKey {
     /// # Errors
     /// When the scalar is zero or not below the group order.
     pub fn from_bytes(bytes: &[u8; 32]) -> Result<Self, SecretKeyError> {
-        let scalar =
-            secp256k1::SecretKey::from_secret_bytes(*bytes).map_err(|_| SecretKeyError)?;
+        let scalar = secp256k1::SecretKey::from_secret_bytes(*bytes).map_err(|_| SecretKeyError)?;
         let mut context = Secp256k1::signing_only();
         let random = RandomState::new().hash_one(bytes).to_be_bytes();
         context.seeded_randomize(&keccak256(&[b"blinding|", bytes, &random]).0);
@@ -266,9 +264,7 @@ impl SecretKey {
     /// The key others check signatures against.
     #[must_use]
     pub fn public_key(&self) -> PublicKey {
-        PublicKey(
-            secp256k1::PublicKey::from_secret_key(&self.0.scalar).serialize_uncompressed(),
-        )
+        PublicKey(secp256k1::PublicKey::from_secret_key(&self.0.scalar).serialize_uncompressed())
     }
 
     /// Signs: deterministic (RFC 6979), low s, v 0 or 1.

@@ -182,9 +182,6 @@ mod tests {
 
     #[test]
     fn report_topics_carry_the_originator_little_endian() {
-        assert_eq!(
-            Topic::payer_reports(OriginatorId(100)).as_bytes().as_ref(),
-            [4, 0x64, 0, 0, 0]
-        );
+        assert_eq!(Topic::payer_reports(OriginatorId(100)).as_bytes().as_ref(), [4, 0x64, 0, 0, 0]);
     }
 }

@@ -1,0 +1,147 @@
+//! Looks at a message before it is decoded, so that a few bytes cannot become much memory.
+//!
+//! A repeated message of two bytes on the wire may take hundreds of bytes once it is decoded. What
+//! is counted here is bounded by the callers, before anything is made of it.
+
+/// The fields at the top of a message, until the first that is not well-formed. Groups, which no
+/// message of the network has, count as not well-formed.
+struct Fields<'a> {
+    rest: &'a [u8],
+}
+
+struct Field<'a> {
+    number: u64,
+    /// Empty for a number.
+    bytes: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    fn varint(&mut self) -> Option<u64> {
+        let mut value = 0u64;
+        for (index, byte) in self.rest.iter().take(10).enumerate() {
+            value |= u64::from(byte & 0x7f).checked_shl(7 * u32::try_from(index).ok()?)?;
+            if byte & 0x80 == 0 {
+                self.rest = &self.rest[index + 1..];
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    fn split(&mut self, len: u64) -> Option<&'a [u8]> {
+        let (bytes, rest) = self.rest.split_at_checked(usize::try_from(len).ok()?)?;
+        self.rest = rest;
+        Some(bytes)
+    }
+
+    fn field(&mut self) -> Option<Field<'a>> {
+        let tag = self.varint()?;
+        let bytes = match tag & 7 {
+            0 => {
+                self.varint()?;
+                &[][..]
+            }
+            1 => self.split(8)?,
+            2 => {
+                let len = self.varint()?;
+                self.split(len)?
+            }
+            5 => self.split(4)?,
+            _ => return None,
+        };
+        Some(Field { number: tag >> 3, bytes })
+    }
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = Field<'a>;
+
+    fn next(&mut self) -> Option<Field<'a>> {
+        if self.rest.is_empty() { None } else { self.field() }
+    }
+}
+
+/// Bytes in the fields `numbers` at the top of a message.
+#[must_use]
+pub fn field_len_bytes(message: &[u8], numbers: std::ops::RangeInclusive<u64>) -> usize {
+    Fields { rest: message }
+        .filter(|field| numbers.contains(&field.number))
+        .map(|field| field.bytes.len())
+        .sum()
+}
+
+/// Whether a message has at most `max` fields, counting those at its top and those right below.
+/// Where a field holds bytes and not a message, they count only if they look like one.
+#[must_use]
+pub fn has_at_most(message: &[u8], max: usize) -> bool {
+    let mut count = 0;
+    for field in (Fields { rest: message }) {
+        let mut below = Fields { rest: field.bytes };
+        let fields = below.by_ref().take(max + 1).count();
+        count += 1;
+        if below.rest.is_empty() || fields > max {
+            count += fields;
+        }
+        if count > max {
+            return false;
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+    use prost::Message as _;
+
+    use super::*;
+    use crate::pb::xmtp::xmtpv4::envelopes;
+    use crate::pb::xmtp::xmtpv4::message_api as api;
+
+    #[test]
+    fn fields_are_counted_on_two_levels() {
+        let empty = envelopes::PayerEnvelope::default();
+        let request = api::PublishPayerEnvelopesRequest { payer_envelopes: vec![empty; 10] };
+        let bytes = request.encode_to_vec();
+        assert!(has_at_most(&bytes, 10));
+        assert!(!has_at_most(&bytes, 9));
+        let query = api::EnvelopesQuery { topics: vec![Bytes::new(); 9], ..Default::default() };
+        let bytes = api::QueryEnvelopesRequest { query: Some(query), limit: 0 }.encode_to_vec();
+        assert!(has_at_most(&bytes, 10));
+        assert!(!has_at_most(&bytes, 9));
+    }
+
+    #[test]
+    fn ciphertext_does_not_count() {
+        let bytes = envelopes::PayerEnvelope {
+            unsigned_client_envelope: Bytes::from(vec![0xff; 1000]),
+            ..Default::default()
+        };
+        assert!(has_at_most(&bytes.encode_to_vec(), 1));
+    }
+
+    #[test]
+    fn lengths_of_one_field_are_added_up() {
+        let once = envelopes::ClientEnvelope {
+            aad: None,
+            payload: Some(envelopes::client_envelope::Payload::IdentityUpdate(Default::default())),
+        };
+        let mut bytes = once.encode_to_vec();
+        bytes.extend([0x2a, 3, 1, 2, 3, 0x2a, 2, 1, 2, 0x0a, 1, 1]);
+        assert_eq!(field_len_bytes(&bytes, 5..=7), 5);
+        assert_eq!(field_len_bytes(&bytes, 1..=1), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_looked_at_without_harm(
+            bytes in proptest::collection::vec(any::<u8>(), 0..200),
+            max in 0usize..50,
+        ) {
+            prop_assert!(field_len_bytes(&bytes, 0..=u64::MAX) <= bytes.len());
+            prop_assert!(has_at_most(&bytes, 2 * bytes.len()));
+            prop_assert!(has_at_most(&bytes, max) || max < 2 * bytes.len());
+        }
+    }
+}

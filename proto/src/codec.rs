@@ -1,0 +1,67 @@
+//! The codec of the gRPC stubs: protobuf, after a look at how much would be made of it.
+
+use std::marker::PhantomData;
+
+use prost::Message;
+use prost::bytes::Buf as _;
+use tonic::Status;
+use tonic::codec::{Codec, DecodeBuf, Decoder};
+use tonic_prost::{ProstDecoder, ProstEncoder};
+
+use crate::budget;
+
+/// Fields in one message, on its first two levels. Far above what fits into a message of real
+/// envelopes or topics, and a bound on the memory that empty ones take.
+pub const MESSAGE_FIELDS_MAX: usize = 1 << 20;
+
+/// Encodes `T`, decodes `U`.
+#[derive(Debug)]
+pub struct BoundedCodec<T, U>(PhantomData<(T, U)>);
+
+impl<T, U> Default for BoundedCodec<T, U> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T, U> Codec for BoundedCodec<T, U>
+where
+    T: Message + Send + 'static,
+    U: Message + Default + Send + 'static,
+{
+    type Encode = T;
+    type Decode = U;
+    type Encoder = ProstEncoder<T>;
+    type Decoder = BoundedDecoder<U>;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        ProstEncoder::default()
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        BoundedDecoder(ProstDecoder::default())
+    }
+}
+
+/// Refuses messages of too many fields with RESOURCE_EXHAUSTED.
+#[derive(Debug)]
+pub struct BoundedDecoder<U>(ProstDecoder<U>);
+
+impl<U: Message + Default> Decoder for BoundedDecoder<U> {
+    type Item = U;
+    type Error = Status;
+
+    fn decode(&mut self, source: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
+        // Shorter ones cannot have so many. A message lies in one piece, and if it ever did not,
+        // the first piece would be looked at.
+        if source.remaining() > MESSAGE_FIELDS_MAX {
+            let message = &source.chunk()[..source.remaining().min(source.chunk().len())];
+            if !budget::has_at_most(message, MESSAGE_FIELDS_MAX) {
+                return Err(Status::resource_exhausted(format!(
+                    "message has more than {MESSAGE_FIELDS_MAX} fields"
+                )));
+            }
+        }
+        self.0.decode(source)
+    }
+}
