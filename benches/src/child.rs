@@ -1,0 +1,79 @@
+//! Other processes, ended when their owner goes.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::Failure;
+
+/// A process that was asked to end is killed after this time.
+const STOP_MAX: Duration = Duration::from_secs(40);
+
+/// A child process that is killed and waited for on drop. Its standard input is a pipe from here,
+/// so that it can notice when this program is gone without having dropped anything.
+pub(crate) struct Process(Child);
+
+impl Process {
+    pub(crate) fn start(command: &mut Command) -> Result<Self, Failure> {
+        match command.stdin(Stdio::piped()).spawn() {
+            Ok(child) => Ok(Self(child)),
+            Err(error) => {
+                let program = command.get_program().to_string_lossy();
+                Err(format!("cannot start {program}: {error}").into())
+            }
+        }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        !matches!(self.0.try_wait(), Ok(None))
+    }
+
+    /// Ends its input, which asks it to stop in order, and waits for it. Blocks.
+    pub(crate) fn stop(mut self) {
+        drop(self.0.stdin.take());
+        let until = Instant::now() + STOP_MAX;
+        while !self.has_ended() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill(); // fails only when it has ended already
+        let _ = self.0.wait();
+    }
+}
+
+/// A process of this program that only answers; see [`crate::idle_server`].
+pub(crate) struct IdleServer {
+    process: Process,
+    address: SocketAddr,
+}
+
+impl IdleServer {
+    pub(crate) fn start(answer_len: usize) -> Result<Self, Failure> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("idle-server").arg("--answer-len").arg(answer_len.to_string());
+        let mut process = Process::start(command.stdout(Stdio::piped()))?;
+        let stdout = process.0.stdout.take().expect("stdout was asked for as a pipe");
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        Ok(Self { process, address: line.trim().parse()? })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+}

@@ -1,0 +1,219 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::limits::LoadShape;
+
+/// Measures a node from outside, and what this machine could do at best.
+///
+/// The node is a process of its own, on the same machine. To measure on fewer cores than there
+/// are, start this program with `taskset`.
+#[derive(Debug, Parser)]
+#[command(name = "hawser-bench", version, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// What this machine can do at best: disk, signatures, calls.
+    Limits {
+        #[command(flatten)]
+        output: Output,
+        #[command(flatten)]
+        shape: Shape,
+    },
+    /// Publish as fast as the node takes it.
+    Publish {
+        #[command(flatten)]
+        output: Output,
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        shape: Shape,
+        #[command(flatten)]
+        load: LoadArgs,
+        /// Envelopes in each request.
+        #[arg(short = 'n', long, default_value_t = 20)]
+        envelopes_per_request: u64,
+        /// Nodes that follow meanwhile, on the same cores.
+        #[arg(long, default_value_t = 0, conflicts_with = "node")]
+        followers: u32,
+    },
+    /// One client, one envelope at a time.
+    Latency {
+        #[command(flatten)]
+        output: Output,
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        shape: Shape,
+        #[command(flatten)]
+        load: LoadArgs,
+    },
+    /// Publish at one node, subscribe at another.
+    Delivery {
+        #[command(flatten)]
+        output: Output,
+        #[command(flatten)]
+        hawser: Hawser,
+        #[command(flatten)]
+        shape: Shape,
+        /// Envelopes per second.
+        #[arg(long, default_value_t = 1000)]
+        rate: u64,
+        /// How long.
+        #[arg(long, default_value_t = 30)]
+        seconds: u64,
+    },
+    /// Start an empty follower of a node with a long strand.
+    CatchUp(Large),
+    /// Ask for pages of one topic out of a large log.
+    Query(Large),
+    /// See what is resident with a large log and many subscriptions.
+    Memory(Large),
+    /// Everything above, one after the other.
+    All(Large),
+    /// Parts of a node by themselves: signatures, layers, commits. Prints text.
+    Micro {
+        /// Data is written to new folders in here, and removed afterwards.
+        #[arg(long)]
+        data_dir: Option<PathBuf>,
+        /// Length of the MLS message in each envelope, in bytes.
+        #[arg(long, default_value_t = 512)]
+        payload_size: usize,
+    },
+    /// Put the figures of earlier runs into a document, or print them.
+    Report {
+        /// What runs have written.
+        #[arg(required = true)]
+        results: Vec<PathBuf>,
+        /// A Markdown file with a place for figures.
+        #[arg(long)]
+        document: Option<PathBuf>,
+    },
+    /// A server that only answers; started by `limits`.
+    #[command(hide = true)]
+    IdleServer {
+        #[arg(long)]
+        answer_len: usize,
+    },
+}
+
+/// What is done with the figures.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Output {
+    /// Write the result to this file instead of printing it.
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+    /// Data is written to new folders in here, and removed afterwards [default: the system's
+    /// folder for temporary files].
+    #[arg(long)]
+    data_dir: Option<PathBuf>,
+    /// Leave out the limits of the machine. There is nothing to compare the figures with then.
+    #[arg(long)]
+    pub(crate) without_limits: bool,
+}
+
+impl Output {
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.data_dir.clone().unwrap_or_else(std::env::temp_dir)
+    }
+}
+
+/// Which program is measured.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Hawser {
+    /// The program to start nodes with [default: `hawser` beside this program].
+    #[arg(long)]
+    hawser: Option<PathBuf>,
+}
+
+impl Hawser {
+    pub(crate) fn program(&self) -> PathBuf {
+        let beside = || Some(std::env::current_exe().ok()?.parent()?.join("hawser"));
+        self.hawser.clone().or_else(beside).unwrap_or_else(|| "hawser".into())
+    }
+}
+
+/// Which node is measured.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Target {
+    #[command(flatten)]
+    pub(crate) hawser: Hawser,
+    /// A node that runs already, instead of new ones.
+    #[arg(long, requires = "originator")]
+    pub(crate) node: Option<SocketAddr>,
+    /// The id of that node.
+    #[arg(long, requires = "node")]
+    pub(crate) originator: Option<u32>,
+}
+
+/// How requests are sent.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Shape {
+    /// HTTP/2 connections that the requests in flight share.
+    #[arg(long, default_value_t = 2)]
+    pub(crate) connections: usize,
+    /// Requests that wait for their answer at any time.
+    #[arg(long, default_value_t = 64)]
+    in_flight: usize,
+    /// Length of the MLS message in each envelope, in bytes.
+    #[arg(long, default_value_t = 512)]
+    pub(crate) payload_size: usize,
+}
+
+impl From<Shape> for LoadShape {
+    fn from(shape: Shape) -> Self {
+        Self {
+            connections: shape.connections,
+            in_flight: shape.in_flight,
+            payload_len: shape.payload_size,
+        }
+    }
+}
+
+/// What is published, and how long.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LoadArgs {
+    /// Accounts that pay, in turn.
+    #[arg(long, default_value_t = 64)]
+    pub(crate) payers: u32,
+    /// Topics that envelopes are spread over at random.
+    #[arg(long, default_value_t = 10_000)]
+    pub(crate) topics: u64,
+    /// How long, after a warm-up of two seconds. Less when memory does not suffice for envelopes
+    /// signed in advance.
+    #[arg(long, default_value_t = 15)]
+    pub(crate) seconds: u64,
+}
+
+/// Measurements on a node that holds much.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Large {
+    #[command(flatten)]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) hawser: Hawser,
+    #[command(flatten)]
+    pub(crate) shape: Shape,
+    /// Envelopes that are stored first.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub(crate) stored: u64,
+    /// Topics that these are spread over: few enough that each has more than a page.
+    #[arg(long, default_value_t = 5000)]
+    pub(crate) stored_topics: u64,
+    /// Envelopes in a page.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) page: u32,
+    /// Pages that are asked for.
+    #[arg(long, default_value_t = 5000)]
+    pub(crate) queries: u64,
+    /// Subscriptions that are open while memory is looked at.
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) subscriptions: u64,
+}

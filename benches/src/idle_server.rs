@@ -1,0 +1,74 @@
+//! A server of the node's stack that does nothing but answer: what is left is what gRPC costs.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio::net::TcpListener;
+use tonic::body::Body;
+use tonic::codegen::{BoxFuture, Service, http};
+use tonic::server::{Grpc, NamedService, UnaryService};
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status};
+
+use crate::Failure;
+use crate::rpc::RawCodec;
+
+/// Listens on a free port of the loopback interface, prints the address as one line, and answers
+/// every publish request with `answer_len` zero bytes until standard input ends.
+pub(crate) async fn run(answer_len: usize) -> Result<(), Failure> {
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new()); // nobody writes there
+        std::process::exit(0);
+    });
+    let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+    println!("{}", listener.local_addr()?);
+    std::io::stdout().flush()?;
+    Server::builder()
+        .initial_stream_window_size(1024 * 1024)
+        .initial_connection_window_size(4 * 1024 * 1024)
+        .add_service(Idle { answer: vec![0; answer_len].into() })
+        .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
+        .await?;
+    Ok(())
+}
+
+#[derive(Clone)]
+struct Idle {
+    answer: Bytes,
+}
+
+impl NamedService for Idle {
+    const NAME: &'static str = "xmtp.xmtpv4.message_api.PublishApi";
+}
+
+impl UnaryService<Bytes> for Idle {
+    type Response = Bytes;
+    type Future = Ready<Result<Response<Bytes>, Status>>;
+
+    fn call(&mut self, _: Request<Bytes>) -> Self::Future {
+        ready(Ok(Response::new(self.answer.clone())))
+    }
+}
+
+impl Service<http::Request<Body>> for Idle {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let idle = self.clone();
+        Box::pin(async move {
+            let mut grpc = Grpc::new(RawCodec).max_decoding_message_size(25 * 1024 * 1024);
+            Ok(grpc.unary(idle, request).await)
+        })
+    }
+}

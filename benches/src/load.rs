@@ -1,0 +1,160 @@
+//! Publishing with a fixed number of requests in flight, and the check that nothing was lost.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope};
+use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
+use prost::Message as _;
+use tokio::task::JoinSet;
+
+use crate::Failure;
+use crate::rpc::{self, Connection};
+use crate::stats::Latencies;
+
+/// One answer in so many is kept and opened after the run.
+const SAMPLE_EVERY: u64 = 97;
+/// So many at most, for each request in flight.
+const SAMPLES_MAX: usize = 64;
+
+/// What is sent.
+#[derive(Clone)]
+pub(crate) struct Load {
+    requests: Arc<Vec<Bytes>>,
+    /// Start over when all requests are sent; the answers are then not looked into.
+    endless: bool,
+    /// Nothing is sent after this time.
+    time: Duration,
+}
+
+impl Load {
+    /// Sends each request once, or as many as fit into `time`.
+    pub(crate) fn once(requests: Vec<Bytes>, time: Duration) -> Self {
+        Self { requests: Arc::new(requests), endless: false, time }
+    }
+
+    /// Sends the same requests over and over to a server that does not care.
+    pub(crate) fn endless(requests: Vec<Bytes>, time: Duration) -> Self {
+        Self { requests: Arc::new(requests), endless: true, time }
+    }
+
+    /// The same requests for another time.
+    pub(crate) fn again(self, time: Duration) -> Self {
+        Self { time, ..self }
+    }
+}
+
+/// What came of it.
+#[derive(Clone)]
+pub(crate) struct Outcome {
+    pub(crate) requests: u64,
+    /// Envelopes that were acknowledged.
+    pub(crate) envelopes: u64,
+    /// From sending a request to its answer.
+    pub(crate) latencies: Latencies,
+    /// From the first request to the last answer.
+    pub(crate) elapsed: Duration,
+    /// Some requests with their answers.
+    samples: Vec<(Bytes, Bytes)>,
+}
+
+impl Outcome {
+    fn new() -> Self {
+        Self {
+            requests: 0,
+            envelopes: 0,
+            latencies: Latencies::new(),
+            elapsed: Duration::ZERO,
+            samples: Vec::new(),
+        }
+    }
+
+    /// Adds what another of the requests in flight, or a later load, brought.
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.requests += other.requests;
+        self.envelopes += other.envelopes;
+        self.latencies.merge(&other.latencies);
+        self.samples.extend(other.samples);
+    }
+
+    /// Opens the kept answers: each must hold what was sent, in order.
+    ///
+    /// # Errors
+    /// Names the first one that does not.
+    pub(crate) fn check_samples(&self) -> Result<(), Failure> {
+        for (request, answer) in &self.samples {
+            let sent = api::PublishPayerEnvelopesRequest::decode(request.clone())?.payer_envelopes;
+            let answer = api::PublishPayerEnvelopesResponse::decode(answer.clone())?;
+            let got = answer.originator_envelopes;
+            if got.len() != sent.len() {
+                return Err("an answer has not as many envelopes as the request".into());
+            }
+            for (sent, got) in sent.into_iter().zip(got) {
+                let sent = PayerEnvelope::from_message(sent)?;
+                let got = OriginatorEnvelope::parse(got.encode_to_vec().into())?;
+                if got.unsigned().payer().as_bytes() != sent.as_bytes() {
+                    return Err(format!("{} does not hold what was sent", got.id()).into());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Sends `load` with `in_flight` requests at a time, spread over the connections.
+///
+/// # Errors
+/// When any request fails or is not answered in full.
+pub(crate) async fn run(
+    load: &Load,
+    connections: &[Connection],
+    in_flight: usize,
+) -> Result<Outcome, Failure> {
+    let next = Arc::new(AtomicU64::new(0));
+    let start = Instant::now();
+    let mut tasks = JoinSet::new();
+    for lane in 0..in_flight.max(1) {
+        let connection = connections[lane % connections.len()].clone();
+        tasks.spawn(send(load.clone(), connection, Arc::clone(&next), start + load.time));
+    }
+    let mut outcome = Outcome::new();
+    while let Some(lane) = tasks.join_next().await {
+        outcome.merge(lane??);
+    }
+    outcome.elapsed = start.elapsed();
+    Ok(outcome)
+}
+
+async fn send(
+    load: Load,
+    mut connection: Connection,
+    next: Arc<AtomicU64>,
+    until: Instant,
+) -> Result<Outcome, Failure> {
+    let mut outcome = Outcome::new();
+    let count = load.requests.len() as u64;
+    loop {
+        let before = Instant::now();
+        let at = next.fetch_add(1, Ordering::Relaxed);
+        if before >= until || (at >= count && !load.endless) {
+            return Ok(outcome);
+        }
+        let request = &load.requests[usize::try_from(at % count)?];
+        let answer = connection.call(rpc::PUBLISH, request.clone()).await?;
+        outcome.latencies.record(before.elapsed());
+        outcome.requests += 1;
+        if load.endless {
+            continue;
+        }
+        let sent = rpc::count_entries(request).ok_or("a prepared request is malformed")?;
+        match rpc::count_entries(&answer) {
+            Some(got) if got == sent => outcome.envelopes += got,
+            _ => return Err(format!("{sent} envelopes sent, but not as many answered").into()),
+        }
+        if at % SAMPLE_EVERY == 0 && outcome.samples.len() < SAMPLES_MAX {
+            outcome.samples.push((request.clone(), answer));
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! `hawser-bench` measures a real node from outside, and in the same run what the machine could do
+//! at best.
+//!
+//! In reading order: [`workload`] makes signed envelopes, [`rpc`] and [`load`] send them,
+//! [`network`] starts nodes as processes, [`limits`] measures the machine, [`scenario`] has one
+//! file for each figure, [`results`] keeps figures, [`verdict`] compares them with what is
+//! promised, and [`report`] writes them up. [`micro`] measures parts of a node by themselves.
+
+mod child;
+mod cli;
+mod http;
+mod idle_server;
+mod limits;
+mod load;
+mod micro;
+mod network;
+mod process;
+mod report;
+mod results;
+mod rpc;
+mod run;
+mod scenario;
+mod stats;
+mod verdict;
+mod workload;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tokio::runtime::Builder;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::{Cli, Command};
+use crate::results::Run;
+
+/// Anything that ends a run; told to the user and not handled.
+pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> ExitCode {
+    match start(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("hawser-bench: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::IdleServer { answer_len } => {
+            let runtime = Builder::new_multi_thread().enable_all().build()?;
+            runtime.block_on(idle_server::run(answer_len))
+        }
+        Command::Micro { data_dir, payload_size } => {
+            micro::run(&data_dir.unwrap_or_else(std::env::temp_dir), payload_size)
+        }
+        Command::Report { results, document } => {
+            let runs = results.iter().map(|path| Run::load(path)).collect::<Result<Vec<_>, _>>()?;
+            match document {
+                Some(document) => report::write(&document, &runs),
+                None => {
+                    print!("{}", report::figures(&runs)?);
+                    Ok(())
+                }
+            }
+        }
+        // The generator gets by with one thread and leaves the rest of the machine to the node.
+        command => Builder::new_current_thread().enable_all().build()?.block_on(async {
+            let mut terminated = signal(SignalKind::terminate())?;
+            // Whichever way this ends, what was started is dropped, and with it every child.
+            tokio::select! {
+                ended = run::run(command) => ended,
+                _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+                _ = terminated.recv() => Err("terminated".into()),
+            }
+        }),
+    }
+}

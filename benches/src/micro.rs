@@ -1,0 +1,199 @@
+//! Parts of a node by themselves, to see which one is worth work.
+
+use std::hint::black_box;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope};
+use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
+use hawser_proto::sign::{keccak256, originator_digest, recover_batch};
+use hawser_proto::{
+    Bytes, Digest, EnvelopeId, OriginatorId, PayerAddress, SecretKey, SequenceId, Signature,
+};
+use hawser_storage::{Change, Charge, Durability, Entry, Facts, Identity, Settings, Store};
+use prost::Message as _;
+
+use crate::workload::Workload;
+use crate::{Failure, process, stats};
+
+const NODE: OriginatorId = OriginatorId(100);
+const SAMPLES: u64 = 2000;
+const TIME: Duration = Duration::from_secs(2);
+/// Envelopes in one commit.
+const BATCHES: [usize; 6] = [1, 10, 64, 100, 300, 1000];
+const STORED_MAX: usize = 60_000;
+
+/// Prints one line for each part.
+pub(crate) fn run(data_dir: &Path, payload_len: usize) -> Result<(), Failure> {
+    let envelopes = payer_envelopes(payload_len)?;
+    signatures(&envelopes)?;
+    layers(&envelopes)?;
+    for durability in [Durability::Fsync, Durability::Os] {
+        for batch in BATCHES {
+            commits(data_dir, durability, batch, &envelopes)?;
+        }
+    }
+    Ok(())
+}
+
+fn payer_envelopes(payload_len: usize) -> Result<Vec<PayerEnvelope>, Failure> {
+    let workload = Workload::new(NODE, 64, 10_000, payload_len, [3; 32])?;
+    let mut envelopes = Vec::new();
+    for body in workload.requests(0, SAMPLES, 1) {
+        let request = api::PublishPayerEnvelopesRequest::decode(body)?;
+        for message in request.payer_envelopes {
+            envelopes.push(PayerEnvelope::from_message(message)?);
+        }
+    }
+    Ok(envelopes)
+}
+
+fn key() -> Result<SecretKey, Failure> {
+    Ok(SecretKey::from_bytes(&blake3::derive_key("hawser-bench node", &[]))?)
+}
+
+fn signatures(envelopes: &[PayerEnvelope]) -> Result<(), Failure> {
+    let claims: Vec<(Digest, Signature)> = envelopes
+        .iter()
+        .map(|envelope| {
+            let bytes = envelope.signature_bytes().ok_or("signed by the workload")?;
+            Ok((envelope.digest(), Signature::from_bytes(bytes)?))
+        })
+        .collect::<Result<_, Failure>>()?;
+    let key = key()?;
+    for threads in [1, process::cores()] {
+        on_threads("recover_batch, 16 claims", threads, 16, |at| {
+            let from = (at * 16) % (claims.len() - 16);
+            black_box(recover_batch(&claims[from..from + 16]));
+        })?;
+        on_threads("SecretKey::sign", threads, 1, |at| {
+            black_box(key.sign(claims[at % claims.len()].0));
+        })?;
+    }
+    Ok(())
+}
+
+fn layers(envelopes: &[PayerEnvelope]) -> Result<(), Failure> {
+    let stored: Vec<Bytes> = envelopes
+        .iter()
+        .map(|envelope| Ok(originator_bytes(1, envelope, &key()?)))
+        .collect::<Result<_, Failure>>()?;
+    let at = |index: usize| &envelopes[index % envelopes.len()];
+    on_threads("keccak-256 of a payer envelope", 1, 1, |index| {
+        black_box(keccak256(&[at(index).as_bytes()]));
+    })?;
+    on_threads("PayerEnvelope::parse", 1, 1, |index| {
+        black_box(PayerEnvelope::parse(at(index).as_bytes().clone())).expect("was parsed before");
+    })?;
+    on_threads("OriginatorEnvelope::parse", 1, 1, |index| {
+        let bytes = stored[index % stored.len()].clone();
+        black_box(OriginatorEnvelope::parse(bytes)).expect("made by this program");
+    })
+}
+
+/// Repeats an operation on several threads for some time. `each` is how many things one call does.
+fn on_threads(
+    name: &str,
+    threads: usize,
+    each: u64,
+    operation: impl Fn(usize) + Sync,
+) -> Result<(), Failure> {
+    let start = Instant::now();
+    let calls: u64 = thread::scope(|scope| {
+        let work = || {
+            let mut calls = 0;
+            while start.elapsed() < TIME {
+                operation(calls);
+                calls += 1;
+            }
+            calls as u64
+        };
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        running.into_iter().map(|thread| thread.join().expect("does not panic")).sum()
+    });
+    let rate = stats::per_second(calls * each, start.elapsed());
+    println!("{name}, {threads} threads: {rate:.0}/s, {:.2} us each", 1e6 / rate);
+    Ok(())
+}
+
+fn originator_bytes(sequence: u64, payer: &PayerEnvelope, key: &SecretKey) -> Bytes {
+    use hawser_proto::pb::xmtp::identity::associations::RecoverableEcdsaSignature;
+    use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+    let unsigned = pb::UnsignedOriginatorEnvelope {
+        originator_node_id: NODE.0,
+        originator_sequence_id: sequence,
+        originator_ns: 1_800_000_000_000_000_000,
+        payer_envelope_bytes: payer.as_bytes().clone(),
+        base_fee_picodollars: 7_000_000,
+        congestion_fee_picodollars: 0,
+        expiry_unixtime: 1_805_184_000,
+    };
+    let unsigned = Bytes::from(unsigned.encode_to_vec());
+    let signature = key.sign(originator_digest(&unsigned));
+    let signature =
+        RecoverableEcdsaSignature { bytes: Bytes::copy_from_slice(signature.as_bytes()) };
+    let proof = Some(pb::originator_envelope::Proof::OriginatorSignature(signature));
+    pb::OriginatorEnvelope { unsigned_originator_envelope: unsigned, proof }.encode_to_vec().into()
+}
+
+/// Commits of `batch` envelopes each, one after the other, into a new database.
+fn commits(
+    data_dir: &Path,
+    durability: Durability,
+    batch: usize,
+    envelopes: &[PayerEnvelope],
+) -> Result<(), Failure> {
+    let folder = tempfile::tempdir_in(data_dir)?;
+    let identity =
+        Identity { network: "micro".into(), node: NODE, public_key: key()?.public_key() };
+    let store = Store::open(&Settings { path: folder.path().join("db"), identity, durability })?;
+    let stored = originator_bytes(1, &envelopes[0], &key()?);
+    let (mut count, mut commits) = (0, 0);
+    let cpu_before = process::cpu_time(std::process::id())?;
+    let mut spent = Duration::ZERO;
+    while spent < TIME && count < STORED_MAX {
+        let changes: Vec<_> = (count..count + batch)
+            .map(|index| change(index as u64 + 1, &envelopes[index % envelopes.len()], &stored))
+            .collect();
+        let start = Instant::now();
+        store.commit(&changes)?;
+        spent += start.elapsed();
+        count += batch;
+        commits += 1;
+    }
+    let cpu = process::cpu_time(std::process::id())? - cpu_before;
+    let rate = stats::per_second(count as u64, spent);
+    let each = spent.as_secs_f64() * 1e6 / stats::float(commits);
+    let cpu_us = cpu.as_secs_f64() * 1e6 / stats::float(count as u64);
+    println!(
+        "commit of {batch}, {durability:?}: {rate:.0} envelopes/s, {each:.0} us a commit, \
+         {cpu_us:.1} us CPU an envelope"
+    );
+    Ok(())
+}
+
+fn change(sequence: u64, payer: &PayerEnvelope, stored: &Bytes) -> Change {
+    let payer_address = *blake3::hash(&(sequence % 64).to_be_bytes()).as_bytes();
+    let facts = Facts {
+        topic: payer.client().topic().clone(),
+        originator_ns: 1_800_000_000_000_000_000,
+        depends_on: Vec::new(),
+        expiry_unix_s: Some(1_805_184_000),
+        receipt: Some(*blake3::hash(&sequence.to_be_bytes()).as_bytes()),
+        charge: Some(Charge { payer: address(payer_address), picodollars: 7_000_000 }),
+        counts_for_congestion: true,
+    };
+    Change::Append(Entry {
+        id: EnvelopeId::new(NODE, SequenceId(sequence)),
+        bytes: stored.clone(),
+        invalid: None,
+        facts: Some(facts),
+    })
+}
+
+fn address(hash: [u8; 32]) -> PayerAddress {
+    let mut address = [0; 20];
+    address.copy_from_slice(&hash[..20]);
+    hawser_proto::Address(address)
+}

@@ -1,0 +1,237 @@
+//! Real nodes, each a process of its own, with a registry and rates made for the run.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use hawser_proto::pb::xmtp::xmtpv4::metadata_api as metadata;
+use hawser_proto::{Cursor, OriginatorId, SecretKey};
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::time::sleep;
+
+use crate::child::Process;
+use crate::process::Memory;
+use crate::rpc::Connection;
+use crate::{Failure, http, process, rpc};
+
+/// How long a node may take until it takes publishes; one with a large log reads it back first.
+const START_MAX: Duration = Duration::from_secs(120);
+/// How long a node may take to show what it has acknowledged.
+const SETTLE_MAX: Duration = Duration::from_secs(10);
+/// So high that no run gets there: congestion is no part of what is measured.
+const TARGET_RATE_PER_MINUTE: u32 = 2_000_000_000;
+
+/// The files of a network. Its folder is removed on drop, so drop the nodes before.
+pub(crate) struct Network {
+    folder: TempDir,
+    hawser: PathBuf,
+    members: Vec<Member>,
+}
+
+/// One record of the registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Member {
+    id: OriginatorId,
+    api: SocketAddr,
+    metrics: SocketAddr,
+}
+
+/// A node that runs.
+pub(crate) struct Node {
+    process: Process,
+    member: Member,
+    log: PathBuf,
+}
+
+impl Network {
+    /// Keys, registry and rates for `count` nodes, in a new folder below `data_dir`. `hawser` is
+    /// the program that will be started.
+    pub(crate) fn new(hawser: &Path, data_dir: &Path, count: u32) -> Result<Self, Failure> {
+        let folder = tempfile::Builder::new().prefix("hawser-bench-").tempdir_in(data_dir)?;
+        let mut members = Vec::new();
+        let mut records = Vec::new();
+        for number in 1..=count {
+            let member = Member {
+                id: OriginatorId(100 * number),
+                api: free_address()?,
+                metrics: free_address()?,
+            };
+            let secret = blake3::derive_key("hawser-bench node", &number.to_be_bytes());
+            let key = SecretKey::from_bytes(&secret)?;
+            write_secret(&folder.path().join(format!("{}.key", member.id.0)), &key)?;
+            records.push(json!({
+                "nodeId": member.id.0,
+                "signer": key.public_key().address().to_string(),
+                "isCanonical": true,
+                "signingPublicKey": key.public_key().to_string(),
+                "httpAddress": format!("http://{}", member.api),
+            }));
+            members.push(member);
+        }
+        let rates = json!({ "rates": [{
+            "messageFee": 100,
+            "storageFee": 200,
+            "congestionFee": 300,
+            "targetRatePerMinute": TARGET_RATE_PER_MINUTE,
+            "startTime": 0,
+        }] });
+        fs::write(folder.path().join("registry.json"), json!({ "nodes": records }).to_string())?;
+        fs::write(folder.path().join("rates.json"), rates.to_string())?;
+        Ok(Self { folder, hawser: hawser.to_owned(), members })
+    }
+
+    /// Starts the `index`-th node and waits until it takes publishes.
+    pub(crate) async fn start(&self, index: usize) -> Result<Node, Failure> {
+        let member = self.members[index];
+        let at = |name: String| self.folder.path().join(name);
+        let log = at(format!("{}.log", member.id.0));
+        let mut command = Command::new(&self.hawser);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("XMTPD_")
+                || name.to_string_lossy().starts_with("HAWSER_")
+            {
+                command.env_remove(name); // nothing but what stands here
+            }
+        }
+        command
+            .args(["node", "--exit-with-parent", "--network", "hawser-bench"])
+            .args(["--log.log-level", "WARN", "--shutdown-drain", "0s"])
+            .arg("--data-dir")
+            .arg(at(format!("{}.data", member.id.0)))
+            .arg("--signer.private-key-file")
+            .arg(at(format!("{}.key", member.id.0)))
+            .arg("--registry-file")
+            .arg(at("registry.json".to_owned()))
+            .arg("--rates-file")
+            .arg(at("rates.json".to_owned()))
+            .args(["--listen-address", &member.api.ip().to_string()])
+            .args(["--api.port", &member.api.port().to_string()])
+            .args(["--metrics.metrics-address", &member.metrics.ip().to_string()])
+            .args(["--metrics.metrics-port", &member.metrics.port().to_string()])
+            .stdout(Stdio::null())
+            .stderr(File::options().create(true).append(true).open(&log)?);
+        let mut node = Node { process: Process::start(&mut command)?, member, log };
+        node.ready().await?;
+        Ok(node)
+    }
+
+    /// Starts all nodes.
+    pub(crate) async fn start_all(&self) -> Result<Vec<Node>, Failure> {
+        let mut nodes = Vec::new();
+        for index in 0..self.members.len() {
+            nodes.push(self.start(index).await?);
+        }
+        Ok(nodes)
+    }
+}
+
+impl Node {
+    /// Where it is called.
+    pub(crate) fn api(&self) -> SocketAddr {
+        self.member.api
+    }
+
+    /// Its id, whose strand it writes.
+    pub(crate) fn id(&self) -> OriginatorId {
+        self.member.id
+    }
+
+    /// CPU time of its process so far.
+    pub(crate) fn cpu_time(&self) -> Result<Duration, Failure> {
+        process::cpu_time(self.process.id())
+    }
+
+    /// Memory of its process now.
+    pub(crate) fn memory(&self) -> Result<Memory, Failure> {
+        process::memory(self.process.id())
+    }
+
+    /// Its metrics page.
+    pub(crate) async fn metrics(&self) -> Result<String, Failure> {
+        Ok(http::get(self.member.metrics, "/metrics").await?.1)
+    }
+
+    /// Stops it in order.
+    pub(crate) fn stop(self) {
+        self.process.stop();
+    }
+
+    async fn ready(&mut self) -> Result<(), Failure> {
+        let until = Instant::now() + START_MAX;
+        loop {
+            if let Ok((200, _)) = http::get(self.member.metrics, "/readyz?for=publish").await {
+                return Ok(());
+            }
+            if self.process.has_ended() || Instant::now() > until {
+                let log = fs::read_to_string(&self.log).unwrap_or_default();
+                let from = log.len().saturating_sub(4000);
+                let tail = log.get(from..).unwrap_or(&log);
+                return Err(format!("node {} does not get ready:\n{tail}", self.id()).into());
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// How far a node is in one strand.
+pub(crate) async fn head(
+    connection: &mut Connection,
+    originator: OriginatorId,
+) -> Result<u64, Failure> {
+    Ok(cursor(connection).await?.get(originator).0)
+}
+
+/// How far a node is in all strands.
+pub(crate) async fn cursor(connection: &mut Connection) -> Result<Cursor, Failure> {
+    let question = metadata::GetSyncCursorRequest {};
+    let answer: metadata::GetSyncCursorResponse =
+        connection.ask(rpc::GET_SYNC_CURSOR, &question).await?;
+    Ok(answer.latest_sync.as_ref().map(Cursor::from).unwrap_or_default())
+}
+
+/// The check behind every figure: the strand has grown by what was acknowledged, and by nothing
+/// else.
+///
+/// # Errors
+/// When it has not after ten seconds.
+pub(crate) async fn require_growth(
+    connection: &mut Connection,
+    originator: OriginatorId,
+    before: u64,
+    acknowledged: u64,
+) -> Result<(), Failure> {
+    let until = Instant::now() + SETTLE_MAX;
+    loop {
+        let grown = head(connection, originator).await?.saturating_sub(before);
+        if grown == acknowledged {
+            return Ok(());
+        }
+        if grown > acknowledged || Instant::now() > until {
+            let text = format!("{acknowledged} envelopes acknowledged, but strand grew by {grown}");
+            return Err(text.into());
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A port of the loopback interface that is free on TCP and UDP now.
+fn free_address() -> Result<SocketAddr, Failure> {
+    loop {
+        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let address = tcp.local_addr()?;
+        if UdpSocket::bind(address).is_ok() {
+            return Ok(address);
+        }
+    }
+}
+
+fn write_secret(path: &Path, key: &SecretKey) -> Result<(), Failure> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(hex::encode(key.to_bytes()).as_bytes())?;
+    Ok(())
+}

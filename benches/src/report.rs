@@ -1,0 +1,247 @@
+//! The figures of `docs/performance.md`, made from the files that runs have left.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use crate::Failure;
+use crate::limits::Limits;
+use crate::results::Run;
+use crate::scenario::publish::Published;
+use crate::stats::{self, Quantiles};
+use crate::verdict::{Verdict, grouped, verdicts};
+
+const BEGIN: &str = "<!-- figures: made by hawser-bench report, not by hand -->";
+const END: &str = "<!-- end of figures -->";
+
+/// Replaces what stands between the two marks of `document` by the figures of these runs.
+pub(crate) fn write(document: &Path, runs: &[Run]) -> Result<(), Failure> {
+    let text = fs::read_to_string(document)?;
+    fs::write(document, replaced(&text, &figures(runs)?)?)?;
+    Ok(())
+}
+
+/// The figures of some runs as Markdown.
+pub(crate) fn figures(runs: &[Run]) -> Result<String, Failure> {
+    let mut out = String::new();
+    for run in runs {
+        section(&mut out, run)?;
+    }
+    Ok(out)
+}
+
+fn replaced(text: &str, figures: &str) -> Result<String, Failure> {
+    let (head, rest) = text.split_once(BEGIN).ok_or("the document has no place for figures")?;
+    let (_, tail) = rest.split_once(END).ok_or("the document's place for figures has no end")?;
+    Ok(format!("{head}{BEGIN}\n\n{figures}{END}{tail}"))
+}
+
+fn section(out: &mut String, run: &Run) -> Result<(), Failure> {
+    let machine = &run.machine;
+    writeln!(out, "### {} cores of {}, commit `{}`\n", machine.cores, machine.cpu, run.commit)?;
+    writeln!(
+        out,
+        "{}, {} MiB of memory, Linux {}, data on {}. Command: `{}`\n",
+        date(run.unix_s),
+        grouped(stats::float(machine.memory_mib)),
+        machine.kernel,
+        machine.filesystem,
+        run.command
+    )?;
+    if let Some(limits) = &run.limits {
+        of_limits(out, limits)?;
+    }
+    of_verdicts(out, &verdicts(run))?;
+    of_publishing(out, run)?;
+    of_the_rest(out, run)
+}
+
+fn of_limits(out: &mut String, limits: &Limits) -> Result<(), Failure> {
+    let crypto = &limits.crypto;
+    let per_core = |us: f64| grouped(1e6 / us);
+    writeln!(out, "Limits of the machine, measured in the same run:\n")?;
+    writeln!(out, "| limit | value | per second and core |\n|---|--:|--:|")?;
+    for (name, us) in [
+        ("recover a payer, libsecp256k1", crypto.recover_libsecp256k1_us),
+        ("recover a payer, k256", crypto.recover_k256_us),
+        ("sign, k256", crypto.sign_k256_us),
+        ("sign, libsecp256k1", crypto.sign_libsecp256k1_us),
+        ("of which blinding the context anew", crypto.rerandomize_libsecp256k1_us),
+        ("**t_verify**: fastest recovery", crypto.t_verify_us()),
+        ("**t_sign**: fastest signature, without the blinding", crypto.t_sign_us()),
+    ] {
+        writeln!(out, "| {name} | {us:.1} µs | {} |", per_core(us))?;
+    }
+    for rpc in &limits.rpc {
+        let name = format!("**t_rpc**: idle call of {} envelopes, both sides", rpc.per_request);
+        writeln!(out, "| {name} | {:.1} µs | {} |", rpc.cpu_us, per_core(rpc.cpu_us))?;
+    }
+    let disk = limits.fdatasync;
+    writeln!(
+        out,
+        "| fdatasync of 4 KiB appended, p50 / p99 | {:.0} / {:.0} µs | |\n",
+        disk.p50_us, disk.p99_us
+    )?;
+    Ok(())
+}
+
+fn of_verdicts(out: &mut String, verdicts: &[Verdict]) -> Result<(), Failure> {
+    if verdicts.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "| promise | measured | required | |\n|---|--:|--:|---|")?;
+    for verdict in verdicts {
+        let said = if verdict.is_kept() {
+            "reached".to_owned()
+        } else {
+            format!("**missed by {:.0} %**", (1.0 - verdict.ratio) * 100.0)
+        };
+        let Verdict { promise, measured, required, .. } = verdict;
+        writeln!(out, "| {promise} | {measured} | {required} | {said} |")?;
+    }
+    writeln!(out)?;
+    Ok(())
+}
+
+fn of_publishing(out: &mut String, run: &Run) -> Result<(), Failure> {
+    if run.publish.is_empty() && run.latency.is_none() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "Publishing (latency of a request; CPU time of each envelope in generator / node / \
+         followers):\n"
+    )?;
+    writeln!(
+        out,
+        "| in flight | per request | followers | envelopes/s | of the limit | p50 | p99 | p99.9 \
+         | CPU µs | followers behind |\n|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
+    )?;
+    for published in run.publish.iter().chain(&run.latency) {
+        of_published(out, run, published)?;
+    }
+    writeln!(out)?;
+    Ok(())
+}
+
+fn of_published(out: &mut String, run: &Run, published: &Published) -> Result<(), Failure> {
+    let plan = &published.plan;
+    let limit = run.limits.as_ref();
+    let limit = limit.and_then(|limits| limits.publish(plan.per_request, plan.shape.in_flight));
+    let share = limit.map_or_else(String::new, |limit| {
+        let share = published.envelopes_per_second / limit.envelopes_per_second();
+        format!("{:.0} %", share * 100.0)
+    });
+    let cpu = |us: Option<f64>| us.map_or_else(|| "–".to_owned(), |us| format!("{us:.0}"));
+    let behind = published.followers_behind_s;
+    writeln!(
+        out,
+        "| {} | {} | {} | {} | {share} | {} | {:.0} / {} / {} | {} |",
+        plan.shape.in_flight,
+        plan.per_request,
+        published.followers,
+        grouped(published.envelopes_per_second),
+        of_quantiles(&published.latency),
+        published.generator_cpu_us,
+        cpu(published.node_cpu_us),
+        cpu(published.followers_cpu_us),
+        behind.map_or_else(|| "–".to_owned(), |seconds| format!("{seconds:.2} s")),
+    )?;
+    Ok(())
+}
+
+fn of_quantiles(quantiles: &Quantiles) -> String {
+    let ms = |us: f64| format!("{:.2} ms", us / 1e3);
+    [quantiles.p50_us, quantiles.p99_us, quantiles.p999_us].map(ms).join(" | ")
+}
+
+fn of_the_rest(out: &mut String, run: &Run) -> Result<(), Failure> {
+    let mib = |kib: u64| kib / 1024;
+    if run.delivery.is_some() || run.query.is_some() {
+        writeln!(out, "| latency | count | p50 | p99 | p99.9 |\n|---|--:|--:|--:|--:|")?;
+        let mut row = |name: &str, quantiles: &Quantiles| {
+            writeln!(out, "| {name} | {} | {} |", quantiles.count, of_quantiles(quantiles))
+        };
+        if let Some(delivered) = &run.delivery {
+            row("published at one node → delivered at another", &delivered.delivery)?;
+            row("published → answered meanwhile", &delivered.acknowledgement)?;
+        }
+        if let Some(query) = &run.query {
+            row("query, seen by the client", &query.client)?;
+            let mean = query.server_mean_us.map_or_else(String::new, |us| {
+                format!(", and said to have needed {us:.0} µs on average")
+            });
+            let cpu = query.server_cpu_us;
+            writeln!(out, "\nThe server spent {cpu:.0} µs of CPU time on each query{mean}.")?;
+        }
+        writeln!(out)?;
+    }
+    if let Some(caught_up) = &run.catch_up {
+        writeln!(
+            out,
+            "Catch-up: {} envelopes in {:.1} s; CPU time of each envelope {:.0} µs at the leader, \
+             {:.0} µs at the follower. Most that was resident, by tenth of the way:\n",
+            grouped(stats::float(caught_up.envelopes)),
+            caught_up.elapsed_s,
+            caught_up.leader_cpu_us,
+            caught_up.follower_cpu_us
+        )?;
+        writeln!(out, "| held | leader | follower |\n|--:|--:|--:|")?;
+        for at in &caught_up.memory {
+            let (leader, follower) = (at.leader.resident_kib, at.follower.resident_kib);
+            let held = grouped(stats::float(at.held));
+            writeln!(out, "| {held} | {} MiB | {} MiB |", mib(leader), mib(follower))?;
+        }
+        writeln!(out)?;
+    }
+    if let Some(memory) = &run.memory {
+        writeln!(
+            out,
+            "Resident with {} envelopes of {} bytes: {} MiB, and {} MiB with {} subscriptions that \
+             had brought {} envelopes ({} MiB of it anonymous).\n",
+            grouped(stats::float(memory.stored)),
+            memory.payload_len,
+            mib(memory.before.resident_kib),
+            mib(memory.after.resident_kib),
+            memory.subscriptions,
+            memory.delivered,
+            mib(memory.after.anonymous_kib)
+        )?;
+    }
+    Ok(())
+}
+
+/// The day of a moment, by the civil calendar (Howard Hinnant's algorithm).
+fn date(unix_s: u64) -> String {
+    let days = unix_s / 86_400 + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    format!("{year}-{month:02}-{day:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_are_those_of_the_calendar() {
+        assert_eq!(date(0), "1970-01-01");
+        assert_eq!(date(951_782_400), "2000-02-29");
+        assert_eq!(date(1_798_761_599), "2026-12-31");
+    }
+
+    #[test]
+    fn figures_go_between_the_marks_and_nowhere_else() {
+        let text = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
+        let new = replaced(&text, "new\n").unwrap();
+        assert_eq!(new, format!("before\n{BEGIN}\n\nnew\n{END}\nafter\n"));
+        assert_eq!(replaced(&new, "new\n").unwrap(), new);
+        assert!(replaced("no marks", "new").is_err());
+    }
+}

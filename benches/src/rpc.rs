@@ -1,0 +1,169 @@
+//! gRPC with bytes that are encoded already, so that the generator costs as little as it can.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::{Buf as _, BufMut as _, Bytes};
+use prost::Message;
+use tonic::client::Grpc;
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status, Streaming};
+
+use crate::Failure;
+
+/// Same as the node's own limit on messages.
+const MESSAGE_LEN_MAX: usize = 25 * 1024 * 1024;
+const WINDOW: u32 = 4 * 1024 * 1024;
+
+pub(crate) const PUBLISH: PathAndQuery =
+    PathAndQuery::from_static("/xmtp.xmtpv4.message_api.PublishApi/PublishPayerEnvelopes");
+pub(crate) const QUERY: PathAndQuery =
+    PathAndQuery::from_static("/xmtp.xmtpv4.message_api.QueryApi/QueryEnvelopes");
+pub(crate) const SUBSCRIBE_TOPICS: PathAndQuery =
+    PathAndQuery::from_static("/xmtp.xmtpv4.message_api.QueryApi/SubscribeTopics");
+pub(crate) const GET_SYNC_CURSOR: PathAndQuery =
+    PathAndQuery::from_static("/xmtp.xmtpv4.metadata_api.MetadataApi/GetSyncCursor");
+
+/// Passes messages through as the bytes they are.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct RawCodec;
+
+impl Codec for RawCodec {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for RawCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        out.reserve(item.len());
+        out.put(item);
+        Ok(())
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(1024, 32 * 1024)
+    }
+}
+
+impl Decoder for RawCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, input: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(input.copy_to_bytes(input.remaining())))
+    }
+}
+
+/// One HTTP/2 connection to a node. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Connection(Grpc<Channel>);
+
+impl Connection {
+    /// Connects within ten seconds.
+    pub(crate) async fn open(address: SocketAddr) -> Result<Self, Failure> {
+        let channel = Endpoint::from_shared(format!("http://{address}"))?
+            .connect_timeout(Duration::from_secs(10))
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .tcp_nodelay(true)
+            .connect()
+            .await?;
+        Ok(Self(Grpc::new(channel).max_decoding_message_size(MESSAGE_LEN_MAX)))
+    }
+
+    /// Several connections to the same node.
+    pub(crate) async fn open_many(address: SocketAddr, count: usize) -> Result<Vec<Self>, Failure> {
+        let mut connections = Vec::new();
+        for _ in 0..count.max(1) {
+            connections.push(Self::open(address).await?);
+        }
+        Ok(connections)
+    }
+
+    /// A call that is answered once.
+    pub(crate) async fn call(&mut self, path: PathAndQuery, body: Bytes) -> Result<Bytes, Status> {
+        self.ready().await?;
+        Ok(self.0.unary(Request::new(body), path, RawCodec).await?.into_inner())
+    }
+
+    /// The same with messages.
+    pub(crate) async fn ask<A: Message + Default>(
+        &mut self,
+        path: PathAndQuery,
+        question: &impl Message,
+    ) -> Result<A, Failure> {
+        Ok(A::decode(self.call(path, question.encode_to_vec().into()).await?)?)
+    }
+
+    /// A call that is answered again and again.
+    pub(crate) async fn stream(
+        &mut self,
+        path: PathAndQuery,
+        question: &impl Message,
+    ) -> Result<Streaming<Bytes>, Status> {
+        self.ready().await?;
+        let request = Request::new(question.encode_to_vec().into());
+        Ok(self.0.server_streaming(request, path, RawCodec).await?.into_inner())
+    }
+
+    async fn ready(&mut self) -> Result<(), Status> {
+        self.0.ready().await.map_err(|error| Status::unavailable(error.to_string()))
+    }
+}
+
+/// How many length-delimited fields number 1 a message has: the envelopes in an answer.
+/// `None` when it is no such list.
+pub(crate) fn count_entries(mut message: &[u8]) -> Option<u64> {
+    let mut entries = 0;
+    while let Some((&tag, rest)) = message.split_first() {
+        if tag != 0x0a {
+            return None;
+        }
+        let mut rest = rest;
+        let len = prost::encoding::decode_varint(&mut rest).ok()?;
+        message = rest.get(usize::try_from(len).ok()?..)?;
+        entries += 1;
+    }
+    Some(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::pb::xmtp::xmtpv4::{envelopes as pb, message_api as api};
+
+    use super::*;
+
+    #[test]
+    fn entries_of_an_answer_are_counted() {
+        for len in [0, 1, 3, 200] {
+            let envelope = pb::OriginatorEnvelope {
+                unsigned_originator_envelope: vec![7; 1000].into(),
+                proof: None,
+            };
+            let answer =
+                api::PublishPayerEnvelopesResponse { originator_envelopes: vec![envelope; len] };
+            let mut bytes = answer.encode_to_vec();
+            assert_eq!(count_entries(&bytes), Some(len as u64));
+            bytes.push(0x12);
+            assert_eq!(count_entries(&bytes), None);
+            if len > 0 {
+                assert_eq!(count_entries(&bytes[..bytes.len() - 2]), None);
+            }
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! From a command to its figures.
+
+use hawser_proto::OriginatorId;
+
+use crate::cli::{Command, Hawser, Large, LoadArgs, Output, Shape, Target};
+use crate::limits::{self, LoadShape, PER_REQUEST};
+use crate::network::{Network, Node};
+use crate::results::Run;
+use crate::scenario::publish::{self, Published};
+use crate::scenario::{catch_up, delivery, fill, memory, query};
+use crate::verdict::verdicts;
+use crate::{Failure, stats};
+
+/// Of the delivery measurement: few enough for one subscription to name them all.
+const DELIVERY_TOPICS: u64 = 100;
+
+/// Runs a command that needs the runtime, and saves what it brings.
+pub(crate) async fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Limits { output, shape } => start(&output, &shape.into()).await?.finish(&output),
+        Command::Publish { output, target, shape, load, envelopes_per_request, followers } => {
+            let mut run = start(&output, &shape.clone().into()).await?;
+            let plan = plan(&shape.into(), &load, envelopes_per_request);
+            run.publish.push(publish(&plan, &target, &output, followers).await?);
+            run.finish(&output)
+        }
+        Command::Latency { output, target, shape, load } => {
+            let shape = LoadShape::from(shape);
+            let mut run = start(&output, &shape).await?;
+            let one = LoadShape { connections: 1, in_flight: 1, ..shape };
+            run.latency = Some(publish(&plan(&one, &load, 1), &target, &output, 0).await?);
+            run.finish(&output)
+        }
+        Command::Delivery { output, hawser, shape, rate, seconds } => {
+            let mut run = start(&output, &shape.clone().into()).await?;
+            run.delivery = Some(deliver(&output, &hawser, &shape, rate, seconds).await?);
+            run.finish(&output)
+        }
+        Command::CatchUp(large) => {
+            let mut run = start(&large.output, &large.shape.clone().into()).await?;
+            let (network, leader) = filled(&large).await?;
+            run.catch_up = Some(catch_up::run(&network, &leader, 1).await?);
+            leader.stop();
+            run.finish(&large.output)
+        }
+        Command::Query(large) => {
+            let mut run = start(&large.output, &large.shape.clone().into()).await?;
+            let (_network, node) = filled(&large).await?;
+            run.query = Some(ask(&large, &node).await?);
+            node.stop();
+            run.finish(&large.output)
+        }
+        Command::Memory(large) => {
+            let mut run = start(&large.output, &large.shape.clone().into()).await?;
+            let (_network, node) = filled(&large).await?;
+            run.memory = Some(resident(&large, &node).await?);
+            node.stop();
+            run.finish(&large.output)
+        }
+        Command::All(large) => all(&large).await,
+        Command::Micro { .. } | Command::Report { .. } | Command::IdleServer { .. } => {
+            Err("this command needs no runtime".into())
+        }
+    }
+}
+
+/// Everything, with the defaults that the promises name.
+async fn all(large: &Large) -> Result<(), Failure> {
+    let Large { output, hawser, shape, .. } = large;
+    let load_shape = LoadShape::from(shape.clone());
+    let mut run = start(output, &load_shape).await?;
+    let target = Target { hawser: hawser.clone(), node: None, originator: None };
+    let load = LoadArgs { payers: 64, topics: 10_000, seconds: 15 };
+    for followers in [0, 2] {
+        for per_request in PER_REQUEST {
+            let plan = plan(&load_shape, &load, per_request);
+            run.publish.push(publish(&plan, &target, output, followers).await?);
+        }
+    }
+    let one = LoadShape { connections: 1, in_flight: 1, ..load_shape };
+    run.latency = Some(publish(&plan(&one, &load, 1), &target, output, 0).await?);
+    run.delivery = Some(deliver(output, hawser, shape, 1000, 30).await?);
+    let (network, node) = filled(large).await?;
+    run.query = Some(ask(large, &node).await?);
+    run.memory = Some(resident(large, &node).await?);
+    eprintln!("catch-up of {} envelopes", large.stored);
+    run.catch_up = Some(catch_up::run(&network, &node, 1).await?);
+    node.stop();
+    run.finish(output)
+}
+
+async fn start(output: &Output, shape: &LoadShape) -> Result<Run, Failure> {
+    let mut run = Run::new(&output.data_dir());
+    if !output.without_limits {
+        run.limits = Some(limits::measure(&output.data_dir(), shape).await?);
+    }
+    Ok(run)
+}
+
+impl Run {
+    /// Says what came out, and saves it.
+    fn finish(self, output: &Output) -> Result<(), Failure> {
+        for verdict in verdicts(&self) {
+            let kept = if verdict.is_kept() { "reached" } else { "MISSED" };
+            let (measured, required) = (&verdict.measured, &verdict.required);
+            eprintln!("{kept}: {}: {measured}, required {required}", verdict.promise);
+        }
+        self.save(output.out.as_deref())
+    }
+}
+
+fn plan(shape: &LoadShape, load: &LoadArgs, per_request: u64) -> publish::Plan {
+    publish::Plan {
+        shape: shape.clone(),
+        per_request: per_request.max(1),
+        payers: load.payers,
+        topics: load.topics,
+        seconds: load.seconds.max(1),
+    }
+}
+
+async fn publish(
+    plan: &publish::Plan,
+    target: &Target,
+    output: &Output,
+    followers: u32,
+) -> Result<Published, Failure> {
+    let (in_flight, n) = (plan.shape.in_flight, plan.per_request);
+    eprintln!("publish, {in_flight} in flight, {n} per request, {followers} followers");
+    let published = match (target.node, target.originator) {
+        (Some(address), Some(originator)) => {
+            publish::run_against(plan, address, OriginatorId(originator)).await?
+        }
+        _ => {
+            let program = target.hawser.program();
+            let network = Network::new(&program, &output.data_dir(), 1 + followers)?;
+            let mut nodes = network.start_all().await?;
+            let published = publish::run(plan, &nodes[0], &nodes[1..]).await?;
+            nodes.drain(..).for_each(Node::stop);
+            published
+        }
+    };
+    let latency = published.latency;
+    eprintln!(
+        "  {:.0} envelopes/s, latency p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, CPU us an \
+         envelope: generator {:.1}, node {:.1}, followers {:.1}",
+        published.envelopes_per_second,
+        latency.p50_us / 1e3,
+        latency.p99_us / 1e3,
+        latency.p999_us / 1e3,
+        published.generator_cpu_us,
+        published.node_cpu_us.unwrap_or(f64::NAN),
+        published.followers_cpu_us.unwrap_or(f64::NAN),
+    );
+    Ok(published)
+}
+
+async fn deliver(
+    output: &Output,
+    hawser: &Hawser,
+    shape: &Shape,
+    rate: u64,
+    seconds: u64,
+) -> Result<delivery::Delivered, Failure> {
+    eprintln!("delivery at another node, {rate}/s");
+    let network = Network::new(&hawser.program(), &output.data_dir(), 2)?;
+    let mut nodes = network.start_all().await?;
+    let plan = delivery::Plan {
+        rate: rate.max(1),
+        seconds: seconds.max(1),
+        payload_len: shape.payload_size,
+        topics: DELIVERY_TOPICS,
+        connections: shape.connections,
+    };
+    let delivered = delivery::run(&plan, &nodes[0], &nodes[1]).await?;
+    nodes.drain(..).for_each(Node::stop);
+    let latency = delivered.delivery;
+    eprintln!("  p50 {:.2} ms, p99 {:.2} ms", latency.p50_us / 1e3, latency.p99_us / 1e3);
+    Ok(delivered)
+}
+
+/// A network of two, of which the first node runs and holds much, and the second has not run yet.
+async fn filled(large: &Large) -> Result<(Network, Node), Failure> {
+    eprintln!("storing {} envelopes", large.stored);
+    let network = Network::new(&large.hawser.program(), &large.output.data_dir(), 2)?;
+    let node = network.start(0).await?;
+    fill::fill(&node, large.stored, large.stored_topics, large.shape.payload_size).await?;
+    Ok((network, node))
+}
+
+async fn ask(large: &Large, node: &Node) -> Result<query::Queried, Failure> {
+    eprintln!("queries");
+    query::run(node, large.stored_topics.max(1), large.page, large.queries.max(1)).await
+}
+
+async fn resident(large: &Large, node: &Node) -> Result<memory::Resident, Failure> {
+    eprintln!("memory with {} subscriptions", large.subscriptions);
+    let topics = large.stored_topics.max(1);
+    let resident = memory::run(node, large.subscriptions, topics, large.shape.payload_size).await?;
+    let mib = stats::float(resident.after.resident_kib) / 1024.0;
+    eprintln!("  {mib:.0} MiB resident");
+    Ok(resident)
+}

@@ -1,0 +1,91 @@
+//! A follower that starts with nothing.
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use tokio::time::sleep;
+
+use crate::Failure;
+use crate::network::{self, Network, Node};
+use crate::process::Memory;
+use crate::rpc::Connection;
+use crate::stats;
+
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// A follower that gets nothing for this long has failed.
+const STALL_MAX: Duration = Duration::from_secs(60);
+
+/// What was seen while the follower caught up.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct CaughtUp {
+    pub(crate) envelopes: u64,
+    /// From the start of the follower's process until it had everything.
+    pub(crate) elapsed_s: f64,
+    pub(crate) envelopes_per_second: f64,
+    /// User and system time of each envelope, in microseconds.
+    pub(crate) leader_cpu_us: f64,
+    pub(crate) follower_cpu_us: f64,
+    /// At each tenth of the way.
+    pub(crate) memory: Vec<MemoryAt>,
+}
+
+/// The most that was resident during one tenth of the way.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct MemoryAt {
+    /// Envelopes that the follower had when the tenth ended.
+    pub(crate) held: u64,
+    pub(crate) leader: Memory,
+    pub(crate) follower: Memory,
+}
+
+/// Starts the `index`-th node of the network, which must be empty, and waits until it has all
+/// that `leader` has.
+pub(crate) async fn run(
+    network: &Network,
+    leader: &Node,
+    index: usize,
+) -> Result<CaughtUp, Failure> {
+    let mut connection = Connection::open(leader.api()).await?;
+    let envelopes = network::head(&mut connection, leader.id()).await?;
+    let leader_before = leader.cpu_time()?;
+    let start = Instant::now();
+    let follower = network.start(index).await?;
+    let mut connection = Connection::open(follower.api()).await?;
+    let mut memory = Vec::new();
+    let mut most = None;
+    let (mut held, mut moved) = (0, start);
+    while held < envelopes {
+        let now = network::head(&mut connection, leader.id()).await?;
+        if now > held {
+            (held, moved) = (now, Instant::now());
+        } else if moved.elapsed() > STALL_MAX {
+            return Err(format!("the follower stands still at {held} of {envelopes}").into());
+        }
+        let seen = (leader.memory()?, follower.memory()?);
+        let (leader, follower) = *most.get_or_insert(seen);
+        most = Some((larger(leader, seen.0), larger(follower, seen.1)));
+        if held * 10 >= envelopes * (memory.len() as u64 + 1) {
+            let (leader, follower) = most.take().unwrap_or(seen);
+            memory.push(MemoryAt { held, leader, follower });
+        }
+        if held < envelopes {
+            sleep(LOOK_EVERY).await;
+        }
+    }
+    let elapsed = moved - start;
+    let each = |cpu: Duration| cpu.as_secs_f64() * 1e6 / stats::float(envelopes.max(1));
+    let caught_up = CaughtUp {
+        envelopes,
+        elapsed_s: elapsed.as_secs_f64(),
+        envelopes_per_second: stats::per_second(envelopes, elapsed),
+        leader_cpu_us: each(leader.cpu_time()? - leader_before),
+        follower_cpu_us: each(follower.cpu_time()?),
+        memory,
+    };
+    follower.stop();
+    Ok(caught_up)
+}
+
+fn larger(a: Memory, b: Memory) -> Memory {
+    if a.resident_kib >= b.resident_kib { a } else { b }
+}

@@ -1,0 +1,8 @@
+//! What is measured of a node, one file each.
+
+pub(crate) mod catch_up;
+pub(crate) mod delivery;
+pub(crate) mod fill;
+pub(crate) mod memory;
+pub(crate) mod publish;
+pub(crate) mod query;

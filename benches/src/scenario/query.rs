@@ -1,0 +1,74 @@
+//! Pages of one topic out of a large log.
+
+use std::time::Instant;
+
+use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
+use prost::Message as _;
+use serde::{Deserialize, Serialize};
+
+use crate::network::{self, Node};
+use crate::rpc::{self, Connection};
+use crate::stats::{self, Latencies, Quantiles};
+use crate::{Failure, http, workload};
+
+const SECONDS_SUM: &str = "grpc_server_handling_seconds_sum";
+const SECONDS_COUNT: &str = "grpc_server_handling_seconds_count";
+const METHOD: &str = "grpc_method=\"QueryEnvelopes\"";
+
+/// What queries took.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Queried {
+    /// Envelopes in the log.
+    pub(crate) stored: u64,
+    /// Envelopes in each answer.
+    pub(crate) page: u32,
+    pub(crate) queries: u64,
+    /// From sending a query to its answer; the server's share cannot be larger.
+    pub(crate) client: Quantiles,
+    /// What the server says it needed, on average, in microseconds.
+    pub(crate) server_mean_us: Option<f64>,
+    /// User and system time of the server for each query, in microseconds.
+    pub(crate) server_cpu_us: f64,
+}
+
+/// Asks one query after the other, each for the first `page` envelopes of one of `topics`
+/// topics, which must be that long.
+pub(crate) async fn run(
+    node: &Node,
+    topics: u64,
+    page: u32,
+    queries: u64,
+) -> Result<Queried, Failure> {
+    let mut connection = Connection::open(node.api()).await?;
+    let stored = network::head(&mut connection, node.id()).await?;
+    let ask = |number: u64| {
+        let topic = workload::topic(number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % topics);
+        let query = api::EnvelopesQuery { topics: vec![topic], ..Default::default() };
+        api::QueryEnvelopesRequest { query: Some(query), limit: page }.encode_to_vec()
+    };
+    for number in 0..queries / 10 {
+        connection.call(rpc::QUERY, ask(number).into()).await?;
+    }
+    let before = (node.metrics().await?, node.cpu_time()?);
+    let mut latencies = Latencies::new();
+    for number in 0..queries {
+        let question = ask(queries + number);
+        let start = Instant::now();
+        let answer = connection.call(rpc::QUERY, question.into()).await?;
+        latencies.record(start.elapsed());
+        if rpc::count_entries(&answer) != Some(page.into()) {
+            return Err(format!("a page has not {page} envelopes").into());
+        }
+    }
+    let after = (node.metrics().await?, node.cpu_time()?);
+    let grown = |name| http::metric(&after.0, name, METHOD) - http::metric(&before.0, name, METHOD);
+    let counted = grown(SECONDS_COUNT);
+    Ok(Queried {
+        stored,
+        page,
+        queries,
+        client: latencies.quantiles(),
+        server_mean_us: (counted > 0.0).then(|| grown(SECONDS_SUM) * 1e6 / counted),
+        server_cpu_us: (after.1 - before.1).as_secs_f64() * 1e6 / stats::float(queries),
+    })
+}

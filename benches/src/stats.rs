@@ -1,0 +1,85 @@
+//! Latencies, collected and summed up.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+/// What takes longer counts as this long: ten minutes.
+const LONGEST_NS: u64 = 600_000_000_000;
+
+/// Latencies of one kind, in nanoseconds, with three digits of precision.
+#[derive(Clone)]
+pub(crate) struct Latencies(Histogram<u64>);
+
+/// What is said about a set of latencies, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Quantiles {
+    pub(crate) count: u64,
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+    pub(crate) p999_us: f64,
+    pub(crate) max_us: f64,
+}
+
+impl Latencies {
+    pub(crate) fn new() -> Self {
+        let histogram = Histogram::new_with_bounds(1, LONGEST_NS, 3);
+        Self(histogram.expect("the bounds and three digits are what a histogram can have"))
+    }
+
+    pub(crate) fn record(&mut self, latency: Duration) {
+        let ns = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
+        self.0.saturating_record(ns);
+    }
+
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.0 += &other.0;
+    }
+
+    pub(crate) fn quantiles(&self) -> Quantiles {
+        let at = |quantile| micros(self.0.value_at_quantile(quantile));
+        Quantiles {
+            count: self.0.len(),
+            p50_us: at(0.5),
+            p99_us: at(0.99),
+            p999_us: at(0.999),
+            max_us: micros(self.0.max()),
+        }
+    }
+}
+
+/// Nanoseconds as microseconds.
+#[expect(clippy::cast_precision_loss, reason = "a figure for people; no latency needs 53 bits")]
+fn micros(ns: u64) -> f64 {
+    ns as f64 / 1e3
+}
+
+/// A count as a number to calculate with.
+#[expect(clippy::cast_precision_loss, reason = "counts of a run are far below 2^53")]
+pub(crate) fn float(count: u64) -> f64 {
+    count as f64
+}
+
+/// What happened per second.
+pub(crate) fn per_second(count: u64, time: Duration) -> f64 {
+    float(count) / time.as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_those_of_what_was_recorded() {
+        let mut latencies = Latencies::new();
+        for us in 1..=1000 {
+            latencies.record(Duration::from_micros(us));
+        }
+        let quantiles = latencies.quantiles();
+        assert_eq!(quantiles.count, 1000);
+        assert!((quantiles.p50_us - 500.0).abs() < 2.0, "{quantiles:?}");
+        assert!((quantiles.p99_us - 990.0).abs() < 2.0, "{quantiles:?}");
+        assert!((quantiles.max_us - 1000.0).abs() < 2.0, "{quantiles:?}");
+    }
+}

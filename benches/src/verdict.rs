@@ -1,0 +1,153 @@
+//! What was promised, and whether a run keeps it.
+
+use crate::results::Run;
+use crate::scenario::catch_up::CaughtUp;
+use crate::scenario::publish::Published;
+
+/// A follower's memory may differ by this much between the first and the second half of the way:
+/// caches fill, and samples are few.
+const MEMORY_NOISE_KIB: u64 = 32 * 1024;
+const RESIDENT_KIB_MAX: u64 = 512 * 1024;
+const QUERY_US_MAX: f64 = 1000.0;
+
+/// One promise and what was measured for it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Verdict {
+    pub(crate) promise: String,
+    pub(crate) measured: String,
+    pub(crate) required: String,
+    /// How much of what is required is there: 1 or more when the promise is kept.
+    pub(crate) ratio: f64,
+}
+
+impl Verdict {
+    pub(crate) fn is_kept(&self) -> bool {
+        self.ratio >= 1.0
+    }
+
+    /// At least so much.
+    fn at_least(promise: String, measured: f64, required: f64, unit: &str) -> Self {
+        Self {
+            promise,
+            measured: format!("{} {unit}", grouped(measured)),
+            required: format!("≥ {} {unit}", grouped(required)),
+            ratio: measured / required,
+        }
+    }
+
+    /// At most so much.
+    fn at_most(promise: String, measured: f64, required: f64, unit: &str) -> Self {
+        Self {
+            promise,
+            measured: format!("{measured:.1} {unit}"),
+            required: format!("≤ {required:.1} {unit}"),
+            ratio: required / measured,
+        }
+    }
+}
+
+/// All that can be said about a run. Most needs the limits that were measured with it.
+pub(crate) fn verdicts(run: &Run) -> Vec<Verdict> {
+    let mut verdicts: Vec<_> =
+        run.publish.iter().filter_map(|published| publish(run, published)).collect();
+    verdicts.extend(latency(run));
+    verdicts.extend(catch_up(run));
+    verdicts.extend(run.catch_up.as_ref().and_then(catch_up_memory));
+    verdicts.extend(delivery(run));
+    verdicts.extend(run.query.as_ref().map(|query| {
+        let promise = format!("query, page of {} out of {} stored: p50", query.page, query.stored);
+        Verdict::at_most(promise, query.client.p50_us / 1e3, QUERY_US_MAX / 1e3, "ms")
+    }));
+    verdicts.extend(run.memory.as_ref().map(|memory| {
+        let promise = format!(
+            "resident with {} stored and {} subscriptions",
+            memory.stored, memory.subscriptions
+        );
+        let mib = |kib: u64| crate::stats::float(kib) / 1024.0;
+        Verdict::at_most(promise, mib(memory.after.resident_kib), mib(RESIDENT_KIB_MAX), "MiB")
+    }));
+    verdicts
+}
+
+/// Half of the limit model. What followers take is not in the model, so with followers there is
+/// no promise.
+fn publish(run: &Run, published: &Published) -> Option<Verdict> {
+    if published.followers > 0 {
+        return None;
+    }
+    let plan = &published.plan;
+    let limit = run.limits.as_ref()?.publish(plan.per_request, plan.shape.in_flight)?;
+    let promise = format!(
+        "publish, {} in flight, {} per request: half of the limit",
+        plan.shape.in_flight, plan.per_request
+    );
+    let half = limit.envelopes_per_second() / 2.0;
+    Some(Verdict::at_least(promise, published.envelopes_per_second, half, "/s"))
+}
+
+fn latency(run: &Run) -> Option<Verdict> {
+    let (latency, limits) = (run.latency.as_ref()?, run.limits.as_ref()?);
+    let most = 2.0 * limits.fdatasync.p50_us + 1000.0;
+    let promise = "one envelope at a time: p50".to_owned();
+    Some(Verdict::at_most(promise, latency.latency.p50_us / 1e3, most / 1e3, "ms"))
+}
+
+fn catch_up(run: &Run) -> Option<Verdict> {
+    let (caught_up, limits) = (run.catch_up.as_ref()?, run.limits.as_ref()?);
+    let promise = format!("catch-up on {}: half of the limit", caught_up.envelopes);
+    let half = limits.catch_up_per_second() / 2.0;
+    Some(Verdict::at_least(promise, caught_up.envelopes_per_second, half, "/s"))
+}
+
+/// The most that was resident in the second half of the way, against the first half.
+fn catch_up_memory(caught_up: &CaughtUp) -> Option<Verdict> {
+    let (first, second) = caught_up.memory.split_at(caught_up.memory.len() / 2);
+    let peak = |tenths: &[crate::scenario::catch_up::MemoryAt]| {
+        tenths.iter().map(|at| at.follower.resident_kib).max()
+    };
+    let mib = |kib: u64| crate::stats::float(kib) / 1024.0;
+    let (first, second) = (peak(first)?, peak(second)?);
+    let promise = "catch-up: follower's memory in the second half".to_owned();
+    Some(Verdict::at_most(promise, mib(second), mib(first + MEMORY_NOISE_KIB), "MiB"))
+}
+
+fn delivery(run: &Run) -> Option<Verdict> {
+    let (delivered, limits) = (run.delivery.as_ref()?, run.limits.as_ref()?);
+    let most = 15_000.0 + 4.0 * limits.fdatasync.p99_us;
+    let promise = format!("delivery at another node, {}/s: p99", delivered.plan.rate);
+    Some(Verdict::at_most(promise, delivered.delivery.p99_us / 1e3, most / 1e3, "ms"))
+}
+
+/// With a thin gap between thousands.
+pub(crate) fn grouped(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_set_apart() {
+        assert_eq!(grouped(0.0), "0");
+        assert_eq!(grouped(999.4), "999");
+        assert_eq!(grouped(1000.0), "1 000");
+        assert_eq!(grouped(1_234_567.0), "1 234 567");
+    }
+
+    #[test]
+    fn more_is_better_or_less_is() {
+        let rate = |measured| Verdict::at_least(String::new(), measured, 10.0, "/s").is_kept();
+        assert!(rate(10.0) && !rate(9.9));
+        let time = |measured| Verdict::at_most(String::new(), measured, 10.0, "ms").is_kept();
+        assert!(time(10.0) && !time(10.1));
+    }
+}
