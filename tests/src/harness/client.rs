@@ -1,0 +1,314 @@
+//! A node's API as clients, gateways and peers call it.
+//!
+//! Envelopes are read as the bytes that came over the wire: the messages of the answers are
+//! declared here once more with bytes in the place of nested messages, which the wire cannot tell
+//! apart. So a test that compares bytes compares what the node sent, not what a codec made of it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
+use hawser_proto::pb::xmtp::xmtpv4::{envelopes as pb, metadata_api};
+use hawser_proto::{Cursor, OriginatorId, Topic};
+use prost::Message;
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status, Streaming};
+use tonic_prost::ProstCodec;
+
+/// The service that clients in use call.
+pub const REPLICATION_API: &str = "/xmtp.xmtpv4.message_api.ReplicationApi";
+/// The service for queries and subscriptions.
+pub const QUERY_API: &str = "/xmtp.xmtpv4.message_api.QueryApi";
+/// The service for publishing.
+pub const PUBLISH_API: &str = "/xmtp.xmtpv4.message_api.PublishApi";
+/// The service for what a node says about itself.
+pub const METADATA_API: &str = "/xmtp.xmtpv4.metadata_api.MetadataApi";
+
+/// More than a node may send, so that it is the test that notices.
+const MESSAGE_BYTES_MAX: usize = 80 * 1024 * 1024;
+
+/// Field 1, repeated: how every answer with envelopes, and every list of them, is laid out.
+#[derive(Clone, PartialEq, Message)]
+struct List {
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    envelopes: Vec<Bytes>,
+}
+
+/// What `GetNewestEnvelope` answers for one topic.
+#[derive(Clone, PartialEq, Message)]
+struct Newest {
+    #[prost(bytes = "bytes", optional, tag = "1")]
+    envelope: Option<Bytes>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct NewestList {
+    #[prost(message, repeated, tag = "1")]
+    results: Vec<Newest>,
+}
+
+/// What `SubscribeTopics` and `SubscribeOriginators` send.
+#[derive(Clone, PartialEq, Message)]
+struct WireFrame {
+    #[prost(message, optional, tag = "1")]
+    envelopes: Option<List>,
+    #[prost(message, optional, tag = "2")]
+    status: Option<api::subscribe_topics_response::StatusUpdate>,
+}
+
+/// One message of a subscription.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Frame {
+    /// Signed originator envelopes, in the order they came.
+    pub envelopes: Vec<Bytes>,
+    /// The status of a subscription by topics.
+    pub status: Option<i32>,
+}
+
+/// One connection to a node. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Client {
+    channel: Channel,
+}
+
+impl Client {
+    /// Connects, when the first call is made, to a port of this machine.
+    #[must_use]
+    pub fn new(port: u16) -> Self {
+        Self::at((Ipv4Addr::LOCALHOST, port).into())
+    }
+
+    /// The same for any address.
+    #[must_use]
+    pub fn at(address: SocketAddr) -> Self {
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+        Self { channel: endpoint.connect_timeout(Duration::from_secs(5)).connect_lazy() }
+    }
+
+    /// Publishes the envelopes of one request and returns what is answered for each.
+    ///
+    /// # Errors
+    /// What the node, or the connection to it, says.
+    pub async fn publish(&self, envelopes: Vec<pb::PayerEnvelope>) -> Result<Vec<Bytes>, Status> {
+        let request = api::PublishPayerEnvelopesRequest { payer_envelopes: envelopes };
+        let path = format!("{PUBLISH_API}/PublishPayerEnvelopes");
+        Ok(self.unary::<_, List>(&path, request).await?.envelopes)
+    }
+
+    /// Queries by topics.
+    ///
+    /// # Errors
+    /// What the node, or the connection to it, says.
+    pub async fn query_topics(
+        &self,
+        topics: &[Topic],
+        after: &Cursor,
+        limit: u32,
+    ) -> Result<Vec<Bytes>, Status> {
+        let topics = topics.iter().map(|topic| topic.as_bytes().clone()).collect();
+        let query =
+            api::EnvelopesQuery { topics, last_seen: Some(after.to_pb()), ..Default::default() };
+        self.query(query, limit).await
+    }
+
+    /// Queries by originators.
+    ///
+    /// # Errors
+    /// What the node, or the connection to it, says.
+    pub async fn query_originators(
+        &self,
+        originators: &[OriginatorId],
+        after: &Cursor,
+        limit: u32,
+    ) -> Result<Vec<Bytes>, Status> {
+        let query = api::EnvelopesQuery {
+            originator_node_ids: originators.iter().map(|originator| originator.0).collect(),
+            last_seen: Some(after.to_pb()),
+            ..Default::default()
+        };
+        self.query(query, limit).await
+    }
+
+    /// Queries with anything.
+    ///
+    /// # Errors
+    /// What the node, or the connection to it, says.
+    pub async fn query(
+        &self,
+        query: api::EnvelopesQuery,
+        limit: u32,
+    ) -> Result<Vec<Bytes>, Status> {
+        let request = api::QueryEnvelopesRequest { query: Some(query), limit };
+        let path = format!("{QUERY_API}/QueryEnvelopes");
+        Ok(self.unary::<_, List>(&path, request).await?.envelopes)
+    }
+
+    /// The newest envelope of each topic.
+    ///
+    /// # Errors
+    /// What the node, or the connection to it, says.
+    pub async fn newest(&self, topics: Vec<Bytes>) -> Result<Vec<Option<Bytes>>, Status> {
+        let request = api::GetNewestEnvelopeRequest { topics };
+        let path = format!("{QUERY_API}/GetNewestEnvelope");
+        let answer: NewestList = self.unary(&path, request).await?;
+        Ok(answer.results.into_iter().map(|result| result.envelope).collect())
+    }
+
+    /// How far the node is in every strand.
+    ///
+    /// # Errors
+    /// What the node, or the connection to it, says.
+    pub async fn cursor(&self) -> Result<Cursor, Status> {
+        let path = format!("{METADATA_API}/GetSyncCursor");
+        let answer: metadata_api::GetSyncCursorResponse =
+            self.unary(&path, metadata_api::GetSyncCursorRequest {}).await?;
+        Ok(answer.latest_sync.as_ref().map(Cursor::from).unwrap_or_default())
+    }
+
+    /// Any call with one answer.
+    ///
+    /// # Errors
+    /// What the node, or the connection to it, says.
+    pub async fn unary<Q, A>(&self, path: &str, request: Q) -> Result<A, Status>
+    where
+        Q: Message + 'static,
+        A: Message + Default + 'static,
+    {
+        let mut grpc = self.grpc().await?;
+        let codec = ProstCodec::<Q, A>::default();
+        Ok(grpc.unary(Request::new(request), route(path), codec).await?.into_inner())
+    }
+
+    /// Any call with a stream of answers.
+    ///
+    /// # Errors
+    /// What the node, or the connection to it, says.
+    pub async fn streaming<Q, A>(&self, path: &str, request: Q) -> Result<Streaming<A>, Status>
+    where
+        Q: Message + 'static,
+        A: Message + Default + 'static,
+    {
+        let mut grpc = self.grpc().await?;
+        let codec = ProstCodec::<Q, A>::default();
+        let answer = grpc.server_streaming(Request::new(request), route(path), codec).await?;
+        Ok(answer.into_inner())
+    }
+
+    /// Subscribes to topics, each with its own cursor. As clients in use do it.
+    ///
+    /// # Errors
+    /// What the node, or the connection to it, says.
+    pub async fn subscribe_topics(
+        &self,
+        topics: &[(Topic, Cursor)],
+    ) -> Result<Subscription, Status> {
+        let filter =
+            |(topic, cursor): &(Topic, Cursor)| api::subscribe_topics_request::TopicFilter {
+                topic: topic.as_bytes().clone(),
+                last_seen: Some(cursor.to_pb()),
+            };
+        let request = api::SubscribeTopicsRequest { filters: topics.iter().map(filter).collect() };
+        self.subscribe_topics_with(request).await
+    }
+
+    /// The same with any request.
+    ///
+    /// # Errors
+    /// What the node, or the connection to it, says.
+    pub async fn subscribe_topics_with(
+        &self,
+        request: api::SubscribeTopicsRequest,
+    ) -> Result<Subscription, Status> {
+        let path = format!("{REPLICATION_API}/SubscribeTopics");
+        Ok(Subscription(Wire::Framed(self.streaming(&path, request).await?)))
+    }
+
+    /// Subscribes by a query: `SubscribeEnvelopes`. Without `last_seen` there is no catch-up.
+    ///
+    /// # Errors
+    /// What the node, or the connection to it, says.
+    pub async fn subscribe_envelopes(
+        &self,
+        query: Option<api::EnvelopesQuery>,
+    ) -> Result<Subscription, Status> {
+        let path = format!("{REPLICATION_API}/SubscribeEnvelopes");
+        let request = api::SubscribeEnvelopesRequest { query };
+        Ok(Subscription(Wire::Plain(self.streaming(&path, request).await?)))
+    }
+
+    /// Subscribes to strands, as peers do: `SubscribeOriginators`.
+    ///
+    /// # Errors
+    /// What the node, or the connection to it, says.
+    pub async fn subscribe_originators(
+        &self,
+        originators: &[OriginatorId],
+        after: &Cursor,
+    ) -> Result<Subscription, Status> {
+        let filter = api::subscribe_originators_request::OriginatorFilter {
+            originator_node_ids: originators.iter().map(|originator| originator.0).collect(),
+            last_seen: Some(after.to_pb()),
+        };
+        self.subscribe_originators_with(api::SubscribeOriginatorsRequest { filter: Some(filter) })
+            .await
+    }
+
+    /// The same with any request.
+    ///
+    /// # Errors
+    /// What the node, or the connection to it, says.
+    pub async fn subscribe_originators_with(
+        &self,
+        request: api::SubscribeOriginatorsRequest,
+    ) -> Result<Subscription, Status> {
+        let path = format!("{REPLICATION_API}/SubscribeOriginators");
+        Ok(Subscription(Wire::Framed(self.streaming(&path, request).await?)))
+    }
+
+    async fn grpc(&self) -> Result<Grpc<Channel>, Status> {
+        let mut grpc = Grpc::new(self.channel.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        Ok(grpc)
+    }
+}
+
+fn route(path: &str) -> PathAndQuery {
+    PathAndQuery::try_from(path).unwrap()
+}
+
+/// A running subscription. Dropping it cancels the call.
+#[derive(Debug)]
+pub struct Subscription(Wire);
+
+/// The two forms in which streams carry envelopes.
+#[derive(Debug)]
+enum Wire {
+    /// In an inner list, with status messages between.
+    Framed(Streaming<WireFrame>),
+    /// Envelopes only.
+    Plain(Streaming<List>),
+}
+
+impl Subscription {
+    /// The next message; `None` when the node has ended the stream. May be dropped while it waits.
+    ///
+    /// # Errors
+    /// The status it was ended with, if that is not OK.
+    pub async fn next(&mut self) -> Result<Option<Frame>, Status> {
+        Ok(match &mut self.0 {
+            Wire::Framed(stream) => stream.message().await?.map(|frame| Frame {
+                envelopes: frame.envelopes.unwrap_or_default().envelopes,
+                status: frame.status.map(|update| update.status),
+            }),
+            Wire::Plain(stream) => stream
+                .message()
+                .await?
+                .map(|list| Frame { envelopes: list.envelopes, status: None }),
+        })
+    }
+}

@@ -1,0 +1,99 @@
+//! The files that a node is started with.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use hawser_proto::{OriginatorId, SecretKey};
+use serde_json::{Value, json};
+
+/// One record of a registry file.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// The node's id.
+    pub id: OriginatorId,
+    /// Its key; only the public half is written.
+    pub key: SecretKey,
+    /// `http://…`
+    pub http_address: String,
+    /// `host:port`, where that is not the same as above.
+    pub quic_address: Option<String>,
+    /// Whether it belongs to the network.
+    pub canonical: bool,
+}
+
+impl Record {
+    fn json(&self) -> Value {
+        let public_key = self.key.public_key();
+        let mut record = json!({
+            "nodeId": self.id.0,
+            "signer": public_key.address().to_string(),
+            "isCanonical": self.canonical,
+            "signingPublicKey": public_key.to_string(),
+            "httpAddress": self.http_address,
+        });
+        if let Some(address) = &self.quic_address {
+            record["quicAddress"] = json!(address);
+        }
+        record
+    }
+}
+
+/// Writes `registry.json`.
+///
+/// # Panics
+/// When it cannot be written.
+pub fn write_registry(path: &Path, records: &[Record]) {
+    let nodes: Vec<Value> = records.iter().map(Record::json).collect();
+    replace(path, &json!({ "nodes": nodes }).to_string());
+}
+
+/// Writes `rates.json`: one price from the beginning of time. The congestion target is far above
+/// what a test publishes.
+///
+/// # Panics
+/// When it cannot be written.
+pub fn write_rates(path: &Path, storage_fee: u64) {
+    let rate = json!({
+        "messageFee": 100,
+        "storageFee": storage_fee,
+        "congestionFee": 300,
+        "targetRatePerMinute": 1_000_000_000,
+        "startTime": 0,
+    });
+    replace(path, &json!({ "rates": [rate] }).to_string());
+}
+
+/// Writes a key file that only its owner can read.
+///
+/// # Panics
+/// When it cannot be written.
+pub fn write_key(path: &Path, key: &SecretKey) {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).unwrap();
+    writeln!(file, "{}", hex::encode(key.to_bytes())).unwrap();
+}
+
+/// Replaces a file at once, so that who watches it never sees a half.
+fn replace(path: &Path, text: &str) {
+    let new = path.with_extension("new");
+    fs::write(&new, text).unwrap();
+    fs::rename(new, path).unwrap();
+}
+
+/// Copies a folder with everything in it.
+///
+/// # Panics
+/// When a file cannot be copied.
+pub fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target: PathBuf = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}

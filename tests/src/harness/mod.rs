@@ -1,0 +1,25 @@
+//! Nodes as processes, clients, envelopes, faults. In reading order:
+//!
+//! - [`binary`], [`process`], [`ports`], [`files`]: the binary, and one running process of it;
+//! - [`network`]: nodes with keys, folders and ports, started and stopped one by one;
+//! - [`client`], [`envelopes`], [`vectors`]: what is sent, and how;
+//! - [`load`], [`strand`]: publishing without pause, and what must come of it;
+//! - [`reader`]: subscriptions that are checked while they run;
+//! - [`udp`], [`power`], [`raw`]: cut cables, power loss, broken requests.
+
+pub mod binary;
+pub mod client;
+pub mod envelopes;
+pub mod files;
+pub mod load;
+pub mod network;
+pub mod ports;
+pub mod power;
+pub mod process;
+pub mod raw;
+pub mod reader;
+pub mod seed;
+pub mod strand;
+pub mod udp;
+pub mod vectors;
+pub mod wait;

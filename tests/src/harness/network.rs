@@ -1,0 +1,327 @@
+//! Nodes that know one another: their keys, folders, ports and files, and the running processes.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+
+use hawser_proto::{Cursor, OriginatorId, SecretKey};
+use tempfile::TempDir;
+
+use super::binary::hawser;
+use super::client::Client;
+use super::files::{self, Record};
+use super::ports;
+use super::power::SyncLog;
+use super::process::Process;
+use super::udp::Cable;
+use super::{raw, wait};
+
+/// The network's name; a database belongs to one.
+pub const NAME: &str = "test";
+
+/// Some nodes with ids 100, 200, 300, … None is running before it is started.
+#[derive(Debug)]
+pub struct Network {
+    /// The nodes, by id.
+    pub nodes: Vec<Node>,
+    /// `cables[a][b]` is what node `a` dials to reach the QUIC port of node `b`.
+    cables: Vec<Vec<Option<Cable>>>,
+    _folder: TempDir,
+}
+
+/// One node: what it was given, and its process while it runs.
+#[derive(Debug)]
+pub struct Node {
+    /// Its id.
+    pub id: OriginatorId,
+    /// Its key.
+    pub key: SecretKey,
+    /// Where it serves its API, and QUIC.
+    pub port: u16,
+    /// Where it serves metrics and readiness.
+    pub metrics_port: u16,
+    /// Further arguments, from the next start on.
+    pub arguments: Vec<String>,
+    /// Records its syncs, from the next start on.
+    pub sync_log: Option<SyncLog>,
+    canonical: bool,
+    folder: PathBuf,
+    process: Option<Process>,
+}
+
+impl Network {
+    /// Nodes that reach each other directly.
+    #[must_use]
+    pub fn new(count: u32) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let nodes = (1..=count).map(|number| Node::new(number, folder.path())).collect();
+        let network = Self { nodes, cables: Vec::new(), _folder: folder };
+        network.write_registries();
+        network
+    }
+
+    /// Changes whether a node belongs to the network, in every registry.
+    pub fn set_canonical(&mut self, node: usize, canonical: bool) {
+        self.nodes[node].canonical = canonical;
+        self.write_registries();
+    }
+
+    /// Nodes whose QUIC connections go through cables that can be cut.
+    pub async fn with_cables(count: u32) -> Self {
+        let mut network = Self::new(count);
+        for from in 0..network.nodes.len() {
+            let mut cables = Vec::new();
+            for (to, node) in network.nodes.iter().enumerate() {
+                let target = SocketAddr::from((Ipv4Addr::LOCALHOST, node.port));
+                cables.push(if from == to { None } else { Some(Cable::to(target).await) });
+            }
+            network.cables.push(cables);
+        }
+        network.write_registries();
+        network
+    }
+
+    /// Each node has a registry of its own, since each dials other ends of cables.
+    fn write_registries(&self) {
+        for (from, node) in self.nodes.iter().enumerate() {
+            let quic_address = |to: usize| {
+                let cable = self.cables.get(from)?.get(to)?.as_ref()?;
+                Some(cable.address().to_string())
+            };
+            let records: Vec<Record> = self
+                .nodes
+                .iter()
+                .enumerate()
+                .map(|(to, node)| Record {
+                    id: node.id,
+                    key: node.key.clone(),
+                    http_address: format!("http://127.0.0.1:{}", node.port),
+                    quic_address: quic_address(to),
+                    canonical: node.canonical,
+                })
+                .collect();
+            files::write_registry(&node.folder.join("registry.json"), &records);
+        }
+    }
+
+    /// Starts nodes and waits until all of them are ready.
+    pub async fn start(count: u32) -> Self {
+        let mut network = Self::new(count);
+        network.start_all().await;
+        network
+    }
+
+    /// Starts every node that is not running and waits until all are ready.
+    pub async fn start_all(&mut self) {
+        for node in self.nodes.iter_mut().filter(|node| node.process.is_none()) {
+            node.start();
+        }
+        for node in &mut self.nodes {
+            node.ready().await;
+        }
+    }
+
+    /// All cables between two nodes, in both directions.
+    fn between(&self, a: usize, b: usize) -> impl Iterator<Item = &Cable> {
+        [&self.cables[a][b], &self.cables[b][a]].into_iter().flatten()
+    }
+
+    /// Cuts what is between two nodes.
+    pub fn cut(&self, a: usize, b: usize) {
+        self.between(a, b).for_each(Cable::cut);
+    }
+
+    /// Mends it.
+    pub fn mend(&self, a: usize, b: usize) {
+        self.between(a, b).for_each(Cable::mend);
+    }
+
+    /// How many datagrams have gone through the cables between two nodes.
+    #[must_use]
+    pub fn passed(&self, a: usize, b: usize) -> u64 {
+        self.between(a, b).map(Cable::passed).sum()
+    }
+
+    /// Every node's id.
+    #[must_use]
+    pub fn ids(&self) -> Vec<OriginatorId> {
+        self.nodes.iter().map(|node| node.id).collect()
+    }
+
+    /// Waits until every node is as far as the most advanced one is now, in every strand.
+    ///
+    /// # Panics
+    /// When that takes too long.
+    pub async fn converged(&self) {
+        let mut furthest = Cursor::new();
+        for node in &self.nodes {
+            furthest.merge(&node.client().cursor().await.unwrap());
+        }
+        for node in &self.nodes {
+            let client = node.client();
+            wait::until_equal(&format!("node {} to converge", node.id), &furthest, async || {
+                client.cursor().await.ok()
+            })
+            .await;
+        }
+    }
+}
+
+impl Node {
+    fn new(number: u32, folder: &Path) -> Self {
+        let id = OriginatorId(number * 100);
+        let folder = folder.join(id.to_string());
+        std::fs::create_dir(&folder).unwrap();
+        let mut scalar = [0x11; 32];
+        scalar[..4].copy_from_slice(&id.0.to_be_bytes());
+        let key = SecretKey::from_bytes(&scalar).unwrap();
+        files::write_key(&folder.join("node.key"), &key);
+        files::write_rates(&folder.join("rates.json"), 200);
+        Self {
+            id,
+            key,
+            port: ports::free(),
+            metrics_port: ports::free(),
+            arguments: Vec::new(),
+            sync_log: None,
+            canonical: true,
+            folder,
+            process: None,
+        }
+    }
+
+    /// Where it keeps its database.
+    #[must_use]
+    pub fn data_dir(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    /// Where the test may keep something about it.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Changes what a byte costs, in picodollars per day.
+    pub fn write_rates(&self, storage_fee: u64) {
+        files::write_rates(&self.folder.join("rates.json"), storage_fee);
+    }
+
+    /// Starts the process and does not wait for anything.
+    pub fn start(&mut self) {
+        let mut command = Command::new(hawser());
+        command
+            .arg("node")
+            .arg("--data-dir")
+            .arg(self.data_dir())
+            .args(["--network", NAME])
+            .arg("--signer.private-key-file")
+            .arg(self.folder.join("node.key"))
+            .arg("--registry-file")
+            .arg(self.folder.join("registry.json"))
+            .arg("--rates-file")
+            .arg(self.folder.join("rates.json"))
+            .args(["--listen-address", "127.0.0.1"])
+            .args(["--api.port", &self.port.to_string()])
+            .args(["--metrics.metrics-port", &self.metrics_port.to_string()])
+            .args(["--shutdown-drain", "0s"])
+            .args(&self.arguments);
+        forget_settings(&mut command);
+        if let Some(log) = &self.sync_log {
+            log.watch(&mut command);
+        }
+        let name = format!("node {}", self.id);
+        self.process = Some(Process::start(&name, command, &self.folder.join("output")));
+    }
+
+    /// Waits until it takes publishes.
+    ///
+    /// # Panics
+    /// When it ends, or takes too long.
+    pub async fn ready(&mut self) {
+        let (id, port) = (self.id, self.metrics_port);
+        let process = self.process.as_mut().expect("the node was started");
+        wait::until(&format!("node {id} is ready"), async || {
+            if let Some(status) = process.ended() {
+                panic!("node {id} has ended: {status}");
+            }
+            let answer = raw::get(port, "/readyz?for=publish").await;
+            answer.is_ok_and(|(status, _)| status == 200).then_some(())
+        })
+        .await;
+    }
+
+    /// The running process.
+    ///
+    /// # Panics
+    /// When it is not running.
+    pub fn process(&mut self) -> &mut Process {
+        self.process.as_mut().expect("the node is running")
+    }
+
+    /// Ends it at once, as a crash does.
+    pub fn kill(&mut self) {
+        self.process().kill();
+        self.process = None;
+    }
+
+    /// Asks it to end and waits for that.
+    pub fn terminate(&mut self) -> ExitStatus {
+        let status = self.process().terminate();
+        self.process = None;
+        status
+    }
+
+    /// A new connection to it.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        Client::new(self.port)
+    }
+
+    /// What it counts now: lines of the metrics page without comments.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub async fn metrics(&self) -> Metrics {
+        let (status, text) = raw::get(self.metrics_port, "/metrics").await.unwrap();
+        assert_eq!(status, 200, "{text}");
+        Metrics(text)
+    }
+}
+
+/// Whatever the environment of the test says about nodes does not reach those under test.
+pub fn forget_settings(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        let ours = name
+            .to_str()
+            .is_some_and(|name| name.starts_with("HAWSER_") || name.starts_with("XMTPD_"));
+        if ours {
+            command.env_remove(name);
+        }
+    }
+}
+
+/// A metrics page.
+#[derive(Debug, Clone)]
+pub struct Metrics(String);
+
+impl Metrics {
+    /// The sum over all samples of a metric whose labels contain each of `labels`, for example
+    /// `code="invalid_argument"`. 0 when there is none.
+    #[must_use]
+    pub fn sum(&self, name: &str, labels: &[&str]) -> f64 {
+        let sample = |line: &str| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let (found, rest) = series.split_once('{').unwrap_or((series, ""));
+            let matches = found == name && labels.iter().all(|label| rest.contains(label));
+            if matches { value.parse::<f64>().ok() } else { None }
+        };
+        self.0.lines().filter(|line| !line.starts_with('#')).filter_map(sample).sum()
+    }
+
+    /// The page as it came.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+}

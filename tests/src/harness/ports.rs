@@ -1,0 +1,54 @@
+//! Port numbers that nobody uses.
+
+use std::collections::HashSet;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::sync::{LazyLock, Mutex};
+
+use rand::RngExt as _;
+
+/// Below the range that the system hands out to outgoing connections, so that nobody takes one
+/// between our looking and the node's binding.
+const RANGE: std::ops::Range<u16> = 20_000..32_000;
+
+static GIVEN: LazyLock<Mutex<HashSet<u16>>> = LazyLock::new(Mutex::default);
+
+/// A port on the loopback interface that is free for TCP and UDP, and was not given out before by
+/// this process.
+///
+/// # Panics
+/// When a few hundred guesses in a row are taken.
+#[must_use]
+pub fn free() -> u16 {
+    take(&[0])
+}
+
+/// A base for `hawser dev`: all the ports that it gives to `nodes` nodes are free.
+///
+/// # Panics
+/// When a few hundred guesses in a row are taken.
+#[must_use]
+pub fn dev_base(nodes: u16) -> u16 {
+    let offsets: Vec<u16> = (0..nodes).flat_map(|node| [100 * node, 100 * node + 1]).collect();
+    take(&offsets)
+}
+
+/// A port that is free together with those at `offsets` from it.
+fn take(offsets: &[u16]) -> u16 {
+    // Test processes may run beside each other: where to look must differ between them.
+    let mut rng = rand::rng();
+    let mut given = GIVEN.lock().unwrap();
+    for _ in 0..500 {
+        let base = rng.random_range(RANGE.start..RANGE.end - offsets.iter().max().unwrap_or(&0));
+        let ports = offsets.iter().map(|offset| base + offset);
+        if ports.clone().all(|port| !given.contains(&port) && is_free(port)) {
+            given.extend(ports);
+            return base;
+        }
+    }
+    panic!("no free ports in {RANGE:?}");
+}
+
+fn is_free(port: u16) -> bool {
+    let address = (Ipv4Addr::LOCALHOST, port);
+    TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok()
+}

@@ -1,0 +1,256 @@
+//! Power loss, played on a folder: what no completed sync has covered is taken away.
+//!
+//! Killing a process cannot show whether it syncs, since the page cache outlives it. So nodes run
+//! with the library of `hawser-syncspy` loaded, which writes down every completed sync; after the
+//! kill, [`cut`] makes of the folder what a disk may be left with.
+//!
+//! Files of a database only grow, so a length says which bytes are safe. A file whose folder was
+//! not synced after its creation has no name after a power loss. Renames are taken as done: the
+//! one file that is renamed over another, `CURRENT`, keeps its name here in any case.
+
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::UNIX_EPOCH;
+
+use super::binary::syncspy;
+
+/// As in `hawser-syncspy`; a test there is not needed, because nothing works if they differ.
+const RECORD_LEN_BYTES: usize = 48;
+const LOG_VARIABLE: &str = "HAWSER_SYNCSPY_LOG";
+
+/// Which file: inodes are used again, so the time of creation is part of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileId {
+    device: u64,
+    inode: u64,
+    born_ns: u64,
+}
+
+/// One completed sync.
+#[derive(Debug, Clone, Copy)]
+struct Sync {
+    file: FileId,
+    size_bytes: u64,
+    began_ns: u64,
+}
+
+/// The syncs of one node, over all its lives.
+#[derive(Debug, Clone)]
+pub struct SyncLog {
+    path: PathBuf,
+}
+
+/// What a power loss has taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Loss {
+    /// Bytes cut from the ends of files.
+    pub bytes: u64,
+    /// Files without a name.
+    pub files: u64,
+}
+
+impl SyncLog {
+    /// A log at `path`, which nobody has written to yet.
+    #[must_use]
+    pub fn new(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// Makes a process that is about to be started write to this log.
+    pub fn watch(&self, command: &mut Command) {
+        command.env("LD_PRELOAD", syncspy()).env(LOG_VARIABLE, &self.path);
+    }
+
+    fn syncs(&self) -> Vec<Sync> {
+        let bytes = fs::read(&self.path).unwrap_or_default();
+        bytes.chunks_exact(RECORD_LEN_BYTES).map(parse).collect()
+    }
+
+    /// How many syncs have been completed.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.syncs().len()
+    }
+
+    /// True before the first sync.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The part of a file that a sync has covered, bytes from its start.
+    ///
+    /// # Panics
+    /// When there is no such file.
+    #[must_use]
+    pub fn synced_len(&self, path: &Path) -> u64 {
+        synced_len(&self.syncs(), file_id(&fs::metadata(path).unwrap()))
+    }
+}
+
+fn parse(record: &[u8]) -> Sync {
+    let field = |at: usize| {
+        u64::from_le_bytes(record[at * 8..][..8].try_into().expect("eight bytes of each field"))
+    };
+    let file = FileId { device: field(0), inode: field(1), born_ns: field(2) };
+    Sync { file, size_bytes: field(3), began_ns: field(4) }
+}
+
+fn file_id(metadata: &Metadata) -> FileId {
+    let device = metadata.dev();
+    let born = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    FileId {
+        device: u64::from(libc::major(device)) << 32 | u64::from(libc::minor(device)),
+        inode: metadata.ino(),
+        born_ns: born.map_or(0, |born| u64::try_from(born.as_nanos()).unwrap()),
+    }
+}
+
+fn synced_len(syncs: &[Sync], file: FileId) -> u64 {
+    let of_file = syncs.iter().filter(|sync| sync.file == file);
+    of_file.map(|sync| sync.size_bytes).max().unwrap_or(0)
+}
+
+/// Takes from `folder`, and the folders in it, everything that `log` does not say is durable. No
+/// process may have the folder open.
+///
+/// # Panics
+/// When a file cannot be changed.
+pub fn cut(folder: &Path, log: &SyncLog) -> Loss {
+    let mut loss = Loss::default();
+    cut_folder(folder, &log.syncs(), &mut loss);
+    loss
+}
+
+fn cut_folder(folder: &Path, syncs: &[Sync], loss: &mut Loss) {
+    let folder_id = file_id(&fs::metadata(folder).unwrap());
+    let last_sync_ns = syncs.iter().filter(|sync| sync.file == folder_id).map(|sync| sync.began_ns);
+    let last_sync_ns = last_sync_ns.max().unwrap_or(0);
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let metadata = fs::metadata(&path).unwrap();
+        let file = file_id(&metadata);
+        if metadata.is_dir() {
+            cut_folder(&path, syncs, loss);
+        } else if file.born_ns > last_sync_ns && !path.ends_with("CURRENT") {
+            fs::remove_file(&path).unwrap();
+            loss.files += 1;
+        } else {
+            let keep = synced_len(syncs, file).min(metadata.len());
+            OpenOptions::new().write(true).open(&path).unwrap().set_len(keep).unwrap();
+            loss.bytes += metadata.len() - keep;
+        }
+    }
+}
+
+/// The write-ahead log that is being written: RocksDB's `*.log` file with the highest number.
+///
+/// # Panics
+/// When there is none in `folder` or the folders in it.
+#[must_use]
+pub fn write_ahead_log(folder: &Path) -> PathBuf {
+    let mut logs = Vec::new();
+    collect_logs(folder, &mut logs);
+    logs.into_iter().max().unwrap_or_else(|| panic!("no log in {}", folder.display())).1
+}
+
+fn collect_logs(folder: &Path, logs: &mut Vec<(u64, PathBuf)>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect_logs(&path, logs);
+        } else if path.extension().is_some_and(|extension| extension == "log")
+            && let Some(number) = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok())
+        {
+            logs.push((number, path));
+        }
+    }
+}
+
+/// The first `len` bytes of a write-ahead log, without the framing that cuts what was written
+/// into blocks of 32 KiB.
+///
+/// # Panics
+/// When the file cannot be read.
+#[must_use]
+pub fn written(path: &Path, len: u64) -> Vec<u8> {
+    const BLOCK: usize = 32 * 1024;
+    let mut bytes = Vec::new();
+    std::io::Read::read_to_end(
+        &mut std::io::Read::take(File::open(path).unwrap(), len),
+        &mut bytes,
+    )
+    .unwrap();
+    let mut content = Vec::with_capacity(bytes.len());
+    for mut block in bytes.chunks(BLOCK) {
+        // Checksum (4), length (2), type (1); four bytes more in the types for recycled files.
+        while let [_, _, _, _, len_low, len_high, kind, rest @ ..] = block {
+            let extra = if matches!(kind, 5..=8 | 11 | 131) { 4 } else { 0 };
+            let len = usize::from(u16::from_le_bytes([*len_low, *len_high]));
+            let Some(fragment) = rest.get(extra..extra + len) else { break };
+            if *kind == 0 && len == 0 {
+                break;
+            }
+            content.extend(fragment);
+            block = &rest[extra + len..];
+        }
+    }
+    content
+}
+
+/// True when `needle` stands somewhere in `hay`.
+#[must_use]
+pub fn contains(hay: &[u8], needle: &[u8]) -> bool {
+    hay.windows(needle.len()).any(|window| window == needle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a process syncs stays, what it only writes goes, and a file whose name was never
+    /// synced goes as a whole: otherwise the tests with nodes would prove nothing.
+    #[test]
+    fn only_what_was_synced_survives() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = SyncLog::new(folder.path().join("syncs"));
+        let data = folder.path().join("data");
+        fs::create_dir(&data).unwrap();
+        let writer = "
+            printf 0123456789 > data/synced && sync data/synced
+            printf abc >> data/synced
+            printf 0123456789 > data/written
+            sync data
+            sleep 0.05
+            printf 0123456789 > data/unnamed && sync data/unnamed
+        ";
+        let mut command = Command::new("sh");
+        command.args(["-ec", writer]).current_dir(folder.path());
+        log.watch(&mut command);
+        assert!(command.status().unwrap().success());
+        assert_eq!(log.len(), 3);
+        assert_eq!(cut(&data, &log), Loss { bytes: 13, files: 1 });
+        assert_eq!(fs::read(data.join("synced")).unwrap(), b"0123456789");
+        assert_eq!(fs::read(data.join("written")).unwrap(), b"");
+        assert!(!data.join("unnamed").exists());
+    }
+
+    #[test]
+    fn the_framing_of_a_write_ahead_log_is_taken_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("000001.log");
+        let record = |kind: u8, content: &[u8]| {
+            let len = u16::try_from(content.len()).unwrap().to_le_bytes();
+            [&[1, 2, 3, 4], &len[..], &[kind], content].concat()
+        };
+        let first = record(2, &[7; 32 * 1024 - 7]);
+        let second = record(4, &[8; 100]);
+        fs::write(&path, [first, second].concat()).unwrap();
+        let whole = written(&path, u64::MAX);
+        assert_eq!(whole.len(), 32 * 1024 - 7 + 100);
+        assert!(contains(&whole, &[[7; 50], [8; 50]].concat()));
+        assert!(!contains(&written(&path, 32 * 1024), &[8]));
+    }
+}

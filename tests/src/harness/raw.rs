@@ -1,0 +1,158 @@
+//! Requests by the byte, so that a test can send what no client library would.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// How long to wait for a node to say something, or to close.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(3);
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A gRPC message: uncompressed, its length, its bytes.
+///
+/// # Panics
+/// From 4 GiB on.
+#[must_use]
+pub fn grpc_message(message: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(message.len()).unwrap().to_be_bytes();
+    [&[0], &len[..], message].concat()
+}
+
+/// A gRPC call over HTTP/2 with prior knowledge, complete up to the end of its one stream: preface,
+/// empty settings, headers without Huffman codes, the body in frames of at most 16 KiB.
+///
+/// # Panics
+/// When `path` has more than 127 bytes.
+#[must_use]
+pub fn http2_call(path: &str, body: &[u8]) -> Vec<u8> {
+    let mut headers = vec![0x83, 0x86]; // :method POST, :scheme http
+    literal(&mut headers, &[0x04], path); // :path
+    literal(&mut headers, &[0x01], "localhost"); // :authority
+    literal(&mut headers, &[0x0f, 0x10], "application/grpc"); // content-type
+    headers.push(0); // a name that is not in the static table
+    literal(&mut headers, &[2, b't', b'e'], "trailers");
+    let mut call = HTTP2_PREFACE.to_vec();
+    call.extend(http2_frame(4, 0, 0, &[]));
+    call.extend(http2_frame(1, 4, 1, &headers));
+    let mut chunks = body.chunks(16 * 1024).peekable();
+    while let Some(chunk) = chunks.next() {
+        let end = u8::from(chunks.peek().is_none());
+        call.extend(http2_frame(0, end, 1, chunk));
+    }
+    call
+}
+
+fn literal(to: &mut Vec<u8>, name: &[u8], value: &str) {
+    to.extend(name);
+    to.push(u8::try_from(value.len()).ok().filter(|len| *len < 0x7f).unwrap());
+    to.extend(value.as_bytes());
+}
+
+/// A frame of HTTP/2 with any type and flags.
+///
+/// # Panics
+/// From 16 MiB on.
+#[must_use]
+pub fn http2_frame(kind: u8, flags: u8, stream: u32, content: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(content.len()).ok().filter(|len| *len < 1 << 24).unwrap();
+    [&len.to_be_bytes()[1..], &[kind, flags], &stream.to_be_bytes()[..], content].concat()
+}
+
+/// A gRPC-Web call over HTTP/1.1, as browsers make it.
+#[must_use]
+pub fn grpc_web_call(path: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/grpc-web+proto\r\n\
+         accept: application/grpc-web+proto\r\nx-grpc-web: 1\r\ncontent-length: {}\r\n\
+         connection: close\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), body].concat()
+}
+
+/// Sends bytes over a new connection, ends our half, and returns what comes back until the node
+/// closes or has been silent for some time.
+pub async fn exchange(port: u16, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+    let (mut reading, mut writing) = stream.split();
+    let write = async {
+        // A node may close in the middle of what it refuses.
+        if writing.write_all(bytes).await.is_ok() {
+            let _ = writing.shutdown().await;
+        }
+    };
+    let read = async {
+        let mut answer = Vec::new();
+        let mut buffer = vec![0; 64 * 1024];
+        while let Ok(Ok(len)) =
+            tokio::time::timeout(ANSWER_TIME_MAX, reading.read(&mut buffer)).await
+            && len > 0
+        {
+            answer.extend(&buffer[..len]);
+        }
+        answer
+    };
+    tokio::join!(write, read).1
+}
+
+/// The status of a gRPC-Web answer, from its headers or its trailers.
+#[must_use]
+pub fn grpc_status(answer: &[u8]) -> Option<i32> {
+    let text = String::from_utf8_lossy(answer);
+    let rest = text.split("grpc-status:").nth(1)?.trim_start();
+    rest.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// The message of a gRPC-Web answer that has one and is OK.
+#[must_use]
+pub fn grpc_web_message(answer: &[u8]) -> Option<Vec<u8>> {
+    if grpc_status(answer) != Some(0) {
+        return None;
+    }
+    let start = answer.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
+    let body = dechunked(&answer[start..], &answer[..start]);
+    let [0, length @ ..] = body.as_slice() else { return None };
+    let (length, rest) = length.split_first_chunk::<4>()?;
+    rest.get(..usize::try_from(u32::from_be_bytes(*length)).ok()?).map(<[u8]>::to_vec)
+}
+
+/// Undoes the chunked transfer coding, if the head says that it was used.
+fn dechunked(body: &[u8], head: &[u8]) -> Vec<u8> {
+    let head = String::from_utf8_lossy(head).to_ascii_lowercase();
+    if !head.contains("transfer-encoding: chunked") {
+        return body.to_vec();
+    }
+    let mut content = Vec::new();
+    let mut rest = body;
+    while let Some(end) = rest.windows(2).position(|window| window == b"\r\n") {
+        let size = std::str::from_utf8(&rest[..end]).ok();
+        let Some(size) = size.and_then(|size| usize::from_str_radix(size.trim(), 16).ok()) else {
+            break;
+        };
+        let Some(chunk) = rest.get(end + 2..end + 2 + size) else { break };
+        content.extend(chunk);
+        rest = rest.get(end + 4 + size..).unwrap_or_default();
+    }
+    content
+}
+
+/// A plain HTTP GET: the status and the body.
+///
+/// # Errors
+/// When nobody listens, or what comes is no answer.
+pub async fn get(port: u16, path: &str) -> std::io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await?;
+    let no_answer = || std::io::Error::other("no HTTP answer");
+    let split = answer.windows(4).position(|window| window == b"\r\n\r\n").ok_or_else(no_answer)?;
+    let (head, body) = (&answer[..split + 4], &answer[split + 4..]);
+    let text = String::from_utf8_lossy(head);
+    let status = text.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let body = String::from_utf8_lossy(&dechunked(body, head)).into_owned();
+    Ok((status.ok_or_else(no_answer)?, body))
+}

@@ -1,0 +1,75 @@
+//! What a real client sent: `tests/vectors/client/envelopes.jsonl`.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use hawser_proto::Topic;
+use serde_json::Value;
+
+/// Who has to put an envelope in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// A node.
+    Node,
+    /// The chain contract for group messages.
+    ChainGroup,
+    /// The chain contract for identity updates.
+    ChainIdentity,
+}
+
+/// One captured envelope.
+#[derive(Debug, Clone)]
+pub struct Captured {
+    /// The client envelope, byte for byte.
+    pub client_bytes: Bytes,
+    /// Its topic.
+    pub topic: Topic,
+    /// Who orders it.
+    pub route: Route,
+    /// Which publish call of the capture it was part of.
+    pub request: u64,
+    /// `key_package`, `welcome`, `group_application`, …
+    pub kind: String,
+}
+
+/// Where the capture is.
+#[must_use]
+pub fn path() -> PathBuf {
+    concat!(env!("CARGO_MANIFEST_DIR"), "/vectors/client/envelopes.jsonl").into()
+}
+
+/// All of the capture, in the order in which it was sent.
+///
+/// # Panics
+/// When the file is not what it should be.
+#[must_use]
+pub fn captured() -> Vec<Captured> {
+    let text = std::fs::read_to_string(path()).unwrap();
+    text.lines().map(|line| parse(&serde_json::from_str(line).unwrap())).collect()
+}
+
+fn parse(line: &Value) -> Captured {
+    let text = |name: &str| line[name].as_str().unwrap().to_owned();
+    let route = match text("expect_route").as_str() {
+        "node" => Route::Node,
+        "chain:group" => Route::ChainGroup,
+        "chain:identity" => Route::ChainIdentity,
+        other => panic!("route {other}"),
+    };
+    Captured {
+        client_bytes: hex::decode(text("hex")).unwrap().into(),
+        topic: Topic::parse(hex::decode(text("topic")).unwrap().into()).unwrap(),
+        route,
+        request: line["request"].as_u64().unwrap(),
+        kind: text("kind"),
+    }
+}
+
+/// The bytes of a captured key package that nodes accept.
+///
+/// # Panics
+/// When there is none.
+#[must_use]
+pub fn key_package() -> Captured {
+    captured().into_iter().find(|captured| captured.kind == "key_package").unwrap()
+}

@@ -1,0 +1,45 @@
+//! Waiting for something that has to become true.
+
+use std::time::{Duration, Instant};
+
+/// No test waits longer than this for one thing; on a loaded machine everything takes long.
+pub const PATIENCE: Duration = Duration::from_secs(45);
+/// How often a condition is looked at.
+pub const GLANCE: Duration = Duration::from_millis(20);
+
+/// Asks until there is an answer.
+///
+/// # Panics
+/// After [`PATIENCE`], with `what` was waited for.
+pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain until {what}");
+        tokio::time::sleep(GLANCE).await;
+    }
+}
+
+/// The same for a value that is compared, so that a failure shows how far it came.
+///
+/// # Panics
+/// After [`PATIENCE`], with the last value and the one wanted.
+pub async fn until_equal<T: PartialEq + std::fmt::Debug>(
+    what: &str,
+    wanted: &T,
+    mut ask: impl AsyncFnMut() -> Option<T>,
+) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let answer = ask().await;
+        if answer.as_ref() == Some(wanted) {
+            return;
+        }
+        if Instant::now() >= deadline {
+            panic!("{what}: waited {PATIENCE:?}\n  for {wanted:?}\n  got {answer:?}");
+        }
+        tokio::time::sleep(GLANCE).await;
+    }
+}

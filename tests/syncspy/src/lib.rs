@@ -1,0 +1,116 @@
+//! Writes down what a process has really made durable, so that a test can take the rest away.
+//!
+//! A preload library for Linux: it stands in for `fsync` and `fdatasync`, lets the kernel do its
+//! work, and only when that has succeeded appends a record to the file that the environment
+//! variable [`LOG_VARIABLE`] names. `sync_file_range` is passed by on purpose: it starts a write
+//! and promises nothing.
+//!
+//! A record is [`RECORD_LEN_BYTES`] bytes, six little-endian 64-bit numbers:
+//!
+//! | field | meaning |
+//! |---|---|
+//! | device, inode | which file |
+//! | born | its creation time, unix nanoseconds, since inodes are used again; 0 if unknown |
+//! | size | its length when the sync **began**: what was appended later is not covered |
+//! | began | when the sync began, unix nanoseconds |
+//! | kind | the file type bits of its mode, to tell folders from files |
+
+#![expect(unsafe_code, reason = "stands in for functions of the C library")]
+
+use std::ffi::{CStr, c_int, c_long};
+use std::sync::atomic::{AtomicI32, Ordering};
+
+/// Names the file that records are appended to. Unset: nothing is recorded.
+pub const LOG_VARIABLE: &CStr = c"HAWSER_SYNCSPY_LOG";
+/// The length of a record.
+pub const RECORD_LEN_BYTES: usize = 48;
+
+const NOT_OPENED: c_int = -1;
+static LOG: AtomicI32 = AtomicI32::new(NOT_OPENED);
+
+/// Stands in for the C library's `fsync`.
+#[unsafe(no_mangle)]
+pub extern "C" fn fsync(fd: c_int) -> c_int {
+    observed(fd, libc::SYS_fsync)
+}
+
+/// Stands in for the C library's `fdatasync`.
+#[unsafe(no_mangle)]
+pub extern "C" fn fdatasync(fd: c_int) -> c_int {
+    observed(fd, libc::SYS_fdatasync)
+}
+
+fn observed(fd: c_int, call: c_long) -> c_int {
+    let record = describe(fd);
+    // SAFETY: both system calls take one descriptor and touch no memory of ours.
+    let result = unsafe { libc::syscall(call, fd) };
+    if let (0, Some(record)) = (result, record) {
+        write_down(&record);
+    }
+    c_int::try_from(result).unwrap_or(-1)
+}
+
+/// The record of a sync of `fd` that begins now.
+fn describe(fd: c_int) -> Option<[u8; RECORD_LEN_BYTES]> {
+    // SAFETY: all-zero bytes are a valid `statx` and a valid `timespec`: both hold integers only.
+    let (mut stat, mut now) = unsafe { (std::mem::zeroed::<libc::statx>(), std::mem::zeroed()) };
+    let wanted = libc::STATX_BASIC_STATS | libc::STATX_BTIME;
+    // SAFETY: the path is a terminated string, and `stat` and `now` live and can be written.
+    let failed = unsafe {
+        libc::statx(fd, c"".as_ptr(), libc::AT_EMPTY_PATH, wanted, &raw mut stat)
+            | libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut now)
+    };
+    if failed != 0 {
+        return None;
+    }
+    let born = match stat.stx_mask & libc::STATX_BTIME {
+        0 => 0,
+        _ => nanoseconds(stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec.into()),
+    };
+    let fields = [
+        u64::from(stat.stx_dev_major) << 32 | u64::from(stat.stx_dev_minor),
+        stat.stx_ino,
+        born,
+        stat.stx_size,
+        nanoseconds(now.tv_sec, now.tv_nsec),
+        (libc::mode_t::from(stat.stx_mode) & libc::S_IFMT).into(),
+    ];
+    let mut record = [0; RECORD_LEN_BYTES];
+    for (place, field) in record.chunks_exact_mut(8).zip(fields) {
+        place.copy_from_slice(&field.to_le_bytes());
+    }
+    Some(record)
+}
+
+fn nanoseconds(seconds: i64, nanoseconds: i64) -> u64 {
+    u64::try_from(seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)).unwrap_or(0)
+}
+
+/// One `write` to a file opened for appending, so that records of several threads do not mix.
+fn write_down(record: &[u8; RECORD_LEN_BYTES]) {
+    let log = log();
+    if log != NOT_OPENED {
+        // SAFETY: the buffer lives and has the length that is said.
+        unsafe { libc::write(log, record.as_ptr().cast(), record.len()) };
+    }
+}
+
+fn log() -> c_int {
+    let opened = LOG.load(Ordering::Acquire);
+    if opened != NOT_OPENED {
+        return opened;
+    }
+    // SAFETY: the name is a terminated string; the answer is null or one as well, and the
+    // processes that this library is loaded into do not change their environment.
+    let opened = unsafe {
+        let path = libc::getenv(LOG_VARIABLE.as_ptr());
+        if path.is_null() {
+            return NOT_OPENED;
+        }
+        let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_CLOEXEC;
+        libc::open(path, flags, 0o600)
+    };
+    // Two threads may both open it once; a descriptor is lost then, and nothing else.
+    LOG.store(opened, Ordering::Release);
+    opened
+}

@@ -1,0 +1,103 @@
+//! What SIGKILL cannot show, because the page cache outlives a process: an answer means that a
+//! completed sync of the write-ahead log covers what it acknowledges.
+//!
+//! The nodes here run with a library loaded that writes down every completed sync; see
+//! `hawser_tests::harness::power`.
+
+use std::time::Duration;
+
+use hawser_tests::harness::envelopes::{group_message, payer, sign};
+use hawser_tests::harness::load::{Ledger, Plan};
+use hawser_tests::harness::network::Network;
+use hawser_tests::harness::power::{self, Loss, SyncLog};
+use hawser_tests::harness::{seed, strand, wait};
+use rand::RngExt as _;
+
+/// How often the power fails.
+const POWER_LOSSES: u32 = 6;
+
+/// One node under watch, not started.
+fn watched() -> (Network, SyncLog) {
+    let mut network = Network::new(1);
+    let log = SyncLog::new(network.nodes[0].folder().join("syncs"));
+    network.nodes[0].sync_log = Some(log.clone());
+    (network, log)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_completed_sync_of_the_log_stands_before_every_answer() {
+    let (mut network, log) = watched();
+    network.start_all().await;
+    let node = &network.nodes[0];
+    let client = node.client();
+    let mut rng = seed::rng(seed::seed(), 0);
+    for number in 0..50 {
+        let body_len = if number % 10 == 0 { 100_000 } else { rng.random_range(16..2_000) };
+        let message = group_message([3; 16], body_len, &mut rng);
+        let before = log.len();
+        let answer = client.publish(vec![sign(&message, node.id, &payer(1))]).await.unwrap();
+        // Only syncs that were complete by now are in the log of syncs.
+        assert!(log.len() > before, "answered without a sync");
+        let file = power::write_ahead_log(&node.data_dir());
+        let safe = power::written(&file, log.synced_len(&file));
+        assert!(
+            power::contains(&safe, &answer[0]),
+            "envelope {number} was answered before the log was synced up to it"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn power_loss_takes_nothing_that_was_acknowledged() {
+    let seed = seed::seed();
+    let mut rng = seed::rng(seed, 1000);
+    let (mut network, log) = watched();
+    let node = &mut network.nodes[0];
+    let mut ledger = Ledger::default();
+    let mut total = Loss::default();
+    for number in 0..POWER_LOSSES {
+        node.start();
+        node.ready().await;
+        let strand = strand::read(&node.client(), node.id).await;
+        strand::assert_sound(&strand);
+        strand::assert_holds(&strand, &ledger);
+        let load = Plan::new(node.port, node.id, seed ^ u64::from(number)).start(Vec::new());
+        let enough = 30 * (u64::from(number) + 1);
+        wait::until("enough is acknowledged", async || {
+            (load.acknowledged() >= enough).then_some(())
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(rng.random_range(0..100))).await;
+        node.kill();
+        ledger.extend(load.join().await);
+        let loss = power::cut(&node.data_dir(), &log);
+        total = Loss { bytes: total.bytes + loss.bytes, files: total.files + loss.files };
+    }
+    node.start();
+    node.ready().await;
+    let strand = strand::read(&node.client(), node.id).await;
+    strand::assert_sound(&strand);
+    strand::assert_holds(&strand, &ledger);
+    println!("{} acknowledged envelopes survived {total:?}", ledger.acknowledged().count());
+}
+
+/// The same with syncs switched off: what was acknowledged is gone then, which shows that the
+/// test above would notice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_syncs_power_loss_does_take_acknowledged_envelopes() {
+    let (mut network, log) = watched();
+    let node = &mut network.nodes[0];
+    node.arguments = vec!["--durability".into(), "os".into()];
+    node.start();
+    node.ready().await;
+    let load = Plan { envelopes_max: 200, ..Plan::new(node.port, node.id, seed::seed()) };
+    let ledger = load.start(Vec::new()).join().await;
+    assert!(ledger.acknowledged().count() >= 200);
+    node.kill();
+    assert!(!power::cut(&node.data_dir(), &log).eq(&Loss::default()));
+    node.arguments.clear();
+    node.start();
+    node.ready().await;
+    let strand = strand::read(&node.client(), node.id).await;
+    assert!(!strand::lost(&strand, &ledger).is_empty(), "nothing was lost without a sync");
+}

@@ -1,0 +1,132 @@
+//! Three nodes, one of them cut off and brought back: the others go on, and afterwards all hold
+//! the same.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hawser_tests::harness::load::{Ledger, Plan};
+use hawser_tests::harness::network::Network;
+use hawser_tests::harness::{seed, strand, wait};
+
+/// How many envelopes each burst of a test publishes at a node.
+const BURST: u64 = 150;
+
+/// Publishes a burst at some of the nodes at once.
+async fn publish(network: &Network, nodes: &[usize], seed: u64) -> Ledger {
+    let loads: Vec<_> = nodes
+        .iter()
+        .map(|&number| {
+            let node = &network.nodes[number];
+            let seed = seed.wrapping_mul(31).wrapping_add(number as u64);
+            let plan = Plan {
+                connections: 2,
+                envelopes_max: BURST,
+                ..Plan::new(node.port, node.id, seed)
+            };
+            plan.start(Vec::new())
+        })
+        .collect();
+    let mut ledger = Ledger::default();
+    for load in loads {
+        let burst = load.join().await;
+        assert!(burst.acknowledged().count() as u64 >= BURST, "a node did not take publishes");
+        ledger.extend(burst);
+    }
+    ledger
+}
+
+/// Waits for all nodes to be equally far, and compares them byte by byte with each other and with
+/// what was acknowledged.
+async fn assert_converges(network: &Network, ledger: &Ledger) {
+    network.converged().await;
+    let first = strand::read_all(&network.nodes[0].client()).await;
+    for node in &network.nodes {
+        let strands = strand::read_all(&node.client()).await;
+        assert_eq!(keys(&strands), keys(&first), "node {} holds other ids", node.id);
+        assert!(strands == first, "node {} holds other bytes", node.id);
+    }
+    for node in &network.nodes {
+        strand::assert_sound(&first[&node.id.0]);
+    }
+    for answer in ledger.acknowledged() {
+        let id = strand::id_of(answer);
+        assert_eq!(first[&id.originator.0].get(&id.sequence.0), Some(answer), "{id}");
+    }
+}
+
+fn keys(strands: &BTreeMap<u32, BTreeMap<u64, Bytes>>) -> BTreeMap<u32, Vec<u64>> {
+    strands.iter().map(|(id, strand)| (*id, strand.keys().copied().collect())).collect()
+}
+
+/// How far a node is in the strand of another one.
+async fn seen(network: &Network, by: usize, of: usize) -> u64 {
+    network.nodes[by].client().cursor().await.unwrap().get(network.nodes[of].id).0
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_cut_off_catches_up_and_is_caught_up_with() {
+    let seed = seed::seed();
+    let mut network = Network::with_cables(3).await;
+    network.start_all().await;
+    let mut ledger = publish(&network, &[0, 1, 2], seed).await;
+    network.converged().await;
+
+    network.cut(0, 2);
+    network.cut(1, 2);
+    let passed = [network.passed(0, 2), network.passed(1, 2)];
+    let before = [seen(&network, 2, 0).await, seen(&network, 0, 2).await];
+    // The cut one does not know, and goes on like the others.
+    ledger.extend(publish(&network, &[0, 1, 2], seed + 1).await);
+    let [head, other] = [seen(&network, 0, 0).await, seen(&network, 1, 1).await];
+    wait::until("the two others have each other's envelopes", async || {
+        (seen(&network, 0, 1).await == other && seen(&network, 1, 0).await == head).then_some(())
+    })
+    .await;
+    assert_eq!([seen(&network, 2, 0).await, seen(&network, 0, 2).await], before, "no cut at all");
+    assert_eq!([network.passed(0, 2), network.passed(1, 2)], passed);
+
+    network.mend(0, 2);
+    network.mend(1, 2);
+    ledger.extend(publish(&network, &[0, 1, 2], seed + 2).await);
+    assert_converges(&network, &ledger).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_network_that_is_cut_between_two_nodes_heals_through_the_third() {
+    let seed = seed::seed();
+    let mut network = Network::with_cables(3).await;
+    network.cut(0, 1);
+    network.start_all().await;
+    let ledger = publish(&network, &[0, 1, 2], seed).await;
+    assert_converges(&network, &ledger).await;
+    assert_eq!(network.passed(0, 1), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_killed_while_others_go_on_catches_up() {
+    let seed = seed::seed();
+    let mut network = Network::start(3).await;
+    let mut ledger = publish(&network, &[0, 1, 2], seed).await;
+    // Not waited for: it is killed in the middle of what it gets.
+    network.nodes[2].kill();
+    ledger.extend(publish(&network, &[0, 1], seed + 1).await);
+    network.start_all().await;
+    ledger.extend(publish(&network, &[0, 1, 2], seed + 2).await);
+    assert_converges(&network, &ledger).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_stood_still_for_a_while_catches_up() {
+    let seed = seed::seed();
+    let mut network = Network::start(3).await;
+    let mut ledger = publish(&network, &[0, 1, 2], seed).await;
+    network.nodes[1].process().freeze();
+    ledger.extend(publish(&network, &[0, 2], seed + 1).await);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    network.nodes[1].process().thaw();
+    ledger.extend(publish(&network, &[0, 1, 2], seed + 2).await);
+    assert_converges(&network, &ledger).await;
+}
