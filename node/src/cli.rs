@@ -1,0 +1,308 @@
+//! The command tree: what can be asked for, and how.
+
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
+
+use crate::config::settings::{self, Kind, Setting};
+use crate::config::{Given, ignored};
+
+/// A node for the decentralised XMTP network.
+#[derive(Debug, Parser)]
+#[command(name = "hawser", version, disable_version_flag = true, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 refused by policy, 4 not found.")]
+pub struct Cli {
+    /// Print JSON for programs instead of text for people.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print the version.
+    #[arg(short = 'v', short_alias = 'V', long, action = ArgAction::Version)]
+    pub version: Option<bool>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What can be asked for.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a whole network on this machine, each node as its own process.
+    Dev(DevArgs),
+    /// Run one node.
+    Node(NodeArgs),
+    /// Make and look at secret keys.
+    Keys {
+        /// What to do.
+        #[command(subcommand)]
+        command: KeysCommand,
+    },
+    /// Sign envelopes and send them to a node.
+    Publish(PublishArgs),
+    /// Print the envelopes of a node as they come.
+    Tail(TailArgs),
+    /// Ask nodes how they are.
+    Status(StatusArgs),
+    /// Make all projections of a stopped node anew from its log.
+    Rebuild(RebuildArgs),
+}
+
+/// `hawser dev`.
+#[derive(Debug, Args)]
+pub struct DevArgs {
+    /// How many nodes [default: as many as the folder has, or 3].
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub nodes: Option<u16>,
+    /// Where keys and data of the network lie.
+    #[arg(long, value_name = "DIR", default_value = "hawser-dev")]
+    pub data_dir: PathBuf,
+    /// Node i, counted from 0, has its API and QUIC on port B + 100·i and its metrics on the next
+    /// one [default: that of the folder, or 5050].
+    #[arg(long, value_name = "B", value_parser = clap::value_parser!(u16).range(1..))]
+    pub base_port: Option<u16>,
+    /// Envelopes that a chain has put in order, as lines of JSON; lines that are appended are read.
+    #[arg(long, value_name = "FILE")]
+    pub chain_file: Option<PathBuf>,
+    /// Begin anew: forget the keys and data of an earlier network in the folder.
+    #[arg(long)]
+    pub fresh: bool,
+}
+
+/// `hawser keys`.
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Make a new random key.
+    Generate {
+        /// Write it there, readable by its owner only, instead of printing it. Never replaces a
+        /// file.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Print address and public key that belong to a key file.
+    Show {
+        /// The file.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+/// `hawser publish`.
+#[derive(Debug, Args)]
+pub struct PublishArgs {
+    /// The node's API: `host:port` or `http://…`.
+    #[arg(long, value_name = "ADDR")]
+    pub node: String,
+    /// The secret key that signs, and whose account pays.
+    #[arg(long, value_name = "FILE")]
+    pub payer_key_file: PathBuf,
+    /// Client envelopes as lines of JSON, in which only `hex` is required. Lines with the same
+    /// `request` go in one call; what belongs to a chain is left out.
+    #[arg(long, value_name = "FILE")]
+    pub file: PathBuf,
+    /// The node's id in the registry.
+    #[arg(long, value_name = "ID")]
+    pub target: Option<u32>,
+    /// The file in which `hawser dev` describes its network, to find the node's id
+    /// [default: network.json beside the payer's key].
+    #[arg(long, value_name = "FILE", conflicts_with = "target")]
+    pub network: Option<PathBuf>,
+    /// How long the envelopes shall be kept, 2 to 365; 4294967295 means for ever.
+    #[arg(long, value_name = "DAYS", default_value_t = 60)]
+    pub retention_days: u32,
+}
+
+/// `hawser tail`.
+#[derive(Debug, Args)]
+pub struct TailArgs {
+    /// The node's API: `host:port` or `http://…`.
+    #[arg(long, value_name = "ADDR")]
+    pub node: String,
+    /// Only this topic: kind byte and identifier, hex.
+    #[arg(long, value_name = "HEX", conflicts_with = "originator")]
+    pub topic: Option<String>,
+    /// Only what this originator has put in order.
+    #[arg(long, value_name = "N")]
+    pub originator: Option<u32>,
+    /// `now`, `start`, or the last ids that are known already, such as `0:12,100:7`.
+    #[arg(long, value_name = "WHERE", default_value = "now")]
+    pub from: String,
+    /// End after so many envelopes.
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u64>,
+}
+
+/// `hawser status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Where the node serves its metrics, `host:port` [default: all nodes of ./hawser-dev, or
+    /// 127.0.0.1:8008].
+    #[arg(long, value_name = "ADDR", conflicts_with = "network")]
+    pub metrics: Option<String>,
+    /// The file in which `hawser dev` describes its network.
+    #[arg(long, value_name = "FILE")]
+    pub network: Option<PathBuf>,
+}
+
+/// `hawser rebuild`.
+#[derive(Debug, Args)]
+pub struct RebuildArgs {
+    /// The node's database.
+    #[arg(long, value_name = "DIR", env = "HAWSER_DATA_DIR", default_value = "hawser-data")]
+    pub data_dir: PathBuf,
+}
+
+/// `hawser node`: settings by their flags, not judged yet.
+#[derive(Debug, Default)]
+pub struct NodeArgs {
+    flags: Vec<(String, String)>,
+    /// End when the standard input does, as if a signal had come. For a parent process that must
+    /// not leave nodes behind.
+    pub exit_with_parent: bool,
+}
+
+const EXIT_WITH_PARENT: &str = "exit-with-parent";
+
+impl NodeArgs {
+    /// What was given, together with the environment.
+    #[must_use]
+    pub fn given(self) -> Given {
+        let env = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        Given::new(self.flags, env)
+    }
+}
+
+impl Args for NodeArgs {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let command = settings::ALL.iter().fold(command, |command, setting| {
+            let file = setting.file_names().map(|(flag, env)| {
+                value(flag).value_name("FILE").help(format!("The same, in a file [env: {env}]"))
+            });
+            command.arg(of_setting(setting)).args(file)
+        });
+        let flags = ignored::ALL.iter().filter_map(|setting| Some((setting.flag?, setting.switch)));
+        let command = flags.fold(command, |command, (flag, is_switch)| {
+            command.arg(if is_switch { switch(flag) } else { value(flag) }.hide(true))
+        });
+        let parent = Arg::new(EXIT_WITH_PARENT).long(EXIT_WITH_PARENT).hide(true);
+        command.arg(parent.action(ArgAction::SetTrue))
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for NodeArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let used = settings::ALL.iter().map(|setting| setting.flag);
+        let files = settings::ALL.iter().filter_map(|setting| Some(setting.file_names()?.0));
+        let ignored = ignored::ALL.iter().filter_map(|setting| setting.flag);
+        let flags = used
+            .chain(files)
+            .chain(ignored)
+            .filter_map(|flag| Some((flag.to_owned(), matches.get_one::<String>(flag)?.clone())))
+            .collect();
+        Ok(Self { flags, exit_with_parent: matches.get_flag(EXIT_WITH_PARENT) })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+fn of_setting(setting: &Setting) -> Arg {
+    let arg = match setting.kind {
+        Kind::Switch => switch(setting.flag),
+        Kind::Value | Kind::Secret { .. } => value(setting.flag),
+    };
+    let default =
+        setting.default.map(|default| format!("; default: {default}")).unwrap_or_default();
+    let help = format!("{} [env: {}{default}]", setting.help, setting.env);
+    match setting.short {
+        Some(short) => arg.short(short),
+        None => arg,
+    }
+    .help(help)
+}
+
+/// `--flag VALUE`. Any text is taken: the settings judge it, all together.
+fn value(flag: &'static str) -> Arg {
+    Arg::new(flag).long(flag).value_name("VALUE").allow_hyphen_values(true).overrides_with(flag)
+}
+
+/// `--flag` or `--flag=false`.
+fn switch(flag: &'static str) -> Arg {
+    Arg::new(flag)
+        .long(flag)
+        .value_name("true|false")
+        .num_args(0..=1)
+        .require_equals(true)
+        .default_missing_value("true")
+        .overrides_with(flag)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn node(args: &[&str]) -> Result<NodeArgs, clap::Error> {
+        let line = ["hawser", "node"].iter().chain(args);
+        Cli::try_parse_from(line).map(|cli| match cli.command {
+            Command::Node(args) => args,
+            other => panic!("{other:?}"),
+        })
+    }
+
+    #[test]
+    fn the_tree_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_of_the_reference_are_taken_as_they_are() {
+        let line = [
+            "--api.enable",
+            "-p",
+            "6000",
+            "--sync.enable=false",
+            "--db.max-open-conns=5",
+            "--indexer.enable",
+            "-l",
+            "DEBUG",
+        ];
+        let mut flags = node(&line).unwrap().flags;
+        flags.sort();
+        let flags: Vec<_> = flags.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+        assert_eq!(
+            flags,
+            [
+                ("api.enable", "true"),
+                ("api.port", "6000"),
+                ("db.max-open-conns", "5"),
+                ("indexer.enable", "true"),
+                ("log.log-level", "DEBUG"),
+                ("sync.enable", "false"),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_value_is_not_clap_s_business() {
+        assert_eq!(node(&["--api.port", "-1"]).unwrap().flags, [("api.port".into(), "-1".into())]);
+    }
+
+    #[test]
+    fn an_unknown_flag_is_a_usage_error() {
+        assert_eq!(node(&["--api.prot", "1"]).unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn a_topic_excludes_an_originator() {
+        let line = ["hawser", "tail", "--node", "a:1", "--topic", "0001", "--originator", "100"];
+        assert!(Cli::try_parse_from(line).is_err());
+    }
+}

@@ -1,0 +1,181 @@
+//! Talking to a node from outside: gRPC to its API, HTTP to its metrics.
+
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+
+use crate::failure::{Failure, Reason};
+
+/// The largest message that nodes send.
+pub const MESSAGE_LEN_BYTES_MAX: usize = 26 * 1024 * 1024;
+/// A node on the same planet answers a connection within this time.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Health and status are answered from memory.
+const HTTP_TIMEOUT: Duration = Duration::from_secs(3);
+const HTTP_BODY_LEN_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Connects to a node's API at `host:port` or `http://…`.
+///
+/// # Errors
+/// When the address makes no sense, or nobody answers there.
+pub async fn connect(address: &str) -> Result<Channel, Failure> {
+    let endpoint = endpoint(address)?;
+    endpoint.connect().await.map_err(|error| {
+        Failure::failed(format!("no node answers at {address}: {}", root_cause(&error)))
+    })
+}
+
+fn endpoint(address: &str) -> Result<Endpoint, Failure> {
+    let wrong = || Failure::usage(format!("{address:?} is no address: host:port or http://…"));
+    let url = match address.split_once("://") {
+        Some(("http", _)) => address.to_owned(),
+        Some(_) => return Err(wrong()),
+        None => format!("http://{address}"),
+    };
+    let uri: http::Uri = url.parse().map_err(|_| wrong())?;
+    if uri.port_u16().is_none() && !address.contains("://") {
+        return Err(wrong());
+    }
+    Ok(Endpoint::from(uri).connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true))
+}
+
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}
+
+/// The name of a status in the words of the protocol: `INVALID_ARGUMENT`.
+#[must_use]
+pub fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+/// Whether a status says that a rule was broken, or that something did not work.
+#[must_use]
+pub fn reason_of(code: Code) -> Reason {
+    match code {
+        Code::NotFound => Reason::NotFound,
+        Code::InvalidArgument
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::ResourceExhausted
+        | Code::FailedPrecondition
+        | Code::OutOfRange
+        | Code::Unauthenticated => Reason::Refused,
+        _ => Reason::Failed,
+    }
+}
+
+/// A status as a failure: its name and its text.
+#[must_use]
+pub fn failure(status: &Status) -> Failure {
+    let text = format!("{}: {}", code_name(status.code()), status.message());
+    Failure { reason: reason_of(status.code()), text }
+}
+
+/// What an HTTP server answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// 200, 503, …
+    pub status: u16,
+    /// As it came; what is no UTF-8 is replaced.
+    pub body: String,
+}
+
+/// Why there was no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum GetError {
+    /// Nobody listens there.
+    #[error("{0}")]
+    Connect(#[from] std::io::Error),
+    /// The connection broke, or what came is no HTTP.
+    #[error("{0}")]
+    Http(#[from] hyper::Error),
+    /// The address cannot stand in a request.
+    #[error("{0}")]
+    Request(#[from] http::Error),
+    /// The answer broke off, or is larger than we take.
+    #[error("{0}")]
+    Body(Box<dyn std::error::Error + Send + Sync>),
+    /// It took too long.
+    #[error("no answer within {} s", HTTP_TIMEOUT.as_secs())]
+    Timeout,
+}
+
+/// Asks `http://address path`, with a bound on time and length.
+///
+/// # Errors
+/// When there is no whole answer.
+pub async fn get(address: &str, path: &str) -> Result<Answer, GetError> {
+    tokio::time::timeout(HTTP_TIMEOUT, get_unbounded(address, path))
+        .await
+        .unwrap_or(Err(GetError::Timeout))
+}
+
+async fn get_unbounded(address: &str, path: &str) -> Result<Answer, GetError> {
+    let address = address.strip_prefix("http://").unwrap_or(address).trim_end_matches('/');
+    let stream = TcpStream::connect(address).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    // Ends with the connection, that is when `sender` is dropped.
+    tokio::spawn(connection);
+    let request = http::Request::get(path)
+        .header(http::header::HOST, address)
+        .header(http::header::CONNECTION, "close")
+        .body(Empty::<hawser_proto::Bytes>::new())?;
+    let response = sender.send_request(request).await?;
+    let status = response.status().as_u16();
+    let body = Limited::new(response.into_body(), HTTP_BODY_LEN_BYTES_MAX);
+    let body = body.collect().await.map_err(GetError::Body)?.to_bytes();
+    Ok(Answer { status, body: String::from_utf8_lossy(&body).into_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_host_and_port_or_urls() {
+        let uri = |address| endpoint(address).map(|endpoint| endpoint.uri().to_string());
+        assert_eq!(uri("127.0.0.1:5050").unwrap(), "http://127.0.0.1:5050/");
+        assert_eq!(uri("http://node:5050").unwrap(), "http://node:5050/");
+        assert_eq!(uri("http://node").unwrap(), "http://node/");
+        for wrong in ["node", "https://node:5050", "ftp://a:1", "a b:1", ""] {
+            assert_eq!(uri(wrong).unwrap_err().reason, Reason::Usage, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn refusals_and_failures_have_their_exit_codes() {
+        assert_eq!(reason_of(Code::InvalidArgument).exit_code(), 3);
+        assert_eq!(reason_of(Code::Unavailable).exit_code(), 1);
+        assert_eq!(reason_of(Code::NotFound).exit_code(), 4);
+        let failure = failure(&Status::invalid_argument("no"));
+        assert_eq!(failure.text, "INVALID_ARGUMENT: no");
+    }
+}

@@ -1,0 +1,243 @@
+//! The process of one node: how it is started, what it says, and how it ends.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::fs::File;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::{ChildStderr, ChildStdin, Command};
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+use super::folder::Folder;
+use super::ports::Ports;
+
+/// A node that does not end within this time is killed.
+const STOP_MAX: Duration = Duration::from_secs(35);
+/// Lines of its log that are shown when a node does not start.
+const LAST_LINES: usize = 20;
+
+/// What a node is started with.
+#[derive(Debug, Clone)]
+pub(super) struct CommandLine {
+    program: PathBuf,
+    args: Vec<String>,
+}
+
+/// Something that happened to a node.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// A line of its log that a person should see.
+    Said { node_id: u32, line: String },
+    /// Its process has ended.
+    Ended { node_id: u32, pid: u32, status: io::Result<ExitStatus> },
+}
+
+/// What the processes are told, all at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    Run,
+    Stop,
+    Kill,
+}
+
+/// A running node. Its process is killed when the program ends without stopping it.
+#[derive(Debug)]
+pub(super) struct Child {
+    pub(super) ports: Ports,
+    pub(super) pid: u32,
+    pub(super) command: CommandLine,
+    last_lines: Arc<Mutex<VecDeque<String>>>,
+}
+
+impl CommandLine {
+    /// `hawser node …` for one node of the network.
+    pub(super) fn new(
+        program: &Path,
+        folder: &Folder,
+        ports: Ports,
+        chain_file: Option<&Path>,
+    ) -> Self {
+        let node = folder.node(ports.node_id);
+        let path = |path: &Path| path.display().to_string();
+        let mut args = vec!["node".to_owned()];
+        let mut add = |flag: &str, value: String| args.extend([format!("--{flag}"), value]);
+        add("network", "hawser-dev".into());
+        add("data-dir", path(&node.data_dir));
+        add("signer.private-key-file", path(&node.key_file));
+        add("registry-file", path(&folder.registry()));
+        add("rates-file", path(&folder.rates()));
+        if let Some(chain_file) = chain_file {
+            add("chain-file", path(chain_file));
+        }
+        add("listen-address", ports.api().ip().to_string());
+        add("api.port", ports.api().port().to_string());
+        add("metrics.metrics-address", ports.metrics().ip().to_string());
+        add("metrics.metrics-port", ports.metrics().port().to_string());
+        // Nothing balances load here, so nobody has to notice that a node stops.
+        add("shutdown-drain", "0s".into());
+        Self { program: program.to_owned(), args }
+    }
+}
+
+/// As it can be typed into a shell.
+impl fmt::Display for CommandLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", quoted(&self.program.display().to_string()))?;
+        self.args.iter().try_for_each(|arg| write!(f, " {}", quoted(arg)))
+    }
+}
+
+fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@+".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+impl Child {
+    /// Starts the process. It ends when this one does, however that ends: the node watches the
+    /// pipe to it.
+    ///
+    /// # Errors
+    /// When the system starts no process, or the log cannot be written.
+    pub(super) async fn start(
+        command: CommandLine,
+        ports: Ports,
+        log_file: &Path,
+        orders: watch::Receiver<Order>,
+        events: mpsc::Sender<Event>,
+    ) -> io::Result<Self> {
+        let log = File::options().create(true).append(true).open(log_file).await?;
+        let mut process = Command::new(&command.program);
+        process
+            .args(&command.args)
+            .arg("--exit-with-parent")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            // A group of its own: Ctrl-C in the terminal is ours to pass on.
+            .process_group(0)
+            .kill_on_drop(true);
+        without_settings(&mut process);
+        let mut process = process.spawn()?;
+        let pid = process.id().unwrap_or_default();
+        let input = process.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        let output = process.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        let last_lines = Arc::new(Mutex::new(VecDeque::new()));
+        let node_id = ports.node_id;
+        let said = tokio::spawn(keep_log(output, log, node_id, last_lines.clone(), events.clone()));
+        tokio::spawn(async move {
+            let status = keep(process, input, orders).await;
+            // What it said last comes before its end.
+            let _ = said.await;
+            let _ = events.send(Event::Ended { node_id, pid, status }).await;
+        });
+        Ok(Self { ports, pid, command, last_lines })
+    }
+
+    /// The end of its log.
+    pub(super) fn last_lines(&self) -> Vec<String> {
+        let lines = self.last_lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().cloned().collect()
+    }
+}
+
+/// Settings in our environment are for a node that is run by hand; only the log level is for all.
+fn without_settings(process: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        let setting = text.starts_with("XMTPD_") || text.starts_with("HAWSER_");
+        if setting && text != "XMTPD_LOG_LEVEL" {
+            process.env_remove(&name);
+        }
+    }
+}
+
+/// Waits until the process has ended, by itself or as ordered.
+async fn keep(
+    mut process: tokio::process::Child,
+    input: ChildStdin,
+    mut orders: watch::Receiver<Order>,
+) -> io::Result<ExitStatus> {
+    tokio::select! {
+        status = process.wait() => return status,
+        _ = orders.wait_for(|order| *order != Order::Run) => {}
+    }
+    drop(input); // for the node this is what a signal is
+    tokio::select! {
+        status = timeout(STOP_MAX, process.wait()) => {
+            if let Ok(status) = status {
+                return status;
+            }
+        }
+        _ = orders.wait_for(|order| *order == Order::Kill) => {}
+    }
+    process.kill().await?;
+    process.wait().await
+}
+
+/// Writes what a node logs to its file, and passes on what a person should see.
+async fn keep_log(
+    output: ChildStderr,
+    mut log: File,
+    node_id: u32,
+    last_lines: Arc<Mutex<VecDeque<String>>>,
+    events: mpsc::Sender<Event>,
+) {
+    let mut output = BufReader::new(output);
+    let mut line = Vec::new();
+    while output.read_until(b'\n', &mut line).await.is_ok_and(|len| len > 0) {
+        // A full disk must not stop the node: it would wait for room in the pipe.
+        let _ = log.write_all(&line).await;
+        let _ = log.flush().await;
+        let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+        line.clear();
+        if is_important(&text) {
+            let _ = events.send(Event::Said { node_id, line: text.clone() }).await;
+        }
+        let mut lines = last_lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.push_back(text);
+        if lines.len() > LAST_LINES {
+            lines.pop_front();
+        }
+    }
+}
+
+/// Warnings, errors, and what is no log line at all.
+fn is_important(line: &str) -> bool {
+    let mut words = line.split_whitespace();
+    let Some(first) = words.next() else { return false };
+    let is_log_line = first.starts_with(|c: char| c.is_ascii_digit()) && first.contains('T');
+    !is_log_line || matches!(words.next(), Some("WARN" | "ERROR"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_can_be_typed_into_a_shell() {
+        let command = CommandLine {
+            program: "/opt/my tools/hawser".into(),
+            args: vec!["node".into(), "--data-dir".into(), "it's".into(), String::new()],
+        };
+        assert_eq!(command.to_string(), r"'/opt/my tools/hawser' node --data-dir 'it'\''s' ''");
+    }
+
+    #[test]
+    fn warnings_and_strange_lines_are_for_people() {
+        assert!(is_important("2025-06-15T15:06:41.000000000Z  WARN hawser_net: lost"));
+        assert!(is_important("2025-06-15T15:06:41.000000000Z ERROR hawser_net: lost"));
+        assert!(!is_important("2025-06-15T15:06:41.000000000Z  INFO hawser_net: found"));
+        assert!(is_important("hawser: no"));
+        assert!(!is_important(""));
+    }
+}

@@ -1,0 +1,311 @@
+//! The folder of a development network: keys, registry, prices, and a folder for each node.
+//!
+//! ```text
+//! dev.lock       held while `hawser dev` runs here; marks the folder as ours
+//! network.json   what runs, while and after it runs
+//! registry.json  the node records
+//! rates.json     the price list
+//! payer.key      signs and pays for what is published by hand
+//! node-100/      key: the node's; data: its database; log.txt: its log
+//! ```
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use hawser_proto::SecretKey;
+use serde::Serialize;
+
+use super::ports::Ports;
+use crate::failure::Failure;
+use crate::files::network::{self, NetworkFile};
+use crate::files::rates::{RateEntry, RatesFile};
+use crate::files::registry::{NodeEntry, RegistryFile};
+use crate::files::{self, key};
+
+const LOCK: &str = "dev.lock";
+const NODE_PREFIX: &str = "node-";
+
+/// A folder that is ours as long as this lives.
+#[derive(Debug)]
+pub(super) struct Folder {
+    root: PathBuf,
+    _lock: File,
+}
+
+/// What belongs to one node.
+#[derive(Debug, Clone)]
+pub(super) struct NodeFolder {
+    pub(super) key_file: PathBuf,
+    pub(super) data_dir: PathBuf,
+    pub(super) log_file: PathBuf,
+}
+
+impl Folder {
+    /// Makes the folder if it does not exist, and takes it for this process. With `fresh` an
+    /// earlier network in it is forgotten; what is not ours is never touched.
+    ///
+    /// # Errors
+    /// When somebody else runs a network there, or when `fresh` would meet foreign files.
+    pub(super) fn open(path: &Path, fresh: bool) -> Result<Self, Failure> {
+        let fail = |error: io::Error| Failure::failed(format!("{}: {error}", path.display()));
+        fs::create_dir_all(path).map_err(fail)?;
+        let root = path.canonicalize().map_err(fail)?;
+        if fresh && !is_empty(&root).map_err(fail)? && !is_ours(&root) {
+            return Err(Failure::refused(format!(
+                "{} holds something else than a network of `hawser dev` (it has no {}), so \
+                 nothing in it is deleted: choose another --data-dir, or empty it yourself",
+                path.display(),
+                network::FILE_NAME
+            )));
+        }
+        let lock = lock(&root, path)?;
+        let folder = Self { root, _lock: lock };
+        if fresh {
+            folder.wipe().map_err(fail)?;
+        }
+        Ok(folder)
+    }
+
+    /// Deletes what this file's header names, except the lock.
+    fn wipe(&self) -> io::Result<()> {
+        for file in [self.network(), self.registry(), self.rates(), self.payer_key()] {
+            match fs::remove_file(file) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        for entry in fs::read_dir(&self.root)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let id = name.to_str().and_then(|name| name.strip_prefix(NODE_PREFIX));
+            if id.is_some_and(|id| id.parse::<u32>().is_ok()) && entry.file_type()?.is_dir() {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// `network.json`.
+    pub(super) fn network(&self) -> PathBuf {
+        self.root.join(network::FILE_NAME)
+    }
+
+    /// `registry.json`.
+    pub(super) fn registry(&self) -> PathBuf {
+        self.root.join("registry.json")
+    }
+
+    /// `rates.json`.
+    pub(super) fn rates(&self) -> PathBuf {
+        self.root.join("rates.json")
+    }
+
+    /// `payer.key`.
+    pub(super) fn payer_key(&self) -> PathBuf {
+        self.root.join("payer.key")
+    }
+
+    /// The files of one node.
+    pub(super) fn node(&self, node_id: u32) -> NodeFolder {
+        let root = self.root.join(format!("{NODE_PREFIX}{node_id}"));
+        NodeFolder {
+            key_file: root.join("key"),
+            data_dir: root.join("data"),
+            log_file: root.join("log.txt"),
+        }
+    }
+
+    /// The records of an earlier run, by id; none in a new folder.
+    ///
+    /// # Errors
+    /// When there is a registry that cannot be read.
+    pub(super) fn known_nodes(&self) -> Result<Vec<NodeEntry>, Failure> {
+        let path = self.registry();
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        let parse = |text: &str| serde_json::from_str::<RegistryFile>(text);
+        let mut nodes = files::read(&path, parse).map_err(Failure::failed)?.nodes;
+        nodes.sort_by_key(|node| node.node_id);
+        Ok(nodes)
+    }
+
+    /// Makes the keys that do not exist yet, and writes registry and price list: records of nodes
+    /// that do not run now stay, because their strands still have to be checked; prices that
+    /// somebody has changed stay too. Returns the records of the nodes at `ports`.
+    ///
+    /// # Errors
+    /// When something cannot be read or written.
+    pub(super) fn prepare(&self, ports: &[Ports]) -> Result<Vec<NodeEntry>, Failure> {
+        ensure_key(&self.payer_key())?;
+        let known = self.known_nodes()?;
+        let mut running = Vec::new();
+        for ports in ports {
+            let folder = self.node(ports.node_id);
+            let parent = folder.key_file.parent().expect("the key lies in the node's folder");
+            fs::create_dir_all(parent).map_err(Failure::failed)?;
+            let key = ensure_key(&folder.key_file)?;
+            let earlier = known.iter().find(|node| node.node_id == ports.node_id);
+            running.push(record(ports, &key, earlier.is_none_or(|node| node.is_canonical)));
+        }
+        let others = known.into_iter().filter(|node| {
+            running.iter().all(|runs| runs.node_id != node.node_id)
+                && self.node(node.node_id).key_file.exists()
+        });
+        let mut nodes: Vec<_> = running.iter().cloned().chain(others).collect();
+        nodes.sort_by_key(|node| node.node_id);
+        write(&self.registry(), &RegistryFile { nodes })?;
+        if !self.rates().exists() {
+            write(&self.rates(), &RatesFile { rates: vec![RateEntry::FIRST] })?;
+        }
+        Ok(running)
+    }
+
+    /// Says what runs. Written when everything is ready, so that its being there means that.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(super) fn announce(&self, network: &NetworkFile) -> Result<(), Failure> {
+        write(&self.network(), network)
+    }
+
+    /// Takes back what an earlier run announced.
+    ///
+    /// # Errors
+    /// When the file cannot be removed.
+    pub(super) fn retract(&self) -> Result<(), Failure> {
+        match fs::remove_file(self.network()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Failure::failed(error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn is_empty(root: &Path) -> io::Result<bool> {
+    Ok(fs::read_dir(root)?.next().is_none())
+}
+
+fn is_ours(root: &Path) -> bool {
+    root.join(network::FILE_NAME).is_file() || root.join(LOCK).is_file()
+}
+
+fn lock(root: &Path, shown: &Path) -> Result<File, Failure> {
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(root.join(LOCK))
+        .map_err(|error| Failure::failed(format!("{}: {error}", shown.display())))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Failure::refused(format!(
+            "another `hawser dev` runs in {}: stop it first, or choose another --data-dir",
+            shown.display()
+        ))),
+        Err(TryLockError::Error(error)) => Err(Failure::failed(error)),
+    }
+}
+
+/// Reads the key, or makes it when there is none.
+fn ensure_key(path: &Path) -> Result<SecretKey, Failure> {
+    let fail =
+        |error: &dyn std::fmt::Display| Failure::failed(format!("{}: {error}", path.display()));
+    if path.exists() {
+        return key::read(path).map_err(|error| fail(&error));
+    }
+    let secret = key::generate();
+    key::write_new(path, &secret).map_err(|error| fail(&error))?;
+    Ok(secret)
+}
+
+fn record(ports: &Ports, key: &SecretKey, is_canonical: bool) -> NodeEntry {
+    NodeEntry {
+        node_id: ports.node_id,
+        signer: key.public_key().address().to_string(),
+        is_canonical,
+        signing_public_key: key.public_key().to_string(),
+        http_address: format!("http://{}", ports.api()),
+        quic_address: Some(ports.api().to_string()),
+    }
+}
+
+fn write(path: &Path, content: &impl Serialize) -> Result<(), Failure> {
+    let mut text = serde_json::to_string_pretty(content).map_err(Failure::failed)?;
+    text.push('\n');
+    files::write_whole(path, text.as_bytes())
+        .map_err(|error| Failure::failed(format!("{}: {error}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::Reason;
+    use crate::files::registry;
+
+    fn ports(nodes: u16, base: u16) -> Vec<Ports> {
+        Ports::of_network(nodes, base).unwrap()
+    }
+
+    #[test]
+    fn a_folder_goes_on_with_its_keys() {
+        let place = tempfile::tempdir().unwrap();
+        let first = {
+            let folder = Folder::open(place.path(), false).unwrap();
+            folder.prepare(&ports(3, 5050)).unwrap()
+        };
+        let folder = Folder::open(place.path(), false).unwrap();
+        let again = folder.prepare(&ports(2, 6050)).unwrap();
+        assert_eq!(again.len(), 2);
+        assert_eq!(again[0].signing_public_key, first[0].signing_public_key);
+        assert_eq!(again[0].http_address, "http://127.0.0.1:6050");
+        let known = folder.known_nodes().unwrap();
+        assert_eq!(known.len(), 3, "the record of a node that does not run stays");
+        assert_eq!(known[2], first[2]);
+        let text = fs::read_to_string(folder.registry()).unwrap();
+        assert_eq!(registry::parse(&text).unwrap().nodes().count(), 3);
+    }
+
+    #[test]
+    fn two_at_once_is_one_too_many() {
+        let place = tempfile::tempdir().unwrap();
+        let _first = Folder::open(place.path(), false).unwrap();
+        assert_eq!(Folder::open(place.path(), true).unwrap_err().reason, Reason::Refused);
+    }
+
+    #[test]
+    fn fresh_forgets_a_network_and_nothing_else() {
+        let place = tempfile::tempdir().unwrap();
+        let first = {
+            let folder = Folder::open(place.path(), false).unwrap();
+            folder.prepare(&ports(1, 5050)).unwrap()
+        };
+        let mine = place.path().join("notes.txt");
+        fs::write(&mine, "mine").unwrap();
+        fs::create_dir(place.path().join("node-x")).unwrap();
+        let folder = Folder::open(place.path(), true).unwrap();
+        assert!(mine.exists() && place.path().join("node-x").exists());
+        assert!(!place.path().join("node-100").exists());
+        let second = folder.prepare(&ports(1, 5050)).unwrap();
+        assert_ne!(second[0].signing_public_key, first[0].signing_public_key);
+    }
+
+    #[test]
+    fn fresh_does_not_touch_a_folder_that_is_not_ours() {
+        let place = tempfile::tempdir().unwrap();
+        fs::create_dir(place.path().join("node-100")).unwrap();
+        assert_eq!(Folder::open(place.path(), true).unwrap_err().reason, Reason::Refused);
+        assert!(place.path().join("node-100").exists());
+        assert!(!place.path().join(LOCK).exists(), "and it does not become ours");
+    }
+
+    #[test]
+    fn prices_that_somebody_has_changed_stay() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = Folder::open(place.path(), false).unwrap();
+        folder.prepare(&ports(1, 5050)).unwrap();
+        fs::write(folder.rates(), "changed").unwrap();
+        folder.prepare(&ports(1, 5050)).unwrap();
+        assert_eq!(fs::read_to_string(folder.rates()).unwrap(), "changed");
+    }
+}

@@ -1,0 +1,106 @@
+//! Which ports a development network uses, and whether they are free.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::time::{Duration, Instant};
+
+use crate::failure::Failure;
+
+/// The first node's API, when nobody has said anything else.
+pub(super) const BASE_DEFAULT: u16 = 5050;
+/// Nodes of an earlier run that is just ending need a moment to let go of their ports.
+const WAIT_FOR_PORTS: Duration = Duration::from_secs(5);
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
+
+/// The ports of one node, on this machine only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ports {
+    pub(super) node_id: u32,
+    api: u16,
+    metrics: u16,
+}
+
+impl Ports {
+    /// Those of all nodes: node i from 0 has its API at `base` + 100·i, and its metrics behind it.
+    ///
+    /// # Errors
+    /// When there are not that many ports.
+    pub(super) fn of_network(nodes: u16, base: u16) -> Result<Vec<Self>, Failure> {
+        let ports = |index: u16| {
+            let api = index.checked_mul(100).and_then(|offset| base.checked_add(offset))?;
+            let node_id = (u32::from(index) + 1) * 100;
+            Some(Self { node_id, api, metrics: api.checked_add(1)? })
+        };
+        (0..nodes).map(ports).collect::<Option<_>>().ok_or_else(|| {
+            Failure::usage(format!("{nodes} nodes from port {base} on do not fit below 65536"))
+        })
+    }
+
+    /// API over TCP and QUIC over UDP.
+    pub(super) fn api(self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.api))
+    }
+
+    /// Metrics, health and status.
+    pub(super) fn metrics(self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.metrics))
+    }
+
+    /// Those that somebody else uses now.
+    fn in_use(self) -> Vec<String> {
+        let Self { node_id, api, metrics } = self;
+        let taken = [
+            (TcpListener::bind(self.api()).is_err(), format!("{api}/tcp (API of node {node_id})")),
+            (UdpSocket::bind(self.api()).is_err(), format!("{api}/udp (QUIC of node {node_id})")),
+            (
+                TcpListener::bind(self.metrics()).is_err(),
+                format!("{metrics}/tcp (metrics of node {node_id})"),
+            ),
+        ];
+        taken.into_iter().filter(|(taken, _)| *taken).map(|(_, name)| name).collect()
+    }
+}
+
+/// Waits a moment for all ports to be free.
+///
+/// # Errors
+/// Names all that are not.
+pub(super) async fn require_free(all: &[Ports]) -> Result<(), Failure> {
+    let deadline = Instant::now() + WAIT_FOR_PORTS;
+    loop {
+        let in_use: Vec<_> = all.iter().flat_map(|ports| ports.in_use()).collect();
+        if in_use.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(Failure::failed(format!(
+                "somebody else uses {}: stop that, or choose another --base-port",
+                in_use.join(", ")
+            )));
+        }
+        tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_are_a_hundred_ports_apart() {
+        let ports = Ports::of_network(3, 5050).unwrap();
+        let all: Vec<_> =
+            ports.iter().map(|p| (p.node_id, p.api().port(), p.metrics().port())).collect();
+        assert_eq!(all, [(100, 5050, 5051), (200, 5150, 5151), (300, 5250, 5251)]);
+        assert!(Ports::of_network(2, 65_500).is_err());
+        assert!(Ports::of_network(1, 65_535).is_err());
+        assert!(Ports::of_network(1, 65_534).is_ok());
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_named() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let api = listener.local_addr().unwrap().port();
+        let ports = Ports { node_id: 100, api, metrics: 1 };
+        assert!(ports.in_use()[0].starts_with(&format!("{api}/tcp (API of node 100)")));
+    }
+}

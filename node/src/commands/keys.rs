@@ -1,0 +1,66 @@
+//! `hawser keys`: secret keys of nodes and payers.
+
+use std::path::Path;
+
+use hawser_proto::SecretKey;
+use serde_json::json;
+
+use crate::cli::KeysCommand;
+use crate::failure::Failure;
+use crate::files::key;
+use crate::output;
+
+/// Runs the command.
+///
+/// # Errors
+/// When a file cannot be written or read.
+pub(super) fn run(command: &KeysCommand, as_json: bool) -> Result<(), Failure> {
+    match command {
+        KeysCommand::Generate { out } => generate(out.as_deref(), as_json),
+        KeysCommand::Show { file } => show(file, as_json),
+    }
+}
+
+fn generate(out: Option<&Path>, as_json: bool) -> Result<(), Failure> {
+    let secret = key::generate();
+    let place = match out {
+        Some(path) => {
+            key::write_new(path, &secret)
+                .map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
+            ("file", path.display().to_string())
+        }
+        None => ("private_key", key::hex_of(&secret).to_string()),
+    };
+    print(&secret, Some(place), as_json);
+    Ok(())
+}
+
+fn show(file: &Path, as_json: bool) -> Result<(), Failure> {
+    let fail = |error| match error {
+        key::SecretFileError::Read(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Failure::not_found(format!("{}: {error}", file.display()))
+        }
+        key::SecretFileError::Exposed { .. } => {
+            Failure::refused(format!("{}: {error}", file.display()))
+        }
+        error => Failure::failed(format!("{}: {error}", file.display())),
+    };
+    print(&key::read(file).map_err(fail)?, None, as_json);
+    Ok(())
+}
+
+fn print(secret: &SecretKey, place: Option<(&str, String)>, as_json: bool) {
+    let public = secret.public_key();
+    let mut fields =
+        vec![("address", public.address().to_string()), ("public_key", public.to_string())];
+    fields.extend(place);
+    if as_json {
+        let object: serde_json::Map<_, _> =
+            fields.into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
+        output::line(serde_json::Value::Object(object));
+    } else {
+        for (name, value) in fields {
+            output::line(format_args!("{:<12} {value}", name.replace('_', " ")));
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! One file a command. Each takes its arguments and says on the standard output what it did.
+
+mod dev;
+mod keys;
+mod node;
+mod publish;
+mod rebuild;
+mod status;
+mod tail;
+
+use std::future::Future;
+
+use crate::cli::{Cli, Command};
+use crate::failure::Failure;
+
+/// Does what the command line says.
+///
+/// # Errors
+/// Says what did not work, and which exit code it is.
+pub fn run(cli: Cli) -> Result<(), Failure> {
+    let json = cli.json;
+    match cli.command {
+        Command::Dev(args) => blocking(dev::run(args, json)),
+        Command::Node(args) => node::run(args),
+        Command::Keys { command } => keys::run(&command, json),
+        Command::Publish(args) => blocking(publish::run(args, json)),
+        Command::Tail(args) => blocking(tail::run(args, json)),
+        Command::Status(args) => blocking(status::run(args, json)),
+        Command::Rebuild(args) => rebuild::run(&args, json),
+    }
+}
+
+/// Runs a command that waits for sockets or processes: one thread is enough.
+fn blocking<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("no runtime: {error}")))?;
+    let done = runtime.block_on(command);
+    runtime.shutdown_background();
+    done
+}

@@ -1,0 +1,25 @@
+//! `hawser node`: runs one node until it is told to stop.
+
+use crate::cli::NodeArgs;
+use crate::config::NodeConfig;
+use crate::failure::Failure;
+use crate::service::{logging, node};
+
+/// Runs the command.
+///
+/// # Errors
+/// When settings are wrong, when the node does not start, or does not stop in order.
+pub(super) fn run(args: NodeArgs) -> Result<(), Failure> {
+    let exit_with_parent = args.exit_with_parent;
+    let config = NodeConfig::read(&args.given()).map_err(Failure::usage)?;
+    logging::install(config.log);
+    logging::abort_on_panic();
+    for note in &config.notes {
+        tracing::warn!("{note}");
+    }
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
+    // The log is where whoever runs a node looks; the error output has it too.
+    node::run(config, exit_with_parent).inspect_err(|failure| {
+        tracing::error!(code = "node_failed", "{failure}");
+    })
+}

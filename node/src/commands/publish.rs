@@ -1,0 +1,290 @@
+//! `hawser publish`: signs client envelopes and sends them to a node.
+
+mod plan;
+mod target;
+
+use hawser_proto::envelope::{ClientEnvelope, OriginatorEnvelope, PayerEnvelope};
+use hawser_proto::pb::xmtp::xmtpv4::message_api::PublishPayerEnvelopesRequest;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::publish_api_client::PublishApiClient;
+use hawser_proto::pb::xmtp::xmtpv4::metadata_api::GetSyncCursorRequest;
+use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
+use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SecretKey};
+use prost::Message as _;
+use serde_json::json;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use crate::cli::PublishArgs;
+use crate::failure::{Failure, Reason};
+use crate::files::lines::{self, EnvelopeLine};
+use crate::files::{self, key};
+use crate::{client, output};
+use plan::Plan;
+
+/// Runs the command.
+///
+/// # Errors
+/// When something could not be read, or when not every request was taken.
+pub(super) async fn run(args: PublishArgs, as_json: bool) -> Result<(), Failure> {
+    let payer = key::read(&args.payer_key_file)
+        .map_err(|error| Failure::failed(error).while_doing(args.payer_key_file.display()))?;
+    let lines = files::read(&args.file, lines::parse).map_err(Failure::failed)?;
+    let plan = Plan::of(lines);
+    let target = target::find(&args)?;
+    let channel = client::connect(&args.node).await?;
+    let sender = Sender { channel, payer, target, retention_days: args.retention_days };
+    let summary = sender.send_all(&plan, as_json).await;
+    summary.tell(&plan, target, as_json);
+    summary.conclude()
+}
+
+/// Sends requests to one node.
+struct Sender {
+    channel: Channel,
+    payer: SecretKey,
+    target: OriginatorId,
+    retention_days: u32,
+}
+
+/// What became of everything.
+#[derive(Default)]
+struct Summary {
+    published: Vec<EnvelopeId>,
+    requests_taken: usize,
+    refusals: Vec<Refusal>,
+    /// Requests that were not tried because the node could not be used any more.
+    not_tried: usize,
+}
+
+/// A request that was not taken.
+struct Refusal {
+    lines: Vec<u64>,
+    code: Code,
+    text: String,
+    /// What is known beyond what the node said.
+    hints: Vec<String>,
+}
+
+impl Sender {
+    async fn send_all(&self, plan: &Plan, as_json: bool) -> Summary {
+        let mut summary = Summary::default();
+        for (index, request) in plan.requests.iter().enumerate() {
+            match self.send(request).await {
+                Ok(ids) => {
+                    if !as_json {
+                        tell_published(request, &ids);
+                    }
+                    summary.requests_taken += 1;
+                    summary.published.extend(ids);
+                }
+                Err(status) => {
+                    let refusal = self.refusal(request, &status).await;
+                    if !as_json {
+                        refusal.tell();
+                    }
+                    summary.refusals.push(refusal);
+                    if client::reason_of(status.code()) == Reason::Failed {
+                        summary.not_tried = plan.requests.len() - index - 1;
+                        break;
+                    }
+                }
+            }
+        }
+        summary
+    }
+
+    /// Publishes one request and checks that the answer is about it.
+    async fn send(&self, request: &[EnvelopeLine]) -> Result<Vec<EnvelopeId>, Status> {
+        let sign = |line: &EnvelopeLine| {
+            let bytes = line.client_bytes.clone();
+            PayerEnvelope::sign(bytes, self.target, self.retention_days, &self.payer)
+        };
+        let payer_envelopes = request.iter().map(sign).collect();
+        let mut api = PublishApiClient::new(self.channel.clone())
+            .max_decoding_message_size(client::MESSAGE_LEN_BYTES_MAX);
+        let answer = api
+            .publish_payer_envelopes(PublishPayerEnvelopesRequest { payer_envelopes })
+            .await?
+            .into_inner();
+        let envelopes = answer.originator_envelopes;
+        let answers_request = |(line, envelope): (&EnvelopeLine, &OriginatorEnvelope)| {
+            envelope.id().originator == self.target
+                && *envelope.unsigned().payer().client().as_bytes() == line.client_bytes
+        };
+        let parsed: Result<Vec<_>, _> = envelopes
+            .iter()
+            .map(|envelope| OriginatorEnvelope::parse(envelope.encode_to_vec().into()))
+            .collect();
+        match parsed {
+            Ok(parsed)
+                if parsed.len() == request.len()
+                    && request.iter().zip(&parsed).all(answers_request) =>
+            {
+                Ok(parsed.iter().map(OriginatorEnvelope::id).collect())
+            }
+            _ => Err(Status::data_loss("the node's answer is not about what was sent")),
+        }
+    }
+
+    async fn refusal(&self, request: &[EnvelopeLine], status: &Status) -> Refusal {
+        let hints = match status.code() {
+            Code::InvalidArgument => self.missing_dependencies(request).await,
+            _ => Vec::new(),
+        };
+        Refusal {
+            lines: request.iter().map(|line| line.number).collect(),
+            code: status.code(),
+            text: status.message().to_owned(),
+            hints,
+        }
+    }
+
+    /// Which lines come after something that the node does not have.
+    async fn missing_dependencies(&self, request: &[EnvelopeLine]) -> Vec<String> {
+        let mut api = MetadataApiClient::new(self.channel.clone());
+        let Ok(answer) = api.get_sync_cursor(GetSyncCursorRequest {}).await else {
+            return Vec::new(); // the refusal itself is said in any case
+        };
+        let seen = Cursor::from(&answer.into_inner().latest_sync.unwrap_or_default());
+        request.iter().flat_map(|line| missing_of(line, &seen)).collect()
+    }
+}
+
+fn missing_of(line: &EnvelopeLine, seen: &Cursor) -> Vec<String> {
+    let Ok(client) = ClientEnvelope::parse(line.client_bytes.clone()) else { return Vec::new() };
+    let missing = client.depends_on().iter().filter(|id| !seen.covers(**id));
+    missing
+        .map(|id| {
+            format!(
+                "line {} depends on {id}, and the node has strand {} up to {} only: publish it \
+                 again when the node has read more of the chain (its --chain-file)",
+                line.number,
+                id.originator,
+                seen.get(id.originator)
+            )
+        })
+        .collect()
+}
+
+fn tell_published(request: &[EnvelopeLine], ids: &[EnvelopeId]) {
+    for (line, id) in request.iter().zip(ids) {
+        let topic = ClientEnvelope::parse(line.client_bytes.clone())
+            .map(|client| client.topic().to_string())
+            .unwrap_or_default();
+        output::line(format_args!("{id}  line {}  {topic}", line.number));
+    }
+}
+
+impl Refusal {
+    fn tell(&self) {
+        let lines: Vec<_> = self.lines.iter().map(ToString::to_string).collect();
+        let word = if lines.len() == 1 { "line" } else { "lines" };
+        let name = client::code_name(self.code);
+        output::line(format_args!("refused  {word} {}  {name}: {}", lines.join(","), self.text));
+        for hint in &self.hints {
+            output::line(format_args!("         {hint}"));
+        }
+    }
+}
+
+impl Summary {
+    fn tell(&self, plan: &Plan, target: OriginatorId, as_json: bool) {
+        if as_json {
+            output::line(self.json(plan, target));
+            return;
+        }
+        let mut text = format!(
+            "published {} in {} to node {target}",
+            output::count(self.published.len(), "envelope"),
+            output::count(self.requests_taken, "request"),
+        );
+        if !self.refusals.is_empty() {
+            text += &format!("; {} refused", output::count(self.refusals.len(), "request"));
+        }
+        if self.not_tried > 0 {
+            text += &format!("; {} not tried", output::count(self.not_tried, "request"));
+        }
+        for (route, left_out) in &plan.left_out {
+            text += &format!("; left out {} for {route}", output::count(*left_out, "envelope"));
+        }
+        if plan.partly_left_out > 0 {
+            let requests = output::count(plan.partly_left_out, "request");
+            text += &format!("; {requests} went without the envelopes that belong to a chain");
+        }
+        output::line(text);
+    }
+
+    fn json(&self, plan: &Plan, target: OriginatorId) -> serde_json::Value {
+        let ids: Vec<_> = self.published.iter().map(ToString::to_string).collect();
+        let refused: Vec<_> = self
+            .refusals
+            .iter()
+            .map(|refusal| {
+                json!({
+                    "lines": refusal.lines,
+                    "status": client::code_name(refusal.code),
+                    "text": refusal.text,
+                    "hints": refusal.hints,
+                })
+            })
+            .collect();
+        let left_out: serde_json::Map<_, _> = plan
+            .left_out
+            .iter()
+            .map(|(route, count)| (route.name().to_owned(), json!(count)))
+            .collect();
+        json!({
+            "target": target.0,
+            "published": self.published.len(),
+            "requests": self.requests_taken,
+            "ids": ids,
+            "refused": refused,
+            "not_tried": self.not_tried,
+            "left_out": left_out,
+            "partly_left_out": plan.partly_left_out,
+        })
+    }
+
+    /// The worst that happened decides: what did not work, before what was refused.
+    fn conclude(&self) -> Result<(), Failure> {
+        let reasons = || self.refusals.iter().map(|refusal| client::reason_of(refusal.code));
+        match reasons().find(|reason| *reason == Reason::Failed).or_else(|| reasons().next()) {
+            None => Ok(()),
+            Some(reason) => Err(Failure { reason, text: String::new() }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(code: Code) -> Refusal {
+        Refusal { lines: vec![1], code, text: String::new(), hints: Vec::new() }
+    }
+
+    fn reason(codes: &[Code]) -> Option<Reason> {
+        let refusals = codes.iter().map(|code| refusal(*code)).collect();
+        Summary { refusals, ..Summary::default() }.conclude().err().map(|failure| failure.reason)
+    }
+
+    #[test]
+    fn the_worst_outcome_decides_the_exit_code() {
+        assert_eq!(reason(&[]), None);
+        assert_eq!(reason(&[Code::InvalidArgument]), Some(Reason::Refused));
+        assert_eq!(reason(&[Code::InvalidArgument, Code::Unavailable]), Some(Reason::Failed));
+    }
+
+    #[test]
+    fn a_dependency_that_the_node_lacks_is_named() {
+        let text = std::fs::read_to_string(lines::tests::VECTORS).unwrap();
+        let lines = lines::parse(&text).unwrap();
+        let depends = |line: &&EnvelopeLine| !missing_of(line, &Cursor::new()).is_empty();
+        let line = lines.iter().find(depends).unwrap();
+        let client = ClientEnvelope::parse(line.client_bytes.clone()).unwrap();
+        let needed = client.depends_on()[0];
+        let hint = missing_of(line, &Cursor::new()).remove(0);
+        assert!(hint.contains(&format!("line {} depends on {needed}", line.number)), "{hint}");
+        assert!(missing_of(line, &[needed].into_iter().collect()).is_empty());
+    }
+}

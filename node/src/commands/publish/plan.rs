@@ -1,0 +1,88 @@
+//! Which envelopes of a file go to the node, and in which requests.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::files::lines::{EnvelopeLine, Route};
+
+/// What is sent, and what is not.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// In the order in which their first lines stand in the file.
+    pub(super) requests: Vec<Vec<EnvelopeLine>>,
+    /// Envelopes that belong to a chain, by which.
+    pub(super) left_out: BTreeMap<Route, usize>,
+    /// Requests of which some envelopes are sent and some belong to a chain.
+    pub(super) partly_left_out: usize,
+}
+
+impl Plan {
+    pub(super) fn of(lines: Vec<EnvelopeLine>) -> Self {
+        let mut plan = Self::default();
+        let mut place_of: HashMap<String, usize> = HashMap::new();
+        let mut left_out_of: HashMap<String, usize> = HashMap::new();
+        for line in lines {
+            if line.route != Route::Node {
+                *plan.left_out.entry(line.route).or_default() += 1;
+                *left_out_of.entry(line.request.unwrap_or_default()).or_default() += 1;
+                continue;
+            }
+            match &line.request {
+                // Without a name it is a request of its own.
+                None => plan.requests.push(vec![line]),
+                Some(name) => {
+                    let place = *place_of.entry(name.clone()).or_insert(plan.requests.len());
+                    if place == plan.requests.len() {
+                        plan.requests.push(Vec::new());
+                    }
+                    plan.requests[place].push(line);
+                }
+            }
+        }
+        plan.partly_left_out =
+            place_of.keys().filter(|name| left_out_of.contains_key(*name)).count();
+        plan
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::lines;
+
+    fn plan(lines: &[(&str, &str)]) -> Plan {
+        let text: String = lines
+            .iter()
+            .map(|(route, request)| {
+                format!("{{\"hex\":\"\",\"expect_route\":\"{route}\"{request}}}\n")
+            })
+            .collect();
+        Plan::of(lines::parse(&text).unwrap())
+    }
+
+    fn numbers(plan: &Plan) -> Vec<Vec<u64>> {
+        plan.requests.iter().map(|lines| lines.iter().map(|line| line.number).collect()).collect()
+    }
+
+    #[test]
+    fn lines_of_one_request_go_together_and_others_alone() {
+        let (one, two) = (",\"request\":1", ",\"request\":\"two\"");
+        let plan = plan(&[("node", one), ("node", ""), ("node", two), ("node", one), ("node", "")]);
+        assert_eq!(numbers(&plan), [vec![1, 4], vec![2], vec![3], vec![5]]);
+        assert_eq!(plan.partly_left_out, 0);
+    }
+
+    #[test]
+    fn what_belongs_to_a_chain_is_left_out_and_counted() {
+        let one = ",\"request\":1";
+        let plan = plan(&[
+            ("chain:group", one),
+            ("node", one),
+            ("chain:identity", ""),
+            ("chain:group", ",\"request\":2"),
+            ("node", ""),
+        ]);
+        assert_eq!(numbers(&plan), [vec![2], vec![5]]);
+        assert_eq!(plan.left_out, BTreeMap::from([(Route::Group, 2), (Route::Identity, 1)]));
+        assert_eq!(plan.partly_left_out, 1);
+    }
+}

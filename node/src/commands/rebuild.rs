@@ -1,0 +1,81 @@
+//! `hawser rebuild`: drops all projections of a stopped node and makes them anew from its log.
+
+use std::collections::BTreeMap;
+
+use hawser_storage::{OpenError, RebuildReport, Store};
+use serde_json::json;
+
+use crate::cli::RebuildArgs;
+use crate::failure::Failure;
+use crate::output;
+use crate::service::projections;
+
+/// Runs the command.
+///
+/// # Errors
+/// When there is no database, when a node holds it, or when log or rows fail.
+pub(super) fn run(args: &RebuildArgs, as_json: bool) -> Result<(), Failure> {
+    let (store, identity) = Store::open_existing(&args.data_dir).map_err(refusal)?;
+    let before = digests(&store)?;
+    let stale = store.stale_projections();
+    if !as_json {
+        let network = &identity.network;
+        output::line(format_args!("node {} of network {network:?}", identity.node));
+    }
+    let report = projections::rebuild(&store, projections::Show::Terminal)
+        .map_err(|error| Failure::failed(format!("rebuilding: {error}")))?;
+    let after = digests(&store)?;
+    tell(&Outcome { before, after, stale, report }, as_json);
+    Ok(())
+}
+
+type Digests = BTreeMap<&'static str, String>;
+
+struct Outcome {
+    before: Digests,
+    after: Digests,
+    stale: Vec<&'static str>,
+    report: RebuildReport,
+}
+
+fn digests(store: &Store) -> Result<Digests, Failure> {
+    let digests = store
+        .snapshot()
+        .projection_digests()
+        .map_err(|error| Failure::failed(format!("reading the projections: {error}")))?;
+    Ok(digests.into_iter().map(|(name, digest)| (name, hex::encode(digest))).collect())
+}
+
+fn refusal(error: OpenError) -> Failure {
+    match error {
+        OpenError::NotADatabase { .. } | OpenError::NotADirectory { .. } => {
+            Failure::not_found(error)
+        }
+        OpenError::Held { .. } => Failure::refused(error),
+        _ => Failure::failed(error),
+    }
+}
+
+fn tell(outcome: &Outcome, as_json: bool) {
+    let Outcome { before, after, stale, report } = outcome;
+    if as_json {
+        output::line(json!({
+            "envelopes": report.envelopes,
+            "projected": report.projected,
+            "invalid": report.invalid,
+            "stale_before": stale,
+            "before": before,
+            "after": after,
+            "same": before == after,
+        }));
+        return;
+    }
+    for (name, digest) in after {
+        let same = if before.get(name) == Some(digest) { "same as before" } else { "changed" };
+        output::line(format_args!("{name:<16} {digest}  {same}"));
+    }
+    output::line(format_args!(
+        "rebuilt from {} envelopes ({} projected, {} marked invalid)",
+        report.envelopes, report.projected, report.invalid
+    ));
+}

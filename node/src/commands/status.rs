@@ -1,0 +1,123 @@
+//! `hawser status`: asks nodes how they are.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::cli::StatusArgs;
+use crate::failure::Failure;
+use crate::files::network::{self, NetworkFile};
+use crate::{client, files, output};
+
+/// Where a node serves its metrics when nobody has said anything else.
+const DEFAULT_METRICS: &str = "127.0.0.1:8008";
+/// Where `hawser dev` keeps its network when nobody has said anything else.
+const DEFAULT_DEV_FOLDER: &str = "hawser-dev";
+
+/// Runs the command. Succeeds when every node answers and none is failing.
+///
+/// # Errors
+/// When a node does not answer or says that it fails.
+pub(super) async fn run(args: StatusArgs, as_json: bool) -> Result<(), Failure> {
+    let nodes = nodes(&args)?;
+    let mut answers = Vec::new();
+    for (name, metrics) in nodes {
+        let answer = ask(&metrics).await;
+        if !as_json {
+            match &answer {
+                Ok(status) => tell(&name, status),
+                Err(error) => output::line(format_args!("{name}: no answer: {error}")),
+            }
+        }
+        answers.push((metrics, answer));
+    }
+    if as_json {
+        let all: Vec<_> =
+            answers.iter().map(|(metrics, answer)| as_value(metrics, answer)).collect();
+        output::line(Value::Array(all));
+    }
+    let well = |answer: &Result<Value, String>| {
+        answer.as_ref().is_ok_and(|status| status["verdict"] != "failing")
+    };
+    if answers.iter().all(|(_, answer)| well(answer)) { Ok(()) } else { Err(Failure::failed("")) }
+}
+
+/// Names and metrics addresses of the nodes that are asked.
+fn nodes(args: &StatusArgs) -> Result<Vec<(String, String)>, Failure> {
+    if let Some(metrics) = &args.metrics {
+        return Ok(vec![(metrics.clone(), metrics.clone())]);
+    }
+    let default: PathBuf = Path::new(DEFAULT_DEV_FOLDER).join(network::FILE_NAME);
+    let path = match &args.network {
+        Some(path) => path,
+        None if default.exists() => &default,
+        None => return Ok(vec![(DEFAULT_METRICS.into(), DEFAULT_METRICS.into())]),
+    };
+    let file = files::read(path, NetworkFile::parse).map_err(Failure::not_found)?;
+    let named = |node: network::NetworkNode| (format!("node {}", node.node_id), node.metrics);
+    Ok(file.nodes.into_iter().map(named).collect())
+}
+
+async fn ask(metrics: &str) -> Result<Value, String> {
+    let answer = client::get(metrics, "/status").await.map_err(|error| error.to_string())?;
+    if answer.status != 200 {
+        return Err(format!("status {}: {}", answer.status, answer.body.trim()));
+    }
+    serde_json::from_str(&answer.body).map_err(|error| format!("no status: {error}"))
+}
+
+fn as_value(metrics: &str, answer: &Result<Value, String>) -> Value {
+    match answer {
+        Ok(status) => json!({ "metrics": metrics, "status": status }),
+        Err(error) => json!({ "metrics": metrics, "error": error }),
+    }
+}
+
+fn tell(name: &str, status: &Value) {
+    let text = |field: &str| status[field].as_str().unwrap_or("?").to_owned();
+    output::line(format_args!(
+        "{name}: {} (node {} of network {}, version {}, up {} s)",
+        text("verdict"),
+        status["node_id"],
+        text("network"),
+        text("version"),
+        status["uptime_s"],
+    ));
+    for reason in rows(status, "reasons") {
+        output::line(format_args!("  {}", reason.as_str().unwrap_or_default()));
+    }
+    for strand in rows(status, "originators") {
+        output::line(format_args!(
+            "  originator {}: {} of {}",
+            strand["originator_id"], strand["position"], strand["network_position"]
+        ));
+    }
+    for peer in rows(status, "peers") {
+        let connected = if peer["connected"] == true { "connected" } else { "not connected" };
+        let address = peer["address"].as_str().unwrap_or_default();
+        output::line(format_args!("  peer {} at {address}: {connected}", peer["node_id"]));
+    }
+}
+
+fn rows<'a>(status: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {
+    status[field].as_array().into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_asked_as_it_is_and_a_network_by_its_file() {
+        let args = StatusArgs { metrics: Some("host:1".into()), network: None };
+        assert_eq!(nodes(&args).unwrap(), [("host:1".into(), "host:1".into())]);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("network.json");
+        let args = StatusArgs { metrics: None, network: Some(path.clone()) };
+        assert_eq!(nodes(&args).unwrap_err().reason, crate::failure::Reason::NotFound);
+        let text = r#"{"nodes":[{"node_id":100,"grpc":"","quic":"","metrics":"127.0.0.1:5051",
+            "address":"","public_key":"","data_dir":"","pid":1}],"payer_key_file":""}"#;
+        std::fs::write(&path, text).unwrap();
+        assert_eq!(nodes(&args).unwrap(), [("node 100".into(), "127.0.0.1:5051".into())]);
+    }
+}

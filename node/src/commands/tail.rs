@@ -1,0 +1,286 @@
+//! `hawser tail`: prints envelopes of a node as they come.
+
+use std::collections::BTreeSet;
+
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as envelopes_pb;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::query_api_client::QueryApiClient;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_originators_request::OriginatorFilter;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_originators_response as originators_pb;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_topics_request::TopicFilter;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_topics_response as topics_pb;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::{
+    SubscribeOriginatorsRequest, SubscribeTopicsRequest,
+};
+use hawser_proto::pb::xmtp::xmtpv4::metadata_api::GetSyncCursorRequest;
+use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
+use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
+use prost::Message as _;
+use tokio::sync::mpsc;
+use tonic::Status;
+use tonic::transport::Channel;
+
+use crate::cli::TailArgs;
+use crate::failure::Failure;
+use crate::render::Rendered;
+use crate::{client, output};
+
+/// Envelopes that wait to be printed. A slow terminal slows the streams down, nothing else.
+const WAITING_MAX: usize = 256;
+
+/// Where to begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum From {
+    Now,
+    After(Cursor),
+}
+
+/// What to follow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum What {
+    Topic(Topic),
+    Originator(OriginatorId),
+    All,
+}
+
+type Sender = mpsc::Sender<Result<envelopes_pb::OriginatorEnvelope, Status>>;
+
+/// Runs the command: ends with Ctrl-C, with the limit, or when the node ends the stream.
+///
+/// # Errors
+/// When arguments make no sense, or when the node refuses or goes away.
+pub(super) async fn run(args: TailArgs, as_json: bool) -> Result<(), Failure> {
+    let from = parse_from(&args.from)?;
+    let what = parse_what(&args)?;
+    let channel = client::connect(&args.node).await?;
+    let (sender, receiver) = mpsc::channel(WAITING_MAX);
+    follow(channel, what, from, sender).await.map_err(|status| client::failure(&status))?;
+    tokio::select! {
+        ended = print_all(receiver, args.limit, as_json) => ended,
+        signal = tokio::signal::ctrl_c() => signal.map_err(Failure::failed),
+    }
+}
+
+fn parse_what(args: &TailArgs) -> Result<What, Failure> {
+    let Some(topic) = &args.topic else {
+        return Ok(args.originator.map_or(What::All, |id| What::Originator(OriginatorId(id))));
+    };
+    let wrong = |error: &dyn std::fmt::Display| Failure::usage(format!("--topic {topic}: {error}"));
+    let bytes = hex::decode(topic.strip_prefix("0x").unwrap_or(topic)).map_err(|e| wrong(&e))?;
+    Topic::parse(bytes.into()).map(What::Topic).map_err(|error| wrong(&error))
+}
+
+fn parse_from(text: &str) -> Result<From, Failure> {
+    let id = |part: &str| {
+        let (originator, sequence) = part.trim().split_once(':')?;
+        let id = EnvelopeId::new(
+            OriginatorId(originator.parse().ok()?),
+            SequenceId(sequence.parse().ok()?),
+        );
+        Some(id)
+    };
+    match text {
+        "now" => Ok(From::Now),
+        "start" => Ok(From::After(Cursor::new())),
+        ids => {
+            ids.split(',').map(id).collect::<Option<Cursor>>().map(From::After).ok_or_else(|| {
+                Failure::usage(format!(
+                    "--from {text}: can be now, start, or ids such as 0:12,100:7"
+                ))
+            })
+        }
+    }
+}
+
+async fn follow(channel: Channel, what: What, from: From, sender: Sender) -> Result<(), Status> {
+    match what {
+        What::Topic(topic) => {
+            let after = resolve(&channel, from).await?;
+            follow_topic(channel, topic, &after, sender).await
+        }
+        What::Originator(originator) => {
+            let after = resolve(&channel, from).await?;
+            follow_originator(channel, originator, &after, sender).await
+        }
+        What::All => follow_all(channel, from, sender).await,
+    }
+}
+
+async fn resolve(channel: &Channel, from: From) -> Result<Cursor, Status> {
+    match from {
+        From::After(cursor) => Ok(cursor),
+        From::Now => {
+            let mut api = MetadataApiClient::new(channel.clone());
+            let answer = api.get_sync_cursor(GetSyncCursorRequest {}).await?.into_inner();
+            Ok(Cursor::from(&answer.latest_sync.unwrap_or_default()))
+        }
+    }
+}
+
+async fn follow_topic(
+    channel: Channel,
+    topic: Topic,
+    after: &Cursor,
+    sender: Sender,
+) -> Result<(), Status> {
+    let mut api =
+        QueryApiClient::new(channel).max_decoding_message_size(client::MESSAGE_LEN_BYTES_MAX);
+    let filter = TopicFilter { topic: topic.as_bytes().clone(), last_seen: Some(after.to_pb()) };
+    let request = SubscribeTopicsRequest { filters: vec![filter] };
+    let stream = api.subscribe_topics(request).await?.into_inner();
+    tokio::spawn(forward(stream, sender, |message| match message.response {
+        Some(topics_pb::Response::Envelopes(envelopes)) => envelopes.envelopes,
+        _ => Vec::new(),
+    }));
+    Ok(())
+}
+
+async fn follow_originator(
+    channel: Channel,
+    originator: OriginatorId,
+    after: &Cursor,
+    sender: Sender,
+) -> Result<(), Status> {
+    let mut api =
+        ReplicationApiClient::new(channel).max_decoding_message_size(client::MESSAGE_LEN_BYTES_MAX);
+    let id = EnvelopeId::new(originator, after.get(originator));
+    let filter = OriginatorFilter {
+        originator_node_ids: vec![originator.0],
+        last_seen: Some([id].into_iter().collect::<Cursor>().to_pb()),
+    };
+    let request = SubscribeOriginatorsRequest { filter: Some(filter) };
+    let stream = api.subscribe_originators(request).await?.into_inner();
+    tokio::spawn(forward(stream, sender, |message| match message.response {
+        Some(originators_pb::Response::Envelopes(envelopes)) => envelopes.envelopes,
+        None => Vec::new(),
+    }));
+    Ok(())
+}
+
+/// One stream for each originator that the node knows or gets to know.
+async fn follow_all(channel: Channel, from: From, sender: Sender) -> Result<(), Status> {
+    let mut api = MetadataApiClient::new(channel.clone());
+    let mut clocks = api.subscribe_sync_cursor(GetSyncCursorRequest {}).await?.into_inner();
+    tokio::spawn(async move {
+        let mut followed = BTreeSet::new();
+        let mut after = match from {
+            From::Now => None,
+            From::After(cursor) => Some(cursor),
+        };
+        let ended = loop {
+            let clock = match clocks.message().await {
+                Ok(Some(clock)) => Cursor::from(&clock.latest_sync.unwrap_or_default()),
+                Ok(None) => break Status::unavailable("the node ended the stream"),
+                Err(status) => break status,
+            };
+            // Who appears after the first clock is new, and is followed from its beginning.
+            let after = after.get_or_insert_with(|| clock.clone());
+            let new = clock.iter().map(|id| id.originator).filter(|id| followed.insert(*id));
+            for originator in new.collect::<Vec<_>>() {
+                let stream =
+                    follow_originator(channel.clone(), originator, after, sender.clone()).await;
+                if let Err(status) = stream {
+                    let _ = sender.send(Err(status)).await;
+                    return;
+                }
+            }
+        };
+        // Nobody listens any more when this fails.
+        let _ = sender.send(Err(ended)).await;
+    });
+    Ok(())
+}
+
+/// Passes envelopes on until the stream ends or nobody wants them.
+async fn forward<M: 'static>(
+    mut stream: tonic::Streaming<M>,
+    sender: Sender,
+    envelopes: impl Fn(M) -> Vec<envelopes_pb::OriginatorEnvelope>,
+) {
+    loop {
+        let items = match stream.message().await {
+            Ok(Some(message)) => envelopes(message),
+            Ok(None) => {
+                let _ = sender.send(Err(Status::unavailable("the node ended the stream"))).await;
+                return;
+            }
+            Err(status) => {
+                let _ = sender.send(Err(status)).await;
+                return;
+            }
+        };
+        for item in items {
+            if sender.send(Ok(item)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+async fn print_all(
+    mut receiver: mpsc::Receiver<Result<envelopes_pb::OriginatorEnvelope, Status>>,
+    limit: Option<u64>,
+    as_json: bool,
+) -> Result<(), Failure> {
+    let mut left = limit.unwrap_or(u64::MAX);
+    while left > 0 {
+        match receiver.recv().await {
+            Some(Ok(envelope)) => print(envelope.encode_to_vec().into(), as_json),
+            Some(Err(status)) => return Err(client::failure(&status)),
+            None => break,
+        }
+        left -= 1;
+    }
+    Ok(())
+}
+
+fn print(bytes: Bytes, as_json: bool) {
+    let hex = hex::encode(&bytes);
+    let rendered = Rendered::new(bytes);
+    match (rendered, as_json) {
+        (Ok(rendered), false) => output::line(rendered.text()),
+        (Ok(rendered), true) => match rendered.json() {
+            Ok(json) => output::line(json),
+            Err(error) => output::line(unreadable(&hex, &error)),
+        },
+        (Err(error), true) => output::line(unreadable(&hex, &error)),
+        (Err(error), false) => output::line(format_args!("unreadable envelope: {error}  {hex}")),
+    }
+}
+
+fn unreadable(hex: &str, error: &dyn std::fmt::Display) -> serde_json::Value {
+    serde_json::json!({ "error": error.to_string(), "hex": hex })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::Reason;
+
+    #[test]
+    fn where_to_begin_is_now_the_start_or_a_cursor() {
+        assert_eq!(parse_from("now").unwrap(), From::Now);
+        assert_eq!(parse_from("start").unwrap(), From::After(Cursor::new()));
+        let From::After(cursor) = parse_from("0:12, 100:7").unwrap() else { panic!() };
+        assert_eq!(cursor.get(OriginatorId(0)), SequenceId(12));
+        assert_eq!(cursor.get(OriginatorId(100)), SequenceId(7));
+        for wrong in ["", "100", "100:", "a:1", "1:2,"] {
+            assert_eq!(parse_from(wrong).unwrap_err().reason, Reason::Usage, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_topic_is_checked_before_anybody_is_asked() {
+        let args = |topic: &str| TailArgs {
+            node: String::new(),
+            topic: Some(topic.into()),
+            originator: None,
+            from: "now".into(),
+            limit: None,
+        };
+        assert!(matches!(parse_what(&args("0x00ab")), Ok(What::Topic(_))));
+        for wrong in ["zz", "00", "ff01", ""] {
+            assert_eq!(parse_what(&args(wrong)).unwrap_err().reason, Reason::Usage, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What values of settings look like. Each function returns `None` for a text of another form;
+//! the setting says what was expected.
+
+use std::time::Duration;
+
+use tracing::Level;
+
+/// `true` and `false`, as Go programs read them.
+pub(super) fn switch(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "t" | "1" => Some(true),
+        "false" | "f" | "0" => Some(false),
+        _ => None,
+    }
+}
+
+/// A port that can be written down.
+pub(super) fn port(text: &str) -> Option<u16> {
+    text.parse().ok().filter(|port| *port > 0)
+}
+
+/// A level by its name. The reference's levels above ERROR count as ERROR.
+pub(super) fn level(text: &str) -> Option<Level> {
+    Some(match text.to_ascii_uppercase().as_str() {
+        "TRACE" => Level::TRACE,
+        "DEBUG" => Level::DEBUG,
+        "INFO" => Level::INFO,
+        "WARN" => Level::WARN,
+        "ERROR" | "DPANIC" | "PANIC" | "FATAL" => Level::ERROR,
+        _ => return None,
+    })
+}
+
+/// The name of a network.
+pub(super) fn network(text: &str) -> Option<String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    ((1..=64).contains(&text.len()) && text.chars().all(allowed)).then(|| text.to_owned())
+}
+
+/// Go's notation: numbers with units, one after the other. `0` needs no unit.
+pub(super) fn duration(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut rest = text;
+    let mut total_ns = 0u128;
+    while !rest.is_empty() {
+        let number_len = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, after) = rest.split_at(number_len);
+        let unit_len = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
+        let (unit, after) = after.split_at(unit_len);
+        total_ns = total_ns.checked_add(scaled(number, unit_ns(unit)?)?)?;
+        rest = after;
+    }
+    (!text.is_empty())
+        .then_some(total_ns)
+        .and_then(|ns| u64::try_from(ns).ok())
+        .map(Duration::from_nanos)
+}
+
+fn unit_ns(unit: &str) -> Option<u128> {
+    Some(match unit {
+        "ns" => 1,
+        "us" | "µs" | "μs" => 1_000,
+        "ms" => 1_000_000,
+        "s" => 1_000_000_000,
+        "m" => 60 * 1_000_000_000,
+        "h" => 3_600 * 1_000_000_000,
+        _ => return None,
+    })
+}
+
+/// A decimal number of units. What is finer than a nanosecond is dropped.
+fn scaled(number: &str, unit_ns: u128) -> Option<u128> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if (whole.is_empty() && fraction.is_empty()) || number.len() > 30 {
+        return None;
+    }
+    let digits = |text: &str| if text.is_empty() { Some(0) } else { text.parse::<u128>().ok() };
+    let fraction = fraction.get(..fraction.len().min(15))?;
+    let scale = 10u128.pow(u32::try_from(fraction.len()).ok()?);
+    let part = digits(fraction)?.checked_mul(unit_ns)? / scale;
+    digits(whole)?.checked_mul(unit_ns)?.checked_add(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn durations_read_as_go_reads_them() {
+        let cases = [
+            ("0", 0),
+            ("0s", 0),
+            ("30s", 30_000),
+            ("5m", 300_000),
+            ("1h30m", 5_400_000),
+            ("1.5h", 5_400_000),
+            ("500ms", 500),
+            (".5s", 500),
+            ("2m0.25s", 120_250),
+            ("1000µs", 1),
+        ];
+        for (text, millis) in cases {
+            assert_eq!(duration(text), Some(Duration::from_millis(millis)), "{text}");
+        }
+        assert_eq!(duration("7ns"), Some(Duration::from_nanos(7)));
+    }
+
+    #[test]
+    fn what_is_no_duration_is_refused() {
+        for text in
+            ["", "5", "s", ".s", "-1s", "1d", "1s5", "1..2s", "1 s", "999999999999999999h", "é"]
+        {
+            assert_eq!(duration(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_parsers_panic(text in "\\PC*", near in "[0-9.]{0,40}(h|m|s|ms)?") {
+            let _ = (duration(&text), duration(&near), port(&text), level(&text), network(&text));
+        }
+    }
+
+    #[test]
+    fn words_are_read_in_any_case() {
+        assert_eq!(switch("TRUE"), Some(true));
+        assert_eq!(switch("0"), Some(false));
+        assert_eq!(switch("yes"), None);
+        assert_eq!(level("debug"), Some(Level::DEBUG));
+        assert_eq!(level("Fatal"), Some(Level::ERROR));
+        assert_eq!(level("loud"), None);
+        assert_eq!(port("0"), None);
+        assert_eq!(port("65536"), None);
+        assert_eq!(network("a b"), None);
+        assert_eq!(network(""), None);
+    }
+}

@@ -1,0 +1,148 @@
+//! Settings of the reference implementation that have no effect here, each with the reason. They
+//! are accepted, so that its environment starts this node too, and named once at start.
+
+/// A setting without effect.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ignored {
+    /// Its flag, without the two dashes; some are variables only.
+    pub flag: Option<&'static str>,
+    /// Its environment variable.
+    pub env: &'static str,
+    /// True if it takes no value on the command line.
+    pub switch: bool,
+    /// Why it does nothing.
+    pub reason: &'static str,
+}
+
+const CACHE: &str = "the list of originators is always exact";
+const BALANCE: &str = "balances of payers are not known without a settlement chain";
+const NODE_AUTH: &str = "this version lets everyone call the ReplicationApi";
+const INDEXER: &str = "chain envelopes come from the chain file";
+const DATABASE: &str = "the log lies in the data folder (--data-dir)";
+const VALIDATION: &str = "payloads are validated inside the node";
+const CHAIN: &str = "registry, rates and chain envelopes come from files in this version";
+const GATEWAY: &str = "this version has no gateway";
+const REPORTS: &str = "this version makes no payer reports";
+const LIMITS: &str = "this version does not limit the rate of requests";
+const REDIS: &str = "nothing is kept in Redis";
+const PRUNE: &str = "this version does not prune";
+const PROFILER: &str = "this version has no profiler";
+const TRACES: &str = "this version exports no traces";
+const MIGRATION: &str = "nothing is imported from the older network";
+
+const fn takes(flag: &'static str, env: &'static str, reason: &'static str) -> Ignored {
+    Ignored { flag: Some(flag), env, switch: false, reason }
+}
+
+const fn switch(flag: &'static str, env: &'static str, reason: &'static str) -> Ignored {
+    Ignored { flag: Some(flag), env, switch: true, reason }
+}
+
+const fn variable(env: &'static str, reason: &'static str) -> Ignored {
+    Ignored { flag: None, env, switch: false, reason }
+}
+
+/// The secrets among the flags: refused on the command line like every secret.
+pub(super) const SECRET_FLAGS: [&str; 6] = [
+    "payer.private-key",
+    "migration-server.payer-private-key",
+    "migration-server.node-signing-key",
+    "db.writer-connection-string",
+    "db.reader-connection-string",
+    "migration-server.reader-connection-string",
+];
+
+/// All of them.
+#[rustfmt::skip]
+pub const ALL: &[Ignored] = &[
+    takes("api.originator-cache-ttl", "XMTPD_API_ORIGINATOR_CACHE_TTL", CACHE),
+    switch("api.require-payer-positive-balance", "XMTPD_API_REQUIRE_PAYER_POSITIVE_BALANCE", BALANCE),
+    switch("api.require-replication-node-auth", "XMTPD_API_REQUIRE_REPLICATION_NODE_AUTH", NODE_AUTH),
+    switch("indexer.enable", "XMTPD_INDEXER_ENABLE", INDEXER),
+    takes("mls-validation.grpc-address", "XMTPD_MLS_VALIDATION_GRPC_ADDRESS", VALIDATION),
+    takes("db.reader-connection-string", "XMTPD_DB_READER_CONNECTION_STRING", DATABASE),
+    takes("db.writer-connection-string", "XMTPD_DB_WRITER_CONNECTION_STRING", DATABASE),
+    takes("db.read-timeout", "XMTPD_DB_READ_TIMEOUT", DATABASE),
+    takes("db.write-timeout", "XMTPD_DB_WRITE_TIMEOUT", DATABASE),
+    takes("db.max-open-conns", "XMTPD_DB_MAX_OPEN_CONNS", DATABASE),
+    takes("db.wait-for", "XMTPD_DB_WAIT_FOR", DATABASE),
+    takes("db.name-override", "XMTPD_DB_NAME_OVERRIDE", DATABASE),
+    switch("debug.enable", "XMTPD_DEBUG_ENABLE", PROFILER),
+    takes("debug.port", "XMTPD_DEBUG_PORT", PROFILER),
+    switch("tracing.enable", "XMTPD_TRACING_ENABLE", TRACES),
+    takes("redis.redis-url", "XMTPD_REDIS_URL", REDIS),
+    takes("redis.key-prefix", "XMTPD_REDIS_KEY_PREFIX", REDIS),
+    takes("redis.connect-timeout", "XMTPD_REDIS_CONNECT_TIMEOUT", REDIS),
+    switch("rate-limit.enable", "XMTPD_RATE_LIMIT_ENABLE", LIMITS),
+    takes("rate-limit.t2-per-minute-capacity", "XMTPD_RATE_LIMIT_T2_PER_MINUTE_CAPACITY", LIMITS),
+    takes("rate-limit.t2-per-hour-capacity", "XMTPD_RATE_LIMIT_T2_PER_HOUR_CAPACITY", LIMITS),
+    takes("rate-limit.t2-subscribe-opens-per-minute", "XMTPD_RATE_LIMIT_T2_SUBSCRIBE_OPENS_PER_MINUTE", LIMITS),
+    takes("rate-limit.breaker-failure-threshold", "XMTPD_RATE_LIMIT_BREAKER_FAILURE_THRESHOLD", LIMITS),
+    takes("rate-limit.breaker-cooldown", "XMTPD_RATE_LIMIT_BREAKER_COOLDOWN", LIMITS),
+    takes("rate-limit.redis-call-timeout", "XMTPD_RATE_LIMIT_REDIS_CALL_TIMEOUT", LIMITS),
+    takes("rate-limit.trusted-proxy-cidrs", "XMTPD_RATE_LIMIT_TRUSTED_PROXY_CIDRS", LIMITS),
+    takes("rate-limit.t-1-max-concurrent-subscribe-all", "XMTPD_RATE_LIMIT_T1_MAX_CONCURRENT_SUBSCRIBE_ALL", LIMITS),
+    takes("rate-limit.stream-ttl", "XMTPD_RATE_LIMIT_STREAM_TTL", LIMITS),
+    takes("rate-limit.stream-refresh-interval", "XMTPD_RATE_LIMIT_STREAM_REFRESH_INTERVAL", LIMITS),
+    switch("payer-report.enable", "XMTPD_PAYER_REPORT_RUN_WORKERS", REPORTS),
+    takes("payer-report.attestation-worker-poll-interval", "XMTPD_PAYER_REPORT_ATTESTATION_WORKER_POLL_INTERVAL", REPORTS),
+    takes("payer-report.generate-report-self-period", "XMTPD_PAYER_REPORT_GENERATE_REPORT_SELF_PERIOD", REPORTS),
+    takes("payer-report.generate-report-others-period", "XMTPD_PAYER_REPORT_GENERATE_REPORT_OTHERS_PERIOD", REPORTS),
+    takes("payer-report.expiry-self-period", "XMTPD_PAYER_REPORT_EXPIRY_SELF_PERIOD", REPORTS),
+    takes("payer-report.expiry-others-period", "XMTPD_PAYER_REPORT_EXPIRY_OTHERS_PERIOD", REPORTS),
+    takes("payer.private-key", "XMTPD_PAYER_PRIVATE_KEY", GATEWAY),
+    switch("payer.enable", "XMTPD_PAYER_ENABLE", GATEWAY),
+    takes("payer.node-selector-strategy", "XMTPD_PAYER_NODE_SELECTOR_STRATEGY", GATEWAY),
+    takes("payer.node-selector-preferred-nodes", "XMTPD_PAYER_NODE_SELECTOR_PREFERRED_NODES", GATEWAY),
+    takes("payer.node-selector-cache-expiry", "XMTPD_PAYER_NODE_SELECTOR_CACHE_EXPIRY", GATEWAY),
+    takes("payer.node-selector-connect-timeout", "XMTPD_PAYER_NODE_SELECTOR_CONNECT_TIMEOUT", GATEWAY),
+    takes("payer.envelope-publish-timeout", "XMTPD_PAYER_ENVELOPE_PUBLISH_TIMEOUT", GATEWAY),
+    takes("payer.envelope-publish-retries", "XMTPD_PAYER_ENVELOPE_PUBLISH_RETRIES", GATEWAY),
+    switch("migration-server.enable", "XMTPD_MIGRATION_SERVER_ENABLE", MIGRATION),
+    takes("migration-server.payer-private-key", "XMTPD_MIGRATION_PAYER_PRIVATE_KEY", MIGRATION),
+    takes("migration-server.node-signing-key", "XMTPD_MIGRATION_NODE_SIGNING_KEY", MIGRATION),
+    takes("migration-server.reader-connection-string", "XMTPD_MIGRATION_DB_READER_CONNECTION_STRING", MIGRATION),
+    takes("migration-server.reader-timeout", "XMTPD_MIGRATION_DB_READER_TIMEOUT", MIGRATION),
+    takes("migration-server.wait-for", "XMTPD_MIGRATION_DB_WAIT_FOR", MIGRATION),
+    takes("migration-server.batch-size", "XMTPD_MIGRATION_DB_BATCH_SIZE", MIGRATION),
+    takes("migration-server.process-interval", "XMTPD_MIGRATION_DB_PROCESS_INTERVAL", MIGRATION),
+    takes("migration-server.namespace", "XMTPD_MIGRATION_DB_NAMESPACE", MIGRATION),
+    takes("migration-server.lower-limits", "XMTPD_MIGRATION_LOWER_LIMITS", MIGRATION),
+    switch("migration-client.enable", "XMTPD_MIGRATION_CLIENT_ENABLE", MIGRATION),
+    takes("migration-client.from-node-id", "XMTPD_MIGRATION_CLIENT_FROM_NODE_ID", MIGRATION),
+    takes("contracts.environment", "XMTPD_CONTRACTS_ENVIRONMENT", CHAIN),
+    takes("contracts.config-file-path", "XMTPD_CONTRACTS_CONFIG_FILE_PATH", CHAIN),
+    takes("contracts.config-json", "XMTPD_CONTRACTS_CONFIG_JSON", CHAIN),
+    takes("contracts.app-chain.rpc-url", "XMTPD_APP_CHAIN_RPC_URL", CHAIN),
+    takes("contracts.app-chain.wss-url", "XMTPD_APP_CHAIN_WSS_URL", CHAIN),
+    takes("contracts.app-chain.chain-id", "XMTPD_APP_CHAIN_CHAIN_ID", CHAIN),
+    takes("contracts.app-chain.max-chain-disconnect-time", "XMTPD_APP_CHAIN_MAX_CHAIN_DISCONNECT_TIME", CHAIN),
+    takes("contracts.app-chain.backfill-block-page-size", "XMTPD_APP_CHAIN_BACKFILL_BLOCK_PAGE_SIZE", CHAIN),
+    takes("contracts.app-chain.group-message-broadcaster-address", "XMTPD_APP_CHAIN_GROUP_MESSAGE_BROADCAST_ADDRESS", CHAIN),
+    takes("contracts.app-chain.identity-update-broadcaster-address", "XMTPD_APP_CHAIN_IDENTITY_UPDATE_BROADCAST_ADDRESS", CHAIN),
+    takes("contracts.app-chain.gateway-address", "XMTPD_APP_CHAIN_GATEWAY_ADDRESS", CHAIN),
+    takes("contracts.app-chain.parameter-registry-address", "XMTPD_APP_CHAIN_PARAMETER_REGISTRY_ADDRESS", CHAIN),
+    takes("contracts.app-chain.deployment-block", "XMTPD_APP_CHAIN_DEPLOYMENT_BLOCK", CHAIN),
+    takes("contracts.app-chain.max-blockchain-payload-size", "XMTPD_APP_CHAIN_MAX_BLOCKCHAIN_PAYLOAD_SIZE", CHAIN),
+    takes("contracts.settlement-chain.rpc-url", "XMTPD_SETTLEMENT_CHAIN_RPC_URL", CHAIN),
+    takes("contracts.settlement-chain.wss-url", "XMTPD_SETTLEMENT_CHAIN_WSS_URL", CHAIN),
+    takes("contracts.settlement-chain.chain-id", "XMTPD_SETTLEMENT_CHAIN_CHAIN_ID", CHAIN),
+    takes("contracts.settlement-chain.max-chain-disconnect-time", "XMTPD_SETTLEMENT_CHAIN_MAX_CHAIN_DISCONNECT_TIME", CHAIN),
+    takes("contracts.settlement-chain.backfill-block-page-size", "XMTPD_SETTLEMENT_CHAIN_BACKFILL_BLOCK_PAGE_SIZE", CHAIN),
+    takes("contracts.settlement-chain.node-registry-address", "XMTPD_SETTLEMENT_CHAIN_NODE_REGISTRY_ADDRESS", CHAIN),
+    takes("contracts.settlement-chain.node-registry-refresh-interval", "XMTPD_SETTLEMENT_CHAIN_NODE_REGISTRY_REFRESH_INTERVAL", CHAIN),
+    takes("contracts.settlement-chain.rate-registry-address", "XMTPD_SETTLEMENT_CHAIN_RATE_REGISTRY_ADDRESS", CHAIN),
+    takes("contracts.settlement-chain.rate-registry-refresh-interval", "XMTPD_SETTLEMENT_CHAIN_RATE_REGISTRY_REFRESH_INTERVAL", CHAIN),
+    takes("contracts.settlement-chain.parameter-registry-address", "XMTPD_SETTLEMENT_CHAIN_PARAMETER_REGISTRY_ADDRESS", CHAIN),
+    takes("contracts.settlement-chain.payer-registry-address", "XMTPD_SETTLEMENT_CHAIN_PAYER_REGISTRY_ADDRESS", CHAIN),
+    takes("contracts.settlement-chain.payer-report-manager-address", "XMTPD_SETTLEMENT_CHAIN_PAYER_REPORT_MANAGER_ADDRESS", CHAIN),
+    takes("contracts.settlement-chain.gateway-address", "XMTPD_SETTLEMENT_CHAIN_GATEWAY_ADDRESS", CHAIN),
+    takes("contracts.settlement-chain.distribution-manager-address", "XMTPD_SETTLEMENT_CHAIN_DISTRIBUTION_MANAGER_ADDRESS", CHAIN),
+    takes("contracts.settlement-chain.deployment-block", "XMTPD_SETTLEMENT_CHAIN_DEPLOYMENT_BLOCK", CHAIN),
+    takes("contracts.settlement-chain.underlying-fee-token-address", "XMTPD_SETTLEMENT_CHAIN_UNDERLYING_FEE_TOKEN_ADDRESS", CHAIN),
+    takes("contracts.settlement-chain.fee-token-address", "XMTPD_SETTLEMENT_CHAIN_FEE_TOKEN_ADDRESS", CHAIN),
+    variable("XMTPD_PRUNE_MAX_CYCLES", PRUNE),
+    variable("XMTPD_PRUNE_BATCH_SIZE", PRUNE),
+    variable("XMTPD_PRUNE_COUNT_DELETABLE", PRUNE),
+    variable("XMTPD_PRUNE_DRY_RUN", PRUNE),
+];

@@ -1,0 +1,289 @@
+//! Every setting that has an effect: its names, what it means, what it may be.
+//!
+//! A setting of the reference implementation keeps its dotted flag and its `XMTPD_*` variable, so
+//! that an environment made for it starts this node too. Our own have dashes and `HAWSER_*`.
+
+/// How a setting is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `--flag VALUE`.
+    Value,
+    /// `--flag`, `--flag=false`; in the environment `true` or `false`.
+    Switch,
+    /// As a value, or better in a file. Never printed.
+    Secret {
+        /// The flag that names the file.
+        file_flag: &'static str,
+        /// The variable that names the file.
+        file_env: &'static str,
+    },
+}
+
+/// One setting.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Without the two dashes.
+    pub flag: &'static str,
+    /// One letter, if it has one.
+    pub short: Option<char>,
+    /// The environment variable.
+    pub env: &'static str,
+    /// How it is given.
+    pub kind: Kind,
+    /// What it is when nobody says anything.
+    pub default: Option<&'static str>,
+    /// What a value must be, after "expected".
+    pub form: &'static str,
+    /// A value that is right.
+    pub example: &'static str,
+    /// What it means.
+    pub help: &'static str,
+}
+
+const fn value(
+    flag: &'static str,
+    env: &'static str,
+    default: Option<&'static str>,
+    form: &'static str,
+    example: &'static str,
+    help: &'static str,
+) -> Setting {
+    Setting { flag, short: None, env, kind: Kind::Value, default, form, example, help }
+}
+
+const fn switch(
+    flag: &'static str,
+    env: &'static str,
+    default: &'static str,
+    help: &'static str,
+) -> Setting {
+    Setting {
+        flag,
+        short: None,
+        env,
+        kind: Kind::Switch,
+        default: Some(default),
+        form: "true or false",
+        example: "true",
+        help,
+    }
+}
+
+const DURATION: &str = "a duration with units, such as 500ms, 30s, 5m or 1h30m";
+const PORT: &str = "a port, 1 to 65535";
+
+pub(super) const API_ENABLE: Setting =
+    switch("api.enable", "XMTPD_API_ENABLE", "true", "Serve clients, gateways and peers");
+pub(super) const REPLICATION_ENABLE: Setting = switch(
+    "replication.enable",
+    "XMTPD_REPLICATION_ENABLE",
+    "true",
+    "Deprecated name of api.enable, which wins over it",
+);
+pub(super) const API_PORT: Setting = Setting {
+    short: Some('p'),
+    ..value(
+        "api.port",
+        "XMTPD_API_PORT",
+        Some("5050"),
+        PORT,
+        "5050",
+        "Port of the API on TCP, and of QUIC on UDP",
+    )
+};
+pub(super) const API_KEEP_ALIVE: Setting = value(
+    "api.send-keep-alive-interval",
+    "XMTPD_API_SEND_KEEP_ALIVE_INTERVAL",
+    Some("30s"),
+    "a duration above 0 with units, such as 500ms, 30s, 5m or 1h30m",
+    "30s",
+    "How long a stream may be silent before it says that it lives",
+);
+pub(super) const SYNC_ENABLE: Setting =
+    switch("sync.enable", "XMTPD_SYNC_ENABLE", "true", "Follow the other nodes of the registry");
+pub(super) const SIGNER_PRIVATE_KEY: Setting = Setting {
+    flag: "signer.private-key",
+    short: None,
+    env: "XMTPD_SIGNER_PRIVATE_KEY",
+    kind: Kind::Secret {
+        file_flag: "signer.private-key-file",
+        file_env: "XMTPD_SIGNER_PRIVATE_KEY_FILE",
+    },
+    default: None,
+    form: "32 bytes as 64 hex digits, 0x in front optional",
+    example: "--signer.private-key-file node.key",
+    help: "The node's secret key",
+};
+pub(super) const METRICS_ENABLE: Setting = switch(
+    "metrics.enable",
+    "XMTPD_METRICS_ENABLE",
+    "true",
+    "Serve metrics, health and status over HTTP",
+);
+pub(super) const METRICS_ADDRESS: Setting = value(
+    "metrics.metrics-address",
+    "XMTPD_METRICS_METRICS_ADDRESS",
+    Some("127.0.0.1"),
+    "an IP address of this machine",
+    "127.0.0.1",
+    "Where metrics, health and status are served",
+);
+pub(super) const METRICS_PORT: Setting = value(
+    "metrics.metrics-port",
+    "XMTPD_METRICS_METRICS_PORT",
+    Some("8008"),
+    PORT,
+    "8008",
+    "Port of metrics, health and status",
+);
+pub(super) const REFLECTION_ENABLE: Setting = switch(
+    "reflection.enable",
+    "XMTPD_REFLECTION_ENABLE",
+    "false",
+    "Answer gRPC reflection, v1 and v1alpha",
+);
+pub(super) const LOG_LEVEL: Setting = Setting {
+    short: Some('l'),
+    ..value(
+        "log.log-level",
+        "XMTPD_LOG_LEVEL",
+        Some("INFO"),
+        "TRACE, DEBUG, INFO, WARN or ERROR, in any case",
+        "INFO",
+        "The least important lines that are logged",
+    )
+};
+pub(super) const LOG_ENCODING: Setting = value(
+    "log.log-encoding",
+    "XMTPD_LOG_ENCODING",
+    Some("console"),
+    "console or json",
+    "json",
+    "Log lines for people, or one JSON object per line",
+);
+pub(super) const DATA_DIR: Setting = value(
+    "data-dir",
+    "HAWSER_DATA_DIR",
+    Some("hawser-data"),
+    "a folder",
+    "/var/lib/hawser",
+    "Where the log lies; made if it does not exist",
+);
+pub(super) const DURABILITY: Setting = value(
+    "durability",
+    "HAWSER_DURABILITY",
+    Some("fsync"),
+    "fsync or os",
+    "fsync",
+    "When an envelope counts as stored: on disk (survives power loss), or with the operating \
+     system (survives a crash of the node)",
+);
+pub(super) const REGISTRY_FILE: Setting = value(
+    "registry-file",
+    "HAWSER_REGISTRY_FILE",
+    None,
+    "a JSON file with the records of the node registry",
+    "registry.json",
+    "The nodes of the network; read again when it changes",
+);
+pub(super) const RATES_FILE: Setting = value(
+    "rates-file",
+    "HAWSER_RATES_FILE",
+    None,
+    "a JSON file with the records of the rate registry",
+    "rates.json",
+    "The price list; read again when it changes",
+);
+pub(super) const CHAIN_FILE: Setting = value(
+    "chain-file",
+    "HAWSER_CHAIN_FILE",
+    None,
+    "a file of JSON lines",
+    "chain.jsonl",
+    "The envelopes that a chain has put in order; lines that are appended are read",
+);
+pub(super) const LISTEN_ADDRESS: Setting = value(
+    "listen-address",
+    "HAWSER_LISTEN_ADDRESS",
+    Some("0.0.0.0"),
+    "an IP address of this machine",
+    "0.0.0.0",
+    "Where the API and QUIC listen",
+);
+pub(super) const NETWORK: Setting = value(
+    "network",
+    "HAWSER_NETWORK",
+    Some("hawser"),
+    "a name of 1 to 64 letters, digits, dots, dashes and underscores",
+    "testnet",
+    "The network's name; a database belongs to one network",
+);
+pub(super) const IDEMPOTENT_PUBLISH: Setting = switch(
+    "idempotent-publish",
+    "HAWSER_IDEMPOTENT_PUBLISH",
+    "true",
+    "Answer a payer envelope that comes again with the first result",
+);
+pub(super) const SHUTDOWN_DRAIN: Setting = value(
+    "shutdown-drain",
+    "HAWSER_SHUTDOWN_DRAIN",
+    Some("5s"),
+    DURATION,
+    "5s",
+    "How long the node still serves after the first signal, not ready any more, so that load \
+     balancers notice",
+);
+pub(super) const SHUTDOWN_GRACE: Setting = value(
+    "shutdown-grace",
+    "HAWSER_SHUTDOWN_GRACE",
+    Some("30s"),
+    DURATION,
+    "30s",
+    "How long stopping may take after that",
+);
+
+/// All of them, in the order of the help text.
+pub const ALL: [&Setting; 23] = [
+    &API_ENABLE,
+    &REPLICATION_ENABLE,
+    &API_PORT,
+    &API_KEEP_ALIVE,
+    &SYNC_ENABLE,
+    &SIGNER_PRIVATE_KEY,
+    &METRICS_ENABLE,
+    &METRICS_ADDRESS,
+    &METRICS_PORT,
+    &REFLECTION_ENABLE,
+    &LOG_LEVEL,
+    &LOG_ENCODING,
+    &DATA_DIR,
+    &NETWORK,
+    &REGISTRY_FILE,
+    &RATES_FILE,
+    &CHAIN_FILE,
+    &LISTEN_ADDRESS,
+    &DURABILITY,
+    &IDEMPOTENT_PUBLISH,
+    &SHUTDOWN_DRAIN,
+    &SHUTDOWN_GRACE,
+    &ALLOW_SECRET_FLAGS,
+];
+
+/// Lets secrets stand on the command line.
+pub(super) const ALLOW_SECRET_FLAGS: Setting = switch(
+    "allow-secret-flags",
+    "HAWSER_ALLOW_SECRET_FLAGS",
+    "false",
+    "Take secrets from the command line, where every user of the machine can read them",
+);
+
+impl Setting {
+    /// Flag and variable that name a file with the secret.
+    #[must_use]
+    pub fn file_names(&self) -> Option<(&'static str, &'static str)> {
+        match self.kind {
+            Kind::Secret { file_flag, file_env } => Some((file_flag, file_env)),
+            Kind::Value | Kind::Switch => None,
+        }
+    }
+}

@@ -1,0 +1,389 @@
+//! A chain file: the two chain strands, as long as there is no chain to read them from.
+//!
+//! Its lines are those of [`super::lines`]. The lines of `chain:group` and those of
+//! `chain:identity`, each in the order of the file, are the sequence ids 1, 2, 3, … of strands 0
+//! and 1; lines of `node` are passed over. Without `block_time` a line's time is 1,750,000,000
+//! seconds plus its number, counted from 1 over all lines of the file; without `transaction_hash`
+//! it is the keccak-256 of the envelope.
+//!
+//! A chain does not change its past, and neither may the file: lines are appended, and a last line
+//! without its end is taken when it is complete JSON. Every node has to be given the same file.
+
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use hawser_engine::chain_strand::ChainEvent;
+use hawser_proto::sign::keccak256;
+use hawser_proto::{OriginatorId, SequenceId};
+
+use super::lines::{EnvelopeLine, LineError, parse_line};
+
+/// The block time of line 0, which does not exist.
+const FIRST_BLOCK_TIME_S: u64 = 1_750_000_000;
+/// Events that are handed over at once.
+const EVENTS_MAX: usize = 1024;
+/// A line may not be longer; an envelope of the largest size in hex stays far below.
+const LINE_LEN_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// How much before the place that was read to is compared when the file has changed.
+const ANCHOR_LEN_BYTES: usize = 64 * 1024;
+
+/// Why a chain file is not read further.
+#[derive(Debug, thiserror::Error)]
+pub enum ChainFileError {
+    /// The system would not give it.
+    #[error(transparent)]
+    Read(#[from] io::Error),
+    /// A line is no envelope: what follows cannot be numbered.
+    #[error(transparent)]
+    Line(#[from] LineError),
+    /// A line is too long to be an envelope, or no text.
+    #[error("line {0} is no line of text, or is too long")]
+    NoLine(u64),
+    /// What was read is no longer there.
+    #[error(
+        "the file has changed before the end of line {0}, up to which it was read; \
+         lines can only be appended"
+    )]
+    Changed(u64),
+}
+
+/// Reads a chain file as it grows.
+#[derive(Debug)]
+pub struct ChainFile {
+    path: PathBuf,
+    /// What the file looked like when it was last read.
+    seen: Option<Stamp>,
+    position: Position,
+}
+
+/// How far the file has been read.
+#[derive(Debug, Clone, Default)]
+struct Position {
+    offset: u64,
+    lines: u64,
+    /// The last line was taken without its end, which has to come next.
+    open_line: bool,
+    /// The bytes before `offset`.
+    anchor: Vec<u8>,
+    heads: [SequenceId; 2],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    len: u64,
+    inode: u64,
+    modified: (i64, i64),
+}
+
+/// Events of both strands, each ascending.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ChainEvents {
+    /// Of strand 0.
+    pub groups: Vec<ChainEvent>,
+    /// Of strand 1.
+    pub identities: Vec<ChainEvent>,
+}
+
+impl ChainEvents {
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.groups.len() + self.identities.len()
+    }
+
+    /// True when there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn strand(&mut self, originator: OriginatorId) -> &mut Vec<ChainEvent> {
+        match originator {
+            OriginatorId::GROUP_MESSAGES => &mut self.groups,
+            _ => &mut self.identities,
+        }
+    }
+}
+
+impl ChainFile {
+    /// A file from its beginning. Nothing is opened yet.
+    #[must_use]
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), seen: None, position: Position::default() }
+    }
+
+    /// Which file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The last sequence ids read of strands 0 and 1.
+    #[must_use]
+    pub fn heads(&self) -> [SequenceId; 2] {
+        self.position.heads
+    }
+
+    /// Reads what has been appended, a bounded part at once; empty when there is nothing new.
+    /// Looks at the file's content only if the file has changed.
+    ///
+    /// # Errors
+    /// Once for each change of the file that made it wrong; nothing of it is taken then, and
+    /// reading goes on from the same place when the file changes again.
+    pub fn poll(&mut self) -> Result<ChainEvents, ChainFileError> {
+        let file = File::open(&self.path)?;
+        let stamp = Stamp::of(&file)?;
+        if self.seen == Some(stamp) {
+            return Ok(ChainEvents::default());
+        }
+        self.seen = Some(stamp);
+        let mut position = self.position.clone();
+        let events = position.read(file)?;
+        self.position = position;
+        if !events.is_empty() {
+            self.seen = None; // there may be more: a part was read
+        }
+        Ok(events)
+    }
+}
+
+impl Stamp {
+    fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self {
+            len: metadata.len(),
+            inode: metadata.ino(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        })
+    }
+}
+
+impl Position {
+    fn read(&mut self, mut file: File) -> Result<ChainEvents, ChainFileError> {
+        self.require_same_past(&mut file)?;
+        let mut reader = BufReader::new(file);
+        let mut events = ChainEvents::default();
+        let mut bytes = Vec::new();
+        while events.len() < EVENTS_MAX {
+            bytes.clear();
+            let len = (&mut reader).take(LINE_LEN_BYTES_MAX).read_until(b'\n', &mut bytes)?;
+            if len == 0 || !self.take(&bytes, &mut events)? {
+                break;
+            }
+        }
+        Ok(events)
+    }
+
+    /// Leaves the file where reading goes on.
+    fn require_same_past(&self, file: &mut File) -> Result<(), ChainFileError> {
+        let anchor_len = u64::try_from(self.anchor.len()).unwrap_or(u64::MAX);
+        let mut found = Vec::with_capacity(self.anchor.len());
+        file.seek(SeekFrom::Start(self.offset.saturating_sub(anchor_len)))?;
+        (&mut *file).take(anchor_len).read_to_end(&mut found)?;
+        if found == self.anchor { Ok(()) } else { Err(ChainFileError::Changed(self.lines)) }
+    }
+
+    /// Takes one line as it was read; false when it is not complete yet.
+    fn take(&mut self, bytes: &[u8], events: &mut ChainEvents) -> Result<bool, ChainFileError> {
+        let ended = bytes.last() == Some(&b'\n');
+        if self.open_line {
+            if !bytes.trim_ascii().is_empty() {
+                return Err(ChainFileError::Changed(self.lines));
+            }
+            self.advance(bytes);
+            self.open_line = !ended;
+            return Ok(true);
+        }
+        let number = self.lines + 1;
+        let text = std::str::from_utf8(bytes);
+        if !ended {
+            if bytes.len() as u64 == LINE_LEN_BYTES_MAX {
+                return Err(ChainFileError::NoLine(number));
+            }
+            let complete =
+                text.is_ok_and(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok());
+            if !complete {
+                return Ok(false);
+            }
+        }
+        let text = text.map_err(|_| ChainFileError::NoLine(number))?;
+        if let Some(line) = parse_line(number, text)? {
+            self.add(&line, events);
+        }
+        self.advance(bytes);
+        self.lines = number;
+        self.open_line = !ended;
+        Ok(true)
+    }
+
+    fn add(&mut self, line: &EnvelopeLine, events: &mut ChainEvents) {
+        let Some(originator) = line.route.strand() else { return };
+        let head = &mut self.heads[usize::from(originator != OriginatorId::GROUP_MESSAGES)];
+        *head = head.next();
+        events.strand(originator).push(ChainEvent {
+            sequence: *head,
+            block_time_s: line.block_time_s.unwrap_or(FIRST_BLOCK_TIME_S + line.number),
+            transaction_hash: line
+                .transaction_hash
+                .unwrap_or_else(|| keccak256(&[&line.client_bytes]).0),
+            client_bytes: line.client_bytes.clone(),
+        });
+    }
+
+    fn advance(&mut self, bytes: &[u8]) {
+        self.offset += bytes.len() as u64;
+        self.anchor.extend_from_slice(bytes);
+        // Twice the length, so that short lines do not move the whole anchor each time.
+        if self.anchor.len() > 2 * ANCHOR_LEN_BYTES {
+            self.anchor.drain(..self.anchor.len() - ANCHOR_LEN_BYTES);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::OpenOptions;
+    use std::io::Write as _;
+
+    use super::*;
+    use crate::files::lines::tests::VECTORS;
+
+    struct Growing {
+        _folder: tempfile::TempDir,
+        path: PathBuf,
+        file: ChainFile,
+    }
+
+    impl Growing {
+        fn new(content: &str) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("chain.jsonl");
+            std::fs::write(&path, content).unwrap();
+            Self { _folder: folder, file: ChainFile::new(&path), path }
+        }
+
+        fn append(&self, content: &str) {
+            let mut file = OpenOptions::new().append(true).open(&self.path).unwrap();
+            file.write_all(content.as_bytes()).unwrap();
+        }
+
+        /// Everything there is to read now.
+        fn drain(&mut self) -> Result<ChainEvents, ChainFileError> {
+            let mut all = ChainEvents::default();
+            loop {
+                let events = self.file.poll()?;
+                if events.is_empty() {
+                    return Ok(all);
+                }
+                all.groups.extend(events.groups);
+                all.identities.extend(events.identities);
+            }
+        }
+
+        fn ids(&mut self) -> Vec<u64> {
+            self.drain().unwrap().groups.iter().map(|event| event.sequence.0).collect()
+        }
+    }
+
+    fn group(byte: u8) -> String {
+        format!("{{\"hex\":\"{byte:02x}\",\"expect_route\":\"chain:group\"}}")
+    }
+
+    #[test]
+    fn each_strand_is_numbered_in_the_order_of_the_file() {
+        let mut growing = Growing::new(&std::fs::read_to_string(VECTORS).unwrap());
+        let events = growing.drain().unwrap();
+        let numbers = |events: &[ChainEvent]| -> Vec<u64> {
+            events.iter().map(|event| event.sequence.0).collect()
+        };
+        assert_eq!(numbers(&events.groups), (1..=24).collect::<Vec<_>>());
+        assert_eq!(numbers(&events.identities), (1..=10).collect::<Vec<_>>());
+        assert_eq!(growing.file.heads(), [SequenceId(24), SequenceId(10)]);
+    }
+
+    #[test]
+    fn time_and_transaction_come_from_the_line_or_from_its_place_and_bytes() {
+        let hash = "11".repeat(32);
+        let told = format!(
+            r#"{{"hex":"01","expect_route":"chain:identity","block_time":7,"transaction_hash":"0x{hash}"}}"#
+        );
+        let mut growing = Growing::new(&format!("\n{}\n{told}\n", group(5)));
+        let events = growing.drain().unwrap();
+        assert_eq!(events.groups[0].block_time_s, 1_750_000_002);
+        assert_eq!(events.groups[0].transaction_hash, keccak256(&[&[5]]).0);
+        assert_eq!(events.identities[0].block_time_s, 7);
+        assert_eq!(events.identities[0].transaction_hash, [0x11; 32]);
+    }
+
+    #[test]
+    fn appended_lines_go_on_where_the_file_ended() {
+        let mut growing = Growing::new(&format!("{}\n", group(1)));
+        assert_eq!(growing.ids(), [1]);
+        assert_eq!(growing.ids(), [0; 0]);
+        growing.append(&format!("{}\n{}\n", group(2), group(3)));
+        assert_eq!(growing.ids(), [2, 3]);
+    }
+
+    #[test]
+    fn a_line_that_is_still_being_written_waits_for_its_rest() {
+        let (line, rest) = (group(1), group(2));
+        let (half, other_half) = line.split_at(9);
+        let mut growing = Growing::new(half);
+        assert_eq!(growing.ids(), [0; 0]);
+        growing.append(other_half);
+        assert_eq!(growing.ids(), [1], "complete without its end");
+        growing.append(&format!("\n{rest}"));
+        assert_eq!(growing.ids(), [2]);
+        growing.append("\r\n");
+        assert_eq!(growing.ids(), [0; 0]);
+        growing.append(&format!("{}\n", group(3)));
+        let events = growing.drain().unwrap();
+        assert_eq!(events.groups[0].block_time_s, 1_750_000_003, "line ends are not lines");
+    }
+
+    #[test]
+    fn a_file_that_shrinks_or_changes_is_reported_once_and_left_alone() {
+        let (one, two) = (format!("{}\n", group(1)), format!("{}\n", group(2)));
+        for other in ["", &two, &format!("{two}{two}")] {
+            let mut growing = Growing::new(&one);
+            assert_eq!(growing.ids(), [1]);
+            std::fs::write(&growing.path, other).unwrap();
+            assert!(matches!(growing.file.poll(), Err(ChainFileError::Changed(1))), "{other}");
+            assert_eq!(growing.ids(), [0; 0], "said once");
+            std::fs::write(&growing.path, format!("{one}{two}")).unwrap();
+            assert_eq!(growing.ids(), [2], "goes on when the past is back");
+        }
+    }
+
+    #[test]
+    fn a_bad_line_stops_the_strands_before_it() {
+        let mut growing = Growing::new(&format!("{}\n", group(1)));
+        assert_eq!(growing.ids(), [1]);
+        growing.append(&format!("{}\nnonsense\n{}\n", group(2), group(3)));
+        let error = growing.file.poll().unwrap_err();
+        assert!(error.to_string().starts_with("line 3: "), "{error}");
+        assert!(growing.file.poll().unwrap().is_empty());
+        assert_eq!(growing.file.heads()[0], SequenceId(1));
+    }
+
+    #[test]
+    fn long_files_come_in_parts() {
+        let lines = (EVENTS_MAX * 2 + 5) as u64;
+        let content: String =
+            (0..lines).map(|i| format!("{}\n", group(i.to_le_bytes()[0]))).collect();
+        let mut growing = Growing::new(&content);
+        assert_eq!(growing.file.poll().unwrap().len(), EVENTS_MAX);
+        assert_eq!(growing.ids(), ((EVENTS_MAX as u64 + 1)..=lines).collect::<Vec<_>>());
+        growing.append(&format!("{}\n", group(0)));
+        assert_eq!(growing.ids(), [lines + 1]);
+    }
+
+    #[test]
+    fn a_missing_file_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut file = ChainFile::new(&folder.path().join("none"));
+        assert!(matches!(file.poll(), Err(ChainFileError::Read(_))));
+    }
+}

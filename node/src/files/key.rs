@@ -1,0 +1,127 @@
+//! Secret keys in files: 64 hex digits, readable by their owner alone.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use hawser_proto::SecretKey;
+use hawser_proto::sign::SecretKeyError;
+use zeroize::Zeroizing;
+
+/// Why a secret was not taken from a file.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretFileError {
+    /// The system would not give it.
+    #[error(transparent)]
+    Read(#[from] io::Error),
+    /// Others than its owner may read it, so it may be no secret any more.
+    #[error("its mode is {mode:04o}: a secret may be readable by its owner only (chmod 600)")]
+    Exposed {
+        /// Permission bits.
+        mode: u32,
+    },
+    /// It holds something else.
+    #[error(transparent)]
+    NoKey(#[from] SecretKeyError),
+}
+
+/// Reads a secret text; white space around it is left out.
+///
+/// # Errors
+/// When it cannot be read, or when group or others may read or write it.
+pub fn read_secret(path: &Path) -> Result<Zeroizing<String>, SecretFileError> {
+    let mode = std::fs::metadata(path)?.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(SecretFileError::Exposed { mode });
+    }
+    let text = Zeroizing::new(std::fs::read_to_string(path)?);
+    Ok(Zeroizing::new(text.trim().to_owned()))
+}
+
+/// Reads a secret key.
+///
+/// # Errors
+/// See [`read_secret`]; also when the text is no key.
+pub fn read(path: &Path) -> Result<SecretKey, SecretFileError> {
+    Ok(SecretKey::from_hex(&read_secret(path)?)?)
+}
+
+/// Writes a new secret key file, mode 0600. Never replaces a file.
+///
+/// # Errors
+/// What the system said.
+pub fn write_new(path: &Path, key: &SecretKey) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut text = Zeroizing::new(hex_of(key).to_string());
+    text.push('\n');
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+/// The key as 64 hex digits after `0x`.
+#[must_use]
+pub fn hex_of(key: &SecretKey) -> Zeroizing<String> {
+    let bytes = Zeroizing::new(key.to_bytes());
+    Zeroizing::new(format!("0x{}", hex::encode(bytes.as_slice())))
+}
+
+/// Makes a new random key.
+#[must_use]
+pub fn generate() -> SecretKey {
+    loop {
+        let bytes = Zeroizing::new(rand::random::<[u8; 32]>());
+        // All but one in 2^128 draws are below the group order.
+        if let Ok(key) = SecretKey::from_bytes(&bytes) {
+            return key;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_written_key_reads_back_and_is_never_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        let key = generate();
+        write_new(&path, &key).unwrap();
+        assert_eq!(read(&path).unwrap().public_key(), key.public_key());
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        let again = write_new(&path, &generate()).unwrap_err();
+        assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        write_new(&path, &generate()).unwrap();
+        for mode in [0o640, 0o604, 0o620] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let error = read(&path).unwrap_err();
+            assert!(matches!(error, SecretFileError::Exposed { mode: seen } if seen == mode));
+        }
+    }
+
+    #[test]
+    fn an_error_does_not_repeat_the_secret() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600);
+        options.open(&path).unwrap().write_all(b"hunter2").unwrap();
+        let error = read(&path).unwrap_err();
+        assert!(matches!(error, SecretFileError::NoKey(_)));
+        assert!(!error.to_string().contains("hunter2"));
+    }
+
+    #[test]
+    fn generated_keys_differ() {
+        assert_ne!(generate().public_key(), generate().public_key());
+    }
+}

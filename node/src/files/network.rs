@@ -1,0 +1,105 @@
+//! `network.json`: what `hawser dev` says of the nodes it runs, for people and for programs.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// The file's name in the folder of `hawser dev`.
+pub const FILE_NAME: &str = "network.json";
+
+/// The file as it is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkFile {
+    /// By id, ascending.
+    pub nodes: Vec<NetworkNode>,
+    /// Signs, and pays for, what is published by hand.
+    pub payer_key_file: PathBuf,
+}
+
+/// One node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkNode {
+    /// 100, 200, 300, …
+    pub node_id: u32,
+    /// The API, `host:port`.
+    pub grpc: String,
+    /// Where peers connect, `host:port`.
+    pub quic: String,
+    /// Metrics, health and status, `host:port`.
+    pub metrics: String,
+    /// The account of the node's key.
+    pub address: String,
+    /// The node's key: 65 bytes, hex.
+    pub public_key: String,
+    /// Its database.
+    pub data_dir: PathBuf,
+    /// Its process, when the file was written.
+    pub pid: u32,
+}
+
+impl NetworkFile {
+    /// Reads the text of the file.
+    ///
+    /// # Errors
+    /// When it is no JSON of this form.
+    pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+
+    /// The node whose API is at `address`: `host:port`, or the same as a URL.
+    #[must_use]
+    pub fn node_at(&self, address: &str) -> Option<&NetworkNode> {
+        let wanted = host_and_port(address);
+        self.nodes.iter().find(|node| host_and_port(&node.grpc) == wanted)
+    }
+
+    /// Where the file lies that belongs to a key or another file of the same folder.
+    #[must_use]
+    pub fn beside(path: &Path) -> PathBuf {
+        path.with_file_name(FILE_NAME)
+    }
+}
+
+/// The part of an address that tells nodes apart; the names of this machine count as one.
+fn host_and_port(address: &str) -> String {
+    let address = address.trim();
+    let bare = address.strip_prefix("http://").unwrap_or(address).trim_end_matches('/');
+    match bare.rsplit_once(':') {
+        Some(("localhost" | "[::1]" | "0.0.0.0", port)) => format!("127.0.0.1:{port}"),
+        _ => bare.to_ascii_lowercase(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(node_id: u32, grpc: &str) -> NetworkNode {
+        NetworkNode {
+            node_id,
+            grpc: grpc.into(),
+            quic: grpc.into(),
+            metrics: "127.0.0.1:5051".into(),
+            address: "0x00".into(),
+            public_key: "0x04".into(),
+            data_dir: "data".into(),
+            pid: 1,
+        }
+    }
+
+    #[test]
+    fn a_node_is_found_however_its_address_is_written() {
+        let file = NetworkFile {
+            nodes: vec![node(100, "127.0.0.1:5050"), node(200, "127.0.0.1:5150")],
+            payer_key_file: "payer.key".into(),
+        };
+        let written = serde_json::to_string(&file).unwrap();
+        assert_eq!(NetworkFile::parse(&written).unwrap(), file);
+        let found = |address| file.node_at(address).map(|node| node.node_id);
+        assert_eq!(found("127.0.0.1:5150"), Some(200));
+        assert_eq!(found("http://127.0.0.1:5050/"), Some(100));
+        assert_eq!(found("localhost:5050"), Some(100));
+        assert_eq!(found("127.0.0.1:5250"), None);
+        assert_eq!(found("127.0.0.2:5050"), None);
+    }
+}

@@ -1,0 +1,240 @@
+//! `registry.json`: the records of the node registry, with the fields that the contract has.
+//!
+//! `{"nodes":[{"nodeId":100,"signer":"0x…","isCanonical":true,"signingPublicKey":"0x04…",
+//! "httpAddress":"http://127.0.0.1:5050","quicAddress":"127.0.0.1:5050"}]}`
+//!
+//! `quicAddress` is optional: without it QUIC is reached at host and port of `httpAddress`.
+
+use std::collections::BTreeSet;
+
+use hawser_engine::ports::{NodeRecord, Registry};
+use hawser_proto::{Address, OriginatorId, PublicKey};
+use serde::{Deserialize, Serialize};
+
+/// The file as it is written.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegistryFile {
+    /// One record per node, in any order.
+    pub nodes: Vec<NodeEntry>,
+}
+
+/// One record as it is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct NodeEntry {
+    /// 100, 200, 300, …
+    pub node_id: u32,
+    /// The account of the node's key.
+    pub signer: String,
+    /// Whether the node belongs to the canonical network.
+    pub is_canonical: bool,
+    /// 65 bytes, uncompressed, hex.
+    pub signing_public_key: String,
+    /// `http://…` or `https://…`.
+    pub http_address: String,
+    /// `host:port`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quic_address: Option<String>,
+}
+
+/// Why a text is no registry.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryFault {
+    /// It is no JSON of this form.
+    #[error("{0}")]
+    Json(#[from] serde_json::Error),
+    /// A record cannot be taken.
+    #[error("node {node_id}: {fault}")]
+    Record {
+        /// The record's own id.
+        node_id: u32,
+        /// What is wrong with it.
+        fault: RecordFault,
+    },
+}
+
+/// Why a record cannot be taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecordFault {
+    /// Ids of nodes begin at 100.
+    #[error("ids below {} belong to chains", OriginatorId::FIRST_NODE)]
+    NoNodeId,
+    /// Two records have the same id.
+    #[error("the id stands twice")]
+    Repeated,
+    /// Two records have the same key: nobody could tell which of the two a node is.
+    #[error("another record has the same signingPublicKey")]
+    SharedKey,
+    /// Not a point on the curve.
+    #[error("signingPublicKey must be an uncompressed secp256k1 point: 0x04 and 64 bytes, hex")]
+    PublicKey,
+    /// Not an account.
+    #[error("signer must be an address of 20 bytes, hex")]
+    Signer,
+    /// Account and key do not belong together.
+    #[error("signer must be the address of signingPublicKey, which is {0}")]
+    OtherSigner(Address),
+    /// Not a URL.
+    #[error("httpAddress must be http://host:port or https://host:port, and is {0:?}")]
+    HttpAddress(String),
+    /// Not a host and a port.
+    #[error("quicAddress must be host:port, and is {0:?}")]
+    QuicAddress(String),
+}
+
+/// Reads the text of a registry file.
+///
+/// # Errors
+/// Names the first record that is wrong.
+pub fn parse(text: &str) -> Result<Registry, RegistryFault> {
+    let file: RegistryFile = serde_json::from_str(text)?;
+    let mut records = Vec::with_capacity(file.nodes.len());
+    let (mut ids, mut keys) = (BTreeSet::new(), BTreeSet::new());
+    for entry in &file.nodes {
+        let fault = |fault| RegistryFault::Record { node_id: entry.node_id, fault };
+        let record = record(entry).map_err(fault)?;
+        if !ids.insert(record.id) {
+            return Err(fault(RecordFault::Repeated));
+        }
+        if !keys.insert(record.public_key) {
+            return Err(fault(RecordFault::SharedKey));
+        }
+        records.push(record);
+    }
+    Ok(records.into_iter().collect())
+}
+
+/// The record that belongs to a key.
+#[must_use]
+pub fn record_of<'a>(registry: &'a Registry, key: &PublicKey) -> Option<&'a NodeRecord> {
+    registry.nodes().find(|record| record.public_key == *key)
+}
+
+fn record(entry: &NodeEntry) -> Result<NodeRecord, RecordFault> {
+    let id = OriginatorId(entry.node_id);
+    if !id.is_node() {
+        return Err(RecordFault::NoNodeId);
+    }
+    let public_key = public_key(&entry.signing_public_key).ok_or(RecordFault::PublicKey)?;
+    let owner: Address = entry.signer.parse().map_err(|_| RecordFault::Signer)?;
+    if owner != public_key.address() {
+        return Err(RecordFault::OtherSigner(public_key.address()));
+    }
+    if !is_http(&entry.http_address) {
+        return Err(RecordFault::HttpAddress(entry.http_address.clone()));
+    }
+    if let Some(quic) = entry.quic_address.as_ref().filter(|quic| !is_host_and_port(quic)) {
+        return Err(RecordFault::QuicAddress(quic.clone()));
+    }
+    Ok(NodeRecord {
+        id,
+        public_key,
+        owner,
+        http_address: entry.http_address.clone(),
+        quic_address: entry.quic_address.clone(),
+        canonical: entry.is_canonical,
+    })
+}
+
+fn public_key(text: &str) -> Option<PublicKey> {
+    let bytes = hex::decode(text.strip_prefix("0x").unwrap_or(text)).ok()?;
+    PublicKey::from_uncompressed(&bytes)
+}
+
+fn is_http(text: &str) -> bool {
+    text.parse::<http::Uri>().is_ok_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.host().is_some_and(|host| !host.is_empty())
+    })
+}
+
+fn is_host_and_port(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::SecretKey;
+
+    use super::*;
+
+    fn entry(node_id: u32) -> NodeEntry {
+        let mut scalar = [1; 32];
+        scalar[28..].copy_from_slice(&node_id.to_be_bytes());
+        let key = SecretKey::from_bytes(&scalar).unwrap().public_key();
+        NodeEntry {
+            node_id,
+            signer: key.address().to_string(),
+            is_canonical: true,
+            signing_public_key: key.to_string(),
+            http_address: "http://127.0.0.1:5050".into(),
+            quic_address: None,
+        }
+    }
+
+    fn parse_entries(nodes: Vec<NodeEntry>) -> Result<Registry, RegistryFault> {
+        parse(&serde_json::to_string(&RegistryFile { nodes }).unwrap())
+    }
+
+    fn fault_of(change: impl FnOnce(&mut NodeEntry)) -> RecordFault {
+        let mut entry = entry(100);
+        change(&mut entry);
+        match parse_entries(vec![entry]) {
+            Err(RegistryFault::Record { fault, .. }) => fault,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn records_read_back_and_are_found_by_key() {
+        let mut second = entry(200);
+        second.is_canonical = false;
+        second.quic_address = Some("[::1]:6000".into());
+        let registry = parse_entries(vec![second.clone(), entry(100)]).unwrap();
+        let ids: Vec<_> = registry.nodes().map(|record| (record.id.0, record.canonical)).collect();
+        assert_eq!(ids, [(100, true), (200, false)]);
+        let record = registry.node(OriginatorId(200)).unwrap();
+        assert_eq!(record.quic_address.as_deref(), Some("[::1]:6000"));
+        assert_eq!(record_of(&registry, &record.public_key), Some(record));
+        assert_eq!(record.owner.to_string(), second.signer);
+    }
+
+    #[test]
+    fn each_field_is_checked() {
+        assert_eq!(fault_of(|entry| entry.node_id = 99), RecordFault::NoNodeId);
+        assert_eq!(fault_of(|entry| entry.signer = "0x12".into()), RecordFault::Signer);
+        let other = entry(200).signer;
+        assert!(matches!(fault_of(|entry| entry.signer = other), RecordFault::OtherSigner(_)));
+        assert_eq!(fault_of(|entry| entry.signing_public_key.truncate(60)), RecordFault::PublicKey);
+        for address in ["127.0.0.1:5050", "ftp://a", "http://", ""] {
+            let fault = fault_of(|entry| entry.http_address = address.into());
+            assert_eq!(fault, RecordFault::HttpAddress(address.into()));
+        }
+        for address in ["host", ":5", "host:0", "host:70000"] {
+            let fault = fault_of(|entry| entry.quic_address = Some(address.into()));
+            assert_eq!(fault, RecordFault::QuicAddress(address.into()));
+        }
+    }
+
+    #[test]
+    fn ids_and_keys_stand_once() {
+        let mut same_key = entry(100);
+        same_key.node_id = 300;
+        let fault = |entries| match parse_entries(entries) {
+            Err(RegistryFault::Record { node_id, fault }) => (node_id, fault),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(fault(vec![entry(100), entry(100)]), (100, RecordFault::Repeated));
+        assert_eq!(fault(vec![entry(100), same_key]), (300, RecordFault::SharedKey));
+    }
+
+    #[test]
+    fn a_misspelt_field_is_named() {
+        let text = serde_json::to_string(&RegistryFile { nodes: vec![entry(100)] }).unwrap();
+        let error = parse(&text.replace("isCanonical", "isCannonical")).unwrap_err();
+        assert!(error.to_string().contains("isCannonical"), "{error}");
+    }
+}

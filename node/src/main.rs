@@ -1,0 +1,23 @@
+//! `hawser`: reads the command line, does what it says, and ends with the exit code that belongs
+//! to the outcome.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use hawser_node::cli::Cli;
+use hawser_node::{commands, output};
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let as_json = cli.json;
+    match commands::run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::failure(&failure, as_json);
+            ExitCode::from(failure.reason.exit_code())
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! What commands print: text for people, or JSON for programs.
+
+use std::fmt;
+use std::io::{self, Write as _};
+
+use serde_json::json;
+
+use crate::failure::Failure;
+
+/// Prints a line. A reader that has seen enough, as `head` does, ends the program quietly.
+pub fn line(text: impl fmt::Display) {
+    let mut out = io::stdout().lock();
+    if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush()) {
+        std::process::exit(i32::from(error.kind() != io::ErrorKind::BrokenPipe));
+    }
+}
+
+/// Prints a failure to the error output, if there is still something to say.
+pub fn failure(failure: &Failure, as_json: bool) {
+    if failure.text.is_empty() {
+        return;
+    }
+    let text = if as_json {
+        json!({ "error": failure.text, "exit_code": failure.reason.exit_code() }).to_string()
+    } else {
+        format!("hawser: {failure}")
+    };
+    // Nobody is left to be told that this failed.
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// A number of things: `1 request`, `2 requests`.
+#[must_use]
+pub fn count(number: usize, thing: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {thing}{plural}")
+}
+
+/// A moment in unix nanoseconds as RFC 3339, UTC.
+#[must_use]
+pub fn time(unix_ns: i64) -> String {
+    const SECOND_NS: i64 = 1_000_000_000;
+    const DAY_S: i64 = 86_400;
+    let (seconds, ns) = (unix_ns.div_euclid(SECOND_NS), unix_ns.rem_euclid(SECOND_NS));
+    let (day, second) = (seconds.div_euclid(DAY_S), seconds.rem_euclid(DAY_S));
+    let (year, month, day) = civil(day);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ns:09}Z")
+}
+
+/// Year, month and day of a number of days since 1970-01-01, in the Gregorian calendar. Counts
+/// years from March, so that the leap day is the last one of its year.
+fn civil(days: i64) -> (i64, i64, i64) {
+    const DAYS_PER_ERA: i64 = 146_097; // 400 years
+    let days = days + 719_468; // since 0000-03-01
+    let (era, day_of_era) = (days.div_euclid(DAYS_PER_ERA), days.rem_euclid(DAYS_PER_ERA));
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    (year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_written_as_dates() {
+        assert_eq!(time(0), "1970-01-01T00:00:00.000000000Z");
+        assert_eq!(time(1_750_000_001_000_000_000), "2025-06-15T15:06:41.000000000Z");
+        assert_eq!(time(951_827_696_000_000_007), "2000-02-29T12:34:56.000000007Z");
+        assert_eq!(time(-1), "1969-12-31T23:59:59.999999999Z");
+        assert_eq!(time(i64::MAX), "2262-04-11T23:47:16.854775807Z");
+        assert_eq!(time(i64::MIN), "1677-09-21T00:12:43.145224192Z");
+    }
+
+    #[test]
+    fn things_are_counted() {
+        assert_eq!(count(1, "request"), "1 request");
+        assert_eq!(count(0, "request"), "0 requests");
+    }
+}

@@ -1,0 +1,181 @@
+//! Log lines: for people, or one JSON object per line; and what happens when something panics.
+
+use std::fmt;
+use std::io::{self, IsTerminal as _};
+use std::panic::PanicHookInfo;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Map, Value};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::config::LogConfig;
+use crate::output;
+
+/// Begins to log, to the error output. To be called once.
+pub fn install(config: LogConfig) {
+    let base = tracing_subscriber::fmt()
+        .with_env_filter(filter(config.level))
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
+    // Fails only if somebody logs already, as tests do.
+    let _ = if config.json {
+        base.event_format(JsonLines).try_init()
+    } else {
+        base.with_timer(Utc).try_init()
+    };
+}
+
+/// Our own lines from `level` on; the libraries' only when they are important.
+fn filter(level: Level) -> EnvFilter {
+    let libraries = match level {
+        Level::TRACE => Level::DEBUG,
+        Level::ERROR => Level::ERROR,
+        _ => Level::WARN,
+    };
+    EnvFilter::new(format!("{libraries},hawser={level}"))
+}
+
+/// From now on a panic in any thread or task ends the process, after it was logged: a node that
+/// lacks a part is worse than one that starts anew.
+pub fn abort_on_panic() {
+    std::panic::set_hook(Box::new(|panic: &PanicHookInfo<'_>| {
+        let thread = std::thread::current();
+        let thread = thread.name().unwrap_or("unnamed");
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let backtrace = std::backtrace::Backtrace::capture();
+        let cause = panic.payload_as_str().unwrap_or("no message");
+        tracing::error!(code = "panic", thread, place, %backtrace, "a part of the node panicked: {cause}");
+        std::process::abort();
+    }));
+}
+
+/// RFC 3339 in UTC with nanoseconds.
+struct Utc;
+
+impl FormatTime for Utc {
+    fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        writer.write_str(&now())
+    }
+}
+
+fn now() -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    output::time(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}
+
+/// One JSON object per line: `time`, `level`, `logger`, `caller`, `message`, and the fields.
+struct JsonLines;
+
+impl<S, N> FormatEvent<S, N> for JsonLines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let metadata = event.metadata();
+        let mut fields = Fields(Map::new());
+        event.record(&mut fields);
+        let mut line = Map::new();
+        line.insert("time".into(), now().into());
+        line.insert("level".into(), metadata.level().as_str().into());
+        line.insert("logger".into(), metadata.target().replace("::", ".").into());
+        if let (Some(file), Some(number)) = (metadata.file(), metadata.line()) {
+            line.insert("caller".into(), format!("{file}:{number}").into());
+        }
+        line.extend(fields.0);
+        writeln!(writer, "{}", Value::Object(line))
+    }
+}
+
+struct Fields(Map<String, Value>);
+
+impl Fields {
+    fn put(&mut self, field: &Field, value: impl Into<Value>) {
+        self.0.insert(field.name().to_owned(), value.into());
+    }
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.put(field, format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.put(field, value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.put(field, value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.put(field, value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.put(field, value);
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.put(field, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_json_line_has_the_usual_keys_and_the_fields() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter(filter(Level::INFO))
+            .with_writer(move || writer.clone())
+            .event_format(JsonLines)
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(port = 5050, node_id = %"100", "started \"api\" server");
+            tracing::debug!("not shown");
+            tracing::info!(target: "quinn", "not shown");
+        });
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        let line: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(line["message"], "started \"api\" server");
+        assert_eq!(line["level"], "INFO");
+        assert_eq!(line["logger"], "hawser_node.service.logging.tests");
+        assert_eq!(line["port"], 5050);
+        assert_eq!(line["node_id"], "100");
+        assert!(line["time"].as_str().unwrap().ends_with('Z'));
+        assert!(line["caller"].as_str().unwrap().contains("logging.rs:"));
+    }
+}

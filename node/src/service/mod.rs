@@ -1,0 +1,19 @@
+//! A node from its start to its end: the one place where its parts are put together.
+//!
+//! - [`node`]: start, and stop in order;
+//! - [`open`]: from the settings to an engine on an open database;
+//! - `world`: registry, rates and chain files, read again when they change;
+//! - `peers`: the QUIC endpoint, and what the API shows of it;
+//! - `ports`: clock and validator; `system`: limits of the process, room on the disk;
+//! - [`logging`], [`ends`]: log lines; what tells a node to stop;
+//! - [`projections`]: rebuilding them with somebody watching.
+
+pub mod ends;
+pub mod logging;
+pub mod node;
+pub mod open;
+mod peers;
+mod ports;
+pub mod projections;
+mod system;
+mod world;

@@ -1,0 +1,202 @@
+//! A node at work: its parts in the order in which they start, and stop.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hawser_api::{ApiError, ApiHandle, ApiSettings, NoPeers, PeerView};
+use hawser_engine::Engine;
+use hawser_engine::runtime::PublisherThreads;
+use hawser_net::{NetSettings, StartError};
+use tokio::runtime::Runtime;
+use tokio::time::{Instant, sleep_until};
+
+use super::ends::{End, Ends};
+use super::open::{self, OpenNodeError, Opened};
+use super::peers::Peers;
+use super::system::{self, Disk};
+use super::world::Watcher;
+use crate::config::{NodeConfig, StopConfig};
+use crate::failure::Failure;
+
+/// How long what is left of the runtime may take after everything in order has ended.
+const REST_MAX: Duration = Duration::from_secs(1);
+
+/// Why a node that has opened its database cannot be reached.
+#[derive(Debug, thiserror::Error)]
+enum ServeError {
+    #[error(transparent)]
+    Net(#[from] StartError),
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    #[error("no thread for the files: {0}")]
+    Files(std::io::Error),
+}
+
+/// Runs a node until something tells it to stop. `exit_with_parent`: the end of the standard input
+/// does.
+///
+/// # Errors
+/// When it does not start, or does not stop in order.
+pub fn run(config: NodeConfig, exit_with_parent: bool) -> Result<(), Failure> {
+    system::require_open_files().map_err(Failure::failed)?;
+    let runtime = Runtime::new().map_err(Failure::failed)?;
+    let done = runtime.block_on(live(config, exit_with_parent));
+    runtime.shutdown_timeout(REST_MAX);
+    done
+}
+
+async fn live(config: NodeConfig, exit_with_parent: bool) -> Result<(), Failure> {
+    let mut ends = Ends::listen(exit_with_parent).map_err(Failure::failed)?;
+    let stop = config.stop;
+    let Some(node) = start(config, &mut ends).await? else { return Ok(()) };
+    let end = ends.next().await;
+    match end {
+        End::Signal(name) => tracing::info!(signal = name, "stopping"),
+        End::Parent => tracing::info!("the parent has gone: stopping"),
+    }
+    node.stop(stop, &mut ends).await
+}
+
+/// Starts a node; `None` when it was told to stop before it had. Then the process ends here and
+/// now: a rebuild cannot be interrupted, and begins anew at the next start.
+async fn start(config: NodeConfig, ends: &mut Ends) -> Result<Option<Node>, Failure> {
+    let config = Arc::new(config);
+    let opening = {
+        let config = config.clone();
+        tokio::task::spawn_blocking(move || open::open(&config))
+    };
+    let opened: Result<Opened, OpenNodeError> = tokio::select! {
+        opened = opening => opened.expect("a panic ends the process"),
+        end = ends.next() => {
+            tracing::info!(?end, "told to stop before the node had started");
+            system::exit_now(0);
+        }
+    };
+    let node = Node::serve(opened?, &config).await.map_err(Failure::failed)?;
+    Ok(Some(node))
+}
+
+/// The parts, in the order in which they stop.
+struct Node {
+    api: Option<ApiHandle>,
+    engine: Engine,
+    threads: PublisherThreads,
+    peers: Option<Peers>,
+    files: Watcher,
+}
+
+impl Node {
+    async fn serve(opened: Opened, config: &NodeConfig) -> Result<Self, ServeError> {
+        let Opened { engine, threads, world } = opened;
+        let own = world.own;
+        let peers = if config.sync {
+            let settings = NetSettings { listen: config.api.address, key: config.signer.clone() };
+            Some(Peers::start(settings, &engine)?)
+        } else {
+            tracing::warn!(
+                "sync.enable is off: this node neither follows others nor is followed over QUIC"
+            );
+            None
+        };
+        let view = peers.as_ref().map_or_else(|| Arc::new(NoPeers) as _, Peers::view);
+        let api = serve_api(config, &engine, view).await?;
+        let files = world.watch().map_err(ServeError::Files)?;
+        if let Some(api) = &api {
+            // Harnesses wait for exactly this line.
+            tracing::info!(
+                port = api.address().port(),
+                node_id = own.0,
+                address = %api.address(),
+                "started api server"
+            );
+        }
+        Ok(Self { api, engine, threads, peers, files })
+    }
+
+    /// Stops everything in order; gives up at the second signal, or when it takes too long.
+    async fn stop(self, config: StopConfig, ends: &mut Ends) -> Result<(), Failure> {
+        let steps = Steps::default();
+        let late = Instant::now() + config.drain + config.grace;
+        let why = tokio::select! {
+            () = self.stop_in_order(config.drain, &steps) => {
+                tracing::info!("stopped");
+                return Ok(());
+            }
+            () = sleep_until(late) => "it took too long",
+            name = ends.next_signal() => name,
+        };
+        let left = steps.left().join(", ");
+        tracing::error!(code = "stop_forced", why, left, "not everything had ended");
+        // Threads may still be at work on the database. What is acknowledged is on the disk.
+        system::exit_now(1);
+    }
+
+    async fn stop_in_order(self, drain: Duration, steps: &Steps) {
+        if let Some(api) = self.api {
+            steps.run("calls and streams of clients", api.shutdown(drain)).await;
+        }
+        self.engine.drain();
+        let threads = self.threads;
+        steps.run("publishes that were accepted", blocking(move || threads.join())).await;
+        if let Some(peers) = self.peers {
+            steps.run("peers and their strands", peers.stop()).await;
+        }
+        let files = self.files;
+        steps.run("files", blocking(move || files.stop())).await;
+        let engine = self.engine;
+        steps.run("database", blocking(move || drop(engine))).await;
+    }
+}
+
+async fn serve_api(
+    config: &NodeConfig,
+    engine: &Engine,
+    peers: Arc<dyn PeerView>,
+) -> Result<Option<ApiHandle>, ApiError> {
+    if !config.api.enable {
+        tracing::warn!("api.enable is off: neither clients nor operators are served");
+        return Ok(None);
+    }
+    let settings = ApiSettings {
+        listen: config.api.address,
+        metrics: config.metrics,
+        keepalive_interval: config.api.keep_alive,
+        reflection: config.api.reflection,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        disk: Some(Arc::new(Disk(config.store.data_dir.clone()))),
+        ..ApiSettings::default()
+    };
+    hawser_api::start(settings, engine.clone(), peers).await.map(Some)
+}
+
+async fn blocking(work: impl FnOnce() + Send + 'static) {
+    tokio::task::spawn_blocking(work).await.expect("a panic ends the process");
+}
+
+/// What has still to end.
+#[derive(Debug)]
+struct Steps(Mutex<Vec<&'static str>>);
+
+impl Default for Steps {
+    fn default() -> Self {
+        Self(Mutex::new(vec![
+            "calls and streams of clients",
+            "publishes that were accepted",
+            "peers and their strands",
+            "files",
+            "database",
+        ]))
+    }
+}
+
+impl Steps {
+    async fn run(&self, name: &'static str, step: impl Future<Output = ()>) {
+        step.await;
+        tracing::debug!(step = name, "ended");
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|left| *left != name);
+    }
+
+    fn left(&self) -> Vec<&'static str> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

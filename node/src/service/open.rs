@@ -1,0 +1,180 @@
+//! From the settings of a node to an engine on an open database.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use hawser_engine::Engine;
+use hawser_engine::ports::{NodeRecord, Ports, Registry};
+use hawser_engine::runtime::{EngineSettings, PublishSettings, PublisherThreads};
+use hawser_proto::{Address, SecretKey};
+use hawser_storage::{Identity, OpenError, ReadError, RebuildError, Settings, Store};
+use tokio::sync::watch;
+
+use super::ports::{FormOnly, SystemClock};
+use super::projections;
+use super::world::{self, ChainError, RatesError, Watched, World};
+use crate::config::{NodeConfig, StoreConfig};
+use crate::failure::Failure;
+use crate::files::chain::ChainFile;
+use crate::files::registry::{self, RegistryFault};
+use crate::files::{self, FileError};
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenNodeError {
+    /// The registry cannot be used.
+    #[error(transparent)]
+    Registry(#[from] FileError<RegistryFault>),
+    /// The registry does not know this node's key.
+    #[error(
+        "no node of {registry} has the key of this node, which belongs to {address}: register \
+         the node, or bring the key of a registered one"
+    )]
+    NotRegistered {
+        /// The file.
+        registry: PathBuf,
+        /// Whom the key belongs to.
+        address: Address,
+    },
+    /// The database cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The projections cannot be made anew.
+    #[error("rebuilding the projections: {0}")]
+    Rebuild(#[from] RebuildError),
+    /// The price list cannot be used.
+    #[error(transparent)]
+    Rates(#[from] RatesError),
+    /// The chain strands cannot be read.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// The log cannot be read.
+    #[error("reading the log: {0}")]
+    Read(#[from] ReadError),
+}
+
+impl From<OpenNodeError> for Failure {
+    fn from(error: OpenNodeError) -> Self {
+        match &error {
+            OpenNodeError::NotRegistered { .. } => Self::not_found(error),
+            OpenNodeError::Open(
+                OpenError::Held { .. }
+                | OpenError::OtherKey { .. }
+                | OpenError::OtherNetwork { .. }
+                | OpenError::OtherNode { .. },
+            ) => Self::refused(error),
+            _ => Self::failed(error),
+        }
+    }
+}
+
+/// An engine that is ready to be given sockets.
+pub(super) struct Opened {
+    pub(super) engine: Engine,
+    pub(super) threads: PublisherThreads,
+    pub(super) world: World,
+}
+
+/// Opens the database and starts the engine on it. Blocks: on the disk, and for as long as a
+/// rebuild or a long chain file takes.
+///
+/// # Errors
+/// Says what is missing or wrong.
+pub(super) fn open(config: &NodeConfig) -> Result<Opened, OpenNodeError> {
+    let registry_file = Watched::new(&config.files.registry);
+    let registry = files::read(&config.files.registry, registry::parse)?;
+    let own = own_record(&registry, config)?.clone();
+    let store = open_store(&config.store, &own)?;
+    tracing::info!(
+        node_id = own.id.0,
+        network = config.store.network,
+        address = %own.owner,
+        data_dir = %config.store.data_dir.display(),
+        canonical = own.canonical,
+        "opened the database"
+    );
+    rebuild_if_stale(&store)?;
+    let rates_file = Watched::new(&config.files.rates);
+    let rates = world::load_rates(&config.files.rates, &store)?;
+    let registry = watch::Sender::new(Arc::new(registry));
+    let rates = watch::Sender::new(Arc::new(rates));
+    let ports = Ports {
+        clock: Arc::new(SystemClock),
+        validator: Arc::new(FormOnly),
+        registry: registry.subscribe(),
+        rates: rates.subscribe(),
+    };
+    let (engine, threads) = start_engine(&config.signer, config, ports, store.clone())?;
+    let chain = read_chain(config, &engine)?;
+    let world = World {
+        own: own.id,
+        store,
+        registry_file,
+        registry,
+        rates_file,
+        rates,
+        chain,
+        chain_complaint: String::new(),
+    };
+    Ok(Opened { engine, threads, world })
+}
+
+fn own_record<'a>(
+    registry: &'a Registry,
+    config: &NodeConfig,
+) -> Result<&'a NodeRecord, OpenNodeError> {
+    let key = config.signer.public_key();
+    registry::record_of(registry, &key).ok_or_else(|| OpenNodeError::NotRegistered {
+        registry: config.files.registry.clone(),
+        address: key.address(),
+    })
+}
+
+fn open_store(config: &StoreConfig, own: &NodeRecord) -> Result<Store, OpenError> {
+    Store::open(&Settings {
+        path: config.data_dir.clone(),
+        identity: Identity {
+            network: config.network.clone(),
+            node: own.id,
+            public_key: own.public_key,
+        },
+        durability: config.durability,
+    })
+}
+
+fn rebuild_if_stale(store: &Store) -> Result<(), RebuildError> {
+    let stale = store.stale_projections();
+    if stale.is_empty() {
+        return Ok(());
+    }
+    tracing::info!(stale = stale.join(","), "rebuilding the projections from the log");
+    let report = projections::rebuild(store, projections::Show::Log)?;
+    tracing::info!(envelopes = report.envelopes, "rebuilt the projections");
+    Ok(())
+}
+
+fn start_engine(
+    key: &SecretKey,
+    config: &NodeConfig,
+    ports: Ports,
+    store: Store,
+) -> Result<(Engine, PublisherThreads), ReadError> {
+    let settings = EngineSettings {
+        publish: PublishSettings { idempotent: config.idempotent_publish },
+        workers: std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    Engine::start(key.clone(), settings, ports, store)
+}
+
+/// Brings the chain strands up to the file's end before anybody reads them.
+fn read_chain(
+    config: &NodeConfig,
+    engine: &Engine,
+) -> Result<Option<(ChainFile, hawser_engine::runtime::ChainAppender)>, ChainError> {
+    let Some(path) = &config.files.chain else { return Ok(None) };
+    let (mut file, appender) = (ChainFile::new(path), engine.chain_appender());
+    let events = world::append_chain(&mut file, &appender)?;
+    let [groups, identities] = file.heads();
+    tracing::info!(events, groups = groups.0, identities = identities.0, "read the chain file");
+    Ok(Some((file, appender)))
+}

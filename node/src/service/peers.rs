@@ -1,0 +1,127 @@
+//! The QUIC endpoint as it runs, and what the API shows of it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hawser_api::{PeerCounts, PeerState, PeerView};
+use hawser_engine::Engine;
+use hawser_engine::runtime::replication::{Replication, ReplicationCounters, ReplicationTasks};
+use hawser_net::{Endpoint, NetSettings, PeerStatus, Refusal, StartError};
+use hawser_proto::{Cursor, OriginatorId};
+
+/// The transport and the tasks behind it.
+pub(super) struct Peers {
+    view: Arc<View>,
+    tasks: ReplicationTasks,
+}
+
+/// What can be seen of the transport while it runs.
+pub(super) struct View {
+    engine: Engine,
+    replication: Replication,
+    /// `None` once it has been shut down.
+    endpoint: Mutex<Option<Endpoint>>,
+}
+
+impl Peers {
+    /// Listens for peers, dials them, and follows their strands. To be called within a tokio
+    /// runtime.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on.
+    pub(super) fn start(settings: NetSettings, engine: &Engine) -> Result<Self, StartError> {
+        let (replication, tasks) = Replication::start(engine);
+        let registry = engine.ports().registry.clone();
+        let endpoint = Endpoint::start(settings, registry, replication.clone())?;
+        tracing::info!(address = %endpoint.local_addr(), "listening for peers over QUIC");
+        let endpoint = Mutex::new(Some(endpoint));
+        let view = Arc::new(View { engine: engine.clone(), replication, endpoint });
+        Ok(Self { view, tasks })
+    }
+
+    /// What the API shows.
+    pub(super) fn view(&self) -> Arc<dyn PeerView> {
+        self.view.clone()
+    }
+
+    /// Tells every peer that this node stops, and ends.
+    pub(super) async fn stop(self) {
+        let endpoint = self.view.take();
+        if let Some(endpoint) = endpoint {
+            endpoint.shutdown().await;
+        }
+        self.tasks.stop().await;
+    }
+}
+
+impl View {
+    fn take(&self) -> Option<Endpoint> {
+        self.endpoint.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn with_endpoint<T: Default>(&self, look: impl FnOnce(&Endpoint) -> T) -> T {
+        let endpoint = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner);
+        endpoint.as_ref().map(look).unwrap_or_default()
+    }
+}
+
+impl PeerView for View {
+    fn peers(&self) -> Vec<PeerState> {
+        let connected = self.with_endpoint(Endpoint::peers);
+        let clocks = self.replication.peer_clocks();
+        let own = self.replication.own();
+        let registry = self.engine.ports().registry.borrow().clone();
+        registry
+            .nodes()
+            .filter(|record| record.id != own && record.canonical)
+            .map(|record| {
+                let status = connected.iter().find(|status| status.node == record.id);
+                let address = record.quic_address.as_ref().unwrap_or(&record.http_address);
+                state(record.id, address, status, &clocks)
+            })
+            .collect()
+    }
+
+    fn counts(&self) -> PeerCounts {
+        self.with_endpoint(|endpoint| {
+            let counters = endpoint.counters();
+            let refused = Refusal::ALL.map(|reason| (reason.label(), counters.refused(reason)));
+            PeerCounts {
+                dials: counters.dials.get(),
+                sessions: counters.sessions.get(),
+                bytes_sent: counters.bytes_sent.get(),
+                bytes_received: counters.bytes_received.get(),
+                envelopes_sent: counters.envelopes_sent.get(),
+                replicated: replicated(self.replication.counters()),
+                refused: refused.into(),
+            }
+        })
+    }
+}
+
+fn replicated(counters: &ReplicationCounters) -> Vec<(&'static str, u64)> {
+    vec![
+        ("verified", counters.verified.get()),
+        ("forged", counters.forged.get()),
+        ("stored", counters.stored.get()),
+        ("compared", counters.compared.get()),
+        ("missing", counters.missing.get()),
+        ("conflicts", counters.conflicts.get()),
+    ]
+}
+
+fn state(
+    node: OriginatorId,
+    address: &str,
+    status: Option<&PeerStatus>,
+    clocks: &[(OriginatorId, Cursor)],
+) -> PeerState {
+    let clock = clocks.iter().find(|(peer, _)| *peer == node).map(|(_, clock)| clock.clone());
+    PeerState {
+        node,
+        address: status.map_or_else(|| address.to_owned(), |status| status.remote.to_string()),
+        connected: status.is_some(),
+        round_trip: status.map(|status| status.rtt),
+        clock: clock.unwrap_or_default(),
+        last_error: None,
+    }
+}

@@ -1,0 +1,99 @@
+//! What only the operating system can tell or do: open files, room on a disk, ending at once.
+//!
+//! The standard library has none of it, so this file calls libc.
+
+use std::ffi::CString;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use hawser_api::{DiskSpace, DiskView};
+
+/// A node with many streams and table files needs this many open files at least.
+pub(super) const OPEN_FILES_MIN: u64 = 4096;
+
+/// The process may not open enough files.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "only {allowed} files may be open at once, and at least {OPEN_FILES_MIN} are needed: raise \
+     the limit (ulimit -n, LimitNOFILE=)"
+)]
+pub struct TooFewFiles {
+    allowed: u64,
+}
+
+/// Raises the limit of open files as far as allowed.
+///
+/// # Errors
+/// When it stays below what a node needs.
+pub(super) fn require_open_files() -> Result<(), TooFewFiles> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    #[expect(unsafe_code, reason = "the standard library has no limits")]
+    // SAFETY: `limit` is a valid rlimit for the length of the call, which keeps no pointer.
+    let known = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } == 0;
+    if !known {
+        return Ok(()); // a system without this limit
+    }
+    let before = limit.rlim_cur;
+    if before < limit.rlim_max {
+        limit.rlim_cur = limit.rlim_max;
+        #[expect(unsafe_code, reason = "the standard library has no limits")]
+        // SAFETY: as above; the limit is only read.
+        let raised = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } == 0;
+        if !raised {
+            limit.rlim_cur = before;
+        }
+    }
+    if limit.rlim_cur < OPEN_FILES_MIN {
+        return Err(TooFewFiles { allowed: limit.rlim_cur });
+    }
+    Ok(())
+}
+
+/// The disk on which a folder lies.
+#[derive(Debug, Clone)]
+pub(super) struct Disk(pub(super) PathBuf);
+
+impl DiskView for Disk {
+    fn space(&self) -> Option<DiskSpace> {
+        space_of(&self.0).ok()
+    }
+}
+
+fn space_of(path: &Path) -> io::Result<DiskSpace> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+    #[expect(unsafe_code, reason = "the standard library does not tell the room on a disk")]
+    // SAFETY: `path` ends with a zero byte, and `stat` has room for what is written. It is read
+    // only after the call has said that it was filled.
+    let stat = unsafe {
+        if libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        stat.assume_init()
+    };
+    let bytes = |blocks: libc::fsblkcnt_t| blocks.saturating_mul(stat.f_frsize);
+    Ok(DiskSpace { free_bytes: bytes(stat.f_bavail), total_bytes: bytes(stat.f_blocks) })
+}
+
+/// Ends the process without waiting for anything, not even for the destructors of libraries, which
+/// threads that are still at work may be using.
+pub(super) fn exit_now(code: u8) -> ! {
+    #[expect(unsafe_code, reason = "std::process::exit runs destructors")]
+    // SAFETY: never returns and touches no memory of ours.
+    unsafe {
+        libc::_exit(i32::from(code))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_room_of_a_disk_is_told() {
+        let space = Disk(std::env::temp_dir()).space().unwrap();
+        assert!(space.total_bytes >= space.free_bytes && space.total_bytes > 0);
+        assert_eq!(Disk("/no/such/folder".into()).space(), None);
+    }
+}

@@ -1,0 +1,174 @@
+//! What the commands say and how they exit when there is no network.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use serde_json::Value;
+use support::{Running, free_base, hawser, json, run, signal, stderr, stdout};
+
+#[test]
+fn keys_are_made_written_once_and_shown() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("key");
+    let path = path.to_str().unwrap();
+    let made = json(&["keys", "generate", "--json", "--out", path]);
+    assert!(made.get("private_key").is_none());
+    assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+    let shown = json(&["keys", "show", "--json", path]);
+    assert_eq!(shown["address"], made["address"]);
+    assert_eq!(shown["public_key"].as_str().unwrap().len(), 2 + 130);
+    assert_eq!(run(&["keys", "generate", "--out", path]).status.code(), Some(1), "not replaced");
+
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(run(&["keys", "show", path]).status.code(), Some(3));
+    assert_eq!(run(&["keys", "show", "nowhere"]).status.code(), Some(4));
+
+    let printed = json(&["keys", "generate", "--json"]);
+    assert_eq!(printed["private_key"].as_str().unwrap().len(), 2 + 64);
+}
+
+#[test]
+fn wrong_usage_exits_with_2() {
+    for args in [
+        &["moon"][..],
+        &["publish"],
+        &["node", "--api.prot", "1"],
+        &["tail", "--node", "not-an-address"],
+        &["tail", "--node", "127.0.0.1:1", "--from", "yesterday"],
+    ] {
+        assert_eq!(run(args).status.code(), Some(2), "{args:?}");
+    }
+    assert!(run(&["--version"]).status.success());
+    assert!(run(&["-v"]).status.success());
+}
+
+#[test]
+fn a_node_tells_all_faults_of_its_settings_at_once() {
+    let mut command = hawser();
+    command.args(["node", "--api.port", "x", "--durability=never"]);
+    let output = command.env("XMTPD_LOG_ENCODING", "xml").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let text = stderr(&output);
+    for part in ["--api.port", "--durability", "\"xml\"", "--registry-file", "--signer.private-key"]
+    {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+}
+
+#[test]
+fn a_secret_on_the_command_line_is_refused_and_not_repeated() {
+    let secret = "59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
+    let output = run(&["node", "--signer.private-key", secret]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = stderr(&output);
+    assert!(text.contains("--signer.private-key-file"), "{text}");
+    assert!(!text.contains(secret), "{text}");
+}
+
+#[test]
+fn nobody_at_the_address_is_a_failure_in_both_forms() {
+    let address = format!("127.0.0.1:{}", free_base(1));
+    let output = run(&["tail", "--node", &address]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains(&address));
+    let output = run(&["tail", "--json", "--node", &address]);
+    let error: Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!(error["exit_code"], 1);
+    assert_eq!(run(&["status", "--metrics", &address]).status.code(), Some(1));
+}
+
+/// A folder with what a single node needs.
+struct Single {
+    place: tempfile::TempDir,
+    base: u16,
+}
+
+impl Single {
+    fn new() -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let key = place.path().join("key");
+        let made = json(&["keys", "generate", "--json", "--out", key.to_str().unwrap()]);
+        let base = free_base(1);
+        let registry = serde_json::json!({ "nodes": [{
+            "nodeId": 100,
+            "signer": made["address"],
+            "isCanonical": true,
+            "signingPublicKey": made["public_key"],
+            "httpAddress": format!("http://127.0.0.1:{base}"),
+        }]});
+        let rates = serde_json::json!({ "rates": [{
+            "messageFee": 100, "storageFee": 200, "congestionFee": 300,
+            "targetRatePerMinute": 6000, "startTime": 0,
+        }]});
+        fs::write(place.path().join("registry.json"), registry.to_string()).unwrap();
+        fs::write(place.path().join("rates.json"), rates.to_string()).unwrap();
+        Self { place, base }
+    }
+
+    fn command(&self) -> std::process::Command {
+        let file = |name: &str| self.place.path().join(name).display().to_string();
+        let mut command = hawser();
+        command.args(["node", "--data-dir", &file("data"), "--shutdown-drain", "0s"]);
+        command.args(["--registry-file", &file("registry.json")]);
+        command.args(["--rates-file", &file("rates.json")]);
+        command.args(["--listen-address", "127.0.0.1", "-p", &self.base.to_string()]);
+        command.args(["--metrics.metrics-port", &(self.base + 1).to_string()]);
+        command.env("XMTPD_SIGNER_PRIVATE_KEY_FILE", file("key"));
+        command
+    }
+}
+
+#[test]
+fn a_node_starts_with_the_environment_of_the_reference_and_stops_at_a_signal() {
+    let single = Single::new();
+    for name in ["TERM", "INT", "HUP", "QUIT"] {
+        let mut command = single.command();
+        command.env("XMTPD_DB_WRITER_CONNECTION_STRING", "postgres://x").arg("--api.enable");
+        command.env("XMTPD_API_PROT", "1").arg("--log.log-encoding=json");
+        let mut node = Running::start(command, true);
+        node.line("a note", |line| line.contains("XMTPD_API_PROT is not known"));
+        node.line("a note", |line| line.contains("CONNECTION_STRING has no effect"));
+        let started = node.line("start", |line| line.contains("started api server"));
+        let started: Value = serde_json::from_str(&started).unwrap();
+        assert_eq!(started["port"], single.base);
+        assert_eq!(started["node_id"], 100);
+        let status = json(&["status", "--json", "--metrics", &format!("127.0.0.1:{}", single.base + 1)]);
+        assert_eq!(status[0]["status"]["node_id"], 100);
+        signal(node.pid(), name);
+        assert_eq!(node.end().code(), Some(0), "{name}");
+    }
+}
+
+#[test]
+fn a_node_without_a_record_says_whose_key_it_has() {
+    let single = Single::new();
+    fs::write(single.place.path().join("registry.json"), "{\"nodes\":[]}").unwrap();
+    let output = single.command().output().unwrap();
+    assert_eq!(output.status.code(), Some(4));
+    assert!(stderr(&output).contains("has the key of this node"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_bad_line_in_the_chain_file_is_named_at_start() {
+    let single = Single::new();
+    let chain = single.place.path().join("chain.jsonl");
+    fs::write(&chain, "\n{\"hex\":\"zz\",\"expect_route\":\"chain:group\"}\n").unwrap();
+    let output = single.command().arg("--chain-file").arg(&chain).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("line 2: hex: "), "{}", stderr(&output));
+}
+
+#[test]
+fn a_database_belongs_to_one_network() {
+    let single = Single::new();
+    let mut node = Running::start(single.command(), true);
+    node.line("start", |line| line.contains("started api server"));
+    signal(node.pid(), "TERM");
+    assert!(node.end().success());
+    let output = single.command().args(["--network", "other"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    assert!(stderr(&output).contains("belongs to network hawser"), "{}", stderr(&output));
+    assert_eq!(stdout(&output), "");
+}

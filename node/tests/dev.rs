@@ -1,0 +1,163 @@
+//! `hawser dev` and the commands around it, as somebody uses them at a terminal.
+
+mod support;
+
+use std::fs;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use support::{Dev, Running, VECTORS, free_base, run, signal, stderr};
+
+/// Of the recorded session: envelopes for a node, commits and proposals, identity updates.
+const FOR_NODES: u64 = 33;
+const GROUPS: u64 = 24;
+const IDENTITIES: u64 = 10;
+
+fn hexes(envelopes: &[Value]) -> Vec<&str> {
+    envelopes.iter().map(|envelope| envelope["hex"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn what_is_published_at_one_node_is_read_at_all_with_the_same_bytes() {
+    let place = tempfile::tempdir().unwrap();
+    let dev = Dev::start(place.path(), free_base(3), &["--chain-file", VECTORS]);
+    let written: Value =
+        serde_json::from_slice(&fs::read(place.path().join("network.json")).unwrap()).unwrap();
+    assert_eq!(written, dev.network);
+
+    let summary = dev.publish(0, VECTORS);
+    assert_eq!(summary["published"], FOR_NODES);
+    assert_eq!(summary["target"], 100);
+    assert_eq!(summary["left_out"], json!({ "chain:group": GROUPS, "chain:identity": IDENTITIES }));
+    assert_eq!(summary["refused"], json!([]));
+
+    for (originator, count) in [("100", FOR_NODES), ("0", GROUPS), ("1", IDENTITIES)] {
+        let first = dev.strand(0, originator, count);
+        let ids: Vec<u64> =
+            first.iter().map(|envelope| envelope["sequence_id"].as_u64().unwrap()).collect();
+        assert_eq!(ids, (1..=count).collect::<Vec<_>>());
+        for node in [1, 2] {
+            assert_eq!(hexes(&dev.strand(node, originator, count)), hexes(&first), "node {node}");
+        }
+    }
+    assert!(dev.stop().success());
+}
+
+#[test]
+fn the_same_file_again_gets_the_same_answers() {
+    let place = tempfile::tempdir().unwrap();
+    let dev = Dev::start(place.path(), free_base(1), &["--nodes", "1", "--chain-file", VECTORS]);
+    let first = dev.publish(0, VECTORS);
+    assert_eq!(dev.publish(0, VECTORS)["ids"], first["ids"]);
+    assert!(dev.stop().success());
+}
+
+#[test]
+fn a_killed_node_is_reported_and_goes_on_when_started_again() {
+    let place = tempfile::tempdir().unwrap();
+    let mut dev = Dev::start(place.path(), free_base(3), &["--chain-file", VECTORS]);
+    dev.publish(0, VECTORS);
+    let before = dev.strand(1, "100", FOR_NODES);
+
+    signal(dev.pid(1), "KILL");
+    let ended = dev.running.event("ended");
+    assert_eq!(ended["node_id"], 200);
+    assert_eq!(ended["running"], 2);
+    assert!(ended["status"].as_str().unwrap().contains("SIGKILL"), "{ended}");
+    assert_eq!(dev.publish(2, VECTORS)["published"], FOR_NODES, "the others go on");
+
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("exec {}", ended["command"].as_str().unwrap())]);
+    let mut again = Running::start(command, true);
+    again.line("start", |line| line.contains("started api server"));
+    assert_eq!(hexes(&dev.strand(1, "100", FOR_NODES)), hexes(&before));
+    let late = dev.strand(1, "300", FOR_NODES);
+    assert_eq!(hexes(&late), hexes(&dev.strand(2, "300", FOR_NODES)));
+    signal(again.pid(), "TERM");
+    assert!(again.end().success());
+    assert!(dev.stop().success());
+}
+
+#[test]
+fn a_folder_goes_on_with_its_data_until_it_is_made_fresh() {
+    let place = tempfile::tempdir().unwrap();
+    let base = free_base(2);
+    let chain = ["--chain-file", VECTORS];
+    let dev = Dev::start(place.path(), base, &[&["--nodes", "2"][..], &chain].concat());
+    dev.publish(1, VECTORS);
+    let before = dev.strand(0, "200", FOR_NODES);
+    assert!(dev.stop().success());
+
+    let dev = Dev::start(place.path(), base, &chain);
+    assert_eq!(dev.network["nodes"].as_array().unwrap().len(), 2, "as many as the folder has");
+    assert_eq!(hexes(&dev.strand(0, "200", FOR_NODES)), hexes(&before));
+    let key = dev.text(0, "public_key");
+    assert!(dev.stop().success());
+
+    let dev = Dev::start(place.path(), base, &["--fresh", "--nodes", "1"]);
+    assert_ne!(dev.text(0, "public_key"), key);
+    assert!(dev.stop().success());
+}
+
+#[test]
+fn nodes_end_with_a_parent_that_was_killed() {
+    let place = tempfile::tempdir().unwrap();
+    let base = free_base(1);
+    let dev = Dev::start(place.path(), base, &["--nodes", "1"]);
+    signal(dev.running.pid(), "KILL");
+    assert!(!dev.running.end().success());
+    // Starts only when the database and the ports are free again.
+    let dev = Dev::start(place.path(), base, &["--nodes", "1"]);
+    assert!(dev.stop().success());
+}
+
+#[test]
+fn appended_chain_lines_are_read_and_what_waits_for_them_is_told() {
+    let place = tempfile::tempdir().unwrap();
+    let chain = place.path().join("chain.jsonl");
+    fs::write(&chain, "").unwrap();
+    let folder = place.path().join("net");
+    let more = ["--nodes", "1", "--chain-file", chain.to_str().unwrap()];
+    let dev = Dev::start(&folder, free_base(1), &more);
+    let (address, key) = (dev.text(0, "grpc"), dev.payer_key());
+    let args = ["publish", "--node", &address, "--file", VECTORS, "--payer-key-file"];
+    let output = run(&[&args[..], &[key.to_str().unwrap()]].concat());
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    let text = support::stdout(&output);
+    assert!(text.contains("depends on 0:"), "{text}");
+    assert!(text.contains("has strand 0 up to 0 only"), "{text}");
+
+    fs::copy(VECTORS, &chain).unwrap();
+    assert_eq!(dev.strand(0, "0", GROUPS).len() as u64, GROUPS);
+    dev.strand(0, "1", IDENTITIES);
+    assert_eq!(dev.publish(0, VECTORS)["published"], FOR_NODES);
+    assert!(dev.stop().success());
+}
+
+#[test]
+fn a_rebuild_makes_the_same_projections() {
+    let place = tempfile::tempdir().unwrap();
+    let dev = Dev::start(place.path(), free_base(1), &["--nodes", "1", "--chain-file", VECTORS]);
+    dev.publish(0, VECTORS);
+    let data_dir = dev.text(0, "data_dir");
+    let held = run(&["rebuild", "--data-dir", &data_dir]);
+    assert_eq!(held.status.code(), Some(3), "a running node's database is not touched");
+    assert!(dev.stop().success());
+    let report = support::json(&["rebuild", "--json", "--data-dir", &data_dir]);
+    assert_eq!(report["same"], true, "{report}");
+    assert_eq!(report["envelopes"], FOR_NODES + GROUPS + IDENTITIES);
+}
+
+#[test]
+fn a_port_in_use_is_named_before_anything_starts() {
+    let place = tempfile::tempdir().unwrap();
+    let base = free_base(2);
+    let _taken = std::net::TcpListener::bind(("127.0.0.1", base + 101)).unwrap();
+    let folder = place.path().join("net");
+    let output =
+        run(&["dev", "--base-port", &base.to_string(), "--data-dir", folder.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
+    assert!(text.contains(&format!("{}/tcp (metrics of node 200)", base + 101)), "{text}");
+    assert!(!folder.join("network.json").exists());
+}
