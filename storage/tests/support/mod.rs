@@ -70,7 +70,7 @@ pub(crate) fn facts(at: EnvelopeId) -> Facts {
         topic: topic(&format!("t{}", sequence % 3)),
         originator_ns: i64::try_from(sequence % 1_000_000).unwrap() * 600_000_000,
         depends_on: Vec::new(),
-        expiry_unix_s: Some(1_000 + sequence),
+        expiry_unix_s: Some(sequence % 1_000_000),
         receipt: Some(digest(sequence)),
         charge: Some(Charge { payer: Address([7; 20]), picodollars: 10 }),
         counts_for_congestion: true,
