@@ -273,7 +273,7 @@ fn price(statement: &UnsignedOriginatorEnvelope, rates: &RateTable) -> Result<()
     let possible = |fee: u64, target: u64| match (congestion, target, fee) {
         (0, _, _) => true,
         (_, 0, _) | (_, _, 0) => false,
-        _ => congestion % fee == 0 && congestion / fee <= CONGESTION_UNITS_MAX,
+        _ => congestion.is_multiple_of(fee) && congestion / fee <= CONGESTION_UNITS_MAX,
     };
     if in_force().any(|rate| possible(rate.congestion_fee, rate.target_rate_per_minute)) {
         Ok(())

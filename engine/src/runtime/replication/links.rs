@@ -145,10 +145,10 @@ impl Feed {
 
     /// Takes over how far the peer says it is.
     pub fn note_clock(&self, entries: &Cursor) {
-        if let Some(peer) = self.shared.links.table.borrow().get(&self.peer) {
-            if peer.generation == self.generation {
-                peer.clock.lock().unwrap_or_else(PoisonError::into_inner).merge(entries);
-            }
+        if let Some(peer) = self.shared.links.table.borrow().get(&self.peer)
+            && peer.generation == self.generation
+        {
+            peer.clock.lock().unwrap_or_else(PoisonError::into_inner).merge(entries);
         }
     }
 }
