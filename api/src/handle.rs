@@ -76,8 +76,7 @@ pub async fn start(
     let end = CancellationToken::new();
     let stop = CancellationToken::new();
     let disk = settings.disk.clone();
-    let conditions =
-        Conditions::new(engine.clone(), disk.clone(), settings.disk_free_bytes_min);
+    let conditions = Conditions::new(engine.clone(), disk.clone(), settings.disk_free_bytes_min);
     let numbers = Arc::new(Numbers::default());
     let calls = CallStats::new(&methods::all());
     let api = Api {

@@ -53,15 +53,9 @@ impl Outlet {
     /// The path of its requests.
     pub(crate) fn path(self) -> &'static str {
         match self {
-            Self::ReplicationQuery => {
-                "/xmtp.xmtpv4.message_api.ReplicationApi/QueryEnvelopes"
-            }
-            Self::ReplicationNewest => {
-                "/xmtp.xmtpv4.message_api.ReplicationApi/GetNewestEnvelope"
-            }
-            Self::ReplicationTopics => {
-                "/xmtp.xmtpv4.message_api.ReplicationApi/SubscribeTopics"
-            }
+            Self::ReplicationQuery => "/xmtp.xmtpv4.message_api.ReplicationApi/QueryEnvelopes",
+            Self::ReplicationNewest => "/xmtp.xmtpv4.message_api.ReplicationApi/GetNewestEnvelope",
+            Self::ReplicationTopics => "/xmtp.xmtpv4.message_api.ReplicationApi/SubscribeTopics",
             Self::ReplicationEnvelopes => {
                 "/xmtp.xmtpv4.message_api.ReplicationApi/SubscribeEnvelopes"
             }

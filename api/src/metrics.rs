@@ -14,9 +14,6 @@ use crate::numbers::{Buckets, Counter, Exposition, Gauge};
 use crate::report::{Observer, Sighting};
 use crate::serve::CallStats;
 
-/// The only unlabelled sample of a family.
-const NO_LABELS: [(&str, &str); 0] = [];
-
 /// What the handlers count.
 #[derive(Debug, Default)]
 pub(crate) struct Numbers {
@@ -93,14 +90,13 @@ impl Collector for OfHandlers {
                 ([("method", outlet.path())], numbers.handed_out[outlet as usize].get())
             }),
         )?;
-        out.gauges(
+        out.gauge(
             "xmtp_subscribers",
             "Streams of envelopes that are open",
-            [(NO_LABELS, numbers.subscribers.get())],
+            Some(numbers.subscribers.get()),
         )?;
-        let rejected = |code, reason, count: &Counter| {
-            ([("code", code), ("reason", reason)], count.get())
-        };
+        let rejected =
+            |code, reason, count: &Counter| ([("code", code), ("reason", reason)], count.get());
         out.counters(
             "xmtp_publish_rejected",
             "Publish requests of which nothing was stored",
@@ -158,10 +154,10 @@ fn identity(out: &mut Exposition<'_>, observer: &Observer) -> Written {
         )],
     )?;
     let started_s = about.started_ns as f64 / 1e9;
-    out.gauges(
+    out.gauge(
         "xmtp_start_time_seconds",
         "When this process began to serve, unix seconds",
-        [(NO_LABELS, started_s)],
+        Some(started_s),
     )
 }
 
@@ -172,11 +168,7 @@ fn readiness(out: &mut Exposition<'_>, sighting: &Sighting) -> Written {
         Purpose::ALL
             .map(|purpose| ([("for", purpose.label())], i64::from(sighting.ready.is_for(purpose)))),
     )?;
-    out.gauges(
-        "xmtp_status_verdict",
-        "0 ok, 1 degraded, 2 failing",
-        [(NO_LABELS, sighting.verdict as i64)],
-    )?;
+    out.gauge("xmtp_status_verdict", "0 ok, 1 degraded, 2 failing", Some(sighting.verdict as i64))?;
     out.gauges(
         "xmtp_condition",
         "1 if the condition is met",
@@ -208,26 +200,22 @@ fn originators(out: &mut Exposition<'_>, sighting: &Sighting) -> Written {
 fn storage(out: &mut Exposition<'_>, observer: &Observer, sighting: &Sighting) -> Written {
     let counters = observer.engine.counters();
     let (groups, envelopes) = (counters.commit_groups.get(), counters.committed.get());
-    out.histograms(
+    out.histogram(
         "xmtp_commit_group_envelopes",
         "Envelopes in one synced write to the log",
         // Only sum and count are known: together they tell the average.
-        [(NO_LABELS, Buckets::new(&[], [groups], envelopes as f64))],
+        &Buckets::new(&[], [groups], envelopes as f64),
     )?;
-    out.histograms(
+    out.histogram(
         "xmtp_fsync_seconds",
         "A write handed over until it was durable, seconds",
-        [(NO_LABELS, buckets(&counters.commit_seconds))],
+        &buckets(&counters.commit_seconds),
     )?;
-    out.gauges(
-        "xmtp_log_bytes",
-        "What the database takes, bytes",
-        [(NO_LABELS, sighting.disk.log_bytes)],
-    )?;
-    out.gauges(
+    out.gauge("xmtp_log_bytes", "What the database takes, bytes", Some(sighting.disk.log_bytes))?;
+    out.gauge(
         "xmtp_disk_free_bytes",
         "Free space on the database's disk, bytes",
-        sighting.disk.free_bytes.map(|free| (NO_LABELS, free)),
+        sighting.disk.free_bytes,
     )
 }
 
@@ -238,15 +226,15 @@ fn publishing(out: &mut Exposition<'_>, observer: &Observer) -> Written {
         "A publish taken until it was answered, seconds",
         [([("stage", "total")], buckets(&counters.publish_seconds))],
     )?;
-    out.counters(
+    out.counter(
         "xmtp_published",
         "Envelopes sequenced here and acknowledged",
-        [(NO_LABELS, counters.published.get())],
+        counters.published.get(),
     )?;
-    out.counters(
+    out.counter(
         "xmtp_publish_replayed",
         "Envelopes answered with the result of an earlier publish",
-        [(NO_LABELS, counters.replayed.get())],
+        counters.replayed.get(),
     )
 }
 
@@ -255,15 +243,15 @@ fn peers(out: &mut Exposition<'_>, observer: &Observer, sighting: &Sighting) -> 
     let peers = &sighting.peers;
     let label = |node: u32| [("node_id", node.to_string())];
     let up = peers.iter().filter(|peer| peer.connected).count();
-    out.gauges(
+    out.gauge(
         "xmtp_sync_outgoing_sync_connections",
         "Peers that this node is connected to",
-        [(NO_LABELS, up as u64)],
+        Some(up as u64),
     )?;
-    out.gauges(
+    out.gauge(
         "xmtp_sync_failed_outgoing_sync_connections",
         "Peers that this node is not connected to",
-        [(NO_LABELS, (peers.len() - up) as u64)],
+        Some((peers.len() - up) as u64),
     )?;
     out.gauges(
         "xmtp_peer_up",
@@ -283,21 +271,13 @@ fn peers(out: &mut Exposition<'_>, observer: &Observer, sighting: &Sighting) -> 
             ([("direction", "out")], counts.bytes_sent),
         ],
     )?;
-    out.counters(
+    out.counter(
         "xmtp_peer_sessions",
         "Sessions begun with peers that have proved their ids",
-        [(NO_LABELS, counts.sessions)],
+        counts.sessions,
     )?;
-    out.counters(
-        "xmtp_peer_dials",
-        "Attempts to reach a peer",
-        [(NO_LABELS, counts.dials)],
-    )?;
-    out.counters(
-        "xmtp_peer_envelopes_sent",
-        "Envelopes sent to peers",
-        [(NO_LABELS, counts.envelopes_sent)],
-    )?;
+    out.counter("xmtp_peer_dials", "Attempts to reach a peer", counts.dials)?;
+    out.counter("xmtp_peer_envelopes_sent", "Envelopes sent to peers", counts.envelopes_sent)?;
     out.counters(
         "xmtp_replicated",
         "Envelopes from peers, and places without one, by what became of them",

@@ -132,6 +132,34 @@ impl<'a> Exposition<'a> {
         })
     }
 
+    /// A counter that is alone in its family.
+    pub(crate) fn counter(&mut self, name: &str, help: &str, value: u64) -> Result<(), Error> {
+        let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        family.encode_counter::<NoLabelSet, _, u64>(&value, None)
+    }
+
+    /// A gauge that is alone in its family, if there is a value.
+    pub(crate) fn gauge(
+        &mut self,
+        name: &str,
+        help: &str,
+        value: Option<impl EncodeGaugeValue>,
+    ) -> Result<(), Error> {
+        let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        value.map_or(Ok(()), |value| family.encode_gauge(&value))
+    }
+
+    /// A histogram that is alone in its family.
+    pub(crate) fn histogram(
+        &mut self,
+        name: &str,
+        help: &str,
+        value: &Buckets,
+    ) -> Result<(), Error> {
+        let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        family.encode_histogram::<NoLabelSet>(value.sum, value.count(), &value.buckets, None)
+    }
+
     fn family<L: EncodeLabelSet, V>(
         &mut self,
         name: &str,

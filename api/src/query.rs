@@ -52,9 +52,9 @@ impl Api {
         .await?;
         check_size(newest.iter().flatten())?;
         self.numbers.handed_out(outlet, newest.iter().flatten().count() as u64);
-        let results = newest.into_iter().map(|stored| {
-            Ok(Newest { originator_envelope: stored.map(envelope).transpose()? })
-        });
+        let results = newest
+            .into_iter()
+            .map(|stored| Ok(Newest { originator_envelope: stored.map(envelope).transpose()? }));
         Ok(pb::GetNewestEnvelopeResponse { results: results.collect::<Result<_, Refusal>>()? })
     }
 }

@@ -207,9 +207,10 @@ fn judge(
         let lag = it.lag_envelopes;
         (Verdict::Degraded, format!("originator {}: {lag} envelopes behind", it.originator_id))
     });
-    let down = peers.iter().filter(|peer| !peer.connected).map(|peer| {
-        (Verdict::Degraded, format!("peer {}: no connection", peer.node))
-    });
+    let down = peers
+        .iter()
+        .filter(|peer| !peer.connected)
+        .map(|peer| (Verdict::Degraded, format!("peer {}: no connection", peer.node)));
     let mut all: Vec<_> = unmet.chain(behind).chain(down).collect();
     all.sort_by_key(|(verdict, _)| std::cmp::Reverse(*verdict));
     let verdict = all.first().map_or(Verdict::Ok, |(verdict, _)| *verdict);
@@ -267,10 +268,7 @@ mod tests {
         let rates = condition("rates_in_force", Purpose::Publish, false);
         let (verdict, reasons) = judge(&[fine, rates.clone()], &[lag(1001)], &[]);
         assert_eq!(verdict, Verdict::Degraded);
-        assert_eq!(
-            reasons,
-            ["rates_in_force: because", "originator 200: 1001 envelopes behind"]
-        );
+        assert_eq!(reasons, ["rates_in_force: because", "originator 200: 1001 envelopes behind"]);
 
         let log = condition("log_writable", Purpose::Publish, false);
         let (verdict, reasons) = judge(&[rates, log], &[], &[]);

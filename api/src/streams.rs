@@ -61,8 +61,7 @@ impl Api {
         &self,
         request: pb::SubscribeOriginatorsRequest,
     ) -> Result<MessageStream<pb::SubscribeOriginatorsResponse>, Refusal> {
-        let (ids, last_seen) =
-            originators(request.filter).map_err(LimitError::of_subscription)?;
+        let (ids, last_seen) = originators(request.filter).map_err(LimitError::of_subscription)?;
         let subscription = self.engine.reader().subscribe_originators(ids, Some(last_seen));
         Ok(self.stream(Outlet::ReplicationOriginators, subscription))
     }

@@ -12,6 +12,7 @@ use tonic::service::Routes;
 use tonic::{Code, Status};
 use tower::Service;
 
+use super::budget::Budget;
 use super::request::RequestBody;
 use super::response::{Call, ResponseBody, status_of};
 use super::stats::CallStats;
@@ -25,11 +26,17 @@ pub(super) struct Calls {
     routes: Routes,
     stats: CallStats,
     body_timeout: Duration,
+    budget: Budget,
 }
 
 impl Calls {
     pub(super) fn new(routes: Routes, stats: CallStats, body_timeout: Duration) -> Self {
-        Self { routes, stats, body_timeout }
+        Self { routes, stats, body_timeout, budget: Budget::default() }
+    }
+
+    /// The same for a connection of its own.
+    pub(super) fn for_connection(&self) -> Self {
+        Self { budget: self.budget.for_connection(), ..self.clone() }
     }
 
     pub(super) fn stats(&self) -> &CallStats {
@@ -51,8 +58,9 @@ impl Service<Request<Body>> for Calls {
         let mut call = Call::start(stats);
         let deadline = deadline(request.headers());
         let version = request.version();
-        let guarded = |body| Body::new(RequestBody::new(body, version, stats, self.body_timeout));
-        let answer = self.routes.call(request.map(guarded));
+        let share = self.budget.request();
+        let guarded = |body| RequestBody::new(body, version, stats, share, self.body_timeout);
+        let answer = self.routes.call(request.map(|body| Body::new(guarded(body))));
         Box::pin(async move {
             let mut response = match deadline {
                 None => answer.await?,

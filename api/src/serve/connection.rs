@@ -35,6 +35,9 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const TCP_PROBE_AFTER: Duration = Duration::from_secs(60);
 const TCP_PROBE_EVERY: Duration = Duration::from_secs(20);
 
+/// How long a connection without calls may take to close after it was told to.
+const LEAVE_TAKING: Duration = Duration::from_secs(2);
+
 /// Everything that the connections of a listener share.
 pub(super) struct Connections {
     front: Front,
@@ -91,11 +94,12 @@ impl Connections {
             tracing::debug!(%error, "socket options were not set");
         }
         tokio::select! {
-            begun = timeout(self.settings.head_timeout, begin(&stream)) => {
-                if !matches!(begun, Ok(Ok(()))) {
-                    return self.front.stats().connection_failed();
-                }
-            }
+            begun = timeout(self.settings.head_timeout, begin(&stream)) => match begun {
+                Ok(Ok(())) => {}
+                // Balancers look whether somebody listens.
+                Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return,
+                Ok(Err(_)) | Err(_) => return self.front.stats().connection_failed(),
+            },
             () = self.stop.cancelled() => return,
         }
         self.converse(stream).await;
@@ -104,28 +108,32 @@ impl Connections {
     /// Serves one connection until one of both ends it.
     async fn converse(&self, stream: TcpStream) {
         let activity = Arc::new(Activity::new());
+        let front = self.front.for_connection();
         let service = service_fn(|request| {
-            let (front, activity) = (self.front.clone(), activity.clone());
+            let (front, activity) = (front.clone(), activity.clone());
             async move {
                 let busy = Busy::new(activity);
                 front.answer(request).await.map(|response| response.map(|body| busy.until(body)))
             }
         });
         let mut connection = pin!(self.http.serve_connection(TokioIo::new(stream), service));
-        let mut ending = false;
-        loop {
-            tokio::select! {
-                ended = connection.as_mut() => {
-                    if let Err(error) = ended {
-                        self.front.stats().connection_failed();
-                        tracing::debug!(%error, "a connection broke");
-                    }
-                    return;
-                }
-                () = self.stop.cancelled(), if !ending => ending = true,
-                () = activity.idle_for(self.settings.idle_timeout), if !ending => ending = true,
-            }
-            connection.as_mut().graceful_shutdown();
+        tokio::select! {
+            ended = connection.as_mut() => return self.ended(ended),
+            () = self.stop.cancelled() => {}
+            () = activity.idle_for(self.settings.idle_timeout) => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        tokio::select! {
+            ended = connection => self.ended(ended),
+            // A client that is gone does not take its leave.
+            () = async { sleep(LEAVE_TAKING).await; activity.idle_for(Duration::ZERO).await } => {}
+        }
+    }
+
+    fn ended(&self, ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
+        if let Err(error) = ended {
+            self.front.stats().connection_failed();
+            tracing::debug!(%error, "a connection broke");
         }
     }
 }
@@ -179,7 +187,8 @@ impl Activity {
             if idle && since.elapsed() >= limit {
                 return;
             }
-            sleep_until(if idle { since + limit } else { Instant::now() + limit }).await;
+            let busy_until = Instant::now() + limit.max(Duration::from_millis(100));
+            sleep_until(if idle { since + limit } else { busy_until }).await;
         }
     }
 }

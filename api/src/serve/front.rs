@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use http::header::{ALLOW, CONTENT_TYPE};
+use http::header::{ACCEPT, ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use tonic::body::Body;
@@ -37,6 +37,11 @@ impl Front {
         Self { calls: Calls::new(routes.prepare(), stats, body_timeout) }
     }
 
+    /// The same for a connection of its own.
+    pub(super) fn for_connection(&self) -> Self {
+        Self { calls: self.calls.for_connection() }
+    }
+
     pub(super) fn stats(&self) -> &CallStats {
         self.calls.stats()
     }
@@ -50,7 +55,10 @@ impl Front {
         } else {
             match protocol(&request) {
                 Protocol::Grpc => self.calls.call(request.map(Body::new)).await?,
-                Protocol::GrpcWeb => GrpcWebLayer::new().layer(self.calls).call(request).await?,
+                Protocol::GrpcWeb => {
+                    let request = with_accept(request);
+                    GrpcWebLayer::new().layer(self.calls).call(request).await?
+                }
                 refused => self.refuse(refused),
             }
         };
@@ -102,6 +110,17 @@ fn protocol<B>(request: &Request<B>) -> Protocol {
         }
         _ => Protocol::Other(StatusCode::UNSUPPORTED_MEDIA_TYPE),
     }
+}
+
+/// Who does not say which form the answer is to have gets the one of the question.
+fn with_accept<B>(mut request: Request<B>) -> Request<B> {
+    let headers = request.headers_mut();
+    if !headers.contains_key(ACCEPT)
+        && let Some(content_type) = headers.get(CONTENT_TYPE).cloned()
+    {
+        headers.insert(ACCEPT, content_type);
+    }
+    request
 }
 
 fn asks_for_connect(query: &str) -> bool {

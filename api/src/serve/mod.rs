@@ -6,9 +6,11 @@
 //!
 //! - `connection`: sockets, limits, the end of a connection;
 //! - `front`, `cors`, `connect`: what a request is, and what every answer carries;
-//! - `calls`, `request`, `response`: one call, its messages, its numbers;
+//! - `calls`, `request`, `response`: one call, its messages, its numbers; `budget`: what is kept of
+//!   requests while they arrive; `frames`: where messages begin and end;
 //! - `stats`: what is counted.
 
+mod budget;
 mod calls;
 mod connect;
 mod connection;

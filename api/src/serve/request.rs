@@ -16,6 +16,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use super::MESSAGE_LEN_BYTES_MAX;
+use super::budget::Share;
 use super::frames::{FrameError, Frames};
 use super::stats::{MethodKind, MethodStats};
 
@@ -30,6 +31,7 @@ pub(super) struct RequestBody {
     /// How many of `pieces` belong to whole messages.
     whole: usize,
     messages: u64,
+    share: Share,
     stats: &'static MethodStats,
     http1: bool,
     refused: Option<Refused>,
@@ -47,6 +49,7 @@ impl RequestBody {
         body: Body,
         version: Version,
         stats: &'static MethodStats,
+        share: Share,
         timeout: Duration,
     ) -> Self {
         Self {
@@ -55,6 +58,7 @@ impl RequestBody {
             pieces: VecDeque::new(),
             whole: 0,
             messages: 0,
+            share,
             stats,
             http1: version < Version::HTTP_2,
             refused: None,
@@ -80,6 +84,9 @@ impl RequestBody {
         self.stats.received(step.begun);
         if self.unary() && self.messages > 1 {
             return Err(Status::invalid_argument("more than one request message"));
+        }
+        if !self.share.take(piece.len()) {
+            return Err(Status::resource_exhausted("too much is being received at once"));
         }
         if let Some(end) = step.whole {
             self.pieces.push_back(piece.split_to(end));
@@ -198,6 +205,7 @@ mod tests {
     use http_body_util::{BodyExt, StreamBody};
     use proptest::prelude::*;
 
+    use super::super::budget::Budget;
     use super::super::stats::Method;
     use super::*;
 
@@ -208,7 +216,8 @@ mod tests {
     fn body_of(pieces: Vec<Bytes>, kind: MethodKind) -> RequestBody {
         let pieces = pieces.into_iter().map(|piece| Ok::<_, Status>(Frame::data(piece)));
         let body = Body::new(StreamBody::new(tokio_stream::iter(pieces)));
-        RequestBody::new(body, Version::HTTP_2, stats(kind), Duration::from_secs(30))
+        let share = Budget::default().request();
+        RequestBody::new(body, Version::HTTP_2, stats(kind), share, Duration::from_secs(30))
     }
 
     async fn read(mut body: RequestBody) -> (Vec<u8>, Option<Status>) {

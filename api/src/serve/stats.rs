@@ -12,8 +12,7 @@ use tonic::Code;
 use crate::numbers::{Counter, Exposition, Gauge, Histogram};
 
 /// Upper bounds of the handling time, seconds: the usual ones of gRPC servers.
-const HANDLING_BOUNDS_S: &[f64] =
-    &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const HANDLING_BOUNDS_S: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// Every status code, by its number, as the labels spell it. OK has always been spelled like that
 /// on this network.
@@ -200,22 +199,14 @@ impl Collector for CallStats {
         let of_method = |number: fn(&MethodStats) -> u64| {
             all.iter().map(move |stats| (stats.method.labels(), number(stats)))
         };
-        out.counters(
-            "grpc_server_started",
-            "Calls begun",
-            of_method(|stats| stats.started.get()),
-        )?;
+        out.counters("grpc_server_started", "Calls begun", of_method(|stats| stats.started.get()))?;
         out.counters("grpc_server_handled", "Calls ended, by status code", handled(&all))?;
         out.counters(
             "grpc_server_msg_received",
             "Messages received",
             of_method(|stats| stats.received.get()),
         )?;
-        out.counters(
-            "grpc_server_msg_sent",
-            "Messages sent",
-            of_method(|stats| stats.sent.get()),
-        )?;
+        out.counters("grpc_server_msg_sent", "Messages sent", of_method(|stats| stats.sent.get()))?;
         out.histograms(
             "grpc_server_handling_seconds",
             "Unary calls: from the first byte to the answer, seconds; streams: between messages",
@@ -231,15 +222,15 @@ impl Collector for CallStats {
             "Calls that did not end with OK, by status code",
             failed(&all).map(|(code, number)| ([("code", code)], number)),
         )?;
-        out.counters(
+        out.counter(
             "xmtp_api_not_grpc",
             "Requests that are neither gRPC nor gRPC-Web",
-            [([("", ""); 0], self.0.not_grpc.get())],
+            self.0.not_grpc.get(),
         )?;
-        out.counters(
+        out.counter(
             "xmtp_api_connections_failed",
             "Connections that broke, spoke no HTTP, or stayed silent",
-            [([("", ""); 0], self.0.connections_failed.get())],
+            self.0.connections_failed.get(),
         )
     }
 }
@@ -258,10 +249,10 @@ fn handled<'a>(
     })
 }
 
-fn failed<'a>(
-    all: &'a [&'static MethodStats],
-) -> impl Iterator<Item = (&'static str, u64)> + 'a {
-    CODES.into_iter().enumerate().skip(1).map(|(code, name)| {
-        (name, all.iter().map(|stats| stats.handled[code].get()).sum::<u64>())
-    })
+fn failed<'a>(all: &'a [&'static MethodStats]) -> impl Iterator<Item = (&'static str, u64)> + 'a {
+    CODES
+        .into_iter()
+        .enumerate()
+        .skip(1)
+        .map(|(code, name)| (name, all.iter().map(|stats| stats.handled[code].get()).sum::<u64>()))
 }

@@ -12,7 +12,7 @@ use hawser_engine::fees::{Rate, RateTable};
 use hawser_engine::ports::{Clock, NodeRecord, PayloadValidator, Ports, Registry};
 use hawser_engine::rules;
 use hawser_engine::runtime::{Engine, EngineSettings, PublishSettings};
-use hawser_proto::envelope::{OriginatorEnvelope, Payload, PayerEnvelope};
+use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Payload};
 use hawser_proto::pb::xmtp::mls::api::v1::GroupMessageInput;
 use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::{V1, Version};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb_env;
@@ -88,8 +88,7 @@ pub(crate) async fn node_with(
         registry: registry_receiver,
         rates: rates_receiver,
     };
-    let settings =
-        EngineSettings { publish: PublishSettings { idempotent: true }, workers: 2 };
+    let settings = EngineSettings { publish: PublishSettings { idempotent: true }, workers: 2 };
     let (engine, _threads) = Engine::start(node_key(), settings, ports, store).unwrap();
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let mut settings = ApiSettings {
@@ -167,11 +166,15 @@ impl Node {
         Some(line.parse().unwrap())
     }
 
-    /// Waits until a sample has a value.
+    /// Waits until a sample has a value; gives up when it has not for very long.
     pub(crate) async fn until_sample(&self, name: &str, value: f64) {
-        while self.sample(name).await != Some(value) {
+        for _ in 0..4000 {
+            if self.sample(name).await == Some(value) {
+                return;
+            }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        panic!("{name} is {:?}, not {value}", self.sample(name).await);
     }
 }
 
@@ -218,16 +221,9 @@ pub(crate) fn frame(group: u8, content_type: u8, text: &[u8]) -> Vec<u8> {
     frame
 }
 
-pub(crate) fn client(
-    topic: &Topic,
-    depends_on: Option<pb_env::Cursor>,
-    payload: Payload,
-) -> Bytes {
+pub(crate) fn client(topic: &Topic, depends_on: Option<pb_env::Cursor>, payload: Payload) -> Bytes {
     pb_env::ClientEnvelope {
-        aad: Some(pb_env::AuthenticatedData {
-            target_topic: topic.as_bytes().clone(),
-            depends_on,
-        }),
+        aad: Some(pb_env::AuthenticatedData { target_topic: topic.as_bytes().clone(), depends_on }),
         payload: Some(payload),
     }
     .encode_to_vec()

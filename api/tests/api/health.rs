@@ -7,10 +7,10 @@ use tonic::Code;
 use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
-use tonic_reflection::pb::v1::ServerReflectionRequest;
 
 use crate::common::*;
 
@@ -88,10 +88,8 @@ async fn the_schema_is_shown_to_who_may_ask() {
     let node = node_with(|settings| settings.reflection = true, Arc::new(NoPeers)).await;
     let mut client = ServerReflectionClient::new(node.channel().await);
     let mut ask = async |message_request| {
-        let request = ServerReflectionRequest {
-            host: String::new(),
-            message_request: Some(message_request),
-        };
+        let request =
+            ServerReflectionRequest { host: String::new(), message_request: Some(message_request) };
         let answers = client.server_reflection_info(tokio_stream::iter([request])).await.unwrap();
         answers.into_inner().message().await.unwrap().unwrap().message_response.unwrap()
     };

@@ -62,7 +62,7 @@ async fn a_message_just_within_the_limit_is_read() {
     let len = MESSAGE_LEN_BYTES_MAX - 5;
     let mut message = vec![0x7a];
     prost::encoding::encode_varint(len as u64, &mut message);
-    message.resize(MESSAGE_LEN_BYTES_MAX, 0);
+    message.resize(MESSAGE_LEN_BYTES_MAX, 0xff);
     let (code, text) = call_raw(&node.channel().await, PUBLISH, framed(&message)).await;
     assert_eq!((code, text.as_str()), (Code::InvalidArgument, "missing payer envelope"));
 }
@@ -131,21 +131,15 @@ async fn connections_that_speak_nothing_are_closed_and_counted() {
         let _ = stream.write_all(&noise).await;
         let _ = stream.read_to_end(&mut Vec::new()).await;
     }
-    // Half a preface of HTTP/2, and then nothing.
-    let mut stream = TcpStream::connect(node.api.address()).await.unwrap();
-    stream.write_all(b"PRI * HT").await.unwrap();
-    stream.shutdown().await.unwrap();
-    node.until_sample("xmtp_api_connections_failed_total", 21.0).await;
+    node.until_sample("xmtp_api_connections_failed_total", 20.0).await;
     assert_serves(&node).await;
 }
 
 #[tokio::test]
 async fn oversized_headers_are_refused() {
     let node = node().await;
-    let request = format!(
-        "POST {PUBLISH} HTTP/1.1\r\nhost: x\r\nx-large: {}\r\n\r\n",
-        "a".repeat(70_000)
-    );
+    let request =
+        format!("POST {PUBLISH} HTTP/1.1\r\nhost: x\r\nx-large: {}\r\n\r\n", "a".repeat(70_000));
     let mut stream = TcpStream::connect(node.api.address()).await.unwrap();
     let _ = stream.write_all(request.as_bytes()).await;
     let mut answer = Vec::new();

@@ -28,7 +28,11 @@ async fn both_names_answer_with_the_stored_bytes_in_request_order() {
         assert_eq!(stored, envelope.encode_to_vec());
     }
     let again = node.publishing().await.publish_payer_envelopes(request(sent)).await;
-    assert_eq!(again.unwrap().into_inner().originator_envelopes, first, "answered once and for all");
+    assert_eq!(
+        again.unwrap().into_inner().originator_envelopes,
+        first,
+        "answered once and for all"
+    );
 }
 
 /// What is published, and a part of the text of the refusal.

@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt as _};
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::GetSyncCursorRequest;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
+use http_body_util::StreamBody;
+use hyper::body::Frame;
+use prost::Message as _;
 use tokio::net::TcpStream;
 use tonic::Code;
 
@@ -13,10 +18,8 @@ use crate::common::*;
 #[tokio::test]
 async fn streams_get_what_was_committed_and_then_hear_why_they_end() {
     let node = node().await;
-    let filters = vec![pb::subscribe_topics_request::TopicFilter {
-        topic: topic_bytes(1),
-        last_seen: None,
-    }];
+    let filters =
+        vec![pb::subscribe_topics_request::TopicFilter { topic: topic_bytes(1), last_seen: None }];
     let request = pb::SubscribeTopicsRequest { filters };
     let mut topics = node.replication().await.subscribe_topics(request).await.unwrap().into_inner();
     let mut cursor = MetadataApiClient::new(node.channel().await)
@@ -47,6 +50,35 @@ async fn streams_get_what_was_committed_and_then_hear_why_they_end() {
     drop((topics, cursor));
     ending.await.unwrap();
     assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
+}
+
+#[tokio::test]
+async fn a_unary_call_that_has_begun_is_finished() {
+    let node = node().await;
+    let channel = node.channel().await;
+    let request = pb::PublishPayerEnvelopesRequest { payer_envelopes: vec![message(1, "text")] };
+    let mut begin = framed(&request.encode_to_vec());
+    let end = begin.split_off(begin.len() / 2);
+    let (sender, rest) = tokio::sync::oneshot::channel::<()>();
+    let pieces = stream::iter([Ok(Frame::data(Bytes::from(begin)))]).chain(stream::once(async {
+        rest.await.unwrap();
+        Ok::<_, tonic::Status>(Frame::data(Bytes::from(end)))
+    }));
+    let body = tonic::body::Body::new(StreamBody::new(pieces));
+    let path = "/xmtp.xmtpv4.message_api.PublishApi/PublishPayerEnvelopes";
+    let call = tokio::spawn(async move { call_body(&channel, path, body).await });
+    let open = r#"xmtp_api_open_connections_gauge{style="unary",method="/xmtp.xmtpv4.message_api.PublishApi/PublishPayerEnvelopes"}"#;
+    node.until_sample(open, 1.0).await;
+
+    let (address, engine) = (node.api.address(), node.engine.clone());
+    let ending = tokio::spawn(node.api.shutdown(Duration::ZERO));
+    while TcpStream::connect(address).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    sender.send(()).unwrap();
+    assert_eq!(call.await.unwrap().0, Code::Ok);
+    assert_eq!(engine.heads().get().get(NODE).0, 1);
+    ending.await.unwrap();
 }
 
 #[tokio::test]

@@ -66,7 +66,11 @@ async fn a_stream_of_topics_says_what_it_does() {
     let mut stream =
         node.query().await.subscribe_topics(topics(filters)).await.unwrap().into_inner();
     assert_eq!(said(&mut stream).await, STARTED);
-    assert_eq!(said(&mut stream).await, "100:2 100:3", "a topic counts once, with its first cursor");
+    assert_eq!(
+        said(&mut stream).await,
+        "100:2 100:3",
+        "a topic counts once, with its first cursor"
+    );
     assert_eq!(said(&mut stream).await, CAUGHT_UP);
     node.publish(vec![message(3, "no"), message(2, "e")]).await;
     assert_eq!(said(&mut stream).await, "100:6");
@@ -82,7 +86,8 @@ async fn a_stream_without_news_gives_signs_of_life() {
         assert_eq!(said(&mut by_topic).await, expected);
     }
     let all = pb::SubscribeAllEnvelopesRequest {};
-    let mut all = node.notification().await.subscribe_all_envelopes(all).await.unwrap().into_inner();
+    let mut all =
+        node.notification().await.subscribe_all_envelopes(all).await.unwrap().into_inner();
     for _ in 0..3 {
         assert_eq!(brought(&mut all).await, "");
     }
@@ -101,9 +106,7 @@ async fn a_stream_without_news_gives_signs_of_life() {
 #[tokio::test]
 async fn filters_are_judged_after_the_stream_has_started() {
     let node = node().await;
-    let cursor = pb_env::Cursor {
-        node_id_to_sequence_id: (0..101).map(|id| (id, 1)).collect(),
-    };
+    let cursor = pb_env::Cursor { node_id_to_sequence_id: (0..101).map(|id| (id, 1)).collect() };
     let refused = [
         (vec![], "at least one filter"),
         (vec![filter(topic_bytes(1), None); 10_001], "too many"),
@@ -176,7 +179,8 @@ async fn everything_is_live_only() {
     let node = node().await;
     node.publish(vec![message(1, "a")]).await;
     let all = pb::SubscribeAllEnvelopesRequest {};
-    let mut all = node.notification().await.subscribe_all_envelopes(all).await.unwrap().into_inner();
+    let mut all =
+        node.notification().await.subscribe_all_envelopes(all).await.unwrap().into_inner();
     assert_eq!(brought(&mut all).await, "");
     node.commit_on_chain(1, 1);
     assert_eq!(brought(&mut all).await, "0:1");
@@ -205,9 +209,8 @@ async fn every_refused_subscription_has_its_text() {
         Some(pb::subscribe_originators_request::OriginatorFilter { originator_node_ids, last_seen })
     };
     let cursor = Some(pb_env::Cursor::default());
-    let large = Some(pb_env::Cursor {
-        node_id_to_sequence_id: (0..101).map(|id| (id, 1)).collect(),
-    });
+    let large =
+        Some(pb_env::Cursor { node_id_to_sequence_id: (0..101).map(|id| (id, 1)).collect() });
     let refused = [
         (None, "filter must not be nil"),
         (filter(vec![], None), "filter must contain at least one originator node id"),

@@ -1,0 +1,87 @@
+//! The listener by itself, without services behind it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use hawser_api::serve::{CallStats, ServeSettings, Server};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Code;
+use tonic::service::Routes;
+use tonic::transport::Endpoint;
+
+use crate::common::{call_raw, framed};
+
+async fn server(adjust: impl FnOnce(&mut ServeSettings)) -> Server {
+    let mut settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
+    adjust(&mut settings);
+    let (routes, stats) = (Routes::default(), CallStats::new(&[]));
+    Server::bind(settings, routes, stats, CancellationToken::new()).await.unwrap()
+}
+
+/// Sends `bytes` and waits until the other end closes.
+async fn until_closed(server: &Server, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(server.address()).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    answer
+}
+
+#[tokio::test]
+async fn who_says_nothing_or_half_of_something_is_sent_away() {
+    let server = server(|settings| settings.head_timeout = Duration::from_millis(30)).await;
+    for bytes in ["", "P", "PRI * HTTP/2.0\r\n\r\nSM", "POST /a", "POST /a HTTP/1.1\r\nhost: x"] {
+        let answer = until_closed(&server, bytes.as_bytes()).await;
+        assert!(answer.is_empty(), "{bytes:?}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_in_order() {
+    let server = server(|settings| settings.idle_timeout = Duration::from_millis(30)).await;
+    let preface = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" as &[u8], &[0, 0, 0, 4, 0, 0, 0, 0, 0]];
+    let answer = until_closed(&server, &preface.concat()).await;
+    let mut frames = answer.as_slice();
+    let mut kinds = Vec::new();
+    while let [a, b, c, kind, ..] = frames {
+        kinds.push(*kind);
+        frames = &frames[9 + u32::from_be_bytes([0, *a, *b, *c]) as usize..];
+    }
+    assert!(kinds.contains(&7), "GOAWAY: {kinds:?}");
+}
+
+#[tokio::test]
+async fn pings_of_an_idle_client_are_answered_and_not_held_against_it() {
+    let server = server(|_| {}).await;
+    let mut stream = TcpStream::connect(server.address()).await.unwrap();
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let mut answered = 0;
+    for number in 0..200u64 {
+        let mut ping = vec![0, 0, 8, 6, 0, 0, 0, 0, 0];
+        ping.extend(number.to_be_bytes());
+        stream.write_all(&ping).await.unwrap();
+        while answered <= number {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await.unwrap();
+            let mut body = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+            stream.read_exact(&mut body).await.unwrap();
+            assert_ne!(head[3], 7, "no GOAWAY");
+            if (head[3], head[4] & 1) == (6, 1) {
+                assert_eq!(body, number.to_be_bytes());
+                answered += 1;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_services_everything_is_unimplemented() {
+    let server = server(|_| {}).await;
+    let channel =
+        Endpoint::from_shared(format!("http://{}", server.address())).unwrap().connect_lazy();
+    assert_eq!(call_raw(&channel, "/a.B/C", framed(&[])).await.0, Code::Unimplemented);
+    drop(channel);
+    server.close().await;
+}
