@@ -1,0 +1,385 @@
+//! A node that commits without pause and streams that come, go, lag and change: all in one thread,
+//! in an order that a seed decides.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
+use hawser_storage::TopicRow;
+
+use super::{Feed, LogFeed, PageRead, Read, SubscriptionEvent, TopicFeed, WaveId};
+use crate::committed::{Committed, Heads};
+use crate::read::hub::{Hub, Interest};
+use crate::read::limits::{Limits, Taken};
+use crate::read::log_page::{LogPage, Stretch};
+use crate::read::plan::Cursors;
+use crate::read::queue::{Popped, Queue};
+use crate::read::testing::{Dice, MemoryRows, id, topic};
+
+pub(super) const TOPICS: u8 = 5;
+const STRANDS: [u32; 4] = [0, 1, 100, 200];
+
+/// What kind of traffic there is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Traffic {
+    /// Of each envelope. Large ones overflow queues soon.
+    pub(super) len_bytes: usize,
+    /// One in so many depends on a chain envelope; 0 for none.
+    pub(super) dependant_one_in: u64,
+}
+
+/// The node.
+pub(super) struct Node {
+    pub(super) traffic: Traffic,
+    /// Bytes that all envelopes are cut from: where one begins says which it is.
+    buffer: Bytes,
+    by_offset: Vec<Arc<Committed>>,
+    rows: MemoryRows,
+    /// How far each strand is on disk; announced and published come later.
+    durable: Cursor,
+    pub(super) heads: Heads,
+    pub(super) hub: Hub,
+    unpublished: BTreeMap<OriginatorId, VecDeque<Arc<Committed>>>,
+    missing: Vec<EnvelopeId>,
+    /// Found late: streams may give them or not.
+    pub(super) late: BTreeSet<EnvelopeId>,
+}
+
+impl Node {
+    pub(super) fn new(traffic: Traffic) -> Self {
+        Self {
+            traffic,
+            buffer: vec![0; traffic.len_bytes + 100_000].into(),
+            by_offset: Vec::new(),
+            rows: MemoryRows::default(),
+            durable: Cursor::new(),
+            heads: Heads::new(Cursor::new()),
+            hub: Hub::new(),
+            unpublished: BTreeMap::new(),
+            missing: Vec::new(),
+            late: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn all(&self) -> &[Arc<Committed>] {
+        &self.by_offset
+    }
+
+    /// Which envelope these bytes are.
+    fn known(&self, bytes: &Bytes) -> Arc<Committed> {
+        let offset = bytes.as_ptr() as usize - self.buffer.as_ptr() as usize;
+        Arc::clone(&self.by_offset[offset])
+    }
+
+    fn make(&mut self, dice: &mut Dice, id: EnvelopeId, may_depend: bool) -> Arc<Committed> {
+        let offset = self.by_offset.len();
+        let one_in = self.traffic.dependant_one_in;
+        let depends_on = if may_depend && one_in > 0 && dice.chance(one_in) {
+            let chain = OriginatorId(*dice.pick(&[0, 0, 0, 1]));
+            // Mostly what is there; now and then what is on its way, or never comes.
+            let near = self.durable.get(chain).0 + 1 - dice.below(4).min(self.durable.get(chain).0);
+            let ahead = if dice.chance(4) { dice.below(4) } else { 0 };
+            vec![EnvelopeId::new(chain, SequenceId(near + ahead))]
+        } else {
+            Vec::new()
+        };
+        let committed = Arc::new(Committed {
+            id,
+            topic: topic(u8::try_from(dice.below(u64::from(TOPICS))).expect("few")),
+            originator_ns: i64::try_from(offset as u64 * 10 + dice.below(40)).expect("small"),
+            depends_on,
+            bytes: self.buffer.slice(offset..offset + self.traffic.len_bytes),
+        });
+        self.by_offset.push(Arc::clone(&committed));
+        let row = TopicRow {
+            id,
+            originator_ns: committed.originator_ns,
+            len_bytes: u32::try_from(self.traffic.len_bytes).expect("small"),
+            depends_on: committed.depends_on.clone(),
+        };
+        self.rows.insert(committed.topic.clone(), row);
+        committed
+    }
+
+    /// Some strand grows on disk; nobody knows yet.
+    pub(super) fn commit(&mut self, dice: &mut Dice) {
+        let originator = OriginatorId(*dice.pick(&STRANDS));
+        for _ in 0..=dice.below(4) {
+            let id = EnvelopeId::new(originator, self.durable.get(originator).next());
+            if dice.chance(16) {
+                self.missing.push(id);
+            } else {
+                let committed = self.make(dice, id, true);
+                self.unpublished.entry(originator).or_default().push_back(committed);
+            }
+            self.durable.advance(id);
+        }
+    }
+
+    pub(super) fn announce(&mut self, dice: &mut Dice) {
+        let originator = OriginatorId(*dice.pick(&STRANDS));
+        self.heads.announce(EnvelopeId::new(originator, self.durable.get(originator)));
+    }
+
+    /// The hub gets some of what is announced, of one strand.
+    pub(super) fn publish(&mut self, dice: &mut Dice) {
+        let originator = OriginatorId(*dice.pick(&STRANDS));
+        let heads = self.heads.get();
+        let waiting = self.unpublished.entry(originator).or_default();
+        let announced = waiting.iter().take_while(|item| heads.covers(item.id)).count();
+        let count = announced.min(1 + dice.index(8));
+        let batch: Vec<Arc<Committed>> = waiting.drain(..count).collect();
+        self.hub.publish(&batch);
+    }
+
+    /// What was marked missing is found, and goes the way of everything else.
+    pub(super) fn find(&mut self, dice: &mut Dice) {
+        if self.missing.is_empty() || !self.heads.get().covers(self.missing[0]) {
+            return;
+        }
+        let id = self.missing.remove(0);
+        let waiting = self.unpublished.get(&id.originator);
+        if waiting.and_then(VecDeque::front).is_some_and(|next| next.id < id) {
+            return; // the committer of this strand has other things to do first
+        }
+        let found = self.make(dice, id, false);
+        self.late.insert(id);
+        self.hub.publish(&[found]);
+    }
+
+    /// Everything on disk becomes known.
+    pub(super) fn settle(&mut self) {
+        for head in self.durable.iter() {
+            self.heads.announce(head);
+        }
+        for waiting in self.unpublished.values_mut() {
+            self.hub.publish(waiting.make_contiguous());
+            waiting.clear();
+        }
+    }
+
+    fn read_log(&self, stretches: &[Stretch], limits: Limits) -> LogPage {
+        let wanted = |item: &Arc<Committed>| {
+            stretches.iter().any(|stretch| {
+                let (after, through) = (stretch.after, stretch.through);
+                let id = item.id;
+                id.originator == after.originator && id > after && id.sequence <= through
+            })
+        };
+        let durable = |item: &Arc<Committed>| self.durable.covers(item.id);
+        let mut items: Vec<&Arc<Committed>> =
+            self.by_offset.iter().filter(|item| wanted(item) && durable(item)).collect();
+        items.sort_by_key(|item| item.id);
+        let mut taken = Taken::default();
+        let count = items.iter().take_while(|item| taken.take(limits, item.bytes.len())).count();
+        let finished = count == items.len();
+        let envelopes = items[..count].iter().map(|item| (item.id, item.bytes.clone())).collect();
+        LogPage { envelopes, finished }
+    }
+}
+
+/// What somebody reads, and from where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Kind {
+    Shared(BTreeSet<Topic>, Option<Cursor>),
+    PerTopic(BTreeMap<Topic, Cursor>),
+    Log(Option<BTreeSet<OriginatorId>>, Option<Cursor>),
+}
+
+/// One stream, driven by hand.
+pub(super) struct Stream {
+    pub(super) name: usize,
+    pub(super) kind: Kind,
+    feed: Feed,
+    queue: Arc<Queue>,
+    reading: Option<Read>,
+    /// In the order of delivery, since the stream began.
+    pub(super) delivered: Vec<(Option<WaveId>, Arc<Committed>)>,
+    /// The heads when each of them was delivered.
+    pub(super) heads_then: Vec<Arc<Cursor>>,
+    pub(super) caught_up: Vec<WaveId>,
+    pub(super) waves: u64,
+    pub(super) overflows: usize,
+    /// How much had been delivered each time a topic was added later.
+    pub(super) added_at: BTreeMap<Topic, Vec<usize>>,
+}
+
+impl Stream {
+    pub(super) fn open(name: usize, mut kind: Kind, node: &Node) -> Self {
+        let feed = match &kind {
+            Kind::Shared(topics, from) => {
+                let from = Arc::new(from.clone().unwrap_or_default());
+                let topics = topics.iter().map(|topic| (topic.clone(), Arc::clone(&from)));
+                Feed::Topics(Box::new(TopicFeed::new(Cursors::Shared, topics)))
+            }
+            Kind::PerTopic(topics) => {
+                let topics =
+                    topics.iter().map(|(topic, from)| (topic.clone(), Arc::new(from.clone())));
+                Feed::Topics(Box::new(TopicFeed::new(Cursors::PerTopic, topics)))
+            }
+            Kind::Log(wanted, from) => {
+                Feed::Log(LogFeed::new(wanted.clone(), from.clone().unwrap_or_default()))
+            }
+        };
+        let queue = node.hub.queue();
+        for interest in feed.interests() {
+            node.hub.listen(interest, &queue);
+        }
+        let mut stream = Self {
+            name,
+            feed,
+            queue,
+            reading: None,
+            delivered: Vec::new(),
+            heads_then: Vec::new(),
+            caught_up: Vec::new(),
+            waves: 1,
+            overflows: 0,
+            added_at: BTreeMap::new(),
+            kind: kind.clone(),
+        };
+        if let Kind::Shared(_, from @ None) | Kind::Log(_, from @ None) = &mut kind {
+            stream.feed.skip_to(&node.heads.get());
+            *from = Some(Cursor::clone(&node.heads.get()));
+        }
+        stream.kind = kind;
+        stream
+    }
+
+    pub(super) fn close(&self, node: &Node) {
+        for interest in self.feed.interests() {
+            node.hub.unlisten(&interest, &self.queue);
+        }
+    }
+
+    /// Delivers what is ready. Returns whether there was anything.
+    pub(super) fn drain(&mut self, node: &Node) -> bool {
+        let mut progress = false;
+        while let Some(event) = self.feed.poll_event() {
+            progress = true;
+            match event {
+                SubscriptionEvent::CaughtUp(wave) => self.caught_up.push(wave),
+                SubscriptionEvent::Envelopes { wave, envelopes } => {
+                    assert!(!envelopes.is_empty() && envelopes.len() <= Limits::STREAM.envelopes);
+                    for bytes in &envelopes {
+                        self.delivered.push((wave, node.known(bytes)));
+                        self.heads_then.push(node.heads.get());
+                    }
+                }
+            }
+        }
+        progress
+    }
+
+    /// Does one thing that a driver may do next. Returns whether there was anything to do.
+    pub(super) fn step(&mut self, node: &mut Node, dice: &mut Dice) -> bool {
+        if self.drain(node) {
+            return true;
+        }
+        if self.feed.waits() {
+            self.feed.handle_heads(&node.heads.get());
+        }
+        match dice.below(3) {
+            0 => self.pop(dice) || self.read(node, dice),
+            _ => self.read(node, dice) || self.pop(dice),
+        }
+    }
+
+    fn read(&mut self, node: &mut Node, dice: &mut Dice) -> bool {
+        let Some(read) = self.reading.take() else {
+            self.reading = self.feed.poll_read(&node.heads.get());
+            return self.reading.is_some();
+        };
+        let limits = Limits { envelopes: 1 + dice.index(6), ..Limits::STREAM };
+        let page = match read {
+            Read::Log(stretches) => PageRead::Log(node.read_log(&stretches, limits)),
+            Read::Topics(round, mut plan) => {
+                let page = plan.next_page(&mut node.rows, limits).expect("memory does not fail");
+                let bytes = |id| {
+                    let found = node.by_offset.iter().find(|item| item.id == id);
+                    found.expect("rows have envelopes").bytes.clone()
+                };
+                let envelopes =
+                    page.rows.iter().map(|&(place, id)| (place, id, bytes(id))).collect();
+                PageRead::Topics { round, plan, envelopes, finished: page.finished }
+            }
+        };
+        self.feed.handle_page(page);
+        true
+    }
+
+    fn pop(&mut self, dice: &mut Dice) -> bool {
+        assert!(self.queue.len_bytes() <= Limits::QUEUE.len_bytes, "queues are bounded");
+        match self.queue.pop(Limits { envelopes: 1 + dice.index(9), ..Limits::STREAM }) {
+            Popped::Overflowed => {
+                self.overflows += 1;
+                self.feed.handle_overflow();
+                true
+            }
+            Popped::Items(items) => {
+                self.feed.handle_live(&items);
+                !items.is_empty()
+            }
+        }
+    }
+
+    /// Adds and removes topics of a stream with a cursor per topic.
+    pub(super) fn change(&mut self, node: &Node, adds: Vec<(Topic, Cursor)>, removes: &[Topic]) {
+        self.drain(node);
+        let (Feed::Topics(feed), Kind::PerTopic(topics)) = (&mut self.feed, &mut self.kind) else {
+            return;
+        };
+        for topic in removes {
+            if feed.remove(topic) {
+                node.hub.unlisten(&Interest::Topic(topic.clone()), &self.queue);
+                topics.remove(topic);
+            }
+        }
+        let mut fresh = Vec::new();
+        for (topic, from) in adds {
+            if !topics.contains_key(&topic) {
+                node.hub.listen(Interest::Topic(topic.clone()), &self.queue);
+                let added = self.added_at.entry(topic.clone()).or_default();
+                added.push(self.delivered.len());
+                topics.insert(topic.clone(), from.clone());
+                fresh.push((topic, Arc::new(from)));
+            }
+        }
+        feed.add(WaveId(self.waves), fresh);
+        self.waves += 1;
+    }
+
+    /// How much had been delivered when `topic` was added last.
+    pub(super) fn added(&self, topic: &Topic) -> usize {
+        self.added_at.get(topic).and_then(|added| added.last()).copied().unwrap_or(0)
+    }
+
+    /// Bytes kept for later.
+    pub(super) fn kept_bytes(&self) -> usize {
+        match &self.feed {
+            Feed::Topics(feed) => feed.kept_bytes() + self.queue.len_bytes(),
+            Feed::Log(feed) => feed.kept_bytes() + self.queue.len_bytes(),
+        }
+    }
+}
+
+/// A random set of topics, not empty.
+pub(super) fn some_topics(dice: &mut Dice) -> BTreeSet<Topic> {
+    let first = topic(u8::try_from(dice.below(u64::from(TOPICS))).expect("few"));
+    (0..TOPICS).filter(|_| dice.chance(2)).map(topic).chain([first]).collect()
+}
+
+/// A cursor somewhere in what there is, now and then beyond it.
+pub(super) fn some_cursor(node: &Node, dice: &mut Dice) -> Cursor {
+    let heads = node.heads.get();
+    let mut cursor = Cursor::new();
+    for strand in STRANDS {
+        let head = heads.get(OriginatorId(strand)).0;
+        let beyond = if dice.chance(10) { 8 } else { 1 };
+        if dice.chance(2) {
+            cursor.advance(id(strand, dice.below(head + beyond)));
+        }
+    }
+    cursor
+}

@@ -1,0 +1,215 @@
+//! Queries, each over one snapshot, and the way to a subscription.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hawser_proto::{Cursor, EnvelopeId, OriginatorId, Topic};
+use hawser_storage::{Snapshot, Store};
+use tokio::sync::Semaphore;
+
+use super::error::ReadError;
+use super::feed::{Feed, LogFeed, TopicFeed};
+use super::hub::{Hub, Interest};
+use super::limits::Limits;
+use super::log_page::{Stretch, read_log};
+use super::newest::newest_visible;
+use super::plan::{Cursors, Plan, PlanTopic};
+use super::subscription::Subscription;
+use crate::committed::Heads;
+
+/// Pages that all streams together may read from disk at one time: enough to keep disk and cores
+/// busy, and queries keep their threads however many streams catch up. Guessed.
+const STREAM_PAGES_AT_ONCE: usize = 16;
+
+/// Reads what is in the log. Cheap to clone; all clones read the same.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    pub(super) store: Store,
+    pub(super) heads: Heads,
+    pub(super) hub: Hub,
+    pub(super) stream_pages: Arc<Semaphore>,
+}
+
+impl Reader {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(store: Store, heads: Heads, hub: Hub) -> Self {
+        Self { store, heads, hub, stream_pages: Arc::new(Semaphore::new(STREAM_PAGES_AT_ONCE)) }
+    }
+
+    /// The page of envelopes that follows `last_seen` in `topics`: across originators by time,
+    /// each originator ascending, nothing before the chain envelope it depends on unless
+    /// `last_seen` covers that. An originator whose next envelope has to wait stops there.
+    ///
+    /// At most `limit` envelopes (0: as many as allowed) and less than 25 MiB; the first one comes
+    /// regardless. Empty means that nothing more can be shown now. To read on, advance the cursor
+    /// by what came. A topic that is named more than once counts once.
+    ///
+    /// Blocks on the disk; costs a seek per topic and a read per envelope.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn query_topics(
+        &self,
+        topics: &[Topic],
+        last_seen: &Cursor,
+        limit: usize,
+    ) -> Result<Vec<Bytes>, ReadError> {
+        let snapshot = self.store.snapshot();
+        let from = Arc::new(last_seen.clone());
+        let resume: Arc<[EnvelopeId]> = Arc::default();
+        let topics = topics.iter().map(|topic| PlanTopic {
+            topic: topic.clone(),
+            from: Arc::clone(&from),
+            resume: Arc::clone(&resume),
+        });
+        let mut plan = Plan::new(Cursors::Shared, topics, Arc::new(snapshot.heads()?));
+        let page = plan.next_page(&mut snapshot.topics(), Limits::of_query(limit))?;
+        let ids: Vec<EnvelopeId> = page.rows.into_iter().map(|(_, id)| id).collect();
+        fetch(&snapshot, &ids)
+    }
+
+    /// The page of valid envelopes that follows `last_seen` in the strands of `originators`:
+    /// across originators by time, each one ascending. Nothing waits for a dependency. Bounds as
+    /// for topics; an originator that is named more than once counts once.
+    ///
+    /// Blocks on the disk.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn query_originators(
+        &self,
+        originators: &[OriginatorId],
+        last_seen: &Cursor,
+        limit: usize,
+    ) -> Result<Vec<Bytes>, ReadError> {
+        let snapshot = self.store.snapshot();
+        let wanted: BTreeSet<OriginatorId> = originators.iter().copied().collect();
+        let heads = snapshot.heads()?;
+        let stretches = heads.iter().filter(|head| wanted.contains(&head.originator));
+        let stretches = stretches.map(|head| Stretch {
+            after: EnvelopeId { sequence: last_seen.get(head.originator), ..head },
+            through: head.sequence,
+        });
+        let page = read_log(&snapshot, stretches, Limits::of_query(limit))?;
+        Ok(page.envelopes.into_iter().map(|(_, bytes)| bytes).collect())
+    }
+
+    /// For each topic, in the order asked and as often as asked, its newest envelope: highest
+    /// `originator_ns`, ties by envelope id; `None` where there is none. What depends on a chain
+    /// envelope that this node does not hold yet is passed over.
+    ///
+    /// Blocks on the disk.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn newest(&self, topics: &[Topic]) -> Result<Vec<Option<Bytes>>, ReadError> {
+        let snapshot = self.store.snapshot();
+        let heads = snapshot.heads()?;
+        let newest = topics
+            .iter()
+            .map(|topic| newest_visible(&snapshot, &heads, topic))
+            .collect::<Result<Vec<_>, _>>()?;
+        let ids: Vec<EnvelopeId> = newest.iter().flatten().copied().collect();
+        let mut envelopes = fetch(&snapshot, &ids)?.into_iter();
+        Ok(newest.into_iter().map(|id| id.and_then(|_| envelopes.next())).collect())
+    }
+
+    /// A stream of `topics` from one cursor over all of them. Without a cursor it begins with what
+    /// is committed from now on. An originator whose next envelope has to wait for a chain
+    /// envelope stops in all topics, so that each originator ascends without exception.
+    ///
+    /// Listens from this call on, whenever the first event is asked for.
+    #[must_use]
+    pub fn subscribe_topics_sharing(
+        &self,
+        topics: impl IntoIterator<Item = Topic>,
+        last_seen: Option<Cursor>,
+    ) -> Subscription {
+        let from_disk = last_seen.is_some();
+        let from = Arc::new(last_seen.unwrap_or_default());
+        let topics = topics.into_iter().map(|topic| (topic, Arc::clone(&from)));
+        self.subscription(
+            Feed::Topics(Box::new(TopicFeed::new(Cursors::Shared, topics))),
+            from_disk,
+        )
+    }
+
+    /// A stream of topics, each from its own cursor; of a topic that is named again only the first
+    /// counts. Where an envelope has to wait for a chain envelope, only that originator in that
+    /// topic waits. The set may be changed while the stream goes on: see
+    /// [`Subscription::change`].
+    #[must_use]
+    pub fn subscribe_topics(
+        &self,
+        topics: impl IntoIterator<Item = (Topic, Cursor)>,
+    ) -> Subscription {
+        let topics = topics.into_iter().map(|(topic, from)| (topic, Arc::new(from)));
+        self.subscription(Feed::Topics(Box::new(TopicFeed::new(Cursors::PerTopic, topics))), true)
+    }
+
+    /// A stream of all valid envelopes of some originators. Without a cursor it begins with what
+    /// is committed from now on. Nothing waits for a dependency.
+    #[must_use]
+    pub fn subscribe_originators(
+        &self,
+        originators: impl IntoIterator<Item = OriginatorId>,
+        last_seen: Option<Cursor>,
+    ) -> Subscription {
+        let from_disk = last_seen.is_some();
+        let feed =
+            LogFeed::new(Some(originators.into_iter().collect()), last_seen.unwrap_or_default());
+        self.subscription(Feed::Log(feed), from_disk)
+    }
+
+    /// A stream of every valid envelope that is committed from now on. Nothing waits for a
+    /// dependency.
+    #[must_use]
+    pub fn subscribe_all(&self) -> Subscription {
+        self.subscription(Feed::Log(LogFeed::new(None, Cursor::new())), false)
+    }
+
+    /// How far each strand is durable, newest value.
+    #[must_use]
+    pub fn heads(&self) -> Arc<Cursor> {
+        self.heads.get()
+    }
+
+    fn subscription(&self, mut feed: Feed, from_disk: bool) -> Subscription {
+        let queue = self.hub.queue();
+        for interest in feed.interests() {
+            self.hub.listen(interest, &queue);
+        }
+        // Only now: what is committed before the hub knows the listener is below these heads.
+        if !from_disk {
+            feed.skip_to(&self.heads.get());
+        }
+        Subscription::new(self.clone(), queue, feed)
+    }
+}
+
+/// The envelopes of `ids`, in that order. Read in the order of the log, which is quicker.
+pub(super) fn fetch(snapshot: &Snapshot<'_>, ids: &[EnvelopeId]) -> Result<Vec<Bytes>, ReadError> {
+    let mut order: Vec<usize> = (0..ids.len()).collect();
+    order.sort_unstable_by_key(|&place| ids[place]);
+    let ascending: Vec<EnvelopeId> = order.iter().map(|&place| ids[place]).collect();
+    let mut envelopes = vec![Bytes::new(); ids.len()];
+    for (&place, bytes) in order.iter().zip(snapshot.get_many(&ascending)?) {
+        envelopes[place] = bytes.ok_or(ReadError::Absent(ids[place]))?;
+    }
+    Ok(envelopes)
+}
+
+impl Feed {
+    /// What the hub is to route to this feed.
+    pub(super) fn interests(&self) -> Vec<Interest> {
+        match self {
+            Self::Topics(feed) => feed.topics().cloned().map(Interest::Topic).collect(),
+            Self::Log(feed) => match feed.wanted() {
+                Some(wanted) => wanted.iter().copied().map(Interest::Originator).collect(),
+                None => vec![Interest::Everything],
+            },
+        }
+    }
+}

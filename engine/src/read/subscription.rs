@@ -1,0 +1,199 @@
+//! Drives a feed: disk pages on threads that may block, the hub's queue, and the heads.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hawser_proto::{Cursor, EnvelopeId, Topic};
+use tokio::sync::watch;
+use tokio::task::JoinError;
+
+use super::error::ReadError;
+use super::feed::{Feed, PageRead, Read, SubscriptionEvent, WaveId};
+use super::hub::Interest;
+use super::limits::Limits;
+use super::log_page::read_log;
+use super::queue::{Popped, Queue};
+use super::reader::Reader;
+
+type Reading = Pin<Box<dyn Future<Output = Result<PageRead, ReadError>> + Send>>;
+
+/// A stream of envelopes, without gap or repeat, that never ends by itself.
+///
+/// It costs memory only within bounds, however slow its reader is: a few MiB of what was just
+/// committed, one page, and a few rows for each topic while it catches up. When that is too
+/// little, it goes on from disk. Dropping it ends it.
+pub struct Subscription {
+    reader: Reader,
+    queue: Arc<Queue>,
+    feed: Feed,
+    heads: watch::Receiver<Arc<Cursor>>,
+    reading: Option<Reading>,
+    failed: Option<ReadError>,
+}
+
+/// What has happened.
+enum Step {
+    Read(Result<PageRead, ReadError>),
+    Filled,
+    HeadsMoved,
+}
+
+impl Subscription {
+    /// The hub knows the queue by now.
+    pub(super) fn new(reader: Reader, queue: Arc<Queue>, feed: Feed) -> Self {
+        let heads = reader.heads.subscribe();
+        Self { reader, queue, feed, heads, reading: None, failed: None }
+    }
+
+    /// Waits for the next event. May be dropped while it waits, without losing anything.
+    ///
+    /// # Errors
+    /// When the log cannot be read. Every later call then says the same: the stream is over, since
+    /// going on would leave a gap.
+    pub async fn next(&mut self) -> Result<SubscriptionEvent, ReadError> {
+        loop {
+            if let Some(event) = self.feed.poll_event() {
+                return Ok(event);
+            }
+            if let Some(error) = &self.failed {
+                return Err(error.clone());
+            }
+            self.look_at_heads();
+            self.start_reading();
+            match self.step().await {
+                Step::Read(Ok(page)) => {
+                    self.reading = None;
+                    self.feed.handle_page(page);
+                }
+                Step::Read(Err(error)) => {
+                    self.reading = None;
+                    self.failed = Some(error);
+                }
+                Step::Filled => match self.queue.pop(Limits::STREAM) {
+                    Popped::Items(items) => self.feed.handle_live(&items),
+                    Popped::Overflowed => self.feed.handle_overflow(),
+                },
+                Step::HeadsMoved => {}
+            }
+        }
+    }
+
+    /// Changes the set of topics: first `removes`, then `adds`, so that a topic in both begins
+    /// anew. What is added catches up from its own cursor as one wave, while the others go on;
+    /// when it has, [`SubscriptionEvent::CaughtUp`] tells so, also if nothing was added. A topic
+    /// that is there already is left as it is, and one that is named twice counts once.
+    ///
+    /// # Panics
+    /// On a stream that is not one of topics with their own cursors.
+    pub fn change(
+        &mut self,
+        wave: WaveId,
+        adds: impl IntoIterator<Item = (Topic, Cursor)>,
+        removes: impl IntoIterator<Item = Topic>,
+    ) {
+        let Feed::Topics(feed) = &mut self.feed else { panic!("streams of strands do not change") };
+        assert!(feed.has_cursor_per_topic(), "one cursor cannot take in another topic's past");
+        let hub = &self.reader.hub;
+        for topic in removes {
+            if feed.remove(&topic) {
+                hub.unlisten(&Interest::Topic(topic), &self.queue);
+            }
+        }
+        let mut fresh = HashMap::new();
+        for (topic, from) in adds {
+            if !feed.contains(&topic) && !fresh.contains_key(&topic) {
+                hub.listen(Interest::Topic(topic.clone()), &self.queue);
+                fresh.insert(topic, Arc::new(from));
+            }
+        }
+        feed.add(wave, fresh);
+    }
+
+    /// Heads may have moved past what something waits for.
+    fn look_at_heads(&mut self) {
+        if self.feed.waits() {
+            let heads = Arc::clone(&self.heads.borrow_and_update());
+            self.feed.handle_heads(&heads);
+        }
+    }
+
+    fn start_reading(&mut self) {
+        if self.reading.is_none() {
+            // Read only now: the queue was emptied before.
+            let heads = self.reader.heads.get();
+            self.reading = self.feed.poll_read(&heads).map(|read| self.read(read));
+        }
+    }
+
+    fn read(&self, read: Read) -> Reading {
+        let reader = self.reader.clone();
+        Box::pin(async move {
+            let turn = Arc::clone(&reader.stream_pages).acquire_owned().await;
+            let page = tokio::task::spawn_blocking(move || {
+                let _turn = turn.expect("the semaphore is never closed");
+                read_page(&reader, read)
+            });
+            match page.await.map_err(JoinError::try_into_panic) {
+                Ok(page) => page,
+                Err(Ok(panicked)) => std::panic::resume_unwind(panicked),
+                // The runtime shuts down, and this stream with it.
+                Err(Err(_cancelled)) => std::future::pending().await,
+            }
+        })
+    }
+
+    async fn step(&mut self) -> Step {
+        let (reading, waits) = (&mut self.reading, self.feed.waits());
+        let reads = reading.is_some();
+        tokio::select! {
+            page = async { reading.as_mut().expect("checked before").await }, if reads => {
+                Step::Read(page)
+            }
+            () = self.queue.filled() => Step::Filled,
+            _ = self.heads.changed(), if waits => Step::HeadsMoved,
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        for interest in self.feed.interests() {
+            self.reader.hub.unlisten(&interest, &self.queue);
+        }
+    }
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription").field("failed", &self.failed).finish_non_exhaustive()
+    }
+}
+
+/// Reads one page for a feed. Blocks on the disk.
+pub(super) fn read_page(reader: &Reader, read: Read) -> Result<PageRead, ReadError> {
+    let snapshot = reader.store.snapshot();
+    match read {
+        Read::Topics(round, mut plan) => {
+            let page = plan.next_page(&mut snapshot.topics(), Limits::STREAM)?;
+            let ids: Vec<EnvelopeId> = page.rows.iter().map(|&(_, id)| id).collect();
+            let envelopes = snapshot.get_many(&ids)?;
+            // The plan may know a row from an earlier view, and its envelope has expired since.
+            let envelopes: Vec<(usize, EnvelopeId, Bytes)> = page
+                .rows
+                .into_iter()
+                .zip(envelopes)
+                .filter_map(|((topic, id), bytes)| Some((topic, id, bytes?)))
+                .collect();
+            Ok(PageRead::Topics { round, plan, envelopes, finished: page.finished })
+        }
+        Read::Log(stretches) => Ok(PageRead::Log(read_log(&snapshot, stretches, Limits::STREAM)?)),
+    }
+}
+
+#[cfg(test)]
+#[path = "subscription_tests.rs"]
+mod tests;

@@ -1,0 +1,423 @@
+//! Whole streams over a store, a hub and real tasks.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hawser_proto::{OriginatorId, Topic};
+use hawser_storage::Store;
+
+use super::super::hub::Hub;
+use super::super::limits::PAGE_ENVELOPES_MAX;
+use super::super::testing::{
+    Dice, append, append_invalid, committed, cursor, id, ids_of, missing, store, topic,
+};
+use super::*;
+use crate::committed::{Committed, Heads};
+
+/// A node that can commit.
+#[derive(Clone)]
+struct Node {
+    store: Store,
+    heads: Heads,
+    hub: Hub,
+    reader: Reader,
+}
+
+impl Node {
+    fn new() -> Self {
+        let (store, heads, hub) = (store(), Heads::new(Cursor::new()), Hub::new());
+        let reader = Reader::new(store.clone(), heads.clone(), hub.clone());
+        Self { store, heads, hub, reader }
+    }
+
+    /// As the committing thread does it: durable, announced, published.
+    fn commit(&self, group: Vec<Committed>) {
+        let changes: Vec<_> = group.iter().map(append).collect();
+        self.store.commit(&changes).unwrap();
+        group.iter().for_each(|committed| self.heads.announce(committed.id));
+        self.hub.publish(&group.into_iter().map(Arc::new).collect::<Vec<_>>());
+    }
+
+    fn commit_one(&self, id: EnvelopeId, name: u8, depends_on: &[EnvelopeId]) {
+        let at = i64::try_from(id.sequence.0).unwrap();
+        self.commit(vec![committed(id, topic(name), at, depends_on.to_vec())]);
+    }
+}
+
+/// The next envelopes, until there are `count`.
+async fn take(stream: &mut Subscription, count: usize) -> Vec<EnvelopeId> {
+    let mut got = Vec::new();
+    while got.len() < count {
+        if let SubscriptionEvent::Envelopes { envelopes, .. } = stream.next().await.unwrap() {
+            got.extend(ids_of(&envelopes));
+        }
+    }
+    got
+}
+
+/// Everything up to the end of a wave.
+async fn caught_up(stream: &mut Subscription, wave: WaveId) -> Vec<EnvelopeId> {
+    let mut got = Vec::new();
+    loop {
+        match stream.next().await.unwrap() {
+            SubscriptionEvent::Envelopes { envelopes, .. } => got.extend(ids_of(&envelopes)),
+            SubscriptionEvent::CaughtUp(done) if done == wave => return got,
+            SubscriptionEvent::CaughtUp(_) => {}
+        }
+    }
+}
+
+/// What is there at once, without waiting for it.
+async fn poll(stream: &mut Subscription) -> Option<SubscriptionEvent> {
+    tokio::select! {
+        biased;
+        event = stream.next() => Some(event.unwrap()),
+        () = std::future::ready(()) => None,
+    }
+}
+
+/// True if nothing comes although everything had its chance.
+async fn is_silent(stream: &mut Subscription) -> bool {
+    for _ in 0..50 {
+        if poll(stream).await.is_some() {
+            return false;
+        }
+        tokio::task::spawn_blocking(|| ()).await.unwrap();
+    }
+    true
+}
+
+#[tokio::test]
+async fn a_stream_reads_disk_and_then_goes_on_live() {
+    let node = Node::new();
+    (1..=1200).for_each(|sequence| node.commit_one(id(100, sequence), 1, &[]));
+    let from = cursor(&[(100, 100)]);
+    let mut stream = node.reader.subscribe_topics([(topic(1), from), (topic(2), Cursor::new())]);
+    node.commit_one(id(100, 1201), 2, &[]);
+    let past = caught_up(&mut stream, WaveId::INITIAL).await;
+    let mut live = Vec::new();
+    if past.len() == 1100 {
+        live = take(&mut stream, 1).await;
+    }
+    let all: Vec<EnvelopeId> = (101..=1201).map(|sequence| id(100, sequence)).collect();
+    assert_eq!([past, live].concat(), all);
+    node.commit_one(id(100, 1202), 3, &[]);
+    node.commit_one(id(100, 1203), 1, &[]);
+    assert_eq!(take(&mut stream, 1).await, [id(100, 1203)]);
+    assert!(is_silent(&mut stream).await);
+}
+
+#[tokio::test]
+async fn without_a_cursor_a_stream_begins_now() {
+    let node = Node::new();
+    node.commit_one(id(100, 1), 1, &[]);
+    let mut streams = [
+        node.reader.subscribe_topics_sharing([topic(1)], None),
+        node.reader.subscribe_originators([OriginatorId(100)], None),
+        node.reader.subscribe_all(),
+    ];
+    node.commit_one(id(100, 2), 1, &[]);
+    for stream in &mut streams {
+        assert_eq!(caught_up(stream, WaveId::INITIAL).await, []);
+        assert_eq!(take(stream, 1).await, [id(100, 2)]);
+    }
+}
+
+#[tokio::test]
+async fn what_depends_on_a_commit_waits_for_it_and_only_that() {
+    let node = Node::new();
+    let from = Cursor::new;
+    let mut own = node.reader.subscribe_topics([(topic(1), from()), (topic(2), from())]);
+    let mut shared = node.reader.subscribe_topics_sharing([topic(1), topic(2)], Some(from()));
+    let mut all = node.reader.subscribe_all();
+    assert_eq!(caught_up(&mut own, WaveId::INITIAL).await, []);
+    assert_eq!(caught_up(&mut shared, WaveId::INITIAL).await, []);
+
+    node.commit_one(id(100, 1), 1, &[id(0, 1)]);
+    node.commit_one(id(100, 2), 2, &[]);
+    assert_eq!(take(&mut all, 2).await, [id(100, 1), id(100, 2)], "not gated");
+    assert_eq!(take(&mut own, 1).await, [id(100, 2)], "the other topic goes on");
+    assert!(is_silent(&mut own).await);
+    assert!(is_silent(&mut shared).await, "one cursor must not move past what was not shown");
+
+    node.commit_one(id(0, 1), 1, &[]);
+    assert_eq!(take(&mut own, 2).await, [id(0, 1), id(100, 1)]);
+    assert_eq!(take(&mut shared, 3).await, [id(0, 1), id(100, 1), id(100, 2)]);
+}
+
+#[tokio::test]
+async fn a_dependency_that_came_to_nothing_frees_what_waited() {
+    let node = Node::new();
+    let mut stream = node.reader.subscribe_topics([(topic(1), Cursor::new())]);
+    caught_up(&mut stream, WaveId::INITIAL).await;
+    node.commit_one(id(100, 1), 1, &[id(0, 1)]);
+    assert!(is_silent(&mut stream).await);
+    node.store.commit(&[missing(id(0, 1))]).unwrap();
+    node.heads.announce(id(0, 1));
+    assert_eq!(take(&mut stream, 1).await, [id(100, 1)]);
+}
+
+#[tokio::test]
+async fn a_set_changes_while_the_rest_goes_on() {
+    let node = Node::new();
+    (1..=3).for_each(|sequence| node.commit_one(id(100, sequence), 2, &[]));
+    let mut stream = node.reader.subscribe_topics([(topic(1), Cursor::new())]);
+    caught_up(&mut stream, WaveId::INITIAL).await;
+    let wave = WaveId(7);
+    stream.change(wave, [(topic(2), cursor(&[(100, 1)])), (topic(1), Cursor::new())], []);
+    assert_eq!(caught_up(&mut stream, wave).await, [id(100, 2), id(100, 3)]);
+    node.commit_one(id(100, 4), 1, &[]);
+    node.commit_one(id(100, 5), 2, &[]);
+    assert_eq!(take(&mut stream, 2).await, [id(100, 4), id(100, 5)]);
+
+    stream.change(WaveId(8), [], [topic(1)]);
+    assert_eq!(caught_up(&mut stream, WaveId(8)).await, []);
+    node.commit_one(id(100, 6), 1, &[]);
+    node.commit_one(id(100, 7), 2, &[]);
+    assert_eq!(take(&mut stream, 1).await, [id(100, 7)]);
+
+    stream.change(WaveId(9), [(topic(2), cursor(&[(100, 4)]))], [topic(2)]);
+    assert_eq!(caught_up(&mut stream, WaveId(9)).await, [id(100, 5), id(100, 7)], "begins anew");
+}
+
+#[tokio::test]
+async fn a_slow_reader_costs_bounded_memory_and_still_gets_everything() {
+    let node = Node::new();
+    let count = 3000;
+    let mut topics = node.reader.subscribe_topics([(topic(1), Cursor::new())]);
+    let mut strand = node.reader.subscribe_originators([OriginatorId(100)], Some(Cursor::new()));
+    let mut all = node.reader.subscribe_all();
+    for stream in [&mut topics, &mut strand, &mut all] {
+        caught_up(stream, WaveId::INITIAL).await;
+    }
+    for sequence in 1..=count {
+        node.commit_one(id(100, sequence), 1, &[]);
+        for stream in [&topics, &strand, &all] {
+            assert!(stream.queue.len_bytes() <= Limits::QUEUE.len_bytes);
+        }
+    }
+    let everything: Vec<EnvelopeId> = (1..=count).map(|sequence| id(100, sequence)).collect();
+    for stream in [&mut topics, &mut strand, &mut all] {
+        assert_eq!(stream.queue.len_bytes(), 0, "what was too much is given back");
+        assert_eq!(take(stream, everything.len()).await, everything);
+        assert!(is_silent(stream).await);
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_stream_leaves_nothing_in_the_hub() {
+    let node = Node::new();
+    let mut stream = node.reader.subscribe_topics([(topic(1), Cursor::new())]);
+    stream.change(WaveId(1), [(topic(2), Cursor::new())], [topic(1)]);
+    let others = (node.reader.subscribe_all(), node.reader.subscribe_originators([], None));
+    assert_eq!(node.hub.registrations(), 2);
+    drop((stream, others));
+    assert_eq!(node.hub.registrations(), 0);
+}
+
+#[tokio::test]
+async fn waiting_can_be_given_up_at_any_time() {
+    let node = Node::new();
+    (1..=100).for_each(|sequence| node.commit_one(id(100, sequence), 1, &[]));
+    let mut stream = node.reader.subscribe_topics([(topic(1), Cursor::new())]);
+    let mut got = Vec::new();
+    while got.len() < 100 {
+        match poll(&mut stream).await {
+            Some(SubscriptionEvent::Envelopes { envelopes, .. }) => got.extend(ids_of(&envelopes)),
+            Some(SubscriptionEvent::CaughtUp(_)) => {}
+            None => tokio::task::yield_now().await,
+        }
+    }
+    assert_eq!(got, (1..=100).map(|sequence| id(100, sequence)).collect::<Vec<_>>());
+}
+
+#[test]
+fn strands_are_read_by_time_without_what_is_invalid_or_missing() {
+    let node = Node::new();
+    let at = |id, ns| committed(id, topic(1), ns, vec![]);
+    let changes = [
+        append(&at(id(100, 1), 10)),
+        append_invalid(&at(id(100, 2), 11)),
+        missing(id(100, 3)),
+        append(&at(id(100, 4), 40)),
+        append(&committed(id(200, 1), topic(2), 20, vec![id(0, 99)])),
+        append(&at(id(300, 1), 30)),
+    ];
+    node.store.commit(&changes).unwrap();
+    let ask = |ids: &[u32], from: &[(u32, u64)], limit| {
+        let ids: Vec<OriginatorId> = ids.iter().map(|&id| OriginatorId(id)).collect();
+        ids_of(&node.reader.query_originators(&ids, &cursor(from), limit).unwrap())
+    };
+    assert_eq!(ask(&[200, 100, 200], &[], 0), [id(100, 1), id(200, 1), id(100, 4)]);
+    assert_eq!(ask(&[100], &[(100, 1)], 0), [id(100, 4)]);
+    assert_eq!(ask(&[300, 100], &[], 2), [id(100, 1), id(300, 1)]);
+    assert_eq!(ask(&[400], &[], 0), []);
+}
+
+#[test]
+fn queries_read_one_page_from_the_log() {
+    let node = Node::new();
+    for sequence in 1..=1500 {
+        node.commit_one(id(100, sequence), 1, &[]);
+    }
+    node.commit_one(id(200, 1), 1, &[id(0, 1)]);
+    let ask = |from: &[(u32, u64)], limit| {
+        let topics = [topic(1), topic(2), topic(1)];
+        ids_of(&node.reader.query_topics(&topics, &cursor(from), limit).unwrap())
+    };
+    assert_eq!(ask(&[], 0).len(), PAGE_ENVELOPES_MAX);
+    assert_eq!(ask(&[], 2), [id(100, 1), id(100, 2)]);
+    assert_eq!(ask(&[(100, 1499)], 0), [id(100, 1500)], "the other originator waits for a commit");
+    assert_eq!(ask(&[(100, 1499), (0, 1)], 0), [id(200, 1), id(100, 1500)]);
+}
+
+/// Three strands commit without pause, each on its own thread, while streams of all kinds start,
+/// stop and resume.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn under_load_every_stream_gets_each_envelope_once() {
+    let node = Node::new();
+    let done = watch::Sender::new(false);
+    let writers = STRANDS.map(|strand| {
+        let node = node.clone();
+        tokio::task::spawn_blocking(move || write(&node, strand, 2500))
+    });
+    let readers: Vec<_> =
+        (0..12).map(|seed| tokio::spawn(read_all(node.clone(), seed, done.subscribe()))).collect();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    done.send_replace(true);
+    for reader in readers {
+        reader.await.unwrap();
+    }
+}
+
+const STRANDS: [u32; 3] = [0, 100, 200];
+
+fn topic_of(id: EnvelopeId) -> Topic {
+    topic(u8::try_from(id.sequence.0 % 3).unwrap())
+}
+
+fn write(node: &Node, strand: u32, count: u64) {
+    let dice = &mut Dice::new(u64::from(strand));
+    let mut sequence = 0;
+    while sequence < count {
+        let mut group = Vec::new();
+        for _ in 0..=dice.below(6) {
+            sequence += 1;
+            let chain = node.heads.get().get(OriginatorId(0)).0;
+            let on = id(0, chain + dice.below(2));
+            let depends_on = if dice.chance(4) && chain > 0 { vec![on] } else { vec![] };
+            let (id, at) = (id(strand, sequence), i64::try_from(sequence).unwrap());
+            group.push(committed(id, topic_of(id), at, depends_on));
+        }
+        node.commit(group);
+    }
+}
+
+/// One reader, who knows where it is whatever it reads with.
+struct Reading {
+    node: Node,
+    kind: u64,
+    names: Vec<Topic>,
+    reached: BTreeMap<Topic, Cursor>,
+    got: Vec<EnvelopeId>,
+}
+
+impl Reading {
+    fn shared(&self) -> Cursor {
+        let mut shared = Cursor::new();
+        self.reached.values().for_each(|cursor| shared.merge(cursor));
+        shared
+    }
+
+    fn open(&self) -> Subscription {
+        let (reader, names) = (&self.node.reader, self.names.iter().cloned());
+        match self.kind {
+            0 => reader.subscribe_topics_sharing(names, Some(self.shared())),
+            1 => reader.subscribe_topics(names.map(|name| {
+                let from = self.reached.get(&name).cloned().unwrap_or_default();
+                (name, from)
+            })),
+            _ => reader.subscribe_originators(STRANDS.map(OriginatorId), Some(self.shared())),
+        }
+    }
+
+    fn take(&mut self, envelopes: &[Bytes]) {
+        for id in ids_of(envelopes) {
+            self.got.push(id);
+            self.reached.entry(topic_of(id)).or_default().advance(id);
+        }
+    }
+
+    /// What queries give, to compare with.
+    fn queried(&self) -> BTreeSet<EnvelopeId> {
+        let reader = &self.node.reader;
+        match self.kind {
+            0 => pages(|from| reader.query_topics(&self.names, from, 0).unwrap()),
+            1 => {
+                let topics = self.names.iter().map(|name| {
+                    pages(|from| reader.query_topics(std::slice::from_ref(name), from, 0).unwrap())
+                });
+                topics.flatten().collect()
+            }
+            _ => {
+                let strands = STRANDS.map(OriginatorId);
+                pages(|from| reader.query_originators(&strands, from, 0).unwrap())
+            }
+        }
+    }
+}
+
+fn pages(ask: impl Fn(&Cursor) -> Vec<Bytes>) -> BTreeSet<EnvelopeId> {
+    let mut from = Cursor::new();
+    let mut all = BTreeSet::new();
+    loop {
+        let page = ids_of(&ask(&from));
+        if page.is_empty() {
+            return all;
+        }
+        for id in page {
+            assert!(all.insert(id), "{id} twice");
+            from.advance(id);
+        }
+    }
+}
+
+/// Reads with one stream after the other, each from where the last one ended; with the last one
+/// to the end.
+async fn read_all(node: Node, seed: u64, mut done: watch::Receiver<bool>) {
+    let dice = &mut Dice::new(seed);
+    let names = (0..=u8::try_from(seed / 3 % 3).unwrap()).map(topic).collect();
+    let mut reading =
+        Reading { node, kind: seed % 3, names, reached: BTreeMap::new(), got: Vec::new() };
+    let mut finishing = false;
+    while !finishing {
+        finishing = *done.borrow();
+        let mut stream = reading.open();
+        let mut left = if finishing { usize::MAX } else { dice.index(900) };
+        while left > 0 {
+            let event = tokio::select! {
+                event = stream.next() => event.unwrap(),
+                _ = done.wait_for(|done| *done), if !finishing => break,
+            };
+            match event {
+                SubscriptionEvent::CaughtUp(_) if finishing => break,
+                SubscriptionEvent::CaughtUp(_) => {}
+                SubscriptionEvent::Envelopes { envelopes, .. } => {
+                    left = left.saturating_sub(envelopes.len());
+                    reading.take(&envelopes);
+                }
+            }
+            if dice.chance(8) {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+    let mut last: BTreeMap<(Option<Topic>, OriginatorId), EnvelopeId> = BTreeMap::new();
+    for &id in &reading.got {
+        let lane = ((reading.kind == 1).then(|| topic_of(id)), id.originator);
+        assert!(last.insert(lane, id).is_none_or(|last| last < id), "{id} after {last:?}");
+    }
+    let got: BTreeSet<EnvelopeId> = reading.got.iter().copied().collect();
+    assert_eq!(got, reading.queried());
+}

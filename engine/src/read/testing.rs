@@ -1,0 +1,213 @@
+//! What the tests of this module share: short names, rows in memory, envelopes in a store.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hawser_proto::envelope::{OriginatorEnvelope, Proof};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SecretKey, SequenceId, Topic};
+use hawser_storage::{Change, Entry, Facts, Identity, InvalidRule, SkipReason, Store, TopicRow};
+use prost::Message as _;
+
+use super::error::ReadError;
+use super::rows::Rows;
+use crate::committed::Committed;
+
+pub(crate) fn id(originator: u32, sequence: u64) -> EnvelopeId {
+    EnvelopeId::new(OriginatorId(originator), SequenceId(sequence))
+}
+
+pub(crate) fn cursor(entries: &[(u32, u64)]) -> Cursor {
+    entries.iter().map(|&(originator, sequence)| id(originator, sequence)).collect()
+}
+
+pub(crate) fn topic(name: u8) -> Topic {
+    Topic::parse(vec![0, name].into()).expect("two bytes and a known kind")
+}
+
+/// Rows that are not on any disk, and how often they were asked for.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct MemoryRows {
+    rows: BTreeMap<(Topic, EnvelopeId), TopicRow>,
+    at: Option<(Topic, EnvelopeId)>,
+    pub(crate) seeks: usize,
+    pub(crate) reads: usize,
+}
+
+impl MemoryRows {
+    pub(crate) fn insert(&mut self, topic: Topic, row: TopicRow) {
+        self.rows.insert((topic, row.id), row);
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Topic, &TopicRow)> {
+        self.rows.iter().map(|((topic, _), row)| (topic, row))
+    }
+
+    fn step(&mut self, topic: &Topic, from: Bound<EnvelopeId>) -> Option<TopicRow> {
+        self.reads += 1;
+        let from = from.map(|id| (topic.clone(), id));
+        let (key, row) = self.rows.range((from, Bound::Unbounded)).next()?;
+        if key.0 != *topic {
+            return None;
+        }
+        self.at = Some(key.clone());
+        Some(row.clone())
+    }
+}
+
+impl Rows for MemoryRows {
+    fn seek(&mut self, topic: &Topic, from: EnvelopeId) -> Result<Option<TopicRow>, ReadError> {
+        self.seeks += 1;
+        self.at = None;
+        Ok(self.step(topic, Bound::Included(from)))
+    }
+
+    fn next_row(&mut self) -> Result<Option<TopicRow>, ReadError> {
+        let Some((topic, id)) = self.at.take() else { return Ok(None) };
+        Ok(self.step(&topic, Bound::Excluded(id)))
+    }
+}
+
+/// Random numbers from a seed: the same ones everywhere and for ever.
+#[derive(Debug, Clone)]
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// SplitMix64.
+    fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Below `bound`, which is not 0.
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.roll() % bound
+    }
+
+    pub(crate) fn index(&mut self, len: usize) -> usize {
+        usize::try_from(self.below(len as u64)).expect("below a usize")
+    }
+
+    pub(crate) fn chance(&mut self, one_in: u64) -> bool {
+        self.below(one_in) == 0
+    }
+
+    pub(crate) fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+        &of[self.index(of.len())]
+    }
+}
+
+/// A store in memory.
+pub(crate) fn store() -> Store {
+    let key = SecretKey::from_bytes(&[7; 32]).expect("a valid scalar");
+    Store::in_memory(Identity {
+        network: "test".into(),
+        node: OriginatorId(100),
+        public_key: key.public_key(),
+    })
+    .expect("memory can be opened")
+}
+
+/// An envelope whose statement decodes; what is inside it does not matter to readers.
+pub(crate) fn committed(
+    id: EnvelopeId,
+    topic: Topic,
+    originator_ns: i64,
+    depends_on: Vec<EnvelopeId>,
+) -> Committed {
+    let statement = pb::UnsignedOriginatorEnvelope {
+        originator_node_id: id.originator.0,
+        originator_sequence_id: id.sequence.0,
+        originator_ns,
+        ..Default::default()
+    };
+    let bytes =
+        OriginatorEnvelope::encode(statement.encode_to_vec().into(), Proof::Transaction([1; 32]));
+    Committed { id, topic, originator_ns, depends_on, bytes }
+}
+
+pub(crate) fn append(committed: &Committed) -> Change {
+    Change::Append(Entry {
+        id: committed.id,
+        bytes: committed.bytes.clone(),
+        invalid: None,
+        facts: Some(Facts {
+            topic: committed.topic.clone(),
+            originator_ns: committed.originator_ns,
+            depends_on: committed.depends_on.clone(),
+            expiry_unix_s: None,
+            receipt: None,
+            charge: None,
+            counts_for_congestion: false,
+        }),
+    })
+}
+
+pub(crate) fn append_invalid(committed: &Committed) -> Change {
+    Change::Append(Entry {
+        id: committed.id,
+        bytes: committed.bytes.clone(),
+        invalid: Some(InvalidRule(1)),
+        facts: None,
+    })
+}
+
+pub(crate) fn missing(id: EnvelopeId) -> Change {
+    Change::Skip {
+        originator: id.originator,
+        from: id.sequence,
+        through: id.sequence,
+        reason: SkipReason::Missing,
+    }
+}
+
+/// Which envelope these bytes are.
+pub(crate) fn id_of(bytes: &Bytes) -> EnvelopeId {
+    let (unsigned, _) = OriginatorEnvelope::open(bytes.clone()).expect("made by these tests");
+    OriginatorEnvelope::statement(unsigned).expect("made by these tests").0
+}
+
+pub(crate) fn ids_of(envelopes: &[Bytes]) -> Vec<EnvelopeId> {
+    envelopes.iter().map(id_of).collect()
+}
+
+/// What a reader of `topics` may see of `all`, in any order: for each originator everything above
+/// the cursor, up to the first envelope that has to wait. `lane` says what stops together.
+pub(crate) fn visible<'a, L: Ord>(
+    all: impl IntoIterator<Item = &'a Arc<Committed>>,
+    from: impl Fn(&Topic) -> Option<Cursor>,
+    heads: &Cursor,
+    lane: impl Fn(&Committed) -> L,
+) -> BTreeSet<EnvelopeId> {
+    let mut wanted: Vec<_> = all
+        .into_iter()
+        .filter_map(|item| Some((item, from(&item.topic)?)))
+        .filter(|(item, from)| !from.covers(item.id) && heads.covers(item.id))
+        .collect();
+    wanted.sort_by_key(|(item, _)| item.id);
+    let mut stopped = BTreeSet::new();
+    let mut visible = BTreeSet::new();
+    for (item, from) in wanted {
+        let waits = item.id.originator.is_node()
+            && item
+                .depends_on
+                .iter()
+                .any(|&on| !on.originator.is_node() && !from.covers(on) && !heads.covers(on));
+        if waits {
+            stopped.insert(lane(item));
+        }
+        if !stopped.contains(&lane(item)) {
+            visible.insert(item.id);
+        }
+    }
+    visible
+}
