@@ -263,7 +263,8 @@ mod tests {
     #[test]
     fn the_worst_finding_is_the_verdict_and_comes_first() {
         let fine = condition("not_draining", Purpose::Read, true);
-        assert_eq!(judge(&[fine.clone()], &[lag(1000)], &[]), (Verdict::Ok, vec![]));
+        let verdict = judge(std::slice::from_ref(&fine), &[lag(1000)], &[]);
+        assert_eq!(verdict, (Verdict::Ok, vec![]));
 
         let rates = condition("rates_in_force", Purpose::Publish, false);
         let (verdict, reasons) = judge(&[fine, rates.clone()], &[lag(1001)], &[]);
