@@ -1,5 +1,8 @@
 //! What a peer sent, checked as if from an enemy.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use hawser_proto::envelope::{LayerError, OriginatorEnvelope, Proof, UnsignedOriginatorEnvelope};
@@ -128,29 +131,4 @@ fn payer_claim(envelope: &Opened) -> Result<(Digest, Signature), Violation> {
 
 fn rule_of(violation: &Violation) -> InvalidRule {
     violation.rule().expect("`judge` breaks off at rules that have a number only")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_is_wrong_with_an_empty_batch() {
-        let key = hawser_proto::SecretKey::from_bytes(&[7; 32]).unwrap().public_key();
-        let rates = Arc::new(
-            RateTable::new(
-                vec![crate::fees::Rate {
-                    start_unix_s: 0,
-                    message_fee: 1,
-                    storage_fee: 1,
-                    congestion_fee: 1,
-                    target_rate_per_minute: 1,
-                }],
-                None,
-            )
-            .unwrap(),
-        );
-        let judge = Judge { originator: OriginatorId(200), key, own: OriginatorId(100), rates };
-        assert_eq!(judge.check(Vec::new()), Vec::new());
-    }
 }

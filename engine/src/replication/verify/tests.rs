@@ -1,0 +1,190 @@
+use std::collections::BTreeMap;
+
+use hawser_proto::envelope::{PayerEnvelope, Payload};
+use hawser_proto::pb::xmtp::mls::api::v1::GroupMessageInput;
+use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::{V1, Version};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::{SecretKey, Topic, TopicKind};
+use prost::Message as _;
+
+use super::*;
+use crate::fees::Rate;
+
+const HOME: OriginatorId = OriginatorId(200);
+const OWN: OriginatorId = OriginatorId(100);
+const NS: i64 = 1_750_000_000_000_000_000;
+const DAY_S: u64 = 86_400;
+
+fn key(seed: u8) -> SecretKey {
+    SecretKey::from_bytes(&[seed; 32]).unwrap()
+}
+
+fn judge() -> Judge {
+    let rate = Rate {
+        start_unix_s: 0,
+        message_fee: 1000,
+        storage_fee: 3,
+        congestion_fee: 7,
+        target_rate_per_minute: 10,
+    };
+    let rates = Arc::new(RateTable::new(vec![rate], None).unwrap());
+    Judge { originator: HOME, key: key(2).public_key(), own: OWN, rates }
+}
+
+/// A client envelope with an MLS private message of this content type.
+fn client(kind: TopicKind, content_type: u8, depends_on: &[(u32, u64)]) -> Bytes {
+    let mut data = vec![0, 1, 0, 2, 4, 9, 9, 9, 9];
+    data.extend(1u64.to_be_bytes());
+    data.extend([content_type, 0, 0, 4, 1, 2, 3, 4]);
+    let v1 = V1 { data: data.into(), sender_hmac: Bytes::new(), should_push: false };
+    let cursor = pb::Cursor { node_id_to_sequence_id: depends_on.iter().copied().collect() };
+    pb::ClientEnvelope {
+        aad: Some(pb::AuthenticatedData {
+            target_topic: Topic::new(kind, &[9; 4]).unwrap().as_bytes().clone(),
+            depends_on: (!depends_on.is_empty()).then_some(cursor),
+        }),
+        payload: Some(Payload::GroupMessage(GroupMessageInput { version: Some(Version::V1(v1)) })),
+    }
+    .encode_to_vec()
+    .into()
+}
+
+fn application() -> Bytes {
+    client(TopicKind::GroupMessages, 1, &[])
+}
+
+fn paid(client: Bytes, target: OriginatorId, days: u32) -> pb::PayerEnvelope {
+    PayerEnvelope::sign(client, target, days, &key(3))
+}
+
+/// A statement as an honest node makes it.
+fn statement(sequence: u64, payer: &pb::PayerEnvelope) -> pb::UnsignedOriginatorEnvelope {
+    let payer_envelope_bytes: Bytes = payer.encode_to_vec().into();
+    let days = u64::from(payer.message_retention_days);
+    pb::UnsignedOriginatorEnvelope {
+        originator_node_id: HOME.0,
+        originator_sequence_id: sequence,
+        originator_ns: NS,
+        base_fee_picodollars: 1000 + 3 * payer_envelope_bytes.len() as u64 * days,
+        congestion_fee_picodollars: 0,
+        expiry_unixtime: u64::try_from(NS / 1_000_000_000).unwrap() + days * DAY_S,
+        payer_envelope_bytes,
+    }
+}
+
+fn signed(statement: &pb::UnsignedOriginatorEnvelope, seed: u8) -> Bytes {
+    let bytes: Bytes = statement.encode_to_vec().into();
+    let signature = key(seed).sign(originator_digest(&bytes));
+    OriginatorEnvelope::encode(bytes, Proof::Signature(signature))
+}
+
+fn good(sequence: u64) -> Bytes {
+    signed(&statement(sequence, &paid(application(), HOME, 60)), 2)
+}
+
+fn check_one(bytes: Bytes) -> Verdict {
+    let verdicts = judge().check(vec![bytes]);
+    assert_eq!(verdicts.len(), 1);
+    verdicts.into_iter().next().unwrap()
+}
+
+#[test]
+fn an_honest_envelope_is_taken_over_with_its_facts() {
+    let entry = check_one(good(5)).unwrap();
+    assert_eq!(entry.id, EnvelopeId::new(HOME, SequenceId(5)));
+    assert_eq!(entry.bytes, good(5));
+    assert_eq!(entry.invalid, None);
+    let facts = entry.facts.unwrap();
+    assert_eq!(facts.originator_ns, NS);
+    assert_eq!(facts.charge.unwrap().payer, key(3).public_key().address());
+    assert_eq!(facts.receipt, None, "receipts are kept for the own strand only");
+}
+
+#[test]
+fn what_its_originator_cannot_have_sent_is_a_fault_of_the_peer() {
+    let honest = statement(5, &paid(application(), HOME, 60));
+    let (bytes, _) = OriginatorEnvelope::open(good(5)).unwrap();
+    let with = |change: fn(&mut pb::UnsignedOriginatorEnvelope)| {
+        let mut changed = honest.clone();
+        change(&mut changed);
+        signed(&changed, 2)
+    };
+    let mut trailing = good(5).to_vec();
+    trailing.extend([0x78, 1]); // an unknown field
+    let mut tampered = good(5).to_vec();
+    tampered[40] ^= 1;
+    let no_statement = Bytes::from_static(&[0xff; 8]);
+    let signature = key(2).sign(originator_digest(&no_statement));
+    for (bytes, fault) in [
+        (Bytes::from_static(b"nothing"), Fault::NotCanonical),
+        (trailing.into(), Fault::NotCanonical),
+        (OriginatorEnvelope::encode(bytes, Proof::Transaction([1; 32])), Fault::ChainProof),
+        (signed(&honest, 4), Fault::ForgedSignature),
+        (with(|s| s.originator_node_id = 300), Fault::WrongOriginator),
+        (with(|s| s.originator_node_id = 1), Fault::WrongOriginator),
+        (with(|s| s.originator_sequence_id = 0), Fault::OutOfOrder),
+        (with(|s| s.originator_sequence_id = 1 << 63), Fault::OutOfOrder),
+        (
+            OriginatorEnvelope::encode(no_statement, Proof::Signature(signature)),
+            Fault::NotCanonical,
+        ),
+    ] {
+        assert_eq!(check_one(bytes.clone()), Err(fault), "{}", hex::encode(bytes));
+    }
+    assert!(check_one(tampered.into()).is_err());
+}
+
+#[test]
+fn what_is_signed_but_breaks_a_rule_is_kept_under_the_rules_number() {
+    let honest = statement(5, &paid(application(), HOME, 60));
+    let of = |payer: &pb::PayerEnvelope| statement(5, payer);
+    let with = |change: fn(&mut pb::UnsignedOriginatorEnvelope)| {
+        let mut changed = honest.clone();
+        change(&mut changed);
+        changed
+    };
+    let mut unpaid = paid(application(), HOME, 60);
+    unpaid.payer_signature = None;
+    let commit = client(TopicKind::GroupMessages, 3, &[]);
+    let dependent = client(TopicKind::GroupMessages, 1, &[(100, 1)]);
+    let cases = BTreeMap::from([
+        (1, with(|s| s.payer_envelope_bytes = Bytes::from_static(&[0xff; 8]))),
+        (2, of(&unpaid)),
+        (3, of(&paid(application(), OWN, 60))),
+        (4, of(&paid(client(TopicKind::Welcomes, 1, &[]), HOME, 60))),
+        (6, of(&paid(commit, HOME, 60))),
+        (7, of(&paid(dependent, HOME, 60))),
+        (8, of(&paid(application(), HOME, 1))),
+        (9, with(|s| s.expiry_unixtime += 601)),
+        (10, with(|s| s.base_fee_picodollars += 1)),
+        (11, with(|s| s.congestion_fee_picodollars = 8)),
+    ]);
+    for (rule, statement) in cases {
+        let bytes = signed(&statement, 2);
+        let entry = check_one(bytes.clone()).unwrap();
+        assert_eq!(entry.invalid, Some(InvalidRule(rule)));
+        assert_eq!((entry.facts, entry.bytes), (None, bytes), "rule {rule}");
+    }
+}
+
+#[test]
+fn a_batch_is_judged_one_by_one_in_its_order() {
+    let forged = signed(&statement(2, &paid(application(), HOME, 60)), 4);
+    let mut unpaid = paid(application(), HOME, 60);
+    unpaid.payer_signature = None;
+    let invalid = signed(&statement(3, &unpaid), 2);
+    let batch = vec![good(1), forged, invalid, Bytes::from_static(b"nothing"), good(4)];
+    let verdicts = judge().check(batch);
+    let told: Vec<_> = verdicts
+        .into_iter()
+        .map(|verdict| verdict.map(|entry| (entry.id.sequence.0, entry.invalid.map(|r| r.0))))
+        .collect();
+    let expected = [
+        Ok((1, None)),
+        Err(Fault::ForgedSignature),
+        Ok((3, Some(2))),
+        Err(Fault::NotCanonical),
+        Ok((4, None)),
+    ];
+    assert_eq!(told, expected);
+}

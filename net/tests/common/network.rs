@@ -1,0 +1,162 @@
+//! Nodes on the loopback interface with logs in memory, and a registry that they share.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hawser_engine::Engine;
+use hawser_engine::ports::{Clock, NodeRecord, PayloadValidator, Ports, Registry};
+use hawser_engine::runtime::replication::{Replication, ReplicationTasks};
+use hawser_engine::runtime::{EngineSettings, PublishSettings, PublisherThreads};
+use hawser_net::{Endpoint, NetSettings, StartError};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_storage::{Identity, LogItem, Store};
+use tokio::sync::watch;
+
+use super::envelopes::{NOW_NS, key, message, rates};
+
+/// Longer than anything takes that works.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An address at which nobody is.
+pub const UNREACHABLE: &str = "127.0.0.1:1";
+
+struct StoppedClock;
+
+impl Clock for StoppedClock {
+    fn now_ns(&self) -> i64 {
+        NOW_NS
+    }
+}
+
+struct AnyPackage;
+
+impl PayloadValidator for AnyPackage {
+    fn key_package(&self, _tls_bytes: &Bytes) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// The registry that all nodes of a test read.
+pub struct Network {
+    records: BTreeMap<OriginatorId, NodeRecord>,
+    registry: watch::Sender<Arc<Registry>>,
+}
+
+impl Network {
+    pub fn new() -> Self {
+        Self { records: BTreeMap::new(), registry: watch::Sender::default() }
+    }
+
+    /// Registers a node; `address` is where others will dial it.
+    pub fn register(&mut self, id: OriginatorId, address: impl ToString) {
+        let record = NodeRecord {
+            id,
+            public_key: key(id).public_key(),
+            owner: key(id).public_key().address(),
+            http_address: "http://127.0.0.1:1".to_owned(),
+            quic_address: Some(address.to_string()),
+            canonical: true,
+        };
+        self.records.insert(id, record);
+        self.registry.send_replace(Arc::new(self.records.values().cloned().collect()));
+    }
+
+    /// Starts a node with an empty log and registers it.
+    pub fn start(&mut self, id: u32) -> Node {
+        let id = OriginatorId(id);
+        let public_key = key(id).public_key();
+        let identity = Identity { network: "test".to_owned(), node: id, public_key };
+        self.start_on(Store::in_memory(identity).unwrap(), "127.0.0.1:0")
+    }
+
+    /// Starts a node on its log and registers it.
+    pub fn start_on(&mut self, store: Store, listen: &str) -> Node {
+        let id = store.identity().node;
+        let ports = Ports {
+            clock: Arc::new(StoppedClock),
+            validator: Arc::new(AnyPackage),
+            registry: self.registry.subscribe(),
+            rates: watch::Sender::new(Arc::new(rates())).subscribe(),
+        };
+        let publish = PublishSettings { idempotent: true };
+        let settings = EngineSettings { publish, workers: 2 };
+        let (engine, threads) = Engine::start(key(id), settings, ports, store).unwrap();
+        let (replication, tasks) = Replication::start(&engine);
+        if !self.records.contains_key(&id) {
+            self.register(id, UNREACHABLE); // before it dials anybody
+        }
+        let endpoint = self.listen(id, listen, &replication);
+        self.register(id, endpoint.local_addr());
+        Node { id, engine, replication, tasks, endpoint, threads }
+    }
+
+    fn listen(&self, id: OriginatorId, listen: &str, replication: &Replication) -> Endpoint {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let settings = NetSettings { listen: listen.parse().unwrap(), key: key(id) };
+            match Endpoint::start(settings, self.registry.subscribe(), replication.clone()) {
+                Ok(endpoint) => return endpoint,
+                // An endpoint that has just been shut down gives its socket back soon.
+                Err(StartError::Listen { .. }) if Instant::now() < end => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+pub struct Node {
+    pub id: OriginatorId,
+    pub engine: Engine,
+    pub replication: Replication,
+    tasks: ReplicationTasks,
+    pub endpoint: Endpoint,
+    threads: PublisherThreads,
+}
+
+impl Node {
+    /// Publishes what no other publish has said, and gives the envelope.
+    pub async fn publish(&self, text: u64) -> Bytes {
+        self.engine.publish(vec![message(self.id, text)]).await.unwrap().remove(0)
+    }
+
+    /// What the node holds of a strand, by place.
+    pub fn held(&self, originator: u32) -> BTreeMap<u64, Bytes> {
+        let snapshot = self.engine.store().snapshot();
+        let start = EnvelopeId::new(OriginatorId(originator), SequenceId::NONE);
+        let items = snapshot.log(start, SequenceId::MAX).map(Result::unwrap);
+        let envelope = |item| match item {
+            LogItem::Envelope { id, bytes, .. } => Some((id.sequence.0, bytes)),
+            LogItem::Skipped { .. } => None,
+        };
+        items.filter_map(envelope).collect()
+    }
+
+    /// Waits until a strand is durable here up to a place.
+    pub async fn wait_for(&self, originator: u32, sequence: u64) {
+        let what = format!("{} has {originator}:{sequence}", self.id);
+        let heads = self.engine.heads().clone();
+        eventually(&what, || heads.get().get(OriginatorId(originator)).0 >= sequence).await;
+    }
+
+    /// Stops in order, and gives the log back.
+    pub async fn stop(self) -> Store {
+        self.endpoint.shutdown().await;
+        self.tasks.stop().await;
+        self.engine.drain();
+        self.threads.join();
+        self.engine.store().clone()
+    }
+}
+
+/// Waits for something that will be.
+pub async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < end, "never happened: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}

@@ -1,0 +1,216 @@
+//! A peer that says what a test wants it to say, over a QUIC of its own.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use hawser_proto::frame::{
+    ALPN, BatchBuilder, CloseCode, ControlDecoder, ControlFrame, DataDecoder, DataFrame,
+    EXPORTER_LABEL, Hello, Proof, Pushed, Role, StreamHeader, VERSION, Want, proof_preimage,
+};
+use hawser_proto::sign::keccak256;
+use hawser_proto::{Cursor, OriginatorId, SecretKey, SequenceId};
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::ring::default_provider;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, SignatureScheme};
+
+use super::envelopes::key;
+
+/// One connection to a node under test.
+pub struct RawPeer {
+    pub connection: Connection,
+    send: SendStream,
+    receive: RecvStream,
+    decoder: ControlDecoder,
+    _endpoint: Endpoint,
+}
+
+impl RawPeer {
+    /// Connects, and has proved nothing yet.
+    pub async fn connect(address: SocketAddr) -> Self {
+        let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Credulous))
+            .with_no_client_auth();
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        let config = QuicClientConfig::try_from(config).unwrap();
+        let mut endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+        endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(config)));
+        let connection = endpoint.connect(address, "hawser").unwrap().await.unwrap();
+        let (send, receive) = connection.open_bi().await.unwrap();
+        Self { connection, send, receive, decoder: ControlDecoder::new(), _endpoint: endpoint }
+    }
+
+    /// Connects and proves to be `own`.
+    pub async fn join(address: SocketAddr, own: u32, peer: OriginatorId) -> Self {
+        let mut raw = Self::connect(address).await;
+        raw.prove(OriginatorId(own), &key(OriginatorId(own)), peer).await;
+        raw
+    }
+
+    /// Does the handshake as `own` with this key; gives what was signed.
+    pub async fn prove(
+        &mut self,
+        own: OriginatorId,
+        key: &SecretKey,
+        peer: OriginatorId,
+    ) -> [u8; 65] {
+        let _ = self.greet(own).await;
+        let digest = keccak256(&[&proof_preimage(Role::Dialler, own, peer, &self.exporter())]);
+        let signature = *key.sign(digest).as_bytes();
+        self.say(ControlFrame::Proof(Proof { node_id: own, signature })).await;
+        signature
+    }
+
+    /// Says hello as `own`; gives the node's own proof.
+    pub async fn greet(&mut self, own: OriginatorId) -> Proof {
+        let clock = Cursor::new();
+        let versions = vec![VERSION];
+        self.say(ControlFrame::Hello(Hello { versions, features: 0, node_id: own, clock })).await;
+        let ControlFrame::Hello(_) = self.hear().await else { panic!("a hello comes first") };
+        let ControlFrame::Proof(proof) = self.hear().await else { panic!("then the proof") };
+        proof
+    }
+
+    pub fn exporter(&self) -> [u8; 32] {
+        let mut exporter = [0; 32];
+        self.connection.export_keying_material(&mut exporter, EXPORTER_LABEL, &[]).unwrap();
+        exporter
+    }
+
+    pub async fn say(&mut self, frame: ControlFrame) {
+        let mut bytes = BytesMut::new();
+        frame.encode(&mut bytes).unwrap();
+        self.say_bytes(&bytes).await;
+    }
+
+    pub async fn say_bytes(&mut self, bytes: &[u8]) {
+        self.send.write_all(bytes).await.unwrap();
+    }
+
+    pub async fn hear(&mut self) -> ControlFrame {
+        loop {
+            if let Some(frame) = self.decoder.next_frame().unwrap() {
+                return frame;
+            }
+            let chunk = self.receive.read_chunk(1 << 16, true).await.unwrap().unwrap();
+            self.decoder.push(chunk.bytes);
+        }
+    }
+
+    /// The next want for a strand; everything else is passed over.
+    pub async fn hear_want(&mut self, originator: u32) -> Want {
+        loop {
+            if let ControlFrame::Want(want) = self.hear().await {
+                if want.originator.0 == originator {
+                    return want;
+                }
+            }
+        }
+    }
+
+    /// Opens a stream that answers a want.
+    pub async fn open(&self, originator: OriginatorId, after: SequenceId) -> Strand {
+        let mut strand = Strand(self.connection.open_uni().await.unwrap());
+        strand.send(DataFrame::Header(StreamHeader { originator, after })).await;
+        strand
+    }
+
+    /// Answers the next want for a strand with these envelopes.
+    pub async fn answer(&mut self, originator: u32, envelopes: &[Bytes]) -> Strand {
+        let want = self.hear_want(originator).await;
+        let mut strand = self.open(want.originator, want.after).await;
+        strand.send_batch(envelopes).await;
+        strand
+    }
+
+    /// Reads the next stream that the node opens to its end.
+    pub async fn read_strand(&self) -> Vec<DataFrame> {
+        let mut stream = self.connection.accept_uni().await.unwrap();
+        let (mut decoder, mut frames) = (DataDecoder::new(), Vec::new());
+        while let Some(chunk) = stream.read_chunk(1 << 16, true).await.unwrap() {
+            decoder.push(chunk.bytes);
+            while let Some(frame) = decoder.next_frame().unwrap() {
+                frames.push(frame);
+            }
+        }
+        decoder.finish().unwrap();
+        frames
+    }
+
+    /// With what the node closes the connection.
+    pub async fn closed(&self) -> Option<CloseCode> {
+        match self.connection.closed().await {
+            ConnectionError::ApplicationClosed(close) => {
+                CloseCode::from_code(close.error_code.into_inner())
+            }
+            error => panic!("not closed by the node: {error}"),
+        }
+    }
+}
+
+/// One stream to a node under test.
+pub struct Strand(pub SendStream);
+
+impl Strand {
+    pub async fn send(&mut self, frame: DataFrame) {
+        let mut bytes = BytesMut::new();
+        frame.encode(&mut bytes);
+        self.0.write_all(&bytes).await.unwrap();
+    }
+
+    /// Sends the envelopes as one batch.
+    pub async fn send_batch(&mut self, envelopes: &[Bytes]) {
+        let mut batch = BatchBuilder::new(u32::MAX);
+        for envelope in envelopes {
+            assert_eq!(batch.push(envelope).unwrap(), Pushed::Taken);
+        }
+        if let Some(frame) = batch.finish() {
+            // The node may refuse it before it has arrived as a whole.
+            let _ = self.0.write_all(&frame).await;
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Credulous;
+
+impl ServerCertVerifier for Credulous {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        default_provider().signature_verification_algorithms.supported_schemes()
+    }
+}

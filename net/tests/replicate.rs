@@ -1,0 +1,194 @@
+//! What is published at one node is held by the others, byte for byte.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod common;
+
+use bytes::Bytes;
+use common::envelopes::{envelope, sign, statement};
+use common::network::{Network, UNREACHABLE, eventually};
+use common::raw::RawPeer;
+use hawser_proto::frame::{ControlFrame, DataFrame, End, RefuseReason, Refused, Want};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_storage::{InvalidRule, Mark};
+
+fn want(originator: u32, after: u64, up_to: Option<u64>) -> ControlFrame {
+    ControlFrame::Want(Want {
+        originator: OriginatorId(originator),
+        after: SequenceId(after),
+        up_to: up_to.map(SequenceId),
+        bytes_max: 1000,
+    })
+}
+
+fn envelopes(frames: &[DataFrame]) -> Vec<Bytes> {
+    let batch = |frame: &DataFrame| match frame {
+        DataFrame::Batch(batch) => batch.envelopes().collect(),
+        _ => Vec::new(),
+    };
+    frames.iter().flat_map(batch).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_node_holds_every_strand_byte_for_byte() {
+    let mut network = Network::new();
+    let nodes = [network.start(100), network.start(200), network.start(300)];
+    for text in 0..20 {
+        for node in &nodes {
+            node.publish(text).await;
+        }
+    }
+    for originator in [100, 200, 300] {
+        for node in &nodes {
+            node.wait_for(originator, 20).await;
+        }
+        let held = nodes.each_ref().map(|node| node.held(originator));
+        assert_eq!(held[0].len(), 20);
+        assert_eq!(held[0], held[1]);
+        assert_eq!(held[0], held[2]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_starts_empty_catches_up_and_one_that_restarts_goes_on_from_its_log() {
+    let mut network = Network::new();
+    let origin = network.start(100);
+    for text in 0..300 {
+        origin.publish(text).await;
+    }
+    let follower = network.start(200);
+    follower.wait_for(100, 300).await;
+    let store = follower.stop().await;
+    for text in 300..350 {
+        origin.publish(text).await;
+    }
+    let follower = network.start_on(store, "127.0.0.1:0");
+    follower.wait_for(100, 350).await;
+    assert_eq!(follower.held(100), origin.held(100));
+    assert_eq!(follower.replication.counters().stored.get(), 50, "nothing is sent twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_comes_back_at_its_address_is_followed_again() {
+    let mut network = Network::new();
+    let (follower, origin) = (network.start(200), network.start(100));
+    origin.publish(1).await;
+    follower.wait_for(100, 1).await;
+    let address = origin.endpoint.local_addr().to_string();
+    let store = origin.stop().await;
+    eventually("the follower misses it", || follower.endpoint.peers().is_empty()).await;
+    let origin = network.start_on(store, &address);
+    origin.publish(2).await;
+    follower.wait_for(100, 2).await;
+    assert_eq!(follower.held(100), origin.held(100));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_can_ask_for_any_strand_and_gets_what_was_signed() {
+    let mut network = Network::new();
+    network.register(OriginatorId(300), UNREACHABLE);
+    let (relay, origin) = (network.start(100), network.start(200));
+    for text in 0..30 {
+        origin.publish(text).await;
+    }
+    relay.wait_for(200, 30).await;
+    let mut peer = RawPeer::join(relay.endpoint.local_addr(), 300, relay.id).await;
+    peer.say(want(200, 10, Some(25))).await;
+    let frames = peer.read_strand().await;
+    let held = origin.held(200);
+    assert_eq!(envelopes(&frames), (11..=25).map(|n| held[&n].clone()).collect::<Vec<_>>());
+    assert_eq!(frames.last(), Some(&DataFrame::End(End { through: SequenceId(25) })));
+    let batches = frames.iter().filter(|frame| matches!(frame, DataFrame::Batch(_))).count();
+    assert!(batches > 3, "no batch is larger than was asked for, so there are several");
+
+    peer.say(want(200, 28, Some(99))).await;
+    let frames = peer.read_strand().await;
+    assert_eq!(envelopes(&frames), [held[&29].clone(), held[&30].clone()]);
+    assert_eq!(frames.last(), Some(&DataFrame::End(End { through: SequenceId(30) })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_want_without_an_end_is_answered_with_what_comes_later() {
+    let mut network = Network::new();
+    network.register(OriginatorId(300), UNREACHABLE);
+    let origin = network.start(100);
+    let mut peer = RawPeer::join(origin.endpoint.local_addr(), 300, origin.id).await;
+    peer.say(want(100, 0, None)).await;
+    let mut stream = peer.connection.accept_uni().await.unwrap();
+    let mut decoder = hawser_proto::frame::DataDecoder::new();
+    for text in 0..3 {
+        let published = origin.publish(text).await;
+        let sent = loop {
+            match decoder.next_frame().unwrap() {
+                Some(DataFrame::Batch(batch)) => break batch.envelopes().collect::<Vec<_>>(),
+                Some(_) => {}
+                None => decoder.push(stream.read_chunk(9999, true).await.unwrap().unwrap().bytes),
+            }
+        };
+        assert_eq!(sent, [published]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strands_of_chains_and_of_strangers_are_refused() {
+    let mut network = Network::new();
+    network.register(OriginatorId(300), UNREACHABLE);
+    let node = network.start(100);
+    let mut peer = RawPeer::join(node.endpoint.local_addr(), 300, node.id).await;
+    for (originator, reason) in
+        [(0, RefuseReason::NotFromPeers), (900, RefuseReason::UnknownOriginator)]
+    {
+        peer.say(want(originator, 0, None)).await;
+        let originator = OriginatorId(originator);
+        loop {
+            if let ControlFrame::Refused(refused) = peer.hear().await {
+                assert_eq!(refused, Refused { originator, reason });
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_is_filled_by_another_peer() {
+    let mut network = Network::new();
+    let id = OriginatorId(300);
+    network.register(id, UNREACHABLE);
+    let (left, right) = (network.start(100), network.start(200));
+    let mut peer = RawPeer::join(right.endpoint.local_addr(), 300, right.id).await;
+    let _right = peer.answer(300, &[1, 2, 3, 4].map(|n| envelope(id, n))).await;
+    right.wait_for(300, 4).await;
+
+    let mut peer = RawPeer::join(left.endpoint.local_addr(), 300, left.id).await;
+    let _left = peer.answer(300, &[1, 4].map(|n| envelope(id, n))).await;
+    left.wait_for(300, 3).await;
+    assert_eq!(left.held(300), (1..=3).map(|n| (n, envelope(id, n))).collect());
+    let after = peer.hear_want(300).await;
+    assert_eq!(after.up_to, Some(SequenceId(3)), "the originator itself is asked too");
+    let _left = peer.answer(300, &[envelope(id, 4)]).await;
+    left.wait_for(300, 4).await;
+    assert_eq!(left.held(300), right.held(300));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signed_envelope_that_breaks_a_rule_is_kept_and_marked_and_passed_on() {
+    let mut network = Network::new();
+    let id = OriginatorId(300);
+    network.register(id, UNREACHABLE);
+    network.register(OriginatorId(400), UNREACHABLE);
+    let node = network.start(100);
+    let mut dear = statement(id, 2);
+    dear.base_fee_picodollars += 1;
+    let strand = [envelope(id, 1), sign(&dear, id), envelope(id, 3)];
+    let mut peer = RawPeer::join(node.endpoint.local_addr(), 300, node.id).await;
+    let _open = peer.answer(300, &strand).await;
+    node.wait_for(300, 3).await;
+    let place = EnvelopeId::new(id, SequenceId(2));
+    let mark = node.engine.store().snapshot().mark(place).unwrap();
+    assert_eq!(mark, Some(Mark::Invalid(InvalidRule(10))));
+    assert_eq!(node.engine.counters().invalid.get(), 1);
+
+    let mut other = RawPeer::join(node.endpoint.local_addr(), 400, node.id).await;
+    other.say(want(300, 0, Some(3))).await;
+    assert_eq!(envelopes(&other.read_strand().await), strand, "peers judge for themselves");
+}

@@ -1,0 +1,21 @@
+//! What is stored was signed by its originator for this very place.
+
+use hawser_proto::SequenceId;
+use hawser_storage::LogItem;
+
+use crate::sim::strands::judge;
+use crate::sim::world::{ALL, Sim};
+
+impl Sim {
+    pub(super) fn assert_nothing_forged(&self) {
+        for node in self.nodes.values() {
+            for originator in ALL {
+                for item in node.log(originator, SequenceId::NONE) {
+                    let LogItem::Envelope { id, bytes, invalid } = item else { continue };
+                    let entry = judge(originator, node.id, &bytes).expect("signed");
+                    assert_eq!((entry.id, entry.invalid), (id, invalid), "{}", node.id);
+                }
+            }
+        }
+    }
+}

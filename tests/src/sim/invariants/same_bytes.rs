@@ -1,0 +1,27 @@
+//! An honest strand has the same bytes wherever it is held, and no other strand changes its own.
+
+use hawser_proto::SequenceId;
+use hawser_storage::LogItem;
+
+use crate::sim::strands::{Version, envelope};
+use crate::sim::world::{ALL, HONEST, LIAR, Sim};
+
+impl Sim {
+    pub(super) fn assert_same_bytes(&self) {
+        for node in self.nodes.values() {
+            for originator in ALL {
+                for item in node.log(originator, SequenceId::NONE) {
+                    let LogItem::Envelope { id, bytes, .. } = item else { continue };
+                    let is = |version| envelope(originator, id.sequence, version) == bytes;
+                    let signed = if originator == LIAR && HONEST.contains(&node.id) {
+                        // It may have signed several things; one of them is kept.
+                        is(Version::True) || is(Version::Other) || is(Version::Dear)
+                    } else {
+                        is(Version::True)
+                    };
+                    assert!(signed, "{} holds something else at {id}", node.id);
+                }
+            }
+        }
+    }
+}

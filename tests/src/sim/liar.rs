@@ -1,0 +1,69 @@
+//! A peer that lies, in every way that the protocol has room for.
+
+use bytes::Bytes;
+use hawser_engine::replication::Piece;
+use hawser_proto::{OriginatorId, SequenceId};
+use rand::RngExt as _;
+use rand::rngs::StdRng;
+
+use super::strands::{Version, envelope};
+use super::world::{HONEST, LIAR};
+
+/// What the liar has burned of its own strand: nobody will ever have it.
+pub(super) fn is_withheld(sequence: SequenceId) -> bool {
+    sequence.0 % 11 == 5
+}
+
+/// What the liar sends in place of what it should send.
+pub(super) fn twist(
+    honest: Vec<Piece<Bytes>>,
+    originator: OriginatorId,
+    position: SequenceId,
+    rng: &mut StdRng,
+) -> Vec<Piece<Bytes>> {
+    let mut pieces = Vec::new();
+    let mut at = position;
+    for piece in honest {
+        if matches!(piece, Piece::Envelope(_)) {
+            at = at.next();
+        }
+        if rng.random_ratio(9, 10) {
+            pieces.push(piece);
+        } else {
+            pieces.extend(lie(piece, originator, at, rng));
+        }
+    }
+    pieces
+}
+
+fn lie(
+    piece: Piece<Bytes>,
+    originator: OriginatorId,
+    at: SequenceId,
+    rng: &mut StdRng,
+) -> Vec<Piece<Bytes>> {
+    // It has one key: only of its own strand can it sign what it likes.
+    let of = |sequence, version| {
+        let version = if originator == LIAR { version } else { Version::Forged };
+        Piece::Envelope(envelope(originator, sequence, version))
+    };
+    match rng.random_range(0..10) {
+        0 => vec![], // withheld
+        1 => vec![of(at, Version::Forged)],
+        2 => vec![of(at, Version::Other)],
+        3 => vec![of(at, Version::Dear)],
+        4 => vec![piece.clone(), piece], // twice
+        5 => vec![of(at.next(), Version::True), piece],
+        6 => vec![Piece::Envelope(envelope(stranger(originator), at, Version::True))],
+        7 => {
+            let to = SequenceId(at.0 + rng.random_range(0..30));
+            vec![Piece::Gap { from: at, to, expired: rng.random() }]
+        }
+        8 => vec![Piece::End],
+        _ => vec![Piece::Envelope(Bytes::from_static(b"no envelope"))],
+    }
+}
+
+fn stranger(originator: OriginatorId) -> OriginatorId {
+    if originator == HONEST[0] { HONEST[1] } else { HONEST[0] }
+}

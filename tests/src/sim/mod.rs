@@ -1,0 +1,41 @@
+//! A network of nodes in one thread, on a clock that only moves from event to event.
+//!
+//! What is real: [`Follower`](hawser_engine::replication::Follower),
+//! [`Judge`](hawser_engine::replication::Judge) with its signatures, and the store on RocksDB's
+//! in-memory environment. What is played: the wire, the disk's latency, crashes, and a peer that
+//! lies. Everything that is left to chance is drawn from one seed, so a seed is a run.
+
+pub mod invariants;
+mod liar;
+mod node;
+mod running;
+mod serving;
+mod settled;
+mod strands;
+mod wire;
+mod world;
+
+pub use world::{Faults, Sim};
+
+use crate::harness::seed::VARIABLE;
+
+/// How many seeds an ordinary test run tries.
+const SEEDS: u64 = 200;
+/// Set this to try another number of them.
+const COUNT_VARIABLE: &str = "HAWSER_SIM_SEEDS";
+
+/// The seeds to try: one if it was named, else a few hundred.
+///
+/// # Panics
+/// When a variable holds no number.
+#[must_use]
+pub fn seeds() -> std::ops::Range<u64> {
+    let number = |name| {
+        let text = std::env::var(name).ok()?;
+        Some(text.parse::<u64>().expect("the variable holds a number"))
+    };
+    match number(VARIABLE) {
+        Some(seed) => seed..seed + 1,
+        None => 0..number(COUNT_VARIABLE).unwrap_or(SEEDS),
+    }
+}

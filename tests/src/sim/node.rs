@@ -1,0 +1,109 @@
+//! One simulated node: its log, and its followers while it runs.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use hawser_engine::replication::Follower;
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_storage::{Change, CommitError, Entry, Identity, LogItem, SkipReason, Store};
+
+use super::strands::key;
+
+/// Something on its way to disk, as the engine's runtime would write it.
+#[derive(Debug, Clone)]
+pub(super) enum Step {
+    Append { changes: Vec<Change>, through: SequenceId },
+    Compare(Vec<Entry>),
+}
+
+/// One followed strand of a running node.
+pub(super) struct Following {
+    pub(super) follower: Follower,
+    /// Accepted and not yet on its way to disk.
+    pub(super) waiting: Vec<Step>,
+    /// On its way to disk, to tell at a crash whether it got there.
+    pub(super) writing: Option<Vec<Step>>,
+    /// The earliest timer that is planned.
+    pub(super) armed: Option<Instant>,
+}
+
+pub(super) struct Node {
+    pub(super) id: OriginatorId,
+    pub(super) store: Store,
+    pub(super) incarnation: u64,
+    pub(super) is_running: bool,
+    /// By originator; empty while the node is down.
+    pub(super) following: BTreeMap<OriginatorId, Following>,
+    /// Second statements that were met for a place.
+    pub(super) conflicts: u64,
+}
+
+impl Node {
+    pub(super) fn new(id: OriginatorId) -> Self {
+        let public_key = key(id).public_key();
+        let identity = Identity { network: "sim".to_owned(), node: id, public_key };
+        let store = Store::in_memory(identity).unwrap();
+        let following = BTreeMap::new();
+        Self { id, store, incarnation: 0, is_running: false, following, conflicts: 0 }
+    }
+
+    pub(super) fn head(&self, originator: OriginatorId) -> SequenceId {
+        self.store.snapshot().head(originator).unwrap()
+    }
+
+    /// A whole strand, as the log tells it.
+    pub(super) fn log(&self, originator: OriginatorId, after: SequenceId) -> Vec<LogItem> {
+        let snapshot = self.store.snapshot();
+        let head = snapshot.head(originator).unwrap();
+        snapshot.log(EnvelopeId::new(originator, after), head).map(Result::unwrap).collect()
+    }
+
+    /// Begins to follow `others` from what is on disk.
+    pub(super) fn start(&mut self, others: &[OriginatorId], now: Instant) {
+        self.is_running = true;
+        self.incarnation += 1;
+        for &originator in others.iter().filter(|id| **id != self.id) {
+            let missing = self.log(originator, SequenceId::NONE).into_iter().filter_map(missing);
+            let follower = Follower::new(originator, self.head(originator), missing, now);
+            let following = Following { follower, waiting: Vec::new(), writing: None, armed: None };
+            self.following.insert(originator, following);
+        }
+    }
+
+    /// Loses everything that is not on disk.
+    pub(super) fn crash(&mut self) {
+        self.is_running = false;
+        self.incarnation += 1;
+        self.following.clear();
+    }
+
+    /// Writes steps of one strand, and tells up to where it grew.
+    pub(super) fn write(&mut self, steps: &[Step]) -> Option<SequenceId> {
+        let mut durable = None;
+        for step in steps {
+            match step {
+                Step::Append { changes, through } => {
+                    self.store.commit(changes).unwrap();
+                    durable = Some(*through);
+                }
+                Step::Compare(entries) => {
+                    for entry in entries {
+                        match self.store.commit(&[Change::Append(entry.clone())]) {
+                            Ok(()) => {}
+                            Err(CommitError::Conflict { .. }) => self.conflicts += 1,
+                            Err(error) => panic!("{}: {error}", self.id),
+                        }
+                    }
+                }
+            }
+        }
+        durable
+    }
+}
+
+fn missing(item: LogItem) -> Option<(SequenceId, SequenceId)> {
+    match item {
+        LogItem::Skipped { from, through, reason: SkipReason::Missing } => Some((from, through)),
+        LogItem::Skipped { .. } | LogItem::Envelope { .. } => None,
+    }
+}

@@ -1,0 +1,234 @@
+//! A simulated node at work: what comes in, what its followers want done, and how it fails.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use hawser_engine::replication::{Delivery, Effect, RequestId, Want};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_storage::{Change, Entry, SkipReason};
+use rand::RngExt as _;
+
+use super::liar::is_withheld;
+use super::node::Step;
+use super::strands::{Version, envelope, judge};
+use super::wire::{Event, Path, paths};
+use super::world::{ALL, LIAR, Sim};
+
+/// How long a write takes at most.
+const WRITE_MS_MAX: u64 = 20;
+/// How long it takes at most until a broken connection is back.
+const RECONNECT_MS_MAX: u64 = 2_000;
+/// The same after a peer was sent away.
+const AVOID_MS_MAX: u64 = 10_000;
+/// How long a node is down at most.
+const DOWN_MS_MAX: u64 = 30_000;
+
+impl Sim {
+    pub(super) fn connect(&mut self, path: Path) {
+        let both_run = [path.follower, path.server].iter().all(|id| self.nodes[id].is_running);
+        let now = self.now;
+        let connection = self.connection(path);
+        if connection.is_up || !both_run {
+            return; // whoever restarts connects anew
+        }
+        connection.is_up = true;
+        connection.generation += 1;
+        connection.last_control = now;
+        for originator in self.followed_by(path.follower) {
+            let following = self.node(path.follower).following.get_mut(&originator).unwrap();
+            following.follower.handle_peer_up(now, path.server);
+            self.route_effects(path.follower, originator);
+        }
+    }
+
+    fn break_off(&mut self, path: Path, back_within_ms: u64) {
+        let now = self.now;
+        let connection = self.connection(path);
+        if !connection.is_up {
+            return;
+        }
+        connection.is_up = false;
+        connection.streams.clear();
+        for originator in self.followed_by(path.follower) {
+            let following = self.node(path.follower).following.get_mut(&originator).unwrap();
+            following.follower.handle_peer_down(now, path.server);
+            self.route_effects(path.follower, originator);
+        }
+        self.plan(back_within_ms, Event::Up { path });
+    }
+
+    fn followed_by(&self, node: OriginatorId) -> Vec<OriginatorId> {
+        self.nodes[&node].following.keys().copied().collect()
+    }
+
+    /// Frames arrive, unless it is just then that something breaks.
+    pub(super) fn arrive(
+        &mut self,
+        path: Path,
+        originator: OriginatorId,
+        delivery: Delivery<Bytes>,
+    ) {
+        if self.one_in(self.faults.breaks_one_in) {
+            self.break_off(path, RECONNECT_MS_MAX);
+            return;
+        }
+        if self.one_in(self.faults.crashes_one_in) {
+            self.crash(path.follower);
+            return;
+        }
+        let now = self.now;
+        let head = self.nodes[&path.server].head(originator);
+        let following = self.node(path.follower).following.get_mut(&originator).unwrap();
+        let Delivery { peer, request, pieces } = delivery;
+        if following.follower.awaits(peer, request) {
+            let check = |bytes| judge(originator, path.follower, &bytes);
+            let pieces = pieces.into_iter().map(|piece| piece.map(check)).collect();
+            following.follower.handle_head(peer, head);
+            following.follower.handle_delivery(now, Delivery { peer, request, pieces });
+        }
+        self.route_effects(path.follower, originator);
+    }
+
+    pub(super) fn route_effects(&mut self, node: OriginatorId, originator: OriginatorId) {
+        while let Some(effect) = self.next_effect(node, originator) {
+            match effect {
+                Effect::Append { changes, through } => {
+                    self.store_later(node, originator, Step::Append { changes, through });
+                }
+                Effect::Compare(entries) => {
+                    self.store_later(node, originator, Step::Compare(entries));
+                }
+                Effect::Want { peer, request, want } => {
+                    let path = Path { follower: node, server: peer };
+                    self.send_want(path, request, want);
+                }
+                Effect::Stop { peer } => {
+                    let path = Path { follower: node, server: peer };
+                    let generation = self.connection(path).generation;
+                    let at = self.control_arrival(path);
+                    self.queue.push(at, Event::Stop { path, generation, originator });
+                }
+                Effect::Disconnect { peer, fault } => {
+                    assert!(peer == LIAR && self.has_liar, "{peer} is honest: {fault}");
+                    self.break_off(Path { follower: node, server: peer }, AVOID_MS_MAX);
+                }
+            }
+        }
+        self.arm(node, originator);
+    }
+
+    fn next_effect(&mut self, node: OriginatorId, originator: OriginatorId) -> Option<Effect> {
+        self.node(node).following.get_mut(&originator)?.follower.poll_effect()
+    }
+
+    fn send_want(&mut self, path: Path, request: RequestId, want: Want) {
+        let generation = self.connection(path).generation;
+        let at = self.control_arrival(path);
+        self.queue.push(at, Event::Want { path, generation, request, want });
+    }
+
+    fn control_arrival(&mut self, path: Path) -> Instant {
+        let at = self.now + self.delay(self.faults.delay_ms_max);
+        let connection = self.connection(path);
+        connection.last_control = connection.last_control.max(at);
+        connection.last_control
+    }
+
+    fn arm(&mut self, node: OriginatorId, originator: OriginatorId) {
+        let now = self.now;
+        let incarnation = self.nodes[&node].incarnation;
+        let Some(following) = self.node(node).following.get_mut(&originator) else { return };
+        let Some(at) = following.follower.poll_timeout() else { return };
+        let at = at.max(now);
+        if following.armed.is_none_or(|armed| at < armed) {
+            following.armed = Some(at);
+            self.queue.push(at, Event::Timer { node, incarnation, originator });
+        }
+    }
+
+    fn store_later(&mut self, node: OriginatorId, originator: OriginatorId, step: Step) {
+        self.node(node).following.get_mut(&originator).unwrap().waiting.push(step);
+        self.start_write(node, originator);
+    }
+
+    /// One write at a time for a strand, with everything that waits.
+    fn start_write(&mut self, node: OriginatorId, originator: OriginatorId) {
+        let incarnation = self.nodes[&node].incarnation;
+        let Some(following) = self.node(node).following.get_mut(&originator) else { return };
+        if following.writing.is_some() || following.waiting.is_empty() {
+            return;
+        }
+        let steps = std::mem::take(&mut following.waiting);
+        following.writing = Some(steps.clone());
+        self.plan(WRITE_MS_MAX, Event::Durable { node, incarnation, originator, steps });
+    }
+
+    pub(super) fn finish_write(
+        &mut self,
+        node: OriginatorId,
+        originator: OriginatorId,
+        steps: &[Step],
+    ) {
+        let durable = self.node(node).write(steps);
+        let following = self.node(node).following.get_mut(&originator).unwrap();
+        following.writing = None;
+        if let Some(through) = durable {
+            following.follower.handle_durable(through);
+        }
+        self.route_effects(node, originator);
+        self.start_write(node, originator);
+        self.wake_streams(node, originator);
+    }
+
+    /// Adds the next place to a node's own strand; sometimes it stays empty.
+    pub(super) fn add_to_strand(&mut self, node: OriginatorId) {
+        let next = self.nodes[&node].head(node).next();
+        let is_burned = match node {
+            LIAR => is_withheld(next),
+            _ => self.faults.burns_ids && self.rng.random_ratio(1, 20),
+        };
+        let change = if is_burned {
+            let reason = SkipReason::Void;
+            Change::Skip { originator: node, from: next, through: next, reason }
+        } else {
+            Change::Append(own_entry(node, next))
+        };
+        // A node that is down publishes as soon as it is back.
+        self.node(node).store.commit(&[change]).unwrap();
+        self.wake_streams(node, node);
+    }
+
+    pub(super) fn crash(&mut self, id: OriginatorId) {
+        for originator in self.followed_by(id) {
+            let writing = self.node(id).following.get_mut(&originator).unwrap().writing.take();
+            // A write under way has reached the disk, or it has not.
+            if let Some(steps) = writing.filter(|_| self.rng.random()) {
+                self.node(id).write(&steps);
+            }
+        }
+        self.node(id).crash();
+        for path in paths().filter(|path| path.follower == id || path.server == id) {
+            self.break_off(path, RECONNECT_MS_MAX);
+        }
+        self.plan(DOWN_MS_MAX, Event::Restart { node: id });
+    }
+
+    pub(super) fn restart(&mut self, id: OriginatorId) {
+        let now = self.now;
+        self.node(id).start(&ALL, now);
+        for originator in self.followed_by(id) {
+            self.route_effects(id, originator);
+        }
+        for path in paths().filter(|path| path.follower == id || path.server == id) {
+            self.plan(RECONNECT_MS_MAX, Event::Up { path });
+        }
+    }
+}
+
+fn own_entry(node: OriginatorId, sequence: SequenceId) -> Entry {
+    let bytes = envelope(node, sequence, Version::True);
+    let entry = judge(node, node, &bytes).expect("made as it should be");
+    assert_eq!(entry.id, EnvelopeId::new(node, sequence));
+    assert_eq!(entry.invalid, None);
+    entry
+}

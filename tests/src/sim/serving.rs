@@ -1,0 +1,109 @@
+//! How a simulated node answers wants.
+
+use bytes::Bytes;
+use hawser_engine::replication::{Delivery, Piece, RequestId, Want};
+use hawser_proto::{OriginatorId, SequenceId};
+use hawser_storage::LogItem;
+use rand::RngExt as _;
+
+use super::liar::twist;
+use super::wire::{Event, Path, Stream};
+use super::world::{LIAR, Sim};
+
+impl Sim {
+    pub(super) fn take_want(&mut self, path: Path, request: RequestId, want: Want) {
+        let stream =
+            Stream { request, want, position: want.after, last_arrival: self.now, is_idle: false };
+        self.connection(path).streams.insert(want.originator, stream);
+        self.plan_serving(path, want.originator, request);
+    }
+
+    pub(super) fn plan_serving(
+        &mut self,
+        path: Path,
+        originator: OriginatorId,
+        request: RequestId,
+    ) {
+        let generation = self.connection(path).generation;
+        self.plan(1, Event::Serve { path, generation, originator, request });
+    }
+
+    /// Sends the next few pieces, as a reader of the strand would.
+    pub(super) fn serve(&mut self, path: Path, originator: OriginatorId, request: RequestId) {
+        let few = self.rng.random_range(1..8);
+        let server = &self.nodes[&path.server];
+        let head = server.head(originator);
+        let Some(stream) = self.connections[&path].streams.get(&originator) else { return };
+        if stream.request != request {
+            return; // a later want has taken its place
+        }
+        let (want, position) = (stream.want, stream.position);
+        let through = want.up_to.map_or(head, |up_to| up_to.min(head));
+        let mut pieces = Vec::new();
+        let mut reached = position;
+        for item in server.log(originator, position).into_iter().take(few) {
+            let Some((piece, last)) = piece_of(item, through) else { break };
+            reached = last;
+            pieces.push(piece);
+        }
+        if path.server == LIAR && self.faults.lies {
+            pieces = twist(pieces, originator, position, &mut self.rng);
+        }
+        let is_whole = reached >= through;
+        if is_whole && want.up_to.is_some() {
+            pieces.push(Piece::End);
+        }
+        self.send(path, originator, Delivery { peer: path.server, request, pieces });
+        let stream = self.connection(path).streams.get_mut(&originator).expect("it was there");
+        stream.position = reached;
+        stream.is_idle = is_whole;
+        if is_whole && want.up_to.is_some() {
+            self.connection(path).streams.remove(&originator);
+        } else if !is_whole {
+            self.plan_serving(path, originator, request);
+        }
+    }
+
+    /// Puts pieces on the wire, behind everything before them on the same stream.
+    fn send(&mut self, path: Path, originator: OriginatorId, delivery: Delivery<Bytes>) {
+        if delivery.pieces.is_empty() {
+            return;
+        }
+        let delay = self.delay(self.faults.delay_ms_max);
+        let now = self.now;
+        let connection = self.connection(path);
+        let generation = connection.generation;
+        let last = connection.streams.get(&originator).map_or(now, |stream| stream.last_arrival);
+        let at = last.max(now + delay);
+        if let Some(stream) = connection.streams.get_mut(&originator) {
+            stream.last_arrival = at;
+        }
+        self.queue.push(at, Event::Arrive { path, generation, originator, delivery });
+    }
+
+    /// Wakes the streams that wait for this strand to grow.
+    pub(super) fn wake_streams(&mut self, server: OriginatorId, originator: OriginatorId) {
+        let mut woken = Vec::new();
+        for (path, connection) in self.connections.iter_mut().filter(|(p, _)| p.server == server) {
+            if let Some(stream) = connection.streams.get_mut(&originator).filter(|s| s.is_idle) {
+                stream.is_idle = false;
+                woken.push((*path, stream.request));
+            }
+        }
+        for (path, request) in woken {
+            self.plan_serving(path, originator, request);
+        }
+    }
+}
+
+/// What is sent for a step of the log, cut at `through`, and the place it reaches; `None` beyond.
+fn piece_of(item: LogItem, through: SequenceId) -> Option<(Piece<Bytes>, SequenceId)> {
+    let (piece, first, last) = match item {
+        LogItem::Envelope { id, bytes, .. } => (Piece::Envelope(bytes), id.sequence, id.sequence),
+        LogItem::Skipped { from, through: to, .. } => {
+            let to = to.min(through);
+            (Piece::Gap { from, to, expired: false }, from, to)
+        }
+    };
+    (first <= through).then_some((piece, last))
+}

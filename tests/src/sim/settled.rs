@@ -1,0 +1,55 @@
+//! Where a network must come to once nothing goes wrong any more.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hawser_proto::{OriginatorId, SequenceId};
+use hawser_storage::LogItem;
+
+use super::world::{ALL, HONEST, LIAR, Sim};
+
+/// Longer than anything takes: searches for gaps one after the other, and the rounds over what is
+/// missing.
+const SETTLED_AFTER: Duration = Duration::from_secs(2_000);
+
+impl Sim {
+    /// Lets the network come to rest, with nothing going wrong, and holds it to what it promises.
+    ///
+    /// # Panics
+    /// When a promise is not kept.
+    pub fn settle(&mut self) {
+        self.calm();
+        self.run_for(SETTLED_AFTER);
+        self.assert_invariants();
+        for originator in HONEST {
+            let origin = self.held(originator, originator);
+            for node in HONEST {
+                assert_eq!(self.held(node, originator), origin, "{node}: {originator}");
+            }
+        }
+        for originator in ALL {
+            let head = self.nodes[&originator].head(originator);
+            // A place that stays empty is passed over once something stands behind it.
+            let end = self.held(originator, originator).keys().copied().max().unwrap_or_default();
+            for node in ALL {
+                let reached = self.nodes[&node].head(originator);
+                // The liar may have signed more than it has kept.
+                let head = if originator == LIAR { SequenceId::MAX } else { head };
+                assert!((end..=head).contains(&reached), "{node}: {originator} at {reached}");
+            }
+        }
+        let places = |node| self.held(node, LIAR).into_keys().collect::<Vec<_>>();
+        assert_eq!(places(HONEST[0]), places(HONEST[1]), "late finds reach everybody");
+    }
+
+    /// What a node holds of a strand, by place.
+    fn held(&self, node: OriginatorId, originator: OriginatorId) -> BTreeMap<SequenceId, Bytes> {
+        let items = self.nodes[&node].log(originator, SequenceId::NONE).into_iter();
+        let envelope = |item| match item {
+            LogItem::Envelope { id, bytes, .. } => Some((id.sequence, bytes)),
+            LogItem::Skipped { .. } => None,
+        };
+        items.filter_map(envelope).collect()
+    }
+}

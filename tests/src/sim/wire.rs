@@ -1,0 +1,132 @@
+//! What happens, and when: one ordered queue for the whole network.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Instant;
+
+use bytes::Bytes;
+use hawser_engine::replication::{Delivery, Piece, RequestId, Want};
+use hawser_proto::{OriginatorId, SequenceId};
+
+use super::node::Step;
+use super::world::ALL;
+
+/// A follower's connection to a server: who asks, who answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Path {
+    pub(super) follower: OriginatorId,
+    pub(super) server: OriginatorId,
+}
+
+/// Every connection there can be.
+pub(super) fn paths() -> impl Iterator<Item = Path> {
+    let both = |follower| ALL.into_iter().map(move |server| Path { follower, server });
+    ALL.into_iter().flat_map(both).filter(|path| path.follower != path.server)
+}
+
+/// Something that happens at a moment. What belongs to a connection names its generation, and
+/// what belongs to a running node its incarnation: it is void once that is over.
+pub(super) enum Event {
+    /// A connection comes up.
+    Up { path: Path },
+    /// A want reaches the server.
+    Want { path: Path, generation: u64, request: RequestId, want: Want },
+    /// So does the end of one.
+    Stop { path: Path, generation: u64, originator: OriginatorId },
+    /// The server has something to send, or may have.
+    Serve { path: Path, generation: u64, originator: OriginatorId, request: RequestId },
+    /// What it has sent arrives.
+    Arrive { path: Path, generation: u64, originator: OriginatorId, delivery: Delivery<Bytes> },
+    /// A follower's timer.
+    Timer { node: OriginatorId, incarnation: u64, originator: OriginatorId },
+    /// A write is durable.
+    Durable { node: OriginatorId, incarnation: u64, originator: OriginatorId, steps: Vec<Step> },
+    /// A node adds to its own strand.
+    Publish { node: OriginatorId },
+    /// A node that crashed is back.
+    Restart { node: OriginatorId },
+}
+
+/// For the trace: all of what makes two runs differ, in a line.
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Up { path } => write!(f, "{path} up"),
+            Self::Want { path, request, want, .. } => write!(
+                f,
+                "{path} wants {} after {} up to {:?} as {}",
+                want.originator, want.after, want.up_to, request.0
+            ),
+            Self::Stop { path, originator, .. } => write!(f, "{path} stops {originator}"),
+            Self::Serve { path, originator, request, .. } => {
+                write!(f, "{path} serves {originator} for {}", request.0)
+            }
+            Self::Arrive { path, originator, delivery, .. } => {
+                write!(f, "{path} brings {originator} for {}:", delivery.request.0)?;
+                delivery.pieces.iter().try_for_each(|piece| match piece {
+                    Piece::Envelope(bytes) => {
+                        write!(f, " {}", hex::encode(&bytes[bytes.len().saturating_sub(6)..]))
+                    }
+                    piece => write!(f, " {piece:?}"),
+                })
+            }
+            Self::Timer { node, originator, .. } => write!(f, "{node} timer of {originator}"),
+            Self::Durable { node, originator, steps, .. } => {
+                write!(f, "{node} durable {originator}: {} steps", steps.len())
+            }
+            Self::Publish { node } => write!(f, "{node} publishes"),
+            Self::Restart { node } => write!(f, "{node} restarts"),
+        }
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}<-{}", self.follower, self.server)
+    }
+}
+
+/// Events by time; what happens at the same time happens in the order in which it was planned.
+#[derive(Default)]
+pub(super) struct Queue {
+    events: BTreeMap<(Instant, u64), Event>,
+    planned: u64,
+}
+
+impl Queue {
+    pub(super) fn push(&mut self, at: Instant, event: Event) {
+        self.planned += 1;
+        self.events.insert((at, self.planned), event);
+    }
+
+    /// The next event, if it is not after `end`.
+    pub(super) fn pop(&mut self, end: Instant) -> Option<(Instant, Event)> {
+        let (&(at, _), _) = self.events.first_key_value()?;
+        if at > end {
+            return None;
+        }
+        self.events.pop_first().map(|((at, _), event)| (at, event))
+    }
+}
+
+/// One stream on its way from a server.
+pub(super) struct Stream {
+    pub(super) request: RequestId,
+    pub(super) want: Want,
+    /// What was sent reaches up to here.
+    pub(super) position: SequenceId,
+    /// Nothing overtakes on a stream.
+    pub(super) last_arrival: Instant,
+    /// It has sent all there is and waits for more.
+    pub(super) is_idle: bool,
+}
+
+/// A connection as both ends know it.
+pub(super) struct Connection {
+    pub(super) generation: u64,
+    pub(super) is_up: bool,
+    /// Nothing overtakes on the control stream.
+    pub(super) last_control: Instant,
+    /// By originator.
+    pub(super) streams: BTreeMap<OriginatorId, Stream>,
+}

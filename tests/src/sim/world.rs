@@ -1,0 +1,210 @@
+//! The network, and its clock.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use hawser_proto::OriginatorId;
+use rand::RngExt as _;
+use rand::rngs::StdRng;
+
+use super::node::Node;
+use super::wire::{Connection, Event, Path, Queue, paths};
+use crate::harness::seed::rng;
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy)]
+pub struct Faults {
+    /// The longest that a frame is on its way; the shortest is 1 ms.
+    pub delay_ms_max: u64,
+    /// One of so many arrivals finds its connection broken; 0 for none.
+    pub breaks_one_in: u32,
+    /// One of so many arrivals makes the node that gets it crash; 0 for none.
+    pub crashes_one_in: u32,
+    /// Whether node 300 lies.
+    pub lies: bool,
+    /// Whether nodes 100 and 200 use up sequence ids without an envelope.
+    pub burns_ids: bool,
+}
+
+impl Faults {
+    /// Nothing.
+    pub const NONE: Self = Self {
+        delay_ms_max: 20,
+        breaks_one_in: 0,
+        crashes_one_in: 0,
+        lies: false,
+        burns_ids: false,
+    };
+}
+
+/// A network of three nodes that all follow each other. The third one may lie.
+pub struct Sim {
+    pub(super) nodes: BTreeMap<OriginatorId, Node>,
+    pub(super) faults: Faults,
+    /// Whether the third node ever lies; what it says may arrive after it has stopped.
+    pub(super) has_liar: bool,
+    pub(super) rng: StdRng,
+    started: Instant,
+    pub(super) now: Instant,
+    pub(super) queue: Queue,
+    pub(super) connections: BTreeMap<Path, Connection>,
+    trace: Vec<String>,
+}
+
+/// The honest nodes.
+pub(super) const HONEST: [OriginatorId; 2] = [OriginatorId(100), OriginatorId(200)];
+/// The one that may lie.
+pub(super) const LIAR: OriginatorId = OriginatorId(300);
+/// Every node.
+pub(super) const ALL: [OriginatorId; 3] = [HONEST[0], HONEST[1], LIAR];
+
+impl Sim {
+    /// Three nodes without envelopes, not yet connected.
+    #[must_use]
+    pub fn new(seed: u64, faults: Faults) -> Self {
+        let now = Instant::now(); // an origin only: nothing depends on where it is
+        let mut sim = Self {
+            nodes: ALL.into_iter().map(|id| (id, Node::new(id))).collect(),
+            faults,
+            has_liar: faults.lies,
+            rng: rng(seed, 1),
+            started: now,
+            now,
+            queue: Queue::default(),
+            connections: BTreeMap::new(),
+            trace: Vec::new(),
+        };
+        for id in ALL {
+            sim.node(id).start(&ALL, now);
+        }
+        for path in paths() {
+            let connection = Connection {
+                generation: 0,
+                is_up: false,
+                last_control: now,
+                streams: BTreeMap::new(),
+            };
+            sim.connections.insert(path, connection);
+            sim.plan(50, Event::Up { path });
+        }
+        sim
+    }
+
+    /// Plans `count` envelopes for every node's strand, spread over `within`.
+    pub fn publish(&mut self, count: u64, within: Duration) {
+        let within_ms = u64::try_from(within.as_millis()).unwrap();
+        for node in ALL {
+            for _ in 0..count {
+                self.plan(within_ms, Event::Publish { node });
+            }
+        }
+    }
+
+    /// Lets so much simulated time pass.
+    pub fn run_for(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        while let Some((at, event)) = self.queue.pop(end) {
+            self.now = at;
+            let ms = at.duration_since(self.started).as_micros();
+            self.trace.push(format!("{ms} {event}"));
+            let is_write = matches!(event, Event::Durable { .. });
+            self.handle(event);
+            if is_write {
+                self.assert_after_write();
+            }
+        }
+        self.now = end;
+    }
+
+    /// From now on nothing goes wrong, and everybody tells the truth.
+    pub fn calm(&mut self) {
+        self.faults = Faults::NONE;
+    }
+
+    /// Everything that has happened so far, a line each.
+    #[must_use]
+    pub fn trace(&self) -> &[String] {
+        &self.trace
+    }
+
+    /// How often an honest node has met a second statement for a place.
+    #[must_use]
+    pub fn conflicts(&self) -> u64 {
+        HONEST.iter().map(|id| self.nodes[id].conflicts).sum()
+    }
+
+    pub(super) fn node(&mut self, id: OriginatorId) -> &mut Node {
+        self.nodes.get_mut(&id).unwrap()
+    }
+
+    pub(super) fn connection(&mut self, path: Path) -> &mut Connection {
+        self.connections.get_mut(&path).unwrap()
+    }
+
+    /// Plans something for a random time of the next `within_ms`.
+    pub(super) fn plan(&mut self, within_ms: u64, event: Event) {
+        let at = self.now + self.delay(within_ms);
+        self.queue.push(at, event);
+    }
+
+    pub(super) fn delay(&mut self, ms_max: u64) -> Duration {
+        Duration::from_micros(self.rng.random_range(1000..=ms_max.max(1) * 1000))
+    }
+
+    pub(super) fn one_in(&mut self, count: u32) -> bool {
+        count > 0 && self.rng.random_ratio(1, count)
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Up { path } => self.connect(path),
+            Event::Want { path, generation, request, want } if self.lives(path, generation) => {
+                self.take_want(path, request, want);
+            }
+            Event::Stop { path, generation, originator } if self.lives(path, generation) => {
+                self.connection(path).streams.remove(&originator);
+            }
+            Event::Serve { path, generation, originator, request }
+                if self.lives(path, generation) =>
+            {
+                self.serve(path, originator, request);
+            }
+            Event::Arrive { path, generation, originator, delivery }
+                if self.lives(path, generation) =>
+            {
+                self.arrive(path, originator, delivery);
+            }
+            Event::Timer { node, incarnation, originator } if self.runs(node, incarnation) => {
+                let now = self.now;
+                let following = self.node(node).following.get_mut(&originator).unwrap();
+                following.armed = None;
+                following.follower.handle_timeout(now);
+                self.route_effects(node, originator);
+            }
+            Event::Durable { node, incarnation, originator, steps }
+                if self.runs(node, incarnation) =>
+            {
+                self.finish_write(node, originator, &steps);
+            }
+            Event::Publish { node } => self.add_to_strand(node),
+            Event::Restart { node } => self.restart(node),
+            // It belongs to a connection or to a run that is over.
+            Event::Want { .. }
+            | Event::Stop { .. }
+            | Event::Serve { .. }
+            | Event::Arrive { .. }
+            | Event::Timer { .. }
+            | Event::Durable { .. } => {}
+        }
+    }
+
+    pub(super) fn lives(&self, path: Path, generation: u64) -> bool {
+        let connection = &self.connections[&path];
+        connection.is_up && connection.generation == generation
+    }
+
+    pub(super) fn runs(&self, node: OriginatorId, incarnation: u64) -> bool {
+        let node = &self.nodes[&node];
+        node.is_running && node.incarnation == incarnation
+    }
+}

@@ -1,0 +1,74 @@
+//! Followers in a simulated network: whatever the wire does, however often nodes crash and
+//! whatever a peer says, logs stay sound, and once nothing goes wrong they come to be the same.
+
+use std::time::Duration;
+
+use hawser_tests::sim::{Faults, Sim, seeds};
+
+const LOSSY: Faults = Faults {
+    delay_ms_max: 80,
+    breaks_one_in: 25,
+    crashes_one_in: 60,
+    lies: false,
+    burns_ids: false,
+};
+
+fn run(seed: u64, faults: Faults) -> Sim {
+    let mut sim = Sim::new(seed, faults);
+    sim.publish(20, Duration::from_secs(30));
+    sim.run_for(Duration::from_secs(40));
+    sim.assert_invariants();
+    sim
+}
+
+/// Says which seed it was when a test panics.
+fn for_each_seed(mut test: impl FnMut(u64)) {
+    for seed in seeds() {
+        println!("seed {seed}");
+        test(seed);
+    }
+}
+
+#[test]
+fn one_seed_is_one_run() {
+    let faults = Faults { lies: true, burns_ids: true, ..LOSSY };
+    let run = |seed| {
+        let mut sim = run(seed, faults);
+        sim.settle();
+        sim.trace().to_vec()
+    };
+    for seed in 0..3 {
+        let (first, second) = (run(seed), run(seed));
+        let differs = first.iter().zip(&second).position(|(a, b)| a != b);
+        let shown = |at: usize| format!("{:?}\n{:?}", first.get(at), second.get(at));
+        assert_eq!(differs.map(shown), None, "seed {seed}");
+        assert_eq!(first.len(), second.len(), "seed {seed}");
+        assert!(first.len() > 500, "hardly anything happened");
+    }
+    assert_ne!(run(0), run(1), "the seed decides");
+}
+
+#[test]
+fn followers_converge_over_a_wire_that_breaks_and_through_crashes() {
+    for_each_seed(|seed| {
+        run(seed, LOSSY).settle();
+    });
+}
+
+#[test]
+fn burned_ids_are_marked_missing_and_hold_nothing_up_for_good() {
+    for_each_seed(|seed| {
+        run(seed, Faults { burns_ids: true, ..LOSSY }).settle();
+    });
+}
+
+#[test]
+fn a_peer_that_lies_harms_no_strand_but_its_own() {
+    let mut conflicts = 0;
+    for_each_seed(|seed| {
+        let mut sim = run(seed, Faults { lies: true, burns_ids: true, ..LOSSY });
+        sim.settle();
+        conflicts += sim.conflicts();
+    });
+    assert!(conflicts > 0 || seeds().count() < 100, "no run ever told two stories about a place");
+}
