@@ -16,7 +16,7 @@ use hawser_tests::harness::network::{Network, forget_settings};
 use hawser_tests::harness::process::Process;
 use hawser_tests::harness::vectors::{self, Captured, Route};
 use hawser_tests::harness::wait::{self, PATIENCE};
-use hawser_tests::harness::{ports, raw, strand};
+use hawser_tests::harness::{ports, strand};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -27,7 +27,7 @@ const FIRST: OriginatorId = OriginatorId(100);
 struct Dev {
     base_port: u16,
     folder: TempDir,
-    _process: Process,
+    process: Process,
 }
 
 impl Dev {
@@ -43,24 +43,27 @@ impl Dev {
             .arg(vectors::path());
         forget_settings(&mut command);
         let process = Process::start("hawser dev", command, &folder.path().join("output"));
-        let mut dev = Self { base_port, folder, _process: process };
-        for number in 0..NODES {
-            dev.ready(number).await;
-        }
+        let mut dev = Self { base_port, folder, process };
+        dev.ready().await;
         dev
     }
 
-    async fn ready(&mut self, number: u16) {
-        let port = self.port(number) + 1;
-        let process = &mut self._process;
-        wait::until(&format!("node {number} is ready"), async || {
+    /// The description of the network is there when all of it is ready.
+    async fn ready(&mut self) {
+        let described = self.folder.path().join("dev").join("network.json");
+        let process = &mut self.process;
+        wait::until("the network is described", async || {
             if let Some(status) = process.ended() {
                 panic!("hawser dev has ended: {status}");
             }
-            let answer = raw::get(port, "/readyz?for=publish").await;
-            answer.is_ok_and(|(status, _)| status == 200).then_some(())
+            described.is_file().then_some(())
         })
         .await;
+    }
+
+    /// Ends it in order, nodes and all.
+    fn stop(mut self) {
+        assert!(self.process.terminate().success());
     }
 
     fn port(&self, number: u16) -> u16 {
@@ -231,6 +234,7 @@ async fn what_a_real_client_sent_comes_back_from_the_other_nodes_byte_for_byte()
         }
     }
     assert_chains_are_equal(&dev, &capture).await;
+    dev.stop();
 }
 
 /// What `hawser publish` was answered: publishing the same again is answered with the same.

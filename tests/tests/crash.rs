@@ -1,20 +1,17 @@
 //! A node that is killed again and again, with requests in flight, loses nothing that it has
 //! acknowledged, and nothing is there twice.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-use std::path::Path;
 use std::time::Duration;
 
-use hawser_engine::facts;
-use hawser_storage::Store;
 use hawser_tests::harness::load::{Ledger, Plan};
 use hawser_tests::harness::network::Network;
-use hawser_tests::harness::{files, seed, strand, wait};
+use hawser_tests::harness::{projections, seed, strand, wait};
 use rand::RngExt as _;
 
 /// How often the node is killed.
 const KILLS: u32 = 24;
+/// How often a follower is.
+const FOLLOWER_KILLS: u32 = 6;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_nodes_keep_every_acknowledged_envelope_once() {
@@ -38,7 +35,7 @@ async fn killed_nodes_keep_every_acknowledged_envelope_once() {
         // Half of what had no answer is sent again, as clients do; the rest is given up.
         again = unanswered.iter().step_by(2).cloned().collect();
         ledger.extend(tried);
-        assert_projections_equal_a_rebuild(&node.data_dir());
+        projections::assert_equal_a_rebuild(&node.data_dir());
         node.start();
         node.ready().await;
         let strand = strand::read(&node.client(), node.id).await;
@@ -48,14 +45,36 @@ async fn killed_nodes_keep_every_acknowledged_envelope_once() {
     println!("{} envelopes acknowledged over {KILLS} kills", ledger.acknowledged().count());
 }
 
-/// Works on a copy, so that it is the node that recovers what the kill has left.
-fn assert_projections_equal_a_rebuild(data_dir: &Path) {
-    let copy = tempfile::tempdir().unwrap();
-    files::copy_folder(data_dir, copy.path());
-    let (store, identity) = Store::open_existing(copy.path()).unwrap();
-    let stored = store.snapshot().projection_digests().unwrap();
-    let derive = |_, bytes: &_, invalid| facts::of_stored(bytes, invalid, identity.node);
-    let report = store.rebuild(&derive, &mut |_| {}).unwrap();
-    assert!(report.projected > 0, "there was nothing to compare");
-    assert_eq!(store.snapshot().projection_digests().unwrap(), stored);
+/// The same for a node that takes over what another one publishes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_follower_goes_on_where_its_disk_is() {
+    let seed = seed::seed();
+    let mut rng = seed::rng(seed, 1000);
+    let mut network = Network::start(2).await;
+    let plan = Plan {
+        connections: 2,
+        body_len: 16..200,
+        ..Plan::new(network.nodes[0].port, network.nodes[0].id, seed)
+    };
+    let load = plan.start(Vec::new());
+    for _ in 0..FOLLOWER_KILLS {
+        let before = load.acknowledged();
+        wait::until("more is published", async || {
+            (load.acknowledged() > before + 100).then_some(())
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(rng.random_range(0..100))).await;
+        network.nodes[1].kill();
+        projections::assert_equal_a_rebuild(&network.nodes[1].data_dir());
+        network.nodes[1].start();
+        network.nodes[1].ready().await;
+    }
+    let ledger = load.stop().await;
+    network.converged().await;
+    let id = network.nodes[0].id;
+    let origin = strand::read(&network.nodes[0].client(), id).await;
+    strand::assert_sound(&origin);
+    strand::assert_holds(&origin, &ledger);
+    let follower = strand::read(&network.nodes[1].client(), id).await;
+    assert!(follower == origin, "the follower holds something else");
 }

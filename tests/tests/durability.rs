@@ -10,11 +10,11 @@ use hawser_tests::harness::envelopes::{group_message, payer, sign};
 use hawser_tests::harness::load::{Ledger, Plan};
 use hawser_tests::harness::network::Network;
 use hawser_tests::harness::power::{self, Loss, SyncLog};
-use hawser_tests::harness::{seed, strand, wait};
+use hawser_tests::harness::{projections, seed, strand, wait};
 use rand::RngExt as _;
 
 /// How often the power fails.
-const POWER_LOSSES: u32 = 6;
+const POWER_LOSSES: u32 = 10;
 
 /// One node under watch, not started.
 fn watched() -> (Network, SyncLog) {
@@ -73,6 +73,7 @@ async fn power_loss_takes_nothing_that_was_acknowledged() {
         let loss = power::cut(&node.data_dir(), &log);
         total = Loss { bytes: total.bytes + loss.bytes, files: total.files + loss.files };
     }
+    projections::assert_equal_a_rebuild(&node.data_dir());
     node.start();
     node.ready().await;
     let strand = strand::read(&node.client(), node.id).await;
@@ -81,8 +82,40 @@ async fn power_loss_takes_nothing_that_was_acknowledged() {
     println!("{} acknowledged envelopes survived {total:?}", ledger.acknowledged().count());
 }
 
-/// The same with syncs switched off: what was acknowledged is gone then, which shows that the
-/// test above would notice.
+/// A follower says how far it is by what is on its disk, so what a power loss takes from it comes
+/// again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_loses_power_gets_the_same_again() {
+    let seed = seed::seed();
+    let mut network = Network::new(2);
+    let log = SyncLog::new(network.nodes[1].folder().join("syncs"));
+    network.nodes[1].sync_log = Some(log.clone());
+    network.start_all().await;
+    let plan =
+        Plan { connections: 2, ..Plan::new(network.nodes[0].port, network.nodes[0].id, seed) };
+    let load = plan.start(Vec::new());
+    for _ in 0..POWER_LOSSES / 2 {
+        let before = load.acknowledged();
+        wait::until("more is published", async || {
+            (load.acknowledged() > before + 100).then_some(())
+        })
+        .await;
+        network.nodes[1].kill();
+        power::cut(&network.nodes[1].data_dir(), &log);
+        network.nodes[1].start();
+        network.nodes[1].ready().await;
+    }
+    let ledger = load.stop().await;
+    network.converged().await;
+    let id = network.nodes[0].id;
+    let origin = strand::read(&network.nodes[0].client(), id).await;
+    strand::assert_holds(&origin, &ledger);
+    let follower = strand::read(&network.nodes[1].client(), id).await;
+    assert!(follower == origin, "the follower holds something else");
+}
+
+/// With syncs switched off, what was acknowledged is gone after a power loss: the tests above would
+/// notice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_syncs_power_loss_does_take_acknowledged_envelopes() {
     let (mut network, log) = watched();

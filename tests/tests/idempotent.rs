@@ -3,9 +3,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use hawser_proto::envelope::PayerEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_storage::{Store, minute_of};
 use hawser_tests::harness::envelopes::{group_message, payer, sign};
 use hawser_tests::harness::network::{Network, Node};
 use hawser_tests::harness::{seed, strand};
@@ -111,31 +114,34 @@ async fn repeats_that_are_under_way_at_the_same_time_meet() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repeat_costs_nothing() {
-    let network = Network::start(1).await;
-    let node = &network.nodes[0];
+    let mut network = Network::start(1).await;
+    let node = &mut network.nodes[0];
     let all = signed(node, &messages(4));
     let client = node.client();
-    client.publish(all.clone()).await.unwrap();
-    let before = charged(node).await;
-    assert_eq!(before.1, 4);
-    client.publish(all).await.unwrap();
-    assert_eq!(charged(node).await, before);
+    let answer = client.publish(all.clone()).await.unwrap();
+    assert_eq!(client.publish(all).await.unwrap(), answer);
+    assert!(node.terminate().success());
+    let expected = answer.iter().map(|bytes| {
+        let envelope = strand::open(bytes);
+        let unsigned = envelope.unsigned();
+        unsigned.base_fee_picodollars() + unsigned.congestion_fee_picodollars()
+    });
+    assert_eq!(charged(node, &answer), (expected.sum(), 4));
 }
 
-/// What the payer has spent and for how many messages, by the node's own account.
-async fn charged(node: &Node) -> (u64, u64) {
-    use hawser_proto::pb::xmtp::xmtpv4::metadata_api as api;
-    let address = payer(1).public_key().address().to_string();
-    let request = api::GetPayerInfoRequest {
-        payer_addresses: vec![address],
-        granularity: api::PayerInfoGranularity::Hour.into(),
-    };
-    let path = format!("{}/GetPayerInfo", hawser_tests::harness::client::METADATA_API);
-    let answer: api::GetPayerInfoResponse = node.client().unary(&path, request).await.unwrap();
-    let summaries = answer.payer_info.values().flat_map(|info| &info.period_summaries);
-    summaries.fold((0, 0), |(spent, messages), summary| {
-        (spent + summary.amount_spent_picodollars, messages + summary.num_messages)
-    })
+/// What the payer owes for the minutes of these envelopes and for how many messages, by the
+/// stopped node's own account.
+fn charged(node: &Node, answer: &[Bytes]) -> (u64, u64) {
+    let (store, _) = Store::open_existing(&node.data_dir()).unwrap();
+    let minutes: BTreeSet<u32> = answer
+        .iter()
+        .map(|bytes| minute_of(strand::open(bytes).unsigned().originator_ns()))
+        .collect();
+    let payer = payer(1).public_key().address();
+    let rows = minutes
+        .into_iter()
+        .map(|minute| store.snapshot().usage(node.id, minute, payer).unwrap().unwrap_or_default());
+    rows.fold((0, 0), |(spent, messages), row| (spent + row.picodollars, messages + row.messages))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -49,20 +49,23 @@ pub fn write_registry(path: &Path, records: &[Record]) {
     replace(path, &json!({ "nodes": nodes }).to_string());
 }
 
-/// Writes `rates.json`: one price from the beginning of time. The congestion target is far above
-/// what a test publishes.
+/// Writes `rates.json`: from which time on, unix seconds, a byte costs how much a day. The
+/// congestion target is far above what a test publishes.
 ///
 /// # Panics
 /// When it cannot be written.
-pub fn write_rates(path: &Path, storage_fee: u64) {
-    let rate = json!({
-        "messageFee": 100,
-        "storageFee": storage_fee,
-        "congestionFee": 300,
-        "targetRatePerMinute": 1_000_000_000,
-        "startTime": 0,
-    });
-    replace(path, &json!({ "rates": [rate] }).to_string());
+pub fn write_rates(path: &Path, rates: &[(u64, u64)]) {
+    let rate = |&(start_time, storage_fee): &(u64, u64)| {
+        json!({
+            "messageFee": 100,
+            "storageFee": storage_fee,
+            "congestionFee": 300,
+            "targetRatePerMinute": 1_000_000_000,
+            "startTime": start_time,
+        })
+    };
+    let rates: Vec<Value> = rates.iter().map(rate).collect();
+    replace(path, &json!({ "rates": rates }).to_string());
 }
 
 /// Writes a key file that only its owner can read.

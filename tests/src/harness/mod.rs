@@ -3,7 +3,7 @@
 //! - [`binary`], [`process`], [`ports`], [`files`]: the binary, and one running process of it;
 //! - [`network`]: nodes with keys, folders and ports, started and stopped one by one;
 //! - [`client`], [`envelopes`], [`vectors`]: what is sent, and how;
-//! - [`load`], [`strand`]: publishing without pause, and what must come of it;
+//! - [`load`], [`strand`], [`projections`]: publishing without pause, and what must come of it;
 //! - [`reader`]: subscriptions that are checked while they run;
 //! - [`udp`], [`power`], [`raw`]: cut cables, power loss, broken requests.
 
@@ -16,6 +16,7 @@ pub mod network;
 pub mod ports;
 pub mod power;
 pub mod process;
+pub mod projections;
 pub mod raw;
 pub mod reader;
 pub mod seed;

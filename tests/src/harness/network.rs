@@ -176,7 +176,7 @@ impl Node {
         scalar[..4].copy_from_slice(&id.0.to_be_bytes());
         let key = SecretKey::from_bytes(&scalar).unwrap();
         files::write_key(&folder.join("node.key"), &key);
-        files::write_rates(&folder.join("rates.json"), 200);
+        files::write_rates(&folder.join("rates.json"), &[(0, 200)]);
         Self {
             id,
             key,
@@ -202,9 +202,9 @@ impl Node {
         &self.folder
     }
 
-    /// Changes what a byte costs, in picodollars per day.
-    pub fn write_rates(&self, storage_fee: u64) {
-        files::write_rates(&self.folder.join("rates.json"), storage_fee);
+    /// Changes from when on a byte costs how much: unix seconds, picodollars a day.
+    pub fn write_rates(&self, rates: &[(u64, u64)]) {
+        files::write_rates(&self.folder.join("rates.json"), rates);
     }
 
     /// Starts the process and does not wait for anything.

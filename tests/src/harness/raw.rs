@@ -72,14 +72,23 @@ pub fn grpc_web_call(path: &str, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// Sends bytes over a new connection, ends our half, and returns what comes back until the node
-/// closes or has been silent for some time.
+/// Sends bytes over a new connection and returns what comes back until the node closes or has been
+/// silent for some time. As clients do: the connection stays open while they wait.
 pub async fn exchange(port: u16, bytes: &[u8]) -> Vec<u8> {
+    converse(port, bytes, false).await
+}
+
+/// The same, but nothing more can come from us after these bytes.
+pub async fn exchange_and_end(port: u16, bytes: &[u8]) -> Vec<u8> {
+    converse(port, bytes, true).await
+}
+
+async fn converse(port: u16, bytes: &[u8], end: bool) -> Vec<u8> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
     let (mut reading, mut writing) = stream.split();
     let write = async {
         // A node may close in the middle of what it refuses.
-        if writing.write_all(bytes).await.is_ok() {
+        if writing.write_all(bytes).await.is_ok() && end {
             let _ = writing.shutdown().await;
         }
     };

@@ -78,7 +78,7 @@ async fn bytes_that_are_no_requests_are_refused_counted_and_harm_nobody() {
             _ => [&[0x16, 3, 1], &noise[..]].concat(),
         };
         let before = failures(node).await;
-        raw::exchange(node.port, &noise).await;
+        raw::exchange_and_end(node.port, &noise).await;
         assert!(failures(node).await > before, "round {round}: not counted");
     }
     assert_eq!(head(node).await, 0);
@@ -95,11 +95,11 @@ async fn requests_that_are_cut_off_are_refused_and_burn_nothing() {
     for len in [0, 1, 4, 5, 6, body.len() / 2, body.len() - 1] {
         let before = failures(node).await;
         let call = raw::grpc_web_call(&publish_path(), &body[..len]);
-        let answer = raw::exchange(node.port, &call).await;
+        let answer = raw::exchange_and_end(node.port, &call).await;
         assert_ne!(raw::grpc_status(&answer), Some(0), "{len} bytes");
         assert!(failures(node).await > before, "{len} bytes: not counted");
         let call = raw::http2_call(&publish_path(), &body[..len]);
-        raw::exchange(node.port, &call).await;
+        raw::exchange_and_end(node.port, &call).await;
     }
     // The connection ends in the middle.
     for call in
@@ -107,7 +107,7 @@ async fn requests_that_are_cut_off_are_refused_and_burn_nothing() {
     {
         for _ in 0..ROUNDS / 4 {
             let len = rng.random_range(1..call.len() - 1);
-            raw::exchange(node.port, &call[..len]).await;
+            raw::exchange_and_end(node.port, &call[..len]).await;
         }
     }
     assert_eq!(head(node).await, 0);
@@ -165,7 +165,7 @@ async fn calls_over_http2_with_flipped_bits_harm_nobody() {
             let bit = rng.random_range(24 * 8..call.len() * 8);
             call[bit / 8] ^= 1 << (bit % 8);
         }
-        raw::exchange(node.port, &call).await;
+        raw::exchange_and_end(node.port, &call).await;
     }
     assert_goes_on(node, &mut rng).await;
 }
@@ -197,7 +197,7 @@ async fn lengths_that_are_lies_cost_nothing() {
         let body = [&[0][..], &claim.to_be_bytes(), b"abc"].concat();
         let answer = raw::exchange(node.port, &raw::grpc_web_call(&publish_path(), &body)).await;
         assert!(raw::grpc_status(&answer).is_some_and(|status| status != 0), "{claim}");
-        raw::exchange(node.port, &raw::http2_call(&publish_path(), &body)).await;
+        raw::exchange_and_end(node.port, &raw::http2_call(&publish_path(), &body)).await;
     }
     // The length of an HTTP/1.1 body.
     let call = format!(
@@ -205,7 +205,7 @@ async fn lengths_that_are_lies_cost_nothing() {
          content-length: 18446744073709551615\r\n\r\n\0\0\0\0\0",
         publish_path()
     );
-    raw::exchange(node.port, call.as_bytes()).await;
+    raw::exchange_and_end(node.port, call.as_bytes()).await;
     assert_goes_on(node, &mut seed::rng(seed::seed(), 0)).await;
     let held = network.nodes[0].process().memory_bytes_max();
     assert!(held < 1024 * MEBIBYTE as u64, "{held} bytes of memory");

@@ -4,11 +4,12 @@ use bytes::Bytes;
 use hawser_proto::envelope::{PayerEnvelope, Payload};
 use hawser_proto::pb::xmtp::identity::associations as identity;
 use hawser_proto::pb::xmtp::mls::api::v1 as mls;
-use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::pb::xmtp::xmtpv4::{envelopes as pb, message_api as api};
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId};
 use hawser_tests::harness::envelopes::{self, Frame, group_payload, payer, sign};
 use hawser_tests::harness::network::Node;
 use hawser_tests::harness::{seed, strand, vectors};
+use prost::Message as _;
 use rand::rngs::StdRng;
 use tonic::Code;
 
@@ -223,13 +224,12 @@ fn key_packages(cases: &mut Cases<'_>) {
     let invalid = "key package validation failed";
     let captured = vectors::key_package();
     let mut upload = |what, change: &dyn Fn(&mut mls::UploadKeyPackageRequest)| {
-        let mut message =
-            <pb::ClientEnvelope as prost::Message>::decode(captured.client_bytes.clone()).unwrap();
+        let mut message = pb::ClientEnvelope::decode(captured.client_bytes.clone()).unwrap();
         let Some(Payload::UploadKeyPackage(upload)) = &mut message.payload else {
             panic!("{message:?}")
         };
         change(upload);
-        let client = Bytes::from(prost::Message::encode_to_vec(&message));
+        let client = Bytes::from(message.encode_to_vec());
         cases.signed(what, invalid, &client);
     };
     let bytes = |upload: &mut mls::UploadKeyPackageRequest, change: &dyn Fn(&mut Vec<u8>)| {
@@ -282,7 +282,7 @@ async fn every_broken_rule_is_refused_in_its_words_and_burns_nothing() {
 async fn refused(node: &Node) -> f64 {
     node.metrics().await.sum(
         "grpc_server_handled_total",
-        &["grpc_method=\"PublishPayerEnvelopes\"", "grpc_code=\"InvalidArgument\""],
+        &["grpc_method=\"PublishPayerEnvelopes\"", "grpc_code=\"invalid_argument\""],
     )
 }
 
@@ -292,7 +292,8 @@ async fn requests_as_a_whole_are_refused_and_burn_nothing() {
     let node = &network.nodes[0];
     let client = node.client();
     let mut rng = seed::rng(seed::seed(), 0);
-    let mut message = || envelopes::group_message(GROUP, 40, &mut rng);
+    let mut messages = seed::rng(seed::seed(), 1);
+    let mut message = || envelopes::group_message(GROUP, 40, &mut messages);
     let invalid = Code::InvalidArgument;
 
     let answer = client.publish(Vec::new()).await;
@@ -311,12 +312,31 @@ async fn requests_as_a_whole_are_refused_and_burn_nothing() {
     }
     assert!(!status.message().contains("index 1"), "{status}");
 
-    // Below the limit for a message, but the answer would be above it.
-    let large = envelopes::group_message(GROUP, 25 * 1024 * 1024 - 400, &mut rng);
-    let answer = client.publish(vec![sign(&large, node.id, &payer(1))]).await;
-    assert_refused("too large an answer", answer, Code::ResourceExhausted, "");
+    let answer = client.publish(vec![largest(node, &mut rng)]).await;
+    assert_refused(
+        "too large an answer",
+        answer,
+        Code::ResourceExhausted,
+        "the answer would exceed",
+    );
     assert_eq!(head(node).await, 0);
     assert_goes_on(node, &mut rng).await;
+}
+
+/// An envelope whose request is exactly as large as a message may be, so that its answer, which
+/// holds more, would be larger.
+fn largest(node: &Node, rng: &mut StdRng) -> pb::PayerEnvelope {
+    const MESSAGE_LEN_BYTES_MAX: usize = 25 * 1024 * 1024;
+    let mut of = |body_len| {
+        let message = envelopes::group_message(GROUP, body_len, rng);
+        let envelope = sign(&message, node.id, &payer(1));
+        let request = api::PublishPayerEnvelopesRequest { payer_envelopes: vec![envelope.clone()] };
+        (request.encoded_len(), envelope)
+    };
+    let (len, _) = of(MESSAGE_LEN_BYTES_MAX - 1024);
+    let (len, envelope) = of(MESSAGE_LEN_BYTES_MAX - 1024 + (MESSAGE_LEN_BYTES_MAX - len));
+    assert_eq!(len, MESSAGE_LEN_BYTES_MAX);
+    envelope
 }
 
 /// What stands just inside each limit is taken.

@@ -1,0 +1,25 @@
+//! What the projections of a stopped node must be: exactly what the log says.
+
+use std::path::Path;
+
+use hawser_engine::facts;
+use hawser_storage::Store;
+
+use super::files;
+
+/// Compares every projection of a stopped node, by digest, with what a rebuild makes of its log.
+/// Works on a copy, so that it is the node that recovers what a crash has left.
+///
+/// # Panics
+/// When they differ, or when there is nothing to compare.
+pub fn assert_equal_a_rebuild(data_dir: &Path) {
+    let copy = tempfile::tempdir().unwrap();
+    files::copy_folder(data_dir, copy.path());
+    let (store, identity) = Store::open_existing(copy.path()).unwrap();
+    assert_eq!(store.stale_projections(), [""; 0]);
+    let stored = store.snapshot().projection_digests().unwrap();
+    let derive = |_, bytes: &_, invalid| facts::of_stored(bytes, invalid, identity.node);
+    let report = store.rebuild(&derive, &mut |_| {}).unwrap();
+    assert!(report.projected > 0, "there was nothing to compare");
+    assert_eq!(store.snapshot().projection_digests().unwrap(), stored);
+}
