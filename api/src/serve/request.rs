@@ -231,6 +231,11 @@ mod tests {
         (bytes, None)
     }
 
+    fn run<T>(work: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        runtime.unwrap().block_on(work)
+    }
+
     fn message(len: usize) -> Vec<u8> {
         let mut message = vec![0];
         message.extend_from_slice(&u32::try_from(len).unwrap().to_be_bytes());
@@ -250,8 +255,7 @@ mod tests {
         ) {
             let bytes: Vec<u8> = lens.iter().flat_map(|&len| message(len)).collect();
             let body = body_of(cut(&bytes, piece), MethodKind::Bidi);
-            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            let (passed, status) = runtime.block_on(read(body));
+            let (passed, status) = run(read(body));
             prop_assert_eq!(passed, bytes);
             prop_assert!(status.is_none());
         }
@@ -265,8 +269,7 @@ mod tests {
             let bytes = message(len);
             let bytes = &bytes[..bytes.len() - missing.min(len)];
             let body = body_of(cut(bytes, piece), MethodKind::Unary);
-            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            let (passed, status) = runtime.block_on(read(body));
+            let (passed, status) = run(read(body));
             prop_assert!(passed.is_empty());
             let status = status.unwrap();
             prop_assert_eq!(status.message(), "incomplete request message");

@@ -263,3 +263,29 @@ async fn many_streams_share_a_connection() {
         assert_eq!(said(stream).await, format!("100:{sequence}"));
     }
 }
+
+#[tokio::test]
+async fn a_client_that_does_not_read_misses_nothing_and_delays_nobody() {
+    let node = node().await;
+    let request = topics(vec![filter(topic_bytes(1), None)]);
+    let mut slow =
+        node.replication().await.subscribe_topics(request.clone()).await.unwrap().into_inner();
+    let mut quick = node.replication().await.subscribe_topics(request).await.unwrap().into_inner();
+    for stream in [&mut slow, &mut quick] {
+        assert_eq!(said(stream).await, STARTED);
+        assert_eq!(said(stream).await, CAUGHT_UP);
+    }
+    // Far more than sockets, windows and queues hold.
+    for sequence in 1..=40u64 {
+        let text = vec![u8::try_from(sequence).unwrap(); 1024 * 1024];
+        let payload = group_payload(frame(1, 1, &text));
+        node.publish(vec![sign(client(&group_topic(1), None, payload))]).await;
+        assert_eq!(said(&mut quick).await, format!("100:{sequence}"));
+    }
+    let mut seen = Vec::new();
+    while seen.len() < 40 {
+        seen.extend(said(&mut slow).await.split(' ').map(str::to_owned));
+    }
+    let all: Vec<String> = (1..=40).map(|sequence| format!("100:{sequence}")).collect();
+    assert_eq!(seen, all);
+}
