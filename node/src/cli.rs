@@ -59,7 +59,8 @@ pub struct DevArgs {
     /// one [default: that of the folder, or 5050].
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(u16).range(1..))]
     pub base_port: Option<u16>,
-    /// Envelopes that a chain has put in order, as lines of JSON; lines that are appended are read.
+    /// Envelopes that a chain has put in order, as lines of JSON; lines that are appended are
+    /// read. A line without `block_time` has 1750000000 s plus its number, counted from 1.
     #[arg(long, value_name = "FILE")]
     pub chain_file: Option<PathBuf>,
     /// Begin anew: forget the keys and data of an earlier network in the folder.

@@ -1,5 +1,7 @@
 //! What the commands say and how they exit when there is no network.
 
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod support;
 
 use std::fs;
@@ -128,17 +130,64 @@ fn a_node_starts_with_the_environment_of_the_reference_and_stops_at_a_signal() {
         command.env("XMTPD_DB_WRITER_CONNECTION_STRING", "postgres://x").arg("--api.enable");
         command.env("XMTPD_API_PROT", "1").arg("--log.log-encoding=json");
         let mut node = Running::start(command, true);
-        node.line("a note", |line| line.contains("XMTPD_API_PROT is not known"));
         node.line("a note", |line| line.contains("CONNECTION_STRING has no effect"));
+        node.line("a note", |line| line.contains("XMTPD_API_PROT is not known"));
         let started = node.line("start", |line| line.contains("started api server"));
         let started: Value = serde_json::from_str(&started).unwrap();
         assert_eq!(started["port"], single.base);
         assert_eq!(started["node_id"], 100);
-        let status = json(&["status", "--json", "--metrics", &format!("127.0.0.1:{}", single.base + 1)]);
+        let status =
+            json(&["status", "--json", "--metrics", &format!("127.0.0.1:{}", single.base + 1)]);
         assert_eq!(status[0]["status"]["node_id"], 100);
         signal(node.pid(), name);
         assert_eq!(node.end().code(), Some(0), "{name}");
     }
+}
+
+#[test]
+fn a_draining_node_is_not_ready_and_a_second_signal_ends_it_at_once() {
+    let single = Single::new();
+    let metrics = format!("127.0.0.1:{}", single.base + 1);
+    let mut command = single.command();
+    let mut node = Running::start(
+        {
+            command.args(["--shutdown-drain", "10m"]);
+            command
+        },
+        true,
+    );
+    node.line("start", |line| line.contains("started api server"));
+    assert!(run(&["status", "--metrics", &metrics]).status.success());
+    signal(node.pid(), "TERM");
+    node.line("stop", |line| line.contains("stopping"));
+    let output = run(&["status", "--metrics", &metrics]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).contains("not_draining"), "{}", stdout(&output));
+    signal(node.pid(), "INT");
+    let line = node.line("what had not ended", |line| line.contains("not everything had ended"));
+    assert!(line.contains("calls and streams of clients"), "{line}");
+    assert_eq!(node.end().code(), Some(1));
+}
+
+#[test]
+fn a_registry_and_prices_that_change_are_taken_over_and_bad_ones_are_reported() {
+    let single = Single::new();
+    let path = single.place.path().join("registry.json");
+    let mut node = Running::start(single.command(), true);
+    node.line("start", |line| line.contains("started api server"));
+    let mut registry: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    fs::write(&path, "{").unwrap();
+    node.line("a complaint", |line| {
+        line.contains("file_ignored") && line.contains("registry.json")
+    });
+    registry["nodes"][0]["isCanonical"] = false.into();
+    fs::write(&path, registry.to_string()).unwrap();
+    node.line("the change", |line| line.contains("the registry has changed"));
+    let metrics = format!("127.0.0.1:{}", single.base + 1);
+    let output = run(&["status", "--metrics", &metrics]);
+    assert!(stdout(&output).contains("not canonical"), "{}", stdout(&output));
+    signal(node.pid(), "TERM");
+    assert!(node.end().success());
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! `hawser dev` and the commands around it, as somebody uses them at a terminal.
 
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod support;
 
 use std::fs;
@@ -40,7 +42,27 @@ fn what_is_published_at_one_node_is_read_at_all_with_the_same_bytes() {
             assert_eq!(hexes(&dev.strand(node, originator, count)), hexes(&first), "node {node}");
         }
     }
+    let topic = dev.strand(0, "100", 1)[0]["topic"].as_str().unwrap().to_owned();
+    let address = dev.text(2, "grpc");
+    let by_topic = ["tail", "--json", "--node", &address, "--topic", &topic, "--from", "start"];
+    let found = support::json(&[&by_topic[..], &["--limit", "1"]].concat());
+    assert_eq!(found["id"], "100:1");
     assert!(dev.stop().success());
+}
+
+#[test]
+fn a_stream_tells_why_it_ends_when_the_node_stops() {
+    let place = tempfile::tempdir().unwrap();
+    let dev = Dev::start(place.path(), free_base(1), &["--nodes", "1"]);
+    let mut command = support::hawser();
+    command.args(["tail", "--node", &dev.text(0, "grpc"), "--originator", "100"]);
+    let mut tail = Running::start(command, true);
+    // The stream is open once the node counts it.
+    let metrics = dev.text(0, "metrics");
+    while !support::page(&metrics, "/metrics").contains("xmtp_subscribers 1\n") {}
+    assert!(dev.stop().success());
+    tail.line("the reason", |line| line.contains("UNAVAILABLE: server is shutting down"));
+    assert_eq!(tail.end().code(), Some(1));
 }
 
 #[test]

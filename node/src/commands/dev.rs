@@ -44,7 +44,8 @@ pub(super) async fn run(args: DevArgs, as_json: bool) -> Result<(), Failure> {
     let mut network = Network::start(&folder, &ports, chain_file.as_deref(), teller).await?;
     tokio::select! {
         ready = network.wait_until_ready() => if let Err(failure) = ready {
-            network.stop(&mut ends).await?;
+            // That the others end badly is of less interest than why one did not begin.
+            let _ = network.stop(&mut ends).await;
             return Err(failure);
         },
         _ = ends.next() => return network.stop(&mut ends).await,
@@ -130,7 +131,7 @@ impl Network {
                 () = &mut ready => return Ok(()),
                 Some(event) = self.events.recv() => match event {
                     Event::Said { node_id, line } => teller.said(node_id, &line),
-                    Event::Ended { node_id, status, .. } => {
+                    Event::Ended { node_id, status } => {
                         self.running.retain(|running| *running != node_id);
                         return Err(self.not_started(node_id, &status));
                     }
@@ -180,7 +181,7 @@ impl Network {
                 End::Signal(_) | End::Parent = ends.next() => return,
                 Some(event) = self.events.recv() => match event {
                     Event::Said { node_id, line } => self.teller.said(node_id, &line),
-                    Event::Ended { node_id, status, .. } => {
+                    Event::Ended { node_id, status } => {
                         self.running.retain(|running| *running != node_id);
                         let left = self.running.len();
                         self.teller.lost(self.child(node_id), &status_text(&status), left);
@@ -204,7 +205,7 @@ impl Network {
                 _ = ends.next() => { self.orders.send_replace(Order::Kill); }
                 event = self.events.recv() => match event {
                     Some(Event::Said { node_id, line }) => self.teller.said(node_id, &line),
-                    Some(Event::Ended { node_id, status, .. }) => {
+                    Some(Event::Ended { node_id, status }) => {
                         self.running.retain(|running| *running != node_id);
                         in_order &= status.as_ref().is_ok_and(std::process::ExitStatus::success);
                         self.teller.stopped(node_id, &status_text(&status));

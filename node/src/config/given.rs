@@ -122,7 +122,7 @@ impl Given {
         ignored::SECRET_FLAGS
             .iter()
             .copied()
-            .filter(|flag| given(&flag))
+            .filter(|flag| given(flag))
             .map(on_command_line)
             .collect()
     }

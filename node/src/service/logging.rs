@@ -49,10 +49,16 @@ pub fn abort_on_panic() {
         let thread = thread.name().unwrap_or("unnamed");
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let backtrace = std::backtrace::Backtrace::capture();
-        let cause = panic.payload_as_str().unwrap_or("no message");
+        let cause = cause_of(panic);
         tracing::error!(code = "panic", thread, place, %backtrace, "a part of the node panicked: {cause}");
         std::process::abort();
     }));
+}
+
+fn cause_of<'a>(panic: &'a PanicHookInfo<'_>) -> &'a str {
+    let payload = panic.payload();
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
 /// RFC 3339 in UTC with nanoseconds.

@@ -84,15 +84,14 @@ pub(super) fn open(config: &NodeConfig) -> Result<Opened, OpenNodeError> {
     let registry_file = Watched::new(&config.files.registry);
     let registry = files::read(&config.files.registry, registry::parse)?;
     let own = own_record(&registry, config)?.clone();
-    let store = open_store(&config.store, &own)?;
     tracing::info!(
         node_id = own.id.0,
-        network = config.store.network,
         address = %own.owner,
-        data_dir = %config.store.data_dir.display(),
         canonical = own.canonical,
-        "opened the database"
+        nodes = registry.nodes().count(),
+        "found this node in the registry"
     );
+    let store = open_store(&config.store, &own)?;
     rebuild_if_stale(&store)?;
     let rates_file = Watched::new(&config.files.rates);
     let rates = world::load_rates(&config.files.rates, &store)?;

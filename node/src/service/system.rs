@@ -18,7 +18,7 @@ pub(super) const OPEN_FILES_MIN: u64 = 4096;
     "only {allowed} files may be open at once, and at least {OPEN_FILES_MIN} are needed: raise \
      the limit (ulimit -n, LimitNOFILE=)"
 )]
-pub struct TooFewFiles {
+pub(super) struct TooFewFiles {
     allowed: u64,
 }
 

@@ -17,7 +17,6 @@ use tokio::sync::watch;
 
 use crate::files::chain::{ChainFile, ChainFileError};
 use crate::files::rates::RatesFault;
-use crate::files::registry::RegistryFault;
 use crate::files::{self, FileError, rates, registry};
 
 /// How often the files are looked at.

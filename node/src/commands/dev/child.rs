@@ -35,7 +35,7 @@ pub(super) enum Event {
     /// A line of its log that a person should see.
     Said { node_id: u32, line: String },
     /// Its process has ended.
-    Ended { node_id: u32, pid: u32, status: io::Result<ExitStatus> },
+    Ended { node_id: u32, status: io::Result<ExitStatus> },
 }
 
 /// What the processes are told, all at once.
@@ -138,7 +138,7 @@ impl Child {
             let status = keep(process, input, orders).await;
             // What it said last comes before its end.
             let _ = said.await;
-            let _ = events.send(Event::Ended { node_id, pid, status }).await;
+            let _ = events.send(Event::Ended { node_id, status }).await;
         });
         Ok(Self { ports, pid, command, last_lines })
     }
