@@ -153,7 +153,7 @@ async fn send(
             Some(got) if got == sent => outcome.envelopes += got,
             _ => return Err(format!("{sent} envelopes sent, but not as many answered").into()),
         }
-        if at % SAMPLE_EVERY == 0 && outcome.samples.len() < SAMPLES_MAX {
+        if at.is_multiple_of(SAMPLE_EVERY) && outcome.samples.len() < SAMPLES_MAX {
             outcome.samples.push((request.clone(), answer));
         }
     }

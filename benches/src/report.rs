@@ -67,6 +67,7 @@ fn of_limits(out: &mut String, limits: &Limits) -> Result<(), Failure> {
         ("sign, k256", crypto.sign_k256_us),
         ("sign, libsecp256k1", crypto.sign_libsecp256k1_us),
         ("of which blinding the context anew", crypto.rerandomize_libsecp256k1_us),
+        ("sign, as the node does", crypto.sign_node_us),
         ("**t_verify**: fastest recovery", crypto.t_verify_us()),
         ("**t_sign**: fastest signature, without the blinding", crypto.t_sign_us()),
     ] {

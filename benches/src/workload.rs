@@ -103,11 +103,7 @@ impl Workload {
         let message =
             mls::GroupMessageInput { version: Some(mls::group_message_input::Version::V1(v1)) };
         pb::ClientEnvelope {
-            aad: Some(pb::AuthenticatedData {
-                target_topic: self::topic(topic),
-                depends_on: None,
-                ..Default::default()
-            }),
+            aad: Some(pb::AuthenticatedData { target_topic: self::topic(topic), depends_on: None }),
             payload: Some(Payload::GroupMessage(message)),
         }
     }

@@ -1,7 +1,5 @@
 //! What a peer may not do is refused and counted, and everything else goes on.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 mod common;
 
 use std::collections::BTreeMap;

@@ -1,7 +1,5 @@
 //! What is published at one node is held by the others, byte for byte.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 mod common;
 
 use bytes::Bytes;

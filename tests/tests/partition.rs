@@ -66,8 +66,19 @@ async fn seen(network: &Network, by: usize, of: usize) -> u64 {
     network.nodes[by].client().cursor().await.unwrap().get(network.nodes[of].id).0
 }
 
+/// So briefly that nobody notices: what was under way is sent again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_was_cut_off_catches_up_and_is_caught_up_with() {
+async fn a_node_that_was_cut_off_for_a_moment_catches_up_and_is_caught_up_with() {
+    cut_off_and_bring_back(false).await;
+}
+
+/// So long that all connections are given up, and made anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_cut_off_for_long_catches_up_and_is_caught_up_with() {
+    cut_off_and_bring_back(true).await;
+}
+
+async fn cut_off_and_bring_back(noticed: bool) {
     let seed = seed::seed();
     let mut network = Network::with_cables(3).await;
     network.start_all().await;
@@ -87,6 +98,17 @@ async fn a_node_that_was_cut_off_catches_up_and_is_caught_up_with() {
     .await;
     assert_eq!([seen(&network, 2, 0).await, seen(&network, 0, 2).await], before, "no cut at all");
     assert_eq!([network.passed(0, 2), network.passed(1, 2)], passed);
+    if noticed {
+        for (node, connected) in [(0, 1.0), (1, 1.0), (2, 0.0)] {
+            wait::until_equal(
+                "the connections to the node that is cut off",
+                &connected,
+                async || Some(network.nodes[node].metrics().await.sum("xmtp_peer_up", &[])),
+            )
+            .await;
+        }
+        ledger.extend(publish(&network, &[0, 1, 2], seed + 3).await);
+    }
 
     network.mend(0, 2);
     network.mend(1, 2);

@@ -92,6 +92,7 @@ mod tests {
             sign_k256_us: 20.0,
             sign_libsecp256k1_us: 40.0,
             rerandomize_libsecp256k1_us: 15.0,
+            sign_node_us: 21.0,
         };
         let rpc = vec![RpcLimit { per_request: 10, cpu_us: 100.0, calls_per_second: 1.0 }];
         let limits = Limits { cores: 2, fdatasync, crypto, rpc };

@@ -35,7 +35,7 @@ pub(crate) async fn fill(
             Load::once(workload.requests(first, count, PER_REQUEST), Duration::from_secs(600));
         acknowledged += load::run(&load, &connections, IN_FLIGHT).await?.envelopes;
         first += count;
-        if first % (10 * CHUNK_REQUESTS) == 0 {
+        if first.is_multiple_of(10 * CHUNK_REQUESTS) {
             eprintln!("  {} envelopes stored", before + acknowledged);
         }
     }

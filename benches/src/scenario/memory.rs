@@ -54,7 +54,7 @@ pub(crate) async fn run(
     let mut streams = JoinSet::new();
     let mut shared = connection.clone();
     for number in 0..subscriptions {
-        if number % STREAMS_PER_CONNECTION == 0 {
+        if number.is_multiple_of(STREAMS_PER_CONNECTION) {
             shared = Connection::open(node.api()).await?;
         }
         let last_seen = network::cursor(&mut connection).await?;

@@ -127,6 +127,7 @@ impl Measured {
         let request_len = sign(0, 1).iter().map(Bytes::len).sum::<usize>() as u64;
         let prepared = sign(warmed_up, wanted.min(PREPARED_BYTES_MAX / request_len.max(1)));
         let head_before = network::head(&mut connections[0], originator).await?;
+        eprintln!("  {} requests are signed; publishing for {seconds} s", prepared.len());
         Ok(Self {
             connections,
             originator,

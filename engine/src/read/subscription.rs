@@ -85,7 +85,8 @@ impl Subscription {
     /// Changes the set of topics: first `removes`, then `adds`, so that a topic in both begins
     /// anew. What is added catches up from its own cursor as one wave, while the others go on;
     /// when it has, [`SubscriptionEvent::CaughtUp`] tells so, also if nothing was added. A topic
-    /// that is there already is left as it is, and one that is named twice counts once.
+    /// that is there already is left as it is, and one that is named twice counts once. Envelopes
+    /// of a removed topic that were ready for delivery still come.
     ///
     /// # Panics
     /// On a stream that is not one of topics with their own cursors.

@@ -106,10 +106,10 @@ impl RawPeer {
     /// The next want for a strand; everything else is passed over.
     pub async fn hear_want(&mut self, originator: u32) -> Want {
         loop {
-            if let ControlFrame::Want(want) = self.hear().await {
-                if want.originator.0 == originator {
-                    return want;
-                }
+            if let ControlFrame::Want(want) = self.hear().await
+                && want.originator.0 == originator
+            {
+                return want;
             }
         }
     }

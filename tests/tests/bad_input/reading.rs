@@ -54,6 +54,8 @@ async fn bad_queries_and_subscriptions_are_refused_in_their_words() {
     assert_refused("a subscription to nothing", nothing, invalid, text);
     let none = ended(client.subscribe_envelopes(None).await).await;
     assert_refused("a subscription without a query", none, invalid, text);
+    let many = client.newest(topics(10_001, 5)).await;
+    assert_refused("the newest of too many topics", many, invalid, "10001");
     strands_are_refused(&client).await;
     filters_are_refused(&client).await;
     assert_goes_on(node, &mut seed::rng(seed::seed(), 0)).await;

@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hawser_proto::{OriginatorId, Topic};
+use hawser_storage::TopicRow;
 use proptest::prelude::*;
 
 use super::sim::{Kind, Node, Stream, Traffic, some_cursor, some_topics};
 use super::*;
 use crate::read::limits::Limits;
-use crate::read::testing::{Dice, visible};
+use crate::read::plan::Cursors;
+use crate::read::testing::{Dice, MemoryRows, cursor, id, topic, visible};
 
 /// Runs a schedule and checks every stream. Returns what was delivered, step by step.
 fn run(seed: u64, traffic: Traffic) -> Result<(Vec<String>, Coverage), TestCaseError> {
@@ -316,4 +318,76 @@ fn one_seed_gives_one_run() {
         let [first, second] = [0, 1].map(|_| run(seed, traffic(seed)).unwrap().0);
         assert_eq!(first, second, "seed {seed}");
     }
+}
+
+/// A stream of topic 1, which is live, and of topic 2, which is being added as wave 1, when the
+/// queue has overflowed. Rows are `(topic, envelope, dependencies)`.
+struct Overflowed {
+    feed: TopicFeed,
+    rows: MemoryRows,
+}
+
+impl Overflowed {
+    fn new(rows: &[(u8, EnvelopeId, &[EnvelopeId])]) -> Self {
+        let mut memory = MemoryRows::default();
+        for (name, id, depends_on) in rows {
+            let depends_on = depends_on.to_vec();
+            let row = TopicRow { id: *id, originator_ns: 0, len_bytes: 9, depends_on };
+            memory.insert(topic(*name), row);
+        }
+        let mut feed = TopicFeed::new(Cursors::PerTopic, [(topic(1), Arc::default())]);
+        feed.skip_to(&Arc::default());
+        feed.add(WaveId(1), [(topic(2), Arc::default())]);
+        feed.handle_overflow();
+        Self { feed, rows: memory }
+    }
+
+    /// Reads whatever is to be read next, and says which topics it was asked for.
+    fn read(&mut self, heads: &[(u32, u64)]) -> Option<Vec<Topic>> {
+        let Read::Topics(round, mut plan) = self.feed.poll_read(&Arc::new(cursor(heads)))? else {
+            panic!("a feed of topics reads topics");
+        };
+        let asked = plan.topics().iter().map(|planned| planned.topic.clone()).collect();
+        let page = plan.next_page(&mut self.rows, Limits::STREAM).unwrap();
+        let bytes = |id: EnvelopeId| id.to_string().into();
+        let envelopes = page.rows.iter().map(|&(place, id)| (place, id, bytes(id))).collect();
+        self.feed.handle_page(round, plan, envelopes, page.finished);
+        Some(asked)
+    }
+
+    /// What is delivered, as `wave:envelopes`, and ends of waves.
+    fn delivered(&mut self) -> Vec<String> {
+        std::iter::from_fn(|| self.feed.poll_event())
+            .map(|event| match event {
+                SubscriptionEvent::CaughtUp(WaveId(wave)) => format!("caught up {wave}"),
+                SubscriptionEvent::Envelopes { wave, envelopes } => {
+                    let texts: Vec<_> =
+                        envelopes.iter().map(|bytes| String::from_utf8_lossy(bytes)).collect();
+                    format!("{}={}", wave.map_or(0, |wave| wave.0), texts.join(" "))
+                }
+            })
+            .collect()
+    }
+}
+
+#[test]
+fn a_wave_joins_the_live_topics_only_where_they_are() {
+    let mut stream = Overflowed::new(&[(1, id(100, 8), &[]), (2, id(100, 7), &[])]);
+    assert_eq!(stream.delivered(), ["caught up 0"]);
+    assert_eq!(stream.read(&[(100, 5)]), Some(vec![topic(2)]));
+    assert_eq!(stream.read(&[(100, 9)]), Some(vec![topic(1)]));
+    assert_eq!(stream.delivered(), ["0=100:8"], "the wave would go on live with 100:7");
+    assert_eq!(stream.read(&[(100, 9)]), Some(vec![topic(2)]));
+    assert_eq!(stream.delivered(), ["1=100:7", "caught up 1"]);
+    assert_eq!(stream.read(&[(100, 9)]), None);
+}
+
+#[test]
+fn what_a_wave_waits_for_may_come_while_the_wave_itself_waits() {
+    let mut stream = Overflowed::new(&[(2, id(100, 1), &[id(0, 3)])]);
+    assert_eq!(stream.read(&[(100, 1)]), Some(vec![topic(2)]));
+    stream.feed.handle_heads(&cursor(&[(0, 3), (100, 1)]));
+    assert_eq!(stream.delivered(), ["caught up 0"]);
+    while stream.read(&[(0, 3), (100, 1)]).is_some() {}
+    assert_eq!(stream.delivered(), ["1=100:1", "caught up 1"]);
 }

@@ -129,7 +129,7 @@ impl Feed {
         }
     }
 
-    /// Takes what was committed, in the order of commits.
+    /// Takes what was committed, in the order of commits: each strand ascends.
     pub(crate) fn handle_live(&mut self, items: &[Arc<Committed>]) {
         match self {
             Self::Topics(feed) => feed.handle_live(items),

@@ -267,10 +267,8 @@ impl TopicFeed {
 
     pub(super) fn handle_live(&mut self, items: &[Arc<Committed>]) {
         for item in items {
-            if !self.popped.covers(item.id) {
-                self.handle_item(item);
-                self.popped.advance(item.id);
-            }
+            self.handle_item(item);
+            self.popped.advance(item.id);
         }
     }
 
