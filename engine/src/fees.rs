@@ -225,7 +225,9 @@ mod tests {
         for case in cases(&vectors, "base_fee") {
             let rate = rate(number(&case["message_fee"]), number(&case["storage_fee"]));
             let days = u32::try_from(number(&case["storage_days"])).unwrap();
-            let fee = rate.base_fee(number(&case["message_size"]), days);
+            // A size below 0 cannot be said here; 0 is the nearest, and refused alike.
+            let size = case["message_size"].as_str().unwrap().parse().unwrap_or(0);
+            let fee = rate.base_fee(size, days);
             match case["result_picodollars"].as_str() {
                 Some(golden) => assert_eq!(fee, Ok(golden.parse().unwrap()), "{case}"),
                 None => assert!(fee.is_err(), "{case}"),
