@@ -137,8 +137,8 @@ impl Endpoint {
     /// Tells every peer that this node stops, and ends.
     pub async fn shutdown(mut self) {
         self.node.sessions.close();
-        self.stop.send_replace(true);
         self.quic.close(close_code(CloseCode::Shutdown), b"");
+        self.stop.send_replace(true);
         while self.tasks.join_next().await.is_some() {}
         // Peers that do not hear it find out by themselves.
         let _ = timeout(GOODBYE_MAX, self.quic.wait_idle()).await;

@@ -46,12 +46,16 @@ impl Node {
         };
         self.counters.sessions.add(1);
         tracing::info!(%peer, remote = %connection.remote_address(), "peer connected");
-        let broken = match Session::new(self, proven, link).work().await {
+        let mut session = Session::new(self, proven, link);
+        let broken = match session.work().await {
             Ok(never) => match never {},
             Err(broken) => broken,
         };
         tracing::info!(%peer, reason = %broken, "peer disconnected");
+        // First of all: streams that are dropped while the connection stands end as if they were
+        // whole.
         self.close(&connection, &broken);
+        drop(session);
         if broken.is_lasting() {
             self.sessions.avoid(peer, Instant::now() + long_pause(rand::random()));
         }

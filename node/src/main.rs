@@ -7,9 +7,6 @@ use clap::Parser as _;
 use hawser_node::cli::Cli;
 use hawser_node::{commands, output};
 
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let as_json = cli.json;

@@ -57,9 +57,10 @@ fn a_stream_tells_why_it_ends_when_the_node_stops() {
     let mut command = support::hawser();
     command.args(["tail", "--node", &dev.text(0, "grpc"), "--originator", "100"]);
     let mut tail = Running::start(command, true);
-    // The stream is open once the node counts it.
     let metrics = dev.text(0, "metrics");
-    while !support::page(&metrics, "/metrics").contains("xmtp_subscribers 1\n") {}
+    support::until("the stream is open", || {
+        support::page(&metrics, "/metrics").contains("xmtp_subscribers 1\n")
+    });
     assert!(dev.stop().success());
     tail.line("the reason", |line| line.contains("UNAVAILABLE: server is shutting down"));
     assert_eq!(tail.end().code(), Some(1));
@@ -126,9 +127,12 @@ fn nodes_end_with_a_parent_that_was_killed() {
     let place = tempfile::tempdir().unwrap();
     let base = free_base(1);
     let dev = Dev::start(place.path(), base, &["--nodes", "1"]);
+    let log = std::path::PathBuf::from(dev.text(0, "data_dir")).join("LOG");
     signal(dev.running.pid(), "KILL");
     assert!(!dev.running.end().success());
-    // Starts only when the database and the ports are free again.
+    support::until("the database is closed in order", || {
+        fs::read_to_string(&log).unwrap().contains("Shutdown complete")
+    });
     let dev = Dev::start(place.path(), base, &["--nodes", "1"]);
     assert!(dev.stop().success());
 }

@@ -31,6 +31,11 @@ pub struct RawPeer {
 impl RawPeer {
     /// Connects, and has proved nothing yet.
     pub async fn connect(address: SocketAddr) -> Self {
+        Self::try_connect(address).await.unwrap()
+    }
+
+    /// The same, unless it is turned away.
+    pub async fn try_connect(address: SocketAddr) -> Result<Self, ConnectionError> {
         let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
@@ -41,9 +46,10 @@ impl RawPeer {
         let config = QuicClientConfig::try_from(config).unwrap();
         let mut endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
         endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(config)));
-        let connection = endpoint.connect(address, "hawser").unwrap().await.unwrap();
+        let connection = endpoint.connect(address, "hawser").unwrap().await?;
         let (send, receive) = connection.open_bi().await.unwrap();
-        Self { connection, send, receive, decoder: ControlDecoder::new(), _endpoint: endpoint }
+        let decoder = ControlDecoder::new();
+        Ok(Self { connection, send, receive, decoder, _endpoint: endpoint })
     }
 
     /// Connects and proves to be `own`.

@@ -224,7 +224,7 @@ async fn until_ready(ports: Ports, teller: Teller) {
     loop {
         let why = match client::get(&address, "/readyz?for=publish").await {
             Ok(answer) if answer.status == 200 => return,
-            Ok(answer) => answer.body,
+            Ok(answer) => unmet(&answer.body),
             Err(error) => error.to_string(),
         };
         if Instant::now() >= tell_at {
@@ -235,9 +235,36 @@ async fn until_ready(ports: Ports, teller: Teller) {
     }
 }
 
+/// What a node says that it still lacks.
+fn unmet(readiness: &str) -> String {
+    let page: serde_json::Value = serde_json::from_str(readiness).unwrap_or_default();
+    let conditions = page["conditions"].as_array().into_iter().flatten();
+    let unmet: Vec<String> = conditions
+        .filter(|condition| condition["met"] == false)
+        .map(|condition| {
+            let text = |field: &str| condition[field].as_str().unwrap_or("?").to_owned();
+            format!("{}: {}", text("name"), text("reason"))
+        })
+        .collect();
+    if unmet.is_empty() { readiness.to_owned() } else { unmet.join("; ") }
+}
+
 fn status_text(status: &std::io::Result<std::process::ExitStatus>) -> String {
     match status {
         Ok(status) => status.to_string(),
         Err(error) => format!("its status is not known: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_node_lacks_is_told_in_words() {
+        let page = r#"{"conditions":[{"name":"a","met":true,"reason":null},
+            {"name":"log_writable","met":false,"reason":"a write has failed"}]}"#;
+        assert_eq!(unmet(page), "log_writable: a write has failed");
+        assert_eq!(unmet("strange"), "strange");
     }
 }

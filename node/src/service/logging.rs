@@ -22,6 +22,8 @@ pub fn install(config: LogConfig) {
     let base = tracing_subscriber::fmt()
         .with_env_filter(filter(config.level))
         .with_writer(io::stderr)
+        // It would complain to the error output, and panic if nobody reads that any more.
+        .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal());
     // Fails only if somebody logs already, as tests do.
     let _ = if config.json {

@@ -64,6 +64,15 @@ pub fn free_base(nodes: u16) -> u16 {
     }
 }
 
+/// Waits until something is so.
+pub fn until(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not so: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// What a node says at one of its operators' addresses.
 pub fn page(address: &str, path: &str) -> String {
     use std::io::{Read as _, Write as _};
