@@ -3,14 +3,15 @@
 
 use std::time::Duration;
 
+use hawser_proto::OriginatorId;
 use hawser_tests::sim::{Faults, Sim, seeds};
 
 const LOSSY: Faults = Faults {
     delay_ms_max: 80,
     breaks_one_in: 25,
+    resets_one_in: 25,
     crashes_one_in: 60,
-    lies: false,
-    burns_ids: false,
+    ..Faults::NONE
 };
 
 fn run(seed: u64, faults: Faults) -> Sim {
@@ -71,4 +72,21 @@ fn a_peer_that_lies_harms_no_strand_but_its_own() {
         conflicts += sim.conflicts();
     });
     assert!(conflicts > 0 || seeds().count() < 100, "no run ever told two stories about a place");
+}
+
+/// Node 300 keeps some envelopes from node 100, which cannot ask the one that has them.
+#[test]
+fn what_turns_up_after_it_was_marked_missing_is_filled_in() {
+    let [cut_off, holder, liar] = [100, 200, 300].map(OriginatorId);
+    for_each_seed(|seed| {
+        let mut sim = Sim::new(seed, Faults { withholds_from: Some(cut_off), ..Faults::NONE });
+        sim.cut(cut_off, holder);
+        sim.publish(20, Duration::from_secs(30));
+        sim.run_for(Duration::from_secs(300));
+        sim.assert_invariants();
+        let (left, right) = (sim.held(cut_off, liar), sim.held(holder, liar));
+        assert!(left.len() < right.len() && left.keys().last() == right.keys().last());
+        sim.settle();
+        assert_eq!(sim.held(cut_off, liar), sim.held(holder, liar));
+    });
 }

@@ -14,6 +14,13 @@ pub(super) fn is_withheld(sequence: SequenceId) -> bool {
     sequence.0 % 11 == 5
 }
 
+/// What the liar keeps from one node, if it is told to.
+pub(super) fn is_kept_back(piece: &Piece<Bytes>, originator: OriginatorId) -> bool {
+    let is = |bytes: &Bytes, n| *bytes == envelope(LIAR, SequenceId(n), Version::True);
+    originator == LIAR
+        && matches!(piece, Piece::Envelope(bytes) if (1..20).any(|n| n % 7 == 3 && is(bytes, n)))
+}
+
 /// What the liar sends in place of what it should send.
 pub(super) fn twist(
     honest: Vec<Piece<Bytes>>,

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use hawser_engine::replication::{Delivery, Effect, RequestId, Want};
+use hawser_engine::replication::{Delivery, Effect, Piece, RequestId, Want};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{Change, Entry, SkipReason};
 use rand::RngExt as _;
@@ -26,10 +26,11 @@ const DOWN_MS_MAX: u64 = 30_000;
 impl Sim {
     pub(super) fn connect(&mut self, path: Path) {
         let both_run = [path.follower, path.server].iter().all(|id| self.nodes[id].is_running);
+        let is_cut = self.cuts.iter().any(|[a, b]| path.joins(*a, *b));
         let now = self.now;
         let connection = self.connection(path);
-        if connection.is_up || !both_run {
-            return; // whoever restarts connects anew
+        if connection.is_up || is_cut || !both_run {
+            return; // it is planned anew when a node restarts, and when a cut is mended
         }
         connection.is_up = true;
         connection.generation += 1;
@@ -41,7 +42,7 @@ impl Sim {
         }
     }
 
-    fn break_off(&mut self, path: Path, back_within_ms: u64) {
+    pub(super) fn break_off(&mut self, path: Path, back_within_ms: u64) {
         let now = self.now;
         let connection = self.connection(path);
         if !connection.is_up {
@@ -75,6 +76,11 @@ impl Sim {
         if self.one_in(self.faults.crashes_one_in) {
             self.crash(path.follower);
             return;
+        }
+        let mut delivery = delivery;
+        if self.one_in(self.faults.resets_one_in) {
+            self.connection(path).streams.remove(&originator);
+            delivery.pieces = vec![Piece::Closed];
         }
         let now = self.now;
         let head = self.nodes[&path.server].head(originator);

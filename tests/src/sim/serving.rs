@@ -6,7 +6,7 @@ use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::LogItem;
 use rand::RngExt as _;
 
-use super::liar::twist;
+use super::liar::{is_kept_back, twist};
 use super::wire::{Event, Path, Stream};
 use super::world::{LIAR, Sim};
 
@@ -48,6 +48,9 @@ impl Sim {
         }
         if path.server == LIAR && self.faults.lies {
             pieces = twist(pieces, originator, position, &mut self.rng);
+        }
+        if path.server == LIAR && self.faults.withholds_from == Some(path.follower) {
+            pieces.retain(|piece| !is_kept_back(piece, originator));
         }
         let is_whole = reached >= through;
         if is_whole && want.up_to.is_some() {

@@ -44,7 +44,12 @@ impl Sim {
     }
 
     /// What a node holds of a strand, by place.
-    fn held(&self, node: OriginatorId, originator: OriginatorId) -> BTreeMap<SequenceId, Bytes> {
+    #[must_use]
+    pub fn held(
+        &self,
+        node: OriginatorId,
+        originator: OriginatorId,
+    ) -> BTreeMap<SequenceId, Bytes> {
         let items = self.nodes[&node].log(originator, SequenceId::NONE).into_iter();
         let envelope = |item| match item {
             LogItem::Envelope { id, bytes, .. } => Some((id.sequence, bytes)),

@@ -18,6 +18,12 @@ pub(super) struct Path {
     pub(super) server: OriginatorId,
 }
 
+impl Path {
+    pub(super) fn joins(self, a: OriginatorId, b: OriginatorId) -> bool {
+        [[a, b], [b, a]].contains(&[self.follower, self.server])
+    }
+}
+
 /// Every connection there can be.
 pub(super) fn paths() -> impl Iterator<Item = Path> {
     let both = |follower| ALL.into_iter().map(move |server| Path { follower, server });

@@ -1,6 +1,6 @@
 //! The network, and its clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use hawser_proto::OriginatorId;
@@ -18,10 +18,14 @@ pub struct Faults {
     pub delay_ms_max: u64,
     /// One of so many arrivals finds its connection broken; 0 for none.
     pub breaks_one_in: u32,
+    /// One of so many arrivals ends its stream, while the connection stands; 0 for none.
+    pub resets_one_in: u32,
     /// One of so many arrivals makes the node that gets it crash; 0 for none.
     pub crashes_one_in: u32,
     /// Whether node 300 lies.
     pub lies: bool,
+    /// The node from which node 300 withholds every seventh of its envelopes, without a word.
+    pub withholds_from: Option<OriginatorId>,
     /// Whether nodes 100 and 200 use up sequence ids without an envelope.
     pub burns_ids: bool,
 }
@@ -31,8 +35,10 @@ impl Faults {
     pub const NONE: Self = Self {
         delay_ms_max: 20,
         breaks_one_in: 0,
+        resets_one_in: 0,
         crashes_one_in: 0,
         lies: false,
+        withholds_from: None,
         burns_ids: false,
     };
 }
@@ -48,6 +54,8 @@ pub struct Sim {
     pub(super) now: Instant,
     pub(super) queue: Queue,
     pub(super) connections: BTreeMap<Path, Connection>,
+    /// Pairs of nodes that cannot reach each other.
+    pub(super) cuts: BTreeSet<[OriginatorId; 2]>,
     trace: Vec<String>,
 }
 
@@ -72,6 +80,7 @@ impl Sim {
             now,
             queue: Queue::default(),
             connections: BTreeMap::new(),
+            cuts: BTreeSet::new(),
             trace: Vec::new(),
         };
         for id in ALL {
@@ -116,9 +125,21 @@ impl Sim {
         self.now = end;
     }
 
-    /// From now on nothing goes wrong, and everybody tells the truth.
-    pub fn calm(&mut self) {
+    /// Separates two nodes until the network comes to rest.
+    pub fn cut(&mut self, a: OriginatorId, b: OriginatorId) {
+        self.cuts.insert([a, b]);
+        for path in paths().filter(|path| path.joins(a, b)) {
+            self.break_off(path, 1);
+        }
+    }
+
+    /// From now on nothing goes wrong, everybody tells the truth and reaches everybody.
+    pub(super) fn calm(&mut self) {
         self.faults = Faults::NONE;
+        self.cuts.clear();
+        for path in paths() {
+            self.plan(1, Event::Up { path });
+        }
     }
 
     /// Everything that has happened so far, a line each.
