@@ -1,7 +1,5 @@
 //! One session for each peer, and no more of anything than there is room for.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 mod common;
 
 use common::envelopes::{envelope, key};
