@@ -13,10 +13,10 @@ use hawser_tests::harness::network::Network;
 use hawser_tests::harness::reader::{Method, Reader};
 use hawser_tests::harness::{envelopes, seed, strand};
 use rand::RngExt as _;
-use tokio::sync::watch;
+use rand::rngs::StdRng;
 
-/// What each of two nodes publishes while streams come and go.
-const ENVELOPES: u64 = 2_500;
+/// How many streams each reader opens, one after the other.
+const STREAMS: usize = 60;
 const GROUPS: [[u8; 16]; 6] = [[1; 16], [2; 16], [3; 16], [4; 16], [5; 16], [6; 16]];
 
 fn plan(network: &Network, node: usize, seed: u64) -> Plan {
@@ -26,7 +26,6 @@ fn plan(network: &Network, node: usize, seed: u64) -> Plan {
         batch_max: 4,
         body_len: 16..200,
         groups: GROUPS.to_vec(),
-        envelopes_max: ENVELOPES,
         ..Plan::new(node.port, node.id, seed ^ u64::from(node.id.0))
     }
 }
@@ -43,16 +42,14 @@ fn expected(
 }
 
 /// Four methods on two nodes, each by two readers who see different parts: eight who leave and
-/// come back all the time, some of them to another node.
+/// come back all the time, some of them to the other node.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_that_start_stop_and_resume_miss_nothing_and_repeat_nothing() {
     let seed = seed::seed();
     let network = Network::start(2).await;
     let originators = network.ids();
-    let loads =
-        [plan(&network, 0, seed), plan(&network, 1, seed)].map(|plan| plan.start(Vec::new()));
+    let loads = [0, 1].map(|node| plan(&network, node, seed).start(Vec::new()));
 
-    let (finished, _) = watch::channel(false);
     let mut readers = Vec::new();
     for (number, method) in Method::ALL.into_iter().cycle().take(8).enumerate() {
         let half = number >= 4;
@@ -62,16 +59,19 @@ async fn streams_that_start_stop_and_resume_miss_nothing_and_repeat_nothing() {
         let ports = [network.nodes[number % 2].port, network.nodes[(number + 1) % 2].port];
         let reader = Reader::new(ports[0], method, topics.clone(), strands.clone());
         let rng = seed::rng(seed, 100 + number as u64);
-        let task = tokio::spawn(come_and_go(reader, rng, ports, finished.subscribe()));
-        readers.push((method, topics, strands, task));
+        readers.push((method, topics, strands, tokio::spawn(come_and_go(reader, rng, ports))));
+    }
+    let mut come_back = Vec::new();
+    for (method, topics, strands, task) in readers {
+        come_back.push((method, topics, strands, task.await.unwrap()));
     }
 
     let mut ledger = Ledger::default();
     for load in loads {
-        ledger.extend(load.join().await);
+        assert!(!load.is_over(), "publishing has to go on while streams come and go");
+        ledger.extend(load.stop().await);
     }
-    finished.send_replace(true);
-    for (method, topics, strands, task) in readers {
+    for (method, topics, strands, mut reader) in come_back {
         let wanted = |id: EnvelopeId, topic: &Topic| match method {
             Method::Topics | Method::EnvelopesByTopics => topics.contains(topic),
             Method::EnvelopesByOriginators | Method::Originators => {
@@ -79,31 +79,18 @@ async fn streams_that_start_stop_and_resume_miss_nothing_and_repeat_nothing() {
             }
         };
         let expected = expected(&ledger, wanted);
-        let (mut reader, streams) = task.await.unwrap();
-        // The end of it over a stream that stays.
         reader.read_until(expected.len()).await;
         assert!(reader.held == expected, "{method:?}: holds something else");
-        assert!(streams > 3, "{method:?}: only {streams} streams");
     }
 }
 
-/// Opens one stream after the other, from where the last one ended, until publishing is over.
-async fn come_and_go(
-    mut reader: Reader,
-    mut rng: rand::rngs::StdRng,
-    ports: [u16; 2],
-    mut finished: watch::Receiver<bool>,
-) -> (Reader, usize) {
-    let mut streams = 0;
-    while !*finished.borrow() {
-        streams += 1;
+/// Opens one stream after the other, each from where the last one ended.
+async fn come_and_go(mut reader: Reader, mut rng: StdRng, ports: [u16; 2]) -> Reader {
+    for _ in 0..STREAMS {
         reader.connect().await.unwrap();
         // Sometimes it leaves before anything has come.
         for _ in 0..rng.random_range(0..20) {
-            tokio::select! {
-                _ = reader.read() => {}
-                _ = finished.changed() => break,
-            }
+            reader.read().await;
         }
         if rng.random_ratio(1, 4) {
             reader.move_to(ports[rng.random_range(0..ports.len())]);
@@ -111,7 +98,7 @@ async fn come_and_go(
             reader.disconnect();
         }
     }
-    (reader, streams)
+    reader
 }
 
 /// A reader who does not read for a while holds up nobody, is not cut off, and gets everything.
@@ -231,4 +218,35 @@ async fn a_strand_that_begins_later_is_delivered() {
     let answer = second.client().publish(vec![sign(&message, second.id, &payer(1))]).await.unwrap();
     reader.read_until(1).await;
     assert_eq!(reader.held.into_values().collect::<Vec<_>>(), answer);
+}
+
+/// Whoever wants everything gets everything from the moment at which the stream has begun.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_of_everything_misses_nothing_once_it_has_begun() {
+    let seed = seed::seed();
+    let network = Network::start(2).await;
+    let mut streams = Vec::new();
+    for node in &network.nodes {
+        let mut stream = node.client().subscribe_all().await.unwrap();
+        assert_eq!(stream.next().await.unwrap().unwrap().envelopes, Vec::<Bytes>::new());
+        streams.push(stream);
+    }
+    let mut ledger = Ledger::default();
+    for node in 0..2 {
+        let load = Plan { envelopes_max: 300, ..plan(&network, node, seed) };
+        ledger.extend(load.start(Vec::new()).join().await);
+    }
+    let expected = expected(&ledger, |_, _| true);
+    for mut stream in streams {
+        let (mut got, mut seen) = (BTreeMap::new(), Cursor::new());
+        while got.len() < expected.len() {
+            for bytes in stream.next().await.unwrap().expect("goes on").envelopes {
+                let id = strand::id_of(&bytes);
+                assert!(id.sequence > seen.get(id.originator), "{id} does not ascend");
+                seen.advance(id);
+                got.insert(id, bytes);
+            }
+        }
+        assert!(got == expected);
+    }
 }

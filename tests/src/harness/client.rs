@@ -22,6 +22,8 @@ use tonic_prost::ProstCodec;
 pub const REPLICATION_API: &str = "/xmtp.xmtpv4.message_api.ReplicationApi";
 /// The service for queries and subscriptions.
 pub const QUERY_API: &str = "/xmtp.xmtpv4.message_api.QueryApi";
+/// The service for those who want everything.
+pub const NOTIFICATION_API: &str = "/xmtp.xmtpv4.message_api.NotificationApi";
 /// The service for publishing.
 pub const PUBLISH_API: &str = "/xmtp.xmtpv4.message_api.PublishApi";
 /// The service for what a node says about itself.
@@ -266,6 +268,16 @@ impl Client {
     ) -> Result<Subscription, Status> {
         let path = format!("{REPLICATION_API}/SubscribeOriginators");
         Ok(Subscription(Wire::Framed(self.streaming(&path, request).await?)))
+    }
+
+    /// Subscribes to everything that comes from now on: `SubscribeAllEnvelopes`.
+    ///
+    /// # Errors
+    /// What the node, or the connection to it, says.
+    pub async fn subscribe_all(&self) -> Result<Subscription, Status> {
+        let path = format!("{NOTIFICATION_API}/SubscribeAllEnvelopes");
+        let request = api::SubscribeAllEnvelopesRequest {};
+        Ok(Subscription(Wire::Plain(self.streaming(&path, request).await?)))
     }
 
     async fn grpc(&self) -> Result<Grpc<Channel>, Status> {
