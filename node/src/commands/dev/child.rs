@@ -2,23 +2,25 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::io;
+use std::io::{self, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::fs::File;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::process::{ChildStderr, ChildStdin, Command};
-use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
+use tokio::io::{AsyncBufReadExt as _, AsyncSeekExt as _, BufReader};
+use tokio::process::{ChildStdin, Command};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{sleep, timeout};
 
 use super::folder::Folder;
 use super::ports::Ports;
 
 /// A node that does not end within this time is killed.
 const STOP_MAX: Duration = Duration::from_secs(35);
+/// How often somebody looks whether a log has grown.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Lines of its log that are shown when a node does not start.
 const LAST_LINES: usize = 20;
 
@@ -115,14 +117,17 @@ impl Child {
         orders: watch::Receiver<Order>,
         events: mpsc::Sender<Event>,
     ) -> io::Result<Self> {
-        let log = File::options().create(true).append(true).open(log_file).await?;
+        // The node writes its log itself: it goes on when nobody here reads it any more.
+        let log = std::fs::File::options().create(true).append(true).open(log_file)?;
+        let mut reader = File::open(log_file).await?;
+        reader.seek(SeekFrom::End(0)).await?;
         let mut process = Command::new(&command.program);
         process
             .args(&command.args)
             .arg("--exit-with-parent")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
+            .stderr(log)
             // A group of its own: Ctrl-C in the terminal is ours to pass on.
             .process_group(0)
             .kill_on_drop(true);
@@ -130,14 +135,22 @@ impl Child {
         let mut process = process.spawn()?;
         let pid = process.id().unwrap_or_default();
         let input = process.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
-        let output = process.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?;
-        let last_lines = Arc::new(Mutex::new(VecDeque::new()));
         let node_id = ports.node_id;
-        let said = tokio::spawn(keep_log(output, log, node_id, last_lines.clone(), events.clone()));
+        let follower = LogFollower {
+            node_id,
+            reader: BufReader::new(reader),
+            line: Vec::new(),
+            last_lines: Arc::default(),
+            events: events.clone(),
+        };
+        let last_lines = follower.last_lines.clone();
+        let (ended, has_ended) = oneshot::channel();
+        let followed = tokio::spawn(follower.follow(has_ended));
         tokio::spawn(async move {
             let status = keep(process, input, orders).await;
             // What it said last comes before its end.
-            let _ = said.await;
+            drop(ended);
+            let _ = followed.await;
             let _ = events.send(Event::Ended { node_id, status }).await;
         });
         Ok(Self { ports, pid, command, last_lines })
@@ -184,26 +197,46 @@ async fn keep(
     process.wait().await
 }
 
-/// Writes what a node logs to its file, and passes on what a person should see.
-async fn keep_log(
-    output: ChildStderr,
-    mut log: File,
+/// Reads the log of a node as it grows, and passes on what a person should see.
+struct LogFollower {
     node_id: u32,
+    reader: BufReader<File>,
+    /// The line that has no end yet.
+    line: Vec<u8>,
     last_lines: Arc<Mutex<VecDeque<String>>>,
     events: mpsc::Sender<Event>,
-) {
-    let mut output = BufReader::new(output);
-    let mut line = Vec::new();
-    while output.read_until(b'\n', &mut line).await.is_ok_and(|len| len > 0) {
-        // A full disk must not stop the node: it would wait for room in the pipe.
-        let _ = log.write_all(&line).await;
-        let _ = log.flush().await;
-        let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-        line.clear();
-        if is_important(&text) {
-            let _ = events.send(Event::Said { node_id, line: text.clone() }).await;
+}
+
+impl LogFollower {
+    /// Follows it to what was there when `has_ended` closed.
+    async fn follow(mut self, mut has_ended: oneshot::Receiver<()>) {
+        let mut last_look = false;
+        loop {
+            while let Ok(len) = self.reader.read_until(b'\n', &mut self.line).await
+                && len > 0
+            {
+                if self.line.ends_with(b"\n") {
+                    self.take_line().await;
+                }
+            }
+            if last_look {
+                return;
+            }
+            tokio::select! {
+                _ = &mut has_ended => last_look = true,
+                () = sleep(LOOK_EVERY) => {}
+            }
         }
-        let mut lines = last_lines.lock().unwrap_or_else(PoisonError::into_inner);
+    }
+
+    async fn take_line(&mut self) {
+        let text = String::from_utf8_lossy(&self.line).trim_end().to_owned();
+        self.line.clear();
+        if is_important(&text) {
+            let event = Event::Said { node_id: self.node_id, line: text.clone() };
+            let _ = self.events.send(event).await;
+        }
+        let mut lines = self.last_lines.lock().unwrap_or_else(PoisonError::into_inner);
         lines.push_back(text);
         if lines.len() > LAST_LINES {
             lines.pop_front();
