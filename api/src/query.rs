@@ -11,7 +11,7 @@ use crate::serve::MESSAGE_LEN_BYTES_MAX;
 use crate::service::{Api, envelope};
 use crate::status::Refusal;
 
-/// What is around an envelope in an answer, besides its tag and length.
+/// What may be around an envelope in a stream's message or a result, besides its tag and length.
 const WRAPPING_LEN_BYTES: usize = 16;
 
 impl Api {
@@ -31,7 +31,8 @@ impl Api {
             Selection::Originators(ids) => reader.query_originators(&ids, &last_seen, limit),
         })
         .await?;
-        check_size(&page)?;
+        // The engine has filled the page up to the limit; only one envelope alone can be too long.
+        check_size(page.iter().map(|envelope| wire_len_bytes(envelope.len())))?;
         Ok(pb::QueryEnvelopesResponse { envelopes: self.hand_out(outlet, page)? })
     }
 
@@ -50,7 +51,7 @@ impl Api {
             Ok(in_place.collect::<Vec<Option<Bytes>>>())
         })
         .await?;
-        check_size(newest.iter().flatten())?;
+        check_size(newest.iter().flatten().map(wrapped_len_bytes))?;
         self.numbers.handed_out(outlet, newest.iter().flatten().count() as u64);
         let results = newest
             .into_iter()
@@ -66,9 +67,12 @@ async fn blocking<T: Send + 'static>(
     Ok(tokio::task::spawn_blocking(read).await.map_err(|_| Refusal::Interrupted)??)
 }
 
-fn check_size<'a>(envelopes: impl IntoIterator<Item = &'a Bytes>) -> Result<(), Refusal> {
-    let len_bytes: usize = envelopes.into_iter().map(wrapped_len_bytes).sum();
-    if len_bytes > MESSAGE_LEN_BYTES_MAX { Err(Refusal::AnswerTooLarge) } else { Ok(()) }
+fn check_size(lengths: impl Iterator<Item = usize>) -> Result<(), Refusal> {
+    if lengths.sum::<usize>() > MESSAGE_LEN_BYTES_MAX {
+        Err(Refusal::AnswerTooLarge)
+    } else {
+        Ok(())
+    }
 }
 
 /// What an envelope takes in an answer, at the most.

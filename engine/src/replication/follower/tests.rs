@@ -1,3 +1,5 @@
+//! A follower is told what happens, and what it wants done is looked at.
+
 use hawser_proto::{Bytes, EnvelopeId};
 use hawser_storage::InvalidRule;
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Every kind of envelope that a peer may send, and what becomes of it.
+
 use std::collections::BTreeMap;
 
 use hawser_proto::envelope::{PayerEnvelope, Payload};
