@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity ^0.8.30;
+
+/// @title What other contracts use of the settlement chain's gateway.
+interface ISettlementChainGateway {
+    /// @notice Bridges `amount_` fee tokens of the caller to `recipient_` on the app chain `chainId_`.
+    function deposit(
+        uint256 chainId_,
+        address recipient_,
+        uint256 amount_,
+        uint256 gasLimit_,
+        uint256 maxFeePerGas_
+    ) external;
+
+    /// @notice Hands the fee tokens that came with a withdrawal to `recipient_`.
+    function receiveWithdrawal(address recipient_) external returns (uint256 amount_);
+
+    /// @notice The same, unwrapped into the underlying token.
+    function receiveWithdrawalIntoUnderlying(address recipient_) external returns (uint256 amount_);
+}
