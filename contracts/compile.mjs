@@ -30,8 +30,8 @@ const SETTINGS = {
 /**
  * Compiles every file below src/.
  *
- * Returns the deployable contracts by name, and the compiler's warnings. Throws with the compiler's own words if
- * something does not compile, or if two contracts share a name.
+ * Returns the deployable contracts by name, and what the compiler warns of in our own files. Throws with the compiler's
+ * own words if something does not compile, or if two contracts share a name.
  */
 export function compile() {
   const solc = require("solc");
@@ -49,7 +49,8 @@ export function compile() {
       contracts.set(name, artifact(name, output.contracts[path][name]));
     }
   }
-  return { contracts, warnings: messages.map((message) => message.formattedMessage) };
+  const ours = messages.filter((message) => message.sourceLocation?.file.startsWith("src/"));
+  return { contracts, warnings: ours.map((message) => message.formattedMessage) };
 }
 
 function readSources() {
