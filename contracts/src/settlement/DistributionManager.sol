@@ -66,8 +66,9 @@ contract DistributionManager is PausableByParameter {
         uint96 totalOwedFees;
         uint96 owedProtocolFees;
         mapping(uint32 nodeId => uint96 amount) owedFees;
-        mapping(uint32 originatorNodeId => mapping(uint256 payerReportIndex => bool claimed)) protocolClaims;
-        mapping(uint32 nodeId => mapping(uint32 originatorNodeId => mapping(uint256 payerReportIndex => bool claimed))) nodeClaims;
+        mapping(uint32 originatorNodeId => mapping(uint256 payerReportIndex => bool)) protocolClaims;
+        mapping(uint32 nodeId => mapping(uint32 originatorNodeId => mapping(uint256 payerReportIndex => bool)))
+            nodeClaims;
     }
 
     bytes32 private constant STORAGE_SLOT = 0xecaf10aa029fa936ea42e5f15011e2f38c8598ffef434459a36a3d154fde2a00;

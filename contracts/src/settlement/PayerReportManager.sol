@@ -94,7 +94,8 @@ contract PayerReportManager is IPayerReportManager, ParameterDriven, DomainSepar
     /// @notice The hash of a report's EIP-712 type.
     bytes32 public constant PAYER_REPORT_TYPEHASH =
         keccak256(
-            "PayerReport(uint32 originatorNodeId,uint64 startSequenceId,uint64 endSequenceId,uint32 endMinuteSinceEpoch,bytes32 payersMerkleRoot,uint32[] nodeIds)"
+            "PayerReport(uint32 originatorNodeId,uint64 startSequenceId,uint64 endSequenceId,"
+            "uint32 endMinuteSinceEpoch,bytes32 payersMerkleRoot,uint32[] nodeIds)"
         );
 
     /// @notice Who knows the nodes.
