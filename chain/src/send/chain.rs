@@ -1,0 +1,288 @@
+//! A chain that is reached by RPC.
+
+use std::fmt;
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+use alloy::eips::BlockId;
+use alloy::eips::eip1559::Eip1559Estimation;
+use alloy::primitives::{Address, Bytes};
+use alloy::providers::{DynProvider, Provider as _, ProviderBuilder};
+use alloy::rpc::types::{TransactionReceipt, TransactionRequest};
+use alloy::sol_types::SolCall;
+use alloy::transports::TransportError;
+
+use super::call::{Call, Quote};
+use super::error::{ConnectError, RpcFault, SendError, ViewError, revert_of};
+
+/// How long one request may take.
+pub const REQUEST_MAX: Duration = Duration::from_secs(10);
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// Gas that no transaction can exceed since EIP-7825.
+const TRANSACTION_GAS_MAX: u64 = 1 << 24;
+
+/// A chain that was reached, and is the one that was meant. Cheap to clone.
+#[derive(Clone)]
+pub struct Chain {
+    id: u64,
+    endpoint: Arc<str>,
+    provider: DynProvider,
+}
+
+impl fmt::Debug for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Chain({} at {})", self.id, self.endpoint)
+    }
+}
+
+impl Chain {
+    /// Connects to `http://…` or `https://…`, and checks that chain `id` is there.
+    ///
+    /// # Errors
+    /// When the URL is none, nobody answers, or another chain does.
+    pub async fn connect(url: &str, id: u64) -> Result<Self, ConnectError> {
+        let (url, endpoint) = parse(url)?;
+        let client = http_client().map_err(|error| ConnectError::Url {
+            given: endpoint.clone(),
+            reason: error.to_string(),
+        })?;
+        let provider = ProviderBuilder::new()
+            .disable_recommended_fillers()
+            .connect_reqwest(client, url)
+            .erased();
+        let chain = Self { id, endpoint: endpoint.into(), provider };
+        let found = chain
+            .provider
+            .get_chain_id()
+            .await
+            .map_err(|error| chain.fault("eth_chainId", error))?;
+        if found != id {
+            let endpoint = chain.endpoint.to_string();
+            return Err(ConnectError::WrongChain { endpoint, expected: id, found });
+        }
+        Ok(chain)
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Host and port: what may be shown of the URL.
+    #[must_use]
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// All requests that this module does not make itself.
+    #[must_use]
+    pub fn provider(&self) -> &DynProvider {
+        &self.provider
+    }
+
+    /// Says of a failed request of [`provider`](Self::provider) where it was made.
+    #[must_use]
+    pub fn fault(&self, method: &'static str, error: TransportError) -> RpcFault {
+        RpcFault::new(&self.endpoint, method, error)
+    }
+
+    /// Whether a contract is there.
+    ///
+    /// # Errors
+    /// When the chain does not answer.
+    pub async fn has_code(&self, address: Address) -> Result<bool, RpcFault> {
+        let code = self.provider.get_code_at(address).await;
+        code.map(|code| !code.is_empty()).map_err(|error| self.fault("eth_getCode", error))
+    }
+
+    /// Reads from a contract, as things stand in the latest block.
+    ///
+    /// # Errors
+    /// When there is no contract or another one, when it refuses, or when the chain does not
+    /// answer.
+    pub async fn view<C: SolCall>(&self, to: Address, call: &C) -> Result<C::Return, ViewError> {
+        let request = Call::new(to, call).request(Address::ZERO);
+        let returned = match self.call(request, BlockId::latest()).await {
+            Ok(returned) => returned,
+            Err(CallFault::Reverted(revert)) => return Err(ViewError::Reverted(revert)),
+            Err(CallFault::Rpc(fault)) => return Err(fault.into()),
+        };
+        match C::abi_decode_returns(&returned) {
+            Ok(value) => Ok(value),
+            Err(_) if !self.has_code(to).await? => {
+                Err(ViewError::NoCode { address: to, chain_id: self.id })
+            }
+            Err(error) => Err(ViewError::OtherContract {
+                address: to,
+                chain_id: self.id,
+                function: C::SIGNATURE,
+                reason: error.to_string(),
+            }),
+        }
+    }
+
+    /// What a call would return and cost if this account sent it now. Sends nothing, and needs no
+    /// key.
+    ///
+    /// # Errors
+    /// When it would fail: see the variants that say that nothing was sent.
+    pub async fn quote(&self, from: Address, call: &Call) -> Result<Quote, SendError> {
+        self.require_code(call).await?;
+        let balance = self
+            .provider
+            .get_balance(from)
+            .await
+            .map_err(|error| self.fault("eth_getBalance", error))?;
+        let no_funds =
+            |needed| SendError::NoFunds { account: from, chain_id: self.id, balance, needed };
+        if balance < call.value {
+            return Err(no_funds(call.value));
+        }
+        let request = call.request(from);
+        let returned = self.call(request.clone(), BlockId::latest()).await?;
+        let gas_limit = self.gas_limit(request).await?;
+        let fees = self.fees().await?;
+        let quote = Quote {
+            returned,
+            gas_limit,
+            max_fee_per_gas: fees.max_fee_per_gas,
+            max_priority_fee_per_gas: fees.max_priority_fee_per_gas,
+        };
+        let needed = quote.fee_max().saturating_add(call.value);
+        if balance < needed { Err(no_funds(needed)) } else { Ok(quote) }
+    }
+
+    /// A call with data to an account without code succeeds and does nothing: that is never meant.
+    async fn require_code(&self, call: &Call) -> Result<(), SendError> {
+        match call.to {
+            Some(address) if !call.data.is_empty() && !self.has_code(address).await? => {
+                Err(SendError::NoCode { address, chain_id: self.id })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What gas a call should be given.
+    pub(super) async fn gas_limit(&self, request: TransactionRequest) -> Result<u64, CallFault> {
+        let estimate = self.provider.estimate_gas(request).await;
+        estimate.map(with_head_room).map_err(|error| self.call_fault("eth_estimateGas", error))
+    }
+
+    /// What gas costs now.
+    pub(super) async fn fees(&self) -> Result<Eip1559Estimation, RpcFault> {
+        let fees = self.provider.estimate_eip1559_fees().await;
+        fees.map_err(|error| self.fault("eth_feeHistory", error))
+    }
+
+    /// Says why a mined transaction has failed, by running its call again where it stood.
+    pub(super) async fn reverted(
+        &self,
+        from: Address,
+        call: &Call,
+        receipt: &TransactionReceipt,
+    ) -> SendError {
+        let hash = receipt.transaction_hash;
+        let before = receipt.block_number.unwrap_or_default().saturating_sub(1);
+        let (reason, revert) = match self.call(call.request(from), BlockId::number(before)).await {
+            Err(CallFault::Reverted(revert)) => (revert.to_string(), Some(revert)),
+            Ok(_) => ("it has failed between others, or its gas was used up".to_owned(), None),
+            Err(CallFault::Rpc(fault)) => (format!("why is not known ({fault})"), None),
+        };
+        SendError::Reverted { hash, reason, revert }
+    }
+
+    /// Runs a call without sending it, on top of a block.
+    pub(super) async fn call(
+        &self,
+        request: TransactionRequest,
+        at: BlockId,
+    ) -> Result<Bytes, CallFault> {
+        let returned = self.provider.call(request).block(at).await;
+        returned.map_err(|error| self.call_fault("eth_call", error))
+    }
+
+    fn call_fault(&self, method: &'static str, error: TransportError) -> CallFault {
+        match revert_of(&error) {
+            Some(revert) => CallFault::Reverted(revert),
+            None => CallFault::Rpc(self.fault(method, error)),
+        }
+    }
+}
+
+/// Why a call could not be run.
+#[derive(Debug)]
+pub(super) enum CallFault {
+    Reverted(crate::contracts::revert::Revert),
+    Rpc(RpcFault),
+}
+
+impl From<CallFault> for SendError {
+    fn from(fault: CallFault) -> Self {
+        match fault {
+            CallFault::Reverted(revert) => Self::WouldRevert(revert),
+            CallFault::Rpc(fault) => fault.into(),
+        }
+    }
+}
+
+/// A quarter more than was estimated: other transactions may come first and make this one dearer.
+fn with_head_room(estimate: u64) -> u64 {
+    let roomy = estimate.saturating_add(estimate / 4);
+    roomy.min(estimate.max(TRANSACTION_GAS_MAX))
+}
+
+/// The URL, and what of it may be shown: paths and queries of providers hold keys.
+fn parse(given: &str) -> Result<(reqwest::Url, String), ConnectError> {
+    let fail = |given: &str, reason: &str| {
+        Err(ConnectError::Url { given: given.to_owned(), reason: reason.to_owned() })
+    };
+    let url: reqwest::Url = match given.trim().parse() {
+        Ok(url) => url,
+        Err(_) if given.len() > 100 => return fail("…", "it does not parse"),
+        Err(_) => return fail(given, "it does not parse"),
+    };
+    let host = url.host_str().unwrap_or_default();
+    let port = url.port().map_or(String::new(), |port| format!(":{port}"));
+    let endpoint = format!("{}://{host}{port}", url.scheme());
+    match url.scheme() {
+        "http" | "https" => Ok((url, endpoint)),
+        "ws" | "wss" => fail(&endpoint, "this needs the http or https URL of the chain"),
+        _ => fail(&endpoint, "the scheme must be http or https"),
+    }
+}
+
+/// A client that gives up. The one place that chooses who does the cryptography of TLS.
+fn http_client() -> Result<reqwest::Client, reqwest::Error> {
+    static PROVIDER: Once = Once::new();
+    PROVIDER.call_once(|| {
+        // An error says that the process has chosen already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    });
+    reqwest::Client::builder().connect_timeout(CONNECT_MAX).timeout(REQUEST_MAX).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_host_of_a_url_is_shown() {
+        let (_, shown) =
+            parse("https://user:secret@rpc.example:8545/v2/secret?key=secret").unwrap();
+        assert_eq!(shown, "https://rpc.example:8545");
+        let error = parse("wss://rpc.example/secret").unwrap_err().to_string();
+        assert!(error.contains("needs the http") && !error.contains("secret"), "{error}");
+        assert!(parse("rpc.example").is_err());
+        assert!(parse("ftp://rpc.example").is_err());
+    }
+
+    #[test]
+    fn head_room_ends_at_what_a_transaction_can_have() {
+        assert_eq!(with_head_room(100), 125);
+        assert_eq!(with_head_room(TRANSACTION_GAS_MAX - 1), TRANSACTION_GAS_MAX);
+        assert_eq!(with_head_room(TRANSACTION_GAS_MAX + 9), TRANSACTION_GAS_MAX + 9);
+        assert_eq!(with_head_room(u64::MAX), u64::MAX);
+    }
+}

@@ -1,0 +1,121 @@
+//! What only a development chain does: act for any account, give away native tokens, put code at
+//! an address. The embedded chain and anvil take the same requests.
+
+use std::time::Instant;
+
+use alloy::eips::BlockId;
+use alloy::network::TransactionBuilder as _;
+use alloy::primitives::{Address, B256, Bytes, U256};
+use alloy::providers::Provider as _;
+use alloy::rpc::types::TransactionReceipt;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use super::call::Call;
+use super::chain::Chain;
+use super::error::{RpcFault, SendError};
+use super::sender::{LOOK_AGAIN_AFTER, RECEIPT_MAX};
+
+/// The requests that a development chain takes beside those of every chain.
+#[derive(Debug, Clone, Copy)]
+pub struct DevChain<'a>(pub &'a Chain);
+
+impl DevChain<'_> {
+    /// Makes an account own so many wei.
+    ///
+    /// # Errors
+    /// When the chain does not answer, or is none for development.
+    pub async fn set_balance(self, account: Address, wei: U256) -> Result<(), RpcFault> {
+        self.tell("anvil_setBalance", json!([account, wei])).await
+    }
+
+    /// Puts code at an address.
+    ///
+    /// # Errors
+    /// When the chain does not answer, or is none for development.
+    pub async fn set_code(self, address: Address, code: &Bytes) -> Result<(), RpcFault> {
+        self.tell("anvil_setCode", json!([address, code])).await
+    }
+
+    /// Makes the call in the name of any account, without its key, and waits until it is mined.
+    /// The account must own the call's value; the fee is on the house.
+    ///
+    /// # Errors
+    /// As of [`Sender::send`](super::Sender::send).
+    pub async fn send_as(
+        self,
+        account: Address,
+        call: &Call,
+    ) -> Result<TransactionReceipt, SendError> {
+        self.0.call(call.request(account), BlockId::latest()).await?;
+        let gas_limit = self.0.gas_limit(call.request(account)).await?;
+        self.send_with_gas(account, call, gas_limit).await
+    }
+
+    /// The same with too little gas: what would have succeeded is mined, and fails.
+    ///
+    /// # Errors
+    /// As of [`Sender::send`](super::Sender::send).
+    pub async fn send_starved(
+        self,
+        account: Address,
+        call: &Call,
+    ) -> Result<TransactionReceipt, SendError> {
+        self.0.call(call.request(account), BlockId::latest()).await?;
+        let gas_limit = self.0.gas_limit(call.request(account)).await?;
+        // There is a quarter too much in it.
+        self.send_with_gas(account, call, gas_limit / 5 * 3).await
+    }
+
+    async fn send_with_gas(
+        self,
+        account: Address,
+        call: &Call,
+        gas_limit: u64,
+    ) -> Result<TransactionReceipt, SendError> {
+        let fees = self.0.fees().await?;
+        let mut request = call.request(account).with_gas_limit(gas_limit);
+        request.set_max_fee_per_gas(fees.max_fee_per_gas);
+        request.set_max_priority_fee_per_gas(fees.max_priority_fee_per_gas);
+        let lent = U256::from(gas_limit) * U256::from(fees.max_fee_per_gas);
+        let owned = self.balance(account).await?;
+        self.set_balance(account, owned.saturating_add(lent)).await?;
+        self.tell("anvil_impersonateAccount", json!([account])).await?;
+        let method = "eth_sendTransaction";
+        let sent = self.0.provider().raw_request(method.into(), (request,)).await;
+        let hash = sent.map_err(|error| self.0.fault(method, error))?;
+        let receipt = self.mined(account, hash).await?;
+        self.tell("anvil_stopImpersonatingAccount", json!([account])).await?;
+        let paid = U256::from(receipt.gas_used) * U256::from(receipt.effective_gas_price);
+        let left = self.balance(account).await?;
+        self.set_balance(account, left.saturating_sub(lent.saturating_sub(paid))).await?;
+        if receipt.status() {
+            Ok(receipt)
+        } else {
+            Err(self.0.reverted(account, call, &receipt).await)
+        }
+    }
+
+    async fn balance(self, account: Address) -> Result<U256, RpcFault> {
+        let balance = self.0.provider().get_balance(account).await;
+        balance.map_err(|error| self.0.fault("eth_getBalance", error))
+    }
+
+    async fn mined(self, account: Address, hash: B256) -> Result<TransactionReceipt, SendError> {
+        let begun = Instant::now();
+        while begun.elapsed() < RECEIPT_MAX {
+            let receipt = self.0.provider().get_transaction_receipt(hash).await;
+            match receipt.map_err(|error| self.0.fault("eth_getTransactionReceipt", error))? {
+                Some(receipt) => return Ok(receipt),
+                None => sleep(LOOK_AGAIN_AFTER).await,
+            }
+        }
+        let nonce = self.0.provider().get_transaction_count(account).await.unwrap_or_default();
+        Err(SendError::NotMined { hash, account, nonce, waited: RECEIPT_MAX })
+    }
+
+    async fn tell(self, method: &'static str, params: Value) -> Result<(), RpcFault> {
+        let answer = self.0.provider().raw_request::<_, Value>(method.into(), params).await;
+        answer.map(drop).map_err(|error| self.0.fault(method, error))
+    }
+}
