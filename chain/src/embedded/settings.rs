@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use alloy::primitives::{Address, Bytes, U256};
 
+use super::journal::StoreError;
+
 /// Everything that decides what an embedded chain is.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -52,7 +54,7 @@ pub enum Blocks {
 pub struct Genesis {
     /// Accounts with a native balance, in wei.
     pub balances: Vec<(Address, U256)>,
-    /// Accounts with code that no transaction deployed.
+    /// Accounts with code that no transaction deployed; [`super::CREATE2_DEPLOYER`] always has its own.
     pub code: Vec<(Address, Bytes)>,
     /// The time of block 0 in seconds since 1970; the time of the first start if there is none.
     pub time: Option<u64>,
@@ -78,4 +80,18 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Blocks were asked for at an interval of nothing.
+    #[error(
+        "blocks cannot be made at an interval of 0 s: give a longer one, or make them on demand"
+    )]
+    NoInterval,
+    /// An account of the genesis has code that begins like a delegation (EIP-7702) and is none.
+    #[error("the genesis code of {address} is malformed")]
+    GenesisCode {
+        /// The account.
+        address: Address,
+    },
+    /// The data folder cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }

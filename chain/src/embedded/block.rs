@@ -1,0 +1,154 @@
+//! Blocks as they are kept: the header, and each transaction with what came of it.
+
+use alloy::consensus::constants::{EMPTY_OMMER_ROOT_HASH, EMPTY_WITHDRAWALS};
+use alloy::consensus::proofs::ordered_trie_root_with_encoder;
+use alloy::consensus::transaction::Recovered;
+use alloy::consensus::{Header, Receipt, ReceiptEnvelope, ReceiptWithBloom, TxEnvelope};
+use alloy::eips::eip1559::{BaseFeeParams, calc_next_block_base_fee};
+use alloy::eips::eip2718::Encodable2718;
+use alloy::eips::eip7685::EMPTY_REQUESTS_HASH;
+use alloy::primitives::{Address, B256, Bloom, Bytes, Log, logs_bloom};
+use alloy::rlp::Encodable;
+
+/// How much gas a block takes: five transactions with the largest payload of a broadcaster
+/// (256 KiB at the floor price of EIP-7623 are 10.5 million gas).
+pub(super) const GAS_LIMIT: u64 = 60_000_000;
+
+/// The base fee begins here and never falls below it (0.1 gwei), as on the rollups that the real
+/// contracts live on. It rises by EIP-1559 after blocks that are more than half full.
+pub(super) const BASE_FEE_MIN: u64 = 100_000_000;
+
+/// What a transaction did.
+#[derive(Debug, Clone)]
+pub(super) struct Executed {
+    pub(super) tx: Recovered<TxEnvelope>,
+    pub(super) success: bool,
+    pub(super) gas_used: u64,
+    pub(super) logs: Vec<Log>,
+}
+
+/// A transaction in its place.
+#[derive(Debug)]
+pub(super) struct Mined {
+    pub(super) executed: Executed,
+    /// By all transactions of the block up to this one.
+    pub(super) cumulative_gas_used: u64,
+    /// The place of its first log among all logs of the block.
+    pub(super) first_log: u64,
+    pub(super) bloom: Bloom,
+}
+
+impl Mined {
+    pub(super) fn hash(&self) -> B256 {
+        *self.executed.tx.inner().tx_hash()
+    }
+
+    fn receipt(&self) -> ReceiptEnvelope {
+        let Executed { tx, success, logs, .. } = &self.executed;
+        let receipt = Receipt {
+            status: (*success).into(),
+            cumulative_gas_used: self.cumulative_gas_used,
+            logs: logs.clone(),
+        };
+        let receipt = ReceiptWithBloom { receipt, logs_bloom: self.bloom };
+        ReceiptEnvelope::from_typed(tx.inner().tx_type(), receipt)
+    }
+}
+
+/// A block that is sealed.
+#[derive(Debug)]
+pub(super) struct Block {
+    pub(super) header: Header,
+    pub(super) hash: B256,
+    pub(super) transactions: Vec<Mined>,
+    /// Its length as RLP.
+    pub(super) size_bytes: u64,
+}
+
+/// What a header has besides what follows from the transactions.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Frame {
+    pub(super) parent_hash: B256,
+    pub(super) number: u64,
+    pub(super) timestamp: u64,
+    pub(super) base_fee: u64,
+    /// Differs after each rollback, so that a block is never made twice.
+    pub(super) prevrandao: B256,
+}
+
+impl Frame {
+    pub(super) fn header(&self) -> Header {
+        Header {
+            parent_hash: self.parent_hash,
+            ommers_hash: EMPTY_OMMER_ROOT_HASH,
+            beneficiary: Address::ZERO,
+            number: self.number,
+            gas_limit: GAS_LIMIT,
+            timestamp: self.timestamp,
+            extra_data: Bytes::from_static(b"development chain"),
+            mix_hash: self.prevrandao,
+            base_fee_per_gas: Some(self.base_fee),
+            withdrawals_root: Some(EMPTY_WITHDRAWALS),
+            blob_gas_used: Some(0),
+            excess_blob_gas: Some(0),
+            parent_beacon_block_root: Some(B256::ZERO),
+            requests_hash: Some(EMPTY_REQUESTS_HASH),
+            ..Header::default()
+        }
+    }
+}
+
+impl Block {
+    /// Computes everything that follows from the transactions.
+    pub(super) fn seal(mut header: Header, state_root: B256, executed: Vec<Executed>) -> Self {
+        let mined = place(executed);
+        header.state_root = state_root;
+        header.gas_used = mined.last().map_or(0, |last| last.cumulative_gas_used);
+        header.logs_bloom = mined.iter().fold(Bloom::ZERO, |all, mined| all | mined.bloom);
+        header.transactions_root = ordered_trie_root_with_encoder(&mined, |mined, out| {
+            mined.executed.tx.inner().encode_2718(out);
+        });
+        header.receipts_root =
+            ordered_trie_root_with_encoder(&mined, |mined, out| mined.receipt().encode_2718(out));
+        Self::of_parts(header, mined)
+    }
+
+    /// A block that was sealed before.
+    pub(super) fn reopen(header: Header, executed: Vec<Executed>) -> Self {
+        Self::of_parts(header, place(executed))
+    }
+
+    fn of_parts(header: Header, transactions: Vec<Mined>) -> Self {
+        let hash = header.hash_slow();
+        let list = |payload_length| {
+            alloy::rlp::Header { list: true, payload_length }.length() + payload_length
+        };
+        let body = transactions.iter().map(|mined| mined.executed.tx.inner().length()).sum();
+        // No uncles and no withdrawals: an empty list each.
+        let size_bytes = list(header.length() + list(body) + 2) as u64;
+        Self { header, hash, transactions, size_bytes }
+    }
+
+    pub(super) fn base_fee(&self) -> u64 {
+        self.header.base_fee_per_gas.unwrap_or_default()
+    }
+
+    /// What the next block has to cost.
+    pub(super) fn next_base_fee(&self) -> u64 {
+        let Header { gas_used, gas_limit, .. } = self.header;
+        let params = BaseFeeParams::ethereum();
+        calc_next_block_base_fee(gas_used, gas_limit, self.base_fee(), params).max(BASE_FEE_MIN)
+    }
+}
+
+fn place(executed: Vec<Executed>) -> Vec<Mined> {
+    let (mut cumulative_gas_used, mut logs_before) = (0, 0);
+    let mut place = |executed: Executed| {
+        cumulative_gas_used += executed.gas_used;
+        let first_log = logs_before;
+        logs_before += executed.logs.len() as u64;
+        let bloom = logs_bloom(&executed.logs);
+        Mined { executed, cumulative_gas_used, first_log, bloom }
+    };
+    executed.into_iter().map(&mut place).collect()
+}

@@ -1,0 +1,486 @@
+//! The chain itself: a plain value that is given the time and does no input or output.
+//!
+//! What changes it for good is a [`Step`]. The `plan_*` methods work out steps, whoever owns the chain
+//! writes them down, and [`Core::apply`] carries them out. What a kill may lose (the pool, snapshots,
+//! who is impersonated) is changed directly.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, OnceLock};
+
+use alloy::consensus::Transaction;
+use alloy::consensus::transaction::Recovered;
+use alloy::eips::{BlockId, BlockNumberOrTag};
+use alloy::primitives::{Address, B256};
+
+use super::admission::{self, Refusal, Standing};
+use super::block::{BASE_FEE_MIN, Block, Mined};
+use super::draft::{Draft, Drafted};
+use super::feed::{Feed, Notice};
+use super::history::{History, StateAt};
+use super::pool::{Pool, Pooled};
+use super::record::Step;
+use super::state::{Account, Diff};
+
+/// Blocks that are this far behind the head count as safe, and twice as far as final.
+const SAFE_DEPTH: u64 = 32;
+const SNAPSHOTS_MAX: usize = 1024;
+/// The latest time a block can have: far off, and no sum of times overflows.
+const TIME_MAX: u64 = 1 << 40;
+
+/// The next block as it would be now.
+pub(super) type Pending = Drafted;
+
+/// Why something cannot be done with the chain as it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Impossible {
+    #[error("timestamp {asked} is not after the latest block's ({latest})")]
+    TimeNotAfter { asked: u64, latest: u64 },
+    #[error("the chain's time cannot go beyond {TIME_MAX}")]
+    TimeTooFar,
+    #[error("depth {depth} is more than the chain's height ({height})")]
+    TooDeep { depth: u64, height: u64 },
+    #[error("a transaction is meant for block {block} of {depth} new ones")]
+    NoSuchBlock { block: u64, depth: u64 },
+    #[error("transaction {hash} cannot be part of the new blocks: {reason}")]
+    NotMined { hash: B256, reason: String },
+}
+
+/// A state that can be gone back to.
+#[derive(Debug)]
+struct Snapshot {
+    number: u64,
+    version: u64,
+    clock_offset: i64,
+    pool: Pool,
+}
+
+/// The chain.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) chain_id: u64,
+    blocks: Vec<Arc<Block>>,
+    /// The version of the state that belongs to each block.
+    versions: Vec<u64>,
+    by_hash: HashMap<B256, u64>,
+    places: HashMap<B256, (u64, usize)>,
+    pub(super) history: History,
+    /// How often blocks were taken back.
+    branch: u64,
+    clock_offset: i64,
+    next_timestamp: Option<u64>,
+    next_base_fee: Option<u64>,
+    pub(super) pool: Pool,
+    pub(super) feed: Feed,
+    snapshots: BTreeMap<u64, Snapshot>,
+    snapshots_made: u64,
+    pub(super) impersonated: BTreeSet<Address>,
+    pub(super) impersonates_all: bool,
+    pending: OnceLock<Arc<Pending>>,
+}
+
+impl Core {
+    pub(super) fn new(chain_id: u64) -> Self {
+        Self {
+            chain_id,
+            blocks: Vec::new(),
+            versions: Vec::new(),
+            by_hash: HashMap::new(),
+            places: HashMap::new(),
+            history: History::default(),
+            branch: 0,
+            clock_offset: 0,
+            next_timestamp: None,
+            next_base_fee: None,
+            pool: Pool::default(),
+            feed: Feed::default(),
+            snapshots: BTreeMap::new(),
+            snapshots_made: 0,
+            impersonated: BTreeSet::new(),
+            impersonates_all: false,
+            pending: OnceLock::new(),
+        }
+    }
+
+    // Reading.
+
+    /// The latest block. There is one as soon as the genesis block was applied.
+    pub(super) fn head(&self) -> &Arc<Block> {
+        self.blocks.last().expect("a chain is opened with its genesis block")
+    }
+
+    pub(super) fn height(&self) -> u64 {
+        self.head().header.number
+    }
+
+    pub(super) fn blocks(&self) -> &[Arc<Block>] {
+        &self.blocks
+    }
+
+    pub(super) fn block(&self, number: u64) -> Option<&Arc<Block>> {
+        self.blocks.get(usize::try_from(number).ok()?)
+    }
+
+    pub(super) fn block_by_hash(&self, hash: B256) -> Option<&Arc<Block>> {
+        self.block(*self.by_hash.get(&hash)?)
+    }
+
+    /// The number that a tag stands for. What is pending has none.
+    pub(super) fn number(&self, tag: BlockNumberOrTag) -> Option<u64> {
+        match tag {
+            BlockNumberOrTag::Latest => Some(self.height()),
+            BlockNumberOrTag::Earliest => Some(0),
+            BlockNumberOrTag::Safe => Some(self.height().saturating_sub(SAFE_DEPTH)),
+            BlockNumberOrTag::Finalized => Some(self.height().saturating_sub(2 * SAFE_DEPTH)),
+            BlockNumberOrTag::Number(number) => Some(number),
+            BlockNumberOrTag::Pending => None,
+        }
+    }
+
+    /// The block of the chain that is meant, if there is one.
+    pub(super) fn find(&self, id: BlockId) -> Option<&Arc<Block>> {
+        match id {
+            BlockId::Hash(hash) => self.block_by_hash(hash.block_hash),
+            BlockId::Number(tag) => self.block(self.number(tag)?),
+        }
+    }
+
+    /// A transaction's block and its place there.
+    pub(super) fn mined(&self, hash: B256) -> Option<(&Arc<Block>, usize, &Mined)> {
+        let (number, index) = *self.places.get(&hash)?;
+        let block = self.block(number)?;
+        Some((block, index, block.transactions.get(index)?))
+    }
+
+    /// The version of the state after this block.
+    pub(super) fn version_at(&self, number: u64) -> u64 {
+        let number = usize::try_from(number).ok();
+        number.and_then(|number| self.versions.get(number)).copied().unwrap_or_default()
+    }
+
+    pub(super) fn branch(&self) -> u64 {
+        self.branch
+    }
+
+    pub(super) fn state(&self) -> StateAt<'_> {
+        self.state_at(self.history.version(), self.height())
+    }
+
+    pub(super) fn state_at(&self, version: u64, number: u64) -> StateAt<'_> {
+        let count = usize::try_from(number).map_or(usize::MAX, |number| number.saturating_add(1));
+        let blocks = self.blocks.get(..count).unwrap_or(&self.blocks);
+        StateAt { history: &self.history, version, blocks }
+    }
+
+    pub(super) fn account(&self, address: Address) -> Account {
+        self.history.account(address, self.history.version())
+    }
+
+    /// The nonce that a sender's next transaction should have.
+    pub(super) fn next_nonce(&self, address: Address) -> u64 {
+        self.pool.next_nonce(address, self.account(address).nonce)
+    }
+
+    pub(super) fn next_base_fee(&self) -> u64 {
+        self.next_base_fee.unwrap_or_else(|| self.head().next_base_fee())
+    }
+
+    pub(super) fn may_impersonate(&self, address: Address) -> bool {
+        self.impersonates_all || self.impersonated.contains(&address)
+    }
+
+    pub(super) fn clock_offset(&self) -> i64 {
+        self.clock_offset
+    }
+
+    fn next_timestamp(&self, now: u64) -> u64 {
+        let latest = self.head().header.timestamp;
+        let clock = now.saturating_add_signed(self.clock_offset);
+        self.next_timestamp.unwrap_or_else(|| clock.min(TIME_MAX).max(latest + 1))
+    }
+
+    /// The next block as it would be now, with everything in it that waits and fits.
+    pub(super) fn pending(&self, now: u64) -> &Arc<Pending> {
+        self.pending.get_or_init(|| {
+            let mut draft = self.draft();
+            let base_fee = self.next_base_fee();
+            draft.add(self.next_timestamp(now), Some(base_fee), &self.ready(base_fee));
+            Arc::new(draft.into_last().expect("a block was added"))
+        })
+    }
+
+    /// How many waiting transactions the next blocks could take.
+    pub(super) fn ready_count(&self) -> usize {
+        self.ready(self.next_base_fee()).len()
+    }
+
+    fn ready(&self, base_fee: u64) -> Vec<Arc<Pooled>> {
+        self.pool.ready(base_fee, |sender| self.account(sender).nonce)
+    }
+
+    fn draft(&self) -> Draft<'_> {
+        let commitment = self.history.commitment_at(self.history.version());
+        Draft::new(self.chain_id, self.branch, self.head().clone(), self.state(), commitment)
+    }
+
+    // Planning.
+
+    /// The next block, at this time or when the clock says.
+    pub(super) fn plan_block(&self, now: u64, timestamp: Option<u64>) -> Result<Plan, Impossible> {
+        let mut steps = Vec::new();
+        let asked = timestamp.or(self.next_timestamp);
+        if let Some(asked) = asked {
+            self.check_timestamp(asked)?;
+            let offset = offset_between(now, asked);
+            if offset != self.clock_offset {
+                steps.push(Step::ClockOffset(offset));
+            }
+        }
+        let timestamp = asked.unwrap_or_else(|| self.next_timestamp(now));
+        let base_fee = self.next_base_fee();
+        let mut draft = self.draft();
+        draft.add(timestamp, Some(base_fee), &self.ready(base_fee));
+        let Drafted { block, diff, dropped } = draft.into_last().expect("a block was added");
+        let mined = block.transactions.len();
+        steps.push(Step::Block { block, diff });
+        Ok(Plan { steps, dropped, mined })
+    }
+
+    /// Other blocks in place of the last `depth` ones, with these transactions in the block of that
+    /// index. They keep the times of those they replace.
+    pub(super) fn plan_reorganisation(
+        &self,
+        depth: u64,
+        transactions: &[(Arc<Pooled>, u64)],
+    ) -> Result<Vec<Step>, Impossible> {
+        let rollback = self.plan_rollback(depth)?;
+        let number = self.height() - depth;
+        let version = self.version_at(number);
+        if let Some((_, block)) = transactions.iter().find(|(_, block)| *block >= depth) {
+            return Err(Impossible::NoSuchBlock { block: *block, depth });
+        }
+        let parent = self.block(number).expect("a block below the head").clone();
+        let (base, commitment) =
+            (self.state_at(version, number), self.history.commitment_at(version));
+        let mut draft = Draft::new(self.chain_id, self.branch + 1, parent, base, commitment);
+        for index in 0..depth {
+            let replaced = self.block(number + 1 + index).expect("a block up to the head");
+            let chosen = transactions.iter().filter(|(_, block)| *block == index);
+            let chosen: Vec<_> = chosen.map(|(pooled, _)| pooled.clone()).collect();
+            let drafted = draft.add(replaced.header.timestamp, None, &chosen);
+            if let Some((hash, reason)) = drafted.dropped.first() {
+                return Err(Impossible::NotMined { hash: *hash, reason: reason.clone() });
+            }
+            let mined = |pooled: &&Arc<Pooled>| {
+                drafted.block.transactions.iter().any(|mined| mined.hash() == pooled.hash())
+            };
+            if let Some(left_out) = chosen.iter().find(|pooled| !mined(pooled)) {
+                let (hash, sender) = (left_out.hash(), left_out.tx.signer());
+                let reason = format!("the sender's nonce would be {}", draft.nonce(sender));
+                return Err(Impossible::NotMined { hash, reason });
+            }
+        }
+        Ok([rollback, draft.into_steps()].concat())
+    }
+
+    /// The last `depth` blocks away.
+    pub(super) fn plan_rollback(&self, depth: u64) -> Result<Vec<Step>, Impossible> {
+        let height = self.height();
+        let too_deep = Impossible::TooDeep { depth, height };
+        let number = height.checked_sub(depth).ok_or(too_deep)?;
+        Ok(vec![Step::Rollback { number, version: self.version_at(number) }])
+    }
+
+    /// Back to a snapshot. It and all later ones are used up by [`Self::revert`].
+    pub(super) fn plan_revert(&self, id: u64) -> Option<Vec<Step>> {
+        let Snapshot { number, version, clock_offset, .. } = *self.snapshots.get(&id)?;
+        Some(vec![Step::Rollback { number, version }, Step::ClockOffset(clock_offset)])
+    }
+
+    /// The clock moved by some seconds.
+    pub(super) fn plan_time_shift(&self, now: u64, seconds: i64) -> Result<Vec<Step>, Impossible> {
+        let offset = self.clock_offset.checked_add(seconds).ok_or(Impossible::TimeTooFar)?;
+        if now.saturating_add_signed(offset) > TIME_MAX {
+            return Err(Impossible::TimeTooFar);
+        }
+        Ok(vec![Step::ClockOffset(offset)])
+    }
+
+    fn check_timestamp(&self, asked: u64) -> Result<(), Impossible> {
+        let latest = self.head().header.timestamp;
+        if asked <= latest {
+            return Err(Impossible::TimeNotAfter { asked, latest });
+        }
+        if asked > TIME_MAX {
+            return Err(Impossible::TimeTooFar);
+        }
+        Ok(())
+    }
+
+    /// Whether a transaction may wait for a block.
+    pub(super) fn check(&self, pooled: &Pooled) -> Result<(), Refusal> {
+        let (sender, nonce) = (pooled.tx.signer(), pooled.tx.nonce());
+        if self.places.contains_key(&pooled.hash()) {
+            return Err(Refusal::AlreadyKnown);
+        }
+        let account = self.account(sender);
+        let code = self.history.code(account.code_hash);
+        let standing = Standing {
+            nonce: account.nonce,
+            balance: account.balance,
+            code_hash: (!code.is_empty() && !code.is_eip7702()).then_some(account.code_hash),
+            queued: self.pool.cost_of_others(sender, nonce),
+            base_fee_min: self.next_base_fee.unwrap_or(BASE_FEE_MIN).min(BASE_FEE_MIN),
+        };
+        admission::check(pooled, &standing)
+    }
+
+    // Changing.
+
+    /// Carries out a step. Says what is wrong with one that does not fit, which can only come from a
+    /// file.
+    pub(super) fn apply(&mut self, step: Step) -> Result<(), String> {
+        self.pending.take();
+        match step {
+            Step::Block { block, diff } => self.apply_block(block, diff)?,
+            Step::Change(diff) => {
+                self.history.commit(diff);
+                let version = self.history.version();
+                *self.versions.last_mut().ok_or("a change before the first block")? = version;
+            }
+            Step::Rollback { number, version } => self.apply_rollback(number, version)?,
+            Step::ClockOffset(seconds) => self.clock_offset = seconds,
+        }
+        Ok(())
+    }
+
+    fn apply_block(&mut self, block: Arc<Block>, diff: Diff) -> Result<(), String> {
+        let number = self.blocks.len() as u64;
+        let parent = self.blocks.last().map_or(B256::ZERO, |parent| parent.hash);
+        if block.header.number != number || block.header.parent_hash != parent {
+            return Err(format!("block {} does not follow the one before", block.header.number));
+        }
+        self.history.commit(diff);
+        let version = self.history.version();
+        if self.history.commitment_at(version) != block.header.state_root {
+            return Err(format!("the state after block {number} is not the one it names"));
+        }
+        self.versions.push(version);
+        self.by_hash.insert(block.hash, number);
+        for (index, mined) in block.transactions.iter().enumerate() {
+            self.places.insert(mined.hash(), (number, index));
+            let sender = mined.executed.tx.signer();
+            self.pool.forget_below(sender, self.account(sender).nonce);
+        }
+        self.next_timestamp = None;
+        self.next_base_fee = None;
+        self.feed.push(Notice::Added(block.clone()));
+        self.blocks.push(block);
+        Ok(())
+    }
+
+    fn apply_rollback(&mut self, number: u64, version: u64) -> Result<(), String> {
+        let wrong = || format!("a rollback to block {number}, version {version}, which never were");
+        let kept = usize::try_from(number).map_err(|_| wrong())?;
+        if self.versions.get(kept).is_none_or(|last| *last < version) {
+            return Err(wrong());
+        }
+        while self.blocks.len() > kept + 1 {
+            let block = self.blocks.pop().expect("more than one is left");
+            self.versions.pop();
+            self.by_hash.remove(&block.hash);
+            for mined in &block.transactions {
+                self.places.remove(&mined.hash());
+            }
+            self.feed.push(Notice::Removed(block));
+        }
+        self.versions[kept] = version;
+        self.history.rollback(version);
+        self.branch += 1;
+        self.next_timestamp = None;
+        self.snapshots.retain(|_, snapshot| snapshot.version <= version);
+        Ok(())
+    }
+
+    /// Lets a checked transaction wait.
+    pub(super) fn enqueue(&mut self, pooled: Arc<Pooled>) -> Result<(), Refusal> {
+        let hash = pooled.hash();
+        self.pool.insert(pooled)?;
+        self.pending.take();
+        self.feed.push(Notice::Waiting(hash));
+        Ok(())
+    }
+
+    /// Takes transactions out of the pool.
+    pub(super) fn drop_waiting(&mut self, hashes: impl IntoIterator<Item = B256>) -> usize {
+        self.pending.take();
+        hashes.into_iter().filter(|hash| self.pool.remove(*hash)).count()
+    }
+
+    pub(super) fn set_next_timestamp(&mut self, timestamp: u64) -> Result<(), Impossible> {
+        self.check_timestamp(timestamp)?;
+        self.pending.take();
+        self.next_timestamp = Some(timestamp);
+        Ok(())
+    }
+
+    pub(super) fn set_next_base_fee(&mut self, base_fee: u64) {
+        self.pending.take();
+        self.next_base_fee = Some(base_fee);
+    }
+
+    /// Remembers everything as it is now. The oldest of too many snapshots is forgotten.
+    pub(super) fn snapshot(&mut self) -> u64 {
+        if self.snapshots.len() == SNAPSHOTS_MAX {
+            self.snapshots.pop_first();
+        }
+        let id = self.snapshots_made;
+        self.snapshots_made += 1;
+        let snapshot = Snapshot {
+            number: self.height(),
+            version: self.history.version(),
+            clock_offset: self.clock_offset,
+            pool: self.pool.clone(),
+        };
+        self.snapshots.insert(id, snapshot);
+        id
+    }
+
+    /// Goes back to a snapshot with the steps of [`Self::plan_revert`].
+    pub(super) fn revert(&mut self, id: u64, steps: Vec<Step>) {
+        let mut later = self.snapshots.split_off(&id);
+        for step in steps {
+            self.apply(step).expect("a snapshot names what was there");
+        }
+        if let Some(snapshot) = later.remove(&id) {
+            self.pool = snapshot.pool;
+        }
+    }
+
+    /// Forgets what happened before anybody listened.
+    pub(super) fn forget_feed(&mut self) {
+        self.feed = Feed::default();
+    }
+}
+
+/// The next block, worked out.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) steps: Vec<Step>,
+    /// Transactions to take out of the pool, and why.
+    pub(super) dropped: Vec<(B256, String)>,
+    /// How many transactions are in it.
+    pub(super) mined: usize,
+}
+
+fn offset_between(now: u64, then: u64) -> i64 {
+    let (now, then) = (i128::from(now), i128::from(then));
+    i64::try_from(then - now).expect("times are far below the limit")
+}
+
+/// A transaction in the pool's form.
+pub(super) fn pooled(
+    tx: Recovered<alloy::consensus::TxEnvelope>,
+    impersonated: bool,
+) -> Arc<Pooled> {
+    Arc::new(Pooled { tx, impersonated })
+}

@@ -1,0 +1,101 @@
+//! Running transactions.
+
+use alloy::consensus::transaction::Recovered;
+use alloy::consensus::{Header, Transaction, TxEnvelope};
+use alloy::primitives::U256;
+use revm::context::either::Either;
+use revm::context::result::{EVMError, HaltReason, InvalidTransaction, ResultAndState};
+use revm::context::{BlockEnv, CfgEnv, Context, TxEnv};
+use revm::handler::validation::validate_initial_tx_gas;
+use revm::primitives::hardfork::SpecId;
+use revm::{DatabaseRef, ExecuteEvm, MainBuilder, MainContext};
+
+use super::state::Overlay;
+
+/// The rules of execution: what the contracts are compiled for.
+pub(super) const RULES: SpecId = SpecId::PRAGUE;
+
+/// Who asks for an execution, which decides what is checked of the sender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sender {
+    /// Signed for: everything is checked.
+    Signed,
+    /// Impersonated: it may have code (against EIP-3607).
+    Impersonated,
+    /// Only a simulation: it may have code, and any nonce.
+    Simulated,
+}
+
+/// Runs one transaction on a state, which stays as it is.
+pub(super) fn execute<B: DatabaseRef>(
+    state: &Overlay<B>,
+    chain_id: u64,
+    block: BlockEnv,
+    tx: TxEnv,
+    sender: Sender,
+) -> Result<ResultAndState, EVMError<B::Error>> {
+    let mut cfg = CfgEnv::new_with_spec(RULES).with_chain_id(chain_id);
+    cfg.disable_eip3607 = sender != Sender::Signed;
+    cfg.disable_nonce_check = sender == Sender::Simulated;
+    let context = Context::mainnet().with_db(state).with_cfg(cfg).with_block(block);
+    context.build_mainnet().transact(tx)
+}
+
+/// What code sees of the block that it runs in.
+pub(super) fn block_env(header: &Header) -> BlockEnv {
+    BlockEnv {
+        number: U256::from(header.number),
+        beneficiary: header.beneficiary,
+        timestamp: U256::from(header.timestamp),
+        gas_limit: header.gas_limit,
+        basefee: header.base_fee_per_gas.unwrap_or_default(),
+        prevrandao: Some(header.mix_hash),
+        ..BlockEnv::default()
+    }
+}
+
+pub(super) fn tx_env(tx: &Recovered<TxEnvelope>) -> TxEnv {
+    let authorizations = tx.authorization_list().unwrap_or_default();
+    TxEnv {
+        tx_type: tx.inner().tx_type() as u8,
+        caller: tx.signer(),
+        gas_limit: tx.gas_limit(),
+        gas_price: tx.max_fee_per_gas(),
+        kind: tx.kind(),
+        value: tx.value(),
+        data: tx.input().clone(),
+        nonce: tx.nonce(),
+        chain_id: tx.chain_id(),
+        access_list: tx.access_list().cloned().unwrap_or_default(),
+        gas_priority_fee: tx.max_priority_fee_per_gas(),
+        blob_hashes: Vec::new(),
+        max_fee_per_blob_gas: 0,
+        authorization_list: authorizations.iter().cloned().map(Either::Left).collect(),
+    }
+}
+
+/// Whether the gas limit covers what a transaction costs before anything runs.
+///
+/// # Errors
+/// What it has and what it needs.
+pub(super) fn check_intrinsic_gas(tx: &TxEnv) -> Result<(), InvalidTransaction> {
+    validate_initial_tx_gas(tx, RULES, false, false, u64::MAX, None).map(|_| ())
+}
+
+/// In the words that clients know.
+pub(super) fn halt_message(reason: &HaltReason) -> String {
+    let message = match reason {
+        HaltReason::OutOfGas(_) => "out of gas",
+        HaltReason::OpcodeNotFound => "invalid opcode",
+        HaltReason::InvalidFEOpcode => "invalid opcode: INVALID",
+        HaltReason::StackOverflow => "stack limit reached 1024 (1024)",
+        HaltReason::CreateCollision => "contract address collision",
+        HaltReason::CreateContractSizeLimit => "max code size exceeded",
+        HaltReason::CreateContractStartingWithEF => "invalid code: must not begin with 0xef",
+        HaltReason::StateChangeDuringStaticCall => "write protection",
+        HaltReason::CallTooDeep => "max call depth exceeded",
+        HaltReason::OutOfFunds => "insufficient balance for transfer",
+        other => return other.to_string(),
+    };
+    message.to_owned()
+}

@@ -1,0 +1,100 @@
+//! Filters that clients poll: each is a place in the feed and what it lets through.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use alloy::rpc::types::Filter as LogFilter;
+
+/// How many there are at most, and how long one lives without being read.
+const COUNT_MAX: usize = 1024;
+const IDLE_MAX: Duration = Duration::from_secs(300);
+
+/// What a filter tells of.
+#[derive(Debug, Clone)]
+pub(super) enum Kind {
+    Logs(Box<LogFilter>),
+    Blocks,
+    Waiting { full: bool },
+}
+
+#[derive(Debug)]
+struct Filter {
+    kind: Kind,
+    next: u64,
+    read_at: Instant,
+}
+
+/// Too many filters are in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("there are {COUNT_MAX} filters already: uninstall some, or subscribe instead")]
+pub(super) struct TooMany;
+
+/// All filters.
+#[derive(Debug, Default)]
+pub(super) struct Filters {
+    open: HashMap<u64, Filter>,
+    made: u64,
+}
+
+impl Filters {
+    /// A filter for what comes from notice `next` on.
+    pub(super) fn add(&mut self, now: Instant, kind: Kind, next: u64) -> Result<u64, TooMany> {
+        self.open.retain(|_, filter| now.duration_since(filter.read_at) < IDLE_MAX);
+        if self.open.len() >= COUNT_MAX {
+            return Err(TooMany);
+        }
+        self.made += 1;
+        self.open.insert(self.made, Filter { kind, next, read_at: now });
+        Ok(self.made)
+    }
+
+    /// What the filter tells of, and from which notice on.
+    pub(super) fn get(&mut self, now: Instant, id: u64) -> Option<(Kind, u64)> {
+        let filter = self.open.get_mut(&id)?;
+        if now.duration_since(filter.read_at) >= IDLE_MAX {
+            self.open.remove(&id);
+            return None;
+        }
+        filter.read_at = now;
+        Some((filter.kind.clone(), filter.next))
+    }
+
+    /// The client was told of everything before notice `next`.
+    pub(super) fn advance(&mut self, id: u64, next: u64) {
+        if let Some(filter) = self.open.get_mut(&id) {
+            filter.next = next;
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: u64) -> bool {
+        self.open.remove(&id).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_lives_while_it_is_read() {
+        let (mut filters, start) = (Filters::default(), Instant::now());
+        let id = filters.add(start, Kind::Blocks, 3).unwrap();
+        for minutes in (4..20).step_by(4) {
+            let now = start + Duration::from_secs(60 * minutes);
+            assert!(matches!(filters.get(now, id), Some((Kind::Blocks, 3))), "{minutes}");
+        }
+        assert!(filters.get(start + Duration::from_secs(60 * 22), id).is_none());
+        assert!(!filters.remove(id));
+    }
+
+    #[test]
+    fn forgotten_filters_make_room() {
+        let (mut filters, start) = (Filters::default(), Instant::now());
+        for _ in 0..COUNT_MAX {
+            filters.add(start, Kind::Blocks, 0).unwrap();
+        }
+        assert_eq!(filters.add(start, Kind::Blocks, 0), Err(TooMany));
+        filters.add(start + IDLE_MAX, Kind::Blocks, 0).unwrap();
+        assert_eq!(filters.open.len(), 1);
+    }
+}

@@ -1,0 +1,248 @@
+//! The state at every block: each account and slot with the versions at which it changed.
+//!
+//! Nothing is forgotten but what a rollback takes away, so any block can be asked for its state. It
+//! costs some 60 bytes for each changed account and 50 for each changed slot.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use alloy::primitives::{Address, B256, KECCAK256_EMPTY, U256, keccak256};
+use revm::DatabaseRef;
+use revm::bytecode::Bytecode;
+use revm::state::AccountInfo;
+
+use super::block::Block;
+use super::record;
+use super::state::{Account, Diff};
+
+/// The values of one thing and since which version each holds, oldest first.
+#[derive(Debug)]
+struct Timeline<T>(Vec<(u64, T)>);
+
+impl<T> Default for Timeline<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: Copy> Timeline<T> {
+    fn at(&self, version: u64) -> Option<T> {
+        match self.0.last() {
+            Some((since, value)) if *since <= version => Some(*value),
+            _ => {
+                let older = self.0.partition_point(|(since, _)| *since <= version);
+                older.checked_sub(1).map(|last| self.0[last].1)
+            }
+        }
+    }
+
+    fn latest(&self) -> Option<T> {
+        self.0.last().map(|(_, value)| *value)
+    }
+
+    fn push(&mut self, version: u64, value: T) {
+        self.0.push((version, value));
+    }
+
+    /// Whether anything is left.
+    fn forget_after(&mut self, version: u64) -> bool {
+        while self.0.pop_if(|(since, _)| *since > version).is_some() {}
+        !self.0.is_empty()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    account: Timeline<Account>,
+    slots: HashMap<U256, Timeline<U256>>,
+}
+
+/// What one version changed, to take it back.
+#[derive(Debug)]
+struct Step {
+    commitment: B256,
+    touched: Vec<(Address, Vec<U256>)>,
+}
+
+/// Every state that the chain went through, by version. Version 0 is empty.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    entries: HashMap<Address, Entry>,
+    code: HashMap<B256, Bytecode>,
+    steps: Vec<Step>,
+}
+
+/// The stand-in for a state root: what came before and what changed, hashed. It binds a block to
+/// the whole history of its state, but nothing can be proven from it.
+pub(super) fn commitment_after(before: B256, diff: &Diff) -> B256 {
+    let mut bytes = before.to_vec();
+    record::write_diff(&mut bytes, diff);
+    keccak256(bytes)
+}
+
+impl History {
+    /// How many changes there were.
+    pub(super) fn version(&self) -> u64 {
+        self.steps.len() as u64
+    }
+
+    /// What stands for the state root at this version.
+    pub(super) fn commitment_at(&self, version: u64) -> B256 {
+        let step = usize::try_from(version).ok().and_then(|version| version.checked_sub(1));
+        step.and_then(|step| self.steps.get(step)).map_or(B256::ZERO, |step| step.commitment)
+    }
+
+    /// Makes the next version.
+    pub(super) fn commit(&mut self, diff: Diff) {
+        let commitment = commitment_after(self.commitment_at(self.version()), &diff);
+        let version = self.version() + 1;
+        self.code.extend(diff.code);
+        let mut touched = Vec::with_capacity(diff.accounts.len());
+        for (address, change) in diff.accounts {
+            let entry = self.entries.entry(address).or_default();
+            entry.account.push(version, change.account);
+            let mut slots = Vec::with_capacity(change.slots.len());
+            if change.wiped {
+                for (slot, value) in &mut entry.slots {
+                    let set = value.latest().is_some_and(|value| !value.is_zero());
+                    if set && !change.slots.contains_key(slot) {
+                        value.push(version, U256::ZERO);
+                        slots.push(*slot);
+                    }
+                }
+            }
+            for (slot, value) in change.slots {
+                entry.slots.entry(slot).or_default().push(version, value);
+                slots.push(slot);
+            }
+            touched.push((address, slots));
+        }
+        self.steps.push(Step { commitment, touched });
+    }
+
+    /// Makes `version` the latest again.
+    pub(super) fn rollback(&mut self, version: u64) {
+        while self.version() > version {
+            let step = self.steps.pop().expect("a later version is left");
+            for (address, slots) in step.touched {
+                let Some(entry) = self.entries.get_mut(&address) else { continue };
+                for slot in slots {
+                    let left =
+                        entry.slots.get_mut(&slot).is_some_and(|at| at.forget_after(version));
+                    if !left {
+                        entry.slots.remove(&slot);
+                    }
+                }
+                if !entry.account.forget_after(version) {
+                    self.entries.remove(&address);
+                }
+            }
+        }
+    }
+
+    pub(super) fn account(&self, address: Address, version: u64) -> Account {
+        let entry = self.entries.get(&address);
+        entry.and_then(|entry| entry.account.at(version)).unwrap_or(Account::EMPTY)
+    }
+
+    fn slot(&self, address: Address, slot: U256, version: u64) -> U256 {
+        let value = self.entries.get(&address).and_then(|entry| entry.slots.get(&slot));
+        value.and_then(|value| value.at(version)).unwrap_or_default()
+    }
+
+    /// The code with this hash, empty if no account ever had it.
+    pub(super) fn code(&self, code_hash: B256) -> Bytecode {
+        if code_hash == KECCAK256_EMPTY {
+            return Bytecode::default();
+        }
+        self.code.get(&code_hash).cloned().unwrap_or_default()
+    }
+}
+
+/// The state at one version, with the blocks that were there then.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StateAt<'a> {
+    pub(super) history: &'a History,
+    pub(super) version: u64,
+    pub(super) blocks: &'a [Arc<Block>],
+}
+
+impl DatabaseRef for StateAt<'_> {
+    type Error = Infallible;
+
+    fn basic_ref(&self, address: Address) -> Result<Option<AccountInfo>, Infallible> {
+        Ok(self.history.account(address, self.version).into_evm())
+    }
+
+    fn code_by_hash_ref(&self, code_hash: B256) -> Result<Bytecode, Infallible> {
+        Ok(self.history.code(code_hash))
+    }
+
+    fn storage_ref(&self, address: Address, slot: U256) -> Result<U256, Infallible> {
+        Ok(self.history.slot(address, slot, self.version))
+    }
+
+    fn block_hash_ref(&self, number: u64) -> Result<B256, Infallible> {
+        let block = usize::try_from(number).ok().and_then(|number| self.blocks.get(number));
+        Ok(block.map_or(B256::ZERO, |block| block.hash))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embedded::state::AccountDiff;
+
+    const A: Address = Address::repeat_byte(1);
+    const B: Address = Address::repeat_byte(2);
+
+    fn diff(address: Address, nonce: u64, wiped: bool, slots: &[(u64, u64)]) -> Diff {
+        let slots = slots.iter().map(|(slot, value)| (U256::from(*slot), U256::from(*value)));
+        let account = Account { nonce, ..Account::EMPTY };
+        let change = AccountDiff { account, wiped, slots: slots.collect() };
+        Diff { accounts: [(address, change)].into(), ..Diff::default() }
+    }
+
+    fn slot(history: &History, version: u64) -> u64 {
+        history.slot(A, U256::from(7), version).to()
+    }
+
+    #[test]
+    fn every_version_keeps_its_state() {
+        let mut history = History::default();
+        history.commit(diff(A, 1, false, &[(7, 70)]));
+        history.commit(diff(B, 1, false, &[]));
+        history.commit(diff(A, 2, false, &[(7, 71)]));
+        let nonces: Vec<_> = (0..=3).map(|version| history.account(A, version).nonce).collect();
+        assert_eq!(nonces, [0, 1, 1, 2]);
+        let values: Vec<_> = (0..=3).map(|version| slot(&history, version)).collect();
+        assert_eq!(values, [0, 70, 70, 71]);
+    }
+
+    #[test]
+    fn a_wiped_account_has_no_old_slots() {
+        let mut history = History::default();
+        history.commit(diff(A, 1, false, &[(7, 70), (8, 80)]));
+        history.commit(diff(A, 1, true, &[(8, 81)]));
+        assert_eq!(slot(&history, 2), 0);
+        assert_eq!(history.slot(A, U256::from(8), 2), U256::from(81));
+        assert_eq!(slot(&history, 1), 70, "but it had them before");
+    }
+
+    #[test]
+    fn a_rollback_leaves_no_trace() {
+        let mut history = History::default();
+        history.commit(diff(A, 1, false, &[(7, 70)]));
+        let commitment = history.commitment_at(1);
+        history.commit(diff(A, 2, true, &[]));
+        history.commit(diff(B, 1, false, &[(1, 1)]));
+        assert_ne!(history.commitment_at(3), commitment);
+        history.rollback(1);
+        assert_eq!((history.version(), history.commitment_at(1)), (1, commitment));
+        assert_eq!((history.account(A, 1).nonce, slot(&history, 1)), (1, 70));
+        assert_eq!(history.entries.len(), 1);
+        history.commit(diff(A, 5, false, &[]));
+        assert_eq!((history.account(A, 2).nonce, slot(&history, 2)), (5, 70));
+    }
+}

@@ -1,0 +1,343 @@
+//! The file that a chain is kept in: records of steps, each written before anybody hears of it.
+//!
+//! A record is written with one call and not synced: it survives the end of the process at any moment,
+//! which is what a development chain promises; a loss of power may cost the last seconds.
+
+use std::fs::{File, TryLockError};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use alloy::primitives::keccak256;
+
+use super::record::{self, Malformed, Step};
+
+/// Names the file and its format. Another layout gets another number.
+const MAGIC: [u8; 24] = *b"development chain log 1\n";
+const HEADER_LEN: u64 = 32;
+const RECORD_HEADER_LEN: usize = 12;
+
+/// Why a folder cannot be used, or no longer be written to.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The system refused.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        /// What could not be read or written.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another process runs a chain on this folder.
+    #[error(
+        "{path} is in use by another process: stop that one, or choose another data folder",
+        path = path.display()
+    )]
+    Locked {
+        /// The locked file.
+        path: PathBuf,
+    },
+    /// The file is none of ours, or of another version.
+    #[error(
+        "{path} is not a chain in a format that this version reads: choose another data folder",
+        path = path.display()
+    )]
+    UnknownFormat {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The folder holds another chain.
+    #[error(
+        "{path} holds chain {found}, not {wanted}: choose another data folder",
+        path = path.display()
+    )]
+    OtherChain {
+        /// The file.
+        path: PathBuf,
+        /// The chain id in the file.
+        found: u64,
+        /// The chain id asked for.
+        wanted: u64,
+    },
+    /// The folder's chain began with other accounts, code or time.
+    #[error(
+        "{path} holds a chain that began with another genesis: choose another data folder",
+        path = path.display()
+    )]
+    OtherGenesis {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file was changed, and not at its end.
+    #[error(
+        "{path} is damaged at byte {offset} ({reason}): restore it, or choose another data folder",
+        path = path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where the first record begins that cannot be used.
+        offset: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An earlier write failed, so nothing more is accepted.
+    #[error(
+        "{path} could not be written before, so nothing more is accepted: make room and restart",
+        path = path.display()
+    )]
+    Poisoned {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// The open file. Its lock is held as long as it lives.
+#[derive(Debug)]
+pub(super) struct Journal {
+    file: File,
+    path: PathBuf,
+    len: u64,
+    poisoned: bool,
+}
+
+impl Journal {
+    /// Opens or begins the file in this folder, and hands out each record that is there, in order.
+    /// What was cut off at the end by the end of a process is dropped.
+    pub(super) fn open(
+        folder: &Path,
+        chain_id: u64,
+        mut each: impl FnMut(Vec<Step>) -> Result<(), String>,
+    ) -> Result<Self, StoreError> {
+        let path = folder.join("chain.log");
+        let io = |source| StoreError::Io { path: path.clone(), source };
+        std::fs::create_dir_all(folder).map_err(io)?;
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = options.open(&path).map_err(io)?;
+        file.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => StoreError::Locked { path: path.clone() },
+            TryLockError::Error(source) => StoreError::Io { path: path.clone(), source },
+        })?;
+        let file_len = file.metadata().map_err(io)?.len();
+        let mut journal = Self { file, path: path.clone(), len: 0, poisoned: false };
+        if file_len < HEADER_LEN {
+            journal.begin(chain_id, file_len)?;
+        } else {
+            journal.check_header(chain_id)?;
+            journal.replay(file_len, &mut each)?;
+        }
+        Ok(journal)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn header(chain_id: u64) -> [u8; HEADER_LEN as usize] {
+        let mut header = [0; HEADER_LEN as usize];
+        header[..24].copy_from_slice(&MAGIC);
+        header[24..].copy_from_slice(&chain_id.to_be_bytes());
+        header
+    }
+
+    fn io(&self, source: io::Error) -> StoreError {
+        StoreError::Io { path: self.path.clone(), source }
+    }
+
+    fn begin(&mut self, chain_id: u64, file_len: u64) -> Result<(), StoreError> {
+        let header = Self::header(chain_id);
+        let mut found = Vec::new();
+        self.file.read_to_end(&mut found).map_err(|error| self.io(error))?;
+        // A beginning of ours was cut off; anything else is somebody's file.
+        if !MAGIC.starts_with(&found[..found.len().min(24)]) {
+            return Err(StoreError::UnknownFormat { path: self.path.clone() });
+        }
+        if file_len > 0 {
+            self.cut(0)?;
+        }
+        self.file.write_all(&header).map_err(|error| self.io(error))?;
+        self.len = HEADER_LEN;
+        Ok(())
+    }
+
+    fn check_header(&mut self, wanted: u64) -> Result<(), StoreError> {
+        let mut header = [0; HEADER_LEN as usize];
+        self.file.read_exact(&mut header).map_err(|error| self.io(error))?;
+        if header[..24] != MAGIC {
+            return Err(StoreError::UnknownFormat { path: self.path.clone() });
+        }
+        let found = u64::from_be_bytes(header[24..].try_into().expect("eight bytes are left"));
+        if found != wanted {
+            return Err(StoreError::OtherChain { path: self.path.clone(), found, wanted });
+        }
+        self.len = HEADER_LEN;
+        Ok(())
+    }
+
+    fn replay(
+        &mut self,
+        file_len: u64,
+        each: &mut impl FnMut(Vec<Step>) -> Result<(), String>,
+    ) -> Result<(), StoreError> {
+        let file = self.file.try_clone().map_err(|error| self.io(error))?;
+        let mut file = BufReader::with_capacity(1 << 20, file);
+        while self.len < file_len {
+            let left = file_len - self.len;
+            let record = next_record(&mut file, left).map_err(|error| self.io(error))?;
+            let Some((body, intact)) = record else {
+                tracing::warn!(path = %self.path.display(), bytes = left, "cutting off a record that was not written whole");
+                return self.cut(self.len);
+            };
+            let len = (RECORD_HEADER_LEN + body.len()) as u64;
+            if !intact && len == left {
+                tracing::warn!(path = %self.path.display(), bytes = left, "cutting off a broken last record");
+                return self.cut(self.len);
+            }
+            let damaged = |reason: String| {
+                let (path, offset) = (self.path.clone(), self.len);
+                StoreError::Damaged { path, offset, reason }
+            };
+            if !intact {
+                return Err(damaged("its checksum is another".into()));
+            }
+            let steps =
+                record::read(&body).map_err(|error: Malformed| damaged(error.to_string()))?;
+            each(steps).map_err(damaged)?;
+            self.len += len;
+        }
+        self.file.seek(SeekFrom::Start(self.len)).map_err(|error| self.io(error))?;
+        Ok(())
+    }
+
+    fn cut(&mut self, len: u64) -> Result<(), StoreError> {
+        let cut = self.file.set_len(len).and_then(|()| self.file.seek(SeekFrom::Start(len)));
+        cut.map(|_| ()).map_err(|error| self.io(error))
+    }
+
+    /// Writes one record. After an error nothing of it is there.
+    pub(super) fn append(&mut self, steps: &[Step]) -> Result<(), StoreError> {
+        if self.poisoned {
+            return Err(StoreError::Poisoned { path: self.path.clone() });
+        }
+        let mut record = vec![0; RECORD_HEADER_LEN];
+        record.extend(record::write(steps));
+        let body = &record[RECORD_HEADER_LEN..];
+        let len = u32::try_from(body.len()).map_err(|_| {
+            self.io(io::Error::new(io::ErrorKind::FileTooLarge, "a record of more than 4 GiB"))
+        })?;
+        let checksum = checksum(body);
+        record[..4].copy_from_slice(&len.to_be_bytes());
+        record[4..RECORD_HEADER_LEN].copy_from_slice(&checksum);
+        if let Err(error) = self.file.write_all(&record) {
+            self.poisoned = self.cut(self.len).is_err();
+            return Err(self.io(error));
+        }
+        self.len += record.len() as u64;
+        Ok(())
+    }
+
+    /// Syncs, for the end of a run.
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
+        self.file.sync_all().map_err(|error| self.io(error))
+    }
+}
+
+fn checksum(body: &[u8]) -> [u8; 8] {
+    keccak256(body)[..8].try_into().expect("a hash has more than eight bytes")
+}
+
+/// A record's body and whether it is what was written, or nothing if less is `left` than it says.
+fn next_record(file: &mut impl Read, left: u64) -> io::Result<Option<(Vec<u8>, bool)>> {
+    let mut header = [0; RECORD_HEADER_LEN];
+    if left < RECORD_HEADER_LEN as u64 {
+        return Ok(None);
+    }
+    file.read_exact(&mut header)?;
+    let (len, sum) = header.split_at(4);
+    let len = u32::from_be_bytes(len.try_into().expect("four bytes"));
+    if left - (RECORD_HEADER_LEN as u64) < u64::from(len) {
+        return Ok(None);
+    }
+    let mut body = Vec::new();
+    file.take(u64::from(len)).read_to_end(&mut body)?;
+    let intact = checksum(&body) == *sum;
+    Ok(Some((body, intact)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offsets(folder: &Path, chain_id: u64) -> Result<(Journal, Vec<i64>), StoreError> {
+        let mut found = Vec::new();
+        let journal = Journal::open(folder, chain_id, |steps| {
+            found.extend(steps.iter().map(|step| match step {
+                Step::ClockOffset(offset) => *offset,
+                step => panic!("{step:?}"),
+            }));
+            Ok(())
+        })?;
+        Ok((journal, found))
+    }
+
+    fn written(folder: &Path) -> Vec<u8> {
+        let (mut journal, _) = offsets(folder, 5).unwrap();
+        for offset in 1..=3 {
+            journal.append(&[Step::ClockOffset(offset)]).unwrap();
+        }
+        std::fs::read(folder.join("chain.log")).unwrap()
+    }
+
+    #[test]
+    fn a_cut_file_opens_with_every_whole_record() {
+        let folder = tempfile::tempdir().unwrap();
+        let bytes = written(folder.path());
+        let record_len = (bytes.len() - 32) / 3;
+        for len in 0..bytes.len() {
+            std::fs::write(folder.path().join("chain.log"), &bytes[..len]).unwrap();
+            let (mut journal, found) = offsets(folder.path(), 5).unwrap();
+            let whole = len.saturating_sub(32) / record_len;
+            assert_eq!(found.len(), whole, "{len} bytes");
+            journal.append(&[Step::ClockOffset(9)]).unwrap();
+            drop(journal);
+            let (_, found) = offsets(folder.path(), 5).unwrap();
+            assert_eq!((found.len(), found.last()), (whole + 1, Some(&9)), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn damage_before_the_end_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut bytes = written(folder.path());
+        bytes[50] ^= 1;
+        std::fs::write(folder.path().join("chain.log"), &bytes).unwrap();
+        let error = offsets(folder.path(), 5).unwrap_err();
+        assert!(matches!(error, StoreError::Damaged { offset: 32, .. }), "{error}");
+    }
+
+    #[test]
+    fn what_is_not_this_chain_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("chain.log");
+        for foreign in [&b"notes"[..], &[b'x'; 100], b"development chain log 2\n01234567"] {
+            std::fs::write(&file, foreign).unwrap();
+            let error = offsets(folder.path(), 5).unwrap_err();
+            assert!(matches!(error, StoreError::UnknownFormat { .. }), "{error}");
+            assert_eq!(std::fs::read(&file).unwrap(), foreign);
+        }
+        std::fs::remove_file(&file).unwrap();
+        written(folder.path());
+        let error = offsets(folder.path(), 6).unwrap_err();
+        assert!(matches!(error, StoreError::OtherChain { found: 5, wanted: 6, .. }), "{error}");
+    }
+
+    #[test]
+    fn a_folder_serves_one_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = offsets(folder.path(), 5).unwrap();
+        let error = offsets(folder.path(), 5).unwrap_err();
+        assert!(matches!(error, StoreError::Locked { .. }), "{error}");
+        drop(held);
+        offsets(folder.path(), 5).unwrap();
+    }
+}

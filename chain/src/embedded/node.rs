@@ -1,0 +1,253 @@
+//! Who owns the chain: many readers, one writer, and what they share.
+//!
+//! A writer works out what is to happen while readers go on, writes it to the journal, and only then
+//! changes the chain, which takes microseconds. A simulation holds no lock while it runs: it reads
+//! value by value, at the version that it began with.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use alloy::primitives::{Address, B256, U256};
+use jsonrpsee::types::ErrorObjectOwned;
+use revm::DatabaseRef;
+use revm::bytecode::Bytecode;
+use revm::context_interface::DBErrorMarker;
+use revm::state::AccountInfo;
+use tokio::sync::watch;
+
+use super::core::Core;
+use super::filters::Filters;
+use super::genesis;
+use super::history::StateAt;
+use super::journal::{Journal, StoreError};
+use super::pool::Pooled;
+use super::record::Step;
+use super::rpc::error;
+use super::settings::{Blocks, Settings, StartError};
+
+/// When blocks are made, as it was set last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mining {
+    /// At once for each accepted transaction.
+    pub(super) on_demand: bool,
+    /// At an interval.
+    pub(super) every: Option<Duration>,
+}
+
+/// The right to change the chain, and the file that changes are written to first.
+#[derive(Debug)]
+pub(super) struct Writer {
+    journal: Option<Journal>,
+}
+
+/// A chain that is shared.
+#[derive(Debug)]
+pub(super) struct Node {
+    core: RwLock<Core>,
+    writer: Mutex<Writer>,
+    pub(super) filters: Mutex<Filters>,
+    pub(super) mining: watch::Sender<Mining>,
+    /// The number of the next notice: whoever follows waits for it to grow.
+    pub(super) happened: watch::Sender<u64>,
+    /// How many blocks `eth_getLogs` goes through at most.
+    pub(super) log_blocks_max: AtomicU64,
+}
+
+const BROKEN: &str = "a panic while the chain was changed leaves nothing to serve";
+
+impl Node {
+    /// Opens the chain that the settings describe, from its folder if it is there.
+    pub(super) fn open(settings: &Settings) -> Result<Self, StartError> {
+        let mut core = Core::new(settings.chain_id);
+        let mut journal = None;
+        if let Some(folder) = &settings.data_dir {
+            let apply = |steps: Vec<Step>| steps.into_iter().try_for_each(|step| core.apply(step));
+            journal = Some(Journal::open(folder, settings.chain_id, apply)?);
+        }
+        let fresh = core.blocks().is_empty();
+        if fresh {
+            let step = genesis::step(&settings.genesis, wall_clock())?;
+            if let Some(journal) = &mut journal {
+                journal.append(std::slice::from_ref(&step))?;
+            }
+            core.apply(step).expect("a genesis block fits an empty chain");
+        } else if let Some(journal) = &journal
+            && !genesis::matches(&settings.genesis, &core)?
+        {
+            return Err(StoreError::OtherGenesis { path: journal.path().to_owned() }.into());
+        }
+        core.forget_feed();
+        let mining = match settings.blocks {
+            Blocks::OnDemand => Mining { on_demand: true, every: None },
+            Blocks::Every(Duration::ZERO) => return Err(StartError::NoInterval),
+            Blocks::Every(interval) => Mining { on_demand: false, every: Some(interval) },
+        };
+        Ok(Self {
+            core: RwLock::new(core),
+            writer: Mutex::new(Writer { journal }),
+            filters: Mutex::default(),
+            mining: watch::Sender::new(mining),
+            happened: watch::Sender::new(0),
+            log_blocks_max: AtomicU64::new(u64::MAX),
+        })
+    }
+
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, Core> {
+        self.core.read().expect(BROKEN)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Core> {
+        self.core.write().expect(BROKEN)
+    }
+
+    pub(super) fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().expect(BROKEN)
+    }
+
+    pub(super) fn log_blocks_max(&self) -> u64 {
+        self.log_blocks_max.load(Ordering::Relaxed)
+    }
+
+    /// Changes what is not written down.
+    pub(super) fn change<T>(&self, _: &mut Writer, change: impl FnOnce(&mut Core) -> T) -> T {
+        let mut core = self.write();
+        let value = change(&mut core);
+        self.happened.send_replace(core.feed.end());
+        value
+    }
+
+    /// Writes steps down and then lets `carry_out` apply them.
+    fn record<T>(
+        &self,
+        writer: &mut Writer,
+        steps: Vec<Step>,
+        carry_out: impl FnOnce(&mut Core, Vec<Step>) -> T,
+    ) -> Result<T, StoreError> {
+        if let Some(journal) = &mut writer.journal {
+            journal.append(&steps).inspect_err(|error| tracing::error!(%error, "cannot go on"))?;
+        }
+        Ok(self.change(writer, |core| carry_out(core, steps)))
+    }
+
+    pub(super) fn commit(&self, writer: &mut Writer, steps: Vec<Step>) -> Result<(), StoreError> {
+        self.record(writer, steps, |core, steps| {
+            for step in steps {
+                core.apply(step).expect("steps are planned on the chain as it is");
+            }
+        })
+    }
+
+    /// Makes one block, and says how many transactions it took.
+    pub(super) fn mine(
+        &self,
+        writer: &mut Writer,
+        timestamp: Option<u64>,
+    ) -> Result<usize, ErrorObjectOwned> {
+        let plan = self.read().plan_block(wall_clock(), timestamp).map_err(error::failed)?;
+        self.commit(writer, plan.steps)?;
+        if !plan.dropped.is_empty() {
+            let dropped = plan.dropped.into_iter().map(|(hash, _)| hash);
+            self.change(writer, |core| core.drop_waiting(dropped));
+        }
+        Ok(plan.mined)
+    }
+
+    /// Lets a transaction wait, or makes a block for it if blocks are on demand.
+    pub(super) fn send(
+        &self,
+        writer: &mut Writer,
+        pooled: Arc<Pooled>,
+    ) -> Result<B256, ErrorObjectOwned> {
+        let hash = pooled.hash();
+        self.read().check(&pooled)?;
+        self.change(writer, |core| core.enqueue(pooled))?;
+        if self.mining.borrow().on_demand {
+            let mined = self.mine_ready(writer);
+            // Nobody was told of it yet: it was not accepted.
+            mined.inspect_err(|_| {
+                self.change(writer, |core| core.drop_waiting([hash]));
+            })?;
+        }
+        Ok(hash)
+    }
+
+    fn mine_ready(&self, writer: &mut Writer) -> Result<(), ErrorObjectOwned> {
+        while self.read().ready_count() > 0 {
+            if self.mine(writer, None)? == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes back to a snapshot, or says that there is none with this number.
+    pub(super) fn revert(&self, writer: &mut Writer, id: u64) -> Result<bool, StoreError> {
+        let Some(steps) = self.read().plan_revert(id) else { return Ok(false) };
+        self.record(writer, steps, |core, steps| core.revert(id, steps))?;
+        Ok(true)
+    }
+
+    /// Syncs the folder and lets another process have it.
+    pub(super) fn close(&self) {
+        let journal = self.writer().journal.take();
+        if let Some(Err(error)) = journal.map(|journal| journal.sync()) {
+            tracing::warn!(%error, "the chain was not synced at its end");
+        }
+    }
+}
+
+/// The machine's time in seconds. The chain's clock is ahead of it by what was asked for.
+pub(super) fn wall_clock() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Blocks were taken back while a simulation read them.
+#[derive(Debug, thiserror::Error)]
+#[error("the chain was reorganised during this call: ask again")]
+pub(super) struct Moved;
+
+impl DBErrorMarker for Moved {}
+
+/// The state at one version of a chain that goes on meanwhile.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SharedState<'a> {
+    pub(super) node: &'a Node,
+    pub(super) version: u64,
+    pub(super) number: u64,
+    pub(super) branch: u64,
+}
+
+impl SharedState<'_> {
+    fn with<T>(
+        &self,
+        read: impl FnOnce(StateAt<'_>) -> Result<T, std::convert::Infallible>,
+    ) -> Result<T, Moved> {
+        let core = self.node.read();
+        if core.branch() != self.branch {
+            return Err(Moved);
+        }
+        let Ok(value) = read(core.state_at(self.version, self.number));
+        Ok(value)
+    }
+}
+
+impl DatabaseRef for SharedState<'_> {
+    type Error = Moved;
+
+    fn basic_ref(&self, address: Address) -> Result<Option<AccountInfo>, Moved> {
+        self.with(|state| state.basic_ref(address))
+    }
+
+    fn code_by_hash_ref(&self, code_hash: B256) -> Result<Bytecode, Moved> {
+        self.with(|state| state.code_by_hash_ref(code_hash))
+    }
+
+    fn storage_ref(&self, address: Address, slot: U256) -> Result<U256, Moved> {
+        self.with(|state| state.storage_ref(address, slot))
+    }
+
+    fn block_hash_ref(&self, number: u64) -> Result<B256, Moved> {
+        self.with(|state| state.block_hash_ref(number))
+    }
+}

@@ -1,0 +1,290 @@
+//! Transactions that wait for a block.
+
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::sync::Arc;
+
+use alloy::consensus::transaction::Recovered;
+use alloy::consensus::{Transaction, TxEnvelope};
+use alloy::primitives::{Address, B256, U256};
+
+use super::admission::Refusal;
+
+/// How many transactions wait at most, in all and of one sender.
+const COUNT_MAX: usize = 8192;
+const COUNT_OF_SENDER_MAX: usize = 1024;
+/// How much payload waits at most.
+const INPUT_BYTES_MAX: usize = 64 << 20;
+/// By how many percent both prices of a replacement have to be higher.
+const PRICE_BUMP_PERCENT: u128 = 10;
+
+/// A transaction that was let in.
+#[derive(Debug)]
+pub(super) struct Pooled {
+    pub(super) tx: Recovered<TxEnvelope>,
+    /// Sent for an impersonated account, which may have code.
+    pub(super) impersonated: bool,
+}
+
+impl Pooled {
+    pub(super) fn hash(&self) -> B256 {
+        *self.tx.inner().tx_hash()
+    }
+
+    /// The most that it can take from its sender.
+    pub(super) fn cost(&self) -> U256 {
+        cost(self.tx.inner())
+    }
+}
+
+/// The most that a transaction can take from its sender.
+pub(super) fn cost(tx: &TxEnvelope) -> U256 {
+    let gas = U256::from(tx.gas_limit()).saturating_mul(U256::from(tx.max_fee_per_gas()));
+    gas.saturating_add(tx.value())
+}
+
+#[derive(Debug, Clone)]
+struct Waiting {
+    pooled: Arc<Pooled>,
+    arrival: u64,
+}
+
+/// All that wait, by sender and nonce.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Pool {
+    senders: HashMap<Address, BTreeMap<u64, Waiting>>,
+    by_hash: HashMap<B256, (Address, u64)>,
+    input_bytes: usize,
+    arrivals: u64,
+}
+
+impl Pool {
+    pub(super) fn get(&self, hash: B256) -> Option<&Arc<Pooled>> {
+        let (sender, nonce) = self.by_hash.get(&hash)?;
+        Some(&self.senders.get(sender)?.get(nonce)?.pooled)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_hash.len()
+    }
+
+    /// What this sender's waiting transactions can take, without the one of this nonce.
+    pub(super) fn cost_of_others(&self, sender: Address, nonce: u64) -> U256 {
+        let waiting = self.senders.get(&sender).into_iter().flatten();
+        let others = waiting.filter(|(other, _)| **other != nonce);
+        others.fold(U256::ZERO, |sum, (_, waiting)| sum.saturating_add(waiting.pooled.cost()))
+    }
+
+    /// Lets a transaction wait, in place of a cheaper one with its nonce.
+    pub(super) fn insert(&mut self, pooled: Arc<Pooled>) -> Result<(), Refusal> {
+        let (hash, sender, nonce) = (pooled.hash(), pooled.tx.signer(), pooled.tx.nonce());
+        if self.by_hash.contains_key(&hash) {
+            return Err(Refusal::AlreadyKnown);
+        }
+        let of_sender = self.senders.get(&sender);
+        let replaced = of_sender.and_then(|waiting| waiting.get(&nonce));
+        match replaced {
+            Some(old) if !outbids(&pooled.tx, &old.pooled.tx) => {
+                return Err(Refusal::ReplacementUnderpriced);
+            }
+            Some(_) => {}
+            None => {
+                let too_many = self.by_hash.len() >= COUNT_MAX
+                    || of_sender.is_some_and(|waiting| waiting.len() >= COUNT_OF_SENDER_MAX);
+                if too_many {
+                    return Err(Refusal::PoolFull);
+                }
+            }
+        }
+        let input = pooled.tx.input().len();
+        if self.input_bytes + input > INPUT_BYTES_MAX {
+            return Err(Refusal::PoolFull);
+        }
+        if let Some(old) = replaced.map(|old| old.pooled.hash()) {
+            self.remove(old);
+        }
+        self.arrivals += 1;
+        self.input_bytes += input;
+        self.by_hash.insert(hash, (sender, nonce));
+        let waiting = Waiting { pooled, arrival: self.arrivals };
+        self.senders.entry(sender).or_default().insert(nonce, waiting);
+        Ok(())
+    }
+
+    /// Whether it was there.
+    pub(super) fn remove(&mut self, hash: B256) -> bool {
+        let Some((sender, nonce)) = self.by_hash.remove(&hash) else { return false };
+        if let Some(waiting) = self.senders.get_mut(&sender) {
+            if let Some(removed) = waiting.remove(&nonce) {
+                self.input_bytes -= removed.pooled.tx.input().len();
+            }
+            if waiting.is_empty() {
+                self.senders.remove(&sender);
+            }
+        }
+        true
+    }
+
+    /// Drops what can no longer be mined because the account is at `nonce`.
+    pub(super) fn forget_below(&mut self, sender: Address, nonce: u64) {
+        let waiting = self.senders.get(&sender).into_iter();
+        let passed = waiting.flat_map(|waiting| waiting.range(..nonce));
+        let passed: Vec<_> = passed.map(|(_, waiting)| waiting.pooled.hash()).collect();
+        for hash in passed {
+            self.remove(hash);
+        }
+    }
+
+    /// The first nonce from `nonce` on that no waiting transaction of this sender takes.
+    pub(super) fn next_nonce(&self, sender: Address, nonce: u64) -> u64 {
+        let Some(waiting) = self.senders.get(&sender) else { return nonce };
+        let taken = waiting.range(nonce..).zip(nonce..).take_while(|((at, _), want)| **at == *want);
+        taken.last().map_or(nonce, |((at, _), _)| at.saturating_add(1))
+    }
+
+    /// What can be mined at this base fee, best payers first, each sender's by nonce.
+    pub(super) fn ready(
+        &self,
+        base_fee: u64,
+        nonce_of: impl Fn(Address) -> u64,
+    ) -> Vec<Arc<Pooled>> {
+        let mut heap = BinaryHeap::new();
+        for (sender, waiting) in &self.senders {
+            heap.extend(Candidate::of(waiting, nonce_of(*sender), base_fee));
+        }
+        let mut ready = Vec::new();
+        while let Some(best) = heap.pop() {
+            let Waiting { pooled, .. } = best.waiting;
+            ready.push(pooled.clone());
+            let next = pooled.tx.nonce().saturating_add(1);
+            heap.extend(Candidate::of(&self.senders[&pooled.tx.signer()], next, base_fee));
+        }
+        ready
+    }
+
+    /// Every waiting transaction, in no order.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Pooled>> {
+        self.senders.values().flat_map(BTreeMap::values).map(|waiting| &waiting.pooled)
+    }
+}
+
+fn outbids(new: &TxEnvelope, old: &TxEnvelope) -> bool {
+    let higher = |new: u128, old: u128| {
+        new > old && new >= old.saturating_mul(100 + PRICE_BUMP_PERCENT) / 100
+    };
+    higher(new.max_fee_per_gas(), old.max_fee_per_gas())
+        && higher(new.priority_fee_or_price(), old.priority_fee_or_price())
+}
+
+/// The next transaction of a sender. Ordered by what it pays, then by who came first.
+struct Candidate<'a> {
+    tip: u128,
+    waiting: &'a Waiting,
+}
+
+impl<'a> Candidate<'a> {
+    fn of(waiting: &'a BTreeMap<u64, Waiting>, nonce: u64, base_fee: u64) -> Option<Self> {
+        let waiting = waiting.get(&nonce)?;
+        let tip = waiting.pooled.tx.effective_tip_per_gas(base_fee)?;
+        Some(Self { tip, waiting })
+    }
+
+    fn rank(&self) -> (u128, std::cmp::Reverse<u64>) {
+        (self.tip, std::cmp::Reverse(self.waiting.arrival))
+    }
+}
+
+impl PartialEq for Candidate<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.rank() == other.rank()
+    }
+}
+
+impl Eq for Candidate<'_> {}
+
+impl PartialOrd for Candidate<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Candidate<'_> {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.rank().cmp(&other.rank())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::consensus::{SignableTransaction, TxEip1559};
+    use alloy::primitives::Signature;
+
+    use super::*;
+
+    fn pooled(sender: u8, nonce: u64, max_fee_per_gas: u128, tip: u128) -> Arc<Pooled> {
+        let max_priority_fee_per_gas = tip;
+        let tx =
+            TxEip1559 { nonce, max_fee_per_gas, max_priority_fee_per_gas, ..Default::default() };
+        let signature = Signature::new(U256::from(sender), U256::from(1), false);
+        let tx = Recovered::new_unchecked(tx.into_signed(signature).into(), sender_of(sender));
+        Arc::new(Pooled { tx, impersonated: false })
+    }
+
+    fn sender_of(sender: u8) -> Address {
+        Address::repeat_byte(sender)
+    }
+
+    fn order(pool: &Pool, base_fee: u64) -> Vec<(u8, u64)> {
+        let ready = pool.ready(base_fee, |_| 0);
+        ready.iter().map(|pooled| (pooled.tx.signer()[0], pooled.tx.nonce())).collect()
+    }
+
+    #[test]
+    fn the_best_payer_comes_first_and_nonces_keep_their_order() {
+        let mut pool = Pool::default();
+        for (sender, nonce, tip) in [(1, 1, 9), (1, 0, 1), (2, 0, 5), (3, 0, 5), (2, 2, 9)] {
+            pool.insert(pooled(sender, nonce, 100, tip)).unwrap();
+        }
+        assert_eq!(order(&pool, 10), [(2, 0), (3, 0), (1, 0), (1, 1)]);
+        assert_eq!(order(&pool, 101), [], "nobody pays this base fee");
+        assert_eq!(pool.next_nonce(sender_of(1), 0), 2);
+        assert_eq!(pool.next_nonce(sender_of(2), 0), 1, "there is a gap");
+    }
+
+    #[test]
+    fn a_replacement_pays_a_tenth_more_in_both_prices() {
+        let mut pool = Pool::default();
+        let first = pooled(1, 0, 100, 10);
+        pool.insert(first.clone()).unwrap();
+        assert_eq!(pool.insert(first.clone()), Err(Refusal::AlreadyKnown));
+        for (max_fee, tip) in [(109, 11), (110, 10), (200, 10)] {
+            let refused = pool.insert(pooled(1, 0, max_fee, tip));
+            assert_eq!(refused, Err(Refusal::ReplacementUnderpriced), "{max_fee} {tip}");
+        }
+        pool.insert(pooled(1, 0, 110, 11)).unwrap();
+        assert_eq!(pool.len(), 1);
+        assert!(pool.get(first.hash()).is_none());
+    }
+
+    #[test]
+    fn what_is_passed_is_forgotten() {
+        let mut pool = Pool::default();
+        for nonce in 0..4 {
+            pool.insert(pooled(1, nonce, 100, 1)).unwrap();
+        }
+        pool.forget_below(sender_of(1), 3);
+        assert_eq!(pool.len(), 1);
+        assert_eq!(pool.next_nonce(sender_of(1), 3), 4);
+        pool.forget_below(sender_of(1), 9);
+        assert_eq!((pool.len(), pool.input_bytes), (0, 0));
+    }
+
+    #[test]
+    fn a_sender_cannot_fill_the_pool() {
+        let mut pool = Pool::default();
+        for nonce in 0..COUNT_OF_SENDER_MAX as u64 {
+            pool.insert(pooled(1, nonce, 100, 1)).unwrap();
+        }
+        assert_eq!(pool.insert(pooled(1, 5000, 100, 1)), Err(Refusal::PoolFull));
+        pool.insert(pooled(2, 0, 100, 1)).unwrap();
+    }
+}

@@ -1,0 +1,321 @@
+//! What happens to a chain, as steps, and their bytes.
+//!
+//! A chain is the sum of its steps: they are applied in the same way when they happen and when a
+//! folder is opened again. They hold what came of a transaction, not how to find out, so that opening
+//! needs no EVM and another EVM version changes nothing of the past.
+
+use std::sync::Arc;
+
+use alloy::consensus::transaction::Recovered;
+use alloy::consensus::{Header, TxEnvelope};
+use alloy::eips::eip2718::{Decodable2718, Encodable2718};
+use alloy::primitives::{Address, B256, Bytes, Log, U256};
+use alloy::rlp::Decodable;
+use revm::bytecode::Bytecode;
+
+use super::block::{Block, Executed};
+use super::state::{Account, AccountDiff, Diff};
+
+/// One step of a chain.
+#[derive(Debug, Clone)]
+pub(super) enum Step {
+    /// The next block and what it changed of the state.
+    Block { block: Arc<Block>, diff: Diff },
+    /// A change of the state that no block made.
+    Change(Diff),
+    /// Back to a block, and to a version of the state that was the latest while it was the head.
+    Rollback { number: u64, version: u64 },
+    /// How far the chain's clock is ahead of the machine's, in seconds.
+    ClockOffset(i64),
+}
+
+const BLOCK: u8 = 1;
+const CHANGE: u8 = 2;
+const ROLLBACK: u8 = 3;
+const CLOCK_OFFSET: u8 = 4;
+
+/// Bytes that are no steps.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("not a step of a chain: {0}")]
+pub(super) struct Malformed(&'static str);
+
+pub(super) fn write(steps: &[Step]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for step in steps {
+        match step {
+            Step::Block { block, diff } => {
+                out.push(BLOCK);
+                write_block(&mut out, block);
+                write_diff(&mut out, diff);
+            }
+            Step::Change(diff) => {
+                out.push(CHANGE);
+                write_diff(&mut out, diff);
+            }
+            Step::Rollback { number, version } => {
+                out.push(ROLLBACK);
+                out.extend(number.to_be_bytes());
+                out.extend(version.to_be_bytes());
+            }
+            Step::ClockOffset(seconds) => {
+                out.push(CLOCK_OFFSET);
+                out.extend(seconds.to_be_bytes());
+            }
+        }
+    }
+    out
+}
+
+fn write_count(out: &mut Vec<u8>, count: usize) {
+    let count = u32::try_from(count).expect("no block and no change has four billion parts");
+    out.extend(count.to_be_bytes());
+}
+
+fn write_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    write_count(out, bytes.len());
+    out.extend(bytes);
+}
+
+fn write_block(out: &mut Vec<u8>, block: &Block) {
+    write_bytes(out, &alloy::rlp::encode(&block.header));
+    write_count(out, block.transactions.len());
+    for mined in &block.transactions {
+        let Executed { tx, success, gas_used, logs } = &mined.executed;
+        out.extend(tx.signer());
+        write_bytes(out, &tx.inner().encoded_2718());
+        out.push(u8::from(*success));
+        out.extend(gas_used.to_be_bytes());
+        write_count(out, logs.len());
+        for log in logs {
+            out.extend(log.address);
+            write_count(out, log.data.topics().len());
+            log.data.topics().iter().for_each(|topic| out.extend(topic));
+            write_bytes(out, &log.data.data);
+        }
+    }
+}
+
+/// Also what the stand-in for the state root hashes.
+pub(super) fn write_diff(out: &mut Vec<u8>, diff: &Diff) {
+    write_count(out, diff.accounts.len());
+    for (address, change) in &diff.accounts {
+        let Account { nonce, balance, code_hash } = change.account;
+        out.extend(address);
+        out.extend(nonce.to_be_bytes());
+        out.extend(balance.to_be_bytes::<32>());
+        out.extend(code_hash);
+        out.push(u8::from(change.wiped));
+        write_count(out, change.slots.len());
+        for (slot, value) in &change.slots {
+            out.extend(slot.to_be_bytes::<32>());
+            out.extend(value.to_be_bytes::<32>());
+        }
+    }
+    write_count(out, diff.code.len());
+    diff.code.values().for_each(|code| write_bytes(out, code.original_byte_slice()));
+}
+
+/// Reads all steps.
+pub(super) fn read(bytes: &[u8]) -> Result<Vec<Step>, Malformed> {
+    let mut rest = Reader(bytes);
+    let mut steps = Vec::new();
+    while !rest.0.is_empty() {
+        let step = match rest.byte()? {
+            BLOCK => Step::Block { block: Arc::new(rest.block()?), diff: rest.diff()? },
+            CHANGE => Step::Change(rest.diff()?),
+            ROLLBACK => Step::Rollback { number: rest.u64()?, version: rest.u64()? },
+            CLOCK_OFFSET => Step::ClockOffset(i64::from_be_bytes(rest.array()?)),
+            _ => return Err(Malformed("a step of an unknown kind")),
+        };
+        steps.push(step);
+    }
+    Ok(steps)
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
+        let (taken, rest) = self.0.split_at_checked(len).ok_or(Malformed("it ends too early"))?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        Ok(self.take(N)?.try_into().expect("as many as were taken"))
+    }
+
+    fn byte(&mut self) -> Result<u8, Malformed> {
+        Ok(self.array::<1>()?[0])
+    }
+
+    fn flag(&mut self) -> Result<bool, Malformed> {
+        match self.byte()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(Malformed("a flag that is neither 0 nor 1")),
+        }
+    }
+
+    fn u64(&mut self) -> Result<u64, Malformed> {
+        Ok(u64::from_be_bytes(self.array()?))
+    }
+
+    fn word(&mut self) -> Result<U256, Malformed> {
+        Ok(U256::from_be_bytes(self.array::<32>()?))
+    }
+
+    fn hash(&mut self) -> Result<B256, Malformed> {
+        Ok(B256::from(self.array()?))
+    }
+
+    fn address(&mut self) -> Result<Address, Malformed> {
+        Ok(Address::from(self.array()?))
+    }
+
+    fn count(&mut self) -> Result<u32, Malformed> {
+        Ok(u32::from_be_bytes(self.array()?))
+    }
+
+    fn bytes(&mut self) -> Result<&'a [u8], Malformed> {
+        let len = usize::try_from(self.count()?).map_err(|_| Malformed("it ends too early"))?;
+        self.take(len)
+    }
+
+    /// As many as it says first. Memory grows with what is read, not with the count.
+    fn list<T>(
+        &mut self,
+        mut read: impl FnMut(&mut Self) -> Result<T, Malformed>,
+    ) -> Result<Vec<T>, Malformed> {
+        let count = self.count()?;
+        let mut list = Vec::new();
+        for _ in 0..count {
+            list.push(read(self)?);
+        }
+        Ok(list)
+    }
+
+    fn block(&mut self) -> Result<Block, Malformed> {
+        let mut header = self.bytes()?;
+        let decoded = Header::decode(&mut header).map_err(|_| Malformed("a broken header"))?;
+        if !header.is_empty() {
+            return Err(Malformed("bytes after a header"));
+        }
+        let executed = self.list(Self::executed)?;
+        Ok(Block::reopen(decoded, executed))
+    }
+
+    fn executed(&mut self) -> Result<Executed, Malformed> {
+        let sender = self.address()?;
+        let tx = TxEnvelope::decode_2718_exact(self.bytes()?)
+            .map_err(|_| Malformed("a broken transaction"))?;
+        Ok(Executed {
+            tx: Recovered::new_unchecked(tx, sender),
+            success: self.flag()?,
+            gas_used: self.u64()?,
+            logs: self.list(Self::log)?,
+        })
+    }
+
+    fn log(&mut self) -> Result<Log, Malformed> {
+        let address = self.address()?;
+        let topics = self.list(Self::hash)?;
+        let data = Bytes::copy_from_slice(self.bytes()?);
+        Log::new(address, topics, data).ok_or(Malformed("a log with more than four topics"))
+    }
+
+    fn diff(&mut self) -> Result<Diff, Malformed> {
+        let accounts = self.list(|rest| {
+            let address = rest.address()?;
+            let (nonce, balance) = (rest.u64()?, rest.word()?);
+            let account = Account { nonce, balance, code_hash: rest.hash()? };
+            let wiped = rest.flag()?;
+            let slots = rest.list(|rest| Ok((rest.word()?, rest.word()?)))?;
+            Ok((address, AccountDiff { account, wiped, slots: slots.into_iter().collect() }))
+        })?;
+        let code = self.list(|rest| {
+            let code = Bytecode::new_raw_checked(Bytes::copy_from_slice(rest.bytes()?))
+                .map_err(|_| Malformed("broken code"))?;
+            Ok((code.hash_slow(), code))
+        })?;
+        Ok(Diff { accounts: accounts.into_iter().collect(), code: code.into_iter().collect() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::consensus::{SignableTransaction, TxEip1559};
+    use alloy::primitives::Signature;
+
+    use super::*;
+    use crate::embedded::block::Frame;
+
+    fn block() -> Block {
+        let tx = TxEip1559 { chain_id: 5, input: vec![7; 300].into(), ..TxEip1559::default() };
+        let tx = tx.into_signed(Signature::new(U256::from(1), U256::from(2), true));
+        let log = |topics: usize| {
+            let topics = vec![B256::repeat_byte(3); topics];
+            Log::new(Address::repeat_byte(4), topics, vec![5; 40].into()).unwrap()
+        };
+        let executed = Executed {
+            tx: Recovered::new_unchecked(tx.into(), Address::repeat_byte(9)),
+            success: true,
+            gas_used: 30_000,
+            logs: vec![log(0), log(4)],
+        };
+        let (parent_hash, prevrandao) = (B256::repeat_byte(1), B256::repeat_byte(2));
+        let frame = Frame { parent_hash, number: 4, timestamp: 70, base_fee: 8, prevrandao };
+        Block::seal(frame.header(), B256::repeat_byte(6), vec![executed.clone(), executed])
+    }
+
+    fn diff() -> Diff {
+        let code = Bytecode::new_raw(Bytes::from_static(&[0x60, 1, 0x5b]));
+        let code_hash = code.hash_slow();
+        let change = AccountDiff {
+            account: Account { nonce: 3, balance: U256::from(77), code_hash },
+            wiped: true,
+            slots: [(U256::from(1), U256::MAX), (U256::from(2), U256::ZERO)].into(),
+        };
+        Diff {
+            accounts: [(Address::repeat_byte(8), change)].into(),
+            code: [(code_hash, code)].into(),
+        }
+    }
+
+    #[test]
+    fn steps_come_back_as_they_were() {
+        let block = Arc::new(block());
+        let steps = [
+            Step::Block { block: block.clone(), diff: diff() },
+            Step::Change(Diff::default()),
+            Step::Rollback { number: 3, version: 9 },
+            Step::ClockOffset(-40),
+        ];
+        let bytes = write(&steps);
+        let again = read(&bytes).unwrap();
+        assert_eq!(write(&again), bytes);
+        let [Step::Block { block: read, diff: change }, .., Step::ClockOffset(-40)] = &again[..]
+        else {
+            panic!("{again:?}")
+        };
+        assert_eq!((read.hash, read.size_bytes), (block.hash, block.size_bytes));
+        assert_eq!(read.transactions[1].hash(), block.transactions[1].hash());
+        assert_eq!(read.transactions[1].first_log, 2);
+        assert_eq!(change, &diff());
+    }
+
+    #[test]
+    fn cut_or_changed_bytes_are_refused_or_read_as_something_else() {
+        let bytes = write(&[Step::Block { block: Arc::new(block()), diff: diff() }]);
+        for len in 1..bytes.len() {
+            assert!(read(&bytes[..len]).is_err(), "the first {len} bytes");
+        }
+        for place in 0..bytes.len() {
+            let mut bytes = bytes.clone();
+            bytes[place] ^= 0x81;
+            if let Ok(steps) = read(&bytes) {
+                assert_eq!(write(&steps).len(), bytes.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Balances, nonces, code and storage, at any block.
+
+use alloy::eips::BlockId;
+use alloy::primitives::{Address, B256, Bytes, U64, U256};
+use jsonrpsee::types::ErrorObjectOwned;
+use revm::DatabaseRef;
+
+use super::args::Args;
+use super::blocks::known;
+use super::{Answer, Group, answer};
+use crate::embedded::core::Core;
+use crate::embedded::history::StateAt;
+use crate::embedded::node::{Node, wall_clock};
+use crate::embedded::state::{Account, Diff, Overlay};
+
+pub(super) const METHODS: Group = &[
+    (&["eth_accounts"], |node, _| answer(&node.read().impersonated)),
+    (&["eth_getBalance"], |node, args| {
+        answer(&account(&node.read(), args.get(0)?, args.optional(1)?)?.balance)
+    }),
+    (&["eth_getTransactionCount"], nonce),
+    (&["eth_getCode"], code),
+    (&["eth_getStorageAt"], storage),
+];
+
+/// The state after a block, by default the latest.
+fn state(core: &Core, id: Option<BlockId>) -> Result<Overlay<StateAt<'_>>, ErrorObjectOwned> {
+    let id = id.unwrap_or_default();
+    if id.is_pending() {
+        return Ok(Overlay::with(core.state(), core.pending(wall_clock()).diff.clone()));
+    }
+    let number = known(core, id)?.header.number;
+    Ok(Overlay::with(core.state_at(core.version_at(number), number), Diff::default()))
+}
+
+fn account(
+    core: &Core,
+    address: Address,
+    id: Option<BlockId>,
+) -> Result<Account, ErrorObjectOwned> {
+    let Ok(account) = state(core, id)?.account(address);
+    Ok(account)
+}
+
+fn nonce(node: &Node, args: &Args<'_>) -> Answer {
+    let (address, id) = (args.get(0)?, args.optional::<BlockId>(1)?);
+    let core = node.read();
+    if id.is_some_and(|id| id.is_pending()) {
+        return answer(&U64::from(core.next_nonce(address)));
+    }
+    answer(&U64::from(account(&core, address, id)?.nonce))
+}
+
+fn code(node: &Node, args: &Args<'_>) -> Answer {
+    let (address, id) = (args.get(0)?, args.optional(1)?);
+    let core = node.read();
+    let state = state(&core, id)?;
+    let Ok(account) = state.account(address);
+    if account.code_hash == Account::EMPTY.code_hash {
+        return answer(&Bytes::new());
+    }
+    let Ok(code) = state.code_by_hash_ref(account.code_hash);
+    answer(&code.original_bytes())
+}
+
+fn storage(node: &Node, args: &Args<'_>) -> Answer {
+    let (address, slot, id) = (args.get(0)?, args.get::<U256>(1)?, args.optional(2)?);
+    let core = node.read();
+    let Ok(value) = state(&core, id)?.storage_ref(address, slot);
+    answer(&B256::from(value))
+}

@@ -1,0 +1,102 @@
+//! Parameters of a request.
+
+use std::fmt;
+
+use alloy::primitives::U256;
+use jsonrpsee::core::JsonRawValue;
+use jsonrpsee::types::ErrorObjectOwned;
+use serde::de::{DeserializeOwned, Error, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::error::invalid;
+
+/// The parameters by position. Parameters by name count as one object.
+#[derive(Debug)]
+pub(super) struct Args<'a>(Vec<&'a JsonRawValue>);
+
+impl<'a> Args<'a> {
+    pub(super) fn parse(params: Option<&'a str>) -> Result<Self, ErrorObjectOwned> {
+        let params = params.unwrap_or("[]").trim();
+        let parsed = if params.starts_with('{') {
+            serde_json::from_str(params).map(|object| vec![object])
+        } else {
+            serde_json::from_str::<Option<_>>(params).map(Option::unwrap_or_default)
+        };
+        parsed.map(Self).map_err(|error| invalid(format!("parameters are no list: {error}")))
+    }
+
+    pub(super) fn get<T: DeserializeOwned>(&self, at: usize) -> Result<T, ErrorObjectOwned> {
+        let missing = || invalid(format!("missing value for required argument {at}"));
+        self.optional(at)?.ok_or_else(missing)
+    }
+
+    /// What is absent or null is nothing.
+    pub(super) fn optional<T: DeserializeOwned>(
+        &self,
+        at: usize,
+    ) -> Result<Option<T>, ErrorObjectOwned> {
+        let Some(value) = self.0.get(at) else { return Ok(None) };
+        let wrong = |error| invalid(format!("invalid argument {at}: {error}"));
+        serde_json::from_str(value.get()).map_err(wrong)
+    }
+}
+
+/// A whole number as clients write it: a JSON number, or a string in hex or decimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Number(pub(super) u64);
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Digits;
+
+        impl Visitor<'_> for Digits {
+            type Value = Number;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number below 2^64")
+            }
+
+            fn visit_u64<E: Error>(self, number: u64) -> Result<Number, E> {
+                Ok(Number(number))
+            }
+
+            fn visit_str<E: Error>(self, digits: &str) -> Result<Number, E> {
+                let number: U256 = digits.parse().map_err(E::custom)?;
+                u64::try_from(number).map(Number).map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_any(Digits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_come_by_position_by_name_or_not_at_all() {
+        let args = Args::parse(Some(r#" [1, null, "x"] "#)).unwrap();
+        assert_eq!((args.0.len(), args.get::<u8>(0).unwrap()), (3, 1));
+        assert_eq!(args.optional::<u8>(1).unwrap(), None);
+        assert_eq!(args.get::<u8>(2).unwrap_err().code(), -32602);
+        assert_eq!(
+            args.get::<u8>(3).unwrap_err().message(),
+            "missing value for required argument 3"
+        );
+        assert_eq!(Args::parse(Some(r#"{"depth": 3}"#)).unwrap().0.len(), 1);
+        assert_eq!(Args::parse(None).unwrap().0.len(), 0);
+        assert_eq!(Args::parse(Some("null")).unwrap().0.len(), 0);
+        assert!(Args::parse(Some("7")).is_err());
+    }
+
+    #[test]
+    fn numbers_are_taken_as_clients_write_them() {
+        for (text, number) in [("7", 7), (r#""7""#, 7), (r#""0x10""#, 16), (r#""0x0010""#, 16)] {
+            assert_eq!(serde_json::from_str::<Number>(text).unwrap(), Number(number), "{text}");
+        }
+        for text in ["-1", "1.5", r#""x""#, r#""0x10000000000000000""#, "[]", "null"] {
+            assert!(serde_json::from_str::<Number>(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! What chain this is, and its blocks.
+
+use alloy::eips::{BlockId, BlockNumberOrTag, RpcBlockHash};
+use alloy::primitives::{B256, Bytes, U64, keccak256};
+use alloy::rpc::types::Index;
+
+use super::args::Args;
+use super::error::failed;
+use super::{Answer, Group, answer, present};
+use crate::embedded::block::Block;
+use crate::embedded::core::Core;
+use crate::embedded::node::{Node, wall_clock};
+
+pub(super) const METHODS: Group = &[
+    (&["web3_clientVersion"], client_version),
+    (&["web3_sha3"], |_, args| answer(&keccak256(args.get::<Bytes>(0)?))),
+    (&["net_version"], |node, _| answer(&node.read().chain_id.to_string())),
+    (&["net_listening"], |_, _| answer(&true)),
+    (&["net_peerCount"], |_, _| answer(&U64::ZERO)),
+    (&["eth_chainId"], |node, _| answer(&U64::from(node.read().chain_id))),
+    (&["eth_syncing"], |_, _| answer(&false)),
+    (&["eth_blockNumber"], |node, _| answer(&U64::from(node.read().height()))),
+    (&["eth_getBlockByNumber"], |node, args| block(node, args, number(args)?)),
+    (&["eth_getBlockByHash"], |node, args| block(node, args, hash(args)?)),
+    (&["eth_getBlockReceipts"], receipts),
+    (&["eth_getBlockTransactionCountByNumber"], |node, args| count(node, number(args)?)),
+    (&["eth_getBlockTransactionCountByHash"], |node, args| count(node, hash(args)?)),
+    (&["eth_getTransactionByBlockNumberAndIndex"], |node, args| {
+        transaction_at(node, args, number(args)?)
+    }),
+    (&["eth_getTransactionByBlockHashAndIndex"], |node, args| {
+        transaction_at(node, args, hash(args)?)
+    }),
+    (&["eth_getUncleCountByBlockNumber"], |node, args| no_uncles(node, number(args)?)),
+    (&["eth_getUncleCountByBlockHash"], |node, args| no_uncles(node, hash(args)?)),
+    (&["eth_getUncleByBlockNumberAndIndex", "eth_getUncleByBlockHashAndIndex"], |_, _| answer(&())),
+];
+
+fn client_version(_: &Node, _: &Args<'_>) -> Answer {
+    answer(concat!("hawser-chain/v", env!("CARGO_PKG_VERSION"), "/development"))
+}
+
+type Wanted = Result<BlockId, jsonrpsee::types::ErrorObjectOwned>;
+
+fn number(args: &Args<'_>) -> Wanted {
+    Ok(args.get::<BlockNumberOrTag>(0)?.into())
+}
+
+fn hash(args: &Args<'_>) -> Wanted {
+    Ok(BlockId::Hash(RpcBlockHash::from_hash(args.get::<B256>(0)?, None)))
+}
+
+/// The block that is meant, also the pending one.
+fn find(core: &Core, id: BlockId) -> Option<&Block> {
+    if id.is_pending() {
+        return Some(&core.pending(wall_clock()).block);
+    }
+    core.find(id).map(AsRef::as_ref)
+}
+
+fn block(node: &Node, args: &Args<'_>, id: BlockId) -> Answer {
+    let full = args.optional(1)?.unwrap_or(false);
+    let core = node.read();
+    answer(&find(&core, id).map(|block| present::block(block, full)))
+}
+
+fn receipts(node: &Node, args: &Args<'_>) -> Answer {
+    let core = node.read();
+    answer(&core.find(args.get(0)?).map(|block| present::receipts(block)))
+}
+
+fn count(node: &Node, id: BlockId) -> Answer {
+    let core = node.read();
+    answer(&find(&core, id).map(|block| U64::from(block.transactions.len())))
+}
+
+fn transaction_at(node: &Node, args: &Args<'_>, id: BlockId) -> Answer {
+    let Index(index) = args.get(1)?;
+    let core = node.read();
+    let found = find(&core, id).filter(|block| index < block.transactions.len());
+    answer(&found.map(|block| present::transaction(block, index)))
+}
+
+fn no_uncles(node: &Node, id: BlockId) -> Answer {
+    answer(&find(&node.read(), id).map(|_| U64::ZERO))
+}
+
+/// The header of a block that has to be there.
+pub(super) fn known(
+    core: &Core,
+    id: BlockId,
+) -> Result<&Block, jsonrpsee::types::ErrorObjectOwned> {
+    find(core, id).ok_or_else(|| failed("header not found"))
+}

@@ -1,0 +1,67 @@
+//! Calls and gas estimates.
+
+use alloy::eips::BlockId;
+use alloy::primitives::U64;
+use alloy::rpc::types::TransactionRequest;
+use jsonrpsee::types::ErrorObjectOwned;
+
+use super::args::Args;
+use super::blocks::known;
+use super::{Group, answer};
+use crate::embedded::node::{Node, SharedState, wall_clock};
+use crate::embedded::simulate::Simulation;
+use crate::embedded::state::{Diff, Overlay};
+
+pub(super) const METHODS: Group = &[
+    (&["eth_call"], |node, args| {
+        answer(&simulation(node, args, args.optional(1)?.unwrap_or_default())?.call()?)
+    }),
+    (&["eth_estimateGas"], |node, args| {
+        let id = args.optional(1)?.unwrap_or(BlockId::pending());
+        answer(&U64::from(simulation(node, args, id)?.estimate()?))
+    }),
+];
+
+/// What the arguments ask for: request, block, state overrides, block overrides.
+fn simulation<'a>(
+    node: &'a Node,
+    args: &Args<'_>,
+    id: BlockId,
+) -> Result<Simulation<SharedState<'a>>, ErrorObjectOwned> {
+    let request: TransactionRequest = args.get(0)?;
+    let (overrides, block_overrides) = (args.optional(2)?, args.optional(3)?);
+    at(node, id, |state, chain_id, header| {
+        Ok(Simulation::new(state, chain_id, header, request, overrides, block_overrides)?)
+    })
+}
+
+/// How much gas the request would take in the next block.
+pub(super) fn estimate(node: &Node, request: TransactionRequest) -> Result<u64, ErrorObjectOwned> {
+    let simulation = at(node, BlockId::pending(), |state, chain_id, header| {
+        Ok(Simulation::new(state, chain_id, header, request, None, None)?)
+    })?;
+    Ok(simulation.estimate()?)
+}
+
+fn at<'a, T>(
+    node: &'a Node,
+    id: BlockId,
+    make: impl FnOnce(
+        Overlay<SharedState<'a>>,
+        u64,
+        &alloy::consensus::Header,
+    ) -> Result<T, ErrorObjectOwned>,
+) -> Result<T, ErrorObjectOwned> {
+    let core = node.read();
+    let header = known(&core, id)?.header.clone();
+    let (number, diff) = if id.is_pending() {
+        (core.height(), core.pending(wall_clock()).diff.clone())
+    } else {
+        (header.number, Diff::default())
+    };
+    let version = if id.is_pending() { core.history.version() } else { core.version_at(number) };
+    let (branch, chain_id) = (core.branch(), core.chain_id);
+    drop(core);
+    let state = SharedState { node, version, number, branch };
+    make(Overlay::with(state, diff), chain_id, &header)
+}

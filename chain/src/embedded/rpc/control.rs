@@ -1,0 +1,217 @@
+//! Control of blocks and time, under the names that other development chains use.
+
+use std::time::Duration;
+
+use alloy::primitives::{B256, Bytes, U64};
+use alloy::rpc::types::TransactionRequest;
+use jsonrpsee::types::ErrorObjectOwned;
+use serde::Deserialize;
+
+use super::args::{Args, Number};
+use super::error::{failed, invalid};
+use super::{Answer, Group, answer, transactions};
+use crate::embedded::admission;
+use crate::embedded::core::pooled;
+use crate::embedded::node::{Mining, Node, wall_clock};
+
+/// How many blocks one call makes or takes back at most.
+const BLOCKS_MAX: u64 = 10_000;
+
+pub(super) const METHODS: Group = &[
+    (&["evm_mine"], evm_mine),
+    (&["anvil_mine", "hardhat_mine"], mine),
+    (&["evm_increaseTime", "anvil_increaseTime"], increase_time),
+    (&["evm_setNextBlockTimestamp", "anvil_setNextBlockTimestamp"], set_next_timestamp),
+    (&["evm_setTime", "anvil_setTime"], set_time),
+    (&["evm_snapshot", "anvil_snapshot"], |node, _| {
+        answer(&U64::from(node.change(&mut node.writer(), |core| core.snapshot())))
+    }),
+    (&["evm_revert", "anvil_revert"], |node, args| {
+        let Number(id) = args.get(0)?;
+        answer(&node.revert(&mut node.writer(), id)?)
+    }),
+    (&["evm_setAutomine", "anvil_setAutomine"], |node, args| {
+        let on_demand = args.get(0)?;
+        set_mining(node, Mining { on_demand, every: None })
+    }),
+    (&["evm_setIntervalMining", "anvil_setIntervalMining"], |node, args| {
+        let Number(seconds) = args.get(0)?;
+        let every = (seconds > 0).then(|| Duration::from_secs(seconds));
+        set_mining(node, Mining { on_demand: false, every })
+    }),
+    (&["anvil_getAutomine", "hardhat_getAutomine"], |node, _| {
+        answer(&node.mining.borrow().on_demand)
+    }),
+    (&["anvil_getIntervalMining"], |node, _| {
+        answer(&node.mining.borrow().every.map(|every| every.as_secs()))
+    }),
+    (&["anvil_reorg"], reorganise),
+    (&["anvil_rollback"], rollback),
+    (&["anvil_dropTransaction", "hardhat_dropTransaction"], |node, args| {
+        let hash: B256 = args.get(0)?;
+        let dropped = node.change(&mut node.writer(), |core| core.drop_waiting([hash]));
+        answer(&(dropped == 1).then_some(hash))
+    }),
+    (&["anvil_dropAllTransactions"], |node, _| {
+        node.change(&mut node.writer(), |core| {
+            let all: Vec<_> = core.pool.all().map(|pooled| pooled.hash()).collect();
+            core.drop_waiting(all)
+        });
+        answer(&())
+    }),
+    (&["anvil_setNextBlockBaseFeePerGas", "hardhat_setNextBlockBaseFeePerGas"], |node, args| {
+        let Number(base_fee) = args.get(0)?;
+        node.change(&mut node.writer(), |core| core.set_next_base_fee(base_fee));
+        answer(&())
+    }),
+    (&["txpool_status"], pool_status),
+];
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum MineOptions {
+    Timestamp(Number),
+    Full { timestamp: Option<Number>, blocks: Option<Number> },
+}
+
+fn evm_mine(node: &Node, args: &Args<'_>) -> Answer {
+    let (timestamp, blocks) = match args.optional(0)? {
+        None => (None, None),
+        Some(MineOptions::Timestamp(timestamp)) => (Some(timestamp), None),
+        Some(MineOptions::Full { timestamp, blocks }) => (timestamp, blocks),
+    };
+    let blocks = blocks.map_or(1, |Number(blocks)| blocks);
+    mine_blocks(node, blocks, timestamp.map(|Number(timestamp)| timestamp), None)?;
+    answer("0x0")
+}
+
+/// So many blocks, so many seconds apart.
+fn mine(node: &Node, args: &Args<'_>) -> Answer {
+    let blocks = args.optional(0)?.map_or(1, |Number(blocks)| blocks);
+    let apart = args.optional(1)?.map(|Number(seconds)| seconds);
+    mine_blocks(node, blocks, None, apart)?;
+    answer(&())
+}
+
+fn mine_blocks(
+    node: &Node,
+    blocks: u64,
+    mut timestamp: Option<u64>,
+    apart: Option<u64>,
+) -> Result<(), ErrorObjectOwned> {
+    if blocks > BLOCKS_MAX {
+        return Err(invalid(format!("more than {BLOCKS_MAX} blocks: ask again for the others")));
+    }
+    let mut writer = node.writer();
+    for _ in 0..blocks {
+        node.mine(&mut writer, timestamp)?;
+        let latest = node.read().head().header.timestamp;
+        timestamp = apart.map(|seconds| latest.saturating_add(seconds.max(1)));
+    }
+    Ok(())
+}
+
+fn increase_time(node: &Node, args: &Args<'_>) -> Answer {
+    let Number(seconds) = args.get(0)?;
+    let seconds = i64::try_from(seconds).map_err(invalid)?;
+    let mut writer = node.writer();
+    let steps = node.read().plan_time_shift(wall_clock(), seconds).map_err(failed)?;
+    node.commit(&mut writer, steps)?;
+    answer(&node.read().clock_offset())
+}
+
+/// Sets the clock itself. Blocks never go back in time, whatever it says.
+fn set_time(node: &Node, args: &Args<'_>) -> Answer {
+    let Number(time) = args.get(0)?;
+    let now = wall_clock();
+    let mut writer = node.writer();
+    let core = node.read();
+    let clock = now.saturating_add_signed(core.clock_offset());
+    let shift = i128::from(time) - i128::from(clock);
+    let shift = i64::try_from(shift).map_err(invalid)?;
+    let steps = core.plan_time_shift(now, shift).map_err(failed)?;
+    drop(core);
+    node.commit(&mut writer, steps)?;
+    answer(&shift)
+}
+
+fn set_next_timestamp(node: &Node, args: &Args<'_>) -> Answer {
+    let Number(timestamp) = args.get(0)?;
+    node.change(&mut node.writer(), |core| core.set_next_timestamp(timestamp)).map_err(failed)?;
+    answer(&())
+}
+
+fn set_mining(node: &Node, mining: Mining) -> Answer {
+    node.mining.send_replace(mining);
+    answer(&())
+}
+
+/// A transaction that is to be part of the new blocks.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Included {
+    Raw(Bytes),
+    Request(Box<TransactionRequest>),
+}
+
+#[derive(Deserialize)]
+struct Reorganisation {
+    depth: Number,
+    #[serde(alias = "txBlockPairs", default)]
+    tx_block_pairs: Vec<(Included, Number)>,
+}
+
+/// Other blocks in place of the last ones. By position: depth, then pairs of a transaction (signed, or
+/// a request for an impersonated account) and the index of the new block that it goes into.
+fn reorganise(node: &Node, args: &Args<'_>) -> Answer {
+    let asked = match args.get::<Reorganisation>(0) {
+        Ok(asked) => asked,
+        Err(_) => Reorganisation {
+            depth: args.get(0)?,
+            tx_block_pairs: args.optional(1)?.unwrap_or_default(),
+        },
+    };
+    let Number(depth) = asked.depth;
+    check_depth(depth)?;
+    let chain_id = node.read().chain_id;
+    let mut included = Vec::new();
+    for (tx, Number(block)) in asked.tx_block_pairs {
+        let pooled = match tx {
+            Included::Raw(bytes) => pooled(admission::decode(&bytes, chain_id)?, false),
+            Included::Request(request) => pooled(transactions::impersonated(node, *request)?, true),
+        };
+        included.push((pooled, block));
+    }
+    let mut writer = node.writer();
+    let steps = node.read().plan_reorganisation(depth, &included).map_err(failed)?;
+    node.commit(&mut writer, steps)?;
+    answer(&())
+}
+
+fn rollback(node: &Node, args: &Args<'_>) -> Answer {
+    let depth = args.optional(0)?.map_or(1, |Number(depth)| depth);
+    check_depth(depth)?;
+    let mut writer = node.writer();
+    let steps = node.read().plan_rollback(depth).map_err(failed)?;
+    node.commit(&mut writer, steps)?;
+    answer(&())
+}
+
+fn check_depth(depth: u64) -> Result<(), ErrorObjectOwned> {
+    if depth > BLOCKS_MAX {
+        return Err(invalid(format!("a depth of more than {BLOCKS_MAX} blocks")));
+    }
+    Ok(())
+}
+
+fn pool_status(node: &Node, _: &Args<'_>) -> Answer {
+    #[derive(serde::Serialize)]
+    struct Status {
+        pending: U64,
+        queued: U64,
+    }
+    let core = node.read();
+    let pending = core.ready_count();
+    let queued = core.pool.len() - pending;
+    answer(&Status { pending: U64::from(pending), queued: U64::from(queued) })
+}

@@ -1,0 +1,74 @@
+//! `eth_getLogs`, with the limits that providers have.
+
+use std::sync::atomic::Ordering;
+
+use alloy::rpc::types::{Filter, FilterBlockOption, Log};
+use jsonrpsee::types::ErrorObjectOwned;
+
+use super::args::Number;
+use super::error::{failed, invalid, too_much};
+use super::{Group, answer, present};
+use crate::embedded::core::Core;
+
+/// How many logs an answer has at most, and how much data in them.
+const LOGS_MAX: usize = 10_000;
+const DATA_BYTES_MAX: usize = 24 << 20;
+
+pub(super) const METHODS: Group = &[
+    (&["eth_getLogs"], |node, args| {
+        let filter: Filter = args.get(0)?;
+        answer(&find(&node.read(), &filter, node.log_blocks_max())?)
+    }),
+    // For tests of clients that halve their ranges: a limit in blocks, or none.
+    (&["hawser_setLogBlocksMax"], |node, args| {
+        let limit = args.optional(0)?.map_or(u64::MAX, |Number(limit)| limit.max(1));
+        node.log_blocks_max.store(limit, Ordering::Relaxed);
+        answer(&())
+    }),
+];
+
+/// The logs that match, in the order of the chain.
+pub(super) fn find(
+    core: &Core,
+    filter: &Filter,
+    blocks_max: u64,
+) -> Result<Vec<Log>, ErrorObjectOwned> {
+    let (from, to) = match filter.block_option {
+        FilterBlockOption::AtBlockHash(hash) => {
+            let block = core.block_by_hash(hash).ok_or_else(|| failed("unknown block"))?;
+            (block.header.number, block.header.number)
+        }
+        FilterBlockOption::Range { from_block, to_block } => {
+            // What is pending has no logs yet: the range ends at the head.
+            let number = |tag| core.number(tag).unwrap_or(core.height());
+            let from = from_block.map_or(core.height(), number);
+            (from, to_block.map_or(core.height(), number))
+        }
+    };
+    if from > to {
+        return Err(invalid(format!("invalid block range params: from {from} to {to}")));
+    }
+    let to = to.min(core.height());
+    if to.saturating_sub(from) >= blocks_max {
+        return Err(too_much(format!("query exceeds max block range {blocks_max}")));
+    }
+    let mut found = Vec::new();
+    let mut data_bytes = 0;
+    for block in (from..=to).filter_map(|number| core.block(number)) {
+        if !filter.matches_bloom(block.header.logs_bloom) {
+            continue;
+        }
+        for log in present::matching_logs(block, filter, false) {
+            data_bytes += log.inner.data.data.len();
+            if found.len() == LOGS_MAX {
+                return Err(too_much(format!("query returned more than {LOGS_MAX} results")));
+            }
+            if data_bytes > DATA_BYTES_MAX {
+                let reason = format!("query returned more than {DATA_BYTES_MAX} bytes of log data");
+                return Err(too_much(reason));
+            }
+            found.push(log);
+        }
+    }
+    Ok(found)
+}

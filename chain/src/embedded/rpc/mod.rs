@@ -1,0 +1,66 @@
+//! The methods that clients call, by group.
+
+mod accounts;
+mod args;
+mod blocks;
+mod calls;
+mod control;
+mod control_accounts;
+pub(super) mod error;
+mod fees;
+mod filter;
+mod logs;
+pub(super) mod present;
+pub(super) mod subscribe;
+mod transactions;
+
+use jsonrpsee::core::{JsonRawValue, to_json_raw_value};
+use jsonrpsee::types::ErrorObjectOwned;
+use serde::Serialize;
+
+use args::Args;
+
+use super::node::Node;
+
+/// What a method answers.
+pub(super) type Answer = Result<Box<JsonRawValue>, ErrorObjectOwned>;
+type Handler = fn(&Node, &Args<'_>) -> Answer;
+
+/// A group of methods, each with the names that it has.
+type Group = &'static [(&'static [&'static str], Handler)];
+
+const GROUPS: &[Group] = &[
+    blocks::METHODS,
+    accounts::METHODS,
+    calls::METHODS,
+    fees::METHODS,
+    transactions::METHODS,
+    logs::METHODS,
+    filter::METHODS,
+    control::METHODS,
+    control_accounts::METHODS,
+];
+
+/// One method under one of its names.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Method {
+    pub(super) name: &'static str,
+    handler: Handler,
+}
+
+/// All methods but the subscriptions.
+pub(super) fn methods() -> impl Iterator<Item = Method> {
+    let methods = GROUPS.iter().flat_map(|group| group.iter());
+    methods.flat_map(|(names, handler)| names.iter().map(|name| Method { name, handler: *handler }))
+}
+
+impl Method {
+    /// Answers one request.
+    pub(super) fn call(self, node: &Node, params: Option<&str>) -> Answer {
+        (self.handler)(node, &Args::parse(params)?)
+    }
+}
+
+fn answer<T: Serialize + ?Sized>(value: &T) -> Answer {
+    to_json_raw_value(value).map_err(error::failed)
+}

@@ -1,0 +1,99 @@
+//! Sending transactions, and finding them again.
+
+use alloy::consensus::transaction::Recovered;
+use alloy::consensus::{SignableTransaction, TxEnvelope, TypedTransaction};
+use alloy::eips::eip2718::Encodable2718;
+use alloy::primitives::{B256, Bytes, Signature, U256};
+use alloy::rpc::types::TransactionRequest;
+use jsonrpsee::types::ErrorObjectOwned;
+
+use super::args::Args;
+use super::error::{failed, invalid};
+use super::fees::TIP;
+use super::{Answer, Group, answer, calls, present};
+use crate::embedded::admission;
+use crate::embedded::core::pooled;
+use crate::embedded::node::Node;
+
+pub(super) const METHODS: Group = &[
+    (&["eth_sendRawTransaction"], send_raw),
+    (&["eth_sendTransaction"], send),
+    (&["eth_getTransactionByHash"], |node, args| {
+        let hash = args.get(0)?;
+        answer(&present::transaction_by_hash(&node.read(), hash))
+    }),
+    (&["eth_getTransactionReceipt"], receipt),
+    (&["eth_getRawTransactionByHash"], raw),
+];
+
+fn send_raw(node: &Node, args: &Args<'_>) -> Answer {
+    let bytes: Bytes = args.get(0)?;
+    let chain_id = node.read().chain_id;
+    let tx = admission::decode(&bytes, chain_id)?;
+    answer(&node.send(&mut node.writer(), pooled(tx, false))?)
+}
+
+/// For impersonated accounts: nobody else's key is here.
+fn send(node: &Node, args: &Args<'_>) -> Answer {
+    let tx = impersonated(node, args.get(0)?)?;
+    answer(&node.send(&mut node.writer(), pooled(tx, true))?)
+}
+
+/// Fills in what the request leaves open, and signs it in name only.
+pub(super) fn impersonated(
+    node: &Node,
+    mut request: TransactionRequest,
+) -> Result<Recovered<TxEnvelope>, ErrorObjectOwned> {
+    let from = request.from.ok_or_else(|| invalid("missing sender: from"))?;
+    let core = node.read();
+    if !core.may_impersonate(from) {
+        let reason = format!("unknown account {from}: call anvil_impersonateAccount first");
+        return Err(invalid(reason));
+    }
+    if request.chain_id.is_some_and(|chain_id| chain_id != core.chain_id) {
+        return Err(failed(format!("chainId does not match node's (want={})", core.chain_id)));
+    }
+    if request.blob_versioned_hashes.is_some() || request.sidecar.is_some() {
+        return Err(failed(admission::Refusal::TypeNotSupported));
+    }
+    request.chain_id = Some(core.chain_id);
+    request.nonce = request.nonce.or_else(|| Some(core.next_nonce(from)));
+    request.to = request.to.or(Some(alloy::primitives::TxKind::Create));
+    if request.gas_price.is_none() {
+        let tip = *request.max_priority_fee_per_gas.get_or_insert(u128::from(TIP));
+        let base_fee = u128::from(core.next_base_fee());
+        request.max_fee_per_gas.get_or_insert((2 * base_fee).saturating_add(tip));
+    }
+    drop(core);
+    if request.gas.is_none() {
+        request.gas = Some(calls::estimate(node, request.clone())?);
+    }
+    let signature = Signature::new(U256::from_be_slice(from.as_slice()), U256::ONE, false);
+    let tx = match request.build_typed_tx() {
+        Ok(TypedTransaction::Legacy(tx)) => tx.into_signed(signature).into(),
+        Ok(TypedTransaction::Eip2930(tx)) => tx.into_signed(signature).into(),
+        Ok(TypedTransaction::Eip1559(tx)) => tx.into_signed(signature).into(),
+        Ok(TypedTransaction::Eip7702(tx)) => tx.into_signed(signature).into(),
+        Ok(TypedTransaction::Eip4844(_)) => {
+            return Err(failed(admission::Refusal::TypeNotSupported));
+        }
+        Err(_) => return Err(invalid("the fields make no transaction of any type")),
+    };
+    Ok(Recovered::new_unchecked(tx, from))
+}
+
+fn receipt(node: &Node, args: &Args<'_>) -> Answer {
+    let hash: B256 = args.get(0)?;
+    let core = node.read();
+    answer(&core.mined(hash).map(|(block, index, _)| present::receipt(block, index)))
+}
+
+fn raw(node: &Node, args: &Args<'_>) -> Answer {
+    let hash: B256 = args.get(0)?;
+    let core = node.read();
+    let tx = match core.mined(hash) {
+        Some((.., mined)) => Some(&mined.executed.tx),
+        None => core.pool.get(hash).map(|pooled| &pooled.tx),
+    };
+    answer(&tx.map(|tx| Bytes::from(tx.inner().encoded_2718())))
+}

@@ -1,0 +1,321 @@
+//! Calls and gas estimates: transactions that run and leave nothing behind.
+
+use alloy::consensus::Header;
+use alloy::primitives::{Address, Bytes, TxKind, U256, keccak256};
+use alloy::rpc::types::state::{AccountOverride, StateOverride};
+use alloy::rpc::types::{BlockOverrides, TransactionRequest};
+use revm::DatabaseRef;
+use revm::bytecode::Bytecode;
+use revm::context::either::Either;
+use revm::context::result::{
+    EVMError, ExecutionResult, HaltReason, InvalidTransaction, ResultAndState,
+};
+use revm::context::{BlockEnv, TxEnv};
+
+use super::block::GAS_LIMIT;
+use super::evm::{self, Sender};
+use super::node::Moved;
+use super::state::{AccountDiff, Overlay};
+
+/// The least that any transaction costs.
+const TRANSFER_GAS: u64 = 21_000;
+/// An estimate may be this much too high, in thousandths: as go-ethereum's.
+const ESTIMATE_ERROR_PERMILLE: u64 = 15;
+
+/// Why a call or an estimate has no result.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CallError {
+    #[error("execution reverted")]
+    Reverted(Bytes),
+    #[error("{0}")]
+    Halted(String),
+    /// The request contradicts itself.
+    #[error("{0}")]
+    Request(String),
+    /// No transaction like this could be mined.
+    #[error("{0}")]
+    Refused(String),
+    #[error("gas required exceeds allowance ({allowance})")]
+    NotEnoughGas { allowance: u64 },
+    #[error(transparent)]
+    Moved(#[from] Moved),
+}
+
+/// A transaction that is to be simulated, and where.
+#[derive(Debug)]
+pub(super) struct Simulation<B> {
+    state: Overlay<B>,
+    chain_id: u64,
+    block: BlockEnv,
+    tx: TxEnv,
+    /// Whether the request named a gas limit.
+    gas_given: bool,
+}
+
+impl<B: DatabaseRef<Error = Moved>> Simulation<B> {
+    /// Takes the request as it came. Without a price it is simulated as if gas were free.
+    pub(super) fn new(
+        mut state: Overlay<B>,
+        chain_id: u64,
+        header: &Header,
+        request: TransactionRequest,
+        overrides: Option<StateOverride>,
+        block_overrides: Option<BlockOverrides>,
+    ) -> Result<Self, CallError> {
+        let mut block = evm::block_env(header);
+        if let Some(overrides) = block_overrides {
+            override_block(&mut block, &mut state, overrides)?;
+        }
+        for (address, change) in overrides.unwrap_or_default() {
+            override_account(&mut state, address, change)?;
+        }
+        let gas_given = request.gas.is_some();
+        let tx = tx_env(request, chain_id, block.gas_limit)?;
+        if tx.gas_price == 0 {
+            block.basefee = 0;
+        }
+        Ok(Self { state, chain_id, block, tx, gas_given })
+    }
+
+    fn run(&self, gas_limit: u64) -> Result<ResultAndState, EVMError<Moved>> {
+        let tx = TxEnv { gas_limit, ..self.tx.clone() };
+        evm::execute(&self.state, self.chain_id, self.block.clone(), tx, Sender::Simulated)
+    }
+
+    /// What the call returns.
+    pub(super) fn call(&self) -> Result<Bytes, CallError> {
+        let gas_limit = if self.gas_given { self.tx.gas_limit } else { self.allowance()? };
+        let done = self.run(gas_limit).map_err(|error| self.refused(error))?;
+        match done.result {
+            ExecutionResult::Success { output, .. } => Ok(output.into_data()),
+            ExecutionResult::Revert { output, .. } => Err(CallError::Reverted(output)),
+            ExecutionResult::Halt { reason, .. } => {
+                Err(CallError::Halted(evm::halt_message(&reason)))
+            }
+        }
+    }
+
+    /// A gas limit with which the transaction succeeds, at most 1.5 % over the lowest.
+    pub(super) fn estimate(&self) -> Result<u64, CallError> {
+        let allowance = self.allowance()?;
+        if self.is_plain_transfer()? && self.suffices(TRANSFER_GAS)? {
+            return Ok(TRANSFER_GAS);
+        }
+        let gas = match self.run(allowance) {
+            Err(EVMError::Transaction(
+                InvalidTransaction::CallGasCostMoreThanGasLimit { .. }
+                | InvalidTransaction::GasFloorMoreThanGasLimit { .. },
+            )) => return Err(CallError::NotEnoughGas { allowance }),
+            Err(error) => return Err(self.refused(error)),
+            Ok(done) => match done.result {
+                ExecutionResult::Success { gas, .. } => gas,
+                ExecutionResult::Revert { output, .. } => return Err(CallError::Reverted(output)),
+                ExecutionResult::Halt { reason: HaltReason::OutOfGas(_), .. } => {
+                    return Err(CallError::NotEnoughGas { allowance });
+                }
+                ExecutionResult::Halt { reason, .. } => {
+                    return Err(CallError::Halted(evm::halt_message(&reason)));
+                }
+            },
+        };
+        let (mut too_little, mut enough) = (gas.tx_gas_used().saturating_sub(1), allowance);
+        // A call keeps back 1/64 of the gas (EIP-150), and a refund comes only at the end.
+        let guess = (gas.total_gas_spent() + 2_300) * 64 / 63;
+        let mut next = guess;
+        while too_little + 1 < enough {
+            if (enough - too_little) * 1000 / enough < ESTIMATE_ERROR_PERMILLE {
+                break;
+            }
+            if next <= too_little || enough <= next {
+                next = (too_little + (enough - too_little) / 2).min(too_little.saturating_mul(2));
+            }
+            if self.suffices(next)? {
+                enough = next;
+            } else {
+                too_little = next;
+            }
+            next = 0;
+        }
+        Ok(enough)
+    }
+
+    fn suffices(&self, gas_limit: u64) -> Result<bool, CallError> {
+        match self.run(gas_limit) {
+            Ok(done) => Ok(done.result.is_success()),
+            Err(EVMError::Database(moved)) => Err(moved.into()),
+            Err(_) => Ok(false),
+        }
+    }
+
+    fn is_plain_transfer(&self) -> Result<bool, CallError> {
+        let TxKind::Call(to) = self.tx.kind else { return Ok(false) };
+        let plain = self.tx.data.is_empty() && self.tx.authorization_list.is_empty();
+        Ok(plain && self.state.account(to)?.code_hash == super::state::Account::EMPTY.code_hash)
+    }
+
+    /// The most gas that it may use: what was asked for, what a block has, what the sender can pay.
+    fn allowance(&self) -> Result<u64, CallError> {
+        let asked = if self.gas_given { self.tx.gas_limit } else { self.block.gas_limit };
+        if self.tx.gas_price == 0 {
+            return Ok(asked);
+        }
+        let balance = self.state.account(self.tx.caller)?.balance;
+        let left = balance
+            .checked_sub(self.tx.value)
+            .ok_or_else(|| CallError::Refused("insufficient funds for transfer".to_owned()))?;
+        let affordable = left / U256::from(self.tx.gas_price);
+        Ok(u64::try_from(affordable).map_or(asked, |affordable| affordable.min(asked)))
+    }
+
+    fn refused(&self, error: EVMError<Moved>) -> CallError {
+        let TxEnv { caller, gas_limit, gas_price, value, data, .. } = &self.tx;
+        let reason = match error {
+            EVMError::Database(moved) => return moved.into(),
+            EVMError::Transaction(reason) => reason,
+            other => return CallError::Refused(other.to_string()),
+        };
+        CallError::Refused(match reason {
+            InvalidTransaction::LackOfFundForMaxFee { fee, balance } => format!(
+                "insufficient funds for gas * price + value: address {caller} have {balance} want {fee}"
+            ),
+            InvalidTransaction::OverflowPaymentInTransaction => format!(
+                "insufficient funds for gas * price + value: address {caller}, {gas_limit} gas at \
+                 {gas_price} and {value} are more than there can be"
+            ),
+            InvalidTransaction::CallGasCostMoreThanGasLimit { initial_gas, gas_limit } => {
+                format!("intrinsic gas too low: have {gas_limit}, want {initial_gas}")
+            }
+            InvalidTransaction::GasFloorMoreThanGasLimit { gas_floor, gas_limit } => format!(
+                "insufficient gas for floor data gas cost: have {gas_limit}, want {gas_floor}"
+            ),
+            InvalidTransaction::GasPriceLessThanBasefee => format!(
+                "max fee per gas less than block base fee: address {caller}, maxFeePerGas: \
+                 {gas_price}, baseFee: {}",
+                self.block.basefee
+            ),
+            InvalidTransaction::CreateInitCodeSizeLimit => {
+                format!("max initcode size exceeded: code size {}", data.len())
+            }
+            InvalidTransaction::CallerGasLimitMoreThanBlock => "exceeds block gas limit".to_owned(),
+            other => other.to_string(),
+        })
+    }
+}
+
+/// Reads a request as a transaction. A gas limit over the block's is cut down to it.
+fn tx_env(
+    request: TransactionRequest,
+    chain_id: u64,
+    block_gas_limit: u64,
+) -> Result<TxEnv, CallError> {
+    let wrong = |reason: &str| CallError::Request(reason.to_owned());
+    if let Some(have) = request.chain_id.filter(|have| *have != chain_id) {
+        let reason = format!("chainId does not match node's (have={have}, want={chain_id})");
+        return Err(CallError::Request(reason));
+    }
+    if request.blob_versioned_hashes.is_some() || request.sidecar.is_some() {
+        return Err(wrong("blob transactions are not supported"));
+    }
+    let (max_fee, tip) = (request.max_fee_per_gas, request.max_priority_fee_per_gas);
+    let dynamic = max_fee.is_some() || tip.is_some();
+    if dynamic && request.gas_price.is_some() {
+        return Err(wrong("both gasPrice and (maxFeePerGas or maxPriorityFeePerGas) specified"));
+    }
+    if let (Some(max_fee), Some(tip)) = (max_fee, tip)
+        && max_fee < tip
+    {
+        let reason = format!("maxFeePerGas ({max_fee}) < maxPriorityFeePerGas ({tip})");
+        return Err(CallError::Request(reason));
+    }
+    let data = request.input.try_into_unique_input().map_err(|_| {
+        wrong("both \"data\" and \"input\" are set and not equal: use \"input\" alone")
+    })?;
+    let kind = request.to.unwrap_or(TxKind::Create);
+    let authorizations = request.authorization_list.unwrap_or_default();
+    if !authorizations.is_empty() && kind.is_create() {
+        return Err(wrong("authorizationList is given without a recipient"));
+    }
+    let tx_type = match (authorizations.is_empty(), dynamic, &request.access_list) {
+        (false, ..) => 4,
+        (true, true, _) => 2,
+        (true, false, Some(_)) => 1,
+        (true, false, None) => 0,
+    };
+    Ok(TxEnv {
+        tx_type,
+        caller: request.from.unwrap_or_default(),
+        gas_limit: request.gas.unwrap_or(block_gas_limit).min(block_gas_limit),
+        gas_price: request.gas_price.or(max_fee).unwrap_or_default(),
+        kind,
+        value: request.value.unwrap_or_default(),
+        data: data.unwrap_or_default(),
+        nonce: request.nonce.unwrap_or_default(),
+        chain_id: Some(chain_id),
+        access_list: request.access_list.unwrap_or_default(),
+        gas_priority_fee: (tx_type == 2 || tx_type == 4)
+            .then(|| tip.unwrap_or_default().min(max_fee.unwrap_or_default())),
+        blob_hashes: Vec::new(),
+        max_fee_per_blob_gas: 0,
+        authorization_list: authorizations.into_iter().map(Either::Left).collect(),
+    })
+}
+
+fn override_block<B>(
+    block: &mut BlockEnv,
+    state: &mut Overlay<B>,
+    overrides: BlockOverrides,
+) -> Result<(), CallError> {
+    let too_large = |name: &str| CallError::Request(format!("{name} is too large"));
+    if let Some(number) = overrides.number {
+        block.number = number;
+    }
+    if let Some(time) = overrides.time {
+        block.timestamp = U256::from(time);
+    }
+    if let Some(gas_limit) = overrides.gas_limit {
+        block.gas_limit = gas_limit.min(GAS_LIMIT);
+    }
+    if let Some(beneficiary) = overrides.coinbase {
+        block.beneficiary = beneficiary;
+    }
+    if let Some(random) = overrides.random {
+        block.prevrandao = Some(random);
+    }
+    if let Some(base_fee) = overrides.base_fee {
+        block.basefee = u64::try_from(base_fee).map_err(|_| too_large("baseFeePerGas"))?;
+    }
+    if let Some(hashes) = overrides.block_hash {
+        state.hashes.extend(hashes);
+    }
+    Ok(())
+}
+
+fn override_account<B: DatabaseRef<Error = Moved>>(
+    state: &mut Overlay<B>,
+    address: Address,
+    change: AccountOverride,
+) -> Result<(), CallError> {
+    let wrong = |reason: &str| CallError::Request(format!("override of {address}: {reason}"));
+    if change.move_precompile_to.is_some() {
+        return Err(wrong("moving precompiles is not supported"));
+    }
+    let mut account = state.account(address)?;
+    account.balance = change.balance.unwrap_or(account.balance);
+    account.nonce = change.nonce.unwrap_or(account.nonce);
+    if let Some(code) = change.code {
+        account.code_hash = keccak256(&code);
+        let code = Bytecode::new_raw_checked(code).map_err(|_| wrong("malformed delegation"))?;
+        state.diff.code.insert(account.code_hash, code);
+    }
+    let wiped = change.state.is_some();
+    let slots = match (change.state, change.state_diff) {
+        (Some(_), Some(_)) => return Err(wrong("it has both state and stateDiff")),
+        (slots, diff) => slots.or(diff).unwrap_or_default(),
+    };
+    let slots = slots.into_iter().map(|(slot, value)| (slot.into(), value.into()));
+    let change = AccountDiff { account, wiped, slots: slots.collect() };
+    state
+        .diff
+        .merge(super::state::Diff { accounts: [(address, change)].into(), ..Default::default() });
+    Ok(())
+}

@@ -1,0 +1,192 @@
+//! Accounts, what a block changes of them, and a state with such changes on top.
+
+use std::collections::BTreeMap;
+
+use alloy::primitives::{Address, B256, KECCAK256_EMPTY, U256};
+use revm::bytecode::Bytecode;
+use revm::state::{AccountInfo, EvmState};
+use revm::{Database, DatabaseRef};
+
+/// One account without its storage. An account that does not exist is the empty one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Account {
+    pub(super) nonce: u64,
+    pub(super) balance: U256,
+    pub(super) code_hash: B256,
+}
+
+impl Account {
+    pub(super) const EMPTY: Self =
+        Self { nonce: 0, balance: U256::ZERO, code_hash: KECCAK256_EMPTY };
+
+    fn from_evm(info: &AccountInfo) -> Self {
+        let code_hash = if info.code_hash.is_zero() { KECCAK256_EMPTY } else { info.code_hash };
+        Self { nonce: info.nonce, balance: info.balance, code_hash }
+    }
+
+    /// As the EVM wants it: nothing for an account that does not exist (EIP-161).
+    pub(super) fn into_evm(self) -> Option<AccountInfo> {
+        let Self { nonce, balance, code_hash } = self;
+        let info = AccountInfo { nonce, balance, code_hash, code: None, account_id: None };
+        (self != Self::EMPTY).then_some(info)
+    }
+}
+
+impl Default for Account {
+    fn default() -> Self {
+        Self::EMPTY
+    }
+}
+
+/// What became of one account.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct AccountDiff {
+    /// The account afterwards.
+    pub(super) account: Account,
+    /// Slots that are not named below are zero now, whatever they were.
+    pub(super) wiped: bool,
+    /// Slots with another value.
+    pub(super) slots: BTreeMap<U256, U256>,
+}
+
+/// What became of the state. Ordered, so that equal changes have equal bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Diff {
+    pub(super) accounts: BTreeMap<Address, AccountDiff>,
+    /// Code that some account has for the first time, by its hash.
+    pub(super) code: BTreeMap<B256, Bytecode>,
+}
+
+impl Diff {
+    /// Adds what happened after it.
+    pub(super) fn merge(&mut self, later: Self) {
+        for (address, theirs) in later.accounts {
+            let ours = self.accounts.entry(address).or_default();
+            if theirs.wiped {
+                *ours = theirs;
+            } else {
+                ours.account = theirs.account;
+                ours.slots.extend(theirs.slots);
+            }
+        }
+        self.code.extend(later.code);
+    }
+}
+
+/// A state with changes on top of it, and block hashes that it does not know yet.
+#[derive(Debug)]
+pub(super) struct Overlay<B> {
+    base: B,
+    pub(super) diff: Diff,
+    pub(super) hashes: BTreeMap<u64, B256>,
+}
+
+impl<B: DatabaseRef> Overlay<B> {
+    pub(super) fn new(base: B) -> Self {
+        Self::with(base, Diff::default())
+    }
+
+    pub(super) fn with(base: B, diff: Diff) -> Self {
+        Self { base, diff, hashes: BTreeMap::new() }
+    }
+
+    pub(super) fn account(&self, address: Address) -> Result<Account, B::Error> {
+        if let Some(ours) = self.diff.accounts.get(&address) {
+            return Ok(ours.account);
+        }
+        let below = self.base.basic_ref(address)?;
+        Ok(below.map_or(Account::EMPTY, |info| Account::from_evm(&info)))
+    }
+
+    /// Takes over what an execution on this state changed.
+    pub(super) fn absorb(&mut self, state: EvmState) -> Result<(), B::Error> {
+        for (address, account) in state {
+            if !account.is_touched() {
+                continue;
+            }
+            let gone = account.is_selfdestructed();
+            let fresh = gone || account.is_created();
+            let before = self.account(address)?;
+            let after = if gone { Account::EMPTY } else { Account::from_evm(&account.info) };
+            let slots: Vec<_> = account
+                .changed_storage_slots()
+                .filter(|_| !gone)
+                .map(|(slot, value)| (*slot, value.present_value()))
+                .collect();
+            if before == after && !fresh && slots.is_empty() {
+                continue;
+            }
+            if before.code_hash != after.code_hash
+                && let Some(code) = account.info.code.filter(|code| !code.is_empty() && !gone)
+            {
+                self.diff.code.insert(after.code_hash, code);
+            }
+            let ours = self.diff.accounts.entry(address).or_default();
+            ours.account = after;
+            if fresh {
+                ours.wiped = true;
+                ours.slots.clear();
+            }
+            ours.slots.extend(slots);
+        }
+        Ok(())
+    }
+}
+
+impl<B: DatabaseRef> DatabaseRef for Overlay<B> {
+    type Error = B::Error;
+
+    fn basic_ref(&self, address: Address) -> Result<Option<AccountInfo>, Self::Error> {
+        match self.diff.accounts.get(&address) {
+            Some(ours) => Ok(ours.account.into_evm()),
+            None => self.base.basic_ref(address),
+        }
+    }
+
+    fn code_by_hash_ref(&self, code_hash: B256) -> Result<Bytecode, Self::Error> {
+        match self.diff.code.get(&code_hash) {
+            Some(code) => Ok(code.clone()),
+            None => self.base.code_by_hash_ref(code_hash),
+        }
+    }
+
+    fn storage_ref(&self, address: Address, slot: U256) -> Result<U256, Self::Error> {
+        if let Some(ours) = self.diff.accounts.get(&address) {
+            if let Some(value) = ours.slots.get(&slot) {
+                return Ok(*value);
+            }
+            if ours.wiped {
+                return Ok(U256::ZERO);
+            }
+        }
+        self.base.storage_ref(address, slot)
+    }
+
+    fn block_hash_ref(&self, number: u64) -> Result<B256, Self::Error> {
+        match self.hashes.get(&number) {
+            Some(hash) => Ok(*hash),
+            None => self.base.block_hash_ref(number),
+        }
+    }
+}
+
+/// So that an execution can read it: nothing is ever written back by the EVM itself.
+impl<B: DatabaseRef> Database for &Overlay<B> {
+    type Error = B::Error;
+
+    fn basic(&mut self, address: Address) -> Result<Option<AccountInfo>, Self::Error> {
+        self.basic_ref(address)
+    }
+
+    fn code_by_hash(&mut self, code_hash: B256) -> Result<Bytecode, Self::Error> {
+        self.code_by_hash_ref(code_hash)
+    }
+
+    fn storage(&mut self, address: Address, slot: U256) -> Result<U256, Self::Error> {
+        self.storage_ref(address, slot)
+    }
+
+    fn block_hash(&mut self, number: u64) -> Result<B256, Self::Error> {
+        self.block_hash_ref(number)
+    }
+}
