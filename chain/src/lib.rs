@@ -4,9 +4,12 @@
 //! - [`contracts`]: the contracts as types and as data, and what their errors mean;
 //! - [`addresses`]: `chain.json`, which says where they are;
 //! - [`send`]: talking to a chain for a person;
-//! - [`embedded`]: a chain to develop against.
+//! - [`embedded`]: a chain to develop against;
+//! - [`deploy`]: puts all contracts on two of them, and [`relay`] is the bridge between the two.
 
 pub mod addresses;
 pub mod contracts;
+pub mod deploy;
 pub mod embedded;
+pub mod relay;
 pub mod send;

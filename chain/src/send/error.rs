@@ -185,6 +185,19 @@ pub enum SendError {
         /// How long it was waited for.
         waited: Duration,
     },
+    /// Earlier transactions of the account are not mined.
+    #[error(
+        "transactions of {account} on chain {chain_id} wait to be mined, from nonce {nonce} on: \
+         wait for them, or replace them with a higher fee"
+    )]
+    NotSettled {
+        /// Whose transactions.
+        account: Address,
+        /// On which chain.
+        chain_id: u64,
+        /// The first nonce that is not mined.
+        nonce: u64,
+    },
     /// The key does not sign.
     #[error("the key of {account} does not sign: {reason}")]
     Key {

@@ -21,6 +21,9 @@ pub const RECEIPT_MAX: Duration = Duration::from_secs(60);
 /// The first look for a receipt comes at once, the next ones ever later, up to this.
 const LOOK_EVERY_MAX: Duration = Duration::from_millis(500);
 pub(super) const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
+/// When a nonce is used, the receipt of the transaction that used it may appear a little later, or
+/// at another machine of the same provider.
+const RECEIPT_FOLLOWS_WITHIN: Duration = Duration::from_secs(3);
 /// How often a nonce that turns out to be used is replaced by the next one.
 const NONCE_TRIES: u32 = 5;
 
@@ -148,6 +151,29 @@ impl Sender {
         Err(SendError::NonceContended { account: self.account, chain_id: self.chain.id() })
     }
 
+    /// Waits until every transaction of the account that the node knows is mined, so that what the
+    /// chain says is not about to change by an earlier run's doing.
+    ///
+    /// # Errors
+    /// `NotSettled` when they are not mined in time.
+    pub async fn settled(&self) -> Result<(), SendError> {
+        let begun = Instant::now();
+        loop {
+            let (mined, pending) = (self.mined_nonce().await?, self.pending_nonce().await?);
+            if mined >= pending {
+                return Ok(());
+            }
+            if begun.elapsed() >= self.receipt_max {
+                return Err(SendError::NotSettled {
+                    account: self.account,
+                    chain_id: self.chain.id(),
+                    nonce: mined,
+                });
+            }
+            sleep(LOOK_AGAIN_AFTER).await;
+        }
+    }
+
     async fn pending_nonce(&self) -> Result<u64, RpcFault> {
         let count = self.chain.provider().get_transaction_count(self.account).pending().await;
         count.map_err(|error| self.chain.fault("eth_getTransactionCount", error))
@@ -202,21 +228,21 @@ impl Sender {
     /// Waits for the receipt. What the node fails to answer meanwhile is asked again.
     async fn receipt_of(&self, signed: &Signed) -> Result<TransactionReceipt, SendError> {
         let begun = Instant::now();
+        let mut used_since = None;
         let mut pause = LOOK_AGAIN_AFTER;
         loop {
-            // Asked in this order: a transaction that is mined between the two has a receipt in
-            // the next round, and one that was not has no chance left.
             let is_used = self.mined_nonce().await.is_ok_and(|mined| mined > signed.nonce);
-            match self.chain.provider().get_transaction_receipt(signed.hash).await {
-                Ok(Some(receipt)) => return Ok(receipt),
-                Ok(None) if is_used => {
-                    return Err(SendError::NonceTaken {
-                        hash: signed.hash,
-                        account: self.account,
-                        nonce: signed.nonce,
-                    });
-                }
-                Ok(None) | Err(_) => {}
+            let receipt = self.chain.provider().get_transaction_receipt(signed.hash).await;
+            if let Ok(Some(receipt)) = receipt {
+                return Ok(receipt);
+            }
+            used_since = used_since.filter(|_| is_used).or_else(|| is_used.then(Instant::now));
+            if used_since.is_some_and(|since: Instant| since.elapsed() >= RECEIPT_FOLLOWS_WITHIN) {
+                return Err(SendError::NonceTaken {
+                    hash: signed.hash,
+                    account: self.account,
+                    nonce: signed.nonce,
+                });
             }
             if begun.elapsed() >= self.receipt_max {
                 return Err(SendError::NotMined {

@@ -1,0 +1,168 @@
+//! Registers the nodes of a development network, as its administrator would.
+
+use alloy::primitives::{Address, Bytes, U256};
+use alloy::providers::Provider as _;
+
+use super::NATIVE_BALANCE;
+use crate::contracts::NodeRegistry;
+use crate::contracts::node_registry::NodeRegistry::NodeWithId;
+use crate::send::dev::DevChain;
+use crate::send::{Call, RpcFault, SendError, Sender, ViewError};
+
+/// A node as it should stand in the registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// 100, 200, 300, …
+    pub id: u32,
+    /// Who owns the node: may change its address, and gets its fees. Taken when it is added.
+    pub owner: Address,
+    /// 65 bytes, uncompressed.
+    pub public_key: [u8; 65],
+    /// Where its API is.
+    pub http_address: String,
+    /// Whether it belongs to the canonical network.
+    pub is_canonical: bool,
+}
+
+/// Why nodes are not registered as they should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RegisterError {
+    /// The registry gives ids in order, so this one would get another.
+    #[error("node {id} cannot be registered now: the registry gives id {next} to the next one")]
+    OtherId {
+        /// The id that it should have.
+        id: u32,
+        /// The id that it would get.
+        next: u64,
+    },
+    /// A registered node keeps its key for ever.
+    #[error(
+        "node {id} is registered with another key, and a key cannot be changed: use fresh chains"
+    )]
+    OtherKey {
+        /// Which node.
+        id: u32,
+    },
+    /// A transaction was not sent or has failed.
+    #[error("{what}: {error}")]
+    Step {
+        /// What it was for.
+        what: String,
+        /// Why.
+        error: SendError,
+    },
+    /// The registry could not be read.
+    #[error(transparent)]
+    View(#[from] ViewError),
+    /// The chain does not answer.
+    #[error(transparent)]
+    Rpc(#[from] RpcFault),
+}
+
+/// Makes the registry say this of these nodes, and gives their keys native tokens for their own
+/// transactions. Other nodes stay as they are. `admin` is the registry's administrator.
+///
+/// # Errors
+/// Says at which node it ended. A second run continues from there.
+pub async fn register_nodes(
+    admin: &Sender,
+    registry: Address,
+    nodes: &[Node],
+) -> Result<(), RegisterError> {
+    let mut known = admin.chain().view(registry, &NodeRegistry::getAllNodesCall {}).await?;
+    let mut nodes: Vec<&Node> = nodes.iter().collect();
+    nodes.sort_by_key(|node| node.id);
+    for node in nodes {
+        let entry = known.iter().find(|entry| entry.nodeId == node.id);
+        let was_canonical = match entry {
+            Some(entry) => {
+                keep(admin, registry, node, entry).await?;
+                entry.node.isCanonical
+            }
+            None => {
+                known.push(add(admin, registry, node, known.len()).await?);
+                false
+            }
+        };
+        choose(admin, registry, node, was_canonical).await?;
+        fund(admin, Address::from_raw_public_key(&node.public_key[1..])).await?;
+    }
+    Ok(())
+}
+
+async fn send(admin: &Sender, what: &str, node: &Node, call: &Call) -> Result<(), RegisterError> {
+    let what = || format!("{what} node {}", node.id);
+    let sent = admin.send(call).await;
+    sent.map(drop).map_err(|error| RegisterError::Step { what: what(), error })
+}
+
+async fn add(
+    admin: &Sender,
+    registry: Address,
+    node: &Node,
+    known: usize,
+) -> Result<NodeWithId, RegisterError> {
+    let next = (known as u64 + 1) * 100;
+    if next != u64::from(node.id) {
+        return Err(RegisterError::OtherId { id: node.id, next });
+    }
+    let add = NodeRegistry::addNodeCall {
+        owner_: node.owner,
+        signingPublicKey_: Bytes::from(node.public_key.to_vec()),
+        httpAddress_: node.http_address.clone(),
+    };
+    send(admin, "adding", node, &Call::new(registry, &add)).await?;
+    let entries = admin.chain().view(registry, &NodeRegistry::getAllNodesCall {}).await?;
+    let added = entries.into_iter().find(|entry| entry.nodeId == node.id);
+    added.ok_or(RegisterError::OtherId { id: node.id, next })
+}
+
+/// A node that is registered: its key must be the same, its address may have changed.
+async fn keep(
+    admin: &Sender,
+    registry: Address,
+    node: &Node,
+    entry: &NodeWithId,
+) -> Result<(), RegisterError> {
+    if entry.node.signingPublicKey[..] != node.public_key {
+        return Err(RegisterError::OtherKey { id: node.id });
+    }
+    if entry.node.httpAddress == node.http_address {
+        return Ok(());
+    }
+    let owner_of = NodeRegistry::ownerOfCall { tokenId: U256::from(node.id) };
+    let owner = admin.chain().view(registry, &owner_of).await?;
+    let set = NodeRegistry::setHttpAddressCall {
+        nodeId_: node.id,
+        httpAddress_: node.http_address.clone(),
+    };
+    let sent = DevChain(admin.chain()).send_as(owner, &Call::new(registry, &set)).await;
+    let what = || format!("changing the address of node {}", node.id);
+    sent.map(drop).map_err(|error| RegisterError::Step { what: what(), error })
+}
+
+async fn choose(
+    admin: &Sender,
+    registry: Address,
+    node: &Node,
+    was_canonical: bool,
+) -> Result<(), RegisterError> {
+    let call = match (was_canonical, node.is_canonical) {
+        (false, true) => Call::new(registry, &NodeRegistry::addToNetworkCall { nodeId_: node.id }),
+        (true, false) => {
+            Call::new(registry, &NodeRegistry::removeFromNetworkCall { nodeId_: node.id })
+        }
+        (true, true) | (false, false) => return Ok(()),
+    };
+    send(admin, "choosing", node, &call).await
+}
+
+/// Nodes send payer reports themselves.
+async fn fund(admin: &Sender, signer: Address) -> Result<(), RpcFault> {
+    let chain = admin.chain();
+    let balance = chain.provider().get_balance(signer).await;
+    if balance.map_err(|error| chain.fault("eth_getBalance", error))?.is_zero() {
+        DevChain(chain).set_balance(signer, NATIVE_BALANCE).await?;
+    }
+    Ok(())
+}

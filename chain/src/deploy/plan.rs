@@ -1,0 +1,188 @@
+//! What is deployed on which chain, in which order, and where.
+
+use alloy::primitives::{Address, B256, Bytes, U256};
+use alloy::sol_types::abi::TokenSeq;
+use alloy::sol_types::{SolCall as _, SolType, SolValue};
+
+use super::layout::{Layout, contract, salt};
+use crate::addresses::Addresses;
+use crate::contracts::{AppChainParameterRegistry, NodeRegistry, SettlementChainParameterRegistry};
+use crate::relay::RELAYER;
+
+/// Everything that is deployed. Two parts know one another's addresses before they exist: factory
+/// and parameter registry, and the two gateways.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) layout: Layout,
+    pub(super) settlement: Vec<Piece>,
+    pub(super) app: Vec<Piece>,
+    pub(super) addresses: Addresses,
+    /// Where the settlement chain's gateway leaves messages.
+    pub(super) inbox: Address,
+}
+
+/// A contract that the factory deploys.
+#[derive(Debug)]
+pub(super) struct Piece {
+    pub(super) name: &'static str,
+    pub(super) init_code: Bytes,
+    /// Where its code is put.
+    pub(super) implementation: Address,
+    /// What is in front of it; few contracts have nothing.
+    pub(super) proxy: Option<Front>,
+}
+
+/// The proxy in front of a contract.
+#[derive(Debug)]
+pub(super) struct Front {
+    pub(super) salt: B256,
+    pub(super) address: Address,
+    /// The first call through it.
+    pub(super) initialize: Bytes,
+}
+
+impl Piece {
+    /// Where callers meet the contract.
+    fn address(&self) -> Address {
+        self.proxy.as_ref().map_or(self.implementation, |front| front.address)
+    }
+}
+
+/// Makes pieces for one chain and keeps them in order.
+struct Builder<'a> {
+    layout: &'a Layout,
+    pieces: Vec<Piece>,
+}
+
+impl<'a> Builder<'a> {
+    fn new(layout: &'a Layout) -> Self {
+        Self { layout, pieces: Vec::new() }
+    }
+
+    /// A contract without a proxy.
+    fn plain<A: SolValue>(&mut self, name: &'static str, arguments: &A) -> Address
+    where
+        for<'t> <A::SolType as SolType>::Token<'t>: TokenSeq<'t>,
+    {
+        self.push(name, contract(name).init_code(arguments), None)
+    }
+
+    /// A contract behind a proxy, with the salt `<name>_0`.
+    fn proxied<A: SolValue>(&mut self, name: &'static str, arguments: &A) -> Address
+    where
+        for<'t> <A::SolType as SolType>::Token<'t>: TokenSeq<'t>,
+    {
+        // All contracts share the signature of the call that initialises them.
+        let initialize = NodeRegistry::initializeCall {}.abi_encode().into();
+        let front = self.front(&format!("{name}_0"), initialize);
+        self.push(name, contract(name).init_code(arguments), Some(front))
+    }
+
+    fn front(&self, salt_name: &str, initialize: Bytes) -> Front {
+        let salt = salt(salt_name);
+        Front { salt, address: self.layout.proxy(salt), initialize }
+    }
+
+    fn push(&mut self, name: &'static str, init_code: Bytes, proxy: Option<Front>) -> Address {
+        let implementation = self.layout.implementation(&init_code);
+        let piece = Piece { name, init_code, implementation, proxy };
+        let address = piece.address();
+        self.pieces.push(piece);
+        address
+    }
+}
+
+/// The parameter registries of both chains have one address, and so have the gateways: as with
+/// the deployed networks.
+const REGISTRY: &str = "ParameterRegistry_0";
+const GATEWAY: &str = "Gateway_0";
+
+impl Plan {
+    pub(super) fn new(deployer: Address, settlement_id: u64, app_id: u64) -> Self {
+        let layout = Layout::new(deployer);
+        let registry = layout.proxy(salt(REGISTRY));
+        let gateway = layout.proxy(salt(GATEWAY));
+
+        let mut on = Builder::new(&layout);
+        let admins = SettlementChainParameterRegistry::initializeCall { admins_: vec![deployer] };
+        let front = on.front(REGISTRY, admins.abi_encode().into());
+        let name = "SettlementChainParameterRegistry";
+        on.push(name, contract(name).init_code(&()), Some(front));
+        let underlying = on.proxied("MockUnderlyingFeeToken", &(registry,));
+        let token = on.proxied("FeeToken", &(registry, underlying));
+        let payers = on.proxied("PayerRegistry", &(registry, token));
+        let rates = on.proxied("RateRegistry", &(registry,));
+        let nodes = on.proxied("NodeRegistry", &(registry,));
+        let reports = on.proxied("PayerReportManager", &(registry, nodes, payers));
+        let shares = on.proxied("DistributionManager", &(registry, nodes, reports, payers, token));
+        let front = on.front(GATEWAY, NodeRegistry::initializeCall {}.abi_encode().into());
+        let name = "SettlementChainGateway";
+        on.push(name, contract(name).init_code(&(registry, gateway, token)), Some(front));
+        let inbox = on.plain("ERC20Inbox", &(token, RELAYER));
+        let splitter = on.plain("DepositSplitter", &(token, payers, gateway, U256::from(app_id)));
+        let settlement = on.pieces;
+
+        let mut on = Builder::new(&layout);
+        let admins = AppChainParameterRegistry::initializeCall { admins_: vec![gateway] };
+        let front = on.front(REGISTRY, admins.abi_encode().into());
+        let name = "AppChainParameterRegistry";
+        on.push(name, contract(name).init_code(&()), Some(front));
+        let groups = on.proxied("GroupMessageBroadcaster", &(registry,));
+        let identities = on.proxied("IdentityUpdateBroadcaster", &(registry,));
+        let front = on.front(GATEWAY, NodeRegistry::initializeCall {}.abi_encode().into());
+        let name = "AppChainGateway";
+        on.push(name, contract(name).init_code(&(registry, gateway)), Some(front));
+        let app = on.pieces;
+
+        let addresses = Addresses {
+            app_chain_id: app_id,
+            app_chain_deployment_block: 0,
+            group_message_broadcaster: groups,
+            identity_update_broadcaster: identities,
+            app_chain_gateway: gateway,
+            app_chain_parameter_registry: registry,
+            settlement_chain_id: settlement_id,
+            settlement_chain_deployment_block: 0,
+            node_registry: nodes,
+            rate_registry: rates,
+            payer_registry: payers,
+            payer_report_manager: reports,
+            distribution_manager: shares,
+            settlement_chain_gateway: gateway,
+            settlement_chain_parameter_registry: registry,
+            fee_token: token,
+            underlying_fee_token: underlying,
+            deposit_splitter: Some(splitter),
+            app_chain_factory: Some(layout.factory),
+            settlement_chain_factory: Some(layout.factory),
+            deployer: Some(deployer),
+        };
+        Self { layout, settlement, app, addresses, inbox }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::deploy;
+
+    #[test]
+    fn every_piece_has_its_own_place() {
+        let plan = Plan::new(deploy::deployer().address(), 31337, 31338);
+        for pieces in [&plan.settlement, &plan.app] {
+            let mut places: Vec<_> = pieces.iter().map(Piece::address).collect();
+            places.extend(pieces.iter().filter(|p| p.proxy.is_some()).map(|p| p.implementation));
+            let all = places.len();
+            places.sort_unstable();
+            places.dedup();
+            assert_eq!(places.len(), all);
+        }
+    }
+
+    #[test]
+    fn the_plan_reads_back_as_chain_json() {
+        let plan = Plan::new(deploy::deployer().address(), 31337, 31338);
+        let text = plan.addresses.to_json().to_string();
+        assert_eq!(Addresses::parse(&text).unwrap(), plan.addresses);
+    }
+}

@@ -1,0 +1,267 @@
+//! What follows the deployment: parameters, the contracts' own copies of them, tokens, and the
+//! parameters' way to the app chain.
+
+use alloy::eips::BlockNumberOrTag;
+use alloy::primitives::{Address, B256, U256};
+use alloy::providers::Provider as _;
+use alloy::sol_types::SolCall;
+
+use super::accounts::{NATIVE_BALANCE, accounts};
+use super::plan::Plan;
+use super::{DeployError, Site};
+use crate::contracts::{
+    AppChainParameterRegistry, DistributionManager, FeeToken, GroupMessageBroadcaster,
+    MockUnderlyingFeeToken, NodeRegistry, PayerRegistry, PayerReportManager, RateRegistry,
+    SettlementChainGateway, SettlementChainParameterRegistry, parameter,
+};
+use crate::relay::{Outcome, Policy, Relay};
+use crate::send::{Call, ViewError};
+
+const DOLLAR: u64 = 1_000_000;
+/// What the deployer gets of the fee token, and as much again of the token under it.
+const DEPLOYER_TOKENS: u64 = 1_000_000 * DOLLAR;
+/// What each other account gets of the fee token.
+const ACCOUNT_TOKENS: u64 = 10_000 * DOLLAR;
+/// One unit of the fee token in wei of the app chain.
+const WEI_PER_UNIT: u128 = 1_000_000_000_000;
+
+/// Gas that a message with parameters is given, as operators give it: a base, and so much per key.
+const BRIDGE_GAS: u128 = 21_000;
+const BRIDGE_GAS_PER_KEY: u128 = 120_000;
+const BRIDGE_WEI_PER_GAS: u128 = 2_000_000_000;
+
+/// Parameters that the app chain needs too.
+const BRIDGED: [&str; 4] = [
+    parameter::GROUP_MESSAGE_MIN_PAYLOAD_SIZE,
+    parameter::GROUP_MESSAGE_MAX_PAYLOAD_SIZE,
+    parameter::IDENTITY_UPDATE_MIN_PAYLOAD_SIZE,
+    parameter::IDENTITY_UPDATE_MAX_PAYLOAD_SIZE,
+];
+
+/// Does what is not done yet. The first prices come last, so a network that has prices is
+/// complete, and what its administrator has changed since is left alone.
+pub(super) async fn set_up(
+    plan: &Plan,
+    settlement: &mut Site,
+    app: &mut Site,
+) -> Result<(), DeployError> {
+    let addresses = &plan.addresses;
+    let rates = settlement.view(addresses.rate_registry, &RateRegistry::getRatesCountCall {});
+    if !rates.await?.is_zero() {
+        return Ok(());
+    }
+    set_parameters(plan, settlement).await?;
+    poke_settlement(plan, settlement).await?;
+    hand_out_tokens(plan, settlement).await?;
+    bridge_parameters(plan, settlement, app).await?;
+    poke_app(plan, app).await?;
+    settlement.poke(addresses.rate_registry, &RateRegistry::updateRatesCall {}).await
+}
+
+fn first_parameters(plan: &Plan, now: u64) -> Vec<(String, B256)> {
+    use parameter::{of_address as address, of_uint as uint};
+    let addresses = &plan.addresses;
+    let deployer = plan.layout.deployer;
+    let fixed = [
+        (parameter::NODE_REGISTRY_ADMIN, address(deployer)),
+        (parameter::NODE_REGISTRY_MAX_CANONICAL_NODES, uint(100_u8)),
+        (parameter::PAYER_REGISTRY_SETTLER, address(addresses.payer_report_manager)),
+        (parameter::PAYER_REGISTRY_FEE_DISTRIBUTOR, address(addresses.distribution_manager)),
+        (parameter::PAYER_REGISTRY_MINIMUM_DEPOSIT, uint(10 * DOLLAR)),
+        (parameter::PAYER_REGISTRY_WITHDRAW_LOCK_PERIOD, uint(2_u32 * 24 * 3600)),
+        (parameter::PAYER_REPORT_MANAGER_PROTOCOL_FEE_RATE, uint(100_u16)),
+        (parameter::DISTRIBUTION_MANAGER_PROTOCOL_FEES_RECIPIENT, address(deployer)),
+        (parameter::RATE_REGISTRY_MESSAGE_FEE, uint(100_u64)),
+        (parameter::RATE_REGISTRY_STORAGE_FEE, uint(200_u64)),
+        (parameter::RATE_REGISTRY_CONGESTION_FEE, uint(300_u64)),
+        (parameter::RATE_REGISTRY_TARGET_RATE_PER_MINUTE, uint(6000_u64)),
+        (parameter::RATE_REGISTRY_RATES_IN_EFFECT_AFTER, uint(now)),
+        (parameter::GROUP_MESSAGE_MIN_PAYLOAD_SIZE, uint(78_u32)),
+        (parameter::GROUP_MESSAGE_MAX_PAYLOAD_SIZE, uint(262_144_u32)),
+        (parameter::IDENTITY_UPDATE_MIN_PAYLOAD_SIZE, uint(78_u32)),
+        (parameter::IDENTITY_UPDATE_MAX_PAYLOAD_SIZE, uint(262_144_u32)),
+    ];
+    let inbox = (parameter::inbox(addresses.app_chain_id), address(plan.inbox));
+    fixed.map(|(key, value)| (key.to_owned(), value)).into_iter().chain([inbox]).collect()
+}
+
+/// Sets the parameters that have no value yet.
+async fn set_parameters(plan: &Plan, settlement: &mut Site) -> Result<(), DeployError> {
+    let chain = settlement.sender.chain();
+    let head = chain.provider().get_block_by_number(BlockNumberOrTag::Latest).await;
+    let head = head.map_err(|error| chain.fault("eth_getBlockByNumber", error))?;
+    let now = head.map_or(0, |block| block.header.timestamp);
+    let wanted = first_parameters(plan, now);
+    let registry = plan.addresses.settlement_chain_parameter_registry;
+    let keys: Vec<String> = wanted.iter().map(|(key, _)| key.clone()).collect();
+    let values = settlement
+        .view(registry, &SettlementChainParameterRegistry::get_1Call { keys_: keys })
+        .await?;
+    let unset = wanted.into_iter().zip(values).filter(|(_, value)| value.is_zero());
+    let (keys_, values_): (Vec<_>, Vec<_>) = unset.map(|(wanted, _)| wanted).unzip();
+    if keys_.is_empty() {
+        return Ok(());
+    }
+    let set = SettlementChainParameterRegistry::set_1Call { keys_, values_ };
+    settlement.send("setting parameters", &Call::new(registry, &set)).await
+}
+
+/// Lets the contracts of the settlement chain take their parameters over.
+async fn poke_settlement(plan: &Plan, settlement: &mut Site) -> Result<(), DeployError> {
+    let addresses = &plan.addresses;
+    let nodes = addresses.node_registry;
+    settlement.poke(nodes, &NodeRegistry::updateAdminCall {}).await?;
+    settlement.poke(nodes, &NodeRegistry::updateMaxCanonicalNodesCall {}).await?;
+    let payers = addresses.payer_registry;
+    settlement.poke(payers, &PayerRegistry::updateSettlerCall {}).await?;
+    settlement.poke(payers, &PayerRegistry::updateFeeDistributorCall {}).await?;
+    settlement.poke(payers, &PayerRegistry::updateMinimumDepositCall {}).await?;
+    settlement.poke(payers, &PayerRegistry::updateWithdrawLockPeriodCall {}).await?;
+    let reports = addresses.payer_report_manager;
+    settlement.poke(reports, &PayerReportManager::updateProtocolFeeRateCall {}).await?;
+    let shares = addresses.distribution_manager;
+    settlement.poke(shares, &DistributionManager::updateProtocolFeesRecipientCall {}).await?;
+    let gateway = addresses.settlement_chain_gateway;
+    let app = U256::from(addresses.app_chain_id);
+    let get_inbox = SettlementChainGateway::getInboxCall { chainId_: app };
+    match settlement.view(gateway, &get_inbox).await {
+        Ok(inbox) if inbox == plan.inbox => Ok(()),
+        // It reverts as long as there is none.
+        Ok(_) | Err(ViewError::Reverted(_)) => {
+            let update = SettlementChainGateway::updateInboxCall { chainId_: app };
+            settlement.poke(gateway, &update).await
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Gives test tokens to the accounts. The inbox gets as many as the accounts own on the app chain
+/// at first, so that every native token there is backed and can be withdrawn.
+async fn hand_out_tokens(plan: &Plan, settlement: &mut Site) -> Result<(), DeployError> {
+    let accounts: Vec<Address> = accounts().iter().map(|signer| signer.address()).collect();
+    let backing = NATIVE_BALANCE / U256::from(WEI_PER_UNIT) * U256::from(accounts.len());
+    let deployer = plan.layout.deployer;
+    let others = accounts.into_iter().filter(|account| *account != deployer);
+    let wrapped: Vec<(Address, U256)> =
+        [(deployer, U256::from(DEPLOYER_TOKENS)), (plan.inbox, backing)]
+            .into_iter()
+            .chain(others.map(|account| (account, U256::from(ACCOUNT_TOKENS))))
+            .collect();
+    let sum: U256 = wrapped.iter().map(|(_, amount)| *amount).sum();
+
+    let (token, underlying) = (plan.addresses.fee_token, plan.addresses.underlying_fee_token);
+    let owned = settlement.balance(underlying, deployer).await?;
+    let supply = settlement.view(token, &FeeToken::totalSupplyCall {}).await?;
+    if owned.is_zero() && supply.is_zero() {
+        let amount_ = sum + U256::from(DEPLOYER_TOKENS);
+        let mint = MockUnderlyingFeeToken::mintCall { to_: deployer, amount_ };
+        settlement.send("minting test tokens", &Call::new(underlying, &mint)).await?;
+    }
+    settlement.allow(underlying, token, sum.saturating_sub(supply)).await?;
+    for (recipient_, amount_) in wrapped {
+        if settlement.balance(token, recipient_).await?.is_zero() {
+            let wrap = FeeToken::depositForCall { recipient_, amount_ };
+            settlement.send("wrapping test tokens", &Call::new(token, &wrap)).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Sends parameters to the app chain as an administrator does: over the gateways. The registry
+/// there takes them from nobody else.
+async fn bridge_parameters(
+    plan: &Plan,
+    settlement: &mut Site,
+    app: &mut Site,
+) -> Result<(), DeployError> {
+    let gateway = plan.addresses.app_chain_gateway;
+    let chains = (settlement.sender.chain().clone(), app.sender.chain().clone());
+    let mut relay = Relay::between(&chains.0, &chains.1, plan.inbox, gateway).await?;
+    // What an earlier run has sent may still be on its way.
+    relay.step(Policy::default()).await?;
+    if have_arrived(plan, app).await? {
+        return Ok(());
+    }
+    send_parameters(plan, settlement).await?;
+    let deliveries = relay.step(Policy::default()).await?;
+    if have_arrived(plan, app).await? {
+        return Ok(());
+    }
+    let told = deliveries
+        .iter()
+        .filter(|delivery| !matches!(delivery.outcome, Outcome::Delivered(_)))
+        .map(ToString::to_string);
+    Err(DeployError::NotBridged { told: told.collect::<Vec<_>>().join("; ") })
+}
+
+async fn have_arrived(plan: &Plan, app: &Site) -> Result<bool, ViewError> {
+    let keys_ = BRIDGED.map(str::to_owned).to_vec();
+    let get = AppChainParameterRegistry::get_1Call { keys_ };
+    let values = app.view(plan.addresses.app_chain_parameter_registry, &get).await?;
+    Ok(values.iter().all(|value| !value.is_zero()))
+}
+
+async fn send_parameters(plan: &Plan, settlement: &mut Site) -> Result<(), DeployError> {
+    let gas = BRIDGE_GAS + BRIDGE_GAS_PER_KEY * BRIDGED.len() as u128;
+    let amount = U256::from((gas * BRIDGE_WEI_PER_GAS).div_ceil(WEI_PER_UNIT));
+    let gateway = plan.addresses.settlement_chain_gateway;
+    settlement.allow(plan.addresses.fee_token, gateway, amount).await?;
+    let send = SettlementChainGateway::sendParametersCall {
+        chainIds_: vec![U256::from(plan.addresses.app_chain_id)],
+        keys_: BRIDGED.map(str::to_owned).to_vec(),
+        gasLimit_: U256::from(gas),
+        maxFeePerGas_: U256::from(BRIDGE_WEI_PER_GAS),
+        amountToSend_: amount,
+    };
+    settlement.send("sending parameters to the app chain", &Call::new(gateway, &send)).await
+}
+
+/// The most before the least: the least may not be above the most, which is zero at first.
+async fn poke_app(plan: &Plan, app: &mut Site) -> Result<(), DeployError> {
+    let broadcasters =
+        [plan.addresses.group_message_broadcaster, plan.addresses.identity_update_broadcaster];
+    for broadcaster in broadcasters {
+        // Both have the same functions.
+        app.poke(broadcaster, &GroupMessageBroadcaster::updateMaxPayloadSizeCall {}).await?;
+        app.poke(broadcaster, &GroupMessageBroadcaster::updateMinPayloadSizeCall {}).await?;
+    }
+    Ok(())
+}
+
+impl Site {
+    async fn view<C: SolCall>(&self, to: Address, call: &C) -> Result<C::Return, ViewError> {
+        self.sender.chain().view(to, call).await
+    }
+
+    async fn balance(&self, token: Address, account: Address) -> Result<U256, ViewError> {
+        self.view(token, &FeeToken::balanceOfCall { account }).await
+    }
+
+    /// Lets a contract take so many of our tokens.
+    async fn allow(
+        &mut self,
+        token: Address,
+        spender: Address,
+        value: U256,
+    ) -> Result<(), DeployError> {
+        let owner = self.sender.account();
+        let allowed = self.view(token, &FeeToken::allowanceCall { owner, spender }).await?;
+        if allowed >= value {
+            return Ok(());
+        }
+        let approve = FeeToken::approveCall { spender, value };
+        self.send("allowing a contract to take tokens", &Call::new(token, &approve)).await
+    }
+
+    /// Lets a contract take a parameter over, if it has changed.
+    async fn poke<C: SolCall>(&mut self, to: Address, call: &C) -> Result<(), DeployError> {
+        match self.send(C::SIGNATURE, &Call::new(to, call)).await {
+            Err(DeployError::Step { error, .. })
+                if error.revert().and_then(|revert| revert.name()) == Some("NoChange") =>
+            {
+                Ok(())
+            }
+            done => done,
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! Carries messages between two development chains, as a rollup and its bridge would.
+//!
+//! - A *ticket*, left at the settlement chain's inbox by the gateway there, becomes a call of the
+//!   app chain's gateway in the name of the sender's alias. The alias is credited what the call
+//!   carries: the app chain's native token is the fee token. What a ticket pays for gas is spent.
+//! - A *withdrawal*, left at the app chain's system contract, is paid out of the inbox.
+//!
+//! What has been carried is read from the chains alone, so a restart neither loses a message nor
+//! carries one twice: the inbox remembers each withdrawal it paid, and a delivered ticket is a
+//! transaction that ends with the ticket's number (see [`mark`]). A message whose call is reverted
+//! stays, and is tried again when a block was made: nothing is lost while a gateway is paused.
+
+mod mark;
+mod seen;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::future::Future;
+use std::time::Duration;
+
+use alloy::primitives::{Address, B256, Bytes, U256, address};
+use tracing::{info, warn};
+
+use crate::addresses::Addresses;
+use crate::contracts::{ERC20Inbox, SettlementChainGateway};
+use crate::send::dev::DevChain;
+use crate::send::{Call, Chain, RpcFault, SendError, ViewError};
+use seen::{AppEvents, Seen, SettlementEvents};
+
+pub use mark::alias;
+
+/// The account that may release withdrawals. It has no key: development chains let anybody act for
+/// any account.
+pub const RELAYER: Address = address!("0x72656c617965722072656c617965722072656c61");
+/// The system contract of the app chain (`ArbSys`).
+pub const ARB_SYS: Address = address!("0x0000000000000000000000000000000000000064");
+
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// After a chain did not answer.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// A message's way and its number there, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MessageId {
+    /// From the settlement chain's inbox to the app chain.
+    Ticket(u64),
+    /// From the app chain to the settlement chain.
+    Withdrawal(u64),
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ticket(number) => write!(f, "ticket {number}"),
+            Self::Withdrawal(number) => write!(f, "withdrawal {number}"),
+        }
+    }
+}
+
+/// A call that one chain asks the other for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Who has left it, on the chain where it was left.
+    pub sender: Address,
+    /// Whom it calls, on the other chain.
+    pub to: Address,
+    /// What the call carries, in 18-decimals units of the fee token.
+    pub value: U256,
+    /// Function and arguments.
+    pub data: Bytes,
+}
+
+/// How messages are carried. Tests have it otherwise than usual.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Policy {
+    /// The newest first, instead of the oldest.
+    pub newest_first: bool,
+    /// The first try of each message gets too little gas: it is mined, and fails.
+    pub fail_once: bool,
+}
+
+/// What became of one try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// Of which message.
+    pub id: MessageId,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// What became of a try to deliver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done, by this transaction.
+    Delivered(B256),
+    /// The call was reverted, for this reason. The message waits.
+    Reverted(String),
+    /// The message is for something else than a gateway; this relayer does not carry it.
+    Foreign,
+}
+
+impl fmt::Display for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let id = self.id;
+        match &self.outcome {
+            Outcome::Delivered(hash) => write!(f, "{id} delivered by {hash}"),
+            Outcome::Reverted(reason) => write!(f, "{id} waits: {reason}"),
+            Outcome::Foreign => write!(f, "{id} is not for a gateway and stays"),
+        }
+    }
+}
+
+/// Why nothing could be carried.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RelayError {
+    /// A contract could not be read.
+    #[error(transparent)]
+    View(#[from] ViewError),
+    /// A chain does not answer.
+    #[error(transparent)]
+    Rpc(#[from] RpcFault),
+    /// A delivery was not sent, or is not known to be mined.
+    #[error("{id}: {error}")]
+    Send {
+        /// Which message.
+        id: MessageId,
+        /// Why.
+        error: SendError,
+    },
+    /// The inbox takes releases from somebody else.
+    #[error("the inbox at {inbox} belongs to another relayer, {relayer}")]
+    OtherRelayer {
+        /// Where the inbox is.
+        inbox: Address,
+        /// Whose it is.
+        relayer: Address,
+    },
+}
+
+/// Carries messages between two chains. One at a time per pair of chains.
+#[derive(Debug)]
+pub struct Relay {
+    settlement: Chain,
+    app: Chain,
+    inbox: Address,
+    app_gateway: Address,
+    from_settlement: Seen<SettlementEvents>,
+    from_app: Seen<AppEvents>,
+    tried: BTreeSet<MessageId>,
+}
+
+impl Relay {
+    /// A relayer for a deployment whose gateway knows its inbox.
+    ///
+    /// # Errors
+    /// When the contracts cannot be read, or the inbox belongs to another relayer.
+    pub async fn of(
+        settlement: &Chain,
+        app: &Chain,
+        addresses: &Addresses,
+    ) -> Result<Self, RelayError> {
+        let get_inbox = SettlementChainGateway::getInboxCall { chainId_: U256::from(app.id()) };
+        let inbox = settlement.view(addresses.settlement_chain_gateway, &get_inbox).await?;
+        Self::between(settlement, app, inbox, addresses.app_chain_gateway).await
+    }
+
+    /// A relayer between an inbox on the settlement chain and a gateway on the app chain.
+    ///
+    /// # Errors
+    /// When the inbox cannot be read, or belongs to another relayer.
+    pub async fn between(
+        settlement: &Chain,
+        app: &Chain,
+        inbox: Address,
+        app_gateway: Address,
+    ) -> Result<Self, RelayError> {
+        let relayer = settlement.view(inbox, &ERC20Inbox::relayerCall {}).await?;
+        if relayer != RELAYER {
+            return Err(RelayError::OtherRelayer { inbox, relayer });
+        }
+        Ok(Self {
+            settlement: settlement.clone(),
+            app: app.clone(),
+            inbox,
+            app_gateway,
+            from_settlement: Seen::new(SettlementEvents { inbox }),
+            from_app: Seen::new(AppEvents { gateway: app_gateway }),
+            tried: BTreeSet::new(),
+        })
+    }
+
+    /// Messages that wait, tickets first, each way the oldest first.
+    ///
+    /// # Errors
+    /// When a chain does not answer.
+    pub async fn pending(&mut self) -> Result<BTreeMap<MessageId, Message>, RelayError> {
+        self.refresh().await?;
+        Ok(self.waiting())
+    }
+
+    /// Tries every message that waits, once.
+    ///
+    /// # Errors
+    /// When a chain does not answer. What was delivered before stays delivered.
+    pub async fn step(&mut self, policy: Policy) -> Result<Vec<Delivery>, RelayError> {
+        let mut waiting: Vec<_> = self.pending().await?.into_iter().collect();
+        if policy.newest_first {
+            waiting.reverse();
+        }
+        let mut deliveries = Vec::new();
+        for (id, message) in waiting {
+            let is_first_try = self.tried.insert(id);
+            let starved = policy.fail_once && is_first_try;
+            deliveries.push(Delivery { id, outcome: self.deliver(id, &message, starved).await? });
+        }
+        Ok(deliveries)
+    }
+
+    /// Carries messages until `end`. Logs what becomes of each, and the same not twice.
+    pub async fn run(mut self, policy: Policy, end: impl Future<Output = ()>) {
+        let mut last = BTreeMap::new();
+        tokio::pin!(end);
+        loop {
+            let pause = match self.step_if_moved(policy).await {
+                Ok(deliveries) => {
+                    deliveries.iter().for_each(|delivery| tell(&mut last, delivery));
+                    LOOK_EVERY
+                }
+                Err(error) => {
+                    warn!(%error, "messages between the chains wait");
+                    LOOK_AGAIN_AFTER
+                }
+            };
+            tokio::select! {
+                () = &mut end => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// What was reverted will be reverted again until something has changed.
+    async fn step_if_moved(&mut self, policy: Policy) -> Result<Vec<Delivery>, RelayError> {
+        if self.refresh().await? { self.step(policy).await } else { Ok(Vec::new()) }
+    }
+
+    /// Reads what is new on both chains. Says whether there was a new block.
+    async fn refresh(&mut self) -> Result<bool, RpcFault> {
+        let settlement = self.from_settlement.refresh(&self.settlement).await?;
+        let app = self.from_app.refresh(&self.app).await?;
+        Ok(settlement || app)
+    }
+
+    fn waiting(&self) -> BTreeMap<MessageId, Message> {
+        let tickets = self.from_settlement.except(&self.from_app.done);
+        let withdrawals = self.from_app.except(&self.from_settlement.done);
+        let tickets = tickets.map(|(number, message)| (MessageId::Ticket(number), message));
+        let withdrawals =
+            withdrawals.map(|(number, message)| (MessageId::Withdrawal(number), message));
+        tickets.chain(withdrawals).collect()
+    }
+
+    async fn deliver(
+        &self,
+        id: MessageId,
+        message: &Message,
+        starved: bool,
+    ) -> Result<Outcome, RelayError> {
+        let sent = match id {
+            MessageId::Ticket(_) if message.to != self.app_gateway => return Ok(Outcome::Foreign),
+            MessageId::Ticket(number) => self.deliver_ticket(number, message, starved).await,
+            MessageId::Withdrawal(number) => self.release(number, message, starved).await,
+        };
+        match sent {
+            Ok(hash) => Ok(Outcome::Delivered(hash)),
+            Err(SendError::WouldRevert(revert)) => Ok(Outcome::Reverted(revert.to_string())),
+            Err(SendError::Reverted { reason, .. }) => Ok(Outcome::Reverted(reason)),
+            Err(error) => Err(RelayError::Send { id, error }),
+        }
+    }
+
+    async fn deliver_ticket(
+        &self,
+        number: u64,
+        message: &Message,
+        starved: bool,
+    ) -> Result<B256, SendError> {
+        let app = DevChain(&self.app);
+        let sender = alias(message.sender);
+        let call = Call {
+            to: Some(message.to),
+            data: mark::marked(&message.data, number),
+            value: message.value,
+        };
+        // Set and not added: when the process was killed after this, it is the same the next time.
+        app.set_balance(sender, message.value).await?;
+        send(app, sender, &call, starved).await
+    }
+
+    async fn release(
+        &self,
+        number: u64,
+        message: &Message,
+        starved: bool,
+    ) -> Result<B256, SendError> {
+        let release = ERC20Inbox::releaseWithdrawalCall {
+            messageId_: U256::from(number),
+            destination_: message.to,
+            value_: message.value,
+            data_: message.data.clone(),
+        };
+        send(DevChain(&self.settlement), RELAYER, &Call::new(self.inbox, &release), starved).await
+    }
+}
+
+async fn send(
+    chain: DevChain<'_>,
+    account: Address,
+    call: &Call,
+    starved: bool,
+) -> Result<B256, SendError> {
+    let receipt = if starved {
+        chain.send_starved(account, call).await?
+    } else {
+        chain.send_as(account, call).await?
+    };
+    Ok(receipt.transaction_hash)
+}
+
+fn tell(last: &mut BTreeMap<MessageId, Outcome>, delivery: &Delivery) {
+    let before = last.insert(delivery.id, delivery.outcome.clone());
+    if before.as_ref() == Some(&delivery.outcome) {
+        return;
+    }
+    match &delivery.outcome {
+        Outcome::Delivered(_) => {
+            last.remove(&delivery.id);
+            info!("{delivery}");
+        }
+        Outcome::Reverted(_) | Outcome::Foreign => warn!("{delivery}"),
+    }
+}

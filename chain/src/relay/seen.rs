@@ -1,0 +1,174 @@
+//! What was read of a chain: messages that it asks for, and messages of the other one that it has
+//! got.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use alloy::consensus::Transaction as _;
+use alloy::eips::BlockNumberOrTag;
+use alloy::primitives::{Address, B256, U256};
+use alloy::providers::Provider as _;
+use alloy::rpc::types::{Filter, Log};
+use alloy::sol_types::SolEvent;
+
+use super::{ARB_SYS, Message, mark};
+use crate::contracts::{AppChainGateway, ArbSys, ERC20Inbox};
+use crate::send::{Chain, RpcFault};
+
+/// One chain as far as it was read.
+#[derive(Debug)]
+pub(super) struct Seen<E> {
+    events: E,
+    /// The last block that was read, to notice when it is not the chain's any more.
+    last: Option<(u64, B256)>,
+    /// What this chain asks the other one for, by number.
+    messages: BTreeMap<u64, Message>,
+    /// Numbers of the other chain's messages that were carried to this one.
+    pub(super) done: BTreeSet<u64>,
+}
+
+/// What one log says.
+pub(super) enum Event {
+    Message(u64, Message),
+    Done(u64),
+    /// The transaction says whether it was a delivery, and of what.
+    Delivery(B256),
+}
+
+/// The logs of one chain that matter.
+pub(super) trait Events {
+    /// Whose logs.
+    fn contracts(&self) -> Vec<Address>;
+    /// What a log says; nothing if it does not matter.
+    fn read(&self, log: &Log) -> Option<Event>;
+}
+
+impl<E: Events> Seen<E> {
+    pub(super) fn new(events: E) -> Self {
+        Self { events, last: None, messages: BTreeMap::new(), done: BTreeSet::new() }
+    }
+
+    /// Reads what is new. Says whether there is a new block.
+    pub(super) async fn refresh(&mut self, chain: &Chain) -> Result<bool, RpcFault> {
+        let Some(head) = block(chain, BlockNumberOrTag::Latest).await? else { return Ok(false) };
+        if self.last == Some(head) {
+            return Ok(false);
+        }
+        if let Some((number, _)) = self.last
+            && block(chain, number.into()).await? != self.last
+        {
+            self.forget();
+        }
+        let from = self.last.map_or(0, |(number, _)| number + 1);
+        let filter =
+            Filter::new().address(self.events.contracts()).from_block(from).to_block(head.0);
+        let logs = chain.provider().get_logs(&filter).await;
+        self.read(chain, &logs.map_err(|error| chain.fault("eth_getLogs", error))?).await?;
+        self.last = Some(head);
+        Ok(true)
+    }
+
+    async fn read(&mut self, chain: &Chain, logs: &[Log]) -> Result<(), RpcFault> {
+        let mut transactions = HashSet::new();
+        for event in logs.iter().filter_map(|log| self.events.read(log)) {
+            match event {
+                Event::Message(number, message) => drop(self.messages.insert(number, message)),
+                Event::Done(number) => drop(self.done.insert(number)),
+                Event::Delivery(hash) => drop(transactions.insert(hash)),
+            }
+        }
+        for hash in transactions {
+            self.done.extend(delivered_by(chain, hash).await?);
+        }
+        Ok(())
+    }
+
+    /// Blocks were replaced: what was read may not be there any more.
+    fn forget(&mut self) {
+        self.last = None;
+        self.messages.clear();
+        self.done.clear();
+    }
+
+    /// The messages that are not among these.
+    pub(super) fn except(&self, done: &BTreeSet<u64>) -> impl Iterator<Item = (u64, Message)> {
+        let waiting = self.messages.iter().filter(|(number, _)| !done.contains(number));
+        waiting.map(|(number, message)| (*number, message.clone()))
+    }
+}
+
+async fn block(chain: &Chain, number: BlockNumberOrTag) -> Result<Option<(u64, B256)>, RpcFault> {
+    let block = chain.provider().get_block_by_number(number).await;
+    let block = block.map_err(|error| chain.fault("eth_getBlockByNumber", error))?;
+    Ok(block.map(|block| (block.header.number, block.header.hash)))
+}
+
+/// The number of the ticket that a transaction has delivered, if it was a delivery. Deposits can be
+/// made by anybody, and then carry no mark.
+async fn delivered_by(chain: &Chain, hash: B256) -> Result<Option<u64>, RpcFault> {
+    let transaction = chain.provider().get_transaction_by_hash(hash).await;
+    let transaction =
+        transaction.map_err(|error| chain.fault("eth_getTransactionByHash", error))?;
+    Ok(transaction.and_then(|transaction| mark::number_of(transaction.input())))
+}
+
+/// The settlement chain: tickets that were left at the inbox, withdrawals that it has paid out.
+#[derive(Debug)]
+pub(super) struct SettlementEvents {
+    pub(super) inbox: Address,
+}
+
+impl Events for SettlementEvents {
+    fn contracts(&self) -> Vec<Address> {
+        vec![self.inbox]
+    }
+
+    fn read(&self, log: &Log) -> Option<Event> {
+        if let Some(event) = decoded::<ERC20Inbox::RetryableTicketCreated>(log) {
+            let message = Message {
+                sender: event.sender,
+                to: event.ticket.to,
+                value: event.ticket.l2CallValue,
+                data: event.ticket.data,
+            };
+            return Some(Event::Message(number(event.messageNumber)?, message));
+        }
+        let event = decoded::<ERC20Inbox::WithdrawalReleased>(log)?;
+        Some(Event::Done(number(event.messageId)?))
+    }
+}
+
+/// The app chain: calls that were left at the system contract, and what the gateway has got.
+#[derive(Debug)]
+pub(super) struct AppEvents {
+    pub(super) gateway: Address,
+}
+
+impl Events for AppEvents {
+    fn contracts(&self) -> Vec<Address> {
+        vec![self.gateway, ARB_SYS]
+    }
+
+    fn read(&self, log: &Log) -> Option<Event> {
+        if log.address() == self.gateway {
+            let got = decoded::<AppChainGateway::ParametersReceived>(log).is_some()
+                || decoded::<AppChainGateway::DepositReceived>(log).is_some();
+            return log.transaction_hash.filter(|_| got).map(Event::Delivery);
+        }
+        let event = decoded::<ArbSys::TxSentToL1>(log)?;
+        let message = Message {
+            sender: event.sender,
+            to: event.destination,
+            value: event.value,
+            data: event.data,
+        };
+        Some(Event::Message(number(event.messageId)?, message))
+    }
+}
+
+fn decoded<E: SolEvent>(log: &Log) -> Option<E> {
+    log.log_decode::<E>().ok().map(|log| log.inner.data)
+}
+
+fn number(number: U256) -> Option<u64> {
+    number.try_into().ok()
+}
