@@ -13,7 +13,7 @@ use super::record::{self, Malformed, Step};
 
 /// Names the file and its format. Another layout gets another number.
 const MAGIC: [u8; 24] = *b"development chain log 1\n";
-const HEADER_LEN: u64 = 32;
+const HEADER_LEN: usize = 32;
 const RECORD_HEADER_LEN: usize = 12;
 
 /// Why a folder cannot be used, or no longer be written to.
@@ -120,7 +120,7 @@ impl Journal {
         })?;
         let file_len = file.metadata().map_err(io)?.len();
         let mut journal = Self { file, path: path.clone(), len: 0, poisoned: false };
-        if file_len < HEADER_LEN {
+        if file_len < HEADER_LEN as u64 {
             journal.begin(chain_id, file_len)?;
         } else {
             journal.check_header(chain_id)?;
@@ -133,8 +133,8 @@ impl Journal {
         &self.path
     }
 
-    fn header(chain_id: u64) -> [u8; HEADER_LEN as usize] {
-        let mut header = [0; HEADER_LEN as usize];
+    fn header(chain_id: u64) -> [u8; HEADER_LEN] {
+        let mut header = [0; HEADER_LEN];
         header[..24].copy_from_slice(&MAGIC);
         header[24..].copy_from_slice(&chain_id.to_be_bytes());
         header
@@ -156,12 +156,12 @@ impl Journal {
             self.cut(0)?;
         }
         self.file.write_all(&header).map_err(|error| self.io(error))?;
-        self.len = HEADER_LEN;
+        self.len = HEADER_LEN as u64;
         Ok(())
     }
 
     fn check_header(&mut self, wanted: u64) -> Result<(), StoreError> {
-        let mut header = [0; HEADER_LEN as usize];
+        let mut header = [0; HEADER_LEN];
         self.file.read_exact(&mut header).map_err(|error| self.io(error))?;
         if header[..24] != MAGIC {
             return Err(StoreError::UnknownFormat { path: self.path.clone() });
@@ -170,7 +170,7 @@ impl Journal {
         if found != wanted {
             return Err(StoreError::OtherChain { path: self.path.clone(), found, wanted });
         }
-        self.len = HEADER_LEN;
+        self.len = HEADER_LEN as u64;
         Ok(())
     }
 

@@ -7,7 +7,7 @@
 //! Modules in reading order: [`settings`] (what it is started with), `core` (the chain as a plain
 //! value) on `block`, `state`, `history`, `pool` and `feed`; `draft`, `evm`, `simulate` and `admission`
 //! (what runs and what is let in); `record` and `journal` (how it is kept); `node` (readers and the
-//! writer), `rpc` (the methods) and `server` (the listener).
+//! writer), `rpc` (the methods), `protocol` and `session` (JSON-RPC itself) and `server` (the listener).
 //!
 //! How it differs from a public chain, so that nobody has to find out:
 //! - The rules are those of the Prague fork. A block takes 60 million gas, and there are no blobs.
@@ -33,9 +33,11 @@ mod history;
 mod journal;
 mod node;
 mod pool;
+mod protocol;
 mod record;
 mod rpc;
 mod server;
+mod session;
 mod settings;
 mod simulate;
 mod state;

@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuar
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use alloy::primitives::{Address, B256, U256};
-use jsonrpsee::types::ErrorObjectOwned;
 use revm::DatabaseRef;
 use revm::bytecode::Bytecode;
 use revm::context_interface::DBErrorMarker;
@@ -23,7 +22,7 @@ use super::history::StateAt;
 use super::journal::{Journal, StoreError};
 use super::pool::Pooled;
 use super::record::Step;
-use super::rpc::error;
+use super::rpc::error::{RpcError, failed};
 use super::settings::{Blocks, Settings, StartError};
 
 /// When blocks are made, as it was set last.
@@ -143,8 +142,8 @@ impl Node {
         &self,
         writer: &mut Writer,
         timestamp: Option<u64>,
-    ) -> Result<usize, ErrorObjectOwned> {
-        let plan = self.read().plan_block(wall_clock(), timestamp).map_err(error::failed)?;
+    ) -> Result<usize, RpcError> {
+        let plan = self.read().plan_block(wall_clock(), timestamp).map_err(failed)?;
         self.commit(writer, plan.steps)?;
         if !plan.dropped.is_empty() {
             let dropped = plan.dropped.into_iter().map(|(hash, _)| hash);
@@ -154,11 +153,7 @@ impl Node {
     }
 
     /// Lets a transaction wait, or makes a block for it if blocks are on demand.
-    pub(super) fn send(
-        &self,
-        writer: &mut Writer,
-        pooled: Arc<Pooled>,
-    ) -> Result<B256, ErrorObjectOwned> {
+    pub(super) fn send(&self, writer: &mut Writer, pooled: Arc<Pooled>) -> Result<B256, RpcError> {
         let hash = pooled.hash();
         self.read().check(&pooled)?;
         self.change(writer, |core| core.enqueue(pooled))?;
@@ -172,7 +167,7 @@ impl Node {
         Ok(hash)
     }
 
-    fn mine_ready(&self, writer: &mut Writer) -> Result<(), ErrorObjectOwned> {
+    fn mine_ready(&self, writer: &mut Writer) -> Result<(), RpcError> {
         while self.read().ready_count() > 0 {
             if self.mine(writer, None)? == 0 {
                 break;

@@ -1,40 +1,51 @@
 //! The listener: JSON-RPC over HTTP and WebSocket on one port.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use jsonrpsee::RpcModule;
-use jsonrpsee::core::traits::IdProvider;
-use jsonrpsee::server::{BatchRequestConfig, Server, ServerConfig, ServerHandle};
-use jsonrpsee::types::SubscriptionId;
+use futures_util::{SinkExt, StreamExt};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Bytes, Incoming};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
-use tower::ServiceBuilder;
-use tower_http::cors::CorsLayer;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::CapacityError;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 
 use super::node::Node;
-use super::rpc;
+use super::protocol;
+use super::session::Session;
 use super::settings::{Settings, StartError};
 
-/// A request, and all requests of a batch together. The largest payload of a broadcaster fits eight
-/// times.
-const REQUEST_BYTES_MAX: u32 = 5 << 20;
-/// An answer, and all answers of a batch together.
-const ANSWER_BYTES_MAX: u32 = 64 << 20;
-const BATCH_MAX: u32 = 1000;
-/// HTTP requests at work and WebSocket connections, together.
+/// The largest payload of a broadcaster fits a message eight times.
+const MESSAGE_BYTES_MAX: usize = 5 << 20;
+/// How much of a message that is too long is read before it is answered: who still sends does not
+/// listen.
+const DRAINED_BYTES_MAX: usize = 64 << 20;
 const CONNECTIONS_MAX: u32 = 512;
-const SUBSCRIPTIONS_OF_CONNECTION_MAX: u32 = 128;
-/// Messages that wait for a slow WebSocket client.
-const MESSAGES_WAITING_MAX: u32 = 128;
+/// How long an end waits for connections that do not close.
+const CLOSING_MAX: Duration = Duration::from_secs(5);
 
 /// A running development chain. It ends when it is stopped or dropped.
 #[derive(Debug)]
 pub struct EmbeddedChain {
     address: SocketAddr,
     node: Arc<Node>,
-    server: ServerHandle,
-    miner: JoinHandle<()>,
+    connections: Arc<Semaphore>,
+    stopping: watch::Sender<bool>,
+    tasks: [JoinHandle<()>; 2],
 }
 
 impl EmbeddedChain {
@@ -48,25 +59,26 @@ impl EmbeddedChain {
             return Err(StartError::Remote { address });
         }
         let listen = |source| StartError::Listen { address, source };
-        let server = Server::builder()
-            .set_config(config())
-            .set_http_middleware(ServiceBuilder::new().layer(CorsLayer::permissive()))
-            .build(address)
-            .await
-            .map_err(listen)?;
-        let address = server.local_addr().map_err(listen)?;
+        let listener = TcpListener::bind(address).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
         let chain_id = settings.chain_id;
         let opened = tokio::task::spawn_blocking(move || Node::open(&settings));
         let node = Arc::new(opened.await.expect("opening a chain does not panic")?);
-        let miner = tokio::spawn(mine_at_intervals(node.clone()));
-        let server = server.start(methods(node.clone()));
+        let stopping = watch::Sender::new(false);
+        let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
+        let shared = Shared { node: node.clone(), stopping: stopping.subscribe() };
+        let tasks = [
+            tokio::spawn(mine_at_intervals(node.clone())),
+            tokio::spawn(accept(listener, connections.clone(), shared)),
+        ];
+        let height = node.read().height();
         tracing::warn!(
             chain_id,
             %address,
-            height = node.read().height(),
+            height,
             "an embedded chain runs: it is for development and tests, whoever reaches it controls it"
         );
-        Ok(Self { address, node, server, miner })
+        Ok(Self { address, node, connections, stopping, tasks })
     }
 
     /// Where it listens, with the port that was chosen if none was asked for.
@@ -76,67 +88,25 @@ impl EmbeddedChain {
     }
 
     /// Closes every connection, waits for that, and lets go of the folder.
-    pub async fn stop(self) {
-        self.miner.abort();
-        if self.server.stop().is_ok() {
-            self.server.clone().stopped().await;
+    pub async fn stop(mut self) {
+        self.stopping.send_replace(true);
+        for task in &mut self.tasks {
+            task.abort();
+            let _ = task.await;
+        }
+        let closed = self.connections.acquire_many(CONNECTIONS_MAX);
+        if tokio::time::timeout(CLOSING_MAX, closed).await.is_err() {
+            tracing::warn!("a connection did not close in time");
         }
     }
 }
 
 impl Drop for EmbeddedChain {
     fn drop(&mut self) {
-        self.miner.abort();
-        // It may have been stopped before.
-        let _ = self.server.stop();
+        self.stopping.send_replace(true);
+        self.tasks.iter().for_each(JoinHandle::abort);
         self.node.close();
     }
-}
-
-fn config() -> ServerConfig {
-    ServerConfig::builder()
-        .max_request_body_size(REQUEST_BYTES_MAX)
-        .max_response_body_size(ANSWER_BYTES_MAX)
-        .set_batch_request_config(BatchRequestConfig::Limit(BATCH_MAX))
-        .max_connections(CONNECTIONS_MAX)
-        .max_subscriptions_per_connection(SUBSCRIPTIONS_OF_CONNECTION_MAX)
-        .set_message_buffer_capacity(MESSAGES_WAITING_MAX)
-        .set_id_provider(HexIds::default())
-        .build()
-}
-
-/// Subscription ids in the form that Ethereum clients expect.
-#[derive(Debug, Default)]
-struct HexIds(AtomicU64);
-
-impl IdProvider for HexIds {
-    fn next_id(&self) -> SubscriptionId<'static> {
-        let id = self.0.fetch_add(1, Ordering::Relaxed) + 1;
-        SubscriptionId::Str(format!("{id:#x}").into())
-    }
-}
-
-fn methods(node: Arc<Node>) -> RpcModule<Node> {
-    const FREE: &str = "every method has its own name";
-    let mut module = RpcModule::from_arc(node);
-    for method in rpc::methods() {
-        module
-            .register_blocking_method(method.name, move |params, node, _| {
-                method.call(&node, params.as_str())
-            })
-            .expect(FREE);
-    }
-    module
-        .register_subscription(
-            "eth_subscribe",
-            "eth_subscription",
-            "eth_unsubscribe",
-            |params, pending, node, _| async move {
-                rpc::subscribe::serve(node, params.as_str(), pending).await
-            },
-        )
-        .expect(FREE);
-    module
 }
 
 /// Makes a block at each interval while there is one, counting from when it was set.
@@ -156,9 +126,268 @@ async fn mine_at_intervals(node: Arc<Node>) {
                 let node = node.clone();
                 let mined = tokio::task::spawn_blocking(move || node.mine(&mut node.writer(), None));
                 if let Ok(Err(error)) = mined.await {
-                    tracing::error!(reason = error.message(), "no block was made");
+                    tracing::error!(reason = error.message, "no block was made");
                 }
             }
+        }
+    }
+}
+
+/// What every connection has.
+#[derive(Debug, Clone)]
+struct Shared {
+    node: Arc<Node>,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Shared {
+    async fn stopped(&mut self) {
+        // An error means that the chain is gone, which is the same.
+        let _ = self.stopping.wait_for(|stopping| *stopping).await;
+    }
+
+    /// Answers a message where it may take its time.
+    async fn answer(&self, mut session: Session, message: Bytes) -> (Option<String>, Session) {
+        let node = self.node.clone();
+        let answered = tokio::task::spawn_blocking(move || {
+            let answer = protocol::answer(&node, &mut session, &message);
+            (answer, session)
+        });
+        // After a panic in one method the others go on.
+        answered.await.unwrap_or_else(|_| (Some(protocol::broken()), Session::pushing()))
+    }
+}
+
+async fn accept(listener: TcpListener, connections: Arc<Semaphore>, mut shared: Shared) {
+    loop {
+        let next = async {
+            let permit = connections.clone().acquire_owned().await;
+            let permit = permit.expect("the semaphore is never closed");
+            (listener.accept().await, permit)
+        };
+        tokio::select! {
+            () = shared.stopped() => return,
+            (accepted, permit) = next => match accepted {
+                Ok((stream, _)) => {
+                    tokio::spawn(serve(stream, Arc::new(permit), shared.clone()));
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "no connection was accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            },
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, permit: Arc<OwnedSemaphorePermit>, mut shared: Shared) {
+    let _ = stream.set_nodelay(true); // answers are slower without it, no more
+    let service = {
+        let shared = shared.clone();
+        service_fn(move |request| respond(shared.clone(), permit.clone(), request))
+    };
+    let builder = http1::Builder::new();
+    let mut connection =
+        pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        () = shared.stopped() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection broke");
+    }
+}
+
+type Answer = Response<Full<Bytes>>;
+
+async fn respond(
+    shared: Shared,
+    permit: Arc<OwnedSemaphorePermit>,
+    request: Request<Incoming>,
+) -> Result<Answer, Infallible> {
+    let mut answer = match *request.method() {
+        Method::POST => post(shared, request.into_body()).await,
+        Method::GET if wants_web_socket(request.headers()) => upgrade(shared, permit, request),
+        Method::OPTIONS => with(StatusCode::NO_CONTENT, ""),
+        _ => with(StatusCode::METHOD_NOT_ALLOWED, "JSON-RPC comes by POST or over a WebSocket\n"),
+    };
+    allow_every_origin(answer.headers_mut());
+    Ok(answer)
+}
+
+fn with(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()));
+    *answer.status_mut() = status;
+    answer
+}
+
+/// Wallets and pages under development come from any origin.
+fn allow_every_origin(headers: &mut HeaderMap) {
+    const ALLOWED: [(HeaderName, &str); 4] = [
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+        (header::ACCESS_CONTROL_ALLOW_METHODS, "POST, GET, OPTIONS"),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, "*"),
+        (header::ACCESS_CONTROL_MAX_AGE, "86400"),
+    ];
+    for (name, value) in ALLOWED {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+}
+
+async fn post(shared: Shared, body: Incoming) -> Answer {
+    let answer = match read(body).await {
+        Ok(Some(message)) => shared.answer(Session::answering(), message).await.0,
+        Ok(None) => {
+            let answer = protocol::too_long(MESSAGE_BYTES_MAX);
+            return json(StatusCode::PAYLOAD_TOO_LARGE, answer);
+        }
+        Err(_) => return with(StatusCode::BAD_REQUEST, "the body broke off\n"),
+    };
+    match answer {
+        Some(answer) => json(StatusCode::OK, answer),
+        None => with(StatusCode::NO_CONTENT, ""),
+    }
+}
+
+fn json(status: StatusCode, body: String) -> Answer {
+    let mut answer = with(status, body);
+    let json = HeaderValue::from_static("application/json");
+    answer.headers_mut().insert(header::CONTENT_TYPE, json);
+    answer
+}
+
+/// The whole body, or nothing if it is too long.
+async fn read(mut body: Incoming) -> Result<Option<Bytes>, hyper::Error> {
+    let mut message = Vec::new();
+    let mut len = 0;
+    if body.size_hint().lower() > DRAINED_BYTES_MAX as u64 {
+        return Ok(None);
+    }
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        len += data.len();
+        if len > DRAINED_BYTES_MAX {
+            break;
+        }
+        if len <= MESSAGE_BYTES_MAX {
+            message.extend_from_slice(&data);
+        }
+    }
+    Ok((len <= MESSAGE_BYTES_MAX).then(|| message.into()))
+}
+
+fn wants_web_socket(headers: &HeaderMap) -> bool {
+    let upgrade = headers.get(header::UPGRADE);
+    upgrade.is_some_and(|upgrade| upgrade.as_bytes().eq_ignore_ascii_case(b"websocket"))
+        && headers.contains_key(header::SEC_WEBSOCKET_KEY)
+}
+
+/// Agrees to a WebSocket (RFC 6455), which then lives on its own.
+fn upgrade(
+    shared: Shared,
+    permit: Arc<OwnedSemaphorePermit>,
+    mut request: Request<Incoming>,
+) -> Answer {
+    let Some(key) = request.headers().get(header::SEC_WEBSOCKET_KEY) else {
+        return with(StatusCode::BAD_REQUEST, "no WebSocket key\n");
+    };
+    let accept =
+        HeaderValue::try_from(derive_accept_key(key.as_bytes())).expect("base64 is a header value");
+    let upgraded = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let Ok(upgraded) = upgraded.await else { return };
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(MESSAGE_BYTES_MAX))
+            .max_frame_size(Some(MESSAGE_BYTES_MAX));
+        let stream = TokioIo::new(upgraded);
+        let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
+        if let Err(error) = converse(shared, socket).await {
+            tracing::debug!(%error, "a WebSocket broke");
+        }
+        drop(permit);
+    });
+    let mut answer = with(StatusCode::SWITCHING_PROTOCOLS, "");
+    let headers = answer.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    answer
+}
+
+type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
+
+/// Answers messages in their order and pushes news between them. A client that does not read what it
+/// is sent is not read from either.
+async fn converse(mut shared: Shared, mut socket: Socket) -> Result<(), SocketError> {
+    let mut happened = shared.node.happened.subscribe();
+    let mut session = Session::pushing();
+    loop {
+        let message = tokio::select! {
+            () = shared.stopped() => break,
+            changed = happened.changed() => {
+                if changed.is_err() || !push_news(&shared.node, &mut session, &mut socket).await? {
+                    break;
+                }
+                continue;
+            }
+            message = socket.next() => message,
+        };
+        let message = match message {
+            Some(Ok(Message::Text(text))) => Bytes::from(text),
+            Some(Ok(Message::Binary(bytes))) => bytes,
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
+            Some(Err(SocketError::Capacity(CapacityError::MessageTooLong { .. }))) => {
+                return refuse(socket).await;
+            }
+            Some(Err(error)) => return Err(error),
+            Some(Ok(Message::Close(_))) | None => break,
+        };
+        let answer;
+        (answer, session) = shared.answer(session, message).await;
+        if let Some(answer) = answer {
+            socket.send(Message::text(answer)).await?;
+        }
+    }
+    socket.close(None).await
+}
+
+/// Ends a conversation with a client that sends too long a message, so that it learns why: what it
+/// still sends is read and thrown away.
+async fn refuse(mut socket: Socket) -> Result<(), SocketError> {
+    let answer = protocol::too_long(MESSAGE_BYTES_MAX);
+    socket.send(Message::text(answer)).await?;
+    socket.close(None).await?;
+    let mut rest = socket.get_mut().take(DRAINED_BYTES_MAX as u64);
+    let mut nowhere = tokio::io::sink();
+    // However it ends, the connection is closed after it.
+    let _ = tokio::time::timeout(CLOSING_MAX, tokio::io::copy(&mut rest, &mut nowhere)).await;
+    Ok(())
+}
+
+/// Whether the client is told of everything. If it is too far behind, the connection has to end: it
+/// would go on without knowing what it missed.
+async fn push_news(
+    node: &Node,
+    session: &mut Session,
+    socket: &mut Socket,
+) -> Result<bool, SocketError> {
+    loop {
+        let news = match session.news(node) {
+            Ok(news) => news,
+            Err(lagged) => {
+                tracing::debug!(%lagged, "a WebSocket is closed");
+                return Ok(false);
+            }
+        };
+        for message in news.messages {
+            socket.feed(Message::text(message)).await?;
+        }
+        if !news.more {
+            socket.flush().await?;
+            return Ok(true);
         }
     }
 }

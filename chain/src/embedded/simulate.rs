@@ -118,7 +118,11 @@ impl<B: DatabaseRef<Error = Moved>> Simulation<B> {
                 }
             },
         };
-        let (mut too_little, mut enough) = (gas.tx_gas_used().saturating_sub(1), allowance);
+        // What it used is enough for most, which have no refund and no call.
+        if self.suffices(gas.tx_gas_used())? {
+            return Ok(gas.tx_gas_used());
+        }
+        let (mut too_little, mut enough) = (gas.tx_gas_used(), allowance);
         // A call keeps back 1/64 of the gas (EIP-150), and a refund comes only at the end.
         let guess = (gas.total_gas_spent() + 2_300) * 64 / 63;
         let mut next = guess;

@@ -2,11 +2,11 @@
 
 use alloy::eips::BlockId;
 use alloy::primitives::{Address, B256, Bytes, U64, U256};
-use jsonrpsee::types::ErrorObjectOwned;
 use revm::DatabaseRef;
 
 use super::args::Args;
 use super::blocks::known;
+use super::error::RpcError;
 use super::{Answer, Group, answer};
 use crate::embedded::core::Core;
 use crate::embedded::history::StateAt;
@@ -24,7 +24,7 @@ pub(super) const METHODS: Group = &[
 ];
 
 /// The state after a block, by default the latest.
-fn state(core: &Core, id: Option<BlockId>) -> Result<Overlay<StateAt<'_>>, ErrorObjectOwned> {
+fn state(core: &Core, id: Option<BlockId>) -> Result<Overlay<StateAt<'_>>, RpcError> {
     let id = id.unwrap_or_default();
     if id.is_pending() {
         return Ok(Overlay::with(core.state(), core.pending(wall_clock()).diff.clone()));
@@ -33,11 +33,7 @@ fn state(core: &Core, id: Option<BlockId>) -> Result<Overlay<StateAt<'_>>, Error
     Ok(Overlay::with(core.state_at(core.version_at(number), number), Diff::default()))
 }
 
-fn account(
-    core: &Core,
-    address: Address,
-    id: Option<BlockId>,
-) -> Result<Account, ErrorObjectOwned> {
+fn account(core: &Core, address: Address, id: Option<BlockId>) -> Result<Account, RpcError> {
     let Ok(account) = state(core, id)?.account(address);
     Ok(account)
 }

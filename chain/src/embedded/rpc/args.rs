@@ -3,19 +3,18 @@
 use std::fmt;
 
 use alloy::primitives::U256;
-use jsonrpsee::core::JsonRawValue;
-use jsonrpsee::types::ErrorObjectOwned;
 use serde::de::{DeserializeOwned, Error, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 
-use super::error::invalid;
+use super::error::{RpcError, invalid};
 
 /// The parameters by position. Parameters by name count as one object.
 #[derive(Debug)]
-pub(super) struct Args<'a>(Vec<&'a JsonRawValue>);
+pub(in crate::embedded) struct Args<'a>(Vec<&'a RawValue>);
 
 impl<'a> Args<'a> {
-    pub(super) fn parse(params: Option<&'a str>) -> Result<Self, ErrorObjectOwned> {
+    pub(in crate::embedded) fn parse(params: Option<&'a str>) -> Result<Self, RpcError> {
         let params = params.unwrap_or("[]").trim();
         let parsed = if params.starts_with('{') {
             serde_json::from_str(params).map(|object| vec![object])
@@ -25,16 +24,16 @@ impl<'a> Args<'a> {
         parsed.map(Self).map_err(|error| invalid(format!("parameters are no list: {error}")))
     }
 
-    pub(super) fn get<T: DeserializeOwned>(&self, at: usize) -> Result<T, ErrorObjectOwned> {
+    pub(in crate::embedded) fn get<T: DeserializeOwned>(&self, at: usize) -> Result<T, RpcError> {
         let missing = || invalid(format!("missing value for required argument {at}"));
         self.optional(at)?.ok_or_else(missing)
     }
 
     /// What is absent or null is nothing.
-    pub(super) fn optional<T: DeserializeOwned>(
+    pub(in crate::embedded) fn optional<T: DeserializeOwned>(
         &self,
         at: usize,
-    ) -> Result<Option<T>, ErrorObjectOwned> {
+    ) -> Result<Option<T>, RpcError> {
         let Some(value) = self.0.get(at) else { return Ok(None) };
         let wrong = |error| invalid(format!("invalid argument {at}: {error}"));
         serde_json::from_str(value.get()).map_err(wrong)
@@ -79,11 +78,8 @@ mod tests {
         let args = Args::parse(Some(r#" [1, null, "x"] "#)).unwrap();
         assert_eq!((args.0.len(), args.get::<u8>(0).unwrap()), (3, 1));
         assert_eq!(args.optional::<u8>(1).unwrap(), None);
-        assert_eq!(args.get::<u8>(2).unwrap_err().code(), -32602);
-        assert_eq!(
-            args.get::<u8>(3).unwrap_err().message(),
-            "missing value for required argument 3"
-        );
+        assert_eq!(args.get::<u8>(2).unwrap_err().code, -32602);
+        assert_eq!(args.get::<u8>(3).unwrap_err().message, "missing value for required argument 3");
         assert_eq!(Args::parse(Some(r#"{"depth": 3}"#)).unwrap().0.len(), 1);
         assert_eq!(Args::parse(None).unwrap().0.len(), 0);
         assert_eq!(Args::parse(Some("null")).unwrap().0.len(), 0);

@@ -5,7 +5,7 @@ use alloy::primitives::{B256, Bytes, U64, keccak256};
 use alloy::rpc::types::Index;
 
 use super::args::Args;
-use super::error::failed;
+use super::error::{RpcError, failed};
 use super::{Answer, Group, answer, present};
 use crate::embedded::block::Block;
 use crate::embedded::core::Core;
@@ -40,7 +40,7 @@ fn client_version(_: &Node, _: &Args<'_>) -> Answer {
     answer(concat!("hawser-chain/v", env!("CARGO_PKG_VERSION"), "/development"))
 }
 
-type Wanted = Result<BlockId, jsonrpsee::types::ErrorObjectOwned>;
+type Wanted = Result<BlockId, RpcError>;
 
 fn number(args: &Args<'_>) -> Wanted {
     Ok(args.get::<BlockNumberOrTag>(0)?.into())
@@ -86,9 +86,6 @@ fn no_uncles(node: &Node, id: BlockId) -> Answer {
 }
 
 /// The header of a block that has to be there.
-pub(super) fn known(
-    core: &Core,
-    id: BlockId,
-) -> Result<&Block, jsonrpsee::types::ErrorObjectOwned> {
+pub(super) fn known(core: &Core, id: BlockId) -> Result<&Block, RpcError> {
     find(core, id).ok_or_else(|| failed("header not found"))
 }

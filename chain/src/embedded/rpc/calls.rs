@@ -3,10 +3,10 @@
 use alloy::eips::BlockId;
 use alloy::primitives::U64;
 use alloy::rpc::types::TransactionRequest;
-use jsonrpsee::types::ErrorObjectOwned;
 
 use super::args::Args;
 use super::blocks::known;
+use super::error::RpcError;
 use super::{Group, answer};
 use crate::embedded::node::{Node, SharedState, wall_clock};
 use crate::embedded::simulate::Simulation;
@@ -27,7 +27,7 @@ fn simulation<'a>(
     node: &'a Node,
     args: &Args<'_>,
     id: BlockId,
-) -> Result<Simulation<SharedState<'a>>, ErrorObjectOwned> {
+) -> Result<Simulation<SharedState<'a>>, RpcError> {
     let request: TransactionRequest = args.get(0)?;
     let (overrides, block_overrides) = (args.optional(2)?, args.optional(3)?);
     at(node, id, |state, chain_id, header| {
@@ -36,7 +36,7 @@ fn simulation<'a>(
 }
 
 /// How much gas the request would take in the next block.
-pub(super) fn estimate(node: &Node, request: TransactionRequest) -> Result<u64, ErrorObjectOwned> {
+pub(super) fn estimate(node: &Node, request: TransactionRequest) -> Result<u64, RpcError> {
     let simulation = at(node, BlockId::pending(), |state, chain_id, header| {
         Ok(Simulation::new(state, chain_id, header, request, None, None)?)
     })?;
@@ -46,12 +46,8 @@ pub(super) fn estimate(node: &Node, request: TransactionRequest) -> Result<u64, 
 fn at<'a, T>(
     node: &'a Node,
     id: BlockId,
-    make: impl FnOnce(
-        Overlay<SharedState<'a>>,
-        u64,
-        &alloy::consensus::Header,
-    ) -> Result<T, ErrorObjectOwned>,
-) -> Result<T, ErrorObjectOwned> {
+    make: impl FnOnce(Overlay<SharedState<'a>>, u64, &alloy::consensus::Header) -> Result<T, RpcError>,
+) -> Result<T, RpcError> {
     let core = node.read();
     let header = known(&core, id)?.header.clone();
     let (number, diff) = if id.is_pending() {

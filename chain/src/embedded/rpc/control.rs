@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use alloy::primitives::{B256, Bytes, U64};
 use alloy::rpc::types::TransactionRequest;
-use jsonrpsee::types::ErrorObjectOwned;
 use serde::Deserialize;
 
 use super::args::{Args, Number};
-use super::error::{failed, invalid};
+use super::error::{RpcError, failed, invalid};
 use super::{Answer, Group, answer, transactions};
 use crate::embedded::admission;
 use crate::embedded::core::pooled;
@@ -16,6 +15,9 @@ use crate::embedded::node::{Mining, Node, wall_clock};
 
 /// How many blocks one call makes or takes back at most.
 const BLOCKS_MAX: u64 = 10_000;
+
+/// The gas limit of a transaction in a reorganisation that names none.
+const REORGANISED_GAS: u64 = 10_000_000;
 
 pub(super) const METHODS: Group = &[
     (&["evm_mine"], evm_mine),
@@ -98,7 +100,7 @@ fn mine_blocks(
     blocks: u64,
     mut timestamp: Option<u64>,
     apart: Option<u64>,
-) -> Result<(), ErrorObjectOwned> {
+) -> Result<(), RpcError> {
     if blocks > BLOCKS_MAX {
         return Err(invalid(format!("more than {BLOCKS_MAX} blocks: ask again for the others")));
     }
@@ -178,7 +180,11 @@ fn reorganise(node: &Node, args: &Args<'_>) -> Answer {
     for (tx, Number(block)) in asked.tx_block_pairs {
         let pooled = match tx {
             Included::Raw(bytes) => pooled(admission::decode(&bytes, chain_id)?, false),
-            Included::Request(request) => pooled(transactions::impersonated(node, *request)?, true),
+            Included::Request(mut request) => {
+                // What it would use now says little of what it uses there.
+                request.gas.get_or_insert(REORGANISED_GAS);
+                pooled(transactions::impersonated(node, *request)?, true)
+            }
         };
         included.push((pooled, block));
     }
@@ -197,7 +203,7 @@ fn rollback(node: &Node, args: &Args<'_>) -> Answer {
     answer(&())
 }
 
-fn check_depth(depth: u64) -> Result<(), ErrorObjectOwned> {
+fn check_depth(depth: u64) -> Result<(), RpcError> {
     if depth > BLOCKS_MAX {
         return Err(invalid(format!("a depth of more than {BLOCKS_MAX} blocks")));
     }

@@ -1,11 +1,10 @@
 //! Control of accounts, under the names that other development chains use.
 
 use alloy::primitives::{Address, B256, Bytes, U256};
-use jsonrpsee::types::ErrorObjectOwned;
 use revm::bytecode::Bytecode;
 
 use super::args::{Args, Number};
-use super::error::invalid;
+use super::error::{RpcError, invalid};
 use super::{Answer, Group, answer};
 use crate::embedded::node::Node;
 use crate::embedded::record::Step;
@@ -38,7 +37,7 @@ fn change(
     node: &Node,
     address: Address,
     change: impl FnOnce(&mut AccountDiff, &mut Diff),
-) -> Result<(), ErrorObjectOwned> {
+) -> Result<(), RpcError> {
     let mut writer = node.writer();
     let account = node.read().account(address);
     let mut ours = AccountDiff { account, ..AccountDiff::default() };

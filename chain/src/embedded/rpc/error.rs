@@ -4,45 +4,67 @@ use std::fmt::Display;
 
 use alloy::primitives::Bytes;
 use alloy::sol_types::{Panic, Revert, SolError};
-use jsonrpsee::types::ErrorObjectOwned;
-use jsonrpsee::types::error::{CALL_EXECUTION_FAILED_CODE, INVALID_PARAMS_CODE};
+use serde::Serialize;
 
 use crate::embedded::admission::Refusal;
 use crate::embedded::journal::StoreError;
 use crate::embedded::simulate::CallError;
 
-/// A call reverted; the data is in the error (the code that go-ethereum gives it).
-const REVERTED_CODE: i32 = 3;
-/// More was asked for than is answered at once (EIP-1474).
-const LIMIT_EXCEEDED_CODE: i32 = -32005;
+/// The codes of JSON-RPC 2.0, of EIP-1474, and the one that go-ethereum gives to a revert.
+pub(in crate::embedded) mod code {
+    pub(in crate::embedded) const PARSE: i64 = -32700;
+    pub(in crate::embedded) const INVALID_REQUEST: i64 = -32600;
+    pub(in crate::embedded) const METHOD_NOT_FOUND: i64 = -32601;
+    pub(in crate::embedded) const INVALID_PARAMS: i64 = -32602;
+    pub(in crate::embedded) const INTERNAL: i64 = -32603;
+    pub(in crate::embedded) const FAILED: i64 = -32000;
+    pub(in crate::embedded) const LIMIT_EXCEEDED: i64 = -32005;
+    pub(in crate::embedded) const REVERTED: i64 = 3;
+}
+
+/// What is answered instead of a result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(in crate::embedded) struct RpcError {
+    pub(in crate::embedded) code: i64,
+    pub(in crate::embedded) message: String,
+    /// What a call reverted with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Bytes>,
+}
+
+impl RpcError {
+    pub(in crate::embedded) fn new(code: i64, reason: impl Display) -> Self {
+        Self { code, message: reason.to_string(), data: None }
+    }
+}
 
 /// It was understood and could not be done.
-pub(in crate::embedded) fn failed(reason: impl Display) -> ErrorObjectOwned {
-    ErrorObjectOwned::owned(CALL_EXECUTION_FAILED_CODE, reason.to_string(), None::<()>)
+pub(in crate::embedded) fn failed(reason: impl Display) -> RpcError {
+    RpcError::new(code::FAILED, reason)
 }
 
 /// The parameters are wrong.
-pub(in crate::embedded) fn invalid(reason: impl Display) -> ErrorObjectOwned {
-    ErrorObjectOwned::owned(INVALID_PARAMS_CODE, reason.to_string(), None::<()>)
+pub(in crate::embedded) fn invalid(reason: impl Display) -> RpcError {
+    RpcError::new(code::INVALID_PARAMS, reason)
 }
 
 /// It is too much for one answer.
-pub(in crate::embedded) fn too_much(reason: impl Display) -> ErrorObjectOwned {
-    ErrorObjectOwned::owned(LIMIT_EXCEEDED_CODE, reason.to_string(), None::<()>)
+pub(in crate::embedded) fn too_much(reason: impl Display) -> RpcError {
+    RpcError::new(code::LIMIT_EXCEEDED, reason)
 }
 
 /// Names the reason if the data has the form of `Error(string)` or `Panic(uint256)`.
-fn reverted(data: &Bytes) -> ErrorObjectOwned {
-    let reason = Revert::abi_decode(data).map(|revert| revert.reason);
-    let reason = reason.or_else(|_| Panic::abi_decode(data).map(|panic| panic.to_string()));
+fn reverted(data: Bytes) -> RpcError {
+    let reason = Revert::abi_decode(&data).map(|revert| revert.reason);
+    let reason = reason.or_else(|_| Panic::abi_decode(&data).map(|panic| panic.to_string()));
     let message = match reason {
         Ok(reason) => format!("execution reverted: {reason}"),
         Err(_) => "execution reverted".to_owned(),
     };
-    ErrorObjectOwned::owned(REVERTED_CODE, message, Some(data))
+    RpcError { code: code::REVERTED, message, data: Some(data) }
 }
 
-impl From<Refusal> for ErrorObjectOwned {
+impl From<Refusal> for RpcError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Undecodable(_) => invalid(refusal),
@@ -51,16 +73,16 @@ impl From<Refusal> for ErrorObjectOwned {
     }
 }
 
-impl From<StoreError> for ErrorObjectOwned {
+impl From<StoreError> for RpcError {
     fn from(error: StoreError) -> Self {
         failed(error)
     }
 }
 
-impl From<CallError> for ErrorObjectOwned {
+impl From<CallError> for RpcError {
     fn from(error: CallError) -> Self {
         match error {
-            CallError::Reverted(data) => reverted(&data),
+            CallError::Reverted(data) => reverted(data),
             CallError::Request(reason) => invalid(reason),
             error => failed(error),
         }

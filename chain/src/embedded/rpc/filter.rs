@@ -4,10 +4,9 @@ use std::time::Instant;
 
 use alloy::primitives::{B256, U64};
 use alloy::rpc::types::{Filter, FilterChanges, Log};
-use jsonrpsee::types::ErrorObjectOwned;
 
 use super::args::{Args, Number};
-use super::error::failed;
+use super::error::{RpcError, failed};
 use super::{Answer, Group, answer, logs, present};
 use crate::embedded::core::Core;
 use crate::embedded::feed::Notice;
@@ -32,7 +31,7 @@ fn lock(node: &Node) -> std::sync::MutexGuard<'_, crate::embedded::filters::Filt
     node.filters.lock().expect("filters are changed by code that does not panic")
 }
 
-fn not_found() -> ErrorObjectOwned {
+fn not_found() -> RpcError {
     failed("filter not found")
 }
 
@@ -85,7 +84,7 @@ fn sent(notice: &Notice) -> Option<B256> {
 }
 
 /// The logs that come or go with a notice and match the filter, its blocks included.
-pub(super) fn logs_of(notice: &Notice, filter: &Filter) -> Vec<Log> {
+pub(in crate::embedded) fn logs_of(notice: &Notice, filter: &Filter) -> Vec<Log> {
     let (block, removed) = match notice {
         Notice::Added(block) => (block, false),
         Notice::Removed(block) => (block, true),

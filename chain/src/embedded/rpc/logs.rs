@@ -3,10 +3,9 @@
 use std::sync::atomic::Ordering;
 
 use alloy::rpc::types::{Filter, FilterBlockOption, Log};
-use jsonrpsee::types::ErrorObjectOwned;
 
 use super::args::Number;
-use super::error::{failed, invalid, too_much};
+use super::error::{RpcError, failed, invalid, too_much};
 use super::{Group, answer, present};
 use crate::embedded::core::Core;
 
@@ -28,11 +27,7 @@ pub(super) const METHODS: Group = &[
 ];
 
 /// The logs that match, in the order of the chain.
-pub(super) fn find(
-    core: &Core,
-    filter: &Filter,
-    blocks_max: u64,
-) -> Result<Vec<Log>, ErrorObjectOwned> {
+pub(super) fn find(core: &Core, filter: &Filter, blocks_max: u64) -> Result<Vec<Log>, RpcError> {
     let (from, to) = match filter.block_option {
         FilterBlockOption::AtBlockHash(hash) => {
             let block = core.block_by_hash(hash).ok_or_else(|| failed("unknown block"))?;

@@ -1,29 +1,28 @@
 //! The methods that clients call, by group.
 
 mod accounts;
-mod args;
+pub(super) mod args;
 mod blocks;
 mod calls;
 mod control;
 mod control_accounts;
 pub(super) mod error;
 mod fees;
-mod filter;
+pub(super) mod filter;
 mod logs;
 pub(super) mod present;
-pub(super) mod subscribe;
 mod transactions;
 
-use jsonrpsee::core::{JsonRawValue, to_json_raw_value};
-use jsonrpsee::types::ErrorObjectOwned;
 use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 
 use args::Args;
+use error::RpcError;
 
 use super::node::Node;
 
 /// What a method answers.
-pub(super) type Answer = Result<Box<JsonRawValue>, ErrorObjectOwned>;
+pub(super) type Answer = Result<Box<RawValue>, RpcError>;
 type Handler = fn(&Node, &Args<'_>) -> Answer;
 
 /// A group of methods, each with the names that it has.
@@ -56,11 +55,11 @@ pub(super) fn methods() -> impl Iterator<Item = Method> {
 
 impl Method {
     /// Answers one request.
-    pub(super) fn call(self, node: &Node, params: Option<&str>) -> Answer {
-        (self.handler)(node, &Args::parse(params)?)
+    pub(super) fn call(self, node: &Node, args: &Args<'_>) -> Answer {
+        (self.handler)(node, args)
     }
 }
 
-fn answer<T: Serialize + ?Sized>(value: &T) -> Answer {
-    to_json_raw_value(value).map_err(error::failed)
+pub(super) fn answer<T: Serialize + ?Sized>(value: &T) -> Answer {
+    to_raw_value(value).map_err(error::failed)
 }

@@ -13,7 +13,7 @@ use alloy::rpc::types::{
 use crate::embedded::block::{Block, Executed, Mined};
 use crate::embedded::core::Core;
 
-pub(super) fn header(block: &Block) -> Header {
+pub(in crate::embedded) fn header(block: &Block) -> Header {
     let sealed = Sealed::new_unchecked(block.header.clone(), block.hash);
     Header::from_consensus(sealed, None, Some(U256::from(block.size_bytes)))
 }
@@ -48,7 +48,7 @@ pub(super) fn waiting(tx: &Recovered<TxEnvelope>) -> Transaction {
 }
 
 /// A transaction that is mined or waits.
-pub(super) fn transaction_by_hash(core: &Core, hash: B256) -> Option<Transaction> {
+pub(in crate::embedded) fn transaction_by_hash(core: &Core, hash: B256) -> Option<Transaction> {
     match core.mined(hash) {
         Some((block, index, _)) => Some(transaction(block, index)),
         None => core.pool.get(hash).map(|pooled| waiting(&pooled.tx)),

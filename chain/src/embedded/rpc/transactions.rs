@@ -5,10 +5,9 @@ use alloy::consensus::{SignableTransaction, TxEnvelope, TypedTransaction};
 use alloy::eips::eip2718::Encodable2718;
 use alloy::primitives::{B256, Bytes, Signature, U256};
 use alloy::rpc::types::TransactionRequest;
-use jsonrpsee::types::ErrorObjectOwned;
 
 use super::args::Args;
-use super::error::{failed, invalid};
+use super::error::{RpcError, failed, invalid};
 use super::fees::TIP;
 use super::{Answer, Group, answer, calls, present};
 use crate::embedded::admission;
@@ -43,7 +42,7 @@ fn send(node: &Node, args: &Args<'_>) -> Answer {
 pub(super) fn impersonated(
     node: &Node,
     mut request: TransactionRequest,
-) -> Result<Recovered<TxEnvelope>, ErrorObjectOwned> {
+) -> Result<Recovered<TxEnvelope>, RpcError> {
     let from = request.from.ok_or_else(|| invalid("missing sender: from"))?;
     let core = node.read();
     if !core.may_impersonate(from) {

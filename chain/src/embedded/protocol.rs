@@ -1,0 +1,195 @@
+//! JSON-RPC 2.0: requests and batches in, answers out.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::LazyLock;
+
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use super::node::Node;
+use super::rpc::args::Args;
+use super::rpc::error::{RpcError, code, too_much};
+use super::rpc::{self, Answer, Method};
+use super::session::Session;
+
+/// How many requests a batch has at most.
+pub(super) const BATCH_MAX: usize = 1000;
+/// How long the answers to a batch are at most, together. One may go over it.
+const ANSWERS_BYTES_MAX: usize = 64 << 20;
+
+static METHODS: LazyLock<HashMap<&str, Method>> =
+    LazyLock::new(|| rpc::methods().map(|method| (method.name, method)).collect());
+
+/// Answers one message, unless it consists of notifications alone.
+pub(super) fn answer(node: &Node, session: &mut Session, message: &[u8]) -> Option<String> {
+    let Ok(message) = serde_json::from_slice::<&RawValue>(message) else {
+        return Some(render(
+            None,
+            &Err(RpcError::new(code::PARSE, "parse error: this is no JSON")),
+        ));
+    };
+    if !message.get().starts_with('[') {
+        return one(node, session, message);
+    }
+    match serde_json::from_str(message.get()) {
+        Ok(Batch(requests)) if requests.is_empty() => {
+            Some(render(None, &Err(invalid_request("an empty batch"))))
+        }
+        Ok(Batch(requests)) => batch(node, session, &requests),
+        Err(_) => {
+            let reason = format!("a batch of more than {BATCH_MAX} requests");
+            Some(render(None, &Err(invalid_request(&reason))))
+        }
+    }
+}
+
+/// What a message that is too long is answered.
+pub(super) fn too_long(bytes_max: usize) -> String {
+    render(None, &Err(invalid_request(&format!("a message of more than {bytes_max} bytes"))))
+}
+
+/// What is answered after a panic.
+pub(super) fn broken() -> String {
+    render(None, &Err(RpcError::new(code::INTERNAL, "a fault in the chain itself: see its log")))
+}
+
+/// One after another, in their order.
+fn batch(node: &Node, session: &mut Session, requests: &[&RawValue]) -> Option<String> {
+    let mut answers = String::new();
+    for request in requests {
+        let answer = if answers.len() < ANSWERS_BYTES_MAX {
+            one(node, session, request)
+        } else {
+            let reason = format!("the answers before take {ANSWERS_BYTES_MAX} bytes already");
+            Request::parse(request)
+                .and_then(|request| request.id.map(|id| render(Some(id), &Err(too_much(&reason)))))
+        };
+        if let Some(answer) = answer {
+            answers.push(if answers.is_empty() { '[' } else { ',' });
+            answers.push_str(&answer);
+        }
+    }
+    (!answers.is_empty()).then(|| answers + "]")
+}
+
+fn one(node: &Node, session: &mut Session, request: &RawValue) -> Option<String> {
+    let Some(request) = Request::parse(request) else {
+        return Some(render(None, &Err(invalid_request("this is no request object"))));
+    };
+    if let Err(error) = request.check() {
+        return Some(render(request.id.filter(|id| is_id(id)), &Err(error)));
+    }
+    let answer = call(node, session, &request);
+    request.id.map(|id| render(Some(id), &answer))
+}
+
+fn call(node: &Node, session: &mut Session, request: &Request<'_>) -> Answer {
+    let name: String = request.method.and_then(text).expect("checked before");
+    let args = Args::parse(request.params.map(RawValue::get))?;
+    match name.as_str() {
+        "eth_subscribe" => session.subscribe(node, &args),
+        "eth_unsubscribe" => session.unsubscribe(&args),
+        name => match METHODS.get(name) {
+            Some(method) => method.call(node, &args),
+            None => {
+                let reason = format!("the method {name} does not exist here");
+                Err(RpcError::new(code::METHOD_NOT_FOUND, reason))
+            }
+        },
+    }
+}
+
+fn invalid_request(reason: &str) -> RpcError {
+    RpcError::new(code::INVALID_REQUEST, format!("invalid request: {reason}"))
+}
+
+fn render(id: Option<&RawValue>, answer: &Answer) -> String {
+    let id = id.map_or("null", RawValue::get);
+    match answer {
+        Ok(result) => format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#),
+        Err(error) => {
+            let error = serde_json::to_string(error).expect("an error is plain data");
+            format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)
+        }
+    }
+}
+
+/// A request whose parts may be anything yet.
+#[derive(Debug, Deserialize)]
+struct Request<'a> {
+    #[serde(borrow, default, deserialize_with = "present")]
+    jsonrpc: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    method: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    params: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    id: Option<&'a RawValue>,
+}
+
+/// Tells a null from what is absent.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+impl<'a> Request<'a> {
+    /// Nothing if it is no object, or has a part twice.
+    fn parse(request: &'a RawValue) -> Option<Self> {
+        // A struct can be read from a list as well, which is no request.
+        let object = request.get().starts_with('{');
+        object.then(|| serde_json::from_str(request.get()).ok()).flatten()
+    }
+
+    fn check(&self) -> Result<(), RpcError> {
+        if self.jsonrpc.and_then(text).as_deref() != Some("2.0") {
+            return Err(invalid_request("jsonrpc has to be \"2.0\""));
+        }
+        if self.method.and_then(text).is_none() {
+            return Err(invalid_request("the method has to be a string"));
+        }
+        if self.id.is_some_and(|id| !is_id(id)) {
+            return Err(invalid_request("the id has to be a string, a number or null"));
+        }
+        Ok(())
+    }
+}
+
+fn text(value: &RawValue) -> Option<String> {
+    serde_json::from_str(value.get()).ok()
+}
+
+fn is_id(id: &RawValue) -> bool {
+    matches!(id.get().as_bytes(), [b'"' | b'-' | b'0'..=b'9', ..] | b"null")
+}
+
+/// Requests, whatever they are.
+struct Batch<'a>(Vec<&'a RawValue>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Batch<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Requests;
+
+        impl<'de> Visitor<'de> for Requests {
+            type Value = Vec<&'de RawValue>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "at most {BATCH_MAX} requests")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut requests = Vec::new();
+                while let Some(request) = list.next_element()? {
+                    if requests.len() == BATCH_MAX {
+                        return Err(A::Error::custom("too many"));
+                    }
+                    requests.push(request);
+                }
+                Ok(requests)
+            }
+        }
+
+        deserializer.deserialize_seq(Requests).map(Batch)
+    }
+}

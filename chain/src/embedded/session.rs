@@ -1,0 +1,133 @@
+//! One connection and what it subscribed to.
+
+use std::collections::BTreeMap;
+
+use alloy::primitives::B256;
+use alloy::rpc::types::Filter;
+use serde_json::value::RawValue;
+
+use super::core::Core;
+use super::feed::{Lagged, Notice};
+use super::filters::Kind;
+use super::node::Node;
+use super::rpc::args::Args;
+use super::rpc::error::{RpcError, code, failed, invalid, too_much};
+use super::rpc::{Answer, answer, filter, present};
+
+/// How many subscriptions a connection may have.
+const SUBSCRIPTIONS_MAX: usize = 128;
+/// How many notices are rendered in one go.
+const BATCH: usize = 64;
+
+#[derive(Debug)]
+struct Subscription {
+    kind: Kind,
+    /// The number of the first notice that the client was not told of.
+    next: u64,
+}
+
+/// What one connection is owed.
+#[derive(Debug)]
+pub(super) struct Session {
+    pushes: bool,
+    subscriptions: BTreeMap<u64, Subscription>,
+    made: u64,
+}
+
+/// News for the client, and whether there is more.
+#[derive(Debug)]
+pub(super) struct News {
+    pub(super) messages: Vec<String>,
+    pub(super) more: bool,
+}
+
+impl Session {
+    /// Of a connection that only answers.
+    pub(super) fn answering() -> Self {
+        Self { pushes: false, subscriptions: BTreeMap::new(), made: 0 }
+    }
+
+    /// Of a connection that messages can be pushed to.
+    pub(super) fn pushing() -> Self {
+        Self { pushes: true, ..Self::answering() }
+    }
+
+    /// Answers `eth_subscribe` with an id. News come after the answer.
+    pub(super) fn subscribe(&mut self, node: &Node, args: &Args<'_>) -> Answer {
+        if !self.pushes {
+            let reason = "eth_subscribe needs a WebSocket connection";
+            return Err(RpcError::new(code::METHOD_NOT_FOUND, reason));
+        }
+        let kind = match args.get::<String>(0)?.as_str() {
+            "newHeads" => Kind::Blocks,
+            "logs" => Kind::Logs(Box::new(args.optional::<Filter>(1)?.unwrap_or_default())),
+            "newPendingTransactions" => {
+                Kind::Waiting { full: args.optional::<bool>(1)?.unwrap_or(false) }
+            }
+            other => {
+                let known = "newHeads, logs and newPendingTransactions";
+                return Err(invalid(format!("no {other:?} subscription: there are {known}")));
+            }
+        };
+        if self.subscriptions.len() >= SUBSCRIPTIONS_MAX {
+            return Err(too_much(format!("more than {SUBSCRIPTIONS_MAX} subscriptions")));
+        }
+        self.made += 1;
+        let next = node.read().feed.end();
+        self.subscriptions.insert(self.made, Subscription { kind, next });
+        answer(&hex(self.made))
+    }
+
+    /// Answers `eth_unsubscribe` with whether there was such a subscription.
+    pub(super) fn unsubscribe(&mut self, args: &Args<'_>) -> Answer {
+        let id: String = args.get(0)?;
+        let digits = id.strip_prefix("0x").unwrap_or_default();
+        let id = u64::from_str_radix(digits, 16).ok();
+        answer(&id.is_some_and(|id| self.subscriptions.remove(&id).is_some()))
+    }
+
+    /// What happened since the last time, for each subscription in turn.
+    ///
+    /// # Errors
+    /// If the client reads too slowly for what happens: something can no longer be told.
+    pub(super) fn news(&mut self, node: &Node) -> Result<News, Lagged> {
+        let core = node.read();
+        let mut messages = Vec::new();
+        for (id, subscription) in &mut self.subscriptions {
+            let notices = core.feed.read(subscription.next, BATCH)?;
+            subscription.next += notices.len() as u64;
+            let news = notices.iter().flat_map(|notice| render(&core, &subscription.kind, notice));
+            messages.extend(news.flatten().map(|news| message(*id, &news)));
+        }
+        let end = core.feed.end();
+        let more = self.subscriptions.values().any(|subscription| subscription.next < end);
+        Ok(News { messages, more })
+    }
+}
+
+fn hex(id: u64) -> String {
+    format!("{id:#x}")
+}
+
+fn message(id: u64, news: &RawValue) -> String {
+    format!(
+        r#"{{"jsonrpc":"2.0","method":"eth_subscription","params":{{"subscription":"{id:#x}","result":{news}}}}}"#
+    )
+}
+
+fn render(core: &Core, kind: &Kind, notice: &Notice) -> Vec<Answer> {
+    match (kind, notice) {
+        (Kind::Blocks, Notice::Added(block)) => vec![answer(&present::header(block))],
+        (Kind::Logs(filter), notice) => {
+            filter::logs_of(notice, filter).iter().map(answer).collect()
+        }
+        (Kind::Waiting { full: false }, Notice::Waiting(hash)) => vec![answer(hash)],
+        (Kind::Waiting { full: true }, Notice::Waiting(hash)) => vec![waiting(core, *hash)],
+        _ => Vec::new(),
+    }
+}
+
+fn waiting(core: &Core, hash: B256) -> Answer {
+    let found = present::transaction_by_hash(core, hash);
+    found.ok_or_else(|| failed("it was dropped since")).and_then(|tx| answer(&tx))
+}

@@ -1,0 +1,14 @@
+//! The embedded chain through its port: what clients and tests rely on.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod blocks;
+mod calls;
+mod control;
+mod kept;
+mod logs;
+mod malformed;
+mod reorganisation;
+mod sending;
+mod subscriptions;
+mod support;
