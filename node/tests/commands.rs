@@ -145,6 +145,22 @@ fn a_node_starts_with_the_environment_of_the_reference_and_stops_at_a_signal() {
 }
 
 #[test]
+fn a_node_that_was_stopped_leaves_no_write_ahead_log_to_read_back() {
+    let single = Single::new();
+    let wal_len_bytes = || -> u64 {
+        let files = fs::read_dir(single.place.path().join("data")).unwrap().map(Result::unwrap);
+        let logs = files.filter(|file| file.path().extension().is_some_and(|it| it == "log"));
+        logs.map(|file| file.metadata().unwrap().len()).sum()
+    };
+    let mut node = Running::start(single.command(), true);
+    node.line("start", |line| line.contains("started api server"));
+    assert!(wal_len_bytes() > 0, "the price list at least was written");
+    signal(node.pid(), "TERM");
+    assert!(node.end().success());
+    assert_eq!(wal_len_bytes(), 0);
+}
+
+#[test]
 fn a_draining_node_is_not_ready_and_a_second_signal_ends_it_at_once() {
     let single = Single::new();
     let metrics = format!("127.0.0.1:{}", single.base + 1);

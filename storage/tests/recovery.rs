@@ -129,6 +129,29 @@ fn a_torn_tail_costs_whole_commits_from_the_end_only() {
 }
 
 #[test]
+fn a_store_that_was_flushed_leaves_no_write_ahead_log_to_read_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&settings(folder.path())).unwrap();
+    extend(&store, OWN, 500);
+    extend(&store, PEER, 20);
+    let digests = store.snapshot().projection_digests().unwrap();
+    assert!(wal_len_bytes(folder.path()) > 0);
+    store.flush().unwrap();
+    drop(store);
+    assert_eq!(wal_len_bytes(folder.path()), 0);
+    let store = Store::open(&settings(folder.path())).unwrap();
+    assert_eq!(store.snapshot().head(OWN).unwrap(), SequenceId(500));
+    assert_eq!(store.snapshot().head(PEER).unwrap(), SequenceId(20));
+    assert_eq!(store.snapshot().projection_digests().unwrap(), digests);
+}
+
+fn wal_len_bytes(folder: &Path) -> u64 {
+    let files = fs::read_dir(folder).unwrap().map(|file| file.unwrap());
+    let logs = files.filter(|file| file.path().extension().is_some_and(|it| it == "log"));
+    logs.map(|file| file.metadata().unwrap().len()).sum()
+}
+
+#[test]
 fn damage_before_the_tail_is_refused_and_not_cut_off() {
     let original = written(60);
     let len = fs::metadata(newest_wal(original.path())).unwrap().len();

@@ -24,6 +24,7 @@ pub(super) fn run(args: &RebuildArgs, as_json: bool) -> Result<(), Failure> {
     }
     let report = projections::rebuild(&store, projections::Show::Terminal)
         .map_err(|error| Failure::failed(format!("rebuilding: {error}")))?;
+    store.flush().map_err(|error| Failure::failed(format!("writing the rows: {error}")))?;
     let after = digests(&store)?;
     tell(&Outcome { before, after, stale, report }, as_json);
     Ok(())
