@@ -1,7 +1,14 @@
 //! Making all projections anew from the log.
+//!
+//! Facts cost the most: for each envelope its payer is recovered from a signature. So they are made
+//! on all cores, a batch at a time, while the batch before is written and the one after is read.
+//! Rows are written in the order of the log by one thread.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use hawser_proto::EnvelopeId;
+use hawser_proto::{Cursor, EnvelopeId, SequenceId};
 use rocksdb::WriteBatch;
 
 use crate::change::{Facts, InvalidRule};
@@ -10,20 +17,24 @@ use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::meta::MetaKey;
 use crate::locks::{lock, write};
-use crate::log_scan::LogItem;
+use crate::log_scan::{LogItem, LogScan};
 use crate::meta;
 use crate::projections::{Projection, Rows};
-use crate::snapshot::ReadError;
+use crate::snapshot::{ReadError, Snapshot};
 use crate::store::Store;
 
 /// How many envelopes make one batch: enough that a counter is read and written rarely.
-const BATCH_ENVELOPES: u64 = 4096;
+const BATCH_ENVELOPES: usize = 4096;
+/// A batch of large envelopes is over earlier. Two batches are in memory at a time.
+const BATCH_LEN_BYTES: usize = 16 << 20;
+/// What a thread takes at a time: about 2 ms of work, so that all of them end together.
+const CHUNK: usize = 64;
 
 /// Above every key: none has more than 63 bytes of `0xff` in front.
 const ABOVE_ALL_KEYS: [u8; 64] = [0xff; 64];
 
-/// Makes the facts of a stored envelope, given the rule it breaks.
-pub type Derive<'a> = dyn Fn(EnvelopeId, &Bytes, Option<InvalidRule>) -> Option<Facts> + 'a;
+/// Makes the facts of a stored envelope, given the rule it breaks. Called from several threads.
+pub type Derive<'a> = dyn Fn(EnvelopeId, &Bytes, Option<InvalidRule>) -> Option<Facts> + Sync + 'a;
 
 /// How far a rebuild has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +76,8 @@ impl From<CommitError> for RebuildError {
 impl Store {
     /// Drops every projection and makes it anew from the log and the marks, which stay, as do
     /// heads and rates. `derive` must be what made the facts of the commits: a pure function of
-    /// an envelope and of the rule it breaks.
+    /// an envelope and of the rule it breaks. It is called on all cores; the rows come out the same
+    /// on however many.
     ///
     /// Commits wait until it is done; readers meanwhile see projections half made. After a crash
     /// the projections are stale, and the next rebuild begins anew. `progress` is called about
@@ -106,27 +118,48 @@ impl Store {
     ) -> Result<RebuildReport, RebuildError> {
         let total_estimate = self.envelopes_estimate();
         let snapshot = self.snapshot();
+        let mut source = Source::new(&snapshot)?;
         let mut report = RebuildReport::default();
-        let mut pending = Pending::new(self);
-        for head in snapshot.heads()?.iter() {
-            let beginning = EnvelopeId { sequence: hawser_proto::SequenceId::NONE, ..head };
-            for item in snapshot.log(beginning, head.sequence) {
-                let LogItem::Envelope { id, bytes, invalid } = item? else { continue };
-                report.envelopes += 1;
-                report.invalid += u64::from(invalid.is_some());
-                if let Some(facts) = derive(id, &bytes, invalid) {
-                    report.projected += 1;
-                    pending.rows.put(&mut pending.batch, id, bytes.len(), &facts);
-                }
-                if report.envelopes.is_multiple_of(BATCH_ENVELOPES) {
-                    std::mem::replace(&mut pending, Pending::new(self)).write(self)?;
+        let mut derived: Vec<Derived> = Vec::new();
+        let mut read = source.batch()?;
+        while !read.is_empty() || !derived.is_empty() {
+            let (facts, beside) = derive_all(derive, &read, || {
+                self.write_rows(&derived, &mut report)?;
+                if !derived.is_empty() {
                     progress(RebuildProgress { done: report.envelopes, total_estimate });
                 }
+                Ok::<_, RebuildError>(source.batch()?)
+            });
+            let envelopes = std::mem::replace(&mut read, beside?);
+            derived = envelopes.into_iter().zip(facts).map(Derived::from).collect();
+        }
+        if report.envelopes == 0 {
+            progress(RebuildProgress { done: 0, total_estimate });
+        }
+        Ok(report)
+    }
+
+    /// Not synced: the write that ends the rebuild makes everything before it durable.
+    fn write_rows(
+        &self,
+        derived: &[Derived],
+        report: &mut RebuildReport,
+    ) -> Result<(), RebuildError> {
+        if derived.is_empty() {
+            return Ok(());
+        }
+        let mut rows = Rows::new(&self.inner);
+        let mut batch = WriteBatch::default();
+        for envelope in derived {
+            report.envelopes += 1;
+            report.invalid += u64::from(envelope.invalid);
+            if let Some(facts) = &envelope.facts {
+                report.projected += 1;
+                rows.put(&mut batch, envelope.id, envelope.len_bytes, facts);
             }
         }
-        pending.write(self)?;
-        progress(RebuildProgress { done: report.envelopes, total_estimate });
-        Ok(report)
+        rows.finish(&mut batch)?;
+        Ok(self.inner.write_buffered(batch)?)
     }
 
     fn finish_rebuild(&self) -> Result<(), CommitError> {
@@ -145,21 +178,95 @@ impl Store {
     }
 }
 
-/// Rows that wait to be written.
-struct Pending<'a> {
-    rows: Rows<'a>,
-    batch: WriteBatch,
+/// An envelope as it was read.
+struct Stored {
+    id: EnvelopeId,
+    bytes: Bytes,
+    invalid: Option<InvalidRule>,
 }
 
-impl<'a> Pending<'a> {
-    fn new(store: &'a Store) -> Self {
-        Self { rows: Rows::new(&store.inner), batch: WriteBatch::default() }
+/// What is left of an envelope once its facts are known.
+struct Derived {
+    id: EnvelopeId,
+    len_bytes: usize,
+    invalid: bool,
+    facts: Option<Facts>,
+}
+
+impl From<(Stored, Option<Facts>)> for Derived {
+    fn from((stored, facts): (Stored, Option<Facts>)) -> Self {
+        let Stored { id, bytes, invalid } = stored;
+        Self { id, len_bytes: bytes.len(), invalid: invalid.is_some(), facts }
+    }
+}
+
+/// The envelopes of all strands, one strand after the other.
+struct Source<'s> {
+    snapshot: &'s Snapshot<'s>,
+    heads: Vec<EnvelopeId>,
+    strand: Option<LogScan<'s>>,
+}
+
+impl<'s> Source<'s> {
+    fn new(snapshot: &'s Snapshot<'s>) -> Result<Self, ReadError> {
+        let heads: Cursor = snapshot.heads()?;
+        let mut heads: Vec<EnvelopeId> = heads.iter().collect();
+        heads.reverse(); // the first one is taken from the end
+        Ok(Self { snapshot, heads, strand: None })
     }
 
-    /// Not synced: the write that ends the rebuild makes everything before it durable.
-    fn write(self, store: &Store) -> Result<(), RebuildError> {
-        let Self { rows, mut batch } = self;
-        rows.finish(&mut batch)?;
-        Ok(store.inner.write_buffered(batch)?)
+    /// The next envelopes; empty at the end.
+    fn batch(&mut self) -> Result<Vec<Stored>, ReadError> {
+        let (mut batch, mut len_bytes) = (Vec::new(), 0);
+        while batch.len() < BATCH_ENVELOPES && len_bytes < BATCH_LEN_BYTES {
+            let Some(stored) = self.envelope()? else { break };
+            len_bytes += stored.bytes.len();
+            batch.push(stored);
+        }
+        Ok(batch)
     }
+
+    fn envelope(&mut self) -> Result<Option<Stored>, ReadError> {
+        loop {
+            match self.strand.as_mut().and_then(Iterator::next) {
+                Some(Ok(LogItem::Envelope { id, bytes, invalid })) => {
+                    return Ok(Some(Stored { id, bytes, invalid }));
+                }
+                Some(Ok(LogItem::Skipped { .. })) => {}
+                Some(Err(error)) => return Err(error),
+                None => {
+                    let Some(head) = self.heads.pop() else { return Ok(None) };
+                    let beginning = EnvelopeId { sequence: SequenceId::NONE, ..head };
+                    self.strand = Some(self.snapshot.log(beginning, head.sequence));
+                }
+            }
+        }
+    }
+}
+
+/// Makes the facts of `envelopes` on all cores, in their order, and does something else meanwhile.
+fn derive_all<T>(
+    derive: &Derive<'_>,
+    envelopes: &[Stored],
+    meanwhile: impl FnOnce() -> T,
+) -> (Vec<Option<Facts>>, T) {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let next = AtomicUsize::new(0);
+    let done: Mutex<Vec<(usize, Vec<Option<Facts>>)>> = Mutex::default();
+    let work = || {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(chunk) = envelopes.chunks(CHUNK).nth(index) else { return };
+            let facts = chunk.iter().map(|it| derive(it.id, &it.bytes, it.invalid)).collect();
+            lock(&done).push((index, facts));
+        }
+    };
+    let beside = std::thread::scope(|scope| {
+        let threads = cores.min(envelopes.len().div_ceil(CHUNK));
+        (0..threads).for_each(|_| drop(scope.spawn(work)));
+        meanwhile()
+    });
+    let mut done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    done.sort_unstable_by_key(|(index, _)| *index);
+    (done.into_iter().flat_map(|(_, facts)| facts).collect(), beside)
 }
