@@ -48,6 +48,7 @@ pub(crate) async fn keep_up(node: Arc<Node>, endpoint: Endpoint, peer: Originato
             }
             Err(broken) => {
                 tracing::debug!(%peer, address, %broken, "no session");
+                node.notes.not_reached(peer, &broken);
                 if broken.is_lasting() {
                     long_pause(rand::random())
                 } else {

@@ -1,5 +1,6 @@
 //! The node's QUIC endpoint: one UDP socket for what is dialled and for who dials.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::control::Broken;
 use crate::counters::{NetCounters, Refusal};
 use crate::dial::{self, HANDSHAKE_MAX};
 use crate::handshake::{Identity, Proven};
+use crate::notes::{Notes, PeerNote};
 use crate::session::Node;
 use crate::sessions::{Sessions, close_code};
 use crate::tls::TlsError;
@@ -103,6 +105,7 @@ impl Endpoint {
             replication,
             sessions: Sessions::new(),
             counters: Arc::default(),
+            notes: Notes::default(),
         });
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
@@ -132,6 +135,12 @@ impl Endpoint {
             rtt: connection.rtt(),
         };
         self.node.sessions.connections().into_iter().map(status).collect()
+    }
+
+    /// What went wrong with each peer, by id. A peer with which nothing did may be missing.
+    #[must_use]
+    pub fn notes(&self) -> BTreeMap<OriginatorId, PeerNote> {
+        self.node.notes.all()
     }
 
     /// Tells every peer that this node stops, and ends.

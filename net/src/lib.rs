@@ -6,7 +6,7 @@
 //! - `sessions`: one connection for each peer, whoever dialled;
 //! - `session`: a connection at work; `follow` reads what was asked for, `serve` sends what the
 //!   peer asks for;
-//! - [`counters`]: what is counted, refusals by reason.
+//! - [`counters`]: what is counted, refusals by reason; `notes`: what went wrong with each peer.
 //!
 //! Invariant: a session exists only with a peer that has proved an id of the registry in this very
 //! connection. Invariant: nothing is read from a stream that its strand cannot take.
@@ -19,6 +19,7 @@ mod dial;
 pub mod endpoint;
 mod follow;
 mod handshake;
+mod notes;
 mod serve;
 mod session;
 mod sessions;
@@ -27,3 +28,4 @@ mod transport;
 
 pub use counters::{NetCounters, Refusal};
 pub use endpoint::{Endpoint, NetSettings, PeerStatus, StartError};
+pub use notes::PeerNote;

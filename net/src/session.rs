@@ -17,6 +17,7 @@ use crate::control::{Broken, ControlReader, ControlWriter};
 use crate::counters::{NetCounters, Refusal};
 use crate::follow::{self, Wants};
 use crate::handshake::{Identity, Proven};
+use crate::notes::Notes;
 use crate::serve::Serving;
 use crate::sessions::{Sessions, close_code};
 
@@ -29,6 +30,7 @@ pub(crate) struct Node {
     pub(crate) replication: Replication,
     pub(crate) sessions: Sessions,
     pub(crate) counters: Arc<NetCounters>,
+    pub(crate) notes: Notes,
 }
 
 impl Node {
@@ -52,6 +54,7 @@ impl Node {
             Err(broken) => broken,
         };
         tracing::info!(%peer, reason = %broken, "peer disconnected");
+        self.notes.disconnected(peer, &broken);
         // First of all: streams that are dropped while the connection stands end as if they were
         // whole.
         self.close(&connection, &broken);

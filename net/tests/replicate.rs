@@ -48,6 +48,21 @@ async fn every_node_holds_every_strand_byte_for_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_went_wrong_with_a_peer_is_remembered() {
+    let mut network = Network::new();
+    network.register(OriginatorId(300), UNREACHABLE);
+    let (node, peer) = (network.start(100), network.start(200));
+    let note = |id: u32| node.endpoint.notes().remove(&OriginatorId(id)).unwrap_or_default();
+    eventually("300 is not reached", || note(300).failed_attempts > 1).await;
+    assert!(note(300).last_error.is_some());
+    assert_eq!(note(300).refused, 0);
+    eventually("200 is connected", || !node.endpoint.peers().is_empty()).await;
+    peer.stop().await;
+    // That it was closed, or already that it is not reached any more.
+    eventually("200 has gone", || note(200).last_error.is_some()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_starts_empty_catches_up_and_one_that_restarts_goes_on_from_its_log() {
     let mut network = Network::new();
     let origin = network.start(100);
