@@ -45,6 +45,12 @@ async fn every_node_holds_every_strand_byte_for_byte() {
         assert_eq!(held[0], held[1]);
         assert_eq!(held[0], held[2]);
     }
+    let strands = nodes[0].replication.strands();
+    for originator in [200, 300].map(OriginatorId) {
+        assert_eq!(strands[&originator].received.get(), 20);
+        assert_eq!(strands[&originator].source(), Some(originator));
+    }
+    assert_eq!(strands.len(), 2, "its own strand comes from nobody");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,6 +9,7 @@ use hawser_proto::{Cursor, OriginatorId, Topic};
 use super::limits::Limits;
 use super::queue::Queue;
 use crate::committed::Committed;
+use crate::counters::StreamCounters;
 
 /// Parts of the table of topics that are locked on their own, so that a stream which registers
 /// thousands of topics delays a commit by one of them at the most.
@@ -31,6 +32,7 @@ struct Shared {
     originators: Mutex<HashMap<OriginatorId, Listeners>>,
     everything: Mutex<Listeners>,
     published: Mutex<Cursor>,
+    counters: Arc<StreamCounters>,
 }
 
 type Listeners = Vec<Arc<Queue>>;
@@ -51,6 +53,7 @@ impl Default for Shared {
             originators: Mutex::default(),
             everything: Mutex::default(),
             published: Mutex::default(),
+            counters: Arc::default(),
         }
     }
 }
@@ -91,7 +94,12 @@ impl Hub {
 
     /// An empty queue for a new listener.
     pub(crate) fn queue(&self) -> Arc<Queue> {
-        Arc::new(Queue::new(Limits::QUEUE))
+        Arc::new(Queue::new(Limits::QUEUE, self.shared.counters.clone()))
+    }
+
+    /// What has been counted of all listeners.
+    pub(crate) fn counters(&self) -> &StreamCounters {
+        &self.shared.counters
     }
 
     /// From now on `queue` gets what `interest` names. Each interest is registered once.

@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 
 use super::limits::{Limits, Taken};
 use crate::committed::Committed;
+use crate::counters::StreamCounters;
 
 /// A bounded queue between those who commit and one listener. When the listener is too slow,
 /// everything in it is dropped and the listener is told so: it then reads from disk, and nobody
@@ -16,6 +17,7 @@ pub(crate) struct Queue {
     limits: Limits,
     state: Mutex<State>,
     filled: Notify,
+    counters: Arc<StreamCounters>,
 }
 
 #[derive(Debug, Default)]
@@ -23,6 +25,19 @@ struct State {
     items: VecDeque<Arc<Committed>>,
     taken: Taken,
     overflowed: bool,
+}
+
+impl State {
+    fn waiting_bytes(&self) -> u64 {
+        self.items.iter().map(|item| item.bytes.len() as u64).sum()
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        let waiting_bytes = self.lock().waiting_bytes();
+        self.counters.waiting_bytes.take(waiting_bytes);
+    }
 }
 
 /// What a listener gets.
@@ -36,8 +51,8 @@ pub(crate) enum Popped {
 }
 
 impl Queue {
-    pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, state: Mutex::default(), filled: Notify::new() }
+    pub(crate) fn new(limits: Limits, counters: Arc<StreamCounters>) -> Self {
+        Self { limits, state: Mutex::default(), filled: Notify::new(), counters }
     }
 
     /// Takes an envelope in, or gives everything up. Never blocks on the listener.
@@ -49,7 +64,10 @@ impl Queue {
         let wake = state.items.is_empty();
         if state.taken.take(self.limits, item.bytes.len()) {
             state.items.push_back(Arc::clone(item));
+            self.counters.waiting_bytes.add(item.bytes.len() as u64);
         } else {
+            self.counters.waiting_bytes.take(state.waiting_bytes());
+            self.counters.demotions.add(1);
             *state = State { overflowed: true, ..State::default() };
         }
         drop(state);
@@ -72,6 +90,7 @@ impl Queue {
                 break;
             }
             state.taken.give_back(len_bytes);
+            self.counters.waiting_bytes.take(len_bytes as u64);
             items.extend(state.items.pop_front());
         }
         Popped::Items(items)
@@ -127,7 +146,7 @@ mod tests {
 
     #[test]
     fn what_is_pushed_is_popped_in_order_and_in_bounded_pieces() {
-        let queue = Queue::new(Limits::QUEUE);
+        let queue = Queue::new(Limits::QUEUE, Arc::default());
         (1..=5).for_each(|sequence| queue.push(&item(sequence, 98)));
         let two = Limits { envelopes: 2, len_bytes: 1000 };
         assert_eq!(sequences(queue.pop(two)), Some(vec![1, 2]));
@@ -144,7 +163,7 @@ mod tests {
             (Limits { envelopes: 3, len_bytes: usize::MAX }, 3),
             (Limits { envelopes: usize::MAX, len_bytes: 250 }, 2),
         ] {
-            let queue = Queue::new(limits);
+            let queue = Queue::new(limits, Arc::default());
             (1..=fits).for_each(|sequence| queue.push(&item(sequence, 98)));
             assert!(queue.len_bytes() > 0);
             queue.push(&item(fits + 1, 98));
@@ -156,9 +175,26 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_waits_is_counted_over_all_queues_and_so_are_those_that_are_too_slow() {
+        let counters = Arc::new(StreamCounters::default());
+        let three = Limits { envelopes: 3, len_bytes: usize::MAX };
+        let [first, second] = [(); 2].map(|()| Queue::new(three, counters.clone()));
+        (1..=3).for_each(|sequence| first.push(&item(sequence, 10)));
+        second.push(&item(1, 5));
+        assert_eq!(counters.waiting_bytes.get(), 35);
+        let _ = first.pop(Limits { envelopes: 1, len_bytes: usize::MAX });
+        assert_eq!((counters.waiting_bytes.get(), counters.demotions.get()), (25, 0));
+        (4..=6).for_each(|sequence| first.push(&item(sequence, 10)));
+        assert_eq!((counters.waiting_bytes.get(), counters.demotions.get()), (5, 1));
+        drop(second);
+        assert_eq!(counters.waiting_bytes.get(), 0);
+    }
+
     #[tokio::test]
     async fn a_waiting_listener_wakes_up_for_an_envelope_and_for_an_overflow() {
-        let queue = Arc::new(Queue::new(Limits { envelopes: 1, len_bytes: usize::MAX }));
+        let queue =
+            Arc::new(Queue::new(Limits { envelopes: 1, len_bytes: usize::MAX }, Arc::default()));
         let waiting = tokio::spawn({
             let queue = Arc::clone(&queue);
             async move { queue.filled().await }

@@ -17,6 +17,7 @@ use super::newest::newest_visible;
 use super::plan::{Cursors, Plan, PlanTopic};
 use super::subscription::Subscription;
 use crate::committed::Heads;
+use crate::counters::{ReadCounters, StreamCounters};
 
 /// Pages that all streams together may read from disk at one time: enough to keep disk and cores
 /// busy, and queries keep their threads however many streams catch up. Guessed.
@@ -29,13 +30,15 @@ pub struct Reader {
     pub(super) heads: Heads,
     pub(super) hub: Hub,
     pub(super) stream_pages: Arc<Semaphore>,
+    pub(super) counters: Arc<ReadCounters>,
 }
 
 impl Reader {
     /// Puts the parts together.
     #[must_use]
     pub fn new(store: Store, heads: Heads, hub: Hub) -> Self {
-        Self { store, heads, hub, stream_pages: Arc::new(Semaphore::new(STREAM_PAGES_AT_ONCE)) }
+        let stream_pages = Arc::new(Semaphore::new(STREAM_PAGES_AT_ONCE));
+        Self { store, heads, hub, stream_pages, counters: Arc::default() }
     }
 
     /// The page of envelopes that follows `last_seen` in `topics`: across originators by time,
@@ -51,6 +54,15 @@ impl Reader {
     /// # Errors
     /// When the log cannot be read.
     pub fn query_topics(
+        &self,
+        topics: &[Topic],
+        last_seen: &Cursor,
+        limit: usize,
+    ) -> Result<Vec<Bytes>, ReadError> {
+        self.counters.query_topics.measure(|| self.page_of_topics(topics, last_seen, limit))
+    }
+
+    fn page_of_topics(
         &self,
         topics: &[Topic],
         last_seen: &Cursor,
@@ -84,6 +96,16 @@ impl Reader {
         last_seen: &Cursor,
         limit: usize,
     ) -> Result<Vec<Bytes>, ReadError> {
+        let page = || self.page_of_originators(originators, last_seen, limit);
+        self.counters.query_originators.measure(page)
+    }
+
+    fn page_of_originators(
+        &self,
+        originators: &[OriginatorId],
+        last_seen: &Cursor,
+        limit: usize,
+    ) -> Result<Vec<Bytes>, ReadError> {
         let snapshot = self.store.snapshot();
         let wanted: BTreeSet<OriginatorId> = originators.iter().copied().collect();
         let heads = snapshot.heads()?;
@@ -105,6 +127,10 @@ impl Reader {
     /// # Errors
     /// When the log cannot be read.
     pub fn newest(&self, topics: &[Topic]) -> Result<Vec<Option<Bytes>>, ReadError> {
+        self.counters.newest.measure(|| self.newest_of(topics))
+    }
+
+    fn newest_of(&self, topics: &[Topic]) -> Result<Vec<Option<Bytes>>, ReadError> {
         let snapshot = self.store.snapshot();
         let heads = snapshot.heads()?;
         let newest = topics
@@ -174,6 +200,18 @@ impl Reader {
     #[must_use]
     pub fn heads(&self) -> Arc<Cursor> {
         self.heads.get()
+    }
+
+    /// What has been counted of queries and pages.
+    #[must_use]
+    pub fn counters(&self) -> &ReadCounters {
+        &self.counters
+    }
+
+    /// What has been counted of all streams.
+    #[must_use]
+    pub fn streams(&self) -> &StreamCounters {
+        self.hub.counters()
     }
 
     fn subscription(&self, mut feed: Feed, from_disk: bool) -> Subscription {

@@ -136,7 +136,7 @@ impl Subscription {
             let turn = Arc::clone(&reader.stream_pages).acquire_owned().await;
             let page = tokio::task::spawn_blocking(move || {
                 let _turn = turn.expect("the semaphore is never closed");
-                read_page(&reader, read)
+                reader.counters.stream_page.measure(|| read_page(&reader, read))
             });
             match page.await.map_err(JoinError::try_into_panic) {
                 Ok(page) => page,

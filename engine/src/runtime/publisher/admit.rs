@@ -59,11 +59,13 @@ impl Admission {
     fn conclude(&self) {
         let parts = std::mem::take(&mut *self.parts.lock().unwrap_or_else(PoisonError::into_inner));
         let reply = self.reply.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let reply = reply.expect("concluded once, by the last part");
+        let mut reply = reply.expect("concluded once, by the last part");
         let envelopes = match admission::conclude(parts.into_iter().flatten()) {
             Ok(envelopes) => envelopes,
             Err(reasons) => return reply.send(Err(PublishError::Refused(reasons))),
         };
+        reply.stage.lap(&self.shared.counters.admit_seconds);
+        reply.admitted = reply.stage;
         let to_sequencer =
             self.shared.to_sequencer.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match to_sequencer {

@@ -54,7 +54,9 @@ fn answer(group: Group, error: Option<&CommitError>) {
     let Some(error) = error else {
         group.counters.published.add(group.fresh);
         group.counters.replayed.add(group.replayed);
-        for (reply, answer) in group.answers {
+        for (mut reply, answer) in group.answers {
+            reply.stage.lap(&group.counters.commit_seconds);
+            reply.admitted.lap(&group.counters.admitted_seconds);
             reply.send(Ok(answer));
         }
         return;

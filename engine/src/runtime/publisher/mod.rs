@@ -21,7 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::committer::Committer;
 use super::workers::Workers;
 use crate::committed::Heads;
-use crate::counters::Counters;
+use crate::counters::{Counters, Stopwatch};
 use crate::ports::Ports;
 use crate::sequencer::Admitted;
 
@@ -95,6 +95,10 @@ struct Request {
 struct Reply {
     sender: oneshot::Sender<Result<Vec<Bytes>, PublishError>>,
     _permit: OwnedSemaphorePermit,
+    /// Runs since the last stage was over.
+    stage: Stopwatch,
+    /// Runs since its envelopes were admitted.
+    admitted: Stopwatch,
 }
 
 impl Reply {
@@ -181,11 +185,10 @@ impl Publisher {
             return Err(PublishError::Refused("missing payer envelope".into()));
         }
         self.ready()?;
-        #[expect(clippy::disallowed_methods, reason = "measured, and decides nothing")]
-        let started = std::time::Instant::now();
-        let answer = self.submit(envelopes).await;
+        let mut watch = Stopwatch::start();
+        let answer = self.submit(envelopes, watch).await;
         match &answer {
-            Ok(_) => self.shared.counters.publish_seconds.observe(started.elapsed()),
+            Ok(_) => watch.lap(&self.shared.counters.publish_seconds),
             Err(PublishError::Unavailable { .. }) => self.shared.counters.unavailable.add(1),
             Err(_) => self.shared.counters.refused.add(1),
         }
@@ -238,7 +241,11 @@ impl Publisher {
         self.shared.to_sequencer.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
-    async fn submit(&self, envelopes: Vec<pb::PayerEnvelope>) -> Result<Vec<Bytes>, PublishError> {
+    async fn submit(
+        &self,
+        envelopes: Vec<pb::PayerEnvelope>,
+        watch: Stopwatch,
+    ) -> Result<Vec<Bytes>, PublishError> {
         let sizes = envelopes.iter().map(|envelope| envelope.unsigned_client_envelope.len());
         let kib = u32::try_from(sizes.sum::<usize>() / 1024 + 1).unwrap_or(u32::MAX);
         let permit = self
@@ -249,7 +256,7 @@ impl Publisher {
             .await
             .expect("the semaphore is never closed");
         let (sender, answer) = oneshot::channel();
-        let reply = Reply { sender, _permit: permit };
+        let reply = Reply { sender, _permit: permit, stage: watch, admitted: watch };
         Admission::start(&self.shared, envelopes, reply);
         answer.await.unwrap_or_else(|_| Err(stopped()))
     }

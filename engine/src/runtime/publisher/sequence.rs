@@ -191,7 +191,8 @@ impl Sequencing {
         let mut replayed = 0;
         let answers = planned
             .into_iter()
-            .map(|Planned { reply, sources }| {
+            .map(|Planned { mut reply, sources }| {
+                reply.stage.lap(&self.shared.counters.sequence_seconds);
                 let answer = sources.into_iter().map(|source| match source {
                     Source::Fresh(index) => bytes(index).clone(),
                     Source::Known(bytes) => {

@@ -1,5 +1,9 @@
 //! What replication counts.
 
+use std::sync::{Mutex, PoisonError};
+
+use hawser_proto::OriginatorId;
+
 use crate::counters::Counter;
 
 /// Everything that the followers count, for whoever exports it.
@@ -17,4 +21,51 @@ pub struct ReplicationCounters {
     pub missing: Counter,
     /// Second statements that an originator signed for one sequence id. The first one is kept.
     pub conflicts: Counter,
+}
+
+/// What is counted of one strand that is followed.
+#[derive(Debug, Default)]
+pub struct StrandCounters {
+    /// Its envelopes that peers sent and that were checked, also those that came before.
+    pub received: Counter,
+    source: Mutex<Option<OriginatorId>>,
+}
+
+impl StrandCounters {
+    /// The peer that is asked for whatever comes next; `None` while there is none.
+    #[must_use]
+    pub fn source(&self) -> Option<OriginatorId> {
+        *self.source.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This peer is asked from now on.
+    pub(super) fn asks(&self, peer: OriginatorId) {
+        *self.source.lock().unwrap_or_else(PoisonError::into_inner) = Some(peer);
+    }
+
+    /// This peer is asked no more.
+    pub(super) fn leaves(&self, peer: OriginatorId) {
+        let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        source.take_if(|source| *source == peer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_source_is_whoever_was_asked_last_and_not_left_since() {
+        let (home, other) = (OriginatorId(200), OriginatorId(300));
+        let strand = StrandCounters::default();
+        assert_eq!(strand.source(), None);
+        strand.asks(home);
+        strand.leaves(other);
+        assert_eq!(strand.source(), Some(home));
+        strand.asks(other);
+        strand.leaves(home);
+        assert_eq!(strand.source(), Some(other));
+        strand.leaves(other);
+        assert_eq!(strand.source(), None);
+    }
 }

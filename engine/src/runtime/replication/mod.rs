@@ -7,7 +7,7 @@ mod reader;
 mod steps;
 mod strand;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hawser_proto::frame::RefuseReason;
@@ -22,7 +22,7 @@ use crate::counters::Counters;
 use crate::ports::{Ports, Registry};
 use crate::replication::Delivery;
 
-pub use counters::ReplicationCounters;
+pub use counters::{ReplicationCounters, StrandCounters};
 pub use links::{Feed, Link, StrandGone};
 pub use reader::{StrandReadError, StrandReader};
 
@@ -56,6 +56,7 @@ struct Shared {
     counters: ReplicationCounters,
     links: Links,
     inboxes: Mutex<HashMap<OriginatorId, mpsc::Sender<Delivery<Bytes>>>>,
+    strands: Mutex<BTreeMap<OriginatorId, Arc<StrandCounters>>>,
 }
 
 impl Replication {
@@ -73,6 +74,7 @@ impl Replication {
             counters: ReplicationCounters::default(),
             links: Links::default(),
             inboxes: Mutex::default(),
+            strands: Mutex::default(),
         });
         let (stop, stopped) = watch::channel(false);
         let supervisor = tokio::spawn(supervise(shared.clone(), stopped));
@@ -113,7 +115,8 @@ impl Replication {
             return Err(RefuseReason::UnknownOriginator);
         }
         let (store, heads) = (self.shared.store.clone(), self.shared.heads.subscribe());
-        Ok(StrandReader::new(store, heads, originator, after, up_to, bytes_max))
+        let counters = self.shared.counted.clone();
+        Ok(StrandReader::new(store, heads, originator, after, up_to, bytes_max, counters))
     }
 
     /// How far each strand is durable here.
@@ -132,6 +135,12 @@ impl Replication {
     #[must_use]
     pub fn counters(&self) -> &ReplicationCounters {
         &self.shared.counters
+    }
+
+    /// The same for each strand that is followed.
+    #[must_use]
+    pub fn strands(&self) -> BTreeMap<OriginatorId, Arc<StrandCounters>> {
+        self.shared.strands.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -154,6 +163,11 @@ impl ReplicationTasks {
 impl Shared {
     fn inbox(&self, originator: OriginatorId) -> Option<mpsc::Sender<Delivery<Bytes>>> {
         self.inboxes.lock().unwrap_or_else(PoisonError::into_inner).get(&originator).cloned()
+    }
+
+    fn strand(&self, originator: OriginatorId) -> Arc<StrandCounters> {
+        let mut strands = self.strands.lock().unwrap_or_else(PoisonError::into_inner);
+        strands.entry(originator).or_default().clone()
     }
 
     /// `None` if the strand has its task already.

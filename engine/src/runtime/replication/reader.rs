@@ -6,6 +6,7 @@ use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{LogItem, ReadError, Store};
 use tokio::sync::watch;
 
+use crate::counters::Counters;
 use crate::replication::Piece;
 
 /// The log could not be read on; its cause is this node's disk.
@@ -25,6 +26,7 @@ pub struct StrandReader {
     position: SequenceId,
     up_to: Option<SequenceId>,
     bytes_max: usize,
+    counters: Arc<Counters>,
 }
 
 impl StrandReader {
@@ -35,8 +37,9 @@ impl StrandReader {
         after: SequenceId,
         up_to: Option<SequenceId>,
         bytes_max: usize,
+        counters: Arc<Counters>,
     ) -> Self {
-        Self { store, heads, originator, position: after, up_to, bytes_max }
+        Self { store, heads, originator, position: after, up_to, bytes_max, counters }
     }
 
     /// Everything up to there has been read, or told to be a gap.
@@ -71,8 +74,10 @@ impl StrandReader {
         through: SequenceId,
     ) -> Result<(Vec<Piece<Bytes>>, SequenceId), ReadError> {
         let (store, bytes_max) = (self.store.clone(), self.bytes_max);
+        let counters = self.counters.clone();
         let after = EnvelopeId::new(self.originator, self.position);
-        tokio::task::spawn_blocking(move || read(&store, after, through, bytes_max))
+        let page = move || read(&store, after, through, bytes_max);
+        tokio::task::spawn_blocking(move || counters.strand_page.measure(page))
             .await
             .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }

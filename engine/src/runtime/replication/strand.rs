@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::links::{Connected, Table};
 use super::steps::{Load, Step, Steps, commit};
-use super::{Shared, stop_of};
+use super::{Shared, StrandCounters, stop_of};
 use crate::replication::{Delivery, Effect, Follower, Judge, LinkCommand, Piece, Verdict};
 use crate::runtime::Priority;
 
@@ -29,6 +29,7 @@ pub(super) struct Strand {
     table: watch::Receiver<Table>,
     connected: Table,
     steps: Steps,
+    counters: Arc<StrandCounters>,
 }
 
 impl Strand {
@@ -47,6 +48,7 @@ impl Strand {
             table: shared.links.subscribe(),
             connected: BTreeMap::new(),
             steps: Steps::default(),
+            counters: shared.strand(originator),
             shared,
         }
     }
@@ -96,6 +98,10 @@ impl Strand {
             });
             let (good, all) =
                 verdicts.fold((0, 0), |(good, all), ok| (good + u64::from(ok), all + 1));
+            self.counters.received.add(all);
+            if delivery.pieces.iter().any(|piece| matches!(piece, Piece::End | Piece::Closed)) {
+                self.counters.leaves(delivery.peer);
+            }
             self.shared.counters.verified.add(good);
             self.shared.counters.forged.add(all - good);
             self.follower.handle_delivery(now(), delivery);
@@ -115,6 +121,7 @@ impl Strand {
             table.get(id).is_some_and(|other| other.generation == peer.generation)
         };
         for (id, _) in self.connected.iter().filter(|(id, peer)| !holds(&table, id, peer)) {
+            self.counters.leaves(*id);
             self.follower.handle_peer_down(now(), *id);
         }
         for (id, peer) in table.iter().filter(|(id, peer)| !holds(&self.connected, id, peer)) {
@@ -133,13 +140,18 @@ impl Strand {
                 }
                 Effect::Compare(entries) => self.steps.push(Step::Compare(entries)),
                 Effect::Want { peer, request, want } => {
+                    if want.up_to.is_none() {
+                        self.counters.asks(peer);
+                    }
                     if !self.command(peer, LinkCommand::Want { request, want }) {
                         // As if the peer had not answered: it is asked again later.
+                        self.counters.leaves(peer);
                         let pieces = vec![Piece::Closed];
                         self.follower.handle_delivery(now(), Delivery { peer, request, pieces });
                     }
                 }
                 Effect::Stop { peer } => {
+                    self.counters.leaves(peer);
                     self.command(peer, LinkCommand::Stop { originator });
                 }
                 Effect::Disconnect { peer, fault } => {
