@@ -1,8 +1,11 @@
 //! What a request may ask for. What is refused here has cost nothing but its parsing.
 
+use std::collections::BTreeMap;
+
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::Cursor as PbCursor;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
-use hawser_proto::{Bytes, Cursor, OriginatorId, TOPIC_LEN_BYTES_MAX, Topic};
+use hawser_proto::pb::xmtp::xmtpv4::metadata_api as meta;
+use hawser_proto::{Bytes, Cursor, OriginatorId, PayerAddress, TOPIC_LEN_BYTES_MAX, Topic};
 
 use crate::status::Refusal;
 
@@ -10,6 +13,8 @@ use crate::status::Refusal;
 const SELECTED_MAX: usize = 10_000;
 /// Originators that one cursor names.
 const CURSOR_ENTRIES_MAX: usize = 100;
+/// Payers of one request: each may take a row for every minute of its past.
+const PAYERS_MAX: usize = 100;
 
 /// A limit that a request does not keep. The texts are part of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +37,14 @@ pub(crate) enum LimitError {
     CursorMissing,
     #[error("at least one filter is required")]
     FiltersMissing,
+    #[error("payer_addresses cannot be empty")]
+    PayersMissing,
+    #[error("too many payer_addresses: {0}, at most {PAYERS_MAX} are allowed")]
+    TooManyPayers(usize),
+    #[error("payer_addresses[{0}] is no address: 20 bytes, hex")]
+    PayerAddress(usize),
+    #[error("granularity {0} is not known")]
+    Granularity(i32),
 }
 
 /// What is selected.
@@ -128,6 +141,29 @@ pub(crate) fn newest_topics(topics: Vec<Bytes>) -> Result<Vec<Option<Topic>>, Li
         return Err(LimitError::TooMany(topics.len()));
     }
     Ok(topics.into_iter().map(storable).collect())
+}
+
+/// Payers by the texts that name them, and the minutes of a period.
+pub(crate) fn payers(
+    request: meta::GetPayerInfoRequest,
+) -> Result<(BTreeMap<String, PayerAddress>, u32), LimitError> {
+    use meta::PayerInfoGranularity as Granularity;
+    match request.payer_addresses.len() {
+        0 => return Err(LimitError::PayersMissing),
+        1..=PAYERS_MAX => {}
+        count => return Err(LimitError::TooManyPayers(count)),
+    }
+    let minutes = match Granularity::try_from(request.granularity) {
+        Ok(Granularity::Unspecified | Granularity::Hour) => 60,
+        Ok(Granularity::Day) => 24 * 60,
+        Err(_) => return Err(LimitError::Granularity(request.granularity)),
+    };
+    let address = |(index, text): (usize, String)| {
+        let address = text.parse().map_err(|_| LimitError::PayerAddress(index))?;
+        Ok((text, address))
+    };
+    let payers = request.payer_addresses.into_iter().enumerate().map(address);
+    Ok((payers.collect::<Result<_, _>>()?, minutes))
 }
 
 /// A topic that can be on an envelope.

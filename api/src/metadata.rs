@@ -5,14 +5,22 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use hawser_engine::Engine;
+use hawser_engine::read::{ReadError, UsedPeriod};
 use hawser_proto::Cursor;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api as pb;
+use hawser_proto::pb::xmtp::xmtpv4::metadata_api::get_payer_info_response::{
+    PayerInfo, PeriodSummary,
+};
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_server::MetadataApi;
+use prost::Message as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use crate::limits::payers;
+use crate::query::blocking;
+use crate::serve::MESSAGE_LEN_BYTES_MAX;
 use crate::status::{Refusal, into_status};
 use crate::streams::MessageStream;
 
@@ -65,9 +73,49 @@ impl MetadataApi for Metadata {
 
     async fn get_payer_info(
         &self,
-        _: Request<pb::GetPayerInfoRequest>,
+        request: Request<pb::GetPayerInfoRequest>,
     ) -> Result<Response<pb::GetPayerInfoResponse>, Status> {
-        Err(into_status(Refusal::NotServed("GetPayerInfo")))
+        self.payer_info(request.into_inner()).await.map(Response::new).map_err(into_status)
+    }
+}
+
+impl Metadata {
+    async fn payer_info(
+        &self,
+        request: pb::GetPayerInfoRequest,
+    ) -> Result<pb::GetPayerInfoResponse, Refusal> {
+        let (payers, minutes) = payers(request).map_err(Refusal::Request)?;
+        let reader = self.engine.reader().clone();
+        let used = blocking(move || {
+            let used = payers.into_iter().map(|(name, payer)| {
+                let periods = reader.usage(payer, minutes)?;
+                Ok((name, periods))
+            });
+            used.collect::<Result<Vec<_>, ReadError>>()
+        })
+        .await?;
+        let unknown = used.iter().find(|(_, periods)| periods.is_empty());
+        if let Some((name, _)) = unknown {
+            return Err(Refusal::UnknownPayer(name.clone()));
+        }
+        let info = |(name, periods): (String, Vec<UsedPeriod>)| {
+            let period_summaries = periods.into_iter().map(summary).collect();
+            (name, PayerInfo { period_summaries })
+        };
+        let response =
+            pb::GetPayerInfoResponse { payer_info: used.into_iter().map(info).collect() };
+        if response.encoded_len() > MESSAGE_LEN_BYTES_MAX {
+            return Err(Refusal::AnswerTooLarge);
+        }
+        Ok(response)
+    }
+}
+
+fn summary(period: UsedPeriod) -> PeriodSummary {
+    PeriodSummary {
+        amount_spent_picodollars: period.picodollars,
+        num_messages: period.messages,
+        period_start_unix_seconds: period.start_unix_s,
     }
 }
 

@@ -61,7 +61,7 @@ impl Api {
 }
 
 /// Reads on a thread that may wait for the disk.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
 ) -> Result<T, Refusal> {
     Ok(tokio::task::spawn_blocking(read).await.map_err(|_| Refusal::Interrupted)??)

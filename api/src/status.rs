@@ -22,6 +22,12 @@ pub(crate) enum Refusal {
     Publish(#[from] PublishError),
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// What is wrong with a request that is neither a query nor a subscription.
+    #[error("{0}")]
+    Request(LimitError),
+    /// Of no use of this payer is anything known.
+    #[error("payer {0} is not known")]
+    UnknownPayer(String),
     /// What was read from the log is no envelope.
     #[error("a stored envelope does not decode")]
     Undecodable,
@@ -47,6 +53,7 @@ pub(crate) fn into_status(refusal: impl Into<Refusal>) -> Status {
         Refusal::Query(_)
         | Refusal::Subscription(_)
         | Refusal::Filter(_)
+        | Refusal::Request(_)
         | Refusal::Publish(PublishError::Refused(_)) => Status::invalid_argument(text),
         Refusal::Publish(PublishError::AnswerTooLarge) | Refusal::AnswerTooLarge => {
             Status::resource_exhausted(text)
@@ -59,7 +66,7 @@ pub(crate) fn into_status(refusal: impl Into<Refusal>) -> Status {
             Status::internal(text)
         }
         Refusal::ShuttingDown => Status::unavailable(text),
-        Refusal::UnknownService => Status::not_found(text),
+        Refusal::UnknownService | Refusal::UnknownPayer(_) => Status::not_found(text),
         Refusal::NotServed(_) => Status::unimplemented(text),
     }
 }

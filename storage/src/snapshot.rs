@@ -14,6 +14,7 @@ use crate::keys::rate::RateRow;
 use crate::keys::receipt::ReceiptKey;
 use crate::keys::topic::{self, TopicKey};
 use crate::keys::usage::{UsageKey, UsageRow};
+use crate::keys::usage_by_payer::UsageByPayerKey;
 use crate::keys::{Key, decode_u64};
 use crate::log_scan::LogScan;
 use crate::rates::collect_rates;
@@ -178,6 +179,29 @@ impl<'a> Snapshot<'a> {
         payer: PayerAddress,
     ) -> Result<Option<UsageRow>, ReadError> {
         self.row(UsageKey { originator, minute, payer }, UsageRow::decode)
+    }
+
+    /// Passes on everything that one payer used, by originator and by minute ascending.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn usage_of_payer(
+        &self,
+        payer: PayerAddress,
+        mut each: impl FnMut(OriginatorId, u32, UsageRow),
+    ) -> Result<(), ReadError> {
+        let mut rows = self.rows(UsageByPayerKey::FAMILY, ReadOptions::default());
+        rows.seek(payer.0);
+        while let Some((key, value)) = rows.item() {
+            let corrupt = || ReadError::corrupt(UsageByPayerKey::FAMILY, key);
+            let UsageByPayerKey(found) = UsageByPayerKey::decode(key).ok_or_else(corrupt)?;
+            if found.payer != payer {
+                break;
+            }
+            each(found.originator, found.minute, UsageRow::decode(value).ok_or_else(corrupt)?);
+            rows.next();
+        }
+        Ok(rows.status().map_err(DatabaseError::from)?)
     }
 
     /// How many envelopes counted towards congestion at one originator in one minute.

@@ -6,8 +6,10 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use hawser_proto::{EnvelopeId, OriginatorId, SequenceId, Topic, TopicKind};
-use hawser_storage::{Change, Entry, Facts, LogItem, SkipReason, Store, TopicRow};
+use hawser_proto::{Address, EnvelopeId, OriginatorId, SequenceId, Topic, TopicKind};
+use hawser_storage::{
+    Change, Charge, Entry, Facts, LogItem, SkipReason, Store, TopicRow, UsageRow,
+};
 use proptest::prelude::*;
 use support::*;
 
@@ -41,6 +43,39 @@ fn many_envelopes_are_read_in_the_order_asked_for() {
             assert_eq!(store.snapshot().get_many(&ids).unwrap(), expected);
         }
         assert_eq!(store.snapshot().get_many(&[]).unwrap(), []);
+    });
+}
+
+#[test]
+fn what_a_payer_used_is_read_by_originator_and_minute_and_is_nobody_elses() {
+    on_each(|store| {
+        let charged = |originator, sequence, payer: u8, minute: i64| {
+            let at = id(originator, sequence);
+            let charge = Some(Charge { payer: Address([payer; 20]), picodollars: sequence });
+            let originator_ns = minute * 60_000_000_000;
+            append_with(originator, sequence, Facts { charge, originator_ns, ..facts(at) })
+        };
+        store
+            .commit(&[
+                charged(PEER, 1, 7, 5),
+                charged(OWN, 1, 7, 9),
+                charged(OWN, 2, 6, 9),
+                charged(OWN, 3, 7, 9),
+                charged(OWN, 4, 8, 9),
+                charged(OWN, 5, 7, 4),
+            ])
+            .unwrap();
+        let used = |payer: u8| {
+            let mut rows = Vec::new();
+            let each = |originator, minute, row: UsageRow| {
+                rows.push((originator, minute, row.messages, row.picodollars));
+            };
+            store.snapshot().usage_of_payer(Address([payer; 20]), each).unwrap();
+            rows
+        };
+        assert_eq!(used(7), [(OWN, 4, 1, 5), (OWN, 9, 2, 4), (PEER, 5, 1, 1)]);
+        assert_eq!(used(8), [(OWN, 9, 1, 4)]);
+        assert_eq!(used(5), []);
     });
 }
 

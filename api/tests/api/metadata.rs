@@ -1,5 +1,6 @@
 //! What a node says about itself.
 
+use hawser_proto::SecretKey;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
 use tonic::Code;
@@ -40,11 +41,78 @@ async fn a_follower_of_the_cursor_ends_with_the_newest() {
 }
 
 #[tokio::test]
-async fn the_version_is_told_and_payers_are_not() {
+async fn the_version_is_told() {
     let node = node().await;
     let mut client = MetadataApiClient::new(node.channel().await);
     let version = client.get_version(pb::GetVersionRequest {}).await.unwrap().into_inner();
     assert_eq!(version.version, "1.2.3");
-    let payers = client.get_payer_info(pb::GetPayerInfoRequest::default()).await;
-    assert_eq!(payers.unwrap_err().code(), Code::Unimplemented);
+}
+
+fn payer_request(addresses: &[&str], granularity: i32) -> pb::GetPayerInfoRequest {
+    let payer_addresses = addresses.iter().map(|&text| text.to_owned()).collect();
+    pb::GetPayerInfoRequest { payer_addresses, granularity }
+}
+
+#[tokio::test]
+async fn what_payers_used_is_told_by_hour_or_day_under_the_names_they_were_asked_by() {
+    let node = node().await;
+    let mut client = MetadataApiClient::new(node.channel().await);
+    let one = |text: &str| vec![sign_as(client_of(text), 1, 60)];
+    node.publish(one("a")).await;
+    node.publish(one("b")).await;
+    node.clock.advance(3600);
+    node.publish(one("c")).await;
+    node.publish(vec![sign_as(client_of("d"), 2, 60)]).await;
+    let charged = |payer: u8| SecretKey::from_bytes(&[payer + 10; 32]).unwrap();
+    let [first, second] = [1, 2].map(|payer| charged(payer).public_key().address().to_string());
+    let lower = first.trim_start_matches("0x").to_lowercase();
+
+    let mut asked = async |granularity| {
+        let request = payer_request(&[&first, &lower, &second], granularity);
+        client.get_payer_info(request).await.unwrap().into_inner().payer_info
+    };
+    let hours = asked(0).await;
+    assert_eq!(hours, asked(1).await, "hours unless something else is asked for");
+    assert_eq!(hours.len(), 3);
+    assert_eq!(hours[&first], hours[&lower]);
+    let periods = &hours[&first].period_summaries;
+    let starts: Vec<_> = periods.iter().map(|it| it.period_start_unix_seconds).collect();
+    assert_eq!(starts, [1_749_999_600, 1_750_003_200], "the UTC hours of the two moments");
+    assert_eq!(periods.iter().map(|it| it.num_messages).collect::<Vec<_>>(), [2, 1]);
+    assert!(periods[0].amount_spent_picodollars > periods[1].amount_spent_picodollars);
+    assert_eq!(hours[&second].period_summaries.len(), 1);
+
+    let days = &asked(2).await[&first].period_summaries;
+    assert_eq!(days.len(), 1);
+    assert_eq!(days[0].period_start_unix_seconds, 1_749_945_600);
+    assert_eq!(days[0].num_messages, 3);
+    let spent: u64 = periods.iter().map(|it| it.amount_spent_picodollars).sum();
+    assert_eq!(days[0].amount_spent_picodollars, spent);
+}
+
+fn client_of(text: &str) -> hawser_proto::Bytes {
+    client(&group_topic(1), None, group_payload(frame(1, 1, text.as_bytes())))
+}
+
+#[tokio::test]
+async fn payers_that_nobody_knows_and_requests_that_make_no_sense_are_refused() {
+    let node = node().await;
+    node.publish(vec![message(1, "a")]).await;
+    let known = SecretKey::from_bytes(&[10; 32]).unwrap().public_key().address().to_string();
+    let unknown = "0x0000000000000000000000000000000000000001";
+    let mut client = MetadataApiClient::new(node.channel().await);
+    let many = vec![known.as_str(); 101];
+    let cases = [
+        (payer_request(&[], 0), Code::InvalidArgument, "payer_addresses cannot be empty"),
+        (payer_request(&[&known, "0x12"], 0), Code::InvalidArgument, "payer_addresses[1]"),
+        (payer_request(&[&known], 9), Code::InvalidArgument, "granularity 9"),
+        (payer_request(&many, 0), Code::InvalidArgument, "at most 100"),
+        (payer_request(&[&known, unknown], 0), Code::NotFound, unknown),
+    ];
+    for (request, code, text) in cases {
+        let refused = client.get_payer_info(request).await.unwrap_err();
+        assert_eq!(refused.code(), code, "{refused}");
+        assert!(refused.message().contains(text), "{refused}");
+    }
+    assert!(client.get_payer_info(payer_request(&[&known], 0)).await.is_ok());
 }

@@ -164,7 +164,6 @@ async fn what_is_not_served_is_unimplemented() {
         "/xmtp.xmtpv4.gateway_api.GatewayApi/GetNodes",
         "/xmtp.xmtpv4.message_api.MisbehaviorApi/SubmitMisbehaviorReport",
         "/xmtp.xmtpv4.message_api.QueryApi/Nonsense",
-        "/xmtp.xmtpv4.metadata_api.MetadataApi/GetPayerInfo",
         "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
         "/nonsense",
     ] {

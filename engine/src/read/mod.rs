@@ -34,5 +34,5 @@ pub use error::ReadError;
 pub use feed::{SubscriptionEvent, WaveId};
 pub use hub::Hub;
 pub use limits::{PAGE_ENVELOPES_MAX, PAGE_LEN_BYTES_MAX, wire_len_bytes};
-pub use reader::Reader;
+pub use reader::{Reader, UsedPeriod};
 pub use subscription::Subscription;

@@ -1,10 +1,10 @@
 //! Queries, each over one snapshot, and the way to a subscription.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hawser_proto::{Cursor, EnvelopeId, OriginatorId, Topic};
+use hawser_proto::{Cursor, EnvelopeId, OriginatorId, PayerAddress, Topic};
 use hawser_storage::{Snapshot, Store};
 use tokio::sync::Semaphore;
 
@@ -142,6 +142,28 @@ impl Reader {
         Ok(newest.into_iter().map(|id| id.and_then(|_| envelopes.next())).collect())
     }
 
+    /// What a payer used at all originators together, in periods of `minutes` (above 0) that begin
+    /// at multiples of that since 1970, ascending; periods without use are left out. Empty if this
+    /// node knows of nothing.
+    ///
+    /// Blocks on the disk; reads a row for each originator and minute.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn usage(&self, payer: PayerAddress, minutes: u32) -> Result<Vec<UsedPeriod>, ReadError> {
+        self.counters.usage.measure(|| {
+            let mut periods: BTreeMap<u32, UsedPeriod> = BTreeMap::new();
+            self.store.snapshot().usage_of_payer(payer, |_, minute, row| {
+                let first_minute = minute - minute % minutes;
+                let period = periods.entry(first_minute).or_default();
+                period.start_unix_s = u64::from(first_minute) * 60;
+                period.picodollars = period.picodollars.saturating_add(row.picodollars);
+                period.messages = period.messages.saturating_add(row.messages);
+            })?;
+            Ok(periods.into_values().collect())
+        })
+    }
+
     /// A stream of `topics` from one cursor over all of them. Without a cursor it begins with what
     /// is committed from now on. An originator whose next envelope has to wait for a chain
     /// envelope stops in all topics, so that each originator ascends without exception.
@@ -225,6 +247,17 @@ impl Reader {
         }
         Subscription::new(self.clone(), queue, feed)
     }
+}
+
+/// What a payer used in one period.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct UsedPeriod {
+    /// Its beginning, unix seconds.
+    pub start_unix_s: u64,
+    /// Base and congestion fees together.
+    pub picodollars: u64,
+    /// Envelopes that were charged.
+    pub messages: u64,
 }
 
 /// The envelopes of `ids`, in that order. Read in the order of the log, which is quicker.
