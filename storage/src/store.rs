@@ -95,6 +95,13 @@ impl Store {
         self.inner.disk_bytes()
     }
 
+    /// What background work still has to rewrite, as RocksDB estimates it. 0 when it cannot be
+    /// told.
+    #[must_use]
+    pub fn compaction_pending_bytes(&self) -> u64 {
+        self.inner.sum_of_families(&["rocksdb.estimate-pending-compaction-bytes"])
+    }
+
     /// For tests: the next write fails as a broken disk would make it fail.
     #[doc(hidden)]
     pub fn fail_next_write(&self) {
@@ -171,14 +178,18 @@ impl Inner {
     fn disk_bytes(&self) -> u64 {
         match &self.path {
             Some(path) => folder_bytes(path),
-            None => Family::ALL
-                .into_iter()
-                .flat_map(|family| IN_MEMORY.map(|property| (family, property)))
-                .filter_map(|(family, property)| {
-                    self.db.property_int_value_cf(self.family(family), property).ok().flatten()
-                })
-                .fold(0, u64::saturating_add),
+            None => self.sum_of_families(&IN_MEMORY),
         }
+    }
+
+    fn sum_of_families(&self, properties: &[&str]) -> u64 {
+        Family::ALL
+            .into_iter()
+            .flat_map(|family| properties.iter().map(move |property| (family, *property)))
+            .filter_map(|(family, property)| {
+                self.db.property_int_value_cf(self.family(family), property).ok().flatten()
+            })
+            .fold(0, u64::saturating_add)
     }
 }
 
