@@ -20,6 +20,7 @@ use tonic_health::pb::health_server::HealthServer;
 
 use crate::conditions::Conditions;
 use crate::health::HealthService;
+use crate::lag::Lags;
 use crate::metadata::Metadata;
 use crate::methods;
 use crate::metrics::{Metrics, Numbers};
@@ -99,8 +100,10 @@ pub async fn start(
         disk,
         about: Arc::new(about),
         newest: Arc::new(Newest::default()),
+        lags: Arc::new(Lags::default()),
     };
-    let pages = Pages::new(Metrics::new(calls.clone(), numbers, observer.clone()), observer);
+    let metrics = Metrics::new(calls.clone(), numbers, observer.clone());
+    let pages = Pages::new(metrics, observer.clone());
     let operators = match settings.metrics {
         Some(address) => Some(
             pages
@@ -115,7 +118,7 @@ pub async fn start(
     let server = Server::bind(ServeSettings::new(address), routes, calls, stop)
         .await
         .map_err(|source| ApiError::Listen { address, source })?;
-    tokio::spawn(look(conditions.clone(), end));
+    tokio::spawn(look(observer, end));
     Ok(ApiHandle { server, operators, conditions, end: end_guard })
 }
 
@@ -155,12 +158,15 @@ impl ApiHandle {
     }
 }
 
-/// Looks now and then, so that watchers of health hear of changes.
-async fn look(conditions: Conditions, end: CancellationToken) {
+/// Looks now and then, so that watchers of health hear of changes, and lags have an age.
+async fn look(observer: Observer, end: CancellationToken) {
     loop {
         tokio::select! {
             () = end.cancelled() => return,
-            () = sleep(LOOK_EVERY) => { conditions.look(); }
+            () = sleep(LOOK_EVERY) => {
+                observer.conditions.look();
+                observer.note_lags();
+            }
         }
     }
 }

@@ -8,7 +8,7 @@
 //! - `methods`: what is served under which name;
 //! - `service`, `query`, `streams`, `metadata`, `health`: the handlers;
 //! - `limits`: what a request may ask for; `status`: how a refusal reads on the wire;
-//! - `conditions`, `report`: whether the node is ready, and how it does;
+//! - `conditions`, `lag`, `report`: whether the node is ready, and how it does;
 //! - `numbers`, `metrics`: what is measured; `operator`: the pages that show it;
 //! - [`start`] and [`ApiHandle`]: all of it at work, and its end.
 //!
@@ -19,6 +19,7 @@
 mod conditions;
 mod handle;
 mod health;
+mod lag;
 mod limits;
 mod metadata;
 mod methods;
@@ -35,5 +36,5 @@ mod status;
 mod streams;
 
 pub use handle::{ApiError, ApiHandle, start};
-pub use outside::{DiskSpace, DiskView, NoPeers, PeerCounts, PeerState, PeerView};
+pub use outside::{DiskSpace, DiskView, NoPeers, PeerCounts, PeerState, PeerView, StrandState};
 pub use settings::ApiSettings;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hawser_engine::counters::{DURATION_BOUNDS_S, Durations};
+use hawser_engine::counters::{DURATION_BOUNDS_S, Durations, Operation, SIZE_BOUNDS};
 use hawser_engine::runtime::PublishError;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, text};
@@ -125,6 +125,8 @@ impl Collector for OfNode {
         readiness(&mut out, &sighting)?;
         originators(&mut out, &sighting)?;
         storage(&mut out, &self.0, &sighting)?;
+        operations(&mut out, &self.0)?;
+        streams(&mut out, &self.0)?;
         publishing(&mut out, &self.0)?;
         peers(&mut out, &self.0, &sighting)
     }
@@ -189,6 +191,21 @@ fn originators(out: &mut Exposition<'_>, sighting: &Sighting) -> Written {
         "Envelopes that a peer holds and this node does not",
         strands.iter().map(|it| (label(it.originator_id), it.lag_envelopes)),
     )?;
+    out.gauges(
+        "xmtp_originator_lag_seconds",
+        "For how long the first envelope that is missing here has been known to exist, seconds",
+        strands.iter().map(|it| (label(it.originator_id), it.lag_s)),
+    )?;
+    out.gauges(
+        "xmtp_peer_source",
+        "1 for the peer that is asked for what comes next of the strand",
+        strands.iter().filter_map(|it| Some((via(it.originator_id, it.source_node_id?), 1))),
+    )?;
+    out.counters(
+        "xmtp_sync_messages_received_count",
+        "Envelopes of the strand that peers sent and that were checked",
+        strands.iter().filter_map(|it| Some((label(it.originator_id), it.received?))),
+    )?;
     let last = strands.iter().filter_map(|it| Some((it.originator_id, it.last_envelope_ns?)));
     out.gauges(
         "xmtp_originator_last_envelope_seconds",
@@ -197,25 +214,72 @@ fn originators(out: &mut Exposition<'_>, sighting: &Sighting) -> Written {
     )
 }
 
+fn via(originator: u32, source: u32) -> [(&'static str, String); 2] {
+    [("originator_id", originator.to_string()), ("via", source.to_string())]
+}
+
 fn storage(out: &mut Exposition<'_>, observer: &Observer, sighting: &Sighting) -> Written {
     let counters = observer.engine.counters();
-    let (groups, envelopes) = (counters.commit_groups.get(), counters.committed.get());
+    let (groups, envelopes) = counters.group_envelopes.get();
     out.histogram(
         "xmtp_commit_group_envelopes",
         "Envelopes in one synced write to the log",
-        // Only sum and count are known: together they tell the average.
-        &Buckets::new(&[], [groups], envelopes as f64),
+        &Buckets::new(&SIZE_BOUNDS, groups, envelopes as f64),
     )?;
     out.histogram(
         "xmtp_fsync_seconds",
         "A write handed over until it was durable, seconds",
-        &buckets(&counters.commit_seconds),
+        &buckets(&counters.commit.seconds),
     )?;
     out.gauge("xmtp_log_bytes", "What the database takes, bytes", Some(sighting.disk.log_bytes))?;
     out.gauge(
         "xmtp_disk_free_bytes",
         "Free space on the database's disk, bytes",
         sighting.disk.free_bytes,
+    )?;
+    out.gauge(
+        "xmtp_compaction_pending_bytes",
+        "What background work still has to rewrite, estimated bytes",
+        Some(observer.engine.store().compaction_pending_bytes()),
+    )
+}
+
+fn operations(out: &mut Exposition<'_>, observer: &Observer) -> Written {
+    let counters = observer.engine.counters();
+    let reads = observer.engine.reader().counters();
+    let all: [(&str, &str, &Operation); 7] = [
+        ("commit", "write", &counters.commit),
+        ("newest", "read", &reads.newest),
+        ("query_originators", "read", &reads.query_originators),
+        ("query_topics", "read", &reads.query_topics),
+        ("strand_page", "read", &counters.strand_page),
+        ("stream_page", "read", &reads.stream_page),
+        ("usage", "read", &reads.usage),
+    ];
+    let label = |query: &'static str, op: &'static str| [("query", query), ("op", op)];
+    out.histograms(
+        "db_query_duration_seconds",
+        "An operation on the log and its projections, seconds",
+        all.iter().map(|(query, op, it)| (label(query, op), buckets(&it.seconds))),
+    )?;
+    out.counters(
+        "db_query_errors",
+        "Operations on the log and its projections that failed",
+        all.iter().map(|(query, op, it)| (label(query, op), it.errors.get())),
+    )
+}
+
+fn streams(out: &mut Exposition<'_>, observer: &Observer) -> Written {
+    let streams = observer.engine.reader().streams();
+    out.gauge(
+        "xmtp_subscriber_lag_bytes",
+        "What waits in memory for streams, bytes",
+        Some(streams.waiting_bytes.get()),
+    )?;
+    out.counter(
+        "xmtp_subscriber_demotions",
+        "Times that a stream was too slow for what was committed and went on from disk",
+        streams.demotions.get(),
     )
 }
 
@@ -223,8 +287,28 @@ fn publishing(out: &mut Exposition<'_>, observer: &Observer) -> Written {
     let counters = observer.engine.counters();
     out.histograms(
         "xmtp_publish_seconds",
-        "A publish taken until it was answered, seconds",
-        [([("stage", "total")], buckets(&counters.publish_seconds))],
+        "A publish by its stages: checked, ordered and signed, made durable, seconds",
+        [
+            ([("stage", "admit")], buckets(&counters.admit_seconds)),
+            ([("stage", "sequence")], buckets(&counters.sequence_seconds)),
+            ([("stage", "commit")], buckets(&counters.commit_seconds)),
+            ([("stage", "total")], buckets(&counters.publish_seconds)),
+        ],
+    )?;
+    out.histogram(
+        "xmtp_api_stage_envelope_seconds",
+        "A publish taken until its envelopes were checked, seconds",
+        &buckets(&counters.admit_seconds),
+    )?;
+    out.histogram(
+        "xmtp_api_staged_envelope_processing_delay_seconds",
+        "From there until they had their places and were signed, seconds",
+        &buckets(&counters.sequence_seconds),
+    )?;
+    out.histogram(
+        "xmtp_api_wait_for_gateway_publish_seconds",
+        "Envelopes checked until they were durable, seconds",
+        &buckets(&counters.admitted_seconds),
     )?;
     out.counter(
         "xmtp_published",
@@ -242,6 +326,7 @@ fn peers(out: &mut Exposition<'_>, observer: &Observer, sighting: &Sighting) -> 
     let counts = observer.peers.counts();
     let peers = &sighting.peers;
     let label = |node: u32| [("node_id", node.to_string())];
+    let originator = |node: u32| [("originator_id", node.to_string())];
     let up = peers.iter().filter(|peer| peer.connected).count();
     out.gauge(
         "xmtp_sync_outgoing_sync_connections",
@@ -262,6 +347,16 @@ fn peers(out: &mut Exposition<'_>, observer: &Observer, sighting: &Sighting) -> 
         "xmtp_peer_rtt_seconds",
         "To the peer and back, seconds",
         peers.iter().filter_map(|peer| Some((label(peer.node_id), peer.round_trip_s?))),
+    )?;
+    out.counters(
+        "xmtp_sync_failed_outgoing_sync_connections_counter",
+        "Attempts to reach the node that came to nothing",
+        peers.iter().map(|peer| (originator(peer.node_id), peer.failed_attempts)),
+    )?;
+    out.counters(
+        "xmtp_sync_messages_received_error_count",
+        "Sessions with the peer, and attempts at one, that ended because of what it sent",
+        peers.iter().map(|peer| (originator(peer.node_id), peer.refused)),
     )?;
     out.counters(
         "xmtp_peer_bytes",

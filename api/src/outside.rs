@@ -10,6 +10,9 @@ pub trait PeerView: Send + Sync + 'static {
     /// Every peer that this node talks to or tries to, by id.
     fn peers(&self) -> Vec<PeerState>;
 
+    /// Every strand that is followed, by originator.
+    fn strands(&self) -> Vec<StrandState>;
+
     /// What has been counted since the start.
     fn counts(&self) -> PeerCounts;
 }
@@ -27,8 +30,23 @@ pub struct PeerState {
     pub round_trip: Option<Duration>,
     /// How far it says it is in every strand; empty if it has said nothing.
     pub clock: Cursor,
-    /// What the last attempt to reach it failed with.
+    /// Why there is no connection, if there is none and something is known.
     pub last_error: Option<String>,
+    /// Attempts to reach it that came to nothing.
+    pub failed_attempts: u64,
+    /// Sessions, and attempts at one, that ended because of what it sent.
+    pub refused: u64,
+}
+
+/// One strand of another node, as it is followed now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StrandState {
+    /// Whose.
+    pub originator: OriginatorId,
+    /// The peer that is asked for whatever comes next; `None` while there is none.
+    pub source: Option<OriginatorId>,
+    /// Its envelopes that peers sent and that were checked.
+    pub received: u64,
 }
 
 /// What the transport and the replication count. The names in the lists are closed sets: they
@@ -57,6 +75,10 @@ pub struct NoPeers;
 
 impl PeerView for NoPeers {
     fn peers(&self) -> Vec<PeerState> {
+        Vec::new()
+    }
+
+    fn strands(&self) -> Vec<StrandState> {
         Vec::new()
     }
 

@@ -9,10 +9,13 @@ use hawser_proto::{Cursor, EnvelopeId, SequenceId};
 use serde::Serialize;
 
 use crate::conditions::{Condition, Conditions, Purpose, Ready};
+use crate::lag::Lags;
 use crate::outside::{DiskView, PeerState, PeerView};
 
 /// A strand that is further behind than this is a reason to look.
 const LAG_ENVELOPES_MAX: u64 = 1000;
+/// And so is one that has been behind for longer than this.
+const LAG_S_MAX: f64 = 60.0;
 
 /// What this process is.
 #[derive(Debug, Clone)]
@@ -31,6 +34,7 @@ pub(crate) struct Observer {
     pub(crate) disk: Option<Arc<dyn DiskView>>,
     pub(crate) about: Arc<About>,
     pub(crate) newest: Arc<Newest>,
+    pub(crate) lags: Arc<Lags>,
 }
 
 /// Everything seen at one moment.
@@ -65,6 +69,13 @@ pub(crate) struct OriginatorReport {
     /// The highest one that this node or a peer holds.
     pub(crate) network_position: u64,
     pub(crate) lag_envelopes: u64,
+    /// For how long the first of them has been known to exist.
+    pub(crate) lag_s: f64,
+    /// The peer that is asked for what comes next. Nobody is asked for this node's own strand, and
+    /// for those of the chains.
+    pub(crate) source_node_id: Option<u32>,
+    /// What peers have sent of it; absent where nobody is asked.
+    pub(crate) received: Option<u64>,
     /// By its originator's clock.
     pub(crate) last_envelope_ns: Option<i64>,
     pub(crate) last_envelope_age_s: Option<f64>,
@@ -78,6 +89,8 @@ pub(crate) struct PeerReport {
     pub(crate) connected: bool,
     pub(crate) round_trip_s: Option<f64>,
     pub(crate) last_error: Option<String>,
+    pub(crate) failed_attempts: u64,
+    pub(crate) refused: u64,
 }
 
 /// The disk.
@@ -149,19 +162,41 @@ impl Observer {
         }
     }
 
-    fn originators(&self, peers: &[PeerState]) -> Vec<OriginatorReport> {
+    /// Remembers how far this node and its peers are, so that a lag has an age. To be called now
+    /// and then: the age is as exact as that.
+    pub(crate) fn note_lags(&self) {
+        let (own, network) = self.positions(&self.peers.peers());
+        let now_ns = self.engine.ports().clock.now_ns();
+        for furthest in network.iter() {
+            let held = EnvelopeId { sequence: own.get(furthest.originator), ..furthest };
+            self.lags.note(now_ns, held, furthest.sequence);
+        }
+    }
+
+    /// How far this node is, and how far anybody is.
+    fn positions(&self, peers: &[PeerState]) -> (Arc<Cursor>, Cursor) {
         let own = self.engine.heads().get();
         let mut network = Cursor::clone(&own);
         peers.iter().for_each(|peer| network.merge(&peer.clock));
+        (own, network)
+    }
+
+    fn originators(&self, peers: &[PeerState]) -> Vec<OriginatorReport> {
+        let (own, network) = self.positions(peers);
         let now_ns = self.engine.ports().clock.now_ns();
+        let strands = self.peers.strands();
         let report = |furthest: EnvelopeId| {
             let held = EnvelopeId { sequence: own.get(furthest.originator), ..furthest };
             let last_ns = self.newest.time_of(&self.engine, held);
+            let strand = strands.iter().find(|strand| strand.originator == furthest.originator);
             OriginatorReport {
                 originator_id: furthest.originator.0,
                 position: held.sequence.0,
                 network_position: furthest.sequence.0,
                 lag_envelopes: furthest.sequence.0 - held.sequence.0,
+                lag_s: self.lags.note(now_ns, held, furthest.sequence),
+                source_node_id: strand.and_then(|strand| strand.source).map(|source| source.0),
+                received: strand.map(|strand| strand.received),
                 last_envelope_ns: last_ns,
                 last_envelope_age_s: last_ns.map(|ns| now_ns.saturating_sub(ns) as f64 / 1e9),
             }
@@ -187,6 +222,8 @@ impl From<PeerState> for PeerReport {
             connected: peer.connected,
             round_trip_s: peer.round_trip.map(|round_trip| round_trip.as_secs_f64()),
             last_error: peer.last_error,
+            failed_attempts: peer.failed_attempts,
+            refused: peer.refused,
         }
     }
 }
@@ -203,14 +240,19 @@ fn judge(
         let verdict = if publish_only { Verdict::Degraded } else { Verdict::Failing };
         (verdict, format!("{}: {}", it.name, it.reason.as_deref().unwrap_or("not met")))
     });
-    let behind = originators.iter().filter(|it| it.lag_envelopes > LAG_ENVELOPES_MAX).map(|it| {
-        let lag = it.lag_envelopes;
-        (Verdict::Degraded, format!("originator {}: {lag} envelopes behind", it.originator_id))
+    let lags =
+        |it: &&OriginatorReport| it.lag_envelopes > LAG_ENVELOPES_MAX || it.lag_s > LAG_S_MAX;
+    let behind = originators.iter().filter(lags).map(|it| {
+        let OriginatorReport { originator_id, lag_envelopes, lag_s, .. } = it;
+        let text = format!(
+            "originator {originator_id}: {lag_envelopes} envelopes behind for {lag_s:.0} s"
+        );
+        (Verdict::Degraded, text)
     });
-    let down = peers
-        .iter()
-        .filter(|peer| !peer.connected)
-        .map(|peer| (Verdict::Degraded, format!("peer {}: no connection", peer.node)));
+    let down = peers.iter().filter(|peer| !peer.connected).map(|peer| {
+        let why = peer.last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+        (Verdict::Degraded, format!("peer {}: no connection{why}", peer.node))
+    });
     let mut all: Vec<_> = unmet.chain(behind).chain(down).collect();
     all.sort_by_key(|(verdict, _)| std::cmp::Reverse(*verdict));
     let verdict = all.first().map_or(Verdict::Ok, |(verdict, _)| *verdict);
@@ -255,6 +297,9 @@ mod tests {
             position: 0,
             network_position: lag_envelopes,
             lag_envelopes,
+            lag_s: 0.0,
+            source_node_id: None,
+            received: None,
             last_envelope_ns: None,
             last_envelope_age_s: None,
         }
@@ -269,7 +314,12 @@ mod tests {
         let rates = condition("rates_in_force", Purpose::Publish, false);
         let (verdict, reasons) = judge(&[fine, rates.clone()], &[lag(1001)], &[]);
         assert_eq!(verdict, Verdict::Degraded);
-        assert_eq!(reasons, ["rates_in_force: because", "originator 200: 1001 envelopes behind"]);
+        assert_eq!(
+            reasons,
+            ["rates_in_force: because", "originator 200: 1001 envelopes behind for 0 s"]
+        );
+        let long = OriginatorReport { lag_s: 61.0, ..lag(1) };
+        assert_eq!(judge(&[], &[long], &[]).0, Verdict::Degraded);
 
         let log = condition("log_writable", Purpose::Publish, false);
         let (verdict, reasons) = judge(&[rates, log], &[], &[]);

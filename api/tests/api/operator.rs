@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use hawser_api::{DiskSpace, DiskView, NoPeers, PeerCounts, PeerState, PeerView};
+use hawser_api::{DiskSpace, DiskView, NoPeers, PeerCounts, PeerState, PeerView, StrandState};
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use serde_json::Value;
@@ -29,8 +29,15 @@ impl PeerView for TwoPeers {
             round_trip: connected.then(|| Duration::from_millis(20)),
             clock: if connected { ahead.into_iter().collect() } else { Default::default() },
             last_error: (!connected).then(|| "timed out".into()),
+            failed_attempts: if connected { 0 } else { 4 },
+            refused: u64::from(connected),
         };
         vec![peer(200, true), peer(300, false)]
+    }
+
+    fn strands(&self) -> Vec<StrandState> {
+        let (originator, source) = (OriginatorId(200), Some(OriginatorId(300)));
+        vec![StrandState { originator, source, received: 17 }]
     }
 
     fn counts(&self) -> PeerCounts {
@@ -115,7 +122,12 @@ async fn calls_and_envelopes_are_counted() {
         ("xmtp_published_total".into(), 2.0),
         ("xmtp_publish_replayed_total".into(), 2.0),
         (r#"xmtp_publish_seconds_count{stage="total"}"#.into(), 2.0),
+        (r#"xmtp_publish_seconds_count{stage="admit"}"#.into(), 2.0),
+        (r#"xmtp_publish_seconds_count{stage="commit"}"#.into(), 2.0),
         ("xmtp_commit_group_envelopes_sum".into(), 2.0),
+        (r#"xmtp_commit_group_envelopes_bucket{le="1.0"}"#.into(), 0.0),
+        (r#"xmtp_commit_group_envelopes_bucket{le="2.0"}"#.into(), 1.0),
+        (r#"db_query_duration_seconds_count{query="commit",op="write"}"#.into(), 1.0),
         (r#"xmtp_ready{for="publish"}"#.into(), 1.0),
         ("xmtp_status_verdict".into(), 0.0),
     ];
@@ -167,6 +179,7 @@ async fn readiness_names_what_is_missing_since_when_and_what_to_do() {
 async fn status_is_one_verdict_with_its_reasons() {
     let node = node_with(|settings| settings.commit = "abc".into(), Arc::new(TwoPeers)).await;
     node.publish(vec![message(1, "a"), message(1, "b")]).await;
+    node.until_sample(r#"xmtp_originator_lag_seconds{originator_id="200"}"#, 0.0).await;
     node.clock.advance(10);
     let (status, page) = node.page("/status").await;
     assert_eq!(status, 200);
@@ -174,7 +187,9 @@ async fn status_is_one_verdict_with_its_reasons() {
     assert_eq!(page["verdict"], "degraded");
     let reasons: Vec<&str> =
         page["reasons"].as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect();
-    assert_eq!(reasons, ["originator 200: 5000 envelopes behind", "peer 300: no connection"]);
+    let expected =
+        ["originator 200: 5000 envelopes behind for 10 s", "peer 300: no connection: timed out"];
+    assert_eq!(reasons, expected);
     assert_eq!(page["version"], "1.2.3");
     assert_eq!(page["commit"], "abc");
     assert_eq!(page["node_id"], 100);
@@ -187,6 +202,7 @@ async fn status_is_one_verdict_with_its_reasons() {
     assert!(own["last_envelope_age_s"].as_f64().unwrap() >= 9.0);
     let other = &page["originators"][1];
     assert_eq!((&other["position"], &other["network_position"]), (&0.into(), &5000.into()));
+    assert_eq!((&other["lag_s"], &other["source_node_id"]), (&10.0.into(), &300.into()));
     assert_eq!(page["peers"][1]["last_error"], "timed out");
     assert_eq!(page["peers"][0]["round_trip_s"], 0.02);
 
@@ -239,6 +255,23 @@ async fn only_reading_is_allowed() {
 }
 
 #[tokio::test]
+async fn strands_and_peers_are_told_by_their_ids() {
+    let node = node_with(|_| {}, Arc::new(TwoPeers)).await;
+    let expected = [
+        (r#"xmtp_peer_source{originator_id="200",via="300"}"#, 1.0),
+        (r#"xmtp_sync_messages_received_count_total{originator_id="200"}"#, 17.0),
+        (r#"xmtp_sync_messages_received_error_count_total{originator_id="200"}"#, 1.0),
+        (r#"xmtp_sync_failed_outgoing_sync_connections_counter_total{originator_id="300"}"#, 4.0),
+        (r#"xmtp_originator_lag_envelopes{originator_id="200"}"#, 5000.0),
+    ];
+    for (sample, value) in expected {
+        assert_eq!(node.sample(sample).await, Some(value), "{sample}");
+    }
+    let (_, page) = node.page("/metrics").await;
+    assert!(!page.contains(r#"xmtp_peer_source{originator_id="100""#), "its own comes from nobody");
+}
+
+#[tokio::test]
 async fn a_scrape_of_twenty_strands_stays_small() {
     struct Many;
     impl PeerView for Many {
@@ -251,7 +284,13 @@ async fn a_scrape_of_twenty_strands_stays_small() {
                 round_trip: None,
                 clock: ids.collect(),
                 last_error: None,
+                failed_attempts: 0,
+                refused: 0,
             }]
+        }
+
+        fn strands(&self) -> Vec<StrandState> {
+            Vec::new()
         }
 
         fn counts(&self) -> PeerCounts {

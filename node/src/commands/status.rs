@@ -87,15 +87,21 @@ fn tell(name: &str, status: &Value) {
         output::line(format_args!("  {}", reason.as_str().unwrap_or_default()));
     }
     for strand in rows(status, "originators") {
+        let source = strand["source_node_id"].as_u64();
+        let source = source.map(|node| format!(" from node {node}")).unwrap_or_default();
         output::line(format_args!(
-            "  originator {}: {} of {}",
+            "  originator {}: {} of {}{source}",
             strand["originator_id"], strand["position"], strand["network_position"]
         ));
     }
     for peer in rows(status, "peers") {
-        let connected = if peer["connected"] == true { "connected" } else { "not connected" };
         let address = peer["address"].as_str().unwrap_or_default();
-        output::line(format_args!("  peer {} at {address}: {connected}", peer["node_id"]));
+        let state = match peer["last_error"].as_str() {
+            _ if peer["connected"] == true => "connected".to_owned(),
+            Some(error) => format!("not connected: {error}"),
+            None => "not connected".to_owned(),
+        };
+        output::line(format_args!("  peer {} at {address}: {state}", peer["node_id"]));
     }
 }
 

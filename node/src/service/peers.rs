@@ -2,10 +2,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use hawser_api::{PeerCounts, PeerState, PeerView};
+use hawser_api::{PeerCounts, PeerState, PeerView, StrandState};
 use hawser_engine::Engine;
-use hawser_engine::runtime::replication::{Replication, ReplicationCounters, ReplicationTasks};
-use hawser_net::{Endpoint, NetSettings, PeerStatus, Refusal, StartError};
+use hawser_engine::runtime::replication::{
+    Replication, ReplicationCounters, ReplicationTasks, StrandCounters,
+};
+use hawser_net::{Endpoint, NetSettings, PeerNote, PeerStatus, Refusal, StartError};
 use hawser_proto::{Cursor, OriginatorId};
 
 /// The transport and the tasks behind it.
@@ -66,7 +68,8 @@ impl View {
 
 impl PeerView for View {
     fn peers(&self) -> Vec<PeerState> {
-        let connected = self.with_endpoint(Endpoint::peers);
+        let (connected, mut notes) =
+            self.with_endpoint(|endpoint| (endpoint.peers(), endpoint.notes()));
         let clocks = self.replication.peer_clocks();
         let own = self.replication.own();
         let registry = self.engine.ports().registry.borrow().clone();
@@ -76,9 +79,20 @@ impl PeerView for View {
             .map(|record| {
                 let status = connected.iter().find(|status| status.node == record.id);
                 let address = record.quic_address.as_ref().unwrap_or(&record.http_address);
-                state(record.id, address, status, &clocks)
+                let note = notes.remove(&record.id).unwrap_or_default();
+                state(record.id, address, status, note, &clocks)
             })
             .collect()
+    }
+
+    fn strands(&self) -> Vec<StrandState> {
+        let strands = self.replication.strands().into_iter();
+        let state = |(originator, counters): (_, Arc<StrandCounters>)| StrandState {
+            originator,
+            source: counters.source(),
+            received: counters.received.get(),
+        };
+        strands.map(state).collect()
     }
 
     fn counts(&self) -> PeerCounts {
@@ -113,6 +127,7 @@ fn state(
     node: OriginatorId,
     address: &str,
     status: Option<&PeerStatus>,
+    note: PeerNote,
     clocks: &[(OriginatorId, Cursor)],
 ) -> PeerState {
     let clock = clocks.iter().find(|(peer, _)| *peer == node).map(|(_, clock)| clock.clone());
@@ -122,6 +137,8 @@ fn state(
         connected: status.is_some(),
         round_trip: status.map(|status| status.rtt),
         clock: clock.unwrap_or_default(),
-        last_error: None,
+        last_error: note.last_error.filter(|_| status.is_none()),
+        failed_attempts: note.failed_attempts,
+        refused: note.refused,
     }
 }

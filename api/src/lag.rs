@@ -1,0 +1,90 @@
+//! For how long strands have been behind. Plain values: the time is an argument.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, PoisonError};
+
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+
+/// Moments that are remembered of one strand. When there are more, every other one is forgotten.
+const HEARD_MAX: usize = 512;
+
+/// What was heard of each strand.
+#[derive(Debug, Default)]
+pub(crate) struct Lags(Mutex<BTreeMap<OriginatorId, Heard>>);
+
+/// How far peers said that they were and this node is not yet, and when that was first heard; both
+/// ascend.
+#[derive(Debug, Default)]
+struct Heard(VecDeque<(SequenceId, i64)>);
+
+impl Lags {
+    /// Notes that `held` is here now and that `furthest` is known to exist. Tells for how many
+    /// seconds the first envelope that is missing here has been known to exist; 0 if none is.
+    pub(crate) fn note(&self, now_ns: i64, held: EnvelopeId, furthest: SequenceId) -> f64 {
+        let mut strands = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lag_ns =
+            strands.entry(held.originator).or_default().note(now_ns, held.sequence, furthest);
+        lag_ns as f64 / 1e9
+    }
+}
+
+impl Heard {
+    fn note(&mut self, now_ns: i64, held: SequenceId, furthest: SequenceId) -> i64 {
+        while self.0.front().is_some_and(|(sequence, _)| *sequence <= held) {
+            self.0.pop_front();
+        }
+        let known = self.0.back().map_or(held, |(sequence, _)| *sequence);
+        if furthest > known {
+            self.0.push_back((furthest, now_ns));
+        }
+        if self.0.len() > HEARD_MAX {
+            let every_other = self.0.iter().copied().step_by(2).collect();
+            self.0 = every_other;
+        }
+        self.0.front().map_or(0, |(_, heard_ns)| now_ns.saturating_sub(*heard_ns).max(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn note(heard: &mut Heard, at: i64, held: u64, furthest: u64) -> i64 {
+        heard.note(at, SequenceId(held), SequenceId(furthest))
+    }
+
+    #[test]
+    fn the_lag_is_the_age_of_the_news_of_the_first_envelope_that_is_missing() {
+        let mut heard = Heard::default();
+        assert_eq!(note(&mut heard, 10, 5, 5), 0);
+        assert_eq!(note(&mut heard, 20, 5, 7), 0);
+        assert_eq!(note(&mut heard, 30, 5, 9), 10);
+        assert_eq!(note(&mut heard, 40, 6, 9), 20, "7 is still missing");
+        assert_eq!(note(&mut heard, 50, 8, 9), 20, "9 was heard of at 30");
+        assert_eq!(note(&mut heard, 60, 9, 9), 0);
+        assert_eq!(note(&mut heard, 70, 9, 12), 0);
+        assert_eq!(note(&mut heard, 65, 9, 12), 0, "a clock that goes back");
+    }
+
+    #[test]
+    fn a_steady_follower_is_not_seen_as_ever_further_behind() {
+        let mut heard = Heard::default();
+        for at in 1..1000 {
+            assert!(note(&mut heard, at, at.unsigned_abs() - 1, at.unsigned_abs()) <= 1);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn memory_is_bounded_and_the_lag_never_exceeds_its_age(steps in 1u64..3000) {
+            let mut heard = Heard::default();
+            for step in 1..=steps {
+                let at = i64::try_from(step).unwrap();
+                prop_assert_eq!(note(&mut heard, at, 0, step), at - 1);
+                prop_assert!(heard.0.len() <= HEARD_MAX);
+            }
+        }
+    }
+}
