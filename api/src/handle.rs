@@ -55,7 +55,7 @@ pub enum ApiError {
 
 /// An API at work. Dropping it ends everything at once; [`ApiHandle::shutdown`] does so in order.
 pub struct ApiHandle {
-    server: Server,
+    server: Option<Server>,
     operators: Option<(SocketAddr, JoinHandle<()>)>,
     conditions: Conditions,
     /// Ends what only watches: the operators' port and the one who looks.
@@ -113,20 +113,24 @@ pub async fn start(
         ),
         None => None,
     };
-    let address = settings.listen;
     let end_guard = end.clone().drop_guard();
-    let server = Server::bind(ServeSettings::new(address), routes, calls, stop)
-        .await
-        .map_err(|source| ApiError::Listen { address, source })?;
+    let server = match settings.listen {
+        Some(address) => Some(
+            Server::bind(ServeSettings::new(address), routes, calls, stop)
+                .await
+                .map_err(|source| ApiError::Listen { address, source })?,
+        ),
+        None => None,
+    };
     tokio::spawn(look(observer, end));
     Ok(ApiHandle { server, operators, conditions, end: end_guard })
 }
 
 impl ApiHandle {
-    /// Where clients, gateways and peers are served.
+    /// Where clients, gateways and peers are served, if anywhere.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.server.address()
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.server.as_ref().map(Server::address)
     }
 
     /// Where operators are served, if anywhere.
@@ -150,7 +154,9 @@ impl ApiHandle {
     pub async fn shutdown(self, drain: Duration) {
         self.drain();
         sleep(drain).await;
-        self.server.close().await;
+        if let Some(server) = self.server {
+            server.close().await;
+        }
         drop(self.end);
         if let Some((_, task)) = self.operators {
             let _ = task.await; // it only ever ends by being told to

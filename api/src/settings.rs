@@ -9,9 +9,9 @@ use crate::outside::DiskView;
 /// How the API is to run. [`Default`] gives the documented defaults.
 #[derive(Clone)]
 pub struct ApiSettings {
-    /// Where clients, gateways and peers call. Port 0 takes a free one. Default: port 5050 of
-    /// every IPv4 address.
-    pub listen: SocketAddr,
+    /// Where clients, gateways and peers call. Port 0 takes a free one. `None`: nowhere. Default:
+    /// port 5050 of every IPv4 address.
+    pub listen: Option<SocketAddr>,
     /// Where operators look: metrics, health, status. `None`: nowhere. Default: 127.0.0.1:8008.
     pub metrics: Option<SocketAddr>,
     /// A stream that has nothing to say says so after this long. Above 0; default 30 s.
@@ -31,7 +31,7 @@ pub struct ApiSettings {
 impl Default for ApiSettings {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 5050)),
+            listen: Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 5050))),
             metrics: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8008))),
             keepalive_interval: Duration::from_secs(30),
             reflection: false,

@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::Value;
-use support::{Running, free_base, hawser, json, run, signal, stderr, stdout};
+use support::{Running, free_base, hawser, json, page, run, signal, stderr, stdout};
 
 #[test]
 fn keys_are_made_written_once_and_shown() {
@@ -158,6 +158,26 @@ fn a_node_that_was_stopped_leaves_no_write_ahead_log_to_read_back() {
     signal(node.pid(), "TERM");
     assert!(node.end().success());
     assert_eq!(wal_len_bytes(), 0);
+}
+
+#[test]
+fn a_node_that_serves_no_clients_is_still_watched() {
+    let single = Single::new();
+    let metrics = format!("127.0.0.1:{}", single.base + 1);
+    let mut command = single.command();
+    let mut node = Running::start(
+        {
+            command.arg("--api.enable=false");
+            command
+        },
+        true,
+    );
+    node.line("the start", |line| line.contains("no clients are served"));
+    assert!(run(&["status", "--metrics", &metrics]).status.success());
+    assert!(page(&metrics, "/metrics").contains("xmtp_ready{for=\"publish\"} 1"));
+    assert!(std::net::TcpStream::connect(("127.0.0.1", single.base)).is_err());
+    signal(node.pid(), "TERM");
+    assert!(node.end().success());
 }
 
 #[test]

@@ -92,7 +92,7 @@ pub(crate) async fn node_with(
     let (engine, _threads) = Engine::start(node_key(), settings, ports, store).unwrap();
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let mut settings = ApiSettings {
-        listen: any,
+        listen: Some(any),
         metrics: Some(any),
         version: "1.2.3".into(),
         ..ApiSettings::default()
@@ -103,8 +103,13 @@ pub(crate) async fn node_with(
 }
 
 impl Node {
+    /// Where clients call.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.api.address().unwrap()
+    }
+
     pub(crate) async fn channel(&self) -> Channel {
-        Endpoint::from_shared(format!("http://{}", self.api.address()))
+        Endpoint::from_shared(format!("http://{}", self.address()))
             .unwrap()
             .connect()
             .await

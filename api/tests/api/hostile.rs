@@ -47,7 +47,7 @@ async fn a_message_of_26_mib_is_too_large_in_every_protocol() {
     )
     .into_bytes();
     request.extend(large);
-    let answer = Http1Answer::read(exchange(node.api.address(), &request).await);
+    let answer = Http1Answer::read(exchange(node.address(), &request).await);
     assert_eq!(answer.header("grpc-status"), Some("8"));
 
     let counted = r#"xmtp_api_failed_grpc_requests_counter_total{code="resource_exhausted"}"#;
@@ -127,7 +127,7 @@ async fn connections_that_speak_nothing_are_closed_and_counted() {
     let mut rng = StdRng::seed_from_u64(7);
     for _ in 0..20 {
         let noise: Vec<u8> = (0..500).map(|_| rng.random()).collect();
-        let mut stream = TcpStream::connect(node.api.address()).await.unwrap();
+        let mut stream = TcpStream::connect(node.address()).await.unwrap();
         let _ = stream.write_all(&noise).await;
         let _ = stream.read_to_end(&mut Vec::new()).await;
     }
@@ -140,7 +140,7 @@ async fn oversized_headers_are_refused() {
     let node = node().await;
     let request =
         format!("POST {PUBLISH} HTTP/1.1\r\nhost: x\r\nx-large: {}\r\n\r\n", "a".repeat(70_000));
-    let mut stream = TcpStream::connect(node.api.address()).await.unwrap();
+    let mut stream = TcpStream::connect(node.address()).await.unwrap();
     let _ = stream.write_all(request.as_bytes()).await;
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;

@@ -245,6 +245,19 @@ async fn a_disk_that_fills_up_stops_publishing_before_it_is_full() {
 }
 
 #[tokio::test]
+async fn operators_are_served_also_where_clients_are_not() {
+    let node = node_with(|settings| settings.listen = None, Arc::new(NoPeers)).await;
+    assert_eq!(node.api.address(), None);
+    for path in ["/livez", "/startupz", "/readyz", "/metrics", "/status"] {
+        assert_eq!(node.page(path).await.0, 200, "{path}");
+    }
+    node.publish(vec![message(1, "a")]).await;
+    let head = r#"xmtp_sync_originator_sequence_id{originator_id="100"}"#;
+    assert_eq!(node.sample(head).await, Some(1.0));
+    node.api.shutdown(Duration::ZERO).await;
+}
+
+#[tokio::test]
 async fn only_reading_is_allowed() {
     let node = node().await;
     let address = node.api.metrics_address().unwrap();

@@ -24,7 +24,7 @@ fn post(path: &str, content_type: &str, body: &[u8]) -> Vec<u8> {
 }
 
 async fn ask(node: &Node, request: &[u8]) -> Http1Answer {
-    Http1Answer::read(exchange(node.api.address(), request).await)
+    Http1Answer::read(exchange(node.address(), request).await)
 }
 
 /// Flag and body of each frame.
@@ -99,7 +99,7 @@ async fn a_browsers_stream_begins_at_once() {
     let request = pb::SubscribeEnvelopesRequest { query: Some(topics_query([1], None)) };
     let path = "/xmtp.xmtpv4.message_api.ReplicationApi/SubscribeEnvelopes";
     let body = framed(&request.encode_to_vec());
-    let mut stream = TcpStream::connect(node.api.address()).await.unwrap();
+    let mut stream = TcpStream::connect(node.address()).await.unwrap();
     stream.write_all(&post(path, "application/grpc-web+proto", &body)).await.unwrap();
     let mut seen = Vec::new();
     // The head, and the empty message that comes before everything else, in a chunk of its own.

@@ -30,7 +30,7 @@ async fn streams_get_what_was_committed_and_then_hear_why_they_end() {
     topics.message().await.unwrap().unwrap(); // started
     topics.message().await.unwrap().unwrap(); // caught up
     node.publish(vec![message(1, "owed")]).await;
-    let address = node.api.address();
+    let address = node.address();
     let ending = tokio::spawn(node.api.shutdown(Duration::ZERO));
 
     use pb::subscribe_topics_response::Response;
@@ -70,7 +70,7 @@ async fn a_unary_call_that_has_begun_is_finished() {
     let open = r#"xmtp_api_open_connections_gauge{style="unary",method="/xmtp.xmtpv4.message_api.PublishApi/PublishPayerEnvelopes"}"#;
     node.until_sample(open, 1.0).await;
 
-    let (address, engine) = (node.api.address(), node.engine.clone());
+    let (address, engine) = (node.address(), node.engine.clone());
     let ending = tokio::spawn(node.api.shutdown(Duration::ZERO));
     while TcpStream::connect(address).await.is_ok() {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -95,7 +95,7 @@ async fn calls_are_served_while_it_drains() {
 #[tokio::test]
 async fn dropping_the_handle_ends_everything() {
     let node = node().await;
-    let address = node.api.address();
+    let address = node.address();
     let operators = node.api.metrics_address().unwrap();
     drop(node.api);
     for address in [address, operators] {

@@ -78,7 +78,7 @@ async fn start(config: NodeConfig, ends: &mut Ends) -> Result<Option<Node>, Fail
 
 /// The parts, in the order in which they stop.
 struct Node {
-    api: Option<ApiHandle>,
+    api: ApiHandle,
     engine: Engine,
     threads: PublisherThreads,
     peers: Option<Peers>,
@@ -101,14 +101,12 @@ impl Node {
         let view = peers.as_ref().map_or_else(|| Arc::new(NoPeers) as _, Peers::view);
         let api = serve_api(config, &engine, view).await?;
         let files = world.watch().map_err(ServeError::Files)?;
-        if let Some(api) = &api {
+        match api.address() {
             // Harnesses wait for exactly this line.
-            tracing::info!(
-                port = api.address().port(),
-                node_id = own.0,
-                address = %api.address(),
-                "started api server"
-            );
+            Some(address) => {
+                tracing::info!(port = address.port(), node_id = own.0, %address, "started api server");
+            }
+            None => tracing::warn!(node_id = own.0, "api.enable is off: no clients are served"),
         }
         Ok(Self { api, engine, threads, peers, files })
     }
@@ -132,9 +130,7 @@ impl Node {
     }
 
     async fn stop_in_order(self, drain: Duration, steps: &Steps) {
-        if let Some(api) = self.api {
-            steps.run("calls and streams of clients", api.shutdown(drain)).await;
-        }
+        steps.run("calls and streams of clients", self.api.shutdown(drain)).await;
         self.engine.drain();
         let threads = self.threads;
         steps.run("publishes that were accepted", blocking(move || threads.join())).await;
@@ -152,21 +148,18 @@ async fn serve_api(
     config: &NodeConfig,
     engine: &Engine,
     peers: Arc<dyn PeerView>,
-) -> Result<Option<ApiHandle>, ApiError> {
-    if !config.api.enable {
-        tracing::warn!("api.enable is off: neither clients nor operators are served");
-        return Ok(None);
-    }
+) -> Result<ApiHandle, ApiError> {
     let settings = ApiSettings {
-        listen: config.api.address,
+        listen: config.api.enable.then_some(config.api.address),
         metrics: config.metrics,
         keepalive_interval: config.api.keep_alive,
         reflection: config.api.reflection,
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        commit: option_env!("HAWSER_COMMIT").unwrap_or_default().to_owned(),
         disk: Some(Arc::new(Disk(config.store.data_dir.clone()))),
         ..ApiSettings::default()
     };
-    hawser_api::start(settings, engine.clone(), peers).await.map(Some)
+    hawser_api::start(settings, engine.clone(), peers).await
 }
 
 /// Leaves a database that opens at once. What fails here costs time at the next start and nothing
