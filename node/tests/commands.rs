@@ -161,6 +161,28 @@ fn a_node_that_was_stopped_leaves_no_write_ahead_log_to_read_back() {
 }
 
 #[test]
+fn a_service_manager_is_told_of_start_and_stop() {
+    let single = Single::new();
+    let path = single.place.path().join("notify");
+    let manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(support::PATIENCE)).unwrap();
+    let heard = || {
+        let mut buffer = [0; 64];
+        let len = manager.recv(&mut buffer).unwrap();
+        String::from_utf8(buffer[..len].to_vec()).unwrap()
+    };
+    let mut command = single.command();
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "60000000");
+    let node = Running::start(command, true);
+    assert_eq!(heard(), "READY=1");
+    assert_eq!(heard(), "WATCHDOG=1");
+    assert!(page(&format!("127.0.0.1:{}", single.base + 1), "/readyz").contains("200 OK"));
+    signal(node.pid(), "TERM");
+    assert_eq!(heard(), "STOPPING=1");
+    assert!(node.end().success());
+}
+
+#[test]
 fn a_node_that_serves_no_clients_is_still_watched() {
     let single = Single::new();
     let metrics = format!("127.0.0.1:{}", single.base + 1);

@@ -5,7 +5,8 @@
 //! - `world`: registry, rates and chain files, read again when they change;
 //! - `peers`: the QUIC endpoint, and what the API shows of it;
 //! - `ports`: clock and validator; `system`: limits of the process, room on the disk;
-//! - [`logging`], [`ends`]: log lines; what tells a node to stop;
+//! - [`logging`], [`ends`]: log lines; what tells a node to stop; `supervisor`: what the service
+//!   manager is told;
 //! - [`projections`]: rebuilding them with somebody watching.
 
 pub mod ends;
@@ -15,5 +16,6 @@ pub mod open;
 mod peers;
 mod ports;
 pub mod projections;
+mod supervisor;
 mod system;
 mod world;

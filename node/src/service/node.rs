@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use super::ends::{End, Ends};
 use super::open::{self, OpenNodeError, Opened};
 use super::peers::Peers;
+use super::supervisor::Supervisor;
 use super::system::{self, Disk};
 use super::world::Watcher;
 use crate::config::{NodeConfig, StopConfig};
@@ -49,11 +50,14 @@ async fn live(config: NodeConfig, exit_with_parent: bool) -> Result<(), Failure>
     let mut ends = Ends::listen(exit_with_parent).map_err(Failure::failed)?;
     let stop = config.stop;
     let Some(node) = start(config, &mut ends).await? else { return Ok(()) };
+    let supervisor = Supervisor::from_env();
+    supervisor.iter().for_each(Supervisor::ready);
     let end = ends.next().await;
     match end {
         End::Signal(name) => tracing::info!(signal = name, "stopping"),
         End::Parent => tracing::info!("the parent has gone: stopping"),
     }
+    supervisor.iter().for_each(Supervisor::stopping);
     node.stop(stop, &mut ends).await
 }
 

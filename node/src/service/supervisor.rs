@@ -1,0 +1,129 @@
+//! What the service manager is told, if one asks: that the node is ready, that it lives, and that
+//! it stops. systemd names a datagram socket in the environment (sd_notify(3)).
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The service manager. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Supervisor(Arc<Socket>);
+
+#[derive(Debug)]
+struct Socket {
+    socket: UnixDatagram,
+    address: SocketAddr,
+    /// How often it wants to hear that the node lives.
+    watchdog: Option<Duration>,
+}
+
+impl Supervisor {
+    /// `None` if nobody asks. What cannot be understood is logged, and nobody is told anything.
+    pub(super) fn from_env() -> Option<Self> {
+        let name = std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty())?;
+        let text = |name| std::env::var(name).ok();
+        let watchdog = watchdog(text("WATCHDOG_USEC"), text("WATCHDOG_PID"), std::process::id());
+        Self::at(&name, watchdog)
+            .inspect_err(|error| tracing::warn!(?name, %error, "NOTIFY_SOCKET cannot be used"))
+            .ok()
+    }
+
+    fn at(name: &OsStr, watchdog: Option<Duration>) -> io::Result<Self> {
+        let address = match name.as_bytes().strip_prefix(b"@") {
+            #[cfg(target_os = "linux")]
+            Some(name) => {
+                <SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(name)?
+            }
+            _ => SocketAddr::from_pathname(name)?,
+        };
+        let socket = UnixDatagram::unbound()?;
+        // A manager that does not read must not hold up the node.
+        socket.set_nonblocking(true)?;
+        Ok(Self(Arc::new(Socket { socket, address, watchdog })))
+    }
+
+    /// The node serves. From now on the manager also hears that tasks still turn, if it wants to.
+    /// To be called within a tokio runtime.
+    pub(super) fn ready(&self) {
+        self.tell("READY=1");
+        let Some(every) = self.0.watchdog else { return };
+        let supervisor = self.clone();
+        tokio::spawn(async move {
+            loop {
+                supervisor.tell("WATCHDOG=1");
+                tokio::time::sleep(every).await;
+            }
+        });
+    }
+
+    /// The node was told to stop.
+    pub(super) fn stopping(&self) {
+        self.tell("STOPPING=1");
+    }
+
+    fn tell(&self, state: &str) {
+        let Socket { socket, address, .. } = &*self.0;
+        if let Err(error) = socket.send_to_addr(state.as_bytes(), address) {
+            tracing::debug!(state, %error, "the service manager was not told");
+        }
+    }
+}
+
+/// Half the time after which the manager takes this process for dead; `None` if it does not watch
+/// it.
+fn watchdog(usec: Option<String>, pid: Option<String>, own: u32) -> Option<Duration> {
+    let is_own = pid.is_none_or(|pid| pid.parse() == Ok(own));
+    let usec: u64 = usec?.parse().ok()?;
+    (is_own && usec > 1).then(|| Duration::from_micros(usec / 2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heard(socket: &UnixDatagram) -> String {
+        let mut buffer = [0; 64];
+        let len = socket.recv(&mut buffer).unwrap();
+        String::from_utf8(buffer[..len].to_vec()).unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn the_manager_hears_of_start_life_and_stop() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let manager = UnixDatagram::bind(&path).unwrap();
+        let every = Duration::from_millis(1);
+        let supervisor = Supervisor::at(path.as_os_str(), Some(every)).unwrap();
+        supervisor.ready();
+        assert_eq!(heard(&manager), "READY=1");
+        assert_eq!(heard(&manager), "WATCHDOG=1");
+        assert_eq!(heard(&manager), "WATCHDOG=1");
+        drop(manager);
+        supervisor.stopping(); // nobody listens any more, and that does no harm
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_socket_may_have_a_name_without_a_file() {
+        use std::os::linux::net::SocketAddrExt as _;
+        let name = format!("hawser-test-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let manager = UnixDatagram::bind_addr(&address).unwrap();
+        let supervisor = Supervisor::at(OsStr::new(&format!("@{name}")), None).unwrap();
+        supervisor.stopping();
+        assert_eq!(heard(&manager), "STOPPING=1");
+    }
+
+    #[test]
+    fn the_watchdog_is_told_twice_in_its_time_and_only_about_this_process() {
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(watchdog(text("30000000"), None, 7), Some(Duration::from_secs(15)));
+        assert_eq!(watchdog(text("30000000"), text("7"), 7), Some(Duration::from_secs(15)));
+        assert_eq!(watchdog(text("30000000"), text("8"), 7), None);
+        assert_eq!(watchdog(text("soon"), None, 7), None);
+        assert_eq!(watchdog(None, None, 7), None);
+    }
+}
