@@ -28,8 +28,10 @@ use crate::transport;
 const UNPROVEN_MAX: usize = 64;
 /// Above this many of them, an address has to show that it is its sender's.
 const UNVALIDATED_MAX: usize = 16;
-/// How long to wait for peers to hear that this node stops.
+/// How long to wait for peers to hear that this node stops, at the most.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
+/// And at the least, so that a peer that answers late is told once more. Guessed.
+const GOODBYE_MIN: Duration = Duration::from_millis(100);
 
 /// How the endpoint is to run.
 #[derive(Debug, Clone)]
@@ -146,11 +148,14 @@ impl Endpoint {
     /// Tells every peer that this node stops, and ends.
     pub async fn shutdown(mut self) {
         self.node.sessions.close();
+        let sessions = self.node.sessions.connections();
+        let goodbye = goodbye(sessions.iter().map(|(_, connection)| connection.rtt()));
         self.quic.close(close_code(CloseCode::Shutdown), b"");
         self.stop.send_replace(true);
         while self.tasks.join_next().await.is_some() {}
-        // Peers that do not hear it find out by themselves.
-        let _ = timeout(GOODBYE_MAX, self.quic.wait_idle()).await;
+        // Peers that do not hear it find out by themselves. Those that have proved nothing yet are
+        // not waited for: a connection to a node that is gone takes seconds to be given up.
+        let _ = timeout(goodbye, self.quic.wait_idle()).await;
     }
 }
 
@@ -158,6 +163,13 @@ impl std::fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Endpoint").field("local", &self.local).finish_non_exhaustive()
     }
+}
+
+/// How long peers with these round trips may take to hear that a connection is closed, and to be
+/// told again if they did not (RFC 9000 §10.2.1).
+fn goodbye(round_trips: impl Iterator<Item = Duration>) -> Duration {
+    let longest = round_trips.max();
+    longest.map_or(Duration::ZERO, |rtt| (GOODBYE_MIN + 3 * rtt).min(GOODBYE_MAX))
 }
 
 async fn until(mut stopped: watch::Receiver<bool>, work: impl Future<Output = ()>) {
@@ -259,4 +271,17 @@ async fn prove(
         .await
         .unwrap_or_else(|_| Err(Refusal::HandshakeTimeout.into()))
         .inspect_err(|broken| node.close(&connection, broken))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_goodbye_waits_for_the_peer_that_is_furthest_away_and_for_nobody_if_there_is_none() {
+        let ms = Duration::from_millis;
+        assert_eq!(goodbye([].into_iter()), Duration::ZERO);
+        assert_eq!(goodbye([ms(1), ms(50), ms(2)].into_iter()), ms(250));
+        assert_eq!(goodbye([ms(1), Duration::from_secs(9)].into_iter()), GOODBYE_MAX);
+    }
 }
