@@ -30,6 +30,12 @@ pub enum Command {
     Dev(DevArgs),
     /// Run one node.
     Node(NodeArgs),
+    /// Look at the settings of a node.
+    Config {
+        /// What to do.
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
     /// Make and look at secret keys.
     Keys {
         /// What to do.
@@ -66,6 +72,15 @@ pub struct DevArgs {
     /// Begin anew: forget the keys and data of an earlier network in the folder.
     #[arg(long)]
     pub fresh: bool,
+}
+
+/// `hawser config`, with the same flags, variables and file as `hawser node`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Say whether a node could start with these settings, without a socket or a database.
+    Check(NodeArgs),
+    /// Print every setting as it is in effect, and where it comes from. Secrets are not shown.
+    Print(NodeArgs),
 }
 
 /// `hawser keys`.
@@ -146,9 +161,22 @@ pub struct StatusArgs {
 /// `hawser rebuild`.
 #[derive(Debug, Args)]
 pub struct RebuildArgs {
-    /// The node's database.
-    #[arg(long, value_name = "DIR", env = "HAWSER_DATA_DIR", default_value = "hawser-data")]
-    pub data_dir: PathBuf,
+    /// The node's database [env: HAWSER_DATA_DIR; default: hawser-data].
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// The node's file with settings [env: HAWSER_CONFIG].
+    #[arg(long, value_name = "FILE")]
+    config: Option<String>,
+}
+
+impl RebuildArgs {
+    /// What was given, together with the environment.
+    #[must_use]
+    pub fn given(&self) -> Given {
+        let flag = |name: &str, value: &Option<String>| Some((name.to_owned(), value.clone()?));
+        let flags = [flag("data-dir", &self.data_dir), flag("config", &self.config)];
+        Given::new(flags.into_iter().flatten(), environment())
+    }
 }
 
 /// `hawser node`: settings by their flags, not judged yet.
@@ -166,11 +194,14 @@ impl NodeArgs {
     /// What was given, together with the environment.
     #[must_use]
     pub fn given(self) -> Given {
-        let env = std::env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        });
-        Given::new(self.flags, env)
+        Given::new(self.flags, environment())
     }
+}
+
+/// Variables that are text.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 impl Args for NodeArgs {

@@ -60,6 +60,46 @@ fn a_node_tells_all_faults_of_its_settings_at_once() {
 }
 
 #[test]
+fn settings_are_checked_and_printed_without_a_node() {
+    let single = Single::new();
+    let config = single.place.path().join("hawser.toml");
+    let file = |name: &str| single.place.path().join(name).display().to_string();
+    let content = format!(
+        "registry-file = {:?}\nrates-file = {:?}\n[signer]\nprivate-key-file = {:?}\n",
+        file("registry.json"),
+        file("rates.json"),
+        file("key"),
+    );
+    fs::write(&config, content).unwrap();
+    let config = config.to_str().unwrap();
+    assert_eq!(json(&["config", "check", "--json", "--config", config])["ok"], true);
+    assert!(!single.place.path().join("data").exists());
+
+    let output = run(&["config", "print", "--config", config, "-p", "7000"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = stdout(&output);
+    let secret = fs::read_to_string(file("key")).unwrap();
+    assert!(!text.contains(secret.trim()), "{text}");
+    assert!(text.contains("# signer.private-key: the key of 0x"), "{text}");
+    let line = text.lines().find(|line| line.starts_with("api.port")).unwrap();
+    assert!(line.starts_with("api.port = \"7000\"") && line.ends_with("# flag"), "{line}");
+    // What was printed can be read back.
+    let printed = single.place.path().join("printed.toml");
+    fs::write(&printed, text.replace("config = ", "# config = ")).unwrap();
+    let key = file("key");
+    let again = ["config", "check", "--config", printed.to_str().unwrap()];
+    let output = run(&[&again[..], &["--signer.private-key-file", &key]].concat());
+    assert!(output.status.success(), "{}", stderr(&output));
+
+    fs::write(file("registry.json"), "{\"nodes\":[]}").unwrap();
+    let output = run(&["config", "check", "--config", config]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("no node has the key of 0x"), "{}", stderr(&output));
+    let output = run(&["config", "check", "--config", config, "--api.port", "x"]);
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
 fn a_secret_on_the_command_line_is_refused_and_not_repeated() {
     let secret = "59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
     let output = run(&["node", "--signer.private-key", secret]);

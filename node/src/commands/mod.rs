@@ -1,5 +1,6 @@
 //! One file a command. Each takes its arguments and says on the standard output what it did.
 
+mod config;
 mod dev;
 mod keys;
 mod node;
@@ -22,6 +23,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Dev(args) => blocking(dev::run(args, json)),
         Command::Node(args) => node::run(args),
+        Command::Config { command } => config::run(command, json),
         Command::Keys { command } => keys::run(&command, json),
         Command::Publish(args) => blocking(publish::run(args, json)),
         Command::Tail(args) => blocking(tail::run(args, json)),

@@ -6,6 +6,7 @@ use hawser_storage::{OpenError, RebuildReport, Store};
 use serde_json::json;
 
 use crate::cli::RebuildArgs;
+use crate::config;
 use crate::failure::Failure;
 use crate::output;
 use crate::service::projections;
@@ -15,7 +16,8 @@ use crate::service::projections;
 /// # Errors
 /// When there is no database, when a node holds it, or when log or rows fail.
 pub(super) fn run(args: &RebuildArgs, as_json: bool) -> Result<(), Failure> {
-    let (store, identity) = Store::open_existing(&args.data_dir).map_err(refusal)?;
+    let data_dir = config::data_dir(&args.given()).map_err(Failure::usage)?;
+    let (store, identity) = Store::open_existing(&data_dir).map_err(refusal)?;
     let before = digests(&store)?;
     let stale = store.stale_projections();
     if !as_json {

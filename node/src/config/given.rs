@@ -1,4 +1,5 @@
-//! What was given on the command line and in the environment, before anybody has judged it.
+//! What was given on the command line, in the environment and in a file, before anybody has judged
+//! it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,24 +8,44 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use super::fault::Fault;
-use super::settings::{ALLOW_SECRET_FLAGS, Kind, Setting};
-use super::{forms, ignored, settings};
+use super::file::SettingsFile;
+use super::settings::{ALLOW_SECRET_FLAGS, CONFIG_FILE, Kind, Setting};
+use super::{forms, ignored, nearest, settings};
 use crate::files::key;
 
-/// The values that settings were given: flag over variable over default.
+/// The values that settings were given: flag over variable over file over default.
 pub struct Given {
     /// By flag name.
     flags: BTreeMap<String, Zeroizing<String>>,
     /// By variable name; only ours and the reference's.
     env: BTreeMap<String, Zeroizing<String>>,
+    file: SettingsFile,
 }
 
 /// Where a value came from, for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Origin {
+pub enum Origin {
+    /// The command line.
     Flag,
+    /// A variable.
     Environment,
+    /// The file with settings.
+    File,
+    /// Nobody said anything.
     Default,
+}
+
+impl Origin {
+    /// One word.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Flag => "flag",
+            Self::Environment => "environment",
+            Self::File => "file",
+            Self::Default => "default",
+        }
+    }
 }
 
 /// A value and where it came from.
@@ -44,7 +65,8 @@ impl fmt::Debug for Given {
 }
 
 impl Given {
-    /// Takes flags as they were given, and those variables that are meant for a node.
+    /// Takes flags as they were given, those variables that are meant for a node, and what is in
+    /// the file that one of them names.
     pub fn new(
         flags: impl IntoIterator<Item = (String, String)>,
         env: impl IntoIterator<Item = (String, String)>,
@@ -53,10 +75,12 @@ impl Given {
         let meant = |(name, value): &(String, String)| {
             (name.starts_with("XMTPD_") || name.starts_with("HAWSER_")) && !value.is_empty()
         };
-        Self {
-            flags: flags.into_iter().map(secret).collect(),
-            env: env.into_iter().filter(meant).map(secret).collect(),
-        }
+        let flags: BTreeMap<_, _> = flags.into_iter().map(secret).collect();
+        let env: BTreeMap<_, _> = env.into_iter().filter(meant).map(secret).collect();
+        let path = flags.get(CONFIG_FILE.flag).or_else(|| env.get(CONFIG_FILE.env));
+        let file = path.map(|path| SettingsFile::read(Path::new(path.as_str())));
+        let file = file.unwrap_or_default();
+        Self { flags, env, file }
     }
 
     /// What a setting was given; its default if nothing.
@@ -69,7 +93,11 @@ impl Given {
         }
         let flag = self.flags.get(setting.flag).map(|text| (text, Origin::Flag));
         let env = || self.env.get(setting.env).map(|text| (text, Origin::Environment));
-        let given = flag.or_else(env).map(|(text, origin)| Value { text: text.clone(), origin });
+        let file = || self.file.values.get(setting.flag).map(|text| (text, Origin::File));
+        let given = flag
+            .or_else(env)
+            .or_else(file)
+            .map(|(text, origin)| Value { text: text.clone(), origin });
         let default = || {
             setting
                 .default
@@ -101,30 +129,39 @@ impl Given {
             file_name: file_env.to_owned(),
             origin: Origin::Environment,
         };
-        match by_flag.take()? {
-            Some(value) => Ok(Some(value)),
-            None => by_env.take(),
+        let by_file = Way {
+            setting,
+            text: self.file.values.get(setting.flag),
+            file: self.file.values.get(file_flag),
+            file_name: self.file.name_of(file_flag),
+            origin: Origin::File,
+        };
+        for way in [by_flag, by_env, by_file] {
+            if let Some(value) = way.take()? {
+                return Ok(Some(value));
+            }
         }
+        Ok(None)
     }
 
     fn secret_flags_allowed(&self) -> bool {
         let allowed = |text: &Zeroizing<String>| forms::switch(text) == Some(true);
         let flag = self.flags.get(ALLOW_SECRET_FLAGS.flag);
-        flag.or_else(|| self.env.get(ALLOW_SECRET_FLAGS.env)).is_some_and(allowed)
+        let env = || self.env.get(ALLOW_SECRET_FLAGS.env);
+        let file = || self.file.values.get(ALLOW_SECRET_FLAGS.flag);
+        flag.or_else(env).or_else(file).is_some_and(allowed)
     }
 
-    /// Secrets of settings without effect that stand on the command line.
-    pub(super) fn ignored_secrets(&self) -> Vec<Fault> {
-        if self.secret_flags_allowed() {
-            return Vec::new();
+    /// What is wrong with where things stand, whatever they say: the file itself, and secrets of
+    /// settings without effect on the command line.
+    pub(super) fn misplaced(&self) -> Vec<Fault> {
+        let mut faults = self.file.faults.clone();
+        if !self.secret_flags_allowed() {
+            let given = |flag: &&str| self.flags.contains_key(*flag);
+            let secrets = ignored::SECRET_FLAGS.iter().copied().filter(given);
+            faults.extend(secrets.map(on_command_line));
         }
-        let given = |flag: &&str| self.flags.contains_key(*flag);
-        ignored::SECRET_FLAGS
-            .iter()
-            .copied()
-            .filter(|flag| given(flag))
-            .map(on_command_line)
-            .collect()
+        faults
     }
 
     /// What has no effect, or is not known: one sentence each.
@@ -132,7 +169,11 @@ impl Given {
         let without_effect = ignored::ALL.iter().filter_map(|setting| {
             let by_flag = setting.flag.filter(|flag| self.flags.contains_key(*flag));
             let by_env = self.env.contains_key(setting.env).then_some(setting.env);
-            let name = by_flag.map(|flag| format!("--{flag}")).or(by_env.map(str::to_owned))?;
+            let by_file = setting.flag.filter(|flag| self.file.values.contains_key(*flag));
+            let name = by_flag
+                .map(|flag| format!("--{flag}"))
+                .or_else(|| by_env.map(str::to_owned))
+                .or_else(|| by_file.map(|flag| self.file.name_of(flag)))?;
             Some(format!("{name} has no effect: {}", setting.reason))
         });
         let known = known_variables();
@@ -194,36 +235,12 @@ fn known_variables() -> Vec<&'static str> {
     used.chain(files).chain(ignored::ALL.iter().map(|setting| setting.env)).collect()
 }
 
-/// The known name that needs the fewest changes; the first of several.
-fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str> {
-    known.iter().copied().min_by_key(|known| distance(name, known))
-}
-
-/// How many characters have to be changed, added or taken away to get from one to the other.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_nearest_name_is_the_one_with_the_fewest_changes() {
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("same", "same"), 0);
+    fn a_misspelt_variable_is_told_its_name() {
         let known = known_variables();
         assert_eq!(nearest("XMTPD_API_PROT", &known), Some("XMTPD_API_PORT"));
         assert_eq!(nearest("HAWSER_DATADIR", &known), Some("HAWSER_DATA_DIR"));

@@ -1,13 +1,17 @@
-//! The settings of a node: from command line and environment to typed values, checked once.
+//! The settings of a node: from command line, environment and file to typed values, checked once.
 //!
 //! - [`settings`]: every setting that has an effect; [`ignored`]: those that have none;
 //! - [`Given`]: what was given, and where;
-//! - [`NodeConfig::read`]: what it means, or [`Faults`]: everything that is wrong with it.
+//! - [`NodeConfig::read`]: what it means, or [`Faults`]: everything that is wrong with it;
+//! - [`effective`]: the same for people to look at.
 
+mod effective;
 mod fault;
+mod file;
 mod forms;
 mod given;
 pub mod ignored;
+mod nearest;
 pub mod settings;
 
 use std::net::{IpAddr, SocketAddr};
@@ -18,9 +22,12 @@ use hawser_proto::SecretKey;
 use hawser_storage::Durability;
 use tracing::Level;
 
+pub use effective::{Effective, Shown, effective};
 pub use fault::{Fault, Faults};
-pub use given::Given;
-use given::{Origin, Value};
+pub use given::{Given, Origin};
+
+use given::Value;
+use nearest::nearest;
 use settings::{Kind, Setting};
 
 /// Everything a node is told at its start.
@@ -107,7 +114,7 @@ impl NodeConfig {
     /// # Errors
     /// Everything that is wrong, together.
     pub fn read(given: &Given) -> Result<Self, Faults> {
-        let mut reader = Reader { given, faults: given.ignored_secrets() };
+        let mut reader = Reader { given, faults: given.misplaced() };
         // All parts are read before anything is given up, so that all faults are found.
         let config = (
             reader.api(),
@@ -139,6 +146,18 @@ impl NodeConfig {
             stop: stop.expect(CHECKED),
             notes,
         })
+    }
+}
+
+/// Where the database lies, whatever the other settings are.
+///
+/// # Errors
+/// When that, or the file with settings, is wrong.
+pub fn data_dir(given: &Given) -> Result<PathBuf, Faults> {
+    let mut reader = Reader { given, faults: given.misplaced() };
+    match reader.path(&settings::DATA_DIR) {
+        Some(path) if reader.faults.is_empty() => Ok(path),
+        _ => Err(Faults(reader.faults)),
     }
 }
 

@@ -72,6 +72,15 @@ const fn switch(
 const DURATION: &str = "a duration with units, such as 500ms, 30s, 5m or 1h30m";
 const PORT: &str = "a port, 1 to 65535";
 
+/// Where the rest may stand.
+pub(super) const CONFIG_FILE: Setting = value(
+    "config",
+    "HAWSER_CONFIG",
+    None,
+    "a TOML file with settings",
+    "hawser.toml",
+    "A TOML file whose keys are flags without their dashes; flags and variables win over it",
+);
 pub(super) const API_ENABLE: Setting =
     switch("api.enable", "XMTPD_API_ENABLE", "true", "Serve clients, gateways and peers");
 pub(super) const REPLICATION_ENABLE: Setting = switch(
@@ -243,7 +252,8 @@ pub(super) const SHUTDOWN_GRACE: Setting = value(
 );
 
 /// All of them, in the order of the help text.
-pub const ALL: [&Setting; 23] = [
+pub const ALL: [&Setting; 24] = [
+    &CONFIG_FILE,
     &API_ENABLE,
     &REPLICATION_ENABLE,
     &API_PORT,

@@ -153,3 +153,122 @@ fn what_has_no_effect_and_what_is_not_known_is_named() {
     assert!(notes.contains("the nearest known name is HAWSER_DATA_DIR"), "{notes}");
     assert!(!notes.contains("secret") && !notes.contains("PATH"), "{notes}");
 }
+
+fn settings_file(mode: u32, content: &str) -> (tempfile::TempDir, String) {
+    secret_file(mode, content)
+}
+
+#[test]
+fn a_file_is_read_below_variables_and_flags() {
+    let content = "data-dir = \"from-file\"\nshutdown-drain = \"1s\"\n[api]\nport = 6000\n\
+                   enable = false\n[metrics]\nmetrics-port = 6001\n";
+    let (_folder, path) = settings_file(0o644, content);
+    let env = [("HAWSER_CONFIG", path.as_str()), ("XMTPD_API_PORT", "7000")];
+    let config = read(&[("metrics.metrics-port", "8000")], &env).unwrap();
+    assert_eq!(config.store.data_dir, PathBuf::from("from-file"));
+    assert_eq!(config.stop.drain, Duration::from_secs(1));
+    assert!(!config.api.enable);
+    assert_eq!(config.api.address.port(), 7000, "a variable wins over the file");
+    assert_eq!(config.metrics.unwrap().port(), 8000, "a flag wins over the file");
+    assert_eq!(data_dir(&Given::new([], pairs(&env))).unwrap(), PathBuf::from("from-file"));
+}
+
+#[test]
+fn what_a_file_may_not_say_is_told_with_everything_else() {
+    let content = "[api]\nprot = 1\nport = 1.5\n[db]\nmax-open-conns = 4\n";
+    let (_folder, path) = settings_file(0o644, content);
+    let faults = read(&[("config", &path), ("durability", "maybe")], &[]).unwrap_err();
+    let text = faults.to_string();
+    assert_eq!(faults.0.len(), 3, "{text}");
+    assert!(text.contains("api.prot in ") && text.contains("for example api.port"), "{text}");
+    assert!(text.contains("api.port in ") && text.contains("a TOML float"), "{text}");
+    assert!(text.contains("--durability"), "{text}");
+
+    let (_folder, path) = settings_file(0o644, "[db]\nmax-open-conns = 4\n");
+    let notes = read(&[("config", &path)], &[]).unwrap().notes.join("\n");
+    assert!(notes.contains("db.max-open-conns in ") && notes.contains("has no effect"), "{notes}");
+
+    let (_folder, path) = settings_file(0o644, "config = \"other.toml\"\n");
+    assert!(read(&[("config", &path)], &[]).unwrap_err().to_string().contains("config in "));
+    let text = read(&[("config", "nowhere.toml")], &[]).unwrap_err().to_string();
+    assert!(text.contains("--config (HAWSER_CONFIG): nowhere.toml: "), "{text}");
+}
+
+#[test]
+fn a_file_that_is_no_toml_names_the_line_and_not_what_is_in_it() {
+    let content = format!("network = \"a\"\nsigner.private-key = \"{KEY}\nport = 1\n");
+    let (_folder, path) = settings_file(0o600, &content);
+    let text = read(&[("config", &path)], &[]).unwrap_err().to_string();
+    assert!(text.contains("line 2: "), "{text}");
+    assert!(!text.contains(&KEY[2..]), "{text}");
+}
+
+#[test]
+fn a_secret_in_a_file_needs_a_file_that_only_its_owner_reads() {
+    let key = SecretKey::from_hex(KEY).unwrap().public_key();
+    let without_key = |path: &str| {
+        let flags = [("config", path), ("registry-file", "r"), ("rates-file", "r")];
+        NodeConfig::read(&Given::new(pairs(&flags), []))
+    };
+    let content = format!("[signer]\nprivate-key = \"{KEY}\"\n");
+    let (_folder, path) = settings_file(0o600, &content);
+    assert_eq!(without_key(&path).unwrap().signer.public_key(), key);
+    let (_folder, path) = settings_file(0o640, &content);
+    let text = without_key(&path).unwrap_err().to_string();
+    assert!(text.contains("0640") && text.contains("signer.private-key-file"), "{text}");
+    assert!(!text.contains(KEY), "{text}");
+
+    let (_folder, key_path) = secret_file(0o600, KEY);
+    let content = format!("[signer]\nprivate-key-file = \"{key_path}\"\n");
+    let (_folder, path) = settings_file(0o644, &content);
+    assert_eq!(without_key(&path).unwrap().signer.public_key(), key);
+}
+
+#[test]
+fn settings_in_effect_are_shown_with_their_origin_and_without_secrets() {
+    let (_folder, path) = settings_file(0o644, "durability = \"os\"\n");
+    let env = [("XMTPD_SIGNER_PRIVATE_KEY", KEY), ("HAWSER_NETWORK", "a")];
+    let given = Given::new(pairs(&[("config", &path), ("api.port", "9")]), pairs(&env));
+    let all = effective(&given);
+    let of = |flag: &str| {
+        let it = all.iter().find(|it| it.setting.flag == flag).unwrap();
+        (it.shown.clone(), it.origin.name())
+    };
+    let value = |text: &str| Shown::Value(text.into());
+    assert_eq!(of("api.port"), (value("9"), "flag"));
+    assert_eq!(of("network"), (value("a"), "environment"));
+    assert_eq!(of("durability"), (value("os"), "file"));
+    assert_eq!(of("log.log-level"), (value("INFO"), "default"));
+    assert_eq!(of("chain-file"), (Shown::Nothing, "default"));
+    let address = SecretKey::from_hex(KEY).unwrap().public_key().address().to_string();
+    assert_eq!(of("signer.private-key"), (Shown::Fingerprint(address), "environment"));
+    assert_eq!(all.len(), settings::ALL.len());
+
+    let given = Given::new([], pairs(&[("XMTPD_SIGNER_PRIVATE_KEY", "hunter2")]));
+    let hidden = effective(&given).into_iter().find(|it| it.shown == Shown::Hidden);
+    assert_eq!(hidden.unwrap().setting.flag, "signer.private-key");
+}
+
+#[test]
+fn the_documentation_lists_all_settings_as_they_are() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let code = |cell: &str| cell.trim().trim_matches('`').to_owned();
+    let documented: Vec<_> = text
+        .lines()
+        .filter(|line| line.starts_with("| `--"))
+        .map(|line| {
+            let cells: Vec<&str> = line.split('|').collect();
+            let flag = cells[1].split(',').next().unwrap();
+            (code(flag).trim_start_matches('-').to_owned(), code(cells[2]), code(cells[3]))
+        })
+        .collect();
+    let mut expected = Vec::new();
+    for setting in settings::ALL {
+        let default = setting.default.unwrap_or_default();
+        expected.push((setting.flag.to_owned(), setting.env.to_owned(), default.to_owned()));
+        let file = setting.file_names();
+        expected.extend(file.map(|(flag, env)| (flag.into(), env.into(), String::new())));
+    }
+    assert_eq!(documented, expected);
+}

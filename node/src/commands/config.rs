@@ -1,0 +1,114 @@
+//! `hawser config`: the settings of a node, without starting one.
+
+use std::fmt::Display;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::cli::ConfigCommand;
+use crate::config::settings::Kind;
+use crate::config::{Effective, FilesConfig, Given, NodeConfig, Shown, effective};
+use crate::failure::Failure;
+use crate::files::{self, rates, registry};
+use crate::output;
+
+/// Runs the command.
+///
+/// # Errors
+/// When a node could not start with these settings.
+pub(super) fn run(command: ConfigCommand, as_json: bool) -> Result<(), Failure> {
+    match command {
+        ConfigCommand::Check(args) => check(&args.given(), as_json),
+        ConfigCommand::Print(args) => print(&args.given(), as_json),
+    }
+}
+
+/// Opens no socket and no database.
+fn check(given: &Given, as_json: bool) -> Result<(), Failure> {
+    let config = NodeConfig::read(given).map_err(Failure::usage)?;
+    let faults = faults_of_files(&config);
+    if !faults.is_empty() {
+        return Err(Failure::usage(faults.join("\n")));
+    }
+    if as_json {
+        output::line(json!({ "ok": true, "notes": config.notes }));
+    } else {
+        config.notes.iter().for_each(|note| output::line(format_args!("note: {note}")));
+        output::line("a node can start with these settings");
+    }
+    Ok(())
+}
+
+/// What is wrong in the files that the settings name.
+fn faults_of_files(config: &NodeConfig) -> Vec<String> {
+    let FilesConfig { registry, rates, chain } = &config.files;
+    let mut faults = Vec::new();
+    match files::read(registry, registry::parse) {
+        Err(error) => faults.push(error.to_string()),
+        Ok(records) => {
+            let key = config.signer.public_key();
+            if registry::record_of(&records, &key).is_none() {
+                let (path, address) = (registry.display(), key.address());
+                faults.push(format!("{path}: no node has the key of {address}, which is given"));
+            }
+        }
+    }
+    faults.extend(files::read(rates, rates::parse).err().map(|error| error.to_string()));
+    faults.extend(chain.as_deref().and_then(unreadable));
+    faults
+}
+
+fn unreadable(path: &Path) -> Option<String> {
+    let error = std::fs::File::open(path).err()?;
+    Some(format!("{}: {error}", path.display()))
+}
+
+fn print(given: &Given, as_json: bool) -> Result<(), Failure> {
+    let settings = effective(given);
+    let read = NodeConfig::read(given);
+    if as_json {
+        let notes = read.as_ref().map(|config| config.notes.clone()).unwrap_or_default();
+        let settings: Vec<_> = settings.iter().map(as_value).collect();
+        output::line(json!({ "settings": settings, "notes": notes }));
+    } else {
+        settings.iter().for_each(|it| output::line(as_toml(it)));
+    }
+    read.map(drop).map_err(Failure::usage)
+}
+
+fn as_value(effective: &Effective) -> Value {
+    let Effective { setting, shown, origin } = effective;
+    let (value, fingerprint) = match shown {
+        Shown::Value(text) => (Some(text), None),
+        Shown::Fingerprint(address) => (None, Some(address)),
+        Shown::Hidden | Shown::Nothing => (None, None),
+    };
+    json!({
+        "flag": setting.flag,
+        "env": setting.env,
+        "value": value,
+        "secret": matches!(setting.kind, Kind::Secret { .. }),
+        "fingerprint": fingerprint,
+        "origin": origin.name(),
+    })
+}
+
+/// A line that a file with settings could have.
+fn as_toml(effective: &Effective) -> String {
+    let Effective { setting, shown, origin } = effective;
+    let (flag, origin) = (setting.flag, origin.name());
+    let line = |value: &dyn Display| format!("{:<48} # {origin}", format!("{flag} = {value}"));
+    match shown {
+        Shown::Value(text) if setting.kind == Kind::Switch && is_bare(text) => line(text),
+        Shown::Value(text) => line(&json!(text)), // JSON's escapes are TOML's
+        Shown::Fingerprint(address) => {
+            format!("# {flag}: the key of {address}, from the {origin}")
+        }
+        Shown::Hidden => format!("# {flag}: something that is no key, from the {origin}"),
+        Shown::Nothing => format!("# {flag} is not set"),
+    }
+}
+
+fn is_bare(text: &str) -> bool {
+    matches!(text, "true" | "false")
+}

@@ -1,0 +1,148 @@
+//! Settings in a TOML file. A key is a flag without its dashes: `[api] port = 5050` is
+//! `--api.port 5050`, and `data-dir = "/var/lib/hawser"` is `--data-dir /var/lib/hawser`.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use toml::{Table, Value};
+use zeroize::Zeroizing;
+
+use super::fault::Fault;
+use super::settings::CONFIG_FILE;
+use super::{ignored, nearest, settings};
+
+/// What a file says, by flag name, before anybody has judged it.
+#[derive(Default)]
+pub(super) struct SettingsFile {
+    path: PathBuf,
+    pub(super) values: BTreeMap<String, Zeroizing<String>>,
+    /// What is wrong with the file itself.
+    pub(super) faults: Vec<Fault>,
+}
+
+impl SettingsFile {
+    /// Reads a file. What cannot be taken leaves a fault.
+    pub(super) fn read(path: &Path) -> Self {
+        let mut file = Self { path: path.to_owned(), ..Self::default() };
+        match read_table(path) {
+            Ok(table) => file.take_table("", &table),
+            Err(why) => file.faults.push(Fault {
+                name: names(),
+                given: Some(format!("{}: {why}", path.display())),
+                expected: CONFIG_FILE.form.into(),
+                example: CONFIG_FILE.example.into(),
+            }),
+        }
+        file.require_private();
+        file
+    }
+
+    /// A key as people find it again.
+    pub(super) fn name_of(&self, flag: &str) -> String {
+        format!("{flag} in {}", self.path.display())
+    }
+
+    fn take_table(&mut self, prefix: &str, table: &Table) {
+        for (key, value) in table {
+            let flag = format!("{prefix}{key}");
+            match value {
+                Value::Table(table) => self.take_table(&format!("{flag}."), table),
+                value => self.take_value(flag, value),
+            }
+        }
+    }
+
+    fn take_value(&mut self, flag: String, value: &Value) {
+        let known = known_flags();
+        if !known.contains(&flag.as_str()) {
+            let near = nearest(&flag, &known).unwrap_or_default();
+            let fault = Fault {
+                name: self.name_of(&flag),
+                given: Some("not a setting".into()),
+                expected: "the name of a flag, without its dashes".into(),
+                example: near.into(),
+            };
+            self.faults.push(fault);
+            return;
+        }
+        match text_of(value) {
+            Some(text) => {
+                self.values.insert(flag, Zeroizing::new(text));
+            }
+            None => {
+                let fault = Fault {
+                    name: self.name_of(&flag),
+                    given: Some(format!("a TOML {}", value.type_str())),
+                    expected: "text, a whole number, true or false, or a list of these".into(),
+                    example: format!("{flag} = \"…\""),
+                };
+                self.faults.push(fault);
+            }
+        }
+    }
+
+    /// A file with a secret in it has to be as private as a file that is one.
+    fn require_private(&mut self) {
+        let Some(flag) = secret_flags().into_iter().find(|flag| self.values.contains_key(*flag))
+        else {
+            return;
+        };
+        let mode = std::fs::metadata(&self.path).map_or(0, |found| found.mode() & 0o7777);
+        if mode & 0o077 != 0 {
+            let fault = Fault {
+                name: self.name_of(flag),
+                given: Some(format!("a secret in a file of mode {mode:04o}")),
+                expected: "a file readable by its owner only (chmod 600), or the secret in a file \
+                           of its own"
+                    .into(),
+                example: format!("{flag}-file = \"FILE\""),
+            };
+            self.faults.push(fault);
+            self.values.remove(flag);
+        }
+    }
+}
+
+fn names() -> String {
+    format!("--{} ({})", CONFIG_FILE.flag, CONFIG_FILE.env)
+}
+
+/// Why it is no TOML, with the line but without its text, which may be a secret.
+fn read_table(path: &Path) -> Result<Table, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let text = Zeroizing::new(text);
+    toml::from_str(&text).map_err(|error| {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        format!("line {line}: {}", error.message())
+    })
+}
+
+/// A value as it would stand on the command line; lists are separated by commas there.
+fn text_of(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Integer(number) => Some(number.to_string()),
+        Value::Boolean(switch) => Some(switch.to_string()),
+        Value::Array(list) => {
+            let texts: Option<Vec<_>> =
+                list.iter().map(|value| (!value.is_array()).then(|| text_of(value))?).collect();
+            Some(texts?.join(","))
+        }
+        Value::Float(_) | Value::Datetime(_) | Value::Table(_) => None,
+    }
+}
+
+/// Everything that a file may set. It cannot name another file.
+fn known_flags() -> Vec<&'static str> {
+    let used = settings::ALL.iter().map(|setting| setting.flag);
+    let files = settings::ALL.iter().filter_map(|setting| Some(setting.file_names()?.0));
+    let ignored = ignored::ALL.iter().filter_map(|setting| setting.flag);
+    used.filter(|flag| *flag != CONFIG_FILE.flag).chain(files).chain(ignored).collect()
+}
+
+fn secret_flags() -> Vec<&'static str> {
+    let used = settings::ALL.iter().filter(|setting| setting.file_names().is_some());
+    used.map(|setting| setting.flag).chain(ignored::SECRET_FLAGS).collect()
+}

@@ -1,0 +1,36 @@
+//! Which known name somebody may have meant.
+
+/// The known name that needs the fewest changes; the first of several.
+pub(super) fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str> {
+    known.iter().copied().min_by_key(|known| distance(name, known))
+}
+
+/// How many characters have to be changed, added or taken away to get from one to the other.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_name_is_the_one_with_the_fewest_changes() {
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("same", "same"), 0);
+        assert_eq!(nearest("prot", &["path", "port", "post"]), Some("port"));
+        assert_eq!(nearest("prot", &[]), None);
+    }
+}
