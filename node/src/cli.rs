@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::config::settings::{self, Kind, Setting};
 use crate::config::{Given, ignored};
@@ -48,6 +48,8 @@ pub enum Command {
     Tail(TailArgs),
     /// Ask nodes how they are.
     Status(StatusArgs),
+    /// Ask a node whether it is ready: exits with 0 or 1 within 3 seconds.
+    Health(HealthArgs),
     /// Make all projections of a stopped node anew from its log.
     Rebuild(RebuildArgs),
 }
@@ -150,12 +152,67 @@ pub struct TailArgs {
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     /// Where the node serves its metrics, `host:port` [default: all nodes of ./hawser-dev, or
-    /// 127.0.0.1:8008].
+    /// as the settings in the environment say, 127.0.0.1:8008].
     #[arg(long, value_name = "ADDR", conflicts_with = "network")]
     pub metrics: Option<String>,
     /// The file in which `hawser dev` describes its network.
     #[arg(long, value_name = "FILE")]
     pub network: Option<PathBuf>,
+}
+
+/// `hawser health`.
+#[derive(Debug, Args)]
+pub struct HealthArgs {
+    /// Ready for what.
+    #[arg(long = "for", value_name = "WHAT", value_enum, default_value_t)]
+    pub purpose: Purpose,
+    /// Where the node serves its metrics, `host:port` [default: as its settings say].
+    #[arg(long, value_name = "ADDR")]
+    pub metrics: Option<String>,
+    /// The node's file with settings [env: HAWSER_CONFIG].
+    #[arg(long, value_name = "FILE")]
+    config: Option<String>,
+}
+
+/// What a node can be ready for. Each one needs what those before it need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Purpose {
+    /// To be sent traffic at all.
+    Start,
+    /// To answer queries and serve streams.
+    #[default]
+    Read,
+    /// To take publishes.
+    Publish,
+}
+
+impl Purpose {
+    /// As it is written.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Read => "read",
+            Self::Publish => "publish",
+        }
+    }
+}
+
+impl HealthArgs {
+    /// What was given, together with the environment.
+    #[must_use]
+    pub fn given(&self) -> Given {
+        let file = self.config.clone().map(|path| ("config".to_owned(), path));
+        Given::new(file, environment())
+    }
+}
+
+impl StatusArgs {
+    /// The settings in the environment.
+    #[must_use]
+    pub fn given(&self) -> Given {
+        Given::new([], environment())
+    }
 }
 
 /// `hawser rebuild`.

@@ -256,8 +256,14 @@ fn a_draining_node_is_not_ready_and_a_second_signal_ends_it_at_once() {
     );
     node.line("start", |line| line.contains("started api server"));
     assert!(run(&["status", "--metrics", &metrics]).status.success());
+    let health = |purpose: &str| run(&["health", "--for", purpose, "--metrics", &metrics]);
+    assert_eq!(stdout(&health("publish")), "ready to publish\n");
     signal(node.pid(), "TERM");
     node.line("stop", |line| line.contains("stopping"));
+    assert!(health("start").status.success());
+    let output = health("read");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("not_draining"), "{}", stderr(&output));
     let output = run(&["status", "--metrics", &metrics]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stdout(&output).contains("not_draining"), "{}", stdout(&output));

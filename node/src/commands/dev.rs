@@ -236,7 +236,7 @@ async fn until_ready(ports: Ports, teller: Teller) {
 }
 
 /// What a node says that it still lacks.
-fn unmet(readiness: &str) -> String {
+pub(super) fn unmet(readiness: &str) -> String {
     let page: serde_json::Value = serde_json::from_str(readiness).unwrap_or_default();
     let conditions = page["conditions"].as_array().into_iter().flatten();
     let unmet: Vec<String> = conditions

@@ -2,6 +2,7 @@
 
 mod config;
 mod dev;
+mod health;
 mod keys;
 mod node;
 mod publish;
@@ -28,6 +29,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Publish(args) => blocking(publish::run(args, json)),
         Command::Tail(args) => blocking(tail::run(args, json)),
         Command::Status(args) => blocking(status::run(args, json)),
+        Command::Health(args) => blocking(health::run(args, json)),
         Command::Rebuild(args) => rebuild::run(&args, json),
     }
 }

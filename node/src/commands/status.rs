@@ -7,10 +7,8 @@ use serde_json::{Value, json};
 use crate::cli::StatusArgs;
 use crate::failure::Failure;
 use crate::files::network::{self, NetworkFile};
-use crate::{client, files, output};
+use crate::{client, config, files, output};
 
-/// Where a node serves its metrics when nobody has said anything else.
-const DEFAULT_METRICS: &str = "127.0.0.1:8008";
 /// Where `hawser dev` keeps its network when nobody has said anything else.
 const DEFAULT_DEV_FOLDER: &str = "hawser-dev";
 
@@ -51,7 +49,10 @@ fn nodes(args: &StatusArgs) -> Result<Vec<(String, String)>, Failure> {
     let path = match &args.network {
         Some(path) => path,
         None if default.exists() => &default,
-        None => return Ok(vec![(DEFAULT_METRICS.into(), DEFAULT_METRICS.into())]),
+        None => {
+            let address = config::metrics_address(&args.given()).map_err(Failure::usage)?;
+            return Ok(vec![(address.to_string(), address.to_string())]);
+        }
     };
     let file = files::read(path, NetworkFile::parse).map_err(Failure::not_found)?;
     let named = |node: network::NetworkNode| (format!("node {}", node.node_id), node.metrics);

@@ -14,7 +14,7 @@ pub mod ignored;
 mod nearest;
 pub mod settings;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -157,6 +157,27 @@ pub fn data_dir(given: &Given) -> Result<PathBuf, Faults> {
     let mut reader = Reader { given, faults: given.misplaced() };
     match reader.path(&settings::DATA_DIR) {
         Some(path) if reader.faults.is_empty() => Ok(path),
+        _ => Err(Faults(reader.faults)),
+    }
+}
+
+/// Where this machine reaches the node's metrics, whatever the other settings are.
+///
+/// # Errors
+/// When that, or the file with settings, is wrong.
+pub fn metrics_address(given: &Given) -> Result<SocketAddr, Faults> {
+    let mut reader = Reader { given, faults: given.misplaced() };
+    let address = reader.ip(&settings::METRICS_ADDRESS);
+    let port = reader.get(&settings::METRICS_PORT, forms::port);
+    match (address, port) {
+        (Some(address), Some(port)) if reader.faults.is_empty() => {
+            let local = match address {
+                IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from(Ipv4Addr::LOCALHOST),
+                IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::from(Ipv6Addr::LOCALHOST),
+                address => address,
+            };
+            Ok(SocketAddr::new(local, port))
+        }
         _ => Err(Faults(reader.faults)),
     }
 }

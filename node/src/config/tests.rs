@@ -250,6 +250,18 @@ fn settings_in_effect_are_shown_with_their_origin_and_without_secrets() {
 }
 
 #[test]
+fn metrics_are_asked_for_where_the_settings_put_them() {
+    let asked = |env: &[(&str, &str)]| metrics_address(&Given::new([], pairs(env))).unwrap();
+    assert_eq!(asked(&[]), "127.0.0.1:8008".parse().unwrap());
+    let everywhere = ("XMTPD_METRICS_METRICS_ADDRESS", "0.0.0.0");
+    let port = ("XMTPD_METRICS_METRICS_PORT", "9000");
+    assert_eq!(asked(&[everywhere, port]), "127.0.0.1:9000".parse().unwrap());
+    assert!(
+        metrics_address(&Given::new([], pairs(&[("XMTPD_METRICS_METRICS_PORT", "x")]))).is_err()
+    );
+}
+
+#[test]
 fn the_documentation_lists_all_settings_as_they_are() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
     let text = std::fs::read_to_string(path).unwrap();

@@ -1,0 +1,41 @@
+//! `hawser health`: whether a node is ready, as an exit code, for container probes and scripts.
+
+use serde_json::{Value, json};
+
+use super::dev::unmet;
+use crate::cli::HealthArgs;
+use crate::failure::Failure;
+use crate::{client, config, output};
+
+/// Runs the command. Succeeds when the node is ready; takes at most about three seconds.
+///
+/// # Errors
+/// When it is not, or does not answer.
+pub(super) async fn run(args: HealthArgs, as_json: bool) -> Result<(), Failure> {
+    let address = match args.metrics {
+        Some(address) => address,
+        None => config::metrics_address(&args.given()).map_err(Failure::usage)?.to_string(),
+    };
+    let purpose = args.purpose.name();
+    let answer = client::get(&address, &format!("/readyz?for={purpose}"))
+        .await
+        .map_err(|error| Failure::failed(format!("no node answers at {address}: {error}")))?;
+    match answer.status {
+        200 if as_json => output::line(json!({ "ready": true, "for": purpose })),
+        200 => output::line(format_args!("ready to {purpose}")),
+        503 => {
+            let page: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+            if as_json {
+                let conditions = &page["conditions"];
+                output::line(json!({ "ready": false, "for": purpose, "conditions": conditions }));
+                return Err(Failure::failed(""));
+            }
+            let why = unmet(&answer.body);
+            return Err(Failure::failed(format!("not ready to {purpose}: {why}")));
+        }
+        status => {
+            return Err(Failure::failed(format!("{address} answers with status {status}")));
+        }
+    }
+    Ok(())
+}
