@@ -110,6 +110,30 @@ fn a_secret_on_the_command_line_is_refused_and_not_repeated() {
 }
 
 #[test]
+fn what_does_not_exist_exits_with_4_and_what_is_refused_with_3() {
+    let place = tempfile::tempdir().unwrap();
+    let key = place.path().join("key");
+    let key = key.to_str().unwrap();
+    let publish = |file: &str| {
+        run(&["publish", "--node", "127.0.0.1:1", "--payer-key-file", key, "--file", file])
+    };
+    assert_eq!(publish("nowhere").status.code(), Some(4), "no key");
+    json(&["keys", "generate", "--json", "--out", key]);
+    assert_eq!(publish("nowhere").status.code(), Some(4), "no envelopes");
+    let output = publish(key);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(!stderr(&output).contains(fs::read_to_string(key).unwrap().trim()));
+    fs::set_permissions(key, fs::Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(publish("nowhere").status.code(), Some(3), "a key that others can read");
+    assert_eq!(run(&["rebuild", "--data-dir", "nowhere"]).status.code(), Some(4));
+    assert_eq!(run(&["status", "--network", "nowhere"]).status.code(), Some(4));
+
+    let single = Single::new();
+    fs::remove_file(single.place.path().join("rates.json")).unwrap();
+    assert_eq!(single.command().output().unwrap().status.code(), Some(4));
+}
+
+#[test]
 fn nobody_at_the_address_is_a_failure_in_both_forms() {
     let address = format!("127.0.0.1:{}", free_base(1));
     let output = run(&["tail", "--node", &address]);

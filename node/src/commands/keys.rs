@@ -36,16 +36,7 @@ fn generate(out: Option<&Path>, as_json: bool) -> Result<(), Failure> {
 }
 
 fn show(file: &Path, as_json: bool) -> Result<(), Failure> {
-    let fail = |error| match error {
-        key::SecretFileError::Read(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Failure::not_found(format!("{}: {error}", file.display()))
-        }
-        key::SecretFileError::Exposed { .. } => {
-            Failure::refused(format!("{}: {error}", file.display()))
-        }
-        error => Failure::failed(format!("{}: {error}", file.display())),
-    };
-    print(&key::read(file).map_err(fail)?, None, as_json);
+    print(&key::read(file).map_err(|error| error.at(file))?, None, as_json);
     Ok(())
 }
 

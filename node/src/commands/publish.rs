@@ -26,9 +26,8 @@ use plan::Plan;
 /// # Errors
 /// When something could not be read, or when not every request was taken.
 pub(super) async fn run(args: PublishArgs, as_json: bool) -> Result<(), Failure> {
-    let payer = key::read(&args.payer_key_file)
-        .map_err(|error| Failure::failed(error).while_doing(args.payer_key_file.display()))?;
-    let lines = files::read(&args.file, lines::parse).map_err(Failure::failed)?;
+    let payer = key::read(&args.payer_key_file).map_err(|error| error.at(&args.payer_key_file))?;
+    let lines = files::read(&args.file, lines::parse)?;
     let plan = Plan::of(lines);
     let target = target::find(&args)?;
     let channel = client::connect(&args.node).await?;

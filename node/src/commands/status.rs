@@ -54,7 +54,7 @@ fn nodes(args: &StatusArgs) -> Result<Vec<(String, String)>, Failure> {
             return Ok(vec![(address.to_string(), address.to_string())]);
         }
     };
-    let file = files::read(path, NetworkFile::parse).map_err(Failure::not_found)?;
+    let file = files::read(path, NetworkFile::parse)?;
     let named = |node: network::NetworkNode| (format!("node {}", node.node_id), node.metrics);
     Ok(file.nodes.into_iter().map(named).collect())
 }

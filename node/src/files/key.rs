@@ -9,12 +9,17 @@ use hawser_proto::SecretKey;
 use hawser_proto::sign::SecretKeyError;
 use zeroize::Zeroizing;
 
+use crate::failure::Failure;
+
 /// Why a secret was not taken from a file.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretFileError {
     /// The system would not give it.
     #[error(transparent)]
     Read(#[from] io::Error),
+    /// It is a folder or something else that holds no text.
+    #[error("not a file")]
+    NoFile,
     /// Others than its owner may read it, so it may be no secret any more.
     #[error("its mode is {mode:04o}: a secret may be readable by its owner only (chmod 600)")]
     Exposed {
@@ -26,12 +31,31 @@ pub enum SecretFileError {
     NoKey(#[from] SecretKeyError),
 }
 
+impl SecretFileError {
+    /// What a command says that needs the secret in `path`.
+    #[must_use]
+    pub fn at(&self, path: &Path) -> Failure {
+        let text = format!("{}: {self}", path.display());
+        match self {
+            Self::Read(error) if error.kind() == io::ErrorKind::NotFound => {
+                Failure::not_found(text)
+            }
+            Self::Exposed { .. } => Failure::refused(text),
+            Self::Read(_) | Self::NoFile | Self::NoKey(_) => Failure::failed(text),
+        }
+    }
+}
+
 /// Reads a secret text; white space around it is left out.
 ///
 /// # Errors
 /// When it cannot be read, or when group or others may read or write it.
 pub fn read_secret(path: &Path) -> Result<Zeroizing<String>, SecretFileError> {
-    let mode = std::fs::metadata(path)?.mode() & 0o7777;
+    let found = std::fs::metadata(path)?;
+    if found.is_dir() {
+        return Err(SecretFileError::NoFile);
+    }
+    let mode = found.mode() & 0o7777;
     if mode & 0o077 != 0 {
         return Err(SecretFileError::Exposed { mode });
     }
@@ -106,6 +130,20 @@ mod tests {
             let error = read(&path).unwrap_err();
             assert!(matches!(error, SecretFileError::Exposed { mode: seen } if seen == mode));
         }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_key_decides_the_exit_code() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        let code = || read(&path).map(drop).unwrap_err().at(&path).reason.exit_code();
+        assert_eq!(code(), 4);
+        std::fs::create_dir(&path).unwrap();
+        assert_eq!(code(), 1);
+        std::fs::remove_dir(&path).unwrap();
+        write_new(&path, &generate()).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(code(), 3);
     }
 
     #[test]

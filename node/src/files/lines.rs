@@ -111,6 +111,7 @@ pub enum LineFault {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object with the field hex")]
 struct Written {
     hex: String,
     expect_route: Option<String>,

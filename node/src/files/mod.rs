@@ -16,6 +16,8 @@ pub mod registry;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use crate::failure::Failure;
+
 /// A file could not be used: which one, and what about it.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError<E> {
@@ -35,6 +37,19 @@ pub enum FileError<E> {
         /// What is wrong with it.
         fault: E,
     },
+}
+
+impl<E: std::fmt::Display> From<FileError<E>> for Failure {
+    /// A file that is not there is another failure than one that is wrong.
+    fn from(error: FileError<E>) -> Self {
+        let absent = matches!(&error, FileError::Read { source, .. }
+            if source.kind() == io::ErrorKind::NotFound);
+        let text = match error {
+            FileError::Read { path, source } => format!("{}: {source}", path.display()),
+            FileError::Content { path, fault } => format!("{}: {fault}", path.display()),
+        };
+        if absent { Self::not_found(text) } else { Self::failed(text) }
+    }
 }
 
 /// Reads a whole text file and parses it.

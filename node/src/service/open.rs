@@ -56,7 +56,11 @@ pub enum OpenNodeError {
 impl From<OpenNodeError> for Failure {
     fn from(error: OpenNodeError) -> Self {
         match &error {
-            OpenNodeError::NotRegistered { .. } => Self::not_found(error),
+            OpenNodeError::NotRegistered { .. }
+            | OpenNodeError::Registry(FileError::Read { .. })
+            | OpenNodeError::Rates(RatesError::File(FileError::Read { .. })) => {
+                Self::not_found(error)
+            }
             OpenNodeError::Open(
                 OpenError::Held { .. }
                 | OpenError::OtherKey { .. }
