@@ -338,6 +338,19 @@ fn a_bad_line_in_the_chain_file_is_named_at_start() {
 }
 
 #[test]
+fn a_port_that_somebody_else_uses_is_named_with_what_to_do() {
+    let single = Single::new();
+    for port in [single.base, single.base + 1] {
+        let _taken = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let output = single.command().output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let text = stderr(&output);
+        assert!(text.contains(&format!("127.0.0.1:{port}: ")), "{text}");
+        assert!(text.contains("--metrics.metrics-port"), "{text}");
+    }
+}
+
+#[test]
 fn a_database_belongs_to_one_network() {
     let single = Single::new();
     let mut node = Running::start(single.command(), true);

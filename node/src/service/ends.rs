@@ -1,9 +1,14 @@
 //! What tells a node to stop: signals, or the end of its parent.
 
 use std::io::{self, Read as _};
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+
+/// Whoever sends a signal to a process and to its group, as timeout(1) does, sends it twice. What
+/// comes again within this time is the same signal.
+const SAME_WITHIN: Duration = Duration::from_millis(500);
 
 /// A reason to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +23,25 @@ pub enum End {
 #[derive(Debug)]
 pub struct Ends {
     receiver: mpsc::Receiver<End>,
+    last: Last,
+}
+
+/// The reason that was heard last.
+#[derive(Debug, Default)]
+struct Last(Option<(End, Instant)>);
+
+impl Last {
+    /// Whether this is another one, and not the same once more.
+    fn is_new(&mut self, end: End, now: Instant) -> bool {
+        let same = |(last, at): (End, Instant)| {
+            last == end && now.saturating_duration_since(at) < SAME_WITHIN
+        };
+        let is_new = !self.0.is_some_and(same);
+        if is_new {
+            self.0 = Some((end, now));
+        }
+        is_new
+    }
 }
 
 impl Ends {
@@ -47,15 +71,17 @@ impl Ends {
         if parent {
             watch_parent(sender)?;
         }
-        Ok(Self { receiver })
+        Ok(Self { receiver, last: Last::default() })
     }
 
-    /// The next reason.
+    /// The next reason. A signal that comes twice at once is one.
     pub async fn next(&mut self) -> End {
-        match self.receiver.recv().await {
-            Some(end) => end,
-            None => std::future::pending().await,
+        while let Some(end) = self.receiver.recv().await {
+            if self.last.is_new(end, Instant::now()) {
+                return end;
+            }
         }
+        std::future::pending().await
     }
 
     /// The next signal. The parent's end does not count: it may come together with one signal.
@@ -77,4 +103,22 @@ fn watch_parent(sender: mpsc::Sender<End>) -> io::Result<()> {
         let _ = sender.blocking_send(End::Parent);
     };
     std::thread::Builder::new().name("parent".into()).spawn(watch).map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_that_comes_twice_at_once_is_one() {
+        let (mut last, start) = (Last::default(), Instant::now());
+        let mut is_new = |end, after_ms| last.is_new(end, start + Duration::from_millis(after_ms));
+        let (term, int) = (End::Signal("SIGTERM"), End::Signal("SIGINT"));
+        assert!(is_new(term, 0));
+        assert!(!is_new(term, 1));
+        assert!(!is_new(term, 499));
+        assert!(is_new(int, 499), "another one");
+        assert!(is_new(int, 1000), "again, and later");
+        assert!(is_new(End::Parent, 1000));
+    }
 }

@@ -33,6 +33,22 @@ enum ServeError {
     Files(std::io::Error),
 }
 
+impl ServeError {
+    /// What to do, if that is known.
+    fn hint(&self) -> &'static str {
+        let in_use = |source: &std::io::Error| source.kind() == std::io::ErrorKind::AddrInUse;
+        match self {
+            Self::Net(StartError::Listen { source, .. })
+            | Self::Api(ApiError::Listen { source, .. })
+                if in_use(source) =>
+            {
+                ": stop what uses it, or choose other ports (--api.port, --metrics.metrics-port)"
+            }
+            _ => "",
+        }
+    }
+}
+
 /// Runs a node until something tells it to stop. `exit_with_parent`: the end of the standard input
 /// does.
 ///
@@ -76,8 +92,8 @@ async fn start(config: NodeConfig, ends: &mut Ends) -> Result<Option<Node>, Fail
             system::exit_now(0);
         }
     };
-    let node = Node::serve(opened?, &config).await.map_err(Failure::failed)?;
-    Ok(Some(node))
+    let fail = |error: ServeError| Failure::failed(format!("{error}{}", error.hint()));
+    Ok(Some(Node::serve(opened?, &config).await.map_err(fail)?))
 }
 
 /// The parts, in the order in which they stop.
