@@ -19,6 +19,8 @@ use crate::read::testing::{Dice, MemoryRows, id, topic};
 
 pub(super) const TOPICS: u8 = 5;
 const STRANDS: [u32; 4] = [0, 1, 100, 200];
+/// Pages are this small, so that most reading takes several.
+const PAGE_ENVELOPES_MAX: usize = 6;
 
 /// What kind of traffic there is.
 #[derive(Debug, Clone, Copy)]
@@ -203,6 +205,8 @@ pub(super) struct Stream {
     pub(super) overflows: usize,
     /// How much had been delivered each time a topic was added later.
     pub(super) added_at: BTreeMap<Topic, Vec<usize>>,
+    /// The heads when it was added last.
+    pub(super) heads_at: BTreeMap<Topic, Arc<Cursor>>,
 }
 
 impl Stream {
@@ -237,6 +241,7 @@ impl Stream {
             waves: 1,
             overflows: 0,
             added_at: BTreeMap::new(),
+            heads_at: BTreeMap::new(),
             kind: kind.clone(),
         };
         if let Kind::Shared(_, from @ None) | Kind::Log(_, from @ None) = &mut kind {
@@ -291,7 +296,7 @@ impl Stream {
             self.reading = self.feed.poll_read(&node.heads.get());
             return self.reading.is_some();
         };
-        let limits = Limits { envelopes: 1 + dice.index(6), ..Limits::STREAM };
+        let limits = Limits { envelopes: 1 + dice.index(PAGE_ENVELOPES_MAX), ..Limits::STREAM };
         let page = match read {
             Read::Log(stretches) => PageRead::Log(node.read_log(&stretches, limits)),
             Read::Topics(round, mut plan) => {
@@ -342,6 +347,7 @@ impl Stream {
                 node.hub.listen(Interest::Topic(topic.clone()), &self.queue);
                 let added = self.added_at.entry(topic.clone()).or_default();
                 added.push(self.delivered.len());
+                self.heads_at.insert(topic.clone(), node.heads.get());
                 topics.insert(topic.clone(), from.clone());
                 fresh.push((topic, Arc::new(from)));
             }
@@ -353,6 +359,18 @@ impl Stream {
     /// How much had been delivered when `topic` was added last.
     pub(super) fn added(&self, topic: &Topic) -> usize {
         self.added_at.get(topic).and_then(|added| added.last()).copied().unwrap_or(0)
+    }
+
+    /// How many waves after the first brought more than fits on one page.
+    pub(super) fn paged_waves(&self) -> usize {
+        let mut counts: BTreeMap<WaveId, usize> = BTreeMap::new();
+        for wave in self.delivered.iter().filter_map(|(wave, _)| *wave) {
+            *counts.entry(wave).or_default() += 1;
+        }
+        let is_paged = |(wave, count): &(&WaveId, &usize)| {
+            **wave > WaveId::INITIAL && **count > PAGE_ENVELOPES_MAX
+        };
+        counts.iter().filter(is_paged).count()
     }
 
     /// Bytes kept for later.
