@@ -1,4 +1,4 @@
-//! Publishing through a whole engine over an in-memory store.
+//! A whole engine over an in-memory store: publishing, and following other nodes.
 
 #![expect(
     clippy::unwrap_used,
