@@ -54,6 +54,9 @@ pub struct Entry {
 pub enum SkipReason {
     /// Nobody could be found who has it. A late find may still fill it.
     Missing,
+    /// Its originator no longer keeps it, so nobody needs to look for it. A late find may still
+    /// fill it.
+    Expired,
     /// Declared to hold nothing, for ever. An envelope for such a place is a conflict.
     Void,
 }

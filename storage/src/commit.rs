@@ -70,7 +70,8 @@ impl Store {
     /// any change is refused.
     ///
     /// An [`Change::Append`] above the head must be the next place. At or below the head it is
-    /// passed over when the same statement is held, and stored when the place is marked missing.
+    /// passed over when the same statement is held, and stored when the place is marked missing or
+    /// expired.
     ///
     /// Single-writer invariant: each strand has one writer. Calls that touch the same strand wait
     /// for one another; calls for different strands run at once and share their syncs. All wait

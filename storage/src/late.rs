@@ -16,8 +16,8 @@ use crate::keys::mark::{Mark, MarkKey};
 use crate::snapshot::{ReadError, nearest_mark};
 
 impl Group<'_> {
-    /// Passes over what is held already, stores what fills a place marked missing, and refuses
-    /// everything else.
+    /// Passes over what is held already, stores what fills a place marked missing or expired, and
+    /// refuses everything else.
     pub(crate) fn stage_late(&mut self, index: usize, entry: &Entry) -> Result<(), CommitError> {
         if let Some(held) = self.held(index, entry.id)? {
             return if is_same_statement(&held, &entry.bytes) {
@@ -27,7 +27,7 @@ impl Group<'_> {
             };
         }
         match self.mark_over(entry.id)? {
-            Some((first, mark @ Mark::Missing { .. })) => {
+            Some((first, mark @ (Mark::Missing { .. } | Mark::Expired { .. }))) => {
                 self.cut_out(first, mark, entry.id);
                 self.rows.expect_out_of_order();
                 self.put(entry);
@@ -87,11 +87,10 @@ impl Group<'_> {
         }
     }
 
-    /// Takes one place out of the missing range that begins at `first`.
+    /// Takes one place out of the range that begins at `first`.
     fn cut_out(&mut self, first: EnvelopeId, range: Mark, hole: EnvelopeId) {
         let end = range.end(first);
-        let before = (first.sequence < hole.sequence)
-            .then(|| Mark::Missing { through: hole.sequence.previous() });
+        let before = (first.sequence < hole.sequence).then(|| range.cut(hole.sequence.previous()));
         self.marks.insert(first, before);
         if hole.sequence < end {
             let after = EnvelopeId { sequence: hole.sequence.next(), ..hole };

@@ -81,6 +81,9 @@ impl<'s> LogScan<'s> {
                 (_, Mark::Void { through }) => {
                     return Ok(Some(self.take_range(at, through, SkipReason::Void)));
                 }
+                (_, Mark::Expired { through }) => {
+                    return Ok(Some(self.take_range(at, through, SkipReason::Expired)));
+                }
             }
         }
     }

@@ -5,14 +5,15 @@
 mod support;
 
 use hawser_proto::{Address, OriginatorId, SequenceId};
-use hawser_storage::SkipReason::{Missing, Void};
+use hawser_storage::SkipReason::{Expired, Missing, Void};
 use hawser_storage::{
     Change, Charge, CommitError, Entry, InvalidRule, LogItem, Mark, RateRow, Store, UsageRow,
     minute_of,
 };
 use support::*;
 
-/// The strand as a reader gets it, in short: `5`, `!5` invalid, `5-7?` missing, `5-7x` void.
+/// The strand as a reader gets it, in short: `5`, `!5` invalid, `5-7?` missing, `5-7x` void,
+/// `5-7e` expired.
 fn told(store: &Store, originator: OriginatorId) -> String {
     let snapshot = store.snapshot();
     let through = snapshot.head(originator).unwrap();
@@ -22,7 +23,12 @@ fn told(store: &Store, originator: OriginatorId) -> String {
             format!("{}{}", if invalid.is_some() { "!" } else { "" }, id.sequence)
         }
         LogItem::Skipped { from, through, reason } => {
-            format!("{from}-{through}{}", if reason == Missing { "?" } else { "x" })
+            let reason = match reason {
+                Missing => "?",
+                Void => "x",
+                Expired => "e",
+            };
+            format!("{from}-{through}{reason}")
         }
     });
     items.collect::<Vec<_>>().join(" ")
@@ -235,6 +241,18 @@ fn a_void_place_is_never_filled() {
         let conflict = Err(CommitError::Conflict { at: id(PEER, 3) });
         assert_eq!(store.commit(&[append(PEER, 3)]), conflict);
         assert_eq!(told(store, PEER), "1 2-4x 5");
+    });
+}
+
+#[test]
+fn an_expired_place_is_told_as_such_and_may_be_filled() {
+    on_each(|store| {
+        store.commit(&[skip(PEER, 1, 5, Expired), append(PEER, 6)]).unwrap();
+        assert_eq!(told(store, PEER), "1-5e 6");
+        store.commit(&[append(PEER, 3)]).unwrap();
+        assert_eq!(told(store, PEER), "1-2e 3 4-5e 6");
+        let expired = Some(Mark::Expired { through: SequenceId(5) });
+        assert_eq!(store.snapshot().mark(id(PEER, 5)).unwrap(), expired);
     });
 }
 

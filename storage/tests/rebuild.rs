@@ -72,13 +72,18 @@ fn next_change(model: &mut Model, heads: &mut [u64; 3], (kind, strand, pick): St
     };
     let at = match kind % 10 {
         0 | 1 => {
-            let reason = if kind % 10 == 0 { SkipReason::Missing } else { SkipReason::Void };
+            let reason = match (kind % 10, kind / 10 % 2) {
+                (0, 0) => SkipReason::Missing,
+                (0, _) => SkipReason::Expired,
+                _ => SkipReason::Void,
+            };
             let (from, through) = (heads[index] + 1, heads[index] + 1 + u64::from(pick % 6));
             heads[index] = through;
             (from..=through).for_each(|s| _ = model.insert(id(originator, s), Some(reason)));
             return skip(originator, from, through, reason);
         }
-        2..=4 => choose(places(Some(SkipReason::Missing))),
+        2 | 3 => choose(places(Some(SkipReason::Missing))),
+        4 => choose(places(Some(SkipReason::Expired))),
         5 => choose(places(None)),
         _ => None,
     };
@@ -98,7 +103,8 @@ fn assert_holds(store: &Store, model: &Model) {
         assert_eq!(snapshot.get(at).unwrap().is_some(), skipped.is_none(), "{at}");
         match (snapshot.mark(at).unwrap(), skipped) {
             (Some(Mark::Missing { through }), Some(SkipReason::Missing))
-            | (Some(Mark::Void { through }), Some(SkipReason::Void)) => {
+            | (Some(Mark::Void { through }), Some(SkipReason::Void))
+            | (Some(Mark::Expired { through }), Some(SkipReason::Expired)) => {
                 assert!(through >= at.sequence);
             }
             (mark, None) => assert_eq!(mark, derived(at).0.map(Mark::Invalid), "{at}"),

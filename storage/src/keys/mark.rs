@@ -8,8 +8,8 @@ use crate::change::{InvalidRule, SkipReason};
 use crate::family::Family;
 
 /// Column family `mark`: `[originator u32 BE][sequence u64 BE]` → `[1][rule u8]` for an invalid
-/// envelope, or for a range that begins here `[2][through u64 BE]` (missing) and
-/// `[3][through u64 BE]` (void).
+/// envelope, or for a range that begins here `[2][through u64 BE]` (missing),
+/// `[3][through u64 BE]` (void) and `[4][through u64 BE]` (expired).
 ///
 /// Ranges do not overlap and cover no place that holds an envelope, so the nearest row at or below
 /// a place tells everything about it.
@@ -44,6 +44,12 @@ pub enum Mark {
         /// The last place of the range.
         through: SequenceId,
     },
+    /// The envelopes up to and including `through` are no longer kept by their originator, and
+    /// were never held here.
+    Expired {
+        /// The last place of the range.
+        through: SequenceId,
+    },
 }
 
 impl Mark {
@@ -52,6 +58,7 @@ impl Mark {
         match reason {
             SkipReason::Missing => Self::Missing { through },
             SkipReason::Void => Self::Void { through },
+            SkipReason::Expired => Self::Expired { through },
         }
     }
 
@@ -59,23 +66,32 @@ impl Mark {
     pub(crate) fn end(self, at: EnvelopeId) -> SequenceId {
         match self {
             Self::Invalid(_) => at.sequence,
-            Self::Missing { through } | Self::Void { through } => through,
+            Self::Missing { through } | Self::Void { through } | Self::Expired { through } => {
+                through
+            }
+        }
+    }
+
+    /// The same range, ending at `through`.
+    pub(crate) fn cut(self, through: SequenceId) -> Self {
+        match self {
+            Self::Invalid(_) => self,
+            Self::Missing { .. } => Self::Missing { through },
+            Self::Void { .. } => Self::Void { through },
+            Self::Expired { .. } => Self::Expired { through },
         }
     }
 
     pub(crate) fn encode_into(self, buffer: &mut Vec<u8>) {
         buffer.clear();
-        match self {
-            Self::Invalid(rule) => buffer.extend_from_slice(&[1, rule.0]),
-            Self::Missing { through } => {
-                buffer.push(2);
-                buffer.extend_from_slice(&through.0.to_be_bytes());
-            }
-            Self::Void { through } => {
-                buffer.push(3);
-                buffer.extend_from_slice(&through.0.to_be_bytes());
-            }
-        }
+        let (tag, through) = match self {
+            Self::Invalid(rule) => return buffer.extend_from_slice(&[1, rule.0]),
+            Self::Missing { through } => (2, through),
+            Self::Void { through } => (3, through),
+            Self::Expired { through } => (4, through),
+        };
+        buffer.push(tag);
+        buffer.extend_from_slice(&through.0.to_be_bytes());
     }
 
     pub(crate) fn decode(value: &[u8]) -> Option<Self> {
@@ -83,6 +99,7 @@ impl Mark {
             [1, rule] => Some(Self::Invalid(InvalidRule(*rule))),
             [2, through @ ..] => Some(Self::Missing { through: SequenceId(decode_u64(through)?) }),
             [3, through @ ..] => Some(Self::Void { through: SequenceId(decode_u64(through)?) }),
+            [4, through @ ..] => Some(Self::Expired { through: SequenceId(decode_u64(through)?) }),
             _ => None,
         }
     }
@@ -106,6 +123,7 @@ mod tests {
             any::<u8>().prop_map(|rule| Mark::Invalid(InvalidRule(rule))),
             any::<u64>().prop_map(|through| Mark::Missing { through: SequenceId(through) }),
             any::<u64>().prop_map(|through| Mark::Void { through: SequenceId(through) }),
+            any::<u64>().prop_map(|through| Mark::Expired { through: SequenceId(through) }),
         ]
     }
 
@@ -135,11 +153,13 @@ mod tests {
         assert_eq!(value, [2, 0, 0, 0, 0, 0, 0, 0, 5]);
         Mark::Void { through: SequenceId(5) }.encode_into(&mut value);
         assert_eq!(value, [3, 0, 0, 0, 0, 0, 0, 0, 5]);
+        Mark::Expired { through: SequenceId(5) }.encode_into(&mut value);
+        assert_eq!(value, [4, 0, 0, 0, 0, 0, 0, 0, 5]);
     }
 
     #[test]
     fn unknown_marks_are_not_guessed() {
-        for value in [&[][..], &[0], &[1], &[1, 2, 3], &[2, 0], &[4, 0]] {
+        for value in [&[][..], &[0], &[1], &[1, 2, 3], &[2, 0], &[5, 0]] {
             assert_eq!(Mark::decode(value), None, "{value:?}");
         }
     }

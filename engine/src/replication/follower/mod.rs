@@ -298,7 +298,8 @@ impl Follower {
             self.accept(now, Change::Append(entry), sequence, taken);
         } else if expired.is_some_and(|(from, to)| from <= next && to == sequence.previous()) {
             // Its own node no longer keeps these, and nobody else needs to: no search.
-            self.accept(now, self.skip(next, sequence.previous()), sequence.previous(), taken);
+            let skip = self.skip(next, sequence.previous(), SkipReason::Expired);
+            self.accept(now, skip, sequence.previous(), taken);
             self.accept(now, Change::Append(entry), sequence, taken);
         } else {
             self.meet_gap(now, sequence.previous());
@@ -343,13 +344,13 @@ impl Follower {
             peer.quiet_until = now + FILL_EVERY; // it has just been asked
         }
         let mut taken = Taken::default();
-        self.accept(now, self.skip(from, through), through, &mut taken);
+        let skip = self.skip(from, through, SkipReason::Missing);
+        self.accept(now, skip, through, &mut taken);
         self.missing.push(from, through);
         self.store(taken);
     }
 
-    fn skip(&self, from: SequenceId, through: SequenceId) -> Change {
-        let reason = SkipReason::Missing;
+    fn skip(&self, from: SequenceId, through: SequenceId, reason: SkipReason) -> Change {
         Change::Skip { originator: self.originator, from, through, reason }
     }
 

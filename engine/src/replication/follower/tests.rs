@@ -34,13 +34,9 @@ fn appends(sequences: impl IntoIterator<Item = u64>) -> Effect {
     Effect::Append { changes, through }
 }
 
-fn skips(from: u64, through: u64) -> Change {
-    Change::Skip {
-        originator: HOME,
-        from: SequenceId(from),
-        through: SequenceId(through),
-        reason: SkipReason::Missing,
-    }
+fn skips(from: u64, through: u64, reason: SkipReason) -> Change {
+    let (from, through) = (SequenceId(from), SequenceId(through));
+    Change::Skip { originator: HOME, from, through, reason }
 }
 
 /// A follower with its clock, and the wants that stand.
@@ -207,7 +203,8 @@ fn what_nobody_has_for_a_minute_is_marked_missing_and_the_strand_goes_on() {
     rig.answer(HOME, vec![Piece::End]);
     rig.answer(OTHER, vec![Piece::End]);
     let effects = rig.wait(Duration::from_secs(1));
-    let missing = Effect::Append { changes: vec![skips(2, 3)], through: SequenceId(3) };
+    let changes = vec![skips(2, 3, SkipReason::Missing)];
+    let missing = Effect::Append { changes, through: SequenceId(3) };
     assert!(effects.contains(&missing), "{effects:?}");
     rig.follower.handle_durable(SequenceId(3));
     assert_eq!(rig.answer(HOME, envelopes([2, 4])).len(), 2, "a late find, and what follows");
@@ -246,7 +243,8 @@ fn a_part_that_is_found_further_up_narrows_the_search() {
     assert!(rig.answer(OTHER, found).contains(&appends([2])));
     rig.answer(HOME, vec![Piece::End]);
     let effects = rig.wait(SEARCH_FOR);
-    let missing = Effect::Append { changes: vec![skips(3, 5)], through: SequenceId(5) };
+    let changes = vec![skips(3, 5, SkipReason::Missing)];
+    let missing = Effect::Append { changes, through: SequenceId(5) };
     assert!(effects.contains(&missing), "{effects:?}");
     // The next gap, 6 to 8, is the one that the other peer can close.
     rig.follower.handle_durable(SequenceId(5));
@@ -286,8 +284,12 @@ fn what_its_own_node_no_longer_keeps_is_passed_over_without_a_search() {
     let mut pieces = vec![gap(1, 4), gap(5, 6)];
     assert_eq!(rig.answer(HOME, pieces.clone()), [], "nothing signed stands behind it yet");
     pieces = envelopes([7]);
-    let changes = vec![skips(1, 6), Change::Append(entry(7))];
+    let changes = vec![skips(1, 6, SkipReason::Expired), Change::Append(entry(7))];
     assert_eq!(rig.answer(HOME, pieces), [Effect::Append { changes, through: SequenceId(7) }]);
+    rig.follower.handle_durable(SequenceId(7));
+    assert_eq!(rig.asks(OTHER), None, "nobody else is asked for it, then or later");
+    let wants = rig.wait(FILL_EVERY * 2);
+    assert!(!wants.iter().any(|it| matches!(it, Effect::Want { peer: OTHER, .. })), "{wants:?}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::ops::{AddAssign, SubAssign};
 use std::sync::Arc;
 
 use hawser_proto::SequenceId;
-use hawser_storage::{Change, CommitError, Entry};
+use hawser_storage::{Change, CommitError, Entry, SkipReason};
 
 use super::Shared;
 use crate::committed::Committed;
@@ -150,8 +150,10 @@ fn addition(shared: &Shared, change: Change) -> Addition {
             Addition::Invalid { id, bytes, rule }
         }
         Change::Skip { originator, from, through, reason } => {
-            tracing::warn!(%originator, %from, %through, "nobody has these envelopes: marked missing");
-            shared.counters.missing.add(through.0 - from.0 + 1);
+            if reason == SkipReason::Missing {
+                tracing::warn!(%originator, %from, %through, "nobody has these: marked missing");
+                shared.counters.missing.add(through.0 - from.0 + 1);
+            }
             Addition::Skip { originator, from, through, reason }
         }
     }
