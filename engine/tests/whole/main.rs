@@ -8,4 +8,5 @@
 
 mod admission;
 mod common;
+mod follow;
 mod publish;

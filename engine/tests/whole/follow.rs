@@ -1,0 +1,176 @@
+//! Strands of other nodes, as peers bring them: the test plays the peers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hawser_engine::ports::NodeRecord;
+use hawser_engine::replication::{LinkCommand, Piece, RequestId, Want};
+use hawser_engine::runtime::replication::{Link, Replication, ReplicationTasks};
+use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Proof};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::sign::originator_digest;
+use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SecretKey, SequenceId};
+use hawser_storage::{LogItem, Store};
+use prost::Message as _;
+
+use crate::common::{
+    self, NODE, Node, START_NS, client, frame, group_payload, group_topic, payer, rate, record,
+};
+
+const HOME: OriginatorId = OriginatorId(300);
+const OTHER: OriginatorId = OriginatorId(200);
+/// Nothing takes this long that happens at all.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn key(node: OriginatorId) -> SecretKey {
+    if node == NODE {
+        return common::node_key();
+    }
+    SecretKey::from_bytes(&[u8::try_from(node.0 / 100).unwrap() + 100; 32]).unwrap()
+}
+
+/// What `originator` signs for a place; each `text` is another statement.
+fn envelope(originator: OriginatorId, sequence: u64, text: &str) -> Bytes {
+    let payload = group_payload(frame(1, 1, text.as_bytes()));
+    let client = client(&group_topic(1), None, payload);
+    let paid: Bytes =
+        PayerEnvelope::sign(client, originator, 60, &payer(0)).encode_to_vec().into();
+    let statement = pb::UnsignedOriginatorEnvelope {
+        originator_node_id: originator.0,
+        originator_sequence_id: sequence,
+        originator_ns: START_NS + i64::try_from(sequence).unwrap(),
+        base_fee_picodollars: rate().base_fee(paid.len() as u64, 60).unwrap(),
+        congestion_fee_picodollars: 0,
+        expiry_unixtime: u64::try_from(START_NS / 1_000_000_000).unwrap() + 60 * 86_400,
+        payer_envelope_bytes: paid,
+    };
+    let bytes: Bytes = statement.encode_to_vec().into();
+    let signature = key(originator).sign(originator_digest(&bytes));
+    OriginatorEnvelope::encode(bytes, Proof::Signature(signature))
+}
+
+fn strand(originator: OriginatorId, sequences: &[u64]) -> Vec<Bytes> {
+    sequences.iter().map(|&sequence| envelope(originator, sequence, "true")).collect()
+}
+
+/// An engine that follows nodes 200 and 300.
+struct Follower {
+    node: Node,
+    replication: Replication,
+    tasks: ReplicationTasks,
+}
+
+impl Follower {
+    fn start(store: Store) -> Self {
+        let node = common::start(store);
+        let other = |id| NodeRecord {
+            id,
+            public_key: key(id).public_key(),
+            owner: key(id).public_key().address(),
+            ..record()
+        };
+        node.registry.send_replace(Arc::new(
+            [record(), other(OTHER), other(HOME)].into_iter().collect(),
+        ));
+        let (replication, tasks) = Replication::start(&node.engine);
+        Self { node, replication, tasks }
+    }
+
+    fn connect(&self, id: OriginatorId, clock: &[(OriginatorId, u64)]) -> Peer {
+        let clock = clock.iter().map(|&(id, head)| EnvelopeId::new(id, SequenceId(head)));
+        let clock: Cursor = clock.collect();
+        Peer { link: self.replication.connect(id, clock), asked: None }
+    }
+
+    async fn wait_for(&self, originator: OriginatorId, sequence: u64) {
+        let mut heads = self.node.engine.heads().subscribe();
+        let reached = heads.wait_for(|heads| heads.get(originator).0 >= sequence);
+        let reached = tokio::time::timeout(PATIENCE, reached).await;
+        drop(reached.expect("the strand grows").unwrap());
+    }
+
+    async fn until(&self, what: &str, is_so: impl Fn() -> bool) {
+        let wait = async {
+            while !is_so() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.expect(what);
+    }
+
+    fn held(&self, originator: OriginatorId) -> Vec<Bytes> {
+        let snapshot = self.node.engine.store().snapshot();
+        let start = EnvelopeId::new(originator, SequenceId::NONE);
+        let items = snapshot.log(start, SequenceId::MAX).map(Result::unwrap);
+        let envelope = |item| match item {
+            LogItem::Envelope { bytes, .. } => Some(bytes),
+            LogItem::Skipped { .. } => None,
+        };
+        items.filter_map(envelope).collect()
+    }
+
+    /// Stops in order, and gives the log back.
+    async fn stop(self) -> Store {
+        self.tasks.stop().await;
+        self.node.engine.drain();
+        let store = self.node.engine.store().clone();
+        tokio::task::spawn_blocking(move || self.node.threads.join()).await.unwrap();
+        store
+    }
+}
+
+/// The other end of a connection.
+struct Peer {
+    link: Link,
+    asked: Option<(OriginatorId, RequestId)>,
+}
+
+impl Peer {
+    /// The next want for a strand, which [`Peer::send`] answers from now on: after, up to.
+    async fn want(&mut self, originator: OriginatorId) -> (u64, Option<u64>) {
+        loop {
+            let command = tokio::time::timeout(PATIENCE, self.link.command()).await;
+            let command = command.expect("something is asked for").expect("the link stands");
+            let LinkCommand::Want { request, want } = command else { continue };
+            if want.originator == originator {
+                self.asked = Some((originator, request));
+                let Want { after, up_to, .. } = want;
+                return (after.0, up_to.map(|up_to| up_to.0));
+            }
+        }
+    }
+
+    async fn send(&self, envelopes: impl IntoIterator<Item = Bytes>) {
+        self.answer(envelopes.into_iter().map(Piece::Envelope).collect()).await;
+    }
+
+    async fn answer(&self, pieces: Vec<Piece<Bytes>>) {
+        let (originator, request) = self.asked.expect("something was asked for");
+        self.link.feed().deliver(originator, request, pieces).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_statements_for_one_place_the_first_is_kept_and_the_second_is_counted() {
+    let follower = Follower::start(common::store());
+    let (mut home, mut other) = (follower.connect(HOME, &[]), follower.connect(OTHER, &[]));
+    assert_eq!(home.want(HOME).await, (0, None));
+    home.send(strand(HOME, &[1, 4])).await;
+    assert_eq!(other.want(HOME).await, (1, Some(3)));
+    assert_eq!(home.want(HOME).await, (1, Some(3)));
+    other.send(strand(HOME, &[2])).await;
+    follower.wait_for(HOME, 2).await;
+    let counters = follower.replication.counters();
+    assert_eq!(counters.conflicts.get(), 0);
+
+    // Just as well signed, and another story.
+    home.send([envelope(HOME, 2, "other"), envelope(HOME, 3, "true")]).await;
+    follower.wait_for(HOME, 3).await;
+    assert_eq!(home.want(HOME).await, (2, None), "nobody is sent away for it");
+    // The same again is no second story.
+    home.send(strand(HOME, &[3, 4])).await;
+    follower.wait_for(HOME, 4).await;
+    assert_eq!(follower.held(HOME), strand(HOME, &[1, 2, 3, 4]));
+    assert_eq!(counters.conflicts.get(), 1);
+    follower.stop().await;
+}
