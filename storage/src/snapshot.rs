@@ -116,6 +116,31 @@ impl<'a> Snapshot<'a> {
             .map(|(_, mark)| mark))
     }
 
+    /// The places of one strand that are marked missing: ranges, both ends included, ascending.
+    ///
+    /// Costs a step for each mark of the strand.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn missing(
+        &self,
+        originator: OriginatorId,
+    ) -> Result<Vec<(SequenceId, SequenceId)>, ReadError> {
+        let mut rows = self.rows(MarkKey::FAMILY, ReadOptions::default());
+        rows.seek(MarkKey(EnvelopeId::new(originator, SequenceId::NONE)).encode());
+        let mut missing = Vec::new();
+        while let Some((at, mark)) = current_mark(&rows)? {
+            if at.originator != originator {
+                break;
+            }
+            if let Mark::Missing { through } = mark {
+                missing.push((at.sequence, through));
+            }
+            rows.next();
+        }
+        Ok(missing)
+    }
+
     /// Reads one strand in ascending order: what follows `after`, up to and including `through`.
     /// Skipped ranges are told as such, cut to what was asked for.
     ///

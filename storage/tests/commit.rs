@@ -257,6 +257,32 @@ fn an_expired_place_is_told_as_such_and_may_be_filled() {
 }
 
 #[test]
+fn what_is_missing_is_listed_for_each_strand_and_nothing_else_is() {
+    on_each(|store| {
+        let ranges = |originator| -> Vec<(u64, u64)> {
+            let missing = store.snapshot().missing(originator).unwrap();
+            missing.into_iter().map(|(from, through)| (from.0, through.0)).collect()
+        };
+        assert_eq!(ranges(PEER), []);
+        let strand = [
+            skip(PEER, 1, 2, Expired),
+            append_invalid(PEER, 3, 7),
+            skip(PEER, 4, 8, Missing),
+            append(PEER, 9),
+            skip(PEER, 10, 11, Void),
+            skip(PEER, 12, 12, Missing),
+        ];
+        store.commit(&strand).unwrap();
+        store.commit(&[skip(OWN, 1, 3, Missing)]).unwrap();
+        store.commit(&[skip(OriginatorId(201), 1, 9, Missing)]).unwrap();
+        assert_eq!(ranges(PEER), [(4, 8), (12, 12)]);
+        store.commit(&[append(PEER, 6), append(PEER, 12)]).unwrap();
+        assert_eq!(ranges(PEER), [(4, 5), (7, 8)], "a find is not missing any more");
+        assert_eq!(ranges(OWN), [(1, 3)]);
+    });
+}
+
+#[test]
 fn marks_of_one_strand_say_nothing_about_another() {
     on_each(|store| {
         store.commit(&[skip(OriginatorId(199), 1, 50, Missing), append(PEER, 1)]).unwrap();

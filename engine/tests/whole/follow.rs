@@ -10,7 +10,7 @@ use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Proof};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SecretKey, SequenceId};
-use hawser_storage::{LogItem, Store};
+use hawser_storage::{Change, Entry, LogItem, SkipReason, Store};
 use prost::Message as _;
 
 use crate::common::{
@@ -172,5 +172,27 @@ async fn of_two_statements_for_one_place_the_first_is_kept_and_the_second_is_cou
     follower.wait_for(HOME, 4).await;
     assert_eq!(follower.held(HOME), strand(HOME, &[1, 2, 3, 4]));
     assert_eq!(counters.conflicts.get(), 1);
+    follower.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_marked_missing_before_a_restart_is_still_looked_for() {
+    let store = common::store();
+    let (from, through) = (SequenceId(1), SequenceId(3));
+    let skip = Change::Skip { originator: HOME, from, through, reason: SkipReason::Missing };
+    let id = EnvelopeId::new(HOME, SequenceId(4));
+    let bytes = envelope(HOME, 4, "true");
+    let entry = Entry { id, bytes, invalid: None, facts: None };
+    store.commit(&[skip, Change::Append(entry)]).unwrap();
+
+    let follower = Follower::start(store);
+    let mut other = follower.connect(OTHER, &[]);
+    assert_eq!(other.want(HOME).await, (0, Some(3)));
+    let mut pieces: Vec<_> = strand(HOME, &[2]).into_iter().map(Piece::Envelope).collect();
+    pieces.push(Piece::End);
+    other.answer(pieces).await;
+    follower.until("the find is stored", || follower.held(HOME) == strand(HOME, &[2, 4])).await;
+    let mut third = follower.connect(OTHER, &[]);
+    assert_eq!(third.want(HOME).await, (0, Some(1)), "only what is not found yet");
     follower.stop().await;
 }

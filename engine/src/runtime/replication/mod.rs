@@ -191,8 +191,9 @@ async fn supervise(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
         let nodes = registry.borrow_and_update().clone();
         for node in nodes.nodes().filter(|node| node.id != shared.own && node.id.is_node()) {
             if let Some(inbox) = shared.open_inbox(node.id) {
-                let strand = Strand::new(shared.clone(), node.id, node.public_key, inbox);
-                strands.spawn(strand.run(stopped.clone()));
+                let strand = Strand::resume(shared.clone(), node.id, node.public_key, inbox);
+                let stopped = stopped.clone();
+                strands.spawn(async move { strand.await.run(stopped).await });
             }
         }
         tokio::select! {

@@ -6,7 +6,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Instant;
 
-use hawser_proto::{Bytes, OriginatorId, PublicKey};
+use hawser_proto::{Bytes, OriginatorId, PublicKey, SequenceId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -33,17 +33,19 @@ pub(super) struct Strand {
 }
 
 impl Strand {
-    pub(super) fn new(
+    /// Goes on from what is on disk.
+    pub(super) async fn resume(
         shared: Arc<Shared>,
         originator: OriginatorId,
         key: PublicKey,
         inbox: mpsc::Receiver<Delivery<Bytes>>,
     ) -> Self {
+        let missing = read_missing(shared.clone(), originator).await;
         let stored = shared.heads.get().get(originator);
         Self {
             originator,
             key,
-            follower: Follower::new(originator, stored, [], now()),
+            follower: Follower::new(originator, stored, missing, now()),
             inbox,
             table: shared.links.subscribe(),
             connected: BTreeMap::new(),
@@ -198,7 +200,21 @@ impl Strand {
     }
 }
 
-type CommitResult = Result<Option<hawser_proto::SequenceId>, hawser_storage::CommitError>;
+/// What is still looked for. A strand whose marks cannot be read is followed all the same.
+async fn read_missing(
+    shared: Arc<Shared>,
+    originator: OriginatorId,
+) -> Vec<(SequenceId, SequenceId)> {
+    let read = move || shared.store.snapshot().missing(originator);
+    let read = tokio::task::spawn_blocking(read).await;
+    let read = read.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+    read.unwrap_or_else(|error| {
+        tracing::error!(%originator, %error, "what is missing of a strand cannot be read");
+        Vec::new()
+    })
+}
+
+type CommitResult = Result<Option<SequenceId>, hawser_storage::CommitError>;
 
 fn envelope(piece: &Piece<Bytes>) -> Option<&Bytes> {
     match piece {
