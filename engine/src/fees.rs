@@ -89,6 +89,19 @@ impl RateTable {
         self.refreshed_ns
     }
 
+    /// The same list, confirmed at its source at `ns`.
+    #[must_use]
+    pub fn confirmed(&self, ns: i64) -> Self {
+        Self { rates: self.rates.clone(), refreshed_ns: Some(ns) }
+    }
+
+    /// Whether the list has everything that was in force at `ns`: it was confirmed later than
+    /// that, or cannot become stale. A list that does not may lack the newest rate.
+    #[must_use]
+    pub fn covers(&self, ns: i64) -> bool {
+        self.refreshed_ns.is_none_or(|refreshed_ns| refreshed_ns >= ns)
+    }
+
     /// All entries, oldest first.
     #[must_use]
     pub fn rates(&self) -> &[Rate] {

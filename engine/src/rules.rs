@@ -92,6 +92,9 @@ pub enum Violation {
     /// The congestion fee is no multiple of the rate.
     #[error("congestion fee {0} is not what the rates can give")]
     CongestionFee(u64),
+    /// It has another price than any rate known here, and the price list may be older than it.
+    #[error("the price list may be older than the envelope, so its price cannot be judged")]
+    PriceUnknown,
 }
 
 impl Violation {
@@ -115,7 +118,9 @@ impl Violation {
             Self::BaseFee(_) => 10,
             Self::CongestionFee(_) => 11,
             Self::KeyPackage(_) => 14,
-            Self::DependencyUnseen(_) | Self::DependencyAhead { .. } => return None,
+            Self::DependencyUnseen(_) | Self::DependencyAhead { .. } | Self::PriceUnknown => {
+                return None;
+            }
         }))
     }
 }
@@ -208,7 +213,8 @@ pub fn expiry_unix_s(now_s: u64, days: u32) -> u64 {
 /// that follows from bytes, registry and rates.
 ///
 /// # Errors
-/// The first rule broken; its [`Violation::rule`] is always a number.
+/// The first rule broken; or [`Violation::PriceUnknown`], which is the only one here that has no
+/// number.
 pub fn judge(
     statement: &UnsignedOriginatorEnvelope,
     payer: Result<Address, Violation>,
@@ -259,6 +265,16 @@ fn price(statement: &UnsignedOriginatorEnvelope, rates: &RateTable) -> Result<()
             _ => Err(Violation::BaseFee(base)),
         };
     }
+    fees(statement, rates).map_err(|violation| match rates.covers(statement.originator_ns()) {
+        true => violation,
+        false => Violation::PriceUnknown,
+    })
+}
+
+fn fees(statement: &UnsignedOriginatorEnvelope, rates: &RateTable) -> Result<(), Violation> {
+    let base = statement.base_fee_picodollars();
+    let congestion = statement.congestion_fee_picodollars();
+    let envelope = statement.payer();
     let ns = statement.originator_ns();
     let in_force =
         || rates.during(ns.saturating_sub(RATE_TOLERANCE_NS), ns.saturating_add(RATE_TOLERANCE_NS));

@@ -13,6 +13,6 @@ pub mod link;
 mod ranges;
 mod verify;
 
-pub use follower::{Effect, Follower, RETRY_AFTER, SEARCH_FOR, STALL_AFTER};
+pub use follower::{DECIDE_AFTER, Effect, Follower, RETRY_AFTER, SEARCH_FOR, STALL_AFTER};
 pub use link::{Delivery, Fault, LinkCommand, Piece, RequestId, Want};
-pub use verify::{Judge, Verdict};
+pub use verify::{Judge, Objection, Verdict};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hawser_engine::fees::{Rate, RateTable};
 use hawser_engine::ports::NodeRecord;
 use hawser_engine::replication::{LinkCommand, Piece, RequestId, Want};
 use hawser_engine::runtime::replication::{Link, Replication, ReplicationTasks};
@@ -31,6 +32,11 @@ fn key(node: OriginatorId) -> SecretKey {
 
 /// What `originator` signs for a place; each `text` is another statement.
 fn envelope(originator: OriginatorId, sequence: u64, text: &str) -> Bytes {
+    priced(originator, sequence, text, rate())
+}
+
+/// The same at another price.
+fn priced(originator: OriginatorId, sequence: u64, text: &str, rate: Rate) -> Bytes {
     let payload = group_payload(frame(1, 1, text.as_bytes()));
     let client = client(&group_topic(1), None, payload);
     let paid: Bytes =
@@ -39,7 +45,7 @@ fn envelope(originator: OriginatorId, sequence: u64, text: &str) -> Bytes {
         originator_node_id: originator.0,
         originator_sequence_id: sequence,
         originator_ns: START_NS + i64::try_from(sequence).unwrap(),
-        base_fee_picodollars: rate().base_fee(paid.len() as u64, 60).unwrap(),
+        base_fee_picodollars: rate.base_fee(paid.len() as u64, 60).unwrap(),
         congestion_fee_picodollars: 0,
         expiry_unixtime: u64::try_from(START_NS / 1_000_000_000).unwrap() + 60 * 86_400,
         payer_envelope_bytes: paid,
@@ -194,5 +200,42 @@ async fn what_was_marked_missing_before_a_restart_is_still_looked_for() {
     follower.until("the find is stored", || follower.held(HOME) == strand(HOME, &[2, 4])).await;
     let mut third = follower.connect(OTHER, &[]);
     assert_eq!(third.want(HOME).await, (0, Some(1)), "only what is not found yet");
+    follower.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_price_list_is_late_waits_for_it_and_marks_nothing() {
+    let follower = Follower::start(common::store());
+    let old = RateTable::new(vec![rate()], Some(START_NS - 1)).unwrap();
+    follower.node.rates.send_replace(Arc::new(old));
+    let new_rate = Rate { start_unix_s: 1_000_000_000, message_fee: 2000, ..rate() };
+    let new_strand = |sequences: &[u64]| {
+        let at_new_rate = |&sequence| priced(HOME, sequence, "true", new_rate);
+        sequences.iter().map(at_new_rate).collect::<Vec<_>>()
+    };
+    let mut home = follower.connect(HOME, &[]);
+    assert_eq!(home.want(HOME).await, (0, None));
+    home.send(new_strand(&[1, 2])).await;
+    let counters = follower.replication.counters();
+    follower.until("the price is in doubt", || counters.undecided.get() == 2).await;
+    assert_eq!(home.want(HOME).await, (0, None), "asked for again");
+    assert_eq!(follower.held(HOME), [] as [Bytes; 0]);
+
+    let new = RateTable::new(vec![rate(), new_rate], Some(START_NS + 2)).unwrap();
+    follower.node.rates.send_replace(Arc::new(new));
+    home.send(new_strand(&[1, 2])).await;
+    follower.wait_for(HOME, 2).await;
+    assert_eq!(follower.held(HOME), new_strand(&[1, 2]));
+    assert_eq!(follower.node.engine.counters().invalid.get(), 0);
+
+    // A list that is newer than the envelope is held against its originator.
+    let cheap = || [priced(HOME, 3, "true", Rate { message_fee: 7, ..rate() })];
+    home.send(cheap()).await;
+    assert_eq!(home.want(HOME).await, (2, None), "not before it is");
+    let confirmed = follower.node.rates.borrow().confirmed(START_NS + 3);
+    follower.node.rates.send_replace(Arc::new(confirmed));
+    home.send(cheap()).await;
+    follower.wait_for(HOME, 3).await;
+    assert_eq!(follower.node.engine.counters().invalid.get(), 1);
     follower.stop().await;
 }

@@ -116,6 +116,7 @@ pub(super) fn open(config: &NodeConfig) -> Result<Opened, OpenNodeError> {
         registry,
         rates_file,
         rates,
+        rates_taken: true,
         chain,
         chain_complaint: String::new(),
     };

@@ -116,6 +116,7 @@ fn replicated(counters: &ReplicationCounters) -> Vec<(&'static str, u64)> {
     vec![
         ("verified", counters.verified.get()),
         ("forged", counters.forged.get()),
+        ("undecided", counters.undecided.get()),
         ("stored", counters.stored.get()),
         ("compared", counters.compared.get()),
         ("missing", counters.missing.get()),

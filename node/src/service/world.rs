@@ -9,12 +9,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hawser_engine::fees::{Rate, RateTable, RateTableError};
-use hawser_engine::ports::Registry;
+use hawser_engine::ports::{Clock as _, Registry};
 use hawser_engine::runtime::{ChainAppendError, ChainAppender};
 use hawser_proto::OriginatorId;
 use hawser_storage::{CommitError, RateRow, ReadError, Store};
 use tokio::sync::watch;
 
+use super::ports::SystemClock;
 use crate::files::chain::{ChainFile, ChainFileError};
 use crate::files::rates::RatesFault;
 use crate::files::{self, FileError, rates, registry};
@@ -55,16 +56,18 @@ pub enum ChainError {
     Append(#[from] ChainAppendError),
 }
 
-/// Reads the price list of a file, records it, and returns all that is recorded: a price once
-/// known is never forgotten, because envelopes of its time are judged by it.
+/// Reads the price list of a file, records it, and returns all that is recorded, confirmed as of
+/// the moment of reading: a price once known is never forgotten, because envelopes of its time are
+/// judged by it.
 ///
 /// # Errors
 /// When it cannot be read, or contradicts what was recorded.
 pub(super) fn load_rates(path: &Path, store: &Store) -> Result<RateTable, RatesError> {
+    let read_ns = SystemClock.now_ns();
     let table = files::read(path, rates::parse)?;
     store.record_rates(&rates::rows(&table))?;
     let recorded = store.snapshot().rates()?;
-    Ok(RateTable::new(recorded.iter().map(rate).collect(), None)?)
+    Ok(RateTable::new(recorded.iter().map(rate).collect(), Some(read_ns))?)
 }
 
 fn rate(row: &RateRow) -> Rate {
@@ -107,6 +110,8 @@ pub(super) struct World {
     pub(super) registry: watch::Sender<Arc<Registry>>,
     pub(super) rates_file: Watched,
     pub(super) rates: watch::Sender<Arc<RateTable>>,
+    /// Whether the file, as it was last seen, is where `rates` is from.
+    pub(super) rates_taken: bool,
     pub(super) chain: Option<(ChainFile, ChainAppender)>,
     pub(super) chain_complaint: String,
 }
@@ -137,9 +142,7 @@ impl World {
         if self.registry_file.changed() {
             self.look_at_registry();
         }
-        if self.rates_file.changed() {
-            self.look_at_rates();
-        }
+        self.look_at_rates();
         self.look_at_chain();
     }
 
@@ -168,14 +171,30 @@ impl World {
     }
 
     fn look_at_rates(&mut self) {
+        let looked_ns = SystemClock.now_ns();
+        if self.rates_file.changed() {
+            self.rates_taken = self.take_rates();
+        }
+        // A file that is gone, or cannot be used, may have something new to say.
+        if self.rates_taken && self.rates_file.path.exists() {
+            self.rates.send_modify(|rates| *rates = Arc::new(rates.confirmed(looked_ns)));
+        }
+    }
+
+    /// False if the file cannot be used as it is.
+    fn take_rates(&mut self) -> bool {
         match load_rates(&self.rates_file.path, &self.store) {
-            Err(error) => ignored(&error),
-            Ok(new) if new == **self.rates.borrow() => {}
+            Err(error) => {
+                ignored(&error);
+                return false;
+            }
+            Ok(new) if new.rates() == self.rates.borrow().rates() => {}
             Ok(new) => {
                 tracing::info!(rates = new.rates().len(), "the price list has changed");
                 self.rates.send_replace(Arc::new(new));
             }
         }
+        true
     }
 
     fn look_at_chain(&mut self) {
@@ -310,6 +329,7 @@ mod tests {
                 registry: watch::Sender::new(Arc::new(registry)),
                 rates_file: Watched::new(&rates_path),
                 rates: watch::Sender::new(Arc::new(rates)),
+                rates_taken: true,
                 chain: None,
                 chain_complaint: String::new(),
             };
@@ -361,5 +381,30 @@ mod tests {
         write_rates(&path, vec![RateEntry { message_fee: 8, ..later }]);
         files.world.look();
         assert_eq!(fees(&files), [100, 7], "what was recorded does not change");
+    }
+
+    /// A price list may be held against other nodes only up to when it was last seen as it is.
+    #[test]
+    fn prices_are_confirmed_by_every_look_at_a_file_that_can_be_used() {
+        let mut files = Files::new();
+        let path = files.folder.path().join("rates.json");
+        let confirmed_ns = |files: &Files| files.world.rates.borrow().refreshed_ns().unwrap();
+        let mut last_ns = confirmed_ns(&files);
+        let mut is_confirmed = |files: &mut Files| {
+            std::thread::sleep(Duration::from_millis(1)); // the clock moves
+            files.world.look();
+            let before_ns = std::mem::replace(&mut last_ns, confirmed_ns(files));
+            last_ns > before_ns
+        };
+        assert!(is_confirmed(&mut files));
+        write_rates(&path, vec![RateEntry { start_time: 9, ..RateEntry::FIRST }]);
+        assert!(is_confirmed(&mut files));
+        std::fs::write(&path, "half of a pri").unwrap();
+        assert!(!is_confirmed(&mut files));
+        assert!(!is_confirmed(&mut files));
+        std::fs::remove_file(&path).unwrap();
+        assert!(!is_confirmed(&mut files));
+        write_rates(&path, vec![RateEntry { start_time: 10, ..RateEntry::FIRST }]);
+        assert!(is_confirmed(&mut files));
     }
 }

@@ -6,12 +6,12 @@ mod tests;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use hawser_proto::{OriginatorId, SequenceId};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{Change, Entry, SkipReason};
 
 use super::link::{Delivery, Fault, Piece, RequestId, Want};
 use super::ranges::Ranges;
-use super::verify::Verdict;
+use super::verify::{Objection, Verdict};
 
 /// How long a gap is looked for before the strand goes on without it.
 pub const SEARCH_FOR: Duration = Duration::from_secs(60);
@@ -21,6 +21,8 @@ const SEARCH_AGAIN_AFTER: Duration = Duration::from_secs(10);
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// A source that is known to be ahead and sends nothing is asked anew after this time. Guessed.
 pub const STALL_AFTER: Duration = Duration::from_secs(10);
+/// An envelope whose price cannot be judged yet is asked for again after this time. Guessed.
+pub const DECIDE_AFTER: Duration = Duration::from_secs(5);
 /// Connected peers are asked again for what was marked missing. Guessed.
 const FILL_EVERY: Duration = Duration::from_secs(600);
 
@@ -78,6 +80,8 @@ pub struct Follower {
     durable: SequenceId,
     peers: BTreeMap<OriginatorId, Peer>,
     search: Option<Search>,
+    /// The next place, when somebody has sent its envelope and it could not be judged yet.
+    undecided: Option<SequenceId>,
     missing: Ranges,
     requests: u64,
     heard_at: Instant,
@@ -134,6 +138,7 @@ impl Follower {
             durable: stored,
             peers: BTreeMap::new(),
             search: None,
+            undecided: None,
             missing: ranges,
             requests: 0,
             heard_at: now,
@@ -258,7 +263,13 @@ impl Follower {
         taken: &mut Taken,
     ) -> Result<(), Fault> {
         match piece {
-            Piece::Envelope(verdict) => self.take_entry(now, from, verdict?, taken),
+            Piece::Envelope(Ok(entry)) => {
+                self.take_envelope(now, from, entry.id, Some(entry), taken)
+            }
+            Piece::Envelope(Err(Objection::Undecided(id))) => {
+                self.take_envelope(now, from, id, None, taken)
+            }
+            Piece::Envelope(Err(Objection::Fault(fault))) => Err(fault),
             Piece::Gap { from: first, to, expired } => {
                 let home = from == self.originator;
                 self.lane_mut(from).note_gap(first, to, expired && home)
@@ -277,39 +288,57 @@ impl Follower {
         }
     }
 
-    fn take_entry(
+    /// `entry` is `None` for an envelope that cannot be judged yet.
+    fn take_envelope(
         &mut self,
         now: Instant,
         from: OriginatorId,
-        entry: Entry,
+        id: EnvelopeId,
+        entry: Option<Entry>,
         taken: &mut Taken,
     ) -> Result<(), Fault> {
-        if entry.id.originator != self.originator {
+        if id.originator != self.originator {
             return Err(Fault::WrongOriginator);
         }
-        let sequence = entry.id.sequence;
+        let sequence = id.sequence;
         let expired = self.lane_mut(from).advance(sequence)?;
         let next = self.accepted.next();
         if sequence < next {
-            self.missing.remove(sequence);
-            // Re-sent, or a late find. Storage knows by its bytes.
-            taken.compare.push(entry);
-        } else if sequence == next {
-            self.accept(now, Change::Append(entry), sequence, taken);
-        } else if expired.is_some_and(|(from, to)| from <= next && to == sequence.previous()) {
+            if let Some(entry) = entry {
+                self.missing.remove(sequence);
+                // Re-sent, or a late find. Storage knows by its bytes.
+                taken.compare.push(entry);
+            }
+            return Ok(());
+        }
+        if expired.is_some_and(|(from, to)| from <= next && to == sequence.previous()) {
             // Its own node no longer keeps these, and nobody else needs to: no search.
             let skip = self.skip(next, sequence.previous(), SkipReason::Expired);
             self.accept(now, skip, sequence.previous(), taken);
-            self.accept(now, Change::Append(entry), sequence, taken);
-        } else {
+        } else if sequence > next {
             self.meet_gap(now, sequence.previous());
+            return Ok(());
+        }
+        match entry {
+            Some(entry) => self.accept(now, Change::Append(entry), sequence, taken),
+            None => self.hold_up(now, from, sequence),
         }
         Ok(())
+    }
+
+    /// The strand goes no further until the envelope at `next` can be judged.
+    fn hold_up(&mut self, now: Instant, from: OriginatorId, next: SequenceId) {
+        self.undecided = Some(next);
+        self.drop_lane(from);
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.quiet_until = now + DECIDE_AFTER;
+        }
     }
 
     fn accept(&mut self, now: Instant, change: Change, through: SequenceId, taken: &mut Taken) {
         taken.append.push(change);
         self.accepted = through;
+        self.undecided = None;
         if self.search.as_ref().is_some_and(|search| search.through <= through) {
             // The gap is closed: nobody needs to answer any more, and the source goes on.
             self.search = None;
@@ -335,7 +364,8 @@ impl Follower {
 
     fn give_up(&mut self, now: Instant) {
         let Some(search) = &mut self.search else { return };
-        if !search.answered {
+        // What somebody has is not missing, only because it cannot be judged yet.
+        if !search.answered || self.undecided.take() == Some(self.accepted.next()) {
             search.until = now + SEARCH_FOR;
             return;
         }

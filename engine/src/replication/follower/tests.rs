@@ -1,6 +1,6 @@
 //! A follower is told what happens, and what it wants done is looked at.
 
-use hawser_proto::{Bytes, EnvelopeId};
+use hawser_proto::Bytes;
 use hawser_storage::InvalidRule;
 use proptest::prelude::*;
 
@@ -319,7 +319,7 @@ fn a_gap_of_which_a_part_has_not_expired_is_searched_for() {
 #[test]
 fn a_fault_ends_the_connection_and_keeps_what_came_before_it() {
     for (bad, fault) in [
-        (Piece::Envelope(Err(Fault::ForgedSignature)), Fault::ForgedSignature),
+        (Piece::Envelope(Err(Fault::ForgedSignature.into())), Fault::ForgedSignature),
         (Piece::Envelope(Ok(entry(2))), Fault::OutOfOrder),
         (Piece::Envelope(Ok(entry(1))), Fault::OutOfOrder),
         (Piece::Envelope(Ok(entry_of(OTHER, 3))), Fault::WrongOriginator),
@@ -346,6 +346,55 @@ fn more_than_was_asked_for_is_out_of_order() {
     let effects = rig.answer(OTHER, envelopes([3]));
     assert_eq!(effects, [Effect::Disconnect { peer: OTHER, fault }]);
     assert!(rig.follower.is_searching(), "the others go on");
+}
+
+/// An envelope that the price list of this node does not allow for, and may be too old for.
+fn undecided(sequence: u64) -> Piece<Verdict> {
+    Piece::Envelope(Err(Objection::Undecided(EnvelopeId::new(HOME, SequenceId(sequence)))))
+}
+
+#[test]
+fn an_envelope_that_cannot_be_judged_yet_holds_its_strand_up_until_it_can() {
+    let mut rig = Rig::connected(0);
+    let mut pieces = envelopes([1, 2]);
+    pieces.push(undecided(3));
+    pieces.extend(envelopes([4]));
+    assert_eq!(rig.answer(HOME, pieces), [Effect::Stop { peer: HOME }, appends([1, 2])]);
+    rig.follower.handle_durable(SequenceId(2));
+    for _ in 0..100 {
+        let wants = rig.wait(DECIDE_AFTER);
+        assert!(matches!(wants[..], [Effect::Want { peer: HOME, .. }]), "{wants:?}");
+        assert_eq!(rig.asks(HOME), Some((2, None)));
+        assert_eq!(rig.answer(HOME, vec![undecided(3)]), [Effect::Stop { peer: HOME }]);
+    }
+    rig.wait(DECIDE_AFTER);
+    assert_eq!(rig.answer(HOME, envelopes([3, 4])), [appends([3, 4])]);
+}
+
+#[test]
+fn what_cannot_be_judged_yet_is_not_missing() {
+    let mut rig = Rig::connected(0);
+    rig.up(OTHER);
+    rig.answer(HOME, envelopes([1, 4]));
+    rig.answer(HOME, vec![Piece::End]);
+    let until = rig.now + SEARCH_FOR * 3;
+    while rig.now < until {
+        if rig.asks(OTHER).is_some() {
+            rig.answer(OTHER, vec![undecided(2)]);
+        }
+        assert_eq!(count_appends(&rig.wait(Duration::from_secs(1))), 0);
+    }
+    // Now nobody has it any more.
+    rig.down(OTHER);
+    let effects = rig.wait(SEARCH_FOR * 2);
+    let changes = vec![skips(2, 3, SkipReason::Missing)];
+    let missing = Effect::Append { changes, through: SequenceId(3) };
+    assert!(effects.contains(&missing), "{effects:?}");
+    // Found late, it stays missing until it can be judged.
+    rig.follower.handle_durable(SequenceId(3));
+    rig.up(OTHER);
+    rig.answer(OTHER, vec![undecided(2), Piece::End]);
+    assert_eq!(rig.follower.missing.next_after(SequenceId::NONE).map(|(from, _)| from.0), Some(2));
 }
 
 #[test]
@@ -390,9 +439,13 @@ enum Input {
     Wait(u64),
 }
 
+/// Envelopes by their places; those from here on cannot be judged yet.
+const UNDECIDED: u64 = 100;
+
 fn pieces() -> impl Strategy<Value = Piece<u64>> {
     prop_oneof![
         6 => (0u64..24).prop_map(Piece::Envelope),
+        1 => (UNDECIDED..UNDECIDED + 24).prop_map(Piece::Envelope),
         2 => (0u64..24, 0u64..24, any::<bool>()).prop_map(|(from, to, expired)| Piece::Gap {
             from: SequenceId(from),
             to: SequenceId(to),
@@ -435,7 +488,10 @@ proptest! {
                     Vec::new()
                 }
                 Input::Pieces(peer, pieces) if rig.asked.contains_key(&OriginatorId(peer)) => {
-                    let pieces = pieces.into_iter().map(|piece| piece.map(|s| Ok(entry(s))));
+                    let pieces = pieces.into_iter().map(|piece| match piece {
+                        Piece::Envelope(s) if s >= UNDECIDED => undecided(s - UNDECIDED),
+                        piece => piece.map(|s| Ok(entry(s))),
+                    });
                     rig.answer(OriginatorId(peer), pieces.collect())
                 }
                 Input::Pieces(..) => Vec::new(),

@@ -8,15 +8,27 @@ use std::sync::Arc;
 use hawser_proto::envelope::{LayerError, OriginatorEnvelope, Proof, UnsignedOriginatorEnvelope};
 use hawser_proto::sign::{originator_digest, recover_batch};
 use hawser_proto::{Bytes, Digest, EnvelopeId, OriginatorId, PublicKey, SequenceId, Signature};
-use hawser_storage::{Entry, InvalidRule};
+use hawser_storage::Entry;
 
 use super::link::Fault;
 use crate::facts;
 use crate::fees::RateTable;
 use crate::rules::{self, Violation};
 
-/// What may be stored, marked invalid if it breaks a rule; or what the sender did wrong.
-pub type Verdict = Result<Entry, Fault>;
+/// What may be stored, marked invalid if it breaks a rule; or why it is not.
+pub type Verdict = Result<Entry, Objection>;
+
+/// Why an envelope is not to be stored as it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Objection {
+    /// The sender is at fault.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// Its originator has signed it, and this node cannot tell yet whether the price is right:
+    /// its price list may be older than the envelope.
+    #[error("the price of {0} cannot be judged yet")]
+    Undecided(EnvelopeId),
+}
 
 /// Checks envelopes that peers send of one strand. A pure function of the bytes and of what is
 /// given here.
@@ -46,7 +58,8 @@ impl Judge {
     ///
     /// The signature of the originator decides whether anybody can be held to the envelope:
     /// without it nothing is stored. What is signed but breaks a rule has its place in the log,
-    /// marked with the number of the rule.
+    /// marked with the number of the rule. A mark is for good, so it is given only when nothing
+    /// that this node has yet to hear of could change it.
     #[must_use]
     pub fn check(&self, batch: Vec<Bytes>) -> Vec<Verdict> {
         let (mut opened, mut claims) = (Vec::with_capacity(batch.len()), Vec::new());
@@ -64,11 +77,11 @@ impl Judge {
             }
         }
         let mut payers = self.payers(&opened).into_iter();
-        let mut judge = |envelope: Opened| {
-            let payer = payers.next().expect("one for each that is signed");
-            self.entry(envelope, payer)
+        let verdict = |slot: Result<Opened, Fault>| {
+            let envelope = slot?;
+            self.entry(envelope, payers.next().expect("one for each that is signed"))
         };
-        opened.into_iter().map(|slot| slot.map(&mut judge)).collect()
+        opened.into_iter().map(verdict).collect()
     }
 
     fn open(&self, bytes: Bytes) -> Result<(Opened, (Digest, Signature)), Fault> {
@@ -106,7 +119,7 @@ impl Judge {
         claimed.into_iter().map(|claimed| claimed.and_then(|()| resolve())).collect()
     }
 
-    fn entry(&self, envelope: Opened, payer: Result<PublicKey, Violation>) -> Entry {
+    fn entry(&self, envelope: Opened, payer: Result<PublicKey, Violation>) -> Verdict {
         let Opened { bytes, id, inner } = envelope;
         let payer = payer.map(|key| key.address());
         let judged = inner.map_err(Violation::from).and_then(|statement| {
@@ -114,9 +127,9 @@ impl Judge {
         });
         let (facts, invalid) = match judged {
             Ok(statement) => (Some(facts::of_statement(&statement, payer.ok(), self.own)), None),
-            Err(violation) => (None, Some(rule_of(&violation))),
+            Err(violation) => (None, Some(violation.rule().ok_or(Objection::Undecided(id))?)),
         };
-        Entry { id, bytes, invalid, facts }
+        Ok(Entry { id, bytes, invalid, facts })
     }
 }
 
@@ -127,8 +140,4 @@ fn payer_claim(envelope: &Opened) -> Result<(Digest, Signature), Violation> {
     let bytes = payer.signature_bytes().ok_or(Violation::PayerSignatureMissing)?;
     let signature = Signature::from_bytes(bytes)?;
     Ok((payer.digest(), signature))
-}
-
-fn rule_of(violation: &Violation) -> InvalidRule {
-    violation.rule().expect("`judge` breaks off at rules that have a number only")
 }

@@ -7,6 +7,7 @@ use hawser_proto::pb::xmtp::mls::api::v1::GroupMessageInput;
 use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::{V1, Version};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{SecretKey, Topic, TopicKind};
+use hawser_storage::InvalidRule;
 use prost::Message as _;
 
 use super::*;
@@ -131,7 +132,7 @@ fn what_its_originator_cannot_have_sent_is_a_fault_of_the_peer() {
             Fault::NotCanonical,
         ),
     ] {
-        assert_eq!(check_one(bytes.clone()), Err(fault), "{}", hex::encode(bytes));
+        assert_eq!(check_one(bytes.clone()), Err(fault.into()), "{}", hex::encode(bytes));
     }
     assert!(check_one(tampered.into()).is_err());
 }
@@ -170,6 +171,29 @@ fn what_is_signed_but_breaks_a_rule_is_kept_under_the_rules_number() {
 }
 
 #[test]
+fn a_price_is_held_against_nobody_by_a_list_that_may_be_older_than_the_envelope() {
+    let with = |change: fn(&mut pb::UnsignedOriginatorEnvelope)| {
+        let mut changed = statement(5, &paid(application(), HOME, 60));
+        change(&mut changed);
+        signed(&changed, 2)
+    };
+    let dear = [with(|s| s.base_fee_picodollars += 1), with(|s| s.congestion_fee_picodollars = 8)];
+    let confirmed = |ns| Judge { rates: Arc::new(judge().rates.confirmed(ns)), ..judge() };
+    let id = EnvelopeId::new(HOME, SequenceId(5));
+    for bytes in dear {
+        let check = |judge: Judge| judge.check(vec![bytes.clone()]).remove(0);
+        assert_eq!(check(confirmed(NS - 1)), Err(Objection::Undecided(id)));
+        assert!(check(confirmed(NS)).unwrap().invalid.is_some());
+    }
+    // A price that the list knows is right however old the list is, and what breaks a rule that
+    // has nothing to do with prices breaks it in any case.
+    let batch = vec![good(5), with(|s| s.expiry_unixtime += 601)];
+    let verdicts = confirmed(0).check(batch);
+    let marks: Vec<_> = verdicts.into_iter().map(|verdict| verdict.unwrap().invalid).collect();
+    assert_eq!(marks, [None, Some(InvalidRule(9))]);
+}
+
+#[test]
 fn a_batch_is_judged_one_by_one_in_its_order() {
     let forged = signed(&statement(2, &paid(application(), HOME, 60)), 4);
     let mut unpaid = paid(application(), HOME, 60);
@@ -183,9 +207,9 @@ fn a_batch_is_judged_one_by_one_in_its_order() {
         .collect();
     let expected = [
         Ok((1, None)),
-        Err(Fault::ForgedSignature),
+        Err(Fault::ForgedSignature.into()),
         Ok((3, Some(2))),
-        Err(Fault::NotCanonical),
+        Err(Fault::NotCanonical.into()),
         Ok((4, None)),
     ];
     assert_eq!(told, expected);

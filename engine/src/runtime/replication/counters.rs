@@ -13,6 +13,9 @@ pub struct ReplicationCounters {
     pub verified: Counter,
     /// Envelopes that were refused, and the connection with them.
     pub forged: Counter,
+    /// Envelopes that were put off because the price list may be older than they are. One counts
+    /// each time it comes.
+    pub undecided: Counter,
     /// Envelopes stored, valid or marked invalid.
     pub stored: Counter,
     /// Envelopes that were stored in a place that had been marked missing, or came again.

@@ -6,14 +6,16 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Instant;
 
-use hawser_proto::{Bytes, OriginatorId, PublicKey, SequenceId};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::links::{Connected, Table};
 use super::steps::{Load, Step, Steps, commit};
 use super::{Shared, StrandCounters, stop_of};
-use crate::replication::{Delivery, Effect, Follower, Judge, LinkCommand, Piece, Verdict};
+use crate::replication::{
+    Delivery, Effect, Follower, Judge, LinkCommand, Objection, Piece, Verdict,
+};
 use crate::runtime::Priority;
 
 /// What one core checks at a time: about 2 ms, so that more urgent work is not held up for long.
@@ -30,6 +32,8 @@ pub(super) struct Strand {
     connected: Table,
     steps: Steps,
     counters: Arc<StrandCounters>,
+    /// What was last said to hold the strand up.
+    complained: Option<EnvelopeId>,
 }
 
 impl Strand {
@@ -51,6 +55,7 @@ impl Strand {
             connected: BTreeMap::new(),
             steps: Steps::default(),
             counters: shared.strand(originator),
+            complained: None,
             shared,
         }
     }
@@ -94,19 +99,34 @@ impl Strand {
 
     fn take(&mut self, judged: Vec<Delivery<Verdict>>) {
         for delivery in judged {
-            let verdicts = delivery.pieces.iter().filter_map(|piece| match piece {
-                Piece::Envelope(verdict) => Some(verdict.is_ok()),
-                _ => None,
-            });
-            let (good, all) =
-                verdicts.fold((0, 0), |(good, all), ok| (good + u64::from(ok), all + 1));
-            self.counters.received.add(all);
-            if delivery.pieces.iter().any(|piece| matches!(piece, Piece::End | Piece::Closed)) {
-                self.counters.leaves(delivery.peer);
+            for piece in &delivery.pieces {
+                match piece {
+                    Piece::Envelope(verdict) => self.count(verdict),
+                    Piece::End | Piece::Closed => self.counters.leaves(delivery.peer),
+                    Piece::Gap { .. } => {}
+                }
             }
-            self.shared.counters.verified.add(good);
-            self.shared.counters.forged.add(all - good);
             self.follower.handle_delivery(now(), delivery);
+        }
+    }
+
+    fn count(&mut self, verdict: &Verdict) {
+        self.counters.received.add(1);
+        let counters = &self.shared.counters;
+        match verdict {
+            Ok(_) => counters.verified.add(1),
+            Err(Objection::Fault(_)) => counters.forged.add(1),
+            Err(Objection::Undecided(id)) => {
+                counters.undecided.add(1);
+                // It comes again and again until the price list has been confirmed.
+                if self.complained != Some(*id) {
+                    self.complained = Some(*id);
+                    tracing::warn!(
+                        envelope = %id,
+                        "the price list may be older than this envelope: its strand waits"
+                    );
+                }
+            }
         }
     }
 
