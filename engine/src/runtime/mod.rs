@@ -2,6 +2,7 @@
 
 mod chain;
 mod committer;
+mod own_strand;
 mod publisher;
 pub mod replication;
 mod workers;

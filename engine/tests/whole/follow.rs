@@ -6,6 +6,7 @@ use std::time::Duration;
 use hawser_engine::fees::{Rate, RateTable};
 use hawser_engine::ports::NodeRecord;
 use hawser_engine::replication::{LinkCommand, Piece, RequestId, Want};
+use hawser_engine::runtime::PublishError;
 use hawser_engine::runtime::replication::{Link, Replication, ReplicationTasks};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Proof};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
@@ -15,7 +16,8 @@ use hawser_storage::{Change, Entry, LogItem, SkipReason, Store};
 use prost::Message as _;
 
 use crate::common::{
-    self, NODE, Node, START_NS, client, frame, group_payload, group_topic, payer, rate, record,
+    self, NODE, Node, START_NS, client, frame, group_payload, group_topic, message, payer, rate,
+    record,
 };
 
 const HOME: OriginatorId = OriginatorId(300);
@@ -39,8 +41,7 @@ fn envelope(originator: OriginatorId, sequence: u64, text: &str) -> Bytes {
 fn priced(originator: OriginatorId, sequence: u64, text: &str, rate: Rate) -> Bytes {
     let payload = group_payload(frame(1, 1, text.as_bytes()));
     let client = client(&group_topic(1), None, payload);
-    let paid: Bytes =
-        PayerEnvelope::sign(client, originator, 60, &payer(0)).encode_to_vec().into();
+    let paid: Bytes = PayerEnvelope::sign(client, originator, 60, &payer(0)).encode_to_vec().into();
     let statement = pb::UnsignedOriginatorEnvelope {
         originator_node_id: originator.0,
         originator_sequence_id: sequence,
@@ -75,9 +76,8 @@ impl Follower {
             owner: key(id).public_key().address(),
             ..record()
         };
-        node.registry.send_replace(Arc::new(
-            [record(), other(OTHER), other(HOME)].into_iter().collect(),
-        ));
+        node.registry
+            .send_replace(Arc::new([record(), other(OTHER), other(HOME)].into_iter().collect()));
         let (replication, tasks) = Replication::start(&node.engine);
         Self { node, replication, tasks }
     }
@@ -113,6 +113,20 @@ impl Follower {
             LogItem::Skipped { .. } => None,
         };
         items.filter_map(envelope).collect()
+    }
+
+    /// Whether publishes are refused, and with what.
+    fn complaint(&self) -> Option<String> {
+        match self.node.engine.ready_to_publish() {
+            Ok(()) => None,
+            Err(PublishError::Unavailable { reason, .. }) => Some(reason),
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    async fn publish(&self, text: &str) -> Result<Bytes, PublishError> {
+        let answer = self.node.engine.publish(vec![message(1, text)]).await;
+        answer.map(|mut envelopes| envelopes.remove(0))
     }
 
     /// Stops in order, and gives the log back.
@@ -237,5 +251,59 @@ async fn a_node_whose_price_list_is_late_waits_for_it_and_marks_nothing() {
     home.send(cheap()).await;
     follower.wait_for(HOME, 3).await;
     assert_eq!(follower.node.engine.counters().invalid.get(), 1);
+    follower.stop().await;
+}
+
+/// As after a restored backup: the log lacks what was published last, and peers hold it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_set_back_fetches_its_own_strand_and_repeats_no_place() {
+    let before = Follower::start(common::store());
+    let mut published = Vec::new();
+    for text in ["one", "two", "three"] {
+        published.push(before.publish(text).await.unwrap());
+    }
+    before.stop().await;
+
+    let restored = Follower::start(common::store());
+    assert_eq!(restored.publish("one").await.unwrap(), published[0], "the backup has the first");
+    let mut other = restored.connect(OTHER, &[(NODE, 3)]);
+    assert_eq!(other.want(NODE).await, (1, None));
+    let asking = restored.complaint().unwrap();
+    assert!(asking.contains("node 200 says that it holds"), "{asking}");
+    assert!(matches!(restored.publish("four").await, Err(PublishError::Unavailable { .. })));
+
+    other.send(published[1..].iter().cloned()).await;
+    restored.wait_for(NODE, 3).await;
+    assert_eq!(restored.held(NODE), published);
+    let fetched = || restored.complaint().is_some_and(|reason| reason.contains("has fetched"));
+    restored.until("the strand is complete", fetched).await;
+    assert!(matches!(restored.publish("four").await, Err(PublishError::Unavailable { .. })));
+    drop(other);
+    assert!(restored.complaint().is_some(), "also when nobody is there to say so");
+
+    let restarted = Follower::start(restored.stop().await);
+    restarted.publish("four").await.unwrap();
+    assert_eq!(restarted.held(NODE).len(), 4);
+    assert_eq!(restarted.held(NODE)[..3], published);
+    restarted.stop().await;
+}
+
+/// On a clock that only moves while everybody waits.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_does_not_show_what_it_says_it_holds_stops_publishing_only_for_a_while() {
+    let follower = Follower::start(common::store());
+    let liar = follower.connect(OTHER, &[(NODE, 1000)]);
+    follower.until("the peer is asked", || follower.complaint().is_some()).await;
+    // Neither by going away nor by coming back does it gain anything.
+    drop(liar);
+    follower.until("the peer is gone", || follower.complaint().is_none()).await;
+    let mut liar = follower.connect(OTHER, &[(NODE, 1000)]);
+    follower.until("the peer is asked again", || follower.complaint().is_some()).await;
+    liar.want(NODE).await;
+    follower.until("the peer is not believed", || follower.complaint().is_none()).await;
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(follower.complaint(), None);
+    tokio::time::resume();
+    follower.publish("one").await.unwrap();
     follower.stop().await;
 }

@@ -68,14 +68,17 @@ pub enum Effect {
 /// After each `handle_*`, drain [`poll_effect`](Self::poll_effect) and arm the timer from
 /// [`poll_timeout`](Self::poll_timeout). `now` never decreases between calls.
 ///
-/// The strand is taken from its originator's own node. What that node cannot give is looked for
-/// at every connected peer, and what nobody gives for [`SEARCH_FOR`] is marked missing. No place
-/// is passed over on a peer's word: a gap counts once a signed envelope stands behind it.
+/// The strand is taken from its originator's own node, unless another peer is named. What that one
+/// cannot give is looked for at every connected peer, and what nobody gives for [`SEARCH_FOR`] is
+/// marked missing. No place is passed over on a peer's word: a gap counts once a signed envelope
+/// stands behind it.
 ///
 /// Invariant: `durable <= accepted`. The strand is asked for from `durable`.
 #[derive(Debug)]
 pub struct Follower {
     originator: OriginatorId,
+    /// The peer that the strand is taken from.
+    home: OriginatorId,
     accepted: SequenceId,
     durable: SequenceId,
     peers: BTreeMap<OriginatorId, Peer>,
@@ -134,6 +137,7 @@ impl Follower {
         missing.into_iter().for_each(|(from, to)| ranges.push(from, to));
         Self {
             originator,
+            home: originator,
             accepted: stored,
             durable: stored,
             peers: BTreeMap::new(),
@@ -144,6 +148,13 @@ impl Follower {
             heard_at: now,
             effects: VecDeque::new(),
         }
+    }
+
+    /// Takes the strand from this peer instead of its originator's own node.
+    #[must_use]
+    pub fn from_peer(mut self, home: OriginatorId) -> Self {
+        self.home = home;
+        self
     }
 
     /// The highest place that was handed over for storing.
@@ -200,7 +211,7 @@ impl Follower {
             if !self.awaits(peer, request) {
                 break;
             }
-            if peer == self.originator {
+            if peer == self.home {
                 self.heard_at = now;
             }
             if let Err(fault) = self.take(now, peer, piece, &mut taken) {
@@ -229,7 +240,7 @@ impl Follower {
         if self.stalls_at().is_some_and(|at| at <= now) {
             self.heard_at = now;
             if self.is_stalled() {
-                self.drop_lane(self.originator);
+                self.drop_lane(self.home);
             }
         }
         self.ask(now);
@@ -271,8 +282,8 @@ impl Follower {
             }
             Piece::Envelope(Err(Objection::Fault(fault))) => Err(fault),
             Piece::Gap { from: first, to, expired } => {
-                let home = from == self.originator;
-                self.lane_mut(from).note_gap(first, to, expired && home)
+                let is_own_word = from == self.originator;
+                self.lane_mut(from).note_gap(first, to, expired && is_own_word)
             }
             Piece::End => {
                 if let Some(search) = &mut self.search {
@@ -343,7 +354,7 @@ impl Follower {
             // The gap is closed: nobody needs to answer any more, and the source goes on.
             self.search = None;
             self.drop_lanes();
-            if let Some(home) = self.peers.get_mut(&self.originator) {
+            if let Some(home) = self.peers.get_mut(&self.home) {
                 home.quiet_until = now;
             }
         }
@@ -370,7 +381,7 @@ impl Follower {
             return;
         }
         let (from, through) = (self.accepted.next(), search.through);
-        for (_, peer) in self.peers.iter_mut().filter(|(id, _)| **id != self.originator) {
+        for (_, peer) in self.peers.iter_mut().filter(|(id, _)| **id != self.home) {
             peer.quiet_until = now + FILL_EVERY; // it has just been asked
         }
         let mut taken = Taken::default();
@@ -406,7 +417,7 @@ impl Follower {
         for (id, want) in due {
             self.requests += 1;
             let request = RequestId(self.requests);
-            if id == self.originator {
+            if id == self.home {
                 self.heard_at = now;
             }
             let peer = self.peers.get_mut(&id).expect("listed above");
@@ -422,7 +433,7 @@ impl Follower {
         if let Some(search) = &self.search {
             return Some(want(self.accepted, Some(search.through)));
         }
-        if id == self.originator {
+        if id == self.home {
             return Some(want(self.durable, None));
         }
         let from_start = || self.missing.next_after(SequenceId::NONE);
@@ -434,7 +445,7 @@ impl Follower {
     fn end_lane(&mut self, now: Instant, id: OriginatorId, pause: Duration) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let Some(lane) = peer.lane.take() else { return };
-        if id == self.originator || self.search.is_some() {
+        if id == self.home || self.search.is_some() {
             peer.quiet_until = now + pause;
             return;
         }
@@ -460,14 +471,14 @@ impl Follower {
 
     /// When it is time to look whether the source has gone quiet.
     fn stalls_at(&self) -> Option<Instant> {
-        let lane = self.lane(self.originator)?;
+        let lane = self.lane(self.home)?;
         lane.up_to.is_none().then_some(self.heard_at + STALL_AFTER)
     }
 
     fn is_stalled(&self) -> bool {
         let ahead = |peer: &Peer| peer.head > self.accepted;
         // While something is on its way to disk, the source may be waiting for us.
-        self.durable == self.accepted && self.peers.get(&self.originator).is_some_and(ahead)
+        self.durable == self.accepted && self.peers.get(&self.home).is_some_and(ahead)
     }
 
     fn lane(&self, peer: OriginatorId) -> Option<&Lane> {

@@ -19,6 +19,7 @@ use hawser_storage::{ReadError, Store};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::committer::Committer;
+use super::own_strand::OwnStrand;
 use super::workers::Workers;
 use crate::committed::Heads;
 use crate::counters::{Counters, Stopwatch};
@@ -80,6 +81,7 @@ struct Shared {
     workers: Workers,
     counters: Arc<Counters>,
     in_flight: Arc<Semaphore>,
+    own_strand: OwnStrand,
     draining: AtomicBool,
     /// A group could not be stored: what was sequenced since has no place to go.
     broken: Arc<AtomicBool>,
@@ -158,6 +160,7 @@ impl Publisher {
             workers,
             counters,
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT_KIB_MAX as usize)),
+            own_strand: OwnStrand::default(),
             draining: AtomicBool::new(false),
             broken: broken.clone(),
             to_sequencer: Mutex::new(Some(to_sequencer)),
@@ -213,6 +216,7 @@ impl Publisher {
         if shared.broken.load(Ordering::Acquire) || shared.store.is_poisoned() {
             return unavailable("log is read-only after a failed write; the node must restart", 60);
         }
+        shared.own_strand.may_grow()?;
         let registry = shared.ports.registry.borrow();
         match registry.node(shared.node) {
             None => return unavailable("node has no record in the registry", 60),
@@ -233,6 +237,17 @@ impl Publisher {
             return unavailable("no rate is in force yet", 60);
         }
         Ok(())
+    }
+
+    /// What is known of the end of the strand that is published to.
+    pub(super) fn own_strand(&self) -> &OwnStrand {
+        &self.shared.own_strand
+    }
+
+    /// Waits until everything that was taken by now has been answered.
+    pub(super) async fn idle(&self) {
+        let all = self.shared.in_flight.acquire_many(IN_FLIGHT_KIB_MAX).await;
+        drop(all.expect("the semaphore is never closed"));
     }
 
     /// Takes no more publishes, and lets the threads end once all that was taken is answered.

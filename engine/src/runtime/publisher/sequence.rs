@@ -95,6 +95,9 @@ impl Sequencing {
     }
 
     fn group(&mut self, requests: Vec<Request>) {
+        if let Err(error) = self.shared.own_strand.may_grow() {
+            return requests.into_iter().for_each(|it| it.reply.send(Err(error.clone())));
+        }
         let done = self.done.load(Ordering::Acquire);
         self.in_flight.retain(|(generation, _)| *generation > done);
         self.generation += 1;

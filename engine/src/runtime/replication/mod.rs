@@ -3,6 +3,7 @@
 
 mod counters;
 mod links;
+mod own;
 mod reader;
 mod steps;
 mod strand;
@@ -16,7 +17,8 @@ use hawser_storage::Store;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::{Committer, Engine, Workers};
+use super::own_strand::OwnStrand;
+use super::{Committer, Engine, Publisher, Workers};
 use crate::committed::Heads;
 use crate::counters::Counters;
 use crate::ports::{Ports, Registry};
@@ -57,10 +59,13 @@ struct Shared {
     links: Links,
     inboxes: Mutex<HashMap<OriginatorId, mpsc::Sender<Delivery<Bytes>>>>,
     strands: Mutex<BTreeMap<OriginatorId, Arc<StrandCounters>>>,
+    publisher: Publisher,
+    own_strand: OwnStrand,
 }
 
 impl Replication {
-    /// Follows every node of the registry except this one, canonical or not, from now on. To be
+    /// Follows every node of the registry except this one, canonical or not, from now on; and
+    /// stops publishing when a peer shows more of this node's own strand than it holds. To be
     /// called within a tokio runtime.
     pub fn start(engine: &Engine) -> (Self, ReplicationTasks) {
         let shared = Arc::new(Shared {
@@ -75,6 +80,8 @@ impl Replication {
             links: Links::default(),
             inboxes: Mutex::default(),
             strands: Mutex::default(),
+            publisher: engine.publisher.clone(),
+            own_strand: engine.publisher.own_strand().clone(),
         });
         let (stop, stopped) = watch::channel(false);
         let supervisor = tokio::spawn(supervise(shared.clone(), stopped));
@@ -180,18 +187,24 @@ impl Shared {
         slot.insert(sender);
         Some(receiver)
     }
+
+    fn close_inbox(&self, originator: OriginatorId) {
+        self.inboxes.lock().unwrap_or_else(PoisonError::into_inner).remove(&originator);
+    }
 }
 
 /// Starts a task for every node that is in the registry or comes into it. A node that leaves is
 /// followed on: its strand is still owed to readers.
 async fn supervise(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
     let mut strands = JoinSet::new();
+    strands.spawn(own::guard(shared.clone(), stopped.clone()));
     let mut registry = shared.ports.registry.clone();
     loop {
         let nodes = registry.borrow_and_update().clone();
         for node in nodes.nodes().filter(|node| node.id != shared.own && node.id.is_node()) {
             if let Some(inbox) = shared.open_inbox(node.id) {
-                let strand = Strand::resume(shared.clone(), node.id, node.public_key, inbox);
+                let (id, key) = (node.id, node.public_key);
+                let strand = Strand::resume(shared.clone(), id, key, id, inbox);
                 let stopped = stopped.clone();
                 strands.spawn(async move { strand.await.run(stopped).await });
             }

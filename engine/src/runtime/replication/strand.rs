@@ -17,6 +17,7 @@ use crate::replication::{
     Delivery, Effect, Follower, Judge, LinkCommand, Objection, Piece, Verdict,
 };
 use crate::runtime::Priority;
+use crate::runtime::own_strand::Standing;
 
 /// What one core checks at a time: about 2 ms, so that more urgent work is not held up for long.
 const CHUNK: usize = 32;
@@ -37,11 +38,12 @@ pub(super) struct Strand {
 }
 
 impl Strand {
-    /// Goes on from what is on disk.
+    /// Goes on from what is on disk. `home` is the peer that the strand is taken from.
     pub(super) async fn resume(
         shared: Arc<Shared>,
         originator: OriginatorId,
         key: PublicKey,
+        home: OriginatorId,
         inbox: mpsc::Receiver<Delivery<Bytes>>,
     ) -> Self {
         let missing = read_missing(shared.clone(), originator).await;
@@ -49,7 +51,7 @@ impl Strand {
         Self {
             originator,
             key,
-            follower: Follower::new(originator, stored, missing, now()),
+            follower: Follower::new(originator, stored, missing, now()).from_peer(home),
             inbox,
             table: shared.links.subscribe(),
             connected: BTreeMap::new(),
@@ -114,10 +116,14 @@ impl Strand {
         self.counters.received.add(1);
         let counters = &self.shared.counters;
         match verdict {
-            Ok(_) => counters.verified.add(1),
+            Ok(entry) => {
+                counters.verified.add(1);
+                self.note_own(entry.id);
+            }
             Err(Objection::Fault(_)) => counters.forged.add(1),
             Err(Objection::Undecided(id)) => {
                 counters.undecided.add(1);
+                self.note_own(*id);
                 // It comes again and again until the price list has been confirmed.
                 if self.complained != Some(*id) {
                     self.complained = Some(*id);
@@ -127,6 +133,14 @@ impl Strand {
                     );
                 }
             }
+        }
+    }
+
+    /// An envelope that is known to be signed: if it is this node's own and it does not hold it,
+    /// its log was set back.
+    fn note_own(&self, id: EnvelopeId) {
+        if id.originator == self.shared.own && !self.shared.heads.get().covers(id) {
+            self.shared.own_strand.note(Standing::SetBack { is_behind: true });
         }
     }
 
