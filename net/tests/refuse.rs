@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use bytes::{BufMut, Bytes, BytesMut};
 use common::envelopes::{envelope, forged, key};
 use common::network::{Network, Node, UNREACHABLE};
-use common::raw::RawPeer;
+use common::raw::{RawPeer, SilentServer, closed};
 use hawser_engine::replication::Fault;
 use hawser_net::Refusal;
 use hawser_proto::frame::{
@@ -131,6 +131,28 @@ async fn a_version_that_is_not_known_is_refused() {
     let hello = Hello { versions: vec![7], features: 0, node_id: LIAR, clock };
     peer.say(ControlFrame::Hello(hello)).await;
     scene.assert_refused(&peer, Refusal::NoCommonVersion, CloseCode::NoCommonVersion).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_does_not_prove_its_id_in_time_is_refused() {
+    let server = SilentServer::start();
+    let mut network = Network::new();
+    network.register(LIAR, server.address());
+    let (node, honest) = (network.start(100), network.start(200));
+    let silent = RawPeer::connect(node.endpoint.local_addr()).await;
+    let mut greeted = RawPeer::connect(node.endpoint.local_addr()).await;
+    greeted.greet(LIAR).await;
+    let mut dialled = server.accept().await;
+    if dialled.remote_address() != node.endpoint.local_addr() {
+        dialled = server.accept().await; // the honest node dials it too
+    }
+    for connection in [&silent.connection, &greeted.connection, &dialled] {
+        assert_eq!(closed(connection).await, Some(CloseCode::HandshakeTimeout));
+    }
+    let counted = || node.endpoint.counters().refused(Refusal::HandshakeTimeout);
+    common::network::eventually("each of them is counted", || counted() >= 3).await;
+    honest.publish(1).await;
+    node.wait_for(200, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

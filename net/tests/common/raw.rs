@@ -10,14 +10,16 @@ use hawser_proto::frame::{
 };
 use hawser_proto::sign::keccak256;
 use hawser_proto::{Cursor, OriginatorId, SecretKey, SequenceId};
-use quinn::crypto::rustls::QuicClientConfig;
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::ring::default_provider;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, SignatureScheme};
+use tokio::time::timeout;
 
 use super::envelopes::key;
+use super::network::PATIENCE;
 
 /// One connection to a node under test.
 pub struct RawPeer {
@@ -151,12 +153,46 @@ impl RawPeer {
 
     /// With what the node closes the connection.
     pub async fn closed(&self) -> Option<CloseCode> {
-        match self.connection.closed().await {
-            ConnectionError::ApplicationClosed(close) => {
-                CloseCode::from_code(close.error_code.into_inner())
-            }
-            error => panic!("not closed by the node: {error}"),
+        closed(&self.connection).await
+    }
+}
+
+/// With what the other end closes a connection.
+pub async fn closed(connection: &Connection) -> Option<CloseCode> {
+    match timeout(PATIENCE, connection.closed()).await.expect("the connection is closed") {
+        ConnectionError::ApplicationClosed(close) => {
+            CloseCode::from_code(close.error_code.into_inner())
         }
+        error => panic!("not closed by the node: {error}"),
+    }
+}
+
+/// An address at which somebody takes connections and says nothing.
+pub struct SilentServer(Endpoint);
+
+impl SilentServer {
+    pub fn start() -> Self {
+        let made = rcgen::generate_simple_self_signed(["hawser".to_owned()]).unwrap();
+        let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+        let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        let config = QuicServerConfig::try_from(config).unwrap();
+        let config = quinn::ServerConfig::with_crypto(Arc::new(config));
+        Self(Endpoint::server(config, "127.0.0.1:0".parse().unwrap()).unwrap())
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.0.local_addr().unwrap()
+    }
+
+    /// The next connection that somebody dials.
+    pub async fn accept(&self) -> Connection {
+        self.0.accept().await.unwrap().await.unwrap()
     }
 }
 
