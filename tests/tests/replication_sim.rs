@@ -71,8 +71,9 @@ fn a_peer_that_lies_harms_no_strand_but_its_own() {
         sim.settle();
         conflicts += sim.conflicts();
     });
-    // How often a lie is caught by the bytes that are held already depends on the seeds.
-    println!("{conflicts} second stories about a place were met");
+    println!("{conflicts} second statements for a place were met");
+    let few_seeds = seeds().count() < 50;
+    assert!(few_seeds || conflicts > 0, "no node was ever told two stories about a place");
 }
 
 /// Node 300 keeps some envelopes from node 100, which cannot ask the one that has them.

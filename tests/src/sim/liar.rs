@@ -1,7 +1,8 @@
 //! A peer that lies, in every way that the protocol has room for.
 
 use bytes::Bytes;
-use hawser_engine::replication::Piece;
+use hawser_engine::replication::{Piece, RequestId};
+use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{OriginatorId, SequenceId};
 use rand::RngExt as _;
 use rand::rngs::StdRng;
@@ -21,13 +22,21 @@ pub(super) fn is_kept_back(piece: &Piece<Bytes>, originator: OriginatorId) -> bo
         && matches!(piece, Piece::Envelope(bytes) if (1..20).any(|n| n % 7 == 3 && is(bytes, n)))
 }
 
-/// What the liar sends in place of what it should send.
+/// What the liar sends in place of what it should send. To every second request it tells another
+/// story of its own strand, so that whoever asks again meets two statements for a place.
 pub(super) fn twist(
     honest: Vec<Piece<Bytes>>,
     originator: OriginatorId,
     position: SequenceId,
+    request: RequestId,
     rng: &mut StdRng,
 ) -> Vec<Piece<Bytes>> {
+    let honest = honest.into_iter().map(|piece| match piece {
+        Piece::Envelope(bytes) if originator == LIAR && request.0.is_multiple_of(2) => {
+            Piece::Envelope(other_story(&bytes))
+        }
+        piece => piece,
+    });
     let mut pieces = Vec::new();
     let mut at = position;
     for piece in honest {
@@ -41,6 +50,13 @@ pub(super) fn twist(
         }
     }
     pieces
+}
+
+/// What the liar says as well about the place of an envelope of its own.
+fn other_story(bytes: &Bytes) -> Bytes {
+    let (statement, _) = OriginatorEnvelope::open(bytes.clone()).unwrap();
+    let (id, _) = OriginatorEnvelope::statement(statement).unwrap();
+    envelope(LIAR, id.sequence, Version::Other)
 }
 
 fn lie(

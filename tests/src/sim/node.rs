@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use hawser_engine::replication::Follower;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
-use hawser_storage::{Change, CommitError, Entry, Identity, LogItem, SkipReason, Store};
+use hawser_storage::{Change, CommitError, Entry, Identity, LogItem, Store};
 
 use super::strands::key;
 
@@ -63,7 +63,7 @@ impl Node {
         self.is_running = true;
         self.incarnation += 1;
         for &originator in others.iter().filter(|id| **id != self.id) {
-            let missing = self.log(originator, SequenceId::NONE).into_iter().filter_map(missing);
+            let missing = self.store.snapshot().missing(originator).unwrap();
             let follower = Follower::new(originator, self.head(originator), missing, now);
             let following = Following { follower, waiting: Vec::new(), writing: None, armed: None };
             self.following.insert(originator, following);
@@ -98,12 +98,5 @@ impl Node {
             }
         }
         durable
-    }
-}
-
-fn missing(item: LogItem) -> Option<(SequenceId, SequenceId)> {
-    match item {
-        LogItem::Skipped { from, through, reason: SkipReason::Missing } => Some((from, through)),
-        LogItem::Skipped { .. } | LogItem::Envelope { .. } => None,
     }
 }

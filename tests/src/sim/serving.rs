@@ -47,7 +47,7 @@ impl Sim {
             pieces.push(piece);
         }
         if path.server == LIAR && self.faults.lies {
-            pieces = twist(pieces, originator, position, &mut self.rng);
+            pieces = twist(pieces, originator, position, request, &mut self.rng);
         }
         if path.server == LIAR && self.faults.withholds_from == Some(path.follower) {
             pieces.retain(|piece| !is_kept_back(piece, originator));
