@@ -6,8 +6,10 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// How long to wait for a node to say something, or to close.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(3);
+use super::wait::PATIENCE;
+
+/// A node that has begun to answer, and says nothing for this long, has said all.
+const SILENCE: Duration = Duration::from_secs(3);
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A gRPC message: uncompressed, its length, its bytes.
@@ -72,8 +74,8 @@ pub fn grpc_web_call(path: &str, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// Sends bytes over a new connection and returns what comes back until the node closes or has been
-/// silent for some time. As clients do: the connection stays open while they wait.
+/// Sends bytes over a new connection and returns what comes back until the node closes, or falls
+/// silent in the middle. As clients do: the connection stays open while they wait.
 pub async fn exchange(port: u16, bytes: &[u8]) -> Vec<u8> {
     converse(port, bytes, false).await
 }
@@ -95,11 +97,12 @@ async fn converse(port: u16, bytes: &[u8], end: bool) -> Vec<u8> {
     let read = async {
         let mut answer = Vec::new();
         let mut buffer = vec![0; 64 * 1024];
-        while let Ok(Ok(len)) =
-            tokio::time::timeout(ANSWER_TIME_MAX, reading.read(&mut buffer)).await
+        let mut wait = PATIENCE;
+        while let Ok(Ok(len)) = tokio::time::timeout(wait, reading.read(&mut buffer)).await
             && len > 0
         {
             answer.extend(&buffer[..len]);
+            wait = SILENCE;
         }
         answer
     };

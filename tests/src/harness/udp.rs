@@ -3,8 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use tokio::net::UdpSocket;
 use tokio::task::{AbortHandle, JoinSet};
@@ -17,14 +16,15 @@ const DATAGRAM_BYTES_MAX: usize = 65_536;
 #[derive(Debug)]
 pub struct Cable {
     address: SocketAddr,
-    state: Arc<State>,
+    state: Arc<Mutex<State>>,
     task: AbortHandle,
 }
 
+/// Behind one lock, so that after a cut nothing more is counted as passed.
 #[derive(Debug, Default)]
 struct State {
-    cut: AtomicBool,
-    passed: AtomicU64,
+    is_cut: bool,
+    passed: u64,
 }
 
 impl Cable {
@@ -32,7 +32,7 @@ impl Cable {
     pub async fn to(target: SocketAddr) -> Self {
         let front = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = front.local_addr().unwrap();
-        let state = Arc::new(State::default());
+        let state = Arc::<Mutex<State>>::default();
         let task = tokio::spawn(pass(Arc::new(front), target, state.clone())).abort_handle();
         Self { address, state, task }
     }
@@ -45,18 +45,18 @@ impl Cable {
 
     /// From now on nothing arrives, in either direction; nobody is told.
     pub fn cut(&self) {
-        self.state.cut.store(true, Ordering::SeqCst);
+        self.state.lock().unwrap().is_cut = true;
     }
 
     /// From now on everything arrives.
     pub fn mend(&self) {
-        self.state.cut.store(false, Ordering::SeqCst);
+        self.state.lock().unwrap().is_cut = false;
     }
 
     /// How many datagrams have been passed on so far.
     #[must_use]
     pub fn passed(&self) -> u64 {
-        self.state.passed.load(Ordering::SeqCst)
+        self.state.lock().unwrap().passed
     }
 }
 
@@ -66,18 +66,21 @@ impl Drop for Cable {
     }
 }
 
-impl State {
-    /// Passes one datagram on. One that cannot be sent is lost, as on any cable.
-    async fn send(&self, from: &UdpSocket, datagram: &[u8], to: SocketAddr) {
-        if !self.cut.load(Ordering::SeqCst) {
-            self.passed.fetch_add(1, Ordering::SeqCst);
-            let _ = from.send_to(datagram, to).await;
-        }
+/// Passes one datagram on. One that cannot be sent is lost, as on any cable.
+async fn send(state: &Mutex<State>, from: &UdpSocket, datagram: &[u8], to: SocketAddr) {
+    if take(&mut state.lock().unwrap()) {
+        let _ = from.send_to(datagram, to).await;
     }
 }
 
+/// Whether a datagram gets through now.
+fn take(state: &mut State) -> bool {
+    state.passed += u64::from(!state.is_cut);
+    !state.is_cut
+}
+
 /// Each dialler gets a socket of its own towards the target, as behind an address translator.
-async fn pass(front: Arc<UdpSocket>, target: SocketAddr, state: Arc<State>) {
+async fn pass(front: Arc<UdpSocket>, target: SocketAddr, state: Arc<Mutex<State>>) {
     let mut backs: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
     let mut returning = JoinSet::new();
     let mut datagram = vec![0; DATAGRAM_BYTES_MAX];
@@ -91,7 +94,7 @@ async fn pass(front: Arc<UdpSocket>, target: SocketAddr, state: Arc<State>) {
                 place.insert(back)
             }
         };
-        state.send(back, &datagram[..len], target).await;
+        send(&state, back, &datagram[..len], target).await;
     }
 }
 
@@ -99,11 +102,11 @@ async fn pass_back(
     back: Arc<UdpSocket>,
     front: Arc<UdpSocket>,
     dialler: SocketAddr,
-    state: Arc<State>,
+    state: Arc<Mutex<State>>,
 ) {
     let mut datagram = vec![0; DATAGRAM_BYTES_MAX];
     loop {
         let Ok((len, _)) = back.recv_from(&mut datagram).await else { continue };
-        state.send(&front, &datagram[..len], dialler).await;
+        send(&state, &front, &datagram[..len], dialler).await;
     }
 }

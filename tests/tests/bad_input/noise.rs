@@ -7,7 +7,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
 use hawser_tests::harness::client::{PUBLISH_API, QUERY_API};
 use hawser_tests::harness::envelopes::{group_message, payer, sign};
 use hawser_tests::harness::network::{Network, Node};
-use hawser_tests::harness::{raw, seed, strand};
+use hawser_tests::harness::{raw, seed, strand, wait};
 use prost::Message as _;
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _};
@@ -30,6 +30,12 @@ async fn failures(node: &Node) -> f64 {
     .iter()
     .map(|name| metrics.sum(name, &[]))
     .sum()
+}
+
+/// The node counts what it has answered, or closed, just after that.
+async fn assert_counted(node: &Node, before: f64, what: &str) {
+    let counted = async || (failures(node).await > before).then_some(());
+    wait::until(&format!("{what} is counted as a failure"), counted).await;
 }
 
 fn publish_path() -> String {
@@ -79,7 +85,7 @@ async fn bytes_that_are_no_requests_are_refused_counted_and_harm_nobody() {
         };
         let before = failures(node).await;
         raw::exchange_and_end(node.port, &noise).await;
-        assert!(failures(node).await > before, "round {round}: not counted");
+        assert_counted(node, before, &format!("round {round}")).await;
     }
     assert_eq!(head(node).await, 0);
     assert_goes_on(node, &mut rng).await;
@@ -97,7 +103,7 @@ async fn requests_that_are_cut_off_are_refused_and_burn_nothing() {
         let call = raw::grpc_web_call(&publish_path(), &body[..len]);
         let answer = raw::exchange_and_end(node.port, &call).await;
         assert_ne!(raw::grpc_status(&answer), Some(0), "{len} bytes");
-        assert!(failures(node).await > before, "{len} bytes: not counted");
+        assert_counted(node, before, &format!("{len} bytes")).await;
         let call = raw::http2_call(&publish_path(), &body[..len]);
         raw::exchange_and_end(node.port, &call).await;
     }
@@ -190,7 +196,7 @@ async fn lengths_that_are_lies_cost_nothing() {
         let call = raw::grpc_web_call(&publish_path(), &raw::grpc_message(lie));
         let answer = raw::exchange(node.port, &call).await;
         assert!(raw::grpc_status(&answer).is_some_and(|status| status != 0), "{lie:x?}");
-        assert!(failures(node).await > before, "{lie:x?}: not counted");
+        assert_counted(node, before, &format!("{lie:x?}")).await;
     }
     // The length of the message itself: 4 GiB, 26 MiB, and nothing behind it.
     for claim in [u32::MAX, 26 * 1024 * 1024] {
@@ -224,7 +230,7 @@ async fn messages_of_26_mebibytes_are_refused_while_others_are_served() {
         let (answer, ()) =
             tokio::join!(client.publish(vec![large.clone()]), assert_goes_on(node, &mut rng),);
         assert_refused("26 MiB", answer, Code::ResourceExhausted, "");
-        assert!(failures(node).await > before, "not counted");
+        assert_counted(node, before, "26 MiB").await;
     }
     let body = raw::grpc_message(
         &api::PublishPayerEnvelopesRequest { payer_envelopes: vec![large] }.encode_to_vec(),
