@@ -6,7 +6,7 @@ use bytes::Bytes;
 use common::envelopes::{envelope, sign, statement};
 use common::network::{Network, UNREACHABLE, eventually};
 use common::raw::RawPeer;
-use hawser_proto::frame::{ControlFrame, DataFrame, End, RefuseReason, Refused, Want};
+use hawser_proto::frame::{ControlFrame, DataFrame, End, RefuseReason, Refused, StreamCode, Want};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{InvalidRule, Mark};
 
@@ -187,6 +187,32 @@ async fn a_gap_is_filled_by_another_peer() {
     let _left = peer.answer(300, &[envelope(id, 4)]).await;
     left.wait_for(300, 4).await;
     assert_eq!(left.held(300), right.held(300));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_peer_does_not_send_to_its_end_or_refuses_is_asked_for_again() {
+    let mut network = Network::new();
+    let id = OriginatorId(300);
+    network.register(id, UNREACHABLE);
+    let node = network.start(100);
+    let mut peer = RawPeer::join(node.endpoint.local_addr(), 300, node.id).await;
+    let mut strand = peer.answer(300, &[envelope(id, 1)]).await;
+    node.wait_for(300, 1).await;
+    strand.0.finish().unwrap();
+    let want = peer.hear_want(300).await;
+    assert_eq!((want.after, want.up_to), (SequenceId(1), None), "it has ended");
+    let mut strand = peer.open(id, want.after).await;
+    strand.send_batch(&[envelope(id, 2)]).await;
+    node.wait_for(300, 2).await;
+    strand.0.reset(StreamCode::Internal.code().into()).unwrap();
+    let want = peer.hear_want(300).await;
+    assert_eq!((want.after, want.up_to), (SequenceId(2), None), "it was reset");
+    let reason = RefuseReason::Busy;
+    peer.say(ControlFrame::Refused(Refused { originator: id, reason })).await;
+    assert_eq!(peer.hear_want(300).await, want, "it was refused");
+    let mut strand = peer.open(id, want.after).await;
+    strand.send_batch(&[envelope(id, 3)]).await;
+    node.wait_for(300, 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -106,7 +106,8 @@ impl RawPeer {
             if let Some(frame) = self.decoder.next_frame().unwrap() {
                 return frame;
             }
-            let chunk = self.receive.read_chunk(1 << 16, true).await.unwrap().unwrap();
+            let chunk = timeout(PATIENCE, self.receive.read_chunk(1 << 16, true)).await;
+            let chunk = chunk.expect("the node says something").unwrap().unwrap();
             self.decoder.push(chunk.bytes);
         }
     }
