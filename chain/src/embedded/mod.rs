@@ -7,7 +7,8 @@
 //! Modules in reading order: [`settings`] (what it is started with), `core` (the chain as a plain
 //! value) on `block`, `state`, `history`, `pool` and `feed`; `draft`, `evm`, `simulate` and `admission`
 //! (what runs and what is let in); `record` and `journal` (how it is kept); `node` (readers and the
-//! writer), `rpc` (the methods), `protocol` and `session` (JSON-RPC itself) and `server` (the listener).
+//! writer), `rpc` (the methods), `protocol` and `session` (JSON-RPC itself), `server` (the listener) or
+//! `offline` (none).
 //!
 //! How it differs from a public chain, so that nobody has to find out:
 //! - The rules are those of the Prague fork. A block takes 60 million gas, and there are no blobs.
@@ -32,6 +33,7 @@ mod genesis;
 mod history;
 mod journal;
 mod node;
+mod offline;
 mod pool;
 mod protocol;
 mod record;
@@ -44,5 +46,6 @@ mod state;
 
 pub use genesis::CREATE2_DEPLOYER;
 pub use journal::StoreError;
+pub use offline::OfflineChain;
 pub use server::EmbeddedChain;
 pub use settings::{Blocks, Genesis, Settings, StartError};

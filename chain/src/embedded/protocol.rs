@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::node::Node;
@@ -160,8 +161,10 @@ fn text(value: &RawValue) -> Option<String> {
     serde_json::from_str(value.get()).ok()
 }
 
+/// What every client can read again: no number that is too large for it.
 fn is_id(id: &RawValue) -> bool {
-    matches!(id.get().as_bytes(), [b'"' | b'-' | b'0'..=b'9', ..] | b"null")
+    let id = serde_json::from_str::<Value>(id.get());
+    id.is_ok_and(|id| id.is_string() || id.is_number() || id.is_null())
 }
 
 /// Requests, whatever they are.

@@ -1,5 +1,6 @@
 //! What is fed: one function for each decoder that meets untrusted bytes.
 
+mod chain_rpc;
 mod control_frames;
 mod data_frames;
 mod group_message;
@@ -28,4 +29,5 @@ pub(crate) const TARGETS: &[Target] = &[
     key_package::TARGET,
     control_frames::TARGET,
     data_frames::TARGET,
+    chain_rpc::TARGET,
 ];
