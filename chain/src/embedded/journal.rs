@@ -80,6 +80,9 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The chain was stopped.
+    #[error("the chain has ended: start it again")]
+    Closed,
     /// An earlier write failed, so nothing more is accepted.
     #[error(
         "{path} could not be written before, so nothing more is accepted: make room and restart",
@@ -329,6 +332,17 @@ mod tests {
         written(folder.path());
         let error = offsets(folder.path(), 6).unwrap_err();
         assert!(matches!(error, StoreError::OtherChain { found: 5, wanted: 6, .. }), "{error}");
+    }
+
+    #[test]
+    fn nothing_is_written_after_a_write_that_could_not_be_taken_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut journal, _) = offsets(folder.path(), 5).unwrap();
+        journal.file = File::open(journal.path()).unwrap(); // cannot be written or cut
+        let error = journal.append(&[Step::ClockOffset(1)]).unwrap_err();
+        assert!(matches!(error, StoreError::Io { .. }), "{error}");
+        let error = journal.append(&[Step::ClockOffset(1)]).unwrap_err();
+        assert!(matches!(error, StoreError::Poisoned { .. }), "{error}");
     }
 
     #[test]

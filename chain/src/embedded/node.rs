@@ -34,10 +34,15 @@ pub(super) struct Mining {
     pub(super) every: Option<Duration>,
 }
 
-/// The right to change the chain, and the file that changes are written to first.
+/// The right to change the chain, and what changes are written to first.
 #[derive(Debug)]
-pub(super) struct Writer {
-    journal: Option<Journal>,
+pub(super) enum Writer {
+    /// Nothing: the chain lives in memory.
+    Memory,
+    /// A file.
+    Folder(Journal),
+    /// The chain has ended: nothing changes it any more.
+    Closed,
 }
 
 /// A chain that is shared.
@@ -84,7 +89,7 @@ impl Node {
         };
         Ok(Self {
             core: RwLock::new(core),
-            writer: Mutex::new(Writer { journal }),
+            writer: Mutex::new(journal.map_or(Writer::Memory, Writer::Folder)),
             filters: Mutex::default(),
             mining: watch::Sender::new(mining),
             happened: watch::Sender::new(0),
@@ -123,8 +128,14 @@ impl Node {
         steps: Vec<Step>,
         carry_out: impl FnOnce(&mut Core, Vec<Step>) -> T,
     ) -> Result<T, StoreError> {
-        if let Some(journal) = &mut writer.journal {
-            journal.append(&steps).inspect_err(|error| tracing::error!(%error, "cannot go on"))?;
+        match writer {
+            Writer::Memory => {}
+            Writer::Folder(journal) => {
+                journal
+                    .append(&steps)
+                    .inspect_err(|error| tracing::error!(%error, "not written"))?;
+            }
+            Writer::Closed => return Err(StoreError::Closed),
         }
         Ok(self.change(writer, |core| carry_out(core, steps)))
     }
@@ -185,8 +196,10 @@ impl Node {
 
     /// Syncs the folder and lets another process have it.
     pub(super) fn close(&self) {
-        let journal = self.writer().journal.take();
-        if let Some(Err(error)) = journal.map(|journal| journal.sync()) {
+        let writer = std::mem::replace(&mut *self.writer(), Writer::Closed);
+        if let Writer::Folder(journal) = writer
+            && let Err(error) = journal.sync()
+        {
             tracing::warn!(%error, "the chain was not synced at its end");
         }
     }

@@ -51,6 +51,8 @@ async fn logs_are_found_by_every_form_of_filter() {
         (json!({ "fromBlock": "0x7", "toBlock": "0xff" }), vec![5, 6]),
         (json!({ "fromBlock": "0x8", "toBlock": "pending" }), vec![6]),
         (json!({ "fromBlock": "0xff", "toBlock": "0xfff" }), vec![]),
+        (json!({ "fromBlock": "0x9", "toBlock": "latest" }), vec![]),
+        (json!({ "fromBlock": "0x9" }), vec![]),
         (with(json!({ "address": first })), vec![1, 3, 5]),
         (with(json!({ "address": [first, second] })), vec![1, 2, 3, 4, 5, 6]),
         (with(json!({ "address": [] })), vec![1, 2, 3, 4, 5, 6]),

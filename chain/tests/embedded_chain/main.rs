@@ -8,6 +8,7 @@ mod control;
 mod kept;
 mod logs;
 mod malformed;
+mod random;
 mod reorganisation;
 mod sending;
 mod subscriptions;

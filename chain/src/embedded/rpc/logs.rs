@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use alloy::eips::BlockNumberOrTag;
 use alloy::rpc::types::{Filter, FilterBlockOption, Log};
 
 use super::args::Number;
@@ -34,15 +35,18 @@ pub(super) fn find(core: &Core, filter: &Filter, blocks_max: u64) -> Result<Vec<
             (block.header.number, block.header.number)
         }
         FilterBlockOption::Range { from_block, to_block } => {
+            if let (Some(BlockNumberOrTag::Number(from)), Some(BlockNumberOrTag::Number(to))) =
+                (from_block, to_block)
+                && from > to
+            {
+                return Err(invalid(format!("invalid block range params: from {from} to {to}")));
+            }
             // What is pending has no logs yet: the range ends at the head.
             let number = |tag| core.number(tag).unwrap_or(core.height());
             let from = from_block.map_or(core.height(), number);
             (from, to_block.map_or(core.height(), number))
         }
     };
-    if from > to {
-        return Err(invalid(format!("invalid block range params: from {from} to {to}")));
-    }
     let to = to.min(core.height());
     if to.saturating_sub(from) >= blocks_max {
         return Err(too_much(format!("query exceeds max block range {blocks_max}")));
