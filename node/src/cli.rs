@@ -1,5 +1,7 @@
 //! The command tree: what can be asked for, and how.
 
+pub mod chain;
+
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -28,6 +30,12 @@ pub struct Cli {
 pub enum Command {
     /// Run a whole network on this machine, each node as its own process.
     Dev(DevArgs),
+    /// Run chains to develop against.
+    Chain {
+        /// What to do.
+        #[command(subcommand)]
+        command: chain::ChainCommand,
+    },
     /// Run one node.
     Node(NodeArgs),
     /// Look at the settings of a node.

@@ -1,5 +1,6 @@
 //! One file a command. Each takes its arguments and says on the standard output what it did.
 
+mod chain;
 mod config;
 mod dev;
 mod health;
@@ -23,6 +24,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     let json = cli.json;
     match cli.command {
         Command::Dev(args) => blocking(dev::run(args, json)),
+        Command::Chain { command } => chain::run(command, json),
         Command::Node(args) => node::run(args),
         Command::Config { command } => config::run(command, json),
         Command::Keys { command } => keys::run(&command, json),
