@@ -1,6 +1,9 @@
 //! The command tree: what can be asked for, and how.
 
 pub mod chain;
+pub mod onchain;
+pub mod payer;
+pub mod registry;
 
 use std::path::PathBuf;
 
@@ -60,6 +63,24 @@ pub enum Command {
     Health(HealthArgs),
     /// Make all projections of a stopped node anew from its log.
     Rebuild(RebuildArgs),
+    /// Administer nodes, rates and parameters on the settlement chain.
+    Registry {
+        /// What to do.
+        #[command(subcommand)]
+        command: registry::RegistryCommand,
+    },
+    /// Pay for messages: balances of payers.
+    Payer {
+        /// What to do.
+        #[command(subcommand)]
+        command: payer::PayerCommand,
+    },
+    /// What nodes and the protocol have earned.
+    Fees {
+        /// What to do.
+        #[command(subcommand)]
+        command: payer::FeesCommand,
+    },
 }
 
 /// `hawser dev`.

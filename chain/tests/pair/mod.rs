@@ -1,5 +1,7 @@
 //! Two chains to test on. They end with the test program, whichever way it ends.
 
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
 mod running;
 
 use alloy::primitives::{Address, U256};

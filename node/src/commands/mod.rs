@@ -3,11 +3,15 @@
 mod chain;
 mod config;
 mod dev;
+mod fees;
 mod health;
 mod keys;
 mod node;
+mod onchain;
+mod payer;
 mod publish;
 mod rebuild;
+mod registry;
 mod status;
 mod tail;
 
@@ -33,6 +37,9 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Status(args) => blocking(status::run(args, json)),
         Command::Health(args) => blocking(health::run(args, json)),
         Command::Rebuild(args) => rebuild::run(&args, json),
+        Command::Registry { command } => blocking(registry::run(command, json)),
+        Command::Payer { command } => blocking(payer::run(command, json)),
+        Command::Fees { command } => blocking(fees::run(command, json)),
     }
 }
 
