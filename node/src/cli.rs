@@ -206,7 +206,7 @@ pub struct HealthArgs {
 /// What a node can be ready for. Each one needs what those before it need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Purpose {
-    /// To be sent traffic at all.
+    /// Its database, registry and prices are loaded.
     Start,
     /// To answer queries and serve streams.
     #[default]
