@@ -51,7 +51,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let registry = PayerRegistry::new(addresses.payer_registry, chain.provider());
     let microdollars = registry.getBalance(payer).call().await?;
-    let usd = alloy::primitives::utils::format_units(microdollars, 6)?;
+    let usd = alloy::primitives::utils::format_units(i128::try_from(microdollars)?, 6)?;
     let usd = usd.trim_end_matches('0').trim_end_matches('.');
     let balance = json!({ "microdollars": microdollars.to_string(), "usd": usd });
 

@@ -228,8 +228,18 @@ fn call_data_for_a_multisig_is_that_of_the_vectors() {
 fn rates_that_were_set_and_not_taken_over_are_finished_by_the_same_command() {
     let chains = Chains::start();
     let add = [
-        "registry", "rates", "add", "--message-fee", "101", "--storage-fee", "202",
-        "--congestion-fee", "303", "--target-rate-per-minute", "6000", "--start-time",
+        "registry",
+        "rates",
+        "add",
+        "--message-fee",
+        "101",
+        "--storage-fee",
+        "202",
+        "--congestion-fee",
+        "303",
+        "--target-rate-per-minute",
+        "6000",
+        "--start-time",
         "4000000000",
     ];
     let text = chains.failure(ADMIN, 3, &add);
@@ -303,15 +313,17 @@ fn money_goes_in_waits_and_comes_out() {
     let payer = chains.accounts[STRANGER].clone();
     let deposit = chains.json(STRANGER, &["payer", "deposit", "--amount", "25"]);
     assert_eq!(functions(&deposit), ["depositWithPermit"]);
-    let balance = |field: &str| {
-        chains.json(ADMIN, &["payer", "balance", "--payer", &payer])[field].clone()
-    };
+    let balance =
+        |field: &str| chains.json(ADMIN, &["payer", "balance", "--payer", &payer])[field].clone();
     assert_eq!(balance("balance"), json!({ "microdollars": "25000000", "usd": "25" }));
     assert_eq!(balance("minimum_deposit")["usd"], "10");
     let text = stdout(&chains.run(STRANGER, &["payer", "balance"]));
     assert!(text.contains("25 USD (25000000 µ$)"), "{text}");
     let text = chains.failure(STRANGER, 1, &["payer", "deposit", "--amount", "9.5", "--dry-run"]);
-    assert!(text.contains("InsufficientDeposit(amount: 9500000, minimumDeposit: 10000000)"), "{text}");
+    assert!(
+        text.contains("InsufficientDeposit(amount: 9500000, minimumDeposit: 10000000)"),
+        "{text}"
+    );
     let text = chains.failure(STRANGER, 1, &["payer", "deposit", "--amount", "99999", "--dry-run"]);
     assert!(text.contains("ERC20InsufficientBalance(sender: "), "{text}");
     chains.failure(STRANGER, 2, &["payer", "deposit", "--amount", "1.0000001"]);
@@ -437,9 +449,9 @@ fn whoever_sits_at_a_terminal_is_asked() {
         let line: Vec<_> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
         // `script` gives the command a terminal.
         let mut terminal = Command::new("script");
-        terminal.args(["-qec", &line.join(" "), "/dev/null"]).envs(
-            command.get_envs().filter_map(|(name, value)| Some((name, value?))),
-        );
+        terminal
+            .args(["-qec", &line.join(" "), "/dev/null"])
+            .envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
         let mut terminal = terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         terminal.stdin.take().unwrap().write_all(answer.as_bytes()).unwrap();
         terminal.wait_with_output().unwrap()

@@ -148,10 +148,15 @@ pub async fn set(
         .filter(is_new)
         .map(|(_, assignment)| assignment.clone())
         .collect();
-    for (state, (_, word)) in states.iter_mut().zip(assignments) {
+    let mut plan = setting(network, &changes)?;
+    for (state, (key, word)) in states.iter_mut().zip(assignments) {
+        if state.value != *word {
+            let (before, after) = (state.shown(state.value), state.shown(*word));
+            plan = plan.note(format!("{key}: {before} becomes {after}"));
+        }
         state.value = *word;
     }
-    let mut plan = setting(network, &changes)?.then(taking_over(network, &states, apply)?);
+    plan = plan.then(taking_over(network, &states, apply)?);
     if plan.steps.is_empty() {
         plan = plan.note("everything is set so already");
     }

@@ -100,7 +100,13 @@ pub async fn add(
     let changes: Vec<_> =
         changes.filter(|((_, wanted), set)| wanted != set).map(|(change, _)| change).collect();
     let update = network.step(Contract::RateRegistry, &RateRegistry::updateRatesCall {})?;
-    Ok(parameters::setting(network, &changes)?.then(Plan::of([update])))
+    let Prices { message_fee, storage_fee, congestion_fee, target_rate_per_minute } = prices;
+    let note = format!(
+        "from {start_time} (unix seconds) on: {message_fee} p$ a message, {storage_fee} p$ a byte \
+         and day, {congestion_fee} p$ a unit of congestion above {target_rate_per_minute} messages \
+         a minute"
+    );
+    Ok(parameters::setting(network, &changes)?.then(Plan::of([update])).note(note))
 }
 
 /// Where an earlier run wanted the same prices to begin.

@@ -112,7 +112,7 @@ impl Session {
             self.propose(&what, first + index).await?;
         }
         for note in plan.notes {
-            self.say(format_args!("note: {note}"));
+            self.propose_text(format!("note: {note}"));
             self.told.notes.push(note);
         }
         let Mode::Send { ask } = self.mode else { return Ok(()) };
@@ -128,13 +128,9 @@ impl Session {
 
     /// Shows a step and what it would cost, or what a multisig needs of it.
     async fn propose(&mut self, what: &Numbered<'_>, place: usize) -> Result<(), Failure> {
-        if !self.as_json {
-            show::print_step(&self.network, what.step, what.number, what.count);
-        }
+        self.propose_text(show::step_text(&self.network, what.step, what.number, what.count));
         if self.mode == Mode::Calldata {
-            if !self.as_json {
-                show::print_calldata(what.step);
-            }
+            self.propose_text(show::calldata_text(what.step));
             return Ok(());
         }
         let quote = if what.step.waits {
@@ -149,9 +145,7 @@ impl Session {
         if let Some(quote) = &quote {
             self.told.steps[place]["estimate"] = show::quote_json(quote);
         }
-        if !self.as_json {
-            show::print_quote(quote.as_ref());
-        }
+        self.propose_text(show::quote_text(quote.as_ref()));
         Ok(())
     }
 
@@ -167,14 +161,18 @@ impl Session {
 
     fn tell_receipt(&mut self, side: Side, receipt: &TransactionReceipt, place: usize) {
         let events = self.network.events(side, receipt);
-        if !self.as_json {
-            let texts: Vec<_> =
-                events.iter().map(|(contract, event)| format!("{contract}: {event}")).collect();
-            show::print_receipt(receipt, &texts);
+        self.say(show::receipt_text(receipt, &events));
+        self.told.steps[place]["receipt"] = show::receipt_json(receipt, &events);
+    }
+
+    /// Something that whoever is asked has to know, also when programs read the answer.
+    fn propose_text(&self, text: String) {
+        if self.as_json && self.mode == (Mode::Send { ask: true }) {
+            // Nobody is left to be told that this failed.
+            let _ = writeln!(io::stderr(), "{text}");
+        } else {
+            self.say(text);
         }
-        let events =
-            events.iter().map(|(contract, event)| show::event_json(contract.name(), event));
-        self.told.steps[place]["receipt"] = show::receipt_json(receipt, events.collect());
     }
 
     /// Something that only people are told.

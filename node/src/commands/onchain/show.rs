@@ -3,7 +3,7 @@
 use alloy::primitives::U256;
 use alloy::primitives::utils::{format_ether, format_units};
 use alloy::rpc::types::TransactionReceipt;
-use hawser_chain::admin::{MicroDollars, Network, Side, Step};
+use hawser_chain::admin::{Contract, MicroDollars, Network, Side, Step};
 use hawser_chain::contracts::describe::{Argument, Described};
 use hawser_chain::send::Quote;
 use serde_json::{Map, Value, json};
@@ -12,15 +12,27 @@ use crate::output;
 
 /// What a command found or made: names and values, in their order.
 #[derive(Debug, Default)]
-pub(crate) struct Fields(Vec<(&'static str, String, Value)>);
+pub(crate) struct Fields(Vec<Field>);
+
+#[derive(Debug)]
+struct Field {
+    name: &'static str,
+    /// What people see; nothing if it is for programs only.
+    text: Option<String>,
+    value: Value,
+}
 
 impl Fields {
     /// A value whose text is what JSON has.
-    pub(crate) fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+    pub(crate) fn with(self, name: &'static str, value: impl Into<Value>) -> Self {
         let value = value.into();
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        self.0.push((name, text, value));
-        self
+        self.field(name, Some(text), value)
+    }
+
+    /// A value that only programs are interested in.
+    pub(crate) fn for_programs(self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.field(name, None, value.into())
     }
 
     /// Dollars.
@@ -30,7 +42,7 @@ impl Fields {
 
     /// Dollars, or a debt.
     pub(crate) fn signed_amount(
-        mut self,
+        self,
         name: &'static str,
         amount: MicroDollars,
         is_debt: bool,
@@ -41,34 +53,43 @@ impl Fields {
             "usd": format!("{sign}{}", amount.dollars()),
         });
         let text = format!("{sign}{} USD ({sign}{} µ$)", amount.dollars(), amount.get());
-        self.0.push((name, text, value));
-        self
+        self.field(name, Some(text), value)
     }
 
     /// A moment: unix seconds for programs, a date for people.
-    pub(crate) fn time(mut self, name: &'static str, seconds: u64) -> Self {
-        self.0.push((name, date(seconds), seconds.into()));
+    pub(crate) fn time(self, name: &'static str, seconds: u64) -> Self {
+        self.field(name, Some(date(seconds)), seconds.into())
+    }
+
+    fn field(mut self, name: &'static str, text: Option<String>, value: Value) -> Self {
+        self.0.push(Field { name, text, value });
         self
+    }
+
+    fn texts(&self) -> impl Iterator<Item = (String, &str)> {
+        fn text(field: &Field) -> Option<(String, &str)> {
+            Some((field.name.replace('_', " "), field.text.as_deref()?))
+        }
+        self.0.iter().filter_map(text)
     }
 
     /// Prints them one below the other.
     pub(crate) fn print(&self) {
-        let width = self.0.iter().map(|(name, ..)| name.len()).max().unwrap_or_default();
-        for (name, text, _) in &self.0 {
-            output::line(format_args!("{:<width$}  {text}", name.replace('_', " ")));
+        let width = self.texts().map(|(name, _)| name.len()).max().unwrap_or_default();
+        for (name, text) in self.texts() {
+            output::line(format_args!("{name:<width$}  {text}"));
         }
     }
 
     /// Prints them in one line.
     pub(crate) fn print_row(&self) {
-        let cells =
-            self.0.iter().map(|(name, text, _)| format!("{}: {text}", name.replace('_', " ")));
+        let cells = self.texts().map(|(name, text)| format!("{name}: {text}"));
         output::line(cells.collect::<Vec<_>>().join(", "));
     }
 
     /// The same for programs.
     pub(crate) fn into_json(self) -> Value {
-        let pairs = self.0.into_iter().map(|(name, _, value)| (name.to_owned(), value));
+        let pairs = self.0.into_iter().map(|field| (field.name.to_owned(), field.value));
         Value::Object(pairs.collect::<Map<_, _>>())
     }
 }
@@ -83,52 +104,52 @@ fn date(seconds: u64) -> String {
 }
 
 /// A step for people: where, what, and with which arguments.
-pub(super) fn print_step(network: &Network, step: &Step, number: usize, count: usize) {
+pub(super) fn step_text(network: &Network, step: &Step, number: usize, count: usize) -> String {
     let call = step.described();
     let side = step.contract.side();
     let chain_id = chain_id(network, step);
     let to = step.call.to.unwrap_or_default();
-    output::line(format_args!(
+    let head = format!(
         "step {number} of {count}: {}.{} at {to} on the {side} ({chain_id})",
         step.contract, call.name
-    ));
-    for argument in &call.arguments {
-        output::line(format_args!("  {argument}"));
-    }
+    );
+    let arguments = call.arguments.iter().map(|argument| format!("  {argument}"));
+    [head].into_iter().chain(arguments).collect::<Vec<_>>().join("\n")
 }
 
 /// What a multisig is given.
-pub(super) fn print_calldata(step: &Step) {
-    output::line(format_args!("  to     {}", step.call.to.unwrap_or_default()));
-    output::line(format_args!("  value  {}", step.call.value));
-    output::line(format_args!("  data   {}", step.call.data));
+pub(super) fn calldata_text(step: &Step) -> String {
+    let to = step.call.to.unwrap_or_default();
+    format!("  to     {to}\n  value  {}\n  data   {}", step.call.value, step.call.data)
 }
 
 /// What it will cost at most.
-pub(super) fn print_quote(quote: Option<&Quote>) {
+pub(super) fn quote_text(quote: Option<&Quote>) -> String {
     match quote {
-        Some(quote) => output::line(format_args!(
+        Some(quote) => format!(
             "  costs up to {} of the native token ({} gas at up to {} gwei)",
             format_ether(quote.fee_max()),
             quote.gas_limit,
             gwei(quote.max_fee_per_gas),
-        )),
-        None => output::line("  what it costs is known when the steps before it are mined"),
+        ),
+        None => "  what it costs is known when the steps before it are mined".into(),
     }
 }
 
 /// What it did.
-pub(super) fn print_receipt(receipt: &TransactionReceipt, events: &[String]) {
-    output::line(format_args!(
+pub(super) fn receipt_text(
+    receipt: &TransactionReceipt,
+    events: &[(Contract, Described)],
+) -> String {
+    let head = format!(
         "  mined in block {} as {}, for {} of the native token ({} gas)",
         receipt.block_number.unwrap_or_default(),
         receipt.transaction_hash,
         format_ether(paid(receipt)),
         receipt.gas_used,
-    ));
-    for event in events {
-        output::line(format_args!("  {event}"));
-    }
+    );
+    let events = events.iter().map(|(contract, event)| format!("  {contract}: {event}"));
+    [head].into_iter().chain(events).collect::<Vec<_>>().join("\n")
 }
 
 /// The step for programs.
@@ -155,22 +176,23 @@ pub(super) fn quote_json(quote: &Quote) -> Value {
 }
 
 /// What it did, for programs.
-pub(super) fn receipt_json(receipt: &TransactionReceipt, events: Vec<Value>) -> Value {
+pub(super) fn receipt_json(
+    receipt: &TransactionReceipt,
+    events: &[(Contract, Described)],
+) -> Value {
+    let event = |(contract, event): &(Contract, Described)| {
+        json!({
+            "contract": contract.name(),
+            "event": event.name,
+            "arguments": arguments_json(&event.arguments),
+        })
+    };
     json!({
         "transaction": receipt.transaction_hash,
         "block": receipt.block_number,
         "gas_used": receipt.gas_used,
         "fee_wei": paid(receipt).to_string(),
-        "events": events,
-    })
-}
-
-/// An event of a contract, for programs.
-pub(super) fn event_json(contract: &str, event: &Described) -> Value {
-    json!({
-        "contract": contract,
-        "event": event.name,
-        "arguments": arguments_json(&event.arguments),
+        "events": events.iter().map(event).collect::<Vec<_>>(),
     })
 }
 
@@ -207,8 +229,9 @@ mod tests {
             .signed_amount("debt", amount, true)
             .time("ready_at", 1_750_000_001)
             .with("node_id", 100)
-            .with("name", "a");
-        let texts: Vec<_> = fields.0.iter().map(|(_, text, _)| text.as_str()).collect();
+            .with("name", "a")
+            .for_programs("word", "0x00");
+        let texts: Vec<_> = fields.texts().map(|(_, text)| text).collect();
         assert_eq!(
             texts,
             [
@@ -227,6 +250,7 @@ mod tests {
                 "ready_at": 1_750_000_001,
                 "node_id": 100,
                 "name": "a",
+                "word": "0x00",
             })
         );
         assert_eq!(date(u64::MAX), u64::MAX.to_string());

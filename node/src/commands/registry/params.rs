@@ -123,7 +123,7 @@ fn fields(state: &State) -> Fields {
     let fields = Fields::default()
         .with("key", state.key.as_str())
         .with("value", state.shown(state.value))
-        .with("word", state.value.to_string());
+        .for_programs("word", state.value.to_string());
     let fields = match shown(state.on_app_chain) {
         Some(value) => fields.with("on_app_chain", value),
         None => fields,
