@@ -4,6 +4,8 @@
 //!
 //! `{"appChainId":31338,"appChainDeploymentBlock":0,"groupMessageBroadcaster":"0x…", …}`
 
+mod environments;
+
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -105,6 +107,14 @@ pub enum AddressesError {
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// Nobody gives it.
+    #[error("{url}: {reason}")]
+    Fetch {
+        /// Host and port.
+        url: String,
+        /// What went wrong.
+        reason: String,
     },
     /// It holds something else.
     #[error("{path}: {fault}")]

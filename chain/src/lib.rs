@@ -4,12 +4,16 @@
 //! - [`contracts`]: the contracts as types and as data, and what their errors mean;
 //! - [`addresses`]: `chain.json`, which says where they are;
 //! - [`send`]: talking to a chain for a person;
+//! - [`admin`]: what people do to the contracts, and what they ask them;
 //! - [`embedded`]: a chain to develop against;
-//! - [`deploy`]: puts all contracts on two of them, and [`relay`] is the bridge between the two.
+//! - [`deploy`]: puts all contracts on two of them, and [`relay`] is the bridge between the two;
+//! - [`devnet`]: all of this in one process.
 
 pub mod addresses;
+pub mod admin;
 pub mod contracts;
 pub mod deploy;
+pub mod devnet;
 pub mod embedded;
 pub mod relay;
 pub mod send;

@@ -1,5 +1,10 @@
 //! The command tree: what can be asked for, and how.
 
+pub mod chain;
+pub mod onchain;
+pub mod payer;
+pub mod registry;
+
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -28,6 +33,12 @@ pub struct Cli {
 pub enum Command {
     /// Run a whole network on this machine, each node as its own process.
     Dev(DevArgs),
+    /// Run chains to develop against.
+    Chain {
+        /// What to do.
+        #[command(subcommand)]
+        command: chain::ChainCommand,
+    },
     /// Run one node.
     Node(NodeArgs),
     /// Look at the settings of a node.
@@ -52,6 +63,24 @@ pub enum Command {
     Health(HealthArgs),
     /// Make all projections of a stopped node anew from its log.
     Rebuild(RebuildArgs),
+    /// Administer nodes, rates and parameters on the settlement chain.
+    Registry {
+        /// What to do.
+        #[command(subcommand)]
+        command: registry::RegistryCommand,
+    },
+    /// Pay for messages: balances of payers.
+    Payer {
+        /// What to do.
+        #[command(subcommand)]
+        command: payer::PayerCommand,
+    },
+    /// What nodes and the protocol have earned.
+    Fees {
+        /// What to do.
+        #[command(subcommand)]
+        command: payer::FeesCommand,
+    },
 }
 
 /// `hawser dev`.
@@ -177,7 +206,7 @@ pub struct HealthArgs {
 /// What a node can be ready for. Each one needs what those before it need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Purpose {
-    /// To be sent traffic at all.
+    /// Its database, registry and prices are loaded.
     Start,
     /// To answer queries and serve streams.
     #[default]

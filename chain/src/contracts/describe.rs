@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use alloy::dyn_abi::{DynSolValue, JsonAbiExt as _};
-use alloy::json_abi::{Function, Param};
+use alloy::dyn_abi::{DynSolValue, EventExt as _, JsonAbiExt as _};
+use alloy::json_abi::{EventParam, Function, Param};
+use alloy::primitives::LogData;
 
 use super::artifact::Artifact;
 use super::revert::Revert;
@@ -60,6 +61,26 @@ pub fn call(contract: &Artifact, data: &[u8]) -> Option<Described> {
     let function = contract.abi.functions().find(matches)?;
     let values = function.abi_decode_input(arguments).ok()?;
     Some(described(&function.name, &function.inputs, &values))
+}
+
+/// What a contract has logged. `None` if it has no such event. Of an indexed text the chain keeps
+/// only the hash.
+#[must_use]
+pub fn event(contract: &Artifact, log: &LogData) -> Option<Described> {
+    let topic = log.topics().first()?;
+    let event = contract.abi.events().find(|event| event.selector() == *topic)?;
+    let decoded = event.decode_log(log).ok()?;
+    let (mut indexed, mut body) = (decoded.indexed.into_iter(), decoded.body.into_iter());
+    let next = |param: &EventParam| if param.indexed { indexed.next() } else { body.next() };
+    let values: Option<Vec<_>> = event.inputs.iter().map(next).collect();
+    let param = |param: &EventParam| Param {
+        ty: param.ty.clone(),
+        name: param.name.clone(),
+        components: param.components.clone(),
+        internal_type: None,
+    };
+    let params: Vec<_> = event.inputs.iter().map(param).collect();
+    Some(described(&event.name, &params, &values?))
 }
 
 /// Joins a declaration with the values that belong to it.
@@ -132,6 +153,29 @@ mod tests {
         assert_eq!(call(registry, &call_data[..40]), None);
         assert_eq!(call(registry, &[0; 4]), None);
         assert_eq!(call(registry, &[]), None);
+    }
+
+    #[test]
+    fn events_are_told_with_what_is_indexed() {
+        let text = include_str!("../../../tests/vectors/contracts/event_logs.json");
+        let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
+        let cases = vectors["cases"].as_array().unwrap();
+        assert!(!cases.is_empty());
+        for case in cases {
+            let words = case["topics"].as_array().unwrap().iter();
+            let topics = words.map(|word| word.as_str().unwrap().parse().unwrap()).collect();
+            let data = case["data"].as_str().unwrap().parse().unwrap();
+            let contract = artifact::named(case["contract"].as_str().unwrap()).unwrap();
+            let described = event(contract, &LogData::new_unchecked(topics, data)).unwrap();
+            let signature = case["event"].as_str().unwrap();
+            assert!(signature.starts_with(&format!("{}(", described.name)), "{described}");
+            for argument in &described.arguments {
+                let Some(expected) = case["decoded"][&argument.name].as_str() else { continue };
+                assert!(argument.value.eq_ignore_ascii_case(expected), "{case}: {described}");
+            }
+        }
+        let nobody_s = LogData::new_unchecked(vec![[7; 32].into()], [].into());
+        assert_eq!(event(artifact::named("NodeRegistry").unwrap(), &nobody_s), None);
     }
 
     #[test]

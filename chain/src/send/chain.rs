@@ -234,7 +234,7 @@ fn with_head_room(estimate: u64) -> u64 {
 }
 
 /// The URL, and what of it may be shown: paths and queries of providers hold keys.
-fn parse(given: &str) -> Result<(reqwest::Url, String), ConnectError> {
+pub(crate) fn parse(given: &str) -> Result<(reqwest::Url, String), ConnectError> {
     let fail = |given: &str, reason: &str| {
         Err(ConnectError::Url { given: given.to_owned(), reason: reason.to_owned() })
     };
@@ -254,7 +254,7 @@ fn parse(given: &str) -> Result<(reqwest::Url, String), ConnectError> {
 }
 
 /// A client that gives up. The one place that chooses who does the cryptography of TLS.
-fn http_client() -> Result<reqwest::Client, reqwest::Error> {
+pub(crate) fn http_client() -> Result<reqwest::Client, reqwest::Error> {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
         // An error says that the process has chosen already.

@@ -1,7 +1,7 @@
 //! What only a development chain does: act for any account, give away native tokens, put code at
 //! an address. The embedded chain and anvil take the same requests.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use alloy::eips::BlockId;
 use alloy::network::TransactionBuilder as _;
@@ -35,6 +35,22 @@ impl DevChain<'_> {
     /// When the chain does not answer, or is none for development.
     pub async fn set_code(self, address: Address, code: &Bytes) -> Result<(), RpcFault> {
         self.tell("anvil_setCode", json!([address, code])).await
+    }
+
+    /// Sets the clock: from now on it goes on from this time, in unix seconds.
+    ///
+    /// # Errors
+    /// When the chain does not answer, or is none for development.
+    pub async fn set_clock(self, unix_seconds: u64) -> Result<(), RpcFault> {
+        self.tell("evm_setTime", json!([unix_seconds])).await
+    }
+
+    /// Makes a block each time so many whole seconds have passed, and none on demand.
+    ///
+    /// # Errors
+    /// When the chain does not answer, or is none for development.
+    pub async fn make_blocks_every(self, interval: Duration) -> Result<(), RpcFault> {
+        self.tell("evm_setIntervalMining", json!([interval.as_secs()])).await
     }
 
     /// Makes the call in the name of any account, without its key, and waits until it is mined.

@@ -248,7 +248,7 @@ impl RpcFault {
 
 /// The outer layers of a failed connection repeat the URL, which may hold a secret, and leave out
 /// why.
-fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     let mut last = error;
     while let Some(source) = last.source() {
         last = source;

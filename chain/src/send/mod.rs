@@ -20,5 +20,7 @@ pub mod dev;
 
 pub use call::{Call, Quote};
 pub use chain::{Chain, REQUEST_MAX};
+pub(crate) use chain::{http_client, parse as parse_url};
+pub(crate) use error::innermost;
 pub use error::{ConnectError, RpcFault, SendError, ViewError};
 pub use sender::{RECEIPT_MAX, Sender};

@@ -1,5 +1,5 @@
 //! `hawser dev`: a whole network on this machine, each node as its own process, so that one can
-//! be killed and seen to recover.
+//! be killed and seen to recover; and both chains in one more.
 
 mod child;
 mod folder;
@@ -9,17 +9,18 @@ mod tell;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use hawser_chain::devnet;
 use tokio::sync::{mpsc, watch};
 
 use crate::cli::DevArgs;
 use crate::client;
 use crate::failure::Failure;
-use crate::files::network::{NetworkFile, NetworkNode};
+use crate::files::network::{NetworkChain, NetworkChains, NetworkFile, NetworkNode};
 use crate::files::registry::NodeEntry;
 use crate::service::ends::{End, Ends};
-use child::{Child, CommandLine, Event, Order};
+use child::{Child, CommandLine, Event, Order, Who};
 use folder::Folder;
-use ports::Ports;
+use ports::{ChainPorts, Ports};
 use tell::{Hints, Teller};
 
 const NODES_DEFAULT: u16 = 3;
@@ -35,15 +36,16 @@ pub(super) async fn run(args: DevArgs, as_json: bool) -> Result<(), Failure> {
     let mut ends = Ends::listen(false).map_err(Failure::failed)?;
     let chain_file = args.chain_file.as_deref().map(existing).transpose()?;
     let folder = Folder::open(&args.data_dir, args.fresh)?;
-    let ports = choose_ports(&args, &folder)?;
-    ports::require_free(&ports).await?;
+    let (ports, chain_ports) = choose_ports(&args, &folder)?;
+    ports::require_free(&ports, chain_ports).await?;
     let records = folder.prepare(&ports)?;
     folder.retract()?;
     let teller = Teller { as_json };
     teller.starting(ports.len(), &args.data_dir);
-    let mut network = Network::start(&folder, &ports, chain_file.as_deref(), teller).await?;
+    let mut network = Network::empty(ports, chain_ports, teller)?;
+    network.start(&folder, chain_file.as_deref()).await?;
     tokio::select! {
-        ready = network.wait_until_ready() => if let Err(failure) = ready {
+        ready = network.wait_until_ready(&folder) => if let Err(failure) = ready {
             // That the others end badly is of less interest than why one did not begin.
             let _ = network.stop(&mut ends).await;
             return Err(failure);
@@ -69,11 +71,13 @@ fn existing(path: &Path) -> Result<PathBuf, Failure> {
 }
 
 /// What was asked for, or else what the folder had, or else the defaults.
-fn choose_ports(args: &DevArgs, folder: &Folder) -> Result<Vec<Ports>, Failure> {
+fn choose_ports(args: &DevArgs, folder: &Folder) -> Result<(Vec<Ports>, ChainPorts), Failure> {
     let known = folder.known_nodes()?;
     let nodes = args.nodes.or_else(|| u16::try_from(known.len()).ok().filter(|nodes| *nodes > 0));
     let base = args.base_port.or_else(|| known.first().and_then(base_port_of));
-    Ports::of_network(nodes.unwrap_or(NODES_DEFAULT), base.unwrap_or(ports::BASE_DEFAULT))
+    let base = base.unwrap_or(ports::BASE_DEFAULT);
+    let nodes = Ports::of_network(nodes.unwrap_or(NODES_DEFAULT), base)?;
+    Ok((nodes, ChainPorts::of_network(base)?))
 }
 
 fn base_port_of(first: &NodeEntry) -> Option<u16> {
@@ -81,46 +85,59 @@ fn base_port_of(first: &NodeEntry) -> Option<u16> {
     (first.node_id == 100).then_some(port)
 }
 
-/// The nodes as they run.
+/// The processes of the network.
 struct Network {
+    program: PathBuf,
+    ports: Vec<Ports>,
+    chain_ports: ChainPorts,
     children: Vec<Child>,
     /// Who has not ended yet.
-    running: Vec<u32>,
+    running: Vec<Who>,
     orders: watch::Sender<Order>,
+    sender: mpsc::Sender<Event>,
     events: mpsc::Receiver<Event>,
     teller: Teller,
 }
 
 impl Network {
-    async fn start(
-        folder: &Folder,
-        ports: &[Ports],
-        chain_file: Option<&Path>,
-        teller: Teller,
-    ) -> Result<Self, Failure> {
+    fn empty(ports: Vec<Ports>, chain_ports: ChainPorts, teller: Teller) -> Result<Self, Failure> {
         let program = std::env::current_exe().map_err(Failure::failed)?;
         let (orders, _) = watch::channel(Order::Run);
         let (sender, events) = mpsc::channel(64);
-        let mut children = Vec::new();
-        for &ports in ports {
-            let command = CommandLine::new(&program, folder, ports, chain_file);
-            let log_file = folder.node(ports.node_id).log_file;
-            let started =
-                Child::start(command, ports, &log_file, orders.subscribe(), sender.clone());
-            let child = started
-                .await
-                .map_err(|error| Failure::failed(format!("node {}: {error}", ports.node_id)))?;
-            children.push(child);
-        }
-        let running = children.iter().map(|child| child.ports.node_id).collect();
-        Ok(Self { children, running, orders, events, teller })
+        let (children, running) = (Vec::new(), Vec::new());
+        Ok(Self { program, ports, chain_ports, children, running, orders, sender, events, teller })
     }
 
-    /// Waits until every node takes publishes.
-    async fn wait_until_ready(&mut self) -> Result<(), Failure> {
-        let all: Vec<Ports> = self.children.iter().map(|child| child.ports).collect();
-        let teller = self.teller;
+    async fn start(&mut self, folder: &Folder, chain_file: Option<&Path>) -> Result<(), Failure> {
+        let chains = CommandLine::of_chains(&self.program, folder, self.chain_ports);
+        self.add(Who::Chains, chains, &folder.chains().join("log.txt")).await?;
+        for ports in self.ports.clone() {
+            let command = CommandLine::new(&self.program, folder, ports, chain_file);
+            let log_file = folder.node(ports.node_id).log_file;
+            self.add(Who::Node(ports.node_id), command, &log_file).await?;
+        }
+        Ok(())
+    }
+
+    async fn add(
+        &mut self,
+        who: Who,
+        command: CommandLine,
+        log_file: &Path,
+    ) -> Result<(), Failure> {
+        let (orders, events) = (self.orders.subscribe(), self.sender.clone());
+        let started = Child::start(command, who, log_file, orders, events).await;
+        self.children.push(started.map_err(|error| Failure::failed(format!("{who}: {error}")))?);
+        self.running.push(who);
+        Ok(())
+    }
+
+    /// Waits until the contracts are on the chains and every node takes publishes.
+    async fn wait_until_ready(&mut self, folder: &Folder) -> Result<(), Failure> {
+        let (all, teller) = (self.ports.clone(), self.teller);
+        let chain_json = folder.chain_json();
         let ready = async {
+            until_deployed(&chain_json, teller).await;
             for ports in all {
                 until_ready(ports, teller).await;
             }
@@ -130,61 +147,74 @@ impl Network {
             tokio::select! {
                 () = &mut ready => return Ok(()),
                 Some(event) = self.events.recv() => match event {
-                    Event::Said { node_id, line } => teller.said(node_id, &line),
-                    Event::Ended { node_id, status } => {
-                        self.running.retain(|running| *running != node_id);
-                        return Err(self.not_started(node_id, &status));
+                    Event::Said { who, line } => self.teller.said(who, &line),
+                    Event::Ended { who, status } => {
+                        self.running.retain(|running| *running != who);
+                        return Err(self.not_started(who, &status));
                     }
                 },
             }
         }
     }
 
-    fn not_started(
-        &self,
-        node_id: u32,
-        status: &std::io::Result<std::process::ExitStatus>,
-    ) -> Failure {
-        let child = self.child(node_id);
+    fn not_started(&self, who: Who, status: &std::io::Result<std::process::ExitStatus>) -> Failure {
+        let child = self.child(who);
         let log: String = child.last_lines().iter().map(|line| format!("\n  {line}")).collect();
         let status = status_text(status);
-        Failure::failed(format!("node {node_id} did not start: {status}; it said last:{log}"))
+        Failure::failed(format!("{who} did not start: {status}; it said last:{log}"))
     }
 
-    fn child(&self, node_id: u32) -> &Child {
-        let of_id = |child: &&Child| child.ports.node_id == node_id;
-        self.children.iter().find(of_id).expect("events come from children")
+    fn child(&self, who: Who) -> &Child {
+        let is_it = |child: &&Child| child.who == who;
+        self.children.iter().find(is_it).expect("events come from children")
     }
 
     fn describe(&self, folder: &Folder, records: &[NodeEntry]) -> NetworkFile {
-        let node = |(child, record): (&Child, &NodeEntry)| NetworkNode {
+        let node = |(ports, record): (&Ports, &NodeEntry)| NetworkNode {
             node_id: record.node_id,
-            grpc: child.ports.api().to_string(),
-            quic: child.ports.api().to_string(),
-            metrics: child.ports.metrics().to_string(),
+            grpc: ports.api().to_string(),
+            quic: ports.api().to_string(),
+            metrics: ports.metrics().to_string(),
             address: record.signer.clone(),
             public_key: record.signing_public_key.clone(),
             data_dir: folder.node(record.node_id).data_dir,
-            pid: child.pid,
+            pid: self.child(Who::Node(record.node_id)).pid,
+        };
+        let chain = |id: u64, address: std::net::SocketAddr| NetworkChain {
+            id,
+            rpc: format!("http://{address}"),
+            ws: format!("ws://{address}"),
+        };
+        let chains = NetworkChains {
+            app: chain(devnet::APP_ID, self.chain_ports.app()),
+            settlement: chain(devnet::SETTLEMENT_ID, self.chain_ports.settlement()),
+            chain_json: folder.chain_json(),
+            data_dir: folder.chains(),
+            pid: self.child(Who::Chains).pid,
         };
         NetworkFile {
-            nodes: self.children.iter().zip(records).map(node).collect(),
+            nodes: self.ports.iter().zip(records).map(node).collect(),
             payer_key_file: folder.payer_key(),
+            chains: Some(chains),
         }
     }
 
-    /// Tells what happens until somebody says stop. A node that dies is not started again: it was
-    /// killed to see what happens then.
+    fn running_nodes(&self) -> usize {
+        self.running.iter().filter(|who| who.node_id().is_some()).count()
+    }
+
+    /// Tells what happens until somebody says stop. What dies is not started again: it was killed
+    /// to see what happens then.
     async fn watch_over(&mut self, ends: &mut Ends) {
         loop {
             tokio::select! {
                 End::Signal(_) | End::Parent = ends.next() => return,
                 Some(event) = self.events.recv() => match event {
-                    Event::Said { node_id, line } => self.teller.said(node_id, &line),
-                    Event::Ended { node_id, status } => {
-                        self.running.retain(|running| *running != node_id);
-                        let left = self.running.len();
-                        self.teller.lost(self.child(node_id), &status_text(&status), left);
+                    Event::Said { who, line } => self.teller.said(who, &line),
+                    Event::Ended { who, status } => {
+                        self.running.retain(|running| *running != who);
+                        let left = self.running_nodes();
+                        self.teller.lost(self.child(who), &status_text(&status), left);
                     }
                 },
                 else => return,
@@ -192,7 +222,7 @@ impl Network {
         }
     }
 
-    /// Ends all nodes that still run, in order; the second signal kills them.
+    /// Ends everything that still runs, in order; the second signal kills it.
     async fn stop(&mut self, ends: &mut Ends) -> Result<(), Failure> {
         if self.running.is_empty() {
             return Ok(());
@@ -204,17 +234,29 @@ impl Network {
             tokio::select! {
                 _ = ends.next() => { self.orders.send_replace(Order::Kill); }
                 event = self.events.recv() => match event {
-                    Some(Event::Said { node_id, line }) => self.teller.said(node_id, &line),
-                    Some(Event::Ended { node_id, status }) => {
-                        self.running.retain(|running| *running != node_id);
+                    Some(Event::Said { who, line }) => self.teller.said(who, &line),
+                    Some(Event::Ended { who, status }) => {
+                        self.running.retain(|running| *running != who);
                         in_order &= status.as_ref().is_ok_and(std::process::ExitStatus::success);
-                        self.teller.stopped(node_id, &status_text(&status));
+                        self.teller.stopped(who, &status_text(&status));
                     }
                     None => break,
                 },
             }
         }
-        if in_order { Ok(()) } else { Err(Failure::failed("not every node has ended in order")) }
+        if in_order { Ok(()) } else { Err(Failure::failed("not everything has ended in order")) }
+    }
+}
+
+/// The file is written when everything is deployed.
+async fn until_deployed(chain_json: &Path, teller: Teller) {
+    let mut tell_at = Instant::now() + TELL_AFTER;
+    while !chain_json.exists() {
+        if Instant::now() >= tell_at {
+            teller.waiting(Who::Chains, "the contracts are being deployed");
+            tell_at = Instant::now() + TELL_AFTER;
+        }
+        tokio::time::sleep(ASK_EVERY).await;
     }
 }
 
@@ -228,7 +270,7 @@ async fn until_ready(ports: Ports, teller: Teller) {
             Err(error) => error.to_string(),
         };
         if Instant::now() >= tell_at {
-            teller.waiting(ports.node_id, why.trim());
+            teller.waiting(Who::Node(ports.node_id), why.trim());
             tell_at = Instant::now() + TELL_AFTER;
         }
         tokio::time::sleep(ASK_EVERY).await;

@@ -1,12 +1,17 @@
 //! One file a command. Each takes its arguments and says on the standard output what it did.
 
+mod chain;
 mod config;
 mod dev;
+mod fees;
 mod health;
 mod keys;
 mod node;
+mod onchain;
+mod payer;
 mod publish;
 mod rebuild;
+mod registry;
 mod status;
 mod tail;
 
@@ -23,6 +28,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     let json = cli.json;
     match cli.command {
         Command::Dev(args) => blocking(dev::run(args, json)),
+        Command::Chain { command } => chain::run(command, json),
         Command::Node(args) => node::run(args),
         Command::Config { command } => config::run(command, json),
         Command::Keys { command } => keys::run(&command, json),
@@ -31,6 +37,9 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Status(args) => blocking(status::run(args, json)),
         Command::Health(args) => blocking(health::run(args, json)),
         Command::Rebuild(args) => rebuild::run(&args, json),
+        Command::Registry { command } => blocking(registry::run(command, json)),
+        Command::Payer { command } => blocking(payer::run(command, json)),
+        Command::Fees { command } => blocking(fees::run(command, json)),
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) fn network(text: &str) -> Option<String> {
 }
 
 /// Go's notation: numbers with units, one after the other. `0` needs no unit.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
     }

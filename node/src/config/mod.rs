@@ -3,8 +3,10 @@
 //! - [`settings`]: every setting that has an effect; [`ignored`]: those that have none;
 //! - [`Given`]: what was given, and where;
 //! - [`NodeConfig::read`]: what it means, or [`Faults`]: everything that is wrong with it;
-//! - [`effective`]: the same for people to look at.
+//! - [`effective`]: the same for people to look at;
+//! - [`contracts`]: chains and contracts, for the commands that use them.
 
+pub mod contracts;
 mod effective;
 mod fault;
 mod file;
@@ -24,6 +26,7 @@ use tracing::Level;
 
 pub use effective::{Effective, Shown, effective};
 pub use fault::{Fault, Faults};
+pub(crate) use forms::duration;
 pub use given::{Given, Origin};
 
 use given::Value;

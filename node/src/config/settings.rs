@@ -40,7 +40,7 @@ pub struct Setting {
     pub help: &'static str,
 }
 
-const fn value(
+pub(super) const fn value(
     flag: &'static str,
     env: &'static str,
     default: Option<&'static str>,

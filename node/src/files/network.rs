@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 /// The file's name in the folder of `hawser dev`.
 pub const FILE_NAME: &str = "network.json";
+/// The name of the file with the addresses of the contracts.
+pub const CHAIN_JSON: &str = "chain.json";
 
 /// The file as it is written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +16,35 @@ pub struct NetworkFile {
     pub nodes: Vec<NetworkNode>,
     /// Signs, and pays for, what is published by hand.
     pub payer_key_file: PathBuf,
+    /// The chains beside the nodes; not in files of earlier versions.
+    #[serde(default)]
+    pub chains: Option<NetworkChains>,
+}
+
+/// The chains, which one process runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkChains {
+    /// Group commits and identity updates.
+    pub app: NetworkChain,
+    /// Registry, prices, payers, reports.
+    pub settlement: NetworkChain,
+    /// The file with the addresses of the contracts.
+    pub chain_json: PathBuf,
+    /// Where the chains are kept.
+    pub data_dir: PathBuf,
+    /// The process, when the file was written.
+    pub pid: u32,
+}
+
+/// One chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkChain {
+    /// What transactions name.
+    pub id: u64,
+    /// JSON-RPC, `http://…`.
+    pub rpc: String,
+    /// The same and subscriptions, `ws://…`.
+    pub ws: String,
 }
 
 /// One node.
@@ -92,6 +123,7 @@ mod tests {
         let file = NetworkFile {
             nodes: vec![node(100, "127.0.0.1:5050"), node(200, "127.0.0.1:5150")],
             payer_key_file: "payer.key".into(),
+            chains: None,
         };
         let written = serde_json::to_string(&file).unwrap();
         assert_eq!(NetworkFile::parse(&written).unwrap(), file);

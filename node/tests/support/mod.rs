@@ -58,7 +58,8 @@ pub fn free_base(nodes: u16) -> u16 {
     };
     loop {
         let base = 20_000 + rand::random::<u16>() % 30_000;
-        if (0..nodes).all(|i| free(base + 100 * i) && free(base + 100 * i + 1)) {
+        let nodes_fit = (0..nodes).all(|i| free(base + 100 * i) && free(base + 100 * i + 1));
+        if nodes_fit && free(base + 10) && free(base + 11) {
             return base;
         }
     }

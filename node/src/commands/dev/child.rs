@@ -1,4 +1,4 @@
-//! The process of one node: how it is started, what it says, and how it ends.
+//! A process of the network: how it is started, what it says, and how it ends.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,29 +15,57 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use super::folder::Folder;
-use super::ports::Ports;
+use super::ports::{ChainPorts, Ports};
 
-/// A node that does not end within this time is killed.
+/// A process that does not end within this time is killed.
 const STOP_MAX: Duration = Duration::from_secs(35);
 /// How often somebody looks whether a log has grown.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Lines of its log that are shown when a node does not start.
+/// Lines of its log that are shown when a process does not start.
 const LAST_LINES: usize = 20;
 
-/// What a node is started with.
+/// Which process of the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Who {
+    /// The one that runs both chains.
+    Chains,
+    /// The node of this id.
+    Node(u32),
+}
+
+impl Who {
+    /// The node's id, if it is a node.
+    pub(super) fn node_id(self) -> Option<u32> {
+        match self {
+            Self::Chains => None,
+            Self::Node(node_id) => Some(node_id),
+        }
+    }
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Chains => f.write_str("chains"),
+            Self::Node(node_id) => write!(f, "node {node_id}"),
+        }
+    }
+}
+
+/// What a process is started with.
 #[derive(Debug, Clone)]
 pub(super) struct CommandLine {
     program: PathBuf,
     args: Vec<String>,
 }
 
-/// Something that happened to a node.
+/// Something that happened to a process.
 #[derive(Debug)]
 pub(super) enum Event {
     /// A line of its log that a person should see.
-    Said { node_id: u32, line: String },
+    Said { who: Who, line: String },
     /// Its process has ended.
-    Ended { node_id: u32, status: io::Result<ExitStatus> },
+    Ended { who: Who, status: io::Result<ExitStatus> },
 }
 
 /// What the processes are told, all at once.
@@ -48,10 +76,10 @@ pub(super) enum Order {
     Kill,
 }
 
-/// A running node. Its process is killed when the program ends without stopping it.
+/// A running process. It is killed when the program ends without stopping it.
 #[derive(Debug)]
 pub(super) struct Child {
-    pub(super) ports: Ports,
+    pub(super) who: Who,
     pub(super) pid: u32,
     pub(super) command: CommandLine,
     last_lines: Arc<Mutex<VecDeque<String>>>,
@@ -85,6 +113,20 @@ impl CommandLine {
         add("shutdown-drain", "0s".into());
         Self { program: program.to_owned(), args }
     }
+
+    /// `hawser chain dev …` for the chains of the network.
+    pub(super) fn of_chains(program: &Path, folder: &Folder, ports: ChainPorts) -> Self {
+        let path = |path: PathBuf| path.display().to_string();
+        let flags = [
+            ("--base-port", ports.base().to_string()),
+            ("--data-dir", path(folder.chains())),
+            ("--chain-json", path(folder.chain_json())),
+            ("--register-nodes", path(folder.registry())),
+        ];
+        let flags = flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]);
+        let args = ["chain", "dev"].map(str::to_owned).into_iter().chain(flags).collect();
+        Self { program: program.to_owned(), args }
+    }
 }
 
 /// As it can be typed into a shell.
@@ -105,19 +147,19 @@ fn quoted(text: &str) -> String {
 }
 
 impl Child {
-    /// Starts the process. It ends when this one does, however that ends: the node watches the
-    /// pipe to it.
+    /// Starts the process. It ends when this one does, however that ends: it watches the pipe to
+    /// it.
     ///
     /// # Errors
     /// When the system starts no process, or the log cannot be written.
     pub(super) async fn start(
         command: CommandLine,
-        ports: Ports,
+        who: Who,
         log_file: &Path,
         orders: watch::Receiver<Order>,
         events: mpsc::Sender<Event>,
     ) -> io::Result<Self> {
-        // The node writes its log itself: it goes on when nobody here reads it any more.
+        // It writes its log itself: it goes on when nobody here reads it any more.
         let log = std::fs::File::options().create(true).append(true).open(log_file)?;
         let mut reader = File::open(log_file).await?;
         reader.seek(SeekFrom::End(0)).await?;
@@ -135,9 +177,8 @@ impl Child {
         let mut process = process.spawn()?;
         let pid = process.id().unwrap_or_default();
         let input = process.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
-        let node_id = ports.node_id;
         let follower = LogFollower {
-            node_id,
+            who,
             reader: BufReader::new(reader),
             line: Vec::new(),
             last_lines: Arc::default(),
@@ -151,9 +192,9 @@ impl Child {
             // What it said last comes before its end.
             drop(ended);
             let _ = followed.await;
-            let _ = events.send(Event::Ended { node_id, status }).await;
+            let _ = events.send(Event::Ended { who, status }).await;
         });
-        Ok(Self { ports, pid, command, last_lines })
+        Ok(Self { who, pid, command, last_lines })
     }
 
     /// The end of its log.
@@ -184,7 +225,7 @@ async fn keep(
         status = process.wait() => return status,
         _ = orders.wait_for(|order| *order != Order::Run) => {}
     }
-    drop(input); // for the node this is what a signal is
+    drop(input); // for the process this is what a signal is
     tokio::select! {
         status = timeout(STOP_MAX, process.wait()) => {
             if let Ok(status) = status {
@@ -197,9 +238,9 @@ async fn keep(
     process.wait().await
 }
 
-/// Reads the log of a node as it grows, and passes on what a person should see.
+/// Reads the log of a process as it grows, and passes on what a person should see.
 struct LogFollower {
-    node_id: u32,
+    who: Who,
     reader: BufReader<File>,
     /// The line that has no end yet.
     line: Vec<u8>,
@@ -233,7 +274,7 @@ impl LogFollower {
         let text = String::from_utf8_lossy(&self.line).trim_end().to_owned();
         self.line.clear();
         if is_important(&text) {
-            let event = Event::Said { node_id: self.node_id, line: text.clone() };
+            let event = Event::Said { who: self.who, line: text.clone() };
             let _ = self.events.send(event).await;
         }
         let mut lines = self.last_lines.lock().unwrap_or_else(PoisonError::into_inner);

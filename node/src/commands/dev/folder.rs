@@ -6,6 +6,8 @@
 //! registry.json  the node records
 //! rates.json     the price list
 //! payer.key      signs and pays for what is published by hand
+//! chain.json     where the contracts are, while and after the chains run
+//! chain/         app and settlement: both chains; log.txt: their log
 //! node-100/      key: the node's; data: its database; log.txt: its log
 //! ```
 
@@ -69,12 +71,12 @@ impl Folder {
 
     /// Deletes what this file's header names, except the lock.
     fn wipe(&self) -> io::Result<()> {
-        for file in [self.network(), self.registry(), self.rates(), self.payer_key()] {
-            match fs::remove_file(file) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+        let files =
+            [self.network(), self.registry(), self.rates(), self.payer_key(), self.chain_json()];
+        for file in files {
+            absent_is_fine(fs::remove_file(file))?;
         }
+        absent_is_fine(fs::remove_dir_all(self.chains()))?;
         for entry in fs::read_dir(&self.root)? {
             let entry = entry?;
             let name = entry.file_name();
@@ -104,6 +106,16 @@ impl Folder {
     /// `payer.key`.
     pub(super) fn payer_key(&self) -> PathBuf {
         self.root.join("payer.key")
+    }
+
+    /// `chain.json`.
+    pub(super) fn chain_json(&self) -> PathBuf {
+        self.root.join(network::CHAIN_JSON)
+    }
+
+    /// Where both chains are kept.
+    pub(super) fn chains(&self) -> PathBuf {
+        self.root.join("chain")
     }
 
     /// The files of one node.
@@ -139,6 +151,7 @@ impl Folder {
     /// When something cannot be read or written.
     pub(super) fn prepare(&self, ports: &[Ports]) -> Result<Vec<NodeEntry>, Failure> {
         ensure_key(&self.payer_key())?;
+        fs::create_dir_all(self.chains()).map_err(Failure::failed)?;
         let known = self.known_nodes()?;
         let mut running = Vec::new();
         for ports in ports {
@@ -175,10 +188,17 @@ impl Folder {
     /// # Errors
     /// When the file cannot be removed.
     pub(super) fn retract(&self) -> Result<(), Failure> {
-        match fs::remove_file(self.network()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Failure::failed(error)),
-            _ => Ok(()),
-        }
+        let files = [self.network(), self.chain_json()];
+        let removed = files.into_iter().try_for_each(|file| absent_is_fine(fs::remove_file(file)));
+        removed.map_err(Failure::failed)
+    }
+}
+
+/// What is not there need not be removed.
+fn absent_is_fine(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::time::{Duration, Instant};
 
+use crate::commands::chain::{APP_OFFSET, SETTLEMENT_OFFSET};
 use crate::failure::Failure;
 
 /// The first node's API, when nobody has said anything else.
@@ -60,14 +61,58 @@ impl Ports {
     }
 }
 
+/// The ports of both chains, on this machine only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ChainPorts {
+    base: u16,
+}
+
+impl ChainPorts {
+    /// Those of a network that begins at `base`: the app chain is on `base` + 10, the settlement
+    /// chain on `base` + 11.
+    ///
+    /// # Errors
+    /// When there are no such ports.
+    pub(super) fn of_network(base: u16) -> Result<Self, Failure> {
+        match base.checked_add(SETTLEMENT_OFFSET) {
+            Some(_) => Ok(Self { base }),
+            None => {
+                Err(Failure::usage(format!("chains beside port {base} do not fit below 65536")))
+            }
+        }
+    }
+
+    /// The network's base port.
+    pub(super) fn base(self) -> u16 {
+        self.base
+    }
+
+    /// HTTP and WebSocket of the app chain.
+    pub(super) fn app(self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.base + APP_OFFSET))
+    }
+
+    /// HTTP and WebSocket of the settlement chain.
+    pub(super) fn settlement(self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.base + SETTLEMENT_OFFSET))
+    }
+
+    fn in_use(self) -> Vec<String> {
+        let all = [(self.app(), "app chain"), (self.settlement(), "settlement chain")];
+        let taken = all.into_iter().filter(|(address, _)| TcpListener::bind(address).is_err());
+        taken.map(|(address, name)| format!("{}/tcp ({name})", address.port())).collect()
+    }
+}
+
 /// Waits a moment for all ports to be free.
 ///
 /// # Errors
 /// Names all that are not.
-pub(super) async fn require_free(all: &[Ports]) -> Result<(), Failure> {
+pub(super) async fn require_free(nodes: &[Ports], chains: ChainPorts) -> Result<(), Failure> {
     let deadline = Instant::now() + WAIT_FOR_PORTS;
     loop {
-        let in_use: Vec<_> = all.iter().flat_map(|ports| ports.in_use()).collect();
+        let in_use = nodes.iter().flat_map(|ports| ports.in_use());
+        let in_use: Vec<_> = in_use.chain(chains.in_use()).collect();
         if in_use.is_empty() {
             return Ok(());
         }
@@ -94,6 +139,17 @@ mod tests {
         assert!(Ports::of_network(2, 65_500).is_err());
         assert!(Ports::of_network(1, 65_535).is_err());
         assert!(Ports::of_network(1, 65_534).is_ok());
+    }
+
+    #[test]
+    fn chains_lie_beside_the_first_node() {
+        let chains = ChainPorts::of_network(5050).unwrap();
+        assert_eq!((chains.app().port(), chains.settlement().port()), (5060, 5061));
+        assert!(ChainPorts::of_network(65_525).is_err());
+        let _taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = _taken.local_addr().unwrap().port();
+        let chains = ChainPorts::of_network(port - APP_OFFSET).unwrap();
+        assert_eq!(chains.in_use()[0], format!("{port}/tcp (app chain)"));
     }
 
     #[test]

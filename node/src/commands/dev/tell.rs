@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::child::Child;
-use crate::files::network::{NetworkFile, NetworkNode};
+use super::child::{Child, Who};
+use crate::files::network::{NetworkChain, NetworkChains, NetworkFile, NetworkNode};
 use crate::output;
 
 /// Says things one way or the other.
@@ -30,10 +30,10 @@ impl Teller {
         );
     }
 
-    pub(super) fn waiting(self, node_id: u32, why: &str) {
+    pub(super) fn waiting(self, who: Who, why: &str) {
         self.say(
-            || format!("still waiting for node {node_id}: {why}"),
-            || json!({ "event": "waiting", "node_id": node_id, "reason": why }),
+            || format!("still waiting for {}: {why}", named(who)),
+            || event("waiting", who, json!({ "reason": why })),
         );
     }
 
@@ -44,16 +44,13 @@ impl Teller {
         );
     }
 
-    pub(super) fn said(self, node_id: u32, line: &str) {
-        self.say(
-            || format!("node {node_id} | {line}"),
-            || json!({ "event": "log", "node_id": node_id, "line": line }),
-        );
+    pub(super) fn said(self, who: Who, line: &str) {
+        self.say(|| format!("{who} | {line}"), || event("log", who, json!({ "line": line })));
     }
 
-    /// A node that ended without being told to.
+    /// A process that ended without being told to; `left` nodes go on.
     pub(super) fn lost(self, child: &Child, status: &str, left: usize) {
-        let (node_id, pid, command) = (child.ports.node_id, child.pid, &child.command);
+        let (who, pid, command) = (child.who, child.pid, &child.command);
         let others = match left {
             0 => "no node is running any more".to_owned(),
             1 => "1 node goes on".to_owned(),
@@ -62,29 +59,52 @@ impl Teller {
         self.say(
             || {
                 format!(
-                    "node {node_id} (pid {pid}) has ended: {status}; {others}. To start it \
-                     again:\n  {command}"
+                    "{} (pid {pid}): ended, {status}; {others}. To start again:\n  {command}",
+                    named(who)
                 )
             },
             || {
-                json!({
-                    "event": "ended", "node_id": node_id, "pid": pid, "status": status,
-                    "running": left, "command": command.to_string(),
-                })
+                let more = json!({
+                    "pid": pid, "status": status, "running": left, "command": command.to_string(),
+                });
+                event("ended", who, more)
             },
         );
     }
 
     pub(super) fn stopping(self) {
-        self.say(|| "stopping all nodes".to_owned(), || json!({ "event": "stopping" }));
+        self.say(|| "stopping everything".to_owned(), || json!({ "event": "stopping" }));
     }
 
-    pub(super) fn stopped(self, node_id: u32, status: &str) {
+    pub(super) fn stopped(self, who: Who, status: &str) {
         self.say(
-            || format!("node {node_id} has ended: {status}"),
-            || json!({ "event": "stopped", "node_id": node_id, "status": status }),
+            || format!("{}: ended, {status}", named(who)),
+            || event("stopped", who, json!({ "status": status })),
         );
     }
+}
+
+fn named(who: Who) -> String {
+    match who {
+        Who::Chains => "the chains".to_owned(),
+        Who::Node(_) => who.to_string(),
+    }
+}
+
+/// An event of one process. `node_id` is null for the chains.
+fn event(name: &str, who: Who, more: Value) -> Value {
+    let mut event = json!({ "event": name, "process": who.to_string(), "node_id": who.node_id() });
+    if let (Value::Object(event), Value::Object(more)) = (&mut event, more) {
+        event.extend(more);
+    }
+    event
+}
+
+fn chain_lines(chains: &NetworkChains) -> [String; 2] {
+    let row = |name: &str, chain: &NetworkChain| {
+        format!("  {name}  id {}  {}  {}  pid {}", chain.id, chain.rpc, chain.ws, chains.pid)
+    };
+    [row("app chain", &chains.app), row("settlement chain", &chains.settlement)]
 }
 
 /// What the first thing to try is made of.
@@ -108,6 +128,7 @@ fn ready_text(network: &NetworkFile, hints: &Hints<'_>) -> String {
         if network.nodes.len() == 1 { "The node is" } else { "All nodes are" }
     ));
     lines.extend(network.nodes.iter().map(row));
+    lines.extend(network.chains.iter().flat_map(chain_lines));
     let (Some(first), Some(last)) = (network.nodes.first(), network.nodes.last()) else {
         return lines.join("\n");
     };
@@ -125,7 +146,7 @@ fn ready_text(network: &NetworkFile, hints: &Hints<'_>) -> String {
         ),
         String::new(),
         format!(
-            "Described in {}. Ctrl-C ends all nodes; their data stays.",
+            "Described in {}. Ctrl-C ends everything; the data stays.",
             hints.network_file.display()
         ),
     ]);

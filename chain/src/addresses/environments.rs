@@ -1,0 +1,102 @@
+//! Files that are not on this machine: those of the deployed networks, which are built in, and
+//! those that somebody serves.
+
+use super::{Addresses, AddressesError, AddressesFault, BYTES_MAX};
+use crate::send::{http_client, innermost, parse_url};
+
+const FILES: [(&str, &str); 4] = [
+    ("mainnet", include_str!("../../environments/mainnet.json")),
+    ("testnet", include_str!("../../environments/testnet.json")),
+    ("testnet-dev", include_str!("../../environments/testnet-dev.json")),
+    ("testnet-staging", include_str!("../../environments/testnet-staging.json")),
+];
+
+impl Addresses {
+    /// The deployed networks whose files are built in.
+    pub const ENVIRONMENTS: [&str; 4] = [FILES[0].0, FILES[1].0, FILES[2].0, FILES[3].0];
+
+    /// The deployment of a network by its name.
+    #[must_use]
+    pub fn of_environment(name: &str) -> Option<Self> {
+        let (_, text) = FILES.iter().find(|(known, _)| *known == name)?;
+        Some(Self::parse(text).expect("the tests read the same files"))
+    }
+
+    /// Reads a file that is served at an `http://` or `https://` URL.
+    ///
+    /// # Errors
+    /// Names the host, and the key if it is about one.
+    pub async fn fetch(url: &str) -> Result<Self, AddressesError> {
+        let (url, shown) = parse_url(url).map_err(|error| AddressesError::Fetch {
+            url: "the file with the addresses".into(),
+            reason: error.to_string(),
+        })?;
+        let failed = |reason: String| AddressesError::Fetch { url: shown.clone(), reason };
+        let fault = |fault| AddressesError::Content { path: shown.clone().into(), fault };
+        let text = text(url).await.map_err(failed)?;
+        Self::parse(&text).map_err(fault)
+    }
+}
+
+/// What is served there, and not much more than is allowed of it.
+async fn text(url: reqwest::Url) -> Result<String, String> {
+    let client = http_client().map_err(|error| innermost(&error))?;
+    let mut response = client.get(url).send().await.map_err(|error| innermost(&error))?;
+    if !response.status().is_success() {
+        return Err(format!("HTTP status {}", response.status().as_u16()));
+    }
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| innermost(&error))? {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > BYTES_MAX {
+            return Err(AddressesFault::TooLong.to_string());
+        }
+    }
+    String::from_utf8(bytes).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_files_that_are_built_in_are_those_of_the_deployed_networks() {
+        let text = include_str!("../../../tests/vectors/contracts/environments.json");
+        let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
+        for name in Addresses::ENVIRONMENTS {
+            let known = Addresses::of_environment(name).unwrap();
+            assert_eq!(known.to_json(), vectors["environments"][name]["node"], "{name}");
+        }
+        assert_eq!(Addresses::of_environment("anvil"), None);
+    }
+
+    #[tokio::test]
+    async fn what_is_served_is_read_up_to_the_bound() {
+        let served = include_str!("../../environments/mainnet.json");
+        let url = serve(served.to_owned()).await;
+        assert_eq!(Addresses::fetch(&url).await.ok(), Addresses::of_environment("mainnet"));
+        let url = serve(" ".repeat(1_000_000)).await;
+        let error = Addresses::fetch(&url).await.unwrap_err().to_string();
+        assert!(error.contains("more than 10000 bytes"), "{error}");
+        let url = serve("[]".to_owned()).await;
+        let error = Addresses::fetch(&url).await.unwrap_err().to_string();
+        assert!(error.contains("JSON object"), "{error}");
+        assert!(Addresses::fetch("http://127.0.0.1:1/x").await.is_err());
+        assert!(Addresses::fetch("ftp://host/x").await.is_err());
+    }
+
+    /// Answers one request with this text.
+    async fn serve(text: String) -> String {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await.unwrap();
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", text.len());
+            // The reader may have seen enough before the end.
+            let _ = stream.write_all((head + &text).as_bytes()).await;
+        });
+        format!("http://{address}/chain.json")
+    }
+}

@@ -1,0 +1,163 @@
+//! Dollars as the contracts count them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use alloy::primitives::U256;
+use alloy::primitives::aliases::U96;
+
+/// How many of them make a dollar.
+const PER_DOLLAR: u128 = 1_000_000;
+const DECIMALS: usize = 6;
+const MAX: u128 = (1 << 96) - 1;
+
+/// Microdollars, the unit of the fee token: at most 96 bits, as on the chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct MicroDollars(u128);
+
+/// A text is no amount of dollars.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an amount is dollars with at most 6 decimals, such as 25 or 0.000001")]
+pub struct AmountFault;
+
+impl MicroDollars {
+    /// Nothing if a contract could not hold so many.
+    #[must_use]
+    pub fn new(number: u128) -> Option<Self> {
+        (number <= MAX).then_some(Self(number))
+    }
+
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> u128 {
+        self.0
+    }
+
+    /// As a decimal number of dollars.
+    #[must_use]
+    pub fn dollars(self) -> String {
+        let (whole, part) = (self.0 / PER_DOLLAR, self.0 % PER_DOLLAR);
+        if part == 0 {
+            return whole.to_string();
+        }
+        let part = format!("{part:0DECIMALS$}");
+        format!("{whole}.{}", part.trim_end_matches('0'))
+    }
+
+    /// The amount without another one; nothing if that is more.
+    pub(super) fn less(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+
+    pub(super) fn on_chain(self) -> U96 {
+        U96::from(self.0)
+    }
+
+    /// What a token contract says. More than there are dollars counts as all of them.
+    pub(super) fn of_token(number: U256) -> Self {
+        Self(u128::try_from(number).unwrap_or(MAX).min(MAX))
+    }
+}
+
+impl From<U96> for MicroDollars {
+    fn from(number: U96) -> Self {
+        Self(number.to::<u128>())
+    }
+}
+
+impl FromStr for MicroDollars {
+    type Err = AmountFault;
+
+    fn from_str(text: &str) -> Result<Self, AmountFault> {
+        let (whole, part) = text.split_once('.').map_or((text, None), |(a, b)| (a, Some(b)));
+        let digits = |text: &str| {
+            let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            is_number.then(|| text.parse::<u128>().ok()).flatten().ok_or(AmountFault)
+        };
+        let part = match part {
+            Some(part) if part.len() > DECIMALS => return Err(AmountFault),
+            Some(part) => digits(&format!("{part:0<DECIMALS$}")).and(digits(part))? * scale(part),
+            None => 0,
+        };
+        let whole = digits(whole)?.checked_mul(PER_DOLLAR).ok_or(AmountFault)?;
+        whole.checked_add(part).and_then(Self::new).ok_or(AmountFault)
+    }
+}
+
+/// What the last of these decimals is worth.
+fn scale(decimals: &str) -> u128 {
+    (decimals.len()..DECIMALS).fold(1, |scale, _| scale * 10)
+}
+
+/// `25.5 USD (25500000 µ$)`
+impl fmt::Display for MicroDollars {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} USD ({} µ$)", self.dollars(), self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn dollars_are_read_to_the_sixth_decimal() {
+        let cases = [
+            ("0", 0),
+            ("25", 25_000_000),
+            ("25.5", 25_500_000),
+            ("0.000001", 1),
+            ("1.000010", 1_000_010),
+            ("0079.10", 79_100_000),
+        ];
+        for (text, number) in cases {
+            assert_eq!(text.parse(), Ok(MicroDollars(number)), "{text}");
+        }
+        let most = MicroDollars(MAX).dollars();
+        assert_eq!(most, "79228162514264337593543.950335");
+        assert_eq!(most.parse(), Ok(MicroDollars(MAX)));
+    }
+
+    #[test]
+    fn what_is_no_amount_is_refused() {
+        for text in [
+            "",
+            ".",
+            "1.",
+            ".5",
+            "1.0000000",
+            "-1",
+            "+1",
+            "1e6",
+            "1,5",
+            "1 ",
+            "0x1",
+            "1.2.3",
+            "１",
+            "79228162514264337593543.950336",
+            "999999999999999999999999999999999999999999",
+        ] {
+            assert_eq!(text.parse::<MicroDollars>(), Err(AmountFault), "{text}");
+        }
+    }
+
+    #[test]
+    fn both_units_are_shown() {
+        assert_eq!(MicroDollars(25_500_000).to_string(), "25.5 USD (25500000 µ$)");
+        assert_eq!(MicroDollars(0).to_string(), "0 USD (0 µ$)");
+    }
+
+    proptest! {
+        #[test]
+        fn every_amount_is_read_as_it_is_written(number in 0..=MAX) {
+            prop_assert_eq!(MicroDollars(number).dollars().parse(), Ok(MicroDollars(number)));
+        }
+
+        #[test]
+        fn no_text_makes_the_parser_panic(text in "\\PC*") {
+            let _ = text.parse::<MicroDollars>();
+        }
+    }
+}

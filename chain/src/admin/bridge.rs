@@ -1,0 +1,149 @@
+//! Bringing parameters to the app chain: the gateway of the settlement chain sends what is set,
+//! and pays for gas over there in fee tokens.
+
+use alloy::eips::BlockNumberOrTag;
+use alloy::primitives::{B256, U256};
+use alloy::providers::Provider as _;
+use alloy::sol_types::SolCall as _;
+
+use super::tokens::{self, Permit};
+use super::{Account, AdminError, Contract, MicroDollars, Network, Plan, Step, parameters};
+use crate::contracts::{AppChainGateway, ERC20Inbox, SettlementChainGateway};
+use crate::send::Chain;
+
+const GAS_BASE: u64 = 21_000;
+const GAS_PER_KEY: u64 = 120_000;
+const WEI_PER_GAS: u64 = 2_000_000_000;
+/// The app chain's native token has 18 decimals, the fee token 6.
+const WEI_PER_MICRODOLLAR: u64 = 1_000_000_000_000;
+
+/// What is paid for gas on the app chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Terms {
+    /// Units of gas, if not the usual ones.
+    pub gas_limit: Option<u64>,
+    /// For a unit of gas, in wei, if not the usual 2 gwei.
+    pub max_fee_per_gas: Option<u64>,
+    /// Fee tokens that are sent along, if not what gas limit and price make.
+    pub amount: Option<MicroDollars>,
+    /// Whether fee tokens that are missing are made of underlying ones.
+    pub wrap: bool,
+}
+
+/// Sends parameters to the app chain. Those that it has already are left out, if it was reached.
+///
+/// # Errors
+/// When a contract cannot be read or does not know the app chain, or tokens are missing.
+pub async fn send(
+    network: &Network,
+    account: &Account,
+    keys: &[String],
+    terms: &Terms,
+) -> Result<Plan, AdminError> {
+    let keys = missing(network, keys).await?;
+    if keys.is_empty() {
+        return Ok(Plan::nothing("the app chain has these values already"));
+    }
+    let count = u64::try_from(keys.len()).unwrap_or(u64::MAX);
+    let usual_gas = GAS_PER_KEY.saturating_mul(count).saturating_add(GAS_BASE);
+    let gas_limit = terms.gas_limit.unwrap_or(usual_gas);
+    let max_fee_per_gas = terms.max_fee_per_gas.unwrap_or(WEI_PER_GAS);
+    let amount = match terms.amount {
+        Some(amount) => amount,
+        None => cost(network, &keys, gas_limit, max_fee_per_gas).await?,
+    };
+    let spender = Contract::SettlementChainGateway;
+    let payment = tokens::pay(network, account, spender, amount, terms.wrap).await?;
+    let ticket = Ticket { keys, gas_limit, max_fee_per_gas, amount };
+    let step = ticket.step(network, payment.permit)?;
+    let note = format!("sends {amount} in fee tokens along, for gas on the app chain");
+    Ok(payment.before.then(Plan::of([step])).note(note))
+}
+
+/// Of these parameters, those whose value the app chain does not have; all of them if it was not
+/// reached.
+///
+/// # Errors
+/// When a registry cannot be read.
+pub async fn missing(network: &Network, keys: &[String]) -> Result<Vec<String>, AdminError> {
+    if network.app.is_none() {
+        return Ok(keys.to_vec());
+    }
+    let there = parameters::on_app_chain(network, keys).await?;
+    let set = parameters::values(network, keys).await?;
+    let pairs = keys.iter().zip(there.into_iter().zip(set));
+    Ok(pairs.filter(|(_, (there, set))| there != set).map(|(key, _)| key.clone()).collect())
+}
+
+/// What goes to the app chain.
+struct Ticket {
+    keys: Vec<String>,
+    gas_limit: u64,
+    max_fee_per_gas: u64,
+    amount: MicroDollars,
+}
+
+impl Ticket {
+    fn step(self, network: &Network, permit: Option<Permit>) -> Result<Step, AdminError> {
+        const GATEWAY: Contract = Contract::SettlementChainGateway;
+        let (chain_ids, keys) = (vec![U256::from(network.app_id)], self.keys);
+        let (gas, price) = (U256::from(self.gas_limit), U256::from(self.max_fee_per_gas));
+        let amount = U256::from(self.amount.get());
+        let Some(Permit { deadline, v, r, s }) = permit else {
+            let send = SettlementChainGateway::sendParametersCall {
+                chainIds_: chain_ids,
+                keys_: keys,
+                gasLimit_: gas,
+                maxFeePerGas_: price,
+                amountToSend_: amount,
+            };
+            return network.step(GATEWAY, &send);
+        };
+        let send = SettlementChainGateway::sendParametersWithPermitCall {
+            chainIds_: chain_ids,
+            keys_: keys,
+            gasLimit_: gas,
+            maxFeePerGas_: price,
+            amountToSend_: amount,
+            deadline_: deadline,
+            v_: v,
+            r_: r,
+            s_: s,
+        };
+        network.step(GATEWAY, &send)
+    }
+}
+
+/// What the inbox asks for leaving the ticket, and the gas.
+async fn cost(
+    network: &Network,
+    keys: &[String],
+    gas_limit: u64,
+    max_fee_per_gas: u64,
+) -> Result<MicroDollars, AdminError> {
+    let contract = Contract::SettlementChainGateway;
+    let get_inbox = SettlementChainGateway::getInboxCall { chainId_: U256::from(network.app_id) };
+    let inbox = network.view(contract, &get_inbox).await?;
+    let message = AppChainGateway::receiveParametersCall {
+        nonce_: U256::ZERO,
+        keys_: keys.to_vec(),
+        values_: vec![B256::ZERO; keys.len()],
+    };
+    let submission = ERC20Inbox::calculateRetryableSubmissionFeeCall {
+        dataLength_: U256::from(message.abi_encode().len()),
+        baseFee_: U256::from(base_fee(&network.settlement).await?),
+    };
+    let submission = network.settlement.view(inbox, &submission).await;
+    let submission = submission.map_err(|source| AdminError::View { contract, source })?;
+    let gas = U256::from(gas_limit) * U256::from(max_fee_per_gas);
+    let wei = submission.saturating_add(gas);
+    Ok(MicroDollars::of_token(wei.div_ceil(U256::from(WEI_PER_MICRODOLLAR))))
+}
+
+/// Twice that of the latest block: it rises by an eighth a block at most.
+async fn base_fee(chain: &Chain) -> Result<u64, AdminError> {
+    let block = chain.provider().get_block_by_number(BlockNumberOrTag::Latest).await;
+    let block = block.map_err(|error| chain.fault("eth_getBlockByNumber", error))?;
+    let base_fee = block.and_then(|block| block.header.base_fee_per_gas).unwrap_or_default();
+    Ok(base_fee.saturating_mul(2))
+}

@@ -1,0 +1,425 @@
+//! The distribution manager: what nodes and the protocol get of settled reports.
+//!
+//! A report is claimed once by each node that it lists and once for the protocol; what was claimed
+//! is owed until it is withdrawn. There is no list of what can be claimed, so the reports are
+//! walked.
+
+use std::collections::BTreeSet;
+
+use alloy::primitives::{Address, U256};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
+use super::{AdminError, Contract, MicroDollars, Network, Plan, Step, nodes, tokens};
+use crate::contracts::payer_report_manager::IPayerReportManager;
+use crate::contracts::{DistributionManager, PayerRegistry, PayerReportManager};
+
+/// Reports that are read at once.
+const PAGE: u64 = 50;
+/// Questions that are on their way at the same time.
+const ASKED_AT_ONCE: usize = 16;
+/// Reports that are claimed in one transaction: some 3 million gas.
+const CLAIMED_AT_ONCE: usize = 50;
+const HUNDRED_PERCENT: u128 = 10_000;
+
+const MANAGER: Contract = Contract::DistributionManager;
+
+/// Who claims and withdraws.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beneficiary {
+    /// The owner of this node.
+    Node(u32),
+    /// The protocol's recipient; anyone may do it for it.
+    Protocol,
+}
+
+/// A payer report as the chain has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Whose strand it is about.
+    pub originator: u32,
+    /// Its place in the originator's list, from 0.
+    pub index: u64,
+    /// The last sequence id that it covers.
+    pub end_sequence_id: u64,
+    /// Settled so far.
+    pub fees_settled: MicroDollars,
+    /// Wholly settled: it can be claimed.
+    pub is_settled: bool,
+    /// The protocol's share, in hundredths of a percent.
+    pub protocol_fee_rate: u16,
+    /// Who shares the rest.
+    pub node_ids: Vec<u32>,
+}
+
+impl Report {
+    /// What each node of its list gets.
+    #[must_use]
+    pub fn share_of_node(&self) -> MicroDollars {
+        let nodes = self.node_ids.len() as u128;
+        let rest = HUNDRED_PERCENT.saturating_sub(self.protocol_fee_rate.into());
+        let share = (self.fees_settled.get() * rest / HUNDRED_PERCENT).checked_div(nodes);
+        MicroDollars::new(share.unwrap_or_default()).expect("a part is not more than the whole")
+    }
+
+    /// What the protocol gets: all that cannot be shared evenly too.
+    #[must_use]
+    pub fn share_of_protocol(&self) -> MicroDollars {
+        let nodes = self.share_of_node().get() * self.node_ids.len() as u128;
+        MicroDollars::new(self.fees_settled.get() - nodes)
+            .expect("a part is not more than the whole")
+    }
+}
+
+/// A report, and who has claimed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claims {
+    /// The report.
+    pub report: Report,
+    /// Nodes that have.
+    pub nodes: BTreeSet<u32>,
+    /// The protocol has.
+    pub protocol: bool,
+}
+
+/// What is owed, and what there is to pay it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owed {
+    /// Per node, by id.
+    pub nodes: Vec<(u32, MicroDollars)>,
+    /// To the protocol.
+    pub protocol: MicroDollars,
+    /// Who gets the protocol's fees; nobody yet if it is zero.
+    pub protocol_recipient: Address,
+    /// What the manager has.
+    pub available: MicroDollars,
+    /// What the payer registry sends it when that is not enough.
+    pub excess: MicroDollars,
+}
+
+/// All reports about these originators, or about all nodes if none are named.
+///
+/// # Errors
+/// When a contract cannot be read.
+pub async fn reports(network: &Network, originators: &[u32]) -> Result<Vec<Report>, AdminError> {
+    let mut all = Vec::new();
+    for originator in originators_or_all(network, originators).await? {
+        all.extend(reports_about(network, originator).await?);
+    }
+    Ok(all)
+}
+
+/// The same, with who has claimed each.
+///
+/// # Errors
+/// When a contract cannot be read.
+pub async fn claims(network: &Network, originators: &[u32]) -> Result<Vec<Claims>, AdminError> {
+    let reports = reports(network, originators).await?;
+    let claims = reports.into_iter().map(|report| claims_of(network, report));
+    stream::iter(claims).buffered(ASKED_AT_ONCE).try_collect().await
+}
+
+/// What is owed to all nodes and to the protocol.
+///
+/// # Errors
+/// When a contract cannot be read.
+pub async fn owed(network: &Network) -> Result<Owed, AdminError> {
+    let mut nodes = Vec::new();
+    for node_id in originators_or_all(network, &[]).await? {
+        nodes.push((node_id, owed_to(network, Beneficiary::Node(node_id)).await?));
+    }
+    let recipient = DistributionManager::protocolFeesRecipientCall {};
+    let (available, excess) = funds(network).await?;
+    Ok(Owed {
+        nodes,
+        protocol: owed_to(network, Beneficiary::Protocol).await?,
+        protocol_recipient: network.view(MANAGER, &recipient).await?,
+        available,
+        excess,
+    })
+}
+
+/// Books the shares of all settled reports that were not claimed before.
+///
+/// # Errors
+/// [`AdminError::UnknownNode`]; also when a contract cannot be read.
+pub async fn claim(
+    network: &Network,
+    whose: Beneficiary,
+    originators: &[u32],
+) -> Result<Plan, AdminError> {
+    let owner = owner(network, whose).await?;
+    let reports = reports(network, originators).await?;
+    let mut open = Vec::new();
+    for report in reports.iter().filter(|report| report.is_settled) {
+        if is_listed(report, whose) && !is_claimed(network, report, whose).await? {
+            open.push(report);
+        }
+    }
+    if open.is_empty() {
+        let seen = reports.len();
+        return Ok(Plan::nothing(format!("nothing can be claimed: {seen} reports were looked at")));
+    }
+    let share = |report: &&Report| match whose {
+        Beneficiary::Node(_) => report.share_of_node().get(),
+        Beneficiary::Protocol => report.share_of_protocol().get(),
+    };
+    let sum = open.iter().map(share).fold(0, u128::saturating_add);
+    let mut steps = Vec::new();
+    for some in open.chunks(CLAIMED_AT_ONCE) {
+        steps.push(claim_step(network, whose, some)?);
+    }
+    let plan = Plan::of(steps).note(format!(
+        "claims {} of {} reports",
+        MicroDollars::new(sum).unwrap_or_default(),
+        open.len()
+    ));
+    Ok(with_owner(plan, owner))
+}
+
+/// Pays what was claimed, as far as there is money; the rest stays owed.
+///
+/// `recipient` gets a node's fees; those of the protocol go where its parameter says.
+///
+/// # Errors
+/// [`AdminError::UnknownNode`]; also when a contract cannot be read.
+pub async fn withdraw(
+    network: &Network,
+    whose: Beneficiary,
+    recipient: Address,
+    into_underlying: bool,
+) -> Result<Plan, AdminError> {
+    use DistributionManager as Manager;
+    let owner = owner(network, whose).await?;
+    let step = match (whose, into_underlying) {
+        (Beneficiary::Node(node_id), false) => {
+            let withdraw = Manager::withdrawCall { nodeId_: node_id, recipient_: recipient };
+            network.step(MANAGER, &withdraw)?
+        }
+        (Beneficiary::Node(node_id), true) => {
+            let withdraw =
+                Manager::withdrawIntoUnderlyingCall { nodeId_: node_id, recipient_: recipient };
+            network.step(MANAGER, &withdraw)?
+        }
+        (Beneficiary::Protocol, false) => {
+            network.step(MANAGER, &Manager::withdrawProtocolFeesCall {})?
+        }
+        (Beneficiary::Protocol, true) => {
+            network.step(MANAGER, &Manager::withdrawProtocolFeesIntoUnderlyingCall {})?
+        }
+    };
+    let owed = owed_to(network, whose).await?;
+    let (available, excess) = funds(network).await?;
+    let note = format!("owed: {owed}; there to pay it: {available}, and {excess} of payers' fees");
+    Ok(with_owner(Plan::of([step]).note(note), owner))
+}
+
+/// What was claimed and not withdrawn yet.
+///
+/// # Errors
+/// When the manager cannot be read.
+pub async fn owed_to(network: &Network, whose: Beneficiary) -> Result<MicroDollars, AdminError> {
+    let owed = match whose {
+        Beneficiary::Node(node_id) => {
+            let owed = DistributionManager::getOwedFeesCall { nodeId_: node_id };
+            network.view(MANAGER, &owed).await?
+        }
+        Beneficiary::Protocol => {
+            network.view(MANAGER, &DistributionManager::owedProtocolFeesCall {}).await?
+        }
+    };
+    Ok(owed.into())
+}
+
+/// What the manager has, and what the payer registry would send it.
+async fn funds(network: &Network) -> Result<(MicroDollars, MicroDollars), AdminError> {
+    let manager = network.at(MANAGER)?;
+    let available = tokens::balance(network, Contract::FeeToken, manager).await?;
+    let excess = network.view(Contract::PayerRegistry, &PayerRegistry::excessCall {}).await?;
+    Ok((available, excess.into()))
+}
+
+/// The owner of the node that it is about.
+async fn owner(network: &Network, whose: Beneficiary) -> Result<Option<Address>, AdminError> {
+    match whose {
+        Beneficiary::Node(node_id) => Ok(Some(nodes::get(network, node_id).await?.owner)),
+        Beneficiary::Protocol => Ok(None),
+    }
+}
+
+fn with_owner(plan: Plan, owner: Option<Address>) -> Plan {
+    match owner {
+        Some(owner) => plan.note(format!("only the node's owner can do this: {owner}")),
+        None => plan,
+    }
+}
+
+fn claim_step(
+    network: &Network,
+    whose: Beneficiary,
+    reports: &[&Report],
+) -> Result<Step, AdminError> {
+    let originators = reports.iter().map(|report| report.originator).collect();
+    let indices = reports.iter().map(|report| U256::from(report.index)).collect();
+    match whose {
+        Beneficiary::Node(node_id) => {
+            let claim = DistributionManager::claimCall {
+                nodeId_: node_id,
+                originatorNodeIds_: originators,
+                payerReportIndices_: indices,
+            };
+            network.step(MANAGER, &claim)
+        }
+        Beneficiary::Protocol => {
+            let claim = DistributionManager::claimProtocolFeesCall {
+                originatorNodeIds_: originators,
+                payerReportIndices_: indices,
+            };
+            network.step(MANAGER, &claim)
+        }
+    }
+}
+
+fn is_listed(report: &Report, whose: Beneficiary) -> bool {
+    match whose {
+        Beneficiary::Node(node_id) => report.node_ids.contains(&node_id),
+        Beneficiary::Protocol => true,
+    }
+}
+
+async fn is_claimed(
+    network: &Network,
+    report: &Report,
+    whose: Beneficiary,
+) -> Result<bool, AdminError> {
+    let (originator, index) = (report.originator, U256::from(report.index));
+    match whose {
+        Beneficiary::Node(node_id) => {
+            let claimed = DistributionManager::areFeesClaimedCall {
+                nodeId_: node_id,
+                originatorNodeId_: originator,
+                payerReportIndex_: index,
+            };
+            network.view(MANAGER, &claimed).await
+        }
+        Beneficiary::Protocol => {
+            let claimed = DistributionManager::areProtocolFeesClaimedCall {
+                originatorNodeId_: originator,
+                payerReportIndex_: index,
+            };
+            network.view(MANAGER, &claimed).await
+        }
+    }
+}
+
+async fn claims_of(network: &Network, report: Report) -> Result<Claims, AdminError> {
+    let mut nodes = BTreeSet::new();
+    let mut protocol = false;
+    if report.is_settled {
+        for &node_id in &report.node_ids {
+            if is_claimed(network, &report, Beneficiary::Node(node_id)).await? {
+                nodes.insert(node_id);
+            }
+        }
+        protocol = is_claimed(network, &report, Beneficiary::Protocol).await?;
+    }
+    Ok(Claims { report, nodes, protocol })
+}
+
+async fn originators_or_all(network: &Network, named: &[u32]) -> Result<Vec<u32>, AdminError> {
+    if !named.is_empty() {
+        return Ok(named.to_vec());
+    }
+    let nodes = nodes::list(network).await?;
+    Ok(nodes.into_iter().map(|node| node.node_id).collect())
+}
+
+async fn reports_about(network: &Network, originator: u32) -> Result<Vec<Report>, AdminError> {
+    let count = count(network, originator).await?;
+    let mut all = Vec::new();
+    let mut from = 0;
+    while from < count {
+        let to = count.min(from + PAGE);
+        let page = PayerReportManager::getPayerReportsCall {
+            originatorNodeIds_: (from..to).map(|_| originator).collect(),
+            payerReportIndices_: (from..to).map(U256::from).collect(),
+        };
+        let page = network.view(Contract::PayerReportManager, &page).await?;
+        all.extend((from..to).zip(page).map(|(index, report)| read(originator, index, report)));
+        from = to;
+    }
+    Ok(all)
+}
+
+/// How many reports there are about an originator. No function says it: one index is, and the
+/// next is not.
+async fn count(network: &Network, originator: u32) -> Result<u64, AdminError> {
+    if !exists(network, originator, 0).await? {
+        return Ok(0);
+    }
+    let mut known = 0;
+    let mut absent = 1;
+    while exists(network, originator, absent).await? {
+        known = absent;
+        absent *= 2;
+    }
+    while known + 1 < absent {
+        let middle = known + (absent - known) / 2;
+        if exists(network, originator, middle).await? {
+            known = middle;
+        } else {
+            absent = middle;
+        }
+    }
+    Ok(absent)
+}
+
+async fn exists(network: &Network, originator: u32, index: u64) -> Result<bool, AdminError> {
+    let report = PayerReportManager::getPayerReportCall {
+        originatorNodeId_: originator,
+        payerReportIndex_: U256::from(index),
+    };
+    Ok(network.try_view(Contract::PayerReportManager, &report).await?.is_some())
+}
+
+fn read(originator: u32, index: u64, report: IPayerReportManager::PayerReport) -> Report {
+    Report {
+        originator,
+        index,
+        end_sequence_id: report.endSequenceId,
+        fees_settled: report.feesSettled.into(),
+        is_settled: report.isSettled,
+        protocol_fee_rate: report.protocolFeeRate,
+        node_ids: report.nodeIds,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_those_of_the_vectors() {
+        let text = include_str!("../../../tests/vectors/contracts/fees.json");
+        let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
+        let cases = vectors["protocol_fee_split"].as_array().unwrap();
+        assert!(!cases.is_empty());
+        for case in cases {
+            let amount = |field: &str| {
+                let number = case[field].as_str().unwrap().parse().unwrap();
+                MicroDollars::new(number).unwrap()
+            };
+            let nodes = u32::try_from(case["node_count"].as_u64().unwrap()).unwrap();
+            let report = Report {
+                originator: 100,
+                index: 0,
+                end_sequence_id: 1,
+                fees_settled: amount("fees_settled"),
+                is_settled: true,
+                protocol_fee_rate: u16::try_from(case["rate_bps"].as_u64().unwrap()).unwrap(),
+                node_ids: (1..=nodes).map(|node| 100 * node).collect(),
+            };
+            assert_eq!(report.share_of_node(), amount("per_node"), "{case}");
+            assert_eq!(report.share_of_protocol(), amount("protocol_fees"), "{case}");
+        }
+    }
+}

@@ -1,0 +1,421 @@
+//! Every parameter that a contract reads: its name, what it may be, and the function that makes
+//! the contract take it over.
+
+use alloy::primitives::{Address, B256, Bytes, U256};
+
+use super::super::Contract;
+use super::call_data;
+
+/// A parameter that a contract reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parameter {
+    /// Its name.
+    pub key: String,
+    /// What it may be.
+    pub kind: Kind,
+    /// Who reads it.
+    pub reader: Contract,
+    pub(super) poke: Option<&'static str>,
+    getter: Option<&'static str>,
+    argument: Option<U256>,
+}
+
+/// What a parameter may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// An account or a contract.
+    Address {
+        /// Zero is refused by the contract.
+        required: bool,
+    },
+    /// Yes or no.
+    Flag,
+    /// A whole number.
+    Number {
+        /// The smallest that the contract takes.
+        least: u128,
+        /// The largest that the contract takes.
+        most: u128,
+    },
+    /// Any word: not zero is yes.
+    Admin,
+}
+
+impl Kind {
+    pub(super) fn read(self, text: &str) -> Option<B256> {
+        let word = match self {
+            Self::Address { .. } => {
+                text.parse::<Address>().ok().filter(|_| text.starts_with("0x"))?.into_word()
+            }
+            Self::Flag | Self::Admin => match text {
+                "true" => U256::ONE.into(),
+                "false" => B256::ZERO,
+                _ => return None,
+            },
+            Self::Number { .. } => {
+                let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+                is_number.then(|| text.parse::<u128>().ok()).flatten().map(U256::from)?.into()
+            }
+        };
+        self.takes(word).then_some(word)
+    }
+
+    pub(super) fn takes(self, word: B256) -> bool {
+        let number = U256::from_be_bytes(word.0);
+        match self {
+            Self::Address { required } => {
+                number.bit_len() <= 160 && !(required && number.is_zero())
+            }
+            Self::Flag => number <= U256::ONE,
+            Self::Number { least, most } => {
+                number >= U256::from(least) && number <= U256::from(most)
+            }
+            Self::Admin => true,
+        }
+    }
+
+    pub(super) fn expected(self) -> String {
+        match self {
+            Self::Address { required: true } => "an address, 0x and 40 hex digits, not zero".into(),
+            Self::Address { required: false } => "an address, 0x and 40 hex digits".into(),
+            Self::Flag | Self::Admin => "true or false".into(),
+            Self::Number { least, most } => format!("a number from {least} to {most}"),
+        }
+    }
+
+    /// The value as people write it.
+    #[must_use]
+    pub fn show(self, word: B256) -> String {
+        let number = U256::from_be_bytes(word.0);
+        match self {
+            Self::Address { .. } if number.bit_len() <= 160 => Address::from_word(word).to_string(),
+            Self::Flag if number <= U256::ONE => (number == U256::ONE).to_string(),
+            Self::Number { .. } => number.to_string(),
+            Self::Admin => (!number.is_zero()).to_string(),
+            Self::Address { .. } | Self::Flag => word.to_string(),
+        }
+    }
+}
+
+/// One line of the table.
+struct Row {
+    reader: Contract,
+    name: &'static str,
+    kind: Kind,
+    poke: Option<&'static str>,
+    getter: Option<&'static str>,
+}
+
+const fn row(
+    reader: Contract,
+    name: &'static str,
+    kind: Kind,
+    poke: &'static str,
+    getter: &'static str,
+) -> Row {
+    Row { reader, name, kind, poke: Some(poke), getter: Some(getter) }
+}
+
+/// Nobody has to tell the contract, or this does not.
+const fn read_only(reader: Contract, name: &'static str, kind: Kind) -> Row {
+    Row { reader, name, kind, poke: None, getter: None }
+}
+
+const fn number(least: u128, most: u128) -> Kind {
+    Kind::Number { least, most }
+}
+
+const ACCOUNT: Kind = Kind::Address { required: true };
+const ACCOUNT_OR_NONE: Kind = Kind::Address { required: false };
+const U32_MAX: u128 = u32::MAX as u128;
+const U64: Kind = number(0, u64::MAX as u128);
+const WEEK_SECONDS: u128 = 604_800;
+const PAYLOAD_MAX: u128 = 262_144;
+const HUNDRED_PERCENT: u128 = 10_000;
+const MIGRATOR: &str = "migrator";
+const UPPER_LIMIT: &str = "updateMaxPayloadSize";
+const LOWER_LIMIT: &str = "updateMinPayloadSize";
+const PAUSE: &str = "updatePauseStatus";
+
+use Contract::{
+    AppChainGateway as AppGateway, AppChainParameterRegistry as AppRegistry,
+    DistributionManager as Distribution, FeeToken, GroupMessageBroadcaster as Groups,
+    IdentityUpdateBroadcaster as Identities, NodeRegistry as Nodes, PayerRegistry as Payers,
+    PayerReportManager as Reports, RateRegistry as Rates, SettlementChainGateway as Gateway,
+    SettlementChainParameterRegistry as Registry,
+};
+
+#[rustfmt::skip]
+const ROWS: &[Row] = &[
+    row(Nodes, "admin", ACCOUNT, "updateAdmin", "admin"),
+    row(Nodes, "maxCanonicalNodes", number(0, 255), "updateMaxCanonicalNodes", "maxCanonicalNodes"),
+    row(Payers, "settler", ACCOUNT, "updateSettler", "settler"),
+    row(Payers, "feeDistributor", ACCOUNT, "updateFeeDistributor", "feeDistributor"),
+    row(Payers, "minimumDeposit", number(1, (1 << 96) - 1), "updateMinimumDeposit", "minimumDeposit"),
+    row(Payers, "withdrawLockPeriod", number(0, WEEK_SECONDS), "updateWithdrawLockPeriod", "withdrawLockPeriod"),
+    row(Payers, "paused", Kind::Flag, PAUSE, "paused"),
+    row(Reports, "protocolFeeRate", number(0, HUNDRED_PERCENT), "updateProtocolFeeRate", "protocolFeeRate"),
+    row(Distribution, "protocolFeesRecipient", ACCOUNT_OR_NONE, "updateProtocolFeesRecipient", "protocolFeesRecipient"),
+    row(Distribution, "paused", Kind::Flag, PAUSE, "paused"),
+    row(Gateway, "paused", Kind::Flag, PAUSE, "paused"),
+    read_only(Rates, "messageFee", U64),
+    read_only(Rates, "storageFee", U64),
+    read_only(Rates, "congestionFee", U64),
+    read_only(Rates, "targetRatePerMinute", U64),
+    read_only(Rates, "ratesInEffectAfter", U64),
+    row(Groups, "minPayloadSize", number(1, U32_MAX), LOWER_LIMIT, "minPayloadSize"),
+    row(Groups, "maxPayloadSize", number(0, PAYLOAD_MAX), UPPER_LIMIT, "maxPayloadSize"),
+    row(Groups, "paused", Kind::Flag, PAUSE, "paused"),
+    row(Groups, "payloadBootstrapper", ACCOUNT, "updatePayloadBootstrapper", "payloadBootstrapper"),
+    row(Identities, "minPayloadSize", number(1, U32_MAX), LOWER_LIMIT, "minPayloadSize"),
+    row(Identities, "maxPayloadSize", number(0, PAYLOAD_MAX), UPPER_LIMIT, "maxPayloadSize"),
+    row(Identities, "paused", Kind::Flag, PAUSE, "paused"),
+    row(Identities, "payloadBootstrapper", ACCOUNT, "updatePayloadBootstrapper", "payloadBootstrapper"),
+    row(AppGateway, "paused", Kind::Flag, PAUSE, "paused"),
+    read_only(Nodes, MIGRATOR, ACCOUNT_OR_NONE),
+    read_only(Rates, MIGRATOR, ACCOUNT_OR_NONE),
+    read_only(Payers, MIGRATOR, ACCOUNT_OR_NONE),
+    read_only(Reports, MIGRATOR, ACCOUNT_OR_NONE),
+    read_only(Distribution, MIGRATOR, ACCOUNT_OR_NONE),
+    read_only(Gateway, MIGRATOR, ACCOUNT_OR_NONE),
+    read_only(Registry, MIGRATOR, ACCOUNT_OR_NONE),
+    read_only(FeeToken, MIGRATOR, ACCOUNT_OR_NONE),
+    read_only(AppGateway, MIGRATOR, ACCOUNT_OR_NONE),
+    read_only(AppRegistry, MIGRATOR, ACCOUNT_OR_NONE),
+    read_only(Groups, MIGRATOR, ACCOUNT_OR_NONE),
+    read_only(Identities, MIGRATOR, ACCOUNT_OR_NONE),
+];
+
+/// `xmtp.payerRegistry.paused`: the contract's name begins with a small letter.
+fn key_of(reader: Contract, name: &str) -> String {
+    let (first, rest) = reader.name().split_at(1);
+    format!("xmtp.{}{rest}.{name}", first.to_ascii_lowercase())
+}
+
+/// The names of all parameters whose name has no part that varies.
+#[must_use]
+pub fn names() -> Vec<String> {
+    ROWS.iter().map(|row| key_of(row.reader, row.name)).collect()
+}
+
+/// What is known about a parameter; nothing if no contract reads it.
+#[must_use]
+pub fn known(key: &str) -> Option<Parameter> {
+    let row = ROWS.iter().find(|row| key_of(row.reader, row.name) == key);
+    let plain = row.map(|row| Parameter {
+        key: key.to_owned(),
+        kind: row.kind,
+        reader: row.reader,
+        poke: row.poke,
+        getter: row.getter,
+        argument: None,
+    });
+    plain.or_else(|| inbox(key)).or_else(|| admin(key))
+}
+
+/// The inbox for an app chain, named by its id.
+fn inbox(key: &str) -> Option<Parameter> {
+    let chain_id = key.strip_prefix(&key_of(Gateway, "inbox."))?;
+    let is_decimal = chain_id.parse::<u64>().is_ok_and(|id| id.to_string() == chain_id);
+    is_decimal.then(|| Parameter {
+        key: key.to_owned(),
+        kind: ACCOUNT_OR_NONE,
+        reader: Gateway,
+        poke: Some("updateInbox"),
+        getter: Some("getInbox"),
+        argument: chain_id.parse().ok(),
+    })
+}
+
+/// Whether an account is an admin, named by its address in lower case.
+fn admin(key: &str) -> Option<Parameter> {
+    [Registry, AppRegistry].into_iter().find_map(|reader| {
+        let account = key.strip_prefix(&key_of(reader, "isAdmin."))?;
+        let is_lower = |address: Address| format!("{address:#x}") == account;
+        account.parse().is_ok_and(is_lower).then(|| Parameter {
+            key: key.to_owned(),
+            kind: Kind::Admin,
+            reader,
+            poke: None,
+            getter: None,
+            argument: None,
+        })
+    })
+}
+
+/// The known name that looks most like this one, if one does.
+pub(super) fn near(key: &str) -> Option<String> {
+    let lower = key.to_ascii_lowercase();
+    let last = lower.rsplit('.').next().filter(|last| last.len() > 3)?;
+    let similar = |name: &String| {
+        let name = name.to_ascii_lowercase();
+        name == lower || name.ends_with(&format!(".{last}"))
+    };
+    names().into_iter().find(similar)
+}
+
+impl Parameter {
+    /// The call that makes the contract take the value over.
+    pub(super) fn poke_data(&self) -> Option<Bytes> {
+        self.poke.map(|poke| call_data(self.reader, poke, self.argument))
+    }
+
+    /// The call that says what the contract goes by.
+    pub(super) fn getter_data(&self) -> Option<Bytes> {
+        self.getter.map(|getter| call_data(self.reader, getter, self.argument))
+    }
+
+    /// The same call for people.
+    pub(super) fn poke_name(&self) -> String {
+        let argument = self.argument.map(|word| word.to_string()).unwrap_or_default();
+        format!("{}.{}({argument})", self.reader, self.poke.unwrap_or_default())
+    }
+
+    /// What has to be done with a value that no poke of ours takes over.
+    pub(super) fn hint(&self) -> Option<String> {
+        let key = &self.key;
+        if self.poke.is_some() {
+            None
+        } else if self.reader == Rates && !key.ends_with(MIGRATOR) {
+            Some(format!("{key} takes effect with the others: `registry rates add` sees to that"))
+        } else if key.ends_with(MIGRATOR) {
+            Some(format!("{key} takes effect when somebody calls migrate() of {}", self.reader))
+        } else {
+            None
+        }
+    }
+
+    pub(super) fn is_upper_limit(&self) -> bool {
+        self.poke == Some(UPPER_LIMIT)
+    }
+
+    pub(super) fn is_lower_limit(&self) -> bool {
+        self.poke == Some(LOWER_LIMIT)
+    }
+
+    /// Its place among several that are taken over together.
+    pub(super) fn rank(&self, lower_limit_first: bool) -> u8 {
+        match (self.is_lower_limit(), lower_limit_first) {
+            (true, true) => 0,
+            (false, _) => 1,
+            (true, false) => 2,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn vectors() -> serde_json::Value {
+        let text = include_str!("../../../../tests/vectors/contracts/parameter_keys.json");
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn every_parameter_of_the_deployed_contracts_is_known_with_its_function() {
+        let vectors = vectors();
+        let mut seen = BTreeSet::new();
+        for line in vectors["keys"].as_array().unwrap() {
+            let text = |field: &str| line[field].as_str().unwrap();
+            if ["Factory", "MockUnderlyingFeeToken"].contains(&text("contract")) {
+                continue;
+            }
+            let account = format!("{:#x}", Address::repeat_byte(0xab));
+            let key = text("key").replace("{address}", &account).replace("{chainId}", "31338");
+            let parameter = known(&key).unwrap_or_else(|| panic!("{key}"));
+            assert_eq!(parameter.reader.name(), text("contract"), "{key}");
+            if let Some(poke) = parameter.poke {
+                assert!(text("read_by").starts_with(&format!("{poke}(")), "{key}: {poke}");
+                assert_eq!(parameter.poke_data().unwrap().len() % 32, 4, "{key}");
+                assert_eq!(parameter.getter_data().unwrap().len() % 32, 4, "{key}");
+            }
+            let kind = match text("value_type") {
+                "address" => matches!(parameter.kind, Kind::Address { .. }),
+                "bool" => parameter.kind == Kind::Flag,
+                "nonzero = admin" => parameter.kind == Kind::Admin,
+                number => {
+                    let bits: u32 = number.strip_prefix("uint").unwrap().parse().unwrap();
+                    matches!(parameter.kind, Kind::Number { most, .. } if most < 1 << bits)
+                }
+            };
+            assert!(kind, "{key}: {:?}", parameter.kind);
+            seen.insert(key);
+        }
+        for name in names() {
+            assert!(seen.contains(&name), "{name} is not one of the deployed contracts");
+        }
+    }
+
+    #[test]
+    fn values_are_read_and_shown_as_the_contracts_decode_them() {
+        let kind_of = |name: &str| match name {
+            "address" => ACCOUNT_OR_NONE,
+            "bool" => Kind::Flag,
+            number => {
+                let bits: u32 = number.strip_prefix("uint").unwrap().parse().unwrap();
+                Kind::Number { least: 0, most: (1 << bits) - 1 }
+            }
+        };
+        let vectors = vectors();
+        for case in vectors["values"].as_array().unwrap() {
+            let kind = kind_of(case["type"].as_str().unwrap());
+            let word: B256 = case["bytes32"].as_str().unwrap().parse().unwrap();
+            let text = match &case["value"] {
+                serde_json::Value::Null => {
+                    assert!(!kind.takes(word), "{case}");
+                    continue;
+                }
+                serde_json::Value::String(text) => text.clone(),
+                other => other.to_string(),
+            };
+            assert_eq!(kind.read(&text), Some(word), "{case}");
+            assert_eq!(kind.show(word), text, "{case}");
+        }
+    }
+
+    #[test]
+    fn what_a_contract_would_not_take_is_no_value() {
+        let refused = [
+            (ACCOUNT, "0x0000000000000000000000000000000000000000"),
+            (ACCOUNT, "0x12"),
+            (ACCOUNT, "74f3CC12197b6Aa1cB71844E98922db008E4C1Ef"),
+            (Kind::Flag, "yes"),
+            (Kind::Flag, "2"),
+            (number(0, 255), "256"),
+            (number(1, 10), "0"),
+            (number(0, 255), "-1"),
+            (number(0, 255), "+1"),
+            (number(0, 255), "0x10"),
+            (number(0, 255), ""),
+        ];
+        for (kind, text) in refused {
+            assert_eq!(kind.read(text), None, "{kind:?} {text}");
+        }
+    }
+
+    #[test]
+    fn names_that_only_look_known_are_not() {
+        for key in [
+            "",
+            "xmtp.payerRegistry",
+            "xmtp.payerRegistry.Paused",
+            "xmtp.settlementChainGateway.inbox.",
+            "xmtp.settlementChainGateway.inbox.07",
+            "xmtp.settlementChainGateway.inbox.-7",
+            "xmtp.appChainParameterRegistry.isAdmin.0x74f3CC12197b6Aa1cB71844E98922db008E4C1Ef",
+            "xmtp.factory.paused",
+        ] {
+            assert_eq!(known(key), None, "{key}");
+        }
+        let near_of = |key| near(key).unwrap_or_default();
+        assert_eq!(
+            near_of("xmtp.payerRegistry.minimumdeposit"),
+            "xmtp.payerRegistry.minimumDeposit"
+        );
+        assert_eq!(near_of("xmtp.payers.minimumDeposit"), "xmtp.payerRegistry.minimumDeposit");
+        assert_eq!(near("a"), None);
+    }
+}

@@ -1,0 +1,192 @@
+//! The payer registry: what payers have, and how it goes in and out.
+
+use alloy::primitives::Address;
+use alloy::sol_types::SolError;
+
+use super::tokens::{self, Permit};
+use super::{Account, AdminError, Contract, MicroDollars, Network, Plan};
+use crate::contracts::PayerRegistry;
+use crate::contracts::revert::Revert;
+
+/// What a payer has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Balance {
+    /// Whose.
+    pub payer: Address,
+    /// In microdollars; below zero is a debt.
+    pub microdollars: i128,
+    /// What is on its way out.
+    pub withdrawal: Option<Withdrawal>,
+    /// What the account has in fee tokens outside.
+    pub fee_tokens: MicroDollars,
+    /// The time on the chain, unix seconds.
+    pub now: u64,
+}
+
+/// A withdrawal that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Withdrawal {
+    /// How much.
+    pub amount: MicroDollars,
+    /// From when on it can be finalized, unix seconds.
+    pub ready_at: u64,
+    /// Which one of this payer it is, from 1.
+    pub nonce: u32,
+}
+
+/// What the registry asks of everyone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// The least that can be deposited at once.
+    pub minimum_deposit: MicroDollars,
+    /// How long a withdrawal waits, in seconds.
+    pub withdraw_lock_seconds: u32,
+    /// Whether nothing moves.
+    pub paused: bool,
+}
+
+/// What a payer has.
+///
+/// # Errors
+/// When the registry cannot be read.
+pub async fn balance(network: &Network, payer: Address) -> Result<Balance, AdminError> {
+    let get_balance = PayerRegistry::getBalanceCall { payer_: payer };
+    let balance = network.view(Contract::PayerRegistry, &get_balance).await?;
+    Ok(Balance {
+        payer,
+        microdollars: i128::try_from(balance).expect("104 bits fit into 128"),
+        withdrawal: withdrawal(network, payer).await?,
+        fee_tokens: tokens::balance(network, Contract::FeeToken, payer).await?,
+        now: tokens::now(network).await?,
+    })
+}
+
+/// What the registry asks of everyone.
+///
+/// # Errors
+/// When the registry cannot be read.
+pub async fn rules(network: &Network) -> Result<Rules, AdminError> {
+    const REGISTRY: Contract = Contract::PayerRegistry;
+    let minimum = network.view(REGISTRY, &PayerRegistry::minimumDepositCall {}).await?;
+    let lock = network.view(REGISTRY, &PayerRegistry::withdrawLockPeriodCall {}).await?;
+    let paused = network.view(REGISTRY, &PayerRegistry::pausedCall {}).await?;
+    Ok(Rules { minimum_deposit: minimum.into(), withdraw_lock_seconds: lock, paused })
+}
+
+/// Pays into a payer's balance, from the account's fee tokens. With `wrap`, what is missing is
+/// made of underlying tokens first.
+///
+/// # Errors
+/// When the registry would refuse it, tokens are missing, or a contract cannot be read.
+pub async fn deposit(
+    network: &Network,
+    account: &Account,
+    payer: Address,
+    amount: MicroDollars,
+    wrap: bool,
+) -> Result<Plan, AdminError> {
+    // In steps, the last would be refused after the others were done.
+    let rules = rules(network).await?;
+    if rules.paused {
+        return Err(would_revert(&PayerRegistry::Paused {}));
+    }
+    if payer.is_zero() {
+        return Err(would_revert(&PayerRegistry::ZeroPayer {}));
+    }
+    if amount < rules.minimum_deposit {
+        return Err(would_revert(&PayerRegistry::InsufficientDeposit {
+            amount: amount.on_chain(),
+            minimumDeposit: rules.minimum_deposit.on_chain(),
+        }));
+    }
+    let payment = tokens::pay(network, account, Contract::PayerRegistry, amount, wrap).await?;
+    let (payer_, amount_) = (payer, amount.on_chain());
+    let step = match payment.permit {
+        None => {
+            let deposit = PayerRegistry::depositCall { payer_, amount_ };
+            network.step(Contract::PayerRegistry, &deposit)?
+        }
+        Some(Permit { deadline: deadline_, v: v_, r: r_, s: s_ }) => {
+            let deposit =
+                PayerRegistry::depositWithPermitCall { payer_, amount_, deadline_, v_, r_, s_ };
+            network.step(Contract::PayerRegistry, &deposit)?
+        }
+    };
+    Ok(payment.before.then(Plan::of([step])).note(format!("deposits {amount} for {payer}")))
+}
+
+/// Asks for a part of the account's own balance. It can be finalized when the lock is over.
+///
+/// # Errors
+/// When the registry cannot be read.
+pub async fn request_withdrawal(
+    network: &Network,
+    amount: MicroDollars,
+) -> Result<Plan, AdminError> {
+    let request = PayerRegistry::requestWithdrawalCall { amount_: amount.on_chain() };
+    let step = network.step(Contract::PayerRegistry, &request)?;
+    let seconds = rules(network).await?.withdraw_lock_seconds;
+    Ok(Plan::of([step]).note(format!("asks for {amount}, which is ready {seconds} s later")))
+}
+
+/// Takes a withdrawal back into the balance.
+///
+/// # Errors
+/// When the registry cannot be read.
+pub async fn cancel_withdrawal(network: &Network, account: &Account) -> Result<Plan, AdminError> {
+    let step = network.step(Contract::PayerRegistry, &PayerRegistry::cancelWithdrawalCall {})?;
+    about_withdrawal(network, account, Plan::of([step])).await
+}
+
+/// Pays out a withdrawal whose lock is over: as fee tokens, or as what those wrap.
+///
+/// # Errors
+/// When the registry cannot be read.
+pub async fn finalize_withdrawal(
+    network: &Network,
+    account: &Account,
+    recipient: Address,
+    into_underlying: bool,
+) -> Result<Plan, AdminError> {
+    let recipient_ = recipient;
+    let step = if into_underlying {
+        let finalize = PayerRegistry::finalizeWithdrawalIntoUnderlyingCall { recipient_ };
+        network.step(Contract::PayerRegistry, &finalize)?
+    } else {
+        let finalize = PayerRegistry::finalizeWithdrawalCall { recipient_ };
+        network.step(Contract::PayerRegistry, &finalize)?
+    };
+    about_withdrawal(network, account, Plan::of([step])).await
+}
+
+async fn about_withdrawal(
+    network: &Network,
+    account: &Account,
+    plan: Plan,
+) -> Result<Plan, AdminError> {
+    let Some(payer) = account.address() else { return Ok(plan) };
+    let Some(withdrawal) = withdrawal(network, payer).await? else { return Ok(plan) };
+    let now = tokens::now(network).await?;
+    let ready = match withdrawal.ready_at.saturating_sub(now) {
+        0 => "ready".to_owned(),
+        seconds => format!("ready in {seconds} s"),
+    };
+    let Withdrawal { amount, nonce, .. } = withdrawal;
+    Ok(plan.note(format!("withdrawal {nonce} of {payer}: {amount}, {ready}")))
+}
+
+async fn withdrawal(network: &Network, payer: Address) -> Result<Option<Withdrawal>, AdminError> {
+    let pending = PayerRegistry::getPendingWithdrawalCall { payer_: payer };
+    let pending = network.view(Contract::PayerRegistry, &pending).await?;
+    let amount = MicroDollars::from(pending.pendingWithdrawal_);
+    Ok((amount != MicroDollars::default()).then(|| Withdrawal {
+        amount,
+        ready_at: u64::from(pending.withdrawableTimestamp_),
+        nonce: pending.nonce_.to::<u32>(),
+    }))
+}
+
+fn would_revert(error: &impl SolError) -> AdminError {
+    let revert = Revert::decode(&error.abi_encode());
+    AdminError::WouldRevert { contract: Contract::PayerRegistry, revert }
+}

@@ -1,0 +1,209 @@
+//! The rate registry: what messages cost, from when on.
+//!
+//! New rates are five parameters and one call that takes them over, so adding them can stop half
+//! way. A second run sees what is set and does the rest.
+
+use alloy::primitives::{B256, U256};
+use alloy::sol_types::SolError;
+
+use super::{AdminError, Contract, Network, Plan, parameters};
+use crate::contracts::parameter as names;
+use crate::contracts::revert::Revert;
+use crate::contracts::{RateRegistry, rate_registry};
+
+/// How far ahead rates begin when nobody says when: every node has read them by then.
+pub const START_AFTER_SECONDS: u64 = 2 * 3600;
+const YEAR_SECONDS: u64 = 366 * 24 * 3600;
+
+/// What the contract is asked for at once.
+const PAGE: u64 = 100;
+
+/// Prices of a message, in picodollars (10^-12 of a dollar).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prices {
+    /// For each message.
+    pub message_fee: u64,
+    /// For each byte and day.
+    pub storage_fee: u64,
+    /// For each unit of congestion.
+    pub congestion_fee: u64,
+    /// Messages a minute from which congestion begins; no picodollars.
+    pub target_rate_per_minute: u64,
+}
+
+/// One entry of the registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rates {
+    /// What messages cost.
+    pub prices: Prices,
+    /// From when on, unix seconds.
+    pub start_time: u64,
+}
+
+/// All entries, oldest first.
+///
+/// # Errors
+/// When the registry cannot be read.
+pub async fn list(network: &Network) -> Result<Vec<Rates>, AdminError> {
+    let count = network.view(Contract::RateRegistry, &RateRegistry::getRatesCountCall {}).await?;
+    let count: u64 = count.saturating_to();
+    let mut all = Vec::new();
+    while let from = all.len() as u64
+        && from < count
+    {
+        let page = RateRegistry::getRatesCall {
+            fromIndex_: U256::from(from),
+            count_: U256::from(PAGE.min(count - from)),
+        };
+        let page = network.view(Contract::RateRegistry, &page).await?;
+        if page.is_empty() {
+            break; // fewer than it says: better the truth than for ever
+        }
+        all.extend(page.into_iter().map(Rates::from));
+    }
+    Ok(all)
+}
+
+/// Adds an entry. Without a start it begins in [`START_AFTER_SECONDS`], or when an earlier run
+/// said that stopped half way.
+///
+/// `now` is the time in unix seconds.
+///
+/// # Errors
+/// When the contract would refuse it, the start is in the past or too far ahead, or a registry
+/// cannot be read.
+pub async fn add(
+    network: &Network,
+    prices: &Prices,
+    start_time: Option<u64>,
+    now: u64,
+) -> Result<Plan, AdminError> {
+    let last = list(network).await?.last().copied();
+    if let Some(last) = last.filter(|last| last.prices == *prices) {
+        if start_time.is_some_and(|start| start != last.start_time) {
+            return Err(would_revert(&RateRegistry::NoChange {}));
+        }
+        let since = last.start_time;
+        return Ok(Plan::nothing(format!("these are the newest rates already, from {since} on")));
+    }
+    let keys = names_of_all();
+    let set = parameters::values(network, &keys).await?;
+    let last_start = last.map(|last| last.start_time);
+    let start_time = match start_time {
+        Some(start_time) => start_time,
+        None => pending_start(prices, &set, last_start, now)
+            .unwrap_or_else(|| default_start(last_start, now)),
+    };
+    check_start(start_time, last_start, now)?;
+    let wanted = words(prices, start_time);
+    let changes = keys.into_iter().zip(wanted).zip(set);
+    let changes: Vec<_> =
+        changes.filter(|((_, wanted), set)| wanted != set).map(|(change, _)| change).collect();
+    let update = network.step(Contract::RateRegistry, &RateRegistry::updateRatesCall {})?;
+    let Prices { message_fee, storage_fee, congestion_fee, target_rate_per_minute } = prices;
+    let note = format!(
+        "from {start_time} (unix seconds) on: {message_fee} p$ a message, {storage_fee} p$ a byte \
+         and day, {congestion_fee} p$ a unit of congestion above {target_rate_per_minute} messages \
+         a minute"
+    );
+    Ok(parameters::setting(network, &changes)?.then(Plan::of([update])).note(note))
+}
+
+/// Where an earlier run wanted the same prices to begin.
+fn pending_start(prices: &Prices, set: &[B256], last: Option<u64>, now: u64) -> Option<u64> {
+    let start: u64 = U256::from_be_bytes(set.last()?.0).try_into().ok()?;
+    let is_pending = words(prices, start)[..] == *set;
+    (is_pending && start >= now && last.is_none_or(|last| start > last)).then_some(start)
+}
+
+fn default_start(last: Option<u64>, now: u64) -> u64 {
+    let soon = now.saturating_add(START_AFTER_SECONDS);
+    last.map_or(soon, |last| soon.max(last.saturating_add(1)))
+}
+
+fn check_start(start_time: u64, last: Option<u64>, now: u64) -> Result<(), AdminError> {
+    match last {
+        Some(last) if start_time <= last => {
+            let error =
+                RateRegistry::InvalidStartTime { startTime: start_time, lastStartTime: last };
+            Err(would_revert(&error))
+        }
+        // Nothing was priced before the first rates.
+        Some(_) if start_time < now => Err(AdminError::StartInPast { start_time, now }),
+        _ if start_time > now.saturating_add(YEAR_SECONDS) => {
+            Err(AdminError::StartTooFar { start_time, now })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn would_revert(error: &impl SolError) -> AdminError {
+    let revert = Revert::decode(&error.abi_encode());
+    AdminError::WouldRevert { contract: Contract::RateRegistry, revert }
+}
+
+/// In the order in which the contract reads them; the start is the last.
+fn names_of_all() -> [String; 5] {
+    [
+        names::RATE_REGISTRY_MESSAGE_FEE,
+        names::RATE_REGISTRY_STORAGE_FEE,
+        names::RATE_REGISTRY_CONGESTION_FEE,
+        names::RATE_REGISTRY_TARGET_RATE_PER_MINUTE,
+        names::RATE_REGISTRY_RATES_IN_EFFECT_AFTER,
+    ]
+    .map(str::to_owned)
+}
+
+fn words(prices: &Prices, start_time: u64) -> [B256; 5] {
+    let Prices { message_fee, storage_fee, congestion_fee, target_rate_per_minute } = *prices;
+    [message_fee, storage_fee, congestion_fee, target_rate_per_minute, start_time]
+        .map(names::of_uint)
+}
+
+impl From<rate_registry::RateRegistry::Rates> for Rates {
+    fn from(rates: rate_registry::RateRegistry::Rates) -> Self {
+        Self {
+            prices: Prices {
+                message_fee: rates.messageFee,
+                storage_fee: rates.storageFee,
+                congestion_fee: rates.congestionFee,
+                target_rate_per_minute: rates.targetRatePerMinute,
+            },
+            start_time: rates.startTime,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PRICES: Prices =
+        Prices { message_fee: 1, storage_fee: 2, congestion_fee: 3, target_rate_per_minute: 4 };
+
+    #[test]
+    fn a_start_that_was_set_but_not_taken_over_is_kept() {
+        let set = words(&PRICES, 500);
+        assert_eq!(pending_start(&PRICES, &set, Some(400), 450), Some(500));
+        assert_eq!(pending_start(&PRICES, &set, None, 450), Some(500));
+        assert_eq!(pending_start(&PRICES, &set, Some(500), 450), None, "it is not after the last");
+        assert_eq!(pending_start(&PRICES, &set, Some(400), 501), None, "it is past");
+        let other = Prices { message_fee: 9, ..PRICES };
+        assert_eq!(pending_start(&other, &set, Some(400), 450), None, "other prices were meant");
+    }
+
+    #[test]
+    fn the_start_is_after_the_last_one_and_not_in_the_past() {
+        assert_eq!(default_start(Some(100), 1000), 1000 + START_AFTER_SECONDS);
+        assert_eq!(default_start(Some(90_000), 1000), 90_001);
+        let refused = |start, last| check_start(start, last, 1000).unwrap_err().to_string();
+        assert_eq!(
+            refused(5, Some(7)),
+            "RateRegistry would revert: InvalidStartTime(startTime: 5, lastStartTime: 7)"
+        );
+        assert!(refused(999, Some(7)).contains("in the past"));
+        assert!(refused(1_750_000_000_000, None).contains("seconds"));
+        assert_eq!(check_start(0, None, 1000), Ok(()));
+        assert_eq!(check_start(1000, Some(7), 1000), Ok(()));
+    }
+}

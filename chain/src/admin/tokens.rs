@@ -1,0 +1,223 @@
+//! Fee tokens that a contract shall take from an account: enough of them, and the right to.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use alloy::eips::BlockNumberOrTag;
+use alloy::primitives::{Address, B256, U256};
+use alloy::providers::Provider as _;
+use alloy::signers::SignerSync as _;
+use alloy::signers::local::PrivateKeySigner;
+use alloy::sol_types::{Eip712Domain, SolStruct as _, eip712_domain};
+
+use super::{Account, AdminError, Contract, MicroDollars, Network, Plan};
+use crate::contracts::FeeToken;
+
+/// How long a permit may be used. The transaction that carries it is sent at once.
+const PERMIT_SECONDS: u64 = 3600;
+
+mod eip2612 {
+    alloy::sol! {
+        struct Permit {
+            address owner;
+            address spender;
+            uint256 value;
+            uint256 nonce;
+            uint256 deadline;
+        }
+    }
+}
+
+/// How a contract gets its tokens.
+#[derive(Debug)]
+pub(super) struct Payment {
+    /// What has to be mined before.
+    pub(super) before: Plan,
+    /// A signature that goes with the call, instead of an allowance before it.
+    pub(super) permit: Option<Permit>,
+}
+
+/// A signature that allows a contract to take tokens (EIP-2612).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Permit {
+    pub(super) deadline: U256,
+    pub(super) v: u8,
+    pub(super) r: B256,
+    pub(super) s: B256,
+}
+
+/// What is needed so that `spender` can take `amount` fee tokens of the account. With `wrap`, as
+/// many underlying tokens as fee tokens are missing are made fee tokens first.
+pub(super) async fn pay(
+    network: &Network,
+    account: &Account,
+    spender: Contract,
+    amount: MicroDollars,
+    wrap: bool,
+) -> Result<Payment, AdminError> {
+    let Some(owner) = account.address() else {
+        let wrapping = if wrap { wrapping(network, amount)? } else { Plan::default() };
+        let before = wrapping.then(approval(network, Contract::FeeToken, spender, amount)?);
+        return Ok(Payment { before, permit: None });
+    };
+    let before = missing(network, owner, amount, wrap).await?;
+    let to = network.at(spender)?;
+    let allowance = FeeToken::allowanceCall { owner, spender: to };
+    let allowance = network.view(Contract::FeeToken, &allowance).await?;
+    if allowance >= U256::from(amount.get()) {
+        return Ok(Payment { before, permit: None });
+    }
+    if let Account::Key(key) = account
+        && let Some(permit) = permit(network, key, to, amount).await?
+    {
+        return Ok(Payment { before, permit: Some(permit) });
+    }
+    let approval = approval(network, Contract::FeeToken, spender, amount)?;
+    Ok(Payment { before: before.then(approval), permit: None })
+}
+
+/// What an account has of a token.
+pub(super) async fn balance(
+    network: &Network,
+    token: Contract,
+    account: Address,
+) -> Result<MicroDollars, AdminError> {
+    let balance = network.view(token, &FeeToken::balanceOfCall { account }).await?;
+    Ok(MicroDollars::of_token(balance))
+}
+
+/// Steps that make fee tokens of as many underlying ones as are missing.
+async fn missing(
+    network: &Network,
+    owner: Address,
+    amount: MicroDollars,
+    wrap: bool,
+) -> Result<Plan, AdminError> {
+    let balance_now = balance(network, Contract::FeeToken, owner).await?;
+    let missing = amount.less(balance_now);
+    if missing == MicroDollars::default() {
+        return Ok(Plan::default());
+    }
+    if !wrap {
+        return Ok(Plan::default().note(format!(
+            "{owner} has {balance_now} in fee tokens: {missing} too few; --from-underlying wraps them"
+        )));
+    }
+    let underlying = balance(network, Contract::UnderlyingFeeToken, owner).await?;
+    if underlying < missing {
+        return Err(AdminError::TooFewTokens {
+            account: owner,
+            token: Contract::UnderlyingFeeToken,
+            balance: underlying,
+            needed: missing,
+        });
+    }
+    let fee_token = network.at(Contract::FeeToken)?;
+    let allowance = FeeToken::allowanceCall { owner, spender: fee_token };
+    let allowance = network.view(Contract::UnderlyingFeeToken, &allowance).await?;
+    let mut plan = wrapping(network, missing)?;
+    if allowance >= U256::from(missing.get()) {
+        plan.steps.remove(0);
+        plan.steps[0].waits = false;
+    }
+    Ok(plan)
+}
+
+fn wrapping(network: &Network, amount: MicroDollars) -> Result<Plan, AdminError> {
+    let deposit = FeeToken::depositCall { amount_: U256::from(amount.get()) };
+    let deposit = Plan::of([network.step(Contract::FeeToken, &deposit)?]);
+    let approval = approval(network, Contract::UnderlyingFeeToken, Contract::FeeToken, amount)?;
+    Ok(approval.then(deposit))
+}
+
+fn approval(
+    network: &Network,
+    token: Contract,
+    spender: Contract,
+    amount: MicroDollars,
+) -> Result<Plan, AdminError> {
+    let spender = network.at(spender)?;
+    let approve = FeeToken::approveCall { spender, value: U256::from(amount.get()) };
+    Ok(Plan::of([network.step(token, &approve)?]))
+}
+
+/// Nothing if the token is another one than expected: it would not take the signature.
+async fn permit(
+    network: &Network,
+    key: &PrivateKeySigner,
+    spender: Address,
+    amount: MicroDollars,
+) -> Result<Option<Permit>, AdminError> {
+    let domain = domain(network.settlement.id(), network.at(Contract::FeeToken)?);
+    let separator = network.view(Contract::FeeToken, &FeeToken::DOMAIN_SEPARATORCall {}).await?;
+    if domain.separator() != separator {
+        return Ok(None);
+    }
+    let owner = key.address();
+    let nonce = network.view(Contract::FeeToken, &FeeToken::noncesCall { owner_: owner }).await?;
+    let permit = eip2612::Permit {
+        owner,
+        spender,
+        value: U256::from(amount.get()),
+        nonce,
+        deadline: U256::from(now(network).await? + PERMIT_SECONDS),
+    };
+    let signature = key
+        .sign_hash_sync(&permit.eip712_signing_hash(&domain))
+        .map_err(|error| AdminError::Key(error.to_string()))?;
+    Ok(Some(Permit {
+        deadline: permit.deadline,
+        v: 27 + u8::from(signature.v()),
+        r: signature.r().into(),
+        s: signature.s().into(),
+    }))
+}
+
+fn domain(chain_id: u64, token: Address) -> Eip712Domain {
+    eip712_domain! {
+        name: "XMTP USD Fee Token",
+        version: "1",
+        chain_id: chain_id,
+        verifying_contract: token,
+    }
+}
+
+/// The time as the chain sees it, unix seconds: a development chain may be ahead of the clock.
+pub(super) async fn now(network: &Network) -> Result<u64, AdminError> {
+    let block = network.settlement.provider().get_block_by_number(BlockNumberOrTag::Latest).await;
+    let block = block.map_err(|error| network.settlement.fault("eth_getBlockByNumber", error))?;
+    let chain_time = block.map_or(0, |block| block.header.timestamp);
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    Ok(clock.max(chain_time))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn permits_are_those_of_the_vectors() {
+        let text = include_str!("../../../tests/vectors/contracts/permit_digest.json");
+        let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
+        let cases = vectors["cases"].as_array().unwrap();
+        assert!(!cases.is_empty());
+        for case in cases {
+            let address = |key: &str| case[key].as_str().unwrap().parse::<Address>().unwrap();
+            let number = |key: &str| match &case[key] {
+                serde_json::Value::String(text) => text.parse::<U256>().unwrap(),
+                number => U256::from(number.as_u64().unwrap()),
+            };
+            let domain = domain(case["chain_id"].as_u64().unwrap(), address("token"));
+            let separator: B256 = case["domain_separator"].as_str().unwrap().parse().unwrap();
+            assert_eq!(domain.separator(), separator);
+            let permit = eip2612::Permit {
+                owner: address("owner"),
+                spender: address("spender"),
+                value: number("value"),
+                nonce: number("nonce"),
+                deadline: number("deadline"),
+            };
+            let digest: B256 = case["digest"].as_str().unwrap().parse().unwrap();
+            assert_eq!(permit.eip712_signing_hash(&domain), digest);
+        }
+    }
+}

@@ -1,0 +1,518 @@
+//! What people do to the contracts, on both kinds of development chain: plans are made, carried
+//! out, cut short and made again.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod pair;
+
+use std::collections::BTreeSet;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use alloy::primitives::{Address, B256, Bytes, U256, keccak256};
+use alloy::providers::Provider as _;
+use alloy::signers::SignerSync as _;
+use alloy::signers::local::PrivateKeySigner;
+use alloy::sol_types::SolValue as _;
+use hawser_chain::admin::bridge::Terms;
+use hawser_chain::admin::fees::{self, Beneficiary};
+use hawser_chain::admin::nodes::NewNode;
+use hawser_chain::admin::rates::Prices;
+use hawser_chain::admin::{
+    Account, AdminError, Contract, Contracts, MicroDollars, Network, Plan, Side, Step, bridge,
+    nodes, parameters, payers, rates,
+};
+use hawser_chain::contracts::payer_report_manager::PayerReportManager::PayerReportSignature;
+use hawser_chain::contracts::{FeeToken, PayerReportManager, parameter};
+use hawser_chain::deploy;
+use hawser_chain::relay::{Policy, Relay};
+use hawser_chain::send::{Call, SendError, Sender};
+use pair::{Kind, Pair};
+use serde_json::{Value, json};
+
+on_both_kinds_of_chain! {
+    nodes_are_added_once_chosen_and_moved
+    refusals_of_the_contracts_have_names
+    rates_that_were_added_half_way_are_finished
+    parameters_are_taken_over_in_the_order_that_works
+    parameters_are_brought_to_the_app_chain_once
+    a_deposit_goes_by_permit_or_by_approval
+    a_deposit_from_underlying_tokens_that_was_cut_short_is_finished
+    money_is_asked_for_waited_for_and_paid_out
+    fees_are_claimed_once_and_paid_out
+}
+
+struct World {
+    pair: Pair,
+    network: Network,
+    admin: Sender,
+    app_admin: Sender,
+}
+
+impl World {
+    async fn new(kind: Kind) -> Self {
+        let (pair, deployment) = Pair::deployed(kind).await;
+        let network = Network {
+            settlement: pair.settlement.clone(),
+            app: Some(pair.app.clone()),
+            app_id: pair::APP_ID,
+            contracts: Contracts::from(&deployment.addresses),
+        };
+        let (admin, app_admin) = (pair::sender(&pair.settlement, 0), pair::sender(&pair.app, 0));
+        Self { pair, network, admin, app_admin }
+    }
+
+    /// Sends all steps as the administrator.
+    async fn carry_out(&self, plan: &Plan) {
+        self.carry_out_as(&self.admin, plan).await.unwrap();
+    }
+
+    /// Sends all steps as somebody else.
+    async fn carry_out_as(&self, sender: &Sender, plan: &Plan) -> Result<(), SendError> {
+        for step in &plan.steps {
+            let side = step.contract.side();
+            let sender = if side == Side::App { &self.app_admin } else { sender };
+            let receipt = sender.send(&step.call).await?;
+            assert!(!self.network.events(side, &receipt).is_empty(), "{plan:?} leaves events");
+        }
+        Ok(())
+    }
+
+    fn at(&self, contract: Contract) -> Address {
+        self.network.at(contract).unwrap()
+    }
+
+    async fn relay(&self) -> Relay {
+        let inbox = parameter::inbox(pair::APP_ID);
+        let inbox = parameters::get(&self.network, &[inbox]).await.unwrap()[0].value;
+        let gateway = self.at(Contract::AppChainGateway);
+        let inbox = Address::from_word(inbox);
+        Relay::between(&self.pair.settlement, &self.pair.app, inbox, gateway).await.unwrap()
+    }
+
+    async fn pass_time(&self, seconds: u64) {
+        let provider = self.pair.settlement.provider();
+        let method = "evm_increaseTime";
+        provider.raw_request::<_, Value>(method.into(), json!([seconds])).await.unwrap();
+        provider.raw_request::<_, Value>("evm_mine".into(), json!([])).await.unwrap();
+    }
+}
+
+fn functions(plan: &Plan) -> Vec<String> {
+    let name = |step: &Step| format!("{}.{}", step.contract, step.described().name);
+    plan.steps.iter().map(name).collect()
+}
+
+fn key(account: usize) -> PrivateKeySigner {
+    deploy::accounts().swap_remove(account)
+}
+
+fn usd(text: &str) -> MicroDollars {
+    text.parse().unwrap()
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+fn new_node(account: usize) -> NewNode {
+    let key = key(account);
+    let point = key.public_key();
+    NewNode {
+        owner: key.address(),
+        signing_public_key: [&[4], &point[..]].concat().try_into().unwrap(),
+        http_address: format!("http://node-{account}.example:5050"),
+    }
+}
+
+async fn nodes_are_added_once_chosen_and_moved(kind: Kind) {
+    let world = World::new(kind).await;
+    let network = &world.network;
+    let new = new_node(1);
+    let plan = nodes::add(network, &new).await.unwrap();
+    assert_eq!(functions(&plan), ["NodeRegistry.addNode"]);
+    assert!(plan.notes[0].contains(&world.admin.account().to_string()), "{:?}", plan.notes);
+    world.carry_out(&plan).await;
+
+    let again = nodes::add(network, &new).await.unwrap();
+    assert!(again.steps.is_empty() && again.notes[0].contains("node 100"), "{again:?}");
+    let other = NewNode { http_address: "http://elsewhere:1".into(), ..new.clone() };
+    let refused = nodes::add(network, &other).await.unwrap_err();
+    assert_eq!(refused, AdminError::KeyInUse { node_id: 100 });
+
+    world.carry_out(&nodes::add_canonical(network, 100).await.unwrap()).await;
+    assert!(nodes::get(network, 100).await.unwrap().is_canonical);
+    assert!(nodes::add_canonical(network, 100).await.unwrap().steps.is_empty());
+    world.carry_out(&nodes::remove_canonical(network, 100).await.unwrap()).await;
+    assert!(!nodes::get(network, 100).await.unwrap().is_canonical);
+    assert!(nodes::remove_canonical(network, 100).await.unwrap().steps.is_empty());
+    let unknown = nodes::add_canonical(network, 200).await.unwrap_err();
+    assert_eq!(unknown, AdminError::UnknownNode { node_id: 200 });
+
+    let plan = nodes::update_http(network, 100, "https://moved.example").await.unwrap();
+    let owner = pair::sender(&world.pair.settlement, 1);
+    world.carry_out_as(&owner, &plan).await.unwrap();
+    let listed = nodes::list(network).await.unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].http_address, "https://moved.example");
+    assert_eq!((listed[0].owner, listed[0].signer), (new.owner, key(1).address()));
+    assert_eq!(listed[0].signing_public_key[..], new.signing_public_key);
+    let same = nodes::update_http(network, 100, "https://moved.example").await.unwrap();
+    assert!(same.steps.is_empty());
+}
+
+async fn refusals_of_the_contracts_have_names(kind: Kind) {
+    let world = World::new(kind).await;
+    let network = &world.network;
+    let stranger = pair::sender(&world.pair.settlement, 2);
+    let plan = nodes::add(network, &new_node(1)).await.unwrap();
+    let error = world.carry_out_as(&stranger, &plan).await.unwrap_err();
+    assert_eq!(error.revert().unwrap().to_string(), "NotAdmin()");
+    let (account, payer) = (Account::Key(key(2)), stranger.account());
+    let error = payers::deposit(network, &account, payer, usd("9.999999"), false).await;
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "PayerRegistry would revert: InsufficientDeposit(amount: 9999999, minimumDeposit: 10000000)"
+    );
+    let elsewhere = Network { contracts: Contracts::default(), ..network.clone() };
+    let error = nodes::list(&elsewhere).await.unwrap_err();
+    assert_eq!(error, AdminError::NoAddress(Contract::NodeRegistry));
+    let mut nobody = network.clone();
+    nobody.contracts.set(Contract::NodeRegistry, Address::repeat_byte(9));
+    let error = nodes::list(&nobody).await.unwrap_err().to_string();
+    assert!(error.contains("no contract at 0x0909"), "{error}");
+}
+
+async fn rates_that_were_added_half_way_are_finished(kind: Kind) {
+    let world = World::new(kind).await;
+    let network = &world.network;
+    let before = rates::list(network).await.unwrap();
+    let prices = Prices { message_fee: 101, congestion_fee: 7, ..before[0].prices };
+    let plan = rates::add(network, &prices, None, now()).await.unwrap();
+    assert_eq!(
+        functions(&plan),
+        ["SettlementChainParameterRegistry.set", "RateRegistry.updateRates"]
+    );
+    let changed = plan.steps[0].described().arguments[0].value.matches("xmtp.").count();
+    assert_eq!(changed, 3, "two prices and the start: {plan:?}");
+    assert!(!plan.steps[0].waits && plan.steps[1].waits);
+    world.admin.send(&plan.steps[0].call).await.unwrap();
+
+    let rest = rates::add(network, &prices, None, now()).await.unwrap();
+    assert_eq!(functions(&rest), ["RateRegistry.updateRates"]);
+    assert!(!rest.steps[0].waits);
+    world.carry_out(&rest).await;
+    let after = rates::list(network).await.unwrap();
+    assert_eq!(after.len(), before.len() + 1);
+    assert_eq!(after[1].prices, prices);
+    assert!(after[1].start_time > now());
+
+    assert!(rates::add(network, &prices, None, now()).await.unwrap().steps.is_empty());
+    let start = after[1].start_time;
+    assert!(rates::add(network, &prices, Some(start), now()).await.unwrap().steps.is_empty());
+    let refused = async |prices: &Prices, start| {
+        rates::add(network, prices, Some(start), now()).await.unwrap_err().to_string()
+    };
+    assert!(refused(&prices, start + 1).await.ends_with("NoChange()"));
+    let text = refused(&before[0].prices, start).await;
+    assert!(text.contains(&format!("InvalidStartTime(startTime: {start}, lastStart")), "{text}");
+}
+
+async fn parameters_are_taken_over_in_the_order_that_works(kind: Kind) {
+    let world = World::new(kind).await;
+    let network = &world.network;
+    let assigned = |key: &str, value: &str| parameters::assignment(key, value).unwrap();
+    let lock = [assigned(parameter::PAYER_REGISTRY_WITHDRAW_LOCK_PERIOD, "60")];
+    let quiet = parameters::set(network, &lock, false).await.unwrap();
+    assert_eq!(functions(&quiet), ["SettlementChainParameterRegistry.set"]);
+    assert!(quiet.notes[0].ends_with("172800 becomes 60"), "{quiet:?}");
+    assert!(quiet.notes[1].contains("PayerRegistry.updateWithdrawLockPeriod()"), "{quiet:?}");
+    world.carry_out(&quiet).await;
+    let rest = parameters::set(network, &lock, true).await.unwrap();
+    assert_eq!(functions(&rest), ["PayerRegistry.updateWithdrawLockPeriod"]);
+    world.carry_out(&rest).await;
+    assert!(parameters::set(network, &lock, true).await.unwrap().steps.is_empty());
+    assert_eq!(payers::rules(network).await.unwrap().withdraw_lock_seconds, 60);
+
+    // Where the new upper limit is below the lower one in force, the lower one goes first.
+    for (least, most) in [("10", "20"), ("5000", "6000"), ("7000", "7000")] {
+        let limits = [
+            assigned(parameter::GROUP_MESSAGE_MIN_PAYLOAD_SIZE, least),
+            assigned(parameter::GROUP_MESSAGE_MAX_PAYLOAD_SIZE, most),
+        ];
+        let keys: Vec<_> = limits.iter().map(|(key, _)| key.clone()).collect();
+        let set = parameters::set(network, &limits, true).await.unwrap();
+        assert_eq!(functions(&set), ["SettlementChainParameterRegistry.set"]);
+        assert!(set.notes[2].contains("params bridge"), "{set:?}");
+        world.carry_out(&set).await;
+        let account = Account::Key(key(0));
+        let send = bridge::send(network, &account, &keys, &Terms::default()).await.unwrap();
+        world.carry_out(&send).await;
+        world.relay().await.step(Policy::default()).await.unwrap();
+        let apply = parameters::apply(network, &keys).await.unwrap();
+        assert_eq!(apply.steps.len(), 2);
+        world.carry_out(&apply).await;
+        let states = parameters::get(network, &keys).await.unwrap();
+        for state in &states {
+            assert_eq!(state.applied, Some(state.value), "{state:?}");
+            assert_eq!(state.on_app_chain, Some(state.value), "{state:?}");
+        }
+        assert_eq!(states[0].shown(states[0].value), least);
+    }
+    assert!(parameters::assignment("xmtp.payerRegistry.minimumDeposit", "0").is_err());
+    assert!(parameters::assignment("xmtp.payerRegistry.nothing", "1").is_err());
+    let word = B256::repeat_byte(1).to_string();
+    assert!(parameters::assignment("xmtp.payerRegistry.nothing", &word).is_ok());
+}
+
+async fn parameters_are_brought_to_the_app_chain_once(kind: Kind) {
+    let world = World::new(kind).await;
+    let network = &world.network;
+    let paused = parameter::GROUP_MESSAGE_PAUSED.to_owned();
+    let keys = [paused.clone(), parameter::GROUP_MESSAGE_MAX_PAYLOAD_SIZE.to_owned()];
+    let on = [parameters::assignment(&paused, "true").unwrap()];
+    world.carry_out(&parameters::set(network, &on, false).await.unwrap()).await;
+    assert_eq!(bridge::missing(network, &keys).await.unwrap(), [paused.as_str()]);
+
+    let account = Account::Key(key(0));
+    let plan = bridge::send(network, &account, &keys, &Terms::default()).await.unwrap();
+    assert_eq!(functions(&plan), ["SettlementChainGateway.sendParametersWithPermit"]);
+    let call = plan.steps[0].described();
+    let argument = |name: &str| {
+        call.arguments.iter().find(|argument| argument.name == name).unwrap().value.clone()
+    };
+    assert_eq!(argument("keys"), format!("[{paused:?}]"), "what is there already is left out");
+    assert_eq!(argument("gasLimit"), "141000");
+    assert_eq!(argument("maxFeePerGas"), "2000000000");
+    assert_eq!(argument("amountToSend"), "282", "gas × price, in microdollars, rounded up");
+    world.carry_out(&plan).await;
+
+    let mut relay = world.relay().await;
+    relay.step(Policy { fail_once: true, ..Policy::default() }).await.unwrap();
+    assert_eq!(bridge::missing(network, &keys).await.unwrap(), [paused.as_str()]);
+    relay.step(Policy::default()).await.unwrap();
+    let again = bridge::send(network, &account, &keys, &Terms::default()).await.unwrap();
+    assert!(again.steps.is_empty(), "{again:?}");
+    let apply = parameters::apply(network, &keys).await.unwrap();
+    assert_eq!(functions(&apply), ["GroupMessageBroadcaster.updatePauseStatus"]);
+    world.carry_out(&apply).await;
+
+    let multisig = Account::Address(Address::repeat_byte(7));
+    let off = [parameters::assignment(&paused, "false").unwrap()];
+    world.carry_out(&parameters::set(network, &off, false).await.unwrap()).await;
+    let plan = bridge::send(network, &multisig, &keys, &Terms::default()).await.unwrap();
+    assert_eq!(functions(&plan), ["FeeToken.approve", "SettlementChainGateway.sendParameters"]);
+}
+
+async fn a_deposit_goes_by_permit_or_by_approval(kind: Kind) {
+    let world = World::new(kind).await;
+    let network = &world.network;
+    let (payer, ten) = (Address::repeat_byte(5), usd("10"));
+    let signing = Account::Key(key(0));
+    let plan = payers::deposit(network, &signing, payer, ten, false).await.unwrap();
+    assert_eq!(functions(&plan), ["PayerRegistry.depositWithPermit"]);
+    world.carry_out(&plan).await;
+
+    let known = Account::Address(world.admin.account());
+    let plan = payers::deposit(network, &known, payer, ten, false).await.unwrap();
+    assert_eq!(functions(&plan), ["FeeToken.approve", "PayerRegistry.deposit"]);
+    world.carry_out(&plan).await;
+    let spender = world.at(Contract::PayerRegistry);
+    let approve = FeeToken::approveCall { spender, value: U256::from(ten.get()) };
+    world.admin.send(&Call::new(world.at(Contract::FeeToken), &approve)).await.unwrap();
+    let plan = payers::deposit(network, &signing, payer, ten, false).await.unwrap();
+    assert_eq!(functions(&plan), ["PayerRegistry.deposit"], "it is approved already");
+    world.carry_out(&plan).await;
+    assert_eq!(payers::balance(network, payer).await.unwrap().microdollars, 30_000_000);
+
+    let unknown = payers::deposit(network, &Account::Unknown, payer, ten, true).await.unwrap();
+    assert_eq!(
+        functions(&unknown),
+        [
+            "UnderlyingFeeToken.approve",
+            "FeeToken.deposit",
+            "FeeToken.approve",
+            "PayerRegistry.deposit"
+        ]
+    );
+}
+
+async fn a_deposit_from_underlying_tokens_that_was_cut_short_is_finished(kind: Kind) {
+    let world = World::new(kind).await;
+    let network = &world.network;
+    let account = Account::Key(key(0));
+    let payer = world.admin.account();
+    let before = payers::balance(network, payer).await.unwrap();
+    let amount = MicroDollars::new(before.fee_tokens.get() + 5_000_000).unwrap();
+    let plan = async || payers::deposit(network, &account, payer, amount, true).await.unwrap();
+    let whole = plan().await;
+    assert_eq!(
+        functions(&whole),
+        ["UnderlyingFeeToken.approve", "FeeToken.deposit", "PayerRegistry.depositWithPermit"]
+    );
+    assert_eq!(whole.steps[1].described().arguments[0].value, "5000000", "only what is missing");
+    world.admin.send(&whole.steps[0].call).await.unwrap();
+    let rest = plan().await;
+    assert_eq!(functions(&rest), ["FeeToken.deposit", "PayerRegistry.depositWithPermit"]);
+    world.admin.send(&rest.steps[0].call).await.unwrap();
+    let rest = plan().await;
+    assert_eq!(functions(&rest), ["PayerRegistry.depositWithPermit"]);
+    world.carry_out(&rest).await;
+    let after = payers::balance(network, payer).await.unwrap();
+    assert_eq!(after.microdollars.unsigned_abs(), amount.get());
+    assert_eq!(after.fee_tokens, MicroDollars::default());
+
+    let too_much = payers::deposit(network, &account, payer, usd("99999999"), true).await;
+    assert!(matches!(too_much, Err(AdminError::TooFewTokens { .. })), "{too_much:?}");
+    let plan = payers::deposit(network, &account, payer, usd("10"), false).await.unwrap();
+    assert!(plan.notes[0].contains("--from-underlying"), "{plan:?}");
+    let error = world.carry_out_as(&world.admin, &plan).await.unwrap_err();
+    assert_eq!(error.revert().unwrap().name(), Some("ERC20InsufficientBalance"), "{error}");
+}
+
+async fn money_is_asked_for_waited_for_and_paid_out(kind: Kind) {
+    let world = World::new(kind).await;
+    let network = &world.network;
+    let account = Account::Key(key(0));
+    let payer = world.admin.account();
+    let recipient = Address::repeat_byte(6);
+    let deposit = payers::deposit(network, &account, payer, usd("25"), false).await.unwrap();
+    world.carry_out(&deposit).await;
+    let request = payers::request_withdrawal(network, usd("5.5")).await.unwrap();
+    assert!(request.notes[0].contains("172800 s"), "{request:?}");
+    world.carry_out(&request).await;
+    let error = world.carry_out_as(&world.admin, &request).await.unwrap_err();
+    assert_eq!(error.revert().unwrap().to_string(), "PendingWithdrawalExists()");
+    let balance = payers::balance(network, payer).await.unwrap();
+    assert_eq!(balance.microdollars, 19_500_000);
+    let withdrawal = balance.withdrawal.unwrap();
+    assert_eq!((withdrawal.amount, withdrawal.nonce), (usd("5.5"), 1));
+
+    world.carry_out(&payers::cancel_withdrawal(network, &account).await.unwrap()).await;
+    assert_eq!(payers::balance(network, payer).await.unwrap().withdrawal, None);
+    world.carry_out(&request).await;
+    let early = payers::finalize_withdrawal(network, &account, recipient, false).await.unwrap();
+    assert!(early.notes[0].contains("ready in"), "{early:?}");
+    let error = world.carry_out_as(&world.admin, &early).await.unwrap_err();
+    assert_eq!(error.revert().unwrap().name(), Some("WithdrawalNotReady"), "{error}");
+
+    // Blocks on demand may be some minutes ahead of the clock.
+    world.pass_time(172_800 + 3600).await;
+    let plan = payers::finalize_withdrawal(network, &account, recipient, false).await.unwrap();
+    assert!(plan.notes[0].ends_with("ready"), "{plan:?}");
+    world.carry_out(&plan).await;
+    assert_eq!(payers::balance(network, recipient).await.unwrap().fee_tokens, usd("5.5"));
+    assert_eq!(payers::balance(network, payer).await.unwrap().microdollars, 19_500_000);
+}
+
+/// A report about one payer's fees, or about none, signed by node 100, the only canonical one.
+async fn report(world: &World, originator: u32, index: u64, payer: Address, picodollars: u128) {
+    let node_ids = vec![100];
+    let leaf = (payer, U256::from(picodollars)).abi_encode();
+    let hashed = |parts: &[&[u8]]| keccak256(parts.concat());
+    let root = if picodollars == 0 {
+        B256::ZERO
+    } else {
+        let inner = hashed(&[b"node|", hashed(&[b"leaf|", &leaf]).as_slice()]);
+        hashed(&[b"root|", &U256::from(1).to_be_bytes::<32>(), inner.as_slice()])
+    };
+    let digest = PayerReportManager::getPayerReportDigestCall {
+        originatorNodeId_: originator,
+        startSequenceId_: index,
+        endSequenceId_: index + 1,
+        endMinuteSinceEpoch_: 1,
+        payersMerkleRoot_: root,
+        nodeIds_: node_ids.clone(),
+    };
+    let manager = world.at(Contract::PayerReportManager);
+    let digest = world.pair.settlement.view(manager, &digest).await.unwrap();
+    let signature = Bytes::from(key(1).sign_hash_sync(&digest).unwrap().as_bytes().to_vec());
+    let submit = PayerReportManager::submitCall {
+        originatorNodeId_: originator,
+        startSequenceId_: index,
+        endSequenceId_: index + 1,
+        endMinuteSinceEpoch_: 1,
+        payersMerkleRoot_: root,
+        nodeIds_: node_ids,
+        signatures_: vec![PayerReportSignature { nodeId: 100, signature }],
+    };
+    world.admin.send(&Call::new(manager, &submit)).await.unwrap();
+    if picodollars > 0 {
+        let settle = PayerReportManager::settleCall {
+            originatorNodeId_: originator,
+            payerReportIndex_: U256::from(index),
+            payerFees_: vec![leaf.into()],
+            proofElements_: vec![U256::from(1).into()],
+        };
+        world.admin.send(&Call::new(manager, &settle)).await.unwrap();
+    }
+}
+
+/// The call data of the vectors.
+fn vector(function: &str) -> Bytes {
+    let text = include_str!("../../tests/vectors/contracts/calldata.json");
+    let vectors: Value = serde_json::from_str(text).unwrap();
+    let mut cases = vectors["cases"].as_array().unwrap().iter();
+    let case = cases.find(|case| case["function"] == function).unwrap();
+    case["calldata"].as_str().unwrap().parse().unwrap()
+}
+
+async fn fees_are_claimed_once_and_paid_out(kind: Kind) {
+    const DOLLAR: u128 = 1_000_000_000_000;
+    let world = World::new(kind).await;
+    let network = &world.network;
+    let account = Account::Key(key(0));
+    let payer = world.admin.account();
+    let deposit = payers::deposit(network, &account, payer, usd("25"), false).await.unwrap();
+    world.carry_out(&deposit).await;
+    world.carry_out(&nodes::add(network, &new_node(1)).await.unwrap()).await;
+    world.carry_out(&nodes::add(network, &new_node(2)).await.unwrap()).await;
+    world.carry_out(&nodes::add_canonical(network, 100).await.unwrap()).await;
+    let node = Beneficiary::Node(100);
+    let owner = pair::sender(&world.pair.settlement, 1);
+    let stranger = pair::sender(&world.pair.settlement, 3);
+    assert!(fees::claim(network, node, &[]).await.unwrap().steps.is_empty(), "no reports yet");
+
+    for index in 0..4 {
+        report(&world, 100, index, payer, DOLLAR).await;
+    }
+    let some = fees::claim(network, node, &[100]).await.unwrap();
+    assert_eq!(functions(&some), ["DistributionManager.claim"]);
+    let error = world.carry_out_as(&stranger, &some).await.unwrap_err();
+    assert_eq!(error.revert().unwrap().to_string(), "NotNodeOwner()");
+    world.carry_out_as(&owner, &some).await.unwrap();
+    report(&world, 100, 4, payer, DOLLAR).await;
+    report(&world, 200, 0, payer, 0).await;
+    let seen = fees::reports(network, &[]).await.unwrap();
+    let places: Vec<_> = seen.iter().map(|report| (report.originator, report.index)).collect();
+    assert_eq!(places, [(100, 0), (100, 1), (100, 2), (100, 3), (100, 4), (200, 0)]);
+    assert_eq!((seen[0].fees_settled, seen[0].share_of_node()), (usd("1"), usd("0.99")));
+    let rest = fees::claim(network, node, &[]).await.unwrap();
+    assert_eq!(rest.steps[0].call.data, vector("claim(uint32,uint32[],uint256[])"));
+    world.carry_out_as(&owner, &rest).await.unwrap();
+    assert!(fees::claim(network, node, &[]).await.unwrap().steps.is_empty(), "each once");
+    let unlisted = fees::claim(network, Beneficiary::Node(200), &[]).await.unwrap();
+    assert!(unlisted.steps.is_empty());
+    let plan = fees::claim(network, Beneficiary::Protocol, &[100]).await.unwrap();
+    world.carry_out_as(&stranger, &plan).await.unwrap();
+
+    let owed = fees::owed(network).await.unwrap();
+    assert_eq!(owed.nodes, [(100, usd("4.95")), (200, usd("0"))]);
+    assert_eq!(owed.protocol, usd("0.05"));
+    assert_eq!((owed.available, owed.excess), (usd("0"), usd("5")));
+    let claims = fees::claims(network, &[100]).await.unwrap();
+    assert!(claims.iter().all(|claim| claim.nodes == BTreeSet::from([100]) && claim.protocol));
+    let claims = fees::claims(network, &[200]).await.unwrap();
+    assert!(claims[0].nodes.contains(&100) && !claims[0].protocol);
+
+    let recipient = Address::repeat_byte(8);
+    let plan = fees::withdraw(network, node, recipient, false).await.unwrap();
+    world.carry_out_as(&owner, &plan).await.unwrap();
+    assert_eq!(payers::balance(network, recipient).await.unwrap().fee_tokens, usd("4.95"));
+    let error = world.carry_out_as(&owner, &plan).await.unwrap_err();
+    assert_eq!(error.revert().unwrap().to_string(), "NoFeesOwed()");
+    let plan = fees::withdraw(network, Beneficiary::Protocol, Address::ZERO, true).await.unwrap();
+    world.carry_out_as(&stranger, &plan).await.unwrap();
+    assert_eq!(fees::owed_to(network, Beneficiary::Protocol).await.unwrap(), usd("0"));
+    let error = fees::claim(network, Beneficiary::Node(300), &[]).await.unwrap_err();
+    assert_eq!(error, AdminError::UnknownNode { node_id: 300 });
+}

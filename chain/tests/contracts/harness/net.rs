@@ -1,0 +1,340 @@
+//! A chain under test: sends, reads, expects refusals, and notes what was exercised.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use alloy::primitives::{Address, B256, Bytes, U256};
+use alloy::providers::Provider as _;
+use alloy::rpc::types::TransactionReceipt;
+use alloy::sol_types::{SolCall, SolEvent as _};
+use alloy::transports::TransportResult;
+use hawser_chain::contracts::revert::Revert;
+use hawser_chain::contracts::{artifact, describe};
+use hawser_chain::send::Chain;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::chain::{Kind, Running};
+use super::coverage::{self, Entry};
+use super::tx::{Receipt, Refusal, Tx};
+
+const RECEIPT_MAX: Duration = Duration::from_secs(10);
+
+/// What a request can be answered with.
+trait Answer: DeserializeOwned + fmt::Debug + Send + Sync + Unpin + 'static {}
+
+impl<T: DeserializeOwned + fmt::Debug + Send + Sync + Unpin + 'static> Answer for T {}
+
+/// A chain under test.
+pub(crate) struct Net {
+    pub(crate) kind: Kind,
+    /// For what is tested through the library.
+    pub(crate) chain: Chain,
+    /// What stands where: names as in the interface.
+    names: Mutex<HashMap<Address, &'static str>>,
+    /// Accounts that own something and may be acted for.
+    enabled: Mutex<HashSet<Address>>,
+    _running: Running,
+}
+
+impl Net {
+    pub(crate) async fn start(kind: Kind, chain_id: u64) -> Self {
+        let running = kind.start(chain_id).await;
+        let chain = Chain::connect(&running.url, chain_id).await.unwrap();
+        Self { kind, chain, names: Mutex::default(), enabled: Mutex::default(), _running: running }
+    }
+
+    /// Says which contract stands at an address, for messages and for what was exercised.
+    pub(crate) fn name(&self, address: Address, name: &'static str) {
+        self.names.lock().unwrap().insert(address, name);
+    }
+
+    /// Which contract a transaction calls.
+    pub(crate) fn contract_of(&self, tx: &Tx) -> Option<&'static str> {
+        tx.to.and_then(|to| self.name_of(to))
+    }
+
+    fn name_of(&self, address: Address) -> Option<&'static str> {
+        self.names.lock().unwrap().get(&address).copied()
+    }
+
+    /// Sends what is expected to succeed.
+    pub(crate) async fn send(&self, tx: Tx) -> Receipt {
+        let receipt = self.mine(&tx).await;
+        if !receipt.status() {
+            let why = self.call(&tx).await;
+            panic!("{} was reverted; now it says {why:?}", self.told(&tx));
+        }
+        self.note_success(&tx, &receipt);
+        Receipt(receipt)
+    }
+
+    /// Sends what may be refused.
+    pub(crate) async fn try_send(&self, tx: Tx) -> Result<Receipt, Revert> {
+        self.enable(tx.from).await;
+        if let Err(revert) = self.call(&tx).await {
+            self.note_revert(&tx, &revert);
+            return Err(revert);
+        }
+        Ok(self.send(tx).await)
+    }
+
+    /// Creates a contract from an artifact. Arguments are encoded.
+    pub(crate) async fn create(
+        &self,
+        from: Address,
+        name: &'static str,
+        arguments: impl AsRef<[u8]>,
+    ) -> Address {
+        let receipt = self.send(Tx::create(from, init_code(name, arguments))).await;
+        let address = receipt.0.contract_address.expect("it creates a contract");
+        self.name(address, name);
+        self.note_logs(&receipt.0);
+        address
+    }
+
+    /// Puts code on the chain that no compiler has made.
+    pub(crate) async fn create_raw(&self, from: Address, code: &[u8]) -> Address {
+        let size = u8::try_from(code.len()).expect("it is short");
+        // Copies what follows these 10 bytes to memory, and returns it.
+        let copier = [0x60, size, 0x60, 10, 0x5f, 0x39, 0x60, size, 0x5f, 0xf3];
+        let receipt = self.send(Tx::create(from, [&copier, code].concat().into())).await;
+        receipt.0.contract_address.expect("it creates a contract")
+    }
+
+    /// Reads as nobody in particular.
+    pub(crate) async fn read<C: SolCall>(&self, to: Address, call: C) -> C::Return {
+        self.answer(Tx::call(Address::ZERO, to, &call), call).await
+    }
+
+    /// What a function would return to this account if it were sent now.
+    pub(crate) async fn returned<C: SolCall>(
+        &self,
+        from: Address,
+        to: Address,
+        call: C,
+    ) -> C::Return {
+        self.enable(from).await;
+        self.answer(Tx::call(from, to, &call), call).await
+    }
+
+    async fn answer<C: SolCall>(&self, tx: Tx, _: C) -> C::Return {
+        let returned = self.answer_to(tx).await;
+        C::abi_decode_returns(&returned).expect("it returns what its interface says")
+    }
+
+    /// What a call returns, encoded.
+    pub(crate) async fn answer_to(&self, tx: Tx) -> Bytes {
+        let returned = self.call(&tx).await.unwrap_or_else(|revert| {
+            panic!("{} was refused: {revert}", self.told(&tx));
+        });
+        self.note_call(&tx);
+        returned
+    }
+
+    /// Expects a call to be refused so, and not otherwise.
+    pub(crate) fn refuse(&self, tx: Tx, expected: impl Into<Refusal>) -> impl Future<Output = ()> {
+        self.refuse_as(tx, expected.into())
+    }
+
+    async fn refuse_as(&self, tx: Tx, expected: Refusal) {
+        self.enable(tx.from).await;
+        match self.call(&tx).await {
+            Ok(returned) => panic!("{} was not refused but returned {returned}", self.told(&tx)),
+            Err(revert) => {
+                let wanted = Revert::decode(&expected.0);
+                assert_eq!(revert, wanted, "{}: {revert} instead of {wanted}", self.told(&tx));
+                self.note_revert(&tx, &revert);
+            }
+        }
+    }
+
+    /// Expects each of these calls to be refused so.
+    pub(crate) async fn refuse_all(&self, table: impl Into<Vec<(Tx, Refusal)>>) {
+        for (tx, expected) in table.into() {
+            self.refuse_as(tx, expected).await;
+        }
+    }
+
+    /// Expects the creation of a contract to be refused.
+    pub(crate) async fn refuse_creation(
+        &self,
+        name: &'static str,
+        arguments: impl AsRef<[u8]>,
+        expected: impl Into<Refusal>,
+    ) {
+        let expected: Refusal = expected.into();
+        let tx = Tx::create(Address::ZERO, init_code(name, arguments));
+        let revert = self.call(&tx).await.expect_err("the creation is refused");
+        let wanted = Revert::decode(&expected.0);
+        assert_eq!(revert, wanted, "creating {name}: {revert} instead of {wanted}");
+        self.note_error(name, &revert);
+    }
+
+    /// What a unit of gas had to cost in the block of this transaction, in wei.
+    pub(crate) async fn base_fee(&self, receipt: &Receipt) -> u128 {
+        let number = U256::from(receipt.0.block_number.expect("it is mined"));
+        let block: Value = self.rpc("eth_getBlockByNumber", json!([number, false])).await;
+        let fee: U256 = serde_json::from_value(block["baseFeePerGas"].clone()).unwrap();
+        fee.to()
+    }
+
+    /// The time of the latest block, in unix seconds.
+    pub(crate) async fn now(&self) -> u64 {
+        let block: Value = self.rpc("eth_getBlockByNumber", json!(["latest", false])).await;
+        let time: U256 = serde_json::from_value(block["timestamp"].clone()).unwrap();
+        time.to()
+    }
+
+    /// Lets time pass, with a block at its end.
+    pub(crate) async fn wait(&self, seconds: u64) {
+        // Blocks that come fast run ahead of the clock; this counts from the latest one.
+        let time = self.now().await + seconds;
+        let _: Value = self.rpc("evm_setNextBlockTimestamp", json!([time])).await;
+        let _: Value = self.rpc("evm_mine", json!([])).await;
+    }
+
+    /// What an account owns of the chain's own token, in wei.
+    pub(crate) async fn native_balance(&self, account: Address) -> U256 {
+        self.rpc("eth_getBalance", json!([account, "latest"])).await
+    }
+
+    pub(crate) async fn set_code(&self, address: Address, code: &Bytes) {
+        let _: Value = self.rpc("anvil_setCode", json!([address, code])).await;
+    }
+
+    pub(crate) async fn code(&self, address: Address) -> Bytes {
+        self.rpc("eth_getCode", json!([address, "latest"])).await
+    }
+
+    pub(crate) async fn storage(&self, address: Address, slot: B256) -> B256 {
+        self.rpc("eth_getStorageAt", json!([address, slot, "latest"])).await
+    }
+
+    pub(crate) async fn nonce(&self, account: Address) -> u64 {
+        let nonce: U256 = self.rpc("eth_getTransactionCount", json!([account, "latest"])).await;
+        nonce.to()
+    }
+
+    /// A mark to come back to, once.
+    pub(crate) async fn snapshot(&self) -> U256 {
+        self.rpc("evm_snapshot", json!([])).await
+    }
+
+    /// Makes everything as it was at the mark.
+    pub(crate) async fn revert_to(&self, snapshot: U256) {
+        let done: bool = self.rpc("evm_revert", json!([snapshot])).await;
+        assert!(done, "the snapshot is there");
+        self.enabled.lock().unwrap().clear();
+    }
+
+    /// Gives an account more than it can spend, and leave to send without its key.
+    pub(crate) async fn enable(&self, account: Address) {
+        if !self.enabled.lock().unwrap().insert(account) {
+            return;
+        }
+        let plenty = U256::from(10).pow(U256::from(27));
+        let _: Value = self.rpc("anvil_setBalance", json!([account, plenty])).await;
+        let _: Value = self.rpc("anvil_impersonateAccount", json!([account])).await;
+    }
+
+    async fn mine(&self, tx: &Tx) -> TransactionReceipt {
+        self.enable(tx.from).await;
+        let hash: B256 = self.rpc("eth_sendTransaction", json!([tx.request()])).await;
+        let begun = Instant::now();
+        loop {
+            let receipt: Option<TransactionReceipt> =
+                self.rpc("eth_getTransactionReceipt", json!([hash])).await;
+            if let Some(receipt) = receipt {
+                return receipt;
+            }
+            assert!(begun.elapsed() < RECEIPT_MAX, "{} is not mined", self.told(tx));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    async fn call(&self, tx: &Tx) -> Result<Bytes, Revert> {
+        let params = json!([tx.request(), "latest"]);
+        self.ask("eth_call", params).await.map_err(|error| {
+            let payload = error.as_error_resp().expect("the chain answers").clone();
+            assert!(payload.message.contains("revert"), "{}: {payload}", self.told(tx));
+            Revert::decode(&payload.as_revert_data().unwrap_or_default())
+        })
+    }
+
+    async fn rpc<R: Answer>(&self, method: &'static str, params: Value) -> R {
+        let answer = self.ask(method, params).await;
+        answer.unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+
+    async fn ask<R: Answer>(&self, method: &'static str, params: Value) -> TransportResult<R> {
+        self.chain.provider().raw_request(method.into(), params).await
+    }
+
+    /// Contract, function and arguments in words.
+    fn told(&self, tx: &Tx) -> String {
+        let Some(to) = tx.to else { return "a creation".to_owned() };
+        let name = self.name_of(to).unwrap_or("an unnamed contract");
+        let call = artifact::named(name).and_then(|contract| describe::call(contract, &tx.data));
+        match call {
+            Some(call) => format!("{name}.{call} by {}", tx.from),
+            None => format!("{name}: {} by {}", tx.data, tx.from),
+        }
+    }
+
+    fn note_success(&self, tx: &Tx, receipt: &TransactionReceipt) {
+        self.note_call(tx);
+        self.note_logs(receipt);
+    }
+
+    fn note_call(&self, tx: &Tx) {
+        if let (Some(name), Some(selector)) = (self.contract_of(tx), tx.data.first_chunk()) {
+            coverage::note(self.kind, name, Entry::Function(*selector));
+        }
+    }
+
+    /// What a migrator logs appears as logged by the contract that it works for; it is both's.
+    fn note_logs(&self, receipt: &TransactionReceipt) {
+        let mut migrator = None;
+        for log in receipt.logs() {
+            let Some(kind) = log.topic0() else { continue };
+            for name in [self.name_of(log.address()), migrator].into_iter().flatten() {
+                coverage::note(self.kind, name, Entry::Event(*kind));
+            }
+            if *kind == hawser_chain::contracts::Factory::Migrated::SIGNATURE_HASH {
+                let named = log.topics().get(1).map(|topic| Address::from_word(*topic));
+                migrator = named.and_then(|address| self.name_of(address));
+            }
+        }
+    }
+
+    fn note_revert(&self, tx: &Tx, revert: &Revert) {
+        if let Some(name) = self.contract_of(tx) {
+            self.note_error(name, revert);
+        }
+    }
+
+    fn note_error(&self, name: &'static str, revert: &Revert) {
+        if let Some(selector) = revert.data.first_chunk() {
+            coverage::note(self.kind, name, Entry::Error(*selector));
+        }
+    }
+
+    /// Notes what was done through something else, as a factory's call of a new proxy.
+    pub(crate) fn note_done(&self, name: &'static str, data: &[u8]) {
+        if let Some(selector) = data.first_chunk() {
+            coverage::note(self.kind, name, Entry::Function(*selector));
+        }
+    }
+}
+
+/// What creates a contract: the artifact's code and its arguments.
+pub(crate) fn init_code(name: &'static str, arguments: impl AsRef<[u8]>) -> Bytes {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../contracts/artifacts");
+    let text = std::fs::read_to_string(format!("{folder}/{name}.json")).unwrap();
+    let artifact: Value = serde_json::from_str(&text).unwrap();
+    let code: Bytes = serde_json::from_value(artifact["bytecode"].clone()).unwrap();
+    [&code, arguments.as_ref()].concat().into()
+}

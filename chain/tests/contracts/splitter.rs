@@ -1,0 +1,216 @@
+//! The deposit splitter: one payment for a payer's balance and for gas on the app chain.
+
+use alloy::primitives::{Address, U256};
+use alloy::sol_types::Panic;
+use hawser_chain::contracts::DepositSplitter::{
+    TransferFromFailed, ZeroTotalAmount, depositCall, depositFromUnderlyingCall,
+    depositFromUnderlyingWithPermitCall, depositWithPermitCall,
+};
+use hawser_chain::contracts::{FeeToken, PayerRegistry, SettlementChainGateway};
+
+use crate::harness::actors::{Actor, Calls as _, actor, payer};
+use crate::harness::cases::on_both_chains;
+use crate::harness::money::{DOLLAR, NO_PERMIT, Permit, u96};
+use crate::harness::tx::{Receipt, Tx};
+use crate::harness::world::{APP_CHAIN_ID, MINIMUM_DEPOSIT, World};
+
+on_both_chains! {
+    a_payment_is_split
+    a_part_of_nothing_is_left_out
+    each_form_of_payment_is_split
+    payments_of_nothing_are_refused
+    payments_must_be_covered
+    each_part_is_judged_where_it_goes
+}
+
+pub(crate) const TO_PAYER: u128 = 20 * DOLLAR;
+pub(crate) const TO_APP_CHAIN: u128 = 3 * DOLLAR;
+pub(crate) const TOTAL: u128 = TO_PAYER + TO_APP_CHAIN;
+
+pub(crate) fn customer() -> Actor {
+    actor("customer")
+}
+
+fn recipient() -> Address {
+    actor("recipient").address()
+}
+
+pub(crate) fn split(to_payer: u128, to_app_chain: u128) -> depositCall {
+    depositCall {
+        payer_: payer(1).address(),
+        payerRegistryAmount_: u96(to_payer),
+        appChainRecipient_: recipient(),
+        appChainAmount_: u96(to_app_chain),
+        appChainGasLimit_: U256::from(1000),
+        appChainMaxFeePerGas_: U256::from(2),
+    }
+}
+
+pub(crate) fn split_with_permit(
+    to_payer: u128,
+    to_app_chain: u128,
+    permit: Permit,
+) -> depositWithPermitCall {
+    let it = split(to_payer, to_app_chain);
+    depositWithPermitCall {
+        payer_: it.payer_,
+        payerRegistryAmount_: it.payerRegistryAmount_,
+        appChainRecipient_: it.appChainRecipient_,
+        appChainAmount_: it.appChainAmount_,
+        appChainGasLimit_: it.appChainGasLimit_,
+        appChainMaxFeePerGas_: it.appChainMaxFeePerGas_,
+        deadline_: permit.deadline,
+        v_: permit.v,
+        r_: permit.r,
+        s_: permit.s,
+    }
+}
+
+pub(crate) fn split_underlying(to_payer: u128, to_app_chain: u128) -> depositFromUnderlyingCall {
+    let it = split(to_payer, to_app_chain);
+    depositFromUnderlyingCall {
+        payer_: it.payer_,
+        payerRegistryAmount_: it.payerRegistryAmount_,
+        appChainRecipient_: it.appChainRecipient_,
+        appChainAmount_: it.appChainAmount_,
+        appChainGasLimit_: it.appChainGasLimit_,
+        appChainMaxFeePerGas_: it.appChainMaxFeePerGas_,
+    }
+}
+
+pub(crate) fn split_underlying_with_permit(permit: Permit) -> depositFromUnderlyingWithPermitCall {
+    let it = split(TO_PAYER, TO_APP_CHAIN);
+    depositFromUnderlyingWithPermitCall {
+        payer_: it.payer_,
+        payerRegistryAmount_: it.payerRegistryAmount_,
+        appChainRecipient_: it.appChainRecipient_,
+        appChainAmount_: it.appChainAmount_,
+        appChainGasLimit_: it.appChainGasLimit_,
+        appChainMaxFeePerGas_: it.appChainMaxFeePerGas_,
+        deadline_: permit.deadline,
+        v_: permit.v,
+        r_: permit.r,
+        s_: permit.s,
+    }
+}
+
+pub(crate) fn pay(w: &World, call: depositCall) -> Tx {
+    customer().calls(w.at.splitter, call)
+}
+
+/// A customer with fee tokens.
+pub(crate) async fn with_fee_tokens(w: &World, amount: u128) {
+    w.give(&customer(), amount).await;
+    w.approve(&customer(), w.at.token, w.at.splitter, amount).await;
+}
+
+/// Both parts have arrived, and nothing has stuck.
+async fn assert_split(w: &World, receipt: &Receipt) {
+    let deposit = receipt.event::<PayerRegistry::Deposit>(w.at.payers);
+    assert_eq!((deposit.payer, deposit.amount), (payer(1).address(), u96(TO_PAYER)));
+    let sent = receipt.event::<SettlementChainGateway::Deposit>(w.at.gateway);
+    assert_eq!((sent.chainId, sent.recipient), (U256::from(APP_CHAIN_ID), recipient()));
+    assert_eq!((sent.amount, sent.maxFees), (U256::from(TO_APP_CHAIN), U256::from(1)));
+    assert_eq!(w.fee_tokens(customer().address()).await, 0);
+    assert_eq!(w.owned(w.at.underlying, customer().address()).await, 0);
+    assert_eq!(w.fee_tokens(w.at.splitter).await, 0);
+    assert_eq!(w.fee_tokens(w.at.inbox).await, TO_APP_CHAIN);
+    assert_eq!(w.fee_tokens(w.at.payers).await, TO_PAYER);
+}
+
+async fn a_payment_is_split(w: &World) {
+    with_fee_tokens(w, TOTAL).await;
+    let receipt = w.send(pay(w, split(TO_PAYER, TO_APP_CHAIN))).await;
+    assert_split(w, &receipt).await;
+}
+
+async fn a_part_of_nothing_is_left_out(w: &World) {
+    with_fee_tokens(w, TOTAL).await;
+    // Nobody is named for a part that is left out.
+    let zero = Address::ZERO;
+    let all = depositCall { appChainRecipient_: zero, ..split(TO_PAYER, 0) };
+    let receipt = w.send(pay(w, all)).await;
+    assert!(receipt.events::<SettlementChainGateway::Deposit>(w.at.gateway).is_empty());
+    let all = depositCall { payer_: zero, ..split(0, TO_APP_CHAIN) };
+    let receipt = w.send(pay(w, all)).await;
+    assert!(receipt.events::<PayerRegistry::Deposit>(w.at.payers).is_empty());
+}
+
+async fn each_form_of_payment_is_split(w: &World) {
+    let customer = customer();
+    let snapshot = w.snapshot().await;
+    w.give(&customer, TOTAL).await;
+    let permit = w.permit(w.at.token, &customer, w.at.splitter, TOTAL).await;
+    let call = split_with_permit(TO_PAYER, TO_APP_CHAIN, permit);
+    let receipt = w.send(customer.calls(w.at.splitter, call)).await;
+    assert_split(w, &receipt).await;
+    w.revert_to(snapshot).await;
+
+    let snapshot = w.snapshot().await;
+    w.mint(&customer, TOTAL).await;
+    w.approve(&customer, w.at.underlying, w.at.splitter, TOTAL).await;
+    let call = split_underlying(TO_PAYER, TO_APP_CHAIN);
+    let receipt = w.send(customer.calls(w.at.splitter, call)).await;
+    assert_split(w, &receipt).await;
+    w.revert_to(snapshot).await;
+
+    w.mint(&customer, TOTAL).await;
+    let permit = w.permit(w.at.underlying, &customer, w.at.splitter, TOTAL).await;
+    let call = split_underlying_with_permit(permit);
+    let receipt = w.send(customer.calls(w.at.splitter, call)).await;
+    assert_split(w, &receipt).await;
+}
+
+async fn payments_of_nothing_are_refused(w: &World) {
+    let permitted = split_with_permit(0, 0, NO_PERMIT);
+    let underlying = split_underlying(0, 0);
+    w.refuse_all([
+        (pay(w, split(0, 0)), ZeroTotalAmount {}.into()),
+        (customer().calls(w.at.splitter, permitted), ZeroTotalAmount {}.into()),
+        // There is nothing to wrap.
+        (customer().calls(w.at.splitter, underlying), FeeToken::ZeroAmount {}.into()),
+    ])
+    .await;
+}
+
+async fn payments_must_be_covered(w: &World) {
+    let most = (1 << 96) - 1;
+    let permitted = split_with_permit(1, 0, NO_PERMIT);
+    let poor = || FeeToken::ERC20InsufficientAllowance {
+        spender: w.at.splitter,
+        allowance: U256::ZERO,
+        needed: U256::from(1),
+    };
+    let at = w.at.splitter;
+    w.refuse_all([
+        (pay(w, split(1, 0)), poor().into()),
+        (customer().calls(at, permitted), poor().into()),
+        (customer().calls(at, split_underlying(1, 0)), TransferFromFailed {}.into()),
+        (
+            customer().calls(at, split_underlying_with_permit(NO_PERMIT)),
+            TransferFromFailed {}.into(),
+        ),
+        (pay(w, split(most, 1)), Panic::from(0x11).into()),
+        (customer().calls(at, split_underlying(most, 1)), Panic::from(0x11).into()),
+    ])
+    .await;
+}
+
+async fn each_part_is_judged_where_it_goes(w: &World) {
+    with_fee_tokens(w, TOTAL).await;
+    let small =
+        PayerRegistry::InsufficientDeposit { amount: u96(1), minimumDeposit: u96(MINIMUM_DEPOSIT) };
+    let nobody = depositCall { appChainRecipient_: Address::ZERO, ..split(TO_PAYER, 1) };
+    let dear = depositCall { appChainMaxFeePerGas_: U256::from(DOLLAR), ..split(0, 1) };
+    let dear = depositCall { appChainGasLimit_: U256::from(DOLLAR) * U256::from(2), ..dear };
+    let costs = SettlementChainGateway::InsufficientAmount {
+        appChainAmount: U256::from(DOLLAR * DOLLAR),
+        maxTotalCosts: U256::from(2 * DOLLAR * DOLLAR),
+    };
+    w.refuse_all([
+        (pay(w, split(1, TO_APP_CHAIN)), small.into()),
+        (pay(w, nobody), SettlementChainGateway::ZeroRecipient {}.into()),
+        (pay(w, dear), costs.into()),
+    ])
+    .await;
+}

@@ -1,0 +1,104 @@
+//! Chains to test on. They end with the test program, whichever way it ends.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use hawser_chain::deploy;
+use hawser_chain::embedded::{EmbeddedChain, Genesis, Settings};
+
+/// What a chain is run by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Kind {
+    Embedded,
+    Anvil,
+}
+
+/// A chain that runs as long as this is held.
+pub(crate) struct Running {
+    pub(crate) url: String,
+    _process: Process,
+}
+
+enum Process {
+    Embedded { _chain: EmbeddedChain },
+    Anvil { _anvil: Anvil },
+}
+
+impl Kind {
+    /// Starts a chain without blocks, that makes them on demand, and has the known accounts.
+    pub(crate) async fn start(self, chain_id: u64) -> Running {
+        match self {
+            Self::Embedded => {
+                let accounts = deploy::accounts();
+                let balances = accounts.iter().map(|key| (key.address(), deploy::NATIVE_BALANCE));
+                let genesis = Genesis { balances: balances.collect(), ..Genesis::default() };
+                let settings = Settings { genesis, ..Settings::new(chain_id) };
+                let chain = EmbeddedChain::start(settings).await.unwrap();
+                let url = format!("http://{}", chain.local_addr());
+                Running { url, _process: Process::Embedded { _chain: chain } }
+            }
+            Self::Anvil => {
+                let (anvil, url) = Anvil::start(chain_id);
+                Running { url, _process: Process::Anvil { _anvil: anvil } }
+            }
+        }
+    }
+}
+
+/// The shell that anvil runs under: it ends anvil when its standard input is closed, which also
+/// happens when the test program is killed.
+struct Anvil(Child);
+
+const UNDER_SHELL: &str = r#""$0" "$@" & anvil=$!; read -r _; kill "$anvil"; wait "$anvil""#;
+
+impl Anvil {
+    fn start(chain_id: u64) -> (Self, String) {
+        let mut shell = Command::new("sh")
+            .args(["-c", UNDER_SHELL])
+            .arg(binary())
+            .args(["--port", "0", "--chain-id", &chain_id.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("there is a shell");
+        let stdout = shell.stdout.take().expect("it was asked for");
+        let url = announced_url(stdout);
+        (Self(shell), url)
+    }
+}
+
+impl Drop for Anvil {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        // Whatever it ended with, it is not there any more.
+        let _ = self.0.wait();
+    }
+}
+
+/// Reads where anvil listens, and lets it go on talking.
+fn announced_url(stdout: ChildStdout) -> String {
+    let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
+    let address = lines
+        .find_map(|line| line.strip_prefix("Listening on ").map(str::to_owned))
+        .expect("anvil says where it listens");
+    std::thread::spawn(move || lines.for_each(drop));
+    format!("http://{address}")
+}
+
+fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("HAWSER_ANVIL") {
+        return path.into();
+    }
+    let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    let os = if cfg!(target_os = "macos") { "darwin" } else { "linux" };
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join(format!("../contracts/node_modules/@foundry-rs/anvil-{os}-{arch}/bin/anvil"));
+    assert!(
+        path.exists(),
+        "anvil is not at {}: run scripts/test, which installs it, or name another one in \
+         HAWSER_ANVIL",
+        path.display()
+    );
+    path
+}

@@ -1,0 +1,77 @@
+//! `hawser chain`: chains to develop against.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use alloy::primitives::Address;
+use clap::{Args, Subcommand};
+
+use crate::config::duration;
+
+/// `hawser chain`.
+#[derive(Debug, Subcommand)]
+pub enum ChainCommand {
+    /// Run the two chains of a development network, with all contracts on them.
+    ///
+    /// For development and tests only: whoever reaches the ports controls the chains, and the keys
+    /// of all accounts are known to everybody. Both listen on this machine only.
+    ///
+    /// Every fresh start puts the contracts at the same addresses and writes them to chain.json,
+    /// which configures other node software too. The addresses that the reference node has compiled
+    /// in for its own local chain (environment `anvil`) are others: give it the file instead.
+    Dev(ChainDevArgs),
+}
+
+/// `hawser chain dev`.
+#[derive(Debug, Args)]
+pub struct ChainDevArgs {
+    /// The app chain is on port B + 10 and the settlement chain on B + 11, HTTP and WebSocket.
+    #[arg(
+        long,
+        value_name = "B",
+        default_value_t = 5050,
+        value_parser = clap::value_parser!(u16).range(1..=65_524)
+    )]
+    pub base_port: u16,
+    /// Make a block each time so much has passed, such as 5s; from 1 s to 30 s, whole seconds
+    /// [default: a block for each transaction].
+    #[arg(long, value_name = "TIME", value_parser = block_time)]
+    pub block_time: Option<Duration>,
+    /// Keep the chains there [default: they end with the process].
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where the addresses are written [default: chain.json in the data folder, or else
+    /// hawser-chain/chain.json].
+    #[arg(long, value_name = "FILE")]
+    pub chain_json: Option<PathBuf>,
+    /// Register the nodes of this file, in the form of registry.json, and choose the canonical
+    /// ones.
+    #[arg(long, value_name = "FILE")]
+    pub register_nodes: Option<PathBuf>,
+    /// Who shall own the nodes that are registered [default: the account that deploys].
+    #[arg(long, value_name = "ADDRESS", requires = "register_nodes")]
+    pub node_owner: Option<Address>,
+    /// End when the standard input does. For a parent process that must not leave chains behind.
+    #[arg(long, hide = true)]
+    pub exit_with_parent: bool,
+}
+
+fn block_time(text: &str) -> Result<Duration, String> {
+    let whole = |time: &Duration| time.subsec_nanos() == 0 && (1..=30).contains(&time.as_secs());
+    let expected = "expected whole seconds from 1s to 30s, such as 5s";
+    duration(text).filter(whole).ok_or_else(|| expected.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_come_at_whole_seconds() {
+        assert_eq!(block_time("5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(block_time("1000ms"), Ok(Duration::from_secs(1)));
+        for wrong in ["", "0s", "5", "1500ms", "31s", "-1s"] {
+            assert!(block_time(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! What all commands take that look at the contracts or change them: how the chains are reached,
+//! where the contracts are, and how a transaction is sent.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use alloy::primitives::Address;
+use clap::{ArgMatches, Args, FromArgMatches};
+use hawser_chain::admin::MicroDollars;
+
+use super::{environment, of_setting};
+use crate::config::settings::Setting;
+use crate::config::{Given, contracts, duration};
+
+/// Chains and contracts by their flags, not judged yet.
+#[derive(Debug, Default)]
+pub struct NetworkArgs {
+    flags: Vec<(String, String)>,
+}
+
+/// Shorter names of what is given most often.
+const ALIASES: [(&str, &str); 3] = [
+    (contracts::SETTLEMENT_RPC.flag, "rpc-url"),
+    (contracts::APP_RPC.flag, "app-rpc-url"),
+    (contracts::FILE.flag, "chain-json"),
+];
+
+impl NetworkArgs {
+    /// What was given, together with the environment.
+    #[must_use]
+    pub fn given(&self) -> Given {
+        Given::new(self.flags.clone(), environment())
+    }
+}
+
+impl Args for NetworkArgs {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let arg = |setting: &Setting| {
+            let arg = of_setting(setting).help_heading("Chains and contracts");
+            let aliases = ALIASES.iter().filter(|(flag, _)| *flag == setting.flag);
+            aliases.fold(arg, |arg, (_, alias)| arg.visible_alias(*alias))
+        };
+        let single = contracts::SINGLE.iter().map(|(contract, setting)| {
+            let help = format!("Where {contract} is [env: {}]", setting.env);
+            arg(setting).help(help).hide_short_help(true)
+        });
+        command.args(contracts::GENERAL.into_iter().map(arg)).args(single)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for NetworkArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let single = contracts::SINGLE.iter().map(|(_, setting)| setting.flag);
+        let flags = contracts::GENERAL.iter().map(|setting| setting.flag).chain(single);
+        let given =
+            |flag: &'static str| Some((flag.to_owned(), matches.get_one::<String>(flag)?.clone()));
+        Ok(Self { flags: flags.filter_map(given).collect() })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// How a transaction is sent, or not.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Sending")]
+pub struct SendArgs {
+    /// Don't ask before sending.
+    #[arg(short = 'y', long)]
+    pub yes: bool,
+    /// Try it on the chain as it is now, and send nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print target, value and data for a multisig, and send nothing. Needs no key.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub calldata: bool,
+    /// The secret key of the account that sends [env: HAWSER_KEY_FILE, or HAWSER_KEY for the key
+    /// itself].
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    /// The account that would send, with --dry-run or --calldata.
+    #[arg(long, value_name = "ADDRESS", value_parser = address, conflicts_with = "key_file")]
+    pub from: Option<Address>,
+    /// How long to wait until a transaction is mined.
+    #[arg(long, value_name = "TIME", value_parser = timeout, default_value = "60s")]
+    pub timeout: Duration,
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    let above_zero = duration(text).filter(|time| !time.is_zero());
+    above_zero.ok_or_else(|| "expected a time above 0 with units, such as 500ms, 60s or 5m".into())
+}
+
+/// An address. What has capital and small letters must have them as its checksum says.
+pub(super) fn address(text: &str) -> Result<Address, String> {
+    const EXPECTED: &str = "expected 0x and 40 hex digits";
+    let digits = text.strip_prefix("0x").filter(|digits| digits.len() == 40).ok_or(EXPECTED)?;
+    let address: Address = text.parse().map_err(|_| EXPECTED)?;
+    let is_mixed = digits.contains(|c: char| c.is_ascii_lowercase())
+        && digits.contains(|c: char| c.is_ascii_uppercase());
+    if is_mixed && address.to_string() != text {
+        return Err("its checksum is wrong: a letter was changed".into());
+    }
+    Ok(address)
+}
+
+/// An amount of dollars.
+pub(super) fn amount(text: &str) -> Result<MicroDollars, String> {
+    text.parse::<MicroDollars>().map_err(|fault| fault.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistyped_address_is_noticed() {
+        let checked = "0x74f3CC12197b6Aa1cB71844E98922db008E4C1Ef";
+        assert!(address(checked).is_ok());
+        assert!(address(&checked.to_lowercase()).is_ok());
+        assert!(address(&format!("0x{}", checked[2..].to_uppercase())).is_ok());
+        assert!(address("0x74f3CC12197b6Aa1cB71844E98922db008E4C1eF").is_err());
+        assert!(address(&checked[2..]).is_err());
+        assert!(address(&checked[..41]).is_err());
+        assert!(address("0xzzf3CC12197b6Aa1cB71844E98922db008E4C1Ef").is_err());
+    }
+}

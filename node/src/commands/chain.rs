@@ -1,0 +1,22 @@
+//! `hawser chain`: chains to develop against.
+
+mod dev;
+mod tell;
+
+use crate::cli::chain::ChainCommand;
+use crate::failure::Failure;
+
+/// The app chain's port, counted from the network's base port.
+pub(super) const APP_OFFSET: u16 = 10;
+/// The settlement chain's port, counted from the network's base port.
+pub(super) const SETTLEMENT_OFFSET: u16 = 11;
+
+/// Runs the command.
+///
+/// # Errors
+/// When the chains do not start.
+pub(super) fn run(command: ChainCommand, as_json: bool) -> Result<(), Failure> {
+    match command {
+        ChainCommand::Dev(args) => dev::run(args, as_json),
+    }
+}

@@ -1,0 +1,100 @@
+//! `hawser chain dev`: both chains of a development network in one process.
+
+use std::path::{Path, PathBuf};
+
+use alloy::primitives::Address;
+use hawser_chain::deploy::{self, Node};
+use hawser_chain::devnet::{Devnet, DevnetError, DevnetSettings};
+use hawser_chain::embedded::StartError;
+use tracing::Level;
+
+use super::tell::Teller;
+use super::{APP_OFFSET, SETTLEMENT_OFFSET};
+use crate::cli::chain::ChainDevArgs;
+use crate::config::LogConfig;
+use crate::failure::Failure;
+use crate::files::{self, network, registry};
+use crate::service::ends::Ends;
+use crate::service::logging;
+
+/// Where the addresses are written when the chains are not kept.
+const FOLDER_DEFAULT: &str = "hawser-chain";
+
+/// Runs the command until it is told to stop.
+///
+/// # Errors
+/// When the chains do not start, or what is needed cannot be read or written.
+pub(super) fn run(args: ChainDevArgs, as_json: bool) -> Result<(), Failure> {
+    logging::install(LogConfig { level: Level::INFO, json: false });
+    // Requests are executed beside one another and beside what the deployment waits for.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("no runtime: {error}")))?;
+    let done = runtime.block_on(serve(args, Teller { as_json }));
+    runtime.shutdown_background();
+    done
+}
+
+async fn serve(args: ChainDevArgs, teller: Teller) -> Result<(), Failure> {
+    let mut ends = Ends::listen(args.exit_with_parent).map_err(Failure::failed)?;
+    let chain_json = chain_json(&args);
+    let nodes = match &args.register_nodes {
+        Some(file) => nodes_of(file, args.node_owner)?,
+        None => Vec::new(),
+    };
+    let settings = DevnetSettings {
+        app_port: args.base_port + APP_OFFSET,
+        settlement_port: args.base_port + SETTLEMENT_OFFSET,
+        data_dir: args.data_dir.clone(),
+        block_time: args.block_time,
+        nodes,
+    };
+    let devnet = tokio::select! {
+        started = Devnet::start(settings) => started.map_err(failure)?,
+        _ = ends.next() => return Ok(()),
+    };
+    write(&chain_json, &devnet)?;
+    teller.ready(&devnet, &chain_json, args.data_dir.as_deref());
+    ends.next().await;
+    teller.stopping();
+    devnet.stop().await;
+    Ok(())
+}
+
+fn chain_json(args: &ChainDevArgs) -> PathBuf {
+    let folder = || args.data_dir.clone().unwrap_or_else(|| FOLDER_DEFAULT.into());
+    args.chain_json.clone().unwrap_or_else(|| folder().join(network::CHAIN_JSON))
+}
+
+/// The nodes of a registry file, as the contract takes them.
+fn nodes_of(file: &Path, owner: Option<Address>) -> Result<Vec<Node>, Failure> {
+    let registry = files::read(file, registry::parse).map_err(Failure::failed)?;
+    let owner = owner.unwrap_or_else(|| deploy::deployer().address());
+    let node = |record: &hawser_engine::ports::NodeRecord| Node {
+        id: record.id.0,
+        owner,
+        public_key: *record.public_key.as_bytes(),
+        http_address: record.http_address.clone(),
+        is_canonical: record.canonical,
+    };
+    Ok(registry.nodes().map(node).collect())
+}
+
+fn write(path: &Path, devnet: &Devnet) -> Result<(), Failure> {
+    let fail = |error: std::io::Error| Failure::failed(format!("{}: {error}", path.display()));
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(fail)?;
+    }
+    let text = format!("{:#}\n", devnet.deployment().addresses.to_json());
+    files::write_whole(path, text.as_bytes()).map_err(fail)
+}
+
+fn failure(error: DevnetError) -> Failure {
+    match &error {
+        DevnetError::Start { error: StartError::Listen { .. }, .. } => {
+            Failure::failed(format!("{error} Stop that, or choose another --base-port"))
+        }
+        _ => Failure::failed(error),
+    }
+}

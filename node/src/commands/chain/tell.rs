@@ -1,0 +1,106 @@
+//! What `hawser chain dev` says: text for people, or one JSON object per event for programs.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use hawser_chain::deploy;
+use hawser_chain::devnet::{APP_ID, Devnet, SETTLEMENT_ID};
+use serde_json::{Value, json};
+
+use crate::output;
+
+/// Says things one way or the other.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Teller {
+    pub(super) as_json: bool,
+}
+
+impl Teller {
+    fn say(self, text: impl FnOnce() -> String, json: impl FnOnce() -> Value) {
+        if self.as_json {
+            output::line(json());
+        } else {
+            output::line(text());
+        }
+    }
+
+    pub(super) fn ready(self, devnet: &Devnet, chain_json: &Path, data_dir: Option<&Path>) {
+        self.say(
+            || ready_text(devnet, chain_json, data_dir),
+            || ready_json(devnet, chain_json, data_dir),
+        );
+    }
+
+    pub(super) fn stopping(self) {
+        self.say(|| "stopping both chains".to_owned(), || json!({ "event": "stopping" }));
+    }
+}
+
+fn ready_json(devnet: &Devnet, chain_json: &Path, data_dir: Option<&Path>) -> Value {
+    let chain = |id: u64, address: SocketAddr| json!({ "id": id, "rpc": format!("http://{address}"), "ws": format!("ws://{address}") });
+    let account = |key: &alloy::signers::local::PrivateKeySigner| json!({ "address": key.address().to_string(), "private_key": key.to_bytes() });
+    let deployment = devnet.deployment();
+    json!({
+        "event": "ready",
+        "app_chain": chain(APP_ID, devnet.app_address()),
+        "settlement_chain": chain(SETTLEMENT_ID, devnet.settlement_address()),
+        "chain_json": chain_json,
+        "data_dir": data_dir,
+        "addresses": deployment.addresses.to_json(),
+        "inbox": deployment.inbox.to_string(),
+        "deployment_transactions": deployment.transactions,
+        "accounts": deploy::accounts().iter().map(account).collect::<Vec<_>>(),
+    })
+}
+
+fn ready_text(devnet: &Devnet, chain_json: &Path, data_dir: Option<&Path>) -> String {
+    let chain = |name: &str, id: u64, address: SocketAddr| {
+        format!("  {name:<16}  id {id}  http://{address}  ws://{address}")
+    };
+    let mut lines = vec![
+        "Two chains for development and tests. Whoever reaches them controls them.".to_owned(),
+        String::new(),
+        chain("app chain", APP_ID, devnet.app_address()),
+        chain("settlement chain", SETTLEMENT_ID, devnet.settlement_address()),
+        String::new(),
+        match devnet.deployment().transactions {
+            0 => "The contracts were there:".to_owned(),
+            sent => format!("The contracts were deployed by {sent} transactions:"),
+        },
+    ];
+    lines.extend(address_lines(devnet));
+    lines.push(String::new());
+    lines.push(
+        "Accounts, each with 10000 native tokens on both chains, and fee tokens. Everybody has the keys:".into(),
+    );
+    lines.extend(deploy::accounts().iter().enumerate().map(|(index, key)| {
+        let role = if index == 0 { "  deploys, administers" } else { "" };
+        format!("  {}  {}{role}", key.address(), key.to_bytes())
+    }));
+    let kept = data_dir.map_or("They are not kept.".to_owned(), |folder| {
+        format!("They are kept in {}.", folder.display())
+    });
+    lines.extend([
+        String::new(),
+        "See what the contracts say, in another terminal:".into(),
+        format!(
+            "  hawser registry rates list --rpc-url http://{} --chain-json {}",
+            devnet.settlement_address(),
+            chain_json.display()
+        ),
+        String::new(),
+        format!("Described in {}. Ctrl-C ends both chains. {kept}", chain_json.display()),
+    ]);
+    lines.join("\n")
+}
+
+/// Every address under its key, in the order of the file.
+fn address_lines(devnet: &Devnet) -> Vec<String> {
+    let Value::Object(addresses) = devnet.deployment().addresses.to_json() else {
+        return Vec::new();
+    };
+    let row = |(key, value): (String, Value)| {
+        value.as_str().map(|address| format!("  {key:<32}  {address}"))
+    };
+    addresses.into_iter().filter_map(row).collect()
+}

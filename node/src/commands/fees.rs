@@ -1,0 +1,114 @@
+//! `hawser fees`: what nodes and the protocol have earned.
+
+use hawser_chain::admin::fees::{self, Beneficiary, Claims, Owed};
+use serde_json::{Value, json};
+
+use super::payer::recipient;
+use crate::cli::payer::{FeesClaimArgs, FeesCommand, FeesShowArgs, FeesWithdrawArgs, WhoseArgs};
+use crate::commands::onchain::{self, Fields, Reach, SENDER, Session, refusal};
+use crate::failure::Failure;
+use crate::output;
+
+/// Runs the command.
+///
+/// # Errors
+/// Says what did not work, and whether something was sent.
+pub(super) async fn run(command: FeesCommand, as_json: bool) -> Result<(), Failure> {
+    match command {
+        FeesCommand::Claim(args) => claim(&args, as_json).await,
+        FeesCommand::Withdraw(args) => withdraw(&args, as_json).await,
+        FeesCommand::Show(args) => show(&args, as_json).await,
+    }
+}
+
+async fn claim(args: &FeesClaimArgs, as_json: bool) -> Result<(), Failure> {
+    let whose = beneficiary(&args.whose)?;
+    let mut session =
+        Session::open(&args.network, &args.send, Reach::Settlement, SENDER, as_json).await?;
+    let plan = fees::claim(&session.network, whose, &args.originator).await.map_err(refusal)?;
+    session.carry_out(plan).await?;
+    finish(session, whose).await
+}
+
+async fn withdraw(args: &FeesWithdrawArgs, as_json: bool) -> Result<(), Failure> {
+    let whose = beneficiary(&args.whose)?;
+    let mut session =
+        Session::open(&args.network, &args.send, Reach::Settlement, SENDER, as_json).await?;
+    let recipient = match whose {
+        Beneficiary::Node(_) => recipient(args.recipient, &session.account)?,
+        Beneficiary::Protocol => Default::default(),
+    };
+    let plan = fees::withdraw(&session.network, whose, recipient, args.into_underlying).await;
+    session.carry_out(plan.map_err(refusal)?).await?;
+    finish(session, whose).await
+}
+
+async fn finish(session: Session, whose: Beneficiary) -> Result<(), Failure> {
+    let result = if session.sends() {
+        let owed = fees::owed_to(&session.network, whose).await.map_err(refusal)?;
+        let fields = match whose {
+            Beneficiary::Node(node_id) => Fields::default().with("node", node_id),
+            Beneficiary::Protocol => Fields::default().with("protocol", true),
+        };
+        Some(fields.amount("owed", owed))
+    } else {
+        None
+    };
+    session.finish(result);
+    Ok(())
+}
+
+async fn show(args: &FeesShowArgs, as_json: bool) -> Result<(), Failure> {
+    let network = onchain::connect(&args.network, Reach::Settlement).await?;
+    let owed = fees::owed(&network).await.map_err(refusal)?;
+    let claims = fees::claims(&network, &args.originator).await.map_err(refusal)?;
+    let nodes = owed
+        .nodes
+        .iter()
+        .map(|(node_id, owed)| Fields::default().with("node", *node_id).amount("owed", *owed));
+    if as_json {
+        output::line(json!({
+            "nodes": nodes.map(Fields::into_json).collect::<Vec<_>>(),
+            "totals": totals(&owed).into_json(),
+            "reports": claims.iter().map(|claims| report(claims).into_json()).collect::<Vec<_>>(),
+        }));
+        return Ok(());
+    }
+    nodes.for_each(|row| row.print_row());
+    totals(&owed).print();
+    claims.iter().for_each(|claims| report(claims).print_row());
+    Ok(())
+}
+
+fn totals(owed: &Owed) -> Fields {
+    Fields::default()
+        .amount("protocol_owed", owed.protocol)
+        .with("protocol_recipient", owed.protocol_recipient.to_string())
+        .amount("available", owed.available)
+        .amount("excess_of_payers", owed.excess)
+}
+
+fn report(claims: &Claims) -> Fields {
+    let Claims { report, nodes, protocol } = claims;
+    let state = if report.is_settled { "settled" } else { "not settled" };
+    let ids = |ids: &mut dyn Iterator<Item = &u32>| ids.copied().collect::<Value>();
+    Fields::default()
+        .with("originator", report.originator)
+        .with("index", report.index)
+        .with("end_sequence_id", report.end_sequence_id)
+        .with("state", state)
+        .amount("fees", report.fees_settled)
+        .amount("share_of_node", report.share_of_node())
+        .amount("share_of_protocol", report.share_of_protocol())
+        .with("nodes", ids(&mut report.node_ids.iter()))
+        .with("claimed_by", ids(&mut nodes.iter()))
+        .with("claimed_by_protocol", *protocol)
+}
+
+fn beneficiary(whose: &WhoseArgs) -> Result<Beneficiary, Failure> {
+    match (whose.node, whose.protocol) {
+        (Some(node_id), false) => Ok(Beneficiary::Node(node_id)),
+        (None, true) => Ok(Beneficiary::Protocol),
+        _ => Err(Failure::usage("give --node ID or --protocol")),
+    }
+}

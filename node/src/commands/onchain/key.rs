@@ -1,0 +1,70 @@
+//! In whose name a command acts: a key from a file or from the environment.
+
+use std::path::{Path, PathBuf};
+
+use alloy::signers::local::PrivateKeySigner;
+use hawser_proto::SecretKey;
+use zeroize::Zeroizing;
+
+use crate::failure::Failure;
+use crate::files::key;
+
+/// Variables that hold a key: the name of its file, and the key itself.
+pub(crate) struct Names {
+    file: &'static str,
+    text: &'static str,
+}
+
+/// Whoever sends a transaction.
+pub(crate) const SENDER: &[Names] = &[Names { file: "HAWSER_KEY_FILE", text: "HAWSER_KEY" }];
+/// The same, or the gateway's key as the services have it.
+pub(crate) const PAYER: &[Names] = &[
+    Names { file: "HAWSER_KEY_FILE", text: "HAWSER_KEY" },
+    Names { file: "XMTPD_PAYER_PRIVATE_KEY_FILE", text: "XMTPD_PAYER_PRIVATE_KEY" },
+];
+
+/// The key from the file, or else from the first of the variables that is set.
+///
+/// # Errors
+/// When what was given is no key, or others can read the file.
+pub(crate) fn signer(
+    file: Option<&Path>,
+    names: &[Names],
+) -> Result<Option<PrivateKeySigner>, Failure> {
+    if let Some(file) = file {
+        return from_file(file).map(Some);
+    }
+    for names in names {
+        if let Some(file) = given(names.file) {
+            let file = PathBuf::from(file.as_str());
+            return from_file(&file).map_err(|failure| failure.while_doing(names.file)).map(Some);
+        }
+        if let Some(text) = given(names.text) {
+            let secret = SecretKey::from_hex(&text)
+                .map_err(|error| Failure::usage(format!("{}: {error}", names.text)))?;
+            return from_secret(&secret).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+fn given(name: &str) -> Option<Zeroizing<String>> {
+    std::env::var(name).ok().map(Zeroizing::new).filter(|text| !text.is_empty())
+}
+
+fn from_file(path: &Path) -> Result<PrivateKeySigner, Failure> {
+    from_secret(&read(path)?)
+}
+
+/// A secret key in a file.
+///
+/// # Errors
+/// When it is no key, or others can read it.
+pub(crate) fn read(path: &Path) -> Result<SecretKey, Failure> {
+    key::read(path).map_err(|error| error.at(path))
+}
+
+fn from_secret(secret: &SecretKey) -> Result<PrivateKeySigner, Failure> {
+    let bytes = Zeroizing::new(secret.to_bytes());
+    PrivateKeySigner::from_slice(bytes.as_slice()).map_err(Failure::failed)
+}

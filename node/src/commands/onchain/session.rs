@@ -1,0 +1,316 @@
+//! One command from its plan to what came of it.
+
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use alloy::rpc::types::TransactionReceipt;
+use alloy::signers::local::PrivateKeySigner;
+use hawser_chain::admin::{Account, AdminError, Network, Plan, Side, Step};
+use hawser_chain::send::{Chain, SendError, Sender};
+use serde_json::{Value, json};
+
+use super::key::{self, Names};
+use super::network::{Reach, connect};
+use super::refusal;
+use super::show::{self, Fields};
+use crate::cli::onchain::{NetworkArgs, SendArgs};
+use crate::failure::Failure;
+use crate::output;
+
+/// What is done with a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Send { ask: bool },
+    DryRun,
+    Calldata,
+}
+
+/// A command that changes contracts.
+pub(crate) struct Session {
+    /// What it talks to.
+    pub(crate) network: Network,
+    /// In whose name.
+    pub(crate) account: Account,
+    senders: Option<Senders>,
+    mode: Mode,
+    timeout: Duration,
+    as_json: bool,
+    told: Told,
+}
+
+/// The account's senders: one for each chain, as long as the command lasts.
+struct Senders {
+    settlement: Sender,
+    app: Option<Sender>,
+}
+
+/// What programs are told at the end.
+#[derive(Default)]
+struct Told {
+    notes: Vec<String>,
+    steps: Vec<Value>,
+}
+
+impl Session {
+    /// Judges what was given and reaches the chains.
+    ///
+    /// # Errors
+    /// When something is wrong with it, or nobody answers.
+    pub(crate) async fn open(
+        network: &NetworkArgs,
+        send: &SendArgs,
+        reach: Reach,
+        names: &[Names],
+        as_json: bool,
+    ) -> Result<Self, Failure> {
+        let mode = match (send.dry_run, send.calldata) {
+            (false, false) => Mode::Send { ask: !send.yes && io::stdin().is_terminal() },
+            (true, _) => Mode::DryRun,
+            (_, true) => Mode::Calldata,
+        };
+        let account = account(send, mode, names)?;
+        let network = connect(network, reach).await?;
+        let senders = match &account {
+            Account::Key(key) => Some(Senders::new(&network, key, send.timeout)),
+            Account::Address(_) | Account::Unknown => None,
+        };
+        if let (Mode::Send { .. }, Some(senders)) = (mode, &senders) {
+            senders.settled().await?;
+        }
+        let timeout = send.timeout;
+        Ok(Self { network, account, senders, mode, timeout, as_json, told: Told::default() })
+    }
+
+    /// Whether anything is really sent.
+    pub(crate) fn sends(&self) -> bool {
+        matches!(self.mode, Mode::Send { .. })
+    }
+
+    /// How long something may take.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Shows the plan and does with it what was asked for.
+    ///
+    /// # Errors
+    /// When a step would fail or has failed, or nobody says yes. What was done before is told.
+    pub(crate) async fn carry_out(&mut self, plan: Plan) -> Result<(), Failure> {
+        let done = self.carry_out_told(plan).await;
+        let was_sent = |step: &Value| !step["receipt"].is_null();
+        if done.is_err() && self.as_json && self.told.steps.iter().any(was_sent) {
+            self.print_json(&Value::Null);
+        }
+        done
+    }
+
+    async fn carry_out_told(&mut self, plan: Plan) -> Result<(), Failure> {
+        let (first, count) = (self.told.steps.len(), plan.steps.len());
+        for (index, step) in plan.steps.iter().enumerate() {
+            self.told.steps.push(show::step_json(&self.network, step));
+            let what = Numbered { step, number: index + 1, count };
+            self.propose(&what, first + index).await?;
+        }
+        for note in plan.notes {
+            self.propose_text(format!("note: {note}"));
+            self.told.notes.push(note);
+        }
+        let Mode::Send { ask } = self.mode else { return Ok(()) };
+        if ask && count > 0 {
+            confirm(count)?;
+        }
+        for (index, step) in plan.steps.iter().enumerate() {
+            let what = Numbered { step, number: index + 1, count };
+            self.send(&what, first + index).await?;
+        }
+        Ok(())
+    }
+
+    /// Shows a step and what it would cost, or what a multisig needs of it.
+    async fn propose(&mut self, what: &Numbered<'_>, place: usize) -> Result<(), Failure> {
+        self.propose_text(show::step_text(&self.network, what.step, what.number, what.count));
+        if self.mode == Mode::Calldata {
+            self.propose_text(show::calldata_text(what.step));
+            return Ok(());
+        }
+        let quote = if what.step.waits {
+            None
+        } else {
+            let account = self.account.required().map_err(refusal)?;
+            let side = what.step.contract.side();
+            let chain = self.network.chain(side).map_err(refusal)?;
+            let quote = chain.quote(account, &what.step.call).await;
+            Some(quote.map_err(|error| what.failed(&error))?)
+        };
+        if let Some(quote) = &quote {
+            self.told.steps[place]["estimate"] = show::quote_json(quote);
+        }
+        self.propose_text(show::quote_text(quote.as_ref()));
+        Ok(())
+    }
+
+    async fn send(&mut self, what: &Numbered<'_>, place: usize) -> Result<(), Failure> {
+        let senders = self.senders.as_ref().ok_or_else(no_key)?;
+        let side = what.step.contract.side();
+        let sender = senders.of(side).ok_or_else(|| refusal(AdminError::NoChain(side)))?;
+        self.say(format_args!("step {}: waiting until it is mined", what.number));
+        let receipt = sender.send(&what.step.call).await.map_err(|error| what.failed(&error))?;
+        self.tell_receipt(side, &receipt, place);
+        Ok(())
+    }
+
+    fn tell_receipt(&mut self, side: Side, receipt: &TransactionReceipt, place: usize) {
+        let events = self.network.events(side, receipt);
+        self.say(show::receipt_text(receipt, &events));
+        self.told.steps[place]["receipt"] = show::receipt_json(receipt, &events);
+    }
+
+    /// Something that whoever is asked has to know, also when programs read the answer.
+    fn propose_text(&self, text: String) {
+        if self.as_json && self.mode == (Mode::Send { ask: true }) {
+            // Nobody is left to be told that this failed.
+            let _ = writeln!(io::stderr(), "{text}");
+        } else {
+            self.say(text);
+        }
+    }
+
+    /// Something that only people are told.
+    pub(crate) fn say(&self, text: impl std::fmt::Display) {
+        if !self.as_json {
+            output::line(text);
+        }
+    }
+
+    /// Ends the command with what came of it, if anything was sent.
+    pub(crate) fn finish(self, result: Option<Fields>) {
+        match result {
+            result if self.as_json => {
+                self.print_json(&result.map_or(Value::Null, Fields::into_json));
+            }
+            Some(result) => result.print(),
+            None => self.say_that_nothing_was_sent(),
+        }
+    }
+
+    /// Ends the command with a list of things that came of it, if anything was sent.
+    pub(crate) fn finish_list(self, results: Option<Vec<Fields>>) {
+        match results {
+            results if self.as_json => {
+                let list =
+                    |results: Vec<Fields>| results.into_iter().map(Fields::into_json).collect();
+                self.print_json(&results.map_or(Value::Null, list));
+            }
+            Some(results) => results.iter().for_each(Fields::print_row),
+            None => self.say_that_nothing_was_sent(),
+        }
+    }
+
+    fn say_that_nothing_was_sent(&self) {
+        if self.mode == Mode::DryRun {
+            self.say("nothing was sent: this was a dry run");
+        }
+    }
+
+    fn print_json(&self, result: &Value) {
+        let mode = match self.mode {
+            Mode::Send { .. } => "send",
+            Mode::DryRun => "dry_run",
+            Mode::Calldata => "calldata",
+        };
+        output::line(json!({
+            "mode": mode,
+            "account": self.account.address().map(|address| address.to_string()),
+            "notes": self.told.notes,
+            "steps": self.told.steps,
+            "result": result,
+        }));
+    }
+}
+
+/// A step and its place among others.
+struct Numbered<'a> {
+    step: &'a Step,
+    number: usize,
+    count: usize,
+}
+
+impl Numbered<'_> {
+    fn failed(&self, error: &SendError) -> Failure {
+        let Self { step, number, count } = self;
+        let (contract, function) = (step.contract, step.described().name);
+        let failure = Failure::failed(error);
+        if *count == 1 {
+            failure.while_doing(format_args!("{contract}.{function}"))
+        } else {
+            failure.while_doing(format_args!("step {number} of {count}, {contract}.{function}"))
+        }
+    }
+}
+
+impl Senders {
+    fn new(network: &Network, key: &PrivateKeySigner, timeout: Duration) -> Self {
+        let sender = |chain: &Chain| Sender::new(chain.clone(), key.clone()).waiting(timeout);
+        Self { settlement: sender(&network.settlement), app: network.app.as_ref().map(sender) }
+    }
+
+    /// What an earlier run has sent is mined first: it may be what this one is about to do again.
+    async fn settled(&self) -> Result<(), Failure> {
+        for sender in [Some(&self.settlement), self.app.as_ref()].into_iter().flatten() {
+            sender.settled().await.map_err(Failure::failed)?;
+        }
+        Ok(())
+    }
+
+    fn of(&self, side: Side) -> Option<&Sender> {
+        match side {
+            Side::Settlement => Some(&self.settlement),
+            Side::App => self.app.as_ref(),
+        }
+    }
+}
+
+fn account(send: &SendArgs, mode: Mode, names: &[Names]) -> Result<Account, Failure> {
+    let sends = matches!(mode, Mode::Send { .. });
+    if let Some(address) = send.from {
+        return match sends {
+            true => Err(Failure::usage(
+                "--from says whose name to act in without a key, so it needs --dry-run or \
+                 --calldata",
+            )),
+            false => Ok(Account::Address(address)),
+        };
+    }
+    // A multisig sends what is printed: a key that happens to be there is not its own.
+    let is_asked_for = mode != Mode::Calldata || send.key_file.is_some();
+    let key = if is_asked_for { key::signer(send.key_file.as_deref(), names)? } else { None };
+    match (key, mode) {
+        // With its key it could sign permits, which a multisig cannot.
+        (Some(key), Mode::Calldata) => Ok(Account::Address(key.address())),
+        (Some(key), Mode::Send { .. } | Mode::DryRun) => Ok(Account::Key(key)),
+        (None, Mode::Calldata) => Ok(Account::Unknown),
+        (None, Mode::Send { .. }) => Err(no_key()),
+        (None, Mode::DryRun) => {
+            Err(Failure::usage("whose name? Give --key-file FILE, or --from ADDRESS"))
+        }
+    }
+}
+
+fn no_key() -> Failure {
+    Failure::usage(
+        "this needs a key: give --key-file FILE, or HAWSER_KEY_FILE or HAWSER_KEY in the \
+         environment; --dry-run and --calldata need none",
+    )
+}
+
+/// Asks whoever sits at the terminal.
+fn confirm(count: usize) -> Result<(), Failure> {
+    let what = output::count(count, "transaction");
+    let mut answer = String::new();
+    let asked = write!(io::stderr(), "Send {what}? [y/N] ").and_then(|()| io::stderr().flush());
+    asked.and_then(|()| io::stdin().lock().read_line(&mut answer)).map_err(Failure::failed)?;
+    match answer.trim().to_ascii_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => Err(Failure::refused("nothing was sent: nobody said yes")),
+    }
+}

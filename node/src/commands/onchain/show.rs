@@ -1,0 +1,265 @@
+//! What steps, receipts and results look like, for people and for programs.
+
+use alloy::primitives::U256;
+use alloy::primitives::utils::{format_ether, format_units};
+use alloy::rpc::types::TransactionReceipt;
+use hawser_chain::admin::{Contract, MicroDollars, Network, Side, Step};
+use hawser_chain::contracts::describe::{Argument, Described};
+use hawser_chain::send::Quote;
+use serde_json::{Map, Value, json};
+
+use crate::output;
+
+/// What a command found or made: names and values, in their order.
+#[derive(Debug, Default)]
+pub(crate) struct Fields(Vec<Field>);
+
+#[derive(Debug)]
+struct Field {
+    name: &'static str,
+    /// What people see; nothing if it is for programs only.
+    text: Option<String>,
+    value: Value,
+}
+
+impl Fields {
+    /// A value whose text is what JSON has.
+    pub(crate) fn with(self, name: &'static str, value: impl Into<Value>) -> Self {
+        let value = value.into();
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        self.field(name, Some(text), value)
+    }
+
+    /// A value that only programs are interested in.
+    pub(crate) fn for_programs(self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.field(name, None, value.into())
+    }
+
+    /// Dollars.
+    pub(crate) fn amount(self, name: &'static str, amount: MicroDollars) -> Self {
+        self.signed_amount(name, amount, false)
+    }
+
+    /// Dollars, or a debt.
+    pub(crate) fn signed_amount(
+        self,
+        name: &'static str,
+        amount: MicroDollars,
+        is_debt: bool,
+    ) -> Self {
+        let sign = if is_debt { "-" } else { "" };
+        let value = json!({
+            "microdollars": format!("{sign}{}", amount.get()),
+            "usd": format!("{sign}{}", amount.dollars()),
+        });
+        let text = format!("{sign}{} USD ({sign}{} µ$)", amount.dollars(), amount.get());
+        self.field(name, Some(text), value)
+    }
+
+    /// A moment: unix seconds for programs, a date for people.
+    pub(crate) fn time(self, name: &'static str, seconds: u64) -> Self {
+        self.field(name, Some(date(seconds)), seconds.into())
+    }
+
+    fn field(mut self, name: &'static str, text: Option<String>, value: Value) -> Self {
+        self.0.push(Field { name, text, value });
+        self
+    }
+
+    fn texts(&self) -> impl Iterator<Item = (String, &str)> {
+        fn text(field: &Field) -> Option<(String, &str)> {
+            Some((field.name.replace('_', " "), field.text.as_deref()?))
+        }
+        self.0.iter().filter_map(text)
+    }
+
+    /// Prints them one below the other.
+    pub(crate) fn print(&self) {
+        let width = self.texts().map(|(name, _)| name.len()).max().unwrap_or_default();
+        for (name, text) in self.texts() {
+            output::line(format_args!("{name:<width$}  {text}"));
+        }
+    }
+
+    /// Prints them in one line.
+    pub(crate) fn print_row(&self) {
+        let cells = self.texts().map(|(name, text)| format!("{name}: {text}"));
+        output::line(cells.collect::<Vec<_>>().join(", "));
+    }
+
+    /// The same for programs.
+    pub(crate) fn into_json(self) -> Value {
+        let pairs = self.0.into_iter().map(|field| (field.name.to_owned(), field.value));
+        Value::Object(pairs.collect::<Map<_, _>>())
+    }
+}
+
+/// `2025-06-15T15:06:41Z (1750000001)`
+fn date(seconds: u64) -> String {
+    let nanoseconds = i64::try_from(seconds).ok().and_then(|s| s.checked_mul(1_000_000_000));
+    let Some(nanoseconds) = nanoseconds else { return seconds.to_string() };
+    let date = output::time(nanoseconds);
+    let whole = date.split('.').next().unwrap_or_default();
+    format!("{whole}Z ({seconds})")
+}
+
+/// A step for people: where, what, and with which arguments.
+pub(super) fn step_text(network: &Network, step: &Step, number: usize, count: usize) -> String {
+    let call = step.described();
+    let side = step.contract.side();
+    let chain_id = chain_id(network, step);
+    let to = step.call.to.unwrap_or_default();
+    let head = format!(
+        "step {number} of {count}: {}.{} at {to} on the {side} ({chain_id})",
+        step.contract, call.name
+    );
+    let arguments = call.arguments.iter().map(|argument| format!("  {argument}"));
+    [head].into_iter().chain(arguments).collect::<Vec<_>>().join("\n")
+}
+
+/// What a multisig is given.
+pub(super) fn calldata_text(step: &Step) -> String {
+    let to = step.call.to.unwrap_or_default();
+    format!("  to     {to}\n  value  {}\n  data   {}", step.call.value, step.call.data)
+}
+
+/// What it will cost at most.
+pub(super) fn quote_text(quote: Option<&Quote>) -> String {
+    match quote {
+        Some(quote) => format!(
+            "  costs up to {} of the native token ({} gas at up to {} gwei)",
+            format_ether(quote.fee_max()),
+            quote.gas_limit,
+            gwei(quote.max_fee_per_gas),
+        ),
+        None => "  what it costs is known when the steps before it are mined".into(),
+    }
+}
+
+/// What it did.
+pub(super) fn receipt_text(
+    receipt: &TransactionReceipt,
+    events: &[(Contract, Described)],
+) -> String {
+    let head = format!(
+        "  mined in block {} as {}, for {} of the native token ({} gas)",
+        receipt.block_number.unwrap_or_default(),
+        receipt.transaction_hash,
+        format_ether(paid(receipt)),
+        receipt.gas_used,
+    );
+    let events = events.iter().map(|(contract, event)| format!("  {contract}: {event}"));
+    [head].into_iter().chain(events).collect::<Vec<_>>().join("\n")
+}
+
+/// The step for programs.
+pub(super) fn step_json(network: &Network, step: &Step) -> Value {
+    let call = step.described();
+    json!({
+        "chain_id": chain_id(network, step),
+        "contract": step.contract.name(),
+        "to": step.call.to.unwrap_or_default().to_string(),
+        "function": call.name,
+        "arguments": arguments_json(&call.arguments),
+        "value": step.call.value.to_string(),
+        "data": step.call.data,
+    })
+}
+
+/// What it will cost, for programs.
+pub(super) fn quote_json(quote: &Quote) -> Value {
+    json!({
+        "gas_limit": quote.gas_limit,
+        "max_fee_per_gas_wei": quote.max_fee_per_gas.to_string(),
+        "fee_max_wei": quote.fee_max().to_string(),
+    })
+}
+
+/// What it did, for programs.
+pub(super) fn receipt_json(
+    receipt: &TransactionReceipt,
+    events: &[(Contract, Described)],
+) -> Value {
+    let event = |(contract, event): &(Contract, Described)| {
+        json!({
+            "contract": contract.name(),
+            "event": event.name,
+            "arguments": arguments_json(&event.arguments),
+        })
+    };
+    json!({
+        "transaction": receipt.transaction_hash,
+        "block": receipt.block_number,
+        "gas_used": receipt.gas_used,
+        "fee_wei": paid(receipt).to_string(),
+        "events": events.iter().map(event).collect::<Vec<_>>(),
+    })
+}
+
+fn arguments_json(arguments: &[Argument]) -> Vec<Value> {
+    let argument = |argument: &Argument| json!({ "name": argument.name, "type": argument.kind, "value": argument.value });
+    arguments.iter().map(argument).collect()
+}
+
+fn paid(receipt: &TransactionReceipt) -> U256 {
+    U256::from(receipt.gas_used) * U256::from(receipt.effective_gas_price)
+}
+
+fn gwei(wei: u128) -> String {
+    let text = format_units(wei, "gwei").unwrap_or_else(|_| wei.to_string());
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+fn chain_id(network: &Network, step: &Step) -> u64 {
+    match step.contract.side() {
+        Side::Settlement => network.settlement.id(),
+        Side::App => network.app_id,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_and_moments_are_shown_in_both_forms() {
+        let amount = MicroDollars::new(1_500_000).unwrap();
+        let fields = Fields::default()
+            .amount("balance", amount)
+            .signed_amount("debt", amount, true)
+            .time("ready_at", 1_750_000_001)
+            .with("node_id", 100)
+            .with("name", "a")
+            .for_programs("word", "0x00");
+        let texts: Vec<_> = fields.texts().map(|(_, text)| text).collect();
+        assert_eq!(
+            texts,
+            [
+                "1.5 USD (1500000 µ$)",
+                "-1.5 USD (-1500000 µ$)",
+                "2025-06-15T15:06:41Z (1750000001)",
+                "100",
+                "a"
+            ]
+        );
+        assert_eq!(
+            fields.into_json(),
+            json!({
+                "balance": { "microdollars": "1500000", "usd": "1.5" },
+                "debt": { "microdollars": "-1500000", "usd": "-1.5" },
+                "ready_at": 1_750_000_001,
+                "node_id": 100,
+                "name": "a",
+                "word": "0x00",
+            })
+        );
+        assert_eq!(date(u64::MAX), u64::MAX.to_string());
+    }
+
+    #[test]
+    fn prices_are_shown_without_needless_zeros() {
+        assert_eq!(gwei(1_500_000_000), "1.5");
+        assert_eq!(gwei(2_000_000_000), "2");
+        assert_eq!(gwei(7), "0.000000007");
+    }
+}

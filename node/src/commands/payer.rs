@@ -1,0 +1,129 @@
+//! `hawser payer`: paying in, looking, taking out.
+
+use alloy::primitives::Address;
+use hawser_chain::admin::payers::{self, Balance};
+use hawser_chain::admin::{Account, MicroDollars};
+
+use crate::cli::payer::{
+    BalanceArgs, DepositArgs, PayerCommand, WithdrawCancelArgs, WithdrawCommand,
+    WithdrawFinalizeArgs, WithdrawRequestArgs,
+};
+use crate::commands::onchain::{self, Fields, PAYER, Reach, Session, refusal};
+use crate::failure::Failure;
+use crate::output;
+
+/// Runs the command.
+///
+/// # Errors
+/// Says what did not work, and whether something was sent.
+pub(super) async fn run(command: PayerCommand, as_json: bool) -> Result<(), Failure> {
+    match command {
+        PayerCommand::Deposit(args) => deposit(&args, as_json).await,
+        PayerCommand::Balance(args) => balance(&args, as_json).await,
+        PayerCommand::Withdraw { command } => match command {
+            WithdrawCommand::Request(args) => request(&args, as_json).await,
+            WithdrawCommand::Cancel(args) => cancel(&args, as_json).await,
+            WithdrawCommand::Finalize(args) => finalize(&args, as_json).await,
+        },
+    }
+}
+
+async fn deposit(args: &DepositArgs, as_json: bool) -> Result<(), Failure> {
+    let mut session =
+        Session::open(&args.network, &args.send, Reach::Settlement, PAYER, as_json).await?;
+    let payer = match (args.payer, session.account.address()) {
+        (Some(payer), _) | (None, Some(payer)) => payer,
+        (None, None) => return Err(Failure::usage("for whom? Give --payer ADDRESS")),
+    };
+    let Session { network, account, .. } = &session;
+    let plan = payers::deposit(network, account, payer, args.amount, args.from_underlying).await;
+    session.carry_out(plan.map_err(refusal)?).await?;
+    finish(session, Some(payer)).await
+}
+
+async fn balance(args: &BalanceArgs, as_json: bool) -> Result<(), Failure> {
+    let payer = match args.payer {
+        Some(payer) => payer,
+        None => match onchain::signer(args.key_file.as_deref(), PAYER)? {
+            Some(key) => key.address(),
+            None => return Err(Failure::usage("whose? Give --payer ADDRESS, or --key-file FILE")),
+        },
+    };
+    let network = onchain::connect(&args.network, Reach::Settlement).await?;
+    let balance = payers::balance(&network, payer).await.map_err(refusal)?;
+    let rules = payers::rules(&network).await.map_err(refusal)?;
+    let fields = fields(&balance)
+        .amount("minimum_deposit", rules.minimum_deposit)
+        .with("withdraw_lock_seconds", rules.withdraw_lock_seconds)
+        .with("paused", rules.paused);
+    if as_json {
+        output::line(fields.into_json());
+    } else {
+        fields.print();
+    }
+    Ok(())
+}
+
+async fn request(args: &WithdrawRequestArgs, as_json: bool) -> Result<(), Failure> {
+    let mut session =
+        Session::open(&args.network, &args.send, Reach::Settlement, PAYER, as_json).await?;
+    let plan = payers::request_withdrawal(&session.network, args.amount).await.map_err(refusal)?;
+    session.carry_out(plan).await?;
+    let payer = session.account.address();
+    finish(session, payer).await
+}
+
+async fn cancel(args: &WithdrawCancelArgs, as_json: bool) -> Result<(), Failure> {
+    let mut session =
+        Session::open(&args.network, &args.send, Reach::Settlement, PAYER, as_json).await?;
+    let plan = payers::cancel_withdrawal(&session.network, &session.account).await;
+    session.carry_out(plan.map_err(refusal)?).await?;
+    let payer = session.account.address();
+    finish(session, payer).await
+}
+
+async fn finalize(args: &WithdrawFinalizeArgs, as_json: bool) -> Result<(), Failure> {
+    let mut session =
+        Session::open(&args.network, &args.send, Reach::Settlement, PAYER, as_json).await?;
+    let recipient = recipient(args.recipient, &session.account)?;
+    let Session { network, account, .. } = &session;
+    let plan = payers::finalize_withdrawal(network, account, recipient, args.into_underlying).await;
+    session.carry_out(plan.map_err(refusal)?).await?;
+    let payer = session.account.address();
+    finish(session, payer).await
+}
+
+/// Who was named, or else the account that sends.
+pub(super) fn recipient(named: Option<Address>, account: &Account) -> Result<Address, Failure> {
+    named
+        .or_else(|| account.address())
+        .ok_or_else(|| Failure::usage("who gets it? Give --recipient ADDRESS"))
+}
+
+async fn finish(session: Session, payer: Option<Address>) -> Result<(), Failure> {
+    let result = match payer {
+        Some(payer) if session.sends() => {
+            let balance = payers::balance(&session.network, payer).await.map_err(refusal)?;
+            Some(fields(&balance))
+        }
+        _ => None,
+    };
+    session.finish(result);
+    Ok(())
+}
+
+fn fields(balance: &Balance) -> Fields {
+    let amount = MicroDollars::new(balance.microdollars.unsigned_abs()).unwrap_or_default();
+    let fields = Fields::default()
+        .with("payer", balance.payer.to_string())
+        .signed_amount("balance", amount, balance.microdollars < 0)
+        .amount("fee_tokens", balance.fee_tokens);
+    match balance.withdrawal {
+        None => fields,
+        Some(withdrawal) => fields
+            .amount("withdrawal", withdrawal.amount)
+            .with("withdrawal_nonce", withdrawal.nonce)
+            .time("withdrawal_ready_at", withdrawal.ready_at)
+            .with("withdrawal_ready_in_seconds", withdrawal.ready_at.saturating_sub(balance.now)),
+    }
+}

@@ -1,0 +1,37 @@
+//! `hawser registry`: nodes, rates and parameters.
+
+mod nodes;
+mod params;
+mod rates;
+
+use crate::cli::registry::{
+    CanonicalCommand, NodeCommand, ParamsCommand, RatesCommand, RegistryCommand,
+};
+use crate::failure::Failure;
+
+/// Runs the command.
+///
+/// # Errors
+/// Says what did not work, and whether something was sent.
+pub(super) async fn run(command: RegistryCommand, as_json: bool) -> Result<(), Failure> {
+    match command {
+        RegistryCommand::Node { command } => match command {
+            NodeCommand::Add(args) => nodes::add(&args, as_json).await,
+            NodeCommand::List(args) => nodes::list(&args, as_json).await,
+            NodeCommand::UpdateHttp(args) => nodes::update_http(&args, as_json).await,
+        },
+        RegistryCommand::Canonical { command } => match command {
+            CanonicalCommand::Add(args) => nodes::canonical(&args, true, as_json).await,
+            CanonicalCommand::Remove(args) => nodes::canonical(&args, false, as_json).await,
+        },
+        RegistryCommand::Rates { command } => match command {
+            RatesCommand::Add(args) => rates::add(&args, as_json).await,
+            RatesCommand::List(args) => rates::list(&args, as_json).await,
+        },
+        RegistryCommand::Params { command } => match command {
+            ParamsCommand::Get(args) => params::get(args, as_json).await,
+            ParamsCommand::Set(args) => params::set(&args, as_json).await,
+            ParamsCommand::Bridge(args) => params::bridge(&args, as_json).await,
+        },
+    }
+}

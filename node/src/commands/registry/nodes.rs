@@ -1,0 +1,151 @@
+//! `hawser registry node` and `hawser registry canonical`.
+
+use hawser_chain::admin::nodes::{self, NewNode, NodeRecord};
+use hawser_proto::PublicKey;
+use serde_json::Value;
+
+use crate::cli::onchain::NetworkArgs;
+use crate::cli::registry::{CanonicalArgs, NodeAddArgs, UpdateHttpArgs};
+use crate::commands::onchain::{self, Fields, Reach, SENDER, Session, refusal};
+use crate::failure::Failure;
+use crate::output;
+
+pub(super) async fn add(args: &NodeAddArgs, as_json: bool) -> Result<(), Failure> {
+    let new = NewNode {
+        owner: args.owner,
+        signing_public_key: *public_key(args)?.as_bytes(),
+        http_address: http_address(&args.http_address)?,
+    };
+    if new.owner.is_zero() {
+        return Err(Failure::usage("--owner must not be the zero address"));
+    }
+    let mut session =
+        Session::open(&args.network, &args.send, Reach::Settlement, SENDER, as_json).await?;
+    let plan = nodes::add(&session.network, &new).await.map_err(refusal)?;
+    session.carry_out(plan).await?;
+    let result = if session.sends() {
+        let found = nodes::with_key(&session.network, &new.signing_public_key).await;
+        found.map_err(refusal)?.map(fields)
+    } else {
+        None
+    };
+    session.finish(result);
+    Ok(())
+}
+
+pub(super) async fn list(args: &NetworkArgs, as_json: bool) -> Result<(), Failure> {
+    let network = onchain::connect(args, Reach::Settlement).await?;
+    let records = nodes::list(&network).await.map_err(refusal)?;
+    if as_json {
+        let all: Vec<_> = records.into_iter().map(|node| fields(node).into_json()).collect();
+        output::line(Value::from(all));
+    } else if records.is_empty() {
+        output::line("no node is registered");
+    } else {
+        records.into_iter().for_each(|node| fields(node).print_row());
+    }
+    Ok(())
+}
+
+pub(super) async fn update_http(args: &UpdateHttpArgs, as_json: bool) -> Result<(), Failure> {
+    let address = http_address(&args.http_address)?;
+    let mut session =
+        Session::open(&args.network, &args.send, Reach::Settlement, SENDER, as_json).await?;
+    let plan = nodes::update_http(&session.network, args.node, &address).await;
+    session.carry_out(plan.map_err(refusal)?).await?;
+    finish(session, args.node).await
+}
+
+pub(super) async fn canonical(
+    args: &CanonicalArgs,
+    belongs: bool,
+    as_json: bool,
+) -> Result<(), Failure> {
+    let mut session =
+        Session::open(&args.network, &args.send, Reach::Settlement, SENDER, as_json).await?;
+    let plan = if belongs {
+        nodes::add_canonical(&session.network, args.node).await
+    } else {
+        nodes::remove_canonical(&session.network, args.node).await
+    };
+    session.carry_out(plan.map_err(refusal)?).await?;
+    finish(session, args.node).await
+}
+
+async fn finish(session: Session, node_id: u32) -> Result<(), Failure> {
+    let result = if session.sends() {
+        Some(fields(nodes::get(&session.network, node_id).await.map_err(refusal)?))
+    } else {
+        None
+    };
+    session.finish(result);
+    Ok(())
+}
+
+/// With the names of `registry.json`, and the owner.
+fn fields(node: NodeRecord) -> Fields {
+    Fields::default()
+        .with("nodeId", node.node_id)
+        .with("owner", node.owner.to_string())
+        .with("signer", node.signer.to_string())
+        .with("isCanonical", node.is_canonical)
+        .with("httpAddress", node.http_address)
+        .with("signingPublicKey", node.signing_public_key.to_string())
+}
+
+fn public_key(args: &NodeAddArgs) -> Result<PublicKey, Failure> {
+    if let Some(file) = &args.node_key_file {
+        return Ok(onchain::read_key(file)?.public_key());
+    }
+    let text = args.public_key.as_deref().unwrap_or_default();
+    let bytes = hex::decode(text.strip_prefix("0x").unwrap_or(text)).unwrap_or_default();
+    PublicKey::from_uncompressed(&bytes).ok_or_else(|| {
+        Failure::usage(
+            "--public-key must be an uncompressed point of secp256k1: 65 bytes that begin with 04, \
+             in hex",
+        )
+    })
+}
+
+/// A URL that others can dial: the contract takes any text.
+fn http_address(text: &str) -> Result<String, Failure> {
+    let is_good = text.parse::<http::Uri>().is_ok_and(|uri| {
+        let has_host = uri.host().is_some_and(|host| !host.is_empty());
+        let ends_there = matches!(uri.path(), "" | "/") && uri.query().is_none();
+        let is_plain = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+        matches!(uri.scheme_str(), Some("http" | "https")) && has_host && ends_there && is_plain
+    });
+    if is_good {
+        Ok(text.to_owned())
+    } else {
+        Err(Failure::usage(format!(
+            "{text:?} is no address of a node: it must be http://host:port or https://host"
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_can_be_dialled_is_an_address_of_a_node() {
+        for good in ["http://127.0.0.1:5050", "https://node.example", "https://[::1]:443/"] {
+            assert_eq!(http_address(good).unwrap(), good);
+        }
+        for bad in [
+            "",
+            "node.example",
+            "node.example:5050",
+            "ftp://node.example",
+            "http://",
+            "http://:80",
+            "http://a/path",
+            "http://a?b",
+            "http://user:word@a",
+            "http://a b",
+        ] {
+            assert_eq!(http_address(bad).unwrap_err().reason.exit_code(), 2, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! `hawser registry params`.
+
+use std::time::{Duration, Instant};
+
+use hawser_chain::admin::bridge::{self, Terms};
+use hawser_chain::admin::parameters::{self, Assignment, State};
+use serde_json::Value;
+
+use crate::cli::registry::{ParamsBridgeArgs, ParamsGetArgs, ParamsSetArgs};
+use crate::commands::onchain::{self, Fields, Reach, SENDER, Session, refusal};
+use crate::failure::Failure;
+use crate::output;
+
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+pub(super) async fn get(args: ParamsGetArgs, as_json: bool) -> Result<(), Failure> {
+    let network = onchain::connect(&args.network, Reach::AppIfGiven).await?;
+    let keys = if args.keys.is_empty() { parameters::names() } else { args.keys };
+    let states = parameters::get(&network, &keys).await.map_err(refusal)?;
+    let rows = states.iter().map(fields);
+    if as_json {
+        output::line(rows.map(Fields::into_json).collect::<Value>());
+    } else {
+        rows.for_each(|row| row.print_row());
+    }
+    Ok(())
+}
+
+pub(super) async fn set(args: &ParamsSetArgs, as_json: bool) -> Result<(), Failure> {
+    let assignments: Vec<_> =
+        args.assignments.iter().map(|text| assignment(text)).collect::<Result<_, _>>()?;
+    let keys = once_each(assignments.iter().map(|(key, _)| key))?;
+    let mut session =
+        Session::open(&args.network, &args.send, Reach::AppIfGiven, SENDER, as_json).await?;
+    let plan = parameters::set(&session.network, &assignments, args.apply).await;
+    session.carry_out(plan.map_err(refusal)?).await?;
+    finish(session, &keys).await
+}
+
+pub(super) async fn bridge(args: &ParamsBridgeArgs, as_json: bool) -> Result<(), Failure> {
+    let keys = once_each(args.keys.iter())?;
+    let terms = Terms {
+        gas_limit: args.gas_limit,
+        max_fee_per_gas: args.max_fee_per_gas,
+        amount: args.amount,
+        wrap: args.from_underlying,
+    };
+    let mut session =
+        Session::open(&args.network, &args.send, Reach::AppIfGiven, SENDER, as_json).await?;
+    let is_reached = session.network.app.is_some();
+    if args.apply && !is_reached {
+        return Err(Failure::usage("--apply needs the app chain: give --app-rpc-url URL"));
+    }
+    let plan = bridge::send(&session.network, &session.account, &keys, &terms).await;
+    session.carry_out(plan.map_err(refusal)?).await?;
+    if session.sends() && is_reached {
+        let arrived = wait_until_arrived(&session, &keys).await;
+        if args.apply {
+            arrived?;
+            let plan = parameters::apply(&session.network, &keys).await.map_err(refusal)?;
+            session.carry_out(plan).await?;
+        } else if let Err(late) = arrived {
+            session.say(format_args!("note: {late}"));
+        }
+    }
+    finish(session, &keys).await
+}
+
+/// Waits until the app chain has what is set. The transaction that sent it is mined already.
+async fn wait_until_arrived(session: &Session, keys: &[String]) -> Result<(), Failure> {
+    let begun = Instant::now();
+    loop {
+        let missing = bridge::missing(&session.network, keys).await.map_err(refusal)?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        if begun.elapsed() >= session.timeout() {
+            return Err(Failure::failed(format!(
+                "{} has not arrived on the app chain after {} s; it is on its way: look with \
+                 `params get`, and run the same command again when it is there",
+                missing.join(", "),
+                session.timeout().as_secs()
+            )));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn finish(session: Session, keys: &[String]) -> Result<(), Failure> {
+    let result = if session.sends() {
+        let states = parameters::get(&session.network, keys).await.map_err(refusal)?;
+        Some(states.iter().map(fields).collect())
+    } else {
+        None
+    };
+    session.finish_list(result);
+    Ok(())
+}
+
+fn assignment(text: &str) -> Result<Assignment, Failure> {
+    let (key, value) = text
+        .split_once('=')
+        .ok_or_else(|| Failure::usage(format!("{text:?} must be KEY=VALUE")))?;
+    parameters::assignment(key, value).map_err(refusal)
+}
+
+/// The same parameter twice is a mistake: which of the values was meant?
+fn once_each<'a>(keys: impl Iterator<Item = &'a String>) -> Result<Vec<String>, Failure> {
+    let mut seen = Vec::new();
+    for key in keys {
+        if seen.contains(key) {
+            return Err(Failure::usage(format!("{key} was given twice")));
+        }
+        seen.push(key.clone());
+    }
+    Ok(seen)
+}
+
+/// The value as people write it and as the registry holds it; what the app chain has of it, and
+/// what its contract goes by, where that can be asked.
+fn fields(state: &State) -> Fields {
+    let shown = |word: Option<_>| word.map(|word| state.shown(word));
+    let fields = Fields::default()
+        .with("key", state.key.as_str())
+        .with("value", state.shown(state.value))
+        .for_programs("word", state.value.to_string());
+    let fields = match shown(state.on_app_chain) {
+        Some(value) => fields.with("on_app_chain", value),
+        None => fields,
+    };
+    match shown(state.applied) {
+        Some(value) => fields.with("applied", value),
+        None => fields,
+    }
+}

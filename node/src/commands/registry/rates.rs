@@ -1,0 +1,61 @@
+//! `hawser registry rates`.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use hawser_chain::admin::rates::{self, Prices, Rates};
+use serde_json::Value;
+
+use crate::cli::onchain::NetworkArgs;
+use crate::cli::registry::RatesAddArgs;
+use crate::commands::onchain::{self, Fields, Reach, SENDER, Session, refusal};
+use crate::failure::Failure;
+use crate::output;
+
+pub(super) async fn add(args: &RatesAddArgs, as_json: bool) -> Result<(), Failure> {
+    let prices = Prices {
+        message_fee: args.message_fee,
+        storage_fee: args.storage_fee,
+        congestion_fee: args.congestion_fee,
+        target_rate_per_minute: args.target_rate_per_minute,
+    };
+    let mut session =
+        Session::open(&args.network, &args.send, Reach::Settlement, SENDER, as_json).await?;
+    // Nodes price by their clocks, not by the chain's.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(Failure::failed)?.as_secs();
+    let plan = rates::add(&session.network, &prices, args.start_time, now).await;
+    session.carry_out(plan.map_err(refusal)?).await?;
+    let result = if session.sends() {
+        let all = rates::list(&session.network).await.map_err(refusal)?;
+        all.last().map(|newest| fields(all.len() - 1, newest))
+    } else {
+        None
+    };
+    session.finish(result);
+    Ok(())
+}
+
+pub(super) async fn list(args: &NetworkArgs, as_json: bool) -> Result<(), Failure> {
+    let network = onchain::connect(args, Reach::Settlement).await?;
+    let all = rates::list(&network).await.map_err(refusal)?;
+    let rows = all.iter().enumerate().map(|(index, rates)| fields(index, rates));
+    if as_json {
+        output::line(rows.map(Fields::into_json).collect::<Value>());
+    } else if all.is_empty() {
+        output::line("there are no rates");
+    } else {
+        rows.for_each(|row| row.print_row());
+    }
+    Ok(())
+}
+
+/// Fees are in picodollars. With the names of `rates.json`, and the place in the list.
+fn fields(index: usize, rates: &Rates) -> Fields {
+    let Prices { message_fee, storage_fee, congestion_fee, target_rate_per_minute } = rates.prices;
+    Fields::default()
+        .with("index", index)
+        .with("messageFee", message_fee)
+        .with("storageFee", storage_fee)
+        .with("congestionFee", congestion_fee)
+        .with("targetRatePerMinute", target_rate_per_minute)
+        .time("startTime", rates.start_time)
+}

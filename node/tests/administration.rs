@@ -1,0 +1,467 @@
+//! The commands that change contracts, through the binary, on chains that `hawser chain dev` runs.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod support;
+
+use std::fs;
+use std::io::Write as _;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use alloy::providers::Provider as _;
+use hawser_chain::deploy;
+use hawser_chain::send::Chain;
+use serde_json::{Value, json};
+use support::{Running, hawser, stderr, stdout};
+
+const OWNER: &str = "0x74f3CC12197b6Aa1cB71844E98922db008E4C1Ef";
+const PUBLIC_KEY: &str = "0x049e2e8c096d46c3ffd87a21f2f438bf277c5a65bc8d342001ed9a6fe11e312a92\
+                          54e9f2fa32be10392db7ebe694ca16ec2039b2e471b6ef3f5c021f8041d51673";
+
+/// Two chains with all contracts, and the keys of their accounts in files.
+struct Chains {
+    _running: Running,
+    folder: tempfile::TempDir,
+    settlement: String,
+    app: String,
+    accounts: Vec<String>,
+}
+
+/// Who is who among the accounts.
+const ADMIN: usize = 0;
+const STRANGER: usize = 1;
+
+impl Chains {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = hawser();
+        command.args(["chain", "dev", "--json", "--base-port", &free_base().to_string()]);
+        command.arg("--chain-json").arg(folder.path().join("chain.json"));
+        let mut running = Running::start(command, false);
+        let ready = running.event("ready");
+        let rpc = |chain: &str| ready[chain]["rpc"].as_str().unwrap().to_owned();
+        let mut accounts = Vec::new();
+        for (index, key) in deploy::accounts().iter().enumerate() {
+            accounts.push(key.address().to_string());
+            write_key(folder.path().join(format!("key-{index}")), &key.to_bytes().to_string());
+        }
+        Self {
+            settlement: rpc("settlement_chain"),
+            app: rpc("app_chain"),
+            _running: running,
+            folder,
+            accounts,
+        }
+    }
+
+    fn key(&self, account: usize) -> PathBuf {
+        self.folder.path().join(format!("key-{account}"))
+    }
+
+    /// A command that knows the chains and acts for an account.
+    fn command(&self, account: usize, args: &[&str]) -> Command {
+        let mut command = hawser();
+        command.args(args).stdin(Stdio::null());
+        command.env("XMTPD_SETTLEMENT_CHAIN_RPC_URL", &self.settlement);
+        command.env("XMTPD_APP_CHAIN_RPC_URL", &self.app);
+        command.env("XMTPD_CONTRACTS_CONFIG_FILE_PATH", self.folder.path().join("chain.json"));
+        command.env("HAWSER_KEY_FILE", self.key(account));
+        command
+    }
+
+    fn run(&self, account: usize, args: &[&str]) -> Output {
+        self.command(account, args).output().unwrap()
+    }
+
+    /// A command that does what it is asked to, and says it in JSON.
+    fn json(&self, account: usize, args: &[&str]) -> Value {
+        let output = self.run(account, &[args, &["--json"]].concat());
+        assert!(output.status.success(), "{args:?}: {}{}", stdout(&output), stderr(&output));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// A command that fails with this exit code; what it says.
+    fn failure(&self, account: usize, code: i32, args: &[&str]) -> String {
+        let output = self.run(account, args);
+        let said = format!("{}{}", stdout(&output), stderr(&output));
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+        said
+    }
+
+    /// Asks the settlement chain itself.
+    fn rpc(&self, method: &'static str, params: Value) -> Value {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let chain = Chain::connect(&self.settlement, 31337).await.unwrap();
+            chain.provider().raw_request(method.into(), params).await.unwrap()
+        })
+    }
+
+    fn transactions_of(&self, account: usize) -> Value {
+        self.rpc("eth_getTransactionCount", json!([self.accounts[account], "latest"]))
+    }
+}
+
+/// A base port whose chains' ports are free now.
+fn free_base() -> u16 {
+    let is_free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+    loop {
+        let base = 20_000 + rand::random::<u16>() % 30_000;
+        if is_free(base + 10) && is_free(base + 11) {
+            return base;
+        }
+    }
+}
+
+fn write_key(path: PathBuf, hex: &str) {
+    fs::write(&path, hex).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+fn functions(done: &Value) -> Vec<&str> {
+    let steps = done["steps"].as_array().unwrap();
+    steps.iter().map(|step| step["function"].as_str().unwrap()).collect()
+}
+
+const ADD: [&str; 9] = [
+    "registry",
+    "node",
+    "add",
+    "--owner",
+    OWNER,
+    "--public-key",
+    PUBLIC_KEY,
+    "--http-address",
+    "http://localhost:5050",
+];
+
+#[test]
+fn a_node_is_registered_once_chosen_and_listed() {
+    let chains = Chains::start();
+    let text = chains.failure(STRANGER, 1, &[&ADD[..], &["--dry-run"]].concat());
+    assert!(text.contains("would be reverted: NotAdmin()"), "{text}");
+    let before = chains.transactions_of(ADMIN);
+    let tried = chains.json(ADMIN, &[&ADD[..], &["--dry-run"]].concat());
+    assert_eq!(tried["result"], Value::Null);
+    assert!(tried["steps"][0]["estimate"]["gas_limit"].as_u64().unwrap() > 100_000, "{tried}");
+    assert_eq!(chains.transactions_of(ADMIN), before, "a dry run sends nothing");
+
+    let done = chains.json(ADMIN, &ADD);
+    assert_eq!(functions(&done), ["addNode"]);
+    assert_eq!(done["steps"][0]["arguments"][0]["value"], OWNER);
+    assert_eq!(done["result"]["nodeId"], 100);
+    let events = done["steps"][0]["receipt"]["events"].as_array().unwrap();
+    let added = events.iter().find(|event| event["event"] == "NodeAdded").unwrap();
+    assert_eq!(added["arguments"][0]["value"], "100");
+    let again = chains.json(ADMIN, &ADD);
+    assert!(functions(&again).is_empty(), "{again}");
+    assert_eq!(again["result"], done["result"]);
+    let mut elsewhere = ADD;
+    elsewhere[8] = "http://localhost:6060";
+    let text = chains.failure(ADMIN, 3, &elsewhere);
+    assert!(text.contains("node 100 has this key already"), "{text}");
+
+    let chosen = chains.json(ADMIN, &["registry", "canonical", "add", "100"]);
+    assert_eq!(chosen["result"]["isCanonical"], true);
+    let again = chains.json(ADMIN, &["registry", "canonical", "add", "100"]);
+    assert!(functions(&again).is_empty());
+    chains.failure(ADMIN, 4, &["registry", "canonical", "remove", "200"]);
+    let text = chains.failure(
+        ADMIN,
+        1,
+        &["registry", "node", "update-http", "100", "https://moved.example"],
+    );
+    assert!(text.contains("NotNodeOwner()"), "{text}");
+    let listed = chains.json(ADMIN, &["registry", "node", "list"]);
+    assert_eq!(listed[0]["signingPublicKey"], PUBLIC_KEY);
+    assert_eq!(listed[0]["owner"], OWNER);
+    let text = stdout(&chains.run(ADMIN, &["registry", "node", "list"]));
+    assert!(text.contains("nodeId: 100") && text.contains("http://localhost:5050"), "{text}");
+}
+
+/// The call data of the vectors, by function.
+fn vector(function: &str) -> Value {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/contracts/calldata.json");
+    let vectors: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    let cases = vectors["cases"].as_array().unwrap().iter();
+    let mut with_name = cases.filter(|case| case["function"] == function);
+    with_name.next().unwrap()["calldata"].clone()
+}
+
+#[test]
+fn call_data_for_a_multisig_is_that_of_the_vectors() {
+    let chains = Chains::start();
+    let calldata = |args: &[&str]| {
+        let mut command = chains.command(ADMIN, &[args, &["--calldata", "--json"]].concat());
+        let output = command.env_remove("HAWSER_KEY_FILE").output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let added = calldata(&ADD);
+    assert_eq!(added["steps"][0]["data"], vector("addNode(address,bytes,string)"));
+    assert_eq!(added["steps"][0]["chain_id"], 31337);
+    assert_eq!(added["steps"][0]["value"], "0");
+    chains.json(ADMIN, &ADD);
+    let chosen = calldata(&["registry", "canonical", "add", "100"]);
+    assert_eq!(chosen["steps"][0]["data"], vector("addToNetwork(uint32)"));
+    let set = calldata(&["registry", "params", "set", "xmtp.payerRegistry.paused=true"]);
+    assert_eq!(set["steps"][0]["data"], vector("set(string,bytes32)"));
+    let word = |digit: u8| format!("0x{digit:064}");
+    let (a, b) = (format!("a={}", word(1)), format!("b={}", word(2)));
+    let set = calldata(&["registry", "params", "set", &a, &b]);
+    assert_eq!(set["steps"][0]["data"], vector("set(string[],bytes32[])"));
+    let deposit = calldata(&["payer", "deposit", "--payer", OWNER, "--amount", "25"]);
+    assert_eq!(functions(&deposit), ["approve", "deposit"], "a multisig signs no permits");
+    assert_eq!(deposit["steps"][1]["data"], vector("deposit(address,uint96)"));
+
+    let output = chains.run(ADMIN, &["registry", "canonical", "add", "100", "--calldata"]);
+    let text = stdout(&output);
+    assert!(text.contains("value  0"), "{text}");
+    let data = vector("addToNetwork(uint32)");
+    assert!(text.contains(&format!("data   {}", data.as_str().unwrap())), "{text}");
+}
+
+#[test]
+fn rates_that_were_set_and_not_taken_over_are_finished_by_the_same_command() {
+    let chains = Chains::start();
+    let add = [
+        "registry",
+        "rates",
+        "add",
+        "--message-fee",
+        "101",
+        "--storage-fee",
+        "202",
+        "--congestion-fee",
+        "303",
+        "--target-rate-per-minute",
+        "6000",
+        "--start-time",
+        "4000000000",
+    ];
+    let text = chains.failure(ADMIN, 3, &add);
+    assert!(text.contains("more than a year"), "{text}");
+    let add = &add[..add.len() - 2];
+    let set = |name: &str, value: u64| format!("xmtp.rateRegistry.{name}={value}");
+    let start = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let start = start.as_secs() + 5000;
+    // What the first of its two steps does.
+    let cut_short = [
+        set("messageFee", 101),
+        set("storageFee", 202),
+        set("congestionFee", 303),
+        set("ratesInEffectAfter", start),
+    ];
+    let cut_short: Vec<&str> = cut_short.iter().map(String::as_str).collect();
+    chains.json(ADMIN, &[&["registry", "params", "set"], &cut_short[..]].concat());
+    let done = chains.json(ADMIN, add);
+    assert_eq!(functions(&done), ["updateRates"]);
+    assert_eq!(done["result"]["startTime"], start);
+    assert_eq!(done["result"]["messageFee"], 101);
+    let again = chains.json(ADMIN, add);
+    assert!(functions(&again).is_empty(), "{again}");
+    let listed = chains.json(ADMIN, &["registry", "rates", "list"]);
+    assert_eq!(listed.as_array().unwrap().len(), 2);
+    assert_eq!(listed[1]["congestionFee"], 303);
+    let early = (start - 1).to_string();
+    let cheaper = ["--message-fee", "1", "--storage-fee", "1", "--congestion-fee", "1"];
+    let cheaper = [&["registry", "rates", "add"], &cheaper[..]].concat();
+    let rest = ["--target-rate-per-minute", "1", "--start-time", &early, "--dry-run"];
+    let text = chains.failure(ADMIN, 1, &[&cheaper[..], &rest].concat());
+    assert!(text.contains(&format!("InvalidStartTime(startTime: {early}")), "{text}");
+}
+
+#[test]
+fn parameters_reach_the_contracts_of_both_chains() {
+    let chains = Chains::start();
+    let minimum = "xmtp.payerRegistry.minimumDeposit";
+    let set = ["registry", "params", "set", "xmtp.payerRegistry.minimumDeposit=5000000"];
+    let done = chains.json(ADMIN, &[&set[..], &["--apply"]].concat());
+    assert_eq!(functions(&done), ["set", "updateMinimumDeposit"]);
+    assert_eq!(done["result"][0]["applied"], "5000000");
+    let again = chains.json(ADMIN, &[&set[..], &["--apply"]].concat());
+    assert!(functions(&again).is_empty(), "{again}");
+    let seen = chains.json(ADMIN, &["registry", "params", "get", minimum]);
+    assert_eq!(seen[0]["value"], "5000000");
+    assert!(seen[0]["word"].as_str().unwrap().ends_with("4c4b40"), "{seen}");
+
+    let paused = "xmtp.groupMessageBroadcaster.paused";
+    chains.json(ADMIN, &["registry", "params", "set", &format!("{paused}=true")]);
+    let done = chains.json(ADMIN, &["registry", "params", "bridge", paused, "--apply"]);
+    assert_eq!(functions(&done), ["sendParametersWithPermit", "updatePauseStatus"]);
+    assert_eq!(done["steps"][1]["chain_id"], 31338);
+    let result = &done["result"][0];
+    assert_eq!((&result["on_app_chain"], &result["applied"]), (&json!("true"), &json!("true")));
+    let again = chains.json(ADMIN, &["registry", "params", "bridge", paused, "--apply"]);
+    assert!(functions(&again).is_empty(), "{again}");
+
+    let all = chains.json(ADMIN, &["registry", "params", "get"]);
+    assert!(all.as_array().unwrap().len() > 30, "{all}");
+    for wrong in ["xmtp.payerRegistry.minimumDeposit=-1", "xmtp.payerRegistry.x=1", "x", paused] {
+        chains.failure(ADMIN, 2, &["registry", "params", "set", wrong]);
+    }
+    let twice = ["registry", "params", "set", "xmtp.payerRegistry.paused=true"];
+    chains.failure(ADMIN, 2, &[&twice[..], &twice[3..]].concat());
+}
+
+#[test]
+fn money_goes_in_waits_and_comes_out() {
+    let chains = Chains::start();
+    let payer = chains.accounts[STRANGER].clone();
+    let deposit = chains.json(STRANGER, &["payer", "deposit", "--amount", "25"]);
+    assert_eq!(functions(&deposit), ["depositWithPermit"]);
+    let balance =
+        |field: &str| chains.json(ADMIN, &["payer", "balance", "--payer", &payer])[field].clone();
+    assert_eq!(balance("balance"), json!({ "microdollars": "25000000", "usd": "25" }));
+    assert_eq!(balance("minimum_deposit")["usd"], "10");
+    let text = stdout(&chains.run(STRANGER, &["payer", "balance"]));
+    assert!(text.contains("25 USD (25000000 µ$)"), "{text}");
+    let text = chains.failure(STRANGER, 1, &["payer", "deposit", "--amount", "9.5", "--dry-run"]);
+    assert!(
+        text.contains("InsufficientDeposit(amount: 9500000, minimumDeposit: 10000000)"),
+        "{text}"
+    );
+    let text = chains.failure(STRANGER, 1, &["payer", "deposit", "--amount", "99999", "--dry-run"]);
+    assert!(text.contains("ERC20InsufficientBalance(sender: "), "{text}");
+    chains.failure(STRANGER, 2, &["payer", "deposit", "--amount", "1.0000001"]);
+
+    let request = ["payer", "withdraw", "request", "--amount", "5.5"];
+    let asked = chains.json(STRANGER, &request);
+    assert_eq!(asked["result"]["withdrawal"]["usd"], "5.5");
+    assert!(asked["result"]["withdrawal_ready_in_seconds"].as_u64().unwrap() > 172_000);
+    let text = chains.failure(STRANGER, 1, &request);
+    assert!(text.contains("PendingWithdrawalExists()"), "{text}");
+    let text = chains.failure(STRANGER, 1, &["payer", "withdraw", "finalize"]);
+    assert!(text.contains("WithdrawalNotReady(timestamp: "), "{text}");
+    let cancelled = chains.json(STRANGER, &["payer", "withdraw", "cancel"]);
+    assert_eq!(cancelled["result"]["balance"]["usd"], "25");
+    chains.json(STRANGER, &request);
+    chains.rpc("evm_increaseTime", json!([172_800 + 3600]));
+    chains.rpc("evm_mine", json!([]));
+    let finalize = ["payer", "withdraw", "finalize", "--recipient", OWNER, "--into-underlying"];
+    let paid = chains.json(STRANGER, &finalize);
+    assert_eq!(paid["result"]["balance"]["usd"], "19.5");
+    assert_eq!(paid["result"].get("withdrawal"), None);
+    assert_eq!(functions(&paid), ["finalizeWithdrawalIntoUnderlying"]);
+}
+
+#[test]
+fn fees_are_shown_and_what_nobody_owes_is_not_paid() {
+    let chains = Chains::start();
+    chains.json(ADMIN, &ADD);
+    let shown = chains.json(ADMIN, &["fees", "show"]);
+    assert_eq!(shown["nodes"][0]["owed"]["microdollars"], "0");
+    assert_eq!(shown["reports"], json!([]));
+    let claimed = chains.json(ADMIN, &["fees", "claim", "--node", "100"]);
+    assert!(functions(&claimed).is_empty(), "{claimed}");
+    let withdraw = ["fees", "withdraw", "--node", "100", "--from", OWNER, "--dry-run"];
+    let mut command = chains.command(ADMIN, &withdraw);
+    let output = command.env_remove("HAWSER_KEY_FILE").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("NoFeesOwed()"), "{}", stderr(&output));
+    let text = chains.failure(ADMIN, 1, &["fees", "withdraw", "--protocol"]);
+    assert!(text.contains("NoFeesOwed()"), "{text}");
+    chains.failure(ADMIN, 4, &["fees", "claim", "--node", "200"]);
+    chains.failure(ADMIN, 2, &["fees", "claim"]);
+    chains.failure(ADMIN, 2, &["fees", "claim", "--node", "100", "--protocol"]);
+}
+
+#[test]
+fn what_is_wrong_is_said_with_what_to_do() {
+    let chains = Chains::start();
+    let list = ["registry", "node", "list"];
+    let with = |more: &[&str]| -> Vec<String> {
+        list.iter().chain(more).map(|text| (*text).to_owned()).collect()
+    };
+    let failure = |code: i32, args: &[String]| {
+        chains.failure(ADMIN, code, &args.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let text = failure(1, &with(&["--rpc-url", &chains.app]));
+    assert!(text.contains("is chain 31338, and chain 31337 was expected"), "{text}");
+    let nobody = format!("http://127.0.0.1:{}", free_base());
+    let text = failure(1, &with(&["--rpc-url", &nobody]));
+    assert!(text.contains("does not answer") && text.contains(&nobody), "{text}");
+    let both = format!("{nobody},{}", chains.settlement);
+    let args = with(&["--rpc-url", &both, "--json"]);
+    let output = chains.run(ADMIN, &args.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(output.status.success(), "the second of two URLs answers: {}", stderr(&output));
+    let registry = "--contracts.settlement-chain.node-registry-address";
+    let text = failure(1, &with(&[registry, OWNER]));
+    assert!(text.contains("there is no contract at 0x74f3"), "{text}");
+    let text = failure(1, &with(&[registry, &address_of(&chains, "rateRegistry")]));
+    assert!(text.contains("NodeRegistry: "), "{text}");
+    failure(4, &with(&["--chain-json", "nowhere.json"]));
+    failure(2, &with(&["--rpc-url", "ws://127.0.0.1:1"]));
+    let text = failure(2, &with(&["--chain-json", "config://anvil"]));
+    assert!(text.contains("chain dev"), "{text}");
+
+    let without_key = |args: &[&str]| {
+        let output = chains.command(ADMIN, args).env_remove("HAWSER_KEY_FILE").output().unwrap();
+        (output.status.code(), stderr(&output))
+    };
+    let (code, text) = without_key(&ADD);
+    assert_eq!(code, Some(2));
+    assert!(text.contains("--key-file"), "{text}");
+    assert_eq!(without_key(&[&ADD[..], &["--from", OWNER]].concat()).0, Some(2));
+    let poor = chains.folder.path().join("poor");
+    write_key(poor.clone(), &format!("{:064}", 7));
+    let deposit = ["payer", "withdraw", "request", "--amount", "1", "--key-file"];
+    let text = chains.failure(ADMIN, 1, &[&deposit[..], &[poor.to_str().unwrap()]].concat());
+    assert!(text.contains("InsufficientBalance()"), "{text}");
+    let apply = ["registry", "params", "set", "xmtp.payerRegistry.paused=true"];
+    chains.json(ADMIN, &apply);
+    let poke = [&apply[..], &["--apply", "--key-file", poor.to_str().unwrap()]].concat();
+    let text = chains.failure(ADMIN, 1, &poke);
+    assert!(text.contains("of the native token") && text.contains("send it some"), "{text}");
+    fs::set_permissions(&poor, fs::Permissions::from_mode(0o644)).unwrap();
+    chains.failure(ADMIN, 3, &poke);
+}
+
+fn address_of(chains: &Chains, key: &str) -> String {
+    let file = fs::read(chains.folder.path().join("chain.json")).unwrap();
+    let addresses: Value = serde_json::from_slice(&file).unwrap();
+    addresses[key].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_transaction_that_is_not_mined_is_waited_for_in_bounds_and_not_sent_twice() {
+    let chains = Chains::start();
+    chains.rpc("evm_setAutomine", json!([false]));
+    let text = chains.failure(ADMIN, 1, &[&ADD[..], &["--timeout", "1s"]].concat());
+    assert!(text.contains("was not mined within 1 s"), "{text}");
+    let text = chains.failure(ADMIN, 1, &[&ADD[..], &["--timeout", "1s"]].concat());
+    assert!(text.contains("wait to be mined"), "{text}");
+    chains.rpc("evm_mine", json!([]));
+    let done = chains.json(ADMIN, &ADD);
+    assert!(functions(&done).is_empty(), "the first one was mined: {done}");
+    assert_eq!(done["result"]["nodeId"], 100);
+}
+
+#[test]
+fn whoever_sits_at_a_terminal_is_asked() {
+    let chains = Chains::start();
+    let answered = |answer: &str| {
+        let command = chains.command(ADMIN, &ADD);
+        let words = [command.get_program()].into_iter().chain(command.get_args());
+        let line: Vec<_> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
+        // `script` gives the command a terminal.
+        let mut terminal = Command::new("script");
+        terminal
+            .args(["-qec", &line.join(" "), "/dev/null"])
+            .envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let mut terminal = terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        terminal.stdin.take().unwrap().write_all(answer.as_bytes()).unwrap();
+        terminal.wait_with_output().unwrap()
+    };
+    let before = chains.transactions_of(ADMIN);
+    let refused = answered("n\n");
+    assert_eq!(refused.status.code(), Some(3), "{}", stdout(&refused));
+    assert!(stdout(&refused).contains("Send 1 transaction? [y/N]"), "{}", stdout(&refused));
+    assert_eq!(chains.transactions_of(ADMIN), before);
+    let agreed = answered("y\n");
+    assert!(agreed.status.success(), "{}", stdout(&agreed));
+    assert!(stdout(&agreed).contains("NodeAdded(nodeId: 100"), "{}", stdout(&agreed));
+}
