@@ -18,6 +18,9 @@ pub(super) const GAS_LIMIT: u64 = 60_000_000;
 /// contracts live on. It rises by EIP-1559 after blocks that are more than half full.
 pub(super) const BASE_FEE_MIN: u64 = 100_000_000;
 
+/// No base fee is higher, so that no sum of prices overflows.
+pub(super) const BASE_FEE_MAX: u64 = 1_000_000_000_000_000;
+
 /// What a transaction did.
 #[derive(Debug, Clone)]
 pub(super) struct Executed {
@@ -137,7 +140,8 @@ impl Block {
     pub(super) fn next_base_fee(&self) -> u64 {
         let Header { gas_used, gas_limit, .. } = self.header;
         let params = BaseFeeParams::ethereum();
-        calc_next_block_base_fee(gas_used, gas_limit, self.base_fee(), params).max(BASE_FEE_MIN)
+        let next = calc_next_block_base_fee(gas_used, gas_limit, self.base_fee(), params);
+        next.clamp(BASE_FEE_MIN, BASE_FEE_MAX)
     }
 }
 

@@ -13,7 +13,7 @@ use alloy::eips::{BlockId, BlockNumberOrTag};
 use alloy::primitives::{Address, B256};
 
 use super::admission::{self, Refusal, Standing};
-use super::block::{BASE_FEE_MIN, Block, Mined};
+use super::block::{BASE_FEE_MAX, BASE_FEE_MIN, Block, Mined};
 use super::draft::{Draft, Drafted};
 use super::feed::{Feed, Notice};
 use super::history::{History, StateAt};
@@ -25,7 +25,7 @@ use super::state::{Account, Diff};
 const SAFE_DEPTH: u64 = 32;
 const SNAPSHOTS_MAX: usize = 1024;
 /// The latest time a block can have: far off, and no sum of times overflows.
-const TIME_MAX: u64 = 1 << 40;
+pub(super) const TIME_MAX: u64 = 1 << 40;
 
 /// The next block as it would be now.
 pub(super) type Pending = Drafted;
@@ -37,6 +37,8 @@ pub(super) enum Impossible {
     TimeNotAfter { asked: u64, latest: u64 },
     #[error("the chain's time cannot go beyond {TIME_MAX}")]
     TimeTooFar,
+    #[error("a base fee of {0} wei is more than the highest there can be ({BASE_FEE_MAX})")]
+    BaseFeeTooHigh(u64),
     #[error("depth {depth} is more than the chain's height ({height})")]
     TooDeep { depth: u64, height: u64 },
     #[error("a transaction is meant for block {block} of {depth} new ones")]
@@ -423,9 +425,13 @@ impl Core {
         Ok(())
     }
 
-    pub(super) fn set_next_base_fee(&mut self, base_fee: u64) {
+    pub(super) fn set_next_base_fee(&mut self, base_fee: u64) -> Result<(), Impossible> {
+        if base_fee > BASE_FEE_MAX {
+            return Err(Impossible::BaseFeeTooHigh(base_fee));
+        }
         self.pending.take();
         self.next_base_fee = Some(base_fee);
+        Ok(())
     }
 
     /// Remembers everything as it is now. The oldest of too many snapshots is forgotten.

@@ -6,7 +6,7 @@ use alloy::primitives::{Address, B256, Bytes, address, bytes, keccak256};
 use revm::bytecode::Bytecode;
 
 use super::block::{BASE_FEE_MIN, Block, Frame};
-use super::core::Core;
+use super::core::{Core, TIME_MAX};
 use super::history::commitment_after;
 use super::record::Step;
 use super::settings::{Genesis, StartError};
@@ -40,6 +40,9 @@ fn state(genesis: &Genesis) -> Result<Diff, StartError> {
 /// The first step of a chain.
 pub(super) fn step(genesis: &Genesis, now: u64) -> Result<Step, StartError> {
     let diff = state(genesis)?;
+    if let Some(time) = genesis.time.filter(|time| *time > TIME_MAX) {
+        return Err(StartError::GenesisTime { time });
+    }
     let frame = Frame {
         parent_hash: B256::ZERO,
         number: 0,

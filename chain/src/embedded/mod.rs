@@ -4,7 +4,7 @@
 //! else, and whoever reaches its port can set any balance. All control goes by RPC as well, under the
 //! names that other development chains use, so that the same tests run on those unchanged.
 //!
-//! Modules in reading order: [`settings`] (what it is started with), `core` (the chain as a plain
+//! Modules in reading order: `settings` (what it is started with), `core` (the chain as a plain
 //! value) on `block`, `state`, `history`, `pool` and `feed`; `draft`, `evm`, `simulate` and `admission`
 //! (what runs and what is let in); `record` and `journal` (how it is kept); `node` (readers and the
 //! writer), `rpc` (the methods), `protocol` and `session` (JSON-RPC itself), `server` (the listener) or

@@ -131,3 +131,24 @@ fn waiting(core: &Core, hash: B256) -> Answer {
     let found = present::transaction_by_hash(core, hash);
     found.ok_or_else(|| failed("it was dropped since")).and_then(|tx| answer(&tx))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embedded::Settings;
+
+    #[test]
+    fn a_reader_that_is_too_far_behind_learns_that_it_missed_something() {
+        let node = Node::open(&Settings::new(5)).unwrap();
+        let mut session = Session::pushing();
+        session.subscribe(&node, &Args::parse(Some(r#"["newHeads"]"#)).unwrap()).unwrap();
+        let mine = |blocks| (0..blocks).for_each(|_| drop(node.mine(&mut node.writer(), None)));
+        mine(100);
+        let News { messages, more } = session.news(&node).unwrap();
+        assert_eq!((messages.len(), more), (BATCH, true));
+        let News { messages, more } = session.news(&node).unwrap();
+        assert_eq!((messages.len(), more), (100 - BATCH, false));
+        mine(17_000);
+        session.news(&node).unwrap_err();
+    }
+}

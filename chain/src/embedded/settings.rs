@@ -91,6 +91,12 @@ pub enum StartError {
         /// The account.
         address: Address,
     },
+    /// The genesis lies too far in the future for blocks to follow.
+    #[error("the genesis time {time} is no time in seconds since 1970")]
+    GenesisTime {
+        /// The time asked for.
+        time: u64,
+    },
     /// The data folder cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -175,4 +175,10 @@ async fn the_next_base_fee_can_be_chosen() {
     running.mine().await;
     let block = running.provider.get_block(1.into()).await.unwrap().unwrap();
     assert_eq!(block.header.base_fee_per_gas, Some(2_000_000_000));
+    let huge = json!(["0xffffffffffffffff"]);
+    let told = running.try_call("anvil_setNextBlockBaseFeePerGas", huge).await.unwrap_err();
+    assert_eq!(told.0, -32602);
+    running.call("anvil_setNextBlockBaseFeePerGas", json!(["0x38d7ea4c68000"])).await;
+    let gas_price = running.provider.get_gas_price().await.unwrap();
+    assert_eq!(gas_price, 1_000_000_000_000_000 + 1_000_000);
 }

@@ -1,7 +1,7 @@
 //! What no client should send.
 
 use alloy::providers::Provider;
-use hawser_chain::embedded::{EmbeddedChain, Settings, StartError};
+use hawser_chain::embedded::{Blocks, EmbeddedChain, Genesis, Settings, StartError};
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -256,9 +256,16 @@ async fn it_listens_to_this_machine_alone_unless_told() {
 }
 
 #[tokio::test]
-async fn no_interval_is_no_setting() {
-    use hawser_chain::embedded::Blocks;
+async fn settings_that_make_no_chain_are_refused() {
+    let started = async |settings| EmbeddedChain::start(settings).await.unwrap_err();
     let blocks = Blocks::Every(std::time::Duration::ZERO);
-    let error = EmbeddedChain::start(Settings { blocks, ..settings() }).await.unwrap_err();
+    let error = started(Settings { blocks, ..settings() }).await;
     assert!(matches!(error, StartError::NoInterval), "{error}");
+    let genesis = Genesis { time: Some(u64::MAX), ..Genesis::default() };
+    let error = started(Settings { genesis, ..settings() }).await;
+    assert!(matches!(error, StartError::GenesisTime { time: u64::MAX }), "{error}");
+    let code = vec![(NOBODY, alloy::primitives::bytes!("ef0100"))];
+    let genesis = Genesis { code, ..Genesis::default() };
+    let error = started(Settings { genesis, ..settings() }).await;
+    assert!(matches!(error, StartError::GenesisCode { address: NOBODY }), "{error}");
 }

@@ -63,7 +63,8 @@ pub(super) const METHODS: Group = &[
     }),
     (&["anvil_setNextBlockBaseFeePerGas", "hardhat_setNextBlockBaseFeePerGas"], |node, args| {
         let Number(base_fee) = args.get(0)?;
-        node.change(&mut node.writer(), |core| core.set_next_base_fee(base_fee));
+        node.change(&mut node.writer(), |core| core.set_next_base_fee(base_fee))
+            .map_err(invalid)?;
         answer(&())
     }),
     (&["txpool_status"], pool_status),
