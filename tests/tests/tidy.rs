@@ -28,7 +28,9 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-        if name.starts_with('.') || ["target", "corpus", "artifacts"].contains(&name.as_str()) {
+        if name.starts_with('.')
+            || ["target", "node_modules", "corpus", "artifacts"].contains(&name.as_str())
+        {
             continue;
         }
         if path.is_dir() {
