@@ -1,0 +1,2 @@
+//! A bot that pays for itself.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The payer service: signs for its users, picks nodes, broadcasts to the chain.

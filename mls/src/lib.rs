@@ -1,0 +1,1 @@
+//! What is inside envelopes: key packages, group messages, identity updates.
