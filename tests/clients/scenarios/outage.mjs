@@ -1,0 +1,87 @@
+// A node dies in the middle of a conversation, without a word. To be run last.
+
+import assert from "node:assert/strict";
+
+import { Caller } from "../lib/call.mjs";
+import { invited, texts, words, wordsOf } from "../lib/cast.mjs";
+import { eventually } from "../lib/wait.mjs";
+
+const SAID = 40;
+const DIES_AFTER = 10;
+
+/** Originators below count chains. */
+const FIRST_NODE = 100;
+/** The kind of topic. */
+const GROUP_MESSAGES = 0;
+
+/** The node that orders the conversation's messages. */
+async function nodeOf(network, chat) {
+  const caller = new Caller(network.node(network.nodeIds[0]).grpc);
+  const topic = Buffer.concat([Buffer.from([GROUP_MESSAGES]), Buffer.from(chat.id, "hex")]);
+  const found = await caller.originatorsOf(topic);
+  caller.close();
+  const nodes = new Set(found.filter((originator) => originator >= FIRST_NODE));
+  assert.equal(nodes.size, 1, `the gateway keeps a conversation on one node: ${[...nodes]}`);
+  return [...nodes][0];
+}
+
+export function scenarios(sdks) {
+  return {
+    async "a node is killed, and the conversation goes on through the others"(cast) {
+      const people = [];
+      for (const sdk of [...sdks, ...sdks]) people.push(await cast.person({ sdk }));
+      const [host, ...guests] = people;
+      const first = await host.createGroup(guests.map((guest) => guest.inboxId), "outage");
+      await first.send("before");
+      const doomed = await nodeOf(cast.network, first);
+      const living = cast.network.nodeIds.filter((id) => id !== doomed);
+
+      // One of each version on the node that dies, one of each on nodes that live.
+      const middle = sdks.length;
+      for (const [index, person] of people.entries()) {
+        const node = index < middle ? living[index % living.length] : doomed;
+        people[index] = await cast.reopen(person, { node });
+      }
+      const chats = [];
+      for (const person of people) chats.push(await invited(person, first));
+      for (const chat of chats) await texts(chat, 1);
+      const listener = people[1];
+      const heard = [];
+      const end = await listener.stream((message) => heard.push(message));
+
+      const said = [];
+      for (let index = 0; index < SAID; index++) {
+        if (index === DIES_AFTER) cast.network.kill(doomed);
+        said.push(`line ${index}`);
+        await chats[0].send(said.at(-1));
+      }
+      await chats[1].send("and I");
+      await eventually("the stream on a living node brings everything", () => {
+        return wordsOf(heard, people[0]).length >= SAID;
+      }, 40);
+      assert.deepEqual(wordsOf(heard, people[0]), said, "once and in order");
+      await end();
+
+      const everything = ["before", ...said, "and I"];
+      for (const chat of chats.slice(0, middle)) {
+        assert.deepEqual(words(await texts(chat, everything.length)), everything);
+      }
+      for (const person of people.slice(middle)) {
+        const back = await cast.reopen(person);
+        const chat = await invited(back, first);
+        assert.deepEqual(words(await texts(chat, everything.length, 40)), everything);
+        await chat.send("back");
+        everything.push("back");
+      }
+      assert.deepEqual(words(await texts(chats[0], everything.length)), everything);
+
+      // And life goes on: new people, new conversations.
+      for (const sdk of sdks) {
+        const newcomer = await cast.person({ sdk });
+        const chat = await newcomer.dm(people[0].inboxId);
+        await chat.send("hello");
+        assert.deepEqual(words(await texts(await invited(people[0], chat), 1)), ["hello"]);
+      }
+    },
+  };
+}
