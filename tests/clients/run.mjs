@@ -11,6 +11,7 @@ import { sdk5, sdk6 } from "./lib/node-client.mjs";
 import { within } from "./lib/wait.mjs";
 import { sdkWeb } from "./lib/wasm-client.mjs";
 import * as browser from "./scenarios/browser.mjs";
+import * as newer from "./scenarios/newer.mjs";
 import * as order from "./scenarios/order.mjs";
 import * as outage from "./scenarios/outage.mjs";
 import * as people from "./scenarios/people.mjs";
@@ -23,10 +24,14 @@ const SCENARIO_SECONDS = 150;
 const shared = { ...talk.scenarios, ...people.scenarios, ...order.scenarios };
 const suites = [
   { name: sdk5.name, sdk: sdk5, scenarios: shared },
-  { name: sdk6.name, sdk: sdk6, scenarios: shared },
-  { name: sdkWeb.name, sdk: sdkWeb, scenarios: { ...browser.scenarios, ...shared } },
+  { name: sdk6.name, sdk: sdk6, scenarios: { ...shared, ...newer.scenarios } },
+  {
+    name: sdkWeb.name,
+    sdk: sdkWeb,
+    scenarios: { ...browser.scenarios, ...shared, ...newer.scenarios, ...newer.proposals },
+  },
   { name: "together", scenarios: together.scenarios([sdk5, sdk6, sdkWeb]) },
-  { name: "outage", scenarios: outage.scenarios([sdk5, sdk6]) },
+  { name: "outage", scenarios: outage.scenarios([sdk5, sdk6], sdkWeb) },
 ];
 
 const { values: options } = parseArgs({

@@ -58,10 +58,10 @@ export class Cast {
     return [...ids, ...ids, ...ids].slice(0, Math.max(3, ids.length));
   }
 
-  /** Somebody new, registered. `node`: the node that this client reads from. */
-  person({ node, sdk = this.sdk, wallet = newWallet(), deviceSync = false } = {}) {
+  /** Somebody new, registered. `node`: the node that this client reads from; `more`: its settings. */
+  person({ node, sdk = this.sdk, wallet = newWallet(), ...more } = {}) {
     const file = join(this.#folder, `client-${(this.#files += 1)}.db3`);
-    return this.#start(sdk, { wallet, file, deviceSync }, node);
+    return this.#start(sdk, { ...more, wallet, file }, node);
   }
 
   /** People, one on each of the named nodes. */
@@ -78,8 +78,8 @@ export class Cast {
   }
 
   /** A further installation of the same person. */
-  another(person, { node, ...options } = {}) {
-    return this.person({ sdk: person.sdk, wallet: person.wallet, node, ...options });
+  another(person, options = {}) {
+    return this.person({ sdk: person.sdk, wallet: person.wallet, ...options });
   }
 
   async #start(sdk, settings, node) {

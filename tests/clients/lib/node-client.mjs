@@ -33,7 +33,10 @@ class Person {
   #sdk;
   #sendOptions;
 
-  /** `settings`: wallet, gateway and file; `deviceSync` and `logLevel` if wanted. */
+  /**
+   * `settings`: wallet, gateway and file; if wanted `deviceSync`, `logLevel`, and `visibleAt`: at so
+   * many nodes a registration is to be seen before this returns (from 6.1 on).
+   */
   static async open(sdk, sendOptions, settings) {
     const person = new Person();
     person.#sdk = sdk;
@@ -45,6 +48,7 @@ class Person {
       gatewayHost: settings.gateway.url,
       dbPath: settings.file,
       disableDeviceSync: !settings.deviceSync,
+      waitForRegistrationVisible: settings.visibleAt && { quorumAbsolute: settings.visibleAt },
       loggingLevel: settings.logLevel ?? "Off",
     });
     return person;
@@ -197,6 +201,11 @@ class Chat {
 
   makeAdmin(inboxId) {
     return this.#conversation.addAdmin(inboxId);
+  }
+
+  /** Says goodbye; a client of an admin then takes this member out. */
+  leave() {
+    return this.#conversation.requestRemoval();
   }
 
   async epoch() {

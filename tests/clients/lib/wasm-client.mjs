@@ -55,7 +55,8 @@ class Person {
     if (!person.#client.isRegistered) {
       const request = person.#client.createInboxSignatureRequest();
       await sign(request, settings.wallet);
-      await person.#client.registerIdentity(request);
+      const visible = settings.visibleAt && { quorumAbsolute: settings.visibleAt };
+      await person.#client.registerIdentity(request, visible);
     }
     return person;
   }
@@ -213,6 +214,15 @@ class Chat {
 
   makeAdmin(inboxId) {
     return this.#conversation.addAdmin(inboxId);
+  }
+
+  leave() {
+    return this.#conversation.leaveGroup();
+  }
+
+  /** From now on a change of members is proposed and committed in one publish. */
+  enableProposals() {
+    return this.#conversation.unstable.enableProposals({ force: true });
   }
 
   async epoch() {

@@ -110,4 +110,32 @@ export const scenarios = {
     assert.equal(wordsOf(heard.get(bob), alice).length, EACH_WAY);
     assert.equal(wordsOf(heard.get(alice), bob).length, EACH_WAY);
   },
+
+  async "a stream goes on into conversations that begin later"(cast) {
+    const [alice, bob, carol] = await cast.people(cast.nodeIds);
+    const [heard, troubles, said] = [[], [], []];
+    const end = await bob.stream(({ text }) => heard.push(text), (error) => troubles.push(error.message));
+    for (let begun = 0; begun < 5; begun++) {
+      const hers = await alice.createGroup([bob.inboxId, carol.inboxId], `later ${begun}`);
+      const carols = await invited(carol, hers);
+      for (let line = 0; line < 3; line++) {
+        for (const [name, chat] of [["alice", hers], ["carol", carols]]) {
+          said.push(`${begun}.${line} ${name}`);
+          await chat.send(said.at(-1));
+        }
+      }
+    }
+    await eventually("the stream brings every message", () => {
+      if (heard.length >= said.length) return true;
+      throw new Error(`${heard.length} of ${said.length} have come`);
+    });
+    for (const name of ["alice", "carol"]) {
+      for (let begun = 0; begun < 5; begun++) {
+        const of = (texts) => texts.filter((text) => text.startsWith(`${begun}.`) && text.endsWith(name));
+        assert.deepEqual(of(heard), of(said), "once and in order");
+      }
+    }
+    assert.deepEqual(troubles, []);
+    await end();
+  },
 };

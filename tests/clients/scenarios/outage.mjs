@@ -25,7 +25,8 @@ async function nodeOf(network, chat) {
   return [...nodes][0];
 }
 
-export function scenarios(sdks) {
+/** `sdks` can be opened again from a file, which that of browsers cannot. */
+export function scenarios(sdks, browsers) {
   return {
     async "a node is killed, and the conversation goes on through the others"(cast) {
       const people = [];
@@ -62,7 +63,13 @@ export function scenarios(sdks) {
       assert.deepEqual(wordsOf(heard, people[0]), said, "once and in order");
       await end();
 
-      const everything = ["before", ...said, "and I"];
+      const page = await cast.person({ sdk: browsers, node: living[0] });
+      await chats[1].add([page.inboxId]);
+      const onPage = await invited(page, first);
+      await onPage.send("a page is there");
+      await texts(chats[0], SAID + 3);
+
+      const everything = ["before", ...said, "and I", "a page is there"];
       for (const chat of chats.slice(0, middle)) {
         assert.deepEqual(words(await texts(chat, everything.length)), everything);
       }
@@ -73,6 +80,7 @@ export function scenarios(sdks) {
         await chat.send("back");
         everything.push("back");
       }
+      assert.deepEqual(words(await texts(onPage, 3)), everything.slice(-3));
       assert.deepEqual(words(await texts(chats[0], everything.length)), everything);
 
       // And life goes on: new people, new conversations.

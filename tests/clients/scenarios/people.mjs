@@ -104,4 +104,22 @@ export const scenarios = {
       return true;
     });
   },
+
+  async "a member leaves"(cast) {
+    const [alice, bob, carol] = await cast.people(cast.nodeIds);
+    const hers = await alice.createGroup([bob.inboxId, carol.inboxId], "open door");
+    const his = await invited(bob, hers);
+    const carols = await invited(carol, hers);
+    await agree(his, carols, "goodbye");
+    await his.leave();
+    await eventually("who leaves is taken out", async () => {
+      await alice.sync();
+      await carols.sync();
+      return (await carols.members()).length === 2;
+    }, 40);
+    await agree(hers, carols, "he is gone");
+    await his.sync();
+    assert.ok(!his.isActive);
+    assert.ok(!words(await his.texts()).includes("he is gone"));
+  },
 };
