@@ -13,6 +13,8 @@ use crate::status::Refusal;
 const SELECTED_MAX: usize = 10_000;
 /// Originators that one cursor names.
 const CURSOR_ENTRIES_MAX: usize = 100;
+/// Identifiers whose inboxes are asked for in one request.
+const IDENTIFIERS_MAX: usize = 1000;
 /// Payers of one request: each may take a row for every minute of its past.
 const PAYERS_MAX: usize = 100;
 
@@ -37,6 +39,8 @@ pub(crate) enum LimitError {
     CursorMissing,
     #[error("at least one filter is required")]
     FiltersMissing,
+    #[error("too many requests: {0}, at most {IDENTIFIERS_MAX} are allowed")]
+    TooManyIdentifiers(usize),
     #[error("payer_addresses cannot be empty")]
     PayersMissing,
     #[error("too many payer_addresses: {0}, at most {PAYERS_MAX} are allowed")]
@@ -141,6 +145,15 @@ pub(crate) fn newest_topics(topics: Vec<Bytes>) -> Result<Vec<Option<Topic>>, Li
         return Err(LimitError::TooMany(topics.len()));
     }
     Ok(topics.into_iter().map(storable).collect())
+}
+
+/// Identifiers whose inboxes are asked for, as written. What kind they are said to be is not looked
+/// at: only addresses are looked up.
+pub(crate) fn identifiers(request: pb::GetInboxIdsRequest) -> Result<Vec<String>, LimitError> {
+    match request.requests.len() {
+        0..=IDENTIFIERS_MAX => Ok(request.requests.into_iter().map(|it| it.identifier).collect()),
+        count => Err(LimitError::TooManyIdentifiers(count)),
+    }
 }
 
 /// Payers by the texts that name them, and the minutes of a period.

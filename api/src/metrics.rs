@@ -247,8 +247,9 @@ fn storage(out: &mut Exposition<'_>, observer: &Observer, sighting: &Sighting) -
 fn operations(out: &mut Exposition<'_>, observer: &Observer) -> Written {
     let counters = observer.engine.counters();
     let reads = observer.engine.reader().counters();
-    let all: [(&str, &str, &Operation); 7] = [
+    let all: [(&str, &str, &Operation); 8] = [
         ("commit", "write", &counters.commit),
+        ("inboxes", "read", &reads.inboxes),
         ("newest", "read", &reads.newest),
         ("query_originators", "read", &reads.query_originators),
         ("query_topics", "read", &reads.query_topics),

@@ -22,8 +22,6 @@ use crate::metrics::Numbers;
 use crate::status::{Refusal, into_status};
 use crate::streams::MessageStream;
 
-const INBOX_IDS: &str = "GetInboxIds";
-
 /// Serves envelopes. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Api {
@@ -116,9 +114,9 @@ impl ReplicationApi for Api {
 
     async fn get_inbox_ids(
         &self,
-        _: Request<pb::GetInboxIdsRequest>,
+        request: Request<pb::GetInboxIdsRequest>,
     ) -> Answer<pb::GetInboxIdsResponse> {
-        answer(Err(Refusal::NotServed(INBOX_IDS)))
+        answer(self.inbox_ids(request.into_inner()).await)
     }
 
     async fn get_newest_envelope(
@@ -157,9 +155,9 @@ impl QueryApi for Api {
 
     async fn get_inbox_ids(
         &self,
-        _: Request<pb::GetInboxIdsRequest>,
+        request: Request<pb::GetInboxIdsRequest>,
     ) -> Answer<pb::GetInboxIdsResponse> {
-        answer(Err(Refusal::NotServed(INBOX_IDS)))
+        answer(self.inbox_ids(request.into_inner()).await)
     }
 
     async fn get_newest_envelope(

@@ -11,7 +11,9 @@ use hawser_proto::sign::{keccak256, originator_digest, recover_batch};
 use hawser_proto::{
     Bytes, Digest, EnvelopeId, OriginatorId, PayerAddress, SecretKey, SequenceId, Signature,
 };
-use hawser_storage::{Change, Charge, Durability, Entry, Facts, Identity, Settings, Store};
+use hawser_storage::{
+    Change, Charge, Durability, Entry, Facts, Identity, Settings, Standing, Store,
+};
 use prost::Message as _;
 
 use crate::workload::Workload;
@@ -183,11 +185,12 @@ fn change(sequence: u64, payer: &PayerEnvelope, stored: &Bytes) -> Change {
         receipt: Some(*blake3::hash(&sequence.to_be_bytes()).as_bytes()),
         charge: Some(Charge { payer: address(payer_address), picodollars: 7_000_000 }),
         counts_for_congestion: true,
+        addresses: Vec::new(),
     };
     Change::Append(Entry {
         id: EnvelopeId::new(NODE, SequenceId(sequence)),
         bytes: stored.clone(),
-        invalid: None,
+        standing: Standing::Valid,
         facts: Some(facts),
     })
 }

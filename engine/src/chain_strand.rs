@@ -3,14 +3,21 @@
 //! The envelope is made from the block alone: its time is the block's, it has no price and no
 //! expiry, and its proof is the transaction. See `docs/protocol/chain-strands.md`.
 
-use hawser_proto::envelope::{
-    ClientEnvelope, OriginatorEnvelope, Payload, Proof, UnsignedOriginatorEnvelope,
-};
+use hawser_proto::envelope::{ClientEnvelope, OriginatorEnvelope, Payload, Proof};
 use hawser_proto::mls::parse_group_message;
+use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::Version;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+use hawser_storage::Facts;
 use prost::Message as _;
+
+use crate::facts;
+
+pub use hawser_storage::ChainPosition;
+
+/// Names an inbox.
+pub type InboxId = [u8; 32];
 
 /// A payload that a broadcaster contract has put in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,49 +30,81 @@ pub struct ChainEvent {
     pub transaction_hash: [u8; 32],
     /// The client envelope, as broadcast.
     pub client_bytes: Bytes,
+    /// What the event itself is filed under: the 16 bytes of a group id, or the 32 of an inbox id.
+    /// The topic in the client envelope has to have the same. `None` where nothing but the client
+    /// envelope is known, as in a chain file.
+    pub topic_identifier: Option<Bytes>,
+    /// The contract's operator wrote it while the contract was paused, under an id of his choice:
+    /// such ids may leave others out, and one that is taken or lower is passed over. For any other
+    /// event a gap is an error, and so is an id that is taken.
+    pub bootstrapped: bool,
 }
 
 /// What becomes of an event.
 #[derive(Debug, Clone)]
 pub enum ChainEntry {
     /// An envelope of the strand.
-    Envelope(Box<OriginatorEnvelope>),
+    Envelope(Box<ChainEnvelope>),
     /// Every node can see from the bytes that this is no envelope: its place stays empty.
     Void(EnvelopeId),
+}
+
+/// An envelope made from an event.
+#[derive(Debug, Clone)]
+pub struct ChainEnvelope {
+    /// Its place.
+    pub id: EnvelopeId,
+    /// The originator envelope, as it is to be stored.
+    pub bytes: Bytes,
+    /// What projections keep of it, if it is valid.
+    pub facts: Facts,
+    /// The inbox and what is to become of it, where that is what it carries.
+    pub identity: Option<(InboxId, IdentityUpdate)>,
 }
 
 /// Makes the entry that belongs to an event of `originator`, one of the two chain strands.
 #[must_use]
 pub fn entry(originator: OriginatorId, event: &ChainEvent) -> ChainEntry {
     let id = EnvelopeId::new(originator, event.sequence);
-    let well_formed = ClientEnvelope::parse(event.client_bytes.clone())
-        .is_ok_and(|client| belongs(originator, &client));
-    if !well_formed {
-        return ChainEntry::Void(id);
-    }
-    let statement = pb::UnsignedOriginatorEnvelope {
-        originator_node_id: originator.0,
-        originator_sequence_id: event.sequence.0,
-        originator_ns: block_time_ns(event.block_time_s),
-        payer_envelope_bytes: pb::PayerEnvelope {
-            unsigned_client_envelope: event.client_bytes.clone(),
-            ..Default::default()
+    let client = ClientEnvelope::parse(event.client_bytes.clone()).ok();
+    let client = client.filter(|client| belongs(originator, event, client));
+    let Some(client) = client else { return ChainEntry::Void(id) };
+    let originator_ns = block_time_ns(event.block_time_s);
+    let identity = match client.payload() {
+        Payload::IdentityUpdate(update) => {
+            inbox_of(client.topic().identifier()).map(|inbox| (inbox, update.clone()))
         }
-        .encode_to_vec()
-        .into(),
-        ..Default::default()
+        _ => None,
     };
-    let bytes = OriginatorEnvelope::encode(
-        statement.encode_to_vec().into(),
-        Proof::Transaction(event.transaction_hash),
-    );
-    let envelope =
-        OriginatorEnvelope::parse(bytes).expect("made from a client envelope that parses");
-    ChainEntry::Envelope(Box::new(envelope))
+    ChainEntry::Envelope(Box::new(ChainEnvelope {
+        id,
+        bytes: encode(id, originator_ns, event),
+        facts: facts::of_chain_event(&client, originator_ns),
+        identity,
+    }))
 }
 
-fn belongs(originator: OriginatorId, client: &ClientEnvelope) -> bool {
-    if client.topic().kind() != client.payload_kind() {
+fn encode(id: EnvelopeId, originator_ns: i64, event: &ChainEvent) -> Bytes {
+    let payer = pb::PayerEnvelope {
+        unsigned_client_envelope: event.client_bytes.clone(),
+        ..Default::default()
+    };
+    let statement = pb::UnsignedOriginatorEnvelope {
+        originator_node_id: id.originator.0,
+        originator_sequence_id: id.sequence.0,
+        originator_ns,
+        payer_envelope_bytes: payer.encode_to_vec().into(),
+        ..Default::default()
+    };
+    let proof = Proof::Transaction(event.transaction_hash);
+    OriginatorEnvelope::encode(statement.encode_to_vec().into(), proof)
+}
+
+fn belongs(originator: OriginatorId, event: &ChainEvent, client: &ClientEnvelope) -> bool {
+    let identifier = client.topic().identifier();
+    if client.topic().kind() != client.payload_kind()
+        || event.topic_identifier.as_ref().is_some_and(|named| named != identifier)
+    {
         return false;
     }
     match client.payload() {
@@ -73,29 +112,27 @@ fn belongs(originator: OriginatorId, client: &ClientEnvelope) -> bool {
             originator == OriginatorId::GROUP_MESSAGES
                 && matches!(&message.version, Some(Version::V1(v1)) if parse_group_message(&v1.data).is_ok())
         }
-        Payload::IdentityUpdate(_) => originator == OriginatorId::IDENTITY_UPDATES,
+        Payload::IdentityUpdate(_) => {
+            originator == OriginatorId::IDENTITY_UPDATES && inbox_of(identifier).is_some()
+        }
         _ => false,
     }
+}
+
+/// The inbox that a topic's identifier names.
+#[must_use]
+pub fn inbox_of(identifier: &[u8]) -> Option<InboxId> {
+    identifier.try_into().ok()
 }
 
 fn block_time_ns(seconds: u64) -> i64 {
     i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000_000)
 }
 
-/// The statement of an entry, for those that have one.
-impl ChainEntry {
-    /// The statement inside, if there is an envelope.
-    #[must_use]
-    pub fn statement(&self) -> Option<&UnsignedOriginatorEnvelope> {
-        match self {
-            Self::Envelope(envelope) => Some(envelope.unsigned()),
-            Self::Void(_) => None,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use hawser_storage::Standing;
+
     use super::*;
 
     fn vector(route: &str) -> Bytes {
@@ -112,6 +149,8 @@ mod tests {
             block_time_s: 1_750_000_001,
             transaction_hash: [5; 32],
             client_bytes,
+            topic_identifier: None,
+            bootstrapped: false,
         }
     }
 
@@ -119,12 +158,47 @@ mod tests {
     fn an_event_becomes_an_envelope_with_the_clients_bytes_and_the_blocks_time() {
         let client = vector("chain:group");
         let entry = entry(OriginatorId::GROUP_MESSAGES, &event(client.clone()));
-        let ChainEntry::Envelope(envelope) = entry else { panic!("{entry:?}") };
+        let ChainEntry::Envelope(made) = entry else { panic!("{entry:?}") };
+        let envelope = OriginatorEnvelope::parse(made.bytes.clone()).unwrap();
         assert_eq!(envelope.id(), EnvelopeId::new(OriginatorId(0), SequenceId(3)));
         assert_eq!(envelope.proof(), Proof::Transaction([5; 32]));
         assert_eq!(envelope.unsigned().originator_ns(), 1_750_000_001_000_000_000);
         assert_eq!(envelope.unsigned().payer().client().as_bytes(), &client);
         assert_eq!(envelope.unsigned().expiry_unix_s(), 0);
+        assert_eq!(made.id, envelope.id());
+        let rebuilt = facts::of_stored(&made.bytes, Standing::Valid, OriginatorId(100));
+        assert_eq!(rebuilt, Some(made.facts), "a rebuild says the same of it");
+    }
+
+    #[test]
+    fn an_identity_update_names_its_inbox() {
+        let entry = entry(OriginatorId::IDENTITY_UPDATES, &event(vector("chain:identity")));
+        let ChainEntry::Envelope(made) = entry else { panic!("{entry:?}") };
+        let (inbox, update) = made.identity.unwrap();
+        assert_eq!(made.facts.topic.identifier(), inbox);
+        assert_eq!(update.inbox_id, hex::encode(inbox));
+        let rebuilt = facts::of_stored(&made.bytes, Standing::Valid, OriginatorId(100));
+        assert_eq!(rebuilt, Some(made.facts), "a rebuild says the same of it");
+    }
+
+    #[test]
+    fn an_event_and_its_payload_are_filed_under_the_same_id() {
+        for (originator, route) in [(0, "chain:group"), (1, "chain:identity")] {
+            let originator = OriginatorId(originator);
+            let bytes = vector(route);
+            let topic = ClientEnvelope::parse(bytes.clone()).unwrap().topic().clone();
+            let filed = |identifier: &[u8]| {
+                let identifier = Some(Bytes::copy_from_slice(identifier));
+                let event = ChainEvent { topic_identifier: identifier, ..event(bytes.clone()) };
+                matches!(entry(originator, &event), ChainEntry::Envelope(_))
+            };
+            assert!(filed(topic.identifier()));
+            let mut other = topic.identifier().to_vec();
+            other[0] ^= 1;
+            assert!(!filed(&other), "{route}: another id");
+            assert!(!filed(&topic.identifier()[1..]), "{route}: a part of it");
+            assert!(!filed(&[]), "{route}: none");
+        }
     }
 
     #[test]

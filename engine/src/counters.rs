@@ -150,6 +150,8 @@ pub struct ReadCounters {
     pub query_originators: Operation,
     /// The newest envelopes of topics.
     pub newest: Operation,
+    /// The inboxes of addresses.
+    pub inboxes: Operation,
     /// What a payer has used.
     pub usage: Operation,
     /// A page for a stream.

@@ -1,10 +1,20 @@
 //! What the projections keep of an envelope: a pure function of its bytes.
 
-use hawser_proto::envelope::{OriginatorEnvelope, UnsignedOriginatorEnvelope};
-use hawser_proto::ids::EnvelopeId;
-use hawser_proto::{Bytes, Digest, OriginatorId, PayerAddress, SequenceId, Signature};
-use hawser_storage::{Charge, Facts, InvalidRule};
+use std::collections::BTreeMap;
 
+use hawser_proto::envelope::{
+    ClientEnvelope, OriginatorEnvelope, Payload, UnsignedOriginatorEnvelope,
+};
+use hawser_proto::ids::EnvelopeId;
+use hawser_proto::pb::xmtp::identity::associations::identity_action::Kind as Action;
+use hawser_proto::pb::xmtp::identity::associations::member_identifier::Kind as Member;
+use hawser_proto::pb::xmtp::identity::associations::{
+    IdentifierKind, IdentityAction, MemberIdentifier,
+};
+use hawser_proto::{Address, Bytes, Digest, OriginatorId, PayerAddress, SequenceId, Signature};
+use hawser_storage::{AddressChange, Charge, Facts, Standing};
+
+use crate::chain_strand::inbox_of;
 use crate::rules::{EXPIRY_NEVER, is_free};
 
 /// Names a publish for ever: the same payer envelope again gives the same receipt. Retention is
@@ -46,7 +56,65 @@ pub fn of_statement(
                 .saturating_add(statement.congestion_fee_picodollars()),
         }),
         counts_for_congestion: counted,
+        addresses: addresses(client),
     }
+}
+
+/// The facts of a chain's event, whose client envelope was parsed already.
+#[must_use]
+pub fn of_chain_event(client: &ClientEnvelope, originator_ns: i64) -> Facts {
+    Facts {
+        topic: client.topic().clone(),
+        originator_ns,
+        depends_on: chain_dependencies(client.depends_on()),
+        expiry_unix_s: None,
+        receipt: None,
+        charge: None,
+        counts_for_congestion: false,
+        addresses: addresses(client),
+    }
+}
+
+/// What an identity update does to the Ethereum addresses of its inbox: for each the last word
+/// counts.
+fn addresses(client: &ClientEnvelope) -> Vec<AddressChange> {
+    let Payload::IdentityUpdate(update) = client.payload() else { return Vec::new() };
+    let Some(inbox) = inbox_of(client.topic().identifier()) else { return Vec::new() };
+    let mut changed: BTreeMap<Address, bool> = BTreeMap::new();
+    for action in &update.actions {
+        changed.extend(address_change(action));
+    }
+    changed
+        .into_iter()
+        .map(|(address, is_member)| AddressChange { address, inbox, is_member })
+        .collect()
+}
+
+fn address_change(action: &IdentityAction) -> Option<(Address, bool)> {
+    match action.kind.as_ref()? {
+        Action::CreateInbox(create) => match create.initial_identifier_kind() {
+            // Older clients leave it open and mean an address.
+            IdentifierKind::Unspecified | IdentifierKind::Ethereum => {
+                Some((ethereum(&create.initial_identifier)?, true))
+            }
+            IdentifierKind::Passkey => None,
+        },
+        Action::Add(add) => Some((member(add.new_member_identifier.as_ref()?)?, true)),
+        Action::Revoke(revoke) => Some((member(revoke.member_to_revoke.as_ref()?)?, false)),
+        Action::ChangeRecoveryAddress(_) => None,
+    }
+}
+
+fn member(identifier: &MemberIdentifier) -> Option<Address> {
+    match identifier.kind.as_ref()? {
+        Member::EthereumAddress(text) => ethereum(text),
+        Member::InstallationPublicKey(_) | Member::Passkey(_) => None,
+    }
+}
+
+/// An address as updates write it, in any letter case.
+fn ethereum(text: &str) -> Option<Address> {
+    text.strip_prefix("0x")?.parse().ok()
 }
 
 /// The dependencies that readers wait for.
@@ -59,11 +127,11 @@ pub fn chain_dependencies(named: &[EnvelopeId]) -> Vec<EnvelopeId> {
         .collect()
 }
 
-/// The same from stored bytes, for a rebuild. `None` for what is marked invalid: it takes up its
+/// The same from stored bytes, for a rebuild. `None` for what readers do not get: it takes up its
 /// place and nothing else.
 #[must_use]
-pub fn of_stored(bytes: &Bytes, invalid: Option<InvalidRule>, own: OriginatorId) -> Option<Facts> {
-    if invalid.is_some() {
+pub fn of_stored(bytes: &Bytes, standing: Standing, own: OriginatorId) -> Option<Facts> {
+    if standing != Standing::Valid {
         return None;
     }
     let envelope = OriginatorEnvelope::parse(bytes.clone()).ok()?;

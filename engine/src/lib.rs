@@ -9,6 +9,7 @@
 //! - [`rules`], [`fees`]: what may be signed, and what it costs;
 //! - [`admission`], [`sequencer`]: from a publish request to a place in the strand;
 //! - [`facts`], [`chain_strand`]: what projections keep; what a chain event becomes;
+//! - [`ledger`]: what a payer's balance is made of;
 //! - [`committed`], [`read`]: pages, the hub, subscriptions;
 //! - [`replication`]: strands of other nodes;
 //! - [`runtime`]: the engine as it runs; [`counters`]: what it counts.
@@ -19,6 +20,7 @@ pub mod committed;
 pub mod counters;
 pub mod facts;
 pub mod fees;
+pub mod ledger;
 pub mod ports;
 pub mod read;
 pub mod replication;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_proto::{Address, OriginatorId, PublicKey};
 use tokio::sync::watch;
 
@@ -26,6 +27,42 @@ pub trait PayloadValidator: Send + Sync + 'static {
     /// # Errors
     /// A sentence for the publisher.
     fn key_package(&self, tls_bytes: &Bytes) -> Result<(), String>;
+}
+
+/// Judges identity updates against the state of their inbox before them.
+pub trait IdentityJudge: Send + Sync + 'static {
+    /// `earlier` are the valid updates of this inbox so far, in order. Blocks for computing only,
+    /// never for a network, and is called on several threads at once. The same arguments must get
+    /// the same verdict on every node, except that what was [`IdentityVerdict::Waiting`] may become
+    /// known.
+    fn judge(
+        &self,
+        inbox: [u8; 32],
+        earlier: &[IdentityUpdate],
+        update: &IdentityUpdate,
+    ) -> IdentityVerdict;
+}
+
+/// What an identity update is worth.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IdentityVerdict {
+    /// It changes its inbox as it says.
+    Valid,
+    /// It breaks a rule, which the text names for people: nobody gets to see it.
+    Invalid(String),
+    /// It cannot be known yet, for the reason given: a contract wallet's chain has to be asked.
+    Waiting(String),
+}
+
+/// Takes every identity update: for closed networks whose chain file holds valid ones only, and
+/// for tests.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TrustingJudge;
+
+impl IdentityJudge for TrustingJudge {
+    fn judge(&self, _: [u8; 32], _: &[IdentityUpdate], _: &IdentityUpdate) -> IdentityVerdict {
+        IdentityVerdict::Valid
+    }
 }
 
 /// One record of the node registry.
@@ -79,6 +116,8 @@ pub struct Ports {
     pub clock: Arc<dyn Clock>,
     /// Judges key packages.
     pub validator: Arc<dyn PayloadValidator>,
+    /// Judges identity updates.
+    pub identities: Arc<dyn IdentityJudge>,
     /// The registry, kept current by its owner.
     pub registry: watch::Receiver<Arc<Registry>>,
     /// The price list, kept current by its owner.

@@ -18,6 +18,9 @@ pub const RETENTION_INFINITE: u32 = u32::MAX;
 /// The expiry of such an envelope, unix seconds.
 pub const EXPIRY_NEVER: u64 = i64::MAX as u64;
 
+/// The mark of an identity update that its inbox does not allow.
+pub const IDENTITY_UPDATE_RULE: InvalidRule = InvalidRule(15);
+
 const RETENTION_DAYS_MIN: u32 = 2;
 const RETENTION_DAYS_MAX: u32 = 365;
 const DAY_S: u64 = 24 * 60 * 60;

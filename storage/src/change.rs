@@ -1,10 +1,11 @@
 //! What a commit is made of.
 
 use bytes::Bytes;
-use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SequenceId, Topic};
+use hawser_proto::{Address, EnvelopeId, OriginatorId, PayerAddress, SequenceId, Topic};
 
 /// One step of one strand.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "nearly all changes are envelopes")]
 pub enum Change {
     /// The next envelope of a strand, or a late find that fills a place marked missing.
     ///
@@ -36,6 +37,40 @@ impl Change {
     }
 }
 
+/// A commit to the strand of a chain: beside the events, what has become known about earlier ones,
+/// and how far the chain has been read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChainCommit {
+    /// The strand. All changes and resolved envelopes are its own.
+    pub originator: OriginatorId,
+    /// Its next places.
+    pub changes: Vec<Change>,
+    /// Verdicts on envelopes that waited for one.
+    pub resolved: Vec<Resolved>,
+    /// Where the chain's reader is. Replaces the position before; `None` leaves it.
+    pub position: Option<ChainPosition>,
+}
+
+/// A verdict on an envelope that stands [`Standing::Waiting`] in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// Its place.
+    pub id: EnvelopeId,
+    /// The rule it breaks, if any.
+    pub invalid: Option<InvalidRule>,
+    /// What projections keep of it; `None` for an invalid envelope.
+    pub facts: Option<Facts>,
+}
+
+/// A block of a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChainPosition {
+    /// Its number.
+    pub block: u64,
+    /// Its hash.
+    pub hash: [u8; 32],
+}
+
 /// One envelope and what follows from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -43,10 +78,30 @@ pub struct Entry {
     pub id: EnvelopeId,
     /// The signed originator envelope, exactly as it is to be stored.
     pub bytes: Bytes,
-    /// The rule it breaks, if any: it is kept, but topic readers do not get it.
-    pub invalid: Option<InvalidRule>,
-    /// What projections keep of it; `None` for an invalid envelope.
+    /// Whether readers get it.
+    pub standing: Standing,
+    /// What projections keep of it; `None` for what readers do not get.
     pub facts: Option<Facts>,
+}
+
+/// Whether readers get an envelope. Recorded in `mark`, since it does not follow from its bytes
+/// alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Standing {
+    /// They do.
+    Valid,
+    /// It breaks a rule: it is kept, but they do not get it.
+    Invalid(InvalidRule),
+    /// Whether it is valid is not known yet: they do not get it until it is.
+    Waiting,
+}
+
+impl Standing {
+    /// Valid, or the rule that is broken.
+    #[must_use]
+    pub fn of(invalid: Option<InvalidRule>) -> Self {
+        invalid.map_or(Self::Valid, Self::Invalid)
+    }
 }
 
 /// Why places of a strand hold nothing.
@@ -84,6 +139,19 @@ pub struct Facts {
     pub charge: Option<Charge>,
     /// Whether it counts towards how busy its originator was.
     pub counts_for_congestion: bool,
+    /// Addresses that it makes members of its inbox, or that are none after it; each once.
+    pub addresses: Vec<AddressChange>,
+}
+
+/// What an identity update does to an Ethereum address, all its actions together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AddressChange {
+    /// Which address.
+    pub address: Address,
+    /// The inbox.
+    pub inbox: [u8; 32],
+    /// Whether it is a member afterwards.
+    pub is_member: bool,
 }
 
 /// What one envelope costs. Also counts as one message, with the length of the stored envelope.

@@ -6,11 +6,11 @@ use std::sync::{Arc, MutexGuard};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use rocksdb::{ColumnFamily, WriteBatch};
 
-use crate::change::{Change, Entry, SkipReason};
+use crate::change::{ChainCommit, Change, Entry, Facts, SkipReason, Standing};
 use crate::database::DatabaseError;
 use crate::family::Family;
 use crate::keys::Key;
-use crate::keys::cursor::{CursorKey, CursorName};
+use crate::keys::cursor::{CursorKey, CursorName, encode_position};
 use crate::keys::envelope::EnvelopeKey;
 use crate::keys::mark::{Mark, MarkKey};
 use crate::keys::meta::MetaKey;
@@ -40,6 +40,12 @@ pub enum CommitError {
     /// Sequence ids go from 1 to [`SequenceId::MAX`], and a range does not end before it begins.
     #[error("{at} is no place in a strand")]
     OutOfRange {
+        /// The place.
+        at: EnvelopeId,
+    },
+    /// Its verdict is known, or nothing is there.
+    #[error("no envelope waits for its verdict at {at}")]
+    NotWaiting {
         /// The place.
         at: EnvelopeId,
     },
@@ -81,12 +87,26 @@ impl Store {
     /// [`CommitError::Conflict`], [`CommitError::Gap`] and [`CommitError::OutOfRange`] speak of
     /// the changes; after [`CommitError::Write`] the store is poisoned.
     pub fn commit(&self, changes: &[Change]) -> Result<(), CommitError> {
-        self.inner.commit(changes)
+        self.inner.commit(changes, |_| Ok(()))
+    }
+
+    /// The same for the strand of a chain, with the chain's position and with what has become known
+    /// about envelopes that waited: all of it or nothing.
+    ///
+    /// # Errors
+    /// As [`Store::commit`], and [`CommitError::NotWaiting`].
+    pub fn commit_chain(&self, commit: &ChainCommit) -> Result<(), CommitError> {
+        debug_assert!(commit.changes.iter().all(|it| it.originator() == commit.originator));
+        self.inner.commit(&commit.changes, |group| group.stage_chain(commit))
     }
 }
 
 impl Inner {
-    fn commit(&self, changes: &[Change]) -> Result<(), CommitError> {
+    fn commit(
+        &self,
+        changes: &[Change],
+        stage_more: impl FnOnce(&mut Group<'_>) -> Result<(), CommitError>,
+    ) -> Result<(), CommitError> {
         self.poison.check()?;
         let _no_rebuild = read(&self.gate);
         let strands = self.strands.of(changes);
@@ -99,6 +119,7 @@ impl Inner {
                 .expect("heads were taken for all changes");
             group.stage(index, change, &mut heads[at].staged)?;
         }
+        stage_more(&mut group)?;
         let batch = group.finish(&heads)?;
         if batch.is_empty() {
             return Ok(());
@@ -176,6 +197,18 @@ impl<'a> Group<'a> {
         }
     }
 
+    fn stage_chain(&mut self, commit: &ChainCommit) -> Result<(), CommitError> {
+        for resolved in &commit.resolved {
+            self.stage_resolved(resolved)?;
+        }
+        if let Some(position) = commit.position {
+            let key = CursorKey { name: CursorName::Chain, originator: commit.originator };
+            let family = self.store.family(CursorKey::FAMILY);
+            self.batch.put_cf(family, key.encode(), encode_position(position));
+        }
+        Ok(())
+    }
+
     fn stage_skip(
         &mut self,
         from: EnvelopeId,
@@ -203,12 +236,19 @@ impl<'a> Group<'a> {
     /// Stores an envelope whose place was found to be free.
     pub(crate) fn put(&mut self, entry: &Entry) {
         self.batch.put_cf(self.log, EnvelopeKey(entry.id).encode(), &entry.bytes);
-        if let Some(rule) = entry.invalid {
-            self.marks.insert(entry.id, Some(Mark::Invalid(rule)));
+        match entry.standing {
+            Standing::Valid => {}
+            Standing::Invalid(rule) => _ = self.marks.insert(entry.id, Some(Mark::Invalid(rule))),
+            Standing::Waiting => _ = self.marks.insert(entry.id, Some(Mark::Waiting)),
         }
         if let Some(facts) = &entry.facts {
-            self.rows.put(&mut self.batch, entry.id, entry.bytes.len(), facts);
+            self.put_rows(entry.id, entry.bytes.len(), facts);
         }
+    }
+
+    /// What follows from an envelope that is `len_bytes` long as stored.
+    pub(crate) fn put_rows(&mut self, id: EnvelopeId, len_bytes: usize, facts: &Facts) {
+        self.rows.put(&mut self.batch, id, len_bytes, facts);
     }
 
     fn finish(self, heads: &[Head<'_>]) -> Result<WriteBatch, CommitError> {

@@ -15,6 +15,10 @@ pub enum Family {
     Receipt,
     /// Rates as they were learned from the chain, append-only.
     Rate,
+    /// Which inbox an address belongs to. A projection.
+    Inbox,
+    /// What payers deposited, withdrew and used, as learned from the chain, append-only.
+    Ledger,
     /// How far something has come in each strand.
     Cursor,
     /// What payers owe, by originator and minute. A projection.
@@ -29,13 +33,15 @@ pub enum Family {
 
 impl Family {
     /// Every family of this format.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Log,
         Self::Topic,
         Self::Expiry,
         Self::Mark,
         Self::Receipt,
         Self::Rate,
+        Self::Inbox,
+        Self::Ledger,
         Self::Cursor,
         Self::Usage,
         Self::UsageByPayer,
@@ -53,6 +59,8 @@ impl Family {
             Self::Mark => "mark",
             Self::Receipt => "receipt",
             Self::Rate => "rate",
+            Self::Inbox => "inbox",
+            Self::Ledger => "ledger",
             Self::Cursor => "cursor",
             Self::Usage => "usage",
             Self::UsageByPayer => "usage_by_payer",

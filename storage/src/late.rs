@@ -6,7 +6,7 @@ use bytes::Bytes;
 use hawser_proto::EnvelopeId;
 use hawser_proto::envelope::OriginatorEnvelope;
 
-use crate::change::{Change, Entry};
+use crate::change::{Change, Entry, Resolved};
 use crate::commit::{CommitError, Group};
 use crate::database::DatabaseError;
 use crate::family::Family;
@@ -35,10 +35,26 @@ impl Group<'_> {
             }
             Some((_, Mark::Void { .. })) => Err(CommitError::Conflict { at: entry.id }),
             // The head says that this place is held or marked.
-            Some((_, Mark::Invalid(_))) | None => {
+            Some((_, Mark::Invalid(_) | Mark::Waiting)) | None => {
                 Err(ReadError::corrupt(Family::Log, &EnvelopeKey(entry.id).encode()).into())
             }
         }
+    }
+
+    /// Takes an envelope out of waiting.
+    pub(crate) fn stage_resolved(&mut self, resolved: &Resolved) -> Result<(), CommitError> {
+        let id = resolved.id;
+        if !matches!(self.mark_over(id)?, Some((at, Mark::Waiting)) if at == id) {
+            return Err(CommitError::NotWaiting { at: id });
+        }
+        let bytes = self.held(self.changes.len(), id)?;
+        let bytes =
+            bytes.ok_or_else(|| ReadError::corrupt(Family::Log, &EnvelopeKey(id).encode()))?;
+        self.marks.insert(id, resolved.invalid.map(Mark::Invalid));
+        if let Some(facts) = &resolved.facts {
+            self.put_rows(id, bytes.len(), facts);
+        }
+        Ok(())
     }
 
     /// The envelope at `id`: stored, or from an earlier change of this group.

@@ -8,6 +8,7 @@
 //! - `change`: what a commit is made of;
 //! - `open` and `meta`: a folder becomes a [`Store`], or a refusal that says what to do;
 //! - `commit`, `late`, `projections`: one group of changes, one synced write;
+//! - `rates`, `ledger`: what is recorded beside the log;
 //! - `snapshot`, `topic_scan`, `log_scan`: reading;
 //! - `rebuild`, `digest`: projections made anew, and the proof that they came out the same.
 //!
@@ -23,6 +24,7 @@ mod digest;
 mod family;
 mod keys;
 mod late;
+mod ledger;
 mod locks;
 mod log_scan;
 mod meta;
@@ -38,13 +40,17 @@ mod store;
 mod strands;
 mod topic_scan;
 
-pub use change::{Change, Charge, Entry, Facts, InvalidRule, SkipReason};
+pub use change::{
+    AddressChange, ChainCommit, ChainPosition, Change, Charge, Entry, Facts, InvalidRule, Resolved,
+    SkipReason, Standing,
+};
 pub use commit::CommitError;
 pub use database::DatabaseError;
 pub use family::Family;
 pub use keys::mark::Mark;
 pub use keys::rate::RateRow;
 pub use keys::usage::{UsageRow, minute_of};
+pub use ledger::{LedgerEntry, LedgerKind};
 pub use log_scan::{LogItem, LogScan};
 pub use open::OpenError;
 pub use rebuild::{Derive, RebuildError, RebuildProgress, RebuildReport};

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use hawser_proto::{EnvelopeId, SequenceId};
 use rocksdb::{DBRawIterator, ReadOptions};
 
-use crate::change::{InvalidRule, SkipReason};
+use crate::change::{SkipReason, Standing};
 use crate::database::DatabaseError;
 use crate::family::Family;
 use crate::keys::Key;
@@ -21,8 +21,8 @@ pub enum LogItem {
         id: EnvelopeId,
         /// As its originator signed it.
         bytes: Bytes,
-        /// The rule it breaks, if any.
-        invalid: Option<InvalidRule>,
+        /// Whether readers get it.
+        standing: Standing,
     },
     /// Places that hold nothing.
     Skipped {
@@ -65,16 +65,22 @@ impl<'s> LogScan<'s> {
         loop {
             let envelope = self.envelope()?;
             let Some((at, mark)) = self.mark()? else {
-                return Ok(envelope.map(|id| self.take_envelope(id, None)));
+                return Ok(envelope.map(|id| self.take_envelope(id, Standing::Valid)));
             };
             match (envelope, mark) {
-                (Some(id), _) if id < at => return Ok(Some(self.take_envelope(id, None))),
+                (Some(id), _) if id < at => {
+                    return Ok(Some(self.take_envelope(id, Standing::Valid)));
+                }
                 (Some(id), Mark::Invalid(rule)) if id == at => {
                     self.marks.next();
-                    return Ok(Some(self.take_envelope(id, Some(rule))));
+                    return Ok(Some(self.take_envelope(id, Standing::Invalid(rule))));
+                }
+                (Some(id), Mark::Waiting) if id == at => {
+                    self.marks.next();
+                    return Ok(Some(self.take_envelope(id, Standing::Waiting)));
                 }
                 // Its envelope is not there any more.
-                (_, Mark::Invalid(_)) => self.marks.next(),
+                (_, Mark::Invalid(_) | Mark::Waiting) => self.marks.next(),
                 (_, Mark::Missing { through }) => {
                     return Ok(Some(self.take_range(at, through, SkipReason::Missing)));
                 }
@@ -109,11 +115,11 @@ impl<'s> LogScan<'s> {
         Ok(None)
     }
 
-    fn take_envelope(&mut self, id: EnvelopeId, invalid: Option<InvalidRule>) -> LogItem {
+    fn take_envelope(&mut self, id: EnvelopeId, standing: Standing) -> LogItem {
         let bytes = Bytes::copy_from_slice(self.log.value().expect("the iterator stands on it"));
         self.log.next();
         self.next.sequence = id.sequence.next();
-        LogItem::Envelope { id, bytes, invalid }
+        LogItem::Envelope { id, bytes, standing }
     }
 
     fn take_range(&mut self, at: EnvelopeId, end: SequenceId, reason: SkipReason) -> LogItem {

@@ -12,7 +12,9 @@ use crate::settings::Identity;
 use crate::snapshot::ReadError;
 
 /// The format that this code reads and writes.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
+/// The oldest one that is brought up to it.
+pub(crate) const FORMAT_MIN: u32 = 1;
 
 /// What stands in `meta` from the beginning.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +28,7 @@ pub(crate) struct Header {
 }
 
 /// The stored format; `None` when the database has none yet. Everything else may be read only
-/// when this is [`FORMAT`].
+/// when this is from [`FORMAT_MIN`] to [`FORMAT`].
 pub(crate) fn format(db: &DB) -> Result<Option<u32>, ReadError> {
     if db.cf_handle(Family::Meta.name()).is_none() {
         return Ok(None);
@@ -34,7 +36,15 @@ pub(crate) fn format(db: &DB) -> Result<Option<u32>, ReadError> {
     row(db, MetaKey::Format, decode_u32)
 }
 
-/// Reads a database of this format.
+/// Brings an older database up to this format, after its families are made.
+///
+/// 1 → 2: `mark` may say that an envelope waits for its verdict, which older programs cannot read;
+/// `inbox`, a projection, and `ledger` are new. Rows stay as they are.
+pub(crate) fn put_format(db: &DB, batch: &mut WriteBatch) {
+    put(db, batch, MetaKey::Format, &FORMAT.to_be_bytes());
+}
+
+/// Reads a database of this format, or of one that is brought up to it.
 pub(crate) fn load(db: &DB) -> Result<Header, ReadError> {
     let network = required(db, MetaKey::Network, |bytes| String::from_utf8(bytes.to_vec()).ok())?;
     let node = OriginatorId(required(db, MetaKey::NodeId, decode_u32)?);
@@ -63,7 +73,7 @@ fn stale(db: &DB) -> Result<Vec<Projection>, ReadError> {
 
 /// Puts the rows of a new database.
 pub(crate) fn put_new(db: &DB, identity: &Identity, incarnation: [u8; 16], batch: &mut WriteBatch) {
-    put(db, batch, MetaKey::Format, &FORMAT.to_be_bytes());
+    put_format(db, batch);
     put(db, batch, MetaKey::Network, identity.network.as_bytes());
     put(db, batch, MetaKey::NodeId, &identity.node.0.to_be_bytes());
     put(db, batch, MetaKey::PublicKey, identity.public_key.as_bytes());

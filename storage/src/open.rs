@@ -14,7 +14,7 @@ use rocksdb::{
 
 use crate::database::DatabaseError;
 use crate::family::Family;
-use crate::meta::{self, FORMAT};
+use crate::meta::{self, FORMAT, FORMAT_MIN};
 use crate::options;
 use crate::settings::{Durability, Identity, Settings};
 use crate::snapshot::ReadError;
@@ -160,8 +160,9 @@ fn start(
 ) -> Result<Store, OpenError> {
     let cache = options::block_cache();
     let mut db = open_database(place, &cache)?;
-    match meta::format(&db)? {
-        Some(FORMAT) => {}
+    let found = meta::format(&db)?;
+    match found {
+        Some(FORMAT_MIN..=FORMAT) => {}
         Some(found) if found > FORMAT => return Err(OpenError::NewerFormat { found }),
         Some(found) => return Err(OpenError::Corrupt { cause: format!("format {found}") }),
         None => {
@@ -173,6 +174,9 @@ fn start(
     let header = meta::load(&db)?;
     if let Some(wanted) = wanted {
         require_same(&header.identity, wanted)?;
+    }
+    if let Some(older) = found.filter(|&found| found < FORMAT) {
+        migrate(&db, older)?;
     }
     let heads = load_heads(&db)?;
     require_own_head(&heads, header.identity.node, header.highest_sequence)?;
@@ -312,10 +316,23 @@ fn initialise(
     }
     let mut batch = WriteBatch::default();
     meta::put_new(db, identity, new_incarnation(), &mut batch);
+    write_durable(db, batch)?;
+    Ok(())
+}
+
+/// A crash in between leaves the older format with families it did not have, which the next start
+/// goes on from.
+fn migrate(db: &DB, older: u32) -> Result<(), DatabaseError> {
+    tracing::info!(from = older, to = FORMAT, "bringing the database up to a newer format");
+    let mut batch = WriteBatch::default();
+    meta::put_format(db, &mut batch);
+    write_durable(db, batch)
+}
+
+fn write_durable(db: &DB, batch: WriteBatch) -> Result<(), DatabaseError> {
     let mut durable = WriteOptions::default();
     durable.set_sync(true);
-    db.write_opt(batch, &durable).map_err(DatabaseError::from)?;
-    Ok(())
+    Ok(db.write_opt(batch, &durable)?)
 }
 
 fn make_families(db: &mut DB, cache: &Cache) -> Result<(), OpenError> {

@@ -87,10 +87,13 @@ pub(crate) fn family_options(family: Family, cache: &Cache) -> Options {
         Family::Log => tune_log(&mut options, &mut blocks),
         Family::Topic => tune_topic(&mut options, &mut blocks),
         Family::Receipt => tune_receipt(&mut options, &mut blocks),
-        Family::Usage | Family::UsageByPayer => blocks.set_bloom_filter(10.0, false),
+        Family::Inbox | Family::Usage | Family::UsageByPayer => {
+            blocks.set_bloom_filter(10.0, false)
+        }
         Family::Expiry
         | Family::Mark
         | Family::Rate
+        | Family::Ledger
         | Family::Cursor
         | Family::Congestion
         | Family::Meta => {}

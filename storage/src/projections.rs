@@ -15,6 +15,7 @@ use crate::database::DatabaseError;
 use crate::family::Family;
 use crate::keys::congestion::CongestionKey;
 use crate::keys::expiry::ExpiryKey;
+use crate::keys::inbox::{InboxKey, InboxRow};
 use crate::keys::receipt::ReceiptKey;
 use crate::keys::topic::{self, TopicKey};
 use crate::keys::usage::{UsageKey, UsageRow, minute_of};
@@ -28,6 +29,7 @@ use crate::store::{Inner, family_of};
 pub(crate) enum Projection {
     Congestion,
     Expiry,
+    Inbox,
     Receipt,
     Topic,
     Usage,
@@ -35,9 +37,10 @@ pub(crate) enum Projection {
 }
 
 impl Projection {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Congestion,
         Self::Expiry,
+        Self::Inbox,
         Self::Receipt,
         Self::Topic,
         Self::Usage,
@@ -48,6 +51,7 @@ impl Projection {
         match self {
             Self::Congestion => Family::Congestion,
             Self::Expiry => Family::Expiry,
+            Self::Inbox => Family::Inbox,
             Self::Receipt => Family::Receipt,
             Self::Topic => Family::Topic,
             Self::Usage => Family::Usage,
@@ -65,6 +69,7 @@ impl Projection {
         match self {
             Self::Congestion
             | Self::Expiry
+            | Self::Inbox
             | Self::Receipt
             | Self::Topic
             | Self::Usage
@@ -82,6 +87,7 @@ pub(crate) struct Rows<'a> {
     usage: HashMap<UsageKey, UsageRow>,
     congestion: HashMap<CongestionKey, u64>,
     receipts: HashMap<ReceiptKey, SequenceId>,
+    inboxes: HashMap<InboxKey, InboxRow>,
     /// Set when an envelope came after one with a higher place: its receipt may be older than the
     /// stored one.
     out_of_order: bool,
@@ -99,6 +105,7 @@ impl<'a> Rows<'a> {
             usage: HashMap::new(),
             congestion: HashMap::new(),
             receipts: HashMap::new(),
+            inboxes: HashMap::new(),
             out_of_order: false,
             key: Vec::new(),
             value: Vec::new(),
@@ -127,6 +134,14 @@ impl<'a> Rows<'a> {
             *kept = id.sequence.max(*kept);
         }
         self.count(id, len_bytes, facts);
+        for change in &facts.addresses {
+            let key = InboxKey { address: change.address, inbox: change.inbox };
+            let row = match change.is_member {
+                true => InboxRow { set: id.sequence.0, cleared: 0 },
+                false => InboxRow { set: 0, cleared: id.sequence.0 },
+            };
+            self.inboxes.entry(key).or_default().merge(row);
+        }
     }
 
     fn put_topic(
@@ -176,6 +191,12 @@ impl<'a> Rows<'a> {
         for (&key, &counted) in &self.congestion {
             let messages = stored(self.db, key, decode_u64)?.unwrap_or_default();
             batch.put_cf(congestion, key.encode(), messages.saturating_add(counted).to_be_bytes());
+        }
+        let inbox = family_of(self.db, Family::Inbox);
+        for (&key, &seen) in &self.inboxes {
+            let mut row = stored(self.db, key, InboxRow::decode)?.unwrap_or_default();
+            row.merge(seen);
+            batch.put_cf(inbox, key.encode(), row.encode());
         }
         self.finish_receipts(batch)
     }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use hawser_proto::{Cursor, EnvelopeId, SequenceId};
 use rocksdb::WriteBatch;
 
-use crate::change::{Facts, InvalidRule};
+use crate::change::{Facts, Standing};
 use crate::commit::CommitError;
 use crate::family::Family;
 use crate::keys::Key;
@@ -33,8 +33,8 @@ const CHUNK: usize = 64;
 /// Above every key: none has more than 63 bytes of `0xff` in front.
 const ABOVE_ALL_KEYS: [u8; 64] = [0xff; 64];
 
-/// Makes the facts of a stored envelope, given the rule it breaks. Called from several threads.
-pub type Derive<'a> = dyn Fn(EnvelopeId, &Bytes, Option<InvalidRule>) -> Option<Facts> + Sync + 'a;
+/// Makes the facts of a stored envelope, given how it stands. Called from several threads.
+pub type Derive<'a> = dyn Fn(EnvelopeId, &Bytes, Standing) -> Option<Facts> + Sync + 'a;
 
 /// How far a rebuild has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +76,7 @@ impl From<CommitError> for RebuildError {
 impl Store {
     /// Drops every projection and makes it anew from the log and the marks, which stay, as do
     /// heads and rates. `derive` must be what made the facts of the commits: a pure function of
-    /// an envelope and of the rule it breaks. It is called on all cores; the rows come out the same
+    /// an envelope and of how it stands. It is called on all cores; the rows come out the same
     /// on however many.
     ///
     /// Commits wait until it is done; readers meanwhile see projections half made. After a crash
@@ -182,7 +182,7 @@ impl Store {
 struct Stored {
     id: EnvelopeId,
     bytes: Bytes,
-    invalid: Option<InvalidRule>,
+    standing: Standing,
 }
 
 /// What is left of an envelope once its facts are known.
@@ -195,8 +195,9 @@ struct Derived {
 
 impl From<(Stored, Option<Facts>)> for Derived {
     fn from((stored, facts): (Stored, Option<Facts>)) -> Self {
-        let Stored { id, bytes, invalid } = stored;
-        Self { id, len_bytes: bytes.len(), invalid: invalid.is_some(), facts }
+        let Stored { id, bytes, standing } = stored;
+        let invalid = matches!(standing, Standing::Invalid(_));
+        Self { id, len_bytes: bytes.len(), invalid, facts }
     }
 }
 
@@ -229,8 +230,8 @@ impl<'s> Source<'s> {
     fn envelope(&mut self) -> Result<Option<Stored>, ReadError> {
         loop {
             match self.strand.as_mut().and_then(Iterator::next) {
-                Some(Ok(LogItem::Envelope { id, bytes, invalid })) => {
-                    return Ok(Some(Stored { id, bytes, invalid }));
+                Some(Ok(LogItem::Envelope { id, bytes, standing })) => {
+                    return Ok(Some(Stored { id, bytes, standing }));
                 }
                 Some(Ok(LogItem::Skipped { .. })) => {}
                 Some(Err(error)) => return Err(error),
@@ -257,7 +258,7 @@ fn derive_all<T>(
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(chunk) = envelopes.chunks(CHUNK).nth(index) else { return };
-            let facts = chunk.iter().map(|it| derive(it.id, &it.bytes, it.invalid)).collect();
+            let facts = chunk.iter().map(|it| derive(it.id, &it.bytes, it.standing)).collect();
             lock(&done).push((index, facts));
         }
     };

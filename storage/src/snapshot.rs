@@ -1,14 +1,17 @@
 //! Reading: a view of one moment.
 
 use bytes::Bytes;
-use hawser_proto::{Cursor, EnvelopeId, OriginatorId, PayerAddress, SequenceId};
+use hawser_proto::{Address, Cursor, EnvelopeId, OriginatorId, PayerAddress, SequenceId};
 use rocksdb::{DBPinnableSlice, DBRawIterator, ReadOptions};
 
+use crate::change::ChainPosition;
 use crate::database::DatabaseError;
 use crate::family::Family;
 use crate::keys::congestion::CongestionKey;
-use crate::keys::cursor::{CursorKey, CursorName};
+use crate::keys::cursor::{CursorKey, CursorName, decode_position};
 use crate::keys::envelope::EnvelopeKey;
+use crate::keys::inbox::{InboxKey, InboxRow};
+use crate::keys::ledger::LedgerKey;
 use crate::keys::mark::{Mark, MarkKey};
 use crate::keys::rate::RateRow;
 use crate::keys::receipt::ReceiptKey;
@@ -16,6 +19,7 @@ use crate::keys::topic::{self, TopicKey};
 use crate::keys::usage::{UsageKey, UsageRow};
 use crate::keys::usage_by_payer::UsageByPayerKey;
 use crate::keys::{Key, decode_u64};
+use crate::ledger::{self, LedgerEntry};
 use crate::log_scan::LogScan;
 use crate::rates::collect_rates;
 use crate::store::{Inner, collect_heads};
@@ -38,6 +42,12 @@ pub enum ReadError {
 }
 
 impl ReadError {
+    /// The envelope at `id` is not there, or is not what it was when it was stored.
+    #[must_use]
+    pub fn unreadable_envelope(id: EnvelopeId) -> Self {
+        Self::corrupt(Family::Log, &EnvelopeKey(id).encode())
+    }
+
     pub(crate) fn corrupt(family: Family, key: &[u8]) -> Self {
         let key_hex = key.iter().map(|byte| format!("{byte:02x}")).collect();
         Self::Corrupt { family: family.name(), key_hex }
@@ -74,6 +84,18 @@ impl<'a> Snapshot<'a> {
         let mut rows = self.rows(CursorKey::FAMILY, ReadOptions::default());
         rows.seek(CursorName::Head.as_bytes());
         Ok(collect_heads(&mut rows)?.into_iter().collect())
+    }
+
+    /// How far the reader of the chain behind a strand had come at its last commit; `None` before
+    /// the first that says so.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn chain_position(
+        &self,
+        originator: OriginatorId,
+    ) -> Result<Option<ChainPosition>, ReadError> {
+        self.row(CursorKey { name: CursorName::Chain, originator }, decode_position)
     }
 
     /// An envelope as it was signed, also one that is marked invalid.
@@ -126,19 +148,47 @@ impl<'a> Snapshot<'a> {
         &self,
         originator: OriginatorId,
     ) -> Result<Vec<(SequenceId, SequenceId)>, ReadError> {
+        let mut missing = Vec::new();
+        self.marks(originator, |at, mark| {
+            if let Mark::Missing { through } = mark {
+                missing.push((at.sequence, through));
+            }
+        })?;
+        Ok(missing)
+    }
+
+    /// Passes on the marks of one strand, ascending.
+    fn marks(
+        &self,
+        originator: OriginatorId,
+        mut each: impl FnMut(EnvelopeId, Mark),
+    ) -> Result<(), ReadError> {
         let mut rows = self.rows(MarkKey::FAMILY, ReadOptions::default());
         rows.seek(MarkKey(EnvelopeId::new(originator, SequenceId::NONE)).encode());
-        let mut missing = Vec::new();
         while let Some((at, mark)) = current_mark(&rows)? {
             if at.originator != originator {
                 break;
             }
-            if let Mark::Missing { through } = mark {
-                missing.push((at.sequence, through));
-            }
+            each(at, mark);
             rows.next();
         }
-        Ok(missing)
+        Ok(())
+    }
+
+    /// The envelopes of one strand that wait for their verdict, ascending.
+    ///
+    /// Costs a step for each mark of the strand.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn waiting(&self, originator: OriginatorId) -> Result<Vec<EnvelopeId>, ReadError> {
+        let mut waiting = Vec::new();
+        self.marks(originator, |at, mark| {
+            if mark == Mark::Waiting {
+                waiting.push(at);
+            }
+        })?;
+        Ok(waiting)
     }
 
     /// Reads one strand in ascending order: what follows `after`, up to and including `through`.
@@ -245,6 +295,55 @@ impl<'a> Snapshot<'a> {
         let mut rows = self.rows(Family::Rate, ReadOptions::default());
         rows.seek_to_first();
         collect_rates(&mut rows)
+    }
+
+    /// The inbox that an Ethereum address is a member of; of several, the one it joined last.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn inbox(&self, address: Address) -> Result<Option<[u8; 32]>, ReadError> {
+        let mut rows = self.rows(InboxKey::FAMILY, ReadOptions::default());
+        rows.seek(InboxKey::prefix(address));
+        let mut newest = None;
+        while let Some((key, value)) = rows.item() {
+            let corrupt = || ReadError::corrupt(InboxKey::FAMILY, key);
+            let found = InboxKey::decode(key).ok_or_else(corrupt)?;
+            if found.address != address {
+                break;
+            }
+            let row = InboxRow::decode(value).ok_or_else(corrupt)?;
+            newest = newest.max(row.member_since().map(|since| (since, found.inbox)));
+            rows.next();
+        }
+        rows.status().map_err(DatabaseError::from)?;
+        Ok(newest.map(|(_, inbox)| inbox))
+    }
+
+    /// All entries of a payer, in the order in which they were written.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn ledger(&self, payer: PayerAddress) -> Result<Vec<LedgerEntry>, ReadError> {
+        let mut rows = self.rows(LedgerKey::FAMILY, ReadOptions::default());
+        rows.seek(payer.0);
+        let mut entries = Vec::new();
+        while let Some((key, entry)) = ledger::current(&rows)? {
+            if key.payer != payer {
+                break;
+            }
+            entries.push(entry);
+            rows.next();
+        }
+        Ok(entries)
+    }
+
+    /// How far the chain behind the ledger had been read at its last write; `None` before the first
+    /// that says so.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn ledger_position(&self) -> Result<Option<ChainPosition>, ReadError> {
+        self.row(CursorKey::LEDGER, decode_position)
     }
 
     /// An iterator over one family, positioned nowhere.

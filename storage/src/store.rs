@@ -39,6 +39,8 @@ pub(crate) struct Inner {
     pub(crate) gate: RwLock<()>,
     /// Held while rates are compared and written.
     pub(crate) rates: Mutex<()>,
+    /// Held while entries of the ledger get their order.
+    pub(crate) ledger: Mutex<()>,
     pub(crate) stale: Mutex<Vec<Projection>>,
     durable: WriteOptions,
     buffered: WriteOptions,
@@ -141,6 +143,7 @@ impl Inner {
             poison: Poison::default(),
             gate: RwLock::default(),
             rates: Mutex::default(),
+            ledger: Mutex::default(),
             stale: Mutex::new(opened.stale),
             durable,
             buffered: WriteOptions::default(),

@@ -7,20 +7,25 @@ mod support;
 use hawser_proto::{Address, OriginatorId, SequenceId};
 use hawser_storage::SkipReason::{Expired, Missing, Void};
 use hawser_storage::{
-    Change, Charge, CommitError, Entry, InvalidRule, LogItem, Mark, RateRow, Store, UsageRow,
-    minute_of,
+    Change, Charge, CommitError, Entry, InvalidRule, LogItem, Mark, RateRow, Standing, Store,
+    UsageRow, minute_of,
 };
 use support::*;
 
-/// The strand as a reader gets it, in short: `5`, `!5` invalid, `5-7?` missing, `5-7x` void,
+/// The strand as a reader gets it, in short: `5`, `!5` invalid, `w5` waiting, `5-7?` missing, `5-7x` void,
 /// `5-7e` expired.
 fn told(store: &Store, originator: OriginatorId) -> String {
     let snapshot = store.snapshot();
     let through = snapshot.head(originator).unwrap();
     let items = snapshot.log(id(originator, 0), through).map(|item| match item.unwrap() {
-        LogItem::Envelope { id, bytes, invalid } => {
+        LogItem::Envelope { id, bytes, standing } => {
             assert_eq!(snapshot.get(id).unwrap(), Some(bytes));
-            format!("{}{}", if invalid.is_some() { "!" } else { "" }, id.sequence)
+            let sign = match standing {
+                Standing::Valid => "",
+                Standing::Invalid(_) => "!",
+                Standing::Waiting => "w",
+            };
+            format!("{sign}{}", id.sequence)
         }
         LogItem::Skipped { from, through, reason } => {
             let reason = match reason {

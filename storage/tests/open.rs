@@ -141,14 +141,45 @@ fn a_newer_format_is_refused_and_left_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
     drop(Store::open(&settings(folder.path())).unwrap());
     let mut db = raw(folder.path());
-    db.put_cf(db.cf_handle("meta").unwrap(), "format", 2u32.to_be_bytes()).unwrap();
+    db.put_cf(db.cf_handle("meta").unwrap(), "format", 3u32.to_be_bytes()).unwrap();
     db.create_cf("tree", &rocksdb::Options::default()).unwrap();
     db.drop_cf("congestion").unwrap();
     drop(db);
     let refused = Store::open(&settings(folder.path())).map(drop);
-    assert!(matches!(refused, Err(OpenError::NewerFormat { found: 2 })), "{refused:?}");
+    assert!(matches!(refused, Err(OpenError::NewerFormat { found: 3 })), "{refused:?}");
     let names = rocksdb::DB::list_cf(&rocksdb::Options::default(), folder.path()).unwrap();
     assert!(names.contains(&"tree".to_owned()) && !names.contains(&"congestion".to_owned()));
+}
+
+#[test]
+fn an_older_database_is_brought_up_to_this_format() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&settings(folder.path())).unwrap();
+    extend(&store, OWN, 3);
+    drop(store);
+    // As the first format was: without two families, and without a word about one of them.
+    let mut db = raw(folder.path());
+    db.put_cf(db.cf_handle("meta").unwrap(), "format", 1u32.to_be_bytes()).unwrap();
+    db.delete_cf(db.cf_handle("meta").unwrap(), "projection.inbox").unwrap();
+    db.drop_cf("inbox").unwrap();
+    db.drop_cf("ledger").unwrap();
+    drop(db);
+    let mut other = settings(folder.path());
+    other.identity.network = "other".to_owned();
+    let refused = Store::open(&other).map(drop);
+    assert!(matches!(refused, Err(OpenError::OtherNetwork { .. })), "{refused:?}");
+
+    let store = Store::open(&settings(folder.path())).unwrap();
+    assert_eq!(store.stale_projections(), ["inbox"]);
+    assert_eq!(store.snapshot().head(OWN).unwrap(), SequenceId(3));
+    store.rebuild(&|at, _, _| Some(facts(at)), &mut |_| {}).unwrap();
+    extend(&store, OWN, 1);
+    drop(store);
+    let db = raw(folder.path());
+    let format = db.get_cf(db.cf_handle("meta").unwrap(), "format").unwrap();
+    assert_eq!(format.as_deref(), Some(&2u32.to_be_bytes()[..]));
+    drop(db);
+    assert_eq!(Store::open(&settings(folder.path())).unwrap().stale_projections(), [""; 0]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use hawser_proto::{Address, EnvelopeId, OriginatorId, SequenceId, Topic, TopicKind};
 use hawser_storage::{
-    Change, Charge, Entry, Facts, LogItem, SkipReason, Store, TopicRow, UsageRow,
+    Change, Charge, Entry, Facts, LogItem, SkipReason, Standing, Store, TopicRow, UsageRow,
 };
 use proptest::prelude::*;
 use support::*;
@@ -220,8 +220,8 @@ fn a_strand_is_read_from_any_place_to_any_place() {
                 let places: Vec<u64> = snapshot
                     .log(id(PEER, after), SequenceId(through))
                     .flat_map(|item| match item.unwrap() {
-                        LogItem::Envelope { id, invalid, .. } => {
-                            assert_eq!(invalid.is_some(), id.sequence == SequenceId(2));
+                        LogItem::Envelope { id, standing, .. } => {
+                            assert_eq!(standing != Standing::Valid, id.sequence == SequenceId(2));
                             id.sequence.0..=id.sequence.0
                         }
                         LogItem::Skipped { from, through, .. } => from.0..=through.0,

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use hawser_proto::{Address, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{
-    Change, Charge, Entry, Facts, InvalidRule, LogItem, Mark, RebuildError, SkipReason, Store,
+    AddressChange, Change, Charge, Entry, Facts, InvalidRule, LogItem, Mark, RebuildError,
+    SkipReason, Standing, Store,
 };
 use proptest::prelude::*;
 use support::*;
@@ -32,22 +33,30 @@ fn derived(at: EnvelopeId) -> (Option<InvalidRule>, Option<Facts>) {
             picodollars: if random[11] > 250 { u64::MAX / 2 } else { u64::from(random[12]) },
         }),
         counts_for_congestion: random[13] > 50,
+        // Few, so that one row is often spoken of.
+        addresses: (0..random[14] % 3)
+            .map(|n| AddressChange {
+                address: Address([n; 20]),
+                inbox: [random[15] % 2; 32],
+                is_member: random[16] > 100,
+            })
+            .collect(),
     };
     (None, Some(facts))
 }
 
 fn change(at: EnvelopeId) -> Change {
     let (invalid, facts) = derived(at);
-    Change::Append(Entry { invalid, facts, ..entry(at) })
+    Change::Append(Entry { standing: Standing::of(invalid), facts, ..entry(at) })
 }
 
 fn rebuild(store: &Store) -> hawser_storage::RebuildReport {
     store
         .rebuild(
-            &|at, bytes, invalid| {
+            &|at, bytes, standing| {
                 assert_eq!(bytes, &entry(at).bytes);
                 let (rule, facts) = derived(at);
-                assert_eq!(invalid, rule);
+                assert_eq!(standing, Standing::of(rule));
                 facts
             },
             &mut |_| {},
@@ -208,7 +217,12 @@ fn an_interrupted_rebuild_is_known_and_repeated_at_the_next_start() {
         .map(|sequence| {
             let at = id(OWN, sequence);
             let bytes = at.to_string().into_bytes().into();
-            Change::Append(Entry { id: at, bytes, invalid: None, facts: Some(facts(at)) })
+            Change::Append(Entry {
+                id: at,
+                bytes,
+                standing: Standing::Valid,
+                facts: Some(facts(at)),
+            })
         })
         .collect();
     store.commit(&changes).unwrap();

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use hawser_api::{ApiHandle, ApiSettings, NoPeers, PeerView};
 use hawser_engine::chain_strand::ChainEvent;
 use hawser_engine::fees::{Rate, RateTable};
-use hawser_engine::ports::{Clock, NodeRecord, PayloadValidator, Ports, Registry};
+use hawser_engine::ports::{Clock, NodeRecord, PayloadValidator, Ports, Registry, TrustingJudge};
 use hawser_engine::rules;
 use hawser_engine::runtime::{Engine, EngineSettings, PublishSettings};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Payload};
@@ -85,6 +85,7 @@ pub(crate) async fn node_with(
     let ports = Ports {
         clock: clock.clone(),
         validator: Arc::new(Forms),
+        identities: Arc::new(TrustingJudge),
         registry: registry_receiver,
         rates: rates_receiver,
     };
@@ -147,9 +148,11 @@ impl Node {
             block_time_s: 1_750_000_000 + sequence,
             transaction_hash: [7; 32],
             client_bytes: client(&group_topic(group), None, payload),
+            topic_identifier: None,
+            bootstrapped: false,
         };
         let appender = self.engine.chain_appender();
-        appender.append(OriginatorId::GROUP_MESSAGES, &[event]).unwrap();
+        appender.append(OriginatorId::GROUP_MESSAGES, &[event], None).unwrap();
     }
 
     pub(crate) fn set_registry(&self, records: impl IntoIterator<Item = NodeRecord>) {

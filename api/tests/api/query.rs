@@ -148,12 +148,7 @@ async fn an_answer_is_cut_below_the_message_limit() {
 #[tokio::test]
 async fn what_is_not_served_is_unimplemented() {
     let node = node().await;
-    let inbox_ids = || pb::GetInboxIdsRequest::default();
     let mut query = node.query().await;
-    let mut replication = node.replication().await;
-    assert_eq!(query.get_inbox_ids(inbox_ids()).await.unwrap_err().code(), Code::Unimplemented);
-    let refused = replication.get_inbox_ids(inbox_ids()).await.unwrap_err();
-    assert_eq!(refused.code(), Code::Unimplemented);
     let requests = tokio_stream::iter([pb::SubscribeRequest::default()]);
     let refused = query.subscribe(requests).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unimplemented);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hawser_proto::{Cursor, EnvelopeId, OriginatorId, PayerAddress, Topic};
+use hawser_proto::{Address, Cursor, EnvelopeId, OriginatorId, PayerAddress, Topic};
 use hawser_storage::{Snapshot, Store};
 use tokio::sync::Semaphore;
 
@@ -16,6 +16,7 @@ use super::log_page::{Stretch, read_log};
 use super::newest::newest_visible;
 use super::plan::{Cursors, Plan, PlanTopic};
 use super::subscription::Subscription;
+use crate::chain_strand::InboxId;
 use crate::committed::Heads;
 use crate::counters::{ReadCounters, StreamCounters};
 
@@ -140,6 +141,27 @@ impl Reader {
         let ids: Vec<EnvelopeId> = newest.iter().flatten().copied().collect();
         let mut envelopes = fetch(&snapshot, &ids)?.into_iter();
         Ok(newest.into_iter().map(|id| id.and_then(|_| envelopes.next())).collect())
+    }
+
+    /// For each address, in the order asked, the inbox it is a member of; of several the one that
+    /// it joined last. `None` for what is no address, and for one that is in no inbox.
+    ///
+    /// Blocks on the disk; costs a seek per address.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn inboxes(
+        &self,
+        addresses: &[Option<Address>],
+    ) -> Result<Vec<Option<InboxId>>, ReadError> {
+        self.counters.inboxes.measure(|| {
+            let snapshot = self.store.snapshot();
+            let inbox = |address: &Option<Address>| match *address {
+                Some(address) => snapshot.inbox(address),
+                None => Ok(None),
+            };
+            Ok(addresses.iter().map(inbox).collect::<Result<_, _>>()?)
+        })
     }
 
     /// What a payer used at all originators together, in periods of `minutes` (above 0) that begin

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SecretKey, SequenceId, Topic};
-use hawser_storage::{Change, Entry, Facts, Identity, InvalidRule, SkipReason, Store, TopicRow};
+use hawser_storage::{
+    Change, Entry, Facts, Identity, InvalidRule, SkipReason, Standing, Store, TopicRow,
+};
 use prost::Message as _;
 
 use super::error::ReadError;
@@ -139,7 +141,7 @@ pub(crate) fn append(committed: &Committed) -> Change {
     Change::Append(Entry {
         id: committed.id,
         bytes: committed.bytes.clone(),
-        invalid: None,
+        standing: Standing::Valid,
         facts: Some(Facts {
             topic: committed.topic.clone(),
             originator_ns: committed.originator_ns,
@@ -148,6 +150,7 @@ pub(crate) fn append(committed: &Committed) -> Change {
             receipt: None,
             charge: None,
             counts_for_congestion: false,
+            addresses: Vec::new(),
         }),
     })
 }
@@ -156,7 +159,7 @@ pub(crate) fn append_invalid(committed: &Committed) -> Change {
     Change::Append(Entry {
         id: committed.id,
         bytes: committed.bytes.clone(),
-        invalid: Some(InvalidRule(1)),
+        standing: Standing::Invalid(InvalidRule(1)),
         facts: None,
     })
 }

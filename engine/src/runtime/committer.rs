@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use hawser_proto::envelope::UnsignedOriginatorEnvelope;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
-use hawser_storage::{Change, CommitError, Entry, Facts, InvalidRule, SkipReason, Store};
+use hawser_storage::{
+    ChainCommit, ChainPosition, Change, CommitError, Entry, Facts, InvalidRule, Resolved,
+    SkipReason, Standing, Store,
+};
 
 use crate::committed::{Committed, Heads};
 use crate::counters::Counters;
@@ -28,6 +31,13 @@ pub enum Addition {
         bytes: Bytes,
         /// The rule.
         rule: InvalidRule,
+    },
+    /// An envelope of a chain whose validity is not known yet: readers get it once it is.
+    Waiting {
+        /// Its place.
+        id: EnvelopeId,
+        /// As it is stored.
+        bytes: Bytes,
     },
     /// Places that hold nothing.
     Skip {
@@ -61,7 +71,7 @@ impl Addition {
     pub fn end(&self) -> EnvelopeId {
         match self {
             Self::Envelope { committed, .. } => committed.id,
-            Self::Invalid { id, .. } => *id,
+            Self::Invalid { id, .. } | Self::Waiting { id, .. } => *id,
             Self::Skip { originator, through, .. } => EnvelopeId::new(*originator, *through),
         }
     }
@@ -72,18 +82,62 @@ impl Addition {
                 let entry = Entry {
                     id: committed.id,
                     bytes: committed.bytes.clone(),
-                    invalid: None,
+                    standing: Standing::Valid,
                     facts: Some(facts),
                 };
                 (Change::Append(entry), Some(committed))
             }
             Self::Invalid { id, bytes, rule } => {
-                let entry = Entry { id, bytes, invalid: Some(rule), facts: None };
+                let entry = Entry { id, bytes, standing: Standing::Invalid(rule), facts: None };
+                (Change::Append(entry), None)
+            }
+            Self::Waiting { id, bytes } => {
+                let entry = Entry { id, bytes, standing: Standing::Waiting, facts: None };
                 (Change::Append(entry), None)
             }
             Self::Skip { originator, from, through, reason } => {
                 (Change::Skip { originator, from, through, reason }, None)
             }
+        }
+    }
+}
+
+/// What has become known about an envelope that waited.
+#[derive(Debug, Clone)]
+pub enum Verdict {
+    /// Readers get it.
+    Valid {
+        /// The envelope.
+        committed: Arc<Committed>,
+        /// What the projections keep of it.
+        facts: Facts,
+    },
+    /// They never do.
+    Invalid {
+        /// Its place.
+        id: EnvelopeId,
+        /// The rule that it breaks.
+        rule: InvalidRule,
+    },
+}
+
+impl Verdict {
+    /// The place that it speaks of.
+    #[must_use]
+    pub fn id(&self) -> EnvelopeId {
+        match self {
+            Self::Valid { committed, .. } => committed.id,
+            Self::Invalid { id, .. } => *id,
+        }
+    }
+
+    fn into_resolved(self) -> (Resolved, Option<Arc<Committed>>) {
+        match self {
+            Self::Valid { committed, facts } => {
+                let resolved = Resolved { id: committed.id, invalid: None, facts: Some(facts) };
+                (resolved, Some(committed))
+            }
+            Self::Invalid { id, rule } => (Resolved { id, invalid: Some(rule), facts: None }, None),
         }
     }
 }
@@ -116,7 +170,63 @@ impl Committer {
         if additions.is_empty() {
             return Ok(());
         }
-        let count = additions.len() as u64;
+        let Prepared { changes, shown, ends } = Prepared::new(additions);
+        let count = changes.len() as u64;
+        self.counters.commit.measure(|| self.store.commit(&changes))?;
+        self.counters.group_envelopes.observe(count);
+        self.tell(&ends, &shown);
+        Ok(())
+    }
+
+    /// The same for the strand of a chain, together with how far the chain has been read, and with
+    /// verdicts on envelopes that waited. Those reach queries; streams that have gone on past
+    /// their places do not go back.
+    ///
+    /// # Errors
+    /// Nothing was written. See [`CommitError`].
+    pub fn commit_chain(
+        &self,
+        originator: OriginatorId,
+        additions: Vec<Addition>,
+        verdicts: Vec<Verdict>,
+        position: Option<ChainPosition>,
+    ) -> Result<(), CommitError> {
+        let Prepared { changes, mut shown, ends } = Prepared::new(additions);
+        let count = changes.len() as u64;
+        let (resolved, known): (Vec<_>, Vec<_>) =
+            verdicts.into_iter().map(Verdict::into_resolved).unzip();
+        if count == 0 && resolved.is_empty() && position.is_none() {
+            return Ok(());
+        }
+        let commit = ChainCommit { originator, changes, resolved, position };
+        self.counters.commit.measure(|| self.store.commit_chain(&commit))?;
+        if count > 0 {
+            self.counters.group_envelopes.observe(count);
+        }
+        // What waited stands below what is new.
+        shown.splice(..0, known.into_iter().flatten());
+        self.tell(&ends, &shown);
+        Ok(())
+    }
+
+    fn tell(&self, ends: &[EnvelopeId], shown: &[Arc<Committed>]) {
+        for &end in ends {
+            self.heads.announce(end);
+        }
+        self.hub.publish(shown);
+    }
+}
+
+/// Additions as the store takes them, and what follows once they are durable.
+struct Prepared {
+    changes: Vec<Change>,
+    shown: Vec<Arc<Committed>>,
+    /// The last place of each run of one strand.
+    ends: Vec<EnvelopeId>,
+}
+
+impl Prepared {
+    fn new(additions: Vec<Addition>) -> Self {
         let mut ends: Vec<EnvelopeId> = Vec::with_capacity(1);
         let mut changes = Vec::with_capacity(additions.len());
         let mut shown = Vec::with_capacity(additions.len());
@@ -130,12 +240,6 @@ impl Committer {
             changes.push(change);
             shown.extend(committed);
         }
-        self.counters.commit.measure(|| self.store.commit(&changes))?;
-        self.counters.group_envelopes.observe(count);
-        for end in ends {
-            self.heads.announce(end);
-        }
-        self.hub.publish(&shown);
-        Ok(())
+        Self { changes, shown, ends }
     }
 }

@@ -2,6 +2,7 @@
 
 mod chain;
 mod committer;
+mod ledger;
 mod own_strand;
 mod publisher;
 pub mod replication;
@@ -18,8 +19,9 @@ use crate::counters::Counters;
 use crate::ports::Ports;
 use crate::read::{Hub, Reader};
 
-pub use chain::{ChainAppendError, ChainAppender};
-pub use committer::{Addition, Committer};
+pub use chain::{ChainAppendError, ChainAppender, ChainConflict, Judged};
+pub use committer::{Addition, Committer, Verdict};
+pub use ledger::{Booked, LedgerAppender, LedgerError};
 pub use publisher::{
     ANSWER_LEN_BYTES_MAX, PublishError, PublishSettings, Publisher, PublisherThreads,
 };
@@ -42,6 +44,8 @@ pub struct Engine {
     heads: Heads,
     workers: Workers,
     committer: Committer,
+    chain: ChainAppender,
+    ledger: LedgerAppender,
     publisher: Publisher,
     reader: Reader,
     counters: Arc<Counters>,
@@ -63,6 +67,9 @@ impl Engine {
         let workers = Workers::start(settings.workers);
         let hub = Hub::new();
         let committer = Committer::new(store.clone(), heads.clone(), hub.clone(), counters.clone());
+        let judge = Arc::clone(&ports.identities);
+        let chain = ChainAppender::new(store.clone(), committer.clone(), workers.clone(), judge)?;
+        let ledger = LedgerAppender::new(store.clone());
         let reader = Reader::new(store.clone(), heads.clone(), hub);
         let parts = publisher::Parts {
             key,
@@ -74,7 +81,18 @@ impl Engine {
             counters: counters.clone(),
         };
         let (publisher, threads) = Publisher::start(settings.publish, parts)?;
-        let engine = Self { store, ports, heads, workers, committer, publisher, reader, counters };
+        let engine = Self {
+            store,
+            ports,
+            heads,
+            workers,
+            committer,
+            chain,
+            ledger,
+            publisher,
+            reader,
+            counters,
+        };
         Ok((engine, threads))
     }
 
@@ -117,7 +135,13 @@ impl Engine {
     /// The way into the log for chain events.
     #[must_use]
     pub fn chain_appender(&self) -> ChainAppender {
-        ChainAppender::new(self.store.clone(), self.committer.clone())
+        self.chain.clone()
+    }
+
+    /// The way into the payers' ledger.
+    #[must_use]
+    pub fn ledger_appender(&self) -> LedgerAppender {
+        self.ledger.clone()
     }
 
     /// The way into the log for what is verified already.

@@ -100,8 +100,10 @@ async fn every_rule_refuses_with_its_text() {
         block_time_s: 1_750_000_000,
         transaction_hash: [1; 32],
         client_bytes: commit,
+        topic_identifier: None,
+        bootstrapped: false,
     };
-    node.engine.chain_appender().append(OriginatorId::GROUP_MESSAGES, &[event]).unwrap();
+    node.engine.chain_appender().append(OriginatorId::GROUP_MESSAGES, &[event], None).unwrap();
     for (envelope, text) in cases {
         match node.engine.publish(vec![envelope]).await {
             Err(PublishError::Refused(said)) => assert!(said.contains(text), "{text}: {said}"),

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use hawser_engine::fees::{Rate, RateTable};
-use hawser_engine::ports::{Clock, NodeRecord, PayloadValidator, Ports, Registry};
+use hawser_engine::ports::{
+    Clock, IdentityJudge, NodeRecord, PayloadValidator, Ports, Registry, TrustingJudge,
+};
 use hawser_engine::rules;
 use hawser_engine::runtime::{Engine, EngineSettings, PublishSettings, PublisherThreads};
 use hawser_proto::envelope::{PayerEnvelope, Payload};
@@ -83,6 +85,10 @@ pub fn start(store: Store) -> Node {
 }
 
 pub fn start_with(store: Store, idempotent: bool) -> Node {
+    start_judging(store, idempotent, Arc::new(TrustingJudge))
+}
+
+pub fn start_judging(store: Store, idempotent: bool, judge: Arc<dyn IdentityJudge>) -> Node {
     let (registry, registry_receiver) =
         watch::channel(Arc::new([record()].into_iter().collect::<Registry>()));
     let (rates, rates_receiver) =
@@ -90,6 +96,7 @@ pub fn start_with(store: Store, idempotent: bool) -> Node {
     let ports = Ports {
         clock: Arc::new(TestClock(AtomicI64::new(START_NS))),
         validator: Arc::new(Forms),
+        identities: judge,
         registry: registry_receiver,
         rates: rates_receiver,
     };

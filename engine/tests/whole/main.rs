@@ -7,6 +7,9 @@
 )]
 
 mod admission;
+mod chain;
 mod common;
 mod follow;
+mod identities;
+mod ledger;
 mod publish;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hawser_engine::Engine;
-use hawser_engine::ports::{Clock, NodeRecord, PayloadValidator, Ports, Registry};
+use hawser_engine::ports::{Clock, NodeRecord, PayloadValidator, Ports, Registry, TrustingJudge};
 use hawser_engine::runtime::replication::{Replication, ReplicationTasks};
 use hawser_engine::runtime::{EngineSettings, PublishSettings, PublisherThreads};
 use hawser_net::{Endpoint, NetSettings, StartError};
@@ -77,6 +77,7 @@ impl Network {
         let ports = Ports {
             clock: Arc::new(StoppedClock),
             validator: Arc::new(AnyPackage),
+            identities: Arc::new(TrustingJudge),
             registry: self.registry.subscribe(),
             rates: watch::Sender::new(Arc::new(rates())).subscribe(),
         };

@@ -229,6 +229,8 @@ impl Position {
                 .transaction_hash
                 .unwrap_or_else(|| keccak256(&[&line.client_bytes]).0),
             client_bytes: line.client_bytes.clone(),
+            topic_identifier: None,
+            bootstrapped: false,
         });
     }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use hawser_engine::Engine;
-use hawser_engine::ports::{NodeRecord, Ports, Registry};
+use hawser_engine::ports::{NodeRecord, Ports, Registry, TrustingJudge};
 use hawser_engine::runtime::{EngineSettings, PublishSettings, PublisherThreads};
 use hawser_proto::{Address, SecretKey};
 use hawser_storage::{Identity, OpenError, ReadError, RebuildError, Settings, Store};
@@ -104,6 +104,7 @@ pub(super) fn open(config: &NodeConfig) -> Result<Opened, OpenNodeError> {
     let ports = Ports {
         clock: Arc::new(SystemClock),
         validator: Arc::new(FormOnly),
+        identities: Arc::new(TrustingJudge),
         registry: registry.subscribe(),
         rates: rates.subscribe(),
     };

@@ -24,7 +24,7 @@ const LOG_EVERY: Duration = Duration::from_secs(5);
 /// When the log cannot be read or the rows cannot be written.
 pub fn rebuild(store: &Store, show: Show) -> Result<RebuildReport, RebuildError> {
     let own = store.identity().node;
-    let derive = |_, bytes: &_, invalid| facts::of_stored(bytes, invalid, own);
+    let derive = |_, bytes: &_, standing| facts::of_stored(bytes, standing, own);
     match show {
         Show::Terminal => {
             let bar = bar();

@@ -96,8 +96,8 @@ pub(super) fn append_chain(
         if events.is_empty() {
             return Ok(count);
         }
-        appender.append(OriginatorId::GROUP_MESSAGES, &events.groups)?;
-        appender.append(OriginatorId::IDENTITY_UPDATES, &events.identities)?;
+        appender.append(OriginatorId::GROUP_MESSAGES, &events.groups, None)?;
+        appender.append(OriginatorId::IDENTITY_UPDATES, &events.identities, None)?;
         count += events.len();
     }
 }

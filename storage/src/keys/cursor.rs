@@ -2,31 +2,43 @@
 
 use hawser_proto::OriginatorId;
 
-use super::Key;
+use super::{Key, decode_u64};
+use crate::change::ChainPosition;
 use crate::family::Family;
 
 /// Whose position it is. No name is the beginning of another, so the rows of one lie together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum CursorName {
-    /// The log's own: everything up to there is held or marked.
+    /// The reader of the chain that a strand is made from: `[block u64 BE][block hash, 32 bytes]`.
+    Chain,
+    /// The log's own: everything up to there is held or marked. `[sequence u64 BE]`.
     Head,
+    /// The reader of what payers deposit and withdraw, filed under 0: a value as `Chain` has.
+    Ledger,
 }
 
 impl CursorName {
-    const ALL: [Self; 1] = [Self::Head];
+    const ALL: [Self; 3] = [Self::Chain, Self::Head, Self::Ledger];
 
     pub(crate) fn as_bytes(self) -> &'static [u8] {
         match self {
+            Self::Chain => b"chain",
             Self::Head => b"head",
+            Self::Ledger => b"ledger",
         }
     }
 }
 
-/// Column family `cursor`: `[name][originator u32 BE]` → `[sequence u64 BE]`.
+/// Column family `cursor`: `[name][originator u32 BE]` → a position, as its name has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct CursorKey {
     pub(crate) name: CursorName,
     pub(crate) originator: OriginatorId,
+}
+
+impl CursorKey {
+    /// The reader of what payers deposit and withdraw.
+    pub(crate) const LEDGER: Self = Self { name: CursorName::Ledger, originator: OriginatorId(0) };
 }
 
 impl Key<'_> for CursorKey {
@@ -44,6 +56,19 @@ impl Key<'_> for CursorKey {
     }
 }
 
+/// The value that names a block.
+pub(crate) fn encode_position(position: ChainPosition) -> [u8; 40] {
+    let mut value = [0; 40];
+    value[..8].copy_from_slice(&position.block.to_be_bytes());
+    value[8..].copy_from_slice(&position.hash);
+    value
+}
+
+pub(crate) fn decode_position(value: &[u8]) -> Option<ChainPosition> {
+    let (block, hash) = value.split_at_checked(8)?;
+    Some(ChainPosition { block: decode_u64(block)?, hash: hash.try_into().ok()? })
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -51,21 +76,37 @@ mod tests {
     use super::*;
     use crate::keys::testing::{keeps_order, round_trips};
 
-    fn head(originator: u32) -> CursorKey {
-        CursorKey { name: CursorName::Head, originator: OriginatorId(originator) }
+    fn keys() -> impl Strategy<Value = CursorKey> {
+        (0..CursorName::ALL.len(), any::<u32>()).prop_map(|(name, originator)| CursorKey {
+            name: CursorName::ALL[name],
+            originator: OriginatorId(originator),
+        })
     }
 
     proptest! {
         #[test]
-        fn bytes_read_back_and_sort_as_the_keys(a in any::<u32>(), b in any::<u32>()) {
-            round_trips(head(a));
-            keeps_order(head(a), head(b));
+        fn bytes_read_back_and_sort_as_the_keys(a in keys(), b in keys()) {
+            round_trips(a);
+            keeps_order(a, b);
+        }
+
+        #[test]
+        fn positions_read_back(block in any::<u64>(), hash in any::<[u8; 32]>()) {
+            let position = ChainPosition { block, hash };
+            prop_assert_eq!(decode_position(&encode_position(position)), Some(position));
         }
     }
 
     #[test]
     fn the_layout_is_pinned() {
-        assert_eq!(head(100).encode(), *b"head\0\0\0\x64");
+        let key = |name| CursorKey { name, originator: OriginatorId(100) }.encode();
+        assert_eq!(key(CursorName::Chain), *b"chain\0\0\0\x64");
+        assert_eq!(key(CursorName::Head), *b"head\0\0\0\x64");
+        assert_eq!(key(CursorName::Ledger), *b"ledger\0\0\0\x64");
+        let value = encode_position(ChainPosition { block: 0x0102, hash: [7; 32] });
+        assert_eq!(value[..8], [0, 0, 0, 0, 0, 0, 1, 2]);
+        assert_eq!(value[8..], [7; 32]);
+        assert_eq!(decode_position(&value[..39]), None);
     }
 
     #[test]

@@ -9,7 +9,8 @@ use crate::family::Family;
 
 /// Column family `mark`: `[originator u32 BE][sequence u64 BE]` → `[1][rule u8]` for an invalid
 /// envelope, or for a range that begins here `[2][through u64 BE]` (missing),
-/// `[3][through u64 BE]` (void) and `[4][through u64 BE]` (expired).
+/// `[3][through u64 BE]` (void) and `[4][through u64 BE]` (expired); `[5]` for an envelope that waits
+/// for its verdict.
 ///
 /// Ranges do not overlap and cover no place that holds an envelope, so the nearest row at or below
 /// a place tells everything about it.
@@ -34,6 +35,8 @@ impl Key<'_> for MarkKey {
 pub enum Mark {
     /// The envelope is held and breaks this rule.
     Invalid(InvalidRule),
+    /// The envelope is held, and whether it is valid is not known yet.
+    Waiting,
     /// Nobody could be found who has the envelopes up to and including `through`.
     Missing {
         /// The last place of the range.
@@ -65,7 +68,7 @@ impl Mark {
     /// The last place that a row at `at` speaks of.
     pub(crate) fn end(self, at: EnvelopeId) -> SequenceId {
         match self {
-            Self::Invalid(_) => at.sequence,
+            Self::Invalid(_) | Self::Waiting => at.sequence,
             Self::Missing { through } | Self::Void { through } | Self::Expired { through } => {
                 through
             }
@@ -75,7 +78,7 @@ impl Mark {
     /// The same range, ending at `through`.
     pub(crate) fn cut(self, through: SequenceId) -> Self {
         match self {
-            Self::Invalid(_) => self,
+            Self::Invalid(_) | Self::Waiting => self,
             Self::Missing { .. } => Self::Missing { through },
             Self::Void { .. } => Self::Void { through },
             Self::Expired { .. } => Self::Expired { through },
@@ -86,6 +89,7 @@ impl Mark {
         buffer.clear();
         let (tag, through) = match self {
             Self::Invalid(rule) => return buffer.extend_from_slice(&[1, rule.0]),
+            Self::Waiting => return buffer.push(5),
             Self::Missing { through } => (2, through),
             Self::Void { through } => (3, through),
             Self::Expired { through } => (4, through),
@@ -99,6 +103,7 @@ impl Mark {
             [1, rule] => Some(Self::Invalid(InvalidRule(*rule))),
             [2, through @ ..] => Some(Self::Missing { through: SequenceId(decode_u64(through)?) }),
             [3, through @ ..] => Some(Self::Void { through: SequenceId(decode_u64(through)?) }),
+            [5] => Some(Self::Waiting),
             [4, through @ ..] => Some(Self::Expired { through: SequenceId(decode_u64(through)?) }),
             _ => None,
         }
@@ -121,6 +126,7 @@ mod tests {
     fn marks() -> impl Strategy<Value = Mark> {
         prop_oneof![
             any::<u8>().prop_map(|rule| Mark::Invalid(InvalidRule(rule))),
+            Just(Mark::Waiting),
             any::<u64>().prop_map(|through| Mark::Missing { through: SequenceId(through) }),
             any::<u64>().prop_map(|through| Mark::Void { through: SequenceId(through) }),
             any::<u64>().prop_map(|through| Mark::Expired { through: SequenceId(through) }),
@@ -155,11 +161,13 @@ mod tests {
         assert_eq!(value, [3, 0, 0, 0, 0, 0, 0, 0, 5]);
         Mark::Expired { through: SequenceId(5) }.encode_into(&mut value);
         assert_eq!(value, [4, 0, 0, 0, 0, 0, 0, 0, 5]);
+        Mark::Waiting.encode_into(&mut value);
+        assert_eq!(value, [5]);
     }
 
     #[test]
     fn unknown_marks_are_not_guessed() {
-        for value in [&[][..], &[0], &[1], &[1, 2, 3], &[2, 0], &[5, 0]] {
+        for value in [&[][..], &[0], &[1], &[1, 2, 3], &[2, 0], &[5, 0], &[6]] {
             assert_eq!(Mark::decode(value), None, "{value:?}");
         }
     }

@@ -51,6 +51,7 @@ impl Key<'_> for MetaKey {
             Self::NodeId => b"node_id",
             Self::Projection(Projection::Congestion) => b"projection.congestion",
             Self::Projection(Projection::Expiry) => b"projection.expiry",
+            Self::Projection(Projection::Inbox) => b"projection.inbox",
             Self::Projection(Projection::Receipt) => b"projection.receipt",
             Self::Projection(Projection::Topic) => b"projection.topic",
             Self::Projection(Projection::Usage) => b"projection.usage",
@@ -98,7 +99,7 @@ mod tests {
         assert_eq!(
             names.join(" "),
             "format highest_sequence incarnation network node_id projection.congestion \
-             projection.expiry projection.receipt projection.topic projection.usage \
+             projection.expiry projection.inbox projection.receipt projection.topic projection.usage \
              projection.usage_by_payer public_key rebuilding"
         );
     }

@@ -5,6 +5,8 @@ pub(crate) mod congestion;
 pub(crate) mod cursor;
 pub(crate) mod envelope;
 pub(crate) mod expiry;
+pub(crate) mod inbox;
+pub(crate) mod ledger;
 pub(crate) mod mark;
 pub(crate) mod meta;
 pub(crate) mod rate;

@@ -7,7 +7,8 @@ use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{Address, EnvelopeId, OriginatorId, SecretKey, SequenceId, Topic, TopicKind};
 use hawser_storage::{
-    Change, Charge, Durability, Entry, Facts, Identity, InvalidRule, Settings, SkipReason, Store,
+    AddressChange, Change, Charge, Durability, Entry, Facts, Identity, InvalidRule, Settings,
+    SkipReason, Standing, Store,
 };
 
 /// The node whose database it is.
@@ -58,7 +59,7 @@ pub(crate) fn entry(at: EnvelopeId) -> Entry {
     Entry {
         id: at,
         bytes: signed(&format!("envelope {at}"), 1),
-        invalid: None,
+        standing: Standing::Valid,
         facts: Some(facts(at)),
     }
 }
@@ -74,6 +75,11 @@ pub(crate) fn facts(at: EnvelopeId) -> Facts {
         receipt: Some(digest(sequence)),
         charge: Some(Charge { payer: Address([7; 20]), picodollars: 10 }),
         counts_for_congestion: true,
+        addresses: vec![AddressChange {
+            address: Address([u8::try_from(sequence % 2).unwrap(); 20]),
+            inbox: [7; 32],
+            is_member: true,
+        }],
     }
 }
 
@@ -92,7 +98,8 @@ pub(crate) fn append_with(originator: OriginatorId, sequence: u64, facts: Facts)
 
 pub(crate) fn append_invalid(originator: OriginatorId, sequence: u64, rule: u8) -> Change {
     let at = id(originator, sequence);
-    Change::Append(Entry { invalid: Some(InvalidRule(rule)), facts: None, ..entry(at) })
+    let standing = Standing::Invalid(InvalidRule(rule));
+    Change::Append(Entry { standing, facts: None, ..entry(at) })
 }
 
 pub(crate) fn skip(

@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use hawser_engine::replication::{Delivery, Effect, Piece, RequestId, Want};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
-use hawser_storage::{Change, Entry, SkipReason};
+use hawser_storage::{Change, Entry, SkipReason, Standing};
 use rand::RngExt as _;
 
 use super::liar::is_withheld;
@@ -235,6 +235,6 @@ fn own_entry(node: OriginatorId, sequence: SequenceId) -> Entry {
     let bytes = envelope(node, sequence, Version::True);
     let entry = judge(node, node, &bytes).expect("made as it should be");
     assert_eq!(entry.id, EnvelopeId::new(node, sequence));
-    assert_eq!(entry.invalid, None);
+    assert_eq!(entry.standing, Standing::Valid);
     entry
 }

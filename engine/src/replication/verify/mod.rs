@@ -8,7 +8,7 @@ use std::sync::Arc;
 use hawser_proto::envelope::{LayerError, OriginatorEnvelope, Proof, UnsignedOriginatorEnvelope};
 use hawser_proto::sign::{originator_digest, recover_batch};
 use hawser_proto::{Bytes, Digest, EnvelopeId, OriginatorId, PublicKey, SequenceId, Signature};
-use hawser_storage::Entry;
+use hawser_storage::{Entry, Standing};
 
 use super::link::Fault;
 use crate::facts;
@@ -125,11 +125,15 @@ impl Judge {
         let judged = inner.map_err(Violation::from).and_then(|statement| {
             rules::judge(&statement, payer.clone(), &self.key, &self.rates).map(|()| statement)
         });
-        let (facts, invalid) = match judged {
-            Ok(statement) => (Some(facts::of_statement(&statement, payer.ok(), self.own)), None),
-            Err(violation) => (None, Some(violation.rule().ok_or(Objection::Undecided(id))?)),
+        let (facts, standing) = match judged {
+            Ok(statement) => {
+                (Some(facts::of_statement(&statement, payer.ok(), self.own)), Standing::Valid)
+            }
+            Err(violation) => {
+                (None, Standing::Invalid(violation.rule().ok_or(Objection::Undecided(id))?))
+            }
         };
-        Ok(Entry { id, bytes, invalid, facts })
+        Ok(Entry { id, bytes, standing, facts })
     }
 }
 

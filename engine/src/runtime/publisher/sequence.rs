@@ -241,6 +241,7 @@ fn seal(
         receipt: Some(admitted.receipt),
         charge: counted.then_some(Charge { payer: admitted.payer, picodollars: place.picodollars }),
         counts_for_congestion: counted,
+        addresses: Vec::new(),
     };
     let committed = Committed {
         id: place.id,

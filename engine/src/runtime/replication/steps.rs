@@ -5,7 +5,7 @@ use std::ops::{AddAssign, SubAssign};
 use std::sync::Arc;
 
 use hawser_proto::SequenceId;
-use hawser_storage::{Change, CommitError, Entry, SkipReason};
+use hawser_storage::{Change, CommitError, Entry, SkipReason, Standing};
 
 use super::Shared;
 use crate::committed::Committed;
@@ -143,8 +143,10 @@ fn addition(shared: &Shared, change: Change) -> Addition {
             }),
             facts,
         },
-        Change::Append(Entry { id, bytes, invalid, facts: None }) => {
-            let rule = invalid.expect("an entry without facts is one that breaks a rule");
+        Change::Append(Entry { id, bytes, standing, facts: None }) => {
+            let Standing::Invalid(rule) = standing else {
+                unreachable!("an entry of a node without facts is one that breaks a rule")
+            };
             tracing::warn!(envelope = %id, rule = rule.0, "an originator signed what breaks a rule");
             shared.counted.invalid.add(1);
             Addition::Invalid { id, bytes, rule }

@@ -1,0 +1,284 @@
+//! Identity updates on their way into the log: each inbox by itself, each update against the valid
+//! ones before it, and the ones whose verdict is not known yet.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use hawser_proto::envelope::{OriginatorEnvelope, Payload};
+use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId, Topic, TopicKind};
+use hawser_storage::{ReadError, Snapshot, Standing, Store};
+
+use super::{ChainAppendError, Fresh, Shared, committed, invalid, valid};
+use crate::chain_strand::{ChainEnvelope, InboxId, inbox_of};
+use crate::facts;
+use crate::ports::{IdentityJudge, IdentityVerdict};
+use crate::rules::IDENTITY_UPDATE_RULE;
+use crate::runtime::committer::{Addition, Verdict};
+use crate::runtime::workers::Priority;
+
+const STRAND: OriginatorId = OriginatorId::IDENTITY_UPDATES;
+
+/// Inboxes that are judged at once: few enough that publishes do not wait long for a core.
+const INBOXES_AT_ONCE: usize = 32;
+
+/// Envelopes of an inbox that are read at once.
+const UPDATES_AT_ONCE: usize = 256;
+
+/// What a look at the waiting identity updates has brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Judged {
+    /// Updates that readers get now.
+    pub valid: usize,
+    /// Updates that they never will.
+    pub invalid: usize,
+    /// Updates that still wait.
+    pub waiting: usize,
+}
+
+/// Updates that wait for their verdict, by inbox. While one waits, all later ones of its inbox do.
+#[derive(Debug, Default)]
+pub(super) struct Identities {
+    waiting: BTreeMap<InboxId, BTreeSet<SequenceId>>,
+}
+
+/// What becomes of new events.
+pub(super) struct Standings {
+    /// In no order.
+    pub(super) additions: Vec<Addition>,
+    /// Those of them that wait.
+    pub(super) waiting: Vec<(InboxId, SequenceId)>,
+}
+
+/// The new updates of one inbox, in order.
+struct Work {
+    inbox: InboxId,
+    envelopes: Vec<(Box<ChainEnvelope>, IdentityUpdate)>,
+    /// Whether earlier ones wait.
+    waits: bool,
+}
+
+impl Identities {
+    /// Reads what waits.
+    pub(super) fn load(snapshot: &Snapshot<'_>) -> Result<Self, ReadError> {
+        let mut identities = Self::default();
+        for id in snapshot.waiting(STRAND)? {
+            let stored = snapshot.get(id)?.and_then(update_of);
+            if let Some((inbox, _)) = stored {
+                identities.waiting.entry(inbox).or_default().insert(id.sequence);
+            }
+        }
+        Ok(identities)
+    }
+
+    pub(super) fn inboxes(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Remembers what waits from now on.
+    pub(super) fn note(&mut self, waiting: Vec<(InboxId, SequenceId)>) {
+        for (inbox, sequence) in waiting {
+            self.waiting.entry(inbox).or_default().insert(sequence);
+        }
+    }
+
+    /// Judges new events: inboxes on all cores, the updates of each in order.
+    pub(super) fn judge(
+        &self,
+        shared: &Shared,
+        fresh: Vec<Fresh>,
+    ) -> Result<Standings, ChainAppendError> {
+        let mut standings =
+            Standings { additions: Vec::with_capacity(fresh.len()), waiting: vec![] };
+        let mut work = self.by_inbox(fresh, &mut standings.additions);
+        while !work.is_empty() {
+            let rest = work.split_off(work.len().min(INBOXES_AT_ONCE));
+            let (store, judge) = (shared.store.clone(), Arc::clone(&shared.judge));
+            let judged = shared.workers.map(Priority::Normal, work, move |work| {
+                work.into_iter().map(|work| work.judge(&store, &*judge)).collect()
+            });
+            for judged in judged {
+                let Standings { additions, waiting } = judged?;
+                standings.additions.extend(additions);
+                standings.waiting.extend(waiting);
+            }
+            work = rest;
+        }
+        Ok(standings)
+    }
+
+    /// Sorts updates by inbox; what else there is needs no judge.
+    fn by_inbox(&self, fresh: Vec<Fresh>, additions: &mut Vec<Addition>) -> Vec<Work> {
+        let mut places: HashMap<InboxId, usize> = HashMap::new();
+        let mut work: Vec<Work> = Vec::new();
+        for fresh in fresh {
+            let Fresh::Envelope(mut envelope) = fresh else {
+                additions.push(fresh.into_addition());
+                continue;
+            };
+            let Some((inbox, update)) = envelope.identity.take() else {
+                additions.push(valid(*envelope));
+                continue;
+            };
+            let place = *places.entry(inbox).or_insert_with(|| {
+                let waits = self.waiting.contains_key(&inbox);
+                work.push(Work { inbox, envelopes: Vec::new(), waits });
+                work.len() - 1
+            });
+            work[place].envelopes.push((envelope, update));
+        }
+        work
+    }
+
+    /// Judges what waits, and commits what is known then.
+    pub(super) fn judge_waiting(&mut self, shared: &Shared) -> Result<Judged, ChainAppendError> {
+        let mut judged = Judged::default();
+        let mut verdicts = Vec::new();
+        let own = shared.store.identity().node;
+        for (&inbox, places) in &self.waiting {
+            let mut course = Course::new(&shared.store, &*shared.judge, inbox);
+            for &sequence in places {
+                let id = EnvelopeId::new(STRAND, sequence);
+                let bytes = shared.store.snapshot().get(id)?;
+                let (bytes, (_, update)) = bytes
+                    .and_then(|bytes| Some((bytes.clone(), update_of(bytes)?)))
+                    .ok_or_else(|| unreadable(id))?;
+                match course.next(id, update)? {
+                    Standing::Waiting => break,
+                    Standing::Invalid(rule) => verdicts.push(Verdict::Invalid { id, rule }),
+                    Standing::Valid => {
+                        let facts = facts::of_stored(&bytes, Standing::Valid, own)
+                            .ok_or_else(|| unreadable(id))?;
+                        let committed = Arc::new(committed(id, bytes, &facts));
+                        verdicts.push(Verdict::Valid { committed, facts });
+                    }
+                }
+            }
+        }
+        let known: Vec<SequenceId> = verdicts.iter().map(|it| it.id().sequence).collect();
+        judged.invalid = verdicts.iter().filter(|it| matches!(it, Verdict::Invalid { .. })).count();
+        judged.valid = known.len() - judged.invalid;
+        verdicts.sort_by_key(Verdict::id);
+        shared.committer.commit_chain(STRAND, Vec::new(), verdicts, None)?;
+        self.forget(&known);
+        judged.waiting = self.waiting.values().map(BTreeSet::len).sum();
+        Ok(judged)
+    }
+
+    fn forget(&mut self, known: &[SequenceId]) {
+        let known: BTreeSet<SequenceId> = known.iter().copied().collect();
+        self.waiting.retain(|_, places| {
+            places.retain(|sequence| !known.contains(sequence));
+            !places.is_empty()
+        });
+    }
+}
+
+impl Work {
+    fn judge(self, store: &Store, judge: &dyn IdentityJudge) -> Result<Standings, ReadError> {
+        let mut standings =
+            Standings { additions: Vec::with_capacity(self.envelopes.len()), waiting: vec![] };
+        let mut course = Course::new(store, judge, self.inbox);
+        course.waits = self.waits;
+        for (envelope, update) in self.envelopes {
+            let id = envelope.id;
+            standings.additions.push(match course.next(id, update)? {
+                Standing::Valid => valid(*envelope),
+                Standing::Invalid(_) => invalid(*envelope),
+                Standing::Waiting => {
+                    standings.waiting.push((self.inbox, id.sequence));
+                    Addition::Waiting { id, bytes: envelope.bytes }
+                }
+            });
+        }
+        Ok(standings)
+    }
+}
+
+/// One inbox while its next updates are judged, one after the other.
+struct Course<'a> {
+    store: &'a Store,
+    judge: &'a dyn IdentityJudge,
+    inbox: InboxId,
+    /// The valid updates so far; read when the first verdict is needed.
+    earlier: Option<Vec<IdentityUpdate>>,
+    waits: bool,
+}
+
+impl<'a> Course<'a> {
+    fn new(store: &'a Store, judge: &'a dyn IdentityJudge, inbox: InboxId) -> Self {
+        Self { store, judge, inbox, earlier: None, waits: false }
+    }
+
+    fn next(&mut self, id: EnvelopeId, update: IdentityUpdate) -> Result<Standing, ReadError> {
+        if self.waits {
+            return Ok(Standing::Waiting);
+        }
+        if !is_hex_of(&update.inbox_id, &self.inbox) {
+            return Ok(refused(id, "it names another inbox than its topic"));
+        }
+        let earlier = match &mut self.earlier {
+            Some(earlier) => earlier,
+            none => none.insert(earlier(self.store, self.inbox)?),
+        };
+        Ok(match self.judge.judge(self.inbox, earlier, &update) {
+            IdentityVerdict::Valid => {
+                earlier.push(update);
+                Standing::Valid
+            }
+            IdentityVerdict::Invalid(reason) => refused(id, &reason),
+            IdentityVerdict::Waiting(reason) => {
+                tracing::info!(envelope = %id, reason, "an identity update waits for its verdict");
+                self.waits = true;
+                Standing::Waiting
+            }
+        })
+    }
+}
+
+fn refused(id: EnvelopeId, reason: &str) -> Standing {
+    tracing::info!(envelope = %id, reason, "an identity update is not valid: nobody gets it");
+    Standing::Invalid(IDENTITY_UPDATE_RULE)
+}
+
+/// The valid updates of an inbox, in order.
+fn earlier(store: &Store, inbox: InboxId) -> Result<Vec<IdentityUpdate>, ReadError> {
+    let topic = Topic::new(TopicKind::IdentityUpdates, &inbox).expect("an inbox id is not empty");
+    let snapshot = store.snapshot();
+    let mut rows = snapshot.topics();
+    let mut ids = Vec::new();
+    let mut row = rows.seek(topic.as_bytes(), EnvelopeId::new(STRAND, SequenceId::NONE))?;
+    while let Some(found) = row.filter(|row| row.id.originator == STRAND) {
+        ids.push(found.id);
+        row = rows.next_row()?;
+    }
+    let mut updates = Vec::with_capacity(ids.len());
+    for ids in ids.chunks(UPDATES_AT_ONCE) {
+        for (bytes, &id) in snapshot.get_many(ids)?.into_iter().zip(ids) {
+            let (_, update) = bytes.and_then(update_of).ok_or_else(|| unreadable(id))?;
+            updates.push(update);
+        }
+    }
+    Ok(updates)
+}
+
+/// The inbox and the update of a stored envelope.
+fn update_of(bytes: Bytes) -> Option<(InboxId, IdentityUpdate)> {
+    let envelope = OriginatorEnvelope::parse(bytes).ok()?;
+    let client = envelope.unsigned().payer().client();
+    let Payload::IdentityUpdate(update) = client.payload() else { return None };
+    Some((inbox_of(client.topic().identifier())?, update.clone()))
+}
+
+fn unreadable(id: EnvelopeId) -> ReadError {
+    ReadError::unreadable_envelope(id)
+}
+
+/// Whether `text` is `bytes` in lower-case hexadecimal.
+fn is_hex_of(text: &str, bytes: &[u8]) -> bool {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let pairs = bytes
+        .iter()
+        .flat_map(|&byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 0xf)]]);
+    text.bytes().eq(pairs)
+}

@@ -1,0 +1,305 @@
+//! Chain events on their way into the log, through the same commits as everything else.
+
+mod identities;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+use hawser_storage::{CommitError, ReadError, SkipReason, Snapshot, Store};
+
+use super::committer::{Addition, Committer};
+use super::workers::{Priority, Workers};
+use crate::chain_strand::{ChainEntry, ChainEnvelope, ChainEvent, ChainPosition, entry};
+use crate::committed::Committed;
+use crate::ports::IdentityJudge;
+use crate::rules::IDENTITY_UPDATE_RULE;
+
+pub use identities::Judged;
+
+use identities::{Identities, Standings};
+
+/// Why chain events could not be taken over.
+#[derive(Debug, thiserror::Error)]
+pub enum ChainAppendError {
+    /// The strand cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The strand cannot be written.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// The contract numbers its events without gaps, unless they were bootstrapped.
+    #[error("event {got} cannot follow {head}: events are missing between them")]
+    Gap {
+        /// The last event held.
+        head: EnvelopeId,
+        /// The one that came.
+        got: SequenceId,
+    },
+    /// The chain has another event in a place that is taken: it was reorganised below what is
+    /// stored, or its endpoint lies. The strand keeps what it has and must not go on.
+    #[error(
+        "the chain has another event at {} than the log holds: it was reorganised below what is \
+             stored, or an endpoint lies; compare endpoints before anything else", .0.at
+    )]
+    Conflict(Box<ChainConflict>),
+}
+
+/// Two events in one place: the evidence of a reorganisation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChainConflict {
+    /// The place.
+    pub at: EnvelopeId,
+    /// The originator envelope that the log holds; `None` where the place was declared void.
+    pub held: Option<Bytes>,
+    /// The event that the chain has there now.
+    pub came: ChainEvent,
+}
+
+/// Appends events to the two chain strands. Cheap to clone; all clones are the same. Each strand
+/// is appended to by one caller at a time; others wait.
+#[derive(Clone)]
+pub struct ChainAppender {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Store,
+    committer: Committer,
+    workers: Workers,
+    judge: Arc<dyn IdentityJudge>,
+    groups: Mutex<()>,
+    identities: Mutex<Identities>,
+}
+
+impl ChainAppender {
+    /// Puts the parts together, and reads which identity updates wait for their verdict.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn new(
+        store: Store,
+        committer: Committer,
+        workers: Workers,
+        judge: Arc<dyn IdentityJudge>,
+    ) -> Result<Self, ReadError> {
+        let identities = Mutex::new(Identities::load(&store.snapshot())?);
+        let groups = Mutex::default();
+        Ok(Self {
+            shared: Arc::new(Shared { store, committer, workers, judge, groups, identities }),
+        })
+    }
+
+    /// Appends `events`, in the chain's order, to a chain strand, and notes where the chain's
+    /// reader then is: all in one write. What is held already is left out, so that giving the
+    /// same events again is harmless. Blocks for a sync of the disk, and judges identity updates
+    /// on all cores.
+    ///
+    /// # Errors
+    /// Nothing was written then.
+    pub fn append(
+        &self,
+        originator: OriginatorId,
+        events: &[ChainEvent],
+        position: Option<ChainPosition>,
+    ) -> Result<(), ChainAppendError> {
+        if originator == OriginatorId::IDENTITY_UPDATES {
+            self.append_identities(events, position)
+        } else {
+            let _one_at_a_time = lock(&self.shared.groups);
+            let additions = self.fresh(originator, events)?;
+            let additions = additions.into_iter().map(Fresh::into_addition).collect();
+            Ok(self.shared.committer.commit_chain(originator, additions, Vec::new(), position)?)
+        }
+    }
+
+    fn append_identities(
+        &self,
+        events: &[ChainEvent],
+        position: Option<ChainPosition>,
+    ) -> Result<(), ChainAppendError> {
+        let shared = &self.shared;
+        let mut identities = lock(&shared.identities);
+        let fresh = self.fresh(OriginatorId::IDENTITY_UPDATES, events)?;
+        let Standings { mut additions, waiting } = identities.judge(shared, fresh)?;
+        additions.sort_by_key(Addition::end);
+        let strand = OriginatorId::IDENTITY_UPDATES;
+        shared.committer.commit_chain(strand, additions, Vec::new(), position)?;
+        identities.note(waiting);
+        Ok(())
+    }
+
+    /// Where the reader of the chain behind `originator` was at its last commit; `None` before the
+    /// first one.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn position(&self, originator: OriginatorId) -> Result<Option<ChainPosition>, ReadError> {
+        self.shared.store.snapshot().chain_position(originator)
+    }
+
+    /// How far a strand is durable: the sequence id of the last event that was taken over.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn head(&self, originator: OriginatorId) -> Result<SequenceId, ReadError> {
+        self.shared.store.snapshot().head(originator)
+    }
+
+    /// Judges anew, in order, the identity updates that wait for their verdict, since more may be
+    /// known by now. To be called when a wallet's chain has answered, and now and then. Blocks as
+    /// [`ChainAppender::append`] does.
+    ///
+    /// # Errors
+    /// Nothing was written then.
+    pub fn judge_held(&self) -> Result<Judged, ChainAppendError> {
+        let mut identities = lock(&self.shared.identities);
+        identities.judge_waiting(&self.shared)
+    }
+
+    /// How many inboxes have updates that wait for their verdict.
+    #[must_use]
+    pub fn inboxes_waiting(&self) -> usize {
+        lock(&self.shared.identities).inboxes()
+    }
+
+    /// What of `events` is to be added, in order.
+    fn fresh(
+        &self,
+        originator: OriginatorId,
+        events: &[ChainEvent],
+    ) -> Result<Vec<Fresh>, ChainAppendError> {
+        let snapshot = self.shared.store.snapshot();
+        let stored = snapshot.head(originator)?;
+        let mut head = stored;
+        let mut wanted: Vec<ChainEvent> = Vec::with_capacity(events.len());
+        let mut skips = Vec::new();
+        for event in events {
+            if event.sequence <= stored {
+                compare(&snapshot, originator, event)?;
+            } else if event.sequence <= head {
+                compare_within(&wanted, originator, event)?;
+            } else {
+                if event.sequence != head.next() {
+                    let head = EnvelopeId::new(originator, head);
+                    if !event.bootstrapped {
+                        return Err(ChainAppendError::Gap { head, got: event.sequence });
+                    }
+                    let through = event.sequence.previous();
+                    tracing::info!(%head, %through, "the chain was bootstrapped and leaves ids out");
+                    skips.push(Fresh::Void { first: head.sequence.next(), through, originator });
+                }
+                head = event.sequence;
+                wanted.push(event.clone());
+            }
+        }
+        let make = move |events: Vec<ChainEvent>| {
+            events.into_iter().map(|event| Fresh::of(entry(originator, &event))).collect()
+        };
+        let mut fresh = self.shared.workers.map(Priority::Normal, wanted, make);
+        if !skips.is_empty() {
+            fresh.extend(skips);
+            fresh.sort_by_key(Fresh::first);
+        }
+        Ok(fresh)
+    }
+}
+
+/// What is to be added to a strand.
+enum Fresh {
+    Envelope(Box<ChainEnvelope>),
+    Void { originator: OriginatorId, first: SequenceId, through: SequenceId },
+}
+
+impl Fresh {
+    fn of(entry: ChainEntry) -> Self {
+        match entry {
+            ChainEntry::Envelope(envelope) => Self::Envelope(envelope),
+            ChainEntry::Void(EnvelopeId { originator, sequence }) => {
+                Self::Void { originator, first: sequence, through: sequence }
+            }
+        }
+    }
+
+    fn first(&self) -> SequenceId {
+        match self {
+            Self::Envelope(envelope) => envelope.id.sequence,
+            Self::Void { first, .. } => *first,
+        }
+    }
+
+    fn into_addition(self) -> Addition {
+        match self {
+            Self::Envelope(envelope) => valid(*envelope),
+            Self::Void { originator, first, through } => {
+                Addition::Skip { originator, from: first, through, reason: SkipReason::Void }
+            }
+        }
+    }
+}
+
+fn valid(envelope: ChainEnvelope) -> Addition {
+    let ChainEnvelope { id, bytes, facts, .. } = envelope;
+    Addition::Envelope { committed: Arc::new(committed(id, bytes, &facts)), facts }
+}
+
+fn committed(id: EnvelopeId, bytes: Bytes, facts: &hawser_storage::Facts) -> Committed {
+    Committed {
+        id,
+        topic: facts.topic.clone(),
+        originator_ns: facts.originator_ns,
+        depends_on: facts.depends_on.clone(),
+        bytes,
+    }
+}
+
+/// A place that is taken keeps what it holds.
+fn compare(
+    snapshot: &Snapshot<'_>,
+    originator: OriginatorId,
+    event: &ChainEvent,
+) -> Result<(), ChainAppendError> {
+    let at = EnvelopeId::new(originator, event.sequence);
+    let held = snapshot.get(at)?;
+    let came = match entry(originator, event) {
+        ChainEntry::Envelope(envelope) => Some(envelope.bytes),
+        ChainEntry::Void(_) => None,
+    };
+    if held == came { Ok(()) } else { taken(at, held, event) }
+}
+
+/// The same for a place that an event of the same batch has taken.
+fn compare_within(
+    wanted: &[ChainEvent],
+    originator: OriginatorId,
+    event: &ChainEvent,
+) -> Result<(), ChainAppendError> {
+    let at = EnvelopeId::new(originator, event.sequence);
+    let place = wanted.binary_search_by_key(&event.sequence, |event| event.sequence);
+    let earlier = place.ok().map(|place| &wanted[place]);
+    if earlier == Some(event) {
+        return Ok(());
+    }
+    let held = earlier.map(|earlier| match entry(originator, earlier) {
+        ChainEntry::Envelope(envelope) => Some(envelope.bytes),
+        ChainEntry::Void(_) => None,
+    });
+    taken(at, held.flatten(), event)
+}
+
+fn taken(at: EnvelopeId, held: Option<Bytes>, event: &ChainEvent) -> Result<(), ChainAppendError> {
+    if event.bootstrapped {
+        tracing::info!(envelope = %at, "a bootstrapped event has an id that is taken: passed over");
+        return Ok(());
+    }
+    let conflict = ChainConflict { at, held, came: event.clone() };
+    Err(ChainAppendError::Conflict(Box::new(conflict)))
+}
+
+fn invalid(envelope: ChainEnvelope) -> Addition {
+    Addition::Invalid { id: envelope.id, bytes: envelope.bytes, rule: IDENTITY_UPDATE_RULE }
+}
+
+/// Data under these locks is written whole, after what may fail.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

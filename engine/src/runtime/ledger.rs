@@ -1,0 +1,110 @@
+//! Payers' events on their way into the ledger.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hawser_proto::PayerAddress;
+use hawser_storage::{CommitError, LedgerEntry, ReadError, Store};
+
+use crate::chain_strand::ChainPosition;
+use crate::ledger::{self, LedgerEvent};
+
+/// Why events could not be booked.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The ledger cannot be read.
+    #[error("the ledger cannot be read: {0}")]
+    Read(#[from] ReadError),
+    /// The ledger cannot be written.
+    #[error("the ledger cannot be written: {0}")]
+    Commit(#[from] CommitError),
+}
+
+/// What became of some events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Booked {
+    /// They changed a balance.
+    pub booked: usize,
+    /// They were known already, or undid what never was.
+    pub known: usize,
+    /// They cannot be booked, and were passed over.
+    pub refused: usize,
+}
+
+/// Books events of the payer registry. Cheap to clone; all clones are the same.
+#[derive(Clone)]
+pub struct LedgerAppender {
+    store: Store,
+    one_at_a_time: Arc<Mutex<()>>,
+}
+
+impl LedgerAppender {
+    /// For the ledger of a store.
+    #[must_use]
+    pub fn new(store: Store) -> Self {
+        Self { store, one_at_a_time: Arc::default() }
+    }
+
+    /// Books `events`, in the chain's order, and notes where the chain's reader then is: all in one
+    /// write. An event that was booked already changes nothing, so that giving the same events
+    /// again is harmless; one that can never be booked is logged and passed over. Blocks for a
+    /// sync of the disk.
+    ///
+    /// # Errors
+    /// Nothing was written then.
+    pub fn append(
+        &self,
+        events: &[LedgerEvent],
+        position: Option<ChainPosition>,
+    ) -> Result<Booked, LedgerError> {
+        let _one_at_a_time = self.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
+        let snapshot = self.store.snapshot();
+        let mut ledgers: HashMap<PayerAddress, Vec<LedgerEntry>> = HashMap::new();
+        let mut entries = Vec::new();
+        let mut count = Booked::default();
+        for event in events {
+            let ledger = match ledgers.entry(event.payer) {
+                Entry::Occupied(ledger) => ledger.into_mut(),
+                Entry::Vacant(place) => place.insert(snapshot.ledger(event.payer)?),
+            };
+            match ledger::book(ledger, event) {
+                Ok(Some(entry)) => {
+                    count.booked += 1;
+                    ledger.push(entry);
+                    entries.push((event.payer, entry));
+                }
+                Ok(None) => count.known += 1,
+                Err(refusal) => {
+                    count.refused += 1;
+                    tracing::error!(
+                        code = "ledger_event_refused",
+                        payer = %event.payer,
+                        block = event.block,
+                        %refusal,
+                        "a payer's event is passed over"
+                    );
+                }
+            }
+        }
+        self.store.record_ledger(&entries, position)?;
+        Ok(count)
+    }
+
+    /// Where the reader of the payer registry was at its last write; `None` before the first one.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn position(&self) -> Result<Option<ChainPosition>, ReadError> {
+        self.store.snapshot().ledger_position()
+    }
+
+    /// A payer's balance in picodollars, 0 if nothing is known of him. What he has used since the
+    /// last settlement is not taken off.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn balance(&self, payer: PayerAddress) -> Result<i128, ReadError> {
+        Ok(ledger::balance(&self.store.snapshot().ledger(payer)?))
+    }
+}

@@ -1,0 +1,156 @@
+//! Chain events become the strands of the chain: in order, once, or with an error that says why not.
+
+use hawser_engine::chain_strand::{ChainEvent, ChainPosition};
+use hawser_engine::runtime::{ChainAppendError, ChainAppender};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+use hawser_storage::{LogItem, Mark, Store};
+
+use crate::common::*;
+
+const GROUPS: OriginatorId = OriginatorId::GROUP_MESSAGES;
+
+fn commit(sequence: u64, text: &str) -> ChainEvent {
+    let payload = group_payload(frame(1, 3, text.as_bytes()));
+    ChainEvent {
+        sequence: SequenceId(sequence),
+        block_time_s: 1_750_000_000 + sequence,
+        transaction_hash: [7; 32],
+        client_bytes: client(&group_topic(1), None, payload),
+        topic_identifier: Some(Bytes::copy_from_slice(&[1; 16])),
+        bootstrapped: false,
+    }
+}
+
+fn bootstrapped(sequence: u64, text: &str) -> ChainEvent {
+    ChainEvent { bootstrapped: true, ..commit(sequence, text) }
+}
+
+fn position(block: u64) -> ChainPosition {
+    ChainPosition { block, hash: [u8::try_from(block).unwrap(); 32] }
+}
+
+/// The strand in short: `3`, or `4-6x` for places that are void.
+fn strand(store: &Store) -> String {
+    let snapshot = store.snapshot();
+    let items = snapshot.log(EnvelopeId::new(GROUPS, SequenceId::NONE), SequenceId::MAX);
+    let told = items.map(|item| match item.unwrap() {
+        LogItem::Envelope { id, .. } => id.sequence.to_string(),
+        LogItem::Skipped { from, through, .. } => format!("{from}-{through}x"),
+    });
+    told.collect::<Vec<_>>().join(" ")
+}
+
+fn appended(store: &Store) -> ChainAppender {
+    start(store.clone()).engine.chain_appender()
+}
+
+#[tokio::test]
+async fn events_and_where_their_reader_is_are_stored_together() {
+    let store = store();
+    let chain = appended(&store);
+    assert_eq!(chain.position(GROUPS).unwrap(), None);
+    chain.append(GROUPS, &[commit(1, "a"), commit(2, "b")], Some(position(5))).unwrap();
+    assert_eq!(chain.position(GROUPS).unwrap(), Some(position(5)));
+    assert_eq!(chain.position(OriginatorId::IDENTITY_UPDATES).unwrap(), None);
+    chain.append(GROUPS, &[], Some(position(6))).unwrap();
+    assert_eq!(chain.position(GROUPS).unwrap(), Some(position(6)), "without events, too");
+    chain.append(GROUPS, &[commit(3, "c")], None).unwrap();
+    let again = appended(&store);
+    assert_eq!(again.position(GROUPS).unwrap(), Some(position(6)));
+    assert_eq!((strand(&store).as_str(), again.head(GROUPS).unwrap().0), ("1 2 3", 3));
+
+    let refused = chain.append(GROUPS, &[commit(5, "e")], Some(position(7)));
+    assert!(
+        matches!(refused, Err(ChainAppendError::Gap { got: SequenceId(5), .. })),
+        "{refused:?}"
+    );
+    assert_eq!(chain.position(GROUPS).unwrap(), Some(position(6)), "all or nothing");
+}
+
+#[tokio::test]
+async fn the_same_events_again_change_nothing() {
+    let store = store();
+    let chain = appended(&store);
+    let events = [commit(1, "a"), commit(2, "b"), commit(2, "b"), commit(1, "a"), commit(3, "c")];
+    chain.append(GROUPS, &events, None).unwrap();
+    chain.append(GROUPS, &events, None).unwrap();
+    chain.append(GROUPS, &[commit(3, "c"), commit(4, "d")], None).unwrap();
+    assert_eq!(strand(&store), "1 2 3 4");
+}
+
+#[tokio::test]
+async fn another_event_in_a_place_that_is_taken_is_told_with_both_versions() {
+    let store = store();
+    let chain = appended(&store);
+    let malformed = ChainEvent { client_bytes: Bytes::from_static(b"\xff"), ..commit(2, "") };
+    chain.append(GROUPS, &[commit(1, "a"), malformed.clone()], None).unwrap();
+    assert_eq!(strand(&store), "1 2-2x");
+    let held = store.snapshot().get(EnvelopeId::new(GROUPS, SequenceId(1))).unwrap();
+
+    let elsewhere = ChainEvent { transaction_hash: [8; 32], ..commit(1, "a") };
+    for (came, held) in [
+        (commit(1, "other"), held.clone()),
+        (elsewhere, held.clone()),
+        (ChainEvent { client_bytes: Bytes::new(), ..commit(1, "") }, held),
+        (commit(2, "b"), None),
+    ] {
+        let refused = chain.append(GROUPS, &[came.clone(), commit(3, "c")], Some(position(1)));
+        let Err(ChainAppendError::Conflict(conflict)) = refused else { panic!("{refused:?}") };
+        assert_eq!(conflict.at, EnvelopeId::new(GROUPS, came.sequence));
+        assert_eq!((conflict.held, conflict.came), (held, came));
+    }
+    let twice = [commit(3, "c"), commit(4, "d"), commit(3, "other")];
+    let refused = chain.append(GROUPS, &twice, None);
+    assert!(matches!(refused, Err(ChainAppendError::Conflict(_))), "{refused:?}");
+    assert_eq!(strand(&store), "1 2-2x");
+    assert_eq!(chain.position(GROUPS).unwrap(), None);
+    chain.append(GROUPS, &[malformed], None).unwrap();
+}
+
+#[tokio::test]
+async fn a_bootstrap_may_leave_ids_out_repeat_them_and_go_back() {
+    let store = store();
+    let chain = appended(&store);
+    let events = [
+        bootstrapped(3, "a"),
+        bootstrapped(4, "b"),
+        bootstrapped(4, "again"),
+        bootstrapped(2, "late"),
+        bootstrapped(9, "c"),
+        bootstrapped(6, "late"),
+        commit(10, "d"),
+    ];
+    chain.append(GROUPS, &events, None).unwrap();
+    assert_eq!(strand(&store), "1-2x 3 4 5-8x 9 10");
+    chain.append(GROUPS, &events, None).unwrap();
+    assert_eq!(strand(&store), "1-2x 3 4 5-8x 9 10", "and it may come again");
+    let void = store.snapshot().mark(EnvelopeId::new(GROUPS, SequenceId(7))).unwrap();
+    assert_eq!(void, Some(Mark::Void { through: SequenceId(8) }));
+    let refused = chain.append(GROUPS, &[commit(6, "no bootstrap")], None);
+    assert!(matches!(refused, Err(ChainAppendError::Conflict(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn an_event_that_is_filed_under_another_id_than_its_payload_leaves_its_place_empty() {
+    let store = store();
+    let chain = appended(&store);
+    let other = Some(Bytes::copy_from_slice(&[2; 16]));
+    let event = ChainEvent { topic_identifier: other, ..commit(1, "a") };
+    chain.append(GROUPS, &[event, commit(2, "b")], None).unwrap();
+    assert_eq!(strand(&store), "1-1x 2");
+}
+
+#[tokio::test]
+async fn thousands_of_events_in_one_batch_keep_their_order() {
+    let store = store();
+    let node = start(store.clone());
+    let events: Vec<_> = (1..=3_000).map(|n| commit(n, &n.to_string())).collect();
+    node.engine.chain_appender().append(GROUPS, &events, Some(position(9))).unwrap();
+    let snapshot = store.snapshot();
+    for n in [1, 1_499, 1_500, 1_501, 3_000] {
+        let bytes = snapshot.get(EnvelopeId::new(GROUPS, SequenceId(n))).unwrap().unwrap();
+        let text = &events[usize::try_from(n).unwrap() - 1].client_bytes;
+        assert!(bytes.windows(text.len()).any(|part| part == text), "{n}");
+    }
+    assert_eq!(node.engine.heads().get().get(GROUPS), SequenceId(3_000));
+}

@@ -1,0 +1,350 @@
+//! Identity updates: each judged against the valid ones before it, shown only when valid, and
+//! waiting where the verdict is not known yet.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use hawser_engine::chain_strand::ChainEvent;
+use hawser_engine::facts;
+use hawser_engine::ports::{IdentityJudge, IdentityVerdict};
+use hawser_engine::read::SubscriptionEvent;
+use hawser_engine::runtime::{ChainAppender, Judged};
+use hawser_proto::envelope::{OriginatorEnvelope, Payload};
+use hawser_proto::pb::xmtp::identity::associations::identity_action::Kind;
+use hawser_proto::pb::xmtp::identity::associations::{
+    AddAssociation, CreateInbox, IdentityAction, IdentityUpdate, MemberIdentifier,
+    RevokeAssociation, member_identifier,
+};
+use hawser_proto::{
+    Address, Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId, Topic, TopicKind,
+};
+use hawser_storage::{InvalidRule, Mark, Store};
+
+use crate::common::*;
+
+const STRAND: OriginatorId = OriginatorId::IDENTITY_UPDATES;
+/// Updates with such a name are invalid.
+const BAD: u64 = 1_000;
+
+/// Knows updates by their timestamps: from [`BAD`] on they are invalid, and so is a repeat; some
+/// cannot be judged for the time being.
+#[derive(Default)]
+struct Scripted {
+    unknown: Mutex<BTreeSet<u64>>,
+    /// Inbox, earlier updates, and the one judged.
+    asked: Mutex<Vec<(u8, Vec<u64>, u64)>>,
+}
+
+impl IdentityJudge for Scripted {
+    fn judge(
+        &self,
+        inbox: [u8; 32],
+        earlier: &[IdentityUpdate],
+        update: &IdentityUpdate,
+    ) -> IdentityVerdict {
+        let name = update.client_timestamp_ns;
+        let before: Vec<u64> = earlier.iter().map(|update| update.client_timestamp_ns).collect();
+        let repeats = before.contains(&name);
+        self.asked.lock().unwrap().push((inbox[0], before, name));
+        if self.unknown.lock().unwrap().contains(&name) {
+            IdentityVerdict::Waiting("its chain does not answer".into())
+        } else if name >= BAD || repeats {
+            IdentityVerdict::Invalid("no".into())
+        } else {
+            IdentityVerdict::Valid
+        }
+    }
+}
+
+impl Scripted {
+    fn unknown(names: &[u64]) -> Arc<Self> {
+        let unknown = Mutex::new(names.iter().copied().collect());
+        Arc::new(Self { unknown, asked: Mutex::default() })
+    }
+
+    fn learn(&self) {
+        self.unknown.lock().unwrap().clear();
+    }
+
+    fn asked(&self) -> Vec<(u8, Vec<u64>, u64)> {
+        let mut asked = std::mem::take(&mut *self.asked.lock().unwrap());
+        asked.sort_by_key(|(inbox, _, name)| (*inbox, *name));
+        asked
+    }
+}
+
+fn topic(inbox: u8) -> Topic {
+    Topic::new(TopicKind::IdentityUpdates, &[inbox; 32]).unwrap()
+}
+
+fn update_with(sequence: u64, inbox: u8, name: u64, actions: Vec<Kind>) -> ChainEvent {
+    let update = IdentityUpdate {
+        actions: actions.into_iter().map(|kind| IdentityAction { kind: Some(kind) }).collect(),
+        client_timestamp_ns: name,
+        inbox_id: hex::encode([inbox; 32]),
+    };
+    ChainEvent {
+        sequence: SequenceId(sequence),
+        block_time_s: 1_750_000_000 + sequence,
+        transaction_hash: [7; 32],
+        client_bytes: client(&topic(inbox), None, Payload::IdentityUpdate(update)),
+        topic_identifier: Some(Bytes::copy_from_slice(&[inbox; 32])),
+        bootstrapped: false,
+    }
+}
+
+fn update(sequence: u64, inbox: u8, name: u64) -> ChainEvent {
+    update_with(sequence, inbox, name, Vec::new())
+}
+
+fn append(chain: &ChainAppender, events: &[ChainEvent]) {
+    chain.append(STRAND, events, None).unwrap();
+}
+
+fn sequences(envelopes: &[Bytes]) -> Vec<u64> {
+    envelopes
+        .iter()
+        .map(|bytes| OriginatorEnvelope::parse(bytes.clone()).unwrap().id().sequence.0)
+        .collect()
+}
+
+/// What a query for the whole log of an inbox answers.
+fn shown(node: &Node, inbox: u8) -> Vec<u64> {
+    let page = node.engine.reader().query_topics(&[topic(inbox)], &Cursor::new(), 0).unwrap();
+    sequences(&page)
+}
+
+/// What a query for the whole strand answers.
+fn strand(node: &Node) -> Vec<u64> {
+    sequences(&node.engine.reader().query_originators(&[STRAND], &Cursor::new(), 0).unwrap())
+}
+
+fn mark(store: &Store, sequence: u64) -> Option<Mark> {
+    store.snapshot().mark(EnvelopeId::new(STRAND, SequenceId(sequence))).unwrap()
+}
+
+#[tokio::test]
+async fn an_update_is_judged_against_all_valid_ones_before_it() {
+    let judge = Scripted::unknown(&[]);
+    let node = start_judging(store(), true, judge.clone());
+    let chain = node.engine.chain_appender();
+    append(&chain, &[update(1, 1, 1), update(2, 2, 2), update(3, 1, BAD), update(4, 1, 4)]);
+    append(&chain, &[update(5, 1, 5), update(6, 1, 1)]);
+    append(&chain, &[update(7, 1, 7)]);
+    let expected = [
+        (1, vec![], 1),
+        (1, vec![1, 4, 5], 1),
+        (1, vec![1], 4),
+        (1, vec![1, 4], 5),
+        (1, vec![1, 4, 5], 7),
+        (1, vec![1], BAD),
+        (2, vec![], 2),
+    ];
+    assert_eq!(judge.asked(), expected);
+    assert_eq!(shown(&node, 1), [1, 4, 5, 7]);
+    assert_eq!(shown(&node, 2), [2]);
+}
+
+#[tokio::test]
+async fn what_is_invalid_takes_up_its_place_and_reaches_no_reader() {
+    let store = store();
+    let node = start_judging(store.clone(), true, Scripted::unknown(&[]));
+    let chain = node.engine.chain_appender();
+    let reader = node.engine.reader();
+    let mut by_topic = reader.subscribe_topics([(topic(1), Cursor::new())]);
+    let mut all = reader.subscribe_all();
+    let mut by_strand = reader.subscribe_originators([STRAND], None);
+    let misnamed = ChainEvent {
+        client_bytes: client(
+            &topic(1),
+            None,
+            Payload::IdentityUpdate(IdentityUpdate {
+                inbox_id: hex::encode([2; 32]),
+                ..IdentityUpdate::default()
+            }),
+        ),
+        ..update(4, 1, 4)
+    };
+    append(&chain, &[update(1, 1, 1), update(2, 1, BAD), update(3, 1, 1), misnamed]);
+    append(&chain, &[update(5, 1, 5)]);
+
+    assert_eq!(node.engine.heads().get().get(STRAND), SequenceId(5));
+    for sequence in [2, 3, 4] {
+        assert_eq!(mark(&store, sequence), Some(Mark::Invalid(InvalidRule(15))), "{sequence}");
+        let id = EnvelopeId::new(STRAND, SequenceId(sequence));
+        assert!(store.snapshot().get(id).unwrap().is_some(), "{sequence} is kept");
+    }
+    assert_eq!((shown(&node, 1), shown(&node, 2)), (vec![1, 5], vec![]));
+    assert_eq!(strand(&node), [1, 5]);
+    let newest = reader.newest(&[topic(1)]).unwrap();
+    assert_eq!(sequences(&newest.into_iter().flatten().collect::<Vec<_>>()), [5]);
+    for stream in [&mut by_topic, &mut all, &mut by_strand] {
+        let mut got = Vec::new();
+        while got.len() < 2 {
+            if let SubscriptionEvent::Envelopes { envelopes, .. } = stream.next().await.unwrap() {
+                got.extend(sequences(&envelopes));
+            }
+        }
+        assert_eq!(got, [1, 5]);
+    }
+}
+
+#[tokio::test]
+async fn an_inbox_waits_alone_and_its_updates_come_in_order_once_they_are_known() {
+    let store = store();
+    let judge = Scripted::unknown(&[2]);
+    let node = start_judging(store.clone(), true, judge.clone());
+    let chain = node.engine.chain_appender();
+    append(&chain, &[update(1, 1, 1), update(2, 1, 2), update(3, 1, 3), update(4, 2, 4)]);
+    append(&chain, &[update(5, 1, BAD), update(6, 2, 6), update(7, 1, 2)]);
+    assert_eq!((shown(&node, 1), shown(&node, 2)), (vec![1], vec![4, 6]));
+    assert_eq!(strand(&node), [1, 4, 6]);
+    assert_eq!(mark(&store, 2), Some(Mark::Waiting));
+    assert_eq!(mark(&store, 5), Some(Mark::Waiting), "what comes later waits unjudged");
+    assert_eq!(chain.inboxes_waiting(), 1);
+    judge.asked();
+    assert_eq!(chain.judge_held().unwrap(), Judged { valid: 0, invalid: 0, waiting: 4 });
+    assert_eq!(judge.asked(), [(1, vec![1], 2)]);
+
+    // The same after a restart.
+    let node = start_judging(store.clone(), true, judge.clone());
+    let chain = node.engine.chain_appender();
+    assert_eq!(chain.inboxes_waiting(), 1);
+    append(&chain, &[update(8, 1, 8)]);
+    judge.learn();
+    append(&chain, &[update(9, 1, 9)]);
+    assert_eq!(shown(&node, 1), [1], "in order, whatever is known by now");
+    assert_eq!(chain.judge_held().unwrap(), Judged { valid: 4, invalid: 2, waiting: 0 });
+    let expected = [
+        (1, vec![1], 2),
+        (1, vec![1, 2, 3], 2),
+        (1, vec![1, 2], 3),
+        (1, vec![1, 2, 3], 8),
+        (1, vec![1, 2, 3, 8], 9),
+        (1, vec![1, 2, 3], BAD),
+    ];
+    assert_eq!(judge.asked(), expected);
+    assert_eq!(shown(&node, 1), [1, 2, 3, 8, 9]);
+    assert_eq!(strand(&node), [1, 2, 3, 4, 6, 8, 9]);
+    assert_eq!(mark(&store, 2), None);
+    assert_eq!(mark(&store, 5), Some(Mark::Invalid(InvalidRule(15))));
+    assert_eq!(chain.inboxes_waiting(), 0);
+    append(&chain, &[update(10, 1, 10)]);
+    assert_eq!(shown(&node, 1).last(), Some(&10));
+    assert_eq!(chain.judge_held().unwrap(), Judged::default());
+}
+
+#[tokio::test]
+async fn repeated_events_of_a_waiting_inbox_are_no_conflict() {
+    let judge = Scripted::unknown(&[1]);
+    let node = start_judging(store(), true, judge.clone());
+    let chain = node.engine.chain_appender();
+    let events = [update(1, 1, 1), update(2, 1, 2)];
+    append(&chain, &events);
+    append(&chain, &events);
+    judge.learn();
+    chain.judge_held().unwrap();
+    append(&chain, &events);
+    assert_eq!(shown(&node, 1), [1, 2]);
+}
+
+#[tokio::test]
+async fn a_long_inbox_is_judged_against_all_of_it() {
+    let judge = Scripted::unknown(&[]);
+    let node = start_judging(store(), true, judge.clone());
+    let chain = node.engine.chain_appender();
+    let events: Vec<_> = (1..=700).map(|n| update(n, 1, n)).collect();
+    append(&chain, &events);
+    judge.asked();
+    append(&chain, &[update(701, 1, 701)]);
+    let asked = judge.asked();
+    assert!(asked[0].1.iter().copied().eq(1..=700));
+    assert_eq!(shown(&node, 1).len(), 701, "a query without a limit gives the whole log");
+}
+
+fn account(name: u8) -> Address {
+    Address([name; 20])
+}
+
+fn text(name: u8) -> String {
+    format!("0x{}", hex::encode([name; 20]))
+}
+
+fn member(name: u8) -> Option<MemberIdentifier> {
+    Some(MemberIdentifier { kind: Some(member_identifier::Kind::EthereumAddress(text(name))) })
+}
+
+fn create(name: u8) -> Kind {
+    Kind::CreateInbox(CreateInbox { initial_identifier: text(name), ..CreateInbox::default() })
+}
+
+fn add(name: u8) -> Kind {
+    Kind::Add(AddAssociation { new_member_identifier: member(name), ..AddAssociation::default() })
+}
+
+fn revoke(name: u8) -> Kind {
+    let revoke = RevokeAssociation { member_to_revoke: member(name), ..Default::default() };
+    Kind::Revoke(revoke)
+}
+
+fn inboxes<const N: usize>(node: &Node, names: [u8; N]) -> [Option<u8>; N] {
+    let asked: Vec<_> = names.map(|name| Some(account(name))).to_vec();
+    let found = node.engine.reader().inboxes(&asked).unwrap();
+    std::array::from_fn(|place| found[place].map(|inbox| inbox[0]))
+}
+
+#[tokio::test]
+async fn addresses_belong_to_the_inbox_that_they_joined_last_and_have_not_left() {
+    let store = store();
+    let judge = Scripted::unknown(&[8]);
+    let node = start_judging(store.clone(), true, judge.clone());
+    let chain = node.engine.chain_appender();
+    assert_eq!(inboxes(&node, [1]), [None]);
+    append(
+        &chain,
+        &[
+            update_with(1, 1, 1, vec![create(11), add(12), add(13), revoke(13)]),
+            update_with(2, 2, 2, vec![create(21), revoke(22), add(22)]),
+            update_with(3, 3, BAD, vec![create(31)]),
+        ],
+    );
+    assert_eq!(
+        inboxes(&node, [11, 12, 13, 21, 22, 31]),
+        [Some(1), Some(1), None, Some(2), Some(2), None]
+    );
+    append(&chain, &[update_with(4, 2, 4, vec![add(12)])]);
+    assert_eq!(inboxes(&node, [12]), [Some(2)], "the one joined last");
+    append(
+        &chain,
+        &[update_with(5, 2, 5, vec![revoke(12)]), update_with(6, 2, 6, vec![revoke(22)])],
+    );
+    assert_eq!(inboxes(&node, [12, 22]), [Some(1), None], "it is in the other one still");
+    append(&chain, &[update_with(7, 2, 7, vec![add(22)])]);
+    assert_eq!(inboxes(&node, [22]), [Some(2)]);
+    // What waits counts for nothing until it is known.
+    append(
+        &chain,
+        &[update_with(8, 4, 8, vec![create(12), add(41)]), update_with(9, 1, 9, vec![add(22)])],
+    );
+    assert_eq!(inboxes(&node, [12, 41, 22]), [Some(1), None, Some(1)]);
+    judge.learn();
+    chain.judge_held().unwrap();
+    assert_eq!(inboxes(&node, [12, 41, 22]), [Some(4), Some(4), Some(1)]);
+
+    let before = store.snapshot().projection_digests().unwrap();
+    let derive = |_, bytes: &Bytes, standing| facts::of_stored(bytes, standing, NODE);
+    store.rebuild(&derive, &mut |_| {}).unwrap();
+    assert_eq!(store.snapshot().projection_digests().unwrap(), before);
+    assert_eq!(inboxes(&node, [12, 41, 22]), [Some(4), Some(4), Some(1)]);
+}
+
+#[tokio::test]
+async fn an_address_is_found_however_its_letters_were_written() {
+    let node = start(store());
+    let mixed = "0xAbCdEfAbCdEfAbCdEfAbCdEfAbCdEfAbCdEfAbCd".to_owned();
+    let create = Kind::CreateInbox(CreateInbox { initial_identifier: mixed, ..Default::default() });
+    append(&node.engine.chain_appender(), &[update_with(1, 1, 1, vec![create])]);
+    let address: Address = "0xabcdefabcdefabcdefabcdefabcdefabcdefabcd".parse().unwrap();
+    let found = node.engine.reader().inboxes(&[Some(address), None]).unwrap();
+    assert_eq!(found, [Some([1; 32]), None]);
+}

@@ -1,0 +1,126 @@
+//! What payers deposited, withdrew and used, as the chain says.
+
+use hawser_proto::PayerAddress;
+
+use super::{Key, decode_u64, take};
+use crate::family::Family;
+use crate::ledger::{LedgerEntry, LedgerKind};
+
+/// Column family `ledger`: `[payer, 20 bytes][order u64 BE]` →
+/// `[event id, 32 bytes][block u64 BE][kind u8][picodollars i64 BE]`.
+///
+/// The order counts a payer's entries from 1, as they were written. Append-only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct LedgerKey {
+    pub(crate) payer: PayerAddress,
+    pub(crate) order: u64,
+}
+
+impl Key<'_> for LedgerKey {
+    const FAMILY: Family = Family::Ledger;
+    type Bytes = [u8; 28];
+
+    fn encode(self) -> Self::Bytes {
+        let mut key = [0; 28];
+        key[..20].copy_from_slice(&self.payer.0);
+        key[20..].copy_from_slice(&self.order.to_be_bytes());
+        key
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (payer, order) = take(bytes)?;
+        Some(Self { payer: hawser_proto::Address(payer), order: decode_u64(order)? })
+    }
+}
+
+impl LedgerKind {
+    const ALL: [Self; 5] = [
+        Self::Deposit,
+        Self::WithdrawalRequested,
+        Self::UsageSettled,
+        Self::WithdrawalCancelled,
+        Self::Reversal,
+    ];
+}
+
+impl LedgerEntry {
+    pub(crate) fn encode(&self) -> [u8; 49] {
+        let mut value = [0; 49];
+        value[..32].copy_from_slice(&self.event);
+        value[32..40].copy_from_slice(&self.block.to_be_bytes());
+        value[40] = self.kind as u8;
+        value[41..].copy_from_slice(&self.picodollars.to_be_bytes());
+        value
+    }
+
+    pub(crate) fn decode(value: &[u8]) -> Option<Self> {
+        let (event, rest) = take::<32>(value)?;
+        let (block, rest) = take::<8>(rest)?;
+        let ([kind], picodollars) = take::<1>(rest)?;
+        Some(Self {
+            event,
+            block: u64::from_be_bytes(block),
+            kind: LedgerKind::ALL.into_iter().find(|known| *known as u8 == kind)?,
+            picodollars: i64::from_be_bytes(picodollars.try_into().ok()?),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::Address;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::keys::testing::{keeps_order, round_trips};
+
+    fn keys() -> impl Strategy<Value = LedgerKey> {
+        (any::<[u8; 20]>(), any::<u64>())
+            .prop_map(|(payer, order)| LedgerKey { payer: Address(payer), order })
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_read_back_and_sort_as_the_keys(a in keys(), b in keys()) {
+            round_trips(a);
+            keeps_order(a, b);
+            keeps_order(a, LedgerKey { payer: a.payer, ..b });
+        }
+
+        #[test]
+        fn values_read_back(
+            event in any::<[u8; 32]>(),
+            block in any::<u64>(),
+            kind in 0..LedgerKind::ALL.len(),
+            picodollars in any::<i64>(),
+        ) {
+            let entry = LedgerEntry { event, block, kind: LedgerKind::ALL[kind], picodollars };
+            prop_assert_eq!(LedgerEntry::decode(&entry.encode()), Some(entry));
+        }
+    }
+
+    #[test]
+    fn the_layout_is_pinned() {
+        let key = LedgerKey { payer: Address([7; 20]), order: 0x0102 }.encode();
+        assert_eq!((&key[..20], &key[20..]), (&[7; 20][..], &[0, 0, 0, 0, 0, 0, 1, 2][..]));
+        let kind = |kind| {
+            let entry = LedgerEntry { event: [9; 32], block: 5, kind, picodollars: -2 };
+            entry.encode()
+        };
+        let value = kind(LedgerKind::WithdrawalRequested);
+        assert_eq!(value[..32], [9; 32]);
+        assert_eq!(value[32..41], [0, 0, 0, 0, 0, 0, 0, 5, 1]);
+        assert_eq!(value[41..], [255, 255, 255, 255, 255, 255, 255, 254]);
+        assert_eq!(LedgerKind::ALL.map(|it| kind(it)[40]), [0, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn unknown_kinds_and_other_lengths_are_no_entry() {
+        let mut value =
+            LedgerEntry { event: [9; 32], block: 5, kind: LedgerKind::Deposit, picodollars: 1 }
+                .encode();
+        assert_eq!(LedgerEntry::decode(&value[..48]), None);
+        value[40] = 5;
+        assert_eq!(LedgerEntry::decode(&value), None);
+    }
+}
