@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 
-import { invited, texts, words } from "../lib/cast.mjs";
+import { invited, say, texts, words } from "../lib/cast.mjs";
 
 export const scenarios = {
   async "a registration is waited for until every node shows it"(cast) {
@@ -31,7 +31,7 @@ export const proposals = {
     const carols = await invited(carol, hers);
     const daves = await invited(dave, hers);
     await hers.remove([dave.inboxId]);
-    await carols.send("second");
+    await say(carols, "second");
     assert.deepEqual(words(await texts(his, 2)), ["first", "second"]);
     await daves.sync();
     assert.ok(!daves.isActive);

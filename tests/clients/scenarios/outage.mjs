@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 
 import { Caller } from "../lib/call.mjs";
-import { invited, texts, words, wordsOf } from "../lib/cast.mjs";
+import { invited, say, texts, words, wordsOf } from "../lib/cast.mjs";
 import { eventually } from "../lib/wait.mjs";
 
 const SAID = 40;
@@ -56,7 +56,7 @@ export function scenarios(sdks, browsers) {
         said.push(`line ${index}`);
         await chats[0].send(said.at(-1));
       }
-      await chats[1].send("and I");
+      await say(chats[1], "and I");
       await eventually("the stream on a living node brings everything", () => {
         return wordsOf(heard, people[0]).length >= SAID;
       }, 40);
@@ -66,7 +66,7 @@ export function scenarios(sdks, browsers) {
       const page = await cast.person({ sdk: browsers, node: living[0] });
       await chats[1].add([page.inboxId]);
       const onPage = await invited(page, first);
-      await onPage.send("a page is there");
+      await say(onPage, "a page is there");
       await texts(chats[0], SAID + 3);
 
       const everything = ["before", ...said, "and I", "a page is there"];
@@ -77,7 +77,7 @@ export function scenarios(sdks, browsers) {
         const back = await cast.reopen(person);
         const chat = await invited(back, first);
         assert.deepEqual(words(await texts(chat, everything.length, 40)), everything);
-        await chat.send("back");
+        await say(chat, "back");
         everything.push("back");
       }
       assert.deepEqual(words(await texts(onPage, 3)), everything.slice(-3));

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 
-import { invited, newWallet, texts, words } from "../lib/cast.mjs";
+import { invited, newWallet, say, texts, words } from "../lib/cast.mjs";
 import { eventually, sleep } from "../lib/wait.mjs";
 
 /** Clients look for new and revoked installations of members when they send, but not more often. */
@@ -10,7 +10,7 @@ const LOOK_AGAIN_MS = 5200;
 
 /** Once somebody has said `text` and it has arrived, `chat` is that far. */
 async function agree(speaker, listener, text) {
-  await speaker.send(text);
+  await say(speaker, text);
   await eventually(`"${text}" arrives`, async () => {
     await listener.sync();
     return words(await listener.texts()).includes(text);
@@ -58,13 +58,13 @@ export const scenarios = {
     assert.notEqual(laptop.installationId, phone.installationId);
     assert.equal((await phone.inbox()).installations.length, 2);
     await sleep(LOOK_AGAIN_MS);
-    await hers.send("to both devices");
+    await say(hers, "to both devices");
     const onLaptop = await invited(laptop, hers);
     await eventually("the laptop reads", async () => {
       await onLaptop.sync();
       return words(await onLaptop.texts()).includes("to both devices");
     });
-    await onLaptop.send("from the laptop");
+    await say(onLaptop, "from the laptop");
     await agree(hers, onPhone, "one more");
     assert.deepEqual(words(await texts(onPhone, 4)), [
       "to one device", "to both devices", "from the laptop", "one more",

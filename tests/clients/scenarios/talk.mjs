@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 
-import { invited, newWallet, texts, words } from "../lib/cast.mjs";
+import { invited, newWallet, say, texts, words } from "../lib/cast.mjs";
 import { eventually } from "../lib/wait.mjs";
 
 const GROUP_OF = 12;
@@ -45,7 +45,7 @@ export const scenarios = {
     const chats = [await people[0].createGroup(inboxes.slice(1), "twelve")];
     for (const person of people.slice(1)) chats.push(await invited(person, chats[0]));
     const said = inboxes.map((_, index) => `this is ${index}`);
-    for (const [index, chat] of chats.entries()) await chat.send(said[index]);
+    for (const [index, chat] of chats.entries()) await say(chat, said[index]);
     for (const chat of chats) {
       assert.deepEqual(words(await texts(chat, GROUP_OF)), said);
       assert.deepEqual(new Set(await chat.members()), new Set(inboxes));
@@ -76,7 +76,7 @@ export const scenarios = {
     for (let round = 0; round < 3; round++) {
       for (const [speaker, chat] of chats.entries()) {
         said.push(`${round} from node ${cast.nodeIds[speaker]}`);
-        await chat.send(said.at(-1));
+        await say(chat, said.at(-1));
         for (const listener of chats) assert.deepEqual(words(await texts(listener, said.length)), said);
       }
     }

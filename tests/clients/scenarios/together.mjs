@@ -2,7 +2,8 @@
 
 import assert from "node:assert/strict";
 
-import { invited, texts, words } from "../lib/cast.mjs";
+import { invited, say, texts, words } from "../lib/cast.mjs";
+import { eventually } from "../lib/wait.mjs";
 
 export function scenarios(sdks) {
   return {
@@ -21,15 +22,17 @@ export function scenarios(sdks) {
         const said = [];
         for (const [speaker, chat] of chats) {
           said.push(`${speaker.sdk.name} speaks`);
-          await chat.send(said.at(-1));
+          await say(chat, said.at(-1));
           for (const listener of chats.values()) {
             assert.deepEqual(words(await texts(listener, said.length)), said);
           }
         }
         await chats.get(people[(host + 1) % people.length]).rename("renamed");
         for (const chat of chats.values()) {
-          await chat.sync();
-          assert.equal(chat.name, "renamed");
+          await eventually("the new name arrives", async () => {
+            await chat.sync();
+            return chat.name === "renamed";
+          });
         }
       }
     },
@@ -43,7 +46,7 @@ export function scenarios(sdks) {
           await sent.send("hello");
           const received = await invited(receiver, sent);
           assert.deepEqual(words(await texts(received, 1)), ["hello"]);
-          await received.send("hello yourself");
+          await say(received, "hello yourself");
           assert.deepEqual(words(await texts(sent, 2)), ["hello", "hello yourself"]);
         }
       }
