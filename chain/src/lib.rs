@@ -7,7 +7,8 @@
 //! - [`admin`]: what people do to the contracts, and what they ask them;
 //! - [`embedded`]: a chain to develop against;
 //! - [`deploy`]: puts all contracts on two of them, and [`relay`] is the bridge between the two;
-//! - [`devnet`]: all of this in one process.
+//! - [`devnet`]: all of this in one process;
+//! - [`wallets`]: asking contract wallets whether they signed.
 
 pub mod addresses;
 pub mod admin;
@@ -17,3 +18,4 @@ pub mod devnet;
 pub mod embedded;
 pub mod relay;
 pub mod send;
+pub mod wallets;

@@ -1,0 +1,180 @@
+//! Contract wallets, asked on both kinds of development chain.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod pair;
+
+use alloy::primitives::{Address, B256, Bytes, keccak256};
+use alloy::providers::Provider as _;
+use alloy::signers::SignerSync as _;
+use alloy::signers::local::PrivateKeySigner;
+use alloy::sol_types::SolValue as _;
+use hawser_chain::send::{Call, Sender};
+use hawser_chain::wallets::{SIGNATURE_LEN_BYTES_MAX, WalletChains, WalletError, WalletQuery, ask};
+use pair::{Kind, Pair};
+
+on_both_kinds_of_chain! {
+    a_deployed_wallet_is_asked_itself_at_the_block_that_is_named
+    a_wallet_that_is_not_there_yet_is_deployed_for_the_question
+    an_account_without_code_signs_with_its_key
+    wallets_that_misbehave_do_not_agree
+    blocks_that_are_not_there_are_no_answer
+}
+
+mod harness {
+    alloy::sol! {
+        #[sol(rpc)]
+        WalletHarness,
+        "../contracts/artifacts/WalletHarness.json"
+    }
+    alloy::sol! {
+        #[sol(rpc)]
+        WalletFactoryHarness,
+        "../contracts/artifacts/WalletFactoryHarness.json"
+    }
+}
+
+use harness::{WalletFactoryHarness, WalletHarness};
+
+const SALT: B256 = B256::repeat_byte(5);
+
+fn key(number: u8) -> PrivateKeySigner {
+    PrivateKeySigner::from_bytes(&B256::repeat_byte(number)).unwrap()
+}
+
+fn digest() -> B256 {
+    keccak256("what was signed")
+}
+
+fn sign(key: &PrivateKeySigner) -> Bytes {
+    key.sign_hash_sync(&digest()).unwrap().as_bytes().into()
+}
+
+fn query(wallet: Address, signature: impl Into<Bytes>) -> WalletQuery {
+    WalletQuery { wallet, digest: digest(), signature: signature.into(), block_number: None }
+}
+
+struct World {
+    pair: Pair,
+    sender: Sender,
+    factory: Address,
+    /// What creates a wallet of key 7.
+    deploy: Bytes,
+    wallet: Address,
+}
+
+impl World {
+    async fn new(kind: Kind) -> Self {
+        use alloy::sol_types::SolCall as _;
+
+        let pair = Pair::start(kind).await;
+        let sender = pair::sender(&pair.app, 0);
+        let code = WalletFactoryHarness::BYTECODE.clone();
+        let receipt = sender.send(&Call::create(code)).await.unwrap();
+        let factory = receipt.contract_address.unwrap();
+        let call = WalletFactoryHarness::deployCall { owner_: key(7).address(), salt_: SALT };
+        let arguments = key(7).address().abi_encode();
+        let code = [&WalletHarness::BYTECODE[..], &arguments].concat();
+        let wallet = factory.create2(SALT, keccak256(code));
+        Self { pair, sender, factory, deploy: call.abi_encode().into(), wallet }
+    }
+
+    async fn deploy(&self) {
+        let call = WalletFactoryHarness::deployCall { owner_: key(7).address(), salt_: SALT };
+        self.sender.send(&Call::new(self.factory, &call)).await.unwrap();
+        assert!(self.pair.app.has_code(self.wallet).await.unwrap());
+    }
+
+    async fn agrees(&self, query: &WalletQuery) -> bool {
+        ask(&self.pair.app, query).await.unwrap().agrees
+    }
+
+    fn wrap(&self, call: &Bytes, signature: Bytes) -> Bytes {
+        let mut wrapped = (self.factory, call.clone(), signature).abi_encode_params();
+        wrapped.extend([0x64, 0x92].repeat(16));
+        wrapped.into()
+    }
+}
+
+async fn a_deployed_wallet_is_asked_itself_at_the_block_that_is_named(kind: Kind) {
+    let world = World::new(kind).await;
+    world.deploy().await;
+    let before = ask(&world.pair.app, &query(world.wallet, sign(&key(7)))).await.unwrap();
+    assert!(before.agrees);
+    assert!(!world.agrees(&query(world.wallet, sign(&key(8)))).await);
+    let other = WalletQuery { digest: B256::ZERO, ..query(world.wallet, sign(&key(7))) };
+    assert!(!world.agrees(&other).await);
+    let wrapped = world.wrap(&world.deploy, sign(&key(7)));
+    assert!(world.agrees(&query(world.wallet, wrapped)).await, "the wrapper is not needed");
+
+    let call = WalletHarness::setOwnerCall { owner_: key(8).address() };
+    world.sender.send(&Call::new(world.wallet, &call)).await.unwrap();
+    assert!(!world.agrees(&query(world.wallet, sign(&key(7)))).await);
+    let then = WalletQuery {
+        block_number: Some(before.block_number),
+        ..query(world.wallet, sign(&key(7)))
+    };
+    assert_eq!(ask(&world.pair.app, &then).await.unwrap(), before);
+}
+
+async fn a_wallet_that_is_not_there_yet_is_deployed_for_the_question(kind: Kind) {
+    let world = World::new(kind).await;
+    let ask = |call: &Bytes, signer| query(world.wallet, world.wrap(call, sign(&key(signer))));
+    assert!(world.agrees(&ask(&world.deploy, 7)).await);
+    assert!(!world.agrees(&ask(&world.deploy, 8)).await);
+    assert!(!world.agrees(&ask(&Bytes::from_static(b"nothing it knows"), 7)).await);
+    assert!(!world.agrees(&query(world.wallet, sign(&key(7)))).await, "without a wrapper");
+    assert!(!world.pair.app.has_code(world.wallet).await.unwrap(), "nothing was left behind");
+    let broken = [&[1; 7][..], &[0x64, 0x92].repeat(16)].concat();
+    assert!(!world.agrees(&query(world.wallet, broken)).await);
+}
+
+async fn an_account_without_code_signs_with_its_key(kind: Kind) {
+    let world = World::new(kind).await;
+    assert!(world.agrees(&query(key(7).address(), sign(&key(7)))).await);
+    assert!(!world.agrees(&query(key(8).address(), sign(&key(7)))).await);
+    assert!(!world.agrees(&query(Address::ZERO, vec![0; 65])).await);
+    assert!(!world.agrees(&query(key(7).address(), sign(&key(7)).slice(..64))).await);
+}
+
+async fn wallets_that_misbehave_do_not_agree(kind: Kind) {
+    let world = World::new(kind).await;
+    world.deploy().await;
+    for how in [1u8, 2, 3] {
+        assert!(!world.agrees(&query(world.wallet, vec![how])).await, "way {how}");
+    }
+    let long = vec![9; SIGNATURE_LEN_BYTES_MAX];
+    assert!(!world.agrees(&query(world.wallet, long)).await);
+    let too_long = vec![9; SIGNATURE_LEN_BYTES_MAX + 1];
+    assert!(!world.agrees(&query(world.wallet, too_long)).await);
+}
+
+async fn blocks_that_are_not_there_are_no_answer(kind: Kind) {
+    let world = World::new(kind).await;
+    let newest = world.pair.app.provider().get_block_number().await.unwrap();
+    for block_number in [newest + 1000, u64::MAX] {
+        let later = WalletQuery {
+            block_number: Some(block_number),
+            ..query(key(7).address(), sign(&key(7)))
+        };
+        assert!(ask(&world.pair.app, &later).await.is_err(), "block {block_number}");
+    }
+}
+
+#[tokio::test]
+async fn the_next_endpoint_of_a_chain_is_asked_when_one_is_no_use() {
+    let pair = Pair::start(Kind::Embedded).await;
+    let [settlement, app] = [&pair.settlement, &pair.app].map(|it| it.endpoint().to_owned());
+    let nowhere = "http://127.0.0.1:9".to_owned();
+    let chains = WalletChains::new([
+        (pair::APP_ID, nowhere.clone()),
+        (pair::APP_ID, settlement), // says that it is another chain
+        (pair::APP_ID, app),
+        (5, nowhere),
+    ]);
+    assert!(chains.ids().eq([5, pair::APP_ID]));
+    let query = query(key(7).address(), sign(&key(7)));
+    assert!(chains.ask(pair::APP_ID, &query).await.unwrap().agrees);
+    assert!(matches!(chains.ask(5, &query).await, Err(WalletError::Connect(_))));
+    assert_eq!(chains.ask(6, &query).await, Err(WalletError::NoEndpoint(6)));
+}

@@ -1,0 +1,134 @@
+//! An identity update, read: its actions, and the signatures that they claim to have.
+
+use hawser_proto::pb::xmtp::identity::associations as pb;
+use pb::IdentifierKind;
+use pb::identity_action::Kind;
+
+use super::error::{IdentityError, Refusal};
+use super::member::{MemberIdentifier, Passkey};
+use super::signature::Claim;
+
+/// Actions that are signed together. `S` is what is known of their signatures.
+#[derive(Debug)]
+pub(super) struct Update<'a, S> {
+    pub(super) inbox_id: &'a str,
+    pub(super) client_timestamp_ns: u64,
+    pub(super) actions: Vec<Action<S>>,
+}
+
+/// One change of an inbox.
+#[derive(Debug)]
+pub(super) enum Action<S> {
+    Create { account: MemberIdentifier, nonce: u64, by: S },
+    Add { member: MemberIdentifier, by: S, new: S },
+    Revoke { member: MemberIdentifier, by: S },
+    ChangeRecovery { to: MemberIdentifier, by: S },
+}
+
+impl<S> Action<S> {
+    /// The signatures, whoever agrees to the action first.
+    pub(super) fn signatures(&self) -> impl Iterator<Item = &S> {
+        let (by, new) = match self {
+            Self::Add { by, new, .. } => (by, Some(new)),
+            Self::Create { by, .. } | Self::Revoke { by, .. } | Self::ChangeRecovery { by, .. } => {
+                (by, None)
+            }
+        };
+        std::iter::once(by).chain(new)
+    }
+
+    /// The same action with what `check` makes of each signature.
+    pub(super) fn try_map<T, E>(
+        &self,
+        mut check: impl FnMut(&S) -> Result<T, E>,
+    ) -> Result<Action<T>, E> {
+        Ok(match self {
+            Self::Create { account, nonce, by } => {
+                Action::Create { account: account.clone(), nonce: *nonce, by: check(by)? }
+            }
+            Self::Add { member, by, new } => {
+                Action::Add { member: member.clone(), by: check(by)?, new: check(new)? }
+            }
+            Self::Revoke { member, by } => {
+                Action::Revoke { member: member.clone(), by: check(by)? }
+            }
+            Self::ChangeRecovery { to, by } => {
+                Action::ChangeRecovery { to: to.clone(), by: check(by)? }
+            }
+        })
+    }
+}
+
+/// Reads what travels.
+pub(super) fn parse(update: &pb::IdentityUpdate) -> Result<Update<'_, Claim<'_>>, IdentityError> {
+    let actions = update.actions.iter().enumerate();
+    Ok(Update {
+        inbox_id: &update.inbox_id,
+        client_timestamp_ns: update.client_timestamp_ns,
+        actions: actions
+            .map(|(place, given)| action(given).map_err(|refusal| refusal.of_action(place)))
+            .collect::<Result<_, _>>()?,
+    })
+}
+
+fn action(action: &pb::IdentityAction) -> Result<Action<Claim<'_>>, Refusal> {
+    let kind = action.kind.as_ref().ok_or(Refusal::Malformed("action of no known kind"))?;
+    Ok(match kind {
+        Kind::CreateInbox(create) => Action::Create {
+            account: account(
+                &create.initial_identifier,
+                create.initial_identifier_kind(),
+                create.relying_party.as_ref(),
+            )?,
+            nonce: create.nonce,
+            by: claim(create.initial_identifier_signature.as_ref())?,
+        },
+        Kind::Add(add) => Action::Add {
+            member: member(add.new_member_identifier.as_ref())?,
+            by: claim(add.existing_member_signature.as_ref())?,
+            new: claim(add.new_member_signature.as_ref())?,
+        },
+        Kind::Revoke(revoke) => Action::Revoke {
+            member: member(revoke.member_to_revoke.as_ref())?,
+            by: claim(revoke.recovery_identifier_signature.as_ref())?,
+        },
+        Kind::ChangeRecoveryAddress(change) => Action::ChangeRecovery {
+            to: account(
+                &change.new_recovery_identifier,
+                change.new_recovery_identifier_kind(),
+                change.relying_party.as_ref(),
+            )?,
+            by: claim(change.existing_recovery_identifier_signature.as_ref())?,
+        },
+    })
+}
+
+fn claim(signature: Option<&pb::Signature>) -> Result<Claim<'_>, Refusal> {
+    let signature = signature.and_then(|signature| signature.signature.as_ref());
+    Claim::read(signature.ok_or(Refusal::Malformed("missing signature"))?)
+}
+
+fn member(identifier: Option<&pb::MemberIdentifier>) -> Result<MemberIdentifier, Refusal> {
+    identifier
+        .and_then(MemberIdentifier::from_pb)
+        .ok_or(Refusal::Malformed("missing member identifier"))
+}
+
+/// Founders and recovery identifiers travel as text. Writers that know of no kinds mean Ethereum.
+fn account(
+    text: &str,
+    kind: IdentifierKind,
+    relying_party: Option<&String>,
+) -> Result<MemberIdentifier, Refusal> {
+    Ok(match kind {
+        IdentifierKind::Unspecified | IdentifierKind::Ethereum => {
+            MemberIdentifier::Ethereum(text.to_owned())
+        }
+        IdentifierKind::Passkey => MemberIdentifier::Passkey(Passkey {
+            key: hex::decode(text)
+                .map_err(|_| Refusal::Malformed("passkey that is not hexadecimal"))?
+                .into(),
+            relying_party: relying_party.cloned(),
+        }),
+    })
+}

@@ -1,0 +1,207 @@
+//! Logs of inboxes: those of real clients, and everything that can be done to one.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::{
+    add, captured, change_recovery, contract_signature, create, delegate, inbox, installation,
+    passkey, revoke, update, valid, wallet,
+};
+use hawser_mls::identity::{AssociationState, Judgement, MemberIdentifier, fold_trusted, judge};
+use hawser_proto::pb::xmtp::identity::associations as pb;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes::client_envelope::Payload;
+
+fn captured_updates() -> Vec<pb::IdentityUpdate> {
+    let updates: Vec<_> = captured("identity_update")
+        .into_iter()
+        .map(|captured| match captured.envelope.payload {
+            Some(Payload::IdentityUpdate(update)) => {
+                assert_eq!(hex::encode(&captured.topic[1..]), update.inbox_id);
+                update
+            }
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert!(updates.len() > 5);
+    updates
+}
+
+#[test]
+fn updates_of_real_clients_hold_in_their_order() {
+    let mut states: BTreeMap<String, AssociationState> = BTreeMap::new();
+    let mut logs: BTreeMap<String, Vec<pb::IdentityUpdate>> = BTreeMap::new();
+    for update in captured_updates() {
+        let after = valid(states.get(&update.inbox_id), &update);
+        assert_eq!(after.inbox_id(), update.inbox_id);
+        states.insert(update.inbox_id.clone(), after);
+        logs.entry(update.inbox_id.clone()).or_default().push(update);
+    }
+    let members = |inbox: &str| states[inbox].members().count();
+    let alice = "e7afd42e8d9545f2588b1fe96b45db9d5eb922df0d5d04df39915fb246f6f8f8";
+    let bob = "0ecefbec0912117e0c01576386b59da308611a41c772de34e9e8cbe6c84e8213";
+    let dave = "e30549a16f7c02df1276e7797e61afa5e648d578563d34074ca2134c15fec29a";
+    assert_eq!(members(alice), 3, "a wallet and two installations; the second wallet was revoked");
+    assert_eq!(members(bob), 2, "the second installation was revoked");
+    assert_eq!(states[dave].recovery().to_string(), "0xc9fbb2d5bea60de8427bb0d3cfba0975116119a2");
+    for (inbox, log) in &logs {
+        let folded = fold_trusted(None, log).unwrap();
+        assert_eq!(folded.as_ref(), states.get(inbox), "a trusted log leads to the same state");
+    }
+}
+
+#[test]
+fn an_inbox_is_named_by_its_founder_and_a_nonce() {
+    let founder = MemberIdentifier::Ethereum("0x1234567890abcdef1234567890abcdef12345678".into());
+    let expected = "fcd18d86276d7a99fe522dba9660c420f03c8648785ada7c5daae232a3df77a9";
+    assert_eq!(founder.inbox_id(0), expected);
+}
+
+#[test]
+fn every_kind_of_member_joins_and_leaves() {
+    let (owner, phone, key) = (wallet(1), installation(2), passkey(3));
+    let (id, state) = inbox();
+    let phone_id = phone.identifier();
+    let state = valid(Some(&state), &update(&id, vec![add(&phone_id, &owner, &phone)]));
+    let by_phone = vec![add(&key.identifier(), &phone, &key)];
+    let state = valid(Some(&state), &update(&id, by_phone));
+    let tablet = installation(4);
+    let by_passkey = vec![add(&tablet.identifier(), &key, &tablet)];
+    let state = valid(Some(&state), &update(&id, by_passkey));
+    assert_eq!(state.members().count(), 4);
+    let passkey = state.member(&key.identifier()).unwrap();
+    assert_eq!(passkey.added_by, Some(phone_id.clone()));
+    let added = pb::Passkey { key: key.key(), relying_party: Some("https://example.org".into()) };
+    assert_eq!(
+        passkey.identifier.to_pb().kind,
+        Some(pb::member_identifier::Kind::Passkey(added)),
+        "where a passkey is used is told by its signature"
+    );
+
+    let without = valid(Some(&state), &update(&id, vec![revoke(&key.identifier(), &owner)]));
+    assert!(without.member(&tablet.identifier()).is_none(), "it was the passkey's installation");
+    assert!(without.member(&phone_id).is_some());
+    let difference = without.difference(Some(&state));
+    assert_eq!((difference.new_members.len(), difference.removed_members.len()), (0, 2));
+    assert_eq!(state.difference(None).new_members.len(), 4);
+}
+
+#[test]
+fn only_installations_go_with_whoever_brought_them_in() {
+    let (owner, second, phone) = (wallet(1), wallet(2), installation(3));
+    let (id, state) = inbox();
+    let actions =
+        vec![add(&phone.identifier(), &owner, &phone), add(&second.identifier(), &phone, &second)];
+    let state = valid(Some(&state), &update(&id, actions));
+    let state = valid(Some(&state), &update(&id, vec![revoke(&phone.identifier(), &owner)]));
+    assert!(state.member(&second.identifier()).is_some());
+}
+
+#[test]
+fn a_passkey_founds_an_inbox() {
+    let key = passkey(9);
+    let id = key.identifier().inbox_id(5);
+    let state = valid(None, &update(&id, vec![create(&key.identifier(), 5, &key)]));
+    assert_eq!(state.recovery(), &key.identifier());
+    let travels = state.to_pb();
+    assert_eq!(travels.recovery_identifier, hex::encode(key.key()));
+    assert_eq!(travels.recovery_identifier_kind(), pb::IdentifierKind::Passkey);
+    let phone = installation(2);
+    let state = valid(Some(&state), &update(&id, vec![add(&phone.identifier(), &key, &phone)]));
+    assert_eq!(state.to_pb().members.len(), 2);
+}
+
+#[test]
+fn whoever_recovers_adds_and_revokes_without_being_a_member() {
+    let (owner, recovery, phone) = (wallet(1), wallet(2), installation(3));
+    let (id, state) = inbox();
+    let change = vec![change_recovery(&recovery.identifier(), &owner)];
+    let state = valid(Some(&state), &update(&id, change));
+    assert!(state.member(&recovery.identifier()).is_none());
+    let state =
+        valid(Some(&state), &update(&id, vec![add(&phone.identifier(), &recovery, &phone)]));
+    assert_eq!(
+        state.member(&phone.identifier()).unwrap().added_by,
+        Some(recovery.identifier()),
+        "the recovery identifier brought it in"
+    );
+    let state = valid(Some(&state), &update(&id, vec![revoke(&owner.identifier(), &recovery)]));
+    assert!(state.member(&owner.identifier()).is_none());
+}
+
+#[test]
+fn revoking_somebody_who_is_not_there_changes_nothing() {
+    let (id, state) = inbox();
+    let stranger = wallet(77).identifier();
+    let after = valid(Some(&state), &update(&id, vec![revoke(&stranger, &wallet(1))]));
+    assert!(after.members().eq(state.members()));
+}
+
+#[test]
+fn a_legacy_key_founds_the_inbox_of_its_wallet_with_nonce_0() {
+    let owner = wallet(1);
+    let key = delegate(&owner, 50);
+    let id = owner.identifier().inbox_id(0);
+    let state = valid(None, &update(&id, vec![create(&owner.identifier(), 0, &key)]));
+    assert!(state.member(&owner.identifier()).is_some());
+}
+
+#[test]
+fn a_contract_wallet_waits_for_its_chain_and_does_as_the_chain_says() {
+    let account = MemberIdentifier::Ethereum("0x00000000000000000000000000000000000000aa".into());
+    let sign = |_: &str| {
+        contract_signature("eip155:8453:0x00000000000000000000000000000000000000AA", 7, &[1, 2])
+    };
+    let id = account.inbox_id(1);
+    let founding = update(&id, vec![create(&account, 1, common::by(sign))]);
+    let Judgement::Waiting(questions) = judge(None, &founding, |_| None) else {
+        panic!("nobody knows yet")
+    };
+    let [question] = &questions[..] else { panic!("{questions:?}") };
+    assert_eq!((question.chain_id, question.block_number), (8453, 7));
+    assert_eq!(MemberIdentifier::of_address(question.address), account);
+    assert_eq!(&question.signature[..], [1, 2]);
+
+    let Judgement::Invalid(error) = judge(None, &founding, |_| Some(false)) else {
+        panic!("the wallet did not agree")
+    };
+    assert!(error.to_string().contains("Signature validation failed"), "{error}");
+
+    let Judgement::Valid(state) = judge(None, &founding, |_| Some(true)) else {
+        panic!("the wallet agreed")
+    };
+    assert_eq!(state.member(&account).unwrap().chain_id, Some(8453));
+    assert_eq!(fold_trusted(None, [&founding]).unwrap(), Some(state), "nobody is asked again");
+}
+
+#[test]
+fn wallets_are_asked_only_when_their_answer_decides() {
+    let (id, state) = inbox();
+    let account = "eip155:1:0x00000000000000000000000000000000000000aa";
+    let sign = |_: &str| contract_signature(account, 7, &[1]);
+    let member = MemberIdentifier::Ethereum("0x00000000000000000000000000000000000000aa".into());
+    let stranger = wallet(66);
+    let hopeless = update(&id, vec![add(&member, &stranger, common::by(sign))]);
+    let judgement = judge(Some(&state), &hopeless, |question| panic!("asked {question:?}"));
+    assert!(matches!(judgement, Judgement::Invalid(_)), "{judgement:?}");
+}
+
+#[test]
+fn a_trusted_log_with_several_wallets_knows_who_added_whom() {
+    let (owner, second, phone, tablet) = (wallet(1), wallet(2), installation(3), installation(4));
+    let (id, founded) = inbox();
+    let log = [
+        update(&id, vec![create(&owner.identifier(), 1, &owner)]),
+        update(&id, vec![add(&second.identifier(), &owner, &second)]),
+        update(&id, vec![add(&phone.identifier(), &second, &phone)]),
+        update(&id, vec![change_recovery(&wallet(9).identifier(), &owner)]),
+        update(&id, vec![add(&tablet.identifier(), &wallet(9), &tablet)]),
+        update(&id, vec![revoke(&second.identifier(), &wallet(9))]),
+    ];
+    let judged = log[1..].iter().fold(founded, |state, update| valid(Some(&state), update));
+    assert!(judged.member(&phone.identifier()).is_none());
+    assert!(judged.member(&tablet.identifier()).is_some());
+    assert_eq!(fold_trusted(None, &log).unwrap(), Some(judged));
+}
