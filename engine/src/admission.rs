@@ -4,7 +4,7 @@
 use hawser_proto::envelope::{ClientEnvelope, LayerError, PayerEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::recover_batch;
-use hawser_proto::{Address, Bytes, Cursor, OriginatorId, Signature};
+use hawser_proto::{Address, Bytes, Cursor, EnvelopeId, OriginatorId, Signature};
 
 use crate::facts;
 use crate::rules::{self, Violation};
@@ -21,6 +21,9 @@ pub struct Context<'a> {
     pub seen: &'a Cursor,
     /// Judges key packages.
     pub key_package: &'a dyn Fn(&Bytes) -> Result<(), String>,
+    /// The latest time of these chain envelopes, unix nanoseconds, if one of them may be later
+    /// than the time it is here.
+    pub later_ns: &'a dyn Fn(&[EnvelopeId]) -> Option<i64>,
 }
 
 /// Checks envelopes of one request, in order, signatures as one batch.
@@ -44,7 +47,8 @@ pub fn admit(
             let payer = payer?.address();
             judge(context, &envelope)?;
             let receipt = facts::receipt(digest, payer);
-            Ok(Admitted { envelope, payer, receipt })
+            let depends_on_ns = (context.later_ns)(envelope.client().depends_on());
+            Ok(Admitted { envelope, payer, receipt, depends_on_ns })
         })
         .collect()
 }

@@ -40,6 +40,14 @@ pub struct ChainEvent {
     pub bootstrapped: bool,
 }
 
+impl ChainEvent {
+    /// The time of the envelope that is made of it: its block's, unix nanoseconds.
+    #[must_use]
+    pub fn originator_ns(&self) -> i64 {
+        i64::try_from(self.block_time_s).unwrap_or(i64::MAX).saturating_mul(1_000_000_000)
+    }
+}
+
 /// What becomes of an event.
 #[derive(Debug, Clone)]
 pub enum ChainEntry {
@@ -69,7 +77,7 @@ pub fn entry(originator: OriginatorId, event: &ChainEvent) -> ChainEntry {
     let client = ClientEnvelope::parse(event.client_bytes.clone()).ok();
     let client = client.filter(|client| belongs(originator, event, client));
     let Some(client) = client else { return ChainEntry::Void(id) };
-    let originator_ns = block_time_ns(event.block_time_s);
+    let originator_ns = event.originator_ns();
     let identity = match client.payload() {
         Payload::IdentityUpdate(update) => {
             inbox_of(client.topic().identifier()).map(|inbox| (inbox, update.clone()))
@@ -123,10 +131,6 @@ fn belongs(originator: OriginatorId, event: &ChainEvent, client: &ClientEnvelope
 #[must_use]
 pub fn inbox_of(identifier: &[u8]) -> Option<InboxId> {
     identifier.try_into().ok()
-}
-
-fn block_time_ns(seconds: u64) -> i64 {
-    i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000_000)
 }
 
 #[cfg(test)]

@@ -16,7 +16,14 @@ pub struct Admitted {
     pub payer: PayerAddress,
     /// Names this publish; see [`crate::facts::receipt`].
     pub receipt: [u8; 32],
+    /// The time of the latest chain envelope it depends on, if that may be later than the time it
+    /// is here.
+    pub depends_on_ns: Option<i64>,
 }
+
+/// A chain's clock that is further ahead than this is not followed: whoever controls it would
+/// otherwise control this node's times, and with them prices and expiries.
+const CHAIN_AHEAD_NS_MAX: i64 = 5_000_000_000;
 
 /// A place in the strand, ready to be signed.
 #[derive(Debug)]
@@ -66,7 +73,9 @@ impl Sequencer {
     }
 
     /// Sequences one request as a whole, in its order. Prices, expiry and time come from the one
-    /// reading `now_ns`; where the clock has not moved, times go up by a nanosecond each.
+    /// reading `now_ns`; where the clock has not moved, times go up by a nanosecond each. An
+    /// envelope is not given an earlier time than the chain envelope it depends on, unless the
+    /// chain's clock is more than 5 s ahead.
     ///
     /// # Errors
     /// When one of the envelopes has no price. Then none is sequenced.
@@ -81,7 +90,7 @@ impl Sequencer {
             Next { sequence: self.last, ns: self.last_ns, congestion: self.congestion.clone() };
         let sequenced: Result<Vec<_>, _> = request
             .into_iter()
-            .map(|admitted| next.place(self.node, now_ns, rate, &admitted.envelope))
+            .map(|admitted| next.place(self.node, now_ns, rate, admitted))
             .collect();
         let sequenced = sequenced?;
         (self.last, self.last_ns, self.congestion) = (next.sequence, next.ns, next.congestion);
@@ -102,10 +111,13 @@ impl Next {
         node: OriginatorId,
         now_ns: i64,
         rate: &Rate,
-        envelope: &PayerEnvelope,
+        admitted: &Admitted,
     ) -> Result<Sequenced, PriceError> {
+        let envelope = &admitted.envelope;
+        let ahead = |ns: &i64| ns.saturating_sub(now_ns) <= CHAIN_AHEAD_NS_MAX;
+        let depends_on_ns = admitted.depends_on_ns.filter(ahead).unwrap_or(now_ns);
         self.sequence = self.sequence.next();
-        self.ns = now_ns.max(self.ns + 1);
+        self.ns = now_ns.max(depends_on_ns).max(self.ns + 1);
         let (base, congestion) = self.price(rate, envelope)?;
         let now_s = u64::try_from(self.ns / 1_000_000_000).unwrap_or(0);
         let expiry_unix_s = expiry_unix_s(now_s, envelope.retention_days());
@@ -189,6 +201,7 @@ mod tests {
             envelope: PayerEnvelope::from_message(message).unwrap(),
             payer: payer.public_key().address(),
             receipt: [0; 32],
+            depends_on_ns: None,
         }
     }
 
@@ -229,6 +242,25 @@ mod tests {
             }
         }
         assert_eq!(last.0, 10);
+    }
+
+    #[test]
+    fn an_envelope_is_no_older_than_what_it_depends_on_unless_that_is_far_ahead() {
+        let mut sequencer = sequencer();
+        let mut sequence = |now_ns, depends_on_ns| {
+            let request = [Admitted { depends_on_ns, ..admitted(60) }];
+            sequencer.sequence(START_NS + now_ns, &plain(), &request).unwrap()[0].originator_ns
+                - START_NS
+        };
+        let second = 1_000_000_000;
+        assert_eq!(sequence(0, Some(START_NS - 7)), 0);
+        assert_eq!(sequence(10, Some(START_NS + 2 * second)), 2 * second);
+        assert_eq!(sequence(20, None), 2 * second + 1, "times go on increasing");
+        assert_eq!(sequence(second, Some(START_NS + 2 * second)), 2 * second + 2);
+        assert_eq!(sequence(3 * second, Some(START_NS + 8 * second)), 8 * second);
+        let now = 9 * second;
+        assert_eq!(sequence(now, Some(START_NS + now + 5 * second + 1)), now);
+        assert_eq!(sequence(now, Some(i64::MAX)), now + 1);
     }
 
     #[test]

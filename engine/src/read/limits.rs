@@ -32,6 +32,10 @@ impl Limits {
     /// aside for topics that are being read from disk. Guessed.
     pub(crate) const QUEUE: Self = Self { envelopes: 1024, len_bytes: 4 * 1024 * 1024 };
 
+    /// Of a query for the whole logs of inboxes.
+    pub(crate) const WHOLE_LOGS: Self =
+        Self { envelopes: usize::MAX, len_bytes: PAGE_LEN_BYTES_MAX };
+
     /// Of a query; 0 and what is above the maximum mean the maximum.
     pub(crate) fn of_query(limit: usize) -> Self {
         let envelopes = match limit {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hawser_proto::{Address, Cursor, EnvelopeId, OriginatorId, PayerAddress, Topic};
+use hawser_proto::{Address, Cursor, EnvelopeId, OriginatorId, PayerAddress, Topic, TopicKind};
 use hawser_storage::{Snapshot, Store};
 use tokio::sync::Semaphore;
 
@@ -47,7 +47,8 @@ impl Reader {
     /// `last_seen` covers that. An originator whose next envelope has to wait stops there.
     ///
     /// At most `limit` envelopes (0: as many as allowed) and less than 25 MiB; the first one comes
-    /// regardless. Empty means that nothing more can be shown now. To read on, advance the cursor
+    /// regardless. Where only identity updates are asked for, as many are allowed as there are:
+    /// clients read the logs of inboxes in one go. Empty means that nothing more can be shown now. To read on, advance the cursor
     /// by what came. A topic that is named more than once counts once.
     ///
     /// Blocks on the disk; costs a seek per topic and a read per envelope.
@@ -78,7 +79,13 @@ impl Reader {
             resume: Arc::clone(&resume),
         });
         let mut plan = Plan::new(Cursors::Shared, topics, Arc::new(snapshot.heads()?));
-        let page = plan.next_page(&mut snapshot.topics(), Limits::of_query(limit))?;
+        let of_inboxes =
+            plan.topics().iter().all(|it| it.topic.kind() == TopicKind::IdentityUpdates);
+        let limits = match limit {
+            0 if of_inboxes => Limits::WHOLE_LOGS,
+            limit => Limits::of_query(limit),
+        };
+        let page = plan.next_page(&mut snapshot.topics(), limits)?;
         let ids: Vec<EnvelopeId> = page.rows.into_iter().map(|(_, id)| id).collect();
         fetch(&snapshot, &ids)
     }

@@ -1,6 +1,7 @@
 //! The tasks and threads that drive the decisions, and do all appends.
 
 mod chain;
+mod chain_clock;
 mod committer;
 mod ledger;
 mod own_strand;
@@ -13,6 +14,8 @@ use std::sync::Arc;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Bytes, SecretKey};
 use hawser_storage::{ReadError, Store};
+
+use chain_clock::ChainClock;
 
 use crate::committed::Heads;
 use crate::counters::Counters;
@@ -68,7 +71,14 @@ impl Engine {
         let hub = Hub::new();
         let committer = Committer::new(store.clone(), heads.clone(), hub.clone(), counters.clone());
         let judge = Arc::clone(&ports.identities);
-        let chain = ChainAppender::new(store.clone(), committer.clone(), workers.clone(), judge)?;
+        let clock = ChainClock::load(store.clone())?;
+        let chain = ChainAppender::new(chain::Parts {
+            store: store.clone(),
+            committer: committer.clone(),
+            workers: workers.clone(),
+            clock: clock.clone(),
+            judge,
+        })?;
         let ledger = LedgerAppender::new(store.clone());
         let reader = Reader::new(store.clone(), heads.clone(), hub);
         let parts = publisher::Parts {
@@ -78,6 +88,7 @@ impl Engine {
             heads: heads.clone(),
             workers: workers.clone(),
             committer: committer.clone(),
+            chain_clock: clock,
             counters: counters.clone(),
         };
         let (publisher, threads) = Publisher::start(settings.publish, parts)?;

@@ -2,6 +2,8 @@
 
 use hawser_engine::chain_strand::{ChainEvent, ChainPosition};
 use hawser_engine::runtime::{ChainAppendError, ChainAppender};
+use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{LogItem, Mark, Store};
 
@@ -138,6 +140,29 @@ async fn an_event_that_is_filed_under_another_id_than_its_payload_leaves_its_pla
     let event = ChainEvent { topic_identifier: other, ..commit(1, "a") };
     chain.append(GROUPS, &[event, commit(2, "b")], None).unwrap();
     assert_eq!(strand(&store), "1-1x 2");
+}
+
+#[tokio::test]
+async fn a_message_is_no_older_than_the_commit_it_depends_on() {
+    let store = store();
+    let now_s = u64::try_from(START_NS / 1_000_000_000).unwrap();
+    let at = |sequence, block_time_s| ChainEvent { block_time_s, ..commit(sequence, "c") };
+    let publish = async |node: &Node, text: &str, sequence| {
+        let depends_on = pb::Cursor { node_id_to_sequence_id: [(0, sequence)].into() };
+        let payload = group_payload(frame(1, 1, text.as_bytes()));
+        let envelope = sign(client(&group_topic(1), Some(depends_on), payload), 60);
+        let stored = node.engine.publish(vec![envelope]).await.unwrap().remove(0);
+        OriginatorEnvelope::parse(stored).unwrap().unsigned().originator_ns() - START_NS
+    };
+    let node = start(store.clone());
+    let events = [at(1, now_s - 9), at(2, now_s + 2), at(3, now_s + 3), at(4, now_s + 3_600)];
+    node.engine.chain_appender().append(GROUPS, &events, None).unwrap();
+    assert_eq!(publish(&node, "a", 1).await, 0);
+    assert_eq!(publish(&node, "b", 2).await, 2_000_000_000);
+    assert_eq!(publish(&node, "c", 4).await, 2_000_000_001, "that clock is not followed");
+    drop(node);
+    let node = start(store);
+    assert_eq!(publish(&node, "d", 3).await, 3_000_000_000, "after a restart, too");
 }
 
 #[tokio::test]

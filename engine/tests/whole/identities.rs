@@ -259,7 +259,30 @@ async fn a_long_inbox_is_judged_against_all_of_it() {
     append(&chain, &[update(701, 1, 701)]);
     let asked = judge.asked();
     assert!(asked[0].1.iter().copied().eq(1..=700));
-    assert_eq!(shown(&node, 1).len(), 701, "a query without a limit gives the whole log");
+    assert_eq!(shown(&node, 1).len(), 701);
+}
+
+#[tokio::test]
+async fn a_query_without_a_limit_gives_the_whole_logs_of_inboxes() {
+    let node = start(store());
+    let mut sequence = 0;
+    let mut events = Vec::new();
+    for inbox in 0..50 {
+        for name in 0..30 {
+            sequence += 1;
+            events.push(update(sequence, inbox, name));
+        }
+    }
+    append(&node.engine.chain_appender(), &events);
+    let reader = node.engine.reader();
+    let mut topics: Vec<_> = (0..50).map(topic).collect();
+    let count =
+        |topics: &[Topic], limit| reader.query_topics(topics, &Cursor::new(), limit).unwrap().len();
+    assert_eq!(count(&topics, 0), 1_500);
+    assert_eq!(count(&topics, 7), 7);
+    assert_eq!(count(&topics, 2_000), 1_000, "a limit is one");
+    topics.push(group_topic(1));
+    assert_eq!(count(&topics, 0), 1_000, "with other topics it is a page");
 }
 
 fn account(name: u8) -> Address {

@@ -9,7 +9,7 @@ use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId, Topic, TopicKind};
 use hawser_storage::{ReadError, Snapshot, Standing, Store};
 
-use super::{ChainAppendError, Fresh, Shared, committed, invalid, valid};
+use super::{ChainAppendError, Fresh, Parts, committed, invalid, valid};
 use crate::chain_strand::{ChainEnvelope, InboxId, inbox_of};
 use crate::facts;
 use crate::ports::{IdentityJudge, IdentityVerdict};
@@ -85,7 +85,7 @@ impl Identities {
     /// Judges new events: inboxes on all cores, the updates of each in order.
     pub(super) fn judge(
         &self,
-        shared: &Shared,
+        parts: &Parts,
         fresh: Vec<Fresh>,
     ) -> Result<Standings, ChainAppendError> {
         let mut standings =
@@ -93,8 +93,8 @@ impl Identities {
         let mut work = self.by_inbox(fresh, &mut standings.additions);
         while !work.is_empty() {
             let rest = work.split_off(work.len().min(INBOXES_AT_ONCE));
-            let (store, judge) = (shared.store.clone(), Arc::clone(&shared.judge));
-            let judged = shared.workers.map(Priority::Normal, work, move |work| {
+            let (store, judge) = (parts.store.clone(), Arc::clone(&parts.judge));
+            let judged = parts.workers.map(Priority::Normal, work, move |work| {
                 work.into_iter().map(|work| work.judge(&store, &*judge)).collect()
             });
             for judged in judged {
@@ -131,15 +131,15 @@ impl Identities {
     }
 
     /// Judges what waits, and commits what is known then.
-    pub(super) fn judge_waiting(&mut self, shared: &Shared) -> Result<Judged, ChainAppendError> {
+    pub(super) fn judge_waiting(&mut self, parts: &Parts) -> Result<Judged, ChainAppendError> {
         let mut judged = Judged::default();
         let mut verdicts = Vec::new();
-        let own = shared.store.identity().node;
+        let own = parts.store.identity().node;
         for (&inbox, places) in &self.waiting {
-            let mut course = Course::new(&shared.store, &*shared.judge, inbox);
+            let mut course = Course::new(&parts.store, &*parts.judge, inbox);
             for &sequence in places {
                 let id = EnvelopeId::new(STRAND, sequence);
-                let bytes = shared.store.snapshot().get(id)?;
+                let bytes = parts.store.snapshot().get(id)?;
                 let (bytes, (_, update)) = bytes
                     .and_then(|bytes| Some((bytes.clone(), update_of(bytes)?)))
                     .ok_or_else(|| unreadable(id))?;
@@ -159,7 +159,7 @@ impl Identities {
         judged.invalid = verdicts.iter().filter(|it| matches!(it, Verdict::Invalid { .. })).count();
         judged.valid = known.len() - judged.invalid;
         verdicts.sort_by_key(Verdict::id);
-        shared.committer.commit_chain(STRAND, Vec::new(), verdicts, None)?;
+        parts.committer.commit_chain(STRAND, Vec::new(), verdicts, None)?;
         self.forget(&known);
         judged.waiting = self.waiting.values().map(BTreeSet::len).sum();
         Ok(judged)

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{CommitError, ReadError, SkipReason, Snapshot, Store};
 
+use super::chain_clock::ChainClock;
 use super::committer::{Addition, Committer};
 use super::workers::{Priority, Workers};
 use crate::chain_strand::{ChainEntry, ChainEnvelope, ChainEvent, ChainPosition, entry};
@@ -62,31 +63,27 @@ pub struct ChainAppender {
     shared: Arc<Shared>,
 }
 
+/// What an appender is made of.
+pub(super) struct Parts {
+    pub(super) store: Store,
+    pub(super) committer: Committer,
+    pub(super) workers: Workers,
+    pub(super) clock: ChainClock,
+    pub(super) judge: Arc<dyn IdentityJudge>,
+}
+
 struct Shared {
-    store: Store,
-    committer: Committer,
-    workers: Workers,
-    judge: Arc<dyn IdentityJudge>,
+    parts: Parts,
     groups: Mutex<()>,
     identities: Mutex<Identities>,
 }
 
 impl ChainAppender {
     /// Puts the parts together, and reads which identity updates wait for their verdict.
-    ///
-    /// # Errors
-    /// When the log cannot be read.
-    pub fn new(
-        store: Store,
-        committer: Committer,
-        workers: Workers,
-        judge: Arc<dyn IdentityJudge>,
-    ) -> Result<Self, ReadError> {
-        let identities = Mutex::new(Identities::load(&store.snapshot())?);
-        let groups = Mutex::default();
-        Ok(Self {
-            shared: Arc::new(Shared { store, committer, workers, judge, groups, identities }),
-        })
+    pub(super) fn new(parts: Parts) -> Result<Self, ReadError> {
+        let identities = Mutex::new(Identities::load(&parts.store.snapshot())?);
+        let shared = Shared { parts, groups: Mutex::default(), identities };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Appends `events`, in the chain's order, to a chain strand, and notes where the chain's
@@ -108,7 +105,12 @@ impl ChainAppender {
             let _one_at_a_time = lock(&self.shared.groups);
             let additions = self.fresh(originator, events)?;
             let additions = additions.into_iter().map(Fresh::into_addition).collect();
-            Ok(self.shared.committer.commit_chain(originator, additions, Vec::new(), position)?)
+            Ok(self.shared.parts.committer.commit_chain(
+                originator,
+                additions,
+                Vec::new(),
+                position,
+            )?)
         }
     }
 
@@ -120,10 +122,10 @@ impl ChainAppender {
         let shared = &self.shared;
         let mut identities = lock(&shared.identities);
         let fresh = self.fresh(OriginatorId::IDENTITY_UPDATES, events)?;
-        let Standings { mut additions, waiting } = identities.judge(shared, fresh)?;
+        let Standings { mut additions, waiting } = identities.judge(&shared.parts, fresh)?;
         additions.sort_by_key(Addition::end);
         let strand = OriginatorId::IDENTITY_UPDATES;
-        shared.committer.commit_chain(strand, additions, Vec::new(), position)?;
+        shared.parts.committer.commit_chain(strand, additions, Vec::new(), position)?;
         identities.note(waiting);
         Ok(())
     }
@@ -134,7 +136,7 @@ impl ChainAppender {
     /// # Errors
     /// When the row cannot be read.
     pub fn position(&self, originator: OriginatorId) -> Result<Option<ChainPosition>, ReadError> {
-        self.shared.store.snapshot().chain_position(originator)
+        self.shared.parts.store.snapshot().chain_position(originator)
     }
 
     /// How far a strand is durable: the sequence id of the last event that was taken over.
@@ -142,7 +144,7 @@ impl ChainAppender {
     /// # Errors
     /// When the row cannot be read.
     pub fn head(&self, originator: OriginatorId) -> Result<SequenceId, ReadError> {
-        self.shared.store.snapshot().head(originator)
+        self.shared.parts.store.snapshot().head(originator)
     }
 
     /// Judges anew, in order, the identity updates that wait for their verdict, since more may be
@@ -153,7 +155,7 @@ impl ChainAppender {
     /// Nothing was written then.
     pub fn judge_held(&self) -> Result<Judged, ChainAppendError> {
         let mut identities = lock(&self.shared.identities);
-        identities.judge_waiting(&self.shared)
+        identities.judge_waiting(&self.shared.parts)
     }
 
     /// How many inboxes have updates that wait for their verdict.
@@ -168,7 +170,7 @@ impl ChainAppender {
         originator: OriginatorId,
         events: &[ChainEvent],
     ) -> Result<Vec<Fresh>, ChainAppendError> {
-        let snapshot = self.shared.store.snapshot();
+        let snapshot = self.shared.parts.store.snapshot();
         let stored = snapshot.head(originator)?;
         let mut head = stored;
         let mut wanted: Vec<ChainEvent> = Vec::with_capacity(events.len());
@@ -192,10 +194,12 @@ impl ChainAppender {
                 wanted.push(event.clone());
             }
         }
+        let newest_ns = wanted.iter().map(ChainEvent::originator_ns).max();
+        newest_ns.into_iter().for_each(|ns| self.shared.parts.clock.note(originator, ns));
         let make = move |events: Vec<ChainEvent>| {
             events.into_iter().map(|event| Fresh::of(entry(originator, &event))).collect()
         };
-        let mut fresh = self.shared.workers.map(Priority::Normal, wanted, make);
+        let mut fresh = self.shared.parts.workers.map(Priority::Normal, wanted, make);
         if !skips.is_empty() {
             fresh.extend(skips);
             fresh.sort_by_key(Fresh::first);

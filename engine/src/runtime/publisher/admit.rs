@@ -44,10 +44,12 @@ impl Admission {
     fn admit(&self, part: usize, chunk: Vec<pb::PayerEnvelope>) {
         let shared = &self.shared;
         let validator = &shared.ports.validator;
+        let now_ns = shared.ports.clock.now_ns();
         let context = Context {
             node: shared.node,
             seen: &shared.heads.get(),
             key_package: &|bytes| validator.key_package(bytes),
+            later_ns: &|ids| shared.chain_clock.latest_ns(ids, now_ns),
         };
         let admitted = admission::admit(&context, chunk);
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)[part] = admitted;

@@ -18,6 +18,7 @@ use hawser_proto::{Bytes, OriginatorId, SecretKey};
 use hawser_storage::{ReadError, Store};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use super::chain_clock::ChainClock;
 use super::committer::Committer;
 use super::own_strand::OwnStrand;
 use super::workers::Workers;
@@ -79,6 +80,7 @@ struct Shared {
     store: Store,
     heads: Heads,
     workers: Workers,
+    chain_clock: ChainClock,
     counters: Arc<Counters>,
     in_flight: Arc<Semaphore>,
     own_strand: OwnStrand,
@@ -119,6 +121,7 @@ pub(super) struct Parts {
     pub(super) heads: Heads,
     pub(super) workers: Workers,
     pub(super) committer: Committer,
+    pub(super) chain_clock: ChainClock,
     pub(super) counters: Arc<Counters>,
 }
 
@@ -145,7 +148,7 @@ impl Publisher {
         settings: PublishSettings,
         parts: Parts,
     ) -> Result<(Self, PublisherThreads), ReadError> {
-        let Parts { key, ports, store, heads, workers, committer, counters } = parts;
+        let Parts { key, ports, store, heads, workers, committer, chain_clock, counters } = parts;
         let node = store.identity().node;
         let sequencer = sequence::resume(&store, node, ports.clock.now_ns())?;
         let (to_sequencer, requests) = unbounded();
@@ -158,6 +161,7 @@ impl Publisher {
             store,
             heads,
             workers,
+            chain_clock,
             counters,
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT_KIB_MAX as usize)),
             own_strand: OwnStrand::default(),
