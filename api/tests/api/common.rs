@@ -10,9 +10,11 @@ use hawser_api::{ApiHandle, ApiSettings, NoPeers, PeerView};
 use hawser_engine::chain_strand::ChainEvent;
 use hawser_engine::fees::{Rate, RateTable};
 use hawser_engine::ports::{Clock, NodeRecord, PayloadValidator, Ports, Registry, TrustingJudge};
-use hawser_engine::rules;
-use hawser_engine::runtime::{Engine, EngineSettings, PublishSettings};
-use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Payload};
+use hawser_engine::runtime::{Addition, Engine, EngineSettings, PublishSettings};
+use hawser_engine::{facts, rules};
+use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Payload, UnsealedEnvelope};
+use hawser_proto::pb::xmtp::identity::associations::identity_action::Kind as Action;
+use hawser_proto::pb::xmtp::identity::associations::{IdentityAction, IdentityUpdate};
 use hawser_proto::pb::xmtp::mls::api::v1::GroupMessageInput;
 use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::{V1, Version};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb_env;
@@ -31,6 +33,7 @@ use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint};
 
 pub(crate) const NODE: OriginatorId = OriginatorId(100);
+pub(crate) const PEER: OriginatorId = OriginatorId(200);
 pub(crate) const START_NS: i64 = 1_750_000_000_000_000_000;
 pub(crate) const MESSAGE_LEN_BYTES_MAX: usize = 25 * 1024 * 1024;
 
@@ -153,6 +156,52 @@ impl Node {
         };
         let appender = self.engine.chain_appender();
         appender.append(OriginatorId::GROUP_MESSAGES, &[event], None).unwrap();
+    }
+
+    /// Takes over what another node has ordered, whatever it depends on.
+    pub(crate) fn ordered_by_peer(
+        &self,
+        sequence: u64,
+        group: u8,
+        depends_on: Option<pb_env::Cursor>,
+    ) {
+        let payload = group_payload(frame(group, 1, &sequence.to_be_bytes()));
+        let payer = SecretKey::from_bytes(&[10; 32]).unwrap();
+        let client = client(&group_topic(group), depends_on, payload);
+        let statement = pb_env::UnsignedOriginatorEnvelope {
+            originator_node_id: PEER.0,
+            originator_sequence_id: sequence,
+            originator_ns: START_NS + i64::try_from(sequence).unwrap(),
+            payer_envelope_bytes: PayerEnvelope::sign(client, PEER, 60, &payer)
+                .encode_to_vec()
+                .into(),
+            ..Default::default()
+        };
+        let bytes = UnsealedEnvelope::new(&statement).seal(&node_key());
+        let envelope = OriginatorEnvelope::parse(bytes.clone()).unwrap();
+        let facts = facts::of_statement(envelope.unsigned(), None, NODE);
+        let addition = Addition::envelope(envelope.unsigned(), bytes, facts);
+        self.engine.committer().commit(vec![addition]).unwrap();
+    }
+
+    /// Appends an update of an inbox to the chain's strand.
+    pub(crate) fn update_on_chain(&self, sequence: u64, inbox: u8, actions: Vec<Action>) {
+        let update = IdentityUpdate {
+            actions: actions.into_iter().map(|kind| IdentityAction { kind: Some(kind) }).collect(),
+            inbox_id: hex::encode([inbox; 32]),
+            ..IdentityUpdate::default()
+        };
+        let topic = Topic::new(TopicKind::IdentityUpdates, &[inbox; 32]).unwrap();
+        let event = ChainEvent {
+            sequence: SequenceId(sequence),
+            block_time_s: 1_750_000_000 + sequence,
+            transaction_hash: [7; 32],
+            client_bytes: client(&topic, None, Payload::IdentityUpdate(update)),
+            topic_identifier: Some(Bytes::copy_from_slice(&[inbox; 32])),
+            bootstrapped: false,
+        };
+        let appender = self.engine.chain_appender();
+        appender.append(OriginatorId::IDENTITY_UPDATES, &[event], None).unwrap();
     }
 
     pub(crate) fn set_registry(&self, records: impl IntoIterator<Item = NodeRecord>) {

@@ -5,6 +5,7 @@
 mod common;
 mod health;
 mod hostile;
+mod inboxes;
 mod metadata;
 mod operator;
 mod protocols;
@@ -13,3 +14,4 @@ mod query;
 mod serve;
 mod shutdown;
 mod streams;
+mod waiting;

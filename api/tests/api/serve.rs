@@ -10,6 +10,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tonic::service::Routes;
 use tonic::transport::Endpoint;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 use crate::common::{call_raw, framed};
 
@@ -50,6 +53,27 @@ async fn an_idle_connection_is_closed_in_order() {
         frames = &frames[9 + u32::from_be_bytes([0, *a, *b, *c]) as usize..];
     }
     assert!(kinds.contains(&7), "GOAWAY: {kinds:?}");
+}
+
+#[tokio::test]
+async fn a_stream_without_news_outlives_every_limit() {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let short = Duration::from_millis(20);
+    let mut settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
+    (settings.idle_timeout, settings.head_timeout, settings.body_timeout) = (short, short, short);
+    let (routes, stats) = (Routes::new(health), CallStats::new(&[]));
+    let stop = CancellationToken::new();
+    let server = Server::bind(settings, routes, stats, stop).await.unwrap();
+
+    let url = format!("http://{}", server.address());
+    let channel = Endpoint::from_shared(url).unwrap().connect().await.unwrap();
+    let request = HealthCheckRequest { service: String::new() };
+    let mut stream = HealthClient::new(channel).watch(request).await.unwrap().into_inner();
+    assert!(stream.message().await.unwrap().is_some());
+    tokio::time::sleep(20 * short).await;
+    reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+    let told = stream.message().await.unwrap().unwrap();
+    assert_eq!(told.status(), ServingStatus::NotServing);
 }
 
 #[tokio::test]
