@@ -24,10 +24,10 @@ use crate::lag::Lags;
 use crate::metadata::Metadata;
 use crate::methods;
 use crate::metrics::{Metrics, Numbers};
-use crate::operator::Pages;
+use crate::operator::NodePages;
 use crate::outside::PeerView;
 use crate::report::{About, Newest, Observer};
-use crate::serve::{CallStats, MESSAGE_LEN_BYTES_MAX, ServeSettings, Server};
+use crate::serve::{CallStats, MESSAGE_LEN_BYTES_MAX, ServeSettings, Server, pages};
 use crate::service::Api;
 use crate::settings::ApiSettings;
 
@@ -103,11 +103,10 @@ pub async fn start(
         lags: Arc::new(Lags::default()),
     };
     let metrics = Metrics::new(calls.clone(), numbers, observer.clone());
-    let pages = Pages::new(metrics, observer.clone());
+    let shown = Arc::new(NodePages::new(metrics, observer.clone()));
     let operators = match settings.metrics {
         Some(address) => Some(
-            pages
-                .bind(address, end.clone())
+            pages::bind(shown, address, end.clone())
                 .await
                 .map_err(|source| ApiError::Listen { address, source })?,
         ),

@@ -9,7 +9,7 @@
 //! - `service`, `query`, `streams`, `metadata`, `health`: the handlers;
 //! - `limits`: what a request may ask for; `status`: how a refusal reads on the wire;
 //! - `conditions`, `lag`, `report`: whether the node is ready, and how it does;
-//! - `numbers`, `metrics`: what is measured; `operator`: the pages that show it;
+//! - [`numbers`], `metrics`: what is measured; `operator`: the pages that show it;
 //! - [`start`] and [`ApiHandle`]: all of it at work, and its end.
 //!
 //! Invariant: whatever a caller sends, the others are served as before.
@@ -24,7 +24,7 @@ mod limits;
 mod metadata;
 mod methods;
 mod metrics;
-mod numbers;
+pub mod numbers;
 mod operator;
 mod outside;
 mod query;

@@ -1,4 +1,5 @@
-//! Counters, gauges and histograms as plain atomics, and how they are written out.
+//! Counters, gauges and histograms as plain atomics, and how they are written out. The gateway
+//! counts with them as well.
 
 use std::fmt::Error;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
@@ -11,35 +12,41 @@ use prometheus_client::metrics::MetricType;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
-pub(crate) struct Counter(AtomicU64);
+pub struct Counter(AtomicU64);
 
 impl Counter {
-    pub(crate) fn add(&self, n: u64) {
+    /// Counts `n` more.
+    pub fn add(&self, n: u64) {
         self.0.fetch_add(n, Relaxed);
     }
 
-    pub(crate) fn get(&self) -> u64 {
+    /// How many so far.
+    #[must_use]
+    pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }
 
 /// A number that goes up and down.
 #[derive(Debug, Default)]
-pub(crate) struct Gauge(AtomicI64);
+pub struct Gauge(AtomicI64);
 
 impl Gauge {
-    pub(crate) fn add(&self, n: i64) {
+    /// Moves up, or down.
+    pub fn add(&self, n: i64) {
         self.0.fetch_add(n, Relaxed);
     }
 
-    pub(crate) fn get(&self) -> i64 {
+    /// Where it stands.
+    #[must_use]
+    pub fn get(&self) -> i64 {
         self.0.load(Relaxed)
     }
 }
 
 /// Durations in buckets.
 #[derive(Debug)]
-pub(crate) struct Histogram {
+pub struct Histogram {
     bounds_s: &'static [f64],
     /// One more than there are bounds, for what is above all of them.
     buckets: Box<[AtomicU64]>,
@@ -48,15 +55,17 @@ pub(crate) struct Histogram {
 
 /// A histogram as it was at one moment.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Buckets {
+pub struct Buckets {
     /// Upper bounds and observations, not cumulated; the last bound is infinite.
-    pub(crate) buckets: Vec<(f64, u64)>,
-    pub(crate) sum: f64,
+    pub buckets: Vec<(f64, u64)>,
+    /// All observations together.
+    pub sum: f64,
 }
 
 impl Buckets {
     /// From counts for each of `bounds` and one more.
-    pub(crate) fn new(bounds: &[f64], counts: impl IntoIterator<Item = u64>, sum: f64) -> Self {
+    #[must_use]
+    pub fn new(bounds: &[f64], counts: impl IntoIterator<Item = u64>, sum: f64) -> Self {
         let bounds = bounds.iter().copied().chain([f64::INFINITY]);
         Self { buckets: bounds.zip(counts).collect(), sum }
     }
@@ -68,19 +77,23 @@ impl Buckets {
 
 impl Histogram {
     /// `bounds_s` are upper bounds in seconds, ascending.
-    pub(crate) fn new(bounds_s: &'static [f64]) -> Self {
+    #[must_use]
+    pub fn new(bounds_s: &'static [f64]) -> Self {
         let buckets = (0..=bounds_s.len()).map(|_| AtomicU64::default()).collect();
         Self { bounds_s, buckets, sum_ns: AtomicU64::default() }
     }
 
-    pub(crate) fn observe(&self, duration: Duration) {
+    /// Takes one duration in.
+    pub fn observe(&self, duration: Duration) {
         let seconds = duration.as_secs_f64();
         let bucket = self.bounds_s.partition_point(|bound| *bound < seconds);
         self.buckets[bucket].fetch_add(1, Relaxed);
         self.sum_ns.fetch_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX), Relaxed);
     }
 
-    pub(crate) fn get(&self) -> Buckets {
+    /// As it is now.
+    #[must_use]
+    pub fn get(&self) -> Buckets {
         let counts = self.buckets.iter().map(|bucket| bucket.load(Relaxed));
         let sum = Duration::from_nanos(self.sum_ns.load(Relaxed)).as_secs_f64();
         Buckets::new(self.bounds_s, counts, sum)
@@ -88,17 +101,22 @@ impl Histogram {
 }
 
 /// Writes families of metrics, one after the other.
-pub(crate) struct Exposition<'a> {
+pub struct Exposition<'a> {
     encoder: DescriptorEncoder<'a>,
 }
 
 impl<'a> Exposition<'a> {
-    pub(crate) fn new(encoder: DescriptorEncoder<'a>) -> Self {
+    /// Writes there.
+    #[must_use]
+    pub fn new(encoder: DescriptorEncoder<'a>) -> Self {
         Self { encoder }
     }
 
     /// A family of counters; its samples are called `<name>_total`.
-    pub(crate) fn counters<L: EncodeLabelSet>(
+    ///
+    /// # Errors
+    /// Those of the encoder.
+    pub fn counters<L: EncodeLabelSet>(
         &mut self,
         name: &str,
         help: &str,
@@ -109,7 +127,11 @@ impl<'a> Exposition<'a> {
         })
     }
 
-    pub(crate) fn gauges<L: EncodeLabelSet, V: EncodeGaugeValue>(
+    /// A family of gauges.
+    ///
+    /// # Errors
+    /// Those of the encoder.
+    pub fn gauges<L: EncodeLabelSet, V: EncodeGaugeValue>(
         &mut self,
         name: &str,
         help: &str,
@@ -120,7 +142,11 @@ impl<'a> Exposition<'a> {
         })
     }
 
-    pub(crate) fn histograms<L: EncodeLabelSet>(
+    /// A family of histograms.
+    ///
+    /// # Errors
+    /// Those of the encoder.
+    pub fn histograms<L: EncodeLabelSet>(
         &mut self,
         name: &str,
         help: &str,
@@ -133,13 +159,19 @@ impl<'a> Exposition<'a> {
     }
 
     /// A counter that is alone in its family.
-    pub(crate) fn counter(&mut self, name: &str, help: &str, value: u64) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// Those of the encoder.
+    pub fn counter(&mut self, name: &str, help: &str, value: u64) -> Result<(), Error> {
         let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         family.encode_counter::<NoLabelSet, _, u64>(&value, None)
     }
 
     /// A gauge that is alone in its family, if there is a value.
-    pub(crate) fn gauge(
+    ///
+    /// # Errors
+    /// Those of the encoder.
+    pub fn gauge(
         &mut self,
         name: &str,
         help: &str,
@@ -150,12 +182,10 @@ impl<'a> Exposition<'a> {
     }
 
     /// A histogram that is alone in its family.
-    pub(crate) fn histogram(
-        &mut self,
-        name: &str,
-        help: &str,
-        value: &Buckets,
-    ) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// Those of the encoder.
+    pub fn histogram(&mut self, name: &str, help: &str, value: &Buckets) -> Result<(), Error> {
         let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
         family.encode_histogram::<NoLabelSet>(value.sum, value.count(), &value.buckets, None)
     }

@@ -19,7 +19,6 @@ pub mod chain_strand;
 pub mod committed;
 pub mod counters;
 pub mod facts;
-pub mod fees;
 pub mod ledger;
 pub mod ports;
 pub mod read;
@@ -28,4 +27,5 @@ pub mod rules;
 pub mod runtime;
 pub mod sequencer;
 
+pub use hawser_proto::fees;
 pub use runtime::Engine;

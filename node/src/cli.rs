@@ -1,6 +1,7 @@
 //! The command tree: what can be asked for, and how.
 
 pub mod chain;
+pub mod gateway;
 pub mod onchain;
 pub mod payer;
 pub mod registry;
@@ -41,6 +42,8 @@ pub enum Command {
     },
     /// Run one node.
     Node(NodeArgs),
+    /// Run a gateway: it signs for its users and pays for what they publish.
+    Gateway(gateway::GatewayArgs),
     /// Look at the settings of a node.
     Config {
         /// What to do.

@@ -1,12 +1,15 @@
 //! Sockets and connections: limits, idleness, and an end in order.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use http::Request;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -15,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpConnectInfo;
 
 use super::ServeSettings;
 use super::front::Front;
@@ -70,7 +74,7 @@ impl Connections {
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => { open.spawn(self.clone().serve(stream)); }
+                    Ok((stream, peer)) => { open.spawn(self.clone().serve(stream, peer)); }
                     Err(error) => self.not_accepted(&error).await,
                 },
                 Some(ended) = open.join_next(), if !open.is_empty() => logged(ended),
@@ -89,7 +93,7 @@ impl Connections {
         sleep(Duration::from_millis(50)).await;
     }
 
-    async fn serve(self: Arc<Self>, stream: TcpStream) {
+    async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
         if let Err(error) = prepare(&stream) {
             tracing::debug!(%error, "socket options were not set");
         }
@@ -102,15 +106,18 @@ impl Connections {
             },
             () = self.stop.cancelled() => return,
         }
-        self.converse(stream).await;
+        self.converse(stream, peer).await;
     }
 
     /// Serves one connection until one of both ends it.
-    async fn converse(&self, stream: TcpStream) {
+    async fn converse(&self, stream: TcpStream, peer: SocketAddr) {
         let activity = Arc::new(Activity::new());
         let front = self.front.for_connection();
-        let service = service_fn(|request| {
+        let service = service_fn(|mut request: Request<Incoming>| {
             let (front, activity) = (front.clone(), activity.clone());
+            // What tonic calls the remote address of a request.
+            let connected = TcpConnectInfo { local_addr: None, remote_addr: Some(peer) };
+            request.extensions_mut().insert(connected);
             async move {
                 let busy = Busy::new(activity);
                 front.answer(request).await.map(|response| response.map(|body| busy.until(body)))

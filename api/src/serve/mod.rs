@@ -8,7 +8,8 @@
 //! - `front`, `cors`, `connect`: what a request is, and what every answer carries;
 //! - `calls`, `request`, `response`: one call, its messages, its numbers; `budget`: what is kept of
 //!   requests while they arrive; `frames`: where messages begin and end;
-//! - `stats`: what is counted.
+//! - `stats`: what is counted;
+//! - [`pages`]: the port beside it, for operators.
 
 mod budget;
 mod calls;
@@ -17,6 +18,7 @@ mod connection;
 mod cors;
 mod frames;
 mod front;
+pub mod pages;
 mod request;
 mod response;
 mod stats;

@@ -254,7 +254,10 @@ pub(crate) fn parse(given: &str) -> Result<(reqwest::Url, String), ConnectError>
 }
 
 /// A client that gives up. The one place that chooses who does the cryptography of TLS.
-pub(crate) fn http_client() -> Result<reqwest::Client, reqwest::Error> {
+///
+/// # Errors
+/// When the system's TLS roots cannot be used.
+pub fn http_client() -> Result<reqwest::Client, reqwest::Error> {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
         // An error says that the process has chosen already.

@@ -19,8 +19,8 @@ mod sender;
 pub mod dev;
 
 pub use call::{Call, Quote};
-pub use chain::{Chain, REQUEST_MAX};
-pub(crate) use chain::{http_client, parse as parse_url};
+pub(crate) use chain::parse as parse_url;
+pub use chain::{Chain, REQUEST_MAX, http_client};
 pub(crate) use error::innermost;
 pub use error::{ConnectError, RpcFault, SendError, ViewError};
 pub use sender::{RECEIPT_MAX, Sender};

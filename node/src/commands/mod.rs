@@ -4,10 +4,11 @@ mod chain;
 mod config;
 mod dev;
 mod fees;
+mod gateway;
 mod health;
 mod keys;
 mod node;
-mod onchain;
+pub(crate) mod onchain;
 mod payer;
 mod publish;
 mod rebuild;
@@ -30,6 +31,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Dev(args) => blocking(dev::run(args, json)),
         Command::Chain { command } => chain::run(command, json),
         Command::Node(args) => node::run(args),
+        Command::Gateway(args) => gateway::run(args),
         Command::Config { command } => config::run(command, json),
         Command::Keys { command } => keys::run(&command, json),
         Command::Publish(args) => blocking(publish::run(args, json)),

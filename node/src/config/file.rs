@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::fault::Fault;
 use super::settings::CONFIG_FILE;
-use super::{ignored, nearest, settings};
+use super::{gateway, ignored, nearest, settings};
 
 /// What a file says, by flag name, before anybody has judged it.
 #[derive(Default)]
@@ -139,7 +139,11 @@ fn known_flags() -> Vec<&'static str> {
     let used = settings::ALL.iter().map(|setting| setting.flag);
     let files = settings::ALL.iter().filter_map(|setting| Some(setting.file_names()?.0));
     let ignored = ignored::ALL.iter().filter_map(|setting| setting.flag);
-    used.filter(|flag| *flag != CONFIG_FILE.flag).chain(files).chain(ignored).collect()
+    let of_gateways = gateway::ALL.iter().flat_map(|setting| {
+        [Some(setting.flag), setting.file_names().map(|(flag, _)| flag)].into_iter().flatten()
+    });
+    let all = used.chain(files).chain(ignored).chain(of_gateways);
+    all.filter(|flag| *flag != CONFIG_FILE.flag).collect()
 }
 
 fn secret_flags() -> Vec<&'static str> {

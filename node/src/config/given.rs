@@ -166,7 +166,13 @@ impl Given {
 
     /// What has no effect, or is not known: one sentence each.
     pub(super) fn notes(&self) -> Vec<String> {
-        let without_effect = ignored::ALL.iter().filter_map(|setting| {
+        self.notes_beside(&[])
+    }
+
+    /// The same where some of those settings have an effect after all.
+    pub(super) fn notes_beside(&self, used: &[&Setting]) -> Vec<String> {
+        let unused = |name: &&ignored::Ignored| used.iter().all(|used| used.env != name.env);
+        let without_effect = ignored::ALL.iter().filter(unused).filter_map(|setting| {
             let by_flag = setting.flag.filter(|flag| self.flags.contains_key(*flag));
             let by_env = self.env.contains_key(setting.env).then_some(setting.env);
             let by_file = setting.flag.filter(|flag| self.file.values.contains_key(*flag));
@@ -232,7 +238,9 @@ fn on_command_line(flag: &str) -> Fault {
 fn known_variables() -> Vec<&'static str> {
     let files = settings::ALL.iter().filter_map(|setting| Some(setting.file_names()?.1));
     let used = settings::ALL.iter().map(|setting| setting.env);
-    used.chain(files).chain(ignored::ALL.iter().map(|setting| setting.env)).collect()
+    let of_gateways = super::gateway::OWN.iter().map(|setting| setting.env);
+    let ignored = ignored::ALL.iter().map(|setting| setting.env);
+    used.chain(files).chain(of_gateways).chain(ignored).collect()
 }
 
 #[cfg(test)]

@@ -4,13 +4,15 @@
 //! - [`Given`]: what was given, and where;
 //! - [`NodeConfig::read`]: what it means, or [`Faults`]: everything that is wrong with it;
 //! - [`effective`]: the same for people to look at;
-//! - [`contracts`]: chains and contracts, for the commands that use them.
+//! - [`contracts`]: chains and contracts, for the commands that use them;
+//! - [`gateway`]: the same for a gateway.
 
 pub mod contracts;
 mod effective;
 mod fault;
 mod file;
 mod forms;
+pub mod gateway;
 mod given;
 pub mod ignored;
 mod nearest;

@@ -7,9 +7,11 @@
 //! - `ports`: clock and validator; `system`: limits of the process, room on the disk;
 //! - [`logging`], [`ends`]: log lines; what tells a node to stop; `supervisor`: what the service
 //!   manager is told;
-//! - [`projections`]: rebuilding them with somebody watching.
+//! - [`projections`]: rebuilding them with somebody watching;
+//! - [`gateway`]: a gateway from its start to its end.
 
 pub mod ends;
+pub mod gateway;
 pub mod logging;
 pub mod node;
 pub mod open;

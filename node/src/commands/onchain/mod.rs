@@ -15,7 +15,8 @@ use crate::config::contracts;
 use crate::failure::Failure;
 
 pub(super) use key::{PAYER, SENDER, read as read_key, signer};
-pub(super) use network::{Reach, connect};
+pub(super) use network::connect;
+pub(crate) use network::{Reach, connect_to};
 pub(super) use session::Session;
 pub(super) use show::Fields;
 

@@ -1,0 +1,245 @@
+//! Envelopes that the app chain orders: sent once, and answered when a node shows them.
+//!
+//! - `repeats`: what was sent lately;
+//! - `seen`, `follow`: what nodes show of the chain.
+//!
+//! A payload that is on its way is never given up by whoever asked for it: it goes on without, and
+//! a client that asks again is told of it.
+
+mod follow;
+mod repeats;
+mod seen;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use hawser_proto::envelope::UnsignedOriginatorEnvelope;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+pub(crate) use follow::Shown;
+use repeats::{PayloadKey, Repeats, key_of};
+
+use crate::metrics::Numbers;
+use crate::nodes::Nodes;
+use crate::routing::ChainTopic;
+
+/// Writes to the app chain.
+pub trait ChainWriter: Send + Sync + 'static {
+    /// Puts a payload on the chain, exactly as it is. Payloads of one topic get there in the order
+    /// in which the futures are first polled.
+    /// The same payload again, while it is on its way, waits for the same transaction.
+    fn publish(
+        &self,
+        topic: ChainTopic,
+        payload: Bytes,
+    ) -> BoxFuture<'_, Result<OnChain, ChainFault>>;
+
+    /// Whether the chain answers now.
+    fn reachable(&self) -> BoxFuture<'_, Result<(), String>>;
+}
+
+/// A payload on the chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OnChain {
+    /// Its number among the payloads of its contract.
+    pub sequence_id: u64,
+    /// The transaction.
+    pub transaction_hash: [u8; 32],
+}
+
+/// Why a payload is not on the chain, or not known to be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChainFault {
+    /// The chain does not take such a payload; nothing was sent.
+    #[error("the chain does not take it: {0}")]
+    Invalid(String),
+    /// It cannot be sent now; nothing was sent.
+    #[error("it could not be sent to the chain: {0}")]
+    NotSent(String),
+    /// It was sent and may still get there.
+    #[error("transaction 0x{} was sent: {reason}", hex::encode(hash))]
+    Pending {
+        /// The transaction.
+        hash: [u8; 32],
+        /// What is known of it.
+        reason: String,
+    },
+    /// It was sent and has failed.
+    #[error("transaction 0x{} has failed: {reason}", hex::encode(hash))]
+    Failed {
+        /// The transaction.
+        hash: [u8; 32],
+        /// What is known of it.
+        reason: String,
+    },
+    /// It is on the chain, and no node shows it.
+    #[error(
+        "transaction 0x{} was sent and is on the chain as number {sequence_id}, and no node shows \
+         it yet",
+        hex::encode(hash)
+    )]
+    NotShown {
+        /// The transaction.
+        hash: [u8; 32],
+        /// Its place.
+        sequence_id: u64,
+    },
+    /// The gateway was started without a chain.
+    #[error("this gateway has no app chain")]
+    NoChain,
+}
+
+/// An envelope for the chain.
+#[derive(Debug, Clone)]
+pub(crate) struct ChainItem {
+    /// Its place in the request.
+    pub(crate) index: usize,
+    pub(crate) topic: ChainTopic,
+    pub(crate) payload: Bytes,
+}
+
+type Fate = Option<Result<OriginatorEnvelope, ChainFault>>;
+
+/// Publishes through the chain. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct ChainPath {
+    writer: Option<Arc<dyn ChainWriter>>,
+    nodes: Nodes,
+    shown: Shown,
+    under_way: Arc<Mutex<Repeats<watch::Receiver<Fate>>>>,
+    on_chain: Arc<Mutex<Repeats<OnChain>>>,
+    numbers: Arc<Numbers>,
+    /// From the inclusion until a node shows it.
+    shown_timeout: Duration,
+}
+
+impl ChainPath {
+    pub(crate) fn new(
+        writer: Option<Arc<dyn ChainWriter>>,
+        nodes: Nodes,
+        shown: Shown,
+        numbers: Arc<Numbers>,
+        shown_timeout: Duration,
+    ) -> Self {
+        let (under_way, on_chain) = (Arc::default(), Arc::default());
+        Self { writer, nodes, shown, under_way, on_chain, numbers, shown_timeout }
+    }
+
+    /// Publishes all of them; one result for each, in the same order. Those of one topic get on the
+    /// chain in this order.
+    pub(crate) async fn publish(
+        &self,
+        items: Vec<ChainItem>,
+    ) -> Vec<(usize, Result<OriginatorEnvelope, ChainFault>)> {
+        let mut topics: BTreeMap<ChainTopic, Vec<ChainItem>> = BTreeMap::new();
+        for item in items {
+            topics.entry(item.topic).or_default().push(item);
+        }
+        // All are begun before the first is waited for, so they can share a block.
+        let begun: Vec<_> = topics.into_values().flat_map(|items| self.begin(items)).collect();
+        let waiting = begun.into_iter().map(async |(index, mut fate)| {
+            let told = fate.wait_for(Option::is_some).await.ok().and_then(|fate| fate.clone());
+            let lost = || Err(ChainFault::NotSent("the gateway is shutting down".into()));
+            (index, told.unwrap_or_else(lost))
+        });
+        futures_util::future::join_all(waiting).await
+    }
+
+    /// Begins to send the payloads of one topic, or finds them on their way.
+    fn begin(&self, items: Vec<ChainItem>) -> Vec<(usize, watch::Receiver<Fate>)> {
+        let mut fates = Vec::with_capacity(items.len());
+        let mut new = Vec::new();
+        for item in items {
+            let key = key_of(&item.payload);
+            let now = std::time::Instant::now();
+            let known = lock(&self.under_way).get(&key, now);
+            if let Some(known) = known {
+                self.numbers.chain_repeats.add(1);
+                fates.push((item.index, known));
+                continue;
+            }
+            let (sender, fate) = watch::channel(None);
+            // The answer holds the payload and a little more.
+            let weight = item.payload.len() + 512;
+            lock(&self.under_way).put(key, fate.clone(), weight, now);
+            fates.push((item.index, fate));
+            new.push((item, key, sender));
+        }
+        let path = self.clone();
+        tokio::spawn(async move {
+            // The first poll of each is in this order, and with it the order on the chain.
+            let carried = new.into_iter().map(|(item, key, sender)| path.carry(item, key, sender));
+            futures_util::future::join_all(carried).await;
+        });
+        fates
+    }
+
+    async fn carry(&self, item: ChainItem, key: PayloadKey, fate: watch::Sender<Fate>) {
+        let result = self.send(item, key).await;
+        if result.is_err() {
+            // Whoever asks again begins anew; what is on the chain is not sent again even so.
+            lock(&self.under_way).forget(&key);
+        }
+        fate.send_replace(Some(result));
+    }
+
+    async fn send(
+        &self,
+        item: ChainItem,
+        key: PayloadKey,
+    ) -> Result<OriginatorEnvelope, ChainFault> {
+        let since = Instant::now();
+        let originator = match item.topic {
+            ChainTopic::Group(_) => OriginatorId::GROUP_MESSAGES,
+            ChainTopic::Inbox(_) => OriginatorId::IDENTITY_UPDATES,
+        };
+        let on_chain = self.put(item.topic, &item.payload, key).await?;
+        let OnChain { sequence_id, transaction_hash: hash } = on_chain;
+        let id = EnvelopeId::new(originator, SequenceId(sequence_id));
+        let until = Instant::now() + self.shown_timeout;
+        let shown = self.shown.wait(&self.nodes, id, until).await;
+        let envelope = shown.ok_or(ChainFault::NotShown { hash, sequence_id })?;
+        if !carries(&envelope, &item.payload) {
+            tracing::error!(
+                code = "chain_envelope_differs",
+                %id,
+                transaction = hex::encode(hash),
+                "nodes show something else in the place of what was put on the chain"
+            );
+            return Err(ChainFault::NotShown { hash, sequence_id });
+        }
+        self.numbers.of(originator).took(since.elapsed(), 1, 0);
+        Ok(envelope)
+    }
+
+    /// Puts a payload on the chain unless it is there.
+    async fn put(
+        &self,
+        topic: ChainTopic,
+        payload: &Bytes,
+        key: PayloadKey,
+    ) -> Result<OnChain, ChainFault> {
+        let known = lock(&self.on_chain).get(&key, std::time::Instant::now());
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let writer = self.writer.as_ref().ok_or(ChainFault::NoChain)?;
+        let on_chain = writer.publish(topic, payload.clone()).await?;
+        lock(&self.on_chain).put(key, on_chain, size_of::<OnChain>(), std::time::Instant::now());
+        Ok(on_chain)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn carries(envelope: &OriginatorEnvelope, payload: &Bytes) -> bool {
+    UnsignedOriginatorEnvelope::parse(envelope.unsigned_originator_envelope.clone())
+        .is_ok_and(|statement| statement.payer().client().as_bytes() == payload)
+}

@@ -1,0 +1,121 @@
+//! How far nodes are behind the others, from the cursors that they tell. Plain values; time is an
+//! argument.
+//!
+//! What only one node says to have does not count: a node that lies about its cursor must not make
+//! all others look late.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use hawser_proto::{Cursor, OriginatorId, SequenceId};
+
+/// Heads are remembered this long; who is later than that is this late.
+const REMEMBERED: Duration = Duration::from_secs(300);
+
+/// What nodes have told of their cursors.
+#[derive(Debug, Default)]
+pub(crate) struct Lags {
+    cursors: BTreeMap<OriginatorId, Cursor>,
+    /// By originator: when two nodes had come that far, ascending in both.
+    heads: BTreeMap<OriginatorId, VecDeque<(Instant, SequenceId)>>,
+}
+
+impl Lags {
+    /// A node has told its cursor.
+    pub(crate) fn told(&mut self, node: OriginatorId, cursor: Cursor, now: Instant) {
+        self.cursors.insert(node, cursor);
+        let originators: Vec<_> = self.cursors[&node].iter().map(|id| id.originator).collect();
+        for originator in originators {
+            let head = self.known_to_two(originator);
+            let heads = self.heads.entry(originator).or_default();
+            if heads.back().is_none_or(|(_, last)| *last < head) {
+                heads.push_back((now, head));
+            }
+            while heads.len() > 1 && now.duration_since(heads[0].0) > REMEMBERED {
+                heads.pop_front();
+            }
+        }
+    }
+
+    /// A node does not belong to the network any more.
+    pub(crate) fn forget(&mut self, node: OriginatorId) {
+        self.cursors.remove(&node);
+    }
+
+    /// For how long two other nodes have had something that this one has not; zero if nothing is
+    /// known of it.
+    pub(crate) fn lag(&self, node: OriginatorId, now: Instant) -> Duration {
+        let Some(cursor) = self.cursors.get(&node) else { return Duration::ZERO };
+        let late = self.heads.iter().filter_map(|(originator, heads)| {
+            let missing = heads.iter().find(|(_, head)| *head > cursor.get(*originator))?;
+            Some(now.duration_since(missing.0))
+        });
+        late.max().unwrap_or_default()
+    }
+
+    /// The highest sequence id that two nodes say to have.
+    fn known_to_two(&self, originator: OriginatorId) -> SequenceId {
+        let mut told: Vec<_> = self.cursors.values().map(|cursor| cursor.get(originator)).collect();
+        told.sort_unstable();
+        told.len().checked_sub(2).map_or(SequenceId::NONE, |second| told[second])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::EnvelopeId;
+
+    use super::*;
+
+    const A: OriginatorId = OriginatorId(100);
+    const B: OriginatorId = OriginatorId(200);
+    const C: OriginatorId = OriginatorId(300);
+
+    fn cursor(sequence: u64) -> Cursor {
+        [EnvelopeId::new(A, SequenceId(sequence))].into_iter().collect()
+    }
+
+    #[test]
+    fn a_node_is_late_since_two_others_had_more() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut lags = Lags::default();
+        for node in [A, B, C] {
+            lags.told(node, cursor(5), at(0));
+        }
+        lags.told(A, cursor(6), at(1));
+        assert_eq!(lags.lag(C, at(2)), Duration::ZERO, "only one node has more");
+        lags.told(B, cursor(7), at(3));
+        assert_eq!(lags.lag(C, at(70)), Duration::from_secs(67));
+        assert_eq!(lags.lag(A, at(70)), Duration::ZERO);
+        lags.told(C, cursor(6), at(71));
+        assert_eq!(lags.lag(C, at(71)), Duration::ZERO);
+    }
+
+    #[test]
+    fn one_node_cannot_make_all_others_late() {
+        let start = Instant::now();
+        let mut lags = Lags::default();
+        for (node, sequence) in [(A, 5), (B, 5), (C, u64::MAX / 2)] {
+            lags.told(node, cursor(sequence), start);
+        }
+        let later = start + Duration::from_secs(1000);
+        assert!([A, B, C].into_iter().all(|node| lags.lag(node, later) == Duration::ZERO));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_and_lateness_is_kept() {
+        let start = Instant::now();
+        let mut lags = Lags::default();
+        lags.told(C, cursor(1), start);
+        for second in 0..1000 {
+            let now = start + Duration::from_secs(second);
+            lags.told(A, cursor(second + 2), now);
+            lags.told(B, cursor(second + 2), now);
+        }
+        assert!(lags.heads[&A].len() <= 302);
+        assert!(lags.lag(C, start + Duration::from_secs(1000)) >= REMEMBERED);
+        lags.forget(C);
+        assert_eq!(lags.lag(C, start + Duration::from_secs(1000)), Duration::ZERO);
+    }
+}

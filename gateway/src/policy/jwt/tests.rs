@@ -1,0 +1,94 @@
+//! Tokens that are believed, and tokens that are not.
+
+use jsonwebtoken::{EncodingKey, Header, encode};
+use serde_json::json;
+
+use super::*;
+
+const SECRET: &str = "a secret of at least thirty-two bytes";
+const NOW_S: u64 = 1_750_000_000;
+
+fn config(algorithm: JwtAlgorithm) -> JwtConfig {
+    JwtConfig {
+        algorithm,
+        keys_file: Some("unused".into()),
+        jwks_url: None,
+        issuer: Some("https://login.example".into()),
+        audience: Some("gateway".into()),
+        claim: "sub".into(),
+    }
+}
+
+fn claims() -> Value {
+    json!({
+        "sub": "alice",
+        "iss": "https://login.example",
+        "aud": ["other", "gateway"],
+        "exp": NOW_S + 100,
+    })
+}
+
+fn headers(token: &str) -> HeaderMap {
+    [(AUTHORIZATION, format!("Bearer {token}").parse().unwrap())].into_iter().collect()
+}
+
+fn signed(claims: &Value, secret: &str) -> String {
+    encode(&Header::default(), claims, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
+}
+
+fn caller_of(claims: &Value) -> Result<String, TokenFault> {
+    let keys = Keys::parse(SECRET, JwtAlgorithm::HS256).unwrap();
+    keys.caller(&config(JwtAlgorithm::HS256), &headers(&signed(claims, SECRET)), NOW_S)
+}
+
+fn with(name: &str, value: Value) -> Value {
+    let mut claims = claims();
+    claims[name] = value;
+    claims
+}
+
+#[test]
+fn the_claim_says_who_it_is() {
+    assert_eq!(caller_of(&claims()), Ok("alice".into()));
+    assert_eq!(caller_of(&with("sub", json!(7))), Ok("7".into()));
+    assert_eq!(caller_of(&with("sub", json!(""))), Err(TokenFault::NoCaller("sub".into())));
+    assert_eq!(
+        caller_of(&with("sub", json!("a".repeat(300)))),
+        Err(TokenFault::NoCaller("sub".into()))
+    );
+}
+
+#[test]
+fn times_are_held_against_the_clock_that_is_given() {
+    assert_eq!(caller_of(&with("exp", json!(NOW_S - 61))), Err(TokenFault::Expired));
+    assert!(caller_of(&with("exp", json!(NOW_S - 59))).is_ok());
+    assert_eq!(caller_of(&with("nbf", json!(NOW_S + 61))), Err(TokenFault::TooEarly));
+    assert!(caller_of(&with("exp", Value::Null)).is_err(), "a token has to end");
+    assert!(caller_of(&with("exp", json!("soon"))).is_err());
+}
+
+#[test]
+fn issuer_audience_and_signature_have_to_be_right() {
+    assert!(caller_of(&with("iss", json!("https://other.example"))).is_err());
+    assert!(caller_of(&with("aud", json!("other"))).is_err());
+    assert!(caller_of(&with("iss", Value::Null)).is_err());
+    let keys = Keys::parse(SECRET, JwtAlgorithm::HS256).unwrap();
+    let forged = headers(&signed(&claims(), "another secret"));
+    let fault = keys.caller(&config(JwtAlgorithm::HS256), &forged, NOW_S);
+    assert!(matches!(fault, Err(TokenFault::Invalid(_))));
+    // The algorithm is ours to choose, not the token's.
+    let none = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbGljZSJ9.";
+    let fault = keys.caller(&config(JwtAlgorithm::HS256), &headers(none), NOW_S);
+    assert!(matches!(fault, Err(TokenFault::Invalid(_))));
+}
+
+#[test]
+fn a_request_without_a_token_is_nobodys() {
+    let keys = Keys::parse(SECRET, JwtAlgorithm::HS256).unwrap();
+    let config = config(JwtAlgorithm::HS256);
+    assert_eq!(keys.caller(&config, &HeaderMap::new(), NOW_S), Err(TokenFault::Missing));
+    let basic = [(AUTHORIZATION, "Basic YTpi".parse().unwrap())].into_iter().collect();
+    assert_eq!(keys.caller(&config, &basic, NOW_S), Err(TokenFault::Missing));
+    let unknown = Keys::default().caller(&config, &headers("a.b.c"), NOW_S);
+    assert_eq!(unknown, Err(TokenFault::NoKeys));
+}

@@ -1,0 +1,283 @@
+//! How much each caller may do. Plain values: the time is an argument, and everything is kept in
+//! memory only.
+
+use std::collections::HashMap;
+
+use super::config::Policy;
+
+/// How many callers are remembered. When there are more, those go first whose limits are full
+/// again anyway, then those who have been away for longest.
+const CALLERS_MAX: usize = 200_000;
+const MINUTE_MS: u64 = 60_000;
+const HOUR_MS: u64 = 60 * MINUTE_MS;
+const DAY_MS: u64 = 24 * HOUR_MS;
+
+/// What a request would use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Cost {
+    pub(crate) envelopes: u64,
+    pub(crate) picodollars: u64,
+}
+
+/// What a caller has too little of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Exhausted {
+    pub(crate) what: &'static str,
+    /// `None`: never, it is more than is ever allowed at once.
+    pub(crate) retry_after_s: Option<u64>,
+}
+
+/// What callers have used.
+#[derive(Debug, Default)]
+pub(crate) struct Limits {
+    callers: HashMap<String, Used>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Used {
+    minute: Bucket,
+    hour: Bucket,
+    day: u64,
+    envelopes_of_day: u64,
+    picodollars_of_day: u64,
+    last_ms: u64,
+}
+
+/// A bucket that fills up evenly. What is taken out is counted in envelopes times the window, so
+/// that there are no fractions.
+#[derive(Debug, Clone, Copy, Default)]
+struct Bucket {
+    taken: u128,
+    at_ms: u64,
+}
+
+impl Bucket {
+    /// What is still taken out now.
+    fn taken(&self, capacity: u64, now_ms: u64) -> u128 {
+        let filled = u128::from(capacity) * u128::from(now_ms.saturating_sub(self.at_ms));
+        self.taken.saturating_sub(filled)
+    }
+
+    /// How long until `cost` is in it; `None`: never.
+    fn wait_ms(&self, capacity: u64, window_ms: u64, cost: u64, now_ms: u64) -> Option<u64> {
+        if cost > capacity {
+            return None;
+        }
+        let room = u128::from(capacity - cost) * u128::from(window_ms);
+        let over = self.taken(capacity, now_ms).saturating_sub(room);
+        u64::try_from(over.div_ceil(u128::from(capacity.max(1)))).ok()
+    }
+
+    fn take(&mut self, capacity: u64, window_ms: u64, cost: u64, now_ms: u64) {
+        self.taken = self.taken(capacity, now_ms) + u128::from(cost) * u128::from(window_ms);
+        self.at_ms = now_ms;
+    }
+}
+
+impl Limits {
+    /// Takes `cost` from what a caller may use, or nothing.
+    ///
+    /// # Errors
+    /// What there is too little of, and when there will be enough.
+    pub(crate) fn take(
+        &mut self,
+        caller: &str,
+        policy: &Policy,
+        cost: Cost,
+        now_ms: u64,
+    ) -> Result<(), Exhausted> {
+        let day = now_ms / DAY_MS;
+        let mut used = self.callers.get(caller).copied().unwrap_or(Used {
+            minute: Bucket::default(),
+            hour: Bucket::default(),
+            day,
+            envelopes_of_day: 0,
+            picodollars_of_day: 0,
+            last_ms: now_ms,
+        });
+        if used.day != day {
+            (used.day, used.envelopes_of_day, used.picodollars_of_day) = (day, 0, 0);
+        }
+        for (what, bucket, capacity, window_ms) in [
+            ("envelopes a minute", &used.minute, policy.envelopes_per_minute, MINUTE_MS),
+            ("envelopes an hour", &used.hour, policy.envelopes_per_hour, HOUR_MS),
+        ] {
+            let Some(capacity) = capacity else { continue };
+            match bucket.wait_ms(capacity, window_ms, cost.envelopes, now_ms) {
+                Some(0) => {}
+                Some(wait_ms) => {
+                    let retry_after_s = Some(wait_ms.div_ceil(1000));
+                    return Err(Exhausted { what, retry_after_s });
+                }
+                None => return Err(Exhausted { what, retry_after_s: None }),
+            }
+        }
+        let tomorrow_s = (DAY_MS - now_ms % DAY_MS).div_ceil(1000);
+        for (what, used, cost, most) in [
+            ("envelopes a day", used.envelopes_of_day, cost.envelopes, policy.envelopes_per_day),
+            (
+                "picodollars a day",
+                used.picodollars_of_day,
+                cost.picodollars,
+                policy.picodollars_per_day,
+            ),
+        ] {
+            if most.is_some_and(|most| used.saturating_add(cost) > most) {
+                let ever = most.is_some_and(|most| cost <= most);
+                return Err(Exhausted { what, retry_after_s: ever.then_some(tomorrow_s) });
+            }
+        }
+        if let Some(capacity) = policy.envelopes_per_minute {
+            used.minute.take(capacity, MINUTE_MS, cost.envelopes, now_ms);
+        }
+        if let Some(capacity) = policy.envelopes_per_hour {
+            used.hour.take(capacity, HOUR_MS, cost.envelopes, now_ms);
+        }
+        used.envelopes_of_day = used.envelopes_of_day.saturating_add(cost.envelopes);
+        used.picodollars_of_day = used.picodollars_of_day.saturating_add(cost.picodollars);
+        used.last_ms = now_ms;
+        self.remember(caller, used, now_ms);
+        Ok(())
+    }
+
+    /// What was published has cost more than was taken.
+    pub(crate) fn add_cost(&mut self, caller: &str, picodollars: u64) {
+        if let Some(used) = self.callers.get_mut(caller) {
+            used.picodollars_of_day = used.picodollars_of_day.saturating_add(picodollars);
+        }
+    }
+
+    fn remember(&mut self, caller: &str, used: Used, now_ms: u64) {
+        if let Some(known) = self.callers.get_mut(caller) {
+            *known = used;
+            return;
+        }
+        if self.callers.len() >= CALLERS_MAX {
+            self.make_room(now_ms);
+        }
+        self.callers.insert(caller.to_owned(), used);
+    }
+
+    /// Forgets a quarter, so that this is rare.
+    fn make_room(&mut self, now_ms: u64) {
+        let day = now_ms / DAY_MS;
+        self.callers
+            .retain(|_, used| now_ms - used.last_ms.min(now_ms) < HOUR_MS || used.day == day);
+        let most = CALLERS_MAX - CALLERS_MAX / 4;
+        if self.callers.len() > most {
+            let mut times: Vec<u64> = self.callers.values().map(|used| used.last_ms).collect();
+            let place = self.callers.len() - most;
+            let (_, oldest, _) = times.select_nth_unstable(place);
+            let oldest = *oldest;
+            self.callers.retain(|_, used| used.last_ms > oldest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn policy(minute: Option<u64>, hour: Option<u64>) -> Policy {
+        Policy { envelopes_per_minute: minute, envelopes_per_hour: hour, ..Policy::default() }
+    }
+
+    fn envelopes(envelopes: u64) -> Cost {
+        Cost { envelopes, picodollars: 0 }
+    }
+
+    const NOON: u64 = 20_000 * DAY_MS + 12 * HOUR_MS;
+
+    #[test]
+    fn a_bucket_fills_up_evenly() {
+        let policy = policy(Some(60), None);
+        let mut limits = Limits::default();
+        assert_eq!(limits.take("a", &policy, envelopes(60), NOON), Ok(()));
+        let refused = limits.take("a", &policy, envelopes(2), NOON).unwrap_err();
+        assert_eq!((refused.what, refused.retry_after_s), ("envelopes a minute", Some(2)));
+        assert_eq!(limits.take("b", &policy, envelopes(2), NOON), Ok(()), "others are not touched");
+        assert!(limits.take("a", &policy, envelopes(2), NOON + 1999).is_err());
+        assert_eq!(limits.take("a", &policy, envelopes(2), NOON + 2000), Ok(()));
+    }
+
+    #[test]
+    fn all_buckets_have_to_have_enough_and_a_refusal_takes_nothing() {
+        let policy = policy(Some(50), Some(60));
+        let mut limits = Limits::default();
+        assert_eq!(limits.take("a", &policy, envelopes(50), NOON), Ok(()));
+        let later = NOON + MINUTE_MS;
+        let refused = limits.take("a", &policy, envelopes(20), later).unwrap_err();
+        assert_eq!(refused.what, "envelopes an hour");
+        assert_eq!(limits.take("a", &policy, envelopes(10), later), Ok(()));
+    }
+
+    #[test]
+    fn more_than_ever_fits_is_told_so() {
+        let mut limits = Limits::default();
+        let refused = limits.take("a", &policy(Some(5), None), envelopes(6), NOON).unwrap_err();
+        assert_eq!(refused.retry_after_s, None);
+    }
+
+    #[test]
+    fn budgets_end_at_midnight_utc() {
+        let policy = Policy {
+            envelopes_per_day: Some(10),
+            picodollars_per_day: Some(1000),
+            ..Policy::default()
+        };
+        let mut limits = Limits::default();
+        let cost = Cost { envelopes: 1, picodollars: 600 };
+        assert_eq!(limits.take("a", &policy, cost, NOON), Ok(()));
+        let refused = limits.take("a", &policy, cost, NOON).unwrap_err();
+        assert_eq!((refused.what, refused.retry_after_s), ("picodollars a day", Some(12 * 3600)));
+        limits.add_cost("a", 400);
+        let one = Cost { envelopes: 1, picodollars: 1 };
+        assert!(limits.take("a", &policy, one, NOON).is_err(), "what was added counts");
+        assert_eq!(limits.take("a", &policy, cost, NOON + 12 * HOUR_MS), Ok(()));
+    }
+
+    #[test]
+    fn callers_are_bounded_and_those_longest_away_are_forgotten() {
+        let policy = policy(Some(1), None);
+        let mut limits = Limits::default();
+        for n in 0..CALLERS_MAX as u64 + 10 {
+            assert_eq!(limits.take(&n.to_string(), &policy, envelopes(1), NOON + n), Ok(()));
+        }
+        assert!(limits.callers.len() <= CALLERS_MAX);
+        let now = NOON + CALLERS_MAX as u64;
+        let newest = (CALLERS_MAX as u64 + 9).to_string();
+        assert!(limits.take(&newest, &policy, envelopes(1), now).is_err(), "still known");
+    }
+
+    proptest! {
+        #[test]
+        fn nobody_gets_more_than_the_capacity_and_what_has_filled_up(
+            capacity in 1u64..50,
+            calls in proptest::collection::vec((0u64..5_000, 1u64..10), 1..200),
+        ) {
+            let policy = policy(Some(capacity), None);
+            let mut limits = Limits::default();
+            let (mut now, mut taken) = (NOON, 0);
+            for (pause, cost) in calls {
+                now += pause;
+                match limits.take("a", &policy, envelopes(cost), now) {
+                    Ok(()) => taken += cost,
+                    Err(refused) => {
+                        // Whoever waits as told is served.
+                        if let Some(wait_s) = refused.retry_after_s {
+                            now += wait_s * 1000;
+                            prop_assert_eq!(
+                                limits.take("a", &policy, envelopes(cost), now), Ok(())
+                            );
+                            taken += cost;
+                        }
+                    }
+                }
+                let filled = capacity * (now - NOON) / MINUTE_MS;
+                prop_assert!(taken <= capacity + filled);
+            }
+        }
+    }
+}

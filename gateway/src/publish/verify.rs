@@ -1,0 +1,295 @@
+//! Whether a node has done what it was asked for. Plain values; time is an argument.
+//!
+//! A node signs what it says, so a wrong answer with a right signature is evidence against it.
+
+use hawser_proto::envelope::{LayerError, UnsignedOriginatorEnvelope};
+use hawser_proto::fees::{CONGESTION_UNITS_MAX, Rate, RateTable};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::sign::{SignatureError, originator_digest};
+use hawser_proto::{Bytes, OriginatorId, PublicKey, Signature};
+
+use pb::originator_envelope::Proof;
+
+/// A node's clock may differ from ours by this much.
+const CLOCK_TOLERANCE_NS: u64 = 30 * 60 * 1_000_000_000;
+/// Clocks may differ by this much when it comes to which rate was in force.
+const RATE_TOLERANCE_NS: i64 = 5 * 60 * 1_000_000_000;
+/// Some nodes compute the expiry from a later reading of their clock.
+const EXPIRY_TOLERANCE_S: u64 = 10 * 60;
+const DAY_S: u64 = 24 * 60 * 60;
+
+/// What a node was asked for.
+#[derive(Debug, Clone)]
+pub struct Asked<'a> {
+    /// The node.
+    pub node: OriginatorId,
+    /// Its key in the registry.
+    pub key: &'a PublicKey,
+    /// The payer envelope, as it was encoded for it.
+    pub payer_envelope: &'a Bytes,
+    /// How long it shall be kept.
+    pub retention_days: u32,
+}
+
+/// What is wrong with an answer.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum AnswerFault {
+    /// One for each, or none at all.
+    #[error("{got} envelopes for {asked}")]
+    Count {
+        /// What was asked for.
+        asked: usize,
+        /// What came.
+        got: usize,
+    },
+    /// It is no statement of an originator.
+    #[error("it does not parse: {0}")]
+    Layer(#[from] LayerError),
+    /// A node signs.
+    #[error("there is no signature")]
+    NoSignature,
+    /// Nobody can have made it.
+    #[error("its signature: {0}")]
+    Signature(#[from] SignatureError),
+    /// Somebody else has signed it.
+    #[error("it was signed by {}, and not by the node's key in the registry", .0.address())]
+    Signer(Box<PublicKey>),
+    /// It belongs to another strand.
+    #[error("it is of originator {0}")]
+    Originator(OriginatorId),
+    /// Places begin at 1.
+    #[error("it has no sequence id")]
+    NoPlace,
+    /// Something else was published.
+    #[error("the payer envelope in it is not the one that was sent")]
+    OtherBytes,
+    /// Its time is not now.
+    #[error("its time is {} s from now", off_ns / 1_000_000_000)]
+    Time {
+        /// How far.
+        off_ns: u64,
+    },
+    /// It is kept for longer or shorter than was asked for.
+    #[error("it expires at {0} (unix seconds), which is not what was asked for")]
+    Expiry(u64),
+    /// No rate gives this price.
+    #[error("its base fee of {0} picodollars is not what the rates say")]
+    BaseFee(u64),
+    /// No rate gives this price.
+    #[error("its congestion fee of {0} picodollars is not what the rates can give")]
+    CongestionFee(u64),
+}
+
+/// An answer that is right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verified {
+    /// Its place.
+    pub sequence_id: u64,
+    /// All that it costs, picodollars.
+    pub fee_picodollars: u64,
+}
+
+/// Checks one envelope of an answer.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn verify(
+    asked: &Asked<'_>,
+    answer: &pb::OriginatorEnvelope,
+    rates: &RateTable,
+    now_ns: i64,
+) -> Result<Verified, AnswerFault> {
+    let statement = UnsignedOriginatorEnvelope::parse(answer.unsigned_originator_envelope.clone())?;
+    let Some(Proof::OriginatorSignature(signature)) = &answer.proof else {
+        return Err(AnswerFault::NoSignature);
+    };
+    let digest = originator_digest(statement.as_bytes());
+    let signer = Signature::from_bytes(&signature.bytes)?.recover(digest)?;
+    if signer != *asked.key {
+        return Err(AnswerFault::Signer(Box::new(signer)));
+    }
+    if statement.id().originator != asked.node {
+        return Err(AnswerFault::Originator(statement.id().originator));
+    }
+    if statement.id().sequence.0 == 0 {
+        return Err(AnswerFault::NoPlace);
+    }
+    if statement.payer().as_bytes() != asked.payer_envelope {
+        return Err(AnswerFault::OtherBytes);
+    }
+    let off_ns = statement.originator_ns().abs_diff(now_ns);
+    if off_ns > CLOCK_TOLERANCE_NS {
+        return Err(AnswerFault::Time { off_ns });
+    }
+    expiry(&statement, asked.retention_days)?;
+    price(&statement, asked.retention_days, rates)?;
+    Ok(Verified {
+        sequence_id: statement.id().sequence.0,
+        fee_picodollars: statement
+            .base_fee_picodollars()
+            .saturating_add(statement.congestion_fee_picodollars()),
+    })
+}
+
+fn expiry(statement: &UnsignedOriginatorEnvelope, days: u32) -> Result<(), AnswerFault> {
+    let from_s = u64::try_from(statement.originator_ns() / 1_000_000_000).unwrap_or(0);
+    let expected = from_s.saturating_add(u64::from(days) * DAY_S);
+    match statement.expiry_unix_s().abs_diff(expected) {
+        0..=EXPIRY_TOLERANCE_S => Ok(()),
+        _ => Err(AnswerFault::Expiry(statement.expiry_unix_s())),
+    }
+}
+
+fn price(
+    statement: &UnsignedOriginatorEnvelope,
+    days: u32,
+    rates: &RateTable,
+) -> Result<(), AnswerFault> {
+    let ns = statement.originator_ns();
+    let in_force =
+        || rates.during(ns.saturating_sub(RATE_TOLERANCE_NS), ns.saturating_add(RATE_TOLERANCE_NS));
+    if in_force().next().is_none() {
+        return Ok(()); // before the first rate: there is nothing to compare with
+    }
+    let size = statement.payer().as_bytes().len() as u64;
+    let base = statement.base_fee_picodollars();
+    if !in_force().any(|rate| rate.base_fee(size, days) == Ok(base)) {
+        return Err(AnswerFault::BaseFee(base));
+    }
+    let congestion = statement.congestion_fee_picodollars();
+    if in_force().any(|rate| can_be_congestion(rate, congestion)) {
+        Ok(())
+    } else {
+        Err(AnswerFault::CongestionFee(congestion))
+    }
+}
+
+/// How busy a node is only the node knows; but the fee goes up in steps, and there is a last one.
+fn can_be_congestion(rate: &Rate, fee: u64) -> bool {
+    match (fee, rate.target_rate_per_minute, rate.congestion_fee) {
+        (0, _, _) => true,
+        (_, 0, _) | (_, _, 0) => false,
+        (_, _, step) => fee.is_multiple_of(step) && fee / step <= CONGESTION_UNITS_MAX,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::SecretKey;
+    use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, UnsealedEnvelope};
+    use prost::Message as _;
+
+    use super::*;
+
+    const NODE: OriginatorId = OriginatorId(100);
+    const NOW_NS: i64 = 1_750_000_000_000_000_000;
+
+    fn key(byte: u8) -> SecretKey {
+        SecretKey::from_bytes(&[byte; 32]).unwrap()
+    }
+
+    fn rates() -> RateTable {
+        let rate = Rate {
+            start_unix_s: 0,
+            message_fee: 100,
+            storage_fee: 200,
+            congestion_fee: 300,
+            target_rate_per_minute: 6000,
+        };
+        RateTable::new(vec![rate], None).unwrap()
+    }
+
+    fn sent() -> Bytes {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/client/envelopes.jsonl");
+        let text = std::fs::read_to_string(path).unwrap();
+        let line: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+        let client = hex::decode(line["hex"].as_str().unwrap()).unwrap();
+        PayerEnvelope::sign(client.into(), NODE, 60, &key(9)).encode_to_vec().into()
+    }
+
+    fn honest(sent: &Bytes) -> pb::UnsignedOriginatorEnvelope {
+        pb::UnsignedOriginatorEnvelope {
+            originator_node_id: NODE.0,
+            originator_sequence_id: 7,
+            originator_ns: NOW_NS,
+            payer_envelope_bytes: sent.clone(),
+            base_fee_picodollars: 100 + 200 * sent.len() as u64 * 60,
+            congestion_fee_picodollars: 600,
+            expiry_unixtime: 1_750_000_000 + 60 * DAY_S,
+        }
+    }
+
+    fn judged(
+        change: impl FnOnce(&mut pb::UnsignedOriginatorEnvelope),
+        by: u8,
+    ) -> Result<Verified, AnswerFault> {
+        let sent = sent();
+        let mut statement = honest(&sent);
+        change(&mut statement);
+        let sealed = UnsealedEnvelope::new(&statement).seal(&key(by));
+        let answer = pb::OriginatorEnvelope::decode(sealed).unwrap();
+        let public_key = key(1).public_key();
+        let asked =
+            Asked { node: NODE, key: &public_key, payer_envelope: &sent, retention_days: 60 };
+        verify(&asked, &answer, &rates(), NOW_NS)
+    }
+
+    #[test]
+    fn an_honest_answer_passes() {
+        let verified = judged(|_| {}, 1).unwrap();
+        assert_eq!(verified.sequence_id, 7);
+        assert_eq!(verified.fee_picodollars, 700 + 12_000 * sent().len() as u64);
+    }
+
+    #[test]
+    fn each_lie_is_told_from_the_others() {
+        let signer = judged(|_| {}, 2).unwrap_err();
+        assert!(matches!(signer, AnswerFault::Signer(_)));
+        let other = judged(|it| it.originator_node_id = 200, 1).unwrap_err();
+        assert_eq!(other, AnswerFault::Originator(OriginatorId(200)));
+        let place = judged(|it| it.originator_sequence_id = 0, 1).unwrap_err();
+        assert_eq!(place, AnswerFault::NoPlace);
+        let bytes = |it: &mut pb::UnsignedOriginatorEnvelope| {
+            let mut payer = pb::PayerEnvelope::decode(it.payer_envelope_bytes.clone()).unwrap();
+            payer.message_retention_days = 365;
+            it.payer_envelope_bytes = payer.encode_to_vec().into();
+        };
+        assert_eq!(judged(bytes, 1).unwrap_err(), AnswerFault::OtherBytes);
+        let late = judged(|it| it.originator_ns += 31 * 60 * 1_000_000_000, 1).unwrap_err();
+        assert!(matches!(late, AnswerFault::Time { .. }));
+        let longer = judged(|it| it.expiry_unixtime += DAY_S, 1).unwrap_err();
+        assert!(matches!(longer, AnswerFault::Expiry(_)));
+        let never = judged(|it| it.expiry_unixtime = 0, 1).unwrap_err();
+        assert_eq!(never, AnswerFault::Expiry(0));
+        let dear = judged(|it| it.base_fee_picodollars += 1, 1).unwrap_err();
+        assert!(matches!(dear, AnswerFault::BaseFee(_)));
+        for fee in [1, 299, 301, 30_300] {
+            let congested = judged(|it| it.congestion_fee_picodollars = fee, 1).unwrap_err();
+            assert_eq!(congested, AnswerFault::CongestionFee(fee));
+        }
+        assert!(judged(|it| it.congestion_fee_picodollars = 30_000, 1).is_ok());
+    }
+
+    #[test]
+    fn a_statement_without_a_node_behind_it_is_no_answer() {
+        let sent = sent();
+        let public_key = key(1).public_key();
+        let asked =
+            Asked { node: NODE, key: &public_key, payer_envelope: &sent, retention_days: 60 };
+        let mut answer = pb::OriginatorEnvelope {
+            unsigned_originator_envelope: honest(&sent).encode_to_vec().into(),
+            proof: None,
+        };
+        let fault = verify(&asked, &answer, &rates(), NOW_NS).unwrap_err();
+        assert_eq!(fault, AnswerFault::NoSignature);
+        let proof = pb::BlockchainProof { transaction_hash: Bytes::from_static(&[1; 32]) };
+        answer.proof = Some(Proof::BlockchainProof(proof));
+        let fault = verify(&asked, &answer, &rates(), NOW_NS).unwrap_err();
+        assert_eq!(fault, AnswerFault::NoSignature);
+        let empty = pb::OriginatorEnvelope::default();
+        assert!(verify(&asked, &empty, &rates(), NOW_NS).is_err());
+        // What a node of ours signs is what is checked here.
+        let sealed = UnsealedEnvelope::new(&honest(&sent)).seal(&key(1));
+        assert!(OriginatorEnvelope::parse(sealed).is_ok());
+    }
+}

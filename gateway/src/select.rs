@@ -1,0 +1,261 @@
+//! Which node an envelope goes to. Plain values: no clock, no socket; randomness is an argument.
+//!
+//! The five strategies are those of XIP-79 as the network's gateways implement them: `stable`
+//! looks at a topic's identifier without its kind, so that the key packages and the welcomes of
+//! one installation meet on one node.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use hawser_proto::{OriginatorId, Topic};
+use sha2::{Digest as _, Sha256};
+
+/// How a node is chosen for a topic that has none yet.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Strategy {
+    /// By the topic's identifier: every gateway of the network chooses the same.
+    #[default]
+    Stable,
+    /// The first usable one of a list, and no other.
+    Manual(Vec<OriginatorId>),
+    /// The first usable one of a list, then any other.
+    Ordered(Vec<OriginatorId>),
+    /// Any.
+    Random,
+    /// The one that is reached quickest; of a list if one is given and one of it can be used.
+    Closest(Vec<OriginatorId>),
+}
+
+/// A node that could be chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its id.
+    pub id: OriginatorId,
+    /// How long it last took to connect to it; `None` if that did not work or was not tried.
+    pub connect_time: Option<Duration>,
+}
+
+impl Strategy {
+    /// The node for a topic: one of `candidates` (ascending by id) that is not in `banned`.
+    /// `random` is any number, new for each call.
+    #[must_use]
+    pub fn choose(
+        &self,
+        topic: &Topic,
+        candidates: &[Candidate],
+        banned: &BTreeSet<OriginatorId>,
+        random: u64,
+    ) -> Option<OriginatorId> {
+        let usable = |id: &OriginatorId| {
+            candidates.iter().any(|candidate| candidate.id == *id) && !banned.contains(id)
+        };
+        match self {
+            Self::Stable => stable(topic, candidates, banned),
+            Self::Manual(list) => list.iter().copied().find(usable),
+            Self::Ordered(list) => {
+                list.iter().copied().find(usable).or_else(|| anyone(candidates, banned, random))
+            }
+            Self::Random => anyone(candidates, banned, random),
+            Self::Closest(list) => closest(candidates, banned, list),
+        }
+    }
+}
+
+/// Nodes stand at even distances on the numbers of 32 bits; a topic goes to the next one above its
+/// hash, and from there on.
+fn stable(
+    topic: &Topic,
+    candidates: &[Candidate],
+    banned: &BTreeSet<OriginatorId>,
+) -> Option<OriginatorId> {
+    let count = u32::try_from(candidates.len()).ok().filter(|count| *count > 0)?;
+    let spacing = u64::from(u32::MAX / count);
+    let hash = u64::from(position(topic.identifier()));
+    let first = (0..candidates.len()).find(|place| *place as u64 * spacing > hash).unwrap_or(0);
+    let around = candidates[first..].iter().chain(&candidates[..first]);
+    around.map(|candidate| candidate.id).find(|id| !banned.contains(id))
+}
+
+/// Where an identifier stands.
+fn position(identifier: &[u8]) -> u32 {
+    let hash = Sha256::digest(identifier);
+    u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]])
+}
+
+fn anyone(
+    candidates: &[Candidate],
+    banned: &BTreeSet<OriginatorId>,
+    random: u64,
+) -> Option<OriginatorId> {
+    let usable: Vec<_> =
+        candidates.iter().map(|candidate| candidate.id).filter(|id| !banned.contains(id)).collect();
+    let count = u64::try_from(usable.len()).ok().filter(|count| *count > 0)?;
+    usize::try_from(random % count).ok().map(|index| usable[index])
+}
+
+fn closest(
+    candidates: &[Candidate],
+    banned: &BTreeSet<OriginatorId>,
+    preferred: &[OriginatorId],
+) -> Option<OriginatorId> {
+    let quickest = |only: &dyn Fn(OriginatorId) -> bool| {
+        let reached = candidates.iter().filter_map(|candidate| {
+            let usable = !banned.contains(&candidate.id) && only(candidate.id);
+            candidate.connect_time.filter(|_| usable).map(|time| (time, candidate.id))
+        });
+        reached.min().map(|(_, id)| id)
+    };
+    quickest(&|id| preferred.contains(&id)).or_else(|| quickest(&|_| true))
+}
+
+/// Where topics were sent last, so that they stay there: readers who are far behind lose messages
+/// of a topic that is spread over nodes. Holds a bounded number; the ones not used for longest go
+/// first.
+#[derive(Debug, Default)]
+pub struct Sticky {
+    recent: HashMap<[u8; 16], OriginatorId>,
+    older: HashMap<[u8; 16], OriginatorId>,
+}
+
+/// In each of the two halves.
+const STICKY_TOPICS_MAX: usize = 100_000;
+
+impl Sticky {
+    /// Where a topic was sent last.
+    pub fn get(&mut self, topic: &Topic) -> Option<OriginatorId> {
+        let key = key(topic);
+        if let Some(node) = self.recent.get(&key) {
+            return Some(*node);
+        }
+        let node = self.older.remove(&key)?;
+        self.put(key, node);
+        Some(node)
+    }
+
+    /// From now on a topic goes there.
+    pub fn set(&mut self, topic: &Topic, node: OriginatorId) {
+        self.put(key(topic), node);
+    }
+
+    fn put(&mut self, key: [u8; 16], node: OriginatorId) {
+        if self.recent.len() >= STICKY_TOPICS_MAX {
+            self.older = std::mem::take(&mut self.recent);
+        }
+        self.recent.insert(key, node);
+    }
+}
+
+/// Topics of one identifier go together, as `stable` wants it.
+fn key(topic: &Topic) -> [u8; 16] {
+    let hash = Sha256::digest(topic.identifier());
+    let mut key = [0; 16];
+    key.copy_from_slice(&hash[..16]);
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::TopicKind;
+    use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
+
+    use super::*;
+
+    fn nodes(count: u32) -> Vec<Candidate> {
+        let node = |n| Candidate { id: OriginatorId(n * 100), connect_time: None };
+        (1..=count).map(node).collect()
+    }
+
+    fn topic(identifier: &[u8]) -> Topic {
+        Topic::new(TopicKind::GroupMessages, identifier).unwrap()
+    }
+
+    /// The order in which nodes are chosen when each one that was chosen is banned.
+    fn order(strategy: &Strategy, topic: &Topic, nodes: &[Candidate]) -> Vec<u32> {
+        let mut banned = BTreeSet::new();
+        let mut order = Vec::new();
+        while let Some(node) = strategy.choose(topic, nodes, &banned, 7) {
+            assert!(banned.insert(node), "a banned node was chosen");
+            order.push(node.0);
+        }
+        order
+    }
+
+    #[test]
+    fn the_stable_order_equals_the_published_one() {
+        let check = |identifier: &[u8], hash, of_three: [u32; 3], of_five: [u32; 5]| {
+            assert_eq!(position(identifier), hash);
+            let topic = topic(identifier);
+            assert_eq!(order(&Strategy::Stable, &topic, &nodes(3)), of_three);
+            assert_eq!(order(&Strategy::Stable, &topic, &nodes(5)), of_five);
+        };
+        check(&[0xaa; 16], 0xbc14_43a0, [100, 200, 300], [500, 100, 200, 300, 400]);
+        check(&[1; 32], 0x72cd_6e84, [300, 100, 200], [400, 500, 100, 200, 300]);
+        check(&[2; 32], 0x7587_7bb4, [300, 100, 200], [400, 500, 100, 200, 300]);
+        check(&[0; 16], 0x3747_08ff, [200, 300, 100], [300, 400, 500, 100, 200]);
+        // No topic has an empty identifier, but the rule has a value for it.
+        assert_eq!(position(&[]), 0xe3b0_c442);
+    }
+
+    #[test]
+    fn key_packages_and_welcomes_of_an_installation_meet() {
+        let (welcomes, packages) = (
+            Topic::new(TopicKind::Welcomes, &[3; 32]).unwrap(),
+            Topic::new(TopicKind::KeyPackages, &[3; 32]).unwrap(),
+        );
+        let choose =
+            |topic| Strategy::Stable.choose(topic, &nodes(9), &BTreeSet::new(), 0).unwrap();
+        assert_eq!(choose(&welcomes), choose(&packages));
+    }
+
+    #[test]
+    fn lists_are_taken_in_their_order() {
+        let list = vec![OriginatorId(300), OriginatorId(900), OriginatorId(100)];
+        let topic = topic(&[1]);
+        assert_eq!(order(&Strategy::Manual(list.clone()), &topic, &nodes(3)), [300, 100]);
+        assert_eq!(order(&Strategy::Ordered(list), &topic, &nodes(3)), [300, 100, 200]);
+    }
+
+    #[test]
+    fn the_closest_is_the_quickest_of_those_that_were_reached() {
+        let mut nodes = nodes(4);
+        nodes[0].connect_time = Some(Duration::from_millis(9));
+        nodes[2].connect_time = Some(Duration::from_millis(3));
+        nodes[3].connect_time = Some(Duration::from_millis(5));
+        let topic = topic(&[1]);
+        assert_eq!(order(&Strategy::Closest(vec![]), &topic, &nodes), [300, 400, 100]);
+        let preferred = Strategy::Closest(vec![OriginatorId(100), OriginatorId(200)]);
+        assert_eq!(order(&preferred, &topic, &nodes), [100, 300, 400]);
+    }
+
+    #[test]
+    fn topics_stay_where_they_were_and_the_memory_is_bounded() {
+        let mut sticky = Sticky::default();
+        let name = |n: usize| topic(&n.to_be_bytes());
+        for n in 0..STICKY_TOPICS_MAX * 2 {
+            sticky.set(&name(n), OriginatorId(100));
+            assert_eq!(sticky.get(&name(0)), Some(OriginatorId(100)), "used all the time");
+        }
+        assert!(sticky.recent.len() + sticky.older.len() <= 2 * STICKY_TOPICS_MAX);
+        sticky.set(&name(0), OriginatorId(200));
+        assert_eq!(sticky.get(&name(0)), Some(OriginatorId(200)));
+    }
+
+    proptest! {
+        #[test]
+        fn every_strategy_finds_each_node_that_it_may_take(
+            count in 1u32..12,
+            identifier in proptest::collection::vec(any::<u8>(), 1..40),
+            banned in proptest::collection::btree_set(1u32..12, 0..12),
+            random in any::<u64>(),
+        ) {
+            let nodes = nodes(count);
+            let banned: BTreeSet<_> = banned.into_iter().map(|n| OriginatorId(n * 100)).collect();
+            let left = nodes.iter().filter(|node| !banned.contains(&node.id)).count();
+            for strategy in [Strategy::Stable, Strategy::Random, Strategy::Ordered(vec![])] {
+                let chosen = strategy.choose(&topic(&identifier), &nodes, &banned, random);
+                prop_assert_eq!(chosen.is_some(), left > 0);
+                prop_assert!(chosen.is_none_or(|id| !banned.contains(&id)));
+            }
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! One request: who asks, what goes where, and what is said in the end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use futures_util::future::{join, try_join_all};
+use hawser_api::serve::MESSAGE_LEN_BYTES_MAX;
+use hawser_proto::fees::RateTable;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
+use hawser_proto::pb::xmtp::xmtpv4::payer_api::{GetNodesResponse, PublishClientEnvelopesResponse};
+use hawser_proto::{Bytes, OriginatorId};
+use http::HeaderMap;
+use prost::Message as _;
+use tokio::sync::watch;
+use tonic::Status;
+
+use crate::chain::{ChainItem, ChainPath};
+use crate::identity::{self, IdentityCheck};
+use crate::metrics::Numbers;
+use crate::nodes::Nodes;
+use crate::policy::{Caller, Policies, PolicyRefusal};
+use crate::publish::{NodeItem, Placed, Publisher};
+use crate::routing::{ChainTopic, Route, Routed, route};
+use crate::status::{self, Failure, Outcome};
+
+/// What an answer holds of an envelope beside the client's bytes, with room to spare.
+const ANSWER_OVERHEAD_BYTES: usize = 512;
+/// For how long a node is avoided that has charged more than somebody pays.
+const DEAR_FOR: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Everything that a request needs.
+pub(crate) struct Service {
+    pub(crate) policies: Arc<Policies>,
+    pub(crate) nodes: Nodes,
+    pub(crate) publisher: Publisher,
+    pub(crate) chain: ChainPath,
+    pub(crate) identity: Option<Arc<dyn IdentityCheck>>,
+    pub(crate) rates: watch::Receiver<Arc<RateTable>>,
+    pub(crate) retention_days: u32,
+    pub(crate) chain_payload_bytes_max: usize,
+    pub(crate) numbers: Arc<Numbers>,
+}
+
+impl Service {
+    /// The nodes that clients should use.
+    pub(crate) fn nodes(&self) -> GetNodesResponse {
+        let usable = self.nodes.usable();
+        let count = i64::try_from(usable.len()).unwrap_or(i64::MAX);
+        self.numbers.available_nodes.add(count - self.numbers.available_nodes.get());
+        let address =
+            |node: &Arc<crate::nodes::Node>| (node.record.id.0, node.record.http_address.clone());
+        GetNodesResponse { nodes: usable.iter().map(address).collect() }
+    }
+
+    /// Publishes client envelopes, and returns when each of them can be read.
+    pub(crate) async fn publish(
+        &self,
+        headers: &HeaderMap,
+        peer: Option<SocketAddr>,
+        envelopes: Vec<Bytes>,
+    ) -> Result<PublishClientEnvelopesResponse, Status> {
+        let now_ms = u64::try_from(crate::now_ns() / 1_000_000).unwrap_or(0);
+        let caller = self.policies.caller(headers, peer, now_ms / 1000);
+        let caller = caller.map_err(|refusal| self.refused(&refusal))?;
+        let routed = route(envelopes, self.chain_payload_bytes_max).map_err(|error| {
+            self.numbers.invalid.add(1);
+            Status::invalid_argument(error.to_string())
+        })?;
+        fits_into_an_answer(&routed)?;
+        let rates = self.rates.borrow().clone();
+        let fee = |envelope: &Routed| self.fee(envelope, &rates);
+        let admitted = self.policies.admit(&caller, &routed, fee, now_ms);
+        admitted.map_err(|refusal| self.refused(&refusal))?;
+        if self.policies.price_max(&caller).is_some() && self.nodes.all_are_dear() {
+            return Err(self.refused(&PolicyRefusal::AllDear));
+        }
+        self.judge_identities(&routed).await?;
+        let expected: u64 = routed.iter().map(fee).sum();
+        let outcomes = self.carry(routed).await;
+        self.account(&caller, &outcomes, expected);
+        status::answer(outcomes).inspect_err(|failed| {
+            if failed.metadata().contains_key(status::PUBLISHED) {
+                self.numbers.partial.add(1);
+            }
+        })
+    }
+
+    /// Both ways at once; one outcome for each envelope, in the order of the request.
+    async fn carry(&self, routed: Vec<Routed>) -> Vec<Outcome> {
+        let mut outcomes: Vec<Outcome> = routed.iter().map(|_| Err(Failure::Lost)).collect();
+        let (mut for_nodes, mut for_chain) = (Vec::new(), Vec::new());
+        for (index, Routed { bytes, topic, route, .. }) in routed.into_iter().enumerate() {
+            match route {
+                Route::Node => for_nodes.push(NodeItem { index, topic, client: bytes }),
+                Route::Chain(topic) => {
+                    for_chain.push(ChainItem { index, topic, payload: bytes });
+                }
+            }
+        }
+        let (by_nodes, by_chain) =
+            join(self.publisher.publish(for_nodes), self.chain.publish(for_chain)).await;
+        for (index, placed) in by_nodes {
+            outcomes[index] = placed.map_err(Failure::Node);
+        }
+        for (index, shown) in by_chain {
+            outcomes[index] = shown.map(placed_by_chain).map_err(Failure::Chain);
+        }
+        outcomes
+    }
+
+    /// What an envelope costs at a node that is not busy; nothing on the chain, where it is paid in
+    /// gas.
+    fn fee(&self, envelope: &Routed, rates: &RateTable) -> u64 {
+        if envelope.route != Route::Node {
+            return 0;
+        }
+        let size = payer_envelope_len(&envelope.bytes, self.retention_days);
+        let rate = rates.at(crate::now_ns());
+        let fee = rate.and_then(|rate| rate.base_fee(size as u64, self.retention_days));
+        fee.unwrap_or(0) // nodes cannot price it either, and say so
+    }
+
+    async fn judge_identities(&self, routed: &[Routed]) -> Result<(), Status> {
+        let Some(check) = &self.identity else { return Ok(()) };
+        let judged = routed.iter().enumerate().filter_map(|(index, envelope)| {
+            let Route::Chain(ChainTopic::Inbox(inbox)) = envelope.route else { return None };
+            let update = *envelope.identity_update.clone()?;
+            Some(async move {
+                identity::judge(check, &self.nodes, inbox, update).await.map_err(|reason| {
+                    self.numbers.invalid.add(1);
+                    let text = format!("envelope {index}: invalid identity update: {reason}");
+                    Status::invalid_argument(text)
+                })
+            })
+        });
+        // Two updates of one inbox in one request are judged as if each were alone; the nodes judge
+        // them one after the other.
+        try_join_all(judged).await.map(|_| ())
+    }
+
+    /// What nodes have charged beyond what was taken from the caller's budget.
+    fn account(&self, caller: &Caller, outcomes: &[Outcome], expected: u64) {
+        let placed = || outcomes.iter().flatten();
+        let charged: u64 = placed().map(|placed| placed.fee_picodollars).sum();
+        if charged > expected {
+            self.policies.add_cost(caller, charged - expected);
+        }
+        if let Some(max) = self.policies.price_max(caller) {
+            for dear in placed().filter(|placed| placed.fee_picodollars > max) {
+                if let Some(node) = self.nodes.get(dear.node) {
+                    node.is_dear_for(DEAR_FOR);
+                }
+            }
+        }
+    }
+
+    fn refused(&self, refusal: &PolicyRefusal) -> Status {
+        self.numbers.refused(refusal);
+        status::of_policy(refusal)
+    }
+}
+
+fn placed_by_chain(envelope: OriginatorEnvelope) -> Placed {
+    Placed { envelope, node: OriginatorId::GROUP_MESSAGES, fee_picodollars: 0 }
+}
+
+/// An answer that could not be sent must not be published first.
+fn fits_into_an_answer(routed: &[Routed]) -> Result<(), Status> {
+    let answer: usize =
+        routed.iter().map(|envelope| envelope.bytes.len() + ANSWER_OVERHEAD_BYTES).sum();
+    if answer <= MESSAGE_LEN_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Status::resource_exhausted(format!(
+        "the answer would exceed {MESSAGE_LEN_BYTES_MAX} bytes: publish less at once"
+    )))
+}
+
+/// How long the payer envelope becomes, which is what is paid for. Ids of nodes take one or two
+/// bytes; two are assumed.
+fn payer_envelope_len(client: &Bytes, retention_days: u32) -> usize {
+    use hawser_proto::pb::xmtp::identity::associations::RecoverableEcdsaSignature;
+    use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+    let signature = RecoverableEcdsaSignature { bytes: Bytes::from_static(&[0; 65]) };
+    let envelope = pb::PayerEnvelope {
+        unsigned_client_envelope: client.clone(),
+        payer_signature: Some(signature),
+        target_originator: 200,
+        message_retention_days: retention_days,
+    };
+    envelope.encoded_len()
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::SecretKey;
+    use hawser_proto::envelope::PayerEnvelope;
+
+    use super::*;
+    use crate::routing::Kind;
+
+    #[test]
+    fn the_price_is_known_before_it_is_signed() {
+        let key = SecretKey::from_bytes(&[7; 32]).unwrap();
+        for len in [0, 100, 200, 70_000] {
+            let client = Bytes::from(vec![1; len]);
+            let signed = PayerEnvelope::sign(client.clone(), OriginatorId(200), 60, &key);
+            assert_eq!(payer_envelope_len(&client, 60), signed.encoded_len());
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_answered_is_refused() {
+        let envelope = |len| Routed {
+            bytes: Bytes::from(vec![0; len]),
+            topic: hawser_proto::Topic::parse(Bytes::from_static(&[1, 1])).unwrap(),
+            kind: Kind::Welcome,
+            route: Route::Node,
+            identity_update: None,
+        };
+        assert!(fits_into_an_answer(&vec![envelope(1024 * 1024); 24]).is_ok());
+        let refused = fits_into_an_answer(&vec![envelope(1024 * 1024); 25]).unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+    }
+}

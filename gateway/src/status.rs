@@ -1,0 +1,180 @@
+//! How outcomes and refusals read on the wire. The only place where they become statuses.
+
+use std::fmt::Write as _;
+
+use hawser_proto::pb::xmtp::xmtpv4::payer_api::PublishClientEnvelopesResponse;
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::{Code, Status};
+
+use crate::chain::ChainFault;
+use crate::policy::PolicyRefusal;
+use crate::publish::{NodeFault, Placed, PublishFault};
+
+/// Which envelopes of a request were published although it has failed: places from 0, such as
+/// `0-2,5`.
+pub(crate) const PUBLISHED: &str = "published-envelopes";
+/// Which were not.
+const FAILED: &str = "failed-envelopes";
+const RETRY_AFTER: &str = "retry-after";
+/// So many envelopes are told of one by one.
+const TOLD_MAX: usize = 20;
+
+/// What became of one envelope.
+pub(crate) type Outcome = Result<Placed, Failure>;
+
+/// Why an envelope was not published, or is not known to be.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error(transparent)]
+    Node(PublishFault),
+    #[error(transparent)]
+    Chain(ChainFault),
+    /// Nobody has said anything of it.
+    #[error("nothing is known of it")]
+    Lost,
+}
+
+impl Failure {
+    fn code(&self) -> Code {
+        match self {
+            Self::Node(PublishFault::Last { fault, .. }) => match fault {
+                NodeFault::Refused(status) => status.code(),
+                NodeFault::Timeout(_) => Code::DeadlineExceeded,
+                NodeFault::WentDown | NodeFault::Failed(_) | NodeFault::Wrong(_) => {
+                    Code::Unavailable
+                }
+            },
+            Self::Node(PublishFault::NoNode) => Code::Unavailable,
+            Self::Chain(fault) => match fault {
+                ChainFault::Invalid(_) => Code::InvalidArgument,
+                ChainFault::NotSent(_) | ChainFault::NoChain => Code::Unavailable,
+                ChainFault::Pending { .. } | ChainFault::NotShown { .. } => Code::DeadlineExceeded,
+                ChainFault::Failed { .. } => Code::Aborted,
+            },
+            Self::Lost => Code::Internal,
+        }
+    }
+}
+
+/// The answer to a request: all of it, or a failure that says what was published all the same.
+pub(crate) fn answer(outcomes: Vec<Outcome>) -> Result<PublishClientEnvelopesResponse, Status> {
+    if outcomes.iter().any(Result::is_err) {
+        return Err(failure(&outcomes));
+    }
+    let envelopes = outcomes.into_iter().flatten().map(|placed| placed.envelope);
+    Ok(PublishClientEnvelopesResponse { originator_envelopes: envelopes.collect() })
+}
+
+fn failure(outcomes: &[Outcome]) -> Status {
+    let failed = || {
+        let each = outcomes.iter().enumerate();
+        each.filter_map(|(index, outcome)| Some((index, outcome.as_ref().err()?)))
+    };
+    let code = failed().next().map_or(Code::Internal, |(_, failure)| failure.code());
+    let published: Vec<usize> =
+        (0..outcomes.len()).filter(|index| outcomes[*index].is_ok()).collect();
+    let mut text = String::new();
+    if outcomes.len() > 1 {
+        let (done, all) = (published.len(), outcomes.len());
+        let _ = write!(text, "{done} of {all} envelopes were published; ");
+    }
+    for (number, (index, failure)) in failed().take(TOLD_MAX).enumerate() {
+        let comma = if number == 0 { "" } else { "; " };
+        let _ = write!(text, "{comma}envelope {index}: {failure}");
+    }
+    let mut metadata = MetadataMap::new();
+    let failed: Vec<usize> = failed().map(|(index, _)| index).collect();
+    for (name, places) in [(PUBLISHED, &published), (FAILED, &failed)] {
+        if let Some(value) = ranges(places).and_then(|text| text.parse().ok()) {
+            metadata.insert(name, value);
+        }
+    }
+    Status::with_metadata(code, text, metadata)
+}
+
+/// `0-2,5` for 0, 1, 2, 5; none for nothing. Cut where it becomes long.
+fn ranges(places: &[usize]) -> Option<String> {
+    let mut ranges: Vec<(usize, usize)> = Vec::new();
+    for &place in places {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == place => *last = place,
+            _ => ranges.push((place, place)),
+        }
+    }
+    let shown = ranges.iter().take(1000).map(|(first, last)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    });
+    let shown: Vec<_> = shown.collect();
+    (!shown.is_empty()).then(|| shown.join(","))
+}
+
+/// A refusal by a policy.
+pub(crate) fn of_policy(refusal: &PolicyRefusal) -> Status {
+    let text = refusal.to_string();
+    match refusal {
+        PolicyRefusal::Token(fault) => match fault {
+            crate::policy::TokenFault::NoKeys => Status::unavailable(text),
+            _ => Status::unauthenticated(text),
+        },
+        PolicyRefusal::Denied | PolicyRefusal::Kind { .. } | PolicyRefusal::TooLong { .. } => {
+            Status::permission_denied(text)
+        }
+        PolicyRefusal::TooDear { .. } => Status::resource_exhausted(text),
+        PolicyRefusal::AllDear => exhausted(text, Some(60)),
+        PolicyRefusal::Exhausted(exhausted_by) => exhausted(text, exhausted_by.retry_after_s),
+    }
+}
+
+fn exhausted(text: String, retry_after_s: Option<u64>) -> Status {
+    let mut metadata = MetadataMap::new();
+    if let Some(seconds) = retry_after_s {
+        metadata.insert(RETRY_AFTER, MetadataValue::from(seconds));
+    }
+    Status::with_metadata(Code::ResourceExhausted, text, metadata)
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::OriginatorId;
+    use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
+
+    use super::*;
+
+    fn placed(sequence: u8) -> Outcome {
+        let envelope =
+            OriginatorEnvelope { unsigned_originator_envelope: vec![sequence].into(), proof: None };
+        Ok(Placed { envelope, node: OriginatorId(100), fee_picodollars: 0 })
+    }
+
+    #[test]
+    fn an_answer_keeps_the_order_of_the_request() {
+        let answer = answer((1..=9).map(placed).collect()).unwrap();
+        let order = answer.originator_envelopes.iter().map(|it| it.unsigned_originator_envelope[0]);
+        assert_eq!(order.collect::<Vec<_>>(), (1..=9).collect::<Vec<_>>());
+        assert!(super::answer(vec![]).unwrap().originator_envelopes.is_empty());
+    }
+
+    #[test]
+    fn a_part_that_failed_makes_no_success_and_all_parts_are_told() {
+        let fault = NodeFault::Refused(Status::invalid_argument("bad"));
+        let refused = Failure::Node(PublishFault::Last { node: OriginatorId(100), fault });
+        let gone = Failure::Chain(ChainFault::NotShown { hash: [7; 32], sequence_id: 5 });
+        let outcomes = vec![placed(1), placed(2), Err(refused), Err(gone), placed(3)];
+        let status = answer(outcomes).unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "that of the first");
+        assert_eq!(status.metadata().get(PUBLISHED).unwrap(), "0-1,4");
+        assert_eq!(status.metadata().get(FAILED).unwrap(), "2-3");
+        let text = status.message();
+        assert!(text.starts_with("3 of 5 envelopes were published"), "{text}");
+        assert!(text.contains("envelope 2: node 100: InvalidArgument: bad"), "{text}");
+        assert!(text.contains(&format!("0x{}", "07".repeat(32))), "the transaction: {text}");
+    }
+
+    #[test]
+    fn places_are_told_as_ranges() {
+        assert_eq!(ranges(&[]), None);
+        assert_eq!(ranges(&[3]).unwrap(), "3");
+        assert_eq!(ranges(&[0, 1, 2, 5, 7, 8]).unwrap(), "0-2,5,7-8");
+    }
+}

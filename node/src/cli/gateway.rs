@@ -1,0 +1,67 @@
+//! `hawser gateway`: settings by their flags, not judged yet.
+
+use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
+
+use super::{EXIT_WITH_PARENT, environment, of_setting, value};
+use crate::config::{Given, contracts, gateway};
+
+/// What was given to `hawser gateway`.
+#[derive(Debug, Default)]
+pub struct GatewayArgs {
+    flags: Vec<(String, String)>,
+    /// End when the standard input does, as if a signal had come.
+    pub exit_with_parent: bool,
+}
+
+impl GatewayArgs {
+    /// What was given, together with the environment.
+    #[must_use]
+    pub fn given(self) -> Given {
+        Given::new(self.flags, environment())
+    }
+}
+
+/// Settings of chains and contracts that are not among the gateway's own already.
+fn of_contracts() -> impl Iterator<Item = &'static crate::config::settings::Setting> {
+    let single = contracts::SINGLE.iter().map(|(_, setting)| setting);
+    let all = contracts::GENERAL.into_iter().chain(single);
+    all.filter(|setting| gateway::ALL.iter().all(|own| own.flag != setting.flag))
+}
+
+impl Args for GatewayArgs {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let command = gateway::ALL.iter().fold(command, |command, setting| {
+            let file = setting.file_names().map(|(flag, env)| {
+                value(flag).value_name("FILE").help(format!("The same, in a file [env: {env}]"))
+            });
+            command.arg(of_setting(setting)).args(file)
+        });
+        let chains = of_contracts().map(|setting| {
+            let is_single = contracts::SINGLE.iter().any(|(_, single)| single == setting);
+            of_setting(setting).help_heading("Chains and contracts").hide_short_help(is_single)
+        });
+        let parent = Arg::new(EXIT_WITH_PARENT).long(EXIT_WITH_PARENT).hide(true);
+        command.args(chains).arg(parent.action(ArgAction::SetTrue))
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for GatewayArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let own = gateway::ALL.iter().map(|setting| setting.flag);
+        let files = gateway::ALL.iter().filter_map(|setting| Some(setting.file_names()?.0));
+        let flags = own.chain(files).chain(of_contracts().map(|setting| setting.flag));
+        let given =
+            |flag: &'static str| Some((flag.to_owned(), matches.get_one::<String>(flag)?.clone()));
+        let flags = flags.filter_map(given).collect();
+        Ok(Self { flags, exit_with_parent: matches.get_flag(EXIT_WITH_PARENT) })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,24 @@
+//! `hawser gateway`: runs a gateway until it is told to stop.
+
+use crate::cli::gateway::GatewayArgs;
+use crate::config::gateway::GatewayConfig;
+use crate::failure::Failure;
+use crate::service::{gateway, logging};
+
+/// Runs the command.
+///
+/// # Errors
+/// When settings are wrong, when the gateway does not start, or does not stop in order.
+pub(super) fn run(args: GatewayArgs) -> Result<(), Failure> {
+    let exit_with_parent = args.exit_with_parent;
+    let config = GatewayConfig::read(&args.given()).map_err(Failure::usage)?;
+    logging::install(config.log);
+    logging::abort_on_panic();
+    for note in &config.notes {
+        tracing::warn!("{note}");
+    }
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
+    gateway::run(config, exit_with_parent).inspect_err(|failure| {
+        tracing::error!(code = "gateway_failed", "{failure}");
+    })
+}
