@@ -128,6 +128,7 @@ impl Collector for OfNode {
         operations(&mut out, &self.0)?;
         streams(&mut out, &self.0)?;
         publishing(&mut out, &self.0)?;
+        identities(&mut out, &self.0)?;
         peers(&mut out, &self.0, &sighting)
     }
 }
@@ -320,6 +321,23 @@ fn publishing(out: &mut Exposition<'_>, observer: &Observer) -> Written {
         "xmtp_publish_replayed",
         "Envelopes answered with the result of an earlier publish",
         counters.replayed.get(),
+    )
+}
+
+fn identities(out: &mut Exposition<'_>, observer: &Observer) -> Written {
+    let counters = &observer.engine.counters().identities;
+    out.counters(
+        "xmtp_identity_updates",
+        "Identity updates of the chain, by verdict",
+        [
+            ([("verdict", "valid")], counters.valid.get()),
+            ([("verdict", "invalid")], counters.invalid.get()),
+        ],
+    )?;
+    out.gauge(
+        "xmtp_identity_inboxes_waiting",
+        "Inboxes with updates that wait for their verdict",
+        Some(counters.inboxes_waiting.get()),
     )
 }
 

@@ -1,10 +1,11 @@
 //! Pages of envelopes, the newest of topics, and the inboxes of addresses.
 
+use hawser_engine::facts;
 use hawser_engine::read::{ReadError, wire_len_bytes};
+use hawser_proto::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::get_inbox_ids_response::Response as InboxFound;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::get_newest_envelope_response::Response as Newest;
-use hawser_proto::{Address, Bytes};
 
 use crate::limits::{Selected, Selection, identifiers, newest_topics};
 use crate::methods::Outlet;
@@ -67,7 +68,7 @@ impl Api {
         request: pb::GetInboxIdsRequest,
     ) -> Result<pb::GetInboxIdsResponse, Refusal> {
         let identifiers = identifiers(request).map_err(Refusal::Request)?;
-        let addresses: Vec<_> = identifiers.iter().map(|text| address(text)).collect();
+        let addresses: Vec<_> = identifiers.iter().map(|text| facts::account(text)).collect();
         let reader = self.engine.reader().clone();
         let inboxes = blocking(move || reader.inboxes(&addresses)).await?;
         let responses = identifiers
@@ -81,14 +82,6 @@ impl Api {
             .collect();
         Ok(pb::GetInboxIdsResponse { responses })
     }
-}
-
-/// The address that a text names, if it names one as inboxes have it: `0x` and lower-case digits.
-fn address(text: &str) -> Option<Address> {
-    let digits = text.strip_prefix("0x")?;
-    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    digits.bytes().all(is_digit).then_some(())?;
-    digits.parse().ok()
 }
 
 /// Reads on a thread that may wait for the disk.

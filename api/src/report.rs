@@ -115,6 +115,8 @@ pub(crate) struct StatusPage {
     ready: BTreeMap<&'static str, bool>,
     conditions: Vec<Condition>,
     originators: Vec<OriginatorReport>,
+    /// Inboxes that wait for the chain of a contract wallet.
+    inboxes_waiting: u64,
     peers: Vec<PeerReport>,
     disk: DiskReport,
 }
@@ -157,6 +159,7 @@ impl Observer {
                 .into(),
             conditions: sighting.conditions,
             originators: sighting.originators,
+            inboxes_waiting: self.engine.chain_appender().inboxes_waiting(),
             peers: sighting.peers,
             disk: sighting.disk,
         }

@@ -90,6 +90,11 @@ impl Level {
         self.0.fetch_sub(n, Relaxed);
     }
 
+    /// Makes it `n`.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+
     /// The number now.
     #[must_use]
     pub fn get(&self) -> u64 {
@@ -167,6 +172,17 @@ pub struct StreamCounters {
     pub demotions: Counter,
 }
 
+/// What became of identity updates since the start.
+#[derive(Debug, Default)]
+pub struct IdentityCounters {
+    /// Judged valid: readers get them.
+    pub valid: Counter,
+    /// Judged invalid: readers never do.
+    pub invalid: Counter,
+    /// Inboxes with updates that wait for their verdict.
+    pub inboxes_waiting: Level,
+}
+
 /// Everything the engine counts.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -196,6 +212,8 @@ pub struct Counters {
     pub admitted_seconds: Durations,
     /// Envelopes of other nodes that were stored and marked invalid.
     pub invalid: Counter,
+    /// Identity updates of the chain.
+    pub identities: IdentityCounters,
 }
 
 #[cfg(test)]

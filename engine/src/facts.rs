@@ -95,7 +95,7 @@ fn address_change(action: &IdentityAction) -> Option<(Address, bool)> {
         Action::CreateInbox(create) => match create.initial_identifier_kind() {
             // Older clients leave it open and mean an address.
             IdentifierKind::Unspecified | IdentifierKind::Ethereum => {
-                Some((ethereum(&create.initial_identifier)?, true))
+                Some((account(&create.initial_identifier)?, true))
             }
             IdentifierKind::Passkey => None,
         },
@@ -107,14 +107,18 @@ fn address_change(action: &IdentityAction) -> Option<(Address, bool)> {
 
 fn member(identifier: &MemberIdentifier) -> Option<Address> {
     match identifier.kind.as_ref()? {
-        Member::EthereumAddress(text) => ethereum(text),
+        Member::EthereumAddress(text) => account(text),
         Member::InstallationPublicKey(_) | Member::Passkey(_) => None,
     }
 }
 
-/// An address as updates write it, in any letter case.
-fn ethereum(text: &str) -> Option<Address> {
-    text.strip_prefix("0x")?.parse().ok()
+/// The Ethereum address that a text names among the members of inboxes: `0x` and 40 digits in lower
+/// case. Members are compared as text, so in other letters it names nobody.
+#[must_use]
+pub fn account(text: &str) -> Option<Address> {
+    let digits = text.strip_prefix("0x")?;
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    digits.bytes().all(is_digit).then(|| digits.parse().ok())?
 }
 
 /// The dependencies that readers wait for.

@@ -78,6 +78,7 @@ impl Engine {
             workers: workers.clone(),
             clock: clock.clone(),
             judge,
+            counters: counters.clone(),
         })?;
         let ledger = LedgerAppender::new(store.clone());
         let reader = Reader::new(store.clone(), heads.clone(), hub);

@@ -362,12 +362,22 @@ async fn addresses_belong_to_the_inbox_that_they_joined_last_and_have_not_left()
 }
 
 #[tokio::test]
-async fn an_address_is_found_however_its_letters_were_written() {
+async fn an_account_that_is_written_otherwise_is_nobody() {
     let node = start(store());
-    let mixed = "0xAbCdEfAbCdEfAbCdEfAbCdEfAbCdEfAbCdEfAbCd".to_owned();
-    let create = Kind::CreateInbox(CreateInbox { initial_identifier: mixed, ..Default::default() });
-    append(&node.engine.chain_appender(), &[update_with(1, 1, 1, vec![create])]);
-    let address: Address = "0xabcdefabcdefabcdefabcdefabcdefabcdefabcd".parse().unwrap();
-    let found = node.engine.reader().inboxes(&[Some(address), None]).unwrap();
-    assert_eq!(found, [Some([1; 32]), None]);
+    let chain = node.engine.chain_appender();
+    append(&chain, &[update_with(1, 1, 1, vec![create(0xab), add(0xcd)])]);
+    let named = |text: String| {
+        Kind::Revoke(RevokeAssociation {
+            member_to_revoke: Some(MemberIdentifier {
+                kind: Some(member_identifier::Kind::EthereumAddress(text)),
+            }),
+            ..Default::default()
+        })
+    };
+    let shouted = format!("0x{}", "AB".repeat(20));
+    let actions = vec![named(shouted), named("ab".repeat(20)), named("0x".to_owned())];
+    append(&chain, &[update_with(2, 1, 2, actions)]);
+    assert_eq!(inboxes(&node, [0xab, 0xcd]), [Some(1), Some(1)]);
+    append(&chain, &[update_with(3, 1, 3, vec![named(text(0xab))])]);
+    assert_eq!(inboxes(&node, [0xab, 0xcd]), [None, Some(1)]);
 }

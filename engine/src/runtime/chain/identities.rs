@@ -43,11 +43,16 @@ pub(super) struct Identities {
 }
 
 /// What becomes of new events.
+#[derive(Default)]
 pub(super) struct Standings {
     /// In no order.
     pub(super) additions: Vec<Addition>,
     /// Those of them that wait.
     pub(super) waiting: Vec<(InboxId, SequenceId)>,
+    /// How many identity updates are valid.
+    pub(super) valid: u64,
+    /// How many are not.
+    pub(super) invalid: u64,
 }
 
 /// The new updates of one inbox, in order.
@@ -71,8 +76,8 @@ impl Identities {
         Ok(identities)
     }
 
-    pub(super) fn inboxes(&self) -> usize {
-        self.waiting.len()
+    pub(super) fn inboxes(&self) -> u64 {
+        self.waiting.len() as u64
     }
 
     /// Remembers what waits from now on.
@@ -88,8 +93,7 @@ impl Identities {
         parts: &Parts,
         fresh: Vec<Fresh>,
     ) -> Result<Standings, ChainAppendError> {
-        let mut standings =
-            Standings { additions: Vec::with_capacity(fresh.len()), waiting: vec![] };
+        let mut standings = Standings::default();
         let mut work = self.by_inbox(fresh, &mut standings.additions);
         while !work.is_empty() {
             let rest = work.split_off(work.len().min(INBOXES_AT_ONCE));
@@ -98,9 +102,7 @@ impl Identities {
                 work.into_iter().map(|work| work.judge(&store, &*judge)).collect()
             });
             for judged in judged {
-                let Standings { additions, waiting } = judged?;
-                standings.additions.extend(additions);
-                standings.waiting.extend(waiting);
+                standings.extend(judged?);
             }
             work = rest;
         }
@@ -174,17 +176,31 @@ impl Identities {
     }
 }
 
+impl Standings {
+    fn extend(&mut self, other: Self) {
+        self.additions.extend(other.additions);
+        self.waiting.extend(other.waiting);
+        self.valid += other.valid;
+        self.invalid += other.invalid;
+    }
+}
+
 impl Work {
     fn judge(self, store: &Store, judge: &dyn IdentityJudge) -> Result<Standings, ReadError> {
-        let mut standings =
-            Standings { additions: Vec::with_capacity(self.envelopes.len()), waiting: vec![] };
+        let mut standings = Standings::default();
         let mut course = Course::new(store, judge, self.inbox);
         course.waits = self.waits;
         for (envelope, update) in self.envelopes {
             let id = envelope.id;
             standings.additions.push(match course.next(id, update)? {
-                Standing::Valid => valid(*envelope),
-                Standing::Invalid(_) => invalid(*envelope),
+                Standing::Valid => {
+                    standings.valid += 1;
+                    valid(*envelope)
+                }
+                Standing::Invalid(_) => {
+                    standings.invalid += 1;
+                    invalid(*envelope)
+                }
                 Standing::Waiting => {
                     standings.waiting.push((self.inbox, id.sequence));
                     Addition::Waiting { id, bytes: envelope.bytes }

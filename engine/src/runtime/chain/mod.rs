@@ -12,6 +12,7 @@ use super::committer::{Addition, Committer};
 use super::workers::{Priority, Workers};
 use crate::chain_strand::{ChainEntry, ChainEnvelope, ChainEvent, ChainPosition, entry};
 use crate::committed::Committed;
+use crate::counters::Counters;
 use crate::ports::IdentityJudge;
 use crate::rules::IDENTITY_UPDATE_RULE;
 
@@ -70,6 +71,7 @@ pub(super) struct Parts {
     pub(super) workers: Workers,
     pub(super) clock: ChainClock,
     pub(super) judge: Arc<dyn IdentityJudge>,
+    pub(super) counters: Arc<Counters>,
 }
 
 struct Shared {
@@ -81,9 +83,10 @@ struct Shared {
 impl ChainAppender {
     /// Puts the parts together, and reads which identity updates wait for their verdict.
     pub(super) fn new(parts: Parts) -> Result<Self, ReadError> {
-        let identities = Mutex::new(Identities::load(&parts.store.snapshot())?);
-        let shared = Shared { parts, groups: Mutex::default(), identities };
-        Ok(Self { shared: Arc::new(shared) })
+        let identities = Identities::load(&parts.store.snapshot())?;
+        parts.counters.identities.inboxes_waiting.set(identities.inboxes());
+        let (groups, identities) = (Mutex::default(), Mutex::new(identities));
+        Ok(Self { shared: Arc::new(Shared { parts, groups, identities }) })
     }
 
     /// Appends `events`, in the chain's order, to a chain strand, and notes where the chain's
@@ -119,14 +122,19 @@ impl ChainAppender {
         events: &[ChainEvent],
         position: Option<ChainPosition>,
     ) -> Result<(), ChainAppendError> {
-        let shared = &self.shared;
-        let mut identities = lock(&shared.identities);
+        let parts = &self.shared.parts;
+        let mut identities = lock(&self.shared.identities);
         let fresh = self.fresh(OriginatorId::IDENTITY_UPDATES, events)?;
-        let Standings { mut additions, waiting } = identities.judge(&shared.parts, fresh)?;
+        let standings = identities.judge(parts, fresh)?;
+        let Standings { mut additions, waiting, valid, invalid } = standings;
         additions.sort_by_key(Addition::end);
         let strand = OriginatorId::IDENTITY_UPDATES;
-        shared.parts.committer.commit_chain(strand, additions, Vec::new(), position)?;
+        parts.committer.commit_chain(strand, additions, Vec::new(), position)?;
         identities.note(waiting);
+        let counters = &parts.counters.identities;
+        counters.valid.add(valid);
+        counters.invalid.add(invalid);
+        counters.inboxes_waiting.set(identities.inboxes());
         Ok(())
     }
 
@@ -155,13 +163,19 @@ impl ChainAppender {
     /// Nothing was written then.
     pub fn judge_held(&self) -> Result<Judged, ChainAppendError> {
         let mut identities = lock(&self.shared.identities);
-        identities.judge_waiting(&self.shared.parts)
+        let judged = identities.judge_waiting(&self.shared.parts)?;
+        let counters = &self.shared.parts.counters.identities;
+        counters.valid.add(judged.valid as u64);
+        counters.invalid.add(judged.invalid as u64);
+        counters.inboxes_waiting.set(identities.inboxes());
+        Ok(judged)
     }
 
-    /// How many inboxes have updates that wait for their verdict.
+    /// How many inboxes have updates that wait for their verdict. Does not wait for an append that
+    /// is under way.
     #[must_use]
-    pub fn inboxes_waiting(&self) -> usize {
-        lock(&self.shared.identities).inboxes()
+    pub fn inboxes_waiting(&self) -> u64 {
+        self.shared.parts.counters.identities.inboxes_waiting.get()
     }
 
     /// What of `events` is to be added, in order.

@@ -1,0 +1,205 @@
+//! Commits to the strand of a chain: positions, envelopes that wait for a verdict, inboxes, and the
+//! ledger beside it.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod support;
+
+use hawser_proto::{Address, EnvelopeId, OriginatorId};
+use hawser_storage::{
+    AddressChange, ChainCommit, ChainPosition, Change, CommitError, Entry, Facts, InvalidRule,
+    LedgerEntry, LedgerKind, LogItem, Mark, Resolved, Standing, Store,
+};
+use support::*;
+
+const STRAND: OriginatorId = OriginatorId::IDENTITY_UPDATES;
+
+fn commit() -> ChainCommit {
+    ChainCommit { originator: STRAND, changes: vec![], resolved: vec![], position: None }
+}
+
+fn place(sequence: u64) -> EnvelopeId {
+    id(STRAND, sequence)
+}
+
+fn waiting(sequence: u64) -> Change {
+    let standing = Standing::Waiting;
+    Change::Append(Entry { standing, facts: None, ..entry(place(sequence)) })
+}
+
+fn valid(sequence: u64) -> Resolved {
+    let id = place(sequence);
+    Resolved { id, invalid: None, facts: Some(facts(id)) }
+}
+
+fn invalid(sequence: u64) -> Resolved {
+    Resolved { id: place(sequence), invalid: Some(InvalidRule(15)), facts: None }
+}
+
+fn position(block: u64) -> Option<ChainPosition> {
+    Some(ChainPosition { block, hash: [9; 32] })
+}
+
+fn standings(store: &Store) -> Vec<Standing> {
+    let snapshot = store.snapshot();
+    let items = snapshot.log(place(0), snapshot.head(STRAND).unwrap());
+    let standing = |item| match item {
+        LogItem::Envelope { standing, .. } => standing,
+        LogItem::Skipped { .. } => panic!("nothing is skipped here"),
+    };
+    items.map(|item| standing(item.unwrap())).collect()
+}
+
+#[test]
+fn what_waits_has_no_rows_until_its_verdict() {
+    on_each(|store| {
+        let changes = vec![append(STRAND, 1), waiting(2), waiting(3), append(STRAND, 4)];
+        store.commit_chain(&ChainCommit { changes, position: position(5), ..commit() }).unwrap();
+        let snapshot = store.snapshot();
+        assert_eq!(snapshot.waiting(STRAND).unwrap(), [place(2), place(3)]);
+        assert_eq!(snapshot.mark(place(2)).unwrap(), Some(Mark::Waiting));
+        assert_eq!(snapshot.get(place(2)).unwrap(), Some(entry(place(2)).bytes));
+        assert_eq!(snapshot.chain_position(STRAND).unwrap(), position(5));
+        assert_eq!(snapshot.newest(topic("t2").as_bytes()).unwrap(), None);
+
+        let resolved = vec![valid(2), invalid(3)];
+        store.commit_chain(&ChainCommit { resolved, ..commit() }).unwrap();
+        use Standing::{Invalid, Valid};
+        assert_eq!(standings(store), [Valid, Valid, Invalid(InvalidRule(15)), Valid]);
+        let snapshot = store.snapshot();
+        assert_eq!(snapshot.newest(topic("t2").as_bytes()).unwrap(), Some(place(2)));
+        assert_eq!(snapshot.newest(topic("t0").as_bytes()).unwrap(), None);
+        assert_eq!(snapshot.chain_position(STRAND).unwrap(), position(5), "it stays");
+        assert_eq!(snapshot.waiting(STRAND).unwrap(), []);
+
+        // The same as if all had been known at once.
+        let at_once = in_memory();
+        let changes = vec![
+            append(STRAND, 1),
+            append(STRAND, 2),
+            append_invalid(STRAND, 3, 15),
+            append(STRAND, 4),
+        ];
+        at_once.commit(&changes).unwrap();
+        let expected = at_once.snapshot().projection_digests().unwrap();
+        assert_eq!(snapshot.projection_digests().unwrap(), expected);
+        let derive = |at, _: &_, standing| (standing == Standing::Valid).then(|| facts(at));
+        store.rebuild(&derive, &mut |_| {}).unwrap();
+        assert_eq!(store.snapshot().projection_digests().unwrap(), expected);
+    });
+}
+
+#[test]
+fn a_verdict_is_for_what_waits_and_comes_once() {
+    on_each(|store| {
+        let changes = vec![append(STRAND, 1), waiting(2), append_invalid(STRAND, 3, 15)];
+        store.commit_chain(&ChainCommit { changes, ..commit() }).unwrap();
+        let before = store.snapshot().projection_digests().unwrap();
+        for resolved in [vec![valid(1)], vec![valid(3)], vec![valid(9)], vec![valid(2), valid(2)]] {
+            let at = resolved.last().unwrap().id;
+            let refused = ChainCommit { resolved, position: position(7), ..commit() };
+            assert_eq!(store.commit_chain(&refused), Err(CommitError::NotWaiting { at }));
+        }
+        let snapshot = store.snapshot();
+        assert_eq!(snapshot.projection_digests().unwrap(), before, "all or nothing");
+        assert_eq!(snapshot.chain_position(STRAND).unwrap(), None);
+        // A commit may bring an envelope and its verdict.
+        let both = ChainCommit { changes: vec![waiting(4)], resolved: vec![valid(4)], ..commit() };
+        store.commit_chain(&both).unwrap();
+        assert_eq!(standings(store)[3], Standing::Valid);
+    });
+}
+
+#[test]
+fn what_waits_keeps_its_place() {
+    on_each(|store| {
+        store.commit(&[waiting(1)]).unwrap();
+        store.commit(&[append(STRAND, 1)]).unwrap();
+        assert_eq!(
+            standings(store),
+            [Standing::Waiting],
+            "an event that comes again is no verdict"
+        );
+        let other = Entry { bytes: signed("another statement", 1), ..entry(place(1)) };
+        let refused = store.commit(&[Change::Append(other)]);
+        assert_eq!(refused, Err(CommitError::Conflict { at: place(1) }));
+    });
+}
+
+#[test]
+fn what_waits_and_where_readers_are_survive_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&settings(folder.path())).unwrap();
+    let changes = vec![append(STRAND, 1), waiting(2)];
+    store.commit_chain(&ChainCommit { changes, position: position(5), ..commit() }).unwrap();
+    store.commit_chain(&ChainCommit { position: position(8), ..commit() }).unwrap();
+    store.record_ledger(&[], position(3)).unwrap();
+    drop(store);
+    let store = Store::open(&settings(folder.path())).unwrap();
+    let snapshot = store.snapshot();
+    assert_eq!(snapshot.waiting(STRAND).unwrap(), [place(2)]);
+    assert_eq!(snapshot.chain_position(STRAND).unwrap(), position(8));
+    assert_eq!(snapshot.chain_position(OriginatorId::GROUP_MESSAGES).unwrap(), None);
+    assert_eq!(snapshot.ledger_position().unwrap(), position(3));
+    assert_eq!(snapshot.heads().unwrap().iter().collect::<Vec<_>>(), [place(2)]);
+}
+
+#[test]
+fn an_address_belongs_to_the_inbox_it_joined_last_whatever_the_order_of_commits() {
+    let (one, other) = (Address([1; 20]), Address([2; 20]));
+    let link =
+        |address, inbox: u8, is_member| AddressChange { address, inbox: [inbox; 32], is_member };
+    let update = |sequence, addresses| {
+        append_with(STRAND, sequence, Facts { addresses, ..facts(place(sequence)) })
+    };
+    let updates = [
+        update(1, vec![link(one, 1, true), link(other, 1, true)]),
+        update(2, vec![link(one, 2, true), link(other, 3, false)]),
+        update(3, vec![link(one, 2, false)]),
+        update(4, vec![link(other, 1, false)]),
+        update(5, vec![link(other, 1, true)]),
+    ];
+    on_each(|store| {
+        let found = |address| store.snapshot().inbox(address).unwrap().map(|inbox| inbox[0]);
+        assert_eq!((found(one), found(other)), (None, None));
+        store.commit(&updates[..2]).unwrap();
+        assert_eq!((found(one), found(other)), (Some(2), Some(1)));
+        store.commit(&updates[2..4]).unwrap();
+        assert_eq!((found(one), found(other)), (Some(1), None));
+        store.commit(&updates[4..]).unwrap();
+        assert_eq!((found(one), found(other)), (Some(1), Some(1)));
+        let single = in_memory();
+        single.commit(&updates).unwrap();
+        let expected = single.snapshot().projection_digests().unwrap();
+        assert_eq!(store.snapshot().projection_digests().unwrap(), expected);
+    });
+}
+
+#[test]
+fn a_ledger_keeps_the_order_of_each_payers_entries() {
+    on_each(|store| {
+        let payer = |name| Address([name; 20]);
+        let entry = |number: u8| LedgerEntry {
+            event: [number; 32],
+            block: u64::from(number),
+            kind: LedgerKind::Deposit,
+            picodollars: -i64::from(number),
+        };
+        // Events in no order of their own, payers whose addresses are next to one another.
+        store
+            .record_ledger(
+                &[(payer(1), entry(9)), (payer(2), entry(3)), (payer(1), entry(4))],
+                None,
+            )
+            .unwrap();
+        store.record_ledger(&[(payer(1), entry(1))], position(6)).unwrap();
+        let snapshot = store.snapshot();
+        assert_eq!(snapshot.ledger(payer(1)).unwrap(), [entry(9), entry(4), entry(1)]);
+        assert_eq!(snapshot.ledger(payer(2)).unwrap(), [entry(3)]);
+        assert_eq!(snapshot.ledger(payer(3)).unwrap(), []);
+        assert_eq!(snapshot.ledger_position().unwrap(), position(6));
+        store.fail_next_write();
+        assert!(store.record_ledger(&[(payer(1), entry(7))], None).is_err());
+        assert_eq!(store.snapshot().ledger(payer(1)).unwrap().len(), 3);
+    });
+}
