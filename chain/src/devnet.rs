@@ -1,19 +1,21 @@
-//! A development network's chains in one process: two embedded chains with all contracts on them,
-//! and the bridge between the two.
+//! A development network's chains: two of them with all contracts on them, and the bridge between
+//! the two. They run in this process, or as two processes of anvil.
 //!
 //! For development and tests only: whoever reaches the ports controls the chains, and the keys of
 //! all accounts are known to everybody. Both listen on this machine only.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use alloy::eips::BlockNumberOrTag;
-use alloy::providers::Provider as _;
+use alloy::primitives::Address;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::deploy::{self, DeployError, Deployment, NATIVE_BALANCE, Node, RegisterError};
+use crate::anvil::{Anvil, AnvilError, AnvilSettings};
+use crate::deploy::{
+    self, DeployError, Deployment, FundError, NATIVE_BALANCE, Node, RegisterError,
+};
 use crate::embedded::{EmbeddedChain, Genesis, Settings, StartError};
 use crate::relay::{Policy, Relay, RelayError};
 use crate::send::dev::DevChain;
@@ -26,9 +28,6 @@ pub const APP_ID: u64 = 31338;
 
 /// The time of the first block of both chains, the same each time: 2025-01-01.
 const GENESIS_TIME: u64 = 1_735_689_600;
-/// Blocks on demand are at least a second apart, and a deployment makes some dozens at once. So
-/// that they do not lie in the future, a new chain is deployed to so long ago.
-const PAST: Duration = Duration::from_secs(300);
 
 /// What the chains of a development network are started with.
 #[derive(Debug, Clone, Default)]
@@ -43,6 +42,10 @@ pub struct DevnetSettings {
     pub block_time: Option<Duration>,
     /// Nodes that the registry shall have.
     pub nodes: Vec<Node>,
+    /// Who shall own what publishing costs.
+    pub payer: Option<Address>,
+    /// The anvil to run the chains with, instead of this process.
+    pub anvil: Option<PathBuf>,
 }
 
 /// Why the chains of a development network do not run.
@@ -56,6 +59,22 @@ pub enum DevnetError {
         /// Why.
         error: StartError,
     },
+    /// Anvil does not start.
+    #[error("the {chain} chain: {error}")]
+    Anvil {
+        /// `app` or `settlement`.
+        chain: &'static str,
+        /// Why.
+        error: AnvilError,
+    },
+    /// The folder for what anvil keeps cannot be made.
+    #[error("{folder}: {source}")]
+    Folder {
+        /// Which folder.
+        folder: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// A chain that was just started does not answer.
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -65,6 +84,9 @@ pub enum DevnetError {
     /// The nodes are not registered.
     #[error(transparent)]
     Register(#[from] RegisterError),
+    /// The payer cannot pay.
+    #[error(transparent)]
+    Fund(#[from] FundError),
     /// The bridge does not work.
     #[error(transparent)]
     Relay(#[from] RelayError),
@@ -73,11 +95,34 @@ pub enum DevnetError {
     Rpc(#[from] RpcFault),
 }
 
+/// A chain, whoever runs it.
+#[derive(Debug)]
+enum Running {
+    Embedded(EmbeddedChain),
+    Anvil(Anvil),
+}
+
+impl Running {
+    fn local_addr(&self) -> SocketAddr {
+        match self {
+            Self::Embedded(chain) => chain.local_addr(),
+            Self::Anvil(anvil) => anvil.local_addr(),
+        }
+    }
+
+    async fn stop(self) {
+        match self {
+            Self::Embedded(chain) => chain.stop().await,
+            Self::Anvil(anvil) => anvil.stop().await,
+        }
+    }
+}
+
 /// The chains of a development network, running.
 #[derive(Debug)]
 pub struct Devnet {
-    settlement: EmbeddedChain,
-    app: EmbeddedChain,
+    settlement: Running,
+    app: Running,
     deployment: Deployment,
     relay: JoinHandle<()>,
     end: oneshot::Sender<()>,
@@ -93,17 +138,16 @@ impl Devnet {
         let settlement = launch("settlement", SETTLEMENT_ID, settings.settlement_port, &settings);
         let (settlement, to_settlement) = settlement.await?;
         let (app, to_app) = launch("app", APP_ID, settings.app_port, &settings).await?;
-        for chain in [&to_settlement, &to_app] {
-            begin_in_the_past(chain).await?;
-        }
         let deployer = deploy::deployer();
         let deployment = deploy::deploy(&to_settlement, &to_app, &deployer).await?;
         let admin = Sender::new(to_settlement.clone(), deployer);
         let registry = deployment.addresses.node_registry;
         deploy::register_nodes(&admin, registry, &settings.nodes).await?;
-        for chain in [&to_settlement, &to_app] {
-            arrive_in_the_present(chain).await?;
-            if let Some(block_time) = settings.block_time {
+        if let Some(payer) = settings.payer {
+            deploy::fund_payer(&admin, &to_app, &deployment.addresses, payer).await?;
+        }
+        if let Some(block_time) = settings.block_time {
+            for chain in [&to_settlement, &to_app] {
                 DevChain(chain).make_blocks_every(block_time).await?;
             }
         }
@@ -149,7 +193,21 @@ async fn launch(
     id: u64,
     port: u16,
     settings: &DevnetSettings,
-) -> Result<(EmbeddedChain, Chain), DevnetError> {
+) -> Result<(Running, Chain), DevnetError> {
+    let chain = match &settings.anvil {
+        None => Running::Embedded(embedded(name, id, port, settings).await?),
+        Some(program) => Running::Anvil(anvil(name, id, port, settings, program).await?),
+    };
+    let connection = Chain::connect(&format!("http://{}", chain.local_addr()), id).await?;
+    Ok((chain, connection))
+}
+
+async fn embedded(
+    name: &'static str,
+    id: u64,
+    port: u16,
+    settings: &DevnetSettings,
+) -> Result<EmbeddedChain, DevnetError> {
     let accounts = deploy::accounts();
     let balances = accounts.iter().map(|key| (key.address(), NATIVE_BALANCE)).collect();
     let chain = EmbeddedChain::start(Settings {
@@ -158,31 +216,21 @@ async fn launch(
         genesis: Genesis { balances, time: Some(GENESIS_TIME), ..Genesis::default() },
         ..Settings::new(id)
     });
-    let chain = chain.await.map_err(|error| DevnetError::Start { chain: name, error })?;
-    let connection = Chain::connect(&format!("http://{}", chain.local_addr()), id).await?;
-    Ok((chain, connection))
+    chain.await.map_err(|error| DevnetError::Start { chain: name, error })
 }
 
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
-}
-
-/// Lets a new chain's clock lag behind.
-async fn begin_in_the_past(chain: &Chain) -> Result<(), RpcFault> {
-    let (number, _) = block(chain, BlockNumberOrTag::Latest).await?;
-    let past = now().saturating_sub(PAST.as_secs());
-    if number == 0 { DevChain(chain).set_clock(past).await } else { Ok(()) }
-}
-
-/// Sets the clock right if it is behind. One that is ahead was moved by somebody, and is left.
-async fn arrive_in_the_present(chain: &Chain) -> Result<(), RpcFault> {
-    let (_, next) = block(chain, BlockNumberOrTag::Pending).await?;
-    if next < now() { DevChain(chain).set_clock(now()).await } else { Ok(()) }
-}
-
-async fn block(chain: &Chain, at: BlockNumberOrTag) -> Result<(u64, u64), RpcFault> {
-    let block = chain.provider().get_block_by_number(at).await;
-    let block = block.map_err(|error| chain.fault("eth_getBlockByNumber", error))?;
-    Ok(block.map_or((0, 0), |block| (block.header.number, block.header.timestamp)))
+async fn anvil(
+    name: &'static str,
+    chain_id: u64,
+    port: u16,
+    settings: &DevnetSettings,
+    program: &Path,
+) -> Result<Anvil, DevnetError> {
+    if let Some(folder) = &settings.data_dir {
+        let failed = |source| DevnetError::Folder { folder: folder.clone(), source };
+        std::fs::create_dir_all(folder).map_err(failed)?;
+    }
+    let state = settings.data_dir.as_ref().map(|folder| folder.join(format!("{name}-anvil.json")));
+    let anvil = Anvil::start(AnvilSettings { program: program.to_owned(), chain_id, port, state });
+    anvil.await.map_err(|error| DevnetError::Anvil { chain: name, error })
 }

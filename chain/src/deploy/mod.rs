@@ -11,6 +11,7 @@
 mod accounts;
 mod layout;
 mod nodes;
+mod payers;
 mod plan;
 mod setup;
 
@@ -29,6 +30,7 @@ use plan::{Piece, Plan};
 
 pub use accounts::{NATIVE_BALANCE, accounts, deployer};
 pub use nodes::{Node, RegisterError, register_nodes};
+pub use payers::{FundError, fund_payer};
 
 /// A deployment as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]

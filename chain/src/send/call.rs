@@ -35,7 +35,7 @@ impl Call {
     }
 
     /// The call as a request from an account, without gas, price and nonce.
-    pub(super) fn request(&self, from: Address) -> TransactionRequest {
+    pub(crate) fn request(&self, from: Address) -> TransactionRequest {
         TransactionRequest {
             from: Some(from),
             to: Some(self.to.map_or(TxKind::Create, TxKind::Call)),

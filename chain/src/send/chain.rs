@@ -14,6 +14,7 @@ use alloy::transports::TransportError;
 
 use super::call::{Call, Quote};
 use super::error::{ConnectError, RpcFault, SendError, ViewError, revert_of};
+use crate::contracts::revert::Revert;
 
 /// How long one request may take.
 pub const REQUEST_MAX: Duration = Duration::from_secs(10);
@@ -165,7 +166,7 @@ impl Chain {
     }
 
     /// What gas a call should be given.
-    pub(super) async fn gas_limit(&self, request: TransactionRequest) -> Result<u64, CallFault> {
+    pub(crate) async fn gas_limit(&self, request: TransactionRequest) -> Result<u64, CallFault> {
         let estimate = self.provider.estimate_gas(request).await;
         estimate.map(with_head_room).map_err(|error| self.call_fault("eth_estimateGas", error))
     }
@@ -184,13 +185,23 @@ impl Chain {
         receipt: &TransactionReceipt,
     ) -> SendError {
         let hash = receipt.transaction_hash;
+        let (reason, revert) = self.reason_of_revert(from, call, receipt).await;
+        SendError::Reverted { hash, reason, revert }
+    }
+
+    /// The same in words, and as an error of the contract if it is reverted again.
+    pub(crate) async fn reason_of_revert(
+        &self,
+        from: Address,
+        call: &Call,
+        receipt: &TransactionReceipt,
+    ) -> (String, Option<Revert>) {
         let before = receipt.block_number.unwrap_or_default().saturating_sub(1);
-        let (reason, revert) = match self.call(call.request(from), BlockId::number(before)).await {
+        match self.call(call.request(from), BlockId::number(before)).await {
             Err(CallFault::Reverted(revert)) => (revert.to_string(), Some(revert)),
             Ok(_) => ("it has failed between others, or its gas was used up".to_owned(), None),
             Err(CallFault::Rpc(fault)) => (format!("why is not known ({fault})"), None),
-        };
-        SendError::Reverted { hash, reason, revert }
+        }
     }
 
     /// Runs a call without sending it, on top of a block.
@@ -213,9 +224,15 @@ impl Chain {
 
 /// Why a call could not be run.
 #[derive(Debug)]
-pub(super) enum CallFault {
-    Reverted(crate::contracts::revert::Revert),
+pub(crate) enum CallFault {
+    Reverted(Revert),
     Rpc(RpcFault),
+}
+
+impl From<RpcFault> for CallFault {
+    fn from(fault: RpcFault) -> Self {
+        Self::Rpc(fault)
+    }
 }
 
 impl From<CallFault> for SendError {

@@ -47,24 +47,33 @@ impl Kind {
 }
 
 /// The shell that anvil runs under: it ends anvil when its standard input is closed, which also
-/// happens when the test program is killed.
+/// happens when the test program is killed. It closes its own output, so that this ends with anvil.
 struct Anvil(Child);
 
-const UNDER_SHELL: &str = r#""$0" "$@" & anvil=$!; read -r _; kill "$anvil"; wait "$anvil""#;
+const UNDER_SHELL: &str =
+    r#""$0" "$@" & anvil=$!; exec >&-; read -r _; kill "$anvil"; wait "$anvil""#;
 
 impl Anvil {
     fn start(chain_id: u64) -> (Self, String) {
+        let binary = binary();
         let mut shell = Command::new("sh")
             .args(["-c", UNDER_SHELL])
-            .arg(binary())
+            .arg(&binary)
             .args(["--port", "0", "--chain-id", &chain_id.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .expect("there is a shell");
         let stdout = shell.stdout.take().expect("it was asked for");
-        let url = announced_url(stdout);
-        (Self(shell), url)
+        let anvil = Self(shell);
+        let url = announced_url(stdout).unwrap_or_else(|| {
+            panic!(
+                "anvil at {} has ended without listening: try it by hand, or name another one in \
+                 HAWSER_ANVIL",
+                binary.display()
+            )
+        });
+        (anvil, url)
     }
 }
 
@@ -76,14 +85,12 @@ impl Drop for Anvil {
     }
 }
 
-/// Reads where anvil listens, and lets it go on talking.
-fn announced_url(stdout: ChildStdout) -> String {
+/// Reads where anvil listens, and lets it go on talking. Nothing if it ends before.
+fn announced_url(stdout: ChildStdout) -> Option<String> {
     let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
-    let address = lines
-        .find_map(|line| line.strip_prefix("Listening on ").map(str::to_owned))
-        .expect("anvil says where it listens");
+    let address = lines.find_map(|line| line.strip_prefix("Listening on ").map(str::to_owned))?;
     std::thread::spawn(move || lines.for_each(drop));
-    format!("http://{address}")
+    Some(format!("http://{address}"))
 }
 
 fn binary() -> PathBuf {

@@ -51,12 +51,20 @@ pub struct ChainDevArgs {
     /// Who shall own the nodes that are registered [default: the account that deploys].
     #[arg(long, value_name = "ADDRESS", requires = "register_nodes")]
     pub node_owner: Option<Address>,
+    /// Give this account what publishing costs: native tokens, and a balance in the payer registry.
+    #[arg(long, value_name = "ADDRESS")]
+    pub fund_payer: Option<Address>,
+    /// Run the chains with anvil instead of this program [default: the one that HAWSER_ANVIL names,
+    /// or that scripts/contract-tools has installed, or that PATH has].
+    #[arg(long, value_name = "PROGRAM", num_args = 0..=1, require_equals = true)]
+    pub anvil: Option<Option<PathBuf>>,
     /// End when the standard input does. For a parent process that must not leave chains behind.
     #[arg(long, hide = true)]
     pub exit_with_parent: bool,
 }
 
-fn block_time(text: &str) -> Result<Duration, String> {
+/// Whole seconds, as chains count them.
+pub(super) fn block_time(text: &str) -> Result<Duration, String> {
     let whole = |time: &Duration| time.subsec_nanos() == 0 && (1..=30).contains(&time.as_secs());
     let expected = "expected whole seconds from 1s to 30s, such as 5s";
     duration(text).filter(whole).ok_or_else(|| expected.to_owned())

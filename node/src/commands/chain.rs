@@ -1,6 +1,6 @@
 //! `hawser chain`: chains to develop against.
 
-mod dev;
+pub(super) mod dev;
 mod tell;
 
 use crate::cli::chain::ChainCommand;

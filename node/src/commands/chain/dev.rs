@@ -49,6 +49,8 @@ async fn serve(args: ChainDevArgs, teller: Teller) -> Result<(), Failure> {
         data_dir: args.data_dir.clone(),
         block_time: args.block_time,
         nodes,
+        payer: args.fund_payer,
+        anvil: args.anvil.as_ref().map(|program| anvil(program.as_deref())).transpose()?,
     };
     let devnet = tokio::select! {
         started = Devnet::start(settings) => started.map_err(failure)?,
@@ -60,6 +62,19 @@ async fn serve(args: ChainDevArgs, teller: Teller) -> Result<(), Failure> {
     teller.stopping();
     devnet.stop().await;
     Ok(())
+}
+
+/// The program to run the chains with.
+///
+/// # Errors
+/// When there is none.
+pub(in crate::commands) fn anvil(named: Option<&Path>) -> Result<PathBuf, Failure> {
+    let found = named.map(Path::to_owned).or_else(hawser_chain::anvil::find_program);
+    found.ok_or_else(|| {
+        Failure::not_found(
+            "there is no anvil: run scripts/contract-tools, or name the program in HAWSER_ANVIL",
+        )
+    })
 }
 
 fn chain_json(args: &ChainDevArgs) -> PathBuf {
@@ -92,7 +107,7 @@ fn write(path: &Path, devnet: &Devnet) -> Result<(), Failure> {
 
 fn failure(error: DevnetError) -> Failure {
     match &error {
-        DevnetError::Start { error: StartError::Listen { .. }, .. } => {
+        DevnetError::Start { error: StartError::Listen { .. }, .. } | DevnetError::Anvil { .. } => {
             Failure::failed(format!("{error} Stop that, or choose another --base-port"))
         }
         _ => Failure::failed(error),

@@ -1,0 +1,369 @@
+//! The record of transactions under way: a file that is appended to, and synced before anything is
+//! sent.
+//!
+//! ```text
+//! hawser-nonces 1 <chain id> <account>\n
+//! length: u32 BE, then the first 8 bytes of keccak256(body), then body   (any number of times)
+//! body: 1, slot: u64 BE, former slot: u64 BE (0: none), nonce: u64 BE, raw transaction
+//!       2, slot: u64 BE      it is over: mined, or nothing of it is out and nothing will be
+//! ```
+//!
+//! What a kill leaves of a last entry is cut off: nothing was sent before it was whole.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+
+use alloy::primitives::{Address, Bytes, keccak256};
+
+use super::error::StartError;
+use super::nonces::SlotId;
+
+const HEAD_LEN: usize = 12;
+/// The file is written anew when it is longer than this and mostly of what is past.
+const COMPACT_FROM_BYTES: u64 = 4 << 20;
+
+/// Something that a restart has to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Entry {
+    /// This transaction may be sent from now on. The payload gives up its former slot.
+    Signed { slot: SlotId, instead_of: Option<SlotId>, nonce: u64, raw: Bytes },
+    /// One of the slot's transactions is mined, or none of them is out.
+    Over { slot: SlotId },
+}
+
+/// The transactions that have to be followed up, by slot, with their nonce; those of a slot in
+/// their order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Live(pub(super) BTreeMap<SlotId, (u64, Vec<Bytes>)>);
+
+impl Live {
+    pub(super) fn apply(&mut self, entry: &Entry) {
+        match entry {
+            Entry::Signed { slot, instead_of, nonce, raw } => {
+                if let Some(former) = instead_of {
+                    self.0.remove(former);
+                }
+                let (_, raws) = self.0.entry(*slot).or_insert_with(|| (*nonce, Vec::new()));
+                raws.push(raw.clone());
+            }
+            Entry::Over { slot } => {
+                self.0.remove(slot);
+            }
+        }
+    }
+
+    /// The lowest nonce under way.
+    pub(super) fn first_nonce(&self) -> Option<u64> {
+        self.0.values().map(|(nonce, _)| *nonce).min()
+    }
+
+    fn entries(&self) -> impl Iterator<Item = Entry> {
+        self.0.iter().flat_map(|(slot, (nonce, raws))| {
+            let signed = |raw: &Bytes| Entry::Signed {
+                slot: *slot,
+                instead_of: None,
+                nonce: *nonce,
+                raw: raw.clone(),
+            };
+            raws.iter().map(signed)
+        })
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.values().flat_map(|(_, raws)| raws).map(|raw| raw.len()).sum()
+    }
+}
+
+impl Entry {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend([0; HEAD_LEN]);
+        match self {
+            Self::Signed { slot, instead_of, nonce, raw } => {
+                out.push(1);
+                out.extend(slot.0.to_be_bytes());
+                out.extend(instead_of.map_or(0, |former| former.0).to_be_bytes());
+                out.extend(nonce.to_be_bytes());
+                out.extend_from_slice(raw);
+            }
+            Self::Over { slot } => {
+                out.push(2);
+                out.extend(slot.0.to_be_bytes());
+            }
+        }
+        let body = start + HEAD_LEN;
+        let length = u32::try_from(out.len() - body).expect("transactions are far below 4 GiB");
+        let digest = keccak256(&out[body..]);
+        out[start..start + 4].copy_from_slice(&length.to_be_bytes());
+        out[start + 4..body].copy_from_slice(&digest[..8]);
+    }
+
+    fn decode(body: &[u8]) -> Option<Self> {
+        let (tag, mut rest) = body.split_first()?;
+        let mut number = || {
+            let (number, after) = rest.split_first_chunk()?;
+            rest = after;
+            Some(u64::from_be_bytes(*number))
+        };
+        let slot = SlotId(number()?);
+        match tag {
+            1 => {
+                let instead_of = number().map(|former| (former != 0).then_some(SlotId(former)))?;
+                let nonce = number()?;
+                Some(Self::Signed { slot, instead_of, nonce, raw: rest.to_vec().into() })
+            }
+            2 if rest.is_empty() => Some(Self::Over { slot }),
+            _ => None,
+        }
+    }
+}
+
+/// The first entry, and what follows it; nothing if it is not whole.
+fn split_entry(bytes: &[u8]) -> Option<(Entry, &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    let (digest, rest) = rest.split_first_chunk::<8>()?;
+    let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+    let (body, rest) = rest.split_at_checked(length)?;
+    let is_whole = keccak256(body)[..8] == *digest;
+    is_whole.then(|| Entry::decode(body)).flatten().map(|entry| (entry, rest))
+}
+
+/// The open file. One process has it at a time.
+#[derive(Debug)]
+pub(super) struct Record {
+    path: PathBuf,
+    head: String,
+    file: File,
+    /// How long the file is as far as it is whole.
+    len: u64,
+    live: Live,
+    _lock: File,
+}
+
+impl Record {
+    /// Opens the record of an account on a chain, or makes it.
+    ///
+    /// # Errors
+    /// When it is in use, belongs to another account or chain, or cannot be read.
+    pub(super) fn open(path: &Path, chain_id: u64, account: Address) -> Result<Self, StartError> {
+        let failed = |source| StartError::Record { path: path.to_owned(), source };
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(failed)?;
+        }
+        let lock = lock(path)?;
+        let head = format!("hawser-nonces 1 {chain_id} {account}\n");
+        let mut file = private_file(path).map_err(failed)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(failed)?;
+        let mut live = Live::default();
+        let mut rest = match bytes.strip_prefix(head.as_bytes()) {
+            Some(rest) => rest,
+            // A kill came before the first line was whole.
+            None if head.as_bytes().starts_with(&bytes) => &[],
+            None => return Err(other(path, &bytes, &head)),
+        };
+        while let Some((entry, after)) = split_entry(rest) {
+            live.apply(&entry);
+            rest = after;
+        }
+        if !rest.is_empty() {
+            tracing::warn!(path = %path.display(), bytes = rest.len(), "cut off what is not whole");
+        }
+        let mut record = Self { path: path.to_owned(), head, file, len: 0, live, _lock: lock };
+        record.write_anew().map_err(failed)?;
+        Ok(record)
+    }
+
+    /// What has to be followed up.
+    pub(super) fn live(&self) -> &Live {
+        &self.live
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Adds entries. With `durable` they are on disk when this returns.
+    ///
+    /// # Errors
+    /// When the system does not take them; then none of them is there.
+    pub(super) fn append(&mut self, entries: &[Entry], durable: bool) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        entries.iter().for_each(|entry| entry.encode(&mut bytes));
+        let written = self.write(&bytes, durable);
+        if written.is_err() {
+            // The next entry must not follow half of one.
+            self.file.set_len(self.len)?;
+            self.file.seek(SeekFrom::Start(self.len))?;
+            return written;
+        }
+        self.len += bytes.len() as u64;
+        entries.iter().for_each(|entry| self.live.apply(entry));
+        if self.len > COMPACT_FROM_BYTES
+            && self.len > 4 * self.live.bytes() as u64
+            && let Err(error) = self.write_anew()
+        {
+            // The entries are there, in a file that is longer than it need be.
+            tracing::warn!(path = %self.path.display(), %error, "the record stays long");
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8], durable: bool) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        if durable { self.file.sync_data() } else { Ok(()) }
+    }
+
+    /// Writes what has to be followed up to a new file that takes the place of the old one.
+    fn write_anew(&mut self) -> io::Result<()> {
+        let mut bytes = self.head.clone().into_bytes();
+        self.live.entries().for_each(|entry| entry.encode(&mut bytes));
+        let fresh = self.path.with_added_extension("new");
+        let _ = fs::remove_file(&fresh);
+        let mut file = private_file(&fresh)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        fs::rename(&fresh, &self.path)?;
+        if let Some(folder) = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            File::open(folder)?.sync_all()?;
+        }
+        (self.file, self.len) = (file, bytes.len() as u64);
+        Ok(())
+    }
+}
+
+/// Nobody else need read what was not published yet.
+fn private_file(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+fn lock(path: &Path) -> Result<File, StartError> {
+    let failed = |source| StartError::Record { path: path.to_owned(), source };
+    let file = private_file(&path.with_added_extension("lock")).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StartError::RecordInUse { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+fn other(path: &Path, bytes: &[u8], head: &str) -> StartError {
+    let first = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let found = String::from_utf8_lossy(&first[..first.len().min(100)]).into_owned();
+    let expected = head.trim_end().to_owned();
+    StartError::OtherRecord { path: path.to_owned(), found, expected }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHAIN: u64 = 31338;
+
+    fn signed(slot: u64, raw: &'static [u8]) -> Entry {
+        let raw = Bytes::from_static(raw);
+        Entry::Signed { slot: SlotId(slot), instead_of: None, nonce: slot + 100, raw }
+    }
+
+    fn over(slot: u64) -> Entry {
+        Entry::Over { slot: SlotId(slot) }
+    }
+
+    fn open(path: &Path) -> Record {
+        Record::open(path, CHAIN, Address::repeat_byte(1)).unwrap()
+    }
+
+    #[test]
+    fn a_restart_knows_what_is_under_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("below/nonces");
+        let mut record = open(&path);
+        record.append(&[signed(7, b"a"), signed(8, b"b"), signed(7, b"dearer")], true).unwrap();
+        record.append(&[over(8)], false).unwrap();
+        let raw = Bytes::from_static(b"c");
+        let instead_of = Some(SlotId(7));
+        let moved = Entry::Signed { slot: SlotId(9), instead_of, nonce: 107, raw };
+        let before = record.live().clone();
+        drop(record);
+        let mut record = open(&path);
+        assert_eq!(record.live(), &before);
+        let raws = vec![Bytes::from_static(b"a"), Bytes::from_static(b"dearer")];
+        assert_eq!(record.live().0[&SlotId(7)], (107, raws));
+        record.append(&[moved, signed(10, b"d"), over(10)], true).unwrap();
+        drop(record);
+        assert_eq!(slots(&open(&path)), [9]);
+    }
+
+    fn slots(record: &Record) -> Vec<u64> {
+        record.live().0.keys().map(|slot| slot.0).collect()
+    }
+
+    #[test]
+    fn what_a_kill_leaves_is_the_entries_that_are_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("nonces");
+        let mut record = open(&path);
+        record.append(&[signed(1, b"first")], true).unwrap();
+        let first = record.len;
+        record.append(&[signed(2, b"second")], true).unwrap();
+        drop(record);
+        let whole = fs::read(&path).unwrap();
+        for len in 0..=whole.len() {
+            fs::write(&path, &whole[..len]).unwrap();
+            let live = open(&path).live().clone();
+            let expected = if len == whole.len() {
+                2
+            } else if len as u64 >= first {
+                1
+            } else {
+                0
+            };
+            assert_eq!(live.0.len(), expected, "of {len} bytes");
+            fs::write(&path, &whole).unwrap();
+        }
+        let mut flipped = whole.clone();
+        *flipped.last_mut().unwrap() ^= 1;
+        fs::write(&path, flipped).unwrap();
+        assert_eq!(open(&path).live().0.len(), 1);
+    }
+
+    #[test]
+    fn a_record_has_one_account_one_chain_and_one_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("nonces");
+        let record = open(&path);
+        let again = Record::open(&path, CHAIN, Address::repeat_byte(1));
+        assert!(matches!(again, Err(StartError::RecordInUse { .. })));
+        drop(record);
+        for (chain, account) in [(CHAIN, 2), (CHAIN + 1, 1)] {
+            let other = Record::open(&path, chain, Address::repeat_byte(account));
+            assert!(matches!(other, Err(StartError::OtherRecord { .. })));
+        }
+        fs::write(&path, "something else").unwrap();
+        let other = Record::open(&path, CHAIN, Address::repeat_byte(1));
+        assert!(matches!(other, Err(StartError::OtherRecord { .. })));
+    }
+
+    #[test]
+    fn the_past_does_not_fill_the_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("nonces");
+        let mut record = open(&path);
+        let raw = Bytes::from(vec![7; 200_000]);
+        for slot in 1..60 {
+            let (raw, nonce) = (raw.clone(), slot);
+            let signed = Entry::Signed { slot: SlotId(slot), instead_of: None, nonce, raw };
+            record.append(&[signed], false).unwrap();
+            record.append(&[over(slot)], false).unwrap();
+        }
+        assert!(fs::metadata(&path).unwrap().len() < COMPACT_FROM_BYTES + 400_000);
+        record.append(&[signed(60, b"x")], true).unwrap();
+        drop(record);
+        assert_eq!(slots(&open(&path)), [60]);
+    }
+}

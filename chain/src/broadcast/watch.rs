@@ -1,0 +1,249 @@
+//! Requests to the chain: what a payload needs, how a transaction is taken, and what became of
+//! those that are watched.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use alloy::eips::{BlockId, BlockNumberOrTag};
+use alloy::primitives::{Address, B256, Bytes};
+use alloy::providers::Provider as _;
+use alloy::rpc::types::TransactionReceipt;
+use futures_util::future::try_join_all;
+
+use super::endpoints::{Endpoints, is_silence};
+use super::error::BroadcastError;
+use super::nonces::{Polled, Sent};
+use crate::contracts::GroupMessageBroadcaster::InvalidPayloadSize;
+use crate::contracts::revert::Revert;
+use crate::send::{Call, CallFault, Chain, RpcFault};
+
+/// Every transaction.
+const GAS_OF_TRANSACTION: u64 = 21_000;
+/// Since EIP-7623 a transaction costs at least so much for a byte of its data.
+const FLOOR_GAS_OF_ZERO: u64 = 10;
+const FLOOR_GAS_OF_OTHERS: u64 = 40;
+
+/// What was found out about a mined transaction.
+#[derive(Debug, Clone)]
+pub(super) struct Mined {
+    pub(super) receipt: TransactionReceipt,
+    pub(super) block_time_s: u64,
+}
+
+/// What is to be asked.
+#[derive(Debug, Default)]
+pub(super) struct Watched {
+    pub(super) asked_at: Duration,
+    /// Nonces under way, and what was signed for them.
+    pub(super) nonces: Vec<(u64, Vec<B256>)>,
+    pub(super) wants_pending: bool,
+}
+
+/// The least gas that a transaction with this data may have.
+fn floor_gas(data: &[u8]) -> u64 {
+    let zeros = data.iter().filter(|byte| **byte == 0).count() as u64;
+    let others = data.len() as u64 - zeros;
+    GAS_OF_TRANSACTION + zeros * FLOOR_GAS_OF_ZERO + others * FLOOR_GAS_OF_OTHERS
+}
+
+/// Tries the call and says how much gas it is to be given: a quarter more than it needs now, and a
+/// tenth more than its data costs at least, whether the node knows of that or not.
+pub(super) async fn gas_limit(
+    endpoints: &Endpoints,
+    account: Address,
+    call: &Call,
+) -> Result<u64, BroadcastError> {
+    let estimated = endpoints
+        .ask(
+            |chain| async move { chain.gas_limit(call.request(account)).await },
+            |fault| matches!(fault, CallFault::Rpc(fault) if is_silence(fault)),
+        )
+        .await;
+    let floor = floor_gas(&call.data);
+    match estimated {
+        Ok(estimated) => Ok(estimated.max(floor + floor / 10)),
+        Err(CallFault::Reverted(revert)) => Err(would_revert(revert, &call.data)),
+        Err(CallFault::Rpc(RpcFault::Refused { message, .. })) => {
+            Err(refused(account, endpoints.chain_id(), message))
+        }
+        Err(CallFault::Rpc(fault)) => Err(fault.into()),
+    }
+}
+
+/// What the contract's refusal means.
+fn would_revert(revert: Revert, data: &[u8]) -> BroadcastError {
+    if let Some(InvalidPayloadSize { actualSize_, minSize_, maxSize_ }) = revert.as_error() {
+        let number = |value: alloy::primitives::U256| usize::try_from(value).unwrap_or(usize::MAX);
+        let (bytes, min, max) = (number(actualSize_), number(minSize_), number(maxSize_));
+        return match bytes < min {
+            true => BroadcastError::TooShort { bytes: bytes.min(data.len()), min },
+            false => BroadcastError::TooLong { bytes, max },
+        };
+    }
+    if revert.name() == Some("Paused") {
+        BroadcastError::Paused
+    } else {
+        BroadcastError::WouldRevert(revert)
+    }
+}
+
+/// What it means that no node takes a transaction.
+pub(super) fn refused(account: Address, chain_id: u64, said: String) -> BroadcastError {
+    if said.to_ascii_lowercase().contains("insufficient funds") {
+        BroadcastError::NoFunds { account, chain_id, said }
+    } else {
+        BroadcastError::Refused { said }
+    }
+}
+
+/// Gives a transaction to the endpoint in use.
+pub(super) async fn send(endpoints: &Endpoints, raw: &Bytes) -> Sent {
+    let (index, chain) = endpoints.current().await;
+    let Ok(chain) = chain else { return Sent::Later };
+    let Err(error) = chain.provider().send_raw_transaction(raw).await else { return Sent::Taken };
+    match chain.fault("eth_sendRawTransaction", error) {
+        RpcFault::Refused { message, .. } => meaning(message),
+        fault => {
+            tracing::debug!(%fault, "a transaction may be lost");
+            endpoints.leave(index);
+            Sent::Lost
+        }
+    }
+}
+
+/// What nodes say differs in its details. The words are those of go-ethereum, which others keep
+/// to.
+fn meaning(said: String) -> Sent {
+    let lower = said.to_ascii_lowercase();
+    let has = |texts: &[&str]| texts.iter().any(|text| lower.contains(text));
+    if has(&["already known", "already imported", "already in the mempool", "known transaction"]) {
+        Sent::Taken
+    } else if has(&["nonce too low", "nonce has already been used"]) {
+        Sent::NonceUsed
+    } else if has(&["replacement transaction underpriced", "replacement fee too low"]) {
+        Sent::Underpriced
+    } else if has(&["nonce too high", "nonce gap"]) {
+        Sent::NonceAhead
+    } else if has(&["underpriced", "less than block base fee", "gas price too low"]) {
+        Sent::TooCheap(said)
+    } else if has(&["txpool is full", "limit exceeded", "too many", "rate limit", "try again"]) {
+        Sent::Later
+    } else {
+        Sent::Refused(said)
+    }
+}
+
+/// Asks what became of the account's transactions.
+pub(super) async fn poll(
+    endpoints: &Endpoints,
+    account: Address,
+    watched: &Watched,
+) -> Result<(Polled, HashMap<B256, Mined>), RpcFault> {
+    endpoints.ask(|chain| async move { poll_at(&chain, account, watched).await }, is_silence).await
+}
+
+async fn poll_at(
+    chain: &Chain,
+    account: Address,
+    watched: &Watched,
+) -> Result<(Polled, HashMap<B256, Mined>), RpcFault> {
+    let (mined, head, pending) =
+        tokio::try_join!(count(chain, account, BlockNumberOrTag::Latest), head(chain), async {
+            if !watched.wants_pending {
+                return Ok(None);
+            }
+            count(chain, account, BlockNumberOrTag::Pending).await.map(Some)
+        },)?;
+    let used = watched.nonces.iter().filter(|(nonce, _)| *nonce < mined);
+    let looked = used.map(|(nonce, hashes)| async {
+        Ok::<_, RpcFault>((*nonce, first_mined(chain, hashes).await?))
+    });
+    let mut details = HashMap::new();
+    let mut found = Vec::new();
+    for (nonce, mined) in try_join_all(looked).await? {
+        found.push((nonce, mined.as_ref().map(|mined| mined.receipt.transaction_hash)));
+        details.extend(mined.map(|mined| (mined.receipt.transaction_hash, mined)));
+    }
+    Ok((Polled { asked_at: watched.asked_at, mined, pending, head, found }, details))
+}
+
+async fn count(chain: &Chain, account: Address, at: BlockNumberOrTag) -> Result<u64, RpcFault> {
+    let count = chain.provider().get_transaction_count(account).block_id(at.into()).await;
+    count.map_err(|error| chain.fault("eth_getTransactionCount", error))
+}
+
+async fn head(chain: &Chain) -> Result<u64, RpcFault> {
+    let head = chain.provider().get_block_number().await;
+    head.map_err(|error| chain.fault("eth_blockNumber", error))
+}
+
+/// The one of these transactions that is mined.
+async fn first_mined(chain: &Chain, hashes: &[B256]) -> Result<Option<Mined>, RpcFault> {
+    for hash in hashes {
+        let receipt = chain.provider().get_transaction_receipt(*hash).await;
+        let receipt = receipt.map_err(|error| chain.fault("eth_getTransactionReceipt", error))?;
+        if let Some(receipt) = receipt {
+            let block_time_s = block_time(chain, &receipt).await?;
+            return Ok(Some(Mined { receipt, block_time_s }));
+        }
+    }
+    Ok(None)
+}
+
+/// Newer nodes say it with each event.
+async fn block_time(chain: &Chain, receipt: &TransactionReceipt) -> Result<u64, RpcFault> {
+    if let Some(time) = receipt.inner.logs().iter().find_map(|log| log.block_timestamp) {
+        return Ok(time);
+    }
+    let Some(number) = receipt.block_number else { return Ok(0) };
+    let block = chain.provider().get_block(BlockId::number(number)).await;
+    let block = block.map_err(|error| chain.fault("eth_getBlockByNumber", error))?;
+    Ok(block.map_or(0, |block| block.header.timestamp))
+}
+
+/// Why a mined transaction has failed: its call again, where it stood.
+pub(super) async fn reason(
+    endpoints: &Endpoints,
+    account: Address,
+    call: &Call,
+    receipt: &TransactionReceipt,
+) -> String {
+    let (_, chain) = endpoints.current().await;
+    match chain {
+        Ok(chain) => chain.reason_of_revert(account, call, receipt).await.0,
+        Err(fault) => format!("why is not known ({fault})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_costs_at_least_what_the_floor_says() {
+        assert_eq!(floor_gas(&[]), 21_000);
+        assert_eq!(floor_gas(&[0, 1, 0xff]), 21_000 + 10 + 80);
+        assert_eq!(floor_gas(&vec![1; 200_000]), 8_021_000);
+    }
+
+    #[test]
+    fn nodes_are_understood() {
+        for (said, meant) in [
+            ("already known", Sent::Taken),
+            ("Nonce too low: next nonce 5, tx nonce 4", Sent::NonceUsed),
+            ("nonce too low", Sent::NonceUsed),
+            ("replacement transaction underpriced", Sent::Underpriced),
+            ("nonce too high: address 0x0, tx: 5 state: 4", Sent::NonceAhead),
+            ("txpool is full", Sent::Later),
+        ] {
+            assert_eq!(meaning(said.to_owned()), meant, "{said}");
+        }
+        for said in ["transaction underpriced", "max fee per gas less than block base fee: …"] {
+            assert_eq!(meaning(said.to_owned()), Sent::TooCheap(said.to_owned()));
+        }
+        let said = "insufficient funds for gas * price + value".to_owned();
+        assert_eq!(meaning(said.clone()), Sent::Refused(said.clone()));
+        let error = refused(Address::ZERO, 1, said);
+        assert!(matches!(error, BroadcastError::NoFunds { .. }));
+    }
+}

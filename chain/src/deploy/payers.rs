@@ -1,0 +1,64 @@
+//! Gives a payer of a development network what it needs to pay.
+
+use alloy::primitives::{Address, U256, aliases::U96};
+use alloy::providers::Provider as _;
+
+use super::NATIVE_BALANCE;
+use crate::addresses::Addresses;
+use crate::contracts::{FeeToken, PayerRegistry};
+use crate::send::dev::DevChain;
+use crate::send::{Call, Chain, RpcFault, SendError, Sender, ViewError};
+
+/// What a payer gets for messages, in the smallest unit of the fee token: 10,000 dollars.
+const DEPOSIT: u64 = 10_000 * 1_000_000;
+
+/// Why a payer cannot pay.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FundError {
+    /// A transaction was not sent or has failed.
+    #[error("funding payer {payer}: {error}")]
+    Send {
+        /// Which payer.
+        payer: Address,
+        /// Why.
+        error: SendError,
+    },
+    /// A contract could not be read.
+    #[error(transparent)]
+    View(#[from] ViewError),
+    /// A chain does not answer.
+    #[error(transparent)]
+    Rpc(#[from] RpcFault),
+}
+
+/// Gives a payer native tokens on both chains and a balance in the payer registry, if it has less
+/// than half of what it would get. `admin` is the deployer on the settlement chain.
+///
+/// # Errors
+/// When a chain refuses. A second run does what is missing.
+pub async fn fund_payer(
+    admin: &Sender,
+    app: &Chain,
+    addresses: &Addresses,
+    payer: Address,
+) -> Result<(), FundError> {
+    for chain in [admin.chain(), app] {
+        let balance = chain.provider().get_balance(payer).await;
+        let balance = balance.map_err(|error| chain.fault("eth_getBalance", error))?;
+        if balance < NATIVE_BALANCE / U256::from(2) {
+            DevChain(chain).set_balance(payer, NATIVE_BALANCE).await?;
+        }
+    }
+    let registry = addresses.payer_registry;
+    let get = PayerRegistry::getBalanceCall { payer_: payer };
+    let balance = admin.chain().view(registry, &get).await?;
+    if balance >= (DEPOSIT / 2).try_into().expect("it fits") {
+        return Ok(());
+    }
+    let approve = FeeToken::approveCall { spender: registry, value: U256::from(DEPOSIT) };
+    let deposit = PayerRegistry::depositCall { payer_: payer, amount_: U96::from(DEPOSIT) };
+    for call in [Call::new(addresses.fee_token, &approve), Call::new(registry, &deposit)] {
+        admin.send(&call).await.map_err(|error| FundError::Send { payer, error })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,417 @@
+//! Payloads on their way to the app chain: many at once, with refusals, rivals, rising prices and
+//! crashes in between.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod pair;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use alloy::primitives::{Address, Bytes, U256};
+use alloy::providers::Provider as _;
+use alloy::rpc::types::Filter;
+use alloy::signers::local::PrivateKeySigner;
+use alloy::sol_types::{SolCall, SolEvent as _};
+use futures_util::future::join_all;
+use hawser_chain::addresses::Addresses;
+use hawser_chain::broadcast::{
+    BroadcastError, BroadcastSettings, Broadcasted, Broadcaster, StartError,
+};
+use hawser_chain::contracts::GroupMessageBroadcaster::{MessageSent, updatePauseStatusCall};
+use hawser_chain::contracts::{AppChainParameterRegistry, parameter};
+use hawser_chain::deploy;
+use hawser_chain::send::dev::DevChain;
+use hawser_chain::send::{Call, Chain, Sender};
+use pair::{Kind, Pair};
+use serde_json::{Value, json};
+
+on_both_kinds_of_chain! {
+    many_payloads_are_under_way_at_once
+    what_one_caller_sends_of_a_group_stays_in_order
+    a_payload_that_is_under_way_is_not_sent_again
+    payloads_of_every_size_that_the_contract_takes_get_through
+    what_the_contract_does_not_take_is_refused_by_name
+    who_cannot_pay_is_told_and_can_later
+    a_rival_with_the_same_account_doubles_and_loses_nothing
+    a_transaction_that_became_too_cheap_is_replaced
+    a_restart_follows_up_what_was_under_way
+    a_forgetful_node_gets_everything_again
+    what_was_not_sent_in_time_is_taken_back
+    an_endpoint_that_is_not_there_is_passed_over
+}
+
+/// A pair of chains whose app chain is sent to.
+struct World {
+    pair: Pair,
+    addresses: Addresses,
+    url: String,
+}
+
+fn key() -> PrivateKeySigner {
+    deploy::accounts().swap_remove(5)
+}
+
+fn payload(number: u32) -> Bytes {
+    let mut bytes = vec![7; 100];
+    bytes[..4].copy_from_slice(&number.to_be_bytes());
+    bytes.into()
+}
+
+fn group(number: u32) -> [u8; 16] {
+    let mut group = [0; 16];
+    group[..4].copy_from_slice(&number.to_be_bytes());
+    group
+}
+
+impl World {
+    async fn start(kind: Kind) -> Self {
+        let (pair, at) = Pair::deployed(kind).await;
+        let url = pair.app.endpoint().to_owned();
+        Self { pair, addresses: at.addresses, url }
+    }
+
+    fn settings(&self) -> BroadcastSettings {
+        BroadcastSettings::new(vec![self.url.clone()], &self.addresses)
+    }
+
+    async fn broadcaster(&self) -> Broadcaster {
+        Broadcaster::start(self.settings(), key()).await.unwrap()
+    }
+
+    async fn recording(&self, record: &Path) -> Broadcaster {
+        let settings = BroadcastSettings { nonce_record: Some(record.into()), ..self.settings() };
+        Broadcaster::start(settings, key()).await.unwrap()
+    }
+
+    async fn rpc(&self, method: &'static str, params: Value) -> Value {
+        self.pair.app.provider().raw_request(method.into(), params).await.unwrap()
+    }
+
+    /// No blocks but those that are asked for.
+    async fn hold_blocks(&self) {
+        self.rpc("evm_setAutomine", json!([false])).await;
+    }
+
+    async fn mine(&self) {
+        self.rpc("evm_mine", json!([])).await;
+    }
+
+    async fn release_blocks(&self) {
+        self.rpc("evm_setAutomine", json!([true])).await;
+        self.mine().await;
+    }
+
+    /// Everything that the contract of groups has logged: number to group and payload.
+    async fn logged(&self) -> BTreeMap<u64, ([u8; 16], Bytes)> {
+        let filter = Filter::new()
+            .address(self.addresses.group_message_broadcaster)
+            .event_signature(MessageSent::SIGNATURE_HASH)
+            .from_block(0);
+        let logs = self.pair.app.provider().get_logs(&filter).await.unwrap();
+        let event = |log: alloy::rpc::types::Log| MessageSent::decode_log(&log.inner).unwrap().data;
+        let entry = |event: MessageSent| (event.sequenceId, (event.groupId.0, event.message));
+        logs.into_iter().map(event).map(entry).collect()
+    }
+
+    async fn assert_logged_once(&self, numbers: impl IntoIterator<Item = u32>) {
+        let logged = self.logged().await;
+        let mut found: Vec<_> = logged.into_values().collect();
+        found.sort();
+        let mut expected: Vec<_> =
+            numbers.into_iter().map(|number| (group(number), payload(number))).collect();
+        expected.sort();
+        assert_eq!(found, expected);
+    }
+
+    async fn set_app_parameter(&self, key: &str, value: u64) {
+        let gateway = self.addresses.app_chain_gateway;
+        let registry = self.addresses.app_chain_parameter_registry;
+        let set = AppChainParameterRegistry::set_0Call {
+            key_: key.to_owned(),
+            value_: parameter::of_uint(value),
+        };
+        DevChain(&self.pair.app).send_as(gateway, &Call::new(registry, &set)).await.unwrap();
+    }
+
+    async fn poke(&self, call: &impl SolCall) {
+        let call = Call::new(self.addresses.group_message_broadcaster, call);
+        pair::sender(&self.pair.app, 3).send(&call).await.unwrap();
+    }
+}
+
+async fn send_all(broadcaster: &Broadcaster, numbers: std::ops::Range<u32>) -> Vec<Broadcasted> {
+    let sent = numbers.map(|number| broadcaster.group_message(group(number), payload(number)));
+    join_all(sent).await.into_iter().map(Result::unwrap).collect()
+}
+
+async fn until_in_flight(broadcaster: &Broadcaster, count: usize) {
+    while broadcaster.status().in_flight != count {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn until_pending(chain: &Chain, nonce: u64) {
+    let account = key().address();
+    while chain.provider().get_transaction_count(account).pending().await.unwrap() < nonce {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn many_payloads_are_under_way_at_once(kind: Kind) {
+    let world = World::start(kind).await;
+    let broadcaster = world.broadcaster().await;
+    assert_eq!(broadcaster.payload_bounds().min, 78);
+    assert_eq!(broadcaster.payload_bounds().max, 200_000);
+    let sent = send_all(&broadcaster, 0..60).await;
+    world.assert_logged_once(0..60).await;
+    let logged = world.logged().await;
+    for (number, sent) in (0..).zip(&sent) {
+        assert_eq!(logged[&sent.sequence_id], (group(number), payload(number)));
+        let block = world.pair.app.provider().get_block(sent.block_number.into()).await.unwrap();
+        assert_eq!(block.unwrap().header.timestamp, sent.block_time_s);
+    }
+
+    // All of them wait for one block.
+    world.hold_blocks().await;
+    let waiting = send_all(&broadcaster, 60..100);
+    tokio::pin!(waiting);
+    tokio::select! {
+        _ = &mut waiting => unreachable!("there are no blocks"),
+        () = until_pending(&world.pair.app, 60 + 32) => {}
+    }
+    assert_eq!(broadcaster.status().in_flight, 32);
+    world.release_blocks().await;
+    waiting.await;
+    world.assert_logged_once(0..100).await;
+
+    let update = broadcaster.identity_update([9; 32], payload(1)).await.unwrap();
+    assert_eq!(update.sequence_id, 1, "the other contract counts for itself");
+}
+
+async fn what_one_caller_sends_of_a_group_stays_in_order(kind: Kind) {
+    let world = World::start(kind).await;
+    let broadcaster = world.broadcaster().await;
+    let sizes = [5000, 100, 90_000, 100, 20_000, 100];
+    let payloads = (0_u8..).zip(sizes).map(|(at, size)| Bytes::from(vec![at + 1; size]));
+    let payloads: Vec<Bytes> = payloads.collect();
+    let sent = payloads.iter().map(|payload| broadcaster.group_message(group(1), payload.clone()));
+    let sent = join_all(sent).await;
+    let numbers: Vec<u64> = sent.into_iter().map(|sent| sent.unwrap().sequence_id).collect();
+    assert_eq!(numbers, [1, 2, 3, 4, 5, 6]);
+    let logged: Vec<Bytes> =
+        world.logged().await.into_values().map(|(_, payload)| payload).collect();
+    assert_eq!(logged, payloads);
+}
+
+async fn a_payload_that_is_under_way_is_not_sent_again(kind: Kind) {
+    let world = World::start(kind).await;
+    let broadcaster = world.broadcaster().await;
+    let sent = (0..5).map(|_| broadcaster.group_message(group(1), payload(1)));
+    let sent: Vec<_> = join_all(sent).await.into_iter().map(Result::unwrap).collect();
+    assert!(sent.iter().all(|one| *one == sent[0]), "{sent:?}");
+    world.assert_logged_once([1]).await;
+    // The same of another group is another payload.
+    broadcaster.group_message(group(2), payload(1)).await.unwrap();
+    assert_eq!(world.logged().await.len(), 2);
+}
+
+async fn payloads_of_every_size_that_the_contract_takes_get_through(kind: Kind) {
+    let world = World::start(kind).await;
+    let settings = BroadcastSettings { payload_bytes_max: 0, ..world.settings() };
+    let broadcaster = Broadcaster::start(settings, key()).await.unwrap();
+    let sizes = [78, 1000, 150_000, 200_000, 262_144];
+    for (size, byte) in sizes.into_iter().zip(1..) {
+        // Not a zero in it: the dearest that there is.
+        let payload = Bytes::from(vec![byte; size]);
+        broadcaster.group_message(group(1), payload.clone()).await.unwrap();
+        let logged = world.logged().await;
+        assert_eq!(logged.last_key_value().unwrap().1.1, payload);
+    }
+}
+
+async fn what_the_contract_does_not_take_is_refused_by_name(kind: Kind) {
+    let world = World::start(kind).await;
+    let broadcaster = world.broadcaster().await;
+    let sent = |size: usize| broadcaster.group_message(group(1), vec![1; size].into());
+    assert_eq!(sent(77).await, Err(BroadcastError::TooShort { bytes: 77, min: 78 }));
+    assert_eq!(sent(200_001).await, Err(BroadcastError::TooLong { bytes: 200_001, max: 200_000 }));
+    let settings = BroadcastSettings { payload_bytes_max: 0, ..world.settings() };
+    let unbounded = Broadcaster::start(settings, deploy::accounts().swap_remove(6)).await.unwrap();
+    let long = unbounded.group_message(group(1), vec![1; 262_145].into()).await;
+    assert_eq!(long, Err(BroadcastError::TooLong { bytes: 262_145, max: 262_144 }));
+
+    world.set_app_parameter(parameter::GROUP_MESSAGE_PAUSED, 1).await;
+    world.poke(&updatePauseStatusCall {}).await;
+    assert_eq!(sent(100).await, Err(BroadcastError::Paused));
+    broadcaster.identity_update([1; 32], payload(1)).await.unwrap();
+    world.set_app_parameter(parameter::GROUP_MESSAGE_PAUSED, 0).await;
+    world.poke(&updatePauseStatusCall {}).await;
+    sent(100).await.unwrap();
+    assert_eq!(world.logged().await.len(), 1);
+}
+
+async fn who_cannot_pay_is_told_and_can_later(kind: Kind) {
+    let world = World::start(kind).await;
+    let poor = PrivateKeySigner::random();
+    let broadcaster = Broadcaster::start(world.settings(), poor.clone()).await.unwrap();
+    let sent = broadcaster.group_message(group(1), payload(1)).await;
+    assert!(matches!(sent, Err(BroadcastError::NoFunds { .. })), "{sent:?}");
+    assert_eq!(broadcaster.status().in_flight, 0);
+    let wei = U256::from(10_u64.pow(18));
+    DevChain(&world.pair.app).set_balance(poor.address(), wei).await.unwrap();
+    broadcaster.group_message(group(1), payload(1)).await.unwrap();
+    world.assert_logged_once([1]).await;
+}
+
+async fn a_rival_with_the_same_account_doubles_and_loses_nothing(kind: Kind) {
+    let world = World::start(kind).await;
+    let [first, second] = [world.broadcaster().await, world.broadcaster().await];
+    let rival = Sender::new(world.pair.app.clone(), key());
+    let gift = Call { to: Some(Address::repeat_byte(1)), data: Bytes::new(), value: U256::ONE };
+    let gifts = async {
+        for _ in 0..10 {
+            // Whether it gets its turn is its own matter.
+            let _ = rival.send(&gift).await;
+        }
+    };
+    tokio::join!(send_all(&first, 0..20), send_all(&second, 20..40), gifts);
+    world.assert_logged_once(0..40).await;
+}
+
+async fn a_transaction_that_became_too_cheap_is_replaced(kind: Kind) {
+    let world = World::start(kind).await;
+    let broadcaster = world.broadcaster().await;
+    world.hold_blocks().await;
+    let waiting = send_all(&broadcaster, 0..3);
+    tokio::pin!(waiting);
+    tokio::select! {
+        _ = &mut waiting => unreachable!("there are no blocks"),
+        () = until_pending(&world.pair.app, 3) => {}
+    }
+    // Blocks go on, and are too dear for what waits.
+    let dearer = async {
+        loop {
+            world.rpc("anvil_setNextBlockBaseFeePerGas", json!(["0x4a817c800"])).await;
+            world.mine().await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    tokio::select! {
+        _ = waiting => {}
+        () = dearer => {}
+    }
+    world.assert_logged_once(0..3).await;
+}
+
+async fn a_restart_follows_up_what_was_under_way(kind: Kind) {
+    let world = World::start(kind).await;
+    let folder = tempfile::tempdir().unwrap();
+    let record = folder.path().join("nonces");
+    let broadcaster = world.recording(&record).await;
+    send_all(&broadcaster, 0..5).await;
+    world.hold_blocks().await;
+    let held = broadcaster.clone();
+    let waiting = tokio::spawn(async move {
+        let sent = (5..25).map(|number| held.group_message(group(number), payload(number)));
+        join_all(sent).await
+    });
+    until_pending(&world.pair.app, 25).await;
+    let second = BroadcastSettings { nonce_record: Some(record.clone()), ..world.settings() };
+    let second = Broadcaster::start(second, key()).await;
+    assert!(matches!(second, Err(StartError::RecordInUse { .. })), "{second:?}");
+    broadcaster.stop().await;
+    let told = waiting.await.unwrap();
+    assert!(told.iter().all(|told| *told == Err(BroadcastError::Ended)), "{told:?}");
+
+    let broadcaster = world.recording(&record).await;
+    until_in_flight(&broadcaster, 20).await;
+    // Who asks again for what is under way gets its answer.
+    let asking = broadcaster.clone();
+    let again = send_all(&asking, 20..30);
+    tokio::pin!(again);
+    tokio::select! {
+        _ = &mut again => unreachable!("there are no blocks"),
+        () = until_pending(&world.pair.app, 30) => {}
+    }
+    world.release_blocks().await;
+    again.await;
+    until_in_flight(&broadcaster, 0).await;
+    world.assert_logged_once(0..30).await;
+    broadcaster.stop().await;
+    let broadcaster = world.recording(&record).await;
+    send_all(&broadcaster, 30..31).await;
+    world.assert_logged_once(0..31).await;
+}
+
+async fn a_forgetful_node_gets_everything_again(kind: Kind) {
+    let world = World::start(kind).await;
+    let folder = tempfile::tempdir().unwrap();
+    let record = folder.path().join("nonces");
+    let broadcaster = world.recording(&record).await;
+    world.hold_blocks().await;
+    let held = broadcaster.clone();
+    let waiting = tokio::spawn(async move { send_all(&held, 0..8).await });
+    until_pending(&world.pair.app, 8).await;
+    world.rpc("anvil_dropAllTransactions", json!([])).await;
+    world.rpc("evm_setAutomine", json!([true])).await;
+    waiting.await.unwrap();
+    world.assert_logged_once(0..8).await;
+
+    // The same with a crash between.
+    world.hold_blocks().await;
+    let held = broadcaster.clone();
+    let waiting = tokio::spawn(async move {
+        let sent = (8..16).map(|number| held.group_message(group(number), payload(number)));
+        join_all(sent).await
+    });
+    until_pending(&world.pair.app, 16).await;
+    broadcaster.stop().await;
+    waiting.await.unwrap();
+    world.rpc("anvil_dropAllTransactions", json!([])).await;
+    world.rpc("evm_setAutomine", json!([true])).await;
+    let broadcaster = world.recording(&record).await;
+    until_pending(&world.pair.app, 16).await;
+    until_in_flight(&broadcaster, 0).await;
+    world.assert_logged_once(0..16).await;
+}
+
+async fn what_was_not_sent_in_time_is_taken_back(kind: Kind) {
+    let world = World::start(kind).await;
+    let settings = BroadcastSettings {
+        in_flight_max: 1,
+        wait_max: Duration::from_secs(3),
+        ..world.settings()
+    };
+    let broadcaster = Broadcaster::start(settings, key()).await.unwrap();
+    world.hold_blocks().await;
+    let (first, second) = tokio::join!(
+        broadcaster.group_message(group(1), payload(1)),
+        broadcaster.group_message(group(2), payload(2)),
+    );
+    assert!(matches!(first, Err(BroadcastError::NotMined { .. })), "{first:?}");
+    assert!(matches!(second, Err(BroadcastError::NotSent { .. })), "{second:?}");
+    world.release_blocks().await;
+    until_in_flight(&broadcaster, 0).await;
+    world.assert_logged_once([1]).await;
+}
+
+async fn an_endpoint_that_is_not_there_is_passed_over(kind: Kind) {
+    let world = World::start(kind).await;
+    let unused = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let nobody = format!("http://{}", unused.local_addr().unwrap());
+    drop(unused);
+    let urls = vec![nobody, world.url.clone()];
+    let broadcaster =
+        Broadcaster::start(BroadcastSettings { urls, ..world.settings() }, key()).await.unwrap();
+    send_all(&broadcaster, 0..3).await;
+    world.assert_logged_once(0..3).await;
+    let wrong = BroadcastSettings { chain_id: 5, ..world.settings() };
+    let error = Broadcaster::start(wrong, key()).await.unwrap_err();
+    assert!(error.to_string().contains("is chain 31338"), "{error}");
+    let mut elsewhere = world.settings();
+    elsewhere.group_message_broadcaster = Address::repeat_byte(3);
+    let error = Broadcaster::start(elsewhere, key()).await.unwrap_err();
+    assert!(error.to_string().contains("no contract at"), "{error}");
+}
