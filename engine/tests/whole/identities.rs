@@ -235,6 +235,25 @@ async fn an_inbox_waits_alone_and_its_updates_come_in_order_once_they_are_known(
 }
 
 #[tokio::test]
+async fn of_many_inboxes_that_wait_each_goes_on_when_it_can() {
+    let unknown: Vec<u64> = (0..200).collect();
+    let judge = Scripted::unknown(&unknown);
+    let node = start_judging(store(), true, judge.clone());
+    let chain = node.engine.chain_appender();
+    let events: Vec<_> = (0..200u8).map(|n| update(u64::from(n) + 1, n, u64::from(n))).collect();
+    append(&chain, &events);
+    assert_eq!(chain.judge_held().unwrap(), Judged { valid: 0, invalid: 0, waiting: 200 });
+    judge.unknown.lock().unwrap().retain(|name| name % 3 == 0);
+    assert_eq!(chain.judge_held().unwrap(), Judged { valid: 133, invalid: 0, waiting: 67 });
+    assert_eq!(chain.inboxes_waiting(), 67);
+    assert_eq!((shown(&node, 3), shown(&node, 199)), (vec![], vec![200]));
+    assert_eq!(node.engine.counters().identities.valid.get(), 133);
+    judge.learn();
+    assert_eq!(chain.judge_held().unwrap(), Judged { valid: 67, invalid: 0, waiting: 0 });
+    assert_eq!(strand(&node).len(), 200);
+}
+
+#[tokio::test]
 async fn repeated_events_of_a_waiting_inbox_are_no_conflict() {
     let judge = Scripted::unknown(&[1]);
     let node = start_judging(store(), true, judge.clone());

@@ -2,6 +2,7 @@
 //! ones before it, and the ones whose verdict is not known yet.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use hawser_proto::envelope::{OriginatorEnvelope, Payload};
@@ -29,11 +30,11 @@ const UPDATES_AT_ONCE: usize = 256;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Judged {
     /// Updates that readers get now.
-    pub valid: usize,
+    pub valid: u64,
     /// Updates that they never will.
-    pub invalid: usize,
+    pub invalid: u64,
     /// Updates that still wait.
-    pub waiting: usize,
+    pub waiting: u64,
 }
 
 /// Updates that wait for their verdict, by inbox. While one waits, all later ones of its inbox do.
@@ -78,6 +79,10 @@ impl Identities {
 
     pub(super) fn inboxes(&self) -> u64 {
         self.waiting.len() as u64
+    }
+
+    pub(super) fn updates(&self) -> u64 {
+        self.waiting.values().map(|places| places.len() as u64).sum()
     }
 
     /// Remembers what waits from now on.
@@ -132,39 +137,36 @@ impl Identities {
         work
     }
 
-    /// Judges what waits, and commits what is known then.
-    pub(super) fn judge_waiting(&mut self, parts: &Parts) -> Result<Judged, ChainAppendError> {
-        let mut judged = Judged::default();
-        let mut verdicts = Vec::new();
-        let own = parts.store.identity().node;
-        for (&inbox, places) in &self.waiting {
-            let mut course = Course::new(&parts.store, &*parts.judge, inbox);
-            for &sequence in places {
-                let id = EnvelopeId::new(STRAND, sequence);
-                let bytes = parts.store.snapshot().get(id)?;
-                let (bytes, (_, update)) = bytes
-                    .and_then(|bytes| Some((bytes.clone(), update_of(bytes)?)))
-                    .ok_or_else(|| unreadable(id))?;
-                match course.next(id, update)? {
-                    Standing::Waiting => break,
-                    Standing::Invalid(rule) => verdicts.push(Verdict::Invalid { id, rule }),
-                    Standing::Valid => {
-                        let facts = facts::of_stored(&bytes, Standing::Valid, own)
-                            .ok_or_else(|| unreadable(id))?;
-                        let committed = Arc::new(committed(id, bytes, &facts));
-                        verdicts.push(Verdict::Valid { committed, facts });
-                    }
-                }
-            }
-        }
-        let known: Vec<SequenceId> = verdicts.iter().map(|it| it.id().sequence).collect();
-        judged.invalid = verdicts.iter().filter(|it| matches!(it, Verdict::Invalid { .. })).count();
-        judged.valid = known.len() - judged.invalid;
+    /// Updates that wait, of some inboxes after `inbox`.
+    pub(super) fn waiting_after(&self, inbox: Option<InboxId>) -> Vec<(InboxId, Vec<SequenceId>)> {
+        let after = inbox.map_or(Bound::Unbounded, Bound::Excluded);
+        self.waiting
+            .range((after, Bound::Unbounded))
+            .take(INBOXES_AT_ONCE)
+            .map(|(&inbox, places)| (inbox, places.iter().copied().collect()))
+            .collect()
+    }
+
+    /// Judges what waits in these inboxes, and commits what is known then.
+    pub(super) fn judge_waiting(
+        &mut self,
+        parts: &Parts,
+        inboxes: Vec<(InboxId, Vec<SequenceId>)>,
+    ) -> Result<Judged, ChainAppendError> {
+        let (store, judge) = (parts.store.clone(), Arc::clone(&parts.judge));
+        let verdicts = parts.workers.map(Priority::Normal, inboxes, move |inboxes| {
+            let verdicts = |(inbox, places)| verdicts(&store, &*judge, inbox, places);
+            inboxes.into_iter().map(verdicts).collect()
+        });
+        let verdicts: Vec<Vec<Verdict>> = verdicts.into_iter().collect::<Result<_, _>>()?;
+        let mut verdicts: Vec<Verdict> = verdicts.into_iter().flatten().collect();
         verdicts.sort_by_key(Verdict::id);
+        let known: Vec<SequenceId> = verdicts.iter().map(|it| it.id().sequence).collect();
+        let is_invalid = |it: &&Verdict| matches!(it, Verdict::Invalid { .. });
+        let invalid = verdicts.iter().filter(is_invalid).count() as u64;
         parts.committer.commit_chain(STRAND, Vec::new(), verdicts, None)?;
         self.forget(&known);
-        judged.waiting = self.waiting.values().map(BTreeSet::len).sum();
-        Ok(judged)
+        Ok(Judged { valid: known.len() as u64 - invalid, invalid, waiting: 0 })
     }
 
     fn forget(&mut self, known: &[SequenceId]) {
@@ -255,6 +257,34 @@ impl<'a> Course<'a> {
 fn refused(id: EnvelopeId, reason: &str) -> Standing {
     tracing::info!(envelope = %id, reason, "an identity update is not valid: nobody gets it");
     Standing::Invalid(IDENTITY_UPDATE_RULE)
+}
+
+/// What is known by now about updates of an inbox that wait, in order, up to the first that still
+/// has to.
+fn verdicts(
+    store: &Store,
+    judge: &dyn IdentityJudge,
+    inbox: InboxId,
+    places: Vec<SequenceId>,
+) -> Result<Vec<Verdict>, ReadError> {
+    let mut course = Course::new(store, judge, inbox);
+    let mut verdicts = Vec::new();
+    for sequence in places {
+        let id = EnvelopeId::new(STRAND, sequence);
+        let bytes = store.snapshot().get(id)?.ok_or_else(|| unreadable(id))?;
+        let (_, update) = update_of(bytes.clone()).ok_or_else(|| unreadable(id))?;
+        match course.next(id, update)? {
+            Standing::Waiting => break,
+            Standing::Invalid(rule) => verdicts.push(Verdict::Invalid { id, rule }),
+            Standing::Valid => {
+                let facts = facts::of_stored(&bytes, Standing::Valid, store.identity().node)
+                    .ok_or_else(|| unreadable(id))?;
+                let committed = Arc::new(committed(id, bytes, &facts));
+                verdicts.push(Verdict::Valid { committed, facts });
+            }
+        }
+    }
+    Ok(verdicts)
 }
 
 /// The valid updates of an inbox, in order.

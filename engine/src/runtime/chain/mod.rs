@@ -157,18 +157,30 @@ impl ChainAppender {
 
     /// Judges anew, in order, the identity updates that wait for their verdict, since more may be
     /// known by now. To be called when a wallet's chain has answered, and now and then. Blocks as
-    /// [`ChainAppender::append`] does.
+    /// [`ChainAppender::append`] does, and lets appends in between.
     ///
     /// # Errors
-    /// Nothing was written then.
+    /// What was known by then is written.
     pub fn judge_held(&self) -> Result<Judged, ChainAppendError> {
-        let mut identities = lock(&self.shared.identities);
-        let judged = identities.judge_waiting(&self.shared.parts)?;
-        let counters = &self.shared.parts.counters.identities;
-        counters.valid.add(judged.valid as u64);
-        counters.invalid.add(judged.invalid as u64);
-        counters.inboxes_waiting.set(identities.inboxes());
-        Ok(judged)
+        let parts = &self.shared.parts;
+        let counters = &parts.counters.identities;
+        let mut judged = Judged::default();
+        let mut after = None;
+        loop {
+            let mut identities = lock(&self.shared.identities);
+            let inboxes = identities.waiting_after(after);
+            after = inboxes.last().map(|(inbox, _)| *inbox);
+            if after.is_none() {
+                judged.waiting = identities.updates();
+                return Ok(judged);
+            }
+            let known = identities.judge_waiting(parts, inboxes)?;
+            judged.valid += known.valid;
+            judged.invalid += known.invalid;
+            counters.valid.add(known.valid);
+            counters.invalid.add(known.invalid);
+            counters.inboxes_waiting.set(identities.inboxes());
+        }
     }
 
     /// How many inboxes have updates that wait for their verdict. Does not wait for an append that
