@@ -5,7 +5,7 @@
 //! who is impersonated) is changed directly.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use alloy::consensus::Transaction;
 use alloy::consensus::transaction::Recovered;
@@ -77,7 +77,8 @@ pub(super) struct Core {
     snapshots_made: u64,
     pub(super) impersonated: BTreeSet<Address>,
     pub(super) impersonates_all: bool,
-    pending: OnceLock<Arc<Pending>>,
+    /// The next block as it was last asked for.
+    pending: Mutex<Option<Arc<Pending>>>,
 }
 
 impl Core {
@@ -99,7 +100,7 @@ impl Core {
             snapshots_made: 0,
             impersonated: BTreeSet::new(),
             impersonates_all: false,
-            pending: OnceLock::new(),
+            pending: Mutex::default(),
         }
     }
 
@@ -204,13 +205,23 @@ impl Core {
     }
 
     /// The next block as it would be now, with everything in it that waits and fits.
-    pub(super) fn pending(&self, now: u64) -> &Arc<Pending> {
-        self.pending.get_or_init(|| {
-            let mut draft = self.draft();
-            let base_fee = self.next_base_fee();
-            draft.add(self.next_timestamp(now), Some(base_fee), &self.ready(base_fee));
-            Arc::new(draft.into_last().expect("a block was added"))
-        })
+    pub(super) fn pending(&self, now: u64) -> Arc<Pending> {
+        let timestamp = self.next_timestamp(now);
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        // As time goes on, code that looks at the clock may do something else.
+        if let Some(known) = pending.as_ref().filter(|known| known.timestamp() == timestamp) {
+            return known.clone();
+        }
+        let mut draft = self.draft();
+        let base_fee = self.next_base_fee();
+        draft.add(timestamp, Some(base_fee), &self.ready(base_fee));
+        let drafted = Arc::new(draft.into_last().expect("a block was added"));
+        pending.insert(drafted).clone()
+    }
+
+    /// Something that the next block depends on has changed.
+    fn forget_pending(&mut self) {
+        *self.pending.get_mut().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// How many waiting transactions the next blocks could take.
@@ -344,7 +355,7 @@ impl Core {
     /// Carries out a step. Says what is wrong with one that does not fit, which can only come from a
     /// file.
     pub(super) fn apply(&mut self, step: Step) -> Result<(), String> {
-        self.pending.take();
+        self.forget_pending();
         match step {
             Step::Block { block, diff } => self.apply_block(block, diff)?,
             Step::Change(diff) => {
@@ -410,20 +421,20 @@ impl Core {
     pub(super) fn enqueue(&mut self, pooled: Arc<Pooled>) -> Result<(), Refusal> {
         let hash = pooled.hash();
         self.pool.insert(pooled)?;
-        self.pending.take();
+        self.forget_pending();
         self.feed.push(Notice::Waiting(hash));
         Ok(())
     }
 
     /// Takes transactions out of the pool.
     pub(super) fn drop_waiting(&mut self, hashes: impl IntoIterator<Item = B256>) -> usize {
-        self.pending.take();
+        self.forget_pending();
         hashes.into_iter().filter(|hash| self.pool.remove(*hash)).count()
     }
 
     pub(super) fn set_next_timestamp(&mut self, timestamp: u64) -> Result<(), Impossible> {
         self.check_timestamp(timestamp)?;
-        self.pending.take();
+        self.forget_pending();
         self.next_timestamp = Some(timestamp);
         Ok(())
     }
@@ -432,7 +443,7 @@ impl Core {
         if base_fee > BASE_FEE_MAX {
             return Err(Impossible::BaseFeeTooHigh(base_fee));
         }
-        self.pending.take();
+        self.forget_pending();
         self.next_base_fee = Some(base_fee);
         Ok(())
     }

@@ -24,6 +24,12 @@ pub(super) struct Drafted {
     pub(super) dropped: Vec<(B256, String)>,
 }
 
+impl Drafted {
+    pub(super) fn timestamp(&self) -> u64 {
+        self.block.header.timestamp
+    }
+}
+
 /// A row of new blocks on one that is part of the chain.
 #[derive(Debug)]
 pub(super) struct Draft<'a> {

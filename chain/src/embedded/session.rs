@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use alloy::primitives::B256;
-use alloy::rpc::types::Filter;
 use serde_json::value::RawValue;
 
 use super::core::Core;
@@ -60,7 +59,7 @@ impl Session {
         }
         let kind = match args.get::<String>(0)?.as_str() {
             "newHeads" => Kind::Blocks,
-            "logs" => Kind::Logs(Box::new(args.optional::<Filter>(1)?.unwrap_or_default())),
+            "logs" => Kind::Logs(Box::new(args.filter(1)?.unwrap_or_default())),
             "newPendingTransactions" => {
                 Kind::Waiting { full: args.optional::<bool>(1)?.unwrap_or(false) }
             }

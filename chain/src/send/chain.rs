@@ -142,7 +142,7 @@ impl Chain {
             return Err(no_funds(call.value));
         }
         let request = call.request(from);
-        let returned = self.call(request.clone(), BlockId::latest()).await?;
+        let returned = self.call(request.clone(), BlockId::pending()).await?;
         let gas_limit = self.gas_limit(request).await?;
         let fees = self.fees().await?;
         let quote = Quote {

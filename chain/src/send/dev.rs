@@ -55,7 +55,7 @@ impl DevChain<'_> {
         account: Address,
         call: &Call,
     ) -> Result<TransactionReceipt, SendError> {
-        self.0.call(call.request(account), BlockId::latest()).await?;
+        self.0.call(call.request(account), BlockId::pending()).await?;
         let gas_limit = self.0.gas_limit(call.request(account)).await?;
         self.send_with_gas(account, call, gas_limit).await
     }
@@ -69,7 +69,7 @@ impl DevChain<'_> {
         account: Address,
         call: &Call,
     ) -> Result<TransactionReceipt, SendError> {
-        self.0.call(call.request(account), BlockId::latest()).await?;
+        self.0.call(call.request(account), BlockId::pending()).await?;
         let gas_limit = self.0.gas_limit(call.request(account)).await?;
         // There is a quarter too much in it.
         self.send_with_gas(account, call, gas_limit / 5 * 3).await

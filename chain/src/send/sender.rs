@@ -216,7 +216,10 @@ impl Sender {
         let is = |text: &str| said.contains(text);
         if is("already known") || is("already imported") || is("already in the mempool") {
             Ok(Taken::Maybe)
-        } else if is("nonce too low") || is("underpriced") || is("nonce has already been used") {
+        } else if is("nonce too low")
+            || is("replacement transaction underpriced")
+            || is("nonce has already been used")
+        {
             Ok(Taken::NonceUsed)
         } else if is("nonce too high") {
             Ok(Taken::NonceAhead)

@@ -100,7 +100,8 @@ async fn ranges_can_be_limited_as_providers_do() {
     running.call("hawser_setLogBlocksMax", json!([3])).await;
     let range = |from, to| json!({ "fromBlock": from, "toBlock": to });
     let told = running.try_call("eth_getLogs", json!([range("0x3", "0x6")])).await.unwrap_err();
-    assert_eq!(told, (-32005, "query exceeds max block range 3".to_owned()));
+    let words = "too much for one answer: make eth_getLogs requests with up to a 4 block range";
+    assert_eq!(told, (-32005, words.to_owned()));
     assert_eq!(values(&running, range("0x3", "0x5")).await, [1, 2, 3]);
     running.call("hawser_setLogBlocksMax", json!([])).await;
     assert_eq!(values(&running, range("0x3", "0x6")).await, [1, 2, 3, 4]);
@@ -126,7 +127,19 @@ async fn an_answer_has_a_bounded_number_of_logs() {
     );
     running.note(logger, 0).await;
     let told = running.try_call("eth_getLogs", json!([{ "fromBlock": "0x0" }])).await.unwrap_err();
-    assert_eq!(told, (-32005, "query returned more than 10000 results".to_owned()));
+    // The genesis block, the one that deployed, and 19 with logs.
+    let words = "too much for one answer: make eth_getLogs requests with up to a 22 block range";
+    assert_eq!(told, (-32005, words.to_owned()));
+    let fits = json!([{ "fromBlock": "0x0", "toBlock": "0x14" }]);
+    assert_eq!(running.call("eth_getLogs", fits).await.as_array().unwrap().len(), 19 * 512);
+}
+
+#[tokio::test]
+async fn what_a_filter_has_besides_is_passed_over() {
+    let (running, ..) = notebooks().await;
+    let filter = json!({ "fromBlock": "0x3", "toBlock": "0x5", "limit": 7 });
+    assert_eq!(values(&running, filter.clone()).await, [1, 2, 3]);
+    running.call("eth_newFilter", json!([filter])).await;
 }
 
 #[tokio::test]

@@ -189,6 +189,7 @@ const METHODS: &[&str] = &[
     "eth_getBalance",
     "eth_getBlockByHash",
     "eth_getBlockByNumber",
+    "debug_traceTransaction",
     "eth_getBlockReceipts",
     "eth_getBlockTransactionCountByHash",
     "eth_getBlockTransactionCountByNumber",

@@ -3,9 +3,11 @@
 use std::fmt;
 
 use alloy::primitives::U256;
+use alloy::rpc::types::Filter;
 use serde::de::{DeserializeOwned, Error, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use super::error::{RpcError, invalid};
 
@@ -37,6 +39,19 @@ impl<'a> Args<'a> {
         let Some(value) = self.0.get(at) else { return Ok(None) };
         let wrong = |error| invalid(format!("invalid argument {at}: {error}"));
         serde_json::from_str(value.get()).map_err(wrong)
+    }
+}
+
+/// What a filter of logs may have. Whatever else is there is passed over, as go-ethereum does.
+const FILTER_FIELDS: [&str; 5] = ["address", "blockHash", "fromBlock", "toBlock", "topics"];
+
+impl Args<'_> {
+    /// A filter of logs.
+    pub(in crate::embedded) fn filter(&self, at: usize) -> Result<Option<Filter>, RpcError> {
+        let Some(mut fields) = self.optional::<Map<String, Value>>(at)? else { return Ok(None) };
+        fields.retain(|name, _| FILTER_FIELDS.contains(&name.as_str()));
+        let filter = serde_json::from_value(Value::Object(fields));
+        filter.map(Some).map_err(|error| invalid(format!("invalid argument {at}: {error}")))
     }
 }
 

@@ -1,5 +1,7 @@
 //! What chain this is, and its blocks.
 
+use std::sync::Arc;
+
 use alloy::eips::{BlockId, BlockNumberOrTag, RpcBlockHash};
 use alloy::primitives::{B256, Bytes, U64, keccak256};
 use alloy::rpc::types::Index;
@@ -51,17 +53,17 @@ fn hash(args: &Args<'_>) -> Wanted {
 }
 
 /// The block that is meant, also the pending one.
-fn find(core: &Core, id: BlockId) -> Option<&Block> {
+fn find(core: &Core, id: BlockId) -> Option<Arc<Block>> {
     if id.is_pending() {
-        return Some(&core.pending(wall_clock()).block);
+        return Some(core.pending(wall_clock()).block.clone());
     }
-    core.find(id).map(AsRef::as_ref)
+    core.find(id).cloned()
 }
 
 fn block(node: &Node, args: &Args<'_>, id: BlockId) -> Answer {
     let full = args.optional(1)?.unwrap_or(false);
     let core = node.read();
-    answer(&find(&core, id).map(|block| present::block(block, full)))
+    answer(&find(&core, id).map(|block| present::block(&block, full)))
 }
 
 fn receipts(node: &Node, args: &Args<'_>) -> Answer {
@@ -78,7 +80,7 @@ fn transaction_at(node: &Node, args: &Args<'_>, id: BlockId) -> Answer {
     let Index(index) = args.get(1)?;
     let core = node.read();
     let found = find(&core, id).filter(|block| index < block.transactions.len());
-    answer(&found.map(|block| present::transaction(block, index)))
+    answer(&found.map(|block| present::transaction(&block, index)))
 }
 
 fn no_uncles(node: &Node, id: BlockId) -> Answer {
@@ -86,6 +88,6 @@ fn no_uncles(node: &Node, id: BlockId) -> Answer {
 }
 
 /// The header of a block that has to be there.
-pub(super) fn known(core: &Core, id: BlockId) -> Result<&Block, RpcError> {
+pub(super) fn known(core: &Core, id: BlockId) -> Result<Arc<Block>, RpcError> {
     find(core, id).ok_or_else(|| failed("header not found"))
 }

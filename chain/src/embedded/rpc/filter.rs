@@ -14,7 +14,9 @@ use crate::embedded::filters::Kind;
 use crate::embedded::node::Node;
 
 pub(super) const METHODS: Group = &[
-    (&["eth_newFilter"], |node, args| add(node, Kind::Logs(Box::new(args.get(0)?)))),
+    (&["eth_newFilter"], |node, args| {
+        add(node, Kind::Logs(Box::new(args.filter(0)?.unwrap_or_default())))
+    }),
     (&["eth_newBlockFilter"], |node, _| add(node, Kind::Blocks)),
     (&["eth_newPendingTransactionFilter"], |node, args| {
         add(node, Kind::Waiting { full: args.optional(0)?.unwrap_or(false) })

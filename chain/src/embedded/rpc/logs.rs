@@ -16,7 +16,7 @@ const DATA_BYTES_MAX: usize = 24 << 20;
 
 pub(super) const METHODS: Group = &[
     (&["eth_getLogs"], |node, args| {
-        let filter: Filter = args.get(0)?;
+        let filter = args.filter(0)?.ok_or_else(|| invalid("missing value for a filter"))?;
         answer(&find(&node.read(), &filter, node.log_blocks_max())?)
     }),
     // For tests of clients that halve their ranges: a limit in blocks, or none.
@@ -49,25 +49,32 @@ pub(super) fn find(core: &Core, filter: &Filter, blocks_max: u64) -> Result<Vec<
     };
     let to = to.min(core.height());
     if to.saturating_sub(from) >= blocks_max {
-        return Err(too_much(format!("query exceeds max block range {blocks_max}")));
+        return Err(too_wide(blocks_max));
     }
     let mut found = Vec::new();
     let mut data_bytes = 0;
     for block in (from..=to).filter_map(|number| core.block(number)) {
+        // A range of one block is answered whatever is in it, or nobody could go on.
+        let fitted = block.header.number - from;
         if !filter.matches_bloom(block.header.logs_bloom) {
             continue;
         }
         for log in present::matching_logs(block, filter, false) {
             data_bytes += log.inner.data.data.len();
-            if found.len() == LOGS_MAX {
-                return Err(too_much(format!("query returned more than {LOGS_MAX} results")));
-            }
-            if data_bytes > DATA_BYTES_MAX {
-                let reason = format!("query returned more than {DATA_BYTES_MAX} bytes of log data");
-                return Err(too_much(reason));
+            if (found.len() == LOGS_MAX || data_bytes > DATA_BYTES_MAX) && from < to {
+                return Err(too_wide(fitted.max(1)));
             }
             found.push(log);
         }
     }
     Ok(found)
+}
+
+/// Refuses a range and says which would do. Readers know these words of other providers, and take
+/// a block less than what is named.
+fn too_wide(blocks_max: u64) -> RpcError {
+    let named = blocks_max.saturating_add(1);
+    too_much(format!(
+        "too much for one answer: make eth_getLogs requests with up to a {named} block range"
+    ))
 }

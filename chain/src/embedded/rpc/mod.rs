@@ -11,6 +11,7 @@ mod fees;
 pub(super) mod filter;
 mod logs;
 pub(super) mod present;
+mod trace;
 mod transactions;
 
 use serde::Serialize;
@@ -34,6 +35,7 @@ const GROUPS: &[Group] = &[
     calls::METHODS,
     fees::METHODS,
     transactions::METHODS,
+    trace::METHODS,
     logs::METHODS,
     filter::METHODS,
     control::METHODS,
