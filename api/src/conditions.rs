@@ -10,7 +10,8 @@ use hawser_engine::runtime::PublishError;
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::outside::DiskView;
+use crate::outside::{ChainState, ChainsView, DiskView, StrandDoing};
+use crate::settings::ApiSettings;
 
 /// What a node can be ready for. Each one needs what those before it need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -85,8 +86,11 @@ struct Inner {
     engine: Engine,
     disk: Option<Arc<dyn DiskView>>,
     disk_free_bytes_min: u64,
+    chains: Option<Arc<dyn ChainsView>>,
     draining: AtomicBool,
     disk_full: AtomicBool,
+    /// Why the chains do not allow to publish, if they do not.
+    chains_away: Mutex<Option<String>>,
     /// State and since when, by name.
     since: Mutex<BTreeMap<&'static str, (bool, i64)>>,
     ready: watch::Sender<Ready>,
@@ -101,17 +105,15 @@ struct Check {
 }
 
 impl Conditions {
-    pub(crate) fn new(
-        engine: Engine,
-        disk: Option<Arc<dyn DiskView>>,
-        disk_free_bytes_min: u64,
-    ) -> Self {
+    pub(crate) fn new(engine: Engine, settings: &ApiSettings) -> Self {
         let conditions = Self(Arc::new(Inner {
             engine,
-            disk,
-            disk_free_bytes_min,
+            disk: settings.disk.clone(),
+            disk_free_bytes_min: settings.disk_free_bytes_min,
+            chains: settings.chains.clone(),
             draining: AtomicBool::new(false),
             disk_full: AtomicBool::new(false),
+            chains_away: Mutex::default(),
             since: Mutex::default(),
             ready: watch::Sender::default(),
         }));
@@ -167,7 +169,7 @@ impl Conditions {
         self.look();
     }
 
-    /// Whether the disk has room for more, when somebody last looked.
+    /// Whether disk and chains allow to publish, when somebody last looked.
     ///
     /// # Errors
     /// For the publisher.
@@ -176,13 +178,20 @@ impl Conditions {
             let (reason, retry_after) = ("disk is nearly full".into(), Duration::from_secs(60));
             return Err(PublishError::Unavailable { reason, retry_after });
         }
-        Ok(())
+        match &*self.0.chains_away.lock().unwrap_or_else(PoisonError::into_inner) {
+            None => Ok(()),
+            Some(reason) => Err(PublishError::Unavailable {
+                reason: reason.clone(),
+                retry_after: Duration::from_secs(10),
+            }),
+        }
     }
 
     fn checks(&self) -> Vec<Check> {
         let mut checks = self.checks_of_start();
         checks.extend(self.checks_of_reading());
         checks.extend(self.checks_of_publishing());
+        checks.extend(self.checks_of_chains());
         checks
     }
 
@@ -284,6 +293,14 @@ impl Conditions {
         ]
     }
 
+    fn checks_of_chains(&self) -> Vec<Check> {
+        let chains = self.0.chains.as_ref().map(|chains| chains.chains()).unwrap_or_default();
+        let checks: Vec<Check> = chains.iter().flat_map(checks_of_chain).collect();
+        let away = checks.iter().find_map(|check| check.result.as_ref().err());
+        *self.0.chains_away.lock().unwrap_or_else(PoisonError::into_inner) = away.cloned();
+        checks
+    }
+
     fn registry_record(&self) -> Result<(), String> {
         let Inner { engine, .. } = &*self.0;
         let identity = engine.store().identity();
@@ -313,6 +330,63 @@ impl Conditions {
             )),
         }
     }
+}
+
+/// A strand that is behind its chain for longer than this is no base for publishing.
+const BEHIND_MAX: Duration = Duration::from_secs(60);
+
+fn checks_of_chain(chain: &ChainState) -> Vec<Check> {
+    let (reached, indexed) = match chain.name {
+        "app" => ("app_chain_reached", "app_chain_indexed"),
+        _ => ("settlement_chain_reached", "settlement_chain_indexed"),
+    };
+    let mut checks = vec![Check {
+        name: reached,
+        purpose: Purpose::Publish,
+        result: reached_lately(chain),
+        remedy: "check the chain's RPC endpoints, or give another one",
+    }];
+    if !chain.strands.is_empty() {
+        checks.push(Check {
+            name: indexed,
+            purpose: Purpose::Publish,
+            result: indexed_lately(chain),
+            remedy: "see the log: a strand that has halted needs a decision, any other one time",
+        });
+    }
+    checks
+}
+
+fn reached_lately(chain: &ChainState) -> Result<(), String> {
+    let ChainState { name, disconnect_max, .. } = chain;
+    let faults = chain.endpoints.iter().filter_map(|it| it.fault.as_deref());
+    let faults = faults.collect::<Vec<_>>().join("; ");
+    match chain.unseen_for {
+        Some(unseen) if unseen <= *disconnect_max => Ok(()),
+        Some(unseen) => Err(format!(
+            "the {name} chain has not been reached for {} s: {faults}",
+            unseen.as_secs()
+        )),
+        None => Err(format!("the {name} chain has not been reached yet: {faults}")),
+    }
+}
+
+fn indexed_lately(chain: &ChainState) -> Result<(), String> {
+    for strand in &chain.strands {
+        let contract = &strand.contract;
+        if let StrandDoing::Halted(reason) = &strand.doing {
+            return Err(format!("{contract} is not read any further: {reason}"));
+        }
+        if strand.behind_for.is_some_and(|behind| behind > BEHIND_MAX) {
+            let reason = match &strand.doing {
+                StrandDoing::Stuck(reason) => reason.as_str(),
+                _ => "it is being read",
+            };
+            let (read, head) = (strand.read_block.unwrap_or(0), strand.head_block.unwrap_or(0));
+            return Err(format!("{contract} is read up to block {read} of {head}: {reason}"));
+        }
+    }
+    Ok(())
 }
 
 fn unless(wrong: bool, reason: impl FnOnce() -> String) -> Result<(), String> {

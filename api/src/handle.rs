@@ -77,7 +77,7 @@ pub async fn start(
     let end = CancellationToken::new();
     let stop = CancellationToken::new();
     let disk = settings.disk.clone();
-    let conditions = Conditions::new(engine.clone(), disk.clone(), settings.disk_free_bytes_min);
+    let conditions = Conditions::new(engine.clone(), &settings);
     let numbers = Arc::new(Numbers::default());
     let calls = CallStats::new(&methods::all());
     let api = Api {
@@ -98,6 +98,7 @@ pub async fn start(
         conditions: conditions.clone(),
         peers,
         disk,
+        chains: settings.chains.clone(),
         about: Arc::new(about),
         newest: Arc::new(Newest::default()),
         lags: Arc::new(Lags::default()),

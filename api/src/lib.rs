@@ -36,5 +36,8 @@ mod status;
 mod streams;
 
 pub use handle::{ApiError, ApiHandle, start};
-pub use outside::{DiskSpace, DiskView, NoPeers, PeerCounts, PeerState, PeerView, StrandState};
+pub use outside::{
+    ChainEndpoint, ChainState, ChainStrand, ChainsView, DiskSpace, DiskView, NoPeers, PeerCounts,
+    PeerState, PeerView, StrandDoing, StrandState,
+};
 pub use settings::ApiSettings;

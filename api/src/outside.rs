@@ -1,5 +1,5 @@
-//! What is shown here and known elsewhere: peers and the disk. Implemented where the parts are put
-//! together, because neither is this crate's.
+//! What is shown here and known elsewhere: peers, chains and the disk. Implemented where the parts are put
+//! together, because none is this crate's.
 
 use std::time::Duration;
 
@@ -100,4 +100,104 @@ pub struct DiskSpace {
     pub free_bytes: u64,
     /// What there is in all, bytes.
     pub total_bytes: u64,
+}
+
+/// Looks at the chains that this node reads.
+pub trait ChainsView: Send + Sync + 'static {
+    /// Each of them; none if files stand for all.
+    fn chains(&self) -> Vec<ChainState>;
+}
+
+/// One chain, as it is now. The names in the lists are closed sets: they become values of labels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChainState {
+    /// `app` or `settlement`.
+    pub name: &'static str,
+    /// Its last block, as far as is known.
+    pub head: Option<u64>,
+    /// That block's time, unix seconds.
+    pub head_time_s: Option<u64>,
+    /// How long ago the chain last said where it is; `None` if it never has.
+    pub unseen_for: Option<Duration>,
+    /// Nothing is published once that is longer than this.
+    pub disconnect_max: Duration,
+    /// Whether it tells what is new without being asked.
+    pub pushed: bool,
+    /// Who is asked, in order of preference.
+    pub endpoints: Vec<ChainEndpoint>,
+    /// What they have done wrong, by kind.
+    pub faults: Vec<(&'static str, u64)>,
+    /// How often blocks were replaced, by how many there were.
+    pub reorganisations: Vec<(&'static str, u64)>,
+    /// What is read of it.
+    pub strands: Vec<ChainStrand>,
+}
+
+/// Somebody who can be asked about a chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChainEndpoint {
+    /// Scheme, host and port.
+    pub shown: String,
+    /// Whether it gave the last answer.
+    pub active: bool,
+    /// Why it is not asked, if it is not.
+    pub fault: Option<String>,
+}
+
+/// One contract that is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChainStrand {
+    /// Its address.
+    pub contract: String,
+    /// The strand that its events become, if they become one.
+    pub originator: Option<OriginatorId>,
+    /// What its reader does.
+    pub doing: StrandDoing,
+    /// The last block that was read.
+    pub read_block: Option<u64>,
+    /// The chain's head as its reader knows it.
+    pub head_block: Option<u64>,
+    /// For how long not everything was read; `None` if everything is.
+    pub behind_for: Option<Duration>,
+    /// Events that were stored.
+    pub events: u64,
+    /// Bytes of payloads in them.
+    pub bytes: u64,
+    /// Questions for logs that were answered.
+    pub pages: u64,
+    /// Questions for logs that were not.
+    pub failed_pages: u64,
+    /// How long the answers took, together.
+    pub asking: Duration,
+    /// How long storing took, together.
+    pub storing: Duration,
+    /// Times that storing was tried again.
+    pub retries: u64,
+    /// Logs that should not have come, by kind.
+    pub odd: Vec<(&'static str, u64)>,
+    /// Times that events were missing.
+    pub gaps: u64,
+}
+
+impl ChainStrand {
+    /// Blocks between what was read and the head.
+    #[must_use]
+    pub fn lag_blocks(&self) -> u64 {
+        self.head_block.unwrap_or(0).saturating_sub(self.read_block.unwrap_or(0))
+    }
+}
+
+/// What a contract's reader does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StrandDoing {
+    /// It has not begun.
+    Starting,
+    /// It reads what there is already.
+    CatchingUp,
+    /// It has read everything.
+    AtHead,
+    /// Something is in the way; it goes on trying.
+    Stuck(String),
+    /// It has stopped for good.
+    Halted(String),
 }

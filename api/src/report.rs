@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::conditions::{Condition, Conditions, Purpose, Ready};
 use crate::lag::Lags;
-use crate::outside::{DiskView, PeerState, PeerView};
+use crate::outside::{ChainState, ChainsView, DiskView, PeerState, PeerView, StrandDoing};
 
 /// A strand that is further behind than this is a reason to look.
 const LAG_ENVELOPES_MAX: u64 = 1000;
@@ -32,6 +32,7 @@ pub(crate) struct Observer {
     pub(crate) conditions: Conditions,
     pub(crate) peers: Arc<dyn PeerView>,
     pub(crate) disk: Option<Arc<dyn DiskView>>,
+    pub(crate) chains: Option<Arc<dyn ChainsView>>,
     pub(crate) about: Arc<About>,
     pub(crate) newest: Arc<Newest>,
     pub(crate) lags: Arc<Lags>,
@@ -45,6 +46,7 @@ pub(crate) struct Sighting {
     pub(crate) reasons: Vec<String>,
     pub(crate) originators: Vec<OriginatorReport>,
     pub(crate) peers: Vec<PeerReport>,
+    pub(crate) chains: Vec<ChainState>,
     pub(crate) disk: DiskReport,
 }
 
@@ -93,6 +95,75 @@ pub(crate) struct PeerReport {
     pub(crate) refused: u64,
 }
 
+/// One chain.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct ChainReport {
+    name: &'static str,
+    head: Option<u64>,
+    /// Seconds since it last said where it is.
+    unseen_s: Option<f64>,
+    /// Whether it tells what is new without being asked.
+    pushed: bool,
+    endpoints: Vec<EndpointReport>,
+    contracts: Vec<ContractReport>,
+}
+
+/// Somebody who can be asked about a chain.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct EndpointReport {
+    endpoint: String,
+    active: bool,
+    fault: Option<String>,
+}
+
+/// One contract that is read.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct ContractReport {
+    contract: String,
+    originator_id: Option<u32>,
+    state: &'static str,
+    reason: Option<String>,
+    read_block: Option<u64>,
+    lag_blocks: u64,
+    lag_s: f64,
+}
+
+impl From<&ChainState> for ChainReport {
+    fn from(chain: &ChainState) -> Self {
+        let endpoints = chain.endpoints.iter().map(|it| EndpointReport {
+            endpoint: it.shown.clone(),
+            active: it.active,
+            fault: it.fault.clone(),
+        });
+        let contracts = chain.strands.iter().map(|it| {
+            let (state, reason) = match &it.doing {
+                StrandDoing::Starting => ("starting", None),
+                StrandDoing::CatchingUp => ("catching_up", None),
+                StrandDoing::AtHead => ("at_head", None),
+                StrandDoing::Stuck(reason) => ("stuck", Some(reason.clone())),
+                StrandDoing::Halted(reason) => ("halted", Some(reason.clone())),
+            };
+            ContractReport {
+                contract: it.contract.clone(),
+                originator_id: it.originator.map(|id| id.0),
+                state,
+                reason,
+                read_block: it.read_block,
+                lag_blocks: it.lag_blocks(),
+                lag_s: it.behind_for.map_or(0.0, |behind| behind.as_secs_f64()),
+            }
+        });
+        Self {
+            name: chain.name,
+            head: chain.head,
+            unseen_s: chain.unseen_for.map(|unseen| unseen.as_secs_f64()),
+            pushed: chain.pushed,
+            endpoints: endpoints.collect(),
+            contracts: contracts.collect(),
+        }
+    }
+}
+
 /// The disk.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct DiskReport {
@@ -118,6 +189,7 @@ pub(crate) struct StatusPage {
     /// Inboxes that wait for the chain of a contract wallet.
     inboxes_waiting: u64,
     peers: Vec<PeerReport>,
+    chains: Vec<ChainReport>,
     disk: DiskReport,
 }
 
@@ -135,6 +207,7 @@ impl Observer {
             reasons,
             originators,
             peers: peers.into_iter().map(PeerReport::from).collect(),
+            chains: self.chains.as_ref().map(|chains| chains.chains()).unwrap_or_default(),
             disk: self.disk_report(),
             conditions,
         }
@@ -161,6 +234,7 @@ impl Observer {
             originators: sighting.originators,
             inboxes_waiting: self.engine.chain_appender().inboxes_waiting(),
             peers: sighting.peers,
+            chains: sighting.chains.iter().map(ChainReport::from).collect(),
             disk: sighting.disk,
         }
     }

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::outside::DiskView;
+use crate::outside::{ChainsView, DiskView};
 
 /// How the API is to run. [`Default`] gives the documented defaults.
 #[derive(Clone)]
@@ -24,6 +24,8 @@ pub struct ApiSettings {
     pub commit: String,
     /// Tells how much room the disk has; `None`: nobody looks.
     pub disk: Option<Arc<dyn DiskView>>,
+    /// Tells how the chains are; `None`: there are none.
+    pub chains: Option<Arc<dyn ChainsView>>,
     /// Publishing stops below this much free disk. Default: 1 GiB.
     pub disk_free_bytes_min: u64,
 }
@@ -38,6 +40,7 @@ impl Default for ApiSettings {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: String::new(),
             disk: None,
+            chains: None,
             disk_free_bytes_min: 1 << 30,
         }
     }

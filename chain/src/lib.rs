@@ -6,6 +6,8 @@
 //! - [`send`]: talking to a chain for a person;
 //! - [`broadcast`]: putting payloads on the app chain, many at once;
 //! - [`admin`]: what people do to the contracts, and what they ask them;
+//! - [`endpoints`]: a chain behind several URLs;
+//! - [`index`]: reads what contracts say, event by event; [`watch`]: keeps nodes and prices current;
 //! - [`embedded`]: a chain to develop against, and [`anvil`] is another one, as a process;
 //! - [`deploy`]: puts all contracts on two of them, and [`relay`] is the bridge between the two;
 //! - [`devnet`]: all of this in one process;
@@ -19,6 +21,9 @@ pub mod contracts;
 pub mod deploy;
 pub mod devnet;
 pub mod embedded;
+pub mod endpoints;
+pub mod index;
 pub mod relay;
 pub mod send;
 pub mod wallets;
+pub mod watch;

@@ -295,7 +295,7 @@ fn environment() -> impl Iterator<Item = (String, String)> {
 
 impl Args for NodeArgs {
     fn augment_args(command: clap::Command) -> clap::Command {
-        let command = settings::ALL.iter().fold(command, |command, setting| {
+        let command = settings::all().fold(command, |command, setting| {
             let file = setting.file_names().map(|(flag, env)| {
                 value(flag).value_name("FILE").help(format!("The same, in a file [env: {env}]"))
             });
@@ -316,8 +316,8 @@ impl Args for NodeArgs {
 
 impl FromArgMatches for NodeArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let used = settings::ALL.iter().map(|setting| setting.flag);
-        let files = settings::ALL.iter().filter_map(|setting| Some(setting.file_names()?.0));
+        let used = settings::all().map(|setting| setting.flag);
+        let files = settings::all().filter_map(|setting| Some(setting.file_names()?.0));
         let ignored = ignored::ALL.iter().filter_map(|setting| setting.flag);
         let flags = used
             .chain(files)
@@ -336,7 +336,7 @@ impl FromArgMatches for NodeArgs {
 fn of_setting(setting: &Setting) -> Arg {
     let arg = match setting.kind {
         Kind::Switch => switch(setting.flag),
-        Kind::Value | Kind::Secret { .. } => value(setting.flag),
+        Kind::Value | Kind::Urls | Kind::Secret { .. } => value(setting.flag),
     };
     let default =
         setting.default.map(|default| format!("; default: {default}")).unwrap_or_default();

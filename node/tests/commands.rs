@@ -53,8 +53,13 @@ fn a_node_tells_all_faults_of_its_settings_at_once() {
     let output = command.env("XMTPD_LOG_ENCODING", "xml").output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     let text = stderr(&output);
-    for part in ["--api.port", "--durability", "\"xml\"", "--registry-file", "--signer.private-key"]
-    {
+    for part in [
+        "--api.port",
+        "--durability",
+        "\"xml\"",
+        "settlement-chain.rpc-url",
+        "--signer.private-key",
+    ] {
         assert!(text.contains(part), "{part} is not in {text}");
     }
 }

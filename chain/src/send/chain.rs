@@ -53,16 +53,22 @@ impl Chain {
             .connect_reqwest(client, url)
             .erased();
         let chain = Self { id, endpoint: endpoint.into(), provider };
-        let found = chain
-            .provider
-            .get_chain_id()
-            .await
-            .map_err(|error| chain.fault("eth_chainId", error))?;
-        if found != id {
-            let endpoint = chain.endpoint.to_string();
-            return Err(ConnectError::WrongChain { endpoint, expected: id, found });
-        }
+        chain.check_id().await?;
         Ok(chain)
+    }
+
+    /// Asks again which chain is there.
+    ///
+    /// # Errors
+    /// When nobody answers, or another chain does.
+    pub async fn check_id(&self) -> Result<(), ConnectError> {
+        let found = self.provider.get_chain_id().await;
+        let found = found.map_err(|error| self.fault("eth_chainId", error))?;
+        if found != self.id {
+            let endpoint = self.endpoint.to_string();
+            return Err(ConnectError::WrongChain { endpoint, expected: self.id, found });
+        }
+        Ok(())
     }
 
     /// Its id.
@@ -270,17 +276,22 @@ pub(crate) fn parse(given: &str) -> Result<(reqwest::Url, String), ConnectError>
     }
 }
 
-/// A client that gives up. The one place that chooses who does the cryptography of TLS.
+/// A client that gives up.
 ///
 /// # Errors
 /// When the system's TLS roots cannot be used.
 pub fn http_client() -> Result<reqwest::Client, reqwest::Error> {
+    install_cryptography();
+    reqwest::Client::builder().connect_timeout(CONNECT_MAX).timeout(REQUEST_MAX).build()
+}
+
+/// The one place that chooses who does the cryptography of TLS.
+pub(crate) fn install_cryptography() {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
         // An error says that the process has chosen already.
         let _ = rustls::crypto::ring::default_provider().install_default();
     });
-    reqwest::Client::builder().connect_timeout(CONNECT_MAX).timeout(REQUEST_MAX).build()
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ mod sender;
 pub mod dev;
 
 pub use call::{Call, Quote};
-pub(crate) use chain::{CallFault, parse as parse_url};
+pub(crate) use chain::{CallFault, install_cryptography, parse as parse_url};
 pub use chain::{Chain, REQUEST_MAX, http_client};
 pub(crate) use error::innermost;
 pub use error::{ConnectError, RpcFault, SendError, ViewError};

@@ -43,17 +43,19 @@ fn check(given: &Given, as_json: bool) -> Result<(), Failure> {
 fn faults_of_files(config: &NodeConfig) -> Vec<String> {
     let FilesConfig { registry, rates, chain } = &config.files;
     let mut faults = Vec::new();
-    match files::read(registry, registry::parse) {
-        Err(error) => faults.push(error.to_string()),
-        Ok(records) => {
+    match registry.as_ref().map(|path| (path, files::read(path, registry::parse))) {
+        None => {}
+        Some((_, Err(error))) => faults.push(error.to_string()),
+        Some((path, Ok(records))) => {
             let key = config.signer.public_key();
             if registry::record_of(&records, &key).is_none() {
-                let (path, address) = (registry.display(), key.address());
+                let (path, address) = (path.display(), key.address());
                 faults.push(format!("{path}: no node has the key of {address}, which is given"));
             }
         }
     }
-    faults.extend(files::read(rates, rates::parse).err().map(|error| error.to_string()));
+    let rates = rates.as_ref().and_then(|path| files::read(path, rates::parse).err());
+    faults.extend(rates.map(|error| error.to_string()));
     faults.extend(chain.as_deref().and_then(unreadable));
     faults
 }

@@ -33,7 +33,7 @@ pub enum Shown {
 /// [`NodeConfig::read`](super::NodeConfig::read).
 #[must_use]
 pub fn effective(given: &Given) -> Vec<Effective> {
-    let of = |setting: &&'static Setting| {
+    let of = |setting: &'static Setting| {
         let value = given.value(setting).ok().flatten();
         let (shown, origin) = match value {
             None => (Shown::Nothing, Origin::Default),
@@ -41,15 +41,25 @@ pub fn effective(given: &Given) -> Vec<Effective> {
         };
         Effective { setting, shown, origin }
     };
-    settings::ALL.iter().map(of).collect()
+    settings::all().map(of).collect()
 }
 
 fn shown(setting: &Setting, text: &str) -> Shown {
     match setting.kind {
         Kind::Value | Kind::Switch => Shown::Value(text.to_owned()),
+        Kind::Urls => Shown::Value(text.split(',').map(host_of).collect::<Vec<_>>().join(",")),
         Kind::Secret { .. } => match SecretKey::from_hex(text) {
             Ok(key) => Shown::Fingerprint(key.public_key().address().to_string()),
             Err(_) => Shown::Hidden,
         },
     }
+}
+
+/// Scheme, host and port of a URL: users, paths and queries may hold keys of providers.
+fn host_of(url: &str) -> String {
+    let Some((scheme, rest)) = url.trim().split_once("://") else { return "…".into() };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let more = if host.len() == rest.len() { "" } else { "/…" };
+    format!("{scheme}://{host}{more}")
 }

@@ -136,8 +136,8 @@ fn text_of(value: &Value) -> Option<String> {
 
 /// Everything that a file may set. It cannot name another file.
 fn known_flags() -> Vec<&'static str> {
-    let used = settings::ALL.iter().map(|setting| setting.flag);
-    let files = settings::ALL.iter().filter_map(|setting| Some(setting.file_names()?.0));
+    let used = settings::all().map(|setting| setting.flag);
+    let files = settings::all().filter_map(|setting| Some(setting.file_names()?.0));
     let ignored = ignored::ALL.iter().filter_map(|setting| setting.flag);
     let of_gateways = gateway::ALL.iter().flat_map(|setting| {
         [Some(setting.flag), setting.file_names().map(|(flag, _)| flag)].into_iter().flatten()
@@ -147,6 +147,6 @@ fn known_flags() -> Vec<&'static str> {
 }
 
 fn secret_flags() -> Vec<&'static str> {
-    let used = settings::ALL.iter().filter(|setting| setting.file_names().is_some());
+    let used = settings::all().filter(|setting| setting.file_names().is_some());
     used.map(|setting| setting.flag).chain(ignored::SECRET_FLAGS).collect()
 }

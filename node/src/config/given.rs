@@ -236,8 +236,8 @@ fn on_command_line(flag: &str) -> Fault {
 }
 
 fn known_variables() -> Vec<&'static str> {
-    let files = settings::ALL.iter().filter_map(|setting| Some(setting.file_names()?.1));
-    let used = settings::ALL.iter().map(|setting| setting.env);
+    let files = settings::all().filter_map(|setting| Some(setting.file_names()?.1));
+    let used = settings::all().map(|setting| setting.env);
     let of_gateways = super::gateway::OWN.iter().map(|setting| setting.env);
     let ignored = ignored::ALL.iter().map(|setting| setting.env);
     used.chain(files).chain(of_gateways).chain(ignored).collect()
@@ -265,7 +265,7 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), count);
-        let mut flags: Vec<_> = settings::ALL.iter().map(|setting| setting.flag).collect();
+        let mut flags: Vec<_> = settings::all().map(|setting| setting.flag).collect();
         flags.extend(ignored::ALL.iter().filter_map(|setting| setting.flag));
         let count = flags.len();
         flags.sort_unstable();

@@ -15,12 +15,11 @@ pub struct Ignored {
 }
 
 const CACHE: &str = "the list of originators is always exact";
-const BALANCE: &str = "balances of payers are not known without a settlement chain";
+const BALANCE: &str = "this version takes publishes whatever the payer's balance is";
 const NODE_AUTH: &str = "this version lets everyone call the ReplicationApi";
-const INDEXER: &str = "chain envelopes come from the chain file";
 const DATABASE: &str = "the log lies in the data folder (--data-dir)";
 const VALIDATION: &str = "payloads are validated inside the node";
-const CHAIN: &str = "registry, rates and chain envelopes come from files in this version";
+const PAYLOADS: &str = "a node takes from the chain whatever is there; gateways have a limit";
 const GATEWAY: &str = "only a gateway uses it (hawser gateway)";
 const REPORTS: &str = "this version makes no payer reports";
 const LIMITS: &str = "this version does not limit the rate of requests";
@@ -58,7 +57,6 @@ pub const ALL: &[Ignored] = &[
     takes("api.originator-cache-ttl", "XMTPD_API_ORIGINATOR_CACHE_TTL", CACHE),
     switch("api.require-payer-positive-balance", "XMTPD_API_REQUIRE_PAYER_POSITIVE_BALANCE", BALANCE),
     switch("api.require-replication-node-auth", "XMTPD_API_REQUIRE_REPLICATION_NODE_AUTH", NODE_AUTH),
-    switch("indexer.enable", "XMTPD_INDEXER_ENABLE", INDEXER),
     takes("mls-validation.grpc-address", "XMTPD_MLS_VALIDATION_GRPC_ADDRESS", VALIDATION),
     takes("db.reader-connection-string", "XMTPD_DB_READER_CONNECTION_STRING", DATABASE),
     takes("db.writer-connection-string", "XMTPD_DB_WRITER_CONNECTION_STRING", DATABASE),
@@ -110,37 +108,7 @@ pub const ALL: &[Ignored] = &[
     takes("migration-server.lower-limits", "XMTPD_MIGRATION_LOWER_LIMITS", MIGRATION),
     switch("migration-client.enable", "XMTPD_MIGRATION_CLIENT_ENABLE", MIGRATION),
     takes("migration-client.from-node-id", "XMTPD_MIGRATION_CLIENT_FROM_NODE_ID", MIGRATION),
-    takes("contracts.environment", "XMTPD_CONTRACTS_ENVIRONMENT", CHAIN),
-    takes("contracts.config-file-path", "XMTPD_CONTRACTS_CONFIG_FILE_PATH", CHAIN),
-    takes("contracts.config-json", "XMTPD_CONTRACTS_CONFIG_JSON", CHAIN),
-    takes("contracts.app-chain.rpc-url", "XMTPD_APP_CHAIN_RPC_URL", CHAIN),
-    takes("contracts.app-chain.wss-url", "XMTPD_APP_CHAIN_WSS_URL", CHAIN),
-    takes("contracts.app-chain.chain-id", "XMTPD_APP_CHAIN_CHAIN_ID", CHAIN),
-    takes("contracts.app-chain.max-chain-disconnect-time", "XMTPD_APP_CHAIN_MAX_CHAIN_DISCONNECT_TIME", CHAIN),
-    takes("contracts.app-chain.backfill-block-page-size", "XMTPD_APP_CHAIN_BACKFILL_BLOCK_PAGE_SIZE", CHAIN),
-    takes("contracts.app-chain.group-message-broadcaster-address", "XMTPD_APP_CHAIN_GROUP_MESSAGE_BROADCAST_ADDRESS", CHAIN),
-    takes("contracts.app-chain.identity-update-broadcaster-address", "XMTPD_APP_CHAIN_IDENTITY_UPDATE_BROADCAST_ADDRESS", CHAIN),
-    takes("contracts.app-chain.gateway-address", "XMTPD_APP_CHAIN_GATEWAY_ADDRESS", CHAIN),
-    takes("contracts.app-chain.parameter-registry-address", "XMTPD_APP_CHAIN_PARAMETER_REGISTRY_ADDRESS", CHAIN),
-    takes("contracts.app-chain.deployment-block", "XMTPD_APP_CHAIN_DEPLOYMENT_BLOCK", CHAIN),
-    takes("contracts.app-chain.max-blockchain-payload-size", "XMTPD_APP_CHAIN_MAX_BLOCKCHAIN_PAYLOAD_SIZE", CHAIN),
-    takes("contracts.settlement-chain.rpc-url", "XMTPD_SETTLEMENT_CHAIN_RPC_URL", CHAIN),
-    takes("contracts.settlement-chain.wss-url", "XMTPD_SETTLEMENT_CHAIN_WSS_URL", CHAIN),
-    takes("contracts.settlement-chain.chain-id", "XMTPD_SETTLEMENT_CHAIN_CHAIN_ID", CHAIN),
-    takes("contracts.settlement-chain.max-chain-disconnect-time", "XMTPD_SETTLEMENT_CHAIN_MAX_CHAIN_DISCONNECT_TIME", CHAIN),
-    takes("contracts.settlement-chain.backfill-block-page-size", "XMTPD_SETTLEMENT_CHAIN_BACKFILL_BLOCK_PAGE_SIZE", CHAIN),
-    takes("contracts.settlement-chain.node-registry-address", "XMTPD_SETTLEMENT_CHAIN_NODE_REGISTRY_ADDRESS", CHAIN),
-    takes("contracts.settlement-chain.node-registry-refresh-interval", "XMTPD_SETTLEMENT_CHAIN_NODE_REGISTRY_REFRESH_INTERVAL", CHAIN),
-    takes("contracts.settlement-chain.rate-registry-address", "XMTPD_SETTLEMENT_CHAIN_RATE_REGISTRY_ADDRESS", CHAIN),
-    takes("contracts.settlement-chain.rate-registry-refresh-interval", "XMTPD_SETTLEMENT_CHAIN_RATE_REGISTRY_REFRESH_INTERVAL", CHAIN),
-    takes("contracts.settlement-chain.parameter-registry-address", "XMTPD_SETTLEMENT_CHAIN_PARAMETER_REGISTRY_ADDRESS", CHAIN),
-    takes("contracts.settlement-chain.payer-registry-address", "XMTPD_SETTLEMENT_CHAIN_PAYER_REGISTRY_ADDRESS", CHAIN),
-    takes("contracts.settlement-chain.payer-report-manager-address", "XMTPD_SETTLEMENT_CHAIN_PAYER_REPORT_MANAGER_ADDRESS", CHAIN),
-    takes("contracts.settlement-chain.gateway-address", "XMTPD_SETTLEMENT_CHAIN_GATEWAY_ADDRESS", CHAIN),
-    takes("contracts.settlement-chain.distribution-manager-address", "XMTPD_SETTLEMENT_CHAIN_DISTRIBUTION_MANAGER_ADDRESS", CHAIN),
-    takes("contracts.settlement-chain.deployment-block", "XMTPD_SETTLEMENT_CHAIN_DEPLOYMENT_BLOCK", CHAIN),
-    takes("contracts.settlement-chain.underlying-fee-token-address", "XMTPD_SETTLEMENT_CHAIN_UNDERLYING_FEE_TOKEN_ADDRESS", CHAIN),
-    takes("contracts.settlement-chain.fee-token-address", "XMTPD_SETTLEMENT_CHAIN_FEE_TOKEN_ADDRESS", CHAIN),
+    takes("contracts.app-chain.max-blockchain-payload-size", "XMTPD_APP_CHAIN_MAX_BLOCKCHAIN_PAYLOAD_SIZE", PAYLOADS),
     variable("XMTPD_PRUNE_MAX_CYCLES", PRUNE),
     variable("XMTPD_PRUNE_BATCH_SIZE", PRUNE),
     variable("XMTPD_PRUNE_COUNT_DELETABLE", PRUNE),

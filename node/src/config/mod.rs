@@ -31,6 +31,7 @@ pub use fault::{Fault, Faults};
 pub(crate) use forms::duration;
 pub use given::{Given, Origin};
 
+use contracts::ChainsConfig;
 use given::Value;
 use nearest::nearest;
 use settings::{Kind, Setting};
@@ -50,8 +51,12 @@ pub struct NodeConfig {
     pub store: StoreConfig,
     /// Answer the same payer envelope again with the first result.
     pub idempotent_publish: bool,
-    /// What the node knows of the network.
+    /// Files that stand for the chains, or for a part of them.
     pub files: FilesConfig,
+    /// The chains, as far as no file stands for them.
+    pub chains: ChainsConfig,
+    /// Whether contracts are read into the log.
+    pub indexer: bool,
     /// Log lines.
     pub log: LogConfig,
     /// How it stops.
@@ -88,9 +93,9 @@ pub struct StoreConfig {
 #[derive(Debug, Clone)]
 pub struct FilesConfig {
     /// The node registry.
-    pub registry: PathBuf,
+    pub registry: Option<PathBuf>,
     /// The price list.
-    pub rates: PathBuf,
+    pub rates: Option<PathBuf>,
     /// The chain strands.
     pub chain: Option<PathBuf>,
 }
@@ -129,16 +134,23 @@ impl NodeConfig {
             reader.store(),
             reader.switch(&settings::IDEMPOTENT_PUBLISH),
             reader.files(),
+            reader.chains(),
+            reader.switch(&settings::INDEXER_ENABLE),
             reader.log(),
             reader.stop(),
             reader.switch(&settings::ALLOW_SECRET_FLAGS),
         );
         let notes = reader.notes();
+        if let (files, Some(chains)) = (&config.6, &config.7) {
+            reader.require_sources(files, chains);
+        }
         let faults = Faults(reader.faults);
         if !faults.0.is_empty() {
             return Err(faults);
         }
-        let (api, metrics, sync, signer, store, idempotent_publish, files, log, stop, _) = config;
+        let (api, metrics, sync, signer, store, idempotent_publish, files, chains, indexer, ..) =
+            config;
+        let (.., log, stop, _) = config;
         Ok(Self {
             api: api.expect(CHECKED),
             metrics: metrics.expect(CHECKED),
@@ -146,7 +158,9 @@ impl NodeConfig {
             signer: signer.expect(CHECKED),
             store: store.expect(CHECKED),
             idempotent_publish: idempotent_publish.expect(CHECKED),
-            files: files.expect(CHECKED),
+            files,
+            chains: chains.expect(CHECKED),
+            indexer: indexer.expect(CHECKED),
             log: log.expect(CHECKED),
             stop: stop.expect(CHECKED),
             notes,
@@ -243,12 +257,37 @@ impl Reader<'_> {
         Some(StoreConfig { data_dir: data_dir?, network: network?, durability: durability? })
     }
 
-    fn files(&mut self) -> Option<FilesConfig> {
-        let registry = self.path(&settings::REGISTRY_FILE);
-        let rates = self.path(&settings::RATES_FILE);
-        let chain =
-            self.text(&settings::CHAIN_FILE).map(|value| PathBuf::from(value.text.as_str()));
-        Some(FilesConfig { registry: registry?, rates: rates?, chain })
+    fn files(&mut self) -> FilesConfig {
+        let mut file = |setting| {
+            let text = self.text(setting).map(|value| value.text.trim().to_owned());
+            text.filter(|text| !text.is_empty()).map(PathBuf::from)
+        };
+        FilesConfig {
+            registry: file(&settings::REGISTRY_FILE),
+            rates: file(&settings::RATES_FILE),
+            chain: file(&settings::CHAIN_FILE),
+        }
+    }
+
+    /// Everything has to come from somewhere: from a file, or from a chain that is reached.
+    fn require_sources(&mut self, files: &FilesConfig, chains: &ChainsConfig) {
+        let contracts = &chains.contracts;
+        if contracts.settlement.urls.is_empty() {
+            if contracts.app.urls.is_empty() && files.registry.is_none() && files.rates.is_none() {
+                self.fault(&contracts::SETTLEMENT_RPC, None);
+                self.fault(&contracts::APP_RPC, None);
+                return;
+            }
+            for (file, setting) in
+                [(&files.registry, &settings::REGISTRY_FILE), (&files.rates, &settings::RATES_FILE)]
+            {
+                if file.is_none() {
+                    self.fault(setting, None);
+                }
+            }
+        } else if contracts.app.urls.is_empty() && files.chain.is_none() {
+            self.fault(&contracts::APP_RPC, None);
+        }
     }
 
     fn log(&mut self) -> Option<LogConfig> {
@@ -307,7 +346,7 @@ impl Reader<'_> {
         if read.is_none() {
             let given = match setting.kind {
                 Kind::Secret { .. } => "(secret, not shown)".to_owned(),
-                Kind::Value | Kind::Switch => format!("{:?}", value.text.as_str()),
+                Kind::Value | Kind::Urls | Kind::Switch => format!("{:?}", value.text.as_str()),
             };
             self.fault(setting, Some(given));
         }

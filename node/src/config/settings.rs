@@ -3,11 +3,15 @@
 //! A setting of the reference implementation keeps its dotted flag and its `XMTPD_*` variable, so
 //! that an environment made for it starts this node too. Our own have dashes and `HAWSER_*`.
 
+use super::contracts;
+
 /// How a setting is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// `--flag VALUE`.
     Value,
+    /// `--flag URL,URL`. Only their hosts are printed: the rest may be secret.
+    Urls,
     /// `--flag`, `--flag=false`; in the environment `true` or `false`.
     Switch,
     /// As a value, or better in a file. Never printed.
@@ -51,6 +55,16 @@ pub(super) const fn value(
     Setting { flag, short: None, env, kind: Kind::Value, default, form, example, help }
 }
 
+pub(super) const fn urls(
+    flag: &'static str,
+    env: &'static str,
+    form: &'static str,
+    example: &'static str,
+    help: &'static str,
+) -> Setting {
+    Setting { kind: Kind::Urls, ..value(flag, env, None, form, example, help) }
+}
+
 const fn switch(
     flag: &'static str,
     env: &'static str,
@@ -69,7 +83,7 @@ const fn switch(
     }
 }
 
-const DURATION: &str = "a duration with units, such as 500ms, 30s, 5m or 1h30m";
+pub(super) const DURATION: &str = "a duration with units, such as 500ms, 30s, 5m or 1h30m";
 const PORT: &str = "a port, 1 to 65535";
 
 /// Where the rest may stand.
@@ -193,7 +207,7 @@ pub(super) const REGISTRY_FILE: Setting = value(
     None,
     "a JSON file with the records of the node registry",
     "registry.json",
-    "The nodes of the network; read again when it changes",
+    "The nodes of the network, instead of the settlement chain's; read again when it changes",
 );
 pub(super) const RATES_FILE: Setting = value(
     "rates-file",
@@ -201,7 +215,7 @@ pub(super) const RATES_FILE: Setting = value(
     None,
     "a JSON file with the records of the rate registry",
     "rates.json",
-    "The price list; read again when it changes",
+    "The price list, instead of the settlement chain's; read again when it changes",
 );
 pub(super) const CHAIN_FILE: Setting = value(
     "chain-file",
@@ -209,7 +223,14 @@ pub(super) const CHAIN_FILE: Setting = value(
     None,
     "a file of JSON lines",
     "chain.jsonl",
-    "The envelopes that a chain has put in order; lines that are appended are read",
+    "The envelopes that a chain has put in order, instead of the app chain's; lines that are \
+     appended are read",
+);
+pub(super) const INDEXER_ENABLE: Setting = switch(
+    "indexer.enable",
+    "XMTPD_INDEXER_ENABLE",
+    "true",
+    "Read the contracts of both chains into the log",
 );
 pub(super) const LISTEN_ADDRESS: Setting = value(
     "listen-address",
@@ -252,7 +273,14 @@ pub(super) const SHUTDOWN_GRACE: Setting = value(
 );
 
 /// All of them, in the order of the help text.
-pub const ALL: [&Setting; 24] = [
+pub fn all() -> impl Iterator<Item = &'static Setting> {
+    let contracts = contracts::GENERAL.into_iter().filter(|it| it.flag != CONFIG_FILE.flag);
+    let single = contracts::SINGLE.iter().map(|(_, setting)| setting);
+    OWN.into_iter().chain(contracts).chain(contracts::READING).chain(single)
+}
+
+/// What is not about chains and contracts.
+const OWN: [&Setting; 25] = [
     &CONFIG_FILE,
     &API_ENABLE,
     &REPLICATION_ENABLE,
@@ -271,6 +299,7 @@ pub const ALL: [&Setting; 24] = [
     &REGISTRY_FILE,
     &RATES_FILE,
     &CHAIN_FILE,
+    &INDEXER_ENABLE,
     &LISTEN_ADDRESS,
     &DURABILITY,
     &IDEMPOTENT_PUBLISH,
@@ -293,7 +322,7 @@ impl Setting {
     pub fn file_names(&self) -> Option<(&'static str, &'static str)> {
         match self.kind {
             Kind::Secret { file_flag, file_env } => Some((file_flag, file_env)),
-            Kind::Value | Kind::Switch => None,
+            Kind::Value | Kind::Urls | Kind::Switch => None,
         }
     }
 }

@@ -87,12 +87,45 @@ fn all_faults_are_told_together() {
         "--log.log-level (XMTPD_LOG_LEVEL): \"LOUD\"",
         "--api.send-keep-alive-interval",
         "--signer.private-key (XMTPD_SIGNER_PRIVATE_KEY): missing",
-        "--registry-file (HAWSER_REGISTRY_FILE): missing",
-        "--rates-file (HAWSER_RATES_FILE): missing",
+        "--contracts.settlement-chain.rpc-url (XMTPD_SETTLEMENT_CHAIN_RPC_URL): missing",
+        "--contracts.app-chain.rpc-url (XMTPD_APP_CHAIN_RPC_URL): missing",
     ] {
         assert!(text.contains(part), "{part}\nis not in\n{text}");
     }
     assert_eq!(faults.0.len(), 8, "{text}");
+}
+
+/// A file stands for what it names, and a chain for the rest.
+#[test]
+fn everything_comes_from_somewhere() {
+    let missing = |env: &[(&str, &str)]| -> Vec<String> {
+        let mut all = pairs(&[("XMTPD_SIGNER_PRIVATE_KEY", KEY)]);
+        all.extend(pairs(env));
+        let read = NodeConfig::read(&Given::new([], all));
+        let faults = read.map_err(|faults| faults.0).err().unwrap_or_default();
+        faults.iter().map(|fault| fault.name.split(' ').next().unwrap().to_owned()).collect()
+    };
+    let settlement = ("XMTPD_SETTLEMENT_CHAIN_RPC_URL", "http://a");
+    let app = ("XMTPD_APP_CHAIN_RPC_URL", "http://b");
+    let registry = ("HAWSER_REGISTRY_FILE", "registry.json");
+    let rates = ("HAWSER_RATES_FILE", "rates.json");
+    assert_eq!(missing(&[settlement, app]), [""; 0]);
+    assert_eq!(missing(&[registry, rates]), [""; 0]);
+    assert_eq!(missing(&[registry, rates, app]), [""; 0]);
+    assert_eq!(missing(&[settlement, ("HAWSER_CHAIN_FILE", "chain.jsonl")]), [""; 0]);
+    assert_eq!(missing(&[settlement, registry]), ["--contracts.app-chain.rpc-url"]);
+    assert_eq!(missing(&[app, registry]), ["--rates-file"]);
+    assert_eq!(missing(&[app]), ["--registry-file", "--rates-file"]);
+}
+
+/// The rest of a provider's URL is often a key.
+#[test]
+fn of_the_chains_urls_only_the_hosts_are_shown() {
+    let url = "https://user:secret@rpc.example/v2/secret, http://127.0.0.1:5060";
+    let given = Given::new([], pairs(&[("XMTPD_APP_CHAIN_RPC_URL", url)]));
+    let all = effective(&given);
+    let it = all.iter().find(|it| it.setting.env == "XMTPD_APP_CHAIN_RPC_URL").unwrap();
+    assert_eq!(it.shown, Shown::Value("https://rpc.example/…,http://127.0.0.1:5060".into()));
 }
 
 #[test]
@@ -242,7 +275,7 @@ fn settings_in_effect_are_shown_with_their_origin_and_without_secrets() {
     assert_eq!(of("chain-file"), (Shown::Nothing, "default"));
     let address = SecretKey::from_hex(KEY).unwrap().public_key().address().to_string();
     assert_eq!(of("signer.private-key"), (Shown::Fingerprint(address), "environment"));
-    assert_eq!(all.len(), settings::ALL.len());
+    assert_eq!(all.len(), settings::all().count());
 
     let given = Given::new([], pairs(&[("XMTPD_SIGNER_PRIVATE_KEY", "hunter2")]));
     let hidden = effective(&given).into_iter().find(|it| it.shown == Shown::Hidden);
@@ -276,7 +309,7 @@ fn the_documentation_lists_all_settings_as_they_are() {
         })
         .collect();
     let mut expected = Vec::new();
-    for setting in settings::ALL {
+    for setting in settings::all() {
         let default = setting.default.unwrap_or_default();
         expected.push((setting.flag.to_owned(), setting.env.to_owned(), default.to_owned()));
         let file = setting.file_names();

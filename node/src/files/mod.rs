@@ -3,10 +3,12 @@
 //! - [`registry`] and [`rates`]: what a node is told of the network and of prices;
 //! - [`lines`] and [`chain`]: client envelopes as lines of JSON, and how those that belong to a
 //!   chain become its strands;
+//! - `deployment`: where the contracts are;
 //! - [`key`]: secret keys;
 //! - [`network`]: what `hawser dev` says of the nodes it runs.
 
 pub mod chain;
+pub(crate) mod deployment;
 pub mod key;
 pub mod lines;
 pub mod network;

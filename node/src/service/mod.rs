@@ -2,7 +2,7 @@
 //!
 //! - [`node`]: start, and stop in order;
 //! - [`open`]: from the settings to an engine on an open database;
-//! - `world`: registry, rates and chain files, read again when they change;
+//! - `world`: registry, rates and chain strands, from files or from the chains;
 //! - `peers`: the QUIC endpoint, and what the API shows of it;
 //! - `ports`: clock and validator; `system`: limits of the process, room on the disk;
 //! - [`logging`], [`ends`]: log lines; what tells a node to stop; `supervisor`: what the service

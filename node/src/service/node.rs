@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hawser_api::{ApiError, ApiHandle, ApiSettings, NoPeers, PeerView};
+use hawser_api::{ApiError, ApiHandle, ApiSettings, ChainsView, NoPeers, PeerView};
 use hawser_engine::Engine;
 use hawser_engine::runtime::PublisherThreads;
 use hawser_net::{NetSettings, StartError};
@@ -15,7 +15,8 @@ use super::open::{self, OpenNodeError, Opened};
 use super::peers::Peers;
 use super::supervisor::Supervisor;
 use super::system::{self, Disk};
-use super::world::Watcher;
+use super::world::chains::RunningChains;
+use super::world::files::Watcher;
 use crate::config::{NodeConfig, StopConfig};
 use crate::failure::Failure;
 
@@ -103,12 +104,14 @@ struct Node {
     threads: PublisherThreads,
     peers: Option<Peers>,
     files: Watcher,
+    chains: RunningChains,
 }
 
 impl Node {
     async fn serve(opened: Opened, config: &NodeConfig) -> Result<Self, ServeError> {
-        let Opened { engine, threads, world } = opened;
-        let own = world.own;
+        let Opened { engine, threads, world, chains } = opened;
+        let own = world.outlets.own;
+        let chains = chains.start(&engine, world.outlets.clone());
         let peers = if config.sync {
             let settings = NetSettings { listen: config.api.address, key: config.signer.clone() };
             Some(Peers::start(settings, &engine)?)
@@ -119,7 +122,7 @@ impl Node {
             None
         };
         let view = peers.as_ref().map_or_else(|| Arc::new(NoPeers) as _, Peers::view);
-        let api = serve_api(config, &engine, view).await?;
+        let api = serve_api(config, &engine, view, chains.view()).await?;
         let files = world.watch().map_err(ServeError::Files)?;
         match api.address() {
             // Harnesses wait for exactly this line.
@@ -128,7 +131,7 @@ impl Node {
             }
             None => tracing::warn!(node_id = own.0, "api.enable is off: no clients are served"),
         }
-        Ok(Self { api, engine, threads, peers, files })
+        Ok(Self { api, engine, threads, peers, files, chains })
     }
 
     /// Stops everything in order; gives up at the second signal, or when it takes too long.
@@ -157,6 +160,7 @@ impl Node {
         if let Some(peers) = self.peers {
             steps.run("peers and their strands", peers.stop()).await;
         }
+        steps.run("chains", self.chains.stop()).await;
         let files = self.files;
         steps.run("files", blocking(move || files.stop())).await;
         let engine = self.engine;
@@ -168,6 +172,7 @@ async fn serve_api(
     config: &NodeConfig,
     engine: &Engine,
     peers: Arc<dyn PeerView>,
+    chains: Arc<dyn ChainsView>,
 ) -> Result<ApiHandle, ApiError> {
     let settings = ApiSettings {
         listen: config.api.enable.then_some(config.api.address),
@@ -177,6 +182,7 @@ async fn serve_api(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         commit: option_env!("HAWSER_COMMIT").unwrap_or_default().to_owned(),
         disk: Some(Arc::new(Disk(config.store.data_dir.clone()))),
+        chains: Some(chains),
         ..ApiSettings::default()
     };
     hawser_api::start(settings, engine.clone(), peers).await
@@ -208,6 +214,7 @@ impl Default for Steps {
             "calls and streams of clients",
             "publishes that were accepted",
             "peers and their strands",
+            "chains",
             "files",
             "database",
         ]))

@@ -1,18 +1,20 @@
 //! From the settings of a node to an engine on an open database.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use hawser_engine::Engine;
+use hawser_engine::fees::RateTable;
 use hawser_engine::ports::{NodeRecord, Ports, Registry, TrustingJudge};
 use hawser_engine::runtime::{EngineSettings, PublishSettings, PublisherThreads};
 use hawser_proto::{Address, SecretKey};
 use hawser_storage::{Identity, OpenError, ReadError, RebuildError, Settings, Store};
-use tokio::sync::watch;
+use tokio::runtime::Handle;
 
 use super::ports::{FormOnly, SystemClock};
 use super::projections;
-use super::world::{self, ChainError, RatesError, Watched, World};
+use super::world::chains::{Chains, ChainsError};
+use super::world::files::{self as world_files, ChainError, RatesError, Watched, World};
+use super::world::{Outlets, RecordError, record_rates};
 use crate::config::{NodeConfig, StoreConfig};
 use crate::failure::Failure;
 use crate::files::chain::ChainFile;
@@ -31,8 +33,8 @@ pub enum OpenNodeError {
          the node, or bring the key of a registered one"
     )]
     NotRegistered {
-        /// The file.
-        registry: PathBuf,
+        /// The file, or the contract.
+        registry: String,
         /// Whom the key belongs to.
         address: Address,
     },
@@ -45,9 +47,15 @@ pub enum OpenNodeError {
     /// The price list cannot be used.
     #[error(transparent)]
     Rates(#[from] RatesError),
+    /// What the settlement chain says cannot be recorded.
+    #[error(transparent)]
+    Record(#[from] RecordError),
     /// The chain strands cannot be read.
     #[error(transparent)]
     Chain(#[from] ChainError),
+    /// The chains cannot be read.
+    #[error(transparent)]
+    Chains(#[from] ChainsError),
     /// The log cannot be read.
     #[error("reading the log: {0}")]
     Read(#[from] ReadError),
@@ -56,6 +64,10 @@ pub enum OpenNodeError {
 impl From<OpenNodeError> for Failure {
     fn from(error: OpenNodeError) -> Self {
         match &error {
+            OpenNodeError::Chains(ChainsError::Deployment(failure)) => failure.clone(),
+            OpenNodeError::Chains(ChainsError::Url(_) | ChainsError::NoAddress { .. }) => {
+                Self::usage(error)
+            }
             OpenNodeError::NotRegistered { .. }
             | OpenNodeError::Registry(FileError::Read { .. })
             | OpenNodeError::Rates(RatesError::File(FileError::Read { .. })) => {
@@ -77,17 +89,20 @@ pub(super) struct Opened {
     pub(super) engine: Engine,
     pub(super) threads: PublisherThreads,
     pub(super) world: World,
+    pub(super) chains: Chains,
 }
 
-/// Opens the database and starts the engine on it. Blocks: on the disk, and for as long as a
-/// rebuild or a long chain file takes.
+/// Opens the database and starts the engine on it. Blocks: on the disk and the network, and for as
+/// long as a rebuild or a long chain file takes. To be called on a thread of a tokio runtime that
+/// may block.
 ///
 /// # Errors
 /// Says what is missing or wrong.
 pub(super) fn open(config: &NodeConfig) -> Result<Opened, OpenNodeError> {
-    let registry_file = Watched::new(&config.files.registry);
-    let registry = files::read(&config.files.registry, registry::parse)?;
-    let own = own_record(&registry, config)?.clone();
+    let chains = Handle::current().block_on(Chains::reach(config))?;
+    let registry_file = config.files.registry.as_deref().map(Watched::new);
+    let registry = first_registry(config, &chains)?;
+    let own = own_record(&registry, config, &chains)?.clone();
     tracing::info!(
         node_id = own.id.0,
         address = %own.owner,
@@ -97,40 +112,64 @@ pub(super) fn open(config: &NodeConfig) -> Result<Opened, OpenNodeError> {
     );
     let store = open_store(&config.store, &own)?;
     rebuild_if_stale(&store)?;
-    let rates_file = Watched::new(&config.files.rates);
-    let rates = world::load_rates(&config.files.rates, &store)?;
-    let registry = watch::Sender::new(Arc::new(registry));
-    let rates = watch::Sender::new(Arc::new(rates));
+    let rates_file = config.files.rates.as_deref().map(Watched::new);
+    let rates = first_rates(config, &chains, &store)?;
+    let outlets = Outlets::new(own.id, store.clone(), registry, rates);
     let ports = Ports {
         clock: Arc::new(SystemClock),
         validator: Arc::new(FormOnly),
         identities: Arc::new(TrustingJudge),
-        registry: registry.subscribe(),
-        rates: rates.subscribe(),
+        registry: outlets.registry.subscribe(),
+        rates: outlets.rates.subscribe(),
     };
-    let (engine, threads) = start_engine(&config.signer, config, ports, store.clone())?;
+    let (engine, threads) = start_engine(&config.signer, config, ports, store)?;
     let chain = read_chain(config, &engine)?;
     let world = World {
-        own: own.id,
-        store,
+        outlets,
         registry_file,
-        registry,
         rates_file,
-        rates,
         rates_taken: true,
         chain,
         chain_complaint: String::new(),
     };
-    Ok(Opened { engine, threads, world })
+    Ok(Opened { engine, threads, world, chains })
 }
+
+fn first_registry(config: &NodeConfig, chains: &Chains) -> Result<Registry, OpenNodeError> {
+    match &config.files.registry {
+        Some(path) => Ok(files::read(path, registry::parse)?),
+        None => Ok(chains.registry().expect(SOURCES)),
+    }
+}
+
+fn first_rates(
+    config: &NodeConfig,
+    chains: &Chains,
+    store: &Store,
+) -> Result<RateTable, OpenNodeError> {
+    match &config.files.rates {
+        Some(path) => Ok(world_files::load_rates(path, store)?),
+        None => {
+            let (table, read_ns) = chains.rates().expect(SOURCES)?;
+            Ok(record_rates(&table, read_ns, store)?)
+        }
+    }
+}
+
+/// Why what no file stands for was read from a chain.
+const SOURCES: &str = "the settings require a file or a chain";
 
 fn own_record<'a>(
     registry: &'a Registry,
     config: &NodeConfig,
+    chains: &Chains,
 ) -> Result<&'a NodeRecord, OpenNodeError> {
     let key = config.signer.public_key();
     registry::record_of(registry, &key).ok_or_else(|| OpenNodeError::NotRegistered {
-        registry: config.files.registry.clone(),
+        registry: match &config.files.registry {
+            Some(path) => path.display().to_string(),
+            None => chains.registry_name().to_owned(),
+        },
         address: key.address(),
     })
 }
@@ -178,7 +217,7 @@ fn read_chain(
 ) -> Result<Option<(ChainFile, hawser_engine::runtime::ChainAppender)>, ChainError> {
     let Some(path) = &config.files.chain else { return Ok(None) };
     let (mut file, appender) = (ChainFile::new(path), engine.chain_appender());
-    let events = world::append_chain(&mut file, &appender)?;
+    let events = world_files::append_chain(&mut file, &appender)?;
     let [groups, identities] = file.heads();
     tracing::info!(events, groups = groups.0, identities = identities.0, "read the chain file");
     Ok(Some((file, appender)))

@@ -1,21 +1,18 @@
-//! What a node knows of the network, from files that stand for the chains. They are read again
-//! when they change; a change that cannot be taken is reported once, and what was known stays.
+//! Files that stand for a registry, a price list and the app chain. They are read again when they
+//! change; a change that cannot be taken is reported once, and what was known stays.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use hawser_engine::fees::{Rate, RateTable, RateTableError};
-use hawser_engine::ports::{Clock as _, Registry};
+use hawser_engine::fees::RateTable;
 use hawser_engine::runtime::{ChainAppendError, ChainAppender};
 use hawser_proto::OriginatorId;
-use hawser_storage::{CommitError, RateRow, ReadError, Store};
-use tokio::sync::watch;
+use hawser_storage::Store;
 
-use super::ports::SystemClock;
+use super::{Outlets, RecordError, now_ns, record_rates};
 use crate::files::chain::{ChainFile, ChainFileError};
 use crate::files::rates::RatesFault;
 use crate::files::{self, FileError, rates, registry};
@@ -29,15 +26,9 @@ pub enum RatesError {
     /// The file could not be used.
     #[error(transparent)]
     File(#[from] FileError<RatesFault>),
-    /// It contradicts what was recorded, or that could not be done.
-    #[error("the price list cannot be recorded: {0}")]
-    Record(#[from] CommitError),
-    /// What was recorded could not be read.
-    #[error("the recorded rates cannot be read: {0}")]
-    Read(#[from] ReadError),
-    /// What was recorded is no price list.
-    #[error("the recorded rates are no price list: {0}")]
-    Table(#[from] RateTableError),
+    /// It cannot be recorded.
+    #[error(transparent)]
+    Record(#[from] RecordError),
 }
 
 /// Why chain events were not taken over.
@@ -57,34 +48,20 @@ pub enum ChainError {
 }
 
 /// Reads the price list of a file, records it, and returns all that is recorded, confirmed as of
-/// the moment of reading: a price once known is never forgotten, because envelopes of its time are
-/// judged by it.
+/// the moment of reading.
 ///
 /// # Errors
 /// When it cannot be read, or contradicts what was recorded.
-pub(super) fn load_rates(path: &Path, store: &Store) -> Result<RateTable, RatesError> {
-    let read_ns = SystemClock.now_ns();
-    let table = files::read(path, rates::parse)?;
-    store.record_rates(&rates::rows(&table))?;
-    let recorded = store.snapshot().rates()?;
-    Ok(RateTable::new(recorded.iter().map(rate).collect(), Some(read_ns))?)
-}
-
-fn rate(row: &RateRow) -> Rate {
-    Rate {
-        start_unix_s: row.start_unix_s,
-        message_fee: row.message_fee,
-        storage_fee: row.storage_fee,
-        congestion_fee: row.congestion_fee,
-        target_rate_per_minute: row.target_rate_per_minute,
-    }
+pub(in crate::service) fn load_rates(path: &Path, store: &Store) -> Result<RateTable, RatesError> {
+    let read_ns = now_ns();
+    Ok(record_rates(&files::read(path, rates::parse)?, read_ns, store)?)
 }
 
 /// Appends everything new in a chain file. Returns how many events it had.
 ///
 /// # Errors
 /// When the file or the log cannot be used; what came before is taken over.
-pub(super) fn append_chain(
+pub(in crate::service) fn append_chain(
     file: &mut ChainFile,
     appender: &ChainAppender,
 ) -> Result<usize, ChainError> {
@@ -103,21 +80,18 @@ pub(super) fn append_chain(
 }
 
 /// The files, where what they say goes, and what has been said about them.
-pub(super) struct World {
-    pub(super) own: OriginatorId,
-    pub(super) store: Store,
-    pub(super) registry_file: Watched,
-    pub(super) registry: watch::Sender<Arc<Registry>>,
-    pub(super) rates_file: Watched,
-    pub(super) rates: watch::Sender<Arc<RateTable>>,
-    /// Whether the file, as it was last seen, is where `rates` is from.
-    pub(super) rates_taken: bool,
-    pub(super) chain: Option<(ChainFile, ChainAppender)>,
-    pub(super) chain_complaint: String,
+pub(in crate::service) struct World {
+    pub(in crate::service) outlets: Outlets,
+    pub(in crate::service) registry_file: Option<Watched>,
+    pub(in crate::service) rates_file: Option<Watched>,
+    /// Whether the file, as it was last seen, is where the rates are from.
+    pub(in crate::service) rates_taken: bool,
+    pub(in crate::service) chain: Option<(ChainFile, ChainAppender)>,
+    pub(in crate::service) chain_complaint: String,
 }
 
 /// The thread that looks at the files.
-pub(super) struct Watcher {
+pub(in crate::service) struct Watcher {
     stop: mpsc::Sender<()>,
     thread: JoinHandle<()>,
 }
@@ -127,7 +101,7 @@ impl World {
     ///
     /// # Errors
     /// When the system gives us no thread.
-    pub(super) fn watch(mut self) -> std::io::Result<Watcher> {
+    pub(in crate::service) fn watch(mut self) -> std::io::Result<Watcher> {
         let (stop, stopped) = mpsc::channel();
         let watch = move || {
             while stopped.recv_timeout(POLL_EVERY) == Err(RecvTimeoutError::Timeout) {
@@ -139,62 +113,46 @@ impl World {
     }
 
     fn look(&mut self) {
-        if self.registry_file.changed() {
-            self.look_at_registry();
-        }
+        self.look_at_registry();
         self.look_at_rates();
         self.look_at_chain();
     }
 
     fn look_at_registry(&mut self) {
-        let path = self.registry_file.path.display().to_string();
-        let known = self.registry.borrow().clone();
-        match files::read(&self.registry_file.path, registry::parse) {
+        let Some(file) = &mut self.registry_file else { return };
+        if !file.changed() {
+            return;
+        }
+        match files::read(&file.path, registry::parse) {
             Err(error) => ignored(&error),
-            Ok(new) if new == *known => {}
-            Ok(new) => match changed_key(&known, &new) {
-                Some(node) => {
+            Ok(new) => {
+                if let Err(node) = self.outlets.take_registry(new) {
+                    let path = file.path.display();
                     ignored(&format_args!("{path}: node {node} has another key than before"));
                 }
-                None => {
-                    if new.node(self.own).is_none() {
-                        tracing::warn!(
-                            node_id = self.own.0,
-                            "this node is no longer in the registry: nothing can be published here"
-                        );
-                    }
-                    tracing::info!(nodes = new.nodes().count(), "the registry has changed");
-                    self.registry.send_replace(Arc::new(new));
-                }
-            },
+            }
         }
     }
 
     fn look_at_rates(&mut self) {
-        let looked_ns = SystemClock.now_ns();
-        if self.rates_file.changed() {
-            self.rates_taken = self.take_rates();
+        let Some(file) = &mut self.rates_file else { return };
+        let looked_ns = now_ns();
+        if file.changed() {
+            self.rates_taken = match files::read(&file.path, rates::parse) {
+                Err(error) => {
+                    ignored(&error);
+                    false
+                }
+                Ok(table) => {
+                    let taken = self.outlets.take_rates(&table, looked_ns);
+                    taken.inspect_err(|error| ignored(error)).is_ok()
+                }
+            };
         }
         // A file that is gone, or cannot be used, may have something new to say.
-        if self.rates_taken && self.rates_file.path.exists() {
-            self.rates.send_modify(|rates| *rates = Arc::new(rates.confirmed(looked_ns)));
+        if self.rates_taken && file.path.exists() {
+            self.outlets.confirm_rates(looked_ns);
         }
-    }
-
-    /// False if the file cannot be used as it is.
-    fn take_rates(&mut self) -> bool {
-        match load_rates(&self.rates_file.path, &self.store) {
-            Err(error) => {
-                ignored(&error);
-                return false;
-            }
-            Ok(new) if new.rates() == self.rates.borrow().rates() => {}
-            Ok(new) => {
-                tracing::info!(rates = new.rates().len(), "the price list has changed");
-                self.rates.send_replace(Arc::new(new));
-            }
-        }
-        true
     }
 
     fn look_at_chain(&mut self) {
@@ -227,15 +185,9 @@ fn ignored(error: &dyn std::fmt::Display) {
     tracing::error!(code = "file_ignored", "a file has changed and is not taken over: {error}");
 }
 
-/// A node whose key is not what it was: keys never change, so one of the two files is wrong.
-fn changed_key(known: &Registry, new: &Registry) -> Option<OriginatorId> {
-    let changed = |id, key| new.node(id).is_some_and(|record| record.public_key != key);
-    known.nodes().find(|record| changed(record.id, record.public_key)).map(|record| record.id)
-}
-
 impl Watcher {
     /// Ends the thread. Blocks for the look under way.
-    pub(super) fn stop(self) {
+    pub(in crate::service) fn stop(self) {
         drop(self.stop);
         if let Err(panic) = self.thread.join() {
             std::panic::resume_unwind(panic);
@@ -244,14 +196,14 @@ impl Watcher {
 }
 
 /// A small file that is read as a whole.
-pub(super) struct Watched {
+pub(in crate::service) struct Watched {
     path: PathBuf,
     seen: Option<(u64, u64, i64, i64)>,
 }
 
 impl Watched {
     /// The file as it is now counts as read.
-    pub(super) fn new(path: &Path) -> Self {
+    pub(in crate::service) fn new(path: &Path) -> Self {
         let mut watched = Self { path: path.to_owned(), seen: None };
         watched.changed();
         watched
@@ -323,12 +275,9 @@ mod tests {
             let registry = files::read(&registry_path, registry::parse).unwrap();
             let rates = load_rates(&rates_path, &store).unwrap();
             let world = World {
-                own: OriginatorId(100),
-                store,
-                registry_file: Watched::new(&registry_path),
-                registry: watch::Sender::new(Arc::new(registry)),
-                rates_file: Watched::new(&rates_path),
-                rates: watch::Sender::new(Arc::new(rates)),
+                outlets: Outlets::new(OriginatorId(100), store, registry, rates),
+                registry_file: Some(Watched::new(&registry_path)),
+                rates_file: Some(Watched::new(&rates_path)),
                 rates_taken: true,
                 chain: None,
                 chain_complaint: String::new(),
@@ -337,7 +286,13 @@ mod tests {
         }
 
         fn nodes(&self) -> Vec<u32> {
-            self.world.registry.borrow().nodes().map(|node: &NodeRecord| node.id.0).collect()
+            self.world
+                .outlets
+                .registry
+                .borrow()
+                .nodes()
+                .map(|node: &NodeRecord| node.id.0)
+                .collect()
         }
     }
 
@@ -375,7 +330,7 @@ mod tests {
         write_rates(&path, vec![later]);
         files.world.look();
         let fees = |files: &Files| -> Vec<u64> {
-            files.world.rates.borrow().rates().iter().map(|rate| rate.message_fee).collect()
+            files.world.outlets.rates.borrow().rates().iter().map(|rate| rate.message_fee).collect()
         };
         assert_eq!(fees(&files), [100, 7], "what was recorded stays");
         write_rates(&path, vec![RateEntry { message_fee: 8, ..later }]);
@@ -388,7 +343,8 @@ mod tests {
     fn prices_are_confirmed_by_every_look_at_a_file_that_can_be_used() {
         let mut files = Files::new();
         let path = files.folder.path().join("rates.json");
-        let confirmed_ns = |files: &Files| files.world.rates.borrow().refreshed_ns().unwrap();
+        let confirmed_ns =
+            |files: &Files| files.world.outlets.rates.borrow().refreshed_ns().unwrap();
         let mut last_ns = confirmed_ns(&files);
         let mut is_confirmed = |files: &mut Files| {
             std::thread::sleep(Duration::from_millis(1)); // the clock moves

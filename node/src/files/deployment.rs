@@ -1,0 +1,128 @@
+//! Where the contracts of both chains are, from what was given: a file, its text, the name of a
+//! deployed network, and single addresses.
+
+use hawser_chain::addresses::{Addresses, AddressesError};
+use hawser_chain::admin::Contracts;
+
+use crate::config::contracts::{ChainConfig, ContractsConfig, Source, UNSAID_CHAIN_ID};
+use crate::failure::{Failure, Reason};
+
+/// Both chains' ids, contracts and first blocks.
+#[derive(Debug, Clone)]
+pub(crate) struct Deployment {
+    pub(crate) settlement_id: u64,
+    pub(crate) settlement_first_block: u64,
+    pub(crate) app_id: u64,
+    pub(crate) app_first_block: u64,
+    pub(crate) contracts: Contracts,
+}
+
+impl Deployment {
+    /// Reads what was named. What was said by itself wins.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is no deployment.
+    pub(crate) async fn of(config: &ContractsConfig) -> Result<Self, Failure> {
+        let file = match &config.source {
+            Some(source) => Some(addresses(source).await?),
+            None => None,
+        };
+        let id = |said: &ChainConfig, in_file: fn(&Addresses) -> u64| {
+            said.id.or(file.as_ref().map(in_file)).unwrap_or(UNSAID_CHAIN_ID)
+        };
+        let block = |in_file: fn(&Addresses) -> u64| file.as_ref().map(in_file).unwrap_or_default();
+        let mut contracts = file.as_ref().map(Contracts::from).unwrap_or_default();
+        contracts.set_all(&config.single);
+        Ok(Self {
+            settlement_id: id(&config.settlement, |file| file.settlement_chain_id),
+            settlement_first_block: block(|file| file.settlement_chain_deployment_block),
+            app_id: id(&config.app, |file| file.app_chain_id),
+            app_first_block: block(|file| file.app_chain_deployment_block),
+            contracts,
+        })
+    }
+}
+
+async fn addresses(source: &Source) -> Result<Addresses, Failure> {
+    match source {
+        Source::Place(place) => at_place(place).await,
+        Source::Text(text) => Addresses::parse(text)
+            .map_err(|fault| Failure::usage(format!("--contracts.config-json: {fault}"))),
+        Source::Environment(name) => of_environment(name),
+    }
+}
+
+async fn at_place(place: &str) -> Result<Addresses, Failure> {
+    if let Some(name) = place.strip_prefix("config://") {
+        return of_environment(name);
+    }
+    let read = if place.starts_with("http://") || place.starts_with("https://") {
+        Addresses::fetch(place).await
+    } else {
+        Addresses::read(place.strip_prefix("file://").unwrap_or(place).as_ref())
+    };
+    read.map_err(|error| Failure { reason: reason(&error), text: error.to_string() })
+}
+
+fn reason(error: &AddressesError) -> Reason {
+    match error {
+        AddressesError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+            Reason::NotFound
+        }
+        AddressesError::Content { .. } => Reason::Usage,
+        AddressesError::Read { .. } | AddressesError::Fetch { .. } => Reason::Failed,
+    }
+}
+
+/// The reference has the addresses of a local chain of its own compiled in, under this name.
+const LOCAL_OF_THE_REFERENCE: &str = "anvil";
+
+fn of_environment(name: &str) -> Result<Addresses, Failure> {
+    if name == LOCAL_OF_THE_REFERENCE {
+        return Err(Failure::usage(
+            "the environment anvil is a local chain with other contracts than ours, at other \
+             addresses: give the file that `hawser chain dev` writes (--chain-json chain.json)",
+        ));
+    }
+    Addresses::of_environment(name).ok_or_else(|| {
+        let known = Addresses::ENVIRONMENTS.join(", ");
+        Failure::usage(format!("no environment is called {name:?}; there are {known}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_local_addresses_of_the_reference_are_refused_with_the_reason() {
+        for source in [Source::Environment("anvil".into()), Source::Place("config://anvil".into())]
+        {
+            let failure = addresses(&source).await.unwrap_err();
+            assert_eq!(failure.reason, Reason::Usage);
+            assert!(failure.text.contains("chain dev"), "{failure}");
+        }
+        let failure = addresses(&Source::Environment("moon".into())).await.unwrap_err();
+        assert!(failure.text.contains("testnet-staging"), "{failure}");
+        let testnet = addresses(&Source::Place("config://testnet".into())).await.unwrap();
+        assert_eq!(testnet.settlement_chain_id, 84532);
+    }
+
+    #[tokio::test]
+    async fn files_are_read_by_path_and_by_url() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("chain.json");
+        let path = path.to_str().unwrap();
+        let absent = addresses(&Source::Place(path.into())).await.unwrap_err();
+        assert_eq!(absent.reason, Reason::NotFound);
+        let mainnet = Addresses::of_environment("mainnet").unwrap();
+        std::fs::write(path, mainnet.to_json().to_string()).unwrap();
+        for place in [path.to_owned(), format!("file://{path}")] {
+            assert_eq!(addresses(&Source::Place(place)).await.unwrap(), mainnet);
+        }
+        std::fs::write(path, "{}").unwrap();
+        let wrong = addresses(&Source::Place(path.into())).await.unwrap_err();
+        assert_eq!(wrong.reason, Reason::Usage);
+        assert!(wrong.text.contains("is missing"), "{wrong}");
+    }
+}

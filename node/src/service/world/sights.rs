@@ -1,0 +1,91 @@
+//! What the API shows of the chains.
+
+use std::time::Duration;
+
+use hawser_api::{ChainEndpoint, ChainState, ChainStrand, ChainsView, StrandDoing};
+use hawser_chain::index::{ChainView, Depth, Doing, StrandStatus, Subject};
+use hawser_proto::OriginatorId;
+
+/// All chains that are read.
+pub(super) struct Sights(pub(super) Vec<ChainSight>);
+
+/// One of them.
+pub(super) struct ChainSight {
+    pub(super) name: &'static str,
+    pub(super) view: ChainView,
+    pub(super) disconnect_max: Duration,
+}
+
+impl ChainsView for Sights {
+    fn chains(&self) -> Vec<ChainState> {
+        self.0.iter().map(ChainSight::state).collect()
+    }
+}
+
+impl ChainSight {
+    fn state(&self) -> ChainState {
+        let (pulse, strands) = (self.view.pulse(), self.view.strands());
+        let endpoint = |it: hawser_chain::endpoints::EndpointStatus| ChainEndpoint {
+            shown: it.shown,
+            active: it.active,
+            fault: it.fault,
+        };
+        let reorganisations = |index: usize| {
+            strands.iter().map(|strand| strand.counts.reorganisations[index]).max().unwrap_or(0)
+        };
+        let depths = Depth::ALL.iter().enumerate();
+        ChainState {
+            name: self.name,
+            head: pulse.head.map(|head| head.number),
+            head_time_s: pulse.head.map(|_| pulse.head_time_s),
+            unseen_for: pulse.seen.map(|at| at.elapsed()),
+            disconnect_max: self.disconnect_max,
+            pushed: pulse.pushed,
+            endpoints: self.view.endpoints().into_iter().map(endpoint).collect(),
+            faults: self
+                .view
+                .faults()
+                .into_iter()
+                .map(|(kind, count)| (kind.label(), count))
+                .collect(),
+            reorganisations: depths.map(|(i, depth)| (depth.label(), reorganisations(i))).collect(),
+            strands: strands.iter().map(strand).collect(),
+        }
+    }
+}
+
+fn strand(status: &StrandStatus) -> ChainStrand {
+    let counts = &status.counts;
+    ChainStrand {
+        contract: status.address.to_string(),
+        originator: match status.subject {
+            Subject::GroupMessages => Some(OriginatorId::GROUP_MESSAGES),
+            Subject::IdentityUpdates => Some(OriginatorId::IDENTITY_UPDATES),
+            Subject::PayerRegistry => None,
+        },
+        doing: match &status.doing {
+            Doing::Starting => StrandDoing::Starting,
+            Doing::CatchingUp => StrandDoing::CatchingUp,
+            Doing::AtHead => StrandDoing::AtHead,
+            Doing::Stuck(reason) => StrandDoing::Stuck(reason.clone()),
+            Doing::Halted(reason) => StrandDoing::Halted(reason.clone()),
+        },
+        read_block: status.read,
+        head_block: status.head,
+        behind_for: status.behind_since.map(|at| at.elapsed()),
+        events: counts.events,
+        bytes: counts.bytes,
+        pages: counts.pages,
+        failed_pages: counts.failed_pages,
+        asking: counts.asking,
+        storing: counts.storing,
+        retries: counts.retries,
+        odd: vec![
+            ("doubled", counts.oddities.doubled),
+            ("foreign", counts.oddities.foreign),
+            ("removed", counts.oddities.removed),
+            ("undecodable", counts.oddities.undecodable),
+        ],
+        gaps: counts.gaps,
+    }
+}

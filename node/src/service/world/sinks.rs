@@ -1,0 +1,107 @@
+//! Where events of the chains go: the app chain's into the log, payments into the ledger.
+
+use hawser_chain::index::{Batch, Booking, Event, Mark, Said, Sink, SinkError};
+use hawser_engine::chain_strand::{ChainEvent, ChainPosition};
+use hawser_engine::ledger::{LedgerAction, LedgerEvent, event_id};
+use hawser_engine::runtime::{ChainAppendError, ChainAppender, LedgerAppender, LedgerError};
+use hawser_proto::{Address, OriginatorId, SequenceId};
+
+/// One of the two strands that come from the app chain.
+pub(super) struct StrandSink {
+    pub(super) appender: ChainAppender,
+    pub(super) originator: OriginatorId,
+}
+
+impl Sink for StrandSink {
+    fn position(&self) -> Result<Option<Mark>, SinkError> {
+        let position = self.appender.position(self.originator);
+        let position = position.map_err(|error| SinkError::Retry(error.to_string()))?;
+        Ok(position.map(mark))
+    }
+
+    fn take(&self, batch: &Batch) -> Result<(), SinkError> {
+        let events: Vec<_> = batch.events.iter().filter_map(payload).collect();
+        let appended = self.appender.append(self.originator, &events, Some(position(batch)));
+        appended.map_err(|error| match &error {
+            ChainAppendError::Gap { .. } => SinkError::Gap(error.to_string()),
+            ChainAppendError::Read(_) | ChainAppendError::Commit(_) => {
+                SinkError::Retry(error.to_string())
+            }
+            ChainAppendError::Conflict(conflict) => {
+                // Both versions, for whoever has to decide.
+                tracing::error!(
+                    code = "chain_conflict",
+                    envelope = %conflict.at,
+                    held = conflict.held.as_deref().map(hex::encode),
+                    came = hex::encode(&conflict.came.client_bytes),
+                    came_in = hex::encode(conflict.came.transaction_hash),
+                    came_at_s = conflict.came.block_time_s,
+                    "{error}"
+                );
+                SinkError::Stop(error.to_string())
+            }
+        })
+    }
+}
+
+/// What a broadcaster has said. Others are not asked.
+fn payload(event: &Event) -> Option<ChainEvent> {
+    let Said::Payload { identifier, sequence_id, payload, bootstrapped } = &event.said else {
+        return None;
+    };
+    Some(ChainEvent {
+        sequence: SequenceId(*sequence_id),
+        block_time_s: event.block_time_s,
+        transaction_hash: event.transaction.0,
+        client_bytes: payload.0.clone(),
+        topic_identifier: Some(identifier.0.clone()),
+        bootstrapped: *bootstrapped,
+    })
+}
+
+/// The payers' ledger.
+pub(super) struct LedgerSink(pub(super) LedgerAppender);
+
+impl Sink for LedgerSink {
+    fn position(&self) -> Result<Option<Mark>, SinkError> {
+        let position = self.0.position().map_err(|error| SinkError::Retry(error.to_string()))?;
+        Ok(position.map(mark))
+    }
+
+    fn take(&self, batch: &Batch) -> Result<(), SinkError> {
+        let removed = batch.removed.iter().filter_map(|event| booking(event, true));
+        let events = batch.events.iter().filter_map(|event| booking(event, false));
+        let events: Vec<_> = removed.chain(events).collect();
+        match self.0.append(&events, Some(position(batch))) {
+            Ok(_) => Ok(()),
+            Err(error @ (LedgerError::Read(_) | LedgerError::Commit(_))) => {
+                Err(SinkError::Retry(error.to_string()))
+            }
+        }
+    }
+}
+
+fn booking(event: &Event, removed: bool) -> Option<LedgerEvent> {
+    let Said::Booked { kind, payer, micro_dollars: microdollars } = event.said else { return None };
+    let index = u32::try_from(event.log_index).ok()?;
+    Some(LedgerEvent {
+        id: event_id(event.transaction.0, event.block.hash.0, index),
+        block: event.block.number,
+        payer: Address(payer.into_array()),
+        action: match kind {
+            Booking::Deposit => LedgerAction::Deposit { microdollars },
+            Booking::WithdrawalRequested => LedgerAction::WithdrawalRequested { microdollars },
+            Booking::UsageSettled => LedgerAction::UsageSettled { microdollars },
+            Booking::WithdrawalCancelled => LedgerAction::WithdrawalCancelled,
+        },
+        removed,
+    })
+}
+
+fn mark(position: ChainPosition) -> Mark {
+    Mark { number: position.block, hash: position.hash.into() }
+}
+
+fn position(batch: &Batch) -> ChainPosition {
+    ChainPosition { block: batch.position.number, hash: batch.position.hash.0 }
+}

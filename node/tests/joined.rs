@@ -1,0 +1,224 @@
+//! Nodes that join a network by its contracts: registry, rates and chain strands come from chains.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod support;
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use alloy::primitives::FixedBytes;
+use hawser_chain::contracts::{GroupMessageBroadcaster, IdentityUpdateBroadcaster, NodeRegistry};
+use hawser_chain::deploy::{self, Node};
+use hawser_chain::devnet::{APP_ID, Devnet, DevnetSettings, SETTLEMENT_ID};
+use hawser_chain::send::{Call, Chain, Sender};
+use hawser_proto::Bytes;
+use hawser_proto::envelope::ClientEnvelope;
+use serde_json::Value;
+use support::{Running, VECTORS, free_base, hawser, json, page, signal, until};
+
+/// Chains in this process, and what nodes need to join them.
+struct Joined {
+    place: tempfile::TempDir,
+    runtime: tokio::runtime::Runtime,
+    chains: Devnet,
+    base: u16,
+}
+
+impl Joined {
+    /// Chains whose registry has so many canonical nodes.
+    fn new(nodes: u16) -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let base = free_base(nodes);
+        let registered = (0..nodes).map(|i| {
+            let key = place.path().join(format!("key-{i}"));
+            let made = json(&["keys", "generate", "--json", "--out", key.to_str().unwrap()]);
+            let public_key = hex::decode(&made["public_key"].as_str().unwrap()[2..]).unwrap();
+            Node {
+                id: 100 * (u32::from(i) + 1),
+                owner: deploy::accounts()[1].address(),
+                public_key: public_key.try_into().unwrap(),
+                http_address: format!("http://127.0.0.1:{}", base + 100 * i),
+                is_canonical: true,
+            }
+        });
+        let settings = DevnetSettings { nodes: registered.collect(), ..DevnetSettings::default() };
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let chains = runtime.block_on(Devnet::start(settings)).unwrap();
+        let addresses = chains.deployment().addresses.to_json().to_string();
+        fs::write(place.path().join("chain.json"), addresses).unwrap();
+        Self { place, runtime, chains, base }
+    }
+
+    fn command(&self, node: u16) -> Command {
+        let file = |name: String| self.place.path().join(name).display().to_string();
+        let (app, settlement) = (self.chains.app_address(), self.chains.settlement_address());
+        let port = self.base + 100 * node;
+        let mut command = hawser();
+        command.args(["node", "--listen-address", "127.0.0.1", "--shutdown-drain", "0s"]);
+        command.args(["--data-dir", &file(format!("data-{node}")), "-p", &port.to_string()]);
+        command.args(["--metrics.metrics-port", &(port + 1).to_string()]);
+        command.args(["--signer.private-key-file", &file(format!("key-{node}"))]);
+        command.args(["--contracts.config-file-path", &file("chain.json".into())]);
+        command.args(["--contracts.app-chain.rpc-url", &format!("http://{app}")]);
+        command.args(["--contracts.app-chain.wss-url", &format!("ws://{app}")]);
+        command.args(["--contracts.settlement-chain.rpc-url", &format!("http://{settlement}")]);
+        command.args(["--contracts.settlement-chain.wss-url", &format!("ws://{settlement}")]);
+        command
+    }
+
+    fn start(&self, node: u16) -> Running {
+        let mut running = Running::start(self.command(node), true);
+        running.line("start", |line| line.contains("started api server"));
+        running
+    }
+
+    fn sender(&self, on_app: bool) -> Sender {
+        let (address, id) = if on_app {
+            (self.chains.app_address(), APP_ID)
+        } else {
+            (self.chains.settlement_address(), SETTLEMENT_ID)
+        };
+        let chain = self.runtime.block_on(Chain::connect(&format!("http://{address}"), id));
+        Sender::new(chain.unwrap(), deploy::deployer())
+    }
+
+    /// Broadcasts what clients have recorded for this route. Returns how many there were.
+    fn broadcast(&self, route: &str) -> u64 {
+        let addresses = &self.chains.deployment().addresses;
+        let sender = self.sender(true);
+        let payloads = recorded(route);
+        for payload in &payloads {
+            let client = ClientEnvelope::parse(payload.clone()).unwrap();
+            let id = client.topic().identifier();
+            let call = if route == "chain:group" {
+                let group = FixedBytes::from_slice(id);
+                let message = payload.clone().into();
+                let call =
+                    GroupMessageBroadcaster::addMessageCall { groupId_: group, message_: message };
+                Call::new(addresses.group_message_broadcaster, &call)
+            } else {
+                let inbox = FixedBytes::from_slice(id);
+                let update = payload.clone().into();
+                let call = IdentityUpdateBroadcaster::addIdentityUpdateCall {
+                    inboxId_: inbox,
+                    identityUpdate_: update,
+                };
+                Call::new(addresses.identity_update_broadcaster, &call)
+            };
+            self.runtime.block_on(sender.send(&call)).unwrap();
+        }
+        payloads.len() as u64
+    }
+
+    fn strand(&self, node: u16, originator: &str, count: u64) -> Vec<String> {
+        let address = format!("127.0.0.1:{}", self.base + 100 * node);
+        let mut command = hawser();
+        command.args(["tail", "--json", "--node", &address, "--originator", originator]);
+        command.args(["--from", "start", "--limit", &count.to_string()]);
+        let mut running = Running::start(command, false);
+        (0..count)
+            .map(|_| {
+                let line = running.line("envelope", |_| true);
+                let value: Value = serde_json::from_str(&line).unwrap();
+                value["hex"].as_str().unwrap().to_owned()
+            })
+            .collect()
+    }
+
+    fn page(&self, node: u16, path: &str) -> String {
+        page(&format!("127.0.0.1:{}", self.base + 100 * node + 1), path)
+    }
+
+    fn is_ready_to_publish(&self, node: u16) -> bool {
+        self.page(node, "/readyz?for=publish").contains("200 OK")
+    }
+}
+
+fn recorded(route: &str) -> Vec<Bytes> {
+    let text = fs::read_to_string(VECTORS).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let wanted = lines.filter(|line| line["expect_route"] == route);
+    wanted.map(|line| hex::decode(line["hex"].as_str().unwrap()).unwrap().into()).collect()
+}
+
+fn stop(node: Running) {
+    signal(node.pid(), "TERM");
+    assert!(node.end().success());
+}
+
+#[test]
+fn what_contracts_put_in_order_is_the_same_at_all_nodes_and_after_a_restart() {
+    let network = Joined::new(2);
+    let first = network.start(0);
+    let groups = network.broadcast("chain:group");
+    let second = network.start(1); // reads what is there already
+    let identities = network.broadcast("chain:identity");
+    let mut held = Vec::new();
+    for (originator, count) in [("0", groups), ("1", identities)] {
+        assert!(count > 1);
+        let strand = network.strand(0, originator, count);
+        assert_eq!(network.strand(1, originator, count), strand);
+        held.push((originator, strand));
+    }
+    until("the node may publish", || network.is_ready_to_publish(0));
+    stop(first);
+    let more = network.broadcast("chain:group");
+    let first = network.start(0);
+    assert_eq!(network.strand(0, "0", groups + more), network.strand(1, "0", groups + more));
+    for (originator, strand) in held {
+        assert_eq!(network.strand(0, originator, strand.len() as u64), strand);
+    }
+    stop(first);
+    stop(second);
+}
+
+#[test]
+fn a_node_whose_key_is_not_registered_does_not_start() {
+    let network = Joined::new(1);
+    let stranger = network.place.path().join("stranger");
+    json(&["keys", "generate", "--json", "--out", stranger.to_str().unwrap()]);
+    let mut command = network.command(0);
+    command.args(["--signer.private-key-file", stranger.to_str().unwrap()]);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(4));
+    let text = support::stderr(&output);
+    assert!(text.contains("no node of the node registry 0x"), "{text}");
+}
+
+#[test]
+fn a_node_that_loses_its_canonical_place_publishes_nothing_from_then_on() {
+    let network = Joined::new(1);
+    let node = network.start(0);
+    until("the node may publish", || network.is_ready_to_publish(0));
+    let registry = network.chains.deployment().addresses.node_registry;
+    let call = Call::new(registry, &NodeRegistry::removeFromNetworkCall { nodeId_: 100 });
+    network.runtime.block_on(network.sender(false).send(&call)).unwrap();
+    until("the node may not publish", || !network.is_ready_to_publish(0));
+    assert!(network.page(0, "/readyz").contains("200 OK"), "it goes on reading");
+    stop(node);
+}
+
+#[test]
+fn without_a_chain_nothing_is_published_after_a_while_and_reading_goes_on() {
+    let network = Joined::new(1);
+    let groups = network.broadcast("chain:group");
+    let mut command = network.command(0);
+    command.args(["--contracts.app-chain.max-chain-disconnect-time", "2s"]);
+    let mut node = Running::start(command, true);
+    node.line("start", |line| line.contains("started api server"));
+    until("the node may publish", || network.is_ready_to_publish(0));
+    network.strand(0, "0", groups);
+    let Joined { place, runtime, chains, base } = network;
+    runtime.block_on(chains.stop());
+    let address = format!("127.0.0.1:{}", base + 1);
+    until("the node may not publish", || {
+        let page = page(&address, "/readyz?for=publish");
+        page.contains("503") && page.contains("app_chain_reached")
+    });
+    assert!(page(&address, "/readyz").contains("200 OK"), "it goes on reading");
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    stop(node);
+    drop(place);
+}
