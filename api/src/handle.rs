@@ -79,7 +79,9 @@ pub async fn start(
     let disk = settings.disk.clone();
     let conditions = Conditions::new(engine.clone(), &settings);
     let numbers = Arc::new(Numbers::default());
-    let calls = CallStats::new(&methods::all());
+    let mut served = methods::all();
+    served.extend(settings.guest.iter().flat_map(|guest| guest.methods.iter().copied()));
+    let calls = CallStats::new(&served);
     let api = Api {
         engine: engine.clone(),
         conditions: conditions.clone(),
@@ -184,7 +186,10 @@ fn routes(settings: &ApiSettings, api: Api) -> Result<Routes, ApiError> {
         stop: api.stop.clone(),
     };
     let health = HealthService { conditions: api.conditions.clone(), stop: api.stop.clone() };
-    let mut routes = RoutesBuilder::default();
+    let mut routes = match &settings.guest {
+        Some(guest) => RoutesBuilder::from(guest.routes.clone()),
+        None => RoutesBuilder::default(),
+    };
     routes
         .add_service(
             ReplicationApiServer::new(api.clone())
@@ -217,15 +222,18 @@ fn routes(settings: &ApiSettings, api: Api) -> Result<Routes, ApiError> {
                 .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX),
         );
     if settings.reflection {
-        routes.add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?);
+        routes
+            .add_service(reflection(settings).build_v1()?)
+            .add_service(reflection(settings).build_v1alpha()?);
     }
     Ok(routes.routes())
 }
 
 /// Tells what is served, not everything that the schema knows.
-fn reflection() -> tonic_reflection::server::Builder<'static> {
+fn reflection(settings: &ApiSettings) -> tonic_reflection::server::Builder<'static> {
     let builder = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
-    methods::SERVICES.into_iter().fold(builder, |builder, name| builder.with_service_name(name))
+    let names = methods::SERVICES.into_iter().chain(settings.guest.iter().map(|guest| guest.name));
+    names.fold(builder, |builder, name| builder.with_service_name(name))
 }

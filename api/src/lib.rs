@@ -40,4 +40,4 @@ pub use outside::{
     ChainEndpoint, ChainState, ChainStrand, ChainsView, DiskSpace, DiskView, NoPeers, PeerCounts,
     PeerState, PeerView, StrandDoing, StrandState,
 };
-pub use settings::ApiSettings;
+pub use settings::{ApiSettings, Guest};

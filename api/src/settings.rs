@@ -4,7 +4,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tonic::service::Routes;
+
 use crate::outside::{ChainsView, DiskView};
+use crate::serve::Method;
 
 /// How the API is to run. [`Default`] gives the documented defaults.
 #[derive(Clone)]
@@ -28,6 +31,19 @@ pub struct ApiSettings {
     pub chains: Option<Arc<dyn ChainsView>>,
     /// Publishing stops below this much free disk. Default: 1 GiB.
     pub disk_free_bytes_min: u64,
+    /// What else is served on the same listener. Default: nothing.
+    pub guest: Option<Guest>,
+}
+
+/// A service of somebody else, behind the same listener, counted and reflected like our own.
+#[derive(Clone)]
+pub struct Guest {
+    /// Its full name.
+    pub name: &'static str,
+    /// Its methods, which are counted by themselves.
+    pub methods: Vec<Method>,
+    /// What answers.
+    pub routes: Routes,
 }
 
 impl Default for ApiSettings {
@@ -42,6 +58,7 @@ impl Default for ApiSettings {
             disk: None,
             chains: None,
             disk_free_bytes_min: 1 << 30,
+            guest: None,
         }
     }
 }

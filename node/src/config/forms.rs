@@ -37,6 +37,17 @@ pub(super) fn network(text: &str) -> Option<String> {
     ((1..=64).contains(&text.len()) && text.chars().all(allowed)).then(|| text.to_owned())
 }
 
+/// Pairs of chain id and URL: `8453=https://…,1=https://…`.
+pub(super) fn chain_urls(text: &str) -> Option<Vec<(u64, String)>> {
+    let pair = |pair: &str| {
+        let (id, url) = pair.trim().split_once('=')?;
+        let web = url.starts_with("https://") || url.starts_with("http://");
+        let id = id.parse().ok().filter(|_| id.bytes().all(|byte| byte.is_ascii_digit()))?;
+        web.then(|| (id, url.to_owned()))
+    };
+    text.split(',').map(pair).collect()
+}
+
 /// Go's notation: numbers with units, one after the other. `0` needs no unit.
 pub(crate) fn duration(text: &str) -> Option<Duration> {
     if text == "0" {
@@ -122,6 +133,19 @@ mod tests {
         #[test]
         fn no_text_makes_the_parsers_panic(text in "\\PC*", near in "[0-9.]{0,40}(h|m|s|ms)?") {
             let _ = (duration(&text), duration(&near), port(&text), level(&text), network(&text));
+            let _ = (chain_urls(&text), chain_urls(&near));
+        }
+    }
+
+    #[test]
+    fn chains_and_their_urls_are_read_in_their_order() {
+        let pair = |id, url: &str| (id, url.to_owned());
+        assert_eq!(
+            chain_urls("8453=https://a/?k=v, 1=http://b,8453=https://c"),
+            Some(vec![pair(8453, "https://a/?k=v"), pair(1, "http://b"), pair(8453, "https://c")])
+        );
+        for wrong in ["", "1", "1=", "1=ws://a", "x=https://a", "+1=https://a", "1=https://a,"] {
+            assert_eq!(chain_urls(wrong), None, "{wrong}");
         }
     }
 

@@ -51,6 +51,8 @@ pub struct NodeConfig {
     pub store: StoreConfig,
     /// Answer the same payer envelope again with the first result.
     pub idempotent_publish: bool,
+    /// Chain ids and URLs where contract wallets are asked, in order of preference.
+    pub wallet_rpcs: Vec<(u64, String)>,
     /// Files that stand for the chains, or for a part of them.
     pub files: FilesConfig,
     /// The chains, as far as no file stands for them.
@@ -126,6 +128,7 @@ impl NodeConfig {
     pub fn read(given: &Given) -> Result<Self, Faults> {
         let mut reader = Reader { given, faults: given.misplaced() };
         // All parts are read before anything is given up, so that all faults are found.
+        let wallet_rpcs = reader.wallet_rpcs();
         let config = (
             reader.api(),
             reader.metrics(),
@@ -158,6 +161,7 @@ impl NodeConfig {
             signer: signer.expect(CHECKED),
             store: store.expect(CHECKED),
             idempotent_publish: idempotent_publish.expect(CHECKED),
+            wallet_rpcs: wallet_rpcs.expect(CHECKED),
             files,
             chains: chains.expect(CHECKED),
             indexer: indexer.expect(CHECKED),
@@ -288,6 +292,14 @@ impl Reader<'_> {
         } else if contracts.app.urls.is_empty() && files.chain.is_none() {
             self.fault(&contracts::APP_RPC, None);
         }
+    }
+
+    /// None by default: contract wallets are rare.
+    fn wallet_rpcs(&mut self) -> Option<Vec<(u64, String)>> {
+        if self.origin(&settings::WALLET_RPC) == Origin::Default {
+            return Some(Vec::new());
+        }
+        self.get(&settings::WALLET_RPC, forms::chain_urls)
     }
 
     fn log(&mut self) -> Option<LogConfig> {

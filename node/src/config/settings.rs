@@ -248,6 +248,15 @@ pub(super) const NETWORK: Setting = value(
     "testnet",
     "The network's name; a database belongs to one network",
 );
+pub(super) const WALLET_RPC: Setting = value(
+    "wallet-rpc",
+    "HAWSER_WALLET_RPC",
+    None,
+    "pairs CHAIN=URL with the chain's id and an http or https URL, comma separated",
+    "8453=https://base.example,1=https://ethereum.example",
+    "Where contract wallets of other chains are asked whether they signed, as CHAIN=URL, comma \
+     separated; several of one chain in order of preference",
+);
 pub(super) const IDEMPOTENT_PUBLISH: Setting = switch(
     "idempotent-publish",
     "HAWSER_IDEMPOTENT_PUBLISH",
@@ -280,7 +289,7 @@ pub fn all() -> impl Iterator<Item = &'static Setting> {
 }
 
 /// What is not about chains and contracts.
-const OWN: [&Setting; 25] = [
+const OWN: [&Setting; 26] = [
     &CONFIG_FILE,
     &API_ENABLE,
     &REPLICATION_ENABLE,
@@ -302,6 +311,7 @@ const OWN: [&Setting; 25] = [
     &INDEXER_ENABLE,
     &LISTEN_ADDRESS,
     &DURABILITY,
+    &WALLET_RPC,
     &IDEMPOTENT_PUBLISH,
     &SHUTDOWN_DRAIN,
     &SHUTDOWN_GRACE,

@@ -4,7 +4,9 @@
 //! - [`open`]: from the settings to an engine on an open database;
 //! - `world`: registry, rates and chain strands, from files or from the chains;
 //! - `peers`: the QUIC endpoint, and what the API shows of it;
-//! - `ports`: clock and validator; `system`: limits of the process, room on the disk;
+//! - `validation`: what key packages and identity updates are worth; `wallets`: what contract
+//!   wallets say; `recent`: what is remembered of both;
+//! - `ports`: the clock; `system`: limits of the process, room on the disk;
 //! - [`logging`], [`ends`]: log lines; what tells a node to stop; `supervisor`: what the service
 //!   manager is told;
 //! - [`projections`]: rebuilding them with somebody watching;
@@ -18,6 +20,9 @@ pub mod open;
 mod peers;
 mod ports;
 pub mod projections;
+mod recent;
 mod supervisor;
 mod system;
+mod validation;
+mod wallets;
 mod world;

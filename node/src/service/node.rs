@@ -3,18 +3,24 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hawser_api::{ApiError, ApiHandle, ApiSettings, ChainsView, NoPeers, PeerView};
+use hawser_api::serve::{MESSAGE_LEN_BYTES_MAX, Method, MethodKind};
+use hawser_api::{ApiError, ApiHandle, ApiSettings, ChainsView, Guest, NoPeers, PeerView};
 use hawser_engine::Engine;
 use hawser_engine::runtime::PublisherThreads;
+use hawser_mls::service::Validation;
 use hawser_net::{NetSettings, StartError};
+use hawser_proto::pb::xmtp::mls_validation::v1::validation_api_server::ValidationApiServer;
 use tokio::runtime::Runtime;
 use tokio::time::{Instant, sleep_until};
+use tonic::service::Routes;
 
 use super::ends::{End, Ends};
 use super::open::{self, OpenNodeError, Opened};
 use super::peers::Peers;
 use super::supervisor::Supervisor;
 use super::system::{self, Disk};
+use super::validation;
+use super::wallets::{Asking, Wallets};
 use super::world::chains::RunningChains;
 use super::world::files::Watcher;
 use crate::config::{NodeConfig, StopConfig};
@@ -105,11 +111,12 @@ struct Node {
     peers: Option<Peers>,
     files: Watcher,
     chains: RunningChains,
+    asking: Asking,
 }
 
 impl Node {
     async fn serve(opened: Opened, config: &NodeConfig) -> Result<Self, ServeError> {
-        let Opened { engine, threads, world, chains } = opened;
+        let Opened { engine, threads, world, chains, wallets } = opened;
         let own = world.outlets.own;
         let chains = chains.start(&engine, world.outlets.clone());
         let peers = if config.sync {
@@ -122,7 +129,8 @@ impl Node {
             None
         };
         let view = peers.as_ref().map_or_else(|| Arc::new(NoPeers) as _, Peers::view);
-        let api = serve_api(config, &engine, view, chains.view()).await?;
+        let api = serve_api(config, &engine, view, chains.view(), wallets.clone()).await?;
+        let asking = wallets.start(engine.chain_appender());
         let files = world.watch().map_err(ServeError::Files)?;
         match api.address() {
             // Harnesses wait for exactly this line.
@@ -131,7 +139,7 @@ impl Node {
             }
             None => tracing::warn!(node_id = own.0, "api.enable is off: no clients are served"),
         }
-        Ok(Self { api, engine, threads, peers, files, chains })
+        Ok(Self { api, engine, threads, peers, files, chains, asking })
     }
 
     /// Stops everything in order; gives up at the second signal, or when it takes too long.
@@ -161,6 +169,7 @@ impl Node {
             steps.run("peers and their strands", peers.stop()).await;
         }
         steps.run("chains", self.chains.stop()).await;
+        steps.run(WALLETS, self.asking.stop()).await;
         let files = self.files;
         steps.run("files", blocking(move || files.stop())).await;
         let engine = self.engine;
@@ -173,6 +182,7 @@ async fn serve_api(
     engine: &Engine,
     peers: Arc<dyn PeerView>,
     chains: Arc<dyn ChainsView>,
+    wallets: Arc<Wallets>,
 ) -> Result<ApiHandle, ApiError> {
     let settings = ApiSettings {
         listen: config.api.enable.then_some(config.api.address),
@@ -183,9 +193,30 @@ async fn serve_api(
         commit: option_env!("HAWSER_COMMIT").unwrap_or_default().to_owned(),
         disk: Some(Arc::new(Disk(config.store.data_dir.clone()))),
         chains: Some(chains),
+        guest: Some(validation_service(wallets)),
         ..ApiSettings::default()
     };
     hawser_api::start(settings, engine.clone(), peers).await
+}
+
+/// Lets other software ask for the judgements that this node makes of what is in envelopes.
+fn validation_service(wallets: Arc<Wallets>) -> Guest {
+    const METHODS: [&str; 4] = [
+        "/xmtp.mls_validation.v1.ValidationApi/ValidateGroupMessages",
+        "/xmtp.mls_validation.v1.ValidationApi/GetAssociationState",
+        "/xmtp.mls_validation.v1.ValidationApi/ValidateInboxIdKeyPackages",
+        "/xmtp.mls_validation.v1.ValidationApi/VerifySmartContractWalletSignatures",
+    ];
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let validation = Validation::new(wallets, Arc::new(validation::now_unix_s), cores);
+    let service = ValidationApiServer::new(validation)
+        .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX);
+    Guest {
+        name: "xmtp.mls_validation.v1.ValidationApi",
+        methods: METHODS.map(|path| Method::new(path, MethodKind::Unary)).to_vec(),
+        routes: Routes::new(service),
+    }
 }
 
 /// Leaves a database that opens at once. What fails here costs time at the next start and nothing
@@ -204,6 +235,9 @@ async fn blocking(work: impl FnOnce() + Send + 'static) {
     tokio::task::spawn_blocking(work).await.expect("a panic ends the process");
 }
 
+/// The step that ends what asks contract wallets.
+const WALLETS: &str = "questions to contract wallets";
+
 /// What has still to end.
 #[derive(Debug)]
 struct Steps(Mutex<Vec<&'static str>>);
@@ -215,6 +249,7 @@ impl Default for Steps {
             "publishes that were accepted",
             "peers and their strands",
             "chains",
+            WALLETS,
             "files",
             "database",
         ]))

@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
+use hawser_chain::wallets::WalletChains;
 use hawser_engine::Engine;
 use hawser_engine::fees::RateTable;
-use hawser_engine::ports::{NodeRecord, Ports, Registry, TrustingJudge};
+use hawser_engine::ports::{NodeRecord, Ports, Registry};
 use hawser_engine::runtime::{EngineSettings, PublishSettings, PublisherThreads};
 use hawser_proto::{Address, SecretKey};
 use hawser_storage::{Identity, OpenError, ReadError, RebuildError, Settings, Store};
 use tokio::runtime::Handle;
 
-use super::ports::{FormOnly, SystemClock};
+use super::ports::SystemClock;
 use super::projections;
+use super::validation::{Inboxes, KeyPackages};
+use super::wallets::Wallets;
 use super::world::chains::{Chains, ChainsError};
 use super::world::files::{self as world_files, ChainError, RatesError, Watched, World};
 use super::world::{Outlets, RecordError, record_rates};
@@ -90,6 +93,7 @@ pub(super) struct Opened {
     pub(super) threads: PublisherThreads,
     pub(super) world: World,
     pub(super) chains: Chains,
+    pub(super) wallets: Arc<Wallets>,
 }
 
 /// Opens the database and starts the engine on it. Blocks: on the disk and the network, and for as
@@ -115,10 +119,11 @@ pub(super) fn open(config: &NodeConfig) -> Result<Opened, OpenNodeError> {
     let rates_file = config.files.rates.as_deref().map(Watched::new);
     let rates = first_rates(config, &chains, &store)?;
     let outlets = Outlets::new(own.id, store.clone(), registry, rates);
+    let wallets = Arc::new(Wallets::new(WalletChains::new(config.wallet_rpcs.clone())));
     let ports = Ports {
         clock: Arc::new(SystemClock),
-        validator: Arc::new(FormOnly),
-        identities: Arc::new(TrustingJudge),
+        validator: Arc::new(KeyPackages),
+        identities: Arc::new(Inboxes::new(wallets.clone())),
         registry: outlets.registry.subscribe(),
         rates: outlets.rates.subscribe(),
     };
@@ -132,7 +137,7 @@ pub(super) fn open(config: &NodeConfig) -> Result<Opened, OpenNodeError> {
         chain,
         chain_complaint: String::new(),
     };
-    Ok(Opened { engine, threads, world, chains })
+    Ok(Opened { engine, threads, world, chains, wallets })
 }
 
 fn first_registry(config: &NodeConfig, chains: &Chains) -> Result<Registry, OpenNodeError> {
