@@ -87,6 +87,8 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 512)]
         payload_size: usize,
     },
+    /// How many key packages one core judges, beside the signature checks alone. Prints text.
+    KeyPackage,
     /// Put the figures of earlier runs into a document, or print them.
     Report {
         /// What runs have written.

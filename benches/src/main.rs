@@ -4,12 +4,14 @@
 //! In reading order: [`workload`] makes signed envelopes, [`rpc`] and [`load`] send them,
 //! [`network`] starts nodes as processes, [`limits`] measures the machine, [`scenario`] has one
 //! file for each figure, [`results`] keeps figures, [`verdict`] compares them with what is
-//! promised, and [`report`] writes them up. [`micro`] measures parts of a node by themselves.
+//! promised, and [`report`] writes them up. [`micro`] and [`key_package`] measure parts of a node by
+//! themselves.
 
 mod child;
 mod cli;
 mod http;
 mod idle_server;
+mod key_package;
 mod limits;
 mod load;
 mod micro;
@@ -55,6 +57,7 @@ fn start(command: Command) -> Result<(), Failure> {
         Command::Micro { data_dir, payload_size } => {
             micro::run(&data_dir.unwrap_or_else(std::env::temp_dir), payload_size)
         }
+        Command::KeyPackage => key_package::run(),
         Command::Report { results, document } => {
             let runs = results.iter().map(|path| Run::load(path)).collect::<Result<Vec<_>, _>>()?;
             match document {

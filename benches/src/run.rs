@@ -58,9 +58,10 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
             run.finish(&large.output)
         }
         Command::All(large) => all(&large).await,
-        Command::Micro { .. } | Command::Report { .. } | Command::IdleServer { .. } => {
-            Err("this command needs no runtime".into())
-        }
+        Command::Micro { .. }
+        | Command::KeyPackage
+        | Command::Report { .. }
+        | Command::IdleServer { .. } => Err("this command needs no runtime".into()),
     }
 }
 

@@ -62,6 +62,16 @@ pub(crate) fn key_packages() -> Vec<Vec<u8>> {
         .collect()
 }
 
+/// The identity updates inside them.
+pub(crate) fn identity_updates() -> Vec<Vec<u8>> {
+    payloads()
+        .filter_map(|payload| match payload {
+            Payload::IdentityUpdate(update) => Some(update.encode_to_vec()),
+            _ => None,
+        })
+        .collect()
+}
+
 fn payloads() -> impl Iterator<Item = Payload> {
     client_envelopes().into_iter().map(|envelope| {
         let envelope = ClientEnvelope::decode(Bytes::from(envelope)).expect("a client envelope");

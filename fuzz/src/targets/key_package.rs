@@ -1,16 +1,28 @@
 //! MLS key packages.
 
+use hawser_mls::key_package;
 use hawser_proto::mls::{Credential, parse_key_package};
 
 use super::Target;
 use crate::corpus;
 
 pub(super) const TARGET: Target =
-    Target { name: "key-package", run, seeds: corpus::key_packages, memory_factor: 1 };
+    Target { name: "key-package", run, seeds: corpus::key_packages, memory_factor: 64 };
 
-/// One key package has one length, and its lists can be walked to their ends.
+/// When the captured ones are valid, in Unix seconds.
+const THEN: u64 = 1_795_155_446;
+
+/// One key package has one length, its lists can be walked to their ends, and only what is well-framed
+/// is ever valid.
 fn run(input: &[u8]) {
-    let Ok(package) = parse_key_package(input) else { return };
+    let judged = key_package(input, THEN);
+    let Ok(package) = parse_key_package(input) else {
+        assert!(judged.is_err(), "is valid and does not parse");
+        return;
+    };
+    if let Ok(valid) = judged {
+        assert_eq!(valid.installation_key, package.signature_key);
+    }
     let extensions = package.extensions.iter().chain(package.leaf_extensions.iter());
     let mut listed: usize = extensions.map(|extension| extension.data.len()).sum();
     if let Credential::X509 { certificates } = package.credential {

@@ -4,6 +4,7 @@ mod chain_rpc;
 mod control_frames;
 mod data_frames;
 mod group_message;
+mod identity_update;
 mod key_package;
 mod layers;
 mod wire;
@@ -27,6 +28,7 @@ pub(crate) const TARGETS: &[Target] = &[
     layers::TARGET,
     group_message::TARGET,
     key_package::TARGET,
+    identity_update::TARGET,
     control_frames::TARGET,
     data_frames::TARGET,
     chain_rpc::TARGET,

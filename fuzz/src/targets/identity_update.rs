@@ -1,0 +1,50 @@
+//! Identity updates, on their own and after the captured ones.
+
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use hawser_mls::identity::{AssociationState, Judgement, fold_trusted, judge};
+use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
+use prost::Message as _;
+
+use super::Target;
+use crate::corpus;
+
+pub(super) const TARGET: Target =
+    Target { name: "identity-update", run, seeds: corpus::identity_updates, memory_factor: 1024 };
+
+/// What the captured updates of each inbox add up to, after every one of them.
+static STATES: LazyLock<Vec<AssociationState>> = LazyLock::new(|| {
+    let mut states: Vec<AssociationState> = Vec::new();
+    for bytes in corpus::identity_updates() {
+        let update = IdentityUpdate::decode(Bytes::from(bytes)).expect("a captured update");
+        let before = states.iter().rfind(|state| state.inbox_id() == update.inbox_id);
+        match judge(before, &update, |_| None) {
+            Judgement::Valid(after) => states.push(after),
+            other => panic!("a captured update is {other:?}"),
+        }
+    }
+    states
+});
+
+/// Whatever wallets answer, an update holds, is refused, or waits for exactly them; and one that holds
+/// leads a trusting reader to the same state.
+fn run(input: &[u8]) {
+    LazyLock::force(&STATES);
+    let Ok(update) = IdentityUpdate::decode(Bytes::copy_from_slice(input)) else { return };
+    let inbox = update.inbox_id.as_str();
+    let before = STATES.iter().filter(|state| state.inbox_id() == inbox).map(Some).chain([None]);
+    for before in before {
+        let agreed = judge(before, &update, |_| Some(true));
+        match (&agreed, judge(before, &update, |_| None)) {
+            (Judgement::Valid(after), Judgement::Valid(same)) => assert_eq!(*after, same),
+            (Judgement::Invalid(error), Judgement::Invalid(same)) => assert_eq!(*error, same),
+            (Judgement::Valid(_), Judgement::Waiting(questions)) => assert!(!questions.is_empty()),
+            (agreed, silent) => panic!("{agreed:?} with answers and {silent:?} without"),
+        }
+        if let Judgement::Valid(after) = agreed {
+            let folded = fold_trusted(before.cloned(), [&update]);
+            assert_eq!(folded.expect("it was judged valid"), Some(after));
+        }
+    }
+}

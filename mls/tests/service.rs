@@ -1,0 +1,217 @@
+//! The validation service, called as its server would call it.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use api::validation_api_server::ValidationApi as _;
+use bytes::Bytes;
+use common::{add, captured, contract_signature, create, inbox, installation, update, wallet};
+use hawser_mls::identity::MemberIdentifier;
+use hawser_mls::service::{Validation, WalletChains, WalletUnavailable, WalletVerdict};
+use hawser_proto::pb::xmtp::identity::api::v1 as identity_api;
+use hawser_proto::pb::xmtp::mls_validation::v1 as api;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes::client_envelope::Payload;
+use hawser_proto::{Address, Digest};
+use identity_api::VerifySmartContractWalletSignatureRequestSignature as WalletRequest;
+use tonic::{Code, Request};
+
+/// Wallets of chain 1 agree to what starts with 1; chain 2 never answers.
+#[derive(Default)]
+struct Chains {
+    asked: AtomicUsize,
+}
+
+#[tonic::async_trait]
+impl WalletChains for Chains {
+    async fn ask(
+        &self,
+        chain_id: u64,
+        _address: Address,
+        block_number: Option<u64>,
+        _digest: Digest,
+        signature: Bytes,
+    ) -> Result<WalletVerdict, WalletUnavailable> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        match chain_id {
+            1 => Ok(WalletVerdict {
+                agrees: signature.first() == Some(&1),
+                block_number: block_number.unwrap_or(99),
+            }),
+            other => Err(WalletUnavailable::NoEndpoint(other)),
+        }
+    }
+}
+
+fn service() -> (Validation, Arc<Chains>) {
+    let chains = Arc::new(Chains::default());
+    let now = Arc::new(|| common::TIME_NS / 1_000_000_000);
+    (Validation::new(chains.clone(), now, 2), chains)
+}
+
+fn key_package(bytes: Bytes) -> api::validate_key_packages_request::KeyPackage {
+    api::validate_key_packages_request::KeyPackage {
+        key_package_bytes_tls_serialized: bytes,
+        is_inbox_id_credential: true,
+    }
+}
+
+#[tokio::test]
+async fn key_packages_are_answered_one_by_one_in_order() {
+    let (service, _) = service();
+    let packages: Vec<_> = captured("key_package")
+        .into_iter()
+        .map(|captured| match captured.envelope.payload {
+            Some(Payload::UploadKeyPackage(upload)) => {
+                (upload.key_package.unwrap().key_package_tls_serialized, captured.line)
+            }
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let mut request = api::ValidateKeyPackagesRequest::default();
+    for (bytes, _) in packages.iter().cycle().take(70) {
+        request.key_packages.push(key_package(bytes.clone()));
+        request.key_packages.push(key_package(Bytes::from_static(b"no key package")));
+    }
+    let answered = service.validate_inbox_id_key_packages(Request::new(request)).await.unwrap();
+    let responses = answered.into_inner().responses;
+    assert_eq!(responses.len(), 140);
+    for (pair, (_, line)) in responses.chunks(2).zip(packages.iter().cycle()) {
+        let [good, bad] = pair else { panic!() };
+        assert!(good.is_ok && good.error_message.is_empty() && good.expiration == 0);
+        assert_eq!(
+            good.credential.as_ref().unwrap().inbox_id,
+            line["key_package"]["inbox_id"].as_str().unwrap()
+        );
+        assert_eq!(
+            hex::encode(&good.installation_public_key),
+            line["key_package"]["installation_key"]
+        );
+        assert!(!bad.is_ok && !bad.error_message.is_empty() && bad.credential.is_none());
+    }
+}
+
+#[tokio::test]
+async fn group_messages_are_answered_one_by_one() {
+    let (service, _) = service();
+    let commit = hex::decode("0001000210aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa000000000000000103000000");
+    let bytes = [commit.unwrap(), vec![0]].map(Bytes::from);
+    let group_messages = bytes.map(|group_message_bytes_tls_serialized| {
+        api::validate_group_messages_request::GroupMessage { group_message_bytes_tls_serialized }
+    });
+    let request = api::ValidateGroupMessagesRequest { group_messages: group_messages.into() };
+    let answered = service.validate_group_messages(Request::new(request)).await.unwrap();
+    let [good, bad] = &answered.into_inner().responses[..] else { panic!() };
+    assert!(good.is_ok && good.is_commit);
+    assert_eq!(good.group_id, "aa".repeat(16));
+    assert!(!bad.is_ok && !bad.error_message.is_empty());
+}
+
+async fn state(
+    service: &Validation,
+    old: Vec<hawser_proto::pb::xmtp::identity::associations::IdentityUpdate>,
+    new: Vec<hawser_proto::pb::xmtp::identity::associations::IdentityUpdate>,
+) -> Result<api::GetAssociationStateResponse, tonic::Status> {
+    let request = api::GetAssociationStateRequest { old_updates: old, new_updates: new };
+    service.get_association_state(Request::new(request)).await.map(tonic::Response::into_inner)
+}
+
+#[tokio::test]
+async fn a_log_gives_a_state_and_what_its_end_changed() {
+    let (service, chains) = service();
+    let (owner, phone) = (wallet(1), installation(2));
+    let id = owner.identifier().inbox_id(1);
+    let founding = update(&id, vec![create(&owner.identifier(), 1, &owner)]);
+    let adding = update(&id, vec![add(&phone.identifier(), &owner, &phone)]);
+
+    let all_new = state(&service, vec![], vec![founding.clone(), adding.clone()]).await.unwrap();
+    assert_eq!(all_new.association_state.as_ref().unwrap().members.len(), 2);
+    assert_eq!(all_new.state_diff.unwrap().new_members.len(), 2);
+
+    let later = state(&service, vec![founding.clone()], vec![adding.clone()]).await.unwrap();
+    assert_eq!(later.association_state, all_new.association_state);
+    assert_eq!(later.state_diff.unwrap().new_members, [phone.identifier().to_pb()]);
+
+    for (old, new, phrase) in [
+        (vec![], vec![adding.clone()], "XID not yet created"),
+        (vec![], vec![], "XID not yet created"),
+        (vec![adding.clone()], vec![founding.clone()], "XID not yet created"),
+        (vec![founding.clone()], vec![founding.clone()], "Multiple create operations detected"),
+        (vec![founding.clone(), adding.clone()], vec![adding.clone()], "Replay detected"),
+    ] {
+        let error = state(&service, old, new).await.unwrap_err();
+        assert_eq!(error.code(), Code::InvalidArgument);
+        assert!(error.message().contains(phrase), "{error}");
+    }
+    assert_eq!(chains.asked.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn contract_wallets_are_asked_and_a_silent_chain_is_worth_another_try() {
+    let (service, chains) = service();
+    let account = MemberIdentifier::Ethereum("0x00000000000000000000000000000000000000aa".into());
+    let founding = |chain: u64, signature: u8| {
+        let id = account.inbox_id(1);
+        let name = format!("eip155:{chain}:{account}");
+        let sign = move |_: &str| contract_signature(&name, 7, &[signature]);
+        update(&id, vec![create(&account, 1, common::by(sign))])
+    };
+    let agreed = state(&service, vec![], vec![founding(1, 1)]).await.unwrap();
+    let member = agreed.association_state.unwrap().members[0].value.clone().unwrap();
+    assert_eq!(member.added_on_chain_id, Some(1));
+    assert_eq!(chains.asked.load(Ordering::Relaxed), 1);
+
+    let error = state(&service, vec![], vec![founding(1, 0)]).await.unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument);
+    assert!(error.message().contains("Signature validation failed"), "{error}");
+    let error = state(&service, vec![], vec![founding(2, 1)]).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn wallets_are_answered_in_order_with_errors_in_their_places() {
+    let (service, _) = service();
+    let request = |chain: u64, block_number, signature: u8| WalletRequest {
+        account_id: format!("eip155:{chain}:0x00000000000000000000000000000000000000aa"),
+        block_number,
+        signature: vec![signature].into(),
+        hash: vec![0; 32].into(),
+    };
+    let signatures = vec![
+        request(1, Some(5), 1),
+        request(1, None, 0),
+        request(2, None, 1),
+        WalletRequest { account_id: "nobody".into(), ..request(1, None, 1) },
+        WalletRequest { hash: vec![0; 31].into(), ..request(1, None, 1) },
+    ];
+    let request = identity_api::VerifySmartContractWalletSignaturesRequest { signatures };
+    let answered = service.verify_smart_contract_wallet_signatures(Request::new(request)).await;
+    let responses = answered.unwrap().into_inner().responses;
+    assert!(responses[0].is_valid && responses[0].block_number == Some(5));
+    assert!(!responses[1].is_valid && responses[1].block_number == Some(99));
+    assert!(responses[..2].iter().all(|response| response.error.is_none()));
+    assert!(responses[2..].iter().all(|it| !it.is_valid && it.error.is_some()));
+}
+
+#[tokio::test]
+async fn what_one_request_may_cost_is_bounded() {
+    let (service, chains) = service();
+    let packages = vec![key_package(Bytes::new()); 5000];
+    let request = api::ValidateKeyPackagesRequest { key_packages: packages };
+    let error = service.validate_inbox_id_key_packages(Request::new(request)).await.unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument);
+
+    let (id, _) = inbox();
+    let empty = update(&id, vec![]);
+    let error = state(&service, vec![empty; 5000], vec![]).await.unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument);
+
+    let signatures = vec![WalletRequest::default(); 100];
+    let request = identity_api::VerifySmartContractWalletSignaturesRequest { signatures };
+    let answered = service.verify_smart_contract_wallet_signatures(Request::new(request)).await;
+    assert_eq!(answered.unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(chains.asked.load(Ordering::Relaxed), 0);
+}
