@@ -70,6 +70,18 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 30)]
         seconds: u64,
     },
+    /// Publish single envelopes through a gateway to one node, and next to it to the node alone.
+    /// Prints text.
+    Gateway {
+        #[command(flatten)]
+        output: Output,
+        #[command(flatten)]
+        hawser: Hawser,
+        #[command(flatten)]
+        shape: Shape,
+        #[command(flatten)]
+        load: LoadArgs,
+    },
     /// Start an empty follower of a node with a long strand.
     CatchUp(Large),
     /// Ask for pages of one topic out of a large log.

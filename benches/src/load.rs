@@ -9,6 +9,7 @@ use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
 use prost::Message as _;
 use tokio::task::JoinSet;
+use tonic::codegen::http::uri::PathAndQuery;
 
 use crate::Failure;
 use crate::rpc::{self, Connection};
@@ -27,17 +28,23 @@ pub(crate) struct Load {
     endless: bool,
     /// Nothing is sent after this time.
     time: Duration,
+    path: PathAndQuery,
 }
 
 impl Load {
     /// Sends each request once, or as many as fit into `time`.
     pub(crate) fn once(requests: Vec<Bytes>, time: Duration) -> Self {
-        Self { requests: Arc::new(requests), endless: false, time }
+        Self { requests: Arc::new(requests), endless: false, time, path: rpc::PUBLISH }
     }
 
     /// Sends the same requests over and over to a server that does not care.
     pub(crate) fn endless(requests: Vec<Bytes>, time: Duration) -> Self {
-        Self { requests: Arc::new(requests), endless: true, time }
+        Self { requests: Arc::new(requests), endless: true, time, path: rpc::PUBLISH }
+    }
+
+    /// The same requests to another method, whose answers have as many entries as its requests.
+    pub(crate) fn at(self, path: PathAndQuery) -> Self {
+        Self { path, ..self }
     }
 
     /// The same requests for another time.
@@ -142,7 +149,7 @@ async fn send(
             return Ok(outcome);
         }
         let request = &load.requests[usize::try_from(at % count)?];
-        let answer = connection.call(rpc::PUBLISH, request.clone()).await?;
+        let answer = connection.call(load.path.clone(), request.clone()).await?;
         outcome.latencies.record(before.elapsed());
         outcome.requests += 1;
         if load.endless {

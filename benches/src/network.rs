@@ -45,7 +45,24 @@ struct Member {
 pub(crate) struct Node {
     process: Process,
     member: Member,
-    log: PathBuf,
+}
+
+/// A gateway that runs.
+pub(crate) struct Gateway {
+    process: Process,
+    api: SocketAddr,
+}
+
+impl Gateway {
+    /// Where it is called.
+    pub(crate) fn api(&self) -> SocketAddr {
+        self.api
+    }
+
+    /// CPU time of its process so far.
+    pub(crate) fn cpu_time(&self) -> Result<Duration, Failure> {
+        process::cpu_time(self.process.id())
+    }
 }
 
 impl Network {
@@ -90,14 +107,7 @@ impl Network {
         let member = self.members[index];
         let at = |name: String| self.folder.path().join(name);
         let log = at(format!("{}.log", member.id.0));
-        let mut command = Command::new(&self.hawser);
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("XMTPD_")
-                || name.to_string_lossy().starts_with("HAWSER_")
-            {
-                command.env_remove(name); // nothing but what stands here
-            }
-        }
+        let mut command = self.command();
         command
             .args(["node", "--exit-with-parent", "--network", "hawser-bench"])
             .args(["--log.log-level", "WARN", "--shutdown-drain", "0s"])
@@ -115,9 +125,50 @@ impl Network {
             .args(["--metrics.metrics-port", &member.metrics.port().to_string()])
             .stdout(Stdio::null())
             .stderr(File::options().create(true).append(true).open(&log)?);
-        let mut node = Node { process: Process::start(&mut command)?, member, log };
-        node.ready().await?;
-        Ok(node)
+        let mut process = Process::start(&mut command)?;
+        ready(&mut process, member.metrics, "/readyz?for=publish", &log).await?;
+        Ok(Node { process, member })
+    }
+
+    /// Starts a gateway to these nodes, without a chain, and waits until it is ready.
+    pub(crate) async fn start_gateway(&self) -> Result<Gateway, Failure> {
+        let at = |name: &str| self.folder.path().join(name);
+        let (api, metrics) = (free_address()?, free_address()?);
+        let key = SecretKey::from_bytes(&blake3::derive_key("hawser-bench gateway", &[]))?;
+        write_secret(&at("gateway.key"), &key)?;
+        let log = at("gateway.log");
+        let mut command = self.command();
+        command
+            .args(["gateway", "--exit-with-parent", "--log.log-level", "WARN"])
+            .args(["--shutdown-drain", "0s"])
+            .arg("--payer.key-file")
+            .arg(at("gateway.key"))
+            .arg("--registry-file")
+            .arg(at("registry.json"))
+            .arg("--rates-file")
+            .arg(at("rates.json"))
+            .args(["--listen-address", &api.ip().to_string()])
+            .args(["--api.port", &api.port().to_string()])
+            .args(["--metrics.metrics-address", &metrics.ip().to_string()])
+            .args(["--metrics.metrics-port", &metrics.port().to_string()])
+            .stdout(Stdio::null())
+            .stderr(File::options().create(true).append(true).open(&log)?);
+        let mut process = Process::start(&mut command)?;
+        ready(&mut process, metrics, "/readyz", &log).await?;
+        Ok(Gateway { process, api })
+    }
+
+    /// The program, with nothing in its environment that it would heed.
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.hawser);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("XMTPD_")
+                || name.to_string_lossy().starts_with("HAWSER_")
+            {
+                command.env_remove(name);
+            }
+        }
+        command
     }
 
     /// Starts all nodes.
@@ -160,21 +211,27 @@ impl Node {
     pub(crate) fn stop(self) {
         self.process.stop();
     }
+}
 
-    async fn ready(&mut self) -> Result<(), Failure> {
-        let until = Instant::now() + START_MAX;
-        loop {
-            if let Ok((200, _)) = http::get(self.member.metrics, "/readyz?for=publish").await {
-                return Ok(());
-            }
-            if self.process.has_ended() || Instant::now() > until {
-                let log = fs::read_to_string(&self.log).unwrap_or_default();
-                let from = log.len().saturating_sub(4000);
-                let tail = log.get(from..).unwrap_or(&log);
-                return Err(format!("node {} does not get ready:\n{tail}", self.id()).into());
-            }
-            sleep(Duration::from_millis(20)).await;
+/// Waits until a process says that it is ready.
+async fn ready(
+    process: &mut Process,
+    metrics: SocketAddr,
+    path: &str,
+    log: &Path,
+) -> Result<(), Failure> {
+    let until = Instant::now() + START_MAX;
+    loop {
+        if let Ok((200, _)) = http::get(metrics, path).await {
+            return Ok(());
         }
+        if process.has_ended() || Instant::now() > until {
+            let log = fs::read_to_string(log).unwrap_or_default();
+            let from = log.len().saturating_sub(4000);
+            let tail = log.get(from..).unwrap_or(&log);
+            return Err(format!("what was started does not get ready:\n{tail}").into());
+        }
+        sleep(Duration::from_millis(20)).await;
     }
 }
 

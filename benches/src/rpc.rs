@@ -19,6 +19,8 @@ const WINDOW: u32 = 4 * 1024 * 1024;
 
 pub(crate) const PUBLISH: PathAndQuery =
     PathAndQuery::from_static("/xmtp.xmtpv4.message_api.PublishApi/PublishPayerEnvelopes");
+pub(crate) const PUBLISH_CLIENT: PathAndQuery =
+    PathAndQuery::from_static("/xmtp.xmtpv4.payer_api.PayerApi/PublishClientEnvelopes");
 pub(crate) const QUERY: PathAndQuery =
     PathAndQuery::from_static("/xmtp.xmtpv4.message_api.QueryApi/QueryEnvelopes");
 pub(crate) const SUBSCRIBE_TOPICS: PathAndQuery =

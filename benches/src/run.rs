@@ -7,7 +7,7 @@ use crate::limits::{self, LoadShape, PER_REQUEST};
 use crate::network::{Network, Node};
 use crate::results::Run;
 use crate::scenario::publish::{self, Published};
-use crate::scenario::{catch_up, delivery, fill, memory, query};
+use crate::scenario::{catch_up, delivery, fill, gateway, memory, query};
 use crate::verdict::verdicts;
 use crate::{Failure, stats};
 
@@ -35,6 +35,10 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
             let mut run = start(&output, &shape.clone().into()).await?;
             run.delivery = Some(deliver(&output, &hawser, &shape, rate, seconds).await?);
             run.finish(&output)
+        }
+        Command::Gateway { output, hawser, shape, load } => {
+            let plan = plan(&shape.into(), &load, 1);
+            gateway::run(&plan, &hawser.program(), &output.data_dir()).await
         }
         Command::CatchUp(large) => {
             let mut run = start(&large.output, &large.shape.clone().into()).await?;

@@ -6,7 +6,7 @@ use blake3::Hasher;
 use bytes::{BufMut, Bytes};
 use hawser_proto::envelope::{PayerEnvelope, Payload};
 use hawser_proto::pb::xmtp::mls::api::v1 as mls;
-use hawser_proto::pb::xmtp::xmtpv4::{envelopes as pb, message_api as api};
+use hawser_proto::pb::xmtp::xmtpv4::{envelopes as pb, message_api as api, payer_api};
 use hawser_proto::{OriginatorId, SecretKey, Topic, TopicKind};
 use prost::Message as _;
 
@@ -87,6 +87,15 @@ impl Workload {
             })
             .collect();
         api::PublishPayerEnvelopesRequest { payer_envelopes }.encode_to_vec().into()
+    }
+
+    /// Encoded requests to a gateway, each of one client envelope: `first..first + count`.
+    pub(crate) fn client_requests(&self, first: u64, count: u64) -> Vec<Bytes> {
+        let request = |index| {
+            let envelopes = vec![self.client_envelope(index)];
+            payer_api::PublishClientEnvelopesRequest { envelopes }.encode_to_vec().into()
+        };
+        (first..first + count).map(request).collect()
     }
 
     fn client_envelope(&self, index: u64) -> pb::ClientEnvelope {

@@ -86,13 +86,14 @@ fn edges(ours_only: bool) -> BTreeMap<String, Vec<String>> {
 #[test]
 fn crates_use_only_what_the_design_lets_them_use() {
     const PROTO: &str = "hawser-proto";
-    let rules: [(&str, &[&str]); 6] = [
+    let rules: [(&str, &[&str]); 7] = [
         (PROTO, &[]),
         ("hawser-storage", &[PROTO]),
         ("hawser-engine", &[PROTO, "hawser-storage"]),
         ("hawser-net", &[PROTO, "hawser-engine"]),
         ("hawser-api", &[PROTO, "hawser-engine"]),
         ("hawser-mls", &[PROTO]),
+        ("hawser-gateway", &[PROTO, "hawser-api", "hawser-chain"]),
     ];
     let edges = edges(true);
     for (from, allowed) in rules {

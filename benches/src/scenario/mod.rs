@@ -3,6 +3,7 @@
 pub(crate) mod catch_up;
 pub(crate) mod delivery;
 pub(crate) mod fill;
+pub(crate) mod gateway;
 pub(crate) mod memory;
 pub(crate) mod publish;
 pub(crate) mod query;

@@ -28,6 +28,9 @@ use crate::metrics::Numbers;
 use crate::nodes::Nodes;
 use crate::routing::ChainTopic;
 
+/// What an answer holds beside the payload.
+const ANSWER_OVERHEAD_BYTES: usize = 512;
+
 /// Writes to the app chain.
 pub trait ChainWriter: Send + Sync + 'static {
     /// Puts a payload on the chain, exactly as it is. Payloads of one topic get there in the order
@@ -130,6 +133,20 @@ impl ChainPath {
         Self { writer, nodes, shown, under_way, on_chain, numbers, shown_timeout }
     }
 
+    /// Whether a payload is on its way or on the chain, as far as this gateway remembers.
+    pub(crate) fn knows(&self, payload: &Bytes) -> bool {
+        let (key, now) = (key_of(payload), std::time::Instant::now());
+        lock(&self.under_way).get(&key, now).is_some()
+            || lock(&self.on_chain).get(&key, now).is_some()
+    }
+
+    /// A payload was found on the chain, like this: whoever asks for it is told so.
+    pub(crate) fn is_there(&self, payload: &Bytes, envelope: OriginatorEnvelope) {
+        let (_, fate) = watch::channel(Some(Ok(envelope)));
+        let weight = payload.len() + ANSWER_OVERHEAD_BYTES;
+        lock(&self.under_way).put(key_of(payload), fate, weight, std::time::Instant::now());
+    }
+
     /// Publishes all of them; one result for each, in the same order. Those of one topic get on the
     /// chain in this order.
     pub(crate) async fn publish(
@@ -164,8 +181,7 @@ impl ChainPath {
                 continue;
             }
             let (sender, fate) = watch::channel(None);
-            // The answer holds the payload and a little more.
-            let weight = item.payload.len() + 512;
+            let weight = item.payload.len() + ANSWER_OVERHEAD_BYTES;
             lock(&self.under_way).put(key, fate.clone(), weight, now);
             fates.push((item.index, fate));
             new.push((item, key, sender));

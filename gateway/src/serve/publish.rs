@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use crate::chain::{ChainItem, ChainPath};
-use crate::identity::{self, IdentityCheck};
+use crate::identity::{self, IdentityCheck, Verdict};
 use crate::metrics::Numbers;
 use crate::nodes::Nodes;
 use crate::policy::{Caller, Policies, PolicyRefusal};
@@ -125,12 +125,21 @@ impl Service {
         let judged = routed.iter().enumerate().filter_map(|(index, envelope)| {
             let Route::Chain(ChainTopic::Inbox(inbox)) = envelope.route else { return None };
             let update = *envelope.identity_update.clone()?;
-            Some(async move {
-                identity::judge(check, &self.nodes, inbox, update).await.map_err(|reason| {
-                    self.numbers.invalid.add(1);
-                    let text = format!("envelope {index}: invalid identity update: {reason}");
-                    Status::invalid_argument(text)
-                })
+            let client = &envelope.bytes;
+            // Judged again it would be a replay of itself.
+            (!self.chain.knows(client)).then_some(async move {
+                match identity::judge(check, &self.nodes, inbox, client, update).await {
+                    Verdict::Send => Ok(()),
+                    Verdict::There(envelope) => {
+                        self.chain.is_there(client, *envelope);
+                        Ok(())
+                    }
+                    Verdict::Invalid(reason) => {
+                        self.numbers.invalid.add(1);
+                        let text = format!("envelope {index}: invalid identity update: {reason}");
+                        Err(Status::invalid_argument(text))
+                    }
+                }
             })
         });
         // Two updates of one inbox in one request are judged as if each were alone; the nodes judge

@@ -1,9 +1,10 @@
 //! A gateway at work: what it is told of the network, its start and its end.
 //!
 //! - `world`: registry and price list, from files or from the settlement chain;
-//! - `chain`: the app chain, as the gateway writes to it.
+//! - `chain`: the app chain, as the gateway writes to it; `identity`: what must not get there.
 
 mod chain;
+mod identity;
 mod world;
 
 use std::sync::Arc;
@@ -123,7 +124,7 @@ async fn world(config: &GatewayConfig, network: Option<Arc<Network>>) -> Result<
             None
         }
     };
-    Ok(World { nodes, rates, rates_wanted, chain, identity: None })
+    Ok(World { nodes, rates, rates_wanted, chain, identity: Some(Arc::new(identity::Updates)) })
 }
 
 /// Stops in order; gives up at the second signal, or when it takes too long.

@@ -1,0 +1,167 @@
+//! What the chain puts in order.
+
+use std::time::Duration;
+
+use hawser_gateway::GatewaySettings;
+use hawser_gateway::chain::ChainFault;
+use hawser_proto::Bytes;
+use prost::Message as _;
+use tonic::Code;
+
+use super::fake::{client_of, id_of};
+use super::world::{
+    Net, NoSpoiltInbox, commit, identity_update, indexed, message, proposal, until,
+};
+
+fn impatient(settings: &mut GatewaySettings) {
+    settings.shown_timeout = Duration::from_millis(300);
+}
+
+#[tokio::test]
+async fn a_commit_is_answered_when_a_node_shows_it_with_what_the_node_shows() {
+    let net = Net::start(2).await;
+    let publishing = net.publish(vec![commit(1, "a")]);
+    tokio::pin!(publishing);
+    let sent = async {
+        until(async || net.chain.count() == 1).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    tokio::select! {
+        _ = &mut publishing => panic!("no node shows it yet"),
+        () = sent => {}
+    }
+    net.chain.shown_by(0, &net.nodes[1..]).await;
+    let answer = publishing.await.unwrap();
+    assert_eq!(answer, [net.chain.envelope(0).2]);
+    assert_eq!(id_of(&answer[0]), (0, 1));
+}
+
+#[tokio::test]
+async fn the_order_of_a_request_is_the_order_on_the_chain() {
+    let net = Net::start(1).await;
+    let envelopes: Vec<_> =
+        (0..20).map(|n| proposal(1, &n.to_string())).chain([commit(1, "all")]).collect();
+    let showing = async {
+        for place in 0..envelopes.len() {
+            net.chain.shown_by(place, &net.nodes[..1]).await;
+        }
+    };
+    let (answer, ()) = futures_util::future::join(net.publish(envelopes.clone()), showing).await;
+    let sent: Vec<_> =
+        envelopes.iter().map(|envelope| Bytes::from(envelope.encode_to_vec())).collect();
+    let taken: Vec<_> =
+        net.chain.taken.lock().unwrap().iter().map(|(_, payload)| payload.clone()).collect();
+    assert_eq!(taken, sent);
+    let answered: Vec<_> = answer.unwrap().iter().map(client_of).collect();
+    assert_eq!(answered, sent);
+}
+
+#[tokio::test]
+async fn the_same_payload_is_sent_once_however_often_it_is_asked_for() {
+    let net = Net::start(1).await;
+    let inbox = [3; 32];
+    let (first, second) =
+        (net.publish(vec![identity_update(inbox)]), net.publish(vec![identity_update(inbox)]));
+    let showing = net.chain.shown_by(0, &net.nodes[..1]);
+    let (first, second, ()) = futures_util::future::join3(first, second, showing).await;
+    let third = net.publish(vec![identity_update(inbox)]).await;
+    assert_eq!(first.unwrap(), second.unwrap());
+    assert_eq!(third.unwrap(), [net.chain.envelope(0).2]);
+    assert_eq!(net.chain.count(), 1);
+    assert_eq!(net.sample("xmtp_gateway_chain_repeats_total").await, 2);
+}
+
+#[tokio::test]
+async fn whoever_asks_again_gets_what_was_sent_before_and_was_not_shown_in_time() {
+    let net = Net::with(1, impatient, |_| {}).await;
+    let late = net.publish(vec![commit(1, "a")]).await.unwrap_err();
+    assert_eq!(late.code(), Code::DeadlineExceeded);
+    assert!(late.message().contains(&"07".repeat(32)), "the transaction: {}", late.message());
+    net.chain.shown_by(0, &net.nodes[..1]).await;
+    let answer = net.publish(vec![commit(1, "a")]).await.unwrap();
+    assert_eq!(answer, [net.chain.envelope(0).2]);
+    assert_eq!(net.chain.count(), 1, "it was sent once");
+}
+
+#[tokio::test]
+async fn what_could_not_be_sent_is_sent_when_somebody_asks_again() {
+    let net = Net::start(1).await;
+    net.chain.faults.lock().unwrap().push(ChainFault::NotSent("no gas".into()));
+    let failed = net.publish(vec![commit(1, "a")]).await.unwrap_err();
+    assert_eq!(failed.code(), Code::Unavailable);
+    assert!(failed.message().contains("no gas"), "{}", failed.message());
+    let showing = net.chain.shown_by(0, &net.nodes[..1]);
+    let (answer, ()) = futures_util::future::join(net.publish(vec![commit(1, "a")]), showing).await;
+    assert_eq!(answer.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_no_stream_has_shown_is_asked_for() {
+    let net = Net::start(1).await;
+    let (originator, sequence) = (0, 1);
+    let publishing = net.publish(vec![commit(1, "a")]);
+    let indexing = async {
+        until(async || net.chain.count() == 1).await;
+        let (_, _, envelope) = net.chain.envelope(0);
+        net.nodes[0].index_quietly(originator, sequence, &envelope);
+    };
+    let (answer, ()) = futures_util::future::join(publishing, indexing).await;
+    assert_eq!(answer.unwrap(), [net.chain.envelope(0).2]);
+}
+
+#[tokio::test]
+async fn a_node_and_the_chain_may_each_have_a_part_and_failures_are_told_by_place() {
+    let net = Net::with(1, impatient, |_| {}).await;
+    let envelopes = vec![message(1, "a"), commit(1, "b"), message(2, "c")];
+    let failed = net.publish(envelopes).await.unwrap_err();
+    assert_eq!(failed.code(), Code::DeadlineExceeded);
+    assert_eq!(failed.metadata().get("published-envelopes").unwrap(), "0,2");
+    assert_eq!(failed.metadata().get("failed-envelopes").unwrap(), "1");
+    assert_eq!(net.held_by(&message(1, "a")), 1);
+    assert_eq!(net.sample("xmtp_gateway_partial_total").await, 1);
+}
+
+#[tokio::test]
+async fn an_identity_update_that_is_not_valid_costs_no_gas() {
+    let spoilt = [5; 32];
+    let net = Net::with(
+        1,
+        |_| {},
+        |world| {
+            world.identity = Some(std::sync::Arc::new(NoSpoiltInbox(spoilt)));
+        },
+    )
+    .await;
+    let refused = net.publish(vec![identity_update(spoilt)]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("it is spoilt"), "{}", refused.message());
+    assert_eq!(net.chain.count(), 0);
+    let showing = net.chain.shown_by(0, &net.nodes[..1]);
+    let fine = net.publish(vec![identity_update([6; 32])]);
+    assert_eq!(futures_util::future::join(fine, showing).await.0.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn an_update_that_its_log_has_is_answered_from_there() {
+    let inbox = [5; 32];
+    let net = Net::with(
+        1,
+        |_| {},
+        |world| {
+            world.identity = Some(std::sync::Arc::new(NoSpoiltInbox(inbox)));
+        },
+    )
+    .await;
+    let there = indexed(1, 1, identity_update(inbox).encode_to_vec().into());
+    net.nodes[0].show(1, 1, &there);
+    assert_eq!(net.publish(vec![identity_update(inbox)]).await.unwrap(), [there]);
+    assert_eq!(net.chain.count(), 0, "it was not sent again");
+}
+
+#[tokio::test]
+async fn without_a_chain_what_belongs_there_is_refused_and_the_rest_goes_on() {
+    let net = Net::with(1, |_| {}, |world| world.chain = None).await;
+    let refused = net.publish(vec![commit(1, "a")]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    assert!(net.publish(vec![message(1, "a")]).await.is_ok());
+}

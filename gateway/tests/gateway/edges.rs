@@ -1,0 +1,104 @@
+//! Health, browsers, metrics, and the end.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use hawser_proto::pb::xmtp::xmtpv4::payer_api as api;
+use prost::Message as _;
+use tonic::Code;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use super::fake::Manner;
+use super::world::{Net, message, raw, until};
+
+#[tokio::test]
+async fn browsers_are_answered_over_http_1() {
+    let net = Net::start(1).await;
+    let request = api::PublishClientEnvelopesRequest { envelopes: vec![message(1, "a")] };
+    let body = request.encode_to_vec();
+    let mut framed = vec![0];
+    framed.extend(u32::try_from(body.len()).unwrap().to_be_bytes());
+    framed.extend(body);
+    let mut http = format!(
+        "POST /xmtp.xmtpv4.payer_api.PayerApi/PublishClientEnvelopes HTTP/1.1\r\nhost: a\r\n\
+         content-type: application/grpc-web+proto\r\nx-grpc-web: 1\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n",
+        framed.len()
+    )
+    .into_bytes();
+    http.extend(framed);
+    let answer = raw(net.gateway.address(), &http).await;
+    let text = String::from_utf8_lossy(&answer);
+    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    assert!(text.to_ascii_lowercase().contains("access-control-allow-origin: *"), "{text}");
+    assert!(text.contains("grpc-status:0") || text.contains("grpc-status: 0"), "{text}");
+    assert_eq!(net.nodes[0].clients().len(), 1);
+}
+
+#[tokio::test]
+async fn health_follows_whether_anything_can_be_published() {
+    let net = Net::start(1).await;
+    let client = HealthClient::new(net.channel().await);
+    let check = async |service: &str| {
+        let request = HealthCheckRequest { service: service.into() };
+        client.clone().check(request).await.map(|answer| answer.into_inner().status())
+    };
+    let names = ["", "xmtp.xmtpv4.payer_api.PayerApi", "xmtp.xmtpv4.gateway_api.GatewayApi"];
+    for name in names {
+        assert_eq!(check(name).await.unwrap(), ServingStatus::Serving);
+    }
+    assert_eq!(check("nonsense").await.unwrap_err().code(), Code::NotFound);
+    net.nodes[0].serves(false);
+    until(async || check("").await.unwrap() == ServingStatus::NotServing).await;
+    assert!(net.page("/readyz").await.1.contains("node_usable"));
+    assert_eq!(net.page("/livez").await.0, 200);
+}
+
+#[tokio::test]
+async fn calls_under_way_are_finished_when_it_ends() {
+    let net = Net::start(1).await;
+    net.nodes[0].becomes(Manner::Hangs);
+    let client = net.client().await;
+    let asking = tokio::spawn(async move {
+        let request = api::PublishClientEnvelopesRequest { envelopes: vec![message(1, "a")] };
+        client.clone().publish_client_envelopes(request).await
+    });
+    until(async || net.nodes[0].calls() == 1).await;
+    let Net { gateway, nodes, .. } = net;
+    let ending = tokio::spawn(gateway.shutdown(Duration::ZERO));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!ending.is_finished(), "a call is under way");
+    assert!(asking.await.unwrap().is_err(), "its node never answers, and the caller hears of it");
+    tokio::time::timeout(Duration::from_secs(30), ending).await.unwrap().unwrap();
+    drop(nodes);
+}
+
+/// The table of the documentation: names of families.
+fn documented() -> BTreeSet<String> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/gateway.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `"));
+    let rows =
+        rows.filter(|row| ["counter", "gauge", "histogram"].iter().any(|kind| row.contains(kind)));
+    rows.map(|row| row.split('`').next().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn the_scrape_shows_what_the_documentation_lists() {
+    let net = Net::start(1).await;
+    net.publish(vec![message(1, "a")]).await.unwrap();
+    let page = net.page("/metrics").await.1;
+    assert!(page.ends_with("# EOF\n"));
+    let families = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let families: BTreeSet<_> =
+        families.map(|line| line.split(' ').next().unwrap().to_owned()).collect();
+    let shared: BTreeSet<_> = families
+        .iter()
+        .filter(|name| name.starts_with("grpc_") || name.starts_with("xmtp_api_"))
+        .cloned()
+        .collect();
+    let own: BTreeSet<_> = families.difference(&shared).cloned().collect();
+    assert_eq!(own, documented());
+}

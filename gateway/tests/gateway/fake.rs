@@ -1,0 +1,383 @@
+//! A node that does what a test tells it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt as _, stream};
+use hawser_api::serve::{CallStats, ServeSettings, Server};
+use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_server::{
+    ReplicationApi, ReplicationApiServer,
+};
+use hawser_proto::{Bytes, OriginatorId, SecretKey};
+use http::HeaderMap;
+use prost::Message as _;
+use tokio::sync::{broadcast, watch};
+use tokio_util::sync::CancellationToken;
+use tonic::service::RoutesBuilder;
+use tonic::{Request, Response, Status};
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+
+pub(crate) const RETENTION_DAYS: u32 = 60;
+
+/// What a node does with what it is asked to publish.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Manner {
+    Honest,
+    /// Signs with another key.
+    Forges,
+    /// Publishes another payer envelope.
+    ChangesBytes,
+    Overcharges,
+    KeepsForLonger,
+    OtherOriginator,
+    AnswersFewer,
+    Hangs,
+    /// Stores it, and does not answer.
+    StoresAndHangs,
+    Fails,
+    /// Refuses envelopes of topics that contain this byte.
+    Refuses(u8),
+}
+
+#[derive(Default)]
+struct Stored {
+    log: Vec<pb::OriginatorEnvelope>,
+    /// By originator and sequence id.
+    chain: BTreeMap<(u32, u64), pb::OriginatorEnvelope>,
+    calls: usize,
+    headers: Vec<HeaderMap>,
+}
+
+#[derive(Clone)]
+struct Inner {
+    id: OriginatorId,
+    key: SecretKey,
+    manner: watch::Sender<Manner>,
+    serving: watch::Sender<bool>,
+    stored: Arc<Mutex<Stored>>,
+    shown: broadcast::Sender<pb::OriginatorEnvelope>,
+}
+
+pub(crate) struct FakeNode {
+    pub(crate) id: OriginatorId,
+    pub(crate) address: SocketAddr,
+    inner: Inner,
+    server: Option<Server>,
+}
+
+pub(crate) fn key_of(id: u32) -> SecretKey {
+    let mut scalar = [1; 32];
+    scalar[28..].copy_from_slice(&id.to_be_bytes());
+    SecretKey::from_bytes(&scalar).unwrap()
+}
+
+impl FakeNode {
+    pub(crate) async fn start(id: u32) -> Self {
+        let inner = Inner {
+            id: OriginatorId(id),
+            key: key_of(id),
+            manner: watch::Sender::new(Manner::Honest),
+            serving: watch::Sender::new(true),
+            stored: Arc::default(),
+            shown: broadcast::Sender::new(1000),
+        };
+        let server = serve(&inner, SocketAddr::from(([127, 0, 0, 1], 0))).await;
+        Self { id: inner.id, address: server.address(), inner, server: Some(server) }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub(crate) fn becomes(&self, manner: Manner) {
+        self.inner.manner.send_replace(manner);
+    }
+
+    pub(crate) fn serves(&self, serving: bool) {
+        self.inner.serving.send_replace(serving);
+    }
+
+    /// Nobody listens any more.
+    pub(crate) fn die(&mut self) {
+        self.server = None;
+    }
+
+    /// Listens again at the same address.
+    pub(crate) async fn rise(&mut self) {
+        self.server = Some(serve(&self.inner, self.address).await);
+    }
+
+    /// Listens somewhere else.
+    pub(crate) async fn moves(&mut self) {
+        self.server = None;
+        let server = serve(&self.inner, SocketAddr::from(([127, 0, 0, 1], 0))).await;
+        self.address = server.address();
+        self.server = Some(server);
+    }
+
+    /// Client envelopes in its log, in order.
+    pub(crate) fn clients(&self) -> Vec<Bytes> {
+        let stored = self.inner.stored.lock().unwrap();
+        stored.log.iter().map(client_of).collect()
+    }
+
+    pub(crate) fn calls(&self) -> usize {
+        self.inner.stored.lock().unwrap().calls
+    }
+
+    pub(crate) fn headers(&self) -> Vec<HeaderMap> {
+        self.inner.stored.lock().unwrap().headers.clone()
+    }
+
+    /// Has indexed an envelope of a chain, and no stream shows it.
+    pub(crate) fn index_quietly(
+        &self,
+        originator: u32,
+        sequence: u64,
+        envelope: &pb::OriginatorEnvelope,
+    ) {
+        let mut stored = self.inner.stored.lock().unwrap();
+        stored.chain.insert((originator, sequence), envelope.clone());
+    }
+
+    /// Has indexed an envelope of a chain, and shows it.
+    pub(crate) fn show(&self, originator: u32, sequence: u64, envelope: &pb::OriginatorEnvelope) {
+        self.index_quietly(originator, sequence, envelope);
+        let _ = self.inner.shown.send(envelope.clone());
+    }
+}
+
+async fn serve(inner: &Inner, address: SocketAddr) -> Server {
+    let mut routes = RoutesBuilder::default();
+    routes.add_service(ReplicationApiServer::new(inner.clone()));
+    routes.add_service(HealthServer::new(inner.clone()));
+    let settings = ServeSettings::new(address);
+    let (stats, stop) = (CallStats::new(&[]), CancellationToken::new());
+    for _ in 0..50 {
+        let routes = routes.clone().routes();
+        match Server::bind(settings.clone(), routes, stats.clone(), stop.clone()).await {
+            Ok(server) => return server,
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+    panic!("cannot listen on {address}")
+}
+
+pub(crate) fn client_of(envelope: &pb::OriginatorEnvelope) -> Bytes {
+    let statement =
+        pb::UnsignedOriginatorEnvelope::decode(envelope.unsigned_originator_envelope.clone())
+            .unwrap();
+    let payer = pb::PayerEnvelope::decode(statement.payer_envelope_bytes).unwrap();
+    payer.unsigned_client_envelope
+}
+
+pub(crate) fn id_of(envelope: &pb::OriginatorEnvelope) -> (u32, u64) {
+    let statement =
+        pb::UnsignedOriginatorEnvelope::decode(envelope.unsigned_originator_envelope.clone())
+            .unwrap();
+    (statement.originator_node_id, statement.originator_sequence_id)
+}
+
+fn now_ns() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    i64::try_from(since.as_nanos()).unwrap()
+}
+
+impl Inner {
+    fn sign(
+        &self,
+        manner: &Manner,
+        sequence: u64,
+        payer: &PayerEnvelope,
+    ) -> pb::OriginatorEnvelope {
+        let mut bytes = payer.as_bytes().clone();
+        if *manner == Manner::ChangesBytes {
+            let mut message = pb::PayerEnvelope::decode(bytes).unwrap();
+            message.message_retention_days += 1;
+            bytes = message.encode_to_vec().into();
+        }
+        let ns = now_ns();
+        let mut statement = pb::UnsignedOriginatorEnvelope {
+            originator_node_id: self.id.0,
+            originator_sequence_id: sequence,
+            originator_ns: ns,
+            base_fee_picodollars: 100 + 200 * bytes.len() as u64 * u64::from(RETENTION_DAYS),
+            congestion_fee_picodollars: 0,
+            expiry_unixtime: u64::try_from(ns / 1_000_000_000).unwrap()
+                + u64::from(RETENTION_DAYS) * 86_400,
+            payer_envelope_bytes: bytes,
+        };
+        match manner {
+            Manner::Overcharges => statement.base_fee_picodollars += 1,
+            Manner::KeepsForLonger => statement.expiry_unixtime += 86_400,
+            Manner::OtherOriginator => statement.originator_node_id += 100,
+            _ => {}
+        }
+        let key = if *manner == Manner::Forges { key_of(77) } else { self.key.clone() };
+        pb::OriginatorEnvelope::decode(UnsealedEnvelope::new(&statement).seal(&key)).unwrap()
+    }
+
+    fn store(&self, manner: &Manner, payer: &PayerEnvelope) -> pb::OriginatorEnvelope {
+        let mut stored = self.stored.lock().unwrap();
+        // The same payer envelope again is answered with the first result.
+        let same = |known: &&pb::OriginatorEnvelope| {
+            let unsigned = known.unsigned_originator_envelope.clone();
+            let statement = pb::UnsignedOriginatorEnvelope::decode(unsigned).unwrap();
+            statement.payer_envelope_bytes == *payer.as_bytes()
+        };
+        if let Some(known) = stored.log.iter().find(same) {
+            return known.clone();
+        }
+        let envelope = self.sign(manner, stored.log.len() as u64 + 1, payer);
+        stored.log.push(envelope.clone());
+        envelope
+    }
+}
+
+type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl ReplicationApi for Inner {
+    type SubscribeOriginatorsStream = Streamed<api::SubscribeOriginatorsResponse>;
+    type SubscribeEnvelopesStream = Streamed<api::SubscribeEnvelopesResponse>;
+    type SubscribeTopicsStream = Streamed<api::SubscribeTopicsResponse>;
+
+    async fn publish_payer_envelopes(
+        &self,
+        request: Request<api::PublishPayerEnvelopesRequest>,
+    ) -> Result<Response<api::PublishPayerEnvelopesResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        {
+            let mut stored = self.stored.lock().unwrap();
+            stored.calls += 1;
+            stored.headers.push(metadata.into_headers());
+        }
+        let manner = self.manner.borrow().clone();
+        let mut envelopes = Vec::new();
+        for message in request.payer_envelopes {
+            let payer = PayerEnvelope::from_message(message).unwrap();
+            assert_eq!(payer.target(), self.id, "signed for the node that is asked");
+            match &manner {
+                Manner::Fails => return Err(Status::internal("out of order")),
+                Manner::Refuses(byte) if payer.client().topic().as_bytes().contains(byte) => {
+                    return Err(Status::invalid_argument("not this one"));
+                }
+                Manner::Hangs => std::future::pending().await,
+                _ => {}
+            }
+            envelopes.push(payer);
+        }
+        let mut answer: Vec<_> = envelopes.iter().map(|payer| self.store(&manner, payer)).collect();
+        match manner {
+            Manner::StoresAndHangs => std::future::pending().await,
+            Manner::AnswersFewer => {
+                answer.pop();
+            }
+            _ => {}
+        }
+        Ok(Response::new(api::PublishPayerEnvelopesResponse { originator_envelopes: answer }))
+    }
+
+    async fn query_envelopes(
+        &self,
+        request: Request<api::QueryEnvelopesRequest>,
+    ) -> Result<Response<api::QueryEnvelopesResponse>, Status> {
+        let query = request.into_inner().query.unwrap_or_default();
+        let seen = query.last_seen.unwrap_or_default().node_id_to_sequence_id;
+        let stored = self.stored.lock().unwrap();
+        let fits = |envelope: &&pb::OriginatorEnvelope| {
+            let (originator, sequence) = id_of(envelope);
+            let client =
+                hawser_proto::envelope::ClientEnvelope::parse(client_of(envelope)).unwrap();
+            sequence > seen.get(&originator).copied().unwrap_or(0)
+                && (query.topics.contains(client.topic().as_bytes())
+                    || query.originator_node_ids.contains(&originator))
+        };
+        let envelopes = stored.chain.values().chain(&stored.log).filter(fits).cloned().collect();
+        Ok(Response::new(api::QueryEnvelopesResponse { envelopes }))
+    }
+
+    async fn get_newest_envelope(
+        &self,
+        request: Request<api::GetNewestEnvelopeRequest>,
+    ) -> Result<Response<api::GetNewestEnvelopeResponse>, Status> {
+        let stored = self.stored.lock().unwrap();
+        let newest = |topic: &Bytes| {
+            let of_topic = |envelope: &&pb::OriginatorEnvelope| {
+                let client = client_of(envelope);
+                let client = hawser_proto::envelope::ClientEnvelope::parse(client).unwrap();
+                client.topic().as_bytes() == topic
+            };
+            let originator_envelope = stored.log.iter().rev().find(of_topic).cloned();
+            api::get_newest_envelope_response::Response { originator_envelope }
+        };
+        let results = request.get_ref().topics.iter().map(newest).collect();
+        Ok(Response::new(api::GetNewestEnvelopeResponse { results }))
+    }
+
+    async fn subscribe_envelopes(
+        &self,
+        _: Request<api::SubscribeEnvelopesRequest>,
+    ) -> Result<Response<Self::SubscribeEnvelopesStream>, Status> {
+        let shown = self.shown.subscribe();
+        let first = stream::iter([Ok(api::SubscribeEnvelopesResponse::default())]);
+        let live = stream::unfold(shown, |mut shown| async {
+            let envelope = shown.recv().await.ok()?;
+            let message = api::SubscribeEnvelopesResponse { envelopes: vec![envelope] };
+            Some((Ok(message), shown))
+        });
+        Ok(Response::new(Box::pin(first.chain(live))))
+    }
+
+    async fn subscribe_originators(
+        &self,
+        _: Request<api::SubscribeOriginatorsRequest>,
+    ) -> Result<Response<Self::SubscribeOriginatorsStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn subscribe_topics(
+        &self,
+        _: Request<api::SubscribeTopicsRequest>,
+    ) -> Result<Response<Self::SubscribeTopicsStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn get_inbox_ids(
+        &self,
+        _: Request<api::GetInboxIdsRequest>,
+    ) -> Result<Response<api::GetInboxIdsResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}
+
+#[tonic::async_trait]
+impl Health for Inner {
+    type WatchStream = Streamed<HealthCheckResponse>;
+
+    async fn check(
+        &self,
+        _: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        let status = match *self.serving.borrow() {
+            true => ServingStatus::Serving,
+            false => ServingStatus::NotServing,
+        };
+        Ok(Response::new(HealthCheckResponse { status: status.into() }))
+    }
+
+    async fn watch(
+        &self,
+        _: Request<HealthCheckRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}

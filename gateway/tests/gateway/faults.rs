@@ -1,0 +1,177 @@
+//! Nodes that lie, hang, refuse and die.
+
+use std::time::Duration;
+
+use hawser_proto::pb::xmtp::xmtpv4::payer_api as api;
+use tonic::Code;
+
+use super::fake::{Manner, id_of};
+use super::world::{Net, message, until};
+
+/// The node that a topic goes to first, and another one.
+async fn first_and_other(net: &Net, group: u8) -> (u32, u32) {
+    let first = id_of(&net.publish(vec![message(group, "where?")]).await.unwrap()[0]).0;
+    let other = net.nodes.iter().map(|node| node.id.0).find(|id| *id != first).unwrap();
+    (first, other)
+}
+
+#[tokio::test]
+async fn an_answer_that_is_wrong_is_no_answer_and_another_node_is_asked() {
+    for manner in [
+        Manner::Forges,
+        Manner::ChangesBytes,
+        Manner::Overcharges,
+        Manner::KeepsForLonger,
+        Manner::OtherOriginator,
+        Manner::AnswersFewer,
+    ] {
+        let net = Net::start(2).await;
+        let (first, other) = first_and_other(&net, 1).await;
+        net.node_of(first).becomes(manner.clone());
+        let answer = net.publish(vec![message(1, "told rightly")]).await.unwrap();
+        assert_eq!(id_of(&answer[0]).0, other, "{manner:?}");
+        let name = format!(
+            "xmtp_gateway_node_faults_total{{originator_id=\"{first}\",kind=\"wrong_answer\"}}"
+        );
+        assert_eq!(net.sample(&name).await, 1, "{manner:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_fails_is_asked_once_for_a_request() {
+    let net = Net::start(3).await;
+    let (first, _) = first_and_other(&net, 1).await;
+    net.node_of(first).becomes(Manner::Fails);
+    let answer = net.publish(vec![message(1, "a")]).await.unwrap();
+    assert_ne!(id_of(&answer[0]).0, first);
+    assert_eq!(net.node_of(first).calls(), 2, "the one before, and this one");
+}
+
+#[tokio::test]
+async fn when_all_nodes_lie_nothing_is_a_success() {
+    let net = Net::start(2).await;
+    net.nodes.iter().for_each(|node| node.becomes(Manner::Overcharges));
+    let failed = net.publish(vec![message(1, "a")]).await.unwrap_err();
+    assert_eq!(failed.code(), Code::Unavailable);
+    assert!(failed.message().contains("base fee"), "{}", failed.message());
+}
+
+#[tokio::test]
+async fn a_node_that_hangs_is_asked_whether_it_has_it_before_another_one_is() {
+    let quick = |settings: &mut hawser_gateway::GatewaySettings| {
+        settings.attempt_timeout = Duration::from_millis(300);
+    };
+    let net = Net::with(2, quick, |_| {}).await;
+    let (first, other) = first_and_other(&net, 1).await;
+    net.node_of(first).becomes(Manner::StoresAndHangs);
+    let answer = net.publish(vec![message(1, "stored")]).await.unwrap();
+    assert_eq!(id_of(&answer[0]).0, first, "it was there, and is not published twice");
+    assert_eq!(net.held_by(&message(1, "stored")), 1);
+    net.node_of(first).becomes(Manner::Hangs);
+    let answer = net.publish(vec![message(1, "not stored")]).await.unwrap();
+    assert_eq!(id_of(&answer[0]).0, other);
+}
+
+#[tokio::test]
+async fn a_node_that_stops_to_answer_while_it_is_asked_is_not_waited_for() {
+    let patient = |settings: &mut hawser_gateway::GatewaySettings| {
+        settings.attempt_timeout = Duration::from_secs(3600);
+    };
+    let net = Net::with(2, patient, |_| {}).await;
+    let (first, other) = first_and_other(&net, 1).await;
+    net.node_of(first).becomes(Manner::Hangs);
+    let asking = net.publish(vec![message(1, "a")]);
+    let going_down = async {
+        until(async || net.node_of(first).calls() == 2).await;
+        net.node_of(first).serves(false);
+    };
+    let (answer, ()) = futures_util::future::join(asking, going_down).await;
+    assert_eq!(id_of(&answer.unwrap()[0]).0, other);
+}
+
+#[tokio::test]
+async fn what_two_nodes_refuse_is_refused_with_their_words() {
+    let net = Net::start(3).await;
+    net.nodes.iter().for_each(|node| node.becomes(Manner::Refuses(0xee)));
+    let refused = net.publish(vec![message(0xee, "a")]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("not this one"), "{}", refused.message());
+    let asked: usize = net.nodes.iter().map(super::fake::FakeNode::calls).sum();
+    assert_eq!(asked, 2, "two are believed");
+}
+
+#[tokio::test]
+async fn one_request_that_is_refused_does_not_harm_those_that_go_with_it() {
+    let net = Net::start(1).await;
+    net.nodes[0].becomes(Manner::Refuses(0xee));
+    let client = net.client().await;
+    let calls = (0..200u8).map(|n| {
+        let mut client = client.clone();
+        let group = if n % 20 == 0 { 0xee } else { n };
+        let envelopes = vec![message(group, &n.to_string())];
+        async move {
+            let request = api::PublishClientEnvelopesRequest { envelopes };
+            (group, client.publish_client_envelopes(request).await)
+        }
+    });
+    for (group, answer) in futures_util::future::join_all(calls).await {
+        match group {
+            0xee => assert_eq!(answer.unwrap_err().code(), Code::InvalidArgument),
+            _ => assert_eq!(answer.unwrap().into_inner().originator_envelopes.len(), 1),
+        }
+    }
+    assert_eq!(net.nodes[0].clients().len(), 190);
+}
+
+#[tokio::test]
+async fn a_part_that_fails_is_told_and_so_is_what_was_published() {
+    let net = Net::start(2).await;
+    let mut on = std::collections::BTreeMap::new();
+    for group in 1..50 {
+        let answer = net.publish(vec![message(group, "where?")]).await.unwrap();
+        on.insert(id_of(&answer[0]).0, group);
+    }
+    let (failing, going) = (on[&100], on[&200]);
+    net.nodes.iter().for_each(|node| node.becomes(Manner::Refuses(failing)));
+    let failed = net.publish(vec![message(going, "a"), message(failing, "b")]).await.unwrap_err();
+    assert_eq!(failed.code(), Code::InvalidArgument);
+    assert_eq!(failed.metadata().get("published-envelopes").unwrap(), "0");
+    assert_eq!(failed.metadata().get("failed-envelopes").unwrap(), "1");
+    assert!(failed.message().starts_with("1 of 2 envelopes were published"));
+    assert_eq!(net.held_by(&message(going, "a")), 1);
+    assert_eq!(net.held_by(&message(failing, "b")), 0);
+}
+
+#[tokio::test]
+async fn a_dead_node_is_left_out_and_the_last_one_never_is() {
+    let mut net = Net::start(2).await;
+    assert_eq!(net.get_nodes().await.len(), 2);
+    net.nodes[0].die();
+    until(async || net.get_nodes().await.len() == 1).await;
+    assert!(net.get_nodes().await.contains_key(&200));
+    net.nodes[1].serves(false);
+    until(async || net.page("/readyz").await.0 == 503).await;
+    assert_eq!(net.get_nodes().await.len(), 2, "never none");
+    net.nodes[1].serves(true);
+    until(async || net.page("/readyz").await.0 == 200).await;
+    let answer = net.publish(vec![message(1, "a")]).await.unwrap();
+    assert_eq!(id_of(&answer[0]).0, 200);
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_ends_the_search() {
+    let net = Net::start(3).await;
+    net.nodes.iter().for_each(|node| node.becomes(Manner::Hangs));
+    let asked = || net.nodes.iter().map(super::fake::FakeNode::calls).sum::<usize>();
+    {
+        let asking = net.publish(vec![message(1, "a")]);
+        let going = until(async || asked() == 1);
+        tokio::select! {
+            _ = asking => panic!("nobody answers"),
+            () = going => {}
+        }
+    }
+    // Longer than the time that an attempt has.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(asked(), 1, "nobody else was asked");
+}

@@ -1,0 +1,11 @@
+//! A whole gateway between clients and nodes that can be made to lie, hang and die.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod chain;
+mod edges;
+mod fake;
+mod faults;
+mod policies;
+mod publish;
+mod world;

@@ -1,0 +1,83 @@
+//! Who may publish what.
+
+use hawser_gateway::policy::config::PolicyFile;
+use hawser_proto::pb::xmtp::xmtpv4::payer_api as api;
+use tonic::{Code, Request, Status};
+
+use super::world::{Net, commit, message, welcome};
+
+async fn with(policies: &str) -> Net {
+    let policies = PolicyFile::parse(policies).unwrap();
+    Net::with(1, |settings| settings.policies = policies, |_| {}).await
+}
+
+async fn publish_from(net: &Net, address: &str, text: &str) -> Result<(), Status> {
+    let envelopes = vec![message(1, text)];
+    let mut request = Request::new(api::PublishClientEnvelopesRequest { envelopes });
+    request.metadata_mut().insert("x-forwarded-for", address.parse().unwrap());
+    net.client().await.publish_client_envelopes(request).await.map(|_| ())
+}
+
+#[tokio::test]
+async fn a_caller_that_has_used_up_its_limit_is_told_when_to_come_back() {
+    let net = with("[default]\nenvelopes_per_minute = 2").await;
+    publish_from(&net, "1.2.3.4", "a").await.unwrap();
+    publish_from(&net, "1.2.3.4", "b").await.unwrap();
+    let refused = publish_from(&net, "1.2.3.4", "c").await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    let wait: u64 =
+        refused.metadata().get("retry-after").unwrap().to_str().unwrap().parse().unwrap();
+    assert!((1..=30).contains(&wait), "{wait}");
+    publish_from(&net, "1.2.3.5", "c").await.unwrap();
+    assert_eq!(net.nodes[0].calls(), 3, "what is refused reaches no node");
+    assert_eq!(net.sample("xmtp_gateway_refused_total{reason=\"limit\"}").await, 1);
+}
+
+#[tokio::test]
+async fn kinds_sizes_and_prices_are_limited() {
+    let net = with(
+        "[default]\nkinds = [\"message\"]\nenvelope_bytes_max = 110\n\
+         picodollars_per_envelope_max = 2000000",
+    )
+    .await;
+    let code =
+        async |envelope| net.publish(vec![envelope]).await.map_or_else(|e| e.code(), |_| Code::Ok);
+    assert_eq!(code(message(1, "short")).await, Code::Ok);
+    assert_eq!(code(welcome(1)).await, Code::PermissionDenied);
+    assert_eq!(code(commit(1, "a")).await, Code::PermissionDenied);
+    assert_eq!(code(message(1, &"a".repeat(60))).await, Code::PermissionDenied);
+    assert_eq!(code(message(1, &"a".repeat(40))).await, Code::ResourceExhausted);
+}
+
+#[tokio::test]
+async fn callers_without_a_token_are_unknown() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("secret");
+    std::fs::write(&file, "a secret of at least thirty-two bytes").unwrap();
+    let net = with(&format!(
+        "[identity]\nkind = \"jwt\"\n[identity.jwt]\nalgorithm = \"HS256\"\nkeys_file = {file:?}\n\
+         [policies.none]\ndeny = true\n[callers]\nmallory = \"none\""
+    ))
+    .await;
+    let publish = async |token: Option<String>| {
+        let envelopes = vec![message(1, "a")];
+        let mut request = Request::new(api::PublishClientEnvelopesRequest { envelopes });
+        if let Some(token) = token {
+            let bearer = format!("Bearer {token}").parse().unwrap();
+            request.metadata_mut().insert("authorization", bearer);
+        }
+        let answer = net.client().await.publish_client_envelopes(request).await;
+        answer.map_or_else(|status| status.code(), |_| Code::Ok)
+    };
+    let token = |subject: &str| {
+        let claims = serde_json::json!({ "sub": subject, "exp": 4_000_000_000u64 });
+        let key = jsonwebtoken::EncodingKey::from_secret(b"a secret of at least thirty-two bytes");
+        jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
+    };
+    assert_eq!(publish(None).await, Code::Unauthenticated);
+    assert_eq!(publish(Some("nonsense".into())).await, Code::Unauthenticated);
+    assert_eq!(publish(Some(token("mallory"))).await, Code::PermissionDenied);
+    assert_eq!(publish(Some(token("alice"))).await, Code::Ok);
+    // Whoever only asks for nodes needs none.
+    assert_eq!(net.get_nodes().await.len(), 1);
+}

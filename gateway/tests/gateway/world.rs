@@ -1,0 +1,312 @@
+//! A gateway over fake nodes and a fake chain, clients for it, and envelopes to send.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use hawser_gateway::chain::{ChainFault, ChainWriter, OnChain};
+use hawser_gateway::identity::IdentityCheck;
+use hawser_gateway::routing::ChainTopic;
+use hawser_gateway::{GatewayHandle, GatewaySettings, NodeRecord, World};
+use hawser_proto::fees::{Rate, RateTable};
+use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
+use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::{V1, Version};
+use hawser_proto::pb::xmtp::mls::api::v1::{GroupMessageInput, WelcomeMessageInput};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::pb::xmtp::xmtpv4::payer_api as api;
+use hawser_proto::pb::xmtp::xmtpv4::payer_api::payer_api_client::PayerApiClient;
+use hawser_proto::{Bytes, SecretKey};
+use prost::Message as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::watch;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+use super::fake::{FakeNode, key_of};
+
+/// A bound on waiting, for what has to happen.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+pub(crate) struct Net {
+    pub(crate) gateway: GatewayHandle,
+    pub(crate) nodes: Vec<FakeNode>,
+    pub(crate) chain: Arc<FakeChain>,
+    records: watch::Sender<Arc<Vec<NodeRecord>>>,
+    _rates: watch::Sender<Arc<RateTable>>,
+}
+
+pub(crate) fn rates() -> RateTable {
+    let rate = Rate {
+        start_unix_s: 0,
+        message_fee: 100,
+        storage_fee: 200,
+        congestion_fee: 300,
+        target_rate_per_minute: 6000,
+    };
+    RateTable::new(vec![rate], None).unwrap()
+}
+
+impl Net {
+    pub(crate) async fn start(count: u32) -> Self {
+        Self::with(count, |_| {}, |_| {}).await
+    }
+
+    pub(crate) async fn with(
+        count: u32,
+        adjust: impl FnOnce(&mut GatewaySettings),
+        told: impl FnOnce(&mut World),
+    ) -> Self {
+        let mut nodes = Vec::new();
+        for number in 1..=count {
+            nodes.push(FakeNode::start(number * 100).await);
+        }
+        let (records, receiver) = watch::channel(Arc::new(nodes.iter().map(record).collect()));
+        let (rates, rates_receiver) = watch::channel(Arc::new(rates()));
+        let chain = Arc::new(FakeChain::default());
+        let mut world = World {
+            nodes: receiver,
+            rates: rates_receiver,
+            rates_wanted: Arc::default(),
+            chain: Some(chain.clone()),
+            identity: None,
+        };
+        told(&mut world);
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut settings = GatewaySettings {
+            listen: any,
+            metrics: Some(any),
+            attempt_timeout: Duration::from_secs(5),
+            ..GatewaySettings::new(SecretKey::from_bytes(&[9; 32]).unwrap())
+        };
+        adjust(&mut settings);
+        let gateway = hawser_gateway::start(settings, world).await.unwrap();
+        let net = Self { gateway, nodes, chain, records, _rates: rates };
+        net.until_all_are_up().await;
+        net
+    }
+
+    async fn until_all_are_up(&self) {
+        let up = "\"serves\": true";
+        until(async || self.page("/status").await.1.matches(up).count() == self.nodes.len()).await;
+    }
+
+    /// Tells the registry anew.
+    pub(crate) fn register(&self) {
+        self.records.send_replace(Arc::new(self.nodes.iter().map(record).collect()));
+    }
+
+    pub(crate) async fn channel(&self) -> Channel {
+        let url = format!("http://{}", self.gateway.address());
+        Endpoint::from_shared(url).unwrap().connect().await.unwrap()
+    }
+
+    pub(crate) async fn client(&self) -> PayerApiClient<Channel> {
+        PayerApiClient::new(self.channel().await)
+    }
+
+    pub(crate) async fn publish(
+        &self,
+        envelopes: Vec<pb::ClientEnvelope>,
+    ) -> Result<Vec<pb::OriginatorEnvelope>, Status> {
+        let request = api::PublishClientEnvelopesRequest { envelopes };
+        let answer = self.client().await.publish_client_envelopes(request).await?;
+        Ok(answer.into_inner().originator_envelopes)
+    }
+
+    pub(crate) async fn get_nodes(&self) -> BTreeMap<u32, String> {
+        self.client().await.get_nodes(api::GetNodesRequest {}).await.unwrap().into_inner().nodes
+    }
+
+    /// A page of the operators' port: its status and its text.
+    pub(crate) async fn page(&self, path: &str) -> (u16, String) {
+        let address = self.gateway.metrics_address().unwrap();
+        let head = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        let answer = String::from_utf8(raw(address, head.as_bytes()).await).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    /// A sample of the metrics; 0 if there is none.
+    pub(crate) async fn sample(&self, name: &str) -> u64 {
+        let page = self.page("/metrics").await.1;
+        let line = page.lines().find_map(|line| line.strip_prefix(name));
+        line.map_or(0, |value| value.trim().parse().unwrap())
+    }
+
+    /// How many nodes hold this client envelope.
+    pub(crate) fn held_by(&self, envelope: &pb::ClientEnvelope) -> usize {
+        let bytes = Bytes::from(envelope.encode_to_vec());
+        let times = |node: &FakeNode| node.clients().iter().filter(|held| **held == bytes).count();
+        self.nodes.iter().map(times).sum()
+    }
+
+    pub(crate) fn node_of(&self, id: u32) -> &FakeNode {
+        self.nodes.iter().find(|node| node.id.0 == id).unwrap()
+    }
+}
+
+fn record(node: &FakeNode) -> NodeRecord {
+    NodeRecord {
+        id: node.id,
+        public_key: key_of(node.id.0).public_key(),
+        http_address: node.url(),
+        canonical: true,
+    }
+}
+
+/// Sends bytes and reads until the other end closes.
+pub(crate) async fn raw(address: SocketAddr, request: &[u8]) -> Vec<u8> {
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream.write_all(request).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    answer
+}
+
+/// Waits until something is so.
+pub(crate) async fn until(so: impl AsyncFn() -> bool) {
+    let waiting = async {
+        while !so().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(SOON, waiting).await.expect("it never came");
+}
+
+/// The app chain: numbers payloads, and has nodes show them when a test wants it.
+#[derive(Default)]
+pub(crate) struct FakeChain {
+    pub(crate) taken: Mutex<Vec<(ChainTopic, Bytes)>>,
+    /// What is answered instead, once each.
+    pub(crate) faults: Mutex<Vec<ChainFault>>,
+}
+
+impl FakeChain {
+    pub(crate) fn count(&self) -> usize {
+        self.taken.lock().unwrap().len()
+    }
+
+    /// The envelope that nodes make of a payload, with its id.
+    pub(crate) fn envelope(&self, place: usize) -> (u32, u64, pb::OriginatorEnvelope) {
+        let taken = self.taken.lock().unwrap();
+        let (topic, payload) = &taken[place];
+        let originator = match topic {
+            ChainTopic::Group(_) => 0,
+            ChainTopic::Inbox(_) => 1,
+        };
+        let sequence = place as u64 + 1;
+        (originator, sequence, indexed(originator, sequence, payload.clone()))
+    }
+
+    /// Waits for a payload, and has a node show it.
+    pub(crate) async fn shown_by(&self, place: usize, nodes: &[FakeNode]) {
+        until(async || self.count() > place).await;
+        let (originator, sequence, envelope) = self.envelope(place);
+        nodes.iter().for_each(|node| node.show(originator, sequence, &envelope));
+    }
+}
+
+/// What nodes make of a payload on the chain.
+pub(crate) fn indexed(originator: u32, sequence: u64, payload: Bytes) -> pb::OriginatorEnvelope {
+    let payer =
+        pb::PayerEnvelope { unsigned_client_envelope: payload, ..pb::PayerEnvelope::default() };
+    let statement = pb::UnsignedOriginatorEnvelope {
+        originator_node_id: originator,
+        originator_sequence_id: sequence,
+        originator_ns: 1_750_000_000_000_000_000,
+        payer_envelope_bytes: payer.encode_to_vec().into(),
+        ..pb::UnsignedOriginatorEnvelope::default()
+    };
+    let proof = pb::BlockchainProof { transaction_hash: Bytes::from_static(&[7; 32]) };
+    pb::OriginatorEnvelope {
+        unsigned_originator_envelope: statement.encode_to_vec().into(),
+        proof: Some(pb::originator_envelope::Proof::BlockchainProof(proof)),
+    }
+}
+
+impl ChainWriter for FakeChain {
+    fn publish(
+        &self,
+        topic: ChainTopic,
+        payload: Bytes,
+    ) -> BoxFuture<'_, Result<OnChain, ChainFault>> {
+        async move {
+            // The first poll decides about the order.
+            if let Some(fault) = self.faults.lock().unwrap().pop() {
+                return Err(fault);
+            }
+            let sequence_id = {
+                let mut taken = self.taken.lock().unwrap();
+                taken.push((topic, payload));
+                taken.len() as u64
+            };
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            Ok(OnChain { sequence_id, transaction_hash: [7; 32] })
+        }
+        .boxed()
+    }
+
+    fn reachable(&self) -> BoxFuture<'_, Result<(), String>> {
+        async { Ok(()) }.boxed()
+    }
+}
+
+/// Takes updates unless their inbox is spoilt.
+pub(crate) struct NoSpoiltInbox(pub(crate) [u8; 32]);
+
+impl IdentityCheck for NoSpoiltInbox {
+    fn check(
+        &self,
+        inbox: [u8; 32],
+        _: &[IdentityUpdate],
+        _: &IdentityUpdate,
+    ) -> Result<(), String> {
+        if inbox == self.0 { Err("it is spoilt".into()) } else { Ok(()) }
+    }
+}
+
+fn client(topic: Vec<u8>, payload: pb::client_envelope::Payload) -> pb::ClientEnvelope {
+    let aad = pb::AuthenticatedData { target_topic: topic.into(), depends_on: None };
+    pb::ClientEnvelope { aad: Some(aad), payload: Some(payload) }
+}
+
+fn group_message(group: [u8; 16], content_type: u8, text: &[u8]) -> pb::ClientEnvelope {
+    let mut data = vec![0, 1, 0, 2, 16];
+    data.extend(group);
+    data.extend([0, 0, 0, 0, 0, 0, 0, 1, content_type, 0, 0]);
+    data.push(u8::try_from(text.len()).unwrap());
+    data.extend(text);
+    let v1 = V1 { data: data.into(), ..V1::default() };
+    let message = GroupMessageInput { version: Some(Version::V1(v1)) };
+    client([&[0][..], &group].concat(), pb::client_envelope::Payload::GroupMessage(message))
+}
+
+/// An application message of a group.
+pub(crate) fn message(group: u8, text: &str) -> pb::ClientEnvelope {
+    group_message([group; 16], 1, text.as_bytes())
+}
+
+/// A commit of a group.
+pub(crate) fn commit(group: u8, text: &str) -> pb::ClientEnvelope {
+    group_message([group; 16], 3, text.as_bytes())
+}
+
+/// A proposal of a group.
+pub(crate) fn proposal(group: u8, text: &str) -> pb::ClientEnvelope {
+    group_message([group; 16], 2, text.as_bytes())
+}
+
+/// A welcome for an installation.
+pub(crate) fn welcome(installation: u8) -> pb::ClientEnvelope {
+    let welcome = pb::client_envelope::Payload::WelcomeMessage(WelcomeMessageInput::default());
+    client([&[1][..], &[installation; 32]].concat(), welcome)
+}
+
+/// An update of an inbox.
+pub(crate) fn identity_update(inbox: [u8; 32]) -> pb::ClientEnvelope {
+    let update = IdentityUpdate { inbox_id: hex::encode(inbox), ..IdentityUpdate::default() };
+    client([&[2][..], &inbox].concat(), pb::client_envelope::Payload::IdentityUpdate(update))
+}
