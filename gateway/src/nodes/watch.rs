@@ -19,7 +19,8 @@ use super::{Health, Node, Nodes};
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A single failure may be a connection that had to be made anew.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(150);
-const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Two of these in a row make a node that is silent one that is gone.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(4);
 const CURSOR_EVERY: u32 = 5;
 
 pub(super) fn begin(nodes: Nodes, node: &Arc<Node>, end: CancellationToken) {

@@ -232,4 +232,6 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 #[cfg(test)]
+mod keys;
+#[cfg(test)]
 mod tests;

@@ -192,7 +192,8 @@ impl Publisher {
             "a node did not publish what it was given"
         );
         let (mut published, items) = match fault {
-            NodeFault::Timeout(_) => self.landed(&node, items).await,
+            // It may have taken them all the same.
+            NodeFault::Timeout(_) | NodeFault::WentDown => self.landed(&node, items).await,
             _ => (Vec::new(), items),
         };
         let next = lock(campaign).failed(&attempt, node.id(), fault.kind());

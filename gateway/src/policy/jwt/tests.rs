@@ -3,6 +3,7 @@
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::json;
 
+use super::keys::{EC_PRIVATE, EC_PUBLIC, RSA_PRIVATE, RSA_PUBLIC, SET};
 use super::*;
 
 const SECRET: &str = "a secret of at least thirty-two bytes";
@@ -91,4 +92,31 @@ fn a_request_without_a_token_is_nobodys() {
     assert_eq!(keys.caller(&config, &basic, NOW_S), Err(TokenFault::Missing));
     let unknown = Keys::default().caller(&config, &headers("a.b.c"), NOW_S);
     assert_eq!(unknown, Err(TokenFault::NoKeys));
+}
+
+#[test]
+fn every_algorithm_is_checked_with_pems_and_with_key_sets() {
+    let ec = || EncodingKey::from_ec_pem(EC_PRIVATE.as_bytes()).unwrap();
+    let rsa = || EncodingKey::from_rsa_pem(RSA_PRIVATE.as_bytes()).unwrap();
+    for (kind, algorithm, id, key, pem) in [
+        (JwtAlgorithm::ES256, Algorithm::ES256, "ec", ec(), EC_PUBLIC),
+        (JwtAlgorithm::RS256, Algorithm::RS256, "rsa", rsa(), RSA_PUBLIC),
+    ] {
+        let token = |id: Option<&str>| {
+            let header = Header { kid: id.map(str::to_owned), ..Header::new(algorithm) };
+            headers(&encode(&header, &claims(), &key).unwrap())
+        };
+        let by_pem = Keys::parse(pem, kind).unwrap();
+        assert_eq!(by_pem.caller(&config(kind), &token(Some(id)), NOW_S), Ok("alice".into()));
+        let by_set = Keys::parse(SET, kind).unwrap();
+        assert_eq!(by_set.caller(&config(kind), &token(Some(id)), NOW_S), Ok("alice".into()));
+        assert_eq!(by_set.caller(&config(kind), &token(None), NOW_S), Ok("alice".into()));
+        assert!(by_set.caller(&config(kind), &token(Some("new")), NOW_S).is_err());
+        assert!(by_set.lacks(&token(Some("new"))) && !by_set.lacks(&token(Some(id))));
+        assert!(Keys::parse(SET, JwtAlgorithm::HS256).is_err(), "no secret is in it");
+    }
+    // A public key is no secret: nobody may sign with it.
+    let forged = headers(&signed(&claims(), EC_PUBLIC));
+    let keys = Keys::parse(EC_PUBLIC, JwtAlgorithm::ES256).unwrap();
+    assert!(keys.caller(&config(JwtAlgorithm::ES256), &forged, NOW_S).is_err());
 }

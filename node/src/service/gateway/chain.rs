@@ -1,21 +1,15 @@
 //! The app chain, as the gateway writes to it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use alloy::primitives::{Address, B256, FixedBytes};
 use alloy::providers::Provider as _;
-use alloy::rpc::types::TransactionReceipt;
 use alloy::signers::local::PrivateKeySigner;
-use alloy::sol_types::SolEvent as _;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use hawser_chain::admin::{Contract, Network, Side};
-use hawser_chain::contracts::GroupMessageBroadcaster::{MessageSent, addMessageCall};
-use hawser_chain::contracts::IdentityUpdateBroadcaster::{
-    IdentityUpdateCreated, addIdentityUpdateCall,
-};
-use hawser_chain::send::{Call, SendError, Sender};
+use hawser_chain::broadcast::{BroadcastError, BroadcastSettings, Broadcaster};
+use hawser_chain::broadcast::{IN_FLIGHT, WAIT_MAX};
+use hawser_chain::send::Chain;
 use hawser_gateway::chain::{ChainFault, ChainWriter, OnChain};
 use hawser_gateway::routing::ChainTopic;
 use hawser_proto::Bytes;
@@ -24,31 +18,41 @@ use zeroize::Zeroizing;
 use crate::config::gateway::GatewayConfig;
 use crate::failure::Failure;
 
-const RECEIPT_MAX: Duration = Duration::from_secs(30);
-
 struct Writer {
-    sender: Sender,
-    groups: Address,
-    identities: Address,
+    broadcaster: Broadcaster,
+    chain: Chain,
 }
 
-/// Begins to write for the payer's account.
+/// Begins to write for the payer's account, with what an earlier run has left under way.
 ///
 /// # Errors
-/// When nobody said where the contracts are.
+/// When nobody said where the contracts are, or the broadcaster does not start.
 pub(super) async fn writer(
     config: &GatewayConfig,
+    urls: Vec<String>,
     network: &Network,
 ) -> Result<Arc<dyn ChainWriter>, Failure> {
     let at = |contract| network.at(contract).map_err(Failure::usage);
     let secret = Zeroizing::new(config.payer.to_bytes());
     let key = PrivateKeySigner::from_slice(secret.as_slice()).map_err(Failure::failed)?;
+    let settings = BroadcastSettings {
+        urls,
+        chain_id: network.app_id,
+        group_message_broadcaster: at(Contract::GroupMessageBroadcaster)?,
+        identity_update_broadcaster: at(Contract::IdentityUpdateBroadcaster)?,
+        nonce_record: config.nonce_record.clone(),
+        payload_bytes_max: config.chain_payload_bytes_max,
+        in_flight_max: IN_FLIGHT,
+        wait_max: WAIT_MAX,
+    };
+    if config.nonce_record.is_none() {
+        tracing::warn!(
+            "--nonce-record names no file: a crash forgets which transactions are under way"
+        );
+    }
     let chain = network.chain(Side::App).map_err(Failure::usage)?.clone();
-    Ok(Arc::new(Writer {
-        sender: Sender::new(chain, key).waiting(RECEIPT_MAX),
-        groups: at(Contract::GroupMessageBroadcaster)?,
-        identities: at(Contract::IdentityUpdateBroadcaster)?,
-    }))
+    let broadcaster = Broadcaster::start(settings, key).await.map_err(Failure::failed)?;
+    Ok(Arc::new(Writer { broadcaster, chain }))
 }
 
 impl ChainWriter for Writer {
@@ -58,67 +62,45 @@ impl ChainWriter for Writer {
         payload: Bytes,
     ) -> BoxFuture<'_, Result<OnChain, ChainFault>> {
         async move {
-            let call = self.call(topic, payload);
-            let receipt = self.sender.send(&call).await.map_err(told)?;
-            let hash = receipt.transaction_hash.0;
-            let reason = || "the contract did not say so".to_owned();
-            let sequence_id = self
-                .sequence_id(topic, &receipt)
-                .ok_or_else(|| ChainFault::Failed { hash, reason: reason() })?;
-            Ok(OnChain { sequence_id, transaction_hash: hash })
+            let payload = payload.into();
+            let sent = match topic {
+                ChainTopic::Group(group) => self.broadcaster.group_message(group, payload).await,
+                ChainTopic::Inbox(inbox) => self.broadcaster.identity_update(inbox, payload).await,
+            };
+            let on_chain = sent.map_err(told)?;
+            let transaction_hash = on_chain.transaction_hash.0;
+            Ok(OnChain { sequence_id: on_chain.sequence_id, transaction_hash })
         }
         .boxed()
     }
 
     fn reachable(&self) -> BoxFuture<'_, Result<(), String>> {
         async move {
-            let asked = self.sender.chain().provider().get_block_number().await;
+            let asked = self.chain.provider().get_block_number().await;
             asked.map(|_| ()).map_err(|_| "the app chain does not answer".to_owned())
         }
         .boxed()
     }
 }
 
-impl Writer {
-    fn call(&self, topic: ChainTopic, payload: Bytes) -> Call {
-        match topic {
-            ChainTopic::Group(group) => {
-                let call = addMessageCall { groupId_: group.into(), message_: payload.into() };
-                Call::new(self.groups, &call)
-            }
-            ChainTopic::Inbox(inbox) => {
-                let call = addIdentityUpdateCall {
-                    inboxId_: inbox.into(),
-                    identityUpdate_: payload.into(),
-                };
-                Call::new(self.identities, &call)
-            }
-        }
-    }
-
-    fn sequence_id(&self, topic: ChainTopic, receipt: &TransactionReceipt) -> Option<u64> {
-        let logs = receipt.logs().iter().map(|log| &log.inner);
-        match topic {
-            ChainTopic::Group(group) => {
-                let mut logs = logs.filter(|log| log.address == self.groups);
-                let events = logs.find_map(|log| MessageSent::decode_log(log).ok())?;
-                (events.groupId == FixedBytes(group)).then_some(events.sequenceId)
-            }
-            ChainTopic::Inbox(inbox) => {
-                let mut logs = logs.filter(|log| log.address == self.identities);
-                let event = logs.find_map(|log| IdentityUpdateCreated::decode_log(log).ok())?;
-                (event.inboxId == B256::from(inbox)).then_some(event.sequenceId)
-            }
-        }
-    }
-}
-
-fn told(error: SendError) -> ChainFault {
+fn told(error: BroadcastError) -> ChainFault {
     let reason = error.to_string();
     match error {
-        SendError::WouldRevert(_) => ChainFault::Invalid(reason),
-        SendError::Reverted { hash, .. } => ChainFault::Failed { hash: hash.0, reason },
-        SendError::NotMined { hash, .. } => ChainFault::Pending { hash: hash.0, reason },
-        _ => ChainFault::NotSent(reason),
+        BroadcastError::TooShort { .. }
+        | BroadcastError::TooLong { .. }
+        | BroadcastError::WouldRevert(_) => ChainFault::Invalid(reason),
+        BroadcastError::Paused
+        | BroadcastError::NoFunds { .. }
+        | BroadcastError::Refused { .. }
+        | BroadcastError::Busy { .. }
+        | BroadcastError::Rpc(_)
+        | BroadcastError::Key { .. }
+        | BroadcastError::Record { .. }
+        | BroadcastError::NotSent { .. }
+        | BroadcastError::Ended => ChainFault::NotSent(reason),
+        BroadcastError::Reverted { hash, .. } | BroadcastError::NoEvent { hash, .. } => {
+            ChainFault::Failed { hash: hash.0, reason }
+        }
+        BroadcastError::NotMined { hash, .. } => ChainFault::Pending { hash: hash.0, reason },
     }
 }

@@ -116,7 +116,10 @@ async fn world(config: &GatewayConfig, network: Option<Arc<Network>>) -> Result<
         (None, None) => return Err(Failure::usage("no price list was named")),
     };
     let chain = match &network {
-        Some(network) if network.app.is_some() => Some(chain::writer(config, network).await?),
+        Some(network) if network.app.is_some() => {
+            let urls = config.contracts.as_ref().map(|contracts| contracts.app.urls.clone());
+            Some(chain::writer(config, urls.unwrap_or_default(), network).await?)
+        }
         _ => {
             tracing::warn!(
                 "no app chain was named: commits, proposals and identity updates are refused"
