@@ -33,9 +33,10 @@ export const scenarios = {
         return true;
       });
     }
-    for (const [turn, chat] of chats.entries()) await say(chat, `turn ${turn}`);
-    for (const chat of chats) {
-      assert.deepEqual(words(await texts(chat, chats.length)), chats.map((_, turn) => `turn ${turn}`));
+    const turns = chats.map((_, turn) => `turn ${turn}`);
+    for (const [turn, speaker] of chats.entries()) {
+      await say(speaker, turns[turn]);
+      for (const chat of chats) assert.deepEqual(words(await texts(chat, turn + 1)), turns.slice(0, turn + 1));
     }
   },
 
