@@ -24,7 +24,7 @@ impl GatewayArgs {
 /// Settings of chains and contracts that are not among the gateway's own already.
 fn of_contracts() -> impl Iterator<Item = &'static crate::config::settings::Setting> {
     let single = contracts::SINGLE.iter().map(|(_, setting)| setting);
-    let all = contracts::GENERAL.into_iter().chain(single);
+    let all = contracts::GENERAL.into_iter().chain(contracts::READING).chain(single);
     all.filter(|setting| gateway::ALL.iter().all(|own| own.flag != setting.flag))
 }
 

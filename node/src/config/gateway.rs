@@ -7,7 +7,7 @@ use std::time::Duration;
 use hawser_gateway::select::Strategy;
 use hawser_proto::{OriginatorId, SecretKey};
 
-use super::contracts::{self, ContractsConfig};
+use super::contracts::{self, ChainsConfig};
 use super::settings::{self, Kind, Setting, value};
 use super::{CHECKED, Fault, Faults, Given, LogConfig, Reader, StopConfig, forms};
 
@@ -77,22 +77,6 @@ const PAYLOAD_MAX: Setting = value(
     "200000",
     "The longest commit or identity update that is sent to the chain, bytes",
 );
-const NODES_REFRESH: Setting = value(
-    "contracts.settlement-chain.node-registry-refresh-interval",
-    "XMTPD_SETTLEMENT_CHAIN_NODE_REGISTRY_REFRESH_INTERVAL",
-    Some("60s"),
-    DURATION_ABOVE_0,
-    "60s",
-    "How often the node registry is read",
-);
-const RATES_REFRESH: Setting = value(
-    "contracts.settlement-chain.rate-registry-refresh-interval",
-    "XMTPD_SETTLEMENT_CHAIN_RATE_REGISTRY_REFRESH_INTERVAL",
-    Some("300s"),
-    DURATION_ABOVE_0,
-    "300s",
-    "How often the price list is read",
-);
 const POLICIES: Setting = value(
     "policies-file",
     "HAWSER_POLICIES_FILE",
@@ -116,7 +100,7 @@ const DURATION_ABOVE_0: &str = "a duration above 0 with units, such as 500ms, 30
 pub const OWN: [&Setting; 2] = [&POLICIES, &NONCE_RECORD];
 
 /// All of them, in the order of the help text; those of chains and contracts are beside.
-pub const ALL: [&Setting; 25] = [
+pub const ALL: [&Setting; 23] = [
     &settings::CONFIG_FILE,
     &PAYER_PRIVATE_KEY,
     &settings::API_PORT,
@@ -135,8 +119,6 @@ pub const ALL: [&Setting; 25] = [
     &PUBLISH_TIMEOUT,
     &PUBLISH_ATTEMPTS,
     &PAYLOAD_MAX,
-    &NODES_REFRESH,
-    &RATES_REFRESH,
     &settings::REGISTRY_FILE,
     &settings::RATES_FILE,
     &settings::SHUTDOWN_DRAIN,
@@ -155,14 +137,10 @@ pub struct GatewayConfig {
     pub payer: SecretKey,
     /// How nodes are chosen and asked.
     pub nodes: NodesConfig,
-    /// The chains, if any were named.
-    pub contracts: Option<ContractsConfig>,
+    /// The chains, as far as they were named.
+    pub chains: ChainsConfig,
     /// The longest payload for the app chain, bytes; 0 leaves it to the contracts.
     pub chain_payload_bytes_max: usize,
-    /// How often the node registry is read.
-    pub nodes_refresh: Duration,
-    /// How often the price list is read.
-    pub rates_refresh: Duration,
     /// A file that stands for the node registry.
     pub registry_file: Option<PathBuf>,
     /// A file that stands for the price list.
@@ -207,15 +185,18 @@ impl GatewayConfig {
         let payer = reader.get(&PAYER_PRIVATE_KEY, |text| SecretKey::from_hex(text).ok());
         let nodes = reader.nodes();
         let payload_max = reader.get(&PAYLOAD_MAX, |text| text.parse::<usize>().ok());
-        let nodes_refresh = reader.above_zero(&NODES_REFRESH);
-        let rates_refresh = reader.above_zero(&RATES_REFRESH);
         let registry_file = reader.optional_path(&settings::REGISTRY_FILE);
         let rates_file = reader.optional_path(&settings::RATES_FILE);
         let policies = reader.optional_path(&POLICIES);
         let nonce_record = reader.optional_path(&NONCE_RECORD);
         let (log, stop) = (reader.log(), reader.stop());
         reader.switch(&settings::ALLOW_SECRET_FLAGS);
-        let contracts = reader.contracts(registry_file.is_some() && rates_file.is_some());
+        let chains = reader.chains();
+        let has_files = registry_file.is_some() && rates_file.is_some();
+        let is_named = |chains: &ChainsConfig| !chains.contracts.settlement.urls.is_empty();
+        if !has_files && !chains.as_ref().is_some_and(is_named) {
+            reader.fault(&contracts::SETTLEMENT_RPC, None);
+        }
         let notes = given.notes_beside(&used());
         if !reader.faults.is_empty() {
             return Err(Faults(reader.faults));
@@ -225,10 +206,8 @@ impl GatewayConfig {
             metrics: metrics.expect(CHECKED),
             payer: payer.expect(CHECKED),
             nodes: nodes.expect(CHECKED),
-            contracts,
+            chains: chains.expect(CHECKED),
             chain_payload_bytes_max: payload_max.expect(CHECKED),
-            nodes_refresh: nodes_refresh.expect(CHECKED),
-            rates_refresh: rates_refresh.expect(CHECKED),
             registry_file,
             rates_file,
             policies,
@@ -243,7 +222,7 @@ impl GatewayConfig {
 /// Every setting that has an effect on a gateway.
 fn used() -> Vec<&'static Setting> {
     let single = contracts::SINGLE.iter().map(|(_, setting)| setting);
-    ALL.into_iter().chain(contracts::GENERAL).chain(single).collect()
+    ALL.into_iter().chain(contracts::GENERAL).chain(contracts::READING).chain(single).collect()
 }
 
 /// The payer's key is judged by its own setting.
@@ -306,28 +285,6 @@ impl Reader<'_> {
         let value = self.text(setting)?;
         (!value.text.is_empty()).then(|| PathBuf::from(value.text.as_str()))
     }
-
-    /// Chains are needed for what no file stands for.
-    fn contracts(&mut self, not_needed: bool) -> Option<ContractsConfig> {
-        let single = contracts::SINGLE.iter().map(|(_, setting)| setting);
-        let mut all = contracts::GENERAL.into_iter().chain(single);
-        let is_said = |setting: &Setting| {
-            setting.flag != settings::CONFIG_FILE.flag
-                && self.given.value(setting).is_ok_and(|value| value.is_some())
-        };
-        if not_needed && !all.any(is_said) {
-            return None;
-        }
-        match ContractsConfig::read(self.given) {
-            Ok(config) => Some(config),
-            Err(faults) => {
-                let known: Vec<_> = self.faults.iter().map(|fault| fault.name.clone()).collect();
-                let new = faults.0.into_iter().filter(|fault| !known.contains(&fault.name));
-                self.faults.extend(new);
-                None
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -362,7 +319,7 @@ mod tests {
         assert_eq!(config.nodes.attempts_max, 5);
         assert_eq!(config.listen.port(), 5050);
         assert_eq!(config.chain_payload_bytes_max, 200_000);
-        assert!(config.contracts.is_some());
+        assert_eq!(config.chains.contracts.settlement.urls, ["http://127.0.0.1:5061"]);
         assert_eq!(config.notes.len(), 1, "{:?}", config.notes);
         assert!(config.notes[0].contains("XMTPD_REDIS_URL"));
     }
@@ -371,7 +328,7 @@ mod tests {
     fn files_stand_for_the_chains() {
         let flags = [("registry-file", "registry.json"), ("rates-file", "rates.json")];
         let config = read(&flags, &[("XMTPD_PAYER_PRIVATE_KEY", KEY)]).unwrap();
-        assert!(config.contracts.is_none());
+        assert!(config.chains.contracts.settlement.urls.is_empty());
         let without_rates = read(&flags[..1], &[("XMTPD_PAYER_PRIVATE_KEY", KEY)]).unwrap_err();
         assert!(without_rates.contains("rpc-url"), "{without_rates}");
     }

@@ -15,13 +15,12 @@ use crate::config::contracts;
 use crate::failure::Failure;
 
 pub(super) use key::{PAYER, SENDER, read as read_key, signer};
-pub(super) use network::connect;
-pub(crate) use network::{Reach, connect_to};
+pub(super) use network::{Reach, connect};
 pub(super) use session::Session;
 pub(super) use show::Fields;
 
 /// What an error is for somebody who has given a command.
-pub(super) fn refusal(error: AdminError) -> Failure {
+pub(crate) fn refusal(error: AdminError) -> Failure {
     match &error {
         AdminError::NoAddress(contract) => {
             let flag = contracts::flag_of(*contract);

@@ -23,15 +23,7 @@ pub(crate) enum Reach {
 /// Everything that is wrong with what was given, together; or why a chain was not reached.
 pub(crate) async fn connect(args: &NetworkArgs, reach: Reach) -> Result<Network, Failure> {
     let config = ContractsConfig::read(&args.given()).map_err(Failure::usage)?;
-    connect_to(&config, reach).await
-}
-
-/// The same for settings that were read.
-///
-/// # Errors
-/// Why a chain was not reached.
-pub(crate) async fn connect_to(config: &ContractsConfig, reach: Reach) -> Result<Network, Failure> {
-    let Deployment { settlement_id, app_id, contracts, .. } = Deployment::of(config).await?;
+    let Deployment { settlement_id, app_id, contracts, .. } = Deployment::of(&config).await?;
     let settlement = chain(&config.settlement.urls, settlement_id, Side::Settlement).await?;
     let app = match reach {
         Reach::AppIfGiven if !config.app.urls.is_empty() => {

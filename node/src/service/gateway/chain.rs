@@ -6,21 +6,25 @@ use alloy::providers::Provider as _;
 use alloy::signers::local::PrivateKeySigner;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use hawser_chain::admin::{Contract, Network, Side};
-use hawser_chain::broadcast::{BroadcastError, BroadcastSettings, Broadcaster};
-use hawser_chain::broadcast::{IN_FLIGHT, WAIT_MAX};
+use hawser_chain::admin::{AdminError, Contract};
+use hawser_chain::broadcast::{
+    BroadcastError, BroadcastSettings, Broadcaster, IN_FLIGHT, WAIT_MAX,
+};
+use hawser_chain::endpoints::Endpoints;
 use hawser_chain::send::Chain;
 use hawser_gateway::chain::{ChainFault, ChainWriter, OnChain};
 use hawser_gateway::routing::ChainTopic;
 use hawser_proto::Bytes;
 use zeroize::Zeroizing;
 
+use crate::commands::onchain::refusal;
 use crate::config::gateway::GatewayConfig;
 use crate::failure::Failure;
+use crate::files::deployment::Deployment;
 
 struct Writer {
     broadcaster: Broadcaster,
-    chain: Chain,
+    endpoints: Endpoints,
 }
 
 /// Begins to write for the payer's account, with what an earlier run has left under way.
@@ -29,15 +33,19 @@ struct Writer {
 /// When nobody said where the contracts are, or the broadcaster does not start.
 pub(super) async fn writer(
     config: &GatewayConfig,
-    urls: Vec<String>,
-    network: &Network,
+    deployment: &Deployment,
 ) -> Result<Arc<dyn ChainWriter>, Failure> {
-    let at = |contract| network.at(contract).map_err(Failure::usage);
+    let at = |contract| {
+        let address = deployment.contracts.get(contract).ok_or(AdminError::NoAddress(contract));
+        address.map_err(refusal)
+    };
+    let urls = config.chains.contracts.app.urls.clone();
+    let endpoints = Endpoints::new("app", &urls, deployment.app_id).map_err(Failure::usage)?;
     let secret = Zeroizing::new(config.payer.to_bytes());
     let key = PrivateKeySigner::from_slice(secret.as_slice()).map_err(Failure::failed)?;
     let settings = BroadcastSettings {
         urls,
-        chain_id: network.app_id,
+        chain_id: deployment.app_id,
         group_message_broadcaster: at(Contract::GroupMessageBroadcaster)?,
         identity_update_broadcaster: at(Contract::IdentityUpdateBroadcaster)?,
         nonce_record: config.nonce_record.clone(),
@@ -50,9 +58,8 @@ pub(super) async fn writer(
             "--nonce-record names no file: a crash forgets which transactions are under way"
         );
     }
-    let chain = network.chain(Side::App).map_err(Failure::usage)?.clone();
     let broadcaster = Broadcaster::start(settings, key).await.map_err(Failure::failed)?;
-    Ok(Arc::new(Writer { broadcaster, chain }))
+    Ok(Arc::new(Writer { broadcaster, endpoints }))
 }
 
 impl ChainWriter for Writer {
@@ -76,8 +83,12 @@ impl ChainWriter for Writer {
 
     fn reachable(&self) -> BoxFuture<'_, Result<(), String>> {
         async move {
-            let asked = self.chain.provider().get_block_number().await;
-            asked.map(|_| ()).map_err(|_| "the app chain does not answer".to_owned())
+            let head = |chain: Chain| async move {
+                let head = chain.provider().get_block_number().await;
+                head.map_err(|error| chain.fault("eth_blockNumber", error))
+            };
+            let asked = self.endpoints.ask(head).await;
+            asked.map(drop).map_err(|fault| format!("the app chain does not answer: {fault}"))
         }
         .boxed()
     }

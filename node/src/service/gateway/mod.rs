@@ -9,7 +9,7 @@ mod world;
 
 use std::sync::Arc;
 
-use hawser_chain::admin::Network;
+use hawser_chain::index::ChainReader;
 use hawser_gateway::policy::config::PolicyFile;
 use hawser_gateway::{GatewayHandle, GatewaySettings, StartError, World};
 use tokio::runtime::Runtime;
@@ -18,11 +18,12 @@ use tokio::time::{Instant, sleep_until};
 use super::ends::{End, Ends};
 use super::supervisor::Supervisor;
 use super::system;
-use crate::commands::onchain::{Reach, connect_to};
 use crate::config::StopConfig;
 use crate::config::gateway::GatewayConfig;
 use crate::failure::Failure;
 use crate::files;
+use crate::files::deployment::Deployment;
+use world::Settlement;
 
 /// Runs a gateway until something tells it to stop. `exit_with_parent`: the end of the standard
 /// input does.
@@ -57,16 +58,18 @@ async fn live(config: GatewayConfig, exit_with_parent: bool) -> Result<(), Failu
     end(gateway, stop, &mut ends).await
 }
 
-async fn start(config: GatewayConfig) -> Result<GatewayHandle, Failure> {
+/// A gateway, and what it is told by.
+struct Running {
+    gateway: GatewayHandle,
+    _reading: Option<ChainReader>,
+}
+
+async fn start(config: GatewayConfig) -> Result<Running, Failure> {
     let policies = match &config.policies {
         Some(path) => files::read(path, PolicyFile::parse)?,
         None => PolicyFile::default(),
     };
-    let network = match &config.contracts {
-        Some(contracts) => Some(connect_to(contracts, Reach::AppIfGiven).await?),
-        None => None,
-    };
-    let world = world(&config, network.map(Arc::new)).await?;
+    let (world, reading) = world(&config).await?;
     let settings = GatewaySettings {
         listen: config.listen,
         metrics: config.metrics,
@@ -85,7 +88,7 @@ async fn start(config: GatewayConfig) -> Result<GatewayHandle, Failure> {
     let address = gateway.address();
     let payer = config.payer.public_key().address();
     tracing::info!(port = address.port(), %payer, %address, "started gateway server");
-    Ok(gateway)
+    Ok(Running { gateway, _reading: reading })
 }
 
 fn not_started(error: StartError) -> Failure {
@@ -98,27 +101,36 @@ fn not_started(error: StartError) -> Failure {
     Failure::failed(format!("{error}{hint}"))
 }
 
-async fn world(config: &GatewayConfig, network: Option<Arc<Network>>) -> Result<World, Failure> {
+/// What the gateway is told, and what has to go on so that it is told the truth.
+async fn world(config: &GatewayConfig) -> Result<(World, Option<ChainReader>), Failure> {
+    let said = &config.chains.contracts;
     let rates_wanted = Arc::new(tokio::sync::Notify::new());
-    let nodes = match (&config.registry_file, &network) {
-        (Some(path), _) => world::nodes_of_file(path)?,
-        (None, Some(network)) => {
-            world::nodes_of_chain(network.clone(), config.nodes_refresh).await?
+    let deployment = if said.settlement.urls.is_empty() && said.app.urls.is_empty() {
+        None
+    } else {
+        Some(Deployment::of(said).await?)
+    };
+    let mut settlement = match &deployment {
+        Some(deployment) if !said.settlement.urls.is_empty() => {
+            Some(Settlement::new(said, deployment)?)
         }
+        _ => None,
+    };
+    let nodes = match (&config.registry_file, &mut settlement) {
+        (Some(path), _) => world::nodes_of_file(path)?,
+        (None, Some(settlement)) => settlement.nodes(config.chains.nodes_refresh).await?,
         (None, None) => return Err(Failure::usage("no node registry was named")),
     };
-    let rates = match (&config.rates_file, &network) {
+    let rates = match (&config.rates_file, &mut settlement) {
         (Some(path), _) => world::rates_of_file(path)?,
-        (None, Some(network)) => {
-            let wanted = rates_wanted.clone();
-            world::rates_of_chain(network.clone(), config.rates_refresh, wanted).await?
+        (None, Some(settlement)) => {
+            settlement.rates(config.chains.rates_refresh, rates_wanted.clone()).await?
         }
         (None, None) => return Err(Failure::usage("no price list was named")),
     };
-    let chain = match &network {
-        Some(network) if network.app.is_some() => {
-            let urls = config.contracts.as_ref().map(|contracts| contracts.app.urls.clone());
-            Some(chain::writer(config, urls.unwrap_or_default(), network).await?)
+    let chain = match &deployment {
+        Some(deployment) if !said.app.urls.is_empty() => {
+            Some(chain::writer(config, deployment).await?)
         }
         _ => {
             tracing::warn!(
@@ -127,14 +139,17 @@ async fn world(config: &GatewayConfig, network: Option<Arc<Network>>) -> Result<
             None
         }
     };
-    Ok(World { nodes, rates, rates_wanted, chain, identity: Some(Arc::new(identity::Updates)) })
+    let push_urls = config.chains.settlement.push_urls.clone();
+    let reading = settlement.map(|settlement| settlement.listen(push_urls));
+    let identity = Some(Arc::new(identity::Updates) as _);
+    Ok((World { nodes, rates, rates_wanted, chain, identity }, reading))
 }
 
 /// Stops in order; gives up at the second signal, or when it takes too long.
-async fn end(gateway: GatewayHandle, stop: StopConfig, ends: &mut Ends) -> Result<(), Failure> {
+async fn end(running: Running, stop: StopConfig, ends: &mut Ends) -> Result<(), Failure> {
     let late = Instant::now() + stop.drain + stop.grace;
     let why = tokio::select! {
-        () = gateway.shutdown(stop.drain) => {
+        () = running.gateway.shutdown(stop.drain) => {
             tracing::info!("stopped");
             return Ok(());
         }

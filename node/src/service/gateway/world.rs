@@ -2,18 +2,24 @@
 //! settlement chain, read again and again. What cannot be taken is reported, and what was known
 //! stays.
 
-use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use hawser_chain::admin::{self, Network};
+use alloy::primitives::Address as ContractAddress;
+use hawser_chain::admin::{AdminError, Contract, Contracts};
+use hawser_chain::endpoints::Endpoints;
+use hawser_chain::index::{ChainReader, News};
+use hawser_chain::watch::{self as chain_watch, ChainNode, ChainRate, Seen, WatchError, Watched};
 use hawser_gateway::NodeRecord;
 use hawser_proto::fees::{Rate, RateTable};
 use hawser_proto::{OriginatorId, PublicKey};
 use tokio::sync::{Notify, watch};
 
+use crate::commands::onchain::refusal;
+use crate::config::contracts::ContractsConfig;
 use crate::failure::Failure;
+use crate::files::deployment::Deployment;
 use crate::files::{self, rates, registry};
 
 /// How often files are looked at.
@@ -45,7 +51,7 @@ pub(super) fn nodes_of_file(path: &Path) -> Result<watch::Receiver<Nodes>, Failu
 /// # Errors
 /// When it cannot be read now.
 pub(super) fn rates_of_file(path: &Path) -> Result<watch::Receiver<Arc<RateTable>>, Failure> {
-    follow(path, |path| Ok(files::read(path, rates::parse)?.confirmed(now_ns())))
+    follow(path, |path| Ok(files::read(path, rates::parse)?.confirmed(unix_ns(SystemTime::now()))))
 }
 
 /// Reads a file now, and again whenever it says something else.
@@ -81,102 +87,140 @@ fn follow<T: PartialEq + Send + Sync + 'static>(
     Ok(receiver)
 }
 
-/// The registry of the settlement chain.
-///
-/// # Errors
-/// When it cannot be read now.
-pub(super) async fn nodes_of_chain(
-    network: Arc<Network>,
-    every: Duration,
-) -> Result<watch::Receiver<Nodes>, Failure> {
-    let read = move || {
-        let network = network.clone();
-        async move {
-            let records = admin::nodes::list(&network).await.map_err(Failure::failed)?;
-            Ok(records.iter().filter_map(record).collect::<Vec<_>>())
-        }
-    };
-    watched("node registry", every, Arc::new(Notify::new()), read).await
+/// The settlement chain as a gateway reads it.
+pub(super) struct Settlement {
+    endpoints: Endpoints,
+    contracts: Contracts,
+    bells: Vec<(ContractAddress, watch::Sender<u64>)>,
 }
 
-/// The price list of the settlement chain.
-///
-/// # Errors
-/// When it cannot be read now.
-pub(super) async fn rates_of_chain(
-    network: Arc<Network>,
-    every: Duration,
-    wanted: Arc<Notify>,
-) -> Result<watch::Receiver<Arc<RateTable>>, Failure> {
-    let read = move || {
-        let network = network.clone();
-        async move {
-            let asked_ns = now_ns();
-            let entries = admin::rates::list(&network).await.map_err(Failure::failed)?;
-            let rate = |entry: &admin::rates::Rates| Rate {
-                start_unix_s: entry.start_time,
-                message_fee: entry.prices.message_fee,
-                storage_fee: entry.prices.storage_fee,
-                congestion_fee: entry.prices.congestion_fee,
-                target_rate_per_minute: entry.prices.target_rate_per_minute,
-            };
-            let rates = entries.iter().map(rate).collect();
-            RateTable::new(rates, Some(asked_ns)).map_err(Failure::failed)
+impl Settlement {
+    /// Nothing is asked yet.
+    ///
+    /// # Errors
+    /// When what was given as a URL is none.
+    pub(super) fn new(config: &ContractsConfig, deployment: &Deployment) -> Result<Self, Failure> {
+        let (urls, id) = (&config.settlement.urls, deployment.settlement_id);
+        let endpoints = Endpoints::new("settlement", urls, id).map_err(Failure::usage)?;
+        Ok(Self { endpoints, contracts: deployment.contracts.clone(), bells: Vec::new() })
+    }
+
+    /// The node registry.
+    ///
+    /// # Errors
+    /// When it cannot be read now.
+    pub(super) async fn nodes(
+        &mut self,
+        every: Duration,
+    ) -> Result<watch::Receiver<Nodes>, Failure> {
+        let (address, bell) = self.bell(Contract::NodeRegistry)?;
+        let watched = chain_watch::nodes(self.endpoints.clone(), address, every, bell);
+        let watched = watched.await.map_err(|error| settlement(&error))?;
+        mapped(watched, |seen| Ok(seen.value.iter().filter_map(record).collect()))
+    }
+
+    /// The price list.
+    ///
+    /// # Errors
+    /// When it cannot be read now.
+    pub(super) async fn rates(
+        &mut self,
+        every: Duration,
+        wanted: Arc<Notify>,
+    ) -> Result<watch::Receiver<Arc<RateTable>>, Failure> {
+        let (address, bell) = self.bell(Contract::RateRegistry)?;
+        if let Some((_, ring)) = self.bells.last() {
+            tokio::spawn(ring_when_wanted(ring.clone(), wanted));
         }
-    };
-    watched("rate registry", every, wanted, read).await
+        let watched = chain_watch::rates(self.endpoints.clone(), address, every, bell);
+        let watched = watched.await.map_err(|error| settlement(&error))?;
+        mapped(watched, table)
+    }
+
+    fn bell(
+        &mut self,
+        contract: Contract,
+    ) -> Result<(ContractAddress, watch::Receiver<u64>), Failure> {
+        let address = self.contracts.get(contract).ok_or(AdminError::NoAddress(contract));
+        let address = address.map_err(refusal)?;
+        let (bell, rung) = watch::channel(0);
+        self.bells.push((address, bell));
+        Ok((address, rung))
+    }
+
+    /// Listens to the chain from now on, so that changes are read when they are made.
+    pub(super) fn listen(self, push_urls: Vec<String>) -> ChainReader {
+        ChainReader::start(self.endpoints, News { push_urls, bells: self.bells }, Vec::new())
+    }
 }
 
-/// Reads now, then every so often, and sooner when somebody wants it.
-async fn watched<T, F>(
-    what: &'static str,
-    every: Duration,
-    wanted: Arc<Notify>,
-    read: impl Fn() -> F + Send + 'static,
-) -> Result<watch::Receiver<Arc<T>>, Failure>
-where
-    T: Send + Sync + 'static,
-    F: Future<Output = Result<T, Failure>> + Send,
-{
-    let first = read().await.map_err(|failure| failure.while_doing(what))?;
+async fn ring_when_wanted(ring: watch::Sender<u64>, wanted: Arc<Notify>) {
+    loop {
+        wanted.notified().await;
+        ring.send_modify(|rung| *rung += 1);
+        tokio::time::sleep(RATES_AGAIN_AFTER).await;
+    }
+}
+
+/// The same in the gateway's words, as long as somebody listens. What cannot be said in them is
+/// reported, and what was known stays.
+fn mapped<T: Send + Sync + 'static, U: Send + Sync + 'static>(
+    watched: Watched<T>,
+    map: impl Fn(&Seen<T>) -> Result<U, Failure> + Send + 'static,
+) -> Result<watch::Receiver<Arc<U>>, Failure> {
+    let mut seen = watched.seen();
+    let first = map(&seen.borrow_and_update())?;
     let (sender, receiver) = watch::channel(Arc::new(first));
     tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(every) => {}
-                () = wanted.notified() => tokio::time::sleep(RATES_AGAIN_AFTER / 10).await,
-                () = sender.closed() => return,
-            }
-            match read().await {
-                Ok(new) => {
-                    sender.send_replace(Arc::new(new));
+        let _reading = watched;
+        while seen.changed().await.is_ok() {
+            let now = map(&seen.borrow_and_update());
+            match now {
+                Ok(value) => {
+                    sender.send_replace(Arc::new(value));
                 }
-                Err(error) => {
-                    tracing::warn!("the {what} cannot be read, what is known stays: {error}");
-                    tokio::time::sleep(RATES_AGAIN_AFTER).await;
-                }
+                Err(error) => tracing::error!(
+                    code = "chain_ignored",
+                    "what the settlement chain says is not taken over: {error}"
+                ),
             }
         }
     });
     Ok(receiver)
 }
 
+fn settlement(error: &WatchError) -> Failure {
+    Failure::failed(format!("the settlement chain: {error}"))
+}
+
+fn table(seen: &Seen<Vec<ChainRate>>) -> Result<RateTable, Failure> {
+    let rate = |rate: &ChainRate| Rate {
+        start_unix_s: rate.start_time_s,
+        message_fee: rate.message_fee,
+        storage_fee: rate.storage_fee,
+        congestion_fee: rate.congestion_fee,
+        target_rate_per_minute: rate.target_rate_per_minute,
+    };
+    let rates = seen.value.iter().map(rate).collect();
+    RateTable::new(rates, Some(unix_ns(seen.read_at))).map_err(Failure::failed)
+}
+
 /// A record that can be used. Whoever registered another made a mistake, which is theirs.
-fn record(node: &admin::nodes::NodeRecord) -> Option<NodeRecord> {
-    let id = OriginatorId(node.node_id);
+fn record(node: &ChainNode) -> Option<NodeRecord> {
+    let id = OriginatorId(node.id);
     let uri = node.http_address.parse::<http::Uri>().ok()?;
     let is_http = matches!(uri.scheme_str(), Some("http" | "https"))
         && uri.host().is_some_and(|host| !host.is_empty());
-    let public_key = PublicKey::from_uncompressed(&node.signing_public_key);
+    let public_key = PublicKey::from_uncompressed(&node.public_key);
     let Some(public_key) = public_key.filter(|_| id.is_node() && is_http) else {
         tracing::debug!(node_id = id.0, "a record of the node registry cannot be used");
         return None;
     };
     let http_address = node.http_address.clone();
-    Some(NodeRecord { id, public_key, http_address, canonical: node.is_canonical })
+    Some(NodeRecord { id, public_key, http_address, canonical: node.canonical })
 }
 
-fn now_ns() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+fn unix_ns(time: SystemTime) -> i64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
