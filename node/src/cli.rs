@@ -7,6 +7,7 @@ pub mod payer;
 pub mod registry;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
@@ -96,13 +97,23 @@ pub struct DevArgs {
     #[arg(long, value_name = "DIR", default_value = "hawser-dev")]
     pub data_dir: PathBuf,
     /// Node i, counted from 0, has its API and QUIC on port B + 100·i and its metrics on the next
-    /// one [default: that of the folder, or 5050].
+    /// one; the gateway is on B + 2 and its metrics on B + 3; the chains are on B + 10 and B + 11
+    /// [default: that of the folder, or 5050].
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(u16).range(1..))]
     pub base_port: Option<u16>,
     /// Envelopes that a chain has put in order, as lines of JSON; lines that are appended are
-    /// read. A line without `block_time` has 1750000000 s plus its number, counted from 1.
+    /// read. A line without `block_time` has 1750000000 s plus its number, counted from 1. The
+    /// nodes take it in place of the chains, and there is no gateway.
     #[arg(long, value_name = "FILE")]
     pub chain_file: Option<PathBuf>,
+    /// Make a block of each chain each time so much has passed, such as 5s; from 1 s to 30 s, whole
+    /// seconds [default: a block for each transaction].
+    #[arg(long, value_name = "TIME", value_parser = chain::block_time)]
+    pub block_time: Option<Duration>,
+    /// Run the chains with anvil instead of this program. It is the one that HAWSER_ANVIL names, or
+    /// that scripts/contract-tools has installed, or that PATH has.
+    #[arg(long)]
+    pub anvil: bool,
     /// Begin anew: forget the keys and data of an earlier network in the folder.
     #[arg(long)]
     pub fresh: bool,

@@ -117,14 +117,13 @@ fn a_network_has_its_nodes_in_the_registry_on_its_chain() {
     let place = tempfile::tempdir().unwrap();
     let base = free_base(3);
     let dev = Dev::start(place.path(), base, &["--nodes", "2"]);
-    let chains = dev.network["chains"].clone();
     let file = place.path().join("chain.json");
-    assert_eq!(
-        chains["chain_json"].as_str().unwrap(),
-        file.canonicalize().unwrap().to_str().unwrap()
-    );
     let addresses = Addresses::read(&file).unwrap();
-    let rpc = chains["settlement"]["rpc"].as_str().unwrap().to_owned();
+    assert_eq!(dev.network["contracts"], addresses.to_json());
+    assert_eq!(dev.network["app_chain"]["rpc"], format!("http://127.0.0.1:{}", base + 10));
+    assert_eq!(dev.network["app_chain"]["ws"], format!("ws://127.0.0.1:{}", base + 10));
+    assert_eq!(dev.network["app_chain"]["chain_id"], 31338);
+    let rpc = dev.network["settlement_chain"]["rpc"].as_str().unwrap().to_owned();
     let url = |i: u16| format!("http://127.0.0.1:{}", base + 100 * i);
     assert_eq!(registered(&rpc, &addresses), [(100, true, url(0)), (200, true, url(1))]);
     assert!(dev.stop().success());
@@ -133,7 +132,7 @@ fn a_network_has_its_nodes_in_the_registry_on_its_chain() {
     // One more node, and other ports.
     let base = free_base(3);
     let dev = Dev::start(place.path(), base, &["--nodes", "3"]);
-    let rpc = dev.network["chains"]["settlement"]["rpc"].as_str().unwrap().to_owned();
+    let rpc = dev.network["settlement_chain"]["rpc"].as_str().unwrap().to_owned();
     let url = |i: u16| format!("http://127.0.0.1:{}", base + 100 * i);
     let expected = [(100, true, url(0)), (200, true, url(1)), (300, true, url(2))];
     assert_eq!(registered(&rpc, &addresses), expected);
@@ -145,9 +144,9 @@ fn a_network_has_its_nodes_in_the_registry_on_its_chain() {
 fn killed_chains_are_reported_and_go_on_when_started_again() {
     let place = tempfile::tempdir().unwrap();
     let mut dev = Dev::start(place.path(), free_base(1), &["--nodes", "1"]);
-    let chains = dev.network["chains"].clone();
+    let chain = dev.network["settlement_chain"].clone();
     let addresses = Addresses::read(&place.path().join("chain.json")).unwrap();
-    signal(u32::try_from(chains["pid"].as_u64().unwrap()).unwrap(), "KILL");
+    signal(u32::try_from(chain["pid"].as_u64().unwrap()).unwrap(), "KILL");
     let ended = dev.running.event("ended");
     assert_eq!(ended["process"], "chains");
     assert_eq!(ended["node_id"], Value::Null);
@@ -157,7 +156,7 @@ fn killed_chains_are_reported_and_go_on_when_started_again() {
     command.args(["-c", &format!("exec {} --json", ended["command"].as_str().unwrap())]);
     let mut again = Running::start(command, false);
     assert_eq!(again.event("ready")["deployment_transactions"], 0);
-    let rpc = chains["settlement"]["rpc"].as_str().unwrap();
+    let rpc = chain["rpc"].as_str().unwrap();
     assert_eq!(registered(rpc, &addresses).len(), 1);
     stop(again);
     assert!(dev.stop().success());

@@ -64,6 +64,16 @@ pub fn judge(
     if open.is_empty() { Judgement::Valid(after) } else { Judgement::Waiting(open) }
 }
 
+/// The text that every signature of `update` covers: what wallets show and installations sign. It
+/// does not depend on the signatures that the update has already; something must stand in their
+/// place.
+///
+/// # Errors
+/// When the update is malformed.
+pub fn signed_text(update: &pb::IdentityUpdate) -> Result<String, IdentityError> {
+    Ok(text::signed_text(&update::parse(update)?))
+}
+
 /// The state after `update` if all contract wallets agree, and what each would have to agree to.
 fn suppose(
     before: Option<&AssociationState>,

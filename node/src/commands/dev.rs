@@ -1,26 +1,29 @@
 //! `hawser dev`: a whole network on this machine, each node as its own process, so that one can
-//! be killed and seen to recover; and both chains in one more.
+//! be killed and seen to recover; the gateway in one more, and both chains in another.
 
 mod child;
 mod folder;
 mod ports;
 mod tell;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use hawser_chain::addresses::Addresses;
 use hawser_chain::devnet;
 use tokio::sync::{mpsc, watch};
 
 use crate::cli::DevArgs;
 use crate::client;
+use crate::commands::chain;
 use crate::failure::Failure;
-use crate::files::network::{NetworkChain, NetworkChains, NetworkFile, NetworkNode};
+use crate::files::network::{NetworkChain, NetworkFile, NetworkGateway, NetworkNode};
 use crate::files::registry::NodeEntry;
 use crate::service::ends::{End, Ends};
-use child::{Child, CommandLine, Event, Order, Who};
+use child::{ChainKind, Child, CommandLine, Event, Order, Stage, Who, World};
 use folder::Folder;
-use ports::{ChainPorts, Ports};
+use ports::{Ports, SharedPorts};
 use tell::{Hints, Teller};
 
 const NODES_DEFAULT: u16 = 3;
@@ -34,25 +37,29 @@ const TELL_AFTER: Duration = Duration::from_secs(10);
 /// When the network does not start, or a node does not stop in order.
 pub(super) async fn run(args: DevArgs, as_json: bool) -> Result<(), Failure> {
     let mut ends = Ends::listen(false).map_err(Failure::failed)?;
-    let chain_file = args.chain_file.as_deref().map(existing).transpose()?;
+    let world = match args.chain_file.as_deref() {
+        Some(file) => World::Files(existing(file)?),
+        None => World::Chains,
+    };
+    let anvil = args.anvil.then(|| chain::dev::anvil(None)).transpose()?;
     let folder = Folder::open(&args.data_dir, args.fresh)?;
-    let (ports, chain_ports) = choose_ports(&args, &folder)?;
-    ports::require_free(&ports, chain_ports).await?;
+    let (ports, shared) = choose_ports(&args, &folder)?;
+    ports::require_free(&ports, shared).await?;
     let records = folder.prepare(&ports)?;
     folder.retract()?;
     let teller = Teller { as_json };
     teller.starting(ports.len(), &args.data_dir);
-    let mut network = Network::empty(ports, chain_ports, teller)?;
-    network.start(&folder, chain_file.as_deref()).await?;
+    let kind = ChainKind { block_time: args.block_time, anvil, payer: folder.payer()? };
+    let mut network = Network::empty(ports, shared, world, teller)?;
     tokio::select! {
-        ready = network.wait_until_ready(&folder) => if let Err(failure) = ready {
+        ready = network.start(&folder, &kind) => if let Err(failure) = ready {
             // That the others end badly is of less interest than why one did not begin.
             let _ = network.stop(&mut ends).await;
             return Err(failure);
         },
         _ = ends.next() => return network.stop(&mut ends).await,
     }
-    let described = network.describe(&folder, &records);
+    let described = network.describe(&folder, &records)?;
     folder.announce(&described)?;
     let network_file = args.data_dir.join(crate::files::network::FILE_NAME);
     let hints = Hints {
@@ -71,13 +78,13 @@ fn existing(path: &Path) -> Result<PathBuf, Failure> {
 }
 
 /// What was asked for, or else what the folder had, or else the defaults.
-fn choose_ports(args: &DevArgs, folder: &Folder) -> Result<(Vec<Ports>, ChainPorts), Failure> {
+fn choose_ports(args: &DevArgs, folder: &Folder) -> Result<(Vec<Ports>, SharedPorts), Failure> {
     let known = folder.known_nodes()?;
     let nodes = args.nodes.or_else(|| u16::try_from(known.len()).ok().filter(|nodes| *nodes > 0));
     let base = args.base_port.or_else(|| known.first().and_then(base_port_of));
     let base = base.unwrap_or(ports::BASE_DEFAULT);
     let nodes = Ports::of_network(nodes.unwrap_or(NODES_DEFAULT), base)?;
-    Ok((nodes, ChainPorts::of_network(base)?))
+    Ok((nodes, SharedPorts::of_network(base)?))
 }
 
 fn base_port_of(first: &NodeEntry) -> Option<u16> {
@@ -89,7 +96,8 @@ fn base_port_of(first: &NodeEntry) -> Option<u16> {
 struct Network {
     program: PathBuf,
     ports: Vec<Ports>,
-    chain_ports: ChainPorts,
+    shared: SharedPorts,
+    world: World,
     children: Vec<Child>,
     /// Who has not ended yet.
     running: Vec<Who>,
@@ -100,23 +108,59 @@ struct Network {
 }
 
 impl Network {
-    fn empty(ports: Vec<Ports>, chain_ports: ChainPorts, teller: Teller) -> Result<Self, Failure> {
+    fn empty(
+        ports: Vec<Ports>,
+        shared: SharedPorts,
+        world: World,
+        teller: Teller,
+    ) -> Result<Self, Failure> {
         let program = std::env::current_exe().map_err(Failure::failed)?;
         let (orders, _) = watch::channel(Order::Run);
         let (sender, events) = mpsc::channel(64);
         let (children, running) = (Vec::new(), Vec::new());
-        Ok(Self { program, ports, chain_ports, children, running, orders, sender, events, teller })
+        Ok(Self {
+            program,
+            ports,
+            shared,
+            world,
+            children,
+            running,
+            orders,
+            sender,
+            events,
+            teller,
+        })
     }
 
-    async fn start(&mut self, folder: &Folder, chain_file: Option<&Path>) -> Result<(), Failure> {
-        let chains = CommandLine::of_chains(&self.program, folder, self.chain_ports);
+    /// Starts everything in its order: nodes find themselves in the registry, and the gateway
+    /// finds the nodes. Returns when everything is ready.
+    async fn start(&mut self, folder: &Folder, kind: &ChainKind) -> Result<(), Failure> {
+        let chains = CommandLine::of_chains(&self.program, folder, self.shared, kind);
         self.add(Who::Chains, chains, &folder.chains().join("log.txt")).await?;
+        let (chain_json, teller) = (folder.chain_json(), self.teller);
+        self.wait(until_deployed(&chain_json, teller)).await?;
         for ports in self.ports.clone() {
-            let command = CommandLine::new(&self.program, folder, ports, chain_file);
+            let (program, shared, world) = (&self.program, self.shared, &self.world);
+            let command = CommandLine::of_node(program, folder, ports, shared, world);
             let log_file = folder.node(ports.node_id).log_file;
             self.add(Who::Node(ports.node_id), command, &log_file).await?;
         }
+        for ports in self.ports.clone() {
+            let who = Who::Node(ports.node_id);
+            self.wait(until_ready(who, ports.metrics(), "?for=publish", teller)).await?;
+        }
+        if self.has_gateway() {
+            let command = CommandLine::of_gateway(&self.program, folder, self.shared);
+            self.add(Who::Gateway, command, &folder.gateway().join("log.txt")).await?;
+            let metrics = self.shared.gateway_metrics();
+            self.wait(until_ready(Who::Gateway, metrics, "", teller)).await?;
+        }
         Ok(())
+    }
+
+    /// Commits go from the gateway over the chain to nodes that read it.
+    fn has_gateway(&self) -> bool {
+        matches!(self.world, World::Chains)
     }
 
     async fn add(
@@ -132,16 +176,8 @@ impl Network {
         Ok(())
     }
 
-    /// Waits until the contracts are on the chains and every node takes publishes.
-    async fn wait_until_ready(&mut self, folder: &Folder) -> Result<(), Failure> {
-        let (all, teller) = (self.ports.clone(), self.teller);
-        let chain_json = folder.chain_json();
-        let ready = async {
-            until_deployed(&chain_json, teller).await;
-            for ports in all {
-                until_ready(ports, teller).await;
-            }
-        };
+    /// Waits for something that comes if no process ends.
+    async fn wait(&mut self, ready: impl Future<Output = ()>) -> Result<(), Failure> {
         tokio::pin!(ready);
         loop {
             tokio::select! {
@@ -169,7 +205,7 @@ impl Network {
         self.children.iter().find(is_it).expect("events come from children")
     }
 
-    fn describe(&self, folder: &Folder, records: &[NodeEntry]) -> NetworkFile {
+    fn describe(&self, folder: &Folder, records: &[NodeEntry]) -> Result<NetworkFile, Failure> {
         let node = |(ports, record): (&Ports, &NodeEntry)| NetworkNode {
             node_id: record.node_id,
             grpc: ports.api().to_string(),
@@ -180,23 +216,27 @@ impl Network {
             data_dir: folder.node(record.node_id).data_dir,
             pid: self.child(Who::Node(record.node_id)).pid,
         };
-        let chain = |id: u64, address: std::net::SocketAddr| NetworkChain {
-            id,
+        let chains_pid = self.child(Who::Chains).pid;
+        let chain = |chain_id: u64, address: SocketAddr| NetworkChain {
             rpc: format!("http://{address}"),
             ws: format!("ws://{address}"),
+            chain_id,
+            pid: chains_pid,
         };
-        let chains = NetworkChains {
-            app: chain(devnet::APP_ID, self.chain_ports.app()),
-            settlement: chain(devnet::SETTLEMENT_ID, self.chain_ports.settlement()),
-            chain_json: folder.chain_json(),
-            data_dir: folder.chains(),
-            pid: self.child(Who::Chains).pid,
-        };
-        NetworkFile {
+        let gateway = self.has_gateway().then(|| NetworkGateway {
+            grpc: self.shared.gateway().to_string(),
+            metrics: self.shared.gateway_metrics().to_string(),
+            pid: self.child(Who::Gateway).pid,
+        });
+        let contracts = Addresses::read(&folder.chain_json()).map_err(Failure::failed)?;
+        Ok(NetworkFile {
             nodes: self.ports.iter().zip(records).map(node).collect(),
             payer_key_file: folder.payer_key(),
-            chains: Some(chains),
-        }
+            gateway,
+            app_chain: Some(chain(devnet::APP_ID, self.shared.app())),
+            settlement_chain: Some(chain(devnet::SETTLEMENT_ID, self.shared.settlement())),
+            contracts: contracts.to_json(),
+        })
     }
 
     fn running_nodes(&self) -> usize {
@@ -222,26 +262,35 @@ impl Network {
         }
     }
 
-    /// Ends everything that still runs, in order; the second signal kills it.
+    /// Ends everything that still runs: the gateway before the nodes, and those before the chains
+    /// that they read. The second signal kills it.
     async fn stop(&mut self, ends: &mut Ends) -> Result<(), Failure> {
         if self.running.is_empty() {
             return Ok(());
         }
         self.teller.stopping();
-        self.orders.send_replace(Order::Stop);
-        let mut in_order = true;
-        while !self.running.is_empty() {
-            tokio::select! {
-                _ = ends.next() => { self.orders.send_replace(Order::Kill); }
-                event = self.events.recv() => match event {
-                    Some(Event::Said { who, line }) => self.teller.said(who, &line),
-                    Some(Event::Ended { who, status }) => {
-                        self.running.retain(|running| *running != who);
-                        in_order &= status.as_ref().is_ok_and(std::process::ExitStatus::success);
-                        self.teller.stopped(who, &status_text(&status));
+        let (mut in_order, mut order) = (true, Order::Run);
+        for stage in Stage::ALL {
+            if order != Order::Kill {
+                order = Order::Stop(stage);
+                self.orders.send_replace(order);
+            }
+            while self.running.iter().any(|who| who.ends_in(stage)) {
+                tokio::select! {
+                    _ = ends.next() => {
+                        order = Order::Kill;
+                        self.orders.send_replace(order);
                     }
-                    None => break,
-                },
+                    Some(event) = self.events.recv() => match event {
+                        Event::Said { who, line } => self.teller.said(who, &line),
+                        Event::Ended { who, status } => {
+                            self.running.retain(|running| *running != who);
+                            in_order &=
+                                status.as_ref().is_ok_and(std::process::ExitStatus::success);
+                            self.teller.stopped(who, &status_text(&status));
+                        }
+                    },
+                }
             }
         }
         if in_order { Ok(()) } else { Err(Failure::failed("not everything has ended in order")) }
@@ -260,24 +309,23 @@ async fn until_deployed(chain_json: &Path, teller: Teller) {
     }
 }
 
-async fn until_ready(ports: Ports, teller: Teller) {
-    let address = ports.metrics().to_string();
+async fn until_ready(who: Who, metrics: SocketAddr, purpose: &str, teller: Teller) {
     let mut tell_at = Instant::now() + TELL_AFTER;
     loop {
-        let why = match client::get(&address, "/readyz?for=publish").await {
+        let why = match client::get(&metrics.to_string(), &format!("/readyz{purpose}")).await {
             Ok(answer) if answer.status == 200 => return,
             Ok(answer) => unmet(&answer.body),
             Err(error) => error.to_string(),
         };
         if Instant::now() >= tell_at {
-            teller.waiting(Who::Node(ports.node_id), why.trim());
+            teller.waiting(who, why.trim());
             tell_at = Instant::now() + TELL_AFTER;
         }
         tokio::time::sleep(ASK_EVERY).await;
     }
 }
 
-/// What a node says that it still lacks.
+/// What a process says that it still lacks.
 pub(super) fn unmet(readiness: &str) -> String {
     let page: serde_json::Value = serde_json::from_str(readiness).unwrap_or_default();
     let conditions = page["conditions"].as_array().into_iter().flatten();

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// The file's name in the folder of `hawser dev`.
 pub const FILE_NAME: &str = "network.json";
@@ -14,37 +15,45 @@ pub const CHAIN_JSON: &str = "chain.json";
 pub struct NetworkFile {
     /// By id, ascending.
     pub nodes: Vec<NetworkNode>,
-    /// Signs, and pays for, what is published by hand.
+    /// Signs, and pays for, what the gateway and people by hand publish: it owns native tokens of
+    /// the app chain, and has paid into the payer registry.
     pub payer_key_file: PathBuf,
-    /// The chains beside the nodes; not in files of earlier versions.
-    #[serde(default)]
-    pub chains: Option<NetworkChains>,
+    /// Where clients connect; none when the nodes read a chain file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<NetworkGateway>,
+    /// Group commits and identity updates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app_chain: Option<NetworkChain>,
+    /// Registry, prices, payers, reports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settlement_chain: Option<NetworkChain>,
+    /// The addresses of the contracts, under the keys of `chain.json`.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub contracts: Value,
 }
 
-/// The chains, which one process runs.
+/// The gateway.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NetworkChains {
-    /// Group commits and identity updates.
-    pub app: NetworkChain,
-    /// Registry, prices, payers, reports.
-    pub settlement: NetworkChain,
-    /// The file with the addresses of the contracts.
-    pub chain_json: PathBuf,
-    /// Where the chains are kept.
-    pub data_dir: PathBuf,
-    /// The process, when the file was written.
+pub struct NetworkGateway {
+    /// The API, `host:port`.
+    pub grpc: String,
+    /// Metrics and health, `host:port`.
+    pub metrics: String,
+    /// Its process, when the file was written.
     pub pid: u32,
 }
 
 /// One chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkChain {
-    /// What transactions name.
-    pub id: u64,
     /// JSON-RPC, `http://…`.
     pub rpc: String,
     /// The same and subscriptions, `ws://…`.
     pub ws: String,
+    /// What transactions name.
+    pub chain_id: u64,
+    /// The process that runs both chains, when the file was written.
+    pub pid: u32,
 }
 
 /// One node.
@@ -123,7 +132,10 @@ mod tests {
         let file = NetworkFile {
             nodes: vec![node(100, "127.0.0.1:5050"), node(200, "127.0.0.1:5150")],
             payer_key_file: "payer.key".into(),
-            chains: None,
+            gateway: None,
+            app_chain: None,
+            settlement_chain: None,
+            contracts: Value::Null,
         };
         let written = serde_json::to_string(&file).unwrap();
         assert_eq!(NetworkFile::parse(&written).unwrap(), file);

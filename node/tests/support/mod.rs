@@ -23,7 +23,8 @@ pub fn hawser() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hawser"));
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy().into_owned();
-        if text.starts_with("XMTPD_") || text.starts_with("HAWSER_") {
+        let is_setting = text.starts_with("XMTPD_") || text.starts_with("HAWSER_");
+        if is_setting && text != "HAWSER_ANVIL" {
             command.env_remove(&name);
         }
     }
@@ -59,7 +60,7 @@ pub fn free_base(nodes: u16) -> u16 {
     loop {
         let base = 20_000 + rand::random::<u16>() % 30_000;
         let nodes_fit = (0..nodes).all(|i| free(base + 100 * i) && free(base + 100 * i + 1));
-        if nodes_fit && free(base + 10) && free(base + 11) {
+        if nodes_fit && [2, 3, 10, 11].iter().all(|offset| free(base + offset)) {
             return base;
         }
     }

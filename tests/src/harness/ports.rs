@@ -28,7 +28,9 @@ pub fn free() -> u16 {
 /// When a few hundred guesses in a row are taken.
 #[must_use]
 pub fn dev_base(nodes: u16) -> u16 {
-    let offsets: Vec<u16> = (0..nodes).flat_map(|node| [100 * node, 100 * node + 1]).collect();
+    let nodes = (0..nodes).flat_map(|node| [100 * node, 100 * node + 1]);
+    // Beside them the gateway and the chains.
+    let offsets: Vec<u16> = nodes.chain([2, 3, 10, 11]).collect();
     take(&offsets)
 }
 

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use super::folder::Folder;
-use super::ports::{ChainPorts, Ports};
+use super::ports::{Ports, SharedPorts};
 
 /// A process that does not end within this time is killed.
 const STOP_MAX: Duration = Duration::from_secs(35);
@@ -27,25 +27,42 @@ const LAST_LINES: usize = 20;
 /// Which process of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Who {
-    /// The one that runs both chains.
-    Chains,
+    /// Where clients connect.
+    Gateway,
     /// The node of this id.
     Node(u32),
+    /// The one that runs both chains.
+    Chains,
 }
 
 impl Who {
     /// The node's id, if it is a node.
     pub(super) fn node_id(self) -> Option<u32> {
         match self {
-            Self::Chains => None,
+            Self::Gateway | Self::Chains => None,
             Self::Node(node_id) => Some(node_id),
         }
+    }
+
+    /// When it is stopped: what needs others before those.
+    fn stage(self) -> Stage {
+        match self {
+            Self::Gateway => Stage::Gateway,
+            Self::Node(_) => Stage::Nodes,
+            Self::Chains => Stage::Chains,
+        }
+    }
+
+    /// Whether it ends in this stage.
+    pub(super) fn ends_in(self, stage: Stage) -> bool {
+        self.stage() == stage
     }
 }
 
 impl fmt::Display for Who {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Gateway => f.write_str("gateway"),
             Self::Chains => f.write_str("chains"),
             Self::Node(node_id) => write!(f, "node {node_id}"),
         }
@@ -72,8 +89,40 @@ pub(super) enum Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
     Run,
-    Stop,
+    /// Those of this stage, and of those before it.
+    Stop(Stage),
     Kill,
+}
+
+/// The order in which a network is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stage {
+    Gateway,
+    Nodes,
+    Chains,
+}
+
+impl Stage {
+    pub(super) const ALL: [Self; 3] = [Self::Gateway, Self::Nodes, Self::Chains];
+}
+
+impl Order {
+    fn ends(self, who: Who) -> bool {
+        match self {
+            Self::Run => false,
+            Self::Stop(stage) => who.stage() <= stage,
+            Self::Kill => true,
+        }
+    }
+}
+
+/// Where nodes and gateway learn of the network.
+#[derive(Debug, Clone)]
+pub(super) enum World {
+    /// From both chains.
+    Chains,
+    /// From registry and price list in the folder, and this file instead of the app chain.
+    Files(PathBuf),
 }
 
 /// A running process. It is killed when the program ends without stopping it.
@@ -86,47 +135,106 @@ pub(super) struct Child {
 }
 
 impl CommandLine {
-    /// `hawser node …` for one node of the network.
-    pub(super) fn new(
-        program: &Path,
-        folder: &Folder,
-        ports: Ports,
-        chain_file: Option<&Path>,
-    ) -> Self {
-        let node = folder.node(ports.node_id);
-        let path = |path: &Path| path.display().to_string();
-        let mut args = vec!["node".to_owned()];
-        let mut add = |flag: &str, value: String| args.extend([format!("--{flag}"), value]);
-        add("network", "hawser-dev".into());
-        add("data-dir", path(&node.data_dir));
-        add("signer.private-key-file", path(&node.key_file));
-        add("registry-file", path(&folder.registry()));
-        add("rates-file", path(&folder.rates()));
-        if let Some(chain_file) = chain_file {
-            add("chain-file", path(chain_file));
-        }
-        add("listen-address", ports.api().ip().to_string());
-        add("api.port", ports.api().port().to_string());
-        add("metrics.metrics-address", ports.metrics().ip().to_string());
-        add("metrics.metrics-port", ports.metrics().port().to_string());
-        // Nothing balances load here, so nobody has to notice that a node stops.
-        add("shutdown-drain", "0s".into());
+    fn new(program: &Path, command: &[&str]) -> Self {
+        let args = command.iter().map(|word| (*word).to_owned()).collect();
         Self { program: program.to_owned(), args }
     }
 
-    /// `hawser chain dev …` for the chains of the network.
-    pub(super) fn of_chains(program: &Path, folder: &Folder, ports: ChainPorts) -> Self {
-        let path = |path: PathBuf| path.display().to_string();
-        let flags = [
-            ("--base-port", ports.base().to_string()),
-            ("--data-dir", path(folder.chains())),
-            ("--chain-json", path(folder.chain_json())),
-            ("--register-nodes", path(folder.registry())),
-        ];
-        let flags = flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]);
-        let args = ["chain", "dev"].map(str::to_owned).into_iter().chain(flags).collect();
-        Self { program: program.to_owned(), args }
+    fn add(&mut self, flag: &str, value: impl fmt::Display) {
+        self.args.extend([format!("--{flag}"), value.to_string()]);
     }
+
+    fn add_path(&mut self, flag: &str, path: &Path) {
+        self.add(flag, path.display());
+    }
+
+    /// The contracts and both chains; nodes are told of news, too.
+    fn add_chains(&mut self, folder: &Folder, shared: SharedPorts, with_news: bool) {
+        self.add_path("contracts.config-file-path", &folder.chain_json());
+        let chains = [("app-chain", shared.app()), ("settlement-chain", shared.settlement())];
+        for (chain, address) in chains {
+            self.add(&format!("contracts.{chain}.rpc-url"), format!("http://{address}"));
+            if with_news {
+                self.add(&format!("contracts.{chain}.wss-url"), format!("ws://{address}"));
+            }
+        }
+    }
+
+    /// `hawser node …` for one node of the network.
+    pub(super) fn of_node(
+        program: &Path,
+        folder: &Folder,
+        ports: Ports,
+        shared: SharedPorts,
+        world: &World,
+    ) -> Self {
+        let node = folder.node(ports.node_id);
+        let mut line = Self::new(program, &["node"]);
+        line.add("network", "hawser-dev");
+        line.add_path("data-dir", &node.data_dir);
+        line.add_path("signer.private-key-file", &node.key_file);
+        match world {
+            World::Chains => line.add_chains(folder, shared, true),
+            World::Files(chain_file) => {
+                line.add_path("registry-file", &folder.registry());
+                line.add_path("rates-file", &folder.rates());
+                line.add_path("chain-file", chain_file);
+            }
+        }
+        line.add("listen-address", ports.api().ip());
+        line.add("api.port", ports.api().port());
+        line.add("metrics.metrics-address", ports.metrics().ip());
+        line.add("metrics.metrics-port", ports.metrics().port());
+        // Nothing balances load here, so nobody has to notice that a node stops.
+        line.add("shutdown-drain", "0s");
+        line
+    }
+
+    /// `hawser gateway …` for the gateway of the network.
+    pub(super) fn of_gateway(program: &Path, folder: &Folder, shared: SharedPorts) -> Self {
+        let mut line = Self::new(program, &["gateway"]);
+        line.add_path("payer.key-file", &folder.payer_key());
+        line.add_path("nonce-record", &folder.gateway().join("nonces"));
+        line.add_chains(folder, shared, false);
+        line.add("listen-address", shared.gateway().ip());
+        line.add("api.port", shared.gateway().port());
+        line.add("metrics.metrics-address", shared.gateway_metrics().ip());
+        line.add("metrics.metrics-port", shared.gateway_metrics().port());
+        line
+    }
+
+    /// `hawser chain dev …` for the chains of the network.
+    pub(super) fn of_chains(
+        program: &Path,
+        folder: &Folder,
+        shared: SharedPorts,
+        kind: &ChainKind,
+    ) -> Self {
+        let mut line = Self::new(program, &["chain", "dev"]);
+        line.add("base-port", shared.base());
+        line.add_path("data-dir", &folder.chains());
+        line.add_path("chain-json", &folder.chain_json());
+        line.add_path("register-nodes", &folder.registry());
+        line.add("fund-payer", &kind.payer);
+        if let Some(block_time) = kind.block_time {
+            line.add("block-time", format!("{}s", block_time.as_secs()));
+        }
+        if let Some(anvil) = &kind.anvil {
+            line.args.push(format!("--anvil={}", anvil.display()));
+        }
+        line
+    }
+}
+
+/// What kind of chains a network has.
+#[derive(Debug, Clone)]
+pub(super) struct ChainKind {
+    /// One block each time so much has passed.
+    pub(super) block_time: Option<Duration>,
+    /// The program that runs them, if it is not this one.
+    pub(super) anvil: Option<PathBuf>,
+    /// The account that owns what publishing costs.
+    pub(super) payer: String,
 }
 
 /// As it can be typed into a shell.
@@ -188,7 +296,7 @@ impl Child {
         let (ended, has_ended) = oneshot::channel();
         let followed = tokio::spawn(follower.follow(has_ended));
         tokio::spawn(async move {
-            let status = keep(process, input, orders).await;
+            let status = keep(who, process, input, orders).await;
             // What it said last comes before its end.
             drop(ended);
             let _ = followed.await;
@@ -217,13 +325,14 @@ fn without_settings(process: &mut Command) {
 
 /// Waits until the process has ended, by itself or as ordered.
 async fn keep(
+    who: Who,
     mut process: tokio::process::Child,
     input: ChildStdin,
     mut orders: watch::Receiver<Order>,
 ) -> io::Result<ExitStatus> {
     tokio::select! {
         status = process.wait() => return status,
-        _ = orders.wait_for(|order| *order != Order::Run) => {}
+        _ = orders.wait_for(|order| order.ends(who)) => {}
     }
     drop(input); // for the process this is what a signal is
     tokio::select! {

@@ -8,6 +8,7 @@
 //! payer.key      signs and pays for what is published by hand
 //! chain.json     where the contracts are, while and after the chains run
 //! chain/         app and settlement: both chains; log.txt: their log
+//! gateway/       nonces: what it is sending to the app chain; log.txt: its log
 //! node-100/      key: the node's; data: its database; log.txt: its log
 //! ```
 
@@ -76,7 +77,9 @@ impl Folder {
         for file in files {
             absent_is_fine(fs::remove_file(file))?;
         }
-        absent_is_fine(fs::remove_dir_all(self.chains()))?;
+        for folder in [self.chains(), self.gateway()] {
+            absent_is_fine(fs::remove_dir_all(folder))?;
+        }
         for entry in fs::read_dir(&self.root)? {
             let entry = entry?;
             let name = entry.file_name();
@@ -118,6 +121,11 @@ impl Folder {
         self.root.join("chain")
     }
 
+    /// What the gateway keeps.
+    pub(super) fn gateway(&self) -> PathBuf {
+        self.root.join("gateway")
+    }
+
     /// The files of one node.
     pub(super) fn node(&self, node_id: u32) -> NodeFolder {
         let root = self.root.join(format!("{NODE_PREFIX}{node_id}"));
@@ -143,15 +151,16 @@ impl Folder {
         Ok(nodes)
     }
 
-    /// Makes the keys that do not exist yet, and writes registry and price list: records of nodes
+    /// Makes the nodes' keys that do not exist yet, and writes registry and price list: records of nodes
     /// that do not run now stay, because their strands still have to be checked; prices that
     /// somebody has changed stay too. Returns the records of the nodes at `ports`.
     ///
     /// # Errors
     /// When something cannot be read or written.
     pub(super) fn prepare(&self, ports: &[Ports]) -> Result<Vec<NodeEntry>, Failure> {
-        ensure_key(&self.payer_key())?;
-        fs::create_dir_all(self.chains()).map_err(Failure::failed)?;
+        for folder in [self.chains(), self.gateway()] {
+            fs::create_dir_all(folder).map_err(Failure::failed)?;
+        }
         let known = self.known_nodes()?;
         let mut running = Vec::new();
         for ports in ports {
@@ -173,6 +182,14 @@ impl Folder {
             write(&self.rates(), &RatesFile { rates: vec![RateEntry::FIRST] })?;
         }
         Ok(running)
+    }
+
+    /// The account that pays, whose key is made if there is none.
+    ///
+    /// # Errors
+    /// When the key cannot be read or written.
+    pub(super) fn payer(&self) -> Result<String, Failure> {
+        Ok(ensure_key(&self.payer_key())?.public_key().address().to_string())
     }
 
     /// Says what runs. Written when everything is ready, so that its being there means that.

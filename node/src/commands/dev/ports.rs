@@ -61,15 +61,18 @@ impl Ports {
     }
 }
 
-/// The ports of both chains, on this machine only.
+/// The ports of what there is once in a network, on this machine only: gateway and chains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ChainPorts {
+pub(super) struct SharedPorts {
     base: u16,
 }
 
-impl ChainPorts {
-    /// Those of a network that begins at `base`: the app chain is on `base` + 10, the settlement
-    /// chain on `base` + 11.
+/// The gateway's API, counted from the network's base port; its metrics are behind it.
+const GATEWAY_OFFSET: u16 = 2;
+
+impl SharedPorts {
+    /// Those of a network that begins at `base`: the gateway is on `base` + 2 and its metrics on
+    /// the next port, the app chain on `base` + 10, the settlement chain on `base` + 11.
     ///
     /// # Errors
     /// When there are no such ports.
@@ -87,18 +90,37 @@ impl ChainPorts {
         self.base
     }
 
+    fn at(self, offset: u16) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.base + offset))
+    }
+
+    /// The gateway's API.
+    pub(super) fn gateway(self) -> SocketAddr {
+        self.at(GATEWAY_OFFSET)
+    }
+
+    /// The gateway's metrics and health.
+    pub(super) fn gateway_metrics(self) -> SocketAddr {
+        self.at(GATEWAY_OFFSET + 1)
+    }
+
     /// HTTP and WebSocket of the app chain.
     pub(super) fn app(self) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.base + APP_OFFSET))
+        self.at(APP_OFFSET)
     }
 
     /// HTTP and WebSocket of the settlement chain.
     pub(super) fn settlement(self) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.base + SETTLEMENT_OFFSET))
+        self.at(SETTLEMENT_OFFSET)
     }
 
     fn in_use(self) -> Vec<String> {
-        let all = [(self.app(), "app chain"), (self.settlement(), "settlement chain")];
+        let all = [
+            (self.gateway(), "gateway"),
+            (self.gateway_metrics(), "metrics of the gateway"),
+            (self.app(), "app chain"),
+            (self.settlement(), "settlement chain"),
+        ];
         let taken = all.into_iter().filter(|(address, _)| TcpListener::bind(address).is_err());
         taken.map(|(address, name)| format!("{}/tcp ({name})", address.port())).collect()
     }
@@ -108,11 +130,11 @@ impl ChainPorts {
 ///
 /// # Errors
 /// Names all that are not.
-pub(super) async fn require_free(nodes: &[Ports], chains: ChainPorts) -> Result<(), Failure> {
+pub(super) async fn require_free(nodes: &[Ports], shared: SharedPorts) -> Result<(), Failure> {
     let deadline = Instant::now() + WAIT_FOR_PORTS;
     loop {
         let in_use = nodes.iter().flat_map(|ports| ports.in_use());
-        let in_use: Vec<_> = in_use.chain(chains.in_use()).collect();
+        let in_use: Vec<_> = in_use.chain(shared.in_use()).collect();
         if in_use.is_empty() {
             return Ok(());
         }
@@ -142,14 +164,15 @@ mod tests {
     }
 
     #[test]
-    fn chains_lie_beside_the_first_node() {
-        let chains = ChainPorts::of_network(5050).unwrap();
-        assert_eq!((chains.app().port(), chains.settlement().port()), (5060, 5061));
-        assert!(ChainPorts::of_network(65_525).is_err());
-        let _taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = _taken.local_addr().unwrap().port();
-        let chains = ChainPorts::of_network(port - APP_OFFSET).unwrap();
-        assert_eq!(chains.in_use()[0], format!("{port}/tcp (app chain)"));
+    fn gateway_and_chains_lie_beside_the_first_node() {
+        let shared = SharedPorts::of_network(5050).unwrap();
+        assert_eq!((shared.gateway().port(), shared.gateway_metrics().port()), (5052, 5053));
+        assert_eq!((shared.app().port(), shared.settlement().port()), (5060, 5061));
+        assert!(SharedPorts::of_network(65_525).is_err());
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let shared = SharedPorts::of_network(port - APP_OFFSET).unwrap();
+        assert!(shared.in_use().contains(&format!("{port}/tcp (app chain)")));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::child::{Child, Who};
-use crate::files::network::{NetworkChain, NetworkChains, NetworkFile, NetworkNode};
+use crate::files::network::{NetworkChain, NetworkFile, NetworkNode};
 use crate::output;
 
 /// Says things one way or the other.
@@ -87,11 +87,12 @@ impl Teller {
 fn named(who: Who) -> String {
     match who {
         Who::Chains => "the chains".to_owned(),
+        Who::Gateway => "the gateway".to_owned(),
         Who::Node(_) => who.to_string(),
     }
 }
 
-/// An event of one process. `node_id` is null for the chains.
+/// An event of one process. `node_id` is null for what is no node.
 fn event(name: &str, who: Who, more: Value) -> Value {
     let mut event = json!({ "event": name, "process": who.to_string(), "node_id": who.node_id() });
     if let (Value::Object(event), Value::Object(more)) = (&mut event, more) {
@@ -100,11 +101,19 @@ fn event(name: &str, who: Who, more: Value) -> Value {
     event
 }
 
-fn chain_lines(chains: &NetworkChains) -> [String; 2] {
+fn shared_lines(network: &NetworkFile) -> Vec<String> {
+    let gateway = network.gateway.as_ref().map(|gateway| {
+        format!(
+            "  gateway  grpc http://{}  metrics http://{}/metrics  pid {}",
+            gateway.grpc, gateway.metrics, gateway.pid
+        )
+    });
     let row = |name: &str, chain: &NetworkChain| {
-        format!("  {name}  id {}  {}  {}  pid {}", chain.id, chain.rpc, chain.ws, chains.pid)
+        format!("  {name}  id {}  {}  {}  pid {}", chain.chain_id, chain.rpc, chain.ws, chain.pid)
     };
-    [row("app chain", &chains.app), row("settlement chain", &chains.settlement)]
+    let app = network.app_chain.as_ref().map(|chain| row("app chain", chain));
+    let settlement = network.settlement_chain.as_ref().map(|chain| row("settlement chain", chain));
+    gateway.into_iter().chain(app).chain(settlement).collect()
 }
 
 /// What the first thing to try is made of.
@@ -128,22 +137,31 @@ fn ready_text(network: &NetworkFile, hints: &Hints<'_>) -> String {
         if network.nodes.len() == 1 { "The node is" } else { "All nodes are" }
     ));
     lines.extend(network.nodes.iter().map(row));
-    lines.extend(network.chains.iter().flat_map(chain_lines));
+    lines.extend(shared_lines(network));
     let (Some(first), Some(last)) = (network.nodes.first(), network.nodes.last()) else {
         return lines.join("\n");
     };
-    let envelopes =
-        hints.chain_file.map_or("envelopes.jsonl".into(), |path| path.display().to_string());
+    lines.push(String::new());
+    match (&network.gateway, hints.chain_file) {
+        (Some(gateway), _) => lines.extend([
+            "Point clients at the gateway:".into(),
+            format!("  http://{}", gateway.grpc),
+            "and watch what the last node gets, in another terminal:".into(),
+            format!("  hawser tail --node {} --from start", last.grpc),
+        ]),
+        (None, file) => lines.extend([
+            "Watch what the last one gets, in another terminal:".into(),
+            format!("  hawser tail --node {} --from start", last.grpc),
+            "and give the first one something to sign:".into(),
+            format!(
+                "  hawser publish --node {} --payer-key-file {} --file {}",
+                first.grpc,
+                hints.data_dir.join("payer.key").display(),
+                file.map_or("envelopes.jsonl".into(), |path| path.display().to_string()),
+            ),
+        ]),
+    }
     lines.extend([
-        String::new(),
-        "Watch what the last one gets, in another terminal:".into(),
-        format!("  hawser tail --node {} --from start", last.grpc),
-        "and give the first one something to sign:".into(),
-        format!(
-            "  hawser publish --node {} --payer-key-file {} --file {envelopes}",
-            first.grpc,
-            hints.data_dir.join("payer.key").display(),
-        ),
         String::new(),
         format!(
             "Described in {}. Ctrl-C ends everything; the data stays.",
