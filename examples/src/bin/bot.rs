@@ -1,2 +1,0 @@
-//! A bot that pays for itself.
-fn main() {}

@@ -1,0 +1,167 @@
+//! Who somebody is on the network: an inbox, founded by a wallet, with one installation.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ed25519_dalek::SigningKey;
+use hawser_mls::identity::{MemberIdentifier, signed_text};
+use hawser_proto::pb::xmtp::identity::MlsCredential;
+use hawser_proto::pb::xmtp::identity::associations as pb;
+use hawser_proto::pb::xmtp::mls::api::v1::{KeyPackageUpload, UploadKeyPackageRequest};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes::client_envelope::Payload;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes::{AuthenticatedData, ClientEnvelope};
+use hawser_proto::sign::keccak256;
+use hawser_proto::{Bytes, SecretKey, Topic, TopicKind};
+use openmls::prelude::tls_codec::Serialize as _;
+use openmls::prelude::*;
+use openmls_basic_credential::SignatureKeyPair;
+use openmls_rust_crypto::OpenMlsRustCrypto;
+use pb::identity_action::Kind;
+use pb::signature::Signature as Signed;
+use prost::Message as _;
+use sha2::{Digest as _, Sha512};
+
+use crate::Failure;
+
+/// The one that XMTP uses.
+pub(crate) const CIPHERSUITE: Ciphersuite =
+    Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519;
+/// What an installation's signature of an identity update is for.
+const CONTEXT: &[u8] = b"IDENTITY UPDATE SIGNATURE";
+/// An address founds one inbox for each number.
+const NONCE: u64 = 1;
+
+/// A wallet, an installation, and what openmls keeps for it.
+pub(crate) struct Inbox {
+    wallet: SecretKey,
+    installation: SigningKey,
+    pub(crate) keys: SignatureKeyPair,
+    pub(crate) mls: OpenMlsRustCrypto,
+}
+
+impl Inbox {
+    /// A new one, which nobody knows yet.
+    pub(crate) fn new() -> Result<Self, Failure> {
+        let installation = SigningKey::from_bytes(&rand::random());
+        let keys = SignatureKeyPair::from_raw(
+            SignatureScheme::ED25519,
+            installation.to_bytes().to_vec(),
+            installation.verifying_key().to_bytes().to_vec(),
+        );
+        let mls = OpenMlsRustCrypto::default();
+        keys.store(mls.storage())?;
+        let wallet = SecretKey::from_bytes(&rand::random())?;
+        Ok(Self { wallet, installation, keys, mls })
+    }
+
+    fn owner(&self) -> MemberIdentifier {
+        MemberIdentifier::of_address(self.wallet.public_key().address())
+    }
+
+    /// The inbox's id: it follows from the wallet.
+    pub(crate) fn id(&self) -> String {
+        self.owner().inbox_id(NONCE)
+    }
+
+    pub(crate) fn installation_key(&self) -> Bytes {
+        Bytes::copy_from_slice(self.installation.verifying_key().as_bytes())
+    }
+
+    pub(crate) fn key_package_topic(&self) -> Topic {
+        topic(TopicKind::KeyPackages, &self.installation_key())
+    }
+
+    pub(crate) fn welcome_topic(&self) -> Topic {
+        topic(TopicKind::Welcomes, &self.installation_key())
+    }
+
+    /// What the members of a group see of this one.
+    pub(crate) fn credential(&self) -> CredentialWithKey {
+        let credential = MlsCredential { inbox_id: self.id() }.encode_to_vec();
+        CredentialWithKey {
+            credential: BasicCredential::new(credential).into(),
+            signature_key: self.keys.to_public_vec().into(),
+        }
+    }
+
+    /// What others add this installation to their groups with.
+    pub(crate) fn key_package(&self) -> Result<ClientEnvelope, Failure> {
+        let extensions = [ExtensionType::LastResort];
+        let capable = Capabilities::new(None, Some(&[CIPHERSUITE]), Some(&extensions), None, None);
+        let package = KeyPackage::builder()
+            .leaf_node_capabilities(capable)
+            .mark_as_last_resort()
+            .build(CIPHERSUITE, &self.mls, &self.keys, self.credential())?;
+        let bytes = package.key_package().tls_serialize_detached()?;
+        let upload = KeyPackageUpload { key_package_tls_serialized: bytes.into() };
+        let request =
+            UploadKeyPackageRequest { key_package: Some(upload), is_inbox_id_credential: false };
+        Ok(envelope(&self.key_package_topic(), Payload::UploadKeyPackage(request), None))
+    }
+
+    /// The update that founds the inbox and adds the installation, and the inbox's id.
+    pub(crate) fn registration(&self) -> Result<([u8; 32], ClientEnvelope), Failure> {
+        // The text to sign follows from the update, whatever stands where the signatures will be.
+        let text = signed_text(&self.signed_update("")?)?;
+        let update = self.signed_update(&text)?;
+        let inbox: [u8; 32] = hex::decode(self.id())?.try_into().map_err(|_| "no inbox id")?;
+        let topic = topic(TopicKind::IdentityUpdates, &inbox);
+        Ok((inbox, envelope(&topic, Payload::IdentityUpdate(update), None)))
+    }
+
+    fn signed_update(&self, text: &str) -> Result<pb::IdentityUpdate, Failure> {
+        let by_wallet = self.signed_by_wallet(text);
+        let create = pb::CreateInbox {
+            initial_identifier: self.owner().to_string(),
+            nonce: NONCE,
+            initial_identifier_signature: Some(by_wallet.clone()),
+            initial_identifier_kind: pb::IdentifierKind::Ethereum.into(),
+            relying_party: None,
+        };
+        let installation = MemberIdentifier::Installation(self.installation_key());
+        let add = pb::AddAssociation {
+            new_member_identifier: Some(installation.to_pb()),
+            existing_member_signature: Some(by_wallet),
+            new_member_signature: Some(self.signed_by_installation(text)?),
+            relying_party: None,
+        };
+        let actions = [Kind::CreateInbox(create), Kind::Add(add)];
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        Ok(pb::IdentityUpdate {
+            actions: actions.map(|kind| pb::IdentityAction { kind: Some(kind) }).to_vec(),
+            // Whole seconds: the text says no more than that.
+            client_timestamp_ns: since_1970.as_secs() * 1_000_000_000,
+            inbox_id: self.id(),
+        })
+    }
+
+    /// As wallets sign what they show (ERC-191).
+    fn signed_by_wallet(&self, text: &str) -> pb::Signature {
+        let head = format!("\x19Ethereum Signed Message:\n{}", text.len());
+        let signature = self.wallet.sign(keccak256(&[head.as_bytes(), text.as_bytes()]));
+        let bytes = Bytes::copy_from_slice(signature.as_bytes());
+        pb::Signature { signature: Some(Signed::Erc191(pb::RecoverableEcdsaSignature { bytes })) }
+    }
+
+    fn signed_by_installation(&self, text: &str) -> Result<pb::Signature, Failure> {
+        let digest = Sha512::new_with_prefix(text);
+        let signature = self.installation.sign_prehashed(digest, Some(CONTEXT))?;
+        let signed = pb::RecoverableEd25519Signature {
+            bytes: Bytes::copy_from_slice(&signature.to_bytes()),
+            public_key: self.installation_key(),
+        };
+        Ok(pb::Signature { signature: Some(Signed::InstallationKey(signed)) })
+    }
+}
+
+pub(crate) fn topic(kind: TopicKind, identifier: &[u8]) -> Topic {
+    Topic::new(kind, identifier).expect("identifiers are short")
+}
+
+/// A payload for a topic, which comes after this commit.
+pub(crate) fn envelope(topic: &Topic, payload: Payload, after: Option<u64>) -> ClientEnvelope {
+    use hawser_proto::pb::xmtp::xmtpv4::envelopes::Cursor;
+    let depends_on =
+        after.map(|commit| Cursor { node_id_to_sequence_id: [(0, commit)].into_iter().collect() });
+    let aad = AuthenticatedData { target_topic: topic.as_bytes().clone(), depends_on };
+    ClientEnvelope { aad: Some(aad), payload: Some(payload) }
+}

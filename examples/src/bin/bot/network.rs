@@ -1,0 +1,154 @@
+//! One node and the app chain: everything that a client needs of a network.
+
+use std::path::Path;
+
+use hawser_chain::addresses::Addresses;
+use hawser_chain::broadcast::{BroadcastSettings, Broadcasted, Broadcaster};
+use hawser_proto::envelope::{ClientEnvelope, OriginatorEnvelope, PayerEnvelope};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::publish_api_client::PublishApiClient;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::query_api_client::QueryApiClient;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_topics_request::TopicFilter;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_topics_response::Response;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::{
+    GetNewestEnvelopeRequest, PublishPayerEnvelopesRequest, SubscribeTopicsRequest,
+    SubscribeTopicsResponse,
+};
+use hawser_proto::{Bytes, OriginatorId, SecretKey, Topic};
+use prost::Message as _;
+use serde_json::Value;
+use tonic::Streaming;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::Failure;
+
+const RETENTION_DAYS: u32 = 30;
+
+/// A node to publish to and read from, the app chain, and the key that pays at both.
+pub(crate) struct Network {
+    channel: Channel,
+    node: OriginatorId,
+    payer: SecretKey,
+    broadcaster: Broadcaster,
+}
+
+/// What a node has put in order, or seen on the chain.
+pub(crate) struct Received {
+    /// 0 and 1 are the chain.
+    pub(crate) originator: u32,
+    pub(crate) envelope: ClientEnvelope,
+}
+
+impl Network {
+    /// Reads the description that `hawser dev` gives of its network, and uses the node of this
+    /// index, or the last one.
+    pub(crate) async fn join(file: &Path, index: usize) -> Result<Self, Failure> {
+        let described = std::fs::read_to_string(file)
+            .map_err(|error| format!("{}: {error}; does `hawser dev` run?", file.display()))?;
+        let described: Value = serde_json::from_str(&described)?;
+        let text = |value: &Value| value.as_str().map(str::to_owned).ok_or("not a network.json");
+        let nodes = described["nodes"].as_array().filter(|nodes| !nodes.is_empty());
+        let nodes = nodes.ok_or("the network has no nodes")?;
+        let node = &nodes[index.min(nodes.len() - 1)];
+        let key = std::fs::read_to_string(text(&described["payer_key_file"])?)?;
+        let payer = SecretKey::from_hex(key.trim())?;
+
+        let addresses = Addresses::parse(&described["contracts"].to_string())?;
+        let urls = vec![text(&described["app_chain"]["rpc"])?];
+        let settings = BroadcastSettings::new(urls, &addresses);
+        let signer = alloy::signers::local::PrivateKeySigner::from_slice(&payer.to_bytes())?;
+        let url = format!("http://{}", text(&node["grpc"])?);
+        Ok(Self {
+            channel: Endpoint::from_shared(url)?.tcp_nodelay(true).connect().await?,
+            node: OriginatorId(u32::try_from(node["node_id"].as_u64().ok_or("no node id")?)?),
+            payer,
+            broadcaster: Broadcaster::start(settings, signer).await?,
+        })
+    }
+
+    /// Publishes to the node. When this returns, the node has it.
+    pub(crate) async fn publish(&self, envelope: pb::ClientEnvelope) -> Result<(), Failure> {
+        let bytes = envelope.encode_to_vec().into();
+        let signed = PayerEnvelope::sign(bytes, self.node, RETENTION_DAYS, &self.payer);
+        let request = PublishPayerEnvelopesRequest { payer_envelopes: vec![signed] };
+        PublishApiClient::new(self.channel.clone()).publish_payer_envelopes(request).await?;
+        Ok(())
+    }
+
+    /// Puts a commit or proposal of a group on the chain.
+    pub(crate) async fn commit(
+        &self,
+        group: [u8; 16],
+        envelope: pb::ClientEnvelope,
+    ) -> Result<Broadcasted, Failure> {
+        let payload = envelope.encode_to_vec().into();
+        Ok(self.broadcaster.group_message(group, payload).await?)
+    }
+
+    /// Puts an identity update on the chain.
+    pub(crate) async fn identity_update(
+        &self,
+        inbox: [u8; 32],
+        envelope: pb::ClientEnvelope,
+    ) -> Result<Broadcasted, Failure> {
+        let payload = envelope.encode_to_vec().into();
+        Ok(self.broadcaster.identity_update(inbox, payload).await?)
+    }
+
+    /// The newest envelope of a topic, as soon as the node has one.
+    pub(crate) async fn newest(&self, topic: &Topic) -> Result<Option<ClientEnvelope>, Failure> {
+        let request = GetNewestEnvelopeRequest { topics: vec![topic.as_bytes().clone()] };
+        for _ in 0..100 {
+            let mut api = QueryApiClient::new(self.channel.clone());
+            let answer = api.get_newest_envelope(request.clone()).await?.into_inner();
+            let found = answer.results.into_iter().find_map(|result| result.originator_envelope);
+            if let Some(found) = found {
+                return Ok(Some(read(&found)?.envelope));
+            }
+            // It was published to another node, and is on its way.
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        Ok(None)
+    }
+
+    /// Everything of a topic after what was seen, and all that comes.
+    pub(crate) async fn follow(
+        &self,
+        topic: &Topic,
+        seen: &[(u32, u64)],
+    ) -> Result<Stream, Failure> {
+        let seen = pb::Cursor { node_id_to_sequence_id: seen.iter().copied().collect() };
+        let filter = TopicFilter { topic: topic.as_bytes().clone(), last_seen: Some(seen) };
+        let request = SubscribeTopicsRequest { filters: vec![filter] };
+        let mut api = QueryApiClient::new(self.channel.clone());
+        let messages = api.subscribe_topics(request).await?.into_inner();
+        Ok(Stream { messages, ready: Vec::new().into_iter() })
+    }
+}
+
+/// A subscription.
+pub(crate) struct Stream {
+    messages: Streaming<SubscribeTopicsResponse>,
+    ready: std::vec::IntoIter<pb::OriginatorEnvelope>,
+}
+
+impl Stream {
+    /// The next envelope, whenever it comes.
+    pub(crate) async fn next(&mut self) -> Result<Received, Failure> {
+        loop {
+            if let Some(envelope) = self.ready.next() {
+                return read(&envelope);
+            }
+            let message = self.messages.message().await?.ok_or("the node has ended the stream")?;
+            if let Some(Response::Envelopes(envelopes)) = message.response {
+                self.ready = envelopes.envelopes.into_iter();
+            }
+        }
+    }
+}
+
+fn read(envelope: &pb::OriginatorEnvelope) -> Result<Received, Failure> {
+    let envelope = OriginatorEnvelope::parse(Bytes::from(envelope.encode_to_vec()))?;
+    let originator = envelope.id().originator.0;
+    Ok(Received { originator, envelope: envelope.unsigned().payer().client().clone() })
+}

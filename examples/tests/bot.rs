@@ -1,0 +1,75 @@
+//! The bot against a network of `hawser dev`: a client that needs no gateway.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::io::{BufRead as _, BufReader};
+use std::net::{TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+const BOT: &str = env!("CARGO_BIN_EXE_bot");
+
+/// Of the same build: testing the whole workspace makes it, since its own package has tests that
+/// run it.
+fn hawser() -> PathBuf {
+    let hawser = Path::new(BOT).with_file_name("hawser");
+    assert!(hawser.is_file(), "no binary at {}: test the workspace", hawser.display());
+    hawser
+}
+
+/// A base port such that a network of two nodes fits on it now.
+fn free_base() -> u16 {
+    let free = |port: u16| {
+        TcpListener::bind(("127.0.0.1", port)).is_ok()
+            && UdpSocket::bind(("127.0.0.1", port)).is_ok()
+    };
+    loop {
+        let base = 20_000 + rand::random::<u16>() % 12_000;
+        if [0, 1, 2, 3, 10, 11, 100, 101].iter().all(|offset| free(base + offset)) {
+            return base;
+        }
+    }
+}
+
+/// A network that ends with the test, whichever way that ends.
+struct Network(Child);
+
+impl Network {
+    fn start(folder: &Path) -> Self {
+        let mut network = Command::new(hawser())
+            .args(["dev", "--json", "--nodes", "2", "--base-port", &free_base().to_string()])
+            .arg("--data-dir")
+            .arg(folder)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said = BufReader::new(network.stdout.take().unwrap());
+        let network = Self(network);
+        let mut lines = said.lines().map_while(Result::ok);
+        assert!(lines.any(|line| line.contains(r#""event":"ready""#)), "it has ended");
+        network
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        let pid = self.0.id().to_string();
+        // What does not take it ends with the kill.
+        let _ = Command::new("kill").args(["-TERM", &pid]).status();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_bot_that_pays_for_itself_echoes_through_another_node() {
+    let place = tempfile::tempdir().unwrap();
+    let _network = Network::start(place.path());
+    let bot = Command::new(BOT)
+        .args(["--messages", "5", "--network"])
+        .arg(place.path().join("network.json"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&bot.stdout);
+    assert!(bot.status.success(), "{text}{}", String::from_utf8_lossy(&bot.stderr));
+    assert_eq!(text.matches("asker heard: you said: is anybody there?").count(), 5, "{text}");
+}
