@@ -56,6 +56,7 @@ fn main() -> ExitCode {
 
 fn run(target: &Target, args: &Args) -> Result<(), Finding> {
     if let Some(Input(input)) = &args.input {
+        (target.seeds)(); // what a target prepares with them is no part of what an input costs
         runner::check(target, input)
             .map_err(|failure| Finding::new(target, args.seed, 0, input, failure))?;
         println!("{:<14} takes the input", target.name);
