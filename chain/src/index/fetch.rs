@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
-use alloy::primitives::{Address, B256, Bytes, U64};
+use alloy::primitives::{Address, B256, Bloom, Bytes, U64};
 use alloy::providers::Provider as _;
 use alloy::rpc::client::BatchRequest;
 use alloy::rpc::types::{Filter, Log};
@@ -25,14 +25,19 @@ pub(super) struct Block {
     hash: B256,
     parent_hash: B256,
     timestamp: U64,
+    #[serde(default)]
+    logs_bloom: Option<Bloom>,
 }
 
-impl From<Block> for Header {
-    fn from(block: Block) -> Self {
-        Self {
-            mark: Mark { number: block.number.to(), hash: block.hash },
-            parent: block.parent_hash,
-            time_s: block.timestamp.to(),
+impl Block {
+    /// With a filter it is told whether the block may have logs that match.
+    pub(super) fn header(self, filter: Option<&Filter>) -> Header {
+        let bloom = self.logs_bloom.zip(filter);
+        Header {
+            mark: Mark { number: self.number.to(), hash: self.hash },
+            parent: self.parent_hash,
+            time_s: self.timestamp.to(),
+            speaks: bloom.is_some_and(|(bloom, filter)| filter.matches_bloom(bloom)),
         }
     }
 }
@@ -41,11 +46,18 @@ impl From<Block> for Header {
 pub(super) async fn head(chain: &Chain) -> Result<Header, RpcFault> {
     let client = chain.provider().client();
     let block = client.request::<_, Block>("eth_getBlockByNumber", ("latest", false));
-    block.await.map(Header::from).map_err(|error| chain.fault("eth_getBlockByNumber", error))
+    block
+        .await
+        .map(|block| block.header(None))
+        .map_err(|error| chain.fault("eth_getBlockByNumber", error))
 }
 
 /// The headers of these blocks, as far as there are such blocks.
-pub(super) async fn headers(chain: &Chain, numbers: &[u64]) -> Result<Vec<Header>, RpcFault> {
+pub(super) async fn headers(
+    chain: &Chain,
+    numbers: &[u64],
+    filter: Option<&Filter>,
+) -> Result<Vec<Header>, RpcFault> {
     const METHOD: &str = "eth_getBlockByNumber";
     let fault = |error: TransportError| chain.fault(METHOD, error);
     let mut headers = Vec::with_capacity(numbers.len());
@@ -53,7 +65,7 @@ pub(super) async fn headers(chain: &Chain, numbers: &[u64]) -> Result<Vec<Header
         let client = chain.provider().client();
         if let [number] = numbers {
             let block = client.request::<_, Option<Block>>(METHOD, (U64::from(*number), false));
-            headers.extend(block.await.map_err(fault)?.map(Header::from));
+            headers.extend(block.await.map_err(fault)?.map(|block| block.header(filter)));
             continue;
         }
         let mut batch = BatchRequest::new(client);
@@ -64,7 +76,7 @@ pub(super) async fn headers(chain: &Chain, numbers: &[u64]) -> Result<Vec<Header
         }
         batch.send().await.map_err(fault)?;
         for waiter in waiters {
-            headers.extend(waiter.await.map_err(fault)?.map(Header::from));
+            headers.extend(waiter.await.map_err(fault)?.map(|block| block.header(filter)));
         }
     }
     // A chain that answers for another block than it was asked for is told apart here.
@@ -85,10 +97,10 @@ pub(super) async fn page(
         let logs = chain.provider().get_logs(&filter).await;
         logs.map_err(|error| chain.fault("eth_getLogs", error))
     };
-    let (logs, mut known) = tokio::try_join!(logs, headers(chain, wanted))?;
+    let (logs, mut known) = tokio::try_join!(logs, headers(chain, wanted, Some(&filter)))?;
     let timeless = without_time(&logs, &known, blocks);
     if !timeless.is_empty() {
-        known.extend(headers(chain, &timeless).await?);
+        known.extend(headers(chain, &timeless, None).await?);
     }
     Ok(Answer { logs, headers: known })
 }

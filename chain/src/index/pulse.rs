@@ -174,7 +174,7 @@ impl Follower {
         loop {
             tokio::select! {
                 head = news.heads.recv() => match head {
-                    Ok(head) => self.pulse.send_modify(|pulse| pulse.beat(&head.into())),
+                    Ok(head) => self.pulse.send_modify(|pulse| pulse.beat(&head.header(None))),
                     Err(RecvError::Lagged(_)) => self.pulse.send_modify(Pulse::look_again),
                     Err(RecvError::Closed) => return "it was closed".into(),
                 },

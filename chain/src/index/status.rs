@@ -147,10 +147,9 @@ impl Shared {
         }
         match doing {
             Doing::AtHead => status.behind_since = None,
-            Doing::Stuck(_) | Doing::Halted(_) => {
+            Doing::Starting | Doing::CatchingUp | Doing::Stuck(_) | Doing::Halted(_) => {
                 status.behind_since.get_or_insert_with(Instant::now);
             }
-            Doing::Starting | Doing::CatchingUp => {}
         }
         status.doing = doing;
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use alloy::primitives::Address;
@@ -45,6 +45,8 @@ struct Common {
     status: Shared,
     /// Goes up whenever reading begins again somewhere: what was read before is not stored.
     reading: Arc<AtomicU64>,
+    /// Storing is being tried again.
+    held_up: Arc<AtomicBool>,
     stop: watch::Receiver<()>,
 }
 
@@ -58,7 +60,7 @@ pub(super) async fn run(
     stop: watch::Receiver<()>,
 ) {
     let name = settings.subject.label();
-    let common = Common { name, status, reading: Arc::default(), stop };
+    let common = Common { name, status, reading: Arc::default(), held_up: Arc::default(), stop };
     let Some(position) = common.position(&sink).await else { return };
     let (parcels, to_store) = mpsc::channel(AHEAD);
     let (gaps, gap_found) = mpsc::channel(1);
@@ -80,6 +82,7 @@ pub(super) async fn run(
         contract,
         last_sequence: 0,
         rewound: 0,
+        gap_after: None,
         useless: 0,
         last_page: None,
     };
@@ -149,6 +152,8 @@ struct Reader {
     last_sequence: u64,
     /// How often reading has begun again because of the same gap.
     rewound: u32,
+    /// After which block that was.
+    gap_after: Option<u64>,
     useless: u32,
     last_page: Option<Instant>,
 }
@@ -198,6 +203,7 @@ impl Reader {
     async fn wait(&mut self, pulse: &Pulse) {
         match &pulse.fault {
             Some(fault) => self.common.stuck(fault),
+            None if self.common.held_up.load(Ordering::Acquire) => {}
             None => self.common.status.doing(Doing::AtHead),
         }
         self.changed(QUIET).await;
@@ -238,8 +244,11 @@ impl Reader {
                     let page_blocks = self.walk.page_blocks();
                     tracing::debug!(strand = self.common.name, page_blocks, "{fault}");
                 }
-                _ => {
+                refusal => {
                     self.common.stuck(&fault.to_string());
+                    if refusal.is_some() {
+                        self.endpoints.distrust("it refuses the smallest question for events");
+                    }
                     self.pause().await;
                 }
             },
@@ -327,7 +336,7 @@ impl Reader {
     async fn compare(&mut self, numbers: Vec<u64>) {
         let numbers = &numbers;
         let headers =
-            self.endpoints.ask(|chain| async move { fetch::headers(&chain, numbers).await });
+            self.endpoints.ask(|chain| async move { fetch::headers(&chain, numbers, None).await });
         let headers = match headers.await {
             Ok(headers) => headers,
             Err(fault) => {
@@ -362,6 +371,9 @@ impl Reader {
     /// Events were missing after `block`: looks there again, and further back each time.
     fn rewind(&mut self, block: Option<u64>) {
         let last = self.walk.unread();
+        if block > self.gap_after {
+            (self.gap_after, self.rewound) = (block, 0);
+        }
         let back = self.walk.page_blocks().saturating_mul(1 << self.rewound.min(40)) - 1;
         let block = block.unwrap_or(last).saturating_sub(back).max(self.first_block);
         self.rewound += 1;
@@ -412,6 +424,7 @@ impl Writer {
             let done = blocking(&self.sink, move |sink| sink.take(&taken)).await;
             match done {
                 Ok(()) => {
+                    self.common.held_up.store(false, Ordering::Release);
                     self.note(&batch, began.elapsed());
                     return true;
                 }
@@ -433,7 +446,10 @@ impl Writer {
                     let _ = self.gaps.send(after).await;
                     return true;
                 }
-                Err(SinkError::Retry(reason)) => self.common.stuck(&reason),
+                Err(SinkError::Retry(reason)) => {
+                    self.common.held_up.store(true, Ordering::Release);
+                    self.common.stuck(&reason);
+                }
             }
             self.common.status.lock().counts.retries += 1;
             tokio::select! {

@@ -19,6 +19,10 @@ const NEAR: u64 = 64;
 const MARKS_MAX: usize = 256;
 /// How far back reading begins again when no mark is left that could tell where the fork is.
 const REWIND: u64 = 1024;
+/// How often a block that may have logs is asked again when none came.
+const DOUBTS_MAX: u32 = 2;
+/// After so many blocks that had none after all, what blocks say of their logs is not believed.
+const FALSE_ALARMS_MAX: u32 = 16;
 /// A page grows again after so many that were answered.
 const GROW_AFTER: u32 = 16;
 
@@ -31,6 +35,8 @@ pub struct Header {
     pub parent: B256,
     /// Unix seconds.
     pub time_s: u64,
+    /// Whether the block says that it may have logs that are read.
+    pub speaks: bool,
 }
 
 /// How a contract is read.
@@ -120,10 +126,14 @@ pub struct Walk {
     /// Blocks that were read, ascending; the last one is the one before `next`, if it is known.
     marks: VecDeque<Mark>,
     page: u64,
-    /// What a provider said it answers at most.
     page_max: u64,
     answered: u32,
     doubtful: bool,
+    /// The headers that were asked for with the page: each ties what was read to the next block.
+    wanted: Vec<u64>,
+    /// How often the next page was asked again for logs that may be missing in it.
+    doubts: u32,
+    false_alarms: u32,
     /// Bookings in blocks that have marks.
     booked: VecDeque<Event>,
     /// Bookings in blocks that were replaced, to be told with the next batch.
@@ -147,6 +157,9 @@ impl Walk {
             page_max: page,
             answered: 0,
             doubtful: false,
+            wanted: Vec::new(),
+            doubts: 0,
+            false_alarms: 0,
             booked: VecDeque::new(),
             removed: Vec::new(),
             oddities: Oddities::default(),
@@ -189,11 +202,13 @@ impl Walk {
         let last = end.min(self.next.saturating_add(self.page - 1));
         let far = head.number.saturating_sub(NEAR);
         if self.next > far {
-            return Ask::Page { blocks: self.next..=last, headers: (self.next..=last).collect() };
+            self.wanted = (self.next..=last).collect();
+            return Ask::Page { blocks: self.next..=last, headers: self.wanted.clone() };
         }
         let last = last.min(far);
         let before = self.end_mark().map(|mark| mark.number);
-        let headers = before.into_iter().chain([last]).collect();
+        let headers: Vec<_> = before.into_iter().chain([last]).collect();
+        self.wanted.clone_from(&headers);
         Ask::Page { blocks: self.next..=last, headers }
     }
 
@@ -211,6 +226,11 @@ impl Walk {
         if let Some(verdict) = self.untied(before, &headers) {
             return verdict;
         }
+        let known =
+            |number: &u64| headers.binary_search_by_key(number, |it| it.mark.number).is_ok();
+        if !self.wanted.iter().all(known) {
+            return Verdict::Again("a block that is below the head is not there");
+        }
         let found = |number: u64| headers.iter().find(|header| header.mark.number == number);
         let Some(last) = found(*blocks.end()).map(|header| header.mark) else {
             return Verdict::Again("a block that is below the head is not there");
@@ -219,6 +239,9 @@ impl Walk {
             Ok(events) => events,
             Err(reason) => return Verdict::Again(reason),
         };
+        if self.may_lack_logs(blocks, &headers, &events) {
+            return Verdict::Again("a block may have logs, and none came");
+        }
         let read = headers.iter().map(|header| header.mark);
         let new: Vec<_> = read.filter(|mark| blocks.contains(&mark.number)).collect();
         self.marks.extend(new);
@@ -248,6 +271,34 @@ impl Walk {
             return Some(Verdict::Again("the blocks of one answer do not follow each other"));
         }
         None
+    }
+
+    /// Whether a block says that there may be logs in it, and none came, and asking again may help.
+    fn may_lack_logs(
+        &mut self,
+        blocks: &RangeInclusive<u64>,
+        headers: &[Header],
+        events: &[Event],
+    ) -> bool {
+        let has = |number: u64| events.binary_search_by_key(&number, |it| it.block.number).is_ok();
+        let lacks = |header: &&Header| {
+            let number = header.mark.number;
+            header.speaks && blocks.contains(&number) && !has(number)
+        };
+        let silent = headers.iter().filter(lacks).count();
+        let doubts = std::mem::take(&mut self.doubts);
+        if silent == 0 {
+            if doubts > 0 {
+                self.false_alarms = 0;
+            }
+            return false;
+        }
+        if doubts < DOUBTS_MAX && self.false_alarms < FALSE_ALARMS_MAX {
+            self.doubts = doubts + 1;
+            return true;
+        }
+        self.false_alarms = self.false_alarms.saturating_add(1);
+        false
     }
 
     fn events(
@@ -339,12 +390,10 @@ impl Walk {
     /// The provider did not answer a page: the next one is smaller. False if it cannot be.
     pub fn refused(&mut self, message: &str) -> bool {
         self.answered = 0;
-        if let Some(blocks) = range_named(message) {
-            self.page_max = self.page_max.min(blocks.saturating_sub(1).max(1));
-            if self.page_max < self.page {
-                self.page = self.page_max;
-                return true;
-            }
+        let named = range_named(message).map(|blocks| blocks.saturating_sub(1).max(1));
+        if let Some(named) = named.filter(|named| *named < self.page) {
+            self.page = named;
+            return true;
         }
         let smaller = (self.page / 2).max(1);
         std::mem::replace(&mut self.page, smaller) > smaller

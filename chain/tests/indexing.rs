@@ -1,0 +1,294 @@
+//! Reading contracts off running chains, also through a proxy that makes a chain look bad.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod pair;
+mod proxy;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use alloy::primitives::{Address, Bytes, FixedBytes};
+use alloy::providers::Provider as _;
+use hawser_chain::contracts::{GroupMessageBroadcaster, NodeRegistry};
+use hawser_chain::endpoints::Endpoints;
+use hawser_chain::index::{
+    Batch, ChainReader, Doing, Mark, News, Said, Sink, SinkError, Subject, WalkSettings,
+};
+use hawser_chain::send::Call;
+use hawser_chain::watch;
+use pair::{APP_ID, Kind, Pair, sender};
+use proxy::Proxy;
+use serde_json::json;
+
+crate::on_both_kinds_of_chain! {
+    events_come_in_order_and_go_on_after_a_restart
+    news_come_over_a_web_socket
+    a_reorganisation_below_what_is_stored_stops_the_strand
+}
+
+/// How long a test that fails may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Takes events as a log does: each place once, none left out, none changed.
+#[derive(Default)]
+struct Memory(Mutex<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    payloads: Vec<Bytes>,
+    position: Option<Mark>,
+    /// How many more times it fails.
+    failures: u32,
+}
+
+impl Sink for Memory {
+    fn position(&self) -> Result<Option<Mark>, SinkError> {
+        Ok(self.0.lock().unwrap().position)
+    }
+
+    fn take(&self, batch: &Batch) -> Result<(), SinkError> {
+        let mut kept = self.0.lock().unwrap();
+        if kept.failures > 0 {
+            kept.failures -= 1;
+            return Err(SinkError::Retry("the disk is full".into()));
+        }
+        let mut payloads = kept.payloads.clone();
+        for event in &batch.events {
+            let Said::Payload { sequence_id, payload, .. } = &event.said else { panic!() };
+            let place = usize::try_from(*sequence_id).unwrap() - 1;
+            match payloads.get(place) {
+                Some(held) if held == payload => {}
+                Some(_) => return Err(SinkError::Stop("another one is there".into())),
+                None if place == payloads.len() => payloads.push(payload.clone()),
+                None => return Err(SinkError::Gap("one is missing".into())),
+            }
+        }
+        kept.payloads = payloads;
+        kept.position = Some(batch.position);
+        Ok(())
+    }
+}
+
+impl Memory {
+    fn payloads(&self) -> Vec<Bytes> {
+        self.0.lock().unwrap().payloads.clone()
+    }
+}
+
+/// A broadcaster on a chain of its own.
+struct Broadcaster {
+    pair: Pair,
+    address: Address,
+    sent: Vec<Bytes>,
+}
+
+impl Broadcaster {
+    async fn new(kind: Kind) -> Self {
+        let (pair, deployment) = Pair::deployed(kind).await;
+        let address = deployment.addresses.group_message_broadcaster;
+        Self { pair, address, sent: Vec::new() }
+    }
+
+    fn url(&self) -> String {
+        self.pair.app.endpoint().to_owned()
+    }
+
+    async fn send(&mut self, count: usize) {
+        let sender = sender(&self.pair.app, 0);
+        for _ in 0..count {
+            let number = u8::try_from(self.sent.len() % 251).unwrap();
+            let payload = Bytes::from(vec![number; 100 + self.sent.len()]);
+            let call = GroupMessageBroadcaster::addMessageCall {
+                groupId_: FixedBytes::repeat_byte(1),
+                message_: payload.clone(),
+            };
+            sender.send(&Call::new(self.address, &call)).await.unwrap();
+            self.sent.push(payload);
+        }
+    }
+
+    fn walk(&self) -> WalkSettings {
+        WalkSettings {
+            subject: Subject::GroupMessages,
+            address: self.address,
+            first_block: 0,
+            page_blocks: 7,
+            confirmations: 0,
+        }
+    }
+
+    fn read(&self, urls: &[String], push_urls: Vec<String>, memory: &Arc<Memory>) -> ChainReader {
+        let endpoints = Endpoints::new("app", urls, APP_ID).unwrap();
+        let news = News { push_urls, bells: Vec::new() };
+        ChainReader::start(endpoints, news, vec![(self.walk(), memory.clone() as Arc<dyn Sink>)])
+    }
+}
+
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let wait = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "not so: {what}");
+}
+
+async fn events_come_in_order_and_go_on_after_a_restart(kind: Kind) {
+    let mut chain = Broadcaster::new(kind).await;
+    let memory = Arc::new(Memory::default());
+    memory.0.lock().unwrap().failures = 3;
+    chain.send(5).await;
+    let reader = chain.read(&[chain.url()], Vec::new(), &memory);
+    until("everything is there", || memory.payloads() == chain.sent).await;
+    chain.send(3).await;
+    until("what comes later is there", || memory.payloads() == chain.sent).await;
+    let status = reader.view().strands().remove(0);
+    assert_eq!(status.counts.retries, 3);
+    reader.stop().await;
+    chain.send(4).await;
+    assert_eq!(memory.payloads().len(), 8, "nobody reads");
+    let reader = chain.read(&[chain.url()], Vec::new(), &memory);
+    until("it goes on", || memory.payloads() == chain.sent).await;
+    reader.stop().await;
+}
+
+async fn news_come_over_a_web_socket(kind: Kind) {
+    let mut chain = Broadcaster::new(kind).await;
+    let memory = Arc::new(Memory::default());
+    let nobody = "ws://127.0.0.1:1".to_owned();
+    let push = vec![nobody, chain.url().replace("http", "ws")];
+    let reader = chain.read(&[chain.url()], push, &memory);
+    let view = reader.view();
+    until("the second one tells", || view.pulse().pushed).await;
+    for _ in 0..5 {
+        chain.send(1).await;
+        until("it is there", || memory.payloads() == chain.sent).await;
+    }
+    assert!(view.pulse().rung > 0, "somebody has rung");
+    reader.stop().await;
+}
+
+async fn a_reorganisation_below_what_is_stored_stops_the_strand(kind: Kind) {
+    let mut chain = Broadcaster::new(kind).await;
+    let memory = Arc::new(Memory::default());
+    chain.send(2).await;
+    let reader = chain.read(&[chain.url()], Vec::new(), &memory);
+    until("everything is there", || memory.payloads() == chain.sent).await;
+    let held = memory.payloads();
+    let reorganise = json!([2, []]);
+    let provider = chain.pair.app.provider();
+    provider.raw_request::<_, serde_json::Value>("anvil_reorg".into(), reorganise).await.unwrap();
+    chain.sent.push(Bytes::new()); // so that the next ones differ
+    chain.send(1).await;
+    let view = reader.view();
+    let halted = || matches!(view.strands()[0].doing, Doing::Halted(_));
+    until("the strand has stopped", halted).await;
+    assert_eq!(memory.payloads(), held, "what was stored is never rewritten");
+    assert!(view.strands()[0].counts.reorganisations.iter().sum::<u64>() > 0);
+    reader.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_not_stored_is_read_again_after_a_reorganisation() {
+    let mut chain = Broadcaster::new(Kind::Embedded).await;
+    let memory = Arc::new(Memory::default());
+    chain.send(2).await;
+    let reader = chain.read(&[chain.url()], Vec::new(), &memory);
+    until("everything is there", || memory.payloads() == chain.sent).await;
+    // Two more blocks without events are replaced.
+    let provider = chain.pair.app.provider();
+    let call = async |method: &'static str, params: serde_json::Value| {
+        provider.raw_request::<_, serde_json::Value>(method.into(), params).await.unwrap();
+    };
+    call("anvil_mine", json!(["0x2"])).await;
+    let view = reader.view();
+    let head = provider.get_block_number().await.unwrap();
+    until("these are read", || view.strands()[0].read == Some(head)).await;
+    call("anvil_reorg", json!([2, []])).await;
+    chain.send(1).await;
+    until("what came after is there", || memory.payloads() == chain.sent).await;
+    assert_eq!(view.strands()[0].counts.reorganisations.iter().sum::<u64>(), 1);
+    reader.stop().await;
+}
+
+#[tokio::test]
+async fn a_chain_that_answers_badly_is_read_whole() {
+    for seed in 0..3 {
+        let mut chain = Broadcaster::new(Kind::Embedded).await;
+        let memory = Arc::new(Memory::default());
+        chain.send(40).await;
+        let proxy = Proxy::start(&chain.url(), seed).await;
+        proxy.set(|faults| *faults = proxy::Faults::ALL);
+        let reader = chain.read(&[proxy.url()], Vec::new(), &memory);
+        until("a part is there", || !memory.payloads().is_empty()).await;
+        chain.send(5).await;
+        until("everything is there", || memory.payloads() == chain.sent).await;
+        let status = reader.view().strands().remove(0);
+        assert!(!matches!(status.doing, Doing::Halted(_)), "seed {seed}: {status:?}");
+        assert!(proxy.spoilt() > 0, "seed {seed}");
+        reader.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn the_first_endpoint_that_tells_the_truth_is_asked_and_the_preferred_one_again_later() {
+    let mut chain = Broadcaster::new(Kind::Embedded).await;
+    let memory = Arc::new(Memory::default());
+    let (liar, good) = (Proxy::start(&chain.url(), 1).await, Proxy::start(&chain.url(), 2).await);
+    liar.set(|faults| faults.wrong_chain = true);
+    let reader = chain.read(&[liar.url(), good.url()], Vec::new(), &memory);
+    chain.send(3).await;
+    until("everything is there", || memory.payloads() == chain.sent).await;
+    let view = reader.view();
+    let endpoints = view.endpoints();
+    assert!(endpoints[0].fault.as_ref().unwrap().contains("is chain"), "{endpoints:?}");
+    assert_eq!([endpoints[0].active, endpoints[1].active], [false, true]);
+    assert_eq!(liar.asked("eth_getLogs"), 0, "another chain is never asked anything");
+
+    liar.set(|faults| faults.wrong_chain = false);
+    until("the preferred one is asked again", || view.endpoints()[0].active).await;
+    good.set(|faults| faults.dead = true);
+    chain.send(1).await;
+    until("everything is there", || memory.payloads() == chain.sent).await;
+    liar.set(|faults| faults.dead = true);
+    good.set(|faults| faults.dead = false);
+    chain.send(1).await;
+    until("the other one is asked", || memory.payloads() == chain.sent).await;
+    reader.stop().await;
+}
+
+#[tokio::test]
+async fn nodes_and_rates_stay_as_they_were_while_they_cannot_be_read() {
+    let (pair, deployment) = Pair::deployed(Kind::Embedded).await;
+    let addresses = &deployment.addresses;
+    let proxy = Proxy::start(pair.settlement.endpoint(), 0).await;
+    let endpoints = Endpoints::new("settlement", &[proxy.url()], pair.settlement.id()).unwrap();
+    let (bell, rung) = tokio::sync::watch::channel(0);
+    let hour = Duration::from_secs(3600);
+    let registry = addresses.node_registry;
+    let nodes = watch::nodes(endpoints.clone(), registry, hour, rung.clone()).await.unwrap();
+    let rates = watch::rates(endpoints.clone(), addresses.rate_registry, hour, rung).await.unwrap();
+    assert!(!rates.seen().borrow().value.is_empty());
+    assert!(nodes.seen().borrow().value.is_empty());
+
+    let key = hawser_chain::deploy::accounts()[3].clone();
+    let point = key.credential().verifying_key().to_encoded_point(false);
+    let call = NodeRegistry::addNodeCall {
+        owner_: key.address(),
+        signingPublicKey_: Bytes::copy_from_slice(point.as_bytes()),
+        httpAddress_: "http://127.0.0.1:5050".into(),
+    };
+    proxy.set(|faults| faults.dead = true);
+    sender(&pair.settlement, 0).send(&Call::new(registry, &call)).await.unwrap();
+    bell.send_modify(|rings| *rings += 1);
+    until("it is known that it cannot be read", || nodes.seen().borrow().fault.is_some()).await;
+    assert!(!rates.seen().borrow().value.is_empty(), "what is known stays");
+    let failed = watch::nodes(endpoints, registry, hour, bell.subscribe()).await;
+    assert!(failed.is_err(), "the first reading has to succeed");
+    proxy.set(|faults| faults.dead = false);
+    bell.send_modify(|rings| *rings += 1);
+    until("the new node is known", || nodes.seen().borrow().value.len() == 1).await;
+    assert_eq!(nodes.seen().borrow().value[0].id, 100);
+    assert_eq!(nodes.seen().borrow().fault, None);
+}

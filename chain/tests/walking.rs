@@ -1,0 +1,363 @@
+//! The way along a chain that is reorganised, and that answers as badly as it can: what is given on
+//! is the chain as it is in the end, in its order.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use alloy::primitives::{Address, B256, Bytes, FixedBytes, keccak256};
+use alloy::rpc::types::Log;
+use alloy::sol_types::SolEvent as _;
+use hawser_chain::contracts::group_message_broadcaster::GroupMessageBroadcaster::MessageSent;
+use hawser_chain::index::walk::{Answer, Ask, Header, Verdict, Walk, WalkSettings};
+use hawser_chain::index::{Batch, Event, Mark, Said, Subject};
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom as _;
+use rand::{RngExt as _, SeedableRng as _};
+
+/// Say which one with HAWSER_SEED to run that one alone.
+const SEEDS: std::ops::Range<u64> = 0..60;
+const CONTRACT: Address = Address::repeat_byte(7);
+
+fn seeds() -> std::ops::Range<u64> {
+    match std::env::var("HAWSER_SEED").ok().and_then(|seed| seed.parse().ok()) {
+        Some(seed) => seed..seed + 1,
+        None => SEEDS,
+    }
+}
+
+#[derive(Clone)]
+struct Block {
+    header: Header,
+    logs: Vec<Log>,
+}
+
+/// A chain that somebody rewrites.
+struct Chain {
+    blocks: Vec<Block>,
+    made: u64,
+    /// The most blocks that there ever were.
+    highest: usize,
+}
+
+impl Chain {
+    fn new() -> Self {
+        let mut chain = Self { blocks: Vec::new(), made: 0, highest: 0 };
+        chain.mine(0);
+        chain
+    }
+
+    fn head(&self) -> Mark {
+        self.blocks.last().unwrap().header.mark
+    }
+
+    fn next_sequence(&self) -> u64 {
+        1 + self.blocks.iter().map(|block| block.logs.len() as u64).sum::<u64>()
+    }
+
+    fn mine(&mut self, events: u64) {
+        self.made += 1;
+        let number = self.blocks.len() as u64;
+        let hash = keccak256([self.made.to_be_bytes(), number.to_be_bytes()].concat());
+        let parent = self.blocks.last().map_or(B256::ZERO, |block| block.header.mark.hash);
+        let header = Header {
+            mark: Mark { number, hash },
+            parent,
+            time_s: 1000 + number,
+            speaks: events > 0,
+        };
+        let first = self.next_sequence();
+        let log = |index| self.log(header, index, first + index);
+        let logs = (0..events).map(log).collect();
+        self.blocks.push(Block { header, logs });
+        self.highest = self.highest.max(self.blocks.len());
+    }
+
+    fn log(&self, header: Header, index: u64, sequence: u64) -> Log {
+        let payload = keccak256([self.made.to_be_bytes(), sequence.to_be_bytes()].concat());
+        let event = MessageSent {
+            groupId: FixedBytes::repeat_byte(3),
+            message: Bytes::copy_from_slice(payload.as_slice()),
+            sequenceId: sequence,
+        };
+        Log {
+            inner: alloy::primitives::Log { address: CONTRACT, data: event.encode_log_data() },
+            block_hash: Some(header.mark.hash),
+            block_number: Some(header.mark.number),
+            block_timestamp: sequence.is_multiple_of(2).then_some(header.time_s),
+            transaction_hash: Some(payload),
+            transaction_index: Some(0),
+            log_index: Some(index),
+            removed: false,
+        }
+    }
+
+    /// Never more than `depth_max` blocks below the highest head that there ever was.
+    fn take_back(&mut self, depth: usize, depth_max: usize) {
+        let least = self.highest.saturating_sub(depth_max).max(1);
+        let left = self.blocks.len().saturating_sub(depth).max(least);
+        self.blocks.truncate(left);
+    }
+
+    fn headers(&self, numbers: &[u64]) -> Vec<Header> {
+        let at = |number: &u64| self.blocks.get(usize::try_from(*number).unwrap());
+        numbers.iter().filter_map(at).map(|block| block.header).collect()
+    }
+
+    fn logs(&self, blocks: &RangeInclusive<u64>) -> Vec<Log> {
+        let inside = |block: &&Block| blocks.contains(&block.header.mark.number);
+        self.blocks.iter().filter(inside).flat_map(|block| block.logs.clone()).collect()
+    }
+
+    /// Payloads by place, as the chain has them.
+    fn payloads(&self) -> BTreeMap<u64, Bytes> {
+        let logs = self.blocks.iter().flat_map(|block| &block.logs);
+        let decoded = logs.map(|log| MessageSent::decode_log(&log.inner).unwrap().data);
+        decoded.map(|event| (event.sequenceId, event.message)).collect()
+    }
+}
+
+/// What was stored, with every payload that a place has ever got.
+#[derive(Default)]
+struct Stored {
+    latest: BTreeMap<u64, Bytes>,
+    contradictions: u64,
+    position: Option<Mark>,
+}
+
+impl Stored {
+    /// False if something before these events is missing.
+    fn take(&mut self, batch: &Batch) -> bool {
+        let place = |event: &Event| (event.block.number, event.log_index);
+        assert!(batch.events.is_sorted_by(|a, b| place(a) < place(b)), "in order, each once");
+        let places = batch.events.iter().map(|event| match event.said {
+            Said::Payload { sequence_id, .. } => sequence_id,
+            Said::Booked { .. } => panic!("nothing was paid"),
+        });
+        let mut last = self.latest.keys().next_back().copied().unwrap_or_default();
+        for place in places {
+            if place > last + 1 {
+                return false;
+            }
+            last = last.max(place);
+        }
+        for event in &batch.events {
+            let Said::Payload { sequence_id, payload, .. } = &event.said else { panic!() };
+            assert_eq!(event.block_time_s, 1000 + event.block.number);
+            let before = self.latest.insert(*sequence_id, payload.clone());
+            self.contradictions += u64::from(before.is_some_and(|before| before != *payload));
+        }
+        self.position = Some(batch.position);
+        true
+    }
+}
+
+struct Run {
+    chain: Chain,
+    /// The chain as it was a moment ago: an endpoint behind the others may still answer so.
+    before: Vec<Block>,
+    walk: Walk,
+    stored: Stored,
+    settings: WalkSettings,
+    random: StdRng,
+    range_max: u64,
+}
+
+impl Run {
+    fn new(seed: u64, confirmations: u64) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
+        let settings = WalkSettings {
+            subject: Subject::GroupMessages,
+            address: CONTRACT,
+            first_block: 0,
+            page_blocks: random.random_range(1..200),
+            confirmations,
+        };
+        let mut chain = Chain::new();
+        for _ in 0..random.random_range(0..300) {
+            chain.mine(random.random_range(0..4));
+        }
+        Self {
+            before: chain.blocks.clone(),
+            chain,
+            walk: Walk::new(settings.clone(), None),
+            stored: Stored::default(),
+            settings,
+            range_max: random.random_range(1..300),
+            random,
+        }
+    }
+
+    /// Something happens to the chain, or to the reader.
+    fn disturb(&mut self, depth_max: usize) {
+        self.before = self.chain.blocks.clone();
+        match self.random.random_range(0..10) {
+            0 => {
+                let depth = self.random.random_range(1..=depth_max);
+                self.chain.take_back(depth, depth_max);
+                // Mostly it goes on; now and then it is seen while it is shorter.
+                for _ in 0..self.random.random_range(0..depth + 3) {
+                    self.chain.mine(self.random.random_range(0..3));
+                }
+            }
+            1 => self.walk = Walk::new(self.settings.clone(), self.stored.position),
+            2 => self.range_max = self.random.random_range(1..300),
+            3 => (0..70).for_each(|_| self.chain.mine(0)),
+            _ => self.chain.mine(self.random.random_range(0..3)),
+        }
+    }
+
+    /// One question and its answer.
+    fn step(&mut self, honest: bool) -> bool {
+        let lies = |run: &mut Self, one_in: u32| !honest && run.random.random_ratio(1, one_in);
+        let old = lies(self, 8);
+        let head = if old { self.before.last().unwrap().header.mark } else { self.chain.head() };
+        match self.walk.next(head) {
+            Ask::Wait => return false,
+            Ask::Headers(numbers) => {
+                let headers = self.chain.headers(&numbers);
+                self.walk.compared(&headers);
+            }
+            Ask::Page { blocks, .. } if blocks.end() - blocks.start() >= self.range_max => {
+                let message = if self.random.random() {
+                    let max = self.range_max + 1;
+                    format!("eth_getLogs requests with up to a {max} block range")
+                } else {
+                    "query returned too much".into()
+                };
+                assert!(self.walk.refused(&message), "one block is never too much");
+            }
+            Ask::Page { blocks, headers } => {
+                let mut logs = self.chain.logs(&blocks);
+                let timeless = logs.iter().filter(|log| log.block_timestamp.is_none());
+                let mut wanted: Vec<_> = timeless.filter_map(|log| log.block_number).collect();
+                wanted.extend(headers);
+                let mut headers = self.chain.headers(&wanted);
+                if !honest {
+                    self.spoil(&blocks, &mut logs, &mut headers);
+                }
+                if let Verdict::Take(batch) = self.walk.answered(&blocks, Answer { logs, headers })
+                    && !self.stored.take(&batch)
+                {
+                    self.walk.rewind(0); // whoever stores tells, and all is read again
+                }
+            }
+        }
+        true
+    }
+
+    fn spoil(
+        &mut self,
+        blocks: &RangeInclusive<u64>,
+        logs: &mut Vec<Log>,
+        headers: &mut Vec<Header>,
+    ) {
+        let random = &mut self.random;
+        if random.random_ratio(1, 2) {
+            let again: Vec<_> =
+                logs.iter().filter(|_| random.random_ratio(1, 3)).cloned().collect();
+            logs.extend(again);
+            logs.shuffle(random);
+            headers.shuffle(random);
+        }
+        if random.random_ratio(1, 3) {
+            let inside = |block: &&Block| blocks.contains(&block.header.mark.number);
+            let old = self.before.iter().filter(inside).flat_map(|block| block.logs.clone());
+            logs.extend(old.map(|log| Log { removed: true, ..log }));
+        }
+        if let Some(log) = logs.first().cloned().filter(|_| random.random_ratio(1, 3)) {
+            let mut other = log.clone();
+            other.inner.address = Address::repeat_byte(8);
+            let far = Log { block_number: Some(blocks.end() + 1), ..log.clone() };
+            let pending = Log { block_hash: None, ..log };
+            logs.extend([other, far, pending]);
+        }
+        if random.random_ratio(1, 6) {
+            headers.pop();
+        }
+        // What is left out is noticed by what comes after it, if that is never contradicted.
+        if self.settings.confirmations > 0 && random.random_ratio(1, 6) {
+            // Logs and headers of two chains in one answer.
+            let inside = |block: &&Block| blocks.contains(&block.header.mark.number);
+            *logs = self.before.iter().filter(inside).flat_map(|it| it.logs.clone()).collect();
+        }
+    }
+
+    fn settle(&mut self) {
+        self.chain.mine(1);
+        (0..=self.settings.confirmations).for_each(|_| self.chain.mine(0));
+        // As long as a chain is shorter than it was, nobody can tell whether it was replaced.
+        while self.chain.blocks.len() < self.chain.highest {
+            self.chain.mine(0);
+        }
+        self.chain.mine(0);
+        let mut steps = 0;
+        while self.step(true) {
+            steps += 1;
+            assert!(steps < 20_000, "it comes to an end");
+        }
+    }
+}
+
+#[test]
+fn in_the_end_everything_is_there_as_the_chain_has_it() {
+    for seed in seeds() {
+        let mut run = Run::new(seed, 0);
+        for _ in 0..150 {
+            run.disturb(12);
+            for _ in 0..run.random.random_range(0..4) {
+                run.step(false);
+            }
+        }
+        run.settle();
+        let wanted = run.chain.payloads();
+        let got = run.stored.latest.iter().filter(|(place, _)| wanted.contains_key(place));
+        let got: BTreeMap<_, _> = got.map(|(place, bytes)| (*place, bytes.clone())).collect();
+        assert!(got == wanted, "seed {seed}");
+    }
+}
+
+/// What is read only when enough blocks follow it is never contradicted.
+#[test]
+fn confirmed_events_are_never_taken_back() {
+    for seed in seeds() {
+        let mut run = Run::new(seed, 13);
+        for _ in 0..150 {
+            run.disturb(12);
+            for _ in 0..run.random.random_range(0..4) {
+                run.step(false);
+            }
+        }
+        run.settle();
+        assert_eq!(run.stored.contradictions, 0, "seed {seed}");
+        assert!(run.stored.latest == run.chain.payloads(), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_page_shrinks_as_a_provider_wants_and_grows_back() {
+    let settings = WalkSettings {
+        subject: Subject::GroupMessages,
+        address: CONTRACT,
+        first_block: 0,
+        page_blocks: 500,
+        confirmations: 0,
+    };
+    let mut walk = Walk::new(settings, None);
+    assert!(walk.refused("eth_getLogs requests with up to a 101 block range"));
+    assert_eq!(walk.page_blocks(), 100);
+    assert!(walk.refused("Query timeout exceeded"));
+    assert_eq!(walk.page_blocks(), 50);
+    (0..5).for_each(|_| assert!(walk.refused("no")));
+    assert_eq!(walk.page_blocks(), 1);
+    assert!(!walk.refused("no"), "nothing is smaller than one block");
+    let mut chain = Chain::new();
+    (0..2000).for_each(|_| chain.mine(0));
+    while let Ask::Page { blocks, headers } = walk.next(chain.head()) {
+        let headers = chain.headers(&headers);
+        let answer = Answer { logs: Vec::new(), headers };
+        assert!(matches!(walk.answered(&blocks, answer), Verdict::Take(_)));
+    }
+    assert!(walk.page_blocks() > 64, "{}", walk.page_blocks());
+}
