@@ -395,7 +395,7 @@ async fn money_is_asked_for_waited_for_and_paid_out(kind: Kind) {
     let error = world.carry_out_as(&world.admin, &early).await.unwrap_err();
     assert_eq!(error.revert().unwrap().name(), Some("WithdrawalNotReady"), "{error}");
 
-    // Blocks on demand of other development chains may be some minutes ahead of the clock.
+    // Blocks on demand may be some minutes ahead of the clock.
     world.pass_time(172_800 + 3600).await;
     let plan = payers::finalize_withdrawal(network, &account, recipient, false).await.unwrap();
     assert!(plan.notes[0].ends_with("ready"), "{plan:?}");

@@ -195,13 +195,10 @@ impl Core {
         self.clock_offset
     }
 
-    /// What the clock says, but never before the latest block. Blocks that are made within one
-    /// second carry the same time, as those of a chain with one sequencer do: so none lies in the
-    /// future.
     fn next_timestamp(&self, now: u64) -> u64 {
         let latest = self.head().header.timestamp;
         let clock = now.saturating_add_signed(self.clock_offset);
-        self.next_timestamp.unwrap_or_else(|| clock.min(TIME_MAX).max(latest))
+        self.next_timestamp.unwrap_or_else(|| clock.min(TIME_MAX).max(latest + 1))
     }
 
     /// The next block as it would be now, with everything in it that waits and fits.

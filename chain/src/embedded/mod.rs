@@ -16,8 +16,7 @@
 //!   more than half full. Fees go to the zero address.
 //! - `stateRoot` is a hash over everything that ever changed in the state, not a trie: it differs when
 //!   the state does, but nothing can be proven from it, and `eth_getProof` does not exist.
-//! - A block has the clock's time, and never an earlier one than the block before. Blocks of the same
-//!   second have the same time; blocks on demand never lead the clock.
+//! - Times grow from block to block by at least a second, so that many blocks on demand lead the clock.
 //! - `safe` and `finalized` are 32 and 64 blocks behind the head.
 //! - The state of every block is kept, as are all blocks. All of it is in memory, too.
 //! - With a data folder a block is written before anybody is told of it, and survives the end of the

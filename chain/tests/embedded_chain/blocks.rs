@@ -40,7 +40,7 @@ async fn blocks_are_linked_by_hashes_that_follow_from_their_content() {
         assert_eq!(block.header.size, Some(U256::from(consensus_len(&block))));
         if let Some(parent) = parent {
             assert_eq!(block.header.parent_hash, parent.header.hash);
-            assert!(block.header.timestamp >= parent.header.timestamp);
+            assert!(block.header.timestamp > parent.header.timestamp);
             assert_ne!(block.header.state_root, parent.header.state_root);
             assert_eq!(transactions.len(), 1);
         }

@@ -92,40 +92,17 @@ async fn time_goes_where_it_is_sent() {
     running.send(TransactionRequest::default().to(NOBODY)).await;
     assert_eq!(latest_time(&running).await, later + 500);
     running.mine().await;
-    assert!((later + 500..later + 510).contains(&latest_time(&running).await), "the clock goes on");
+    assert!((later + 501..later + 510).contains(&latest_time(&running).await), "the clock goes on");
     let told = running.try_call("evm_setNextBlockTimestamp", json!([later])).await.unwrap_err();
     assert!(told.1.contains("is not after the latest block's"), "{told:?}");
     running.call("evm_mine", json!([later + 2000])).await;
     assert_eq!(latest_time(&running).await, later + 2000);
     running.call("anvil_mine", json!(["0x3", "0x3c"])).await;
     let head = latest_time(&running).await;
-    assert!((later + 2120..later + 2130).contains(&head), "{head} {later}");
+    assert!((later + 2121..later + 2130).contains(&head), "{head} {later}");
     for huge in [json!(["0xffffffffffffffff"]), json!([u64::MAX / 2]), json!([-1]), json!(["x"])] {
         running.try_call("evm_increaseTime", huge).await.unwrap_err();
     }
-}
-
-#[tokio::test]
-async fn many_blocks_at_once_do_not_lie_in_the_future() {
-    let running = Running::on_demand().await;
-    for nonce in 0..40 {
-        running.call("eth_sendRawTransaction", raw(&transfer(0, |tx| tx.nonce = nonce))).await;
-    }
-    assert_eq!(running.provider.get_block_number().await.unwrap(), 40);
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    assert!(latest_time(&running).await <= now.as_secs());
-    let pending = running.provider.get_block(alloy::eips::BlockId::pending()).await.unwrap();
-    assert!(pending.unwrap().header.timestamp >= latest_time(&running).await);
-}
-
-#[tokio::test]
-async fn blocks_never_go_back_in_time() {
-    let running = Running::on_demand().await;
-    let start = latest_time(&running).await;
-    running.call("evm_mine", json!([start + 5000])).await;
-    running.call("evm_setTime", json!([start])).await;
-    running.mine().await;
-    assert_eq!(latest_time(&running).await, start + 5000);
 }
 
 #[tokio::test]
