@@ -6,9 +6,11 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use alloy::eips::BlockNumberOrTag;
 use alloy::primitives::Address;
+use alloy::providers::Provider as _;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -28,6 +30,9 @@ pub const APP_ID: u64 = 31338;
 
 /// The time of the first block of both chains, the same each time: 2025-01-01.
 const GENESIS_TIME: u64 = 1_735_689_600;
+/// Blocks on demand of the embedded chain are at least a second apart, and a deployment makes some
+/// dozens at once. So that they do not lie in the future, a new chain is deployed to so long ago.
+const PAST: Duration = Duration::from_secs(300);
 
 /// What the chains of a development network are started with.
 #[derive(Debug, Clone, Default)]
@@ -110,6 +115,10 @@ impl Running {
         }
     }
 
+    fn is_embedded(&self) -> bool {
+        matches!(self, Self::Embedded(_))
+    }
+
     async fn stop(self) {
         match self {
             Self::Embedded(chain) => chain.stop().await,
@@ -138,6 +147,11 @@ impl Devnet {
         let settlement = launch("settlement", SETTLEMENT_ID, settings.settlement_port, &settings);
         let (settlement, to_settlement) = settlement.await?;
         let (app, to_app) = launch("app", APP_ID, settings.app_port, &settings).await?;
+        for (chain, running) in [(&to_settlement, &settlement), (&to_app, &app)] {
+            if running.is_embedded() {
+                begin_in_the_past(chain).await?;
+            }
+        }
         let deployer = deploy::deployer();
         let deployment = deploy::deploy(&to_settlement, &to_app, &deployer).await?;
         let admin = Sender::new(to_settlement.clone(), deployer);
@@ -146,8 +160,11 @@ impl Devnet {
         if let Some(payer) = settings.payer {
             deploy::fund_payer(&admin, &to_app, &deployment.addresses, payer).await?;
         }
-        if let Some(block_time) = settings.block_time {
-            for chain in [&to_settlement, &to_app] {
+        for (chain, running) in [(&to_settlement, &settlement), (&to_app, &app)] {
+            if running.is_embedded() {
+                arrive_in_the_present(chain).await?;
+            }
+            if let Some(block_time) = settings.block_time {
                 DevChain(chain).make_blocks_every(block_time).await?;
             }
         }
@@ -233,4 +250,28 @@ async fn anvil(
     let state = settings.data_dir.as_ref().map(|folder| folder.join(format!("{name}-anvil.json")));
     let anvil = Anvil::start(AnvilSettings { program: program.to_owned(), chain_id, port, state });
     anvil.await.map_err(|error| DevnetError::Anvil { chain: name, error })
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+/// Lets a new chain's clock lag behind.
+async fn begin_in_the_past(chain: &Chain) -> Result<(), RpcFault> {
+    let (number, _) = block(chain, BlockNumberOrTag::Latest).await?;
+    let past = now().saturating_sub(PAST.as_secs());
+    if number == 0 { DevChain(chain).set_clock(past).await } else { Ok(()) }
+}
+
+/// Sets the clock right if it is behind. One that is ahead was moved by somebody, and is left.
+async fn arrive_in_the_present(chain: &Chain) -> Result<(), RpcFault> {
+    let (_, next) = block(chain, BlockNumberOrTag::Pending).await?;
+    if next < now() { DevChain(chain).set_clock(now()).await } else { Ok(()) }
+}
+
+async fn block(chain: &Chain, at: BlockNumberOrTag) -> Result<(u64, u64), RpcFault> {
+    let block = chain.provider().get_block_by_number(at).await;
+    let block = block.map_err(|error| chain.fault("eth_getBlockByNumber", error))?;
+    Ok(block.map_or((0, 0), |block| (block.header.number, block.header.timestamp)))
 }

@@ -23,7 +23,7 @@ pub struct Admitted {
 
 /// A chain's clock that is further ahead than this is not followed: whoever controls it would
 /// otherwise control this node's times, and with them prices and expiries.
-const CHAIN_AHEAD_NS_MAX: i64 = 5_000_000_000;
+const CHAIN_AHEAD_NS_MAX: i64 = 600_000_000_000;
 
 /// A place in the strand, ready to be signed.
 #[derive(Debug)]
@@ -75,7 +75,7 @@ impl Sequencer {
     /// Sequences one request as a whole, in its order. Prices, expiry and time come from the one
     /// reading `now_ns`; where the clock has not moved, times go up by a nanosecond each. An
     /// envelope is not given an earlier time than the chain envelope it depends on, unless the
-    /// chain's clock is more than 5 s ahead.
+    /// chain's clock is more than ten minutes ahead.
     ///
     /// # Errors
     /// When one of the envelopes has no price. Then none is sequenced.
@@ -257,9 +257,9 @@ mod tests {
         assert_eq!(sequence(10, Some(START_NS + 2 * second)), 2 * second);
         assert_eq!(sequence(20, None), 2 * second + 1, "times go on increasing");
         assert_eq!(sequence(second, Some(START_NS + 2 * second)), 2 * second + 2);
-        assert_eq!(sequence(3 * second, Some(START_NS + 8 * second)), 8 * second);
-        let now = 9 * second;
-        assert_eq!(sequence(now, Some(START_NS + now + 5 * second + 1)), now);
+        assert_eq!(sequence(3 * second, Some(START_NS + 603 * second)), 603 * second);
+        let now = 604 * second;
+        assert_eq!(sequence(now, Some(START_NS + now + 600 * second + 1)), now);
         assert_eq!(sequence(now, Some(i64::MAX)), now + 1);
     }
 

@@ -17,6 +17,7 @@
 //! - `stateRoot` is a hash over everything that ever changed in the state, not a trie: it differs when
 //!   the state does, but nothing can be proven from it, and `eth_getProof` does not exist.
 //! - Times grow from block to block by at least a second, so that many blocks on demand lead the clock.
+//!   Payloads that are put on the chain within one second so keep their order in time, too.
 //! - `safe` and `finalized` are 32 and 64 blocks behind the head.
 //! - The state of every block is kept, as are all blocks. All of it is in memory, too.
 //! - With a data folder a block is written before anybody is told of it, and survives the end of the

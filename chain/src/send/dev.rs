@@ -37,6 +37,14 @@ impl DevChain<'_> {
         self.tell("anvil_setCode", json!([address, code])).await
     }
 
+    /// Sets the clock: from now on it goes on from this time, in unix seconds.
+    ///
+    /// # Errors
+    /// When the chain does not answer, or is none for development.
+    pub async fn set_clock(self, unix_seconds: u64) -> Result<(), RpcFault> {
+        self.tell("evm_setTime", json!([unix_seconds])).await
+    }
+
     /// Makes a block each time so many whole seconds have passed, and none on demand.
     ///
     /// # Errors
