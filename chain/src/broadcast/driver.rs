@@ -102,6 +102,7 @@ impl Driver {
             driver.recover(record.live());
             driver.record = Some(record);
         }
+        driver.tell();
         driver
     }
 
@@ -299,7 +300,7 @@ impl Driver {
             }
         };
         let mut transaction = TxLegacy {
-            chain_id: Some(self.shared.endpoints.chain_id()),
+            chain_id: Some(self.shared.endpoints.id()),
             nonce: it.nonce,
             gas_price,
             gas_limit,
@@ -438,7 +439,7 @@ impl Driver {
                     }
                 }
                 Done::Refused { job, said, .. } => {
-                    let chain_id = self.shared.endpoints.chain_id();
+                    let chain_id = self.shared.endpoints.id();
                     let error = watch::refused(self.account(), chain_id, said);
                     self.finish(job, &Err(error));
                 }

@@ -16,10 +16,9 @@
 //! happened.
 //!
 //! Modules in reading order: `payload`, `jobs`, `nonces` (what to do next, as a plain value),
-//! `record`, `price`, `endpoints`, `watch` (the requests), `driver` (the task).
+//! `record`, `price`, `watch` (the requests), `driver` (the task).
 
 mod driver;
-mod endpoints;
 mod error;
 mod jobs;
 mod nonces;
@@ -41,9 +40,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::contracts::{GroupMessageBroadcaster, IdentityUpdateBroadcaster};
-use crate::send::{Chain, RpcFault, ViewError};
+use crate::endpoints::Endpoints;
+use crate::send::{Chain, ViewError};
 use driver::{Command, Driver};
-use endpoints::{Endpoints, is_silence};
 pub use error::{BroadcastError, StartError};
 use jobs::Outcome;
 use payload::{Contracts, Topic};
@@ -129,7 +128,7 @@ impl Broadcaster {
             let text = format!("{in_flight_max} in flight: it must be 1 to {IN_FLIGHT_MAX}");
             return Err(StartError::Setting(text));
         }
-        let endpoints = Endpoints::connect(&settings.urls, settings.chain_id).await?;
+        let endpoints = Endpoints::new("app", &settings.urls, settings.chain_id)?;
         let contracts = Contracts {
             groups: settings.group_message_broadcaster,
             identities: settings.identity_update_broadcaster,
@@ -256,11 +255,7 @@ impl Shared {
     }
 
     async fn bounds_of(&self, contracts: Contracts) -> Result<PayloadBounds, ViewError> {
-        let is_silent =
-            |error: &ViewError| matches!(error, ViewError::Rpc(fault) if is_silence(fault));
-        let bounds = self
-            .endpoints
-            .ask(|chain| async move { bounds_at(&chain, contracts).await }, is_silent);
+        let bounds = self.endpoints.ask(|chain| async move { bounds_at(&chain, contracts).await });
         let PayloadBounds { min, max } = bounds.await?;
         let own = if self.payload_bytes_max == 0 { usize::MAX } else { self.payload_bytes_max };
         Ok(PayloadBounds { min, max: max.min(own) })
@@ -272,7 +267,7 @@ impl Shared {
         let Some(nonce) = record.live().first_nonce() else { return Ok(()) };
         let watched = watch::Watched { wants_pending: true, ..Default::default() };
         let asked = watch::poll(&self.endpoints, self.account, &watched).await;
-        let (polled, _) = asked.map_err(|fault: RpcFault| StartError::Rpc(fault))?;
+        let (polled, _) = asked?;
         let next = polled.pending.unwrap_or(polled.mined);
         if nonce > next.saturating_add(AHEAD_MAX) {
             let path = record.path().to_owned();

@@ -9,7 +9,7 @@ use alloy::rpc::types::{TransactionInput, TransactionRequest};
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
-use super::endpoints::{Endpoints, is_silence};
+use crate::endpoints::Endpoints;
 use crate::send::{Chain, RpcFault};
 
 /// Where Arbitrum chains say their prices.
@@ -41,7 +41,7 @@ impl GasPrice {
         if let Some(fresh) = self.fresh() {
             return fresh;
         }
-        let asked = endpoints.ask(|chain| async move { self.ask(&chain).await }, is_silence);
+        let asked = endpoints.ask(|chain| async move { self.ask(&chain).await });
         match timeout(ASK_MAX, asked).await {
             Ok(Ok(price)) => {
                 let price = price.saturating_add(price / 10).max(1);

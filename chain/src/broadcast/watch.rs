@@ -2,6 +2,8 @@
 //! those that are watched.
 
 use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use alloy::eips::{BlockId, BlockNumberOrTag};
@@ -10,11 +12,11 @@ use alloy::providers::Provider as _;
 use alloy::rpc::types::TransactionReceipt;
 use futures_util::future::try_join_all;
 
-use super::endpoints::{Endpoints, is_silence};
 use super::error::BroadcastError;
 use super::nonces::{Polled, Sent};
 use crate::contracts::GroupMessageBroadcaster::InvalidPayloadSize;
 use crate::contracts::revert::Revert;
+use crate::endpoints::{Endpoints, Fault};
 use crate::send::{Call, CallFault, Chain, RpcFault};
 
 /// Every transaction.
@@ -39,6 +41,33 @@ pub(super) struct Watched {
     pub(super) wants_pending: bool,
 }
 
+/// Why a call could not be tried.
+struct Untried(CallFault);
+
+impl From<RpcFault> for Untried {
+    fn from(fault: RpcFault) -> Self {
+        Self(CallFault::Rpc(fault))
+    }
+}
+
+impl fmt::Display for Untried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            CallFault::Reverted(revert) => revert.fmt(f),
+            CallFault::Rpc(fault) => fault.fmt(f),
+        }
+    }
+}
+
+impl Fault for Untried {
+    fn rpc(&self) -> Option<&RpcFault> {
+        match &self.0 {
+            CallFault::Reverted(_) => None,
+            CallFault::Rpc(fault) => Some(fault),
+        }
+    }
+}
+
 /// The least gas that a transaction with this data may have.
 fn floor_gas(data: &[u8]) -> u64 {
     let zeros = data.iter().filter(|byte| **byte == 0).count() as u64;
@@ -54,17 +83,15 @@ pub(super) async fn gas_limit(
     call: &Call,
 ) -> Result<u64, BroadcastError> {
     let estimated = endpoints
-        .ask(
-            |chain| async move { chain.gas_limit(call.request(account)).await },
-            |fault| matches!(fault, CallFault::Rpc(fault) if is_silence(fault)),
-        )
-        .await;
+        .ask(|chain| async move { chain.gas_limit(call.request(account)).await.map_err(Untried) })
+        .await
+        .map_err(|Untried(fault)| fault);
     let floor = floor_gas(&call.data);
     match estimated {
         Ok(estimated) => Ok(estimated.max(floor + floor / 10)),
         Err(CallFault::Reverted(revert)) => Err(would_revert(revert, &call.data)),
         Err(CallFault::Rpc(RpcFault::Refused { message, .. })) => {
-            Err(refused(account, endpoints.chain_id(), message))
+            Err(refused(account, endpoints.id(), message))
         }
         Err(CallFault::Rpc(fault)) => Err(fault.into()),
     }
@@ -96,18 +123,24 @@ pub(super) fn refused(account: Address, chain_id: u64, said: String) -> Broadcas
     }
 }
 
-/// Gives a transaction to the endpoint in use.
+/// Gives a transaction to the first endpoint that answers. When one of those before has not, it
+/// may have it: whatever the next one says, nothing is certain.
 pub(super) async fn send(endpoints: &Endpoints, raw: &Bytes) -> Sent {
-    let (index, chain) = endpoints.current().await;
-    let Ok(chain) = chain else { return Sent::Later };
-    let Err(error) = chain.provider().send_raw_transaction(raw).await else { return Sent::Taken };
-    match chain.fault("eth_sendRawTransaction", error) {
-        RpcFault::Refused { message, .. } => meaning(message),
-        fault => {
-            tracing::debug!(%fault, "a transaction may be lost");
-            endpoints.leave(index);
-            Sent::Lost
+    let (raw, is_lost) = (&raw, &AtomicBool::new(false));
+    let sent = endpoints.ask(|chain| async move {
+        let sent = chain.provider().send_raw_transaction(raw).await.map(drop);
+        let sent = sent.map_err(|error| chain.fault("eth_sendRawTransaction", error));
+        if matches!(sent, Err(RpcFault::Unreachable { .. } | RpcFault::Malformed { .. })) {
+            is_lost.store(true, Ordering::Relaxed);
         }
+        sent
+    });
+    match sent.await {
+        Ok(()) => Sent::Taken,
+        Err(_) if is_lost.load(Ordering::Relaxed) => Sent::Lost,
+        Err(RpcFault::Refused { message, .. }) => meaning(message),
+        // No endpoint was reached at all.
+        Err(_) => Sent::Later,
     }
 }
 
@@ -139,7 +172,7 @@ pub(super) async fn poll(
     account: Address,
     watched: &Watched,
 ) -> Result<(Polled, HashMap<B256, Mined>), RpcFault> {
-    endpoints.ask(|chain| async move { poll_at(&chain, account, watched).await }, is_silence).await
+    endpoints.ask(|chain| async move { poll_at(&chain, account, watched).await }).await
 }
 
 async fn poll_at(
@@ -208,11 +241,10 @@ pub(super) async fn reason(
     call: &Call,
     receipt: &TransactionReceipt,
 ) -> String {
-    let (_, chain) = endpoints.current().await;
-    match chain {
-        Ok(chain) => chain.reason_of_revert(account, call, receipt).await.0,
-        Err(fault) => format!("why is not known ({fault})"),
-    }
+    let told = endpoints.ask(|chain| async move {
+        Ok::<_, RpcFault>(chain.reason_of_revert(account, call, receipt).await.0)
+    });
+    told.await.unwrap_or_else(|fault| format!("why is not known ({fault})"))
 }
 
 #[cfg(test)]

@@ -235,12 +235,6 @@ pub(crate) enum CallFault {
     Rpc(RpcFault),
 }
 
-impl From<RpcFault> for CallFault {
-    fn from(fault: RpcFault) -> Self {
-        Self::Rpc(fault)
-    }
-}
-
 impl From<CallFault> for SendError {
     fn from(fault: CallFault) -> Self {
         match fault {

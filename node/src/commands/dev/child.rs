@@ -148,15 +148,12 @@ impl CommandLine {
         self.add(flag, path.display());
     }
 
-    /// The contracts and both chains; nodes are told of news, too.
-    fn add_chains(&mut self, folder: &Folder, shared: SharedPorts, with_news: bool) {
+    fn add_chains(&mut self, folder: &Folder, shared: SharedPorts) {
         self.add_path("contracts.config-file-path", &folder.chain_json());
         let chains = [("app-chain", shared.app()), ("settlement-chain", shared.settlement())];
         for (chain, address) in chains {
             self.add(&format!("contracts.{chain}.rpc-url"), format!("http://{address}"));
-            if with_news {
-                self.add(&format!("contracts.{chain}.wss-url"), format!("ws://{address}"));
-            }
+            self.add(&format!("contracts.{chain}.wss-url"), format!("ws://{address}"));
         }
     }
 
@@ -174,7 +171,7 @@ impl CommandLine {
         line.add_path("data-dir", &node.data_dir);
         line.add_path("signer.private-key-file", &node.key_file);
         match world {
-            World::Chains => line.add_chains(folder, shared, true),
+            World::Chains => line.add_chains(folder, shared),
             World::Files(chain_file) => {
                 line.add_path("registry-file", &folder.registry());
                 line.add_path("rates-file", &folder.rates());
@@ -195,7 +192,7 @@ impl CommandLine {
         let mut line = Self::new(program, &["gateway"]);
         line.add_path("payer.key-file", &folder.payer_key());
         line.add_path("nonce-record", &folder.gateway().join("nonces"));
-        line.add_chains(folder, shared, false);
+        line.add_chains(folder, shared);
         line.add("listen-address", shared.gateway().ip());
         line.add("api.port", shared.gateway().port());
         line.add("metrics.metrics-address", shared.gateway_metrics().ip());
