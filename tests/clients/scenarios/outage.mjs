@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 
 import { Caller } from "../lib/call.mjs";
 import { invited, say, texts, words, wordsOf } from "../lib/cast.mjs";
-import { eventually } from "../lib/wait.mjs";
+import { eventually, sleep } from "../lib/wait.mjs";
 
 const SAID = 40;
 const DIES_AFTER = 10;
@@ -56,6 +56,8 @@ export function scenarios(sdks, browsers) {
         said.push(`line ${index}`);
         await chats[0].send(said.at(-1));
       }
+      // Clients read what comes from the chain in whole seconds, and so before what was said meanwhile.
+      await sleep(1100);
       await say(chats[1], "and I");
       await eventually("the stream on a living node brings everything", () => {
         return wordsOf(heard, people[0]).length >= SAID;
@@ -78,6 +80,7 @@ export function scenarios(sdks, browsers) {
         const chat = await invited(back, first);
         assert.deepEqual(words(await texts(chat, everything.length, 40)), everything);
         await say(chat, "back");
+        await sleep(1100);
         everything.push("back");
       }
       assert.deepEqual(words(await texts(onPage, 3)), everything.slice(-3));
