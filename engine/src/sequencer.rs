@@ -25,6 +25,15 @@ pub struct Admitted {
 /// otherwise control this node's times, and with them prices and expiries.
 const CHAIN_AHEAD_NS_MAX: i64 = 600_000_000_000;
 
+/// A time after `chain_ns`, which this node's clock has not come to yet, and within the next second.
+///
+/// Clients find a message by its time, so no two envelopes of a topic may have the same one, and
+/// they read them in this order. Other nodes wait for the same chain: what they would say is told
+/// apart, and put in order, by a thousandth of the clock.
+fn shortly_after(chain_ns: i64, now_ns: i64) -> i64 {
+    chain_ns + 1 + now_ns.rem_euclid(1_000_000_000_000) / 1000
+}
+
 /// A place in the strand, ready to be signed.
 #[derive(Debug)]
 pub struct Sequenced {
@@ -74,8 +83,8 @@ impl Sequencer {
 
     /// Sequences one request as a whole, in its order. Prices, expiry and time come from the one
     /// reading `now_ns`; where the clock has not moved, times go up by a nanosecond each. An
-    /// envelope is not given an earlier time than the chain envelope it depends on, unless the
-    /// chain's clock is more than ten minutes ahead.
+    /// envelope is given a later time than the chain envelope it depends on, unless the chain's
+    /// clock is more than ten minutes ahead.
     ///
     /// # Errors
     /// When one of the envelopes has no price. Then none is sequenced.
@@ -114,10 +123,12 @@ impl Next {
         admitted: &Admitted,
     ) -> Result<Sequenced, PriceError> {
         let envelope = &admitted.envelope;
-        let ahead = |ns: &i64| ns.saturating_sub(now_ns) <= CHAIN_AHEAD_NS_MAX;
-        let depends_on_ns = admitted.depends_on_ns.filter(ahead).unwrap_or(now_ns);
+        let is_followed =
+            |ns: &i64| *ns >= now_ns && ns.saturating_sub(now_ns) <= CHAIN_AHEAD_NS_MAX;
+        let time_ns =
+            admitted.depends_on_ns.filter(is_followed).map(|ns| shortly_after(ns, now_ns));
         self.sequence = self.sequence.next();
-        self.ns = now_ns.max(depends_on_ns).max(self.ns + 1);
+        self.ns = time_ns.unwrap_or(now_ns).max(self.ns + 1);
         let (base, congestion) = self.price(rate, envelope)?;
         let now_s = u64::try_from(self.ns / 1_000_000_000).unwrap_or(0);
         let expiry_unix_s = expiry_unix_s(now_s, envelope.retention_days());
@@ -245,7 +256,22 @@ mod tests {
     }
 
     #[test]
-    fn an_envelope_is_no_older_than_what_it_depends_on_unless_that_is_far_ahead() {
+    fn nodes_that_wait_for_one_chain_give_different_times_in_the_order_of_their_clocks() {
+        let commit_ns = START_NS + 60_000_000_000;
+        let mut nodes = [sequencer(), sequencer()];
+        let mut last = commit_ns;
+        for message in 0..100 {
+            let now_ns = START_NS + message * 2_000_000;
+            let request = [Admitted { depends_on_ns: Some(commit_ns), ..admitted(60) }];
+            let node = &mut nodes[usize::from(message % 3 == 0)];
+            let ns = node.sequence(now_ns, &plain(), &request).unwrap()[0].originator_ns;
+            assert!(ns > last && ns < commit_ns + 1_000_000_000, "{ns} after {last}");
+            last = ns;
+        }
+    }
+
+    #[test]
+    fn an_envelope_is_later_than_what_it_depends_on_unless_that_is_far_ahead() {
         let mut sequencer = sequencer();
         let mut sequence = |now_ns, depends_on_ns| {
             let request = [Admitted { depends_on_ns, ..admitted(60) }];
@@ -254,10 +280,12 @@ mod tests {
         };
         let second = 1_000_000_000;
         assert_eq!(sequence(0, Some(START_NS - 7)), 0);
-        assert_eq!(sequence(10, Some(START_NS + 2 * second)), 2 * second);
-        assert_eq!(sequence(20, None), 2 * second + 1, "times go on increasing");
-        assert_eq!(sequence(second, Some(START_NS + 2 * second)), 2 * second + 2);
-        assert_eq!(sequence(3 * second, Some(START_NS + 603 * second)), 603 * second);
+        assert_eq!(sequence(10, Some(START_NS + 2 * second)), 2 * second + 1);
+        assert_eq!(sequence(20, None), 2 * second + 2, "times go on increasing");
+        let at = 2 * second + 1 + second / 1000;
+        assert_eq!(sequence(second, Some(START_NS + 2 * second)), at);
+        let at = 603 * second + 1 + 3 * second / 1000;
+        assert_eq!(sequence(3 * second, Some(START_NS + 603 * second)), at);
         let now = 604 * second;
         assert_eq!(sequence(now, Some(START_NS + now + 600 * second + 1)), now);
         assert_eq!(sequence(now, Some(i64::MAX)), now + 1);
