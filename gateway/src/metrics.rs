@@ -166,7 +166,7 @@ impl OfGateway {
         });
         out.counters(
             "xmtp_gateway_node_faults",
-            "What nodes did wrong with what they were asked to publish",
+            "What nodes did wrong with what they were asked to publish or to show",
             faults,
         )
     }

@@ -22,7 +22,8 @@ pub enum Strategy {
     Ordered(Vec<OriginatorId>),
     /// Any.
     Random,
-    /// The one that is reached quickest; of a list if one is given and one of it can be used.
+    /// The one that is reached quickest; of a list if one is given and one of it can be used. Any
+    /// while none was reached.
     Closest(Vec<OriginatorId>),
 }
 
@@ -56,7 +57,9 @@ impl Strategy {
                 list.iter().copied().find(usable).or_else(|| anyone(candidates, banned, random))
             }
             Self::Random => anyone(candidates, banned, random),
-            Self::Closest(list) => closest(candidates, banned, list),
+            Self::Closest(list) => {
+                closest(candidates, banned, list).or_else(|| anyone(candidates, banned, random))
+            }
         }
     }
 }
@@ -222,9 +225,9 @@ mod tests {
         nodes[2].connect_time = Some(Duration::from_millis(3));
         nodes[3].connect_time = Some(Duration::from_millis(5));
         let topic = topic(&[1]);
-        assert_eq!(order(&Strategy::Closest(vec![]), &topic, &nodes), [300, 400, 100]);
+        assert_eq!(order(&Strategy::Closest(vec![]), &topic, &nodes), [300, 400, 100, 200]);
         let preferred = Strategy::Closest(vec![OriginatorId(100), OriginatorId(200)]);
-        assert_eq!(order(&preferred, &topic, &nodes), [100, 300, 400]);
+        assert_eq!(order(&preferred, &topic, &nodes), [100, 300, 400, 200]);
     }
 
     #[test]
@@ -251,7 +254,10 @@ mod tests {
             let nodes = nodes(count);
             let banned: BTreeSet<_> = banned.into_iter().map(|n| OriginatorId(n * 100)).collect();
             let left = nodes.iter().filter(|node| !banned.contains(&node.id)).count();
-            for strategy in [Strategy::Stable, Strategy::Random, Strategy::Ordered(vec![])] {
+            // None of them was measured yet.
+            let closest = Strategy::Closest(vec![OriginatorId(100)]);
+            let ordered = Strategy::Ordered(vec![]);
+            for strategy in [Strategy::Stable, Strategy::Random, ordered, closest] {
                 let chosen = strategy.choose(&topic(&identifier), &nodes, &banned, random);
                 prop_assert_eq!(chosen.is_some(), left > 0);
                 prop_assert!(chosen.is_none_or(|id| !banned.contains(&id)));

@@ -1,6 +1,7 @@
 //! Follows the chain strands at every node, so that it is known at once when a node shows what was
 //! sent to the chain.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,14 +11,16 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::{
     EnvelopesQuery, QueryEnvelopesRequest, SubscribeEnvelopesRequest,
 };
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId};
+use prost::Message as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::transport::Channel;
 
-use super::seen::Seen;
+use super::seen::{Compared, Expected, Seen};
 use crate::nodes::{Node, Nodes};
+use crate::publish::FaultKind;
 
 const STRANDS: [OriginatorId; 2] = [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES];
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -28,6 +31,8 @@ const ASK_AFTER: Duration = Duration::from_millis(700);
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Clients read from another node than the first that shows it.
 const OTHERS_WAIT: Duration = Duration::from_millis(100);
+/// How much of an envelope a log line shows.
+const EVIDENCE_BYTES_MAX: usize = 16 * 1024;
 
 /// What nodes show of the chain strands. Cheap to clone; all clones are the same.
 #[derive(Clone, Default)]
@@ -95,23 +100,32 @@ impl Shown {
         look(&mut self.0.seen.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Waits until a node shows an envelope, and then a moment longer for the other usable ones.
+    /// Waits until a node shows what was put on the chain, and then a moment longer for the other
+    /// usable ones. Nodes that show something else in its place are reported and not believed.
     /// `None` when `until` has come before.
     pub(super) async fn wait(
         &self,
         nodes: &Nodes,
-        id: EnvelopeId,
+        expected: &Expected,
         until: Instant,
     ) -> Option<OriginatorEnvelope> {
         let mut changed = self.0.changed.subscribe();
+        let mut reported = BTreeSet::new();
+        let mut compare = || {
+            let compared = self.with(|seen| seen.compare(expected));
+            report(nodes, expected, &compared, &mut reported);
+            compared
+        };
         let first = timeout_at(until, async {
+            let mut ask_at = Instant::now() + ASK_AFTER;
             loop {
                 changed.mark_unchanged();
-                if self.with(|seen| seen.get(id).is_some()) {
+                if compare().right.is_some() {
                     return;
                 }
-                if timeout(ASK_AFTER, changed.changed()).await.is_err() {
-                    self.ask(&nodes.usable(), id).await;
+                if timeout_at(ask_at, changed.changed()).await.is_err() {
+                    self.ask(&nodes.usable(), expected.id).await;
+                    ask_at = Instant::now() + ASK_AFTER;
                 }
             }
         });
@@ -120,17 +134,15 @@ impl Shown {
         let by_all = async {
             loop {
                 changed.mark_unchanged();
-                let shown = |seen: &mut Seen| {
-                    let by = seen.get(id).map(|(_, by)| by);
-                    by.is_none_or(|by| usable.iter().all(|node| by.contains(node)))
-                };
-                if self.with(shown) || changed.changed().await.is_err() {
+                let by = compare().by;
+                let all = usable.iter().all(|node| by.contains(node));
+                if all || changed.changed().await.is_err() {
                     return;
                 }
             }
         };
         let _ = timeout(OTHERS_WAIT, by_all).await;
-        self.with(|seen| seen.get(id).map(|(envelope, _)| envelope.clone()))
+        compare().right
     }
 
     /// Asks nodes for one envelope.
@@ -141,6 +153,34 @@ impl Shown {
             }
         });
         futures_util::future::join_all(asked).await;
+    }
+}
+
+/// Says once of each node what it shows in the place of what was put on the chain.
+fn report(
+    nodes: &Nodes,
+    expected: &Expected,
+    compared: &Compared,
+    reported: &mut BTreeSet<OriginatorId>,
+) {
+    for (node, envelope) in &compared.wrong {
+        if !reported.insert(*node) {
+            continue;
+        }
+        if let Some(node) = nodes.get(*node) {
+            node.numbers.fault(FaultKind::WrongChainEnvelope);
+        }
+        let evidence = envelope.encode_to_vec();
+        let shown = &evidence[..evidence.len().min(EVIDENCE_BYTES_MAX)];
+        tracing::error!(
+            code = "chain_envelope_differs",
+            node_id = node.0,
+            id = %expected.id,
+            transaction = hex::encode(expected.transaction_hash),
+            evidence = hex::encode(shown),
+            evidence_bytes = evidence.len(),
+            "a node shows something else in the place of what was put on the chain"
+        );
     }
 }
 

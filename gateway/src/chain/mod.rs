@@ -15,7 +15,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use hawser_proto::envelope::UnsignedOriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use tokio::sync::watch;
@@ -23,6 +22,7 @@ use tokio::time::Instant;
 
 pub(crate) use follow::Shown;
 use repeats::{PayloadKey, Repeats, key_of};
+use seen::Expected;
 
 use crate::metrics::Numbers;
 use crate::nodes::Nodes;
@@ -53,6 +53,8 @@ pub struct OnChain {
     pub sequence_id: u64,
     /// The transaction.
     pub transaction_hash: [u8; 32],
+    /// The time of its block, unix seconds.
+    pub block_time_s: u64,
 }
 
 /// Why a payload is not on the chain, or not known to be.
@@ -215,20 +217,13 @@ impl ChainPath {
             ChainTopic::Inbox(_) => OriginatorId::IDENTITY_UPDATES,
         };
         let on_chain = self.put(item.topic, &item.payload, key).await?;
-        let OnChain { sequence_id, transaction_hash: hash } = on_chain;
+        let OnChain { sequence_id, transaction_hash, block_time_s } = on_chain;
         let id = EnvelopeId::new(originator, SequenceId(sequence_id));
+        let expected = Expected { id, payload: item.payload, transaction_hash, block_time_s };
         let until = Instant::now() + self.shown_timeout;
-        let shown = self.shown.wait(&self.nodes, id, until).await;
-        let envelope = shown.ok_or(ChainFault::NotShown { hash, sequence_id })?;
-        if !carries(&envelope, &item.payload) {
-            tracing::error!(
-                code = "chain_envelope_differs",
-                %id,
-                transaction = hex::encode(hash),
-                "nodes show something else in the place of what was put on the chain"
-            );
-            return Err(ChainFault::NotShown { hash, sequence_id });
-        }
+        let shown = self.shown.wait(&self.nodes, &expected, until).await;
+        let not_shown = ChainFault::NotShown { hash: transaction_hash, sequence_id };
+        let envelope = shown.ok_or(not_shown)?;
         self.numbers.of(originator).took(since.elapsed(), 1, 0);
         Ok(envelope)
     }
@@ -253,9 +248,4 @@ impl ChainPath {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn carries(envelope: &OriginatorEnvelope, payload: &Bytes) -> bool {
-    UnsignedOriginatorEnvelope::parse(envelope.unsigned_originator_envelope.clone())
-        .is_ok_and(|statement| statement.payer().client().as_bytes() == payload)
 }

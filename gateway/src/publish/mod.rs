@@ -63,11 +63,19 @@ pub(crate) enum FaultKind {
     Failed,
     Refused,
     Wrong,
+    /// It shows something else in the place of what was put on the chain.
+    WrongChainEnvelope,
 }
 
 impl FaultKind {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Timeout, Self::WentDown, Self::Failed, Self::Refused, Self::Wrong];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Timeout,
+        Self::WentDown,
+        Self::Failed,
+        Self::Refused,
+        Self::Wrong,
+        Self::WrongChainEnvelope,
+    ];
 
     pub(crate) fn label(self) -> &'static str {
         match self {
@@ -76,6 +84,7 @@ impl FaultKind {
             Self::Failed => "failed",
             Self::Refused => "refused",
             Self::Wrong => "wrong_answer",
+            Self::WrongChainEnvelope => "wrong_chain_envelope",
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use hawser_gateway::GatewaySettings;
 use hawser_gateway::chain::ChainFault;
 use hawser_proto::Bytes;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use prost::Message as _;
 use tonic::Code;
 
@@ -34,6 +35,31 @@ async fn a_commit_is_answered_when_a_node_shows_it_with_what_the_node_shows() {
     let answer = publishing.await.unwrap();
     assert_eq!(answer, [net.chain.envelope(0).2]);
     assert_eq!(id_of(&answer[0]), (0, 1));
+}
+
+#[tokio::test]
+async fn a_node_that_lies_about_the_chain_is_reported_and_neither_believed_nor_in_the_way() {
+    let net = Net::start(3).await;
+    let lying = async {
+        until(async || net.chain.count() == 1).await;
+        let other_payload = indexed(0, 1, commit(1, "b").encode_to_vec().into());
+        net.nodes[0].show(0, 1, &other_payload);
+        let mut other_transaction = net.chain.envelope(0).2;
+        let proof = pb::BlockchainProof { transaction_hash: Bytes::from_static(&[8; 32]) };
+        other_transaction.proof = Some(pb::originator_envelope::Proof::BlockchainProof(proof));
+        net.nodes[1].show(0, 1, &other_transaction);
+        let faults = |node: u32| {
+            format!(
+                "xmtp_gateway_node_faults_total{{originator_id=\"{node}\",\
+                 kind=\"wrong_chain_envelope\"}}"
+            )
+        };
+        until(async || net.sample(&faults(100)).await == 1).await;
+        until(async || net.sample(&faults(200)).await == 1).await;
+        net.chain.shown_by(0, &net.nodes[2..]).await;
+    };
+    let (answer, ()) = futures_util::future::join(net.publish(vec![commit(1, "a")]), lying).await;
+    assert_eq!(answer.unwrap(), [net.chain.envelope(0).2]);
 }
 
 #[tokio::test]

@@ -244,7 +244,7 @@ impl ChainWriter for FakeChain {
                 taken.len() as u64
             };
             tokio::time::sleep(Duration::from_millis(5)).await;
-            Ok(OnChain { sequence_id, transaction_hash: [7; 32] })
+            Ok(OnChain { sequence_id, transaction_hash: [7; 32], block_time_s: 1_750_000_000 })
         }
         .boxed()
     }

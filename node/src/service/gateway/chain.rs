@@ -75,8 +75,11 @@ impl ChainWriter for Writer {
                 ChainTopic::Inbox(inbox) => self.broadcaster.identity_update(inbox, payload).await,
             };
             let on_chain = sent.map_err(told)?;
-            let transaction_hash = on_chain.transaction_hash.0;
-            Ok(OnChain { sequence_id: on_chain.sequence_id, transaction_hash })
+            Ok(OnChain {
+                sequence_id: on_chain.sequence_id,
+                transaction_hash: on_chain.transaction_hash.0,
+                block_time_s: on_chain.block_time_s,
+            })
         }
         .boxed()
     }
