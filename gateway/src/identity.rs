@@ -1,9 +1,11 @@
 //! Identity updates are judged before they are put on the chain, where a bad one would cost gas and
-//! be dropped by every node. Who judges is injected; what is judged against comes from a node.
+//! be dropped by every node. Who judges is injected; what is judged against comes from nodes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use hawser_api::serve::MESSAGE_LEN_BYTES_MAX;
 use hawser_proto::envelope::{Payload, UnsignedOriginatorEnvelope};
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
@@ -13,13 +15,16 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::{EnvelopesQuery, QueryEnvelopes
 use hawser_proto::{Bytes, Topic, TopicKind};
 use tokio::time::timeout;
 
-use crate::nodes::Nodes;
+use crate::nodes::{Node, Nodes};
 
 const LOG_TIMEOUT: Duration = Duration::from_secs(2);
+/// So many of one inbox in one request are judged; what is beyond is left to the nodes.
+const JUDGED_MAX: usize = 64;
 
 /// Judges an identity update.
 pub trait IdentityCheck: Send + Sync + 'static {
-    /// Whether `update` is valid after `earlier`, the inbox's log as a node shows it, ascending.
+    /// Whether `update` is valid after `earlier`, the inbox's log as a node shows it and what
+    /// the request has before it, ascending.
     /// Takes its time to compute and waits for nobody: what cannot be told without a chain is
     /// taken to be valid.
     ///
@@ -33,40 +38,106 @@ pub trait IdentityCheck: Send + Sync + 'static {
     ) -> Result<(), String>;
 }
 
-/// What an update is worth before it is sent.
-#[derive(Debug)]
-pub(crate) enum Verdict {
-    /// To be sent. An inbox that no node tells of is no reason to refuse: nodes judge again.
-    Send,
-    /// Its inbox's log has it already, like this.
-    There(Box<OriginatorEnvelope>),
-    /// Not to be sent.
-    Invalid(String),
+/// An update of a request.
+#[derive(Debug, Clone)]
+pub(crate) struct Update {
+    /// Its place in the request.
+    pub(crate) index: usize,
+    /// The client envelope that it stands in.
+    pub(crate) client: Bytes,
+    pub(crate) update: IdentityUpdate,
+    /// It is on its way to the chain or there. Judged again it would be a replay of itself.
+    pub(crate) is_known: bool,
 }
 
-/// Judges an update, which stands in `client`, against what a node knows of its inbox.
+/// An update that its inbox's log has already, like this.
+#[derive(Debug)]
+pub(crate) struct There {
+    pub(crate) client: Bytes,
+    pub(crate) envelope: OriginatorEnvelope,
+}
+
+/// An update that is not to be sent.
+#[derive(Debug)]
+pub(crate) struct Invalid {
+    pub(crate) index: usize,
+    pub(crate) reason: String,
+}
+
+type Judged = Result<Vec<There>, Invalid>;
+
+/// Judges the updates of one inbox, each after those before it, against what a node knows of the
+/// inbox. That node may be behind or lie: when it makes one of them invalid the other usable ones
+/// are asked, and any of them can make all valid. An inbox that no node tells of is no reason to
+/// refuse: nodes judge again.
 pub(crate) async fn judge(
     check: &Arc<dyn IdentityCheck>,
     nodes: &Nodes,
     inbox: [u8; 32],
-    client: &Bytes,
-    update: IdentityUpdate,
-) -> Verdict {
-    let Some(log) = log_of(nodes, inbox).await else { return Verdict::Send };
-    let mut earlier = Vec::with_capacity(log.len());
-    for entry in log {
-        if entry.client == *client {
-            return Verdict::There(Box::new(entry.envelope));
+    updates: Vec<Update>,
+) -> Judged {
+    let Ok(topic) = Topic::new(TopicKind::IdentityUpdates, &inbox) else { return Ok(Vec::new()) };
+    let updates = Arc::new(updates);
+    let judge_at = async |node: Arc<Node>| {
+        judge_at(&node, check.clone(), inbox, &topic, updates.clone()).await
+    };
+    let Some(first) = nodes.choose(&topic, &BTreeSet::new(), None) else { return Ok(Vec::new()) };
+    let invalid = match judge_at(first.clone()).await {
+        Some(Err(invalid)) => Some(invalid),
+        Some(Ok(there)) => return Ok(there),
+        None => None,
+    };
+    let others = nodes.usable().into_iter().filter(|node| node.id() != first.id());
+    let by_others = join_all(others.map(judge_at)).await.into_iter().flatten();
+    let (valid, invalid_too): (Vec<_>, Vec<_>) = by_others.partition(Result::is_ok);
+    if let Some(valid) = valid.into_iter().next() {
+        return valid;
+    }
+    let invalid = invalid.map(Err).or_else(|| invalid_too.into_iter().next());
+    invalid.unwrap_or_else(|| Ok(Vec::new()))
+}
+
+/// Judges against what one node knows; none if it does not tell.
+async fn judge_at(
+    node: &Node,
+    check: Arc<dyn IdentityCheck>,
+    inbox: [u8; 32],
+    topic: &Topic,
+    updates: Arc<Vec<Update>>,
+) -> Option<Judged> {
+    let log = log_of(node, topic).await?;
+    let judging = tokio::task::spawn_blocking(move || judge_after(&*check, inbox, log, &updates));
+    judging.await.ok()
+}
+
+fn judge_after(
+    check: &dyn IdentityCheck,
+    inbox: [u8; 32],
+    log: Vec<Entry>,
+    updates: &[Update],
+) -> Judged {
+    let mut earlier: Vec<_> = log.iter().map(|entry| entry.update.clone()).collect();
+    let mut there = Vec::new();
+    let mut judged: Vec<&Bytes> = Vec::new();
+    for Update { index, client, update, is_known } in updates.iter().take(JUDGED_MAX) {
+        if judged.contains(&client) {
+            continue; // the same once more is sent once
         }
-        earlier.push(entry.update);
+        judged.push(client);
+        if let Some(entry) = log.iter().find(|entry| entry.client == *client) {
+            if !is_known {
+                let (client, envelope) = (client.clone(), entry.envelope.clone());
+                there.push(There { client, envelope });
+            }
+            continue;
+        }
+        if !is_known {
+            let told = check.check(inbox, &earlier, update);
+            told.map_err(|reason| Invalid { index: *index, reason })?;
+        }
+        earlier.push(update.clone());
     }
-    let check = check.clone();
-    let judging = tokio::task::spawn_blocking(move || check.check(inbox, &earlier, &update));
-    match judging.await {
-        Ok(Ok(())) => Verdict::Send,
-        Ok(Err(reason)) => Verdict::Invalid(reason),
-        Err(_) => Verdict::Invalid("judging it was interrupted".into()),
-    }
+    Ok(there)
 }
 
 /// One entry of an inbox's log.
@@ -76,9 +147,7 @@ struct Entry {
     envelope: OriginatorEnvelope,
 }
 
-async fn log_of(nodes: &Nodes, inbox: [u8; 32]) -> Option<Vec<Entry>> {
-    let topic = Topic::new(TopicKind::IdentityUpdates, &inbox).ok()?;
-    let node = nodes.choose(&topic, &std::collections::BTreeSet::new())?;
+async fn log_of(node: &Node, topic: &Topic) -> Option<Vec<Entry>> {
     let query = EnvelopesQuery {
         topics: vec![topic.as_bytes().clone()],
         originator_node_ids: Vec::new(),

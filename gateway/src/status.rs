@@ -144,7 +144,8 @@ mod tests {
     fn placed(sequence: u8) -> Outcome {
         let envelope =
             OriginatorEnvelope { unsigned_originator_envelope: vec![sequence].into(), proof: None };
-        Ok(Placed { envelope, node: OriginatorId(100), fee_picodollars: 0 })
+        let node = OriginatorId(100);
+        Ok(Placed { envelope, node, fee_picodollars: 0, congestion_fee_picodollars: 0 })
     }
 
     #[test]

@@ -18,7 +18,7 @@ use futures_util::future::BoxFuture;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 pub(crate) use follow::Shown;
 use repeats::{PayloadKey, Repeats, key_of};
@@ -30,6 +30,9 @@ use crate::routing::ChainTopic;
 
 /// What an answer holds beside the payload.
 const ANSWER_OVERHEAD_BYTES: usize = 512;
+/// A payload that was pending is asked about for so long while it cannot be said what became of it.
+const FOLLOWED_FOR: Duration = Duration::from_secs(600);
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Writes to the app chain.
 pub trait ChainWriter: Send + Sync + 'static {
@@ -145,8 +148,7 @@ impl ChainPath {
     /// A payload was found on the chain, like this: whoever asks for it is told so.
     pub(crate) fn is_there(&self, payload: &Bytes, envelope: OriginatorEnvelope) {
         let (_, fate) = watch::channel(Some(Ok(envelope)));
-        let weight = payload.len() + ANSWER_OVERHEAD_BYTES;
-        lock(&self.under_way).put(key_of(payload), fate, weight, std::time::Instant::now());
+        self.is_under_way(payload, key_of(payload), fate);
     }
 
     /// Publishes all of them; one result for each, in the same order. Those of one topic get on the
@@ -183,8 +185,7 @@ impl ChainPath {
                 continue;
             }
             let (sender, fate) = watch::channel(None);
-            let weight = item.payload.len() + ANSWER_OVERHEAD_BYTES;
-            lock(&self.under_way).put(key, fate.clone(), weight, now);
+            self.is_under_way(&item.payload, key, fate.clone());
             fates.push((item.index, fate));
             new.push((item, key, sender));
         }
@@ -197,18 +198,44 @@ impl ChainPath {
         fates
     }
 
-    async fn carry(&self, item: ChainItem, key: PayloadKey, fate: watch::Sender<Fate>) {
-        let result = self.send(item, key).await;
-        if result.is_err() {
-            // Whoever asks again begins anew; what is on the chain is not sent again even so.
-            lock(&self.under_way).forget(&key);
+    /// Goes on until it is known what has become of a payload, whoever waits for it. Those who wait
+    /// hear in between that it is pending; who asks then waits for what comes next.
+    async fn carry(&self, item: ChainItem, key: PayloadKey, mut fate: watch::Sender<Fate>) {
+        let mut pending_since = None;
+        loop {
+            let result = self.send(&item, key).await;
+            match (&result, pending_since) {
+                (Err(ChainFault::Pending { .. }), _) => {
+                    let (next, next_fate) = watch::channel(None);
+                    self.is_under_way(&item.payload, key, next_fate);
+                    std::mem::replace(&mut fate, next).send_replace(Some(result));
+                    pending_since.get_or_insert_with(Instant::now);
+                }
+                // That nothing more was sent says nothing of what was sent before.
+                (Err(ChainFault::NotSent(_)), Some(since)) if since.elapsed() < FOLLOWED_FOR => {
+                    sleep(AGAIN_AFTER).await;
+                }
+                _ => {
+                    if result.is_err() {
+                        // Whoever asks again begins anew; what is on the chain is not sent again
+                        // even so.
+                        lock(&self.under_way).forget(&key);
+                    }
+                    fate.send_replace(Some(result));
+                    return;
+                }
+            }
         }
-        fate.send_replace(Some(result));
+    }
+
+    fn is_under_way(&self, payload: &Bytes, key: PayloadKey, fate: watch::Receiver<Fate>) {
+        let weight = payload.len() + ANSWER_OVERHEAD_BYTES;
+        lock(&self.under_way).put(key, fate, weight, std::time::Instant::now());
     }
 
     async fn send(
         &self,
-        item: ChainItem,
+        item: &ChainItem,
         key: PayloadKey,
     ) -> Result<OriginatorEnvelope, ChainFault> {
         let since = Instant::now();
@@ -219,7 +246,8 @@ impl ChainPath {
         let on_chain = self.put(item.topic, &item.payload, key).await?;
         let OnChain { sequence_id, transaction_hash, block_time_s } = on_chain;
         let id = EnvelopeId::new(originator, SequenceId(sequence_id));
-        let expected = Expected { id, payload: item.payload, transaction_hash, block_time_s };
+        let payload = item.payload.clone();
+        let expected = Expected { id, payload, transaction_hash, block_time_s };
         let until = Instant::now() + self.shown_timeout;
         let shown = self.shown.wait(&self.nodes, &expected, until).await;
         let not_shown = ChainFault::NotShown { hash: transaction_hash, sequence_id };

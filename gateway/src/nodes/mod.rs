@@ -25,6 +25,8 @@ use lag::Lags;
 
 /// A node that is later than this is used only if there is no other.
 const LAG_MAX: Duration = Duration::from_secs(60);
+/// Congestion is counted by the minute.
+const CONGESTION_REMEMBERED: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const PING_EVERY: Duration = Duration::from_secs(15);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -63,8 +65,8 @@ pub(crate) struct Node {
     pub(crate) batcher: Batcher,
     pub(crate) numbers: Arc<NodeNumbers>,
     connect_time: Mutex<Option<Duration>>,
-    /// It has charged more than a caller was ready to pay; avoided until then.
-    dear_until: Mutex<Option<Instant>>,
+    /// What it has charged last for being busy, picodollars for an envelope, and when.
+    congestion_fee: Mutex<Option<(u64, Instant)>>,
     _end: DropGuard,
 }
 
@@ -85,15 +87,17 @@ impl Node {
         self.candidate().connect_time.is_some()
     }
 
-    /// It charges more than somebody would pay: for `time` others are preferred.
-    pub(crate) fn is_dear_for(&self, time: Duration) {
-        *self.dear_until.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(Instant::now() + time);
+    /// It has just charged so much for being busy, picodollars for an envelope.
+    pub(crate) fn has_charged(&self, congestion_fee: u64) {
+        *self.congestion_fee.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((congestion_fee, Instant::now()));
     }
 
-    pub(crate) fn is_dear(&self) -> bool {
-        let until = *self.dear_until.lock().unwrap_or_else(PoisonError::into_inner);
-        until.is_some_and(|until| Instant::now() < until)
+    /// Whether it has lately charged more for being busy than somebody pays for that.
+    pub(crate) fn is_dear(&self, congestion_fee_max: Option<u64>) -> bool {
+        let Some(max) = congestion_fee_max else { return false };
+        let last = *self.congestion_fee.lock().unwrap_or_else(PoisonError::into_inner);
+        last.is_some_and(|(fee, at)| fee > max && at.elapsed() < CONGESTION_REMEMBERED)
     }
 
     fn candidate(&self) -> Candidate {
@@ -221,7 +225,7 @@ impl Nodes {
             batcher: (self.0.make.batcher)(record, sending),
             numbers,
             connect_time: Mutex::default(),
-            dear_until: Mutex::default(),
+            congestion_fee: Mutex::default(),
             _end: end.clone().drop_guard(),
         });
         tracing::info!(node_id = record.id.0, address = record.http_address, "a node is used");
@@ -252,10 +256,10 @@ impl Nodes {
         self.all().values().filter(|node| self.is_usable(node)).count()
     }
 
-    /// Whether every usable node has lately charged more than somebody pays.
-    pub(crate) fn all_are_dear(&self) -> bool {
+    /// Whether every usable node has lately charged more for being busy than somebody pays for that.
+    pub(crate) fn all_are_dear(&self, congestion_fee_max: Option<u64>) -> bool {
         let usable = self.usable();
-        !usable.is_empty() && usable.iter().all(|node| node.is_dear())
+        !usable.is_empty() && usable.iter().all(|node| node.is_dear(congestion_fee_max))
     }
 
     pub(crate) fn is_usable(&self, node: &Node) -> bool {
@@ -272,15 +276,17 @@ impl Nodes {
     }
 
     /// The node for a topic, none of those that are banned: where it was sent last if that one is
-    /// usable, otherwise as the strategy says. When no usable one is left, the others are tried.
+    /// usable, otherwise as the strategy says. Those that charge more than `congestion_fee_max` for
+    /// being busy are avoided. When no usable one is left, the others are tried.
     pub(crate) fn choose(
         &self,
         topic: &Topic,
         banned: &BTreeSet<OriginatorId>,
+        congestion_fee_max: Option<u64>,
     ) -> Option<Arc<Node>> {
         let all = self.all();
         let mut sticky = self.0.sticky.lock().unwrap_or_else(PoisonError::into_inner);
-        let good = |node: &Node| self.is_usable(node) && !node.is_dear();
+        let good = |node: &Node| self.is_usable(node) && !node.is_dear(congestion_fee_max);
         let last = sticky.get(topic).filter(|id| !banned.contains(id));
         if let Some(node) = last.and_then(|id| all.get(&id)).filter(|node| good(node)) {
             return Some(node.clone());

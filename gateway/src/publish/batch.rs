@@ -275,7 +275,12 @@ impl Caller {
     }
 
     fn placed(&self, envelope: pb::OriginatorEnvelope, verified: Verified) -> Placed {
-        Placed { envelope, node: self.record.id, fee_picodollars: verified.fee_picodollars }
+        Placed {
+            envelope,
+            node: self.record.id,
+            fee_picodollars: verified.fee_picodollars,
+            congestion_fee_picodollars: verified.congestion_fee_picodollars,
+        }
     }
 
     /// Says what a node has signed that it should not have.

@@ -33,6 +33,8 @@ pub(crate) struct NodeItem {
     pub(crate) index: usize,
     pub(crate) topic: Topic,
     pub(crate) client: Bytes,
+    /// The most that is paid for a node's being busy, picodollars; none if that does not matter.
+    pub(crate) congestion_fee_max: Option<u64>,
 }
 
 /// What became of one attempt at one node.
@@ -112,6 +114,8 @@ pub(crate) struct Placed {
     pub(crate) node: OriginatorId,
     /// All that it costs.
     pub(crate) fee_picodollars: u64,
+    /// What of it is for the node's being busy.
+    pub(crate) congestion_fee_picodollars: u64,
 }
 
 /// Why an envelope was not published by any node.
@@ -155,7 +159,7 @@ impl Publisher {
             let mut published = Vec::with_capacity(items.len());
             let banned = lock(&campaign).banned().clone();
             for item in items {
-                match self.nodes.choose(&item.topic, &banned) {
+                match self.nodes.choose(&item.topic, &banned, item.congestion_fee_max) {
                     Some(node) => {
                         groups.entry(node.id()).or_insert_with(|| (node, Vec::new())).1.push(item);
                     }

@@ -87,6 +87,8 @@ pub struct Verified {
     pub sequence_id: u64,
     /// All that it costs, picodollars.
     pub fee_picodollars: u64,
+    /// What of it is for the node's being busy.
+    pub congestion_fee_picodollars: u64,
 }
 
 /// Checks one envelope of an answer.
@@ -128,6 +130,7 @@ pub fn verify(
         fee_picodollars: statement
             .base_fee_picodollars()
             .saturating_add(statement.congestion_fee_picodollars()),
+        congestion_fee_picodollars: statement.congestion_fee_picodollars(),
     })
 }
 

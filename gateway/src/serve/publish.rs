@@ -1,5 +1,6 @@
 //! One request: who asks, what goes where, and what is said in the end.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use crate::chain::{ChainItem, ChainPath};
-use crate::identity::{self, IdentityCheck, Verdict};
+use crate::identity::{self, IdentityCheck, Invalid, There, Update};
 use crate::metrics::Numbers;
 use crate::nodes::Nodes;
 use crate::policy::{Caller, Policies, PolicyRefusal};
@@ -25,8 +26,6 @@ use crate::status::{self, Failure, Outcome};
 
 /// What an answer holds of an envelope beside the client's bytes, with room to spare.
 const ANSWER_OVERHEAD_BYTES: usize = 512;
-/// For how long a node is avoided that has charged more than somebody pays.
-const DEAR_FOR: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Everything that a request needs.
 pub(crate) struct Service {
@@ -71,12 +70,17 @@ impl Service {
         let fee = |envelope: &Routed| self.fee(envelope, &rates);
         let admitted = self.policies.admit(&caller, &routed, fee, now_ms);
         admitted.map_err(|refusal| self.refused(&refusal))?;
-        if self.policies.price_max(&caller).is_some() && self.nodes.all_are_dear() {
+        let price_max = self.policies.price_max(&caller);
+        // The rest of what the caller pays may go to nodes for being busy.
+        let congestion_fee_max =
+            |envelope: &Routed| price_max.map(|max| max.saturating_sub(fee(envelope)));
+        let for_nodes = || routed.iter().filter(|envelope| envelope.route == Route::Node);
+        if for_nodes().any(|envelope| self.nodes.all_are_dear(congestion_fee_max(envelope))) {
             return Err(self.refused(&PolicyRefusal::AllDear));
         }
         self.judge_identities(&routed).await?;
         let expected: u64 = routed.iter().map(fee).sum();
-        let outcomes = self.carry(routed).await;
+        let outcomes = self.carry(routed, congestion_fee_max).await;
         self.account(&caller, &outcomes, expected);
         status::answer(outcomes).inspect_err(|failed| {
             if failed.metadata().contains_key(status::PUBLISHED) {
@@ -86,12 +90,20 @@ impl Service {
     }
 
     /// Both ways at once; one outcome for each envelope, in the order of the request.
-    async fn carry(&self, routed: Vec<Routed>) -> Vec<Outcome> {
+    async fn carry(
+        &self,
+        routed: Vec<Routed>,
+        congestion_fee_max: impl Fn(&Routed) -> Option<u64>,
+    ) -> Vec<Outcome> {
         let mut outcomes: Vec<Outcome> = routed.iter().map(|_| Err(Failure::Lost)).collect();
         let (mut for_nodes, mut for_chain) = (Vec::new(), Vec::new());
-        for (index, Routed { bytes, topic, route, .. }) in routed.into_iter().enumerate() {
+        for (index, envelope) in routed.into_iter().enumerate() {
+            let congestion_fee_max = congestion_fee_max(&envelope);
+            let Routed { bytes, topic, route, .. } = envelope;
             match route {
-                Route::Node => for_nodes.push(NodeItem { index, topic, client: bytes }),
+                Route::Node => {
+                    for_nodes.push(NodeItem { index, topic, client: bytes, congestion_fee_max });
+                }
                 Route::Chain(topic) => {
                     for_chain.push(ChainItem { index, topic, payload: bytes });
                 }
@@ -122,43 +134,42 @@ impl Service {
 
     async fn judge_identities(&self, routed: &[Routed]) -> Result<(), Status> {
         let Some(check) = &self.identity else { return Ok(()) };
-        let judged = routed.iter().enumerate().filter_map(|(index, envelope)| {
-            let Route::Chain(ChainTopic::Inbox(inbox)) = envelope.route else { return None };
-            let update = *envelope.identity_update.clone()?;
-            let client = &envelope.bytes;
-            // Judged again it would be a replay of itself.
-            (!self.chain.knows(client)).then_some(async move {
-                match identity::judge(check, &self.nodes, inbox, client, update).await {
-                    Verdict::Send => Ok(()),
-                    Verdict::There(envelope) => {
-                        self.chain.is_there(client, *envelope);
-                        Ok(())
-                    }
-                    Verdict::Invalid(reason) => {
-                        self.numbers.invalid.add(1);
-                        let text = format!("envelope {index}: invalid identity update: {reason}");
-                        Err(Status::invalid_argument(text))
-                    }
-                }
-            })
-        });
-        // Two updates of one inbox in one request are judged as if each were alone; the nodes judge
-        // them one after the other.
-        try_join_all(judged).await.map(|_| ())
+        // Those of one inbox are judged one after the other, as nodes will.
+        let mut inboxes: BTreeMap<[u8; 32], Vec<Update>> = BTreeMap::new();
+        for (index, envelope) in routed.iter().enumerate() {
+            let Route::Chain(ChainTopic::Inbox(inbox)) = envelope.route else { continue };
+            let Some(update) = &envelope.identity_update else { continue };
+            let client = envelope.bytes.clone();
+            let is_known = self.chain.knows(&client);
+            let update = Update { index, client, update: (**update).clone(), is_known };
+            inboxes.entry(inbox).or_default().push(update);
+        }
+        let judged = inboxes
+            .into_iter()
+            .filter(|(_, updates)| updates.iter().any(|update| !update.is_known))
+            .map(|(inbox, updates)| identity::judge(check, &self.nodes, inbox, updates));
+        let judged = try_join_all(judged).await.map_err(|Invalid { index, reason }| {
+            self.numbers.invalid.add(1);
+            let text = format!("envelope {index}: invalid identity update: {reason}");
+            Status::invalid_argument(text)
+        })?;
+        for There { client, envelope } in judged.into_iter().flatten() {
+            self.chain.is_there(&client, envelope);
+        }
+        Ok(())
     }
 
-    /// What nodes have charged beyond what was taken from the caller's budget.
+    /// Takes what nodes have charged beyond what was taken from the caller's budget, and remembers
+    /// what each charges for being busy.
     fn account(&self, caller: &Caller, outcomes: &[Outcome], expected: u64) {
         let placed = || outcomes.iter().flatten();
         let charged: u64 = placed().map(|placed| placed.fee_picodollars).sum();
         if charged > expected {
             self.policies.add_cost(caller, charged - expected);
         }
-        if let Some(max) = self.policies.price_max(caller) {
-            for dear in placed().filter(|placed| placed.fee_picodollars > max) {
-                if let Some(node) = self.nodes.get(dear.node) {
-                    node.is_dear_for(DEAR_FOR);
-                }
+        for placed in placed() {
+            if let Some(node) = self.nodes.get(placed.node) {
+                node.has_charged(placed.congestion_fee_picodollars);
             }
         }
     }
@@ -170,7 +181,12 @@ impl Service {
 }
 
 fn placed_by_chain(envelope: OriginatorEnvelope) -> Placed {
-    Placed { envelope, node: OriginatorId::GROUP_MESSAGES, fee_picodollars: 0 }
+    Placed {
+        envelope,
+        node: OriginatorId::GROUP_MESSAGES,
+        fee_picodollars: 0,
+        congestion_fee_picodollars: 0,
+    }
 }
 
 /// An answer that could not be sent must not be published first.

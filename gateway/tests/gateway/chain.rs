@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use hawser_gateway::GatewaySettings;
 use hawser_gateway::chain::ChainFault;
+use hawser_gateway::{GatewaySettings, World};
 use hawser_proto::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use prost::Message as _;
@@ -11,7 +11,8 @@ use tonic::Code;
 
 use super::fake::{client_of, id_of};
 use super::world::{
-    Net, NoSpoiltInbox, commit, identity_update, indexed, message, proposal, until,
+    Net, NoSpoiltInbox, Numbered, commit, identity_update, indexed, message, numbered_update,
+    proposal, until,
 };
 
 fn impatient(settings: &mut GatewaySettings) {
@@ -122,6 +123,43 @@ async fn what_could_not_be_sent_is_sent_when_somebody_asks_again() {
 }
 
 #[tokio::test]
+async fn what_is_pending_is_followed_and_whoever_asks_again_waits_for_the_same_transaction() {
+    let net = Net::start(1).await;
+    let pending = || ChainFault::Pending { hash: [7; 32], reason: "not mined yet".into() };
+    // The last comes first: it stays pending, and for a moment nobody can say anything.
+    let faults = [ChainFault::NotSent("the chain is silent".into()), pending(), pending()];
+    net.chain.faults.lock().unwrap().extend(faults);
+    let told = net.publish(vec![commit(1, "a")]).await.unwrap_err();
+    assert_eq!(told.code(), Code::DeadlineExceeded);
+    until(async || net.chain.count() == 1).await; // without anybody asking
+    let showing = net.chain.shown_by(0, &net.nodes[..1]);
+    let again = net.publish(vec![commit(1, "a")]);
+    let (answer, ()) = futures_util::future::join(again, showing).await;
+    assert_eq!(answer.unwrap(), [net.chain.envelope(0).2]);
+    assert_eq!(net.chain.count(), 1, "there is one transaction");
+}
+
+#[tokio::test]
+async fn what_was_pending_and_has_failed_is_sent_when_somebody_asks_again() {
+    let net = Net::start(1).await;
+    let pending = ChainFault::Pending { hash: [7; 32], reason: "not mined yet".into() };
+    let failed = ChainFault::Failed { hash: [7; 32], reason: "it was reverted".into() };
+    net.chain.faults.lock().unwrap().extend([failed, pending]);
+    let told = net.publish(vec![commit(1, "a")]).await.unwrap_err();
+    assert_eq!(told.code(), Code::DeadlineExceeded);
+    until(async || net.chain.faults.lock().unwrap().is_empty()).await;
+    assert_eq!(net.chain.count(), 0);
+    let again = async {
+        let aborted = net.publish(vec![commit(1, "a")]).await;
+        // It may just have been told of the failure.
+        if aborted.is_err() { net.publish(vec![commit(1, "a")]).await } else { aborted }
+    };
+    let showing = net.chain.shown_by(0, &net.nodes[..1]);
+    let (answer, ()) = futures_util::future::join(again, showing).await;
+    assert_eq!(answer.unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn what_no_stream_has_shown_is_asked_for() {
     let net = Net::start(1).await;
     let (originator, sequence) = (0, 1);
@@ -165,6 +203,44 @@ async fn an_identity_update_that_is_not_valid_costs_no_gas() {
     let showing = net.chain.shown_by(0, &net.nodes[..1]);
     let fine = net.publish(vec![identity_update([6; 32])]);
     assert_eq!(futures_util::future::join(fine, showing).await.0.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn an_update_is_refused_only_if_no_node_knows_an_inbox_in_which_it_is_valid() {
+    for ahead in 0..2 {
+        let numbered = |world: &mut World| world.identity = Some(std::sync::Arc::new(Numbered));
+        let net = Net::with(2, |_| {}, numbered).await;
+        let inbox = [5; 32];
+        let there = indexed(1, 9, numbered_update(inbox, 0).encode_to_vec().into());
+        net.nodes[ahead].index_quietly(1, 9, &there);
+        let refused = net.publish(vec![numbered_update(inbox, 2)]).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert_eq!(net.chain.count(), 0);
+        let showing = net.chain.shown_by(0, &net.nodes);
+        let publishing = net.publish(vec![numbered_update(inbox, 1)]);
+        let (answer, ()) = futures_util::future::join(publishing, showing).await;
+        assert_eq!(answer.unwrap().len(), 1, "only node {ahead} has what comes before");
+    }
+}
+
+#[tokio::test]
+async fn updates_of_one_inbox_in_one_request_are_judged_one_after_the_other() {
+    let numbered = |world: &mut World| world.identity = Some(std::sync::Arc::new(Numbered));
+    let net = Net::with(1, |_| {}, numbered).await;
+    let updates = |numbers: &[u64]| {
+        numbers.iter().map(|number| numbered_update([5; 32], *number)).collect::<Vec<_>>()
+    };
+    let refused = net.publish(updates(&[0, 2])).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("envelope 1"), "{}", refused.message());
+    assert_eq!(net.chain.count(), 0);
+    let showing = async {
+        for place in 0..3 {
+            net.chain.shown_by(place, &net.nodes).await;
+        }
+    };
+    let (answer, ()) = futures_util::future::join(net.publish(updates(&[0, 1, 2])), showing).await;
+    assert_eq!(answer.unwrap().len(), 3);
 }
 
 #[tokio::test]

@@ -36,6 +36,8 @@ pub(crate) enum Manner {
     /// Publishes another payer envelope.
     ChangesBytes,
     Overcharges,
+    /// Charges so many picodollars for being busy.
+    IsBusy(u64),
     KeepsForLonger,
     OtherOriginator,
     AnswersFewer,
@@ -217,6 +219,7 @@ impl Inner {
         };
         match manner {
             Manner::Overcharges => statement.base_fee_picodollars += 1,
+            Manner::IsBusy(fee) => statement.congestion_fee_picodollars = *fee,
             Manner::KeepsForLonger => statement.expiry_unixtime += 86_400,
             Manner::OtherOriginator => statement.originator_node_id += 100,
             _ => {}

@@ -1,9 +1,12 @@
 //! Who may publish what.
 
 use hawser_gateway::policy::config::PolicyFile;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api as api;
+use prost::Message as _;
 use tonic::{Code, Request, Status};
 
+use super::fake::Manner;
 use super::world::{Net, commit, message, welcome};
 
 async fn with(policies: &str) -> Net {
@@ -47,6 +50,36 @@ async fn kinds_sizes_and_prices_are_limited() {
     assert_eq!(code(commit(1, "a")).await, Code::PermissionDenied);
     assert_eq!(code(message(1, &"a".repeat(60))).await, Code::PermissionDenied);
     assert_eq!(code(message(1, &"a".repeat(40))).await, Code::ResourceExhausted);
+}
+
+#[tokio::test]
+async fn what_a_busy_node_charges_keeps_those_away_who_do_not_pay_it_and_nobody_else() {
+    let usual = Net::start(1).await.publish(vec![message(1, "a")]).await.unwrap();
+    let unsigned = usual[0].unsigned_originator_envelope.clone();
+    let base = pb::UnsignedOriginatorEnvelope::decode(unsigned).unwrap().base_fee_picodollars;
+    // Before a node is chosen its id is taken to be a byte longer.
+    let base = base + 200 * 60;
+    let net = with(&format!(
+        "[policies.poor]\npicodollars_per_envelope_max = {}\n\
+         [policies.rich]\npicodollars_per_envelope_max = {}\n\
+         [callers]\n\"1.2.3.4\" = \"poor\"\n\"1.2.3.5\" = \"rich\"",
+        base + 5_000,
+        base + 20_000
+    ))
+    .await;
+    let code = async |address, text| {
+        let published = publish_from(&net, address, text).await;
+        published.map_or_else(|status| status.code(), |()| Code::Ok)
+    };
+    let (poor, rich) = ("1.2.3.4", "1.2.3.5");
+    net.nodes[0].becomes(Manner::IsBusy(15_000));
+    assert_eq!(code(poor, "a").await, Code::Ok, "nobody knows yet");
+    assert_eq!(code(poor, "b").await, Code::ResourceExhausted);
+    assert_eq!(code(rich, "c").await, Code::Ok);
+    assert_eq!(code(poor, "d").await, Code::ResourceExhausted);
+    net.nodes[0].becomes(Manner::Honest);
+    assert_eq!(code(rich, "e").await, Code::Ok);
+    assert_eq!(code(poor, "f").await, Code::Ok, "it is not busy any more");
 }
 
 #[tokio::test]

@@ -268,6 +268,21 @@ impl IdentityCheck for NoSpoiltInbox {
     }
 }
 
+/// Takes an update if its number is that of the earlier ones.
+pub(crate) struct Numbered;
+
+impl IdentityCheck for Numbered {
+    fn check(
+        &self,
+        _: [u8; 32],
+        earlier: &[IdentityUpdate],
+        update: &IdentityUpdate,
+    ) -> Result<(), String> {
+        let (own, next) = (update.client_timestamp_ns, earlier.len() as u64);
+        if own == next { Ok(()) } else { Err(format!("it is {own} and not {next}")) }
+    }
+}
+
 fn client(topic: Vec<u8>, payload: pb::client_envelope::Payload) -> pb::ClientEnvelope {
     let aad = pb::AuthenticatedData { target_topic: topic.into(), depends_on: None };
     pb::ClientEnvelope { aad: Some(aad), payload: Some(payload) }
@@ -307,6 +322,15 @@ pub(crate) fn welcome(installation: u8) -> pb::ClientEnvelope {
 
 /// An update of an inbox.
 pub(crate) fn identity_update(inbox: [u8; 32]) -> pb::ClientEnvelope {
-    let update = IdentityUpdate { inbox_id: hex::encode(inbox), ..IdentityUpdate::default() };
+    numbered_update(inbox, 0)
+}
+
+/// An update of an inbox, with a number.
+pub(crate) fn numbered_update(inbox: [u8; 32], number: u64) -> pb::ClientEnvelope {
+    let update = IdentityUpdate {
+        inbox_id: hex::encode(inbox),
+        client_timestamp_ns: number,
+        ..IdentityUpdate::default()
+    };
     client([&[2][..], &inbox].concat(), pb::client_envelope::Payload::IdentityUpdate(update))
 }
