@@ -214,6 +214,10 @@ async fn a_payload_that_is_under_way_is_not_sent_again(kind: Kind) {
     let sent: Vec<_> = join_all(sent).await.into_iter().map(Result::unwrap).collect();
     assert!(sent.iter().all(|one| *one == sent[0]), "{sent:?}");
     world.assert_logged_once([1]).await;
+    // Nor when it is there already: who has lost the answer gets it again.
+    let again = broadcaster.group_message(group(1), payload(1)).await.unwrap();
+    assert_eq!(again, sent[0]);
+    world.assert_logged_once([1]).await;
     // The same of another group is another payload.
     broadcaster.group_message(group(2), payload(1)).await.unwrap();
     assert_eq!(world.logged().await.len(), 2);

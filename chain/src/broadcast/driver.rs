@@ -165,7 +165,8 @@ impl Driver {
             }
         };
         self.beside.shutdown().await;
-        self.jobs.finish_all(&Err(BroadcastError::Ended));
+        let now = self.now();
+        self.jobs.finish_all(&Err(BroadcastError::Ended), now);
         drop(self.record.take());
         if let Some(stopped) = stopped {
             // Who has stopped it may have gone.
@@ -205,6 +206,9 @@ impl Driver {
     fn take(&mut self, command: Command) {
         match command {
             Command::Send { topic, payload, waiter } => {
+                let now = self.now();
+                let waiter = self.jobs.answer_from_past(topic, &payload, waiter, now);
+                let Some(waiter) = waiter else { return };
                 let call = || self.contracts.call(topic, payload.clone());
                 if let Some(id) = self.jobs.add(topic, &payload, Some(waiter), call) {
                     self.try_out(id);
@@ -474,7 +478,7 @@ impl Driver {
     }
 
     fn finish(&mut self, id: JobId, outcome: &Outcome) {
-        if let Some(next) = self.jobs.finish(id, outcome) {
+        if let Some(next) = self.jobs.finish(id, outcome, self.now()) {
             self.submit(next);
         }
     }

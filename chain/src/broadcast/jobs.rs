@@ -1,6 +1,7 @@
 //! The payloads that somebody wants on the chain, who waits for each, and whose turn it is.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use alloy::primitives::{B256, Bytes, keccak256};
 use tokio::sync::oneshot;
@@ -10,6 +11,10 @@ use super::error::BroadcastError;
 use super::nonces::JobId;
 use super::payload::Topic;
 use crate::send::Call;
+
+/// What became of a payload is known for so long after its end, and of so many payloads at most.
+const KNOWN_FOR: Duration = Duration::from_secs(600);
+const KNOWN_MAX: usize = 8192;
 
 pub(super) type Outcome = Result<Broadcasted, BroadcastError>;
 pub(super) type Waiter = oneshot::Sender<Outcome>;
@@ -51,6 +56,44 @@ pub(super) struct Jobs {
     /// what was sent later comes later.
     topics: HashMap<Topic, VecDeque<JobId>>,
     made: u64,
+    past: Past,
+}
+
+/// What became of payloads not long ago: who was told that nothing is known yet may ask again.
+#[derive(Debug, Default)]
+struct Past {
+    outcomes: HashMap<(Topic, B256), (Duration, Outcome)>,
+    /// The oldest first, each with its end.
+    ends: VecDeque<(Duration, (Topic, B256))>,
+}
+
+impl Past {
+    fn add(&mut self, key: (Topic, B256), outcome: Outcome, now: Duration) {
+        self.ends.push_back((now, key));
+        self.outcomes.insert(key, (now, outcome));
+        self.forget(now);
+    }
+
+    fn forget(&mut self, now: Duration) {
+        while let Some((end, key)) = self.ends.front().copied()
+            && (now >= end + KNOWN_FOR || self.ends.len() > KNOWN_MAX)
+        {
+            self.ends.pop_front();
+            if self.outcomes.get(&key).is_some_and(|(last, _)| *last == end) {
+                self.outcomes.remove(&key);
+            }
+        }
+    }
+
+    fn outcome(&mut self, key: (Topic, B256), now: Duration) -> Option<&Outcome> {
+        self.forget(now);
+        self.outcomes.get(&key).map(|(_, outcome)| outcome)
+    }
+}
+
+/// Whether the payload is on the chain, or may be: giving it again would double it.
+fn is_kept(outcome: &Outcome) -> bool {
+    matches!(outcome, Ok(_) | Err(BroadcastError::NotMined { .. }))
 }
 
 impl Jobs {
@@ -60,6 +103,23 @@ impl Jobs {
 
     pub(super) fn get(&self, id: JobId) -> Option<&Job> {
         self.jobs.get(&id)
+    }
+
+    /// Answers with what became of this payload not long ago. Gives the waiter back if that is
+    /// not known.
+    pub(super) fn answer_from_past(
+        &mut self,
+        topic: Topic,
+        payload: &Bytes,
+        waiter: Waiter,
+        now: Duration,
+    ) -> Option<Waiter> {
+        let Some(outcome) = self.past.outcome((topic, keccak256(payload)), now) else {
+            return Some(waiter);
+        };
+        // Who does not wait any more need not be told.
+        let _ = waiter.send(outcome.clone());
+        None
     }
 
     /// Joins those who wait for this payload already; otherwise it is new, and this is its id.
@@ -118,9 +178,13 @@ impl Jobs {
     }
 
     /// Tells everybody who waits, and returns the next one of the topic if it can be sent now.
-    pub(super) fn finish(&mut self, id: JobId, outcome: &Outcome) -> Option<JobId> {
+    pub(super) fn finish(&mut self, id: JobId, outcome: &Outcome, now: Duration) -> Option<JobId> {
         let job = self.jobs.remove(&id)?;
-        self.by_payload.remove(&(job.topic, job.digest));
+        let key = (job.topic, job.digest);
+        self.by_payload.remove(&key);
+        if is_kept(outcome) {
+            self.past.add(key, outcome.clone(), now);
+        }
         for waiter in job.waiters {
             // Who does not wait any more need not be told.
             let _ = waiter.send(outcome.clone());
@@ -135,10 +199,69 @@ impl Jobs {
     }
 
     /// Everything is over.
-    pub(super) fn finish_all(&mut self, outcome: &Outcome) {
+    pub(super) fn finish_all(&mut self, outcome: &Outcome, now: Duration) {
         let all: Vec<JobId> = self.jobs.keys().copied().collect();
         for id in all {
-            self.finish(id, outcome);
+            self.finish(id, outcome, now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::primitives::Address;
+
+    use super::*;
+    use crate::broadcast::payload::Contracts;
+
+    const TOPIC: Topic = Topic::Group([1; 16]);
+
+    fn mined(sequence_id: u64) -> Outcome {
+        let transaction_hash = B256::repeat_byte(1);
+        Ok(Broadcasted { sequence_id, transaction_hash, block_number: 1, block_time_s: 1 })
+    }
+
+    fn add(jobs: &mut Jobs, payload: &Bytes, waiter: Option<Waiter>) -> Option<JobId> {
+        let contracts = Contracts { groups: Address::ZERO, identities: Address::ZERO };
+        jobs.add(TOPIC, payload, waiter, || contracts.call(TOPIC, payload.clone()))
+    }
+
+    #[test]
+    fn a_payload_whose_caller_has_gone_is_joined_and_then_remembered() {
+        let (mut jobs, payload) = (Jobs::default(), Bytes::from_static(b"commit"));
+        let (gone, _) = oneshot::channel();
+        let id = add(&mut jobs, &payload, Some(gone)).unwrap();
+        let (joining, mut joined) = oneshot::channel();
+        assert_eq!(add(&mut jobs, &payload, Some(joining)), None);
+        jobs.finish(id, &mined(7), Duration::ZERO);
+        assert_eq!(joined.try_recv().unwrap(), mined(7));
+
+        let (asking, mut asked) = oneshot::channel();
+        let early = KNOWN_FOR - Duration::from_secs(1);
+        assert!(jobs.answer_from_past(TOPIC, &payload, asking, early).is_none());
+        assert_eq!(asked.try_recv().unwrap(), mined(7));
+        let other = Bytes::from_static(b"another");
+        let (asking, _asked) = oneshot::channel();
+        assert!(jobs.answer_from_past(TOPIC, &other, asking, early).is_some());
+        let (asking, _asked) = oneshot::channel();
+        assert!(jobs.answer_from_past(TOPIC, &payload, asking, KNOWN_FOR).is_some());
+    }
+
+    #[test]
+    fn only_what_may_be_on_the_chain_is_remembered_and_only_so_much() {
+        let mut jobs = Jobs::default();
+        let payloads = (0..KNOWN_MAX as u64 + 2).map(|at| Bytes::from(at.to_be_bytes().to_vec()));
+        let payloads: Vec<Bytes> = payloads.collect();
+        for payload in &payloads {
+            let id = add(&mut jobs, payload, None).unwrap();
+            jobs.finish(id, &mined(1), Duration::ZERO);
+        }
+        assert_eq!(jobs.past.outcomes.len(), KNOWN_MAX);
+        assert_eq!(jobs.past.ends.len(), KNOWN_MAX);
+        let refused = Bytes::from_static(b"refused");
+        let id = add(&mut jobs, &refused, None).unwrap();
+        jobs.finish(id, &Err(BroadcastError::Ended), Duration::ZERO);
+        let (asking, _asked) = oneshot::channel();
+        assert!(jobs.answer_from_past(TOPIC, &refused, asking, Duration::ZERO).is_some());
     }
 }

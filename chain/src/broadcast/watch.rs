@@ -144,8 +144,27 @@ pub(super) async fn send(endpoints: &Endpoints, raw: &Bytes) -> Sent {
     }
 }
 
+/// What nodes say of a transaction that they will never take, whoever else is asked.
+const FINAL: [&str; 14] = [
+    "insufficient funds",
+    "insufficient balance",
+    "insufficient gas for floor data gas",
+    "floor data gas",
+    "intrinsic gas too low",
+    "exceeds block gas limit",
+    "exceeds the configured cap",
+    "oversized data",
+    "max initcode size",
+    "invalid sender",
+    "invalid chain id",
+    "invalid signature",
+    "transaction type not supported",
+    "only replay-protected",
+];
+
 /// What nodes say differs in its details. The words are those of go-ethereum, which others keep
-/// to.
+/// to. Whatever is not known to be final, such as a fault behind a proxy, may come from a node
+/// that has the transaction.
 fn meaning(said: String) -> Sent {
     let lower = said.to_ascii_lowercase();
     let has = |texts: &[&str]| texts.iter().any(|text| lower.contains(text));
@@ -159,10 +178,12 @@ fn meaning(said: String) -> Sent {
         Sent::NonceAhead
     } else if has(&["underpriced", "less than block base fee", "gas price too low"]) {
         Sent::TooCheap(said)
-    } else if has(&["txpool is full", "limit exceeded", "too many", "rate limit", "try again"]) {
+    } else if has(&FINAL) {
+        Sent::Refused(said)
+    } else if has(&["txpool is full", "limit exceeded", "too many requests", "rate limit"]) {
         Sent::Later
     } else {
-        Sent::Refused(said)
+        Sent::Lost
     }
 }
 
@@ -273,9 +294,25 @@ mod tests {
         for said in ["transaction underpriced", "max fee per gas less than block base fee: …"] {
             assert_eq!(meaning(said.to_owned()), Sent::TooCheap(said.to_owned()));
         }
+        for said in [
+            "intrinsic gas too low: gas 1, minimum needed 21000",
+            "insufficient gas for floor data gas cost: gas 1, minimum needed 21000",
+            "exceeds block gas limit",
+            "oversized data: transaction size 200000, limit 131072",
+            "invalid sender: invalid chain id for signer: have 1 want 2",
+        ] {
+            assert_eq!(meaning(said.to_owned()), Sent::Refused(said.to_owned()));
+        }
         let said = "insufficient funds for gas * price + value".to_owned();
         assert_eq!(meaning(said.clone()), Sent::Refused(said.clone()));
         let error = refused(Address::ZERO, 1, said);
         assert!(matches!(error, BroadcastError::NoFunds { .. }));
+    }
+
+    #[test]
+    fn an_error_that_says_nothing_of_the_transaction_is_no_refusal() {
+        for said in ["internal error", "context deadline exceeded", "upstream: try again", ""] {
+            assert_eq!(meaning(said.to_owned()), Sent::Lost, "{said}");
+        }
     }
 }
