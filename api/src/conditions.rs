@@ -10,7 +10,7 @@ use hawser_engine::runtime::PublishError;
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::outside::{ChainState, ChainsView, DiskView, StrandDoing};
+use crate::outside::{ChainList, ChainState, ChainsView, DiskView, StrandDoing};
 use crate::settings::ApiSettings;
 
 /// What a node can be ready for. Each one needs what those before it need.
@@ -332,13 +332,12 @@ impl Conditions {
     }
 }
 
-/// A strand that is behind its chain for longer than this is no base for publishing.
-const BEHIND_MAX: Duration = Duration::from_secs(60);
-
 fn checks_of_chain(chain: &ChainState) -> Vec<Check> {
-    let (reached, indexed) = match chain.name {
-        "app" => ("app_chain_reached", "app_chain_indexed"),
-        _ => ("settlement_chain_reached", "settlement_chain_indexed"),
+    let (reached, indexed, listed) = match chain.name {
+        "app" => ("app_chain_reached", "app_chain_indexed", "app_chain_lists_read"),
+        _ => {
+            ("settlement_chain_reached", "settlement_chain_indexed", "settlement_chain_lists_read")
+        }
     };
     let mut checks = vec![Check {
         name: reached,
@@ -352,6 +351,14 @@ fn checks_of_chain(chain: &ChainState) -> Vec<Check> {
             purpose: Purpose::Publish,
             result: indexed_lately(chain),
             remedy: "see the log: a strand that has halted needs a decision, any other one time",
+        });
+    }
+    if !chain.lists.is_empty() {
+        checks.push(Check {
+            name: listed,
+            purpose: Purpose::Publish,
+            result: listed_lately(chain),
+            remedy: "check the contracts' addresses and the chain's RPC endpoints",
         });
     }
     checks
@@ -377,7 +384,8 @@ fn indexed_lately(chain: &ChainState) -> Result<(), String> {
         if let StrandDoing::Halted(reason) = &strand.doing {
             return Err(format!("{contract} is not read any further: {reason}"));
         }
-        if strand.behind_for.is_some_and(|behind| behind > BEHIND_MAX) {
+        // Heads without what is in the blocks are no better than no heads.
+        if strand.behind_for.is_some_and(|behind| behind > chain.disconnect_max) {
             let reason = match &strand.doing {
                 StrandDoing::Stuck(reason) => reason.as_str(),
                 _ => "it is being read",
@@ -387,6 +395,16 @@ fn indexed_lately(chain: &ChainState) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// A node may have been taken out, or a price raised, while nobody could read it.
+fn listed_lately(chain: &ChainState) -> Result<(), String> {
+    let lost = |list: &&ChainList| list.failing_for.is_some_and(|it| it > chain.disconnect_max);
+    chain.lists.iter().find(lost).map_or(Ok(()), |list| {
+        let (name, age_s) = (list.name, list.age.as_secs());
+        let fault = list.fault.as_deref().unwrap_or("it is not known why");
+        Err(format!("the {name} was last read {age_s} s ago: {fault}"))
+    })
 }
 
 fn unless(wrong: bool, reason: impl FnOnce() -> String) -> Result<(), String> {

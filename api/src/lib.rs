@@ -37,7 +37,7 @@ mod streams;
 
 pub use handle::{ApiError, ApiHandle, start};
 pub use outside::{
-    ChainEndpoint, ChainState, ChainStrand, ChainsView, DiskSpace, DiskView, NoPeers, PeerCounts,
-    PeerState, PeerView, StrandDoing, StrandState,
+    ChainEndpoint, ChainList, ChainState, ChainStrand, ChainsView, DiskSpace, DiskView, NoPeers,
+    PeerCounts, PeerState, PeerView, StrandDoing, StrandState,
 };
 pub use settings::{ApiSettings, Guest};

@@ -427,6 +427,17 @@ fn chains(out: &mut Exposition<'_>, sighting: &Sighting) -> Written {
         "1 if the chain tells what is new over a WebSocket",
         chains.iter().map(|chain| (label(chain), i64::from(chain.pushed))),
     )?;
+    let lists = || chains.iter().flat_map(|chain| &chain.lists);
+    out.gauges(
+        "xmtp_chain_list_age_seconds",
+        "How long ago the list was read whole, seconds",
+        lists().map(|list| ([("list", list.name)], list.age.as_secs_f64())),
+    )?;
+    out.counters(
+        "xmtp_chain_list_failures",
+        "Times that it could not be read",
+        lists().map(|list| ([("list", list.name)], list.failures)),
+    )?;
     let depths = |chain: &ChainState| {
         let name = chain.name;
         let labels = move |depth| [("chain", name), ("depth_bucket", depth)];

@@ -131,6 +131,23 @@ pub struct ChainState {
     pub reorganisations: Vec<(&'static str, u64)>,
     /// What is read of it.
     pub strands: Vec<ChainStrand>,
+    /// Lists that are read whole, again and again.
+    pub lists: Vec<ChainList>,
+}
+
+/// A list that is read whole, again and again. What was read stays while it cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChainList {
+    /// `node_registry` or `rate_registry`.
+    pub name: &'static str,
+    /// How long ago it was read.
+    pub age: Duration,
+    /// For how long it could not be read since; `None` if it could be, or that was not tried.
+    pub failing_for: Option<Duration>,
+    /// Why.
+    pub fault: Option<String>,
+    /// Readings that have failed.
+    pub failures: u64,
 }
 
 /// Somebody who can be asked about a chain.

@@ -106,6 +106,17 @@ pub(crate) struct ChainReport {
     pushed: bool,
     endpoints: Vec<EndpointReport>,
     contracts: Vec<ContractReport>,
+    lists: Vec<ListReport>,
+}
+
+/// A list that is read whole, again and again.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct ListReport {
+    name: &'static str,
+    /// Seconds since it was read.
+    age_s: f64,
+    failures: u64,
+    fault: Option<String>,
 }
 
 /// Somebody who can be asked about a chain.
@@ -153,8 +164,15 @@ impl From<&ChainState> for ChainReport {
                 lag_s: it.behind_for.map_or(0.0, |behind| behind.as_secs_f64()),
             }
         });
+        let lists = chain.lists.iter().map(|it| ListReport {
+            name: it.name,
+            age_s: it.age.as_secs_f64(),
+            failures: it.failures,
+            fault: it.fault.clone(),
+        });
         Self {
             name: chain.name,
+            lists: lists.collect(),
             head: chain.head,
             unseen_s: chain.unseen_for.map(|unseen| unseen.as_secs_f64()),
             pushed: chain.pushed,

@@ -232,6 +232,19 @@ async fn a_chain_that_answers_badly_is_read_whole() {
 }
 
 #[tokio::test]
+async fn a_provider_that_does_not_answer_large_pages_is_asked_for_smaller_ones() {
+    let mut chain = Broadcaster::new(Kind::Embedded).await;
+    let memory = Arc::new(Memory::default());
+    chain.send(20).await;
+    let proxy = Proxy::start(&chain.url(), 0).await;
+    proxy.set(|faults| faults.weak = true);
+    let reader = chain.read(&[proxy.url()], Vec::new(), &memory);
+    until("everything is there", || memory.payloads() == chain.sent).await;
+    assert!(proxy.spoilt() > 0, "large pages were asked for at first");
+    reader.stop().await;
+}
+
+#[tokio::test]
 async fn the_first_endpoint_that_tells_the_truth_is_asked_and_the_preferred_one_again_later() {
     let mut chain = Broadcaster::new(Kind::Embedded).await;
     let memory = Arc::new(Memory::default());
@@ -283,6 +296,7 @@ async fn nodes_and_rates_stay_as_they_were_while_they_cannot_be_read() {
     sender(&pair.settlement, 0).send(&Call::new(registry, &call)).await.unwrap();
     bell.send_modify(|rings| *rings += 1);
     until("it is known that it cannot be read", || nodes.seen().borrow().fault.is_some()).await;
+    assert!(nodes.seen().borrow().failing_since.is_some() && nodes.seen().borrow().failures > 0);
     assert!(!rates.seen().borrow().value.is_empty(), "what is known stays");
     let failed = watch::nodes(endpoints, registry, hour, bell.subscribe()).await;
     assert!(failed.is_err(), "the first reading has to succeed");
@@ -291,4 +305,5 @@ async fn nodes_and_rates_stay_as_they_were_while_they_cannot_be_read() {
     until("the new node is known", || nodes.seen().borrow().value.len() == 1).await;
     assert_eq!(nodes.seen().borrow().value[0].id, 100);
     assert_eq!(nodes.seen().borrow().fault, None);
+    assert_eq!(nodes.seen().borrow().failing_since, None);
 }

@@ -18,6 +18,7 @@ use super::sink::{Sink, SinkError};
 use super::status::{Doing, Shared};
 use super::walk::{Ask, Batch, Verdict, Walk, WalkSettings};
 use crate::endpoints::Endpoints;
+use crate::send::RpcFault;
 
 /// Pages that are fetched ahead of what is being stored.
 const AHEAD: usize = 2;
@@ -26,6 +27,9 @@ const AGAIN_MIN: Duration = Duration::from_millis(50);
 const AGAIN_MAX: Duration = Duration::from_secs(5);
 /// So many useless answers one after another are the endpoint's fault.
 const USELESS_MAX: u32 = 8;
+/// So many tries at a page without an answer, while the chain answers else, and the page is too
+/// much to ask.
+const UNANSWERED_MAX: u32 = 2;
 /// A position without events is not worth a write more often than this.
 const POSITION_EVERY: Duration = Duration::from_secs(10);
 /// As long as no contract is said to have spoken, new blocks are read this often.
@@ -84,6 +88,7 @@ pub(super) async fn run(
         rewound: 0,
         gap_after: None,
         useless: 0,
+        unanswered: 0,
         last_page: None,
     };
     let writer = Writer { common: common.clone(), sink, gaps, stored_at: None };
@@ -155,6 +160,8 @@ struct Reader {
     /// After which block that was.
     gap_after: Option<u64>,
     useless: u32,
+    /// Tries at the page that got no answer at all.
+    unanswered: u32,
     last_page: Option<Instant>,
 }
 
@@ -234,26 +241,47 @@ impl Reader {
         let answer = answer.await;
         self.note_page(answer.is_ok(), asked.elapsed());
         match answer {
-            Ok(answer) => match self.walk.answered(blocks, answer) {
-                Verdict::Take(batch) => return self.hand_over(batch).await,
-                Verdict::Again(reason) => self.useless(reason).await,
-                Verdict::Moved => {}
-            },
-            Err(fault) => match fetch::is_refusal(&fault) {
-                Some(message) if self.walk.refused(message) => {
-                    let page_blocks = self.walk.page_blocks();
-                    tracing::debug!(strand = self.common.name, page_blocks, "{fault}");
+            Ok(answer) => {
+                self.unanswered = 0;
+                match self.walk.answered(blocks, answer) {
+                    Verdict::Take(batch) => return self.hand_over(batch).await,
+                    Verdict::Again(reason) => self.useless(reason).await,
+                    Verdict::Moved => {}
                 }
-                refusal => {
-                    self.common.stuck(&fault.to_string());
-                    if refusal.is_some() {
-                        self.endpoints.distrust("it refuses the smallest question for events");
-                    }
-                    self.pause().await;
-                }
-            },
+            }
+            Err(fault) => self.not_answered(&fault).await,
         }
         true
+    }
+
+    /// Asks for less where that may help.
+    async fn not_answered(&mut self, fault: &RpcFault) {
+        let refusal = fetch::is_refusal(fault);
+        if self.is_too_much(refusal) {
+            let page_blocks = self.walk.page_blocks();
+            tracing::debug!(strand = self.common.name, page_blocks, "{fault}");
+            return;
+        }
+        self.common.stuck(&fault.to_string());
+        if refusal.is_some() {
+            self.endpoints.distrust("it refuses the smallest question for events");
+        }
+        self.pause().await;
+    }
+
+    /// Whether a smaller page may be answered; the next one is smaller then. Some providers do not
+    /// refuse what is too much for them, but end the connection or take too long.
+    fn is_too_much(&mut self, refusal: Option<&str>) -> bool {
+        if let Some(message) = refusal {
+            self.unanswered = 0;
+            return self.walk.refused(message);
+        }
+        self.unanswered += 1;
+        if self.unanswered < UNANSWERED_MAX || self.pulse.borrow().fault.is_some() {
+            return false;
+        }
+        self.unanswered = 0;
+        self.walk.refused("")
     }
 
     fn note_page(&self, answered: bool, took: Duration) {

@@ -5,7 +5,7 @@ mod nodes;
 mod rates;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use alloy::primitives::Address;
 use tokio::sync::watch;
@@ -17,6 +17,9 @@ use crate::send::ViewError;
 pub use nodes::ChainNode;
 pub use rates::ChainRate;
 
+/// How soon it is read again what could not be read, if not sooner anyway.
+const AGAIN: Duration = Duration::from_secs(10);
+
 /// What was read, and when.
 #[derive(Debug, Clone)]
 pub struct Seen<T> {
@@ -26,6 +29,10 @@ pub struct Seen<T> {
     pub read_at: SystemTime,
     /// Why it was not read since, if that was tried.
     pub fault: Option<String>,
+    /// When that was tried first.
+    pub failing_since: Option<Instant>,
+    /// Readings that have failed since the start.
+    pub failures: u64,
 }
 
 /// Why a list was not read.
@@ -114,12 +121,16 @@ where
     Fut: Future<Output = Result<T, WatchError>> + Send,
 {
     let value = Arc::new(read(None).await?);
-    let (sender, seen) = watch::channel(Seen { value, read_at: SystemTime::now(), fault: None });
+    let read_at = SystemTime::now();
+    let first = Seen { value, read_at, fault: None, failing_since: None, failures: 0 };
+    let (sender, seen) = watch::channel(first);
     let task = tokio::spawn(async move {
         let mut nudges = true;
         loop {
+            let fails = sender.borrow().fault.is_some();
+            let pause = if fails { every.min(AGAIN) } else { every };
             tokio::select! {
-                () = tokio::time::sleep(every) => {}
+                () = tokio::time::sleep(pause) => {}
                 changed = nudge.changed(), if nudges => nudges = changed.is_ok(),
                 () = sender.closed() => return,
             }
@@ -137,13 +148,17 @@ fn take<T>(what: &str, seen: &mut Seen<T>, now: Result<T, WatchError>) {
             if seen.fault.take().is_some() {
                 tracing::info!("the {what} is read again");
             }
-            *seen = Seen { value: Arc::new(value), read_at: SystemTime::now(), fault: None };
+            seen.value = Arc::new(value);
+            seen.read_at = SystemTime::now();
+            seen.failing_since = None;
         }
         Err(error) => {
             if seen.fault.is_none() {
                 tracing::warn!("the {what} cannot be read, what is known stays: {error}");
             }
             seen.fault = Some(error.to_string());
+            seen.failing_since.get_or_insert_with(Instant::now);
+            seen.failures += 1;
         }
     }
 }

@@ -17,7 +17,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-/// What it does wrong. Everything but `dead` and `wrong_chain` happens now and then.
+/// What it does wrong. Everything but `dead`, `wrong_chain` and `weak` happens now and then.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Faults {
     /// Nobody answers.
@@ -34,6 +34,8 @@ pub(crate) struct Faults {
     pub(crate) forgetful: bool,
     /// Ranges that are too long.
     pub(crate) narrow: bool,
+    /// No answer to questions for the events of more than two blocks.
+    pub(crate) weak: bool,
 }
 
 impl Faults {
@@ -46,6 +48,7 @@ impl Faults {
         truncated: true,
         forgetful: true,
         narrow: true,
+        weak: false,
     };
 }
 
@@ -124,6 +127,11 @@ impl Shared {
             return Ok(response);
         }
         let asked: Value = serde_json::from_slice(&body).unwrap();
+        if self.is_too_much(&asked) {
+            let mut response = Response::new(Full::from("<html>took too long</html>"));
+            *response.status_mut() = hyper::StatusCode::GATEWAY_TIMEOUT;
+            return Ok(response);
+        }
         let sent = self.client.post(&self.to).header("content-type", "application/json");
         let answer = sent.body(body).send().await.unwrap().bytes().await.unwrap();
         let mut answer: Value = serde_json::from_slice(&answer).unwrap();
@@ -134,6 +142,19 @@ impl Shared {
             (asked, answer) => self.spoil(asked, answer),
         }
         Ok(Response::new(Full::from(answer.to_string())))
+    }
+
+    fn is_too_much(&self, asked: &Value) -> bool {
+        let mut state = self.state.lock().unwrap();
+        let filter = &asked["params"][0];
+        let block = |name: &str| {
+            let text = filter[name].as_str().and_then(|text| text.strip_prefix("0x"));
+            text.and_then(|text| u64::from_str_radix(text, 16).ok()).unwrap_or_default()
+        };
+        let blocks = 1 + block("toBlock").saturating_sub(block("fromBlock"));
+        let is_too_much = state.faults.weak && asked["method"] == "eth_getLogs" && blocks > 2;
+        state.spoilt += u64::from(is_too_much);
+        is_too_much
     }
 
     /// How long to wait, and the status of an answer that is none.

@@ -27,6 +27,9 @@ use crate::config::contracts::{ReadingConfig, flag_of};
 use crate::failure::Failure;
 use crate::files::deployment::Deployment;
 
+/// What the chain is called that has the registries.
+const SETTLEMENT: &str = "settlement";
+
 /// Why the chains cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ChainsError {
@@ -107,7 +110,7 @@ impl Chains {
     ) -> Result<(), ChainsError> {
         let chains = &config.chains;
         let id = deployment.settlement_id;
-        let endpoints = Endpoints::new("settlement", &chains.contracts.settlement.urls, id)?;
+        let endpoints = Endpoints::new(SETTLEMENT, &chains.contracts.settlement.urls, id)?;
         let mut bells = Vec::new();
         let mut bell = |address| {
             let (bell, rung) = watch::channel(0);
@@ -188,7 +191,14 @@ impl Chains {
             let contracts = walks.into_iter().map(|walk| with_sink(engine, walk)).collect();
             let name = endpoints.name();
             let reader = ChainReader::start(endpoints, news, contracts);
-            views.push(ChainSight { name, view: reader.view(), disconnect_max });
+            let lists_here = name == SETTLEMENT;
+            views.push(ChainSight {
+                name,
+                view: reader.view(),
+                disconnect_max,
+                nodes: self.nodes.as_ref().filter(|_| lists_here).map(Watched::seen),
+                rates: self.rates.as_ref().filter(|_| lists_here).map(Watched::seen),
+            });
             readers.push(reader);
         }
         let keeper = tokio::spawn(keep(self.nodes, self.rates, outlets));

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use hawser_api::{ChainEndpoint, ChainState, ChainStrand, ChainsView, StrandDoing};
+use hawser_api::{ChainEndpoint, ChainList, ChainState, ChainStrand, ChainsView, StrandDoing};
 use hawser_chain::index::{ChainView, Depth, Doing, StrandStatus, Subject};
+use hawser_chain::watch::{ChainNode, ChainRate, Seen};
 use hawser_proto::OriginatorId;
+use tokio::sync::watch;
 
 /// All chains that are read.
 pub(super) struct Sights(pub(super) Vec<ChainSight>);
@@ -14,6 +16,8 @@ pub(super) struct ChainSight {
     pub(super) name: &'static str,
     pub(super) view: ChainView,
     pub(super) disconnect_max: Duration,
+    pub(super) nodes: Option<watch::Receiver<Seen<Vec<ChainNode>>>>,
+    pub(super) rates: Option<watch::Receiver<Seen<Vec<ChainRate>>>>,
 }
 
 impl ChainsView for Sights {
@@ -50,7 +54,24 @@ impl ChainSight {
                 .collect(),
             reorganisations: depths.map(|(i, depth)| (depth.label(), reorganisations(i))).collect(),
             strands: strands.iter().map(strand).collect(),
+            lists: self.lists(),
         }
+    }
+
+    fn lists(&self) -> Vec<ChainList> {
+        let nodes = self.nodes.as_ref().map(|seen| list("node_registry", &seen.borrow()));
+        let rates = self.rates.as_ref().map(|seen| list("rate_registry", &seen.borrow()));
+        nodes.into_iter().chain(rates).collect()
+    }
+}
+
+fn list<T>(name: &'static str, seen: &Seen<T>) -> ChainList {
+    ChainList {
+        name,
+        age: seen.read_at.elapsed().unwrap_or_default(),
+        failing_for: seen.failing_since.map(|since| since.elapsed()),
+        fault: seen.fault.clone(),
+        failures: seen.failures,
     }
 }
 
