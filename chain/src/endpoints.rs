@@ -180,6 +180,24 @@ impl Endpoints {
         Err(last.expect("there is at least one endpoint, and each leaves an error"))
     }
 
+    /// Asks every endpoint, whatever is known of it, until one has something; the others may not
+    /// have it yet, or hide it.
+    pub(crate) async fn find<T, F, Fut>(&self, ask: F) -> Option<T>
+    where
+        F: Fn(Chain) -> Fut,
+        Fut: Future<Output = Result<Option<T>, RpcFault>>,
+    {
+        for index in 0..self.0.slots.len() {
+            let Ok(chain) = self.chain(index).await else { continue };
+            match ask(chain).await {
+                Ok(Some(found)) => return Some(found),
+                Ok(None) => {}
+                Err(fault) => tracing::debug!(chain = self.0.name, %fault, "not found"),
+            }
+        }
+        None
+    }
+
     /// The endpoint that gave the last answer has shown that its answers cannot be used: others
     /// are asked for a while.
     pub fn distrust(&self, reason: &str) {

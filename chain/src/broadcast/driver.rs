@@ -20,6 +20,7 @@ use super::jobs::{Jobs, Outcome, Stage, Waiter};
 use super::nonces::{Done, JobId, Nonces, Patience, Polled, Sent, Signed, ToSign, Work, replacing};
 use super::payload::{Contracts, Topic};
 use super::record::{Entry, Live, Record};
+use super::seek::Wanted;
 use super::watch::{self, Mined, Watched};
 use super::{Broadcasted, Shared};
 use crate::send::RpcFault;
@@ -368,9 +369,17 @@ impl Driver {
         }
         self.is_polling = true;
         let (shared, account) = (self.shared.clone(), self.account());
+        let (looks, contracts) = (self.nonces.watched(self.now()), self.contracts);
+        let wanted = looks.iter().filter(|look| look.seeks).filter_map(|look| {
+            let Work::Payload(id) = look.work else { return None };
+            let job = self.jobs.get(id)?;
+            let (topic, call) = (job.topic, job.call.clone());
+            Some((look.slot, Wanted { contracts, topic, call }))
+        });
         let watched = Watched {
             asked_at: self.now(),
-            nonces: self.nonces.watched(),
+            wanted: wanted.collect(),
+            looks,
             wants_pending: self.nonces.wants_pending(),
         };
         self.beside.spawn(async move {
@@ -426,9 +435,10 @@ impl Driver {
             return;
         }
         let entries = done.iter().map(|done| match done {
-            Done::Mined { slot, .. } | Done::Refused { slot, .. } | Done::Void { slot } => {
-                Entry::Over { slot: *slot }
-            }
+            Done::Mined { slot, .. }
+            | Done::Refused { slot, .. }
+            | Done::Void { slot }
+            | Done::Unknown { slot, .. } => Entry::Over { slot: *slot },
         });
         // What is mined will be found to be again; what was refused must not be sent again.
         let durable = done.iter().any(|done| matches!(done, Done::Refused { .. }));
@@ -447,6 +457,11 @@ impl Driver {
                     let error = watch::refused(self.account(), chain_id, said);
                     self.finish(job, &Err(error));
                 }
+                Done::Unknown { job, hash, .. } => {
+                    tracing::warn!(%hash, "no endpoint says what became of a transaction");
+                    let waited = Patience::new(self.shared.in_flight_max).give_up_after;
+                    self.finish(job, &Err(BroadcastError::NotMined { hash, waited }));
+                }
                 Done::Mined { work: Work::Filler, .. } | Done::Void { .. } => {}
             }
         }
@@ -454,24 +469,28 @@ impl Driver {
 
     fn mined(&mut self, id: JobId, mined: &Mined) {
         let Some(job) = self.jobs.get(id) else { return };
-        let (hash, contract) = (mined.receipt.transaction_hash, self.contracts.of(job.topic));
-        if !mined.receipt.status() {
+        let (receipt, block_time_s) = match mined {
+            Mined::Receipt { receipt, block_time_s } => (receipt, *block_time_s),
+            Mined::Event(broadcasted) => return self.finish(id, &Ok(*broadcasted)),
+        };
+        let (hash, contract) = (receipt.transaction_hash, self.contracts.of(job.topic));
+        if !receipt.status() {
             let (shared, account) = (self.shared.clone(), self.account());
-            let (call, receipt) = (job.call.clone(), mined.receipt.clone());
+            let (call, receipt) = (job.call.clone(), receipt.clone());
             self.beside.spawn(async move {
                 let reason = watch::reason(&shared.endpoints, account, &call, &receipt).await;
                 Event::Failed(id, BroadcastError::Reverted { hash, reason })
             });
             return;
         }
-        let sequence_id = self.contracts.sequence_id(job.topic, &mined.receipt);
+        let sequence_id = self.contracts.sequence_id(job.topic, receipt);
         let outcome =
             sequence_id.map_or(Err(BroadcastError::NoEvent { hash, contract }), |sequence_id| {
                 Ok(Broadcasted {
                     sequence_id,
                     transaction_hash: hash,
-                    block_number: mined.receipt.block_number.unwrap_or_default(),
-                    block_time_s: mined.block_time_s,
+                    block_number: receipt.block_number.unwrap_or_default(),
+                    block_time_s,
                 })
             });
         self.finish(id, &outcome);

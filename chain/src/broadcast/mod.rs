@@ -16,7 +16,7 @@
 //! happened.
 //!
 //! Modules in reading order: `payload`, `jobs`, `nonces` (what to do next, as a plain value),
-//! `record`, `price`, `watch` (the requests), `driver` (the task).
+//! `record`, `price`, `watch` (the requests), `seek` (who has used a nonce), `driver` (the task).
 
 mod driver;
 mod error;
@@ -25,6 +25,7 @@ mod nonces;
 mod payload;
 mod price;
 mod record;
+mod seek;
 mod settings;
 #[cfg(test)]
 mod simulation;

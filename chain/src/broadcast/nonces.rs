@@ -8,8 +8,9 @@
 //! ```
 //!
 //! A payload has one nonce at a time, and all transactions that were ever signed for it have that
-//! nonce, so that at most one of them is mined. It gets another nonce only when somebody else has
-//! used its own. A nonce whose payload was refused is given back, or used up by a transaction that
+//! nonce, so that at most one of them is mined. It gets another nonce only when it is seen that
+//! somebody else has used its own: that no receipt is shown proves nothing, and a payload of which
+//! nothing else is ever seen is given up as unknown, not sent again. A nonce whose payload was refused is given back, or used up by a transaction that
 //! does nothing if later ones are under way already.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -46,9 +47,11 @@ pub(super) struct Patience {
     pub(super) stuck_after: Duration,
     /// It is replaced after so long whether there were blocks or not.
     pub(super) stuck_without_blocks_after: Duration,
-    /// When a nonce is used and none of its transactions is found for so long, it was somebody
-    /// else.
-    pub(super) receipt_follows_within: Duration,
+    /// When a nonce is used and no receipt of its transactions is found, it is sought after who
+    /// used it, so often.
+    pub(super) seek_every: Duration,
+    /// When that is not found for so long, what became of the payload stays unknown.
+    pub(super) give_up_after: Duration,
 }
 
 impl Patience {
@@ -57,7 +60,8 @@ impl Patience {
             in_flight_max,
             stuck_after: Duration::from_secs(2),
             stuck_without_blocks_after: Duration::from_secs(10),
-            receipt_follows_within: Duration::from_secs(3),
+            seek_every: Duration::from_secs(1),
+            give_up_after: Duration::from_secs(300),
         }
     }
 }
@@ -123,8 +127,33 @@ pub(super) struct Polled {
     pub(super) pending: Option<u64>,
     /// The latest block.
     pub(super) head: u64,
-    /// Of every used nonce that was watched: which of its transactions is mined, if any is known.
-    pub(super) found: Vec<(u64, Option<B256>)>,
+    /// Of every used nonce that was watched: what was seen.
+    pub(super) found: Vec<(Look, Found)>,
+}
+
+/// A nonce under way that is to be looked after.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Look {
+    pub(super) slot: SlotId,
+    pub(super) nonce: u64,
+    pub(super) work: Work,
+    /// All transactions that were signed for it, the latest first.
+    pub(super) hashes: Vec<B256>,
+    /// Whether every endpoint is to be asked who has used the nonce, and by all means.
+    pub(super) seeks: bool,
+    /// The latest block when the first was sent, if that is known.
+    pub(super) since_block: Option<u64>,
+}
+
+/// What is seen of a used nonce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// Nothing: that proves nothing.
+    Nothing,
+    /// The payload is on the chain, with this transaction.
+    Mined(B256),
+    /// The nonce was used by this transaction of the account, which does something else.
+    Other(B256),
 }
 
 /// What is over. To be told when it is on record.
@@ -134,8 +163,10 @@ pub(super) enum Done {
     Mined { slot: SlotId, work: Work, hash: B256 },
     /// No node takes the payload, and none has it.
     Refused { slot: SlotId, job: JobId, said: String },
-    /// Somebody else has used up a nonce that was only to be used up.
+    /// A nonce that was only to be used up is.
     Void { slot: SlotId },
+    /// The nonce is used, by whom cannot be found out: the payload may be on the chain.
+    Unknown { slot: SlotId, job: JobId, hash: B256 },
 }
 
 #[derive(Debug)]
@@ -143,7 +174,7 @@ enum Phase {
     Sign,
     Send { at: Duration },
     Waits { since: Duration, head: u64, sent_again: bool },
-    Used { since: Duration },
+    Used { since: Duration, seek_at: Duration },
 }
 
 #[derive(Debug)]
@@ -154,6 +185,7 @@ struct Slot {
     signed: Vec<Signed>,
     /// Whether some node may have one of them.
     maybe_out: bool,
+    since_block: Option<u64>,
     instead_of: Option<SlotId>,
     tries: u32,
     phase: Phase,
@@ -161,8 +193,16 @@ struct Slot {
 
 impl Slot {
     fn new(id: SlotId, work: Work, instead_of: Option<SlotId>) -> Self {
-        let signed = Vec::new();
-        Self { id, work, signed, maybe_out: false, instead_of, tries: 0, phase: Phase::Sign }
+        Self {
+            id,
+            work,
+            signed: Vec::new(),
+            maybe_out: false,
+            since_block: None,
+            instead_of,
+            tries: 0,
+            phase: Phase::Sign,
+        }
     }
 
     fn price(&self) -> Option<u128> {
@@ -246,10 +286,17 @@ impl Nonces {
     }
 
     /// Every nonce under way, and all transactions that were signed for it.
-    pub(super) fn watched(&self) -> Vec<(u64, Vec<B256>)> {
+    pub(super) fn watched(&self, now: Duration) -> Vec<Look> {
         let slots = self.slots.iter().filter(|(_, slot)| slot.maybe_out);
         slots
-            .map(|(nonce, slot)| (*nonce, slot.signed.iter().map(|it| it.hash).rev().collect()))
+            .map(|(nonce, slot)| Look {
+                slot: slot.id,
+                nonce: *nonce,
+                work: slot.work,
+                hashes: slot.signed.iter().map(|it| it.hash).rev().collect(),
+                seeks: matches!(slot.phase, Phase::Used { seek_at, .. } if now >= seek_at),
+                since_block: slot.since_block,
+            })
             .collect()
     }
 
@@ -332,6 +379,9 @@ impl Nonces {
         let price = signed.price;
         let Some(slot) = self.slots.get_mut(&nonce) else { return };
         let is_replacement = !slot.signed.is_empty();
+        if !is_replacement {
+            slot.since_block = Some(self.head);
+        }
         slot.signed.push(signed);
         slot.instead_of = None;
         slot.phase = Phase::Send { at: now };
@@ -377,9 +427,13 @@ impl Nonces {
                 slot.maybe_out = true;
                 slot.phase = Phase::Send { at: now + slot.pause() };
             }
-            Sent::NonceUsed if slot.maybe_out => slot.phase = Phase::Used { since: now },
+            // It may be this very one, when a proxy has sent it twice.
+            Sent::NonceUsed => {
+                slot.maybe_out = true;
+                slot.phase = Phase::Used { since: now, seek_at: now };
+            }
             Sent::Underpriced if slot.maybe_out => slot.phase = waits(true),
-            Sent::NonceUsed | Sent::Underpriced => return self.displace(nonce),
+            Sent::Underpriced => return self.displace(nonce),
             Sent::Later => slot.phase = Phase::Send { at: now + slot.pause() },
             Sent::NonceAhead => {
                 slot.phase = Phase::Send { at: now + slot.pause() };
@@ -461,11 +515,16 @@ impl Nonces {
             self.next = self.next.max(pending);
         }
         let mut done = Vec::new();
-        for (nonce, hash) in &polled.found {
-            match hash {
-                Some(hash) => done.extend(self.found(*nonce, *hash)),
-                None => done.extend(self.not_found(*nonce, polled.asked_at, now)),
+        for (look, found) in &polled.found {
+            // The nonce may have been given to another payload since it was asked for.
+            if self.slots.get(&look.nonce).is_none_or(|slot| slot.id != look.slot) {
+                continue;
             }
+            done.extend(match found {
+                Found::Mined(hash) => self.found(look.nonce, *hash),
+                Found::Other(hash) => self.used_by(look.nonce, *hash),
+                Found::Nothing => self.not_found(look, polled.asked_at, now),
+            });
         }
         // Nothing above what the account may use next is there for good.
         if self.slots.is_empty() {
@@ -478,26 +537,44 @@ impl Nonces {
     }
 
     fn found(&mut self, nonce: u64, hash: B256) -> Option<Done> {
-        let slot = self.slots.get(&nonce)?;
-        // It was asked for before the nonce was given to somebody else.
-        let work = slot.signed.iter().any(|signed| signed.hash == hash).then_some(slot.work)?;
-        let slot = self.slots.remove(&nonce)?.id;
-        Some(Done::Mined { slot, work, hash })
+        let slot = self.slots.remove(&nonce)?;
+        Some(Done::Mined { slot: slot.id, work: slot.work, hash })
     }
 
-    /// The nonce is used, and by none of ours as far as is known.
-    fn not_found(&mut self, nonce: u64, asked_at: Duration, now: Duration) -> Option<Done> {
-        let slot = self.slots.get_mut(&nonce).filter(|slot| slot.maybe_out)?;
-        match slot.phase {
-            Phase::Used { since } if asked_at >= since + self.patience.receipt_follows_within => {
-                return self.displace(nonce);
-            }
-            Phase::Used { .. } => {}
-            Phase::Sign | Phase::Send { .. } | Phase::Waits { .. } => {
-                slot.phase = Phase::Used { since: now };
-            }
+    /// A transaction with this nonce was seen on the chain.
+    fn used_by(&mut self, nonce: u64, hash: B256) -> Option<Done> {
+        let slot = self.slots.get(&nonce)?;
+        // It may have been signed since it was asked.
+        let is_ours = slot.signed.iter().any(|signed| signed.hash == hash);
+        if is_ours { None } else { self.displace(nonce) }
+    }
+
+    /// The nonce is used, and nobody says by whom.
+    fn not_found(&mut self, look: &Look, asked_at: Duration, now: Duration) -> Option<Done> {
+        let Patience { seek_every, give_up_after, .. } = self.patience;
+        let slot = self.slots.get_mut(&look.nonce).filter(|slot| slot.maybe_out)?;
+        let Phase::Used { since, seek_at } = &mut slot.phase else {
+            // Receipts come somewhat later than the count.
+            slot.phase = Phase::Used { since: now, seek_at: now + seek_every / 2 };
+            return None;
+        };
+        if !look.seeks {
+            return None;
         }
-        None
+        *seek_at = now + seek_every;
+        let is_over = asked_at >= *since + give_up_after;
+        let (id, work, hash) = (slot.id, slot.work, slot.signed.last()?.hash);
+        match work {
+            Work::Filler => {
+                self.slots.remove(&look.nonce);
+                Some(Done::Void { slot: id })
+            }
+            Work::Payload(job) if is_over => {
+                self.slots.remove(&look.nonce);
+                Some(Done::Unknown { slot: id, job, hash })
+            }
+            Work::Payload(_) => None,
+        }
     }
 
     /// What waits behind others is not stuck: its time begins when it is next. A nonce that was
@@ -509,7 +586,7 @@ impl Nonces {
                 Phase::Waits { since, head: since_head, .. } if advanced => {
                     (*since, *since_head) = (now, head);
                 }
-                Phase::Used { since }
+                Phase::Used { since, .. }
                     if *nonce >= mined && now >= *since + self.patience.stuck_after =>
                 {
                     slot.phase = Phase::Send { at: now };

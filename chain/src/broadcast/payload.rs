@@ -1,7 +1,7 @@
 //! What goes to a broadcaster contract, and what the contract says of it.
 
 use alloy::primitives::{Address, B256, Bytes, FixedBytes, Log};
-use alloy::rpc::types::TransactionReceipt;
+use alloy::rpc::types::{Filter, TransactionReceipt};
 use alloy::sol_types::{SolCall as _, SolEvent as _};
 
 use crate::contracts::GroupMessageBroadcaster::{MessageSent, addMessageCall};
@@ -61,6 +61,29 @@ impl Contracts {
         let contract = self.of(topic);
         let logs = receipt.inner.logs().iter().map(|log| &log.inner);
         logs.filter(|log| log.address == contract).find_map(|log| number(topic, log))
+    }
+
+    /// The events of this topic.
+    pub(super) fn events(self, topic: Topic) -> Filter {
+        let filter = Filter::new().address(self.of(topic));
+        match topic {
+            Topic::Group(group) => filter
+                .event_signature(MessageSent::SIGNATURE_HASH)
+                .topic1(B256::right_padding_from(&group)),
+            Topic::Inbox(inbox) => filter
+                .event_signature(IdentityUpdateCreated::SIGNATURE_HASH)
+                .topic1(B256::from(inbox)),
+        }
+    }
+
+    /// The number that an event gives to the payload of this call, if it is one for it.
+    pub(super) fn number_of(self, topic: Topic, call: &Call, log: &Log) -> Option<u64> {
+        let payload = match topic {
+            Topic::Group(_) => MessageSent::decode_log(log).ok()?.data.message,
+            Topic::Inbox(_) => IdentityUpdateCreated::decode_log(log).ok()?.data.update,
+        };
+        let is_it = log.address == self.of(topic) && self.call(topic, payload).data == call.data;
+        is_it.then(|| number(topic, log)).flatten()
     }
 }
 

@@ -8,13 +8,25 @@ use alloy::primitives::{B256, Bytes, keccak256};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::nonces::{Done, JobId, Nonces, Patience, Polled, Sent, Signed, Work, replacing};
+use super::nonces::{
+    Done, Found, JobId, Look, Nonces, Patience, Polled, Sent, Signed, Work, replacing,
+};
 use super::record::{Entry, Live};
 
 const PAYLOADS: u64 = 40;
 const IN_FLIGHT: usize = 8;
-/// Receipts are known at most so long after their block.
-const RECEIPTS_LAG_MS: u64 = 2000;
+/// Most receipts are known at most so long after their block, some much later, some never; so it
+/// is with whatever else shows who has used a nonce.
+const LAG_MS: u64 = 2000;
+const LONG_LAG_MS: u64 = 60_000;
+
+fn seen_at(now: u64, rng: &mut StdRng) -> u64 {
+    match rng.random_range(0..10) {
+        0 => u64::MAX,
+        1 => now + rng.random_range(0..LONG_LAG_MS),
+        _ => now + rng.random_range(0..LAG_MS),
+    }
+}
 
 /// A transaction. Without a payload it is a filler, or somebody else's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,8 +60,8 @@ impl Tx {
 /// The chain behind two nodes, of which each has a pool of its own.
 #[derive(Debug, Default)]
 struct World {
-    /// By nonce, with the time from which on the receipt is known.
-    mined: Vec<(Tx, u64)>,
+    /// By nonce, with the times from which on the receipt is known, and what it did.
+    mined: Vec<(Tx, [u64; 2])>,
     pools: [BTreeMap<u64, Tx>; 2],
     head: u64,
     price: u128,
@@ -100,19 +112,23 @@ impl World {
             let Some(tx) = self.pools[node].get(&next).filter(|tx| tx.price >= self.price) else {
                 break;
             };
-            let seen_at = now + rng.random_range(0..RECEIPTS_LAG_MS);
-            self.mined.push((tx.clone(), seen_at));
+            self.mined.push((tx.clone(), [seen_at(now, rng), seen_at(now, rng)]));
         }
         let count = self.count();
         self.pools.iter_mut().for_each(|pool| pool.retain(|nonce, _| *nonce >= count));
     }
 
-    fn poll(&self, node: usize, now: u64, watched: &[(u64, Vec<B256>)]) -> Polled {
-        let used = watched.iter().filter(|(nonce, _)| *nonce < self.count());
-        let found = used.map(|(nonce, hashes)| {
-            let (tx, seen_at) = &self.mined[usize::try_from(*nonce).unwrap()];
-            let hash = Some(tx.hash()).filter(|hash| *seen_at <= now && hashes.contains(hash));
-            (*nonce, hash)
+    fn poll(&self, node: usize, now: u64, watched: &[Look]) -> Polled {
+        let used = watched.iter().filter(|look| look.nonce < self.count());
+        let found = used.map(|look| {
+            let (tx, [receipt_at, shown_at]) = &self.mined[usize::try_from(look.nonce).unwrap()];
+            let is_shown = look.seeks && *shown_at <= now;
+            let found = match look.hashes.contains(&tx.hash()) {
+                true if *receipt_at <= now || is_shown => Found::Mined(tx.hash()),
+                false if is_shown => Found::Other(tx.hash()),
+                _ => Found::Nothing,
+            };
+            (look.clone(), found)
         });
         Polled {
             asked_at: Duration::from_millis(now),
@@ -146,6 +162,8 @@ struct Simulation {
     /// Payloads that nobody has answered yet, and those that were refused.
     wanted: BTreeSet<u64>,
     refused: BTreeSet<u64>,
+    /// Nobody found out what became of these.
+    unknown: BTreeSet<u64>,
     faults: bool,
 }
 
@@ -177,6 +195,7 @@ impl Simulation {
             node: 0,
             wanted: (0..PAYLOADS).collect(),
             refused: BTreeSet::new(),
+            unknown: BTreeSet::new(),
             faults: true,
         };
         simulation.restart();
@@ -242,6 +261,12 @@ impl Simulation {
                 self.refused.insert(payload);
             }
             Some(Done::Void { slot }) => self.unsynced.push(Entry::Over { slot }),
+            Some(Done::Unknown { slot, job, .. }) => {
+                self.unsynced.push(Entry::Over { slot });
+                let payload = self.process.jobs[&job];
+                self.wanted.remove(&payload);
+                self.unknown.insert(payload);
+            }
         }
     }
 
@@ -305,7 +330,7 @@ impl Simulation {
         let polled = match self.process.polled.take() {
             Some(polled) => polled,
             None => {
-                let watched = self.process.nonces.watched();
+                let watched = self.process.nonces.watched(self.now());
                 let polled = self.world.poll(self.node, self.now_ms, &watched);
                 if self.chance(50) {
                     self.process.polled = Some(polled);
@@ -394,6 +419,9 @@ impl Simulation {
         for payload in 0..PAYLOADS {
             let expected = u32::from(!self.refused.contains(&payload));
             let found = times.get(&payload).copied().unwrap_or_default();
+            if self.unknown.contains(&payload) && found == 0 {
+                continue;
+            }
             assert_eq!(
                 found, expected,
                 "payload {payload}; seed {}; {:?}",

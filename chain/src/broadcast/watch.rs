@@ -10,10 +10,12 @@ use alloy::eips::{BlockId, BlockNumberOrTag};
 use alloy::primitives::{Address, B256, Bytes};
 use alloy::providers::Provider as _;
 use alloy::rpc::types::TransactionReceipt;
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 
+use super::Broadcasted;
 use super::error::BroadcastError;
-use super::nonces::{Polled, Sent};
+use super::nonces::{Found, Look, Polled, Sent, SlotId};
+use super::seek::{Seen, Wanted, seek};
 use crate::contracts::GroupMessageBroadcaster::InvalidPayloadSize;
 use crate::contracts::revert::Revert;
 use crate::endpoints::{Endpoints, Fault};
@@ -27,17 +29,32 @@ const FLOOR_GAS_OF_OTHERS: u64 = 40;
 
 /// What was found out about a mined transaction.
 #[derive(Debug, Clone)]
-pub(super) struct Mined {
-    pub(super) receipt: TransactionReceipt,
-    pub(super) block_time_s: u64,
+pub(super) enum Mined {
+    Receipt {
+        receipt: Box<TransactionReceipt>,
+        block_time_s: u64,
+    },
+    /// Its event was seen, and no receipt.
+    Event(Broadcasted),
+}
+
+impl Mined {
+    pub(super) fn hash(&self) -> B256 {
+        match self {
+            Self::Receipt { receipt, .. } => receipt.transaction_hash,
+            Self::Event(broadcasted) => broadcasted.transaction_hash,
+        }
+    }
 }
 
 /// What is to be asked.
 #[derive(Debug, Default)]
 pub(super) struct Watched {
     pub(super) asked_at: Duration,
-    /// Nonces under way, and what was signed for them.
-    pub(super) nonces: Vec<(u64, Vec<B256>)>,
+    /// Nonces under way.
+    pub(super) looks: Vec<Look>,
+    /// The payloads of those that are sought.
+    pub(super) wanted: HashMap<SlotId, Wanted>,
     pub(super) wants_pending: bool,
 }
 
@@ -193,7 +210,26 @@ pub(super) async fn poll(
     account: Address,
     watched: &Watched,
 ) -> Result<(Polled, HashMap<B256, Mined>), RpcFault> {
-    endpoints.ask(|chain| async move { poll_at(&chain, account, watched).await }).await
+    let polled = endpoints.ask(|chain| async move { poll_at(&chain, account, watched).await });
+    let (mut polled, mut details) = polled.await?;
+    let sought =
+        polled.found.iter_mut().filter(|(look, found)| look.seeks && *found == Found::Nothing);
+    let seen = join_all(sought.map(|(look, found)| async move {
+        let (look, wanted) = (&*look, watched.wanted.get(&look.slot));
+        let seen = endpoints.find(|chain| async move { seek(&chain, account, look, wanted).await });
+        (found, seen.await)
+    }));
+    for (found, seen) in seen.await {
+        match seen {
+            Some(Seen::Mined(mined)) => {
+                *found = Found::Mined(mined.hash());
+                details.insert(mined.hash(), mined);
+            }
+            Some(Seen::Other(hash)) => *found = Found::Other(hash),
+            None => {}
+        }
+    }
+    Ok((polled, details))
 }
 
 async fn poll_at(
@@ -208,48 +244,57 @@ async fn poll_at(
             }
             count(chain, account, BlockNumberOrTag::Pending).await.map(Some)
         },)?;
-    let used = watched.nonces.iter().filter(|(nonce, _)| *nonce < mined);
-    let looked = used.map(|(nonce, hashes)| async {
-        Ok::<_, RpcFault>((*nonce, first_mined(chain, hashes).await?))
+    let used = watched.looks.iter().filter(|look| look.nonce < mined);
+    let looked = used.map(|look| async {
+        Ok::<_, RpcFault>((look.clone(), first_mined(chain, &look.hashes).await?))
     });
     let mut details = HashMap::new();
     let mut found = Vec::new();
-    for (nonce, mined) in try_join_all(looked).await? {
-        found.push((nonce, mined.as_ref().map(|mined| mined.receipt.transaction_hash)));
-        details.extend(mined.map(|mined| (mined.receipt.transaction_hash, mined)));
+    for (look, mined) in try_join_all(looked).await? {
+        found.push((look, mined.as_ref().map_or(Found::Nothing, |it| Found::Mined(it.hash()))));
+        details.extend(mined.map(|mined| (mined.hash(), mined)));
     }
     Ok((Polled { asked_at: watched.asked_at, mined, pending, head, found }, details))
 }
 
-async fn count(chain: &Chain, account: Address, at: BlockNumberOrTag) -> Result<u64, RpcFault> {
+pub(super) async fn count(
+    chain: &Chain,
+    account: Address,
+    at: BlockNumberOrTag,
+) -> Result<u64, RpcFault> {
     let count = chain.provider().get_transaction_count(account).block_id(at.into()).await;
     count.map_err(|error| chain.fault("eth_getTransactionCount", error))
 }
 
-async fn head(chain: &Chain) -> Result<u64, RpcFault> {
+pub(super) async fn head(chain: &Chain) -> Result<u64, RpcFault> {
     let head = chain.provider().get_block_number().await;
     head.map_err(|error| chain.fault("eth_blockNumber", error))
 }
 
 /// The one of these transactions that is mined.
-async fn first_mined(chain: &Chain, hashes: &[B256]) -> Result<Option<Mined>, RpcFault> {
+pub(super) async fn first_mined(chain: &Chain, hashes: &[B256]) -> Result<Option<Mined>, RpcFault> {
     for hash in hashes {
         let receipt = chain.provider().get_transaction_receipt(*hash).await;
         let receipt = receipt.map_err(|error| chain.fault("eth_getTransactionReceipt", error))?;
         if let Some(receipt) = receipt {
-            let block_time_s = block_time(chain, &receipt).await?;
-            return Ok(Some(Mined { receipt, block_time_s }));
+            let told = receipt.inner.logs().iter().find_map(|log| log.block_timestamp);
+            let block_time_s = block_time(chain, told, receipt.block_number).await?;
+            return Ok(Some(Mined::Receipt { receipt: Box::new(receipt), block_time_s }));
         }
     }
     Ok(None)
 }
 
 /// Newer nodes say it with each event.
-async fn block_time(chain: &Chain, receipt: &TransactionReceipt) -> Result<u64, RpcFault> {
-    if let Some(time) = receipt.inner.logs().iter().find_map(|log| log.block_timestamp) {
+pub(super) async fn block_time(
+    chain: &Chain,
+    told: Option<u64>,
+    block: Option<u64>,
+) -> Result<u64, RpcFault> {
+    if let Some(time) = told {
         return Ok(time);
     }
-    let Some(number) = receipt.block_number else { return Ok(0) };
+    let Some(number) = block else { return Ok(0) };
     let block = chain.provider().get_block(BlockId::number(number)).await;
     let block = block.map_err(|error| chain.fault("eth_getBlockByNumber", error))?;
     Ok(block.map_or(0, |block| block.header.timestamp))
