@@ -82,6 +82,20 @@ pub(crate) enum Command {
         #[command(flatten)]
         load: LoadArgs,
     },
+    /// Read commits off a chain from its first block, and next to it merely fetch them. Prints
+    /// text.
+    ChainIndex {
+        #[command(flatten)]
+        output: Output,
+        #[command(flatten)]
+        hawser: Hawser,
+        /// Commits on the chain.
+        #[arg(long, default_value_t = 30_000)]
+        events: u64,
+        /// Commits in each block.
+        #[arg(long, default_value_t = 4)]
+        per_block: usize,
+    },
     /// Start an empty follower of a node with a long strand.
     CatchUp(Large),
     /// Ask for pages of one topic out of a large log.

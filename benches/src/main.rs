@@ -2,7 +2,7 @@
 //! at best.
 //!
 //! In reading order: [`workload`] makes signed envelopes, [`rpc`] and [`load`] send them,
-//! [`network`] starts nodes as processes, [`limits`] measures the machine, [`scenario`] has one
+//! [`network`] starts nodes as processes, [`log_server`] stands for a chain, [`limits`] measures the machine, [`scenario`] has one
 //! file for each figure, [`results`] keeps figures, [`verdict`] compares them with what is
 //! promised, and [`report`] writes them up. [`micro`] and [`key_package`] measure parts of a node by
 //! themselves.
@@ -14,6 +14,7 @@ mod idle_server;
 mod key_package;
 mod limits;
 mod load;
+mod log_server;
 mod micro;
 mod network;
 mod process;

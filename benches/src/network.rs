@@ -104,6 +104,24 @@ impl Network {
 
     /// Starts the `index`-th node and waits until it takes publishes.
     pub(crate) async fn start(&self, index: usize) -> Result<Node, Failure> {
+        self.start_with(index, &[], "/readyz?for=publish").await
+    }
+
+    /// Starts the `index`-th node with further flags, and waits until it can be asked.
+    pub(crate) async fn start_reading(
+        &self,
+        index: usize,
+        flags: &[String],
+    ) -> Result<Node, Failure> {
+        self.start_with(index, flags, "/readyz").await
+    }
+
+    async fn start_with(
+        &self,
+        index: usize,
+        flags: &[String],
+        readiness: &str,
+    ) -> Result<Node, Failure> {
         let member = self.members[index];
         let at = |name: String| self.folder.path().join(name);
         let log = at(format!("{}.log", member.id.0));
@@ -123,10 +141,11 @@ impl Network {
             .args(["--api.port", &member.api.port().to_string()])
             .args(["--metrics.metrics-address", &member.metrics.ip().to_string()])
             .args(["--metrics.metrics-port", &member.metrics.port().to_string()])
+            .args(flags)
             .stdout(Stdio::null())
             .stderr(File::options().create(true).append(true).open(&log)?);
         let mut process = Process::start(&mut command)?;
-        ready(&mut process, member.metrics, "/readyz?for=publish", &log).await?;
+        ready(&mut process, member.metrics, readiness, &log).await?;
         Ok(Node { process, member })
     }
 

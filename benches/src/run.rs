@@ -7,7 +7,7 @@ use crate::limits::{self, LoadShape, PER_REQUEST};
 use crate::network::{Network, Node};
 use crate::results::Run;
 use crate::scenario::publish::{self, Published};
-use crate::scenario::{catch_up, delivery, fill, gateway, memory, query};
+use crate::scenario::{catch_up, chain_index, delivery, fill, gateway, memory, query};
 use crate::verdict::verdicts;
 use crate::{Failure, stats};
 
@@ -39,6 +39,10 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
         Command::Gateway { output, hawser, shape, load } => {
             let plan = plan(&shape.into(), &load, 1);
             gateway::run(&plan, &hawser.program(), &output.data_dir()).await
+        }
+        Command::ChainIndex { output, hawser, events, per_block } => {
+            let plan = chain_index::Plan { events: events.max(1), per_block };
+            chain_index::run(plan, &hawser.program(), &output.data_dir()).await
         }
         Command::CatchUp(large) => {
             let mut run = start(&large.output, &large.shape.clone().into()).await?;

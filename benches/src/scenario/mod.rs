@@ -1,6 +1,7 @@
 //! What is measured of a node, one file each.
 
 pub(crate) mod catch_up;
+pub(crate) mod chain_index;
 pub(crate) mod delivery;
 pub(crate) mod fill;
 pub(crate) mod gateway;
