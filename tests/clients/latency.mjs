@@ -108,10 +108,11 @@ async function use(gateway, folder) {
 
 async function main() {
   const folder = mkdtempSync(join(tmpdir(), "hawser-latency-"));
-  const network = options.network
-    ? Network.join(options.network)
-    : await Network.start({ hawser: options.hawser, folder, anvil: options.anvil });
+  let network;
   try {
+    network = options.network
+      ? Network.join(options.network)
+      : await Network.start({ hawser: options.hawser, folder, anvil: options.anvil });
     const watch = new Watch(network.nodes);
     const gateway = await steer(network.gateway, {
       onAnswer: (path, answer, asked) => {
@@ -121,7 +122,7 @@ async function main() {
     await use(gateway, folder);
     report(await watch.finish());
   } finally {
-    await network.stop();
+    await network?.stop();
     rmSync(folder, { recursive: true, force: true });
   }
 }

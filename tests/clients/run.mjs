@@ -86,6 +86,11 @@ async function runAll(network, folder) {
 
 const indented = (text) => text.split("\n").map((line) => `       ${line}`).join("\n");
 
+async function openNetwork(folder) {
+  if (options.network) return Network.join(options.network);
+  return Network.start({ hawser: options.hawser, folder, anvil: options.anvil });
+}
+
 async function main() {
   if (options.list) {
     for (const suite of suites) {
@@ -95,15 +100,19 @@ async function main() {
   }
   const folder = mkdtempSync(join(tmpdir(), "hawser-clients-"));
   const start = performance.now();
-  const network = options.network
-    ? Network.join(options.network)
-    : await Network.start({ hawser: options.hawser, folder, anvil: options.anvil });
+  const tidy = () => {
+    if (options.keep) console.log(`Everything is kept in ${folder}`);
+    else rmSync(folder, { recursive: true, force: true });
+  };
+  const network = await openNetwork(folder).catch((error) => {
+    tidy();
+    throw error;
+  });
   const chains = options.anvil ? "anvil" : "embedded chains";
   console.log(`${network.nodes.length} nodes, gateway ${network.gateway}, ${chains}`);
   const stopAll = async () => {
     await network.stop();
-    if (options.keep) console.log(`Everything is kept in ${folder}`);
-    else rmSync(folder, { recursive: true, force: true });
+    tidy();
   };
   for (const signal of ["SIGINT", "SIGTERM"]) {
     process.once(signal, () => stopAll().then(() => process.exit(130)));
