@@ -248,6 +248,11 @@ impl Conditions {
 
     fn checks_of_publishing(&self) -> Vec<Check> {
         let Inner { engine, .. } = &*self.0;
+        // By itself: within the list it would be held on to while the engine looks at the rates
+        // again, and whoever changes them in between would wait for ever, and everybody for them.
+        let now_ns = engine.ports().clock.now_ns();
+        let rates_in_force = engine.ports().rates.borrow().at(now_ns).map(|_| ());
+        let rates_in_force = rates_in_force.map_err(|error| error.to_string());
         vec![
             Check {
                 name: "registry_record",
@@ -258,13 +263,7 @@ impl Conditions {
             Check {
                 name: "rates_in_force",
                 purpose: Purpose::Publish,
-                result: engine
-                    .ports()
-                    .rates
-                    .borrow()
-                    .at(engine.ports().clock.now_ns())
-                    .map(|_| ())
-                    .map_err(|error| error.to_string()),
+                result: rates_in_force,
                 remedy: "check the rates and this machine's clock",
             },
             Check {
