@@ -143,7 +143,7 @@ async fn an_event_that_is_filed_under_another_id_than_its_payload_leaves_its_pla
 }
 
 #[tokio::test]
-async fn a_message_is_no_older_than_the_commit_it_depends_on() {
+async fn a_message_is_newer_than_the_commit_it_depends_on() {
     let store = store();
     let now_s = u64::try_from(START_NS / 1_000_000_000).unwrap();
     let at = |sequence, block_time_s| ChainEvent { block_time_s, ..commit(sequence, "c") };
@@ -158,11 +158,11 @@ async fn a_message_is_no_older_than_the_commit_it_depends_on() {
     let events = [at(1, now_s - 9), at(2, now_s + 2), at(3, now_s + 3), at(4, now_s + 3_600)];
     node.engine.chain_appender().append(GROUPS, &events, None).unwrap();
     assert_eq!(publish(&node, "a", 1).await, 0);
-    assert_eq!(publish(&node, "b", 2).await, 2_000_000_000);
-    assert_eq!(publish(&node, "c", 4).await, 2_000_000_001, "that clock is not followed");
+    assert_eq!(publish(&node, "b", 2).await, 2_000_000_001);
+    assert_eq!(publish(&node, "c", 4).await, 2_000_000_002, "that clock is not followed");
     drop(node);
     let node = start(store);
-    assert_eq!(publish(&node, "d", 3).await, 3_000_000_000, "after a restart, too");
+    assert_eq!(publish(&node, "d", 3).await, 3_000_000_001, "after a restart, too");
 }
 
 #[tokio::test]
