@@ -197,8 +197,8 @@ async fn the_next_block_is_simulated_at_the_time_it_would_have_now() {
     };
     let first = time_of(ask().await);
     running.call("eth_estimateGas", json!([{ "to": clock }])).await;
-    // The block before may lead the clock by a second.
-    tokio::time::sleep(std::time::Duration::from_millis(2200)).await;
+    // The block before leads the clock by a second, and the next one by two.
+    tokio::time::sleep(std::time::Duration::from_millis(3300)).await;
     assert!(time_of(ask().await) > first, "no block was made, and time went on");
 }
 
