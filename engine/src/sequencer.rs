@@ -81,10 +81,11 @@ impl Sequencer {
         self.last
     }
 
-    /// Sequences one request as a whole, in its order. Prices, expiry and time come from the one
-    /// reading `now_ns`; where the clock has not moved, times go up by a nanosecond each. An
+    /// Sequences one request as a whole, in its order. Times come from the one reading `now_ns`;
+    /// where the clock has not moved, they go up by a nanosecond each. An
     /// envelope is given a later time than the chain envelope it depends on, unless the chain's
-    /// clock is more than ten minutes ahead.
+    /// clock is more than ten minutes ahead. Price and expiry are those of the time it is given,
+    /// because that is what others judge them by.
     ///
     /// # Errors
     /// When one of the envelopes has no price. Then none is sequenced.
@@ -94,12 +95,11 @@ impl Sequencer {
         rates: &RateTable,
         request: impl IntoIterator<Item = &'a Admitted>,
     ) -> Result<Vec<Sequenced>, PriceError> {
-        let rate = rates.at(now_ns).map_err(PriceError::Base)?;
         let mut next =
             Next { sequence: self.last, ns: self.last_ns, congestion: self.congestion.clone() };
         let sequenced: Result<Vec<_>, _> = request
             .into_iter()
-            .map(|admitted| next.place(self.node, now_ns, rate, admitted))
+            .map(|admitted| next.place(self.node, now_ns, rates, admitted))
             .collect();
         let sequenced = sequenced?;
         (self.last, self.last_ns, self.congestion) = (next.sequence, next.ns, next.congestion);
@@ -119,7 +119,7 @@ impl Next {
         &mut self,
         node: OriginatorId,
         now_ns: i64,
-        rate: &Rate,
+        rates: &RateTable,
         admitted: &Admitted,
     ) -> Result<Sequenced, PriceError> {
         let envelope = &admitted.envelope;
@@ -129,6 +129,7 @@ impl Next {
             admitted.depends_on_ns.filter(is_followed).map(|ns| shortly_after(ns, now_ns));
         self.sequence = self.sequence.next();
         self.ns = time_ns.unwrap_or(now_ns).max(self.ns + 1);
+        let rate = rates.at(self.ns).map_err(PriceError::Base)?;
         let (base, congestion) = self.price(rate, envelope)?;
         let now_s = u64::try_from(self.ns / 1_000_000_000).unwrap_or(0);
         let expiry_unix_s = expiry_unix_s(now_s, envelope.retention_days());
@@ -289,6 +290,29 @@ mod tests {
         let now = 604 * second;
         assert_eq!(sequence(now, Some(START_NS + now + 600 * second + 1)), now);
         assert_eq!(sequence(now, Some(i64::MAX)), now + 1);
+    }
+
+    #[test]
+    fn the_price_is_that_of_the_time_an_envelope_is_given() {
+        let second = 1_000_000_000;
+        let start_s = u64::try_from(START_NS / second).unwrap();
+        let rate = |start_unix_s, message_fee| Rate {
+            start_unix_s,
+            message_fee,
+            storage_fee: 0,
+            congestion_fee: 0,
+            target_rate_per_minute: 0,
+        };
+        let table = vec![rate(0, 1000), rate(start_s + 400, 7)];
+        let table = RateTable::new(table, None).unwrap();
+        let mut sequencer = sequencer();
+        let mut fee = |depends_on_ns| {
+            let request = [Admitted { depends_on_ns, ..admitted(60) }];
+            sequencer.sequence(START_NS, &table, &request).unwrap()[0].picodollars
+        };
+        assert_eq!(fee(None), 1000);
+        assert_eq!(fee(Some(START_NS + 500 * second)), 7, "the new price is in force by then");
+        assert_eq!(fee(None), 7, "times do not go back, nor do prices");
     }
 
     #[test]
