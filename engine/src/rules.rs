@@ -11,7 +11,7 @@ use hawser_proto::sign::SignatureError;
 use hawser_proto::{Address, Bytes, OriginatorId, PublicKey, TOPIC_LEN_BYTES_MAX, TopicKind};
 use hawser_storage::InvalidRule;
 
-use crate::fees::{CONGESTION_UNITS_MAX, FeeError, RateTable};
+use crate::fees::{Charged, FeeError, RateTable, WrongFee};
 
 /// Retention in days that means "for ever".
 pub const RETENTION_INFINITE: u32 = u32::MAX;
@@ -24,8 +24,6 @@ pub const IDENTITY_UPDATE_RULE: InvalidRule = InvalidRule(15);
 const RETENTION_DAYS_MIN: u32 = 2;
 const RETENTION_DAYS_MAX: u32 = 365;
 const DAY_S: u64 = 24 * 60 * 60;
-/// Clocks of honest nodes may differ by this much when it comes to which rate was in force.
-const RATE_TOLERANCE_NS: i64 = 5 * 60 * 1_000_000_000;
 /// Some nodes compute the expiry from a later reading of their clock.
 const EXPIRY_TOLERANCE_S: u64 = 10 * 60;
 
@@ -275,30 +273,20 @@ fn price(statement: &UnsignedOriginatorEnvelope, rates: &RateTable) -> Result<()
 }
 
 fn fees(statement: &UnsignedOriginatorEnvelope, rates: &RateTable) -> Result<(), Violation> {
-    let base = statement.base_fee_picodollars();
-    let congestion = statement.congestion_fee_picodollars();
+    let (base, congestion) =
+        (statement.base_fee_picodollars(), statement.congestion_fee_picodollars());
     let envelope = statement.payer();
-    let ns = statement.originator_ns();
-    let in_force =
-        || rates.during(ns.saturating_sub(RATE_TOLERANCE_NS), ns.saturating_add(RATE_TOLERANCE_NS));
-    if in_force().next().is_none() {
-        // Before the first rate we know of: nothing to compare with, so nothing is proven.
-        return Ok(());
-    }
-    let size = envelope.as_bytes().len() as u64;
-    if !in_force().any(|rate| rate.base_fee(size, envelope.retention_days()) == Ok(base)) {
-        return Err(Violation::BaseFee(base));
-    }
-    let possible = |fee: u64, target: u64| match (congestion, target, fee) {
-        (0, _, _) => true,
-        (_, 0, _) | (_, _, 0) => false,
-        _ => congestion.is_multiple_of(fee) && congestion / fee <= CONGESTION_UNITS_MAX,
+    let charged = Charged {
+        at_ns: statement.originator_ns(),
+        size_bytes: envelope.as_bytes().len() as u64,
+        days: envelope.retention_days(),
+        base,
+        congestion,
     };
-    if in_force().any(|rate| possible(rate.congestion_fee, rate.target_rate_per_minute)) {
-        Ok(())
-    } else {
-        Err(Violation::CongestionFee(congestion))
-    }
+    rates.explain(&charged).map_err(|wrong| match wrong {
+        WrongFee::Base => Violation::BaseFee(base),
+        WrongFee::Congestion => Violation::CongestionFee(congestion),
+    })
 }
 
 /// Every envelope named must be known here, so that no reader waits for what may never come.

@@ -7,7 +7,10 @@
 pub const MINUTE_NS: i64 = 60_000_000_000;
 
 /// Congestion fees are charged in this many steps.
-pub const CONGESTION_UNITS_MAX: u64 = 100;
+const CONGESTION_UNITS_MAX: u64 = 100;
+
+/// Clocks of honest nodes may differ by this much when it comes to which rate was in force.
+const CLOCK_TOLERANCE_NS: i64 = 5 * MINUTE_NS;
 
 /// One entry of the price list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,7 +131,65 @@ impl RateTable {
     }
 }
 
+/// Which fee no rate explains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WrongFee {
+    /// The base fee.
+    Base,
+    /// The congestion fee.
+    Congestion,
+}
+
+/// What an envelope was charged, and for what. Fees are picodollars.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Charged {
+    /// When it was placed, unix nanoseconds.
+    pub at_ns: i64,
+    /// The length of the payer envelope.
+    pub size_bytes: u64,
+    /// The retention.
+    pub days: u32,
+    /// The base fee.
+    pub base: u64,
+    /// The congestion fee.
+    pub congestion: u64,
+}
+
+impl RateTable {
+    /// Whether a rate in force at that time, or shortly before or after, explains these fees. What
+    /// is older than the first rate cannot be compared with anything and passes.
+    ///
+    /// # Errors
+    /// The first fee that none explains.
+    pub fn explain(&self, charged: &Charged) -> Result<(), WrongFee> {
+        let Charged { at_ns, size_bytes, days, base, congestion } = *charged;
+        let (from_ns, to_ns) =
+            (at_ns.saturating_sub(CLOCK_TOLERANCE_NS), at_ns.saturating_add(CLOCK_TOLERANCE_NS));
+        let in_force = || self.during(from_ns, to_ns);
+        if in_force().next().is_none() {
+            return Ok(());
+        }
+        if !in_force().any(|rate| rate.base_fee(size_bytes, days) == Ok(base)) {
+            return Err(WrongFee::Base);
+        }
+        match in_force().any(|rate| rate.may_charge_for_congestion(congestion)) {
+            true => Ok(()),
+            false => Err(WrongFee::Congestion),
+        }
+    }
+}
+
 impl Rate {
+    /// How busy a node is only the node knows; but the fee goes up in steps, and there is a last
+    /// one.
+    fn may_charge_for_congestion(&self, fee: u64) -> bool {
+        match (fee, self.target_rate_per_minute, self.congestion_fee) {
+            (0, _, _) => true,
+            (_, 0, _) | (_, _, 0) => false,
+            (_, _, step) => fee.is_multiple_of(step) && fee / step <= CONGESTION_UNITS_MAX,
+        }
+    }
+
     /// Message fee + storage fee × size × days. `size_bytes` is the length of the payer envelope.
     ///
     /// # Errors

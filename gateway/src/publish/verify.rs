@@ -3,7 +3,7 @@
 //! A node signs what it says, so a wrong answer with a right signature is evidence against it.
 
 use hawser_proto::envelope::{LayerError, UnsignedOriginatorEnvelope};
-use hawser_proto::fees::{CONGESTION_UNITS_MAX, Rate, RateTable};
+use hawser_proto::fees::{Charged, RateTable, WrongFee};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::{SignatureError, originator_digest};
 use hawser_proto::{Bytes, OriginatorId, PublicKey, Signature};
@@ -12,8 +12,6 @@ use pb::originator_envelope::Proof;
 
 /// A node's clock may differ from ours by this much.
 const CLOCK_TOLERANCE_NS: u64 = 30 * 60 * 1_000_000_000;
-/// Clocks may differ by this much when it comes to which rate was in force.
-const RATE_TOLERANCE_NS: i64 = 5 * 60 * 1_000_000_000;
 /// Some nodes compute the expiry from a later reading of their clock.
 const EXPIRY_TOLERANCE_S: u64 = 10 * 60;
 const DAY_S: u64 = 24 * 60 * 60;
@@ -148,38 +146,26 @@ fn price(
     days: u32,
     rates: &RateTable,
 ) -> Result<(), AnswerFault> {
-    let ns = statement.originator_ns();
-    let in_force =
-        || rates.during(ns.saturating_sub(RATE_TOLERANCE_NS), ns.saturating_add(RATE_TOLERANCE_NS));
-    if in_force().next().is_none() {
-        return Ok(()); // before the first rate: there is nothing to compare with
-    }
-    let size = statement.payer().as_bytes().len() as u64;
-    let base = statement.base_fee_picodollars();
-    if !in_force().any(|rate| rate.base_fee(size, days) == Ok(base)) {
-        return Err(AnswerFault::BaseFee(base));
-    }
-    let congestion = statement.congestion_fee_picodollars();
-    if in_force().any(|rate| can_be_congestion(rate, congestion)) {
-        Ok(())
-    } else {
-        Err(AnswerFault::CongestionFee(congestion))
-    }
-}
-
-/// How busy a node is only the node knows; but the fee goes up in steps, and there is a last one.
-fn can_be_congestion(rate: &Rate, fee: u64) -> bool {
-    match (fee, rate.target_rate_per_minute, rate.congestion_fee) {
-        (0, _, _) => true,
-        (_, 0, _) | (_, _, 0) => false,
-        (_, _, step) => fee.is_multiple_of(step) && fee / step <= CONGESTION_UNITS_MAX,
-    }
+    let (base, congestion) =
+        (statement.base_fee_picodollars(), statement.congestion_fee_picodollars());
+    let charged = Charged {
+        at_ns: statement.originator_ns(),
+        size_bytes: statement.payer().as_bytes().len() as u64,
+        days,
+        base,
+        congestion,
+    };
+    rates.explain(&charged).map_err(|wrong| match wrong {
+        WrongFee::Base => AnswerFault::BaseFee(base),
+        WrongFee::Congestion => AnswerFault::CongestionFee(congestion),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use hawser_proto::SecretKey;
     use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, UnsealedEnvelope};
+    use hawser_proto::fees::Rate;
     use prost::Message as _;
 
     use super::*;
