@@ -121,7 +121,7 @@ export function texts(chat, count, seconds) {
     await chat.sync();
     const found = await chat.texts();
     if (found.length >= count) return found;
-    throw new Error(`${found.length} have`);
+    throw new Error(`${found.length} have: ${words(found).join(", ")}`);
   }, seconds);
 }
 
