@@ -67,6 +67,9 @@ pub enum Command {
     Health(HealthArgs),
     /// Make all projections of a stopped node anew from its log.
     Rebuild(RebuildArgs),
+    /// Take the end of a chain's strand off a stopped node, to read it anew: what to do when the
+    /// chain was reorganised below what is stored and the strand has halted.
+    Recut(RecutArgs),
     /// Administer nodes, rates and parameters on the settlement chain.
     Registry {
         /// What to do.
@@ -277,6 +280,32 @@ impl RebuildArgs {
         let flags = [flag("data-dir", &self.data_dir), flag("config", &self.config)];
         Given::new(flags.into_iter().flatten(), environment())
     }
+}
+
+/// `hawser recut`, with the same flags, variables and file as `hawser node`.
+#[derive(Debug, Args)]
+pub struct RecutArgs {
+    /// Which strand.
+    #[arg(long, value_enum)]
+    pub strand: ChainStrand,
+    /// The first block that is to be read anew: at or below the first that is another one now.
+    #[arg(long, value_name = "N")]
+    pub from_block: u64,
+    /// Do not ask.
+    #[arg(long)]
+    pub yes: bool,
+    /// How the node is started.
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
+/// A strand that comes from the app chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ChainStrand {
+    /// Originator 0.
+    GroupMessages,
+    /// Originator 1.
+    IdentityUpdates,
 }
 
 /// `hawser node`: settings by their flags, not judged yet.

@@ -1,7 +1,7 @@
 //! What commands print: text for people, or JSON for programs.
 
 use std::fmt;
-use std::io::{self, Write as _};
+use std::io::{self, BufRead as _, Write as _};
 
 use serde_json::json;
 
@@ -27,6 +27,18 @@ pub fn failure(failure: &Failure, as_json: bool) {
     };
     // Nobody is left to be told that this failed.
     let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Asks whoever sits at the terminal: true if the answer is yes.
+///
+/// # Errors
+/// When nobody can be asked.
+pub fn ask(question: impl fmt::Display) -> Result<bool, Failure> {
+    let mut answer = String::new();
+    let mut out = io::stderr();
+    let asked = write!(out, "{question} [y/N] ").and_then(|()| out.flush());
+    asked.and_then(|()| io::stdin().lock().read_line(&mut answer)).map_err(Failure::failed)?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 /// A number of things: `1 request`, `2 requests`.

@@ -9,6 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use alloy::primitives::FixedBytes;
+use alloy::providers::Provider as _;
 use hawser_chain::contracts::{GroupMessageBroadcaster, IdentityUpdateBroadcaster, NodeRegistry};
 use hawser_chain::deploy::{self, Node};
 use hawser_chain::devnet::{APP_ID, Devnet, DevnetSettings, SETTLEMENT_ID};
@@ -86,10 +87,15 @@ impl Joined {
 
     /// Broadcasts what clients have recorded for this route. Returns how many there were.
     fn broadcast(&self, route: &str) -> u64 {
+        let payloads = recorded(route);
+        self.send(route, &payloads);
+        payloads.len() as u64
+    }
+
+    fn send(&self, route: &str, payloads: &[Bytes]) {
         let addresses = &self.chains.deployment().addresses;
         let sender = self.sender(true);
-        let payloads = recorded(route);
-        for payload in &payloads {
+        for payload in payloads {
             let client = ClientEnvelope::parse(payload.clone()).unwrap();
             let id = client.topic().identifier();
             let call = if route == "chain:group" {
@@ -109,7 +115,29 @@ impl Joined {
             };
             self.runtime.block_on(sender.send(&call)).unwrap();
         }
-        payloads.len() as u64
+    }
+
+    /// Other blocks, with nothing in them, in place of the app chain's last ones.
+    fn reorganise(&self, depth: u64) {
+        let chain = format!("http://{}", self.chains.app_address());
+        let chain = self.runtime.block_on(Chain::connect(&chain, APP_ID)).unwrap();
+        let done = chain.provider().raw_request::<_, Value>("anvil_reorg".into(), (depth, ()));
+        self.runtime.block_on(done).unwrap();
+    }
+
+    fn app_head(&self) -> u64 {
+        let chain = format!("http://{}", self.chains.app_address());
+        let chain = self.runtime.block_on(Chain::connect(&chain, APP_ID)).unwrap();
+        self.runtime.block_on(async { chain.provider().get_block_number().await }).unwrap()
+    }
+
+    /// `hawser recut` with the settings of a node.
+    fn recut(&self, node: u16, strand: &str, from_block: u64) -> Command {
+        let mut command = hawser();
+        command.args(["recut", "--json", "--strand", strand]);
+        command.args(["--from-block", &from_block.to_string()]);
+        command.args(self.command(node).get_args().skip(1));
+        command
     }
 
     fn strand(&self, node: u16, originator: &str, count: u64) -> Vec<String> {
@@ -221,4 +249,57 @@ fn without_a_chain_nothing_is_published_after_a_while_and_reading_goes_on() {
     runtime.shutdown_timeout(Duration::from_secs(1));
     stop(node);
     drop(place);
+}
+
+#[test]
+fn a_strand_that_the_chain_took_back_halts_and_is_cut_off_and_read_anew_when_told() {
+    let network = Joined::new(2);
+    let payloads = recorded("chain:group");
+    network.send("chain:group", &payloads[..6]);
+    let identities = network.broadcast("chain:identity");
+    network.send("chain:group", &payloads[6..9]);
+    let node = network.start(0);
+    let before = network.strand(0, "0", 9);
+    let others = network.strand(0, "1", identities);
+
+    // The last three are gone, and others come into their places.
+    let fork = network.app_head() - 2;
+    network.reorganise(3);
+    network.send("chain:group", &payloads[..4]);
+    until("the strand has halted", || network.page(0, "/status").contains("halted"));
+    assert_eq!(network.strand(0, "0", 9), before, "it keeps what it has");
+    let held = network.recut(0, "group-messages", fork).arg("--yes").output().unwrap();
+    assert_eq!(held.status.code(), Some(3), "{}", support::stderr(&held));
+    stop(node);
+
+    let refusal = |from_block: u64, what: &str| {
+        let output = network.recut(0, "group-messages", from_block).arg("--yes").output().unwrap();
+        assert_eq!(output.status.code(), Some(3), "{}", support::stderr(&output));
+        assert!(support::stderr(&output).contains(what), "{}", support::stderr(&output));
+    };
+    refusal(fork + 1000, "has no block");
+    let unasked = network.recut(0, "group-messages", fork).output().unwrap();
+    assert!(support::stderr(&unasked).contains("--yes"), "{}", support::stderr(&unasked));
+    let done = network.recut(0, "group-messages", fork).arg("--yes").output().unwrap();
+    assert!(done.status.success(), "{}", support::stderr(&done));
+    let done: Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!(done["envelopes"], 3);
+    assert_eq!((&done["from_sequence_id"], &done["through_sequence_id"]), (&7.into(), &9.into()));
+    let kept = fs::read_to_string(done["kept_in"].as_str().unwrap()).unwrap();
+    let kept: Vec<Value> = kept.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let hex: Vec<_> = kept.iter().map(|line| line["hex"].as_str().unwrap()).collect();
+    assert_eq!(hex, before[6..], "what was cut off is kept");
+    refusal(fork, "nothing of block");
+
+    // Now it has what a node has that comes later.
+    let node = network.start(0);
+    let late = network.start(1);
+    let anew = network.strand(0, "0", 10);
+    assert_eq!(anew, network.strand(1, "0", 10));
+    assert_eq!(anew[..6], before[..6]);
+    assert_ne!(anew[6..9], before[6..]);
+    assert_eq!(network.strand(0, "1", identities), others);
+    until("the node may publish", || network.is_ready_to_publish(0));
+    stop(node);
+    stop(late);
 }

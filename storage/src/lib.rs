@@ -10,7 +10,8 @@
 //! - `commit`, `late`, `projections`: one group of changes, one synced write;
 //! - `rates`, `ledger`: what is recorded beside the log;
 //! - `snapshot`, `topic_scan`, `log_scan`: reading;
-//! - `rebuild`, `digest`: projections made anew, and the proof that they came out the same.
+//! - `rebuild`, `digest`: projections made anew, and the proof that they came out the same;
+//! - `cut`: the end of a chain's strand taken off, when the chain has taken it back.
 //!
 //! Invariant: whatever a reader sees is durable. Invariant: a projection row is a function of the
 //! log and of what is recorded beside it, never of the order in which commits arrived.
@@ -19,6 +20,7 @@
 
 mod change;
 mod commit;
+mod cut;
 mod database;
 mod digest;
 mod family;

@@ -102,13 +102,17 @@ impl Store {
     /// nothing says so.
     fn drop_projections(&self) -> Result<(), CommitError> {
         let mut batch = WriteBatch::default();
+        self.stage_drop_of_projections(&mut batch);
+        self.inner.write_durable(batch)
+    }
+
+    pub(crate) fn stage_drop_of_projections(&self, batch: &mut WriteBatch) {
         batch.put_cf(self.inner.family(Family::Meta), MetaKey::Rebuilding.encode(), []);
         for projection in Projection::ALL {
             let family = self.inner.family(projection.family());
             batch.delete_range_cf(family, &[][..], &ABOVE_ALL_KEYS[..]);
         }
         *lock(&self.inner.stale) = Projection::ALL.to_vec();
-        self.inner.write_durable(batch)
     }
 
     fn replay(

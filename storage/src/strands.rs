@@ -43,7 +43,7 @@ impl Strands {
         originators.into_iter().map(|originator| (originator, self.head(originator))).collect()
     }
 
-    fn head(&self, originator: OriginatorId) -> Head {
+    pub(crate) fn head(&self, originator: OriginatorId) -> Head {
         if let Some(head) = read(&self.heads).get(&originator) {
             return Arc::clone(head);
         }

@@ -5,10 +5,10 @@
 
 mod support;
 
-use hawser_proto::{Address, EnvelopeId, OriginatorId};
+use hawser_proto::{Address, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{
     AddressChange, ChainCommit, ChainPosition, Change, CommitError, Entry, Facts, InvalidRule,
-    LedgerEntry, LedgerKind, LogItem, Mark, Resolved, Standing, Store,
+    LedgerEntry, LedgerKind, LogItem, Mark, Resolved, SkipReason, Standing, Store,
 };
 use support::*;
 
@@ -202,4 +202,88 @@ fn a_ledger_keeps_the_order_of_each_payers_entries() {
         assert!(store.record_ledger(&[(payer(1), entry(7))], None).is_err());
         assert_eq!(store.snapshot().ledger(payer(1)).unwrap().len(), 3);
     });
+}
+
+/// Everything that is in the log, and the digests of all projections.
+fn look(store: &Store) -> Vec<(String, String)> {
+    let snapshot = store.snapshot();
+    let digests = snapshot.projection_digests().unwrap().into_iter();
+    let mut seen: Vec<_> =
+        digests.map(|(name, digest)| (name.to_string(), format!("{digest:?}"))).collect();
+    for head in snapshot.heads().unwrap().iter() {
+        let beginning = EnvelopeId { sequence: SequenceId::NONE, ..head };
+        let items = snapshot.log(beginning, head.sequence);
+        seen.extend(items.map(|item| (head.originator.to_string(), format!("{item:?}"))));
+    }
+    seen
+}
+
+#[test]
+fn a_strand_that_was_cut_is_as_if_the_rest_had_never_come() {
+    let all = [
+        append(STRAND, 1),
+        waiting(2),
+        skip(STRAND, 3, 7, SkipReason::Void),
+        append(STRAND, 8),
+        append_invalid(STRAND, 9, 15),
+        append(PEER, 1),
+        append(OriginatorId::GROUP_MESSAGES, 1),
+        append(OWN, 1),
+    ];
+    let derive = |id, _: &_, standing| (standing == Standing::Valid).then(|| facts(id));
+    for from in 1..=11 {
+        let kept = all.iter().filter_map(|change| match change {
+            Change::Append(entry) if entry.id >= place(from) && entry.id.originator == STRAND => {
+                None
+            }
+            Change::Skip { from: first, .. } if first.0 >= from => None,
+            Change::Skip { .. } => Some(skip(STRAND, 3, 7.min(from - 1), SkipReason::Void)),
+            other => Some(other.clone()),
+        });
+        let wanted = in_memory();
+        wanted.commit(&kept.collect::<Vec<_>>()).unwrap();
+        on_each(|store| {
+            store.commit(&all).unwrap();
+            store.commit_chain(&ChainCommit { position: position(5), ..commit() }).unwrap();
+            store.cut_chain(place(from), position(3)).unwrap();
+            assert!(!store.stale_projections().is_empty());
+            store.rebuild(&derive, &mut |_| {}).unwrap();
+            assert_eq!(store.snapshot().head(STRAND).unwrap().0, (from - 1).min(9));
+            assert_eq!(look(store), look(&wanted), "cut at {from}");
+            assert_eq!(store.snapshot().chain_position(STRAND).unwrap(), position(3));
+            // Something else may come into the places now, but only into the next one.
+            let next = (from - 1).min(9) + 1;
+            let refused = store.commit(&[append(STRAND, next + 1)]);
+            assert!(matches!(refused, Err(CommitError::Gap { .. })), "{refused:?}");
+            let other = Entry { bytes: signed("the other branch", 1), ..entry(place(next)) };
+            store.commit(&[Change::Append(other)]).unwrap();
+        });
+    }
+}
+
+#[test]
+fn only_the_strand_of_a_chain_is_cut() {
+    on_each(|store| {
+        extend(store, OWN, 3);
+        let at = id(OWN, 2);
+        assert_eq!(store.cut_chain(at, None), Err(CommitError::OutOfRange { at }));
+        let none = place(0);
+        assert_eq!(store.cut_chain(none, None), Err(CommitError::OutOfRange { at: none }));
+        assert!(store.stale_projections().is_empty());
+        assert_eq!(store.snapshot().head(OWN).unwrap().0, 3);
+    });
+}
+
+#[test]
+fn a_cut_that_was_not_followed_by_a_rebuild_asks_for_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&settings(folder.path())).unwrap();
+    extend(&store, STRAND, 3);
+    store.commit_chain(&ChainCommit { position: position(5), ..commit() }).unwrap();
+    store.cut_chain(place(2), None).unwrap();
+    drop(store);
+    let store = Store::open(&settings(folder.path())).unwrap();
+    assert!(!store.stale_projections().is_empty());
+    assert_eq!(store.snapshot().head(STRAND).unwrap().0, 1);
+    assert_eq!(store.snapshot().chain_position(STRAND).unwrap(), None);
 }

@@ -5,10 +5,11 @@
 //! - [`walk`]: the decisions, without I/O;
 //! - [`sink`]: where events go;
 //! - `pulse`: where the head is; `fetch`: what is asked; `strand`: one contract's reader;
-//! - [`status`]: how it goes.
+//! - [`status`]: how it goes; [`lookup`]: single blocks and transactions.
 
 pub mod event;
 mod fetch;
+pub mod lookup;
 mod pulse;
 pub mod sink;
 pub mod status;

@@ -49,7 +49,8 @@ fn digests(store: &Store) -> Result<Digests, Failure> {
     Ok(digests.into_iter().map(|(name, digest)| (name, hex::encode(digest))).collect())
 }
 
-fn refusal(error: OpenError) -> Failure {
+/// Why a stopped node's database cannot be opened.
+pub(super) fn refusal(error: OpenError) -> Failure {
     match error {
         OpenError::NotADatabase { .. } | OpenError::NotADirectory { .. } => {
             Failure::not_found(error)

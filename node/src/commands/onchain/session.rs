@@ -1,6 +1,6 @@
 //! One command from its plan to what came of it.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use alloy::rpc::types::TransactionReceipt;
@@ -305,12 +305,8 @@ fn no_key() -> Failure {
 
 /// Asks whoever sits at the terminal.
 fn confirm(count: usize) -> Result<(), Failure> {
-    let what = output::count(count, "transaction");
-    let mut answer = String::new();
-    let asked = write!(io::stderr(), "Send {what}? [y/N] ").and_then(|()| io::stderr().flush());
-    asked.and_then(|()| io::stdin().lock().read_line(&mut answer)).map_err(Failure::failed)?;
-    match answer.trim().to_ascii_lowercase().as_str() {
-        "y" | "yes" => Ok(()),
-        _ => Err(Failure::refused("nothing was sent: nobody said yes")),
+    if output::ask(format_args!("Send {}?", output::count(count, "transaction")))? {
+        return Ok(());
     }
+    Err(Failure::refused("nothing was sent: nobody said yes"))
 }

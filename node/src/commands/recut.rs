@@ -1,0 +1,268 @@
+//! `hawser recut`: takes the end of a chain's strand off a stopped node, after a reorganisation of
+//! the chain below what the node has stored, so that it is read anew. See
+//! `docs/protocol/chain-strands.md`.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use alloy::primitives::B256;
+use hawser_chain::admin::Contract;
+use hawser_chain::endpoints::Endpoints;
+use hawser_chain::index::{Mark, Subject, lookup};
+use hawser_chain::send::RpcFault;
+use hawser_proto::envelope::{OriginatorEnvelope, Proof};
+use hawser_proto::{EnvelopeId, OriginatorId};
+use hawser_storage::{ChainPosition, LogItem, ReadError, Snapshot, Standing, Store};
+use serde_json::json;
+
+use super::rebuild;
+use crate::cli::{ChainStrand, RecutArgs};
+use crate::config::NodeConfig;
+use crate::failure::Failure;
+use crate::files::deployment::Deployment;
+use crate::output;
+use crate::service::projections;
+
+/// Runs the command.
+///
+/// # Errors
+/// When the chain and the log do not agree before the block, when a node holds the database, or when
+/// nobody says yes. Nothing has been changed then.
+pub(super) fn run(args: RecutArgs, as_json: bool) -> Result<(), Failure> {
+    let RecutArgs { strand, from_block, yes, node } = args;
+    let config = NodeConfig::read(&node.given()).map_err(Failure::usage)?;
+    let data_dir = &config.store.data_dir;
+    let (store, identity) = Store::open_existing(data_dir).map_err(rebuild::refusal)?;
+    let snapshot = store.snapshot();
+    let cut = super::blocking(find(&snapshot, &config, strand, from_block))?;
+    let evidence = evidence_path(data_dir, cut.from);
+    if !as_json {
+        output::line(format_args!("node {} of network {:?}", identity.node, identity.network));
+    }
+    if cut.envelopes == 0 {
+        let strand = strand.name();
+        return Err(Failure::refused(format!(
+            "nothing of block {from_block} or a later one is in the strand {strand}: nothing was changed"
+        )));
+    }
+    if !yes {
+        confirm(&cut, &evidence)?;
+    }
+    keep(&snapshot, &cut, &evidence)
+        .map_err(|error| error.while_doing("keeping what is cut off"))?;
+    drop(snapshot);
+    store
+        .cut_chain(cut.from, cut.position)
+        .map_err(|error| Failure::failed(format!("cutting: {error}")))?;
+    projections::rebuild(&store, projections::Show::Terminal).map_err(|error| {
+        Failure::failed(format!("rebuilding: {error}; the node will try again"))
+    })?;
+    store.flush().map_err(|error| Failure::failed(format!("writing the rows: {error}")))?;
+    tell(&cut, &evidence, as_json);
+    Ok(())
+}
+
+/// What is to go.
+struct Cut {
+    /// The first place of it.
+    from: EnvelopeId,
+    /// The last place of it.
+    through: EnvelopeId,
+    /// How many envelopes that is.
+    envelopes: u64,
+    /// Where the chain's reader is then.
+    position: Option<ChainPosition>,
+}
+
+/// The chain whose strand it is, and the contract that speaks in it.
+struct Source {
+    endpoints: Endpoints,
+    subject: Subject,
+    contract: alloy::primitives::Address,
+}
+
+/// Goes back from the strand's end to the last envelope whose transaction the chain has in a block
+/// before `from_block`.
+async fn find(
+    snapshot: &Snapshot<'_>,
+    config: &NodeConfig,
+    strand: ChainStrand,
+    from_block: u64,
+) -> Result<Cut, Failure> {
+    let source = Source::of(config, strand).await?;
+    let position = match from_block.checked_sub(1) {
+        None => None,
+        Some(before) => Some(source.block(before).await?),
+    };
+    let originator = strand.originator();
+    let head = snapshot.head(originator).map_err(unreadable)?;
+    let (mut next, mut envelopes) = (head, 0);
+    while next.0 > 0 {
+        let at = EnvelopeId::new(originator, next);
+        if let Some(bytes) = snapshot.get(at).map_err(unreadable)? {
+            if source.keeps(at, bytes, from_block).await? {
+                break;
+            }
+            envelopes += 1;
+        }
+        next = next.previous();
+    }
+    Ok(Cut {
+        from: EnvelopeId::new(originator, next.next()),
+        through: EnvelopeId::new(originator, head),
+        envelopes,
+        position,
+    })
+}
+
+impl Source {
+    async fn of(config: &NodeConfig, strand: ChainStrand) -> Result<Self, Failure> {
+        let contracts = &config.chains.contracts;
+        if contracts.app.urls.is_empty() {
+            let text = "the app chain has to be asked: give --contracts.app-chain.rpc-url";
+            return Err(Failure::usage(text));
+        }
+        let deployment = Deployment::of(contracts).await?;
+        let (subject, contract) = match strand {
+            ChainStrand::GroupMessages => {
+                (Subject::GroupMessages, Contract::GroupMessageBroadcaster)
+            }
+            ChainStrand::IdentityUpdates => {
+                (Subject::IdentityUpdates, Contract::IdentityUpdateBroadcaster)
+            }
+        };
+        let unknown = || Failure::usage(format!("where {contract} is was not said"));
+        let contract = deployment.contracts.get(contract).ok_or_else(unknown)?;
+        let endpoints = Endpoints::new("app", &contracts.app.urls, deployment.app_id)
+            .map_err(Failure::usage)?;
+        Ok(Self { endpoints, subject, contract })
+    }
+
+    async fn block(&self, number: u64) -> Result<ChainPosition, Failure> {
+        let found = lookup::block(&self.endpoints, number).await.map_err(unanswered)?;
+        let Some(Mark { number, hash }) = found else {
+            return Err(Failure::refused(format!("the chain has no block {number} yet")));
+        };
+        Ok(ChainPosition { block: number, hash: hash.0 })
+    }
+
+    /// Whether the chain has this envelope in a block before `from_block`.
+    async fn keeps(
+        &self,
+        at: EnvelopeId,
+        bytes: hawser_proto::Bytes,
+        from_block: u64,
+    ) -> Result<bool, Failure> {
+        let envelope = OriginatorEnvelope::parse(bytes)
+            .map_err(|error| Failure::failed(format!("envelope {at}: {error}")))?;
+        let Proof::Transaction(hash) = envelope.proof() else {
+            return Err(Failure::failed(format!("envelope {at} does not come from a chain")));
+        };
+        let found =
+            lookup::broadcasts(&self.endpoints, self.subject, self.contract, B256::from(hash));
+        let Some(found) = found.await.map_err(unanswered)?.filter(|it| it.block < from_block)
+        else {
+            return Ok(false);
+        };
+        let client = envelope.unsigned().payer().client().as_bytes();
+        let is_there = |(place, payload): &(u64, alloy::primitives::Bytes)| {
+            *place == at.sequence.0 && payload.0 == *client
+        };
+        if found.payloads.iter().any(is_there) {
+            return Ok(true);
+        }
+        Err(Failure::refused(format!(
+            "envelope {at} is not what the chain has in block {}: cut from that block or an earlier one",
+            found.block
+        )))
+    }
+}
+
+fn unanswered(fault: RpcFault) -> Failure {
+    Failure::failed(format!("the app chain: {fault}"))
+}
+
+fn unreadable(error: ReadError) -> Failure {
+    Failure::failed(format!("reading the log: {error}"))
+}
+
+fn evidence_path(data_dir: &Path, from: EnvelopeId) -> PathBuf {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = now.map_or(0, |time| time.as_secs());
+    let name = format!("recut-{}-{}-{now}.jsonl", from.originator, from.sequence);
+    data_dir.join("evidence").join(name)
+}
+
+fn confirm(cut: &Cut, evidence: &Path) -> Result<(), Failure> {
+    if !io::stdin().is_terminal() {
+        return Err(Failure::refused("nothing was changed: say --yes to cut without being asked"));
+    }
+    let Cut { from, through, envelopes, .. } = cut;
+    let evidence = evidence.display();
+    let question =
+        format!("Cut off {envelopes} envelopes, {from} to {through}, and keep them in {evidence}?");
+    if output::ask(question)? {
+        return Ok(());
+    }
+    Err(Failure::refused("nothing was changed: nobody said yes"))
+}
+
+/// Writes what is cut off, so that it is on the disk before it leaves the log.
+fn keep(snapshot: &Snapshot<'_>, cut: &Cut, path: &Path) -> Result<(), Failure> {
+    let folder = path.parent().unwrap_or(path);
+    fs::create_dir_all(folder).map_err(Failure::failed)?;
+    let mut file = BufWriter::new(File::create_new(path).map_err(Failure::failed)?);
+    let before = EnvelopeId { sequence: cut.from.sequence.previous(), ..cut.from };
+    for item in snapshot.log(before, cut.through.sequence) {
+        let LogItem::Envelope { id, bytes, standing } = item.map_err(unreadable)? else { continue };
+        let line = json!({
+            "originator": id.originator.0,
+            "sequence_id": id.sequence.0,
+            "standing": match standing {
+                Standing::Valid => "valid",
+                Standing::Invalid(_) => "invalid",
+                Standing::Waiting => "waiting",
+            },
+            "hex": hex::encode(&bytes),
+        });
+        writeln!(file, "{line}").map_err(Failure::failed)?;
+    }
+    let file = file.into_inner().map_err(|error| Failure::failed(error.into_error()))?;
+    file.sync_all().map_err(Failure::failed)?;
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(Failure::failed)
+}
+
+fn tell(cut: &Cut, evidence: &Path, as_json: bool) {
+    let Cut { from, through, envelopes, position } = cut;
+    let next_block = position.map_or(0, |position| position.block + 1);
+    if as_json {
+        return output::line(json!({
+            "originator": from.originator.0,
+            "from_sequence_id": from.sequence.0,
+            "through_sequence_id": through.sequence.0,
+            "envelopes": envelopes,
+            "next_block": next_block,
+            "kept_in": evidence,
+        }));
+    }
+    output::line(format_args!("cut off {envelopes} envelopes, {from} to {through}"));
+    output::line(format_args!("they are kept in {}", evidence.display()));
+    output::line(format_args!("the node goes on with block {next_block} when it is started"));
+}
+
+impl ChainStrand {
+    fn name(self) -> &'static str {
+        match self {
+            Self::GroupMessages => "group-messages",
+            Self::IdentityUpdates => "identity-updates",
+        }
+    }
+
+    fn originator(self) -> OriginatorId {
+        match self {
+            Self::GroupMessages => OriginatorId::GROUP_MESSAGES,
+            Self::IdentityUpdates => OriginatorId::IDENTITY_UPDATES,
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Cutting off the end of a chain's strand, after the chain itself has taken it back.
+
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use rocksdb::WriteBatch;
+
+use crate::change::ChainPosition;
+use crate::commit::CommitError;
+use crate::family::Family;
+use crate::keys::Key;
+use crate::keys::cursor::{CursorKey, CursorName, encode_position};
+use crate::keys::envelope::EnvelopeKey;
+use crate::keys::mark::MarkKey;
+use crate::locks::{lock, write};
+use crate::snapshot::nearest_mark;
+use crate::store::Store;
+
+impl Store {
+    /// Forgets the places of a chain's strand from `from` on, with all that is noted about them, and
+    /// lets the chain's reader go on after `position`, or from the beginning. The projections are
+    /// dropped in the same write and are stale until [`Store::rebuild`] is done. Whoever wants to
+    /// keep what is cut off reads it before.
+    ///
+    /// This is the one way in which anything leaves a strand before it expires. It exists because a
+    /// chain's order is not this node's statement.
+    ///
+    /// # Errors
+    /// [`CommitError::OutOfRange`] if `from` is no place of a chain's strand; after
+    /// [`CommitError::Write`] the store is poisoned.
+    pub fn cut_chain(
+        &self,
+        from: EnvelopeId,
+        position: Option<ChainPosition>,
+    ) -> Result<(), CommitError> {
+        self.inner.poison.check()?;
+        if from.originator.is_node() || from.sequence == SequenceId::NONE {
+            return Err(CommitError::OutOfRange { at: from });
+        }
+        let _no_commits = write(&self.inner.gate);
+        let head = self.inner.strands.head(from.originator);
+        let mut head = lock(&head);
+        let last = from.sequence.previous().min(*head);
+
+        let mut batch = WriteBatch::default();
+        let next_strand = OriginatorId(from.originator.0 + 1);
+        let end = EnvelopeKey(EnvelopeId::new(next_strand, SequenceId::NONE)).encode();
+        for family in [Family::Log, Family::Mark] {
+            let family = self.inner.family(family);
+            batch.delete_range_cf(family, EnvelopeKey(from).encode(), end);
+        }
+        let marks = self.inner.family(MarkKey::FAMILY);
+        let before = EnvelopeId { sequence: from.sequence.previous(), ..from };
+        let nearest = nearest_mark(&mut self.inner.db.raw_iterator_cf(marks), before)?;
+        if let Some((at, mark)) = nearest
+            .filter(|(at, mark)| at.originator == from.originator && mark.end(*at) >= from.sequence)
+        {
+            let mut value = Vec::new();
+            mark.cut(before.sequence).encode_into(&mut value);
+            batch.put_cf(marks, MarkKey(at).encode(), value);
+        }
+        let cursors = self.inner.family(CursorKey::FAMILY);
+        let cursor = |name| CursorKey { name, originator: from.originator }.encode();
+        batch.put_cf(cursors, cursor(CursorName::Head), last.0.to_be_bytes());
+        match position {
+            Some(at) => batch.put_cf(cursors, cursor(CursorName::Chain), encode_position(at)),
+            None => batch.delete_cf(cursors, cursor(CursorName::Chain)),
+        }
+        self.stage_drop_of_projections(&mut batch);
+        self.inner.write_durable(batch)?;
+        *head = last;
+        Ok(())
+    }
+}
