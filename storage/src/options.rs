@@ -102,7 +102,9 @@ pub(crate) fn family_options(family: Family, cache: &Cache) -> Options {
     options
 }
 
-/// Envelopes are ciphertext, which does not compress. Large ones are kept out of compaction.
+/// Envelopes are ciphertext, which does not compress. Large ones are kept out of compaction. There is
+/// no filter: keys ascend, so files hardly overlap, and what is sought is nearly always there
+/// (measured: a page of 100 takes 8 % less CPU time without).
 fn tune_log(options: &mut Options, blocks: &mut BlockBasedOptions) {
     options.set_compression_type(DBCompressionType::None);
     options.set_write_buffer_size(32 * MIB);
@@ -110,7 +112,6 @@ fn tune_log(options: &mut Options, blocks: &mut BlockBasedOptions) {
     options.set_min_blob_size(BLOB_LEN_BYTES_MIN);
     options.set_enable_blob_gc(true);
     blocks.set_block_size(8 << 10);
-    blocks.set_bloom_filter(10.0, false);
 }
 
 /// Topics are sought, and many that are sought have no rows: filters over the topic part of the
