@@ -110,6 +110,19 @@ impl Chain {
         self.blocks.iter().filter(inside).flat_map(|block| block.logs.clone()).collect()
     }
 
+    /// Block, index and sequence id of all events.
+    fn events(&self) -> Vec<(Mark, u64, u64)> {
+        let mut sequence = 0;
+        let mut events = Vec::new();
+        for block in &self.blocks {
+            for log in &block.logs {
+                sequence += 1;
+                events.push((block.header.mark, log.log_index.unwrap(), sequence));
+            }
+        }
+        events
+    }
+
     /// Payloads by place, as the chain has them.
     fn payloads(&self) -> BTreeMap<u64, Bytes> {
         let logs = self.blocks.iter().flat_map(|block| &block.logs);
@@ -123,6 +136,9 @@ impl Chain {
 struct Stored {
     latest: BTreeMap<u64, Bytes>,
     contradictions: u64,
+    /// Block, index and sequence id of what counts, when a batch replaces what was given from its
+    /// first block on.
+    standing: Vec<(Mark, u64, u64)>,
     position: Option<Mark>,
 }
 
@@ -142,8 +158,10 @@ impl Stored {
             }
             last = last.max(place);
         }
+        self.standing.retain(|(block, ..)| block.number < batch.from_block);
         for event in &batch.events {
             let Said::Payload { sequence_id, payload, .. } = &event.said else { panic!() };
+            self.standing.push((event.block, event.log_index, *sequence_id));
             assert_eq!(event.block_time_s, 1000 + event.block.number);
             let before = self.latest.insert(*sequence_id, payload.clone());
             self.contradictions += u64::from(before.is_some_and(|before| before != *payload));
@@ -315,6 +333,7 @@ fn in_the_end_everything_is_there_as_the_chain_has_it() {
         let got = run.stored.latest.iter().filter(|(place, _)| wanted.contains_key(place));
         let got: BTreeMap<_, _> = got.map(|(place, bytes)| (*place, bytes.clone())).collect();
         assert!(got == wanted, "seed {seed}");
+        assert!(run.stored.standing == run.chain.events(), "seed {seed}");
     }
 }
 
@@ -332,6 +351,7 @@ fn confirmed_events_are_never_taken_back() {
         run.settle();
         assert_eq!(run.stored.contradictions, 0, "seed {seed}");
         assert!(run.stored.latest == run.chain.payloads(), "seed {seed}");
+        assert!(run.stored.standing == run.chain.events(), "seed {seed}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a payer's balance is made of, as this node reads it off the settlement chain.
 //!
-//! Entries are never changed: an event that the chain takes back gets a second entry that undoes
+//! Entries are never changed: one whose event the chain takes back gets a second entry that undoes
 //! it. See `docs/protocol/fees.md`.
 
 use hawser_proto::PayerAddress;
@@ -21,8 +21,6 @@ pub struct LedgerEvent {
     pub payer: PayerAddress,
     /// How.
     pub action: LedgerAction,
-    /// The chain took it back: its block is no longer part of the chain.
-    pub removed: bool,
 }
 
 /// What an event does to a balance. Amounts are in 10⁻⁶ dollars, as the chain has them.
@@ -94,14 +92,9 @@ pub fn book(
         Some(LedgerEntry { event: event.id, block: event.block, kind, picodollars })
     };
     let newest = entries.iter().rev().find(|entry| entry.event == event.id);
-    let standing = newest.filter(|entry| entry.kind != LedgerKind::Reversal);
     // The id before all other rules: what is booked stays booked, whatever came after it.
-    match (event.removed, standing) {
-        (true, Some(booked)) => {
-            return Ok(entry(LedgerKind::Reversal, booked.picodollars.saturating_neg()));
-        }
-        (true, None) | (false, Some(_)) => return Ok(None),
-        (false, None) => {}
+    if newest.is_some_and(|entry| entry.kind != LedgerKind::Reversal) {
+        return Ok(None);
     }
     Ok(match event.action {
         LedgerAction::Deposit { microdollars } => {
@@ -118,6 +111,29 @@ pub fn book(
             entry(LedgerKind::WithdrawalCancelled, withdrawn.saturating_neg())
         }
     })
+}
+
+/// The entries that undo those of a payer that stand, are of `from_block` or a later block, and are
+/// not of events that the chain `has`.
+#[must_use]
+pub fn take_back(
+    entries: &[LedgerEntry],
+    from_block: u64,
+    has: impl Fn(&[u8; 32]) -> bool,
+) -> Vec<LedgerEntry> {
+    let mut standing: Vec<LedgerEntry> = Vec::new();
+    for entry in entries.iter().filter(|entry| entry.block >= from_block && !has(&entry.event)) {
+        match entry.kind {
+            LedgerKind::Reversal => standing.retain(|earlier| earlier.event != entry.event),
+            _ => standing.push(*entry),
+        }
+    }
+    let undo = |entry: LedgerEntry| LedgerEntry {
+        kind: LedgerKind::Reversal,
+        picodollars: entry.picodollars.saturating_neg(),
+        ..entry
+    };
+    standing.into_iter().map(undo).collect()
 }
 
 /// What the entries of a payer add up to, in picodollars. May be below 0.
@@ -161,23 +177,35 @@ mod tests {
     const CANCEL: LedgerAction = LedgerAction::WithdrawalCancelled;
 
     fn event(id: u8, action: LedgerAction) -> LedgerEvent {
-        LedgerEvent { id: [id; 32], block: 7, payer: Address([3; 20]), action, removed: false }
-    }
-
-    fn removed(id: u8, action: LedgerAction) -> LedgerEvent {
-        LedgerEvent { removed: true, ..event(id, action) }
+        LedgerEvent { id: [id; 32], block: id.into(), payer: Address([3; 20]), action }
     }
 
     /// Books one after the other; gives the balance in microdollars and the refusals.
     fn after(events: &[LedgerEvent]) -> (i128, Vec<LedgerRefusal>) {
-        let (mut entries, mut refused) = (Vec::new(), Vec::new());
+        let mut entries = Vec::new();
+        let refused = book_all(&mut entries, events);
+        (micros(&entries), refused)
+    }
+
+    fn book_all(entries: &mut Vec<LedgerEntry>, events: &[LedgerEvent]) -> Vec<LedgerRefusal> {
+        let mut refused = Vec::new();
         for event in events {
-            match book(&entries, event) {
+            match book(entries, event) {
                 Ok(entry) => entries.extend(entry),
                 Err(refusal) => refused.push(refusal),
             }
         }
-        (balance(&entries) / 1_000_000, refused)
+        refused
+    }
+
+    /// The chain is another one from this block on, and has these events there.
+    fn replace(entries: &mut Vec<LedgerEntry>, from_block: u64, ids: &[u8]) {
+        let undone = take_back(entries, from_block, |id| ids.contains(&id[0]));
+        entries.extend(undone);
+    }
+
+    fn micros(entries: &[LedgerEntry]) -> i128 {
+        balance(entries) / 1_000_000
     }
 
     #[test]
@@ -225,15 +253,20 @@ mod tests {
 
     #[test]
     fn what_the_chain_takes_back_no_longer_counts() {
-        let mut events = vec![event(1, DEPOSIT), removed(1, DEPOSIT)];
-        assert_eq!(after(&events), (0, vec![]));
-        events.push(removed(1, DEPOSIT));
-        assert_eq!(after(&events), (0, vec![]), "it is taken back once");
-        events.push(event(9, DEPOSIT));
-        assert_eq!(after(&events), (10, vec![]), "it stands in another block now");
-        events.push(event(1, DEPOSIT));
-        assert_eq!(after(&events), (20, vec![]), "the first block is back");
-        assert_eq!(after(&[removed(1, DEPOSIT)]), (0, vec![]), "it never counted");
+        let mut entries = Vec::new();
+        book_all(&mut entries, &[event(1, DEPOSIT), event(2, DEPOSIT), event(3, DEPOSIT)]);
+        replace(&mut entries, 4, &[]);
+        assert_eq!(micros(&entries), 30, "nothing is as late as that");
+        replace(&mut entries, 2, &[3]);
+        assert_eq!(micros(&entries), 20, "one is not there any more");
+        replace(&mut entries, 2, &[3]);
+        assert_eq!(micros(&entries), 20, "it is taken back once");
+        book_all(&mut entries, &[event(9, DEPOSIT)]);
+        assert_eq!(micros(&entries), 30, "it stands in another block now");
+        book_all(&mut entries, &[event(2, DEPOSIT)]);
+        assert_eq!(micros(&entries), 40, "the first block is back");
+        replace(&mut entries, 0, &[]);
+        assert_eq!(micros(&entries), 0);
     }
 
     #[test]
@@ -245,16 +278,15 @@ mod tests {
         assert_eq!(after(&events), (6, vec![]));
         events.push(event(5, CANCEL));
         assert_eq!(after(&events), (6, vec![LedgerRefusal::AlreadyCancelled]));
-        let taken_back = [
-            event(1, DEPOSIT),
-            event(2, WITHDRAWAL),
-            event(3, larger),
-            removed(3, larger),
-            event(4, CANCEL),
-            removed(4, CANCEL),
-            event(5, CANCEL),
-        ];
-        assert_eq!(after(&taken_back), (10, vec![]));
+        let mut entries = Vec::new();
+        book_all(&mut entries, &[event(1, DEPOSIT), event(2, WITHDRAWAL), event(3, larger)]);
+        replace(&mut entries, 3, &[]);
+        book_all(&mut entries, &[event(4, CANCEL)]);
+        assert_eq!(micros(&entries), 10);
+        replace(&mut entries, 4, &[]);
+        assert_eq!(micros(&entries), 6);
+        assert_eq!(book_all(&mut entries, &[event(5, CANCEL)]), vec![]);
+        assert_eq!(micros(&entries), 10);
     }
 
     #[test]

@@ -337,6 +337,23 @@ impl<'a> Snapshot<'a> {
         Ok(entries)
     }
 
+    /// Passes on all entries of all payers, each payer's in the order in which they were written.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn ledgers(
+        &self,
+        mut each: impl FnMut(PayerAddress, LedgerEntry),
+    ) -> Result<(), ReadError> {
+        let mut rows = self.rows(LedgerKey::FAMILY, ReadOptions::default());
+        rows.seek_to_first();
+        while let Some((key, entry)) = ledger::current(&rows)? {
+            each(key.payer, entry);
+            rows.next();
+        }
+        Ok(())
+    }
+
     /// How far the chain behind the ledger had been read at its last write; `None` before the first
     /// that says so.
     ///

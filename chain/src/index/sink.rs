@@ -12,8 +12,8 @@ pub trait Sink: Send + Sync + 'static {
     fn position(&self) -> Result<Option<Mark>, SinkError>;
 
     /// Stores events with the position, together. Events may come again: at least once is what is
-    /// promised, in the order of the chain. A position may be lower than the one before, after a
-    /// reorganisation.
+    /// promised, in the order of the chain. After a reorganisation a batch begins at or below the
+    /// position, and its own position may be lower: see [`Batch::from_block`].
     ///
     /// # Errors
     /// Nothing was stored then.

@@ -66,6 +66,7 @@ pub(super) async fn run(
     let name = settings.subject.label();
     let common = Common { name, status, reading: Arc::default(), held_up: Arc::default(), stop };
     let Some(position) = common.position(&sink).await else { return };
+    common.status.lock().stored = position;
     let (parcels, to_store) = mpsc::channel(AHEAD);
     let (gaps, gap_found) = mpsc::channel(1);
     let (subject, contract, first_block) =
@@ -389,11 +390,14 @@ impl Reader {
         }
     }
 
-    /// What was read and is not stored belongs to another chain, or is not whole.
+    /// What was read and is not stored belongs to another chain, or is not whole: it is read again.
     fn begin_again(&mut self) {
         self.last_sequence = 0;
         self.common.reading.fetch_add(1, Ordering::AcqRel);
-        self.common.status.lock().read = self.walk.unread().checked_sub(1);
+        let mut status = self.common.status.lock();
+        let stored = status.stored.map_or(self.first_block, |mark| mark.number + 1);
+        self.walk.rewind(stored);
+        status.read = self.walk.unread().checked_sub(1);
     }
 
     /// Events were missing after `block`: looks there again, and further back each time.
@@ -441,7 +445,8 @@ impl Writer {
 
     fn is_not_worth_it(&self, batch: &Batch) -> bool {
         let lately = self.stored_at.is_some_and(|at| at.elapsed() < POSITION_EVERY);
-        batch.events.is_empty() && batch.removed.is_empty() && lately
+        let stored = self.common.status.lock().stored.map_or(0, |mark| mark.number);
+        batch.events.is_empty() && batch.from_block > stored && lately
     }
 
     /// False when nothing more is stored.

@@ -11,7 +11,7 @@ use std::ops::RangeInclusive;
 use alloy::primitives::{Address, B256};
 use alloy::rpc::types::Log;
 
-use super::event::{Event, Mark, Said, Subject};
+use super::event::{Event, Mark, Subject};
 
 /// Blocks so close to the head are read with all their headers.
 const NEAR: u64 = 64;
@@ -83,9 +83,10 @@ pub struct Answer {
 /// Events to be taken, and how far that is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
-    /// What was given before and is not part of the chain any more, in the order of the chain.
-    /// Payloads are not among it: whoever stores them sees what came into their places.
-    pub removed: Vec<Event>,
+    /// The first block that was read for them. If it was given before, the chain has been
+    /// reorganised or is read anew: nothing that was given for this block or a later one counts any
+    /// more, unless it comes again.
+    pub from_block: u64,
     /// In the order of the chain.
     pub events: Vec<Event>,
     /// The last block that was read for them.
@@ -134,10 +135,6 @@ pub struct Walk {
     /// How often the next page was asked again for logs that may be missing in it.
     doubts: u32,
     false_alarms: u32,
-    /// Bookings in blocks that have marks.
-    booked: VecDeque<Event>,
-    /// Bookings in blocks that were replaced, to be told with the next batch.
-    removed: Vec<Event>,
     oddities: Oddities,
 }
 
@@ -160,8 +157,6 @@ impl Walk {
             wanted: Vec::new(),
             doubts: 0,
             false_alarms: 0,
-            booked: VecDeque::new(),
-            removed: Vec::new(),
             oddities: Oddities::default(),
         }
     }
@@ -245,13 +240,11 @@ impl Walk {
         let read = headers.iter().map(|header| header.mark);
         let new: Vec<_> = read.filter(|mark| blocks.contains(&mark.number)).collect();
         self.marks.extend(new);
-        let booked = events.iter().filter(|event| matches!(event.said, Said::Booked { .. }));
-        self.booked.extend(booked.cloned());
-        self.forget();
+        let many = self.marks.len().saturating_sub(MARKS_MAX);
+        self.marks.drain(..many);
         self.next = blocks.end() + 1;
         self.grow();
-        let removed = std::mem::take(&mut self.removed);
-        Verdict::Take(Batch { removed, events, position: last })
+        Verdict::Take(Batch { from_block: *blocks.start(), events, position: last })
     }
 
     /// Whether the headers do not follow what was read, or each other.
@@ -372,19 +365,16 @@ impl Walk {
             Some(mark) => mark.number + 1,
             None => last.saturating_sub(REWIND).max(self.settings.first_block),
         };
-        let first_gone = self.booked.partition_point(|event| event.block.number < self.next);
-        let gone = self.booked.split_off(first_gone);
-        self.removed.extend(gone);
         Some(last.saturating_sub(self.next))
     }
 
-    /// Begins to read again at an earlier block: something was missing in what was read.
+    /// Begins to read again at an earlier block, if it is one: what was read since was not stored, or
+    /// something was missing in it.
     pub fn rewind(&mut self, block: u64) {
         self.next = block.clamp(self.settings.first_block, self.next);
         while self.marks.back().is_some_and(|mark| mark.number >= self.next) {
             self.marks.pop_back();
         }
-        self.booked.retain(|event| event.block.number < self.next);
     }
 
     /// The provider did not answer a page: the next one is smaller. False if it cannot be.
@@ -405,15 +395,6 @@ impl Walk {
             self.page = self.page.saturating_mul(2).min(self.page_max);
             self.answered = 0;
         }
-    }
-
-    /// Keeps what a fork may be found by, and what it would undo.
-    fn forget(&mut self) {
-        let many = self.marks.len().saturating_sub(MARKS_MAX);
-        self.marks.drain(..many);
-        let first = self.marks.front().map_or(0, |mark| mark.number);
-        let old = self.booked.partition_point(|event| event.block.number < first);
-        self.booked.drain(..old);
     }
 }
 

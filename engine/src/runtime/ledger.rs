@@ -1,11 +1,11 @@
 //! Payers' events on their way into the ledger.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hawser_proto::PayerAddress;
-use hawser_storage::{CommitError, LedgerEntry, ReadError, Store};
+use hawser_storage::{CommitError, LedgerEntry, ReadError, Snapshot, Store};
 
 use crate::chain_strand::ChainPosition;
 use crate::ledger::{self, LedgerEvent};
@@ -26,8 +26,10 @@ pub enum LedgerError {
 pub struct Booked {
     /// They changed a balance.
     pub booked: usize,
-    /// They were known already, or undid what never was.
+    /// They were known already.
     pub known: usize,
+    /// What the chain no longer has, and is undone.
+    pub taken_back: usize,
     /// They cannot be booked, and were passed over.
     pub refused: usize,
 }
@@ -46,23 +48,34 @@ impl LedgerAppender {
         Self { store, one_at_a_time: Arc::default() }
     }
 
-    /// Books `events`, in the chain's order, and notes where the chain's reader then is: all in one
-    /// write. An event that was booked already changes nothing, so that giving the same events
-    /// again is harmless; one that can never be booked is logged and passed over. Blocks for a
-    /// sync of the disk.
+    /// Books `events`, all that the chain has from `from_block` up to `position`, in its order, and
+    /// notes that position: all in one write. Afterwards the ledger holds what the chain has up to
+    /// there and nothing else: what was booked for `from_block` or a later one, and is not among
+    /// the events, is undone. So giving the same events again is harmless. One that can never be
+    /// booked is logged and passed over. Blocks for a sync of the disk.
     ///
     /// # Errors
     /// Nothing was written then.
     pub fn append(
         &self,
+        from_block: u64,
         events: &[LedgerEvent],
-        position: Option<ChainPosition>,
+        position: ChainPosition,
     ) -> Result<Booked, LedgerError> {
         let _one_at_a_time = self.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
         let snapshot = self.store.snapshot();
+        let there: HashSet<[u8; 32]> = events.iter().map(|event| event.id).collect();
         let mut ledgers: HashMap<PayerAddress, Vec<LedgerEntry>> = HashMap::new();
         let mut entries = Vec::new();
         let mut count = Booked::default();
+        for payer in with_later_entries(&snapshot, from_block)? {
+            let mut ledger = snapshot.ledger(payer)?;
+            let undone = ledger::take_back(&ledger, from_block, |id| there.contains(id));
+            count.taken_back += undone.len();
+            ledger.extend_from_slice(&undone);
+            entries.extend(undone.into_iter().map(|entry| (payer, entry)));
+            ledgers.insert(payer, ledger);
+        }
         for event in events {
             let ledger = match ledgers.entry(event.payer) {
                 Entry::Occupied(ledger) => ledger.into_mut(),
@@ -87,7 +100,7 @@ impl LedgerAppender {
                 }
             }
         }
-        self.store.record_ledger(&entries, position)?;
+        self.store.record_ledger(&entries, Some(position))?;
         Ok(count)
     }
 
@@ -107,4 +120,21 @@ impl LedgerAppender {
     pub fn balance(&self, payer: PayerAddress) -> Result<i128, ReadError> {
         Ok(ledger::balance(&self.store.snapshot().ledger(payer)?))
     }
+}
+
+/// The payers with entries for this block or later ones. Reads the whole ledger, but only if the
+/// chain's reader has been further than that: after a reorganisation.
+fn with_later_entries(
+    snapshot: &Snapshot<'_>,
+    from_block: u64,
+) -> Result<BTreeSet<PayerAddress>, ReadError> {
+    let mut payers = BTreeSet::new();
+    if snapshot.ledger_position()?.is_some_and(|position| position.block >= from_block) {
+        snapshot.ledgers(|payer, entry| {
+            if entry.block >= from_block {
+                payers.insert(payer);
+            }
+        })?;
+    }
+    Ok(payers)
 }

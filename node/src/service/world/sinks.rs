@@ -69,10 +69,8 @@ impl Sink for LedgerSink {
     }
 
     fn take(&self, batch: &Batch) -> Result<(), SinkError> {
-        let removed = batch.removed.iter().filter_map(|event| booking(event, true));
-        let events = batch.events.iter().filter_map(|event| booking(event, false));
-        let events: Vec<_> = removed.chain(events).collect();
-        match self.0.append(&events, Some(position(batch))) {
+        let events: Vec<_> = batch.events.iter().filter_map(booking).collect();
+        match self.0.append(batch.from_block, &events, position(batch)) {
             Ok(_) => Ok(()),
             Err(error @ (LedgerError::Read(_) | LedgerError::Commit(_))) => {
                 Err(SinkError::Retry(error.to_string()))
@@ -81,7 +79,7 @@ impl Sink for LedgerSink {
     }
 }
 
-fn booking(event: &Event, removed: bool) -> Option<LedgerEvent> {
+fn booking(event: &Event) -> Option<LedgerEvent> {
     let Said::Booked { kind, payer, micro_dollars: microdollars } = event.said else { return None };
     let index = u32::try_from(event.log_index).ok()?;
     Some(LedgerEvent {
@@ -94,7 +92,6 @@ fn booking(event: &Event, removed: bool) -> Option<LedgerEvent> {
             Booking::UsageSettled => LedgerAction::UsageSettled { microdollars },
             Booking::WithdrawalCancelled => LedgerAction::WithdrawalCancelled,
         },
-        removed,
     })
 }
 
