@@ -5,7 +5,7 @@
 mod pair;
 mod proxy;
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use alloy::primitives::{Address, Bytes, FixedBytes};
@@ -67,6 +67,43 @@ impl Sink for Memory {
         kept.payloads = payloads;
         kept.position = Some(batch.position);
         Ok(())
+    }
+}
+
+/// Takes events as a ledger does, which cannot see from them that some are missing. Waits with each
+/// batch until it is let go.
+#[derive(Default)]
+struct Ledger {
+    standing: Mutex<Vec<(Mark, Bytes)>>,
+    is_open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Sink for Ledger {
+    fn position(&self) -> Result<Option<Mark>, SinkError> {
+        Ok(None)
+    }
+
+    fn take(&self, batch: &Batch) -> Result<(), SinkError> {
+        drop(self.opened.wait_while(self.is_open.lock().unwrap(), |is_open| !*is_open).unwrap());
+        let mut standing = self.standing.lock().unwrap();
+        standing.retain(|(block, _)| block.number < batch.from_block);
+        standing.extend(batch.events.iter().map(|event| match &event.said {
+            Said::Payload { payload, .. } => (event.block, payload.clone()),
+            Said::Booked { .. } => panic!("nothing was paid"),
+        }));
+        Ok(())
+    }
+}
+
+impl Ledger {
+    fn open(&self) {
+        *self.is_open.lock().unwrap() = true;
+        self.opened.notify_all();
+    }
+
+    fn payloads(&self) -> Vec<Bytes> {
+        self.standing.lock().unwrap().iter().map(|(_, payload)| payload.clone()).collect()
     }
 }
 
@@ -209,6 +246,33 @@ async fn what_is_not_stored_is_read_again_after_a_reorganisation() {
     chain.send(1).await;
     until("what came after is there", || memory.payloads() == chain.sent).await;
     assert_eq!(view.strands()[0].counts.reorganisations.iter().sum::<u64>(), 1);
+    reader.stop().await;
+}
+
+#[tokio::test]
+async fn what_waits_to_be_stored_when_the_chain_is_reorganised_is_not_lost() {
+    let mut chain = Broadcaster::new(Kind::Embedded).await;
+    let provider = chain.pair.app.provider().clone();
+    let first_block = provider.get_block_number().await.unwrap() + 1;
+    // The first is being stored, the others wait for it.
+    chain.send(3).await;
+    let ledger = Arc::new(Ledger::default());
+    let endpoints = Endpoints::new("app", &[chain.url()], APP_ID).unwrap();
+    let walk = WalkSettings { first_block, page_blocks: 1, ..chain.walk() };
+    let sink: Arc<dyn Sink> = ledger.clone();
+    let reader = ChainReader::start(endpoints, News::default(), vec![(walk, sink)]);
+    let view = reader.view();
+    until("all of them are read", || view.strands()[0].read == Some(first_block + 2)).await;
+    // Only the last of them is not on the new chain.
+    let reorganise = json!([1, []]);
+    provider.raw_request::<_, serde_json::Value>("anvil_reorg".into(), reorganise).await.unwrap();
+    chain.sent.pop();
+    let seen = || view.strands()[0].counts.reorganisations.iter().sum::<u64>() == 1;
+    until("the reorganisation is seen", seen).await;
+    ledger.open();
+    until("both that are left are there", || ledger.payloads() == chain.sent).await;
+    chain.send(1).await;
+    until("what came after is there", || ledger.payloads() == chain.sent).await;
     reader.stop().await;
 }
 
