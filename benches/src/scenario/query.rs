@@ -1,6 +1,6 @@
 //! Pages of one topic out of a large log.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
 use prost::Message as _;
@@ -46,6 +46,7 @@ pub(crate) async fn run(
         let query = api::EnvelopesQuery { topics: vec![topic], ..Default::default() };
         api::QueryEnvelopesRequest { query: Some(query), limit: page }.encode_to_vec()
     };
+    come_to_rest(node).await?;
     for number in 0..queries / 10 {
         connection.call(rpc::QUERY, ask(number).into()).await?;
     }
@@ -71,4 +72,19 @@ pub(crate) async fn run(
         server_mean_us: (counted > 0.0).then(|| grown(SECONDS_SUM) * 1e6 / counted),
         server_cpu_us: (after.1 - before.1).as_secs_f64() * 1e6 / stats::float(queries),
     })
+}
+
+/// Waits until the node has put what was stored into place: that work is no part of a query.
+async fn come_to_rest(node: &Node) -> Result<(), Failure> {
+    const LOOK_EVERY: Duration = Duration::from_millis(500);
+    const LOOKS_MAX: u32 = 120;
+    const BUSY: Duration = Duration::from_millis(25);
+    for _ in 0..LOOKS_MAX {
+        let before = node.cpu_time()?;
+        tokio::time::sleep(LOOK_EVERY).await;
+        if node.cpu_time()? - before < BUSY {
+            return Ok(());
+        }
+    }
+    Err("the node does not come to rest".into())
 }
