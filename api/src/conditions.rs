@@ -349,7 +349,8 @@ fn checks_of_chain(chain: &ChainState) -> Vec<Check> {
             name: indexed,
             purpose: Purpose::Publish,
             result: indexed_lately(chain),
-            remedy: "see the log: a strand that has halted needs a decision, any other one time",
+            remedy: "see the log: a strand that has halted needs a decision (`hawser recut`), any other \
+                     one time",
         });
     }
     if !chain.lists.is_empty() {
