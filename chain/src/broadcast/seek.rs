@@ -150,3 +150,6 @@ async fn in_block(
     let is_it = |it: &Transaction| it.from == account && it.nonce == Some(U64::from(nonce));
     Ok(transactions.find(is_it).map(|it| it.hash))
 }
+
+#[cfg(test)]
+mod tests;

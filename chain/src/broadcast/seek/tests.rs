@@ -1,0 +1,261 @@
+//! Who has used a nonce, asked of a chain on which that is known.
+
+use alloy::primitives::{Bytes, U256};
+use alloy::rpc::types::TransactionReceipt;
+use serde_json::{Value, json};
+
+use super::super::nonces::{JobId, SlotId, Work};
+use super::*;
+use crate::deploy;
+use crate::devnet::{APP_ID, Devnet, DevnetSettings};
+use crate::embedded::{EmbeddedChain, Genesis, Settings};
+use crate::send::Sender;
+
+const GROUP: Topic = Topic::Group([7; 16]);
+const INBOX: Topic = Topic::Inbox([8; 32]);
+
+/// What nobody has sent.
+fn lost() -> B256 {
+    B256::repeat_byte(0xEE)
+}
+
+fn look(nonce: u64, hashes: &[B256], since_block: Option<u64>) -> Look {
+    let (slot, work) = (SlotId(1), Work::Payload(JobId(1)));
+    Look { slot, nonce, work, hashes: hashes.to_vec(), seeks: true, since_block }
+}
+
+fn payload(number: u8) -> Bytes {
+    vec![number; 120].into()
+}
+
+/// An app chain with contracts, and two accounts that send.
+struct World {
+    chain: Chain,
+    contracts: Contracts,
+    own: Sender,
+    rival: Sender,
+    _chains: Devnet,
+}
+
+impl World {
+    async fn start() -> Self {
+        let chains = Devnet::start(DevnetSettings::default()).await.unwrap();
+        let url = format!("http://{}", chains.app_address());
+        let chain = Chain::connect(&url, APP_ID).await.unwrap();
+        let at = &chains.deployment().addresses;
+        let contracts = Contracts {
+            groups: at.group_message_broadcaster,
+            identities: at.identity_update_broadcaster,
+        };
+        let [own, rival] = [5, 6].map(|account| sender(&chain, account));
+        Self { chain, contracts, own, rival, _chains: chains }
+    }
+
+    fn wanted(&self, topic: Topic, number: u8) -> Wanted {
+        let call = self.contracts.call(topic, payload(number));
+        Wanted { contracts: self.contracts, topic, call }
+    }
+
+    async fn send(&self, by: &Sender, topic: Topic, number: u8) -> Broadcasted {
+        let sent = by.send(&self.contracts.call(topic, payload(number))).await.unwrap();
+        let block = self.chain.provider().get_block_by_hash(sent.block_hash.unwrap());
+        Broadcasted {
+            sequence_id: self.contracts.sequence_id(topic, &sent).unwrap(),
+            transaction_hash: sent.transaction_hash,
+            block_number: sent.block_number.unwrap(),
+            block_time_s: block.await.unwrap().unwrap().header.timestamp,
+        }
+    }
+
+    /// The event that is found for a payload, whoever has used the nonce.
+    async fn event(&self, look: &Look, wanted: &Wanted) -> Option<Broadcasted> {
+        match seek(&self.chain, self.own.account(), look, Some(wanted)).await.unwrap() {
+            Some(Seen::Mined(Mined::Event(broadcasted))) => Some(broadcasted),
+            None | Some(Seen::Other(_)) => None,
+            Some(Seen::Mined(receipt)) => panic!("{receipt:?}"),
+        }
+    }
+}
+
+fn sender(chain: &Chain, account: usize) -> Sender {
+    Sender::new(chain.clone(), deploy::accounts().swap_remove(account))
+}
+
+async fn tell(chain: &Chain, method: &'static str, params: Value) {
+    let _: Value = chain.provider().raw_request(method.into(), params).await.unwrap();
+}
+
+async fn mine(chain: &Chain, blocks: u64) {
+    tell(chain, "anvil_mine", json!([U64::from(blocks)])).await;
+}
+
+#[tokio::test]
+async fn a_receipt_proves_more_than_anything_else() {
+    let world = World::start().await;
+    let sent = world.send(&world.own, GROUP, 1).await;
+    let look = look(0, &[lost(), sent.transaction_hash], Some(0));
+    let wanted = world.wanted(GROUP, 1);
+    let seen = seek(&world.chain, world.own.account(), &look, Some(&wanted)).await.unwrap();
+    let Some(Seen::Mined(Mined::Receipt { receipt, block_time_s })) = seen else {
+        panic!("{seen:?}")
+    };
+    assert_eq!(receipt.transaction_hash, sent.transaction_hash);
+    assert_eq!(block_time_s, sent.block_time_s);
+}
+
+#[tokio::test]
+async fn a_payload_is_found_by_its_event_whoever_has_sent_it() {
+    let world = World::start().await;
+    for (topic, by) in [(GROUP, &world.own), (INBOX, &world.rival)] {
+        let before = head(&world.chain).await.unwrap();
+        world.send(by, topic, 1).await;
+        let sent = world.send(by, topic, 2).await;
+        world.send(by, topic, 3).await;
+        let look = look(99, &[lost()], Some(before));
+        assert_eq!(world.event(&look, &world.wanted(topic, 2)).await, Some(sent));
+        assert_eq!(world.event(&look, &world.wanted(topic, 4)).await, None, "nobody has sent it");
+    }
+    let look = look(99, &[lost()], Some(0));
+    let elsewhere = world.wanted(Topic::Group([9; 16]), 2);
+    assert_eq!(world.event(&look, &elsewhere).await, None, "the same bytes in another group");
+}
+
+#[tokio::test]
+async fn only_what_was_sent_since_counts() {
+    let world = World::start().await;
+    let (first, wanted) = (world.send(&world.own, GROUP, 1).await, world.wanted(GROUP, 1));
+    let since = |block| look(99, &[lost()], Some(block));
+    assert_eq!(world.event(&since(first.block_number), &wanted).await, Some(first));
+    assert_eq!(world.event(&since(first.block_number + 1), &wanted).await, None);
+    let second = world.send(&world.rival, GROUP, 1).await;
+    assert_eq!(world.event(&since(first.block_number + 1), &wanted).await, Some(second));
+    assert_eq!(
+        world.event(&since(second.block_number + 100), &wanted).await,
+        None,
+        "not yet there"
+    );
+}
+
+#[tokio::test]
+async fn after_a_crash_somebody_elses_event_proves_nothing() {
+    let world = World::start().await;
+    let sent = world.send(&world.rival, GROUP, 1).await;
+    let wanted = world.wanted(GROUP, 1);
+    assert_eq!(world.event(&look(99, &[lost()], None), &wanted).await, None);
+    assert_eq!(world.event(&look(99, &[lost()], Some(0)), &wanted).await, Some(sent));
+}
+
+#[tokio::test]
+async fn a_long_stretch_is_searched_page_by_page() {
+    let world = World::start().await;
+    let from = head(&world.chain).await.unwrap();
+    mine(&world.chain, 2 * PAGE_BLOCKS).await;
+    let sent = world.send(&world.own, GROUP, 1).await;
+    mine(&world.chain, PAGE_BLOCKS).await;
+    let wanted = world.wanted(GROUP, 1);
+    // Wherever the pages begin, no block lies between two of them.
+    for shift in [0, 1, 2, PAGE_BLOCKS - 1, PAGE_BLOCKS] {
+        let look = look(99, &[lost()], Some(from + shift));
+        assert_eq!(world.event(&look, &wanted).await, Some(sent), "from {shift} on");
+    }
+}
+
+/// A chain without contracts, and an account that has sent something in some of its blocks.
+struct Bare {
+    chain: Chain,
+    own: Sender,
+    _running: EmbeddedChain,
+}
+
+impl Bare {
+    async fn start() -> Self {
+        let accounts = deploy::accounts();
+        let balances = accounts.iter().map(|key| (key.address(), deploy::NATIVE_BALANCE));
+        let genesis = Genesis { balances: balances.collect(), ..Genesis::default() };
+        let settings = Settings { genesis, ..Settings::new(APP_ID) };
+        let running = EmbeddedChain::start(settings).await.unwrap();
+        let url = format!("http://{}", running.local_addr());
+        let chain = Chain::connect(&url, APP_ID).await.unwrap();
+        let own = sender(&chain, 5);
+        Self { chain, own, _running: running }
+    }
+
+    async fn pay(&self, by: &Sender) -> TransactionReceipt {
+        let call = Call { to: Some(Address::repeat_byte(1)), data: Bytes::new(), value: U256::ONE };
+        by.send(&call).await.unwrap()
+    }
+
+    /// Who has used a nonce that other transactions were signed for.
+    async fn user(&self, nonce: u64) -> Option<B256> {
+        let look = look(nonce, &[lost()], None);
+        match seek(&self.chain, self.own.account(), &look, None).await.unwrap() {
+            None => None,
+            Some(Seen::Other(hash)) => Some(hash),
+            Some(Seen::Mined(mined)) => panic!("{mined:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn whatever_has_used_a_nonce_is_found_in_whichever_block() {
+    let bare = Bare::start().await;
+    let rival = sender(&bare.chain, 6);
+    let mut used = Vec::new();
+    for pause in [0, 0, 1, 2, 0, 7, 30, 0] {
+        if pause > 0 {
+            mine(&bare.chain, pause).await;
+        }
+        bare.pay(&rival).await; // the same nonce of another account
+        used.push(bare.pay(&bare.own).await.transaction_hash);
+    }
+    for (nonce, hash) in (0..).zip(&used) {
+        assert_eq!(bare.user(nonce).await, Some(*hash), "nonce {nonce}");
+    }
+    assert_eq!(bare.user(used.len() as u64).await, None, "nobody has used it");
+    mine(&bare.chain, 100).await;
+    assert_eq!(bare.user(0).await, Some(used[0]), "long ago");
+}
+
+#[tokio::test]
+async fn the_first_block_may_have_it() {
+    let bare = Bare::start().await;
+    let sent = bare.pay(&bare.own).await;
+    assert_eq!(sent.block_number, Some(1));
+    assert_eq!(bare.user(0).await, Some(sent.transaction_hash));
+}
+
+#[tokio::test]
+async fn several_of_one_block_are_told_apart() {
+    let bare = Bare::start().await;
+    let rival = sender(&bare.chain, 6).account();
+    tell(&bare.chain, "evm_setAutomine", json!([false])).await;
+    let mut hashes = Vec::new();
+    for (nonce, from) in (0..3u64).flat_map(|nonce| [(nonce, rival), (nonce, bare.own.account())]) {
+        tell(&bare.chain, "anvil_impersonateAccount", json!([from])).await;
+        let transaction = json!({
+            "from": from,
+            "to": Address::repeat_byte(1),
+            "value": "0x1",
+            "nonce": U64::from(nonce),
+            "gas": "0x5208",
+        });
+        let sent = bare.chain.provider().raw_request("eth_sendTransaction".into(), [transaction]);
+        let hash: B256 = sent.await.unwrap();
+        hashes.push((from, nonce, hash));
+    }
+    hashes.retain(|(from, ..)| *from != rival);
+    assert_eq!(bare.user(1).await, None, "it waits for a block");
+    mine(&bare.chain, 1).await;
+    for (_, nonce, hash) in hashes {
+        assert_eq!(bare.user(nonce).await, Some(hash), "nonce {nonce}");
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_of_the_payload_itself_is_nobody_else() {
+    let bare = Bare::start().await;
+    let sent = bare.pay(&bare.own).await.transaction_hash;
+    let look = look(0, &[sent], None);
+    let seen = seek(&bare.chain, bare.own.account(), &look, None).await.unwrap();
+    assert!(matches!(seen, Some(Seen::Mined(mined)) if mined.hash() == sent));
+}
