@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
+use hawser_proto::pb::xmtp::identity::associations::IdentifierKind;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
 use hawser_proto::pb::xmtp::xmtpv4::{envelopes as pb, metadata_api};
 use hawser_proto::{Cursor, OriginatorId, Topic};
@@ -157,6 +158,21 @@ impl Client {
         let path = format!("{QUERY_API}/GetNewestEnvelope");
         let answer: NewestList = self.unary(&path, request).await?;
         Ok(answer.results.into_iter().map(|result| result.envelope).collect())
+    }
+
+    /// The inbox of each address, in lower-case hexadecimal, if it is in one.
+    ///
+    /// # Errors
+    /// What the node, or the connection to it, says.
+    pub async fn inbox_ids(&self, addresses: &[&str]) -> Result<Vec<Option<String>>, Status> {
+        let asked = |address: &&str| api::get_inbox_ids_request::Request {
+            identifier: (*address).to_owned(),
+            identifier_kind: IdentifierKind::Ethereum.into(),
+        };
+        let request = api::GetInboxIdsRequest { requests: addresses.iter().map(asked).collect() };
+        let path = format!("{QUERY_API}/GetInboxIds");
+        let answer: api::GetInboxIdsResponse = self.unary(&path, request).await?;
+        Ok(answer.responses.into_iter().map(|response| response.inbox_id).collect())
     }
 
     /// How far the node is in every strand.

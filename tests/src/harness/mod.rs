@@ -2,7 +2,7 @@
 //!
 //! - [`binary`], [`process`], [`ports`], [`files`]: the binary, and one running process of it;
 //! - [`network`]: nodes with keys, folders and ports, started and stopped one by one;
-//! - [`client`], [`envelopes`], [`vectors`]: what is sent, and how;
+//! - [`client`], [`envelopes`], [`identities`], [`vectors`]: what is sent, and how;
 //! - [`load`], [`strand`], [`projections`]: publishing without pause, and what must come of it;
 //! - [`reader`]: subscriptions that are checked while they run;
 //! - [`udp`], [`power`], [`raw`]: cut cables, power loss, broken requests.
@@ -11,6 +11,7 @@ pub mod binary;
 pub mod client;
 pub mod envelopes;
 pub mod files;
+pub mod identities;
 pub mod load;
 pub mod network;
 pub mod ports;

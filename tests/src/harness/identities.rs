@@ -1,0 +1,168 @@
+//! Identity updates as clients make them, by `docs/protocol/identity.md` and not by the code that
+//! judges them.
+
+use bytes::Bytes;
+use hawser_proto::envelope::Payload;
+use hawser_proto::pb::xmtp::identity::associations as pb;
+use hawser_proto::sign::keccak256;
+use hawser_proto::{Digest, SecretKey, Topic, TopicKind};
+use pb::identity_action::Kind;
+use pb::signature::Signature as Signed;
+use sha2::{Digest as _, Sha256};
+
+use super::envelopes::client;
+
+/// When all of them are made, by the clock of their client,
+const TIME_NS: u64 = 1_795_155_446_000_000_000;
+/// and the same in the text.
+const TIME: &str = "2026-11-20T06:17:26Z";
+
+/// An inbox's id.
+pub type InboxId = [u8; 32];
+
+/// Somebody who can be a member of inboxes.
+#[derive(Debug, Clone)]
+pub enum Account {
+    /// With a key.
+    Key(SecretKey),
+    /// A contract wallet (ERC-1271), as of a block of its chain. Whoever has the key signs for it.
+    Contract {
+        /// Its chain.
+        chain_id: u64,
+        /// Where it is.
+        address: [u8; 20],
+        /// When it is asked.
+        block_number: u64,
+        /// Who signs.
+        key: SecretKey,
+    },
+}
+
+/// The key of an account. The same number is the same key.
+#[must_use]
+pub fn key(number: u8) -> SecretKey {
+    SecretKey::from_bytes(&[number.max(1); 32]).unwrap()
+}
+
+impl Account {
+    /// An account with a key.
+    #[must_use]
+    pub fn with_key(number: u8) -> Self {
+        Self::Key(key(number))
+    }
+
+    /// In lower case, as inboxes name it.
+    #[must_use]
+    pub fn address(&self) -> String {
+        let bytes = match self {
+            Self::Key(key) => key.public_key().address().0,
+            Self::Contract { address, .. } => *address,
+        };
+        format!("0x{}", hex::encode(bytes))
+    }
+
+    /// The inbox that it founds with this nonce.
+    #[must_use]
+    pub fn inbox_id(&self, nonce: u64) -> InboxId {
+        Sha256::digest(format!("{}{nonce}", self.address())).into()
+    }
+
+    fn sign(&self, text: &str) -> pb::Signature {
+        let (Self::Key(key) | Self::Contract { key, .. }) = self;
+        let bytes = sign(key, personal(text));
+        let signature = match self {
+            Self::Key(_) => Signed::Erc191(pb::RecoverableEcdsaSignature { bytes }),
+            Self::Contract { chain_id, block_number, .. } => {
+                Signed::Erc6492(pb::SmartContractWalletSignature {
+                    account_id: format!("eip155:{chain_id}:{}", self.address()),
+                    block_number: *block_number,
+                    signature: bytes,
+                })
+            }
+        };
+        pb::Signature { signature: Some(signature) }
+    }
+}
+
+/// What wallets sign of a text (ERC-191).
+#[must_use]
+pub fn personal(text: &str) -> Digest {
+    let prefix = format!("\x19Ethereum Signed Message:\n{}", text.len());
+    keccak256(&[prefix.as_bytes(), text.as_bytes()])
+}
+
+/// As wallets sign: the last byte is 27 or 28.
+#[must_use]
+pub fn sign(key: &SecretKey, digest: Digest) -> Bytes {
+    let mut bytes = *key.sign(digest).as_bytes();
+    bytes[64] += 27;
+    Bytes::copy_from_slice(&bytes)
+}
+
+/// The first update of an inbox.
+#[must_use]
+pub fn founding(founder: &Account, nonce: u64) -> pb::IdentityUpdate {
+    let (inbox, address) = (founder.inbox_id(nonce), founder.address());
+    let text = text(inbox, &format!("- Create inbox\n  (Owner: {address})"));
+    let action = Kind::CreateInbox(pb::CreateInbox {
+        initial_identifier: address,
+        nonce,
+        initial_identifier_signature: Some(founder.sign(&text)),
+        initial_identifier_kind: pb::IdentifierKind::Ethereum.into(),
+        relying_party: None,
+    });
+    update(inbox, action)
+}
+
+/// An update by which a member of an inbox takes in another account.
+#[must_use]
+pub fn adding(inbox: InboxId, member: &Account, new: &Account) -> pb::IdentityUpdate {
+    let address = new.address();
+    let text = text(inbox, &format!("- Link address to inbox\n  (Address: {address})"));
+    let action = Kind::Add(pb::AddAssociation {
+        new_member_identifier: Some(identifier(&address)),
+        existing_member_signature: Some(member.sign(&text)),
+        new_member_signature: Some(new.sign(&text)),
+        relying_party: None,
+    });
+    update(inbox, action)
+}
+
+/// An account, as states of inboxes name it.
+#[must_use]
+pub fn identifier(address: &str) -> pb::MemberIdentifier {
+    let kind = pb::member_identifier::Kind::EthereumAddress(address.to_owned());
+    pb::MemberIdentifier { kind: Some(kind) }
+}
+
+/// The topic of an inbox.
+#[must_use]
+pub fn topic(inbox: InboxId) -> Topic {
+    Topic::new(TopicKind::IdentityUpdates, &inbox).unwrap()
+}
+
+/// The client envelope of an update.
+///
+/// # Panics
+/// When the update names no inbox.
+#[must_use]
+pub fn envelope(update: pb::IdentityUpdate) -> Bytes {
+    let inbox = hex::decode(&update.inbox_id).unwrap().try_into().unwrap();
+    client(topic(inbox).as_bytes(), None, Some(Payload::IdentityUpdate(update)))
+}
+
+fn text(inbox: InboxId, action: &str) -> String {
+    let inbox = hex::encode(inbox);
+    format!(
+        "XMTP : Authenticate to inbox\n\nInbox ID: {inbox}\nCurrent time: {TIME}\n\n{action}\n\n\
+         For more info: https://xmtp.org/signatures"
+    )
+}
+
+fn update(inbox: InboxId, action: Kind) -> pb::IdentityUpdate {
+    pb::IdentityUpdate {
+        actions: vec![pb::IdentityAction { kind: Some(action) }],
+        client_timestamp_ns: TIME_NS,
+        inbox_id: hex::encode(inbox),
+    }
+}

@@ -1,0 +1,162 @@
+//! Inboxes of contract wallets (ERC-1271): what only a wallet's chain can tell holds up its own
+//! inbox while that chain is away, and nothing else.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use alloy::primitives::Address;
+use alloy::sol_types::SolValue as _;
+use bytes::Bytes;
+use hawser_chain::deploy;
+use hawser_chain::embedded::{EmbeddedChain, Genesis, Settings};
+use hawser_chain::send::{Call, Chain, Sender};
+use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
+use hawser_proto::{Cursor, OriginatorId};
+use hawser_tests::harness::identities::{Account, InboxId, adding, envelope, founding, key, topic};
+use hawser_tests::harness::network::{Network, Node};
+use hawser_tests::harness::{ports, strand, wait};
+
+alloy::sol! {
+    #[sol(rpc)]
+    WalletHarness,
+    "../contracts/artifacts/WalletHarness.json"
+}
+
+/// The wallet's chain.
+const CHAIN_ID: u64 = 31_400;
+
+/// The first contract of the first account.
+fn wallet_address() -> Address {
+    deploy::accounts()[0].address().create(0)
+}
+
+/// Whoever signs for the wallet, which is there from the first block on, once the chain is.
+fn wallet(signer: u8) -> Account {
+    let address = wallet_address().into_array();
+    Account::Contract { chain_id: CHAIN_ID, address, block_number: 1, key: key(signer) }
+}
+
+/// The chain, with a wallet on it that belongs to key 7.
+async fn start_chain(port: u16) -> EmbeddedChain {
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let payer = (deploy::accounts()[0].address(), deploy::NATIVE_BALANCE);
+    let genesis = Genesis { balances: vec![payer], ..Genesis::default() };
+    let settings = Settings { listen, genesis, ..Settings::new(CHAIN_ID) };
+    let chain = EmbeddedChain::start(settings).await.unwrap();
+    let rpc = Chain::connect(&format!("http://{listen}"), CHAIN_ID).await.unwrap();
+    let owner = Address::from(key(7).public_key().address().0);
+    let code = [&WalletHarness::BYTECODE[..], &owner.abi_encode()].concat();
+    let sender = Sender::new(rpc, deploy::accounts().swap_remove(0));
+    let receipt = sender.send(&Call::create(code.into())).await.unwrap();
+    assert_eq!((receipt.block_number, receipt.contract_address), (Some(1), Some(wallet_address())));
+    chain
+}
+
+/// The file that stands for the app chain.
+struct Updates(PathBuf);
+
+impl Updates {
+    fn new(folder: &Path) -> Self {
+        Self(folder.join("updates.jsonl"))
+    }
+
+    fn put(&self, update: IdentityUpdate) -> Bytes {
+        let bytes = envelope(update);
+        let mut file = OpenOptions::new().create(true).append(true).open(&self.0).unwrap();
+        let hex = hex::encode(&bytes);
+        writeln!(file, "{{\"hex\":\"{hex}\",\"expect_route\":\"chain:identity\"}}").unwrap();
+        bytes
+    }
+}
+
+/// What the node shows of an inbox, as the clients wrote it.
+async fn shown(node: &Node, inbox: InboxId) -> Vec<Bytes> {
+    let page = node.client().query_topics(&[topic(inbox)], &Cursor::new(), 0).await.unwrap();
+    page.iter().map(strand::client_bytes_of).collect()
+}
+
+async fn until_shown(node: &Node, inbox: InboxId, updates: &[Bytes]) {
+    let updates = updates.to_vec();
+    wait::until_equal("the inbox is shown", &updates, async || Some(shown(node, inbox).await))
+        .await;
+}
+
+async fn inbox_of(node: &Node, account: &Account) -> Option<String> {
+    node.client().inbox_ids(&[&account.address()]).await.unwrap().remove(0)
+}
+
+async fn until_waiting(node: &Node, inboxes: f64) {
+    wait::until_equal("so many inboxes wait", &inboxes, async || {
+        Some(node.metrics().await.sum("xmtp_identity_inboxes_waiting", &[]))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_inbox_waits_for_its_wallets_chain_and_no_other_inbox_does() {
+    let mut network = Network::new(1);
+    let port = ports::free();
+    let updates = Updates::new(network.nodes[0].folder());
+    let (contract, forger) = (wallet(7), wallet(8));
+    let [other, friend, late] = [11, 12, 13].map(Account::with_key);
+    let (inbox, forged, plain) = (contract.inbox_id(1), forger.inbox_id(2), other.inbox_id(1));
+    assert_ne!(inbox, forged);
+    let held =
+        [updates.put(founding(&contract, 1)), updates.put(adding(inbox, &contract, &friend))];
+    updates.put(founding(&forger, 2));
+    let first = updates.put(founding(&other, 1));
+    network.nodes[0].arguments = vec![
+        "--chain-file".into(),
+        updates.0.display().to_string(),
+        "--wallet-rpc".into(),
+        format!("{CHAIN_ID}=http://127.0.0.1:{port}"),
+    ];
+    network.start_all().await;
+    let node = &mut network.nodes[0];
+
+    until_shown(node, plain, std::slice::from_ref(&first)).await;
+    until_waiting(node, 2.0).await;
+    let second = updates.put(adding(plain, &other, &late));
+    until_shown(node, plain, &[first.clone(), second.clone()]).await;
+    assert_eq!(inbox_of(node, &late).await, Some(hex::encode(plain)), "other inboxes go on");
+    for waiting in [inbox, forged] {
+        assert!(shown(node, waiting).await.is_empty());
+        assert_eq!(
+            node.client().newest(vec![topic(waiting).as_bytes().clone()]).await.unwrap(),
+            [None]
+        );
+    }
+    for account in [&contract, &friend] {
+        assert_eq!(inbox_of(node, account).await, None);
+    }
+    let strand = [OriginatorId::IDENTITY_UPDATES];
+    let all = node.client().query_originators(&strand, &Cursor::new(), 100).await.unwrap();
+    let all: Vec<_> = all.iter().map(strand::client_bytes_of).collect();
+    assert_eq!(all, [first, second], "nobody is shown what waits");
+
+    // It goes on waiting after a restart, until the chain is there.
+    assert!(node.terminate().success());
+    node.start();
+    node.ready().await;
+    until_waiting(node, 2.0).await;
+    assert!(shown(node, inbox).await.is_empty());
+    let chain = start_chain(port).await;
+    until_shown(node, inbox, &held).await;
+    until_waiting(node, 0.0).await;
+    for account in [&contract, &friend] {
+        assert_eq!(inbox_of(node, account).await, Some(hex::encode(inbox)));
+    }
+    assert!(shown(node, forged).await.is_empty(), "the wallet has not signed that");
+
+    // What was answered once is known for good.
+    chain.stop().await;
+    assert!(node.terminate().success());
+    node.start();
+    node.ready().await;
+    assert_eq!(shown(node, inbox).await, held);
+    assert_eq!(inbox_of(node, &friend).await, Some(hex::encode(inbox)));
+}
