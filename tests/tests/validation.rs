@@ -1,0 +1,246 @@
+//! The validation service on a node's own port, called as other software calls it.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use hawser_chain::embedded::{EmbeddedChain, Settings};
+use hawser_proto::envelope::Payload;
+use hawser_proto::pb::xmtp::identity::api::v1 as identity_api;
+use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
+use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::Version;
+use hawser_proto::pb::xmtp::mls_validation::v1 as api;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes::ClientEnvelope;
+use hawser_tests::harness::client::Client;
+use hawser_tests::harness::identities::{
+    Account, adding, founding, identifier, key, personal, sign,
+};
+use hawser_tests::harness::network::Network;
+use hawser_tests::harness::vectors;
+use prost::Message;
+use serde_json::Value;
+use tonic::{Code, Status};
+
+const SERVICE: &str = "/xmtp.mls_validation.v1.ValidationApi";
+/// A chain that the node can ask, and one that it cannot.
+const CHAIN_ID: u64 = 31_400;
+const NOWHERE_ID: u64 = 31_401;
+
+/// A node, and the chain that it may ask about wallets.
+struct World {
+    network: Network,
+    chain: EmbeddedChain,
+}
+
+impl World {
+    async fn start() -> Self {
+        let chain = EmbeddedChain::start(Settings::new(CHAIN_ID)).await.unwrap();
+        let mut network = Network::new(1);
+        let url = format!("{CHAIN_ID}=http://{}", chain.local_addr());
+        network.nodes[0].arguments = vec!["--wallet-rpc".into(), url];
+        network.start_all().await;
+        Self { network, chain }
+    }
+
+    async fn ask<Q, A>(&self, method: &str, request: Q) -> Result<A, Status>
+    where
+        Q: Message + 'static,
+        A: Message + Default + 'static,
+    {
+        let client: Client = self.network.nodes[0].client();
+        client.unary(&format!("{SERVICE}/{method}"), request).await
+    }
+
+    async fn state(
+        &self,
+        old: &[IdentityUpdate],
+        new: &[IdentityUpdate],
+    ) -> Result<api::GetAssociationStateResponse, Status> {
+        let request = api::GetAssociationStateRequest {
+            old_updates: old.to_vec(),
+            new_updates: new.to_vec(),
+        };
+        self.ask("GetAssociationState", request).await
+    }
+}
+
+/// What clients really sent: the payloads of these kinds, and what is known of each.
+fn captured(kinds: &[&str]) -> Vec<(Payload, Value)> {
+    let text = std::fs::read_to_string(vectors::path()).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let lines = lines.filter(|line| kinds.contains(&line["kind"].as_str().unwrap()));
+    let parsed = lines.map(|line| {
+        let bytes = hex::decode(line["hex"].as_str().unwrap()).unwrap();
+        (ClientEnvelope::decode(Bytes::from(bytes)).unwrap().payload.unwrap(), line)
+    });
+    let parsed: Vec<_> = parsed.collect();
+    assert!(!parsed.is_empty());
+    parsed
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn group_messages_are_told_apart() {
+    let world = World::start().await;
+    let kinds = ["group_commit", "group_proposal", "group_application"];
+    let mut request = api::ValidateGroupMessagesRequest::default();
+    let captured = captured(&kinds);
+    for (payload, _) in &captured {
+        let Payload::GroupMessage(message) = payload else { panic!("{payload:?}") };
+        let Some(Version::V1(v1)) = &message.version else { panic!("{message:?}") };
+        for data in [v1.data.clone(), v1.data.slice(..v1.data.len() - 1)] {
+            request.group_messages.push(api::validate_group_messages_request::GroupMessage {
+                group_message_bytes_tls_serialized: data,
+            });
+        }
+    }
+    let answer: api::ValidateGroupMessagesResponse =
+        world.ask("ValidateGroupMessages", request).await.unwrap();
+    assert_eq!(answer.responses.len(), 2 * captured.len());
+    for (pair, (_, line)) in answer.responses.chunks(2).zip(&captured) {
+        let [whole, cut] = pair else { panic!() };
+        assert!(whole.is_ok, "{}", whole.error_message);
+        assert_eq!(whole.group_id, line["mls"]["group_id"].as_str().unwrap());
+        assert_eq!(whole.is_commit, line["kind"] != "group_application");
+        assert!(!cut.is_ok && !cut.error_message.is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn key_packages_are_judged_by_the_clock() {
+    let world = World::start().await;
+    let mut request = api::ValidateKeyPackagesRequest::default();
+    let captured = captured(&["key_package"]);
+    for (payload, _) in &captured {
+        let Payload::UploadKeyPackage(upload) = payload else { panic!("{payload:?}") };
+        let whole = upload.key_package.clone().unwrap().key_package_tls_serialized;
+        let mut changed = whole.to_vec();
+        *changed.last_mut().unwrap() ^= 1;
+        for bytes in [whole.clone(), changed.into(), whole.slice(1..), Bytes::new()] {
+            request.key_packages.push(api::validate_key_packages_request::KeyPackage {
+                key_package_bytes_tls_serialized: bytes,
+                is_inbox_id_credential: true,
+            });
+        }
+    }
+    let answer: api::ValidateInboxIdKeyPackagesResponse =
+        world.ask("ValidateInboxIdKeyPackages", request).await.unwrap();
+    assert_eq!(answer.responses.len(), 4 * captured.len());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    for (four, (_, line)) in answer.responses.chunks(4).zip(&captured) {
+        let (good, bad) = four.split_first().unwrap();
+        let said = &line["key_package"];
+        let (from, to) =
+            (said["not_before"].as_u64().unwrap(), said["not_after"].as_u64().unwrap());
+        // They will expire, and this test with them unless it knows that.
+        assert_eq!(good.is_ok, (from..to).contains(&now), "{}", good.error_message);
+        if good.is_ok {
+            assert_eq!(hex::encode(&good.installation_public_key), said["installation_key"]);
+            let inbox = &good.credential.as_ref().unwrap().inbox_id;
+            assert_eq!(inbox, said["inbox_id"].as_str().unwrap());
+        }
+        for bad in bad {
+            assert!(!bad.is_ok && !bad.error_message.is_empty() && bad.credential.is_none());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn inboxes_come_to_what_their_updates_say() {
+    let world = World::start().await;
+    let mut inboxes: BTreeMap<String, Vec<IdentityUpdate>> = BTreeMap::new();
+    for (payload, _) in captured(&["identity_update"]) {
+        let Payload::IdentityUpdate(update) = payload else { panic!("{payload:?}") };
+        inboxes.entry(update.inbox_id.clone()).or_default().push(update);
+    }
+    for (inbox, updates) in &inboxes {
+        let (old, new) = updates.split_at(updates.len() / 2);
+        let answer = world.state(old, new).await.unwrap();
+        let state = answer.association_state.unwrap();
+        assert_eq!((&state.inbox_id, state.members.is_empty()), (inbox, false));
+        assert_eq!(world.state(&[], updates).await.unwrap().association_state, Some(state));
+    }
+
+    let [owner, friend, stranger] = [11, 12, 13].map(Account::with_key);
+    let inbox = owner.inbox_id(1);
+    let first = founding(&owner, 1);
+    let second = adding(inbox, &owner, &friend);
+    let answer = world.state(std::slice::from_ref(&first), std::slice::from_ref(&second)).await;
+    let answer = answer.unwrap();
+    assert_eq!(answer.state_diff.unwrap().new_members, [identifier(&friend.address())]);
+    assert_eq!(answer.association_state.unwrap().members.len(), 2);
+
+    let of_nobody = adding(inbox, &stranger, &friend);
+    let mut changed = first.clone();
+    changed.client_timestamp_ns += 1_000_000_000;
+    for (old, new) in [
+        (vec![], vec![]),
+        (vec![], vec![second.clone()]),
+        (vec![first.clone()], vec![first.clone()]),
+        (vec![first.clone()], vec![of_nobody]),
+        (vec![], vec![changed]),
+        (vec![second], vec![first]),
+    ] {
+        let refused = world.state(&old, &new).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{old:?} {new:?}: {refused}");
+    }
+}
+
+/// Accounts without code answer like wallets do, by their keys.
+fn account(chain_id: u64, number: u8) -> Account {
+    let address = key(11).public_key().address().0;
+    Account::Contract { chain_id, address, block_number: 0, key: key(number) }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn contract_wallets_are_asked_on_their_chains() {
+    let world = World::start().await;
+    let agreed = world.state(&[], &[founding(&account(CHAIN_ID, 11), 1)]).await.unwrap();
+    assert_eq!(agreed.association_state.unwrap().members.len(), 1);
+    for (chain_id, signer, code) in
+        [(CHAIN_ID, 12, Code::InvalidArgument), (NOWHERE_ID, 11, Code::Unavailable)]
+    {
+        let refused = world.state(&[], &[founding(&account(chain_id, signer), 1)]).await;
+        assert_eq!(refused.unwrap_err().code(), code, "chain {chain_id}, key {signer}");
+    }
+
+    let digest = personal("what was signed");
+    let ask = |chain_id: u64, block_number, signer| {
+        identity_api::VerifySmartContractWalletSignatureRequestSignature {
+            account_id: format!("eip155:{chain_id}:{}", account(chain_id, 11).address()),
+            block_number,
+            signature: sign(&key(signer), digest),
+            hash: Bytes::copy_from_slice(&digest.0),
+        }
+    };
+    let mut cut = ask(CHAIN_ID, None, 11);
+    cut.hash = cut.hash.slice(1..);
+    let mut nobody = ask(CHAIN_ID, None, 11);
+    nobody.account_id = "nobody".into();
+    let signatures = vec![
+        ask(CHAIN_ID, None, 11),
+        ask(CHAIN_ID, Some(0), 12),
+        ask(CHAIN_ID, Some(1000), 11),
+        ask(NOWHERE_ID, None, 11),
+        cut,
+        nobody,
+    ];
+    let request = identity_api::VerifySmartContractWalletSignaturesRequest { signatures };
+    let answer: identity_api::VerifySmartContractWalletSignaturesResponse =
+        world.ask("VerifySmartContractWalletSignatures", request).await.unwrap();
+    let seen: Vec<_> = answer
+        .responses
+        .iter()
+        .map(|response| (response.is_valid, response.block_number, response.error.is_some()))
+        .collect();
+    let unknown = (false, None, true);
+    let known = [(true, Some(0), false), (false, Some(0), false)];
+    assert_eq!(seen, [&known[..], &[unknown; 4]].concat());
+
+    let World { network, chain } = world;
+    let calls = network.nodes[0].metrics().await;
+    let service = "grpc_service=\"xmtp.mls_validation.v1.ValidationApi\"";
+    assert!(calls.sum("grpc_server_started_total", &[service]) >= 4.0, "{}", calls.text());
+    chain.stop().await;
+}
