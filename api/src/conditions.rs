@@ -10,7 +10,7 @@ use hawser_engine::runtime::PublishError;
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::outside::{ChainList, ChainState, ChainsView, DiskView, StrandDoing};
+use crate::outside::{ChainState, ChainsView, DiskView, StrandDoing};
 use crate::settings::ApiSettings;
 
 /// What a node can be ready for. Each one needs what those before it need.
@@ -399,12 +399,7 @@ fn indexed_lately(chain: &ChainState) -> Result<(), String> {
 
 /// A node may have been taken out, or a price raised, while nobody could read it.
 fn listed_lately(chain: &ChainState) -> Result<(), String> {
-    let lost = |list: &&ChainList| list.failing_for.is_some_and(|it| it > chain.disconnect_max);
-    chain.lists.iter().find(lost).map_or(Ok(()), |list| {
-        let (name, age_s) = (list.name, list.age.as_secs());
-        let fault = list.fault.as_deref().unwrap_or("it is not known why");
-        Err(format!("the {name} was last read {age_s} s ago: {fault}"))
-    })
+    chain.lists.iter().try_for_each(|list| list.read_lately(chain.disconnect_max))
 }
 
 fn unless(wrong: bool, reason: impl FnOnce() -> String) -> Result<(), String> {

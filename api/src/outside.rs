@@ -150,6 +150,22 @@ pub struct ChainList {
     pub failures: u64,
 }
 
+impl ChainList {
+    /// Whether it could be read within `failing_max`, if that was tried: what it says may be out of
+    /// date since.
+    ///
+    /// # Errors
+    /// Says which list it is, how old, and why.
+    pub fn read_lately(&self, failing_max: Duration) -> Result<(), String> {
+        if self.failing_for.is_none_or(|failing| failing <= failing_max) {
+            return Ok(());
+        }
+        let (name, age_s) = (self.name, self.age.as_secs());
+        let fault = self.fault.as_deref().unwrap_or("it is not known why");
+        Err(format!("the {name} was last read {age_s} s ago: {fault}"))
+    }
+}
+
 /// Somebody who can be asked about a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChainEndpoint {

@@ -79,8 +79,9 @@ pub async fn start(settings: GatewaySettings, world: World) -> Result<GatewayHan
         commit: settings.commit.clone(),
         payer: settings.payer.public_key().address().to_string(),
         has_chain: world.chain.is_some(),
+        list_failing_max: settings.list_failing_max,
     };
-    let observer = Observer::new(nodes.clone(), about);
+    let observer = Observer::new(nodes.clone(), world.lists.clone(), about);
     let calls = CallStats::new(&METHODS);
     let metrics = Metrics::new(calls.clone(), numbers.clone(), observer.clone());
     let pages = Arc::new(GatewayPages { metrics, observer: observer.clone() });

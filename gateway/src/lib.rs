@@ -34,7 +34,7 @@ mod status;
 
 pub use handle::{GatewayHandle, StartError, start};
 pub use nodes::NodeRecord;
-pub use settings::{GatewaySettings, World};
+pub use settings::{GatewaySettings, ListsView, World};
 
 /// The wall clock, unix nanoseconds.
 fn now_ns() -> i64 {

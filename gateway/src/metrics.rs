@@ -217,6 +217,16 @@ impl OfGateway {
             sight.nodes.iter().map(|node| ([("node_id", node.id.to_string())], node.lag_s)),
         )?;
         out.gauges(
+            "xmtp_chain_list_age_seconds",
+            "How long ago the list was read whole, seconds",
+            sight.lists.iter().map(|list| ([("list", list.name)], list.age_s)),
+        )?;
+        out.counters(
+            "xmtp_chain_list_failures",
+            "Times that it could not be read",
+            sight.lists.iter().map(|list| ([("list", list.name)], list.failures)),
+        )?;
+        out.gauges(
             "xmtp_ready",
             "1 if the gateway is ready",
             [([("for", "publish")], i64::from(sight.ready))],

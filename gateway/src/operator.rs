@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use hawser_api::ChainList;
 use hawser_api::serve::pages::{Page, Pages, json, open_metrics, plain};
 use http::StatusCode;
 use serde::Serialize;
 
 use crate::metrics::Metrics;
 use crate::nodes::{Health, Nodes};
+use crate::settings::ListsView;
 
 /// One thing that has to be so.
 #[derive(Debug, Clone, Serialize)]
@@ -32,6 +35,27 @@ pub(crate) struct NodeSight {
     pub(crate) lag_s: u64,
 }
 
+/// A list that is read from the settlement chain, again and again.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct ListSight {
+    pub(crate) name: &'static str,
+    /// Seconds since it was read.
+    pub(crate) age_s: f64,
+    pub(crate) failures: u64,
+    fault: Option<String>,
+}
+
+impl From<&ChainList> for ListSight {
+    fn from(list: &ChainList) -> Self {
+        Self {
+            name: list.name,
+            age_s: list.age.as_secs_f64(),
+            failures: list.failures,
+            fault: list.fault.clone(),
+        }
+    }
+}
+
 /// All that can be seen at one moment.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Sight {
@@ -43,6 +67,7 @@ pub(crate) struct Sight {
     payer: String,
     pub(crate) conditions: Vec<Condition>,
     pub(crate) nodes: Vec<NodeSight>,
+    pub(crate) lists: Vec<ListSight>,
 }
 
 /// Looks at the gateway. Cheap to clone.
@@ -51,6 +76,8 @@ pub(crate) struct Observer(Arc<Inner>);
 
 struct Inner {
     nodes: Nodes,
+    lists: Option<Arc<dyn ListsView>>,
+    list_failing_max: Duration,
     has_chain: bool,
     version: String,
     commit: String,
@@ -74,13 +101,16 @@ pub(crate) struct About {
     pub(crate) commit: String,
     pub(crate) payer: String,
     pub(crate) has_chain: bool,
+    pub(crate) list_failing_max: Duration,
 }
 
 impl Observer {
-    pub(crate) fn new(nodes: Nodes, about: About) -> Self {
-        let About { version, commit, payer, has_chain } = about;
+    pub(crate) fn new(nodes: Nodes, lists: Option<Arc<dyn ListsView>>, about: About) -> Self {
+        let About { version, commit, payer, has_chain, list_failing_max } = about;
         Self(Arc::new(Inner {
             nodes,
+            lists,
+            list_failing_max,
             has_chain,
             version,
             commit,
@@ -102,7 +132,12 @@ impl Observer {
         *self.0.chain.lock().unwrap_or_else(PoisonError::into_inner) = answer.err();
     }
 
-    /// At least one node can be used, the chain answers, and nobody has said stop.
+    fn lists(&self) -> Vec<ChainList> {
+        self.0.lists.as_ref().map(|lists| lists.lists()).unwrap_or_default()
+    }
+
+    /// At least one node can be used, the chain answers, what is known of the network is not too
+    /// old, and nobody has said stop.
     pub(crate) fn is_ready(&self) -> bool {
         self.checks().into_iter().all(|(_, result, _)| result.is_ok())
     }
@@ -132,6 +167,14 @@ impl Observer {
         if inner.has_chain {
             let fault = inner.chain.lock().unwrap_or_else(PoisonError::into_inner).clone();
             checks.push(("app_chain", fault.map_or(Ok(()), Err), "check the app chain's URLs"));
+        }
+        let lists = self.lists();
+        if !lists.is_empty() {
+            checks.push((
+                "settlement_chain_lists_read",
+                lists.iter().try_for_each(|list| list.read_lately(inner.list_failing_max)),
+                "check the contracts' addresses and the settlement chain's URLs",
+            ));
         }
         checks
     }
@@ -165,6 +208,7 @@ impl Observer {
             payer: self.0.payer.clone(),
             conditions,
             nodes: self.nodes(),
+            lists: self.lists().iter().map(ListSight::from).collect(),
         }
     }
 

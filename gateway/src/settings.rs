@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hawser_api::ChainList;
 use hawser_proto::SecretKey;
 use hawser_proto::fees::RateTable;
 use tokio::sync::{Notify, watch};
@@ -39,6 +40,9 @@ pub struct GatewaySettings {
     pub chain_payload_bytes_max: usize,
     /// How long nodes may take to show what is on the chain. Default: 15 s.
     pub shown_timeout: Duration,
+    /// Not ready once the node registry or the rates could not be read for longer than this.
+    /// Default: 5 minutes.
+    pub list_failing_max: Duration,
     /// Who may do what. Default: everybody everything.
     pub policies: PolicyFile,
     /// Of this program: SemVer, without a leading `v`.
@@ -63,6 +67,7 @@ impl GatewaySettings {
             retention_days: 60,
             chain_payload_bytes_max: 200_000,
             shown_timeout: Duration::from_secs(15),
+            list_failing_max: Duration::from_secs(300),
             policies: PolicyFile::default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: String::new(),
@@ -77,10 +82,18 @@ pub struct World {
     pub nodes: watch::Receiver<Arc<Vec<NodeRecord>>>,
     /// The price list, as it is now.
     pub rates: watch::Receiver<Arc<RateTable>>,
+    /// Tells how reading both goes; `None` if files stand for them.
+    pub lists: Option<Arc<dyn ListsView>>,
     /// Told when a node names a price that is not known: then the list should be read again.
     pub rates_wanted: Arc<Notify>,
     /// The app chain; without one, what belongs there is refused.
     pub chain: Option<Arc<dyn ChainWriter>>,
     /// Judges identity updates before they are sent; without one, only nodes do.
     pub identity: Option<Arc<dyn IdentityCheck>>,
+}
+
+/// Looks at the lists that are read from a chain. What was read stays while they cannot be read.
+pub trait ListsView: Send + Sync + 'static {
+    /// Each of them.
+    fn lists(&self) -> Vec<ChainList>;
 }

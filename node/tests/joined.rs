@@ -5,6 +5,7 @@
 mod support;
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use support::{Running, VECTORS, free_base, hawser, json, page, signal, until};
 struct Joined {
     place: tempfile::TempDir,
     runtime: tokio::runtime::Runtime,
+    settings: DevnetSettings,
     chains: Devnet,
     base: u16,
 }
@@ -30,6 +32,20 @@ struct Joined {
 impl Joined {
     /// Chains whose registry has so many canonical nodes.
     fn new(nodes: u16) -> Self {
+        Self::with(nodes, |_, _| DevnetSettings::default())
+    }
+
+    /// The same on chains that can be started again where they were.
+    fn kept(nodes: u16) -> Self {
+        Self::with(nodes, |place, base| DevnetSettings {
+            app_port: base + 10,
+            settlement_port: base + 11,
+            data_dir: Some(place.join("chains")),
+            ..DevnetSettings::default()
+        })
+    }
+
+    fn with(nodes: u16, settings: impl FnOnce(&Path, u16) -> DevnetSettings) -> Self {
         let place = tempfile::tempdir().unwrap();
         let base = free_base(nodes);
         let registered = (0..nodes).map(|i| {
@@ -44,12 +60,37 @@ impl Joined {
                 is_canonical: true,
             }
         });
-        let settings = DevnetSettings { nodes: registered.collect(), ..DevnetSettings::default() };
+        let settings =
+            DevnetSettings { nodes: registered.collect(), ..settings(place.path(), base) };
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        let chains = runtime.block_on(Devnet::start(settings)).unwrap();
+        let chains = runtime.block_on(Devnet::start(settings.clone())).unwrap();
         let addresses = chains.deployment().addresses.to_json().to_string();
         fs::write(place.path().join("chain.json"), addresses).unwrap();
-        Self { place, runtime, chains, base }
+        Self { place, runtime, settings, chains, base }
+    }
+
+    /// Ends the chains, does something, and starts them again.
+    fn without_chains(self, meanwhile: impl FnOnce()) -> Self {
+        let Self { place, runtime, settings, chains, base } = self;
+        runtime.block_on(chains.stop());
+        meanwhile();
+        let chains = runtime.block_on(Devnet::start(settings.clone())).unwrap();
+        Self { place, runtime, settings, chains, base }
+    }
+
+    /// A gateway that reads registry and rates, and puts nothing on a chain.
+    fn gateway(&self) -> Command {
+        let file = |name: &str| self.place.path().join(name).display().to_string();
+        let key = file("payer");
+        json(&["keys", "generate", "--json", "--out", &key]);
+        let mut command = hawser();
+        command.args(["gateway", "--listen-address", "127.0.0.1", "--shutdown-drain", "0s"]);
+        command.args(["--payer.key-file", &key, "-p", &(self.base + 2).to_string()]);
+        command.args(["--metrics.metrics-port", &(self.base + 3).to_string()]);
+        command.args(["--contracts.config-file-path", &file("chain.json")]);
+        let settlement = format!("http://{}", self.chains.settlement_address());
+        command.args(["--contracts.settlement-chain.rpc-url", &settlement]);
+        command
     }
 
     fn command(&self, node: u16) -> Command {
@@ -238,7 +279,7 @@ fn without_a_chain_nothing_is_published_after_a_while_and_reading_goes_on() {
     node.line("start", |line| line.contains("started api server"));
     until("the node may publish", || network.is_ready_to_publish(0));
     network.strand(0, "0", groups);
-    let Joined { place, runtime, chains, base } = network;
+    let Joined { place, runtime, chains, base, .. } = network;
     runtime.block_on(chains.stop());
     let address = format!("127.0.0.1:{}", base + 1);
     until("the node may not publish", || {
@@ -302,4 +343,72 @@ fn a_strand_that_the_chain_took_back_halts_and_is_cut_off_and_read_anew_when_tol
     until("the node may publish", || network.is_ready_to_publish(0));
     stop(node);
     stop(late);
+}
+
+/// What a node or gateway says at a page of its operators' port.
+fn told(address: &str, path: &str) -> Value {
+    let page = page(address, path);
+    serde_json::from_str(page.split_once("\r\n\r\n").unwrap().1).unwrap()
+}
+
+/// Whether the registry and the rates are taken to be read.
+fn lists_are_read(address: &str) -> bool {
+    let page = told(address, "/readyz?for=publish");
+    let mut conditions = page["conditions"].as_array().unwrap().iter();
+    let condition = conditions.find(|it| it["name"] == "settlement_chain_lists_read");
+    let condition = condition.unwrap();
+    assert_eq!(condition["met"] == true, condition["reason"].is_null());
+    condition["met"] == true
+}
+
+#[test]
+fn lists_that_cannot_be_read_are_shown_by_nodes_and_gateways_until_they_are_read() {
+    let network = Joined::kept(1);
+    let [own, at_gateway] = [1, 3].map(|offset| format!("127.0.0.1:{}", network.base + offset));
+    let often = |mut command: Command| {
+        for list in ["node", "rate"] {
+            let every = format!("--contracts.settlement-chain.{list}-registry-refresh-interval");
+            command.args([&every, "100ms"]);
+        }
+        command.args(["--contracts.settlement-chain.max-chain-disconnect-time", "1s"]);
+        Running::start(command, true)
+    };
+    let mut node = often(network.command(0));
+    node.line("start", |line| line.contains("started api server"));
+    let mut gateway = often(network.gateway());
+    gateway.line("start", |line| line.contains("started gateway server"));
+    until("the node may publish", || network.is_ready_to_publish(0));
+    until("the gateway is ready", || page(&at_gateway, "/readyz").contains("200 OK"));
+    assert!(lists_are_read(&own) && lists_are_read(&at_gateway));
+
+    let lists = |address: &str| match address == own {
+        true => told(address, "/status")["chains"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|chain| chain["name"] == "settlement")
+            .unwrap()["lists"]
+            .clone(),
+        false => told(address, "/status")["lists"].clone(),
+    };
+    let network = network.without_chains(|| {
+        for address in [&own, &at_gateway] {
+            until("it is said that the lists are not read", || !lists_are_read(address));
+            for place in 0..2 {
+                until("failures are shown", || lists(address)[place]["failures"] != 0);
+                assert!(lists(address)[place]["fault"].is_string(), "{}", lists(address));
+            }
+        }
+        assert!(page(&at_gateway, "/readyz").contains("503"));
+        let nodes = &told(&at_gateway, "/status")["nodes"];
+        assert_eq!((&nodes[0]["id"], &nodes[0]["serves"]), (&100.into(), &true.into()));
+    });
+    for address in [&own, &at_gateway] {
+        until("the lists are read again", || lists_are_read(address));
+        until("there is no fault", || lists(address)[0]["fault"].is_null());
+    }
+    until("the gateway is ready", || page(&at_gateway, "/readyz").contains("200 OK"));
+    stop(gateway);
+    stop(node);
+    drop(network);
 }

@@ -1,11 +1,14 @@
 //! The operators' port.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hawser_api::{DiskSpace, DiskView, NoPeers, PeerCounts, PeerState, PeerView, StrandState};
+use hawser_api::{
+    ChainList, ChainState, ChainsView, DiskSpace, DiskView, NoPeers, PeerCounts, PeerState,
+    PeerView, StrandState,
+};
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use serde_json::Value;
@@ -242,6 +245,98 @@ async fn a_disk_that_fills_up_stops_publishing_before_it_is_full() {
     disk.0.store(1 << 35, Ordering::Relaxed);
     assert_eq!(node.page("/readyz?for=publish").await.0, 200);
     publish("room again").await.unwrap();
+}
+
+/// A chain that is there, and whose rates a test decides about.
+struct Chain(Mutex<ChainList>);
+
+impl Chain {
+    fn rates(&self, failing_for_s: Option<u64>) {
+        let mut list = self.0.lock().unwrap();
+        list.failing_for = failing_for_s.map(Duration::from_secs);
+        list.fault = failing_for_s.map(|_| "the endpoint is tired".into());
+        list.failures += u64::from(failing_for_s.is_some());
+    }
+}
+
+impl ChainsView for Chain {
+    fn chains(&self) -> Vec<ChainState> {
+        let list = |name| ChainList {
+            name,
+            age: Duration::from_secs(61),
+            failing_for: None,
+            fault: None,
+            failures: 0,
+        };
+        vec![ChainState {
+            name: "settlement",
+            head: Some(5),
+            head_time_s: Some(1_750_000_000),
+            unseen_for: Some(Duration::ZERO),
+            disconnect_max: Duration::from_secs(60),
+            pushed: true,
+            endpoints: Vec::new(),
+            faults: Vec::new(),
+            reorganisations: Vec::new(),
+            strands: Vec::new(),
+            lists: vec![list("node_registry"), self.0.lock().unwrap().clone()],
+        }]
+    }
+}
+
+#[tokio::test]
+async fn lists_that_could_not_be_read_for_long_stop_publishing_until_they_are_read() {
+    let chain = Arc::new(Chain(Mutex::new(ChainList {
+        name: "rate_registry",
+        age: Duration::from_secs(61),
+        failing_for: None,
+        fault: None,
+        failures: 0,
+    })));
+    let view = chain.clone();
+    let node = node_with(|settings| settings.chains = Some(view), Arc::new(NoPeers)).await;
+    let listed = async || {
+        let (status, page) = node.page("/readyz?for=publish").await;
+        let page: Value = serde_json::from_str(&page).unwrap();
+        let conditions = page["conditions"].as_array().unwrap();
+        let unmet = conditions.iter().filter(|it| it["met"] == false).count();
+        let listed = conditions.iter().find(|it| it["name"] == "settlement_chain_lists_read");
+        let listed = listed.unwrap().clone();
+        assert_eq!(listed["for"], "publish");
+        assert_eq!((status == 200, unmet == 0), (listed["met"] == true, listed["met"] == true));
+        listed
+    };
+    let mut client = node.publishing().await;
+    let mut publish = async |text: &str| {
+        let request = pb::PublishPayerEnvelopesRequest { payer_envelopes: vec![message(1, text)] };
+        client.publish_payer_envelopes(request).await.map(|_| ())
+    };
+    let failures = r#"xmtp_chain_list_failures_total{list="rate_registry"}"#;
+    assert_eq!(listed().await["met"], true);
+
+    chain.rates(Some(60));
+    assert_eq!(listed().await["met"], true, "that may happen");
+    publish("by what was read last").await.unwrap();
+    let status: Value = serde_json::from_str(&node.page("/status").await.1).unwrap();
+    assert_eq!(status["chains"][0]["lists"][1]["fault"], "the endpoint is tired");
+    assert_eq!(node.sample(failures).await, Some(1.0));
+
+    node.clock.advance(90);
+    chain.rates(Some(61));
+    let condition = listed().await;
+    assert_eq!(condition["met"], false);
+    assert_eq!(condition["since_unix_s"], 1_750_000_090);
+    let reason = "the rate_registry was last read 61 s ago: the endpoint is tired";
+    assert_eq!(condition["reason"], reason);
+    assert!(condition["remedy"].as_str().unwrap().contains("RPC"));
+    let refused = publish("a price may have changed").await.unwrap_err();
+    assert_eq!((refused.code(), refused.message()), (Code::Unavailable, reason));
+    assert_eq!(node.page("/readyz").await.0, 200, "it goes on reading");
+
+    chain.rates(None);
+    assert_eq!(listed().await["met"], true);
+    publish("as before").await.unwrap();
+    assert_eq!(node.sample(failures).await, Some(2.0), "they have happened");
 }
 
 #[tokio::test]

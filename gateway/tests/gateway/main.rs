@@ -8,4 +8,5 @@ mod fake;
 mod faults;
 mod policies;
 mod publish;
+mod shown;
 mod world;

@@ -20,6 +20,7 @@ use hawser_proto::pb::xmtp::xmtpv4::payer_api as api;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api::payer_api_client::PayerApiClient;
 use hawser_proto::{Bytes, SecretKey};
 use prost::Message as _;
+use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::watch;
 use tonic::Status;
@@ -69,6 +70,7 @@ impl Net {
         let mut world = World {
             nodes: receiver,
             rates: rates_receiver,
+            lists: None,
             rates_wanted: Arc::default(),
             chain: Some(chain.clone()),
             identity: None,
@@ -127,6 +129,21 @@ impl Net {
         let answer = String::from_utf8(raw(address, head.as_bytes()).await).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    /// The same of a page that is JSON.
+    pub(crate) async fn json(&self, path: &str) -> (u16, Value) {
+        let (status, text) = self.page(path).await;
+        (status, serde_json::from_str(&text).unwrap())
+    }
+
+    /// What keeps it from being ready.
+    pub(crate) async fn unmet(&self) -> Vec<String> {
+        let (status, page) = self.json("/readyz").await;
+        let unmet = page["conditions"].as_array().unwrap().iter().filter(|it| it["met"] == false);
+        let unmet: Vec<_> = unmet.map(|it| it["name"].as_str().unwrap().to_owned()).collect();
+        assert_eq!((status == 200, &page["ready"]), (unmet.is_empty(), &unmet.is_empty().into()));
+        unmet
     }
 
     /// A sample of the metrics; 0 if there is none.

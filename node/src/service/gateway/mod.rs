@@ -79,6 +79,7 @@ async fn start(config: GatewayConfig) -> Result<Running, Failure> {
         attempt_timeout: config.nodes.attempt_timeout,
         attempts_max: config.nodes.attempts_max,
         chain_payload_bytes_max: config.chain_payload_bytes_max,
+        list_failing_max: config.chains.settlement.disconnect_max,
         policies,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         commit: option_env!("HAWSER_COMMIT").unwrap_or_default().to_owned(),
@@ -140,9 +141,9 @@ async fn world(config: &GatewayConfig) -> Result<(World, Option<ChainReader>), F
         }
     };
     let push_urls = config.chains.settlement.push_urls.clone();
-    let reading = settlement.map(|settlement| settlement.listen(push_urls));
+    let (reading, lists) = settlement.map(|settlement| settlement.listen(push_urls)).unzip();
     let identity = Some(Arc::new(identity::Updates) as _);
-    Ok((World { nodes, rates, rates_wanted, chain, identity }, reading))
+    Ok((World { nodes, rates, lists, rates_wanted, chain, identity }, reading))
 }
 
 /// Stops in order; gives up at the second signal, or when it takes too long.

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use alloy::primitives::Address as ContractAddress;
+use hawser_api::ChainList;
 use hawser_chain::admin::{AdminError, Contract, Contracts};
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::index::{ChainReader, News};
 use hawser_chain::watch::{self as chain_watch, ChainNode, ChainRate, Seen, WatchError, Watched};
-use hawser_gateway::NodeRecord;
+use hawser_gateway::{ListsView, NodeRecord};
 use hawser_proto::fees::{Rate, RateTable};
 use hawser_proto::{OriginatorId, PublicKey};
 use tokio::sync::{Notify, watch};
@@ -21,6 +22,7 @@ use crate::config::contracts::ContractsConfig;
 use crate::failure::Failure;
 use crate::files::deployment::Deployment;
 use crate::files::{self, rates, registry};
+use crate::service::world::sights::Lists;
 
 /// How often files are looked at.
 const POLL_EVERY: Duration = Duration::from_millis(500);
@@ -92,6 +94,13 @@ pub(super) struct Settlement {
     endpoints: Endpoints,
     contracts: Contracts,
     bells: Vec<(ContractAddress, watch::Sender<u64>)>,
+    lists: Lists,
+}
+
+impl ListsView for Lists {
+    fn lists(&self) -> Vec<ChainList> {
+        self.states()
+    }
 }
 
 impl Settlement {
@@ -102,7 +111,8 @@ impl Settlement {
     pub(super) fn new(config: &ContractsConfig, deployment: &Deployment) -> Result<Self, Failure> {
         let (urls, id) = (&config.settlement.urls, deployment.settlement_id);
         let endpoints = Endpoints::new("settlement", urls, id).map_err(Failure::usage)?;
-        Ok(Self { endpoints, contracts: deployment.contracts.clone(), bells: Vec::new() })
+        let contracts = deployment.contracts.clone();
+        Ok(Self { endpoints, contracts, bells: Vec::new(), lists: Lists::default() })
     }
 
     /// The node registry.
@@ -116,6 +126,7 @@ impl Settlement {
         let (address, bell) = self.bell(Contract::NodeRegistry)?;
         let watched = chain_watch::nodes(self.endpoints.clone(), address, every, bell);
         let watched = watched.await.map_err(|error| settlement(&error))?;
+        self.lists.nodes = Some(watched.seen());
         mapped(watched, |seen| Ok(seen.value.iter().filter_map(record).collect()))
     }
 
@@ -134,6 +145,7 @@ impl Settlement {
         }
         let watched = chain_watch::rates(self.endpoints.clone(), address, every, bell);
         let watched = watched.await.map_err(|error| settlement(&error))?;
+        self.lists.rates = Some(watched.seen());
         mapped(watched, table)
     }
 
@@ -148,9 +160,11 @@ impl Settlement {
         Ok((address, rung))
     }
 
-    /// Listens to the chain from now on, so that changes are read when they are made.
-    pub(super) fn listen(self, push_urls: Vec<String>) -> ChainReader {
-        ChainReader::start(self.endpoints, News { push_urls, bells: self.bells }, Vec::new())
+    /// Listens to the chain from now on, so that changes are read when they are made. Also tells
+    /// how reading goes.
+    pub(super) fn listen(self, push_urls: Vec<String>) -> (ChainReader, Arc<dyn ListsView>) {
+        let news = News { push_urls, bells: self.bells };
+        (ChainReader::start(self.endpoints, news, Vec::new()), Arc::new(self.lists))
     }
 }
 
@@ -163,7 +177,7 @@ async fn ring_when_wanted(ring: watch::Sender<u64>, wanted: Arc<Notify>) {
 }
 
 /// The same in the gateway's words, as long as somebody listens. What cannot be said in them is
-/// reported, and what was known stays.
+/// reported, and what was known stays. A reading that has failed says nothing new.
 fn mapped<T: Send + Sync + 'static, U: Send + Sync + 'static>(
     watched: Watched<T>,
     map: impl Fn(&Seen<T>) -> Result<U, Failure> + Send + 'static,
@@ -174,7 +188,13 @@ fn mapped<T: Send + Sync + 'static, U: Send + Sync + 'static>(
     tokio::spawn(async move {
         let _reading = watched;
         while seen.changed().await.is_ok() {
-            let now = map(&seen.borrow_and_update());
+            let now = {
+                let seen = seen.borrow_and_update();
+                if seen.fault.is_some() {
+                    continue;
+                }
+                map(&seen)
+            };
             match now {
                 Ok(value) => {
                     sender.send_replace(Arc::new(value));

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::Outlets;
-use super::sights::{ChainSight, Sights};
+use super::sights::{ChainSight, Lists, Sights};
 use super::sinks::{LedgerSink, StrandSink};
 use crate::config::NodeConfig;
 use crate::config::contracts::{ReadingConfig, flag_of};
@@ -191,14 +191,14 @@ impl Chains {
             let contracts = walks.into_iter().map(|walk| with_sink(engine, walk)).collect();
             let name = endpoints.name();
             let reader = ChainReader::start(endpoints, news, contracts);
-            let lists_here = name == SETTLEMENT;
-            views.push(ChainSight {
-                name,
-                view: reader.view(),
-                disconnect_max,
-                nodes: self.nodes.as_ref().filter(|_| lists_here).map(Watched::seen),
-                rates: self.rates.as_ref().filter(|_| lists_here).map(Watched::seen),
-            });
+            let lists = match name {
+                SETTLEMENT => Lists {
+                    nodes: self.nodes.as_ref().map(Watched::seen),
+                    rates: self.rates.as_ref().map(Watched::seen),
+                },
+                _ => Lists::default(),
+            };
+            views.push(ChainSight { name, view: reader.view(), disconnect_max, lists });
             readers.push(reader);
         }
         let keeper = tokio::spawn(keep(self.nodes, self.rates, outlets));

@@ -2,7 +2,7 @@
 
 pub(super) mod chains;
 pub(super) mod files;
-mod sights;
+pub(super) mod sights;
 mod sinks;
 
 use std::sync::Arc;

@@ -16,8 +16,23 @@ pub(super) struct ChainSight {
     pub(super) name: &'static str,
     pub(super) view: ChainView,
     pub(super) disconnect_max: Duration,
-    pub(super) nodes: Option<watch::Receiver<Seen<Vec<ChainNode>>>>,
-    pub(super) rates: Option<watch::Receiver<Seen<Vec<ChainRate>>>>,
+    pub(super) lists: Lists,
+}
+
+/// The lists that are read of a chain whole, again and again.
+#[derive(Default)]
+pub(in crate::service) struct Lists {
+    pub(in crate::service) nodes: Option<watch::Receiver<Seen<Vec<ChainNode>>>>,
+    pub(in crate::service) rates: Option<watch::Receiver<Seen<Vec<ChainRate>>>>,
+}
+
+impl Lists {
+    /// How reading each of them goes.
+    pub(in crate::service) fn states(&self) -> Vec<ChainList> {
+        let nodes = self.nodes.as_ref().map(|seen| list("node_registry", &seen.borrow()));
+        let rates = self.rates.as_ref().map(|seen| list("rate_registry", &seen.borrow()));
+        nodes.into_iter().chain(rates).collect()
+    }
 }
 
 impl ChainsView for Sights {
@@ -54,14 +69,8 @@ impl ChainSight {
                 .collect(),
             reorganisations: depths.map(|(i, depth)| (depth.label(), reorganisations(i))).collect(),
             strands: strands.iter().map(strand).collect(),
-            lists: self.lists(),
+            lists: self.lists.states(),
         }
-    }
-
-    fn lists(&self) -> Vec<ChainList> {
-        let nodes = self.nodes.as_ref().map(|seen| list("node_registry", &seen.borrow()));
-        let rates = self.rates.as_ref().map(|seen| list("rate_registry", &seen.borrow()));
-        nodes.into_iter().chain(rates).collect()
     }
 }
 

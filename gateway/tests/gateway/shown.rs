@@ -1,0 +1,64 @@
+//! What a gateway shows of the lists that it reads.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hawser_api::ChainList;
+use hawser_gateway::ListsView;
+
+use super::world::{Net, message};
+
+/// Lists that a test decides about.
+struct Lists(Mutex<Vec<ChainList>>);
+
+impl ListsView for Lists {
+    fn lists(&self) -> Vec<ChainList> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+fn list(name: &'static str) -> ChainList {
+    let age = Duration::from_secs(7);
+    ChainList { name, age, failing_for: None, fault: None, failures: 0 }
+}
+
+#[tokio::test]
+async fn lists_that_cannot_be_read_are_shown_at_once_and_count_after_a_while() {
+    let lists = Arc::new(Lists(Mutex::new(vec![list("node_registry"), list("rate_registry")])));
+    let net = Net::with(
+        1,
+        |settings| settings.list_failing_max = Duration::from_secs(60),
+        |world| world.lists = Some(lists.clone()),
+    )
+    .await;
+    let becomes = |failing_for: Option<u64>, failures| {
+        let rates = &mut lists.0.lock().unwrap()[1];
+        rates.failing_for = failing_for.map(Duration::from_secs);
+        rates.fault = failing_for.map(|_| "the endpoint is tired".into());
+        rates.failures = failures;
+    };
+    let shown = async || net.json("/status").await.1["lists"].clone();
+    let age = r#"xmtp_chain_list_age_seconds{list="node_registry"}"#;
+    let failures = r#"xmtp_chain_list_failures_total{list="rate_registry"}"#;
+
+    assert!(net.unmet().await.is_empty());
+    assert_eq!(shown().await[0]["name"], "node_registry");
+    assert_eq!(shown().await[0]["age_s"], 7.0);
+    assert!(net.page("/metrics").await.1.contains(&format!("{age} 7.0\n")));
+
+    becomes(Some(59), 3);
+    assert!(net.unmet().await.is_empty(), "what is known is not old yet");
+    assert_eq!(shown().await[1]["fault"], "the endpoint is tired");
+    assert_eq!(shown().await[1]["failures"], 3);
+    assert_eq!(net.sample(failures).await, 3);
+
+    becomes(Some(61), 4);
+    assert_eq!(net.unmet().await, ["settlement_chain_lists_read"]);
+    let text = net.page("/readyz").await.1;
+    assert!(text.contains("the rate_registry was last read 7 s ago: the endpoint is"), "{text}");
+    net.publish(vec![message(1, "by what was read last")]).await.unwrap();
+
+    becomes(None, 4);
+    assert!(net.unmet().await.is_empty());
+    assert_eq!(net.sample(failures).await, 4, "they have happened");
+}
