@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_engine::Engine;
-use hawser_proto::pb::FILE_DESCRIPTOR_SET;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::notification_api_server::NotificationApiServer;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::publish_api_server::PublishApiServer;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::query_api_server::QueryApiServer;
@@ -27,7 +26,9 @@ use crate::metrics::{Metrics, Numbers};
 use crate::operator::NodePages;
 use crate::outside::PeerView;
 use crate::report::{About, Newest, Observer};
-use crate::serve::{CallStats, MESSAGE_LEN_BYTES_MAX, ServeSettings, Server, pages};
+use crate::serve::{
+    CallStats, MESSAGE_LEN_BYTES_MAX, SchemaError, ServeSettings, Server, pages, reflect,
+};
 use crate::service::Api;
 use crate::settings::ApiSettings;
 
@@ -50,7 +51,7 @@ pub enum ApiError {
     KeepaliveInterval,
     /// The schema that reflection would serve is broken.
     #[error("reflection cannot be served: {0}")]
-    Reflection(#[from] tonic_reflection::server::Error),
+    Reflection(#[from] SchemaError),
 }
 
 /// An API at work. Dropping it ends everything at once; [`ApiHandle::shutdown`] does so in order.
@@ -222,18 +223,8 @@ fn routes(settings: &ApiSettings, api: Api) -> Result<Routes, ApiError> {
                 .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX),
         );
     if settings.reflection {
-        routes
-            .add_service(reflection(settings).build_v1()?)
-            .add_service(reflection(settings).build_v1alpha()?);
+        let guest = settings.guest.iter().map(|guest| guest.name);
+        reflect(&mut routes, methods::SERVICES.into_iter().chain(guest))?;
     }
     Ok(routes.routes())
-}
-
-/// Tells what is served, not everything that the schema knows.
-fn reflection(settings: &ApiSettings) -> tonic_reflection::server::Builder<'static> {
-    let builder = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
-    let names = methods::SERVICES.into_iter().chain(settings.guest.iter().map(|guest| guest.name));
-    names.fold(builder, |builder, name| builder.with_service_name(name))
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_api::serve::{
-    CallStats, MESSAGE_LEN_BYTES_MAX, Method, MethodKind, ServeSettings, Server, pages,
+    CallStats, MESSAGE_LEN_BYTES_MAX, Method, MethodKind, SchemaError, ServeSettings, Server,
+    pages, reflect,
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -28,13 +29,15 @@ use crate::settings::{GatewaySettings, World};
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
-const METHODS: [Method; 6] = [
+const METHODS: [Method; 8] = [
     Method::new("/xmtp.xmtpv4.payer_api.PayerApi/PublishClientEnvelopes", MethodKind::Unary),
     Method::new("/xmtp.xmtpv4.payer_api.PayerApi/GetNodes", MethodKind::Unary),
     Method::new("/xmtp.xmtpv4.gateway_api.GatewayApi/PublishClientEnvelopes", MethodKind::Unary),
     Method::new("/xmtp.xmtpv4.gateway_api.GatewayApi/GetNodes", MethodKind::Unary),
     Method::new("/grpc.health.v1.Health/Check", MethodKind::Unary),
     Method::new("/grpc.health.v1.Health/Watch", MethodKind::ServerStream),
+    Method::new("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", MethodKind::Bidi),
+    Method::new("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", MethodKind::Bidi),
 ];
 
 /// Why a gateway did not start.
@@ -48,6 +51,9 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// The schema that reflection would serve is broken.
+    #[error("reflection cannot be served: {0}")]
+    Reflection(#[from] SchemaError),
     /// The keys of tokens cannot be used.
     #[error("policies: {0}")]
     Keys(#[from] KeysFault),
@@ -116,7 +122,7 @@ pub async fn start(settings: GatewaySettings, world: World) -> Result<GatewayHan
         numbers,
     };
     let health = HealthService { observer: observer.clone(), stop: stop.clone() };
-    let routes = routes(Api(Arc::new(service)), health);
+    let routes = routes(Api(Arc::new(service)), health, settings.reflection)?;
     let server = Server::bind(ServeSettings::new(settings.listen), routes, calls, stop)
         .await
         .map_err(listen(settings.listen))?;
@@ -185,7 +191,7 @@ fn nodes(
     Nodes::follow(settings.strategy.clone(), world.nodes.clone(), make, end)
 }
 
-fn routes(api: Api, health: HealthService) -> Routes {
+fn routes(api: Api, health: HealthService, reflection: bool) -> Result<Routes, SchemaError> {
     let mut routes = RoutesBuilder::default();
     routes
         .add_service(wire::Server::<wire::Payer>::new(api.clone()))
@@ -195,7 +201,10 @@ fn routes(api: Api, health: HealthService) -> Routes {
                 .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
                 .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX),
         );
-    routes.routes()
+    if reflection {
+        reflect(&mut routes, wire::SERVICES.into_iter().chain(["grpc.health.v1.Health"]))?;
+    }
+    Ok(routes.routes())
 }
 
 /// Looks now and then whether the chain answers.

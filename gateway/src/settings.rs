@@ -22,6 +22,8 @@ pub struct GatewaySettings {
     pub listen: SocketAddr,
     /// Where operators look; `None`: nowhere. Default: 127.0.0.1:8008.
     pub metrics: Option<SocketAddr>,
+    /// Whether gRPC reflection is answered. Default: no.
+    pub reflection: bool,
     /// Whose signatures pay.
     pub payer: SecretKey,
     /// How nodes are chosen. Default: `stable`.
@@ -58,6 +60,7 @@ impl GatewaySettings {
         Self {
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 5050)),
             metrics: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8008))),
+            reflection: false,
             payer,
             strategy: Strategy::Stable,
             connect_time_every: Duration::from_secs(300),

@@ -35,6 +35,10 @@ struct Gateway {
 
 impl Gateway {
     async fn start(network: &Network) -> Self {
+        Self::start_with(network, &[]).await
+    }
+
+    async fn start_with(network: &Network, arguments: &[&str]) -> Self {
         let folder = network.nodes[0].folder();
         let key = folder.join("gateway.key");
         files::write_key(&key, &payer(77));
@@ -51,7 +55,8 @@ impl Gateway {
             .args(["--listen-address", "127.0.0.1"])
             .args(["--api.port", &port.to_string()])
             .args(["--metrics.metrics-port", &metrics_port.to_string()])
-            .args(["--shutdown-drain", "0s"]);
+            .args(["--shutdown-drain", "0s"])
+            .args(arguments);
         forget_settings(&mut command);
         let process = Process::start("gateway", command, &folder.join("gateway.output"));
         let gateway = Self { port, metrics_port, process };
@@ -155,4 +160,22 @@ async fn publishing_goes_on_when_a_node_is_killed() {
     network.nodes[1].start();
     network.nodes[1].ready().await;
     held_everywhere(&network, &[0, 1, 2], &acknowledged).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reflection_is_answered_if_that_was_switched_on() {
+    let network = Network::start(1).await;
+    for (arguments, served) in [(&[][..], false), (&["--reflection.enable"], true)] {
+        let mut gateway = Gateway::start_with(&network, arguments).await;
+        for version in ["v1", "v1alpha"] {
+            let path = format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
+            let client = gateway.client();
+            let asked = client.streaming::<_, Envelopes>(&path, Envelopes::default()).await;
+            let refused = asked.err().map(|status| status.code());
+            let expected = (!served).then_some(tonic::Code::Unimplemented);
+            assert_eq!(refused, expected, "{version} with {arguments:?}");
+        }
+        assert!(gateway.process.terminate().success());
+        std::fs::remove_file(network.nodes[0].folder().join("gateway.key")).unwrap();
+    }
 }

@@ -8,7 +8,7 @@
 //! - `front`, `cors`, `connect`: what a request is, and what every answer carries;
 //! - `calls`, `request`, `response`: one call, its messages, its numbers; `budget`: what is kept of
 //!   requests while they arrive; `frames`: where messages begin and end;
-//! - `stats`: what is counted;
+//! - `stats`: what is counted; `reflection`: the schema of what is served, for who may ask;
 //! - [`pages`]: the port beside it, for operators.
 
 mod budget;
@@ -19,6 +19,7 @@ mod cors;
 mod frames;
 mod front;
 pub mod pages;
+mod reflection;
 mod request;
 mod response;
 mod stats;
@@ -32,6 +33,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
+pub use reflection::{SchemaError, reflect};
 pub use stats::{CallStats, Method, MethodKind};
 
 /// The largest message in either direction.

@@ -1,10 +1,16 @@
-//! What a gateway shows of the lists that it reads.
+//! What a gateway shows: of the lists that it reads, and of its own schema.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hawser_api::ChainList;
 use hawser_gateway::ListsView;
+use tonic::Code;
+use tonic_reflection::pb::{v1, v1alpha};
+use v1::server_reflection_client::ServerReflectionClient;
+use v1::server_reflection_request::MessageRequest;
+use v1::server_reflection_response::MessageResponse;
+use v1alpha::server_reflection_client::ServerReflectionClient as Older;
 
 use super::world::{Net, message};
 
@@ -61,4 +67,50 @@ async fn lists_that_cannot_be_read_are_shown_at_once_and_count_after_a_while() {
     becomes(None, 4);
     assert!(net.unmet().await.is_empty());
     assert_eq!(net.sample(failures).await, 4, "they have happened");
+}
+
+#[tokio::test]
+async fn the_schema_of_what_is_served_is_shown_to_who_may_ask() {
+    let net = Net::with(1, |settings| settings.reflection = true, |_| {}).await;
+    let mut client = ServerReflectionClient::new(net.channel().await);
+    let mut ask = async |message_request| {
+        let request = v1::ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(message_request),
+        };
+        let answers = client.server_reflection_info(tokio_stream::iter([request])).await.unwrap();
+        answers.into_inner().message().await.unwrap().unwrap().message_response.unwrap()
+    };
+    let answer = ask(MessageRequest::ListServices(String::new())).await;
+    let MessageResponse::ListServicesResponse(services) = answer else {
+        panic!("services were asked for")
+    };
+    let mut names: Vec<_> = services.service.into_iter().map(|service| service.name).collect();
+    names.retain(|name| !name.starts_with("grpc.reflection."));
+    names.sort();
+    let expected = [
+        "grpc.health.v1.Health",
+        "xmtp.xmtpv4.gateway_api.GatewayApi",
+        "xmtp.xmtpv4.payer_api.PayerApi",
+    ];
+    assert_eq!(names, expected, "what is served, and nothing else that the schema knows");
+    for symbol in ["xmtp.xmtpv4.gateway_api.GatewayApi", "xmtp.xmtpv4.envelopes.ClientEnvelope"] {
+        let answer = ask(MessageRequest::FileContainingSymbol(symbol.to_owned())).await;
+        assert!(matches!(answer, MessageResponse::FileDescriptorResponse(_)), "{answer:?}");
+    }
+    let request = v1alpha::ServerReflectionRequest::default();
+    let mut older = Older::new(net.channel().await);
+    older.server_reflection_info(tokio_stream::iter([request])).await.unwrap();
+    let calls = "grpc_server_started_total{grpc_type=\"bidi\",\
+                 grpc_service=\"grpc.reflection.v1.ServerReflection\"";
+    assert!(net.page("/metrics").await.1.contains(calls));
+}
+
+#[tokio::test]
+async fn the_schema_is_not_shown_unless_that_is_switched_on() {
+    let net = Net::start(1).await;
+    let request = || tokio_stream::iter([v1::ServerReflectionRequest::default()]);
+    let mut client = ServerReflectionClient::new(net.channel().await);
+    let refused = client.server_reflection_info(request()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unimplemented);
 }

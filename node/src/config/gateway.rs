@@ -100,7 +100,7 @@ const DURATION_ABOVE_0: &str = "a duration above 0 with units, such as 500ms, 30
 pub const OWN: [&Setting; 2] = [&POLICIES, &NONCE_RECORD];
 
 /// All of them, in the order of the help text; those of chains and contracts are beside.
-pub const ALL: [&Setting; 23] = [
+pub const ALL: [&Setting; 24] = [
     &settings::CONFIG_FILE,
     &PAYER_PRIVATE_KEY,
     &settings::API_PORT,
@@ -108,6 +108,7 @@ pub const ALL: [&Setting; 23] = [
     &settings::METRICS_ENABLE,
     &settings::METRICS_ADDRESS,
     &settings::METRICS_PORT,
+    &settings::REFLECTION_ENABLE,
     &settings::LOG_LEVEL,
     &settings::LOG_ENCODING,
     &POLICIES,
@@ -133,6 +134,8 @@ pub struct GatewayConfig {
     pub listen: SocketAddr,
     /// Where metrics, health and status are served, if they are.
     pub metrics: Option<SocketAddr>,
+    /// Whether gRPC reflection is answered.
+    pub reflection: bool,
     /// Who pays.
     pub payer: SecretKey,
     /// How nodes are chosen and asked.
@@ -182,6 +185,7 @@ impl GatewayConfig {
         let listen = reader.ip(&settings::LISTEN_ADDRESS);
         let port = reader.get(&settings::API_PORT, forms::port);
         let metrics = reader.metrics();
+        let reflection = reader.switch(&settings::REFLECTION_ENABLE);
         let payer = reader.get(&PAYER_PRIVATE_KEY, |text| SecretKey::from_hex(text).ok());
         let nodes = reader.nodes();
         let payload_max = reader.get(&PAYLOAD_MAX, |text| text.parse::<usize>().ok());
@@ -204,6 +208,7 @@ impl GatewayConfig {
         Ok(Self {
             listen: SocketAddr::new(listen.expect(CHECKED), port.expect(CHECKED)),
             metrics: metrics.expect(CHECKED),
+            reflection: reflection.expect(CHECKED),
             payer: payer.expect(CHECKED),
             nodes: nodes.expect(CHECKED),
             chains: chains.expect(CHECKED),
@@ -318,6 +323,7 @@ mod tests {
         assert_eq!(config.nodes.attempt_timeout, Duration::from_secs(10));
         assert_eq!(config.nodes.attempts_max, 5);
         assert_eq!(config.listen.port(), 5050);
+        assert!(!config.reflection);
         assert_eq!(config.chain_payload_bytes_max, 200_000);
         assert_eq!(config.chains.contracts.settlement.urls, ["http://127.0.0.1:5061"]);
         assert_eq!(config.notes.len(), 1, "{:?}", config.notes);
@@ -329,6 +335,13 @@ mod tests {
         let flags = [("registry-file", "registry.json"), ("rates-file", "rates.json")];
         let config = read(&flags, &[("XMTPD_PAYER_PRIVATE_KEY", KEY)]).unwrap();
         assert!(config.chains.contracts.settlement.urls.is_empty());
+        for (flags, env) in [
+            ([&flags[..], &[("reflection.enable", "true")]].concat(), &[][..]),
+            (flags.to_vec(), &[("XMTPD_REFLECTION_ENABLE", "true")][..]),
+        ] {
+            let env = [&[("XMTPD_PAYER_PRIVATE_KEY", KEY)], env].concat();
+            assert!(read(&flags, &env).unwrap().reflection);
+        }
         let without_rates = read(&flags[..1], &[("XMTPD_PAYER_PRIVATE_KEY", KEY)]).unwrap_err();
         assert!(without_rates.contains("rpc-url"), "{without_rates}");
     }

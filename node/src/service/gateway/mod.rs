@@ -73,6 +73,7 @@ async fn start(config: GatewayConfig) -> Result<Running, Failure> {
     let settings = GatewaySettings {
         listen: config.listen,
         metrics: config.metrics,
+        reflection: config.reflection,
         strategy: config.nodes.strategy.clone(),
         connect_time_every: config.nodes.connect_time_every,
         connect_timeout: config.nodes.connect_timeout,
