@@ -18,7 +18,7 @@ use crate::chain::{ChainPath, ChainWriter, Shown};
 use crate::metrics::{Metrics, Numbers};
 use crate::nodes::{MakeNode, Nodes};
 use crate::operator::{About, GatewayPages, Observer};
-use crate::policy::{KeysFault, Policies};
+use crate::policy::{KeysFault, Pace, Policies};
 use crate::publish::{Batcher, Payer, Publisher};
 use crate::select::Strategy;
 use crate::serve::health::HealthService;
@@ -87,7 +87,7 @@ pub async fn start(settings: GatewaySettings, world: World) -> Result<GatewayHan
         has_chain: world.chain.is_some(),
         list_failing_max: settings.list_failing_max,
     };
-    let observer = Observer::new(nodes.clone(), world.lists.clone(), about);
+    let observer = Observer::new(nodes.clone(), policies.clone(), world.lists.clone(), about);
     let calls = CallStats::new(&METHODS);
     let metrics = Metrics::new(calls.clone(), numbers.clone(), observer.clone());
     let pages = Arc::new(GatewayPages { metrics, observer: observer.clone() });
@@ -129,7 +129,7 @@ pub async fn start(settings: GatewaySettings, world: World) -> Result<GatewayHan
     if let Some(chain) = world.chain {
         tokio::spawn(look(chain, observer.clone(), end.clone()));
     }
-    tokio::spawn(async move { policies.keep_keys(end).await });
+    tokio::spawn(async move { policies.keep_keys(Pace::default(), end).await });
     Ok(GatewayHandle { server, operators, observer, end: end_guard })
 }
 

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::metrics::Metrics;
 use crate::nodes::{Health, Nodes};
+use crate::policy::Policies;
 use crate::settings::ListsView;
 
 /// One thing that has to be so.
@@ -76,6 +77,7 @@ pub(crate) struct Observer(Arc<Inner>);
 
 struct Inner {
     nodes: Nodes,
+    policies: Arc<Policies>,
     lists: Option<Arc<dyn ListsView>>,
     list_failing_max: Duration,
     has_chain: bool,
@@ -105,10 +107,16 @@ pub(crate) struct About {
 }
 
 impl Observer {
-    pub(crate) fn new(nodes: Nodes, lists: Option<Arc<dyn ListsView>>, about: About) -> Self {
+    pub(crate) fn new(
+        nodes: Nodes,
+        policies: Arc<Policies>,
+        lists: Option<Arc<dyn ListsView>>,
+        about: About,
+    ) -> Self {
         let About { version, commit, payer, has_chain, list_failing_max } = about;
         Self(Arc::new(Inner {
             nodes,
+            policies,
             lists,
             list_failing_max,
             has_chain,
@@ -162,6 +170,11 @@ impl Observer {
                 "node_usable",
                 unless(inner.nodes.usable_count() == 0, "no node serves and keeps up"),
                 "see the nodes in /status, and the network from here to them",
+            ),
+            (
+                "token_keys_known",
+                unless(inner.policies.lacks_keys(), "the keys of tokens were not fetched yet"),
+                "check jwks_url in the policies, and what it answers",
             ),
         ];
         if inner.has_chain {

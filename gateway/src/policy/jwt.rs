@@ -6,7 +6,7 @@ use std::path::Path;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use jsonwebtoken::jwk::JwkSet;
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde_json::Value;
 
@@ -15,6 +15,8 @@ use super::config::{JwtAlgorithm, JwtConfig};
 /// Clocks of whoever signs tokens may differ by this much.
 const LEEWAY_S: u64 = 60;
 const TOKEN_LEN_BYTES_MAX: usize = 16 * 1024;
+/// Both coordinates, and a byte that says so.
+const P256_POINT_LEN_BYTES: usize = 65;
 const CALLER_LEN_BYTES_MAX: usize = 256;
 
 /// Why a caller is not known.
@@ -102,18 +104,9 @@ impl Keys {
     }
 
     fn of_set(set: &JwkSet, kind: JwtAlgorithm) -> Option<Self> {
-        use jsonwebtoken::jwk::AlgorithmParameters as Parameters;
-        let fits = |parameters: &Parameters| {
-            matches!(
-                (kind, parameters),
-                (JwtAlgorithm::HS256, Parameters::OctetKey(_))
-                    | (JwtAlgorithm::ES256, Parameters::EllipticCurve(_))
-                    | (JwtAlgorithm::RS256, Parameters::RSA(_))
-            )
-        };
         let mut keys = Self::default();
-        for jwk in set.keys.iter().filter(|jwk| fits(&jwk.algorithm)) {
-            let Ok(key) = DecodingKey::from_jwk(jwk) else { continue };
+        for jwk in &set.keys {
+            let Some(key) = key_of(jwk, kind) else { continue };
             match &jwk.common.key_id {
                 Some(id) => {
                     keys.by_id.insert(id.clone(), key);
@@ -124,7 +117,7 @@ impl Keys {
         (!keys.is_empty()).then_some(keys)
     }
 
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.by_id.is_empty() && self.without_id.is_empty()
     }
 
@@ -201,6 +194,25 @@ impl Keys {
     }
 }
 
+/// A key of a set, if tokens of this kind can be signed with it. Those of other kinds, and those for
+/// encryption, are passed over (RFC 7517 §4.2, §5).
+fn key_of(jwk: &Jwk, kind: JwtAlgorithm) -> Option<DecodingKey> {
+    if jwk.common.public_key_use == Some(PublicKeyUse::Encryption) {
+        return None;
+    }
+    let key = DecodingKey::from_jwk(jwk).ok()?;
+    let fits = match (kind, &jwk.algorithm) {
+        (JwtAlgorithm::HS256, AlgorithmParameters::OctetKey(_))
+        | (JwtAlgorithm::RS256, AlgorithmParameters::RSA(_)) => true,
+        (JwtAlgorithm::ES256, AlgorithmParameters::EllipticCurve(point)) => {
+            let bytes = key.try_get_as_bytes().unwrap_or_default();
+            point.curve == EllipticCurve::P256 && bytes.len() == P256_POINT_LEN_BYTES
+        }
+        _ => false,
+    };
+    fits.then_some(key)
+}
+
 /// A token without an end never ends; whoever signs it should say one.
 fn check_times(claims: &Value, now_s: u64) -> Result<(), TokenFault> {
     let time = |name: &str| match claims.get(name) {
@@ -232,6 +244,6 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 #[cfg(test)]
-mod keys;
+pub(super) mod keys;
 #[cfg(test)]
 mod tests;

@@ -1,37 +1,31 @@
 //! Who may publish what, and how much of it.
 //!
 //! - [`config`]: the file that says so;
-//! - `address`, `jwt`: who a caller is;
+//! - `address`, `jwt`: who a caller is; `jwks`: keys that are at a URL;
 //! - `limits`: what callers have used.
 //!
 //! Everything is in memory: a restart forgets what was used.
 
 mod address;
 pub mod config;
+mod jwks;
 mod jwt;
 mod limits;
 
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError, RwLock};
-use std::time::Duration;
 
 use config::{IdentityKind, PolicyFile};
 use http::HeaderMap;
+pub(crate) use jwks::Pace;
 use jwt::Keys;
 pub use jwt::KeysFault;
 pub(crate) use jwt::TokenFault;
 use limits::{Cost, Exhausted, Limits};
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 
 use crate::routing::{Kind, Routed};
 
-/// Key sets are fetched this often, and when a token names a key that is not known.
-const KEYS_EVERY: Duration = Duration::from_secs(300);
-/// Not more often than this: anybody can name an unknown key.
-const KEYS_AGAIN_AFTER: Duration = Duration::from_secs(10);
-const KEYS_TIMEOUT: Duration = Duration::from_secs(10);
-const KEYS_LEN_BYTES_MAX: usize = 1024 * 1024;
 const EVERYBODY: &str = "everybody";
 
 /// Why a request is not served although nothing is wrong with it.
@@ -170,46 +164,9 @@ impl Policies {
         limits.add_cost(&caller.0, picodollars);
     }
 
-    /// Fetches keys again and again, if they are at a URL.
-    pub(crate) async fn keep_keys(&self, end: CancellationToken) {
-        let Some(jwt) = &self.file.identity.jwt else { return };
-        let Some(url) = &jwt.jwks_url else { return };
-        loop {
-            match fetch(url).await {
-                Ok(text) => match Keys::parse(&text, jwt.algorithm) {
-                    Ok(keys) => {
-                        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
-                    }
-                    Err(error) => tracing::error!(code = "jwks", %error, "no keys were found"),
-                },
-                Err(error) => tracing::error!(code = "jwks", %error, "no keys were fetched"),
-            }
-            tokio::select! {
-                () = end.cancelled() => return,
-                () = tokio::time::sleep(KEYS_EVERY) => {}
-                () = async {
-                    tokio::time::sleep(KEYS_AGAIN_AFTER).await;
-                    self.keys_wanted.notified().await;
-                } => {}
-            }
-        }
+    /// Whether tokens are asked for and nobody has told yet who may sign them.
+    pub(crate) fn lacks_keys(&self) -> bool {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        self.file.identity.kind == IdentityKind::Jwt && keys.is_empty()
     }
-}
-
-async fn fetch(url: &str) -> Result<String, String> {
-    let client = hawser_chain::send::http_client().map_err(|error| error.to_string())?;
-    let told = |error: reqwest::Error| error.without_url().to_string();
-    let fetched = async {
-        let response = client.get(url).send().await.map_err(told)?;
-        let mut response = response.error_for_status().map_err(told)?;
-        let mut body = Vec::new();
-        while let Some(piece) = response.chunk().await.map_err(told)? {
-            body.extend_from_slice(&piece);
-            if body.len() > KEYS_LEN_BYTES_MAX {
-                return Err("it is too long".to_owned());
-            }
-        }
-        String::from_utf8(body).map_err(|_| "it is no text".to_owned())
-    };
-    tokio::time::timeout(KEYS_TIMEOUT, fetched).await.unwrap_or_else(|_| Err("no answer".into()))
 }

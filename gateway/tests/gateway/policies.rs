@@ -114,3 +114,17 @@ async fn callers_without_a_token_are_unknown() {
     // Whoever only asks for nodes needs none.
     assert_eq!(net.get_nodes().await.len(), 1);
 }
+
+#[tokio::test]
+async fn a_gateway_whose_login_service_is_away_starts_and_says_so() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let net = with(&format!(
+        "[identity]\nkind = \"jwt\"\n[identity.jwt]\nalgorithm = \"ES256\"\n\
+         jwks_url = \"http://{nobody}/keys\""
+    ))
+    .await;
+    let refused = net.publish(vec![message(1, "a")]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    assert_eq!(net.unmet().await, ["token_keys_known"]);
+    assert_eq!(net.get_nodes().await.len(), 1, "whoever only asks for nodes needs no token");
+}

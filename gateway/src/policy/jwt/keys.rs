@@ -1,19 +1,19 @@
 //! Key pairs that nothing but these tests uses.
 
-pub(super) const EC_PRIVATE: &str = "\
+pub(crate) const EC_PRIVATE: &str = "\
 -----BEGIN PRIVATE KEY-----
 MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgHt5lG+gIrG3N4uS3
 2R+6z+ZizOMNWozv0Ivtn+GmlQmhRANCAATuIXxoLrExvh/fAefZSZRc92ebstRX
 QAcyYN/oofMT3UZkJvZ5Dh3cBFXPbuZ67HaUq3eToRObjXhpVw9VkoTp
 -----END PRIVATE KEY-----
 ";
-pub(super) const EC_PUBLIC: &str = "\
+pub(crate) const EC_PUBLIC: &str = "\
 -----BEGIN PUBLIC KEY-----
 MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE7iF8aC6xMb4f3wHn2UmUXPdnm7LU
 V0AHMmDf6KHzE91GZCb2eQ4d3ARVz27meux2lKt3k6ETm414aVcPVZKE6Q==
 -----END PUBLIC KEY-----
 ";
-pub(super) const RSA_PRIVATE: &str = "\
+pub(crate) const RSA_PRIVATE: &str = "\
 -----BEGIN PRIVATE KEY-----
 MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQDJF7a4EbmvSUi3
 2Rm3Ny9hfjqQ30ZfrrSOlCOf/M8d54T//8TnYXEJb9lqoB20Xpf//E2ieObrkcmA
@@ -43,7 +43,7 @@ p/4CY09ooG9kRr7Qe6WWFEFGGJgelsKGIR3Lf8u5MHXnRMlDZsD9yEkA29567cBN
 I+ndrv43aIgYp7TNp7iEBT0=
 -----END PRIVATE KEY-----
 ";
-pub(super) const RSA_PUBLIC: &str = "\
+pub(crate) const RSA_PUBLIC: &str = "\
 -----BEGIN PUBLIC KEY-----
 MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAyRe2uBG5r0lIt9kZtzcv
 YX46kN9GX660jpQjn/zPHeeE///E52FxCW/ZaqAdtF6X//xNonjm65HJgKRq4osD
@@ -55,7 +55,21 @@ IQIDAQAB
 -----END PUBLIC KEY-----
 ";
 /// The public ones as a key set (RFC 7517).
-pub(super) const SET: &str = r#"{"keys":[
+pub(crate) const SET: &str = r#"{"keys":[
     {"kty":"EC","crv":"P-256","use":"sig","kid":"ec","x":"7iF8aC6xMb4f3wHn2UmUXPdnm7LUV0AHMmDf6KHzE90","y":"RmQm9nkOHdwEVc9u5nrsdpSrd5OhE5uNeGlXD1WShOk"},
     {"kty":"RSA","use":"sig","kid":"rsa","e":"AQAB","n":"yRe2uBG5r0lIt9kZtzcvYX46kN9GX660jpQjn_zPHeeE___E52FxCW_ZaqAdtF6X__xNonjm65HJgKRq4osDHNRle3YQ-wioPoEczAFEc15xoE-TbGMsQfAoP8-oLRRFtJ2z-x6yNmB8o5E412XqBdSA5lxT-jwXN3v31fIEVnLob_3Y0nxVT5CGMBu1DxWqBj3ceYZ-h_aD2cZq-4LjfuvnptweYC6ICjOlCn3zNeBi2bzf6Lf218tpMEJUjW6MxPEg72Org07LmLRdA61y06yxqYH3JnZhZdZc0_6PFtJfGSRZGwa0xyJIwwXH_kv6lzLpmeodiLj8X38_Qm0YIQ"}
+]}"#;
+/// Another pair, for when keys change.
+pub(crate) const NEXT_PRIVATE: &str = "\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgJ6tua4fyJD5nTwJF
+z+Nq6FizKhJ9VvuXbGP3Wv1FBdihRANCAARL6r08CmHxn1ogpLa4A3/WHUa1rhWB
+jpapJ4xyRlfBtTn2mBT9QTD/QtLIUdhHxyy+QHpqZ6O118TeWO/vTRgf
+-----END PRIVATE KEY-----
+";
+/// Its public one as a key set, beside one that is of no use here and one for encryption.
+pub(crate) const NEXT_SET: &str = r#"{"keys":[
+    {"kty":"AKP","alg":"ML-DSA-44","kid":"later","pub":"AAAA"},
+    {"kty":"EC","crv":"P-256","use":"enc","kid":"ec","x":"7iF8aC6xMb4f3wHn2UmUXPdnm7LUV0AHMmDf6KHzE90","y":"RmQm9nkOHdwEVc9u5nrsdpSrd5OhE5uNeGlXD1WShOk"},
+    {"kty":"EC","crv":"P-256","use":"sig","kid":"next","x":"S-q9PAph8Z9aIKS2uAN_1h1Gta4VgY6WqSeMckZXwbU","y":"OfaYFP1BMP9C0shR2EfHLL5Aempno7XXxN5Y7-9NGB8"}
 ]}"#;

@@ -1,0 +1,181 @@
+//! Keys that a login service publishes, changes, and now and then does not.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use super::super::config::PolicyFile;
+use super::super::jwt::keys::{EC_PRIVATE, NEXT_PRIVATE, NEXT_SET, SET};
+use super::super::{PolicyRefusal, TokenFault};
+use super::*;
+
+const NOW_S: u64 = 1_750_000_000;
+/// So that a test does not wait for long.
+const QUICK: Pace =
+    Pace { every: Duration::from_millis(50), again_after: Duration::from_millis(10) };
+
+/// What the login service answers: a status and a body, or nothing at all.
+type Answer = Option<(u16, String)>;
+
+/// A login service.
+struct Login {
+    address: SocketAddr,
+    answer: Arc<Mutex<Answer>>,
+    asked: Arc<AtomicU64>,
+}
+
+impl Login {
+    async fn start(answer: Answer) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let login = Self { address, answer: Arc::new(Mutex::new(answer)), asked: Arc::default() };
+        let (answer, asked) = (login.answer.clone(), login.asked.clone());
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(stream.read_u8().await.unwrap());
+                }
+                let answer = answer.lock().unwrap().clone();
+                if let Some((status, body)) = answer {
+                    let length = body.len();
+                    let answer = format!(
+                        "HTTP/1.1 {status} _\r\ncontent-length: {length}\r\n\
+                         connection: close\r\n\r\n{body}"
+                    );
+                    let _ = stream.write_all(answer.as_bytes()).await; // it may be too long
+                }
+                asked.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        login
+    }
+
+    fn answers(&self, answer: Answer) {
+        *self.answer.lock().unwrap() = answer;
+    }
+
+    /// Waits until it was asked so often from now on that the first answer has been looked at.
+    async fn was_heard(&self) {
+        let asked = self.asked.load(Ordering::Relaxed);
+        until(|| self.asked.load(Ordering::Relaxed) >= asked + 3).await;
+    }
+
+    /// Policies that fetch from here, beginning now.
+    fn policies(&self, pace: Pace) -> Arc<Policies> {
+        let address = self.address;
+        let text = format!(
+            "[identity]\nkind = \"jwt\"\n[identity.jwt]\nalgorithm = \"ES256\"\n\
+             jwks_url = \"http://{address}/keys\""
+        );
+        let policies = Arc::new(Policies::new(PolicyFile::parse(&text).unwrap()).unwrap());
+        let keeping = policies.clone();
+        tokio::spawn(async move { keeping.keep_keys(pace, CancellationToken::new()).await });
+        policies
+    }
+}
+
+async fn until(so: impl Fn() -> bool) {
+    let waiting = async {
+        while !so() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(60), waiting).await.expect("it never came");
+}
+
+fn set(keys: &str) -> Answer {
+    Some((200, keys.to_owned()))
+}
+
+fn signed(private: &str, id: Option<&str>) -> HeaderMap {
+    let header = Header { kid: id.map(str::to_owned), ..Header::new(Algorithm::ES256) };
+    let claims = serde_json::json!({ "sub": "alice", "exp": NOW_S + 100 });
+    let key = EncodingKey::from_ec_pem(private.as_bytes()).unwrap();
+    let token = encode(&header, &claims, &key).unwrap();
+    [(AUTHORIZATION, format!("Bearer {token}").parse().unwrap())].into_iter().collect()
+}
+
+fn first() -> HeaderMap {
+    signed(EC_PRIVATE, Some("ec"))
+}
+
+fn next() -> HeaderMap {
+    signed(NEXT_PRIVATE, Some("next"))
+}
+
+fn knows(policies: &Policies, token: &HeaderMap) -> bool {
+    policies.caller(token, None, NOW_S).is_ok()
+}
+
+#[tokio::test]
+async fn keys_that_are_changed_are_taken_over_and_old_ones_forgotten() {
+    let login = Login::start(set(SET)).await;
+    let policies = login.policies(QUICK);
+    until(|| knows(&policies, &first())).await;
+    assert!(!knows(&policies, &next()), "nobody has published its key");
+    assert!(!knows(&policies, &signed(NEXT_PRIVATE, Some("ec"))), "it is not that key's");
+    assert!(!knows(&policies, &signed(NEXT_PRIVATE, None)));
+    login.answers(set(NEXT_SET));
+    until(|| knows(&policies, &next())).await;
+    assert!(!knows(&policies, &first()), "that key is for encryption by now");
+}
+
+#[tokio::test]
+async fn a_token_with_an_unknown_key_has_the_keys_fetched() {
+    let login = Login::start(set(SET)).await;
+    let policies = login.policies(Pace { every: Duration::from_secs(100_000), ..QUICK });
+    until(|| knows(&policies, &first())).await;
+    let asked = login.asked.load(Ordering::Relaxed);
+    login.answers(set(NEXT_SET));
+    assert!(knows(&policies, &first()), "nobody has asked for another one");
+    until(|| knows(&policies, &next())).await;
+    assert!(login.asked.load(Ordering::Relaxed) > asked);
+}
+
+#[tokio::test]
+async fn while_keys_cannot_be_fetched_those_that_are_known_stay() {
+    let login = Login::start(set(SET)).await;
+    let policies = login.policies(QUICK);
+    until(|| knows(&policies, &first())).await;
+    for answer in [
+        None,
+        Some((500, SET.to_owned())),
+        Some((404, NEXT_SET.to_owned())),
+        set(""),
+        set("<html>sorry</html>"),
+        set(r#"{"keys":[]}"#),
+        set(r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"ec","x":"AA","y":"AA"}]}"#),
+        set(&SET.replace("P-256", "P-384")),
+        set(&format!("{SET}{}", " ".repeat(SET_LEN_BYTES_MAX))),
+        set(&SET[..SET.len() / 2]),
+    ] {
+        login.answers(answer.clone());
+        login.was_heard().await;
+        assert!(knows(&policies, &first()), "{answer:?}");
+        assert!(!policies.lacks_keys());
+    }
+    login.answers(set(NEXT_SET));
+    until(|| knows(&policies, &next())).await;
+}
+
+#[tokio::test]
+async fn without_keys_from_the_start_nobody_is_known_until_they_come() {
+    let login = Login::start(None).await;
+    // Whoever sends tokens need not name their key.
+    let policies = login.policies(Pace { every: Duration::from_secs(100_000), ..QUICK });
+    login.was_heard().await;
+    let token = signed(EC_PRIVATE, None);
+    let refused = policies.caller(&token, None, NOW_S).unwrap_err();
+    assert_eq!(refused, PolicyRefusal::Token(TokenFault::NoKeys));
+    assert!(policies.lacks_keys());
+    login.answers(set(SET));
+    until(|| knows(&policies, &token)).await;
+    assert!(!policies.lacks_keys());
+}
