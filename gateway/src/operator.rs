@@ -32,6 +32,8 @@ pub(crate) struct NodeSight {
     pub(crate) id: u32,
     address: String,
     serves: Option<bool>,
+    /// What it says that it runs.
+    version: Option<String>,
     pub(crate) usable: bool,
     pub(crate) lag_s: u64,
 }
@@ -235,6 +237,7 @@ impl Observer {
                 Health::Up => Some(true),
                 Health::Down => Some(false),
             },
+            version: node.version(),
             usable: self.0.nodes.is_usable(node),
             lag_s: self.0.nodes.lag(node.id()).as_secs(),
         };

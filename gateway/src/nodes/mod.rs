@@ -27,6 +27,8 @@ use lag::Lags;
 const LAG_MAX: Duration = Duration::from_secs(60);
 /// Congestion is counted by the minute.
 const CONGESTION_REMEMBERED: Duration = Duration::from_secs(60);
+/// Of what a node says its version is.
+const VERSION_CHARS_MAX: usize = 64;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const PING_EVERY: Duration = Duration::from_secs(15);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -65,6 +67,8 @@ pub(crate) struct Node {
     pub(crate) batcher: Batcher,
     pub(crate) numbers: Arc<NodeNumbers>,
     connect_time: Mutex<Option<Duration>>,
+    /// As it says itself, if it does.
+    version: Mutex<Option<String>>,
     /// What it has charged last for being busy, picodollars for an envelope, and when.
     congestion_fee: Mutex<Option<(u64, Instant)>>,
     _end: DropGuard,
@@ -85,6 +89,25 @@ impl Node {
 
     pub(crate) fn is_timed(&self) -> bool {
         self.candidate().connect_time.is_some()
+    }
+
+    pub(crate) fn version(&self) -> Option<String> {
+        self.version.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the node says its version is, for people to read: none if it does not say.
+    fn tells_version(&self, told: Option<&str>) {
+        let readable = |text: &str| {
+            let shown = text.chars().filter(|character| !character.is_control());
+            shown.take(VERSION_CHARS_MAX).collect::<String>()
+        };
+        let told = told.map(readable).filter(|version| !version.is_empty());
+        let mut known = self.version.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(version) = told.as_deref().filter(|version| Some(*version) != known.as_deref())
+        {
+            tracing::info!(node_id = self.id().0, version, "what a node runs");
+        }
+        *known = told;
     }
 
     /// It has just charged so much for being busy, picodollars for an envelope.
@@ -225,6 +248,7 @@ impl Nodes {
             batcher: (self.0.make.batcher)(record, sending),
             numbers,
             connect_time: Mutex::default(),
+            version: Mutex::default(),
             congestion_fee: Mutex::default(),
             _end: end.clone().drop_guard(),
         });

@@ -1,12 +1,12 @@
-//! Looks after one node all the time: whether it serves, how far it is, how long it takes to
-//! connect to it.
+//! Looks after one node all the time: whether it serves, how far it is, what it runs, how long it
+//! takes to connect to it.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use hawser_proto::Cursor;
-use hawser_proto::pb::xmtp::xmtpv4::metadata_api::GetSyncCursorRequest;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
+use hawser_proto::pb::xmtp::xmtpv4::metadata_api::{GetSyncCursorRequest, GetVersionRequest};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,8 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(150);
 /// Two of these in a row make a node that is silent one that is gone.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(4);
 const CURSOR_EVERY: u32 = 5;
+/// A node that was not seen to restart runs what it ran before.
+const VERSION_EVERY: u32 = 600;
 
 pub(super) fn begin(nodes: Nodes, node: &Arc<Node>, end: CancellationToken) {
     let watcher = Watcher { nodes, node: Arc::downgrade(node), rounds: 0, measured: None };
@@ -44,7 +46,10 @@ struct Watcher {
 impl Watcher {
     async fn run(mut self) {
         while let Some(node) = self.node.upgrade() {
-            self.look(&node).await;
+            let came_up = self.look(&node).await;
+            if came_up || (self.rounds.is_multiple_of(VERSION_EVERY) && !node.is_down()) {
+                ask_version(&node, came_up).await;
+            }
             if self.rounds.is_multiple_of(CURSOR_EVERY) && !node.is_down() {
                 self.ask_cursor(&node).await;
             }
@@ -55,7 +60,8 @@ impl Watcher {
         }
     }
 
-    async fn look(&self, node: &Node) {
+    /// Whether it serves and did not before.
+    async fn look(&self, node: &Node) -> bool {
         let mut healthy = is_serving(node).await;
         if !healthy {
             sleep(LOOK_AGAIN_AFTER).await;
@@ -71,6 +77,7 @@ impl Watcher {
             (Health::Down, Health::Up) => tracing::info!(node_id, "a node serves again"),
             _ => {}
         }
+        before != now && now == Health::Up
     }
 
     /// Nodes that don't tell are taken to be as far as the others.
@@ -97,6 +104,17 @@ impl Watcher {
         if time.is_some() || !is_last() {
             node.set_connect_time(time);
         }
+    }
+}
+
+/// Nodes that don't tell are used all the same. What one told before is forgotten if it may have
+/// restarted since.
+async fn ask_version(node: &Node, may_be_another: bool) {
+    let mut client = MetadataApiClient::new(node.aside.clone());
+    let asked = timeout(LOOK_TIMEOUT, client.get_version(GetVersionRequest {})).await;
+    let told = asked.ok().and_then(Result::ok).map(|told| told.into_inner().version);
+    if told.is_some() || may_be_another {
+        node.tells_version(told.as_deref());
     }
 }
 

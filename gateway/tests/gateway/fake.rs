@@ -14,6 +14,10 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_server::{
     ReplicationApi, ReplicationApiServer,
 };
+use hawser_proto::pb::xmtp::xmtpv4::metadata_api as metadata;
+use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_server::{
+    MetadataApi, MetadataApiServer,
+};
 use hawser_proto::{Bytes, OriginatorId, SecretKey};
 use http::HeaderMap;
 use prost::Message as _;
@@ -64,6 +68,8 @@ struct Inner {
     key: SecretKey,
     manner: watch::Sender<Manner>,
     serving: watch::Sender<bool>,
+    /// What it says that it runs; if nothing, it does not know the question.
+    version: watch::Sender<Option<String>>,
     stored: Arc<Mutex<Stored>>,
     shown: broadcast::Sender<pb::OriginatorEnvelope>,
 }
@@ -88,6 +94,7 @@ impl FakeNode {
             key: key_of(id),
             manner: watch::Sender::new(Manner::Honest),
             serving: watch::Sender::new(true),
+            version: watch::Sender::default(),
             stored: Arc::default(),
             shown: broadcast::Sender::new(1000),
         };
@@ -105,6 +112,10 @@ impl FakeNode {
 
     pub(crate) fn serves(&self, serving: bool) {
         self.inner.serving.send_replace(serving);
+    }
+
+    pub(crate) fn runs(&self, version: Option<&str>) {
+        self.inner.version.send_replace(version.map(str::to_owned));
     }
 
     /// Nobody listens any more.
@@ -160,6 +171,7 @@ impl FakeNode {
 async fn serve(inner: &Inner, address: SocketAddr) -> Server {
     let mut routes = RoutesBuilder::default();
     routes.add_service(ReplicationApiServer::new(inner.clone()));
+    routes.add_service(MetadataApiServer::new(inner.clone()));
     routes.add_service(HealthServer::new(inner.clone()));
     let settings = ServeSettings::new(address);
     let (stats, stop) = (CallStats::new(&[]), CancellationToken::new());
@@ -358,6 +370,41 @@ impl ReplicationApi for Inner {
         &self,
         _: Request<api::GetInboxIdsRequest>,
     ) -> Result<Response<api::GetInboxIdsResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}
+
+#[tonic::async_trait]
+impl MetadataApi for Inner {
+    type SubscribeSyncCursorStream = Streamed<metadata::GetSyncCursorResponse>;
+
+    async fn get_version(
+        &self,
+        _: Request<metadata::GetVersionRequest>,
+    ) -> Result<Response<metadata::GetVersionResponse>, Status> {
+        let version = self.version.borrow().clone();
+        let version = version.ok_or_else(|| Status::unimplemented(""))?;
+        Ok(Response::new(metadata::GetVersionResponse { version }))
+    }
+
+    async fn get_sync_cursor(
+        &self,
+        _: Request<metadata::GetSyncCursorRequest>,
+    ) -> Result<Response<metadata::GetSyncCursorResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn subscribe_sync_cursor(
+        &self,
+        _: Request<metadata::GetSyncCursorRequest>,
+    ) -> Result<Response<Self::SubscribeSyncCursorStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn get_payer_info(
+        &self,
+        _: Request<metadata::GetPayerInfoRequest>,
+    ) -> Result<Response<metadata::GetPayerInfoResponse>, Status> {
         Err(Status::unimplemented(""))
     }
 }

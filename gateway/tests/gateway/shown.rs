@@ -1,4 +1,4 @@
-//! What a gateway shows: of the lists that it reads, and of its own schema.
+//! What a gateway shows: of the lists that it reads, of the nodes, and of its own schema.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use v1::server_reflection_request::MessageRequest;
 use v1::server_reflection_response::MessageResponse;
 use v1alpha::server_reflection_client::ServerReflectionClient as Older;
 
-use super::world::{Net, message};
+use super::world::{Net, message, until};
 
 /// Lists that a test decides about.
 struct Lists(Mutex<Vec<ChainList>>);
@@ -67,6 +67,35 @@ async fn lists_that_cannot_be_read_are_shown_at_once_and_count_after_a_while() {
     becomes(None, 4);
     assert!(net.unmet().await.is_empty());
     assert_eq!(net.sample(failures).await, 4, "they have happened");
+}
+
+#[tokio::test]
+async fn what_nodes_say_that_they_run_is_shown_and_nothing_depends_on_it() {
+    let net = Net::start(2).await;
+    let node =
+        async |place: usize, name: &str| net.json("/status").await.1["nodes"][place][name].clone();
+    let restarts_with = async |version: Option<&str>| {
+        net.nodes[0].runs(version);
+        net.nodes[0].serves(false);
+        until(async || node(0, "serves").await == false).await;
+        net.nodes[0].serves(true);
+        until(async || node(0, "serves").await == true).await;
+    };
+    restarts_with(Some("1.3.0")).await;
+    until(async || node(0, "version").await == "1.3.0").await;
+    restarts_with(Some(&format!("1.4.0\n{}", "x".repeat(1000)))).await;
+    let shown = format!("1.4.0{}", "x".repeat(59));
+    until(async || node(0, "version").await == shown.as_str()).await;
+    restarts_with(None).await;
+    until(async || node(0, "version").await.is_null()).await;
+
+    assert!(node(1, "version").await.is_null(), "it does not know the question");
+    for place in [0, 1] {
+        assert_eq!(node(place, "usable").await, true);
+    }
+    let everywhere = (0..16).map(|group| message(group, "a")).collect();
+    net.publish(everywhere).await.unwrap();
+    assert!(net.nodes.iter().all(|node| !node.clients().is_empty()));
 }
 
 #[tokio::test]
