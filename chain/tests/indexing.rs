@@ -47,6 +47,10 @@ impl Sink for Memory {
         Ok(self.0.lock().unwrap().position)
     }
 
+    fn last_place(&self) -> Result<u64, SinkError> {
+        Ok(self.0.lock().unwrap().payloads.len() as u64)
+    }
+
     fn take(&self, batch: &Batch) -> Result<(), SinkError> {
         let mut kept = self.0.lock().unwrap();
         if kept.failures > 0 {
@@ -82,6 +86,10 @@ struct Ledger {
 impl Sink for Ledger {
     fn position(&self) -> Result<Option<Mark>, SinkError> {
         Ok(None)
+    }
+
+    fn last_place(&self) -> Result<u64, SinkError> {
+        Ok(0)
     }
 
     fn take(&self, batch: &Batch) -> Result<(), SinkError> {
@@ -305,6 +313,25 @@ async fn a_provider_that_does_not_answer_large_pages_is_asked_for_smaller_ones()
     let reader = chain.read(&[proxy.url()], Vec::new(), &memory);
     until("everything is there", || memory.payloads() == chain.sent).await;
     assert!(proxy.spoilt() > 0, "large pages were asked for at first");
+    reader.stop().await;
+}
+
+#[tokio::test]
+async fn an_endpoint_without_old_transactions_is_left_for_another() {
+    let mut chain = Broadcaster::new(Kind::Embedded).await;
+    let first_block = chain.pair.app.provider().get_block_number().await.unwrap() + 1;
+    chain.send(4).await;
+    let proxy = Proxy::start(&chain.url(), 0).await;
+    proxy.set(|faults| faults.unindexed = true);
+    let ledger = Arc::new(Ledger::default());
+    ledger.open();
+    // Reading begins with the second one: whether the first was left out on purpose is looked up.
+    let walk = WalkSettings { first_block: first_block + 1, ..chain.walk() };
+    let endpoints = Endpoints::new("app", &[proxy.url(), chain.url()], APP_ID).unwrap();
+    let sink: Arc<dyn Sink> = ledger.clone();
+    let reader = ChainReader::start(endpoints, News::default(), vec![(walk, sink)]);
+    until("all of them are there", || ledger.payloads() == chain.sent[1..]).await;
+    assert!(proxy.spoilt() > 0, "it was asked first");
     reader.stop().await;
 }
 

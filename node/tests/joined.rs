@@ -319,6 +319,7 @@ fn a_strand_that_the_chain_took_back_halts_and_is_cut_off_and_read_anew_when_tol
         assert!(support::stderr(&output).contains(what), "{}", support::stderr(&output));
     };
     refusal(fork + 1000, "has no block");
+    refusal(fork + 2, "is older than block");
     let unasked = network.recut(0, "group-messages", fork).output().unwrap();
     assert!(support::stderr(&unasked).contains("--yes"), "{}", support::stderr(&unasked));
     let done = network.recut(0, "group-messages", fork).arg("--yes").output().unwrap();

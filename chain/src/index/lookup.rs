@@ -5,8 +5,9 @@ use alloy::providers::Provider as _;
 use alloy::rpc::types::Log;
 use serde::Deserialize;
 
-use super::event::{Mark, Said, Subject};
+use super::event::{Said, Subject};
 use super::fetch;
+use super::walk::Header;
 use crate::endpoints::Endpoints;
 use crate::send::RpcFault;
 
@@ -23,12 +24,12 @@ pub struct Broadcasts {
 ///
 /// # Errors
 /// When no endpoint answers.
-pub async fn block(endpoints: &Endpoints, number: u64) -> Result<Option<Mark>, RpcFault> {
+pub async fn block(endpoints: &Endpoints, number: u64) -> Result<Option<Header>, RpcFault> {
     let asked = [number];
     let asked = &asked;
     let headers =
         endpoints.ask(|chain| async move { fetch::headers(&chain, asked, None).await }).await?;
-    Ok(headers.first().map(|header| header.mark))
+    Ok(headers.first().copied())
 }
 
 /// What a transaction has put in order through the broadcaster at `address`, as the chain has it

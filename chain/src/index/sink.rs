@@ -11,6 +11,12 @@ pub trait Sink: Send + Sync + 'static {
     /// When it cannot be read.
     fn position(&self) -> Result<Option<Mark>, SinkError>;
 
+    /// The place of the last payload that is stored; 0 if there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn last_place(&self) -> Result<u64, SinkError>;
+
     /// Stores events with the position, together. Events may come again: at least once is what is
     /// promised, in the order of the chain. After a reorganisation a batch begins at or below the
     /// position, and its own position may be lower: see [`Batch::from_block`].

@@ -65,7 +65,8 @@ pub(super) async fn run(
 ) {
     let name = settings.subject.label();
     let common = Common { name, status, reading: Arc::default(), held_up: Arc::default(), stop };
-    let Some(position) = common.position(&sink).await else { return };
+    let start = common.told(&sink, |sink| Ok((sink.position()?, sink.last_place()?)));
+    let Some((position, last_sequence)) = start.await else { return };
     common.status.lock().stored = position;
     let (parcels, to_store) = mpsc::channel(AHEAD);
     let (gaps, gap_found) = mpsc::channel(1);
@@ -85,7 +86,7 @@ pub(super) async fn run(
         first_block,
         subject,
         contract,
-        last_sequence: 0,
+        last_sequence,
         rewound: 0,
         gap_after: None,
         useless: 0,
@@ -105,12 +106,16 @@ pub(super) async fn run(
 }
 
 impl Common {
-    /// Where the sink is; `None` when it is told to stop before that is known.
-    async fn position(&self, sink: &Arc<dyn Sink>) -> Option<Option<Mark>> {
+    /// What the sink says; `None` when this is to stop before that is known.
+    async fn told<T: Send + 'static>(
+        &self,
+        sink: &Arc<dyn Sink>,
+        ask: fn(&dyn Sink) -> Result<T, SinkError>,
+    ) -> Option<T> {
         let mut stop = self.stop.clone();
         loop {
-            match blocking(sink, |sink| sink.position()).await {
-                Ok(position) => return Some(position),
+            match blocking(sink, ask).await {
+                Ok(told) => return Some(told),
                 Err(error) => self.stuck(&error.to_string()),
             }
             tokio::select! {
@@ -264,10 +269,10 @@ impl Reader {
             return;
         }
         self.common.stuck(&fault.to_string());
+        self.pause().await;
         if refusal.is_some() {
             self.endpoints.distrust("it refuses the smallest question for events");
         }
-        self.pause().await;
     }
 
     /// Whether a smaller page may be answered; the next one is smaller then. Some providers do not
@@ -299,8 +304,10 @@ impl Reader {
     }
 
     async fn hand_over(&mut self, mut batch: Batch) -> bool {
-        while !self.mark_bootstrapped(&mut batch).await {
-            self.pause().await;
+        if !self.mark_bootstrapped(&mut batch).await {
+            // The chain may be another one by now: nothing is held on to.
+            self.walk.rewind(batch.from_block);
+            return true;
         }
         self.useless = 0;
         self.common.status.lock().read = Some(batch.position.number);
@@ -309,7 +316,7 @@ impl Reader {
     }
 
     /// Finds out of payloads that are not in the next place whether that was meant. False if that
-    /// could not be found out.
+    /// could not be found out, after a pause.
     async fn mark_bootstrapped(&mut self, batch: &mut Batch) -> bool {
         let Some(selector) = self.subject.bootstrap_selector() else { return true };
         let mut last = self.last_sequence;
@@ -329,11 +336,12 @@ impl Reader {
             let calling = match calling.await {
                 Ok(Some(calling)) => calling,
                 Ok(None) => {
-                    self.common.stuck("a transaction that has emitted an event is not known");
+                    self.useless("a transaction that has emitted an event is not known").await;
                     return false;
                 }
                 Err(fault) => {
                     self.common.stuck(&fault.to_string());
+                    self.pause().await;
                     return false;
                 }
             };
@@ -347,12 +355,16 @@ impl Reader {
         true
     }
 
+    /// Another endpoint is chosen last: it is asked next, before the first one gets its turn again.
     async fn useless(&mut self, reason: &str) {
-        if self.useless >= USELESS_MAX {
+        let is_its_fault = self.useless >= USELESS_MAX;
+        if is_its_fault {
             self.common.stuck(reason);
-            self.endpoints.distrust(reason);
         }
         self.pause().await;
+        if is_its_fault {
+            self.endpoints.distrust(reason);
+        }
     }
 
     /// Longer each time it was for nothing.

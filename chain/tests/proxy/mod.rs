@@ -17,7 +17,8 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-/// What it does wrong. Everything but `dead`, `wrong_chain` and `weak` happens now and then.
+/// What it does wrong. Everything but `dead`, `wrong_chain`, `weak` and `unindexed` happens now and
+/// then.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Faults {
     /// Nobody answers.
@@ -36,6 +37,8 @@ pub(crate) struct Faults {
     pub(crate) narrow: bool,
     /// No answer to questions for the events of more than two blocks.
     pub(crate) weak: bool,
+    /// No transactions, although their logs are there.
+    pub(crate) unindexed: bool,
 }
 
 impl Faults {
@@ -49,6 +52,7 @@ impl Faults {
         forgetful: true,
         narrow: true,
         weak: false,
+        unindexed: false,
     };
 }
 
@@ -180,6 +184,7 @@ impl Shared {
         let mut now = |is: bool, one_in| is && random.random_ratio(1, one_in);
         match method {
             "eth_chainId" if faults.wrong_chain => answer["result"] = json!("0x1"),
+            "eth_getTransactionByHash" if faults.unindexed => answer["result"] = Value::Null,
             "eth_getBlockByNumber" if now(faults.forgetful, 30) => answer["result"] = Value::Null,
             "eth_getLogs" if now(faults.narrow, 5) => {
                 let error = json!({ "code": -32000, "message": "query timeout exceeded" });

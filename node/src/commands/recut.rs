@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use alloy::primitives::B256;
 use hawser_chain::admin::Contract;
 use hawser_chain::endpoints::Endpoints;
-use hawser_chain::index::{Mark, Subject, lookup};
+use hawser_chain::index::walk::Header;
+use hawser_chain::index::{Subject, lookup};
 use hawser_chain::send::RpcFault;
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::{EnvelopeId, OriginatorId};
@@ -91,7 +92,7 @@ async fn find(
     from_block: u64,
 ) -> Result<Cut, Failure> {
     let source = Source::of(config, strand).await?;
-    let position = match from_block.checked_sub(1) {
+    let before = match from_block.checked_sub(1) {
         None => None,
         Some(before) => Some(source.block(before).await?),
     };
@@ -101,7 +102,7 @@ async fn find(
     while next.0 > 0 {
         let at = EnvelopeId::new(originator, next);
         if let Some(bytes) = snapshot.get(at).map_err(unreadable)? {
-            if source.keeps(at, bytes, from_block).await? {
+            if source.keeps(at, bytes, from_block, before).await? {
                 break;
             }
             envelopes += 1;
@@ -112,7 +113,8 @@ async fn find(
         from: EnvelopeId::new(originator, next.next()),
         through: EnvelopeId::new(originator, head),
         envelopes,
-        position,
+        position: before
+            .map(|header| ChainPosition { block: header.mark.number, hash: header.mark.hash.0 }),
     })
 }
 
@@ -139,20 +141,19 @@ impl Source {
         Ok(Self { endpoints, subject, contract })
     }
 
-    async fn block(&self, number: u64) -> Result<ChainPosition, Failure> {
+    async fn block(&self, number: u64) -> Result<Header, Failure> {
         let found = lookup::block(&self.endpoints, number).await.map_err(unanswered)?;
-        let Some(Mark { number, hash }) = found else {
-            return Err(Failure::refused(format!("the chain has no block {number} yet")));
-        };
-        Ok(ChainPosition { block: number, hash: hash.0 })
+        found.ok_or_else(|| Failure::refused(format!("the chain has no block {number} yet")))
     }
 
-    /// Whether the chain has this envelope in a block before `from_block`.
+    /// Whether the chain has this envelope in a block before `from_block`, the last of which is
+    /// `before`.
     async fn keeps(
         &self,
         at: EnvelopeId,
         bytes: hawser_proto::Bytes,
         from_block: u64,
+        before: Option<Header>,
     ) -> Result<bool, Failure> {
         let envelope = OriginatorEnvelope::parse(bytes)
             .map_err(|error| Failure::failed(format!("envelope {at}: {error}")))?;
@@ -161,10 +162,23 @@ impl Source {
         };
         let found =
             lookup::broadcasts(&self.endpoints, self.subject, self.contract, B256::from(hash));
-        let Some(found) = found.await.map_err(unanswered)?.filter(|it| it.block < from_block)
-        else {
-            return Ok(false);
+        let Some(found) = found.await.map_err(unanswered)? else {
+            // What the chain has taken back was in one of the blocks that are to be cut off.
+            let time_s = envelope.unsigned().originator_ns() / 1_000_000_000;
+            let is_later =
+                |before: Header| i64::try_from(before.time_s).is_ok_and(|it| it <= time_s);
+            if before.is_none_or(is_later) {
+                return Ok(false);
+            }
+            return Err(Failure::refused(format!(
+                "envelope {at} is older than block {from_block}, and its transaction is not known: \
+                 either this endpoint does not keep old transactions, or the chain is another one \
+                 before that block already"
+            )));
         };
+        if found.block >= from_block {
+            return Ok(false);
+        }
         let client = envelope.unsigned().payer().client().as_bytes();
         let is_there = |(place, payload): &(u64, alloy::primitives::Bytes)| {
             *place == at.sequence.0 && payload.0 == *client

@@ -19,6 +19,11 @@ impl Sink for StrandSink {
         Ok(position.map(mark))
     }
 
+    fn last_place(&self) -> Result<u64, SinkError> {
+        let head = self.appender.head(self.originator);
+        Ok(head.map_err(|error| SinkError::Retry(error.to_string()))?.0)
+    }
+
     fn take(&self, batch: &Batch) -> Result<(), SinkError> {
         let events: Vec<_> = batch.events.iter().filter_map(payload).collect();
         let appended = self.appender.append(self.originator, &events, Some(position(batch)));
@@ -66,6 +71,11 @@ impl Sink for LedgerSink {
     fn position(&self) -> Result<Option<Mark>, SinkError> {
         let position = self.0.position().map_err(|error| SinkError::Retry(error.to_string()))?;
         Ok(position.map(mark))
+    }
+
+    /// Payments have no places.
+    fn last_place(&self) -> Result<u64, SinkError> {
+        Ok(0)
     }
 
     fn take(&self, batch: &Batch) -> Result<(), SinkError> {
