@@ -4,6 +4,8 @@ import { getBytes } from "ethers";
 import * as five from "node-sdk-5";
 import * as six from "node-sdk-6";
 
+import { sent } from "./patience.mjs";
+
 const ETHEREUM = 0;
 
 const identifier = (address) => ({ identifier: address.toLowerCase(), identifierKind: ETHEREUM });
@@ -166,7 +168,8 @@ class Chat {
   }
 
   send(text) {
-    return this.#conversation.sendText(text, this.#sendOptions({ optimistic: false }));
+    const options = this.#sendOptions({ optimistic: false });
+    return sent(this.#conversation, this.#conversation.sendText(text, options));
   }
 
   /** Reads at most one page. */

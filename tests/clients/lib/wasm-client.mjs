@@ -6,6 +6,8 @@ import { fileURLToPath } from "node:url";
 import * as wasm from "@xmtp/wasm-bindings";
 import { getBytes } from "ethers";
 
+import { sent } from "./patience.mjs";
+
 const identifier = (address) => ({
   identifier: address.toLowerCase(),
   identifierKind: wasm.IdentifierKind.Ethereum,
@@ -181,7 +183,7 @@ class Chat {
   }
 
   send(text) {
-    return this.#conversation.sendText(text, { optimistic: false });
+    return sent(this.#conversation, this.#conversation.sendText(text, { optimistic: false }));
   }
 
   sync() {
