@@ -38,7 +38,7 @@ pub struct Candidate {
 
 impl Strategy {
     /// The node for a topic: one of `candidates` (ascending by id) that is not in `banned`.
-    /// `random` is any number, new for each call.
+    /// `random` is any number; where it is the same, so is the choice.
     #[must_use]
     pub fn choose(
         &self,
@@ -62,6 +62,13 @@ impl Strategy {
             }
         }
     }
+}
+
+/// A topic's number for random choices. It is always the same, so that what is published at once,
+/// before any of it has found its place, goes to one node.
+pub(crate) fn random_of(topic: &Topic, seed: u64) -> u64 {
+    let hash = Sha256::new().chain_update(seed.to_be_bytes()).chain_update(topic.identifier());
+    hash.finalize().iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 /// Nodes stand at even distances on the numbers of 32 bits; a topic goes to the next one above its
@@ -111,8 +118,8 @@ fn closest(
     quickest(&|id| preferred.contains(&id)).or_else(|| quickest(&|_| true))
 }
 
-/// Where topics were sent last, so that they stay there: readers who are far behind lose messages
-/// of a topic that is spread over nodes. Holds a bounded number; the ones not used for longest go
+/// Where topics were published last, so that they stay there: readers who are far behind lose
+/// messages of a topic that is spread over nodes. Holds a bounded number; the ones not used for longest go
 /// first.
 #[derive(Debug, Default)]
 pub struct Sticky {
@@ -124,7 +131,7 @@ pub struct Sticky {
 const STICKY_TOPICS_MAX: usize = 100_000;
 
 impl Sticky {
-    /// Where a topic was sent last.
+    /// Where a topic was published last.
     pub fn get(&mut self, topic: &Topic) -> Option<OriginatorId> {
         let key = key(topic);
         if let Some(node) = self.recent.get(&key) {
@@ -148,9 +155,10 @@ impl Sticky {
     }
 }
 
-/// Topics of one identifier go together, as `stable` wants it.
+/// The whole topic: what becomes of an installation's key packages moves no group whose id is the
+/// same. Those of one identifier meet by the strategy, which only a node that fails overrules.
 fn key(topic: &Topic) -> [u8; 16] {
-    let hash = Sha256::digest(topic.identifier());
+    let hash = Sha256::digest(topic.as_bytes());
     let mut key = [0; 16];
     key.copy_from_slice(&hash[..16]);
     key
@@ -241,6 +249,8 @@ mod tests {
         assert!(sticky.recent.len() + sticky.older.len() <= 2 * STICKY_TOPICS_MAX);
         sticky.set(&name(0), OriginatorId(200));
         assert_eq!(sticky.get(&name(0)), Some(OriginatorId(200)));
+        let packages = Topic::new(TopicKind::KeyPackages, name(0).identifier()).unwrap();
+        assert_eq!(sticky.get(&packages), None, "another topic of the same identifier");
     }
 
     proptest! {

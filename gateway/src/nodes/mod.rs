@@ -9,7 +9,7 @@ mod lag;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
@@ -19,7 +19,7 @@ use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
 use crate::metrics::NodeNumbers;
 use crate::publish::Batcher;
-use crate::select::{Candidate, Sticky, Strategy};
+use crate::select::{Candidate, Sticky, Strategy, random_of};
 use hawser_api::serve::MESSAGE_LEN_BYTES_MAX;
 use lag::Lags;
 
@@ -143,6 +143,8 @@ pub(crate) struct Nodes(Arc<Inner>);
 
 struct Inner {
     strategy: Strategy,
+    /// What this gateway's random choices come from.
+    seed: u64,
     canonical: RwLock<Arc<NodeMap>>,
     sticky: Mutex<Sticky>,
     lags: Mutex<Lags>,
@@ -182,6 +184,7 @@ impl Nodes {
     ) -> Self {
         let nodes = Self(Arc::new(Inner {
             strategy,
+            seed: rand::random(),
             canonical: RwLock::default(),
             sticky: Mutex::default(),
             lags: Mutex::default(),
@@ -299,7 +302,7 @@ impl Nodes {
         lags.told(node, cursor, Instant::now());
     }
 
-    /// The node for a topic, none of those that are banned: where it was sent last if that one is
+    /// The node for a topic, none of those that are banned: where it was published last if that one is
     /// usable, otherwise as the strategy says. Those that charge more than `congestion_fee_max` for
     /// being busy are avoided. When no usable one is left, the others are tried.
     pub(crate) fn choose(
@@ -309,20 +312,41 @@ impl Nodes {
         congestion_fee_max: Option<u64>,
     ) -> Option<Arc<Node>> {
         let all = self.all();
-        let mut sticky = self.0.sticky.lock().unwrap_or_else(PoisonError::into_inner);
         let good = |node: &Node| self.is_usable(node) && !node.is_dear(congestion_fee_max);
-        let last = sticky.get(topic).filter(|id| !banned.contains(id));
+        let last = self.sticky().get(topic).filter(|id| !banned.contains(id));
         if let Some(node) = last.and_then(|id| all.get(&id)).filter(|node| good(node)) {
             return Some(node.clone());
         }
         let candidates: Vec<_> = all.values().map(|node| node.candidate()).collect();
         let unusable = all.values().filter(|node| !good(node)).map(|node| node.id());
         let avoided: BTreeSet<_> = banned.iter().copied().chain(unusable).collect();
-        let choose =
-            |banned| self.0.strategy.choose(topic, &candidates, banned, rand::random::<u64>());
+        let random = random_of(topic, self.0.seed);
+        let choose = |banned| self.0.strategy.choose(topic, &candidates, banned, random);
         let chosen = choose(&avoided).or_else(|| choose(banned))?;
-        sticky.set(topic, chosen);
         all.get(&chosen).cloned()
+    }
+
+    /// A node has published something of a topic, which stays there. A topic leaves the node that it
+    /// had only when that one has `failed` or cannot be used: whoever has refused something, or was
+    /// too dear for somebody once, keeps it.
+    pub(crate) fn published(
+        &self,
+        topic: &Topic,
+        node: OriginatorId,
+        failed: &BTreeSet<OriginatorId>,
+    ) {
+        let all = self.all();
+        let keeps = |last: OriginatorId| {
+            !failed.contains(&last) && all.get(&last).is_some_and(|last| self.is_usable(last))
+        };
+        let mut sticky = self.sticky();
+        if !sticky.get(topic).is_some_and(keeps) {
+            sticky.set(topic, node);
+        }
+    }
+
+    fn sticky(&self) -> MutexGuard<'_, Sticky> {
+        self.0.sticky.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -13,6 +13,7 @@ const REFUSALS_MAX: usize = 2;
 #[derive(Debug)]
 pub struct Campaign {
     banned: BTreeSet<OriginatorId>,
+    unable: BTreeSet<OriginatorId>,
     refusals: usize,
     attempts: usize,
     attempts_max: usize,
@@ -38,13 +39,25 @@ impl Campaign {
     /// At most `attempts_max` rounds of tries, the first one included.
     #[must_use]
     pub fn new(attempts_max: usize) -> Self {
-        Self { banned: BTreeSet::new(), refusals: 0, attempts: 0, attempts_max }
+        Self {
+            banned: BTreeSet::new(),
+            unable: BTreeSet::new(),
+            refusals: 0,
+            attempts: 0,
+            attempts_max,
+        }
     }
 
     /// Who is not asked again.
     #[must_use]
     pub fn banned(&self) -> &BTreeSet<OriginatorId> {
         &self.banned
+    }
+
+    /// Who could not do it, which is worse than not wanting to: a refusal is about the envelopes.
+    #[must_use]
+    pub(crate) fn unable(&self) -> &BTreeSet<OriginatorId> {
+        &self.unable
     }
 
     /// A node is tried.
@@ -64,6 +77,8 @@ impl Campaign {
         self.attempts = self.attempts.max(attempt.failed_before + 1);
         if kind == FaultKind::Refused {
             self.refusals += 1;
+        } else {
+            self.unable.insert(node);
         }
         if attempt.failed_before + 1 >= self.attempts_max || self.refusals >= REFUSALS_MAX {
             Next::GiveUp
@@ -101,6 +116,7 @@ mod tests {
         assert_eq!(campaign.failed(&attempt, node(1), FaultKind::Refused), Next::TryOthers);
         let attempt = campaign.begin();
         assert_eq!(campaign.failed(&attempt, node(2), FaultKind::Refused), Next::GiveUp);
+        assert!(campaign.unable().is_empty());
     }
 
     #[test]

@@ -10,7 +10,7 @@ pub mod campaign;
 mod landed;
 pub mod verify;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -189,6 +189,8 @@ impl Publisher {
         let fault = match self.ask(&node, clients).await {
             Ok(envelopes) => {
                 node.numbers.took(since.elapsed(), items.len(), attempt.failed_before);
+                let unable = lock(campaign).unable().clone();
+                items.iter().for_each(|it| self.nodes.published(&it.topic, node.id(), &unable));
                 return items
                     .iter()
                     .map(|item| item.index)
@@ -244,6 +246,9 @@ impl Publisher {
         let found = landed::find(node, &items).await;
         let (arrived, missing): (Vec<_>, Vec<_>) =
             items.into_iter().zip(found).partition(|(_, found)| found.is_some());
+        for (item, _) in &arrived {
+            self.nodes.published(&item.topic, node.id(), &BTreeSet::new());
+        }
         let arrived = arrived
             .into_iter()
             .filter_map(|(item, found)| found.map(|envelope| (item.index, Ok(envelope))));

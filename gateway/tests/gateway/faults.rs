@@ -101,6 +101,43 @@ async fn what_two_nodes_refuse_is_refused_with_their_words() {
 }
 
 #[tokio::test]
+async fn a_topic_stays_on_a_node_that_has_refused_something_and_lives() {
+    let net = Net::start(3).await;
+    let home = id_of(&net.publish(vec![message(1, "where?")]).await.unwrap()[0]).0;
+    let at_home =
+        async |text| id_of(&net.publish(vec![message(1, text)]).await.unwrap()[0]).0 == home;
+    net.node_of(home).becomes(Manner::Refuses(1));
+    assert!(!at_home("it is behind").await);
+    net.node_of(home).becomes(Manner::Honest);
+    assert!(at_home("it has caught up").await);
+    net.nodes.iter().for_each(|node| node.becomes(Manner::Refuses(1)));
+    assert_eq!(
+        net.publish(vec![message(1, "bad")]).await.unwrap_err().code(),
+        Code::InvalidArgument
+    );
+    net.nodes.iter().for_each(|node| node.becomes(Manner::Honest));
+    assert!(at_home("two have refused").await);
+    // One that cannot do it is left for good.
+    net.node_of(home).becomes(Manner::Fails);
+    assert!(!at_home("it is out of order").await);
+    net.node_of(home).becomes(Manner::Honest);
+    assert!(!at_home("and was left").await);
+}
+
+#[tokio::test]
+async fn what_is_published_at_once_to_a_new_topic_goes_to_one_node() {
+    let random = |settings: &mut hawser_gateway::GatewaySettings| {
+        settings.strategy = hawser_gateway::select::Strategy::Random;
+    };
+    let net = Net::with(5, random, |_| {}).await;
+    let together = (0..20).map(|n| message(1, &n.to_string())).collect();
+    let (one, other) = (net.publish(together), net.publish(vec![message(1, "beside")]));
+    let (one, other) = futures_util::future::join(one, other).await;
+    let nodes = one.unwrap().iter().chain(&other.unwrap()).map(|it| id_of(it).0).collect();
+    assert_eq!(std::collections::BTreeSet::<u32>::len(&nodes), 1, "{nodes:?}");
+}
+
+#[tokio::test]
 async fn one_request_that_is_refused_does_not_harm_those_that_go_with_it() {
     let net = Net::start(1).await;
     net.nodes[0].becomes(Manner::Refuses(0xee));

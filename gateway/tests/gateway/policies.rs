@@ -6,7 +6,7 @@ use hawser_proto::pb::xmtp::xmtpv4::payer_api as api;
 use prost::Message as _;
 use tonic::{Code, Request, Status};
 
-use super::fake::Manner;
+use super::fake::{Manner, id_of};
 use super::world::{Net, commit, message, welcome};
 
 async fn with(policies: &str) -> Net {
@@ -15,10 +15,16 @@ async fn with(policies: &str) -> Net {
 }
 
 async fn publish_from(net: &Net, address: &str, text: &str) -> Result<(), Status> {
+    node_for(net, address, text).await.map(|_| ())
+}
+
+/// The node that has published it.
+async fn node_for(net: &Net, address: &str, text: &str) -> Result<u32, Status> {
     let envelopes = vec![message(1, text)];
     let mut request = Request::new(api::PublishClientEnvelopesRequest { envelopes });
     request.metadata_mut().insert("x-forwarded-for", address.parse().unwrap());
-    net.client().await.publish_client_envelopes(request).await.map(|_| ())
+    let answer = net.client().await.publish_client_envelopes(request).await?.into_inner();
+    Ok(id_of(&answer.originator_envelopes[0]).0)
 }
 
 #[tokio::test]
@@ -52,21 +58,42 @@ async fn kinds_sizes_and_prices_are_limited() {
     assert_eq!(code(message(1, &"a".repeat(40))).await, Code::ResourceExhausted);
 }
 
-#[tokio::test]
-async fn what_a_busy_node_charges_keeps_those_away_who_do_not_pay_it_and_nobody_else() {
-    let usual = Net::start(1).await.publish(vec![message(1, "a")]).await.unwrap();
-    let unsigned = usual[0].unsigned_originator_envelope.clone();
-    let base = pb::UnsignedOriginatorEnvelope::decode(unsigned).unwrap().base_fee_picodollars;
-    // Before a node is chosen its id is taken to be a byte longer.
-    let base = base + 200 * 60;
-    let net = with(&format!(
+/// Callers of whom one pays 5000 picodollars for a node's being busy and the other 20 000.
+async fn poor_and_rich() -> String {
+    let base = base_fee().await;
+    format!(
         "[policies.poor]\npicodollars_per_envelope_max = {}\n\
          [policies.rich]\npicodollars_per_envelope_max = {}\n\
          [callers]\n\"1.2.3.4\" = \"poor\"\n\"1.2.3.5\" = \"rich\"",
         base + 5_000,
         base + 20_000
-    ))
-    .await;
+    )
+}
+
+/// What a message of one letter is taken to cost before it is sent.
+async fn base_fee() -> u64 {
+    let usual = Net::start(1).await.publish(vec![message(1, "a")]).await.unwrap();
+    let unsigned = usual[0].unsigned_originator_envelope.clone();
+    let base = pb::UnsignedOriginatorEnvelope::decode(unsigned).unwrap().base_fee_picodollars;
+    // Before a node is chosen its id is taken to be a byte longer.
+    base + 200 * 60
+}
+
+#[tokio::test]
+async fn a_topic_stays_on_a_node_that_is_too_dear_for_one_caller() {
+    let policies = PolicyFile::parse(&poor_and_rich().await).unwrap();
+    let net = Net::with(2, |settings| settings.policies = policies, |_| {}).await;
+    let (poor, rich) = ("1.2.3.4", "1.2.3.5");
+    let home = node_for(&net, rich, "a").await.unwrap();
+    net.node_of(home).becomes(Manner::IsBusy(15_000));
+    assert_eq!(node_for(&net, rich, "b").await.unwrap(), home);
+    assert_ne!(node_for(&net, poor, "c").await.unwrap(), home);
+    assert_eq!(node_for(&net, rich, "d").await.unwrap(), home);
+}
+
+#[tokio::test]
+async fn what_a_busy_node_charges_keeps_those_away_who_do_not_pay_it_and_nobody_else() {
+    let net = with(&poor_and_rich().await).await;
     let code = async |address, text| {
         let published = publish_from(&net, address, text).await;
         published.map_or_else(|status| status.code(), |()| Code::Ok)
