@@ -21,12 +21,23 @@ pub(crate) struct Lags {
 }
 
 impl Lags {
-    /// A node has told its cursor.
-    pub(crate) fn told(&mut self, node: OriginatorId, cursor: Cursor, now: Instant) {
+    /// A node has told its cursor. What it says of originators that are not `known` is not kept: it
+    /// may name as many as it likes.
+    pub(crate) fn told(
+        &mut self,
+        node: OriginatorId,
+        cursor: &Cursor,
+        known: impl Fn(OriginatorId) -> bool,
+        now: Instant,
+    ) {
+        let cursor = cursor.iter().filter(|id| known(id.originator)).collect();
         self.cursors.insert(node, cursor);
         let originators: Vec<_> = self.cursors[&node].iter().map(|id| id.originator).collect();
         for originator in originators {
             let head = self.known_to_two(originator);
+            if head == SequenceId::NONE {
+                continue;
+            }
             let heads = self.heads.entry(originator).or_default();
             if heads.back().is_none_or(|(_, last)| *last < head) {
                 heads.push_back((now, head));
@@ -40,6 +51,7 @@ impl Lags {
     /// A node does not belong to the network any more.
     pub(crate) fn forget(&mut self, node: OriginatorId) {
         self.cursors.remove(&node);
+        self.heads.remove(&node);
     }
 
     /// For how long two other nodes have had something that this one has not; zero if nothing is
@@ -71,8 +83,9 @@ mod tests {
     const B: OriginatorId = OriginatorId(200);
     const C: OriginatorId = OriginatorId(300);
 
-    fn cursor(sequence: u64) -> Cursor {
-        [EnvelopeId::new(A, SequenceId(sequence))].into_iter().collect()
+    fn told(lags: &mut Lags, node: OriginatorId, sequence: u64, now: Instant) {
+        let cursor = [EnvelopeId::new(A, SequenceId(sequence))].into_iter().collect();
+        lags.told(node, &cursor, |originator| originator == A, now);
     }
 
     #[test]
@@ -81,14 +94,14 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut lags = Lags::default();
         for node in [A, B, C] {
-            lags.told(node, cursor(5), at(0));
+            told(&mut lags, node, 5, at(0));
         }
-        lags.told(A, cursor(6), at(1));
+        told(&mut lags, A, 6, at(1));
         assert_eq!(lags.lag(C, at(2)), Duration::ZERO, "only one node has more");
-        lags.told(B, cursor(7), at(3));
+        told(&mut lags, B, 7, at(3));
         assert_eq!(lags.lag(C, at(70)), Duration::from_secs(67));
         assert_eq!(lags.lag(A, at(70)), Duration::ZERO);
-        lags.told(C, cursor(6), at(71));
+        told(&mut lags, C, 6, at(71));
         assert_eq!(lags.lag(C, at(71)), Duration::ZERO);
     }
 
@@ -97,21 +110,35 @@ mod tests {
         let start = Instant::now();
         let mut lags = Lags::default();
         for (node, sequence) in [(A, 5), (B, 5), (C, u64::MAX / 2)] {
-            lags.told(node, cursor(sequence), start);
+            told(&mut lags, node, sequence, start);
         }
         let later = start + Duration::from_secs(1000);
         assert!([A, B, C].into_iter().all(|node| lags.lag(node, later) == Duration::ZERO));
     }
 
     #[test]
+    fn originators_that_nobody_knows_leave_nothing_behind() {
+        let mut lags = Lags::default();
+        for round in 1..4 {
+            let many = (0..1000).map(|n| OriginatorId(1_000_000 * round + n));
+            let many: Cursor = many.map(|it| EnvelopeId::new(it, SequenceId(9))).collect();
+            for node in [A, B] {
+                lags.told(node, &many, |originator| originator == A, Instant::now());
+            }
+        }
+        assert!(lags.heads.is_empty());
+        assert!(lags.cursors.values().all(|cursor| cursor.iter().count() == 0));
+    }
+
+    #[test]
     fn what_is_remembered_is_bounded_and_lateness_is_kept() {
         let start = Instant::now();
         let mut lags = Lags::default();
-        lags.told(C, cursor(1), start);
+        told(&mut lags, C, 1, start);
         for second in 0..1000 {
             let now = start + Duration::from_secs(second);
-            lags.told(A, cursor(second + 2), now);
-            lags.told(B, cursor(second + 2), now);
+            told(&mut lags, A, second + 2, now);
+            told(&mut lags, B, second + 2, now);
         }
         assert!(lags.heads[&A].len() <= 302);
         assert!(lags.lag(C, start + Duration::from_secs(1000)) >= REMEMBERED);

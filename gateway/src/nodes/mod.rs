@@ -297,9 +297,16 @@ impl Nodes {
         self.0.lags.lock().unwrap_or_else(PoisonError::into_inner).lag(node, Instant::now())
     }
 
-    pub(crate) fn told_cursor(&self, node: OriginatorId, cursor: hawser_proto::Cursor) {
-        let mut lags = self.0.lags.lock().unwrap_or_else(PoisonError::into_inner);
-        lags.told(node, cursor, Instant::now());
+    pub(crate) fn told_cursor(&self, node: OriginatorId, cursor: &hawser_proto::Cursor) {
+        let all = self.all();
+        let is_strand = |originator| {
+            matches!(originator, OriginatorId::GROUP_MESSAGES | OriginatorId::IDENTITY_UPDATES)
+                || all.contains_key(&originator)
+        };
+        if all.contains_key(&node) {
+            let mut lags = self.0.lags.lock().unwrap_or_else(PoisonError::into_inner);
+            lags.told(node, cursor, is_strand, Instant::now());
+        }
     }
 
     /// The node for a topic, none of those that are banned: where it was published last if that one is

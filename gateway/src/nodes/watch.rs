@@ -87,7 +87,7 @@ impl Watcher {
         if let Ok(Ok(told)) = asked
             && let Some(cursor) = told.into_inner().latest_sync
         {
-            self.nodes.told_cursor(node.id(), Cursor::from(&cursor));
+            self.nodes.told_cursor(node.id(), &Cursor::from(&cursor));
         }
     }
 
