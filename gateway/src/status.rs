@@ -35,6 +35,19 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// Whether it may be published all the same, or still become so.
+    pub(crate) fn may_be_there(&self) -> bool {
+        match self {
+            Self::Node(PublishFault::NoNode) => false,
+            Self::Node(PublishFault::Last { may_be_there, .. }) => *may_be_there,
+            Self::Chain(fault) => !matches!(
+                fault,
+                ChainFault::Invalid(_) | ChainFault::NotSent(_) | ChainFault::NoChain
+            ),
+            Self::Lost => true,
+        }
+    }
+
     fn code(&self) -> Code {
         match self {
             Self::Node(PublishFault::Last { fault, .. }) => match fault {
@@ -159,7 +172,8 @@ mod tests {
     #[test]
     fn a_part_that_failed_makes_no_success_and_all_parts_are_told() {
         let fault = NodeFault::Refused(Status::invalid_argument("bad"));
-        let refused = Failure::Node(PublishFault::Last { node: OriginatorId(100), fault });
+        let (node, may_be_there) = (OriginatorId(100), false);
+        let refused = Failure::Node(PublishFault::Last { node, fault, may_be_there });
         let gone = Failure::Chain(ChainFault::NotShown { hash: [7; 32], sequence_id: 5 });
         let outcomes = vec![placed(1), placed(2), Err(refused), Err(gone), placed(3)];
         let status = answer(outcomes).unwrap_err();

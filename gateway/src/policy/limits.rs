@@ -147,6 +147,16 @@ impl Limits {
         }
     }
 
+    /// What was taken at `taken_ms` was not used. Buckets stay as they are: they are against floods,
+    /// also of what is never published.
+    pub(crate) fn give_back(&mut self, caller: &str, cost: Cost, taken_ms: u64) {
+        let Some(used) = self.callers.get_mut(caller) else { return };
+        if used.day == taken_ms / DAY_MS {
+            used.envelopes_of_day = used.envelopes_of_day.saturating_sub(cost.envelopes);
+            used.picodollars_of_day = used.picodollars_of_day.saturating_sub(cost.picodollars);
+        }
+    }
+
     fn remember(&mut self, caller: &str, used: Used, now_ms: u64) {
         if let Some(known) = self.callers.get_mut(caller) {
             *known = used;
@@ -236,6 +246,23 @@ mod tests {
         let one = Cost { envelopes: 1, picodollars: 1 };
         assert!(limits.take("a", &policy, one, NOON).is_err(), "what was added counts");
         assert_eq!(limits.take("a", &policy, cost, NOON + 12 * HOUR_MS), Ok(()));
+    }
+
+    #[test]
+    fn what_is_given_back_counts_for_its_day_alone_and_not_for_floods() {
+        let policy = Policy { envelopes_per_day: Some(1), ..policy(Some(3), None) };
+        let mut limits = Limits::default();
+        for _ in 0..3 {
+            assert_eq!(limits.take("a", &policy, envelopes(1), NOON), Ok(()));
+            limits.give_back("a", envelopes(1), NOON);
+        }
+        let refused = limits.take("a", &policy, envelopes(1), NOON).unwrap_err();
+        assert_eq!(refused.what, "envelopes a minute");
+        let tomorrow = NOON + DAY_MS;
+        assert_eq!(limits.take("a", &policy, envelopes(1), tomorrow), Ok(()));
+        limits.give_back("a", envelopes(1), NOON);
+        let refused = limits.take("a", &policy, envelopes(1), tomorrow).unwrap_err();
+        assert_eq!(refused.what, "envelopes a day");
     }
 
     #[test]

@@ -21,7 +21,8 @@ pub(crate) use jwks::Pace;
 use jwt::Keys;
 pub use jwt::KeysFault;
 pub(crate) use jwt::TokenFault;
-use limits::{Cost, Exhausted, Limits};
+pub(crate) use limits::Cost;
+use limits::{Exhausted, Limits};
 use tokio::sync::Notify;
 
 use crate::routing::{Kind, Routed};
@@ -162,6 +163,12 @@ impl Policies {
     pub(crate) fn add_cost(&self, caller: &Caller, picodollars: u64) {
         let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
         limits.add_cost(&caller.0, picodollars);
+    }
+
+    /// So much of what was taken at `taken_ms` was not used.
+    pub(crate) fn give_back(&self, caller: &Caller, cost: Cost, taken_ms: u64) {
+        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        limits.give_back(&caller.0, cost, taken_ms);
     }
 
     /// Whether tokens are asked for and nobody has told yet who may sign them.

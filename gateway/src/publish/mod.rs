@@ -103,6 +103,23 @@ impl NodeFault {
     }
 }
 
+impl NodeFault {
+    /// Whether the node may have published the envelopes all the same: not if it was not reached or
+    /// has refused them.
+    fn may_be_there(&self) -> bool {
+        match self {
+            Self::Refused(_) => false,
+            Self::Failed(status) => !never_connected(status),
+            Self::Timeout(_) | Self::WentDown | Self::Wrong(_) => true,
+        }
+    }
+}
+
+fn never_connected(status: &Status) -> bool {
+    let first = std::error::Error::source(status);
+    std::iter::successors(first, |error| error.source()).any(|it| it.is::<tonic::ConnectError>())
+}
+
 fn told(status: &Status) -> String {
     format!("{:?}: {}", status.code(), status.message())
 }
@@ -126,7 +143,12 @@ pub(crate) enum PublishFault {
     NoNode,
     /// The last node that was tried.
     #[error("node {node}: {fault}")]
-    Last { node: OriginatorId, fault: NodeFault },
+    Last {
+        node: OriginatorId,
+        fault: NodeFault,
+        /// Whether one of those that were tried may have published it all the same.
+        may_be_there: bool,
+    },
 }
 
 pub(crate) type Published = (usize, Result<Placed, PublishFault>);
@@ -169,19 +191,23 @@ impl Publisher {
                     }
                 }
             }
-            let groups =
-                groups.into_values().map(|(node, items)| self.attempt(node, items, &campaign));
+            let may_be_there = matches!(last, Some(PublishFault::Last { may_be_there: true, .. }));
+            let groups = groups
+                .into_values()
+                .map(|(node, items)| self.attempt(node, items, &campaign, may_be_there));
             published.extend(join_all(groups).await.into_iter().flatten());
             published
         }
         .boxed()
     }
 
+    /// `may_be_there`: whether a node that was tried before may have published them.
     async fn attempt(
         &self,
         node: Arc<Node>,
         items: Vec<NodeItem>,
         campaign: &Arc<Mutex<Campaign>>,
+        may_be_there: bool,
     ) -> Vec<Published> {
         let attempt = lock(campaign).begin();
         let since = Instant::now();
@@ -212,7 +238,8 @@ impl Publisher {
             _ => (Vec::new(), items),
         };
         let next = lock(campaign).failed(&attempt, node.id(), fault.kind());
-        let last = PublishFault::Last { node: node.id(), fault };
+        let may_be_there = may_be_there || fault.may_be_there();
+        let last = PublishFault::Last { node: node.id(), fault, may_be_there };
         published.extend(match next {
             Next::TryOthers => self.place(items, campaign.clone(), Some(last)).await,
             Next::GiveUp => items.iter().map(|item| (item.index, Err(last.clone()))).collect(),

@@ -19,7 +19,7 @@ use crate::chain::{ChainItem, ChainPath};
 use crate::identity::{self, IdentityCheck, Invalid, There, Update};
 use crate::metrics::Numbers;
 use crate::nodes::Nodes;
-use crate::policy::{Caller, Policies, PolicyRefusal};
+use crate::policy::{Caller, Cost, Policies, PolicyRefusal};
 use crate::publish::{NodeItem, Placed, Publisher};
 use crate::routing::{ChainTopic, Route, Routed, route};
 use crate::status::{self, Failure, Outcome};
@@ -74,14 +74,26 @@ impl Service {
         // The rest of what the caller pays may go to nodes for being busy.
         let congestion_fee_max =
             |envelope: &Routed| price_max.map(|max| max.saturating_sub(fee(envelope)));
+        let fees: Vec<u64> = routed.iter().map(fee).collect();
         let for_nodes = || routed.iter().filter(|envelope| envelope.route == Route::Node);
-        if for_nodes().any(|envelope| self.nodes.all_are_dear(congestion_fee_max(envelope))) {
-            return Err(self.refused(&PolicyRefusal::AllDear));
+        let allowed =
+            if for_nodes().any(|envelope| self.nodes.all_are_dear(congestion_fee_max(envelope))) {
+                Err(self.refused(&PolicyRefusal::AllDear))
+            } else {
+                self.judge_identities(&routed).await
+            };
+        if let Err(refused) = allowed {
+            self.policies.give_back(&caller, cost_of(fees), now_ms);
+            return Err(refused);
         }
-        self.judge_identities(&routed).await?;
-        let expected: u64 = routed.iter().map(fee).sum();
+        let is_repeat = |it: &Routed| it.route != Route::Node && self.chain.knows(&it.bytes);
+        let repeats: Vec<bool> = routed.iter().map(is_repeat).collect();
         let outcomes = self.carry(routed, congestion_fee_max).await;
-        self.account(&caller, &outcomes, expected);
+        let is_unused = |index: &usize| repeats[*index] || was_not_published(&outcomes[*index]);
+        let unused = cost_of((0..fees.len()).filter(is_unused).map(|index| fees[index]));
+        self.policies.give_back(&caller, unused, now_ms);
+        let taken = cost_of(fees).picodollars.saturating_sub(unused.picodollars);
+        self.account(&caller, &outcomes, taken);
         status::answer(outcomes).inspect_err(|failed| {
             if failed.metadata().contains_key(status::PUBLISHED) {
                 self.numbers.partial.add(1);
@@ -161,11 +173,11 @@ impl Service {
 
     /// Takes what nodes have charged beyond what was taken from the caller's budget, and remembers
     /// what each charges for being busy.
-    fn account(&self, caller: &Caller, outcomes: &[Outcome], expected: u64) {
+    fn account(&self, caller: &Caller, outcomes: &[Outcome], taken: u64) {
         let placed = || outcomes.iter().flatten();
         let charged: u64 = placed().map(|placed| placed.fee_picodollars).sum();
-        if charged > expected {
-            self.policies.add_cost(caller, charged - expected);
+        if charged > taken {
+            self.policies.add_cost(caller, charged - taken);
         }
         for placed in placed() {
             if let Some(node) = self.nodes.get(placed.node) {
@@ -178,6 +190,18 @@ impl Service {
         self.numbers.refused(refusal);
         status::of_policy(refusal)
     }
+}
+
+/// What envelopes take that cost so much at nodes.
+fn cost_of(fees: impl IntoIterator<Item = u64>) -> Cost {
+    fees.into_iter().fold(Cost::default(), |cost, fee| Cost {
+        envelopes: cost.envelopes + 1,
+        picodollars: cost.picodollars.saturating_add(fee),
+    })
+}
+
+fn was_not_published(outcome: &Outcome) -> bool {
+    outcome.as_ref().is_err_and(|failure| !failure.may_be_there())
 }
 
 fn placed_by_chain(envelope: OriginatorEnvelope) -> Placed {

@@ -1,5 +1,9 @@
 //! Who may publish what.
 
+use std::sync::Arc;
+
+use hawser_gateway::World;
+use hawser_gateway::chain::ChainFault;
 use hawser_gateway::policy::config::PolicyFile;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api as api;
@@ -7,7 +11,7 @@ use prost::Message as _;
 use tonic::{Code, Request, Status};
 
 use super::fake::{Manner, id_of};
-use super::world::{Net, commit, message, welcome};
+use super::world::{Net, NoSpoiltInbox, commit, identity_update, message, until, welcome};
 
 async fn with(policies: &str) -> Net {
     let policies = PolicyFile::parse(policies).unwrap();
@@ -89,6 +93,58 @@ async fn a_topic_stays_on_a_node_that_is_too_dear_for_one_caller() {
     assert_eq!(node_for(&net, rich, "b").await.unwrap(), home);
     assert_ne!(node_for(&net, poor, "c").await.unwrap(), home);
     assert_eq!(node_for(&net, rich, "d").await.unwrap(), home);
+}
+
+#[tokio::test]
+async fn what_was_not_published_is_given_back_and_what_may_have_been_is_not() {
+    // Enough for one envelope, and too little for two.
+    let fee = base_fee().await;
+    let policies = format!("[default]\npicodollars_per_day = {}\nenvelopes_per_day = 1", fee + 1);
+    let code = async |net: &Net, text| {
+        net.publish(vec![message(1, text)]).await.map_or_else(|it| it.code(), |_| Code::Ok)
+    };
+    let mut net = with(&policies).await;
+    net.nodes[0].becomes(Manner::Refuses(1));
+    assert_eq!(code(&net, "a").await, Code::InvalidArgument);
+    net.nodes[0].die();
+    for _ in 0..3 {
+        assert_eq!(code(&net, "a").await, Code::Unavailable);
+    }
+    net.nodes[0].becomes(Manner::Honest);
+    net.nodes[0].rise().await;
+    until(async || net.unmet().await.is_empty()).await;
+    assert_eq!(code(&net, "a").await, Code::Ok);
+    assert_eq!(code(&net, "b").await, Code::ResourceExhausted);
+
+    let net = with(&policies).await;
+    net.nodes[0].becomes(Manner::Overcharges);
+    assert_eq!(code(&net, "a").await, Code::Unavailable);
+    net.nodes[0].becomes(Manner::Honest);
+    assert_eq!(code(&net, "a").await, Code::ResourceExhausted, "the node may have published it");
+}
+
+#[tokio::test]
+async fn repeats_and_updates_that_are_refused_take_nothing_of_the_day() {
+    let spoilt = [5; 32];
+    let policies = PolicyFile::parse("[default]\nenvelopes_per_day = 2").unwrap();
+    let judged = |world: &mut World| world.identity = Some(Arc::new(NoSpoiltInbox(spoilt)));
+    let net = Net::with(1, |settings| settings.policies = policies, judged).await;
+    let code = async |envelope| {
+        net.publish(vec![envelope]).await.map_or_else(|status| status.code(), |_| Code::Ok)
+    };
+    for _ in 0..3 {
+        assert_eq!(code(identity_update(spoilt)).await, Code::InvalidArgument);
+        *net.chain.faults.lock().unwrap() = vec![ChainFault::NotSent("not now".into())];
+        assert_eq!(code(commit(1, "a")).await, Code::Unavailable);
+    }
+    let shown = net.chain.shown_by(0, &net.nodes);
+    assert_eq!(futures_util::future::join(code(commit(1, "a")), shown).await.0, Code::Ok);
+    for _ in 0..3 {
+        assert_eq!(code(commit(1, "a")).await, Code::Ok);
+    }
+    assert_eq!(net.chain.count(), 1);
+    assert_eq!(code(message(1, "a")).await, Code::Ok);
+    assert_eq!(code(message(1, "b")).await, Code::ResourceExhausted);
 }
 
 #[tokio::test]
