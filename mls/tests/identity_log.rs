@@ -177,6 +177,26 @@ fn a_contract_wallet_waits_for_its_chain_and_does_as_the_chain_says() {
 }
 
 #[test]
+fn a_state_weighs_what_it_keeps_and_keeps_nothing_longer_alive() {
+    let account = MemberIdentifier::Ethereum("0x00000000000000000000000000000000000000aa".into());
+    let sign = |_: &str| {
+        let id = "eip155:8453:0x00000000000000000000000000000000000000aa";
+        contract_signature(id, 7, &[1; 30_000])
+    };
+    let mut founding = update(&account.inbox_id(1), vec![create(&account, 1, common::by(sign))]);
+    let Judgement::Valid(state) = judge(None, &founding, |_| Some(true)) else { panic!() };
+    assert!(state.weight() > 30_000, "{}", state.weight());
+    let Some(pb::identity_action::Kind::CreateInbox(create)) = &mut founding.actions[0].kind else {
+        panic!()
+    };
+    let signature = create.initial_identifier_signature.as_mut().unwrap();
+    let Some(pb::signature::Signature::Erc6492(contract)) = &mut signature.signature else {
+        panic!()
+    };
+    assert!(std::mem::take(&mut contract.signature).is_unique(), "the state has its own");
+}
+
+#[test]
 fn wallets_are_asked_only_when_their_answer_decides() {
     let (id, state) = inbox();
     let account = "eip155:1:0x00000000000000000000000000000000000000aa";

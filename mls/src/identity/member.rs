@@ -84,6 +84,17 @@ impl MemberIdentifier {
         }
     }
 
+    /// How many bytes hold it. Accounts and relying parties are as long as somebody wrote them.
+    pub(super) fn len_bytes(&self) -> usize {
+        match self {
+            Self::Ethereum(text) => text.len(),
+            Self::Installation(key) => key.len(),
+            Self::Passkey(Passkey { key, relying_party }) => {
+                key.len() + relying_party.as_ref().map_or(0, String::len)
+            }
+        }
+    }
+
     /// An account in the one way in which signers are written.
     #[must_use]
     pub fn of_address(address: Address) -> Self {

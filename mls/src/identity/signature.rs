@@ -156,7 +156,8 @@ impl<'a> Claim<'a> {
         self.signer(None, signed)
     }
 
-    /// Who signed, if the signature holds. `known` spares recovering an account's address.
+    /// Who signed, if the signature holds, in bytes of its own: states outlive the envelopes that
+    /// made them. `known` spares recovering an account's address.
     pub(super) fn signer(
         &self,
         known: Option<&MemberIdentifier>,
@@ -175,13 +176,14 @@ impl<'a> Claim<'a> {
                 Signer::new(identifier, SignatureKind::Erc191, Bytes::copy_from_slice(&replay_key))
             }
             Self::Contract { chain_id, address, signature, .. } => {
-                let bytes = Bytes::clone(signature);
+                let bytes = Bytes::copy_from_slice(signature);
                 let signer = Signer::new(account(*address), SignatureKind::Erc1271, bytes);
                 Signer { chain_id: Some(*chain_id), ..signer }
             }
             Self::Installation { key, signature } => {
-                let identifier = MemberIdentifier::Installation(Bytes::clone(key));
-                Signer::new(identifier, SignatureKind::InstallationKey, Bytes::clone(signature))
+                let identifier = MemberIdentifier::Installation(Bytes::copy_from_slice(key));
+                let bytes = Bytes::copy_from_slice(signature);
+                Signer::new(identifier, SignatureKind::InstallationKey, bytes)
             }
             Self::Legacy { key, .. } => {
                 let wallet = wallet_of(key)?;
@@ -190,7 +192,7 @@ impl<'a> Claim<'a> {
             }
             Self::Passkey(passkey) => {
                 let identifier = MemberIdentifier::Passkey(Passkey {
-                    key: passkey.public_key.clone(),
+                    key: Bytes::copy_from_slice(&passkey.public_key),
                     relying_party: Some(client_data(passkey)?.origin),
                 });
                 let signature = p256_signature(passkey)?.normalize_s().to_bytes();
@@ -209,7 +211,7 @@ impl<'a> Claim<'a> {
             address: *address,
             block_number: *block_number,
             digest: signed.personal(),
-            signature: Bytes::clone(signature),
+            signature: Bytes::copy_from_slice(signature), // questions wait, and answers are kept
         })
     }
 }

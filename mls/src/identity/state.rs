@@ -46,7 +46,13 @@ impl AssociationState {
     /// About how many bytes this takes in memory.
     #[must_use]
     pub fn weight(&self) -> usize {
-        512 + 512 * self.members.len() + 192 * self.seen.len()
+        let member = |member: &Member| {
+            let parent = member.added_by.as_ref();
+            512 + member.identifier.len_bytes() + parent.map_or(0, MemberIdentifier::len_bytes)
+        };
+        let members: usize = self.members.values().map(member).sum();
+        let seen: usize = self.seen.iter().map(|key| 128 + key.len()).sum();
+        512 + self.recovery.len_bytes() + members + seen
     }
 
     /// The form that travels.

@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use hawser_engine::ports::{Clock as _, IdentityJudge, IdentityVerdict, PayloadValidator};
 use hawser_mls::identity::{AssociationState, IdentityError, Judgement, fold_trusted, judge};
-use hawser_proto::Bytes;
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
+use hawser_proto::sign::keccak256;
+use hawser_proto::{Bytes, Digest};
+use prost::Message as _;
 
 use super::ports::SystemClock;
 use super::recent::Recent;
@@ -38,11 +40,11 @@ pub(super) struct Inboxes {
     states: Mutex<Recent<[u8; 32], Known>>,
 }
 
-/// The state after the first `updates` updates of a log, the last of which was this one.
+/// The state after the first `updates` updates of a log, the last of which has this hash.
 #[derive(Clone)]
 struct Known {
     updates: usize,
-    last: IdentityUpdate,
+    last: Digest,
     state: Arc<AssociationState>,
 }
 
@@ -59,7 +61,8 @@ impl Inboxes {
     ) -> Result<Option<Arc<AssociationState>>, IdentityError> {
         let known = self.states.lock().unwrap_or_else(PoisonError::into_inner).get(&inbox);
         // A log only grows. A state beyond it belongs to an update that was never committed.
-        let known = known.filter(|known| earlier.get(known.updates - 1) == Some(&known.last));
+        let known =
+            known.filter(|known| earlier.get(known.updates - 1).map(hash) == Some(known.last));
         let (from, state) = match known {
             Some(known) if known.updates == earlier.len() => return Ok(Some(known.state)),
             Some(known) => (known.updates, Some(AssociationState::clone(&known.state))),
@@ -76,9 +79,14 @@ impl Inboxes {
         state: AssociationState,
     ) {
         let weight = state.weight() + 512;
-        let known = Known { updates, last: last.clone(), state: Arc::new(state) };
+        let known = Known { updates, last: hash(last), state: Arc::new(state) };
         self.states.lock().unwrap_or_else(PoisonError::into_inner).put(inbox, known, weight);
     }
+}
+
+/// Instead of the update, which may be long and may share its memory with a longer envelope.
+fn hash(update: &IdentityUpdate) -> Digest {
+    keccak256(&[&update.encode_to_vec()])
 }
 
 impl IdentityJudge for Inboxes {
