@@ -115,17 +115,41 @@ impl WalletChains {
     ) -> Result<WalletAnswer, WalletError> {
         let mut failed = WalletError::NoEndpoint(chain_id);
         for endpoint in self.chains.get(&chain_id).into_iter().flatten() {
-            let connect = || Chain::connect(&endpoint.url, chain_id);
-            let asked = match endpoint.chain.get_or_try_init(connect).await {
-                Ok(chain) => ask(chain, query).await.map_err(WalletError::from),
-                Err(error) => Err(error.into()),
-            };
-            match asked {
+            match endpoint.ask(chain_id, query).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => failed = error,
             }
         }
         Err(failed)
+    }
+
+    /// The number of the newest block of chain `chain_id`.
+    ///
+    /// # Errors
+    /// When none of the chain's endpoints answers, or none is known.
+    pub async fn newest(&self, chain_id: u64) -> Result<u64, WalletError> {
+        let mut failed = WalletError::NoEndpoint(chain_id);
+        for endpoint in self.chains.get(&chain_id).into_iter().flatten() {
+            match endpoint.newest(chain_id).await {
+                Ok(number) => return Ok(number),
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
+    }
+}
+
+impl Endpoint {
+    async fn chain(&self, chain_id: u64) -> Result<&Chain, ConnectError> {
+        self.chain.get_or_try_init(|| Chain::connect(&self.url, chain_id)).await
+    }
+
+    async fn ask(&self, chain_id: u64, query: &WalletQuery) -> Result<WalletAnswer, WalletError> {
+        Ok(ask(self.chain(chain_id).await?, query).await?)
+    }
+
+    async fn newest(&self, chain_id: u64) -> Result<u64, WalletError> {
+        Ok(newest(self.chain(chain_id).await?).await?)
     }
 }
 
@@ -136,10 +160,7 @@ impl WalletChains {
 pub async fn ask(chain: &Chain, query: &WalletQuery) -> Result<WalletAnswer, RpcFault> {
     let block_number = match query.block_number {
         Some(number) => number,
-        None => {
-            let newest = chain.provider().get_block_number().await;
-            newest.map_err(|error| chain.fault("eth_blockNumber", error))?
-        }
+        None => newest(chain).await?,
     };
     let Some(code) = question(query) else {
         return Ok(WalletAnswer { agrees: false, block_number });
@@ -156,6 +177,11 @@ pub async fn ask(chain: &Chain, query: &WalletQuery) -> Result<WalletAnswer, Rpc
             reason: format!("{} bytes where one says yes or no", answer.len()),
         }),
     }
+}
+
+async fn newest(chain: &Chain) -> Result<u64, RpcFault> {
+    let newest = chain.provider().get_block_number().await;
+    newest.map_err(|error| chain.fault("eth_blockNumber", error))
 }
 
 /// The code that asks, or `None` if no wallet can agree.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 use hawser_api::serve::MESSAGE_LEN_BYTES_MAX;
 use hawser_proto::envelope::{Payload, UnsignedOriginatorEnvelope};
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
@@ -13,11 +13,12 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::{EnvelopesQuery, QueryEnvelopesRequest};
 use hawser_proto::{Bytes, Topic, TopicKind};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::nodes::{Node, Nodes};
 
 const LOG_TIMEOUT: Duration = Duration::from_secs(2);
+const WALLETS_TIMEOUT: Duration = Duration::from_secs(10);
 /// So many of one inbox in one request are judged; what is beyond is left to the nodes.
 const JUDGED_MAX: usize = 64;
 
@@ -36,6 +37,21 @@ pub trait IdentityCheck: Send + Sync + 'static {
         earlier: &[IdentityUpdate],
         update: &IdentityUpdate,
     ) -> Result<(), String>;
+
+    /// Whether the contract wallets that `update` names say that they have signed it. An update
+    /// that nodes cannot ask about keeps them waiting, and with it all later ones of its inbox.
+    fn wallets<'a>(&'a self, update: &'a IdentityUpdate) -> BoxFuture<'a, Result<(), WalletFault>>;
+}
+
+/// Why contract wallets do not vouch for an update.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WalletFault {
+    /// They never will, or nobody can ask them.
+    #[error("{0}")]
+    Never(String),
+    /// They cannot be asked now.
+    #[error("{0}")]
+    NotNow(String),
 }
 
 /// An update of a request.
@@ -95,6 +111,20 @@ pub(crate) async fn judge(
     }
     let invalid = invalid.map(Err).or_else(|| invalid_too.into_iter().next());
     invalid.unwrap_or_else(|| Ok(Vec::new()))
+}
+
+/// Has the wallets of updates asked, one after the other: nobody gets many asked at once.
+pub(crate) async fn ask_wallets(
+    check: &dyn IdentityCheck,
+    updates: impl Iterator<Item = (usize, &IdentityUpdate)>,
+) -> Result<(), (usize, WalletFault)> {
+    let until = Instant::now() + WALLETS_TIMEOUT;
+    for (index, update) in updates {
+        let late = || WalletFault::NotNow("contract wallets did not answer in time".into());
+        let answer = timeout_at(until, check.wallets(update)).await;
+        answer.unwrap_or_else(|_| Err(late())).map_err(|fault| (index, fault))?;
+    }
+    Ok(())
 }
 
 /// Judges against what one node knows; none if it does not tell.

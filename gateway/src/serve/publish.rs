@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use crate::chain::{ChainItem, ChainPath};
-use crate::identity::{self, IdentityCheck, Invalid, There, Update};
+use crate::identity::{self, IdentityCheck, Invalid, There, Update, WalletFault};
 use crate::metrics::Numbers;
 use crate::nodes::Nodes;
 use crate::policy::{Caller, Cost, Policies, PolicyRefusal};
@@ -160,15 +160,28 @@ impl Service {
             .into_iter()
             .filter(|(_, updates)| updates.iter().any(|update| !update.is_known))
             .map(|(inbox, updates)| identity::judge(check, &self.nodes, inbox, updates));
-        let judged = try_join_all(judged).await.map_err(|Invalid { index, reason }| {
-            self.numbers.invalid.add(1);
-            let text = format!("envelope {index}: invalid identity update: {reason}");
-            Status::invalid_argument(text)
-        })?;
+        let judged = try_join_all(judged).await;
+        let judged =
+            judged.map_err(|Invalid { index, reason }| self.invalid_update(index, &reason))?;
         for There { client, envelope } in judged.into_iter().flatten() {
             self.chain.is_there(&client, envelope);
         }
-        Ok(())
+        let is_new = |envelope: &Routed| !self.chain.knows(&envelope.bytes);
+        let new = routed.iter().enumerate().filter_map(|(index, envelope)| {
+            let update = envelope.identity_update.as_deref()?;
+            is_new(envelope).then_some((index, update))
+        });
+        identity::ask_wallets(&**check, new).await.map_err(|(index, fault)| match fault {
+            WalletFault::Never(reason) => self.invalid_update(index, &reason),
+            WalletFault::NotNow(reason) => {
+                Status::unavailable(format!("envelope {index}: {reason}"))
+            }
+        })
+    }
+
+    fn invalid_update(&self, index: usize, reason: &str) -> Status {
+        self.numbers.invalid.add(1);
+        Status::invalid_argument(format!("envelope {index}: invalid identity update: {reason}"))
     }
 
     /// Takes what nodes have charged beyond what was taken from the caller's budget, and remembers

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use hawser_gateway::chain::ChainFault;
+use hawser_gateway::identity::WalletFault;
 use hawser_gateway::{GatewaySettings, World};
 use hawser_proto::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
@@ -11,8 +12,8 @@ use tonic::Code;
 
 use super::fake::{client_of, id_of};
 use super::world::{
-    Net, NoSpoiltInbox, Numbered, commit, identity_update, indexed, message, numbered_update,
-    proposal, until,
+    Net, NoSpoiltInbox, Numbered, Wallets, commit, identity_update, indexed, message,
+    numbered_update, proposal, until,
 };
 
 fn impatient(settings: &mut GatewaySettings) {
@@ -203,6 +204,26 @@ async fn an_identity_update_that_is_not_valid_costs_no_gas() {
     let showing = net.chain.shown_by(0, &net.nodes[..1]);
     let fine = net.publish(vec![identity_update([6; 32])]);
     assert_eq!(futures_util::future::join(fine, showing).await.0.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn an_update_whose_contract_wallets_cannot_be_asked_is_not_sent() {
+    let there = indexed(1, 1, identity_update([5; 32]).encode_to_vec().into());
+    for (fault, code) in [
+        (WalletFault::Never("no such chain".into()), Code::InvalidArgument),
+        (WalletFault::NotNow("it is away".into()), Code::Unavailable),
+    ] {
+        let text = fault.to_string();
+        let told = |world: &mut World| world.identity = Some(std::sync::Arc::new(Wallets(fault)));
+        let net = Net::with(1, |_| {}, told).await;
+        let refused = net.publish(vec![identity_update([6; 32])]).await.unwrap_err();
+        assert_eq!(refused.code(), code);
+        assert!(refused.message().contains(&text), "{}", refused.message());
+        assert_eq!(net.chain.count(), 0);
+        net.nodes[0].show(1, 1, &there);
+        let known = net.publish(vec![identity_update([5; 32])]).await.unwrap();
+        assert_eq!(known, std::slice::from_ref(&there), "what is there already is not asked about");
+    }
 }
 
 #[tokio::test]

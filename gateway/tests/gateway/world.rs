@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use hawser_gateway::chain::{ChainFault, ChainWriter, OnChain};
-use hawser_gateway::identity::IdentityCheck;
+use hawser_gateway::identity::{IdentityCheck, WalletFault};
 use hawser_gateway::routing::ChainTopic;
 use hawser_gateway::{GatewayHandle, GatewaySettings, NodeRecord, World};
 use hawser_proto::fees::{Rate, RateTable};
@@ -283,6 +283,10 @@ impl IdentityCheck for NoSpoiltInbox {
     ) -> Result<(), String> {
         if inbox == self.0 { Err("it is spoilt".into()) } else { Ok(()) }
     }
+
+    fn wallets<'a>(&'a self, _: &'a IdentityUpdate) -> BoxFuture<'a, Result<(), WalletFault>> {
+        async { Ok(()) }.boxed()
+    }
 }
 
 /// Takes an update if its number is that of the earlier ones.
@@ -297,6 +301,23 @@ impl IdentityCheck for Numbered {
     ) -> Result<(), String> {
         let (own, next) = (update.client_timestamp_ns, earlier.len() as u64);
         if own == next { Ok(()) } else { Err(format!("it is {own} and not {next}")) }
+    }
+
+    fn wallets<'a>(&'a self, _: &'a IdentityUpdate) -> BoxFuture<'a, Result<(), WalletFault>> {
+        async { Ok(()) }.boxed()
+    }
+}
+
+/// Takes every update, and says this of contract wallets.
+pub(crate) struct Wallets(pub(crate) WalletFault);
+
+impl IdentityCheck for Wallets {
+    fn check(&self, _: [u8; 32], _: &[IdentityUpdate], _: &IdentityUpdate) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn wallets<'a>(&'a self, _: &'a IdentityUpdate) -> BoxFuture<'a, Result<(), WalletFault>> {
+        async { Err(self.0.clone()) }.boxed()
     }
 }
 

@@ -74,6 +74,18 @@ pub fn signed_text(update: &pb::IdentityUpdate) -> Result<String, IdentityError>
     Ok(text::signed_text(&update::parse(update)?))
 }
 
+/// Every contract wallet that `update` names as a signer, and what it would be asked: also where
+/// its agreement would not decide.
+///
+/// # Errors
+/// When the update is malformed.
+pub fn wallet_questions(update: &pb::IdentityUpdate) -> Result<Vec<WalletQuestion>, IdentityError> {
+    let claimed = update::parse(update)?;
+    let signed = Signed::new(text::signed_text(&claimed));
+    let claims = claimed.actions.iter().flat_map(Action::signatures);
+    Ok(claims.filter_map(|claim| claim.question(&signed)).collect())
+}
+
 /// The state after `update` if all contract wallets agree, and what each would have to agree to.
 fn suppose(
     before: Option<&AssociationState>,

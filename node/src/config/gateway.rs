@@ -100,7 +100,7 @@ const DURATION_ABOVE_0: &str = "a duration above 0 with units, such as 500ms, 30
 pub const OWN: [&Setting; 2] = [&POLICIES, &NONCE_RECORD];
 
 /// All of them, in the order of the help text; those of chains and contracts are beside.
-pub const ALL: [&Setting; 24] = [
+pub const ALL: [&Setting; 25] = [
     &settings::CONFIG_FILE,
     &PAYER_PRIVATE_KEY,
     &settings::API_PORT,
@@ -120,6 +120,7 @@ pub const ALL: [&Setting; 24] = [
     &PUBLISH_TIMEOUT,
     &PUBLISH_ATTEMPTS,
     &PAYLOAD_MAX,
+    &settings::WALLET_RPC,
     &settings::REGISTRY_FILE,
     &settings::RATES_FILE,
     &settings::SHUTDOWN_DRAIN,
@@ -142,6 +143,8 @@ pub struct GatewayConfig {
     pub nodes: NodesConfig,
     /// The chains, as far as they were named.
     pub chains: ChainsConfig,
+    /// Chain ids and URLs where contract wallets are asked, in order of preference.
+    pub wallet_rpcs: Vec<(u64, String)>,
     /// The longest payload for the app chain, bytes; 0 leaves it to the contracts.
     pub chain_payload_bytes_max: usize,
     /// A file that stands for the node registry.
@@ -189,6 +192,7 @@ impl GatewayConfig {
         let payer = reader.get(&PAYER_PRIVATE_KEY, |text| SecretKey::from_hex(text).ok());
         let nodes = reader.nodes();
         let payload_max = reader.get(&PAYLOAD_MAX, |text| text.parse::<usize>().ok());
+        let wallet_rpcs = reader.wallet_rpcs();
         let registry_file = reader.optional_path(&settings::REGISTRY_FILE);
         let rates_file = reader.optional_path(&settings::RATES_FILE);
         let policies = reader.optional_path(&POLICIES);
@@ -212,6 +216,7 @@ impl GatewayConfig {
             payer: payer.expect(CHECKED),
             nodes: nodes.expect(CHECKED),
             chains: chains.expect(CHECKED),
+            wallet_rpcs: wallet_rpcs.expect(CHECKED),
             chain_payload_bytes_max: payload_max.expect(CHECKED),
             registry_file,
             rates_file,
@@ -342,6 +347,9 @@ mod tests {
             let env = [&[("XMTPD_PAYER_PRIVATE_KEY", KEY)], env].concat();
             assert!(read(&flags, &env).unwrap().reflection);
         }
+        let wallets = [&flags[..], &[("wallet-rpc", "1=http://127.0.0.1:9")]].concat();
+        let wallets = read(&wallets, &[("XMTPD_PAYER_PRIVATE_KEY", KEY)]).unwrap().wallet_rpcs;
+        assert_eq!(wallets, [(1, "http://127.0.0.1:9".to_owned())]);
         let without_rates = read(&flags[..1], &[("XMTPD_PAYER_PRIVATE_KEY", KEY)]).unwrap_err();
         assert!(without_rates.contains("rpc-url"), "{without_rates}");
     }

@@ -10,6 +10,7 @@ mod world;
 use std::sync::Arc;
 
 use hawser_chain::index::ChainReader;
+use hawser_chain::wallets::WalletChains;
 use hawser_gateway::policy::config::PolicyFile;
 use hawser_gateway::{GatewayHandle, GatewaySettings, StartError, World};
 use tokio::runtime::Runtime;
@@ -143,7 +144,8 @@ async fn world(config: &GatewayConfig) -> Result<(World, Option<ChainReader>), F
     };
     let push_urls = config.chains.settlement.push_urls.clone();
     let (reading, lists) = settlement.map(|settlement| settlement.listen(push_urls)).unzip();
-    let identity = Some(Arc::new(identity::Updates) as _);
+    let wallets = WalletChains::new(config.wallet_rpcs.clone());
+    let identity = Some(Arc::new(identity::Updates::new(wallets)) as _);
     Ok((World { nodes, rates, lists, rates_wanted, chain, identity }, reading))
 }
 
