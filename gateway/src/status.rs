@@ -61,7 +61,9 @@ impl Failure {
             Self::Chain(fault) => match fault {
                 ChainFault::Invalid(_) => Code::InvalidArgument,
                 ChainFault::NotSent(_) | ChainFault::NoChain => Code::Unavailable,
-                ChainFault::Pending { .. } | ChainFault::NotShown { .. } => Code::DeadlineExceeded,
+                ChainFault::Pending { .. }
+                | ChainFault::Unknown { .. }
+                | ChainFault::NotShown { .. } => Code::DeadlineExceeded,
                 ChainFault::Failed { .. } => Code::Aborted,
             },
             Self::Lost => Code::Internal,

@@ -459,8 +459,7 @@ impl Driver {
                 }
                 Done::Unknown { job, hash, .. } => {
                     tracing::warn!(%hash, "no endpoint says what became of a transaction");
-                    let waited = Patience::new(self.shared.in_flight_max).give_up_after;
-                    self.finish(job, &Err(BroadcastError::NotMined { hash, waited }));
+                    self.finish(job, &Err(BroadcastError::Unknown { hash }));
                 }
                 Done::Mined { work: Work::Filler, .. } | Done::Void { .. } => {}
             }

@@ -165,6 +165,13 @@ pub enum BroadcastError {
         /// How long it was waited for.
         waited: Duration,
     },
+    /// Its nonce is used, and no endpoint says by whom: it may be on the chain. Nothing more is
+    /// done about it.
+    #[error("what became of transaction {hash} cannot be found out: it may have been mined")]
+    Unknown {
+        /// The transaction, as it was sent last.
+        hash: B256,
+    },
     /// The broadcaster has ended. What was sent may be mined; a broadcaster with the same record
     /// follows it up.
     #[error("the broadcaster has ended")]

@@ -93,7 +93,7 @@ impl Past {
 
 /// Whether the payload is on the chain, or may be: giving it again would double it.
 fn is_kept(outcome: &Outcome) -> bool {
-    matches!(outcome, Ok(_) | Err(BroadcastError::NotMined { .. }))
+    matches!(outcome, Ok(_) | Err(BroadcastError::Unknown { .. }))
 }
 
 impl Jobs {
@@ -245,6 +245,18 @@ mod tests {
         assert!(jobs.answer_from_past(TOPIC, &other, asking, early).is_some());
         let (asking, _asked) = oneshot::channel();
         assert!(jobs.answer_from_past(TOPIC, &payload, asking, KNOWN_FOR).is_some());
+    }
+
+    #[test]
+    fn a_payload_whose_fate_is_unknown_is_as_well_and_whoever_asks_hears_that() {
+        let (mut jobs, payload) = (Jobs::default(), Bytes::from_static(b"commit"));
+        let id = add(&mut jobs, &payload, None).unwrap();
+        let unknown = Err(BroadcastError::Unknown { hash: B256::repeat_byte(1) });
+        jobs.finish(id, &unknown, Duration::ZERO);
+        let (asking, mut asked) = oneshot::channel();
+        let early = KNOWN_FOR - Duration::from_secs(1);
+        assert!(jobs.answer_from_past(TOPIC, &payload, asking, early).is_none());
+        assert_eq!(asked.try_recv().unwrap(), unknown);
     }
 
     #[test]

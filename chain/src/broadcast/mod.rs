@@ -178,7 +178,7 @@ impl Broadcaster {
     /// Puts a payload of a group on the chain. What one caller sends of one group gets there in
     /// the order in which these futures were polled first. Who sends a payload that is under way
     /// already gets the answer of that one, and so does who sends one again within ten minutes
-    /// after it was mined.
+    /// after it was mined, or was given up as unknown.
     ///
     /// Dropping the future takes the payload back only if it was not signed yet.
     ///

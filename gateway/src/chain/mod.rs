@@ -18,7 +18,7 @@ use futures_util::future::BoxFuture;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 
 pub(crate) use follow::Shown;
 use repeats::{PayloadKey, Repeats, key_of};
@@ -38,7 +38,8 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 pub trait ChainWriter: Send + Sync + 'static {
     /// Puts a payload on the chain, exactly as it is. Payloads of one topic get there in the order
     /// in which the futures are first polled.
-    /// The same payload again, while it is on its way, waits for the same transaction.
+    /// The same payload again, while it is on its way, waits for the same transaction; for some
+    /// minutes after its end it is not sent again unless it is known not to be on the chain.
     fn publish(
         &self,
         topic: ChainTopic,
@@ -72,6 +73,14 @@ pub enum ChainFault {
     /// It was sent and may still get there.
     #[error("transaction 0x{} was sent: {reason}", hex::encode(hash))]
     Pending {
+        /// The transaction.
+        hash: [u8; 32],
+        /// What is known of it.
+        reason: String,
+    },
+    /// It was sent, and nobody can say what became of it: it may be on the chain.
+    #[error("transaction 0x{} was sent: {reason}", hex::encode(hash))]
+    Unknown {
         /// The transaction.
         hash: [u8; 32],
         /// What is known of it.
@@ -203,6 +212,8 @@ impl ChainPath {
     async fn carry(&self, item: ChainItem, key: PayloadKey, mut fate: watch::Sender<Fate>) {
         let mut pending_since = None;
         loop {
+            // However soon the writer answers.
+            let again_at = Instant::now() + AGAIN_AFTER;
             let result = self.send(&item, key).await;
             match (&result, pending_since) {
                 (Err(ChainFault::Pending { .. }), _) => {
@@ -212,8 +223,11 @@ impl ChainPath {
                     pending_since.get_or_insert_with(Instant::now);
                 }
                 // That nothing more was sent says nothing of what was sent before.
-                (Err(ChainFault::NotSent(_)), Some(since)) if since.elapsed() < FOLLOWED_FOR => {
-                    sleep(AGAIN_AFTER).await;
+                (Err(ChainFault::NotSent(_)), Some(since)) if since.elapsed() < FOLLOWED_FOR => {}
+                // To begin anew might double it.
+                (Err(ChainFault::Unknown { .. }), _) => {
+                    fate.send_replace(Some(result));
+                    return;
                 }
                 _ => {
                     if result.is_err() {
@@ -225,6 +239,7 @@ impl ChainPath {
                     return;
                 }
             }
+            sleep_until(again_at).await;
         }
     }
 

@@ -141,6 +141,33 @@ async fn what_is_pending_is_followed_and_whoever_asks_again_waits_for_the_same_t
 }
 
 #[tokio::test]
+async fn what_stays_pending_is_asked_about_now_and_then_and_not_all_the_time() {
+    let net = Net::start(1).await;
+    let pending = ChainFault::Pending { hash: [7; 32], reason: "not mined yet".into() };
+    net.chain.faults.lock().unwrap().extend(vec![pending; 1000]);
+    let told = net.publish(vec![commit(1, "a")]).await.unwrap_err();
+    assert_eq!(told.code(), Code::DeadlineExceeded);
+    assert!(!net.chain.faults.lock().unwrap().is_empty(), "it was asked a thousand times");
+}
+
+#[tokio::test]
+async fn what_nobody_can_tell_of_is_told_so_and_not_sent_again() {
+    let net = Net::start(1).await;
+    let pending = ChainFault::Pending { hash: [7; 32], reason: "not mined yet".into() };
+    let unknown = ChainFault::Unknown { hash: [7; 32], reason: "it may have been mined".into() };
+    net.chain.faults.lock().unwrap().extend([unknown, pending]);
+    let told = net.publish(vec![commit(1, "a")]).await.unwrap_err();
+    assert_eq!(told.code(), Code::DeadlineExceeded);
+    until(async || net.chain.faults.lock().unwrap().is_empty()).await;
+    for _ in 0..2 {
+        let told = net.publish(vec![commit(1, "a")]).await.unwrap_err();
+        assert_eq!(told.code(), Code::DeadlineExceeded);
+        assert!(told.message().contains("it may have been mined"), "{}", told.message());
+    }
+    assert_eq!(net.chain.count(), 0);
+}
+
+#[tokio::test]
 async fn what_was_pending_and_has_failed_is_sent_when_somebody_asks_again() {
     let net = Net::start(1).await;
     let pending = ChainFault::Pending { hash: [7; 32], reason: "not mined yet".into() };

@@ -116,5 +116,6 @@ fn told(error: BroadcastError) -> ChainFault {
             ChainFault::Failed { hash: hash.0, reason }
         }
         BroadcastError::NotMined { hash, .. } => ChainFault::Pending { hash: hash.0, reason },
+        BroadcastError::Unknown { hash } => ChainFault::Unknown { hash: hash.0, reason },
     }
 }
