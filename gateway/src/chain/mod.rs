@@ -120,7 +120,34 @@ pub(crate) struct ChainItem {
     pub(crate) payload: Bytes,
 }
 
-type Fate = Option<Result<OriginatorEnvelope, ChainFault>>;
+/// How far a payload has come.
+#[derive(Debug, Clone)]
+enum Fate {
+    UnderWay,
+    /// Whatever is sent now comes after it.
+    OnChain,
+    Over(Result<OriginatorEnvelope, ChainFault>),
+}
+
+impl Fate {
+    fn is_on_chain(&self) -> bool {
+        matches!(self, Self::OnChain | Self::Over(Ok(_) | Err(ChainFault::NotShown { .. })))
+    }
+
+    fn over(&self) -> Option<Result<OriginatorEnvelope, ChainFault>> {
+        match self {
+            Self::UnderWay | Self::OnChain => None,
+            Self::Over(result) => Some(result.clone()),
+        }
+    }
+}
+
+/// A payload that is to be sent, and who hears of it.
+struct New {
+    item: ChainItem,
+    key: PayloadKey,
+    fate: watch::Sender<Fate>,
+}
 
 /// Publishes through the chain. Cheap to clone.
 #[derive(Clone)]
@@ -156,12 +183,12 @@ impl ChainPath {
 
     /// A payload was found on the chain, like this: whoever asks for it is told so.
     pub(crate) fn is_there(&self, payload: &Bytes, envelope: OriginatorEnvelope) {
-        let (_, fate) = watch::channel(Some(Ok(envelope)));
+        let (_, fate) = watch::channel(Fate::Over(Ok(envelope)));
         self.is_under_way(payload, key_of(payload), fate);
     }
 
     /// Publishes all of them; one result for each, in the same order. Those of one topic get on the
-    /// chain in this order.
+    /// chain in this order: after one that does not, none is sent.
     pub(crate) async fn publish(
         &self,
         items: Vec<ChainItem>,
@@ -173,7 +200,8 @@ impl ChainPath {
         // All are begun before the first is waited for, so they can share a block.
         let begun: Vec<_> = topics.into_values().flat_map(|items| self.begin(items)).collect();
         let waiting = begun.into_iter().map(async |(index, mut fate)| {
-            let told = fate.wait_for(Option::is_some).await.ok().and_then(|fate| fate.clone());
+            let told = fate.wait_for(|fate| fate.over().is_some()).await;
+            let told = told.ok().and_then(|fate| fate.over());
             let lost = || Err(ChainFault::NotSent("the gateway is shutting down".into()));
             (index, told.unwrap_or_else(lost))
         });
@@ -183,50 +211,77 @@ impl ChainPath {
     /// Begins to send the payloads of one topic, or finds them on their way.
     fn begin(&self, items: Vec<ChainItem>) -> Vec<(usize, watch::Receiver<Fate>)> {
         let mut fates = Vec::with_capacity(items.len());
-        let mut new = Vec::new();
+        let mut steps = Vec::with_capacity(items.len());
         for item in items {
-            let key = key_of(&item.payload);
-            let now = std::time::Instant::now();
-            let known = lock(&self.under_way).get(&key, now);
-            if let Some(known) = known {
-                self.numbers.chain_repeats.add(1);
-                fates.push((item.index, known));
-                continue;
-            }
-            let (sender, fate) = watch::channel(None);
-            self.is_under_way(&item.payload, key, fate.clone());
-            fates.push((item.index, fate));
-            new.push((item, key, sender));
+            let (index, key) = (item.index, key_of(&item.payload));
+            let (known, new) = self.known_or_new(item, key);
+            fates.push((index, known.clone()));
+            steps.push((known, new));
         }
-        let path = self.clone();
-        tokio::spawn(async move {
-            // The first poll of each is in this order, and with it the order on the chain.
-            let carried = new.into_iter().map(|(item, key, sender)| path.carry(item, key, sender));
-            futures_util::future::join_all(carried).await;
-        });
+        tokio::spawn(self.clone().send_in_order(steps));
         fates
+    }
+
+    fn known_or_new(
+        &self,
+        item: ChainItem,
+        key: PayloadKey,
+    ) -> (watch::Receiver<Fate>, Option<New>) {
+        let now = std::time::Instant::now();
+        let mut under_way = lock(&self.under_way);
+        if let Some(known) = under_way.get(&key, now) {
+            self.numbers.chain_repeats.add(1);
+            return (known, None);
+        }
+        let (fate, told) = watch::channel(Fate::UnderWay);
+        under_way.put(key, told.clone(), weight_of(&item.payload), now);
+        (told, Some(New { item, key, fate }))
+    }
+
+    /// Sends what is new of one topic, each when the one before it is on the chain. When one is
+    /// not, or that is not known, those after it are not sent: the same request again has to find
+    /// an order that it can still keep.
+    async fn send_in_order(self, steps: Vec<(watch::Receiver<Fate>, Option<New>)>) {
+        let mut all_on_chain = true;
+        for (mut fate, new) in steps {
+            match new {
+                Some(new) if all_on_chain => {
+                    tokio::spawn(self.clone().carry(new));
+                }
+                Some(New { key, fate, .. }) => {
+                    let reason = "what comes before it in the request is not on the chain";
+                    lock(&self.under_way).forget(&key);
+                    fate.send_replace(Fate::Over(Err(ChainFault::NotSent(reason.into()))));
+                }
+                None => {}
+            }
+            if all_on_chain {
+                let told = fate.wait_for(|fate| !matches!(fate, Fate::UnderWay)).await;
+                all_on_chain = told.is_ok_and(|fate| fate.is_on_chain());
+            }
+        }
     }
 
     /// Goes on until it is known what has become of a payload, whoever waits for it. Those who wait
     /// hear in between that it is pending; who asks then waits for what comes next.
-    async fn carry(&self, item: ChainItem, key: PayloadKey, mut fate: watch::Sender<Fate>) {
+    async fn carry(self, New { item, key, mut fate }: New) {
         let mut pending_since = None;
         loop {
             // However soon the writer answers.
             let again_at = Instant::now() + AGAIN_AFTER;
-            let result = self.send(&item, key).await;
+            let result = self.send(&item, key, &fate).await;
             match (&result, pending_since) {
                 (Err(ChainFault::Pending { .. }), _) => {
-                    let (next, next_fate) = watch::channel(None);
+                    let (next, next_fate) = watch::channel(Fate::UnderWay);
                     self.is_under_way(&item.payload, key, next_fate);
-                    std::mem::replace(&mut fate, next).send_replace(Some(result));
+                    std::mem::replace(&mut fate, next).send_replace(Fate::Over(result));
                     pending_since.get_or_insert_with(Instant::now);
                 }
                 // That nothing more was sent says nothing of what was sent before.
                 (Err(ChainFault::NotSent(_)), Some(since)) if since.elapsed() < FOLLOWED_FOR => {}
                 // To begin anew might double it.
                 (Err(ChainFault::Unknown { .. }), _) => {
-                    fate.send_replace(Some(result));
+                    fate.send_replace(Fate::Over(result));
                     return;
                 }
                 _ => {
@@ -235,7 +290,7 @@ impl ChainPath {
                         // even so.
                         lock(&self.under_way).forget(&key);
                     }
-                    fate.send_replace(Some(result));
+                    fate.send_replace(Fate::Over(result));
                     return;
                 }
             }
@@ -244,14 +299,15 @@ impl ChainPath {
     }
 
     fn is_under_way(&self, payload: &Bytes, key: PayloadKey, fate: watch::Receiver<Fate>) {
-        let weight = payload.len() + ANSWER_OVERHEAD_BYTES;
-        lock(&self.under_way).put(key, fate, weight, std::time::Instant::now());
+        let now = std::time::Instant::now();
+        lock(&self.under_way).put(key, fate, weight_of(payload), now);
     }
 
     async fn send(
         &self,
         item: &ChainItem,
         key: PayloadKey,
+        fate: &watch::Sender<Fate>,
     ) -> Result<OriginatorEnvelope, ChainFault> {
         let since = Instant::now();
         let originator = match item.topic {
@@ -259,6 +315,7 @@ impl ChainPath {
             ChainTopic::Inbox(_) => OriginatorId::IDENTITY_UPDATES,
         };
         let on_chain = self.put(item.topic, &item.payload, key).await?;
+        fate.send_replace(Fate::OnChain);
         let OnChain { sequence_id, transaction_hash, block_time_s } = on_chain;
         let id = EnvelopeId::new(originator, SequenceId(sequence_id));
         let payload = item.payload.clone();
@@ -287,6 +344,10 @@ impl ChainPath {
         lock(&self.on_chain).put(key, on_chain, size_of::<OnChain>(), std::time::Instant::now());
         Ok(on_chain)
     }
+}
+
+fn weight_of(payload: &Bytes) -> usize {
+    payload.len() + ANSWER_OVERHEAD_BYTES
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

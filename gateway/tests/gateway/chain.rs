@@ -85,6 +85,46 @@ async fn the_order_of_a_request_is_the_order_on_the_chain() {
 }
 
 #[tokio::test]
+async fn after_what_is_not_sent_nothing_of_its_topic_is_and_the_request_again_keeps_its_order() {
+    let not_sent = ChainFault::NotSent("no gas".into());
+    let pending = ChainFault::Pending { hash: [7; 32], reason: "not mined yet".into() };
+    for (fault, code) in [(not_sent, Code::Unavailable), (pending, Code::DeadlineExceeded)] {
+        let net = Net::start(1).await;
+        let envelopes = vec![proposal(1, "a"), commit(1, "b")];
+        net.chain.faults.lock().unwrap().push(fault);
+        let failed = net.publish(envelopes.clone()).await.unwrap_err();
+        assert_eq!(failed.code(), code);
+        assert_eq!(failed.metadata().get("failed-envelopes").unwrap(), "0-1");
+        let text = "envelope 1: it could not be sent to the chain: what comes before it";
+        assert!(failed.message().contains(text), "{}", failed.message());
+        let showing = async {
+            net.chain.shown_by(0, &net.nodes).await;
+            net.chain.shown_by(1, &net.nodes).await;
+        };
+        let again = net.publish(envelopes.clone());
+        let (answer, ()) = futures_util::future::join(again, showing).await;
+        let sent = envelopes.iter().map(|envelope| Bytes::from(envelope.encode_to_vec()));
+        let answered: Vec<_> = answer.unwrap().iter().map(client_of).collect();
+        assert_eq!(answered, sent.collect::<Vec<_>>());
+        let places = [net.chain.envelope(0).2, net.chain.envelope(1).2];
+        assert_eq!(places.iter().map(client_of).collect::<Vec<_>>(), answered);
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_sent_holds_up_no_other_topic() {
+    let net = Net::start(1).await;
+    net.chain.faults.lock().unwrap().push(ChainFault::NotSent("no gas".into()));
+    let showing = net.chain.shown_by(0, &net.nodes);
+    let publishing = net.publish(vec![commit(1, "a"), commit(2, "b")]);
+    let (failed, ()) = futures_util::future::join(publishing, showing).await;
+    let failed = failed.unwrap_err();
+    // Which of two topics comes first is nobody's promise.
+    assert!(failed.metadata().get("published-envelopes").is_some(), "{failed}");
+    assert_eq!(net.chain.count(), 1);
+}
+
+#[tokio::test]
 async fn the_same_payload_is_sent_once_however_often_it_is_asked_for() {
     let net = Net::start(1).await;
     let inbox = [3; 32];
