@@ -102,6 +102,7 @@ pub async fn start(settings: GatewaySettings, world: World) -> Result<GatewayHan
         world.chain.clone(),
         nodes.clone(),
         shown,
+        world.identity.clone(),
         numbers.clone(),
         settings.shown_timeout,
     );

@@ -12,7 +12,7 @@ use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::{EnvelopesQuery, QueryEnvelopesRequest};
-use hawser_proto::{Bytes, Topic, TopicKind};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, Topic, TopicKind};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::nodes::{Node, Nodes};
@@ -80,7 +80,8 @@ pub(crate) struct Invalid {
     pub(crate) reason: String,
 }
 
-type Judged = Result<Vec<There>, Invalid>;
+/// Those that are there already, if all are valid.
+pub(crate) type Judged = Result<Vec<There>, Invalid>;
 
 /// Judges the updates of one inbox, each after those before it, against what a node knows of the
 /// inbox. That node may be behind or lie: when it makes one of them invalid the other usable ones
@@ -127,6 +128,25 @@ pub(crate) async fn ask_wallets(
     Ok(())
 }
 
+/// Judges an update once more that is on the chain at this place: against what each usable node
+/// shows before it. What the same bytes have become that got there earlier is told as well.
+pub(crate) async fn judge_at_place(
+    check: &Arc<dyn IdentityCheck>,
+    nodes: &Nodes,
+    inbox: [u8; 32],
+    update: Update,
+    place: EnvelopeId,
+) -> Vec<(OriginatorId, Option<Judged>)> {
+    let Ok(topic) = Topic::new(TopicKind::IdentityUpdates, &inbox) else { return Vec::new() };
+    let updates = Arc::new(vec![update]);
+    let judged = nodes.usable().into_iter().map(async |node| {
+        let Some(mut log) = log_of(&node, &topic).await else { return (node.id(), None) };
+        log.retain(|entry| entry.id.sequence < place.sequence);
+        (node.id(), judge_with(check.clone(), inbox, log, updates.clone()).await)
+    });
+    join_all(judged).await
+}
+
 /// Judges against what one node knows; none if it does not tell.
 async fn judge_at(
     node: &Node,
@@ -136,6 +156,15 @@ async fn judge_at(
     updates: Arc<Vec<Update>>,
 ) -> Option<Judged> {
     let log = log_of(node, topic).await?;
+    judge_with(check, inbox, log, updates).await
+}
+
+async fn judge_with(
+    check: Arc<dyn IdentityCheck>,
+    inbox: [u8; 32],
+    log: Vec<Entry>,
+    updates: Arc<Vec<Update>>,
+) -> Option<Judged> {
     let judging = tokio::task::spawn_blocking(move || judge_after(&*check, inbox, log, &updates));
     judging.await.ok()
 }
@@ -172,6 +201,7 @@ fn judge_after(
 
 /// One entry of an inbox's log.
 struct Entry {
+    id: EnvelopeId,
     client: Bytes,
     update: IdentityUpdate,
     envelope: OriginatorEnvelope,
@@ -193,7 +223,7 @@ async fn log_of(node: &Node, topic: &Topic) -> Option<Vec<Entry>> {
 fn entry(envelope: OriginatorEnvelope) -> Option<Entry> {
     let unsigned = envelope.unsigned_originator_envelope.clone();
     let statement = UnsignedOriginatorEnvelope::parse(unsigned).ok()?;
-    let client = statement.payer().client();
+    let (id, client) = (statement.id(), statement.payer().client());
     let Payload::IdentityUpdate(update) = client.payload() else { return None };
-    Some(Entry { client: client.as_bytes().clone(), update: update.clone(), envelope })
+    Some(Entry { id, client: client.as_bytes().clone(), update: update.clone(), envelope })
 }

@@ -59,7 +59,7 @@ impl Failure {
             },
             Self::Node(PublishFault::NoNode) => Code::Unavailable,
             Self::Chain(fault) => match fault {
-                ChainFault::Invalid(_) => Code::InvalidArgument,
+                ChainFault::Invalid(_) | ChainFault::Dropped { .. } => Code::InvalidArgument,
                 ChainFault::NotSent(_) | ChainFault::NoChain => Code::Unavailable,
                 ChainFault::Pending { .. }
                 | ChainFault::Unknown { .. }

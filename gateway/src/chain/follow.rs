@@ -145,6 +145,13 @@ impl Shown {
         compare().right
     }
 
+    /// Whether a node has shown something that comes after this in its strand.
+    pub(super) fn is_past(&self, node: OriginatorId, id: EnvelopeId) -> bool {
+        self.with(|seen| {
+            seen.cursor(node).is_some_and(|cursor| cursor.get(id.originator) > id.sequence)
+        })
+    }
+
     /// Asks nodes for one envelope.
     async fn ask(&self, nodes: &[Arc<Node>], id: EnvelopeId) {
         let asked = nodes.iter().map(async |node| {

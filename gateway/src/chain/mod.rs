@@ -1,12 +1,14 @@
 //! Envelopes that the app chain orders: sent once, and answered when a node shows them.
 //!
 //! - `repeats`: what was sent lately;
-//! - `seen`, `follow`: what nodes show of the chain.
+//! - `seen`, `follow`: what nodes show of the chain;
+//! - `late`: what they do not show.
 //!
 //! A payload that is on its way is never given up by whoever asked for it: it goes on without, and
 //! a client that asks again is told of it.
 
 mod follow;
+mod late;
 mod repeats;
 mod seen;
 
@@ -15,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use tokio::sync::watch;
@@ -24,6 +27,7 @@ pub(crate) use follow::Shown;
 use repeats::{PayloadKey, Repeats, key_of};
 use seen::Expected;
 
+use crate::identity::IdentityCheck;
 use crate::metrics::Numbers;
 use crate::nodes::Nodes;
 use crate::routing::ChainTopic;
@@ -106,6 +110,20 @@ pub enum ChainFault {
         /// Its place.
         sequence_id: u64,
     },
+    /// It is on the chain, and nodes drop it: what came before it there makes it invalid.
+    #[error(
+        "transaction 0x{} was sent and is on the chain as number {sequence_id}, where it is an \
+         invalid identity update: {reason}",
+        hex::encode(hash)
+    )]
+    Dropped {
+        /// The transaction.
+        hash: [u8; 32],
+        /// Its place.
+        sequence_id: u64,
+        /// Why it is invalid there.
+        reason: String,
+    },
     /// The gateway was started without a chain.
     #[error("this gateway has no app chain")]
     NoChain,
@@ -118,6 +136,8 @@ pub(crate) struct ChainItem {
     pub(crate) index: usize,
     pub(crate) topic: ChainTopic,
     pub(crate) payload: Bytes,
+    /// What it says if it is an identity update.
+    pub(crate) identity_update: Option<Box<IdentityUpdate>>,
 }
 
 /// How far a payload has come.
@@ -147,6 +167,8 @@ struct New {
     item: ChainItem,
     key: PayloadKey,
     fate: watch::Sender<Fate>,
+    /// Of what comes before it in its topic and request.
+    before: Option<watch::Receiver<Fate>>,
 }
 
 /// Publishes through the chain. Cheap to clone.
@@ -155,6 +177,7 @@ pub(crate) struct ChainPath {
     writer: Option<Arc<dyn ChainWriter>>,
     nodes: Nodes,
     shown: Shown,
+    identity: Option<Arc<dyn IdentityCheck>>,
     under_way: Arc<Mutex<Repeats<watch::Receiver<Fate>>>>,
     on_chain: Arc<Mutex<Repeats<OnChain>>>,
     numbers: Arc<Numbers>,
@@ -167,18 +190,23 @@ impl ChainPath {
         writer: Option<Arc<dyn ChainWriter>>,
         nodes: Nodes,
         shown: Shown,
+        identity: Option<Arc<dyn IdentityCheck>>,
         numbers: Arc<Numbers>,
         shown_timeout: Duration,
     ) -> Self {
         let (under_way, on_chain) = (Arc::default(), Arc::default());
-        Self { writer, nodes, shown, under_way, on_chain, numbers, shown_timeout }
+        Self { writer, nodes, shown, identity, under_way, on_chain, numbers, shown_timeout }
     }
 
-    /// Whether a payload is on its way or on the chain, as far as this gateway remembers.
+    /// Whether a payload is on its way or on the chain, as far as this gateway remembers, and has
+    /// not failed there.
     pub(crate) fn knows(&self, payload: &Bytes) -> bool {
         let (key, now) = (key_of(payload), std::time::Instant::now());
-        lock(&self.under_way).get(&key, now).is_some()
-            || lock(&self.on_chain).get(&key, now).is_some()
+        let fate = lock(&self.under_way).get(&key, now);
+        match fate {
+            Some(fate) => !matches!(*fate.borrow(), Fate::Over(Err(_))),
+            None => lock(&self.on_chain).get(&key, now).is_some(),
+        }
     }
 
     /// A payload was found on the chain, like this: whoever asks for it is told so.
@@ -212,9 +240,11 @@ impl ChainPath {
     fn begin(&self, items: Vec<ChainItem>) -> Vec<(usize, watch::Receiver<Fate>)> {
         let mut fates = Vec::with_capacity(items.len());
         let mut steps = Vec::with_capacity(items.len());
+        let mut before = None;
         for item in items {
             let (index, key) = (item.index, key_of(&item.payload));
-            let (known, new) = self.known_or_new(item, key);
+            let (known, new) = self.known_or_new(item, key, before);
+            before = Some(known.clone());
             fates.push((index, known.clone()));
             steps.push((known, new));
         }
@@ -226,6 +256,7 @@ impl ChainPath {
         &self,
         item: ChainItem,
         key: PayloadKey,
+        before: Option<watch::Receiver<Fate>>,
     ) -> (watch::Receiver<Fate>, Option<New>) {
         let now = std::time::Instant::now();
         let mut under_way = lock(&self.under_way);
@@ -235,7 +266,7 @@ impl ChainPath {
         }
         let (fate, told) = watch::channel(Fate::UnderWay);
         under_way.put(key, told.clone(), weight_of(&item.payload), now);
-        (told, Some(New { item, key, fate }))
+        (told, Some(New { item, key, fate, before }))
     }
 
     /// Sends what is new of one topic, each when the one before it is on the chain. When one is
@@ -264,33 +295,33 @@ impl ChainPath {
 
     /// Goes on until it is known what has become of a payload, whoever waits for it. Those who wait
     /// hear in between that it is pending; who asks then waits for what comes next.
-    async fn carry(self, New { item, key, mut fate }: New) {
+    async fn carry(self, mut new: New) {
         let mut pending_since = None;
         loop {
             // However soon the writer answers.
             let again_at = Instant::now() + AGAIN_AFTER;
-            let result = self.send(&item, key, &fate).await;
+            let result = self.send(&new).await;
             match (&result, pending_since) {
                 (Err(ChainFault::Pending { .. }), _) => {
                     let (next, next_fate) = watch::channel(Fate::UnderWay);
-                    self.is_under_way(&item.payload, key, next_fate);
-                    std::mem::replace(&mut fate, next).send_replace(Fate::Over(result));
+                    self.is_under_way(&new.item.payload, new.key, next_fate);
+                    std::mem::replace(&mut new.fate, next).send_replace(Fate::Over(result));
                     pending_since.get_or_insert_with(Instant::now);
                 }
                 // That nothing more was sent says nothing of what was sent before.
                 (Err(ChainFault::NotSent(_)), Some(since)) if since.elapsed() < FOLLOWED_FOR => {}
-                // To begin anew might double it.
-                (Err(ChainFault::Unknown { .. }), _) => {
-                    fate.send_replace(Fate::Over(result));
+                // Begun anew the one might be doubled, and the other would come to the same end.
+                (Err(ChainFault::Unknown { .. } | ChainFault::Dropped { .. }), _) => {
+                    new.fate.send_replace(Fate::Over(result));
                     return;
                 }
                 _ => {
                     if result.is_err() {
                         // Whoever asks again begins anew; what is on the chain is not sent again
                         // even so.
-                        lock(&self.under_way).forget(&key);
+                        lock(&self.under_way).forget(&new.key);
                     }
-                    fate.send_replace(Fate::Over(result));
+                    new.fate.send_replace(Fate::Over(result));
                     return;
                 }
             }
@@ -303,27 +334,20 @@ impl ChainPath {
         lock(&self.under_way).put(key, fate, weight_of(payload), now);
     }
 
-    async fn send(
-        &self,
-        item: &ChainItem,
-        key: PayloadKey,
-        fate: &watch::Sender<Fate>,
-    ) -> Result<OriginatorEnvelope, ChainFault> {
+    async fn send(&self, new: &New) -> Result<OriginatorEnvelope, ChainFault> {
+        let New { item, key, fate, .. } = new;
         let since = Instant::now();
         let originator = match item.topic {
             ChainTopic::Group(_) => OriginatorId::GROUP_MESSAGES,
             ChainTopic::Inbox(_) => OriginatorId::IDENTITY_UPDATES,
         };
-        let on_chain = self.put(item.topic, &item.payload, key).await?;
+        let on_chain = self.put(item.topic, &item.payload, *key).await?;
         fate.send_replace(Fate::OnChain);
         let OnChain { sequence_id, transaction_hash, block_time_s } = on_chain;
         let id = EnvelopeId::new(originator, SequenceId(sequence_id));
         let payload = item.payload.clone();
         let expected = Expected { id, payload, transaction_hash, block_time_s };
-        let until = Instant::now() + self.shown_timeout;
-        let shown = self.shown.wait(&self.nodes, &expected, until).await;
-        let not_shown = ChainFault::NotShown { hash: transaction_hash, sequence_id };
-        let envelope = shown.ok_or(not_shown)?;
+        let envelope = self.shown_or_judged(new, &expected).await?;
         self.numbers.of(originator).took(since.elapsed(), 1, 0);
         Ok(envelope)
     }

@@ -111,13 +111,13 @@ impl Service {
         let (mut for_nodes, mut for_chain) = (Vec::new(), Vec::new());
         for (index, envelope) in routed.into_iter().enumerate() {
             let congestion_fee_max = congestion_fee_max(&envelope);
-            let Routed { bytes, topic, route, .. } = envelope;
+            let Routed { bytes, topic, route, identity_update, .. } = envelope;
             match route {
                 Route::Node => {
                     for_nodes.push(NodeItem { index, topic, client: bytes, congestion_fee_max });
                 }
                 Route::Chain(topic) => {
-                    for_chain.push(ChainItem { index, topic, payload: bytes });
+                    for_chain.push(ChainItem { index, topic, payload: bytes, identity_update });
                 }
             }
         }

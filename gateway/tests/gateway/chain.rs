@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use hawser_gateway::chain::ChainFault;
 use hawser_gateway::identity::WalletFault;
+use hawser_gateway::routing::ChainTopic;
 use hawser_gateway::{GatewaySettings, World};
 use hawser_proto::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
@@ -12,7 +13,7 @@ use tonic::Code;
 
 use super::fake::{client_of, id_of};
 use super::world::{
-    Net, NoSpoiltInbox, Numbered, Wallets, commit, identity_update, indexed, message,
+    Net, NoSpoiltInbox, Numbered, SOON, Wallets, commit, identity_update, indexed, message,
     numbered_update, proposal, until,
 };
 
@@ -346,6 +347,102 @@ async fn an_update_that_its_log_has_is_answered_from_there() {
     net.nodes[0].show(1, 1, &there);
     assert_eq!(net.publish(vec![identity_update(inbox)]).await.unwrap(), [there]);
     assert_eq!(net.chain.count(), 0, "it was not sent again");
+}
+
+fn numbered_inboxes(world: &mut World) {
+    world.identity = Some(std::sync::Arc::new(Numbered));
+}
+
+/// Another update of an inbox with the same number.
+fn rival_of(update: &pb::ClientEnvelope) -> pb::ClientEnvelope {
+    let mut rival = update.clone();
+    rival.aad.as_mut().unwrap().depends_on = Some(pb::Cursor::default());
+    rival
+}
+
+impl Net {
+    /// Something is on the chain before what a test sends.
+    fn with_first_place_taken(self) -> Self {
+        self.chain.taken.lock().unwrap().push((ChainTopic::Inbox([9; 32]), Bytes::new()));
+        self
+    }
+
+    /// What a node makes of an update.
+    fn show_update(&self, node: usize, sequence: u64, update: &pb::ClientEnvelope) {
+        self.nodes[node].show(1, sequence, &indexed(1, sequence, update.encode_to_vec().into()));
+    }
+}
+
+#[tokio::test]
+async fn an_update_that_lost_a_race_is_invalid_as_soon_as_nodes_are_past_it() {
+    let patient = |settings: &mut GatewaySettings| {
+        settings.shown_timeout = Duration::from_secs(3600);
+    };
+    let net = Net::with(2, patient, numbered_inboxes).await.with_first_place_taken();
+    let ours = numbered_update([5; 32], 0);
+    let losing = async {
+        until(async || net.chain.count() == 2).await;
+        for node in 0..2 {
+            net.show_update(node, 1, &rival_of(&ours));
+        }
+        net.show_update(1, 3, &numbered_update([6; 32], 0));
+    };
+    let both = futures_util::future::join(net.publish(vec![ours.clone()]), losing);
+    let (told, ()) = tokio::time::timeout(SOON, both).await.expect("it is not waited for");
+    let told = told.unwrap_err();
+    assert_eq!(told.code(), Code::InvalidArgument);
+    assert!(told.message().contains("it is 0 and not 1"), "{}", told.message());
+    assert!(told.message().contains("on the chain as number 2"), "{}", told.message());
+    let again = net.publish(vec![ours]).await.unwrap_err();
+    assert_eq!(again.code(), Code::InvalidArgument);
+    assert_eq!(net.chain.count(), 2);
+}
+
+#[tokio::test]
+async fn an_update_that_lost_a_race_is_invalid_when_it_was_waited_for() {
+    let net = Net::with(1, impatient, numbered_inboxes).await.with_first_place_taken();
+    let ours = numbered_update([5; 32], 0);
+    let losing = async {
+        until(async || net.chain.count() == 2).await;
+        net.show_update(0, 1, &rival_of(&ours));
+    };
+    // The rival may be shown too late for the first.
+    let (told, ()) = futures_util::future::join(net.publish(vec![ours.clone()]), losing).await;
+    assert!(told.is_err());
+    let told = net.publish(vec![ours]).await.unwrap_err();
+    assert_eq!(told.code(), Code::InvalidArgument);
+    assert_eq!(net.chain.count(), 2);
+}
+
+#[tokio::test]
+async fn an_update_that_got_on_the_chain_twice_is_answered_with_the_first() {
+    let net = Net::with(2, |_| {}, numbered_inboxes).await.with_first_place_taken();
+    let ours = numbered_update([5; 32], 0);
+    let doubled = async {
+        until(async || net.chain.count() == 2).await;
+        net.show_update(1, 1, &ours);
+    };
+    let (answer, ()) = futures_util::future::join(net.publish(vec![ours.clone()]), doubled).await;
+    let first = [indexed(1, 1, ours.encode_to_vec().into())];
+    assert_eq!(answer.unwrap(), first);
+    assert_eq!(net.publish(vec![ours]).await.unwrap(), first);
+    assert_eq!(net.chain.count(), 2);
+}
+
+#[tokio::test]
+async fn updates_that_nodes_hold_back_are_waited_for_although_others_come_later() {
+    let net = Net::with(1, |_| {}, numbered_inboxes).await;
+    let ours = vec![numbered_update([5; 32], 0), numbered_update([5; 32], 1)];
+    let showing = async {
+        until(async || net.chain.count() == 2).await;
+        net.show_update(0, 7, &numbered_update([6; 32], 0));
+        // Long enough to judge them.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        net.chain.shown_by(0, &net.nodes).await;
+        net.chain.shown_by(1, &net.nodes).await;
+    };
+    let (answer, ()) = futures_util::future::join(net.publish(ours), showing).await;
+    assert_eq!(answer.unwrap(), [net.chain.envelope(0).2, net.chain.envelope(1).2]);
 }
 
 #[tokio::test]
