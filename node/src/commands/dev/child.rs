@@ -8,6 +8,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use hawser_chain::devnet;
 use tokio::fs::File;
 use tokio::io::{AsyncBufReadExt as _, AsyncSeekExt as _, BufReader};
 use tokio::process::{ChildStdin, Command};
@@ -155,6 +156,11 @@ impl CommandLine {
             self.add(&format!("contracts.{chain}.rpc-url"), format!("http://{address}"));
             self.add(&format!("contracts.{chain}.wss-url"), format!("ws://{address}"));
         }
+        // Contract wallets of people who try the network are on one of these chains.
+        let wallets =
+            [(devnet::APP_ID, shared.app()), (devnet::SETTLEMENT_ID, shared.settlement())];
+        let wallets = wallets.map(|(chain, address)| format!("{chain}=http://{address}"));
+        self.add("wallet-rpc", wallets.join(","));
     }
 
     /// `hawser node …` for one node of the network.
