@@ -6,7 +6,6 @@ mod support;
 
 use std::fs;
 use std::io::Write as _;
-use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -15,7 +14,7 @@ use alloy::providers::Provider as _;
 use hawser_chain::deploy;
 use hawser_chain::send::Chain;
 use serde_json::{Value, json};
-use support::{Running, hawser, stderr, stdout};
+use support::{Running, free_base, hawser, stderr, stdout};
 
 const OWNER: &str = "0x74f3CC12197b6Aa1cB71844E98922db008E4C1Ef";
 const PUBLIC_KEY: &str = "0x049e2e8c096d46c3ffd87a21f2f438bf277c5a65bc8d342001ed9a6fe11e312a92\
@@ -38,7 +37,7 @@ impl Chains {
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut command = hawser();
-        command.args(["chain", "dev", "--json", "--base-port", &free_base().to_string()]);
+        command.args(["chain", "dev", "--json", "--base-port", &free_base(0).to_string()]);
         command.arg("--chain-json").arg(folder.path().join("chain.json"));
         let mut running = Running::start(command, false);
         let ready = running.event("ready");
@@ -102,17 +101,6 @@ impl Chains {
 
     fn transactions_of(&self, account: usize) -> Value {
         self.rpc("eth_getTransactionCount", json!([self.accounts[account], "latest"]))
-    }
-}
-
-/// A base port whose chains' ports are free now.
-fn free_base() -> u16 {
-    let is_free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
-    loop {
-        let base = 20_000 + rand::random::<u16>() % 30_000;
-        if is_free(base + 10) && is_free(base + 11) {
-            return base;
-        }
     }
 }
 
@@ -381,7 +369,7 @@ fn what_is_wrong_is_said_with_what_to_do() {
     };
     let text = failure(1, &with(&["--rpc-url", &chains.app]));
     assert!(text.contains("is chain 31338, and chain 31337 was expected"), "{text}");
-    let nobody = format!("http://127.0.0.1:{}", free_base());
+    let nobody = format!("http://127.0.0.1:{}", free_base(0));
     let text = failure(1, &with(&["--rpc-url", &nobody]));
     assert!(text.contains("does not answer") && text.contains(&nobody), "{text}");
     let both = format!("{nobody},{}", chains.settlement);

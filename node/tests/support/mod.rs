@@ -2,11 +2,13 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -51,19 +53,28 @@ pub fn json(args: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// A base port such that a network of `nodes` fits on it now.
+/// Ports that were given to tests of this process: one may be free for a moment although its test still
+/// needs it.
+static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+
+/// A base port such that a network of `nodes` fits on it. Below the range that systems hand out to
+/// outgoing connections, so that none of these takes it.
 pub fn free_base(nodes: u16) -> u16 {
-    let free = |port: u16| {
-        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
-            && UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
-    };
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
-        let base = 20_000 + rand::random::<u16>() % 30_000;
-        let nodes_fit = (0..nodes).all(|i| free(base + 100 * i) && free(base + 100 * i + 1));
-        if nodes_fit && [2, 3, 10, 11].iter().all(|offset| free(base + offset)) {
+        let base = 20_000 + rand::random::<u16>() % (12_000 - 100 * nodes);
+        let of_nodes = (0..nodes).flat_map(|i| [100 * i, 100 * i + 1]);
+        let ports: Vec<_> = of_nodes.chain([2, 3, 10, 11]).map(|offset| base + offset).collect();
+        if ports.iter().all(|port| !given.contains(port) && is_free(*port)) {
+            given.extend(ports);
             return base;
         }
     }
+}
+
+fn is_free(port: u16) -> bool {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+        && UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
 /// Waits until something is so.
