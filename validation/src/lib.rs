@@ -1,0 +1,1 @@
+//! Validates key packages, identity updates and wallet signatures, with its caches and limits.
