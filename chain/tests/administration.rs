@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+#[path = "../../devchain/tests/pair/mod.rs"]
 mod pair;
 
 use std::collections::BTreeSet;
@@ -23,9 +24,9 @@ use hawser_chain::admin::{
 };
 use hawser_chain::contracts::payer_report_manager::PayerReportManager::PayerReportSignature;
 use hawser_chain::contracts::{FeeToken, PayerReportManager, parameter};
-use hawser_chain::deploy;
-use hawser_chain::relay::{Policy, Relay};
 use hawser_chain::send::{Call, SendError, Sender};
+use hawser_devchain::deploy;
+use hawser_devchain::relay::{Policy, Relay};
 use pair::{Kind, Pair};
 use serde_json::{Value, json};
 

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+#[path = "../../devchain/tests/pair/mod.rs"]
 mod pair;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,9 +23,9 @@ use hawser_chain::broadcast::{
 };
 use hawser_chain::contracts::GroupMessageBroadcaster::{MessageSent, updatePauseStatusCall};
 use hawser_chain::contracts::{AppChainParameterRegistry, parameter};
-use hawser_chain::deploy;
-use hawser_chain::send::dev::DevChain;
 use hawser_chain::send::{Call, Chain, Sender};
+use hawser_devchain::control::DevChain;
+use hawser_devchain::deploy;
 use pair::{Kind, Pair};
 use serde_json::{Value, json};
 

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+#[path = "../../devchain/tests/pair/mod.rs"]
 mod pair;
 mod proxy;
 
@@ -376,7 +377,7 @@ async fn nodes_and_rates_stay_as_they_were_while_they_cannot_be_read() {
     assert!(!rates.seen().borrow().value.is_empty());
     assert!(nodes.seen().borrow().value.is_empty());
 
-    let key = hawser_chain::deploy::accounts()[3].clone();
+    let key = hawser_devchain::deploy::accounts()[3].clone();
     let point = key.credential().verifying_key().to_encoded_point(false);
     let call = NodeRegistry::addNodeCall {
         owner_: key.address(),

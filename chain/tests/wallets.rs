@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+#[path = "../../devchain/tests/pair/mod.rs"]
 mod pair;
 
 use alloy::primitives::{Address, B256, Bytes, keccak256};

@@ -8,8 +8,8 @@ use hawser_chain::contracts::{
     AppChainGateway, FeeToken, GroupMessageBroadcaster, MockUnderlyingFeeToken,
     SettlementChainGateway, SettlementChainParameterRegistry,
 };
-use hawser_chain::deploy;
-use hawser_chain::relay::{Outcome, Policy, Relay};
+use hawser_devchain::deploy;
+use hawser_devchain::relay::{Outcome, Policy, Relay};
 
 use crate::harness::actors::{Actor, Calls as _, actor, anyone};
 use crate::harness::cases::on_both_chains;

@@ -3,7 +3,6 @@
 
 use std::time::{Duration, Instant};
 
-use alloy::eips::BlockId;
 use alloy::network::TransactionBuilder as _;
 use alloy::primitives::{Address, B256, Bytes, U256};
 use alloy::providers::Provider as _;
@@ -11,10 +10,10 @@ use alloy::rpc::types::TransactionReceipt;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::call::Call;
-use super::chain::Chain;
-use super::error::{RpcFault, SendError};
-use super::sender::{LOOK_AGAIN_AFTER, RECEIPT_MAX};
+use hawser_chain::send::{Call, Chain, Quote, RECEIPT_MAX, RpcFault, SendError};
+
+/// How long to wait between two looks for a receipt. A guess: the embedded chain makes its block at once.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
 /// The requests that a development chain takes beside those of every chain.
 #[derive(Debug, Clone, Copy)]
@@ -57,43 +56,41 @@ impl DevChain<'_> {
     /// The account must own the call's value; the fee is on the house.
     ///
     /// # Errors
-    /// As of [`Sender::send`](super::Sender::send).
+    /// As of [`Sender::send`](hawser_chain::send::Sender::send).
     pub async fn send_as(
         self,
         account: Address,
         call: &Call,
     ) -> Result<TransactionReceipt, SendError> {
-        self.0.call(call.request(account), BlockId::pending()).await?;
-        let gas_limit = self.0.gas_limit(call.request(account)).await?;
-        self.send_with_gas(account, call, gas_limit).await
+        let quote = self.0.quote_without_fee(account, call).await?;
+        self.send_quoted(account, call, &quote).await
     }
 
     /// The same with too little gas: what would have succeeded is mined, and fails.
     ///
     /// # Errors
-    /// As of [`Sender::send`](super::Sender::send).
+    /// As of [`Sender::send`](hawser_chain::send::Sender::send).
     pub async fn send_starved(
         self,
         account: Address,
         call: &Call,
     ) -> Result<TransactionReceipt, SendError> {
-        self.0.call(call.request(account), BlockId::pending()).await?;
-        let gas_limit = self.0.gas_limit(call.request(account)).await?;
-        // There is a quarter too much in it.
-        self.send_with_gas(account, call, gas_limit / 5 * 3).await
+        let quote = self.0.quote_without_fee(account, call).await?;
+        // A quote adds a quarter to the estimate, so three fifths of it are three quarters of what the call needs.
+        let starved = Quote { gas_limit: quote.gas_limit / 5 * 3, ..quote };
+        self.send_quoted(account, call, &starved).await
     }
 
-    async fn send_with_gas(
+    async fn send_quoted(
         self,
         account: Address,
         call: &Call,
-        gas_limit: u64,
+        quote: &Quote,
     ) -> Result<TransactionReceipt, SendError> {
-        let fees = self.0.fees().await?;
-        let mut request = call.request(account).with_gas_limit(gas_limit);
-        request.set_max_fee_per_gas(fees.max_fee_per_gas);
-        request.set_max_priority_fee_per_gas(fees.max_priority_fee_per_gas);
-        let lent = U256::from(gas_limit) * U256::from(fees.max_fee_per_gas);
+        let mut request = call.request(account).with_gas_limit(quote.gas_limit);
+        request.set_max_fee_per_gas(quote.max_fee_per_gas);
+        request.set_max_priority_fee_per_gas(quote.max_priority_fee_per_gas);
+        let lent = quote.fee_max();
         let owned = self.balance(account).await?;
         self.set_balance(account, owned.saturating_add(lent)).await?;
         self.tell("anvil_impersonateAccount", json!([account])).await?;

@@ -15,13 +15,13 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::anvil::{Anvil, AnvilError, AnvilSettings};
+use crate::control::DevChain;
 use crate::deploy::{
     self, DeployError, Deployment, FundError, NATIVE_BALANCE, Node, RegisterError,
 };
 use crate::embedded::{EmbeddedChain, Genesis, Settings, StartError};
 use crate::relay::{Policy, Relay, RelayError};
-use crate::send::dev::DevChain;
-use crate::send::{Chain, ConnectError, RpcFault, Sender};
+use hawser_chain::send::{Chain, ConnectError, RpcFault, Sender};
 
 /// The settlement chain's id.
 pub const SETTLEMENT_ID: u64 = 31337;

@@ -1,1 +1,15 @@
 //! Chains to develop against: an embedded EVM behind JSON-RPC, anvil, the relay of the bridge, funded accounts.
+//!
+//! Nothing here runs in production. In reading order:
+//!
+//! - [`embedded`]: an EVM behind the usual JSON-RPC, in this process; [`anvil`]: another one, as a process of its own;
+//! - [`control`]: the requests that only a development chain answers;
+//! - [`deploy`]: puts all contracts on two development chains; [`relay`]: carries messages between the two;
+//! - [`devnet`]: all of this in one process.
+
+pub mod anvil;
+pub mod control;
+pub mod deploy;
+pub mod devnet;
+pub mod embedded;
+pub mod relay;

@@ -13,8 +13,8 @@ use hawser_chain::contracts::{
     MockUnderlyingFeeToken, NodeRegistry, PayerRegistry, PayerReportManager, RateRegistry,
     SettlementChainGateway, SettlementChainParameterRegistry, artifact, parameter,
 };
-use hawser_chain::deploy::{self, DeployError, Node, RegisterError};
 use hawser_chain::send::{Call, Chain, Sender};
+use hawser_devchain::deploy::{self, DeployError, Node, RegisterError};
 use pair::{Kind, Pair, sender};
 
 on_both_kinds_of_chain! {

@@ -8,9 +8,9 @@ use alloy::eips::BlockNumberOrTag;
 use alloy::primitives::{Address, U256};
 use alloy::providers::Provider as _;
 use hawser_chain::contracts::{FeeToken, NodeRegistry, RateRegistry, SettlementChainGateway};
-use hawser_chain::deploy::{self, Node};
-use hawser_chain::devnet::{APP_ID, Devnet, DevnetError, DevnetSettings, SETTLEMENT_ID};
 use hawser_chain::send::{Call, Chain, Sender};
+use hawser_devchain::deploy::{self, Node};
+use hawser_devchain::devnet::{APP_ID, Devnet, DevnetError, DevnetSettings, SETTLEMENT_ID};
 
 async fn settlement(devnet: &Devnet) -> Chain {
     let url = format!("http://{}", devnet.settlement_address());

@@ -12,9 +12,9 @@ use hawser_chain::contracts::{
     AppChainGateway, AppChainParameterRegistry, ERC20Inbox, FeeToken, SettlementChainGateway,
     SettlementChainParameterRegistry, parameter,
 };
-use hawser_chain::deploy::Deployment;
-use hawser_chain::relay::{MessageId, Outcome, Policy, Relay};
 use hawser_chain::send::Call;
+use hawser_devchain::deploy::Deployment;
+use hawser_devchain::relay::{MessageId, Outcome, Policy, Relay};
 use pair::{Kind, Pair, native_balance, sender};
 
 on_both_kinds_of_chain! {
@@ -125,7 +125,7 @@ impl World {
     /// Which messages were tried, in order, and whether they have arrived.
     async fn step_by(&mut self, policy: Policy) -> Vec<(MessageId, bool)> {
         let deliveries = self.relay.step(policy).await.unwrap();
-        let row = |delivery: &hawser_chain::relay::Delivery| {
+        let row = |delivery: &hawser_devchain::relay::Delivery| {
             (delivery.id, matches!(delivery.outcome, Outcome::Delivered(_)))
         };
         deliveries.iter().map(row).collect()
@@ -164,7 +164,7 @@ async fn a_deposit_becomes_native_tokens(kind: Kind) {
     assert_eq!(world.step().await, [(ticket(1), true)]);
     assert_eq!(world.native(stranger(1)).await, expected);
     assert_eq!(world.tokens(world.at.inbox).await, held + U256::from(5_000_000));
-    let alias = hawser_chain::relay::alias(world.gateway());
+    let alias = hawser_devchain::relay::alias(world.gateway());
     assert_eq!(world.native(alias).await, U256::ZERO, "nothing is left over with the sender");
 }
 

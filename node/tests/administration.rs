@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use alloy::providers::Provider as _;
-use hawser_chain::deploy;
 use hawser_chain::send::Chain;
+use hawser_devchain::deploy;
 use serde_json::{Value, json};
 use support::{Running, free_base, hawser, stderr, stdout};
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use hawser_chain::embedded::{EmbeddedChain, Settings};
+use hawser_devchain::embedded::{EmbeddedChain, Settings};
 use hawser_proto::envelope::Payload;
 use hawser_proto::pb::xmtp::identity::api::v1 as identity_api;
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;

@@ -34,8 +34,9 @@ impl Call {
         Self { value, ..self }
     }
 
-    /// The call as a request from an account, without gas, price and nonce.
-    pub(crate) fn request(&self, from: Address) -> TransactionRequest {
+    /// Returns the call as a request from an account, without gas, price and nonce.
+    #[must_use]
+    pub fn request(&self, from: Address) -> TransactionRequest {
         TransactionRequest {
             from: Some(from),
             to: Some(self.to.map_or(TxKind::Create, TxKind::Call)),

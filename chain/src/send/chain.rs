@@ -147,18 +147,27 @@ impl Chain {
         if balance < call.value {
             return Err(no_funds(call.value));
         }
+        let quote = self.quote_without_fee(from, call).await?;
+        let needed = quote.fee_max().saturating_add(call.value);
+        if balance < needed { Err(no_funds(needed)) } else { Ok(quote) }
+    }
+
+    /// Returns the result and the cost of a call, also if the account cannot pay the fee. Sends nothing, and
+    /// needs no key.
+    ///
+    /// # Errors
+    /// When the call would be reverted, or the chain does not answer.
+    pub async fn quote_without_fee(&self, from: Address, call: &Call) -> Result<Quote, SendError> {
         let request = call.request(from);
         let returned = self.call(request.clone(), BlockId::pending()).await?;
         let gas_limit = self.gas_limit(request).await?;
         let fees = self.fees().await?;
-        let quote = Quote {
+        Ok(Quote {
             returned,
             gas_limit,
             max_fee_per_gas: fees.max_fee_per_gas,
             max_priority_fee_per_gas: fees.max_priority_fee_per_gas,
-        };
-        let needed = quote.fee_max().saturating_add(call.value);
-        if balance < needed { Err(no_funds(needed)) } else { Ok(quote) }
+        })
     }
 
     /// A call with data to an account without code succeeds and does nothing: that is never meant.
@@ -178,13 +187,13 @@ impl Chain {
     }
 
     /// What gas costs now.
-    pub(super) async fn fees(&self) -> Result<Eip1559Estimation, RpcFault> {
+    async fn fees(&self) -> Result<Eip1559Estimation, RpcFault> {
         let fees = self.provider.estimate_eip1559_fees().await;
         fees.map_err(|error| self.fault("eth_feeHistory", error))
     }
 
-    /// Says why a mined transaction has failed, by running its call again where it stood.
-    pub(super) async fn reverted(
+    /// Finds out why a mined transaction failed, by running its call again on the block before its own.
+    pub async fn reverted(
         &self,
         from: Address,
         call: &Call,
@@ -211,11 +220,7 @@ impl Chain {
     }
 
     /// Runs a call without sending it, on top of a block.
-    pub(super) async fn call(
-        &self,
-        request: TransactionRequest,
-        at: BlockId,
-    ) -> Result<Bytes, CallFault> {
+    async fn call(&self, request: TransactionRequest, at: BlockId) -> Result<Bytes, CallFault> {
         let returned = self.provider.call(request).block(at).await;
         returned.map_err(|error| self.call_fault("eth_call", error))
     }

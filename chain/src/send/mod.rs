@@ -16,8 +16,6 @@ mod chain;
 mod error;
 mod sender;
 
-pub mod dev;
-
 pub use call::{Call, Quote};
 pub(crate) use chain::{CallFault, install_cryptography, parse as parse_url};
 pub use chain::{Chain, REQUEST_MAX, http_client};

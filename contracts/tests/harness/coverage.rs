@@ -54,7 +54,7 @@ pub(crate) fn check(kind: Kind, cases: impl Iterator<Item = Case>) {
 
 /// Every function, event and error of every deployed contract.
 fn interface() -> Vec<(String, String, Entry)> {
-    let text = include_str!("../../../../tests/vectors/contracts/abi.json");
+    let text = include_str!("../../../tests/vectors/contracts/abi.json");
     let vectors: Value = serde_json::from_str(text).unwrap();
     let mut entries = Vec::new();
     for (contract, interface) in vectors["contracts"].as_object().unwrap() {

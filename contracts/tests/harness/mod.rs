@@ -12,7 +12,7 @@
 pub(crate) mod actors;
 pub(crate) mod bytecode;
 pub(crate) mod cases;
-#[path = "../../pair/running.rs"]
+#[path = "../../../devchain/tests/pair/running.rs"]
 pub(crate) mod chain;
 pub(crate) mod coverage;
 pub(crate) mod merkle;

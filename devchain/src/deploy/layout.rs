@@ -7,7 +7,7 @@
 use alloy::primitives::{Address, B256, Bytes, keccak256};
 use alloy::sol_types::SolValue as _;
 
-use crate::contracts::artifact::{self, Artifact};
+use hawser_chain::contracts::artifact::{self, Artifact};
 
 /// The fixed points of one chain.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -20,11 +20,11 @@ use alloy::providers::Provider as _;
 use alloy::signers::local::PrivateKeySigner;
 use tracing::debug;
 
-use crate::addresses::Addresses;
-use crate::contracts::Factory;
+use crate::control::DevChain;
 use crate::relay::{ARB_SYS, RelayError};
-use crate::send::dev::DevChain;
-use crate::send::{Call, Chain, RpcFault, SendError, Sender, ViewError};
+use hawser_chain::addresses::Addresses;
+use hawser_chain::contracts::Factory;
+use hawser_chain::send::{Call, Chain, RpcFault, SendError, Sender, ViewError};
 use layout::{Layout, contract, proxy_code};
 use plan::{Piece, Plan};
 

@@ -4,10 +4,10 @@ use alloy::primitives::{Address, Bytes, U256};
 use alloy::providers::Provider as _;
 
 use super::NATIVE_BALANCE;
-use crate::contracts::NodeRegistry;
-use crate::contracts::node_registry::NodeRegistry::NodeWithId;
-use crate::send::dev::DevChain;
-use crate::send::{Call, RpcFault, SendError, Sender, ViewError};
+use crate::control::DevChain;
+use hawser_chain::contracts::NodeRegistry;
+use hawser_chain::contracts::node_registry::NodeRegistry::NodeWithId;
+use hawser_chain::send::{Call, RpcFault, SendError, Sender, ViewError};
 
 /// A node as it should stand in the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,10 +4,10 @@ use alloy::primitives::{Address, U256, aliases::U96};
 use alloy::providers::Provider as _;
 
 use super::NATIVE_BALANCE;
-use crate::addresses::Addresses;
-use crate::contracts::{FeeToken, PayerRegistry};
-use crate::send::dev::DevChain;
-use crate::send::{Call, Chain, RpcFault, SendError, Sender, ViewError};
+use crate::control::DevChain;
+use hawser_chain::addresses::Addresses;
+use hawser_chain::contracts::{FeeToken, PayerRegistry};
+use hawser_chain::send::{Call, Chain, RpcFault, SendError, Sender, ViewError};
 
 /// What a payer gets for messages, in the smallest unit of the fee token: 10,000 dollars.
 const DEPOSIT: u64 = 10_000 * 1_000_000;

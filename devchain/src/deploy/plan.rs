@@ -5,9 +5,11 @@ use alloy::sol_types::abi::TokenSeq;
 use alloy::sol_types::{SolCall as _, SolType, SolValue};
 
 use super::layout::{Layout, contract, salt};
-use crate::addresses::Addresses;
-use crate::contracts::{AppChainParameterRegistry, NodeRegistry, SettlementChainParameterRegistry};
 use crate::relay::RELAYER;
+use hawser_chain::addresses::Addresses;
+use hawser_chain::contracts::{
+    AppChainParameterRegistry, NodeRegistry, SettlementChainParameterRegistry,
+};
 
 /// Everything that is deployed. Two parts know one another's addresses before they exist: factory
 /// and parameter registry, and the two gateways.

@@ -9,13 +9,13 @@ use alloy::sol_types::SolCall;
 use super::accounts::{NATIVE_BALANCE, accounts};
 use super::plan::Plan;
 use super::{DeployError, Site};
-use crate::contracts::{
+use crate::relay::{Outcome, Policy, Relay};
+use hawser_chain::contracts::{
     AppChainParameterRegistry, DistributionManager, FeeToken, GroupMessageBroadcaster,
     MockUnderlyingFeeToken, NodeRegistry, PayerRegistry, PayerReportManager, RateRegistry,
     SettlementChainGateway, SettlementChainParameterRegistry, parameter,
 };
-use crate::relay::{Outcome, Policy, Relay};
-use crate::send::{Call, ViewError};
+use hawser_chain::send::{Call, ViewError};
 
 const DOLLAR: u64 = 1_000_000;
 /// What the deployer gets of the fee token, and as much again of the token under it.

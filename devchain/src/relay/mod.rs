@@ -21,10 +21,10 @@ use std::time::Duration;
 use alloy::primitives::{Address, B256, Bytes, U256, address};
 use tracing::{info, warn};
 
-use crate::addresses::Addresses;
-use crate::contracts::{ERC20Inbox, SettlementChainGateway};
-use crate::send::dev::DevChain;
-use crate::send::{Call, Chain, RpcFault, SendError, ViewError};
+use crate::control::DevChain;
+use hawser_chain::addresses::Addresses;
+use hawser_chain::contracts::{ERC20Inbox, SettlementChainGateway};
+use hawser_chain::send::{Call, Chain, RpcFault, SendError, ViewError};
 use seen::{AppEvents, Seen, SettlementEvents};
 
 pub use mark::alias;

@@ -11,8 +11,8 @@ use alloy::rpc::types::{Filter, Log};
 use alloy::sol_types::SolEvent;
 
 use super::{ARB_SYS, Message, mark};
-use crate::contracts::{AppChainGateway, ArbSys, ERC20Inbox};
-use crate::send::{Chain, RpcFault};
+use hawser_chain::contracts::{AppChainGateway, ArbSys, ERC20Inbox};
+use hawser_chain::send::{Chain, RpcFault};
 
 /// One chain as far as it was read.
 #[derive(Debug)]

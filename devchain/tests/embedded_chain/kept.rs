@@ -8,7 +8,7 @@ use alloy::eips::BlockId;
 use alloy::primitives::{B256, U256};
 use alloy::providers::{DynProvider, Provider};
 use alloy::rpc::types::{Filter, TransactionReceipt};
-use hawser_chain::embedded::{EmbeddedChain, Genesis, Settings, StartError, StoreError};
+use hawser_devchain::embedded::{EmbeddedChain, Genesis, Settings, StartError, StoreError};
 use serde_json::json;
 
 use crate::support::*;

@@ -1,7 +1,7 @@
 //! What no client should send.
 
 use alloy::providers::Provider;
-use hawser_chain::embedded::{Blocks, EmbeddedChain, Genesis, Settings, StartError};
+use hawser_devchain::embedded::{Blocks, EmbeddedChain, Genesis, Settings, StartError};
 use serde_json::{Value, json};
 
 use crate::support::*;

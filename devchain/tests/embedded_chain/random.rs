@@ -3,7 +3,7 @@
 
 use alloy::eips::eip2718::Encodable2718;
 use alloy::primitives::{Address, B256, Bytes, TxKind, U256};
-use hawser_chain::embedded::{OfflineChain, Settings};
+use hawser_devchain::embedded::{OfflineChain, Settings};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

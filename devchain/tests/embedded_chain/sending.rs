@@ -276,17 +276,17 @@ async fn the_deployer_of_deterministic_addresses_is_there() {
     let running = Running::on_demand().await;
     let input = [&[0; 32], &deploying(&ECHO)[..]].concat();
     let request = TransactionRequest::default()
-        .with_to(hawser_chain::embedded::CREATE2_DEPLOYER)
+        .with_to(hawser_devchain::embedded::CREATE2_DEPLOYER)
         .with_input(input);
     assert!(running.send(request).await.status());
-    let address = hawser_chain::embedded::CREATE2_DEPLOYER
+    let address = hawser_devchain::embedded::CREATE2_DEPLOYER
         .create2_from_code(alloy::primitives::B256::ZERO, deploying(&ECHO));
     assert_eq!(running.provider.get_code_at(address).await.unwrap(), ECHO);
 }
 
 #[tokio::test]
 async fn blocks_come_at_their_interval() {
-    use hawser_chain::embedded::{Blocks, Settings};
+    use hawser_devchain::embedded::{Blocks, Settings};
     let blocks = Blocks::Every(std::time::Duration::from_millis(50));
     let running = Running::with(Settings { blocks, ..settings() }).await;
     let receipt = running.send(TransactionRequest::default().to(NOBODY).value(ether(1))).await;

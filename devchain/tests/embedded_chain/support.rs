@@ -14,7 +14,7 @@ use alloy::signers::SignerSync;
 use alloy::signers::local::PrivateKeySigner;
 use alloy::transports::RpcError;
 use futures_util::{SinkExt, StreamExt};
-use hawser_chain::embedded::{Blocks, EmbeddedChain, Genesis, Settings};
+use hawser_devchain::embedded::{Blocks, EmbeddedChain, Genesis, Settings};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

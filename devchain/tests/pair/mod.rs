@@ -6,8 +6,8 @@ mod running;
 
 use alloy::primitives::{Address, U256};
 use alloy::providers::Provider as _;
-use hawser_chain::deploy::{self, Deployment};
 use hawser_chain::send::{Chain, Sender};
+use hawser_devchain::deploy::{self, Deployment};
 
 pub(crate) use running::Kind;
 use running::Running;

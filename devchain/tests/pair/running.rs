@@ -4,8 +4,8 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use hawser_chain::deploy;
-use hawser_chain::embedded::{EmbeddedChain, Genesis, Settings};
+use hawser_devchain::deploy;
+use hawser_devchain::embedded::{EmbeddedChain, Genesis, Settings};
 
 /// What a chain is run by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

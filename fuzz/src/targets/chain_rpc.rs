@@ -1,6 +1,6 @@
 //! JSON-RPC messages to the embedded development chain.
 
-use hawser_chain::embedded::{Genesis, OfflineChain, Settings};
+use hawser_devchain::embedded::{Genesis, OfflineChain, Settings};
 use serde_json::{Value, json};
 
 use super::Target;

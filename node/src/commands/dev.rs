@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use hawser_chain::addresses::Addresses;
-use hawser_chain::devnet;
+use hawser_devchain::devnet;
 use tokio::sync::{mpsc, watch};
 
 use crate::cli::DevArgs;

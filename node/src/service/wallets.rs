@@ -249,7 +249,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use hawser_chain::embedded::{EmbeddedChain, Settings};
+    use hawser_devchain::embedded::{EmbeddedChain, Settings};
     use hawser_proto::SecretKey;
     use hawser_proto::sign::keccak256;
 

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 
 use super::super::nonces::{JobId, SlotId, Work};
 use super::*;
-use crate::deploy;
-use crate::devnet::{APP_ID, Devnet, DevnetSettings};
-use crate::embedded::{EmbeddedChain, Genesis, Settings};
 use crate::send::Sender;
+use hawser_devchain::deploy;
+use hawser_devchain::devnet::{APP_ID, Devnet, DevnetSettings};
+use hawser_devchain::embedded::{EmbeddedChain, Genesis, Settings};
 
 const GROUP: Topic = Topic::Group([7; 16]);
 const INBOX: Topic = Topic::Inbox([8; 32]);

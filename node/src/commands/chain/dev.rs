@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use alloy::primitives::Address;
-use hawser_chain::deploy::{self, Node};
-use hawser_chain::devnet::{Devnet, DevnetError, DevnetSettings};
-use hawser_chain::embedded::StartError;
+use hawser_devchain::deploy::{self, Node};
+use hawser_devchain::devnet::{Devnet, DevnetError, DevnetSettings};
+use hawser_devchain::embedded::StartError;
 use tracing::Level;
 
 use super::tell::Teller;
@@ -69,7 +69,7 @@ async fn serve(args: ChainDevArgs, teller: Teller) -> Result<(), Failure> {
 /// # Errors
 /// When there is none.
 pub(in crate::commands) fn anvil(named: Option<&Path>) -> Result<PathBuf, Failure> {
-    let found = named.map(Path::to_owned).or_else(hawser_chain::anvil::find_program);
+    let found = named.map(Path::to_owned).or_else(hawser_devchain::anvil::find_program);
     found.ok_or_else(|| {
         Failure::not_found(
             "there is no anvil: run scripts/contract-tools, or name the program in HAWSER_ANVIL",

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use hawser_chain::deploy;
-use hawser_chain::devnet::{APP_ID, Devnet, SETTLEMENT_ID};
+use hawser_devchain::deploy;
+use hawser_devchain::devnet::{APP_ID, Devnet, SETTLEMENT_ID};
 use serde_json::{Value, json};
 
 use crate::output;

@@ -117,7 +117,7 @@ impl IdentityCheck for Updates {
 
 #[cfg(test)]
 mod tests {
-    use hawser_chain::embedded::{EmbeddedChain, Settings};
+    use hawser_devchain::embedded::{EmbeddedChain, Settings};
     use hawser_mls::identity::{MemberIdentifier, signed_text};
     use hawser_proto::pb::xmtp::identity::associations as pb;
     use hawser_proto::sign::keccak256;
