@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use hawser_engine::Engine;
-use hawser_engine::read::{ReadError, UsedPeriod};
+use hawser_engine::read::ReadError;
+use hawser_engine::runtime::UsedPeriod;
 use hawser_proto::Cursor;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::get_payer_info_response::{

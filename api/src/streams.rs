@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{self, Stream, StreamExt};
-use hawser_engine::read::{Subscription, SubscriptionEvent};
+use hawser_engine::read::SubscriptionEvent;
+use hawser_engine::runtime::Subscription;
 use hawser_proto::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;

@@ -5,10 +5,11 @@
 //! - `limits` and `rows`: how much one answer may hold, and where its rows come from;
 //! - `plan`: which envelopes of which topics come next, in which order, and which have to wait;
 //! - `log_page`: the same for whole strands, where nothing waits;
-//! - [`Reader`]: queries, each over one snapshot, and the way to a subscription;
-//! - [`Hub`] and `queue`: what was just committed, to whoever listens, without ever waiting;
-//! - `feed`: what a stream still owes its reader, as plain values without I/O;
-//! - [`Subscription`]: drives a feed from disk and hub.
+//! - `queue`: what was just committed and waits for one listener;
+//! - `feed`: what a stream still owes its reader, as plain values without I/O.
+//!
+//! [`Reader`](crate::runtime::Reader), [`Hub`](crate::runtime::Hub) and
+//! [`Subscription`](crate::runtime::Subscription) drive them.
 //!
 //! Invariant: within one page or stream each originator ascends; across originators time decides.
 //! Invariant: a reader of topics never sees an envelope before the chain envelope it depends on.
@@ -16,23 +17,17 @@
 //!
 //! See `docs/decisions/0003-reading.md` for what was decided and why.
 
-mod error;
-mod feed;
-mod hub;
-mod limits;
-mod log_page;
-mod newest;
-mod plan;
-mod queue;
-mod reader;
+pub(crate) mod error;
+pub(crate) mod feed;
+pub(crate) mod limits;
+pub(crate) mod log_page;
+pub(crate) mod newest;
+pub(crate) mod plan;
+pub(crate) mod queue;
 mod rows;
-mod subscription;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use error::ReadError;
 pub use feed::{SubscriptionEvent, WaveId};
-pub use hub::Hub;
 pub use limits::{PAGE_ENVELOPES_MAX, PAGE_LEN_BYTES_MAX, wire_len_bytes};
-pub use reader::{Reader, UsedPeriod};
-pub use subscription::Subscription;

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::super::testing::{Dice, append, committed, cursor, id, id_of, store, topic};
-use super::super::{Hub, Reader};
 use super::*;
 use crate::committed::Heads;
+use crate::runtime::{Hub, Reader};
 
 fn reader_of(envelopes: &[(EnvelopeId, u8, i64, Vec<EnvelopeId>)]) -> Reader {
     let store = store();

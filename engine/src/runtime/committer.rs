@@ -9,9 +9,9 @@ use hawser_storage::{
     SkipReason, Standing, Store,
 };
 
+use super::read::Hub;
 use crate::committed::{Committed, Heads};
 use crate::counters::Counters;
-use crate::read::Hub;
 
 /// Something to commit, with everything that readers will need afterwards.
 #[derive(Debug, Clone)]

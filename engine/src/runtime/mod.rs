@@ -6,6 +6,7 @@ mod committer;
 mod ledger;
 mod own_strand;
 mod publisher;
+mod read;
 pub mod replication;
 mod workers;
 
@@ -20,7 +21,6 @@ use chain_clock::ChainClock;
 use crate::committed::Heads;
 use crate::counters::Counters;
 use crate::ports::Ports;
-use crate::read::{Hub, Reader};
 
 pub use chain::{ChainAppendError, ChainAppender, ChainConflict, Judged};
 pub use committer::{Addition, Committer, Verdict};
@@ -28,6 +28,7 @@ pub use ledger::{Booked, LedgerAppender, LedgerError};
 pub use publisher::{
     ANSWER_LEN_BYTES_MAX, PublishError, PublishSettings, Publisher, PublisherThreads,
 };
+pub use read::{Hub, Reader, Subscription, UsedPeriod};
 pub use workers::{Priority, Workers};
 
 /// How an engine is to run.

@@ -11,13 +11,13 @@ use hawser_proto::{Cursor, EnvelopeId, Topic};
 use tokio::sync::watch;
 use tokio::task::JoinError;
 
-use super::error::ReadError;
-use super::feed::{Feed, PageRead, Read, SubscriptionEvent, WaveId};
 use super::hub::Interest;
-use super::limits::Limits;
-use super::log_page::read_log;
-use super::queue::{Popped, Queue};
 use super::reader::Reader;
+use crate::read::error::ReadError;
+use crate::read::feed::{Feed, PageRead, Read, SubscriptionEvent, WaveId};
+use crate::read::limits::Limits;
+use crate::read::log_page::read_log;
+use crate::read::queue::{Popped, Queue};
 
 type Reading = Pin<Box<dyn Future<Output = Result<PageRead, ReadError>> + Send>>;
 

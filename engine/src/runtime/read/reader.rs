@@ -8,17 +8,17 @@ use hawser_proto::{Address, Cursor, EnvelopeId, OriginatorId, PayerAddress, Topi
 use hawser_storage::{Snapshot, Store};
 use tokio::sync::Semaphore;
 
-use super::error::ReadError;
-use super::feed::{Feed, LogFeed, TopicFeed};
 use super::hub::{Hub, Interest};
-use super::limits::Limits;
-use super::log_page::{Stretch, read_log};
-use super::newest::newest_visible;
-use super::plan::{Cursors, Plan, PlanTopic};
 use super::subscription::Subscription;
 use crate::chain_strand::InboxId;
 use crate::committed::Heads;
 use crate::counters::{ReadCounters, StreamCounters};
+use crate::read::error::ReadError;
+use crate::read::feed::{Feed, LogFeed, TopicFeed};
+use crate::read::limits::Limits;
+use crate::read::log_page::{Stretch, read_log};
+use crate::read::newest::newest_visible;
+use crate::read::plan::{Cursors, Plan, PlanTopic};
 
 /// Pages that all streams together may read from disk at one time: enough to keep disk and cores
 /// busy, and queries keep their threads however many streams catch up. Guessed.

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hawser_proto::{Cursor, OriginatorId, Topic};
 
-use super::limits::Limits;
-use super::queue::Queue;
 use crate::committed::Committed;
 use crate::counters::StreamCounters;
+use crate::read::limits::Limits;
+use crate::read::queue::Queue;
 
 /// Parts of the table of topics that are locked on their own, so that a stream which registers
 /// thousands of topics delays a commit by one of them at the most.
@@ -178,8 +178,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use hawser_proto::{EnvelopeId, SequenceId};
 
-    use super::super::queue::Popped;
     use super::*;
+    use crate::read::queue::Popped;
 
     fn topic(name: u8) -> Topic {
         Topic::parse(vec![0, name].into()).unwrap()

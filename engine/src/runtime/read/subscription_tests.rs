@@ -6,12 +6,12 @@ use hawser_proto::{OriginatorId, Topic};
 use hawser_storage::Store;
 
 use super::super::hub::Hub;
-use super::super::limits::PAGE_ENVELOPES_MAX;
-use super::super::testing::{
-    Dice, append, append_invalid, committed, cursor, id, ids_of, missing, store, topic,
-};
 use super::*;
 use crate::committed::{Committed, Heads};
+use crate::read::limits::PAGE_ENVELOPES_MAX;
+use crate::read::testing::{
+    Dice, append, append_invalid, committed, cursor, id, ids_of, missing, store, topic,
+};
 
 /// A node that can commit.
 #[derive(Clone)]

@@ -1,0 +1,9 @@
+//! Reading as it runs: queries over snapshots, and subscriptions fed from disk and hub.
+
+mod hub;
+mod reader;
+mod subscription;
+
+pub use hub::Hub;
+pub use reader::{Reader, UsedPeriod};
+pub use subscription::Subscription;
