@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hawser_proto::{Cursor, EnvelopeId, Topic};
+use hawser_storage::{Entry, Facts, Standing};
 use tokio::sync::watch;
 
 /// A durable, valid envelope on its way to readers. Shared, never copied.
@@ -19,6 +20,17 @@ pub struct Committed {
     pub depends_on: Vec<EnvelopeId>,
     /// The signed originator envelope, as stored.
     pub bytes: Bytes,
+}
+
+impl Committed {
+    /// Takes over a stored entry; `None` for one that readers do not get.
+    #[must_use]
+    pub fn from_entry(entry: Entry) -> Option<Self> {
+        let Entry { id, bytes, standing, facts } = entry;
+        let facts = facts.filter(|_| standing == Standing::Valid)?;
+        let Facts { topic, originator_ns, depends_on, .. } = facts;
+        Some(Self { id, topic, originator_ns, depends_on, bytes })
+    }
 }
 
 /// How far each strand is durable on this node, for everyone who waits for it.

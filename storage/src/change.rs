@@ -35,6 +35,15 @@ impl Change {
             Self::Skip { originator, .. } => *originator,
         }
     }
+
+    /// The last place that the change fills.
+    #[must_use]
+    pub fn end(&self) -> EnvelopeId {
+        match self {
+            Self::Append(entry) => entry.id,
+            Self::Skip { originator, through, .. } => EnvelopeId::new(*originator, *through),
+        }
+    }
 }
 
 /// A commit to the strand of a chain: beside the events, what has become known about earlier ones,
@@ -45,21 +54,10 @@ pub struct ChainCommit {
     pub originator: OriginatorId,
     /// Its next places.
     pub changes: Vec<Change>,
-    /// Verdicts on envelopes that waited for one.
-    pub resolved: Vec<Resolved>,
+    /// Envelopes that stand [`Standing::Waiting`] in the log, with the verdict that they get now.
+    pub resolved: Vec<Entry>,
     /// Where the chain's reader is. Replaces the position before; `None` leaves it.
     pub position: Option<ChainPosition>,
-}
-
-/// A verdict on an envelope that stands [`Standing::Waiting`] in the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Resolved {
-    /// Its place.
-    pub id: EnvelopeId,
-    /// The rule it breaks, if any.
-    pub invalid: Option<InvalidRule>,
-    /// What projections keep of it; `None` for an invalid envelope.
-    pub facts: Option<Facts>,
 }
 
 /// A block of a chain.
@@ -82,6 +80,26 @@ pub struct Entry {
     pub standing: Standing,
     /// What projections keep of it; `None` for what readers do not get.
     pub facts: Option<Facts>,
+}
+
+impl Entry {
+    /// An envelope that readers get.
+    #[must_use]
+    pub fn valid(id: EnvelopeId, bytes: Bytes, facts: Facts) -> Self {
+        Self { id, bytes, standing: Standing::Valid, facts: Some(facts) }
+    }
+
+    /// A well-signed envelope that breaks a rule: it fills its place, and readers never get it.
+    #[must_use]
+    pub fn invalid(id: EnvelopeId, bytes: Bytes, rule: InvalidRule) -> Self {
+        Self { id, bytes, standing: Standing::Invalid(rule), facts: None }
+    }
+
+    /// An envelope of a chain whose validity is not known yet: readers get it once it is valid.
+    #[must_use]
+    pub fn waiting(id: EnvelopeId, bytes: Bytes) -> Self {
+        Self { id, bytes, standing: Standing::Waiting, facts: None }
+    }
 }
 
 /// Whether readers get an envelope. Recorded in `mark`, since it does not follow from its bytes

@@ -95,8 +95,14 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::commit`], and [`CommitError::NotWaiting`].
+    ///
+    /// # Panics
+    /// When a change or a verdict is of another strand, or a verdict leaves its envelope waiting.
     pub fn commit_chain(&self, commit: &ChainCommit) -> Result<(), CommitError> {
-        debug_assert!(commit.changes.iter().all(|it| it.originator() == commit.originator));
+        let is_own = |originator| originator == commit.originator;
+        assert!(commit.changes.iter().all(|it| is_own(it.originator())), "one strand in a commit");
+        let is_verdict = |it: &Entry| is_own(it.id.originator) && it.standing != Standing::Waiting;
+        assert!(commit.resolved.iter().all(is_verdict), "what is resolved waits no more");
         self.inner.commit(&commit.changes, |group| group.stage_chain(commit))
     }
 }
@@ -198,8 +204,8 @@ impl<'a> Group<'a> {
     }
 
     fn stage_chain(&mut self, commit: &ChainCommit) -> Result<(), CommitError> {
-        for resolved in &commit.resolved {
-            self.stage_resolved(resolved)?;
+        for entry in &commit.resolved {
+            self.stage_resolved(entry)?;
         }
         if let Some(position) = commit.position {
             let key = CursorKey { name: CursorName::Chain, originator: commit.originator };

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use hawser_proto::EnvelopeId;
 use hawser_proto::envelope::OriginatorEnvelope;
 
-use crate::change::{Change, Entry, Resolved};
+use crate::change::{Change, Entry, Standing};
 use crate::commit::{CommitError, Group};
 use crate::database::DatabaseError;
 use crate::family::Family;
@@ -42,16 +42,24 @@ impl Group<'_> {
     }
 
     /// Takes an envelope out of waiting.
-    pub(crate) fn stage_resolved(&mut self, resolved: &Resolved) -> Result<(), CommitError> {
-        let id = resolved.id;
+    pub(crate) fn stage_resolved(&mut self, entry: &Entry) -> Result<(), CommitError> {
+        let id = entry.id;
         if !matches!(self.mark_over(id)?, Some((at, Mark::Waiting)) if at == id) {
             return Err(CommitError::NotWaiting { at: id });
         }
         let bytes = self.held(self.changes.len(), id)?;
         let bytes =
             bytes.ok_or_else(|| ReadError::corrupt(Family::Log, &EnvelopeKey(id).encode()))?;
-        self.marks.insert(id, resolved.invalid.map(Mark::Invalid));
-        if let Some(facts) = &resolved.facts {
+        if bytes != entry.bytes {
+            return Err(CommitError::Conflict { at: id });
+        }
+        let mark = match entry.standing {
+            Standing::Valid => None,
+            Standing::Invalid(rule) => Some(Mark::Invalid(rule)),
+            Standing::Waiting => Some(Mark::Waiting),
+        };
+        self.marks.insert(id, mark);
+        if let Some(facts) = &entry.facts {
             self.put_rows(id, bytes.len(), facts);
         }
         Ok(())

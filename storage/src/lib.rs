@@ -43,7 +43,7 @@ mod strands;
 mod topic_scan;
 
 pub use change::{
-    AddressChange, ChainCommit, ChainPosition, Change, Charge, Entry, Facts, InvalidRule, Resolved,
+    AddressChange, ChainCommit, ChainPosition, Change, Charge, Entry, Facts, InvalidRule,
     SkipReason, Standing,
 };
 pub use commit::CommitError;

@@ -8,7 +8,7 @@ mod support;
 use hawser_proto::{Address, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{
     AddressChange, ChainCommit, ChainPosition, Change, CommitError, Entry, Facts, InvalidRule,
-    LedgerEntry, LedgerKind, LogItem, Mark, Resolved, SkipReason, Standing, Store,
+    LedgerEntry, LedgerKind, LogItem, Mark, SkipReason, Standing, Store,
 };
 use support::*;
 
@@ -23,17 +23,18 @@ fn place(sequence: u64) -> EnvelopeId {
 }
 
 fn waiting(sequence: u64) -> Change {
-    let standing = Standing::Waiting;
-    Change::Append(Entry { standing, facts: None, ..entry(place(sequence)) })
-}
-
-fn valid(sequence: u64) -> Resolved {
     let id = place(sequence);
-    Resolved { id, invalid: None, facts: Some(facts(id)) }
+    Change::Append(Entry::waiting(id, entry(id).bytes))
 }
 
-fn invalid(sequence: u64) -> Resolved {
-    Resolved { id: place(sequence), invalid: Some(InvalidRule(15)), facts: None }
+fn valid(sequence: u64) -> Entry {
+    let id = place(sequence);
+    Entry::valid(id, entry(id).bytes, facts(id))
+}
+
+fn invalid(sequence: u64) -> Entry {
+    let id = place(sequence);
+    Entry::invalid(id, entry(id).bytes, InvalidRule(15))
 }
 
 fn position(block: u64) -> Option<ChainPosition> {
@@ -100,6 +101,9 @@ fn a_verdict_is_for_what_waits_and_comes_once() {
             let refused = ChainCommit { resolved, position: position(7), ..commit() };
             assert_eq!(store.commit_chain(&refused), Err(CommitError::NotWaiting { at }));
         }
+        let other = Entry { bytes: signed("another statement", 2), ..valid(2) };
+        let refused = ChainCommit { resolved: vec![other], position: position(7), ..commit() };
+        assert_eq!(store.commit_chain(&refused), Err(CommitError::Conflict { at: place(2) }));
         let snapshot = store.snapshot();
         assert_eq!(snapshot.projection_digests().unwrap(), before, "all or nothing");
         assert_eq!(snapshot.chain_position(STRAND).unwrap(), None);

@@ -10,7 +10,7 @@ use hawser_api::{ApiHandle, ApiSettings, NoPeers, PeerView};
 use hawser_engine::chain_strand::ChainEvent;
 use hawser_engine::fees::{Rate, RateTable};
 use hawser_engine::ports::{Clock, NodeRecord, PayloadValidator, Ports, Registry, TrustingJudge};
-use hawser_engine::runtime::{Addition, Engine, EngineSettings, PublishSettings};
+use hawser_engine::runtime::{Engine, EngineSettings, PublishSettings};
 use hawser_engine::{facts, rules};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Payload, UnsealedEnvelope};
 use hawser_proto::pb::xmtp::identity::associations::identity_action::Kind as Action;
@@ -24,7 +24,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::publish_api_client::PublishApiC
 use hawser_proto::pb::xmtp::xmtpv4::message_api::query_api_client::QueryApiClient;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
 use hawser_proto::{EnvelopeId, OriginatorId, SecretKey, SequenceId, Topic, TopicKind};
-use hawser_storage::{Identity, Store};
+use hawser_storage::{Change, Entry, Identity, Store};
 use http_body_util::BodyExt as _;
 use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -180,8 +180,8 @@ impl Node {
         let bytes = UnsealedEnvelope::new(&statement).seal(&node_key());
         let envelope = OriginatorEnvelope::parse(bytes.clone()).unwrap();
         let facts = facts::of_statement(envelope.unsigned(), None, NODE);
-        let addition = Addition::envelope(envelope.unsigned(), bytes, facts);
-        self.engine.committer().commit(vec![addition]).unwrap();
+        let entry = Entry::valid(envelope.id(), bytes, facts);
+        self.engine.committer().commit(vec![Change::Append(entry)]).unwrap();
     }
 
     /// Appends an update of an inbox to the chain's strand.

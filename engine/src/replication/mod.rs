@@ -13,6 +13,8 @@ pub mod link;
 mod ranges;
 mod verify;
 
-pub use follower::{DECIDE_AFTER, Effect, Follower, RETRY_AFTER, SEARCH_FOR, STALL_AFTER};
+pub use follower::{
+    DECIDE_AFTER, Effect, Follower, RETRY_AFTER, SEARCH_FOR, STALL_AFTER, StrandWrite,
+};
 pub use link::{Delivery, Fault, LinkCommand, Piece, RequestId, Want};
 pub use verify::{Judge, Objection, Verdict};

@@ -23,7 +23,7 @@ use crate::counters::Counters;
 use crate::ports::Ports;
 
 pub use chain::{ChainAppendError, ChainAppender, ChainConflict, Judged};
-pub use committer::{Addition, Committer, Verdict};
+pub use committer::Committer;
 pub use ledger::{Booked, LedgerAppender, LedgerError};
 pub use publisher::{
     ANSWER_LEN_BYTES_MAX, PublishError, PublishSettings, Publisher, PublisherThreads,

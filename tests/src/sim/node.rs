@@ -3,26 +3,19 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use hawser_engine::replication::Follower;
+use hawser_engine::replication::{Follower, StrandWrite};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
-use hawser_storage::{Change, CommitError, Entry, Identity, LogItem, Store};
+use hawser_storage::{Change, CommitError, Identity, LogItem, Store};
 
 use super::strands::key;
-
-/// Something on its way to disk, as the engine's runtime would write it.
-#[derive(Debug, Clone)]
-pub(super) enum Step {
-    Append { changes: Vec<Change>, through: SequenceId },
-    Compare(Vec<Entry>),
-}
 
 /// One followed strand of a running node.
 pub(super) struct Following {
     pub(super) follower: Follower,
     /// Accepted and not yet on its way to disk.
-    pub(super) waiting: Vec<Step>,
+    pub(super) waiting: Vec<StrandWrite>,
     /// On its way to disk, to tell at a crash whether it got there.
-    pub(super) writing: Option<Vec<Step>>,
+    pub(super) writing: Option<Vec<StrandWrite>>,
     /// The earliest timer that is planned.
     pub(super) armed: Option<Instant>,
 }
@@ -77,16 +70,16 @@ impl Node {
         self.following.clear();
     }
 
-    /// Writes steps of one strand, and tells up to where it grew.
-    pub(super) fn write(&mut self, steps: &[Step]) -> Option<SequenceId> {
+    /// Does the writes to one strand, and tells up to where it grew.
+    pub(super) fn write(&mut self, writes: &[StrandWrite]) -> Option<SequenceId> {
         let mut durable = None;
-        for step in steps {
-            match step {
-                Step::Append { changes, through } => {
+        for write in writes {
+            match write {
+                StrandWrite::Append { changes, through } => {
                     self.store.commit(changes).unwrap();
                     durable = Some(*through);
                 }
-                Step::Compare(entries) => {
+                StrandWrite::Compare(entries) => {
                     for entry in entries {
                         match self.store.commit(&[Change::Append(entry.clone())]) {
                             Ok(()) => {}

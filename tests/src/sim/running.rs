@@ -3,13 +3,12 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use hawser_engine::replication::{Delivery, Effect, Piece, RequestId, Want};
+use hawser_engine::replication::{Delivery, Effect, Piece, RequestId, StrandWrite, Want};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{Change, Entry, SkipReason, Standing};
 use rand::RngExt as _;
 
 use super::liar::is_withheld;
-use super::node::Step;
 use super::strands::{Version, envelope, judge};
 use super::wire::{Event, Path, paths};
 use super::world::{ALL, LIAR, Sim};
@@ -98,12 +97,7 @@ impl Sim {
     pub(super) fn route_effects(&mut self, node: OriginatorId, originator: OriginatorId) {
         while let Some(effect) = self.next_effect(node, originator) {
             match effect {
-                Effect::Append { changes, through } => {
-                    self.store_later(node, originator, Step::Append { changes, through });
-                }
-                Effect::Compare(entries) => {
-                    self.store_later(node, originator, Step::Compare(entries));
-                }
+                Effect::Write(write) => self.store_later(node, originator, write),
                 Effect::Want { peer, request, want } => {
                     let path = Path { follower: node, server: peer };
                     self.send_want(path, request, want);
@@ -152,8 +146,8 @@ impl Sim {
         }
     }
 
-    fn store_later(&mut self, node: OriginatorId, originator: OriginatorId, step: Step) {
-        self.node(node).following.get_mut(&originator).unwrap().waiting.push(step);
+    fn store_later(&mut self, node: OriginatorId, originator: OriginatorId, write: StrandWrite) {
+        self.node(node).following.get_mut(&originator).unwrap().waiting.push(write);
         self.start_write(node, originator);
     }
 
@@ -164,18 +158,18 @@ impl Sim {
         if following.writing.is_some() || following.waiting.is_empty() {
             return;
         }
-        let steps = std::mem::take(&mut following.waiting);
-        following.writing = Some(steps.clone());
-        self.plan(WRITE_MS_MAX, Event::Durable { node, incarnation, originator, steps });
+        let writes = std::mem::take(&mut following.waiting);
+        following.writing = Some(writes.clone());
+        self.plan(WRITE_MS_MAX, Event::Durable { node, incarnation, originator, writes });
     }
 
     pub(super) fn finish_write(
         &mut self,
         node: OriginatorId,
         originator: OriginatorId,
-        steps: &[Step],
+        writes: &[StrandWrite],
     ) {
-        let durable = self.node(node).write(steps);
+        let durable = self.node(node).write(writes);
         let following = self.node(node).following.get_mut(&originator).unwrap();
         following.writing = None;
         if let Some(through) = durable {
@@ -208,8 +202,8 @@ impl Sim {
         for originator in self.followed_by(id) {
             let writing = self.node(id).following.get_mut(&originator).unwrap().writing.take();
             // A write under way has reached the disk, or it has not.
-            if let Some(steps) = writing.filter(|_| self.rng.random()) {
-                self.node(id).write(&steps);
+            if let Some(writes) = writing.filter(|_| self.rng.random()) {
+                self.node(id).write(&writes);
             }
         }
         self.node(id).crash();

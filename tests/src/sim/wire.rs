@@ -5,10 +5,9 @@ use std::fmt;
 use std::time::Instant;
 
 use bytes::Bytes;
-use hawser_engine::replication::{Delivery, Piece, RequestId, Want};
+use hawser_engine::replication::{Delivery, Piece, RequestId, StrandWrite, Want};
 use hawser_proto::{OriginatorId, SequenceId};
 
-use super::node::Step;
 use super::world::ALL;
 
 /// A follower's connection to a server: who asks, who answers.
@@ -46,7 +45,12 @@ pub(super) enum Event {
     /// A follower's timer.
     Timer { node: OriginatorId, incarnation: u64, originator: OriginatorId },
     /// A write is durable.
-    Durable { node: OriginatorId, incarnation: u64, originator: OriginatorId, steps: Vec<Step> },
+    Durable {
+        node: OriginatorId,
+        incarnation: u64,
+        originator: OriginatorId,
+        writes: Vec<StrandWrite>,
+    },
     /// A node adds to its own strand.
     Publish { node: OriginatorId },
     /// A node that crashed is back.
@@ -77,8 +81,8 @@ impl fmt::Display for Event {
                 })
             }
             Self::Timer { node, originator, .. } => write!(f, "{node} timer of {originator}"),
-            Self::Durable { node, originator, steps, .. } => {
-                write!(f, "{node} durable {originator}: {} steps", steps.len())
+            Self::Durable { node, originator, writes, .. } => {
+                write!(f, "{node} durable {originator}: {} writes", writes.len())
             }
             Self::Publish { node } => write!(f, "{node} publishes"),
             Self::Restart { node } => write!(f, "{node} restarts"),

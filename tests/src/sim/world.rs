@@ -202,10 +202,10 @@ impl Sim {
                 following.follower.handle_timeout(now);
                 self.route_effects(node, originator);
             }
-            Event::Durable { node, incarnation, originator, steps }
+            Event::Durable { node, incarnation, originator, writes }
                 if self.runs(node, incarnation) =>
             {
-                self.finish_write(node, originator, &steps);
+                self.finish_write(node, originator, &writes);
             }
             Event::Publish { node } => self.add_to_strand(node),
             Event::Restart { node } => self.restart(node),

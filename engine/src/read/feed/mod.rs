@@ -24,7 +24,7 @@ mod topics;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hawser_proto::{Cursor, EnvelopeId};
+use hawser_proto::{Cursor, EnvelopeId, OriginatorId, Topic};
 
 use super::log_page::{LogPage, Stretch};
 use super::plan::Plan;
@@ -85,6 +85,17 @@ pub(crate) enum PageRead {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct RoundId(u64);
 
+/// A selection of committed envelopes that the hub routes to a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Interest {
+    /// The envelopes of one topic.
+    Topic(Topic),
+    /// The envelopes of one strand.
+    Originator(OriginatorId),
+    /// Every envelope.
+    Everything,
+}
+
 /// The two kinds of streams.
 #[derive(Debug)]
 pub(crate) enum Feed {
@@ -93,6 +104,17 @@ pub(crate) enum Feed {
 }
 
 impl Feed {
+    /// Returns what the hub has to route to this feed.
+    pub(crate) fn interests(&self) -> Vec<Interest> {
+        match self {
+            Self::Topics(feed) => feed.topics().cloned().map(Interest::Topic).collect(),
+            Self::Log(feed) => match feed.wanted() {
+                Some(wanted) => wanted.iter().copied().map(Interest::Originator).collect(),
+                None => vec![Interest::Everything],
+            },
+        }
+    }
+
     /// Begins at `heads`, without reading from disk. Before anything else.
     pub(crate) fn skip_to(&mut self, heads: &Arc<Cursor>) {
         match self {

@@ -26,9 +26,9 @@ pub const DECIDE_AFTER: Duration = Duration::from_secs(5);
 /// Connected peers are asked again for what was marked missing. Guessed.
 const FILL_EVERY: Duration = Duration::from_secs(600);
 
-/// What a [`Follower`] wants done.
+/// A write to one strand that a [`Follower`] wants done.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
+pub enum StrandWrite {
     /// Commit these, in this order and after everything before them; then call
     /// [`Follower::handle_durable`] with `through`.
     Append {
@@ -40,6 +40,13 @@ pub enum Effect {
     /// Hold these against what is stored, after all appends before them: the same statement is
     /// nothing, another one is a conflict, and a place marked missing is filled.
     Compare(Vec<Entry>),
+}
+
+/// What a [`Follower`] wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Write to the log, in the order of the effects.
+    Write(StrandWrite),
     /// Ask a peer. What it answers comes back under `request`.
     Want {
         /// Whom.
@@ -399,10 +406,11 @@ impl Follower {
         // Places at or below `accepted` may still be on their way to disk, so this order.
         if !taken.append.is_empty() {
             let through = self.accepted;
-            self.effects.push_back(Effect::Append { changes: taken.append, through });
+            let append = StrandWrite::Append { changes: taken.append, through };
+            self.effects.push_back(Effect::Write(append));
         }
         if !taken.compare.is_empty() {
-            self.effects.push_back(Effect::Compare(taken.compare));
+            self.effects.push_back(Effect::Write(StrandWrite::Compare(taken.compare)));
         }
     }
 

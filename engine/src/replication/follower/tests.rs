@@ -31,7 +31,7 @@ fn appends(sequences: impl IntoIterator<Item = u64>) -> Effect {
     let changes: Vec<Change> = sequences.into_iter().map(|s| Change::Append(entry(s))).collect();
     let Some(Change::Append(last)) = changes.last() else { panic!("nothing to append") };
     let through = last.id.sequence;
-    Effect::Append { changes, through }
+    Effect::Write(StrandWrite::Append { changes, through })
 }
 
 fn skips(from: u64, through: u64, reason: SkipReason) -> Change {
@@ -111,7 +111,7 @@ impl Rig {
                 Effect::Stop { peer } | Effect::Disconnect { peer, .. } => {
                     self.asked.remove(peer);
                 }
-                Effect::Append { .. } | Effect::Compare(_) => {}
+                Effect::Write(_) => {}
             }
         }
         effects
@@ -124,7 +124,10 @@ impl Rig {
 }
 
 fn count_appends(effects: &[Effect]) -> usize {
-    effects.iter().filter(|effect| matches!(effect, Effect::Append { .. })).count()
+    effects
+        .iter()
+        .filter(|effect| matches!(effect, Effect::Write(StrandWrite::Append { .. })))
+        .count()
 }
 
 #[test]
@@ -155,7 +158,10 @@ fn a_new_connection_is_asked_for_what_is_not_on_disk_and_repeats_are_compared() 
     rig.up(HOME);
     assert_eq!(rig.asks(HOME), Some((2, None)));
     let effects = rig.answer(HOME, envelopes(3..=6));
-    assert_eq!(effects, [appends([6]), Effect::Compare(vec![entry(3), entry(4), entry(5)])]);
+    assert_eq!(
+        effects,
+        [appends([6]), Effect::Write(StrandWrite::Compare(vec![entry(3), entry(4), entry(5)]))]
+    );
 }
 
 #[test]
@@ -204,7 +210,7 @@ fn what_nobody_has_for_a_minute_is_marked_missing_and_the_strand_goes_on() {
     rig.answer(OTHER, vec![Piece::End]);
     let effects = rig.wait(Duration::from_secs(1));
     let changes = vec![skips(2, 3, SkipReason::Missing)];
-    let missing = Effect::Append { changes, through: SequenceId(3) };
+    let missing = Effect::Write(StrandWrite::Append { changes, through: SequenceId(3) });
     assert!(effects.contains(&missing), "{effects:?}");
     rig.follower.handle_durable(SequenceId(3));
     assert_eq!(rig.answer(HOME, envelopes([2, 4])).len(), 2, "a late find, and what follows");
@@ -244,7 +250,7 @@ fn a_part_that_is_found_further_up_narrows_the_search() {
     rig.answer(HOME, vec![Piece::End]);
     let effects = rig.wait(SEARCH_FOR);
     let changes = vec![skips(3, 5, SkipReason::Missing)];
-    let missing = Effect::Append { changes, through: SequenceId(5) };
+    let missing = Effect::Write(StrandWrite::Append { changes, through: SequenceId(5) });
     assert!(effects.contains(&missing), "{effects:?}");
     // The next gap, 6 to 8, is the one that the other peer can close.
     rig.follower.handle_durable(SequenceId(5));
@@ -269,7 +275,7 @@ fn what_is_missing_is_asked_of_peers_that_come_later_and_a_find_is_compared() {
     let mut found = envelopes([3]);
     found.push(Piece::End);
     let effects = rig.answer(OTHER, found);
-    assert!(effects.contains(&Effect::Compare(vec![entry(3)])));
+    assert!(effects.contains(&Effect::Write(StrandWrite::Compare(vec![entry(3)]))));
     assert_eq!(rig.asks(OTHER), Some((5, Some(6))));
     rig.answer(OTHER, vec![Piece::End]);
     rig.up(THIRD);
@@ -285,7 +291,10 @@ fn what_its_own_node_no_longer_keeps_is_passed_over_without_a_search() {
     assert_eq!(rig.answer(HOME, pieces.clone()), [], "nothing signed stands behind it yet");
     pieces = envelopes([7]);
     let changes = vec![skips(1, 6, SkipReason::Expired), Change::Append(entry(7))];
-    assert_eq!(rig.answer(HOME, pieces), [Effect::Append { changes, through: SequenceId(7) }]);
+    assert_eq!(
+        rig.answer(HOME, pieces),
+        [Effect::Write(StrandWrite::Append { changes, through: SequenceId(7) })]
+    );
     rig.follower.handle_durable(SequenceId(7));
     assert_eq!(rig.asks(OTHER), None, "nobody else is asked for it, then or later");
     let wants = rig.wait(FILL_EVERY * 2);
@@ -388,7 +397,7 @@ fn what_cannot_be_judged_yet_is_not_missing() {
     rig.down(OTHER);
     let effects = rig.wait(SEARCH_FOR * 2);
     let changes = vec![skips(2, 3, SkipReason::Missing)];
-    let missing = Effect::Append { changes, through: SequenceId(3) };
+    let missing = Effect::Write(StrandWrite::Append { changes, through: SequenceId(3) });
     assert!(effects.contains(&missing), "{effects:?}");
     // Found late, it stays missing until it can be judged.
     rig.follower.handle_durable(SequenceId(3));
@@ -497,7 +506,7 @@ proptest! {
                 Input::Pieces(..) => Vec::new(),
             };
             for effect in effects {
-                let Effect::Append { changes, through } = effect else { continue };
+                let Effect::Write(StrandWrite::Append { changes, through }) = effect else { continue };
                 for change in changes {
                     let (from, to) = match change {
                         Change::Append(entry) => (entry.id.sequence, entry.id.sequence),

@@ -8,14 +8,13 @@ use std::sync::Arc;
 use hawser_proto::envelope::{OriginatorEnvelope, Payload};
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId, Topic, TopicKind};
-use hawser_storage::{ReadError, Snapshot, Standing, Store};
+use hawser_storage::{ChainCommit, Change, Entry, ReadError, Snapshot, Standing, Store};
 
-use super::{ChainAppendError, Fresh, Parts, committed, invalid, valid};
+use super::{ChainAppendError, Fresh, Parts, invalid, valid};
 use crate::chain_strand::{ChainEnvelope, InboxId, inbox_of};
 use crate::facts;
 use crate::ports::{IdentityJudge, IdentityVerdict};
 use crate::rules::IDENTITY_UPDATE_RULE;
-use crate::runtime::committer::{Addition, Verdict};
 use crate::runtime::workers::Priority;
 
 const STRAND: OriginatorId = OriginatorId::IDENTITY_UPDATES;
@@ -47,7 +46,7 @@ pub(super) struct Identities {
 #[derive(Default)]
 pub(super) struct Standings {
     /// In no order.
-    pub(super) additions: Vec<Addition>,
+    pub(super) changes: Vec<Change>,
     /// Those of them that wait.
     pub(super) waiting: Vec<(InboxId, SequenceId)>,
     /// How many identity updates are valid.
@@ -99,7 +98,7 @@ impl Identities {
         fresh: Vec<Fresh>,
     ) -> Result<Standings, ChainAppendError> {
         let mut standings = Standings::default();
-        let mut work = self.by_inbox(fresh, &mut standings.additions);
+        let mut work = self.by_inbox(fresh, &mut standings.changes);
         while !work.is_empty() {
             let rest = work.split_off(work.len().min(INBOXES_AT_ONCE));
             let (store, judge) = (parts.store.clone(), Arc::clone(&parts.judge));
@@ -115,16 +114,16 @@ impl Identities {
     }
 
     /// Sorts updates by inbox; what else there is needs no judge.
-    fn by_inbox(&self, fresh: Vec<Fresh>, additions: &mut Vec<Addition>) -> Vec<Work> {
+    fn by_inbox(&self, fresh: Vec<Fresh>, changes: &mut Vec<Change>) -> Vec<Work> {
         let mut places: HashMap<InboxId, usize> = HashMap::new();
         let mut work: Vec<Work> = Vec::new();
         for fresh in fresh {
             let Fresh::Envelope(mut envelope) = fresh else {
-                additions.push(fresh.into_addition());
+                changes.push(fresh.into_change());
                 continue;
             };
             let Some((inbox, update)) = envelope.identity.take() else {
-                additions.push(valid(*envelope));
+                changes.push(valid(*envelope));
                 continue;
             };
             let place = *places.entry(inbox).or_insert_with(|| {
@@ -158,13 +157,15 @@ impl Identities {
             let verdicts = |(inbox, places)| verdicts(&store, &*judge, inbox, places);
             inboxes.into_iter().map(verdicts).collect()
         });
-        let verdicts: Vec<Vec<Verdict>> = verdicts.into_iter().collect::<Result<_, _>>()?;
-        let mut verdicts: Vec<Verdict> = verdicts.into_iter().flatten().collect();
-        verdicts.sort_by_key(Verdict::id);
-        let known: Vec<SequenceId> = verdicts.iter().map(|it| it.id().sequence).collect();
-        let is_invalid = |it: &&Verdict| matches!(it, Verdict::Invalid { .. });
-        let invalid = verdicts.iter().filter(is_invalid).count() as u64;
-        parts.committer.commit_chain(STRAND, Vec::new(), verdicts, None)?;
+        let verdicts: Vec<Vec<Entry>> = verdicts.into_iter().collect::<Result<_, _>>()?;
+        let mut resolved: Vec<Entry> = verdicts.into_iter().flatten().collect();
+        resolved.sort_by_key(|entry| entry.id);
+        let known: Vec<SequenceId> = resolved.iter().map(|entry| entry.id.sequence).collect();
+        let is_invalid = |entry: &&Entry| matches!(entry.standing, Standing::Invalid(_));
+        let invalid = resolved.iter().filter(is_invalid).count() as u64;
+        let (originator, changes) = (STRAND, Vec::new());
+        let commit = ChainCommit { originator, changes, resolved, position: None };
+        parts.committer.commit_chain(commit)?;
         self.forget(&known);
         Ok(Judged { valid: known.len() as u64 - invalid, invalid, waiting: 0 })
     }
@@ -180,7 +181,7 @@ impl Identities {
 
 impl Standings {
     fn extend(&mut self, other: Self) {
-        self.additions.extend(other.additions);
+        self.changes.extend(other.changes);
         self.waiting.extend(other.waiting);
         self.valid += other.valid;
         self.invalid += other.invalid;
@@ -194,7 +195,7 @@ impl Work {
         course.waits = self.waits;
         for (envelope, update) in self.envelopes {
             let id = envelope.id;
-            standings.additions.push(match course.next(id, update)? {
+            standings.changes.push(match course.next(id, update)? {
                 Standing::Valid => {
                     standings.valid += 1;
                     valid(*envelope)
@@ -205,7 +206,7 @@ impl Work {
                 }
                 Standing::Waiting => {
                     standings.waiting.push((self.inbox, id.sequence));
-                    Addition::Waiting { id, bytes: envelope.bytes }
+                    Change::Append(Entry::waiting(id, envelope.bytes))
                 }
             });
         }
@@ -266,7 +267,7 @@ fn verdicts(
     judge: &dyn IdentityJudge,
     inbox: InboxId,
     places: Vec<SequenceId>,
-) -> Result<Vec<Verdict>, ReadError> {
+) -> Result<Vec<Entry>, ReadError> {
     let mut course = Course::new(store, judge, inbox);
     let mut verdicts = Vec::new();
     for sequence in places {
@@ -275,12 +276,11 @@ fn verdicts(
         let (_, update) = update_of(bytes.clone()).ok_or_else(|| unreadable(id))?;
         match course.next(id, update)? {
             Standing::Waiting => break,
-            Standing::Invalid(rule) => verdicts.push(Verdict::Invalid { id, rule }),
+            Standing::Invalid(rule) => verdicts.push(Entry::invalid(id, bytes, rule)),
             Standing::Valid => {
                 let facts = facts::of_stored(&bytes, Standing::Valid, store.identity().node)
                     .ok_or_else(|| unreadable(id))?;
-                let committed = Arc::new(committed(id, bytes, &facts));
-                verdicts.push(Verdict::Valid { committed, facts });
+                verdicts.push(Entry::valid(id, bytes, facts));
             }
         }
     }

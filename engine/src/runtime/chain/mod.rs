@@ -5,13 +5,14 @@ mod identities;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
-use hawser_storage::{CommitError, ReadError, SkipReason, Snapshot, Store};
+use hawser_storage::{
+    ChainCommit, Change, CommitError, Entry, ReadError, SkipReason, Snapshot, Store,
+};
 
 use super::chain_clock::ChainClock;
-use super::committer::{Addition, Committer};
+use super::committer::Committer;
 use super::workers::{Priority, Workers};
 use crate::chain_strand::{ChainEntry, ChainEnvelope, ChainEvent, ChainPosition, entry};
-use crate::committed::Committed;
 use crate::counters::Counters;
 use crate::ports::IdentityJudge;
 use crate::rules::IDENTITY_UPDATE_RULE;
@@ -106,14 +107,10 @@ impl ChainAppender {
             self.append_identities(events, position)
         } else {
             let _one_at_a_time = lock(&self.shared.groups);
-            let additions = self.fresh(originator, events)?;
-            let additions = additions.into_iter().map(Fresh::into_addition).collect();
-            Ok(self.shared.parts.committer.commit_chain(
-                originator,
-                additions,
-                Vec::new(),
-                position,
-            )?)
+            let fresh = self.fresh(originator, events)?;
+            let changes = fresh.into_iter().map(Fresh::into_change).collect();
+            let commit = ChainCommit { originator, changes, resolved: Vec::new(), position };
+            Ok(self.shared.parts.committer.commit_chain(commit)?)
         }
     }
 
@@ -126,10 +123,11 @@ impl ChainAppender {
         let mut identities = lock(&self.shared.identities);
         let fresh = self.fresh(OriginatorId::IDENTITY_UPDATES, events)?;
         let standings = identities.judge(parts, fresh)?;
-        let Standings { mut additions, waiting, valid, invalid } = standings;
-        additions.sort_by_key(Addition::end);
-        let strand = OriginatorId::IDENTITY_UPDATES;
-        parts.committer.commit_chain(strand, additions, Vec::new(), position)?;
+        let Standings { mut changes, waiting, valid, invalid } = standings;
+        changes.sort_by_key(Change::end);
+        let originator = OriginatorId::IDENTITY_UPDATES;
+        let commit = ChainCommit { originator, changes, resolved: Vec::new(), position };
+        parts.committer.commit_chain(commit)?;
         identities.note(waiting);
         let counters = &parts.counters.identities;
         counters.valid.add(valid);
@@ -257,29 +255,19 @@ impl Fresh {
         }
     }
 
-    fn into_addition(self) -> Addition {
+    fn into_change(self) -> Change {
         match self {
             Self::Envelope(envelope) => valid(*envelope),
             Self::Void { originator, first, through } => {
-                Addition::Skip { originator, from: first, through, reason: SkipReason::Void }
+                Change::Skip { originator, from: first, through, reason: SkipReason::Void }
             }
         }
     }
 }
 
-fn valid(envelope: ChainEnvelope) -> Addition {
+fn valid(envelope: ChainEnvelope) -> Change {
     let ChainEnvelope { id, bytes, facts, .. } = envelope;
-    Addition::Envelope { committed: Arc::new(committed(id, bytes, &facts)), facts }
-}
-
-fn committed(id: EnvelopeId, bytes: Bytes, facts: &hawser_storage::Facts) -> Committed {
-    Committed {
-        id,
-        topic: facts.topic.clone(),
-        originator_ns: facts.originator_ns,
-        depends_on: facts.depends_on.clone(),
-        bytes,
-    }
+    Change::Append(Entry::valid(id, bytes, facts))
 }
 
 /// A place that is taken keeps what it holds.
@@ -325,8 +313,8 @@ fn taken(at: EnvelopeId, held: Option<Bytes>, event: &ChainEvent) -> Result<(), 
     Err(ChainAppendError::Conflict(Box::new(conflict)))
 }
 
-fn invalid(envelope: ChainEnvelope) -> Addition {
-    Addition::Invalid { id: envelope.id, bytes: envelope.bytes, rule: IDENTITY_UPDATE_RULE }
+fn invalid(envelope: ChainEnvelope) -> Change {
+    Change::Append(Entry::invalid(envelope.id, envelope.bytes, IDENTITY_UPDATE_RULE))
 }
 
 /// Data under these locks is written whole, after what may fail.

@@ -6,16 +6,17 @@ use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 use hawser_proto::Bytes;
-use hawser_storage::CommitError;
+use hawser_storage::{Change, CommitError, Entry};
 
 use super::{GROUP_ENVELOPES_MAX, PublishError, Reply};
 use crate::counters::Counters;
-use crate::runtime::committer::{Addition, Committer};
+use crate::runtime::committer::Committer;
 
 /// A signed group of requests on its way to disk.
 pub(super) struct Group {
     pub(super) generation: u64,
-    pub(super) additions: Vec<Addition>,
+    /// New envelopes of this node's strand, contiguous.
+    pub(super) entries: Vec<Entry>,
     pub(super) answers: Vec<(Reply, Vec<Bytes>)>,
     pub(super) fresh: u64,
     pub(super) replayed: u64,
@@ -31,14 +32,14 @@ pub(super) fn run(
 ) {
     while let Ok(first) = groups.recv() {
         let mut waiting = vec![first];
-        let mut envelopes = waiting[0].additions.len();
+        let mut envelopes = waiting[0].entries.len();
         while envelopes < GROUP_ENVELOPES_MAX {
             let Ok(next) = groups.try_recv() else { break };
-            envelopes += next.additions.len();
+            envelopes += next.entries.len();
             waiting.push(next);
         }
-        let additions = waiting.iter_mut().flat_map(|group| std::mem::take(&mut group.additions));
-        let result = committer.commit(additions.collect());
+        let entries = waiting.iter_mut().flat_map(|group| std::mem::take(&mut group.entries));
+        let result = committer.commit(entries.map(Change::Append).collect());
         if result.is_err() {
             broken.store(true, Ordering::Release);
         }

@@ -8,17 +8,15 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender};
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SecretKey};
-use hawser_storage::{Charge, Facts, ReadError, Store};
+use hawser_storage::{Charge, Entry, Facts, ReadError, Store};
 
 use super::commit::Group;
 use super::{
     ANSWER_LEN_BYTES_MAX, GROUP_ENVELOPES_MAX, PublishError, PublishSettings, Reply, Request,
     Shared,
 };
-use crate::committed::Committed;
 use crate::facts;
 use crate::rules::{EXPIRY_NEVER, is_free};
-use crate::runtime::committer::Addition;
 use crate::runtime::workers::Priority;
 use crate::sequencer::{Admitted, Sequenced, Sequencer};
 
@@ -185,19 +183,15 @@ impl Sequencing {
         let sealed = self.shared.workers.map(Priority::Urgent, sequenced, move |part| {
             part.into_iter().map(|(place, admitted)| seal(&key, node, place, &admitted)).collect()
         });
-        let bytes = |index: usize| -> &Bytes {
-            let (Addition::Envelope { committed, .. }, _) = &sealed[index] else {
-                unreachable!("publishing adds envelopes only")
-            };
-            &committed.bytes
-        };
+        let follows = |pair: &[Entry]| pair[1].id.sequence == pair[0].id.sequence.next();
+        assert!(sealed.windows(2).all(follows), "a group is contiguous before it is appended");
         let mut replayed = 0;
         let answers = planned
             .into_iter()
             .map(|Planned { mut reply, sources }| {
                 reply.stage.lap(&self.shared.counters.sequence_seconds);
                 let answer = sources.into_iter().map(|source| match source {
-                    Source::Fresh(index) => bytes(index).clone(),
+                    Source::Fresh(index) => sealed[index].bytes.clone(),
                     Source::Known(bytes) => {
                         replayed += 1;
                         bytes
@@ -207,14 +201,15 @@ impl Sequencing {
             })
             .collect();
         if self.settings.idempotent {
-            let receipts = sealed.iter().enumerate();
-            let receipts = receipts.map(|(index, (_, receipt))| (*receipt, bytes(index).clone()));
-            self.in_flight.push_back((self.generation, receipts.collect()));
+            let receipt =
+                |entry: &Entry| Some((entry.facts.as_ref()?.receipt?, entry.bytes.clone()));
+            let receipts = sealed.iter().filter_map(receipt).collect();
+            self.in_flight.push_back((self.generation, receipts));
         }
         Group {
             generation: self.generation,
             fresh: sealed.len() as u64,
-            additions: sealed.into_iter().map(|(addition, _)| addition).collect(),
+            entries: sealed,
             answers,
             replayed,
             counters: self.shared.counters.clone(),
@@ -222,33 +217,19 @@ impl Sequencing {
     }
 }
 
-fn seal(
-    key: &SecretKey,
-    node: OriginatorId,
-    place: Sequenced,
-    admitted: &Admitted,
-) -> (Addition, [u8; 32]) {
+fn seal(key: &SecretKey, node: OriginatorId, place: Sequenced, admitted: &Admitted) -> Entry {
     let client = admitted.envelope.client();
-    let topic = client.topic().clone();
-    let counted = !is_free(topic.kind());
-    let depends_on = facts::chain_dependencies(client.depends_on());
-    debug_assert_eq!(place.id.originator, node);
+    let counted = !is_free(client.topic().kind());
+    assert_eq!(place.id.originator, node, "a node signs its own strand only");
     let facts = Facts {
-        topic: topic.clone(),
+        topic: client.topic().clone(),
         originator_ns: place.originator_ns,
-        depends_on: depends_on.clone(),
+        depends_on: facts::chain_dependencies(client.depends_on()),
         expiry_unix_s: Some(place.expiry_unix_s).filter(|&expiry| expiry < EXPIRY_NEVER),
         receipt: Some(admitted.receipt),
         charge: counted.then_some(Charge { payer: admitted.payer, picodollars: place.picodollars }),
         counts_for_congestion: counted,
         addresses: Vec::new(),
     };
-    let committed = Committed {
-        id: place.id,
-        topic,
-        originator_ns: place.originator_ns,
-        depends_on,
-        bytes: place.unsealed.seal(key),
-    };
-    (Addition::Envelope { committed: Arc::new(committed), facts }, admitted.receipt)
+    Entry::valid(place.id, place.unsealed.seal(key), facts)
 }

@@ -8,6 +8,7 @@ use hawser_proto::{Cursor, OriginatorId, Topic};
 
 use crate::committed::Committed;
 use crate::counters::StreamCounters;
+use crate::read::feed::Interest;
 use crate::read::limits::Limits;
 use crate::read::queue::Queue;
 
@@ -36,14 +37,6 @@ struct Shared {
 }
 
 type Listeners = Vec<Arc<Queue>>;
-
-/// What one listener wants.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Interest {
-    Topic(Topic),
-    Originator(OriginatorId),
-    Everything,
-}
 
 impl Default for Shared {
     fn default() -> Self {

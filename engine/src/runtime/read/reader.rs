@@ -8,7 +8,7 @@ use hawser_proto::{Address, Cursor, EnvelopeId, OriginatorId, PayerAddress, Topi
 use hawser_storage::{Snapshot, Store};
 use tokio::sync::Semaphore;
 
-use super::hub::{Hub, Interest};
+use super::hub::Hub;
 use super::subscription::Subscription;
 use crate::chain_strand::InboxId;
 use crate::committed::Heads;
@@ -320,17 +320,4 @@ fn get_many(
     let mut both = low?;
     both.append(&mut high?);
     Ok(both)
-}
-
-impl Feed {
-    /// What the hub is to route to this feed.
-    pub(super) fn interests(&self) -> Vec<Interest> {
-        match self {
-            Self::Topics(feed) => feed.topics().cloned().map(Interest::Topic).collect(),
-            Self::Log(feed) => match feed.wanted() {
-                Some(wanted) => wanted.iter().copied().map(Interest::Originator).collect(),
-                None => vec![Interest::Everything],
-            },
-        }
-    }
 }

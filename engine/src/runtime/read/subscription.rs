@@ -11,10 +11,9 @@ use hawser_proto::{Cursor, EnvelopeId, Topic};
 use tokio::sync::watch;
 use tokio::task::JoinError;
 
-use super::hub::Interest;
 use super::reader::Reader;
 use crate::read::error::ReadError;
-use crate::read::feed::{Feed, PageRead, Read, SubscriptionEvent, WaveId};
+use crate::read::feed::{Feed, Interest, PageRead, Read, SubscriptionEvent, WaveId};
 use crate::read::limits::Limits;
 use crate::read::log_page::read_log;
 use crate::read::queue::{Popped, Queue};

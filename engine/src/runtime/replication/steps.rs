@@ -2,14 +2,12 @@
 
 use std::collections::VecDeque;
 use std::ops::{AddAssign, SubAssign};
-use std::sync::Arc;
 
 use hawser_proto::SequenceId;
 use hawser_storage::{Change, CommitError, Entry, SkipReason, Standing};
 
 use super::Shared;
-use crate::committed::Committed;
-use crate::runtime::Addition;
+use crate::replication::StrandWrite;
 
 /// A commit, and a batch to be checked, stop growing at this many envelopes.
 const ENVELOPES_MAX: usize = 2000;
@@ -50,32 +48,22 @@ impl SubAssign for Load {
     }
 }
 
-/// Something on its way to disk.
-#[derive(Debug)]
-pub(super) enum Step {
-    /// The next places of the strand, up to `through`.
-    Append { changes: Vec<Change>, through: SequenceId },
-    /// Places that the strand has passed.
-    Compare(Vec<Entry>),
-}
-
-impl Step {
-    fn load(&self) -> Load {
-        let entry = |change: &Change| match change {
-            Change::Append(entry) => Some(entry.bytes.clone()),
-            Change::Skip { .. } => None,
-        };
-        match self {
-            Self::Append { changes, .. } => Load::of(changes.iter().filter_map(entry)),
-            Self::Compare(entries) => Load::of(entries.iter().map(|entry| &entry.bytes)),
+fn load_of(write: &StrandWrite) -> Load {
+    match write {
+        StrandWrite::Append { changes, .. } => {
+            Load::of(changes.iter().filter_map(|change| match change {
+                Change::Append(entry) => Some(&entry.bytes),
+                Change::Skip { .. } => None,
+            }))
         }
+        StrandWrite::Compare(entries) => Load::of(entries.iter().map(|entry| &entry.bytes)),
     }
 }
 
 /// The steps that wait, in order.
 #[derive(Debug, Default)]
 pub(super) struct Steps {
-    waiting: VecDeque<(Step, Load)>,
+    waiting: VecDeque<(StrandWrite, Load)>,
     load: Load,
 }
 
@@ -85,78 +73,68 @@ impl Steps {
         self.load.is_full()
     }
 
-    pub(super) fn push(&mut self, step: Step) {
-        let load = step.load();
+    pub(super) fn push(&mut self, write: StrandWrite) {
+        let load = load_of(&write);
         self.load += load;
-        self.waiting.push_back((step, load));
+        self.waiting.push_back((write, load));
     }
 
     /// As much as goes into one write; empty when nothing waits.
-    pub(super) fn take(&mut self) -> Vec<Step> {
+    pub(super) fn take(&mut self) -> Vec<StrandWrite> {
         let (mut taken, mut size) = (Vec::new(), Load::default());
         while !size.is_full() {
-            let Some((step, load)) = self.waiting.pop_front() else { break };
+            let Some((write, load)) = self.waiting.pop_front() else { break };
             size += load;
             self.load -= load;
-            taken.push(step);
+            taken.push(write);
         }
         taken
     }
 }
 
-/// Writes the steps in order; tells up to where the strand is now durable, if it grew. Blocks for
+/// Does the writes in order; returns up to where the strand is now durable, if it grew. Blocks for
 /// a sync of the disk.
-pub(super) fn commit(shared: &Shared, steps: Vec<Step>) -> Result<Option<SequenceId>, CommitError> {
-    let (mut additions, mut durable) = (Vec::new(), None);
-    for step in steps {
-        match step {
-            Step::Append { changes, through } => {
-                additions.extend(changes.into_iter().map(|change| addition(shared, change)));
+pub(super) fn commit(
+    shared: &Shared,
+    writes: Vec<StrandWrite>,
+) -> Result<Option<SequenceId>, CommitError> {
+    let (mut pending, mut durable) = (Vec::new(), None);
+    for write in writes {
+        match write {
+            StrandWrite::Append { changes, through } => {
+                changes.iter().for_each(|change| count(shared, change));
+                pending.extend(changes);
                 durable = Some(through);
             }
-            Step::Compare(entries) => {
-                append(shared, std::mem::take(&mut additions))?;
+            StrandWrite::Compare(entries) => {
+                append(shared, std::mem::take(&mut pending))?;
                 compare(shared, entries)?;
             }
         }
     }
-    append(shared, additions)?;
+    append(shared, pending)?;
     Ok(durable)
 }
 
-fn append(shared: &Shared, additions: Vec<Addition>) -> Result<(), CommitError> {
-    let envelopes = additions.iter().filter(|a| !matches!(a, Addition::Skip { .. })).count();
-    shared.committer.commit(additions)?;
+fn append(shared: &Shared, changes: Vec<Change>) -> Result<(), CommitError> {
+    let envelopes = changes.iter().filter(|it| matches!(it, Change::Append(_))).count();
+    shared.committer.commit(changes)?;
     shared.counters.stored.add(envelopes as u64);
     Ok(())
 }
 
-fn addition(shared: &Shared, change: Change) -> Addition {
+fn count(shared: &Shared, change: &Change) {
     match change {
-        Change::Append(Entry { id, bytes, facts: Some(facts), .. }) => Addition::Envelope {
-            committed: Arc::new(Committed {
-                id,
-                topic: facts.topic.clone(),
-                originator_ns: facts.originator_ns,
-                depends_on: facts.depends_on.clone(),
-                bytes,
-            }),
-            facts,
-        },
-        Change::Append(Entry { id, bytes, standing, facts: None }) => {
-            let Standing::Invalid(rule) = standing else {
-                unreachable!("an entry of a node without facts is one that breaks a rule")
-            };
+        Change::Append(Entry { id, standing: Standing::Invalid(rule), .. }) => {
             tracing::warn!(envelope = %id, rule = rule.0, "an originator signed what breaks a rule");
             shared.counted.invalid.add(1);
-            Addition::Invalid { id, bytes, rule }
         }
+        Change::Append(_) => {}
         Change::Skip { originator, from, through, reason } => {
-            if reason == SkipReason::Missing {
-                tracing::warn!(%originator, %from, %through, "nobody has these: marked missing");
+            if *reason == SkipReason::Missing {
+                tracing::warn!(%originator, %from, %through, "no peer has these: marked missing");
                 shared.counters.missing.add(through.0 - from.0 + 1);
             }
-            Addition::Skip { originator, from, through, reason }
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::links::{Connected, Table};
-use super::steps::{Load, Step, Steps, commit};
+use super::steps::{Load, Steps, commit};
 use super::{Shared, StrandCounters, stop_of};
 use crate::replication::{
     Delivery, Effect, Follower, Judge, LinkCommand, Objection, Piece, Verdict,
@@ -171,10 +171,7 @@ impl Strand {
         let originator = self.originator;
         while let Some(effect) = self.follower.poll_effect() {
             match effect {
-                Effect::Append { changes, through } => {
-                    self.steps.push(Step::Append { changes, through });
-                }
-                Effect::Compare(entries) => self.steps.push(Step::Compare(entries)),
+                Effect::Write(write) => self.steps.push(write),
                 Effect::Want { peer, request, want } => {
                     if want.up_to.is_none() {
                         self.counters.asks(peer);
