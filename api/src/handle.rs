@@ -26,11 +26,11 @@ use crate::metrics::{Metrics, Numbers};
 use crate::operator::NodePages;
 use crate::outside::PeerView;
 use crate::report::{About, Newest, Observer};
-use crate::serve::{
-    CallStats, MESSAGE_LEN_BYTES_MAX, SchemaError, ServeSettings, Server, pages, reflect,
-};
 use crate::service::Api;
 use crate::settings::ApiSettings;
+use hawser_serve::{
+    CallMetrics, MESSAGE_LEN_BYTES_MAX, SchemaError, ServeSettings, Server, pages, reflect,
+};
 
 /// How often somebody looks whether the node is ready, if nobody asks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -82,7 +82,7 @@ pub async fn start(
     let numbers = Arc::new(Numbers::default());
     let mut served = methods::all();
     served.extend(settings.guest.iter().flat_map(|guest| guest.methods.iter().copied()));
-    let calls = CallStats::new(&served);
+    let calls = CallMetrics::new(&served);
     let api = Api {
         engine: engine.clone(),
         conditions: conditions.clone(),

@@ -4,12 +4,11 @@
 //! This crate parses, calls the engine and renders; it never decides whether an envelope is valid
 //! and never names a database. In reading order:
 //!
-//! - [`serve`]: the listener, which knows no service and is shared with the gateway;
 //! - `methods`: what is served under which name;
 //! - `service`, `query`, `streams`, `metadata`, `health`: the handlers;
 //! - `limits`: what a request may ask for; `status`: how a refusal reads on the wire;
 //! - `conditions`, `lag`, `report`: whether the node is ready, and how it does;
-//! - [`numbers`], `metrics`: what is measured; `operator`: the pages that show it;
+//! - `metrics`: what is measured; `operator`: the pages that show it;
 //! - [`start`] and [`ApiHandle`]: all of it at work, and its end.
 //!
 //! Invariant: whatever a caller sends, the others are served as before.
@@ -24,12 +23,10 @@ mod limits;
 mod metadata;
 mod methods;
 mod metrics;
-pub mod numbers;
 mod operator;
 mod outside;
 mod query;
 mod report;
-pub mod serve;
 mod service;
 mod settings;
 mod status;
@@ -37,7 +34,7 @@ mod streams;
 
 pub use handle::{ApiError, ApiHandle, start};
 pub use outside::{
-    ChainEndpoint, ChainList, ChainState, ChainStrand, ChainsView, DiskSpace, DiskView, NoPeers,
-    PeerCounts, PeerState, PeerView, StrandDoing, StrandState,
+    ChainEndpoint, ChainState, ChainStrand, ChainsView, DiskSpace, DiskView, NoPeers, PeerCounts,
+    PeerState, PeerView, StrandDoing, StrandState,
 };
 pub use settings::{ApiSettings, Guest};

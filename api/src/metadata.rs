@@ -21,9 +21,9 @@ use tonic::{Request, Response, Status};
 
 use crate::limits::payers;
 use crate::query::blocking;
-use crate::serve::MESSAGE_LEN_BYTES_MAX;
 use crate::status::{Refusal, into_status};
 use crate::streams::MessageStream;
+use hawser_serve::MESSAGE_LEN_BYTES_MAX;
 
 /// The cursor is sent again after this long, whether it has moved or not.
 const CURSOR_REPEATED_AFTER: Duration = Duration::from_secs(30);

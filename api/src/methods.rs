@@ -1,6 +1,6 @@
 //! Everything that is served, by its full name.
 
-use crate::serve::{Method, MethodKind};
+use hawser_serve::{Method, MethodKind};
 
 use MethodKind::{Bidi, ServerStream, Unary};
 

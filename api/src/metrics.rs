@@ -10,10 +10,10 @@ use prometheus_client::registry::Registry;
 
 use crate::conditions::Purpose;
 use crate::methods::Outlet;
-use crate::numbers::{Buckets, Counter, Exposition, Gauge};
 use crate::outside::{ChainState, ChainStrand, StrandDoing};
 use crate::report::{Observer, Sighting};
-use crate::serve::CallStats;
+use hawser_serve::CallMetrics;
+use hawser_serve::metrics::{Buckets, Counter, Exposition, Gauge};
 
 /// What the handlers count.
 #[derive(Debug, Default)]
@@ -61,7 +61,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn new(calls: CallStats, numbers: Arc<Numbers>, observer: Observer) -> Self {
+    pub(crate) fn new(calls: CallMetrics, numbers: Arc<Numbers>, observer: Observer) -> Self {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(calls));
         registry.register_collector(Box::new(OfHandlers(numbers)));

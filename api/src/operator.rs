@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::conditions::{Condition, Purpose};
 use crate::metrics::Metrics;
 use crate::report::Observer;
-use crate::serve::pages::{Page, Pages, json, open_metrics, plain};
+use hawser_serve::pages::{Page, Pages, json, open_metrics, plain};
 
 /// What the pages show.
 pub(crate) struct NodePages {

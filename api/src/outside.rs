@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use hawser_proto::{Cursor, OriginatorId};
+use hawser_serve::ChainListStatus;
 
 /// What the transport knows about the other nodes.
 pub trait PeerView: Send + Sync + 'static {
@@ -132,38 +133,7 @@ pub struct ChainState {
     /// What is read of it.
     pub strands: Vec<ChainStrand>,
     /// Lists that are read whole, again and again.
-    pub lists: Vec<ChainList>,
-}
-
-/// A list that is read whole, again and again. What was read stays while it cannot be read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChainList {
-    /// `node_registry` or `rate_registry`.
-    pub name: &'static str,
-    /// How long ago it was read.
-    pub age: Duration,
-    /// For how long it could not be read since; `None` if it could be, or that was not tried.
-    pub failing_for: Option<Duration>,
-    /// Why.
-    pub fault: Option<String>,
-    /// Readings that have failed.
-    pub failures: u64,
-}
-
-impl ChainList {
-    /// Whether it could be read within `failing_max`, if that was tried: what it says may be out of
-    /// date since.
-    ///
-    /// # Errors
-    /// Says which list it is, how old, and why.
-    pub fn read_lately(&self, failing_max: Duration) -> Result<(), String> {
-        if self.failing_for.is_none_or(|failing| failing <= failing_max) {
-            return Ok(());
-        }
-        let (name, age_s) = (self.name, self.age.as_secs());
-        let fault = self.fault.as_deref().unwrap_or("it is not known why");
-        Err(format!("the {name} was last read {age_s} s ago: {fault}"))
-    }
+    pub lists: Vec<ChainListStatus>,
 }
 
 /// Somebody who can be asked about a chain.

@@ -9,9 +9,9 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::get_newest_envelope_response::R
 
 use crate::limits::{Selected, Selection, identifiers, newest_topics};
 use crate::methods::Outlet;
-use crate::serve::MESSAGE_LEN_BYTES_MAX;
 use crate::service::{Api, envelope};
 use crate::status::Refusal;
+use hawser_serve::MESSAGE_LEN_BYTES_MAX;
 
 /// What may be around an envelope in a stream's message or a result, besides its tag and length.
 const WRAPPING_LEN_BYTES: usize = 16;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tonic::service::Routes;
 
 use crate::outside::{ChainsView, DiskView};
-use crate::serve::Method;
+use hawser_serve::Method;
 
 /// How the API is to run. [`Default`] gives the documented defaults.
 #[derive(Clone)]

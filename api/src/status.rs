@@ -6,7 +6,7 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
 use crate::limits::LimitError;
-use crate::serve::{MESSAGE_LEN_BYTES_MAX, SHUTTING_DOWN};
+use hawser_serve::{MESSAGE_LEN_BYTES_MAX, SHUTTING_DOWN};
 
 /// Why a call was not served.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hawser_api::serve::{
-    CallStats, MESSAGE_LEN_BYTES_MAX, Method, MethodKind, SchemaError, ServeSettings, Server,
+use hawser_serve::{
+    CallMetrics, MESSAGE_LEN_BYTES_MAX, Method, MethodKind, SchemaError, ServeSettings, Server,
     pages, reflect,
 };
 use tokio::task::JoinHandle;
@@ -88,7 +88,7 @@ pub async fn start(settings: GatewaySettings, world: World) -> Result<GatewayHan
         list_failing_max: settings.list_failing_max,
     };
     let observer = Observer::new(nodes.clone(), policies.clone(), world.lists.clone(), about);
-    let calls = CallStats::new(&METHODS);
+    let calls = CallMetrics::new(&METHODS);
     let metrics = Metrics::new(calls.clone(), numbers.clone(), observer.clone());
     let pages = Arc::new(GatewayPages { metrics, observer: observer.clone() });
     let listen = |address| move |source| StartError::Listen { address, source };

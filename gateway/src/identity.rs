@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
-use hawser_api::serve::MESSAGE_LEN_BYTES_MAX;
 use hawser_proto::envelope::{Payload, UnsignedOriginatorEnvelope};
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::{EnvelopesQuery, QueryEnvelopesRequest};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, Topic, TopicKind};
+use hawser_serve::MESSAGE_LEN_BYTES_MAX;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::nodes::{Node, Nodes};

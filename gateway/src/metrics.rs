@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hawser_api::numbers::{Buckets, Counter, Exposition, Gauge, Histogram};
-use hawser_api::serve::CallStats;
 use hawser_proto::OriginatorId;
+use hawser_serve::CallMetrics;
+use hawser_serve::metrics::{Buckets, Counter, Exposition, Gauge, Histogram};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::registry::Registry;
@@ -101,7 +101,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn new(calls: CallStats, numbers: Arc<Numbers>, observer: Observer) -> Self {
+    pub(crate) fn new(calls: CallMetrics, numbers: Arc<Numbers>, observer: Observer) -> Self {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(calls));
         registry.register_collector(Box::new(OfGateway { numbers, observer }));

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hawser_api::ChainList;
-use hawser_api::serve::pages::{Page, Pages, json, open_metrics, plain};
+use hawser_serve::ChainListStatus;
+use hawser_serve::pages::{Page, Pages, json, open_metrics, plain};
 use http::StatusCode;
 use serde::Serialize;
 
@@ -48,8 +48,8 @@ pub(crate) struct ListSight {
     fault: Option<String>,
 }
 
-impl From<&ChainList> for ListSight {
-    fn from(list: &ChainList) -> Self {
+impl From<&ChainListStatus> for ListSight {
+    fn from(list: &ChainListStatus) -> Self {
         Self {
             name: list.name,
             age_s: list.age.as_secs_f64(),
@@ -142,7 +142,7 @@ impl Observer {
         *self.0.chain.lock().unwrap_or_else(PoisonError::into_inner) = answer.err();
     }
 
-    fn lists(&self) -> Vec<ChainList> {
+    fn lists(&self) -> Vec<ChainListStatus> {
         self.0.lists.as_ref().map(|lists| lists.lists()).unwrap_or_default()
     }
 

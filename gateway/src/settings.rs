@@ -4,9 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hawser_api::ChainList;
 use hawser_proto::SecretKey;
 use hawser_proto::fees::RateTable;
+use hawser_serve::ChainListStatus;
 use tokio::sync::{Notify, watch};
 
 use crate::chain::ChainWriter;
@@ -98,5 +98,5 @@ pub struct World {
 /// Looks at the lists that are read from a chain. What was read stays while they cannot be read.
 pub trait ListsView: Send + Sync + 'static {
     /// Each of them.
-    fn lists(&self) -> Vec<ChainList>;
+    fn lists(&self) -> Vec<ChainListStatus>;
 }

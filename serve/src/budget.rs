@@ -12,33 +12,33 @@ const FREE_BYTES: usize = 64 * 1024;
 
 /// What one connection has under way. Cheap to clone; all clones are the same connection.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     connection: Arc<AtomicUsize>,
     all: Arc<AtomicUsize>,
 }
 
 impl Budget {
     /// That of another connection to the same listener.
-    pub(super) fn for_connection(&self) -> Self {
+    pub(crate) fn for_connection(&self) -> Self {
         Self { connection: Arc::default(), all: self.all.clone() }
     }
 
     /// A request that has nothing under way yet.
-    pub(super) fn request(&self) -> Share {
+    pub(crate) fn request(&self) -> Share {
         Share { budget: self.clone(), bytes: 0 }
     }
 }
 
 /// What one request has under way; given back when dropped.
 #[derive(Debug)]
-pub(super) struct Share {
+pub(crate) struct Share {
     budget: Budget,
     bytes: usize,
 }
 
 impl Share {
     /// Counts `bytes` more in. False if that is too much.
-    pub(super) fn take(&mut self, bytes: usize) -> bool {
+    pub(crate) fn take(&mut self, bytes: usize) -> bool {
         self.bytes += bytes;
         let connection = self.budget.connection.fetch_add(bytes, Relaxed) + bytes;
         let all = self.budget.all.fetch_add(bytes, Relaxed) + bytes;

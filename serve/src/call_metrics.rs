@@ -9,7 +9,8 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use tonic::Code;
 
-use crate::numbers::{Counter, Exposition, Gauge, Histogram};
+use crate::method::{Method, MethodKind};
+use crate::metrics::{Counter, Exposition, Gauge, Histogram};
 
 /// Upper bounds of the handling time, seconds: the usual ones of gRPC servers.
 const HANDLING_BOUNDS_S: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -36,65 +37,9 @@ const CODES: [&str; 17] = [
     "unauthenticated",
 ];
 
-/// Who streams.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MethodKind {
-    /// One message each way.
-    Unary,
-    /// The server.
-    ServerStream,
-    /// Both.
-    Bidi,
-}
-
-impl MethodKind {
-    fn label(self) -> &'static str {
-        match self {
-            Self::Unary => "unary",
-            Self::ServerStream => "server",
-            Self::Bidi => "bidi",
-        }
-    }
-
-    fn style(self) -> &'static str {
-        match self {
-            Self::Unary => "unary",
-            Self::ServerStream | Self::Bidi => "stream",
-        }
-    }
-}
-
-/// A method that is counted by itself.
-#[derive(Debug, Clone, Copy)]
-pub struct Method {
-    path: &'static str,
-    kind: MethodKind,
-}
-
-impl Method {
-    /// `path` is that of its requests: `/package.Service/Method`.
-    #[must_use]
-    pub const fn new(path: &'static str, kind: MethodKind) -> Self {
-        Self { path, kind }
-    }
-
-    pub(super) fn kind(&self) -> MethodKind {
-        self.kind
-    }
-
-    fn labels(&self) -> [(&'static str, &'static str); 3] {
-        let (service, name) = self.path[1..].split_once('/').unwrap_or(("unknown", "unknown"));
-        [("grpc_type", self.kind.label()), ("grpc_service", service), ("grpc_method", name)]
-    }
-
-    fn open_labels(&self) -> [(&'static str, &'static str); 2] {
-        [("style", self.kind.style()), ("method", self.path)]
-    }
-}
-
 /// The numbers of one method.
 #[derive(Debug)]
-pub(super) struct MethodStats {
+pub(crate) struct MethodMetrics {
     method: Method,
     started: Counter,
     handled: [Counter; CODES.len()],
@@ -104,8 +49,8 @@ pub(super) struct MethodStats {
     seconds: Histogram,
 }
 
-impl MethodStats {
-    pub(super) fn new(method: Method) -> Self {
+impl MethodMetrics {
+    pub(crate) fn new(method: Method) -> Self {
         Self {
             method,
             started: Counter::default(),
@@ -117,28 +62,28 @@ impl MethodStats {
         }
     }
 
-    pub(super) fn method(&self) -> &Method {
+    pub(crate) fn method(&self) -> &Method {
         &self.method
     }
 
-    pub(super) fn started(&self) {
+    pub(crate) fn started(&self) {
         self.started.add(1);
         self.open.add(1);
     }
 
-    pub(super) fn received(&self, messages: u64) {
+    pub(crate) fn received(&self, messages: u64) {
         self.received.add(messages);
     }
 
-    pub(super) fn sent(&self, messages: u64) {
+    pub(crate) fn sent(&self, messages: u64) {
         self.sent.add(messages);
     }
 
-    pub(super) fn took(&self, duration: Duration) {
+    pub(crate) fn took(&self, duration: Duration) {
         self.seconds.observe(duration);
     }
 
-    pub(super) fn ended(&self, code: Code) {
+    pub(crate) fn ended(&self, code: Code) {
         self.open.add(-1);
         self.handled[code as usize].add(1);
     }
@@ -146,57 +91,57 @@ impl MethodStats {
 
 /// The numbers of a listener. Cheap to clone; all clones are the same.
 #[derive(Debug, Clone)]
-pub struct CallStats(Arc<Inner>);
+pub struct CallMetrics(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     /// They live as long as the process, so that every call can point to its own.
-    methods: HashMap<&'static str, &'static MethodStats>,
+    methods: HashMap<&'static str, &'static MethodMetrics>,
     /// Calls of methods that nobody serves: their names come from outside and are no labels.
-    unknown: &'static MethodStats,
+    unknown: &'static MethodMetrics,
     not_grpc: Counter,
     connections_failed: Counter,
 }
 
-impl CallStats {
+impl CallMetrics {
     /// Counts these methods by themselves and all others as one.
     #[must_use]
     pub fn new(methods: &[Method]) -> Self {
-        let stats = |method: Method| &*Box::leak(Box::new(MethodStats::new(method)));
+        let stats = |method: Method| &*Box::leak(Box::new(MethodMetrics::new(method)));
         Self(Arc::new(Inner {
-            methods: methods.iter().map(|method| (method.path, stats(*method))).collect(),
+            methods: methods.iter().map(|method| (method.path(), stats(*method))).collect(),
             unknown: stats(Method::new("/unknown/unknown", MethodKind::Unary)),
             not_grpc: Counter::default(),
             connections_failed: Counter::default(),
         }))
     }
 
-    pub(super) fn method(&self, path: &str) -> &'static MethodStats {
+    pub(crate) fn method(&self, path: &str) -> &'static MethodMetrics {
         self.0.methods.get(path).copied().unwrap_or(self.0.unknown)
     }
 
-    pub(super) fn not_grpc(&self) {
+    pub(crate) fn count_not_grpc(&self) {
         self.0.not_grpc.add(1);
     }
 
-    pub(super) fn connection_failed(&self) {
+    pub(crate) fn connection_failed(&self) {
         self.0.connections_failed.add(1);
     }
 
     /// Sorted, so that two scrapes differ in numbers only.
-    fn all(&self) -> Vec<&'static MethodStats> {
+    fn all(&self) -> Vec<&'static MethodMetrics> {
         let mut all: Vec<_> = self.0.methods.values().copied().collect();
-        all.sort_unstable_by_key(|stats| stats.method.path);
+        all.sort_unstable_by_key(|stats| stats.method.path());
         all.push(self.0.unknown);
         all
     }
 }
 
-impl Collector for CallStats {
+impl Collector for CallMetrics {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let mut out = Exposition::new(encoder);
         let all = self.all();
-        let of_method = |number: fn(&MethodStats) -> u64| {
+        let of_method = |number: fn(&MethodMetrics) -> u64| {
             all.iter().map(move |stats| (stats.method.labels(), number(stats)))
         };
         out.counters("grpc_server_started", "Calls begun", of_method(|stats| stats.started.get()))?;
@@ -237,7 +182,7 @@ impl Collector for CallStats {
 
 /// OK always, other codes once they have occurred: a scrape stays small.
 fn handled<'a>(
-    all: &'a [&'static MethodStats],
+    all: &'a [&'static MethodMetrics],
 ) -> impl Iterator<Item = ([(&'static str, &'static str); 4], u64)> + 'a {
     all.iter().flat_map(|stats| {
         let [kind, service, method] = stats.method.labels();
@@ -249,7 +194,7 @@ fn handled<'a>(
     })
 }
 
-fn failed<'a>(all: &'a [&'static MethodStats]) -> impl Iterator<Item = (&'static str, u64)> + 'a {
+fn failed<'a>(all: &'a [&'static MethodMetrics]) -> impl Iterator<Item = (&'static str, u64)> + 'a {
     CODES
         .into_iter()
         .enumerate()

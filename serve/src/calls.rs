@@ -12,34 +12,34 @@ use tonic::service::Routes;
 use tonic::{Code, Status};
 use tower::Service;
 
-use super::budget::Budget;
-use super::request::RequestBody;
-use super::response::{Call, ResponseBody, status_of};
-use super::stats::CallStats;
+use crate::budget::Budget;
+use crate::call_metrics::CallMetrics;
+use crate::request::RequestBody;
+use crate::response::{Call, ResponseBody, status_of};
 
 /// The longest text of a deadline: eight digits and a unit.
 const TIMEOUT_LEN_BYTES_MAX: usize = 9;
 
 /// The services, and what surrounds them.
 #[derive(Clone)]
-pub(super) struct Calls {
+pub(crate) struct Calls {
     routes: Routes,
-    stats: CallStats,
+    stats: CallMetrics,
     body_timeout: Duration,
     budget: Budget,
 }
 
 impl Calls {
-    pub(super) fn new(routes: Routes, stats: CallStats, body_timeout: Duration) -> Self {
+    pub(crate) fn new(routes: Routes, stats: CallMetrics, body_timeout: Duration) -> Self {
         Self { routes, stats, body_timeout, budget: Budget::default() }
     }
 
     /// The same for a connection of its own.
-    pub(super) fn for_connection(&self) -> Self {
+    pub(crate) fn for_connection(&self) -> Self {
         Self { budget: self.budget.for_connection(), ..self.clone() }
     }
 
-    pub(super) fn stats(&self) -> &CallStats {
+    pub(crate) fn stats(&self) -> &CallMetrics {
         &self.stats
     }
 }

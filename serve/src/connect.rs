@@ -11,7 +11,7 @@ const REFUSAL: &str = r#"{"code":"failed_precondition","message":"Connect-RPC pr
 const END_OF_STREAM: u8 = 0b10;
 
 /// The refusal of a unary call: an HTTP error with JSON.
-pub(super) fn refuse_unary() -> Response<Body> {
+pub(crate) fn refuse_unary() -> Response<Body> {
     let mut response = Response::new(Body::new(Full::new(Bytes::from_static(REFUSAL.as_bytes()))));
     *response.status_mut() = StatusCode::BAD_REQUEST;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -19,7 +19,7 @@ pub(super) fn refuse_unary() -> Response<Body> {
 }
 
 /// The refusal of a streaming call: an answer whose only message ends it.
-pub(super) fn refuse_stream(content_type: HeaderValue) -> Response<Body> {
+pub(crate) fn refuse_stream(content_type: HeaderValue) -> Response<Body> {
     let end = format!(r#"{{"error":{REFUSAL}}}"#);
     let mut message = BytesMut::with_capacity(5 + end.len());
     message.put_u8(END_OF_STREAM);

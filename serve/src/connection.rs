@@ -20,8 +20,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpConnectInfo;
 
-use super::ServeSettings;
-use super::front::Front;
+use crate::dispatch::Dispatcher;
+use crate::settings::ServeSettings;
 
 /// Calls that one connection may have open at once.
 const STREAMS_PER_CONNECTION_MAX: u32 = 1000;
@@ -43,15 +43,19 @@ const TCP_PROBE_EVERY: Duration = Duration::from_secs(20);
 const LEAVE_TAKING: Duration = Duration::from_secs(2);
 
 /// Everything that the connections of a listener share.
-pub(super) struct Connections {
-    front: Front,
+pub(crate) struct Connections {
+    front: Dispatcher,
     http: auto::Builder<TokioExecutor>,
     settings: ServeSettings,
     stop: CancellationToken,
 }
 
 impl Connections {
-    pub(super) fn new(front: Front, settings: ServeSettings, stop: CancellationToken) -> Arc<Self> {
+    pub(crate) fn new(
+        front: Dispatcher,
+        settings: ServeSettings,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
         let mut http = auto::Builder::new(TokioExecutor::new());
         http.http1()
             .timer(TokioTimer::new())
@@ -68,7 +72,7 @@ impl Connections {
     }
 
     /// Takes connections until the stop, then waits for those that are open.
-    pub(super) async fn accept(self: Arc<Self>, listener: TcpListener) {
+    pub(crate) async fn accept(self: Arc<Self>, listener: TcpListener) {
         let mut open = JoinSet::new();
         loop {
             tokio::select! {

@@ -21,14 +21,14 @@ const HEADERS: HeaderValue = HeaderValue::from_static(
 );
 
 /// Adds what every answer carries.
-pub(super) fn mark(headers: &mut HeaderMap) {
+pub(crate) fn mark(headers: &mut HeaderMap) {
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, ORIGIN);
     headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
     headers.insert(ACCESS_CONTROL_MAX_AGE, AGE_S);
 }
 
 /// The answer to a browser that asks before it calls.
-pub(super) fn preflight() -> Response<Body> {
+pub(crate) fn preflight() -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     response.headers_mut().insert(ACCESS_CONTROL_ALLOW_METHODS, METHODS);

@@ -11,13 +11,13 @@ use tonic::service::Routes;
 use tonic_web::GrpcWebLayer;
 use tower::{Layer, Service};
 
-use super::calls::Calls;
-use super::stats::CallStats;
-use super::{connect, cors};
+use crate::call_metrics::CallMetrics;
+use crate::calls::Calls;
+use crate::{connect, cors};
 
 /// Answers requests. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Front {
+pub(crate) struct Dispatcher {
     calls: Calls,
 }
 
@@ -32,21 +32,21 @@ enum Protocol {
     Other(StatusCode),
 }
 
-impl Front {
-    pub(super) fn new(routes: Routes, stats: CallStats, body_timeout: Duration) -> Self {
+impl Dispatcher {
+    pub(crate) fn new(routes: Routes, stats: CallMetrics, body_timeout: Duration) -> Self {
         Self { calls: Calls::new(routes.prepare(), stats, body_timeout) }
     }
 
     /// The same for a connection of its own.
-    pub(super) fn for_connection(&self) -> Self {
+    pub(crate) fn for_connection(&self) -> Self {
         Self { calls: self.calls.for_connection() }
     }
 
-    pub(super) fn stats(&self) -> &CallStats {
+    pub(crate) fn stats(&self) -> &CallMetrics {
         self.calls.stats()
     }
 
-    pub(super) async fn answer(
+    pub(crate) async fn answer(
         mut self,
         request: Request<Incoming>,
     ) -> Result<Response<Body>, Infallible> {
@@ -67,7 +67,7 @@ impl Front {
     }
 
     fn refuse(&self, protocol: Protocol) -> Response<Body> {
-        self.stats().not_grpc();
+        self.stats().count_not_grpc();
         match protocol {
             Protocol::ConnectUnary => connect::refuse_unary(),
             Protocol::ConnectStream(content_type) => connect::refuse_stream(content_type),

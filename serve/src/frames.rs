@@ -5,7 +5,7 @@ const HEAD_LEN_BYTES: usize = 5;
 
 /// Follows a body, whatever pieces it comes in. Keeps no bytes of messages.
 #[derive(Debug, Default)]
-pub(super) struct Frames {
+pub(crate) struct Frames {
     head: [u8; HEAD_LEN_BYTES],
     /// How much of `head` has been seen.
     head_len: usize,
@@ -15,17 +15,17 @@ pub(super) struct Frames {
 
 /// What a piece of a body brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Step {
+pub(crate) struct Step {
     /// Messages whose head was completed here.
-    pub(super) begun: u64,
+    pub(crate) begun: u64,
     /// Up to here whole messages, from here a part of one; `None` if no message ended in this
     /// piece.
-    pub(super) whole: Option<usize>,
+    pub(crate) whole: Option<usize>,
 }
 
 /// The head of a message that nobody sends by mistake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum FrameError {
+pub(crate) enum FrameError {
     /// 0 is plain, 1 compressed; which of them is served is decided elsewhere.
     #[error("invalid message flag {0}")]
     Flag(u8),
@@ -35,7 +35,7 @@ pub(super) enum FrameError {
 
 impl Frames {
     /// Goes through the next piece of the body.
-    pub(super) fn step(&mut self, mut piece: &[u8], max_bytes: usize) -> Result<Step, FrameError> {
+    pub(crate) fn step(&mut self, mut piece: &[u8], max_bytes: usize) -> Result<Step, FrameError> {
         let len = piece.len();
         let mut step = Step { begun: 0, whole: None };
         while !piece.is_empty() {
@@ -58,7 +58,7 @@ impl Frames {
     }
 
     /// True between two messages, and before the first.
-    pub(super) fn at_boundary(&self) -> bool {
+    pub(crate) fn at_boundary(&self) -> bool {
         self.missing == 0 && self.head_len == 0
     }
 

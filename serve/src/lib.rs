@@ -1,1 +1,43 @@
-//! The listener that every service shares: gRPC, gRPC-Web and Connect, limits, health, the operator port, metrics.
+//! The listener that every service shares: every protocol that callers speak, on one port.
+//!
+//! gRPC over HTTP/2 without TLS, gRPC-Web over HTTP/1.1 and HTTP/2, and the headers that browsers
+//! need. Connect is recognised and refused. The node's API and the gateway are two services on it,
+//! so this crate knows neither. In reading order:
+//!
+//! - [`Server`], [`ServeSettings`]: the listener and its limits;
+//! - `connection`: sockets, idle connections, shutdown of a connection;
+//! - `dispatch`, `cors`, `connect`: classification of a request, and the headers of every response;
+//! - `calls`, `request`, `response`: one call, its messages, its metrics; `budget`: memory for
+//!   requests that are still arriving; `frames`: message boundaries in a body;
+//! - [`metrics`], [`CallMetrics`]: counting, and the text format for scrapes;
+//! - [`reflect`]: gRPC reflection of the services that are served;
+//! - [`pages`]: the operators' HTTP port.
+//!
+//! Invariant: a hostile request costs bounded memory and never delays another connection.
+
+#![warn(missing_docs)]
+
+mod budget;
+mod call_metrics;
+mod calls;
+mod chain_list;
+mod connect;
+mod connection;
+mod cors;
+mod dispatch;
+mod frames;
+mod listener;
+mod method;
+pub mod metrics;
+pub mod pages;
+mod reflection;
+mod request;
+mod response;
+mod settings;
+
+pub use call_metrics::CallMetrics;
+pub use chain_list::ChainListStatus;
+pub use listener::Server;
+pub use method::{Method, MethodKind};
+pub use reflection::{SchemaError, reflect};
+pub use settings::{MESSAGE_LEN_BYTES_MAX, SHUTTING_DOWN, ServeSettings};

@@ -15,15 +15,16 @@ use tokio::time::{Sleep, sleep};
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-use super::MESSAGE_LEN_BYTES_MAX;
-use super::budget::Share;
-use super::frames::{FrameError, Frames};
-use super::stats::{MethodKind, MethodStats};
+use crate::budget::Share;
+use crate::call_metrics::MethodMetrics;
+use crate::frames::{FrameError, Frames};
+use crate::method::MethodKind;
+use crate::settings::MESSAGE_LEN_BYTES_MAX;
 
 /// What is still read of a refused body over HTTP/1.1, whose clients don't listen while they send.
 const DISCARDED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-pub(super) struct RequestBody {
+pub(crate) struct RequestBody {
     body: Body,
     frames: Frames,
     /// Whole messages, and then the beginning of one.
@@ -32,7 +33,7 @@ pub(super) struct RequestBody {
     whole: usize,
     messages: u64,
     share: Share,
-    stats: &'static MethodStats,
+    stats: &'static MethodMetrics,
     http1: bool,
     refused: Option<Refused>,
     timeout: Duration,
@@ -45,10 +46,10 @@ struct Refused {
 }
 
 impl RequestBody {
-    pub(super) fn new(
+    pub(crate) fn new(
         body: Body,
         version: Version,
-        stats: &'static MethodStats,
+        stats: &'static MethodMetrics,
         share: Share,
         timeout: Duration,
     ) -> Self {
@@ -205,12 +206,12 @@ mod tests {
     use http_body_util::{BodyExt, StreamBody};
     use proptest::prelude::*;
 
-    use super::super::budget::Budget;
-    use super::super::stats::Method;
     use super::*;
+    use crate::budget::Budget;
+    use crate::method::Method;
 
-    fn stats(kind: MethodKind) -> &'static MethodStats {
-        Box::leak(Box::new(MethodStats::new(Method::new("/a.B/C", kind))))
+    fn stats(kind: MethodKind) -> &'static MethodMetrics {
+        Box::leak(Box::new(MethodMetrics::new(Method::new("/a.B/C", kind))))
     }
 
     fn body_of(pieces: Vec<Bytes>, kind: MethodKind) -> RequestBody {

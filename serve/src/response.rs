@@ -10,25 +10,26 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-use super::frames::Frames;
-use super::stats::{MethodKind, MethodStats};
+use crate::call_metrics::MethodMetrics;
+use crate::frames::Frames;
+use crate::method::MethodKind;
 
 /// A call from its first byte to its status. If it is dropped before, the other end went away.
 #[derive(Debug)]
-pub(super) struct Call {
-    stats: &'static MethodStats,
+pub(crate) struct Call {
+    stats: &'static MethodMetrics,
     /// When it began, or when a stream sent its last message.
     since: Instant,
     ended: bool,
 }
 
 impl Call {
-    pub(super) fn start(stats: &'static MethodStats) -> Self {
+    pub(crate) fn start(stats: &'static MethodMetrics) -> Self {
         stats.started();
         Self { stats, since: Instant::now(), ended: false }
     }
 
-    pub(super) fn end(&mut self, code: Code) {
+    pub(crate) fn end(&mut self, code: Code) {
         if !std::mem::replace(&mut self.ended, true) {
             if self.stats.method().kind() == MethodKind::Unary {
                 self.stats.took(self.since.elapsed());
@@ -53,18 +54,18 @@ impl Drop for Call {
 }
 
 /// The status in headers or trailers, if there is one.
-pub(super) fn status_of(headers: &HeaderMap) -> Option<Code> {
+pub(crate) fn status_of(headers: &HeaderMap) -> Option<Code> {
     headers.get(Status::GRPC_STATUS).map(HeaderValue::as_bytes).map(Code::from_bytes)
 }
 
-pub(super) struct ResponseBody {
+pub(crate) struct ResponseBody {
     body: Body,
     frames: Frames,
     call: Call,
 }
 
 impl ResponseBody {
-    pub(super) fn new(body: Body, call: Call) -> Self {
+    pub(crate) fn new(body: Body, call: Call) -> Self {
         Self { body, frames: Frames::default(), call }
     }
 }

@@ -1,9 +1,11 @@
 //! The listener by itself, without services behind it.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use hawser_api::serve::{CallStats, ServeSettings, Server};
+use hawser_serve::{CallMetrics, ServeSettings, Server};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
@@ -14,12 +16,10 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::common::{call_raw, framed};
-
 async fn server(adjust: impl FnOnce(&mut ServeSettings)) -> Server {
     let mut settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
     adjust(&mut settings);
-    let (routes, stats) = (Routes::default(), CallStats::new(&[]));
+    let (routes, stats) = (Routes::default(), CallMetrics::new(&[]));
     Server::bind(settings, routes, stats, CancellationToken::new()).await.unwrap()
 }
 
@@ -61,7 +61,7 @@ async fn a_stream_without_news_outlives_every_limit() {
     let short = Duration::from_millis(20);
     let mut settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
     (settings.idle_timeout, settings.head_timeout, settings.body_timeout) = (short, short, short);
-    let (routes, stats) = (Routes::new(health), CallStats::new(&[]));
+    let (routes, stats) = (Routes::new(health), CallMetrics::new(&[]));
     let stop = CancellationToken::new();
     let server = Server::bind(settings, routes, stats, stop).await.unwrap();
 
@@ -105,7 +105,14 @@ async fn without_services_everything_is_unimplemented() {
     let server = server(|_| {}).await;
     let channel =
         Endpoint::from_shared(format!("http://{}", server.address())).unwrap().connect_lazy();
-    assert_eq!(call_raw(&channel, "/a.B/C", framed(&[])).await.0, Code::Unimplemented);
+    let request = http::Request::post("/a.B/C")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(tonic::body::Body::new(http_body_util::Full::from(vec![0; 5]))) // an empty message
+        .unwrap();
+    let response = tower::ServiceExt::oneshot(channel.clone(), request).await.unwrap();
+    let status = tonic::Status::from_header_map(response.headers()).unwrap();
+    assert_eq!(status.code(), Code::Unimplemented);
     drop(channel);
     server.close().await;
 }

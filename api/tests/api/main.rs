@@ -11,7 +11,6 @@ mod operator;
 mod protocols;
 mod publish;
 mod query;
-mod serve;
 mod shutdown;
 mod streams;
 mod waiting;

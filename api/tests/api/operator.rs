@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hawser_api::{
-    ChainList, ChainState, ChainsView, DiskSpace, DiskView, NoPeers, PeerCounts, PeerState,
-    PeerView, StrandState,
+    ChainState, ChainsView, DiskSpace, DiskView, NoPeers, PeerCounts, PeerState, PeerView,
+    StrandState,
 };
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_serve::ChainListStatus;
 use serde_json::Value;
 use tonic::Code;
 
@@ -248,7 +249,7 @@ async fn a_disk_that_fills_up_stops_publishing_before_it_is_full() {
 }
 
 /// A chain that is there, and whose rates a test decides about.
-struct Chain(Mutex<ChainList>);
+struct Chain(Mutex<ChainListStatus>);
 
 impl Chain {
     fn rates(&self, failing_for_s: Option<u64>) {
@@ -261,7 +262,7 @@ impl Chain {
 
 impl ChainsView for Chain {
     fn chains(&self) -> Vec<ChainState> {
-        let list = |name| ChainList {
+        let list = |name| ChainListStatus {
             name,
             age: Duration::from_secs(61),
             failing_for: None,
@@ -286,7 +287,7 @@ impl ChainsView for Chain {
 
 #[tokio::test]
 async fn lists_that_could_not_be_read_for_long_stop_publishing_until_they_are_read() {
-    let chain = Arc::new(Chain(Mutex::new(ChainList {
+    let chain = Arc::new(Chain(Mutex::new(ChainListStatus {
         name: "rate_registry",
         age: Duration::from_secs(61),
         failing_for: None,

@@ -79,7 +79,7 @@ impl Shown {
         };
         let request = SubscribeEnvelopesRequest { query: Some(query) };
         let mut client = ReplicationApiClient::new(channel)
-            .max_decoding_message_size(hawser_api::serve::MESSAGE_LEN_BYTES_MAX);
+            .max_decoding_message_size(hawser_serve::MESSAGE_LEN_BYTES_MAX);
         let mut stream = client.subscribe_envelopes(request).await?.into_inner();
         loop {
             let next = timeout(SILENCE_MAX, stream.message()).await;
@@ -200,6 +200,6 @@ async fn query(node: &Node, id: EnvelopeId) -> Result<Option<OriginatorEnvelope>
     };
     let request = QueryEnvelopesRequest { query: Some(query), limit: 1 };
     let mut client = ReplicationApiClient::new(node.aside.clone())
-        .max_decoding_message_size(hawser_api::serve::MESSAGE_LEN_BYTES_MAX);
+        .max_decoding_message_size(hawser_serve::MESSAGE_LEN_BYTES_MAX);
     Ok(client.query_envelopes(request).await?.into_inner().envelopes.into_iter().next())
 }

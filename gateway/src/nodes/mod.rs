@@ -20,7 +20,7 @@ use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use crate::metrics::NodeNumbers;
 use crate::publish::Batcher;
 use crate::select::{Candidate, Sticky, Strategy, random_of};
-use hawser_api::serve::MESSAGE_LEN_BYTES_MAX;
+use hawser_serve::MESSAGE_LEN_BYTES_MAX;
 use lag::Lags;
 
 /// A node that is later than this is used only if there is no other.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use futures_util::stream;
-use hawser_api::serve::SHUTTING_DOWN;
+use hawser_serve::SHUTTING_DOWN;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures_util::future::{join, try_join_all};
-use hawser_api::serve::MESSAGE_LEN_BYTES_MAX;
 use hawser_proto::fees::RateTable;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api::{GetNodesResponse, PublishClientEnvelopesResponse};
 use hawser_proto::{Bytes, OriginatorId};
+use hawser_serve::MESSAGE_LEN_BYTES_MAX;
 use http::HeaderMap;
 use prost::Message as _;
 use tokio::sync::watch;

@@ -21,7 +21,7 @@ use tonic::{Request, Response, Status};
 use tower::Service;
 
 use super::Api;
-use hawser_api::serve::MESSAGE_LEN_BYTES_MAX;
+use hawser_serve::MESSAGE_LEN_BYTES_MAX;
 
 /// The two services by name.
 pub(crate) const SERVICES: [&str; 2] = [Payer::NAME, Gateway::NAME];

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, stream};
-use hawser_api::serve::{CallStats, ServeSettings, Server};
 use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
@@ -19,6 +18,7 @@ use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_server::{
     MetadataApi, MetadataApiServer,
 };
 use hawser_proto::{Bytes, OriginatorId, SecretKey};
+use hawser_serve::{CallMetrics, ServeSettings, Server};
 use http::HeaderMap;
 use prost::Message as _;
 use tokio::sync::{broadcast, watch};
@@ -174,7 +174,7 @@ async fn serve(inner: &Inner, address: SocketAddr) -> Server {
     routes.add_service(MetadataApiServer::new(inner.clone()));
     routes.add_service(HealthServer::new(inner.clone()));
     let settings = ServeSettings::new(address);
-    let (stats, stop) = (CallStats::new(&[]), CancellationToken::new());
+    let (stats, stop) = (CallMetrics::new(&[]), CancellationToken::new());
     for _ in 0..50 {
         let routes = routes.clone().routes();
         match Server::bind(settings.clone(), routes, stats.clone(), stop.clone()).await {

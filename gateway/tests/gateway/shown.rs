@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hawser_api::ChainList;
 use hawser_gateway::ListsView;
+use hawser_serve::ChainListStatus;
 use tonic::Code;
 use tonic_reflection::pb::{v1, v1alpha};
 use v1::server_reflection_client::ServerReflectionClient;
@@ -15,17 +15,17 @@ use v1alpha::server_reflection_client::ServerReflectionClient as Older;
 use super::world::{Net, message, until};
 
 /// Lists that a test decides about.
-struct Lists(Mutex<Vec<ChainList>>);
+struct Lists(Mutex<Vec<ChainListStatus>>);
 
 impl ListsView for Lists {
-    fn lists(&self) -> Vec<ChainList> {
+    fn lists(&self) -> Vec<ChainListStatus> {
         self.0.lock().unwrap().clone()
     }
 }
 
-fn list(name: &'static str) -> ChainList {
+fn list(name: &'static str) -> ChainListStatus {
     let age = Duration::from_secs(7);
-    ChainList { name, age, failing_for: None, fault: None, failures: 0 }
+    ChainListStatus { name, age, failing_for: None, fault: None, failures: 0 }
 }
 
 #[tokio::test]

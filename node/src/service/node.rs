@@ -3,13 +3,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hawser_api::serve::{MESSAGE_LEN_BYTES_MAX, Method, MethodKind};
 use hawser_api::{ApiError, ApiHandle, ApiSettings, ChainsView, Guest, NoPeers, PeerView};
 use hawser_engine::Engine;
 use hawser_engine::runtime::PublisherThreads;
 use hawser_mls::service::Validation;
 use hawser_net::{NetSettings, StartError};
 use hawser_proto::pb::xmtp::mls_validation::v1::validation_api_server::ValidationApiServer;
+use hawser_serve::{MESSAGE_LEN_BYTES_MAX, Method, MethodKind};
 use tokio::runtime::Runtime;
 use tokio::time::{Instant, sleep_until};
 use tonic::service::Routes;

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use alloy::primitives::Address as ContractAddress;
-use hawser_api::ChainList;
 use hawser_chain::admin::{AdminError, Contract, Contracts};
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::index::{ChainReader, News};
@@ -15,6 +14,7 @@ use hawser_chain::watch::{self as chain_watch, ChainNode, ChainRate, Seen, Watch
 use hawser_gateway::{ListsView, NodeRecord};
 use hawser_proto::fees::{Rate, RateTable};
 use hawser_proto::{OriginatorId, PublicKey};
+use hawser_serve::ChainListStatus;
 use tokio::sync::{Notify, watch};
 
 use crate::commands::onchain::refusal;
@@ -98,7 +98,7 @@ pub(super) struct Settlement {
 }
 
 impl ListsView for Lists {
-    fn lists(&self) -> Vec<ChainList> {
+    fn lists(&self) -> Vec<ChainListStatus> {
         self.states()
     }
 }

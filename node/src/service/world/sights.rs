@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use hawser_api::{ChainEndpoint, ChainList, ChainState, ChainStrand, ChainsView, StrandDoing};
+use hawser_api::{ChainEndpoint, ChainState, ChainStrand, ChainsView, StrandDoing};
 use hawser_chain::index::{ChainView, Depth, Doing, StrandStatus, Subject};
 use hawser_chain::watch::{ChainNode, ChainRate, Seen};
 use hawser_proto::OriginatorId;
+use hawser_serve::ChainListStatus;
 use tokio::sync::watch;
 
 /// All chains that are read.
@@ -28,7 +29,7 @@ pub(in crate::service) struct Lists {
 
 impl Lists {
     /// How reading each of them goes.
-    pub(in crate::service) fn states(&self) -> Vec<ChainList> {
+    pub(in crate::service) fn states(&self) -> Vec<ChainListStatus> {
         let nodes = self.nodes.as_ref().map(|seen| list("node_registry", &seen.borrow()));
         let rates = self.rates.as_ref().map(|seen| list("rate_registry", &seen.borrow()));
         nodes.into_iter().chain(rates).collect()
@@ -74,8 +75,8 @@ impl ChainSight {
     }
 }
 
-fn list<T>(name: &'static str, seen: &Seen<T>) -> ChainList {
-    ChainList {
+fn list<T>(name: &'static str, seen: &Seen<T>) -> ChainListStatus {
+    ChainListStatus {
         name,
         age: seen.read_at.elapsed().unwrap_or_default(),
         failing_for: seen.failing_since.map(|since| since.elapsed()),

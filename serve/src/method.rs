@@ -1,0 +1,63 @@
+//! Descriptors of RPC methods: the path and which side streams.
+
+/// Which sides of a method stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MethodKind {
+    /// One request message, one response message.
+    Unary,
+    /// One request message, a stream of response messages.
+    ServerStream,
+    /// Streams in both directions.
+    Bidi,
+}
+
+impl MethodKind {
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Unary => "unary",
+            Self::ServerStream => "server",
+            Self::Bidi => "bidi",
+        }
+    }
+
+    pub(crate) fn style(self) -> &'static str {
+        match self {
+            Self::Unary => "unary",
+            Self::ServerStream | Self::Bidi => "stream",
+        }
+    }
+}
+
+/// A method with metrics of its own.
+#[derive(Debug, Clone, Copy)]
+pub struct Method {
+    path: &'static str,
+    kind: MethodKind,
+}
+
+impl Method {
+    /// Describes the method that requests name by `path`: `/package.Service/Method`.
+    #[must_use]
+    pub const fn new(path: &'static str, kind: MethodKind) -> Self {
+        Self { path, kind }
+    }
+
+    /// Returns the path of its requests.
+    #[must_use]
+    pub const fn path(&self) -> &'static str {
+        self.path
+    }
+
+    pub(crate) fn kind(&self) -> MethodKind {
+        self.kind
+    }
+
+    pub(crate) fn labels(&self) -> [(&'static str, &'static str); 3] {
+        let (service, name) = self.path[1..].split_once('/').unwrap_or(("unknown", "unknown"));
+        [("grpc_type", self.kind.label()), ("grpc_service", service), ("grpc_method", name)]
+    }
+
+    pub(crate) fn open_labels(&self) -> [(&'static str, &'static str); 2] {
+        [("style", self.kind.style()), ("method", self.path)]
+    }
+}
