@@ -26,7 +26,7 @@ use hawser_chain::contracts::payer_report_manager::PayerReportManager::PayerRepo
 use hawser_chain::contracts::{FeeToken, PayerReportManager, parameter};
 use hawser_chain::send::{Call, SendError, Sender};
 use hawser_devchain::deploy;
-use hawser_devchain::relay::{Policy, Relay};
+use hawser_devchain::relay::{Relay, RelayPolicy};
 use pair::{Kind, Pair};
 use serde_json::{Value, json};
 
@@ -248,7 +248,7 @@ async fn parameters_are_taken_over_in_the_order_that_works(kind: Kind) {
         let account = Account::Key(key(0));
         let send = bridge::send(network, &account, &keys, &Terms::default()).await.unwrap();
         world.carry_out(&send).await;
-        world.relay().await.step(Policy::default()).await.unwrap();
+        world.relay().await.step(RelayPolicy::default()).await.unwrap();
         let apply = parameters::apply(network, &keys).await.unwrap();
         assert_eq!(apply.steps.len(), 2);
         world.carry_out(&apply).await;
@@ -288,9 +288,9 @@ async fn parameters_are_brought_to_the_app_chain_once(kind: Kind) {
     world.carry_out(&plan).await;
 
     let mut relay = world.relay().await;
-    relay.step(Policy { fail_once: true, ..Policy::default() }).await.unwrap();
+    relay.step(RelayPolicy { fail_once: true, ..RelayPolicy::default() }).await.unwrap();
     assert_eq!(bridge::missing(network, &keys).await.unwrap(), [paused.as_str()]);
-    relay.step(Policy::default()).await.unwrap();
+    relay.step(RelayPolicy::default()).await.unwrap();
     let again = bridge::send(network, &account, &keys, &Terms::default()).await.unwrap();
     assert!(again.steps.is_empty(), "{again:?}");
     let apply = parameters::apply(network, &keys).await.unwrap();

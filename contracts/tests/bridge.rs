@@ -9,7 +9,7 @@ use hawser_chain::contracts::{
     SettlementChainGateway, SettlementChainParameterRegistry,
 };
 use hawser_devchain::deploy;
-use hawser_devchain::relay::{Outcome, Policy, Relay};
+use hawser_devchain::relay::{DeliveryOutcome, Relay, RelayPolicy};
 
 use crate::harness::actors::{Actor, Calls as _, actor, anyone};
 use crate::harness::cases::on_both_chains;
@@ -49,13 +49,16 @@ impl Bridge {
 
     /// Carries everything; the first try of each message fails.
     async fn carry(&mut self) {
-        let failing = Policy { fail_once: true, ..Policy::default() };
+        let failing = RelayPolicy { fail_once: true, ..RelayPolicy::default() };
         let failed = self.relay.step(failing).await.unwrap();
-        assert!(failed.iter().all(|it| matches!(it.outcome, Outcome::Reverted(_))), "{failed:?}");
+        assert!(
+            failed.iter().all(|it| matches!(it.outcome, DeliveryOutcome::Reverted(_))),
+            "{failed:?}"
+        );
         let carried = self.relay.step(failing).await.unwrap();
         assert_eq!(carried.len(), failed.len());
         assert!(
-            carried.iter().all(|it| matches!(it.outcome, Outcome::Delivered(_))),
+            carried.iter().all(|it| matches!(it.outcome, DeliveryOutcome::Delivered(_))),
             "{carried:?}"
         );
     }

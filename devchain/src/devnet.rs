@@ -17,10 +17,10 @@ use tokio::task::JoinHandle;
 use crate::anvil::{Anvil, AnvilError, AnvilSettings};
 use crate::control::DevChain;
 use crate::deploy::{
-    self, DeployError, Deployment, FundError, NATIVE_BALANCE, Node, RegisterError,
+    self, DeployError, Deployment, FundError, NATIVE_BALANCE, NodeRegistration, RegisterError,
 };
-use crate::embedded::{EmbeddedChain, Genesis, Settings, StartError};
-use crate::relay::{Policy, Relay, RelayError};
+use crate::embedded::{EmbeddedChain, EmbeddedSettings, EmbeddedStartError, Genesis};
+use crate::relay::{Relay, RelayError, RelayPolicy};
 use hawser_chain::send::{Chain, ConnectError, RpcFault, Sender};
 
 /// The settlement chain's id.
@@ -46,7 +46,7 @@ pub struct DevnetSettings {
     /// One block each time so many whole seconds have passed, instead of blocks on demand.
     pub block_time: Option<Duration>,
     /// Nodes that the registry shall have.
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<NodeRegistration>,
     /// Who shall own what publishing costs.
     pub payer: Option<Address>,
     /// The anvil to run the chains with, instead of this process.
@@ -62,7 +62,7 @@ pub enum DevnetError {
         /// `app` or `settlement`.
         chain: &'static str,
         /// Why.
-        error: StartError,
+        error: EmbeddedStartError,
     },
     /// Anvil does not start.
     #[error("the {chain} chain: {error}")]
@@ -102,12 +102,12 @@ pub enum DevnetError {
 
 /// A chain, whoever runs it.
 #[derive(Debug)]
-enum Running {
+enum RunningChain {
     Embedded(EmbeddedChain),
     Anvil(Anvil),
 }
 
-impl Running {
+impl RunningChain {
     fn local_addr(&self) -> SocketAddr {
         match self {
             Self::Embedded(chain) => chain.local_addr(),
@@ -130,8 +130,8 @@ impl Running {
 /// The chains of a development network, running.
 #[derive(Debug)]
 pub struct Devnet {
-    settlement: Running,
-    app: Running,
+    settlement: RunningChain,
+    app: RunningChain,
     deployment: Deployment,
     relay: JoinHandle<()>,
     end: oneshot::Sender<()>,
@@ -170,7 +170,7 @@ impl Devnet {
         }
         let relay = Relay::of(&to_settlement, &to_app, &deployment.addresses).await?;
         let (end, ended) = oneshot::channel();
-        let relay = tokio::spawn(relay.run(Policy::default(), async {
+        let relay = tokio::spawn(relay.run(RelayPolicy::default(), async {
             // Dropped or sent: both mean the end.
             let _ = ended.await;
         }));
@@ -210,10 +210,10 @@ async fn launch(
     id: u64,
     port: u16,
     settings: &DevnetSettings,
-) -> Result<(Running, Chain), DevnetError> {
+) -> Result<(RunningChain, Chain), DevnetError> {
     let chain = match &settings.anvil {
-        None => Running::Embedded(embedded(name, id, port, settings).await?),
-        Some(program) => Running::Anvil(anvil(name, id, port, settings, program).await?),
+        None => RunningChain::Embedded(embedded(name, id, port, settings).await?),
+        Some(program) => RunningChain::Anvil(anvil(name, id, port, settings, program).await?),
     };
     let connection = Chain::connect(&format!("http://{}", chain.local_addr()), id).await?;
     Ok((chain, connection))
@@ -227,11 +227,11 @@ async fn embedded(
 ) -> Result<EmbeddedChain, DevnetError> {
     let accounts = deploy::accounts();
     let balances = accounts.iter().map(|key| (key.address(), NATIVE_BALANCE)).collect();
-    let chain = EmbeddedChain::start(Settings {
+    let chain = EmbeddedChain::start(EmbeddedSettings {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
         data_dir: settings.data_dir.as_ref().map(|folder| folder.join(name)),
         genesis: Genesis { balances, time: Some(GENESIS_TIME), ..Genesis::default() },
-        ..Settings::new(id)
+        ..EmbeddedSettings::new(id)
     });
     chain.await.map_err(|error| DevnetError::Start { chain: name, error })
 }

@@ -14,7 +14,7 @@ use hawser_chain::contracts::{
     SettlementChainGateway, SettlementChainParameterRegistry, artifact, parameter,
 };
 use hawser_chain::send::{Call, Chain, Sender};
-use hawser_devchain::deploy::{self, DeployError, Node, RegisterError};
+use hawser_devchain::deploy::{self, DeployError, NodeRegistration, RegisterError};
 use pair::{Kind, Pair, sender};
 
 on_both_kinds_of_chain! {
@@ -222,9 +222,10 @@ async fn nodes_are_registered_in_their_order(kind: Kind) {
         let mut public_key = [key; 65];
         public_key[0] = 4;
         let http_address = format!("http://127.0.0.1:{id}");
-        Node { id, owner, public_key, http_address, is_canonical }
+        NodeRegistration { id, owner, public_key, http_address, is_canonical }
     };
-    let register = async |nodes: &[Node]| deploy::register_nodes(&admin, registry, nodes).await;
+    let register =
+        async |nodes: &[NodeRegistration]| deploy::register_nodes(&admin, registry, nodes).await;
     register(&[node(200, 2, false), node(100, 1, true)]).await.unwrap();
     let all = async || {
         let all = NodeRegistry::getAllNodesCall {};
@@ -240,7 +241,8 @@ async fn nodes_are_registered_in_their_order(kind: Kind) {
     assert!(pair::native_balance(&pair.settlement, signer).await > U256::ZERO);
 
     // Again, changed in what can change.
-    let moved = Node { http_address: "http://elsewhere:1".to_owned(), ..node(100, 1, false) };
+    let moved =
+        NodeRegistration { http_address: "http://elsewhere:1".to_owned(), ..node(100, 1, false) };
     register(&[moved.clone(), node(200, 2, true)]).await.unwrap();
     let expected = [
         (100, false, "http://elsewhere:1".to_owned()),

@@ -9,7 +9,7 @@ use alloy::primitives::{Address, U256};
 use alloy::providers::Provider as _;
 use hawser_chain::contracts::{FeeToken, NodeRegistry, RateRegistry, SettlementChainGateway};
 use hawser_chain::send::{Call, Chain, Sender};
-use hawser_devchain::deploy::{self, Node};
+use hawser_devchain::deploy::{self, NodeRegistration};
 use hawser_devchain::devnet::{APP_ID, Devnet, DevnetError, DevnetSettings, SETTLEMENT_ID};
 
 async fn settlement(devnet: &Devnet) -> Chain {
@@ -100,7 +100,7 @@ async fn nodes_are_registered_and_blocks_come_at_an_interval() {
     public_key[0] = 4;
     let owner = Address::repeat_byte(3);
     let http_address = "http://127.0.0.1:5050".to_owned();
-    let node = Node { id: 100, owner, public_key, http_address, is_canonical: true };
+    let node = NodeRegistration { id: 100, owner, public_key, http_address, is_canonical: true };
     let block_time = Some(Duration::from_secs(1));
     let settings = DevnetSettings { nodes: vec![node], block_time, ..DevnetSettings::default() };
     let devnet = Devnet::start(settings).await.unwrap();

@@ -14,7 +14,7 @@ use hawser_chain::contracts::{
 };
 use hawser_chain::send::Call;
 use hawser_devchain::deploy::Deployment;
-use hawser_devchain::relay::{MessageId, Outcome, Policy, Relay};
+use hawser_devchain::relay::{BridgeMessageId, DeliveryOutcome, Relay, RelayPolicy};
 use pair::{Kind, Pair, native_balance, sender};
 
 on_both_kinds_of_chain! {
@@ -118,15 +118,15 @@ impl World {
         self.pair.app.view(registry, &get).await.unwrap().into()
     }
 
-    async fn step(&mut self) -> Vec<(MessageId, bool)> {
-        self.step_by(Policy::default()).await
+    async fn step(&mut self) -> Vec<(BridgeMessageId, bool)> {
+        self.step_by(RelayPolicy::default()).await
     }
 
     /// Which messages were tried, in order, and whether they have arrived.
-    async fn step_by(&mut self, policy: Policy) -> Vec<(MessageId, bool)> {
+    async fn step_by(&mut self, policy: RelayPolicy) -> Vec<(BridgeMessageId, bool)> {
         let deliveries = self.relay.step(policy).await.unwrap();
         let row = |delivery: &hawser_devchain::relay::Delivery| {
-            (delivery.id, matches!(delivery.outcome, Outcome::Delivered(_)))
+            (delivery.id, matches!(delivery.outcome, DeliveryOutcome::Delivered(_)))
         };
         deliveries.iter().map(row).collect()
     }
@@ -141,8 +141,8 @@ fn stranger(byte: u8) -> Address {
 }
 
 /// The deployment has sent the first ticket.
-fn ticket(number: u64) -> MessageId {
-    MessageId::Ticket(number + 1)
+fn ticket(number: u64) -> BridgeMessageId {
+    BridgeMessageId::Ticket(number + 1)
 }
 
 async fn parameters_cross(kind: Kind) {
@@ -172,7 +172,7 @@ async fn a_withdrawal_pays_out_tokens(kind: Kind) {
     let mut world = World::start(kind).await;
     let held = world.tokens(world.at.inbox).await;
     world.withdraw(stranger(1), 3_000_000).await;
-    assert_eq!(world.step().await, [(MessageId::Withdrawal(1), true)]);
+    assert_eq!(world.step().await, [(BridgeMessageId::Withdrawal(1), true)]);
     assert_eq!(world.tokens(stranger(1)).await, U256::from(3_000_000));
     assert_eq!(world.tokens(world.at.inbox).await, held - U256::from(3_000_000));
     assert_eq!(world.step().await, []);
@@ -185,8 +185,8 @@ async fn messages_may_overtake_one_another(kind: Kind) {
     world.send_parameter(key, 90).await;
     let expected = world.deposit(stranger(1), 1_000_000).await;
     world.withdraw(stranger(2), 7).await;
-    let order = world.step_by(Policy { newest_first: true, ..Policy::default() }).await;
-    let ids = [MessageId::Withdrawal(1), ticket(3), ticket(2), ticket(1)];
+    let order = world.step_by(RelayPolicy { newest_first: true, ..RelayPolicy::default() }).await;
+    let ids = [BridgeMessageId::Withdrawal(1), ticket(3), ticket(2), ticket(1)];
     assert_eq!(order, ids.map(|id| (id, true)));
     assert_eq!(world.native(stranger(1)).await, expected);
     assert_eq!(world.tokens(stranger(2)).await, U256::from(7));
@@ -197,8 +197,8 @@ async fn what_fails_once_is_carried_the_second_time(kind: Kind) {
     let mut world = World::start(kind).await;
     let expected = world.deposit(stranger(1), 1_000_000).await;
     world.withdraw(stranger(2), 7).await;
-    let failing = Policy { fail_once: true, ..Policy::default() };
-    let ids = [ticket(1), MessageId::Withdrawal(1)];
+    let failing = RelayPolicy { fail_once: true, ..RelayPolicy::default() };
+    let ids = [ticket(1), BridgeMessageId::Withdrawal(1)];
     assert_eq!(world.step_by(failing).await, ids.map(|id| (id, false)));
     assert_eq!(world.native(stranger(1)).await, U256::ZERO);
     assert_eq!(world.tokens(stranger(2)).await, U256::ZERO);
@@ -214,9 +214,9 @@ async fn nothing_is_lost_while_the_other_side_refuses(kind: Kind) {
     let mut world = World::start(kind).await;
     let recipient = world.at.addresses.group_message_broadcaster;
     world.deposit(recipient, 1_000_000).await;
-    let deliveries = world.relay.step(Policy::default()).await.unwrap();
+    let deliveries = world.relay.step(RelayPolicy::default()).await.unwrap();
     let reason = &deliveries[0].outcome;
-    assert_eq!(*reason, Outcome::Reverted("TransferFailed()".to_owned()));
+    assert_eq!(*reason, DeliveryOutcome::Reverted("TransferFailed()".to_owned()));
     assert_eq!(world.step().await, [(ticket(1), false)], "it is still there");
     assert!(world.relay.pending().await.unwrap().contains_key(&ticket(1)));
     // Others pass by.
@@ -233,7 +233,7 @@ async fn a_restart_neither_loses_nor_repeats(kind: Kind) {
     let second = world.deposit(stranger(1), 2_000_000).await;
     world.withdraw(stranger(2), 8).await;
     world.relay = world.new_relay().await;
-    let ids = [ticket(2), MessageId::Withdrawal(2)];
+    let ids = [ticket(2), BridgeMessageId::Withdrawal(2)];
     assert_eq!(world.step().await, ids.map(|id| (id, true)));
     world.relay = world.new_relay().await;
     assert_eq!(world.step().await, []);
@@ -245,7 +245,7 @@ async fn a_running_relayer_carries_what_comes(kind: Kind) {
     let world = World::start(kind).await;
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let relay = world.new_relay().await;
-    let running = tokio::spawn(relay.run(Policy::default(), async {
+    let running = tokio::spawn(relay.run(RelayPolicy::default(), async {
         let _ = ended.await;
     }));
     let expected = world.deposit(stranger(1), 1_000_000).await;
@@ -275,6 +275,6 @@ async fn what_is_not_for_a_gateway_stays(kind: Kind) {
     };
     let call = Call::new(world.at.inbox, &ticket_for_nobody);
     sender(&world.pair.settlement, 1).send(&call).await.unwrap();
-    let deliveries = world.relay.step(Policy::default()).await.unwrap();
-    assert_eq!(deliveries[0].outcome, Outcome::Foreign);
+    let deliveries = world.relay.step(RelayPolicy::default()).await.unwrap();
+    assert_eq!(deliveries[0].outcome, DeliveryOutcome::Foreign);
 }

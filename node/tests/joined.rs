@@ -13,7 +13,7 @@ use alloy::primitives::FixedBytes;
 use alloy::providers::Provider as _;
 use hawser_chain::contracts::{GroupMessageBroadcaster, IdentityUpdateBroadcaster, NodeRegistry};
 use hawser_chain::send::{Call, Chain, Sender};
-use hawser_devchain::deploy::{self, Node};
+use hawser_devchain::deploy::{self, NodeRegistration};
 use hawser_devchain::devnet::{APP_ID, Devnet, DevnetSettings, SETTLEMENT_ID};
 use hawser_proto::Bytes;
 use hawser_proto::envelope::ClientEnvelope;
@@ -52,7 +52,7 @@ impl Joined {
             let key = place.path().join(format!("key-{i}"));
             let made = json(&["keys", "generate", "--json", "--out", key.to_str().unwrap()]);
             let public_key = hex::decode(&made["public_key"].as_str().unwrap()[2..]).unwrap();
-            Node {
+            NodeRegistration {
                 id: 100 * (u32::from(i) + 1),
                 owner: deploy::accounts()[1].address(),
                 public_key: public_key.try_into().unwrap(),

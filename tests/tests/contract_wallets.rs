@@ -13,7 +13,7 @@ use alloy::sol_types::SolValue as _;
 use bytes::Bytes;
 use hawser_chain::send::{Call, Chain, Sender};
 use hawser_devchain::deploy;
-use hawser_devchain::embedded::{EmbeddedChain, Genesis, Settings};
+use hawser_devchain::embedded::{EmbeddedChain, EmbeddedSettings, Genesis};
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_proto::{Cursor, OriginatorId};
 use hawser_tests::harness::identities::{Account, InboxId, adding, envelope, founding, key, topic};
@@ -45,7 +45,7 @@ async fn start_chain(port: u16) -> EmbeddedChain {
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let payer = (deploy::accounts()[0].address(), deploy::NATIVE_BALANCE);
     let genesis = Genesis { balances: vec![payer], ..Genesis::default() };
-    let settings = Settings { listen, genesis, ..Settings::new(CHAIN_ID) };
+    let settings = EmbeddedSettings { listen, genesis, ..EmbeddedSettings::new(CHAIN_ID) };
     let chain = EmbeddedChain::start(settings).await.unwrap();
     let rpc = Chain::connect(&format!("http://{listen}"), CHAIN_ID).await.unwrap();
     let owner = Address::from(key(7).public_key().address().0);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use hawser_devchain::embedded::{EmbeddedChain, Settings};
+use hawser_devchain::embedded::{EmbeddedChain, EmbeddedSettings};
 use hawser_proto::envelope::Payload;
 use hawser_proto::pb::xmtp::identity::api::v1 as identity_api;
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
@@ -36,7 +36,7 @@ struct World {
 
 impl World {
     async fn start() -> Self {
-        let chain = EmbeddedChain::start(Settings::new(CHAIN_ID)).await.unwrap();
+        let chain = EmbeddedChain::start(EmbeddedSettings::new(CHAIN_ID)).await.unwrap();
         let mut network = Network::new(1);
         let url = format!("{CHAIN_ID}=http://{}", chain.local_addr());
         network.nodes[0].arguments = vec!["--wallet-rpc".into(), url];

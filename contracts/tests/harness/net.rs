@@ -16,7 +16,7 @@ use hawser_chain::send::Chain;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::chain::{Kind, Running};
+use super::chain::{Kind, RunningChain};
 use super::coverage::{self, Entry};
 use super::tx::{Receipt, Refusal, Tx};
 
@@ -36,7 +36,7 @@ pub(crate) struct Net {
     names: Mutex<HashMap<Address, &'static str>>,
     /// Accounts that own something and may be acted for.
     enabled: Mutex<HashSet<Address>>,
-    _running: Running,
+    _running: RunningChain,
 }
 
 impl Net {

@@ -26,10 +26,10 @@ use hawser_chain::addresses::Addresses;
 use hawser_chain::contracts::Factory;
 use hawser_chain::send::{Call, Chain, RpcFault, SendError, Sender, ViewError};
 use layout::{Layout, contract, proxy_code};
-use plan::{Piece, Plan};
+use plan::{DeploymentPlan, PlannedContract};
 
 pub use accounts::{NATIVE_BALANCE, accounts, deployer};
-pub use nodes::{Node, RegisterError, register_nodes};
+pub use nodes::{NodeRegistration, RegisterError, register_nodes};
 pub use payers::{FundError, fund_payer};
 
 /// A deployment as it is now.
@@ -98,7 +98,7 @@ pub enum DeployError {
 }
 
 /// One chain while it is deployed to.
-struct Site {
+struct ChainDeployer {
     sender: Sender,
     transactions: u64,
 }
@@ -116,11 +116,11 @@ pub async fn deploy(
     if settlement.id() == app.id() {
         return Err(DeployError::SameChain(app.id()));
     }
-    let plan = Plan::new(deployer.address(), settlement.id(), app.id());
+    let plan = DeploymentPlan::new(deployer.address(), settlement.id(), app.id());
     let registry = plan.addresses.app_chain_parameter_registry;
-    let mut on_settlement = Site::new(settlement, deployer).await?;
+    let mut on_settlement = ChainDeployer::new(settlement, deployer).await?;
     on_settlement.deploy(&plan.layout, registry, &plan.settlement).await?;
-    let mut on_app = Site::new(app, deployer).await?;
+    let mut on_app = ChainDeployer::new(app, deployer).await?;
     on_app.deploy(&plan.layout, registry, &plan.app).await?;
     if !app.has_code(ARB_SYS).await? {
         DevChain(app).set_code(ARB_SYS, &contract("ArbSys").deployed_code).await?;
@@ -130,7 +130,7 @@ pub async fn deploy(
     Ok(Deployment { addresses: plan.addresses, inbox: plan.inbox, transactions })
 }
 
-impl Site {
+impl ChainDeployer {
     /// Begins when what an earlier run has sent is mined.
     async fn new(chain: &Chain, deployer: &PrivateKeySigner) -> Result<Self, DeployError> {
         let sender = Sender::new(chain.clone(), deployer.clone());
@@ -151,7 +151,7 @@ impl Site {
         &mut self,
         layout: &Layout,
         registry: Address,
-        pieces: &[Piece],
+        pieces: &[PlannedContract],
     ) -> Result<(), DeployError> {
         let code = contract("Factory").init_code(&(registry,));
         self.create(0, "the factory", layout.factory_implementation, code.into()).await?;
@@ -204,7 +204,7 @@ impl Site {
     }
 
     /// Deploys a contract and its proxy, as far as they are not there.
-    async fn place(&mut self, layout: &Layout, piece: &Piece) -> Result<(), DeployError> {
+    async fn place(&mut self, layout: &Layout, piece: &PlannedContract) -> Result<(), DeployError> {
         if !self.sender.chain().has_code(piece.implementation).await? {
             let deploy = Factory::deployImplementationCall { bytecode_: piece.init_code.clone() };
             let what = format!("deploying {}", piece.name);

@@ -11,7 +11,7 @@ use hawser_chain::send::{Call, RpcFault, SendError, Sender, ViewError};
 
 /// A node as it should stand in the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Node {
+pub struct NodeRegistration {
     /// 100, 200, 300, …
     pub id: u32,
     /// Who owns the node: may change its address, and gets its fees. Taken when it is added.
@@ -67,10 +67,10 @@ pub enum RegisterError {
 pub async fn register_nodes(
     admin: &Sender,
     registry: Address,
-    nodes: &[Node],
+    nodes: &[NodeRegistration],
 ) -> Result<(), RegisterError> {
     let mut known = admin.chain().view(registry, &NodeRegistry::getAllNodesCall {}).await?;
-    let mut nodes: Vec<&Node> = nodes.iter().collect();
+    let mut nodes: Vec<&NodeRegistration> = nodes.iter().collect();
     nodes.sort_by_key(|node| node.id);
     for node in nodes {
         let entry = known.iter().find(|entry| entry.nodeId == node.id);
@@ -90,7 +90,12 @@ pub async fn register_nodes(
     Ok(())
 }
 
-async fn send(admin: &Sender, what: &str, node: &Node, call: &Call) -> Result<(), RegisterError> {
+async fn send(
+    admin: &Sender,
+    what: &str,
+    node: &NodeRegistration,
+    call: &Call,
+) -> Result<(), RegisterError> {
     let what = || format!("{what} node {}", node.id);
     let sent = admin.send(call).await;
     sent.map(drop).map_err(|error| RegisterError::Step { what: what(), error })
@@ -99,7 +104,7 @@ async fn send(admin: &Sender, what: &str, node: &Node, call: &Call) -> Result<()
 async fn add(
     admin: &Sender,
     registry: Address,
-    node: &Node,
+    node: &NodeRegistration,
     known: usize,
 ) -> Result<NodeWithId, RegisterError> {
     let next = (known as u64 + 1) * 100;
@@ -121,7 +126,7 @@ async fn add(
 async fn keep(
     admin: &Sender,
     registry: Address,
-    node: &Node,
+    node: &NodeRegistration,
     entry: &NodeWithId,
 ) -> Result<(), RegisterError> {
     if entry.node.signingPublicKey[..] != node.public_key {
@@ -144,7 +149,7 @@ async fn keep(
 async fn choose(
     admin: &Sender,
     registry: Address,
-    node: &Node,
+    node: &NodeRegistration,
     was_canonical: bool,
 ) -> Result<(), RegisterError> {
     let call = match (was_canonical, node.is_canonical) {

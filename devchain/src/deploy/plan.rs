@@ -14,10 +14,10 @@ use hawser_chain::contracts::{
 /// Everything that is deployed. Two parts know one another's addresses before they exist: factory
 /// and parameter registry, and the two gateways.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(super) struct DeploymentPlan {
     pub(super) layout: Layout,
-    pub(super) settlement: Vec<Piece>,
-    pub(super) app: Vec<Piece>,
+    pub(super) settlement: Vec<PlannedContract>,
+    pub(super) app: Vec<PlannedContract>,
     pub(super) addresses: Addresses,
     /// Where the settlement chain's gateway leaves messages.
     pub(super) inbox: Address,
@@ -25,25 +25,25 @@ pub(super) struct Plan {
 
 /// A contract that the factory deploys.
 #[derive(Debug)]
-pub(super) struct Piece {
+pub(super) struct PlannedContract {
     pub(super) name: &'static str,
     pub(super) init_code: Bytes,
     /// Where its code is put.
     pub(super) implementation: Address,
     /// What is in front of it; few contracts have nothing.
-    pub(super) proxy: Option<Front>,
+    pub(super) proxy: Option<PlannedProxy>,
 }
 
 /// The proxy in front of a contract.
 #[derive(Debug)]
-pub(super) struct Front {
+pub(super) struct PlannedProxy {
     pub(super) salt: B256,
     pub(super) address: Address,
     /// The first call through it.
     pub(super) initialize: Bytes,
 }
 
-impl Piece {
+impl PlannedContract {
     /// Where callers meet the contract.
     fn address(&self) -> Address {
         self.proxy.as_ref().map_or(self.implementation, |front| front.address)
@@ -51,12 +51,12 @@ impl Piece {
 }
 
 /// Makes pieces for one chain and keeps them in order.
-struct Builder<'a> {
+struct PlanBuilder<'a> {
     layout: &'a Layout,
-    pieces: Vec<Piece>,
+    pieces: Vec<PlannedContract>,
 }
 
-impl<'a> Builder<'a> {
+impl<'a> PlanBuilder<'a> {
     fn new(layout: &'a Layout) -> Self {
         Self { layout, pieces: Vec::new() }
     }
@@ -80,14 +80,19 @@ impl<'a> Builder<'a> {
         self.push(name, contract(name).init_code(arguments), Some(front))
     }
 
-    fn front(&self, salt_name: &str, initialize: Bytes) -> Front {
+    fn front(&self, salt_name: &str, initialize: Bytes) -> PlannedProxy {
         let salt = salt(salt_name);
-        Front { salt, address: self.layout.proxy(salt), initialize }
+        PlannedProxy { salt, address: self.layout.proxy(salt), initialize }
     }
 
-    fn push(&mut self, name: &'static str, init_code: Bytes, proxy: Option<Front>) -> Address {
+    fn push(
+        &mut self,
+        name: &'static str,
+        init_code: Bytes,
+        proxy: Option<PlannedProxy>,
+    ) -> Address {
         let implementation = self.layout.implementation(&init_code);
-        let piece = Piece { name, init_code, implementation, proxy };
+        let piece = PlannedContract { name, init_code, implementation, proxy };
         let address = piece.address();
         self.pieces.push(piece);
         address
@@ -99,13 +104,13 @@ impl<'a> Builder<'a> {
 const REGISTRY: &str = "ParameterRegistry_0";
 const GATEWAY: &str = "Gateway_0";
 
-impl Plan {
+impl DeploymentPlan {
     pub(super) fn new(deployer: Address, settlement_id: u64, app_id: u64) -> Self {
         let layout = Layout::new(deployer);
         let registry = layout.proxy(salt(REGISTRY));
         let gateway = layout.proxy(salt(GATEWAY));
 
-        let mut on = Builder::new(&layout);
+        let mut on = PlanBuilder::new(&layout);
         let admins = SettlementChainParameterRegistry::initializeCall { admins_: vec![deployer] };
         let front = on.front(REGISTRY, admins.abi_encode().into());
         let name = "SettlementChainParameterRegistry";
@@ -124,7 +129,7 @@ impl Plan {
         let splitter = on.plain("DepositSplitter", &(token, payers, gateway, U256::from(app_id)));
         let settlement = on.pieces;
 
-        let mut on = Builder::new(&layout);
+        let mut on = PlanBuilder::new(&layout);
         let admins = AppChainParameterRegistry::initializeCall { admins_: vec![gateway] };
         let front = on.front(REGISTRY, admins.abi_encode().into());
         let name = "AppChainParameterRegistry";
@@ -170,9 +175,9 @@ mod tests {
 
     #[test]
     fn every_piece_has_its_own_place() {
-        let plan = Plan::new(deploy::deployer().address(), 31337, 31338);
+        let plan = DeploymentPlan::new(deploy::deployer().address(), 31337, 31338);
         for pieces in [&plan.settlement, &plan.app] {
-            let mut places: Vec<_> = pieces.iter().map(Piece::address).collect();
+            let mut places: Vec<_> = pieces.iter().map(PlannedContract::address).collect();
             places.extend(pieces.iter().filter(|p| p.proxy.is_some()).map(|p| p.implementation));
             let all = places.len();
             places.sort_unstable();
@@ -183,7 +188,7 @@ mod tests {
 
     #[test]
     fn the_plan_reads_back_as_chain_json() {
-        let plan = Plan::new(deploy::deployer().address(), 31337, 31338);
+        let plan = DeploymentPlan::new(deploy::deployer().address(), 31337, 31338);
         let text = plan.addresses.to_json().to_string();
         assert_eq!(Addresses::parse(&text).unwrap(), plan.addresses);
     }

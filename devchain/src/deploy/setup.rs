@@ -7,9 +7,9 @@ use alloy::providers::Provider as _;
 use alloy::sol_types::SolCall;
 
 use super::accounts::{NATIVE_BALANCE, accounts};
-use super::plan::Plan;
-use super::{DeployError, Site};
-use crate::relay::{Outcome, Policy, Relay};
+use super::plan::DeploymentPlan;
+use super::{ChainDeployer, DeployError};
+use crate::relay::{DeliveryOutcome, Relay, RelayPolicy};
 use hawser_chain::contracts::{
     AppChainParameterRegistry, DistributionManager, FeeToken, GroupMessageBroadcaster,
     MockUnderlyingFeeToken, NodeRegistry, PayerRegistry, PayerReportManager, RateRegistry,
@@ -41,9 +41,9 @@ const BRIDGED: [&str; 4] = [
 /// Does what is not done yet. The first prices come last, so a network that has prices is
 /// complete, and what its administrator has changed since is left alone.
 pub(super) async fn set_up(
-    plan: &Plan,
-    settlement: &mut Site,
-    app: &mut Site,
+    plan: &DeploymentPlan,
+    settlement: &mut ChainDeployer,
+    app: &mut ChainDeployer,
 ) -> Result<(), DeployError> {
     let addresses = &plan.addresses;
     let rates = settlement.view(addresses.rate_registry, &RateRegistry::getRatesCountCall {});
@@ -58,7 +58,7 @@ pub(super) async fn set_up(
     settlement.poke(addresses.rate_registry, &RateRegistry::updateRatesCall {}).await
 }
 
-fn first_parameters(plan: &Plan, now: u64) -> Vec<(String, B256)> {
+fn first_parameters(plan: &DeploymentPlan, now: u64) -> Vec<(String, B256)> {
     use parameter::{of_address as address, of_uint as uint};
     let addresses = &plan.addresses;
     let deployer = plan.layout.deployer;
@@ -86,7 +86,10 @@ fn first_parameters(plan: &Plan, now: u64) -> Vec<(String, B256)> {
 }
 
 /// Sets the parameters that have no value yet.
-async fn set_parameters(plan: &Plan, settlement: &mut Site) -> Result<(), DeployError> {
+async fn set_parameters(
+    plan: &DeploymentPlan,
+    settlement: &mut ChainDeployer,
+) -> Result<(), DeployError> {
     let chain = settlement.sender.chain();
     let head = chain.provider().get_block_by_number(BlockNumberOrTag::Latest).await;
     let head = head.map_err(|error| chain.fault("eth_getBlockByNumber", error))?;
@@ -107,7 +110,10 @@ async fn set_parameters(plan: &Plan, settlement: &mut Site) -> Result<(), Deploy
 }
 
 /// Lets the contracts of the settlement chain take their parameters over.
-async fn poke_settlement(plan: &Plan, settlement: &mut Site) -> Result<(), DeployError> {
+async fn poke_settlement(
+    plan: &DeploymentPlan,
+    settlement: &mut ChainDeployer,
+) -> Result<(), DeployError> {
     let addresses = &plan.addresses;
     let nodes = addresses.node_registry;
     settlement.poke(nodes, &NodeRegistry::updateAdminCall {}).await?;
@@ -137,7 +143,10 @@ async fn poke_settlement(plan: &Plan, settlement: &mut Site) -> Result<(), Deplo
 
 /// Gives test tokens to the accounts. The inbox gets as many as the accounts own on the app chain
 /// at first, so that every native token there is backed and can be withdrawn.
-async fn hand_out_tokens(plan: &Plan, settlement: &mut Site) -> Result<(), DeployError> {
+async fn hand_out_tokens(
+    plan: &DeploymentPlan,
+    settlement: &mut ChainDeployer,
+) -> Result<(), DeployError> {
     let accounts: Vec<Address> = accounts().iter().map(|signer| signer.address()).collect();
     let backing = NATIVE_BALANCE / U256::from(WEI_PER_UNIT) * U256::from(accounts.len());
     let deployer = plan.layout.deployer;
@@ -170,38 +179,41 @@ async fn hand_out_tokens(plan: &Plan, settlement: &mut Site) -> Result<(), Deplo
 /// Sends parameters to the app chain as an administrator does: over the gateways. The registry
 /// there takes them from nobody else.
 async fn bridge_parameters(
-    plan: &Plan,
-    settlement: &mut Site,
-    app: &mut Site,
+    plan: &DeploymentPlan,
+    settlement: &mut ChainDeployer,
+    app: &mut ChainDeployer,
 ) -> Result<(), DeployError> {
     let gateway = plan.addresses.app_chain_gateway;
     let chains = (settlement.sender.chain().clone(), app.sender.chain().clone());
     let mut relay = Relay::between(&chains.0, &chains.1, plan.inbox, gateway).await?;
     // What an earlier run has sent may still be on its way.
-    relay.step(Policy::default()).await?;
+    relay.step(RelayPolicy::default()).await?;
     if have_arrived(plan, app).await? {
         return Ok(());
     }
     send_parameters(plan, settlement).await?;
-    let deliveries = relay.step(Policy::default()).await?;
+    let deliveries = relay.step(RelayPolicy::default()).await?;
     if have_arrived(plan, app).await? {
         return Ok(());
     }
     let told = deliveries
         .iter()
-        .filter(|delivery| !matches!(delivery.outcome, Outcome::Delivered(_)))
+        .filter(|delivery| !matches!(delivery.outcome, DeliveryOutcome::Delivered(_)))
         .map(ToString::to_string);
     Err(DeployError::NotBridged { told: told.collect::<Vec<_>>().join("; ") })
 }
 
-async fn have_arrived(plan: &Plan, app: &Site) -> Result<bool, ViewError> {
+async fn have_arrived(plan: &DeploymentPlan, app: &ChainDeployer) -> Result<bool, ViewError> {
     let keys_ = BRIDGED.map(str::to_owned).to_vec();
     let get = AppChainParameterRegistry::get_1Call { keys_ };
     let values = app.view(plan.addresses.app_chain_parameter_registry, &get).await?;
     Ok(values.iter().all(|value| !value.is_zero()))
 }
 
-async fn send_parameters(plan: &Plan, settlement: &mut Site) -> Result<(), DeployError> {
+async fn send_parameters(
+    plan: &DeploymentPlan,
+    settlement: &mut ChainDeployer,
+) -> Result<(), DeployError> {
     let gas = BRIDGE_GAS + BRIDGE_GAS_PER_KEY * BRIDGED.len() as u128;
     let amount = U256::from((gas * BRIDGE_WEI_PER_GAS).div_ceil(WEI_PER_UNIT));
     let gateway = plan.addresses.settlement_chain_gateway;
@@ -217,7 +229,7 @@ async fn send_parameters(plan: &Plan, settlement: &mut Site) -> Result<(), Deplo
 }
 
 /// The most before the least: the least may not be above the most, which is zero at first.
-async fn poke_app(plan: &Plan, app: &mut Site) -> Result<(), DeployError> {
+async fn poke_app(plan: &DeploymentPlan, app: &mut ChainDeployer) -> Result<(), DeployError> {
     let broadcasters =
         [plan.addresses.group_message_broadcaster, plan.addresses.identity_update_broadcaster];
     for broadcaster in broadcasters {
@@ -228,7 +240,7 @@ async fn poke_app(plan: &Plan, app: &mut Site) -> Result<(), DeployError> {
     Ok(())
 }
 
-impl Site {
+impl ChainDeployer {
     async fn view<C: SolCall>(&self, to: Address, call: &C) -> Result<C::Return, ViewError> {
         self.sender.chain().view(to, call).await
     }

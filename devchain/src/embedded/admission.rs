@@ -10,11 +10,11 @@ use revm::primitives::eip3860::MAX_INITCODE_SIZE;
 
 use super::block::GAS_LIMIT;
 use super::evm;
-use super::pool::{Pooled, cost};
+use super::pool::{PooledTransaction, cost};
 
 /// Why a transaction was not let in.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refusal {
+pub(super) enum TransactionError {
     #[error("failed to decode transaction: {0}")]
     Undecodable(String),
     #[error("transaction type not supported")]
@@ -71,7 +71,7 @@ pub(super) enum Refusal {
 
 /// What a transaction is held against.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Standing {
+pub(super) struct SenderState {
     pub(super) nonce: u64,
     pub(super) balance: U256,
     /// Code that is no delegation (EIP-7702).
@@ -86,78 +86,84 @@ pub(super) struct Standing {
 ///
 /// A legacy transaction without chain id is taken: contracts that live at the same address on every
 /// chain are deployed by such.
-pub(super) fn decode(bytes: &[u8], chain_id: u64) -> Result<Recovered<TxEnvelope>, Refusal> {
+pub(super) fn decode(
+    bytes: &[u8],
+    chain_id: u64,
+) -> Result<Recovered<TxEnvelope>, TransactionError> {
     let tx = TxEnvelope::decode_2718_exact(bytes)
-        .map_err(|error| Refusal::Undecodable(error.to_string()))?;
+        .map_err(|error| TransactionError::Undecodable(error.to_string()))?;
     if tx.tx_type() == TxType::Eip4844 {
-        return Err(Refusal::TypeNotSupported);
+        return Err(TransactionError::TypeNotSupported);
     }
     if let Some(have) = tx.chain_id()
         && have != chain_id
     {
-        return Err(Refusal::ChainId { have, want: chain_id });
+        return Err(TransactionError::ChainId { have, want: chain_id });
     }
     let signature = tx.signature();
     if signature.normalize_s().is_some() {
-        return Err(Refusal::Signature); // EIP-2: only the lower half is valid
+        return Err(TransactionError::Signature); // EIP-2: only the lower half is valid
     }
     let sender = signature.recover_address_from_prehash(&tx.signature_hash());
-    Ok(Recovered::new_unchecked(tx, sender.map_err(|_| Refusal::Signature)?))
+    Ok(Recovered::new_unchecked(tx, sender.map_err(|_| TransactionError::Signature)?))
 }
 
 /// Everything that can be said before the transaction's turn comes.
-pub(super) fn check(pooled: &Pooled, standing: &Standing) -> Result<(), Refusal> {
+pub(super) fn check(
+    pooled: &PooledTransaction,
+    standing: &SenderState,
+) -> Result<(), TransactionError> {
     let tx = &pooled.tx;
     check_form(tx)?;
     let nonce = tx.nonce();
     if let Some(code_hash) = standing.code_hash
         && !pooled.impersonated
     {
-        return Err(Refusal::SenderHasCode { sender: tx.signer(), code_hash });
+        return Err(TransactionError::SenderHasCode { sender: tx.signer(), code_hash });
     }
     if nonce < standing.nonce {
-        return Err(Refusal::NonceTooLow { next: standing.nonce, nonce });
+        return Err(TransactionError::NonceTooLow { next: standing.nonce, nonce });
     }
     let (max_fee, base_fee) = (tx.max_fee_per_gas(), standing.base_fee_min);
     if max_fee < u128::from(base_fee) {
-        return Err(Refusal::MaxFeeTooLow { sender: tx.signer(), max_fee, base_fee });
+        return Err(TransactionError::MaxFeeTooLow { sender: tx.signer(), max_fee, base_fee });
     }
-    let Standing { balance, queued, .. } = *standing;
+    let SenderState { balance, queued, .. } = *standing;
     let cost = cost(tx);
     if balance < cost {
-        return Err(Refusal::InsufficientFunds { balance, cost });
+        return Err(TransactionError::InsufficientFunds { balance, cost });
     }
     if balance < queued.saturating_add(cost) {
-        return Err(Refusal::InsufficientFundsQueued { balance, queued, cost });
+        return Err(TransactionError::InsufficientFundsQueued { balance, queued, cost });
     }
     Ok(())
 }
 
-fn check_form(tx: &Recovered<TxEnvelope>) -> Result<(), Refusal> {
+fn check_form(tx: &Recovered<TxEnvelope>) -> Result<(), TransactionError> {
     let len = tx.input().len();
     if tx.is_create() && len > MAX_INITCODE_SIZE {
-        return Err(Refusal::InitCodeTooLong { len });
+        return Err(TransactionError::InitCodeTooLong { len });
     }
     if tx.gas_limit() > GAS_LIMIT {
-        return Err(Refusal::OverBlockGasLimit);
+        return Err(TransactionError::OverBlockGasLimit);
     }
     let (tip, max_fee) = (tx.max_priority_fee_per_gas().unwrap_or_default(), tx.max_fee_per_gas());
     if tip > max_fee {
-        return Err(Refusal::TipOverMaxFee { tip, max_fee });
+        return Err(TransactionError::TipOverMaxFee { tip, max_fee });
     }
     if tx.nonce() == u64::MAX {
-        return Err(Refusal::NonceMax);
+        return Err(TransactionError::NonceMax);
     }
     if tx.authorization_list().is_some_and(<[_]>::is_empty) {
-        return Err(Refusal::NoAuthorizations);
+        return Err(TransactionError::NoAuthorizations);
     }
     evm::check_intrinsic_gas(&evm::tx_env(tx)).map_err(|error| match error {
         InvalidTransaction::CallGasCostMoreThanGasLimit { initial_gas, gas_limit } => {
-            Refusal::IntrinsicGas { have: gas_limit, want: initial_gas }
+            TransactionError::IntrinsicGas { have: gas_limit, want: initial_gas }
         }
         InvalidTransaction::GasFloorMoreThanGasLimit { gas_floor, gas_limit } => {
-            Refusal::FloorGas { have: gas_limit, want: gas_floor }
+            TransactionError::FloorGas { have: gas_limit, want: gas_floor }
         }
-        other => Refusal::Other(other.to_string()),
+        other => TransactionError::Other(other.to_string()),
     })
 }

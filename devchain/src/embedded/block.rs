@@ -23,7 +23,7 @@ pub(super) const BASE_FEE_MAX: u64 = 1_000_000_000_000_000;
 
 /// What a transaction did.
 #[derive(Debug, Clone)]
-pub(super) struct Executed {
+pub(super) struct ExecutedTransaction {
     pub(super) tx: Recovered<TxEnvelope>,
     pub(super) success: bool,
     pub(super) gas_used: u64,
@@ -32,8 +32,8 @@ pub(super) struct Executed {
 
 /// A transaction in its place.
 #[derive(Debug)]
-pub(super) struct Mined {
-    pub(super) executed: Executed,
+pub(super) struct MinedTransaction {
+    pub(super) executed: ExecutedTransaction,
     /// By all transactions of the block up to this one.
     pub(super) cumulative_gas_used: u64,
     /// The place of its first log among all logs of the block.
@@ -41,13 +41,13 @@ pub(super) struct Mined {
     pub(super) bloom: Bloom,
 }
 
-impl Mined {
+impl MinedTransaction {
     pub(super) fn hash(&self) -> B256 {
         *self.executed.tx.inner().tx_hash()
     }
 
     fn receipt(&self) -> ReceiptEnvelope {
-        let Executed { tx, success, logs, .. } = &self.executed;
+        let ExecutedTransaction { tx, success, logs, .. } = &self.executed;
         let receipt = Receipt {
             status: (*success).into(),
             cumulative_gas_used: self.cumulative_gas_used,
@@ -63,14 +63,14 @@ impl Mined {
 pub(super) struct Block {
     pub(super) header: Header,
     pub(super) hash: B256,
-    pub(super) transactions: Vec<Mined>,
+    pub(super) transactions: Vec<MinedTransaction>,
     /// Its length as RLP.
     pub(super) size_bytes: u64,
 }
 
 /// What a header has besides what follows from the transactions.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Frame {
+pub(super) struct HeaderFields {
     pub(super) parent_hash: B256,
     pub(super) number: u64,
     pub(super) timestamp: u64,
@@ -79,7 +79,7 @@ pub(super) struct Frame {
     pub(super) prevrandao: B256,
 }
 
-impl Frame {
+impl HeaderFields {
     pub(super) fn header(&self) -> Header {
         Header {
             parent_hash: self.parent_hash,
@@ -103,7 +103,11 @@ impl Frame {
 
 impl Block {
     /// Computes everything that follows from the transactions.
-    pub(super) fn seal(mut header: Header, state_root: B256, executed: Vec<Executed>) -> Self {
+    pub(super) fn seal(
+        mut header: Header,
+        state_root: B256,
+        executed: Vec<ExecutedTransaction>,
+    ) -> Self {
         let mined = place(executed);
         header.state_root = state_root;
         header.gas_used = mined.last().map_or(0, |last| last.cumulative_gas_used);
@@ -117,11 +121,11 @@ impl Block {
     }
 
     /// A block that was sealed before.
-    pub(super) fn reopen(header: Header, executed: Vec<Executed>) -> Self {
+    pub(super) fn reopen(header: Header, executed: Vec<ExecutedTransaction>) -> Self {
         Self::of_parts(header, place(executed))
     }
 
-    fn of_parts(header: Header, transactions: Vec<Mined>) -> Self {
+    fn of_parts(header: Header, transactions: Vec<MinedTransaction>) -> Self {
         let hash = header.hash_slow();
         let list = |payload_length| {
             alloy::rlp::Header { list: true, payload_length }.length() + payload_length
@@ -145,14 +149,14 @@ impl Block {
     }
 }
 
-fn place(executed: Vec<Executed>) -> Vec<Mined> {
+fn place(executed: Vec<ExecutedTransaction>) -> Vec<MinedTransaction> {
     let (mut cumulative_gas_used, mut logs_before) = (0, 0);
-    let mut place = |executed: Executed| {
+    let mut place = |executed: ExecutedTransaction| {
         cumulative_gas_used += executed.gas_used;
         let first_log = logs_before;
         logs_before += executed.logs.len() as u64;
         let bloom = logs_bloom(&executed.logs);
-        Mined { executed, cumulative_gas_used, first_log, bloom }
+        MinedTransaction { executed, cumulative_gas_used, first_log, bloom }
     };
     executed.into_iter().map(&mut place).collect()
 }

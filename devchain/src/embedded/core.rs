@@ -1,6 +1,6 @@
 //! The chain itself: a plain value that is given the time and does no input or output.
 //!
-//! What changes it for good is a [`Step`]. The `plan_*` methods work out steps, whoever owns the chain
+//! What changes it for good is a [`JournalStep`]. The `plan_*` methods work out steps, whoever owns the chain
 //! writes them down, and [`Core::apply`] carries them out. What a kill may lose (the pool, snapshots,
 //! who is impersonated) is changed directly.
 
@@ -12,14 +12,14 @@ use alloy::consensus::transaction::Recovered;
 use alloy::eips::{BlockId, BlockNumberOrTag};
 use alloy::primitives::{Address, B256};
 
-use super::admission::{self, Refusal, Standing};
-use super::block::{BASE_FEE_MAX, BASE_FEE_MIN, Block, Mined};
-use super::draft::{Draft, Drafted};
-use super::feed::{Feed, Notice};
+use super::admission::{self, SenderState, TransactionError};
+use super::block::{BASE_FEE_MAX, BASE_FEE_MIN, Block, MinedTransaction};
+use super::builder::{BlockBuilder, BuiltBlock};
+use super::feed::{Feed, FeedEvent};
 use super::history::{History, StateAt};
-use super::pool::{Pool, Pooled};
-use super::record::Step;
-use super::state::{Account, Diff};
+use super::pool::{PooledTransaction, TransactionPool};
+use super::record::JournalStep;
+use super::state::{Account, StateDiff};
 
 /// Blocks that are this far behind the head count as safe, and twice as far as final.
 const SAFE_DEPTH: u64 = 32;
@@ -27,12 +27,9 @@ const SNAPSHOTS_MAX: usize = 1024;
 /// The latest time a block can have: far off, and no sum of times overflows.
 pub(super) const TIME_MAX: u64 = 1 << 40;
 
-/// The next block as it would be now.
-pub(super) type Pending = Drafted;
-
 /// Why something cannot be done with the chain as it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Impossible {
+pub(super) enum PlanError {
     #[error("timestamp {asked} is not after the latest block's ({latest})")]
     TimeNotAfter { asked: u64, latest: u64 },
     #[error("the chain's time cannot go beyond {TIME_MAX}")]
@@ -53,7 +50,7 @@ struct Snapshot {
     number: u64,
     version: u64,
     clock_offset: i64,
-    pool: Pool,
+    pool: TransactionPool,
 }
 
 /// The chain.
@@ -71,14 +68,14 @@ pub(super) struct Core {
     clock_offset: i64,
     next_timestamp: Option<u64>,
     next_base_fee: Option<u64>,
-    pub(super) pool: Pool,
+    pub(super) pool: TransactionPool,
     pub(super) feed: Feed,
     snapshots: BTreeMap<u64, Snapshot>,
     snapshots_made: u64,
     pub(super) impersonated: BTreeSet<Address>,
     pub(super) impersonates_all: bool,
     /// The next block as it was last asked for.
-    pending: Mutex<Option<Arc<Pending>>>,
+    pending: Mutex<Option<Arc<BuiltBlock>>>,
 }
 
 impl Core {
@@ -94,7 +91,7 @@ impl Core {
             clock_offset: 0,
             next_timestamp: None,
             next_base_fee: None,
-            pool: Pool::default(),
+            pool: TransactionPool::default(),
             feed: Feed::default(),
             snapshots: BTreeMap::new(),
             snapshots_made: 0,
@@ -148,7 +145,7 @@ impl Core {
     }
 
     /// A transaction's block and its place there.
-    pub(super) fn mined(&self, hash: B256) -> Option<(&Arc<Block>, usize, &Mined)> {
+    pub(super) fn mined(&self, hash: B256) -> Option<(&Arc<Block>, usize, &MinedTransaction)> {
         let (number, index) = *self.places.get(&hash)?;
         let block = self.block(number)?;
         Some((block, index, block.transactions.get(index)?))
@@ -202,7 +199,7 @@ impl Core {
     }
 
     /// The next block as it would be now, with everything in it that waits and fits.
-    pub(super) fn pending(&self, now: u64) -> Arc<Pending> {
+    pub(super) fn pending(&self, now: u64) -> Arc<BuiltBlock> {
         let timestamp = self.next_timestamp(now);
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         // As time goes on, code that looks at the clock may do something else.
@@ -226,36 +223,40 @@ impl Core {
         self.ready(self.next_base_fee()).len()
     }
 
-    fn ready(&self, base_fee: u64) -> Vec<Arc<Pooled>> {
+    fn ready(&self, base_fee: u64) -> Vec<Arc<PooledTransaction>> {
         self.pool.ready(base_fee, |sender| self.account(sender).nonce)
     }
 
-    fn draft(&self) -> Draft<'_> {
+    fn draft(&self) -> BlockBuilder<'_> {
         let commitment = self.history.commitment_at(self.history.version());
-        Draft::new(self.chain_id, self.branch, self.head().clone(), self.state(), commitment)
+        BlockBuilder::new(self.chain_id, self.branch, self.head().clone(), self.state(), commitment)
     }
 
     // Planning.
 
     /// The next block, at this time or when the clock says.
-    pub(super) fn plan_block(&self, now: u64, timestamp: Option<u64>) -> Result<Plan, Impossible> {
+    pub(super) fn plan_block(
+        &self,
+        now: u64,
+        timestamp: Option<u64>,
+    ) -> Result<BlockPlan, PlanError> {
         let mut steps = Vec::new();
         let asked = timestamp.or(self.next_timestamp);
         if let Some(asked) = asked {
             self.check_timestamp(asked)?;
             let offset = offset_between(now, asked);
             if offset != self.clock_offset {
-                steps.push(Step::ClockOffset(offset));
+                steps.push(JournalStep::ClockOffset(offset));
             }
         }
         let timestamp = asked.unwrap_or_else(|| self.next_timestamp(now));
         let base_fee = self.next_base_fee();
         let mut draft = self.draft();
         draft.add(timestamp, Some(base_fee), &self.ready(base_fee));
-        let Drafted { block, diff, dropped } = draft.into_last().expect("a block was added");
+        let BuiltBlock { block, diff, dropped } = draft.into_last().expect("a block was added");
         let mined = block.transactions.len();
-        steps.push(Step::Block { block, diff });
-        Ok(Plan { steps, dropped, mined })
+        steps.push(JournalStep::Block { block, diff });
+        Ok(BlockPlan { steps, dropped, mined })
     }
 
     /// Other blocks in place of the last `depth` ones, with these transactions in the block of that
@@ -263,81 +264,88 @@ impl Core {
     pub(super) fn plan_reorganisation(
         &self,
         depth: u64,
-        transactions: &[(Arc<Pooled>, u64)],
-    ) -> Result<Vec<Step>, Impossible> {
+        transactions: &[(Arc<PooledTransaction>, u64)],
+    ) -> Result<Vec<JournalStep>, PlanError> {
         let rollback = self.plan_rollback(depth)?;
         let number = self.height() - depth;
         let version = self.version_at(number);
         if let Some((_, block)) = transactions.iter().find(|(_, block)| *block >= depth) {
-            return Err(Impossible::NoSuchBlock { block: *block, depth });
+            return Err(PlanError::NoSuchBlock { block: *block, depth });
         }
         let parent = self.block(number).expect("a block below the head").clone();
         let (base, commitment) =
             (self.state_at(version, number), self.history.commitment_at(version));
-        let mut draft = Draft::new(self.chain_id, self.branch + 1, parent, base, commitment);
+        let mut draft = BlockBuilder::new(self.chain_id, self.branch + 1, parent, base, commitment);
         for index in 0..depth {
             let replaced = self.block(number + 1 + index).expect("a block up to the head");
             let chosen = transactions.iter().filter(|(_, block)| *block == index);
             let chosen: Vec<_> = chosen.map(|(pooled, _)| pooled.clone()).collect();
             let drafted = draft.add(replaced.header.timestamp, None, &chosen);
             if let Some((hash, reason)) = drafted.dropped.first() {
-                return Err(Impossible::NotMined { hash: *hash, reason: reason.clone() });
+                return Err(PlanError::NotMined { hash: *hash, reason: reason.clone() });
             }
-            let mined = |pooled: &&Arc<Pooled>| {
+            let mined = |pooled: &&Arc<PooledTransaction>| {
                 drafted.block.transactions.iter().any(|mined| mined.hash() == pooled.hash())
             };
             if let Some(left_out) = chosen.iter().find(|pooled| !mined(pooled)) {
                 let (hash, sender) = (left_out.hash(), left_out.tx.signer());
                 let reason = format!("the sender's nonce would be {}", draft.nonce(sender));
-                return Err(Impossible::NotMined { hash, reason });
+                return Err(PlanError::NotMined { hash, reason });
             }
         }
         Ok([rollback, draft.into_steps()].concat())
     }
 
     /// The last `depth` blocks away.
-    pub(super) fn plan_rollback(&self, depth: u64) -> Result<Vec<Step>, Impossible> {
+    pub(super) fn plan_rollback(&self, depth: u64) -> Result<Vec<JournalStep>, PlanError> {
         let height = self.height();
-        let too_deep = Impossible::TooDeep { depth, height };
+        let too_deep = PlanError::TooDeep { depth, height };
         let number = height.checked_sub(depth).ok_or(too_deep)?;
-        Ok(vec![Step::Rollback { number, version: self.version_at(number) }])
+        Ok(vec![JournalStep::Rollback { number, version: self.version_at(number) }])
     }
 
     /// Back to a snapshot. It and all later ones are used up by [`Self::revert`].
-    pub(super) fn plan_revert(&self, id: u64) -> Option<Vec<Step>> {
+    pub(super) fn plan_revert(&self, id: u64) -> Option<Vec<JournalStep>> {
         let Snapshot { number, version, clock_offset, .. } = *self.snapshots.get(&id)?;
-        Some(vec![Step::Rollback { number, version }, Step::ClockOffset(clock_offset)])
+        Some(vec![
+            JournalStep::Rollback { number, version },
+            JournalStep::ClockOffset(clock_offset),
+        ])
     }
 
     /// The clock moved by some seconds.
-    pub(super) fn plan_time_shift(&self, now: u64, seconds: i64) -> Result<Vec<Step>, Impossible> {
-        let offset = self.clock_offset.checked_add(seconds).ok_or(Impossible::TimeTooFar)?;
+    pub(super) fn plan_time_shift(
+        &self,
+        now: u64,
+        seconds: i64,
+    ) -> Result<Vec<JournalStep>, PlanError> {
+        let offset = self.clock_offset.checked_add(seconds).ok_or(PlanError::TimeTooFar)?;
         if now.saturating_add_signed(offset) > TIME_MAX {
-            return Err(Impossible::TimeTooFar);
+            return Err(PlanError::TimeTooFar);
         }
-        Ok(vec![Step::ClockOffset(offset)])
+        Ok(vec![JournalStep::ClockOffset(offset)])
     }
 
-    fn check_timestamp(&self, asked: u64) -> Result<(), Impossible> {
+    fn check_timestamp(&self, asked: u64) -> Result<(), PlanError> {
         let latest = self.head().header.timestamp;
         if asked <= latest {
-            return Err(Impossible::TimeNotAfter { asked, latest });
+            return Err(PlanError::TimeNotAfter { asked, latest });
         }
         if asked > TIME_MAX {
-            return Err(Impossible::TimeTooFar);
+            return Err(PlanError::TimeTooFar);
         }
         Ok(())
     }
 
     /// Whether a transaction may wait for a block.
-    pub(super) fn check(&self, pooled: &Pooled) -> Result<(), Refusal> {
+    pub(super) fn check(&self, pooled: &PooledTransaction) -> Result<(), TransactionError> {
         let (sender, nonce) = (pooled.tx.signer(), pooled.tx.nonce());
         if self.places.contains_key(&pooled.hash()) {
-            return Err(Refusal::AlreadyKnown);
+            return Err(TransactionError::AlreadyKnown);
         }
         let account = self.account(sender);
         let code = self.history.code(account.code_hash);
-        let standing = Standing {
+        let standing = SenderState {
             nonce: account.nonce,
             balance: account.balance,
             code_hash: (!code.is_empty() && !code.is_eip7702()).then_some(account.code_hash),
@@ -351,22 +359,22 @@ impl Core {
 
     /// Carries out a step. Says what is wrong with one that does not fit, which can only come from a
     /// file.
-    pub(super) fn apply(&mut self, step: Step) -> Result<(), String> {
+    pub(super) fn apply(&mut self, step: JournalStep) -> Result<(), String> {
         self.forget_pending();
         match step {
-            Step::Block { block, diff } => self.apply_block(block, diff)?,
-            Step::Change(diff) => {
+            JournalStep::Block { block, diff } => self.apply_block(block, diff)?,
+            JournalStep::Change(diff) => {
                 self.history.commit(diff);
                 let version = self.history.version();
                 *self.versions.last_mut().ok_or("a change before the first block")? = version;
             }
-            Step::Rollback { number, version } => self.apply_rollback(number, version)?,
-            Step::ClockOffset(seconds) => self.clock_offset = seconds,
+            JournalStep::Rollback { number, version } => self.apply_rollback(number, version)?,
+            JournalStep::ClockOffset(seconds) => self.clock_offset = seconds,
         }
         Ok(())
     }
 
-    fn apply_block(&mut self, block: Arc<Block>, diff: Diff) -> Result<(), String> {
+    fn apply_block(&mut self, block: Arc<Block>, diff: StateDiff) -> Result<(), String> {
         let number = self.blocks.len() as u64;
         let parent = self.blocks.last().map_or(B256::ZERO, |parent| parent.hash);
         if block.header.number != number || block.header.parent_hash != parent {
@@ -386,7 +394,7 @@ impl Core {
         }
         self.next_timestamp = None;
         self.next_base_fee = None;
-        self.feed.push(Notice::Added(block.clone()));
+        self.feed.push(FeedEvent::BlockAdded(block.clone()));
         self.blocks.push(block);
         Ok(())
     }
@@ -404,7 +412,7 @@ impl Core {
             for mined in &block.transactions {
                 self.places.remove(&mined.hash());
             }
-            self.feed.push(Notice::Removed(block));
+            self.feed.push(FeedEvent::BlockRemoved(block));
         }
         self.versions[kept] = version;
         self.history.rollback(version);
@@ -415,11 +423,14 @@ impl Core {
     }
 
     /// Lets a checked transaction wait.
-    pub(super) fn enqueue(&mut self, pooled: Arc<Pooled>) -> Result<(), Refusal> {
+    pub(super) fn enqueue(
+        &mut self,
+        pooled: Arc<PooledTransaction>,
+    ) -> Result<(), TransactionError> {
         let hash = pooled.hash();
         self.pool.insert(pooled)?;
         self.forget_pending();
-        self.feed.push(Notice::Waiting(hash));
+        self.feed.push(FeedEvent::TransactionPending(hash));
         Ok(())
     }
 
@@ -429,16 +440,16 @@ impl Core {
         hashes.into_iter().filter(|hash| self.pool.remove(*hash)).count()
     }
 
-    pub(super) fn set_next_timestamp(&mut self, timestamp: u64) -> Result<(), Impossible> {
+    pub(super) fn set_next_timestamp(&mut self, timestamp: u64) -> Result<(), PlanError> {
         self.check_timestamp(timestamp)?;
         self.forget_pending();
         self.next_timestamp = Some(timestamp);
         Ok(())
     }
 
-    pub(super) fn set_next_base_fee(&mut self, base_fee: u64) -> Result<(), Impossible> {
+    pub(super) fn set_next_base_fee(&mut self, base_fee: u64) -> Result<(), PlanError> {
         if base_fee > BASE_FEE_MAX {
-            return Err(Impossible::BaseFeeTooHigh(base_fee));
+            return Err(PlanError::BaseFeeTooHigh(base_fee));
         }
         self.forget_pending();
         self.next_base_fee = Some(base_fee);
@@ -463,7 +474,7 @@ impl Core {
     }
 
     /// Goes back to a snapshot with the steps of [`Self::plan_revert`].
-    pub(super) fn revert(&mut self, id: u64, steps: Vec<Step>) {
+    pub(super) fn revert(&mut self, id: u64, steps: Vec<JournalStep>) {
         let mut later = self.snapshots.split_off(&id);
         for step in steps {
             self.apply(step).expect("a snapshot names what was there");
@@ -481,8 +492,8 @@ impl Core {
 
 /// The next block, worked out.
 #[derive(Debug)]
-pub(super) struct Plan {
-    pub(super) steps: Vec<Step>,
+pub(super) struct BlockPlan {
+    pub(super) steps: Vec<JournalStep>,
     /// Transactions to take out of the pool, and why.
     pub(super) dropped: Vec<(B256, String)>,
     /// How many transactions are in it.
@@ -498,6 +509,6 @@ fn offset_between(now: u64, then: u64) -> i64 {
 pub(super) fn pooled(
     tx: Recovered<alloy::consensus::TxEnvelope>,
     impersonated: bool,
-) -> Arc<Pooled> {
-    Arc::new(Pooled { tx, impersonated })
+) -> Arc<PooledTransaction> {
+    Arc::new(PooledTransaction { tx, impersonated })
 }

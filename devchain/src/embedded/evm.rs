@@ -10,14 +10,14 @@ use revm::handler::validation::validate_initial_tx_gas;
 use revm::primitives::hardfork::SpecId;
 use revm::{DatabaseRef, ExecuteEvm, MainBuilder, MainContext};
 
-use super::state::Overlay;
+use super::state::StateOverlay;
 
 /// The rules of execution: what the contracts are compiled for.
 pub(super) const RULES: SpecId = SpecId::PRAGUE;
 
 /// Who asks for an execution, which decides what is checked of the sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sender {
+pub(super) enum SenderKind {
     /// Signed for: everything is checked.
     Signed,
     /// Impersonated: it may have code (against EIP-3607).
@@ -28,15 +28,15 @@ pub(super) enum Sender {
 
 /// Runs one transaction on a state, which stays as it is.
 pub(super) fn execute<B: DatabaseRef>(
-    state: &Overlay<B>,
+    state: &StateOverlay<B>,
     chain_id: u64,
     block: BlockEnv,
     tx: TxEnv,
-    sender: Sender,
+    sender: SenderKind,
 ) -> Result<ResultAndState, EVMError<B::Error>> {
     let mut cfg = CfgEnv::new_with_spec(RULES).with_chain_id(chain_id);
-    cfg.disable_eip3607 = sender != Sender::Signed;
-    cfg.disable_nonce_check = sender == Sender::Simulated;
+    cfg.disable_eip3607 = sender != SenderKind::Signed;
+    cfg.disable_nonce_check = sender == SenderKind::Simulated;
     let context = Context::mainnet().with_db(state).with_cfg(cfg).with_block(block);
     context.build_mainnet().transact(tx)
 }

@@ -12,29 +12,29 @@ const KEPT_MAX: usize = 16_384;
 
 /// Something that followers hear of.
 #[derive(Debug, Clone)]
-pub(super) enum Notice {
+pub(super) enum FeedEvent {
     /// A block is the new head.
-    Added(Arc<Block>),
+    BlockAdded(Arc<Block>),
     /// The head was taken back.
-    Removed(Arc<Block>),
+    BlockRemoved(Arc<Block>),
     /// A transaction waits for a block.
-    Waiting(B256),
+    TransactionPending(B256),
 }
 
 /// More happened than is kept: what the follower missed cannot be told any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too far behind: more than {KEPT_MAX} events happened since the last read")]
-pub(super) struct Lagged;
+pub(super) struct LaggedError;
 
 /// The latest notices, numbered from the start of the process.
 #[derive(Debug, Default)]
 pub(super) struct Feed {
-    kept: VecDeque<Notice>,
+    kept: VecDeque<FeedEvent>,
     first: u64,
 }
 
 impl Feed {
-    pub(super) fn push(&mut self, notice: Notice) {
+    pub(super) fn push(&mut self, notice: FeedEvent) {
         if self.kept.len() == KEPT_MAX {
             self.kept.pop_front();
             self.first += 1;
@@ -48,8 +48,8 @@ impl Feed {
     }
 
     /// At most `count_max` notices from number `from` on.
-    pub(super) fn read(&self, from: u64, count_max: usize) -> Result<Vec<Notice>, Lagged> {
-        let skip = from.checked_sub(self.first).ok_or(Lagged)?;
+    pub(super) fn read(&self, from: u64, count_max: usize) -> Result<Vec<FeedEvent>, LaggedError> {
+        let skip = from.checked_sub(self.first).ok_or(LaggedError)?;
         let skip = usize::try_from(skip).unwrap_or(usize::MAX);
         Ok(self.kept.iter().skip(skip).take(count_max).cloned().collect())
     }
@@ -63,11 +63,13 @@ mod tests {
     fn a_follower_reads_what_is_kept_or_learns_that_it_missed_something() {
         let mut feed = Feed::default();
         for number in 0..KEPT_MAX as u64 + 3 {
-            feed.push(Notice::Waiting(B256::from(alloy::primitives::U256::from(number))));
+            feed.push(FeedEvent::TransactionPending(B256::from(alloy::primitives::U256::from(
+                number,
+            ))));
         }
         assert_eq!(feed.end(), KEPT_MAX as u64 + 3);
         assert!(feed.read(2, 1).is_err());
-        let [Notice::Waiting(hash)] = feed.read(3, 1).unwrap()[..] else { panic!() };
+        let [FeedEvent::TransactionPending(hash)] = feed.read(3, 1).unwrap()[..] else { panic!() };
         assert_eq!(hash[31], 3);
         assert_eq!(feed.read(feed.end() - 2, 10).unwrap().len(), 2);
         assert!(feed.read(feed.end(), 10).unwrap().is_empty());

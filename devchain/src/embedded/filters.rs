@@ -11,15 +11,15 @@ const IDLE_MAX: Duration = Duration::from_secs(300);
 
 /// What a filter tells of.
 #[derive(Debug, Clone)]
-pub(super) enum Kind {
+pub(super) enum FilterKind {
     Logs(Box<LogFilter>),
-    Blocks,
-    Waiting { full: bool },
+    NewBlocks,
+    PendingTransactions { full: bool },
 }
 
 #[derive(Debug)]
-struct Filter {
-    kind: Kind,
+struct OpenFilter {
+    kind: FilterKind,
     next: u64,
     read_at: Instant,
 }
@@ -27,29 +27,34 @@ struct Filter {
 /// Too many filters are in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("there are {COUNT_MAX} filters already: uninstall some, or subscribe instead")]
-pub(super) struct TooMany;
+pub(super) struct TooManyFiltersError;
 
 /// All filters.
 #[derive(Debug, Default)]
 pub(super) struct Filters {
-    open: HashMap<u64, Filter>,
+    open: HashMap<u64, OpenFilter>,
     made: u64,
 }
 
 impl Filters {
     /// A filter for what comes from notice `next` on.
-    pub(super) fn add(&mut self, now: Instant, kind: Kind, next: u64) -> Result<u64, TooMany> {
+    pub(super) fn add(
+        &mut self,
+        now: Instant,
+        kind: FilterKind,
+        next: u64,
+    ) -> Result<u64, TooManyFiltersError> {
         self.open.retain(|_, filter| now.duration_since(filter.read_at) < IDLE_MAX);
         if self.open.len() >= COUNT_MAX {
-            return Err(TooMany);
+            return Err(TooManyFiltersError);
         }
         self.made += 1;
-        self.open.insert(self.made, Filter { kind, next, read_at: now });
+        self.open.insert(self.made, OpenFilter { kind, next, read_at: now });
         Ok(self.made)
     }
 
     /// What the filter tells of, and from which notice on.
-    pub(super) fn get(&mut self, now: Instant, id: u64) -> Option<(Kind, u64)> {
+    pub(super) fn get(&mut self, now: Instant, id: u64) -> Option<(FilterKind, u64)> {
         let filter = self.open.get_mut(&id)?;
         if now.duration_since(filter.read_at) >= IDLE_MAX {
             self.open.remove(&id);
@@ -78,10 +83,10 @@ mod tests {
     #[test]
     fn a_filter_lives_while_it_is_read() {
         let (mut filters, start) = (Filters::default(), Instant::now());
-        let id = filters.add(start, Kind::Blocks, 3).unwrap();
+        let id = filters.add(start, FilterKind::NewBlocks, 3).unwrap();
         for minutes in (4..20).step_by(4) {
             let now = start + Duration::from_secs(60 * minutes);
-            assert!(matches!(filters.get(now, id), Some((Kind::Blocks, 3))), "{minutes}");
+            assert!(matches!(filters.get(now, id), Some((FilterKind::NewBlocks, 3))), "{minutes}");
         }
         assert!(filters.get(start + Duration::from_secs(60 * 22), id).is_none());
         assert!(!filters.remove(id));
@@ -91,10 +96,10 @@ mod tests {
     fn forgotten_filters_make_room() {
         let (mut filters, start) = (Filters::default(), Instant::now());
         for _ in 0..COUNT_MAX {
-            filters.add(start, Kind::Blocks, 0).unwrap();
+            filters.add(start, FilterKind::NewBlocks, 0).unwrap();
         }
-        assert_eq!(filters.add(start, Kind::Blocks, 0), Err(TooMany));
-        filters.add(start + IDLE_MAX, Kind::Blocks, 0).unwrap();
+        assert_eq!(filters.add(start, FilterKind::NewBlocks, 0), Err(TooManyFiltersError));
+        filters.add(start + IDLE_MAX, FilterKind::NewBlocks, 0).unwrap();
         assert_eq!(filters.open.len(), 1);
     }
 }

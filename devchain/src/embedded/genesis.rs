@@ -5,12 +5,12 @@ use std::sync::Arc;
 use alloy::primitives::{Address, B256, Bytes, address, bytes, keccak256};
 use revm::bytecode::Bytecode;
 
-use super::block::{BASE_FEE_MIN, Block, Frame};
+use super::block::{BASE_FEE_MIN, Block, HeaderFields};
 use super::core::{Core, TIME_MAX};
 use super::history::commitment_after;
-use super::record::Step;
-use super::settings::{Genesis, StartError};
-use super::state::{Account, Diff};
+use super::record::JournalStep;
+use super::settings::{EmbeddedStartError, Genesis};
+use super::state::{Account, StateDiff};
 
 /// Deploys what it is sent with CREATE2, at the same address on nearly every chain. It is always
 /// there, as on other development chains.
@@ -20,15 +20,15 @@ const CREATE2_DEPLOYER_CODE: Bytes = bytes!(
     "0x7fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffe03601600081602082378035828234f58015156039578182fd5b8082525050506014600cf3"
 );
 
-fn state(genesis: &Genesis) -> Result<Diff, StartError> {
-    let mut diff = Diff::default();
+fn state(genesis: &Genesis) -> Result<StateDiff, EmbeddedStartError> {
+    let mut diff = StateDiff::default();
     for (address, balance) in &genesis.balances {
         diff.accounts.entry(*address).or_default().account.balance = *balance;
     }
     let deployer = (CREATE2_DEPLOYER, CREATE2_DEPLOYER_CODE);
     for (address, code) in std::iter::once(&deployer).chain(&genesis.code) {
         let code = Bytecode::new_raw_checked(code.clone())
-            .map_err(|_| StartError::GenesisCode { address: *address })?;
+            .map_err(|_| EmbeddedStartError::GenesisCode { address: *address })?;
         let account: &mut Account = &mut diff.accounts.entry(*address).or_default().account;
         account.nonce = 1;
         account.code_hash = code.hash_slow();
@@ -38,12 +38,12 @@ fn state(genesis: &Genesis) -> Result<Diff, StartError> {
 }
 
 /// The first step of a chain.
-pub(super) fn step(genesis: &Genesis, now: u64) -> Result<Step, StartError> {
+pub(super) fn step(genesis: &Genesis, now: u64) -> Result<JournalStep, EmbeddedStartError> {
     let diff = state(genesis)?;
     if let Some(time) = genesis.time.filter(|time| *time > TIME_MAX) {
-        return Err(StartError::GenesisTime { time });
+        return Err(EmbeddedStartError::GenesisTime { time });
     }
-    let frame = Frame {
+    let frame = HeaderFields {
         parent_hash: B256::ZERO,
         number: 0,
         timestamp: genesis.time.unwrap_or(now),
@@ -52,11 +52,11 @@ pub(super) fn step(genesis: &Genesis, now: u64) -> Result<Step, StartError> {
     };
     let state_root = commitment_after(B256::ZERO, &diff);
     let block = Block::seal(frame.header(), state_root, Vec::new());
-    Ok(Step::Block { block: Arc::new(block), diff })
+    Ok(JournalStep::Block { block: Arc::new(block), diff })
 }
 
 /// Whether this chain began so.
-pub(super) fn matches(genesis: &Genesis, core: &Core) -> Result<bool, StartError> {
+pub(super) fn matches(genesis: &Genesis, core: &Core) -> Result<bool, EmbeddedStartError> {
     let Some(first) = core.block(0) else { return Ok(false) };
     let state_root = commitment_after(B256::ZERO, &state(genesis)?);
     let time = genesis.time.is_none_or(|time| time == first.header.timestamp);

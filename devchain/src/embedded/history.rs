@@ -14,7 +14,7 @@ use revm::state::AccountInfo;
 
 use super::block::Block;
 use super::record;
-use super::state::{Account, Diff};
+use super::state::{Account, StateDiff};
 
 /// The values of one thing and since which version each holds, oldest first.
 #[derive(Debug)]
@@ -53,14 +53,14 @@ impl<T: Copy> Timeline<T> {
 }
 
 #[derive(Debug, Default)]
-struct Entry {
+struct AccountHistory {
     account: Timeline<Account>,
     slots: HashMap<U256, Timeline<U256>>,
 }
 
 /// What one version changed, to take it back.
 #[derive(Debug)]
-struct Step {
+struct VersionChange {
     commitment: B256,
     touched: Vec<(Address, Vec<U256>)>,
 }
@@ -68,14 +68,14 @@ struct Step {
 /// Every state that the chain went through, by version. Version 0 is empty.
 #[derive(Debug, Default)]
 pub(super) struct History {
-    entries: HashMap<Address, Entry>,
+    entries: HashMap<Address, AccountHistory>,
     code: HashMap<B256, Bytecode>,
-    steps: Vec<Step>,
+    steps: Vec<VersionChange>,
 }
 
 /// The stand-in for a state root: what came before and what changed, hashed. It binds a block to
 /// the whole history of its state, but nothing can be proven from it.
-pub(super) fn commitment_after(before: B256, diff: &Diff) -> B256 {
+pub(super) fn commitment_after(before: B256, diff: &StateDiff) -> B256 {
     let mut bytes = before.to_vec();
     record::write_diff(&mut bytes, diff);
     keccak256(bytes)
@@ -94,7 +94,7 @@ impl History {
     }
 
     /// Makes the next version.
-    pub(super) fn commit(&mut self, diff: Diff) {
+    pub(super) fn commit(&mut self, diff: StateDiff) {
         let commitment = commitment_after(self.commitment_at(self.version()), &diff);
         let version = self.version() + 1;
         self.code.extend(diff.code);
@@ -118,7 +118,7 @@ impl History {
             }
             touched.push((address, slots));
         }
-        self.steps.push(Step { commitment, touched });
+        self.steps.push(VersionChange { commitment, touched });
     }
 
     /// Makes `version` the latest again.
@@ -197,11 +197,11 @@ mod tests {
     const A: Address = Address::repeat_byte(1);
     const B: Address = Address::repeat_byte(2);
 
-    fn diff(address: Address, nonce: u64, wiped: bool, slots: &[(u64, u64)]) -> Diff {
+    fn diff(address: Address, nonce: u64, wiped: bool, slots: &[(u64, u64)]) -> StateDiff {
         let slots = slots.iter().map(|(slot, value)| (U256::from(*slot), U256::from(*value)));
         let account = Account { nonce, ..Account::EMPTY };
         let change = AccountDiff { account, wiped, slots: slots.collect() };
-        Diff { accounts: [(address, change)].into(), ..Diff::default() }
+        StateDiff { accounts: [(address, change)].into(), ..StateDiff::default() }
     }
 
     fn slot(history: &History, version: u64) -> u64 {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use alloy::primitives::keccak256;
 
-use super::record::{self, Malformed, Step};
+use super::record::{self, JournalStep, MalformedStepError};
 
 /// Names the file and its format. Another layout gets another number.
 const MAGIC: [u8; 24] = *b"development chain log 1\n";
@@ -18,7 +18,7 @@ const RECORD_HEADER_LEN: usize = 12;
 
 /// Why a folder cannot be used, or no longer be written to.
 #[derive(Debug, thiserror::Error)]
-pub enum StoreError {
+pub enum JournalError {
     /// The system refused.
     #[error("{path}: {source}", path = path.display())]
     Io {
@@ -109,17 +109,17 @@ impl Journal {
     pub(super) fn open(
         folder: &Path,
         chain_id: u64,
-        mut each: impl FnMut(Vec<Step>) -> Result<(), String>,
-    ) -> Result<Self, StoreError> {
+        mut each: impl FnMut(Vec<JournalStep>) -> Result<(), String>,
+    ) -> Result<Self, JournalError> {
         let path = folder.join("chain.log");
-        let io = |source| StoreError::Io { path: path.clone(), source };
+        let io = |source| JournalError::Io { path: path.clone(), source };
         std::fs::create_dir_all(folder).map_err(io)?;
         let mut options = File::options();
         options.read(true).write(true).create(true).truncate(false);
         let file = options.open(&path).map_err(io)?;
         file.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => StoreError::Locked { path: path.clone() },
-            TryLockError::Error(source) => StoreError::Io { path: path.clone(), source },
+            TryLockError::WouldBlock => JournalError::Locked { path: path.clone() },
+            TryLockError::Error(source) => JournalError::Io { path: path.clone(), source },
         })?;
         let file_len = file.metadata().map_err(io)?.len();
         let mut journal = Self { file, path: path.clone(), len: 0, poisoned: false };
@@ -143,17 +143,17 @@ impl Journal {
         header
     }
 
-    fn io(&self, source: io::Error) -> StoreError {
-        StoreError::Io { path: self.path.clone(), source }
+    fn io(&self, source: io::Error) -> JournalError {
+        JournalError::Io { path: self.path.clone(), source }
     }
 
-    fn begin(&mut self, chain_id: u64, file_len: u64) -> Result<(), StoreError> {
+    fn begin(&mut self, chain_id: u64, file_len: u64) -> Result<(), JournalError> {
         let header = Self::header(chain_id);
         let mut found = Vec::new();
         self.file.read_to_end(&mut found).map_err(|error| self.io(error))?;
         // A beginning of ours was cut off; anything else is somebody's file.
         if !MAGIC.starts_with(&found[..found.len().min(24)]) {
-            return Err(StoreError::UnknownFormat { path: self.path.clone() });
+            return Err(JournalError::UnknownFormat { path: self.path.clone() });
         }
         if file_len > 0 {
             self.cut(0)?;
@@ -163,15 +163,15 @@ impl Journal {
         Ok(())
     }
 
-    fn check_header(&mut self, wanted: u64) -> Result<(), StoreError> {
+    fn check_header(&mut self, wanted: u64) -> Result<(), JournalError> {
         let mut header = [0; HEADER_LEN];
         self.file.read_exact(&mut header).map_err(|error| self.io(error))?;
         if header[..24] != MAGIC {
-            return Err(StoreError::UnknownFormat { path: self.path.clone() });
+            return Err(JournalError::UnknownFormat { path: self.path.clone() });
         }
         let found = u64::from_be_bytes(header[24..].try_into().expect("eight bytes are left"));
         if found != wanted {
-            return Err(StoreError::OtherChain { path: self.path.clone(), found, wanted });
+            return Err(JournalError::OtherChain { path: self.path.clone(), found, wanted });
         }
         self.len = HEADER_LEN as u64;
         Ok(())
@@ -180,8 +180,8 @@ impl Journal {
     fn replay(
         &mut self,
         file_len: u64,
-        each: &mut impl FnMut(Vec<Step>) -> Result<(), String>,
-    ) -> Result<(), StoreError> {
+        each: &mut impl FnMut(Vec<JournalStep>) -> Result<(), String>,
+    ) -> Result<(), JournalError> {
         let file = self.file.try_clone().map_err(|error| self.io(error))?;
         let mut file = BufReader::with_capacity(1 << 20, file);
         while self.len < file_len {
@@ -198,13 +198,13 @@ impl Journal {
             }
             let damaged = |reason: String| {
                 let (path, offset) = (self.path.clone(), self.len);
-                StoreError::Damaged { path, offset, reason }
+                JournalError::Damaged { path, offset, reason }
             };
             if !intact {
                 return Err(damaged("its checksum is another".into()));
             }
-            let steps =
-                record::read(&body).map_err(|error: Malformed| damaged(error.to_string()))?;
+            let steps = record::read(&body)
+                .map_err(|error: MalformedStepError| damaged(error.to_string()))?;
             each(steps).map_err(damaged)?;
             self.len += len;
         }
@@ -212,15 +212,15 @@ impl Journal {
         Ok(())
     }
 
-    fn cut(&mut self, len: u64) -> Result<(), StoreError> {
+    fn cut(&mut self, len: u64) -> Result<(), JournalError> {
         let cut = self.file.set_len(len).and_then(|()| self.file.seek(SeekFrom::Start(len)));
         cut.map(|_| ()).map_err(|error| self.io(error))
     }
 
     /// Writes one record. After an error nothing of it is there.
-    pub(super) fn append(&mut self, steps: &[Step]) -> Result<(), StoreError> {
+    pub(super) fn append(&mut self, steps: &[JournalStep]) -> Result<(), JournalError> {
         if self.poisoned {
-            return Err(StoreError::Poisoned { path: self.path.clone() });
+            return Err(JournalError::Poisoned { path: self.path.clone() });
         }
         let mut record = vec![0; RECORD_HEADER_LEN];
         record.extend(record::write(steps));
@@ -240,7 +240,7 @@ impl Journal {
     }
 
     /// Syncs, for the end of a run.
-    pub(super) fn sync(&self) -> Result<(), StoreError> {
+    pub(super) fn sync(&self) -> Result<(), JournalError> {
         self.file.sync_all().map_err(|error| self.io(error))
     }
 }
@@ -271,11 +271,11 @@ fn next_record(file: &mut impl Read, left: u64) -> io::Result<Option<(Vec<u8>, b
 mod tests {
     use super::*;
 
-    fn offsets(folder: &Path, chain_id: u64) -> Result<(Journal, Vec<i64>), StoreError> {
+    fn offsets(folder: &Path, chain_id: u64) -> Result<(Journal, Vec<i64>), JournalError> {
         let mut found = Vec::new();
         let journal = Journal::open(folder, chain_id, |steps| {
             found.extend(steps.iter().map(|step| match step {
-                Step::ClockOffset(offset) => *offset,
+                JournalStep::ClockOffset(offset) => *offset,
                 step => panic!("{step:?}"),
             }));
             Ok(())
@@ -286,7 +286,7 @@ mod tests {
     fn written(folder: &Path) -> Vec<u8> {
         let (mut journal, _) = offsets(folder, 5).unwrap();
         for offset in 1..=3 {
-            journal.append(&[Step::ClockOffset(offset)]).unwrap();
+            journal.append(&[JournalStep::ClockOffset(offset)]).unwrap();
         }
         std::fs::read(folder.join("chain.log")).unwrap()
     }
@@ -301,7 +301,7 @@ mod tests {
             let (mut journal, found) = offsets(folder.path(), 5).unwrap();
             let whole = len.saturating_sub(32) / record_len;
             assert_eq!(found.len(), whole, "{len} bytes");
-            journal.append(&[Step::ClockOffset(9)]).unwrap();
+            journal.append(&[JournalStep::ClockOffset(9)]).unwrap();
             drop(journal);
             let (_, found) = offsets(folder.path(), 5).unwrap();
             assert_eq!((found.len(), found.last()), (whole + 1, Some(&9)), "{len} bytes");
@@ -315,7 +315,7 @@ mod tests {
         bytes[50] ^= 1;
         std::fs::write(folder.path().join("chain.log"), &bytes).unwrap();
         let error = offsets(folder.path(), 5).unwrap_err();
-        assert!(matches!(error, StoreError::Damaged { offset: 32, .. }), "{error}");
+        assert!(matches!(error, JournalError::Damaged { offset: 32, .. }), "{error}");
     }
 
     #[test]
@@ -325,13 +325,13 @@ mod tests {
         for foreign in [&b"notes"[..], &[b'x'; 100], b"development chain log 2\n01234567"] {
             std::fs::write(&file, foreign).unwrap();
             let error = offsets(folder.path(), 5).unwrap_err();
-            assert!(matches!(error, StoreError::UnknownFormat { .. }), "{error}");
+            assert!(matches!(error, JournalError::UnknownFormat { .. }), "{error}");
             assert_eq!(std::fs::read(&file).unwrap(), foreign);
         }
         std::fs::remove_file(&file).unwrap();
         written(folder.path());
         let error = offsets(folder.path(), 6).unwrap_err();
-        assert!(matches!(error, StoreError::OtherChain { found: 5, wanted: 6, .. }), "{error}");
+        assert!(matches!(error, JournalError::OtherChain { found: 5, wanted: 6, .. }), "{error}");
     }
 
     #[test]
@@ -339,10 +339,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (mut journal, _) = offsets(folder.path(), 5).unwrap();
         journal.file = File::open(journal.path()).unwrap(); // cannot be written or cut
-        let error = journal.append(&[Step::ClockOffset(1)]).unwrap_err();
-        assert!(matches!(error, StoreError::Io { .. }), "{error}");
-        let error = journal.append(&[Step::ClockOffset(1)]).unwrap_err();
-        assert!(matches!(error, StoreError::Poisoned { .. }), "{error}");
+        let error = journal.append(&[JournalStep::ClockOffset(1)]).unwrap_err();
+        assert!(matches!(error, JournalError::Io { .. }), "{error}");
+        let error = journal.append(&[JournalStep::ClockOffset(1)]).unwrap_err();
+        assert!(matches!(error, JournalError::Poisoned { .. }), "{error}");
     }
 
     #[test]
@@ -350,7 +350,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let held = offsets(folder.path(), 5).unwrap();
         let error = offsets(folder.path(), 5).unwrap_err();
-        assert!(matches!(error, StoreError::Locked { .. }), "{error}");
+        assert!(matches!(error, JournalError::Locked { .. }), "{error}");
         drop(held);
         offsets(folder.path(), 5).unwrap();
     }

@@ -25,8 +25,8 @@
 
 mod admission;
 mod block;
+mod builder;
 mod core;
-mod draft;
 mod evm;
 mod feed;
 mod filters;
@@ -46,7 +46,7 @@ mod simulate;
 mod state;
 
 pub use genesis::CREATE2_DEPLOYER;
-pub use journal::StoreError;
+pub use journal::JournalError;
 pub use offline::OfflineChain;
 pub use server::EmbeddedChain;
-pub use settings::{Blocks, Genesis, Settings, StartError};
+pub use settings::{BlockProduction, EmbeddedSettings, EmbeddedStartError, Genesis};

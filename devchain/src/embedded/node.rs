@@ -19,15 +19,15 @@ use super::core::Core;
 use super::filters::Filters;
 use super::genesis;
 use super::history::StateAt;
-use super::journal::{Journal, StoreError};
-use super::pool::Pooled;
-use super::record::Step;
+use super::journal::{Journal, JournalError};
+use super::pool::PooledTransaction;
+use super::record::JournalStep;
 use super::rpc::error::{RpcError, failed};
-use super::settings::{Blocks, Settings, StartError};
+use super::settings::{BlockProduction, EmbeddedSettings, EmbeddedStartError};
 
 /// When blocks are made, as it was set last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Mining {
+pub(super) struct MiningMode {
     /// At once for each accepted transaction.
     pub(super) on_demand: bool,
     /// At an interval.
@@ -36,7 +36,7 @@ pub(super) struct Mining {
 
 /// The right to change the chain, and what changes are written to first.
 #[derive(Debug)]
-pub(super) enum Writer {
+pub(super) enum ChainWriter {
     /// Nothing: the chain lives in memory.
     Memory,
     /// A file.
@@ -47,11 +47,11 @@ pub(super) enum Writer {
 
 /// A chain that is shared.
 #[derive(Debug)]
-pub(super) struct Node {
+pub(super) struct EmbeddedNode {
     core: RwLock<Core>,
-    writer: Mutex<Writer>,
+    writer: Mutex<ChainWriter>,
     pub(super) filters: Mutex<Filters>,
-    pub(super) mining: watch::Sender<Mining>,
+    pub(super) mining: watch::Sender<MiningMode>,
     /// The number of the next notice: whoever follows waits for it to grow.
     pub(super) happened: watch::Sender<u64>,
     /// How many blocks `eth_getLogs` goes through at most.
@@ -60,13 +60,14 @@ pub(super) struct Node {
 
 const BROKEN: &str = "a panic while the chain was changed leaves nothing to serve";
 
-impl Node {
+impl EmbeddedNode {
     /// Opens the chain that the settings describe, from its folder if it is there.
-    pub(super) fn open(settings: &Settings) -> Result<Self, StartError> {
+    pub(super) fn open(settings: &EmbeddedSettings) -> Result<Self, EmbeddedStartError> {
         let mut core = Core::new(settings.chain_id);
         let mut journal = None;
         if let Some(folder) = &settings.data_dir {
-            let apply = |steps: Vec<Step>| steps.into_iter().try_for_each(|step| core.apply(step));
+            let apply =
+                |steps: Vec<JournalStep>| steps.into_iter().try_for_each(|step| core.apply(step));
             journal = Some(Journal::open(folder, settings.chain_id, apply)?);
         }
         let fresh = core.blocks().is_empty();
@@ -79,17 +80,19 @@ impl Node {
         } else if let Some(journal) = &journal
             && !genesis::matches(&settings.genesis, &core)?
         {
-            return Err(StoreError::OtherGenesis { path: journal.path().to_owned() }.into());
+            return Err(JournalError::OtherGenesis { path: journal.path().to_owned() }.into());
         }
         core.forget_feed();
         let mining = match settings.blocks {
-            Blocks::OnDemand => Mining { on_demand: true, every: None },
-            Blocks::Every(Duration::ZERO) => return Err(StartError::NoInterval),
-            Blocks::Every(interval) => Mining { on_demand: false, every: Some(interval) },
+            BlockProduction::OnDemand => MiningMode { on_demand: true, every: None },
+            BlockProduction::Every(Duration::ZERO) => return Err(EmbeddedStartError::NoInterval),
+            BlockProduction::Every(interval) => {
+                MiningMode { on_demand: false, every: Some(interval) }
+            }
         };
         Ok(Self {
             core: RwLock::new(core),
-            writer: Mutex::new(journal.map_or(Writer::Memory, Writer::Folder)),
+            writer: Mutex::new(journal.map_or(ChainWriter::Memory, ChainWriter::Folder)),
             filters: Mutex::default(),
             mining: watch::Sender::new(mining),
             happened: watch::Sender::new(0),
@@ -105,7 +108,7 @@ impl Node {
         self.core.write().expect(BROKEN)
     }
 
-    pub(super) fn writer(&self) -> MutexGuard<'_, Writer> {
+    pub(super) fn writer(&self) -> MutexGuard<'_, ChainWriter> {
         self.writer.lock().expect(BROKEN)
     }
 
@@ -114,7 +117,7 @@ impl Node {
     }
 
     /// Changes what is not written down.
-    pub(super) fn change<T>(&self, _: &mut Writer, change: impl FnOnce(&mut Core) -> T) -> T {
+    pub(super) fn change<T>(&self, _: &mut ChainWriter, change: impl FnOnce(&mut Core) -> T) -> T {
         let mut core = self.write();
         let value = change(&mut core);
         self.happened.send_replace(core.feed.end());
@@ -124,23 +127,27 @@ impl Node {
     /// Writes steps down and then lets `carry_out` apply them.
     fn record<T>(
         &self,
-        writer: &mut Writer,
-        steps: Vec<Step>,
-        carry_out: impl FnOnce(&mut Core, Vec<Step>) -> T,
-    ) -> Result<T, StoreError> {
+        writer: &mut ChainWriter,
+        steps: Vec<JournalStep>,
+        carry_out: impl FnOnce(&mut Core, Vec<JournalStep>) -> T,
+    ) -> Result<T, JournalError> {
         match writer {
-            Writer::Memory => {}
-            Writer::Folder(journal) => {
+            ChainWriter::Memory => {}
+            ChainWriter::Folder(journal) => {
                 journal
                     .append(&steps)
                     .inspect_err(|error| tracing::error!(%error, "not written"))?;
             }
-            Writer::Closed => return Err(StoreError::Closed),
+            ChainWriter::Closed => return Err(JournalError::Closed),
         }
         Ok(self.change(writer, |core| carry_out(core, steps)))
     }
 
-    pub(super) fn commit(&self, writer: &mut Writer, steps: Vec<Step>) -> Result<(), StoreError> {
+    pub(super) fn commit(
+        &self,
+        writer: &mut ChainWriter,
+        steps: Vec<JournalStep>,
+    ) -> Result<(), JournalError> {
         self.record(writer, steps, |core, steps| {
             for step in steps {
                 core.apply(step).expect("steps are planned on the chain as it is");
@@ -151,7 +158,7 @@ impl Node {
     /// Makes one block, and says how many transactions it took.
     pub(super) fn mine(
         &self,
-        writer: &mut Writer,
+        writer: &mut ChainWriter,
         timestamp: Option<u64>,
     ) -> Result<usize, RpcError> {
         let plan = self.read().plan_block(wall_clock(), timestamp).map_err(failed)?;
@@ -164,7 +171,11 @@ impl Node {
     }
 
     /// Lets a transaction wait, or makes a block for it if blocks are on demand.
-    pub(super) fn send(&self, writer: &mut Writer, pooled: Arc<Pooled>) -> Result<B256, RpcError> {
+    pub(super) fn send(
+        &self,
+        writer: &mut ChainWriter,
+        pooled: Arc<PooledTransaction>,
+    ) -> Result<B256, RpcError> {
         let hash = pooled.hash();
         self.read().check(&pooled)?;
         self.change(writer, |core| core.enqueue(pooled))?;
@@ -178,7 +189,7 @@ impl Node {
         Ok(hash)
     }
 
-    fn mine_ready(&self, writer: &mut Writer) -> Result<(), RpcError> {
+    fn mine_ready(&self, writer: &mut ChainWriter) -> Result<(), RpcError> {
         while self.read().ready_count() > 0 {
             if self.mine(writer, None)? == 0 {
                 break;
@@ -188,7 +199,7 @@ impl Node {
     }
 
     /// Goes back to a snapshot, or says that there is none with this number.
-    pub(super) fn revert(&self, writer: &mut Writer, id: u64) -> Result<bool, StoreError> {
+    pub(super) fn revert(&self, writer: &mut ChainWriter, id: u64) -> Result<bool, JournalError> {
         let Some(steps) = self.read().plan_revert(id) else { return Ok(false) };
         self.record(writer, steps, |core, steps| core.revert(id, steps))?;
         Ok(true)
@@ -196,8 +207,8 @@ impl Node {
 
     /// Syncs the folder and lets another process have it.
     pub(super) fn close(&self) {
-        let writer = std::mem::replace(&mut *self.writer(), Writer::Closed);
-        if let Writer::Folder(journal) = writer
+        let writer = std::mem::replace(&mut *self.writer(), ChainWriter::Closed);
+        if let ChainWriter::Folder(journal) = writer
             && let Err(error) = journal.sync()
         {
             tracing::warn!(%error, "the chain was not synced at its end");
@@ -213,49 +224,49 @@ pub(super) fn wall_clock() -> u64 {
 /// Blocks were taken back while a simulation read them.
 #[derive(Debug, thiserror::Error)]
 #[error("the chain was reorganised during this call: ask again")]
-pub(super) struct Moved;
+pub(super) struct ReorganisedError;
 
-impl DBErrorMarker for Moved {}
+impl DBErrorMarker for ReorganisedError {}
 
 /// The state at one version of a chain that goes on meanwhile.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct SharedState<'a> {
-    pub(super) node: &'a Node,
+pub(super) struct VersionedState<'a> {
+    pub(super) node: &'a EmbeddedNode,
     pub(super) version: u64,
     pub(super) number: u64,
     pub(super) branch: u64,
 }
 
-impl SharedState<'_> {
+impl VersionedState<'_> {
     fn with<T>(
         &self,
         read: impl FnOnce(StateAt<'_>) -> Result<T, std::convert::Infallible>,
-    ) -> Result<T, Moved> {
+    ) -> Result<T, ReorganisedError> {
         let core = self.node.read();
         if core.branch() != self.branch {
-            return Err(Moved);
+            return Err(ReorganisedError);
         }
         let Ok(value) = read(core.state_at(self.version, self.number));
         Ok(value)
     }
 }
 
-impl DatabaseRef for SharedState<'_> {
-    type Error = Moved;
+impl DatabaseRef for VersionedState<'_> {
+    type Error = ReorganisedError;
 
-    fn basic_ref(&self, address: Address) -> Result<Option<AccountInfo>, Moved> {
+    fn basic_ref(&self, address: Address) -> Result<Option<AccountInfo>, ReorganisedError> {
         self.with(|state| state.basic_ref(address))
     }
 
-    fn code_by_hash_ref(&self, code_hash: B256) -> Result<Bytecode, Moved> {
+    fn code_by_hash_ref(&self, code_hash: B256) -> Result<Bytecode, ReorganisedError> {
         self.with(|state| state.code_by_hash_ref(code_hash))
     }
 
-    fn storage_ref(&self, address: Address, slot: U256) -> Result<U256, Moved> {
+    fn storage_ref(&self, address: Address, slot: U256) -> Result<U256, ReorganisedError> {
         self.with(|state| state.storage_ref(address, slot))
     }
 
-    fn block_hash_ref(&self, number: u64) -> Result<B256, Moved> {
+    fn block_hash_ref(&self, number: u64) -> Result<B256, ReorganisedError> {
         self.with(|state| state.block_hash_ref(number))
     }
 }

@@ -1,15 +1,15 @@
 //! A chain without a listener.
 
-use super::node::Node;
+use super::node::EmbeddedNode;
 use super::protocol;
 use super::session::Session;
-use super::settings::{Settings, StartError};
+use super::settings::{EmbeddedSettings, EmbeddedStartError};
 
 /// A chain that is handed its JSON-RPC messages one by one: for fuzzing, and wherever a socket would
 /// only be in the way. Blocks come on demand or when asked for; nothing happens by itself.
 #[derive(Debug)]
 pub struct OfflineChain {
-    node: Node,
+    node: EmbeddedNode,
     session: Session,
 }
 
@@ -18,8 +18,8 @@ impl OfflineChain {
     ///
     /// # Errors
     /// If the folder or the genesis will not do.
-    pub fn open(settings: &Settings) -> Result<Self, StartError> {
-        Ok(Self { node: Node::open(settings)?, session: Session::pushing() })
+    pub fn open(settings: &EmbeddedSettings) -> Result<Self, EmbeddedStartError> {
+        Ok(Self { node: EmbeddedNode::open(settings)?, session: Session::pushing() })
     }
 
     /// What a message is answered: nothing if it holds notifications alone.

@@ -7,7 +7,7 @@ use alloy::consensus::transaction::Recovered;
 use alloy::consensus::{Transaction, TxEnvelope};
 use alloy::primitives::{Address, B256, U256};
 
-use super::admission::Refusal;
+use super::admission::TransactionError;
 
 /// How many transactions wait at most, in all and of one sender.
 const COUNT_MAX: usize = 8192;
@@ -19,13 +19,13 @@ const PRICE_BUMP_PERCENT: u128 = 10;
 
 /// A transaction that was let in.
 #[derive(Debug)]
-pub(super) struct Pooled {
+pub(super) struct PooledTransaction {
     pub(super) tx: Recovered<TxEnvelope>,
     /// Sent for an impersonated account, which may have code.
     pub(super) impersonated: bool,
 }
 
-impl Pooled {
+impl PooledTransaction {
     pub(super) fn hash(&self) -> B256 {
         *self.tx.inner().tx_hash()
     }
@@ -43,22 +43,22 @@ pub(super) fn cost(tx: &TxEnvelope) -> U256 {
 }
 
 #[derive(Debug, Clone)]
-struct Waiting {
-    pooled: Arc<Pooled>,
+struct PoolEntry {
+    pooled: Arc<PooledTransaction>,
     arrival: u64,
 }
 
 /// All that wait, by sender and nonce.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Pool {
-    senders: HashMap<Address, BTreeMap<u64, Waiting>>,
+pub(super) struct TransactionPool {
+    senders: HashMap<Address, BTreeMap<u64, PoolEntry>>,
     by_hash: HashMap<B256, (Address, u64)>,
     input_bytes: usize,
     arrivals: u64,
 }
 
-impl Pool {
-    pub(super) fn get(&self, hash: B256) -> Option<&Arc<Pooled>> {
+impl TransactionPool {
+    pub(super) fn get(&self, hash: B256) -> Option<&Arc<PooledTransaction>> {
         let (sender, nonce) = self.by_hash.get(&hash)?;
         Some(&self.senders.get(sender)?.get(nonce)?.pooled)
     }
@@ -75,29 +75,32 @@ impl Pool {
     }
 
     /// Lets a transaction wait, in place of a cheaper one with its nonce.
-    pub(super) fn insert(&mut self, pooled: Arc<Pooled>) -> Result<(), Refusal> {
+    pub(super) fn insert(
+        &mut self,
+        pooled: Arc<PooledTransaction>,
+    ) -> Result<(), TransactionError> {
         let (hash, sender, nonce) = (pooled.hash(), pooled.tx.signer(), pooled.tx.nonce());
         if self.by_hash.contains_key(&hash) {
-            return Err(Refusal::AlreadyKnown);
+            return Err(TransactionError::AlreadyKnown);
         }
         let of_sender = self.senders.get(&sender);
         let replaced = of_sender.and_then(|waiting| waiting.get(&nonce));
         match replaced {
             Some(old) if !outbids(&pooled.tx, &old.pooled.tx) => {
-                return Err(Refusal::ReplacementUnderpriced);
+                return Err(TransactionError::ReplacementUnderpriced);
             }
             Some(_) => {}
             None => {
                 let too_many = self.by_hash.len() >= COUNT_MAX
                     || of_sender.is_some_and(|waiting| waiting.len() >= COUNT_OF_SENDER_MAX);
                 if too_many {
-                    return Err(Refusal::PoolFull);
+                    return Err(TransactionError::PoolFull);
                 }
             }
         }
         let input = pooled.tx.input().len();
         if self.input_bytes + input > INPUT_BYTES_MAX {
-            return Err(Refusal::PoolFull);
+            return Err(TransactionError::PoolFull);
         }
         if let Some(old) = replaced.map(|old| old.pooled.hash()) {
             self.remove(old);
@@ -105,7 +108,7 @@ impl Pool {
         self.arrivals += 1;
         self.input_bytes += input;
         self.by_hash.insert(hash, (sender, nonce));
-        let waiting = Waiting { pooled, arrival: self.arrivals };
+        let waiting = PoolEntry { pooled, arrival: self.arrivals };
         self.senders.entry(sender).or_default().insert(nonce, waiting);
         Ok(())
     }
@@ -146,14 +149,14 @@ impl Pool {
         &self,
         base_fee: u64,
         nonce_of: impl Fn(Address) -> u64,
-    ) -> Vec<Arc<Pooled>> {
+    ) -> Vec<Arc<PooledTransaction>> {
         let mut heap = BinaryHeap::new();
         for (sender, waiting) in &self.senders {
             heap.extend(Candidate::of(waiting, nonce_of(*sender), base_fee));
         }
         let mut ready = Vec::new();
         while let Some(best) = heap.pop() {
-            let Waiting { pooled, .. } = best.waiting;
+            let PoolEntry { pooled, .. } = best.waiting;
             ready.push(pooled.clone());
             let next = pooled.tx.nonce().saturating_add(1);
             heap.extend(Candidate::of(&self.senders[&pooled.tx.signer()], next, base_fee));
@@ -162,7 +165,7 @@ impl Pool {
     }
 
     /// Every waiting transaction, in no order.
-    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Pooled>> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<PooledTransaction>> {
         self.senders.values().flat_map(BTreeMap::values).map(|waiting| &waiting.pooled)
     }
 }
@@ -178,11 +181,11 @@ fn outbids(new: &TxEnvelope, old: &TxEnvelope) -> bool {
 /// The next transaction of a sender. Ordered by what it pays, then by who came first.
 struct Candidate<'a> {
     tip: u128,
-    waiting: &'a Waiting,
+    waiting: &'a PoolEntry,
 }
 
 impl<'a> Candidate<'a> {
-    fn of(waiting: &'a BTreeMap<u64, Waiting>, nonce: u64, base_fee: u64) -> Option<Self> {
+    fn of(waiting: &'a BTreeMap<u64, PoolEntry>, nonce: u64, base_fee: u64) -> Option<Self> {
         let waiting = waiting.get(&nonce)?;
         let tip = waiting.pooled.tx.effective_tip_per_gas(base_fee)?;
         Some(Self { tip, waiting })
@@ -220,27 +223,27 @@ mod tests {
 
     use super::*;
 
-    fn pooled(sender: u8, nonce: u64, max_fee_per_gas: u128, tip: u128) -> Arc<Pooled> {
+    fn pooled(sender: u8, nonce: u64, max_fee_per_gas: u128, tip: u128) -> Arc<PooledTransaction> {
         let max_priority_fee_per_gas = tip;
         let tx =
             TxEip1559 { nonce, max_fee_per_gas, max_priority_fee_per_gas, ..Default::default() };
         let signature = Signature::new(U256::from(sender), U256::from(1), false);
         let tx = Recovered::new_unchecked(tx.into_signed(signature).into(), sender_of(sender));
-        Arc::new(Pooled { tx, impersonated: false })
+        Arc::new(PooledTransaction { tx, impersonated: false })
     }
 
     fn sender_of(sender: u8) -> Address {
         Address::repeat_byte(sender)
     }
 
-    fn order(pool: &Pool, base_fee: u64) -> Vec<(u8, u64)> {
+    fn order(pool: &TransactionPool, base_fee: u64) -> Vec<(u8, u64)> {
         let ready = pool.ready(base_fee, |_| 0);
         ready.iter().map(|pooled| (pooled.tx.signer()[0], pooled.tx.nonce())).collect()
     }
 
     #[test]
     fn the_best_payer_comes_first_and_nonces_keep_their_order() {
-        let mut pool = Pool::default();
+        let mut pool = TransactionPool::default();
         for (sender, nonce, tip) in [(1, 1, 9), (1, 0, 1), (2, 0, 5), (3, 0, 5), (2, 2, 9)] {
             pool.insert(pooled(sender, nonce, 100, tip)).unwrap();
         }
@@ -252,13 +255,13 @@ mod tests {
 
     #[test]
     fn a_replacement_pays_a_tenth_more_in_both_prices() {
-        let mut pool = Pool::default();
+        let mut pool = TransactionPool::default();
         let first = pooled(1, 0, 100, 10);
         pool.insert(first.clone()).unwrap();
-        assert_eq!(pool.insert(first.clone()), Err(Refusal::AlreadyKnown));
+        assert_eq!(pool.insert(first.clone()), Err(TransactionError::AlreadyKnown));
         for (max_fee, tip) in [(109, 11), (110, 10), (200, 10)] {
             let refused = pool.insert(pooled(1, 0, max_fee, tip));
-            assert_eq!(refused, Err(Refusal::ReplacementUnderpriced), "{max_fee} {tip}");
+            assert_eq!(refused, Err(TransactionError::ReplacementUnderpriced), "{max_fee} {tip}");
         }
         pool.insert(pooled(1, 0, 110, 11)).unwrap();
         assert_eq!(pool.len(), 1);
@@ -267,7 +270,7 @@ mod tests {
 
     #[test]
     fn what_is_passed_is_forgotten() {
-        let mut pool = Pool::default();
+        let mut pool = TransactionPool::default();
         for nonce in 0..4 {
             pool.insert(pooled(1, nonce, 100, 1)).unwrap();
         }
@@ -280,11 +283,11 @@ mod tests {
 
     #[test]
     fn a_sender_cannot_fill_the_pool() {
-        let mut pool = Pool::default();
+        let mut pool = TransactionPool::default();
         for nonce in 0..COUNT_OF_SENDER_MAX as u64 {
             pool.insert(pooled(1, nonce, 100, 1)).unwrap();
         }
-        assert_eq!(pool.insert(pooled(1, 5000, 100, 1)), Err(Refusal::PoolFull));
+        assert_eq!(pool.insert(pooled(1, 5000, 100, 1)), Err(TransactionError::PoolFull));
         pool.insert(pooled(2, 0, 100, 1)).unwrap();
     }
 }

@@ -9,10 +9,10 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::node::Node;
+use super::node::EmbeddedNode;
 use super::rpc::args::Args;
 use super::rpc::error::{RpcError, code, too_much};
-use super::rpc::{self, Answer, Method};
+use super::rpc::{self, Method, RpcResult};
 use super::session::Session;
 
 /// How many requests a batch has at most.
@@ -24,7 +24,7 @@ static METHODS: LazyLock<HashMap<&str, Method>> =
     LazyLock::new(|| rpc::methods().map(|method| (method.name, method)).collect());
 
 /// Answers one message, unless it consists of notifications alone.
-pub(super) fn answer(node: &Node, session: &mut Session, message: &[u8]) -> Option<String> {
+pub(super) fn answer(node: &EmbeddedNode, session: &mut Session, message: &[u8]) -> Option<String> {
     let Ok(message) = serde_json::from_slice::<&RawValue>(message) else {
         return Some(render(
             None,
@@ -57,7 +57,7 @@ pub(super) fn broken() -> String {
 }
 
 /// One after another, in their order.
-fn batch(node: &Node, session: &mut Session, requests: &[&RawValue]) -> Option<String> {
+fn batch(node: &EmbeddedNode, session: &mut Session, requests: &[&RawValue]) -> Option<String> {
     let mut answers = String::new();
     for request in requests {
         let answer = if answers.len() < ANSWERS_BYTES_MAX {
@@ -75,7 +75,7 @@ fn batch(node: &Node, session: &mut Session, requests: &[&RawValue]) -> Option<S
     (!answers.is_empty()).then(|| answers + "]")
 }
 
-fn one(node: &Node, session: &mut Session, request: &RawValue) -> Option<String> {
+fn one(node: &EmbeddedNode, session: &mut Session, request: &RawValue) -> Option<String> {
     let Some(request) = Request::parse(request) else {
         return Some(render(None, &Err(invalid_request("this is no request object"))));
     };
@@ -86,7 +86,7 @@ fn one(node: &Node, session: &mut Session, request: &RawValue) -> Option<String>
     request.id.map(|id| render(Some(id), &answer))
 }
 
-fn call(node: &Node, session: &mut Session, request: &Request<'_>) -> Answer {
+fn call(node: &EmbeddedNode, session: &mut Session, request: &Request<'_>) -> RpcResult {
     let name: String = request.method.and_then(text).expect("checked before");
     let args = Args::parse(request.params.map(RawValue::get))?;
     match name.as_str() {
@@ -106,7 +106,7 @@ fn invalid_request(reason: &str) -> RpcError {
     RpcError::new(code::INVALID_REQUEST, format!("invalid request: {reason}"))
 }
 
-fn render(id: Option<&RawValue>, answer: &Answer) -> String {
+fn render(id: Option<&RawValue>, answer: &RpcResult) -> String {
     let id = id.map_or("null", RawValue::get);
     match answer {
         Ok(result) => format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#),

@@ -13,16 +13,16 @@ use alloy::primitives::{Address, B256, Bytes, Log, U256};
 use alloy::rlp::Decodable;
 use revm::bytecode::Bytecode;
 
-use super::block::{Block, Executed};
-use super::state::{Account, AccountDiff, Diff};
+use super::block::{Block, ExecutedTransaction};
+use super::state::{Account, AccountDiff, StateDiff};
 
 /// One step of a chain.
 #[derive(Debug, Clone)]
-pub(super) enum Step {
+pub(super) enum JournalStep {
     /// The next block and what it changed of the state.
-    Block { block: Arc<Block>, diff: Diff },
+    Block { block: Arc<Block>, diff: StateDiff },
     /// A change of the state that no block made.
-    Change(Diff),
+    Change(StateDiff),
     /// Back to a block, and to a version of the state that was the latest while it was the head.
     Rollback { number: u64, version: u64 },
     /// How far the chain's clock is ahead of the machine's, in seconds.
@@ -37,27 +37,27 @@ const CLOCK_OFFSET: u8 = 4;
 /// Bytes that are no steps.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("not a step of a chain: {0}")]
-pub(super) struct Malformed(&'static str);
+pub(super) struct MalformedStepError(&'static str);
 
-pub(super) fn write(steps: &[Step]) -> Vec<u8> {
+pub(super) fn write(steps: &[JournalStep]) -> Vec<u8> {
     let mut out = Vec::new();
     for step in steps {
         match step {
-            Step::Block { block, diff } => {
+            JournalStep::Block { block, diff } => {
                 out.push(BLOCK);
                 write_block(&mut out, block);
                 write_diff(&mut out, diff);
             }
-            Step::Change(diff) => {
+            JournalStep::Change(diff) => {
                 out.push(CHANGE);
                 write_diff(&mut out, diff);
             }
-            Step::Rollback { number, version } => {
+            JournalStep::Rollback { number, version } => {
                 out.push(ROLLBACK);
                 out.extend(number.to_be_bytes());
                 out.extend(version.to_be_bytes());
             }
-            Step::ClockOffset(seconds) => {
+            JournalStep::ClockOffset(seconds) => {
                 out.push(CLOCK_OFFSET);
                 out.extend(seconds.to_be_bytes());
             }
@@ -80,7 +80,7 @@ fn write_block(out: &mut Vec<u8>, block: &Block) {
     write_bytes(out, &alloy::rlp::encode(&block.header));
     write_count(out, block.transactions.len());
     for mined in &block.transactions {
-        let Executed { tx, success, gas_used, logs } = &mined.executed;
+        let ExecutedTransaction { tx, success, gas_used, logs } = &mined.executed;
         out.extend(tx.signer());
         write_bytes(out, &tx.inner().encoded_2718());
         out.push(u8::from(*success));
@@ -96,7 +96,7 @@ fn write_block(out: &mut Vec<u8>, block: &Block) {
 }
 
 /// Also what the stand-in for the state root hashes.
-pub(super) fn write_diff(out: &mut Vec<u8>, diff: &Diff) {
+pub(super) fn write_diff(out: &mut Vec<u8>, diff: &StateDiff) {
     write_count(out, diff.accounts.len());
     for (address, change) in &diff.accounts {
         let Account { nonce, balance, code_hash } = change.account;
@@ -116,16 +116,16 @@ pub(super) fn write_diff(out: &mut Vec<u8>, diff: &Diff) {
 }
 
 /// Reads all steps.
-pub(super) fn read(bytes: &[u8]) -> Result<Vec<Step>, Malformed> {
+pub(super) fn read(bytes: &[u8]) -> Result<Vec<JournalStep>, MalformedStepError> {
     let mut rest = Reader(bytes);
     let mut steps = Vec::new();
     while !rest.0.is_empty() {
         let step = match rest.byte()? {
-            BLOCK => Step::Block { block: Arc::new(rest.block()?), diff: rest.diff()? },
-            CHANGE => Step::Change(rest.diff()?),
-            ROLLBACK => Step::Rollback { number: rest.u64()?, version: rest.u64()? },
-            CLOCK_OFFSET => Step::ClockOffset(i64::from_be_bytes(rest.array()?)),
-            _ => return Err(Malformed("a step of an unknown kind")),
+            BLOCK => JournalStep::Block { block: Arc::new(rest.block()?), diff: rest.diff()? },
+            CHANGE => JournalStep::Change(rest.diff()?),
+            ROLLBACK => JournalStep::Rollback { number: rest.u64()?, version: rest.u64()? },
+            CLOCK_OFFSET => JournalStep::ClockOffset(i64::from_be_bytes(rest.array()?)),
+            _ => return Err(MalformedStepError("a step of an unknown kind")),
         };
         steps.push(step);
     }
@@ -135,58 +135,60 @@ pub(super) fn read(bytes: &[u8]) -> Result<Vec<Step>, Malformed> {
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
-        let (taken, rest) = self.0.split_at_checked(len).ok_or(Malformed("it ends too early"))?;
+    fn take(&mut self, len: usize) -> Result<&'a [u8], MalformedStepError> {
+        let (taken, rest) =
+            self.0.split_at_checked(len).ok_or(MalformedStepError("it ends too early"))?;
         self.0 = rest;
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], MalformedStepError> {
         Ok(self.take(N)?.try_into().expect("as many as were taken"))
     }
 
-    fn byte(&mut self) -> Result<u8, Malformed> {
+    fn byte(&mut self) -> Result<u8, MalformedStepError> {
         Ok(self.array::<1>()?[0])
     }
 
-    fn flag(&mut self) -> Result<bool, Malformed> {
+    fn flag(&mut self) -> Result<bool, MalformedStepError> {
         match self.byte()? {
             0 => Ok(false),
             1 => Ok(true),
-            _ => Err(Malformed("a flag that is neither 0 nor 1")),
+            _ => Err(MalformedStepError("a flag that is neither 0 nor 1")),
         }
     }
 
-    fn u64(&mut self) -> Result<u64, Malformed> {
+    fn u64(&mut self) -> Result<u64, MalformedStepError> {
         Ok(u64::from_be_bytes(self.array()?))
     }
 
-    fn word(&mut self) -> Result<U256, Malformed> {
+    fn word(&mut self) -> Result<U256, MalformedStepError> {
         Ok(U256::from_be_bytes(self.array::<32>()?))
     }
 
-    fn hash(&mut self) -> Result<B256, Malformed> {
+    fn hash(&mut self) -> Result<B256, MalformedStepError> {
         Ok(B256::from(self.array()?))
     }
 
-    fn address(&mut self) -> Result<Address, Malformed> {
+    fn address(&mut self) -> Result<Address, MalformedStepError> {
         Ok(Address::from(self.array()?))
     }
 
-    fn count(&mut self) -> Result<u32, Malformed> {
+    fn count(&mut self) -> Result<u32, MalformedStepError> {
         Ok(u32::from_be_bytes(self.array()?))
     }
 
-    fn bytes(&mut self) -> Result<&'a [u8], Malformed> {
-        let len = usize::try_from(self.count()?).map_err(|_| Malformed("it ends too early"))?;
+    fn bytes(&mut self) -> Result<&'a [u8], MalformedStepError> {
+        let len =
+            usize::try_from(self.count()?).map_err(|_| MalformedStepError("it ends too early"))?;
         self.take(len)
     }
 
     /// As many as it says first. Memory grows with what is read, not with the count.
     fn list<T>(
         &mut self,
-        mut read: impl FnMut(&mut Self) -> Result<T, Malformed>,
-    ) -> Result<Vec<T>, Malformed> {
+        mut read: impl FnMut(&mut Self) -> Result<T, MalformedStepError>,
+    ) -> Result<Vec<T>, MalformedStepError> {
         let count = self.count()?;
         let mut list = Vec::new();
         for _ in 0..count {
@@ -195,21 +197,22 @@ impl<'a> Reader<'a> {
         Ok(list)
     }
 
-    fn block(&mut self) -> Result<Block, Malformed> {
+    fn block(&mut self) -> Result<Block, MalformedStepError> {
         let mut header = self.bytes()?;
-        let decoded = Header::decode(&mut header).map_err(|_| Malformed("a broken header"))?;
+        let decoded =
+            Header::decode(&mut header).map_err(|_| MalformedStepError("a broken header"))?;
         if !header.is_empty() {
-            return Err(Malformed("bytes after a header"));
+            return Err(MalformedStepError("bytes after a header"));
         }
         let executed = self.list(Self::executed)?;
         Ok(Block::reopen(decoded, executed))
     }
 
-    fn executed(&mut self) -> Result<Executed, Malformed> {
+    fn executed(&mut self) -> Result<ExecutedTransaction, MalformedStepError> {
         let sender = self.address()?;
         let tx = TxEnvelope::decode_2718_exact(self.bytes()?)
-            .map_err(|_| Malformed("a broken transaction"))?;
-        Ok(Executed {
+            .map_err(|_| MalformedStepError("a broken transaction"))?;
+        Ok(ExecutedTransaction {
             tx: Recovered::new_unchecked(tx, sender),
             success: self.flag()?,
             gas_used: self.u64()?,
@@ -217,14 +220,15 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn log(&mut self) -> Result<Log, Malformed> {
+    fn log(&mut self) -> Result<Log, MalformedStepError> {
         let address = self.address()?;
         let topics = self.list(Self::hash)?;
         let data = Bytes::copy_from_slice(self.bytes()?);
-        Log::new(address, topics, data).ok_or(Malformed("a log with more than four topics"))
+        Log::new(address, topics, data)
+            .ok_or(MalformedStepError("a log with more than four topics"))
     }
 
-    fn diff(&mut self) -> Result<Diff, Malformed> {
+    fn diff(&mut self) -> Result<StateDiff, MalformedStepError> {
         let accounts = self.list(|rest| {
             let address = rest.address()?;
             let (nonce, balance) = (rest.u64()?, rest.word()?);
@@ -235,10 +239,10 @@ impl<'a> Reader<'a> {
         })?;
         let code = self.list(|rest| {
             let code = Bytecode::new_raw_checked(Bytes::copy_from_slice(rest.bytes()?))
-                .map_err(|_| Malformed("broken code"))?;
+                .map_err(|_| MalformedStepError("broken code"))?;
             Ok((code.hash_slow(), code))
         })?;
-        Ok(Diff { accounts: accounts.into_iter().collect(), code: code.into_iter().collect() })
+        Ok(StateDiff { accounts: accounts.into_iter().collect(), code: code.into_iter().collect() })
     }
 }
 
@@ -248,7 +252,7 @@ mod tests {
     use alloy::primitives::Signature;
 
     use super::*;
-    use crate::embedded::block::Frame;
+    use crate::embedded::block::HeaderFields;
 
     fn block() -> Block {
         let tx = TxEip1559 { chain_id: 5, input: vec![7; 300].into(), ..TxEip1559::default() };
@@ -257,18 +261,18 @@ mod tests {
             let topics = vec![B256::repeat_byte(3); topics];
             Log::new(Address::repeat_byte(4), topics, vec![5; 40].into()).unwrap()
         };
-        let executed = Executed {
+        let executed = ExecutedTransaction {
             tx: Recovered::new_unchecked(tx.into(), Address::repeat_byte(9)),
             success: true,
             gas_used: 30_000,
             logs: vec![log(0), log(4)],
         };
         let (parent_hash, prevrandao) = (B256::repeat_byte(1), B256::repeat_byte(2));
-        let frame = Frame { parent_hash, number: 4, timestamp: 70, base_fee: 8, prevrandao };
+        let frame = HeaderFields { parent_hash, number: 4, timestamp: 70, base_fee: 8, prevrandao };
         Block::seal(frame.header(), B256::repeat_byte(6), vec![executed.clone(), executed])
     }
 
-    fn diff() -> Diff {
+    fn diff() -> StateDiff {
         let code = Bytecode::new_raw(Bytes::from_static(&[0x60, 1, 0x5b]));
         let code_hash = code.hash_slow();
         let change = AccountDiff {
@@ -276,7 +280,7 @@ mod tests {
             wiped: true,
             slots: [(U256::from(1), U256::MAX), (U256::from(2), U256::ZERO)].into(),
         };
-        Diff {
+        StateDiff {
             accounts: [(Address::repeat_byte(8), change)].into(),
             code: [(code_hash, code)].into(),
         }
@@ -286,15 +290,16 @@ mod tests {
     fn steps_come_back_as_they_were() {
         let block = Arc::new(block());
         let steps = [
-            Step::Block { block: block.clone(), diff: diff() },
-            Step::Change(Diff::default()),
-            Step::Rollback { number: 3, version: 9 },
-            Step::ClockOffset(-40),
+            JournalStep::Block { block: block.clone(), diff: diff() },
+            JournalStep::Change(StateDiff::default()),
+            JournalStep::Rollback { number: 3, version: 9 },
+            JournalStep::ClockOffset(-40),
         ];
         let bytes = write(&steps);
         let again = read(&bytes).unwrap();
         assert_eq!(write(&again), bytes);
-        let [Step::Block { block: read, diff: change }, .., Step::ClockOffset(-40)] = &again[..]
+        let [JournalStep::Block { block: read, diff: change }, .., JournalStep::ClockOffset(-40)] =
+            &again[..]
         else {
             panic!("{again:?}")
         };
@@ -306,7 +311,7 @@ mod tests {
 
     #[test]
     fn cut_or_changed_bytes_are_refused_or_read_as_something_else() {
-        let bytes = write(&[Step::Block { block: Arc::new(block()), diff: diff() }]);
+        let bytes = write(&[JournalStep::Block { block: Arc::new(block()), diff: diff() }]);
         for len in 1..bytes.len() {
             assert!(read(&bytes[..len]).is_err(), "the first {len} bytes");
         }

@@ -24,10 +24,10 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 
-use super::node::Node;
+use super::node::EmbeddedNode;
 use super::protocol;
 use super::session::Session;
-use super::settings::{Settings, StartError};
+use super::settings::{EmbeddedSettings, EmbeddedStartError};
 
 /// The largest payload of a broadcaster fits a message eight times.
 const MESSAGE_BYTES_MAX: usize = 5 << 20;
@@ -42,7 +42,7 @@ const CLOSING_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct EmbeddedChain {
     address: SocketAddr,
-    node: Arc<Node>,
+    node: Arc<EmbeddedNode>,
     connections: Arc<Semaphore>,
     stopping: watch::Sender<bool>,
     tasks: [JoinHandle<()>; 2],
@@ -53,20 +53,20 @@ impl EmbeddedChain {
     ///
     /// # Errors
     /// If the address will not do, or the folder, or the genesis.
-    pub async fn start(settings: Settings) -> Result<Self, StartError> {
+    pub async fn start(settings: EmbeddedSettings) -> Result<Self, EmbeddedStartError> {
         let address = settings.listen;
         if !address.ip().is_loopback() && !settings.allow_remote {
-            return Err(StartError::Remote { address });
+            return Err(EmbeddedStartError::Remote { address });
         }
-        let listen = |source| StartError::Listen { address, source };
+        let listen = |source| EmbeddedStartError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let chain_id = settings.chain_id;
-        let opened = tokio::task::spawn_blocking(move || Node::open(&settings));
+        let opened = tokio::task::spawn_blocking(move || EmbeddedNode::open(&settings));
         let node = Arc::new(opened.await.expect("opening a chain does not panic")?);
         let stopping = watch::Sender::new(false);
         let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
-        let shared = Shared { node: node.clone(), stopping: stopping.subscribe() };
+        let shared = ServerState { node: node.clone(), stopping: stopping.subscribe() };
         let tasks = [
             tokio::spawn(mine_at_intervals(node.clone())),
             tokio::spawn(accept(listener, connections.clone(), shared)),
@@ -110,7 +110,7 @@ impl Drop for EmbeddedChain {
 }
 
 /// Makes a block at each interval while there is one, counting from when it was set.
-async fn mine_at_intervals(node: Arc<Node>) {
+async fn mine_at_intervals(node: Arc<EmbeddedNode>) {
     let mut setting = node.mining.subscribe();
     loop {
         let every = setting.borrow_and_update().every;
@@ -135,12 +135,12 @@ async fn mine_at_intervals(node: Arc<Node>) {
 
 /// What every connection has.
 #[derive(Debug, Clone)]
-struct Shared {
-    node: Arc<Node>,
+struct ServerState {
+    node: Arc<EmbeddedNode>,
     stopping: watch::Receiver<bool>,
 }
 
-impl Shared {
+impl ServerState {
     async fn stopped(&mut self) {
         // An error means that the chain is gone, which is the same.
         let _ = self.stopping.wait_for(|stopping| *stopping).await;
@@ -158,7 +158,7 @@ impl Shared {
     }
 }
 
-async fn accept(listener: TcpListener, connections: Arc<Semaphore>, mut shared: Shared) {
+async fn accept(listener: TcpListener, connections: Arc<Semaphore>, mut shared: ServerState) {
     loop {
         let next = async {
             let permit = connections.clone().acquire_owned().await;
@@ -180,7 +180,7 @@ async fn accept(listener: TcpListener, connections: Arc<Semaphore>, mut shared: 
     }
 }
 
-async fn serve(stream: TcpStream, permit: Arc<OwnedSemaphorePermit>, mut shared: Shared) {
+async fn serve(stream: TcpStream, permit: Arc<OwnedSemaphorePermit>, mut shared: ServerState) {
     let _ = stream.set_nodelay(true); // answers are slower without it, no more
     let service = {
         let shared = shared.clone();
@@ -201,13 +201,13 @@ async fn serve(stream: TcpStream, permit: Arc<OwnedSemaphorePermit>, mut shared:
     }
 }
 
-type Answer = Response<Full<Bytes>>;
+type HttpResponse = Response<Full<Bytes>>;
 
 async fn respond(
-    shared: Shared,
+    shared: ServerState,
     permit: Arc<OwnedSemaphorePermit>,
     request: Request<Incoming>,
-) -> Result<Answer, Infallible> {
+) -> Result<HttpResponse, Infallible> {
     let mut answer = match *request.method() {
         Method::POST => post(shared, request.into_body()).await,
         Method::GET if wants_web_socket(request.headers()) => upgrade(shared, permit, request),
@@ -218,7 +218,7 @@ async fn respond(
     Ok(answer)
 }
 
-fn with(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+fn with(status: StatusCode, body: impl Into<Bytes>) -> HttpResponse {
     let mut answer = Response::new(Full::new(body.into()));
     *answer.status_mut() = status;
     answer
@@ -237,7 +237,7 @@ fn allow_every_origin(headers: &mut HeaderMap) {
     }
 }
 
-async fn post(shared: Shared, body: Incoming) -> Answer {
+async fn post(shared: ServerState, body: Incoming) -> HttpResponse {
     let answer = match read(body).await {
         Ok(Some(message)) => shared.answer(Session::answering(), message).await.0,
         Ok(None) => {
@@ -252,7 +252,7 @@ async fn post(shared: Shared, body: Incoming) -> Answer {
     }
 }
 
-fn json(status: StatusCode, body: String) -> Answer {
+fn json(status: StatusCode, body: String) -> HttpResponse {
     let mut answer = with(status, body);
     let json = HeaderValue::from_static("application/json");
     answer.headers_mut().insert(header::CONTENT_TYPE, json);
@@ -287,10 +287,10 @@ fn wants_web_socket(headers: &HeaderMap) -> bool {
 
 /// Agrees to a WebSocket (RFC 6455), which then lives on its own.
 fn upgrade(
-    shared: Shared,
+    shared: ServerState,
     permit: Arc<OwnedSemaphorePermit>,
     mut request: Request<Incoming>,
-) -> Answer {
+) -> HttpResponse {
     let Some(key) = request.headers().get(header::SEC_WEBSOCKET_KEY) else {
         return with(StatusCode::BAD_REQUEST, "no WebSocket key\n");
     };
@@ -321,7 +321,7 @@ type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
 
 /// Answers messages in their order and pushes news between them. A client that does not read what it
 /// is sent is not read from either.
-async fn converse(mut shared: Shared, mut socket: Socket) -> Result<(), SocketError> {
+async fn converse(mut shared: ServerState, mut socket: Socket) -> Result<(), SocketError> {
     let mut happened = shared.node.happened.subscribe();
     let mut session = Session::pushing();
     loop {
@@ -370,7 +370,7 @@ async fn refuse(mut socket: Socket) -> Result<(), SocketError> {
 /// Whether the client is told of everything. If it is too far behind, the connection has to end: it
 /// would go on without knowing what it missed.
 async fn push_news(
-    node: &Node,
+    node: &EmbeddedNode,
     session: &mut Session,
     socket: &mut Socket,
 ) -> Result<bool, SocketError> {

@@ -6,12 +6,12 @@ use alloy::primitives::B256;
 use serde_json::value::RawValue;
 
 use super::core::Core;
-use super::feed::{Lagged, Notice};
-use super::filters::Kind;
-use super::node::Node;
+use super::feed::{FeedEvent, LaggedError};
+use super::filters::FilterKind;
+use super::node::EmbeddedNode;
 use super::rpc::args::Args;
 use super::rpc::error::{RpcError, code, failed, invalid, too_much};
-use super::rpc::{Answer, answer, filter, present};
+use super::rpc::{RpcResult, answer, filter, present};
 
 /// How many subscriptions a connection may have.
 const SUBSCRIPTIONS_MAX: usize = 128;
@@ -20,7 +20,7 @@ const BATCH: usize = 64;
 
 #[derive(Debug)]
 struct Subscription {
-    kind: Kind,
+    kind: FilterKind,
     /// The number of the first notice that the client was not told of.
     next: u64,
 }
@@ -35,7 +35,7 @@ pub(super) struct Session {
 
 /// News for the client, and whether there is more.
 #[derive(Debug)]
-pub(super) struct News {
+pub(super) struct Notifications {
     pub(super) messages: Vec<String>,
     pub(super) more: bool,
 }
@@ -52,16 +52,16 @@ impl Session {
     }
 
     /// Answers `eth_subscribe` with an id. News come after the answer.
-    pub(super) fn subscribe(&mut self, node: &Node, args: &Args<'_>) -> Answer {
+    pub(super) fn subscribe(&mut self, node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
         if !self.pushes {
             let reason = "eth_subscribe needs a WebSocket connection";
             return Err(RpcError::new(code::METHOD_NOT_FOUND, reason));
         }
         let kind = match args.get::<String>(0)?.as_str() {
-            "newHeads" => Kind::Blocks,
-            "logs" => Kind::Logs(Box::new(args.filter(1)?.unwrap_or_default())),
+            "newHeads" => FilterKind::NewBlocks,
+            "logs" => FilterKind::Logs(Box::new(args.filter(1)?.unwrap_or_default())),
             "newPendingTransactions" => {
-                Kind::Waiting { full: args.optional::<bool>(1)?.unwrap_or(false) }
+                FilterKind::PendingTransactions { full: args.optional::<bool>(1)?.unwrap_or(false) }
             }
             other => {
                 let known = "newHeads, logs and newPendingTransactions";
@@ -78,7 +78,7 @@ impl Session {
     }
 
     /// Answers `eth_unsubscribe` with whether there was such a subscription.
-    pub(super) fn unsubscribe(&mut self, args: &Args<'_>) -> Answer {
+    pub(super) fn unsubscribe(&mut self, args: &Args<'_>) -> RpcResult {
         let id: String = args.get(0)?;
         let digits = id.strip_prefix("0x").unwrap_or_default();
         let id = u64::from_str_radix(digits, 16).ok();
@@ -89,7 +89,7 @@ impl Session {
     ///
     /// # Errors
     /// If the client reads too slowly for what happens: something can no longer be told.
-    pub(super) fn news(&mut self, node: &Node) -> Result<News, Lagged> {
+    pub(super) fn news(&mut self, node: &EmbeddedNode) -> Result<Notifications, LaggedError> {
         let core = node.read();
         let mut messages = Vec::new();
         for (id, subscription) in &mut self.subscriptions {
@@ -100,7 +100,7 @@ impl Session {
         }
         let end = core.feed.end();
         let more = self.subscriptions.values().any(|subscription| subscription.next < end);
-        Ok(News { messages, more })
+        Ok(Notifications { messages, more })
     }
 }
 
@@ -114,19 +114,25 @@ fn message(id: u64, news: &RawValue) -> String {
     )
 }
 
-fn render(core: &Core, kind: &Kind, notice: &Notice) -> Vec<Answer> {
+fn render(core: &Core, kind: &FilterKind, notice: &FeedEvent) -> Vec<RpcResult> {
     match (kind, notice) {
-        (Kind::Blocks, Notice::Added(block)) => vec![answer(&present::header(block))],
-        (Kind::Logs(filter), notice) => {
+        (FilterKind::NewBlocks, FeedEvent::BlockAdded(block)) => {
+            vec![answer(&present::header(block))]
+        }
+        (FilterKind::Logs(filter), notice) => {
             filter::logs_of(notice, filter).iter().map(answer).collect()
         }
-        (Kind::Waiting { full: false }, Notice::Waiting(hash)) => vec![answer(hash)],
-        (Kind::Waiting { full: true }, Notice::Waiting(hash)) => vec![waiting(core, *hash)],
+        (FilterKind::PendingTransactions { full: false }, FeedEvent::TransactionPending(hash)) => {
+            vec![answer(hash)]
+        }
+        (FilterKind::PendingTransactions { full: true }, FeedEvent::TransactionPending(hash)) => {
+            vec![waiting(core, *hash)]
+        }
         _ => Vec::new(),
     }
 }
 
-fn waiting(core: &Core, hash: B256) -> Answer {
+fn waiting(core: &Core, hash: B256) -> RpcResult {
     let found = present::transaction_by_hash(core, hash);
     found.ok_or_else(|| failed("it was dropped since")).and_then(|tx| answer(&tx))
 }
@@ -134,18 +140,18 @@ fn waiting(core: &Core, hash: B256) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::embedded::Settings;
+    use crate::embedded::EmbeddedSettings;
 
     #[test]
     fn a_reader_that_is_too_far_behind_learns_that_it_missed_something() {
-        let node = Node::open(&Settings::new(5)).unwrap();
+        let node = EmbeddedNode::open(&EmbeddedSettings::new(5)).unwrap();
         let mut session = Session::pushing();
         session.subscribe(&node, &Args::parse(Some(r#"["newHeads"]"#)).unwrap()).unwrap();
         let mine = |blocks| (0..blocks).for_each(|_| drop(node.mine(&mut node.writer(), None)));
         mine(100);
-        let News { messages, more } = session.news(&node).unwrap();
+        let Notifications { messages, more } = session.news(&node).unwrap();
         assert_eq!((messages.len(), more), (BATCH, true));
-        let News { messages, more } = session.news(&node).unwrap();
+        let Notifications { messages, more } = session.news(&node).unwrap();
         assert_eq!((messages.len(), more), (100 - BATCH, false));
         mine(17_000);
         session.news(&node).unwrap_err();

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use alloy::primitives::{Address, Bytes, U256};
 
-use super::journal::StoreError;
+use super::journal::JournalError;
 
 /// Everything that decides what an embedded chain is.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct EmbeddedSettings {
     /// What `eth_chainId` answers and what signatures have to name.
     pub chain_id: u64,
     /// Where JSON-RPC is served, HTTP and WebSocket on the one port. Port 0 takes a free one.
@@ -18,14 +18,14 @@ pub struct Settings {
     /// Allows a `listen` address that other machines reach. Whoever reaches it controls the chain.
     pub allow_remote: bool,
     /// When blocks are made.
-    pub blocks: Blocks,
+    pub blocks: BlockProduction,
     /// Where the chain is kept. Without a folder it ends with the process.
     pub data_dir: Option<PathBuf>,
     /// What is there before the first block.
     pub genesis: Genesis,
 }
 
-impl Settings {
+impl EmbeddedSettings {
     /// A chain in memory, on a free port of the loopback interface, with blocks on demand.
     #[must_use]
     pub fn new(chain_id: u64) -> Self {
@@ -33,7 +33,7 @@ impl Settings {
             chain_id,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             allow_remote: false,
-            blocks: Blocks::OnDemand,
+            blocks: BlockProduction::OnDemand,
             data_dir: None,
             genesis: Genesis::default(),
         }
@@ -42,7 +42,7 @@ impl Settings {
 
 /// When blocks are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Blocks {
+pub enum BlockProduction {
     /// Each accepted transaction makes a block at once, and sending it answers after that.
     OnDemand,
     /// One block at each interval, with or without transactions.
@@ -62,7 +62,7 @@ pub struct Genesis {
 
 /// Why an embedded chain did not start.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum EmbeddedStartError {
     /// The address is one that other machines reach.
     #[error(
         "{address} is not a loopback address: whoever reaches an embedded chain controls it, so \
@@ -99,5 +99,5 @@ pub enum StartError {
     },
     /// The data folder cannot be used.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(#[from] JournalError),
 }

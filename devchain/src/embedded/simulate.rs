@@ -13,9 +13,9 @@ use revm::context::result::{
 use revm::context::{BlockEnv, TxEnv};
 
 use super::block::GAS_LIMIT;
-use super::evm::{self, Sender};
-use super::node::Moved;
-use super::state::{AccountDiff, Overlay};
+use super::evm::{self, SenderKind};
+use super::node::ReorganisedError;
+use super::state::{AccountDiff, StateOverlay};
 
 /// The least that any transaction costs.
 const TRANSFER_GAS: u64 = 21_000;
@@ -38,13 +38,13 @@ pub(super) enum CallError {
     #[error("gas required exceeds allowance ({allowance})")]
     NotEnoughGas { allowance: u64 },
     #[error(transparent)]
-    Moved(#[from] Moved),
+    ReorganisedError(#[from] ReorganisedError),
 }
 
 /// A transaction that is to be simulated, and where.
 #[derive(Debug)]
 pub(super) struct Simulation<B> {
-    state: Overlay<B>,
+    state: StateOverlay<B>,
     chain_id: u64,
     block: BlockEnv,
     tx: TxEnv,
@@ -52,10 +52,10 @@ pub(super) struct Simulation<B> {
     gas_given: bool,
 }
 
-impl<B: DatabaseRef<Error = Moved>> Simulation<B> {
+impl<B: DatabaseRef<Error = ReorganisedError>> Simulation<B> {
     /// Takes the request as it came. Without a price it is simulated as if gas were free.
     pub(super) fn new(
-        mut state: Overlay<B>,
+        mut state: StateOverlay<B>,
         chain_id: u64,
         header: &Header,
         request: TransactionRequest,
@@ -77,9 +77,9 @@ impl<B: DatabaseRef<Error = Moved>> Simulation<B> {
         Ok(Self { state, chain_id, block, tx, gas_given })
     }
 
-    fn run(&self, gas_limit: u64) -> Result<ResultAndState, EVMError<Moved>> {
+    fn run(&self, gas_limit: u64) -> Result<ResultAndState, EVMError<ReorganisedError>> {
         let tx = TxEnv { gas_limit, ..self.tx.clone() };
-        evm::execute(&self.state, self.chain_id, self.block.clone(), tx, Sender::Simulated)
+        evm::execute(&self.state, self.chain_id, self.block.clone(), tx, SenderKind::Simulated)
     }
 
     /// What the call returns.
@@ -171,7 +171,7 @@ impl<B: DatabaseRef<Error = Moved>> Simulation<B> {
         Ok(u64::try_from(affordable).map_or(asked, |affordable| affordable.min(asked)))
     }
 
-    fn refused(&self, error: EVMError<Moved>) -> CallError {
+    fn refused(&self, error: EVMError<ReorganisedError>) -> CallError {
         let TxEnv { caller, gas_limit, gas_price, value, data, .. } = &self.tx;
         let reason = match error {
             EVMError::Database(moved) => return moved.into(),
@@ -266,7 +266,7 @@ fn tx_env(
 
 fn override_block<B>(
     block: &mut BlockEnv,
-    state: &mut Overlay<B>,
+    state: &mut StateOverlay<B>,
     overrides: BlockOverrides,
 ) -> Result<(), CallError> {
     let too_large = |name: &str| CallError::Request(format!("{name} is too large"));
@@ -294,8 +294,8 @@ fn override_block<B>(
     Ok(())
 }
 
-fn override_account<B: DatabaseRef<Error = Moved>>(
-    state: &mut Overlay<B>,
+fn override_account<B: DatabaseRef<Error = ReorganisedError>>(
+    state: &mut StateOverlay<B>,
     address: Address,
     change: AccountOverride,
 ) -> Result<(), CallError> {
@@ -318,8 +318,9 @@ fn override_account<B: DatabaseRef<Error = Moved>>(
     };
     let slots = slots.into_iter().map(|(slot, value)| (slot.into(), value.into()));
     let change = AccountDiff { account, wiped, slots: slots.collect() };
-    state
-        .diff
-        .merge(super::state::Diff { accounts: [(address, change)].into(), ..Default::default() });
+    state.diff.merge(super::state::StateDiff {
+        accounts: [(address, change)].into(),
+        ..Default::default()
+    });
     Ok(())
 }

@@ -51,13 +51,13 @@ pub(super) struct AccountDiff {
 
 /// What became of the state. Ordered, so that equal changes have equal bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Diff {
+pub(super) struct StateDiff {
     pub(super) accounts: BTreeMap<Address, AccountDiff>,
     /// Code that some account has for the first time, by its hash.
     pub(super) code: BTreeMap<B256, Bytecode>,
 }
 
-impl Diff {
+impl StateDiff {
     /// Adds what happened after it.
     pub(super) fn merge(&mut self, later: Self) {
         for (address, theirs) in later.accounts {
@@ -75,18 +75,18 @@ impl Diff {
 
 /// A state with changes on top of it, and block hashes that it does not know yet.
 #[derive(Debug)]
-pub(super) struct Overlay<B> {
+pub(super) struct StateOverlay<B> {
     base: B,
-    pub(super) diff: Diff,
+    pub(super) diff: StateDiff,
     pub(super) hashes: BTreeMap<u64, B256>,
 }
 
-impl<B: DatabaseRef> Overlay<B> {
+impl<B: DatabaseRef> StateOverlay<B> {
     pub(super) fn new(base: B) -> Self {
-        Self::with(base, Diff::default())
+        Self::with(base, StateDiff::default())
     }
 
-    pub(super) fn with(base: B, diff: Diff) -> Self {
+    pub(super) fn with(base: B, diff: StateDiff) -> Self {
         Self { base, diff, hashes: BTreeMap::new() }
     }
 
@@ -133,7 +133,7 @@ impl<B: DatabaseRef> Overlay<B> {
     }
 }
 
-impl<B: DatabaseRef> DatabaseRef for Overlay<B> {
+impl<B: DatabaseRef> DatabaseRef for StateOverlay<B> {
     type Error = B::Error;
 
     fn basic_ref(&self, address: Address) -> Result<Option<AccountInfo>, Self::Error> {
@@ -171,7 +171,7 @@ impl<B: DatabaseRef> DatabaseRef for Overlay<B> {
 }
 
 /// So that an execution can read it: nothing is ever written back by the EVM itself.
-impl<B: DatabaseRef> Database for &Overlay<B> {
+impl<B: DatabaseRef> Database for &StateOverlay<B> {
     type Error = B::Error;
 
     fn basic(&mut self, address: Address) -> Result<Option<AccountInfo>, Self::Error> {

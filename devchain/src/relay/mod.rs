@@ -10,8 +10,8 @@
 //! transaction that ends with the ticket's number (see [`mark`]). A message whose call is reverted
 //! stays, and is tried again when a block was made: nothing is lost while a gateway is paused.
 
+mod events;
 mod mark;
-mod seen;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -22,10 +22,10 @@ use alloy::primitives::{Address, B256, Bytes, U256, address};
 use tracing::{info, warn};
 
 use crate::control::DevChain;
+use events::{AppEvents, EventReader, SettlementEvents};
 use hawser_chain::addresses::Addresses;
 use hawser_chain::contracts::{ERC20Inbox, SettlementChainGateway};
 use hawser_chain::send::{Call, Chain, RpcFault, SendError, ViewError};
-use seen::{AppEvents, Seen, SettlementEvents};
 
 pub use mark::alias;
 
@@ -41,14 +41,14 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// A message's way and its number there, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum MessageId {
+pub enum BridgeMessageId {
     /// From the settlement chain's inbox to the app chain.
     Ticket(u64),
     /// From the app chain to the settlement chain.
     Withdrawal(u64),
 }
 
-impl fmt::Display for MessageId {
+impl fmt::Display for BridgeMessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ticket(number) => write!(f, "ticket {number}"),
@@ -59,7 +59,7 @@ impl fmt::Display for MessageId {
 
 /// A call that one chain asks the other for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
+pub struct BridgeMessage {
     /// Who has left it, on the chain where it was left.
     pub sender: Address,
     /// Whom it calls, on the other chain.
@@ -72,7 +72,7 @@ pub struct Message {
 
 /// How messages are carried. Tests have it otherwise than usual.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Policy {
+pub struct RelayPolicy {
     /// The newest first, instead of the oldest.
     pub newest_first: bool,
     /// The first try of each message gets too little gas: it is mined, and fails.
@@ -83,14 +83,14 @@ pub struct Policy {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
     /// Of which message.
-    pub id: MessageId,
+    pub id: BridgeMessageId,
     /// What became of it.
-    pub outcome: Outcome,
+    pub outcome: DeliveryOutcome,
 }
 
 /// What became of a try to deliver.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum DeliveryOutcome {
     /// Done, by this transaction.
     Delivered(B256),
     /// The call was reverted, for this reason. The message waits.
@@ -103,9 +103,9 @@ impl fmt::Display for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let id = self.id;
         match &self.outcome {
-            Outcome::Delivered(hash) => write!(f, "{id} delivered by {hash}"),
-            Outcome::Reverted(reason) => write!(f, "{id} waits: {reason}"),
-            Outcome::Foreign => write!(f, "{id} is not for a gateway and stays"),
+            DeliveryOutcome::Delivered(hash) => write!(f, "{id} delivered by {hash}"),
+            DeliveryOutcome::Reverted(reason) => write!(f, "{id} waits: {reason}"),
+            DeliveryOutcome::Foreign => write!(f, "{id} is not for a gateway and stays"),
         }
     }
 }
@@ -123,7 +123,7 @@ pub enum RelayError {
     #[error("{id}: {error}")]
     Send {
         /// Which message.
-        id: MessageId,
+        id: BridgeMessageId,
         /// Why.
         error: SendError,
     },
@@ -144,9 +144,9 @@ pub struct Relay {
     app: Chain,
     inbox: Address,
     app_gateway: Address,
-    from_settlement: Seen<SettlementEvents>,
-    from_app: Seen<AppEvents>,
-    tried: BTreeSet<MessageId>,
+    from_settlement: EventReader<SettlementEvents>,
+    from_app: EventReader<AppEvents>,
+    tried: BTreeSet<BridgeMessageId>,
 }
 
 impl Relay {
@@ -183,8 +183,8 @@ impl Relay {
             app: app.clone(),
             inbox,
             app_gateway,
-            from_settlement: Seen::new(SettlementEvents { inbox }),
-            from_app: Seen::new(AppEvents { gateway: app_gateway }),
+            from_settlement: EventReader::new(SettlementEvents { inbox }),
+            from_app: EventReader::new(AppEvents { gateway: app_gateway }),
             tried: BTreeSet::new(),
         })
     }
@@ -193,7 +193,9 @@ impl Relay {
     ///
     /// # Errors
     /// When a chain does not answer.
-    pub async fn pending(&mut self) -> Result<BTreeMap<MessageId, Message>, RelayError> {
+    pub async fn pending(
+        &mut self,
+    ) -> Result<BTreeMap<BridgeMessageId, BridgeMessage>, RelayError> {
         self.refresh().await?;
         Ok(self.waiting())
     }
@@ -202,7 +204,7 @@ impl Relay {
     ///
     /// # Errors
     /// When a chain does not answer. What was delivered before stays delivered.
-    pub async fn step(&mut self, policy: Policy) -> Result<Vec<Delivery>, RelayError> {
+    pub async fn step(&mut self, policy: RelayPolicy) -> Result<Vec<Delivery>, RelayError> {
         let mut waiting: Vec<_> = self.pending().await?.into_iter().collect();
         if policy.newest_first {
             waiting.reverse();
@@ -217,7 +219,7 @@ impl Relay {
     }
 
     /// Carries messages until `end`. Logs what becomes of each, and the same not twice.
-    pub async fn run(mut self, policy: Policy, end: impl Future<Output = ()>) {
+    pub async fn run(mut self, policy: RelayPolicy, end: impl Future<Output = ()>) {
         let mut last = BTreeMap::new();
         tokio::pin!(end);
         loop {
@@ -239,7 +241,7 @@ impl Relay {
     }
 
     /// What was reverted will be reverted again until something has changed.
-    async fn step_if_moved(&mut self, policy: Policy) -> Result<Vec<Delivery>, RelayError> {
+    async fn step_if_moved(&mut self, policy: RelayPolicy) -> Result<Vec<Delivery>, RelayError> {
         if self.refresh().await? { self.step(policy).await } else { Ok(Vec::new()) }
     }
 
@@ -250,30 +252,34 @@ impl Relay {
         Ok(settlement || app)
     }
 
-    fn waiting(&self) -> BTreeMap<MessageId, Message> {
+    fn waiting(&self) -> BTreeMap<BridgeMessageId, BridgeMessage> {
         let tickets = self.from_settlement.except(&self.from_app.done);
         let withdrawals = self.from_app.except(&self.from_settlement.done);
-        let tickets = tickets.map(|(number, message)| (MessageId::Ticket(number), message));
+        let tickets = tickets.map(|(number, message)| (BridgeMessageId::Ticket(number), message));
         let withdrawals =
-            withdrawals.map(|(number, message)| (MessageId::Withdrawal(number), message));
+            withdrawals.map(|(number, message)| (BridgeMessageId::Withdrawal(number), message));
         tickets.chain(withdrawals).collect()
     }
 
     async fn deliver(
         &self,
-        id: MessageId,
-        message: &Message,
+        id: BridgeMessageId,
+        message: &BridgeMessage,
         starved: bool,
-    ) -> Result<Outcome, RelayError> {
+    ) -> Result<DeliveryOutcome, RelayError> {
         let sent = match id {
-            MessageId::Ticket(_) if message.to != self.app_gateway => return Ok(Outcome::Foreign),
-            MessageId::Ticket(number) => self.deliver_ticket(number, message, starved).await,
-            MessageId::Withdrawal(number) => self.release(number, message, starved).await,
+            BridgeMessageId::Ticket(_) if message.to != self.app_gateway => {
+                return Ok(DeliveryOutcome::Foreign);
+            }
+            BridgeMessageId::Ticket(number) => self.deliver_ticket(number, message, starved).await,
+            BridgeMessageId::Withdrawal(number) => self.release(number, message, starved).await,
         };
         match sent {
-            Ok(hash) => Ok(Outcome::Delivered(hash)),
-            Err(SendError::WouldRevert(revert)) => Ok(Outcome::Reverted(revert.to_string())),
-            Err(SendError::Reverted { reason, .. }) => Ok(Outcome::Reverted(reason)),
+            Ok(hash) => Ok(DeliveryOutcome::Delivered(hash)),
+            Err(SendError::WouldRevert(revert)) => {
+                Ok(DeliveryOutcome::Reverted(revert.to_string()))
+            }
+            Err(SendError::Reverted { reason, .. }) => Ok(DeliveryOutcome::Reverted(reason)),
             Err(error) => Err(RelayError::Send { id, error }),
         }
     }
@@ -281,7 +287,7 @@ impl Relay {
     async fn deliver_ticket(
         &self,
         number: u64,
-        message: &Message,
+        message: &BridgeMessage,
         starved: bool,
     ) -> Result<B256, SendError> {
         let app = DevChain(&self.app);
@@ -299,7 +305,7 @@ impl Relay {
     async fn release(
         &self,
         number: u64,
-        message: &Message,
+        message: &BridgeMessage,
         starved: bool,
     ) -> Result<B256, SendError> {
         let release = ERC20Inbox::releaseWithdrawalCall {
@@ -326,16 +332,16 @@ async fn send(
     Ok(receipt.transaction_hash)
 }
 
-fn tell(last: &mut BTreeMap<MessageId, Outcome>, delivery: &Delivery) {
+fn tell(last: &mut BTreeMap<BridgeMessageId, DeliveryOutcome>, delivery: &Delivery) {
     let before = last.insert(delivery.id, delivery.outcome.clone());
     if before.as_ref() == Some(&delivery.outcome) {
         return;
     }
     match &delivery.outcome {
-        Outcome::Delivered(_) => {
+        DeliveryOutcome::Delivered(_) => {
             last.remove(&delivery.id);
             info!("{delivery}");
         }
-        Outcome::Reverted(_) | Outcome::Foreign => warn!("{delivery}"),
+        DeliveryOutcome::Reverted(_) | DeliveryOutcome::Foreign => warn!("{delivery}"),
     }
 }

@@ -12,7 +12,7 @@ use crate::support::*;
 
 #[tokio::test]
 async fn it_says_what_it_is() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     assert_eq!(running.provider.get_chain_id().await.unwrap(), CHAIN_ID);
     assert_eq!(running.call("net_version", json!([])).await, json!("31337"));
     let version = running.provider.get_client_version().await.unwrap();
@@ -25,7 +25,7 @@ async fn it_says_what_it_is() {
 
 #[tokio::test]
 async fn blocks_are_linked_by_hashes_that_follow_from_their_content() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let notebook = running.deploy(&NOTEBOOK).await;
     for value in 1..4 {
         running.note(notebook, value).await;
@@ -60,7 +60,7 @@ fn consensus_len(block: &Block) -> usize {
 
 #[tokio::test]
 async fn tags_name_blocks() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     running.call("anvil_mine", json!([70])).await;
     for (tag, number) in [("earliest", 0), ("finalized", 6), ("safe", 38), ("latest", 70)] {
         let block = running.call("eth_getBlockByNumber", json!([tag, false])).await;
@@ -73,7 +73,7 @@ async fn tags_name_blocks() {
 
 #[tokio::test]
 async fn a_receipt_tells_what_a_transaction_did() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let notebook = running.deploy(&NOTEBOOK).await;
     let receipt = running.note(notebook, 7).await;
     let block = running.provider.get_block(2.into()).full().await.unwrap().unwrap();
@@ -105,7 +105,7 @@ fn tip(block: &Block) -> u128 {
 
 #[tokio::test]
 async fn transactions_are_found_by_hash_and_by_place() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let receipt = running.send(TransactionRequest::default().to(NOBODY).value(ether(1))).await;
     let hash = receipt.transaction_hash;
     let tx = running.call("eth_getTransactionByHash", json!([hash])).await;
@@ -128,7 +128,7 @@ async fn transactions_are_found_by_hash_and_by_place() {
 
 #[tokio::test]
 async fn every_block_keeps_its_state() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let notebook = running.deploy(&NOTEBOOK).await;
     for value in 1..=3u64 {
         running.note(notebook, value).await;
@@ -153,7 +153,7 @@ async fn every_block_keeps_its_state() {
 
 #[tokio::test]
 async fn the_base_fee_rises_after_full_blocks_and_falls_to_its_floor() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let base_fee = |block: Value| {
         u64::from_str_radix(block["baseFeePerGas"].as_str().unwrap().trim_start_matches("0x"), 16)
     };

@@ -15,7 +15,7 @@ fn call(to: alloy::primitives::Address, input: &Bytes) -> Value {
 
 #[tokio::test]
 async fn a_call_returns_what_code_returns_and_changes_nothing() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let echo = running.deploy(&ECHO).await;
     let request = TransactionRequest::default().with_to(echo).with_input(word(77));
     assert_eq!(running.provider.call(request).await.unwrap(), word(77));
@@ -31,7 +31,7 @@ async fn a_call_returns_what_code_returns_and_changes_nothing() {
 
 #[tokio::test]
 async fn a_revert_is_told_with_its_reason_and_its_data() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let refuser = running.deploy(&REFUSER).await;
     let reason = Bytes::from(Revert::from("no such node").abi_encode());
     let panic = Bytes::from(Panic::from(PanicKind::UnderOverflow).abi_encode());
@@ -60,7 +60,7 @@ async fn a_revert_is_told_with_its_reason_and_its_data() {
 
 #[tokio::test]
 async fn a_call_sees_the_block_that_it_names() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let address = running.deploy(&ENVIRONMENT).await;
     running.call("anvil_mine", json!([3])).await;
     for number in [1u64, 2, 4] {
@@ -90,7 +90,7 @@ fn block_tag(number: u64) -> String {
 
 #[tokio::test]
 async fn state_and_block_can_be_overridden() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let sender = signer(7).address();
     let code = json!({ NOBODY.to_string(): { "code": SLOT, "stateDiff": {
         alloy::primitives::B256::ZERO.to_string(): alloy::primitives::B256::with_last_byte(9),
@@ -112,7 +112,7 @@ async fn state_and_block_can_be_overridden() {
 
 #[tokio::test]
 async fn an_estimate_is_enough_and_close() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let notebook = running.deploy(&NOTEBOOK).await;
     let estimate = async |request| running.provider.estimate_gas(request).await.unwrap();
     let plain = TransactionRequest::default().from(signer(0).address()).to(NOBODY);
@@ -130,7 +130,7 @@ async fn an_estimate_is_enough_and_close() {
 
 #[tokio::test]
 async fn what_cannot_succeed_has_no_estimate() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let endless = running.deploy(&LOOP).await;
     let told = async |request: Value| {
         running.try_call("eth_estimateGas", json!([request])).await.unwrap_err().1
@@ -150,7 +150,7 @@ async fn what_cannot_succeed_has_no_estimate() {
 
 #[tokio::test]
 async fn estimates_and_nonces_count_what_waits() {
-    let running = Running::by_hand().await;
+    let running = RunningChain::by_hand().await;
     let deploy = transfer(0, |tx| {
         (tx.to, tx.input) = (alloy::primitives::TxKind::Create, deploying(&REFUSER));
         (tx.gas_limit, tx.value) = (100_000, U256::ZERO);
@@ -165,7 +165,7 @@ async fn estimates_and_nonces_count_what_waits() {
 
 #[tokio::test]
 async fn a_long_call_holds_up_nobody() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let endless = running.deploy(&LOOP).await;
     let address = running.chain.local_addr();
     let calls: Vec<_> = (0..4)
@@ -188,7 +188,7 @@ async fn a_long_call_holds_up_nobody() {
 
 #[tokio::test]
 async fn the_next_block_is_simulated_at_the_time_it_would_have_now() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let clock = running.deploy(&ENVIRONMENT).await;
     let ask = || running.call("eth_call", json!([{ "to": clock }, "pending"]));
     let time_of = |answer: Value| {
@@ -204,7 +204,7 @@ async fn the_next_block_is_simulated_at_the_time_it_would_have_now() {
 
 #[tokio::test]
 async fn a_failed_transaction_is_traced_to_what_it_reverted_with() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let refuser = running.deploy(&REFUSER).await;
     let reason = Bytes::from(Revert::from("no such node").abi_encode());
     let request = TransactionRequest::default()

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::*;
 
-async fn latest_time(running: &Running) -> u64 {
+async fn latest_time(running: &RunningChain) -> u64 {
     running
         .provider
         .get_block(alloy::eips::BlockId::latest())
@@ -21,7 +21,7 @@ async fn latest_time(running: &Running) -> u64 {
 
 #[tokio::test]
 async fn accounts_can_be_set() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let set = async |method, params| running.call(method, params).await;
     set("anvil_setBalance", json!([NOBODY, "0x64"])).await;
     set("hardhat_setNonce", json!([NOBODY, "0x7"])).await;
@@ -45,7 +45,7 @@ async fn accounts_can_be_set() {
 
 #[tokio::test]
 async fn impersonated_accounts_send_without_a_key() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let alias = address!("0x1111000000000000000000000000000000002222");
     let notebook = running.deploy(&NOTEBOOK).await;
     let request = json!([{ "from": alias, "to": notebook, "data": word(3) }]);
@@ -69,7 +69,7 @@ async fn impersonated_accounts_send_without_a_key() {
 
 #[tokio::test]
 async fn an_impersonated_contract_sends_although_it_has_code() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let (notebook, echo) = (running.deploy(&NOTEBOOK).await, running.deploy(&ECHO).await);
     running.call("anvil_setBalance", json!([echo, ether(1)])).await;
     running.call("anvil_autoImpersonateAccount", json!([true])).await;
@@ -82,7 +82,7 @@ async fn an_impersonated_contract_sends_although_it_has_code() {
 
 #[tokio::test]
 async fn time_goes_where_it_is_sent() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let start = latest_time(&running).await;
     running.call("evm_increaseTime", json!([1000])).await;
     running.mine().await;
@@ -107,7 +107,7 @@ async fn time_goes_where_it_is_sent() {
 
 #[tokio::test]
 async fn blocks_are_made_when_asked_for() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     assert_eq!(running.call("anvil_getAutomine", json!([])).await, json!(true));
     running.call("evm_setAutomine", json!([false])).await;
     for nonce in 0..3 {
@@ -135,7 +135,7 @@ async fn blocks_are_made_when_asked_for() {
 
 #[tokio::test]
 async fn a_snapshot_is_gone_back_to_once() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let notebook = running.deploy(&NOTEBOOK).await;
     running.note(notebook, 1).await;
     running.call("anvil_setBalance", json!([NOBODY, "0x1"])).await;
@@ -166,7 +166,7 @@ async fn a_snapshot_is_gone_back_to_once() {
 
 #[tokio::test]
 async fn the_next_base_fee_can_be_chosen() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     running.call("anvil_setNextBlockBaseFeePerGas", json!(["0x77359400"])).await;
     let waits = transfer(0, |tx| tx.max_fee_per_gas = 1_999_999_999);
     running.call("eth_sendRawTransaction", raw(&waits)).await;

@@ -8,17 +8,19 @@ use alloy::eips::BlockId;
 use alloy::primitives::{B256, U256};
 use alloy::providers::{DynProvider, Provider};
 use alloy::rpc::types::{Filter, TransactionReceipt};
-use hawser_devchain::embedded::{EmbeddedChain, Genesis, Settings, StartError, StoreError};
+use hawser_devchain::embedded::{
+    EmbeddedChain, EmbeddedSettings, EmbeddedStartError, Genesis, JournalError,
+};
 use serde_json::json;
 
 use crate::support::*;
 
-fn kept(folder: &Path) -> Settings {
-    Settings { data_dir: Some(folder.to_owned()), ..settings() }
+fn kept(folder: &Path) -> EmbeddedSettings {
+    EmbeddedSettings { data_dir: Some(folder.to_owned()), ..settings() }
 }
 
 /// Everything that a client can see of a chain.
-async fn everything(running: &Running) -> Vec<String> {
+async fn everything(running: &RunningChain) -> Vec<String> {
     let mut seen = Vec::new();
     let provider = &running.provider;
     for number in 0..=provider.get_block_number().await.unwrap() {
@@ -40,7 +42,7 @@ async fn everything(running: &Running) -> Vec<String> {
 #[tokio::test]
 async fn a_chain_is_the_same_after_it_is_opened_again() {
     let folder = tempfile::tempdir().unwrap();
-    let running = Running::with(kept(folder.path())).await;
+    let running = RunningChain::with(kept(folder.path())).await;
     let notebook = running.deploy(&NOTEBOOK).await;
     for value in 1..=4 {
         running.note(notebook, value).await;
@@ -60,7 +62,7 @@ async fn a_chain_is_the_same_after_it_is_opened_again() {
         running.provider.get_block(BlockId::latest()).await.unwrap().unwrap().header.timestamp;
     running.chain.stop().await;
 
-    let again = Running::with(kept(folder.path())).await;
+    let again = RunningChain::with(kept(folder.path())).await;
     assert_eq!(everything(&again).await, before);
     let slot = again.provider.get_storage_at(notebook, U256::ZERO).await.unwrap();
     assert_eq!(slot, U256::from(6));
@@ -72,30 +74,33 @@ async fn a_chain_is_the_same_after_it_is_opened_again() {
 #[tokio::test]
 async fn a_folder_is_used_only_for_the_chain_that_it_holds() {
     let folder = tempfile::tempdir().unwrap();
-    let running = Running::with(kept(folder.path())).await;
+    let running = RunningChain::with(kept(folder.path())).await;
     running.mine().await;
     let refused = async |settings| match EmbeddedChain::start(settings).await {
-        Err(StartError::Store(error)) => error,
+        Err(EmbeddedStartError::Store(error)) => error,
         other => panic!("{other:?}"),
     };
     let locked = refused(kept(folder.path())).await;
-    assert!(matches!(locked, StoreError::Locked { .. }), "{locked}");
+    assert!(matches!(locked, JournalError::Locked { .. }), "{locked}");
     running.chain.stop().await;
-    let other = refused(Settings { chain_id: 7, ..kept(folder.path()) }).await;
-    assert!(matches!(other, StoreError::OtherChain { found: CHAIN_ID, wanted: 7, .. }), "{other}");
-    let poorer = Settings { genesis: Genesis::default(), ..kept(folder.path()) };
+    let other = refused(EmbeddedSettings { chain_id: 7, ..kept(folder.path()) }).await;
+    assert!(
+        matches!(other, JournalError::OtherChain { found: CHAIN_ID, wanted: 7, .. }),
+        "{other}"
+    );
+    let poorer = EmbeddedSettings { genesis: Genesis::default(), ..kept(folder.path()) };
     let poorer = refused(poorer).await;
-    assert!(matches!(poorer, StoreError::OtherGenesis { .. }), "{poorer}");
+    assert!(matches!(poorer, JournalError::OtherGenesis { .. }), "{poorer}");
     std::fs::write(folder.path().join("chain.log"), [7; 400]).unwrap();
     let unknown = refused(kept(folder.path())).await;
-    assert!(matches!(unknown, StoreError::UnknownFormat { .. }), "{unknown}");
+    assert!(matches!(unknown, JournalError::UnknownFormat { .. }), "{unknown}");
 }
 
 #[tokio::test]
 async fn what_is_no_folder_is_refused() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let error = EmbeddedChain::start(kept(file.path())).await.unwrap_err();
-    assert!(matches!(error, StartError::Store(StoreError::Io { .. })), "{error}");
+    assert!(matches!(error, EmbeddedStartError::Store(JournalError::Io { .. })), "{error}");
 }
 
 const FOLDER: &str = "HAWSER_TEST_CHAIN_FOLDER";
@@ -159,7 +164,7 @@ async fn nothing_that_was_answered_is_lost_by_a_kill() {
         }
         nonce = told.len() as u64;
     }
-    let running = Running::with(kept(folder.path())).await;
+    let running = RunningChain::with(kept(folder.path())).await;
     check(&running.provider, &told).await;
 }
 

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use crate::support::*;
 
 /// Two notebooks, written to in turns: blocks 3 to 8 hold the values 1 to 6.
-async fn notebooks() -> (Running, Address, Address) {
-    let running = Running::on_demand().await;
+async fn notebooks() -> (RunningChain, Address, Address) {
+    let running = RunningChain::on_demand().await;
     let (first, second) = (running.deploy(&NOTEBOOK).await, running.deploy(&NOTEBOOK).await);
     for value in 1..=6 {
         running.note(if value % 2 == 1 { first } else { second }, value).await;
@@ -17,7 +17,7 @@ async fn notebooks() -> (Running, Address, Address) {
     (running, first, second)
 }
 
-async fn values(running: &Running, filter: Value) -> Vec<u64> {
+async fn values(running: &RunningChain, filter: Value) -> Vec<u64> {
     let logs = running.call("eth_getLogs", json!([filter])).await;
     values_of(&logs)
 }
@@ -109,7 +109,7 @@ async fn ranges_can_be_limited_as_providers_do() {
 
 #[tokio::test]
 async fn an_answer_has_a_bounded_number_of_logs() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     // Logs nothing, 512 times.
     let code = alloy::primitives::bytes!("6102005b5f5fa0600190038060035700");
     let logger = running.deploy(&code).await;
@@ -144,7 +144,7 @@ async fn what_a_filter_has_besides_is_passed_over() {
 
 #[tokio::test]
 async fn filters_tell_what_is_new_since_they_were_asked() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let notebook = running.deploy(&NOTEBOOK).await;
     running.note(notebook, 1).await;
     let logs = running.call("eth_newFilter", json!([{ "address": notebook }])).await;
@@ -180,7 +180,7 @@ async fn filters_tell_what_is_new_since_they_were_asked() {
 
 #[tokio::test]
 async fn a_polling_client_follows_logs() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let notebook = running.deploy(&NOTEBOOK).await;
     let filter = Filter::new().address(notebook).event_signature(TOPIC);
     let poller = running.provider.watch_logs(&filter).await.unwrap();

@@ -1,7 +1,9 @@
 //! What no client should send.
 
 use alloy::providers::Provider;
-use hawser_devchain::embedded::{Blocks, EmbeddedChain, Genesis, Settings, StartError};
+use hawser_devchain::embedded::{
+    BlockProduction, EmbeddedChain, EmbeddedSettings, EmbeddedStartError, Genesis,
+};
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -12,7 +14,7 @@ fn code(answer: &Value) -> i64 {
 
 #[tokio::test]
 async fn malformed_requests_are_answered_as_json_rpc_says() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let address = running.chain.local_addr();
     let cases = [
         ("", -32700),
@@ -62,7 +64,7 @@ async fn malformed_requests_are_answered_as_json_rpc_says() {
 
 #[tokio::test]
 async fn a_batch_is_answered_part_by_part() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let address = running.chain.local_addr();
     let call = |id: u64, method: &str| json!({ "jsonrpc": "2.0", "id": id, "method": method });
     let batch = json!([
@@ -94,7 +96,7 @@ async fn a_batch_is_answered_part_by_part() {
 
 #[tokio::test]
 async fn an_oversized_request_is_refused_and_the_chain_stays_up() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let address = running.chain.local_addr();
     let body = |len: usize| {
         let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "web3_sha3",
@@ -110,7 +112,7 @@ async fn an_oversized_request_is_refused_and_the_chain_stays_up() {
 
 #[tokio::test]
 async fn a_web_socket_is_told_the_same() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let mut socket = RawSocket::connect(running.chain.local_addr()).await;
     for (message, expected) in [("{", -32700), ("[]", -32600), ("{}", -32600)] {
         assert_eq!(code(&socket.ask(message).await), expected, "{message}");
@@ -127,7 +129,7 @@ async fn a_web_socket_is_told_the_same() {
 /// Every method with parameters of every wrong kind: none may take the chain down.
 #[tokio::test]
 async fn no_method_breaks_on_what_it_does_not_expect() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let address = running.chain.local_addr();
     let wrong = [
         json!(null),
@@ -232,7 +234,7 @@ const METHODS: &[&str] = &[
 #[tokio::test]
 async fn pages_of_any_origin_may_ask() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let mut stream = tokio::net::TcpStream::connect(running.chain.local_addr()).await.unwrap();
     let request = "OPTIONS / HTTP/1.1\r\nhost: x\r\norigin: http://localhost:3000\r\n\
         access-control-request-method: POST\r\naccess-control-request-headers: content-type\r\n\
@@ -246,27 +248,28 @@ async fn pages_of_any_origin_may_ask() {
 
 #[tokio::test]
 async fn it_listens_to_this_machine_alone_unless_told() {
-    let everywhere = Settings { listen: "0.0.0.0:0".parse().unwrap(), ..settings() };
+    let everywhere = EmbeddedSettings { listen: "0.0.0.0:0".parse().unwrap(), ..settings() };
     let error = EmbeddedChain::start(everywhere.clone()).await.unwrap_err();
-    assert!(matches!(error, StartError::Remote { .. }), "{error}");
-    let chain = EmbeddedChain::start(Settings { allow_remote: true, ..everywhere }).await.unwrap();
-    let taken = Settings { listen: chain.local_addr(), allow_remote: true, ..settings() };
+    assert!(matches!(error, EmbeddedStartError::Remote { .. }), "{error}");
+    let chain =
+        EmbeddedChain::start(EmbeddedSettings { allow_remote: true, ..everywhere }).await.unwrap();
+    let taken = EmbeddedSettings { listen: chain.local_addr(), allow_remote: true, ..settings() };
     let error = EmbeddedChain::start(taken).await.unwrap_err();
-    assert!(matches!(error, StartError::Listen { .. }), "{error}");
+    assert!(matches!(error, EmbeddedStartError::Listen { .. }), "{error}");
     chain.stop().await;
 }
 
 #[tokio::test]
 async fn settings_that_make_no_chain_are_refused() {
     let started = async |settings| EmbeddedChain::start(settings).await.unwrap_err();
-    let blocks = Blocks::Every(std::time::Duration::ZERO);
-    let error = started(Settings { blocks, ..settings() }).await;
-    assert!(matches!(error, StartError::NoInterval), "{error}");
+    let blocks = BlockProduction::Every(std::time::Duration::ZERO);
+    let error = started(EmbeddedSettings { blocks, ..settings() }).await;
+    assert!(matches!(error, EmbeddedStartError::NoInterval), "{error}");
     let genesis = Genesis { time: Some(u64::MAX), ..Genesis::default() };
-    let error = started(Settings { genesis, ..settings() }).await;
-    assert!(matches!(error, StartError::GenesisTime { time: u64::MAX }), "{error}");
+    let error = started(EmbeddedSettings { genesis, ..settings() }).await;
+    assert!(matches!(error, EmbeddedStartError::GenesisTime { time: u64::MAX }), "{error}");
     let code = vec![(NOBODY, alloy::primitives::bytes!("ef0100"))];
     let genesis = Genesis { code, ..Genesis::default() };
-    let error = started(Settings { genesis, ..settings() }).await;
-    assert!(matches!(error, StartError::GenesisCode { address: NOBODY }), "{error}");
+    let error = started(EmbeddedSettings { genesis, ..settings() }).await;
+    assert!(matches!(error, EmbeddedStartError::GenesisCode { address: NOBODY }), "{error}");
 }

@@ -3,7 +3,7 @@
 
 use alloy::eips::eip2718::Encodable2718;
 use alloy::primitives::{Address, B256, Bytes, TxKind, U256};
-use hawser_devchain::embedded::{OfflineChain, Settings};
+use hawser_devchain::embedded::{EmbeddedSettings, OfflineChain};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -59,7 +59,8 @@ impl Walk {
     fn open(&mut self) {
         self.chain = None;
         let data_dir = Some(self.folder.path().to_owned());
-        self.chain = Some(OfflineChain::open(&Settings { data_dir, ..settings() }).unwrap());
+        self.chain =
+            Some(OfflineChain::open(&EmbeddedSettings { data_dir, ..settings() }).unwrap());
     }
 
     fn call(&mut self, method: &str, params: Value) -> Value {

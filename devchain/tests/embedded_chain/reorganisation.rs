@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::*;
 
-async fn hashes(running: &Running) -> Vec<B256> {
+async fn hashes(running: &RunningChain) -> Vec<B256> {
     let mut hashes = Vec::new();
     for number in 0..=running.provider.get_block_number().await.unwrap() {
         let block = running.provider.get_block(number.into()).await.unwrap().unwrap();
@@ -19,7 +19,7 @@ async fn hashes(running: &Running) -> Vec<B256> {
 
 #[tokio::test]
 async fn the_last_blocks_are_replaced_and_their_transactions_dropped() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let notebook = running.deploy(&NOTEBOOK).await;
     let receipts = [running.note(notebook, 1).await, running.note(notebook, 2).await];
     let before = hashes(&running).await;
@@ -48,7 +48,7 @@ async fn the_last_blocks_are_replaced_and_their_transactions_dropped() {
 
 #[tokio::test]
 async fn new_blocks_hold_the_transactions_that_are_asked_for() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let notebook = running.deploy(&NOTEBOOK).await;
     let receipt = running.note(notebook, 1).await;
     running.note(notebook, 2).await;
@@ -76,7 +76,7 @@ async fn new_blocks_hold_the_transactions_that_are_asked_for() {
 
 #[tokio::test]
 async fn followers_hear_of_removed_logs_and_new_heads() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let notebook = running.deploy(&NOTEBOOK).await;
     let socket = running.web_socket().await;
     let mut heads = socket.subscribe_blocks().await.unwrap();
@@ -107,7 +107,7 @@ async fn followers_hear_of_removed_logs_and_new_heads() {
 
 #[tokio::test]
 async fn a_rollback_leaves_a_shorter_chain() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     running.call("anvil_mine", json!([5])).await;
     let before = hashes(&running).await;
     running.call("anvil_rollback", json!([2])).await;

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::support::*;
 
-async fn refused(running: &Running, tx: &TxEnvelope) -> String {
+async fn refused(running: &RunningChain, tx: &TxEnvelope) -> String {
     let (code, message) =
         running.try_call("eth_sendRawTransaction", raw(tx)).await.expect_err("it is refused");
     assert_eq!(code, -32000, "{message}");
@@ -20,7 +20,7 @@ async fn refused(running: &Running, tx: &TxEnvelope) -> String {
 
 #[tokio::test]
 async fn a_transfer_is_mined_before_it_is_answered() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let tx = transfer(0, |tx| tx.value = ether(3));
     let hash = running.call("eth_sendRawTransaction", raw(&tx)).await;
     assert_eq!(hash, json!(tx.tx_hash()));
@@ -31,7 +31,7 @@ async fn a_transfer_is_mined_before_it_is_answered() {
 
 #[tokio::test]
 async fn every_type_of_transaction_is_taken_but_blobs() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let signed = |hash| signer(0).sign_hash_sync(&hash).unwrap();
     let to = TxKind::Call(NOBODY);
     let (gas_price, gas_limit) = (1_000_000_000, 100_000);
@@ -82,7 +82,7 @@ async fn every_type_of_transaction_is_taken_but_blobs() {
 
 #[tokio::test]
 async fn refusals_have_the_words_that_clients_know() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     running.call("eth_sendRawTransaction", raw(&transfer(0, |_| ()))).await;
     let balance = running.provider.get_balance(signer(0).address()).await.unwrap();
 
@@ -138,7 +138,7 @@ fn hex(digits: &str) -> Vec<u8> {
 
 #[tokio::test]
 async fn later_nonces_wait_for_the_missing_one() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let sender = signer(0).address();
     for nonce in [2, 1] {
         running.call("eth_sendRawTransaction", raw(&transfer(0, |tx| tx.nonce = nonce))).await;
@@ -160,7 +160,7 @@ async fn later_nonces_wait_for_the_missing_one() {
 
 #[tokio::test]
 async fn a_waiting_transaction_is_replaced_by_one_that_pays_more() {
-    let running = Running::by_hand().await;
+    let running = RunningChain::by_hand().await;
     let slow = transfer(0, |_| ());
     running.call("eth_sendRawTransaction", raw(&slow)).await;
     assert_eq!(refused(&running, &slow).await, "already known");
@@ -179,7 +179,7 @@ async fn a_waiting_transaction_is_replaced_by_one_that_pays_more() {
 
 #[tokio::test]
 async fn one_block_takes_what_waits_best_payers_first() {
-    let running = Running::by_hand().await;
+    let running = RunningChain::by_hand().await;
     for (sender, nonce, tip) in [(0, 0, 1), (0, 1, 1), (1, 0, 9), (2, 0, 5)] {
         let tx = transfer(sender, |tx| (tx.nonce, tx.max_priority_fee_per_gas) = (nonce, tip));
         running.call("eth_sendRawTransaction", raw(&tx)).await;
@@ -197,7 +197,7 @@ async fn one_block_takes_what_waits_best_payers_first() {
 
 #[tokio::test]
 async fn what_one_block_cannot_take_goes_into_the_next() {
-    let running = Running::by_hand().await;
+    let running = RunningChain::by_hand().await;
     let mut balance = 0;
     for nonce in 0..5 {
         let tx = transfer(0, |tx| (tx.nonce, tx.gas_limit) = (nonce, 29_990_000));
@@ -235,7 +235,7 @@ async fn what_one_block_cannot_take_goes_into_the_next() {
 
 #[tokio::test]
 async fn a_price_below_the_base_fee_waits_until_it_falls() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let endless = running.deploy(&LOOP).await;
     running.send(note(endless, 0).gas_limit(59_000_000)).await;
     let tx = transfer(1, |tx| tx.max_fee_per_gas = 101_000_000);
@@ -249,7 +249,7 @@ async fn a_price_below_the_base_fee_waits_until_it_falls() {
 
 #[tokio::test]
 async fn the_largest_payload_of_a_broadcaster_fits_a_block() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let notebook = running.deploy(&NOTEBOOK).await;
     let payload = Bytes::from(vec![0xa5; 256 * 1024]);
     let receipt = running.send(note(notebook, 0).with_input(payload.clone())).await;
@@ -260,7 +260,7 @@ async fn the_largest_payload_of_a_broadcaster_fits_a_block() {
 
 #[tokio::test]
 async fn code_over_the_limit_is_not_deployed() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     // Returns as many zero bytes as its value says.
     let returning = |len: u16| {
         let [high, low] = len.to_be_bytes();
@@ -273,7 +273,7 @@ async fn code_over_the_limit_is_not_deployed() {
 
 #[tokio::test]
 async fn the_deployer_of_deterministic_addresses_is_there() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let input = [&[0; 32], &deploying(&ECHO)[..]].concat();
     let request = TransactionRequest::default()
         .with_to(hawser_devchain::embedded::CREATE2_DEPLOYER)
@@ -286,9 +286,9 @@ async fn the_deployer_of_deterministic_addresses_is_there() {
 
 #[tokio::test]
 async fn blocks_come_at_their_interval() {
-    use hawser_devchain::embedded::{Blocks, Settings};
-    let blocks = Blocks::Every(std::time::Duration::from_millis(50));
-    let running = Running::with(Settings { blocks, ..settings() }).await;
+    use hawser_devchain::embedded::{BlockProduction, EmbeddedSettings};
+    let blocks = BlockProduction::Every(std::time::Duration::from_millis(50));
+    let running = RunningChain::with(EmbeddedSettings { blocks, ..settings() }).await;
     let receipt = running.send(TransactionRequest::default().to(NOBODY).value(ether(1))).await;
     assert!(receipt.status());
     let reached = receipt.block_number.unwrap() + 3;

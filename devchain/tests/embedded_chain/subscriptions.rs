@@ -11,7 +11,7 @@ use crate::support::*;
 
 #[tokio::test]
 async fn heads_logs_and_waiting_transactions_are_pushed_as_they_come() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let socket = running.web_socket().await;
     let (first, second) = (running.deploy(&NOTEBOOK).await, running.deploy(&NOTEBOOK).await);
     let mut heads = socket.subscribe_blocks().await.unwrap();
@@ -37,7 +37,7 @@ async fn heads_logs_and_waiting_transactions_are_pushed_as_they_come() {
 
 #[tokio::test]
 async fn an_ended_subscription_pushes_nothing_more() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let mut socket = RawSocket::connect(running.chain.local_addr()).await;
     let first = socket.call("eth_subscribe", json!(["newHeads"])).await;
     let second = socket.call("eth_subscribe", json!(["newHeads"])).await;
@@ -63,7 +63,7 @@ async fn an_ended_subscription_pushes_nothing_more() {
 
 #[tokio::test]
 async fn messages_of_a_connection_are_answered_in_their_order() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let mut socket = RawSocket::connect(running.chain.local_addr()).await;
     for nonce in 0..50u64 {
         let params = raw(&transfer(0, |tx| tx.nonce = nonce));
@@ -78,7 +78,7 @@ async fn messages_of_a_connection_are_answered_in_their_order() {
 
 #[tokio::test]
 async fn a_connection_has_a_bounded_number_of_subscriptions() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let mut socket = RawSocket::connect(running.chain.local_addr()).await;
     for _ in 0..128 {
         socket.call("eth_subscribe", json!(["logs", {}])).await;
@@ -91,7 +91,7 @@ async fn a_connection_has_a_bounded_number_of_subscriptions() {
 
 #[tokio::test]
 async fn unknown_subscriptions_are_refused() {
-    let running = Running::on_demand().await;
+    let running = RunningChain::on_demand().await;
     let socket = running.web_socket().await;
     for params in [json!(["oldHeads"]), json!([]), json!(["logs", 5]), json!([7])] {
         let asked = socket.raw_request::<_, String>("eth_subscribe".into(), params.clone()).await;
@@ -103,7 +103,7 @@ async fn unknown_subscriptions_are_refused() {
 
 #[tokio::test]
 async fn a_sender_over_a_web_socket_waits_for_its_receipt() {
-    let running = Running::by_hand().await;
+    let running = RunningChain::by_hand().await;
     let socket = running.web_socket().await;
     let request = TransactionRequest::default().to(NOBODY).value(U256::from(1));
     let pending = socket.send_transaction(request).await.unwrap();

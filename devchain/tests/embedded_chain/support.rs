@@ -14,7 +14,7 @@ use alloy::signers::SignerSync;
 use alloy::signers::local::PrivateKeySigner;
 use alloy::transports::RpcError;
 use futures_util::{SinkExt, StreamExt};
-use hawser_devchain::embedded::{Blocks, EmbeddedChain, Genesis, Settings};
+use hawser_devchain::embedded::{BlockProduction, EmbeddedChain, EmbeddedSettings, Genesis};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -60,30 +60,36 @@ pub(crate) fn ether(amount: u64) -> U256 {
     U256::from(amount) * U256::from(10).pow(U256::from(18))
 }
 
-pub(crate) fn settings() -> Settings {
+pub(crate) fn settings() -> EmbeddedSettings {
     let balances = (0..4).map(|index| (signer(index).address(), ether(1000))).collect();
-    Settings { genesis: Genesis { balances, ..Genesis::default() }, ..Settings::new(CHAIN_ID) }
+    EmbeddedSettings {
+        genesis: Genesis { balances, ..Genesis::default() },
+        ..EmbeddedSettings::new(CHAIN_ID)
+    }
 }
 
 /// A chain and clients of it.
-pub(crate) struct Running {
+pub(crate) struct RunningChain {
     pub(crate) chain: EmbeddedChain,
     /// With the keys of all rich accounts; the first is the default sender.
     pub(crate) provider: DynProvider,
 }
 
-impl Running {
+impl RunningChain {
     pub(crate) async fn on_demand() -> Self {
         Self::with(settings()).await
     }
 
     /// Blocks only when asked for: the interval is longer than any test.
     pub(crate) async fn by_hand() -> Self {
-        Self::with(Settings { blocks: Blocks::Every(Duration::from_secs(86_400)), ..settings() })
-            .await
+        Self::with(EmbeddedSettings {
+            blocks: BlockProduction::Every(Duration::from_secs(86_400)),
+            ..settings()
+        })
+        .await
     }
 
-    pub(crate) async fn with(settings: Settings) -> Self {
+    pub(crate) async fn with(settings: EmbeddedSettings) -> Self {
         let chain = EmbeddedChain::start(settings).await.unwrap();
         let provider = http(chain.local_addr());
         Self { chain, provider }

@@ -10,7 +10,7 @@ use hawser_chain::send::{Chain, Sender};
 use hawser_devchain::deploy::{self, Deployment};
 
 pub(crate) use running::Kind;
-use running::Running;
+use running::RunningChain;
 
 pub(crate) const SETTLEMENT_ID: u64 = 31337;
 pub(crate) const APP_ID: u64 = 31338;
@@ -38,7 +38,7 @@ macro_rules! on_both_kinds_of_chain {
 pub(crate) struct Pair {
     pub(crate) settlement: Chain,
     pub(crate) app: Chain,
-    _running: [Running; 2],
+    _running: [RunningChain; 2],
 }
 
 impl Pair {
@@ -61,7 +61,7 @@ impl Pair {
     }
 }
 
-async fn connected(kind: Kind, chain_id: u64) -> (Chain, Running) {
+async fn connected(kind: Kind, chain_id: u64) -> (Chain, RunningChain) {
     let running = kind.start(chain_id).await;
     (Chain::connect(&running.url, chain_id).await.unwrap(), running)
 }

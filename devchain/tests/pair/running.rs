@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use hawser_devchain::deploy;
-use hawser_devchain::embedded::{EmbeddedChain, Genesis, Settings};
+use hawser_devchain::embedded::{EmbeddedChain, EmbeddedSettings, Genesis};
 
 /// What a chain is run by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,7 +15,7 @@ pub(crate) enum Kind {
 }
 
 /// A chain that runs as long as this is held.
-pub(crate) struct Running {
+pub(crate) struct RunningChain {
     pub(crate) url: String,
     _process: Process,
 }
@@ -27,20 +27,20 @@ enum Process {
 
 impl Kind {
     /// Starts a chain without blocks, that makes them on demand, and has the known accounts.
-    pub(crate) async fn start(self, chain_id: u64) -> Running {
+    pub(crate) async fn start(self, chain_id: u64) -> RunningChain {
         match self {
             Self::Embedded => {
                 let accounts = deploy::accounts();
                 let balances = accounts.iter().map(|key| (key.address(), deploy::NATIVE_BALANCE));
                 let genesis = Genesis { balances: balances.collect(), ..Genesis::default() };
-                let settings = Settings { genesis, ..Settings::new(chain_id) };
+                let settings = EmbeddedSettings { genesis, ..EmbeddedSettings::new(chain_id) };
                 let chain = EmbeddedChain::start(settings).await.unwrap();
                 let url = format!("http://{}", chain.local_addr());
-                Running { url, _process: Process::Embedded { _chain: chain } }
+                RunningChain { url, _process: Process::Embedded { _chain: chain } }
             }
             Self::Anvil => {
                 let (anvil, url) = Anvil::start(chain_id);
-                Running { url, _process: Process::Anvil { _anvil: anvil } }
+                RunningChain { url, _process: Process::Anvil { _anvil: anvil } }
             }
         }
     }

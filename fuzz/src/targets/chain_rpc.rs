@@ -1,6 +1,6 @@
 //! JSON-RPC messages to the embedded development chain.
 
-use hawser_devchain::embedded::{Genesis, OfflineChain, Settings};
+use hawser_devchain::embedded::{EmbeddedSettings, Genesis, OfflineChain};
 use serde_json::{Value, json};
 
 use super::Target;
@@ -23,7 +23,8 @@ fn chain() -> OfflineChain {
     let code = hex::decode(NOTEBOOK_CODE).expect("hex is hex");
     let code = vec![(address(NOTEBOOK), code.into())];
     let genesis = Genesis { balances, code, time: Some(1_700_000_000) };
-    OfflineChain::open(&Settings { genesis, ..Settings::new(31337) }).expect("a chain in memory")
+    OfflineChain::open(&EmbeddedSettings { genesis, ..EmbeddedSettings::new(31337) })
+        .expect("a chain in memory")
 }
 
 /// Whatever it is sent, the chain answers as JSON-RPC 2.0 says and stays up.

@@ -249,7 +249,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use hawser_devchain::embedded::{EmbeddedChain, Settings};
+    use hawser_devchain::embedded::{EmbeddedChain, EmbeddedSettings};
     use hawser_proto::SecretKey;
     use hawser_proto::sign::keccak256;
 
@@ -275,7 +275,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_is_sought_once_and_then_known() {
-        let chain = EmbeddedChain::start(Settings::new(CHAIN_ID)).await.unwrap();
+        let chain = EmbeddedChain::start(EmbeddedSettings::new(CHAIN_ID)).await.unwrap();
         let url = format!("http://{}", chain.local_addr());
         let wallets = Arc::new(Wallets::new(Chains::new([(CHAIN_ID, url)])));
         let (right, wrong) = (question(CHAIN_ID, 7), question(CHAIN_ID, 8));

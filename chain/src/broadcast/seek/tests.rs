@@ -9,7 +9,7 @@ use super::*;
 use crate::send::Sender;
 use hawser_devchain::deploy;
 use hawser_devchain::devnet::{APP_ID, Devnet, DevnetSettings};
-use hawser_devchain::embedded::{EmbeddedChain, Genesis, Settings};
+use hawser_devchain::embedded::{EmbeddedChain, EmbeddedSettings, Genesis};
 
 const GROUP: Topic = Topic::Group([7; 16]);
 const INBOX: Topic = Topic::Inbox([8; 32]);
@@ -172,7 +172,7 @@ impl Bare {
         let accounts = deploy::accounts();
         let balances = accounts.iter().map(|key| (key.address(), deploy::NATIVE_BALANCE));
         let genesis = Genesis { balances: balances.collect(), ..Genesis::default() };
-        let settings = Settings { genesis, ..Settings::new(APP_ID) };
+        let settings = EmbeddedSettings { genesis, ..EmbeddedSettings::new(APP_ID) };
         let running = EmbeddedChain::start(settings).await.unwrap();
         let url = format!("http://{}", running.local_addr());
         let chain = Chain::connect(&url, APP_ID).await.unwrap();

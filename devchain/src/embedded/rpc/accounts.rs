@@ -7,11 +7,11 @@ use revm::DatabaseRef;
 use super::args::Args;
 use super::blocks::known;
 use super::error::RpcError;
-use super::{Answer, Group, answer};
+use super::{Group, RpcResult, answer};
 use crate::embedded::core::Core;
 use crate::embedded::history::StateAt;
-use crate::embedded::node::{Node, wall_clock};
-use crate::embedded::state::{Account, Diff, Overlay};
+use crate::embedded::node::{EmbeddedNode, wall_clock};
+use crate::embedded::state::{Account, StateDiff, StateOverlay};
 
 pub(super) const METHODS: Group = &[
     (&["eth_accounts"], |node, _| answer(&node.read().impersonated)),
@@ -24,13 +24,13 @@ pub(super) const METHODS: Group = &[
 ];
 
 /// The state after a block, by default the latest.
-fn state(core: &Core, id: Option<BlockId>) -> Result<Overlay<StateAt<'_>>, RpcError> {
+fn state(core: &Core, id: Option<BlockId>) -> Result<StateOverlay<StateAt<'_>>, RpcError> {
     let id = id.unwrap_or_default();
     if id.is_pending() {
-        return Ok(Overlay::with(core.state(), core.pending(wall_clock()).diff.clone()));
+        return Ok(StateOverlay::with(core.state(), core.pending(wall_clock()).diff.clone()));
     }
     let number = known(core, id)?.header.number;
-    Ok(Overlay::with(core.state_at(core.version_at(number), number), Diff::default()))
+    Ok(StateOverlay::with(core.state_at(core.version_at(number), number), StateDiff::default()))
 }
 
 fn account(core: &Core, address: Address, id: Option<BlockId>) -> Result<Account, RpcError> {
@@ -38,7 +38,7 @@ fn account(core: &Core, address: Address, id: Option<BlockId>) -> Result<Account
     Ok(account)
 }
 
-fn nonce(node: &Node, args: &Args<'_>) -> Answer {
+fn nonce(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let (address, id) = (args.get(0)?, args.optional::<BlockId>(1)?);
     let core = node.read();
     if id.is_some_and(|id| id.is_pending()) {
@@ -47,7 +47,7 @@ fn nonce(node: &Node, args: &Args<'_>) -> Answer {
     answer(&U64::from(account(&core, address, id)?.nonce))
 }
 
-fn code(node: &Node, args: &Args<'_>) -> Answer {
+fn code(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let (address, id) = (args.get(0)?, args.optional(1)?);
     let core = node.read();
     let state = state(&core, id)?;
@@ -59,7 +59,7 @@ fn code(node: &Node, args: &Args<'_>) -> Answer {
     answer(&code.original_bytes())
 }
 
-fn storage(node: &Node, args: &Args<'_>) -> Answer {
+fn storage(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let (address, slot, id) = (args.get(0)?, args.get::<U256>(1)?, args.optional(2)?);
     let core = node.read();
     let Ok(value) = state(&core, id)?.storage_ref(address, slot);

@@ -8,10 +8,10 @@ use alloy::rpc::types::Index;
 
 use super::args::Args;
 use super::error::{RpcError, failed};
-use super::{Answer, Group, answer, present};
+use super::{Group, RpcResult, answer, present};
 use crate::embedded::block::Block;
 use crate::embedded::core::Core;
-use crate::embedded::node::{Node, wall_clock};
+use crate::embedded::node::{EmbeddedNode, wall_clock};
 
 pub(super) const METHODS: Group = &[
     (&["web3_clientVersion"], client_version),
@@ -38,7 +38,7 @@ pub(super) const METHODS: Group = &[
     (&["eth_getUncleByBlockNumberAndIndex", "eth_getUncleByBlockHashAndIndex"], |_, _| answer(&())),
 ];
 
-fn client_version(_: &Node, _: &Args<'_>) -> Answer {
+fn client_version(_: &EmbeddedNode, _: &Args<'_>) -> RpcResult {
     answer(concat!("hawser-chain/v", env!("CARGO_PKG_VERSION"), "/development"))
 }
 
@@ -60,30 +60,30 @@ fn find(core: &Core, id: BlockId) -> Option<Arc<Block>> {
     core.find(id).cloned()
 }
 
-fn block(node: &Node, args: &Args<'_>, id: BlockId) -> Answer {
+fn block(node: &EmbeddedNode, args: &Args<'_>, id: BlockId) -> RpcResult {
     let full = args.optional(1)?.unwrap_or(false);
     let core = node.read();
     answer(&find(&core, id).map(|block| present::block(&block, full)))
 }
 
-fn receipts(node: &Node, args: &Args<'_>) -> Answer {
+fn receipts(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let core = node.read();
     answer(&core.find(args.get(0)?).map(|block| present::receipts(block)))
 }
 
-fn count(node: &Node, id: BlockId) -> Answer {
+fn count(node: &EmbeddedNode, id: BlockId) -> RpcResult {
     let core = node.read();
     answer(&find(&core, id).map(|block| U64::from(block.transactions.len())))
 }
 
-fn transaction_at(node: &Node, args: &Args<'_>, id: BlockId) -> Answer {
+fn transaction_at(node: &EmbeddedNode, args: &Args<'_>, id: BlockId) -> RpcResult {
     let Index(index) = args.get(1)?;
     let core = node.read();
     let found = find(&core, id).filter(|block| index < block.transactions.len());
     answer(&found.map(|block| present::transaction(&block, index)))
 }
 
-fn no_uncles(node: &Node, id: BlockId) -> Answer {
+fn no_uncles(node: &EmbeddedNode, id: BlockId) -> RpcResult {
     answer(&find(&node.read(), id).map(|_| U64::ZERO))
 }
 

@@ -8,9 +8,9 @@ use super::args::Args;
 use super::blocks::known;
 use super::error::RpcError;
 use super::{Group, answer};
-use crate::embedded::node::{Node, SharedState, wall_clock};
+use crate::embedded::node::{EmbeddedNode, VersionedState, wall_clock};
 use crate::embedded::simulate::Simulation;
-use crate::embedded::state::{Diff, Overlay};
+use crate::embedded::state::{StateDiff, StateOverlay};
 
 pub(super) const METHODS: Group = &[
     (&["eth_call"], |node, args| {
@@ -24,10 +24,10 @@ pub(super) const METHODS: Group = &[
 
 /// What the arguments ask for: request, block, state overrides, block overrides.
 fn simulation<'a>(
-    node: &'a Node,
+    node: &'a EmbeddedNode,
     args: &Args<'_>,
     id: BlockId,
-) -> Result<Simulation<SharedState<'a>>, RpcError> {
+) -> Result<Simulation<VersionedState<'a>>, RpcError> {
     let request: TransactionRequest = args.get(0)?;
     let (overrides, block_overrides) = (args.optional(2)?, args.optional(3)?);
     at(node, id, |state, chain_id, header| {
@@ -36,7 +36,7 @@ fn simulation<'a>(
 }
 
 /// How much gas the request would take in the next block.
-pub(super) fn estimate(node: &Node, request: TransactionRequest) -> Result<u64, RpcError> {
+pub(super) fn estimate(node: &EmbeddedNode, request: TransactionRequest) -> Result<u64, RpcError> {
     let simulation = at(node, BlockId::pending(), |state, chain_id, header| {
         Ok(Simulation::new(state, chain_id, header, request, None, None)?)
     })?;
@@ -44,20 +44,24 @@ pub(super) fn estimate(node: &Node, request: TransactionRequest) -> Result<u64, 
 }
 
 fn at<'a, T>(
-    node: &'a Node,
+    node: &'a EmbeddedNode,
     id: BlockId,
-    make: impl FnOnce(Overlay<SharedState<'a>>, u64, &alloy::consensus::Header) -> Result<T, RpcError>,
+    make: impl FnOnce(
+        StateOverlay<VersionedState<'a>>,
+        u64,
+        &alloy::consensus::Header,
+    ) -> Result<T, RpcError>,
 ) -> Result<T, RpcError> {
     let core = node.read();
     let header = known(&core, id)?.header.clone();
     let (number, diff) = if id.is_pending() {
         (core.height(), core.pending(wall_clock()).diff.clone())
     } else {
-        (header.number, Diff::default())
+        (header.number, StateDiff::default())
     };
     let version = if id.is_pending() { core.history.version() } else { core.version_at(number) };
     let (branch, chain_id) = (core.branch(), core.chain_id);
     drop(core);
-    let state = SharedState { node, version, number, branch };
-    make(Overlay::with(state, diff), chain_id, &header)
+    let state = VersionedState { node, version, number, branch };
+    make(StateOverlay::with(state, diff), chain_id, &header)
 }

@@ -8,10 +8,10 @@ use serde::Deserialize;
 
 use super::args::{Args, Number};
 use super::error::{RpcError, failed, invalid};
-use super::{Answer, Group, answer, transactions};
+use super::{Group, RpcResult, answer, transactions};
 use crate::embedded::admission;
 use crate::embedded::core::pooled;
-use crate::embedded::node::{Mining, Node, wall_clock};
+use crate::embedded::node::{EmbeddedNode, MiningMode, wall_clock};
 
 /// How many blocks one call makes or takes back at most.
 const BLOCKS_MAX: u64 = 10_000;
@@ -34,12 +34,12 @@ pub(super) const METHODS: Group = &[
     }),
     (&["evm_setAutomine", "anvil_setAutomine"], |node, args| {
         let on_demand = args.get(0)?;
-        set_mining(node, Mining { on_demand, every: None })
+        set_mining(node, MiningMode { on_demand, every: None })
     }),
     (&["evm_setIntervalMining", "anvil_setIntervalMining"], |node, args| {
         let Number(seconds) = args.get(0)?;
         let every = (seconds > 0).then(|| Duration::from_secs(seconds));
-        set_mining(node, Mining { on_demand: false, every })
+        set_mining(node, MiningMode { on_demand: false, every })
     }),
     (&["anvil_getAutomine", "hardhat_getAutomine"], |node, _| {
         answer(&node.mining.borrow().on_demand)
@@ -77,7 +77,7 @@ enum MineOptions {
     Full { timestamp: Option<Number>, blocks: Option<Number> },
 }
 
-fn evm_mine(node: &Node, args: &Args<'_>) -> Answer {
+fn evm_mine(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let (timestamp, blocks) = match args.optional(0)? {
         None => (None, None),
         Some(MineOptions::Timestamp(timestamp)) => (Some(timestamp), None),
@@ -89,7 +89,7 @@ fn evm_mine(node: &Node, args: &Args<'_>) -> Answer {
 }
 
 /// So many blocks, so many seconds apart.
-fn mine(node: &Node, args: &Args<'_>) -> Answer {
+fn mine(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let blocks = args.optional(0)?.map_or(1, |Number(blocks)| blocks);
     let apart = args.optional(1)?.map(|Number(seconds)| seconds);
     mine_blocks(node, blocks, None, apart)?;
@@ -97,7 +97,7 @@ fn mine(node: &Node, args: &Args<'_>) -> Answer {
 }
 
 fn mine_blocks(
-    node: &Node,
+    node: &EmbeddedNode,
     blocks: u64,
     mut timestamp: Option<u64>,
     apart: Option<u64>,
@@ -114,7 +114,7 @@ fn mine_blocks(
     Ok(())
 }
 
-fn increase_time(node: &Node, args: &Args<'_>) -> Answer {
+fn increase_time(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let Number(seconds) = args.get(0)?;
     let seconds = i64::try_from(seconds).map_err(invalid)?;
     let mut writer = node.writer();
@@ -124,7 +124,7 @@ fn increase_time(node: &Node, args: &Args<'_>) -> Answer {
 }
 
 /// Sets the clock itself. Blocks never go back in time, whatever it says.
-fn set_time(node: &Node, args: &Args<'_>) -> Answer {
+fn set_time(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let Number(time) = args.get(0)?;
     let now = wall_clock();
     let mut writer = node.writer();
@@ -138,13 +138,13 @@ fn set_time(node: &Node, args: &Args<'_>) -> Answer {
     answer(&shift)
 }
 
-fn set_next_timestamp(node: &Node, args: &Args<'_>) -> Answer {
+fn set_next_timestamp(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let Number(timestamp) = args.get(0)?;
     node.change(&mut node.writer(), |core| core.set_next_timestamp(timestamp)).map_err(failed)?;
     answer(&())
 }
 
-fn set_mining(node: &Node, mining: Mining) -> Answer {
+fn set_mining(node: &EmbeddedNode, mining: MiningMode) -> RpcResult {
     node.mining.send_replace(mining);
     answer(&())
 }
@@ -166,7 +166,7 @@ struct Reorganisation {
 
 /// Other blocks in place of the last ones. By position: depth, then pairs of a transaction (signed, or
 /// a request for an impersonated account) and the index of the new block that it goes into.
-fn reorganise(node: &Node, args: &Args<'_>) -> Answer {
+fn reorganise(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let asked = match args.get::<Reorganisation>(0) {
         Ok(asked) => asked,
         Err(_) => Reorganisation {
@@ -195,7 +195,7 @@ fn reorganise(node: &Node, args: &Args<'_>) -> Answer {
     answer(&())
 }
 
-fn rollback(node: &Node, args: &Args<'_>) -> Answer {
+fn rollback(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let depth = args.optional(0)?.map_or(1, |Number(depth)| depth);
     check_depth(depth)?;
     let mut writer = node.writer();
@@ -211,7 +211,7 @@ fn check_depth(depth: u64) -> Result<(), RpcError> {
     Ok(())
 }
 
-fn pool_status(node: &Node, _: &Args<'_>) -> Answer {
+fn pool_status(node: &EmbeddedNode, _: &Args<'_>) -> RpcResult {
     #[derive(serde::Serialize)]
     struct Status {
         pending: U64,

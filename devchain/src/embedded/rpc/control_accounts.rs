@@ -5,10 +5,10 @@ use revm::bytecode::Bytecode;
 
 use super::args::{Args, Number};
 use super::error::{RpcError, invalid};
-use super::{Answer, Group, answer};
-use crate::embedded::node::Node;
-use crate::embedded::record::Step;
-use crate::embedded::state::{AccountDiff, Diff};
+use super::{Group, RpcResult, answer};
+use crate::embedded::node::EmbeddedNode;
+use crate::embedded::record::JournalStep;
+use crate::embedded::state::{AccountDiff, StateDiff};
 
 pub(super) const METHODS: Group = &[
     (&["anvil_setBalance", "hardhat_setBalance", "evm_setAccountBalance"], set_balance),
@@ -34,26 +34,26 @@ const IMPERSONATED_MAX: usize = 10_000;
 
 /// Changes one account at the head of the chain.
 fn change(
-    node: &Node,
+    node: &EmbeddedNode,
     address: Address,
-    change: impl FnOnce(&mut AccountDiff, &mut Diff),
+    change: impl FnOnce(&mut AccountDiff, &mut StateDiff),
 ) -> Result<(), RpcError> {
     let mut writer = node.writer();
     let account = node.read().account(address);
     let mut ours = AccountDiff { account, ..AccountDiff::default() };
-    let mut diff = Diff::default();
+    let mut diff = StateDiff::default();
     change(&mut ours, &mut diff);
     diff.accounts.insert(address, ours);
-    Ok(node.commit(&mut writer, vec![Step::Change(diff)])?)
+    Ok(node.commit(&mut writer, vec![JournalStep::Change(diff)])?)
 }
 
-fn set_balance(node: &Node, args: &Args<'_>) -> Answer {
+fn set_balance(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let balance: U256 = args.get(1)?;
     change(node, args.get(0)?, |ours, _| ours.account.balance = balance)?;
     answer(&())
 }
 
-fn add_balance(node: &Node, args: &Args<'_>) -> Answer {
+fn add_balance(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let more: U256 = args.get(1)?;
     change(node, args.get(0)?, |ours, _| {
         ours.account.balance = ours.account.balance.saturating_add(more);
@@ -61,13 +61,13 @@ fn add_balance(node: &Node, args: &Args<'_>) -> Answer {
     answer(&())
 }
 
-fn set_nonce(node: &Node, args: &Args<'_>) -> Answer {
+fn set_nonce(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let Number(nonce) = args.get(1)?;
     change(node, args.get(0)?, |ours, _| ours.account.nonce = nonce)?;
     answer(&())
 }
 
-fn set_code(node: &Node, args: &Args<'_>) -> Answer {
+fn set_code(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let code: Bytes = args.get(1)?;
     let code = Bytecode::new_raw_checked(code)
         .map_err(|_| invalid("the code begins like a delegation (EIP-7702) and is none"))?;
@@ -78,7 +78,7 @@ fn set_code(node: &Node, args: &Args<'_>) -> Answer {
     answer(&())
 }
 
-fn set_storage(node: &Node, args: &Args<'_>) -> Answer {
+fn set_storage(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let (slot, value): (U256, B256) = (args.get(1)?, args.get(2)?);
     change(node, args.get(0)?, |ours, _| {
         ours.slots.insert(slot, value.into());
@@ -86,7 +86,7 @@ fn set_storage(node: &Node, args: &Args<'_>) -> Answer {
     answer(&true)
 }
 
-fn impersonate(node: &Node, args: &Args<'_>, begin: bool) -> Answer {
+fn impersonate(node: &EmbeddedNode, args: &Args<'_>, begin: bool) -> RpcResult {
     let address = args.get(0)?;
     node.change(&mut node.writer(), |core| {
         if !begin {

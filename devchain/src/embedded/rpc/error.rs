@@ -6,8 +6,8 @@ use alloy::primitives::Bytes;
 use alloy::sol_types::{Panic, Revert, SolError};
 use serde::Serialize;
 
-use crate::embedded::admission::Refusal;
-use crate::embedded::journal::StoreError;
+use crate::embedded::admission::TransactionError;
+use crate::embedded::journal::JournalError;
 use crate::embedded::simulate::CallError;
 
 /// The codes of JSON-RPC 2.0, of EIP-1474, and the one that go-ethereum gives to a revert.
@@ -64,17 +64,17 @@ fn reverted(data: Bytes) -> RpcError {
     RpcError { code: code::REVERTED, message, data: Some(data) }
 }
 
-impl From<Refusal> for RpcError {
-    fn from(refusal: Refusal) -> Self {
+impl From<TransactionError> for RpcError {
+    fn from(refusal: TransactionError) -> Self {
         match refusal {
-            Refusal::Undecodable(_) => invalid(refusal),
+            TransactionError::Undecodable(_) => invalid(refusal),
             refusal => failed(refusal),
         }
     }
 }
 
-impl From<StoreError> for RpcError {
-    fn from(error: StoreError) -> Self {
+impl From<JournalError> for RpcError {
+    fn from(error: JournalError) -> Self {
         failed(error)
     }
 }

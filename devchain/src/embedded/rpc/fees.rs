@@ -7,9 +7,9 @@ use alloy::rpc::types::FeeHistory;
 
 use super::args::{Args, Number};
 use super::error::{failed, invalid};
-use super::{Answer, Group, answer};
+use super::{Group, RpcResult, answer};
 use crate::embedded::block::Block;
-use crate::embedded::node::Node;
+use crate::embedded::node::EmbeddedNode;
 
 /// What a transaction is advised to pay on top of the base fee: blocks are never full, so next to
 /// nothing, but wallets take a zero for a fault.
@@ -26,7 +26,7 @@ pub(super) const METHODS: Group = &[
     (&["eth_feeHistory"], fee_history),
 ];
 
-fn fee_history(node: &Node, args: &Args<'_>) -> Answer {
+fn fee_history(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let Number(count) = args.get(0)?;
     let percentiles: Vec<f64> = args.optional(2)?.unwrap_or_default();
     if percentiles.len() > PERCENTILES_MAX {

@@ -7,19 +7,19 @@ use alloy::rpc::types::{Filter, FilterChanges, Log};
 
 use super::args::{Args, Number};
 use super::error::{RpcError, failed};
-use super::{Answer, Group, answer, logs, present};
+use super::{Group, RpcResult, answer, logs, present};
 use crate::embedded::core::Core;
-use crate::embedded::feed::Notice;
-use crate::embedded::filters::Kind;
-use crate::embedded::node::Node;
+use crate::embedded::feed::FeedEvent;
+use crate::embedded::filters::FilterKind;
+use crate::embedded::node::EmbeddedNode;
 
 pub(super) const METHODS: Group = &[
     (&["eth_newFilter"], |node, args| {
-        add(node, Kind::Logs(Box::new(args.filter(0)?.unwrap_or_default())))
+        add(node, FilterKind::Logs(Box::new(args.filter(0)?.unwrap_or_default())))
     }),
-    (&["eth_newBlockFilter"], |node, _| add(node, Kind::Blocks)),
+    (&["eth_newBlockFilter"], |node, _| add(node, FilterKind::NewBlocks)),
     (&["eth_newPendingTransactionFilter"], |node, args| {
-        add(node, Kind::Waiting { full: args.optional(0)?.unwrap_or(false) })
+        add(node, FilterKind::PendingTransactions { full: args.optional(0)?.unwrap_or(false) })
     }),
     (&["eth_getFilterChanges"], changes),
     (&["eth_getFilterLogs"], all_logs),
@@ -29,7 +29,7 @@ pub(super) const METHODS: Group = &[
     }),
 ];
 
-fn lock(node: &Node) -> std::sync::MutexGuard<'_, crate::embedded::filters::Filters> {
+fn lock(node: &EmbeddedNode) -> std::sync::MutexGuard<'_, crate::embedded::filters::Filters> {
     node.filters.lock().expect("filters are changed by code that does not panic")
 }
 
@@ -37,12 +37,12 @@ fn not_found() -> RpcError {
     failed("filter not found")
 }
 
-fn add(node: &Node, kind: Kind) -> Answer {
+fn add(node: &EmbeddedNode, kind: FilterKind) -> RpcResult {
     let next = node.read().feed.end();
     answer(&U64::from(lock(node).add(Instant::now(), kind, next).map_err(failed)?))
 }
 
-fn changes(node: &Node, args: &Args<'_>) -> Answer {
+fn changes(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let Number(id) = args.get(0)?;
     let mut filters = lock(node);
     let (kind, next) = filters.get(Instant::now(), id).ok_or_else(not_found)?;
@@ -55,15 +55,17 @@ fn changes(node: &Node, args: &Args<'_>) -> Answer {
     answer(&render(&core, &kind, &notices))
 }
 
-fn render(core: &Core, kind: &Kind, notices: &[Notice]) -> FilterChanges {
+fn render(core: &Core, kind: &FilterKind, notices: &[FeedEvent]) -> FilterChanges {
     let notices = notices.iter();
     match kind {
-        Kind::Logs(filter) => {
+        FilterKind::Logs(filter) => {
             FilterChanges::Logs(notices.flat_map(|notice| logs_of(notice, filter)).collect())
         }
-        Kind::Blocks => FilterChanges::Hashes(notices.filter_map(added).collect()),
-        Kind::Waiting { full: false } => FilterChanges::Hashes(notices.filter_map(sent).collect()),
-        Kind::Waiting { full: true } => {
+        FilterKind::NewBlocks => FilterChanges::Hashes(notices.filter_map(added).collect()),
+        FilterKind::PendingTransactions { full: false } => {
+            FilterChanges::Hashes(notices.filter_map(sent).collect())
+        }
+        FilterKind::PendingTransactions { full: true } => {
             let sent = notices.filter_map(sent);
             let sent = sent.filter_map(|hash| present::transaction_by_hash(core, hash));
             FilterChanges::Transactions(sent.collect())
@@ -71,26 +73,26 @@ fn render(core: &Core, kind: &Kind, notices: &[Notice]) -> FilterChanges {
     }
 }
 
-fn added(notice: &Notice) -> Option<B256> {
+fn added(notice: &FeedEvent) -> Option<B256> {
     match notice {
-        Notice::Added(block) => Some(block.hash),
-        Notice::Removed(_) | Notice::Waiting(_) => None,
+        FeedEvent::BlockAdded(block) => Some(block.hash),
+        FeedEvent::BlockRemoved(_) | FeedEvent::TransactionPending(_) => None,
     }
 }
 
-fn sent(notice: &Notice) -> Option<B256> {
+fn sent(notice: &FeedEvent) -> Option<B256> {
     match notice {
-        Notice::Waiting(hash) => Some(*hash),
-        Notice::Added(_) | Notice::Removed(_) => None,
+        FeedEvent::TransactionPending(hash) => Some(*hash),
+        FeedEvent::BlockAdded(_) | FeedEvent::BlockRemoved(_) => None,
     }
 }
 
 /// The logs that come or go with a notice and match the filter, its blocks included.
-pub(in crate::embedded) fn logs_of(notice: &Notice, filter: &Filter) -> Vec<Log> {
+pub(in crate::embedded) fn logs_of(notice: &FeedEvent, filter: &Filter) -> Vec<Log> {
     let (block, removed) = match notice {
-        Notice::Added(block) => (block, false),
-        Notice::Removed(block) => (block, true),
-        Notice::Waiting(_) => return Vec::new(),
+        FeedEvent::BlockAdded(block) => (block, false),
+        FeedEvent::BlockRemoved(block) => (block, true),
+        FeedEvent::TransactionPending(_) => return Vec::new(),
     };
     if !filter.block_option.is_block_hash() && !filter.matches_block_range(block.header.number) {
         return Vec::new();
@@ -101,9 +103,9 @@ pub(in crate::embedded) fn logs_of(notice: &Notice, filter: &Filter) -> Vec<Log>
     present::matching_logs(block, filter, removed).collect()
 }
 
-fn all_logs(node: &Node, args: &Args<'_>) -> Answer {
+fn all_logs(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let Number(id) = args.get(0)?;
     let found = lock(node).get(Instant::now(), id);
-    let Some((Kind::Logs(filter), _)) = found else { return Err(not_found()) };
+    let Some((FilterKind::Logs(filter), _)) = found else { return Err(not_found()) };
     answer(&logs::find(&node.read(), &filter, node.log_blocks_max())?)
 }

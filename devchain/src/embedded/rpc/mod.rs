@@ -20,11 +20,11 @@ use serde_json::value::{RawValue, to_raw_value};
 use args::Args;
 use error::RpcError;
 
-use super::node::Node;
+use super::node::EmbeddedNode;
 
 /// What a method answers.
-pub(super) type Answer = Result<Box<RawValue>, RpcError>;
-type Handler = fn(&Node, &Args<'_>) -> Answer;
+pub(super) type RpcResult = Result<Box<RawValue>, RpcError>;
+type Handler = fn(&EmbeddedNode, &Args<'_>) -> RpcResult;
 
 /// A group of methods, each with the names that it has.
 type Group = &'static [(&'static [&'static str], Handler)];
@@ -57,11 +57,11 @@ pub(super) fn methods() -> impl Iterator<Item = Method> {
 
 impl Method {
     /// Answers one request.
-    pub(super) fn call(self, node: &Node, args: &Args<'_>) -> Answer {
+    pub(super) fn call(self, node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
         (self.handler)(node, args)
     }
 }
 
-pub(super) fn answer<T: Serialize + ?Sized>(value: &T) -> Answer {
+pub(super) fn answer<T: Serialize + ?Sized>(value: &T) -> RpcResult {
     to_raw_value(value).map_err(error::failed)
 }

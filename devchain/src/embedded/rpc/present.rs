@@ -10,7 +10,7 @@ use alloy::rpc::types::{
     Withdrawals,
 };
 
-use crate::embedded::block::{Block, Executed, Mined};
+use crate::embedded::block::{Block, ExecutedTransaction, MinedTransaction};
 use crate::embedded::core::Core;
 
 pub(in crate::embedded) fn header(block: &Block) -> Header {
@@ -24,7 +24,7 @@ pub(super) fn block(block: &Block, full: bool) -> RpcBlock {
         let all = (0..block.transactions.len()).map(|index| transaction(block, index));
         BlockTransactions::Full(all.collect())
     } else {
-        BlockTransactions::Hashes(block.transactions.iter().map(Mined::hash).collect())
+        BlockTransactions::Hashes(block.transactions.iter().map(MinedTransaction::hash).collect())
     };
     RpcBlock::new(header(block), transactions).with_withdrawals(Some(Withdrawals::default()))
 }
@@ -59,7 +59,7 @@ pub(in crate::embedded) fn transaction_by_hash(core: &Core, hash: B256) -> Optio
 fn logs<'a>(
     block: &'a Block,
     index: usize,
-    mined: &'a Mined,
+    mined: &'a MinedTransaction,
     removed: bool,
 ) -> impl Iterator<Item = Log> + 'a {
     let transaction_hash = mined.hash();
@@ -90,7 +90,7 @@ pub(super) fn matching_logs<'a>(
 
 pub(super) fn receipt(block: &Block, index: usize) -> TransactionReceipt {
     let mined = &block.transactions[index];
-    let Executed { tx, success, gas_used, .. } = &mined.executed;
+    let ExecutedTransaction { tx, success, gas_used, .. } = &mined.executed;
     let receipt = Receipt {
         status: (*success).into(),
         cumulative_gas_used: mined.cumulative_gas_used,

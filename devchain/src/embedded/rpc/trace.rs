@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::args::Args;
 use super::error::{RpcError, failed, invalid};
-use super::{Answer, Group, answer};
+use super::{Group, RpcResult, answer};
 use crate::embedded::block::Block;
-use crate::embedded::evm::{self, Sender};
-use crate::embedded::node::{Moved, Node, SharedState};
-use crate::embedded::state::Overlay;
+use crate::embedded::evm::{self, SenderKind};
+use crate::embedded::node::{EmbeddedNode, ReorganisedError, VersionedState};
+use crate::embedded::state::StateOverlay;
 
 pub(super) const METHODS: Group = &[(&["debug_traceTransaction"], trace)];
 
@@ -26,7 +26,7 @@ struct Options {
 /// The outermost call. Calls within it are not shown.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Frame {
+struct CallFrame {
     #[serde(rename = "type")]
     kind: &'static str,
     from: Address,
@@ -45,7 +45,7 @@ struct Frame {
 }
 
 /// Runs the transaction again, after those before it in its block.
-fn trace(node: &Node, args: &Args<'_>) -> Answer {
+fn trace(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let hash: B256 = args.get(0)?;
     let options: Options = args.optional(1)?.unwrap_or_default();
     if options.tracer.as_deref() != Some(CALL_TRACER) {
@@ -58,24 +58,24 @@ fn trace(node: &Node, args: &Args<'_>) -> Answer {
     let version = core.version_at(number);
     let (branch, chain_id) = (core.branch(), core.chain_id);
     drop(core);
-    let below = SharedState { node, version, number, branch };
+    let below = VersionedState { node, version, number, branch };
     answer(&replay(below, chain_id, &block, index)?)
 }
 
 fn replay(
-    below: SharedState<'_>,
+    below: VersionedState<'_>,
     chain_id: u64,
     block: &Block,
     index: usize,
-) -> Result<Frame, RpcError> {
-    let mut state = Overlay::new(below);
+) -> Result<CallFrame, RpcError> {
+    let mut state = StateOverlay::new(below);
     for mined in &block.transactions[..index] {
         let done = evm::execute(
             &state,
             chain_id,
             evm::block_env(&block.header),
             evm::tx_env(&mined.executed.tx),
-            Sender::Impersonated,
+            SenderKind::Impersonated,
         );
         state.absorb(done.map_err(not_again)?.state).map_err(failed)?;
     }
@@ -85,7 +85,7 @@ fn replay(
         chain_id,
         evm::block_env(&block.header),
         evm::tx_env(tx),
-        Sender::Impersonated,
+        SenderKind::Impersonated,
     );
     let result = done.map_err(not_again)?.result;
     let (output, error) = match &result {
@@ -101,7 +101,7 @@ fn replay(
     };
     let reverted = error.is_some().then_some(output.as_ref()).flatten();
     let revert_reason = reverted.and_then(|data| Revert::abi_decode(data).ok());
-    Ok(Frame {
+    Ok(CallFrame {
         kind: if tx.kind().is_create() { "CREATE" } else { "CALL" },
         from: tx.signer(),
         to: tx.to().or(created),
@@ -115,6 +115,6 @@ fn replay(
     })
 }
 
-fn not_again(error: EVMError<Moved>) -> RpcError {
+fn not_again(error: EVMError<ReorganisedError>) -> RpcError {
     failed(format!("the block cannot be run again: {error}"))
 }

@@ -9,10 +9,10 @@ use alloy::rpc::types::TransactionRequest;
 use super::args::Args;
 use super::error::{RpcError, failed, invalid};
 use super::fees::TIP;
-use super::{Answer, Group, answer, calls, present};
+use super::{Group, RpcResult, answer, calls, present};
 use crate::embedded::admission;
 use crate::embedded::core::pooled;
-use crate::embedded::node::Node;
+use crate::embedded::node::EmbeddedNode;
 
 pub(super) const METHODS: Group = &[
     (&["eth_sendRawTransaction"], send_raw),
@@ -25,7 +25,7 @@ pub(super) const METHODS: Group = &[
     (&["eth_getRawTransactionByHash"], raw),
 ];
 
-fn send_raw(node: &Node, args: &Args<'_>) -> Answer {
+fn send_raw(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let bytes: Bytes = args.get(0)?;
     let chain_id = node.read().chain_id;
     let tx = admission::decode(&bytes, chain_id)?;
@@ -33,14 +33,14 @@ fn send_raw(node: &Node, args: &Args<'_>) -> Answer {
 }
 
 /// For impersonated accounts: nobody else's key is here.
-fn send(node: &Node, args: &Args<'_>) -> Answer {
+fn send(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let tx = impersonated(node, args.get(0)?)?;
     answer(&node.send(&mut node.writer(), pooled(tx, true))?)
 }
 
 /// Fills in what the request leaves open, and signs it in name only.
 pub(super) fn impersonated(
-    node: &Node,
+    node: &EmbeddedNode,
     mut request: TransactionRequest,
 ) -> Result<Recovered<TxEnvelope>, RpcError> {
     let from = request.from.ok_or_else(|| invalid("missing sender: from"))?;
@@ -53,7 +53,7 @@ pub(super) fn impersonated(
         return Err(failed(format!("chainId does not match node's (want={})", core.chain_id)));
     }
     if request.blob_versioned_hashes.is_some() || request.sidecar.is_some() {
-        return Err(failed(admission::Refusal::TypeNotSupported));
+        return Err(failed(admission::TransactionError::TypeNotSupported));
     }
     request.chain_id = Some(core.chain_id);
     request.nonce = request.nonce.or_else(|| Some(core.next_nonce(from)));
@@ -74,20 +74,20 @@ pub(super) fn impersonated(
         Ok(TypedTransaction::Eip1559(tx)) => tx.into_signed(signature).into(),
         Ok(TypedTransaction::Eip7702(tx)) => tx.into_signed(signature).into(),
         Ok(TypedTransaction::Eip4844(_)) => {
-            return Err(failed(admission::Refusal::TypeNotSupported));
+            return Err(failed(admission::TransactionError::TypeNotSupported));
         }
         Err(_) => return Err(invalid("the fields make no transaction of any type")),
     };
     Ok(Recovered::new_unchecked(tx, from))
 }
 
-fn receipt(node: &Node, args: &Args<'_>) -> Answer {
+fn receipt(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let hash: B256 = args.get(0)?;
     let core = node.read();
     answer(&core.mined(hash).map(|(block, index, _)| present::receipt(block, index)))
 }
 
-fn raw(node: &Node, args: &Args<'_>) -> Answer {
+fn raw(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let hash: B256 = args.get(0)?;
     let core = node.read();
     let tx = match core.mined(hash) {

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use alloy::primitives::Address;
-use hawser_devchain::deploy::{self, Node};
+use hawser_devchain::deploy::{self, NodeRegistration};
 use hawser_devchain::devnet::{Devnet, DevnetError, DevnetSettings};
-use hawser_devchain::embedded::StartError;
+use hawser_devchain::embedded::EmbeddedStartError;
 use tracing::Level;
 
 use super::tell::Teller;
@@ -83,10 +83,10 @@ fn chain_json(args: &ChainDevArgs) -> PathBuf {
 }
 
 /// The nodes of a registry file, as the contract takes them.
-fn nodes_of(file: &Path, owner: Option<Address>) -> Result<Vec<Node>, Failure> {
+fn nodes_of(file: &Path, owner: Option<Address>) -> Result<Vec<NodeRegistration>, Failure> {
     let registry = files::read(file, registry::parse).map_err(Failure::failed)?;
     let owner = owner.unwrap_or_else(|| deploy::deployer().address());
-    let node = |record: &hawser_engine::ports::NodeRecord| Node {
+    let node = |record: &hawser_engine::ports::NodeRecord| NodeRegistration {
         id: record.id.0,
         owner,
         public_key: *record.public_key.as_bytes(),
@@ -107,7 +107,8 @@ fn write(path: &Path, devnet: &Devnet) -> Result<(), Failure> {
 
 fn failure(error: DevnetError) -> Failure {
     match &error {
-        DevnetError::Start { error: StartError::Listen { .. }, .. } | DevnetError::Anvil { .. } => {
+        DevnetError::Start { error: EmbeddedStartError::Listen { .. }, .. }
+        | DevnetError::Anvil { .. } => {
             Failure::failed(format!("{error} Stop that, or choose another --base-port"))
         }
         _ => Failure::failed(error),

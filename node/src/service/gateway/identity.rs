@@ -117,7 +117,7 @@ impl IdentityCheck for Updates {
 
 #[cfg(test)]
 mod tests {
-    use hawser_devchain::embedded::{EmbeddedChain, Settings};
+    use hawser_devchain::embedded::{EmbeddedChain, EmbeddedSettings};
     use hawser_mls::identity::{MemberIdentifier, signed_text};
     use hawser_proto::pb::xmtp::identity::associations as pb;
     use hawser_proto::sign::keccak256;
@@ -161,7 +161,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_nodes_could_not_ask_about_is_refused() {
-        let chain = EmbeddedChain::start(Settings::new(CHAIN_ID)).await.unwrap();
+        let chain = EmbeddedChain::start(EmbeddedSettings::new(CHAIN_ID)).await.unwrap();
         let url = format!("http://{}", chain.local_addr());
         let away = "http://127.0.0.1:9".to_owned();
         let updates = Updates::new(WalletChains::new([(CHAIN_ID, url), (1, away)]));

@@ -8,23 +8,23 @@ use alloy::primitives::{Address, B256, keccak256};
 use revm::DatabaseRef;
 use revm::context::result::{EVMError, InvalidTransaction};
 
-use super::block::{Block, Executed, Frame, GAS_LIMIT};
-use super::evm::{self, Sender};
+use super::block::{Block, ExecutedTransaction, GAS_LIMIT, HeaderFields};
+use super::evm::{self, SenderKind};
 use super::history::{StateAt, commitment_after};
-use super::pool::Pooled;
-use super::record::Step;
-use super::state::{Diff, Overlay};
+use super::pool::PooledTransaction;
+use super::record::JournalStep;
+use super::state::{StateDiff, StateOverlay};
 
 /// One block of a draft.
 #[derive(Debug)]
-pub(super) struct Drafted {
+pub(super) struct BuiltBlock {
     pub(super) block: Arc<Block>,
-    pub(super) diff: Diff,
+    pub(super) diff: StateDiff,
     /// Transactions that can never be mined any more, and why.
     pub(super) dropped: Vec<(B256, String)>,
 }
 
-impl Drafted {
+impl BuiltBlock {
     pub(super) fn timestamp(&self) -> u64 {
         self.block.header.timestamp
     }
@@ -32,17 +32,17 @@ impl Drafted {
 
 /// A row of new blocks on one that is part of the chain.
 #[derive(Debug)]
-pub(super) struct Draft<'a> {
+pub(super) struct BlockBuilder<'a> {
     chain_id: u64,
     branch: u64,
     parent: Arc<Block>,
     commitment: B256,
-    below: Overlay<StateAt<'a>>,
-    drafted: Option<Drafted>,
-    steps: Vec<Step>,
+    below: StateOverlay<StateAt<'a>>,
+    drafted: Option<BuiltBlock>,
+    steps: Vec<JournalStep>,
 }
 
-impl<'a> Draft<'a> {
+impl<'a> BlockBuilder<'a> {
     /// Begins on `parent`, whose state is `base` and stands for `commitment`.
     pub(super) fn new(
         chain_id: u64,
@@ -51,7 +51,7 @@ impl<'a> Draft<'a> {
         base: StateAt<'a>,
         commitment: B256,
     ) -> Self {
-        let (below, steps) = (Overlay::new(base), Vec::new());
+        let (below, steps) = (StateOverlay::new(base), Vec::new());
         Self { chain_id, branch, parent, commitment, below, drafted: None, steps }
     }
 
@@ -67,10 +67,10 @@ impl<'a> Draft<'a> {
         &mut self,
         timestamp: u64,
         base_fee: Option<u64>,
-        candidates: &[Arc<Pooled>],
-    ) -> &Drafted {
+        candidates: &[Arc<PooledTransaction>],
+    ) -> &BuiltBlock {
         self.settle();
-        let frame = Frame {
+        let frame = HeaderFields {
             parent_hash: self.parent.hash,
             number: self.parent.header.number + 1,
             timestamp,
@@ -80,60 +80,60 @@ impl<'a> Draft<'a> {
             ),
         };
         let header = frame.header();
-        let mut running = Running::new(self.chain_id, Overlay::new(&self.below));
+        let mut running = BlockExecution::new(self.chain_id, StateOverlay::new(&self.below));
         for pooled in candidates {
             running.run(&header, pooled);
         }
-        let Running { state, executed, dropped, .. } = running;
+        let BlockExecution { state, executed, dropped, .. } = running;
         let diff = state.diff;
         let commitment = commitment_after(self.commitment, &diff);
         let block = Arc::new(Block::seal(header, commitment, executed));
         self.commitment = commitment;
         self.parent = block.clone();
-        self.drafted.insert(Drafted { block, diff, dropped })
+        self.drafted.insert(BuiltBlock { block, diff, dropped })
     }
 
     /// Makes the last block a part of the state that the next one builds on.
     fn settle(&mut self) {
-        if let Some(Drafted { block, diff, .. }) = self.drafted.take() {
+        if let Some(BuiltBlock { block, diff, .. }) = self.drafted.take() {
             self.below.diff.merge(diff.clone());
             self.below.hashes.insert(block.header.number, block.hash);
-            self.steps.push(Step::Block { block, diff });
+            self.steps.push(JournalStep::Block { block, diff });
         }
     }
 
     /// The last block.
-    pub(super) fn into_last(self) -> Option<Drafted> {
+    pub(super) fn into_last(self) -> Option<BuiltBlock> {
         self.drafted
     }
 
     /// All blocks, as steps of the chain.
-    pub(super) fn into_steps(mut self) -> Vec<Step> {
-        if let Some(Drafted { block, diff, .. }) = self.drafted.take() {
-            self.steps.push(Step::Block { block, diff });
+    pub(super) fn into_steps(mut self) -> Vec<JournalStep> {
+        if let Some(BuiltBlock { block, diff, .. }) = self.drafted.take() {
+            self.steps.push(JournalStep::Block { block, diff });
         }
         self.steps
     }
 }
 
 /// A block while its transactions run.
-struct Running<B> {
+struct BlockExecution<B> {
     chain_id: u64,
-    state: Overlay<B>,
+    state: StateOverlay<B>,
     gas_left: u64,
-    executed: Vec<Executed>,
+    executed: Vec<ExecutedTransaction>,
     dropped: Vec<(B256, String)>,
     /// Senders one of whose transactions was left out: their later ones have to wait as well.
     held_back: HashSet<Address>,
 }
 
-impl<B: DatabaseRef<Error = std::convert::Infallible>> Running<B> {
-    fn new(chain_id: u64, state: Overlay<B>) -> Self {
+impl<B: DatabaseRef<Error = std::convert::Infallible>> BlockExecution<B> {
+    fn new(chain_id: u64, state: StateOverlay<B>) -> Self {
         let (executed, dropped, held_back) = (Vec::new(), Vec::new(), HashSet::new());
         Self { chain_id, state, gas_left: GAS_LIMIT, executed, dropped, held_back }
     }
 
-    fn run(&mut self, header: &alloy::consensus::Header, pooled: &Pooled) {
+    fn run(&mut self, header: &alloy::consensus::Header, pooled: &PooledTransaction) {
         let tx = &pooled.tx;
         if self.held_back.contains(&tx.signer()) {
             return;
@@ -142,7 +142,8 @@ impl<B: DatabaseRef<Error = std::convert::Infallible>> Running<B> {
             self.held_back.insert(tx.signer());
             return;
         }
-        let sender = if pooled.impersonated { Sender::Impersonated } else { Sender::Signed };
+        let sender =
+            if pooled.impersonated { SenderKind::Impersonated } else { SenderKind::Signed };
         let block = evm::block_env(header);
         match evm::execute(&self.state, self.chain_id, block, evm::tx_env(tx), sender) {
             Ok(done) => {
@@ -150,7 +151,7 @@ impl<B: DatabaseRef<Error = std::convert::Infallible>> Running<B> {
                 let logs = if success { done.result.into_logs() } else { Vec::new() };
                 self.gas_left -= gas_used;
                 let Ok(()) = self.state.absorb(done.state);
-                self.executed.push(Executed { tx: tx.clone(), success, gas_used, logs });
+                self.executed.push(ExecutedTransaction { tx: tx.clone(), success, gas_used, logs });
             }
             Err(error) => {
                 self.held_back.insert(tx.signer());

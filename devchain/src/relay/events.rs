@@ -10,39 +10,39 @@ use alloy::providers::Provider as _;
 use alloy::rpc::types::{Filter, Log};
 use alloy::sol_types::SolEvent;
 
-use super::{ARB_SYS, Message, mark};
+use super::{ARB_SYS, BridgeMessage, mark};
 use hawser_chain::contracts::{AppChainGateway, ArbSys, ERC20Inbox};
 use hawser_chain::send::{Chain, RpcFault};
 
 /// One chain as far as it was read.
 #[derive(Debug)]
-pub(super) struct Seen<E> {
+pub(super) struct EventReader<E> {
     events: E,
     /// The last block that was read, to notice when it is not the chain's any more.
     last: Option<(u64, B256)>,
     /// What this chain asks the other one for, by number.
-    messages: BTreeMap<u64, Message>,
+    messages: BTreeMap<u64, BridgeMessage>,
     /// Numbers of the other chain's messages that were carried to this one.
     pub(super) done: BTreeSet<u64>,
 }
 
 /// What one log says.
-pub(super) enum Event {
-    Message(u64, Message),
+pub(super) enum BridgeEvent {
+    Message(u64, BridgeMessage),
     Done(u64),
     /// The transaction says whether it was a delivery, and of what.
     Delivery(B256),
 }
 
 /// The logs of one chain that matter.
-pub(super) trait Events {
+pub(super) trait EventSource {
     /// Whose logs.
     fn contracts(&self) -> Vec<Address>;
     /// What a log says; nothing if it does not matter.
-    fn read(&self, log: &Log) -> Option<Event>;
+    fn read(&self, log: &Log) -> Option<BridgeEvent>;
 }
 
-impl<E: Events> Seen<E> {
+impl<E: EventSource> EventReader<E> {
     pub(super) fn new(events: E) -> Self {
         Self { events, last: None, messages: BTreeMap::new(), done: BTreeSet::new() }
     }
@@ -71,9 +71,11 @@ impl<E: Events> Seen<E> {
         let mut transactions = HashSet::new();
         for event in logs.iter().filter_map(|log| self.events.read(log)) {
             match event {
-                Event::Message(number, message) => drop(self.messages.insert(number, message)),
-                Event::Done(number) => drop(self.done.insert(number)),
-                Event::Delivery(hash) => drop(transactions.insert(hash)),
+                BridgeEvent::Message(number, message) => {
+                    drop(self.messages.insert(number, message))
+                }
+                BridgeEvent::Done(number) => drop(self.done.insert(number)),
+                BridgeEvent::Delivery(hash) => drop(transactions.insert(hash)),
             }
         }
         for hash in transactions {
@@ -90,7 +92,10 @@ impl<E: Events> Seen<E> {
     }
 
     /// The messages that are not among these.
-    pub(super) fn except(&self, done: &BTreeSet<u64>) -> impl Iterator<Item = (u64, Message)> {
+    pub(super) fn except(
+        &self,
+        done: &BTreeSet<u64>,
+    ) -> impl Iterator<Item = (u64, BridgeMessage)> {
         let waiting = self.messages.iter().filter(|(number, _)| !done.contains(number));
         waiting.map(|(number, message)| (*number, message.clone()))
     }
@@ -117,23 +122,23 @@ pub(super) struct SettlementEvents {
     pub(super) inbox: Address,
 }
 
-impl Events for SettlementEvents {
+impl EventSource for SettlementEvents {
     fn contracts(&self) -> Vec<Address> {
         vec![self.inbox]
     }
 
-    fn read(&self, log: &Log) -> Option<Event> {
+    fn read(&self, log: &Log) -> Option<BridgeEvent> {
         if let Some(event) = decoded::<ERC20Inbox::RetryableTicketCreated>(log) {
-            let message = Message {
+            let message = BridgeMessage {
                 sender: event.sender,
                 to: event.ticket.to,
                 value: event.ticket.l2CallValue,
                 data: event.ticket.data,
             };
-            return Some(Event::Message(number(event.messageNumber)?, message));
+            return Some(BridgeEvent::Message(number(event.messageNumber)?, message));
         }
         let event = decoded::<ERC20Inbox::WithdrawalReleased>(log)?;
-        Some(Event::Done(number(event.messageId)?))
+        Some(BridgeEvent::Done(number(event.messageId)?))
     }
 }
 
@@ -143,25 +148,25 @@ pub(super) struct AppEvents {
     pub(super) gateway: Address,
 }
 
-impl Events for AppEvents {
+impl EventSource for AppEvents {
     fn contracts(&self) -> Vec<Address> {
         vec![self.gateway, ARB_SYS]
     }
 
-    fn read(&self, log: &Log) -> Option<Event> {
+    fn read(&self, log: &Log) -> Option<BridgeEvent> {
         if log.address() == self.gateway {
             let got = decoded::<AppChainGateway::ParametersReceived>(log).is_some()
                 || decoded::<AppChainGateway::DepositReceived>(log).is_some();
-            return log.transaction_hash.filter(|_| got).map(Event::Delivery);
+            return log.transaction_hash.filter(|_| got).map(BridgeEvent::Delivery);
         }
         let event = decoded::<ArbSys::TxSentToL1>(log)?;
-        let message = Message {
+        let message = BridgeMessage {
             sender: event.sender,
             to: event.destination,
             value: event.value,
             data: event.data,
         };
-        Some(Event::Message(number(event.messageId)?, message))
+        Some(BridgeEvent::Message(number(event.messageId)?, message))
     }
 }
 
