@@ -10,7 +10,7 @@ use revm::primitives::eip3860::MAX_INITCODE_SIZE;
 
 use super::block::GAS_LIMIT;
 use super::evm;
-use super::pool::{PooledTransaction, cost};
+use super::pooled::{PooledTransaction, cost};
 
 /// Why a transaction was not let in.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

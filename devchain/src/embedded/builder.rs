@@ -11,7 +11,7 @@ use revm::context::result::{EVMError, InvalidTransaction};
 use super::block::{Block, ExecutedTransaction, GAS_LIMIT, HeaderFields};
 use super::evm::{self, SenderKind};
 use super::history::{StateAt, commitment_after};
-use super::pool::PooledTransaction;
+use super::pooled::PooledTransaction;
 use super::record::JournalStep;
 use super::state::{StateDiff, StateOverlay};
 

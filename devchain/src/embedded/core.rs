@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use alloy::consensus::Transaction;
-use alloy::consensus::transaction::Recovered;
 use alloy::eips::{BlockId, BlockNumberOrTag};
 use alloy::primitives::{Address, B256};
 
@@ -17,7 +16,8 @@ use super::block::{BASE_FEE_MAX, BASE_FEE_MIN, Block, MinedTransaction};
 use super::builder::{BlockBuilder, BuiltBlock};
 use super::feed::{Feed, FeedEvent};
 use super::history::{History, StateAt};
-use super::pool::{PooledTransaction, TransactionPool};
+use super::pool::TransactionPool;
+use super::pooled::PooledTransaction;
 use super::record::JournalStep;
 use super::state::{Account, StateDiff};
 
@@ -503,12 +503,4 @@ pub(super) struct BlockPlan {
 fn offset_between(now: u64, then: u64) -> i64 {
     let (now, then) = (i128::from(now), i128::from(then));
     i64::try_from(then - now).expect("times are far below the limit")
-}
-
-/// A transaction in the pool's form.
-pub(super) fn pooled(
-    tx: Recovered<alloy::consensus::TxEnvelope>,
-    impersonated: bool,
-) -> Arc<PooledTransaction> {
-    Arc::new(PooledTransaction { tx, impersonated })
 }

@@ -36,6 +36,7 @@ mod journal;
 mod node;
 mod offline;
 mod pool;
+mod pooled;
 mod protocol;
 mod record;
 mod rpc;
@@ -44,6 +45,7 @@ mod session;
 mod settings;
 mod simulate;
 mod state;
+mod versioned;
 
 pub use genesis::CREATE2_DEPLOYER;
 pub use journal::JournalError;

@@ -8,19 +8,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use alloy::primitives::{Address, B256, U256};
-use revm::DatabaseRef;
-use revm::bytecode::Bytecode;
-use revm::context_interface::DBErrorMarker;
-use revm::state::AccountInfo;
+use alloy::primitives::B256;
 use tokio::sync::watch;
 
 use super::core::Core;
 use super::filters::Filters;
 use super::genesis;
-use super::history::StateAt;
 use super::journal::{Journal, JournalError};
-use super::pool::PooledTransaction;
+use super::pooled::PooledTransaction;
 use super::record::JournalStep;
 use super::rpc::error::{RpcError, failed};
 use super::settings::{BlockProduction, EmbeddedSettings, EmbeddedStartError};
@@ -219,54 +214,4 @@ impl EmbeddedNode {
 /// The machine's time in seconds. The chain's clock is ahead of it by what was asked for.
 pub(super) fn wall_clock() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// Blocks were taken back while a simulation read them.
-#[derive(Debug, thiserror::Error)]
-#[error("the chain was reorganised during this call: ask again")]
-pub(super) struct ReorganisedError;
-
-impl DBErrorMarker for ReorganisedError {}
-
-/// The state at one version of a chain that goes on meanwhile.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct VersionedState<'a> {
-    pub(super) node: &'a EmbeddedNode,
-    pub(super) version: u64,
-    pub(super) number: u64,
-    pub(super) branch: u64,
-}
-
-impl VersionedState<'_> {
-    fn with<T>(
-        &self,
-        read: impl FnOnce(StateAt<'_>) -> Result<T, std::convert::Infallible>,
-    ) -> Result<T, ReorganisedError> {
-        let core = self.node.read();
-        if core.branch() != self.branch {
-            return Err(ReorganisedError);
-        }
-        let Ok(value) = read(core.state_at(self.version, self.number));
-        Ok(value)
-    }
-}
-
-impl DatabaseRef for VersionedState<'_> {
-    type Error = ReorganisedError;
-
-    fn basic_ref(&self, address: Address) -> Result<Option<AccountInfo>, ReorganisedError> {
-        self.with(|state| state.basic_ref(address))
-    }
-
-    fn code_by_hash_ref(&self, code_hash: B256) -> Result<Bytecode, ReorganisedError> {
-        self.with(|state| state.code_by_hash_ref(code_hash))
-    }
-
-    fn storage_ref(&self, address: Address, slot: U256) -> Result<U256, ReorganisedError> {
-        self.with(|state| state.storage_ref(address, slot))
-    }
-
-    fn block_hash_ref(&self, number: u64) -> Result<B256, ReorganisedError> {
-        self.with(|state| state.block_hash_ref(number))
-    }
 }

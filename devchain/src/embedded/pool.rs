@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::sync::Arc;
 
-use alloy::consensus::transaction::Recovered;
 use alloy::consensus::{Transaction, TxEnvelope};
 use alloy::primitives::{Address, B256, U256};
 
 use super::admission::TransactionError;
+use super::pooled::PooledTransaction;
 
 /// How many transactions wait at most, in all and of one sender.
 const COUNT_MAX: usize = 8192;
@@ -16,31 +16,6 @@ const COUNT_OF_SENDER_MAX: usize = 1024;
 const INPUT_BYTES_MAX: usize = 64 << 20;
 /// By how many percent both prices of a replacement have to be higher.
 const PRICE_BUMP_PERCENT: u128 = 10;
-
-/// A transaction that was let in.
-#[derive(Debug)]
-pub(super) struct PooledTransaction {
-    pub(super) tx: Recovered<TxEnvelope>,
-    /// Sent for an impersonated account, which may have code.
-    pub(super) impersonated: bool,
-}
-
-impl PooledTransaction {
-    pub(super) fn hash(&self) -> B256 {
-        *self.tx.inner().tx_hash()
-    }
-
-    /// The most that it can take from its sender.
-    pub(super) fn cost(&self) -> U256 {
-        cost(self.tx.inner())
-    }
-}
-
-/// The most that a transaction can take from its sender.
-pub(super) fn cost(tx: &TxEnvelope) -> U256 {
-    let gas = U256::from(tx.gas_limit()).saturating_mul(U256::from(tx.max_fee_per_gas()));
-    gas.saturating_add(tx.value())
-}
 
 #[derive(Debug, Clone)]
 struct PoolEntry {
@@ -218,6 +193,7 @@ impl Ord for Candidate<'_> {
 
 #[cfg(test)]
 mod tests {
+    use alloy::consensus::transaction::Recovered;
     use alloy::consensus::{SignableTransaction, TxEip1559};
     use alloy::primitives::Signature;
 

@@ -14,8 +14,7 @@ use revm::context::{BlockEnv, TxEnv};
 
 use super::block::GAS_LIMIT;
 use super::evm::{self, SenderKind};
-use super::node::ReorganisedError;
-use super::state::{AccountDiff, StateOverlay};
+use super::state::{AccountDiff, ReorganisedError, StateOverlay};
 
 /// The least that any transaction costs.
 const TRANSFER_GAS: u64 = 21_000;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use alloy::primitives::{Address, B256, KECCAK256_EMPTY, U256};
 use revm::bytecode::Bytecode;
+use revm::context_interface::DBErrorMarker;
 use revm::state::{AccountInfo, EvmState};
 use revm::{Database, DatabaseRef};
 
@@ -190,3 +191,10 @@ impl<B: DatabaseRef> Database for &StateOverlay<B> {
         self.block_hash_ref(number)
     }
 }
+
+/// Blocks were taken back while a simulation read them.
+#[derive(Debug, thiserror::Error)]
+#[error("the chain was reorganised during this call: ask again")]
+pub(super) struct ReorganisedError;
+
+impl DBErrorMarker for ReorganisedError {}

@@ -10,7 +10,8 @@ use alloy::providers::Provider as _;
 use alloy::rpc::types::{Filter, Log};
 use alloy::sol_types::SolEvent;
 
-use super::{ARB_SYS, BridgeMessage, mark};
+use super::mark;
+use super::message::{ARB_SYS, BridgeMessage};
 use hawser_chain::contracts::{AppChainGateway, ArbSys, ERC20Inbox};
 use hawser_chain::send::{Chain, RpcFault};
 

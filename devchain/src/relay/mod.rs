@@ -12,13 +12,14 @@
 
 mod events;
 mod mark;
+mod message;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
-use alloy::primitives::{Address, B256, Bytes, U256, address};
+use alloy::primitives::{Address, B256, U256, address};
 use tracing::{info, warn};
 
 use crate::control::DevChain;
@@ -28,47 +29,14 @@ use hawser_chain::contracts::{ERC20Inbox, SettlementChainGateway};
 use hawser_chain::send::{Call, Chain, RpcFault, SendError, ViewError};
 
 pub use mark::alias;
+pub use message::{ARB_SYS, BridgeMessage, BridgeMessageId};
 
 /// The account that may release withdrawals. It has no key: development chains let anybody act for
 /// any account.
 pub const RELAYER: Address = address!("0x72656c617965722072656c617965722072656c61");
-/// The system contract of the app chain (`ArbSys`).
-pub const ARB_SYS: Address = address!("0x0000000000000000000000000000000000000064");
-
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// After a chain did not answer.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
-
-/// A message's way and its number there, from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum BridgeMessageId {
-    /// From the settlement chain's inbox to the app chain.
-    Ticket(u64),
-    /// From the app chain to the settlement chain.
-    Withdrawal(u64),
-}
-
-impl fmt::Display for BridgeMessageId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ticket(number) => write!(f, "ticket {number}"),
-            Self::Withdrawal(number) => write!(f, "withdrawal {number}"),
-        }
-    }
-}
-
-/// A call that one chain asks the other for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BridgeMessage {
-    /// Who has left it, on the chain where it was left.
-    pub sender: Address,
-    /// Whom it calls, on the other chain.
-    pub to: Address,
-    /// What the call carries, in 18-decimals units of the fee token.
-    pub value: U256,
-    /// Function and arguments.
-    pub data: Bytes,
-}
 
 /// How messages are carried. Tests have it otherwise than usual.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

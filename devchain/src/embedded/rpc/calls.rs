@@ -8,9 +8,10 @@ use super::args::Args;
 use super::blocks::known;
 use super::error::RpcError;
 use super::{Group, answer};
-use crate::embedded::node::{EmbeddedNode, VersionedState, wall_clock};
+use crate::embedded::node::{EmbeddedNode, wall_clock};
 use crate::embedded::simulate::Simulation;
 use crate::embedded::state::{StateDiff, StateOverlay};
+use crate::embedded::versioned::VersionedState;
 
 pub(super) const METHODS: Group = &[
     (&["eth_call"], |node, args| {

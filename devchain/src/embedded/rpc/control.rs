@@ -10,8 +10,8 @@ use super::args::{Args, Number};
 use super::error::{RpcError, failed, invalid};
 use super::{Group, RpcResult, answer, transactions};
 use crate::embedded::admission;
-use crate::embedded::core::pooled;
 use crate::embedded::node::{EmbeddedNode, MiningMode, wall_clock};
+use crate::embedded::pooled::PooledTransaction;
 
 /// How many blocks one call makes or takes back at most.
 const BLOCKS_MAX: u64 = 10_000;
@@ -180,11 +180,13 @@ fn reorganise(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let mut included = Vec::new();
     for (tx, Number(block)) in asked.tx_block_pairs {
         let pooled = match tx {
-            Included::Raw(bytes) => pooled(admission::decode(&bytes, chain_id)?, false),
+            Included::Raw(bytes) => {
+                PooledTransaction::new(admission::decode(&bytes, chain_id)?, false)
+            }
             Included::Request(mut request) => {
                 // What it would use now says little of what it uses there.
                 request.gas.get_or_insert(REORGANISED_GAS);
-                pooled(transactions::impersonated(node, *request)?, true)
+                PooledTransaction::new(transactions::impersonated(node, *request)?, true)
             }
         };
         included.push((pooled, block));

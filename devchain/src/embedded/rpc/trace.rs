@@ -11,8 +11,9 @@ use super::error::{RpcError, failed, invalid};
 use super::{Group, RpcResult, answer};
 use crate::embedded::block::Block;
 use crate::embedded::evm::{self, SenderKind};
-use crate::embedded::node::{EmbeddedNode, ReorganisedError, VersionedState};
-use crate::embedded::state::StateOverlay;
+use crate::embedded::node::EmbeddedNode;
+use crate::embedded::state::{ReorganisedError, StateOverlay};
+use crate::embedded::versioned::VersionedState;
 
 pub(super) const METHODS: Group = &[(&["debug_traceTransaction"], trace)];
 

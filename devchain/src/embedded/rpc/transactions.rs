@@ -11,8 +11,8 @@ use super::error::{RpcError, failed, invalid};
 use super::fees::TIP;
 use super::{Group, RpcResult, answer, calls, present};
 use crate::embedded::admission;
-use crate::embedded::core::pooled;
 use crate::embedded::node::EmbeddedNode;
+use crate::embedded::pooled::PooledTransaction;
 
 pub(super) const METHODS: Group = &[
     (&["eth_sendRawTransaction"], send_raw),
@@ -29,13 +29,13 @@ fn send_raw(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let bytes: Bytes = args.get(0)?;
     let chain_id = node.read().chain_id;
     let tx = admission::decode(&bytes, chain_id)?;
-    answer(&node.send(&mut node.writer(), pooled(tx, false))?)
+    answer(&node.send(&mut node.writer(), PooledTransaction::new(tx, false))?)
 }
 
 /// For impersonated accounts: nobody else's key is here.
 fn send(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let tx = impersonated(node, args.get(0)?)?;
-    answer(&node.send(&mut node.writer(), pooled(tx, true))?)
+    answer(&node.send(&mut node.writer(), PooledTransaction::new(tx, true))?)
 }
 
 /// Fills in what the request leaves open, and signs it in name only.
