@@ -1,41 +1,44 @@
 //! The command tree: what can be asked for, and how.
 
-pub mod chain;
-pub mod gateway;
-pub mod onchain;
-pub mod payer;
-pub mod registry;
+#[cfg(feature = "dev")]
+pub(crate) mod chain;
+pub(crate) mod gateway;
+pub(crate) mod onchain;
+pub(crate) mod payer;
+pub(crate) mod registry;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-use crate::config::settings::{self, Kind, Setting};
-use crate::config::{Given, ignored};
+use hawser_node::config::settings::{self, Kind, Setting};
+use hawser_node::config::{Given, ignored};
 
 /// A node for the decentralised XMTP network.
 #[derive(Debug, Parser)]
 #[command(name = "hawser", version, disable_version_flag = true, arg_required_else_help = true)]
 #[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 refused by policy, 4 not found.")]
-pub struct Cli {
+pub(crate) struct Cli {
     /// Print JSON for programs instead of text for people.
     #[arg(long, global = true)]
-    pub json: bool,
+    pub(crate) json: bool,
     /// Print the version.
     #[arg(short = 'v', short_alias = 'V', long, action = ArgAction::Version)]
-    pub version: Option<bool>,
+    pub(crate) version: Option<bool>,
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 /// What can be asked for.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Run a whole network on this machine, each node as its own process.
+    #[cfg(feature = "dev")]
     Dev(DevArgs),
     /// Run chains to develop against.
+    #[cfg(feature = "dev")]
     Chain {
         /// What to do.
         #[command(subcommand)]
@@ -91,40 +94,41 @@ pub enum Command {
 }
 
 /// `hawser dev`.
+#[cfg(feature = "dev")]
 #[derive(Debug, Args)]
-pub struct DevArgs {
+pub(crate) struct DevArgs {
     /// How many nodes [default: as many as the folder has, or 3].
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=100))]
-    pub nodes: Option<u16>,
+    pub(crate) nodes: Option<u16>,
     /// Where keys and data of the network lie.
     #[arg(long, value_name = "DIR", default_value = "hawser-dev")]
-    pub data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
     /// Node i, counted from 0, has its API and QUIC on port B + 100·i and its metrics on the next
     /// one; the gateway is on B + 2 and its metrics on B + 3; the chains are on B + 10 and B + 11
     /// [default: that of the folder, or 5050].
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(u16).range(1..))]
-    pub base_port: Option<u16>,
+    pub(crate) base_port: Option<u16>,
     /// Envelopes that a chain has put in order, as lines of JSON; lines that are appended are
     /// read. A line without `block_time` has 1750000000 s plus its number, counted from 1. The
     /// nodes take it in place of the chains, and there is no gateway.
     #[arg(long, value_name = "FILE")]
-    pub chain_file: Option<PathBuf>,
+    pub(crate) chain_file: Option<PathBuf>,
     /// Make a block of each chain each time so much has passed, such as 5s; from 1 s to 30 s, whole
     /// seconds [default: a block for each transaction].
     #[arg(long, value_name = "TIME", value_parser = chain::block_time)]
-    pub block_time: Option<Duration>,
+    pub(crate) block_time: Option<Duration>,
     /// Run the chains with anvil instead of this program. It is the one that HAWSER_ANVIL names, or
     /// that scripts/contract-tools has installed, or that PATH has.
     #[arg(long)]
-    pub anvil: bool,
+    pub(crate) anvil: bool,
     /// Begin anew: forget the keys and data of an earlier network in the folder.
     #[arg(long)]
-    pub fresh: bool,
+    pub(crate) fresh: bool,
 }
 
 /// `hawser config`, with the same flags, variables and file as `hawser node`.
 #[derive(Debug, Subcommand)]
-pub enum ConfigCommand {
+pub(crate) enum ConfigCommand {
     /// Say whether a node could start with these settings, without a socket or a database.
     Check(NodeArgs),
     /// Print every setting as it is in effect, and where it comes from. Secrets are not shown.
@@ -133,7 +137,7 @@ pub enum ConfigCommand {
 
 /// `hawser keys`.
 #[derive(Debug, Subcommand)]
-pub enum KeysCommand {
+pub(crate) enum KeysCommand {
     /// Make a new random key.
     Generate {
         /// Write it there, readable by its owner only, instead of printing it. Never replaces a
@@ -151,70 +155,70 @@ pub enum KeysCommand {
 
 /// `hawser publish`.
 #[derive(Debug, Args)]
-pub struct PublishArgs {
+pub(crate) struct PublishArgs {
     /// The node's API: `host:port` or `http://…`.
     #[arg(long, value_name = "ADDR")]
-    pub node: String,
+    pub(crate) node: String,
     /// The secret key that signs, and whose account pays.
     #[arg(long, value_name = "FILE")]
-    pub payer_key_file: PathBuf,
+    pub(crate) payer_key_file: PathBuf,
     /// Client envelopes as lines of JSON, in which only `hex` is required. Lines with the same
     /// `request` go in one call; what belongs to a chain is left out.
     #[arg(long, value_name = "FILE")]
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// The node's id in the registry.
     #[arg(long, value_name = "ID")]
-    pub target: Option<u32>,
+    pub(crate) target: Option<u32>,
     /// The file in which `hawser dev` describes its network, to find the node's id
     /// [default: network.json beside the payer's key].
     #[arg(long, value_name = "FILE", conflicts_with = "target")]
-    pub network: Option<PathBuf>,
+    pub(crate) network: Option<PathBuf>,
     /// How long the envelopes shall be kept, 2 to 365; 4294967295 means for ever.
     #[arg(long, value_name = "DAYS", default_value_t = 60)]
-    pub retention_days: u32,
+    pub(crate) retention_days: u32,
 }
 
 /// `hawser tail`.
 #[derive(Debug, Args)]
-pub struct TailArgs {
+pub(crate) struct TailArgs {
     /// The node's API: `host:port` or `http://…`.
     #[arg(long, value_name = "ADDR")]
-    pub node: String,
+    pub(crate) node: String,
     /// Only this topic: kind byte and identifier, hex.
     #[arg(long, value_name = "HEX", conflicts_with = "originator")]
-    pub topic: Option<String>,
+    pub(crate) topic: Option<String>,
     /// Only what this originator has put in order.
     #[arg(long, value_name = "N")]
-    pub originator: Option<u32>,
+    pub(crate) originator: Option<u32>,
     /// `now`, `start`, or the last ids that are known already, such as `0:12,100:7`.
     #[arg(long, value_name = "WHERE", default_value = "now")]
-    pub from: String,
+    pub(crate) from: String,
     /// End after so many envelopes.
     #[arg(long, value_name = "N")]
-    pub limit: Option<u64>,
+    pub(crate) limit: Option<u64>,
 }
 
 /// `hawser status`.
 #[derive(Debug, Args)]
-pub struct StatusArgs {
+pub(crate) struct StatusArgs {
     /// Where the node serves its metrics, `host:port` [default: all nodes of ./hawser-dev, or
     /// as the settings in the environment say, 127.0.0.1:8008].
     #[arg(long, value_name = "ADDR", conflicts_with = "network")]
-    pub metrics: Option<String>,
+    pub(crate) metrics: Option<String>,
     /// The file in which `hawser dev` describes its network.
     #[arg(long, value_name = "FILE")]
-    pub network: Option<PathBuf>,
+    pub(crate) network: Option<PathBuf>,
 }
 
 /// `hawser health`.
 #[derive(Debug, Args)]
-pub struct HealthArgs {
+pub(crate) struct HealthArgs {
     /// Ready for what.
     #[arg(long = "for", value_name = "WHAT", value_enum, default_value_t)]
-    pub purpose: Purpose,
+    pub(crate) purpose: Purpose,
     /// Where the node serves its metrics, `host:port` [default: as its settings say].
     #[arg(long, value_name = "ADDR")]
-    pub metrics: Option<String>,
+    pub(crate) metrics: Option<String>,
     /// The node's file with settings [env: HAWSER_CONFIG].
     #[arg(long, value_name = "FILE")]
     config: Option<String>,
@@ -222,7 +226,7 @@ pub struct HealthArgs {
 
 /// What a node can be ready for. Each one needs what those before it need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub enum Purpose {
+pub(crate) enum Purpose {
     /// Its database, registry and prices are loaded.
     Start,
     /// To answer queries and serve streams.
@@ -235,7 +239,7 @@ pub enum Purpose {
 impl Purpose {
     /// As it is written.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Start => "start",
             Self::Read => "read",
@@ -247,7 +251,7 @@ impl Purpose {
 impl HealthArgs {
     /// What was given, together with the environment.
     #[must_use]
-    pub fn given(&self) -> Given {
+    pub(crate) fn given(&self) -> Given {
         let file = self.config.clone().map(|path| ("config".to_owned(), path));
         Given::new(file, environment())
     }
@@ -256,14 +260,14 @@ impl HealthArgs {
 impl StatusArgs {
     /// The settings in the environment.
     #[must_use]
-    pub fn given(&self) -> Given {
+    pub(crate) fn given(&self) -> Given {
         Given::new([], environment())
     }
 }
 
 /// `hawser rebuild`.
 #[derive(Debug, Args)]
-pub struct RebuildArgs {
+pub(crate) struct RebuildArgs {
     /// The node's database [env: HAWSER_DATA_DIR; default: hawser-data].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
@@ -275,7 +279,7 @@ pub struct RebuildArgs {
 impl RebuildArgs {
     /// What was given, together with the environment.
     #[must_use]
-    pub fn given(&self) -> Given {
+    pub(crate) fn given(&self) -> Given {
         let flag = |name: &str, value: &Option<String>| Some((name.to_owned(), value.clone()?));
         let flags = [flag("data-dir", &self.data_dir), flag("config", &self.config)];
         Given::new(flags.into_iter().flatten(), environment())
@@ -284,24 +288,24 @@ impl RebuildArgs {
 
 /// `hawser recut`, with the same flags, variables and file as `hawser node`.
 #[derive(Debug, Args)]
-pub struct RecutArgs {
+pub(crate) struct RecutArgs {
     /// Which strand.
     #[arg(long, value_enum)]
-    pub strand: ChainStrand,
+    pub(crate) strand: ChainStrand,
     /// The first block that is to be read anew: at or below the first that is another one now.
     #[arg(long, value_name = "N")]
-    pub from_block: u64,
+    pub(crate) from_block: u64,
     /// Do not ask.
     #[arg(long)]
-    pub yes: bool,
+    pub(crate) yes: bool,
     /// How the node is started.
     #[command(flatten)]
-    pub node: NodeArgs,
+    pub(crate) node: NodeArgs,
 }
 
 /// A strand that comes from the app chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ChainStrand {
+pub(crate) enum ChainStrand {
     /// Originator 0.
     GroupMessages,
     /// Originator 1.
@@ -310,11 +314,11 @@ pub enum ChainStrand {
 
 /// `hawser node`: settings by their flags, not judged yet.
 #[derive(Debug, Default)]
-pub struct NodeArgs {
+pub(crate) struct NodeArgs {
     flags: Vec<(String, String)>,
     /// End when the standard input does, as if a signal had come. For a parent process that must
     /// not leave nodes behind.
-    pub exit_with_parent: bool,
+    pub(crate) exit_with_parent: bool,
 }
 
 const EXIT_WITH_PARENT: &str = "exit-with-parent";
@@ -322,7 +326,7 @@ const EXIT_WITH_PARENT: &str = "exit-with-parent";
 impl NodeArgs {
     /// What was given, together with the environment.
     #[must_use]
-    pub fn given(self) -> Given {
+    pub(crate) fn given(self) -> Given {
         Given::new(self.flags, environment())
     }
 }

@@ -8,10 +8,10 @@ use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
-use crate::failure::{Failure, Reason};
+use hawser_node::failure::{Failure, Reason};
 
 /// The largest message that nodes send.
-pub const MESSAGE_LEN_BYTES_MAX: usize = 26 * 1024 * 1024;
+pub(crate) const MESSAGE_LEN_BYTES_MAX: usize = 26 * 1024 * 1024;
 /// A node on the same planet answers a connection within this time.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Health and status are answered from memory.
@@ -22,7 +22,7 @@ const HTTP_BODY_LEN_BYTES_MAX: usize = 16 * 1024 * 1024;
 ///
 /// # Errors
 /// When the address makes no sense, or nobody answers there.
-pub async fn connect(address: &str) -> Result<Channel, Failure> {
+pub(crate) async fn connect(address: &str) -> Result<Channel, Failure> {
     let endpoint = endpoint(address)?;
     endpoint.connect().await.map_err(|error| {
         Failure::failed(format!("no node answers at {address}: {}", root_cause(&error)))
@@ -53,7 +53,7 @@ fn root_cause(error: &dyn std::error::Error) -> String {
 
 /// The name of a status in the words of the protocol: `INVALID_ARGUMENT`.
 #[must_use]
-pub fn code_name(code: Code) -> &'static str {
+pub(crate) fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",
@@ -77,7 +77,7 @@ pub fn code_name(code: Code) -> &'static str {
 
 /// Whether a status says that a rule was broken, or that something did not work.
 #[must_use]
-pub fn reason_of(code: Code) -> Reason {
+pub(crate) fn reason_of(code: Code) -> Reason {
     match code {
         Code::NotFound => Reason::NotFound,
         Code::InvalidArgument
@@ -93,23 +93,23 @@ pub fn reason_of(code: Code) -> Reason {
 
 /// A status as a failure: its name and its text.
 #[must_use]
-pub fn failure(status: &Status) -> Failure {
+pub(crate) fn failure(status: &Status) -> Failure {
     let text = format!("{}: {}", code_name(status.code()), status.message());
     Failure { reason: reason_of(status.code()), text }
 }
 
 /// What an HTTP server answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// 200, 503, …
-    pub status: u16,
+    pub(crate) status: u16,
     /// As it came; what is no UTF-8 is replaced.
-    pub body: String,
+    pub(crate) body: String,
 }
 
 /// Why there was no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum GetError {
+pub(crate) enum GetError {
     /// Nobody listens there.
     #[error("{0}")]
     Connect(#[from] std::io::Error),
@@ -131,7 +131,7 @@ pub enum GetError {
 ///
 /// # Errors
 /// When there is no whole answer.
-pub async fn get(address: &str, path: &str) -> Result<Answer, GetError> {
+pub(crate) async fn get(address: &str, path: &str) -> Result<Answer, GetError> {
     tokio::time::timeout(HTTP_TIMEOUT, get_unbounded(address, path))
         .await
         .unwrap_or(Err(GetError::Timeout))
@@ -172,9 +172,9 @@ mod tests {
 
     #[test]
     fn refusals_and_failures_have_their_exit_codes() {
-        assert_eq!(reason_of(Code::InvalidArgument).exit_code(), 3);
-        assert_eq!(reason_of(Code::Unavailable).exit_code(), 1);
-        assert_eq!(reason_of(Code::NotFound).exit_code(), 4);
+        assert_eq!(output::exit_code(reason_of(Code::InvalidArgument)), 3);
+        assert_eq!(output::exit_code(reason_of(Code::Unavailable)), 1);
+        assert_eq!(output::exit_code(reason_of(Code::NotFound)), 4);
         let failure = failure(&Status::invalid_argument("no"));
         assert_eq!(failure.text, "INVALID_ARGUMENT: no");
     }

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal as _};
 use std::panic::PanicHookInfo;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use hawser_node::config::LogConfig;
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -14,11 +15,10 @@ use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::config::LogConfig;
 use crate::output;
 
 /// Begins to log, to the error output. To be called once.
-pub fn install(config: LogConfig) {
+pub(crate) fn install(config: LogConfig) {
     let base = tracing_subscriber::fmt()
         .with_env_filter(filter(config.level))
         .with_writer(io::stderr)
@@ -45,7 +45,7 @@ fn filter(level: Level) -> EnvFilter {
 
 /// From now on a panic in any thread or task ends the process, after it was logged: a node that
 /// lacks a part is worse than one that starts anew.
-pub fn abort_on_panic() {
+pub(crate) fn abort_on_panic() {
     std::panic::set_hook(Box::new(|panic: &PanicHookInfo<'_>| {
         let thread = std::thread::current();
         let thread = thread.name().unwrap_or("unnamed");

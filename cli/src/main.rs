@@ -1,11 +1,26 @@
-//! `hawser`: reads the command line, does what it says, and ends with the exit code that belongs
-//! to the outcome.
+//! `hawser`: the command line of nodes, gateways and their administration. In reading order:
+//!
+//! - [`args`]: the command tree; [`commands`]: one file per command;
+//! - [`logging`]: the log lines of `hawser node` and `hawser gateway`;
+//! - [`output`]: what commands print; [`render`]: one envelope as text or JSON;
+//! - [`client`]: calls to a running node; [`network_file`]: the network that `hawser dev` runs.
+//!
+//! Settings, start and stop order are in `hawser-node`. Without the default feature `dev` the
+//! program has no `hawser dev` and no `hawser chain`, and links no EVM.
+
+mod args;
+mod client;
+mod commands;
+mod logging;
+mod network_file;
+mod output;
+mod render;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use hawser_node::cli::Cli;
-use hawser_node::{commands, output};
+
+use crate::args::Cli;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -14,7 +29,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             output::failure(&failure, as_json);
-            ExitCode::from(failure.reason.exit_code())
+            ExitCode::from(output::exit_code(failure.reason))
         }
     }
 }

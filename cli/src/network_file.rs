@@ -6,75 +6,75 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// The file's name in the folder of `hawser dev`.
-pub const FILE_NAME: &str = "network.json";
+pub(crate) const FILE_NAME: &str = "network.json";
 /// The name of the file with the addresses of the contracts.
-pub const CHAIN_JSON: &str = "chain.json";
+pub(crate) const CHAIN_JSON: &str = "chain.json";
 
 /// The file as it is written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NetworkFile {
+pub(crate) struct NetworkFile {
     /// By id, ascending.
-    pub nodes: Vec<NetworkNode>,
+    pub(crate) nodes: Vec<NetworkNode>,
     /// Signs, and pays for, what the gateway and people by hand publish: it owns native tokens of
     /// the app chain, and has paid into the payer registry.
-    pub payer_key_file: PathBuf,
+    pub(crate) payer_key_file: PathBuf,
     /// Where clients connect; none when the nodes read a chain file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gateway: Option<NetworkGateway>,
+    pub(crate) gateway: Option<NetworkGateway>,
     /// Group commits and identity updates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub app_chain: Option<NetworkChain>,
+    pub(crate) app_chain: Option<NetworkChain>,
     /// Registry, prices, payers, reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub settlement_chain: Option<NetworkChain>,
+    pub(crate) settlement_chain: Option<NetworkChain>,
     /// The addresses of the contracts, under the keys of `chain.json`.
     #[serde(default, skip_serializing_if = "Value::is_null")]
-    pub contracts: Value,
+    pub(crate) contracts: Value,
 }
 
 /// The gateway.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NetworkGateway {
+pub(crate) struct NetworkGateway {
     /// The API, `host:port`.
-    pub grpc: String,
+    pub(crate) grpc: String,
     /// Metrics and health, `host:port`.
-    pub metrics: String,
+    pub(crate) metrics: String,
     /// Its process, when the file was written.
-    pub pid: u32,
+    pub(crate) pid: u32,
 }
 
 /// One chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NetworkChain {
+pub(crate) struct NetworkChain {
     /// JSON-RPC, `http://…`.
-    pub rpc: String,
+    pub(crate) rpc: String,
     /// The same and subscriptions, `ws://…`.
-    pub ws: String,
+    pub(crate) ws: String,
     /// What transactions name.
-    pub chain_id: u64,
+    pub(crate) chain_id: u64,
     /// The process that runs both chains, when the file was written.
-    pub pid: u32,
+    pub(crate) pid: u32,
 }
 
 /// One node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NetworkNode {
+pub(crate) struct NetworkNode {
     /// 100, 200, 300, …
-    pub node_id: u32,
+    pub(crate) node_id: u32,
     /// The API, `host:port`.
-    pub grpc: String,
+    pub(crate) grpc: String,
     /// Where peers connect, `host:port`.
-    pub quic: String,
+    pub(crate) quic: String,
     /// Metrics, health and status, `host:port`.
-    pub metrics: String,
+    pub(crate) metrics: String,
     /// The account of the node's key.
-    pub address: String,
+    pub(crate) address: String,
     /// The node's key: 65 bytes, hex.
-    pub public_key: String,
+    pub(crate) public_key: String,
     /// Its database.
-    pub data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
     /// Its process, when the file was written.
-    pub pid: u32,
+    pub(crate) pid: u32,
 }
 
 impl NetworkFile {
@@ -82,20 +82,20 @@ impl NetworkFile {
     ///
     /// # Errors
     /// When it is no JSON of this form.
-    pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
+    pub(crate) fn parse(text: &str) -> Result<Self, serde_json::Error> {
         serde_json::from_str(text)
     }
 
     /// The node whose API is at `address`: `host:port`, or the same as a URL.
     #[must_use]
-    pub fn node_at(&self, address: &str) -> Option<&NetworkNode> {
+    pub(crate) fn node_at(&self, address: &str) -> Option<&NetworkNode> {
         let wanted = host_and_port(address);
         self.nodes.iter().find(|node| host_and_port(&node.grpc) == wanted)
     }
 
     /// Where the file lies that belongs to a key or another file of the same folder.
     #[must_use]
-    pub fn beside(path: &Path) -> PathBuf {
+    pub(crate) fn beside(path: &Path) -> PathBuf {
         path.with_file_name(FILE_NAME)
     }
 }

@@ -5,10 +5,10 @@ use std::io::{self, BufRead as _, Write as _};
 
 use serde_json::json;
 
-use crate::failure::Failure;
+use hawser_node::failure::{Failure, Reason};
 
 /// Prints a line. A reader that has seen enough, as `head` does, ends the program quietly.
-pub fn line(text: impl fmt::Display) {
+pub(crate) fn line(text: impl fmt::Display) {
     let mut out = io::stdout().lock();
     if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush()) {
         std::process::exit(i32::from(error.kind() != io::ErrorKind::BrokenPipe));
@@ -16,12 +16,12 @@ pub fn line(text: impl fmt::Display) {
 }
 
 /// Prints a failure to the error output, if there is still something to say.
-pub fn failure(failure: &Failure, as_json: bool) {
+pub(crate) fn failure(failure: &Failure, as_json: bool) {
     if failure.text.is_empty() {
         return;
     }
     let text = if as_json {
-        json!({ "error": failure.text, "exit_code": failure.reason.exit_code() }).to_string()
+        json!({ "error": failure.text, "exit_code": exit_code(failure.reason) }).to_string()
     } else {
         format!("hawser: {failure}")
     };
@@ -29,11 +29,22 @@ pub fn failure(failure: &Failure, as_json: bool) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
+/// Returns the exit code that tells why a command failed.
+#[must_use]
+pub(crate) fn exit_code(reason: Reason) -> u8 {
+    match reason {
+        Reason::Failed => 1,
+        Reason::Usage => 2,
+        Reason::Refused => 3,
+        Reason::NotFound => 4,
+    }
+}
+
 /// Asks whoever sits at the terminal: true if the answer is yes.
 ///
 /// # Errors
 /// When nobody can be asked.
-pub fn ask(question: impl fmt::Display) -> Result<bool, Failure> {
+pub(crate) fn ask(question: impl fmt::Display) -> Result<bool, Failure> {
     let mut answer = String::new();
     let mut out = io::stderr();
     let asked = write!(out, "{question} [y/N] ").and_then(|()| out.flush());
@@ -43,14 +54,14 @@ pub fn ask(question: impl fmt::Display) -> Result<bool, Failure> {
 
 /// A number of things: `1 request`, `2 requests`.
 #[must_use]
-pub fn count(number: usize, thing: &str) -> String {
+pub(crate) fn count(number: usize, thing: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {thing}{plural}")
 }
 
 /// A moment in unix nanoseconds as RFC 3339, UTC.
 #[must_use]
-pub fn time(unix_ns: i64) -> String {
+pub(crate) fn time(unix_ns: i64) -> String {
     const SECOND_NS: i64 = 1_000_000_000;
     const DAY_S: i64 = 86_400;
     let (seconds, ns) = (unix_ns.div_euclid(SECOND_NS), unix_ns.rem_euclid(SECOND_NS));

@@ -9,7 +9,7 @@ use crate::output;
 
 /// An envelope with what can be told from it alone.
 #[derive(Debug)]
-pub struct Rendered {
+pub(crate) struct Rendered {
     envelope: OriginatorEnvelope,
     /// Whom the payer's signature recovers to; none on chain traffic.
     payer: Option<Address>,
@@ -20,7 +20,7 @@ impl Rendered {
     ///
     /// # Errors
     /// When a layer is malformed.
-    pub fn new(bytes: Bytes) -> Result<Self, LayerError> {
+    pub(crate) fn new(bytes: Bytes) -> Result<Self, LayerError> {
         let envelope = OriginatorEnvelope::parse(bytes)?;
         let payer = envelope.unsigned().payer();
         let signature = payer.signature_bytes().and_then(|bytes| Signature::from_bytes(bytes).ok());
@@ -30,13 +30,13 @@ impl Rendered {
 
     /// Its place.
     #[must_use]
-    pub fn id(&self) -> EnvelopeId {
+    pub(crate) fn id(&self) -> EnvelopeId {
         self.envelope.id()
     }
 
     /// One line: time, id, topic, what it is, size, who pays how much, what it comes after.
     #[must_use]
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let unsigned = self.envelope.unsigned();
         let client = unsigned.payer().client();
         let mut parts = vec![
@@ -65,7 +65,7 @@ impl Rendered {
     ///
     /// # Errors
     /// When the schema has no such message, which it has.
-    pub fn json(&self) -> Result<Value, JsonError> {
+    pub(crate) fn json(&self) -> Result<Value, JsonError> {
         let unsigned = self.envelope.unsigned();
         let client = unsigned.payer().client();
         let transaction = match self.envelope.proof() {
@@ -141,8 +141,8 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
-    use crate::files::key;
-    use crate::files::lines::{self, Route};
+    use hawser_node::files::key;
+    use hawser_node::files::lines::{self, Route};
 
     fn sealed(node: &SecretKey, payer: &SecretKey) -> Bytes {
         let text = std::fs::read_to_string(lines::tests::VECTORS).unwrap();

@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+use hawser_chain::admin::AdminError;
+
+use crate::config::contracts;
+
 /// Why a command failed: decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
@@ -13,19 +17,6 @@ pub enum Reason {
     Refused,
     /// What it is about does not exist: 4.
     NotFound,
-}
-
-impl Reason {
-    /// The exit code.
-    #[must_use]
-    pub fn exit_code(self) -> u8 {
-        match self {
-            Self::Failed => 1,
-            Self::Usage => 2,
-            Self::Refused => 3,
-            Self::NotFound => 4,
-        }
-    }
 }
 
 /// A command that failed: why, and what people are told.
@@ -72,3 +63,30 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+impl From<AdminError> for Failure {
+    fn from(error: AdminError) -> Self {
+        match &error {
+            AdminError::NoAddress(contract) => {
+                let flag = contracts::flag_of(*contract);
+                Self::usage(format!(
+                    "nobody has said where {contract} is: give --chain-json FILE, or --{flag} \
+                     ADDRESS"
+                ))
+            }
+            AdminError::NoChain(_)
+            | AdminError::NoAccount
+            | AdminError::UnknownParameter { .. }
+            | AdminError::Value { .. } => Self::usage(error),
+            AdminError::UnknownNode { .. } => Self::not_found(error),
+            AdminError::KeyInUse { .. }
+            | AdminError::StartInPast { .. }
+            | AdminError::StartTooFar { .. } => Self::refused(error),
+            AdminError::TooFewTokens { .. }
+            | AdminError::Key(_)
+            | AdminError::WouldRevert { .. }
+            | AdminError::View { .. }
+            | AdminError::Rpc(_) => Self::failed(error),
+        }
+    }
+}

@@ -1,21 +1,15 @@
-//! The `hawser` binary: command line, configuration, and the one place where the parts of a node
-//! are put together. In reading order:
+//! A node or a gateway as a library: typed settings, start and stop order, and the one place where
+//! the parts are joined. In reading order:
 //!
-//! - [`cli`]: the command tree; [`commands`]: one file a command;
-//! - [`config`]: the settings of a node;
+//! - [`config`]: the settings, read from flags, environment and file, and checked together;
 //! - [`files`]: registry, rates, chain, envelopes, keys;
-//! - [`service`]: a node from its start to its end;
-//! - [`client`]: talking to a node from outside; [`render`]: what envelopes look like to people.
+//! - [`service`]: a node or a gateway from its start to its end;
+//! - [`failure`]: why a run ended with an error.
 //!
-//! No rule about envelopes lives here. Invariant: everything a node is made of is joined in
-//! [`service`], and nowhere else.
+//! Invariant: no rule about envelopes lives here. Invariant: this crate knows no command line and
+//! prints nothing; the `hawser` program in `hawser-cli` does.
 
-pub mod cli;
-pub mod client;
-pub mod commands;
 pub mod config;
 pub mod failure;
 pub mod files;
-pub mod output;
-pub mod render;
 pub mod service;

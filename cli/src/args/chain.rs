@@ -6,11 +6,11 @@ use std::time::Duration;
 use alloy::primitives::Address;
 use clap::{Args, Subcommand};
 
-use crate::config::duration;
+use hawser_node::config::duration;
 
 /// `hawser chain`.
 #[derive(Debug, Subcommand)]
-pub enum ChainCommand {
+pub(crate) enum ChainCommand {
     /// Run the two chains of a development network, with all contracts on them.
     ///
     /// For development and tests only: whoever reaches the ports controls the chains, and the keys
@@ -24,7 +24,7 @@ pub enum ChainCommand {
 
 /// `hawser chain dev`.
 #[derive(Debug, Args)]
-pub struct ChainDevArgs {
+pub(crate) struct ChainDevArgs {
     /// The app chain is on port B + 10 and the settlement chain on B + 11, HTTP and WebSocket.
     #[arg(
         long,
@@ -32,35 +32,35 @@ pub struct ChainDevArgs {
         default_value_t = 5050,
         value_parser = clap::value_parser!(u16).range(1..=65_524)
     )]
-    pub base_port: u16,
+    pub(crate) base_port: u16,
     /// Make a block each time so much has passed, such as 5s; from 1 s to 30 s, whole seconds
     /// [default: a block for each transaction].
     #[arg(long, value_name = "TIME", value_parser = block_time)]
-    pub block_time: Option<Duration>,
+    pub(crate) block_time: Option<Duration>,
     /// Keep the chains there [default: they end with the process].
     #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
+    pub(crate) data_dir: Option<PathBuf>,
     /// Where the addresses are written [default: chain.json in the data folder, or else
     /// hawser-chain/chain.json].
     #[arg(long, value_name = "FILE")]
-    pub chain_json: Option<PathBuf>,
+    pub(crate) chain_json: Option<PathBuf>,
     /// Register the nodes of this file, in the form of registry.json, and choose the canonical
     /// ones.
     #[arg(long, value_name = "FILE")]
-    pub register_nodes: Option<PathBuf>,
+    pub(crate) register_nodes: Option<PathBuf>,
     /// Who shall own the nodes that are registered [default: the account that deploys].
     #[arg(long, value_name = "ADDRESS", requires = "register_nodes")]
-    pub node_owner: Option<Address>,
+    pub(crate) node_owner: Option<Address>,
     /// Give this account what publishing costs: native tokens, and a balance in the payer registry.
     #[arg(long, value_name = "ADDRESS")]
-    pub fund_payer: Option<Address>,
+    pub(crate) fund_payer: Option<Address>,
     /// Run the chains with anvil instead of this program [default: the one that HAWSER_ANVIL names,
     /// or that scripts/contract-tools has installed, or that PATH has].
     #[arg(long, value_name = "PROGRAM", num_args = 0..=1, require_equals = true)]
-    pub anvil: Option<Option<PathBuf>>,
+    pub(crate) anvil: Option<Option<PathBuf>>,
     /// End when the standard input does. For a parent process that must not leave chains behind.
     #[arg(long, hide = true)]
-    pub exit_with_parent: bool,
+    pub(crate) exit_with_parent: bool,
 }
 
 /// Whole seconds, as chains count them.

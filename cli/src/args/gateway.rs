@@ -1,28 +1,28 @@
 //! `hawser gateway`: settings by their flags, not judged yet.
 
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
+use hawser_node::config::{Given, contracts, gateway};
 
 use super::{EXIT_WITH_PARENT, environment, of_setting, value};
-use crate::config::{Given, contracts, gateway};
 
 /// What was given to `hawser gateway`.
 #[derive(Debug, Default)]
-pub struct GatewayArgs {
+pub(crate) struct GatewayArgs {
     flags: Vec<(String, String)>,
     /// End when the standard input does, as if a signal had come.
-    pub exit_with_parent: bool,
+    pub(crate) exit_with_parent: bool,
 }
 
 impl GatewayArgs {
     /// What was given, together with the environment.
     #[must_use]
-    pub fn given(self) -> Given {
+    pub(crate) fn given(self) -> Given {
         Given::new(self.flags, environment())
     }
 }
 
 /// Settings of chains and contracts that are not among the gateway's own already.
-fn of_contracts() -> impl Iterator<Item = &'static crate::config::settings::Setting> {
+fn of_contracts() -> impl Iterator<Item = &'static hawser_node::config::settings::Setting> {
     let single = contracts::SINGLE.iter().map(|(_, setting)| setting);
     let all = contracts::GENERAL.into_iter().chain(contracts::READING).chain(single);
     all.filter(|setting| gateway::ALL.iter().all(|own| own.flag != setting.flag))

@@ -7,14 +7,14 @@ use std::time::Duration;
 use alloy::primitives::Address;
 use clap::{ArgMatches, Args, FromArgMatches};
 use hawser_chain::admin::MicroDollars;
+use hawser_node::config::settings::Setting;
+use hawser_node::config::{Given, contracts, duration};
 
 use super::{environment, of_setting};
-use crate::config::settings::Setting;
-use crate::config::{Given, contracts, duration};
 
 /// Chains and contracts by their flags, not judged yet.
 #[derive(Debug, Default)]
-pub struct NetworkArgs {
+pub(crate) struct NetworkArgs {
     flags: Vec<(String, String)>,
 }
 
@@ -28,7 +28,7 @@ const ALIASES: [(&str, &str); 3] = [
 impl NetworkArgs {
     /// What was given, together with the environment.
     #[must_use]
-    pub fn given(&self) -> Given {
+    pub(crate) fn given(&self) -> Given {
         Given::new(self.flags.clone(), environment())
     }
 }
@@ -70,26 +70,26 @@ impl FromArgMatches for NetworkArgs {
 /// How a transaction is sent, or not.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sending")]
-pub struct SendArgs {
+pub(crate) struct SendArgs {
     /// Don't ask before sending.
     #[arg(short = 'y', long)]
-    pub yes: bool,
+    pub(crate) yes: bool,
     /// Try it on the chain as it is now, and send nothing.
     #[arg(long)]
-    pub dry_run: bool,
+    pub(crate) dry_run: bool,
     /// Print target, value and data for a multisig, and send nothing. Needs no key.
     #[arg(long, conflicts_with = "dry_run")]
-    pub calldata: bool,
+    pub(crate) calldata: bool,
     /// The secret key of the account that sends [env: HAWSER_KEY_FILE, or HAWSER_KEY for the key
     /// itself].
     #[arg(long, value_name = "FILE")]
-    pub key_file: Option<PathBuf>,
+    pub(crate) key_file: Option<PathBuf>,
     /// The account that would send, with --dry-run or --calldata.
     #[arg(long, value_name = "ADDRESS", value_parser = address, conflicts_with = "key_file")]
-    pub from: Option<Address>,
+    pub(crate) from: Option<Address>,
     /// How long to wait until a transaction is mined.
     #[arg(long, value_name = "TIME", value_parser = timeout, default_value = "60s")]
-    pub timeout: Duration,
+    pub(crate) timeout: Duration,
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {

@@ -8,7 +8,7 @@ use super::onchain::{NetworkArgs, SendArgs, address, amount};
 
 /// `hawser payer`.
 #[derive(Debug, Subcommand)]
-pub enum PayerCommand {
+pub(crate) enum PayerCommand {
     /// Pay into a payer's balance.
     Deposit(DepositArgs),
     /// Print what a payer has.
@@ -23,41 +23,41 @@ pub enum PayerCommand {
 
 /// `hawser payer deposit`.
 #[derive(Debug, Args)]
-pub struct DepositArgs {
+pub(crate) struct DepositArgs {
     /// How much: dollars with at most 6 decimals, such as 25 or 10.50.
     #[arg(long, value_name = "DOLLARS", value_parser = amount)]
-    pub amount: MicroDollars,
+    pub(crate) amount: MicroDollars,
     /// Whose balance [default: that of the account that sends].
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
-    pub payer: Option<Address>,
+    pub(crate) payer: Option<Address>,
     /// Make fee tokens that are missing of underlying tokens first.
     #[arg(long)]
-    pub from_underlying: bool,
+    pub(crate) from_underlying: bool,
     /// Whether and how it is sent.
     #[command(flatten)]
-    pub send: SendArgs,
+    pub(crate) send: SendArgs,
     /// Where it is.
     #[command(flatten)]
-    pub network: NetworkArgs,
+    pub(crate) network: NetworkArgs,
 }
 
 /// `hawser payer balance`.
 #[derive(Debug, Args)]
-pub struct BalanceArgs {
+pub(crate) struct BalanceArgs {
     /// Whose balance [default: that of the key].
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
-    pub payer: Option<Address>,
+    pub(crate) payer: Option<Address>,
     /// The payer's secret key, of which only the address is used.
     #[arg(long, value_name = "FILE", conflicts_with = "payer")]
-    pub key_file: Option<std::path::PathBuf>,
+    pub(crate) key_file: Option<std::path::PathBuf>,
     /// Where it is.
     #[command(flatten)]
-    pub network: NetworkArgs,
+    pub(crate) network: NetworkArgs,
 }
 
 /// `hawser payer withdraw`.
 #[derive(Debug, Subcommand)]
-pub enum WithdrawCommand {
+pub(crate) enum WithdrawCommand {
     /// Ask for money; it is ready when the lock is over.
     Request(WithdrawRequestArgs),
     /// Take the request back.
@@ -68,49 +68,49 @@ pub enum WithdrawCommand {
 
 /// `hawser payer withdraw request`.
 #[derive(Debug, Args)]
-pub struct WithdrawRequestArgs {
+pub(crate) struct WithdrawRequestArgs {
     /// How much: dollars with at most 6 decimals, such as 25 or 10.50.
     #[arg(long, value_name = "DOLLARS", value_parser = amount)]
-    pub amount: MicroDollars,
+    pub(crate) amount: MicroDollars,
     /// Whether and how it is sent.
     #[command(flatten)]
-    pub send: SendArgs,
+    pub(crate) send: SendArgs,
     /// Where it is.
     #[command(flatten)]
-    pub network: NetworkArgs,
+    pub(crate) network: NetworkArgs,
 }
 
 /// `hawser payer withdraw cancel`.
 #[derive(Debug, Args)]
-pub struct WithdrawCancelArgs {
+pub(crate) struct WithdrawCancelArgs {
     /// Whether and how it is sent.
     #[command(flatten)]
-    pub send: SendArgs,
+    pub(crate) send: SendArgs,
     /// Where it is.
     #[command(flatten)]
-    pub network: NetworkArgs,
+    pub(crate) network: NetworkArgs,
 }
 
 /// `hawser payer withdraw finalize`.
 #[derive(Debug, Args)]
-pub struct WithdrawFinalizeArgs {
+pub(crate) struct WithdrawFinalizeArgs {
     /// Who gets the money [default: the account that sends].
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
-    pub recipient: Option<Address>,
+    pub(crate) recipient: Option<Address>,
     /// As underlying tokens instead of fee tokens.
     #[arg(long)]
-    pub into_underlying: bool,
+    pub(crate) into_underlying: bool,
     /// Whether and how it is sent.
     #[command(flatten)]
-    pub send: SendArgs,
+    pub(crate) send: SendArgs,
     /// Where it is.
     #[command(flatten)]
-    pub network: NetworkArgs,
+    pub(crate) network: NetworkArgs,
 }
 
 /// `hawser fees`.
 #[derive(Debug, Subcommand)]
-pub enum FeesCommand {
+pub(crate) enum FeesCommand {
     /// Book the shares of all settled reports that were not claimed before.
     Claim(FeesClaimArgs),
     /// Pay out what was claimed.
@@ -122,59 +122,59 @@ pub enum FeesCommand {
 /// Whose fees.
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("whose").required(true).args(["node", "protocol"])))]
-pub struct WhoseArgs {
+pub(crate) struct WhoseArgs {
     /// Those of this node, for its owner.
     #[arg(long, value_name = "ID")]
-    pub node: Option<u32>,
+    pub(crate) node: Option<u32>,
     /// Those of the protocol.
     #[arg(long)]
-    pub protocol: bool,
+    pub(crate) protocol: bool,
 }
 
 /// `hawser fees claim`.
 #[derive(Debug, Args)]
-pub struct FeesClaimArgs {
+pub(crate) struct FeesClaimArgs {
     /// Whose fees.
     #[command(flatten)]
-    pub whose: WhoseArgs,
+    pub(crate) whose: WhoseArgs,
     /// Only reports about this originator; may be given several times [default: all nodes].
     #[arg(long, value_name = "ID")]
-    pub originator: Vec<u32>,
+    pub(crate) originator: Vec<u32>,
     /// Whether and how it is sent.
     #[command(flatten)]
-    pub send: SendArgs,
+    pub(crate) send: SendArgs,
     /// Where it is.
     #[command(flatten)]
-    pub network: NetworkArgs,
+    pub(crate) network: NetworkArgs,
 }
 
 /// `hawser fees withdraw`.
 #[derive(Debug, Args)]
-pub struct FeesWithdrawArgs {
+pub(crate) struct FeesWithdrawArgs {
     /// Whose fees.
     #[command(flatten)]
-    pub whose: WhoseArgs,
+    pub(crate) whose: WhoseArgs,
     /// Who gets a node's fees [default: the account that sends].
     #[arg(long, value_name = "ADDRESS", value_parser = address, conflicts_with = "protocol")]
-    pub recipient: Option<Address>,
+    pub(crate) recipient: Option<Address>,
     /// As underlying tokens instead of fee tokens.
     #[arg(long)]
-    pub into_underlying: bool,
+    pub(crate) into_underlying: bool,
     /// Whether and how it is sent.
     #[command(flatten)]
-    pub send: SendArgs,
+    pub(crate) send: SendArgs,
     /// Where it is.
     #[command(flatten)]
-    pub network: NetworkArgs,
+    pub(crate) network: NetworkArgs,
 }
 
 /// `hawser fees show`.
 #[derive(Debug, Args)]
-pub struct FeesShowArgs {
+pub(crate) struct FeesShowArgs {
     /// Only reports about this originator; may be given several times [default: all nodes].
     #[arg(long, value_name = "ID")]
-    pub originator: Vec<u32>,
+    pub(crate) originator: Vec<u32>,
     /// Where it is.
     #[command(flatten)]
-    pub network: NetworkArgs,
+    pub(crate) network: NetworkArgs,
 }

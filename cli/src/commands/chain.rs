@@ -3,8 +3,9 @@
 pub(super) mod dev;
 mod tell;
 
-use crate::cli::chain::ChainCommand;
-use crate::failure::Failure;
+use hawser_node::failure::Failure;
+
+use crate::args::chain::ChainCommand;
 
 /// The app chain's port, counted from the network's base port.
 pub(super) const APP_OFFSET: u16 = 10;

@@ -3,13 +3,13 @@
 use std::fmt::Display;
 use std::path::Path;
 
+use hawser_node::config::settings::Kind;
+use hawser_node::config::{Effective, FilesConfig, Given, NodeConfig, Shown, effective};
+use hawser_node::failure::Failure;
+use hawser_node::files::{self, rates, registry};
 use serde_json::{Value, json};
 
-use crate::cli::ConfigCommand;
-use crate::config::settings::Kind;
-use crate::config::{Effective, FilesConfig, Given, NodeConfig, Shown, effective};
-use crate::failure::Failure;
-use crate::files::{self, rates, registry};
+use crate::args::ConfigCommand;
 use crate::output;
 
 /// Runs the command.

@@ -12,15 +12,15 @@ use std::time::{Duration, Instant};
 
 use hawser_chain::addresses::Addresses;
 use hawser_devchain::devnet;
+use hawser_node::failure::Failure;
+use hawser_node::files::registry::NodeEntry;
+use hawser_node::service::ends::{End, Ends};
 use tokio::sync::{mpsc, watch};
 
-use crate::cli::DevArgs;
+use crate::args::DevArgs;
 use crate::client;
 use crate::commands::chain;
-use crate::failure::Failure;
-use crate::files::network::{NetworkChain, NetworkFile, NetworkGateway, NetworkNode};
-use crate::files::registry::NodeEntry;
-use crate::service::ends::{End, Ends};
+use crate::network_file::{NetworkChain, NetworkFile, NetworkGateway, NetworkNode};
 use child::{ChainKind, Child, CommandLine, Event, Order, Stage, Who, World};
 use folder::Folder;
 use ports::{Ports, SharedPorts};
@@ -61,7 +61,7 @@ pub(super) async fn run(args: DevArgs, as_json: bool) -> Result<(), Failure> {
     }
     let described = network.describe(&folder, &records)?;
     folder.announce(&described)?;
-    let network_file = args.data_dir.join(crate::files::network::FILE_NAME);
+    let network_file = args.data_dir.join(crate::network_file::FILE_NAME);
     let hints = Hints {
         data_dir: &args.data_dir,
         network_file: &network_file,

@@ -1,12 +1,12 @@
 //! `hawser fees`: what nodes and the protocol have earned.
 
 use hawser_chain::admin::fees::{self, Beneficiary, Claims, Owed};
+use hawser_node::failure::Failure;
 use serde_json::{Value, json};
 
 use super::payer::recipient;
-use crate::cli::payer::{FeesClaimArgs, FeesCommand, FeesShowArgs, FeesWithdrawArgs, WhoseArgs};
-use crate::commands::onchain::{self, Fields, Reach, SENDER, Session, refusal};
-use crate::failure::Failure;
+use crate::args::payer::{FeesClaimArgs, FeesCommand, FeesShowArgs, FeesWithdrawArgs, WhoseArgs};
+use crate::commands::onchain::{self, Fields, Reach, SENDER, Session};
 use crate::output;
 
 /// Runs the command.
@@ -25,7 +25,7 @@ async fn claim(args: &FeesClaimArgs, as_json: bool) -> Result<(), Failure> {
     let whose = beneficiary(&args.whose)?;
     let mut session =
         Session::open(&args.network, &args.send, Reach::Settlement, SENDER, as_json).await?;
-    let plan = fees::claim(&session.network, whose, &args.originator).await.map_err(refusal)?;
+    let plan = fees::claim(&session.network, whose, &args.originator).await?;
     session.carry_out(plan).await?;
     finish(session, whose).await
 }
@@ -39,13 +39,13 @@ async fn withdraw(args: &FeesWithdrawArgs, as_json: bool) -> Result<(), Failure>
         Beneficiary::Protocol => Default::default(),
     };
     let plan = fees::withdraw(&session.network, whose, recipient, args.into_underlying).await;
-    session.carry_out(plan.map_err(refusal)?).await?;
+    session.carry_out(plan?).await?;
     finish(session, whose).await
 }
 
 async fn finish(session: Session, whose: Beneficiary) -> Result<(), Failure> {
     let result = if session.sends() {
-        let owed = fees::owed_to(&session.network, whose).await.map_err(refusal)?;
+        let owed = fees::owed_to(&session.network, whose).await?;
         let fields = match whose {
             Beneficiary::Node(node_id) => Fields::default().with("node", node_id),
             Beneficiary::Protocol => Fields::default().with("protocol", true),
@@ -60,8 +60,8 @@ async fn finish(session: Session, whose: Beneficiary) -> Result<(), Failure> {
 
 async fn show(args: &FeesShowArgs, as_json: bool) -> Result<(), Failure> {
     let network = onchain::connect(&args.network, Reach::Settlement).await?;
-    let owed = fees::owed(&network).await.map_err(refusal)?;
-    let claims = fees::claims(&network, &args.originator).await.map_err(refusal)?;
+    let owed = fees::owed(&network).await?;
+    let claims = fees::claims(&network, &args.originator).await?;
     let nodes = owed
         .nodes
         .iter()

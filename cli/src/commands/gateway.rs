@@ -1,9 +1,12 @@
 //! `hawser gateway`: runs a gateway until it is told to stop.
 
-use crate::cli::gateway::GatewayArgs;
-use crate::config::gateway::GatewayConfig;
-use crate::failure::Failure;
-use crate::service::{gateway, logging};
+use hawser_node::config::gateway::GatewayConfig;
+use hawser_node::failure::Failure;
+use hawser_node::service::gateway;
+
+use crate::args::gateway::GatewayArgs;
+
+use crate::logging;
 
 /// Runs the command.
 ///

@@ -1,10 +1,10 @@
 //! `hawser health`: whether a node is ready, as an exit code, for container probes and scripts.
 
+use hawser_node::failure::Failure;
 use serde_json::{Value, json};
 
 use super::dev::unmet;
-use crate::cli::HealthArgs;
-use crate::failure::Failure;
+use crate::args::HealthArgs;
 use crate::{client, config, output};
 
 /// Runs the command. Succeeds when the node is ready; takes at most about three seconds.

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
+use hawser_node::failure::Failure;
+use hawser_node::files::key;
 use hawser_proto::SecretKey;
 use serde_json::json;
 
-use crate::cli::KeysCommand;
-use crate::failure::Failure;
-use crate::files::key;
+use crate::args::KeysCommand;
 use crate::output;
 
 /// Runs the command.

@@ -1,9 +1,12 @@
 //! `hawser node`: runs one node until it is told to stop.
 
-use crate::cli::NodeArgs;
-use crate::config::NodeConfig;
-use crate::failure::Failure;
-use crate::service::{logging, node};
+use hawser_node::config::NodeConfig;
+use hawser_node::failure::Failure;
+use hawser_node::service::node;
+
+use crate::args::NodeArgs;
+
+use crate::logging;
 
 /// Runs the command.
 ///

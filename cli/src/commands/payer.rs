@@ -3,13 +3,13 @@
 use alloy::primitives::Address;
 use hawser_chain::admin::payers::{self, Balance};
 use hawser_chain::admin::{Account, MicroDollars};
+use hawser_node::failure::Failure;
 
-use crate::cli::payer::{
+use crate::args::payer::{
     BalanceArgs, DepositArgs, PayerCommand, WithdrawCancelArgs, WithdrawCommand,
     WithdrawFinalizeArgs, WithdrawRequestArgs,
 };
-use crate::commands::onchain::{self, Fields, PAYER, Reach, Session, refusal};
-use crate::failure::Failure;
+use crate::commands::onchain::{self, Fields, PAYER, Reach, Session};
 use crate::output;
 
 /// Runs the command.
@@ -37,7 +37,7 @@ async fn deposit(args: &DepositArgs, as_json: bool) -> Result<(), Failure> {
     };
     let Session { network, account, .. } = &session;
     let plan = payers::deposit(network, account, payer, args.amount, args.from_underlying).await;
-    session.carry_out(plan.map_err(refusal)?).await?;
+    session.carry_out(plan?).await?;
     finish(session, Some(payer)).await
 }
 
@@ -50,8 +50,8 @@ async fn balance(args: &BalanceArgs, as_json: bool) -> Result<(), Failure> {
         },
     };
     let network = onchain::connect(&args.network, Reach::Settlement).await?;
-    let balance = payers::balance(&network, payer).await.map_err(refusal)?;
-    let rules = payers::rules(&network).await.map_err(refusal)?;
+    let balance = payers::balance(&network, payer).await?;
+    let rules = payers::rules(&network).await?;
     let fields = fields(&balance)
         .amount("minimum_deposit", rules.minimum_deposit)
         .with("withdraw_lock_seconds", rules.withdraw_lock_seconds)
@@ -67,7 +67,7 @@ async fn balance(args: &BalanceArgs, as_json: bool) -> Result<(), Failure> {
 async fn request(args: &WithdrawRequestArgs, as_json: bool) -> Result<(), Failure> {
     let mut session =
         Session::open(&args.network, &args.send, Reach::Settlement, PAYER, as_json).await?;
-    let plan = payers::request_withdrawal(&session.network, args.amount).await.map_err(refusal)?;
+    let plan = payers::request_withdrawal(&session.network, args.amount).await?;
     session.carry_out(plan).await?;
     let payer = session.account.address();
     finish(session, payer).await
@@ -77,7 +77,7 @@ async fn cancel(args: &WithdrawCancelArgs, as_json: bool) -> Result<(), Failure>
     let mut session =
         Session::open(&args.network, &args.send, Reach::Settlement, PAYER, as_json).await?;
     let plan = payers::cancel_withdrawal(&session.network, &session.account).await;
-    session.carry_out(plan.map_err(refusal)?).await?;
+    session.carry_out(plan?).await?;
     let payer = session.account.address();
     finish(session, payer).await
 }
@@ -88,7 +88,7 @@ async fn finalize(args: &WithdrawFinalizeArgs, as_json: bool) -> Result<(), Fail
     let recipient = recipient(args.recipient, &session.account)?;
     let Session { network, account, .. } = &session;
     let plan = payers::finalize_withdrawal(network, account, recipient, args.into_underlying).await;
-    session.carry_out(plan.map_err(refusal)?).await?;
+    session.carry_out(plan?).await?;
     let payer = session.account.address();
     finish(session, payer).await
 }
@@ -103,7 +103,7 @@ pub(super) fn recipient(named: Option<Address>, account: &Account) -> Result<Add
 async fn finish(session: Session, payer: Option<Address>) -> Result<(), Failure> {
     let result = match payer {
         Some(payer) if session.sends() => {
-            let balance = payers::balance(&session.network, payer).await.map_err(refusal)?;
+            let balance = payers::balance(&session.network, payer).await?;
             Some(fields(&balance))
         }
         _ => None,

@@ -3,6 +3,9 @@
 mod plan;
 mod target;
 
+use hawser_node::failure::{Failure, Reason};
+use hawser_node::files::lines::{self, EnvelopeLine};
+use hawser_node::files::{self, key};
 use hawser_proto::envelope::{ClientEnvelope, OriginatorEnvelope, PayerEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::message_api::PublishPayerEnvelopesRequest;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::publish_api_client::PublishApiClient;
@@ -14,10 +17,7 @@ use serde_json::json;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use crate::cli::PublishArgs;
-use crate::failure::{Failure, Reason};
-use crate::files::lines::{self, EnvelopeLine};
-use crate::files::{self, key};
+use crate::args::PublishArgs;
 use crate::{client, output};
 use plan::Plan;
 

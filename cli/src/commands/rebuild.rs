@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use hawser_storage::{OpenError, RebuildReport, Store};
+use hawser_node::config;
+use hawser_node::failure::Failure;
+use hawser_node::service::projections;
+use hawser_storage::{OpenError, RebuildError, RebuildProgress, RebuildReport, Store};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use crate::cli::RebuildArgs;
-use crate::config;
-use crate::failure::Failure;
+use crate::args::RebuildArgs;
 use crate::output;
-use crate::service::projections;
 
 /// Runs the command.
 ///
@@ -17,19 +18,37 @@ use crate::service::projections;
 /// When there is no database, when a node holds it, or when log or rows fail.
 pub(super) fn run(args: &RebuildArgs, as_json: bool) -> Result<(), Failure> {
     let data_dir = config::data_dir(&args.given()).map_err(Failure::usage)?;
-    let (store, identity) = Store::open_existing(&data_dir).map_err(refusal)?;
+    let (store, identity) = Store::open_existing(&data_dir)?;
     let before = digests(&store)?;
     let stale = store.stale_projections();
     if !as_json {
         let network = &identity.network;
         output::line(format_args!("node {} of network {network:?}", identity.node));
     }
-    let report = projections::rebuild(&store, projections::Show::Terminal)
-        .map_err(|error| Failure::failed(format!("rebuilding: {error}")))?;
+    let report =
+        rebuild(&store).map_err(|error| Failure::failed(format!("rebuilding: {error}")))?;
     store.flush().map_err(|error| Failure::failed(format!("writing the rows: {error}")))?;
     let after = digests(&store)?;
     tell(&Outcome { before, after, stale, report }, as_json);
     Ok(())
+}
+
+/// Rebuilds all projections, with a progress bar on the error output if that is a terminal.
+///
+/// # Errors
+/// When the log cannot be read or the rows cannot be written.
+pub(super) fn rebuild(store: &Store) -> Result<RebuildReport, RebuildError> {
+    let style = ProgressStyle::with_template("rebuilding [{bar:40}] {pos}/{len} {per_sec} {eta}")
+        .expect("the template is well-formed");
+    let bar = ProgressBar::new(0).with_style(style.progress_chars("=> "));
+    let report = projections::rebuild(store, &mut |progress| advance(&bar, progress));
+    bar.finish_and_clear();
+    report
+}
+
+fn advance(bar: &ProgressBar, progress: RebuildProgress) {
+    bar.set_length(progress.total_estimate.max(progress.done));
+    bar.set_position(progress.done);
 }
 
 type Digests = BTreeMap<&'static str, String>;

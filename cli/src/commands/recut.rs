@@ -12,18 +12,17 @@ use hawser_chain::endpoints::Endpoints;
 use hawser_chain::index::walk::Header;
 use hawser_chain::index::{Subject, lookup};
 use hawser_chain::send::RpcFault;
+use hawser_node::config::NodeConfig;
+use hawser_node::failure::Failure;
+use hawser_node::files::deployment::Deployment;
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::{EnvelopeId, OriginatorId};
 use hawser_storage::{ChainPosition, LogItem, ReadError, Snapshot, Standing, Store};
 use serde_json::json;
 
 use super::rebuild;
-use crate::cli::{ChainStrand, RecutArgs};
-use crate::config::NodeConfig;
-use crate::failure::Failure;
-use crate::files::deployment::Deployment;
+use crate::args::{ChainStrand, RecutArgs};
 use crate::output;
-use crate::service::projections;
 
 /// Runs the command.
 ///
@@ -56,7 +55,7 @@ pub(super) fn run(args: RecutArgs, as_json: bool) -> Result<(), Failure> {
     store
         .cut_chain(cut.from, cut.position)
         .map_err(|error| Failure::failed(format!("cutting: {error}")))?;
-    projections::rebuild(&store, projections::Show::Terminal).map_err(|error| {
+    rebuild::rebuild(&store).map_err(|error| {
         Failure::failed(format!("rebuilding: {error}; the node will try again"))
     })?;
     store.flush().map_err(|error| Failure::failed(format!("writing the rows: {error}")))?;

@@ -4,10 +4,11 @@ mod nodes;
 mod params;
 mod rates;
 
-use crate::cli::registry::{
+use hawser_node::failure::Failure;
+
+use crate::args::registry::{
     CanonicalCommand, NodeCommand, ParamsCommand, RatesCommand, RegistryCommand,
 };
-use crate::failure::Failure;
 
 /// Runs the command.
 ///

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use hawser_node::failure::Failure;
 use serde_json::{Value, json};
 
-use crate::cli::StatusArgs;
-use crate::failure::Failure;
-use crate::files::network::{self, NetworkFile};
+use crate::args::StatusArgs;
+use crate::network_file::{self, NetworkFile};
 use crate::{client, config, files, output};
 
 /// Where `hawser dev` keeps its network when nobody has said anything else.
@@ -45,7 +45,7 @@ fn nodes(args: &StatusArgs) -> Result<Vec<(String, String)>, Failure> {
     if let Some(metrics) = &args.metrics {
         return Ok(vec![(metrics.clone(), metrics.clone())]);
     }
-    let default: PathBuf = Path::new(DEFAULT_DEV_FOLDER).join(network::FILE_NAME);
+    let default: PathBuf = Path::new(DEFAULT_DEV_FOLDER).join(network_file::FILE_NAME);
     let path = match &args.network {
         Some(path) => path,
         None if default.exists() => &default,
@@ -55,7 +55,7 @@ fn nodes(args: &StatusArgs) -> Result<Vec<(String, String)>, Failure> {
         }
     };
     let file = files::read(path, NetworkFile::parse)?;
-    let named = |node: network::NetworkNode| (format!("node {}", node.node_id), node.metrics);
+    let named = |node: network_file::NetworkNode| (format!("node {}", node.node_id), node.metrics);
     Ok(file.nodes.into_iter().map(named).collect())
 }
 
@@ -121,7 +121,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("network.json");
         let args = StatusArgs { metrics: None, network: Some(path.clone()) };
-        assert_eq!(nodes(&args).unwrap_err().reason, crate::failure::Reason::NotFound);
+        assert_eq!(nodes(&args).unwrap_err().reason, hawser_node::failure::Reason::NotFound);
         let text = r#"{"nodes":[{"node_id":100,"grpc":"","quic":"","metrics":"127.0.0.1:5051",
             "address":"","public_key":"","data_dir":"","pid":1}],"payer_key_file":""}"#;
         std::fs::write(&path, text).unwrap();

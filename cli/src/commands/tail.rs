@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use hawser_node::failure::Failure;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as envelopes_pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::query_api_client::QueryApiClient;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
@@ -20,8 +21,7 @@ use tokio::sync::mpsc;
 use tonic::Status;
 use tonic::transport::Channel;
 
-use crate::cli::TailArgs;
-use crate::failure::Failure;
+use crate::args::TailArgs;
 use crate::render::Rendered;
 use crate::{client, output};
 
@@ -255,7 +255,7 @@ fn unreadable(hex: &str, error: &dyn std::fmt::Display) -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::failure::Reason;
+    use hawser_node::failure::Reason;
 
     #[test]
     fn where_to_begin_is_now_the_start_or_a_cursor() {

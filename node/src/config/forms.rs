@@ -49,7 +49,7 @@ pub(super) fn chain_urls(text: &str) -> Option<Vec<(u64, String)>> {
 }
 
 /// Go's notation: numbers with units, one after the other. `0` needs no unit.
-pub(crate) fn duration(text: &str) -> Option<Duration> {
+pub fn duration(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
     }

@@ -28,7 +28,7 @@ use tracing::Level;
 
 pub use effective::{Effective, Shown, effective};
 pub use fault::{Fault, Faults};
-pub(crate) use forms::duration;
+pub use forms::duration;
 pub use given::{Given, Origin};
 
 use contracts::ChainsConfig;

@@ -4,14 +4,12 @@
 //! - [`lines`] and [`chain`]: client envelopes as lines of JSON, and how those that belong to a
 //!   chain become its strands;
 //! - `deployment`: where the contracts are;
-//! - [`key`]: secret keys;
-//! - [`network`]: what `hawser dev` says of the nodes it runs.
+//! - [`key`]: secret keys.
 
 pub mod chain;
-pub(crate) mod deployment;
+pub mod deployment;
 pub mod key;
 pub mod lines;
-pub mod network;
 pub mod rates;
 pub mod registry;
 

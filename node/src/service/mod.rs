@@ -7,14 +7,12 @@
 //! - `validation`: what key packages and identity updates are worth; `wallets`: what contract
 //!   wallets say; `recent`: what is remembered of both;
 //! - `ports`: the clock; `system`: limits of the process, room on the disk;
-//! - [`logging`], [`ends`]: log lines; what tells a node to stop; `supervisor`: what the service
-//!   manager is told;
+//! - [`ends`]: what tells a node to stop; `supervisor`: what the service manager is told;
 //! - [`projections`]: rebuilding them with somebody watching;
 //! - [`gateway`]: a gateway from its start to its end.
 
 pub mod ends;
 pub mod gateway;
-pub mod logging;
 pub mod node;
 pub mod open;
 mod peers;

@@ -197,7 +197,7 @@ fn rebuild_if_stale(store: &Store) -> Result<(), RebuildError> {
         return Ok(());
     }
     tracing::info!(stale = stale.join(","), "rebuilding the projections from the log");
-    let report = projections::rebuild(store, projections::Show::Log)?;
+    let report = projections::rebuild(store, &mut projections::log_progress())?;
     tracing::info!(envelopes = report.envelopes, "rebuilt the projections");
     Ok(())
 }

@@ -1,53 +1,29 @@
-//! Rebuilding projections, with somebody watching.
+//! Rebuilding the projections of a database from its log.
 
 use std::time::{Duration, Instant};
 
 use hawser_engine::facts;
 use hawser_storage::{RebuildError, RebuildProgress, RebuildReport, Store};
-use indicatif::{ProgressBar, ProgressStyle};
 
-/// Who is told how far it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Show {
-    /// A person at a terminal: a bar on the error output, if that is a terminal.
-    Terminal,
-    /// The log: a line every few seconds.
-    Log,
-}
-
-/// A line in the log is not needed more often than this.
+/// Time between two log lines about a rebuild. A guess: often enough to see that it goes on.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
-/// Drops every projection of `store` and makes it anew from the log.
+/// Drops every projection of `store` and derives it anew from the log. Calls `progress` now and
+/// then.
 ///
 /// # Errors
 /// When the log cannot be read or the rows cannot be written.
-pub fn rebuild(store: &Store, show: Show) -> Result<RebuildReport, RebuildError> {
+pub fn rebuild(
+    store: &Store,
+    progress: &mut dyn FnMut(RebuildProgress),
+) -> Result<RebuildReport, RebuildError> {
     let own = store.identity().node;
     let derive = |_, bytes: &_, standing| facts::of_stored(bytes, standing, own);
-    match show {
-        Show::Terminal => {
-            let bar = bar();
-            let report = store.rebuild(&derive, &mut |progress| advance(&bar, progress));
-            bar.finish_and_clear();
-            report
-        }
-        Show::Log => store.rebuild(&derive, &mut log_lines()),
-    }
+    store.rebuild(&derive, progress)
 }
 
-fn bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("rebuilding [{bar:40}] {pos}/{len} {per_sec} {eta}")
-        .expect("the template is well-formed");
-    ProgressBar::new(0).with_style(style.progress_chars("=> "))
-}
-
-fn advance(bar: &ProgressBar, progress: RebuildProgress) {
-    bar.set_length(progress.total_estimate.max(progress.done));
-    bar.set_position(progress.done);
-}
-
-fn log_lines() -> impl FnMut(RebuildProgress) {
+/// Returns a progress callback that writes a log line every few seconds.
+pub(super) fn log_progress() -> impl FnMut(RebuildProgress) {
     let mut next = Instant::now() + LOG_EVERY;
     move |RebuildProgress { done, total_estimate }| {
         if Instant::now() >= next {

@@ -6,16 +6,16 @@ use alloy::primitives::Address;
 use hawser_devchain::deploy::{self, NodeRegistration};
 use hawser_devchain::devnet::{Devnet, DevnetError, DevnetSettings};
 use hawser_devchain::embedded::EmbeddedStartError;
+use hawser_node::config::LogConfig;
+use hawser_node::failure::Failure;
+use hawser_node::files::{self, registry};
+use hawser_node::service::ends::Ends;
 use tracing::Level;
 
 use super::tell::Teller;
 use super::{APP_OFFSET, SETTLEMENT_OFFSET};
-use crate::cli::chain::ChainDevArgs;
-use crate::config::LogConfig;
-use crate::failure::Failure;
-use crate::files::{self, network, registry};
-use crate::service::ends::Ends;
-use crate::service::logging;
+use crate::args::chain::ChainDevArgs;
+use crate::{logging, network_file};
 
 /// Where the addresses are written when the chains are not kept.
 const FOLDER_DEFAULT: &str = "hawser-chain";
@@ -79,7 +79,7 @@ pub(in crate::commands) fn anvil(named: Option<&Path>) -> Result<PathBuf, Failur
 
 fn chain_json(args: &ChainDevArgs) -> PathBuf {
     let folder = || args.data_dir.clone().unwrap_or_else(|| FOLDER_DEFAULT.into());
-    args.chain_json.clone().unwrap_or_else(|| folder().join(network::CHAIN_JSON))
+    args.chain_json.clone().unwrap_or_else(|| folder().join(network_file::CHAIN_JSON))
 }
 
 /// The nodes of a registry file, as the contract takes them.

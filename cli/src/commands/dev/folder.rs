@@ -16,15 +16,15 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use hawser_node::failure::Failure;
+use hawser_node::files::rates::{RateEntry, RatesFile};
+use hawser_node::files::registry::{NodeEntry, RegistryFile};
+use hawser_node::files::{self, key};
 use hawser_proto::SecretKey;
 use serde::Serialize;
 
 use super::ports::Ports;
-use crate::failure::Failure;
-use crate::files::network::{self, NetworkFile};
-use crate::files::rates::{RateEntry, RatesFile};
-use crate::files::registry::{NodeEntry, RegistryFile};
-use crate::files::{self, key};
+use crate::network_file::{self, NetworkFile};
 
 const LOCK: &str = "dev.lock";
 const NODE_PREFIX: &str = "node-";
@@ -59,7 +59,7 @@ impl Folder {
                 "{} holds something else than a network of `hawser dev` (it has no {}), so \
                  nothing in it is deleted: choose another --data-dir, or empty it yourself",
                 path.display(),
-                network::FILE_NAME
+                network_file::FILE_NAME
             )));
         }
         let lock = lock(&root, path)?;
@@ -93,7 +93,7 @@ impl Folder {
 
     /// `network.json`.
     pub(super) fn network(&self) -> PathBuf {
-        self.root.join(network::FILE_NAME)
+        self.root.join(network_file::FILE_NAME)
     }
 
     /// `registry.json`.
@@ -113,7 +113,7 @@ impl Folder {
 
     /// `chain.json`.
     pub(super) fn chain_json(&self) -> PathBuf {
-        self.root.join(network::CHAIN_JSON)
+        self.root.join(network_file::CHAIN_JSON)
     }
 
     /// Where both chains are kept.
@@ -224,7 +224,7 @@ fn is_empty(root: &Path) -> io::Result<bool> {
 }
 
 fn is_ours(root: &Path) -> bool {
-    root.join(network::FILE_NAME).is_file() || root.join(LOCK).is_file()
+    root.join(network_file::FILE_NAME).is_file() || root.join(LOCK).is_file()
 }
 
 fn lock(root: &Path, shown: &Path) -> Result<File, Failure> {
@@ -277,8 +277,8 @@ fn write(path: &Path, content: &impl Serialize) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::failure::Reason;
-    use crate::files::registry;
+    use hawser_node::failure::Reason;
+    use hawser_node::files::registry;
 
     fn ports(nodes: u16, base: u16) -> Vec<Ports> {
         Ports::of_network(nodes, base).unwrap()

@@ -3,8 +3,9 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::time::{Duration, Instant};
 
+use hawser_node::failure::Failure;
+
 use crate::commands::chain::{APP_OFFSET, SETTLEMENT_OFFSET};
-use crate::failure::Failure;
 
 /// The first node's API, when nobody has said anything else.
 pub(super) const BASE_DEFAULT: u16 = 5050;

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::child::{Child, Who};
-use crate::files::network::{NetworkChain, NetworkFile, NetworkNode};
+use crate::network_file::{NetworkChain, NetworkFile, NetworkNode};
 use crate::output;
 
 /// Says things one way or the other.

@@ -6,8 +6,8 @@ use alloy::signers::local::PrivateKeySigner;
 use hawser_proto::SecretKey;
 use zeroize::Zeroizing;
 
-use crate::failure::Failure;
-use crate::files::key;
+use hawser_node::failure::Failure;
+use hawser_node::files::key;
 
 /// Variables that hold a key: the name of its file, and the key itself.
 pub(crate) struct Names {

@@ -2,11 +2,11 @@
 
 use hawser_chain::admin::{Network, Side};
 use hawser_chain::send::{Chain, ConnectError};
+use hawser_node::config::contracts::ContractsConfig;
+use hawser_node::failure::Failure;
+use hawser_node::files::deployment::Deployment;
 
-use crate::cli::onchain::NetworkArgs;
-use crate::config::contracts::ContractsConfig;
-use crate::failure::Failure;
-use crate::files::deployment::Deployment;
+use crate::args::onchain::NetworkArgs;
 
 /// Which chains a command talks to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

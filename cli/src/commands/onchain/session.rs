@@ -7,14 +7,13 @@ use alloy::rpc::types::TransactionReceipt;
 use alloy::signers::local::PrivateKeySigner;
 use hawser_chain::admin::{Account, AdminError, Network, Plan, Side, Step};
 use hawser_chain::send::{Chain, SendError, Sender};
+use hawser_node::failure::Failure;
 use serde_json::{Value, json};
 
 use super::key::{self, Names};
 use super::network::{Reach, connect};
-use super::refusal;
 use super::show::{self, Fields};
-use crate::cli::onchain::{NetworkArgs, SendArgs};
-use crate::failure::Failure;
+use crate::args::onchain::{NetworkArgs, SendArgs};
 use crate::output;
 
 /// What is done with a plan.
@@ -136,9 +135,9 @@ impl Session {
         let quote = if what.step.waits {
             None
         } else {
-            let account = self.account.required().map_err(refusal)?;
+            let account = self.account.required()?;
             let side = what.step.contract.side();
-            let chain = self.network.chain(side).map_err(refusal)?;
+            let chain = self.network.chain(side)?;
             let quote = chain.quote(account, &what.step.call).await;
             Some(quote.map_err(|error| what.failed(&error))?)
         };
@@ -152,7 +151,7 @@ impl Session {
     async fn send(&mut self, what: &Numbered<'_>, place: usize) -> Result<(), Failure> {
         let senders = self.senders.as_ref().ok_or_else(no_key)?;
         let side = what.step.contract.side();
-        let sender = senders.of(side).ok_or_else(|| refusal(AdminError::NoChain(side)))?;
+        let sender = senders.of(side).ok_or_else(|| Failure::from(AdminError::NoChain(side)))?;
         self.say(format_args!("step {}: waiting until it is mined", what.number));
         let receipt = sender.send(&what.step.call).await.map_err(|error| what.failed(&error))?;
         self.tell_receipt(side, &receipt, place);

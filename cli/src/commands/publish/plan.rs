@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::files::lines::{EnvelopeLine, Route};
+use hawser_node::files::lines::{EnvelopeLine, Route};
 
 /// What is sent, and what is not.
 #[derive(Debug, Default)]
@@ -47,7 +47,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::lines;
+    use hawser_node::files::lines;
 
     fn plan(lines: &[(&str, &str)]) -> Plan {
         let text: String = lines

@@ -1,11 +1,11 @@
 //! The id of the node at an address: envelopes are signed for it.
 
+use hawser_node::failure::Failure;
+use hawser_node::files;
 use hawser_proto::OriginatorId;
 
-use crate::cli::PublishArgs;
-use crate::failure::Failure;
-use crate::files;
-use crate::files::network::NetworkFile;
+use crate::args::PublishArgs;
+use crate::network_file::NetworkFile;
 
 /// `--target`, or what the file of the network says about the address.
 pub(super) fn find(args: &PublishArgs) -> Result<OriginatorId, Failure> {
@@ -36,7 +36,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::failure::Reason;
+    use hawser_node::failure::Reason;
 
     fn args(folder: &Path, node: &str) -> PublishArgs {
         PublishArgs {

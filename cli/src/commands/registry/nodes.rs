@@ -1,13 +1,13 @@
 //! `hawser registry node` and `hawser registry canonical`.
 
 use hawser_chain::admin::nodes::{self, NewNode, NodeRecord};
+use hawser_node::failure::Failure;
 use hawser_proto::PublicKey;
 use serde_json::Value;
 
-use crate::cli::onchain::NetworkArgs;
-use crate::cli::registry::{CanonicalArgs, NodeAddArgs, UpdateHttpArgs};
-use crate::commands::onchain::{self, Fields, Reach, SENDER, Session, refusal};
-use crate::failure::Failure;
+use crate::args::onchain::NetworkArgs;
+use crate::args::registry::{CanonicalArgs, NodeAddArgs, UpdateHttpArgs};
+use crate::commands::onchain::{self, Fields, Reach, SENDER, Session};
 use crate::output;
 
 pub(super) async fn add(args: &NodeAddArgs, as_json: bool) -> Result<(), Failure> {
@@ -21,11 +21,11 @@ pub(super) async fn add(args: &NodeAddArgs, as_json: bool) -> Result<(), Failure
     }
     let mut session =
         Session::open(&args.network, &args.send, Reach::Settlement, SENDER, as_json).await?;
-    let plan = nodes::add(&session.network, &new).await.map_err(refusal)?;
+    let plan = nodes::add(&session.network, &new).await?;
     session.carry_out(plan).await?;
     let result = if session.sends() {
         let found = nodes::with_key(&session.network, &new.signing_public_key).await;
-        found.map_err(refusal)?.map(fields)
+        found?.map(fields)
     } else {
         None
     };
@@ -35,7 +35,7 @@ pub(super) async fn add(args: &NodeAddArgs, as_json: bool) -> Result<(), Failure
 
 pub(super) async fn list(args: &NetworkArgs, as_json: bool) -> Result<(), Failure> {
     let network = onchain::connect(args, Reach::Settlement).await?;
-    let records = nodes::list(&network).await.map_err(refusal)?;
+    let records = nodes::list(&network).await?;
     if as_json {
         let all: Vec<_> = records.into_iter().map(|node| fields(node).into_json()).collect();
         output::line(Value::from(all));
@@ -52,7 +52,7 @@ pub(super) async fn update_http(args: &UpdateHttpArgs, as_json: bool) -> Result<
     let mut session =
         Session::open(&args.network, &args.send, Reach::Settlement, SENDER, as_json).await?;
     let plan = nodes::update_http(&session.network, args.node, &address).await;
-    session.carry_out(plan.map_err(refusal)?).await?;
+    session.carry_out(plan?).await?;
     finish(session, args.node).await
 }
 
@@ -68,13 +68,13 @@ pub(super) async fn canonical(
     } else {
         nodes::remove_canonical(&session.network, args.node).await
     };
-    session.carry_out(plan.map_err(refusal)?).await?;
+    session.carry_out(plan?).await?;
     finish(session, args.node).await
 }
 
 async fn finish(session: Session, node_id: u32) -> Result<(), Failure> {
     let result = if session.sends() {
-        Some(fields(nodes::get(&session.network, node_id).await.map_err(refusal)?))
+        Some(fields(nodes::get(&session.network, node_id).await?))
     } else {
         None
     };
@@ -145,7 +145,7 @@ mod tests {
             "http://user:word@a",
             "http://a b",
         ] {
-            assert_eq!(http_address(bad).unwrap_err().reason.exit_code(), 2, "{bad}");
+            assert_eq!(output::exit_code(http_address(bad).unwrap_err().reason), 2, "{bad}");
         }
     }
 }

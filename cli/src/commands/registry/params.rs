@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use hawser_chain::admin::bridge::{self, Terms};
 use hawser_chain::admin::parameters::{self, Assignment, State};
+use hawser_node::failure::Failure;
 use serde_json::Value;
 
-use crate::cli::registry::{ParamsBridgeArgs, ParamsGetArgs, ParamsSetArgs};
-use crate::commands::onchain::{self, Fields, Reach, SENDER, Session, refusal};
-use crate::failure::Failure;
+use crate::args::registry::{ParamsBridgeArgs, ParamsGetArgs, ParamsSetArgs};
+use crate::commands::onchain::{self, Fields, Reach, SENDER, Session};
 use crate::output;
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -16,7 +16,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 pub(super) async fn get(args: ParamsGetArgs, as_json: bool) -> Result<(), Failure> {
     let network = onchain::connect(&args.network, Reach::AppIfGiven).await?;
     let keys = if args.keys.is_empty() { parameters::names() } else { args.keys };
-    let states = parameters::get(&network, &keys).await.map_err(refusal)?;
+    let states = parameters::get(&network, &keys).await?;
     let rows = states.iter().map(fields);
     if as_json {
         output::line(rows.map(Fields::into_json).collect::<Value>());
@@ -33,7 +33,7 @@ pub(super) async fn set(args: &ParamsSetArgs, as_json: bool) -> Result<(), Failu
     let mut session =
         Session::open(&args.network, &args.send, Reach::AppIfGiven, SENDER, as_json).await?;
     let plan = parameters::set(&session.network, &assignments, args.apply).await;
-    session.carry_out(plan.map_err(refusal)?).await?;
+    session.carry_out(plan?).await?;
     finish(session, &keys).await
 }
 
@@ -52,12 +52,12 @@ pub(super) async fn bridge(args: &ParamsBridgeArgs, as_json: bool) -> Result<(),
         return Err(Failure::usage("--apply needs the app chain: give --app-rpc-url URL"));
     }
     let plan = bridge::send(&session.network, &session.account, &keys, &terms).await;
-    session.carry_out(plan.map_err(refusal)?).await?;
+    session.carry_out(plan?).await?;
     if session.sends() && is_reached {
         let arrived = wait_until_arrived(&session, &keys).await;
         if args.apply {
             arrived?;
-            let plan = parameters::apply(&session.network, &keys).await.map_err(refusal)?;
+            let plan = parameters::apply(&session.network, &keys).await?;
             session.carry_out(plan).await?;
         } else if let Err(late) = arrived {
             session.say(format_args!("note: {late}"));
@@ -70,7 +70,7 @@ pub(super) async fn bridge(args: &ParamsBridgeArgs, as_json: bool) -> Result<(),
 async fn wait_until_arrived(session: &Session, keys: &[String]) -> Result<(), Failure> {
     let begun = Instant::now();
     loop {
-        let missing = bridge::missing(&session.network, keys).await.map_err(refusal)?;
+        let missing = bridge::missing(&session.network, keys).await?;
         if missing.is_empty() {
             return Ok(());
         }
@@ -88,7 +88,7 @@ async fn wait_until_arrived(session: &Session, keys: &[String]) -> Result<(), Fa
 
 async fn finish(session: Session, keys: &[String]) -> Result<(), Failure> {
     let result = if session.sends() {
-        let states = parameters::get(&session.network, keys).await.map_err(refusal)?;
+        let states = parameters::get(&session.network, keys).await?;
         Some(states.iter().map(fields).collect())
     } else {
         None
@@ -101,7 +101,7 @@ fn assignment(text: &str) -> Result<Assignment, Failure> {
     let (key, value) = text
         .split_once('=')
         .ok_or_else(|| Failure::usage(format!("{text:?} must be KEY=VALUE")))?;
-    parameters::assignment(key, value).map_err(refusal)
+    parameters::assignment(key, value).map_err(Failure::from)
 }
 
 /// The same parameter twice is a mistake: which of the values was meant?

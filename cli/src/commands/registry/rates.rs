@@ -3,12 +3,12 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use hawser_chain::admin::rates::{self, Prices, Rates};
+use hawser_node::failure::Failure;
 use serde_json::Value;
 
-use crate::cli::onchain::NetworkArgs;
-use crate::cli::registry::RatesAddArgs;
-use crate::commands::onchain::{self, Fields, Reach, SENDER, Session, refusal};
-use crate::failure::Failure;
+use crate::args::onchain::NetworkArgs;
+use crate::args::registry::RatesAddArgs;
+use crate::commands::onchain::{self, Fields, Reach, SENDER, Session};
 use crate::output;
 
 pub(super) async fn add(args: &RatesAddArgs, as_json: bool) -> Result<(), Failure> {
@@ -23,9 +23,9 @@ pub(super) async fn add(args: &RatesAddArgs, as_json: bool) -> Result<(), Failur
     // Nodes price by their clocks, not by the chain's.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(Failure::failed)?.as_secs();
     let plan = rates::add(&session.network, &prices, args.start_time, now).await;
-    session.carry_out(plan.map_err(refusal)?).await?;
+    session.carry_out(plan?).await?;
     let result = if session.sends() {
-        let all = rates::list(&session.network).await.map_err(refusal)?;
+        let all = rates::list(&session.network).await?;
         all.last().map(|newest| fields(all.len() - 1, newest))
     } else {
         None
@@ -36,7 +36,7 @@ pub(super) async fn add(args: &RatesAddArgs, as_json: bool) -> Result<(), Failur
 
 pub(super) async fn list(args: &NetworkArgs, as_json: bool) -> Result<(), Failure> {
     let network = onchain::connect(args, Reach::Settlement).await?;
-    let all = rates::list(&network).await.map_err(refusal)?;
+    let all = rates::list(&network).await?;
     let rows = all.iter().enumerate().map(|(index, rates)| fields(index, rates));
     if as_json {
         output::line(rows.map(Fields::into_json).collect::<Value>());

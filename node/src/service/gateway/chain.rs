@@ -17,7 +17,6 @@ use hawser_gateway::routing::ChainTopic;
 use hawser_proto::Bytes;
 use zeroize::Zeroizing;
 
-use crate::commands::onchain::refusal;
 use crate::config::gateway::GatewayConfig;
 use crate::failure::Failure;
 use crate::files::deployment::Deployment;
@@ -37,7 +36,7 @@ pub(super) async fn writer(
 ) -> Result<Arc<dyn ChainWriter>, Failure> {
     let at = |contract| {
         let address = deployment.contracts.get(contract).ok_or(AdminError::NoAddress(contract));
-        address.map_err(refusal)
+        address.map_err(Failure::from)
     };
     let urls = config.chains.contracts.app.urls.clone();
     let endpoints = Endpoints::new("app", &urls, deployment.app_id).map_err(Failure::usage)?;

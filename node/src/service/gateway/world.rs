@@ -17,7 +17,6 @@ use hawser_proto::{OriginatorId, PublicKey};
 use hawser_serve::ChainListStatus;
 use tokio::sync::{Notify, watch};
 
-use crate::commands::onchain::refusal;
 use crate::config::contracts::ContractsConfig;
 use crate::failure::Failure;
 use crate::files::deployment::Deployment;
@@ -154,7 +153,7 @@ impl Settlement {
         contract: Contract,
     ) -> Result<(ContractAddress, watch::Receiver<u64>), Failure> {
         let address = self.contracts.get(contract).ok_or(AdminError::NoAddress(contract));
-        let address = address.map_err(refusal)?;
+        let address = address.map_err(Failure::from)?;
         let (bell, rung) = watch::channel(0);
         self.bells.push((address, bell));
         Ok((address, rung))

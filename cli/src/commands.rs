@@ -1,7 +1,9 @@
 //! One file a command. Each takes its arguments and says on the standard output what it did.
 
+#[cfg(feature = "dev")]
 mod chain;
 mod config;
+#[cfg(feature = "dev")]
 mod dev;
 mod fees;
 mod gateway;
@@ -19,17 +21,20 @@ mod tail;
 
 use std::future::Future;
 
-use crate::cli::{Cli, Command};
-use crate::failure::Failure;
+use hawser_node::failure::Failure;
+
+use crate::args::{Cli, Command};
 
 /// Does what the command line says.
 ///
 /// # Errors
 /// Says what did not work, and which exit code it is.
-pub fn run(cli: Cli) -> Result<(), Failure> {
+pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
     let json = cli.json;
     match cli.command {
+        #[cfg(feature = "dev")]
         Command::Dev(args) => blocking(dev::run(args, json)),
+        #[cfg(feature = "dev")]
         Command::Chain { command } => chain::run(command, json),
         Command::Node(args) => node::run(args),
         Command::Gateway(args) => gateway::run(args),
