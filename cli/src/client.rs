@@ -155,9 +155,25 @@ async fn get_unbounded(address: &str, path: &str) -> Result<Answer, GetError> {
     Ok(Answer { status, body: String::from_utf8_lossy(&body).into_owned() })
 }
 
+/// Returns the unmet conditions of a readiness page, each with its reason; the page itself if it
+/// is no such page.
+pub(crate) fn unmet_conditions(readiness: &str) -> String {
+    let page: serde_json::Value = serde_json::from_str(readiness).unwrap_or_default();
+    let conditions = page["conditions"].as_array().into_iter().flatten();
+    let unmet: Vec<String> = conditions
+        .filter(|condition| condition["met"] == false)
+        .map(|condition| {
+            let text = |field: &str| condition[field].as_str().unwrap_or("?").to_owned();
+            format!("{}: {}", text("name"), text("reason"))
+        })
+        .collect();
+    if unmet.is_empty() { readiness.to_owned() } else { unmet.join("; ") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output;
 
     #[test]
     fn addresses_are_host_and_port_or_urls() {
@@ -177,5 +193,13 @@ mod tests {
         assert_eq!(output::exit_code(reason_of(Code::NotFound)), 4);
         let failure = failure(&Status::invalid_argument("no"));
         assert_eq!(failure.text, "INVALID_ARGUMENT: no");
+    }
+
+    #[test]
+    fn unmet_conditions_are_told_in_words() {
+        let page = r#"{"conditions":[{"name":"a","met":true,"reason":null},
+            {"name":"log_writable","met":false,"reason":"a write has failed"}]}"#;
+        assert_eq!(unmet_conditions(page), "log_writable: a write has failed");
+        assert_eq!(unmet_conditions("strange"), "strange");
     }
 }

@@ -180,7 +180,7 @@ mod tests {
         let line: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(line["message"], "started \"api\" server");
         assert_eq!(line["level"], "INFO");
-        assert_eq!(line["logger"], "hawser_node.service.logging.tests");
+        assert_eq!(line["logger"], "hawser.logging.tests");
         assert_eq!(line["port"], 5050);
         assert_eq!(line["node_id"], "100");
         assert!(line["time"].as_str().unwrap().ends_with('Z'));

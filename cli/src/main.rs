@@ -22,6 +22,11 @@ use clap::Parser as _;
 
 use crate::args::Cli;
 
+/// Client envelopes that published clients made.
+#[cfg(test)]
+const VECTORS: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/client/envelopes.jsonl");
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let as_json = cli.json;

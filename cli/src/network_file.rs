@@ -7,8 +7,6 @@ use serde_json::Value;
 
 /// The file's name in the folder of `hawser dev`.
 pub(crate) const FILE_NAME: &str = "network.json";
-/// The name of the file with the addresses of the contracts.
-pub(crate) const CHAIN_JSON: &str = "chain.json";
 
 /// The file as it is written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -145,7 +145,7 @@ mod tests {
     use hawser_node::files::lines::{self, Route};
 
     fn sealed(node: &SecretKey, payer: &SecretKey) -> Bytes {
-        let text = std::fs::read_to_string(lines::tests::VECTORS).unwrap();
+        let text = std::fs::read_to_string(crate::VECTORS).unwrap();
         let lines = lines::parse(&text).unwrap();
         let dependent = |line: &&lines::EnvelopeLine| {
             line.route == Route::Node && {

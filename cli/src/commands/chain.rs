@@ -12,6 +12,9 @@ pub(super) const APP_OFFSET: u16 = 10;
 /// The settlement chain's port, counted from the network's base port.
 pub(super) const SETTLEMENT_OFFSET: u16 = 11;
 
+/// The name of the file with the addresses of the contracts.
+pub(super) const CHAIN_JSON: &str = "chain.json";
+
 /// Runs the command.
 ///
 /// # Errors

@@ -17,7 +17,7 @@ use hawser_node::files::registry::NodeEntry;
 use hawser_node::service::ends::{End, Ends};
 use tokio::sync::{mpsc, watch};
 
-use crate::args::DevArgs;
+use crate::args::dev::DevArgs;
 use crate::client;
 use crate::commands::chain;
 use crate::network_file::{NetworkChain, NetworkFile, NetworkGateway, NetworkNode};
@@ -314,7 +314,7 @@ async fn until_ready(who: Who, metrics: SocketAddr, purpose: &str, teller: Telle
     loop {
         let why = match client::get(&metrics.to_string(), &format!("/readyz{purpose}")).await {
             Ok(answer) if answer.status == 200 => return,
-            Ok(answer) => unmet(&answer.body),
+            Ok(answer) => client::unmet_conditions(&answer.body),
             Err(error) => error.to_string(),
         };
         if Instant::now() >= tell_at {
@@ -325,36 +325,9 @@ async fn until_ready(who: Who, metrics: SocketAddr, purpose: &str, teller: Telle
     }
 }
 
-/// What a process says that it still lacks.
-pub(super) fn unmet(readiness: &str) -> String {
-    let page: serde_json::Value = serde_json::from_str(readiness).unwrap_or_default();
-    let conditions = page["conditions"].as_array().into_iter().flatten();
-    let unmet: Vec<String> = conditions
-        .filter(|condition| condition["met"] == false)
-        .map(|condition| {
-            let text = |field: &str| condition[field].as_str().unwrap_or("?").to_owned();
-            format!("{}: {}", text("name"), text("reason"))
-        })
-        .collect();
-    if unmet.is_empty() { readiness.to_owned() } else { unmet.join("; ") }
-}
-
 fn status_text(status: &std::io::Result<std::process::ExitStatus>) -> String {
     match status {
         Ok(status) => status.to_string(),
         Err(error) => format!("its status is not known: {error}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_node_lacks_is_told_in_words() {
-        let page = r#"{"conditions":[{"name":"a","met":true,"reason":null},
-            {"name":"log_writable","met":false,"reason":"a write has failed"}]}"#;
-        assert_eq!(unmet(page), "log_writable: a write has failed");
-        assert_eq!(unmet("strange"), "strange");
     }
 }

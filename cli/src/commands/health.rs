@@ -1,11 +1,11 @@
 //! `hawser health`: whether a node is ready, as an exit code, for container probes and scripts.
 
+use hawser_node::config;
 use hawser_node::failure::Failure;
 use serde_json::{Value, json};
 
-use super::dev::unmet;
 use crate::args::HealthArgs;
-use crate::{client, config, output};
+use crate::{client, output};
 
 /// Runs the command. Succeeds when the node is ready; takes at most about three seconds.
 ///
@@ -30,7 +30,7 @@ pub(super) async fn run(args: HealthArgs, as_json: bool) -> Result<(), Failure> 
                 output::line(json!({ "ready": false, "for": purpose, "conditions": conditions }));
                 return Err(Failure::failed(""));
             }
-            let why = unmet(&answer.body);
+            let why = client::unmet_conditions(&answer.body);
             return Err(Failure::failed(format!("not ready to {purpose}: {why}")));
         }
         status => {

@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn a_dependency_that_the_node_lacks_is_named() {
-        let text = std::fs::read_to_string(lines::tests::VECTORS).unwrap();
+        let text = std::fs::read_to_string(crate::VECTORS).unwrap();
         let lines = lines::parse(&text).unwrap();
         let depends = |line: &&EnvelopeLine| !missing_of(line, &Cursor::new()).is_empty();
         let line = lines.iter().find(depends).unwrap();

@@ -18,7 +18,7 @@ use crate::output;
 /// When there is no database, when a node holds it, or when log or rows fail.
 pub(super) fn run(args: &RebuildArgs, as_json: bool) -> Result<(), Failure> {
     let data_dir = config::data_dir(&args.given()).map_err(Failure::usage)?;
-    let (store, identity) = Store::open_existing(&data_dir)?;
+    let (store, identity) = Store::open_existing(&data_dir).map_err(refusal)?;
     let before = digests(&store)?;
     let stale = store.stale_projections();
     if !as_json {

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use hawser_node::failure::Failure;
+use hawser_node::{config, files};
 use serde_json::{Value, json};
 
 use crate::args::StatusArgs;
 use crate::network_file::{self, NetworkFile};
-use crate::{client, config, files, output};
+use crate::{client, output};
 
 /// Where `hawser dev` keeps its network when nobody has said anything else.
 const DEFAULT_DEV_FOLDER: &str = "hawser-dev";

@@ -9,12 +9,12 @@ use crate::failure::{Failure, Reason};
 
 /// Both chains' ids, contracts and first blocks.
 #[derive(Debug, Clone)]
-pub(crate) struct Deployment {
-    pub(crate) settlement_id: u64,
-    pub(crate) settlement_first_block: u64,
-    pub(crate) app_id: u64,
-    pub(crate) app_first_block: u64,
-    pub(crate) contracts: Contracts,
+pub struct Deployment {
+    pub settlement_id: u64,
+    pub settlement_first_block: u64,
+    pub app_id: u64,
+    pub app_first_block: u64,
+    pub contracts: Contracts,
 }
 
 impl Deployment {
@@ -22,7 +22,7 @@ impl Deployment {
     ///
     /// # Errors
     /// When it cannot be read, or is no deployment.
-    pub(crate) async fn of(config: &ContractsConfig) -> Result<Self, Failure> {
+    pub async fn of(config: &ContractsConfig) -> Result<Self, Failure> {
         let file = match &config.source {
             Some(source) => Some(addresses(source).await?),
             None => None,

@@ -107,6 +107,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::failure::Reason;
 
     #[test]
     fn a_written_key_reads_back_and_is_never_replaced() {
@@ -133,17 +134,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_key_decides_the_exit_code() {
+    fn each_fault_of_a_key_file_has_its_reason() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
-        let code = || read(&path).map(drop).unwrap_err().at(&path).reason.exit_code();
-        assert_eq!(code(), 4);
+        let reason = || read(&path).map(drop).unwrap_err().at(&path).reason;
+        assert_eq!(reason(), Reason::NotFound);
         std::fs::create_dir(&path).unwrap();
-        assert_eq!(code(), 1);
+        assert_eq!(reason(), Reason::Failed);
         std::fs::remove_dir(&path).unwrap();
         write_new(&path, &generate()).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-        assert_eq!(code(), 3);
+        assert_eq!(reason(), Reason::Refused);
     }
 
     #[test]

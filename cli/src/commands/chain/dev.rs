@@ -13,9 +13,9 @@ use hawser_node::service::ends::Ends;
 use tracing::Level;
 
 use super::tell::Teller;
-use super::{APP_OFFSET, SETTLEMENT_OFFSET};
+use super::{APP_OFFSET, CHAIN_JSON, SETTLEMENT_OFFSET};
 use crate::args::chain::ChainDevArgs;
-use crate::{logging, network_file};
+use crate::logging;
 
 /// Where the addresses are written when the chains are not kept.
 const FOLDER_DEFAULT: &str = "hawser-chain";
@@ -79,7 +79,7 @@ pub(in crate::commands) fn anvil(named: Option<&Path>) -> Result<PathBuf, Failur
 
 fn chain_json(args: &ChainDevArgs) -> PathBuf {
     let folder = || args.data_dir.clone().unwrap_or_else(|| FOLDER_DEFAULT.into());
-    args.chain_json.clone().unwrap_or_else(|| folder().join(network_file::CHAIN_JSON))
+    args.chain_json.clone().unwrap_or_else(|| folder().join(CHAIN_JSON))
 }
 
 /// The nodes of a registry file, as the contract takes them.

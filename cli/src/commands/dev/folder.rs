@@ -113,7 +113,7 @@ impl Folder {
 
     /// `chain.json`.
     pub(super) fn chain_json(&self) -> PathBuf {
-        self.root.join(network_file::CHAIN_JSON)
+        self.root.join(crate::commands::chain::CHAIN_JSON)
     }
 
     /// Where both chains are kept.
