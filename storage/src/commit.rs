@@ -7,7 +7,7 @@ use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use rocksdb::{ColumnFamily, WriteBatch};
 
 use crate::change::{ChainCommit, Change, Entry, Facts, SkipReason, Standing};
-use crate::database::DatabaseError;
+use crate::error::DatabaseError;
 use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::cursor::{CursorKey, CursorName, encode_position};
@@ -15,7 +15,7 @@ use crate::keys::envelope::EnvelopeKey;
 use crate::keys::mark::{Mark, MarkKey};
 use crate::keys::meta::MetaKey;
 use crate::locks::{lock, read};
-use crate::projections::Rows;
+use crate::projection_rows::Rows;
 use crate::snapshot::ReadError;
 use crate::store::{Inner, Store};
 

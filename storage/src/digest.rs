@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use rocksdb::ReadOptions;
 
-use crate::database::DatabaseError;
-use crate::projections::Projection;
+use crate::error::DatabaseError;
+use crate::projection_rows::Projection;
 use crate::snapshot::{ReadError, Snapshot};
 
 impl Snapshot<'_> {

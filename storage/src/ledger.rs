@@ -7,7 +7,7 @@ use rocksdb::{DBRawIterator, WriteBatch};
 
 use crate::change::ChainPosition;
 use crate::commit::CommitError;
-use crate::database::DatabaseError;
+use crate::error::DatabaseError;
 use crate::keys::Key;
 use crate::keys::cursor::{CursorKey, encode_position};
 use crate::keys::ledger::LedgerKey;

@@ -18,14 +18,13 @@
 
 #![warn(missing_docs)]
 
+mod below_head;
 mod change;
 mod commit;
-mod cut;
-mod database;
 mod digest;
+mod error;
 mod family;
 mod keys;
-mod late;
 mod ledger;
 mod locks;
 mod log_scan;
@@ -33,7 +32,7 @@ mod meta;
 mod open;
 mod options;
 mod poison;
-mod projections;
+mod projection_rows;
 mod rates;
 mod rebuild;
 mod settings;
@@ -41,13 +40,14 @@ mod snapshot;
 mod store;
 mod strands;
 mod topic_scan;
+mod truncate;
 
 pub use change::{
     AddressChange, ChainCommit, ChainPosition, Change, Charge, Entry, Facts, InvalidRule,
     SkipReason, Standing,
 };
 pub use commit::CommitError;
-pub use database::DatabaseError;
+pub use error::DatabaseError;
 pub use family::Family;
 pub use keys::mark::Mark;
 pub use keys::rate::RateRow;

@@ -5,7 +5,7 @@ use hawser_proto::{EnvelopeId, SequenceId};
 use rocksdb::{DBRawIterator, ReadOptions};
 
 use crate::change::{SkipReason, Standing};
-use crate::database::DatabaseError;
+use crate::error::DatabaseError;
 use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::envelope::EnvelopeKey;

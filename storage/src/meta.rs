@@ -3,11 +3,11 @@
 use hawser_proto::{OriginatorId, PublicKey, SequenceId};
 use rocksdb::{DB, WriteBatch};
 
-use crate::database::DatabaseError;
+use crate::error::DatabaseError;
 use crate::family::Family;
 use crate::keys::meta::MetaKey;
 use crate::keys::{Key, decode_u64};
-use crate::projections::Projection;
+use crate::projection_rows::Projection;
 use crate::settings::Identity;
 use crate::snapshot::ReadError;
 

@@ -12,7 +12,7 @@ use rocksdb::{
     Cache, ColumnFamilyDescriptor, DB, Env, ErrorKind, Options, WriteBatch, WriteOptions,
 };
 
-use crate::database::DatabaseError;
+use crate::error::DatabaseError;
 use crate::family::Family;
 use crate::meta::{self, FORMAT, FORMAT_MIN};
 use crate::options;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::commit::CommitError;
-use crate::database::DatabaseError;
+use crate::error::DatabaseError;
 
 /// Set once, by the first failed write, and never cleared: after a failed sync nobody can say
 /// which bytes the disk has, so only reading the log anew, at the next start, tells the truth.

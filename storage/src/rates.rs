@@ -3,7 +3,7 @@
 use rocksdb::WriteBatch;
 
 use crate::commit::CommitError;
-use crate::database::DatabaseError;
+use crate::error::DatabaseError;
 use crate::keys::Key;
 use crate::keys::rate::{RateKey, RateRow};
 use crate::locks::lock;

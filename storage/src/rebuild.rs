@@ -19,7 +19,7 @@ use crate::keys::meta::MetaKey;
 use crate::locks::{lock, write};
 use crate::log_scan::{LogItem, LogScan};
 use crate::meta;
-use crate::projections::{Projection, Rows};
+use crate::projection_rows::{Projection, Rows};
 use crate::snapshot::{ReadError, Snapshot};
 use crate::store::Store;
 

@@ -5,7 +5,7 @@ use hawser_proto::{Address, Cursor, EnvelopeId, OriginatorId, PayerAddress, Sequ
 use rocksdb::{DBPinnableSlice, DBRawIterator, ReadOptions};
 
 use crate::change::ChainPosition;
-use crate::database::DatabaseError;
+use crate::error::DatabaseError;
 use crate::family::Family;
 use crate::keys::congestion::CongestionKey;
 use crate::keys::cursor::{CursorKey, CursorName, decode_position};

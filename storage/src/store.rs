@@ -7,13 +7,13 @@ use hawser_proto::{EnvelopeId, SequenceId};
 use rocksdb::{ColumnFamily, DB, WriteBatch, WriteOptions};
 
 use crate::commit::CommitError;
-use crate::database::DatabaseError;
+use crate::error::DatabaseError;
 use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::cursor::{CursorKey, CursorName};
 use crate::locks::lock;
 use crate::poison::Poison;
-use crate::projections::Projection;
+use crate::projection_rows::Projection;
 use crate::settings::{Durability, Identity};
 use crate::snapshot::{ReadError, Snapshot};
 use crate::strands::Strands;

@@ -3,7 +3,7 @@
 use hawser_proto::EnvelopeId;
 use rocksdb::DBRawIterator;
 
-use crate::database::DatabaseError;
+use crate::error::DatabaseError;
 use crate::keys::Key;
 use crate::keys::topic::{self, TopicKey};
 use crate::snapshot::ReadError;

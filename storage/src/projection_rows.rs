@@ -11,7 +11,7 @@ use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use rocksdb::{ColumnFamily, DB, WriteBatch};
 
 use crate::change::Facts;
-use crate::database::DatabaseError;
+use crate::error::DatabaseError;
 use crate::family::Family;
 use crate::keys::congestion::CongestionKey;
 use crate::keys::expiry::ExpiryKey;

@@ -8,7 +8,7 @@ use hawser_proto::envelope::OriginatorEnvelope;
 
 use crate::change::{Change, Entry, Standing};
 use crate::commit::{CommitError, Group};
-use crate::database::DatabaseError;
+use crate::error::DatabaseError;
 use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::envelope::EnvelopeKey;
