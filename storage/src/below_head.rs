@@ -7,13 +7,15 @@ use hawser_proto::EnvelopeId;
 use hawser_proto::envelope::OriginatorEnvelope;
 
 use crate::change::{Change, Entry, Standing};
-use crate::commit::{CommitError, Group};
+use crate::commit::Group;
+use crate::error::CommitError;
 use crate::error::DatabaseError;
+use crate::error::ReadError;
 use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::envelope::EnvelopeKey;
 use crate::keys::mark::{Mark, MarkKey};
-use crate::snapshot::{ReadError, nearest_mark};
+use crate::raw_rows::nearest_mark;
 
 impl Group<'_> {
     /// Passes over what is held already, stores what fills a place marked missing or expired, and

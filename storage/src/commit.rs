@@ -1,13 +1,14 @@
 //! Writing: one group of changes becomes one synced write, or nothing.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, MutexGuard};
+use std::sync::MutexGuard;
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use rocksdb::{ColumnFamily, WriteBatch};
 
 use crate::change::{ChainCommit, Change, Entry, Facts, SkipReason, Standing};
-use crate::error::DatabaseError;
+use crate::database::Database;
+use crate::error::CommitError;
 use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::cursor::{CursorKey, CursorName, encode_position};
@@ -15,60 +16,8 @@ use crate::keys::envelope::EnvelopeKey;
 use crate::keys::mark::{Mark, MarkKey};
 use crate::keys::meta::MetaKey;
 use crate::locks::{lock, read};
-use crate::projection_rows::Rows;
-use crate::snapshot::ReadError;
-use crate::store::{Inner, Store};
-
-/// Why nothing of a group was written.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CommitError {
-    /// Another statement holds this place, or it was declared void: the originator said two
-    /// things about one sequence id.
-    #[error("another envelope, or a declared void, stands at {at}")]
-    Conflict {
-        /// The place.
-        at: EnvelopeId,
-    },
-    /// Something in between is neither held nor marked.
-    #[error("{got} does not follow {after}")]
-    Gap {
-        /// The strand's head as it was when this change came up.
-        after: SequenceId,
-        /// Where the change begins.
-        got: EnvelopeId,
-    },
-    /// Sequence ids go from 1 to [`SequenceId::MAX`], and a range does not end before it begins.
-    #[error("{at} is no place in a strand")]
-    OutOfRange {
-        /// The place.
-        at: EnvelopeId,
-    },
-    /// Its verdict is known, or nothing is there.
-    #[error("no envelope waits for its verdict at {at}")]
-    NotWaiting {
-        /// The place.
-        at: EnvelopeId,
-    },
-    /// Other rates are recorded for this moment. History does not change.
-    #[error("other rates are recorded from {start_unix_s} on")]
-    OtherRates {
-        /// When they begin to hold, in unix seconds.
-        start_unix_s: u64,
-    },
-    /// What is stored could not be read, so it could not be compared or added to.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// This write failed. Whether the disk has it shows at the next start; until then nothing
-    /// more is accepted.
-    #[error("write failed, nothing more is accepted until restart: {0}")]
-    Write(DatabaseError),
-    /// An earlier write failed, so nothing more is accepted until restart.
-    #[error("log is read-only after a failed write: {cause}")]
-    Poisoned {
-        /// What failed first.
-        cause: Arc<str>,
-    },
-}
+use crate::projection_rows::ProjectionRows;
+use crate::store::Store;
 
 impl Store {
     /// Writes all changes, in order, with everything that follows from them, as one RocksDB
@@ -107,7 +56,7 @@ impl Store {
     }
 }
 
-impl Inner {
+impl Database {
     fn commit(
         &self,
         changes: &[Change],
@@ -153,26 +102,26 @@ impl<'a> Head<'a> {
 
 /// One group on its way into one batch.
 pub(crate) struct Group<'a> {
-    pub(crate) store: &'a Inner,
+    pub(crate) store: &'a Database,
     pub(crate) changes: &'a [Change],
     /// Changed rows of `mark`; `None` is a deleted one. They lie over the stored ones until the
     /// end, because a late find may fill a range that the same group marks.
     pub(crate) marks: BTreeMap<EnvelopeId, Option<Mark>>,
     /// Where each envelope first occurs in `changes`. Made when the first late one comes up.
     pub(crate) first: Option<HashMap<EnvelopeId, usize>>,
-    pub(crate) rows: Rows<'a>,
+    pub(crate) rows: ProjectionRows<'a>,
     batch: WriteBatch,
     log: &'a ColumnFamily,
 }
 
 impl<'a> Group<'a> {
-    fn new(store: &'a Inner, changes: &'a [Change]) -> Self {
+    fn new(store: &'a Database, changes: &'a [Change]) -> Self {
         Self {
             store,
             changes,
             marks: BTreeMap::new(),
             first: None,
-            rows: Rows::new(store),
+            rows: ProjectionRows::new(store),
             batch: WriteBatch::with_capacity_bytes(batch_len_bytes(changes)),
             log: store.family(Family::Log),
         }
@@ -268,7 +217,7 @@ impl<'a> Group<'a> {
     }
 }
 
-fn put_marks(store: &Inner, marks: &BTreeMap<EnvelopeId, Option<Mark>>, batch: &mut WriteBatch) {
+fn put_marks(store: &Database, marks: &BTreeMap<EnvelopeId, Option<Mark>>, batch: &mut WriteBatch) {
     let family = store.family(MarkKey::FAMILY);
     let mut value = Vec::new();
     for (&id, mark) in marks {
@@ -283,7 +232,7 @@ fn put_marks(store: &Inner, marks: &BTreeMap<EnvelopeId, Option<Mark>>, batch: &
     }
 }
 
-fn put_head(store: &Inner, head: &Head<'_>, batch: &mut WriteBatch) {
+fn put_head(store: &Database, head: &Head<'_>, batch: &mut WriteBatch) {
     let sequence = head.staged.0.to_be_bytes();
     let key = CursorKey { name: CursorName::Head, originator: head.originator };
     batch.put_cf(store.family(CursorKey::FAMILY), key.encode(), sequence);

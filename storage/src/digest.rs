@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use rocksdb::ReadOptions;
 
 use crate::error::DatabaseError;
-use crate::projection_rows::Projection;
-use crate::snapshot::{ReadError, Snapshot};
+use crate::error::ReadError;
+use crate::projection::Projection;
+use crate::snapshot::Snapshot;
 
 impl Snapshot<'_> {
     /// For every projection by name, BLAKE3 over all its keys and values, each with its length in

@@ -1,12 +1,20 @@
-//! Failures of the database below, as this crate's callers see them.
+//! Errors of reads and writes.
 
-/// RocksDB failed; the text is RocksDB's own. Nothing outside this crate decides by it.
+use std::sync::Arc;
+
+use hawser_proto::{EnvelopeId, SequenceId};
+
+use crate::family::Family;
+use crate::keys::Key;
+use crate::keys::envelope::EnvelopeKey;
+
+/// A failure of RocksDB, in RocksDB's own words. Callers show it and never match on it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct DatabaseError(String);
 
 impl DatabaseError {
-    /// The failure that tests inject.
+    /// Returns the failure that [`Store::fail_next_write`](crate::Store::fail_next_write) injects.
     pub(crate) fn injected() -> Self {
         Self("IO error: injected failure".to_owned())
     }
@@ -16,4 +24,83 @@ impl From<rocksdb::Error> for DatabaseError {
     fn from(error: rocksdb::Error) -> Self {
         Self(error.into_string())
     }
+}
+
+/// The reason a row could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// RocksDB failed: a disk error, or a checksum that does not match.
+    #[error("database: {0}")]
+    Database(#[from] DatabaseError),
+    /// A row has bytes that this code never writes, or a row that must exist is absent.
+    #[error("row {key_hex} of column family {family} is damaged")]
+    Corrupt {
+        /// The column family.
+        family: &'static str,
+        /// The row's key, in hex.
+        key_hex: String,
+    },
+}
+
+impl ReadError {
+    /// Reports that the envelope at `id` is absent, or differs from what was stored.
+    #[must_use]
+    pub fn unreadable_envelope(id: EnvelopeId) -> Self {
+        Self::corrupt(Family::Log, &EnvelopeKey(id).encode())
+    }
+
+    pub(crate) fn corrupt(family: Family, key: &[u8]) -> Self {
+        let key_hex = key.iter().map(|byte| format!("{byte:02x}")).collect();
+        Self::Corrupt { family: family.name(), key_hex }
+    }
+}
+
+/// The reason a commit was refused. Nothing of the group was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// Another statement holds this place, or the place was declared void: the originator made two
+    /// statements about one sequence id.
+    #[error("another envelope, or a declared void, stands at {at}")]
+    Conflict {
+        /// The place.
+        at: EnvelopeId,
+    },
+    /// The change leaves places between itself and the head that are neither held nor marked.
+    #[error("{got} does not follow {after}")]
+    Gap {
+        /// The strand's head before this change.
+        after: SequenceId,
+        /// The first place of the change.
+        got: EnvelopeId,
+    },
+    /// The place is outside of 1 to [`SequenceId::MAX`], or a range ends before it begins.
+    #[error("{at} is no place in a strand")]
+    OutOfRange {
+        /// The place.
+        at: EnvelopeId,
+    },
+    /// The envelope is absent, or its validity is known already.
+    #[error("no envelope waits for its verdict at {at}")]
+    NotWaiting {
+        /// The place.
+        at: EnvelopeId,
+    },
+    /// Other rates are recorded for this moment. Recorded rates never change.
+    #[error("other rates are recorded from {start_unix_s} on")]
+    OtherRates {
+        /// Start of validity, in unix seconds.
+        start_unix_s: u64,
+    },
+    /// A stored row that the commit compares with or adds to could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// This write failed, and the store is poisoned. The next start shows whether the disk has it.
+    #[error("write failed, nothing more is accepted until restart: {0}")]
+    Write(DatabaseError),
+    /// An earlier write failed: the store accepts no commit until the process restarts.
+    #[error("log is read-only after a failed write: {cause}")]
+    Poisoned {
+        /// The first failure.
+        cause: Arc<str>,
+    },
 }

@@ -1,55 +1,31 @@
-//! The payers' ledger: append-only, beside the log, recorded and never derived.
+//! Writing the payers' ledger: append-only, beside the log, recorded and never derived.
 
 use std::collections::HashMap;
 
 use hawser_proto::PayerAddress;
-use rocksdb::{DBRawIterator, WriteBatch};
+use rocksdb::WriteBatch;
 
 use crate::change::ChainPosition;
-use crate::commit::CommitError;
-use crate::error::DatabaseError;
+use crate::error::{CommitError, ReadError};
 use crate::keys::Key;
 use crate::keys::cursor::{CursorKey, encode_position};
-use crate::keys::ledger::LedgerKey;
+use crate::keys::ledger::{LedgerEntry, LedgerKey};
 use crate::locks::lock;
-use crate::snapshot::ReadError;
+use crate::raw_rows::current_ledger_entry;
 use crate::store::Store;
 
-/// One entry of a payer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LedgerEntry {
-    /// Names the chain's event.
-    pub event: [u8; 32],
-    /// The block that has it.
-    pub block: u64,
-    /// What it was.
-    pub kind: LedgerKind,
-    /// What it adds to the payer's balance.
-    pub picodollars: i64,
-}
-
-/// What an entry stands for. The numbers are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum LedgerKind {
-    /// Money came in.
-    Deposit = 0,
-    /// The payer wants money back; it is gone from the moment of asking.
-    WithdrawalRequested = 1,
-    /// Fees were paid.
-    UsageSettled = 2,
-    /// The payer no longer wants it back.
-    WithdrawalCancelled = 3,
-    /// The chain took the event back.
-    Reversal = 4,
-}
-
 impl Store {
-    /// Appends entries to the ledgers of their payers, all or none, together with how far the
-    /// chain has been read, and returns when they are durable. What they say is not judged here.
+    /// Appends entries to the ledgers of their payers, together with the position of the chain
+    /// reader that saw them, as one write. Returns when it is durable.
+    ///
+    /// The caller has decided that the entries are due: storage neither removes repeats nor checks
+    /// balances.
     ///
     /// # Errors
-    /// When the ledger cannot be read; after [`CommitError::Write`] the store is poisoned.
+    /// When the ledger cannot be read. After [`CommitError::Write`] the store is poisoned.
+    ///
+    /// # Panics
+    /// If an entry's amount has the wrong sign for its kind, before anything is written.
     pub fn record_ledger(
         &self,
         entries: &[(PayerAddress, LedgerEntry)],
@@ -61,6 +37,7 @@ impl Store {
         let mut batch = WriteBatch::default();
         let mut last: HashMap<PayerAddress, u64> = HashMap::new();
         for (payer, entry) in entries {
+            assert!(entry.has_sign_of_its_kind(), "{payer} would be booked {entry:?}");
             let order = match last.get(payer) {
                 Some(order) => order + 1,
                 None => self.last_order(*payer)? + 1,
@@ -79,24 +56,11 @@ impl Store {
         self.inner.write_durable(batch)
     }
 
+    /// Returns the number of a payer's last entry, 0 before the first.
     fn last_order(&self, payer: PayerAddress) -> Result<u64, ReadError> {
         let mut rows = self.inner.db.raw_iterator_cf(self.inner.family(LedgerKey::FAMILY));
         rows.seek_for_prev(LedgerKey { payer, order: u64::MAX }.encode());
-        let found = current(&rows)?.filter(|(key, _)| key.payer == payer);
+        let found = current_ledger_entry(&rows)?.filter(|(key, _)| key.payer == payer);
         Ok(found.map_or(0, |(key, _)| key.order))
-    }
-}
-
-/// The entry that `rows` stands on.
-pub(crate) fn current(
-    rows: &DBRawIterator<'_>,
-) -> Result<Option<(LedgerKey, LedgerEntry)>, ReadError> {
-    let Some((key, value)) = rows.item() else {
-        rows.status().map_err(DatabaseError::from)?;
-        return Ok(None);
-    };
-    match (LedgerKey::decode(key), LedgerEntry::decode(value)) {
-        (Some(key), Some(entry)) => Ok(Some((key, entry))),
-        _ => Err(ReadError::corrupt(LedgerKey::FAMILY, key)),
     }
 }

@@ -1,26 +1,29 @@
 //! The log and its projections, on disk.
 //!
-//! This crate knows where rows lie, how a commit becomes durable and how readers see it. It knows
-//! no socket and no rule about envelopes: what an envelope means arrives as [`Facts`], computed by
-//! the engine. In reading order:
+//! This crate defines where rows lie, when a commit is durable and how readers see it. It knows no
+//! socket and no rule about envelopes: the engine computes the meaning of an envelope and passes it
+//! in as [`Facts`]. In reading order:
 //!
 //! - [`Family`] and `keys`: the column families, and one file per key type;
-//! - `change`: what a commit is made of;
-//! - `open` and `meta`: a folder becomes a [`Store`], or a refusal that says what to do;
-//! - `commit`, `late`, `projections`: one group of changes, one synced write;
-//! - `rates`, `ledger`: what is recorded beside the log;
+//! - `change`: the parts of a commit;
+//! - `error`: errors of reads and writes;
+//! - `open` and `meta`: opening a folder, with checks of format, network, node and key;
+//! - `database` and `store`: the open database and the handle to it;
+//! - `commit`, `below_head`, `projection_rows`: one group of changes becomes one synced write;
+//! - `rates`, `ledger`: history that is recorded beside the log;
 //! - `snapshot`, `topic_scan`, `log_scan`: reading;
-//! - `rebuild`, `digest`: projections made anew, and the proof that they came out the same;
-//! - `cut`: the end of a chain's strand taken off, when the chain has taken it back.
+//! - `rebuild`, `digest`: rebuilding projections, and comparing them;
+//! - `truncate`: removing the end of a chain strand after a reorganisation.
 //!
 //! Invariant: whatever a reader sees is durable. Invariant: a projection row is a function of the
-//! log and of what is recorded beside it, never of the order in which commits arrived.
+//! log and of the history recorded beside it, never of the order in which commits arrived.
 
 #![warn(missing_docs)]
 
 mod below_head;
 mod change;
 mod commit;
+mod database;
 mod digest;
 mod error;
 mod family;
@@ -32,8 +35,10 @@ mod meta;
 mod open;
 mod options;
 mod poison;
+mod projection;
 mod projection_rows;
 mod rates;
+mod raw_rows;
 mod rebuild;
 mod settings;
 mod snapshot;
@@ -46,17 +51,17 @@ pub use change::{
     AddressChange, ChainCommit, ChainPosition, Change, Charge, Entry, Facts, InvalidRule,
     SkipReason, Standing,
 };
-pub use commit::CommitError;
-pub use error::DatabaseError;
+pub use error::{CommitError, DatabaseError, ReadError};
 pub use family::Family;
+pub use keys::ledger::{LedgerEntry, LedgerKind};
 pub use keys::mark::Mark;
 pub use keys::rate::RateRow;
+pub use keys::topic::TopicRow;
 pub use keys::usage::{UsageRow, minute_of};
-pub use ledger::{LedgerEntry, LedgerKind};
 pub use log_scan::{LogItem, LogScan};
 pub use open::OpenError;
 pub use rebuild::{Derive, RebuildError, RebuildProgress, RebuildReport};
 pub use settings::{Durability, Identity, Settings};
-pub use snapshot::{ReadError, Snapshot};
+pub use snapshot::Snapshot;
 pub use store::Store;
-pub use topic_scan::{TopicRow, TopicScan};
+pub use topic_scan::TopicScan;

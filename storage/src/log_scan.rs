@@ -1,59 +1,63 @@
-//! Reading one strand: its envelopes, and what is noted about them.
+//! Scanning one strand: its envelopes merged with its marks.
 
 use bytes::Bytes;
-use hawser_proto::{EnvelopeId, SequenceId};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use rocksdb::{DBRawIterator, ReadOptions};
 
 use crate::change::{SkipReason, Standing};
-use crate::error::DatabaseError;
+use crate::error::{DatabaseError, ReadError};
 use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::envelope::EnvelopeKey;
 use crate::keys::mark::{Mark, MarkKey};
-use crate::snapshot::{ReadError, Snapshot, current_mark};
+use crate::raw_rows::current_mark;
 
-/// One step through a strand.
+/// One item of a strand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogItem {
     /// An envelope that is held.
     Envelope {
         /// Its place.
         id: EnvelopeId,
-        /// As its originator signed it.
+        /// The originator envelope as signed.
         bytes: Bytes,
-        /// Whether readers get it.
+        /// The envelope's validity, from its mark.
         standing: Standing,
     },
-    /// Places that hold nothing.
+    /// A range of places without envelopes.
     Skipped {
-        /// The first of them.
+        /// The first place, included.
         from: SequenceId,
-        /// The last of them, included.
+        /// The last place, included.
         through: SequenceId,
-        /// Why.
+        /// The recorded reason.
         reason: SkipReason,
     },
 }
 
-/// Reads one strand in ascending order; see [`Snapshot::log`]. Ends after the first error.
+/// A scan of one strand in ascending order; see [`Snapshot::log`](crate::Snapshot::log). Ends after
+/// the first error.
 pub struct LogScan<'s> {
     log: DBRawIterator<'s>,
     marks: DBRawIterator<'s>,
-    /// The first place not yet told.
+    /// The first place that no item has covered yet.
     next: EnvelopeId,
     through: SequenceId,
     ended: bool,
 }
 
 impl<'s> LogScan<'s> {
-    pub(crate) fn new(snapshot: &'s Snapshot<'_>, after: EnvelopeId, through: SequenceId) -> Self {
+    /// Merges two iterators over `log` and `mark`, both opened with [`read_options`].
+    pub(crate) fn new(
+        mut log: DBRawIterator<'s>,
+        mut marks: DBRawIterator<'s>,
+        after: EnvelopeId,
+        through: SequenceId,
+    ) -> Self {
         let next = EnvelopeId { sequence: after.sequence.next(), ..after };
-        let end = EnvelopeId { sequence: through.next(), ..after };
         let from = EnvelopeKey(next).encode();
-        let mut log = snapshot.rows(Family::Log, bounded(end));
         log.seek(from);
-        let mut marks = snapshot.rows(Family::Mark, bounded(end));
-        // A range that covers the first place may begin below it.
+        // A range that covers the first place may begin below it, possibly in another strand.
         marks.seek_for_prev(from);
         if !marks.valid() {
             marks.seek(from);
@@ -79,7 +83,7 @@ impl<'s> LogScan<'s> {
                     self.marks.next();
                     return Ok(Some(self.take_envelope(id, Standing::Waiting)));
                 }
-                // Its envelope is not there any more.
+                // The envelope has been pruned, or lies beyond the bound.
                 (_, Mark::Invalid(_) | Mark::Waiting) => self.marks.next(),
                 (_, Mark::Missing { through }) => {
                     return Ok(Some(self.take_range(at, through, SkipReason::Missing)));
@@ -94,7 +98,7 @@ impl<'s> LogScan<'s> {
         }
     }
 
-    /// Which envelope comes next.
+    /// Returns the id under the log iterator.
     fn envelope(&self) -> Result<Option<EnvelopeId>, ReadError> {
         let Some(key) = self.log.key() else {
             self.log.status().map_err(DatabaseError::from)?;
@@ -104,7 +108,7 @@ impl<'s> LogScan<'s> {
         Ok(Some(id.0))
     }
 
-    /// The next row that speaks of places not yet told.
+    /// Returns the next mark that covers a place at or after `next`.
     fn mark(&mut self) -> Result<Option<(EnvelopeId, Mark)>, ReadError> {
         while let Some((at, mark)) = current_mark(&self.marks)? {
             if (EnvelopeId { sequence: mark.end(at), ..at }) >= self.next {
@@ -116,6 +120,7 @@ impl<'s> LogScan<'s> {
     }
 
     fn take_envelope(&mut self, id: EnvelopeId, standing: Standing) -> LogItem {
+        assert!(id >= self.next, "scan went back from {} to {id}", self.next);
         let bytes = Bytes::copy_from_slice(self.log.value().expect("the iterator stands on it"));
         self.log.next();
         self.next.sequence = id.sequence.next();
@@ -125,6 +130,7 @@ impl<'s> LogScan<'s> {
     fn take_range(&mut self, at: EnvelopeId, end: SequenceId, reason: SkipReason) -> LogItem {
         let from = at.sequence.max(self.next.sequence);
         let through = end.min(self.through);
+        assert!(from <= through, "scan skips from {from} through {through}");
         self.marks.next();
         self.next.sequence = through.next();
         LogItem::Skipped { from, through, reason }
@@ -144,7 +150,9 @@ impl Iterator for LogScan<'_> {
     }
 }
 
-fn bounded(end: EnvelopeId) -> ReadOptions {
+/// Bounds an iterator to the places of one strand up to `through`.
+pub(crate) fn read_options(originator: OriginatorId, through: SequenceId) -> ReadOptions {
+    let end = EnvelopeId::new(originator, through.next());
     let mut options = ReadOptions::default();
     options.set_iterate_upper_bound(MarkKey(end).encode());
     options.fill_cache(false);

@@ -4,12 +4,12 @@ use hawser_proto::{OriginatorId, PublicKey, SequenceId};
 use rocksdb::{DB, WriteBatch};
 
 use crate::error::DatabaseError;
+use crate::error::ReadError;
 use crate::family::Family;
 use crate::keys::meta::MetaKey;
 use crate::keys::{Key, decode_u64};
-use crate::projection_rows::Projection;
+use crate::projection::Projection;
 use crate::settings::Identity;
-use crate::snapshot::ReadError;
 
 /// The format that this code reads and writes.
 pub(crate) const FORMAT: u32 = 2;
@@ -90,7 +90,7 @@ pub(crate) fn put_projection_versions(db: &DB, batch: &mut WriteBatch) {
 }
 
 fn put(db: &DB, batch: &mut WriteBatch, key: MetaKey, value: &[u8]) {
-    batch.put_cf(crate::store::family_of(db, Family::Meta), key.encode(), value);
+    batch.put_cf(crate::database::family_of(db, Family::Meta), key.encode(), value);
 }
 
 fn required<V>(
@@ -106,7 +106,7 @@ fn row<V>(
     key: MetaKey,
     decode: impl FnOnce(&[u8]) -> Option<V>,
 ) -> Result<Option<V>, ReadError> {
-    db.get_pinned_cf(crate::store::family_of(db, Family::Meta), key.encode())
+    db.get_pinned_cf(crate::database::family_of(db, Family::Meta), key.encode())
         .map_err(DatabaseError::from)?
         .map(|value| decode(&value).ok_or_else(|| ReadError::corrupt(Family::Meta, key.encode())))
         .transpose()

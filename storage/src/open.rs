@@ -12,13 +12,15 @@ use rocksdb::{
     Cache, ColumnFamilyDescriptor, DB, Env, ErrorKind, Options, WriteBatch, WriteOptions,
 };
 
+use crate::database::{Database, OpenedDatabase, family_of};
 use crate::error::DatabaseError;
+use crate::error::ReadError;
 use crate::family::Family;
 use crate::meta::{self, FORMAT, FORMAT_MIN};
 use crate::options;
+use crate::raw_rows::load_heads;
 use crate::settings::{Durability, Identity, Settings};
-use crate::snapshot::ReadError;
-use crate::store::{Inner, Opened, Store, family_of, load_heads};
+use crate::store::Store;
 
 /// Why a folder was not opened, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -181,7 +183,7 @@ fn start(
     let heads = load_heads(&db)?;
     require_own_head(&heads, header.identity.node, header.highest_sequence)?;
     let store = Store {
-        inner: Arc::new(Inner::new(Opened {
+        inner: Arc::new(Database::new(OpenedDatabase {
             db,
             identity: header.identity,
             incarnation: header.incarnation,

@@ -1,13 +1,12 @@
-//! The switch that ends all writing after one write failed.
+//! The switch that stops all writes after one write has failed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use crate::commit::CommitError;
-use crate::error::DatabaseError;
+use crate::error::{CommitError, DatabaseError};
 
-/// Set once, by the first failed write, and never cleared: after a failed sync nobody can say
-/// which bytes the disk has, so only reading the log anew, at the next start, tells the truth.
+/// Set by the first failed write and never cleared. After a failed sync the bytes on disk are
+/// unknown, so only reading the log again, at the next start, shows what was kept.
 #[derive(Debug, Default)]
 pub(crate) struct Poison {
     cause: OnceLock<Arc<str>>,
@@ -15,6 +14,7 @@ pub(crate) struct Poison {
 }
 
 impl Poison {
+    /// Refuses a commit after a failed write.
     pub(crate) fn check(&self) -> Result<(), CommitError> {
         match self.cause.get() {
             None => Ok(()),
@@ -26,7 +26,7 @@ impl Poison {
         self.cause.get().is_some()
     }
 
-    /// Keeps the first cause.
+    /// Refuses all commits from now on. The first cause is kept.
     pub(crate) fn set(&self, cause: &DatabaseError) {
         let _ = self.cause.set(cause.to_string().into());
     }
@@ -36,6 +36,7 @@ impl Poison {
         self.fail_next.store(true, Ordering::SeqCst);
     }
 
+    /// Returns true once after [`Poison::inject`].
     pub(crate) fn take_injected(&self) -> bool {
         self.fail_next.swap(false, Ordering::SeqCst)
     }

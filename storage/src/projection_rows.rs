@@ -11,7 +11,9 @@ use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use rocksdb::{ColumnFamily, DB, WriteBatch};
 
 use crate::change::Facts;
+use crate::database::{Database, family_of};
 use crate::error::DatabaseError;
+use crate::error::ReadError;
 use crate::family::Family;
 use crate::keys::congestion::CongestionKey;
 use crate::keys::expiry::ExpiryKey;
@@ -21,65 +23,9 @@ use crate::keys::topic::{self, TopicKey};
 use crate::keys::usage::{UsageKey, UsageRow, minute_of};
 use crate::keys::usage_by_payer::UsageByPayerKey;
 use crate::keys::{Key, decode_u64};
-use crate::snapshot::ReadError;
-use crate::store::{Inner, family_of};
 
-/// Rows that can be dropped and made anew from the log. In the order of their names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Projection {
-    Congestion,
-    Expiry,
-    Inbox,
-    Receipt,
-    Topic,
-    Usage,
-    UsageByPayer,
-}
-
-impl Projection {
-    pub(crate) const ALL: [Self; 7] = [
-        Self::Congestion,
-        Self::Expiry,
-        Self::Inbox,
-        Self::Receipt,
-        Self::Topic,
-        Self::Usage,
-        Self::UsageByPayer,
-    ];
-
-    pub(crate) fn family(self) -> Family {
-        match self {
-            Self::Congestion => Family::Congestion,
-            Self::Expiry => Family::Expiry,
-            Self::Inbox => Family::Inbox,
-            Self::Receipt => Family::Receipt,
-            Self::Topic => Family::Topic,
-            Self::Usage => Family::Usage,
-            Self::UsageByPayer => Family::UsageByPayer,
-        }
-    }
-
-    pub(crate) fn name(self) -> &'static str {
-        self.family().name()
-    }
-
-    /// Raise it when rows change their layout or their meaning, also when the engine derives other
-    /// facts from the same bytes: they are then rebuilt at the next start.
-    pub(crate) fn version(self) -> u32 {
-        match self {
-            Self::Congestion
-            | Self::Expiry
-            | Self::Inbox
-            | Self::Receipt
-            | Self::Topic
-            | Self::Usage
-            | Self::UsageByPayer => 1,
-        }
-    }
-}
-
-/// Puts the rows of envelopes into one batch. Counters wait until [`Rows::finish`].
-pub(crate) struct Rows<'a> {
+/// Puts the rows of envelopes into one batch. Counters wait until [`ProjectionRows::finish`].
+pub(crate) struct ProjectionRows<'a> {
     db: &'a DB,
     own: OriginatorId,
     topic: &'a ColumnFamily,
@@ -95,8 +41,8 @@ pub(crate) struct Rows<'a> {
     value: Vec<u8>,
 }
 
-impl<'a> Rows<'a> {
-    pub(crate) fn new(store: &'a Inner) -> Self {
+impl<'a> ProjectionRows<'a> {
+    pub(crate) fn new(store: &'a Database) -> Self {
         Self {
             db: &store.db,
             own: store.identity.node,

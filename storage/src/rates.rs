@@ -1,22 +1,20 @@
-//! The recorded rate history: append-only, beside the log.
+//! Writing the rate history: append-only, beside the log.
 
 use rocksdb::WriteBatch;
 
-use crate::commit::CommitError;
-use crate::error::DatabaseError;
+use crate::error::CommitError;
 use crate::keys::Key;
 use crate::keys::rate::{RateKey, RateRow};
 use crate::locks::lock;
-use crate::snapshot::ReadError;
 use crate::store::Store;
 
 impl Store {
-    /// Records rates, all or none, and returns when they are durable. What is recorded already
-    /// is passed over.
+    /// Records rates as one write and returns when it is durable. Rates that are recorded already
+    /// are skipped.
     ///
     /// # Errors
-    /// [`CommitError::OtherRates`] when other values are recorded for the same start, here or
-    /// within `rates`; after [`CommitError::Write`] the store is poisoned.
+    /// [`CommitError::OtherRates`] when different values exist for the same start, in the database
+    /// or within `rates`. After [`CommitError::Write`] the store is poisoned.
     pub fn record_rates(&self, rates: &[RateRow]) -> Result<(), CommitError> {
         self.inner.poison.check()?;
         let _one_at_a_time = lock(&self.inner.rates);
@@ -41,18 +39,4 @@ impl Store {
         }
         self.inner.write_durable(batch)
     }
-}
-
-/// Reads the rows from where `rows` stands to the end.
-pub(crate) fn collect_rates(
-    rows: &mut rocksdb::DBRawIterator<'_>,
-) -> Result<Vec<RateRow>, ReadError> {
-    let mut rates = Vec::new();
-    while let Some((key, value)) = rows.item() {
-        let rate = RateKey::decode(key).and_then(|key| RateRow::decode(key, value));
-        rates.push(rate.ok_or_else(|| ReadError::corrupt(RateKey::FAMILY, key))?);
-        rows.next();
-    }
-    rows.status().map_err(DatabaseError::from)?;
-    Ok(rates)
 }

@@ -2,7 +2,7 @@
 //!
 //! Facts cost the most: for each envelope its payer is recovered from a signature. So they are made
 //! on all cores, a batch at a time, while the batch before is written and the one after is read.
-//! Rows are written in the order of the log by one thread.
+//! ProjectionRows are written in the order of the log by one thread.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,15 +12,17 @@ use hawser_proto::{Cursor, EnvelopeId, SequenceId};
 use rocksdb::WriteBatch;
 
 use crate::change::{Facts, Standing};
-use crate::commit::CommitError;
+use crate::error::CommitError;
+use crate::error::ReadError;
 use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::meta::MetaKey;
 use crate::locks::{lock, write};
 use crate::log_scan::{LogItem, LogScan};
 use crate::meta;
-use crate::projection_rows::{Projection, Rows};
-use crate::snapshot::{ReadError, Snapshot};
+use crate::projection::Projection;
+use crate::projection_rows::ProjectionRows;
+use crate::snapshot::Snapshot;
 use crate::store::Store;
 
 /// How many envelopes make one batch: enough that a counter is read and written rarely.
@@ -152,7 +154,7 @@ impl Store {
         if derived.is_empty() {
             return Ok(());
         }
-        let mut rows = Rows::new(&self.inner);
+        let mut rows = ProjectionRows::new(&self.inner);
         let mut batch = WriteBatch::default();
         for envelope in derived {
             report.envelopes += 1;

@@ -1,17 +1,18 @@
-//! Reading: a view of one moment.
+//! Reading: a consistent view of one moment.
 
 use bytes::Bytes;
 use hawser_proto::{Address, Cursor, EnvelopeId, OriginatorId, PayerAddress, SequenceId};
 use rocksdb::{DBPinnableSlice, DBRawIterator, ReadOptions};
 
 use crate::change::ChainPosition;
-use crate::error::DatabaseError;
+use crate::database::Database;
+use crate::error::{DatabaseError, ReadError};
 use crate::family::Family;
 use crate::keys::congestion::CongestionKey;
 use crate::keys::cursor::{CursorKey, CursorName, decode_position};
 use crate::keys::envelope::EnvelopeKey;
 use crate::keys::inbox::{InboxKey, InboxRow};
-use crate::keys::ledger::LedgerKey;
+use crate::keys::ledger::{LedgerEntry, LedgerKey};
 use crate::keys::mark::{Mark, MarkKey};
 use crate::keys::rate::RateRow;
 use crate::keys::receipt::ReceiptKey;
@@ -19,55 +20,28 @@ use crate::keys::topic::{self, TopicKey};
 use crate::keys::usage::{UsageKey, UsageRow};
 use crate::keys::usage_by_payer::UsageByPayerKey;
 use crate::keys::{Key, decode_u64};
-use crate::ledger::{self, LedgerEntry};
-use crate::log_scan::LogScan;
-use crate::rates::collect_rates;
-use crate::store::{Inner, collect_heads};
+use crate::log_scan::{self, LogScan};
+use crate::raw_rows::{
+    collect_heads, collect_rates, current_ledger_entry, current_mark, nearest_mark,
+};
 use crate::topic_scan::TopicScan;
 
-/// Why something could not be read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ReadError {
-    /// The database below failed: a disk error, or a checksum that does not match.
-    #[error("database: {0}")]
-    Database(#[from] DatabaseError),
-    /// A row that this code could not have written, or one that should be there and is not.
-    #[error("row {key_hex} of column family {family} is damaged")]
-    Corrupt {
-        /// The column family.
-        family: &'static str,
-        /// The row's key, in hex.
-        key_hex: String,
-    },
-}
-
-impl ReadError {
-    /// The envelope at `id` is not there, or is not what it was when it was stored.
-    #[must_use]
-    pub fn unreadable_envelope(id: EnvelopeId) -> Self {
-        Self::corrupt(Family::Log, &EnvelopeKey(id).encode())
-    }
-
-    pub(crate) fn corrupt(family: Family, key: &[u8]) -> Self {
-        let key_hex = key.iter().map(|byte| format!("{byte:02x}")).collect();
-        Self::Corrupt { family: family.name(), key_hex }
-    }
-}
-
-/// Everything that was durable at one moment. Commits after it are not seen, so what is read from
-/// one snapshot fits together.
+/// A consistent view of everything that was durable when it was taken. Later commits are invisible,
+/// so rows read from one snapshot agree with one another.
+///
+/// RocksDB keeps replaced rows while a snapshot lives; drop it when the answer is made.
 pub struct Snapshot<'a> {
-    store: &'a Inner,
+    store: &'a Database,
     view: rocksdb::Snapshot<'a>,
 }
 
 impl<'a> Snapshot<'a> {
-    pub(crate) fn new(store: &'a Inner) -> Self {
+    pub(crate) fn new(store: &'a Database) -> Self {
         Self { store, view: store.db.snapshot() }
     }
 
-    /// How far a strand is complete: every place up to there is held or marked. 0 if the
-    /// originator is unknown.
+    /// Returns the head of a strand: every place up to it is held or marked. Returns 0 for an unknown
+    /// originator.
     ///
     /// # Errors
     /// When the row cannot be read.
@@ -76,7 +50,7 @@ impl<'a> Snapshot<'a> {
         Ok(SequenceId(self.row(key, decode_u64)?.unwrap_or_default()))
     }
 
-    /// The heads of all strands.
+    /// Returns the heads of all strands.
     ///
     /// # Errors
     /// When a row cannot be read.
@@ -86,8 +60,8 @@ impl<'a> Snapshot<'a> {
         Ok(collect_heads(&mut rows)?.into_iter().collect())
     }
 
-    /// How far the reader of the chain behind a strand had come at its last commit; `None` before
-    /// the first that says so.
+    /// Returns the position of the chain reader behind a strand, as of its last commit. `None` before
+    /// the first commit with a position.
     ///
     /// # Errors
     /// When the row cannot be read.
@@ -98,7 +72,7 @@ impl<'a> Snapshot<'a> {
         self.row(CursorKey { name: CursorName::Chain, originator }, decode_position)
     }
 
-    /// An envelope as it was signed, also one that is marked invalid.
+    /// Returns the bytes of an envelope as signed, including one that is marked invalid or pending.
     ///
     /// # Errors
     /// When the row cannot be read.
@@ -106,10 +80,11 @@ impl<'a> Snapshot<'a> {
         self.row(EnvelopeKey(id), |bytes| Some(Bytes::copy_from_slice(bytes)))
     }
 
-    /// Many envelopes, in the order of `ids`. Cheaper than one by one, most of all when `ids`
-    /// ascend. What they lie in is left to the system's cache: the database's own is small, and
-    /// better kept for what leads to envelopes (measured: 4 % less CPU time for pages out of a
-    /// large log).
+    /// Returns the bytes of many envelopes, in the order of `ids`. Cheaper than single reads, most of
+    /// all when `ids` ascend.
+    ///
+    /// The blocks bypass the block cache: it is small and serves the indexes better, and the system
+    /// caches the files (measured: 4 % less CPU time for pages out of a large log).
     ///
     /// # Errors
     /// When one of the rows cannot be read.
@@ -130,7 +105,7 @@ impl<'a> Snapshot<'a> {
             .collect()
     }
 
-    /// What is noted about a place; for one within a skipped range, that range's mark.
+    /// Returns the mark of a place. For a place within a skipped range this is the range's mark.
     ///
     /// # Errors
     /// When the row cannot be read.
@@ -141,9 +116,9 @@ impl<'a> Snapshot<'a> {
             .map(|(_, mark)| mark))
     }
 
-    /// The places of one strand that are marked missing: ranges, both ends included, ascending.
+    /// Returns the ranges of one strand that are marked missing, ascending, both ends included.
     ///
-    /// Costs a step for each mark of the strand.
+    /// Visits each mark of the strand.
     ///
     /// # Errors
     /// When a row cannot be read.
@@ -160,7 +135,7 @@ impl<'a> Snapshot<'a> {
         Ok(missing)
     }
 
-    /// Passes on the marks of one strand, ascending.
+    /// Calls `each` with the marks of one strand, ascending.
     fn marks(
         &self,
         originator: OriginatorId,
@@ -178,9 +153,9 @@ impl<'a> Snapshot<'a> {
         Ok(())
     }
 
-    /// The envelopes of one strand that wait for their verdict, ascending.
+    /// Returns the ids of one strand whose validity is not known yet, ascending.
     ///
-    /// Costs a step for each mark of the strand.
+    /// Visits each mark of the strand.
     ///
     /// # Errors
     /// When a row cannot be read.
@@ -194,25 +169,27 @@ impl<'a> Snapshot<'a> {
         Ok(waiting)
     }
 
-    /// Reads one strand in ascending order: what follows `after`, up to and including `through`.
-    /// Skipped ranges are told as such, cut to what was asked for.
+    /// Scans one strand in ascending order, after `after` up to and including `through`. Skipped
+    /// ranges are yielded as such, clipped to these bounds.
     ///
-    /// Costs two seeks and then what it yields. Passes the block cache by, because what is read
-    /// this way is mostly read once.
+    /// Costs two seeks plus the bytes it yields. Bypasses the block cache, because a strand is mostly
+    /// scanned once.
     #[must_use]
     pub fn log(&self, after: EnvelopeId, through: SequenceId) -> LogScan<'_> {
-        LogScan::new(self, after, through)
+        let rows = |family| self.rows(family, log_scan::read_options(after.originator, through));
+        LogScan::new(rows(Family::Log), rows(Family::Mark), after, through)
     }
 
-    /// Reads topics, many of them with one iterator.
+    /// Opens a scan over topics; one iterator serves many of them.
     #[must_use]
     pub fn topics(&self) -> TopicScan<'_> {
         TopicScan::new(self.rows(TopicKey::FAMILY, ReadOptions::default()))
     }
 
-    /// The newest envelope of a topic: greatest `originator_ns`, ties by envelope id. Looks at
-    /// each strand's last row of the topic only, since a strand's times ascend; costs one seek per
-    /// strand that has written to the topic.
+    /// Returns the newest envelope of a topic: the greatest `originator_ns`, ties by envelope id.
+    ///
+    /// Reads only each strand's last row of the topic, since the times of a strand ascend. Costs one
+    /// seek per strand that has written to the topic.
     ///
     /// # Errors
     /// When a row cannot be read.
@@ -238,7 +215,7 @@ impl<'a> Snapshot<'a> {
         Ok(newest.map(|(_, id)| id))
     }
 
-    /// The place in this node's own strand of what was published with this digest.
+    /// Returns the place in this node's own strand of the envelope published with this digest.
     ///
     /// # Errors
     /// When the row cannot be read.
@@ -246,7 +223,7 @@ impl<'a> Snapshot<'a> {
         Ok(self.row(ReceiptKey(*digest), decode_u64)?.map(SequenceId))
     }
 
-    /// What one payer used at one originator in one minute ([`crate::minute_of`]).
+    /// Returns the usage of one payer at one originator in one minute ([`crate::minute_of`]).
     ///
     /// # Errors
     /// When the row cannot be read.
@@ -259,7 +236,7 @@ impl<'a> Snapshot<'a> {
         self.row(UsageKey { originator, minute, payer }, UsageRow::decode)
     }
 
-    /// Passes on everything that one payer used, by originator and by minute ascending.
+    /// Calls `each` with every usage row of one payer, by originator and minute ascending.
     ///
     /// # Errors
     /// When a row cannot be read.
@@ -282,7 +259,7 @@ impl<'a> Snapshot<'a> {
         Ok(rows.status().map_err(DatabaseError::from)?)
     }
 
-    /// How many envelopes counted towards congestion at one originator in one minute.
+    /// Returns the number of envelopes that count towards congestion at one originator in one minute.
     ///
     /// # Errors
     /// When the row cannot be read.
@@ -290,7 +267,7 @@ impl<'a> Snapshot<'a> {
         Ok(self.row(CongestionKey { originator, minute }, decode_u64)?.unwrap_or_default())
     }
 
-    /// All recorded rates, by start ascending.
+    /// Returns all recorded rates, by start ascending.
     ///
     /// # Errors
     /// When a row cannot be read.
@@ -300,7 +277,7 @@ impl<'a> Snapshot<'a> {
         collect_rates(&mut rows)
     }
 
-    /// The inbox that an Ethereum address is a member of; of several, the one it joined last.
+    /// Returns the inbox that an Ethereum address is a member of; of several the one it joined last.
     ///
     /// # Errors
     /// When a row cannot be read.
@@ -322,7 +299,7 @@ impl<'a> Snapshot<'a> {
         Ok(newest.map(|(_, inbox)| inbox))
     }
 
-    /// All entries of a payer, in the order in which they were written.
+    /// Returns all ledger entries of a payer, in the order of writing.
     ///
     /// # Errors
     /// When a row cannot be read.
@@ -330,7 +307,7 @@ impl<'a> Snapshot<'a> {
         let mut rows = self.rows(LedgerKey::FAMILY, ReadOptions::default());
         rows.seek(payer.0);
         let mut entries = Vec::new();
-        while let Some((key, entry)) = ledger::current(&rows)? {
+        while let Some((key, entry)) = current_ledger_entry(&rows)? {
             if key.payer != payer {
                 break;
             }
@@ -350,7 +327,7 @@ impl<'a> Snapshot<'a> {
     ) -> Result<(), ReadError> {
         let mut rows = self.rows(LedgerKey::FAMILY, ReadOptions::default());
         rows.seek_to_first();
-        while let Some((key, entry)) = ledger::current(&rows)? {
+        while let Some((key, entry)) = current_ledger_entry(&rows)? {
             each(key.payer, entry);
             rows.next();
         }
@@ -366,7 +343,7 @@ impl<'a> Snapshot<'a> {
         self.row(CursorKey::LEDGER, decode_position)
     }
 
-    /// An iterator over one family, positioned nowhere.
+    /// Opens an iterator over one family. It stands on no row until it seeks.
     pub(crate) fn rows(&self, family: Family, options: ReadOptions) -> DBRawIterator<'_> {
         self.view.raw_iterator_cf_opt(self.store.family(family), options)
     }
@@ -383,28 +360,5 @@ impl<'a> Snapshot<'a> {
             .map_err(DatabaseError::from)?;
         row.map(|value| decode(&value).ok_or_else(|| ReadError::corrupt(K::FAMILY, key.as_ref())))
             .transpose()
-    }
-}
-
-/// The row of `mark` at `id`, or the nearest below it, possibly of another strand.
-pub(crate) fn nearest_mark(
-    rows: &mut DBRawIterator<'_>,
-    id: EnvelopeId,
-) -> Result<Option<(EnvelopeId, Mark)>, ReadError> {
-    rows.seek_for_prev(MarkKey(id).encode());
-    current_mark(rows)
-}
-
-/// The row of `mark` that `rows` stands on.
-pub(crate) fn current_mark(
-    rows: &DBRawIterator<'_>,
-) -> Result<Option<(EnvelopeId, Mark)>, ReadError> {
-    let Some((key, value)) = rows.item() else {
-        rows.status().map_err(DatabaseError::from)?;
-        return Ok(None);
-    };
-    match (MarkKey::decode(key), Mark::decode(value)) {
-        (Some(at), Some(mark)) => Ok(Some((at.0, mark))),
-        _ => Err(ReadError::corrupt(MarkKey::FAMILY, key)),
     }
 }

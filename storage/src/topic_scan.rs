@@ -1,35 +1,24 @@
-//! Reading topics: all that a page plan needs, without touching the envelopes.
+//! Scanning the topic index, without touching the envelopes.
 
 use hawser_proto::EnvelopeId;
 use rocksdb::DBRawIterator;
 
 use crate::error::DatabaseError;
+use crate::error::ReadError;
 use crate::keys::Key;
-use crate::keys::topic::{self, TopicKey};
-use crate::snapshot::ReadError;
+use crate::keys::topic::{self, TopicKey, TopicRow};
 
-/// One envelope of a topic.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TopicRow {
-    /// Which one.
-    pub id: EnvelopeId,
-    /// Unix nanoseconds, as its originator says.
-    pub originator_ns: i64,
-    /// Its length as stored.
-    pub len_bytes: u32,
-    /// Chain envelopes that must be known first. Nothing is allocated when there are none.
-    pub depends_on: Vec<EnvelopeId>,
-}
-
-/// Reads rows of topics, by originator and then by sequence. Made for seeking often: one iterator
-/// serves all topics, and a topic without rows is mostly recognised by a filter alone.
+/// A scan over rows of topics, each topic by originator and then by sequence.
+///
+/// One iterator serves all topics. For a topic without rows the seek is mostly answered by a bloom
+/// filter.
 pub struct TopicScan<'s> {
     rows: DBRawIterator<'s>,
-    /// The key last sought.
+    /// The key of the last seek.
     key: Vec<u8>,
-    /// How many of its bytes name the topic.
+    /// Number of its leading bytes that name the topic.
     prefix_len: usize,
-    /// Whether the iterator stands on a row of that topic.
+    /// True while the iterator stands on a row of that topic.
     on_row: bool,
 }
 
@@ -38,8 +27,8 @@ impl<'s> TopicScan<'s> {
         Self { rows, key: Vec::new(), prefix_len: 0, on_row: false }
     }
 
-    /// The first row of `topic` at or after `from`; `None` when the topic has none left. Each
-    /// strand's rows lie together, so the next strand is sought with its id and sequence 0.
+    /// Seeks to the first row of `topic` at or after `from`; `None` past the topic's last row. The
+    /// rows of a strand are adjacent, so the next strand is found with its id and sequence 0.
     ///
     /// # Errors
     /// When the row cannot be read.
@@ -52,8 +41,8 @@ impl<'s> TopicScan<'s> {
         self.current()
     }
 
-    /// The row after the one returned last, within the same topic; `None` at its end, and before
-    /// the first [`TopicScan::seek`].
+    /// Returns the next row of the same topic; `None` past its last row, and before the first
+    /// [`TopicScan::seek`].
     ///
     /// # Errors
     /// When the row cannot be read.

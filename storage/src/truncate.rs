@@ -4,14 +4,14 @@ use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use rocksdb::WriteBatch;
 
 use crate::change::ChainPosition;
-use crate::commit::CommitError;
+use crate::error::CommitError;
 use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::cursor::{CursorKey, CursorName, encode_position};
 use crate::keys::envelope::EnvelopeKey;
 use crate::keys::mark::MarkKey;
 use crate::locks::{lock, write};
-use crate::snapshot::nearest_mark;
+use crate::raw_rows::nearest_mark;
 use crate::store::Store;
 
 impl Store {

@@ -1,15 +1,14 @@
-//! What payers deposited, withdrew and used, as the chain says.
+//! Ledger entries of payers: deposits, withdrawals and settled usage, as contract events state them.
 
 use hawser_proto::PayerAddress;
 
 use super::{Key, decode_u64, take};
 use crate::family::Family;
-use crate::ledger::{LedgerEntry, LedgerKind};
 
 /// Column family `ledger`: `[payer, 20 bytes][order u64 BE]` →
 /// `[event id, 32 bytes][block u64 BE][kind u8][picodollars i64 BE]`.
 ///
-/// The order counts a payer's entries from 1, as they were written. Append-only.
+/// The order numbers a payer's entries from 1 in the order of writing. Append-only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LedgerKey {
     pub(crate) payer: PayerAddress,
@@ -33,6 +32,35 @@ impl Key<'_> for LedgerKey {
     }
 }
 
+/// One entry in a payer's ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LedgerEntry {
+    /// Identifier of the contract event.
+    pub event: [u8; 32],
+    /// Number of the block with the event.
+    pub block: u64,
+    /// Kind of the event.
+    pub kind: LedgerKind,
+    /// Amount that the entry adds to the payer's balance; negative for a debit.
+    pub picodollars: i64,
+}
+
+/// The kind of a [`LedgerEntry`]. The numbers are stored and never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum LedgerKind {
+    /// The payer deposited money.
+    Deposit = 0,
+    /// The payer asked for a withdrawal, which is debited at once.
+    WithdrawalRequested = 1,
+    /// A settlement deducted fees.
+    UsageSettled = 2,
+    /// The payer cancelled a withdrawal; its amount is credited again.
+    WithdrawalCancelled = 3,
+    /// A reorganisation removed the event of an earlier entry. Carries that entry's negated amount.
+    Reversal = 4,
+}
+
 impl LedgerKind {
     const ALL: [Self; 5] = [
         Self::Deposit,
@@ -44,6 +72,16 @@ impl LedgerKind {
 }
 
 impl LedgerEntry {
+    /// Returns true when credits are not negative and debits are not positive. A reversal may be
+    /// either.
+    pub(crate) fn has_sign_of_its_kind(&self) -> bool {
+        match self.kind {
+            LedgerKind::Deposit | LedgerKind::WithdrawalCancelled => self.picodollars >= 0,
+            LedgerKind::WithdrawalRequested | LedgerKind::UsageSettled => self.picodollars <= 0,
+            LedgerKind::Reversal => true,
+        }
+    }
+
     pub(crate) fn encode(&self) -> [u8; 49] {
         let mut value = [0; 49];
         value[..32].copy_from_slice(&self.event);

@@ -2,7 +2,7 @@
 
 use super::Key;
 use crate::family::Family;
-use crate::projection_rows::Projection;
+use crate::projection::Projection;
 
 /// Column family `meta`: a name → a value of its own kind. Variants stand in the order of their
 /// names.

@@ -7,7 +7,6 @@ use hawser_proto::EnvelopeId;
 use super::envelope::EnvelopeKey;
 use super::{Key, take};
 use crate::family::Family;
-use crate::topic_scan::TopicRow;
 
 /// Column family `topic`: `[length u16 BE][topic][originator u32 BE][sequence u64 BE]` →
 /// `[originator_ns i64 BE][envelope length u32 BE]` and, per envelope depended on,
@@ -78,6 +77,19 @@ impl PartialOrd for TopicKey<'_> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
+}
+
+/// One envelope of a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicRow {
+    /// Which one.
+    pub id: EnvelopeId,
+    /// Unix nanoseconds, as its originator says.
+    pub originator_ns: i64,
+    /// Its length as stored.
+    pub len_bytes: u32,
+    /// Chain envelopes that must be known first. Nothing is allocated when there are none.
+    pub depends_on: Vec<EnvelopeId>,
 }
 
 /// Writes the value of a row, replacing what is in `buffer`.

@@ -1,0 +1,137 @@
+//! The open RocksDB database and the state beside it that all clones of a store share.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, RwLock};
+
+use hawser_proto::EnvelopeId;
+use rocksdb::{ColumnFamily, DB, WriteBatch, WriteOptions};
+
+use crate::error::{CommitError, DatabaseError};
+use crate::family::Family;
+use crate::poison::Poison;
+use crate::projection::Projection;
+use crate::settings::{Durability, Identity};
+use crate::strands::Strands;
+
+/// The state that all clones of a [`Store`](crate::Store) share.
+pub(crate) struct Database {
+    pub(crate) db: DB,
+    pub(crate) identity: Identity,
+    pub(crate) incarnation: [u8; 16],
+    /// `None` for a database in memory.
+    pub(crate) path: Option<PathBuf>,
+    pub(crate) strands: Strands,
+    pub(crate) poison: Poison,
+    /// Held shared by commits and exclusively by a rebuild, which therefore sees no log grow.
+    pub(crate) gate: RwLock<()>,
+    /// Serialises recording of rates: comparing with the recorded ones and writing.
+    pub(crate) rates: Mutex<()>,
+    /// Serialises ledger writes, so that each payer's entries are numbered without repeats.
+    pub(crate) ledger: Mutex<()>,
+    /// Projections whose rows must be rebuilt before use.
+    pub(crate) stale: Mutex<Vec<Projection>>,
+    durable: WriteOptions,
+    buffered: WriteOptions,
+}
+
+/// The parts of a [`Database`] that opening has read or made.
+pub(crate) struct OpenedDatabase {
+    pub(crate) db: DB,
+    pub(crate) identity: Identity,
+    pub(crate) incarnation: [u8; 16],
+    pub(crate) path: Option<PathBuf>,
+    pub(crate) heads: Vec<EnvelopeId>,
+    pub(crate) stale: Vec<Projection>,
+    pub(crate) durability: Durability,
+}
+
+impl Database {
+    pub(crate) fn new(opened: OpenedDatabase) -> Self {
+        let mut durable = WriteOptions::default();
+        durable.set_sync(opened.durability == Durability::Fsync);
+        Self {
+            db: opened.db,
+            identity: opened.identity,
+            incarnation: opened.incarnation,
+            path: opened.path,
+            strands: opened.heads.into_iter().collect(),
+            poison: Poison::default(),
+            gate: RwLock::default(),
+            rates: Mutex::default(),
+            ledger: Mutex::default(),
+            stale: Mutex::new(opened.stale),
+            durable,
+            buffered: WriteOptions::default(),
+        }
+    }
+
+    pub(crate) fn family(&self, family: Family) -> &ColumnFamily {
+        family_of(&self.db, family)
+    }
+
+    /// Writes one batch and returns when it is durable. RocksDB appends it to its write-ahead
+    /// log, syncs that, and only then shows it to readers.
+    pub(crate) fn write_durable(&self, batch: WriteBatch) -> Result<(), CommitError> {
+        self.write(batch, &self.durable)
+    }
+
+    /// Writes one batch without a sync. It becomes durable with the next durable write.
+    pub(crate) fn write_buffered(&self, batch: WriteBatch) -> Result<(), CommitError> {
+        self.write(batch, &self.buffered)
+    }
+
+    fn write(&self, batch: WriteBatch, options: &WriteOptions) -> Result<(), CommitError> {
+        self.poison.check()?;
+        let written = if self.poison.take_injected() {
+            Err(DatabaseError::injected())
+        } else {
+            self.db.write_opt(batch, options).map_err(DatabaseError::from)
+        };
+        written.map_err(|cause| {
+            self.poison.set(&cause);
+            CommitError::Write(cause)
+        })
+    }
+
+    /// Returns the size on disk, or in memory for an in-memory database, in bytes.
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        match &self.path {
+            Some(path) => folder_bytes(path),
+            None => self.sum_of_families(&IN_MEMORY),
+        }
+    }
+
+    /// Sums integer properties of RocksDB over all families. Unknown properties count as 0.
+    pub(crate) fn sum_of_families(&self, properties: &[&str]) -> u64 {
+        Family::ALL
+            .into_iter()
+            .flat_map(|family| properties.iter().map(move |property| (family, *property)))
+            .filter_map(|(family, property)| {
+                self.db.property_int_value_cf(self.family(family), property).ok().flatten()
+            })
+            .fold(0, u64::saturating_add)
+    }
+}
+
+/// Properties that add up to the size of an in-memory family.
+const IN_MEMORY: [&str; 3] = [
+    "rocksdb.total-sst-files-size",
+    "rocksdb.total-blob-file-size",
+    "rocksdb.cur-size-all-mem-tables",
+];
+
+fn folder_bytes(path: &std::path::Path) -> u64 {
+    let Ok(files) = std::fs::read_dir(path) else { return 0 };
+    files
+        .filter_map(|file| file.ok()?.metadata().ok())
+        .filter(std::fs::Metadata::is_file)
+        .fold(0, |sum, file| sum.saturating_add(file.len()))
+}
+
+/// Returns the handle of a family.
+///
+/// # Panics
+/// If the family does not exist; opening creates every family.
+pub(crate) fn family_of(db: &DB, family: Family) -> &ColumnFamily {
+    db.cf_handle(family.name()).expect("every family is made when the database is opened")
+}

@@ -1,0 +1,98 @@
+//! Typed rows out of RocksDB iterators.
+//!
+//! An iterator of RocksDB that has no row is either past the last one or failed; only its status
+//! tells. Every function here asks for it, so no caller takes a disk error for the end.
+
+use hawser_proto::{EnvelopeId, SequenceId};
+use rocksdb::{DB, DBRawIterator};
+
+use crate::database::family_of;
+use crate::error::{DatabaseError, ReadError};
+use crate::family::Family;
+use crate::keys::cursor::{CursorKey, CursorName};
+use crate::keys::ledger::{LedgerEntry, LedgerKey};
+use crate::keys::mark::{Mark, MarkKey};
+use crate::keys::rate::{RateKey, RateRow};
+use crate::keys::{Key, decode_u64};
+
+/// Decodes the row under the iterator; `None` when there is none.
+///
+/// # Errors
+/// When RocksDB failed, or when `decode` refuses the row.
+fn current<T>(
+    rows: &DBRawIterator<'_>,
+    family: Family,
+    decode: impl FnOnce(&[u8], &[u8]) -> Option<T>,
+) -> Result<Option<T>, ReadError> {
+    let Some((key, value)) = rows.item() else {
+        rows.status().map_err(DatabaseError::from)?;
+        return Ok(None);
+    };
+    decode(key, value).map(Some).ok_or_else(|| ReadError::corrupt(family, key))
+}
+
+/// Reads the stored heads of all strands, by originator ascending.
+pub(crate) fn load_heads(db: &DB) -> Result<Vec<EnvelopeId>, ReadError> {
+    let mut rows = db.raw_iterator_cf(family_of(db, CursorKey::FAMILY));
+    rows.seek(CursorName::Head.as_bytes());
+    collect_heads(&mut rows)
+}
+
+/// Reads head rows from the iterator's position up to the first row of another name.
+pub(crate) fn collect_heads(rows: &mut DBRawIterator<'_>) -> Result<Vec<EnvelopeId>, ReadError> {
+    let mut heads: Vec<EnvelopeId> = Vec::new();
+    while let Some((key, value)) = rows.item() {
+        let corrupt = || ReadError::corrupt(CursorKey::FAMILY, key);
+        let cursor = CursorKey::decode(key).ok_or_else(corrupt)?;
+        if cursor.name != CursorName::Head {
+            break;
+        }
+        let sequence = SequenceId(decode_u64(value).ok_or_else(corrupt)?);
+        debug_assert!(heads.last().is_none_or(|last| last.originator < cursor.originator));
+        heads.push(EnvelopeId::new(cursor.originator, sequence));
+        rows.next();
+    }
+    rows.status().map_err(DatabaseError::from)?;
+    Ok(heads)
+}
+
+/// Seeks to the row of `mark` at `id`, or to the nearest one below it, which may belong to another
+/// strand.
+pub(crate) fn nearest_mark(
+    rows: &mut DBRawIterator<'_>,
+    id: EnvelopeId,
+) -> Result<Option<(EnvelopeId, Mark)>, ReadError> {
+    rows.seek_for_prev(MarkKey(id).encode());
+    current_mark(rows)
+}
+
+/// Decodes the row of `mark` under the iterator.
+pub(crate) fn current_mark(
+    rows: &DBRawIterator<'_>,
+) -> Result<Option<(EnvelopeId, Mark)>, ReadError> {
+    current(rows, MarkKey::FAMILY, |key, value| {
+        Some((MarkKey::decode(key)?.0, Mark::decode(value)?))
+    })
+}
+
+/// Decodes the row of `ledger` under the iterator.
+pub(crate) fn current_ledger_entry(
+    rows: &DBRawIterator<'_>,
+) -> Result<Option<(LedgerKey, LedgerEntry)>, ReadError> {
+    current(rows, LedgerKey::FAMILY, |key, value| {
+        Some((LedgerKey::decode(key)?, LedgerEntry::decode(value)?))
+    })
+}
+
+/// Reads the rows of `rate` from the iterator's position to the last one.
+pub(crate) fn collect_rates(rows: &mut DBRawIterator<'_>) -> Result<Vec<RateRow>, ReadError> {
+    let mut rates: Vec<RateRow> = Vec::new();
+    while let Some(rate) =
+        current(rows, RateKey::FAMILY, |key, value| RateRow::decode(RateKey::decode(key)?, value))?
+    {
+        debug_assert!(rates.last().is_none_or(|last| last.start_unix_s < rate.start_unix_s));
+        rates.push(rate);
+        rows.next();
+    }
+    Ok(rates)
+}
