@@ -5,9 +5,12 @@ use hawser_proto::envelope::{ClientEnvelope, LayerError, PayerEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::recover_batch;
 use hawser_proto::{Address, Bytes, Cursor, EnvelopeId, OriginatorId, Signature};
+use hawser_rules::{
+    Violation, check_dependencies_known, check_dependencies_on_chains, check_payload,
+    check_retention, check_topic,
+};
 
 use crate::facts;
-use crate::rules::{self, Violation};
 use crate::sequencer::Admitted;
 
 /// Identity updates and reports are refused here in any case; larger ones are not even decoded.
@@ -74,11 +77,11 @@ fn open(
 /// Steps after it, in the order publishers rely on.
 fn judge(context: &Context<'_>, envelope: &PayerEnvelope) -> Result<(), Violation> {
     let client = envelope.client();
-    rules::topic(client)?;
-    rules::dependencies_on_chains(client)?;
-    rules::dependencies_known(client, |originator| context.seen.get(originator).0)?;
-    rules::retention(envelope.retention_days())?;
-    rules::payload(client, context.key_package)
+    check_topic(client)?;
+    check_dependencies_on_chains(client)?;
+    check_dependencies_known(client, |originator| context.seen.get(originator).0)?;
+    check_retention(envelope.retention_days())?;
+    check_payload(client, context.key_package)
 }
 
 /// Joins what [`admit`] said of the envelopes of one request: all of them, or the reasons.

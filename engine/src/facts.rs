@@ -12,10 +12,11 @@ use hawser_proto::pb::xmtp::identity::associations::{
     IdentifierKind, IdentityAction, MemberIdentifier,
 };
 use hawser_proto::{Address, Bytes, Digest, OriginatorId, PayerAddress, SequenceId, Signature};
-use hawser_storage::{AddressChange, Charge, Facts, Standing};
+use hawser_rules::retention::EXPIRY_NEVER;
+use hawser_rules::{RuleNumber, is_free};
+use hawser_storage::{AddressChange, Charge, Facts, InvalidRule, Standing};
 
 use crate::chain_strand::inbox_of;
-use crate::rules::{EXPIRY_NEVER, is_free};
 
 /// Names a publish for ever: the same payer envelope again gives the same receipt. Retention is
 /// not part of it, since nobody signs it.
@@ -119,6 +120,12 @@ pub fn account(text: &str) -> Option<Address> {
     let digits = text.strip_prefix("0x")?;
     let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     digits.bytes().all(is_digit).then(|| digits.parse().ok())?
+}
+
+/// Returns the mark of an envelope that breaks this rule, as the log stores it.
+#[must_use]
+pub(crate) fn mark_of(rule: RuleNumber) -> InvalidRule {
+    InvalidRule(rule.0)
 }
 
 /// The dependencies that readers wait for.

@@ -6,7 +6,6 @@
 //! contract is named here. In reading order:
 //!
 //! - [`ports`]: what must be injected;
-//! - [`rules`], [`fees`]: what may be signed, and what it costs;
 //! - [`admission`], [`sequencer`]: from a publish request to a place in the strand;
 //! - [`facts`], [`chain_strand`]: what projections keep; what a chain event becomes;
 //! - [`ledger`]: what a payer's balance is made of;
@@ -23,9 +22,8 @@ pub mod ledger;
 pub mod ports;
 pub mod read;
 pub mod replication;
-pub mod rules;
 pub mod runtime;
 pub mod sequencer;
 
-pub use hawser_proto::fees;
+pub use hawser_rules::fees;
 pub use runtime::Engine;

@@ -3,15 +3,15 @@
 //! The registry and the rates are values that somebody else keeps current: the engine gets the
 //! receiving end of a watch channel and reads the newest state when it decides.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
-use hawser_proto::{Address, OriginatorId, PublicKey};
 use tokio::sync::watch;
 
-use crate::fees::RateTable;
+pub use hawser_rules::{NodeRecord, Registry};
+
+use hawser_rules::RateTable;
 
 /// Wall clock time. Injected, so that a seeded test decides what time it is.
 pub trait Clock: Send + Sync + 'static {
@@ -62,50 +62,6 @@ pub struct TrustingJudge;
 impl IdentityJudge for TrustingJudge {
     fn judge(&self, _: [u8; 32], _: &[IdentityUpdate], _: &IdentityUpdate) -> IdentityVerdict {
         IdentityVerdict::Valid
-    }
-}
-
-/// One record of the node registry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeRecord {
-    /// The id the registry gave: 100, 200, 300, …
-    pub id: OriginatorId,
-    /// Checks every envelope of this node's strand. Never changes.
-    pub public_key: PublicKey,
-    /// The account that owns the record.
-    pub owner: Address,
-    /// Where its API is reached: `http://…` or `https://…`.
-    pub http_address: String,
-    /// Where its QUIC endpoint is reached, `host:port`, when that is not the API's own host and
-    /// port.
-    pub quic_address: Option<String>,
-    /// Whether it belongs to the canonical network now.
-    pub canonical: bool,
-}
-
-/// The registry as last read.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Registry {
-    nodes: BTreeMap<OriginatorId, NodeRecord>,
-}
-
-impl Registry {
-    /// The record of a node, canonical or not: its key checks its strand in either case.
-    #[must_use]
-    pub fn node(&self, id: OriginatorId) -> Option<&NodeRecord> {
-        self.nodes.get(&id)
-    }
-
-    /// All records, by id.
-    pub fn nodes(&self) -> impl Iterator<Item = &NodeRecord> {
-        self.nodes.values()
-    }
-}
-
-impl FromIterator<NodeRecord> for Registry {
-    /// A later record of the same id replaces an earlier one.
-    fn from_iter<I: IntoIterator<Item = NodeRecord>>(records: I) -> Self {
-        Self { nodes: records.into_iter().map(|record| (record.id, record)).collect() }
     }
 }
 

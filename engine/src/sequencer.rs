@@ -4,8 +4,9 @@ use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SequenceId};
 
-use crate::fees::{Rate, RateTable, congestion_units, minute_of};
-use crate::rules::{PriceError, expiry_unix_s, is_free};
+use hawser_rules::congestion::{CongestionWindow, minute_of};
+use hawser_rules::retention::{expiry_unix_s, unix_s};
+use hawser_rules::{PriceError, Rate, RateTable, is_free};
 
 /// An envelope that may be sequenced: every rule that does not depend on order has been checked.
 #[derive(Debug, Clone)]
@@ -131,8 +132,7 @@ impl Next {
         self.ns = time_ns.unwrap_or(now_ns).max(self.ns + 1);
         let rate = rates.at(self.ns).map_err(PriceError::Base)?;
         let (base, congestion) = self.price(rate, envelope)?;
-        let now_s = u64::try_from(self.ns / 1_000_000_000).unwrap_or(0);
-        let expiry_unix_s = expiry_unix_s(now_s, envelope.retention_days());
+        let expiry_unix_s = expiry_unix_s(unix_s(self.ns), envelope.retention_days());
         let unsealed = UnsealedEnvelope::new(&pb::UnsignedOriginatorEnvelope {
             originator_node_id: node.0,
             originator_sequence_id: self.sequence.0,
@@ -157,39 +157,10 @@ impl Next {
         }
         let size = envelope.as_bytes().len() as u64;
         let base = rate.base_fee(size, envelope.retention_days()).map_err(PriceError::Base)?;
-        let units = self.congestion.units(minute_of(self.ns), rate.target_rate_per_minute);
+        let units = self.congestion.advance_to(minute_of(self.ns), rate.target_rate_per_minute);
         let congestion = rate.congestion_fee(units).map_err(PriceError::Congestion)?;
-        self.congestion.add();
+        self.congestion.count_envelope();
         Ok((base, congestion))
-    }
-}
-
-/// Envelopes of the strand per minute: the current one first, then the four before it.
-#[derive(Debug, Clone)]
-struct CongestionWindow {
-    minute: u32,
-    counts: [u64; 5],
-}
-
-impl CongestionWindow {
-    fn new(minute: u32, counts: impl Fn(u32) -> u64) -> Self {
-        let count = |age| minute.checked_sub(age).map_or(0, &counts);
-        Self { minute, counts: [0, 1, 2, 3, 4].map(count) }
-    }
-
-    fn units(&mut self, minute: u32, target_rate_per_minute: u64) -> u64 {
-        let passed = minute.saturating_sub(self.minute);
-        if passed > 0 {
-            let passed = usize::try_from(passed).unwrap_or(usize::MAX).min(self.counts.len());
-            self.counts.rotate_right(passed);
-            self.counts[..passed].fill(0);
-            self.minute = minute;
-        }
-        congestion_units(self.counts, target_rate_per_minute)
-    }
-
-    fn add(&mut self) {
-        self.counts[0] += 1;
     }
 }
 
@@ -199,7 +170,6 @@ mod tests {
     use hawser_proto::{Bytes, SecretKey};
 
     use super::*;
-    use crate::fees::Rate;
 
     const NODE: OriginatorId = OriginatorId(100);
     const START_NS: i64 = 1_700_000_000_000_000_000;
@@ -366,16 +336,5 @@ mod tests {
             let golden: u64 = step["congestion_fee_picodollars"].as_str().unwrap().parse().unwrap();
             assert_eq!(open(sequenced).unsigned().congestion_fee_picodollars(), golden, "{step}");
         }
-    }
-
-    #[test]
-    fn minutes_slide_out_of_the_congestion_window() {
-        let mut window = CongestionWindow::new(100, |minute| u64::from(minute == 100) * 150);
-        assert_eq!(window.units(100, 100), 100);
-        assert_eq!(window.units(101, 100), 100);
-        assert_eq!(window.units(102, 100), 0);
-        assert_eq!(window.counts, [0, 0, 150, 0, 0]);
-        assert_eq!(window.units(200, 100), 0);
-        assert_eq!(window.counts, [0; 5]);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_proto::SecretKey;
-use hawser_proto::fees::RateTable;
+use hawser_rules::RateTable;
 use hawser_serve::ChainListStatus;
 use tokio::sync::{Notify, watch};
 

@@ -8,7 +8,6 @@
 //! - [`envelope`]: the four layers, each parsed beside its exact bytes;
 //! - [`mls`]: the MLS framing and key package parsers, to the last byte;
 //! - [`frame`]: what nodes say to each other over QUIC;
-//! - [`fees`]: what an envelope costs under which price list;
 //! - [`budget`]: how much decoding would make of a message, told beforehand;
 //! - [`pb`]: the generated protobuf types and, behind the feature `services`, the gRPC stubs.
 
@@ -19,7 +18,6 @@ pub mod budget;
 pub mod codec;
 pub mod cursor;
 pub mod envelope;
-pub mod fees;
 pub mod frame;
 pub mod ids;
 pub mod mls;

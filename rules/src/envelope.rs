@@ -1,136 +1,56 @@
-//! What a node may sign, as pure functions: used before this node signs, and to judge what
-//! another node has signed.
+//! Checks of client envelopes and of signed statements: used before a node signs, by gateways
+//! before they send, and to judge what a node has signed.
 //!
-//! The numbering of the rules is specified in `docs/protocol/rules.md`.
+//! `docs/protocol/rules.md` specifies the rules and their numbers.
 
-use hawser_proto::envelope::{ClientEnvelope, LayerError, Payload, UnsignedOriginatorEnvelope};
-use hawser_proto::ids::EnvelopeId;
-use hawser_proto::mls::{self, MlsParseError};
+use hawser_proto::envelope::{ClientEnvelope, Payload, UnsignedOriginatorEnvelope};
+use hawser_proto::mls;
 use hawser_proto::pb::xmtp::mls::api::v1 as mls_api;
-use hawser_proto::sign::SignatureError;
-use hawser_proto::{Address, Bytes, OriginatorId, PublicKey, TOPIC_LEN_BYTES_MAX, TopicKind};
-use hawser_storage::InvalidRule;
+use hawser_proto::{Address, Bytes, OriginatorId, PublicKey, TOPIC_LEN_BYTES_MAX};
 
-use crate::fees::{Charged, FeeError, RateTable, WrongFee};
+use crate::fees::{Charged, RateTable, WrongFee, is_free};
+use crate::retention::{check_expiry, check_retention};
+use crate::violation::Violation;
 
-/// Retention in days that means "for ever".
-pub const RETENTION_INFINITE: u32 = u32::MAX;
-/// The expiry of such an envelope, unix seconds.
-pub const EXPIRY_NEVER: u64 = i64::MAX as u64;
-
-/// The mark of an identity update that its inbox does not allow.
-pub const IDENTITY_UPDATE_RULE: InvalidRule = InvalidRule(15);
-
-const RETENTION_DAYS_MIN: u32 = 2;
-const RETENTION_DAYS_MAX: u32 = 365;
-const DAY_S: u64 = 24 * 60 * 60;
-/// Some nodes compute the expiry from a later reading of their clock.
-const EXPIRY_TOLERANCE_S: u64 = 10 * 60;
-
-/// A rule that an envelope breaks. The texts are what publishers read, and callers of the
-/// reference implementation match on them.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum Violation {
-    /// Payer or client envelope is malformed.
-    #[error("could not unmarshal payer envelope: {0}")]
-    Undecodable(#[from] LayerError),
-    /// The payer asked another node.
-    #[error("invalid target originator")]
-    Target,
-    /// Nobody pays.
-    #[error("payer signature is missing")]
-    PayerSignatureMissing,
-    /// Nobody can be found who pays.
-    #[error("could not recover signer: {0}")]
-    PayerSignature(#[from] SignatureError),
-    /// The kind of the topic and the payload do not belong together.
-    #[error("topic does not match payload")]
-    TopicMismatch,
-    /// Nobody could query it.
-    #[error("topic has {0} bytes, at most 128 are allowed")]
-    TopicTooLong(usize),
-    /// Only what a chain has ordered can be depended on.
-    #[error("a message can not depend on a non-commit: originator {}", .0.originator)]
-    DependsOnNode(EnvelopeId),
-    /// The chain strand is not known here.
-    #[error("dependency {0} is on an originator that has not been seen by this node")]
-    DependencyUnseen(EnvelopeId),
-    /// The chain strand is known, but not that far.
-    #[error("dependency {needed} exceeds last seen sequence id {seen}")]
-    DependencyAhead {
-        /// What the client names.
-        needed: EnvelopeId,
-        /// How far this node is.
-        seen: u64,
-    },
-    /// Out of 2 to 365 days, and not "for ever".
-    #[error("invalid expiry retention days: {0} is neither in 2..=365 nor 4294967295")]
-    Retention(u32),
-    /// Reports and attestations come from nodes.
-    #[error("reserved topics cannot be published to by gateways")]
-    Reserved,
-    /// Identity updates get their order from the chain.
-    #[error("identity updates must be published via the blockchain")]
+/// Class of a publishable payload. It decides whether a node or the app chain orders the envelope,
+/// and gateways' policies refer to it by [`name`](Self::name).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PayloadClass {
+    /// Application message of a group.
+    Message,
+    /// Commit or proposal of a group.
+    Commit,
+    /// Welcome: an invitation to a group.
+    Welcome,
+    /// Key package.
+    KeyPackage,
+    /// Change to an inbox.
     IdentityUpdate,
-    /// Commits and proposals get their order from the chain.
-    #[error("commits and proposals must be published via the blockchain")]
-    ChainBoundMessage,
-    /// The payload of a group message is no MLS message, or not exactly one.
-    #[error("invalid group message: {0}")]
-    GroupMessage(MlsParseError),
-    /// There is no MLS message in it.
-    #[error("invalid group message: no data")]
-    GroupMessageEmpty,
-    /// The validator refused it.
-    #[error("key package validation failed: {0}")]
-    KeyPackage(String),
-    /// The expiry does not follow from time and retention.
-    #[error("expiry {0} does not follow from time and retention")]
-    Expiry(u64),
-    /// The base fee is not the price of this envelope under any rate then in force.
-    #[error("base fee {0} is not what the rates say")]
-    BaseFee(u64),
-    /// The congestion fee is no multiple of the rate.
-    #[error("congestion fee {0} is not what the rates can give")]
-    CongestionFee(u64),
-    /// It has another price than any rate known here, and the price list may be older than it.
-    #[error("the price list may be older than the envelope, so its price cannot be judged")]
-    PriceUnknown,
 }
 
-impl Violation {
-    /// The number under which an envelope is marked when a node has signed it nevertheless.
-    /// `None`: depends on what this node knows, so it is no fault of the signer.
+impl PayloadClass {
+    /// All classes, in the order in which messages list them.
+    pub const ALL: [Self; 5] =
+        [Self::Message, Self::Commit, Self::Welcome, Self::KeyPackage, Self::IdentityUpdate];
+
+    /// Returns the name that policy files use.
     #[must_use]
-    pub fn rule(&self) -> Option<InvalidRule> {
-        Some(InvalidRule(match self {
-            Self::Undecodable(_) => 1,
-            Self::PayerSignatureMissing | Self::PayerSignature(_) => 2,
-            Self::Target => 3,
-            Self::TopicMismatch | Self::TopicTooLong(_) => 4,
-            Self::Reserved => 5,
-            Self::IdentityUpdate
-            | Self::ChainBoundMessage
-            | Self::GroupMessage(_)
-            | Self::GroupMessageEmpty => 6,
-            Self::DependsOnNode(_) => 7,
-            Self::Retention(_) => 8,
-            Self::Expiry(_) => 9,
-            Self::BaseFee(_) => 10,
-            Self::CongestionFee(_) => 11,
-            Self::KeyPackage(_) => 14,
-            Self::DependencyUnseen(_) | Self::DependencyAhead { .. } | Self::PriceUnknown => {
-                return None;
-            }
-        }))
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Message => "message",
+            Self::Commit => "commit",
+            Self::Welcome => "welcome",
+            Self::KeyPackage => "key_package",
+            Self::IdentityUpdate => "identity_update",
+        }
     }
 }
 
-/// The kind byte belongs to the payload, and the topic can be queried.
+/// Checks that the topic's kind byte belongs to the payload and that the topic can be queried.
 ///
 /// # Errors
 /// [`Violation::TopicMismatch`], [`Violation::TopicTooLong`].
-pub fn topic(client: &ClientEnvelope) -> Result<(), Violation> {
+pub fn check_topic(client: &ClientEnvelope) -> Result<(), Violation> {
     if client.topic().kind() != client.payload_kind() {
         return Err(Violation::TopicMismatch);
     }
@@ -140,161 +60,23 @@ pub fn topic(client: &ClientEnvelope) -> Result<(), Violation> {
     }
 }
 
-/// Only chain strands may be named as dependencies.
+/// Checks that every dependency names a chain strand.
 ///
 /// # Errors
-/// [`Violation::DependsOnNode`].
-pub fn dependencies_on_chains(client: &ClientEnvelope) -> Result<(), Violation> {
+/// [`Violation::DependsOnNode`] with the first dependency on a node.
+pub fn check_dependencies_on_chains(client: &ClientEnvelope) -> Result<(), Violation> {
     match client.depends_on().iter().find(|id| id.originator.is_node()) {
         Some(id) => Err(Violation::DependsOnNode(*id)),
         None => Ok(()),
     }
 }
 
-/// 2 to 365 days, or for ever.
-///
-/// # Errors
-/// [`Violation::Retention`].
-pub fn retention(days: u32) -> Result<(), Violation> {
-    match days {
-        RETENTION_DAYS_MIN..=RETENTION_DAYS_MAX | RETENTION_INFINITE => Ok(()),
-        _ => Err(Violation::Retention(days)),
-    }
-}
-
-/// The payload is one that a node orders, and well-formed to the last byte. `key_package` judges
-/// the TLS bytes of a key package.
-///
-/// # Errors
-/// Names the rule.
-pub fn payload(
-    client: &ClientEnvelope,
-    key_package: impl FnOnce(&Bytes) -> Result<(), String>,
-) -> Result<(), Violation> {
-    match client.payload() {
-        Payload::GroupMessage(message) => group_message(message),
-        Payload::WelcomeMessage(_) => Ok(()),
-        Payload::UploadKeyPackage(upload) => match &upload.key_package {
-            Some(upload) => {
-                key_package(&upload.key_package_tls_serialized).map_err(Violation::KeyPackage)
-            }
-            None => Err(Violation::KeyPackage("there is none in the upload".into())),
-        },
-        Payload::IdentityUpdate(_) => Err(Violation::IdentityUpdate),
-        Payload::PayerReport(_) | Payload::PayerReportAttestation(_) => Err(Violation::Reserved),
-    }
-}
-
-fn group_message(message: &mls_api::GroupMessageInput) -> Result<(), Violation> {
-    let Some(mls_api::group_message_input::Version::V1(v1)) = &message.version else {
-        return Err(Violation::GroupMessageEmpty);
-    };
-    let frame = mls::parse_group_message(&v1.data).map_err(Violation::GroupMessage)?;
-    if frame.is_chain_bound() { Err(Violation::ChainBoundMessage) } else { Ok(()) }
-}
-
-/// A key package that parses to its end, whatever time it is.
-///
-/// # Errors
-/// A sentence for people.
-pub fn key_package_form(tls_bytes: &Bytes) -> Result<(), String> {
-    mls::parse_key_package(tls_bytes).map(|_| ()).map_err(|error| error.to_string())
-}
-
-/// When an envelope that is signed at `now_s` for `days` may be pruned, unix seconds.
-#[must_use]
-pub fn expiry_unix_s(now_s: u64, days: u32) -> u64 {
-    match days {
-        RETENTION_INFINITE => EXPIRY_NEVER,
-        days => now_s.saturating_add(u64::from(days) * DAY_S),
-    }
-}
-
-/// What another node has signed, with the payer that was recovered from it, against every rule
-/// that follows from bytes, registry and rates.
-///
-/// # Errors
-/// The first rule broken; or [`Violation::PriceUnknown`], which is the only one here that has no
-/// number.
-pub fn judge(
-    statement: &UnsignedOriginatorEnvelope,
-    payer: Result<Address, Violation>,
-    node_key: &PublicKey,
-    rates: &RateTable,
-) -> Result<(), Violation> {
-    let envelope = statement.payer();
-    if envelope.target() != statement.id().originator {
-        return Err(Violation::Target);
-    }
-    let payer = payer?;
-    let client = envelope.client();
-    topic(client)?;
-    dependencies_on_chains(client)?;
-    retention(envelope.retention_days())?;
-    if client.topic().kind().is_reserved() {
-        if payer != node_key.address() {
-            return Err(Violation::Reserved);
-        }
-    } else {
-        payload(client, key_package_form)?;
-    }
-    expiry(statement)?;
-    price(statement, rates)
-}
-
-fn expiry(statement: &UnsignedOriginatorEnvelope) -> Result<(), Violation> {
-    let days = statement.payer().retention_days();
-    let now_s = u64::try_from(statement.originator_ns() / 1_000_000_000).unwrap_or(0);
-    let expected = expiry_unix_s(now_s, days);
-    if days == RETENTION_INFINITE
-        || statement.expiry_unix_s().abs_diff(expected) <= EXPIRY_TOLERANCE_S
-    {
-        Ok(())
-    } else {
-        Err(Violation::Expiry(statement.expiry_unix_s()))
-    }
-}
-
-fn price(statement: &UnsignedOriginatorEnvelope, rates: &RateTable) -> Result<(), Violation> {
-    let base = statement.base_fee_picodollars();
-    let congestion = statement.congestion_fee_picodollars();
-    let envelope = statement.payer();
-    if envelope.client().topic().kind().is_reserved() {
-        return match (base, congestion) {
-            (0, 0) => Ok(()),
-            (0, _) => Err(Violation::CongestionFee(congestion)),
-            _ => Err(Violation::BaseFee(base)),
-        };
-    }
-    fees(statement, rates).map_err(|violation| match rates.covers(statement.originator_ns()) {
-        true => violation,
-        false => Violation::PriceUnknown,
-    })
-}
-
-fn fees(statement: &UnsignedOriginatorEnvelope, rates: &RateTable) -> Result<(), Violation> {
-    let (base, congestion) =
-        (statement.base_fee_picodollars(), statement.congestion_fee_picodollars());
-    let envelope = statement.payer();
-    let charged = Charged {
-        at_ns: statement.originator_ns(),
-        size_bytes: envelope.as_bytes().len() as u64,
-        days: envelope.retention_days(),
-        base,
-        congestion,
-    };
-    rates.explain(&charged).map_err(|wrong| match wrong {
-        WrongFee::Base => Violation::BaseFee(base),
-        WrongFee::Congestion => Violation::CongestionFee(congestion),
-    })
-}
-
-/// Every envelope named must be known here, so that no reader waits for what may never come.
-/// `seen` tells how far this node is in a strand, 0 if it has seen nothing of it.
+/// Checks that this node holds every dependency, so that no reader waits for an envelope that may
+/// never come. `seen` returns this node's head of a strand, 0 if it holds nothing of it.
 ///
 /// # Errors
 /// [`Violation::DependencyUnseen`], [`Violation::DependencyAhead`].
-pub fn dependencies_known(
+pub fn check_dependencies_known(
     client: &ClientEnvelope,
     seen: impl Fn(OriginatorId) -> u64,
 ) -> Result<(), Violation> {
@@ -310,19 +92,140 @@ pub fn dependencies_known(
     Ok(())
 }
 
-/// A price could not be told; publishers are told which one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum PriceError {
-    /// Message and storage fee.
-    #[error("could not calculate base fee: {0}")]
-    Base(FeeError),
-    /// Congestion.
-    #[error("could not calculate congestion fee: {0}")]
-    Congestion(FeeError),
+/// Classifies the payload of a client envelope and checks that it is well-formed to its last byte.
+/// `key_package` judges the TLS bytes of a key package; its error is a sentence for the publisher.
+///
+/// # Errors
+/// [`Violation::Reserved`], [`Violation::GroupMessage`], [`Violation::GroupMessageEmpty`],
+/// [`Violation::KeyPackage`].
+pub fn payload_class(
+    client: &ClientEnvelope,
+    key_package: impl FnOnce(&Bytes) -> Result<(), String>,
+) -> Result<PayloadClass, Violation> {
+    match client.payload() {
+        Payload::GroupMessage(message) => group_message_class(message),
+        Payload::WelcomeMessage(_) => Ok(PayloadClass::Welcome),
+        Payload::UploadKeyPackage(upload) => match &upload.key_package {
+            Some(upload) => key_package(&upload.key_package_tls_serialized)
+                .map(|()| PayloadClass::KeyPackage)
+                .map_err(Violation::KeyPackage),
+            None => Err(Violation::KeyPackage("there is none in the upload".into())),
+        },
+        Payload::IdentityUpdate(_) => Ok(PayloadClass::IdentityUpdate),
+        Payload::PayerReport(_) | Payload::PayerReportAttestation(_) => Err(Violation::Reserved),
+    }
 }
 
-/// True for kinds that cost nothing and count as neither usage nor congestion.
-#[must_use]
-pub fn is_free(kind: TopicKind) -> bool {
-    kind.is_reserved()
+fn group_message_class(message: &mls_api::GroupMessageInput) -> Result<PayloadClass, Violation> {
+    let Some(mls_api::group_message_input::Version::V1(v1)) = &message.version else {
+        return Err(Violation::GroupMessageEmpty);
+    };
+    let frame = mls::parse_group_message(&v1.data).map_err(Violation::GroupMessage)?;
+    Ok(if frame.is_chain_bound() { PayloadClass::Commit } else { PayloadClass::Message })
+}
+
+/// Checks that the payload is one that a node orders, and well-formed to its last byte.
+/// `key_package` judges the TLS bytes of a key package.
+///
+/// # Errors
+/// Those of [`payload_class`]; [`Violation::ChainBoundMessage`] and [`Violation::IdentityUpdate`]
+/// for payloads that the app chain orders.
+pub fn check_payload(
+    client: &ClientEnvelope,
+    key_package: impl FnOnce(&Bytes) -> Result<(), String>,
+) -> Result<(), Violation> {
+    match payload_class(client, key_package)? {
+        PayloadClass::Message | PayloadClass::Welcome | PayloadClass::KeyPackage => Ok(()),
+        PayloadClass::Commit => Err(Violation::ChainBoundMessage),
+        PayloadClass::IdentityUpdate => Err(Violation::IdentityUpdate),
+    }
+}
+
+/// Checks that a key package parses to its last byte. Reads no lifetime, so the result never
+/// changes with time.
+///
+/// # Errors
+/// A sentence for the publisher.
+pub fn key_package_form(tls_bytes: &Bytes) -> Result<(), String> {
+    mls::parse_key_package(tls_bytes).map(|_| ()).map_err(|error| error.to_string())
+}
+
+/// Checks a statement that another node has signed against every rule that follows from bytes,
+/// registry and rates. `payer` is the account that the payer signature recovered to, and
+/// `node_key` the signing node's key in the registry.
+///
+/// # Errors
+/// The first rule broken. [`Violation::PriceUnknown`] is the only one here without a number: the
+/// price list may lack a rate that explains the price.
+pub fn check_statement(
+    statement: &UnsignedOriginatorEnvelope,
+    payer: Result<Address, Violation>,
+    node_key: &PublicKey,
+    rates: &RateTable,
+) -> Result<(), Violation> {
+    let envelope = statement.payer();
+    if envelope.target() != statement.id().originator {
+        return Err(Violation::Target);
+    }
+    let payer = payer?;
+    let client = envelope.client();
+    check_topic(client)?;
+    check_dependencies_on_chains(client)?;
+    check_retention(envelope.retention_days())?;
+    if client.topic().kind().is_reserved() {
+        // Reports and attestations are published by nodes, each in its own name.
+        if payer != node_key.address() {
+            return Err(Violation::Reserved);
+        }
+    } else {
+        check_payload(client, key_package_form)?;
+    }
+    check_expiry(statement.originator_ns(), envelope.retention_days(), statement.expiry_unix_s())?;
+    check_price(statement, rates)
+}
+
+/// Checks the fees, and tells a wrong price from one that this node cannot know yet.
+fn check_price(statement: &UnsignedOriginatorEnvelope, rates: &RateTable) -> Result<(), Violation> {
+    // A mark is for good. While the price list may lack the rate that was in force, a price that
+    // no known rate explains proves nothing against the signer.
+    check_charges(statement, rates).map_err(|violation| {
+        let is_free = is_free(statement.payer().client().topic().kind());
+        match is_free || rates.covers(statement.originator_ns()) {
+            true => violation,
+            false => Violation::PriceUnknown,
+        }
+    })
+}
+
+/// Checks that a rate in force at the statement's time explains its base fee and its congestion
+/// fee. Envelopes of reserved topics cost nothing.
+///
+/// # Errors
+/// [`Violation::BaseFee`], [`Violation::CongestionFee`]. A caller whose price list may be older
+/// than the statement should refresh it before it blames the signer.
+pub fn check_charges(
+    statement: &UnsignedOriginatorEnvelope,
+    rates: &RateTable,
+) -> Result<(), Violation> {
+    let (base, congestion) =
+        (statement.base_fee_picodollars(), statement.congestion_fee_picodollars());
+    let envelope = statement.payer();
+    if is_free(envelope.client().topic().kind()) {
+        return match (base, congestion) {
+            (0, 0) => Ok(()),
+            (0, _) => Err(Violation::CongestionFee(congestion)),
+            _ => Err(Violation::BaseFee(base)),
+        };
+    }
+    let charged = Charged {
+        at_ns: statement.originator_ns(),
+        size_bytes: envelope.as_bytes().len() as u64,
+        days: envelope.retention_days(),
+        base,
+        congestion,
+    };
+    rates.explain(&charged).map_err(|wrong| match wrong {
+        WrongFee::Base => Violation::BaseFee(base),
+        WrongFee::Congestion => Violation::CongestionFee(congestion),
+    })
 }

@@ -1,46 +1,45 @@
-//! What an envelope costs: base fee, congestion, and which rate is in force when.
+//! The price list, base fees, and which fees a price list explains.
 //!
-//! Amounts are picodollars and stay within a signed 64-bit number, because that is what the rest
-//! of the network stores. See `docs/protocol/fees.md`.
+//! Amounts are picodollars and stay within a signed 64-bit number, because the rest of the network
+//! stores them in signed columns. Specified in `docs/protocol/fees.md`.
 
-/// Nanoseconds in a minute.
-pub const MINUTE_NS: i64 = 60_000_000_000;
+use hawser_proto::TopicKind;
 
-/// Congestion fees are charged in this many steps.
-const CONGESTION_UNITS_MAX: u64 = 100;
+use crate::congestion::{CONGESTION_UNITS_MAX, MINUTE_NS};
 
-/// Clocks of honest nodes may differ by this much when it comes to which rate was in force.
+/// Accepted difference between the clocks of honest nodes when it comes to which rate was in force.
+/// Specified (`docs/protocol/rules.md`, rule 10).
 const CLOCK_TOLERANCE_NS: i64 = 5 * MINUTE_NS;
 
 /// One entry of the price list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// In force from this moment on, unix seconds.
+    /// Start of validity, unix seconds. The rate stays in force until the next one starts.
     pub start_unix_s: u64,
-    /// Flat, per envelope, picodollars.
+    /// Flat fee per envelope, picodollars.
     pub message_fee: u64,
-    /// Per byte of payer envelope and day of retention, picodollars.
+    /// Fee per byte of payer envelope and day of retention, picodollars.
     pub storage_fee: u64,
-    /// Per congestion unit, picodollars.
+    /// Fee per congestion unit, picodollars.
     pub congestion_fee: u64,
     /// Envelopes per minute of one originator up to which there is no congestion; 0 switches
     /// congestion off.
     pub target_rate_per_minute: u64,
 }
 
-/// Why a price could not be told.
+/// The reason why an envelope has no price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FeeError {
     /// The price list is empty.
     #[error("no rates are known")]
     NoRates,
-    /// The moment asked for lies before the first entry of the price list.
+    /// The time lies before the first entry of the price list.
     #[error("the time precedes the first rate")]
     BeforeFirstRate,
-    /// An envelope always has bytes.
+    /// The size is 0. An envelope always has bytes.
     #[error("message size must be above 0")]
     NoSize,
-    /// An envelope is always kept for some time.
+    /// The retention is 0 days.
     #[error("storage duration must be above 0 days")]
     NoDays,
     /// The product or the sum leaves the signed 64-bit range.
@@ -48,34 +47,51 @@ pub enum FeeError {
     Overflow,
 }
 
-/// Why a list of rates is no price list.
+/// The fee that could not be calculated. Publishers read the texts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PriceError {
+    /// The base fee: message fee and storage fee.
+    #[error("could not calculate base fee: {0}")]
+    Base(FeeError),
+    /// The congestion fee.
+    #[error("could not calculate congestion fee: {0}")]
+    Congestion(FeeError),
+}
+
+/// The reason why a list of rates is no price list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RateTableError {
-    /// Prices have to be known.
+    /// The list has no entry.
     #[error("the list of rates is empty")]
     Empty,
-    /// Two entries start at the same time, or out of order.
+    /// Two entries start at the same time, or are out of order.
     #[error("rate {index} does not start after the one before it")]
     NotAscending {
-        /// Position in the list, from 0.
+        /// Position of the later entry in the list, from 0.
         index: usize,
     },
 }
 
-/// The price list: rates with strictly increasing start times.
+/// True for topic kinds that cost nothing and count as neither usage nor congestion.
+#[must_use]
+pub fn is_free(kind: TopicKind) -> bool {
+    kind.is_reserved()
+}
+
+/// The price list: at least one rate, with strictly increasing start times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RateTable {
     rates: Vec<Rate>,
-    /// When the list was last confirmed at its source, unix nanoseconds; `None` for a list that
-    /// cannot become stale, such as a file.
+    /// Unix nanoseconds; `None` for a list that cannot become stale, such as a file.
     refreshed_ns: Option<i64>,
 }
 
 impl RateTable {
-    /// A list that was read from its source at `refreshed_ns`; `None` if it never becomes stale.
+    /// Builds a price list that its source confirmed at `refreshed_ns` (unix nanoseconds), or that
+    /// never becomes stale if that is `None`.
     ///
     /// # Errors
-    /// When it is empty or not ascending.
+    /// If the list is empty, or its start times do not strictly increase.
     pub fn new(rates: Vec<Rate>, refreshed_ns: Option<i64>) -> Result<Self, RateTableError> {
         if rates.is_empty() {
             return Err(RateTableError::Empty);
@@ -86,42 +102,42 @@ impl RateTable {
         }
     }
 
-    /// When the list was last confirmed, unix nanoseconds.
+    /// Returns the time when the source last confirmed the list, unix nanoseconds.
     #[must_use]
     pub fn refreshed_ns(&self) -> Option<i64> {
         self.refreshed_ns
     }
 
-    /// The same list, confirmed at its source at `ns`.
+    /// Returns the same list as confirmed by its source at `ns`.
     #[must_use]
     pub fn confirmed(&self, ns: i64) -> Self {
         Self { rates: self.rates.clone(), refreshed_ns: Some(ns) }
     }
 
-    /// Whether the list has everything that was in force at `ns`: it was confirmed later than
-    /// that, or cannot become stale. A list that does not may lack the newest rate.
+    /// True if the list has every rate that was in force at `ns`: its source confirmed it at that
+    /// time or later, or it cannot become stale. Otherwise the newest rate may be missing.
     #[must_use]
     pub fn covers(&self, ns: i64) -> bool {
         self.refreshed_ns.is_none_or(|refreshed_ns| refreshed_ns >= ns)
     }
 
-    /// All entries, oldest first.
+    /// Returns all entries, oldest first.
     #[must_use]
     pub fn rates(&self) -> &[Rate] {
         &self.rates
     }
 
-    /// The rate in force at a moment, unix nanoseconds.
+    /// Returns the rate in force at `ns`, unix nanoseconds: the newest that has started.
     ///
     /// # Errors
-    /// [`FeeError::BeforeFirstRate`] when no rate was in force yet.
+    /// [`FeeError::BeforeFirstRate`] if no rate was in force yet.
     pub fn at(&self, ns: i64) -> Result<&Rate, FeeError> {
         let started = |rate: &Rate| i128::from(rate.start_unix_s) * 1_000_000_000 <= i128::from(ns);
         let after = self.rates.partition_point(started);
         after.checked_sub(1).map(|index| &self.rates[index]).ok_or(FeeError::BeforeFirstRate)
     }
 
-    /// Every rate that was in force at some moment of `from_ns..=to_ns`.
+    /// Iterates over every rate that was in force at some time of `from_ns..=to_ns`.
     pub fn during(&self, from_ns: i64, to_ns: i64) -> impl Iterator<Item = &Rate> {
         let end = self.at(to_ns).map(|rate| rate.start_unix_s).ok();
         let start = self.at(from_ns).map_or(0, |rate| rate.start_unix_s);
@@ -129,38 +145,13 @@ impl RateTable {
             .iter()
             .filter(move |rate| end.is_some_and(|end| (start..=end).contains(&rate.start_unix_s)))
     }
-}
 
-/// Which fee no rate explains.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WrongFee {
-    /// The base fee.
-    Base,
-    /// The congestion fee.
-    Congestion,
-}
-
-/// What an envelope was charged, and for what. Fees are picodollars.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Charged {
-    /// When it was placed, unix nanoseconds.
-    pub at_ns: i64,
-    /// The length of the payer envelope.
-    pub size_bytes: u64,
-    /// The retention.
-    pub days: u32,
-    /// The base fee.
-    pub base: u64,
-    /// The congestion fee.
-    pub congestion: u64,
-}
-
-impl RateTable {
-    /// Whether a rate in force at that time, or shortly before or after, explains these fees. What
-    /// is older than the first rate cannot be compared with anything and passes.
+    /// Checks that a rate in force at the time of the charge, or within five minutes of it,
+    /// explains the fees. A charge that is older than the first rate passes: nothing known here
+    /// contradicts it.
     ///
     /// # Errors
-    /// The first fee that none explains.
+    /// The first fee that no rate explains.
     pub fn explain(&self, charged: &Charged) -> Result<(), WrongFee> {
         let Charged { at_ns, size_bytes, days, base, congestion } = *charged;
         let (from_ns, to_ns) =
@@ -179,9 +170,33 @@ impl RateTable {
     }
 }
 
+/// The fee that no rate explains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WrongFee {
+    /// The base fee.
+    Base,
+    /// The congestion fee.
+    Congestion,
+}
+
+/// The fees of one envelope, and what they depend on. Fees are picodollars.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Charged {
+    /// The envelope's time, unix nanoseconds.
+    pub at_ns: i64,
+    /// Length of the payer envelope.
+    pub size_bytes: u64,
+    /// Retention, days.
+    pub days: u32,
+    /// Base fee.
+    pub base: u64,
+    /// Congestion fee.
+    pub congestion: u64,
+}
+
 impl Rate {
-    /// How busy a node is only the node knows; but the fee goes up in steps, and there is a last
-    /// one.
+    /// True if this rate can give the congestion fee. Only the node itself knows how congested it
+    /// is, so any number of units up to the last one passes.
     fn may_charge_for_congestion(&self, fee: u64) -> bool {
         match (fee, self.target_rate_per_minute, self.congestion_fee) {
             (0, _, _) => true,
@@ -190,10 +205,11 @@ impl Rate {
         }
     }
 
-    /// Message fee + storage fee × size × days. `size_bytes` is the length of the payer envelope.
+    /// Returns the base fee: message fee + storage fee × size × days. `size_bytes` is the length
+    /// of the payer envelope.
     ///
     /// # Errors
-    /// For a size or a duration of 0, and when the result leaves the signed 64-bit range.
+    /// For a size or a retention of 0, and if the result leaves the signed 64-bit range.
     pub fn base_fee(&self, size_bytes: u64, days: u32) -> Result<u64, FeeError> {
         if size_bytes == 0 {
             return Err(FeeError::NoSize);
@@ -208,10 +224,10 @@ impl Rate {
         in_range(fee)
     }
 
-    /// What `units` of congestion cost.
+    /// Returns the fee for `units` of congestion.
     ///
     /// # Errors
-    /// When the result leaves the signed 64-bit range.
+    /// If the result leaves the signed 64-bit range.
     pub fn congestion_fee(&self, units: u64) -> Result<u64, FeeError> {
         in_range(u128::from(self.congestion_fee).checked_mul(u128::from(units)))
     }
@@ -221,61 +237,34 @@ fn in_range(fee: Option<u128>) -> Result<u64, FeeError> {
     fee.and_then(|fee| i64::try_from(fee).ok()).map(i64::unsigned_abs).ok_or(FeeError::Overflow)
 }
 
-/// Congestion of one originator, 0 to 100, from its envelopes per minute: `counts[0]` in the
-/// current minute so far, `counts[1]` in the one before, and so on.
-///
-/// Up to `target` there is none; from one and a half times the target on it is full; in between
-/// it rises exponentially.
-#[must_use]
-pub fn congestion_units(counts: [u64; 5], target_rate_per_minute: u64) -> u64 {
-    // The contract's number is read as a signed 32-bit one, as everywhere in the network.
-    let target = target_rate_per_minute & 0xffff_ffff;
-    if target == 0 || target > i32::MAX.unsigned_abs().into() {
-        return 0;
-    }
-    let [current, m1, m2, m3, m4] = counts;
-    let average = (4 * m1 + 3 * m2 + 2 * m3 + m4) / 10;
-    let busiest = current.max(m1).max(average);
-    if busiest <= target {
-        return 0;
-    }
-    let ratio = as_f64(busiest) / as_f64(target);
-    if ratio >= 1.5 {
-        return CONGESTION_UNITS_MAX;
-    }
-    let curve = 100.0 * ((4.0 * (ratio - 1.0)).exp() - 1.0) / (2f64.exp() - 1.0);
-    // In 0..100 by the bounds above, so that dropping the fraction is all the cast does.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 <= curve < 100")]
-    let units = curve as u64;
-    units.min(CONGESTION_UNITS_MAX)
-}
-
-/// Counts per minute stay far below 2^53, where a float still tells neighbours apart.
-#[expect(clippy::cast_precision_loss, reason = "envelopes per minute stay below 2^53")]
-fn as_f64(count: u64) -> f64 {
-    count as f64
-}
-
-/// The minute since the epoch that a moment belongs to. Moments before 1970 count as minute 0.
-#[must_use]
-pub fn minute_of(ns: i64) -> u32 {
-    u32::try_from(ns.div_euclid(MINUTE_NS).max(0)).unwrap_or(u32::MAX)
-}
-
+/// Golden values for the tests of this crate.
 #[cfg(test)]
-mod tests {
+pub(crate) mod testing {
     use serde_json::Value;
 
-    use super::*;
-
-    fn vectors() -> Value {
+    /// Returns the vectors that the reference implementation's contracts gave.
+    pub(crate) fn vectors() -> Value {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/contracts/fees.json");
         serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
     }
 
-    fn number(value: &Value) -> u64 {
+    pub(crate) fn number(value: &Value) -> u64 {
         value.as_u64().unwrap_or_else(|| value.as_str().unwrap().parse().unwrap())
     }
+
+    pub(crate) fn cases<'a>(vectors: &'a Value, name: &str) -> &'a Vec<Value> {
+        let cases = vectors[name].as_array().unwrap();
+        assert!(!cases.is_empty(), "{name}");
+        cases
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::testing::{cases, number, vectors};
+    use super::*;
 
     fn rate(message_fee: u64, storage_fee: u64) -> Rate {
         Rate {
@@ -285,12 +274,6 @@ mod tests {
             congestion_fee: 0,
             target_rate_per_minute: 0,
         }
-    }
-
-    fn cases<'a>(vectors: &'a Value, name: &str) -> &'a Vec<Value> {
-        let cases = vectors[name].as_array().unwrap();
-        assert!(!cases.is_empty(), "{name}");
-        cases
     }
 
     #[test]
@@ -307,31 +290,6 @@ mod tests {
                 None => assert!(fee.is_err(), "{case}"),
             }
         }
-    }
-
-    #[test]
-    fn congestion_equals_the_golden_curve() {
-        let vectors = vectors();
-        for case in cases(&vectors, "congestion") {
-            let counts: Vec<u64> = case["last5"].as_array().unwrap().iter().map(number).collect();
-            let units = congestion_units(counts.try_into().unwrap(), number(&case["target"]));
-            assert_eq!(units, number(&case["units"]), "{case}");
-        }
-        let thresholds = &vectors["congestion_thresholds_current_minute_only"];
-        for (target, steps) in thresholds.as_object().unwrap() {
-            let target = target.parse().unwrap();
-            for (units, count) in steps.as_object().unwrap() {
-                let at = |count| congestion_units([count, 0, 0, 0, 0], target);
-                assert_eq!(at(number(count)), units.parse::<u64>().unwrap());
-                assert!(at(number(count) - 1) < at(number(count)));
-            }
-        }
-    }
-
-    #[test]
-    fn a_negative_or_absent_target_means_no_congestion() {
-        assert_eq!(congestion_units([1_000_000; 5], 0), 0);
-        assert_eq!(congestion_units([1_000_000; 5], 0x8000_0000), 0);
     }
 
     #[test]
@@ -372,12 +330,72 @@ mod tests {
         assert_eq!(starts(0, 99), [10, 20, 30]);
     }
 
-    #[test]
-    fn minutes_equal_the_golden_ones() {
-        let vectors = vectors();
-        for case in cases(&vectors, "minutes_since_epoch") {
-            let ns = i64::try_from(number(&case["ns"])).unwrap();
-            assert_eq!(u64::from(minute_of(ns)), number(&case["minute"]));
+    fn any_rate() -> impl Strategy<Value = Rate> {
+        any::<[u64; 4]>().prop_map(|[message_fee, storage_fee, congestion_fee, target]| Rate {
+            start_unix_s: 0,
+            // Shifted, so that most products fit and some do not.
+            message_fee: message_fee >> (message_fee % 64),
+            storage_fee: storage_fee >> (storage_fee % 64),
+            congestion_fee: congestion_fee >> (congestion_fee % 64),
+            target_rate_per_minute: target,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_fee_is_exact_or_an_error_and_never_wraps(
+            rate in any_rate(),
+            size in any::<u64>(),
+            days in any::<u32>(),
+            units in any::<u64>(),
+        ) {
+            let limit = u128::from(i64::MAX.unsigned_abs());
+            let exact = u128::from(rate.storage_fee)
+                .checked_mul(u128::from(size) * u128::from(days))
+                .and_then(|fee| fee.checked_add(u128::from(rate.message_fee)))
+                .filter(|fee| *fee <= limit && size > 0 && days > 0);
+            prop_assert_eq!(rate.base_fee(size, days).ok().map(u128::from), exact);
+            let congestion = u128::from(rate.congestion_fee) * u128::from(units);
+            let exact = (congestion <= limit).then_some(congestion);
+            prop_assert_eq!(rate.congestion_fee(units).ok().map(u128::from), exact);
+        }
+
+        #[test]
+        fn larger_and_longer_is_never_cheaper(
+            rate in any_rate(),
+            size in 1..1_000_000_u64,
+            days in 1..366_u32,
+            units in 0..100_u64,
+        ) {
+            // An overflow is an error at every larger argument, too.
+            let price = |fee: Result<u64, FeeError>| fee.unwrap_or(u64::MAX);
+            prop_assert!(price(rate.base_fee(size, days)) <= price(rate.base_fee(size + 1, days)));
+            prop_assert!(price(rate.base_fee(size, days)) <= price(rate.base_fee(size, days + 1)));
+            let congestion = |units| price(rate.congestion_fee(units));
+            prop_assert!(congestion(units) <= congestion(units + 1));
+        }
+
+        #[test]
+        fn the_list_explains_what_its_own_rate_charges_and_not_a_picodollar_more(
+            rate in any_rate(),
+            size_bytes in 1..1_000_000_u64,
+            days in 1..366_u32,
+            units in 0..=100_u64,
+            at_ns in 0..i64::MAX,
+        ) {
+            let rate = Rate { target_rate_per_minute: 1, ..rate };
+            let fees = rate.base_fee(size_bytes, days).ok().zip(rate.congestion_fee(units).ok());
+            let Some((base, congestion)) = fees else { return Ok(()) };
+            let table = RateTable::new(vec![rate], None).unwrap();
+            let charged = Charged { at_ns, size_bytes, days, base, congestion };
+            prop_assert_eq!(table.explain(&charged), Ok(()));
+            let more = Charged { base: base + 1, ..charged };
+            prop_assert_eq!(table.explain(&more), Err(WrongFee::Base));
+            let step = rate.congestion_fee;
+            if step > 1 && congestion > 0 {
+                let more = Charged { congestion: congestion + 1, ..charged };
+                prop_assert_eq!(table.explain(&more), Err(WrongFee::Congestion));
+            }
         }
     }
 }

@@ -1,1 +1,33 @@
-//! What the protocol demands of envelopes, topics, retention, fees and congestion, as functions of values.
+//! The rules of the protocol, as functions of values: envelopes, topics, retention, fees, congestion.
+//!
+//! The engine applies them before it signs and to everything that peers have signed. The gateway
+//! applies the same functions to what its clients send and to what nodes answer. This crate knows
+//! no clock, no randomness, no file, no thread and no channel (`clippy.toml` bans them), so two
+//! programs that judge the same bytes agree. In reading order:
+//!
+//! - [`violation`]: every rule that an envelope can break, and the numbers of the rules;
+//! - [`envelope`]: the checks of client envelopes and of signed statements;
+//! - [`retention`]: allowed durations and the expiry that follows from them;
+//! - [`fees`]: the price list, base fees, and which fees a price list explains;
+//! - [`congestion`]: congestion units from envelopes per minute;
+//! - [`registry`]: the node registry as a value.
+//!
+//! The rules are specified in `docs/protocol/rules.md` and `docs/protocol/fees.md`.
+
+#![warn(missing_docs)]
+
+pub mod congestion;
+pub mod envelope;
+pub mod fees;
+pub mod registry;
+pub mod retention;
+pub mod violation;
+
+pub use envelope::{
+    PayloadClass, check_charges, check_dependencies_known, check_dependencies_on_chains,
+    check_payload, check_statement, check_topic, key_package_form, payload_class,
+};
+pub use fees::{PriceError, Rate, RateTable, is_free};
+pub use registry::{NodeRecord, Registry};
+pub use retention::check_retention;
+pub use violation::{RuleNumber, Violation};

@@ -86,14 +86,16 @@ fn edges(ours_only: bool) -> BTreeMap<String, Vec<String>> {
 #[test]
 fn crates_use_only_what_the_design_lets_them_use() {
     const PROTO: &str = "hawser-proto";
-    let rules: [(&str, &[&str]); 7] = [
+    const RULES: &str = "hawser-rules";
+    let rules: [(&str, &[&str]); 8] = [
         (PROTO, &[]),
+        (RULES, &[PROTO]),
         ("hawser-storage", &[PROTO]),
-        ("hawser-engine", &[PROTO, "hawser-storage"]),
+        ("hawser-engine", &[PROTO, RULES, "hawser-storage"]),
         ("hawser-net", &[PROTO, "hawser-engine"]),
         ("hawser-api", &[PROTO, "hawser-engine"]),
         ("hawser-mls", &[PROTO]),
-        ("hawser-gateway", &[PROTO, "hawser-api", "hawser-chain"]),
+        ("hawser-gateway", &[PROTO, RULES, "hawser-api", "hawser-chain"]),
     ];
     let edges = edges(true);
     for (from, allowed) in rules {

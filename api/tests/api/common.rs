@@ -8,10 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use hawser_api::{ApiHandle, ApiSettings, NoPeers, PeerView};
 use hawser_engine::chain_strand::ChainEvent;
-use hawser_engine::fees::{Rate, RateTable};
+use hawser_engine::facts;
 use hawser_engine::ports::{Clock, NodeRecord, PayloadValidator, Ports, Registry, TrustingJudge};
 use hawser_engine::runtime::{Engine, EngineSettings, PublishSettings};
-use hawser_engine::{facts, rules};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Payload, UnsealedEnvelope};
 use hawser_proto::pb::xmtp::identity::associations::identity_action::Kind as Action;
 use hawser_proto::pb::xmtp::identity::associations::{IdentityAction, IdentityUpdate};
@@ -24,6 +23,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::publish_api_client::PublishApiC
 use hawser_proto::pb::xmtp::xmtpv4::message_api::query_api_client::QueryApiClient;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
 use hawser_proto::{EnvelopeId, OriginatorId, SecretKey, SequenceId, Topic, TopicKind};
+use hawser_rules::{Rate, RateTable};
 use hawser_storage::{Change, Entry, Identity, Store};
 use http_body_util::BodyExt as _;
 use prost::Message as _;
@@ -56,7 +56,7 @@ struct Forms;
 
 impl PayloadValidator for Forms {
     fn key_package(&self, tls_bytes: &Bytes) -> Result<(), String> {
-        rules::key_package_form(tls_bytes)
+        hawser_rules::key_package_form(tls_bytes)
     }
 }
 

@@ -1,12 +1,12 @@
 //! Publishing: what is answered, and every refusal with its code, its text and nothing stored.
 
-use hawser_engine::fees::RateTable;
 use hawser_proto::envelope::Payload;
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_proto::pb::xmtp::mls::api::v1::UploadKeyPackageRequest;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb_env;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::{Bytes, Topic, TopicKind};
+use hawser_rules::RateTable;
 use prost::Message as _;
 use tonic::Code;
 

@@ -3,17 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use hawser_engine::fees::{Rate, RateTable};
 use hawser_engine::ports::{
     Clock, IdentityJudge, NodeRecord, PayloadValidator, Ports, Registry, TrustingJudge,
 };
-use hawser_engine::rules;
 use hawser_engine::runtime::{Engine, EngineSettings, PublishSettings, PublisherThreads};
 use hawser_proto::envelope::{PayerEnvelope, Payload};
 use hawser_proto::pb::xmtp::mls::api::v1::GroupMessageInput;
 use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::{V1, Version};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Bytes, OriginatorId, SecretKey, Topic, TopicKind};
+use hawser_rules::{Rate, RateTable};
 use hawser_storage::{Identity, Store};
 use prost::Message as _;
 use tokio::sync::watch;
@@ -34,7 +33,7 @@ struct Forms;
 
 impl PayloadValidator for Forms {
     fn key_package(&self, tls_bytes: &Bytes) -> Result<(), String> {
-        rules::key_package_form(tls_bytes)
+        hawser_rules::key_package_form(tls_bytes)
     }
 }
 

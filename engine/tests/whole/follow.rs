@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hawser_engine::fees::{Rate, RateTable};
 use hawser_engine::ports::NodeRecord;
 use hawser_engine::replication::{LinkCommand, Piece, RequestId, Want};
 use hawser_engine::runtime::PublishError;
@@ -12,6 +11,7 @@ use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Proof};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SecretKey, SequenceId};
+use hawser_rules::{Rate, RateTable};
 use hawser_storage::{Change, Entry, LogItem, SkipReason, Standing, Store};
 use prost::Message as _;
 

@@ -166,11 +166,11 @@ async fn a_node_without_standing_takes_nothing() {
     announce(vec![crate::common::record()]);
     let stale = crate::common::START_NS - 61 * 60 * 1_000_000_000;
     let table = |rate, refreshed| {
-        Arc::new(hawser_engine::fees::RateTable::new(vec![rate], refreshed).unwrap())
+        Arc::new(hawser_rules::fees::RateTable::new(vec![rate], refreshed).unwrap())
     };
     node.rates.send_replace(table(crate::common::rate(), Some(stale)));
     unavailable("60 minutes").await;
-    let future = hawser_engine::fees::Rate { start_unix_s: 2_000_000_000, ..crate::common::rate() };
+    let future = hawser_rules::fees::Rate { start_unix_s: 2_000_000_000, ..crate::common::rate() };
     node.rates.send_replace(table(future, None));
     unavailable("no rate").await;
     node.rates.send_replace(table(crate::common::rate(), None));

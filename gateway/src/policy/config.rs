@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer};
 
-use crate::routing::Kind;
+use hawser_rules::PayloadClass;
 
 /// A file of policies. Without one everybody may do everything.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -90,7 +90,7 @@ pub struct Policy {
     pub deny: bool,
     /// Which kinds of envelopes; all if none are named.
     #[serde(deserialize_with = "kinds")]
-    pub kinds: BTreeSet<Kind>,
+    pub kinds: BTreeSet<PayloadClass>,
     /// Bytes of one envelope.
     pub envelope_bytes_max: Option<usize>,
     /// Envelopes in any minute; the bucket fills up evenly.
@@ -105,11 +105,11 @@ pub struct Policy {
     pub picodollars_per_envelope_max: Option<u64>,
 }
 
-fn kinds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<Kind>, D::Error> {
+fn kinds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<PayloadClass>, D::Error> {
     let names = Vec::<String>::deserialize(deserializer)?;
     let kind = |name: String| {
-        Kind::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| {
-            let known = Kind::ALL.map(Kind::name).join(", ");
+        PayloadClass::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| {
+            let known = PayloadClass::ALL.map(PayloadClass::name).join(", ");
             serde::de::Error::custom(format!("{name:?} is no kind of envelopes: {known}"))
         })
     };
@@ -119,7 +119,7 @@ fn kinds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<Kind>, D
 impl Policy {
     /// Whether an envelope of this kind may be published.
     #[must_use]
-    pub fn allows(&self, kind: Kind) -> bool {
+    pub fn allows(&self, kind: PayloadClass) -> bool {
         self.kinds.is_empty() || self.kinds.contains(&kind)
     }
 }
@@ -257,8 +257,8 @@ mod tests {
         assert_eq!(file.identity.kind, IdentityKind::Jwt);
         assert_eq!(file.identity.jwt.as_ref().unwrap().claim, "sub");
         assert_eq!(file.policy_of("alice").envelopes_per_day, Some(100_000));
-        assert!(file.policy_of("alice").allows(Kind::Commit));
-        assert!(!file.policy_of("bob").allows(Kind::Commit));
+        assert!(file.policy_of("alice").allows(PayloadClass::Commit));
+        assert!(!file.policy_of("bob").allows(PayloadClass::Commit));
     }
 
     #[test]

@@ -25,7 +25,8 @@ pub(crate) use limits::Cost;
 use limits::{Exhausted, Limits};
 use tokio::sync::Notify;
 
-use crate::routing::{Kind, Routed};
+use crate::routing::Routed;
+use hawser_rules::PayloadClass;
 
 const EVERYBODY: &str = "everybody";
 
@@ -37,7 +38,7 @@ pub(crate) enum PolicyRefusal {
     #[error("this caller may not publish")]
     Denied,
     #[error("envelope {index}: this caller may not publish {}", kind.name())]
-    Kind { index: usize, kind: Kind },
+    Kind { index: usize, kind: PayloadClass },
     #[error("envelope {index} has {len} bytes, and this caller may publish {max}")]
     TooLong { index: usize, len: usize, max: usize },
     #[error("envelope {index} would cost {fee} picodollars, and this caller pays {max}")]

@@ -11,10 +11,10 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, join};
 use hawser_proto::envelope::PayerEnvelope;
-use hawser_proto::fees::RateTable;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::PublishPayerEnvelopesRequest;
 use hawser_proto::{Bytes, SecretKey};
+use hawser_rules::{RateTable, Violation};
 use prost::Message as _;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tonic::{Code, Status};
@@ -214,7 +214,10 @@ impl Caller {
         let pairs: Vec<_> = sealed.into_iter().zip(answer).collect();
         let results = self.judge(pairs.clone()).await;
         let pricey = |fault: &AnswerFault| {
-            matches!(fault, AnswerFault::BaseFee(_) | AnswerFault::CongestionFee(_))
+            matches!(
+                fault,
+                AnswerFault::Violation(Violation::BaseFee(_) | Violation::CongestionFee(_))
+            )
         };
         let results = if results.iter().any(|result| result.as_ref().is_err_and(pricey))
             && self.newer_rates().await
@@ -261,7 +264,6 @@ impl Caller {
             node: self.record.id,
             key: &self.record.public_key,
             payer_envelope: &sealed.bytes,
-            retention_days: self.payer.retention_days,
         };
         verify(&asked, answer, rates, crate::now_ns())
     }

@@ -3,18 +3,16 @@
 //! A node signs what it says, so a wrong answer with a right signature is evidence against it.
 
 use hawser_proto::envelope::{LayerError, UnsignedOriginatorEnvelope};
-use hawser_proto::fees::{Charged, RateTable, WrongFee};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::{SignatureError, originator_digest};
 use hawser_proto::{Bytes, OriginatorId, PublicKey, Signature};
+use hawser_rules::retention::check_expiry;
+use hawser_rules::{RateTable, Violation, check_charges};
 
 use pb::originator_envelope::Proof;
 
 /// A node's clock may differ from ours by this much.
 const CLOCK_TOLERANCE_NS: u64 = 30 * 60 * 1_000_000_000;
-/// Some nodes compute the expiry from a later reading of their clock.
-const EXPIRY_TOLERANCE_S: u64 = 10 * 60;
-const DAY_S: u64 = 24 * 60 * 60;
 
 /// What a node was asked for.
 #[derive(Debug, Clone)]
@@ -25,8 +23,6 @@ pub struct Asked<'a> {
     pub key: &'a PublicKey,
     /// The payer envelope, as it was encoded for it.
     pub payer_envelope: &'a Bytes,
-    /// How long it shall be kept.
-    pub retention_days: u32,
 }
 
 /// What is wrong with an answer.
@@ -67,15 +63,9 @@ pub enum AnswerFault {
         /// How far.
         off_ns: u64,
     },
-    /// It is kept for longer or shorter than was asked for.
-    #[error("it expires at {0} (unix seconds), which is not what was asked for")]
-    Expiry(u64),
-    /// No rate gives this price.
-    #[error("its base fee of {0} picodollars is not what the rates say")]
-    BaseFee(u64),
-    /// No rate gives this price.
-    #[error("its congestion fee of {0} picodollars is not what the rates can give")]
-    CongestionFee(u64),
+    /// Its expiry or its price breaks a rule.
+    #[error(transparent)]
+    Violation(#[from] Violation),
 }
 
 /// An answer that is right.
@@ -121,8 +111,13 @@ pub fn verify(
     if off_ns > CLOCK_TOLERANCE_NS {
         return Err(AnswerFault::Time { off_ns });
     }
-    expiry(&statement, asked.retention_days)?;
-    price(&statement, asked.retention_days, rates)?;
+    // The payer envelope is the one that was sent, so its retention is the one asked for.
+    check_expiry(
+        statement.originator_ns(),
+        statement.payer().retention_days(),
+        statement.expiry_unix_s(),
+    )?;
+    check_charges(&statement, rates)?;
     Ok(Verified {
         sequence_id: statement.id().sequence.0,
         fee_picodollars: statement
@@ -132,45 +127,17 @@ pub fn verify(
     })
 }
 
-fn expiry(statement: &UnsignedOriginatorEnvelope, days: u32) -> Result<(), AnswerFault> {
-    let from_s = u64::try_from(statement.originator_ns() / 1_000_000_000).unwrap_or(0);
-    let expected = from_s.saturating_add(u64::from(days) * DAY_S);
-    match statement.expiry_unix_s().abs_diff(expected) {
-        0..=EXPIRY_TOLERANCE_S => Ok(()),
-        _ => Err(AnswerFault::Expiry(statement.expiry_unix_s())),
-    }
-}
-
-fn price(
-    statement: &UnsignedOriginatorEnvelope,
-    days: u32,
-    rates: &RateTable,
-) -> Result<(), AnswerFault> {
-    let (base, congestion) =
-        (statement.base_fee_picodollars(), statement.congestion_fee_picodollars());
-    let charged = Charged {
-        at_ns: statement.originator_ns(),
-        size_bytes: statement.payer().as_bytes().len() as u64,
-        days,
-        base,
-        congestion,
-    };
-    rates.explain(&charged).map_err(|wrong| match wrong {
-        WrongFee::Base => AnswerFault::BaseFee(base),
-        WrongFee::Congestion => AnswerFault::CongestionFee(congestion),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use hawser_proto::SecretKey;
     use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, UnsealedEnvelope};
-    use hawser_proto::fees::Rate;
+    use hawser_rules::Rate;
     use prost::Message as _;
 
     use super::*;
 
     const NODE: OriginatorId = OriginatorId(100);
+    const DAY_S: u64 = 24 * 60 * 60;
     const NOW_NS: i64 = 1_750_000_000_000_000_000;
 
     fn key(byte: u8) -> SecretKey {
@@ -218,8 +185,7 @@ mod tests {
         let sealed = UnsealedEnvelope::new(&statement).seal(&key(by));
         let answer = pb::OriginatorEnvelope::decode(sealed).unwrap();
         let public_key = key(1).public_key();
-        let asked =
-            Asked { node: NODE, key: &public_key, payer_envelope: &sent, retention_days: 60 };
+        let asked = Asked { node: NODE, key: &public_key, payer_envelope: &sent };
         verify(&asked, &answer, &rates(), NOW_NS)
     }
 
@@ -247,14 +213,14 @@ mod tests {
         let late = judged(|it| it.originator_ns += 31 * 60 * 1_000_000_000, 1).unwrap_err();
         assert!(matches!(late, AnswerFault::Time { .. }));
         let longer = judged(|it| it.expiry_unixtime += DAY_S, 1).unwrap_err();
-        assert!(matches!(longer, AnswerFault::Expiry(_)));
+        assert!(matches!(longer, AnswerFault::Violation(Violation::Expiry(_))));
         let never = judged(|it| it.expiry_unixtime = 0, 1).unwrap_err();
-        assert_eq!(never, AnswerFault::Expiry(0));
+        assert_eq!(never, Violation::Expiry(0).into());
         let dear = judged(|it| it.base_fee_picodollars += 1, 1).unwrap_err();
-        assert!(matches!(dear, AnswerFault::BaseFee(_)));
+        assert!(matches!(dear, AnswerFault::Violation(Violation::BaseFee(_))));
         for fee in [1, 299, 301, 30_300] {
             let congested = judged(|it| it.congestion_fee_picodollars = fee, 1).unwrap_err();
-            assert_eq!(congested, AnswerFault::CongestionFee(fee));
+            assert_eq!(congested, Violation::CongestionFee(fee).into());
         }
         assert!(judged(|it| it.congestion_fee_picodollars = 30_000, 1).is_ok());
     }
@@ -263,8 +229,7 @@ mod tests {
     fn a_statement_without_a_node_behind_it_is_no_answer() {
         let sent = sent();
         let public_key = key(1).public_key();
-        let asked =
-            Asked { node: NODE, key: &public_key, payer_envelope: &sent, retention_days: 60 };
+        let asked = Asked { node: NODE, key: &public_key, payer_envelope: &sent };
         let mut answer = pb::OriginatorEnvelope {
             unsigned_originator_envelope: honest(&sent).encode_to_vec().into(),
             proof: None,

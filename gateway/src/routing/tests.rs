@@ -64,21 +64,21 @@ fn captured_envelopes_go_where_the_real_gateway_sent_them() {
 #[test]
 fn content_type_decides_between_node_and_chain() {
     let kind = |content_type| route(vec![group(16, frame(content_type))], 0).unwrap()[0].kind;
-    assert_eq!(kind(1), Kind::Message);
-    assert_eq!(kind(2), Kind::Commit);
-    assert_eq!(kind(3), Kind::Commit);
+    assert_eq!(kind(1), PayloadClass::Message);
+    assert_eq!(kind(2), PayloadClass::Commit);
+    assert_eq!(kind(3), PayloadClass::Commit);
 }
 
 #[test]
 fn an_mls_message_is_read_to_its_last_byte() {
     let mut long = frame(1);
     long.push(0);
-    assert!(matches!(fault(group(16, long)), RouteFault::GroupMessage(_)));
+    assert!(matches!(fault(group(16, long)), RouteFault::Violation(Violation::GroupMessage(_))));
     let mut short = frame(1);
     short.pop();
-    assert!(matches!(fault(group(16, short)), RouteFault::GroupMessage(_)));
+    assert!(matches!(fault(group(16, short)), RouteFault::Violation(Violation::GroupMessage(_))));
     let none = Payload::GroupMessage(GroupMessageInput::default());
-    assert_eq!(fault(client(&[0, 1], none)), RouteFault::GroupMessageEmpty);
+    assert_eq!(fault(client(&[0, 1], none)), Violation::GroupMessageEmpty.into());
 }
 
 #[test]
@@ -103,14 +103,14 @@ fn an_update_is_for_the_inbox_of_its_topic() {
 #[test]
 fn what_nobody_would_take_is_refused() {
     let welcome = || Payload::WelcomeMessage(WelcomeMessageInput::default());
-    assert_eq!(fault(client(&[0, 1], welcome())), RouteFault::TopicMismatch);
-    assert_eq!(fault(client(&[1; 129], welcome())), RouteFault::TopicTooLong(129));
+    assert_eq!(fault(client(&[0, 1], welcome())), Violation::TopicMismatch.into());
+    assert_eq!(fault(client(&[1; 129], welcome())), Violation::TopicTooLong(129).into());
     assert!(matches!(fault(client(&[9, 1], welcome())), RouteFault::Layer(_)));
     assert!(matches!(fault(Bytes::from_static(b"\xff")), RouteFault::Layer(_)));
     let report = Payload::PayerReport(pb::PayerReport::default());
-    assert_eq!(fault(client(&[4, 100, 0, 0, 0], report)), RouteFault::Reserved);
+    assert_eq!(fault(client(&[4, 100, 0, 0, 0], report)), Violation::Reserved.into());
     let long = [frame(3), vec![0; 2000]].concat();
-    assert!(matches!(fault(group(16, long)), RouteFault::GroupMessage(_)));
+    assert!(matches!(fault(group(16, long)), RouteFault::Violation(Violation::GroupMessage(_))));
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn only_chain_envelopes_can_be_depended_on() {
         Bytes::from(pb::ClientEnvelope { aad: Some(aad), payload }.encode_to_vec())
     };
     assert!(route(vec![with(0)], 0).is_ok());
-    assert!(matches!(fault(with(100)), RouteFault::DependsOnNode(_)));
+    assert!(matches!(fault(with(100)), RouteFault::Violation(Violation::DependsOnNode(_))));
 }
 
 #[test]

@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures_util::future::{join, try_join_all};
-use hawser_proto::fees::RateTable;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api::{GetNodesResponse, PublishClientEnvelopesResponse};
 use hawser_proto::{Bytes, OriginatorId};
+use hawser_rules::RateTable;
 use hawser_serve::MESSAGE_LEN_BYTES_MAX;
 use http::HeaderMap;
 use prost::Message as _;
@@ -259,7 +259,7 @@ mod tests {
     use hawser_proto::envelope::PayerEnvelope;
 
     use super::*;
-    use crate::routing::Kind;
+    use hawser_rules::PayloadClass;
 
     #[test]
     fn the_price_is_known_before_it_is_signed() {
@@ -276,7 +276,7 @@ mod tests {
         let envelope = |len| Routed {
             bytes: Bytes::from(vec![0; len]),
             topic: hawser_proto::Topic::parse(Bytes::from_static(&[1, 1])).unwrap(),
-            kind: Kind::Welcome,
+            kind: PayloadClass::Welcome,
             route: Route::Node,
             identity_update: None,
         };

@@ -1,13 +1,13 @@
 //! Envelopes, as honest and other nodes sign them.
 
 use bytes::Bytes;
-use hawser_engine::fees::{Rate, RateTable};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Payload, Proof};
 use hawser_proto::pb::xmtp::mls::api::v1::GroupMessageInput;
 use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::{V1, Version};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{OriginatorId, SecretKey, Topic, TopicKind};
+use hawser_rules::{Rate, RateTable};
 use prost::Message as _;
 
 pub const NOW_NS: i64 = 1_750_000_000_000_000_000;

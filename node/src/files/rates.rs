@@ -6,7 +6,7 @@
 //! Fees are picodollars, the start is unix seconds; numbers may also be written as text, as JSON
 //! of chain tools does. Records stand in the order of their start.
 
-use hawser_engine::fees::{Rate, RateTable, RateTableError};
+use hawser_rules::fees::{Rate, RateTable, RateTableError};
 use hawser_storage::RateRow;
 use serde::{Deserialize, Deserializer, Serialize};
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use hawser_chain::wallets::WalletChains;
 use hawser_engine::Engine;
-use hawser_engine::fees::RateTable;
 use hawser_engine::ports::{NodeRecord, Ports, Registry};
 use hawser_engine::runtime::{EngineSettings, PublishSettings, PublisherThreads};
 use hawser_proto::{Address, SecretKey};
+use hawser_rules::RateTable;
 use hawser_storage::{Identity, OpenError, ReadError, RebuildError, Settings, Store};
 use tokio::runtime::Handle;
 

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use hawser_engine::fees::{Rate, RateTable};
 use hawser_engine::replication::{Judge, Verdict};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Proof};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{OriginatorId, SecretKey, SequenceId};
+use hawser_rules::{Rate, RateTable};
 use prost::Message as _;
 
 use crate::harness::envelopes::{RETENTION_DAYS, group_message, payer};

@@ -8,12 +8,11 @@ use std::sync::Arc;
 use hawser_proto::envelope::{LayerError, OriginatorEnvelope, Proof, UnsignedOriginatorEnvelope};
 use hawser_proto::sign::{originator_digest, recover_batch};
 use hawser_proto::{Bytes, Digest, EnvelopeId, OriginatorId, PublicKey, SequenceId, Signature};
+use hawser_rules::{RateTable, Violation, check_statement};
 use hawser_storage::{Entry, Standing};
 
 use super::link::Fault;
 use crate::facts;
-use crate::fees::RateTable;
-use crate::rules::{self, Violation};
 
 /// What may be stored, marked invalid if it breaks a rule; or why it is not.
 pub type Verdict = Result<Entry, Objection>;
@@ -123,14 +122,15 @@ impl Judge {
         let Opened { bytes, id, inner } = envelope;
         let payer = payer.map(|key| key.address());
         let judged = inner.map_err(Violation::from).and_then(|statement| {
-            rules::judge(&statement, payer.clone(), &self.key, &self.rates).map(|()| statement)
+            check_statement(&statement, payer.clone(), &self.key, &self.rates).map(|()| statement)
         });
         let (facts, standing) = match judged {
             Ok(statement) => {
                 (Some(facts::of_statement(&statement, payer.ok(), self.own)), Standing::Valid)
             }
             Err(violation) => {
-                (None, Standing::Invalid(violation.rule().ok_or(Objection::Undecided(id))?))
+                let rule = violation.rule().ok_or(Objection::Undecided(id))?;
+                (None, Standing::Invalid(facts::mark_of(rule)))
             }
         };
         Ok(Entry { id, bytes, standing, facts })

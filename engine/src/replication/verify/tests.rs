@@ -11,7 +11,7 @@ use hawser_storage::{InvalidRule, Standing};
 use prost::Message as _;
 
 use super::*;
-use crate::fees::Rate;
+use hawser_rules::fees::Rate;
 
 const HOME: OriginatorId = OriginatorId(200);
 const OWN: OriginatorId = OriginatorId(100);

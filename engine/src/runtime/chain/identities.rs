@@ -8,13 +8,13 @@ use std::sync::Arc;
 use hawser_proto::envelope::{OriginatorEnvelope, Payload};
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId, Topic, TopicKind};
+use hawser_rules::RuleNumber;
 use hawser_storage::{ChainCommit, Change, Entry, ReadError, Snapshot, Standing, Store};
 
 use super::{ChainAppendError, Fresh, Parts, invalid, valid};
 use crate::chain_strand::{ChainEnvelope, InboxId, inbox_of};
 use crate::facts;
 use crate::ports::{IdentityJudge, IdentityVerdict};
-use crate::rules::IDENTITY_UPDATE_RULE;
 use crate::runtime::workers::Priority;
 
 const STRAND: OriginatorId = OriginatorId::IDENTITY_UPDATES;
@@ -257,7 +257,7 @@ impl<'a> Course<'a> {
 
 fn refused(id: EnvelopeId, reason: &str) -> Standing {
     tracing::info!(envelope = %id, reason, "an identity update is not valid: nobody gets it");
-    Standing::Invalid(IDENTITY_UPDATE_RULE)
+    Standing::Invalid(facts::mark_of(RuleNumber::IDENTITY_UPDATE))
 }
 
 /// What is known by now about updates of an inbox that wait, in order, up to the first that still

@@ -5,6 +5,7 @@ mod identities;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+use hawser_rules::RuleNumber;
 use hawser_storage::{
     ChainCommit, Change, CommitError, Entry, ReadError, SkipReason, Snapshot, Store,
 };
@@ -14,8 +15,8 @@ use super::committer::Committer;
 use super::workers::{Priority, Workers};
 use crate::chain_strand::{ChainEntry, ChainEnvelope, ChainEvent, ChainPosition, entry};
 use crate::counters::Counters;
+use crate::facts::mark_of;
 use crate::ports::IdentityJudge;
-use crate::rules::IDENTITY_UPDATE_RULE;
 
 pub use identities::Judged;
 
@@ -314,7 +315,8 @@ fn taken(at: EnvelopeId, held: Option<Bytes>, event: &ChainEvent) -> Result<(), 
 }
 
 fn invalid(envelope: ChainEnvelope) -> Change {
-    Change::Append(Entry::invalid(envelope.id, envelope.bytes, IDENTITY_UPDATE_RULE))
+    let mark = mark_of(RuleNumber::IDENTITY_UPDATE);
+    Change::Append(Entry::invalid(envelope.id, envelope.bytes, mark))
 }
 
 /// Data under these locks is written whole, after what may fail.

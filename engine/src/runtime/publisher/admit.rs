@@ -7,9 +7,9 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 
 use super::{PublishError, Reply, Request, Shared, stopped};
 use crate::admission::{self, Context};
-use crate::rules::Violation;
 use crate::runtime::workers::Priority;
 use crate::sequencer::Admitted;
+use hawser_rules::Violation;
 
 /// Envelopes of a request that one core checks as one batch.
 const CHUNK_ENVELOPES: usize = 16;

@@ -16,9 +16,10 @@ use super::{
     Shared,
 };
 use crate::facts;
-use crate::rules::{EXPIRY_NEVER, is_free};
 use crate::runtime::workers::Priority;
 use crate::sequencer::{Admitted, Sequenced, Sequencer};
+use hawser_rules::is_free;
+use hawser_rules::retention::EXPIRY_NEVER;
 
 /// What an originator adds to a payer envelope, with tags and lengths, at the most.
 const STATEMENT_OVERHEAD_BYTES: usize = 160;

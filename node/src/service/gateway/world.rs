@@ -12,8 +12,8 @@ use hawser_chain::endpoints::Endpoints;
 use hawser_chain::index::{ChainReader, News};
 use hawser_chain::watch::{self as chain_watch, ChainNode, ChainRate, Seen, WatchError, Watched};
 use hawser_gateway::{ListsView, NodeRecord};
-use hawser_proto::fees::{Rate, RateTable};
 use hawser_proto::{OriginatorId, PublicKey};
+use hawser_rules::{Rate, RateTable};
 use hawser_serve::ChainListStatus;
 use tokio::sync::{Notify, watch};
 

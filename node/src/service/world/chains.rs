@@ -13,9 +13,9 @@ use hawser_chain::index::{ChainReader, News, Sink, Subject, WalkSettings};
 use hawser_chain::send::ConnectError;
 use hawser_chain::watch::{self as chain_watch, ChainNode, ChainRate, Seen, WatchError, Watched};
 use hawser_engine::Engine;
-use hawser_engine::fees::{Rate, RateTable, RateTableError};
 use hawser_engine::ports::{NodeRecord, Registry};
 use hawser_proto::{Address, OriginatorId, PublicKey};
+use hawser_rules::fees::{Rate, RateTable, RateTableError};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 

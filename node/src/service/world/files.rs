@@ -7,9 +7,9 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use hawser_engine::fees::RateTable;
 use hawser_engine::runtime::{ChainAppendError, ChainAppender};
 use hawser_proto::OriginatorId;
+use hawser_rules::RateTable;
 use hawser_storage::Store;
 
 use super::{Outlets, RecordError, now_ns, record_rates};

@@ -7,9 +7,9 @@ mod sinks;
 
 use std::sync::Arc;
 
-use hawser_engine::fees::{Rate, RateTable, RateTableError};
 use hawser_engine::ports::{Clock as _, Registry};
 use hawser_proto::OriginatorId;
+use hawser_rules::fees::{Rate, RateTable, RateTableError};
 use hawser_storage::{CommitError, RateRow, ReadError, Store};
 use tokio::sync::watch;
 

@@ -1,0 +1,202 @@
+//! Congestion of one originator: units from 0 to 100, from its envelopes per minute.
+//!
+//! Specified in `docs/protocol/fees.md`; the golden values in `tests/vectors/contracts/fees.json`
+//! come from the reference implementation.
+
+/// Nanoseconds in a minute.
+pub const MINUTE_NS: i64 = 60_000_000_000;
+
+/// Full congestion. Specified: the fee grows in this many steps.
+pub const CONGESTION_UNITS_MAX: u64 = 100;
+
+/// Minutes that the congestion curve looks at: the current one and four before it. Specified.
+const WINDOW_MINUTES: usize = 5;
+
+/// Returns the minute since the epoch that contains `ns`; times before 1970 count as minute 0.
+#[must_use]
+pub fn minute_of(ns: i64) -> u32 {
+    u32::try_from(ns.div_euclid(MINUTE_NS).max(0)).unwrap_or(u32::MAX)
+}
+
+/// Returns the congestion units for these counts of envelopes: `counts[0]` in the current minute
+/// so far, `counts[1]` in the minute before, and so on.
+///
+/// There is no congestion up to the target rate and full congestion from 1.5 times the target on;
+/// between them the units rise exponentially. A target of 0, or one that is negative as a signed
+/// 32-bit number, switches congestion off.
+#[must_use]
+pub fn congestion_units(counts: [u64; WINDOW_MINUTES], target_rate_per_minute: u64) -> u64 {
+    // Every implementation reads the contract's number as a signed 32-bit one.
+    let target = target_rate_per_minute & 0xffff_ffff;
+    if target == 0 || target > i32::MAX.unsigned_abs().into() {
+        return 0;
+    }
+    let [current, m1, m2, m3, m4] = counts;
+    // A mean that weighs recent minutes more. In 128 bits, so that no count overflows the sum; the
+    // weights add up to ten, so the mean is no larger than the largest count.
+    let weighted = 4 * u128::from(m1) + 3 * u128::from(m2) + 2 * u128::from(m3) + u128::from(m4);
+    let average = u64::try_from(weighted / 10).unwrap_or(u64::MAX);
+    let busiest = current.max(m1).max(average);
+    if busiest <= target {
+        return 0;
+    }
+    let ratio = as_f64(busiest) / as_f64(target);
+    if ratio >= 1.5 {
+        return CONGESTION_UNITS_MAX;
+    }
+    let curve = 100.0 * ((4.0 * (ratio - 1.0)).exp() - 1.0) / (2f64.exp() - 1.0);
+    // 1 < ratio < 1.5 keeps the curve within 0..100, so the cast drops the fraction and no more.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 <= curve < 100")]
+    let units = curve as u64;
+    units.min(CONGESTION_UNITS_MAX)
+}
+
+/// Converts a count. Counts per minute stay far below 2^53, where floats are still exact.
+#[expect(clippy::cast_precision_loss, reason = "envelopes per minute stay below 2^53")]
+fn as_f64(count: u64) -> f64 {
+    count as f64
+}
+
+/// Envelopes of one strand in the current minute and the four before it.
+///
+/// Invariant: the current minute never decreases.
+#[derive(Debug, Clone)]
+pub struct CongestionWindow {
+    minute: u32,
+    /// The current minute first.
+    counts: [u64; WINDOW_MINUTES],
+}
+
+impl CongestionWindow {
+    /// Starts at `minute`; `counts` returns the stored number of envelopes of a minute.
+    pub fn new(minute: u32, counts: impl Fn(u32) -> u64) -> Self {
+        let count = |age| minute.checked_sub(age).map_or(0, &counts);
+        Self { minute, counts: [0, 1, 2, 3, 4].map(count) }
+    }
+
+    /// Moves on to `minute` and returns the congestion units of the next envelope. An earlier
+    /// minute leaves the window where it is.
+    pub fn advance_to(&mut self, minute: u32, target_rate_per_minute: u64) -> u64 {
+        let passed = minute.saturating_sub(self.minute);
+        if passed > 0 {
+            let passed = usize::try_from(passed).unwrap_or(usize::MAX).min(self.counts.len());
+            self.counts.rotate_right(passed);
+            self.counts[..passed].fill(0);
+            self.minute = minute;
+        }
+        congestion_units(self.counts, target_rate_per_minute)
+    }
+
+    /// Counts one envelope in the current minute.
+    pub fn count_envelope(&mut self) {
+        self.counts[0] = self.counts[0].saturating_add(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::fees::testing::{cases, number, vectors};
+
+    #[test]
+    fn congestion_equals_the_golden_curve() {
+        let vectors = vectors();
+        for case in cases(&vectors, "congestion") {
+            let counts: Vec<u64> = case["last5"].as_array().unwrap().iter().map(number).collect();
+            let units = congestion_units(counts.try_into().unwrap(), number(&case["target"]));
+            assert_eq!(units, number(&case["units"]), "{case}");
+        }
+        let thresholds = &vectors["congestion_thresholds_current_minute_only"];
+        for (target, steps) in thresholds.as_object().unwrap() {
+            let target = target.parse().unwrap();
+            for (units, count) in steps.as_object().unwrap() {
+                let at = |count| congestion_units([count, 0, 0, 0, 0], target);
+                let count: &Value = count;
+                assert_eq!(at(number(count)), units.parse::<u64>().unwrap());
+                assert!(at(number(count) - 1) < at(number(count)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_negative_or_absent_target_means_no_congestion() {
+        assert_eq!(congestion_units([1_000_000; 5], 0), 0);
+        assert_eq!(congestion_units([1_000_000; 5], 0x8000_0000), 0);
+    }
+
+    #[test]
+    fn minutes_equal_the_golden_ones() {
+        let vectors = vectors();
+        for case in cases(&vectors, "minutes_since_epoch") {
+            let ns = i64::try_from(number(&case["ns"])).unwrap();
+            assert_eq!(u64::from(minute_of(ns)), number(&case["minute"]));
+        }
+    }
+
+    #[test]
+    fn minutes_slide_out_of_the_congestion_window() {
+        let mut window = CongestionWindow::new(100, |minute| u64::from(minute == 100) * 150);
+        assert_eq!(window.advance_to(100, 100), 100);
+        assert_eq!(window.advance_to(101, 100), 100);
+        assert_eq!(window.advance_to(102, 100), 0);
+        assert_eq!(window.counts, [0, 0, 150, 0, 0]);
+        assert_eq!(window.advance_to(101, 100), 0, "the window never moves back");
+        assert_eq!(window.counts, [0, 0, 150, 0, 0]);
+        assert_eq!(window.advance_to(200, 100), 0);
+        assert_eq!(window.counts, [0; 5]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_counts_and_any_target_give_at_most_full_congestion(
+            counts in any::<[u64; 5]>(),
+            target in any::<u64>(),
+        ) {
+            prop_assert!(congestion_units(counts, target) <= CONGESTION_UNITS_MAX);
+        }
+
+        #[test]
+        fn one_more_envelope_never_means_less_congestion(
+            counts in any::<[u16; 5]>(),
+            age in 0..5_usize,
+            target in 1..70_000_u64,
+        ) {
+            let counts = counts.map(u64::from);
+            let mut more = counts;
+            more[age] += 1;
+            prop_assert!(congestion_units(counts, target) <= congestion_units(more, target));
+        }
+
+        #[test]
+        fn a_higher_target_never_means_more_congestion(
+            counts in any::<[u16; 5]>(),
+            target in 1..70_000_u64,
+        ) {
+            let counts = counts.map(u64::from);
+            prop_assert!(congestion_units(counts, target) >= congestion_units(counts, target + 1));
+        }
+
+        /// A window that slides gives what one that is read from the counts anew would give.
+        #[test]
+        fn a_sliding_window_equals_one_that_is_read_anew(
+            steps in proptest::collection::vec((0..7_u32, 0..200_u64), 1..12),
+        ) {
+            let mut minute = 1000;
+            let mut placed = std::collections::BTreeMap::new();
+            let mut window = CongestionWindow::new(minute, |_| 0);
+            for (passed, envelopes) in steps {
+                minute += passed;
+                window.advance_to(minute, 100);
+                for _ in 0..envelopes {
+                    window.count_envelope();
+                }
+                *placed.entry(minute).or_insert(0) += envelopes;
+                let anew = CongestionWindow::new(minute, |at| placed.get(&at).copied().unwrap_or(0));
+                prop_assert_eq!(window.counts, anew.counts);
+            }
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Retention in days, and the expiry that follows from it.
+
+use crate::violation::Violation;
+
+/// Retention in days that means "for ever". Specified: the reference writes `u32::MAX`.
+pub const RETENTION_INFINITE: u32 = u32::MAX;
+/// Expiry of an envelope with infinite retention, unix seconds. Specified: the reference writes
+/// `i64::MAX`, because it keeps expiries in signed 64-bit columns.
+pub const EXPIRY_NEVER: u64 = i64::MAX as u64;
+
+/// Shortest retention, days. Specified (`docs/protocol/rules.md`, rule 8).
+pub const RETENTION_DAYS_MIN: u32 = 2;
+/// Longest finite retention, days. Specified (`docs/protocol/rules.md`, rule 8).
+pub const RETENTION_DAYS_MAX: u32 = 365;
+
+const DAY_S: u64 = 24 * 60 * 60;
+
+/// Accepted distance between an expiry and the one that follows from the envelope's time.
+/// Specified (`docs/protocol/rules.md`, rule 9): some nodes compute the expiry from a later
+/// reading of their clock than the envelope's time.
+const EXPIRY_TOLERANCE_S: u64 = 10 * 60;
+
+/// Checks that the retention is 2 to 365 days, or infinite.
+///
+/// # Errors
+/// [`Violation::Retention`].
+pub fn check_retention(days: u32) -> Result<(), Violation> {
+    match days {
+        RETENTION_DAYS_MIN..=RETENTION_DAYS_MAX | RETENTION_INFINITE => Ok(()),
+        _ => Err(Violation::Retention(days)),
+    }
+}
+
+/// Returns the unix second after which an envelope that is signed at `now_s` for `days` may be
+/// pruned. Saturates instead of overflowing; infinite retention gives [`EXPIRY_NEVER`].
+#[must_use]
+pub fn expiry_unix_s(now_s: u64, days: u32) -> u64 {
+    match days {
+        RETENTION_INFINITE => EXPIRY_NEVER,
+        days => now_s.saturating_add(u64::from(days) * DAY_S),
+    }
+}
+
+/// Checks that an expiry follows from the envelope's time and retention, give or take ten
+/// minutes. With infinite retention any expiry passes: implementations differ in what they write.
+///
+/// # Errors
+/// [`Violation::Expiry`].
+pub fn check_expiry(originator_ns: i64, days: u32, expiry_s: u64) -> Result<(), Violation> {
+    let expected = expiry_unix_s(unix_s(originator_ns), days);
+    if days == RETENTION_INFINITE || expiry_s.abs_diff(expected) <= EXPIRY_TOLERANCE_S {
+        Ok(())
+    } else {
+        Err(Violation::Expiry(expiry_s))
+    }
+}
+
+/// Returns a unix time in whole seconds, rounded towards zero; times before 1970 give 0.
+#[must_use]
+pub fn unix_s(ns: i64) -> u64 {
+    u64::try_from(ns / 1_000_000_000).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn only_two_to_365_days_and_infinity_are_allowed() {
+        for days in [2, 60, 365, u32::MAX] {
+            assert_eq!(check_retention(days), Ok(()));
+        }
+        for days in [0, 1, 366, u32::MAX - 1] {
+            assert_eq!(check_retention(days), Err(Violation::Retention(days)));
+        }
+    }
+
+    #[test]
+    fn an_expiry_may_be_off_by_ten_minutes_and_no_more() {
+        let (now_ns, exact) = (1_750_000_000_999_999_999, 1_750_000_000 + 60 * 86_400);
+        for expiry in [exact - 600, exact, exact + 600] {
+            assert_eq!(check_expiry(now_ns, 60, expiry), Ok(()));
+        }
+        for expiry in [0, exact - 601, exact + 601, u64::MAX] {
+            assert_eq!(check_expiry(now_ns, 60, expiry), Err(Violation::Expiry(expiry)));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_expiry_never_overflows_and_is_never_before_its_time(
+            now_s in any::<u64>(),
+            days in any::<u32>(),
+        ) {
+            let expiry = expiry_unix_s(now_s, days);
+            prop_assert!(days == RETENTION_INFINITE || expiry >= now_s);
+        }
+
+        #[test]
+        fn a_longer_retention_never_expires_earlier(
+            now_ns in 0..i64::MAX,
+            one in RETENTION_DAYS_MIN..=RETENTION_DAYS_MAX,
+            other in RETENTION_DAYS_MIN..=RETENTION_DAYS_MAX,
+        ) {
+            let at = |days| expiry_unix_s(unix_s(now_ns), days);
+            prop_assert_eq!(one.cmp(&other), at(one).cmp(&at(other)));
+            prop_assert!(at(one) < EXPIRY_NEVER, "infinite retention outlasts every other");
+        }
+
+        #[test]
+        fn the_expiry_that_a_node_computes_passes_its_own_check(
+            now_ns in any::<i64>(),
+            days in any::<u32>(),
+        ) {
+            let expiry = expiry_unix_s(unix_s(now_ns), days);
+            prop_assert_eq!(check_expiry(now_ns, days, expiry), Ok(()));
+        }
+
+        #[test]
+        fn any_days_are_judged_by_the_bounds(days in any::<u32>()) {
+            let within = (RETENTION_DAYS_MIN..=RETENTION_DAYS_MAX).contains(&days);
+            prop_assert_eq!(check_retention(days).is_ok(), within || days == RETENTION_INFINITE);
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Every rule that an envelope can break, with the text that publishers read and the number that marks it.
+
+use hawser_proto::EnvelopeId;
+use hawser_proto::envelope::LayerError;
+use hawser_proto::mls::MlsParseError;
+use hawser_proto::sign::SignatureError;
+
+/// Number of a rule, as stored beside an envelope that breaks it. Specified in
+/// `docs/protocol/rules.md`; a number never changes its meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RuleNumber(pub u8);
+
+impl RuleNumber {
+    /// Marks an identity update that its inbox does not allow. No [`Violation`] has this number,
+    /// because the state of the inbox decides it and not the envelope alone.
+    pub const IDENTITY_UPDATE: Self = Self(15);
+}
+
+/// A rule that an envelope breaks. Publishers read the texts, and callers of the reference
+/// implementation match on them, so the texts never change.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Violation {
+    /// The payer envelope or the client envelope is malformed.
+    #[error("could not unmarshal payer envelope: {0}")]
+    Undecodable(#[from] LayerError),
+    /// The payer signed for another node than the one that got or sequenced the envelope.
+    #[error("invalid target originator")]
+    Target,
+    /// The payer envelope carries no signature.
+    #[error("payer signature is missing")]
+    PayerSignatureMissing,
+    /// The payer signature recovers to no account.
+    #[error("could not recover signer: {0}")]
+    PayerSignature(#[from] SignatureError),
+    /// The topic's kind byte belongs to another payload.
+    #[error("topic does not match payload")]
+    TopicMismatch,
+    /// The topic is longer than any query may name.
+    #[error("topic has {0} bytes, at most 128 are allowed")]
+    TopicTooLong(usize),
+    /// The envelope depends on a node's strand. Only chain strands can be depended on.
+    #[error("a message can not depend on a non-commit: originator {}", .0.originator)]
+    DependsOnNode(EnvelopeId),
+    /// The envelope depends on a chain strand of which this node has nothing.
+    #[error("dependency {0} is on an originator that has not been seen by this node")]
+    DependencyUnseen(EnvelopeId),
+    /// The envelope depends on a place that this node has not reached in that chain strand.
+    #[error("dependency {needed} exceeds last seen sequence id {seen}")]
+    DependencyAhead {
+        /// The place that the client names.
+        needed: EnvelopeId,
+        /// This node's head of the same strand.
+        seen: u64,
+    },
+    /// The retention is neither 2 to 365 days nor infinite.
+    #[error("invalid expiry retention days: {0} is neither in 2..=365 nor 4294967295")]
+    Retention(u32),
+    /// The topic is reserved for nodes: payer reports and their attestations.
+    #[error("reserved topics cannot be published to by gateways")]
+    Reserved,
+    /// The app chain orders identity updates, not a node.
+    #[error("identity updates must be published via the blockchain")]
+    IdentityUpdate,
+    /// The app chain orders commits and proposals, not a node.
+    #[error("commits and proposals must be published via the blockchain")]
+    ChainBoundMessage,
+    /// The payload of a group message is not exactly one MLS message.
+    #[error("invalid group message: {0}")]
+    GroupMessage(MlsParseError),
+    /// The group message carries no MLS message.
+    #[error("invalid group message: no data")]
+    GroupMessageEmpty,
+    /// The key package is missing, malformed or refused by the validator.
+    #[error("key package validation failed: {0}")]
+    KeyPackage(String),
+    /// The expiry does not follow from the envelope's time and retention.
+    #[error("expiry {0} does not follow from time and retention")]
+    Expiry(u64),
+    /// The base fee, in picodollars, is not the price under any rate in force at that time.
+    #[error("base fee {0} is not what the rates say")]
+    BaseFee(u64),
+    /// The congestion fee, in picodollars, is no multiple of the rate, or too high a multiple.
+    #[error("congestion fee {0} is not what the rates can give")]
+    CongestionFee(u64),
+    /// No known rate gives this price, but the price list may be older than the envelope.
+    #[error("the price list may be older than the envelope, so its price cannot be judged")]
+    PriceUnknown,
+}
+
+impl Violation {
+    /// Returns the number that marks an envelope which a node signed although it breaks this rule.
+    ///
+    /// `None` for rules whose outcome depends on what this node has learned so far: then the
+    /// signer is not at fault, and nothing may be marked.
+    #[must_use]
+    pub fn rule(&self) -> Option<RuleNumber> {
+        Some(RuleNumber(match self {
+            Self::Undecodable(_) => 1,
+            Self::PayerSignatureMissing | Self::PayerSignature(_) => 2,
+            Self::Target => 3,
+            Self::TopicMismatch | Self::TopicTooLong(_) => 4,
+            Self::Reserved => 5,
+            Self::IdentityUpdate
+            | Self::ChainBoundMessage
+            | Self::GroupMessage(_)
+            | Self::GroupMessageEmpty => 6,
+            Self::DependsOnNode(_) => 7,
+            Self::Retention(_) => 8,
+            Self::Expiry(_) => 9,
+            Self::BaseFee(_) => 10,
+            Self::CongestionFee(_) => 11,
+            Self::KeyPackage(_) => 14,
+            Self::DependencyUnseen(_) | Self::DependencyAhead { .. } | Self::PriceUnknown => {
+                return None;
+            }
+        }))
+    }
+}
