@@ -4,16 +4,16 @@
 //! - [`event`]: which contracts, and what they say;
 //! - [`walk`]: the decisions, without I/O;
 //! - [`sink`]: where events go;
-//! - `pulse`: where the head is; `fetch`: what is asked; `strand`: one contract's reader;
+//! - `head`: where the head is; `fetch`: what is asked; `reading`: one contract's reader;
 //! - [`status`]: how it goes; [`lookup`]: single blocks and transactions.
 
 pub mod event;
 mod fetch;
 pub mod lookup;
-mod pulse;
+mod head;
 pub mod sink;
 pub mod status;
-mod strand;
+mod reading;
 pub mod walk;
 
 use std::sync::Arc;
@@ -25,8 +25,8 @@ use tokio::task::JoinHandle;
 use crate::endpoints::{EndpointStatus, Endpoints, FaultKind};
 
 pub use event::{Booking, Event, Mark, Said, Subject};
-use pulse::Follower;
-pub use pulse::Pulse;
+use head::Follower;
+pub use head::Pulse;
 pub use sink::{Sink, SinkError};
 pub use status::{Counts, Depth, Doing, StrandStatus};
 pub use walk::{Batch, WalkSettings};
@@ -83,7 +83,7 @@ impl ChainReader {
             let status = status::Shared::new(settings.subject, settings.address);
             strands.push(status.clone());
             let (endpoints, seen, stopped) = (endpoints.clone(), seen.clone(), stopped.clone());
-            let run = strand::run(endpoints, seen, settings, sink, status, stopped);
+            let run = reading::run(endpoints, seen, settings, sink, status, stopped);
             tasks.push(tokio::spawn(run));
         }
         Self { endpoints, pulse: seen, strands, tasks, stop }

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use super::event::{Event, Mark, Said, Subject};
 use super::fetch;
-use super::pulse::Pulse;
+use super::head::Pulse;
 use super::sink::{Sink, SinkError};
 use super::status::{Doing, Shared};
 use super::walk::{Ask, Batch, Verdict, Walk, WalkSettings};
