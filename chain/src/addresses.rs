@@ -64,7 +64,7 @@ pub struct Addresses {
 
 /// Why a text is no deployment.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AddressesFault {
+pub enum AddressesParseError {
     /// Too long to be one.
     #[error("it has more than {BYTES_MAX} bytes")]
     TooLong,
@@ -122,7 +122,7 @@ pub enum AddressesError {
         /// Which file.
         path: PathBuf,
         /// What is wrong with it.
-        fault: AddressesFault,
+        fault: AddressesParseError,
     },
 }
 
@@ -139,7 +139,7 @@ impl Addresses {
         let file = std::fs::File::open(path).map_err(failed)?;
         file.take(bound).read_to_end(&mut bytes).map_err(failed)?;
         let text = String::from_utf8(bytes)
-            .map_err(|error| wrong(AddressesFault::Json(error.to_string())))?;
+            .map_err(|error| wrong(AddressesParseError::Json(error.to_string())))?;
         Self::parse(&text).map_err(wrong)
     }
 
@@ -147,17 +147,17 @@ impl Addresses {
     ///
     /// # Errors
     /// Names the key that it is about.
-    pub fn parse(text: &str) -> Result<Self, AddressesFault> {
+    pub fn parse(text: &str) -> Result<Self, AddressesParseError> {
         if text.len() > BYTES_MAX {
-            return Err(AddressesFault::TooLong);
+            return Err(AddressesParseError::TooLong);
         }
-        let value: Value =
-            serde_json::from_str(text).map_err(|error| AddressesFault::Json(error.to_string()))?;
-        let Value::Object(map) = value else { return Err(AddressesFault::NoObject) };
+        let value: Value = serde_json::from_str(text)
+            .map_err(|error| AddressesParseError::Json(error.to_string()))?;
+        let Value::Object(map) = value else { return Err(AddressesParseError::NoObject) };
         Self::from_keys(&Keys(map))
     }
 
-    fn from_keys(keys: &Keys) -> Result<Self, AddressesFault> {
+    fn from_keys(keys: &Keys) -> Result<Self, AddressesParseError> {
         Ok(Self {
             app_chain_id: keys.chain_id("appChainId")?,
             app_chain_deployment_block: keys.block("appChainDeploymentBlock")?,
@@ -224,21 +224,21 @@ impl Addresses {
 struct Keys(Map<String, Value>);
 
 impl Keys {
-    fn get(&self, key: &'static str) -> Result<&Value, AddressesFault> {
-        self.0.get(key).ok_or(AddressesFault::Missing(key))
+    fn get(&self, key: &'static str) -> Result<&Value, AddressesParseError> {
+        self.0.get(key).ok_or(AddressesParseError::Missing(key))
     }
 
-    fn address(&self, key: &'static str) -> Result<Address, AddressesFault> {
+    fn address(&self, key: &'static str) -> Result<Address, AddressesParseError> {
         self.get(key).and_then(|value| address(key, value))
     }
 
-    fn optional(&self, key: &'static str) -> Result<Option<Address>, AddressesFault> {
+    fn optional(&self, key: &'static str) -> Result<Option<Address>, AddressesParseError> {
         self.0.get(key).map(|value| address(key, value)).transpose()
     }
 
-    fn chain_id(&self, key: &'static str) -> Result<u64, AddressesFault> {
+    fn chain_id(&self, key: &'static str) -> Result<u64, AddressesParseError> {
         let value = self.get(key)?;
-        value.as_u64().filter(|id| *id > 0).ok_or_else(|| AddressesFault::Number {
+        value.as_u64().filter(|id| *id > 0).ok_or_else(|| AddressesParseError::Number {
             key,
             above: " above 0",
             given: shortened(value),
@@ -246,9 +246,9 @@ impl Keys {
     }
 
     /// Without the key, reading begins with the first block.
-    fn block(&self, key: &'static str) -> Result<u64, AddressesFault> {
+    fn block(&self, key: &'static str) -> Result<u64, AddressesParseError> {
         let Some(value) = self.0.get(key) else { return Ok(0) };
-        value.as_u64().ok_or_else(|| AddressesFault::Number {
+        value.as_u64().ok_or_else(|| AddressesParseError::Number {
             key,
             above: "",
             given: shortened(value),
@@ -256,11 +256,11 @@ impl Keys {
     }
 }
 
-fn address(key: &'static str, value: &Value) -> Result<Address, AddressesFault> {
+fn address(key: &'static str, value: &Value) -> Result<Address, AddressesParseError> {
     let parsed = value.as_str().and_then(|text| text.parse::<Address>().ok());
     parsed
         .filter(|address| !address.is_zero())
-        .ok_or_else(|| AddressesFault::Address { key, given: shortened(value) })
+        .ok_or_else(|| AddressesParseError::Address { key, given: shortened(value) })
 }
 
 fn shortened(value: &Value) -> String {
@@ -351,9 +351,9 @@ mod tests {
 
     #[test]
     fn what_is_no_object_is_refused() {
-        assert_eq!(Addresses::parse("[]"), Err(AddressesFault::NoObject));
-        assert!(matches!(Addresses::parse("{"), Err(AddressesFault::Json(_))));
-        assert_eq!(Addresses::parse(&" ".repeat(BYTES_MAX + 1)), Err(AddressesFault::TooLong));
+        assert_eq!(Addresses::parse("[]"), Err(AddressesParseError::NoObject));
+        assert!(matches!(Addresses::parse("{"), Err(AddressesParseError::Json(_))));
+        assert_eq!(Addresses::parse(&" ".repeat(BYTES_MAX + 1)), Err(AddressesParseError::TooLong));
     }
 
     #[test]

@@ -1,22 +1,42 @@
-//! One chain behind several URLs, in order of preference: whoever asks gets the answer of the first
-//! endpoint that gives one, and an endpoint that says it is another chain is never asked anything.
+//! One chain behind several RPC URLs, in order of preference.
+//!
+//! A request goes to the first endpoint that is not known to fail, then to the next one. An endpoint that serves
+//! another chain receives no request.
+//!
+//! # Why not alloy's layers
+//!
+//! `FallbackLayer` ranks transports by latency and success rate and sends each request to several of them at once.
+//! `RetryBackoffLayer` repeats rate-limited requests at one transport. Neither fits:
+//!
+//! - Operators order their endpoints by price and trust, so preference has to win over latency.
+//! - A transport sees requests, not chains. Every endpoint has to prove its chain id before its first request, after
+//!   each failure and once a minute: one wrong URL must never feed a strand or a balance.
+//! - A response can be well-formed and wrong (a log left out, an unknown transaction). Only the caller finds out,
+//!   and then [`Endpoints::distrust`] moves on; a layer has no way in for that.
+//! - Some callers need the evidence of *every* endpoint: see `Endpoints::find`.
+//! - Operators see each endpoint's error and the counts by kind: see [`Endpoints::status`].
+//!
+//! The tests hold the choice of endpoints against a model.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::send::{Chain, ConnectError, RpcFault, ViewError, parse_url};
+use crate::backoff::Pauses;
+use crate::send::{Chain, ConnectError, RequestError, ViewError, parse_url};
 
-/// A failed endpoint is left alone for so long, twice as long each time it fails again.
+/// First and longest time for which a failed endpoint is not used; doubles with each failure in a row. Guesses: a
+/// restart takes seconds, and a provider's rate limit is counted by the second or by the minute.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// So often every endpoint that is used is asked again which chain it is.
+/// Interval at which each endpoint that is used proves its chain id again. Guess.
 const CHECK_EVERY: Duration = Duration::from_secs(60);
-/// What providers call too many requests.
+/// Parts of error messages by which providers refuse too many requests, in lower case. There is
+/// no standard: a guess at the common wordings.
 const TOO_MANY: [&str; 3] = ["rate limit", "too many requests", "request limit"];
 
-/// A chain behind its endpoints. Cheap to clone; all clones are the same.
+/// A chain behind its endpoints. Cheap to clone; all clones share their state.
 #[derive(Clone)]
 pub struct Endpoints(Arc<Inner>);
 
@@ -24,45 +44,47 @@ struct Inner {
     name: &'static str,
     id: u64,
     slots: Vec<Slot>,
-    /// The one that answered last.
+    /// The index of the endpoint that answered last; `usize::MAX` before the first answer.
     active: AtomicUsize,
-    faults: [AtomicU64; FaultKind::ALL.len()],
+    errors: [AtomicU64; EndpointErrorKind::ALL.len()],
 }
 
 struct Slot {
     url: String,
-    shown: String,
+    /// Scheme, host and port: the only part of the URL without secrets.
+    display_url: String,
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
-    /// As long as it is the right chain, as far as is known.
+    /// The connection with the moment at which it last proved its chain id; `None` after a failure.
     chain: Option<(Chain, Instant)>,
-    fault: Option<String>,
-    failures: u32,
-    again_at: Option<Instant>,
+    /// The last failure, until the next success.
+    error: Option<String>,
+    pauses: Pauses,
+    /// The end of the pause after a failure.
+    retry_at: Option<Instant>,
 }
 
-/// What can be wrong with an endpoint.
+/// The kind of an endpoint's failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FaultKind {
-    /// Nobody answers, or not in time.
+pub enum EndpointErrorKind {
+    /// No answer, or none in time.
     Unreachable,
-    /// An error instead of an answer.
+    /// An error response.
     Refused,
-    /// Something that is no answer.
+    /// A response that is not a valid answer.
     Malformed,
-    /// Another chain.
+    /// The endpoint serves another chain.
     WrongChain,
 }
 
-impl FaultKind {
-    /// All of them.
+impl EndpointErrorKind {
+    /// All kinds.
     pub const ALL: [Self; 4] =
         [Self::Unreachable, Self::Refused, Self::Malformed, Self::WrongChain];
 
-    /// For logs and metrics.
+    /// Returns the name that logs and metrics use.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -74,48 +96,54 @@ impl FaultKind {
     }
 }
 
-/// An error that may be the endpoint's own, so that another one should be asked.
-pub trait Fault: From<RpcFault> + fmt::Display {
-    /// What the endpoint said or did not say; `None` if the fault lies in what was asked.
-    fn rpc(&self) -> Option<&RpcFault>;
+/// An error of a request through [`Endpoints::ask`], which may be the endpoint's fault or the request's.
+pub trait EndpointError: From<RequestError> + fmt::Display {
+    /// Returns the failure of the RPC request; `None` if the chain answered and the request itself is at fault.
+    fn request_error(&self) -> Option<&RequestError>;
 }
 
-impl Fault for RpcFault {
-    fn rpc(&self) -> Option<&RpcFault> {
+impl EndpointError for RequestError {
+    fn request_error(&self) -> Option<&RequestError> {
         Some(self)
     }
 }
 
-impl Fault for ViewError {
-    fn rpc(&self) -> Option<&RpcFault> {
+impl EndpointError for ViewError {
+    fn request_error(&self) -> Option<&RequestError> {
         match self {
-            Self::Rpc(fault) => Some(fault),
+            Self::Rpc(error) => Some(error),
             _ => None,
         }
     }
 }
 
-/// One endpoint as it is now.
+/// A snapshot of one endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointStatus {
-    /// Scheme, host and port: the rest of a URL may be secret.
-    pub shown: String,
-    /// Whether it gave the last answer.
+    /// Scheme, host and port; the rest of the URL may be secret.
+    pub display_url: String,
+    /// True if it gave the last answer.
     pub active: bool,
-    /// Why it is not asked, if it is not.
-    pub fault: Option<String>,
+    /// The failure because of which it is not used at present.
+    pub error: Option<String>,
 }
 
 impl Endpoints {
-    /// Takes the URLs of a chain, at least one, the preferred one first. Reaches nobody yet.
-    /// `name` is for logs.
+    /// Creates the endpoints of chain `id` from at least one URL, the preferred one first. Sends no request yet.
+    /// `name` appears in logs.
     ///
     /// # Errors
-    /// When one is no URL of a chain.
+    /// When the list is empty, or a URL is not an HTTP URL.
     pub fn new(name: &'static str, urls: &[String], id: u64) -> Result<Self, ConnectError> {
         let slot = |url: &String| {
-            let (_, shown) = parse_url(url)?;
-            Ok(Slot { url: url.clone(), shown, state: Mutex::default() })
+            let (_, display_url) = parse_url(url)?;
+            let state = State {
+                chain: None,
+                error: None,
+                pauses: Pauses::new(PAUSE_MIN, PAUSE_MAX),
+                retry_at: None,
+            };
+            Ok(Slot { url: url.clone(), display_url, state: Mutex::new(state) })
         };
         let slots: Vec<_> = urls.iter().map(slot).collect::<Result<_, ConnectError>>()?;
         if slots.is_empty() {
@@ -123,38 +151,38 @@ impl Endpoints {
             return Err(ConnectError::Url { given: String::new(), reason });
         }
         let active = AtomicUsize::new(usize::MAX);
-        Ok(Self(Arc::new(Inner { name, id, slots, active, faults: Default::default() })))
+        Ok(Self(Arc::new(Inner { name, id, slots, active, errors: Default::default() })))
     }
 
-    /// What the chain is called in logs.
+    /// Returns the name that the chain has in logs.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.0.name
     }
 
-    /// The chain's id.
+    /// Returns the chain id.
     #[must_use]
     pub fn id(&self) -> u64 {
         self.0.id
     }
 
-    /// Asks the first endpoint that is not known to fail, then the next ones, until one answers.
-    /// What the chain itself refuses is an answer.
+    /// Sends a request to the first endpoint that is not known to fail, then to the next ones, until one answers.
+    /// An error that the chain itself returns, such as a revert, is an answer.
     ///
     /// # Errors
-    /// What the last endpoint said.
+    /// The error of the last endpoint.
     pub async fn ask<T, E, F, Fut>(&self, ask: F) -> Result<T, E>
     where
-        E: Fault,
+        E: EndpointError,
         F: Fn(Chain) -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
         let mut last: Option<E> = None;
-        for index in self.order() {
+        for index in self.order(Instant::now()) {
             let chain = match self.chain(index).await {
                 Ok(chain) => chain,
-                Err(fault) => {
-                    last = Some(fault.into());
+                Err(error) => {
+                    last = Some(error.into());
                     continue;
                 }
             };
@@ -163,15 +191,15 @@ impl Endpoints {
                     self.succeeded(index);
                     return Ok(answer);
                 }
-                Err(error) if error.rpc().is_some_and(is_endpoints_own) => {
-                    if let Some(fault) = error.rpc() {
-                        self.failed(index, kind_of(fault), fault.to_string());
+                Err(error) if error.request_error().is_some_and(is_endpoints_fault) => {
+                    if let Some(error) = error.request_error() {
+                        self.failed(index, kind_of(error), error.to_string());
                     }
                     last = Some(error);
                 }
                 Err(error) => {
-                    if error.rpc().is_some() {
-                        self.count(FaultKind::Refused);
+                    if error.request_error().is_some() {
+                        self.count(EndpointErrorKind::Refused);
                     }
                     return Err(error);
                 }
@@ -180,62 +208,63 @@ impl Endpoints {
         Err(last.expect("there is at least one endpoint, and each leaves an error"))
     }
 
-    /// Asks every endpoint, whatever is known of it, until one has something; the others may not
-    /// have it yet, or hide it.
+    /// Asks every endpoint, including those that failed lately, until one returns something. The others may be behind,
+    /// or may have pruned it.
     pub(crate) async fn find<T, F, Fut>(&self, ask: F) -> Option<T>
     where
         F: Fn(Chain) -> Fut,
-        Fut: Future<Output = Result<Option<T>, RpcFault>>,
+        Fut: Future<Output = Result<Option<T>, RequestError>>,
     {
         for index in 0..self.0.slots.len() {
             let Ok(chain) = self.chain(index).await else { continue };
             match ask(chain).await {
                 Ok(Some(found)) => return Some(found),
                 Ok(None) => {}
-                Err(fault) => tracing::debug!(chain = self.0.name, %fault, "not found"),
+                Err(error) => {
+                    tracing::debug!(chain = self.0.name, %error, "an endpoint could not be searched")
+                }
             }
         }
         None
     }
 
-    /// The endpoint that gave the last answer has shown that its answers cannot be used: others
-    /// are asked for a while.
+    /// Pauses the endpoint that gave the last answer, because its answers turned out to be unusable. Does nothing if
+    /// there is no other endpoint.
     pub fn distrust(&self, reason: &str) {
         let index = self.0.active.load(Ordering::Relaxed);
         if index < self.0.slots.len() && self.0.slots.len() > 1 {
-            self.failed(index, FaultKind::Malformed, reason.to_owned());
+            self.failed(index, EndpointErrorKind::Malformed, reason.to_owned());
         }
     }
 
-    /// All endpoints as they are now.
+    /// Returns a snapshot of all endpoints, in order of preference.
     #[must_use]
     pub fn status(&self) -> Vec<EndpointStatus> {
         let active = self.0.active.load(Ordering::Relaxed);
         let status = |(index, slot): (usize, &Slot)| EndpointStatus {
-            shown: slot.shown.clone(),
+            display_url: slot.display_url.clone(),
             active: index == active,
-            fault: slot.lock().fault.clone(),
+            error: slot.lock().error.clone(),
         };
         self.0.slots.iter().enumerate().map(status).collect()
     }
 
-    /// What has gone wrong since the start.
+    /// Returns the number of failures of each kind since the start.
     #[must_use]
-    pub fn faults(&self) -> Vec<(FaultKind, u64)> {
-        let count = |kind: FaultKind| self.0.faults[kind as usize].load(Ordering::Relaxed);
-        FaultKind::ALL.map(|kind| (kind, count(kind))).into()
+    pub fn error_counts(&self) -> Vec<(EndpointErrorKind, u64)> {
+        let count = |kind: EndpointErrorKind| self.0.errors[kind as usize].load(Ordering::Relaxed);
+        EndpointErrorKind::ALL.map(|kind| (kind, count(kind))).into()
     }
 
-    /// Whom to ask, one after another. If all have failed lately, all get another chance.
-    fn order(&self) -> Vec<usize> {
-        let now = Instant::now();
-        let is_due = |slot: &Slot| slot.lock().again_at.is_none_or(|at| at <= now);
+    /// Returns the endpoints to use, in order. If all are paused, all of them are used nevertheless.
+    fn order(&self, now: Instant) -> Vec<usize> {
+        let is_due = |slot: &Slot| slot.lock().retry_at.is_none_or(|at| at <= now);
         let due: Vec<_> = (0..self.0.slots.len()).filter(|i| is_due(&self.0.slots[*i])).collect();
         if due.is_empty() { (0..self.0.slots.len()).collect() } else { due }
     }
 
-    /// An endpoint that has said lately that it is this chain.
-    async fn chain(&self, index: usize) -> Result<Chain, RpcFault> {
+    /// Returns the connection to an endpoint that proved its chain id lately.
+    async fn chain(&self, index: usize) -> Result<Chain, RequestError> {
         let slot = &self.0.slots[index];
         let known = slot.lock().chain.clone();
         let checked = match known {
@@ -248,15 +277,15 @@ impl Endpoints {
                 slot.lock().chain = Some((chain.clone(), Instant::now()));
                 Ok(chain)
             }
-            Err(ConnectError::Rpc(fault)) => {
-                self.failed(index, kind_of(&fault), fault.to_string());
-                Err(fault)
+            Err(ConnectError::Rpc(error)) => {
+                self.failed(index, kind_of(&error), error.to_string());
+                Err(error)
             }
             Err(error) => {
                 let reason = error.to_string();
-                self.failed(index, FaultKind::WrongChain, reason.clone());
-                let endpoint = slot.shown.clone();
-                Err(RpcFault::Malformed { endpoint, method: "eth_chainId", reason })
+                self.failed(index, EndpointErrorKind::WrongChain, reason.clone());
+                let endpoint = slot.display_url.clone();
+                Err(RequestError::Malformed { endpoint, method: "eth_chainId", reason })
             }
         }
     }
@@ -265,31 +294,34 @@ impl Endpoints {
         let before = self.0.active.swap(index, Ordering::Relaxed);
         let slot = &self.0.slots[index];
         let mut state = slot.lock();
-        if state.fault.take().is_some() {
-            tracing::info!(chain = self.0.name, endpoint = slot.shown, "answers again");
+        if state.error.take().is_some() {
+            tracing::info!(chain = self.0.name, endpoint = slot.display_url, "answers again");
         } else if before != index {
-            tracing::info!(chain = self.0.name, endpoint = slot.shown, "asking this endpoint");
+            tracing::info!(
+                chain = self.0.name,
+                endpoint = slot.display_url,
+                "requests go to this endpoint now"
+            );
         }
-        (state.failures, state.again_at) = (0, None);
+        state.pauses.reset();
+        state.retry_at = None;
     }
 
-    fn failed(&self, index: usize, kind: FaultKind, reason: String) {
+    fn failed(&self, index: usize, kind: EndpointErrorKind, reason: String) {
         self.count(kind);
         let slot = &self.0.slots[index];
         let mut state = slot.lock();
-        if state.fault.as_ref() != Some(&reason) {
+        if state.error.as_ref() != Some(&reason) {
             let (chain, code) = (self.0.name, kind.label());
-            tracing::warn!(chain, code, endpoint = slot.shown, "an endpoint fails: {reason}");
+            tracing::warn!(chain, code, endpoint = slot.display_url, "an endpoint fails: {reason}");
         }
-        let pause = PAUSE_MIN.saturating_mul(1 << state.failures.min(10)).min(PAUSE_MAX);
-        state.chain = None; // whoever comes back is asked again which chain it is
-        state.fault = Some(reason);
-        state.failures = state.failures.saturating_add(1);
-        state.again_at = Some(Instant::now() + pause);
+        state.chain = None; // it proves its chain id again before its next request
+        state.error = Some(reason);
+        state.retry_at = Some(Instant::now() + state.pauses.next());
     }
 
-    fn count(&self, kind: FaultKind) {
-        self.0.faults[kind as usize].fetch_add(1, Ordering::Relaxed);
+    fn count(&self, kind: EndpointErrorKind) {
+        self.0.errors[kind as usize].fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -301,27 +333,110 @@ impl Slot {
 
 impl fmt::Debug for Endpoints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = self.0.slots.iter().map(|slot| &slot.shown);
+        let urls = self.0.slots.iter().map(|slot| &slot.display_url);
         write!(f, "{} chain {} at ", self.0.name, self.0.id)?;
-        f.debug_list().entries(shown).finish()
+        f.debug_list().entries(urls).finish()
     }
 }
 
-fn kind_of(fault: &RpcFault) -> FaultKind {
-    match fault {
-        RpcFault::Unreachable { .. } => FaultKind::Unreachable,
-        RpcFault::Refused { .. } => FaultKind::Refused,
-        RpcFault::Malformed { .. } => FaultKind::Malformed,
+fn kind_of(error: &RequestError) -> EndpointErrorKind {
+    match error {
+        RequestError::Unreachable { .. } => EndpointErrorKind::Unreachable,
+        RequestError::Refused { .. } => EndpointErrorKind::Refused,
+        RequestError::Malformed { .. } => EndpointErrorKind::Malformed,
     }
 }
 
-/// Whether another endpoint may do better. An error that is about what was asked comes from each.
-fn is_endpoints_own(fault: &RpcFault) -> bool {
-    match fault {
-        RpcFault::Unreachable { .. } | RpcFault::Malformed { .. } => true,
-        RpcFault::Refused { code, message, .. } => {
+/// Returns true if another endpoint may answer. An error about the request itself comes from every endpoint.
+fn is_endpoints_fault(error: &RequestError) -> bool {
+    match error {
+        RequestError::Unreachable { .. } | RequestError::Malformed { .. } => true,
+        RequestError::Refused { code, message, .. } => {
             let message = message.to_lowercase();
             *code == 429 || TOO_MANY.iter().any(|text| message.contains(text))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CHAIN_ID: u64 = 7;
+
+    fn endpoints(count: usize) -> Endpoints {
+        let urls: Vec<_> =
+            (0..count).map(|index| format!("http://127.0.0.1:{}", index + 1)).collect();
+        Endpoints::new("test", &urls, CHAIN_ID).expect("the URLs are well-formed")
+    }
+
+    fn refused(code: i64, message: &str) -> RequestError {
+        RequestError::Refused {
+            endpoint: String::new(),
+            method: "eth_call",
+            code,
+            message: message.to_owned(),
+        }
+    }
+
+    #[test]
+    fn rate_limits_are_the_endpoints_fault_and_other_errors_the_requests() {
+        assert!(is_endpoints_fault(&refused(429, "")));
+        assert!(is_endpoints_fault(&refused(-32005, "daily Request Limit reached")));
+        assert!(!is_endpoints_fault(&refused(-32602, "query exceeds max block range 10000")));
+        assert!(!is_endpoints_fault(&refused(3, "execution reverted")));
+    }
+
+    #[test]
+    fn a_single_endpoint_is_never_distrusted() {
+        let single = endpoints(1);
+        single.succeeded(0);
+        single.distrust("it lies");
+        assert_eq!(single.status()[0].error, None);
+        let (two, now) = (endpoints(2), Instant::now());
+        two.distrust("no endpoint has answered yet");
+        two.succeeded(1);
+        two.distrust("it lies");
+        assert_eq!(two.order(now), [0]);
+        assert_eq!(two.status()[1].error.as_deref(), Some("it lies"));
+    }
+
+    proptest! {
+        /// The choice follows preference among the endpoints that are not paused, and falls back to all of them.
+        #[test]
+        fn requests_go_to_the_preferred_endpoint_that_works(
+            count in 1_usize..6,
+            events in prop::collection::vec((any::<prop::sample::Index>(), any::<bool>()), 0..40),
+        ) {
+            // The model is asked about a moment within every pause, however slow the test runs.
+            let now = Instant::now();
+            let endpoints = endpoints(count);
+            let mut failing = vec![false; count];
+            let mut failures = 0;
+            let mut active = None;
+            for (index, succeeds) in events {
+                let index = index.index(count);
+                if succeeds {
+                    endpoints.succeeded(index);
+                    active = Some(index);
+                } else {
+                    endpoints.failed(index, EndpointErrorKind::Unreachable, "gone".into());
+                    failures += 1;
+                }
+                failing[index] = !succeeds;
+                let working: Vec<_> = (0..count).filter(|index| !failing[*index]).collect();
+                let expected = if working.is_empty() { (0..count).collect() } else { working };
+                prop_assert_eq!(endpoints.order(now), expected);
+                for (index, status) in endpoints.status().into_iter().enumerate() {
+                    prop_assert_eq!(status.error.is_some(), failing[index]);
+                    prop_assert_eq!(status.active, active == Some(index));
+                }
+            }
+            let counts = endpoints.error_counts();
+            prop_assert_eq!(counts[0], (EndpointErrorKind::Unreachable, failures));
+            prop_assert!(counts[1..].iter().all(|(_, count)| *count == 0));
         }
     }
 }

@@ -12,6 +12,7 @@
 
 pub mod addresses;
 pub mod admin;
+mod backoff;
 pub mod broadcast;
 pub mod contracts;
 pub mod endpoints;

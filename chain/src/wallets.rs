@@ -16,7 +16,7 @@ use alloy::sol_types::SolValue;
 use tokio::sync::OnceCell;
 
 use crate::contracts::artifact;
-use crate::send::{Chain, ConnectError, RpcFault};
+use crate::send::{Chain, ConnectError, RequestError};
 
 /// The last bytes of a wrapped signature (ERC-6492).
 const WRAPPED: [u8; 32] = {
@@ -65,7 +65,7 @@ pub enum WalletError {
     Connect(#[from] ConnectError),
     /// No endpoint answered. What the last of them said.
     #[error(transparent)]
-    Rpc(#[from] RpcFault),
+    Rpc(#[from] RequestError),
 }
 
 /// The chains whose wallets can be asked.
@@ -157,7 +157,7 @@ impl Endpoint {
 ///
 /// # Errors
 /// When the chain does not answer, or does not know the block.
-pub async fn ask(chain: &Chain, query: &WalletQuery) -> Result<WalletAnswer, RpcFault> {
+pub async fn ask(chain: &Chain, query: &WalletQuery) -> Result<WalletAnswer, RequestError> {
     let block_number = match query.block_number {
         Some(number) => number,
         None => newest(chain).await?,
@@ -171,7 +171,7 @@ pub async fn ask(chain: &Chain, query: &WalletQuery) -> Result<WalletAnswer, Rpc
     let answer = answer.map_err(|error| chain.fault("eth_call", error))?;
     match answer[..] {
         [agrees @ (0 | 1)] => Ok(WalletAnswer { agrees: agrees == 1, block_number }),
-        _ => Err(RpcFault::Malformed {
+        _ => Err(RequestError::Malformed {
             endpoint: chain.endpoint().to_owned(),
             method: "eth_call",
             reason: format!("{} bytes where one says yes or no", answer.len()),
@@ -179,7 +179,7 @@ pub async fn ask(chain: &Chain, query: &WalletQuery) -> Result<WalletAnswer, Rpc
     }
 }
 
-async fn newest(chain: &Chain) -> Result<u64, RpcFault> {
+async fn newest(chain: &Chain) -> Result<u64, RequestError> {
     let newest = chain.provider().get_block_number().await;
     newest.map_err(|error| chain.fault("eth_blockNumber", error))
 }

@@ -19,7 +19,7 @@ use hawser_chain::admin::fees::{self, Beneficiary};
 use hawser_chain::admin::nodes::NewNode;
 use hawser_chain::admin::rates::Prices;
 use hawser_chain::admin::{
-    Account, AdminError, Contract, Contracts, MicroDollars, Network, Plan, Side, Step, bridge,
+    Account, AdminError, ChainRole, Contract, Contracts, MicroDollars, Network, Plan, Step, bridge,
     nodes, parameters, payers, rates,
 };
 use hawser_chain::contracts::payer_report_manager::PayerReportManager::PayerReportSignature;
@@ -71,7 +71,7 @@ impl World {
     async fn carry_out_as(&self, sender: &Sender, plan: &Plan) -> Result<(), SendError> {
         for step in &plan.steps {
             let side = step.contract.side();
-            let sender = if side == Side::App { &self.app_admin } else { sender };
+            let sender = if side == ChainRole::App { &self.app_admin } else { sender };
             let receipt = sender.send(&step.call).await?;
             assert!(!self.network.events(side, &receipt).is_empty(), "{plan:?} leaves events");
         }

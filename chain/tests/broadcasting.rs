@@ -19,7 +19,7 @@ use alloy::sol_types::{SolCall, SolEvent as _};
 use futures_util::future::join_all;
 use hawser_chain::addresses::Addresses;
 use hawser_chain::broadcast::{
-    BroadcastError, BroadcastSettings, Broadcasted, Broadcaster, StartError,
+    BroadcastError, BroadcastReceipt, BroadcastSettings, Broadcaster, StartError,
 };
 use hawser_chain::contracts::GroupMessageBroadcaster::{MessageSent, updatePauseStatusCall};
 use hawser_chain::contracts::{AppChainParameterRegistry, parameter};
@@ -144,7 +144,10 @@ impl World {
     }
 }
 
-async fn send_all(broadcaster: &Broadcaster, numbers: std::ops::Range<u32>) -> Vec<Broadcasted> {
+async fn send_all(
+    broadcaster: &Broadcaster,
+    numbers: std::ops::Range<u32>,
+) -> Vec<BroadcastReceipt> {
     let sent = numbers.map(|number| broadcaster.group_message(group(number), payload(number)));
     join_all(sent).await.into_iter().map(Result::unwrap).collect()
 }

@@ -14,7 +14,8 @@ use alloy::providers::Provider as _;
 use hawser_chain::contracts::{GroupMessageBroadcaster, NodeRegistry};
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::index::{
-    Batch, ChainReader, Doing, Mark, News, Said, Sink, SinkError, Subject, WalkSettings,
+    BlockRef, ChainReader, ContractEvent, EventBatch, EventSource, PushSettings, ReaderState, Sink,
+    SinkError, WalkSettings,
 };
 use hawser_chain::send::Call;
 use hawser_chain::watch;
@@ -38,21 +39,21 @@ struct Memory(Mutex<Kept>);
 #[derive(Default)]
 struct Kept {
     payloads: Vec<Bytes>,
-    position: Option<Mark>,
+    position: Option<BlockRef>,
     /// How many more times it fails.
     failures: u32,
 }
 
 impl Sink for Memory {
-    fn position(&self) -> Result<Option<Mark>, SinkError> {
+    fn position(&self) -> Result<Option<BlockRef>, SinkError> {
         Ok(self.0.lock().unwrap().position)
     }
 
-    fn last_place(&self) -> Result<u64, SinkError> {
+    fn last_sequence_id(&self) -> Result<u64, SinkError> {
         Ok(self.0.lock().unwrap().payloads.len() as u64)
     }
 
-    fn take(&self, batch: &Batch) -> Result<(), SinkError> {
+    fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {
         let mut kept = self.0.lock().unwrap();
         if kept.failures > 0 {
             kept.failures -= 1;
@@ -60,7 +61,9 @@ impl Sink for Memory {
         }
         let mut payloads = kept.payloads.clone();
         for event in &batch.events {
-            let Said::Payload { sequence_id, payload, .. } = &event.said else { panic!() };
+            let ContractEvent::Payload { sequence_id, payload, .. } = &event.decoded else {
+                panic!()
+            };
             let place = usize::try_from(*sequence_id).unwrap() - 1;
             match payloads.get(place) {
                 Some(held) if held == payload => {}
@@ -79,27 +82,27 @@ impl Sink for Memory {
 /// batch until it is let go.
 #[derive(Default)]
 struct Ledger {
-    standing: Mutex<Vec<(Mark, Bytes)>>,
+    standing: Mutex<Vec<(BlockRef, Bytes)>>,
     is_open: Mutex<bool>,
     opened: Condvar,
 }
 
 impl Sink for Ledger {
-    fn position(&self) -> Result<Option<Mark>, SinkError> {
+    fn position(&self) -> Result<Option<BlockRef>, SinkError> {
         Ok(None)
     }
 
-    fn last_place(&self) -> Result<u64, SinkError> {
+    fn last_sequence_id(&self) -> Result<u64, SinkError> {
         Ok(0)
     }
 
-    fn take(&self, batch: &Batch) -> Result<(), SinkError> {
+    fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {
         drop(self.opened.wait_while(self.is_open.lock().unwrap(), |is_open| !*is_open).unwrap());
         let mut standing = self.standing.lock().unwrap();
         standing.retain(|(block, _)| block.number < batch.from_block);
-        standing.extend(batch.events.iter().map(|event| match &event.said {
-            Said::Payload { payload, .. } => (event.block, payload.clone()),
-            Said::Booked { .. } => panic!("nothing was paid"),
+        standing.extend(batch.events.iter().map(|event| match &event.decoded {
+            ContractEvent::Payload { payload, .. } => (event.block, payload.clone()),
+            ContractEvent::BalanceChanged { .. } => panic!("nothing was paid"),
         }));
         Ok(())
     }
@@ -156,7 +159,7 @@ impl Broadcaster {
 
     fn walk(&self) -> WalkSettings {
         WalkSettings {
-            subject: Subject::GroupMessages,
+            source: EventSource::GroupMessages,
             address: self.address,
             first_block: 0,
             page_blocks: 7,
@@ -166,7 +169,7 @@ impl Broadcaster {
 
     fn read(&self, urls: &[String], push_urls: Vec<String>, memory: &Arc<Memory>) -> ChainReader {
         let endpoints = Endpoints::new("app", urls, APP_ID).unwrap();
-        let news = News { push_urls, bells: Vec::new() };
+        let news = PushSettings { urls: push_urls, notify: Vec::new() };
         ChainReader::start(endpoints, news, vec![(self.walk(), memory.clone() as Arc<dyn Sink>)])
     }
 }
@@ -189,7 +192,7 @@ async fn events_come_in_order_and_go_on_after_a_restart(kind: Kind) {
     until("everything is there", || memory.payloads() == chain.sent).await;
     chain.send(3).await;
     until("what comes later is there", || memory.payloads() == chain.sent).await;
-    let status = reader.view().strands().remove(0);
+    let status = reader.view().readers().remove(0);
     assert_eq!(status.counts.retries, 3);
     reader.stop().await;
     chain.send(4).await;
@@ -206,12 +209,12 @@ async fn news_come_over_a_web_socket(kind: Kind) {
     let push = vec![nobody, chain.url().replace("http", "ws")];
     let reader = chain.read(&[chain.url()], push, &memory);
     let view = reader.view();
-    until("the second one tells", || view.pulse().pushed).await;
+    until("the second one tells", || view.head().pushed).await;
     for _ in 0..5 {
         chain.send(1).await;
         until("it is there", || memory.payloads() == chain.sent).await;
     }
-    assert!(view.pulse().rung > 0, "somebody has rung");
+    assert!(view.head().notified_block > 0, "somebody has rung");
     reader.stop().await;
 }
 
@@ -228,10 +231,10 @@ async fn a_reorganisation_below_what_is_stored_stops_the_strand(kind: Kind) {
     chain.sent.push(Bytes::new()); // so that the next ones differ
     chain.send(1).await;
     let view = reader.view();
-    let halted = || matches!(view.strands()[0].doing, Doing::Halted(_));
+    let halted = || matches!(view.readers()[0].state, ReaderState::Halted(_));
     until("the strand has stopped", halted).await;
     assert_eq!(memory.payloads(), held, "what was stored is never rewritten");
-    assert!(view.strands()[0].counts.reorganisations.iter().sum::<u64>() > 0);
+    assert!(view.readers()[0].counts.reorganisations.iter().sum::<u64>() > 0);
     reader.stop().await;
 }
 
@@ -250,11 +253,11 @@ async fn what_is_not_stored_is_read_again_after_a_reorganisation() {
     call("anvil_mine", json!(["0x2"])).await;
     let view = reader.view();
     let head = provider.get_block_number().await.unwrap();
-    until("these are read", || view.strands()[0].read == Some(head)).await;
+    until("these are read", || view.readers()[0].read == Some(head)).await;
     call("anvil_reorg", json!([2, []])).await;
     chain.send(1).await;
     until("what came after is there", || memory.payloads() == chain.sent).await;
-    assert_eq!(view.strands()[0].counts.reorganisations.iter().sum::<u64>(), 1);
+    assert_eq!(view.readers()[0].counts.reorganisations.iter().sum::<u64>(), 1);
     reader.stop().await;
 }
 
@@ -269,14 +272,14 @@ async fn what_waits_to_be_stored_when_the_chain_is_reorganised_is_not_lost() {
     let endpoints = Endpoints::new("app", &[chain.url()], APP_ID).unwrap();
     let walk = WalkSettings { first_block, page_blocks: 1, ..chain.walk() };
     let sink: Arc<dyn Sink> = ledger.clone();
-    let reader = ChainReader::start(endpoints, News::default(), vec![(walk, sink)]);
+    let reader = ChainReader::start(endpoints, PushSettings::default(), vec![(walk, sink)]);
     let view = reader.view();
-    until("all of them are read", || view.strands()[0].read == Some(first_block + 2)).await;
+    until("all of them are read", || view.readers()[0].read == Some(first_block + 2)).await;
     // Only the last of them is not on the new chain.
     let reorganise = json!([1, []]);
     provider.raw_request::<_, serde_json::Value>("anvil_reorg".into(), reorganise).await.unwrap();
     chain.sent.pop();
-    let seen = || view.strands()[0].counts.reorganisations.iter().sum::<u64>() == 1;
+    let seen = || view.readers()[0].counts.reorganisations.iter().sum::<u64>() == 1;
     until("the reorganisation is seen", seen).await;
     ledger.open();
     until("both that are left are there", || ledger.payloads() == chain.sent).await;
@@ -297,8 +300,8 @@ async fn a_chain_that_answers_badly_is_read_whole() {
         until("a part is there", || !memory.payloads().is_empty()).await;
         chain.send(5).await;
         until("everything is there", || memory.payloads() == chain.sent).await;
-        let status = reader.view().strands().remove(0);
-        assert!(!matches!(status.doing, Doing::Halted(_)), "seed {seed}: {status:?}");
+        let status = reader.view().readers().remove(0);
+        assert!(!matches!(status.state, ReaderState::Halted(_)), "seed {seed}: {status:?}");
         assert!(proxy.spoilt() > 0, "seed {seed}");
         reader.stop().await;
     }
@@ -330,7 +333,7 @@ async fn an_endpoint_without_old_transactions_is_left_for_another() {
     let walk = WalkSettings { first_block: first_block + 1, ..chain.walk() };
     let endpoints = Endpoints::new("app", &[proxy.url(), chain.url()], APP_ID).unwrap();
     let sink: Arc<dyn Sink> = ledger.clone();
-    let reader = ChainReader::start(endpoints, News::default(), vec![(walk, sink)]);
+    let reader = ChainReader::start(endpoints, PushSettings::default(), vec![(walk, sink)]);
     until("all of them are there", || ledger.payloads() == chain.sent[1..]).await;
     assert!(proxy.spoilt() > 0, "it was asked first");
     reader.stop().await;
@@ -347,7 +350,7 @@ async fn the_first_endpoint_that_tells_the_truth_is_asked_and_the_preferred_one_
     until("everything is there", || memory.payloads() == chain.sent).await;
     let view = reader.view();
     let endpoints = view.endpoints();
-    assert!(endpoints[0].fault.as_ref().unwrap().contains("is chain"), "{endpoints:?}");
+    assert!(endpoints[0].error.as_ref().unwrap().contains("is chain"), "{endpoints:?}");
     assert_eq!([endpoints[0].active, endpoints[1].active], [false, true]);
     assert_eq!(liar.asked("eth_getLogs"), 0, "another chain is never asked anything");
 

@@ -10,8 +10,10 @@ use alloy::primitives::{Address, B256, Bytes, FixedBytes, keccak256};
 use alloy::rpc::types::Log;
 use alloy::sol_types::SolEvent as _;
 use hawser_chain::contracts::group_message_broadcaster::GroupMessageBroadcaster::MessageSent;
-use hawser_chain::index::walk::{Answer, Ask, Header, Verdict, Walk, WalkSettings};
-use hawser_chain::index::{Batch, Event, Mark, Said, Subject};
+use hawser_chain::index::walk::{
+    BlockHeader, PageOutcome, PageResponse, Walk, WalkAction, WalkSettings,
+};
+use hawser_chain::index::{BlockRef, ContractEvent, EventBatch, EventSource, IndexedEvent};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
@@ -29,7 +31,7 @@ fn seeds() -> std::ops::Range<u64> {
 
 #[derive(Clone)]
 struct Block {
-    header: Header,
+    header: BlockHeader,
     logs: Vec<Log>,
 }
 
@@ -48,8 +50,8 @@ impl Chain {
         chain
     }
 
-    fn head(&self) -> Mark {
-        self.blocks.last().unwrap().header.mark
+    fn head(&self) -> BlockRef {
+        self.blocks.last().unwrap().header.block
     }
 
     fn next_sequence(&self) -> u64 {
@@ -60,12 +62,12 @@ impl Chain {
         self.made += 1;
         let number = self.blocks.len() as u64;
         let hash = keccak256([self.made.to_be_bytes(), number.to_be_bytes()].concat());
-        let parent = self.blocks.last().map_or(B256::ZERO, |block| block.header.mark.hash);
-        let header = Header {
-            mark: Mark { number, hash },
+        let parent = self.blocks.last().map_or(B256::ZERO, |block| block.header.block.hash);
+        let header = BlockHeader {
+            block: BlockRef { number, hash },
             parent,
             time_s: 1000 + number,
-            speaks: events > 0,
+            may_have_logs: events > 0,
         };
         let first = self.next_sequence();
         let log = |index| self.log(header, index, first + index);
@@ -74,7 +76,7 @@ impl Chain {
         self.highest = self.highest.max(self.blocks.len());
     }
 
-    fn log(&self, header: Header, index: u64, sequence: u64) -> Log {
+    fn log(&self, header: BlockHeader, index: u64, sequence: u64) -> Log {
         let payload = keccak256([self.made.to_be_bytes(), sequence.to_be_bytes()].concat());
         let event = MessageSent {
             groupId: FixedBytes::repeat_byte(3),
@@ -83,8 +85,8 @@ impl Chain {
         };
         Log {
             inner: alloy::primitives::Log { address: CONTRACT, data: event.encode_log_data() },
-            block_hash: Some(header.mark.hash),
-            block_number: Some(header.mark.number),
+            block_hash: Some(header.block.hash),
+            block_number: Some(header.block.number),
             block_timestamp: sequence.is_multiple_of(2).then_some(header.time_s),
             transaction_hash: Some(payload),
             transaction_index: Some(0),
@@ -100,24 +102,24 @@ impl Chain {
         self.blocks.truncate(left);
     }
 
-    fn headers(&self, numbers: &[u64]) -> Vec<Header> {
+    fn headers(&self, numbers: &[u64]) -> Vec<BlockHeader> {
         let at = |number: &u64| self.blocks.get(usize::try_from(*number).unwrap());
         numbers.iter().filter_map(at).map(|block| block.header).collect()
     }
 
     fn logs(&self, blocks: &RangeInclusive<u64>) -> Vec<Log> {
-        let inside = |block: &&Block| blocks.contains(&block.header.mark.number);
+        let inside = |block: &&Block| blocks.contains(&block.header.block.number);
         self.blocks.iter().filter(inside).flat_map(|block| block.logs.clone()).collect()
     }
 
     /// Block, index and sequence id of all events.
-    fn events(&self) -> Vec<(Mark, u64, u64)> {
+    fn events(&self) -> Vec<(BlockRef, u64, u64)> {
         let mut sequence = 0;
         let mut events = Vec::new();
         for block in &self.blocks {
             for log in &block.logs {
                 sequence += 1;
-                events.push((block.header.mark, log.log_index.unwrap(), sequence));
+                events.push((block.header.block, log.log_index.unwrap(), sequence));
             }
         }
         events
@@ -138,18 +140,18 @@ struct Stored {
     contradictions: u64,
     /// Block, index and sequence id of what counts, when a batch replaces what was given from its
     /// first block on.
-    standing: Vec<(Mark, u64, u64)>,
-    position: Option<Mark>,
+    standing: Vec<(BlockRef, u64, u64)>,
+    position: Option<BlockRef>,
 }
 
 impl Stored {
     /// False if something before these events is missing.
-    fn take(&mut self, batch: &Batch) -> bool {
-        let place = |event: &Event| (event.block.number, event.log_index);
+    fn take(&mut self, batch: &EventBatch) -> bool {
+        let place = |event: &IndexedEvent| (event.block.number, event.log_index);
         assert!(batch.events.is_sorted_by(|a, b| place(a) < place(b)), "in order, each once");
-        let places = batch.events.iter().map(|event| match event.said {
-            Said::Payload { sequence_id, .. } => sequence_id,
-            Said::Booked { .. } => panic!("nothing was paid"),
+        let places = batch.events.iter().map(|event| match event.decoded {
+            ContractEvent::Payload { sequence_id, .. } => sequence_id,
+            ContractEvent::BalanceChanged { .. } => panic!("nothing was paid"),
         });
         let mut last = self.latest.keys().next_back().copied().unwrap_or_default();
         for place in places {
@@ -160,7 +162,9 @@ impl Stored {
         }
         self.standing.retain(|(block, ..)| block.number < batch.from_block);
         for event in &batch.events {
-            let Said::Payload { sequence_id, payload, .. } = &event.said else { panic!() };
+            let ContractEvent::Payload { sequence_id, payload, .. } = &event.decoded else {
+                panic!()
+            };
             self.standing.push((event.block, event.log_index, *sequence_id));
             assert_eq!(event.block_time_s, 1000 + event.block.number);
             let before = self.latest.insert(*sequence_id, payload.clone());
@@ -186,7 +190,7 @@ impl Run {
     fn new(seed: u64, confirmations: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let settings = WalkSettings {
-            subject: Subject::GroupMessages,
+            source: EventSource::GroupMessages,
             address: CONTRACT,
             first_block: 0,
             page_blocks: random.random_range(1..200),
@@ -230,14 +234,14 @@ impl Run {
     fn step(&mut self, honest: bool) -> bool {
         let lies = |run: &mut Self, one_in: u32| !honest && run.random.random_ratio(1, one_in);
         let old = lies(self, 8);
-        let head = if old { self.before.last().unwrap().header.mark } else { self.chain.head() };
+        let head = if old { self.before.last().unwrap().header.block } else { self.chain.head() };
         match self.walk.next(head) {
-            Ask::Wait => return false,
-            Ask::Headers(numbers) => {
+            WalkAction::Wait => return false,
+            WalkAction::Headers(numbers) => {
                 let headers = self.chain.headers(&numbers);
                 self.walk.compared(&headers);
             }
-            Ask::Page { blocks, .. } if blocks.end() - blocks.start() >= self.range_max => {
+            WalkAction::Page { blocks, .. } if blocks.end() - blocks.start() >= self.range_max => {
                 let message = if self.random.random() {
                     let max = self.range_max + 1;
                     format!("eth_getLogs requests with up to a {max} block range")
@@ -246,7 +250,7 @@ impl Run {
                 };
                 assert!(self.walk.refused(&message), "one block is never too much");
             }
-            Ask::Page { blocks, headers } => {
+            WalkAction::Page { blocks, headers } => {
                 let mut logs = self.chain.logs(&blocks);
                 let timeless = logs.iter().filter(|log| log.block_timestamp.is_none());
                 let mut wanted: Vec<_> = timeless.filter_map(|log| log.block_number).collect();
@@ -255,7 +259,8 @@ impl Run {
                 if !honest {
                     self.spoil(&blocks, &mut logs, &mut headers);
                 }
-                if let Verdict::Take(batch) = self.walk.answered(&blocks, Answer { logs, headers })
+                if let PageOutcome::Accepted(batch) =
+                    self.walk.answered(&blocks, PageResponse { logs, headers })
                     && !self.stored.take(&batch)
                 {
                     self.walk.rewind(0); // whoever stores tells, and all is read again
@@ -269,7 +274,7 @@ impl Run {
         &mut self,
         blocks: &RangeInclusive<u64>,
         logs: &mut Vec<Log>,
-        headers: &mut Vec<Header>,
+        headers: &mut Vec<BlockHeader>,
     ) {
         let random = &mut self.random;
         if random.random_ratio(1, 2) {
@@ -280,7 +285,7 @@ impl Run {
             headers.shuffle(random);
         }
         if random.random_ratio(1, 3) {
-            let inside = |block: &&Block| blocks.contains(&block.header.mark.number);
+            let inside = |block: &&Block| blocks.contains(&block.header.block.number);
             let old = self.before.iter().filter(inside).flat_map(|block| block.logs.clone());
             logs.extend(old.map(|log| Log { removed: true, ..log }));
         }
@@ -297,7 +302,7 @@ impl Run {
         // What is left out is noticed by what comes after it, if that is never contradicted.
         if self.settings.confirmations > 0 && random.random_ratio(1, 6) {
             // Logs and headers of two chains in one answer.
-            let inside = |block: &&Block| blocks.contains(&block.header.mark.number);
+            let inside = |block: &&Block| blocks.contains(&block.header.block.number);
             *logs = self.before.iter().filter(inside).flat_map(|it| it.logs.clone()).collect();
         }
     }
@@ -358,7 +363,7 @@ fn confirmed_events_are_never_taken_back() {
 #[test]
 fn a_page_shrinks_as_a_provider_wants_and_grows_back() {
     let settings = WalkSettings {
-        subject: Subject::GroupMessages,
+        source: EventSource::GroupMessages,
         address: CONTRACT,
         first_block: 0,
         page_blocks: 500,
@@ -374,10 +379,10 @@ fn a_page_shrinks_as_a_provider_wants_and_grows_back() {
     assert!(!walk.refused("no"), "nothing is smaller than one block");
     let mut chain = Chain::new();
     (0..2000).for_each(|_| chain.mine(0));
-    while let Ask::Page { blocks, headers } = walk.next(chain.head()) {
+    while let WalkAction::Page { blocks, headers } = walk.next(chain.head()) {
         let headers = chain.headers(&headers);
-        let answer = Answer { logs: Vec::new(), headers };
-        assert!(matches!(walk.answered(&blocks, answer), Verdict::Take(_)));
+        let answer = PageResponse { logs: Vec::new(), headers };
+        assert!(matches!(walk.answered(&blocks, answer), PageOutcome::Accepted(_)));
     }
     assert!(walk.page_blocks() > 64, "{}", walk.page_blocks());
 }

@@ -10,7 +10,7 @@ use alloy::rpc::types::TransactionReceipt;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use hawser_chain::send::{Call, Chain, Quote, RECEIPT_MAX, RpcFault, SendError};
+use hawser_chain::send::{Call, Chain, Quote, RECEIPT_MAX, RequestError, SendError};
 
 /// How long to wait between two looks for a receipt. A guess: the embedded chain makes its block at once.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
@@ -24,7 +24,7 @@ impl DevChain<'_> {
     ///
     /// # Errors
     /// When the chain does not answer, or is none for development.
-    pub async fn set_balance(self, account: Address, wei: U256) -> Result<(), RpcFault> {
+    pub async fn set_balance(self, account: Address, wei: U256) -> Result<(), RequestError> {
         self.tell("anvil_setBalance", json!([account, wei])).await
     }
 
@@ -32,7 +32,7 @@ impl DevChain<'_> {
     ///
     /// # Errors
     /// When the chain does not answer, or is none for development.
-    pub async fn set_code(self, address: Address, code: &Bytes) -> Result<(), RpcFault> {
+    pub async fn set_code(self, address: Address, code: &Bytes) -> Result<(), RequestError> {
         self.tell("anvil_setCode", json!([address, code])).await
     }
 
@@ -40,7 +40,7 @@ impl DevChain<'_> {
     ///
     /// # Errors
     /// When the chain does not answer, or is none for development.
-    pub async fn set_clock(self, unix_seconds: u64) -> Result<(), RpcFault> {
+    pub async fn set_clock(self, unix_seconds: u64) -> Result<(), RequestError> {
         self.tell("evm_setTime", json!([unix_seconds])).await
     }
 
@@ -48,7 +48,7 @@ impl DevChain<'_> {
     ///
     /// # Errors
     /// When the chain does not answer, or is none for development.
-    pub async fn make_blocks_every(self, interval: Duration) -> Result<(), RpcFault> {
+    pub async fn make_blocks_every(self, interval: Duration) -> Result<(), RequestError> {
         self.tell("evm_setIntervalMining", json!([interval.as_secs()])).await
     }
 
@@ -109,7 +109,7 @@ impl DevChain<'_> {
         }
     }
 
-    async fn balance(self, account: Address) -> Result<U256, RpcFault> {
+    async fn balance(self, account: Address) -> Result<U256, RequestError> {
         let balance = self.0.provider().get_balance(account).await;
         balance.map_err(|error| self.0.fault("eth_getBalance", error))
     }
@@ -127,7 +127,7 @@ impl DevChain<'_> {
         Err(SendError::NotMined { hash, account, nonce, waited: RECEIPT_MAX })
     }
 
-    async fn tell(self, method: &'static str, params: Value) -> Result<(), RpcFault> {
+    async fn tell(self, method: &'static str, params: Value) -> Result<(), RequestError> {
         let answer = self.0.provider().raw_request::<_, Value>(method.into(), params).await;
         answer.map(drop).map_err(|error| self.0.fault(method, error))
     }

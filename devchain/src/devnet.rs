@@ -21,7 +21,7 @@ use crate::deploy::{
 };
 use crate::embedded::{EmbeddedChain, EmbeddedSettings, EmbeddedStartError, Genesis};
 use crate::relay::{Relay, RelayError, RelayPolicy};
-use hawser_chain::send::{Chain, ConnectError, RpcFault, Sender};
+use hawser_chain::send::{Chain, ConnectError, RequestError, Sender};
 
 /// The settlement chain's id.
 pub const SETTLEMENT_ID: u64 = 31337;
@@ -97,7 +97,7 @@ pub enum DevnetError {
     Relay(#[from] RelayError),
     /// A chain has stopped answering.
     #[error(transparent)]
-    Rpc(#[from] RpcFault),
+    Rpc(#[from] RequestError),
 }
 
 /// A chain, whoever runs it.
@@ -258,19 +258,19 @@ fn now() -> u64 {
 }
 
 /// Lets a new chain's clock lag behind.
-async fn begin_in_the_past(chain: &Chain) -> Result<(), RpcFault> {
+async fn begin_in_the_past(chain: &Chain) -> Result<(), RequestError> {
     let (number, _) = block(chain, BlockNumberOrTag::Latest).await?;
     let past = now().saturating_sub(PAST.as_secs());
     if number == 0 { DevChain(chain).set_clock(past).await } else { Ok(()) }
 }
 
 /// Sets the clock right if it is behind. One that is ahead was moved by somebody, and is left.
-async fn arrive_in_the_present(chain: &Chain) -> Result<(), RpcFault> {
+async fn arrive_in_the_present(chain: &Chain) -> Result<(), RequestError> {
     let (_, next) = block(chain, BlockNumberOrTag::Pending).await?;
     if next < now() { DevChain(chain).set_clock(now()).await } else { Ok(()) }
 }
 
-async fn block(chain: &Chain, at: BlockNumberOrTag) -> Result<(u64, u64), RpcFault> {
+async fn block(chain: &Chain, at: BlockNumberOrTag) -> Result<(u64, u64), RequestError> {
     let block = chain.provider().get_block_by_number(at).await;
     let block = block.map_err(|error| chain.fault("eth_getBlockByNumber", error))?;
     Ok(block.map_or((0, 0), |block| (block.header.number, block.header.timestamp)))

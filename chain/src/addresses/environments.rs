@@ -1,7 +1,7 @@
 //! Files that are not on this machine: those of the deployed networks, which are built in, and
 //! those that somebody serves.
 
-use super::{Addresses, AddressesError, AddressesFault, BYTES_MAX};
+use super::{Addresses, AddressesError, AddressesParseError, BYTES_MAX};
 use crate::send::{http_client, innermost, parse_url};
 
 const FILES: [(&str, &str); 4] = [
@@ -49,7 +49,7 @@ async fn text(url: reqwest::Url) -> Result<String, String> {
     while let Some(chunk) = response.chunk().await.map_err(|error| innermost(&error))? {
         bytes.extend_from_slice(&chunk);
         if bytes.len() > BYTES_MAX {
-            return Err(AddressesFault::TooLong.to_string());
+            return Err(AddressesParseError::TooLong.to_string());
         }
     }
     String::from_utf8(bytes).map_err(|error| error.to_string())

@@ -18,7 +18,7 @@ pub struct MicroDollars(u128);
 /// A text is no amount of dollars.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an amount is dollars with at most 6 decimals, such as 25 or 0.000001")]
-pub struct AmountFault;
+pub struct ParseAmountError;
 
 impl MicroDollars {
     /// Nothing if a contract could not hold so many.
@@ -66,21 +66,21 @@ impl From<U96> for MicroDollars {
 }
 
 impl FromStr for MicroDollars {
-    type Err = AmountFault;
+    type Err = ParseAmountError;
 
-    fn from_str(text: &str) -> Result<Self, AmountFault> {
+    fn from_str(text: &str) -> Result<Self, ParseAmountError> {
         let (whole, part) = text.split_once('.').map_or((text, None), |(a, b)| (a, Some(b)));
         let digits = |text: &str| {
             let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-            is_number.then(|| text.parse::<u128>().ok()).flatten().ok_or(AmountFault)
+            is_number.then(|| text.parse::<u128>().ok()).flatten().ok_or(ParseAmountError)
         };
         let part = match part {
-            Some(part) if part.len() > DECIMALS => return Err(AmountFault),
+            Some(part) if part.len() > DECIMALS => return Err(ParseAmountError),
             Some(part) => digits(&format!("{part:0<DECIMALS$}")).and(digits(part))? * scale(part),
             None => 0,
         };
-        let whole = digits(whole)?.checked_mul(PER_DOLLAR).ok_or(AmountFault)?;
-        whole.checked_add(part).and_then(Self::new).ok_or(AmountFault)
+        let whole = digits(whole)?.checked_mul(PER_DOLLAR).ok_or(ParseAmountError)?;
+        whole.checked_add(part).and_then(Self::new).ok_or(ParseAmountError)
     }
 }
 
@@ -139,7 +139,7 @@ mod tests {
             "79228162514264337593543.950336",
             "999999999999999999999999999999999999999999",
         ] {
-            assert_eq!(text.parse::<MicroDollars>(), Err(AmountFault), "{text}");
+            assert_eq!(text.parse::<MicroDollars>(), Err(ParseAmountError), "{text}");
         }
     }
 

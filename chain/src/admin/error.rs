@@ -2,9 +2,9 @@
 
 use alloy::primitives::Address;
 
-use super::{Contract, MicroDollars, Side};
+use super::{ChainRole, Contract, MicroDollars};
 use crate::contracts::revert::Revert;
-use crate::send::{RpcFault, ViewError};
+use crate::send::{RequestError, ViewError};
 
 /// Why there is no plan, or no answer. Nothing was sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -14,7 +14,7 @@ pub enum AdminError {
     NoAddress(Contract),
     /// Nobody has said how the chain is reached.
     #[error("this needs the {0}'s RPC URL")]
-    NoChain(Side),
+    NoChain(ChainRole),
     /// It depends on whose it is.
     #[error("this needs an account: give its key, or its address with --from")]
     NoAccount,
@@ -102,5 +102,5 @@ pub enum AdminError {
     },
     /// The chain does not answer.
     #[error(transparent)]
-    Rpc(#[from] RpcFault),
+    Rpc(#[from] RequestError),
 }

@@ -25,7 +25,7 @@ pub mod payers;
 pub mod rates;
 
 pub use account::Account;
-pub use amount::{AmountFault, MicroDollars};
+pub use amount::{MicroDollars, ParseAmountError};
 pub use error::AdminError;
-pub use network::{Contract, Contracts, Network, Side};
+pub use network::{ChainRole, Contract, Contracts, Network};
 pub use plan::{Plan, Step};

@@ -15,14 +15,14 @@ use crate::send::{Call, Chain, ViewError};
 
 /// One of the two chains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Side {
+pub enum ChainRole {
     /// What must be paid: nodes, rates, payers, reports, all parameters.
     Settlement,
     /// What must have one order: group messages and identity updates.
     App,
 }
 
-impl fmt::Display for Side {
+impl fmt::Display for ChainRole {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Settlement => "settlement chain",
@@ -100,13 +100,13 @@ impl Contract {
 
     /// The chain it is on.
     #[must_use]
-    pub fn side(self) -> Side {
+    pub fn side(self) -> ChainRole {
         match self {
             Self::AppChainGateway
             | Self::AppChainParameterRegistry
             | Self::GroupMessageBroadcaster
-            | Self::IdentityUpdateBroadcaster => Side::App,
-            _ => Side::Settlement,
+            | Self::IdentityUpdateBroadcaster => ChainRole::App,
+            _ => ChainRole::Settlement,
         }
     }
 
@@ -181,10 +181,10 @@ impl Network {
     ///
     /// # Errors
     /// When it is the app chain and was not reached.
-    pub fn chain(&self, side: Side) -> Result<&Chain, AdminError> {
+    pub fn chain(&self, side: ChainRole) -> Result<&Chain, AdminError> {
         match side {
-            Side::Settlement => Ok(&self.settlement),
-            Side::App => self.app.as_ref().ok_or(AdminError::NoChain(Side::App)),
+            ChainRole::Settlement => Ok(&self.settlement),
+            ChainRole::App => self.app.as_ref().ok_or(AdminError::NoChain(ChainRole::App)),
         }
     }
 
@@ -198,7 +198,11 @@ impl Network {
 
     /// What known contracts have logged in a transaction, in words.
     #[must_use]
-    pub fn events(&self, side: Side, receipt: &TransactionReceipt) -> Vec<(Contract, Described)> {
+    pub fn events(
+        &self,
+        side: ChainRole,
+        receipt: &TransactionReceipt,
+    ) -> Vec<(Contract, Described)> {
         let event = |log: &Log| {
             let is_here = |contract: &Contract| {
                 contract.side() == side && self.contracts.get(*contract) == Some(log.address())

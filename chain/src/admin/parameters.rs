@@ -10,7 +10,7 @@ use alloy::providers::Provider as _;
 use alloy::rpc::types::{TransactionInput, TransactionRequest};
 use futures_util::future::try_join_all;
 
-use super::{AdminError, Contract, Network, Plan, Side, Step};
+use super::{AdminError, ChainRole, Contract, Network, Plan, Step};
 use crate::contracts::{AppChainParameterRegistry, SettlementChainParameterRegistry, artifact};
 use crate::send::{Call, ViewError};
 
@@ -38,13 +38,13 @@ impl State {
         self.parameter.as_ref().map_or(word.to_string(), |parameter| parameter.kind.show(word))
     }
 
-    fn side(&self) -> Side {
-        self.parameter.as_ref().map_or(Side::Settlement, |parameter| parameter.reader.side())
+    fn side(&self) -> ChainRole {
+        self.parameter.as_ref().map_or(ChainRole::Settlement, |parameter| parameter.reader.side())
     }
 
     /// The chain that reads it has it.
     fn is_there(&self) -> bool {
-        self.side() == Side::Settlement || self.on_app_chain == Some(self.value)
+        self.side() == ChainRole::Settlement || self.on_app_chain == Some(self.value)
     }
 
     /// The parameter, if its contract has to be told and has not taken it over.
@@ -118,7 +118,7 @@ async fn state(network: &Network, key: &str, value: B256) -> Result<State, Admin
     };
     let (mut on_app_chain, mut applied) = (None, None);
     if let Some(parameter) = parameter.as_ref().filter(|parameter| is_reached(parameter)) {
-        if parameter.reader.side() == Side::App {
+        if parameter.reader.side() == ChainRole::App {
             let get = AppChainParameterRegistry::get_0Call { key_: key.to_owned() };
             on_app_chain = Some(network.view(Contract::AppChainParameterRegistry, &get).await?);
         }

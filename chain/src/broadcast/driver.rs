@@ -22,8 +22,8 @@ use super::payload::{Contracts, Topic};
 use super::record::{Entry, Live, Record};
 use super::seek::Wanted;
 use super::watch::{self, Mined, Watched};
-use super::{Broadcasted, Shared};
-use crate::send::RpcFault;
+use super::{BroadcastReceipt, Shared};
+use crate::send::RequestError;
 
 /// The first look at the chain comes at once, the next ones ever later, up to this.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(10);
@@ -54,7 +54,7 @@ pub(super) enum Command {
 enum Event {
     Tried(JobId, Result<u64, BroadcastError>),
     Sent(u64, Sent),
-    Polled(Result<(Polled, HashMap<B256, Mined>), RpcFault>),
+    Polled(Result<(Polled, HashMap<B256, Mined>), RequestError>),
     Failed(JobId, BroadcastError),
     Bounds,
 }
@@ -485,7 +485,7 @@ impl Driver {
         let sequence_id = self.contracts.sequence_id(job.topic, receipt);
         let outcome =
             sequence_id.map_or(Err(BroadcastError::NoEvent { hash, contract }), |sequence_id| {
-                Ok(Broadcasted {
+                Ok(BroadcastReceipt {
                     sequence_id,
                     transaction_hash: hash,
                     block_number: receipt.block_number.unwrap_or_default(),

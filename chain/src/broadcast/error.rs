@@ -7,7 +7,7 @@ use std::time::Duration;
 use alloy::primitives::{Address, B256};
 
 use crate::contracts::revert::Revert;
-use crate::send::{ConnectError, RpcFault, ViewError};
+use crate::send::{ConnectError, RequestError, ViewError};
 
 /// Why there is no broadcaster.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +23,7 @@ pub enum StartError {
     Contract(#[from] ViewError),
     /// The chain has stopped answering.
     #[error(transparent)]
-    Rpc(#[from] RpcFault),
+    Rpc(#[from] RequestError),
     /// The record cannot be used.
     #[error("{path}: {source}")]
     Record {
@@ -116,7 +116,7 @@ pub enum BroadcastError {
     },
     /// The chain does not answer; nothing was sent.
     #[error(transparent)]
-    Rpc(#[from] RpcFault),
+    Rpc(#[from] RequestError),
     /// The key does not sign; nothing was sent.
     #[error("the key of {account} does not sign: {reason}")]
     Key {

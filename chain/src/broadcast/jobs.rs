@@ -6,7 +6,7 @@ use std::time::Duration;
 use alloy::primitives::{B256, Bytes, keccak256};
 use tokio::sync::oneshot;
 
-use super::Broadcasted;
+use super::BroadcastReceipt;
 use super::error::BroadcastError;
 use super::nonces::JobId;
 use super::payload::Topic;
@@ -16,7 +16,7 @@ use crate::send::Call;
 const KNOWN_FOR: Duration = Duration::from_secs(600);
 const KNOWN_MAX: usize = 8192;
 
-pub(super) type Outcome = Result<Broadcasted, BroadcastError>;
+pub(super) type Outcome = Result<BroadcastReceipt, BroadcastError>;
 pub(super) type Waiter = oneshot::Sender<Outcome>;
 
 /// Where a payload is on its way.
@@ -218,7 +218,7 @@ mod tests {
 
     fn mined(sequence_id: u64) -> Outcome {
         let transaction_hash = B256::repeat_byte(1);
-        Ok(Broadcasted { sequence_id, transaction_hash, block_number: 1, block_time_s: 1 })
+        Ok(BroadcastReceipt { sequence_id, transaction_hash, block_number: 1, block_time_s: 1 })
     }
 
     fn add(jobs: &mut Jobs, payload: &Bytes, waiter: Option<Waiter>) -> Option<JobId> {

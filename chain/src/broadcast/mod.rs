@@ -58,7 +58,7 @@ const AHEAD_MAX: u64 = 1000;
 
 /// A payload that is on the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Broadcasted {
+pub struct BroadcastReceipt {
     /// Its number among all payloads of its contract.
     pub sequence_id: u64,
     /// The transaction.
@@ -188,7 +188,7 @@ impl Broadcaster {
         &self,
         group: [u8; 16],
         payload: Bytes,
-    ) -> Result<Broadcasted, BroadcastError> {
+    ) -> Result<BroadcastReceipt, BroadcastError> {
         self.send(Topic::Group(group), payload).await
     }
 
@@ -200,7 +200,7 @@ impl Broadcaster {
         &self,
         inbox: [u8; 32],
         payload: Bytes,
-    ) -> Result<Broadcasted, BroadcastError> {
+    ) -> Result<BroadcastReceipt, BroadcastError> {
         self.send(Topic::Inbox(inbox), payload).await
     }
 

@@ -10,7 +10,7 @@ use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
 use crate::endpoints::Endpoints;
-use crate::send::{Chain, RpcFault};
+use crate::send::{Chain, RequestError};
 
 /// Where Arbitrum chains say their prices.
 const ARB_GAS_INFO: Address = address!("0x000000000000000000000000000000000000006C");
@@ -70,7 +70,7 @@ impl GasPrice {
         known.filter(|(at, _)| at.elapsed() < FRESH_FOR).map(|(_, price)| price)
     }
 
-    async fn ask(&self, chain: &Chain) -> Result<u128, RpcFault> {
+    async fn ask(&self, chain: &Chain) -> Result<u128, RequestError> {
         let is_arbitrum = self.is_arbitrum.get_or_try_init(|| chain.has_code(ARB_GAS_INFO)).await?;
         if *is_arbitrum {
             return arbitrum(chain).await;
@@ -80,7 +80,7 @@ impl GasPrice {
     }
 }
 
-async fn arbitrum(chain: &Chain) -> Result<u128, RpcFault> {
+async fn arbitrum(chain: &Chain) -> Result<u128, RequestError> {
     let request = TransactionRequest {
         to: Some(ARB_GAS_INFO.into()),
         input: TransactionInput::new(bytes!("41b247a8")), // getPricesInWei()
@@ -89,7 +89,7 @@ async fn arbitrum(chain: &Chain) -> Result<u128, RpcFault> {
     let returned = chain.provider().call(request).await;
     let returned = returned.map_err(|error| chain.fault("eth_call", error))?;
     let word = returned.chunks_exact(32).nth(WORD_OF_TOTAL).map(U256::from_be_slice);
-    word.and_then(|word| u128::try_from(word).ok()).ok_or_else(|| RpcFault::Malformed {
+    word.and_then(|word| u128::try_from(word).ok()).ok_or_else(|| RequestError::Malformed {
         endpoint: chain.endpoint().to_owned(),
         method: "eth_call",
         reason: "getPricesInWei() does not return six numbers".to_owned(),

@@ -6,11 +6,11 @@ use alloy::primitives::{Address, B256, U64};
 use alloy::providers::Provider as _;
 use serde::Deserialize;
 
-use super::Broadcasted;
+use super::BroadcastReceipt;
 use super::nonces::Look;
 use super::payload::{Contracts, Topic};
 use super::watch::{Mined, block_time, count, first_mined, head};
-use crate::send::{Call, Chain, RpcFault};
+use crate::send::{Call, Chain, RequestError};
 
 /// How many blocks are searched for events at once, how often at most, and how far back when it is
 /// not known when the transaction was sent.
@@ -40,7 +40,7 @@ pub(super) async fn seek(
     account: Address,
     look: &Look,
     wanted: Option<&Wanted>,
-) -> Result<Option<Seen>, RpcFault> {
+) -> Result<Option<Seen>, RequestError> {
     if let Some(mined) = first_mined(chain, &look.hashes).await? {
         return Ok(Some(Seen::Mined(mined)));
     }
@@ -64,7 +64,7 @@ async fn event(
     look: &Look,
     wanted: &Wanted,
     head: u64,
-) -> Result<Option<Broadcasted>, RpcFault> {
+) -> Result<Option<BroadcastReceipt>, RequestError> {
     let Wanted { contracts, topic, call } = wanted;
     let mut from = look.since_block.unwrap_or(head.saturating_sub(BACK_BLOCKS));
     for _ in 0..PAGES_MAX {
@@ -81,7 +81,7 @@ async fn event(
             if let Some(sequence_id) = number {
                 let block_time_s = block_time(chain, log.block_timestamp, log.block_number).await?;
                 let block_number = log.block_number.unwrap_or_default();
-                return Ok(Some(Broadcasted {
+                return Ok(Some(BroadcastReceipt {
                     sequence_id,
                     transaction_hash: hash,
                     block_number,
@@ -101,7 +101,7 @@ async fn user(
     account: Address,
     nonce: u64,
     head: u64,
-) -> Result<Option<B256>, RpcFault> {
+) -> Result<Option<B256>, RequestError> {
     if !is_used(chain, account, nonce, head).await? {
         return Ok(None);
     }
@@ -123,7 +123,12 @@ async fn user(
     in_block(chain, account, nonce, used).await
 }
 
-async fn is_used(chain: &Chain, account: Address, nonce: u64, at: u64) -> Result<bool, RpcFault> {
+async fn is_used(
+    chain: &Chain,
+    account: Address,
+    nonce: u64,
+    at: u64,
+) -> Result<bool, RequestError> {
     Ok(count(chain, account, BlockNumberOrTag::Number(at)).await? > nonce)
 }
 
@@ -132,7 +137,7 @@ async fn in_block(
     account: Address,
     nonce: u64,
     number: u64,
-) -> Result<Option<B256>, RpcFault> {
+) -> Result<Option<B256>, RequestError> {
     #[derive(Debug, Deserialize)]
     struct Block {
         transactions: Vec<Transaction>,

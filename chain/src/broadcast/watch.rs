@@ -12,14 +12,14 @@ use alloy::providers::Provider as _;
 use alloy::rpc::types::TransactionReceipt;
 use futures_util::future::{join_all, try_join_all};
 
-use super::Broadcasted;
+use super::BroadcastReceipt;
 use super::error::BroadcastError;
 use super::nonces::{Found, Look, Polled, Sent, SlotId};
 use super::seek::{Seen, Wanted, seek};
 use crate::contracts::GroupMessageBroadcaster::InvalidPayloadSize;
 use crate::contracts::revert::Revert;
-use crate::endpoints::{Endpoints, Fault};
-use crate::send::{Call, CallFault, Chain, RpcFault};
+use crate::endpoints::{EndpointError, Endpoints};
+use crate::send::{Call, Chain, EthCallError, RequestError};
 
 /// Every transaction.
 const GAS_OF_TRANSACTION: u64 = 21_000;
@@ -35,7 +35,7 @@ pub(super) enum Mined {
         block_time_s: u64,
     },
     /// Its event was seen, and no receipt.
-    Event(Broadcasted),
+    Event(BroadcastReceipt),
 }
 
 impl Mined {
@@ -59,28 +59,28 @@ pub(super) struct Watched {
 }
 
 /// Why a call could not be tried.
-struct Untried(CallFault);
+struct Untried(EthCallError);
 
-impl From<RpcFault> for Untried {
-    fn from(fault: RpcFault) -> Self {
-        Self(CallFault::Rpc(fault))
+impl From<RequestError> for Untried {
+    fn from(fault: RequestError) -> Self {
+        Self(EthCallError::Rpc(fault))
     }
 }
 
 impl fmt::Display for Untried {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            CallFault::Reverted(revert) => revert.fmt(f),
-            CallFault::Rpc(fault) => fault.fmt(f),
+            EthCallError::Reverted(revert) => revert.fmt(f),
+            EthCallError::Rpc(fault) => fault.fmt(f),
         }
     }
 }
 
-impl Fault for Untried {
-    fn rpc(&self) -> Option<&RpcFault> {
+impl EndpointError for Untried {
+    fn request_error(&self) -> Option<&RequestError> {
         match &self.0 {
-            CallFault::Reverted(_) => None,
-            CallFault::Rpc(fault) => Some(fault),
+            EthCallError::Reverted(_) => None,
+            EthCallError::Rpc(fault) => Some(fault),
         }
     }
 }
@@ -106,11 +106,11 @@ pub(super) async fn gas_limit(
     let floor = floor_gas(&call.data);
     match estimated {
         Ok(estimated) => Ok(estimated.max(floor + floor / 10)),
-        Err(CallFault::Reverted(revert)) => Err(would_revert(revert, &call.data)),
-        Err(CallFault::Rpc(RpcFault::Refused { message, .. })) => {
+        Err(EthCallError::Reverted(revert)) => Err(would_revert(revert, &call.data)),
+        Err(EthCallError::Rpc(RequestError::Refused { message, .. })) => {
             Err(refused(account, endpoints.id(), message))
         }
-        Err(CallFault::Rpc(fault)) => Err(fault.into()),
+        Err(EthCallError::Rpc(fault)) => Err(fault.into()),
     }
 }
 
@@ -147,7 +147,7 @@ pub(super) async fn send(endpoints: &Endpoints, raw: &Bytes) -> Sent {
     let sent = endpoints.ask(|chain| async move {
         let sent = chain.provider().send_raw_transaction(raw).await.map(drop);
         let sent = sent.map_err(|error| chain.fault("eth_sendRawTransaction", error));
-        if matches!(sent, Err(RpcFault::Unreachable { .. } | RpcFault::Malformed { .. })) {
+        if matches!(sent, Err(RequestError::Unreachable { .. } | RequestError::Malformed { .. })) {
             is_lost.store(true, Ordering::Relaxed);
         }
         sent
@@ -155,7 +155,7 @@ pub(super) async fn send(endpoints: &Endpoints, raw: &Bytes) -> Sent {
     match sent.await {
         Ok(()) => Sent::Taken,
         Err(_) if is_lost.load(Ordering::Relaxed) => Sent::Lost,
-        Err(RpcFault::Refused { message, .. }) => meaning(message),
+        Err(RequestError::Refused { message, .. }) => meaning(message),
         // No endpoint was reached at all.
         Err(_) => Sent::Later,
     }
@@ -209,7 +209,7 @@ pub(super) async fn poll(
     endpoints: &Endpoints,
     account: Address,
     watched: &Watched,
-) -> Result<(Polled, HashMap<B256, Mined>), RpcFault> {
+) -> Result<(Polled, HashMap<B256, Mined>), RequestError> {
     let polled = endpoints.ask(|chain| async move { poll_at(&chain, account, watched).await });
     let (mut polled, mut details) = polled.await?;
     let sought =
@@ -236,7 +236,7 @@ async fn poll_at(
     chain: &Chain,
     account: Address,
     watched: &Watched,
-) -> Result<(Polled, HashMap<B256, Mined>), RpcFault> {
+) -> Result<(Polled, HashMap<B256, Mined>), RequestError> {
     let (mined, head, pending) =
         tokio::try_join!(count(chain, account, BlockNumberOrTag::Latest), head(chain), async {
             if !watched.wants_pending {
@@ -246,7 +246,7 @@ async fn poll_at(
         },)?;
     let used = watched.looks.iter().filter(|look| look.nonce < mined);
     let looked = used.map(|look| async {
-        Ok::<_, RpcFault>((look.clone(), first_mined(chain, &look.hashes).await?))
+        Ok::<_, RequestError>((look.clone(), first_mined(chain, &look.hashes).await?))
     });
     let mut details = HashMap::new();
     let mut found = Vec::new();
@@ -261,18 +261,21 @@ pub(super) async fn count(
     chain: &Chain,
     account: Address,
     at: BlockNumberOrTag,
-) -> Result<u64, RpcFault> {
+) -> Result<u64, RequestError> {
     let count = chain.provider().get_transaction_count(account).block_id(at.into()).await;
     count.map_err(|error| chain.fault("eth_getTransactionCount", error))
 }
 
-pub(super) async fn head(chain: &Chain) -> Result<u64, RpcFault> {
+pub(super) async fn head(chain: &Chain) -> Result<u64, RequestError> {
     let head = chain.provider().get_block_number().await;
     head.map_err(|error| chain.fault("eth_blockNumber", error))
 }
 
 /// The one of these transactions that is mined.
-pub(super) async fn first_mined(chain: &Chain, hashes: &[B256]) -> Result<Option<Mined>, RpcFault> {
+pub(super) async fn first_mined(
+    chain: &Chain,
+    hashes: &[B256],
+) -> Result<Option<Mined>, RequestError> {
     for hash in hashes {
         let receipt = chain.provider().get_transaction_receipt(*hash).await;
         let receipt = receipt.map_err(|error| chain.fault("eth_getTransactionReceipt", error))?;
@@ -290,7 +293,7 @@ pub(super) async fn block_time(
     chain: &Chain,
     told: Option<u64>,
     block: Option<u64>,
-) -> Result<u64, RpcFault> {
+) -> Result<u64, RequestError> {
     if let Some(time) = told {
         return Ok(time);
     }
@@ -308,7 +311,7 @@ pub(super) async fn reason(
     receipt: &TransactionReceipt,
 ) -> String {
     let told = endpoints.ask(|chain| async move {
-        Ok::<_, RpcFault>(chain.reason_of_revert(account, call, receipt).await.0)
+        Ok::<_, RequestError>(chain.reason_of_revert(account, call, receipt).await.0)
     });
     told.await.unwrap_or_else(|fault| format!("why is not known ({fault})"))
 }

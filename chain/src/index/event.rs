@@ -1,4 +1,4 @@
-//! What is read from a contract: which logs, and what they say.
+//! The events that are read from a contract: how they are filtered, and how a log is decoded.
 
 use alloy::primitives::{Address, B256, Bytes};
 use alloy::rpc::types::{Filter, Log};
@@ -14,19 +14,19 @@ use crate::contracts::payer_registry::PayerRegistry::{
     Deposit, UsageSettled, WithdrawalCancelled, WithdrawalRequested,
 };
 
-/// A contract that is read, by what it says.
+/// A kind of contract whose events are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Subject {
+pub enum EventSource {
     /// The broadcaster of group messages.
     GroupMessages,
     /// The broadcaster of identity updates.
     IdentityUpdates,
-    /// What payers have and use.
+    /// The payer registry: deposits, withdrawals and settled usage.
     PayerRegistry,
 }
 
-impl Subject {
-    /// For logs and metrics.
+impl EventSource {
+    /// Returns the name that logs and metrics use.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -36,7 +36,7 @@ impl Subject {
         }
     }
 
-    /// The first topics of the logs that matter.
+    /// Returns the event signatures that are read: the first topics of their logs.
     #[must_use]
     pub fn topics(self) -> Vec<B256> {
         match self {
@@ -51,13 +51,14 @@ impl Subject {
         }
     }
 
-    /// What a provider is asked for; blocks are to be added.
+    /// Returns the `eth_getLogs` filter without its block range.
     #[must_use]
     pub fn filter(self, address: Address) -> Filter {
         Filter::new().address(address).event_signature(self.topics())
     }
 
-    /// How a call begins that gives places by hand, if there is such a call.
+    /// Returns the selector of the call with which the contract's operator assigns sequence ids by hand, if the
+    /// contract has such a call.
     #[must_use]
     pub fn bootstrap_selector(self) -> Option<[u8; 4]> {
         match self {
@@ -67,46 +68,51 @@ impl Subject {
         }
     }
 
-    /// Reads one log. `None` if it is none of these events.
+    /// Decodes one log. Returns `None` if it is none of this source's events.
     #[must_use]
-    pub fn decode(self, log: &Log) -> Option<Said> {
+    pub fn decode(self, log: &Log) -> Option<ContractEvent> {
         match self {
-            Self::GroupMessages => decoded::<MessageSent>(log).map(|event| Said::Payload {
-                identifier: Bytes::copy_from_slice(event.groupId.as_slice()),
-                sequence_id: event.sequenceId,
-                payload: event.message,
-                bootstrapped: false,
-            }),
+            Self::GroupMessages => {
+                decoded::<MessageSent>(log).map(|event| ContractEvent::Payload {
+                    identifier: Bytes::copy_from_slice(event.groupId.as_slice()),
+                    sequence_id: event.sequenceId,
+                    payload: event.message,
+                    bootstrapped: false,
+                })
+            }
             Self::IdentityUpdates => {
-                decoded::<IdentityUpdateCreated>(log).map(|event| Said::Payload {
+                decoded::<IdentityUpdateCreated>(log).map(|event| ContractEvent::Payload {
                     identifier: Bytes::copy_from_slice(event.inboxId.as_slice()),
                     sequence_id: event.sequenceId,
                     payload: event.update,
                     bootstrapped: false,
                 })
             }
-            Self::PayerRegistry => paid(log),
+            Self::PayerRegistry => balance_change(log),
         }
     }
 }
 
-fn paid(log: &Log) -> Option<Said> {
-    let booked = |kind, payer, amount: alloy::primitives::aliases::U96| Said::Booked {
-        kind,
-        payer,
-        micro_dollars: amount.to::<u128>(),
+impl std::fmt::Display for EventSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+fn balance_change(log: &Log) -> Option<ContractEvent> {
+    let change = |kind, payer, amount: alloy::primitives::aliases::U96| {
+        ContractEvent::BalanceChanged { kind, payer, micro_dollars: amount.to::<u128>() }
     };
     match *log.topic0()? {
-        Deposit::SIGNATURE_HASH => {
-            decoded::<Deposit>(log).map(|event| booked(Booking::Deposit, event.payer, event.amount))
-        }
+        Deposit::SIGNATURE_HASH => decoded::<Deposit>(log)
+            .map(|event| change(BalanceChange::Deposit, event.payer, event.amount)),
         WithdrawalRequested::SIGNATURE_HASH => decoded::<WithdrawalRequested>(log)
-            .map(|event| booked(Booking::WithdrawalRequested, event.payer, event.amount)),
+            .map(|event| change(BalanceChange::WithdrawalRequested, event.payer, event.amount)),
         UsageSettled::SIGNATURE_HASH => decoded::<UsageSettled>(log)
-            .map(|event| booked(Booking::UsageSettled, event.payer, event.amount)),
+            .map(|event| change(BalanceChange::UsageSettled, event.payer, event.amount)),
         WithdrawalCancelled::SIGNATURE_HASH => {
-            decoded::<WithdrawalCancelled>(log).map(|event| Said::Booked {
-                kind: Booking::WithdrawalCancelled,
+            decoded::<WithdrawalCancelled>(log).map(|event| ContractEvent::BalanceChanged {
+                kind: BalanceChange::WithdrawalCancelled,
                 payer: event.payer,
                 micro_dollars: 0,
             })
@@ -119,65 +125,65 @@ fn decoded<E: SolEvent>(log: &Log) -> Option<E> {
     E::decode_log(&log.inner).ok().map(|log| log.data)
 }
 
-/// A block by its number and what it is.
+/// A block, identified by number and hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Mark {
-    /// Its number.
+pub struct BlockRef {
+    /// The block number.
     pub number: u64,
-    /// Its hash.
+    /// The block hash.
     pub hash: B256,
 }
 
-/// An event, and where it stands.
+/// A decoded event with its position on the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
-    /// Its block.
-    pub block: Mark,
-    /// The block's time, unix seconds.
+pub struct IndexedEvent {
+    /// The block that contains the log.
+    pub block: BlockRef,
+    /// The block's timestamp, unix seconds.
     pub block_time_s: u64,
-    /// Its place among the block's logs.
+    /// The log's index within the block.
     pub log_index: u64,
-    /// The transaction that emitted it.
+    /// The hash of the transaction that emitted the log.
     pub transaction: B256,
-    /// What it says.
-    pub said: Said,
+    /// The decoded content.
+    pub decoded: ContractEvent,
 }
 
-/// What an event says.
+/// The content of a contract's event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Said {
-    /// A broadcaster has put a payload in order.
+pub enum ContractEvent {
+    /// A broadcaster ordered a payload.
     Payload {
-        /// The group's id, or the inbox's.
+        /// The group id or the inbox id.
         identifier: Bytes,
-        /// The place that it got.
+        /// The sequence id that the contract assigned.
         sequence_id: u64,
-        /// What was broadcast.
+        /// The payload as it was broadcast.
         payload: Bytes,
-        /// The contract's operator gave it its place, in a call that leaves places out. Only
-        /// looked up where the place is not the next one.
+        /// True if the contract's operator assigned the sequence id, in a call that may skip ids. Looked up only
+        /// where the id does not follow the previous one.
         bootstrapped: bool,
     },
-    /// A payer's balance has changed.
-    Booked {
-        /// Why.
-        kind: Booking,
-        /// Whose.
+    /// A payer's balance changed.
+    BalanceChanged {
+        /// The reason.
+        kind: BalanceChange,
+        /// The payer.
         payer: Address,
-        /// By how much, without a sign; 0 for a cancelled withdrawal, which does not say.
+        /// The unsigned amount; 0 for a cancelled withdrawal, whose event carries none.
         micro_dollars: u128,
     },
 }
 
-/// Why a balance has changed.
+/// The reason for which a payer's balance changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Booking {
-    /// Somebody has paid in.
+pub enum BalanceChange {
+    /// A deposit for the payer.
     Deposit,
-    /// The payer wants it back.
+    /// The payer requested a withdrawal.
     WithdrawalRequested,
-    /// The payer does not want it back any more.
+    /// The payer cancelled a withdrawal.
     WithdrawalCancelled,
-    /// A node was paid.
+    /// A payer report was settled.
     UsageSettled,
 }

@@ -1,4 +1,4 @@
-//! Asking a chain for logs and headers.
+//! The requests for logs, headers and transactions.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -10,14 +10,14 @@ use alloy::rpc::types::{Filter, Log};
 use alloy::transports::TransportError;
 use serde::Deserialize;
 
-use super::event::Mark;
-use super::walk::{Answer, Header};
-use crate::send::{Chain, RpcFault};
+use super::event::BlockRef;
+use super::walk::{BlockHeader, PageResponse};
+use crate::send::{Chain, RequestError};
 
-/// How many requests go in one message.
-const BATCH: usize = 50;
+/// Requests in one JSON-RPC batch. A guess: the common providers accept at least 100.
+const REQUESTS_PER_BATCH: usize = 50;
 
-/// What of a block is needed; whatever else a chain adds does not matter.
+/// The fields of a block that reading needs. Further fields, which differ between chains, are ignored.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Block {
@@ -30,20 +30,20 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// With a filter it is told whether the block may have logs that match.
-    pub(super) fn header(self, filter: Option<&Filter>) -> Header {
+    /// Converts to a header. With a filter, the block's bloom filter tells whether matching logs are possible.
+    pub(super) fn header(self, filter: Option<&Filter>) -> BlockHeader {
         let bloom = self.logs_bloom.zip(filter);
-        Header {
-            mark: Mark { number: self.number.to(), hash: self.hash },
+        BlockHeader {
+            block: BlockRef { number: self.number.to(), hash: self.hash },
             parent: self.parent_hash,
             time_s: self.timestamp.to(),
-            speaks: bloom.is_some_and(|(bloom, filter)| filter.matches_bloom(bloom)),
+            may_have_logs: bloom.is_some_and(|(bloom, filter)| filter.matches_bloom(bloom)),
         }
     }
 }
 
-/// The chain's last block.
-pub(super) async fn head(chain: &Chain) -> Result<Header, RpcFault> {
+/// Returns the header of the latest block.
+pub(super) async fn head(chain: &Chain) -> Result<BlockHeader, RequestError> {
     let client = chain.provider().client();
     let block = client.request::<_, Block>("eth_getBlockByNumber", ("latest", false));
     block
@@ -52,16 +52,16 @@ pub(super) async fn head(chain: &Chain) -> Result<Header, RpcFault> {
         .map_err(|error| chain.fault("eth_getBlockByNumber", error))
 }
 
-/// The headers of these blocks, as far as there are such blocks.
+/// Returns the headers of these blocks, without those that do not exist.
 pub(super) async fn headers(
     chain: &Chain,
     numbers: &[u64],
     filter: Option<&Filter>,
-) -> Result<Vec<Header>, RpcFault> {
+) -> Result<Vec<BlockHeader>, RequestError> {
     const METHOD: &str = "eth_getBlockByNumber";
     let fault = |error: TransportError| chain.fault(METHOD, error);
     let mut headers = Vec::with_capacity(numbers.len());
-    for numbers in numbers.chunks(BATCH) {
+    for numbers in numbers.chunks(REQUESTS_PER_BATCH) {
         let client = chain.provider().client();
         if let [number] = numbers {
             let block = client.request::<_, Option<Block>>(METHOD, (U64::from(*number), false));
@@ -79,19 +79,18 @@ pub(super) async fn headers(
             headers.extend(waiter.await.map_err(fault)?.map(|block| block.header(filter)));
         }
     }
-    // A chain that answers for another block than it was asked for is told apart here.
-    headers.retain(|header| numbers.contains(&header.mark.number));
+    // Some load balancers answer for another block than the requested one.
+    headers.retain(|header| numbers.contains(&header.block.number));
     Ok(headers)
 }
 
-/// A page of logs with the headers that are wanted with it, and those of blocks with logs that do
-/// not tell the block's time.
+/// Returns a page of logs with the wanted headers. Adds the headers of blocks whose logs carry no timestamp.
 pub(super) async fn page(
     chain: &Chain,
     filter: &Filter,
     blocks: &RangeInclusive<u64>,
     wanted: &[u64],
-) -> Result<Answer, RpcFault> {
+) -> Result<PageResponse, RequestError> {
     let filter = filter.clone().from_block(*blocks.start()).to_block(*blocks.end());
     let logs = async {
         let logs = chain.provider().get_logs(&filter).await;
@@ -102,11 +101,11 @@ pub(super) async fn page(
     if !timeless.is_empty() {
         known.extend(headers(chain, &timeless, None).await?);
     }
-    Ok(Answer { logs, headers: known })
+    Ok(PageResponse { logs, headers: known })
 }
 
-fn without_time(logs: &[Log], known: &[Header], blocks: &RangeInclusive<u64>) -> Vec<u64> {
-    let known: BTreeSet<_> = known.iter().map(|header| header.mark.number).collect();
+fn without_time(logs: &[Log], known: &[BlockHeader], blocks: &RangeInclusive<u64>) -> Vec<u64> {
+    let known: BTreeSet<_> = known.iter().map(|header| header.block.number).collect();
     let timeless = logs.iter().filter(|log| log.block_timestamp.is_none());
     let numbers: BTreeSet<_> = timeless
         .filter_map(|log| log.block_number)
@@ -115,14 +114,14 @@ fn without_time(logs: &[Log], known: &[Header], blocks: &RangeInclusive<u64>) ->
     numbers.into_iter().collect()
 }
 
-/// Which of these transactions call the contract themselves, with a call that begins so. `None` if
-/// one of them is not known.
+/// Returns those of the transactions that call the contract directly with this selector; `None` if the endpoint does
+/// not know one of them.
 pub(super) async fn calling(
     chain: &Chain,
     transactions: &BTreeSet<B256>,
     contract: Address,
     selector: [u8; 4],
-) -> Result<Option<BTreeSet<B256>>, RpcFault> {
+) -> Result<Option<BTreeSet<B256>>, RequestError> {
     #[derive(Debug, Deserialize)]
     struct Transaction {
         to: Option<Address>,
@@ -132,7 +131,7 @@ pub(super) async fn calling(
     let fault = |error: TransportError| chain.fault(METHOD, error);
     let mut calling = BTreeSet::new();
     let all: Vec<_> = transactions.iter().copied().collect();
-    for hashes in all.chunks(BATCH) {
+    for hashes in all.chunks(REQUESTS_PER_BATCH) {
         let mut batch = BatchRequest::new(chain.provider().client());
         let mut waiters = Vec::with_capacity(hashes.len());
         for hash in hashes {
@@ -150,11 +149,11 @@ pub(super) async fn calling(
     Ok(Some(calling))
 }
 
-/// Whether a provider's error says that a smaller page may be answered. Any error about what was
-/// asked may.
-pub(super) fn is_refusal(fault: &RpcFault) -> Option<&str> {
+/// Returns the message of an error that a smaller page may avoid. Providers word their limits differently, so every
+/// error response counts.
+pub(super) fn refusal_message(fault: &RequestError) -> Option<&str> {
     match fault {
-        RpcFault::Refused { message, .. } => Some(message),
-        RpcFault::Unreachable { .. } | RpcFault::Malformed { .. } => None,
+        RequestError::Refused { message, .. } => Some(message),
+        RequestError::Unreachable { .. } | RequestError::Malformed { .. } => None,
     }
 }

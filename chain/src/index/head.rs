@@ -1,6 +1,7 @@
-//! Where a chain's head is: asked again and again, or told over a WebSocket, which also says at once
-//! that a contract has spoken. What comes over the WebSocket is a reason to look and nothing else:
-//! events are read over HTTP alone.
+//! Follows the head of a chain: by polling, and by a WebSocket that also announces logs of contracts at once.
+//!
+//! A message on the WebSocket only causes a look at the chain: events themselves are read over HTTP alone, so a
+//! WebSocket that lies or loses messages costs time and nothing else.
 
 use std::time::{Duration, Instant};
 
@@ -11,104 +12,108 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use super::event::Mark;
+use super::event::BlockRef;
 use super::fetch::{self, Block};
-use super::walk::Header;
+use super::walk::BlockHeader;
+use crate::backoff::Pauses;
 use crate::endpoints::Endpoints;
 use crate::send::{innermost, install_cryptography};
 
-/// How often the head is asked for.
+/// Interval of polling. Guess.
 const POLL_EVERY: Duration = Duration::from_secs(1);
-/// How often, as long as it is told without being asked.
+/// Age of the last pushed head from which polling resumes. Guess.
 const POLL_PUSHED_EVERY: Duration = Duration::from_secs(10);
-/// How long a WebSocket may take to begin.
+/// Time limit for connecting and subscribing. Guess.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
-/// A WebSocket that is silent for so long, while blocks are made, is of no use.
+/// A WebSocket is given up after this silence if polling has found new blocks meanwhile. Guess: two slots
+/// of Ethereum.
 const SILENCE_MAX: Duration = Duration::from_secs(25);
-/// Another WebSocket than the preferred one is left after so long.
+/// A WebSocket other than the preferred one is left after this time, to try the preferred one again. Guess.
 const SECOND_BEST_MAX: Duration = Duration::from_secs(300);
+/// First and longest pause between rounds over all WebSockets. Guesses.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// What is known of a chain's head.
+/// The present knowledge of a chain's head.
 #[derive(Debug, Clone, Default)]
-pub struct Pulse {
-    /// The last block.
-    pub head: Option<Mark>,
-    /// Its time, unix seconds.
+pub struct HeadStatus {
+    /// The latest block.
+    pub head: Option<BlockRef>,
+    /// The timestamp of the latest block, unix seconds.
     pub head_time_s: u64,
-    /// When the chain last said where it is.
+    /// The moment at which the chain last stated its head.
     pub seen: Option<Instant>,
-    /// The highest block in which one of the contracts that are read is said to have spoken.
-    pub rung: u64,
-    /// Why it does not answer, if it does not.
-    pub fault: Option<String>,
-    /// Whether news come over a WebSocket.
+    /// The highest block in which a contract that is read is announced to have emitted a log.
+    pub notified_block: u64,
+    /// The error of the last attempt; `None` after a success.
+    pub error: Option<String>,
+    /// True while a WebSocket announces heads and logs.
     pub pushed: bool,
 }
 
-impl Pulse {
-    fn beat(&mut self, head: &Header) {
-        self.head = Some(head.mark);
+impl HeadStatus {
+    fn update(&mut self, head: &BlockHeader) {
+        self.head = Some(head.block);
         self.head_time_s = head.time_s;
         self.seen = Some(Instant::now());
-        self.fault = None;
+        self.error = None;
     }
 
-    /// Something may have been missed: whoever reads shall look at what is there.
-    fn look_again(&mut self) {
+    /// Announces the next block to all readers because messages may have been lost.
+    fn notify_next_block(&mut self) {
         let next = self.head.map_or(0, |head| head.number + 1);
-        self.rung = self.rung.max(next);
+        self.notified_block = self.notified_block.max(next);
     }
 }
 
-/// Follows the head of a chain.
-pub(super) struct Follower {
+/// Follows the head of one chain.
+pub(super) struct HeadWatcher {
     pub(super) endpoints: Endpoints,
-    pub(super) pulse: watch::Sender<Pulse>,
-    /// WebSockets, in order of preference.
+    pub(super) status: watch::Sender<HeadStatus>,
+    /// WebSocket URLs, the preferred one first.
     pub(super) push_urls: Vec<String>,
     /// The contracts that are read.
     pub(super) contracts: Vec<Address>,
-    /// Contracts that are not read, and whom to tell when they speak.
-    pub(super) bells: Vec<(Address, watch::Sender<u64>)>,
+    /// Contracts that are not read, each with a counter that rises with each announced log.
+    pub(super) notify: Vec<(Address, watch::Sender<u64>)>,
 }
 
-impl Follower {
-    /// Until it is stopped.
+impl HeadWatcher {
+    /// Runs until it is stopped.
     pub(super) async fn run(self, mut stop: watch::Receiver<()>) {
         tokio::select! {
             () = self.poll() => {}
-            () = self.listen_on() => {}
-            _ = stop.changed() => {} // told, or whoever could tell is gone
+            () = self.subscribe() => {}
+            _ = stop.changed() => {} // also when the sender was dropped
         }
     }
 
     async fn poll(&self) {
         loop {
-            let pulse = self.pulse.borrow().clone();
-            let lately = pulse.seen.is_some_and(|at| at.elapsed() < POLL_PUSHED_EVERY);
-            if !(pulse.pushed && lately && pulse.fault.is_none()) {
-                self.look().await;
+            let status = self.status.borrow().clone();
+            let is_recent = status.seen.is_some_and(|at| at.elapsed() < POLL_PUSHED_EVERY);
+            if !(status.pushed && is_recent && status.error.is_none()) {
+                self.poll_once().await;
             }
             sleep(POLL_EVERY).await;
         }
     }
 
-    async fn look(&self) {
+    async fn poll_once(&self) {
         let head = self.endpoints.ask(|chain| async move { fetch::head(&chain).await }).await;
-        self.pulse.send_modify(|pulse| match head {
-            Ok(head) => pulse.beat(&head),
-            Err(fault) => pulse.fault = Some(fault.to_string()),
+        self.status.send_modify(|status| match head {
+            Ok(head) => status.update(&head),
+            Err(error) => status.error = Some(error.to_string()),
         });
     }
 
-    async fn listen_on(&self) {
+    /// Uses one WebSocket after another, without end.
+    async fn subscribe(&self) {
         if self.push_urls.is_empty() {
             return std::future::pending().await;
         }
-        let mut pause = PAUSE_MIN;
-        let mut told = String::new();
+        let mut pauses = Pauses::new(PAUSE_MIN, PAUSE_MAX);
+        let mut logged = String::new();
         loop {
             for (index, url) in self.push_urls.iter().enumerate() {
                 let began = Instant::now();
@@ -119,98 +124,103 @@ impl Follower {
                     let ended = timeout(SECOND_BEST_MAX, listening).await;
                     ended.unwrap_or_else(|_| "it is not the preferred one".into())
                 };
-                self.pulse.send_modify(|pulse| pulse.pushed = false);
+                self.status.send_modify(|status| status.pushed = false);
                 if began.elapsed() > PAUSE_MAX {
-                    pause = PAUSE_MIN;
-                    told.clear();
+                    pauses.reset();
+                    logged.clear();
                 }
-                if told != reason {
+                if logged != reason {
                     let chain = self.endpoints.name();
-                    tracing::warn!(chain, index, "news over a WebSocket have ended: {reason}");
-                    told = reason;
+                    tracing::warn!(chain, index, "a WebSocket subscription has ended: {reason}");
+                    logged = reason;
                 }
             }
-            sleep(pause).await;
-            pause = (pause * 2).min(PAUSE_MAX);
+            sleep(pauses.next()).await;
         }
     }
 
-    /// Listens for as long as there is something to hear. Returns why there is not.
+    /// Listens to one WebSocket until it fails. Returns the reason.
     async fn listen(&self, url: &str) -> String {
         let connected = timeout(CONNECT_MAX, self.connect(url)).await;
         match connected {
-            Ok(Ok(news)) => self.hear(news).await,
+            Ok(Ok(subscription)) => self.receive(subscription).await,
             Ok(Err(reason)) => reason,
             Err(_) => "it does not answer in time".into(),
         }
     }
 
-    async fn connect(&self, url: &str) -> Result<News, String> {
+    async fn connect(&self, url: &str) -> Result<PushSubscription, String> {
         install_cryptography();
-        // Reconnecting is done here, where it is known whether it is wanted.
+        // `subscribe` reconnects: it also decides between several URLs, which alloy cannot.
         let connect = WsConnect::new(url).with_max_retries(1);
         let provider = ProviderBuilder::new().disable_recommended_fillers().connect_ws(connect);
         let provider = provider.await.map_err(|error| innermost(&error))?.erased();
         let id = provider.get_chain_id().await.map_err(|error| innermost(&error))?;
         if id != self.endpoints.id() {
-            return Err(format!("it is chain {id}, and not {}", self.endpoints.id()));
+            return Err(format!("it serves chain {id} instead of {}", self.endpoints.id()));
         }
         let heads = provider.subscribe::<_, Block>(("newHeads",)).await;
         let heads = heads.map_err(|error| innermost(&error))?;
-        let bells = self.bells.iter().map(|(address, _)| *address);
-        let addresses: Vec<_> = self.contracts.iter().copied().chain(bells).collect();
+        let others = self.notify.iter().map(|(address, _)| *address);
+        let addresses: Vec<_> = self.contracts.iter().copied().chain(others).collect();
         let logs = provider.subscribe_logs(&Filter::new().address(addresses)).await;
         let logs = logs.map_err(|error| innermost(&error))?;
-        let last_head = self.pulse.borrow().head;
-        Ok(News { heads, logs, last_head, _provider: provider })
+        let last_head = self.status.borrow().head;
+        Ok(PushSubscription { heads, logs, last_head, _provider: provider })
     }
 
-    async fn hear(&self, mut news: News) -> String {
-        tracing::info!(chain = self.endpoints.name(), "news come over a WebSocket");
-        self.pulse.send_modify(|pulse| {
-            pulse.pushed = true;
-            pulse.look_again();
+    async fn receive(&self, mut push: PushSubscription) -> String {
+        tracing::info!(chain = self.endpoints.name(), "a WebSocket announces heads and logs");
+        self.status.send_modify(|status| {
+            status.pushed = true;
+            status.notify_next_block();
         });
         loop {
             tokio::select! {
-                head = news.heads.recv() => match head {
-                    Ok(head) => self.pulse.send_modify(|pulse| pulse.beat(&head.header(None))),
-                    Err(RecvError::Lagged(_)) => self.pulse.send_modify(Pulse::look_again),
+                head = push.heads.recv() => match head {
+                    Ok(head) => self.status.send_modify(|status| status.update(&head.header(None))),
+                    Err(RecvError::Lagged(_)) => {
+                        self.status.send_modify(HeadStatus::notify_next_block);
+                    }
                     Err(RecvError::Closed) => return "it was closed".into(),
                 },
-                log = news.logs.recv() => match log {
-                    Ok(log) => self.ring(&log),
-                    Err(RecvError::Lagged(_)) => self.pulse.send_modify(Pulse::look_again),
+                log = push.logs.recv() => match log {
+                    Ok(log) => self.notify(&log),
+                    Err(RecvError::Lagged(_)) => {
+                        self.status.send_modify(HeadStatus::notify_next_block);
+                    }
                     Err(RecvError::Closed) => return "it was closed".into(),
                 },
                 () = sleep(SILENCE_MAX) => {
-                    // Asking has found what nobody has told.
-                    if news.last_head.is_some() && self.pulse.borrow().head != news.last_head {
+                    // The head moved by polling alone.
+                    if push.last_head.is_some() && self.status.borrow().head != push.last_head {
                         return "it is silent although there are new blocks".into();
                     }
                 }
             }
-            news.last_head = self.pulse.borrow().head;
+            push.last_head = self.status.borrow().head;
         }
     }
 
-    fn ring(&self, log: &Log) {
-        if let Some((_, bell)) = self.bells.iter().find(|(address, _)| *address == log.address()) {
-            bell.send_modify(|rings| *rings += 1);
+    fn notify(&self, log: &Log) {
+        let address = log.address();
+        if let Some((_, counter)) = self.notify.iter().find(|(other, _)| *other == address) {
+            counter.send_modify(|count| *count += 1);
             return;
         }
-        self.pulse.send_modify(|pulse| match log.block_number {
-            Some(number) => pulse.rung = pulse.rung.max(number),
-            None => pulse.look_again(),
+        self.status.send_modify(|status| match log.block_number {
+            Some(number) => status.notified_block = status.notified_block.max(number),
+            None => status.notify_next_block(),
         });
     }
 }
 
-/// What a WebSocket tells.
-struct News {
+/// An open WebSocket with its two subscriptions.
+struct PushSubscription {
     heads: alloy::pubsub::Subscription<Block>,
     logs: alloy::pubsub::Subscription<Log>,
-    last_head: Option<Mark>,
-    /// The connection ends with it.
+    /// The head after the last message, to recognise silence.
+    last_head: Option<BlockRef>,
+    /// Keeps the connection open.
     _provider: DynProvider,
 }

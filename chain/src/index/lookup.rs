@@ -1,30 +1,33 @@
-//! Looking up single things of a chain that is read.
+//! Looks up single blocks and transactions of a chain that is read.
 
 use alloy::primitives::{Address, B256, Bytes, U64};
 use alloy::providers::Provider as _;
 use alloy::rpc::types::Log;
 use serde::Deserialize;
 
-use super::event::{Said, Subject};
+use super::event::{ContractEvent, EventSource};
 use super::fetch;
-use super::walk::Header;
+use super::walk::BlockHeader;
 use crate::endpoints::Endpoints;
-use crate::send::RpcFault;
+use crate::send::RequestError;
 
-/// What a transaction has put in order.
+/// The payloads that one transaction ordered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Broadcasts {
-    /// The block that has it.
+    /// The number of the transaction's block.
     pub block: u64,
-    /// Places and payloads.
+    /// Pairs of sequence id and payload, in the order of the logs.
     pub payloads: Vec<(u64, Bytes)>,
 }
 
-/// The block with this number, as the chain has it now; `None` if it has no such block.
+/// Returns the header of the block with this number on the present chain; `None` if there is no such block.
 ///
 /// # Errors
 /// When no endpoint answers.
-pub async fn block(endpoints: &Endpoints, number: u64) -> Result<Option<Header>, RpcFault> {
+pub async fn block(
+    endpoints: &Endpoints,
+    number: u64,
+) -> Result<Option<BlockHeader>, RequestError> {
     let asked = [number];
     let asked = &asked;
     let headers =
@@ -32,17 +35,17 @@ pub async fn block(endpoints: &Endpoints, number: u64) -> Result<Option<Header>,
     Ok(headers.first().copied())
 }
 
-/// What a transaction has put in order through the broadcaster at `address`, as the chain has it
-/// now; `None` if it does not have the transaction.
+/// Returns the payloads that a transaction ordered through the broadcaster at `address`, on the present chain; `None`
+/// if the chain does not contain the transaction.
 ///
 /// # Errors
 /// When no endpoint answers.
 pub async fn broadcasts(
     endpoints: &Endpoints,
-    subject: Subject,
+    source: EventSource,
     address: Address,
     transaction: B256,
-) -> Result<Option<Broadcasts>, RpcFault> {
+) -> Result<Option<Broadcasts>, RequestError> {
     #[derive(Debug, Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Receipt {
@@ -57,9 +60,9 @@ pub async fn broadcasts(
     });
     Ok(receipt.await?.map(|Receipt { block_number, logs }| {
         let own = logs.iter().filter(|log| log.address() == address);
-        let payloads = own.filter_map(|log| match subject.decode(log)? {
-            Said::Payload { sequence_id, payload, .. } => Some((sequence_id, payload)),
-            Said::Booked { .. } => None,
+        let payloads = own.filter_map(|log| match source.decode(log)? {
+            ContractEvent::Payload { sequence_id, payload, .. } => Some((sequence_id, payload)),
+            ContractEvent::BalanceChanged { .. } => None,
         });
         Broadcasts { block: block_number.to(), payloads: payloads.collect() }
     }))

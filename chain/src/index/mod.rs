@@ -1,19 +1,25 @@
-//! Reads what contracts say, from a block on and for ever, and gives it to a [`Sink`] in the order
-//! of the chain: each event at least once, none left out.
+//! Reads the events of contracts from a first block on, without end, and hands them to a [`Sink`] in the order of
+//! the chain: each event at least once, none left out.
 //!
-//! - [`event`]: which contracts, and what they say;
+//! In reading order:
+//!
+//! - [`event`]: the contracts, their filters and their events;
 //! - [`walk`]: the decisions, without I/O;
-//! - [`sink`]: where events go;
-//! - `head`: where the head is; `fetch`: what is asked; `reading`: one contract's reader;
-//! - [`status`]: how it goes; [`lookup`]: single blocks and transactions.
+//! - [`sink`]: the port through which events are stored;
+//! - `head`: follows the chain's head; `fetch`: the requests;
+//! - `contract`: one contract's reader, which joins `reading` (asks) and `storing` (stores) through `context`;
+//! - [`status`]: what operators see; [`lookup`]: single blocks and transactions.
 
+mod context;
+mod contract;
 pub mod event;
 mod fetch;
-pub mod lookup;
 mod head;
+pub mod lookup;
+mod reading;
 pub mod sink;
 pub mod status;
-mod reading;
+mod storing;
 pub mod walk;
 
 use std::sync::Arc;
@@ -22,81 +28,82 @@ use alloy::primitives::Address;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::endpoints::{EndpointStatus, Endpoints, FaultKind};
+use crate::endpoints::{EndpointErrorKind, EndpointStatus, Endpoints};
 
-pub use event::{Booking, Event, Mark, Said, Subject};
-use head::Follower;
-pub use head::Pulse;
+pub use event::{BalanceChange, BlockRef, ContractEvent, EventSource, IndexedEvent};
+pub use head::HeadStatus;
+use head::HeadWatcher;
 pub use sink::{Sink, SinkError};
-pub use status::{Counts, Depth, Doing, StrandStatus};
-pub use walk::{Batch, WalkSettings};
+pub use status::{ReaderCounts, ReaderState, ReaderStatus, ReorgDepth};
+pub use walk::{EventBatch, WalkSettings};
 
-/// One chain and what is read of it. Ends when it is dropped; [`ChainReader::stop`] also waits for
-/// what is being stored.
+/// The readers of one chain's contracts, with the watcher of its head.
+///
+/// Reading ends when this value is dropped; [`ChainReader::stop`] also waits until a running commit has finished.
 pub struct ChainReader {
     endpoints: Endpoints,
-    pulse: watch::Receiver<Pulse>,
-    strands: Vec<status::Shared>,
+    head: watch::Receiver<HeadStatus>,
+    readers: Vec<status::StatusCell>,
     tasks: Vec<JoinHandle<()>>,
     stop: watch::Sender<()>,
 }
 
-/// Where news come from, and who wants them.
+/// The WebSocket subscriptions of a chain.
 #[derive(Debug, Default)]
-pub struct News {
-    /// WebSockets, in order of preference. Without one the chain is asked every second.
-    pub push_urls: Vec<String>,
-    /// Contracts that are not read here, and whom to tell when they have spoken.
-    pub bells: Vec<(Address, watch::Sender<u64>)>,
+pub struct PushSettings {
+    /// WebSocket URLs, the preferred one first. Without one, the head is polled every second.
+    pub urls: Vec<String>,
+    /// Contracts that are not read here, each with a counter that rises when the contract emits a log.
+    pub notify: Vec<(Address, watch::Sender<u64>)>,
 }
 
-/// What of a chain can be seen at any time. Cheap to clone.
+/// A view of the readers' progress. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ChainView {
     endpoints: Endpoints,
-    pulse: watch::Receiver<Pulse>,
-    strands: Vec<status::Shared>,
+    head: watch::Receiver<HeadStatus>,
+    readers: Vec<status::StatusCell>,
 }
 
 impl ChainReader {
-    /// Begins to follow the head of a chain, and to read contracts of it into their sinks. To be
-    /// called within a tokio runtime.
+    /// Starts to follow the head of a chain and to read contracts into their sinks. Must be called within a tokio
+    /// runtime.
     #[must_use]
     pub fn start(
         endpoints: Endpoints,
-        news: News,
+        push: PushSettings,
         contracts: Vec<(WalkSettings, Arc<dyn Sink>)>,
     ) -> Self {
         let (stop, stopped) = watch::channel(());
-        let (pulse, seen) = watch::channel(Pulse::default());
-        let follower = Follower {
+        let (status, head) = watch::channel(HeadStatus::default());
+        let watcher = HeadWatcher {
             endpoints: endpoints.clone(),
-            pulse,
-            push_urls: news.push_urls,
-            contracts: contracts.iter().map(|(walk, _)| walk.address).collect(),
-            bells: news.bells,
+            status,
+            push_urls: push.urls,
+            contracts: contracts.iter().map(|(settings, _)| settings.address).collect(),
+            notify: push.notify,
         };
         let mut tasks = Vec::with_capacity(contracts.len() + 1);
-        tasks.push(tokio::spawn(follower.run(stopped.clone())));
-        let mut strands = Vec::with_capacity(contracts.len());
+        tasks.push(tokio::spawn(watcher.run(stopped.clone())));
+        let mut readers = Vec::with_capacity(contracts.len());
         for (settings, sink) in contracts {
-            let status = status::Shared::new(settings.subject, settings.address);
-            strands.push(status.clone());
-            let (endpoints, seen, stopped) = (endpoints.clone(), seen.clone(), stopped.clone());
-            let run = reading::run(endpoints, seen, settings, sink, status, stopped);
+            let status = status::StatusCell::new(settings.source, settings.address);
+            readers.push(status.clone());
+            let (endpoints, head, stopped) = (endpoints.clone(), head.clone(), stopped.clone());
+            let run = contract::run(endpoints, head, settings, sink, status, stopped);
             tasks.push(tokio::spawn(run));
         }
-        Self { endpoints, pulse: seen, strands, tasks, stop }
+        Self { endpoints, head, readers, tasks, stop }
     }
 
-    /// What can be seen of it.
+    /// Returns a view that stays valid after the reader has ended.
     #[must_use]
     pub fn view(&self) -> ChainView {
-        let Self { endpoints, pulse, strands, .. } = self;
-        ChainView { endpoints: endpoints.clone(), pulse: pulse.clone(), strands: strands.clone() }
+        let Self { endpoints, head, readers, .. } = self;
+        ChainView { endpoints: endpoints.clone(), head: head.clone(), readers: readers.clone() }
     }
 
-    /// Ends reading, and waits for what is being stored.
+    /// Ends reading, and waits until a running commit has finished.
     pub async fn stop(self) {
         drop(self.stop);
         for task in self.tasks {
@@ -110,27 +117,27 @@ impl ChainReader {
 }
 
 impl ChainView {
-    /// Where the head is.
+    /// Returns the status of the chain's head.
     #[must_use]
-    pub fn pulse(&self) -> Pulse {
-        self.pulse.borrow().clone()
+    pub fn head(&self) -> HeadStatus {
+        self.head.borrow().clone()
     }
 
-    /// The contracts that are read.
+    /// Returns the status of each contract's reader.
     #[must_use]
-    pub fn strands(&self) -> Vec<StrandStatus> {
-        self.strands.iter().map(|status| status.lock().clone()).collect()
+    pub fn readers(&self) -> Vec<ReaderStatus> {
+        self.readers.iter().map(|status| status.lock().clone()).collect()
     }
 
-    /// Whom the chain is asked of.
+    /// Returns the status of each endpoint.
     #[must_use]
     pub fn endpoints(&self) -> Vec<EndpointStatus> {
         self.endpoints.status()
     }
 
-    /// What endpoints have done wrong since the start.
+    /// Returns the number of endpoint errors of each kind since the start.
     #[must_use]
-    pub fn faults(&self) -> Vec<(FaultKind, u64)> {
-        self.endpoints.faults()
+    pub fn error_counts(&self) -> Vec<(EndpointErrorKind, u64)> {
+        self.endpoints.error_counts()
     }
 }

@@ -1,289 +1,202 @@
-//! Reads one contract: pages are fetched while the ones before them are being stored.
+//! The asking half of a contract's reader.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use alloy::primitives::Address;
 use alloy::rpc::types::Filter;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
-use super::event::{Event, Mark, Said, Subject};
+use super::context::{Context, NumberedBatch, RETRY_MAX, RETRY_MIN};
+use super::event::{BlockRef, ContractEvent};
 use super::fetch;
-use super::head::Pulse;
-use super::sink::{Sink, SinkError};
-use super::status::{Doing, Shared};
-use super::walk::{Ask, Batch, Verdict, Walk, WalkSettings};
+use super::head::HeadStatus;
+use super::status::ReaderState;
+use super::walk::{EventBatch, PageOutcome, Walk, WalkAction, WalkSettings};
+use crate::backoff::Pauses;
 use crate::endpoints::Endpoints;
-use crate::send::RpcFault;
+use crate::send::RequestError;
 
-/// Pages that are fetched ahead of what is being stored.
-const AHEAD: usize = 2;
-/// How soon a question is asked again whose answer was of no use.
-const AGAIN_MIN: Duration = Duration::from_millis(50);
-const AGAIN_MAX: Duration = Duration::from_secs(5);
-/// So many useless answers one after another are the endpoint's fault.
+/// Useless responses in a row after which the endpoint is distrusted. Guess.
 const USELESS_MAX: u32 = 8;
-/// So many tries at a page without an answer, while the chain answers else, and the page is too
-/// much to ask.
+/// Unanswered requests for one page after which the page counts as too large, as long as the chain answers other
+/// requests. Guess: one lost connection is common.
 const UNANSWERED_MAX: u32 = 2;
-/// A position without events is not worth a write more often than this.
-const POSITION_EVERY: Duration = Duration::from_secs(10);
-/// As long as no contract is said to have spoken, new blocks are read this often.
+/// Interval at which new blocks are read while no log is announced, and a few blocks that can wait. Guesses.
 const QUIET: Duration = Duration::from_secs(1);
+const FEW_BLOCKS: u64 = 16;
 
-/// A page on its way to the sink.
-struct Parcel {
-    batch: Batch,
-    /// Which reading of the chain it belongs to.
-    reading: u64,
-}
-
-/// What both halves of a strand know.
-#[derive(Clone)]
-struct Common {
-    name: &'static str,
-    status: Shared,
-    /// Goes up whenever reading begins again somewhere: what was read before is not stored.
-    reading: Arc<AtomicU64>,
-    /// Storing is being tried again.
-    held_up: Arc<AtomicBool>,
-    stop: watch::Receiver<()>,
-}
-
-/// Reads until it is stopped, or the sink says that somebody has to decide.
-pub(super) async fn run(
+/// Requests pages in the order that [`Walk`] decides, and hands verified batches to the storing half.
+pub(super) struct Reader {
+    context: Context,
     endpoints: Endpoints,
-    pulse: watch::Receiver<Pulse>,
+    head: watch::Receiver<HeadStatus>,
     settings: WalkSettings,
-    sink: Arc<dyn Sink>,
-    status: Shared,
-    stop: watch::Receiver<()>,
-) {
-    let name = settings.subject.label();
-    let common = Common { name, status, reading: Arc::default(), held_up: Arc::default(), stop };
-    let start = common.told(&sink, |sink| Ok((sink.position()?, sink.last_place()?)));
-    let Some((position, last_sequence)) = start.await else { return };
-    common.status.lock().stored = position;
-    let (parcels, to_store) = mpsc::channel(AHEAD);
-    let (gaps, gap_found) = mpsc::channel(1);
-    let (subject, contract, first_block) =
-        (settings.subject, settings.address, settings.first_block);
-    let filter = settings.subject.filter(settings.address);
-    let walk = Walk::new(settings, position);
-    tracing::info!(strand = name, from_block = walk.unread(), "reading the chain");
-    let reader = Reader {
-        common: common.clone(),
-        endpoints,
-        pulse,
-        filter,
-        walk,
-        parcels,
-        gap_found,
-        first_block,
-        subject,
-        contract,
-        last_sequence,
-        rewound: 0,
-        gap_after: None,
-        useless: 0,
-        unanswered: 0,
-        last_page: None,
-    };
-    let writer = Writer { common: common.clone(), sink, gaps, stored_at: None };
-    let mut stop = common.stop.clone();
-    let reader = tokio::spawn(async move {
-        tokio::select! {
-            () = reader.run() => {}
-            _ = stop.changed() => {}
-        }
-    });
-    writer.run(to_store).await;
-    reader.abort();
-}
-
-impl Common {
-    /// What the sink says; `None` when this is to stop before that is known.
-    async fn told<T: Send + 'static>(
-        &self,
-        sink: &Arc<dyn Sink>,
-        ask: fn(&dyn Sink) -> Result<T, SinkError>,
-    ) -> Option<T> {
-        let mut stop = self.stop.clone();
-        loop {
-            match blocking(sink, ask).await {
-                Ok(told) => return Some(told),
-                Err(error) => self.stuck(&error.to_string()),
-            }
-            tokio::select! {
-                () = sleep(AGAIN_MAX) => {}
-                _ = stop.changed() => return None,
-            }
-        }
-    }
-
-    /// Says once what is in the way.
-    fn stuck(&self, reason: &str) {
-        let before = self.status.lock().doing.clone();
-        if before != Doing::Stuck(reason.to_owned()) {
-            tracing::warn!(strand = self.name, "reading the chain is held up: {reason}");
-        }
-        self.status.doing(Doing::Stuck(reason.to_owned()));
-    }
-}
-
-/// Work that blocks for the disk. A panic in it goes on here.
-async fn blocking<T: Send + 'static>(
-    sink: &Arc<dyn Sink>,
-    work: impl FnOnce(&dyn Sink) -> T + Send + 'static,
-) -> T {
-    let sink = sink.clone();
-    match tokio::task::spawn_blocking(move || work(sink.as_ref())).await {
-        Ok(done) => done,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
-}
-
-/// The half that asks.
-struct Reader {
-    common: Common,
-    endpoints: Endpoints,
-    pulse: watch::Receiver<Pulse>,
     filter: Filter,
     walk: Walk,
-    parcels: mpsc::Sender<Parcel>,
-    gap_found: mpsc::Receiver<Option<u64>>,
-    first_block: u64,
-    subject: Subject,
-    contract: Address,
-    /// The highest place that was seen.
-    last_sequence: u64,
-    /// How often reading has begun again because of the same gap.
-    rewound: u32,
-    /// After which block that was.
-    gap_after: Option<u64>,
-    useless: u32,
-    /// Tries at the page that got no answer at all.
+    batches: mpsc::Sender<NumberedBatch>,
+    /// The highest sequence id that was seen in this pass.
+    last_sequence_id: u64,
+    gap: GapSearch,
+    /// Pauses after useless responses.
+    pauses: Pauses,
+    /// Attempts at the present page that no endpoint answered.
     unanswered: u32,
     last_page: Option<Instant>,
 }
 
+/// The search for events that a provider left out. Each search for the same gap starts further back.
+#[derive(Default)]
+struct GapSearch {
+    /// The last stored block before the gap.
+    after: Option<u64>,
+    /// Searches for this gap so far.
+    searches: u32,
+}
+
 impl Reader {
-    async fn run(mut self) {
+    pub(super) fn new(
+        context: Context,
+        endpoints: Endpoints,
+        head: watch::Receiver<HeadStatus>,
+        settings: WalkSettings,
+        walk: Walk,
+        last_sequence_id: u64,
+        batches: mpsc::Sender<NumberedBatch>,
+    ) -> Self {
+        Self {
+            context,
+            endpoints,
+            head,
+            filter: settings.source.filter(settings.address),
+            settings,
+            walk,
+            batches,
+            last_sequence_id,
+            gap: GapSearch::default(),
+            pauses: Pauses::new(RETRY_MIN, RETRY_MAX),
+            unanswered: 0,
+            last_page: None,
+        }
+    }
+
+    /// Reads until the storing half has ended.
+    pub(super) async fn run(mut self, mut gap_found: mpsc::Receiver<Option<u64>>) {
         loop {
-            while let Ok(block) = self.gap_found.try_recv() {
-                self.rewind(block);
+            while let Ok(block) = gap_found.try_recv() {
+                self.search_gap(block);
             }
-            let pulse = self.pulse.borrow_and_update().clone();
-            let Some(head) = pulse.head else {
-                self.hold_up(pulse.fault.as_deref()).await;
+            let status = self.head.borrow_and_update().clone();
+            let Some(head) = status.head else {
+                if let Some(error) = &status.error {
+                    self.context.stuck(error);
+                }
+                self.changed(RETRY_MAX, &mut gap_found).await;
                 continue;
             };
-            self.common.status.lock().head = Some(head.number);
+            self.context.status.lock().head = Some(head.number);
             match self.walk.next(head) {
-                Ask::Wait => self.wait(&pulse).await,
-                Ask::Page { blocks, headers } => {
-                    if self.is_quiet(&pulse, &blocks) {
-                        self.wait(&pulse).await;
+                WalkAction::Wait => self.wait(&status, &mut gap_found).await,
+                WalkAction::Page { blocks, headers } => {
+                    if self.is_quiet(&status, &blocks) {
+                        self.wait(&status, &mut gap_found).await;
                         continue;
                     }
                     if !self.page(head, &blocks, headers).await {
                         return;
                     }
                 }
-                Ask::Headers(numbers) => self.compare(numbers).await,
+                WalkAction::Headers(numbers) => self.compare(numbers).await,
             }
         }
     }
 
-    /// Whether the few new blocks can wait, since nobody says that there is something in them.
-    fn is_quiet(&self, pulse: &Pulse, blocks: &RangeInclusive<u64>) -> bool {
-        let few = blocks.end() - blocks.start() < 16;
-        let lately = self.last_page.is_some_and(|at| at.elapsed() < QUIET);
-        pulse.pushed && few && lately && pulse.rung < *blocks.start()
+    /// Returns true if the few new blocks can wait because the WebSocket announced no log in them.
+    fn is_quiet(&self, status: &HeadStatus, blocks: &RangeInclusive<u64>) -> bool {
+        let are_few = blocks.end() - blocks.start() < FEW_BLOCKS;
+        let is_recent = self.last_page.is_some_and(|at| at.elapsed() < QUIET);
+        status.pushed && are_few && is_recent && status.notified_block < *blocks.start()
     }
 
-    async fn hold_up(&mut self, fault: Option<&str>) {
-        if let Some(fault) = fault {
-            self.common.stuck(fault);
+    async fn wait(&mut self, status: &HeadStatus, gap_found: &mut mpsc::Receiver<Option<u64>>) {
+        match &status.error {
+            Some(error) => self.context.stuck(error),
+            None if self.context.is_storing_stuck.load(Ordering::Acquire) => {}
+            None => self.context.status.set_state(ReaderState::AtHead),
         }
-        self.changed(AGAIN_MAX).await;
+        self.changed(QUIET, gap_found).await;
     }
 
-    async fn wait(&mut self, pulse: &Pulse) {
-        match &pulse.fault {
-            Some(fault) => self.common.stuck(fault),
-            None if self.common.held_up.load(Ordering::Acquire) => {}
-            None => self.common.status.doing(Doing::AtHead),
-        }
-        self.changed(QUIET).await;
-    }
-
-    /// Until something is new, or for so long.
-    async fn changed(&mut self, longest: Duration) {
+    /// Waits until the head changes, a gap is found, or the time has passed.
+    async fn changed(&mut self, longest: Duration, gap_found: &mut mpsc::Receiver<Option<u64>>) {
         tokio::select! {
-            changed = self.pulse.changed() => if changed.is_err() {
-                sleep(longest).await; // the head is not followed any more: this ends soon
+            changed = self.head.changed() => if changed.is_err() {
+                sleep(longest).await; // the head watcher has ended, and this reader is about to
             },
-            Some(block) = self.gap_found.recv() => self.rewind(block),
+            Some(block) = gap_found.recv() => self.search_gap(block),
             () = sleep(longest) => {}
         }
     }
 
-    /// False when nobody takes what is read.
-    async fn page(&mut self, head: Mark, blocks: &RangeInclusive<u64>, headers: Vec<u64>) -> bool {
+    /// Requests a page. Returns false when the storing half has ended.
+    async fn page(
+        &mut self,
+        head: BlockRef,
+        blocks: &RangeInclusive<u64>,
+        headers: Vec<u64>,
+    ) -> bool {
         if blocks.end() < &head.number {
-            self.common.status.doing(Doing::CatchingUp);
+            self.context.status.set_state(ReaderState::CatchingUp);
         }
         self.last_page = Some(Instant::now());
-        let asked = Instant::now();
+        let began = Instant::now();
         let (filter, wanted) = (&self.filter, &headers);
-        let answer = self
+        let response = self
             .endpoints
             .ask(|chain| async move { fetch::page(&chain, filter, blocks, wanted).await });
-        let answer = answer.await;
-        self.note_page(answer.is_ok(), asked.elapsed());
-        match answer {
-            Ok(answer) => {
+        let response = response.await;
+        self.note_page(response.is_ok(), began.elapsed());
+        match response {
+            Ok(response) => {
                 self.unanswered = 0;
-                match self.walk.answered(blocks, answer) {
-                    Verdict::Take(batch) => return self.hand_over(batch).await,
-                    Verdict::Again(reason) => self.useless(reason).await,
-                    Verdict::Moved => {}
+                match self.walk.answered(blocks, response) {
+                    PageOutcome::Accepted(batch) => return self.hand_over(batch).await,
+                    PageOutcome::Retry(reason) => self.useless(reason).await,
+                    PageOutcome::Reorganised => {}
                 }
             }
-            Err(fault) => self.not_answered(&fault).await,
+            Err(error) => self.not_answered(&error).await,
         }
         true
     }
 
-    /// Asks for less where that may help.
-    async fn not_answered(&mut self, fault: &RpcFault) {
-        let refusal = fetch::is_refusal(fault);
-        if self.is_too_much(refusal) {
+    /// Reduces the page if a smaller one may be answered, and pauses otherwise.
+    async fn not_answered(&mut self, error: &RequestError) {
+        let refusal = fetch::refusal_message(error);
+        if self.reduce_page(refusal) {
             let page_blocks = self.walk.page_blocks();
-            tracing::debug!(strand = self.common.name, page_blocks, "{fault}");
+            tracing::debug!(strand = self.context.name, page_blocks, "{error}");
             return;
         }
-        self.common.stuck(&fault.to_string());
-        self.pause().await;
+        self.context.stuck(&error.to_string());
+        sleep(self.pauses.next()).await;
         if refusal.is_some() {
-            self.endpoints.distrust("it refuses the smallest question for events");
+            self.endpoints.distrust("it refuses the smallest request for logs");
         }
     }
 
-    /// Whether a smaller page may be answered; the next one is smaller then. Some providers do not
-    /// refuse what is too much for them, but end the connection or take too long.
-    fn is_too_much(&mut self, refusal: Option<&str>) -> bool {
+    /// Reduces the page after a refusal, or after repeated silence. Returns false if it stays as it is.
+    ///
+    /// Some providers do not refuse a page that is too large for them: they close the connection or take too long.
+    fn reduce_page(&mut self, refusal: Option<&str>) -> bool {
         if let Some(message) = refusal {
             self.unanswered = 0;
             return self.walk.refused(message);
         }
         self.unanswered += 1;
-        if self.unanswered < UNANSWERED_MAX || self.pulse.borrow().fault.is_some() {
+        if self.unanswered < UNANSWERED_MAX || self.head.borrow().error.is_some() {
             return false;
         }
         self.unanswered = 0;
@@ -291,7 +204,7 @@ impl Reader {
     }
 
     fn note_page(&self, answered: bool, took: Duration) {
-        let mut status = self.common.status.lock();
+        let mut status = self.context.status.lock();
         let counts = &mut status.counts;
         counts.asking += took;
         if answered {
@@ -300,78 +213,76 @@ impl Reader {
             counts.failed_pages += 1;
         }
         status.page_blocks = self.walk.page_blocks();
-        status.counts.oddities = self.walk.oddities();
+        status.counts.anomalies = self.walk.anomalies();
     }
 
-    async fn hand_over(&mut self, mut batch: Batch) -> bool {
+    /// Passes a batch to the storing half. Returns false when that half has ended.
+    async fn hand_over(&mut self, mut batch: EventBatch) -> bool {
         if !self.mark_bootstrapped(&mut batch).await {
-            // The chain may be another one by now: nothing is held on to.
+            // The chain may have been reorganised during the pause: the page is requested again.
             self.walk.rewind(batch.from_block);
             return true;
         }
-        self.useless = 0;
-        self.common.status.lock().read = Some(batch.position.number);
-        let reading = self.common.reading.load(Ordering::Acquire);
-        self.parcels.send(Parcel { batch, reading }).await.is_ok()
+        self.pauses.reset();
+        self.context.status.lock().read = Some(batch.position.number);
+        let pass = self.context.pass();
+        self.batches.send(NumberedBatch { batch, pass }).await.is_ok()
     }
 
-    /// Finds out of payloads that are not in the next place whether that was meant. False if that
-    /// could not be found out, after a pause.
-    async fn mark_bootstrapped(&mut self, batch: &mut Batch) -> bool {
-        let Some(selector) = self.subject.bootstrap_selector() else { return true };
-        let mut last = self.last_sequence;
+    /// Sets the flag of payloads whose sequence id the contract's operator assigned. Returns false, after a pause,
+    /// if the transactions could not be read.
+    ///
+    /// A sequence id that does not follow the previous one is either a gap in the provider's response or a
+    /// bootstrap call, which skips ids on purpose. Only the transaction tells which.
+    async fn mark_bootstrapped(&mut self, batch: &mut EventBatch) -> bool {
+        let Some(selector) = self.settings.source.bootstrap_selector() else { return true };
+        let mut last = self.last_sequence_id;
         let mut doubtful = BTreeSet::new();
         for event in &batch.events {
-            let Said::Payload { sequence_id, .. } = event.said else { continue };
+            let ContractEvent::Payload { sequence_id, .. } = event.decoded else { continue };
             if last.checked_add(1) != Some(sequence_id) {
                 doubtful.insert(event.transaction);
             }
             last = last.max(sequence_id);
         }
         if !doubtful.is_empty() {
-            let (hashes, contract) = (&doubtful, self.contract);
+            let (hashes, contract) = (&doubtful, self.settings.address);
             let calling = self.endpoints.ask(|chain| async move {
                 fetch::calling(&chain, hashes, contract, selector).await
             });
             let calling = match calling.await {
                 Ok(Some(calling)) => calling,
                 Ok(None) => {
-                    self.useless("a transaction that has emitted an event is not known").await;
+                    self.useless("the transaction of an event is not known").await;
                     return false;
                 }
-                Err(fault) => {
-                    self.common.stuck(&fault.to_string());
-                    self.pause().await;
+                Err(error) => {
+                    self.context.stuck(&error.to_string());
+                    sleep(self.pauses.next()).await;
                     return false;
                 }
             };
             for event in &mut batch.events {
-                if let Said::Payload { bootstrapped, .. } = &mut event.said {
+                if let ContractEvent::Payload { bootstrapped, .. } = &mut event.decoded {
                     *bootstrapped = calling.contains(&event.transaction);
                 }
             }
         }
-        self.last_sequence = last;
+        self.last_sequence_id = last;
         true
     }
 
-    /// Another endpoint is chosen last: it is asked next, before the first one gets its turn again.
+    /// Pauses after a useless response, and turns to another endpoint after several.
     async fn useless(&mut self, reason: &str) {
-        let is_its_fault = self.useless >= USELESS_MAX;
-        if is_its_fault {
-            self.common.stuck(reason);
+        let is_endpoints_fault = self.pauses.taken() >= USELESS_MAX;
+        if is_endpoints_fault {
+            self.context.stuck(reason);
         }
-        self.pause().await;
-        if is_its_fault {
+        sleep(self.pauses.next()).await;
+        // After the pause, so that the next request goes to another endpoint even if the pause of this one is short.
+        if is_endpoints_fault {
             self.endpoints.distrust(reason);
         }
-    }
-
-    /// Longer each time it was for nothing.
-    async fn pause(&mut self) {
-        let pause = AGAIN_MIN.saturating_mul(1 << self.useless.min(10)).min(AGAIN_MAX);
-        self.useless = self.useless.saturating_add(1);
-        sleep(pause).await;
     }
 
     async fn compare(&mut self, numbers: Vec<u64>) {
@@ -380,9 +291,9 @@ impl Reader {
             self.endpoints.ask(|chain| async move { fetch::headers(&chain, numbers, None).await });
         let headers = match headers.await {
             Ok(headers) => headers,
-            Err(fault) => {
-                self.common.stuck(&fault.to_string());
-                return self.pause().await;
+            Err(error) => {
+                self.context.stuck(&error.to_string());
+                return sleep(self.pauses.next()).await;
             }
         };
         match self.walk.compared(&headers) {
@@ -390,141 +301,42 @@ impl Reader {
                 let from_block = self.walk.unread();
                 tracing::warn!(
                     code = "chain_reorganised",
-                    strand = self.common.name,
+                    strand = self.context.name,
                     depth,
                     from_block,
                     "the chain was reorganised: reading again"
                 );
-                self.common.status.reorganised(depth);
-                self.begin_again();
+                self.context.status.reorganised(depth);
+                self.begin_pass();
             }
-            None => self.pause().await,
+            None => sleep(self.pauses.next()).await,
         }
     }
 
-    /// What was read and is not stored belongs to another chain, or is not whole: it is read again.
-    fn begin_again(&mut self) {
-        self.last_sequence = 0;
-        self.common.reading.fetch_add(1, Ordering::AcqRel);
-        let mut status = self.common.status.lock();
-        let stored = status.stored.map_or(self.first_block, |mark| mark.number + 1);
+    /// Starts a new pass after the last stored block. Batches that are read and not stored yet belong to another
+    /// branch, or follow a gap: the storing half drops them, and their blocks are read again.
+    fn begin_pass(&mut self) {
+        self.last_sequence_id = 0; // so the next batch looks up its first transaction
+        self.context.begin_pass();
+        let mut status = self.context.status.lock();
+        let stored = status.stored.map_or(self.settings.first_block, |block| block.number + 1);
         self.walk.rewind(stored);
         status.read = self.walk.unread().checked_sub(1);
     }
 
-    /// Events were missing after `block`: looks there again, and further back each time.
-    fn rewind(&mut self, block: Option<u64>) {
+    /// Reads again because events after `block` are missing: from there at first, and from twice as far back with
+    /// each further search for the same gap. The missing events may lie before the stored position, where the
+    /// provider left them out earlier and the sink could not notice.
+    fn search_gap(&mut self, block: Option<u64>) {
         let last = self.walk.unread();
-        if block > self.gap_after {
-            (self.gap_after, self.rewound) = (block, 0);
+        if block > self.gap.after {
+            self.gap = GapSearch { after: block, searches: 0 };
         }
-        let back = self.walk.page_blocks().saturating_mul(1 << self.rewound.min(40)) - 1;
-        let block = block.unwrap_or(last).saturating_sub(back).max(self.first_block);
-        self.rewound += 1;
-        self.walk.rewind(block);
-        self.begin_again();
-        self.endpoints.distrust("events are missing in what it answers");
-    }
-}
-
-/// The half that stores.
-struct Writer {
-    common: Common,
-    sink: Arc<dyn Sink>,
-    /// Tells the other half after which block something is missing.
-    gaps: mpsc::Sender<Option<u64>>,
-    stored_at: Option<Instant>,
-}
-
-impl Writer {
-    async fn run(mut self, mut parcels: mpsc::Receiver<Parcel>) {
-        let mut stop = self.common.stop.clone();
-        loop {
-            let parcel = tokio::select! {
-                parcel = parcels.recv() => parcel,
-                _ = stop.changed() => None,
-            };
-            let Some(parcel) = parcel else { return };
-            let is_late = parcel.reading != self.common.reading.load(Ordering::Acquire);
-            if is_late || self.is_not_worth_it(&parcel.batch) {
-                continue;
-            }
-            if !self.store(Arc::new(parcel.batch), &mut stop).await {
-                return;
-            }
-        }
-    }
-
-    fn is_not_worth_it(&self, batch: &Batch) -> bool {
-        let lately = self.stored_at.is_some_and(|at| at.elapsed() < POSITION_EVERY);
-        let stored = self.common.status.lock().stored.map_or(0, |mark| mark.number);
-        batch.events.is_empty() && batch.from_block > stored && lately
-    }
-
-    /// False when nothing more is stored.
-    async fn store(&mut self, batch: Arc<Batch>, stop: &mut watch::Receiver<()>) -> bool {
-        let mut pause = AGAIN_MIN;
-        loop {
-            let (taken, began) = (batch.clone(), Instant::now());
-            let done = blocking(&self.sink, move |sink| sink.take(&taken)).await;
-            match done {
-                Ok(()) => {
-                    self.common.held_up.store(false, Ordering::Release);
-                    self.note(&batch, began.elapsed());
-                    return true;
-                }
-                Err(SinkError::Stop(reason)) => {
-                    tracing::error!(
-                        code = "chain_strand_halted",
-                        strand = self.common.name,
-                        block = batch.position.number,
-                        "the chain is not read any further: {reason}"
-                    );
-                    self.common.status.doing(Doing::Halted(reason));
-                    return false;
-                }
-                Err(SinkError::Gap(reason)) => {
-                    self.common.stuck(&reason);
-                    self.common.status.lock().counts.gaps += 1;
-                    self.common.reading.fetch_add(1, Ordering::AcqRel);
-                    let after = self.common.status.lock().stored.map(|mark| mark.number);
-                    let _ = self.gaps.send(after).await;
-                    return true;
-                }
-                Err(SinkError::Retry(reason)) => {
-                    self.common.held_up.store(true, Ordering::Release);
-                    self.common.stuck(&reason);
-                }
-            }
-            self.common.status.lock().counts.retries += 1;
-            tokio::select! {
-                () = sleep(pause) => pause = (pause * 2).min(AGAIN_MAX),
-                _ = stop.changed() => return false,
-            }
-        }
-    }
-
-    fn note(&mut self, batch: &Batch, took: Duration) {
-        self.stored_at = Some(Instant::now());
-        let mut status = self.common.status.lock();
-        status.stored = Some(batch.position);
-        let counts = &mut status.counts;
-        counts.storing += took;
-        counts.events += batch.events.len() as u64;
-        counts.bytes += batch.events.iter().map(payload_bytes).sum::<u64>();
-    }
-}
-
-fn payload_bytes(event: &Event) -> u64 {
-    match &event.said {
-        Said::Payload { payload, .. } => payload.len() as u64,
-        Said::Booked { .. } => 0,
-    }
-}
-
-/// For logs.
-impl std::fmt::Display for Subject {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.label())
+        let back = self.walk.page_blocks().saturating_mul(1 << self.gap.searches.min(40)) - 1;
+        let from = block.unwrap_or(last).saturating_sub(back).max(self.settings.first_block);
+        self.gap.searches += 1;
+        self.walk.rewind(from);
+        self.begin_pass();
+        self.endpoints.distrust("events are missing in its responses");
     }
 }

@@ -1,42 +1,43 @@
-//! Where events go.
+//! The port through which events are stored.
 
-use super::event::Mark;
-use super::walk::Batch;
+use super::event::BlockRef;
+use super::walk::EventBatch;
 
-/// Stores events. The calls block, and come one after another.
+/// Stores the events of one contract. Calls block and come one after another, never on two threads at once.
 pub trait Sink: Send + Sync + 'static {
-    /// Up to where everything is stored; `None` if nothing is.
+    /// Returns the last block whose events are stored together with those of all blocks before it; `None` if
+    /// nothing is stored.
+    ///
+    /// # Errors
+    /// When the position cannot be read.
+    fn position(&self) -> Result<Option<BlockRef>, SinkError>;
+
+    /// Returns the highest stored sequence id; 0 if there is none.
     ///
     /// # Errors
     /// When it cannot be read.
-    fn position(&self) -> Result<Option<Mark>, SinkError>;
+    fn last_sequence_id(&self) -> Result<u64, SinkError>;
 
-    /// The place of the last payload that is stored; 0 if there is none.
+    /// Stores the events and the new position in one commit.
+    ///
+    /// Events come in the order of the chain, each at least once. After a reorganisation a batch starts at or below
+    /// the stored position, and its own position may be lower: see [`EventBatch::from_block`].
     ///
     /// # Errors
-    /// When it cannot be read.
-    fn last_place(&self) -> Result<u64, SinkError>;
-
-    /// Stores events with the position, together. Events may come again: at least once is what is
-    /// promised, in the order of the chain. After a reorganisation a batch begins at or below the
-    /// position, and its own position may be lower: see [`Batch::from_block`].
-    ///
-    /// # Errors
-    /// Nothing was stored then.
-    fn take(&self, batch: &Batch) -> Result<(), SinkError>;
+    /// Nothing was stored. The variant tells the reader how to go on.
+    fn store(&self, batch: &EventBatch) -> Result<(), SinkError>;
 }
 
-/// Why events were not stored.
+/// The reason for which a sink stored nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SinkError {
-    /// The same events may be taken later.
+    /// The same batch may be stored later.
     #[error("{0}")]
     Retry(String),
-    /// Events before these are missing: they have to be read again.
+    /// Earlier events are missing and have to be read again.
     #[error("{0}")]
     Gap(String),
-    /// These events contradict what is stored. Nothing more is to be read until somebody has
-    /// decided.
+    /// The events contradict stored ones. Reading stops until an operator has decided.
     #[error("{0}")]
     Stop(String),
 }

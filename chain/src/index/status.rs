@@ -1,42 +1,44 @@
-//! How reading goes, for people and for metrics.
+//! The status of a contract's reader, for operators and metrics.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::event::{Mark, Subject};
-use super::walk::Oddities;
+use alloy::primitives::Address;
 
-/// What a strand's reader is doing.
+use super::event::{BlockRef, EventSource};
+use super::walk::Anomalies;
+
+/// The state of a contract's reader.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Doing {
-    /// It has not begun.
+pub enum ReaderState {
+    /// Its position has not been read yet.
     #[default]
     Starting,
-    /// It reads what there is already.
+    /// It reads blocks below the head.
     CatchingUp,
-    /// It has read everything.
+    /// It has read every block up to the head.
     AtHead,
-    /// Something is in the way; it goes on trying.
+    /// It is blocked for the reason given and keeps retrying.
     Stuck(String),
-    /// It has stopped for good: somebody has to decide.
+    /// It stopped for good: an operator has to decide.
     Halted(String),
 }
 
-/// How deep a reorganisation was.
+/// The depth of a reorganisation, in classes that metrics use as labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Depth {
+pub enum ReorgDepth {
     /// One block.
     One,
-    /// Two to six.
+    /// Two to six blocks.
     Few,
-    /// Up to 64.
+    /// Seven to 64 blocks.
     Many,
-    /// More.
+    /// More than 64 blocks.
     Deep,
 }
 
-impl Depth {
-    /// All of them, shallow first.
+impl ReorgDepth {
+    /// All classes, shallow first.
     pub const ALL: [Self; 4] = [Self::One, Self::Few, Self::Many, Self::Deep];
 
     fn of(blocks: u64) -> Self {
@@ -48,7 +50,7 @@ impl Depth {
         }
     }
 
-    /// For metrics.
+    /// Returns the label for metrics.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -60,102 +62,107 @@ impl Depth {
     }
 }
 
-/// A strand as it is read now.
+/// A snapshot of one contract's reader.
 #[derive(Debug, Clone)]
-pub struct StrandStatus {
-    /// What is read.
-    pub subject: Subject,
-    /// Where it is.
-    pub address: alloy::primitives::Address,
-    /// What its reader does.
-    pub doing: Doing,
+pub struct ReaderStatus {
+    /// The contract's kind.
+    pub source: EventSource,
+    /// The contract's address.
+    pub address: Address,
+    /// The reader's state.
+    pub state: ReaderState,
     /// The last block that was read.
     pub read: Option<u64>,
-    /// The last block up to which everything is stored, with whatever came after it and was read.
-    pub stored: Option<Mark>,
-    /// The chain's head when it was last looked at.
+    /// The last block whose events are stored together with those of all blocks before it.
+    pub stored: Option<BlockRef>,
+    /// The chain's head when the reader last looked at it.
     pub head: Option<u64>,
-    /// Since when something is there that was not read.
+    /// The moment since which unread blocks exist; `None` at the head.
     pub behind_since: Option<Instant>,
-    /// Blocks in a page.
+    /// The current page size in blocks.
     pub page_blocks: u64,
-    /// What was counted since the start.
-    pub counts: Counts,
+    /// Totals since the start.
+    pub counts: ReaderCounts,
 }
 
-/// What was counted since the start.
+/// Totals of one contract's reader since the start.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Counts {
-    /// Events that were stored, or were there already.
+pub struct ReaderCounts {
+    /// Events that were stored, including those that were stored before.
     pub events: u64,
-    /// Bytes of payloads in them.
+    /// Bytes of the payloads in these events.
     pub bytes: u64,
-    /// Pages that were answered.
+    /// Pages that an endpoint answered.
     pub pages: u64,
-    /// Pages that were not.
+    /// Pages that no endpoint answered.
     pub failed_pages: u64,
-    /// How long the answers took, together.
+    /// The total duration of page requests.
     pub asking: Duration,
-    /// How long storing took, together.
+    /// The total duration of storing.
     pub storing: Duration,
-    /// Times that storing was tried again.
+    /// Attempts to store that were repeated.
     pub retries: u64,
-    /// Times that events were missing in what a provider had answered.
+    /// Gaps that the sink found in a provider's events.
     pub gaps: u64,
-    /// Reorganisations, by [`Depth::ALL`].
+    /// Reorganisations, indexed as [`ReorgDepth::ALL`].
     pub reorganisations: [u64; 4],
-    /// What was odd in the answers.
-    pub oddities: Oddities,
+    /// Anomalies in the providers' responses.
+    pub anomalies: Anomalies,
 }
 
-impl StrandStatus {
-    /// Blocks between what was read and the head.
+impl ReaderStatus {
+    /// Returns the number of blocks between the last read block and the head.
     #[must_use]
     pub fn lag_blocks(&self) -> u64 {
         self.head.unwrap_or(0).saturating_sub(self.read.unwrap_or(0))
     }
 }
 
-/// A status that its strand writes and everybody may read.
+/// A status that its reader writes and any number of observers read.
 #[derive(Debug, Clone)]
-pub(super) struct Shared(Arc<Mutex<StrandStatus>>);
+pub(super) struct StatusCell(Arc<Mutex<ReaderStatus>>);
 
-impl Shared {
-    pub(super) fn new(subject: Subject, address: alloy::primitives::Address) -> Self {
-        Self(Arc::new(Mutex::new(StrandStatus {
-            subject,
+impl StatusCell {
+    pub(super) fn new(source: EventSource, address: Address) -> Self {
+        Self(Arc::new(Mutex::new(ReaderStatus {
+            source,
             address,
-            doing: Doing::Starting,
+            state: ReaderState::Starting,
             read: None,
             stored: None,
             head: None,
             behind_since: Some(Instant::now()),
             page_blocks: 0,
-            counts: Counts::default(),
+            counts: ReaderCounts::default(),
         })))
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, StrandStatus> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, ReaderStatus> {
+        // Each write leaves a valid status, so a panic of another holder changes nothing.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says what is done now; a strand that has halted stays so.
-    pub(super) fn doing(&self, doing: Doing) {
+    /// Sets the state. A halted reader stays halted.
+    pub(super) fn set_state(&self, state: ReaderState) {
         let mut status = self.lock();
-        if matches!(status.doing, Doing::Halted(_)) {
+        if matches!(status.state, ReaderState::Halted(_)) {
             return;
         }
-        match doing {
-            Doing::AtHead => status.behind_since = None,
-            Doing::Starting | Doing::CatchingUp | Doing::Stuck(_) | Doing::Halted(_) => {
+        match state {
+            ReaderState::AtHead => status.behind_since = None,
+            ReaderState::Starting
+            | ReaderState::CatchingUp
+            | ReaderState::Stuck(_)
+            | ReaderState::Halted(_) => {
                 status.behind_since.get_or_insert_with(Instant::now);
             }
         }
-        status.doing = doing;
+        status.state = state;
     }
 
+    /// ReaderCounts a reorganisation.
     pub(super) fn reorganised(&self, blocks: u64) {
-        let depth = Depth::of(blocks);
+        let depth = ReorgDepth::of(blocks);
         self.lock().counts.reorganisations[depth as usize] += 1;
     }
 }

@@ -1,9 +1,9 @@
-//! The way along a chain, block by block, as decisions without I/O: what to ask next, what the
-//! answers are worth, and when the chain is not the one that was read before.
+//! The order in which a chain's blocks are read, as decisions without I/O: the next request, the validity of a
+//! response, and the detection of reorganisations.
 //!
-//! Blocks near the head are read with their headers, each tied to the one before it and each log
-//! tied to its header, so that a chain that changes while it is read is never mixed with itself.
-//! Further back, the ends of the pages are compared.
+//! Within 64 blocks of the head every header is fetched with the logs. Each header must follow the one before it,
+//! and each log must belong to its header, so a chain that changes during a request never yields a mixture of both
+//! versions. Further back only the page boundaries are compared.
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
@@ -11,272 +11,312 @@ use std::ops::RangeInclusive;
 use alloy::primitives::{Address, B256};
 use alloy::rpc::types::Log;
 
-use super::event::{Event, Mark, Subject};
+use super::event::{BlockRef, EventSource, IndexedEvent};
 
-/// Blocks so close to the head are read with all their headers.
+/// Distance from the head, in blocks, within which all headers are fetched. Two epochs of Ethereum, after which
+/// its blocks are final.
 const NEAR: u64 = 64;
-/// How many marks are kept to find the fork by.
-const MARKS_MAX: usize = 256;
-/// How far back reading begins again when no mark is left that could tell where the fork is.
+/// Blocks that are remembered to find the fork point of a reorganisation. Guess: four times [`NEAR`].
+const BLOCKS_MAX: usize = 256;
+/// Blocks that are read again when no remembered block shows the fork point. Guess: four times [`BLOCKS_MAX`].
 const REWIND: u64 = 1024;
-/// How often a block that may have logs is asked again when none came.
+/// Repeated requests for a block whose bloom filter promises logs while none arrive. Guess.
 const DOUBTS_MAX: u32 = 2;
-/// After so many blocks that had none after all, what blocks say of their logs is not believed.
+/// Blocks whose bloom filter promised logs in vain before bloom filters are ignored. Guess: so many in a row are
+/// hardly chance, so the chain does not fill its bloom filters.
 const FALSE_ALARMS_MAX: u32 = 16;
-/// A page grows again after so many that were answered.
+/// Answered pages after which a reduced page size doubles again. Guess.
 const GROW_AFTER: u32 = 16;
 
-/// What is known of a block.
+/// The fields of a block that reading needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Header {
+pub struct BlockHeader {
     /// Number and hash.
-    pub mark: Mark,
-    /// The block before it.
+    pub block: BlockRef,
+    /// The hash of the previous block.
     pub parent: B256,
-    /// Unix seconds.
+    /// The timestamp, unix seconds.
     pub time_s: u64,
-    /// Whether the block says that it may have logs that are read.
-    pub speaks: bool,
+    /// True if the block's bloom filter admits logs of the contract.
+    pub may_have_logs: bool,
 }
 
-/// How a contract is read.
+/// The contract to read, and the pace.
 #[derive(Debug, Clone)]
 pub struct WalkSettings {
-    /// What is read.
-    pub subject: Subject,
-    /// Where it is.
+    /// The contract's kind.
+    pub source: EventSource,
+    /// The contract's address.
     pub address: Address,
-    /// The first block with something to read.
+    /// The first block that may contain events.
     pub first_block: u64,
-    /// Blocks in a page, at most and to begin with. At least 1.
+    /// The initial and largest page size in blocks. At least 1.
     pub page_blocks: u64,
-    /// How many blocks must follow a block before it is read.
+    /// Blocks that must follow a block before it is read.
     pub confirmations: u64,
 }
 
-/// What is to be asked next.
+/// The next request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ask {
-    /// Nothing: all that can be read was.
+pub enum WalkAction {
+    /// None: every block that may be read has been read.
     Wait,
-    /// The logs of these blocks, and these headers with them.
+    /// The logs of these blocks together with some headers.
     Page {
-        /// Which blocks.
+        /// The range of blocks, both ends included.
         blocks: RangeInclusive<u64>,
-        /// The headers that are needed, ascending.
+        /// The numbers of the headers to fetch, ascending.
         headers: Vec<u64>,
     },
-    /// These headers, because the chain is not what it was.
+    /// The headers of these blocks, to find the fork point of a reorganisation.
     Headers(Vec<u64>),
 }
 
-/// What came for a page.
+/// The response to [`WalkAction::Page`], unverified.
 #[derive(Debug, Clone, Default)]
-pub struct Answer {
-    /// In any order, and whatever else came.
+pub struct PageResponse {
+    /// Logs in any order, possibly with logs that were not requested.
     pub logs: Vec<Log>,
-    /// Those that were asked for, as far as they exist, and those of other blocks with logs whose
-    /// time the logs do not tell.
-    pub headers: Vec<Header>,
+    /// The requested headers, without those that do not exist, and the headers of blocks whose logs carry no
+    /// timestamp.
+    pub headers: Vec<BlockHeader>,
 }
 
-/// Events to be taken, and how far that is.
+/// The verified events of a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Batch {
-    /// The first block that was read for them. If it was given before, the chain has been
-    /// reorganised or is read anew: nothing that was given for this block or a later one counts any
-    /// more, unless it comes again.
+pub struct EventBatch {
+    /// The first block of the page. If an earlier batch covered it already, the chain was reorganised or is read
+    /// again: events of this block and of later ones are void unless they come again.
     pub from_block: u64,
-    /// In the order of the chain.
-    pub events: Vec<Event>,
-    /// The last block that was read for them.
-    pub position: Mark,
+    /// The events, ascending by block number and log index.
+    pub events: Vec<IndexedEvent>,
+    /// The last block of the page.
+    pub position: BlockRef,
 }
 
-/// What came of an answer.
+/// The result of checking a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// It can be taken.
-    Take(Batch),
-    /// The chain moved while it was asked, or the answers contradict each other.
-    Again(&'static str),
-    /// The chain is not the one that was read: ask [`Walk::next`] what to look at.
-    Moved,
+pub enum PageOutcome {
+    /// The response is consistent.
+    Accepted(EventBatch),
+    /// The chain changed during the requests, or the responses contradict each other: the same page is requested
+    /// again.
+    Retry(&'static str),
+    /// The chain was reorganised below the page: [`Walk::next`] returns the headers to compare.
+    Reorganised,
 }
 
-/// What was in answers and should not have been.
+/// The position of a log on the chain.
+struct LogPosition {
+    block: BlockRef,
+    log_index: u64,
+    transaction: B256,
+}
+
+/// ReaderCounts of logs that a provider returned and should not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Oddities {
-    /// The same log again.
-    pub doubled: u64,
-    /// Logs of other contracts, events or blocks, or without their place.
+pub struct Anomalies {
+    /// Copies of a log.
+    pub duplicate: u64,
+    /// Logs of other contracts, events or blocks, or without a position.
     pub foreign: u64,
-    /// Logs of blocks that were taken back.
+    /// Logs marked as removed by a reorganisation.
     pub removed: u64,
-    /// Logs that do not decode.
+    /// Logs that do not decode as an event of the contract.
     pub undecodable: u64,
 }
 
-/// A reader's way along the chain.
+/// The progress of one contract's reader along the chain.
+///
+/// Call [`next`](Self::next) with the present head, run the request, and hand the response to
+/// [`answered`](Self::answered) or [`compared`](Self::compared).
+///
+/// Invariant: the remembered blocks ascend by number and lie below the first unread block.
 #[derive(Debug)]
 pub struct Walk {
     settings: WalkSettings,
     topics: Vec<B256>,
-    /// The first block that was not read.
+    /// The first unread block.
     next: u64,
-    /// Blocks that were read, ascending; the last one is the one before `next`, if it is known.
-    marks: VecDeque<Mark>,
+    /// Blocks that were read, ascending. The last one precedes `next` if its hash is known.
+    blocks: VecDeque<BlockRef>,
     page: u64,
     page_max: u64,
     answered: u32,
-    doubtful: bool,
-    /// The headers that were asked for with the page: each ties what was read to the next block.
+    /// The chain may have been reorganised: headers have to be compared before anything is read.
+    is_doubtful: bool,
+    /// The headers requested with the current page. Each links the blocks read so far with the next one.
     wanted: Vec<u64>,
-    /// How often the next page was asked again for logs that may be missing in it.
+    /// Repetitions of the current page because logs may be missing in it.
     doubts: u32,
     false_alarms: u32,
-    oddities: Oddities,
+    anomalies: Anomalies,
 }
 
 impl Walk {
-    /// Begins after `position`, or at the first block.
+    /// Starts after `position`, or at the first block if nothing is stored.
     #[must_use]
-    pub fn new(settings: WalkSettings, position: Option<Mark>) -> Self {
+    pub fn new(settings: WalkSettings, position: Option<BlockRef>) -> Self {
         let page = settings.page_blocks.max(1);
-        let next = position.map_or(settings.first_block, |mark| mark.number + 1);
-        let (marks, next) = (position.into_iter().collect(), next.max(settings.first_block));
+        let next = position.map_or(settings.first_block, |block| block.number + 1);
+        let (blocks, next) = (position.into_iter().collect(), next.max(settings.first_block));
         Self {
-            topics: settings.subject.topics(),
+            topics: settings.source.topics(),
             settings,
             next,
-            marks,
+            blocks,
             page,
             page_max: page,
             answered: 0,
-            doubtful: false,
+            is_doubtful: false,
             wanted: Vec::new(),
             doubts: 0,
             false_alarms: 0,
-            oddities: Oddities::default(),
+            anomalies: Anomalies::default(),
         }
     }
 
-    /// The first block that was not read.
+    /// Returns the first unread block.
     #[must_use]
     pub fn unread(&self) -> u64 {
         self.next
     }
 
-    /// Blocks in the next page, at most.
+    /// Returns the present page size in blocks.
     #[must_use]
     pub fn page_blocks(&self) -> u64 {
         self.page
     }
 
-    /// What was odd since the start.
+    /// Returns the anomalies since the start.
     #[must_use]
-    pub fn oddities(&self) -> Oddities {
-        self.oddities
+    pub fn anomalies(&self) -> Anomalies {
+        self.anomalies
     }
 
-    /// What to ask, when the chain has this head.
-    pub fn next(&mut self, head: Mark) -> Ask {
-        let differs = |mark: &&Mark| mark.number == head.number && mark.hash != head.hash;
-        if self.marks.iter().rev().any(|mark| differs(&mark)) {
-            self.doubtful = true;
+    /// Returns the next request for a chain with this head.
+    pub fn next(&mut self, head: BlockRef) -> WalkAction {
+        let differs = |block: &&BlockRef| block.number == head.number && block.hash != head.hash;
+        if self.blocks.iter().rev().any(|block| differs(&block)) {
+            self.is_doubtful = true;
         }
-        if self.doubtful {
-            return Ask::Headers(self.marks.iter().map(|mark| mark.number).collect());
+        if self.is_doubtful {
+            return WalkAction::Headers(self.blocks.iter().map(|block| block.number).collect());
         }
         let Some(end) = head.number.checked_sub(self.settings.confirmations) else {
-            return Ask::Wait;
+            return WalkAction::Wait;
         };
         if end < self.next {
-            return Ask::Wait;
+            return WalkAction::Wait;
         }
         let last = end.min(self.next.saturating_add(self.page - 1));
         let far = head.number.saturating_sub(NEAR);
         if self.next > far {
             self.wanted = (self.next..=last).collect();
-            return Ask::Page { blocks: self.next..=last, headers: self.wanted.clone() };
+            return WalkAction::Page { blocks: self.next..=last, headers: self.wanted.clone() };
         }
         let last = last.min(far);
-        let before = self.end_mark().map(|mark| mark.number);
+        let before = self.last_block().map(|block| block.number);
         let headers: Vec<_> = before.into_iter().chain([last]).collect();
         self.wanted.clone_from(&headers);
-        Ask::Page { blocks: self.next..=last, headers }
+        WalkAction::Page { blocks: self.next..=last, headers }
     }
 
-    /// The block before the next page, if its hash is known.
-    fn end_mark(&self) -> Option<Mark> {
-        self.marks.back().copied().filter(|mark| mark.number + 1 == self.next)
+    /// Returns the block before the next page, if its hash is known.
+    fn last_block(&self) -> Option<BlockRef> {
+        self.blocks.back().copied().filter(|block| block.number + 1 == self.next)
     }
 
-    /// Judges what came for a page.
-    pub fn answered(&mut self, blocks: &RangeInclusive<u64>, answer: Answer) -> Verdict {
-        let mut headers = answer.headers;
-        headers.sort_by_key(|header| header.mark.number);
+    /// Checks the response for a page, and advances if it is consistent.
+    pub fn answered(
+        &mut self,
+        blocks: &RangeInclusive<u64>,
+        response: PageResponse,
+    ) -> PageOutcome {
+        let mut headers = response.headers;
+        headers.sort_by_key(|header| header.block.number);
         headers.dedup();
-        let before = self.end_mark();
-        if let Some(verdict) = self.untied(before, &headers) {
-            return verdict;
+        let before = self.last_block();
+        if let Some(outcome) = self.check_links(before, &headers) {
+            return outcome;
         }
         let known =
-            |number: &u64| headers.binary_search_by_key(number, |it| it.mark.number).is_ok();
+            |number: &u64| headers.binary_search_by_key(number, |it| it.block.number).is_ok();
         if !self.wanted.iter().all(known) {
-            return Verdict::Again("a block that is below the head is not there");
+            return PageOutcome::Retry("a block below the head is missing");
         }
-        let found = |number: u64| headers.iter().find(|header| header.mark.number == number);
-        let Some(last) = found(*blocks.end()).map(|header| header.mark) else {
-            return Verdict::Again("a block that is below the head is not there");
+        let found = |number: u64| headers.iter().find(|header| header.block.number == number);
+        let Some(last) = found(*blocks.end()).map(|header| header.block) else {
+            return PageOutcome::Retry("a block below the head is missing");
         };
-        let events = match self.events(blocks, answer.logs, &headers) {
+        let events = match self.events(blocks, response.logs, &headers) {
             Ok(events) => events,
-            Err(reason) => return Verdict::Again(reason),
+            Err(reason) => return PageOutcome::Retry(reason),
         };
-        if self.may_lack_logs(blocks, &headers, &events) {
-            return Verdict::Again("a block may have logs, and none came");
+        if self.lacks_logs(blocks, &headers, &events) {
+            return PageOutcome::Retry(
+                "the bloom filter of a block promises logs, and none arrived",
+            );
         }
-        let read = headers.iter().map(|header| header.mark);
-        let new: Vec<_> = read.filter(|mark| blocks.contains(&mark.number)).collect();
-        self.marks.extend(new);
-        let many = self.marks.len().saturating_sub(MARKS_MAX);
-        self.marks.drain(..many);
+        let read = headers.iter().map(|header| header.block);
+        let new: Vec<_> = read.filter(|block| blocks.contains(&block.number)).collect();
+        assert!(
+            new.first().is_none_or(|first| self.blocks.back().is_none_or(|last| last < first)),
+            "remembered blocks ascend: {new:?} after {:?}",
+            self.blocks.back()
+        );
+        debug_assert!(
+            events.is_sorted_by_key(|event| (event.block.number, event.log_index)),
+            "events ascend"
+        );
+        self.blocks.extend(new);
+        let many = self.blocks.len().saturating_sub(BLOCKS_MAX);
+        self.blocks.drain(..many);
         self.next = blocks.end() + 1;
         self.grow();
-        Verdict::Take(Batch { from_block: *blocks.start(), events, position: last })
+        PageOutcome::Accepted(EventBatch { from_block: *blocks.start(), events, position: last })
     }
 
-    /// Whether the headers do not follow what was read, or each other.
-    fn untied(&mut self, before: Option<Mark>, headers: &[Header]) -> Option<Verdict> {
+    /// Returns the outcome for headers that do not follow the blocks read so far, or one another.
+    fn check_links(
+        &mut self,
+        before: Option<BlockRef>,
+        headers: &[BlockHeader],
+    ) -> Option<PageOutcome> {
         let mut previous = before;
         for header in headers {
-            let Some(known) = previous.replace(header.mark) else { continue };
-            let same_place = known.number == header.mark.number && known != header.mark;
-            let broken = known.number + 1 == header.mark.number && known.hash != header.parent;
+            let Some(known) = previous.replace(header.block) else { continue };
+            let same_place = known.number == header.block.number && known != header.block;
+            let broken = known.number + 1 == header.block.number && known.hash != header.parent;
             if !same_place && !broken {
                 continue;
             }
             if before == Some(known) {
-                self.doubtful = true;
-                return Some(Verdict::Moved);
+                self.is_doubtful = true;
+                return Some(PageOutcome::Reorganised);
             }
-            return Some(Verdict::Again("the blocks of one answer do not follow each other"));
+            return Some(PageOutcome::Retry(
+                "the blocks of one response do not follow one another",
+            ));
         }
         None
     }
 
-    /// Whether a block says that there may be logs in it, and none came, and asking again may help.
-    fn may_lack_logs(
+    /// Returns true if a block's bloom filter promises logs, none arrived, and the page is worth another request.
+    ///
+    /// Some providers index logs later than headers: their `eth_getLogs` answers nothing for a block whose header
+    /// they already serve. The bloom filter exposes that. It has false positives, so the suspicion ends after a few
+    /// requests, and on a chain with meaningless filters it ends for good.
+    fn lacks_logs(
         &mut self,
         blocks: &RangeInclusive<u64>,
-        headers: &[Header],
-        events: &[Event],
+        headers: &[BlockHeader],
+        events: &[IndexedEvent],
     ) -> bool {
         let has = |number: u64| events.binary_search_by_key(&number, |it| it.block.number).is_ok();
-        let lacks = |header: &&Header| {
-            let number = header.mark.number;
-            header.speaks && blocks.contains(&number) && !has(number)
+        let lacks = |header: &&BlockHeader| {
+            let number = header.block.number;
+            header.may_have_logs && blocks.contains(&number) && !has(number)
         };
         let silent = headers.iter().filter(lacks).count();
         let doubts = std::mem::take(&mut self.doubts);
@@ -298,40 +338,42 @@ impl Walk {
         &mut self,
         blocks: &RangeInclusive<u64>,
         logs: Vec<Log>,
-        headers: &[Header],
-    ) -> Result<Vec<Event>, &'static str> {
-        let mut events: Vec<Event> = Vec::with_capacity(logs.len());
+        headers: &[BlockHeader],
+    ) -> Result<Vec<IndexedEvent>, &'static str> {
+        let mut events: Vec<IndexedEvent> = Vec::with_capacity(logs.len());
         for log in logs {
-            let Some((block, log_index, transaction)) = self.place_of(&log, blocks) else {
+            let Some(LogPosition { block, log_index, transaction }) =
+                self.position_of(&log, blocks)
+            else {
                 continue;
             };
-            let at = headers.binary_search_by_key(&block.number, |it| it.mark.number);
+            let at = headers.binary_search_by_key(&block.number, |it| it.block.number);
             let header = at.ok().map(|index| headers[index]);
-            if header.is_some_and(|header| header.mark != block) {
-                return Err("a log is of another block than the chain has there");
+            if header.is_some_and(|header| header.block != block) {
+                return Err("a log belongs to another block than the chain has at its height");
             }
             let time_s = header.map(|header| header.time_s).or(log.block_timestamp);
             let Some(block_time_s) = time_s else {
-                return Err("the time of a block with logs is not known");
+                return Err("the timestamp of a block with logs is missing");
             };
-            let Some(said) = self.settings.subject.decode(&log) else {
-                self.oddities.undecodable += 1;
+            let Some(decoded) = self.settings.source.decode(&log) else {
+                self.anomalies.undecodable += 1;
                 continue;
             };
-            events.push(Event { block, block_time_s, log_index, transaction, said });
+            events.push(IndexedEvent { block, block_time_s, log_index, transaction, decoded });
         }
         events.sort_by_key(|event| (event.block.number, event.log_index));
         let count = events.len();
-        let place = |event: &Event| (event.block, event.log_index);
+        let place = |event: &IndexedEvent| (event.block, event.log_index);
         events.dedup_by(|later, earlier| place(later) == place(earlier));
-        self.oddities.doubled += (count - events.len()) as u64;
+        self.anomalies.duplicate += (count - events.len()) as u64;
         Ok(events)
     }
 
-    /// Where a log stands, if it is one of those that were asked for: block, place, transaction.
-    fn place_of(&mut self, log: &Log, blocks: &RangeInclusive<u64>) -> Option<(Mark, u64, B256)> {
+    /// Returns the position of a log that was requested. ReaderCounts any other log as an anomaly.
+    fn position_of(&mut self, log: &Log, blocks: &RangeInclusive<u64>) -> Option<LogPosition> {
         if log.removed {
-            self.oddities.removed += 1;
+            self.anomalies.removed += 1;
             return None;
         }
         let asked = log.address() == self.settings.address
@@ -341,43 +383,49 @@ impl Walk {
             (Some(number), Some(hash), Some(log_index), Some(transaction))
                 if asked && blocks.contains(&number) =>
             {
-                Some((Mark { number, hash }, log_index, transaction))
+                let block = BlockRef { number, hash };
+                Some(LogPosition { block, log_index, transaction })
             }
             _ => {
-                self.oddities.foreign += 1;
+                self.anomalies.foreign += 1;
                 None
             }
         }
     }
 
-    /// Judges headers that were asked for because the chain seemed to have changed. Says how many
-    /// blocks are not what they were; reading begins again after the last one that still is.
-    pub fn compared(&mut self, headers: &[Header]) -> Option<u64> {
-        self.doubtful = false;
-        let there = |mark: &Mark| headers.iter().find(|it| it.mark.number == mark.number);
-        let is_same = |mark: &Mark| there(mark).is_some_and(|header| header.mark == *mark);
-        let differs = |mark: &Mark| there(mark).is_some_and(|header| header.mark != *mark);
+    /// Finds the fork point from the headers of the remembered blocks. Returns the number of blocks that were
+    /// replaced, and continues after the last one that was not; `None` if no block differs.
+    ///
+    /// A header that the endpoint does not serve proves nothing: the endpoint may be behind. Only a header with
+    /// another hash proves a reorganisation.
+    pub fn compared(&mut self, headers: &[BlockHeader]) -> Option<u64> {
+        self.is_doubtful = false;
+        let there = |block: &BlockRef| headers.iter().find(|it| it.block.number == block.number);
+        let is_same = |block: &BlockRef| there(block).is_some_and(|header| header.block == *block);
+        let differs = |block: &BlockRef| there(block).is_some_and(|header| header.block != *block);
         let last = self.next;
-        let first_other = self.marks.iter().position(differs)?;
-        let same = self.marks.iter().take(first_other).rposition(is_same);
-        self.marks.truncate(same.map_or(0, |index| index + 1));
-        self.next = match self.marks.back() {
-            Some(mark) => mark.number + 1,
+        let first_other = self.blocks.iter().position(differs)?;
+        let same = self.blocks.iter().take(first_other).rposition(is_same);
+        self.blocks.truncate(same.map_or(0, |index| index + 1));
+        self.next = match self.blocks.back() {
+            Some(block) => block.number + 1,
             None => last.saturating_sub(REWIND).max(self.settings.first_block),
         };
         Some(last.saturating_sub(self.next))
     }
 
-    /// Begins to read again at an earlier block, if it is one: what was read since was not stored, or
-    /// something was missing in it.
+    /// Continues at an earlier block: what was read since is not stored, or is incomplete. A later block than the
+    /// present one changes nothing.
     pub fn rewind(&mut self, block: u64) {
         self.next = block.clamp(self.settings.first_block, self.next);
-        while self.marks.back().is_some_and(|mark| mark.number >= self.next) {
-            self.marks.pop_back();
+        while self.blocks.back().is_some_and(|block| block.number >= self.next) {
+            self.blocks.pop_back();
         }
     }
 
-    /// The provider did not answer a page: the next one is smaller. False if it cannot be.
+    /// Reduces the page size after a provider refused a page. Returns false if it is at its minimum already.
+    ///
+    /// Some providers name their limit in the error message: a lower number than the present page size replaces it.
     pub fn refused(&mut self, message: &str) -> bool {
         self.answered = 0;
         let named = range_named(message).map(|blocks| blocks.saturating_sub(1).max(1));
@@ -398,7 +446,7 @@ impl Walk {
     }
 }
 
-/// The number in `… requests with up to a 500 block range`, as some providers say it.
+/// Parses the number in `… requests with up to a 500 block range`, the wording of some providers.
 fn range_named(message: &str) -> Option<u64> {
     let (before, _) = message.split_once(" block range")?;
     let digits = before.rsplit(|c: char| !c.is_ascii_digit() && c != ',').next()?;

@@ -13,7 +13,7 @@ use alloy::sol_types::SolCall;
 use alloy::transports::TransportError;
 
 use super::call::{Call, Quote};
-use super::error::{ConnectError, RpcFault, SendError, ViewError, revert_of};
+use super::error::{ConnectError, RequestError, SendError, ViewError, revert_of};
 use crate::contracts::revert::Revert;
 
 /// How long one request may take.
@@ -91,15 +91,15 @@ impl Chain {
 
     /// Says of a failed request of [`provider`](Self::provider) where it was made.
     #[must_use]
-    pub fn fault(&self, method: &'static str, error: TransportError) -> RpcFault {
-        RpcFault::new(&self.endpoint, method, error)
+    pub fn fault(&self, method: &'static str, error: TransportError) -> RequestError {
+        RequestError::new(&self.endpoint, method, error)
     }
 
     /// Whether a contract is there.
     ///
     /// # Errors
     /// When the chain does not answer.
-    pub async fn has_code(&self, address: Address) -> Result<bool, RpcFault> {
+    pub async fn has_code(&self, address: Address) -> Result<bool, RequestError> {
         let code = self.provider.get_code_at(address).await;
         code.map(|code| !code.is_empty()).map_err(|error| self.fault("eth_getCode", error))
     }
@@ -113,8 +113,8 @@ impl Chain {
         let request = Call::new(to, call).request(Address::ZERO);
         let returned = match self.call(request, BlockId::latest()).await {
             Ok(returned) => returned,
-            Err(CallFault::Reverted(revert)) => return Err(ViewError::Reverted(revert)),
-            Err(CallFault::Rpc(fault)) => return Err(fault.into()),
+            Err(EthCallError::Reverted(revert)) => return Err(ViewError::Reverted(revert)),
+            Err(EthCallError::Rpc(fault)) => return Err(fault.into()),
         };
         match C::abi_decode_returns(&returned) {
             Ok(value) => Ok(value),
@@ -181,13 +181,13 @@ impl Chain {
     }
 
     /// What gas a call should be given.
-    pub(crate) async fn gas_limit(&self, request: TransactionRequest) -> Result<u64, CallFault> {
+    pub(crate) async fn gas_limit(&self, request: TransactionRequest) -> Result<u64, EthCallError> {
         let estimate = self.provider.estimate_gas(request).await;
         estimate.map(with_head_room).map_err(|error| self.call_fault("eth_estimateGas", error))
     }
 
     /// What gas costs now.
-    async fn fees(&self) -> Result<Eip1559Estimation, RpcFault> {
+    async fn fees(&self) -> Result<Eip1559Estimation, RequestError> {
         let fees = self.provider.estimate_eip1559_fees().await;
         fees.map_err(|error| self.fault("eth_feeHistory", error))
     }
@@ -213,38 +213,38 @@ impl Chain {
     ) -> (String, Option<Revert>) {
         let before = receipt.block_number.unwrap_or_default().saturating_sub(1);
         match self.call(call.request(from), BlockId::number(before)).await {
-            Err(CallFault::Reverted(revert)) => (revert.to_string(), Some(revert)),
+            Err(EthCallError::Reverted(revert)) => (revert.to_string(), Some(revert)),
             Ok(_) => ("it has failed between others, or its gas was used up".to_owned(), None),
-            Err(CallFault::Rpc(fault)) => (format!("why is not known ({fault})"), None),
+            Err(EthCallError::Rpc(fault)) => (format!("why is not known ({fault})"), None),
         }
     }
 
     /// Runs a call without sending it, on top of a block.
-    async fn call(&self, request: TransactionRequest, at: BlockId) -> Result<Bytes, CallFault> {
+    async fn call(&self, request: TransactionRequest, at: BlockId) -> Result<Bytes, EthCallError> {
         let returned = self.provider.call(request).block(at).await;
         returned.map_err(|error| self.call_fault("eth_call", error))
     }
 
-    fn call_fault(&self, method: &'static str, error: TransportError) -> CallFault {
+    fn call_fault(&self, method: &'static str, error: TransportError) -> EthCallError {
         match revert_of(&error) {
-            Some(revert) => CallFault::Reverted(revert),
-            None => CallFault::Rpc(self.fault(method, error)),
+            Some(revert) => EthCallError::Reverted(revert),
+            None => EthCallError::Rpc(self.fault(method, error)),
         }
     }
 }
 
 /// Why a call could not be run.
 #[derive(Debug)]
-pub(crate) enum CallFault {
+pub(crate) enum EthCallError {
     Reverted(Revert),
-    Rpc(RpcFault),
+    Rpc(RequestError),
 }
 
-impl From<CallFault> for SendError {
-    fn from(fault: CallFault) -> Self {
+impl From<EthCallError> for SendError {
+    fn from(fault: EthCallError) -> Self {
         match fault {
-            CallFault::Reverted(revert) => Self::WouldRevert(revert),
-            CallFault::Rpc(fault) => fault.into(),
+            EthCallError::Reverted(revert) => Self::WouldRevert(revert),
+            EthCallError::Rpc(fault) => fault.into(),
         }
     }
 }

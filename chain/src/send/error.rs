@@ -9,7 +9,7 @@ use crate::contracts::revert::Revert;
 
 /// A request that got no useful answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RpcFault {
+pub enum RequestError {
     /// Nobody answered: not running, not reachable, or too slow.
     #[error("{endpoint} does not answer: {reason}. Check that it runs and that the URL is right")]
     Unreachable {
@@ -68,7 +68,7 @@ pub enum ConnectError {
     },
     /// It does not answer as a chain does.
     #[error(transparent)]
-    Rpc(#[from] RpcFault),
+    Rpc(#[from] RequestError),
 }
 
 /// Why something could not be read from a contract.
@@ -101,7 +101,7 @@ pub enum ViewError {
     },
     /// The chain does not answer.
     #[error(transparent)]
-    Rpc(#[from] RpcFault),
+    Rpc(#[from] RequestError),
 }
 
 /// Why a transaction was not sent, or is not known to have done its work.
@@ -208,7 +208,7 @@ pub enum SendError {
     },
     /// The chain does not answer; nothing was sent.
     #[error(transparent)]
-    Rpc(#[from] RpcFault),
+    Rpc(#[from] RequestError),
 }
 
 impl SendError {
@@ -223,7 +223,7 @@ impl SendError {
     }
 }
 
-impl RpcFault {
+impl RequestError {
     pub(super) fn new(endpoint: &str, method: &'static str, error: TransportError) -> Self {
         let endpoint = endpoint.to_owned();
         match error {

@@ -17,8 +17,8 @@ mod error;
 mod sender;
 
 pub use call::{Call, Quote};
-pub(crate) use chain::{CallFault, install_cryptography, parse as parse_url};
 pub use chain::{Chain, REQUEST_MAX, http_client};
+pub(crate) use chain::{EthCallError, install_cryptography, parse as parse_url};
 pub(crate) use error::innermost;
-pub use error::{ConnectError, RpcFault, SendError, ViewError};
+pub use error::{ConnectError, RequestError, SendError, ViewError};
 pub use sender::{RECEIPT_MAX, Sender};

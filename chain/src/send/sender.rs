@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use super::call::{Call, Quote};
 use super::chain::Chain;
-use super::error::{RpcFault, SendError};
+use super::error::{RequestError, SendError};
 
 /// How long a receipt is waited for, unless told otherwise.
 pub const RECEIPT_MAX: Duration = Duration::from_secs(60);
@@ -174,12 +174,12 @@ impl Sender {
         }
     }
 
-    async fn pending_nonce(&self) -> Result<u64, RpcFault> {
+    async fn pending_nonce(&self) -> Result<u64, RequestError> {
         let count = self.chain.provider().get_transaction_count(self.account).pending().await;
         count.map_err(|error| self.chain.fault("eth_getTransactionCount", error))
     }
 
-    async fn mined_nonce(&self) -> Result<u64, RpcFault> {
+    async fn mined_nonce(&self) -> Result<u64, RequestError> {
         let count = self.chain.provider().get_transaction_count(self.account).await;
         count.map_err(|error| self.chain.fault("eth_getTransactionCount", error))
     }
@@ -208,8 +208,10 @@ impl Sender {
             let fault = self.chain.fault("eth_sendRawTransaction", error);
             return match fault {
                 // It may have arrived.
-                RpcFault::Unreachable { .. } | RpcFault::Malformed { .. } => Ok(Taken::Maybe),
-                fault @ RpcFault::Refused { .. } => Err(fault.into()),
+                RequestError::Unreachable { .. } | RequestError::Malformed { .. } => {
+                    Ok(Taken::Maybe)
+                }
+                fault @ RequestError::Refused { .. } => Err(fault.into()),
             };
         };
         let said = payload.message.to_ascii_lowercase();

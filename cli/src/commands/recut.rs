@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use alloy::primitives::B256;
 use hawser_chain::admin::Contract;
 use hawser_chain::endpoints::Endpoints;
-use hawser_chain::index::walk::Header;
-use hawser_chain::index::{Subject, lookup};
-use hawser_chain::send::RpcFault;
+use hawser_chain::index::walk::BlockHeader;
+use hawser_chain::index::{EventSource, lookup};
+use hawser_chain::send::RequestError;
 use hawser_node::config::NodeConfig;
 use hawser_node::failure::Failure;
 use hawser_node::files::deployment::Deployment;
@@ -78,7 +78,7 @@ struct Cut {
 /// The chain whose strand it is, and the contract that speaks in it.
 struct Source {
     endpoints: Endpoints,
-    subject: Subject,
+    subject: EventSource,
     contract: alloy::primitives::Address,
 }
 
@@ -113,7 +113,7 @@ async fn find(
         through: EnvelopeId::new(originator, head),
         envelopes,
         position: before
-            .map(|header| ChainPosition { block: header.mark.number, hash: header.mark.hash.0 }),
+            .map(|header| ChainPosition { block: header.block.number, hash: header.block.hash.0 }),
     })
 }
 
@@ -127,10 +127,10 @@ impl Source {
         let deployment = Deployment::of(contracts).await?;
         let (subject, contract) = match strand {
             ChainStrand::GroupMessages => {
-                (Subject::GroupMessages, Contract::GroupMessageBroadcaster)
+                (EventSource::GroupMessages, Contract::GroupMessageBroadcaster)
             }
             ChainStrand::IdentityUpdates => {
-                (Subject::IdentityUpdates, Contract::IdentityUpdateBroadcaster)
+                (EventSource::IdentityUpdates, Contract::IdentityUpdateBroadcaster)
             }
         };
         let unknown = || Failure::usage(format!("where {contract} is was not said"));
@@ -140,7 +140,7 @@ impl Source {
         Ok(Self { endpoints, subject, contract })
     }
 
-    async fn block(&self, number: u64) -> Result<Header, Failure> {
+    async fn block(&self, number: u64) -> Result<BlockHeader, Failure> {
         let found = lookup::block(&self.endpoints, number).await.map_err(unanswered)?;
         found.ok_or_else(|| Failure::refused(format!("the chain has no block {number} yet")))
     }
@@ -152,7 +152,7 @@ impl Source {
         at: EnvelopeId,
         bytes: hawser_proto::Bytes,
         from_block: u64,
-        before: Option<Header>,
+        before: Option<BlockHeader>,
     ) -> Result<bool, Failure> {
         let envelope = OriginatorEnvelope::parse(bytes)
             .map_err(|error| Failure::failed(format!("envelope {at}: {error}")))?;
@@ -165,7 +165,7 @@ impl Source {
             // What the chain has taken back was in one of the blocks that are to be cut off.
             let time_s = envelope.unsigned().originator_ns() / 1_000_000_000;
             let is_later =
-                |before: Header| i64::try_from(before.time_s).is_ok_and(|it| it <= time_s);
+                |before: BlockHeader| i64::try_from(before.time_s).is_ok_and(|it| it <= time_s);
             if before.is_none_or(is_later) {
                 return Ok(false);
             }
@@ -192,7 +192,7 @@ impl Source {
     }
 }
 
-fn unanswered(fault: RpcFault) -> Failure {
+fn unanswered(fault: RequestError) -> Failure {
     Failure::failed(format!("the app chain: {fault}"))
 }
 

@@ -24,7 +24,7 @@ use crate::control::DevChain;
 use crate::relay::{ARB_SYS, RelayError};
 use hawser_chain::addresses::Addresses;
 use hawser_chain::contracts::Factory;
-use hawser_chain::send::{Call, Chain, RpcFault, SendError, Sender, ViewError};
+use hawser_chain::send::{Call, Chain, RequestError, SendError, Sender, ViewError};
 use layout::{Layout, contract, proxy_code};
 use plan::{DeploymentPlan, PlannedContract};
 
@@ -91,7 +91,7 @@ pub enum DeployError {
     View(#[from] ViewError),
     /// A chain does not answer.
     #[error(transparent)]
-    Rpc(#[from] RpcFault),
+    Rpc(#[from] RequestError),
     /// The bridge does not work.
     #[error(transparent)]
     Relay(#[from] RelayError),

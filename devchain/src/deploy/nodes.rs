@@ -7,7 +7,7 @@ use super::NATIVE_BALANCE;
 use crate::control::DevChain;
 use hawser_chain::contracts::NodeRegistry;
 use hawser_chain::contracts::node_registry::NodeRegistry::NodeWithId;
-use hawser_chain::send::{Call, RpcFault, SendError, Sender, ViewError};
+use hawser_chain::send::{Call, RequestError, SendError, Sender, ViewError};
 
 /// A node as it should stand in the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +56,7 @@ pub enum RegisterError {
     View(#[from] ViewError),
     /// The chain does not answer.
     #[error(transparent)]
-    Rpc(#[from] RpcFault),
+    Rpc(#[from] RequestError),
 }
 
 /// Makes the registry say this of these nodes, and gives their keys native tokens for their own
@@ -163,7 +163,7 @@ async fn choose(
 }
 
 /// Nodes send payer reports themselves.
-async fn fund(admin: &Sender, signer: Address) -> Result<(), RpcFault> {
+async fn fund(admin: &Sender, signer: Address) -> Result<(), RequestError> {
     let chain = admin.chain();
     let balance = chain.provider().get_balance(signer).await;
     if balance.map_err(|error| chain.fault("eth_getBalance", error))?.is_zero() {

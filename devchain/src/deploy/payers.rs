@@ -7,7 +7,7 @@ use super::NATIVE_BALANCE;
 use crate::control::DevChain;
 use hawser_chain::addresses::Addresses;
 use hawser_chain::contracts::{FeeToken, PayerRegistry};
-use hawser_chain::send::{Call, Chain, RpcFault, SendError, Sender, ViewError};
+use hawser_chain::send::{Call, Chain, RequestError, SendError, Sender, ViewError};
 
 /// What a payer gets for messages, in the smallest unit of the fee token: 10,000 dollars.
 const DEPOSIT: u64 = 10_000 * 1_000_000;
@@ -28,7 +28,7 @@ pub enum FundError {
     View(#[from] ViewError),
     /// A chain does not answer.
     #[error(transparent)]
-    Rpc(#[from] RpcFault),
+    Rpc(#[from] RequestError),
 }
 
 /// Gives a payer native tokens on both chains and a balance in the payer registry, if it has less

@@ -13,7 +13,7 @@ use alloy::sol_types::SolEvent;
 use super::mark;
 use super::message::{ARB_SYS, BridgeMessage};
 use hawser_chain::contracts::{AppChainGateway, ArbSys, ERC20Inbox};
-use hawser_chain::send::{Chain, RpcFault};
+use hawser_chain::send::{Chain, RequestError};
 
 /// One chain as far as it was read.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl<E: EventSource> EventReader<E> {
     }
 
     /// Reads what is new. Says whether there is a new block.
-    pub(super) async fn refresh(&mut self, chain: &Chain) -> Result<bool, RpcFault> {
+    pub(super) async fn refresh(&mut self, chain: &Chain) -> Result<bool, RequestError> {
         let Some(head) = block(chain, BlockNumberOrTag::Latest).await? else { return Ok(false) };
         if self.last == Some(head) {
             return Ok(false);
@@ -68,7 +68,7 @@ impl<E: EventSource> EventReader<E> {
         Ok(true)
     }
 
-    async fn read(&mut self, chain: &Chain, logs: &[Log]) -> Result<(), RpcFault> {
+    async fn read(&mut self, chain: &Chain, logs: &[Log]) -> Result<(), RequestError> {
         let mut transactions = HashSet::new();
         for event in logs.iter().filter_map(|log| self.events.read(log)) {
             match event {
@@ -102,7 +102,10 @@ impl<E: EventSource> EventReader<E> {
     }
 }
 
-async fn block(chain: &Chain, number: BlockNumberOrTag) -> Result<Option<(u64, B256)>, RpcFault> {
+async fn block(
+    chain: &Chain,
+    number: BlockNumberOrTag,
+) -> Result<Option<(u64, B256)>, RequestError> {
     let block = chain.provider().get_block_by_number(number).await;
     let block = block.map_err(|error| chain.fault("eth_getBlockByNumber", error))?;
     Ok(block.map(|block| (block.header.number, block.header.hash)))
@@ -110,7 +113,7 @@ async fn block(chain: &Chain, number: BlockNumberOrTag) -> Result<Option<(u64, B
 
 /// The number of the ticket that a transaction has delivered, if it was a delivery. Deposits can be
 /// made by anybody, and then carry no mark.
-async fn delivered_by(chain: &Chain, hash: B256) -> Result<Option<u64>, RpcFault> {
+async fn delivered_by(chain: &Chain, hash: B256) -> Result<Option<u64>, RequestError> {
     let transaction = chain.provider().get_transaction_by_hash(hash).await;
     let transaction =
         transaction.map_err(|error| chain.fault("eth_getTransactionByHash", error))?;

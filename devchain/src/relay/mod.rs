@@ -26,7 +26,7 @@ use crate::control::DevChain;
 use events::{AppEvents, EventReader, SettlementEvents};
 use hawser_chain::addresses::Addresses;
 use hawser_chain::contracts::{ERC20Inbox, SettlementChainGateway};
-use hawser_chain::send::{Call, Chain, RpcFault, SendError, ViewError};
+use hawser_chain::send::{Call, Chain, RequestError, SendError, ViewError};
 
 pub use mark::alias;
 pub use message::{ARB_SYS, BridgeMessage, BridgeMessageId};
@@ -86,7 +86,7 @@ pub enum RelayError {
     View(#[from] ViewError),
     /// A chain does not answer.
     #[error(transparent)]
-    Rpc(#[from] RpcFault),
+    Rpc(#[from] RequestError),
     /// A delivery was not sent, or is not known to be mined.
     #[error("{id}: {error}")]
     Send {
@@ -214,7 +214,7 @@ impl Relay {
     }
 
     /// Reads what is new on both chains. Says whether there was a new block.
-    async fn refresh(&mut self) -> Result<bool, RpcFault> {
+    async fn refresh(&mut self) -> Result<bool, RequestError> {
         let settlement = self.from_settlement.refresh(&self.settlement).await?;
         let app = self.from_app.refresh(&self.app).await?;
         Ok(settlement || app)

@@ -56,10 +56,10 @@ impl World {
         Wanted { contracts: self.contracts, topic, call }
     }
 
-    async fn send(&self, by: &Sender, topic: Topic, number: u8) -> Broadcasted {
+    async fn send(&self, by: &Sender, topic: Topic, number: u8) -> BroadcastReceipt {
         let sent = by.send(&self.contracts.call(topic, payload(number))).await.unwrap();
         let block = self.chain.provider().get_block_by_hash(sent.block_hash.unwrap());
-        Broadcasted {
+        BroadcastReceipt {
             sequence_id: self.contracts.sequence_id(topic, &sent).unwrap(),
             transaction_hash: sent.transaction_hash,
             block_number: sent.block_number.unwrap(),
@@ -68,7 +68,7 @@ impl World {
     }
 
     /// The event that is found for a payload, whoever has used the nonce.
-    async fn event(&self, look: &Look, wanted: &Wanted) -> Option<Broadcasted> {
+    async fn event(&self, look: &Look, wanted: &Wanted) -> Option<BroadcastReceipt> {
         match seek(&self.chain, self.own.account(), look, Some(wanted)).await.unwrap() {
             Some(Seen::Mined(Mined::Event(broadcasted))) => Some(broadcasted),
             None | Some(Seen::Other(_)) => None,

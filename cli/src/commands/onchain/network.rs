@@ -1,6 +1,6 @@
 //! Chains and contracts, from what was given to what can be called.
 
-use hawser_chain::admin::{Network, Side};
+use hawser_chain::admin::{ChainRole, Network};
 use hawser_chain::send::{Chain, ConnectError};
 use hawser_node::config::contracts::ContractsConfig;
 use hawser_node::failure::Failure;
@@ -24,10 +24,10 @@ pub(crate) enum Reach {
 pub(crate) async fn connect(args: &NetworkArgs, reach: Reach) -> Result<Network, Failure> {
     let config = ContractsConfig::read(&args.given()).map_err(Failure::usage)?;
     let Deployment { settlement_id, app_id, contracts, .. } = Deployment::of(&config).await?;
-    let settlement = chain(&config.settlement.urls, settlement_id, Side::Settlement).await?;
+    let settlement = chain(&config.settlement.urls, settlement_id, ChainRole::Settlement).await?;
     let app = match reach {
         Reach::AppIfGiven if !config.app.urls.is_empty() => {
-            Some(chain(&config.app.urls, app_id, Side::App).await?)
+            Some(chain(&config.app.urls, app_id, ChainRole::App).await?)
         }
         Reach::AppIfGiven | Reach::Settlement => None,
     };
@@ -36,7 +36,7 @@ pub(crate) async fn connect(args: &NetworkArgs, reach: Reach) -> Result<Network,
 
 /// The first of the URLs where somebody answers. Another chain than the one that was meant is a
 /// mistake, and no reason to try the next.
-async fn chain(urls: &[String], id: u64, side: Side) -> Result<Chain, Failure> {
+async fn chain(urls: &[String], id: u64, side: ChainRole) -> Result<Chain, Failure> {
     let mut failures = Vec::new();
     for url in urls {
         match Chain::connect(url, id).await {

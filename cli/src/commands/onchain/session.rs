@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use alloy::rpc::types::TransactionReceipt;
 use alloy::signers::local::PrivateKeySigner;
-use hawser_chain::admin::{Account, AdminError, Network, Plan, Side, Step};
+use hawser_chain::admin::{Account, AdminError, ChainRole, Network, Plan, Step};
 use hawser_chain::send::{Chain, SendError, Sender};
 use hawser_node::failure::Failure;
 use serde_json::{Value, json};
@@ -158,7 +158,7 @@ impl Session {
         Ok(())
     }
 
-    fn tell_receipt(&mut self, side: Side, receipt: &TransactionReceipt, place: usize) {
+    fn tell_receipt(&mut self, side: ChainRole, receipt: &TransactionReceipt, place: usize) {
         let events = self.network.events(side, receipt);
         self.say(show::receipt_text(receipt, &events));
         self.told.steps[place]["receipt"] = show::receipt_json(receipt, &events);
@@ -261,10 +261,10 @@ impl Senders {
         Ok(())
     }
 
-    fn of(&self, side: Side) -> Option<&Sender> {
+    fn of(&self, side: ChainRole) -> Option<&Sender> {
         match side {
-            Side::Settlement => Some(&self.settlement),
-            Side::App => self.app.as_ref(),
+            ChainRole::Settlement => Some(&self.settlement),
+            ChainRole::App => self.app.as_ref(),
         }
     }
 }

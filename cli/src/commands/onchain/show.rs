@@ -3,7 +3,7 @@
 use alloy::primitives::U256;
 use alloy::primitives::utils::{format_ether, format_units};
 use alloy::rpc::types::TransactionReceipt;
-use hawser_chain::admin::{Contract, MicroDollars, Network, Side, Step};
+use hawser_chain::admin::{ChainRole, Contract, MicroDollars, Network, Step};
 use hawser_chain::contracts::describe::{Argument, Described};
 use hawser_chain::send::Quote;
 use serde_json::{Map, Value, json};
@@ -212,8 +212,8 @@ fn gwei(wei: u128) -> String {
 
 fn chain_id(network: &Network, step: &Step) -> u64 {
     match step.contract.side() {
-        Side::Settlement => network.settlement.id(),
-        Side::App => network.app_id,
+        ChainRole::Settlement => network.settlement.id(),
+        ChainRole::App => network.app_id,
     }
 }
 

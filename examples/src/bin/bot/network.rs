@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use hawser_chain::addresses::Addresses;
-use hawser_chain::broadcast::{BroadcastSettings, Broadcasted, Broadcaster};
+use hawser_chain::broadcast::{BroadcastReceipt, BroadcastSettings, Broadcaster};
 use hawser_proto::envelope::{ClientEnvelope, OriginatorEnvelope, PayerEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::publish_api_client::PublishApiClient;
@@ -80,7 +80,7 @@ impl Network {
         &self,
         group: [u8; 16],
         envelope: pb::ClientEnvelope,
-    ) -> Result<Broadcasted, Failure> {
+    ) -> Result<BroadcastReceipt, Failure> {
         let payload = envelope.encode_to_vec().into();
         Ok(self.broadcaster.group_message(group, payload).await?)
     }
@@ -90,7 +90,7 @@ impl Network {
         &self,
         inbox: [u8; 32],
         envelope: pb::ClientEnvelope,
-    ) -> Result<Broadcasted, Failure> {
+    ) -> Result<BroadcastReceipt, Failure> {
         let payload = envelope.encode_to_vec().into();
         Ok(self.broadcaster.identity_update(inbox, payload).await?)
     }

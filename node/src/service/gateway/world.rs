@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use alloy::primitives::Address as ContractAddress;
 use hawser_chain::admin::{AdminError, Contract, Contracts};
 use hawser_chain::endpoints::Endpoints;
-use hawser_chain::index::{ChainReader, News};
+use hawser_chain::index::{ChainReader, PushSettings};
 use hawser_chain::watch::{self as chain_watch, ChainNode, ChainRate, Seen, WatchError, Watched};
 use hawser_gateway::{ListsView, NodeRecord};
 use hawser_proto::{OriginatorId, PublicKey};
@@ -162,7 +162,7 @@ impl Settlement {
     /// Listens to the chain from now on, so that changes are read when they are made. Also tells
     /// how reading goes.
     pub(super) fn listen(self, push_urls: Vec<String>) -> (ChainReader, Arc<dyn ListsView>) {
-        let news = News { push_urls, bells: self.bells };
+        let news = PushSettings { urls: push_urls, notify: self.bells };
         (ChainReader::start(self.endpoints, news, Vec::new()), Arc::new(self.lists))
     }
 }

@@ -9,7 +9,7 @@ use alloy::primitives::Address as ContractAddress;
 use hawser_api::ChainsView;
 use hawser_chain::admin::Contract;
 use hawser_chain::endpoints::Endpoints;
-use hawser_chain::index::{ChainReader, News, Sink, Subject, WalkSettings};
+use hawser_chain::index::{ChainReader, EventSource, PushSettings, Sink, WalkSettings};
 use hawser_chain::send::ConnectError;
 use hawser_chain::watch::{self as chain_watch, ChainNode, ChainRate, Seen, WatchError, Watched};
 use hawser_engine::Engine;
@@ -70,7 +70,7 @@ pub(in crate::service) struct Chains {
 /// A chain, and what is read of it.
 struct Reached {
     endpoints: Endpoints,
-    news: News,
+    news: PushSettings,
     walks: Vec<WalkSettings>,
     disconnect_max: Duration,
 }
@@ -134,10 +134,10 @@ impl Chains {
         if config.indexer && deployment.contracts.get(Contract::PayerRegistry).is_some() {
             let first_block = deployment.settlement_first_block;
             let first_block = chains.settlement.first_block.unwrap_or(first_block);
-            let (subject, contract) = (Subject::PayerRegistry, Contract::PayerRegistry);
+            let (subject, contract) = (EventSource::PayerRegistry, Contract::PayerRegistry);
             walks.push(walk(deployment, &chains.settlement, subject, contract, first_block)?);
         }
-        let news = News { push_urls: chains.settlement.push_urls.clone(), bells };
+        let news = PushSettings { urls: chains.settlement.push_urls.clone(), notify: bells };
         let disconnect_max = chains.settlement.disconnect_max;
         self.reached.push(Reached { endpoints, news, walks, disconnect_max });
         Ok(())
@@ -155,10 +155,10 @@ impl Chains {
             |subject, contract| walk(deployment, &chains.app, subject, contract, first_block);
         let mut walks = Vec::new();
         if config.indexer {
-            walks.push(walk(Subject::GroupMessages, Contract::GroupMessageBroadcaster)?);
-            walks.push(walk(Subject::IdentityUpdates, Contract::IdentityUpdateBroadcaster)?);
+            walks.push(walk(EventSource::GroupMessages, Contract::GroupMessageBroadcaster)?);
+            walks.push(walk(EventSource::IdentityUpdates, Contract::IdentityUpdateBroadcaster)?);
         }
-        let news = News { push_urls: chains.app.push_urls.clone(), bells: Vec::new() };
+        let news = PushSettings { urls: chains.app.push_urls.clone(), notify: Vec::new() };
         let disconnect_max = chains.app.disconnect_max;
         self.reached.push(Reached { endpoints, news, walks, disconnect_max });
         Ok(())
@@ -223,10 +223,10 @@ impl RunningChains {
 
 fn with_sink(engine: &Engine, walk: WalkSettings) -> (WalkSettings, Arc<dyn Sink>) {
     let strand = |originator| StrandSink { appender: engine.chain_appender(), originator };
-    let sink: Arc<dyn Sink> = match walk.subject {
-        Subject::GroupMessages => Arc::new(strand(OriginatorId::GROUP_MESSAGES)),
-        Subject::IdentityUpdates => Arc::new(strand(OriginatorId::IDENTITY_UPDATES)),
-        Subject::PayerRegistry => Arc::new(LedgerSink(engine.ledger_appender())),
+    let sink: Arc<dyn Sink> = match walk.source {
+        EventSource::GroupMessages => Arc::new(strand(OriginatorId::GROUP_MESSAGES)),
+        EventSource::IdentityUpdates => Arc::new(strand(OriginatorId::IDENTITY_UPDATES)),
+        EventSource::PayerRegistry => Arc::new(LedgerSink(engine.ledger_appender())),
     };
     (walk, sink)
 }
@@ -238,12 +238,12 @@ fn at(deployment: &Deployment, contract: Contract) -> Result<ContractAddress, Ch
 fn walk(
     deployment: &Deployment,
     reading: &ReadingConfig,
-    subject: Subject,
+    subject: EventSource,
     contract: Contract,
     first_block: u64,
 ) -> Result<WalkSettings, ChainsError> {
     Ok(WalkSettings {
-        subject,
+        source: subject,
         address: at(deployment, contract)?,
         first_block,
         page_blocks: reading.page_blocks,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hawser_api::{ChainEndpoint, ChainState, ChainStrand, ChainsView, StrandDoing};
-use hawser_chain::index::{ChainView, Depth, Doing, StrandStatus, Subject};
+use hawser_chain::index::{ChainView, EventSource, ReaderState, ReaderStatus, ReorgDepth};
 use hawser_chain::watch::{ChainNode, ChainRate, Seen};
 use hawser_proto::OriginatorId;
 use hawser_serve::ChainListStatus;
@@ -44,32 +44,32 @@ impl ChainsView for Sights {
 
 impl ChainSight {
     fn state(&self) -> ChainState {
-        let (pulse, strands) = (self.view.pulse(), self.view.strands());
+        let (head, readers) = (self.view.head(), self.view.readers());
         let endpoint = |it: hawser_chain::endpoints::EndpointStatus| ChainEndpoint {
-            shown: it.shown,
+            shown: it.display_url,
             active: it.active,
-            fault: it.fault,
+            fault: it.error,
         };
         let reorganisations = |index: usize| {
-            strands.iter().map(|strand| strand.counts.reorganisations[index]).max().unwrap_or(0)
+            readers.iter().map(|reader| reader.counts.reorganisations[index]).max().unwrap_or(0)
         };
-        let depths = Depth::ALL.iter().enumerate();
+        let depths = ReorgDepth::ALL.iter().enumerate();
         ChainState {
             name: self.name,
-            head: pulse.head.map(|head| head.number),
-            head_time_s: pulse.head.map(|_| pulse.head_time_s),
-            unseen_for: pulse.seen.map(|at| at.elapsed()),
+            head: head.head.map(|head| head.number),
+            head_time_s: head.head.map(|_| head.head_time_s),
+            unseen_for: head.seen.map(|at| at.elapsed()),
             disconnect_max: self.disconnect_max,
-            pushed: pulse.pushed,
+            pushed: head.pushed,
             endpoints: self.view.endpoints().into_iter().map(endpoint).collect(),
             faults: self
                 .view
-                .faults()
+                .error_counts()
                 .into_iter()
                 .map(|(kind, count)| (kind.label(), count))
                 .collect(),
             reorganisations: depths.map(|(i, depth)| (depth.label(), reorganisations(i))).collect(),
-            strands: strands.iter().map(strand).collect(),
+            strands: readers.iter().map(strand).collect(),
             lists: self.lists.states(),
         }
     }
@@ -85,21 +85,21 @@ fn list<T>(name: &'static str, seen: &Seen<T>) -> ChainListStatus {
     }
 }
 
-fn strand(status: &StrandStatus) -> ChainStrand {
+fn strand(status: &ReaderStatus) -> ChainStrand {
     let counts = &status.counts;
     ChainStrand {
         contract: status.address.to_string(),
-        originator: match status.subject {
-            Subject::GroupMessages => Some(OriginatorId::GROUP_MESSAGES),
-            Subject::IdentityUpdates => Some(OriginatorId::IDENTITY_UPDATES),
-            Subject::PayerRegistry => None,
+        originator: match status.source {
+            EventSource::GroupMessages => Some(OriginatorId::GROUP_MESSAGES),
+            EventSource::IdentityUpdates => Some(OriginatorId::IDENTITY_UPDATES),
+            EventSource::PayerRegistry => None,
         },
-        doing: match &status.doing {
-            Doing::Starting => StrandDoing::Starting,
-            Doing::CatchingUp => StrandDoing::CatchingUp,
-            Doing::AtHead => StrandDoing::AtHead,
-            Doing::Stuck(reason) => StrandDoing::Stuck(reason.clone()),
-            Doing::Halted(reason) => StrandDoing::Halted(reason.clone()),
+        doing: match &status.state {
+            ReaderState::Starting => StrandDoing::Starting,
+            ReaderState::CatchingUp => StrandDoing::CatchingUp,
+            ReaderState::AtHead => StrandDoing::AtHead,
+            ReaderState::Stuck(reason) => StrandDoing::Stuck(reason.clone()),
+            ReaderState::Halted(reason) => StrandDoing::Halted(reason.clone()),
         },
         read_block: status.read,
         head_block: status.head,
@@ -112,10 +112,10 @@ fn strand(status: &StrandStatus) -> ChainStrand {
         storing: counts.storing,
         retries: counts.retries,
         odd: vec![
-            ("doubled", counts.oddities.doubled),
-            ("foreign", counts.oddities.foreign),
-            ("removed", counts.oddities.removed),
-            ("undecodable", counts.oddities.undecodable),
+            ("doubled", counts.anomalies.duplicate),
+            ("foreign", counts.anomalies.foreign),
+            ("removed", counts.anomalies.removed),
+            ("undecodable", counts.anomalies.undecodable),
         ],
         gaps: counts.gaps,
     }

@@ -1,6 +1,8 @@
 //! Where events of the chains go: the app chain's into the log, payments into the ledger.
 
-use hawser_chain::index::{Batch, Booking, Event, Mark, Said, Sink, SinkError};
+use hawser_chain::index::{
+    BalanceChange, BlockRef, ContractEvent, EventBatch, IndexedEvent, Sink, SinkError,
+};
 use hawser_engine::chain_strand::{ChainEvent, ChainPosition};
 use hawser_engine::ledger::{LedgerAction, LedgerEvent, event_id};
 use hawser_engine::runtime::{ChainAppendError, ChainAppender, LedgerAppender, LedgerError};
@@ -13,18 +15,18 @@ pub(super) struct StrandSink {
 }
 
 impl Sink for StrandSink {
-    fn position(&self) -> Result<Option<Mark>, SinkError> {
+    fn position(&self) -> Result<Option<BlockRef>, SinkError> {
         let position = self.appender.position(self.originator);
         let position = position.map_err(|error| SinkError::Retry(error.to_string()))?;
         Ok(position.map(mark))
     }
 
-    fn last_place(&self) -> Result<u64, SinkError> {
+    fn last_sequence_id(&self) -> Result<u64, SinkError> {
         let head = self.appender.head(self.originator);
         Ok(head.map_err(|error| SinkError::Retry(error.to_string()))?.0)
     }
 
-    fn take(&self, batch: &Batch) -> Result<(), SinkError> {
+    fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {
         let events: Vec<_> = batch.events.iter().filter_map(payload).collect();
         let appended = self.appender.append(self.originator, &events, Some(position(batch)));
         appended.map_err(|error| match &error {
@@ -50,8 +52,9 @@ impl Sink for StrandSink {
 }
 
 /// What a broadcaster has said. Others are not asked.
-fn payload(event: &Event) -> Option<ChainEvent> {
-    let Said::Payload { identifier, sequence_id, payload, bootstrapped } = &event.said else {
+fn payload(event: &IndexedEvent) -> Option<ChainEvent> {
+    let ContractEvent::Payload { identifier, sequence_id, payload, bootstrapped } = &event.decoded
+    else {
         return None;
     };
     Some(ChainEvent {
@@ -68,17 +71,17 @@ fn payload(event: &Event) -> Option<ChainEvent> {
 pub(super) struct LedgerSink(pub(super) LedgerAppender);
 
 impl Sink for LedgerSink {
-    fn position(&self) -> Result<Option<Mark>, SinkError> {
+    fn position(&self) -> Result<Option<BlockRef>, SinkError> {
         let position = self.0.position().map_err(|error| SinkError::Retry(error.to_string()))?;
         Ok(position.map(mark))
     }
 
     /// Payments have no places.
-    fn last_place(&self) -> Result<u64, SinkError> {
+    fn last_sequence_id(&self) -> Result<u64, SinkError> {
         Ok(0)
     }
 
-    fn take(&self, batch: &Batch) -> Result<(), SinkError> {
+    fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {
         let events: Vec<_> = batch.events.iter().filter_map(booking).collect();
         match self.0.append(batch.from_block, &events, position(batch)) {
             Ok(_) => Ok(()),
@@ -89,26 +92,31 @@ impl Sink for LedgerSink {
     }
 }
 
-fn booking(event: &Event) -> Option<LedgerEvent> {
-    let Said::Booked { kind, payer, micro_dollars: microdollars } = event.said else { return None };
+fn booking(event: &IndexedEvent) -> Option<LedgerEvent> {
+    let ContractEvent::BalanceChanged { kind, payer, micro_dollars: microdollars } = event.decoded
+    else {
+        return None;
+    };
     let index = u32::try_from(event.log_index).ok()?;
     Some(LedgerEvent {
         id: event_id(event.transaction.0, event.block.hash.0, index),
         block: event.block.number,
         payer: Address(payer.into_array()),
         action: match kind {
-            Booking::Deposit => LedgerAction::Deposit { microdollars },
-            Booking::WithdrawalRequested => LedgerAction::WithdrawalRequested { microdollars },
-            Booking::UsageSettled => LedgerAction::UsageSettled { microdollars },
-            Booking::WithdrawalCancelled => LedgerAction::WithdrawalCancelled,
+            BalanceChange::Deposit => LedgerAction::Deposit { microdollars },
+            BalanceChange::WithdrawalRequested => {
+                LedgerAction::WithdrawalRequested { microdollars }
+            }
+            BalanceChange::UsageSettled => LedgerAction::UsageSettled { microdollars },
+            BalanceChange::WithdrawalCancelled => LedgerAction::WithdrawalCancelled,
         },
     })
 }
 
-fn mark(position: ChainPosition) -> Mark {
-    Mark { number: position.block, hash: position.hash.into() }
+fn mark(position: ChainPosition) -> BlockRef {
+    BlockRef { number: position.block, hash: position.hash.into() }
 }
 
-fn position(batch: &Batch) -> ChainPosition {
+fn position(batch: &EventBatch) -> ChainPosition {
     ChainPosition { block: batch.position.number, hash: batch.position.hash.0 }
 }

@@ -1,0 +1,69 @@
+//! State that both halves of a contract's reader share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::sink::Sink;
+use super::status::{ReaderState, StatusCell};
+use super::walk::EventBatch;
+
+/// First and longest pause between two attempts at the same request or the same commit. Guesses.
+pub(super) const RETRY_MIN: Duration = Duration::from_millis(50);
+pub(super) const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// A batch on its way from the asking half to the storing half.
+pub(super) struct NumberedBatch {
+    pub(super) batch: EventBatch,
+    /// The pass of reading to which the batch belongs: see [`Context::pass`].
+    pub(super) pass: u64,
+}
+
+/// The shared state of one contract's reader.
+#[derive(Clone)]
+pub(super) struct Context {
+    /// The contract's kind, for logs.
+    pub(super) name: &'static str,
+    pub(super) status: StatusCell,
+    /// The number of the present pass. It rises whenever reading starts over at an earlier block. Batches of an
+    /// earlier pass are dropped instead of stored: they may belong to a branch that the chain has abandoned.
+    pub(super) pass: Arc<AtomicU64>,
+    /// True while a commit is being retried.
+    pub(super) is_storing_stuck: Arc<AtomicBool>,
+    pub(super) stop: watch::Receiver<()>,
+}
+
+impl Context {
+    /// Returns the number of the present pass.
+    pub(super) fn pass(&self) -> u64 {
+        self.pass.load(Ordering::Acquire)
+    }
+
+    /// Starts a new pass.
+    pub(super) fn begin_pass(&self) {
+        self.pass.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Sets the state to stuck, and logs the reason if it is a new one.
+    pub(super) fn stuck(&self, reason: &str) {
+        let before = self.status.lock().state.clone();
+        if before != ReaderState::Stuck(reason.to_owned()) {
+            tracing::warn!(strand = self.name, "reading the chain is held up: {reason}");
+        }
+        self.status.set_state(ReaderState::Stuck(reason.to_owned()));
+    }
+}
+
+/// Runs a blocking call of the sink on a thread for blocking work. A panic continues in the caller.
+pub(super) async fn blocking<T: Send + 'static>(
+    sink: &Arc<dyn Sink>,
+    work: impl FnOnce(&dyn Sink) -> T + Send + 'static,
+) -> T {
+    let sink = sink.clone();
+    match tokio::task::spawn_blocking(move || work(sink.as_ref())).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}

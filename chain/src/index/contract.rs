@@ -1,0 +1,77 @@
+//! Reads one contract: pages are requested while earlier ones are being stored.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
+
+use super::context::{Context, RETRY_MAX, blocking};
+use super::event::BlockRef;
+use super::head::HeadStatus;
+use super::reading::Reader;
+use super::sink::{Sink, SinkError};
+use super::status::StatusCell;
+use super::storing::Writer;
+use super::walk::{Walk, WalkSettings};
+use crate::endpoints::Endpoints;
+
+/// Pages that are requested ahead of the one being stored. Guess: one is in transit while the
+/// other waits.
+const AHEAD: usize = 2;
+
+/// Reads the contract until it is stopped, or until the sink leaves a decision to the operator.
+pub(super) async fn run(
+    endpoints: Endpoints,
+    head: watch::Receiver<HeadStatus>,
+    settings: WalkSettings,
+    sink: Arc<dyn Sink>,
+    status: StatusCell,
+    stop: watch::Receiver<()>,
+) {
+    let name = settings.source.label();
+    let context = Context {
+        name,
+        status,
+        pass: Arc::default(),
+        is_storing_stuck: Arc::default(),
+        stop: stop.clone(),
+    };
+    let Some((position, last_sequence_id)) = stored_position(&context, &sink).await else { return };
+    context.status.lock().stored = position;
+    let (batches, to_store) = mpsc::channel(AHEAD);
+    let (gaps, gap_found) = mpsc::channel(1);
+    let walk = Walk::new(settings.clone(), position);
+    tracing::info!(strand = name, from_block = walk.unread(), "reading the chain");
+    let reader =
+        Reader::new(context.clone(), endpoints, head, settings, walk, last_sequence_id, batches);
+    let writer = Writer::new(context, sink, gaps);
+    let mut stopped = stop;
+    let reader = tokio::spawn(async move {
+        tokio::select! {
+            () = reader.run(gap_found) => {}
+            _ = stopped.changed() => {}
+        }
+    });
+    writer.run(to_store).await;
+    reader.abort();
+}
+
+/// Returns the sink's position and last sequence id; `None` if reading is stopped before they are known.
+async fn stored_position(
+    context: &Context,
+    sink: &Arc<dyn Sink>,
+) -> Option<(Option<BlockRef>, u64)> {
+    let mut stop = context.stop.clone();
+    loop {
+        let read = |sink: &dyn Sink| Ok((sink.position()?, sink.last_sequence_id()?));
+        let position: Result<_, SinkError> = blocking(sink, read).await;
+        match position {
+            Ok(position) => return Some(position),
+            Err(error) => context.stuck(&error.to_string()),
+        }
+        tokio::select! {
+            () = sleep(RETRY_MAX) => {}
+            _ = stop.changed() => return None,
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The storing half of a contract's reader.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
+
+use super::context::{Context, NumberedBatch, RETRY_MAX, RETRY_MIN, blocking};
+use super::event::{ContractEvent, IndexedEvent};
+use super::sink::{Sink, SinkError};
+use super::status::ReaderState;
+use super::walk::EventBatch;
+use crate::backoff::Pauses;
+
+/// Shortest interval between commits that hold a position and no events. Guess: after a restart, ten seconds of empty
+/// blocks are read again.
+const POSITION_EVERY: Duration = Duration::from_secs(10);
+
+/// Stores batches in their order, and retries until the sink has taken each.
+pub(super) struct Writer {
+    context: Context,
+    sink: Arc<dyn Sink>,
+    /// Tells the asking half the block after which events are missing.
+    gaps: mpsc::Sender<Option<u64>>,
+    stored_at: Option<Instant>,
+    /// The pass of the last received batch, and the block at which the next one of this pass must begin.
+    expected: Option<(u64, u64)>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        context: Context,
+        sink: Arc<dyn Sink>,
+        gaps: mpsc::Sender<Option<u64>>,
+    ) -> Self {
+        Self { context, sink, gaps, stored_at: None, expected: None }
+    }
+
+    /// Stores batches until it is stopped or the sink refuses for good.
+    pub(super) async fn run(mut self, mut batches: mpsc::Receiver<NumberedBatch>) {
+        let mut stop = self.context.stop.clone();
+        loop {
+            let received = tokio::select! {
+                received = batches.recv() => received,
+                _ = stop.changed() => None,
+            };
+            let Some(NumberedBatch { batch, pass }) = received else { return };
+            self.check_contiguous(&batch, pass);
+            if pass != self.context.pass() || self.is_not_worth_a_commit(&batch) {
+                continue;
+            }
+            if !self.store(Arc::new(batch), &mut stop).await {
+                return;
+            }
+        }
+    }
+
+    /// Checks that the batches of one pass cover the chain without a gap. A gap here would leave out events that no
+    /// sink of balances could miss, since those events carry no sequence id.
+    fn check_contiguous(&mut self, batch: &EventBatch, pass: u64) {
+        assert!(batch.from_block <= batch.position.number, "a batch covers at least one block");
+        if let Some((_, next)) = self.expected.filter(|(last, _)| *last == pass) {
+            assert_eq!(batch.from_block, next, "batches of one pass are contiguous by block");
+        }
+        self.expected = Some((pass, batch.position.number + 1));
+    }
+
+    fn is_not_worth_a_commit(&self, batch: &EventBatch) -> bool {
+        let is_recent = self.stored_at.is_some_and(|at| at.elapsed() < POSITION_EVERY);
+        let stored = self.context.status.lock().stored.map_or(0, |block| block.number);
+        batch.events.is_empty() && batch.from_block > stored && is_recent
+    }
+
+    /// Stores one batch. Returns false if nothing more is to be stored.
+    async fn store(&mut self, batch: Arc<EventBatch>, stop: &mut watch::Receiver<()>) -> bool {
+        let mut pauses = Pauses::new(RETRY_MIN, RETRY_MAX);
+        loop {
+            let (to_store, began) = (batch.clone(), Instant::now());
+            let stored = blocking(&self.sink, move |sink| sink.store(&to_store)).await;
+            let context = &self.context;
+            match stored {
+                Ok(()) => {
+                    context.is_storing_stuck.store(false, Ordering::Release);
+                    self.note(&batch, began.elapsed());
+                    return true;
+                }
+                Err(SinkError::Stop(reason)) => {
+                    tracing::error!(
+                        code = "chain_strand_halted",
+                        strand = context.name,
+                        block = batch.position.number,
+                        "the chain is not read any further: {reason}"
+                    );
+                    context.status.set_state(ReaderState::Halted(reason));
+                    return false;
+                }
+                Err(SinkError::Gap(reason)) => {
+                    context.stuck(&reason);
+                    context.status.lock().counts.gaps += 1;
+                    // Batches on their way follow the gap, so they must not be stored either.
+                    context.begin_pass();
+                    let after = context.status.lock().stored.map(|block| block.number);
+                    // An error means that the asking half has been stopped.
+                    let _ = self.gaps.send(after).await;
+                    return true;
+                }
+                Err(SinkError::Retry(reason)) => {
+                    context.is_storing_stuck.store(true, Ordering::Release);
+                    context.stuck(&reason);
+                }
+            }
+            context.status.lock().counts.retries += 1;
+            tokio::select! {
+                () = sleep(pauses.next()) => {}
+                _ = stop.changed() => return false,
+            }
+        }
+    }
+
+    fn note(&mut self, batch: &EventBatch, took: Duration) {
+        self.stored_at = Some(Instant::now());
+        let mut status = self.context.status.lock();
+        status.stored = Some(batch.position);
+        let counts = &mut status.counts;
+        counts.storing += took;
+        counts.events += batch.events.len() as u64;
+        counts.bytes += batch.events.iter().map(payload_bytes).sum::<u64>();
+    }
+}
+
+fn payload_bytes(event: &IndexedEvent) -> u64 {
+    match &event.decoded {
+        ContractEvent::Payload { payload, .. } => payload.len() as u64,
+        ContractEvent::BalanceChanged { .. } => 0,
+    }
+}
