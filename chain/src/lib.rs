@@ -13,6 +13,7 @@
 pub mod addresses;
 pub mod admin;
 mod backoff;
+mod backoff;
 pub mod broadcast;
 pub mod contracts;
 pub mod endpoints;

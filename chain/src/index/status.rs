@@ -160,7 +160,7 @@ impl StatusCell {
         status.state = state;
     }
 
-    /// ReaderCounts a reorganisation.
+    /// Counts a reorganisation.
     pub(super) fn reorganised(&self, blocks: u64) {
         let depth = ReorgDepth::of(blocks);
         self.lock().counts.reorganisations[depth as usize] += 1;

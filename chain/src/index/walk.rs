@@ -113,7 +113,7 @@ struct LogPosition {
     transaction: B256,
 }
 
-/// ReaderCounts of logs that a provider returned and should not have.
+/// Counts of logs that a provider returned and should not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Anomalies {
     /// Copies of a log.
@@ -370,7 +370,7 @@ impl Walk {
         Ok(events)
     }
 
-    /// Returns the position of a log that was requested. ReaderCounts any other log as an anomaly.
+    /// Returns the position of a log that was requested. Counts any other log as an anomaly.
     fn position_of(&mut self, log: &Log, blocks: &RangeInclusive<u64>) -> Option<LogPosition> {
         if log.removed {
             self.anomalies.removed += 1;
