@@ -13,7 +13,6 @@
 pub mod addresses;
 pub mod admin;
 mod backoff;
-mod backoff;
 pub mod broadcast;
 pub mod contracts;
 pub mod endpoints;
