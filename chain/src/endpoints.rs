@@ -208,6 +208,43 @@ impl Endpoints {
         Err(last.expect("there is at least one endpoint, and each leaves an error"))
     }
 
+    /// Asks like [`ask`](Self::ask), and goes on to the next endpoint also when one returns an error of the chain: one
+    /// endpoint may have pruned a block, or not have it yet, that another one knows.
+    ///
+    /// # Errors
+    /// The error of the last endpoint.
+    pub async fn ask_each<T, F, Fut>(&self, ask: F) -> Result<T, RequestError>
+    where
+        F: Fn(Chain) -> Fut,
+        Fut: Future<Output = Result<T, RequestError>>,
+    {
+        let mut last = None;
+        for index in self.order(Instant::now()) {
+            let asked = match self.chain(index).await {
+                Ok(chain) => ask(chain).await,
+                Err(error) => {
+                    last = Some(error);
+                    continue;
+                }
+            };
+            match asked {
+                Ok(answer) => {
+                    self.succeeded(index);
+                    return Ok(answer);
+                }
+                Err(error) => {
+                    if is_endpoints_fault(&error) {
+                        self.failed(index, kind_of(&error), error.to_string());
+                    } else {
+                        self.count(EndpointErrorKind::Refused);
+                    }
+                    last = Some(error);
+                }
+            }
+        }
+        Err(last.expect("there is at least one endpoint, and each leaves an error"))
+    }
+
     /// Asks every endpoint, including those that failed lately, until one returns something. The others may be behind,
     /// or may have pruned it.
     pub(crate) async fn find<T, F, Fut>(&self, ask: F) -> Option<T>

@@ -7,8 +7,7 @@
 //! - [`broadcast`]: putting payloads on the app chain, many at once;
 //! - [`admin`]: what people do to the contracts, and what they ask them;
 //! - [`endpoints`]: a chain behind several URLs;
-//! - [`index`]: reads what contracts say, event by event; [`watch`]: keeps nodes and prices current;
-//! - [`wallets`]: asking contract wallets whether they signed.
+//! - [`index`]: reads what contracts say, event by event; [`watch`]: keeps nodes and prices current.
 
 pub mod addresses;
 pub mod admin;
@@ -18,5 +17,4 @@ pub mod contracts;
 pub mod endpoints;
 pub mod index;
 pub mod send;
-pub mod wallets;
 pub mod watch;

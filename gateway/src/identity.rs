@@ -13,7 +13,10 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::Replica
 use hawser_proto::pb::xmtp::xmtpv4::message_api::{EnvelopesQuery, QueryEnvelopesRequest};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, Topic, TopicKind};
 use hawser_serve::MESSAGE_LEN_BYTES_MAX;
+use hawser_validation::precheck::UpdatePrecheck;
 use tokio::time::{Instant, timeout, timeout_at};
+
+pub use hawser_validation::precheck::VouchError;
 
 use crate::nodes::{Node, Nodes};
 
@@ -38,20 +41,24 @@ pub trait IdentityCheck: Send + Sync + 'static {
         update: &IdentityUpdate,
     ) -> Result<(), String>;
 
-    /// Whether the contract wallets that `update` names say that they have signed it. An update
-    /// that nodes cannot ask about keeps them waiting, and with it all later ones of its inbox.
-    fn wallets<'a>(&'a self, update: &'a IdentityUpdate) -> BoxFuture<'a, Result<(), WalletFault>>;
+    /// Asks the contract wallets that `update` names whether they have signed it. An update that
+    /// nodes cannot ask about waits there, and with it all later ones of its inbox.
+    fn wallets<'a>(&'a self, update: &'a IdentityUpdate) -> BoxFuture<'a, Result<(), VouchError>>;
 }
 
-/// Why contract wallets do not vouch for an update.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WalletFault {
-    /// They never will, or nobody can ask them.
-    #[error("{0}")]
-    Never(String),
-    /// They cannot be asked now.
-    #[error("{0}")]
-    NotNow(String),
+impl IdentityCheck for UpdatePrecheck {
+    fn check(
+        &self,
+        _: [u8; 32],
+        earlier: &[IdentityUpdate],
+        update: &IdentityUpdate,
+    ) -> Result<(), String> {
+        Self::check(self, earlier, update)
+    }
+
+    fn wallets<'a>(&'a self, update: &'a IdentityUpdate) -> BoxFuture<'a, Result<(), VouchError>> {
+        Box::pin(self.ask_wallets(update))
+    }
 }
 
 /// An update of a request.
@@ -118,10 +125,10 @@ pub(crate) async fn judge(
 pub(crate) async fn ask_wallets(
     check: &dyn IdentityCheck,
     updates: impl Iterator<Item = (usize, &IdentityUpdate)>,
-) -> Result<(), (usize, WalletFault)> {
+) -> Result<(), (usize, VouchError)> {
     let until = Instant::now() + WALLETS_TIMEOUT;
     for (index, update) in updates {
-        let late = || WalletFault::NotNow("contract wallets did not answer in time".into());
+        let late = || VouchError::Unavailable("contract wallets did not answer in time".into());
         let answer = timeout_at(until, check.wallets(update)).await;
         answer.unwrap_or_else(|_| Err(late())).map_err(|fault| (index, fault))?;
     }

@@ -87,7 +87,7 @@ fn edges(ours_only: bool) -> BTreeMap<String, Vec<String>> {
 fn crates_use_only_what_the_design_lets_them_use() {
     const PROTO: &str = "hawser-proto";
     const RULES: &str = "hawser-rules";
-    let rules: [(&str, &[&str]); 8] = [
+    let rules: [(&str, &[&str]); 9] = [
         (PROTO, &[]),
         (RULES, &[PROTO]),
         ("hawser-storage", &[PROTO]),
@@ -95,7 +95,8 @@ fn crates_use_only_what_the_design_lets_them_use() {
         ("hawser-net", &[PROTO, "hawser-engine"]),
         ("hawser-api", &[PROTO, "hawser-engine"]),
         ("hawser-mls", &[PROTO]),
-        ("hawser-gateway", &[PROTO, RULES, "hawser-api", "hawser-chain"]),
+        ("hawser-validation", &[PROTO, "hawser-chain", "hawser-mls"]),
+        ("hawser-gateway", &[PROTO, RULES, "hawser-serve", "hawser-chain", "hawser-validation"]),
     ];
     let edges = edges(true);
     for (from, allowed) in rules {

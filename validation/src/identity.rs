@@ -1,68 +1,117 @@
-//! What the engine does not judge itself: key packages by the clock of this machine, and identity
-//! updates by what their inbox and contract wallets' chains say.
+//! Validates identity updates against the log of their inbox, with a cache of inbox states.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use hawser_engine::ports::{Clock as _, IdentityJudge, IdentityVerdict, PayloadValidator};
 use hawser_mls::identity::{AssociationState, IdentityError, Judgement, fold_trusted, judge};
+use hawser_proto::Digest;
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_proto::sign::keccak256;
-use hawser_proto::{Bytes, Digest};
 use prost::Message as _;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
-use super::ports::SystemClock;
-use super::recent::Recent;
-use super::wallets::Wallets;
+use crate::limits::INBOX_STATES_BYTES_MAX;
+use crate::wallets::Wallets;
 
-/// What the remembered states of inboxes may take.
-const STATES_BYTES_MAX: usize = 64 << 20;
+/// The id of an inbox.
+type InboxId = [u8; 32];
 
-/// Unix time by the clock of this machine.
-pub(super) fn now_unix_s() -> u64 {
-    u64::try_from(SystemClock.now_ns() / 1_000_000_000).unwrap_or(0)
+/// The validity of an identity update.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UpdateValidity {
+    /// The update is valid.
+    Valid,
+    /// The update is invalid at every node, for this reason.
+    Invalid(String),
+    /// The update is valid if the contract wallets agree that this text names.
+    Waiting(String),
 }
 
-/// Judges key packages at the time it is.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct KeyPackages;
-
-impl PayloadValidator for KeyPackages {
-    fn key_package(&self, tls_bytes: &Bytes) -> Result<(), String> {
-        hawser_mls::key_package(tls_bytes, now_unix_s())
-            .map(drop)
-            .map_err(|error| error.to_string())
-    }
-}
-
-/// Judges identity updates, and remembers what inboxes came to.
-pub(super) struct Inboxes {
+/// Validates identity updates. A node shares one for its whole log.
+pub struct IdentityValidator {
     wallets: Arc<Wallets>,
-    states: Mutex<Recent<[u8; 32], Known>>,
+    states: Cache<InboxId, KnownState, StateWeight>,
 }
 
-/// The state after the first `updates` updates of a log, the last of which has this hash.
+/// The state after the first `updates` updates of a log, the last of which has the digest `last`.
 #[derive(Clone)]
-struct Known {
+struct KnownState {
     updates: usize,
     last: Digest,
     state: Arc<AssociationState>,
 }
 
-impl Inboxes {
-    pub(super) fn new(wallets: Arc<Wallets>) -> Self {
-        Self { wallets, states: Mutex::new(Recent::new(STATES_BYTES_MAX)) }
+/// Weighs a state in bytes of memory.
+#[derive(Clone)]
+struct StateWeight;
+
+impl Weighter<InboxId, KnownState> for StateWeight {
+    fn weight(&self, _: &InboxId, known: &KnownState) -> u64 {
+        known.state.weight() as u64 + 512
+    }
+}
+
+impl IdentityValidator {
+    /// Validates with the answers of these contract wallets. Caches states of inboxes up to
+    /// [`INBOX_STATES_BYTES_MAX`].
+    #[must_use]
+    pub fn new(wallets: Arc<Wallets>) -> Self {
+        // A shard holds only states that are smaller than itself. One shard keeps those of large
+        // inboxes too, and they are the ones that are costly to compute again.
+        let options = OptionsBuilder::new()
+            .shards(1)
+            .weight_capacity(INBOX_STATES_BYTES_MAX)
+            .estimated_items_capacity(32_768) // see INBOX_STATES_BYTES_MAX
+            .build()
+            .expect("both capacities are given");
+        let (hasher, lifecycle) = (DefaultHashBuilder::default(), DefaultLifecycle::default());
+        Self { wallets, states: Cache::with_options(options, StateWeight, hasher, lifecycle) }
     }
 
-    /// The state after `earlier`, from the last one that is remembered.
-    fn state(
+    /// Validates `update` after `earlier`, the valid updates of the inbox so far, ascending. Computes;
+    /// waits for no chain: an answer that is not cached is queued, and the update waits.
+    #[must_use]
+    pub fn validate(
         &self,
-        inbox: [u8; 32],
+        inbox: InboxId,
+        earlier: &[IdentityUpdate],
+        update: &IdentityUpdate,
+    ) -> UpdateValidity {
+        let before = match self.state_after(inbox, earlier) {
+            Ok(before) => before,
+            Err(error) => {
+                let reason = format!("the earlier updates of its inbox do not add up: {error}");
+                return UpdateValidity::Invalid(reason);
+            }
+        };
+        match judge(before.as_deref(), update, |question| self.wallets.answer_or_queue(question)) {
+            Judgement::Valid(after) => {
+                let (updates, last) = (earlier.len() + 1, digest_of(update));
+                let known = KnownState { updates, last, state: Arc::new(after) };
+                self.states.insert(inbox, known);
+                UpdateValidity::Valid
+            }
+            Judgement::Invalid(error) => UpdateValidity::Invalid(error.to_string()),
+            Judgement::Waiting(questions) => {
+                let wallets: Vec<String> =
+                    questions.iter().map(|question| self.wallets.describe(question)).collect();
+                UpdateValidity::Waiting(wallets.join("; "))
+            }
+        }
+    }
+
+    /// Returns the state after `earlier`, computed from the cached state before it.
+    fn state_after(
+        &self,
+        inbox: InboxId,
         earlier: &[IdentityUpdate],
     ) -> Result<Option<Arc<AssociationState>>, IdentityError> {
-        let known = self.states.lock().unwrap_or_else(PoisonError::into_inner).get(&inbox);
-        // A log only grows. A state beyond it belongs to an update that was never committed.
-        let known =
-            known.filter(|known| earlier.get(known.updates - 1).map(hash) == Some(known.last));
+        // A log only grows. A cached state that is not on the way to `earlier` belongs to an update
+        // that was never committed.
+        let known = self.states.get(&inbox).filter(|known| {
+            debug_assert!(known.updates > 0, "a state comes from an update");
+            earlier.get(known.updates - 1).map(digest_of) == Some(known.last)
+        });
         let (from, state) = match known {
             Some(known) if known.updates == earlier.len() => return Ok(Some(known.state)),
             Some(known) => (known.updates, Some(AssociationState::clone(&known.state))),
@@ -70,50 +119,10 @@ impl Inboxes {
         };
         Ok(fold_trusted(state, &earlier[from..])?.map(Arc::new))
     }
-
-    fn remember(
-        &self,
-        inbox: [u8; 32],
-        updates: usize,
-        last: &IdentityUpdate,
-        state: AssociationState,
-    ) {
-        let weight = state.weight() + 512;
-        let known = Known { updates, last: hash(last), state: Arc::new(state) };
-        self.states.lock().unwrap_or_else(PoisonError::into_inner).put(inbox, known, weight);
-    }
 }
 
-/// Instead of the update, which may be long and may share its memory with a longer envelope.
-fn hash(update: &IdentityUpdate) -> Digest {
+/// Returns what the cache holds of an update: the update itself may be long, and may share its
+/// memory with a longer envelope.
+fn digest_of(update: &IdentityUpdate) -> Digest {
     keccak256(&[&update.encode_to_vec()])
-}
-
-impl IdentityJudge for Inboxes {
-    fn judge(
-        &self,
-        inbox: [u8; 32],
-        earlier: &[IdentityUpdate],
-        update: &IdentityUpdate,
-    ) -> IdentityVerdict {
-        let before = match self.state(inbox, earlier) {
-            Ok(before) => before,
-            Err(error) => {
-                let reason = format!("the earlier updates of its inbox do not add up: {error}");
-                return IdentityVerdict::Invalid(reason);
-            }
-        };
-        match judge(before.as_deref(), update, |question| self.wallets.answer(question)) {
-            Judgement::Valid(after) => {
-                self.remember(inbox, earlier.len() + 1, update, after);
-                IdentityVerdict::Valid
-            }
-            Judgement::Invalid(error) => IdentityVerdict::Invalid(error.to_string()),
-            Judgement::Waiting(questions) => {
-                let wallets: Vec<String> =
-                    questions.iter().map(|question| self.wallets.describe(question)).collect();
-                IdentityVerdict::Waiting(wallets.join("; "))
-            }
-        }
-    }
 }

@@ -1,1 +1,26 @@
-//! Validates key packages, identity updates and wallet signatures, with its caches and limits.
+//! Validates key packages, identity updates and signatures of contract wallets, for nodes, gateways
+//! and other software.
+//!
+//! The judgements themselves are functions of their arguments and live in `hawser_mls`. This crate
+//! supplies the arguments that a judgement cannot compute: the time, the state of an inbox so far,
+//! and the answers of contract wallets on their chains. In reading order:
+//!
+//! - [`limits`]: every bound of this crate;
+//! - [`clock`]: the time at which key packages are judged;
+//! - [`wallets`]: answers of contract wallets: the chain client, the cache, the queue of open
+//!   questions;
+//! - [`identity`]: validates updates against an inbox's log, for nodes;
+//! - [`precheck`]: validates updates before they reach the chain, for gateways;
+//! - [`service`]: `xmtp.mls_validation.v1` over gRPC.
+//!
+//! Invariant: this crate knows neither the engine nor a database. Nodes and gateways adapt it to
+//! their own ports.
+
+#![warn(missing_docs)]
+
+pub mod clock;
+pub mod identity;
+pub mod limits;
+pub mod precheck;
+pub mod service;
+pub mod wallets;

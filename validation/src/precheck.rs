@@ -1,100 +1,44 @@
-//! Judges identity updates before they cost gas.
+//! Validates identity updates before they are put on the chain, for gateways: an invalid one would
+//! cost gas and be dropped by every node.
 
-use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
-use hawser_chain::wallets::{WalletChains, WalletError, WalletQuery};
-use hawser_gateway::identity::{IdentityCheck, WalletFault};
+use std::sync::Arc;
+
 use hawser_mls::identity::{Judgement, WalletQuestion, fold_trusted, judge, wallet_questions};
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
-use tokio::sync::Semaphore;
 
-/// How far before an endpoint's newest block a signature may be: whoever signed may have seen
-/// another endpoint. A guess.
-const AHEAD_MAX: u64 = 10;
-/// Wallets that are asked at once, for whomever.
-const AT_ONCE: usize = 8;
+use crate::limits::WALLET_BLOCKS_AHEAD_MAX;
+use crate::wallets::{WalletError, Wallets};
 
-/// By the rules that nodes judge by, and what contract wallets say now.
-pub(super) struct Updates {
-    wallets: WalletChains,
-    asking: Semaphore,
+/// Why contract wallets do not vouch for an update.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VouchError {
+    /// A wallet does not accept its signature, or no node could ask it.
+    #[error("{0}")]
+    Refused(String),
+    /// A wallet's chain cannot be asked now.
+    #[error("{0}")]
+    Unavailable(String),
 }
 
-impl Updates {
-    /// Contract wallets of other chains vouch for nothing.
-    pub(super) fn new(wallets: WalletChains) -> Self {
-        Self { wallets, asking: Semaphore::new(AT_ONCE) }
-    }
-
-    /// Nodes ask the same question, and have the update wait until it is answered. A block that the
-    /// chain does not have, or does not know the state of any more, is never answered.
-    async fn ask(&self, question: WalletQuestion) -> Result<(), WalletFault> {
-        let WalletQuestion { chain_id, address, block_number, digest, signature } = question;
-        let unknown = |error| self.unknown(chain_id, &error);
-        let _place = self.asking.acquire().await;
-        let newest = self.wallets.newest(chain_id).await.map_err(unknown)?;
-        if block_number > newest.saturating_add(AHEAD_MAX) {
-            let text = format!(
-                "Signature validation failed: a contract wallet is said to have signed at block \
-                 {block_number} of chain {chain_id}, which has {newest}"
-            );
-            return Err(WalletFault::Never(text));
-        }
-        if block_number > newest {
-            return Ok(()); // nodes wait for it, and not for long
-        }
-        let query = WalletQuery {
-            wallet: address.0.into(),
-            digest: digest.0.into(),
-            signature: signature.into(),
-            block_number: Some(block_number),
-        };
-        let answer = self.wallets.ask(chain_id, &query).await.map_err(unknown)?;
-        if answer.agrees {
-            return Ok(());
-        }
-        let text = format!(
-            "Signature validation failed: the contract wallet {address} of chain {chain_id} has \
-             not signed it"
-        );
-        Err(WalletFault::Never(text))
-    }
-
-    fn unknown(&self, chain_id: u64, error: &WalletError) -> WalletFault {
-        match error {
-            WalletError::NoEndpoint(_) => {
-                let known: Vec<_> = self.wallets.ids().map(|id| id.to_string()).collect();
-                let known = match &known[..] {
-                    [] => "none".to_owned(),
-                    ids => ids.join(", "),
-                };
-                WalletFault::Never(format!(
-                    "contract wallets of chain {chain_id} cannot be asked here; those of these \
-                     chains can: {known}"
-                ))
-            }
-            WalletError::Connect(_) | WalletError::Rpc(_) => {
-                tracing::warn!(
-                    code = "wallet_unavailable",
-                    chain_id,
-                    "a contract wallet cannot be asked: {error}"
-                );
-                WalletFault::NotNow(format!(
-                    "the contract wallets of chain {chain_id} cannot be asked now"
-                ))
-            }
-        }
-    }
+/// Validates updates by the rules of the nodes and by what contract wallets answer now.
+pub struct UpdatePrecheck {
+    wallets: Arc<Wallets>,
 }
 
-impl IdentityCheck for Updates {
-    fn check(
-        &self,
-        _: [u8; 32],
-        earlier: &[IdentityUpdate],
-        update: &IdentityUpdate,
-    ) -> Result<(), String> {
-        // Whatever is wrong with the log, it is not this update's fault.
+impl UpdatePrecheck {
+    /// Asks these contract wallets. An update that names a wallet of another chain is refused.
+    #[must_use]
+    pub fn new(wallets: Arc<Wallets>) -> Self {
+        Self { wallets }
+    }
+
+    /// Validates `update` after `earlier`, the log of its inbox as a node shows it, ascending.
+    /// Computes, and takes every contract wallet to agree. A log that does not add up refuses
+    /// nothing: the fault is the node's, not the update's.
+    ///
+    /// # Errors
+    /// Returns the reason for which every node would drop the update.
+    pub fn check(&self, earlier: &[IdentityUpdate], update: &IdentityUpdate) -> Result<(), String> {
         let Ok(before) = fold_trusted(None, earlier) else { return Ok(()) };
         match judge(before.as_ref(), update, |_| None) {
             Judgement::Valid(_) | Judgement::Waiting(_) => Ok(()),
@@ -102,16 +46,70 @@ impl IdentityCheck for Updates {
         }
     }
 
-    fn wallets<'a>(&'a self, update: &'a IdentityUpdate) -> BoxFuture<'a, Result<(), WalletFault>> {
-        async {
-            let questions =
-                wallet_questions(update).map_err(|error| WalletFault::Never(error.to_string()))?;
-            for question in questions {
-                self.ask(question).await?;
-            }
-            Ok(())
+    /// Asks every contract wallet that `update` names, one after another. An update that nodes
+    /// cannot ask about waits there, and with it all later ones of its inbox.
+    ///
+    /// # Errors
+    /// When a wallet refuses or cannot be asked, and when the update is malformed.
+    pub async fn ask_wallets(&self, update: &IdentityUpdate) -> Result<(), VouchError> {
+        let questions =
+            wallet_questions(update).map_err(|error| VouchError::Refused(error.to_string()))?;
+        for question in questions {
+            self.ask(&question).await?;
         }
-        .boxed()
+        Ok(())
+    }
+
+    /// Nodes ask the same question, and have the update wait until it is answered. A block that the
+    /// chain does not have, or whose state it has pruned, never gets an answer.
+    async fn ask(&self, question: &WalletQuestion) -> Result<(), VouchError> {
+        let WalletQuestion { chain_id, address, block_number, .. } = question;
+        let unknown = |error| self.not_asked(*chain_id, &error);
+        let newest = self.wallets.newest_block(*chain_id).await.map_err(unknown)?;
+        if *block_number > newest.saturating_add(WALLET_BLOCKS_AHEAD_MAX) {
+            let text = format!(
+                "Signature validation failed: a contract wallet is said to have signed at block \
+                 {block_number} of chain {chain_id}, which has {newest}"
+            );
+            return Err(VouchError::Refused(text));
+        }
+        if *block_number > newest {
+            return Ok(()); // nodes wait for that block, and not for long
+        }
+        if self.wallets.ask(question).await.map_err(unknown)? {
+            return Ok(());
+        }
+        let text = format!(
+            "Signature validation failed: the contract wallet {address} of chain {chain_id} has \
+             not signed it"
+        );
+        Err(VouchError::Refused(text))
+    }
+
+    fn not_asked(&self, chain_id: u64, error: &WalletError) -> VouchError {
+        match error {
+            WalletError::NoEndpoint(_) => {
+                let known: Vec<_> = self.wallets.chain_ids().iter().map(u64::to_string).collect();
+                let known = match &known[..] {
+                    [] => "none".to_owned(),
+                    ids => ids.join(", "),
+                };
+                VouchError::Refused(format!(
+                    "contract wallets of chain {chain_id} cannot be asked here; those of these \
+                     chains can: {known}"
+                ))
+            }
+            WalletError::NoAnswer { .. } => {
+                tracing::warn!(
+                    code = "wallet_unavailable",
+                    chain_id,
+                    "a contract wallet cannot be asked: {error}"
+                );
+                VouchError::Unavailable(format!(
+                    "the contract wallets of chain {chain_id} cannot be asked now"
+                ))
+            }
+        }
     }
 }
 
@@ -127,7 +125,8 @@ mod tests {
 
     const CHAIN_ID: u64 = 31_339;
 
-    /// A wallet founds its inbox. An account with a key needs no contract to be asked.
+    /// Returns an update by which a wallet founds its inbox. The wallet is an account with a key, which no contract
+    /// has to answer for.
     fn founding(signer: u8, chain_id: u64, block_number: u64) -> IdentityUpdate {
         let key = |number| SecretKey::from_bytes(&[number; 32]).unwrap();
         let founder = MemberIdentifier::of_address(key(7).public_key().address());
@@ -164,22 +163,22 @@ mod tests {
         let chain = EmbeddedChain::start(EmbeddedSettings::new(CHAIN_ID)).await.unwrap();
         let url = format!("http://{}", chain.local_addr());
         let away = "http://127.0.0.1:9".to_owned();
-        let updates = Updates::new(WalletChains::new([(CHAIN_ID, url), (1, away)]));
+        let updates = UpdatePrecheck::new(Arc::new(Wallets::over_rpc([(CHAIN_ID, url), (1, away)])));
         let never = async |update: IdentityUpdate, why: &str| {
-            assert!(updates.check([0; 32], &[], &update).is_ok(), "it waits at nodes");
-            let told = updates.wallets(&update).await;
+            assert!(updates.check(&[], &update).is_ok(), "it waits at nodes");
+            let told = updates.ask_wallets(&update).await;
             assert!(
-                matches!(&told, Err(WalletFault::Never(text)) if text.contains(why)),
+                matches!(&told, Err(VouchError::Refused(text)) if text.contains(why)),
                 "{told:?}"
             );
         };
-        assert_eq!(updates.wallets(&founding(7, CHAIN_ID, 0)).await, Ok(()));
+        assert_eq!(updates.ask_wallets(&founding(7, CHAIN_ID, 0)).await, Ok(()));
         never(founding(8, CHAIN_ID, 0), "has not signed").await;
         never(founding(7, CHAIN_ID, 1 << 60), "which has").await;
         never(founding(7, 999_999, 0), "1, 31339").await;
-        let soon = updates.wallets(&founding(8, CHAIN_ID, AHEAD_MAX)).await;
+        let soon = updates.ask_wallets(&founding(8, CHAIN_ID, WALLET_BLOCKS_AHEAD_MAX)).await;
         assert_eq!(soon, Ok(()), "another endpoint may have that block");
-        let away = updates.wallets(&founding(7, 1, 0)).await;
-        assert!(matches!(away, Err(WalletFault::NotNow(_))), "{away:?}");
+        let away = updates.ask_wallets(&founding(7, 1, 0)).await;
+        assert!(matches!(away, Err(VouchError::Unavailable(_))), "{away:?}");
     }
 }

@@ -1,97 +1,46 @@
-//! `xmtp.mls_validation.v1`: the same judgements for other software, over gRPC.
+//! `xmtp.mls_validation.v1`: the validations of this crate for other software, over gRPC.
 //!
-//! Judging is computing, so it happens on threads of its own, as many at once as there are cores and
-//! never more. Whoever calls may be anybody: what one request may cost is bounded.
+//! Validation computes, so it runs on threads that may block, at most one per core. Callers are not
+//! known, so [`limits`](crate::limits) bounds the cost of each request.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
 use hawser_proto::pb::xmtp::identity::MlsCredential;
 use hawser_proto::pb::xmtp::identity::api::v1 as identity_api;
 use hawser_proto::pb::xmtp::identity::associations as pb;
 use hawser_proto::pb::xmtp::mls_validation::v1 as api;
-use hawser_proto::{Address, Digest};
+use hawser_proto::Digest;
+use hawser_mls::identity::{AssociationState, Judgement, WalletQuestion, judge, parse_account_id};
+use hawser_mls::{group_message, key_package};
 use identity_api::verify_smart_contract_wallet_signatures_response::ValidationResponse as WalletResponse;
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
-use crate::identity::{AssociationState, Judgement, WalletQuestion, judge, parse_account_id};
-use crate::{group_message, key_package};
+use crate::clock::Clock;
+use crate::limits::{
+    ITEMS_PER_THREAD, REQUEST_ACTIONS_MAX, REQUEST_ITEMS_MAX, REQUEST_WALLETS_MAX,
+    REQUEST_WALLETS_TIMEOUT, WALLETS_CONCURRENT_MAX,
+};
+use crate::wallets::{WalletError, Wallets};
 
-/// The most items that one request may hold.
-const ITEMS_MAX: usize = 4096;
-/// The most actions that the updates of one request may hold.
-const ACTIONS_MAX: usize = 16_384;
-/// The most contract wallets that one request may have asked.
-const WALLETS_MAX: usize = 64;
-/// How many of them are asked at once.
-const WALLETS_AT_ONCE: usize = 8;
-/// How long all of them together may take.
-const WALLETS_TIMEOUT: Duration = Duration::from_secs(20);
-/// Items that one thread takes at a time.
-const CHUNK: usize = 16;
-
-/// What a contract wallet said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WalletVerdict {
-    /// Whether the signature is the wallet's.
-    pub agrees: bool,
-    /// The block at which it was asked.
-    pub block_number: u64,
-}
-
-/// Why a contract wallet could not be asked. It may be possible later.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WalletUnavailable {
-    /// Nobody said where this chain can be reached.
-    #[error("no RPC endpoint is configured for chain {0}")]
-    NoEndpoint(u64),
-    /// The chain did not answer, or not sensibly.
-    #[error("chain {chain_id} cannot be asked now: {reason}")]
-    NoAnswer {
-        /// Which chain.
-        chain_id: u64,
-        /// What happened.
-        reason: String,
-    },
-}
-
-/// Asks the chains of contract wallets.
-#[tonic::async_trait]
-pub trait WalletChains: Send + Sync + 'static {
-    /// Whether the wallet at `address` agrees to `signature` over `digest` (ERC-1271, ERC-6492), at
-    /// this block or at the newest one.
-    async fn ask(
-        &self,
-        chain_id: u64,
-        address: Address,
-        block_number: Option<u64>,
-        digest: Digest,
-        signature: Bytes,
-    ) -> Result<WalletVerdict, WalletUnavailable>;
-}
-
-/// Unix time in seconds.
-pub type Clock = dyn Fn() -> u64 + Send + Sync;
-
-/// The service. Clones are the same service.
+/// The validation service. Clones share everything.
 #[derive(Clone)]
-pub struct Validation {
-    wallets: Arc<dyn WalletChains>,
+pub struct ValidationService {
+    wallets: Arc<Wallets>,
     now_unix_s: Arc<Clock>,
     cores: Arc<Semaphore>,
 }
 
-impl Validation {
-    /// Judges on `cores` threads at once. `now_unix_s` decides which key packages may be used.
+impl ValidationService {
+    /// Validates on at most `cores` threads at once. Key packages are judged at the time of
+    /// `now_unix_s`; contract wallets are asked through `wallets`.
     #[must_use]
-    pub fn new(wallets: Arc<dyn WalletChains>, now_unix_s: Arc<Clock>, cores: usize) -> Self {
+    pub fn new(wallets: Arc<Wallets>, now_unix_s: Arc<Clock>, cores: usize) -> Self {
         Self { wallets, now_unix_s, cores: Arc::new(Semaphore::new(cores.max(1))) }
     }
 
-    /// Runs `judgement` where it may take its time.
+    /// Runs `judgement` on a thread that may block, when a core is free.
     async fn compute<T: Send + 'static>(
         &self,
         judgement: impl FnOnce() -> T + Send + 'static,
@@ -105,18 +54,18 @@ impl Validation {
         judged.await.map_err(|_| Status::internal("the judgement did not end in order"))
     }
 
-    /// Judges every item by itself, on all cores; the answers are in the order of the items.
+    /// Judges every item by itself on all cores and returns the answers in the order of the items.
     async fn each<I: Send + 'static, O: Send + 'static>(
         &self,
         mut items: Vec<I>,
         judgement: impl Fn(I) -> O + Copy + Send + 'static,
     ) -> Result<Vec<O>, Status> {
-        if items.len() > ITEMS_MAX {
-            return Err(too_many("items", ITEMS_MAX));
+        if items.len() > REQUEST_ITEMS_MAX {
+            return Err(too_many("items", REQUEST_ITEMS_MAX));
         }
         let mut chunks = Vec::new();
         while !items.is_empty() {
-            let rest = items.split_off(items.len().min(CHUNK));
+            let rest = items.split_off(items.len().min(ITEMS_PER_THREAD));
             let chunk = std::mem::replace(&mut items, rest);
             let judged = move || chunk.into_iter().map(judgement).collect::<Vec<O>>();
             chunks.push(self.compute(judged));
@@ -129,7 +78,11 @@ impl Validation {
         Ok(outputs)
     }
 
-    /// The state after all updates, or why one of them does not hold.
+    /// Returns the state after all updates; asks contract wallets within `budget`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` names the update that is invalid; `Unavailable` says that a wallet's chain
+    /// gives no answer now.
     async fn fold(
         &self,
         mut state: Option<AssociationState>,
@@ -163,13 +116,10 @@ impl Validation {
     ) -> Result<Vec<(WalletQuestion, bool)>, Status> {
         budget.take(questions.len())?;
         let asked = stream::iter(questions).map(|question| async move {
-            let WalletQuestion { chain_id, address, block_number, digest, signature } =
-                question.clone();
-            let verdict =
-                self.wallets.ask(chain_id, address, Some(block_number), digest, signature).await;
-            verdict.map(|verdict| (question, verdict.agrees))
+            let agrees = self.wallets.ask(&question).await;
+            agrees.map(|agrees| (question, agrees))
         });
-        let mut asked = asked.buffer_unordered(WALLETS_AT_ONCE);
+        let mut asked = asked.buffer_unordered(WALLETS_CONCURRENT_MAX);
         let answers = async {
             let mut answers = Vec::new();
             while let Some(answer) = asked.next().await {
@@ -195,21 +145,38 @@ impl Validation {
         let Ok(digest) = signature.hash.as_ref().try_into() else {
             return refused("a hash has 32 bytes".to_owned());
         };
-        let (block, digest) = (signature.block_number, Digest(digest));
-        let asked = self.wallets.ask(chain_id, address, block, digest, signature.signature);
-        match tokio::time::timeout(WALLETS_TIMEOUT, asked).await {
-            Ok(Ok(verdict)) => WalletResponse {
-                is_valid: verdict.agrees,
-                block_number: Some(verdict.block_number),
-                error: None,
-            },
+        let asked = self.ask_at(chain_id, signature.block_number, |block_number| WalletQuestion {
+            chain_id,
+            address,
+            block_number,
+            digest: Digest(digest),
+            signature: signature.signature,
+        });
+        match tokio::time::timeout(REQUEST_WALLETS_TIMEOUT, asked).await {
+            Ok(Ok((is_valid, block_number))) => {
+                WalletResponse { is_valid, block_number: Some(block_number), error: None }
+            }
             Ok(Err(error)) => refused(error.to_string()),
             Err(_) => refused("the wallet took too long to ask".to_owned()),
         }
     }
+
+    /// Asks a wallet at this block, or at the newest one, and returns the answer with the block.
+    async fn ask_at(
+        &self,
+        chain_id: u64,
+        block_number: Option<u64>,
+        question: impl FnOnce(u64) -> WalletQuestion,
+    ) -> Result<(bool, u64), WalletError> {
+        let block_number = match block_number {
+            Some(block_number) => block_number,
+            None => self.wallets.newest_block(chain_id).await?,
+        };
+        Ok((self.wallets.ask(&question(block_number)).await?, block_number))
+    }
 }
 
-/// How many more wallets a request may have asked, and until when.
+/// The number of contract wallets that a request may still have asked, and the deadline.
 struct WalletBudget {
     left: usize,
     until: tokio::time::Instant,
@@ -217,14 +184,14 @@ struct WalletBudget {
 
 impl WalletBudget {
     fn new() -> Self {
-        Self { left: WALLETS_MAX, until: tokio::time::Instant::now() + WALLETS_TIMEOUT }
+        Self { left: REQUEST_WALLETS_MAX, until: tokio::time::Instant::now() + REQUEST_WALLETS_TIMEOUT }
     }
 
     fn take(&mut self, count: usize) -> Result<(), Status> {
         self.left = self
             .left
             .checked_sub(count)
-            .ok_or_else(|| too_many("contract wallets", WALLETS_MAX))?;
+            .ok_or_else(|| too_many("contract wallets", REQUEST_WALLETS_MAX))?;
         Ok(())
     }
 }
@@ -233,16 +200,16 @@ fn too_many(what: &str, max: usize) -> Status {
     Status::invalid_argument(format!("a request may hold {max} {what}; send several"))
 }
 
-/// How far a log was folded without asking anybody.
+/// Updates that were applied in a row without waiting for a contract wallet.
 struct Stretch {
     state: Option<AssociationState>,
-    /// The first update that was not applied.
+    /// Index of the first update that was not applied.
     next: usize,
-    /// Why not.
+    /// The judgement that ended the stretch; `None` at the end of the log.
     stopped: Option<Judgement>,
 }
 
-/// Folds from update `next` on. `answers` are for that one.
+/// Applies updates from index `next` on. `answers` belong to the wallets of that one.
 fn stretch(
     mut state: Option<AssociationState>,
     updates: &[pb::IdentityUpdate],
@@ -264,17 +231,17 @@ fn stretch(
 fn check_size(updates: &[&[pb::IdentityUpdate]]) -> Result<(), Status> {
     let count: usize = updates.iter().map(|updates| updates.len()).sum();
     let actions: usize = updates.iter().copied().flatten().map(|update| update.actions.len()).sum();
-    if count > ITEMS_MAX {
-        return Err(too_many("updates", ITEMS_MAX));
+    if count > REQUEST_ITEMS_MAX {
+        return Err(too_many("updates", REQUEST_ITEMS_MAX));
     }
-    if actions > ACTIONS_MAX {
-        return Err(too_many("actions", ACTIONS_MAX));
+    if actions > REQUEST_ACTIONS_MAX {
+        return Err(too_many("actions", REQUEST_ACTIONS_MAX));
     }
     Ok(())
 }
 
 #[tonic::async_trait]
-impl api::validation_api_server::ValidationApi for Validation {
+impl api::validation_api_server::ValidationApi for ValidationService {
     async fn validate_group_messages(
         &self,
         request: Request<api::ValidateGroupMessagesRequest>,
@@ -347,11 +314,11 @@ impl api::validation_api_server::ValidationApi for Validation {
         request: Request<identity_api::VerifySmartContractWalletSignaturesRequest>,
     ) -> Result<Response<identity_api::VerifySmartContractWalletSignaturesResponse>, Status> {
         let signatures = request.into_inner().signatures;
-        if signatures.len() > WALLETS_MAX {
-            return Err(too_many("contract wallets", WALLETS_MAX));
+        if signatures.len() > REQUEST_WALLETS_MAX {
+            return Err(too_many("contract wallets", REQUEST_WALLETS_MAX));
         }
         let asked = stream::iter(signatures).map(|signature| self.verify_wallet(signature));
-        let responses = asked.buffered(WALLETS_AT_ONCE).collect().await;
+        let responses = asked.buffered(WALLETS_CONCURRENT_MAX).collect().await;
         Ok(Response::new(identity_api::VerifySmartContractWalletSignaturesResponse { responses }))
     }
 }

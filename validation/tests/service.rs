@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+#[path = "../../mls/tests/common/mod.rs"]
 mod common;
 
 use std::sync::Arc;
@@ -10,12 +11,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use api::validation_api_server::ValidationApi as _;
 use bytes::Bytes;
 use common::{add, captured, contract_signature, create, inbox, installation, update, wallet};
-use hawser_mls::identity::MemberIdentifier;
-use hawser_mls::service::{Validation, WalletChains, WalletUnavailable, WalletVerdict};
+use hawser_mls::identity::{MemberIdentifier, WalletQuestion};
 use hawser_proto::pb::xmtp::identity::api::v1 as identity_api;
 use hawser_proto::pb::xmtp::mls_validation::v1 as api;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::client_envelope::Payload;
-use hawser_proto::{Address, Digest};
+use hawser_validation::service::ValidationService;
+use hawser_validation::wallets::{WalletChains, WalletError, Wallets};
 use identity_api::VerifySmartContractWalletSignatureRequestSignature as WalletRequest;
 use tonic::{Code, Request};
 
@@ -27,29 +28,27 @@ struct Chains {
 
 #[tonic::async_trait]
 impl WalletChains for Chains {
-    async fn ask(
-        &self,
-        chain_id: u64,
-        _address: Address,
-        block_number: Option<u64>,
-        _digest: Digest,
-        signature: Bytes,
-    ) -> Result<WalletVerdict, WalletUnavailable> {
+    fn ids(&self) -> Vec<u64> {
+        vec![1, 2]
+    }
+
+    async fn newest_block(&self, chain_id: u64) -> Result<u64, WalletError> {
+        if chain_id == 1 { Ok(99) } else { Err(WalletError::NoEndpoint(chain_id)) }
+    }
+
+    async fn ask(&self, question: &WalletQuestion) -> Result<bool, WalletError> {
         self.asked.fetch_add(1, Ordering::Relaxed);
-        match chain_id {
-            1 => Ok(WalletVerdict {
-                agrees: signature.first() == Some(&1),
-                block_number: block_number.unwrap_or(99),
-            }),
-            other => Err(WalletUnavailable::NoEndpoint(other)),
+        match question.chain_id {
+            1 => Ok(question.signature.first() == Some(&1)),
+            other => Err(WalletError::NoEndpoint(other)),
         }
     }
 }
 
-fn service() -> (Validation, Arc<Chains>) {
+fn service() -> (ValidationService, Arc<Chains>) {
     let chains = Arc::new(Chains::default());
     let now = Arc::new(|| common::TIME_NS / 1_000_000_000);
-    (Validation::new(chains.clone(), now, 2), chains)
+    (ValidationService::new(Arc::new(Wallets::new(chains.clone())), now, 2), chains)
 }
 
 fn key_package(bytes: Bytes) -> api::validate_key_packages_request::KeyPackage {
@@ -111,7 +110,7 @@ async fn group_messages_are_answered_one_by_one() {
 }
 
 async fn state(
-    service: &Validation,
+    service: &ValidationService,
     old: Vec<hawser_proto::pb::xmtp::identity::associations::IdentityUpdate>,
     new: Vec<hawser_proto::pb::xmtp::identity::associations::IdentityUpdate>,
 ) -> Result<api::GetAssociationStateResponse, tonic::Status> {
@@ -163,6 +162,9 @@ async fn contract_wallets_are_asked_and_a_silent_chain_is_worth_another_try() {
     let member = agreed.association_state.unwrap().members[0].value.clone().unwrap();
     assert_eq!(member.added_on_chain_id, Some(1));
     assert_eq!(chains.asked.load(Ordering::Relaxed), 1);
+    let again = state(&service, vec![], vec![founding(1, 1)]).await.unwrap();
+    assert_eq!(again.association_state.unwrap().members.len(), 1);
+    assert_eq!(chains.asked.load(Ordering::Relaxed), 1, "an answer for one block is asked once");
 
     let error = state(&service, vec![], vec![founding(1, 0)]).await.unwrap_err();
     assert_eq!(error.code(), Code::InvalidArgument);

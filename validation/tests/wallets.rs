@@ -11,7 +11,9 @@ use alloy::signers::SignerSync as _;
 use alloy::signers::local::PrivateKeySigner;
 use alloy::sol_types::SolValue as _;
 use hawser_chain::send::{Call, Sender};
-use hawser_chain::wallets::{SIGNATURE_LEN_BYTES_MAX, WalletChains, WalletError, WalletQuery, ask};
+use hawser_mls::identity::WalletQuestion;
+use hawser_validation::wallets::client::{SIGNATURE_LEN_BYTES_MAX, ask};
+use hawser_validation::wallets::{WalletChains as _, WalletError, WalletRpc};
 use pair::{Kind, Pair};
 
 on_both_kinds_of_chain! {
@@ -51,8 +53,15 @@ fn sign(key: &PrivateKeySigner) -> Bytes {
     key.sign_hash_sync(&digest()).unwrap().as_bytes().into()
 }
 
-fn query(wallet: Address, signature: impl Into<Bytes>) -> WalletQuery {
-    WalletQuery { wallet, digest: digest(), signature: signature.into(), block_number: None }
+/// A question whose block is still to be set.
+fn query(wallet: Address, signature: impl Into<Bytes>) -> WalletQuestion {
+    WalletQuestion {
+        chain_id: pair::APP_ID,
+        address: hawser_proto::Address(wallet.0.0),
+        block_number: 0,
+        digest: hawser_proto::Digest(digest().0),
+        signature: signature.into().0,
+    }
 }
 
 struct World {
@@ -86,8 +95,14 @@ impl World {
         assert!(self.pair.app.has_code(self.wallet).await.unwrap());
     }
 
-    async fn agrees(&self, query: &WalletQuery) -> bool {
-        ask(&self.pair.app, query).await.unwrap().agrees
+    /// Asks at the newest block.
+    async fn agrees(&self, query: &WalletQuestion) -> bool {
+        let block_number = self.newest().await;
+        ask(&self.pair.app, &WalletQuestion { block_number, ..query.clone() }).await.unwrap()
+    }
+
+    async fn newest(&self) -> u64 {
+        self.pair.app.provider().get_block_number().await.unwrap()
     }
 
     fn wrap(&self, call: &Bytes, signature: Bytes) -> Bytes {
@@ -100,10 +115,12 @@ impl World {
 async fn a_deployed_wallet_is_asked_itself_at_the_block_that_is_named(kind: Kind) {
     let world = World::new(kind).await;
     world.deploy().await;
-    let before = ask(&world.pair.app, &query(world.wallet, sign(&key(7)))).await.unwrap();
-    assert!(before.agrees);
+    let block_number = world.newest().await;
+    let before = WalletQuestion { block_number, ..query(world.wallet, sign(&key(7))) };
+    assert!(ask(&world.pair.app, &before).await.unwrap());
     assert!(!world.agrees(&query(world.wallet, sign(&key(8)))).await);
-    let other = WalletQuery { digest: B256::ZERO, ..query(world.wallet, sign(&key(7))) };
+    let zero = hawser_proto::Digest([0; 32]);
+    let other = WalletQuestion { digest: zero, ..query(world.wallet, sign(&key(7))) };
     assert!(!world.agrees(&other).await);
     let wrapped = world.wrap(&world.deploy, sign(&key(7)));
     assert!(world.agrees(&query(world.wallet, wrapped)).await, "the wrapper is not needed");
@@ -111,11 +128,7 @@ async fn a_deployed_wallet_is_asked_itself_at_the_block_that_is_named(kind: Kind
     let call = WalletHarness::setOwnerCall { owner_: key(8).address() };
     world.sender.send(&Call::new(world.wallet, &call)).await.unwrap();
     assert!(!world.agrees(&query(world.wallet, sign(&key(7)))).await);
-    let then = WalletQuery {
-        block_number: Some(before.block_number),
-        ..query(world.wallet, sign(&key(7)))
-    };
-    assert_eq!(ask(&world.pair.app, &then).await.unwrap(), before);
+    assert!(ask(&world.pair.app, &before).await.unwrap(), "that block's state has not changed");
 }
 
 async fn a_wallet_that_is_not_there_yet_is_deployed_for_the_question(kind: Kind) {
@@ -152,12 +165,8 @@ async fn wallets_that_misbehave_do_not_agree(kind: Kind) {
 
 async fn blocks_that_are_not_there_are_no_answer(kind: Kind) {
     let world = World::new(kind).await;
-    let newest = world.pair.app.provider().get_block_number().await.unwrap();
-    for block_number in [newest + 1000, u64::MAX] {
-        let later = WalletQuery {
-            block_number: Some(block_number),
-            ..query(key(7).address(), sign(&key(7)))
-        };
+    for block_number in [world.newest().await + 1000, u64::MAX] {
+        let later = WalletQuestion { block_number, ..query(key(7).address(), sign(&key(7))) };
         assert!(ask(&world.pair.app, &later).await.is_err(), "block {block_number}");
     }
 }
@@ -167,15 +176,18 @@ async fn the_next_endpoint_of_a_chain_is_asked_when_one_is_no_use() {
     let pair = Pair::start(Kind::Embedded).await;
     let [settlement, app] = [&pair.settlement, &pair.app].map(|it| it.endpoint().to_owned());
     let nowhere = "http://127.0.0.1:9".to_owned();
-    let chains = WalletChains::new([
+    let chains = WalletRpc::new([
         (pair::APP_ID, nowhere.clone()),
         (pair::APP_ID, settlement), // says that it is another chain
         (pair::APP_ID, app),
         (5, nowhere),
     ]);
-    assert!(chains.ids().eq([5, pair::APP_ID]));
+    assert!(chains.ids() == [5, pair::APP_ID]);
     let query = query(key(7).address(), sign(&key(7)));
-    assert!(chains.ask(pair::APP_ID, &query).await.unwrap().agrees);
-    assert!(matches!(chains.ask(5, &query).await, Err(WalletError::Connect(_))));
-    assert_eq!(chains.ask(6, &query).await, Err(WalletError::NoEndpoint(6)));
+    let on = |chain_id| WalletQuestion { chain_id, ..query.clone() };
+    assert!(chains.ask(&query).await.unwrap());
+    assert_eq!(chains.newest_block(pair::APP_ID).await, Ok(0));
+    let silent = chains.ask(&on(5)).await;
+    assert!(matches!(silent, Err(WalletError::NoAnswer { chain_id: 5, .. })), "{silent:?}");
+    assert_eq!(chains.ask(&on(6)).await, Err(WalletError::NoEndpoint(6)));
 }

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use crate::chain::{ChainItem, ChainPath};
-use crate::identity::{self, IdentityCheck, Invalid, There, Update, WalletFault};
+use crate::identity::{self, IdentityCheck, Invalid, There, Update, VouchError};
 use crate::metrics::Numbers;
 use crate::nodes::Nodes;
 use crate::policy::{Caller, Cost, Policies, PolicyRefusal};
@@ -172,8 +172,8 @@ impl Service {
             is_new(envelope).then_some((index, update))
         });
         identity::ask_wallets(&**check, new).await.map_err(|(index, fault)| match fault {
-            WalletFault::Never(reason) => self.invalid_update(index, &reason),
-            WalletFault::NotNow(reason) => {
+            VouchError::Refused(reason) => self.invalid_update(index, &reason),
+            VouchError::Unavailable(reason) => {
                 Status::unavailable(format!("envelope {index}: {reason}"))
             }
         })

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hawser_gateway::chain::ChainFault;
-use hawser_gateway::identity::WalletFault;
+use hawser_gateway::identity::VouchError;
 use hawser_gateway::routing::ChainTopic;
 use hawser_gateway::{GatewaySettings, World};
 use hawser_proto::Bytes;
@@ -278,8 +278,8 @@ async fn an_identity_update_that_is_not_valid_costs_no_gas() {
 async fn an_update_whose_contract_wallets_cannot_be_asked_is_not_sent() {
     let there = indexed(1, 1, identity_update([5; 32]).encode_to_vec().into());
     for (fault, code) in [
-        (WalletFault::Never("no such chain".into()), Code::InvalidArgument),
-        (WalletFault::NotNow("it is away".into()), Code::Unavailable),
+        (VouchError::Refused("no such chain".into()), Code::InvalidArgument),
+        (VouchError::Unavailable("it is away".into()), Code::Unavailable),
     ] {
         let text = fault.to_string();
         let told = |world: &mut World| world.identity = Some(std::sync::Arc::new(Wallets(fault)));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use hawser_gateway::chain::{ChainFault, ChainWriter, OnChain};
-use hawser_gateway::identity::{IdentityCheck, WalletFault};
+use hawser_gateway::identity::{IdentityCheck, VouchError};
 use hawser_gateway::routing::ChainTopic;
 use hawser_gateway::{GatewayHandle, GatewaySettings, NodeRecord, World};
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
@@ -284,7 +284,7 @@ impl IdentityCheck for NoSpoiltInbox {
         if inbox == self.0 { Err("it is spoilt".into()) } else { Ok(()) }
     }
 
-    fn wallets<'a>(&'a self, _: &'a IdentityUpdate) -> BoxFuture<'a, Result<(), WalletFault>> {
+    fn wallets<'a>(&'a self, _: &'a IdentityUpdate) -> BoxFuture<'a, Result<(), VouchError>> {
         async { Ok(()) }.boxed()
     }
 }
@@ -303,20 +303,20 @@ impl IdentityCheck for Numbered {
         if own == next { Ok(()) } else { Err(format!("it is {own} and not {next}")) }
     }
 
-    fn wallets<'a>(&'a self, _: &'a IdentityUpdate) -> BoxFuture<'a, Result<(), WalletFault>> {
+    fn wallets<'a>(&'a self, _: &'a IdentityUpdate) -> BoxFuture<'a, Result<(), VouchError>> {
         async { Ok(()) }.boxed()
     }
 }
 
 /// Takes every update, and says this of contract wallets.
-pub(crate) struct Wallets(pub(crate) WalletFault);
+pub(crate) struct Wallets(pub(crate) VouchError);
 
 impl IdentityCheck for Wallets {
     fn check(&self, _: [u8; 32], _: &[IdentityUpdate], _: &IdentityUpdate) -> Result<(), String> {
         Ok(())
     }
 
-    fn wallets<'a>(&'a self, _: &'a IdentityUpdate) -> BoxFuture<'a, Result<(), WalletFault>> {
+    fn wallets<'a>(&'a self, _: &'a IdentityUpdate) -> BoxFuture<'a, Result<(), VouchError>> {
         async { Err(self.0.clone()) }.boxed()
     }
 }

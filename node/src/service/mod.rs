@@ -4,8 +4,7 @@
 //! - [`open`]: from the settings to an engine on an open database;
 //! - `world`: registry, rates and chain strands, from files or from the chains;
 //! - `peers`: the QUIC endpoint, and what the API shows of it;
-//! - `validation`: what key packages and identity updates are worth; `wallets`: what contract
-//!   wallets say; `recent`: what is remembered of both;
+//! - `validation`: connects the validation of key packages and identity updates to the engine;
 //! - `ports`: the clock; `system`: limits of the process, room on the disk;
 //! - [`ends`]: what tells a node to stop; `supervisor`: what the service manager is told;
 //! - [`projections`]: rebuilding them with somebody watching;
@@ -18,9 +17,7 @@ pub mod open;
 mod peers;
 mod ports;
 pub mod projections;
-mod recent;
 mod supervisor;
 mod system;
 mod validation;
-mod wallets;
 mod world;

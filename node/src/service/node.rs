@@ -6,10 +6,12 @@ use std::time::Duration;
 use hawser_api::{ApiError, ApiHandle, ApiSettings, ChainsView, Guest, NoPeers, PeerView};
 use hawser_engine::Engine;
 use hawser_engine::runtime::PublisherThreads;
-use hawser_mls::service::Validation;
 use hawser_net::{NetSettings, StartError};
 use hawser_proto::pb::xmtp::mls_validation::v1::validation_api_server::ValidationApiServer;
 use hawser_serve::{MESSAGE_LEN_BYTES_MAX, Method, MethodKind};
+use hawser_validation::clock::system_unix_s;
+use hawser_validation::service::ValidationService;
+use hawser_validation::wallets::{WalletTask, Wallets};
 use tokio::runtime::Runtime;
 use tokio::time::{Instant, sleep_until};
 use tonic::service::Routes;
@@ -19,8 +21,7 @@ use super::open::{self, OpenNodeError, Opened};
 use super::peers::Peers;
 use super::supervisor::Supervisor;
 use super::system::{self, Disk};
-use super::validation;
-use super::wallets::{Asking, Wallets};
+use super::validation::HeldUpdates;
 use super::world::chains::RunningChains;
 use super::world::files::Watcher;
 use crate::config::{NodeConfig, StopConfig};
@@ -111,7 +112,7 @@ struct Node {
     peers: Option<Peers>,
     files: Watcher,
     chains: RunningChains,
-    asking: Asking,
+    wallets: WalletTask,
 }
 
 impl Node {
@@ -130,7 +131,7 @@ impl Node {
         };
         let view = peers.as_ref().map_or_else(|| Arc::new(NoPeers) as _, Peers::view);
         let api = serve_api(config, &engine, view, chains.view(), wallets.clone()).await?;
-        let asking = wallets.start(engine.chain_appender());
+        let wallets = wallets.start(Arc::new(HeldUpdates(engine.chain_appender())));
         let files = world.watch().map_err(ServeError::Files)?;
         match api.address() {
             // Harnesses wait for exactly this line.
@@ -139,7 +140,7 @@ impl Node {
             }
             None => tracing::warn!(node_id = own.0, "api.enable is off: no clients are served"),
         }
-        Ok(Self { api, engine, threads, peers, files, chains, asking })
+        Ok(Self { api, engine, threads, peers, files, chains, wallets })
     }
 
     /// Stops everything in order; gives up at the second signal, or when it takes too long.
@@ -169,7 +170,7 @@ impl Node {
             steps.run("peers and their strands", peers.stop()).await;
         }
         steps.run("chains", self.chains.stop()).await;
-        steps.run(WALLETS, self.asking.stop()).await;
+        steps.run(WALLETS, self.wallets.stop()).await;
         let files = self.files;
         steps.run("files", blocking(move || files.stop())).await;
         let engine = self.engine;
@@ -208,7 +209,7 @@ fn validation_service(wallets: Arc<Wallets>) -> Guest {
         "/xmtp.mls_validation.v1.ValidationApi/VerifySmartContractWalletSignatures",
     ];
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let validation = Validation::new(wallets, Arc::new(validation::now_unix_s), cores);
+    let validation = ValidationService::new(wallets, Arc::new(system_unix_s), cores);
     let service = ValidationApiServer::new(validation)
         .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX);

@@ -2,19 +2,18 @@
 
 use std::sync::Arc;
 
-use hawser_chain::wallets::WalletChains;
 use hawser_engine::Engine;
 use hawser_engine::ports::{NodeRecord, Ports, Registry};
 use hawser_engine::runtime::{EngineSettings, PublishSettings, PublisherThreads};
 use hawser_proto::{Address, SecretKey};
 use hawser_rules::RateTable;
 use hawser_storage::{Identity, OpenError, ReadError, RebuildError, Settings, Store};
+use hawser_validation::wallets::Wallets;
 use tokio::runtime::Handle;
 
 use super::ports::SystemClock;
 use super::projections;
-use super::validation::{Inboxes, KeyPackages};
-use super::wallets::Wallets;
+use super::validation::{Identities, KeyPackages};
 use super::world::chains::{Chains, ChainsError};
 use super::world::files::{self as world_files, ChainError, RatesError, Watched, World};
 use super::world::{Outlets, RecordError, record_rates};
@@ -119,11 +118,11 @@ pub(super) fn open(config: &NodeConfig) -> Result<Opened, OpenNodeError> {
     let rates_file = config.files.rates.as_deref().map(Watched::new);
     let rates = first_rates(config, &chains, &store)?;
     let outlets = Outlets::new(own.id, store.clone(), registry, rates);
-    let wallets = Arc::new(Wallets::new(WalletChains::new(config.wallet_rpcs.clone())));
+    let wallets = Arc::new(Wallets::over_rpc(config.wallet_rpcs.clone()));
     let ports = Ports {
         clock: Arc::new(SystemClock),
         validator: Arc::new(KeyPackages),
-        identities: Arc::new(Inboxes::new(wallets.clone())),
+        identities: Arc::new(Identities::new(wallets.clone())),
         registry: outlets.registry.subscribe(),
         rates: outlets.rates.subscribe(),
     };

@@ -1,18 +1,18 @@
 //! A gateway at work: what it is told of the network, its start and its end.
 //!
 //! - `world`: registry and price list, from files or from the settlement chain;
-//! - `chain`: the app chain, as the gateway writes to it; `identity`: what must not get there.
+//! - `chain`: the app chain, as the gateway writes to it.
 
 mod chain;
-mod identity;
 mod world;
 
 use std::sync::Arc;
 
 use hawser_chain::index::ChainReader;
-use hawser_chain::wallets::WalletChains;
 use hawser_gateway::policy::config::PolicyFile;
 use hawser_gateway::{GatewayHandle, GatewaySettings, StartError, World};
+use hawser_validation::precheck::UpdatePrecheck;
+use hawser_validation::wallets::Wallets;
 use tokio::runtime::Runtime;
 use tokio::time::{Instant, sleep_until};
 
@@ -144,8 +144,8 @@ async fn world(config: &GatewayConfig) -> Result<(World, Option<ChainReader>), F
     };
     let push_urls = config.chains.settlement.push_urls.clone();
     let (reading, lists) = settlement.map(|settlement| settlement.listen(push_urls)).unzip();
-    let wallets = WalletChains::new(config.wallet_rpcs.clone());
-    let identity = Some(Arc::new(identity::Updates::new(wallets)) as _);
+    let wallets = Arc::new(Wallets::over_rpc(config.wallet_rpcs.clone()));
+    let identity = Some(Arc::new(UpdatePrecheck::new(wallets)) as _);
     Ok((World { nodes, rates, lists, rates_wanted, chain, identity }, reading))
 }
 

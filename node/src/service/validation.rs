@@ -1,0 +1,72 @@
+//! Connects `hawser_validation` to the engine's ports.
+
+use std::sync::Arc;
+
+use hawser_engine::ports::{IdentityJudge, IdentityVerdict, PayloadValidator};
+use hawser_engine::runtime::ChainAppender;
+use hawser_proto::Bytes;
+use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
+use hawser_validation::clock::system_unix_s;
+use hawser_validation::identity::{IdentityValidator, UpdateValidity};
+use hawser_validation::wallets::{WaitingUpdates, Wallets};
+
+/// Validates key packages at the time of this machine's clock.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct KeyPackages;
+
+impl PayloadValidator for KeyPackages {
+    fn key_package(&self, tls_bytes: &Bytes) -> Result<(), String> {
+        hawser_mls::key_package(tls_bytes, system_unix_s())
+            .map(drop)
+            .map_err(|error| error.to_string())
+    }
+}
+
+/// Validates identity updates for the engine.
+pub(super) struct Identities(IdentityValidator);
+
+impl Identities {
+    pub(super) fn new(wallets: Arc<Wallets>) -> Self {
+        Self(IdentityValidator::new(wallets))
+    }
+}
+
+impl IdentityJudge for Identities {
+    fn judge(
+        &self,
+        inbox: [u8; 32],
+        earlier: &[IdentityUpdate],
+        update: &IdentityUpdate,
+    ) -> IdentityVerdict {
+        match self.0.validate(inbox, earlier, update) {
+            UpdateValidity::Valid => IdentityVerdict::Valid,
+            UpdateValidity::Invalid(reason) => IdentityVerdict::Invalid(reason),
+            UpdateValidity::Waiting(reason) => IdentityVerdict::Waiting(reason),
+        }
+    }
+}
+
+/// The updates in this node's log that wait for contract wallets.
+pub(super) struct HeldUpdates(pub(super) ChainAppender);
+
+impl WaitingUpdates for HeldUpdates {
+    fn inboxes_waiting(&self) -> usize {
+        self.0.inboxes_waiting()
+    }
+
+    fn judge_again(&self) {
+        match self.0.judge_held() {
+            Ok(judged) if judged.valid + judged.invalid > 0 => tracing::info!(
+                valid = judged.valid,
+                invalid = judged.invalid,
+                waiting = judged.waiting,
+                "identity updates that waited were judged"
+            ),
+            Ok(_) => {}
+            Err(error) => tracing::error!(
+                code = "identity_judging_failed",
+                "identity updates that wait could not be judged, and will be again: {error}"
+            ),
+        }
+    }
+}

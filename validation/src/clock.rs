@@ -1,0 +1,12 @@
+//! The time at which key packages are judged.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A source of unix time in seconds.
+pub type Clock = dyn Fn() -> u64 + Send + Sync;
+
+/// Returns the unix time of this machine in seconds; 0 while its clock stands before 1970.
+#[must_use]
+pub fn system_unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}

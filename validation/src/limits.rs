@@ -1,0 +1,56 @@
+//! Every bound of this crate. Requests to the validation service may come from anyone, and identity
+//! updates on a chain from any account that pays for gas, so the cost of each is bounded here.
+
+use std::time::Duration;
+
+/// Largest number of items (messages, key packages, updates) in one request to the service.
+/// A guess: a few times what one device of a user holds.
+pub const REQUEST_ITEMS_MAX: usize = 4096;
+
+/// Largest number of actions in all updates of one request to the service. A guess: an action costs
+/// at most two signature checks of about 100 µs, so a request costs at most about 3 s of one core.
+pub const REQUEST_ACTIONS_MAX: usize = 16_384;
+
+/// Largest number of contract wallets that one request to the service may have asked. A guess:
+/// each costs two requests to an RPC provider.
+pub const REQUEST_WALLETS_MAX: usize = 64;
+
+/// Time for all contract wallets of one request to the service together. A guess: twice the limit of
+/// one RPC request ([`hawser_chain::send::REQUEST_MAX`]).
+pub const REQUEST_WALLETS_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Questions to contract wallets that are under way at once, for all callers together and for one
+/// request. A guess that stays below the rate limits of public RPC providers.
+pub const WALLETS_CONCURRENT_MAX: usize = 8;
+
+/// Answers of contract wallets that are remembered. An entry takes about 128 bytes, so the worst
+/// case is about 8 MiB.
+pub const WALLET_ANSWERS_MAX: usize = 65_536;
+
+/// Questions to contract wallets that wait for an answer. A guess. In the worst case each holds a
+/// signature as long as a payload of the chain (200 kB), 2 GB in all; real ones have 65 bytes.
+pub const WALLET_QUESTIONS_MAX: usize = 10_000;
+
+/// Pause before a question that got no answer is asked again; each further failure doubles it. A
+/// guess: about the time of a block.
+pub const WALLET_PAUSE_MIN: Duration = Duration::from_secs(2);
+
+/// Longest pause between two attempts at one question. A guess: an inbox waits no longer than this
+/// after its wallet's chain is back.
+pub const WALLET_PAUSE_MAX: Duration = Duration::from_secs(300);
+
+/// Interval at which waiting updates are judged again although no answer has arrived. A guess: it
+/// brings back questions that [`WALLET_QUESTIONS_MAX`] has pushed out.
+pub const JUDGE_AGAIN_EVERY: Duration = Duration::from_secs(300);
+
+/// Blocks by which a signature may be ahead of an endpoint's newest block at a gateway: the wallet
+/// may have used an endpoint that was ahead of ours. A guess.
+pub const WALLET_BLOCKS_AHEAD_MAX: u64 = 10;
+
+/// Total weight of remembered inbox states in bytes. A guess: a state of a few members weighs about
+/// 2 kB, so this holds about 30,000 active inboxes.
+pub const INBOX_STATES_BYTES_MAX: u64 = 64 << 20;
+
+/// Items of a request that one thread judges in a row. A guess: large enough that handing over
+/// costs little beside a signature check, small enough that all cores take part.
+pub const ITEMS_PER_THREAD: usize = 16;
