@@ -163,7 +163,8 @@ mod tests {
         let chain = EmbeddedChain::start(EmbeddedSettings::new(CHAIN_ID)).await.unwrap();
         let url = format!("http://{}", chain.local_addr());
         let away = "http://127.0.0.1:9".to_owned();
-        let updates = UpdatePrecheck::new(Arc::new(Wallets::over_rpc([(CHAIN_ID, url), (1, away)])));
+        let updates =
+            UpdatePrecheck::new(Arc::new(Wallets::over_rpc([(CHAIN_ID, url), (1, away)])));
         let never = async |update: IdentityUpdate, why: &str| {
             assert!(updates.check(&[], &update).is_ok(), "it waits at nodes");
             let told = updates.ask_wallets(&update).await;

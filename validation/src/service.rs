@@ -6,13 +6,13 @@
 use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt as _};
+use hawser_mls::identity::{AssociationState, Judgement, WalletQuestion, judge, parse_account_id};
+use hawser_mls::{group_message, key_package};
+use hawser_proto::Digest;
 use hawser_proto::pb::xmtp::identity::MlsCredential;
 use hawser_proto::pb::xmtp::identity::api::v1 as identity_api;
 use hawser_proto::pb::xmtp::identity::associations as pb;
 use hawser_proto::pb::xmtp::mls_validation::v1 as api;
-use hawser_proto::Digest;
-use hawser_mls::identity::{AssociationState, Judgement, WalletQuestion, judge, parse_account_id};
-use hawser_mls::{group_message, key_package};
 use identity_api::verify_smart_contract_wallet_signatures_response::ValidationResponse as WalletResponse;
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
@@ -184,7 +184,10 @@ struct WalletBudget {
 
 impl WalletBudget {
     fn new() -> Self {
-        Self { left: REQUEST_WALLETS_MAX, until: tokio::time::Instant::now() + REQUEST_WALLETS_TIMEOUT }
+        Self {
+            left: REQUEST_WALLETS_MAX,
+            until: tokio::time::Instant::now() + REQUEST_WALLETS_TIMEOUT,
+        }
     }
 
     fn take(&mut self, count: usize) -> Result<(), Status> {
