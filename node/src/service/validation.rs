@@ -50,7 +50,7 @@ impl IdentityJudge for Identities {
 pub(super) struct HeldUpdates(pub(super) ChainAppender);
 
 impl WaitingUpdates for HeldUpdates {
-    fn inboxes_waiting(&self) -> usize {
+    fn inboxes_waiting(&self) -> u64 {
         self.0.inboxes_waiting()
     }
 

@@ -25,7 +25,7 @@ use queue::QuestionQueue;
 /// Identity updates that wait for answers of contract wallets. A node implements it on its log.
 pub trait WaitingUpdates: Send + Sync + 'static {
     /// Returns the number of inboxes with an update that waits.
-    fn inboxes_waiting(&self) -> usize;
+    fn inboxes_waiting(&self) -> u64;
 
     /// Judges the waiting updates again. Blocks on the disk and computes; called on a thread that
     /// may block.
