@@ -25,5 +25,4 @@ pub mod replication;
 pub mod runtime;
 pub mod sequencer;
 
-pub use hawser_rules::fees;
 pub use runtime::Engine;

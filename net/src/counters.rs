@@ -1,7 +1,7 @@
 //! What the transport counts.
 
 use hawser_engine::counters::Counter;
-use hawser_engine::replication::Fault;
+use hawser_engine::replication::PeerViolation;
 use hawser_proto::frame::{CloseCode, FrameError};
 
 /// Why something that came from outside was refused. Each one is counted.
@@ -37,12 +37,12 @@ pub enum Refusal {
     Unrequested,
     /// What the engine found in the envelopes.
     #[error(transparent)]
-    Envelope(#[from] Fault),
+    Envelope(#[from] PeerViolation),
 }
 
 impl Refusal {
     /// All of them, in the order in which they are counted.
-    pub const ALL: [Self; 9 + Fault::ALL.len()] = [
+    pub const ALL: [Self; 9 + PeerViolation::ALL.len()] = [
         Self::UnknownNode,
         Self::WrongNode,
         Self::BadProof,
@@ -52,11 +52,11 @@ impl Refusal {
         Self::Protocol,
         Self::Oversized,
         Self::Unrequested,
-        Self::Envelope(Fault::ALL[0]),
-        Self::Envelope(Fault::ALL[1]),
-        Self::Envelope(Fault::ALL[2]),
-        Self::Envelope(Fault::ALL[3]),
-        Self::Envelope(Fault::ALL[4]),
+        Self::Envelope(PeerViolation::ALL[0]),
+        Self::Envelope(PeerViolation::ALL[1]),
+        Self::Envelope(PeerViolation::ALL[2]),
+        Self::Envelope(PeerViolation::ALL[3]),
+        Self::Envelope(PeerViolation::ALL[4]),
     ];
 
     /// The value of a metric's label.
@@ -72,7 +72,7 @@ impl Refusal {
             Self::Protocol => "protocol",
             Self::Oversized => "oversized",
             Self::Unrequested => "unrequested",
-            Self::Envelope(fault) => fault.label(),
+            Self::Envelope(violation) => violation.label(),
         }
     }
 
@@ -88,12 +88,14 @@ impl Refusal {
             Self::Protocol
             | Self::Oversized
             | Self::Unrequested
-            | Self::Envelope(Fault::WrongOriginator | Fault::OutOfOrder) => {
+            | Self::Envelope(PeerViolation::WrongOriginator | PeerViolation::OutOfOrder) => {
                 CloseCode::ProtocolViolation
             }
-            Self::Envelope(Fault::NotCanonical | Fault::ChainProof | Fault::ForgedSignature) => {
-                CloseCode::BadEnvelope
-            }
+            Self::Envelope(
+                PeerViolation::NotCanonical
+                | PeerViolation::ChainProof
+                | PeerViolation::ForgedSignature,
+            ) => CloseCode::BadEnvelope,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use hawser_engine::replication::{Piece, RequestId, Want};
+use hawser_engine::replication::{RequestId, StrandItem, Want};
 use hawser_engine::runtime::replication::Feed;
 use hawser_proto::frame::{Batch, DataDecoder, DataFrame, GapReason, StreamCode, StreamHeader};
 use hawser_proto::{OriginatorId, SequenceId};
@@ -181,24 +181,24 @@ impl Incoming {
     ) -> Result<bool, Broken> {
         let mut is_whole = false;
         loop {
-            let pieces = match self.next(stream).await? {
+            let items = match self.next(stream).await? {
                 Next::Frame(DataFrame::Batch(batch)) => envelopes(&batch)?,
                 Next::Frame(DataFrame::Gap(gap)) => {
                     let expired = gap.reason == GapReason::Expired;
-                    vec![Piece::Gap { from: gap.from, to: gap.to, expired }]
+                    vec![StrandItem::Gap { from: gap.from, to: gap.to, expired }]
                 }
                 Next::Frame(DataFrame::End(_)) => {
                     is_whole = true;
-                    vec![Piece::End]
+                    vec![StrandItem::End]
                 }
                 Next::Frame(DataFrame::Header(_)) => return Err(Refusal::Protocol.into()),
                 Next::Finished | Next::Reset if is_whole => return Ok(true),
                 Next::Finished | Next::Reset => {
-                    let _ = feed.deliver(originator, request, vec![Piece::Closed]).await;
+                    let _ = feed.deliver(originator, request, vec![StrandItem::Closed]).await;
                     return Ok(true);
                 }
             };
-            if feed.deliver(originator, request, pieces).await.is_err() {
+            if feed.deliver(originator, request, items).await.is_err() {
                 return Ok(false);
             }
         }
@@ -206,13 +206,13 @@ impl Incoming {
 }
 
 /// A batch may exceed what was asked for only if it is a single envelope.
-fn envelopes(batch: &Batch) -> Result<Vec<Piece<Bytes>>, Refusal> {
+fn envelopes(batch: &Batch) -> Result<Vec<StrandItem<Bytes>>, Refusal> {
     let bytes: usize = batch.envelopes().map(|envelope| envelope.len()).sum();
     let is_within = u32::try_from(bytes).is_ok_and(|bytes| bytes <= BATCH_BYTES_MAX);
     if batch.len() > 1 && !is_within {
         return Err(Refusal::Oversized);
     }
-    Ok(batch.envelopes().map(Piece::Envelope).collect())
+    Ok(batch.envelopes().map(StrandItem::Envelope).collect())
 }
 
 /// Tells a strand that its want will not be answered.
@@ -222,6 +222,6 @@ pub(crate) async fn close(
     request: RequestId,
 ) -> Result<(), Broken> {
     // Fails if nobody cares any more.
-    let _ = feed.deliver(originator, request, vec![Piece::Closed]).await;
+    let _ = feed.deliver(originator, request, vec![StrandItem::Closed]).await;
     Ok(())
 }

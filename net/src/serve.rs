@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use hawser_engine::replication::Piece;
+use hawser_engine::replication::StrandItem;
 use hawser_engine::runtime::replication::{Replication, StrandReadError, StrandReader};
 use hawser_proto::OriginatorId;
 use hawser_proto::frame::{
@@ -163,9 +163,9 @@ async fn send(
 impl Strand {
     async fn send_all(&mut self, stream: &mut SendStream) -> Result<(), SendError> {
         self.send_frame(stream, DataFrame::Header(self.header)).await?;
-        while let Some(pieces) = self.reader.next().await? {
-            for piece in pieces {
-                self.send_piece(stream, piece).await?;
+        while let Some(items) = self.reader.next().await? {
+            for item in items {
+                self.send_item(stream, item).await?;
             }
             self.flush(stream).await?;
         }
@@ -177,24 +177,24 @@ impl Strand {
         Ok(())
     }
 
-    async fn send_piece(
+    async fn send_item(
         &mut self,
         stream: &mut SendStream,
-        piece: Piece<Bytes>,
+        item: StrandItem<Bytes>,
     ) -> Result<(), SendError> {
-        match piece {
-            Piece::Envelope(envelope) => {
+        match item {
+            StrandItem::Envelope(envelope) => {
                 if self.batch.push(&envelope)? == Pushed::Full {
                     self.flush(stream).await?;
                     self.batch.push(&envelope)?;
                 }
             }
-            Piece::Gap { from, to, expired } => {
+            StrandItem::Gap { from, to, expired } => {
                 self.flush(stream).await?;
                 let reason = if expired { GapReason::Expired } else { GapReason::Missing };
                 self.send_frame(stream, DataFrame::Gap(Gap { from, to, reason })).await?;
             }
-            Piece::End | Piece::Closed => {} // a reader says so by ending
+            StrandItem::End | StrandItem::Closed => {} // a reader says so by ending
         }
         Ok(())
     }

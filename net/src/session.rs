@@ -151,7 +151,7 @@ impl<'a> Session<'a> {
                 self.wants.stop(originator);
                 self.writer.send(ControlFrame::Stop(Stop { originator })).await
             }
-            LinkCommand::Disconnect { fault } => Err(Refusal::Envelope(fault).into()),
+            LinkCommand::Disconnect { violation } => Err(Refusal::Envelope(violation).into()),
         }
     }
 

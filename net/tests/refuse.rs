@@ -8,7 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use common::envelopes::{envelope, forged, key};
 use common::network::{Network, Node, UNREACHABLE};
 use common::raw::{RawPeer, SilentServer, closed};
-use hawser_engine::replication::Fault;
+use hawser_engine::replication::PeerViolation;
 use hawser_net::Refusal;
 use hawser_proto::frame::{
     CloseCode, ControlFrame, DataFrame, Gap, GapReason, Hello, MAX_BATCH_FRAME, MAX_CONTROL_FRAME,
@@ -185,7 +185,7 @@ async fn a_forged_envelope_ends_the_connection_and_is_not_stored() {
     let mut peer = scene.join().await;
     let batch = [envelope(LIAR, 1), forged(LIAR, 2), envelope(LIAR, 3)];
     let _strand = peer.answer(LIAR.0, &batch).await;
-    let reason = Refusal::Envelope(Fault::ForgedSignature);
+    let reason = Refusal::Envelope(PeerViolation::ForgedSignature);
     scene.assert_refused(&peer, reason, CloseCode::BadEnvelope).await;
     scene.node.wait_for(LIAR.0, 1).await;
     assert_eq!(scene.node.held(LIAR.0), BTreeMap::from([(1, envelope(LIAR, 1))]));
@@ -196,7 +196,7 @@ async fn a_peer_that_was_refused_is_kept_out_for_a_while() {
     let mut scene = Scene::new().await;
     let mut peer = scene.join().await;
     let _strand = peer.answer(LIAR.0, &[forged(LIAR, 1)]).await;
-    let reason = Refusal::Envelope(Fault::ForgedSignature);
+    let reason = Refusal::Envelope(PeerViolation::ForgedSignature);
     scene.assert_refused(&peer, reason, CloseCode::BadEnvelope).await;
     let again = scene.join().await;
     assert_eq!(again.closed().await, Some(CloseCode::Busy));
@@ -205,21 +205,21 @@ async fn a_peer_that_was_refused_is_kept_out_for_a_while() {
 #[tokio::test(flavor = "multi_thread")]
 async fn envelopes_that_break_the_stream_are_refused() {
     let outside = bytes::Bytes::from_static(b"no envelope at all");
-    for (batch, fault, code) in [
-        (vec![outside], Fault::NotCanonical, CloseCode::BadEnvelope),
+    for (batch, violation, code) in [
+        (vec![outside], PeerViolation::NotCanonical, CloseCode::BadEnvelope),
         (
             vec![envelope(OriginatorId(200), 1)],
-            Fault::WrongOriginator,
+            PeerViolation::WrongOriginator,
             CloseCode::ProtocolViolation,
         ),
         (
             vec![envelope(LIAR, 2), envelope(LIAR, 1)],
-            Fault::OutOfOrder,
+            PeerViolation::OutOfOrder,
             CloseCode::ProtocolViolation,
         ),
         (
             vec![envelope(LIAR, 1), envelope(LIAR, 1)],
-            Fault::OutOfOrder,
+            PeerViolation::OutOfOrder,
             CloseCode::ProtocolViolation,
         ),
     ] {
@@ -228,11 +228,11 @@ async fn envelopes_that_break_the_stream_are_refused() {
         // A gap before the second envelope would take the stream away before it is looked at.
         let want = peer.hear_want(LIAR.0).await;
         let mut strand = peer.open(want.originator, want.after).await;
-        if fault == Fault::OutOfOrder && batch[0] == envelope(LIAR, 2) {
+        if violation == PeerViolation::OutOfOrder && batch[0] == envelope(LIAR, 2) {
             strand.send_batch(&[envelope(LIAR, 1)]).await;
         }
         strand.send_batch(&batch).await;
-        scene.assert_refused(&peer, Refusal::Envelope(fault), code).await;
+        scene.assert_refused(&peer, Refusal::Envelope(violation), code).await;
         assert!(scene.node.held(LIAR.0).len() <= 2);
     }
 }

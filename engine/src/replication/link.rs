@@ -36,14 +36,14 @@ pub enum LinkCommand {
     /// End the connection: the peer cannot be trusted with anything.
     Disconnect {
         /// What it did.
-        fault: Fault,
+        violation: PeerViolation,
     },
 }
 
 /// Something that a stream of one strand brings; `E` is an envelope, before or after it is
 /// checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Piece<E> {
+pub enum StrandItem<E> {
     /// The next envelope.
     Envelope(E),
     /// The peer says that it does not hold these. No proof of anything.
@@ -61,33 +61,33 @@ pub enum Piece<E> {
     Closed,
 }
 
-impl<E> Piece<E> {
+impl<E> StrandItem<E> {
     /// The same with what `check` makes of the envelope.
-    pub fn map<V>(self, check: impl FnOnce(E) -> V) -> Piece<V> {
+    pub fn map<V>(self, check: impl FnOnce(E) -> V) -> StrandItem<V> {
         match self {
-            Self::Envelope(envelope) => Piece::Envelope(check(envelope)),
-            Self::Gap { from, to, expired } => Piece::Gap { from, to, expired },
-            Self::End => Piece::End,
-            Self::Closed => Piece::Closed,
+            Self::Envelope(envelope) => StrandItem::Envelope(check(envelope)),
+            Self::Gap { from, to, expired } => StrandItem::Gap { from, to, expired },
+            Self::End => StrandItem::End,
+            Self::Closed => StrandItem::Closed,
         }
     }
 }
 
 /// What arrived in answer to one want, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Delivery<E> {
+pub struct WantResponse<E> {
     /// Who sent it: not necessarily whose strand it is.
     pub peer: OriginatorId,
     /// The want that it answers.
     pub request: RequestId,
     /// In the order of the stream.
-    pub pieces: Vec<Piece<E>>,
+    pub items: Vec<StrandItem<E>>,
 }
 
 /// What a peer did that ends its connection. Nobody but the peer itself can have done it, since
 /// an honest one checks what it passes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
-pub enum Fault {
+pub enum PeerViolation {
     /// The outer layer is malformed or not in its one canonical form.
     #[error("an envelope is malformed or not in canonical form")]
     NotCanonical,
@@ -105,7 +105,7 @@ pub enum Fault {
     OutOfOrder,
 }
 
-impl Fault {
+impl PeerViolation {
     /// All of them.
     pub const ALL: [Self; 5] = [
         Self::NotCanonical,

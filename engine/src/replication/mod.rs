@@ -1,7 +1,7 @@
 //! How this node follows the strands of others: what is asked of whom, what is believed, and when
 //! a gap is given up.
 //!
-//! - [`Judge`] turns bytes of a peer into what may be stored, or into the peer's fault;
+//! - [`EnvelopeVerifier`] turns bytes of a peer into what may be stored, or into the peer's violation;
 //! - [`Follower`] is one strand as this node follows it, a state machine without I/O;
 //! - [`link`] is what the engine and the transport say to each other.
 //!
@@ -16,5 +16,5 @@ mod verify;
 pub use follower::{
     DECIDE_AFTER, Effect, Follower, RETRY_AFTER, SEARCH_FOR, STALL_AFTER, StrandWrite,
 };
-pub use link::{Delivery, Fault, LinkCommand, Piece, RequestId, Want};
-pub use verify::{Judge, Objection, Verdict};
+pub use link::{LinkCommand, PeerViolation, RequestId, StrandItem, Want, WantResponse};
+pub use verify::{EnvelopeVerifier, VerifyError, VerifyResult};

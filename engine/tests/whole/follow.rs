@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_engine::ports::NodeRecord;
-use hawser_engine::replication::{LinkCommand, Piece, RequestId, Want};
+use hawser_engine::replication::{LinkCommand, RequestId, StrandItem, Want};
 use hawser_engine::runtime::PublishError;
 use hawser_engine::runtime::replication::{Link, Replication, ReplicationTasks};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Proof};
@@ -20,7 +20,7 @@ use crate::common::{
     record,
 };
 
-const HOME: OriginatorId = OriginatorId(300);
+const SOURCE: OriginatorId = OriginatorId(300);
 const OTHER: OriginatorId = OriginatorId(200);
 /// Nothing takes this long that happens at all.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -77,7 +77,7 @@ impl Follower {
             ..record()
         };
         node.registry
-            .send_replace(Arc::new([record(), other(OTHER), other(HOME)].into_iter().collect()));
+            .send_replace(Arc::new([record(), other(OTHER), other(SOURCE)].into_iter().collect()));
         let (replication, tasks) = Replication::start(&node.engine);
         Self { node, replication, tasks }
     }
@@ -161,36 +161,36 @@ impl Peer {
     }
 
     async fn send(&self, envelopes: impl IntoIterator<Item = Bytes>) {
-        self.answer(envelopes.into_iter().map(Piece::Envelope).collect()).await;
+        self.answer(envelopes.into_iter().map(StrandItem::Envelope).collect()).await;
     }
 
-    async fn answer(&self, pieces: Vec<Piece<Bytes>>) {
+    async fn answer(&self, items: Vec<StrandItem<Bytes>>) {
         let (originator, request) = self.asked.expect("something was asked for");
-        self.link.feed().deliver(originator, request, pieces).await.unwrap();
+        self.link.feed().deliver(originator, request, items).await.unwrap();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_statements_for_one_place_the_first_is_kept_and_the_second_is_counted() {
     let follower = Follower::start(common::store());
-    let (mut home, mut other) = (follower.connect(HOME, &[]), follower.connect(OTHER, &[]));
-    assert_eq!(home.want(HOME).await, (0, None));
-    home.send(strand(HOME, &[1, 4])).await;
-    assert_eq!(other.want(HOME).await, (1, Some(3)));
-    assert_eq!(home.want(HOME).await, (1, Some(3)));
-    other.send(strand(HOME, &[2])).await;
-    follower.wait_for(HOME, 2).await;
+    let (mut source, mut other) = (follower.connect(SOURCE, &[]), follower.connect(OTHER, &[]));
+    assert_eq!(source.want(SOURCE).await, (0, None));
+    source.send(strand(SOURCE, &[1, 4])).await;
+    assert_eq!(other.want(SOURCE).await, (1, Some(3)));
+    assert_eq!(source.want(SOURCE).await, (1, Some(3)));
+    other.send(strand(SOURCE, &[2])).await;
+    follower.wait_for(SOURCE, 2).await;
     let counters = follower.replication.counters();
     assert_eq!(counters.conflicts.get(), 0);
 
     // Just as well signed, and another story.
-    home.send([envelope(HOME, 2, "other"), envelope(HOME, 3, "true")]).await;
-    follower.wait_for(HOME, 3).await;
-    assert_eq!(home.want(HOME).await, (2, None), "nobody is sent away for it");
+    source.send([envelope(SOURCE, 2, "other"), envelope(SOURCE, 3, "true")]).await;
+    follower.wait_for(SOURCE, 3).await;
+    assert_eq!(source.want(SOURCE).await, (2, None), "nobody is sent away for it");
     // The same again is no second story.
-    home.send(strand(HOME, &[3, 4])).await;
-    follower.wait_for(HOME, 4).await;
-    assert_eq!(follower.held(HOME), strand(HOME, &[1, 2, 3, 4]));
+    source.send(strand(SOURCE, &[3, 4])).await;
+    follower.wait_for(SOURCE, 4).await;
+    assert_eq!(follower.held(SOURCE), strand(SOURCE, &[1, 2, 3, 4]));
     assert_eq!(counters.conflicts.get(), 1);
     follower.stop().await;
 }
@@ -199,21 +199,21 @@ async fn of_two_statements_for_one_place_the_first_is_kept_and_the_second_is_cou
 async fn what_was_marked_missing_before_a_restart_is_still_looked_for() {
     let store = common::store();
     let (from, through) = (SequenceId(1), SequenceId(3));
-    let skip = Change::Skip { originator: HOME, from, through, reason: SkipReason::Missing };
-    let id = EnvelopeId::new(HOME, SequenceId(4));
-    let bytes = envelope(HOME, 4, "true");
+    let skip = Change::Skip { originator: SOURCE, from, through, reason: SkipReason::Missing };
+    let id = EnvelopeId::new(SOURCE, SequenceId(4));
+    let bytes = envelope(SOURCE, 4, "true");
     let entry = Entry { id, bytes, standing: Standing::Valid, facts: None };
     store.commit(&[skip, Change::Append(entry)]).unwrap();
 
     let follower = Follower::start(store);
     let mut other = follower.connect(OTHER, &[]);
-    assert_eq!(other.want(HOME).await, (0, Some(3)));
-    let mut pieces: Vec<_> = strand(HOME, &[2]).into_iter().map(Piece::Envelope).collect();
-    pieces.push(Piece::End);
-    other.answer(pieces).await;
-    follower.until("the find is stored", || follower.held(HOME) == strand(HOME, &[2, 4])).await;
+    assert_eq!(other.want(SOURCE).await, (0, Some(3)));
+    let mut items: Vec<_> = strand(SOURCE, &[2]).into_iter().map(StrandItem::Envelope).collect();
+    items.push(StrandItem::End);
+    other.answer(items).await;
+    follower.until("the find is stored", || follower.held(SOURCE) == strand(SOURCE, &[2, 4])).await;
     let mut third = follower.connect(OTHER, &[]);
-    assert_eq!(third.want(HOME).await, (0, Some(1)), "only what is not found yet");
+    assert_eq!(third.want(SOURCE).await, (0, Some(1)), "only what is not found yet");
     follower.stop().await;
 }
 
@@ -224,32 +224,32 @@ async fn a_node_whose_price_list_is_late_waits_for_it_and_marks_nothing() {
     follower.node.rates.send_replace(Arc::new(old));
     let new_rate = Rate { start_unix_s: 1_000_000_000, message_fee: 2000, ..rate() };
     let new_strand = |sequences: &[u64]| {
-        let at_new_rate = |&sequence| priced(HOME, sequence, "true", new_rate);
+        let at_new_rate = |&sequence| priced(SOURCE, sequence, "true", new_rate);
         sequences.iter().map(at_new_rate).collect::<Vec<_>>()
     };
-    let mut home = follower.connect(HOME, &[]);
-    assert_eq!(home.want(HOME).await, (0, None));
-    home.send(new_strand(&[1, 2])).await;
+    let mut source = follower.connect(SOURCE, &[]);
+    assert_eq!(source.want(SOURCE).await, (0, None));
+    source.send(new_strand(&[1, 2])).await;
     let counters = follower.replication.counters();
     follower.until("the price is in doubt", || counters.undecided.get() == 2).await;
-    assert_eq!(home.want(HOME).await, (0, None), "asked for again");
-    assert_eq!(follower.held(HOME), [] as [Bytes; 0]);
+    assert_eq!(source.want(SOURCE).await, (0, None), "asked for again");
+    assert_eq!(follower.held(SOURCE), [] as [Bytes; 0]);
 
     let new = RateTable::new(vec![rate(), new_rate], Some(START_NS + 2)).unwrap();
     follower.node.rates.send_replace(Arc::new(new));
-    home.send(new_strand(&[1, 2])).await;
-    follower.wait_for(HOME, 2).await;
-    assert_eq!(follower.held(HOME), new_strand(&[1, 2]));
+    source.send(new_strand(&[1, 2])).await;
+    follower.wait_for(SOURCE, 2).await;
+    assert_eq!(follower.held(SOURCE), new_strand(&[1, 2]));
     assert_eq!(follower.node.engine.counters().invalid.get(), 0);
 
     // A list that is newer than the envelope is held against its originator.
-    let cheap = || [priced(HOME, 3, "true", Rate { message_fee: 7, ..rate() })];
-    home.send(cheap()).await;
-    assert_eq!(home.want(HOME).await, (2, None), "not before it is");
+    let cheap = || [priced(SOURCE, 3, "true", Rate { message_fee: 7, ..rate() })];
+    source.send(cheap()).await;
+    assert_eq!(source.want(SOURCE).await, (2, None), "not before it is");
     let confirmed = follower.node.rates.borrow().confirmed(START_NS + 3);
     follower.node.rates.send_replace(Arc::new(confirmed));
-    home.send(cheap()).await;
-    follower.wait_for(HOME, 3).await;
+    source.send(cheap()).await;
+    follower.wait_for(SOURCE, 3).await;
     assert_eq!(follower.node.engine.counters().invalid.get(), 1);
     follower.stop().await;
 }

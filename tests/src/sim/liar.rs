@@ -1,7 +1,7 @@
 //! A peer that lies, in every way that the protocol has room for.
 
 use bytes::Bytes;
-use hawser_engine::replication::{Piece, RequestId};
+use hawser_engine::replication::{RequestId, StrandItem};
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{OriginatorId, SequenceId};
 use rand::RngExt as _;
@@ -16,40 +16,40 @@ pub(super) fn is_withheld(sequence: SequenceId) -> bool {
 }
 
 /// What the liar keeps from one node, if it is told to.
-pub(super) fn is_kept_back(piece: &Piece<Bytes>, originator: OriginatorId) -> bool {
+pub(super) fn is_kept_back(item: &StrandItem<Bytes>, originator: OriginatorId) -> bool {
     let is = |bytes: &Bytes, n| *bytes == envelope(LIAR, SequenceId(n), Version::True);
     originator == LIAR
-        && matches!(piece, Piece::Envelope(bytes) if (1..20).any(|n| n % 7 == 3 && is(bytes, n)))
+        && matches!(item, StrandItem::Envelope(bytes) if (1..20).any(|n| n % 7 == 3 && is(bytes, n)))
 }
 
 /// What the liar sends in place of what it should send. To every second request it tells another
 /// story of its own strand, so that whoever asks again meets two statements for a place.
 pub(super) fn twist(
-    honest: Vec<Piece<Bytes>>,
+    honest: Vec<StrandItem<Bytes>>,
     originator: OriginatorId,
     position: SequenceId,
     request: RequestId,
     rng: &mut StdRng,
-) -> Vec<Piece<Bytes>> {
-    let honest = honest.into_iter().map(|piece| match piece {
-        Piece::Envelope(bytes) if originator == LIAR && request.0.is_multiple_of(2) => {
-            Piece::Envelope(other_story(&bytes))
+) -> Vec<StrandItem<Bytes>> {
+    let honest = honest.into_iter().map(|item| match item {
+        StrandItem::Envelope(bytes) if originator == LIAR && request.0.is_multiple_of(2) => {
+            StrandItem::Envelope(other_story(&bytes))
         }
-        piece => piece,
+        item => item,
     });
-    let mut pieces = Vec::new();
+    let mut items = Vec::new();
     let mut at = position;
-    for piece in honest {
-        if matches!(piece, Piece::Envelope(_)) {
+    for item in honest {
+        if matches!(item, StrandItem::Envelope(_)) {
             at = at.next();
         }
         if rng.random_ratio(9, 10) {
-            pieces.push(piece);
+            items.push(item);
         } else {
-            pieces.extend(lie(piece, originator, at, rng));
+            items.extend(lie(item, originator, at, rng));
         }
     }
-    pieces
+    items
 }
 
 /// What the liar says as well about the place of an envelope of its own.
@@ -60,30 +60,30 @@ fn other_story(bytes: &Bytes) -> Bytes {
 }
 
 fn lie(
-    piece: Piece<Bytes>,
+    item: StrandItem<Bytes>,
     originator: OriginatorId,
     at: SequenceId,
     rng: &mut StdRng,
-) -> Vec<Piece<Bytes>> {
+) -> Vec<StrandItem<Bytes>> {
     // It has one key: only of its own strand can it sign what it likes.
     let of = |sequence, version| {
         let version = if originator == LIAR { version } else { Version::Forged };
-        Piece::Envelope(envelope(originator, sequence, version))
+        StrandItem::Envelope(envelope(originator, sequence, version))
     };
     match rng.random_range(0..10) {
         0 => vec![], // withheld
         1 => vec![of(at, Version::Forged)],
         2 => vec![of(at, Version::Other)],
         3 => vec![of(at, Version::Dear)],
-        4 => vec![piece.clone(), piece], // twice
-        5 => vec![of(at.next(), Version::True), piece],
-        6 => vec![Piece::Envelope(envelope(stranger(originator), at, Version::True))],
+        4 => vec![item.clone(), item], // twice
+        5 => vec![of(at.next(), Version::True), item],
+        6 => vec![StrandItem::Envelope(envelope(stranger(originator), at, Version::True))],
         7 => {
             let to = SequenceId(at.0 + rng.random_range(0..30));
-            vec![Piece::Gap { from: at, to, expired: rng.random() }]
+            vec![StrandItem::Gap { from: at, to, expired: rng.random() }]
         }
-        8 => vec![Piece::End],
-        _ => vec![Piece::Envelope(Bytes::from_static(b"no envelope"))],
+        8 => vec![StrandItem::End],
+        _ => vec![StrandItem::Envelope(Bytes::from_static(b"no envelope"))],
     }
 }
 

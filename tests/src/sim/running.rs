@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use hawser_engine::replication::{Delivery, Effect, Piece, RequestId, StrandWrite, Want};
+use hawser_engine::replication::{Effect, RequestId, StrandItem, StrandWrite, Want, WantResponse};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{Change, Entry, SkipReason, Standing};
 use rand::RngExt as _;
@@ -66,7 +66,7 @@ impl Sim {
         &mut self,
         path: Path,
         originator: OriginatorId,
-        delivery: Delivery<Bytes>,
+        response: WantResponse<Bytes>,
     ) {
         if self.one_in(self.faults.breaks_one_in) {
             self.break_off(path, RECONNECT_MS_MAX);
@@ -76,20 +76,20 @@ impl Sim {
             self.crash(path.follower);
             return;
         }
-        let mut delivery = delivery;
+        let mut response = response;
         if self.one_in(self.faults.resets_one_in) {
             self.connection(path).streams.remove(&originator);
-            delivery.pieces = vec![Piece::Closed];
+            response.items = vec![StrandItem::Closed];
         }
         let now = self.now;
         let head = self.nodes[&path.server].head(originator);
         let following = self.node(path.follower).following.get_mut(&originator).unwrap();
-        let Delivery { peer, request, pieces } = delivery;
+        let WantResponse { peer, request, items } = response;
         if following.follower.awaits(peer, request) {
             let check = |bytes| judge(originator, path.follower, &bytes);
-            let pieces = pieces.into_iter().map(|piece| piece.map(check)).collect();
+            let items = items.into_iter().map(|item| item.map(check)).collect();
             following.follower.handle_head(peer, head);
-            following.follower.handle_delivery(now, Delivery { peer, request, pieces });
+            following.follower.handle_response(now, WantResponse { peer, request, items });
         }
         self.route_effects(path.follower, originator);
     }
@@ -108,8 +108,8 @@ impl Sim {
                     let at = self.control_arrival(path);
                     self.queue.push(at, Event::Stop { path, generation, originator });
                 }
-                Effect::Disconnect { peer, fault } => {
-                    assert!(peer == LIAR && self.has_liar, "{peer} is honest: {fault}");
+                Effect::Disconnect { peer, violation } => {
+                    assert!(peer == LIAR && self.has_liar, "{peer} is honest: {violation}");
                     self.break_off(Path { follower: node, server: peer }, AVOID_MS_MAX);
                 }
             }

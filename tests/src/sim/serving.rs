@@ -1,7 +1,7 @@
 //! How a simulated node answers wants.
 
 use bytes::Bytes;
-use hawser_engine::replication::{Delivery, Piece, RequestId, Want};
+use hawser_engine::replication::{RequestId, StrandItem, Want, WantResponse};
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::LogItem;
 use rand::RngExt as _;
@@ -28,7 +28,7 @@ impl Sim {
         self.plan(1, Event::Serve { path, generation, originator, request });
     }
 
-    /// Sends the next few pieces, as a reader of the strand would.
+    /// Sends the next few items, as a reader of the strand would.
     pub(super) fn serve(&mut self, path: Path, originator: OriginatorId, request: RequestId) {
         let few = self.rng.random_range(1..8);
         let server = &self.nodes[&path.server];
@@ -39,24 +39,24 @@ impl Sim {
         }
         let (want, position) = (stream.want, stream.position);
         let through = want.up_to.map_or(head, |up_to| up_to.min(head));
-        let mut pieces = Vec::new();
+        let mut items = Vec::new();
         let mut reached = position;
         for item in server.log(originator, position).into_iter().take(few) {
-            let Some((piece, last)) = piece_of(item, through) else { break };
+            let Some((item, last)) = item_of(item, through) else { break };
             reached = last;
-            pieces.push(piece);
+            items.push(item);
         }
         if path.server == LIAR && self.faults.lies {
-            pieces = twist(pieces, originator, position, request, &mut self.rng);
+            items = twist(items, originator, position, request, &mut self.rng);
         }
         if path.server == LIAR && self.faults.withholds_from == Some(path.follower) {
-            pieces.retain(|piece| !is_kept_back(piece, originator));
+            items.retain(|item| !is_kept_back(item, originator));
         }
         let is_whole = reached >= through;
         if is_whole && want.up_to.is_some() {
-            pieces.push(Piece::End);
+            items.push(StrandItem::End);
         }
-        self.send(path, originator, Delivery { peer: path.server, request, pieces });
+        self.send(path, originator, WantResponse { peer: path.server, request, items });
         let stream = self.connection(path).streams.get_mut(&originator).expect("it was there");
         stream.position = reached;
         stream.is_idle = is_whole;
@@ -67,9 +67,9 @@ impl Sim {
         }
     }
 
-    /// Puts pieces on the wire, behind everything before them on the same stream.
-    fn send(&mut self, path: Path, originator: OriginatorId, delivery: Delivery<Bytes>) {
-        if delivery.pieces.is_empty() {
+    /// Puts items on the wire, behind everything before them on the same stream.
+    fn send(&mut self, path: Path, originator: OriginatorId, response: WantResponse<Bytes>) {
+        if response.items.is_empty() {
             return;
         }
         let delay = self.delay(self.faults.delay_ms_max);
@@ -81,7 +81,7 @@ impl Sim {
         if let Some(stream) = connection.streams.get_mut(&originator) {
             stream.last_arrival = at;
         }
-        self.queue.push(at, Event::Arrive { path, generation, originator, delivery });
+        self.queue.push(at, Event::Arrive { path, generation, originator, response });
     }
 
     /// Wakes the streams that wait for this strand to grow.
@@ -100,13 +100,15 @@ impl Sim {
 }
 
 /// What is sent for a step of the log, cut at `through`, and the place it reaches; `None` beyond.
-fn piece_of(item: LogItem, through: SequenceId) -> Option<(Piece<Bytes>, SequenceId)> {
-    let (piece, first, last) = match item {
-        LogItem::Envelope { id, bytes, .. } => (Piece::Envelope(bytes), id.sequence, id.sequence),
+fn item_of(item: LogItem, through: SequenceId) -> Option<(StrandItem<Bytes>, SequenceId)> {
+    let (item, first, last) = match item {
+        LogItem::Envelope { id, bytes, .. } => {
+            (StrandItem::Envelope(bytes), id.sequence, id.sequence)
+        }
         LogItem::Skipped { from, through: to, .. } => {
             let to = to.min(through);
-            (Piece::Gap { from, to, expired: false }, from, to)
+            (StrandItem::Gap { from, to, expired: false }, from, to)
         }
     };
-    (first <= through).then_some((piece, last))
+    (first <= through).then_some((item, last))
 }

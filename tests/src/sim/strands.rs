@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use hawser_engine::replication::{Judge, Verdict};
+use hawser_engine::replication::{EnvelopeVerifier, VerifyResult};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Proof};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
@@ -61,18 +61,18 @@ pub(super) fn envelope(originator: OriginatorId, sequence: SequenceId, version: 
 
 /// What the engine says of bytes that come as part of a strand. A pure function, and by far the
 /// most expensive one here, so verdicts are kept from run to run.
-pub(super) fn judge(originator: OriginatorId, own: OriginatorId, bytes: &Bytes) -> Verdict {
+pub(super) fn judge(originator: OriginatorId, own: OriginatorId, bytes: &Bytes) -> VerifyResult {
     static JUDGED: Mutex<Judged> = Mutex::new(BTreeMap::new());
     let mut judged = JUDGED.lock().unwrap_or_else(PoisonError::into_inner);
     let check = || {
         let key = key(originator).public_key();
-        let judge = Judge { originator, key, own, rates: rates() };
+        let judge = EnvelopeVerifier { originator, key, own, rates: rates() };
         judge.check(vec![bytes.clone()]).remove(0)
     };
     judged.entry((originator, own, bytes.clone())).or_insert_with(check).clone()
 }
 
-type Judged = BTreeMap<(OriginatorId, OriginatorId, Bytes), Verdict>;
+type Judged = BTreeMap<(OriginatorId, OriginatorId, Bytes), VerifyResult>;
 
 fn make(originator: OriginatorId, sequence: SequenceId, version: Version) -> Bytes {
     let text = sequence.0 * 2 + u64::from(version == Version::Other);

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Instant;
 
 use bytes::Bytes;
-use hawser_engine::replication::{Delivery, Piece, RequestId, StrandWrite, Want};
+use hawser_engine::replication::{RequestId, StrandItem, StrandWrite, Want, WantResponse};
 use hawser_proto::{OriginatorId, SequenceId};
 
 use super::world::ALL;
@@ -41,7 +41,7 @@ pub(super) enum Event {
     /// The server has something to send, or may have.
     Serve { path: Path, generation: u64, originator: OriginatorId, request: RequestId },
     /// What it has sent arrives.
-    Arrive { path: Path, generation: u64, originator: OriginatorId, delivery: Delivery<Bytes> },
+    Arrive { path: Path, generation: u64, originator: OriginatorId, response: WantResponse<Bytes> },
     /// A follower's timer.
     Timer { node: OriginatorId, incarnation: u64, originator: OriginatorId },
     /// A write is durable.
@@ -71,13 +71,13 @@ impl fmt::Display for Event {
             Self::Serve { path, originator, request, .. } => {
                 write!(f, "{path} serves {originator} for {}", request.0)
             }
-            Self::Arrive { path, originator, delivery, .. } => {
-                write!(f, "{path} brings {originator} for {}:", delivery.request.0)?;
-                delivery.pieces.iter().try_for_each(|piece| match piece {
-                    Piece::Envelope(bytes) => {
+            Self::Arrive { path, originator, response, .. } => {
+                write!(f, "{path} brings {originator} for {}:", response.request.0)?;
+                response.items.iter().try_for_each(|item| match item {
+                    StrandItem::Envelope(bytes) => {
                         write!(f, " {}", hex::encode(&bytes[bytes.len().saturating_sub(6)..]))
                     }
-                    piece => write!(f, " {piece:?}"),
+                    item => write!(f, " {item:?}"),
                 })
             }
             Self::Timer { node, originator, .. } => write!(f, "{node} timer of {originator}"),

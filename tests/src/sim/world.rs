@@ -190,10 +190,10 @@ impl Sim {
             {
                 self.serve(path, originator, request);
             }
-            Event::Arrive { path, generation, originator, delivery }
+            Event::Arrive { path, generation, originator, response }
                 if self.lives(path, generation) =>
             {
-                self.arrive(path, originator, delivery);
+                self.arrive(path, originator, response);
             }
             Event::Timer { node, incarnation, originator } if self.runs(node, incarnation) => {
                 let now = self.now;

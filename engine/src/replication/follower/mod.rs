@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{Change, Entry, SkipReason};
 
-use super::link::{Delivery, Fault, Piece, RequestId, Want};
+use super::link::{PeerViolation, RequestId, StrandItem, Want, WantResponse};
 use super::ranges::Ranges;
-use super::verify::{Objection, Verdict};
+use super::verify::{VerifyError, VerifyResult};
 
 /// How long a gap is looked for before the strand goes on without it.
 pub const SEARCH_FOR: Duration = Duration::from_secs(60);
@@ -66,7 +66,7 @@ pub enum Effect {
         /// Whose.
         peer: OriginatorId,
         /// What it did.
-        fault: Fault,
+        violation: PeerViolation,
     },
 }
 
@@ -85,7 +85,7 @@ pub enum Effect {
 pub struct Follower {
     originator: OriginatorId,
     /// The peer that the strand is taken from.
-    home: OriginatorId,
+    source: OriginatorId,
     accepted: SequenceId,
     durable: SequenceId,
     peers: BTreeMap<OriginatorId, Peer>,
@@ -144,7 +144,7 @@ impl Follower {
         missing.into_iter().for_each(|(from, to)| ranges.push(from, to));
         Self {
             originator,
-            home: originator,
+            source: originator,
             accepted: stored,
             durable: stored,
             peers: BTreeMap::new(),
@@ -159,8 +159,8 @@ impl Follower {
 
     /// Takes the strand from this peer instead of its originator's own node.
     #[must_use]
-    pub fn from_peer(mut self, home: OriginatorId) -> Self {
-        self.home = home;
+    pub fn with_source(mut self, source: OriginatorId) -> Self {
+        self.source = source;
         self
     }
 
@@ -209,21 +209,21 @@ impl Follower {
         }
     }
 
-    /// What a peer sent, after [`Judge::check`](super::Judge::check).
-    pub fn handle_delivery(&mut self, now: Instant, delivery: Delivery<Verdict>) {
-        let Delivery { peer, request, pieces } = delivery;
+    /// What a peer sent, after [`EnvelopeVerifier::check`](super::EnvelopeVerifier::check).
+    pub fn handle_response(&mut self, now: Instant, response: WantResponse<VerifyResult>) {
+        let WantResponse { peer, request, items } = response;
         let mut taken = Taken::default();
-        for piece in pieces {
-            // Checked each time: a piece may have ended the lane.
+        for item in items {
+            // Checked each time: a item may have ended the lane.
             if !self.awaits(peer, request) {
                 break;
             }
-            if peer == self.home {
+            if peer == self.source {
                 self.heard_at = now;
             }
-            if let Err(fault) = self.take(now, peer, piece, &mut taken) {
+            if let Err(violation) = self.take(now, peer, item, &mut taken) {
                 self.peers.remove(&peer);
-                self.effects.push_back(Effect::Disconnect { peer, fault });
+                self.effects.push_back(Effect::Disconnect { peer, violation });
             }
         }
         self.store(taken);
@@ -247,7 +247,7 @@ impl Follower {
         if self.stalls_at().is_some_and(|at| at <= now) {
             self.heard_at = now;
             if self.is_stalled() {
-                self.drop_lane(self.home);
+                self.drop_lane(self.source);
             }
         }
         self.ask(now);
@@ -277,29 +277,29 @@ impl Follower {
         &mut self,
         now: Instant,
         from: OriginatorId,
-        piece: Piece<Verdict>,
+        item: StrandItem<VerifyResult>,
         taken: &mut Taken,
-    ) -> Result<(), Fault> {
-        match piece {
-            Piece::Envelope(Ok(entry)) => {
+    ) -> Result<(), PeerViolation> {
+        match item {
+            StrandItem::Envelope(Ok(entry)) => {
                 self.take_envelope(now, from, entry.id, Some(entry), taken)
             }
-            Piece::Envelope(Err(Objection::Undecided(id))) => {
+            StrandItem::Envelope(Err(VerifyError::Undecided(id))) => {
                 self.take_envelope(now, from, id, None, taken)
             }
-            Piece::Envelope(Err(Objection::Fault(fault))) => Err(fault),
-            Piece::Gap { from: first, to, expired } => {
+            StrandItem::Envelope(Err(VerifyError::Peer(violation))) => Err(violation),
+            StrandItem::Gap { from: first, to, expired } => {
                 let is_own_word = from == self.originator;
                 self.lane_mut(from).note_gap(first, to, expired && is_own_word)
             }
-            Piece::End => {
+            StrandItem::End => {
                 if let Some(search) = &mut self.search {
                     search.answered = true;
                 }
                 self.end_lane(now, from, SEARCH_AGAIN_AFTER);
                 Ok(())
             }
-            Piece::Closed => {
+            StrandItem::Closed => {
                 self.end_lane(now, from, RETRY_AFTER);
                 Ok(())
             }
@@ -314,9 +314,9 @@ impl Follower {
         id: EnvelopeId,
         entry: Option<Entry>,
         taken: &mut Taken,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), PeerViolation> {
         if id.originator != self.originator {
-            return Err(Fault::WrongOriginator);
+            return Err(PeerViolation::WrongOriginator);
         }
         let sequence = id.sequence;
         let expired = self.lane_mut(from).advance(sequence)?;
@@ -361,8 +361,8 @@ impl Follower {
             // The gap is closed: nobody needs to answer any more, and the source goes on.
             self.search = None;
             self.drop_lanes();
-            if let Some(home) = self.peers.get_mut(&self.home) {
-                home.quiet_until = now;
+            if let Some(source) = self.peers.get_mut(&self.source) {
+                source.quiet_until = now;
             }
         }
     }
@@ -388,7 +388,7 @@ impl Follower {
             return;
         }
         let (from, through) = (self.accepted.next(), search.through);
-        for (_, peer) in self.peers.iter_mut().filter(|(id, _)| **id != self.home) {
+        for (_, peer) in self.peers.iter_mut().filter(|(id, _)| **id != self.source) {
             peer.quiet_until = now + FILL_EVERY; // it has just been asked
         }
         let mut taken = Taken::default();
@@ -425,7 +425,7 @@ impl Follower {
         for (id, want) in due {
             self.requests += 1;
             let request = RequestId(self.requests);
-            if id == self.home {
+            if id == self.source {
                 self.heard_at = now;
             }
             let peer = self.peers.get_mut(&id).expect("listed above");
@@ -441,7 +441,7 @@ impl Follower {
         if let Some(search) = &self.search {
             return Some(want(self.accepted, Some(search.through)));
         }
-        if id == self.home {
+        if id == self.source {
             return Some(want(self.durable, None));
         }
         let from_start = || self.missing.next_after(SequenceId::NONE);
@@ -453,7 +453,7 @@ impl Follower {
     fn end_lane(&mut self, now: Instant, id: OriginatorId, pause: Duration) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let Some(lane) = peer.lane.take() else { return };
-        if id == self.home || self.search.is_some() {
+        if id == self.source || self.search.is_some() {
             peer.quiet_until = now + pause;
             return;
         }
@@ -479,14 +479,14 @@ impl Follower {
 
     /// When it is time to look whether the source has gone quiet.
     fn stalls_at(&self) -> Option<Instant> {
-        let lane = self.lane(self.home)?;
+        let lane = self.lane(self.source)?;
         lane.up_to.is_none().then_some(self.heard_at + STALL_AFTER)
     }
 
     fn is_stalled(&self) -> bool {
         let ahead = |peer: &Peer| peer.head > self.accepted;
         // While something is on its way to disk, the source may be waiting for us.
-        self.durable == self.accepted && self.peers.get(&self.home).is_some_and(ahead)
+        self.durable == self.accepted && self.peers.get(&self.source).is_some_and(ahead)
     }
 
     fn lane(&self, peer: OriginatorId) -> Option<&Lane> {
@@ -495,11 +495,11 @@ impl Follower {
 
     fn lane_mut(&mut self, peer: OriginatorId) -> &mut Lane {
         let lane = self.peers.get_mut(&peer).and_then(|peer| peer.lane.as_mut());
-        lane.expect("a piece is taken only while its lane stands")
+        lane.expect("a item is taken only while its lane stands")
     }
 }
 
-/// What one delivery brought for the disk.
+/// What one response brought for the disk.
 #[derive(Default)]
 struct Taken {
     append: Vec<Change>,
@@ -508,15 +508,23 @@ struct Taken {
 
 impl Lane {
     /// Moves on to an envelope; gives the places before it that the peer named as expired.
-    fn advance(&mut self, to: SequenceId) -> Result<Option<(SequenceId, SequenceId)>, Fault> {
+    fn advance(
+        &mut self,
+        to: SequenceId,
+    ) -> Result<Option<(SequenceId, SequenceId)>, PeerViolation> {
         self.bounded(to)?;
         self.last = to;
         Ok(self.expired.take())
     }
 
-    fn note_gap(&mut self, from: SequenceId, to: SequenceId, expired: bool) -> Result<(), Fault> {
+    fn note_gap(
+        &mut self,
+        from: SequenceId,
+        to: SequenceId,
+        expired: bool,
+    ) -> Result<(), PeerViolation> {
         if to < from {
-            return Err(Fault::OutOfOrder);
+            return Err(PeerViolation::OutOfOrder);
         }
         self.bounded(from)?;
         self.expired = match self.expired {
@@ -528,8 +536,8 @@ impl Lane {
         Ok(())
     }
 
-    fn bounded(&self, to: SequenceId) -> Result<(), Fault> {
+    fn bounded(&self, to: SequenceId) -> Result<(), PeerViolation> {
         let beyond = self.up_to.is_some_and(|up_to| to > up_to);
-        if to <= self.last || beyond { Err(Fault::OutOfOrder) } else { Ok(()) }
+        if to <= self.last || beyond { Err(PeerViolation::OutOfOrder) } else { Ok(()) }
     }
 }

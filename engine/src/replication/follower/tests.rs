@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const HOME: OriginatorId = OriginatorId(200);
+const SOURCE: OriginatorId = OriginatorId(200);
 const OTHER: OriginatorId = OriginatorId(300);
 const THIRD: OriginatorId = OriginatorId(400);
 
@@ -20,11 +20,11 @@ fn entry_of(originator: OriginatorId, sequence: u64) -> Entry {
 }
 
 fn entry(sequence: u64) -> Entry {
-    entry_of(HOME, sequence)
+    entry_of(SOURCE, sequence)
 }
 
-fn envelopes(sequences: impl IntoIterator<Item = u64>) -> Vec<Piece<Verdict>> {
-    sequences.into_iter().map(|sequence| Piece::Envelope(Ok(entry(sequence)))).collect()
+fn envelopes(sequences: impl IntoIterator<Item = u64>) -> Vec<StrandItem<VerifyResult>> {
+    sequences.into_iter().map(|sequence| StrandItem::Envelope(Ok(entry(sequence)))).collect()
 }
 
 fn appends(sequences: impl IntoIterator<Item = u64>) -> Effect {
@@ -36,7 +36,7 @@ fn appends(sequences: impl IntoIterator<Item = u64>) -> Effect {
 
 fn skips(from: u64, through: u64, reason: SkipReason) -> Change {
     let (from, through) = (SequenceId(from), SequenceId(through));
-    Change::Skip { originator: HOME, from, through, reason }
+    Change::Skip { originator: SOURCE, from, through, reason }
 }
 
 /// A follower with its clock, and the wants that stand.
@@ -51,14 +51,14 @@ impl Rig {
     fn new(stored: u64) -> Self {
         #[expect(clippy::disallowed_methods, reason = "any moment will do to count from")]
         let now = Instant::now();
-        let follower = Follower::new(HOME, SequenceId(stored), [], now);
+        let follower = Follower::new(SOURCE, SequenceId(stored), [], now);
         Self { follower, now, asked: BTreeMap::new() }
     }
 
     /// The same with its own node connected.
     fn connected(stored: u64) -> Self {
         let mut rig = Self::new(stored);
-        rig.up(HOME);
+        rig.up(SOURCE);
         rig
     }
 
@@ -74,18 +74,18 @@ impl Rig {
     }
 
     /// Answers the want that stands.
-    fn answer(&mut self, peer: OriginatorId, pieces: Vec<Piece<Verdict>>) -> Vec<Effect> {
+    fn answer(&mut self, peer: OriginatorId, items: Vec<StrandItem<VerifyResult>>) -> Vec<Effect> {
         let (request, _) = self.asked[&peer];
-        self.deliver(peer, request, pieces)
+        self.deliver(peer, request, items)
     }
 
     fn deliver(
         &mut self,
         peer: OriginatorId,
         request: RequestId,
-        pieces: Vec<Piece<Verdict>>,
+        items: Vec<StrandItem<VerifyResult>>,
     ) -> Vec<Effect> {
-        self.follower.handle_delivery(self.now, Delivery { peer, request, pieces });
+        self.follower.handle_response(self.now, WantResponse { peer, request, items });
         self.effects()
     }
 
@@ -134,15 +134,15 @@ fn count_appends(effects: &[Effect]) -> usize {
 fn the_strand_is_asked_of_its_own_node_from_what_is_stored() {
     let mut rig = Rig::new(7);
     assert_eq!(rig.up(OTHER), []);
-    rig.up(HOME);
-    assert_eq!(rig.asks(HOME), Some((7, None)));
+    rig.up(SOURCE);
+    assert_eq!(rig.asks(SOURCE), Some((7, None)));
     assert_eq!(rig.asks(OTHER), None);
 }
 
 #[test]
 fn what_follows_is_appended_in_order() {
     let mut rig = Rig::connected(7);
-    assert_eq!(rig.answer(HOME, envelopes([8, 9, 10])), [appends([8, 9, 10])]);
+    assert_eq!(rig.answer(SOURCE, envelopes([8, 9, 10])), [appends([8, 9, 10])]);
     assert_eq!(rig.follower.accepted(), SequenceId(10));
     assert_eq!(rig.follower.durable(), SequenceId(7));
     rig.follower.handle_durable(SequenceId(10));
@@ -152,12 +152,12 @@ fn what_follows_is_appended_in_order() {
 #[test]
 fn a_new_connection_is_asked_for_what_is_not_on_disk_and_repeats_are_compared() {
     let mut rig = Rig::connected(0);
-    rig.answer(HOME, envelopes(1..=5));
+    rig.answer(SOURCE, envelopes(1..=5));
     rig.follower.handle_durable(SequenceId(2));
-    rig.down(HOME);
-    rig.up(HOME);
-    assert_eq!(rig.asks(HOME), Some((2, None)));
-    let effects = rig.answer(HOME, envelopes(3..=6));
+    rig.down(SOURCE);
+    rig.up(SOURCE);
+    assert_eq!(rig.asks(SOURCE), Some((2, None)));
+    let effects = rig.answer(SOURCE, envelopes(3..=6));
     assert_eq!(
         effects,
         [appends([6]), Effect::Write(StrandWrite::Compare(vec![entry(3), entry(4), entry(5)]))]
@@ -167,11 +167,11 @@ fn a_new_connection_is_asked_for_what_is_not_on_disk_and_repeats_are_compared() 
 #[test]
 fn answers_to_what_is_no_longer_asked_change_nothing() {
     let mut rig = Rig::connected(0);
-    let (old, _) = rig.asked[&HOME];
-    rig.down(HOME);
-    rig.up(HOME);
-    assert!(!rig.follower.awaits(HOME, old));
-    assert_eq!(rig.deliver(HOME, old, envelopes([1])), []);
+    let (old, _) = rig.asked[&SOURCE];
+    rig.down(SOURCE);
+    rig.up(SOURCE);
+    assert!(!rig.follower.awaits(SOURCE, old));
+    assert_eq!(rig.deliver(SOURCE, old, envelopes([1])), []);
     assert_eq!(rig.deliver(OTHER, old, envelopes([1])), []);
     assert_eq!(rig.follower.accepted(), SequenceId(0));
 }
@@ -180,11 +180,11 @@ fn answers_to_what_is_no_longer_asked_change_nothing() {
 fn a_gap_is_looked_for_at_every_peer_and_the_strand_goes_on_once_it_is_found() {
     let mut rig = Rig::connected(0);
     rig.up(OTHER);
-    let effects = rig.answer(HOME, envelopes([1, 2, 6]));
-    assert!(effects.contains(&Effect::Stop { peer: HOME }));
+    let effects = rig.answer(SOURCE, envelopes([1, 2, 6]));
+    assert!(effects.contains(&Effect::Stop { peer: SOURCE }));
     assert_eq!(count_appends(&effects), 1);
     assert!(rig.follower.is_searching());
-    assert_eq!(rig.asks(HOME), Some((2, Some(5))));
+    assert_eq!(rig.asks(SOURCE), Some((2, Some(5))));
     assert_eq!(rig.asks(OTHER), Some((2, Some(5))));
     rig.up(THIRD);
     assert_eq!(rig.asks(THIRD), Some((2, Some(5))), "who comes later is asked too");
@@ -194,8 +194,8 @@ fn a_gap_is_looked_for_at_every_peer_and_the_strand_goes_on_once_it_is_found() {
     assert!(effects.contains(&appends([3, 4, 5])));
     assert!(!rig.follower.is_searching());
     assert_eq!(rig.asks(THIRD), None, "nobody else needs to answer");
-    assert_eq!(rig.asks(HOME), Some((2, None)), "from what is on disk");
-    let effects = rig.answer(HOME, envelopes([3, 4, 5, 6]));
+    assert_eq!(rig.asks(SOURCE), Some((2, None)), "from what is on disk");
+    let effects = rig.answer(SOURCE, envelopes([3, 4, 5, 6]));
     assert!(effects.contains(&appends([6])));
 }
 
@@ -203,28 +203,28 @@ fn a_gap_is_looked_for_at_every_peer_and_the_strand_goes_on_once_it_is_found() {
 fn what_nobody_has_for_a_minute_is_marked_missing_and_the_strand_goes_on() {
     let mut rig = Rig::connected(0);
     rig.up(OTHER);
-    rig.answer(HOME, envelopes([1, 4]));
+    rig.answer(SOURCE, envelopes([1, 4]));
     let before = rig.wait(SEARCH_FOR - Duration::from_secs(1));
     assert_eq!(count_appends(&before), 0);
-    rig.answer(HOME, vec![Piece::End]);
-    rig.answer(OTHER, vec![Piece::End]);
+    rig.answer(SOURCE, vec![StrandItem::End]);
+    rig.answer(OTHER, vec![StrandItem::End]);
     let effects = rig.wait(Duration::from_secs(1));
     let changes = vec![skips(2, 3, SkipReason::Missing)];
     let missing = Effect::Write(StrandWrite::Append { changes, through: SequenceId(3) });
     assert!(effects.contains(&missing), "{effects:?}");
     rig.follower.handle_durable(SequenceId(3));
-    assert_eq!(rig.answer(HOME, envelopes([2, 4])).len(), 2, "a late find, and what follows");
+    assert_eq!(rig.answer(SOURCE, envelopes([2, 4])).len(), 2, "a late find, and what follows");
 }
 
 #[test]
 fn nothing_is_given_up_while_nobody_could_be_asked() {
     let mut rig = Rig::connected(0);
-    rig.answer(HOME, envelopes([1, 4]));
-    rig.down(HOME);
+    rig.answer(SOURCE, envelopes([1, 4]));
+    rig.down(SOURCE);
     assert_eq!(count_appends(&rig.wait(SEARCH_FOR * 10)), 0);
     assert!(rig.follower.is_searching());
-    rig.up(HOME);
-    rig.answer(HOME, vec![Piece::End]);
+    rig.up(SOURCE);
+    rig.answer(SOURCE, vec![StrandItem::End]);
     assert_eq!(count_appends(&rig.wait(SEARCH_FOR)), 1);
 }
 
@@ -232,8 +232,8 @@ fn nothing_is_given_up_while_nobody_could_be_asked() {
 fn whoever_does_not_have_it_is_asked_again_during_the_search() {
     let mut rig = Rig::connected(0);
     rig.up(OTHER);
-    rig.answer(HOME, envelopes([1, 4]));
-    rig.answer(OTHER, vec![Piece::End]);
+    rig.answer(SOURCE, envelopes([1, 4]));
+    rig.answer(OTHER, vec![StrandItem::End]);
     assert_eq!(rig.asks(OTHER), Some((1, Some(3))));
     let wants = rig.wait(SEARCH_AGAIN_AFTER);
     assert!(matches!(wants[..], [Effect::Want { peer: OTHER, .. }]), "{wants:?}");
@@ -243,18 +243,18 @@ fn whoever_does_not_have_it_is_asked_again_during_the_search() {
 fn a_part_that_is_found_further_up_narrows_the_search() {
     let mut rig = Rig::connected(0);
     rig.up(OTHER);
-    rig.answer(HOME, envelopes([1, 9]));
+    rig.answer(SOURCE, envelopes([1, 9]));
     let mut found = envelopes([2, 6, 7, 8]);
-    found.push(Piece::End);
+    found.push(StrandItem::End);
     assert!(rig.answer(OTHER, found).contains(&appends([2])));
-    rig.answer(HOME, vec![Piece::End]);
+    rig.answer(SOURCE, vec![StrandItem::End]);
     let effects = rig.wait(SEARCH_FOR);
     let changes = vec![skips(3, 5, SkipReason::Missing)];
     let missing = Effect::Write(StrandWrite::Append { changes, through: SequenceId(5) });
     assert!(effects.contains(&missing), "{effects:?}");
     // The next gap, 6 to 8, is the one that the other peer can close.
     rig.follower.handle_durable(SequenceId(5));
-    rig.answer(HOME, envelopes([9]));
+    rig.answer(SOURCE, envelopes([9]));
     assert_eq!(rig.asks(OTHER), Some((5, Some(8))));
     assert!(rig.answer(OTHER, envelopes([6, 7, 8])).contains(&appends([6, 7, 8])));
 }
@@ -263,21 +263,21 @@ fn a_part_that_is_found_further_up_narrows_the_search() {
 fn what_is_missing_is_asked_of_peers_that_come_later_and_a_find_is_compared() {
     let mut rig = Rig::new(9);
     rig.follower = Follower::new(
-        HOME,
+        SOURCE,
         SequenceId(9),
         [(2, 3), (6, 6)].map(|(a, b)| (SequenceId(a), SequenceId(b))),
         rig.now,
     );
-    rig.up(HOME);
-    assert_eq!(rig.asks(HOME), Some((9, None)), "its own node has said that it has none");
+    rig.up(SOURCE);
+    assert_eq!(rig.asks(SOURCE), Some((9, None)), "its own node has said that it has none");
     rig.up(OTHER);
     assert_eq!(rig.asks(OTHER), Some((1, Some(3))));
     let mut found = envelopes([3]);
-    found.push(Piece::End);
+    found.push(StrandItem::End);
     let effects = rig.answer(OTHER, found);
     assert!(effects.contains(&Effect::Write(StrandWrite::Compare(vec![entry(3)]))));
     assert_eq!(rig.asks(OTHER), Some((5, Some(6))));
-    rig.answer(OTHER, vec![Piece::End]);
+    rig.answer(OTHER, vec![StrandItem::End]);
     rig.up(THIRD);
     assert_eq!(rig.asks(THIRD), Some((1, Some(2))), "3 is not looked for any more");
 }
@@ -286,13 +286,14 @@ fn what_is_missing_is_asked_of_peers_that_come_later_and_a_find_is_compared() {
 fn what_its_own_node_no_longer_keeps_is_passed_over_without_a_search() {
     let mut rig = Rig::connected(0);
     rig.up(OTHER);
-    let gap = |from, to| Piece::Gap { from: SequenceId(from), to: SequenceId(to), expired: true };
-    let mut pieces = vec![gap(1, 4), gap(5, 6)];
-    assert_eq!(rig.answer(HOME, pieces.clone()), [], "nothing signed stands behind it yet");
-    pieces = envelopes([7]);
+    let gap =
+        |from, to| StrandItem::Gap { from: SequenceId(from), to: SequenceId(to), expired: true };
+    let mut items = vec![gap(1, 4), gap(5, 6)];
+    assert_eq!(rig.answer(SOURCE, items.clone()), [], "nothing signed stands behind it yet");
+    items = envelopes([7]);
     let changes = vec![skips(1, 6, SkipReason::Expired), Change::Append(entry(7))];
     assert_eq!(
-        rig.answer(HOME, pieces),
+        rig.answer(SOURCE, items),
         [Effect::Write(StrandWrite::Append { changes, through: SequenceId(7) })]
     );
     rig.follower.handle_durable(SequenceId(7));
@@ -305,11 +306,11 @@ fn what_its_own_node_no_longer_keeps_is_passed_over_without_a_search() {
 fn only_the_strands_own_node_can_say_that_something_has_expired() {
     let mut rig = Rig::connected(0);
     rig.up(OTHER);
-    rig.answer(HOME, envelopes([1, 9]));
-    let gap = Piece::Gap { from: SequenceId(2), to: SequenceId(4), expired: true };
-    let mut pieces = vec![gap];
-    pieces.extend(envelopes([5]));
-    rig.answer(OTHER, pieces);
+    rig.answer(SOURCE, envelopes([1, 9]));
+    let gap = StrandItem::Gap { from: SequenceId(2), to: SequenceId(4), expired: true };
+    let mut items = vec![gap];
+    items.extend(envelopes([5]));
+    rig.answer(OTHER, items);
     assert_eq!(rig.follower.accepted(), SequenceId(1));
     assert!(rig.follower.is_searching());
 }
@@ -318,31 +319,40 @@ fn only_the_strands_own_node_can_say_that_something_has_expired() {
 fn a_gap_of_which_a_part_has_not_expired_is_searched_for() {
     let mut rig = Rig::connected(0);
     let gap =
-        |from, to, expired| Piece::Gap { from: SequenceId(from), to: SequenceId(to), expired };
-    let mut pieces = vec![gap(1, 4, true), gap(5, 5, false)];
-    pieces.extend(envelopes([6]));
-    rig.answer(HOME, pieces);
-    assert_eq!(rig.asks(HOME), Some((0, Some(5))));
+        |from, to, expired| StrandItem::Gap { from: SequenceId(from), to: SequenceId(to), expired };
+    let mut items = vec![gap(1, 4, true), gap(5, 5, false)];
+    items.extend(envelopes([6]));
+    rig.answer(SOURCE, items);
+    assert_eq!(rig.asks(SOURCE), Some((0, Some(5))));
 }
 
 #[test]
 fn a_fault_ends_the_connection_and_keeps_what_came_before_it() {
-    for (bad, fault) in [
-        (Piece::Envelope(Err(Fault::ForgedSignature.into())), Fault::ForgedSignature),
-        (Piece::Envelope(Ok(entry(2))), Fault::OutOfOrder),
-        (Piece::Envelope(Ok(entry(1))), Fault::OutOfOrder),
-        (Piece::Envelope(Ok(entry_of(OTHER, 3))), Fault::WrongOriginator),
-        (Piece::Gap { from: SequenceId(2), to: SequenceId(3), expired: false }, Fault::OutOfOrder),
-        (Piece::Gap { from: SequenceId(4), to: SequenceId(3), expired: false }, Fault::OutOfOrder),
+    for (bad, violation) in [
+        (
+            StrandItem::Envelope(Err(PeerViolation::ForgedSignature.into())),
+            PeerViolation::ForgedSignature,
+        ),
+        (StrandItem::Envelope(Ok(entry(2))), PeerViolation::OutOfOrder),
+        (StrandItem::Envelope(Ok(entry(1))), PeerViolation::OutOfOrder),
+        (StrandItem::Envelope(Ok(entry_of(OTHER, 3))), PeerViolation::WrongOriginator),
+        (
+            StrandItem::Gap { from: SequenceId(2), to: SequenceId(3), expired: false },
+            PeerViolation::OutOfOrder,
+        ),
+        (
+            StrandItem::Gap { from: SequenceId(4), to: SequenceId(3), expired: false },
+            PeerViolation::OutOfOrder,
+        ),
     ] {
         let mut rig = Rig::connected(0);
-        let mut pieces = envelopes([1, 2]);
-        pieces.push(bad);
-        pieces.extend(envelopes([3]));
-        let effects = rig.answer(HOME, pieces);
-        assert_eq!(effects, [Effect::Disconnect { peer: HOME, fault }, appends([1, 2])]);
-        rig.up(HOME);
-        assert_eq!(rig.asks(HOME), Some((0, None)), "the next connection begins anew");
+        let mut items = envelopes([1, 2]);
+        items.push(bad);
+        items.extend(envelopes([3]));
+        let effects = rig.answer(SOURCE, items);
+        assert_eq!(effects, [Effect::Disconnect { peer: SOURCE, violation }, appends([1, 2])]);
+        rig.up(SOURCE);
+        assert_eq!(rig.asks(SOURCE), Some((0, None)), "the next connection begins anew");
     }
 }
 
@@ -350,42 +360,42 @@ fn a_fault_ends_the_connection_and_keeps_what_came_before_it() {
 fn more_than_was_asked_for_is_out_of_order() {
     let mut rig = Rig::connected(0);
     rig.up(OTHER);
-    rig.answer(HOME, envelopes([1, 3]));
-    let fault = Fault::OutOfOrder;
+    rig.answer(SOURCE, envelopes([1, 3]));
+    let violation = PeerViolation::OutOfOrder;
     let effects = rig.answer(OTHER, envelopes([3]));
-    assert_eq!(effects, [Effect::Disconnect { peer: OTHER, fault }]);
+    assert_eq!(effects, [Effect::Disconnect { peer: OTHER, violation }]);
     assert!(rig.follower.is_searching(), "the others go on");
 }
 
 /// An envelope that the price list of this node does not allow for, and may be too old for.
-fn undecided(sequence: u64) -> Piece<Verdict> {
-    Piece::Envelope(Err(Objection::Undecided(EnvelopeId::new(HOME, SequenceId(sequence)))))
+fn undecided(sequence: u64) -> StrandItem<VerifyResult> {
+    StrandItem::Envelope(Err(VerifyError::Undecided(EnvelopeId::new(SOURCE, SequenceId(sequence)))))
 }
 
 #[test]
 fn an_envelope_that_cannot_be_judged_yet_holds_its_strand_up_until_it_can() {
     let mut rig = Rig::connected(0);
-    let mut pieces = envelopes([1, 2]);
-    pieces.push(undecided(3));
-    pieces.extend(envelopes([4]));
-    assert_eq!(rig.answer(HOME, pieces), [Effect::Stop { peer: HOME }, appends([1, 2])]);
+    let mut items = envelopes([1, 2]);
+    items.push(undecided(3));
+    items.extend(envelopes([4]));
+    assert_eq!(rig.answer(SOURCE, items), [Effect::Stop { peer: SOURCE }, appends([1, 2])]);
     rig.follower.handle_durable(SequenceId(2));
     for _ in 0..100 {
         let wants = rig.wait(DECIDE_AFTER);
-        assert!(matches!(wants[..], [Effect::Want { peer: HOME, .. }]), "{wants:?}");
-        assert_eq!(rig.asks(HOME), Some((2, None)));
-        assert_eq!(rig.answer(HOME, vec![undecided(3)]), [Effect::Stop { peer: HOME }]);
+        assert!(matches!(wants[..], [Effect::Want { peer: SOURCE, .. }]), "{wants:?}");
+        assert_eq!(rig.asks(SOURCE), Some((2, None)));
+        assert_eq!(rig.answer(SOURCE, vec![undecided(3)]), [Effect::Stop { peer: SOURCE }]);
     }
     rig.wait(DECIDE_AFTER);
-    assert_eq!(rig.answer(HOME, envelopes([3, 4])), [appends([3, 4])]);
+    assert_eq!(rig.answer(SOURCE, envelopes([3, 4])), [appends([3, 4])]);
 }
 
 #[test]
 fn what_cannot_be_judged_yet_is_not_missing() {
     let mut rig = Rig::connected(0);
     rig.up(OTHER);
-    rig.answer(HOME, envelopes([1, 4]));
-    rig.answer(HOME, vec![Piece::End]);
+    rig.answer(SOURCE, envelopes([1, 4]));
+    rig.answer(SOURCE, vec![StrandItem::End]);
     let until = rig.now + SEARCH_FOR * 3;
     while rig.now < until {
         if rig.asks(OTHER).is_some() {
@@ -402,29 +412,29 @@ fn what_cannot_be_judged_yet_is_not_missing() {
     // Found late, it stays missing until it can be judged.
     rig.follower.handle_durable(SequenceId(3));
     rig.up(OTHER);
-    rig.answer(OTHER, vec![undecided(2), Piece::End]);
+    rig.answer(OTHER, vec![undecided(2), StrandItem::End]);
     assert_eq!(rig.follower.missing.next_after(SequenceId::NONE).map(|(from, _)| from.0), Some(2));
 }
 
 #[test]
 fn a_stream_that_breaks_is_asked_for_again_after_a_while() {
     let mut rig = Rig::connected(0);
-    assert_eq!(rig.answer(HOME, vec![Piece::Closed]), []);
+    assert_eq!(rig.answer(SOURCE, vec![StrandItem::Closed]), []);
     let effects = rig.wait(RETRY_AFTER);
-    assert!(matches!(effects[..], [Effect::Want { peer: HOME, .. }]), "{effects:?}");
+    assert!(matches!(effects[..], [Effect::Want { peer: SOURCE, .. }]), "{effects:?}");
 }
 
 #[test]
 fn a_source_that_is_ahead_and_silent_is_asked_anew() {
     let mut rig = Rig::connected(5);
     assert_eq!(rig.wait(STALL_AFTER * 5), [], "nothing says that there is more");
-    rig.follower.handle_head(HOME, SequenceId(6));
+    rig.follower.handle_head(SOURCE, SequenceId(6));
     let effects = rig.wait(STALL_AFTER);
     assert!(
-        matches!(effects[..], [Effect::Stop { peer: HOME }, Effect::Want { .. }]),
+        matches!(effects[..], [Effect::Stop { peer: SOURCE }, Effect::Want { .. }]),
         "{effects:?}"
     );
-    rig.answer(HOME, envelopes([6]));
+    rig.answer(SOURCE, envelopes([6]));
     assert_eq!(rig.wait(STALL_AFTER * 5), []);
 }
 
@@ -433,8 +443,8 @@ fn the_head_of_the_strand_cannot_be_moved_by_words() {
     let mut rig = Rig::connected(0);
     rig.up(OTHER);
     let end = SequenceId::MAX;
-    rig.answer(HOME, vec![Piece::Gap { from: SequenceId(1), to: end, expired: true }]);
-    rig.follower.handle_head(HOME, end);
+    rig.answer(SOURCE, vec![StrandItem::Gap { from: SequenceId(1), to: end, expired: true }]);
+    rig.follower.handle_head(SOURCE, end);
     rig.wait(SEARCH_FOR * 2);
     assert_eq!(rig.follower.accepted(), SequenceId(0));
 }
@@ -443,7 +453,7 @@ fn the_head_of_the_strand_cannot_be_moved_by_words() {
 enum Input {
     Up(u32),
     Down(u32),
-    Pieces(u32, Vec<Piece<u64>>),
+    Pieces(u32, Vec<StrandItem<u64>>),
     Durable,
     Wait(u64),
 }
@@ -451,17 +461,17 @@ enum Input {
 /// Envelopes by their places; those from here on cannot be judged yet.
 const UNDECIDED: u64 = 100;
 
-fn pieces() -> impl Strategy<Value = Piece<u64>> {
+fn items() -> impl Strategy<Value = StrandItem<u64>> {
     prop_oneof![
-        6 => (0u64..24).prop_map(Piece::Envelope),
-        1 => (UNDECIDED..UNDECIDED + 24).prop_map(Piece::Envelope),
-        2 => (0u64..24, 0u64..24, any::<bool>()).prop_map(|(from, to, expired)| Piece::Gap {
+        6 => (0u64..24).prop_map(StrandItem::Envelope),
+        1 => (UNDECIDED..UNDECIDED + 24).prop_map(StrandItem::Envelope),
+        2 => (0u64..24, 0u64..24, any::<bool>()).prop_map(|(from, to, expired)| StrandItem::Gap {
             from: SequenceId(from),
             to: SequenceId(to),
             expired,
         }),
-        1 => Just(Piece::End),
-        1 => Just(Piece::Closed),
+        1 => Just(StrandItem::End),
+        1 => Just(StrandItem::Closed),
     ]
 }
 
@@ -470,8 +480,8 @@ fn inputs() -> impl Strategy<Value = Input> {
     prop_oneof![
         2 => peer().prop_map(Input::Up),
         1 => peer().prop_map(Input::Down),
-        6 => (peer(), proptest::collection::vec(pieces(), 0..6))
-            .prop_map(|(peer, pieces)| Input::Pieces(peer, pieces)),
+        6 => (peer(), proptest::collection::vec(items(), 0..6))
+            .prop_map(|(peer, items)| Input::Pieces(peer, items)),
         1 => Just(Input::Durable),
         2 => (0u64..90).prop_map(Input::Wait),
     ]
@@ -496,12 +506,12 @@ proptest! {
                     rig.follower.handle_durable(accepted);
                     Vec::new()
                 }
-                Input::Pieces(peer, pieces) if rig.asked.contains_key(&OriginatorId(peer)) => {
-                    let pieces = pieces.into_iter().map(|piece| match piece {
-                        Piece::Envelope(s) if s >= UNDECIDED => undecided(s - UNDECIDED),
-                        piece => piece.map(|s| Ok(entry(s))),
+                Input::Pieces(peer, items) if rig.asked.contains_key(&OriginatorId(peer)) => {
+                    let items = items.into_iter().map(|item| match item {
+                        StrandItem::Envelope(s) if s >= UNDECIDED => undecided(s - UNDECIDED),
+                        item => item.map(|s| Ok(entry(s))),
                     });
-                    rig.answer(OriginatorId(peer), pieces.collect())
+                    rig.answer(OriginatorId(peer), items.collect())
                 }
                 Input::Pieces(..) => Vec::new(),
             };

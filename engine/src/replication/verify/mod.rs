@@ -11,18 +11,18 @@ use hawser_proto::{Bytes, Digest, EnvelopeId, OriginatorId, PublicKey, SequenceI
 use hawser_rules::{RateTable, Violation, check_statement};
 use hawser_storage::{Entry, Standing};
 
-use super::link::Fault;
+use super::link::PeerViolation;
 use crate::facts;
 
 /// What may be stored, marked invalid if it breaks a rule; or why it is not.
-pub type Verdict = Result<Entry, Objection>;
+pub type VerifyResult = Result<Entry, VerifyError>;
 
 /// Why an envelope is not to be stored as it came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Objection {
-    /// The sender is at fault.
+pub enum VerifyError {
+    /// The sender is at violation.
     #[error(transparent)]
-    Fault(#[from] Fault),
+    Peer(#[from] PeerViolation),
     /// Its originator has signed it, and this node cannot tell yet whether the price is right:
     /// its price list may be older than the envelope.
     #[error("the price of {0} cannot be judged yet")]
@@ -32,7 +32,7 @@ pub enum Objection {
 /// Checks envelopes that peers send of one strand. A pure function of the bytes and of what is
 /// given here.
 #[derive(Debug, Clone)]
-pub struct Judge {
+pub struct EnvelopeVerifier {
     /// The strand that was asked for.
     pub originator: OriginatorId,
     /// Its node's key, from the registry.
@@ -51,7 +51,7 @@ struct Opened {
     inner: Result<UnsignedOriginatorEnvelope, LayerError>,
 }
 
-impl Judge {
+impl EnvelopeVerifier {
     /// Checks a batch; verdicts are in its order. Costs two signatures for each envelope, so large
     /// batches are better split over the cores.
     ///
@@ -60,7 +60,7 @@ impl Judge {
     /// marked with the number of the rule. A mark is for good, so it is given only when nothing
     /// that this node has yet to hear of could change it.
     #[must_use]
-    pub fn check(&self, batch: Vec<Bytes>) -> Vec<Verdict> {
+    pub fn check(&self, batch: Vec<Bytes>) -> Vec<VerifyResult> {
         let (mut opened, mut claims) = (Vec::with_capacity(batch.len()), Vec::new());
         for bytes in batch {
             opened.push(self.open(bytes).map(|(envelope, claim)| {
@@ -72,38 +72,43 @@ impl Judge {
         for slot in opened.iter_mut().filter(|slot| slot.is_ok()) {
             let signer = signers.next().expect("one claim for each that was opened");
             if signer != Ok(self.key) {
-                *slot = Err(Fault::ForgedSignature);
+                *slot = Err(PeerViolation::ForgedSignature);
             }
         }
         let mut payers = self.payers(&opened).into_iter();
-        let verdict = |slot: Result<Opened, Fault>| {
+        let verdict = |slot: Result<Opened, PeerViolation>| {
             let envelope = slot?;
             self.entry(envelope, payers.next().expect("one for each that is signed"))
         };
         opened.into_iter().map(verdict).collect()
     }
 
-    fn open(&self, bytes: Bytes) -> Result<(Opened, (Digest, Signature)), Fault> {
+    fn open(&self, bytes: Bytes) -> Result<(Opened, (Digest, Signature)), PeerViolation> {
         let (statement, proof) =
-            OriginatorEnvelope::open(bytes.clone()).map_err(|_| Fault::NotCanonical)?;
-        let Proof::Signature(signature) = proof else { return Err(Fault::ChainProof) };
+            OriginatorEnvelope::open(bytes.clone()).map_err(|_| PeerViolation::NotCanonical)?;
+        let Proof::Signature(signature) = proof else { return Err(PeerViolation::ChainProof) };
         let claim = (originator_digest(&statement), signature);
         let inner = UnsignedOriginatorEnvelope::parse(statement.clone());
         let id = match &inner {
             Ok(parsed) => parsed.id(),
-            Err(_) => OriginatorEnvelope::statement(statement).map_err(|_| Fault::NotCanonical)?.0,
+            Err(_) => {
+                OriginatorEnvelope::statement(statement).map_err(|_| PeerViolation::NotCanonical)?.0
+            }
         };
         if id.originator != self.originator {
-            return Err(Fault::WrongOriginator);
+            return Err(PeerViolation::WrongOriginator);
         }
         if id.sequence == SequenceId::NONE || id.sequence > SequenceId::MAX {
-            return Err(Fault::OutOfOrder); // no strand has such a place
+            return Err(PeerViolation::OutOfOrder); // no strand has such a place
         }
         Ok((Opened { bytes, id, inner }, claim))
     }
 
     /// Who pays for each envelope that is signed, in order.
-    fn payers(&self, opened: &[Result<Opened, Fault>]) -> Vec<Result<PublicKey, Violation>> {
+    fn payers(
+        &self,
+        opened: &[Result<Opened, PeerViolation>],
+    ) -> Vec<Result<PublicKey, Violation>> {
         let mut claims = Vec::new();
         let claimed: Vec<Result<(), Violation>> = opened
             .iter()
@@ -118,7 +123,7 @@ impl Judge {
         claimed.into_iter().map(|claimed| claimed.and_then(|()| resolve())).collect()
     }
 
-    fn entry(&self, envelope: Opened, payer: Result<PublicKey, Violation>) -> Verdict {
+    fn entry(&self, envelope: Opened, payer: Result<PublicKey, Violation>) -> VerifyResult {
         let Opened { bytes, id, inner } = envelope;
         let payer = payer.map(|key| key.address());
         let judged = inner.map_err(Violation::from).and_then(|statement| {
@@ -129,7 +134,7 @@ impl Judge {
                 (Some(facts::of_statement(&statement, payer.ok(), self.own)), Standing::Valid)
             }
             Err(violation) => {
-                let rule = violation.rule().ok_or(Objection::Undecided(id))?;
+                let rule = violation.rule().ok_or(VerifyError::Undecided(id))?;
                 (None, Standing::Invalid(facts::mark_of(rule)))
             }
         };

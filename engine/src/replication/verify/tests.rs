@@ -13,7 +13,7 @@ use prost::Message as _;
 use super::*;
 use hawser_rules::fees::Rate;
 
-const HOME: OriginatorId = OriginatorId(200);
+const SOURCE: OriginatorId = OriginatorId(200);
 const OWN: OriginatorId = OriginatorId(100);
 const NS: i64 = 1_750_000_000_000_000_000;
 const DAY_S: u64 = 86_400;
@@ -22,7 +22,7 @@ fn key(seed: u8) -> SecretKey {
     SecretKey::from_bytes(&[seed; 32]).unwrap()
 }
 
-fn judge() -> Judge {
+fn judge() -> EnvelopeVerifier {
     let rate = Rate {
         start_unix_s: 0,
         message_fee: 1000,
@@ -31,7 +31,7 @@ fn judge() -> Judge {
         target_rate_per_minute: 10,
     };
     let rates = Arc::new(RateTable::new(vec![rate], None).unwrap());
-    Judge { originator: HOME, key: key(2).public_key(), own: OWN, rates }
+    EnvelopeVerifier { originator: SOURCE, key: key(2).public_key(), own: OWN, rates }
 }
 
 /// A client envelope with an MLS private message of this content type.
@@ -65,7 +65,7 @@ fn statement(sequence: u64, payer: &pb::PayerEnvelope) -> pb::UnsignedOriginator
     let payer_envelope_bytes: Bytes = payer.encode_to_vec().into();
     let days = u64::from(payer.message_retention_days);
     pb::UnsignedOriginatorEnvelope {
-        originator_node_id: HOME.0,
+        originator_node_id: SOURCE.0,
         originator_sequence_id: sequence,
         originator_ns: NS,
         base_fee_picodollars: 1000 + 3 * payer_envelope_bytes.len() as u64 * days,
@@ -82,10 +82,10 @@ fn signed(statement: &pb::UnsignedOriginatorEnvelope, seed: u8) -> Bytes {
 }
 
 fn good(sequence: u64) -> Bytes {
-    signed(&statement(sequence, &paid(application(), HOME, 60)), 2)
+    signed(&statement(sequence, &paid(application(), SOURCE, 60)), 2)
 }
 
-fn check_one(bytes: Bytes) -> Verdict {
+fn check_one(bytes: Bytes) -> VerifyResult {
     let verdicts = judge().check(vec![bytes]);
     assert_eq!(verdicts.len(), 1);
     verdicts.into_iter().next().unwrap()
@@ -94,7 +94,7 @@ fn check_one(bytes: Bytes) -> Verdict {
 #[test]
 fn an_honest_envelope_is_taken_over_with_its_facts() {
     let entry = check_one(good(5)).unwrap();
-    assert_eq!(entry.id, EnvelopeId::new(HOME, SequenceId(5)));
+    assert_eq!(entry.id, EnvelopeId::new(SOURCE, SequenceId(5)));
     assert_eq!(entry.bytes, good(5));
     assert_eq!(entry.standing, Standing::Valid);
     let facts = entry.facts.unwrap();
@@ -105,7 +105,7 @@ fn an_honest_envelope_is_taken_over_with_its_facts() {
 
 #[test]
 fn what_its_originator_cannot_have_sent_is_a_fault_of_the_peer() {
-    let honest = statement(5, &paid(application(), HOME, 60));
+    let honest = statement(5, &paid(application(), SOURCE, 60));
     let (bytes, _) = OriginatorEnvelope::open(good(5)).unwrap();
     let with = |change: fn(&mut pb::UnsignedOriginatorEnvelope)| {
         let mut changed = honest.clone();
@@ -118,35 +118,35 @@ fn what_its_originator_cannot_have_sent_is_a_fault_of_the_peer() {
     tampered[40] ^= 1;
     let no_statement = Bytes::from_static(&[0xff; 8]);
     let signature = key(2).sign(originator_digest(&no_statement));
-    for (bytes, fault) in [
-        (Bytes::from_static(b"nothing"), Fault::NotCanonical),
-        (trailing.into(), Fault::NotCanonical),
-        (OriginatorEnvelope::encode(bytes, Proof::Transaction([1; 32])), Fault::ChainProof),
-        (signed(&honest, 4), Fault::ForgedSignature),
-        (with(|s| s.originator_node_id = 300), Fault::WrongOriginator),
-        (with(|s| s.originator_node_id = 1), Fault::WrongOriginator),
-        (with(|s| s.originator_sequence_id = 0), Fault::OutOfOrder),
-        (with(|s| s.originator_sequence_id = 1 << 63), Fault::OutOfOrder),
+    for (bytes, violation) in [
+        (Bytes::from_static(b"nothing"), PeerViolation::NotCanonical),
+        (trailing.into(), PeerViolation::NotCanonical),
+        (OriginatorEnvelope::encode(bytes, Proof::Transaction([1; 32])), PeerViolation::ChainProof),
+        (signed(&honest, 4), PeerViolation::ForgedSignature),
+        (with(|s| s.originator_node_id = 300), PeerViolation::WrongOriginator),
+        (with(|s| s.originator_node_id = 1), PeerViolation::WrongOriginator),
+        (with(|s| s.originator_sequence_id = 0), PeerViolation::OutOfOrder),
+        (with(|s| s.originator_sequence_id = 1 << 63), PeerViolation::OutOfOrder),
         (
             OriginatorEnvelope::encode(no_statement, Proof::Signature(signature)),
-            Fault::NotCanonical,
+            PeerViolation::NotCanonical,
         ),
     ] {
-        assert_eq!(check_one(bytes.clone()), Err(fault.into()), "{}", hex::encode(bytes));
+        assert_eq!(check_one(bytes.clone()), Err(violation.into()), "{}", hex::encode(bytes));
     }
     assert!(check_one(tampered.into()).is_err());
 }
 
 #[test]
 fn what_is_signed_but_breaks_a_rule_is_kept_under_the_rules_number() {
-    let honest = statement(5, &paid(application(), HOME, 60));
+    let honest = statement(5, &paid(application(), SOURCE, 60));
     let of = |payer: &pb::PayerEnvelope| statement(5, payer);
     let with = |change: fn(&mut pb::UnsignedOriginatorEnvelope)| {
         let mut changed = honest.clone();
         change(&mut changed);
         changed
     };
-    let mut unpaid = paid(application(), HOME, 60);
+    let mut unpaid = paid(application(), SOURCE, 60);
     unpaid.payer_signature = None;
     let commit = client(TopicKind::GroupMessages, 3, &[]);
     let dependent = client(TopicKind::GroupMessages, 1, &[(100, 1)]);
@@ -154,10 +154,10 @@ fn what_is_signed_but_breaks_a_rule_is_kept_under_the_rules_number() {
         (1, with(|s| s.payer_envelope_bytes = Bytes::from_static(&[0xff; 8]))),
         (2, of(&unpaid)),
         (3, of(&paid(application(), OWN, 60))),
-        (4, of(&paid(client(TopicKind::Welcomes, 1, &[]), HOME, 60))),
-        (6, of(&paid(commit, HOME, 60))),
-        (7, of(&paid(dependent, HOME, 60))),
-        (8, of(&paid(application(), HOME, 1))),
+        (4, of(&paid(client(TopicKind::Welcomes, 1, &[]), SOURCE, 60))),
+        (6, of(&paid(commit, SOURCE, 60))),
+        (7, of(&paid(dependent, SOURCE, 60))),
+        (8, of(&paid(application(), SOURCE, 1))),
         (9, with(|s| s.expiry_unixtime += 601)),
         (10, with(|s| s.base_fee_picodollars += 1)),
         (11, with(|s| s.congestion_fee_picodollars = 8)),
@@ -173,16 +173,17 @@ fn what_is_signed_but_breaks_a_rule_is_kept_under_the_rules_number() {
 #[test]
 fn a_price_is_held_against_nobody_by_a_list_that_may_be_older_than_the_envelope() {
     let with = |change: fn(&mut pb::UnsignedOriginatorEnvelope)| {
-        let mut changed = statement(5, &paid(application(), HOME, 60));
+        let mut changed = statement(5, &paid(application(), SOURCE, 60));
         change(&mut changed);
         signed(&changed, 2)
     };
     let dear = [with(|s| s.base_fee_picodollars += 1), with(|s| s.congestion_fee_picodollars = 8)];
-    let confirmed = |ns| Judge { rates: Arc::new(judge().rates.confirmed(ns)), ..judge() };
-    let id = EnvelopeId::new(HOME, SequenceId(5));
+    let confirmed =
+        |ns| EnvelopeVerifier { rates: Arc::new(judge().rates.confirmed(ns)), ..judge() };
+    let id = EnvelopeId::new(SOURCE, SequenceId(5));
     for bytes in dear {
-        let check = |judge: Judge| judge.check(vec![bytes.clone()]).remove(0);
-        assert_eq!(check(confirmed(NS - 1)), Err(Objection::Undecided(id)));
+        let check = |judge: EnvelopeVerifier| judge.check(vec![bytes.clone()]).remove(0);
+        assert_eq!(check(confirmed(NS - 1)), Err(VerifyError::Undecided(id)));
         assert!(check(confirmed(NS)).unwrap().standing != Standing::Valid);
     }
     // A price that the list knows is right however old the list is, and what breaks a rule that
@@ -195,8 +196,8 @@ fn a_price_is_held_against_nobody_by_a_list_that_may_be_older_than_the_envelope(
 
 #[test]
 fn a_batch_is_judged_one_by_one_in_its_order() {
-    let forged = signed(&statement(2, &paid(application(), HOME, 60)), 4);
-    let mut unpaid = paid(application(), HOME, 60);
+    let forged = signed(&statement(2, &paid(application(), SOURCE, 60)), 4);
+    let mut unpaid = paid(application(), SOURCE, 60);
     unpaid.payer_signature = None;
     let invalid = signed(&statement(3, &unpaid), 2);
     let batch = vec![good(1), forged, invalid, Bytes::from_static(b"nothing"), good(4)];
@@ -207,9 +208,9 @@ fn a_batch_is_judged_one_by_one_in_its_order() {
         .collect();
     let expected = [
         Ok((1, Standing::Valid)),
-        Err(Fault::ForgedSignature.into()),
+        Err(PeerViolation::ForgedSignature.into()),
         Ok((3, Standing::Invalid(InvalidRule(2)))),
-        Err(Fault::NotCanonical.into()),
+        Err(PeerViolation::NotCanonical.into()),
         Ok((4, Standing::Valid)),
     ];
     assert_eq!(told, expected);

@@ -59,14 +59,14 @@ mod tests {
 
     #[test]
     fn the_source_is_whoever_was_asked_last_and_not_left_since() {
-        let (home, other) = (OriginatorId(200), OriginatorId(300));
+        let (source, other) = (OriginatorId(200), OriginatorId(300));
         let strand = StrandCounters::default();
         assert_eq!(strand.source(), None);
-        strand.asks(home);
+        strand.asks(source);
         strand.leaves(other);
-        assert_eq!(strand.source(), Some(home));
+        assert_eq!(strand.source(), Some(source));
         strand.asks(other);
-        strand.leaves(home);
+        strand.leaves(source);
         assert_eq!(strand.source(), Some(other));
         strand.leaves(other);
         assert_eq!(strand.source(), None);

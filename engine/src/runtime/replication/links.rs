@@ -7,7 +7,7 @@ use hawser_proto::{Bytes, Cursor, OriginatorId, SequenceId};
 use tokio::sync::{mpsc, watch};
 
 use super::Shared;
-use crate::replication::{Delivery, LinkCommand, Piece, RequestId};
+use crate::replication::{LinkCommand, RequestId, StrandItem, WantResponse};
 
 /// Commands that wait for a connection. Each strand has at most a few under way.
 const COMMANDS: usize = 1024;
@@ -136,11 +136,11 @@ impl Feed {
         &self,
         originator: OriginatorId,
         request: RequestId,
-        pieces: Vec<Piece<Bytes>>,
+        items: Vec<StrandItem<Bytes>>,
     ) -> Result<(), StrandGone> {
         let inbox = self.shared.inbox(originator).ok_or(StrandGone)?;
-        let delivery = Delivery { peer: self.peer, request, pieces };
-        inbox.send(delivery).await.map_err(|_| StrandGone)
+        let response = WantResponse { peer: self.peer, request, items };
+        inbox.send(response).await.map_err(|_| StrandGone)
     }
 
     /// Takes over how far the peer says it is.

@@ -22,7 +22,7 @@ use super::{Committer, Engine, Publisher, Workers};
 use crate::committed::Heads;
 use crate::counters::Counters;
 use crate::ports::{Ports, Registry};
-use crate::replication::Delivery;
+use crate::replication::WantResponse;
 
 pub use counters::{ReplicationCounters, StrandCounters};
 pub use links::{Feed, Link, StrandGone};
@@ -57,7 +57,7 @@ struct Shared {
     counted: Arc<Counters>,
     counters: ReplicationCounters,
     links: Links,
-    inboxes: Mutex<HashMap<OriginatorId, mpsc::Sender<Delivery<Bytes>>>>,
+    inboxes: Mutex<HashMap<OriginatorId, mpsc::Sender<WantResponse<Bytes>>>>,
     strands: Mutex<BTreeMap<OriginatorId, Arc<StrandCounters>>>,
     publisher: Publisher,
     own_strand: OwnStrand,
@@ -168,7 +168,7 @@ impl ReplicationTasks {
 }
 
 impl Shared {
-    fn inbox(&self, originator: OriginatorId) -> Option<mpsc::Sender<Delivery<Bytes>>> {
+    fn inbox(&self, originator: OriginatorId) -> Option<mpsc::Sender<WantResponse<Bytes>>> {
         self.inboxes.lock().unwrap_or_else(PoisonError::into_inner).get(&originator).cloned()
     }
 
@@ -178,7 +178,7 @@ impl Shared {
     }
 
     /// `None` if the strand has its task already.
-    fn open_inbox(&self, originator: OriginatorId) -> Option<mpsc::Receiver<Delivery<Bytes>>> {
+    fn open_inbox(&self, originator: OriginatorId) -> Option<mpsc::Receiver<WantResponse<Bytes>>> {
         let mut inboxes = self.inboxes.lock().unwrap_or_else(PoisonError::into_inner);
         let std::collections::hash_map::Entry::Vacant(slot) = inboxes.entry(originator) else {
             return None;

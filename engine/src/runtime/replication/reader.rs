@@ -7,7 +7,7 @@ use hawser_storage::{LogItem, ReadError, Store};
 use tokio::sync::watch;
 
 use crate::counters::Counters;
-use crate::replication::Piece;
+use crate::replication::StrandItem;
 
 /// The log could not be read on; its cause is this node's disk.
 #[derive(Debug, thiserror::Error)]
@@ -48,20 +48,20 @@ impl StrandReader {
         self.position
     }
 
-    /// What comes next, at least one piece: envelopes and gaps in ascending order. Without an end
+    /// What comes next, at least one item: envelopes and gaps in ascending order. Without an end
     /// to read to, waits for what does not exist yet; `None` once the end is reached, or the head
     /// if that is lower. Cancel safe.
     ///
     /// # Errors
     /// When the log cannot be read.
-    pub async fn next(&mut self) -> Result<Option<Vec<Piece<Bytes>>>, StrandReadError> {
+    pub async fn next(&mut self) -> Result<Option<Vec<StrandItem<Bytes>>>, StrandReadError> {
         loop {
             let head = self.heads.borrow_and_update().get(self.originator);
             let through = self.up_to.map_or(head, |up_to| up_to.min(head));
             if self.position < through {
-                let (pieces, position) = self.read(through).await?;
+                let (items, position) = self.read(through).await?;
                 self.position = position;
-                return Ok(Some(pieces));
+                return Ok(Some(items));
             }
             if self.up_to.is_some() || self.heads.changed().await.is_err() {
                 return Ok(None);
@@ -72,7 +72,7 @@ impl StrandReader {
     async fn read(
         &self,
         through: SequenceId,
-    ) -> Result<(Vec<Piece<Bytes>>, SequenceId), ReadError> {
+    ) -> Result<(Vec<StrandItem<Bytes>>, SequenceId), ReadError> {
         let (store, bytes_max) = (self.store.clone(), self.bytes_max);
         let counters = self.counters.clone();
         let after = EnvelopeId::new(self.originator, self.position);
@@ -84,40 +84,40 @@ impl StrandReader {
 }
 
 /// Reads from behind `after` at most to `through`, and until there are `bytes_max`. Also tells up
-/// to where the pieces speak of everything.
+/// to where the items speak of everything.
 fn read(
     store: &Store,
     after: EnvelopeId,
     through: SequenceId,
     bytes_max: usize,
-) -> Result<(Vec<Piece<Bytes>>, SequenceId), ReadError> {
+) -> Result<(Vec<StrandItem<Bytes>>, SequenceId), ReadError> {
     let snapshot = store.snapshot();
-    let (mut pieces, mut position, mut bytes) = (Vec::new(), after.sequence, 0);
+    let (mut items, mut position, mut bytes) = (Vec::new(), after.sequence, 0);
     for item in snapshot.log(after, through) {
         match item? {
             LogItem::Envelope { id, bytes: envelope, .. } => {
                 if bytes > 0 && bytes + envelope.len() > bytes_max {
-                    return Ok((pieces, position));
+                    return Ok((items, position));
                 }
-                pieces.extend(pruned(position, id.sequence));
+                items.extend(pruned(position, id.sequence));
                 bytes += envelope.len();
                 position = id.sequence;
-                pieces.push(Piece::Envelope(envelope));
+                items.push(StrandItem::Envelope(envelope));
             }
             LogItem::Skipped { from, through, .. } => {
-                pieces.extend(pruned(position, from));
-                pieces.push(Piece::Gap { from, to: through, expired: false });
+                items.extend(pruned(position, from));
+                items.push(StrandItem::Gap { from, to: through, expired: false });
                 position = through;
             }
         }
     }
-    pieces.extend(pruned(position, through.next()));
-    Ok((pieces, through))
+    items.extend(pruned(position, through.next()));
+    Ok((items, through))
 }
 
 /// Places between `position` and `next` that are below the head and neither held nor marked: they
 /// were held until their retention ran out.
-fn pruned(position: SequenceId, next: SequenceId) -> Option<Piece<Bytes>> {
+fn pruned(position: SequenceId, next: SequenceId) -> Option<StrandItem<Bytes>> {
     let (from, to) = (position.next(), next.previous());
-    (from <= to).then_some(Piece::Gap { from, to, expired: true })
+    (from <= to).then_some(StrandItem::Gap { from, to, expired: true })
 }

@@ -14,7 +14,8 @@ use super::links::{Connected, Table};
 use super::steps::{Load, Steps, commit};
 use super::{Shared, StrandCounters, stop_of};
 use crate::replication::{
-    Delivery, Effect, Follower, Judge, LinkCommand, Objection, Piece, Verdict,
+    Effect, EnvelopeVerifier, Follower, LinkCommand, StrandItem, VerifyError, VerifyResult,
+    WantResponse,
 };
 use crate::runtime::Priority;
 use crate::runtime::own_strand::Standing;
@@ -28,7 +29,7 @@ pub(super) struct Strand {
     originator: OriginatorId,
     key: PublicKey,
     follower: Follower,
-    inbox: mpsc::Receiver<Delivery<Bytes>>,
+    inbox: mpsc::Receiver<WantResponse<Bytes>>,
     table: watch::Receiver<Table>,
     connected: Table,
     steps: Steps,
@@ -38,20 +39,20 @@ pub(super) struct Strand {
 }
 
 impl Strand {
-    /// Goes on from what is on disk. `home` is the peer that the strand is taken from.
+    /// Goes on from what is on disk. `source` is the peer that the strand is taken from.
     pub(super) async fn resume(
         shared: Arc<Shared>,
         originator: OriginatorId,
         key: PublicKey,
-        home: OriginatorId,
-        inbox: mpsc::Receiver<Delivery<Bytes>>,
+        source: OriginatorId,
+        inbox: mpsc::Receiver<WantResponse<Bytes>>,
     ) -> Self {
         let missing = read_missing(shared.clone(), originator).await;
         let stored = shared.heads.get().get(originator);
         Self {
             originator,
             key,
-            follower: Follower::new(originator, stored, missing, now()).from_peer(home),
+            follower: Follower::new(originator, stored, missing, now()).with_source(source),
             inbox,
             table: shared.links.subscribe(),
             connected: BTreeMap::new(),
@@ -86,8 +87,8 @@ impl Strand {
                 },
                 judged = finished(&mut judging) => self.take(judged),
                 _ = self.table.changed() => self.update_peers(),
-                delivery = self.inbox.recv(), if may_judge => match delivery {
-                    Some(delivery) => judging = self.start_judging(delivery),
+                response = self.inbox.recv(), if may_judge => match response {
+                    Some(response) => judging = self.start_judging(response),
                     None => break,
                 },
                 () = sleep_until(self.follower.poll_timeout()) => self.tick(),
@@ -99,20 +100,20 @@ impl Strand {
         }
     }
 
-    fn take(&mut self, judged: Vec<Delivery<Verdict>>) {
-        for delivery in judged {
-            for piece in &delivery.pieces {
-                match piece {
-                    Piece::Envelope(verdict) => self.count(verdict),
-                    Piece::End | Piece::Closed => self.counters.leaves(delivery.peer),
-                    Piece::Gap { .. } => {}
+    fn take(&mut self, judged: Vec<WantResponse<VerifyResult>>) {
+        for response in judged {
+            for item in &response.items {
+                match item {
+                    StrandItem::Envelope(verdict) => self.count(verdict),
+                    StrandItem::End | StrandItem::Closed => self.counters.leaves(response.peer),
+                    StrandItem::Gap { .. } => {}
                 }
             }
-            self.follower.handle_delivery(now(), delivery);
+            self.follower.handle_response(now(), response);
         }
     }
 
-    fn count(&mut self, verdict: &Verdict) {
+    fn count(&mut self, verdict: &VerifyResult) {
         self.counters.received.add(1);
         let counters = &self.shared.counters;
         match verdict {
@@ -120,8 +121,8 @@ impl Strand {
                 counters.verified.add(1);
                 self.note_own(entry.id);
             }
-            Err(Objection::Fault(_)) => counters.forged.add(1),
-            Err(Objection::Undecided(id)) => {
+            Err(VerifyError::Peer(_)) => counters.forged.add(1),
+            Err(VerifyError::Undecided(id)) => {
                 counters.undecided.add(1);
                 self.note_own(*id);
                 // It comes again and again until the price list has been confirmed.
@@ -179,16 +180,16 @@ impl Strand {
                     if !self.command(peer, LinkCommand::Want { request, want }) {
                         // As if the peer had not answered: it is asked again later.
                         self.counters.leaves(peer);
-                        let pieces = vec![Piece::Closed];
-                        self.follower.handle_delivery(now(), Delivery { peer, request, pieces });
+                        let items = vec![StrandItem::Closed];
+                        self.follower.handle_response(now(), WantResponse { peer, request, items });
                     }
                 }
                 Effect::Stop { peer } => {
                     self.counters.leaves(peer);
                     self.command(peer, LinkCommand::Stop { originator });
                 }
-                Effect::Disconnect { peer, fault } => {
-                    self.command(peer, LinkCommand::Disconnect { fault });
+                Effect::Disconnect { peer, violation } => {
+                    self.command(peer, LinkCommand::Disconnect { violation });
                 }
             }
         }
@@ -209,25 +210,25 @@ impl Strand {
     /// want that still stands is not worth a check.
     fn start_judging(
         &mut self,
-        first: Delivery<Bytes>,
-    ) -> Option<JoinHandle<Vec<Delivery<Verdict>>>> {
-        let (mut deliveries, mut size) = (Vec::new(), Load::default());
+        first: WantResponse<Bytes>,
+    ) -> Option<JoinHandle<Vec<WantResponse<VerifyResult>>>> {
+        let (mut responses, mut size) = (Vec::new(), Load::default());
         let mut next = Some(first);
-        while let Some(delivery) = next {
-            if self.follower.awaits(delivery.peer, delivery.request) {
-                size += Load::of(delivery.pieces.iter().filter_map(envelope));
-                deliveries.push(delivery);
+        while let Some(response) = next {
+            if self.follower.awaits(response.peer, response.request) {
+                size += Load::of(response.items.iter().filter_map(envelope));
+                responses.push(response);
             }
             next = if size.is_full() { None } else { self.inbox.try_recv().ok() };
         }
-        let judge = Judge {
+        let judge = EnvelopeVerifier {
             originator: self.originator,
             key: self.key,
             own: self.shared.own,
             rates: self.shared.ports.rates.borrow().clone(),
         };
-        (!deliveries.is_empty())
-            .then(|| tokio::spawn(judge_all(self.shared.clone(), Arc::new(judge), deliveries)))
+        (!responses.is_empty())
+            .then(|| tokio::spawn(judge_all(self.shared.clone(), Arc::new(judge), responses)))
     }
 }
 
@@ -247,21 +248,21 @@ async fn read_missing(
 
 type CommitResult = Result<Option<SequenceId>, hawser_storage::CommitError>;
 
-fn envelope(piece: &Piece<Bytes>) -> Option<&Bytes> {
-    match piece {
-        Piece::Envelope(bytes) => Some(bytes),
-        Piece::Gap { .. } | Piece::End | Piece::Closed => None,
+fn envelope(item: &StrandItem<Bytes>) -> Option<&Bytes> {
+    match item {
+        StrandItem::Envelope(bytes) => Some(bytes),
+        StrandItem::Gap { .. } | StrandItem::End | StrandItem::Closed => None,
     }
 }
 
-/// Checks deliveries on all cores; their order and that of their pieces is kept.
+/// Checks responses on all cores; their order and that of their items is kept.
 async fn judge_all(
     shared: Arc<Shared>,
-    judge: Arc<Judge>,
-    deliveries: Vec<Delivery<Bytes>>,
-) -> Vec<Delivery<Verdict>> {
+    judge: Arc<EnvelopeVerifier>,
+    responses: Vec<WantResponse<Bytes>>,
+) -> Vec<WantResponse<VerifyResult>> {
     let envelopes: Vec<Bytes> =
-        deliveries.iter().flat_map(|d| d.pieces.iter().filter_map(envelope)).cloned().collect();
+        responses.iter().flat_map(|d| d.items.iter().filter_map(envelope)).cloned().collect();
     let mut chunks = Vec::new();
     for chunk in envelopes.chunks(CHUNK) {
         let (judge, chunk, (done, judged)) = (judge.clone(), chunk.to_vec(), oneshot::channel());
@@ -276,12 +277,12 @@ async fn judge_all(
     }
     let mut verdicts = verdicts.into_iter();
     let mut next = || verdicts.next().expect("one verdict for each envelope");
-    let judged = |delivery: Delivery<Bytes>| Delivery {
-        peer: delivery.peer,
-        request: delivery.request,
-        pieces: delivery.pieces.into_iter().map(|piece| piece.map(|_| next())).collect(),
+    let judged = |response: WantResponse<Bytes>| WantResponse {
+        peer: response.peer,
+        request: response.request,
+        items: response.items.into_iter().map(|item| item.map(|_| next())).collect(),
     };
-    deliveries.into_iter().map(judged).collect()
+    responses.into_iter().map(judged).collect()
 }
 
 /// What a task comes to, leaving nothing behind; waits for ever if there is none. Cancel safe.
