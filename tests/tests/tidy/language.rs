@@ -1,0 +1,60 @@
+//! The language of code and documents, as far as a search can tell.
+
+use crate::{assert_none, texts};
+
+/// A doc line begins with the item's kind or effect, not with a clause.
+const CLAUSES: [&str; 8] =
+    ["What ", "Who ", "Whoever ", "Whether ", "How ", "Of which ", "Where ", "Whose "];
+
+/// A role has a name: peer, payer, reader, operator.
+const NOBODIES: [&str; 5] = ["some", "no", "every", "any", "who ever"];
+
+fn nobodies() -> Vec<String> {
+    NOBODIES
+        .iter()
+        .map(
+            |start| {
+                if start.contains(' ') { start.replace(' ', "") } else { format!("{start}body") }
+            },
+        )
+        .collect()
+}
+
+#[test]
+fn doc_lines_begin_with_what_the_item_is_or_does() {
+    let mut broken = Vec::new();
+    for (path, text) in texts(&["rs"]) {
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim_start();
+            let doc = line.strip_prefix("/// ").or_else(|| line.strip_prefix("//! "));
+            if doc.is_some_and(|doc| CLAUSES.iter().any(|clause| doc.starts_with(clause))) {
+                broken.push(format!("{path}:{}: {line}", number + 1));
+            }
+        }
+    }
+    assert_none(&broken, "a doc line begins with what the item is or does");
+}
+
+#[test]
+fn roles_are_named() {
+    let nobodies = nobodies();
+    let mut broken = Vec::new();
+    for (path, text) in texts(&["rs", "md"]) {
+        for (number, line) in text.lines().enumerate() {
+            let mut words = line.split(|letter: char| !letter.is_alphanumeric());
+            if words.any(|word| nobodies.contains(&word.to_lowercase())) {
+                broken.push(format!("{path}:{}: {}", number + 1, line.trim()));
+            }
+        }
+    }
+    assert_none(&broken, "name the role: peer, payer, reader, operator");
+}
+
+#[test]
+fn changes_are_listed_for_operators() {
+    let changes = std::fs::read_to_string(crate::root().join("CHANGELOG.md")).unwrap();
+    assert!(changes.contains("## Unreleased"), "CHANGELOG.md has a part for what is not released");
+    let version = format!("## {}", env!("CARGO_PKG_VERSION"));
+    let is_first = changes.matches("\n## ").count() == 1;
+    assert!(is_first || changes.contains(&version), "CHANGELOG.md has a part for {version}");
+}
