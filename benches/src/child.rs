@@ -30,7 +30,7 @@ impl Process {
         self.0.id()
     }
 
-    /// Whether it has ended by itself.
+    /// Returns true once the process has ended by itself.
     pub(crate) fn has_ended(&mut self) -> bool {
         !matches!(self.0.try_wait(), Ok(None))
     }

@@ -20,7 +20,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// What this machine can do at best: disk, signatures, calls.
+    /// Measures the limits of this machine: disk, signatures, calls.
     Limits {
         #[command(flatten)]
         output: Output,
@@ -66,7 +66,7 @@ pub(crate) enum Command {
         /// Envelopes per second.
         #[arg(long, default_value_t = 1000)]
         rate: u64,
-        /// How long.
+        /// Duration of the run, in seconds.
         #[arg(long, default_value_t = 30)]
         seconds: u64,
     },
@@ -113,11 +113,11 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 512)]
         payload_size: usize,
     },
-    /// How many key packages one core judges, beside the signature checks alone. Prints text.
+    /// Measures how many key packages one core validates, beside the signature checks alone. Prints text.
     KeyPackage,
     /// Put the figures of earlier runs into a document, or print them.
     Report {
-        /// What runs have written.
+        /// Result files of earlier runs.
         #[arg(required = true)]
         results: Vec<PathBuf>,
         /// A Markdown file with a place for figures.
@@ -132,7 +132,7 @@ pub(crate) enum Command {
     },
 }
 
-/// What is done with the figures.
+/// Output of the figures.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Output {
     /// Write the result to this file instead of printing it.
@@ -153,7 +153,7 @@ impl Output {
     }
 }
 
-/// Which program is measured.
+/// The program under measurement.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Hawser {
     /// The program to start nodes with [default: `hawser` beside this program].
@@ -168,7 +168,7 @@ impl Hawser {
     }
 }
 
-/// Which node is measured.
+/// The node under measurement.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Target {
     #[command(flatten)]
@@ -181,7 +181,7 @@ pub(crate) struct Target {
     pub(crate) originator: Option<u32>,
 }
 
-/// How requests are sent.
+/// Shape of the load: requests in flight, connections, envelopes in each request.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Shape {
     /// HTTP/2 connections that the requests in flight share.
@@ -205,7 +205,7 @@ impl From<Shape> for LoadShape {
     }
 }
 
-/// What is published, and how long.
+/// Content and duration of a publish run.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct LoadArgs {
     /// Accounts that pay, in turn.
@@ -214,7 +214,7 @@ pub(crate) struct LoadArgs {
     /// Topics that envelopes are spread over at random.
     #[arg(long, default_value_t = 10_000)]
     pub(crate) topics: u64,
-    /// How long, after a warm-up of two seconds. Less when memory does not suffice for envelopes
+    /// Duration after a warm-up of two seconds. Shorter when memory does not suffice for envelopes
     /// signed in advance.
     #[arg(long, default_value_t = 15)]
     pub(crate) seconds: u64,

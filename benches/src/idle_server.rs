@@ -22,7 +22,7 @@ use crate::rpc::RawCodec;
 /// every publish request with `answer_len` zero bytes until standard input ends.
 pub(crate) async fn run(answer_len: usize) -> Result<(), Failure> {
     std::thread::spawn(|| {
-        let _ = std::io::stdin().read_to_end(&mut Vec::new()); // nobody writes there
+        let _ = std::io::stdin().read_to_end(&mut Vec::new()); // ends with the parent
         std::process::exit(0);
     });
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;

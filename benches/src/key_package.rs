@@ -1,4 +1,4 @@
-//! How many key packages one core judges, and what the two signatures in each cost alone.
+//! Measures how many key packages one core validates, and the cost of the two signatures in each.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -12,12 +12,12 @@ use prost::Message as _;
 
 use crate::{Failure, process};
 
-/// What clients really sent.
+/// Envelopes captured from a real client.
 const CAPTURE: &str = include_str!("../../tests/vectors/client/envelopes.jsonl");
 /// When that was, in Unix seconds.
 const THEN: u64 = 1_795_155_446;
 const TIME: Duration = Duration::from_secs(3);
-/// What is promised.
+/// Promised rate, per second.
 const PER_SECOND_MIN: f64 = 1000.0;
 
 /// Prints one line for each figure.

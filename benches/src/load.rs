@@ -20,7 +20,7 @@ const SAMPLE_EVERY: u64 = 97;
 /// So many at most, for each request in flight.
 const SAMPLES_MAX: usize = 64;
 
-/// What is sent.
+/// Requests of the run.
 #[derive(Clone)]
 pub(crate) struct Load {
     requests: Arc<Vec<Bytes>>,
@@ -53,7 +53,7 @@ impl Load {
     }
 }
 
-/// What came of it.
+/// Outcome of the run.
 #[derive(Clone)]
 pub(crate) struct Outcome {
     pub(crate) requests: u64,

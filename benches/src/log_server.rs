@@ -82,12 +82,12 @@ impl LogServer {
         Ok(Self { shared, address })
     }
 
-    /// Where it is asked.
+    /// Address of the server.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// What it was asked so far.
+    /// Requests received so far.
     pub(crate) fn asked(&self) -> Asked {
         self.shared.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

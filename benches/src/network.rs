@@ -19,9 +19,9 @@ use crate::process::Memory;
 use crate::rpc::Connection;
 use crate::{Failure, http, process, rpc};
 
-/// How long a node may take until it takes publishes; one with a large log reads it back first.
+/// Upper bound on the time until a node accepts publishes; a node with a large log reads it back first.
 const START_MAX: Duration = Duration::from_secs(120);
-/// How long a node may take to show what it has acknowledged.
+/// Upper bound on the time until a node shows an acknowledged envelope.
 const SETTLE_MAX: Duration = Duration::from_secs(10);
 /// So high that no run gets there: congestion is no part of what is measured.
 const TARGET_RATE_PER_MINUTE: u32 = 2_000_000_000;
@@ -54,7 +54,7 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// Where it is called.
+    /// Address of its API.
     pub(crate) fn api(&self) -> SocketAddr {
         self.api
     }
@@ -201,7 +201,7 @@ impl Network {
 }
 
 impl Node {
-    /// Where it is called.
+    /// Address of its API.
     pub(crate) fn api(&self) -> SocketAddr {
         self.member.api
     }
@@ -254,7 +254,7 @@ async fn ready(
     }
 }
 
-/// How far a node is in one strand.
+/// Returns the head of one strand at a node.
 pub(crate) async fn head(
     connection: &mut Connection,
     originator: OriginatorId,
@@ -262,7 +262,7 @@ pub(crate) async fn head(
     Ok(cursor(connection).await?.get(originator).0)
 }
 
-/// How far a node is in all strands.
+/// Returns the heads of all strands at a node.
 pub(crate) async fn cursor(connection: &mut Connection) -> Result<Cursor, Failure> {
     let question = metadata::GetSyncCursorRequest {};
     let answer: metadata::GetSyncCursorResponse =

@@ -1,4 +1,4 @@
-//! What the kernel says about processes and about this machine, read from `/proc`.
+//! Figures of the kernel about processes and this machine, read from `/proc`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ pub(crate) fn cpu_time(pid: u32) -> Result<Duration, Failure> {
     Ok(TICK * ticks)
 }
 
-/// How long the calling thread has been on a CPU.
+/// Returns the CPU time of the calling thread.
 pub(crate) fn thread_cpu_time() -> Result<Duration, Failure> {
     let schedstat = fs::read_to_string("/proc/thread-self/schedstat")?;
     let ns = schedstat.split_whitespace().next().ok_or("empty /proc/thread-self/schedstat")?;
@@ -59,7 +59,7 @@ pub(crate) fn memory(pid: u32) -> Result<Memory, Failure> {
     })
 }
 
-/// Where figures come from.
+/// The machine and the commit that figures belong to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Machine {
     pub(crate) cpu: String,

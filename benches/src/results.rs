@@ -1,4 +1,4 @@
-//! What a run leaves behind: figures, and the limits of the machine they were measured on.
+//! Result files of a run: figures, and the limits of the machine that they were measured on.
 
 use std::fs;
 use std::path::Path;

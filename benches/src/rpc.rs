@@ -128,7 +128,7 @@ impl Connection {
     }
 }
 
-/// How many length-delimited fields number 1 a message has: the envelopes in an answer.
+/// Returns the count of length-delimited fields number 1 in a message: the envelopes in an answer.
 /// `None` when it is no such list.
 pub(crate) fn count_entries(mut message: &[u8]) -> Option<u64> {
     let mut entries = 0;

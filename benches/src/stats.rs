@@ -5,14 +5,14 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-/// What takes longer counts as this long: ten minutes.
+/// Longer durations are recorded as this one: ten minutes.
 const LONGEST_NS: u64 = 600_000_000_000;
 
 /// Latencies of one kind, in nanoseconds, with three digits of precision.
 #[derive(Clone)]
 pub(crate) struct Latencies(Histogram<u64>);
 
-/// What is said about a set of latencies, in microseconds.
+/// Summary of a set of latencies, in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Quantiles {
     pub(crate) count: u64,
@@ -61,7 +61,7 @@ pub(crate) fn float(count: u64) -> f64 {
     count as f64
 }
 
-/// What happened per second.
+/// Events per second.
 pub(crate) fn per_second(count: u64, time: Duration) -> f64 {
     float(count) / time.as_secs_f64()
 }

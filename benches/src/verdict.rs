@@ -1,4 +1,4 @@
-//! What was promised, and whether a run keeps it.
+//! The promised figures, and the comparison of a run with them.
 
 use crate::results::Run;
 use crate::scenario::catch_up::CaughtUp;
@@ -16,7 +16,7 @@ pub(crate) struct Verdict {
     pub(crate) promise: String,
     pub(crate) measured: String,
     pub(crate) required: String,
-    /// How much of what is required is there: 1 or more when the promise is kept.
+    /// Measured divided by required: 1 or more when the promise is kept.
     pub(crate) ratio: f64,
 }
 

@@ -20,7 +20,7 @@ const FRAME_LEN: usize = 2 + 2 + 1 + GROUP_ID_LEN + 8 + 1 + 1 + 1;
 /// The number of the envelope stands at the start of the ciphertext.
 const INDEX_LEN: usize = 8;
 
-/// What is published: every envelope is a different one, and none is like one of another run.
+/// Envelopes to publish. Every envelope is different, also from those of another run.
 #[derive(Clone)]
 pub(crate) struct Workload {
     target: OriginatorId,

@@ -28,7 +28,7 @@ struct Args {
     /// Run this target only.
     #[arg(long, value_parser = PossibleValuesParser::new(TARGETS.iter().map(|t| t.name)))]
     target: Option<String>,
-    /// How long to run each target.
+    /// Duration of the run of each target.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
     /// Decides every input. The same seed makes the same run.
@@ -74,7 +74,7 @@ fn run(target: &Target, args: &Args) -> Result<(), Finding> {
 mod tests {
     use super::*;
 
-    /// What `cargo test` runs of each target.
+    /// Executions of each target in `cargo test`.
     const ITERATIONS: u64 = 3_000;
 
     #[test]

@@ -7,10 +7,10 @@ use crate::memory::peak_bytes;
 use crate::mutate::Mutator;
 use crate::targets::Target;
 
-/// What every input may cost besides its own length.
+/// Memory that every input may cost besides its own length.
 const MEMORY_FLOOR_BYTES: usize = 64 * 1024;
 
-/// What is wrong with an input's run.
+/// Reason why an input fails a target.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// It panicked: in the decoder, or where the target found a property broken.

@@ -1,4 +1,4 @@
-//! What a real client sent goes in through the public API of one node and is read back from the
+//! The envelopes of a real client go in through the public API of one node and are read back from the
 //! others, byte for byte, and never before the commit that it comes after.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
@@ -107,7 +107,7 @@ impl Dev {
     }
 }
 
-/// What was captured, and where it belongs.
+/// The captured envelopes, by the originator that orders them.
 struct Capture {
     lines: Vec<Captured>,
 }
@@ -139,7 +139,7 @@ fn sorted(bytes: impl Iterator<Item = Bytes>) -> Vec<Bytes> {
     bytes
 }
 
-/// What a reader of topics has seen so far; everything it is shown must come after what it
+/// State of a reader of topics; every envelope that it is shown must come after those that it
 /// depends on.
 #[derive(Default)]
 struct Causal {
@@ -237,7 +237,7 @@ async fn what_a_real_client_sent_comes_back_from_the_other_nodes_byte_for_byte()
     dev.stop();
 }
 
-/// What `hawser publish` was answered: publishing the same again is answered with the same.
+/// Returns the answers to `hawser publish`: publishing the same again gets the same answers.
 async fn answers(dev: &Dev, sent: &[Captured]) -> Vec<Bytes> {
     let payer = dev.payer();
     let mut answers = Vec::new();

@@ -34,7 +34,7 @@ fn wallet_address() -> Address {
     deploy::accounts()[0].address().create(0)
 }
 
-/// Whoever signs for the wallet, which is there from the first block on, once the chain is.
+/// The key that signs for the wallet, which exists from the first block on.
 fn wallet(signer: u8) -> Account {
     let address = wallet_address().into_array();
     Account::Contract { chain_id: CHAIN_ID, address, block_number: 1, key: key(signer) }
@@ -73,7 +73,7 @@ impl Updates {
     }
 }
 
-/// What the node shows of an inbox, as the clients wrote it.
+/// Returns the updates of an inbox that the node shows, as the clients wrote them.
 async fn shown(node: &Node, inbox: InboxId) -> Vec<Bytes> {
     let page = node.client().query_topics(&[topic(inbox)], &Cursor::new(), 0).await.unwrap();
     page.iter().map(strand::client_bytes_of).collect()
@@ -136,7 +136,7 @@ async fn an_inbox_waits_for_its_wallets_chain_and_no_other_inbox_does() {
     let strand = [OriginatorId::IDENTITY_UPDATES];
     let all = node.client().query_originators(&strand, &Cursor::new(), 100).await.unwrap();
     let all: Vec<_> = all.iter().map(strand::client_bytes_of).collect();
-    assert_eq!(all, [first, second], "nobody is shown what waits");
+    assert_eq!(all, [first, second], "no reader is shown a waiting update");
 
     // It goes on waiting after a restart, until the chain is there.
     assert!(node.terminate().success());

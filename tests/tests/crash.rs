@@ -8,9 +8,9 @@ use hawser_tests::harness::network::Network;
 use hawser_tests::harness::{projections, seed, strand, wait};
 use rand::RngExt as _;
 
-/// How often the node is killed.
+/// Kills of the node.
 const KILLS: u32 = 24;
-/// How often a follower is.
+/// Kills of a follower.
 const FOLLOWER_KILLS: u32 = 6;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,4 +1,4 @@
-//! What SIGKILL cannot show, because the page cache outlives a process: an answer means that a
+//! Durability beyond SIGKILL, which cannot show it because the page cache outlives a process: an answer means that a
 //! completed sync of the write-ahead log covers what it acknowledges.
 //!
 //! The nodes here run with a library loaded that writes down every completed sync; see
@@ -13,7 +13,7 @@ use hawser_tests::harness::power::{self, Loss, SyncLog};
 use hawser_tests::harness::{projections, seed, strand, wait};
 use rand::RngExt as _;
 
-/// How often the power fails.
+/// Power losses in a run.
 const POWER_LOSSES: u32 = 10;
 
 /// One node under watch, not started.

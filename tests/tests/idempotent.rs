@@ -70,7 +70,7 @@ async fn the_same_envelope_again_gets_the_same_answer_and_no_new_place() {
     strand::assert_sound(&strand::read(&node.client(), node.id).await);
 }
 
-/// Nobody signs the retention, so whoever comes between could change it; it makes no new envelope.
+/// The retention is not signed, so a relay between payer and node could change it; a changed one makes no new envelope.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_retention_is_the_same_envelope_and_another_payer_is_not() {
     let network = Network::start(1).await;
@@ -129,7 +129,7 @@ async fn a_repeat_costs_nothing() {
     assert_eq!(charged(node, &answer), (expected.sum(), 4));
 }
 
-/// What the payer owes for the minutes of these envelopes and for how many messages, by the
+/// Returns the payer's debt for the minutes of these envelopes and the count of messages, by the
 /// stopped node's own account.
 fn charged(node: &Node, answer: &[Bytes]) -> (u64, u64) {
     let (store, _) = Store::open_existing(&node.data_dir()).unwrap();

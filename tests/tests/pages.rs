@@ -17,7 +17,7 @@ use tonic::Code;
 const MESSAGE_LEN_BYTES_MAX: usize = 25 * 1024 * 1024;
 const GROUP: [u8; 16] = [1; 16];
 
-/// What envelopes take in an answer: one byte of tag, the length, and themselves.
+/// Bytes of an envelope in an answer: one byte of tag, the length, and the envelope.
 fn message_len(envelopes: &[Bytes]) -> usize {
     envelopes.iter().map(|bytes| 1 + prost::length_delimiter_len(bytes.len()) + bytes.len()).sum()
 }
@@ -78,7 +78,7 @@ async fn pages_that_are_full_to_the_brim_are_answered() {
     }
 }
 
-/// What the node accepts it must be able to show: the largest envelope that is taken is read back
+/// A node must be able to show everything that it accepts: the largest accepted envelope is read back
 /// in every way.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_largest_envelope_that_is_accepted_can_be_read_back() {

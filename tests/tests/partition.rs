@@ -11,7 +11,7 @@ use hawser_tests::harness::load::{Ledger, Plan};
 use hawser_tests::harness::network::Network;
 use hawser_tests::harness::{seed, strand, wait};
 
-/// How many envelopes each burst of a test publishes at a node.
+/// Envelopes that each burst of a test publishes at a node.
 const BURST: u64 = 150;
 
 /// Publishes a burst at some of the nodes at once.
@@ -61,12 +61,12 @@ fn keys(strands: &BTreeMap<u32, BTreeMap<u64, Bytes>>) -> BTreeMap<u32, Vec<u64>
     strands.iter().map(|(id, strand)| (*id, strand.keys().copied().collect())).collect()
 }
 
-/// How far a node is in the strand of another one.
+/// Returns a node's head of the strand of another one.
 async fn seen(network: &Network, by: usize, of: usize) -> u64 {
     network.nodes[by].client().cursor().await.unwrap().get(network.nodes[of].id).0
 }
 
-/// So briefly that nobody notices: what was under way is sent again.
+/// Cuts so briefly that no timer fires: the data under way is sent again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_was_cut_off_for_a_moment_catches_up_and_is_caught_up_with() {
     cut_off_and_bring_back(false).await;

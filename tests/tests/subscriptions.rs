@@ -15,7 +15,7 @@ use hawser_tests::harness::{envelopes, seed, strand};
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
-/// How many streams each reader opens, one after the other.
+/// Streams that each reader opens, one after the other.
 const STREAMS: usize = 60;
 const GROUPS: [[u8; 16]; 6] = [[1; 16], [2; 16], [3; 16], [4; 16], [5; 16], [6; 16]];
 
@@ -30,7 +30,7 @@ fn plan(network: &Network, node: usize, seed: u64) -> Plan {
     }
 }
 
-/// What a reader must hold in the end.
+/// Envelopes that a reader must hold in the end.
 fn expected(
     ledger: &Ledger,
     wanted: impl Fn(EnvelopeId, &Topic) -> bool,
@@ -101,7 +101,7 @@ async fn come_and_go(mut reader: Reader, mut rng: StdRng, ports: [u16; 2]) -> Re
     reader
 }
 
-/// A reader who does not read for a while holds up nobody, is not cut off, and gets everything.
+/// A reader that pauses delays no other reader, is not cut off, and gets everything.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_reader_is_served_from_disk_and_not_cut_off() {
     /// Far more than sockets and queues hold.
@@ -220,7 +220,7 @@ async fn a_strand_that_begins_later_is_delivered() {
     assert_eq!(reader.held.into_values().collect::<Vec<_>>(), answer);
 }
 
-/// Whoever wants everything gets everything from the moment at which the stream has begun.
+/// A subscription to everything delivers everything from the moment at which the stream has begun.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_of_everything_misses_nothing_once_it_has_begun() {
     let seed = seed::seed();

@@ -66,7 +66,7 @@ impl World {
     }
 }
 
-/// What clients really sent: the payloads of these kinds, and what is known of each.
+/// Captured payloads of these kinds, with the expected verdict on each.
 fn captured(kinds: &[&str]) -> Vec<(Payload, Value)> {
     let text = std::fs::read_to_string(vectors::path()).unwrap();
     let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -216,15 +216,15 @@ async fn contract_wallets_are_asked_on_their_chains() {
     };
     let mut cut = ask(CHAIN_ID, None, 11);
     cut.hash = cut.hash.slice(1..);
-    let mut nobody = ask(CHAIN_ID, None, 11);
-    nobody.account_id = "nobody".into();
+    let mut stranger = ask(CHAIN_ID, None, 11);
+    stranger.account_id = "no account".into();
     let signatures = vec![
         ask(CHAIN_ID, None, 11),
         ask(CHAIN_ID, Some(0), 12),
         ask(CHAIN_ID, Some(1000), 11),
         ask(NOWHERE_ID, None, 11),
         cut,
-        nobody,
+        stranger,
     ];
     let request = identity_api::VerifySmartContractWalletSignaturesRequest { signatures };
     let answer: identity_api::VerifySmartContractWalletSignaturesResponse =

@@ -1,4 +1,4 @@
-//! How many signatures one core recovers and makes, with either library.
+//! Measures how many signatures one core recovers and makes, with either library.
 
 use std::hint::black_box;
 use std::time::Duration;

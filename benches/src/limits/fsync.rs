@@ -1,4 +1,4 @@
-//! How long the disk takes to make a small append durable.
+//! Measures the time that the disk takes to make a small append durable.
 
 use std::fs::File;
 use std::io::Write as _;

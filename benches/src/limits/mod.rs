@@ -1,4 +1,4 @@
-//! What this machine can do at best, measured in the same run as everything else.
+//! The limits of this machine, measured in the same run as everything else.
 
 mod crypto;
 mod fsync;
@@ -14,7 +14,7 @@ pub(crate) use self::rpc::{LoadShape, RpcLimit};
 use crate::stats::Quantiles;
 use crate::{Failure, process};
 
-/// How many envelopes a request has in the figures that are promised.
+/// Envelopes in each request of the promised figures.
 pub(crate) const PER_REQUEST: [u64; 3] = [1, 20, 100];
 
 /// The limits of one machine.

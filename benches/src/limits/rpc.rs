@@ -1,4 +1,4 @@
-//! What one gRPC call costs when nothing is done in it.
+//! Measures the cost of one gRPC call that does no work.
 
 use std::time::{Duration, Instant};
 
@@ -11,13 +11,13 @@ use crate::rpc::Connection;
 use crate::workload::Workload;
 use crate::{Failure, process, stats};
 
-/// What an originator adds to a payer envelope, and the answer to an envelope: number, time, fee,
+/// Bytes that an originator adds to a payer envelope, and that an answer adds to an envelope: number, time, fee,
 /// expiry, signature and the lengths of layers.
 const ORIGINATOR_LEN: usize = 112;
 /// Different requests, so that they do not stay in the cache of a core.
 const REQUESTS: u64 = 256;
 
-/// How requests are sent: the same for the idle server and for a node.
+/// Sends requests in the same way to the idle server and to a node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct LoadShape {
     pub(crate) connections: usize,

@@ -15,7 +15,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// A follower that gets nothing for this long has failed.
 const STALL_MAX: Duration = Duration::from_secs(60);
 
-/// What was seen while the follower caught up.
+/// Observations while the follower caught up.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct CaughtUp {
     pub(crate) envelopes: u64,

@@ -18,17 +18,17 @@ use crate::network::{self, Network};
 use crate::rpc::Connection;
 use crate::{Failure, stats};
 
-/// What clients really sent.
+/// Envelopes captured from a real client.
 const CAPTURE: &str = include_str!("../../../tests/vectors/client/envelopes.jsonl");
 const GROUP_MESSAGES: Address = Address::repeat_byte(0x71);
 const IDENTITY_UPDATES: Address = Address::repeat_byte(0x72);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// A node that stores nothing for this long has failed.
 const STALL_MAX: Duration = Duration::from_secs(60);
-/// What is promised, on two cores.
+/// Promised on two cores, in commits per second.
 const PER_SECOND_MIN: f64 = 5000.0;
 
-/// What is on the chain.
+/// Events on the chain.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan {
     /// Commits in all.

@@ -20,10 +20,10 @@ use crate::stats::{Latencies, Quantiles};
 use crate::workload::{self, Workload};
 use crate::{Failure, stats};
 
-/// What is not delivered this long after the last publish is lost.
+/// An envelope that is not delivered within this time after the last publish counts as lost.
 const DELIVERY_MAX: Duration = Duration::from_secs(30);
 
-/// What is to be delivered.
+/// Parameters of the delivery scenario.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Plan {
     /// Requests of one envelope each, per second.
@@ -34,7 +34,7 @@ pub(crate) struct Plan {
     pub(crate) connections: usize,
 }
 
-/// What came of it.
+/// Outcome of the run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Delivered {
     #[serde(flatten)]

@@ -1,4 +1,4 @@
-//! What is resident of a node with a large log and many readers.
+//! Measures the resident memory of a node with a large log and many readers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,7 +25,7 @@ const SUBSCRIBE_MAX: Duration = Duration::from_secs(60);
 const REQUESTS: u64 = 500;
 const PER_REQUEST: u64 = 20;
 
-/// What was resident.
+/// Resident memory of the node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Resident {
     /// Envelopes in the log.

@@ -1,4 +1,4 @@
-//! What is measured of a node, one file each.
+//! Scenarios that measure a node, one file each.
 
 pub(crate) mod catch_up;
 pub(crate) mod chain_index;

@@ -23,7 +23,7 @@ const WARM_UP: Duration = Duration::from_secs(2);
 /// Followers that are further behind than this when publishing ends are not waited for.
 const FOLLOW_MAX: Duration = Duration::from_secs(120);
 
-/// What is to be published.
+/// Parameters of the publish scenario.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Plan {
     #[serde(flatten)]
@@ -31,11 +31,11 @@ pub(crate) struct Plan {
     pub(crate) per_request: u64,
     pub(crate) payers: u32,
     pub(crate) topics: u64,
-    /// How long to publish, in seconds.
+    /// Duration of publishing, in seconds.
     pub(crate) seconds: u64,
 }
 
-/// What came of it.
+/// Outcome of the run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Published {
     #[serde(flatten)]
@@ -54,7 +54,7 @@ pub(crate) struct Published {
     pub(crate) node_cpu_us: Option<f64>,
     /// The same of all followers together.
     pub(crate) followers_cpu_us: Option<f64>,
-    /// How long after the last answer all followers had everything.
+    /// Time from the last answer until all followers held everything.
     pub(crate) followers_behind_s: Option<f64>,
 }
 
@@ -166,7 +166,7 @@ impl Measured {
         })
     }
 
-    /// How long after the last answer the followers had everything.
+    /// Time from the last answer until the followers held everything.
     async fn wait_for(&self, followers: &[Node]) -> Result<Duration, Failure> {
         let (outcome, _, end) = self.outcome.as_ref().ok_or("nothing was published")?;
         for follower in followers {

@@ -15,7 +15,7 @@ const SECONDS_SUM: &str = "grpc_server_handling_seconds_sum";
 const SECONDS_COUNT: &str = "grpc_server_handling_seconds_count";
 const METHOD: &str = "grpc_method=\"QueryEnvelopes\"";
 
-/// What queries took.
+/// Latencies of the queries.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Queried {
     /// Envelopes in the log.
@@ -25,7 +25,7 @@ pub(crate) struct Queried {
     pub(crate) queries: u64,
     /// From sending a query to its answer; the server's share cannot be larger.
     pub(crate) client: Quantiles,
-    /// What the server says it needed, on average, in microseconds.
+    /// Average time that the server reports, in microseconds.
     pub(crate) server_mean_us: Option<f64>,
     /// User and system time of the server for each query, in microseconds.
     pub(crate) server_cpu_us: f64,

@@ -30,8 +30,8 @@ fn chain() -> OfflineChain {
 /// Whatever it is sent, the chain answers as JSON-RPC 2.0 says and stays up.
 fn run(input: &[u8]) {
     let mut chain = chain();
-    let everybody = request(0, "anvil_autoImpersonateAccount", json!([true])).to_string();
-    chain.answer(everybody.as_bytes());
+    let everyone = request(0, "anvil_autoImpersonateAccount", json!([true])).to_string();
+    chain.answer(everyone.as_bytes());
     let answer = chain.answer(input);
     match (&answer, serde_json::from_slice::<Value>(input)) {
         (Some(answer), Ok(_)) => check(&serde_json::from_str(answer).expect("answers are JSON")),

@@ -12,7 +12,7 @@ fn seeds() -> Vec<Vec<u8>> {
     corpus::frames("control")
 }
 
-/// Where the network cut the stream changes nothing, and what is read is exactly what was sent,
+/// The cuts that the network makes change nothing, and the frames read are exactly the frames sent,
 /// less the frames of unknown types.
 fn run(input: &[u8]) {
     let (written, end) = rewrite(input, input.len());
@@ -36,7 +36,7 @@ fn known_frames(mut input: &[u8]) -> Vec<u8> {
     known
 }
 
-/// What the frames are once read, written again, and how the stream ended.
+/// Reads all frames, writes them again, and returns both with the end of the stream.
 fn rewrite(input: &[u8], cut: usize) -> (BytesMut, Result<(), FrameError>) {
     let (mut decoder, mut written) = (ControlDecoder::new(), BytesMut::new());
     for chunk in input.chunks(cut.max(1)) {

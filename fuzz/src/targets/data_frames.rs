@@ -12,7 +12,7 @@ fn seeds() -> Vec<Vec<u8>> {
     corpus::frames("data")
 }
 
-/// Where the network cut the stream changes nothing, and what is read is exactly the beginning of
+/// The cuts that the network makes change nothing, and the frames read are exactly the beginning of
 /// what was sent.
 fn run(input: &[u8]) {
     let (written, end) = rewrite(input, input.len());
@@ -21,7 +21,7 @@ fn run(input: &[u8]) {
     assert_eq!(end.is_ok(), written.len() == input.len());
 }
 
-/// What the frames are once read, written again, and how the stream ended.
+/// Reads all frames, writes them again, and returns both with the end of the stream.
 fn rewrite(input: &[u8], cut: usize) -> (BytesMut, Result<(), FrameError>) {
     let (mut decoder, mut written) = (DataDecoder::new(), BytesMut::new());
     for chunk in input.chunks(cut.max(1)) {

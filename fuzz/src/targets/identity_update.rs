@@ -13,7 +13,7 @@ use crate::corpus;
 pub(super) const TARGET: Target =
     Target { name: "identity-update", run, seeds, memory_factor: 1024 };
 
-/// What the captured updates of each inbox add up to, after every one of them.
+/// Returns the state of each inbox after every captured update.
 static STATES: LazyLock<Vec<AssociationState>> = LazyLock::new(|| {
     let mut states: Vec<AssociationState> = Vec::new();
     for bytes in corpus::identity_updates() {

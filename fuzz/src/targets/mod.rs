@@ -1,4 +1,4 @@
-//! What is fed: one function for each decoder that meets untrusted bytes.
+//! Fuzz targets: one function for each decoder that meets untrusted bytes.
 
 mod chain_rpc;
 mod control_frames;
@@ -18,7 +18,7 @@ pub(crate) struct Target {
     pub(crate) run: fn(&[u8]),
     /// The vectors that inputs are made of.
     pub(crate) seeds: fn() -> Vec<Vec<u8>>,
-    /// How many bytes of memory a byte of input may cost.
+    /// Bytes of memory that a byte of input may cost.
     pub(crate) memory_factor: usize,
 }
 

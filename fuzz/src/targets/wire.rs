@@ -14,7 +14,7 @@ use crate::corpus;
 pub(super) const TARGET: Target =
     Target { name: "wire", run, seeds: corpus::messages, memory_factor: 2 * DECODED_PER_BYTE };
 
-/// What a decoded message may hold for each of its bytes, measured. It is much, because protobuf
+/// Bytes that a decoded message may hold for each of its bytes, measured. It is much, because protobuf
 /// writes an empty submessage in two bytes and a vector makes room for four of them at once: the
 /// four bytes of an `IdentityUpdate` with one empty `IdentityAction` (352 bytes) hold 1,464, and the
 /// vector around them half as much again while it grows.

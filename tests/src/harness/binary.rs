@@ -1,4 +1,4 @@
-//! Where the binary under test is.
+//! Finds the binary under test.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;

@@ -40,7 +40,7 @@ struct List {
     envelopes: Vec<Bytes>,
 }
 
-/// What `GetNewestEnvelope` answers for one topic.
+/// Answer of `GetNewestEnvelope` for one topic.
 #[derive(Clone, PartialEq, Message)]
 struct Newest {
     #[prost(bytes = "bytes", optional, tag = "1")]
@@ -53,7 +53,7 @@ struct NewestList {
     results: Vec<Newest>,
 }
 
-/// What `SubscribeTopics` and `SubscribeOriginators` send.
+/// Message of `SubscribeTopics` and `SubscribeOriginators`.
 #[derive(Clone, PartialEq, Message)]
 struct WireFrame {
     #[prost(message, optional, tag = "1")]
@@ -94,7 +94,7 @@ impl Client {
     /// Publishes the envelopes of one request and returns what is answered for each.
     ///
     /// # Errors
-    /// What the node, or the connection to it, says.
+    /// The status of the node, or of the connection to it.
     pub async fn publish(&self, envelopes: Vec<pb::PayerEnvelope>) -> Result<Vec<Bytes>, Status> {
         let request = api::PublishPayerEnvelopesRequest { payer_envelopes: envelopes };
         let path = format!("{PUBLISH_API}/PublishPayerEnvelopes");
@@ -104,7 +104,7 @@ impl Client {
     /// Queries by topics.
     ///
     /// # Errors
-    /// What the node, or the connection to it, says.
+    /// The status of the node, or of the connection to it.
     pub async fn query_topics(
         &self,
         topics: &[Topic],
@@ -120,7 +120,7 @@ impl Client {
     /// Queries by originators.
     ///
     /// # Errors
-    /// What the node, or the connection to it, says.
+    /// The status of the node, or of the connection to it.
     pub async fn query_originators(
         &self,
         originators: &[OriginatorId],
@@ -138,7 +138,7 @@ impl Client {
     /// Queries with anything.
     ///
     /// # Errors
-    /// What the node, or the connection to it, says.
+    /// The status of the node, or of the connection to it.
     pub async fn query(
         &self,
         query: api::EnvelopesQuery,
@@ -152,7 +152,7 @@ impl Client {
     /// The newest envelope of each topic.
     ///
     /// # Errors
-    /// What the node, or the connection to it, says.
+    /// The status of the node, or of the connection to it.
     pub async fn newest(&self, topics: Vec<Bytes>) -> Result<Vec<Option<Bytes>>, Status> {
         let request = api::GetNewestEnvelopeRequest { topics };
         let path = format!("{QUERY_API}/GetNewestEnvelope");
@@ -163,7 +163,7 @@ impl Client {
     /// The inbox of each address, in lower-case hexadecimal, if it is in one.
     ///
     /// # Errors
-    /// What the node, or the connection to it, says.
+    /// The status of the node, or of the connection to it.
     pub async fn inbox_ids(&self, addresses: &[&str]) -> Result<Vec<Option<String>>, Status> {
         let asked = |address: &&str| api::get_inbox_ids_request::Request {
             identifier: (*address).to_owned(),
@@ -175,10 +175,10 @@ impl Client {
         Ok(answer.responses.into_iter().map(|response| response.inbox_id).collect())
     }
 
-    /// How far the node is in every strand.
+    /// Returns the node's heads of all strands.
     ///
     /// # Errors
-    /// What the node, or the connection to it, says.
+    /// The status of the node, or of the connection to it.
     pub async fn cursor(&self) -> Result<Cursor, Status> {
         let path = format!("{METADATA_API}/GetSyncCursor");
         let answer: metadata_api::GetSyncCursorResponse =
@@ -189,7 +189,7 @@ impl Client {
     /// Any call with one answer.
     ///
     /// # Errors
-    /// What the node, or the connection to it, says.
+    /// The status of the node, or of the connection to it.
     pub async fn unary<Q, A>(&self, path: &str, request: Q) -> Result<A, Status>
     where
         Q: Message + 'static,
@@ -203,7 +203,7 @@ impl Client {
     /// Any call with a stream of answers.
     ///
     /// # Errors
-    /// What the node, or the connection to it, says.
+    /// The status of the node, or of the connection to it.
     pub async fn streaming<Q, A>(&self, path: &str, request: Q) -> Result<Streaming<A>, Status>
     where
         Q: Message + 'static,
@@ -218,7 +218,7 @@ impl Client {
     /// Subscribes to topics, each with its own cursor. As clients in use do it.
     ///
     /// # Errors
-    /// What the node, or the connection to it, says.
+    /// The status of the node, or of the connection to it.
     pub async fn subscribe_topics(
         &self,
         topics: &[(Topic, Cursor)],
@@ -235,7 +235,7 @@ impl Client {
     /// The same with any request.
     ///
     /// # Errors
-    /// What the node, or the connection to it, says.
+    /// The status of the node, or of the connection to it.
     pub async fn subscribe_topics_with(
         &self,
         request: api::SubscribeTopicsRequest,
@@ -247,7 +247,7 @@ impl Client {
     /// Subscribes by a query: `SubscribeEnvelopes`. Without `last_seen` there is no catch-up.
     ///
     /// # Errors
-    /// What the node, or the connection to it, says.
+    /// The status of the node, or of the connection to it.
     pub async fn subscribe_envelopes(
         &self,
         query: Option<api::EnvelopesQuery>,
@@ -260,7 +260,7 @@ impl Client {
     /// Subscribes to strands, as peers do: `SubscribeOriginators`.
     ///
     /// # Errors
-    /// What the node, or the connection to it, says.
+    /// The status of the node, or of the connection to it.
     pub async fn subscribe_originators(
         &self,
         originators: &[OriginatorId],
@@ -277,7 +277,7 @@ impl Client {
     /// The same with any request.
     ///
     /// # Errors
-    /// What the node, or the connection to it, says.
+    /// The status of the node, or of the connection to it.
     pub async fn subscribe_originators_with(
         &self,
         request: api::SubscribeOriginatorsRequest,
@@ -289,7 +289,7 @@ impl Client {
     /// Subscribes to everything that comes from now on: `SubscribeAllEnvelopes`.
     ///
     /// # Errors
-    /// What the node, or the connection to it, says.
+    /// The status of the node, or of the connection to it.
     pub async fn subscribe_all(&self) -> Result<Subscription, Status> {
         let path = format!("{NOTIFICATION_API}/SubscribeAllEnvelopes");
         let request = api::SubscribeAllEnvelopesRequest {};

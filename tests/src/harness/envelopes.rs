@@ -11,7 +11,7 @@ use rand::Rng;
 /// The retention of everything that does not say otherwise, in days.
 pub const RETENTION_DAYS: u32 = 60;
 
-/// Somebody who pays. The same number is the same payer.
+/// Returns the key of a payer. The same number is the same payer.
 #[must_use]
 pub fn payer(number: u8) -> SecretKey {
     SecretKey::from_bytes(&[number.max(1); 32]).unwrap()
@@ -29,7 +29,7 @@ pub fn welcome_topic(installation: [u8; 32]) -> Topic {
     Topic::new(TopicKind::Welcomes, &installation).unwrap()
 }
 
-/// What is said of an MLS private message (RFC 9420 §6.3) in the clear, and how long it is.
+/// The unencrypted fields of an MLS private message (RFC 9420 §6.3), and its length.
 #[derive(Debug, Clone, Copy)]
 pub struct Frame {
     /// The group.

@@ -19,7 +19,7 @@ pub struct Record {
     pub http_address: String,
     /// `host:port`, where that is not the same as above.
     pub quic_address: Option<String>,
-    /// Whether it belongs to the network.
+    /// True while the node is canonical.
     pub canonical: bool,
 }
 

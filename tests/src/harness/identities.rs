@@ -20,20 +20,20 @@ const TIME: &str = "2026-11-20T06:17:26Z";
 /// An inbox's id.
 pub type InboxId = [u8; 32];
 
-/// Somebody who can be a member of inboxes.
+/// An account that can be a member of inboxes.
 #[derive(Debug, Clone)]
 pub enum Account {
     /// With a key.
     Key(SecretKey),
-    /// A contract wallet (ERC-1271), as of a block of its chain. Whoever has the key signs for it.
+    /// A contract wallet (ERC-1271), as of a block of its chain. The holder of the key signs for it.
     Contract {
         /// Its chain.
         chain_id: u64,
-        /// Where it is.
+        /// Its address.
         address: [u8; 20],
         /// When it is asked.
         block_number: u64,
-        /// Who signs.
+        /// The key that signs for it.
         key: SecretKey,
     },
 }
@@ -84,7 +84,7 @@ impl Account {
     }
 }
 
-/// What wallets sign of a text (ERC-191).
+/// Returns the digest of a text that wallets sign (ERC-191).
 #[must_use]
 pub fn personal(text: &str) -> Digest {
     let prefix = format!("\x19Ethereum Signed Message:\n{}", text.len());

@@ -16,7 +16,7 @@ use super::seed;
 /// One request, and what became of it.
 #[derive(Debug, Clone)]
 pub struct Attempt {
-    /// Who paid.
+    /// The payer.
     pub payer: u8,
     /// The client envelopes, in request order.
     pub client_bytes: Vec<Bytes>,
@@ -61,7 +61,7 @@ impl Ledger {
     }
 }
 
-/// Who publishes what.
+/// Parameters of the load: publishers and envelopes.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// The node's API port.
@@ -130,7 +130,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// How many envelopes have been acknowledged so far.
+    /// Returns the count of acknowledged envelopes.
     #[must_use]
     pub fn acknowledged(&self) -> u64 {
         self.shared.acknowledged.load(Ordering::Relaxed)

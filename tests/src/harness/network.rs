@@ -36,9 +36,9 @@ pub struct Node {
     pub id: OriginatorId,
     /// Its key.
     pub key: SecretKey,
-    /// Where it serves its API, and QUIC.
+    /// Port of its API and of QUIC.
     pub port: u16,
-    /// Where it serves metrics and readiness.
+    /// Port of metrics and readiness.
     pub metrics_port: u16,
     /// Further arguments, from the next start on.
     pub arguments: Vec<String>,
@@ -136,7 +136,7 @@ impl Network {
         self.between(a, b).for_each(Cable::mend);
     }
 
-    /// How many datagrams have gone through the cables between two nodes.
+    /// Returns the count of datagrams that have passed the cables between two nodes.
     #[must_use]
     pub fn passed(&self, a: usize, b: usize) -> u64 {
         self.between(a, b).map(Cable::passed).sum()
@@ -190,13 +190,13 @@ impl Node {
         }
     }
 
-    /// Where it keeps its database.
+    /// Returns the folder of its database.
     #[must_use]
     pub fn data_dir(&self) -> PathBuf {
         self.folder.join("data")
     }
 
-    /// Where the test may keep something about it.
+    /// Returns a folder for the test's own files about this node.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
@@ -278,7 +278,7 @@ impl Node {
         Client::new(self.port)
     }
 
-    /// What it counts now: lines of the metrics page without comments.
+    /// Returns the current lines of the metrics page, without comments.
     ///
     /// # Panics
     /// When it does not answer.

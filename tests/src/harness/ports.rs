@@ -1,4 +1,4 @@
-//! Port numbers that nobody uses.
+//! Port numbers that are free.
 
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
@@ -6,7 +6,7 @@ use std::sync::{LazyLock, Mutex};
 
 use rand::RngExt as _;
 
-/// Below the range that the system hands out to outgoing connections, so that nobody takes one
+/// Below the range that the system hands out to outgoing connections, so that no connection takes one
 /// between our looking and the node's binding.
 const RANGE: std::ops::Range<u16> = 20_000..32_000;
 

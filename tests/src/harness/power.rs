@@ -20,7 +20,7 @@ use super::binary::syncspy;
 const RECORD_LEN_BYTES: usize = 48;
 const LOG_VARIABLE: &str = "HAWSER_SYNCSPY_LOG";
 
-/// Which file: inodes are used again, so the time of creation is part of it.
+/// Identifies a file. Inodes are used again, so the time of creation is part of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FileId {
     device: u64,
@@ -42,7 +42,7 @@ pub struct SyncLog {
     path: PathBuf,
 }
 
-/// What a power loss has taken.
+/// Bytes and files that a power loss has taken.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Loss {
     /// Bytes cut from the ends of files.
@@ -52,7 +52,7 @@ pub struct Loss {
 }
 
 impl SyncLog {
-    /// A log at `path`, which nobody has written to yet.
+    /// Creates an empty log at `path`.
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
         Self { path }
@@ -68,7 +68,7 @@ impl SyncLog {
         bytes.chunks_exact(RECORD_LEN_BYTES).map(parse).collect()
     }
 
-    /// How many syncs have been completed.
+    /// Returns the count of completed syncs.
     #[must_use]
     pub fn len(&self) -> usize {
         self.syncs().len()
@@ -210,7 +210,7 @@ pub fn contains(hay: &[u8], needle: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    /// What a process syncs stays, what it only writes goes, and a file whose name was never
+    /// Synced bytes stay, bytes that were only written go, and a file whose name was never
     /// synced goes as a whole: otherwise the tests with nodes would prove nothing.
     #[test]
     fn only_what_was_synced_survives() {

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::wait::{GLANCE, PATIENCE};
 
-/// How many bytes from the end of its output a failing test shows.
+/// Bytes from the end of its output that a failing test shows.
 const TAIL_BYTES: usize = 6_000;
 
 /// A child process whose output goes to a file. Killed when dropped; if that happens because the
@@ -74,7 +74,7 @@ impl Process {
         self.signal(libc::SIGCONT);
     }
 
-    /// How it ended, if it has.
+    /// Returns its exit status, once it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }

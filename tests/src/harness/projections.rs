@@ -1,4 +1,4 @@
-//! What the projections of a stopped node must be: exactly what the log says.
+//! Compares the projections of a stopped node with a rebuild from its log.
 
 use std::path::Path;
 

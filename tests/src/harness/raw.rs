@@ -153,7 +153,7 @@ fn dechunked(body: &[u8], head: &[u8]) -> Vec<u8> {
 /// A plain HTTP GET: the status and the body.
 ///
 /// # Errors
-/// When nobody listens, or what comes is no answer.
+/// When no server listens, or the bytes that come are no answer.
 pub async fn get(port: u16, path: &str) -> std::io::Result<(u16, String)> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");

@@ -12,7 +12,7 @@ use super::client::{Client, Subscription};
 use super::strand::open;
 use super::wait::PATIENCE;
 
-/// How to subscribe.
+/// Kind of a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
     /// `SubscribeTopics`: a cursor for each topic.
@@ -35,7 +35,7 @@ impl Method {
     }
 }
 
-/// Somebody who reads the same topics, or strands, over one stream after the other.
+/// A reader of the same topics, or strands, over one stream after the other.
 #[derive(Debug)]
 pub struct Reader {
     client: Client,
@@ -50,7 +50,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Somebody who has seen nothing yet.
+    /// Creates a reader that has seen nothing yet.
     #[must_use]
     pub fn new(
         port: u16,
@@ -84,7 +84,7 @@ impl Reader {
     /// Opens the stream if there is none.
     ///
     /// # Errors
-    /// What the node says.
+    /// The status of the node.
     pub async fn connect(&mut self) -> Result<(), Status> {
         if self.stream.is_none() {
             self.stream = Some(self.subscribe().await?);

@@ -63,7 +63,7 @@ pub async fn read_all(client: &Client) -> BTreeMap<u32, BTreeMap<u64, Bytes>> {
     strands
 }
 
-/// What must be true of a node's own strand, whatever has happened to the node: ids from 1 without
+/// Asserts the invariants of a node's own strand, which hold after any crash: ids from 1 without
 /// gap, times that strictly increase, nothing twice.
 ///
 /// # Panics

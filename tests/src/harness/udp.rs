@@ -11,7 +11,7 @@ use tokio::task::{AbortHandle, JoinSet};
 /// The largest datagram there is.
 const DATAGRAM_BYTES_MAX: usize = 65_536;
 
-/// Passes datagrams between whoever dials [`Cable::address`] and one port of this machine.
+/// Passes datagrams between peers that dial [`Cable::address`] and one port of this machine.
 /// Dropping it cuts it for good.
 #[derive(Debug)]
 pub struct Cable {
@@ -43,7 +43,7 @@ impl Cable {
         self.address
     }
 
-    /// From now on nothing arrives, in either direction; nobody is told.
+    /// Drops all datagrams from now on, in both directions, without a sign to either side.
     pub fn cut(&self) {
         self.state.lock().unwrap().is_cut = true;
     }
@@ -53,7 +53,7 @@ impl Cable {
         self.state.lock().unwrap().is_cut = false;
     }
 
-    /// How many datagrams have been passed on so far.
+    /// Returns the count of datagrams that were passed on.
     #[must_use]
     pub fn passed(&self) -> u64 {
         self.state.lock().unwrap().passed
@@ -73,7 +73,7 @@ async fn send(state: &Mutex<State>, from: &UdpSocket, datagram: &[u8], to: Socke
     }
 }
 
-/// Whether a datagram gets through now.
+/// Returns true while datagrams get through.
 fn take(state: &mut State) -> bool {
     state.passed += u64::from(!state.is_cut);
     !state.is_cut

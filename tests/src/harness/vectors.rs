@@ -1,4 +1,4 @@
-//! What a real client sent: `tests/vectors/client/envelopes.jsonl`.
+//! Envelopes captured from a real client: `tests/vectors/client/envelopes.jsonl`.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 use hawser_proto::Topic;
 use serde_json::Value;
 
-/// Who has to put an envelope in order.
+/// The originator that orders an envelope: a node or a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
     /// A node.
@@ -24,15 +24,15 @@ pub struct Captured {
     pub client_bytes: Bytes,
     /// Its topic.
     pub topic: Topic,
-    /// Who orders it.
+    /// The originator that orders it.
     pub route: Route,
-    /// Which publish call of the capture it was part of.
+    /// Index of the publish call of the capture that it was part of.
     pub request: u64,
     /// `key_package`, `welcome`, `group_application`, …
     pub kind: String,
 }
 
-/// Where the capture is.
+/// Returns the path of the capture.
 #[must_use]
 pub fn path() -> PathBuf {
     concat!(env!("CARGO_MANIFEST_DIR"), "/vectors/client/envelopes.jsonl").into()

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// No test waits longer than this for one thing; on a loaded machine everything takes long.
 pub const PATIENCE: Duration = Duration::from_secs(120);
-/// How often a condition is looked at.
+/// Interval between two checks of a condition.
 pub const GLANCE: Duration = Duration::from_millis(20);
 
 /// Asks until there is an answer.

@@ -10,20 +10,20 @@ use rand::rngs::StdRng;
 use super::strands::{Version, envelope};
 use super::world::{HONEST, LIAR};
 
-/// What the liar has burned of its own strand: nobody will ever have it.
+/// Returns true for sequence ids that the liar has burned: no node ever holds an envelope there.
 pub(super) fn is_withheld(sequence: SequenceId) -> bool {
     sequence.0 % 11 == 5
 }
 
-/// What the liar keeps from one node, if it is told to.
+/// Returns true for items that the liar withholds from one node, if the faults say so.
 pub(super) fn is_kept_back(item: &StrandItem<Bytes>, originator: OriginatorId) -> bool {
     let is = |bytes: &Bytes, n| *bytes == envelope(LIAR, SequenceId(n), Version::True);
     originator == LIAR
         && matches!(item, StrandItem::Envelope(bytes) if (1..20).any(|n| n % 7 == 3 && is(bytes, n)))
 }
 
-/// What the liar sends in place of what it should send. To every second request it tells another
-/// story of its own strand, so that whoever asks again meets two statements for a place.
+/// Returns the items that the liar sends in place of the honest ones. To every second request it tells another
+/// story of its own strand, so that a follower that asks again meets two statements for a place.
 pub(super) fn twist(
     honest: Vec<StrandItem<Bytes>>,
     originator: OriginatorId,
@@ -52,7 +52,7 @@ pub(super) fn twist(
     items
 }
 
-/// What the liar says as well about the place of an envelope of its own.
+/// Returns the liar's second statement for the place of an envelope of its own.
 fn other_story(bytes: &Bytes) -> Bytes {
     let (statement, _) = OriginatorEnvelope::open(bytes.clone()).unwrap();
     let (id, _) = OriginatorEnvelope::statement(statement).unwrap();

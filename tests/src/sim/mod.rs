@@ -1,8 +1,8 @@
 //! A network of nodes in one thread, on a clock that only moves from event to event.
 //!
-//! What is real: [`Follower`](hawser_engine::replication::Follower),
+//! Real parts: [`Follower`](hawser_engine::replication::Follower),
 //! [`EnvelopeVerifier`](hawser_engine::replication::EnvelopeVerifier) with its signatures, and the store on RocksDB's
-//! in-memory environment. What is played: the wire, the disk's latency, crashes, and a peer that
+//! in-memory environment. Simulated parts: the wire, the disk's latency, crashes, and a peer that
 //! lies. Everything that is left to chance is drawn from one seed, so a seed is a run.
 
 pub mod invariants;

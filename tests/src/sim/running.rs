@@ -13,13 +13,13 @@ use super::strands::{Version, envelope, judge};
 use super::wire::{Event, Path, paths};
 use super::world::{ALL, LIAR, Sim};
 
-/// How long a write takes at most.
+/// Longest duration of a write.
 const WRITE_MS_MAX: u64 = 20;
-/// How long it takes at most until a broken connection is back.
+/// Longest time until a broken connection is back.
 const RECONNECT_MS_MAX: u64 = 2_000;
 /// The same after a peer was sent away.
 const AVOID_MS_MAX: u64 = 10_000;
-/// How long a node is down at most.
+/// Longest time for which a node is down.
 const DOWN_MS_MAX: u64 = 30_000;
 
 impl Sim {

@@ -1,4 +1,4 @@
-//! How a simulated node answers wants.
+//! Answers of a simulated node to wants.
 
 use bytes::Bytes;
 use hawser_engine::replication::{RequestId, StrandItem, Want, WantResponse};
@@ -99,7 +99,7 @@ impl Sim {
     }
 }
 
-/// What is sent for a step of the log, cut at `through`, and the place it reaches; `None` beyond.
+/// Returns the item for a step of the log, cut at `through`, and the place that it reaches; `None` beyond.
 fn item_of(item: LogItem, through: SequenceId) -> Option<(StrandItem<Bytes>, SequenceId)> {
     let (item, first, last) = match item {
         LogItem::Envelope { id, bytes, .. } => {

@@ -1,4 +1,4 @@
-//! Where a network must come to once nothing goes wrong any more.
+//! The state that a network must reach once nothing goes wrong any more.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -40,10 +40,10 @@ impl Sim {
             }
         }
         let places = |node| self.held(node, LIAR).into_keys().collect::<Vec<_>>();
-        assert_eq!(places(HONEST[0]), places(HONEST[1]), "late finds reach everybody");
+        assert_eq!(places(HONEST[0]), places(HONEST[1]), "late finds reach every node");
     }
 
-    /// What a node holds of a strand, by place.
+    /// Returns the part of a strand that a node holds, by place.
     #[must_use]
     pub fn held(
         &self,

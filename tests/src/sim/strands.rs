@@ -1,4 +1,4 @@
-//! What the simulated nodes sign. Made once: a place of a strand has the same bytes in every run.
+//! Envelopes that the simulated nodes sign. Made once: a place of a strand has the same bytes in every run.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,21 +17,21 @@ use crate::harness::seed::rng;
 
 const START_NS: i64 = 1_750_000_000_000_000_000;
 
-/// What is signed for a place.
+/// The statement that is signed for a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Version {
-    /// What belongs there.
+    /// The true statement.
     True,
     /// Something else, just as well formed: a second statement for the same place.
     Other,
     /// It costs too much.
     Dear,
-    /// What belongs there, signed by somebody else.
+    /// The true statement, signed with a key of no node.
     Forged,
 }
 
 /// A key that no node has.
-const NOBODY: OriginatorId = OriginatorId(9900);
+const NO_NODE: OriginatorId = OriginatorId(9900);
 
 pub(super) fn key(node: OriginatorId) -> SecretKey {
     SecretKey::from_bytes(&[u8::try_from(node.0 / 100).unwrap(); 32]).unwrap()
@@ -59,7 +59,7 @@ pub(super) fn envelope(originator: OriginatorId, sequence: SequenceId, version: 
         .clone()
 }
 
-/// What the engine says of bytes that come as part of a strand. A pure function, and by far the
+/// Returns the engine's verdict on bytes that come as part of a strand. A pure function, and by far the
 /// most expensive one here, so verdicts are kept from run to run.
 pub(super) fn judge(originator: OriginatorId, own: OriginatorId, bytes: &Bytes) -> VerifyResult {
     static JUDGED: Mutex<Judged> = Mutex::new(BTreeMap::new());
@@ -92,7 +92,7 @@ fn make(originator: OriginatorId, sequence: SequenceId, version: Version) -> Byt
         payer_envelope_bytes: payer_bytes,
     };
     let bytes: Bytes = statement.encode_to_vec().into();
-    let signer = if version == Version::Forged { NOBODY } else { originator };
+    let signer = if version == Version::Forged { NO_NODE } else { originator };
     let signature = key(signer).sign(originator_digest(&bytes));
     OriginatorEnvelope::encode(bytes, Proof::Signature(signature))
 }

@@ -1,4 +1,4 @@
-//! What happens, and when: one ordered queue for the whole network.
+//! Events and their times: one ordered queue for the whole network.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -40,7 +40,7 @@ pub(super) enum Event {
     Stop { path: Path, generation: u64, originator: OriginatorId },
     /// The server has something to send, or may have.
     Serve { path: Path, generation: u64, originator: OriginatorId, request: RequestId },
-    /// What it has sent arrives.
+    /// Frames that it has sent arrive.
     Arrive { path: Path, generation: u64, originator: OriginatorId, response: WantResponse<Bytes> },
     /// A follower's timer.
     Timer { node: OriginatorId, incarnation: u64, originator: OriginatorId },
@@ -123,7 +123,7 @@ impl Queue {
 pub(super) struct Stream {
     pub(super) request: RequestId,
     pub(super) want: Want,
-    /// What was sent reaches up to here.
+    /// Everything up to this place was sent.
     pub(super) position: SequenceId,
     /// Nothing overtakes on a stream.
     pub(super) last_arrival: Instant,

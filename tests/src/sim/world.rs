@@ -11,7 +11,7 @@ use super::node::Node;
 use super::wire::{Connection, Event, Path, Queue, paths};
 use crate::harness::seed::rng;
 
-/// What goes wrong.
+/// Faults that a run injects.
 #[derive(Debug, Clone, Copy)]
 pub struct Faults {
     /// The longest that a frame is on its way; the shortest is 1 ms.
@@ -22,11 +22,11 @@ pub struct Faults {
     pub resets_one_in: u32,
     /// One of so many arrivals makes the node that gets it crash; 0 for none.
     pub crashes_one_in: u32,
-    /// Whether node 300 lies.
+    /// True if node 300 lies.
     pub lies: bool,
     /// The node from which node 300 withholds every seventh of its envelopes, without a word.
     pub withholds_from: Option<OriginatorId>,
-    /// Whether nodes 100 and 200 use up sequence ids without an envelope.
+    /// True if nodes 100 and 200 use up sequence ids without an envelope.
     pub burns_ids: bool,
 }
 
@@ -47,7 +47,7 @@ impl Faults {
 pub struct Sim {
     pub(super) nodes: BTreeMap<OriginatorId, Node>,
     pub(super) faults: Faults,
-    /// Whether the third node ever lies; what it says may arrive after it has stopped.
+    /// True if the third node ever lies; its frames may arrive after it has stopped.
     pub(super) has_liar: bool,
     pub(super) rng: StdRng,
     started: Instant,
@@ -133,7 +133,7 @@ impl Sim {
         }
     }
 
-    /// From now on nothing goes wrong, everybody tells the truth and reaches everybody.
+    /// Ends all faults: from now on every node is honest and reaches every other node.
     pub(super) fn calm(&mut self) {
         self.faults = Faults::NONE;
         self.cuts.clear();
@@ -148,7 +148,7 @@ impl Sim {
         &self.trace
     }
 
-    /// How often an honest node has met a second statement for a place.
+    /// Returns how often an honest node has met a second statement for a place.
     #[must_use]
     pub fn conflicts(&self) -> u64 {
         HONEST.iter().map(|id| self.nodes[id].conflicts).sum()

@@ -1,4 +1,4 @@
-//! What a node refuses: with which status and which words, that nothing is stored and no sequence
+//! Requests that a node refuses: with which status and text, that nothing is stored and no sequence
 //! id is burned, that it is counted, and that everything else goes on.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]

@@ -240,7 +240,7 @@ async fn messages_of_26_mebibytes_are_refused_while_others_are_served() {
     assert_eq!(head(node).await, 3);
 }
 
-/// Whoever opens connections and says nothing keeps nobody else from being served.
+/// A caller that opens connections and sends nothing does not keep others from being served.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silent_connections_are_in_nobodys_way() {
     let network = Network::start(1).await;

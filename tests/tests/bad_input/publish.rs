@@ -151,7 +151,7 @@ fn topics(cases: &mut Cases<'_>) {
     );
     let message = cases.payload();
     let long = envelopes::client(&[0; 129], None, Some(message));
-    cases.signed("a topic that nobody could query", "topic has 129 bytes", &long);
+    cases.signed("a topic that no query could name", "topic has 129 bytes", &long);
 
     let reserved = "reserved topics cannot be published to by gateways";
     let report = Payload::PayerReport(pb::PayerReport::default());
@@ -339,7 +339,7 @@ fn largest(node: &Node, rng: &mut StdRng) -> pb::PayerEnvelope {
     envelope
 }
 
-/// What stands just inside each limit is taken.
+/// A request just inside each limit is accepted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_edges_of_every_rule_are_accepted() {
     let network = node_with_chain().await;

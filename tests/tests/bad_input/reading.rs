@@ -19,7 +19,7 @@ fn topics(count: usize, len: usize) -> Vec<Bytes> {
     vec![vec![0; len].into(); count]
 }
 
-/// What is wrong with a query, whatever it is made for.
+/// Reasons to refuse a query, for every kind of query.
 fn bad_queries() -> Vec<(&'static str, api::EnvelopesQuery, &'static str)> {
     let query = |topics, originator_node_ids, last_seen| api::EnvelopesQuery {
         topics,

@@ -1,4 +1,4 @@
-//! What must be true, a file each.
+//! Invariants of the simulated network, a file each.
 
 mod durable_le_accepted;
 mod no_gap;
@@ -8,12 +8,12 @@ mod same_bytes;
 use super::world::Sim;
 
 impl Sim {
-    /// What must be true after every write.
+    /// Asserts the invariants that hold after every write.
     pub(super) fn assert_after_write(&self) {
         self.assert_durable_le_accepted();
     }
 
-    /// What must be true whenever it is looked at.
+    /// Asserts the invariants that hold at any time.
     ///
     /// # Panics
     /// When it is not.

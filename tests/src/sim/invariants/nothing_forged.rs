@@ -1,4 +1,4 @@
-//! What is stored was signed by its originator for this very place.
+//! Every stored envelope was signed by its originator for this very place.
 
 use hawser_proto::SequenceId;
 use hawser_storage::LogItem;
