@@ -375,10 +375,11 @@ async fn nodes_and_rates_stay_as_they_were_while_they_cannot_be_read() {
     let (bell, rung) = tokio::sync::watch::channel(0);
     let hour = Duration::from_secs(3600);
     let registry = addresses.node_registry;
-    let nodes = watch::nodes(endpoints.clone(), registry, hour, rung.clone()).await.unwrap();
-    let rates = watch::rates(endpoints.clone(), addresses.rate_registry, hour, rung).await.unwrap();
-    assert!(!rates.seen().borrow().value.is_empty());
-    assert!(nodes.seen().borrow().value.is_empty());
+    let nodes = watch::registry(endpoints.clone(), registry, hour, rung.clone()).await.unwrap();
+    let rates =
+        watch::rate_table(endpoints.clone(), addresses.rate_registry, hour, rung).await.unwrap();
+    assert!(!rates.subscribe().borrow().value.rates().is_empty());
+    assert!(nodes.subscribe().borrow().value.nodes().next().is_none());
 
     let key = hawser_devchain::deploy::accounts()[3].clone();
     let point = key.credential().verifying_key().to_encoded_point(false);
@@ -390,15 +391,19 @@ async fn nodes_and_rates_stay_as_they_were_while_they_cannot_be_read() {
     proxy.set(|faults| faults.dead = true);
     sender(&pair.settlement, 0).send(&Call::new(registry, &call)).await.unwrap();
     bell.send_modify(|rings| *rings += 1);
-    until("it is known that it cannot be read", || nodes.seen().borrow().fault.is_some()).await;
-    assert!(nodes.seen().borrow().failing_since.is_some() && nodes.seen().borrow().failures > 0);
-    assert!(!rates.seen().borrow().value.is_empty(), "what is known stays");
-    let failed = watch::nodes(endpoints, registry, hour, bell.subscribe()).await;
+    until("it is known that it cannot be read", || nodes.subscribe().borrow().error.is_some())
+        .await;
+    assert!(
+        nodes.subscribe().borrow().failing_since.is_some()
+            && nodes.subscribe().borrow().failures > 0
+    );
+    assert!(!rates.subscribe().borrow().value.rates().is_empty(), "what is known stays");
+    let failed = watch::registry(endpoints, registry, hour, bell.subscribe()).await;
     assert!(failed.is_err(), "the first reading has to succeed");
     proxy.set(|faults| faults.dead = false);
     bell.send_modify(|rings| *rings += 1);
-    until("the new node is known", || nodes.seen().borrow().value.len() == 1).await;
-    assert_eq!(nodes.seen().borrow().value[0].id, 100);
-    assert_eq!(nodes.seen().borrow().fault, None);
-    assert_eq!(nodes.seen().borrow().failing_since, None);
+    until("the new node is known", || nodes.subscribe().borrow().value.nodes().count() == 1).await;
+    assert_eq!(nodes.subscribe().borrow().value.nodes().next().unwrap().id.0, 100);
+    assert_eq!(nodes.subscribe().borrow().error, None);
+    assert_eq!(nodes.subscribe().borrow().failing_since, None);
 }

@@ -1,120 +1,124 @@
-//! What the settlement chain says of the network as a whole, kept current: the nodes and the
-//! prices. The first reading has to succeed; what is known stays known when a later one does not.
+//! Keeps the node registry and the price list of the settlement chain current, as values of `hawser_rules`.
+//!
+//! Node and gateway both read through this module, so both see the same records. The first reading has to succeed.
+//! After a later one fails, the last value stays, with the error beside it.
 
-mod nodes;
 mod rates;
+mod registry;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use alloy::primitives::Address;
+use hawser_rules::{RateTable, Registry};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::endpoints::Endpoints;
 use crate::send::ViewError;
 
-pub use nodes::ChainNode;
-pub use rates::ChainRate;
+/// Longest interval between attempts while reading fails. Guess.
+const RETRY_EVERY: Duration = Duration::from_secs(10);
 
-/// How soon it is read again what could not be read, if not sooner anyway.
-const AGAIN: Duration = Duration::from_secs(10);
-
-/// What was read, and when.
+/// A list as it was last read, with the outcome of the attempts since.
 #[derive(Debug, Clone)]
-pub struct Seen<T> {
-    /// As it was read last.
+pub struct ListSnapshot<T> {
+    /// The value of the last successful reading.
     pub value: Arc<T>,
-    /// When that was.
+    /// The time of the last successful reading.
     pub read_at: SystemTime,
-    /// Why it was not read since, if that was tried.
-    pub fault: Option<String>,
-    /// When that was tried first.
+    /// The error of the last attempt; `None` if it succeeded.
+    pub error: Option<String>,
+    /// The moment of the first failure since the last success.
     pub failing_since: Option<Instant>,
-    /// Readings that have failed since the start.
+    /// Failed attempts since the start.
     pub failures: u64,
 }
 
-/// Why a list was not read.
+/// The reason for which a list could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WatchError {
-    /// The contract was not read.
+    /// The call of the contract failed.
     #[error("{0}")]
     View(#[from] ViewError),
-    /// What it says is no price list.
-    #[error("the rate registry at {address} {fault}")]
+    /// The contract's list is not a price list.
+    #[error("the rate registry at {address} {reason}")]
     Rates {
-        /// Where it is.
+        /// The contract's address.
         address: Address,
-        /// What is wrong.
-        fault: String,
+        /// The property that it lacks.
+        reason: String,
     },
 }
 
-/// What is kept current.
-pub struct Watched<T> {
-    seen: watch::Receiver<Seen<T>>,
+/// A list that is kept current until this value is dropped.
+pub struct ListWatcher<T> {
+    snapshots: watch::Receiver<ListSnapshot<T>>,
     task: JoinHandle<()>,
 }
 
-impl<T> Watched<T> {
-    /// Whoever wants to know.
+impl<T> ListWatcher<T> {
+    /// Returns a receiver of each new snapshot. It keeps the last one after the watcher was dropped.
     #[must_use]
-    pub fn seen(&self) -> watch::Receiver<Seen<T>> {
-        self.seen.clone()
+    pub fn subscribe(&self) -> watch::Receiver<ListSnapshot<T>> {
+        self.snapshots.clone()
     }
 }
 
-impl<T> Drop for Watched<T> {
+impl<T> Drop for ListWatcher<T> {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-/// The node registry, read at once and then every `every`, or sooner when `nudge` changes.
+/// Watches the node registry: reads it at once, then at the interval `every` and whenever `notify` changes.
+///
+/// Records that no node can use are left out: ids that are no node ids, keys that are no public keys, addresses that
+/// are no HTTP URLs. Of several records with one key only the one with the lowest id stays, because an envelope's
+/// signature has to name one originator.
 ///
 /// # Errors
-/// When it cannot be read now.
-pub async fn nodes(
+/// When the registry cannot be read now.
+pub async fn registry(
     endpoints: Endpoints,
-    registry: Address,
+    address: Address,
     every: Duration,
-    nudge: watch::Receiver<u64>,
-) -> Result<Watched<Vec<ChainNode>>, WatchError> {
-    let read = move |_: Option<Arc<Vec<ChainNode>>>| {
+    notify: watch::Receiver<u64>,
+) -> Result<ListWatcher<Registry>, WatchError> {
+    let read = move |_: Option<Arc<Registry>>| {
         let endpoints = endpoints.clone();
-        async move { nodes::read(&endpoints, registry).await }
+        async move { registry::read(&endpoints, address).await }
     };
-    watched("node registry", every, nudge, read).await
+    watch_list("node registry", every, notify, read).await
 }
 
-/// The price list, read at once and then every `every`, or sooner when `nudge` changes: ascending
-/// by start, and never empty.
+/// Watches the price list: reads it at once, then at the interval `every` and whenever `notify` changes. Each table is
+/// confirmed as of its reading: see [`RateTable::refreshed_ns`].
 ///
 /// # Errors
-/// When it cannot be read now, or is none.
-pub async fn rates(
+/// When the list cannot be read now, is empty, or does not ascend by start.
+pub async fn rate_table(
     endpoints: Endpoints,
-    registry: Address,
+    address: Address,
     every: Duration,
-    nudge: watch::Receiver<u64>,
-) -> Result<Watched<Vec<ChainRate>>, WatchError> {
-    let read = move |known: Option<Arc<Vec<ChainRate>>>| {
+    notify: watch::Receiver<u64>,
+) -> Result<ListWatcher<RateTable>, WatchError> {
+    let read = move |known: Option<Arc<RateTable>>| {
         let endpoints = endpoints.clone();
         async move {
-            let known = known.as_deref().map_or(&[][..], Vec::as_slice);
-            rates::read(&endpoints, registry, known).await
+            let known = known.as_deref().map_or(&[][..], RateTable::rates);
+            rates::read(&endpoints, address, known).await
         }
     };
-    watched("rate registry", every, nudge, read).await
+    watch_list("rate registry", every, notify, read).await
 }
 
-async fn watched<T, F, Fut>(
-    what: &'static str,
+async fn watch_list<T, F, Fut>(
+    name: &'static str,
     every: Duration,
-    mut nudge: watch::Receiver<u64>,
+    mut notify: watch::Receiver<u64>,
     read: F,
-) -> Result<Watched<T>, WatchError>
+) -> Result<ListWatcher<T>, WatchError>
 where
     T: Send + Sync + 'static,
     F: Fn(Option<Arc<T>>) -> Fut + Send + 'static,
@@ -122,43 +126,44 @@ where
 {
     let value = Arc::new(read(None).await?);
     let read_at = SystemTime::now();
-    let first = Seen { value, read_at, fault: None, failing_since: None, failures: 0 };
-    let (sender, seen) = watch::channel(first);
+    let first = ListSnapshot { value, read_at, error: None, failing_since: None, failures: 0 };
+    let (sender, snapshots) = watch::channel(first);
     let task = tokio::spawn(async move {
-        let mut nudges = true;
+        let mut is_notified = true;
         loop {
-            let fails = sender.borrow().fault.is_some();
-            let pause = if fails { every.min(AGAIN) } else { every };
+            let is_failing = sender.borrow().error.is_some();
+            let pause = if is_failing { every.min(RETRY_EVERY) } else { every };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                changed = nudge.changed(), if nudges => nudges = changed.is_ok(),
+                // A dropped sender ends the notifications and not the watcher.
+                changed = notify.changed(), if is_notified => is_notified = changed.is_ok(),
                 () = sender.closed() => return,
             }
             let known = sender.borrow().value.clone();
-            let now = read(Some(known)).await;
-            sender.send_modify(|seen| take(what, seen, now));
+            let outcome = read(Some(known)).await;
+            sender.send_modify(|snapshot| update(name, snapshot, outcome));
         }
     });
-    Ok(Watched { seen, task })
+    Ok(ListWatcher { snapshots, task })
 }
 
-fn take<T>(what: &str, seen: &mut Seen<T>, now: Result<T, WatchError>) {
-    match now {
+fn update<T>(name: &str, snapshot: &mut ListSnapshot<T>, outcome: Result<T, WatchError>) {
+    match outcome {
         Ok(value) => {
-            if seen.fault.take().is_some() {
-                tracing::info!("the {what} is read again");
+            if snapshot.error.take().is_some() {
+                tracing::info!("the {name} is read again");
             }
-            seen.value = Arc::new(value);
-            seen.read_at = SystemTime::now();
-            seen.failing_since = None;
+            snapshot.value = Arc::new(value);
+            snapshot.read_at = SystemTime::now();
+            snapshot.failing_since = None;
         }
         Err(error) => {
-            if seen.fault.is_none() {
-                tracing::warn!("the {what} cannot be read, what is known stays: {error}");
+            if snapshot.error.is_none() {
+                tracing::warn!("the {name} cannot be read, its last state stays in use: {error}");
             }
-            seen.fault = Some(error.to_string());
-            seen.failing_since.get_or_insert_with(Instant::now);
-            seen.failures += 1;
+            snapshot.error = Some(error.to_string());
+            snapshot.failing_since.get_or_insert_with(Instant::now);
+            snapshot.failures += 1;
         }
     }
 }

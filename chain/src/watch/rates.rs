@@ -1,36 +1,25 @@
-//! The price list.
+//! Reads the price list.
+
+use std::time::SystemTime;
 
 use alloy::primitives::{Address, U256};
+use hawser_rules::{Rate, RateTable};
 
 use super::WatchError;
 use crate::contracts::RateRegistry;
 use crate::endpoints::Endpoints;
 
-/// Entries in one answer.
+/// Entries per call. Guess: some 20 kB of return data, far below the limits of providers.
 const PAGE: usize = 100;
 
-/// One entry of the price list, in force from its start on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ChainRate {
-    /// Unix seconds.
-    pub start_time_s: u64,
-    /// Picodollars for each message.
-    pub message_fee: u64,
-    /// Picodollars for each byte and day.
-    pub storage_fee: u64,
-    /// Picodollars for each unit of congestion.
-    pub congestion_fee: u64,
-    /// Messages a minute above which there is congestion.
-    pub target_rate_per_minute: u64,
-}
-
-/// Reads what is not known yet. Nothing is kept of a list that could not be read to its end.
+/// Reads the entries after the known ones: the contract only appends. A list that cannot be read to its end is
+/// discarded whole.
 pub(super) async fn read(
     endpoints: &Endpoints,
     address: Address,
-    known: &[ChainRate],
-) -> Result<Vec<ChainRate>, WatchError> {
-    let wrong = |fault: String| WatchError::Rates { address, fault };
+    known: &[Rate],
+) -> Result<RateTable, WatchError> {
+    let wrong = |reason: String| WatchError::Rates { address, reason };
     let count = endpoints
         .ask(|chain| async move { chain.view(address, &RateRegistry::getRatesCountCall {}).await });
     let count = count.await?;
@@ -53,19 +42,23 @@ pub(super) async fn read(
         if entries.len() != page {
             return Err(wrong(format!("answers {} entries instead of {page}", entries.len())));
         }
-        rates.extend(entries.iter().map(|entry| ChainRate {
-            start_time_s: entry.startTime,
+        rates.extend(entries.iter().map(|entry| Rate {
+            start_unix_s: entry.startTime,
             message_fee: entry.messageFee,
             storage_fee: entry.storageFee,
             congestion_fee: entry.congestionFee,
             target_rate_per_minute: entry.targetRatePerMinute,
         }));
     }
-    match rates.windows(2).find(|pair| pair[0].start_time_s >= pair[1].start_time_s) {
-        Some(pair) => {
-            let (first, second) = (pair[0].start_time_s, pair[1].start_time_s);
-            Err(wrong(format!("has an entry from {second} on after one from {first} on")))
-        }
-        None => Ok(rates),
+    if let Some(pair) = rates.windows(2).find(|pair| pair[0].start_unix_s >= pair[1].start_unix_s) {
+        let (first, second) = (pair[0].start_unix_s, pair[1].start_unix_s);
+        return Err(wrong(format!("has an entry from {second} on after one from {first} on")));
     }
+    RateTable::new(rates, Some(unix_ns(SystemTime::now())))
+        .map_err(|error| wrong(error.to_string()))
+}
+
+fn unix_ns(time: SystemTime) -> i64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

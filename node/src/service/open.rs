@@ -154,7 +154,7 @@ fn first_rates(
     match &config.files.rates {
         Some(path) => Ok(world_files::load_rates(path, store)?),
         None => {
-            let (table, read_ns) = chains.rates().expect(SOURCES)?;
+            let (table, read_ns) = chains.rates().expect(SOURCES);
             Ok(record_rates(&table, read_ns, store)?)
         }
     }

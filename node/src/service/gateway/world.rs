@@ -10,10 +10,9 @@ use alloy::primitives::Address as ContractAddress;
 use hawser_chain::admin::{AdminError, Contract, Contracts};
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::index::{ChainReader, PushSettings};
-use hawser_chain::watch::{self as chain_watch, ChainNode, ChainRate, Seen, WatchError, Watched};
+use hawser_chain::watch::{self as chain_watch, ListWatcher, WatchError};
 use hawser_gateway::{ListsView, NodeRecord};
-use hawser_proto::{OriginatorId, PublicKey};
-use hawser_rules::{Rate, RateTable};
+use hawser_rules::{RateTable, Registry};
 use hawser_serve::ChainListStatus;
 use tokio::sync::{Notify, watch};
 
@@ -37,12 +36,6 @@ type Nodes = Arc<Vec<NodeRecord>>;
 pub(super) fn nodes_of_file(path: &Path) -> Result<watch::Receiver<Nodes>, Failure> {
     follow(path, |path| {
         let registry = files::read(path, registry::parse)?;
-        let record = |record: &hawser_engine::ports::NodeRecord| NodeRecord {
-            id: record.id,
-            public_key: record.public_key,
-            http_address: record.http_address.clone(),
-            canonical: record.canonical,
-        };
         Ok(registry.nodes().map(record).collect())
     })
 }
@@ -123,10 +116,10 @@ impl Settlement {
         every: Duration,
     ) -> Result<watch::Receiver<Nodes>, Failure> {
         let (address, bell) = self.bell(Contract::NodeRegistry)?;
-        let watched = chain_watch::nodes(self.endpoints.clone(), address, every, bell);
+        let watched = chain_watch::registry(self.endpoints.clone(), address, every, bell);
         let watched = watched.await.map_err(|error| settlement(&error))?;
-        self.lists.nodes = Some(watched.seen());
-        mapped(watched, |seen| Ok(seen.value.iter().filter_map(record).collect()))
+        self.lists.nodes = Some(watched.subscribe());
+        Ok(mapped(watched, |registry: &Registry| registry.nodes().map(record).collect()))
     }
 
     /// The price list.
@@ -142,10 +135,10 @@ impl Settlement {
         if let Some((_, ring)) = self.bells.last() {
             tokio::spawn(ring_when_wanted(ring.clone(), wanted));
         }
-        let watched = chain_watch::rates(self.endpoints.clone(), address, every, bell);
+        let watched = chain_watch::rate_table(self.endpoints.clone(), address, every, bell);
         let watched = watched.await.map_err(|error| settlement(&error))?;
-        self.lists.rates = Some(watched.seen());
-        mapped(watched, table)
+        self.lists.rates = Some(watched.subscribe());
+        Ok(mapped(watched, RateTable::clone))
     }
 
     fn bell(
@@ -175,68 +168,40 @@ async fn ring_when_wanted(ring: watch::Sender<u64>, wanted: Arc<Notify>) {
     }
 }
 
-/// The same in the gateway's words, as long as somebody listens. What cannot be said in them is
-/// reported, and what was known stays. A reading that has failed says nothing new.
+/// Passes each new value on as the gateway holds it, until the receiver is dropped. A failed reading changes nothing.
 fn mapped<T: Send + Sync + 'static, U: Send + Sync + 'static>(
-    watched: Watched<T>,
-    map: impl Fn(&Seen<T>) -> Result<U, Failure> + Send + 'static,
-) -> Result<watch::Receiver<Arc<U>>, Failure> {
-    let mut seen = watched.seen();
-    let first = map(&seen.borrow_and_update())?;
+    watched: ListWatcher<T>,
+    map: impl Fn(&T) -> U + Send + 'static,
+) -> watch::Receiver<Arc<U>> {
+    let mut snapshots = watched.subscribe();
+    let first = map(&snapshots.borrow_and_update().value);
     let (sender, receiver) = watch::channel(Arc::new(first));
     tokio::spawn(async move {
         let _reading = watched;
-        while seen.changed().await.is_ok() {
-            let now = {
-                let seen = seen.borrow_and_update();
-                if seen.fault.is_some() {
-                    continue;
-                }
-                map(&seen)
+        while snapshots.changed().await.is_ok() {
+            let new = {
+                let snapshot = snapshots.borrow_and_update();
+                snapshot.error.is_none().then(|| Arc::new(map(&snapshot.value)))
             };
-            match now {
-                Ok(value) => {
-                    sender.send_replace(Arc::new(value));
-                }
-                Err(error) => tracing::error!(
-                    code = "chain_ignored",
-                    "what the settlement chain says is not taken over: {error}"
-                ),
+            if let Some(new) = new {
+                sender.send_replace(new);
             }
         }
     });
-    Ok(receiver)
+    receiver
 }
 
 fn settlement(error: &WatchError) -> Failure {
     Failure::failed(format!("the settlement chain: {error}"))
 }
 
-fn table(seen: &Seen<Vec<ChainRate>>) -> Result<RateTable, Failure> {
-    let rate = |rate: &ChainRate| Rate {
-        start_unix_s: rate.start_time_s,
-        message_fee: rate.message_fee,
-        storage_fee: rate.storage_fee,
-        congestion_fee: rate.congestion_fee,
-        target_rate_per_minute: rate.target_rate_per_minute,
-    };
-    let rates = seen.value.iter().map(rate).collect();
-    RateTable::new(rates, Some(unix_ns(seen.read_at))).map_err(Failure::failed)
-}
-
-/// A record that can be used. Whoever registered another made a mistake, which is theirs.
-fn record(node: &ChainNode) -> Option<NodeRecord> {
-    let id = OriginatorId(node.id);
-    let uri = node.http_address.parse::<http::Uri>().ok()?;
-    let is_http = matches!(uri.scheme_str(), Some("http" | "https"))
-        && uri.host().is_some_and(|host| !host.is_empty());
-    let public_key = PublicKey::from_uncompressed(&node.public_key);
-    let Some(public_key) = public_key.filter(|_| id.is_node() && is_http) else {
-        tracing::debug!(node_id = id.0, "a record of the node registry cannot be used");
-        return None;
-    };
-    let http_address = node.http_address.clone();
-    Some(NodeRecord { id, public_key, http_address, canonical: node.canonical })
+fn record(record: &hawser_rules::NodeRecord) -> NodeRecord {
+    NodeRecord {
+        id: record.id,
+        public_key: record.public_key,
+        http_address: record.http_address.clone(),
+        canonical: record.canonical,
+    }
 }
 
 fn unix_ns(time: SystemTime) -> i64 {

@@ -1,9 +1,8 @@
 //! Both chains as a node reads them: registry and rates from the settlement chain, the chain
 //! strands from the app chain.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use alloy::primitives::Address as ContractAddress;
 use hawser_api::ChainsView;
@@ -11,11 +10,10 @@ use hawser_chain::admin::Contract;
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::index::{ChainReader, EventSource, PushSettings, Sink, WalkSettings};
 use hawser_chain::send::ConnectError;
-use hawser_chain::watch::{self as chain_watch, ChainNode, ChainRate, Seen, WatchError, Watched};
+use hawser_chain::watch::{self as chain_watch, ListSnapshot, ListWatcher, WatchError};
 use hawser_engine::Engine;
-use hawser_engine::ports::{NodeRecord, Registry};
-use hawser_proto::{Address, OriginatorId, PublicKey};
-use hawser_rules::fees::{Rate, RateTable, RateTableError};
+use hawser_proto::OriginatorId;
+use hawser_rules::{RateTable, Registry};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -51,16 +49,13 @@ pub enum ChainsError {
     /// The registry or the rates cannot be read.
     #[error("the settlement chain: {0}")]
     Watch(#[from] WatchError),
-    /// What was read is no price list.
-    #[error("the settlement chain: {0}")]
-    Rates(#[from] RateTableError),
 }
 
 /// Chains that were reached, and what was first read of them.
 #[derive(Default)]
 pub(in crate::service) struct Chains {
-    nodes: Option<Watched<Vec<ChainNode>>>,
-    rates: Option<Watched<Vec<ChainRate>>>,
+    nodes: Option<ListWatcher<Registry>>,
+    rates: Option<ListWatcher<RateTable>>,
     /// The chains themselves, with what is read of them.
     reached: Vec<Reached>,
     /// What the registry is, for people.
@@ -121,13 +116,13 @@ impl Chains {
             let address = at(deployment, Contract::NodeRegistry)?;
             self.registry_name = format!("the node registry {address} on chain {id}");
             let (every, rung) = (chains.nodes_refresh, bell(address));
-            let nodes = chain_watch::nodes(endpoints.clone(), address, every, rung);
+            let nodes = chain_watch::registry(endpoints.clone(), address, every, rung);
             self.nodes = Some(nodes.await?);
         }
         if config.files.rates.is_none() {
             let address = at(deployment, Contract::RateRegistry)?;
             let (every, rung) = (chains.rates_refresh, bell(address));
-            let rates = chain_watch::rates(endpoints.clone(), address, every, rung);
+            let rates = chain_watch::rate_table(endpoints.clone(), address, every, rung);
             self.rates = Some(rates.await?);
         }
         let mut walks = Vec::new();
@@ -166,7 +161,7 @@ impl Chains {
 
     /// The registry as it was read, if it was.
     pub(in crate::service) fn registry(&self) -> Option<Registry> {
-        Some(registry_of(&self.nodes.as_ref()?.seen().borrow().value))
+        Some(Registry::clone(&self.nodes.as_ref()?.subscribe().borrow().value))
     }
 
     /// What the registry is called.
@@ -174,14 +169,11 @@ impl Chains {
         &self.registry_name
     }
 
-    /// The price list as it was read, if it was.
-    ///
-    /// # Errors
-    /// When it is none.
-    pub(in crate::service) fn rates(&self) -> Option<Result<(RateTable, i64), ChainsError>> {
-        let seen = self.rates.as_ref()?.seen().borrow().clone();
-        let table = table_of(&seen);
-        Some(table.map(|table| (table, unix_ns(seen.read_at))).map_err(ChainsError::from))
+    /// The price list as it was read, if it was, with the time of the reading in unix nanoseconds.
+    pub(in crate::service) fn rates(&self) -> Option<(RateTable, i64)> {
+        let table = RateTable::clone(&self.rates.as_ref()?.subscribe().borrow().value);
+        let read_ns = confirmed_ns(&table);
+        Some((table, read_ns))
     }
 
     /// Keeps everything current from now on. To be called within a tokio runtime.
@@ -193,8 +185,8 @@ impl Chains {
             let reader = ChainReader::start(endpoints, news, contracts);
             let lists = match name {
                 SETTLEMENT => Lists {
-                    nodes: self.nodes.as_ref().map(Watched::seen),
-                    rates: self.rates.as_ref().map(Watched::seen),
+                    nodes: self.nodes.as_ref().map(ListWatcher::subscribe),
+                    rates: self.rates.as_ref().map(ListWatcher::subscribe),
                 },
                 _ => Lists::default(),
             };
@@ -253,16 +245,16 @@ fn walk(
 
 /// Hands on what is new until the sources end.
 async fn keep(
-    nodes: Option<Watched<Vec<ChainNode>>>,
-    rates: Option<Watched<Vec<ChainRate>>>,
+    nodes: Option<ListWatcher<Registry>>,
+    rates: Option<ListWatcher<RateTable>>,
     outlets: Outlets,
 ) {
     let of_nodes = async {
         let Some(nodes) = &nodes else { return };
-        let mut seen = nodes.seen();
+        let mut seen = nodes.subscribe();
         while seen.changed().await.is_ok() {
             let now = seen.borrow_and_update().clone();
-            if let Err(node) = outlets.take_registry(registry_of(&now.value)) {
+            if let Err(node) = outlets.take_registry(Registry::clone(&now.value)) {
                 tracing::error!(
                     code = "registry_ignored",
                     "the node registry has another key for node {node} than before: what was \
@@ -273,10 +265,10 @@ async fn keep(
     };
     let of_rates = async {
         let Some(rates) = &rates else { return };
-        let mut seen = rates.seen();
+        let mut seen = rates.subscribe();
         while seen.changed().await.is_ok() {
             let now = seen.borrow_and_update().clone();
-            if now.fault.is_none() {
+            if now.error.is_none() {
                 take_rates(&outlets, now).await;
             }
         }
@@ -285,12 +277,11 @@ async fn keep(
 }
 
 /// Recording blocks for the disk.
-async fn take_rates(outlets: &Outlets, seen: Seen<Vec<ChainRate>>) {
+async fn take_rates(outlets: &Outlets, seen: ListSnapshot<RateTable>) {
     let outlets = outlets.clone();
     let take = move || {
-        let table = table_of(&seen).map_err(|error| error.to_string())?;
-        let taken = outlets.take_rates(&table, unix_ns(seen.read_at));
-        taken.map_err(|error| error.to_string())
+        let table = &seen.value;
+        outlets.take_rates(table, confirmed_ns(table)).map_err(|error| error.to_string())
     };
     let taken: Result<(), String> =
         tokio::task::spawn_blocking(take).await.expect("a panic ends the process");
@@ -299,49 +290,6 @@ async fn take_rates(outlets: &Outlets, seen: Seen<Vec<ChainRate>>) {
     }
 }
 
-fn table_of(seen: &Seen<Vec<ChainRate>>) -> Result<RateTable, RateTableError> {
-    let rate = |rate: &ChainRate| Rate {
-        start_unix_s: rate.start_time_s,
-        message_fee: rate.message_fee,
-        storage_fee: rate.storage_fee,
-        congestion_fee: rate.congestion_fee,
-        target_rate_per_minute: rate.target_rate_per_minute,
-    };
-    RateTable::new(seen.value.iter().map(rate).collect(), None)
-}
-
-fn unix_ns(time: SystemTime) -> i64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
-}
-
-/// The records that can be used. Whoever registered the others made a mistake, which is theirs.
-fn registry_of(nodes: &[ChainNode]) -> Registry {
-    let mut keys = BTreeSet::new();
-    let record = |node: &ChainNode| {
-        let usable = record_of(node).filter(|record| keys.insert(record.public_key.to_string()));
-        if usable.is_none() {
-            tracing::debug!(node_id = node.id, "a record of the node registry cannot be used");
-        }
-        usable
-    };
-    nodes.iter().filter_map(record).collect()
-}
-
-fn record_of(node: &ChainNode) -> Option<NodeRecord> {
-    let id = OriginatorId(node.id);
-    let uri = node.http_address.parse::<http::Uri>().ok()?;
-    let is_http = matches!(uri.scheme_str(), Some("http" | "https"))
-        && uri.host().is_some_and(|host| !host.is_empty());
-    if !id.is_node() || !is_http {
-        return None;
-    }
-    Some(NodeRecord {
-        id,
-        public_key: PublicKey::from_uncompressed(&node.public_key)?,
-        owner: Address(node.signer.into_array()),
-        http_address: node.http_address.clone(),
-        quic_address: None,
-        canonical: node.canonical,
-    })
+fn confirmed_ns(table: &RateTable) -> i64 {
+    table.refreshed_ns().expect("a list of a chain says when it was read")
 }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use hawser_api::{ChainEndpoint, ChainState, ChainStrand, ChainsView, StrandDoing};
 use hawser_chain::index::{ChainView, EventSource, ReaderState, ReaderStatus, ReorgDepth};
-use hawser_chain::watch::{ChainNode, ChainRate, Seen};
+use hawser_chain::watch::ListSnapshot;
 use hawser_proto::OriginatorId;
+use hawser_rules::{RateTable, Registry};
 use hawser_serve::ChainListStatus;
 use tokio::sync::watch;
 
@@ -23,8 +24,8 @@ pub(super) struct ChainSight {
 /// The lists that are read of a chain whole, again and again.
 #[derive(Default)]
 pub(in crate::service) struct Lists {
-    pub(in crate::service) nodes: Option<watch::Receiver<Seen<Vec<ChainNode>>>>,
-    pub(in crate::service) rates: Option<watch::Receiver<Seen<Vec<ChainRate>>>>,
+    pub(in crate::service) nodes: Option<watch::Receiver<ListSnapshot<Registry>>>,
+    pub(in crate::service) rates: Option<watch::Receiver<ListSnapshot<RateTable>>>,
 }
 
 impl Lists {
@@ -75,12 +76,12 @@ impl ChainSight {
     }
 }
 
-fn list<T>(name: &'static str, seen: &Seen<T>) -> ChainListStatus {
+fn list<T>(name: &'static str, seen: &ListSnapshot<T>) -> ChainListStatus {
     ChainListStatus {
         name,
         age: seen.read_at.elapsed().unwrap_or_default(),
         failing_for: seen.failing_since.map(|since| since.elapsed()),
-        fault: seen.fault.clone(),
+        fault: seen.error.clone(),
         failures: seen.failures,
     }
 }

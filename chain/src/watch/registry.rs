@@ -1,0 +1,115 @@
+//! Reads the node registry, and selects the records that a network can use.
+
+use std::collections::BTreeSet;
+
+use alloy::primitives::Address as AccountAddress;
+use hawser_proto::{Address, OriginatorId, PublicKey};
+use hawser_rules::{NodeRecord, Registry};
+
+use super::WatchError;
+use crate::contracts::NodeRegistry;
+use crate::contracts::node_registry::NodeRegistry::NodeWithId;
+use crate::endpoints::Endpoints;
+
+/// Reads all records with one call.
+pub(super) async fn read(
+    endpoints: &Endpoints,
+    address: AccountAddress,
+) -> Result<Registry, WatchError> {
+    let entries = endpoints
+        .ask(|chain| async move { chain.view(address, &NodeRegistry::getAllNodesCall {}).await });
+    Ok(usable(entries.await?))
+}
+
+/// Returns the records that can be used. A node whose registration is wrong harms itself alone, so the others stay.
+fn usable(mut entries: Vec<NodeWithId>) -> Registry {
+    // The oldest record of a key keeps it: a later one must not displace a running node.
+    entries.sort_by_key(|entry| entry.nodeId);
+    let mut keys = BTreeSet::new();
+    let record = |entry: NodeWithId| {
+        let id = entry.nodeId;
+        let record = record(entry).filter(|record| keys.insert(record.public_key.to_string()));
+        if record.is_none() {
+            tracing::debug!(node_id = id, "a record of the node registry cannot be used");
+        }
+        record
+    };
+    entries.into_iter().filter_map(record).collect()
+}
+
+fn record(NodeWithId { nodeId, node }: NodeWithId) -> Option<NodeRecord> {
+    let id = OriginatorId(nodeId);
+    let uri = node.httpAddress.parse::<http::Uri>().ok()?;
+    let is_http = matches!(uri.scheme_str(), Some("http" | "https"))
+        && uri.host().is_some_and(|host| !host.is_empty());
+    if !id.is_node() || !is_http {
+        return None;
+    }
+    Some(NodeRecord {
+        id,
+        public_key: PublicKey::from_uncompressed(&node.signingPublicKey)?,
+        owner: Address(node.signer.into_array()),
+        http_address: node.httpAddress,
+        quic_address: None,
+        canonical: node.isCanonical,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::signers::local::PrivateKeySigner;
+
+    use super::*;
+    use crate::contracts::node_registry::NodeRegistry::Node;
+
+    fn entry(id: u32, key: &PrivateKeySigner, http_address: &str) -> NodeWithId {
+        let point = key.credential().verifying_key().to_encoded_point(false);
+        NodeWithId {
+            nodeId: id,
+            node: Node {
+                signer: key.address(),
+                isCanonical: true,
+                signingPublicKey: point.as_bytes().to_vec().into(),
+                httpAddress: http_address.into(),
+            },
+        }
+    }
+
+    fn ids(entries: Vec<NodeWithId>) -> Vec<u32> {
+        usable(entries).nodes().map(|record| record.id.0).collect()
+    }
+
+    #[test]
+    fn a_record_keeps_what_the_chain_has() {
+        let key = PrivateKeySigner::random();
+        let registry = usable(vec![entry(100, &key, "https://node.example:5050")]);
+        let record = registry.node(OriginatorId(100)).unwrap();
+        assert_eq!(record.owner, Address(key.address().into_array()));
+        assert_eq!(record.http_address, "https://node.example:5050");
+        assert!(record.canonical && record.quic_address.is_none());
+    }
+
+    #[test]
+    fn of_records_with_one_key_the_lowest_id_stays_in_any_order() {
+        let [shared, other] = [(); 2].map(|()| PrivateKeySigner::random());
+        let entries = || {
+            let url = "http://127.0.0.1:5050";
+            [entry(100, &shared, url), entry(200, &other, url), entry(300, &shared, url)]
+        };
+        assert_eq!(ids(entries().into()), [100, 200]);
+        assert_eq!(ids(entries().into_iter().rev().collect()), [100, 200]);
+    }
+
+    #[test]
+    fn a_record_that_no_node_can_use_neither_counts_nor_claims_its_key() {
+        let key = PrivateKeySigner::random();
+        for http_address in ["", "node.example", "ftp://node.example", "http://"] {
+            let entries = vec![entry(100, &key, http_address), entry(200, &key, "http://a:1")];
+            assert_eq!(ids(entries), [200], "{http_address:?}");
+        }
+        assert_eq!(ids(vec![entry(7, &key, "http://a:1")]), [0_u32; 0], "an id of a chain");
+        let mut no_key = entry(100, &key, "http://a:1");
+        no_key.node.signingPublicKey = vec![4; 65].into();
+        assert_eq!(ids(vec![no_key, entry(200, &key, "http://a:1")]), [200]);
+    }
+}
