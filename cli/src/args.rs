@@ -13,8 +13,8 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-use hawser_node::config::settings::{self, Kind, Setting};
-use hawser_node::config::{Given, ignored};
+use hawser_node::settings::SettingSources;
+use hawser_node::settings::table::{self, Setting, SettingKind, ignored};
 
 /// A node for the decentralised XMTP network.
 #[derive(Debug, Parser)]
@@ -217,19 +217,19 @@ impl Purpose {
 }
 
 impl HealthArgs {
-    /// What was given, together with the environment.
+    /// Returns the flags together with the environment.
     #[must_use]
-    pub(crate) fn given(&self) -> Given {
+    pub(crate) fn sources(&self) -> SettingSources {
         let file = self.config.clone().map(|path| ("config".to_owned(), path));
-        Given::new(file, environment())
+        SettingSources::new(file, environment())
     }
 }
 
 impl StatusArgs {
     /// The settings in the environment.
     #[must_use]
-    pub(crate) fn given(&self) -> Given {
-        Given::new([], environment())
+    pub(crate) fn sources(&self) -> SettingSources {
+        SettingSources::new([], environment())
     }
 }
 
@@ -245,12 +245,12 @@ pub(crate) struct RebuildArgs {
 }
 
 impl RebuildArgs {
-    /// What was given, together with the environment.
+    /// Returns the flags together with the environment.
     #[must_use]
-    pub(crate) fn given(&self) -> Given {
+    pub(crate) fn sources(&self) -> SettingSources {
         let flag = |name: &str, value: &Option<String>| Some((name.to_owned(), value.clone()?));
         let flags = [flag("data-dir", &self.data_dir), flag("config", &self.config)];
-        Given::new(flags.into_iter().flatten(), environment())
+        SettingSources::new(flags.into_iter().flatten(), environment())
     }
 }
 
@@ -292,10 +292,10 @@ pub(crate) struct NodeArgs {
 const EXIT_WITH_PARENT: &str = "exit-with-parent";
 
 impl NodeArgs {
-    /// What was given, together with the environment.
+    /// Returns the flags together with the environment.
     #[must_use]
-    pub(crate) fn given(self) -> Given {
-        Given::new(self.flags, environment())
+    pub(crate) fn sources(self) -> SettingSources {
+        SettingSources::new(self.flags, environment())
     }
 }
 
@@ -307,7 +307,7 @@ fn environment() -> impl Iterator<Item = (String, String)> {
 
 impl Args for NodeArgs {
     fn augment_args(command: clap::Command) -> clap::Command {
-        let command = settings::all().fold(command, |command, setting| {
+        let command = table::of_node().fold(command, |command, setting| {
             let file = setting.file_names().map(|(flag, env)| {
                 value(flag).value_name("FILE").help(format!("The same, in a file [env: {env}]"))
             });
@@ -328,8 +328,8 @@ impl Args for NodeArgs {
 
 impl FromArgMatches for NodeArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let used = settings::all().map(|setting| setting.flag);
-        let files = settings::all().filter_map(|setting| Some(setting.file_names()?.0));
+        let used = table::of_node().map(|setting| setting.flag);
+        let files = table::of_node().filter_map(|setting| Some(setting.file_names()?.0));
         let ignored = ignored::ALL.iter().filter_map(|setting| setting.flag);
         let flags = used
             .chain(files)
@@ -347,8 +347,8 @@ impl FromArgMatches for NodeArgs {
 
 fn of_setting(setting: &Setting) -> Arg {
     let arg = match setting.kind {
-        Kind::Switch => switch(setting.flag),
-        Kind::Value | Kind::Urls | Kind::Secret { .. } => value(setting.flag),
+        SettingKind::Switch => switch(setting.flag),
+        SettingKind::Value | SettingKind::Urls | SettingKind::Secret { .. } => value(setting.flag),
     };
     let default =
         setting.default.map(|default| format!("; default: {default}")).unwrap_or_default();

@@ -14,10 +14,10 @@ pub(crate) mod onchain;
 mod payer;
 mod publish;
 mod rebuild;
-mod recut;
 mod registry;
 mod status;
 mod tail;
+mod truncate_strand;
 
 use std::future::Future;
 
@@ -45,7 +45,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Status(args) => blocking(status::run(args, json)),
         Command::Health(args) => blocking(health::run(args, json)),
         Command::Rebuild(args) => rebuild::run(&args, json),
-        Command::Recut(args) => recut::run(args, json),
+        Command::Recut(args) => truncate_strand::run(args, json),
         Command::Registry { command } => blocking(registry::run(command, json)),
         Command::Payer { command } => blocking(payer::run(command, json)),
         Command::Fees { command } => blocking(fees::run(command, json)),

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _};
 use std::panic::PanicHookInfo;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use hawser_node::config::LogConfig;
+use hawser_node::settings::LogSettings;
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -18,7 +18,7 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::output;
 
 /// Begins to log, to the error output. To be called once.
-pub(crate) fn install(config: LogConfig) {
+pub(crate) fn install(config: LogSettings) {
     let base = tracing_subscriber::fmt()
         .with_env_filter(filter(config.level))
         .with_writer(io::stderr)

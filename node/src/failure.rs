@@ -4,7 +4,7 @@ use std::fmt;
 
 use hawser_chain::admin::AdminError;
 
-use crate::config::contracts;
+use crate::settings::table::chains;
 
 /// Why a command failed: decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl From<AdminError> for Failure {
     fn from(error: AdminError) -> Self {
         match &error {
             AdminError::NoAddress(contract) => {
-                let flag = contracts::flag_of(*contract);
+                let flag = chains::flag_of(*contract);
                 Self::usage(format!(
                     "nobody has said where {contract} is: give --chain-json FILE, or --{flag} \
                      ADDRESS"

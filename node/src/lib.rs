@@ -1,7 +1,7 @@
 //! A node or a gateway as a library: typed settings, start and stop order, and the one place where
 //! the parts are joined. In reading order:
 //!
-//! - [`config`]: the settings, read from flags, environment and file, and checked together;
+//! - [`settings`]: typed settings, read from flags, environment and file, and checked together;
 //! - [`files`]: registry, rates, chain, envelopes, keys;
 //! - [`service`]: a node or a gateway from its start to its end;
 //! - [`failure`]: why a run ended with an error.
@@ -9,7 +9,7 @@
 //! Invariant: no rule about envelopes lives here. Invariant: this crate knows no command line and
 //! prints nothing; the `hawser` program in `hawser-cli` does.
 
-pub mod config;
 pub mod failure;
 pub mod files;
 pub mod service;
+pub mod settings;

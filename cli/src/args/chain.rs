@@ -6,7 +6,7 @@ use std::time::Duration;
 use alloy::primitives::Address;
 use clap::{Args, Subcommand};
 
-use hawser_node::config::duration;
+use hawser_node::settings::duration;
 
 /// `hawser chain`.
 #[derive(Debug, Subcommand)]

@@ -1,7 +1,8 @@
 //! `hawser gateway`: settings by their flags, not judged yet.
 
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
-use hawser_node::config::{Given, contracts, gateway};
+use hawser_node::settings::SettingSources;
+use hawser_node::settings::table::{self, chains, gateway};
 
 use super::{EXIT_WITH_PARENT, environment, of_setting, value};
 
@@ -14,18 +15,11 @@ pub(crate) struct GatewayArgs {
 }
 
 impl GatewayArgs {
-    /// What was given, together with the environment.
+    /// Returns the flags together with the environment.
     #[must_use]
-    pub(crate) fn given(self) -> Given {
-        Given::new(self.flags, environment())
+    pub(crate) fn sources(self) -> SettingSources {
+        SettingSources::new(self.flags, environment())
     }
-}
-
-/// Settings of chains and contracts that are not among the gateway's own already.
-fn of_contracts() -> impl Iterator<Item = &'static hawser_node::config::settings::Setting> {
-    let single = contracts::SINGLE.iter().map(|(_, setting)| setting);
-    let all = contracts::GENERAL.into_iter().chain(contracts::READING).chain(single);
-    all.filter(|setting| gateway::ALL.iter().all(|own| own.flag != setting.flag))
 }
 
 impl Args for GatewayArgs {
@@ -36,8 +30,8 @@ impl Args for GatewayArgs {
             });
             command.arg(of_setting(setting)).args(file)
         });
-        let chains = of_contracts().map(|setting| {
-            let is_single = contracts::SINGLE.iter().any(|(_, single)| single == setting);
+        let chains = table::of_gateway_chains().map(|setting| {
+            let is_single = chains::SINGLE.iter().any(|(_, single)| single == setting);
             of_setting(setting).help_heading("Chains and contracts").hide_short_help(is_single)
         });
         let parent = Arg::new(EXIT_WITH_PARENT).long(EXIT_WITH_PARENT).hide(true);
@@ -53,7 +47,7 @@ impl FromArgMatches for GatewayArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let own = gateway::ALL.iter().map(|setting| setting.flag);
         let files = gateway::ALL.iter().filter_map(|setting| Some(setting.file_names()?.0));
-        let flags = own.chain(files).chain(of_contracts().map(|setting| setting.flag));
+        let flags = own.chain(files).chain(table::of_gateway_chains().map(|setting| setting.flag));
         let given =
             |flag: &'static str| Some((flag.to_owned(), matches.get_one::<String>(flag)?.clone()));
         let flags = flags.filter_map(given).collect();

@@ -7,8 +7,8 @@ use std::time::Duration;
 use alloy::primitives::Address;
 use clap::{ArgMatches, Args, FromArgMatches};
 use hawser_chain::admin::MicroDollars;
-use hawser_node::config::settings::Setting;
-use hawser_node::config::{Given, contracts, duration};
+use hawser_node::settings::table::{Setting, chains};
+use hawser_node::settings::{SettingSources, duration};
 
 use super::{environment, of_setting};
 
@@ -20,16 +20,16 @@ pub(crate) struct NetworkArgs {
 
 /// Shorter names of what is given most often.
 const ALIASES: [(&str, &str); 3] = [
-    (contracts::SETTLEMENT_RPC.flag, "rpc-url"),
-    (contracts::APP_RPC.flag, "app-rpc-url"),
-    (contracts::FILE.flag, "chain-json"),
+    (chains::SETTLEMENT_RPC.flag, "rpc-url"),
+    (chains::APP_RPC.flag, "app-rpc-url"),
+    (chains::FILE.flag, "chain-json"),
 ];
 
 impl NetworkArgs {
-    /// What was given, together with the environment.
+    /// Returns the flags together with the environment.
     #[must_use]
-    pub(crate) fn given(&self) -> Given {
-        Given::new(self.flags.clone(), environment())
+    pub(crate) fn sources(&self) -> SettingSources {
+        SettingSources::new(self.flags.clone(), environment())
     }
 }
 
@@ -40,11 +40,11 @@ impl Args for NetworkArgs {
             let aliases = ALIASES.iter().filter(|(flag, _)| *flag == setting.flag);
             aliases.fold(arg, |arg, (_, alias)| arg.visible_alias(*alias))
         };
-        let single = contracts::SINGLE.iter().map(|(contract, setting)| {
+        let single = chains::SINGLE.iter().map(|(contract, setting)| {
             let help = format!("Where {contract} is [env: {}]", setting.env);
             arg(setting).help(help).hide_short_help(true)
         });
-        command.args(contracts::GENERAL.into_iter().map(arg)).args(single)
+        command.args(chains::GENERAL.into_iter().map(arg)).args(single)
     }
 
     fn augment_args_for_update(command: clap::Command) -> clap::Command {
@@ -54,8 +54,8 @@ impl Args for NetworkArgs {
 
 impl FromArgMatches for NetworkArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let single = contracts::SINGLE.iter().map(|(_, setting)| setting.flag);
-        let flags = contracts::GENERAL.iter().map(|setting| setting.flag).chain(single);
+        let single = chains::SINGLE.iter().map(|(_, setting)| setting.flag);
+        let flags = chains::GENERAL.iter().map(|setting| setting.flag).chain(single);
         let given =
             |flag: &'static str| Some((flag.to_owned(), matches.get_one::<String>(flag)?.clone()));
         Ok(Self { flags: flags.filter_map(given).collect() })

@@ -3,10 +3,12 @@
 use std::fmt::Display;
 use std::path::Path;
 
-use hawser_node::config::settings::Kind;
-use hawser_node::config::{Effective, FilesConfig, Given, NodeConfig, Shown, effective};
 use hawser_node::failure::Failure;
 use hawser_node::files::{self, rates, registry};
+use hawser_node::settings::table::SettingKind;
+use hawser_node::settings::{
+    EffectiveSetting, NodeServiceSettings, SettingSources, ShownValue, StandInFiles, effective,
+};
 use serde_json::{Value, json};
 
 use crate::args::ConfigCommand;
@@ -18,14 +20,14 @@ use crate::output;
 /// When a node could not start with these settings.
 pub(super) fn run(command: ConfigCommand, as_json: bool) -> Result<(), Failure> {
     match command {
-        ConfigCommand::Check(args) => check(&args.given(), as_json),
-        ConfigCommand::Print(args) => print(&args.given(), as_json),
+        ConfigCommand::Check(args) => check(&args.sources(), as_json),
+        ConfigCommand::Print(args) => print(&args.sources(), as_json),
     }
 }
 
 /// Opens no socket and no database.
-fn check(given: &Given, as_json: bool) -> Result<(), Failure> {
-    let config = NodeConfig::read(given).map_err(Failure::usage)?;
+fn check(sources: &SettingSources, as_json: bool) -> Result<(), Failure> {
+    let config = NodeServiceSettings::read(sources).map_err(Failure::usage)?;
     let faults = faults_of_files(&config);
     if !faults.is_empty() {
         return Err(Failure::usage(faults.join("\n")));
@@ -40,8 +42,8 @@ fn check(given: &Given, as_json: bool) -> Result<(), Failure> {
 }
 
 /// What is wrong in the files that the settings name.
-fn faults_of_files(config: &NodeConfig) -> Vec<String> {
-    let FilesConfig { registry, rates, chain } = &config.files;
+fn faults_of_files(config: &NodeServiceSettings) -> Vec<String> {
+    let StandInFiles { registry, rates, chain } = &config.files;
     let mut faults = Vec::new();
     match registry.as_ref().map(|path| (path, files::read(path, registry::parse))) {
         None => {}
@@ -65,9 +67,9 @@ fn unreadable(path: &Path) -> Option<String> {
     Some(format!("{}: {error}", path.display()))
 }
 
-fn print(given: &Given, as_json: bool) -> Result<(), Failure> {
-    let settings = effective(given);
-    let read = NodeConfig::read(given);
+fn print(sources: &SettingSources, as_json: bool) -> Result<(), Failure> {
+    let settings = effective(sources);
+    let read = NodeServiceSettings::read(sources);
     if as_json {
         let notes = read.as_ref().map(|config| config.notes.clone()).unwrap_or_default();
         let settings: Vec<_> = settings.iter().map(as_value).collect();
@@ -78,36 +80,38 @@ fn print(given: &Given, as_json: bool) -> Result<(), Failure> {
     read.map(drop).map_err(Failure::usage)
 }
 
-fn as_value(effective: &Effective) -> Value {
-    let Effective { setting, shown, origin } = effective;
+fn as_value(effective: &EffectiveSetting) -> Value {
+    let EffectiveSetting { setting, shown, origin } = effective;
     let (value, fingerprint) = match shown {
-        Shown::Value(text) => (Some(text), None),
-        Shown::Fingerprint(address) => (None, Some(address)),
-        Shown::Hidden | Shown::Nothing => (None, None),
+        ShownValue::Value(text) => (Some(text), None),
+        ShownValue::Fingerprint(address) => (None, Some(address)),
+        ShownValue::Hidden | ShownValue::Nothing => (None, None),
     };
     json!({
         "flag": setting.flag,
         "env": setting.env,
         "value": value,
-        "secret": matches!(setting.kind, Kind::Secret { .. }),
+        "secret": matches!(setting.kind, SettingKind::Secret { .. }),
         "fingerprint": fingerprint,
         "origin": origin.name(),
     })
 }
 
 /// A line that a file with settings could have.
-fn as_toml(effective: &Effective) -> String {
-    let Effective { setting, shown, origin } = effective;
+fn as_toml(effective: &EffectiveSetting) -> String {
+    let EffectiveSetting { setting, shown, origin } = effective;
     let (flag, origin) = (setting.flag, origin.name());
     let line = |value: &dyn Display| format!("{:<48} # {origin}", format!("{flag} = {value}"));
     match shown {
-        Shown::Value(text) if setting.kind == Kind::Switch && is_bare(text) => line(text),
-        Shown::Value(text) => line(&json!(text)), // JSON's escapes are TOML's
-        Shown::Fingerprint(address) => {
+        ShownValue::Value(text) if setting.kind == SettingKind::Switch && is_bare(text) => {
+            line(text)
+        }
+        ShownValue::Value(text) => line(&json!(text)), // JSON's escapes are TOML's
+        ShownValue::Fingerprint(address) => {
             format!("# {flag}: the key of {address}, from the {origin}")
         }
-        Shown::Hidden => format!("# {flag}: something that is no key, from the {origin}"),
-        Shown::Nothing => format!("# {flag} is not set"),
+        ShownValue::Hidden => format!("# {flag}: something that is no key, from the {origin}"),
+        ShownValue::Nothing => format!("# {flag} is not set"),
     }
 }
 

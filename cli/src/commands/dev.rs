@@ -14,7 +14,7 @@ use hawser_chain::addresses::Addresses;
 use hawser_devchain::devnet;
 use hawser_node::failure::Failure;
 use hawser_node::files::registry::NodeEntry;
-use hawser_node::service::ends::{End, Ends};
+use hawser_node::service::stop_signal::{End, Ends};
 use tokio::sync::{mpsc, watch};
 
 use crate::args::dev::DevArgs;

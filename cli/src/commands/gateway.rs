@@ -1,8 +1,8 @@
 //! `hawser gateway`: runs a gateway until it is told to stop.
 
-use hawser_node::config::gateway::GatewayConfig;
 use hawser_node::failure::Failure;
 use hawser_node::service::gateway;
+use hawser_node::settings::GatewayServiceSettings;
 
 use crate::args::gateway::GatewayArgs;
 
@@ -14,7 +14,7 @@ use crate::logging;
 /// When settings are wrong, when the gateway does not start, or does not stop in order.
 pub(super) fn run(args: GatewayArgs) -> Result<(), Failure> {
     let exit_with_parent = args.exit_with_parent;
-    let config = GatewayConfig::read(&args.given()).map_err(Failure::usage)?;
+    let config = GatewayServiceSettings::read(&args.sources()).map_err(Failure::usage)?;
     logging::install(config.log);
     logging::abort_on_panic();
     for note in &config.notes {

@@ -1,7 +1,7 @@
 //! `hawser health`: whether a node is ready, as an exit code, for container probes and scripts.
 
-use hawser_node::config;
 use hawser_node::failure::Failure;
+use hawser_node::settings;
 use serde_json::{Value, json};
 
 use crate::args::HealthArgs;
@@ -14,7 +14,7 @@ use crate::{client, output};
 pub(super) async fn run(args: HealthArgs, as_json: bool) -> Result<(), Failure> {
     let address = match args.metrics {
         Some(address) => address,
-        None => config::metrics_address(&args.given()).map_err(Failure::usage)?.to_string(),
+        None => settings::metrics_address(&args.sources()).map_err(Failure::usage)?.to_string(),
     };
     let purpose = args.purpose.name();
     let answer = client::get(&address, &format!("/readyz?for={purpose}"))

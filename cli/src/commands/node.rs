@@ -1,8 +1,8 @@
 //! `hawser node`: runs one node until it is told to stop.
 
-use hawser_node::config::NodeConfig;
 use hawser_node::failure::Failure;
 use hawser_node::service::node;
+use hawser_node::settings::NodeServiceSettings;
 
 use crate::args::NodeArgs;
 
@@ -14,7 +14,7 @@ use crate::logging;
 /// When settings are wrong, when the node does not start, or does not stop in order.
 pub(super) fn run(args: NodeArgs) -> Result<(), Failure> {
     let exit_with_parent = args.exit_with_parent;
-    let config = NodeConfig::read(&args.given()).map_err(Failure::usage)?;
+    let config = NodeServiceSettings::read(&args.sources()).map_err(Failure::usage)?;
     logging::install(config.log);
     logging::abort_on_panic();
     for note in &config.notes {

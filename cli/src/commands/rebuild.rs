@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use hawser_node::config;
 use hawser_node::failure::Failure;
 use hawser_node::service::projections;
+use hawser_node::settings;
 use hawser_storage::{OpenError, RebuildError, RebuildProgress, RebuildReport, Store};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -17,7 +17,7 @@ use crate::output;
 /// # Errors
 /// When there is no database, when a node holds it, or when log or rows fail.
 pub(super) fn run(args: &RebuildArgs, as_json: bool) -> Result<(), Failure> {
-    let data_dir = config::data_dir(&args.given()).map_err(Failure::usage)?;
+    let data_dir = settings::data_dir(&args.sources()).map_err(Failure::usage)?;
     let (store, identity) = Store::open_existing(&data_dir).map_err(refusal)?;
     let before = digests(&store)?;
     let stale = store.stale_projections();

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use hawser_node::failure::Failure;
-use hawser_node::{config, files};
+use hawser_node::{files, settings};
 use serde_json::{Value, json};
 
 use crate::args::StatusArgs;
@@ -51,7 +51,7 @@ fn nodes(args: &StatusArgs) -> Result<Vec<(String, String)>, Failure> {
         Some(path) => path,
         None if default.exists() => &default,
         None => {
-            let address = config::metrics_address(&args.given()).map_err(Failure::usage)?;
+            let address = settings::metrics_address(&args.sources()).map_err(Failure::usage)?;
             return Ok(vec![(address.to_string(), address.to_string())]);
         }
     };

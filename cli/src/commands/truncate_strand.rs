@@ -12,9 +12,9 @@ use hawser_chain::endpoints::Endpoints;
 use hawser_chain::index::walk::BlockHeader;
 use hawser_chain::index::{EventSource, lookup};
 use hawser_chain::send::RequestError;
-use hawser_node::config::NodeConfig;
 use hawser_node::failure::Failure;
 use hawser_node::files::deployment::Deployment;
+use hawser_node::settings::NodeServiceSettings;
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::{EnvelopeId, OriginatorId};
 use hawser_storage::{ChainPosition, LogItem, ReadError, Snapshot, Standing, Store};
@@ -31,7 +31,7 @@ use crate::output;
 /// nobody says yes. Nothing has been changed then.
 pub(super) fn run(args: RecutArgs, as_json: bool) -> Result<(), Failure> {
     let RecutArgs { strand, from_block, yes, node } = args;
-    let config = NodeConfig::read(&node.given()).map_err(Failure::usage)?;
+    let config = NodeServiceSettings::read(&node.sources()).map_err(Failure::usage)?;
     let data_dir = &config.store.data_dir;
     let (store, identity) = Store::open_existing(data_dir).map_err(rebuild::refusal)?;
     let snapshot = store.snapshot();
@@ -86,7 +86,7 @@ struct Source {
 /// before `from_block`.
 async fn find(
     snapshot: &Snapshot<'_>,
-    config: &NodeConfig,
+    config: &NodeServiceSettings,
     strand: ChainStrand,
     from_block: u64,
 ) -> Result<Cut, Failure> {
@@ -118,7 +118,7 @@ async fn find(
 }
 
 impl Source {
-    async fn of(config: &NodeConfig, strand: ChainStrand) -> Result<Self, Failure> {
+    async fn of(config: &NodeServiceSettings, strand: ChainStrand) -> Result<Self, Failure> {
         let contracts = &config.chains.contracts;
         if contracts.app.urls.is_empty() {
             let text = "the app chain has to be asked: give --contracts.app-chain.rpc-url";

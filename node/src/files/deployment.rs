@@ -4,8 +4,9 @@
 use hawser_chain::addresses::{Addresses, AddressesError};
 use hawser_chain::admin::Contracts;
 
-use crate::config::contracts::{ChainConfig, ContractsConfig, Source, UNSAID_CHAIN_ID};
 use crate::failure::{Failure, Reason};
+use crate::settings::table::chains::UNSET_CHAIN_ID;
+use crate::settings::{AddressSource, ChainAccessSettings, ContractSettings};
 
 /// Both chains' ids, contracts and first blocks.
 #[derive(Debug, Clone)]
@@ -22,33 +23,33 @@ impl Deployment {
     ///
     /// # Errors
     /// When it cannot be read, or is no deployment.
-    pub async fn of(config: &ContractsConfig) -> Result<Self, Failure> {
-        let file = match &config.source {
+    pub async fn of(settings: &ContractSettings) -> Result<Self, Failure> {
+        let file = match &settings.source {
             Some(source) => Some(addresses(source).await?),
             None => None,
         };
-        let id = |said: &ChainConfig, in_file: fn(&Addresses) -> u64| {
-            said.id.or(file.as_ref().map(in_file)).unwrap_or(UNSAID_CHAIN_ID)
+        let id = |said: &ChainAccessSettings, in_file: fn(&Addresses) -> u64| {
+            said.id.or(file.as_ref().map(in_file)).unwrap_or(UNSET_CHAIN_ID)
         };
         let block = |in_file: fn(&Addresses) -> u64| file.as_ref().map(in_file).unwrap_or_default();
         let mut contracts = file.as_ref().map(Contracts::from).unwrap_or_default();
-        contracts.set_all(&config.single);
+        contracts.set_all(&settings.single);
         Ok(Self {
-            settlement_id: id(&config.settlement, |file| file.settlement_chain_id),
+            settlement_id: id(&settings.settlement, |file| file.settlement_chain_id),
             settlement_first_block: block(|file| file.settlement_chain_deployment_block),
-            app_id: id(&config.app, |file| file.app_chain_id),
+            app_id: id(&settings.app, |file| file.app_chain_id),
             app_first_block: block(|file| file.app_chain_deployment_block),
             contracts,
         })
     }
 }
 
-async fn addresses(source: &Source) -> Result<Addresses, Failure> {
+async fn addresses(source: &AddressSource) -> Result<Addresses, Failure> {
     match source {
-        Source::Place(place) => at_place(place).await,
-        Source::Text(text) => Addresses::parse(text)
+        AddressSource::Place(place) => at_place(place).await,
+        AddressSource::Text(text) => Addresses::parse(text)
             .map_err(|fault| Failure::usage(format!("--contracts.config-json: {fault}"))),
-        Source::Environment(name) => of_environment(name),
+        AddressSource::Environment(name) => of_environment(name),
     }
 }
 
@@ -96,15 +97,17 @@ mod tests {
 
     #[tokio::test]
     async fn the_local_addresses_of_the_reference_are_refused_with_the_reason() {
-        for source in [Source::Environment("anvil".into()), Source::Place("config://anvil".into())]
-        {
+        for source in [
+            AddressSource::Environment("anvil".into()),
+            AddressSource::Place("config://anvil".into()),
+        ] {
             let failure = addresses(&source).await.unwrap_err();
             assert_eq!(failure.reason, Reason::Usage);
             assert!(failure.text.contains("chain dev"), "{failure}");
         }
-        let failure = addresses(&Source::Environment("moon".into())).await.unwrap_err();
+        let failure = addresses(&AddressSource::Environment("moon".into())).await.unwrap_err();
         assert!(failure.text.contains("testnet-staging"), "{failure}");
-        let testnet = addresses(&Source::Place("config://testnet".into())).await.unwrap();
+        let testnet = addresses(&AddressSource::Place("config://testnet".into())).await.unwrap();
         assert_eq!(testnet.settlement_chain_id, 84532);
     }
 
@@ -113,15 +116,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("chain.json");
         let path = path.to_str().unwrap();
-        let absent = addresses(&Source::Place(path.into())).await.unwrap_err();
+        let absent = addresses(&AddressSource::Place(path.into())).await.unwrap_err();
         assert_eq!(absent.reason, Reason::NotFound);
         let mainnet = Addresses::of_environment("mainnet").unwrap();
         std::fs::write(path, mainnet.to_json().to_string()).unwrap();
         for place in [path.to_owned(), format!("file://{path}")] {
-            assert_eq!(addresses(&Source::Place(place)).await.unwrap(), mainnet);
+            assert_eq!(addresses(&AddressSource::Place(place)).await.unwrap(), mainnet);
         }
         std::fs::write(path, "{}").unwrap();
-        let wrong = addresses(&Source::Place(path.into())).await.unwrap_err();
+        let wrong = addresses(&AddressSource::Place(path.into())).await.unwrap_err();
         assert_eq!(wrong.reason, Reason::Usage);
         assert!(wrong.text.contains("is missing"), "{wrong}");
     }

@@ -6,17 +6,17 @@
 //! - `peers`: the QUIC endpoint, and what the API shows of it;
 //! - `validation`: connects the validation of key packages and identity updates to the engine;
 //! - `ports`: the clock; `system`: limits of the process, room on the disk;
-//! - [`ends`]: what tells a node to stop; `supervisor`: what the service manager is told;
+//! - [`stop_signal`]: what tells a node to stop; `supervisor`: what the service manager is told;
 //! - [`projections`]: rebuilding them with somebody watching;
 //! - [`gateway`]: a gateway from its start to its end.
 
-pub mod ends;
 pub mod gateway;
 pub mod node;
 pub mod open;
 mod peers;
 mod ports;
 pub mod projections;
+pub mod stop_signal;
 mod supervisor;
 mod system;
 mod validation;

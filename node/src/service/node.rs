@@ -16,16 +16,16 @@ use tokio::runtime::Runtime;
 use tokio::time::{Instant, sleep_until};
 use tonic::service::Routes;
 
-use super::ends::{End, Ends};
 use super::open::{self, OpenNodeError, Opened};
 use super::peers::Peers;
+use super::stop_signal::{End, Ends};
 use super::supervisor::Supervisor;
 use super::system::{self, Disk};
 use super::validation::HeldUpdates;
 use super::world::chains::RunningChains;
 use super::world::files::Watcher;
-use crate::config::{NodeConfig, StopConfig};
 use crate::failure::Failure;
+use crate::settings::{NodeServiceSettings, StopSettings};
 
 /// How long what is left of the runtime may take after everything in order has ended.
 const REST_MAX: Duration = Duration::from_secs(1);
@@ -62,7 +62,7 @@ impl ServeError {
 ///
 /// # Errors
 /// When it does not start, or does not stop in order.
-pub fn run(config: NodeConfig, exit_with_parent: bool) -> Result<(), Failure> {
+pub fn run(config: NodeServiceSettings, exit_with_parent: bool) -> Result<(), Failure> {
     system::require_open_files().map_err(Failure::failed)?;
     let runtime = Runtime::new().map_err(Failure::failed)?;
     let done = runtime.block_on(live(config, exit_with_parent));
@@ -70,7 +70,7 @@ pub fn run(config: NodeConfig, exit_with_parent: bool) -> Result<(), Failure> {
     done
 }
 
-async fn live(config: NodeConfig, exit_with_parent: bool) -> Result<(), Failure> {
+async fn live(config: NodeServiceSettings, exit_with_parent: bool) -> Result<(), Failure> {
     let mut ends = Ends::listen(exit_with_parent).map_err(Failure::failed)?;
     let stop = config.stop;
     let Some(node) = start(config, &mut ends).await? else { return Ok(()) };
@@ -87,7 +87,7 @@ async fn live(config: NodeConfig, exit_with_parent: bool) -> Result<(), Failure>
 
 /// Starts a node; `None` when it was told to stop before it had. Then the process ends here and
 /// now: a rebuild cannot be interrupted, and begins anew at the next start.
-async fn start(config: NodeConfig, ends: &mut Ends) -> Result<Option<Node>, Failure> {
+async fn start(config: NodeServiceSettings, ends: &mut Ends) -> Result<Option<Node>, Failure> {
     let config = Arc::new(config);
     let opening = {
         let config = config.clone();
@@ -116,7 +116,7 @@ struct Node {
 }
 
 impl Node {
-    async fn serve(opened: Opened, config: &NodeConfig) -> Result<Self, ServeError> {
+    async fn serve(opened: Opened, config: &NodeServiceSettings) -> Result<Self, ServeError> {
         let Opened { engine, threads, world, chains, wallets } = opened;
         let own = world.outlets.own;
         let chains = chains.start(&engine, world.outlets.clone());
@@ -144,7 +144,7 @@ impl Node {
     }
 
     /// Stops everything in order; gives up at the second signal, or when it takes too long.
-    async fn stop(self, config: StopConfig, ends: &mut Ends) -> Result<(), Failure> {
+    async fn stop(self, config: StopSettings, ends: &mut Ends) -> Result<(), Failure> {
         let steps = Steps::default();
         let late = Instant::now() + config.drain + config.grace;
         let why = tokio::select! {
@@ -179,7 +179,7 @@ impl Node {
 }
 
 async fn serve_api(
-    config: &NodeConfig,
+    config: &NodeServiceSettings,
     engine: &Engine,
     peers: Arc<dyn PeerView>,
     chains: Arc<dyn ChainsView>,

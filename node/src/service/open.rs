@@ -17,11 +17,11 @@ use super::validation::{Identities, KeyPackages};
 use super::world::chains::{Chains, ChainsError};
 use super::world::files::{self as world_files, ChainError, RatesError, Watched, World};
 use super::world::{Outlets, RecordError, record_rates};
-use crate::config::{NodeConfig, StoreConfig};
 use crate::failure::Failure;
 use crate::files::chain::ChainFile;
 use crate::files::registry::{self, RegistryFault};
 use crate::files::{self, FileError};
+use crate::settings::{DatabaseSettings, NodeServiceSettings};
 
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +101,7 @@ pub(super) struct Opened {
 ///
 /// # Errors
 /// Says what is missing or wrong.
-pub(super) fn open(config: &NodeConfig) -> Result<Opened, OpenNodeError> {
+pub(super) fn open(config: &NodeServiceSettings) -> Result<Opened, OpenNodeError> {
     let chains = Handle::current().block_on(Chains::reach(config))?;
     let registry_file = config.files.registry.as_deref().map(Watched::new);
     let registry = first_registry(config, &chains)?;
@@ -139,7 +139,10 @@ pub(super) fn open(config: &NodeConfig) -> Result<Opened, OpenNodeError> {
     Ok(Opened { engine, threads, world, chains, wallets })
 }
 
-fn first_registry(config: &NodeConfig, chains: &Chains) -> Result<Registry, OpenNodeError> {
+fn first_registry(
+    config: &NodeServiceSettings,
+    chains: &Chains,
+) -> Result<Registry, OpenNodeError> {
     match &config.files.registry {
         Some(path) => Ok(files::read(path, registry::parse)?),
         None => Ok(chains.registry().expect(SOURCES)),
@@ -147,7 +150,7 @@ fn first_registry(config: &NodeConfig, chains: &Chains) -> Result<Registry, Open
 }
 
 fn first_rates(
-    config: &NodeConfig,
+    config: &NodeServiceSettings,
     chains: &Chains,
     store: &Store,
 ) -> Result<RateTable, OpenNodeError> {
@@ -165,7 +168,7 @@ const SOURCES: &str = "the settings require a file or a chain";
 
 fn own_record<'a>(
     registry: &'a Registry,
-    config: &NodeConfig,
+    config: &NodeServiceSettings,
     chains: &Chains,
 ) -> Result<&'a NodeRecord, OpenNodeError> {
     let key = config.signer.public_key();
@@ -178,7 +181,7 @@ fn own_record<'a>(
     })
 }
 
-fn open_store(config: &StoreConfig, own: &NodeRecord) -> Result<Store, OpenError> {
+fn open_store(config: &DatabaseSettings, own: &NodeRecord) -> Result<Store, OpenError> {
     Store::open(&Settings {
         path: config.data_dir.clone(),
         identity: Identity {
@@ -203,7 +206,7 @@ fn rebuild_if_stale(store: &Store) -> Result<(), RebuildError> {
 
 fn start_engine(
     key: &SecretKey,
-    config: &NodeConfig,
+    config: &NodeServiceSettings,
     ports: Ports,
     store: Store,
 ) -> Result<(Engine, PublisherThreads), ReadError> {
@@ -216,7 +219,7 @@ fn start_engine(
 
 /// Brings the chain strands up to the file's end before anybody reads them.
 fn read_chain(
-    config: &NodeConfig,
+    config: &NodeServiceSettings,
     engine: &Engine,
 ) -> Result<Option<(ChainFile, hawser_engine::runtime::ChainAppender)>, ChainError> {
     let Some(path) = &config.files.chain else { return Ok(None) };

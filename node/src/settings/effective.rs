@@ -1,61 +1,63 @@
-//! The settings as they are in effect, with where each comes from, for people to look at.
+//! The settings in effect and the source of each, for operators to look at.
 
 use hawser_proto::SecretKey;
 
-use super::given::{Given, Origin};
-use super::settings::{self, Kind, Setting};
+use super::sources::{SettingOrigin, SettingSources};
+use super::table::{self, Setting, SettingKind};
 
-/// One setting as it is in effect.
+/// One setting in effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Effective {
-    /// What it is.
+pub struct EffectiveSetting {
+    /// The setting.
     pub setting: &'static Setting,
-    /// What it is set to.
-    pub shown: Shown,
-    /// Who set it.
-    pub origin: Origin,
+    /// Its value.
+    pub shown: ShownValue,
+    /// The source of the value.
+    pub origin: SettingOrigin,
 }
 
 /// A value as it may be shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Shown {
+pub enum ShownValue {
     /// As it was given.
     Value(String),
     /// A secret key: the address that belongs to it.
     Fingerprint(String),
-    /// A secret that is no key, so nothing of it may be shown.
+    /// A secret that is no key, so that nothing of it may be shown.
     Hidden,
-    /// Nobody said anything, and there is no default.
+    /// Not given, and without a default.
     Nothing,
 }
 
-/// All settings, in the order of the help text. What is wrong with them is told by
-/// [`NodeConfig::read`](super::NodeConfig::read).
+/// Returns all settings of a node, in the order of the help text. Errors are left to
+/// [`NodeServiceSettings::read`](super::NodeServiceSettings::read).
 #[must_use]
-pub fn effective(given: &Given) -> Vec<Effective> {
+pub fn effective(sources: &SettingSources) -> Vec<EffectiveSetting> {
     let of = |setting: &'static Setting| {
-        let value = given.value(setting).ok().flatten();
+        let value = sources.value(setting).ok().flatten();
         let (shown, origin) = match value {
-            None => (Shown::Nothing, Origin::Default),
+            None => (ShownValue::Nothing, SettingOrigin::Default),
             Some(value) => (shown(setting, &value.text), value.origin),
         };
-        Effective { setting, shown, origin }
+        EffectiveSetting { setting, shown, origin }
     };
-    settings::all().map(of).collect()
+    table::of_node().map(of).collect()
 }
 
-fn shown(setting: &Setting, text: &str) -> Shown {
+fn shown(setting: &Setting, text: &str) -> ShownValue {
     match setting.kind {
-        Kind::Value | Kind::Switch => Shown::Value(text.to_owned()),
-        Kind::Urls => Shown::Value(text.split(',').map(host_of).collect::<Vec<_>>().join(",")),
-        Kind::Secret { .. } => match SecretKey::from_hex(text) {
-            Ok(key) => Shown::Fingerprint(key.public_key().address().to_string()),
-            Err(_) => Shown::Hidden,
+        SettingKind::Value | SettingKind::Switch => ShownValue::Value(text.to_owned()),
+        SettingKind::Urls => {
+            ShownValue::Value(text.split(',').map(host_of).collect::<Vec<_>>().join(","))
+        }
+        SettingKind::Secret { .. } => match SecretKey::from_hex(text) {
+            Ok(key) => ShownValue::Fingerprint(key.public_key().address().to_string()),
+            Err(_) => ShownValue::Hidden,
         },
     }
 }
 
-/// Scheme, host and port of a URL: users, paths and queries may hold keys of providers.
+/// Returns scheme, host and port of a URL. Users, paths and queries may hold keys of providers.
 fn host_of(url: &str) -> String {
     let Some((scheme, rest)) = url.trim().split_once("://") else { return "…".into() };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();

@@ -1,21 +1,21 @@
-//! What is wrong with a configuration, all of it at once.
+//! Everything that is wrong with the settings, told at once.
 
 use std::fmt;
 
-/// One thing that is wrong.
+/// One setting that is missing or wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct SettingError {
     /// Flag and variable.
     pub name: String,
-    /// What was given, secrets masked; `None` if nothing was.
+    /// The value that was given, with secrets masked; `None` if there was none.
     pub given: Option<String>,
-    /// What should have been.
+    /// The form of a valid value.
     pub expected: String,
-    /// A value that would be right.
+    /// An example of a valid value.
     pub example: String,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for SettingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, given, expected, example } = self;
         match given {
@@ -25,16 +25,16 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Everything that is wrong; never empty.
+/// All errors of one reading; never empty.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub struct Faults(pub Vec<Fault>);
+pub struct SettingsError(pub Vec<SettingError>);
 
-impl fmt::Display for Faults {
+impl fmt::Display for SettingsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plural = if self.0.len() == 1 { "" } else { "s" };
         write!(f, "{} fault{plural} in the configuration:", self.0.len())?;
-        for fault in &self.0 {
-            write!(f, "\n  {fault}")?;
+        for error in &self.0 {
+            write!(f, "\n  {error}")?;
         }
         Ok(())
     }

@@ -8,26 +8,27 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 use zeroize::Zeroizing;
 
-use super::fault::Fault;
-use super::settings::CONFIG_FILE;
-use super::{gateway, ignored, nearest, settings};
+use super::error::SettingError;
+use super::nearest::nearest;
+use super::table;
+use super::table::node::CONFIG_FILE;
 
-/// What a file says, by flag name, before anybody has judged it.
+/// The values of a file by flag name, before they are checked.
 #[derive(Default)]
 pub(super) struct SettingsFile {
     path: PathBuf,
     pub(super) values: BTreeMap<String, Zeroizing<String>>,
-    /// What is wrong with the file itself.
-    pub(super) faults: Vec<Fault>,
+    /// Errors of the file itself.
+    pub(super) errors: Vec<SettingError>,
 }
 
 impl SettingsFile {
-    /// Reads a file. What cannot be taken leaves a fault.
+    /// Reads a file. A key or value that cannot be taken leaves an error.
     pub(super) fn read(path: &Path) -> Self {
         let mut file = Self { path: path.to_owned(), ..Self::default() };
         match read_table(path) {
             Ok(table) => file.take_table("", &table),
-            Err(why) => file.faults.push(Fault {
+            Err(why) => file.errors.push(SettingError {
                 name: names(),
                 given: Some(format!("{}: {why}", path.display())),
                 expected: CONFIG_FILE.form.into(),
@@ -38,7 +39,7 @@ impl SettingsFile {
         file
     }
 
-    /// A key as people find it again.
+    /// Returns key and path, so that an operator finds the line.
     pub(super) fn name_of(&self, flag: &str) -> String {
         format!("{flag} in {}", self.path.display())
     }
@@ -54,16 +55,16 @@ impl SettingsFile {
     }
 
     fn take_value(&mut self, flag: String, value: &Value) {
-        let known = known_flags();
+        let known = table::file_keys();
         if !known.contains(&flag.as_str()) {
             let near = nearest(&flag, &known).unwrap_or_default();
-            let fault = Fault {
+            let error = SettingError {
                 name: self.name_of(&flag),
                 given: Some("not a setting".into()),
                 expected: "the name of a flag, without its dashes".into(),
                 example: near.into(),
             };
-            self.faults.push(fault);
+            self.errors.push(error);
             return;
         }
         match text_of(value) {
@@ -71,26 +72,27 @@ impl SettingsFile {
                 self.values.insert(flag, Zeroizing::new(text));
             }
             None => {
-                let fault = Fault {
+                let error = SettingError {
                     name: self.name_of(&flag),
                     given: Some(format!("a TOML {}", value.type_str())),
                     expected: "text, a whole number, true or false, or a list of these".into(),
                     example: format!("{flag} = \"…\""),
                 };
-                self.faults.push(fault);
+                self.errors.push(error);
             }
         }
     }
 
-    /// A file with a secret in it has to be as private as a file that is one.
+    /// A file that contains a secret must be as private as a file that is one.
     fn require_private(&mut self) {
-        let Some(flag) = secret_flags().into_iter().find(|flag| self.values.contains_key(*flag))
+        let Some(flag) =
+            table::secret_flags().into_iter().find(|flag| self.values.contains_key(*flag))
         else {
             return;
         };
         let mode = std::fs::metadata(&self.path).map_or(0, |found| found.mode() & 0o7777);
         if mode & 0o077 != 0 {
-            let fault = Fault {
+            let error = SettingError {
                 name: self.name_of(flag),
                 given: Some(format!("a secret in a file of mode {mode:04o}")),
                 expected: "a file readable by its owner only (chmod 600), or the secret in a file \
@@ -98,7 +100,7 @@ impl SettingsFile {
                     .into(),
                 example: format!("{flag}-file = \"FILE\""),
             };
-            self.faults.push(fault);
+            self.errors.push(error);
             self.values.remove(flag);
         }
     }
@@ -108,7 +110,7 @@ fn names() -> String {
     format!("--{} ({})", CONFIG_FILE.flag, CONFIG_FILE.env)
 }
 
-/// Why it is no TOML, with the line but without its text, which may be a secret.
+/// Parses the file. An error names the line but not its text, which may be a secret.
 fn read_table(path: &Path) -> Result<Table, String> {
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
     let text = Zeroizing::new(text);
@@ -119,7 +121,7 @@ fn read_table(path: &Path) -> Result<Table, String> {
     })
 }
 
-/// A value as it would stand on the command line; lists are separated by commas there.
+/// Returns a value as it would be given as a flag, where lists are separated by commas.
 fn text_of(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
@@ -132,21 +134,4 @@ fn text_of(value: &Value) -> Option<String> {
         }
         Value::Float(_) | Value::Datetime(_) | Value::Table(_) => None,
     }
-}
-
-/// Everything that a file may set. It cannot name another file.
-fn known_flags() -> Vec<&'static str> {
-    let used = settings::all().map(|setting| setting.flag);
-    let files = settings::all().filter_map(|setting| Some(setting.file_names()?.0));
-    let ignored = ignored::ALL.iter().filter_map(|setting| setting.flag);
-    let of_gateways = gateway::ALL.iter().flat_map(|setting| {
-        [Some(setting.flag), setting.file_names().map(|(flag, _)| flag)].into_iter().flatten()
-    });
-    let all = used.chain(files).chain(ignored).chain(of_gateways);
-    all.filter(|flag| *flag != CONFIG_FILE.flag).collect()
-}
-
-fn secret_flags() -> Vec<&'static str> {
-    let used = settings::all().filter(|setting| setting.file_names().is_some());
-    used.map(|setting| setting.flag).chain(ignored::SECRET_FLAGS).collect()
 }

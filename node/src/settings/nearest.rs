@@ -1,11 +1,11 @@
-//! Which known name somebody may have meant.
+//! The known name closest to a misspelt one.
 
-/// The known name that needs the fewest changes; the first of several.
+/// Returns the known name that needs the fewest changes; the first of several.
 pub(super) fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str> {
     known.iter().copied().min_by_key(|known| distance(name, known))
 }
 
-/// How many characters have to be changed, added or taken away to get from one to the other.
+/// Returns the Levenshtein distance: changed, added and removed characters.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

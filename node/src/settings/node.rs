@@ -1,22 +1,4 @@
-//! The settings of a node: from command line, environment and file to typed values, checked once.
-//!
-//! - [`settings`]: every setting that has an effect; [`ignored`]: those that have none;
-//! - [`Given`]: what was given, and where;
-//! - [`NodeConfig::read`]: what it means, or [`Faults`]: everything that is wrong with it;
-//! - [`effective`]: the same for people to look at;
-//! - [`contracts`]: chains and contracts, for the commands that use them;
-//! - [`gateway`]: the same for a gateway.
-
-pub mod contracts;
-mod effective;
-mod fault;
-mod file;
-mod forms;
-pub mod gateway;
-mod given;
-pub mod ignored;
-mod nearest;
-pub mod settings;
+//! Typed settings of a node.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -24,137 +6,108 @@ use std::time::Duration;
 
 use hawser_proto::SecretKey;
 use hawser_storage::Durability;
-use tracing::Level;
 
-pub use effective::{Effective, Shown, effective};
-pub use fault::{Fault, Faults};
-pub use forms::duration;
-pub use given::{Given, Origin};
+use super::chains::ChainSettings;
+use super::error::SettingsError;
+use super::parse;
+use super::reader::{CHECKED, LogSettings, SettingsReader, StopSettings};
+use super::sources::{SettingOrigin, SettingSources};
+use super::table::{chains, node};
 
-use contracts::ChainsConfig;
-use given::Value;
-use nearest::nearest;
-use settings::{Kind, Setting};
-
-/// Everything a node is told at its start.
+/// Settings of a node process.
 #[derive(Debug)]
-pub struct NodeConfig {
-    /// What clients, gateways and peers call.
-    pub api: ApiConfig,
-    /// Where metrics, health and status are served, if they are.
+pub struct NodeServiceSettings {
+    /// Listener for clients, gateways and peers.
+    pub api: NodeApiSettings,
+    /// Address of metrics, health and status; `None` switches them off.
     pub metrics: Option<SocketAddr>,
     /// Whether other nodes are followed.
     pub sync: bool,
     /// The node's key.
     pub signer: SecretKey,
-    /// Where the log lies.
-    pub store: StoreConfig,
-    /// Answer the same payer envelope again with the first result.
+    /// The database.
+    pub store: DatabaseSettings,
+    /// Whether a repeated payer envelope gets the first answer again.
     pub idempotent_publish: bool,
-    /// Chain ids and URLs where contract wallets are asked, in order of preference.
+    /// Chain ids and RPC URLs for contract wallets, in order of preference.
     pub wallet_rpcs: Vec<(u64, String)>,
-    /// Files that stand for the chains, or for a part of them.
-    pub files: FilesConfig,
-    /// The chains, as far as no file stands for them.
-    pub chains: ChainsConfig,
+    /// Files instead of the chains, or of a part of them.
+    pub files: StandInFiles,
+    /// The chains, as far as no file stands in for them.
+    pub chains: ChainSettings,
     /// Whether contracts are read into the log.
     pub indexer: bool,
     /// Log lines.
-    pub log: LogConfig,
-    /// How it stops.
-    pub stop: StopConfig,
-    /// What should be said once there is a log: settings without effect, unknown names.
+    pub log: LogSettings,
+    /// Time limits of stopping.
+    pub stop: StopSettings,
+    /// Warnings to log at start: settings without effect, unknown names.
     pub notes: Vec<String>,
 }
 
-/// The listener for clients, gateways and peers.
+/// Listener for clients, gateways and peers.
 #[derive(Debug, Clone)]
-pub struct ApiConfig {
-    /// Whether there is one.
+pub struct NodeApiSettings {
+    /// Whether the API is served.
     pub enable: bool,
-    /// TCP for the API, UDP for QUIC.
+    /// Address of the API on TCP, and of QUIC on UDP.
     pub address: SocketAddr,
-    /// How long a stream may be silent.
+    /// Time a stream may be silent before a keep-alive frame is sent.
     pub keep_alive: Duration,
     /// Whether gRPC reflection is answered.
     pub reflection: bool,
 }
 
-/// The database.
+/// The database of a node.
 #[derive(Debug, Clone)]
-pub struct StoreConfig {
+pub struct DatabaseSettings {
     /// The folder.
     pub data_dir: PathBuf,
-    /// The network's name.
+    /// The network's name. A database belongs to one network.
     pub network: String,
-    /// When an envelope counts as stored.
+    /// The point at which an envelope counts as stored.
     pub durability: Durability,
 }
 
-/// Files that stand for the chains.
+/// Files that a node reads instead of the chains.
 #[derive(Debug, Clone)]
-pub struct FilesConfig {
+pub struct StandInFiles {
     /// The node registry.
     pub registry: Option<PathBuf>,
-    /// The price list.
+    /// The rate table.
     pub rates: Option<PathBuf>,
     /// The chain strands.
     pub chain: Option<PathBuf>,
 }
 
-/// Log lines.
-#[derive(Debug, Clone, Copy)]
-pub struct LogConfig {
-    /// The least important ones.
-    pub level: Level,
-    /// One JSON object per line instead of text.
-    pub json: bool,
-}
-
-/// How a node stops.
-#[derive(Debug, Clone, Copy)]
-pub struct StopConfig {
-    /// How long it still serves after the signal.
-    pub drain: Duration,
-    /// How long the rest may take.
-    pub grace: Duration,
-}
-
-impl NodeConfig {
-    /// Makes typed settings of what was given.
+impl NodeServiceSettings {
+    /// Reads and checks the settings of a node.
     ///
     /// # Errors
     /// Everything that is wrong, together.
-    pub fn read(given: &Given) -> Result<Self, Faults> {
-        let mut reader = Reader { given, faults: given.misplaced() };
-        // All parts are read before anything is given up, so that all faults are found.
+    pub fn read(sources: &SettingSources) -> Result<Self, SettingsError> {
+        let mut reader = SettingsReader::new(sources);
+        // Every part is read before anything is given up, so that every error is found.
         let wallet_rpcs = reader.wallet_rpcs();
-        let config = (
-            reader.api(),
-            reader.metrics(),
-            reader.switch(&settings::SYNC_ENABLE),
-            reader.signer(),
-            reader.store(),
-            reader.switch(&settings::IDEMPOTENT_PUBLISH),
-            reader.files(),
-            reader.chains(),
-            reader.switch(&settings::INDEXER_ENABLE),
-            reader.log(),
-            reader.stop(),
-            reader.switch(&settings::ALLOW_SECRET_FLAGS),
-        );
-        let notes = reader.notes();
-        if let (files, Some(chains)) = (&config.6, &config.7) {
-            reader.require_sources(files, chains);
+        let api = reader.api();
+        let metrics = reader.metrics();
+        let sync = reader.switch(&node::SYNC_ENABLE);
+        let signer = reader.get(&node::SIGNER_PRIVATE_KEY, |text| SecretKey::from_hex(text).ok());
+        let store = reader.database();
+        let idempotent_publish = reader.switch(&node::IDEMPOTENT_PUBLISH);
+        let files = reader.stand_in_files();
+        let chains = reader.chains();
+        let indexer = reader.switch(&node::INDEXER_ENABLE);
+        let (log, stop) = (reader.log(), reader.stop());
+        reader.switch(&node::ALLOW_SECRET_FLAGS);
+        let mut notes = sources.notes();
+        if reader.origin(&node::REPLICATION_ENABLE) != SettingOrigin::Default {
+            notes.push("replication.enable is deprecated: it is called api.enable".into());
         }
-        let faults = Faults(reader.faults);
-        if !faults.0.is_empty() {
-            return Err(faults);
+        if let Some(chains) = &chains {
+            reader.require_sources(&files, chains);
         }
-        let (api, metrics, sync, signer, store, idempotent_publish, files, chains, indexer, ..) =
-            config;
-        let (.., log, stop, _) = config;
-        Ok(Self {
+        reader.finish(|| Self {
             api: api.expect(CHECKED),
             metrics: metrics.expect(CHECKED),
             sync: sync.expect(CHECKED),
@@ -172,57 +125,43 @@ impl NodeConfig {
     }
 }
 
-/// Where the database lies, whatever the other settings are.
+/// Returns the folder of the database, whatever the other settings are.
 ///
 /// # Errors
-/// When that, or the file with settings, is wrong.
-pub fn data_dir(given: &Given) -> Result<PathBuf, Faults> {
-    let mut reader = Reader { given, faults: given.misplaced() };
-    match reader.path(&settings::DATA_DIR) {
-        Some(path) if reader.faults.is_empty() => Ok(path),
-        _ => Err(Faults(reader.faults)),
-    }
+/// When this setting, or the file with settings, is wrong.
+pub fn data_dir(sources: &SettingSources) -> Result<PathBuf, SettingsError> {
+    let mut reader = SettingsReader::new(sources);
+    let path = reader.path(&node::DATA_DIR);
+    reader.finish(|| path.expect(CHECKED))
 }
 
-/// Where this machine reaches the node's metrics, whatever the other settings are.
+/// Returns the address under which this machine reaches the node's metrics, whatever the other
+/// settings are.
 ///
 /// # Errors
-/// When that, or the file with settings, is wrong.
-pub fn metrics_address(given: &Given) -> Result<SocketAddr, Faults> {
-    let mut reader = Reader { given, faults: given.misplaced() };
-    let address = reader.ip(&settings::METRICS_ADDRESS);
-    let port = reader.get(&settings::METRICS_PORT, forms::port);
-    match (address, port) {
-        (Some(address), Some(port)) if reader.faults.is_empty() => {
-            let local = match address {
-                IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from(Ipv4Addr::LOCALHOST),
-                IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::from(Ipv6Addr::LOCALHOST),
-                address => address,
-            };
-            Ok(SocketAddr::new(local, port))
-        }
-        _ => Err(Faults(reader.faults)),
-    }
+/// When these settings, or the file with settings, are wrong.
+pub fn metrics_address(sources: &SettingSources) -> Result<SocketAddr, SettingsError> {
+    let mut reader = SettingsReader::new(sources);
+    let address = reader.ip(&node::METRICS_ADDRESS);
+    let port = reader.get(&node::METRICS_PORT, parse::port);
+    reader.finish(|| {
+        let address = match address.expect(CHECKED) {
+            IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::from(Ipv6Addr::LOCALHOST),
+            address => address,
+        };
+        SocketAddr::new(address, port.expect(CHECKED))
+    })
 }
 
-/// Why a part can be taken once there are no faults.
-const CHECKED: &str = "whatever was not read has left a fault";
-
-/// Reads settings one by one and collects what is wrong. Whatever returns `None` has left a fault.
-struct Reader<'a> {
-    given: &'a Given,
-    faults: Vec<Fault>,
-}
-
-impl Reader<'_> {
-    fn api(&mut self) -> Option<ApiConfig> {
+impl SettingsReader<'_> {
+    fn api(&mut self) -> Option<NodeApiSettings> {
         let enable = self.api_enabled();
-        let listen = self.ip(&settings::LISTEN_ADDRESS);
-        let port = self.get(&settings::API_PORT, forms::port);
-        let above_zero = |text: &str| forms::duration(text).filter(|time| !time.is_zero());
-        let keep_alive = self.get(&settings::API_KEEP_ALIVE, above_zero);
-        let reflection = self.switch(&settings::REFLECTION_ENABLE);
-        Some(ApiConfig {
+        let listen = self.ip(&node::LISTEN_ADDRESS);
+        let port = self.get(&node::API_PORT, parse::port);
+        let keep_alive = self.duration_above_zero(&node::API_KEEP_ALIVE);
+        let reflection = self.switch(&node::REFLECTION_ENABLE);
+        Some(NodeApiSettings {
             enable: enable?,
             address: SocketAddr::new(listen?, port?),
             keep_alive: keep_alive?,
@@ -232,156 +171,50 @@ impl Reader<'_> {
 
     /// The deprecated name counts when the name itself is not given.
     fn api_enabled(&mut self) -> Option<bool> {
-        let enable = self.switch(&settings::API_ENABLE)?;
-        let old = self.switch(&settings::REPLICATION_ENABLE)?;
-        let given = self.origin(&settings::API_ENABLE) != Origin::Default;
+        let enable = self.switch(&node::API_ENABLE)?;
+        let old = self.switch(&node::REPLICATION_ENABLE)?;
+        let given = self.origin(&node::API_ENABLE) != SettingOrigin::Default;
         Some(if given { enable } else { enable && old })
     }
 
-    fn metrics(&mut self) -> Option<Option<SocketAddr>> {
-        let enable = self.switch(&settings::METRICS_ENABLE);
-        let address = self.ip(&settings::METRICS_ADDRESS);
-        let port = self.get(&settings::METRICS_PORT, forms::port);
-        let address = SocketAddr::new(address?, port?);
-        Some(enable?.then_some(address))
-    }
-
-    fn signer(&mut self) -> Option<SecretKey> {
-        self.get(&settings::SIGNER_PRIVATE_KEY, |text| SecretKey::from_hex(text).ok())
-    }
-
-    fn store(&mut self) -> Option<StoreConfig> {
-        let data_dir = self.path(&settings::DATA_DIR);
-        let network = self.get(&settings::NETWORK, forms::network);
-        let durability = self.get(&settings::DURABILITY, |text| match text {
+    fn database(&mut self) -> Option<DatabaseSettings> {
+        let data_dir = self.path(&node::DATA_DIR);
+        let network = self.get(&node::NETWORK, parse::network);
+        let durability = self.get(&node::DURABILITY, |text| match text {
             "fsync" => Some(Durability::Fsync),
             "os" => Some(Durability::Os),
             _ => None,
         });
-        Some(StoreConfig { data_dir: data_dir?, network: network?, durability: durability? })
+        Some(DatabaseSettings { data_dir: data_dir?, network: network?, durability: durability? })
     }
 
-    fn files(&mut self) -> FilesConfig {
-        let mut file = |setting| {
-            let text = self.text(setting).map(|value| value.text.trim().to_owned());
-            text.filter(|text| !text.is_empty()).map(PathBuf::from)
-        };
-        FilesConfig {
-            registry: file(&settings::REGISTRY_FILE),
-            rates: file(&settings::RATES_FILE),
-            chain: file(&settings::CHAIN_FILE),
+    fn stand_in_files(&mut self) -> StandInFiles {
+        let mut file = |setting| self.non_empty(setting).map(PathBuf::from);
+        StandInFiles {
+            registry: file(&node::REGISTRY_FILE),
+            rates: file(&node::RATES_FILE),
+            chain: file(&node::CHAIN_FILE),
         }
     }
 
-    /// Everything has to come from somewhere: from a file, or from a chain that is reached.
-    fn require_sources(&mut self, files: &FilesConfig, chains: &ChainsConfig) {
+    /// Requires a source for everything: a file, or a chain that can be reached.
+    fn require_sources(&mut self, files: &StandInFiles, chains: &ChainSettings) {
         let contracts = &chains.contracts;
         if contracts.settlement.urls.is_empty() {
             if contracts.app.urls.is_empty() && files.registry.is_none() && files.rates.is_none() {
-                self.fault(&contracts::SETTLEMENT_RPC, None);
-                self.fault(&contracts::APP_RPC, None);
+                self.error(&chains::SETTLEMENT_RPC, None);
+                self.error(&chains::APP_RPC, None);
                 return;
             }
             for (file, setting) in
-                [(&files.registry, &settings::REGISTRY_FILE), (&files.rates, &settings::RATES_FILE)]
+                [(&files.registry, &node::REGISTRY_FILE), (&files.rates, &node::RATES_FILE)]
             {
                 if file.is_none() {
-                    self.fault(setting, None);
+                    self.error(setting, None);
                 }
             }
         } else if contracts.app.urls.is_empty() && files.chain.is_none() {
-            self.fault(&contracts::APP_RPC, None);
+            self.error(&chains::APP_RPC, None);
         }
-    }
-
-    /// None by default: contract wallets are rare.
-    fn wallet_rpcs(&mut self) -> Option<Vec<(u64, String)>> {
-        if self.origin(&settings::WALLET_RPC) == Origin::Default {
-            return Some(Vec::new());
-        }
-        self.get(&settings::WALLET_RPC, forms::chain_urls)
-    }
-
-    fn log(&mut self) -> Option<LogConfig> {
-        let level = self.get(&settings::LOG_LEVEL, forms::level);
-        let json = self.get(&settings::LOG_ENCODING, |text| match text {
-            "console" => Some(false),
-            "json" => Some(true),
-            _ => None,
-        });
-        Some(LogConfig { level: level?, json: json? })
-    }
-
-    fn stop(&mut self) -> Option<StopConfig> {
-        let drain = self.get(&settings::SHUTDOWN_DRAIN, forms::duration);
-        let grace = self.get(&settings::SHUTDOWN_GRACE, forms::duration);
-        Some(StopConfig { drain: drain?, grace: grace? })
-    }
-
-    fn notes(&self) -> Vec<String> {
-        let mut notes = self.given.notes();
-        if self.origin(&settings::REPLICATION_ENABLE) != Origin::Default {
-            notes.push("replication.enable is deprecated: it is called api.enable".into());
-        }
-        notes
-    }
-
-    fn origin(&self, setting: &Setting) -> Origin {
-        match self.given.value(setting) {
-            Ok(Some(value)) => value.origin,
-            _ => Origin::Default,
-        }
-    }
-
-    fn switch(&mut self, setting: &Setting) -> Option<bool> {
-        self.get(setting, forms::switch)
-    }
-
-    fn ip(&mut self, setting: &Setting) -> Option<IpAddr> {
-        self.get(setting, |text| text.parse().ok())
-    }
-
-    fn path(&mut self, setting: &Setting) -> Option<PathBuf> {
-        self.get(setting, |text| (!text.is_empty()).then(|| text.into()))
-    }
-
-    /// A required setting.
-    fn get<T>(&mut self, setting: &Setting, form: impl Fn(&str) -> Option<T>) -> Option<T> {
-        let before = self.faults.len();
-        let Some(value) = self.text(setting) else {
-            if self.faults.len() == before {
-                self.fault(setting, None);
-            }
-            return None;
-        };
-        let read = form(&value.text);
-        if read.is_none() {
-            let given = match setting.kind {
-                Kind::Secret { .. } => "(secret, not shown)".to_owned(),
-                Kind::Value | Kind::Urls | Kind::Switch => format!("{:?}", value.text.as_str()),
-            };
-            self.fault(setting, Some(given));
-        }
-        read
-    }
-
-    fn text(&mut self, setting: &Setting) -> Option<Value> {
-        self.given.value(setting).unwrap_or_else(|fault| {
-            self.faults.push(fault);
-            None
-        })
-    }
-
-    fn fault(&mut self, setting: &Setting, given: Option<String>) {
-        let fault = Fault {
-            name: format!("--{} ({})", setting.flag, setting.env),
-            given,
-            expected: setting.form.into(),
-            example: setting.example.into(),
-        };
-        self.faults.push(fault);
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,5 +1,4 @@
-//! What was given on the command line, in the environment and in a file, before anybody has judged
-//! it.
+//! The values that were given as flags, in the environment and in a file, before they are checked.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,36 +6,39 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use super::fault::Fault;
+use super::error::SettingError;
 use super::file::SettingsFile;
-use super::settings::{ALLOW_SECRET_FLAGS, CONFIG_FILE, Kind, Setting};
-use super::{forms, ignored, nearest, settings};
+use super::nearest::nearest;
+use super::parse;
+use super::table::node::{ALLOW_SECRET_FLAGS, CONFIG_FILE};
+use super::table::{self, Setting, SettingKind, ignored};
 use crate::files::key;
 
-/// The values that settings were given: flag over variable over file over default.
-pub struct Given {
+/// The values of all settings as they were given. A flag wins over a variable, a variable over the
+/// file, the file over the default.
+pub struct SettingSources {
     /// By flag name.
     flags: BTreeMap<String, Zeroizing<String>>,
-    /// By variable name; only ours and the reference's.
+    /// By variable name; only those of this program and of the reference.
     env: BTreeMap<String, Zeroizing<String>>,
     file: SettingsFile,
 }
 
-/// Where a value came from, for people.
+/// The source of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
+pub enum SettingOrigin {
     /// The command line.
     Flag,
     /// A variable.
     Environment,
     /// The file with settings.
     File,
-    /// Nobody said anything.
+    /// No source has the setting.
     Default,
 }
 
-impl Origin {
-    /// One word.
+impl SettingOrigin {
+    /// Returns the word that `hawser config print` shows.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -48,25 +50,25 @@ impl Origin {
     }
 }
 
-/// A value and where it came from.
-pub(super) struct Value {
+/// A value and its source.
+pub(super) struct SourcedValue {
     pub(super) text: Zeroizing<String>,
-    pub(super) origin: Origin,
+    pub(super) origin: SettingOrigin,
 }
 
-impl fmt::Debug for Given {
+impl fmt::Debug for SettingSources {
     /// Names only: values may be secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Given")
+        f.debug_struct("SettingSources")
             .field("flags", &self.flags.keys())
             .field("env", &self.env.keys())
             .finish()
     }
 }
 
-impl Given {
-    /// Takes flags as they were given, those variables that are meant for a node, and what is in
-    /// the file that one of them names.
+impl SettingSources {
+    /// Takes flags as they were given, those variables that are settings (`XMTPD_*`, `HAWSER_*`, not
+    /// empty), and reads the file that one of them names.
     pub fn new(
         flags: impl IntoIterator<Item = (String, String)>,
         env: impl IntoIterator<Item = (String, String)>,
@@ -83,25 +85,26 @@ impl Given {
         Self { flags, env, file }
     }
 
-    /// What a setting was given; its default if nothing.
+    /// Returns the value of a setting; its default if it was not given.
     ///
     /// # Errors
-    /// When a secret is given in a way in which it must not be.
-    pub(super) fn value(&self, setting: &Setting) -> Result<Option<Value>, Fault> {
-        if let Kind::Secret { file_flag, file_env } = setting.kind {
+    /// When a secret was given in a way that exposes it, or in two ways.
+    pub(super) fn value(&self, setting: &Setting) -> Result<Option<SourcedValue>, SettingError> {
+        if let SettingKind::Secret { file_flag, file_env } = setting.kind {
             return self.secret(setting, file_flag, file_env);
         }
-        let flag = self.flags.get(setting.flag).map(|text| (text, Origin::Flag));
-        let env = || self.env.get(setting.env).map(|text| (text, Origin::Environment));
-        let file = || self.file.values.get(setting.flag).map(|text| (text, Origin::File));
+        let flag = self.flags.get(setting.flag).map(|text| (text, SettingOrigin::Flag));
+        let env = || self.env.get(setting.env).map(|text| (text, SettingOrigin::Environment));
+        let file = || self.file.values.get(setting.flag).map(|text| (text, SettingOrigin::File));
         let given = flag
             .or_else(env)
             .or_else(file)
-            .map(|(text, origin)| Value { text: text.clone(), origin });
+            .map(|(text, origin)| SourcedValue { text: text.clone(), origin });
         let default = || {
-            setting
-                .default
-                .map(|text| Value { text: Zeroizing::new(text.into()), origin: Origin::Default })
+            setting.default.map(|text| SourcedValue {
+                text: Zeroizing::new(text.into()),
+                origin: SettingOrigin::Default,
+            })
         };
         Ok(given.or_else(default))
     }
@@ -111,33 +114,33 @@ impl Given {
         setting: &Setting,
         file_flag: &str,
         file_env: &str,
-    ) -> Result<Option<Value>, Fault> {
-        let by_flag = Way {
+    ) -> Result<Option<SourcedValue>, SettingError> {
+        let by_flag = SecretSource {
             setting,
             text: self.flags.get(setting.flag),
             file: self.flags.get(file_flag),
             file_name: format!("--{file_flag}"),
-            origin: Origin::Flag,
+            origin: SettingOrigin::Flag,
         };
         if by_flag.text.is_some() && !self.secret_flags_allowed() {
             return Err(on_command_line(setting.flag));
         }
-        let by_env = Way {
+        let by_env = SecretSource {
             setting,
             text: self.env.get(setting.env),
             file: self.env.get(file_env),
             file_name: file_env.to_owned(),
-            origin: Origin::Environment,
+            origin: SettingOrigin::Environment,
         };
-        let by_file = Way {
+        let by_file = SecretSource {
             setting,
             text: self.file.values.get(setting.flag),
             file: self.file.values.get(file_flag),
             file_name: self.file.name_of(file_flag),
-            origin: Origin::File,
+            origin: SettingOrigin::File,
         };
-        for way in [by_flag, by_env, by_file] {
-            if let Some(value) = way.take()? {
+        for source in [by_flag, by_env, by_file] {
+            if let Some(value) = source.value()? {
                 return Ok(Some(value));
             }
         }
@@ -145,31 +148,31 @@ impl Given {
     }
 
     fn secret_flags_allowed(&self) -> bool {
-        let allowed = |text: &Zeroizing<String>| forms::switch(text) == Some(true);
+        let allowed = |text: &Zeroizing<String>| parse::switch(text) == Some(true);
         let flag = self.flags.get(ALLOW_SECRET_FLAGS.flag);
         let env = || self.env.get(ALLOW_SECRET_FLAGS.env);
         let file = || self.file.values.get(ALLOW_SECRET_FLAGS.flag);
         flag.or_else(env).or_else(file).is_some_and(allowed)
     }
 
-    /// What is wrong with where things stand, whatever they say: the file itself, and secrets of
+    /// Returns the errors that do not depend on any value: those of the file itself, and secrets of
     /// settings without effect on the command line.
-    pub(super) fn misplaced(&self) -> Vec<Fault> {
-        let mut faults = self.file.faults.clone();
+    pub(super) fn placement_errors(&self) -> Vec<SettingError> {
+        let mut errors = self.file.errors.clone();
         if !self.secret_flags_allowed() {
             let given = |flag: &&str| self.flags.contains_key(*flag);
             let secrets = ignored::SECRET_FLAGS.iter().copied().filter(given);
-            faults.extend(secrets.map(on_command_line));
+            errors.extend(secrets.map(on_command_line));
         }
-        faults
+        errors
     }
 
-    /// What has no effect, or is not known: one sentence each.
+    /// Returns a sentence for each value that has no effect or is not known.
     pub(super) fn notes(&self) -> Vec<String> {
         self.notes_beside(&[])
     }
 
-    /// The same where some of those settings have an effect after all.
+    /// Returns the same for a program on which the settings `used` do have an effect.
     pub(super) fn notes_beside(&self, used: &[&Setting]) -> Vec<String> {
         let unused = |name: &&ignored::Ignored| used.iter().all(|used| used.env != name.env);
         let without_effect = ignored::ALL.iter().filter(unused).filter_map(|setting| {
@@ -182,7 +185,7 @@ impl Given {
                 .or_else(|| by_file.map(|flag| self.file.name_of(flag)))?;
             Some(format!("{name} has no effect: {}", setting.reason))
         });
-        let known = known_variables();
+        let known = table::variables();
         let unknown = self.env.keys().filter(|name| !known.contains(&name.as_str()));
         let unknown = unknown.map(|name| match nearest(name, &known) {
             Some(near) => format!("{name} is not known; the nearest known name is {near}"),
@@ -192,31 +195,31 @@ impl Given {
     }
 }
 
-/// One of the two ways to give a secret: on the command line, or in the environment.
-struct Way<'a> {
+/// A secret as one source has it: as itself, or as the name of a file with it.
+struct SecretSource<'a> {
     setting: &'a Setting,
     text: Option<&'a Zeroizing<String>>,
     file: Option<&'a Zeroizing<String>>,
     file_name: String,
-    origin: Origin,
+    origin: SettingOrigin,
 }
 
-impl Way<'_> {
-    fn take(self) -> Result<Option<Value>, Fault> {
+impl SecretSource<'_> {
+    fn value(self) -> Result<Option<SourcedValue>, SettingError> {
         let origin = self.origin;
         match (self.text, self.file) {
             (None, None) => Ok(None),
-            (Some(text), None) => Ok(Some(Value { text: text.clone(), origin })),
+            (Some(text), None) => Ok(Some(SourcedValue { text: text.clone(), origin })),
             (None, Some(path)) => match key::read_secret(Path::new(path.as_str())) {
-                Ok(text) => Ok(Some(Value { text, origin })),
-                Err(error) => Err(Fault {
+                Ok(text) => Ok(Some(SourcedValue { text, origin })),
+                Err(error) => Err(SettingError {
                     given: Some(format!("{:?}: {error}", path.as_str())),
                     expected: "a file with the secret, readable by its owner only".into(),
                     example: self.setting.example.into(),
                     name: self.file_name,
                 }),
             },
-            (Some(_), Some(_)) => Err(Fault {
+            (Some(_), Some(_)) => Err(SettingError {
                 given: Some("given as itself and as a file".into()),
                 expected: "one of the two".into(),
                 example: self.setting.example.into(),
@@ -226,50 +229,11 @@ impl Way<'_> {
     }
 }
 
-fn on_command_line(flag: &str) -> Fault {
-    Fault {
+fn on_command_line(flag: &str) -> SettingError {
+    SettingError {
         name: format!("--{flag}"),
         given: Some("a secret on the command line, where every user of the machine sees it".into()),
         expected: "the secret in a file or in the environment (or --allow-secret-flags)".into(),
         example: format!("--{flag}-file FILE"),
-    }
-}
-
-fn known_variables() -> Vec<&'static str> {
-    let files = settings::all().filter_map(|setting| Some(setting.file_names()?.1));
-    let used = settings::all().map(|setting| setting.env);
-    let of_gateways = super::gateway::OWN.iter().map(|setting| setting.env);
-    let ignored = ignored::ALL.iter().map(|setting| setting.env);
-    used.chain(files).chain(of_gateways).chain(ignored).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_misspelt_variable_is_told_its_name() {
-        let known = known_variables();
-        assert_eq!(nearest("XMTPD_API_PROT", &known), Some("XMTPD_API_PORT"));
-        assert_eq!(nearest("HAWSER_DATADIR", &known), Some("HAWSER_DATA_DIR"));
-        assert_eq!(
-            nearest("XMTPD_SIGNER_PRIVATE_KEY_FIL", &known),
-            Some("XMTPD_SIGNER_PRIVATE_KEY_FILE")
-        );
-    }
-
-    #[test]
-    fn no_name_stands_in_two_tables() {
-        let mut names = known_variables();
-        let count = names.len();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), count);
-        let mut flags: Vec<_> = settings::all().map(|setting| setting.flag).collect();
-        flags.extend(ignored::ALL.iter().filter_map(|setting| setting.flag));
-        let count = flags.len();
-        flags.sort_unstable();
-        flags.dedup();
-        assert_eq!(flags.len(), count);
     }
 }

@@ -3,6 +3,13 @@
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hawser_proto::SecretKey;
+use hawser_storage::Durability;
+use tracing::Level;
+
 use super::*;
 
 const KEY: &str = "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
@@ -12,14 +19,17 @@ fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 /// What is required, in the environment, and more.
-fn read(flags: &[(&str, &str)], env: &[(&str, &str)]) -> Result<NodeConfig, Faults> {
+fn read(
+    flags: &[(&str, &str)],
+    env: &[(&str, &str)],
+) -> Result<NodeServiceSettings, SettingsError> {
     let mut all = pairs(&[
         ("XMTPD_SIGNER_PRIVATE_KEY", KEY),
         ("HAWSER_REGISTRY_FILE", "registry.json"),
         ("HAWSER_RATES_FILE", "rates.json"),
     ]);
     all.extend(pairs(env));
-    NodeConfig::read(&Given::new(pairs(flags), all))
+    NodeServiceSettings::read(&SettingSources::new(pairs(flags), all))
 }
 
 fn secret_file(mode: u32, content: &str) -> (tempfile::TempDir, String) {
@@ -32,7 +42,7 @@ fn secret_file(mode: u32, content: &str) -> (tempfile::TempDir, String) {
 }
 
 #[test]
-fn defaults_are_those_of_the_reference_and_on_where_it_is_off() {
+fn deerrors_are_those_of_the_reference_and_on_where_it_is_off() {
     let config = read(&[], &[]).unwrap();
     assert!(config.api.enable && config.sync && config.idempotent_publish);
     assert_eq!(config.api.address, "0.0.0.0:5050".parse().unwrap());
@@ -74,12 +84,12 @@ fn parts_can_be_switched_off() {
 }
 
 #[test]
-fn all_faults_are_told_together() {
+fn all_errors_are_told_together() {
     let flags = [("api.port", "0"), ("durability", "maybe"), ("shutdown-drain", "5")];
     let env = [("XMTPD_LOG_LEVEL", "LOUD"), ("XMTPD_API_SEND_KEEP_ALIVE_INTERVAL", "0s")];
-    let given = Given::new(pairs(&flags), pairs(&env));
-    let faults = NodeConfig::read(&given).unwrap_err();
-    let text = faults.to_string();
+    let given = SettingSources::new(pairs(&flags), pairs(&env));
+    let errors = NodeServiceSettings::read(&given).unwrap_err();
+    let text = errors.to_string();
     for part in [
         "--api.port (XMTPD_API_PORT): \"0\"; expected a port, 1 to 65535, for example 5050",
         "--durability (HAWSER_DURABILITY): \"maybe\"",
@@ -92,7 +102,7 @@ fn all_faults_are_told_together() {
     ] {
         assert!(text.contains(part), "{part}\nis not in\n{text}");
     }
-    assert_eq!(faults.0.len(), 8, "{text}");
+    assert_eq!(errors.0.len(), 8, "{text}");
 }
 
 /// A file stands for what it names, and a chain for the rest.
@@ -101,9 +111,9 @@ fn everything_comes_from_somewhere() {
     let missing = |env: &[(&str, &str)]| -> Vec<String> {
         let mut all = pairs(&[("XMTPD_SIGNER_PRIVATE_KEY", KEY)]);
         all.extend(pairs(env));
-        let read = NodeConfig::read(&Given::new([], all));
-        let faults = read.map_err(|faults| faults.0).err().unwrap_or_default();
-        faults.iter().map(|fault| fault.name.split(' ').next().unwrap().to_owned()).collect()
+        let read = NodeServiceSettings::read(&SettingSources::new([], all));
+        let errors = read.map_err(|errors| errors.0).err().unwrap_or_default();
+        errors.iter().map(|error| error.name.split(' ').next().unwrap().to_owned()).collect()
     };
     let settlement = ("XMTPD_SETTLEMENT_CHAIN_RPC_URL", "http://a");
     let app = ("XMTPD_APP_CHAIN_RPC_URL", "http://b");
@@ -122,10 +132,10 @@ fn everything_comes_from_somewhere() {
 #[test]
 fn of_the_chains_urls_only_the_hosts_are_shown() {
     let url = "https://user:secret@rpc.example/v2/secret, http://127.0.0.1:5060";
-    let given = Given::new([], pairs(&[("XMTPD_APP_CHAIN_RPC_URL", url)]));
+    let given = SettingSources::new([], pairs(&[("XMTPD_APP_CHAIN_RPC_URL", url)]));
     let all = effective(&given);
     let it = all.iter().find(|it| it.setting.env == "XMTPD_APP_CHAIN_RPC_URL").unwrap();
-    assert_eq!(it.shown, Shown::Value("https://rpc.example/…,http://127.0.0.1:5060".into()));
+    assert_eq!(it.shown, ShownValue::Value("https://rpc.example/…,http://127.0.0.1:5060".into()));
 }
 
 #[test]
@@ -203,16 +213,19 @@ fn a_file_is_read_below_variables_and_flags() {
     assert!(!config.api.enable);
     assert_eq!(config.api.address.port(), 7000, "a variable wins over the file");
     assert_eq!(config.metrics.unwrap().port(), 8000, "a flag wins over the file");
-    assert_eq!(data_dir(&Given::new([], pairs(&env))).unwrap(), PathBuf::from("from-file"));
+    assert_eq!(
+        data_dir(&SettingSources::new([], pairs(&env))).unwrap(),
+        PathBuf::from("from-file")
+    );
 }
 
 #[test]
 fn what_a_file_may_not_say_is_told_with_everything_else() {
     let content = "[api]\nprot = 1\nport = 1.5\n[db]\nmax-open-conns = 4\n";
     let (_folder, path) = settings_file(0o644, content);
-    let faults = read(&[("config", &path), ("durability", "maybe")], &[]).unwrap_err();
-    let text = faults.to_string();
-    assert_eq!(faults.0.len(), 3, "{text}");
+    let errors = read(&[("config", &path), ("durability", "maybe")], &[]).unwrap_err();
+    let text = errors.to_string();
+    assert_eq!(errors.0.len(), 3, "{text}");
     assert!(text.contains("api.prot in ") && text.contains("for example api.port"), "{text}");
     assert!(text.contains("api.port in ") && text.contains("a TOML float"), "{text}");
     assert!(text.contains("--durability"), "{text}");
@@ -241,7 +254,7 @@ fn a_secret_in_a_file_needs_a_file_that_only_its_owner_reads() {
     let key = SecretKey::from_hex(KEY).unwrap().public_key();
     let without_key = |path: &str| {
         let flags = [("config", path), ("registry-file", "r"), ("rates-file", "r")];
-        NodeConfig::read(&Given::new(pairs(&flags), []))
+        NodeServiceSettings::read(&SettingSources::new(pairs(&flags), []))
     };
     let content = format!("[signer]\nprivate-key = \"{KEY}\"\n");
     let (_folder, path) = settings_file(0o600, &content);
@@ -261,36 +274,38 @@ fn a_secret_in_a_file_needs_a_file_that_only_its_owner_reads() {
 fn settings_in_effect_are_shown_with_their_origin_and_without_secrets() {
     let (_folder, path) = settings_file(0o644, "durability = \"os\"\n");
     let env = [("XMTPD_SIGNER_PRIVATE_KEY", KEY), ("HAWSER_NETWORK", "a")];
-    let given = Given::new(pairs(&[("config", &path), ("api.port", "9")]), pairs(&env));
+    let given = SettingSources::new(pairs(&[("config", &path), ("api.port", "9")]), pairs(&env));
     let all = effective(&given);
     let of = |flag: &str| {
         let it = all.iter().find(|it| it.setting.flag == flag).unwrap();
         (it.shown.clone(), it.origin.name())
     };
-    let value = |text: &str| Shown::Value(text.into());
+    let value = |text: &str| ShownValue::Value(text.into());
     assert_eq!(of("api.port"), (value("9"), "flag"));
     assert_eq!(of("network"), (value("a"), "environment"));
     assert_eq!(of("durability"), (value("os"), "file"));
     assert_eq!(of("log.log-level"), (value("INFO"), "default"));
-    assert_eq!(of("chain-file"), (Shown::Nothing, "default"));
+    assert_eq!(of("chain-file"), (ShownValue::Nothing, "default"));
     let address = SecretKey::from_hex(KEY).unwrap().public_key().address().to_string();
-    assert_eq!(of("signer.private-key"), (Shown::Fingerprint(address), "environment"));
-    assert_eq!(all.len(), settings::all().count());
+    assert_eq!(of("signer.private-key"), (ShownValue::Fingerprint(address), "environment"));
+    assert_eq!(all.len(), table::of_node().count());
 
-    let given = Given::new([], pairs(&[("XMTPD_SIGNER_PRIVATE_KEY", "hunter2")]));
-    let hidden = effective(&given).into_iter().find(|it| it.shown == Shown::Hidden);
+    let given = SettingSources::new([], pairs(&[("XMTPD_SIGNER_PRIVATE_KEY", "hunter2")]));
+    let hidden = effective(&given).into_iter().find(|it| it.shown == ShownValue::Hidden);
     assert_eq!(hidden.unwrap().setting.flag, "signer.private-key");
 }
 
 #[test]
 fn metrics_are_asked_for_where_the_settings_put_them() {
-    let asked = |env: &[(&str, &str)]| metrics_address(&Given::new([], pairs(env))).unwrap();
+    let asked =
+        |env: &[(&str, &str)]| metrics_address(&SettingSources::new([], pairs(env))).unwrap();
     assert_eq!(asked(&[]), "127.0.0.1:8008".parse().unwrap());
     let everywhere = ("XMTPD_METRICS_METRICS_ADDRESS", "0.0.0.0");
     let port = ("XMTPD_METRICS_METRICS_PORT", "9000");
     assert_eq!(asked(&[everywhere, port]), "127.0.0.1:9000".parse().unwrap());
     assert!(
-        metrics_address(&Given::new([], pairs(&[("XMTPD_METRICS_METRICS_PORT", "x")]))).is_err()
+        metrics_address(&SettingSources::new([], pairs(&[("XMTPD_METRICS_METRICS_PORT", "x")])))
+            .is_err()
     );
 }
 
@@ -309,7 +324,7 @@ fn the_documentation_lists_all_settings_as_they_are() {
         })
         .collect();
     let mut expected = Vec::new();
-    for setting in settings::all() {
+    for setting in table::of_node() {
         let default = setting.default.unwrap_or_default();
         expected.push((setting.flag.to_owned(), setting.env.to_owned(), default.to_owned()));
         let file = setting.file_names();

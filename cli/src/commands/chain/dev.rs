@@ -6,10 +6,10 @@ use alloy::primitives::Address;
 use hawser_devchain::deploy::{self, NodeRegistration};
 use hawser_devchain::devnet::{Devnet, DevnetError, DevnetSettings};
 use hawser_devchain::embedded::EmbeddedStartError;
-use hawser_node::config::LogConfig;
 use hawser_node::failure::Failure;
 use hawser_node::files::{self, registry};
-use hawser_node::service::ends::Ends;
+use hawser_node::service::stop_signal::Ends;
+use hawser_node::settings::LogSettings;
 use tracing::Level;
 
 use super::tell::Teller;
@@ -25,7 +25,7 @@ const FOLDER_DEFAULT: &str = "hawser-chain";
 /// # Errors
 /// When the chains do not start, or what is needed cannot be read or written.
 pub(super) fn run(args: ChainDevArgs, as_json: bool) -> Result<(), Failure> {
-    logging::install(LogConfig { level: Level::INFO, json: false });
+    logging::install(LogSettings { level: Level::INFO, json: false });
     // Requests are executed beside one another and beside what the deployment waits for.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

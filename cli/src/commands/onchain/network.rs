@@ -2,9 +2,9 @@
 
 use hawser_chain::admin::{ChainRole, Network};
 use hawser_chain::send::{Chain, ConnectError};
-use hawser_node::config::contracts::ContractsConfig;
 use hawser_node::failure::Failure;
 use hawser_node::files::deployment::Deployment;
+use hawser_node::settings::ContractSettings;
 
 use crate::args::onchain::NetworkArgs;
 
@@ -22,7 +22,7 @@ pub(crate) enum Reach {
 /// # Errors
 /// Everything that is wrong with what was given, together; or why a chain was not reached.
 pub(crate) async fn connect(args: &NetworkArgs, reach: Reach) -> Result<Network, Failure> {
-    let config = ContractsConfig::read(&args.given()).map_err(Failure::usage)?;
+    let config = ContractSettings::read(&args.sources()).map_err(Failure::usage)?;
     let Deployment { settlement_id, app_id, contracts, .. } = Deployment::of(&config).await?;
     let settlement = chain(&config.settlement.urls, settlement_id, ChainRole::Settlement).await?;
     let app = match reach {

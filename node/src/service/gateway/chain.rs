@@ -17,9 +17,9 @@ use hawser_gateway::routing::ChainTopic;
 use hawser_proto::Bytes;
 use zeroize::Zeroizing;
 
-use crate::config::gateway::GatewayConfig;
 use crate::failure::Failure;
 use crate::files::deployment::Deployment;
+use crate::settings::GatewayServiceSettings;
 
 struct Writer {
     broadcaster: Broadcaster,
@@ -31,7 +31,7 @@ struct Writer {
 /// # Errors
 /// When nobody said where the contracts are, or the broadcaster does not start.
 pub(super) async fn writer(
-    config: &GatewayConfig,
+    config: &GatewayServiceSettings,
     deployment: &Deployment,
 ) -> Result<Arc<dyn ChainWriter>, Failure> {
     let at = |contract| {

@@ -16,14 +16,14 @@ use hawser_validation::wallets::Wallets;
 use tokio::runtime::Runtime;
 use tokio::time::{Instant, sleep_until};
 
-use super::ends::{End, Ends};
+use super::stop_signal::{End, Ends};
 use super::supervisor::Supervisor;
 use super::system;
-use crate::config::StopConfig;
-use crate::config::gateway::GatewayConfig;
 use crate::failure::Failure;
 use crate::files;
 use crate::files::deployment::Deployment;
+use crate::settings::GatewayServiceSettings;
+use crate::settings::StopSettings;
 use world::Settlement;
 
 /// Runs a gateway until something tells it to stop. `exit_with_parent`: the end of the standard
@@ -31,7 +31,7 @@ use world::Settlement;
 ///
 /// # Errors
 /// When it does not start, or does not stop in order.
-pub fn run(config: GatewayConfig, exit_with_parent: bool) -> Result<(), Failure> {
+pub fn run(config: GatewayServiceSettings, exit_with_parent: bool) -> Result<(), Failure> {
     system::require_open_files().map_err(Failure::failed)?;
     let runtime = Runtime::new().map_err(Failure::failed)?;
     let done = runtime.block_on(live(config, exit_with_parent));
@@ -39,7 +39,7 @@ pub fn run(config: GatewayConfig, exit_with_parent: bool) -> Result<(), Failure>
     done
 }
 
-async fn live(config: GatewayConfig, exit_with_parent: bool) -> Result<(), Failure> {
+async fn live(config: GatewayServiceSettings, exit_with_parent: bool) -> Result<(), Failure> {
     let mut ends = Ends::listen(exit_with_parent).map_err(Failure::failed)?;
     let stop = config.stop;
     let gateway = tokio::select! {
@@ -65,7 +65,7 @@ struct Running {
     _reading: Option<ChainReader>,
 }
 
-async fn start(config: GatewayConfig) -> Result<Running, Failure> {
+async fn start(config: GatewayServiceSettings) -> Result<Running, Failure> {
     let policies = match &config.policies {
         Some(path) => files::read(path, PolicyFile::parse)?,
         None => PolicyFile::default(),
@@ -105,7 +105,7 @@ fn not_started(error: StartError) -> Failure {
 }
 
 /// What the gateway is told, and what has to go on so that it is told the truth.
-async fn world(config: &GatewayConfig) -> Result<(World, Option<ChainReader>), Failure> {
+async fn world(config: &GatewayServiceSettings) -> Result<(World, Option<ChainReader>), Failure> {
     let said = &config.chains.contracts;
     let rates_wanted = Arc::new(tokio::sync::Notify::new());
     let deployment = if said.settlement.urls.is_empty() && said.app.urls.is_empty() {
@@ -150,7 +150,7 @@ async fn world(config: &GatewayConfig) -> Result<(World, Option<ChainReader>), F
 }
 
 /// Stops in order; gives up at the second signal, or when it takes too long.
-async fn end(running: Running, stop: StopConfig, ends: &mut Ends) -> Result<(), Failure> {
+async fn end(running: Running, stop: StopSettings, ends: &mut Ends) -> Result<(), Failure> {
     let late = Instant::now() + stop.drain + stop.grace;
     let why = tokio::select! {
         () = running.gateway.shutdown(stop.drain) => {

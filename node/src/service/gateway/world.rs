@@ -16,11 +16,11 @@ use hawser_rules::{RateTable, Registry};
 use hawser_serve::ChainListStatus;
 use tokio::sync::{Notify, watch};
 
-use crate::config::contracts::ContractsConfig;
 use crate::failure::Failure;
 use crate::files::deployment::Deployment;
 use crate::files::{self, rates, registry};
 use crate::service::world::sights::Lists;
+use crate::settings::ContractSettings;
 
 /// How often files are looked at.
 const POLL_EVERY: Duration = Duration::from_millis(500);
@@ -100,7 +100,7 @@ impl Settlement {
     ///
     /// # Errors
     /// When what was given as a URL is none.
-    pub(super) fn new(config: &ContractsConfig, deployment: &Deployment) -> Result<Self, Failure> {
+    pub(super) fn new(config: &ContractSettings, deployment: &Deployment) -> Result<Self, Failure> {
         let (urls, id) = (&config.settlement.urls, deployment.settlement_id);
         let endpoints = Endpoints::new("settlement", urls, id).map_err(Failure::usage)?;
         let contracts = deployment.contracts.clone();

@@ -20,10 +20,11 @@ use tokio::task::JoinHandle;
 use super::Outlets;
 use super::sights::{ChainSight, Lists, Sights};
 use super::sinks::{LedgerSink, StrandSink};
-use crate::config::NodeConfig;
-use crate::config::contracts::{ReadingConfig, flag_of};
 use crate::failure::Failure;
 use crate::files::deployment::Deployment;
+use crate::settings::ChainReadSettings;
+use crate::settings::NodeServiceSettings;
+use crate::settings::table::chains::flag_of;
 
 /// What the chain is called that has the registries.
 const SETTLEMENT: &str = "settlement";
@@ -82,7 +83,9 @@ impl Chains {
     ///
     /// # Errors
     /// When something has not been said, or registry and rates cannot be read.
-    pub(in crate::service) async fn reach(config: &NodeConfig) -> Result<Self, ChainsError> {
+    pub(in crate::service) async fn reach(
+        config: &NodeServiceSettings,
+    ) -> Result<Self, ChainsError> {
         let said = &config.chains.contracts;
         let mut chains = Self::default();
         if said.settlement.urls.is_empty() && said.app.urls.is_empty() {
@@ -100,7 +103,7 @@ impl Chains {
 
     async fn reach_settlement(
         &mut self,
-        config: &NodeConfig,
+        config: &NodeServiceSettings,
         deployment: &Deployment,
     ) -> Result<(), ChainsError> {
         let chains = &config.chains;
@@ -140,7 +143,7 @@ impl Chains {
 
     fn reach_app(
         &mut self,
-        config: &NodeConfig,
+        config: &NodeServiceSettings,
         deployment: &Deployment,
     ) -> Result<(), ChainsError> {
         let chains = &config.chains;
@@ -229,7 +232,7 @@ fn at(deployment: &Deployment, contract: Contract) -> Result<ContractAddress, Ch
 
 fn walk(
     deployment: &Deployment,
-    reading: &ReadingConfig,
+    reading: &ChainReadSettings,
     subject: EventSource,
     contract: Contract,
     first_block: u64,

@@ -42,7 +42,7 @@ const fn variable(env: &'static str, reason: &'static str) -> Ignored {
 }
 
 /// The secrets among the flags: refused on the command line like every secret.
-pub(super) const SECRET_FLAGS: [&str; 6] = [
+pub(in crate::settings) const SECRET_FLAGS: [&str; 6] = [
     "payer.private-key",
     "migration-server.payer-private-key",
     "migration-server.node-signing-key",

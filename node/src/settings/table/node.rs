@@ -1,93 +1,15 @@
-//! Every setting that has an effect: its names, what it means, what it may be.
+//! The settings of a node, without those of chains and contracts.
 //!
 //! A setting of the reference implementation keeps its dotted flag and its `XMTPD_*` variable, so
-//! that an environment made for it starts this node too. Our own have dashes and `HAWSER_*`.
+//! that an environment made for it starts this node too. Settings of our own have dashes and
+//! `HAWSER_*`.
 
-use super::contracts;
+use super::setting::{DURATION, DURATION_ABOVE_ZERO, Setting, SettingKind, switch, value};
 
-/// How a setting is given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// `--flag VALUE`.
-    Value,
-    /// `--flag URL,URL`. Only their hosts are printed: the rest may be secret.
-    Urls,
-    /// `--flag`, `--flag=false`; in the environment `true` or `false`.
-    Switch,
-    /// As a value, or better in a file. Never printed.
-    Secret {
-        /// The flag that names the file.
-        file_flag: &'static str,
-        /// The variable that names the file.
-        file_env: &'static str,
-    },
-}
-
-/// One setting.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Setting {
-    /// Without the two dashes.
-    pub flag: &'static str,
-    /// One letter, if it has one.
-    pub short: Option<char>,
-    /// The environment variable.
-    pub env: &'static str,
-    /// How it is given.
-    pub kind: Kind,
-    /// What it is when nobody says anything.
-    pub default: Option<&'static str>,
-    /// What a value must be, after "expected".
-    pub form: &'static str,
-    /// A value that is right.
-    pub example: &'static str,
-    /// What it means.
-    pub help: &'static str,
-}
-
-pub(super) const fn value(
-    flag: &'static str,
-    env: &'static str,
-    default: Option<&'static str>,
-    form: &'static str,
-    example: &'static str,
-    help: &'static str,
-) -> Setting {
-    Setting { flag, short: None, env, kind: Kind::Value, default, form, example, help }
-}
-
-pub(super) const fn urls(
-    flag: &'static str,
-    env: &'static str,
-    form: &'static str,
-    example: &'static str,
-    help: &'static str,
-) -> Setting {
-    Setting { kind: Kind::Urls, ..value(flag, env, None, form, example, help) }
-}
-
-const fn switch(
-    flag: &'static str,
-    env: &'static str,
-    default: &'static str,
-    help: &'static str,
-) -> Setting {
-    Setting {
-        flag,
-        short: None,
-        env,
-        kind: Kind::Switch,
-        default: Some(default),
-        form: "true or false",
-        example: "true",
-        help,
-    }
-}
-
-pub(super) const DURATION: &str = "a duration with units, such as 500ms, 30s, 5m or 1h30m";
 const PORT: &str = "a port, 1 to 65535";
 
-/// Where the rest may stand.
-pub(super) const CONFIG_FILE: Setting = value(
+/// The file that may hold all other settings.
+pub(in crate::settings) const CONFIG_FILE: Setting = value(
     "config",
     "HAWSER_CONFIG",
     None,
@@ -95,15 +17,15 @@ pub(super) const CONFIG_FILE: Setting = value(
     "hawser.toml",
     "A TOML file whose keys are flags without their dashes; flags and variables win over it",
 );
-pub(super) const API_ENABLE: Setting =
+pub(in crate::settings) const API_ENABLE: Setting =
     switch("api.enable", "XMTPD_API_ENABLE", "true", "Serve clients, gateways and peers");
-pub(super) const REPLICATION_ENABLE: Setting = switch(
+pub(in crate::settings) const REPLICATION_ENABLE: Setting = switch(
     "replication.enable",
     "XMTPD_REPLICATION_ENABLE",
     "true",
     "Deprecated name of api.enable, which wins over it",
 );
-pub(super) const API_PORT: Setting = Setting {
+pub(in crate::settings) const API_PORT: Setting = Setting {
     short: Some('p'),
     ..value(
         "api.port",
@@ -114,21 +36,21 @@ pub(super) const API_PORT: Setting = Setting {
         "Port of the API on TCP, and of QUIC on UDP",
     )
 };
-pub(super) const API_KEEP_ALIVE: Setting = value(
+pub(in crate::settings) const API_KEEP_ALIVE: Setting = value(
     "api.send-keep-alive-interval",
     "XMTPD_API_SEND_KEEP_ALIVE_INTERVAL",
     Some("30s"),
-    "a duration above 0 with units, such as 500ms, 30s, 5m or 1h30m",
+    DURATION_ABOVE_ZERO,
     "30s",
     "How long a stream may be silent before it says that it lives",
 );
-pub(super) const SYNC_ENABLE: Setting =
+pub(in crate::settings) const SYNC_ENABLE: Setting =
     switch("sync.enable", "XMTPD_SYNC_ENABLE", "true", "Follow the other nodes of the registry");
-pub(super) const SIGNER_PRIVATE_KEY: Setting = Setting {
+pub(in crate::settings) const SIGNER_PRIVATE_KEY: Setting = Setting {
     flag: "signer.private-key",
     short: None,
     env: "XMTPD_SIGNER_PRIVATE_KEY",
-    kind: Kind::Secret {
+    kind: SettingKind::Secret {
         file_flag: "signer.private-key-file",
         file_env: "XMTPD_SIGNER_PRIVATE_KEY_FILE",
     },
@@ -137,13 +59,13 @@ pub(super) const SIGNER_PRIVATE_KEY: Setting = Setting {
     example: "--signer.private-key-file node.key",
     help: "The node's secret key",
 };
-pub(super) const METRICS_ENABLE: Setting = switch(
+pub(in crate::settings) const METRICS_ENABLE: Setting = switch(
     "metrics.enable",
     "XMTPD_METRICS_ENABLE",
     "true",
     "Serve metrics, health and status over HTTP",
 );
-pub(super) const METRICS_ADDRESS: Setting = value(
+pub(in crate::settings) const METRICS_ADDRESS: Setting = value(
     "metrics.metrics-address",
     "XMTPD_METRICS_METRICS_ADDRESS",
     Some("127.0.0.1"),
@@ -151,7 +73,7 @@ pub(super) const METRICS_ADDRESS: Setting = value(
     "127.0.0.1",
     "Where metrics, health and status are served",
 );
-pub(super) const METRICS_PORT: Setting = value(
+pub(in crate::settings) const METRICS_PORT: Setting = value(
     "metrics.metrics-port",
     "XMTPD_METRICS_METRICS_PORT",
     Some("8008"),
@@ -159,13 +81,13 @@ pub(super) const METRICS_PORT: Setting = value(
     "8008",
     "Port of metrics, health and status",
 );
-pub(super) const REFLECTION_ENABLE: Setting = switch(
+pub(in crate::settings) const REFLECTION_ENABLE: Setting = switch(
     "reflection.enable",
     "XMTPD_REFLECTION_ENABLE",
     "false",
     "Answer gRPC reflection, v1 and v1alpha",
 );
-pub(super) const LOG_LEVEL: Setting = Setting {
+pub(in crate::settings) const LOG_LEVEL: Setting = Setting {
     short: Some('l'),
     ..value(
         "log.log-level",
@@ -176,7 +98,7 @@ pub(super) const LOG_LEVEL: Setting = Setting {
         "The least important lines that are logged",
     )
 };
-pub(super) const LOG_ENCODING: Setting = value(
+pub(in crate::settings) const LOG_ENCODING: Setting = value(
     "log.log-encoding",
     "XMTPD_LOG_ENCODING",
     Some("console"),
@@ -184,7 +106,7 @@ pub(super) const LOG_ENCODING: Setting = value(
     "json",
     "Log lines for people, or one JSON object per line",
 );
-pub(super) const DATA_DIR: Setting = value(
+pub(in crate::settings) const DATA_DIR: Setting = value(
     "data-dir",
     "HAWSER_DATA_DIR",
     Some("hawser-data"),
@@ -192,7 +114,7 @@ pub(super) const DATA_DIR: Setting = value(
     "/var/lib/hawser",
     "Where the log lies; made if it does not exist",
 );
-pub(super) const DURABILITY: Setting = value(
+pub(in crate::settings) const DURABILITY: Setting = value(
     "durability",
     "HAWSER_DURABILITY",
     Some("fsync"),
@@ -201,7 +123,7 @@ pub(super) const DURABILITY: Setting = value(
     "When an envelope counts as stored: on disk (survives power loss), or with the operating \
      system (survives a crash of the node)",
 );
-pub(super) const REGISTRY_FILE: Setting = value(
+pub(in crate::settings) const REGISTRY_FILE: Setting = value(
     "registry-file",
     "HAWSER_REGISTRY_FILE",
     None,
@@ -209,7 +131,7 @@ pub(super) const REGISTRY_FILE: Setting = value(
     "registry.json",
     "The nodes of the network, instead of the settlement chain's; read again when it changes",
 );
-pub(super) const RATES_FILE: Setting = value(
+pub(in crate::settings) const RATES_FILE: Setting = value(
     "rates-file",
     "HAWSER_RATES_FILE",
     None,
@@ -217,7 +139,7 @@ pub(super) const RATES_FILE: Setting = value(
     "rates.json",
     "The price list, instead of the settlement chain's; read again when it changes",
 );
-pub(super) const CHAIN_FILE: Setting = value(
+pub(in crate::settings) const CHAIN_FILE: Setting = value(
     "chain-file",
     "HAWSER_CHAIN_FILE",
     None,
@@ -226,13 +148,13 @@ pub(super) const CHAIN_FILE: Setting = value(
     "The envelopes that a chain has put in order, instead of the app chain's; lines that are \
      appended are read",
 );
-pub(super) const INDEXER_ENABLE: Setting = switch(
+pub(in crate::settings) const INDEXER_ENABLE: Setting = switch(
     "indexer.enable",
     "XMTPD_INDEXER_ENABLE",
     "true",
     "Read the contracts of both chains into the log",
 );
-pub(super) const LISTEN_ADDRESS: Setting = value(
+pub(in crate::settings) const LISTEN_ADDRESS: Setting = value(
     "listen-address",
     "HAWSER_LISTEN_ADDRESS",
     Some("0.0.0.0"),
@@ -240,7 +162,7 @@ pub(super) const LISTEN_ADDRESS: Setting = value(
     "0.0.0.0",
     "Where the API and QUIC listen",
 );
-pub(super) const NETWORK: Setting = value(
+pub(in crate::settings) const NETWORK: Setting = value(
     "network",
     "HAWSER_NETWORK",
     Some("hawser"),
@@ -248,7 +170,7 @@ pub(super) const NETWORK: Setting = value(
     "testnet",
     "The network's name; a database belongs to one network",
 );
-pub(super) const WALLET_RPC: Setting = value(
+pub(in crate::settings) const WALLET_RPC: Setting = value(
     "wallet-rpc",
     "HAWSER_WALLET_RPC",
     None,
@@ -257,13 +179,13 @@ pub(super) const WALLET_RPC: Setting = value(
     "Where contract wallets of other chains are asked whether they signed, as CHAIN=URL, comma \
      separated; several of one chain in order of preference",
 );
-pub(super) const IDEMPOTENT_PUBLISH: Setting = switch(
+pub(in crate::settings) const IDEMPOTENT_PUBLISH: Setting = switch(
     "idempotent-publish",
     "HAWSER_IDEMPOTENT_PUBLISH",
     "true",
     "Answer a payer envelope that comes again with the first result",
 );
-pub(super) const SHUTDOWN_DRAIN: Setting = value(
+pub(in crate::settings) const SHUTDOWN_DRAIN: Setting = value(
     "shutdown-drain",
     "HAWSER_SHUTDOWN_DRAIN",
     Some("5s"),
@@ -272,7 +194,7 @@ pub(super) const SHUTDOWN_DRAIN: Setting = value(
     "How long the node still serves after the first signal, not ready any more, so that load \
      balancers notice",
 );
-pub(super) const SHUTDOWN_GRACE: Setting = value(
+pub(in crate::settings) const SHUTDOWN_GRACE: Setting = value(
     "shutdown-grace",
     "HAWSER_SHUTDOWN_GRACE",
     Some("30s"),
@@ -280,16 +202,16 @@ pub(super) const SHUTDOWN_GRACE: Setting = value(
     "30s",
     "How long stopping may take after that",
 );
+/// Accepts secrets on the command line.
+pub(in crate::settings) const ALLOW_SECRET_FLAGS: Setting = switch(
+    "allow-secret-flags",
+    "HAWSER_ALLOW_SECRET_FLAGS",
+    "false",
+    "Take secrets from the command line, where every user of the machine can read them",
+);
 
 /// All of them, in the order of the help text.
-pub fn all() -> impl Iterator<Item = &'static Setting> {
-    let contracts = contracts::GENERAL.into_iter().filter(|it| it.flag != CONFIG_FILE.flag);
-    let single = contracts::SINGLE.iter().map(|(_, setting)| setting);
-    OWN.into_iter().chain(contracts).chain(contracts::READING).chain(single)
-}
-
-/// What is not about chains and contracts.
-const OWN: [&Setting; 26] = [
+pub(super) const ALL: [&Setting; 26] = [
     &CONFIG_FILE,
     &API_ENABLE,
     &REPLICATION_ENABLE,
@@ -317,22 +239,3 @@ const OWN: [&Setting; 26] = [
     &SHUTDOWN_GRACE,
     &ALLOW_SECRET_FLAGS,
 ];
-
-/// Lets secrets stand on the command line.
-pub(super) const ALLOW_SECRET_FLAGS: Setting = switch(
-    "allow-secret-flags",
-    "HAWSER_ALLOW_SECRET_FLAGS",
-    "false",
-    "Take secrets from the command line, where every user of the machine can read them",
-);
-
-impl Setting {
-    /// Flag and variable that name a file with the secret.
-    #[must_use]
-    pub fn file_names(&self) -> Option<(&'static str, &'static str)> {
-        match self.kind {
-            Kind::Secret { file_flag, file_env } => Some((file_flag, file_env)),
-            Kind::Value | Kind::Urls | Kind::Switch => None,
-        }
-    }
-}

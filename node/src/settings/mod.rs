@@ -1,0 +1,36 @@
+//! The settings of a node and of a gateway: from flags, environment and file to typed values,
+//! checked once. In reading order:
+//!
+//! - [`table`]: every setting with its names, form and meaning;
+//! - [`SettingSources`]: the values that were given, and where;
+//! - [`NodeServiceSettings`], [`GatewayServiceSettings`], [`ContractSettings`]: the typed values, or
+//!   a [`SettingsError`] with everything that is wrong;
+//! - [`effective`]: every value in effect, for operators to look at.
+
+mod chains;
+mod effective;
+mod error;
+mod file;
+mod gateway;
+mod nearest;
+mod node;
+mod parse;
+mod reader;
+mod sources;
+pub mod table;
+
+pub use chains::{
+    AddressSource, ChainAccessSettings, ChainReadSettings, ChainSettings, ContractSettings,
+};
+pub use effective::{EffectiveSetting, ShownValue, effective};
+pub use error::{SettingError, SettingsError};
+pub use gateway::{GatewayServiceSettings, NodeSelectionSettings};
+pub use node::{
+    DatabaseSettings, NodeApiSettings, NodeServiceSettings, StandInFiles, data_dir, metrics_address,
+};
+pub use parse::duration;
+pub use reader::{LogSettings, StopSettings};
+pub use sources::{SettingOrigin, SettingSources};
+
+#[cfg(test)]
+mod tests;

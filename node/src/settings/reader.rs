@@ -1,0 +1,165 @@
+//! Reads settings one by one and collects every error, so that an operator learns all of them at
+//! once.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tracing::Level;
+
+use super::error::{SettingError, SettingsError};
+use super::parse;
+use super::sources::{SettingOrigin, SettingSources, SourcedValue};
+use super::table::{Setting, SettingKind, node};
+
+/// Settings of the log lines.
+#[derive(Debug, Clone, Copy)]
+pub struct LogSettings {
+    /// The least important lines that are written.
+    pub level: Level,
+    /// Whether a line is a JSON object instead of text.
+    pub json: bool,
+}
+
+/// Time limits of stopping.
+#[derive(Debug, Clone, Copy)]
+pub struct StopSettings {
+    /// Time for which requests are still served after the signal.
+    pub drain: Duration,
+    /// Time limit of everything that follows.
+    pub grace: Duration,
+}
+
+/// Message for a part that must have been read because no error was left.
+pub(super) const CHECKED: &str = "a setting that was not read has left an error";
+
+/// Reads settings from their sources. A method that returns `None` has left an error.
+pub(super) struct SettingsReader<'a> {
+    sources: &'a SettingSources,
+    errors: Vec<SettingError>,
+}
+
+impl<'a> SettingsReader<'a> {
+    /// Starts with the errors that are known without reading a single value.
+    pub(super) fn new(sources: &'a SettingSources) -> Self {
+        Self { sources, errors: sources.placement_errors() }
+    }
+
+    /// Drops the errors about a setting that this reader's user judges by itself.
+    pub(super) fn without_errors_about(mut self, setting: &Setting) -> Self {
+        let own = format!("--{}", setting.flag);
+        self.errors.retain(|error| error.name != own);
+        self
+    }
+
+    /// Returns `value` if there was no error at all.
+    pub(super) fn finish<T>(self, value: impl FnOnce() -> T) -> Result<T, SettingsError> {
+        if self.errors.is_empty() { Ok(value()) } else { Err(SettingsError(self.errors)) }
+    }
+
+    /// The address of the operator's port; `Some(None)` if it is switched off.
+    pub(super) fn metrics(&mut self) -> Option<Option<SocketAddr>> {
+        let enable = self.switch(&node::METRICS_ENABLE);
+        let address = self.ip(&node::METRICS_ADDRESS);
+        let port = self.get(&node::METRICS_PORT, parse::port);
+        let address = SocketAddr::new(address?, port?);
+        Some(enable?.then_some(address))
+    }
+
+    /// RPC endpoints for contract wallets. None by default, because contract wallets are rare.
+    pub(super) fn wallet_rpcs(&mut self) -> Option<Vec<(u64, String)>> {
+        if self.origin(&node::WALLET_RPC) == SettingOrigin::Default {
+            return Some(Vec::new());
+        }
+        self.get(&node::WALLET_RPC, parse::chain_urls)
+    }
+
+    pub(super) fn log(&mut self) -> Option<LogSettings> {
+        let level = self.get(&node::LOG_LEVEL, parse::level);
+        let json = self.get(&node::LOG_ENCODING, |text| match text {
+            "console" => Some(false),
+            "json" => Some(true),
+            _ => None,
+        });
+        Some(LogSettings { level: level?, json: json? })
+    }
+
+    pub(super) fn stop(&mut self) -> Option<StopSettings> {
+        let drain = self.get(&node::SHUTDOWN_DRAIN, parse::duration);
+        let grace = self.get(&node::SHUTDOWN_GRACE, parse::duration);
+        Some(StopSettings { drain: drain?, grace: grace? })
+    }
+
+    pub(super) fn origin(&self, setting: &Setting) -> SettingOrigin {
+        match self.sources.value(setting) {
+            Ok(Some(value)) => value.origin,
+            _ => SettingOrigin::Default,
+        }
+    }
+
+    pub(super) fn switch(&mut self, setting: &Setting) -> Option<bool> {
+        self.get(setting, parse::switch)
+    }
+
+    pub(super) fn ip(&mut self, setting: &Setting) -> Option<IpAddr> {
+        self.get(setting, |text| text.parse().ok())
+    }
+
+    pub(super) fn path(&mut self, setting: &Setting) -> Option<PathBuf> {
+        self.get(setting, |text| (!text.is_empty()).then(|| text.into()))
+    }
+
+    pub(super) fn duration_above_zero(&mut self, setting: &Setting) -> Option<Duration> {
+        self.get(setting, |text| parse::duration(text).filter(|time| !time.is_zero()))
+    }
+
+    /// A required setting: missing is an error, like a text that `parse` does not take.
+    pub(super) fn get<T>(
+        &mut self,
+        setting: &Setting,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Option<T> {
+        let before = self.errors.len();
+        let Some(value) = self.text(setting) else {
+            if self.errors.len() == before {
+                self.error(setting, None);
+            }
+            return None;
+        };
+        let parsed = parse(&value.text);
+        if parsed.is_none() {
+            let given = match setting.kind {
+                SettingKind::Secret { .. } => "(secret, not shown)".to_owned(),
+                SettingKind::Value | SettingKind::Urls | SettingKind::Switch => {
+                    format!("{:?}", value.text.as_str())
+                }
+            };
+            self.error(setting, Some(given));
+        }
+        parsed
+    }
+
+    /// The text in effect; `None` if there is none, or if it must not be given as it was.
+    pub(super) fn text(&mut self, setting: &Setting) -> Option<SourcedValue> {
+        self.sources.value(setting).unwrap_or_else(|error| {
+            self.errors.push(error);
+            None
+        })
+    }
+
+    /// The text in effect without white space around it; `None` if nothing is left.
+    pub(super) fn non_empty(&mut self, setting: &Setting) -> Option<String> {
+        let value = self.text(setting)?;
+        Some(value.text.trim().to_owned()).filter(|text| !text.is_empty())
+    }
+
+    pub(super) fn error(&mut self, setting: &Setting, given: Option<String>) {
+        let error = SettingError {
+            name: format!("--{} ({})", setting.flag, setting.env),
+            given,
+            expected: setting.form.into(),
+            example: setting.example.into(),
+        };
+        self.errors.push(error);
+    }
+}

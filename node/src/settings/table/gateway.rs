@@ -1,0 +1,124 @@
+//! The settings of a gateway, without those of chains and contracts. Names that a node has too mean
+//! the same.
+
+use super::node;
+use super::setting::{DURATION_ABOVE_ZERO, Setting, SettingKind, value};
+
+pub(in crate::settings) const PAYER_PRIVATE_KEY: Setting = Setting {
+    flag: "payer.private-key",
+    short: None,
+    env: "XMTPD_PAYER_PRIVATE_KEY",
+    kind: SettingKind::Secret {
+        file_flag: "payer.key-file",
+        file_env: "XMTPD_PAYER_PRIVATE_KEY_FILE",
+    },
+    default: None,
+    form: "32 bytes as 64 hex digits, 0x in front optional",
+    example: "--payer.key-file payer.key",
+    help: "The secret key of the account that pays: nodes from its balance, the app chain in gas",
+};
+pub(in crate::settings) const STRATEGY: Setting = value(
+    "payer.node-selector-strategy",
+    "XMTPD_PAYER_NODE_SELECTOR_STRATEGY",
+    Some("stable"),
+    "stable, manual, ordered, random or closest",
+    "stable",
+    "How a node is chosen for a topic: by its identifier, from a list, any, or the quickest",
+);
+pub(in crate::settings) const PREFERRED: Setting = value(
+    "payer.node-selector-preferred-nodes",
+    "XMTPD_PAYER_NODE_SELECTOR_PREFERRED_NODES",
+    None,
+    "ids of nodes, comma separated; manual and ordered need at least one",
+    "100,200",
+    "The nodes that manual, ordered and closest prefer, the first one most",
+);
+pub(in crate::settings) const CACHE_EXPIRY: Setting = value(
+    "payer.node-selector-cache-expiry",
+    "XMTPD_PAYER_NODE_SELECTOR_CACHE_EXPIRY",
+    Some("5m"),
+    DURATION_ABOVE_ZERO,
+    "5m",
+    "How often closest measures how long it takes to connect",
+);
+pub(in crate::settings) const CONNECT_TIMEOUT: Setting = value(
+    "payer.node-selector-connect-timeout",
+    "XMTPD_PAYER_NODE_SELECTOR_CONNECT_TIMEOUT",
+    Some("2s"),
+    DURATION_ABOVE_ZERO,
+    "2s",
+    "How long connecting may take then",
+);
+pub(in crate::settings) const PUBLISH_TIMEOUT: Setting = value(
+    "payer.envelope-publish-timeout",
+    "XMTPD_PAYER_ENVELOPE_PUBLISH_TIMEOUT",
+    Some("30s"),
+    DURATION_ABOVE_ZERO,
+    "30s",
+    "How long a node may take before the next one is asked",
+);
+pub(in crate::settings) const PUBLISH_ATTEMPTS: Setting = value(
+    "payer.envelope-publish-retries",
+    "XMTPD_PAYER_ENVELOPE_PUBLISH_RETRIES",
+    Some("5"),
+    "a number from 1 to 100",
+    "5",
+    "How many nodes are asked in total",
+);
+pub(in crate::settings) const PAYLOAD_MAX: Setting = value(
+    "contracts.app-chain.max-blockchain-payload-size",
+    "XMTPD_APP_CHAIN_MAX_BLOCKCHAIN_PAYLOAD_SIZE",
+    Some("200000"),
+    "a number of bytes; 0 leaves it to the contracts",
+    "200000",
+    "The longest commit or identity update that is sent to the chain, bytes",
+);
+pub(in crate::settings) const POLICIES: Setting = value(
+    "policies-file",
+    "HAWSER_POLICIES_FILE",
+    None,
+    "a TOML file",
+    "policies.toml",
+    "Who may publish what, and how much; without it everybody may do everything",
+);
+pub(in crate::settings) const NONCE_RECORD: Setting = value(
+    "nonce-record",
+    "HAWSER_NONCE_RECORD",
+    None,
+    "a file",
+    "gateway.nonces",
+    "Where transactions are recorded before they are sent, so that a crash loses and doubles none",
+);
+
+/// Settings that no node has and that the reference has no name for.
+pub const OWN: [&Setting; 2] = [&POLICIES, &NONCE_RECORD];
+
+/// All of them, in the order of the help text; those of chains and contracts are in
+/// [`chains`](super::chains).
+pub const ALL: [&Setting; 25] = [
+    &node::CONFIG_FILE,
+    &PAYER_PRIVATE_KEY,
+    &node::API_PORT,
+    &node::LISTEN_ADDRESS,
+    &node::METRICS_ENABLE,
+    &node::METRICS_ADDRESS,
+    &node::METRICS_PORT,
+    &node::REFLECTION_ENABLE,
+    &node::LOG_LEVEL,
+    &node::LOG_ENCODING,
+    &POLICIES,
+    &NONCE_RECORD,
+    &STRATEGY,
+    &PREFERRED,
+    &CACHE_EXPIRY,
+    &CONNECT_TIMEOUT,
+    &PUBLISH_TIMEOUT,
+    &PUBLISH_ATTEMPTS,
+    &PAYLOAD_MAX,
+    &node::WALLET_RPC,
+    &node::REGISTRY_FILE,
+    &node::RATES_FILE,
+    &node::SHUTDOWN_DRAIN,
+    &node::SHUTDOWN_GRACE,
+    &node::ALLOW_SECRET_FLAGS,
+];

@@ -1,0 +1,113 @@
+//! Every setting: its names, its meaning, and the form of its values.
+//!
+//! - [`setting`]: the description of one setting;
+//! - [`node`], [`chains`], [`gateway`]: the settings that have an effect;
+//! - [`ignored`]: settings of the reference implementation that have none here.
+
+pub mod chains;
+pub mod gateway;
+pub mod ignored;
+pub mod node;
+pub mod setting;
+
+pub use setting::{Setting, SettingKind};
+
+/// Returns the settings of a node, in the order of the help text.
+pub fn of_node() -> impl Iterator<Item = &'static Setting> {
+    node::ALL.into_iter().chain(of_chains().filter(|it| it.flag != node::CONFIG_FILE.flag))
+}
+
+/// Returns the settings of a gateway, in the order of the help text.
+pub fn of_gateway() -> impl Iterator<Item = &'static Setting> {
+    gateway::ALL.into_iter().chain(of_gateway_chains())
+}
+
+/// Returns those settings of a gateway that are about chains and contracts.
+pub fn of_gateway_chains() -> impl Iterator<Item = &'static Setting> {
+    of_chains().filter(|setting| gateway::ALL.iter().all(|own| own.flag != setting.flag))
+}
+
+/// Every setting of chains and contracts. Contains the file with settings.
+fn of_chains() -> impl Iterator<Item = &'static Setting> {
+    let single = chains::SINGLE.iter().map(|(_, setting)| setting);
+    chains::GENERAL.into_iter().chain(chains::READING).chain(single)
+}
+
+/// Returns every flag that a file with settings may set. It cannot name another file.
+pub(super) fn file_keys() -> Vec<&'static str> {
+    let of_node = of_node().flat_map(flags);
+    let of_gateway = gateway::ALL.into_iter().flat_map(flags);
+    let ignored = ignored::ALL.iter().filter_map(|setting| setting.flag);
+    let all = of_node.chain(ignored).chain(of_gateway);
+    all.filter(|flag| *flag != node::CONFIG_FILE.flag).collect()
+}
+
+fn flags(setting: &Setting) -> impl Iterator<Item = &'static str> + use<> {
+    let file = setting.file_names().map(|(flag, _)| flag);
+    [Some(setting.flag), file].into_iter().flatten()
+}
+
+/// Returns the flags of a node that are secrets.
+pub(super) fn secret_flags() -> Vec<&'static str> {
+    let used = of_node().filter(|setting| setting.file_names().is_some());
+    used.map(|setting| setting.flag).chain(ignored::SECRET_FLAGS).collect()
+}
+
+/// Returns every environment variable that is a setting, with or without effect.
+pub(super) fn variables() -> Vec<&'static str> {
+    let files = of_node().filter_map(|setting| Some(setting.file_names()?.1));
+    let used = of_node().map(|setting| setting.env);
+    let of_gateways = gateway::OWN.iter().map(|setting| setting.env);
+    let ignored = ignored::ALL.iter().map(|setting| setting.env);
+    used.chain(files).chain(of_gateways).chain(ignored).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use hawser_chain::admin::Contract;
+
+    use super::super::nearest::nearest;
+    use super::*;
+
+    #[test]
+    fn a_misspelt_variable_is_told_its_name() {
+        let known = variables();
+        assert_eq!(nearest("XMTPD_API_PROT", &known), Some("XMTPD_API_PORT"));
+        assert_eq!(nearest("HAWSER_DATADIR", &known), Some("HAWSER_DATA_DIR"));
+        assert_eq!(
+            nearest("XMTPD_SIGNER_PRIVATE_KEY_FIL", &known),
+            Some("XMTPD_SIGNER_PRIVATE_KEY_FILE")
+        );
+    }
+
+    #[test]
+    fn no_name_stands_in_two_tables() {
+        let mut names = variables();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        let mut flags: Vec<_> = of_node().map(|setting| setting.flag).collect();
+        flags.extend(ignored::ALL.iter().filter_map(|setting| setting.flag));
+        let count = flags.len();
+        flags.sort_unstable();
+        flags.dedup();
+        assert_eq!(flags.len(), count);
+    }
+
+    #[test]
+    fn names_of_the_reference_are_its_own() {
+        for setting in gateway::ALL.iter().filter(|setting| setting.flag.starts_with("payer.")) {
+            let known = ignored::ALL.iter().find(|other| other.flag == Some(setting.flag));
+            assert_eq!(known.map(|known| known.env), Some(setting.env));
+        }
+    }
+
+    #[test]
+    fn every_contract_can_be_given_by_itself() {
+        let given: BTreeSet<_> = chains::SINGLE.iter().map(|(contract, _)| *contract).collect();
+        assert_eq!(given, Contract::ALL.into_iter().collect());
+    }
+}

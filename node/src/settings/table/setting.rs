@@ -1,0 +1,96 @@
+//! One setting as the tables describe it.
+
+/// The form in which a setting is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SettingKind {
+    /// `--flag VALUE`.
+    Value,
+    /// `--flag URL,URL`. Only hosts are printed, because paths and queries may hold keys.
+    Urls,
+    /// `--flag`, `--flag=false`; in the environment `true` or `false`.
+    Switch,
+    /// A value, or the name of a file with the value. Never printed.
+    Secret {
+        /// Flag that names the file.
+        file_flag: &'static str,
+        /// Variable that names the file.
+        file_env: &'static str,
+    },
+}
+
+/// One setting: its names, its form, its default and its meaning.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Long flag, without the two dashes.
+    pub flag: &'static str,
+    /// Short flag, if it has one.
+    pub short: Option<char>,
+    /// Environment variable.
+    pub env: &'static str,
+    /// Form in which it is given.
+    pub kind: SettingKind,
+    /// Value in effect when none is given.
+    pub default: Option<&'static str>,
+    /// Form of a valid value, to stand after "expected".
+    pub form: &'static str,
+    /// An example of a valid value.
+    pub example: &'static str,
+    /// Meaning, for the help text.
+    pub help: &'static str,
+}
+
+pub(super) const fn value(
+    flag: &'static str,
+    env: &'static str,
+    default: Option<&'static str>,
+    form: &'static str,
+    example: &'static str,
+    help: &'static str,
+) -> Setting {
+    Setting { flag, short: None, env, kind: SettingKind::Value, default, form, example, help }
+}
+
+pub(super) const fn urls(
+    flag: &'static str,
+    env: &'static str,
+    form: &'static str,
+    example: &'static str,
+    help: &'static str,
+) -> Setting {
+    Setting { kind: SettingKind::Urls, ..value(flag, env, None, form, example, help) }
+}
+
+pub(super) const fn switch(
+    flag: &'static str,
+    env: &'static str,
+    default: &'static str,
+    help: &'static str,
+) -> Setting {
+    Setting {
+        flag,
+        short: None,
+        env,
+        kind: SettingKind::Switch,
+        default: Some(default),
+        form: "true or false",
+        example: "true",
+        help,
+    }
+}
+
+/// Form of a duration.
+pub(super) const DURATION: &str = "a duration with units, such as 500ms, 30s, 5m or 1h30m";
+/// Form of a duration that must not be zero.
+pub(super) const DURATION_ABOVE_ZERO: &str =
+    "a duration above 0 with units, such as 500ms, 30s, 5m or 1h30m";
+
+impl Setting {
+    /// Returns flag and variable that name a file with the secret; `None` if this is no secret.
+    #[must_use]
+    pub fn file_names(&self) -> Option<(&'static str, &'static str)> {
+        match self.kind {
+            SettingKind::Secret { file_flag, file_env } => Some((file_flag, file_env)),
+            SettingKind::Value | SettingKind::Urls | SettingKind::Switch => None,
+        }
+    }
+}
