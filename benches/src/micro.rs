@@ -12,7 +12,7 @@ use hawser_proto::{
     Bytes, Digest, EnvelopeId, OriginatorId, PayerAddress, SecretKey, SequenceId, Signature,
 };
 use hawser_storage::{
-    Change, Charge, Durability, Entry, Facts, Identity, Settings, Standing, Store,
+    Change, Charge, Durability, Facts, LogEntry, Store, StoreIdentity, StoreSettings, Validity,
 };
 use prost::Message as _;
 
@@ -148,8 +148,9 @@ fn commits(
 ) -> Result<(), Failure> {
     let folder = tempfile::tempdir_in(data_dir)?;
     let identity =
-        Identity { network: "micro".into(), node: NODE, public_key: key()?.public_key() };
-    let store = Store::open(&Settings { path: folder.path().join("db"), identity, durability })?;
+        StoreIdentity { network: "micro".into(), node: NODE, public_key: key()?.public_key() };
+    let store =
+        Store::open(&StoreSettings { path: folder.path().join("db"), identity, durability })?;
     let stored = originator_bytes(1, &envelopes[0], &key()?);
     let (mut count, mut commits) = (0, 0);
     let cpu_before = process::cpu_time(std::process::id())?;
@@ -187,10 +188,10 @@ fn change(sequence: u64, payer: &PayerEnvelope, stored: &Bytes) -> Change {
         counts_for_congestion: true,
         addresses: Vec::new(),
     };
-    Change::Append(Entry {
+    Change::Append(LogEntry {
         id: EnvelopeId::new(NODE, SequenceId(sequence)),
         bytes: stored.clone(),
-        standing: Standing::Valid,
+        validity: Validity::Valid,
         facts: Some(facts),
     })
 }

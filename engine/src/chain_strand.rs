@@ -135,7 +135,7 @@ pub fn inbox_of(identifier: &[u8]) -> Option<InboxId> {
 
 #[cfg(test)]
 mod tests {
-    use hawser_storage::Standing;
+    use hawser_storage::Validity;
 
     use super::*;
 
@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(envelope.unsigned().payer().client().as_bytes(), &client);
         assert_eq!(envelope.unsigned().expiry_unix_s(), 0);
         assert_eq!(made.id, envelope.id());
-        let rebuilt = facts::of_stored(&made.bytes, Standing::Valid, OriginatorId(100));
+        let rebuilt = facts::of_stored(&made.bytes, Validity::Valid, OriginatorId(100));
         assert_eq!(rebuilt, Some(made.facts), "a rebuild says the same of it");
     }
 
@@ -181,7 +181,7 @@ mod tests {
         let (inbox, update) = made.identity.unwrap();
         assert_eq!(made.facts.topic.identifier(), inbox);
         assert_eq!(update.inbox_id, hex::encode(inbox));
-        let rebuilt = facts::of_stored(&made.bytes, Standing::Valid, OriginatorId(100));
+        let rebuilt = facts::of_stored(&made.bytes, Validity::Valid, OriginatorId(100));
         assert_eq!(rebuilt, Some(made.facts), "a rebuild says the same of it");
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hawser_proto::{Cursor, EnvelopeId, Topic};
-use hawser_storage::{Entry, Facts, Standing};
+use hawser_storage::{Facts, LogEntry, Validity};
 use tokio::sync::watch;
 
 /// A durable, valid envelope on its way to readers. Shared, never copied.
@@ -25,9 +25,9 @@ pub struct Committed {
 impl Committed {
     /// Takes over a stored entry; `None` for one that readers do not get.
     #[must_use]
-    pub fn from_entry(entry: Entry) -> Option<Self> {
-        let Entry { id, bytes, standing, facts } = entry;
-        let facts = facts.filter(|_| standing == Standing::Valid)?;
+    pub fn from_entry(entry: LogEntry) -> Option<Self> {
+        let LogEntry { id, bytes, validity, facts } = entry;
+        let facts = facts.filter(|_| validity == Validity::Valid)?;
         let Facts { topic, originator_ns, depends_on, .. } = facts;
         Some(Self { id, topic, originator_ns, depends_on, bytes })
     }

@@ -14,7 +14,7 @@ use hawser_proto::pb::xmtp::identity::associations::{
 use hawser_proto::{Address, Bytes, Digest, OriginatorId, PayerAddress, SequenceId, Signature};
 use hawser_rules::retention::EXPIRY_NEVER;
 use hawser_rules::{RuleNumber, is_free};
-use hawser_storage::{AddressChange, Charge, Facts, InvalidRule, Standing};
+use hawser_storage::{AddressChange, Charge, Facts, InvalidRule, Validity};
 
 use crate::chain_strand::inbox_of;
 
@@ -141,8 +141,8 @@ pub fn chain_dependencies(named: &[EnvelopeId]) -> Vec<EnvelopeId> {
 /// The same from stored bytes, for a rebuild. `None` for what readers do not get: it takes up its
 /// place and nothing else.
 #[must_use]
-pub fn of_stored(bytes: &Bytes, standing: Standing, own: OriginatorId) -> Option<Facts> {
-    if standing != Standing::Valid {
+pub fn of_stored(bytes: &Bytes, validity: Validity, own: OriginatorId) -> Option<Facts> {
+    if validity != Validity::Valid {
         return None;
     }
     let envelope = OriginatorEnvelope::parse(bytes.clone()).ok()?;

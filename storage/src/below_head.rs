@@ -6,7 +6,7 @@ use bytes::Bytes;
 use hawser_proto::EnvelopeId;
 use hawser_proto::envelope::OriginatorEnvelope;
 
-use crate::change::{Change, Entry, Standing};
+use crate::change::{Change, LogEntry, Validity};
 use crate::commit::Group;
 use crate::error::CommitError;
 use crate::error::DatabaseError;
@@ -20,7 +20,7 @@ use crate::raw_rows::nearest_mark;
 impl Group<'_> {
     /// Passes over what is held already, stores what fills a place marked missing or expired, and
     /// refuses everything else.
-    pub(crate) fn stage_late(&mut self, index: usize, entry: &Entry) -> Result<(), CommitError> {
+    pub(crate) fn stage_late(&mut self, index: usize, entry: &LogEntry) -> Result<(), CommitError> {
         if let Some(held) = self.held(index, entry.id)? {
             return if is_same_statement(&held, &entry.bytes) {
                 Ok(())
@@ -44,7 +44,7 @@ impl Group<'_> {
     }
 
     /// Takes an envelope out of waiting.
-    pub(crate) fn stage_resolved(&mut self, entry: &Entry) -> Result<(), CommitError> {
+    pub(crate) fn stage_resolved(&mut self, entry: &LogEntry) -> Result<(), CommitError> {
         let id = entry.id;
         if !matches!(self.mark_over(id)?, Some((at, Mark::Waiting)) if at == id) {
             return Err(CommitError::NotWaiting { at: id });
@@ -55,10 +55,10 @@ impl Group<'_> {
         if bytes != entry.bytes {
             return Err(CommitError::Conflict { at: id });
         }
-        let mark = match entry.standing {
-            Standing::Valid => None,
-            Standing::Invalid(rule) => Some(Mark::Invalid(rule)),
-            Standing::Waiting => Some(Mark::Waiting),
+        let mark = match entry.validity {
+            Validity::Valid => None,
+            Validity::Invalid(rule) => Some(Mark::Invalid(rule)),
+            Validity::Waiting => Some(Mark::Waiting),
         };
         self.marks.insert(id, mark);
         if let Some(facts) = &entry.facts {

@@ -11,7 +11,7 @@ pub enum Change {
     ///
     /// An envelope that is held already is passed over without any effect, if it is the same
     /// statement.
-    Append(Entry),
+    Append(LogEntry),
     /// Declares that these places hold nothing, so that the head moves past them. Places at or
     /// below the head keep what they have: an envelope, or an earlier mark.
     Skip {
@@ -54,8 +54,8 @@ pub struct ChainCommit {
     pub originator: OriginatorId,
     /// Its next places.
     pub changes: Vec<Change>,
-    /// Envelopes that stand [`Standing::Waiting`] in the log, with the verdict that they get now.
-    pub resolved: Vec<Entry>,
+    /// Envelopes that stand [`Validity::Waiting`] in the log, with the verdict that they get now.
+    pub resolved: Vec<LogEntry>,
     /// Where the chain's reader is. Replaces the position before; `None` leaves it.
     pub position: Option<ChainPosition>,
 }
@@ -71,41 +71,41 @@ pub struct ChainPosition {
 
 /// One envelope and what follows from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct LogEntry {
     /// Its place. Must be the one that `bytes` state; this is not checked here.
     pub id: EnvelopeId,
     /// The signed originator envelope, exactly as it is to be stored.
     pub bytes: Bytes,
     /// Whether readers get it.
-    pub standing: Standing,
+    pub validity: Validity,
     /// What projections keep of it; `None` for what readers do not get.
     pub facts: Option<Facts>,
 }
 
-impl Entry {
+impl LogEntry {
     /// An envelope that readers get.
     #[must_use]
     pub fn valid(id: EnvelopeId, bytes: Bytes, facts: Facts) -> Self {
-        Self { id, bytes, standing: Standing::Valid, facts: Some(facts) }
+        Self { id, bytes, validity: Validity::Valid, facts: Some(facts) }
     }
 
     /// A well-signed envelope that breaks a rule: it fills its place, and readers never get it.
     #[must_use]
     pub fn invalid(id: EnvelopeId, bytes: Bytes, rule: InvalidRule) -> Self {
-        Self { id, bytes, standing: Standing::Invalid(rule), facts: None }
+        Self { id, bytes, validity: Validity::Invalid(rule), facts: None }
     }
 
     /// An envelope of a chain whose validity is not known yet: readers get it once it is valid.
     #[must_use]
     pub fn waiting(id: EnvelopeId, bytes: Bytes) -> Self {
-        Self { id, bytes, standing: Standing::Waiting, facts: None }
+        Self { id, bytes, validity: Validity::Waiting, facts: None }
     }
 }
 
 /// Whether readers get an envelope. Recorded in `mark`, since it does not follow from its bytes
 /// alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Standing {
+pub enum Validity {
     /// They do.
     Valid,
     /// It breaks a rule: it is kept, but they do not get it.
@@ -114,7 +114,7 @@ pub enum Standing {
     Waiting,
 }
 
-impl Standing {
+impl Validity {
     /// Valid, or the rule that is broken.
     #[must_use]
     pub fn of(invalid: Option<InvalidRule>) -> Self {

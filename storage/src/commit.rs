@@ -6,7 +6,7 @@ use std::sync::MutexGuard;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use rocksdb::{ColumnFamily, WriteBatch};
 
-use crate::change::{ChainCommit, Change, Entry, Facts, SkipReason, Standing};
+use crate::change::{ChainCommit, Change, Facts, LogEntry, SkipReason, Validity};
 use crate::database::Database;
 use crate::error::CommitError;
 use crate::family::Family;
@@ -50,7 +50,8 @@ impl Store {
     pub fn commit_chain(&self, commit: &ChainCommit) -> Result<(), CommitError> {
         let is_own = |originator| originator == commit.originator;
         assert!(commit.changes.iter().all(|it| is_own(it.originator())), "one strand in a commit");
-        let is_verdict = |it: &Entry| is_own(it.id.originator) && it.standing != Standing::Waiting;
+        let is_verdict =
+            |it: &LogEntry| is_own(it.id.originator) && it.validity != Validity::Waiting;
         assert!(commit.resolved.iter().all(is_verdict), "what is resolved waits no more");
         self.inner.commit(&commit.changes, |group| group.stage_chain(commit))
     }
@@ -189,12 +190,12 @@ impl<'a> Group<'a> {
     }
 
     /// Stores an envelope whose place was found to be free.
-    pub(crate) fn put(&mut self, entry: &Entry) {
+    pub(crate) fn put(&mut self, entry: &LogEntry) {
         self.batch.put_cf(self.log, EnvelopeKey(entry.id).encode(), &entry.bytes);
-        match entry.standing {
-            Standing::Valid => {}
-            Standing::Invalid(rule) => _ = self.marks.insert(entry.id, Some(Mark::Invalid(rule))),
-            Standing::Waiting => _ = self.marks.insert(entry.id, Some(Mark::Waiting)),
+        match entry.validity {
+            Validity::Valid => {}
+            Validity::Invalid(rule) => _ = self.marks.insert(entry.id, Some(Mark::Invalid(rule))),
+            Validity::Waiting => _ = self.marks.insert(entry.id, Some(Mark::Waiting)),
         }
         if let Some(facts) = &entry.facts {
             self.put_rows(entry.id, entry.bytes.len(), facts);

@@ -10,13 +10,13 @@ use crate::error::{CommitError, DatabaseError};
 use crate::family::Family;
 use crate::poison::Poison;
 use crate::projection::Projection;
-use crate::settings::{Durability, Identity};
+use crate::settings::{Durability, StoreIdentity};
 use crate::strands::Strands;
 
 /// The state that all clones of a [`Store`](crate::Store) share.
 pub(crate) struct Database {
     pub(crate) db: DB,
-    pub(crate) identity: Identity,
+    pub(crate) identity: StoreIdentity,
     pub(crate) incarnation: [u8; 16],
     /// `None` for a database in memory.
     pub(crate) path: Option<PathBuf>,
@@ -37,7 +37,7 @@ pub(crate) struct Database {
 /// The parts of a [`Database`] that opening has read or made.
 pub(crate) struct OpenedDatabase {
     pub(crate) db: DB,
-    pub(crate) identity: Identity,
+    pub(crate) identity: StoreIdentity,
     pub(crate) incarnation: [u8; 16],
     pub(crate) path: Option<PathBuf>,
     pub(crate) heads: Vec<EnvelopeId>,

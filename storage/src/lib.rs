@@ -48,8 +48,8 @@ mod topic_scan;
 mod truncate;
 
 pub use change::{
-    AddressChange, ChainCommit, ChainPosition, Change, Charge, Entry, Facts, InvalidRule,
-    SkipReason, Standing,
+    AddressChange, ChainCommit, ChainPosition, Change, Charge, Facts, InvalidRule, LogEntry,
+    SkipReason, Validity,
 };
 pub use error::{CommitError, DatabaseError, ReadError};
 pub use family::Family;
@@ -61,7 +61,7 @@ pub use keys::usage::{UsageRow, minute_of};
 pub use log_scan::{LogItem, LogScan};
 pub use open::OpenError;
 pub use rebuild::{Derive, RebuildError, RebuildProgress, RebuildReport};
-pub use settings::{Durability, Identity, Settings};
+pub use settings::{Durability, StoreIdentity, StoreSettings};
 pub use snapshot::Snapshot;
 pub use store::Store;
 pub use topic_scan::TopicScan;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use rocksdb::{DBRawIterator, ReadOptions};
 
-use crate::change::{SkipReason, Standing};
+use crate::change::{SkipReason, Validity};
 use crate::error::{DatabaseError, ReadError};
 use crate::family::Family;
 use crate::keys::Key;
@@ -22,7 +22,7 @@ pub enum LogItem {
         /// The originator envelope as signed.
         bytes: Bytes,
         /// The envelope's validity, from its mark.
-        standing: Standing,
+        validity: Validity,
     },
     /// A range of places without envelopes.
     Skipped {
@@ -69,19 +69,19 @@ impl<'s> LogScan<'s> {
         loop {
             let envelope = self.envelope()?;
             let Some((at, mark)) = self.mark()? else {
-                return Ok(envelope.map(|id| self.take_envelope(id, Standing::Valid)));
+                return Ok(envelope.map(|id| self.take_envelope(id, Validity::Valid)));
             };
             match (envelope, mark) {
                 (Some(id), _) if id < at => {
-                    return Ok(Some(self.take_envelope(id, Standing::Valid)));
+                    return Ok(Some(self.take_envelope(id, Validity::Valid)));
                 }
                 (Some(id), Mark::Invalid(rule)) if id == at => {
                     self.marks.next();
-                    return Ok(Some(self.take_envelope(id, Standing::Invalid(rule))));
+                    return Ok(Some(self.take_envelope(id, Validity::Invalid(rule))));
                 }
                 (Some(id), Mark::Waiting) if id == at => {
                     self.marks.next();
-                    return Ok(Some(self.take_envelope(id, Standing::Waiting)));
+                    return Ok(Some(self.take_envelope(id, Validity::Waiting)));
                 }
                 // The envelope has been pruned, or lies beyond the bound.
                 (_, Mark::Invalid(_) | Mark::Waiting) => self.marks.next(),
@@ -119,12 +119,12 @@ impl<'s> LogScan<'s> {
         Ok(None)
     }
 
-    fn take_envelope(&mut self, id: EnvelopeId, standing: Standing) -> LogItem {
+    fn take_envelope(&mut self, id: EnvelopeId, validity: Validity) -> LogItem {
         assert!(id >= self.next, "scan went back from {} to {id}", self.next);
         let bytes = Bytes::copy_from_slice(self.log.value().expect("the iterator stands on it"));
         self.log.next();
         self.next.sequence = id.sequence.next();
-        LogItem::Envelope { id, bytes, standing }
+        LogItem::Envelope { id, bytes, validity }
     }
 
     fn take_range(&mut self, at: EnvelopeId, end: SequenceId, reason: SkipReason) -> LogItem {

@@ -9,7 +9,7 @@ use crate::family::Family;
 use crate::keys::meta::MetaKey;
 use crate::keys::{Key, decode_u64};
 use crate::projection::Projection;
-use crate::settings::Identity;
+use crate::settings::StoreIdentity;
 
 /// The format that this code reads and writes.
 pub(crate) const FORMAT: u32 = 2;
@@ -19,7 +19,7 @@ pub(crate) const FORMAT_MIN: u32 = 1;
 /// What stands in `meta` from the beginning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Header {
-    pub(crate) identity: Identity,
+    pub(crate) identity: StoreIdentity,
     pub(crate) incarnation: [u8; 16],
     /// As of the last commit to the own strand.
     pub(crate) highest_sequence: SequenceId,
@@ -50,7 +50,7 @@ pub(crate) fn load(db: &DB) -> Result<Header, ReadError> {
     let node = OriginatorId(required(db, MetaKey::NodeId, decode_u32)?);
     let public_key = required(db, MetaKey::PublicKey, PublicKey::from_uncompressed)?;
     Ok(Header {
-        identity: Identity { network, node, public_key },
+        identity: StoreIdentity { network, node, public_key },
         incarnation: required(db, MetaKey::Incarnation, |bytes| bytes.try_into().ok())?,
         highest_sequence: SequenceId(
             row(db, MetaKey::HighestSequence, decode_u64)?.unwrap_or_default(),
@@ -72,7 +72,12 @@ fn stale(db: &DB) -> Result<Vec<Projection>, ReadError> {
 }
 
 /// Puts the rows of a new database.
-pub(crate) fn put_new(db: &DB, identity: &Identity, incarnation: [u8; 16], batch: &mut WriteBatch) {
+pub(crate) fn put_new(
+    db: &DB,
+    identity: &StoreIdentity,
+    incarnation: [u8; 16],
+    batch: &mut WriteBatch,
+) {
     put_format(db, batch);
     put(db, batch, MetaKey::Network, identity.network.as_bytes());
     put(db, batch, MetaKey::NodeId, &identity.node.0.to_be_bytes());

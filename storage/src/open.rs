@@ -19,7 +19,7 @@ use crate::family::Family;
 use crate::meta::{self, FORMAT, FORMAT_MIN};
 use crate::options;
 use crate::raw_rows::load_heads;
-use crate::settings::{Durability, Identity, Settings};
+use crate::settings::{Durability, StoreIdentity, StoreSettings};
 use crate::store::Store;
 
 /// Why a folder was not opened, and what to do.
@@ -119,7 +119,7 @@ impl Store {
     /// # Errors
     /// When the folder cannot be used, is in use, is damaged, or belongs to another node, key or
     /// network; the error says what to do.
-    pub fn open(settings: &Settings) -> Result<Self, OpenError> {
+    pub fn open(settings: &StoreSettings) -> Result<Self, OpenError> {
         prepare_folder(&settings.path)?;
         let place = Place::Folder(&settings.path);
         start(place, Some(&settings.identity), settings.durability)
@@ -129,7 +129,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::open`], and when there is no database.
-    pub fn open_existing(path: &Path) -> Result<(Self, Identity), OpenError> {
+    pub fn open_existing(path: &Path) -> Result<(Self, StoreIdentity), OpenError> {
         if !has_database(path) {
             return Err(OpenError::NotADatabase { path: path.to_owned() });
         }
@@ -142,7 +142,7 @@ impl Store {
     ///
     /// # Errors
     /// When RocksDB fails.
-    pub fn in_memory(identity: Identity) -> Result<Self, OpenError> {
+    pub fn in_memory(identity: StoreIdentity) -> Result<Self, OpenError> {
         let env = Env::mem_env().map_err(DatabaseError::from)?;
         start(Place::Memory(&env), Some(&identity), Durability::Fsync)
     }
@@ -157,7 +157,7 @@ enum Place<'a> {
 
 fn start(
     place: Place<'_>,
-    wanted: Option<&Identity>,
+    wanted: Option<&StoreIdentity>,
     durability: Durability,
 ) -> Result<Store, OpenError> {
     let cache = options::block_cache();
@@ -299,7 +299,7 @@ fn explain(path: &Path, error: rocksdb::Error) -> OpenError {
 fn initialise(
     db: &mut DB,
     place: Place<'_>,
-    identity: &Identity,
+    identity: &StoreIdentity,
     cache: &Cache,
 ) -> Result<(), OpenError> {
     let foreign = place.folder().is_some_and(|path| {
@@ -364,7 +364,7 @@ fn new_incarnation() -> [u8; 16] {
     incarnation
 }
 
-fn require_same(stored: &Identity, wanted: &Identity) -> Result<(), OpenError> {
+fn require_same(stored: &StoreIdentity, wanted: &StoreIdentity) -> Result<(), OpenError> {
     if stored.network != wanted.network {
         return Err(OpenError::OtherNetwork {
             stored: stored.network.clone(),
@@ -400,7 +400,7 @@ fn require_own_head(
 }
 
 fn log_opened(store: &Store, place: Place<'_>, own_head: SequenceId) {
-    let Identity { network, node, .. } = store.identity();
+    let StoreIdentity { network, node, .. } = store.identity();
     match place {
         Place::Memory(_) => tracing::debug!(%network, %node, "database in memory"),
         Place::Folder(path) => tracing::info!(

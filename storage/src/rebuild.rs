@@ -11,7 +11,7 @@ use bytes::Bytes;
 use hawser_proto::{Cursor, EnvelopeId, SequenceId};
 use rocksdb::WriteBatch;
 
-use crate::change::{Facts, Standing};
+use crate::change::{Facts, Validity};
 use crate::error::CommitError;
 use crate::error::ReadError;
 use crate::family::Family;
@@ -36,7 +36,7 @@ const CHUNK: usize = 64;
 const ABOVE_ALL_KEYS: [u8; 64] = [0xff; 64];
 
 /// Makes the facts of a stored envelope, given how it stands. Called from several threads.
-pub type Derive<'a> = dyn Fn(EnvelopeId, &Bytes, Standing) -> Option<Facts> + Sync + 'a;
+pub type Derive<'a> = dyn Fn(EnvelopeId, &Bytes, Validity) -> Option<Facts> + Sync + 'a;
 
 /// How far a rebuild has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,7 +188,7 @@ impl Store {
 struct Stored {
     id: EnvelopeId,
     bytes: Bytes,
-    standing: Standing,
+    validity: Validity,
 }
 
 /// What is left of an envelope once its facts are known.
@@ -201,8 +201,8 @@ struct Derived {
 
 impl From<(Stored, Option<Facts>)> for Derived {
     fn from((stored, facts): (Stored, Option<Facts>)) -> Self {
-        let Stored { id, bytes, standing } = stored;
-        let invalid = matches!(standing, Standing::Invalid(_));
+        let Stored { id, bytes, validity } = stored;
+        let invalid = matches!(validity, Validity::Invalid(_));
         Self { id, len_bytes: bytes.len(), invalid, facts }
     }
 }
@@ -236,8 +236,8 @@ impl<'s> Source<'s> {
     fn envelope(&mut self) -> Result<Option<Stored>, ReadError> {
         loop {
             match self.strand.as_mut().and_then(Iterator::next) {
-                Some(Ok(LogItem::Envelope { id, bytes, standing })) => {
-                    return Ok(Some(Stored { id, bytes, standing }));
+                Some(Ok(LogItem::Envelope { id, bytes, validity })) => {
+                    return Ok(Some(Stored { id, bytes, validity }));
                 }
                 Some(Ok(LogItem::Skipped { .. })) => {}
                 Some(Err(error)) => return Err(error),
@@ -264,7 +264,7 @@ fn derive_all<T>(
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(chunk) = envelopes.chunks(CHUNK).nth(index) else { return };
-            let facts = chunk.iter().map(|it| derive(it.id, &it.bytes, it.standing)).collect();
+            let facts = chunk.iter().map(|it| derive(it.id, &it.bytes, it.validity)).collect();
             lock(&done).push((index, facts));
         }
     };

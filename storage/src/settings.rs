@@ -6,7 +6,7 @@ use hawser_proto::{OriginatorId, PublicKey};
 
 /// Which database this is. A database belongs to one node of one network, for ever.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
+pub struct StoreIdentity {
     /// The network's name.
     pub network: String,
     /// The node whose own strand is written here.
@@ -27,11 +27,11 @@ pub enum Durability {
 
 /// Where and how to open a store.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct StoreSettings {
     /// The folder; made (mode 0700) if it does not exist.
     pub path: PathBuf,
     /// Whose database it must be; a new one becomes theirs.
-    pub identity: Identity,
+    pub identity: StoreIdentity,
     /// When a commit counts as durable.
     pub durability: Durability,
 }

@@ -6,7 +6,7 @@ use crate::database::Database;
 use crate::error::DatabaseError;
 use crate::family::Family;
 use crate::locks::lock;
-use crate::settings::Identity;
+use crate::settings::StoreIdentity;
 use crate::snapshot::Snapshot;
 
 /// One open database: the log and its projections. Clones share it; dropping the last one closes it.
@@ -20,7 +20,7 @@ pub struct Store {
 impl Store {
     /// Returns the network, node and key that the database belongs to.
     #[must_use]
-    pub fn identity(&self) -> &Identity {
+    pub fn identity(&self) -> &StoreIdentity {
         &self.inner.identity
     }
 

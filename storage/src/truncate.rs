@@ -26,7 +26,7 @@ impl Store {
     /// # Errors
     /// [`CommitError::OutOfRange`] if `from` is no place of a chain's strand; after
     /// [`CommitError::Write`] the store is poisoned.
-    pub fn cut_chain(
+    pub fn truncate_strand(
         &self,
         from: EnvelopeId,
         position: Option<ChainPosition>,

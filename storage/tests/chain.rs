@@ -7,8 +7,8 @@ mod support;
 
 use hawser_proto::{Address, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{
-    AddressChange, ChainCommit, ChainPosition, Change, CommitError, Entry, Facts, InvalidRule,
-    LedgerEntry, LedgerKind, LogItem, Mark, SkipReason, Standing, Store,
+    AddressChange, ChainCommit, ChainPosition, Change, CommitError, Facts, InvalidRule,
+    LedgerEntry, LedgerKind, LogEntry, LogItem, Mark, SkipReason, Store, Validity,
 };
 use support::*;
 
@@ -24,31 +24,31 @@ fn place(sequence: u64) -> EnvelopeId {
 
 fn waiting(sequence: u64) -> Change {
     let id = place(sequence);
-    Change::Append(Entry::waiting(id, entry(id).bytes))
+    Change::Append(LogEntry::waiting(id, entry(id).bytes))
 }
 
-fn valid(sequence: u64) -> Entry {
+fn valid(sequence: u64) -> LogEntry {
     let id = place(sequence);
-    Entry::valid(id, entry(id).bytes, facts(id))
+    LogEntry::valid(id, entry(id).bytes, facts(id))
 }
 
-fn invalid(sequence: u64) -> Entry {
+fn invalid(sequence: u64) -> LogEntry {
     let id = place(sequence);
-    Entry::invalid(id, entry(id).bytes, InvalidRule(15))
+    LogEntry::invalid(id, entry(id).bytes, InvalidRule(15))
 }
 
 fn position(block: u64) -> Option<ChainPosition> {
     Some(ChainPosition { block, hash: [9; 32] })
 }
 
-fn standings(store: &Store) -> Vec<Standing> {
+fn validities(store: &Store) -> Vec<Validity> {
     let snapshot = store.snapshot();
     let items = snapshot.log(place(0), snapshot.head(STRAND).unwrap());
-    let standing = |item| match item {
-        LogItem::Envelope { standing, .. } => standing,
+    let validity = |item| match item {
+        LogItem::Envelope { validity, .. } => validity,
         LogItem::Skipped { .. } => panic!("nothing is skipped here"),
     };
-    items.map(|item| standing(item.unwrap())).collect()
+    items.map(|item| validity(item.unwrap())).collect()
 }
 
 #[test]
@@ -65,8 +65,8 @@ fn what_waits_has_no_rows_until_its_verdict() {
 
         let resolved = vec![valid(2), invalid(3)];
         store.commit_chain(&ChainCommit { resolved, ..commit() }).unwrap();
-        use Standing::{Invalid, Valid};
-        assert_eq!(standings(store), [Valid, Valid, Invalid(InvalidRule(15)), Valid]);
+        use Validity::{Invalid, Valid};
+        assert_eq!(validities(store), [Valid, Valid, Invalid(InvalidRule(15)), Valid]);
         let snapshot = store.snapshot();
         assert_eq!(snapshot.newest(topic("t2").as_bytes()).unwrap(), Some(place(2)));
         assert_eq!(snapshot.newest(topic("t0").as_bytes()).unwrap(), None);
@@ -84,7 +84,7 @@ fn what_waits_has_no_rows_until_its_verdict() {
         at_once.commit(&changes).unwrap();
         let expected = at_once.snapshot().projection_digests().unwrap();
         assert_eq!(snapshot.projection_digests().unwrap(), expected);
-        let derive = |at, _: &_, standing| (standing == Standing::Valid).then(|| facts(at));
+        let derive = |at, _: &_, validity| (validity == Validity::Valid).then(|| facts(at));
         store.rebuild(&derive, &mut |_| {}).unwrap();
         assert_eq!(store.snapshot().projection_digests().unwrap(), expected);
     });
@@ -101,7 +101,7 @@ fn a_verdict_is_for_what_waits_and_comes_once() {
             let refused = ChainCommit { resolved, position: position(7), ..commit() };
             assert_eq!(store.commit_chain(&refused), Err(CommitError::NotWaiting { at }));
         }
-        let other = Entry { bytes: signed("another statement", 2), ..valid(2) };
+        let other = LogEntry { bytes: signed("another statement", 2), ..valid(2) };
         let refused = ChainCommit { resolved: vec![other], position: position(7), ..commit() };
         assert_eq!(store.commit_chain(&refused), Err(CommitError::Conflict { at: place(2) }));
         let snapshot = store.snapshot();
@@ -110,7 +110,7 @@ fn a_verdict_is_for_what_waits_and_comes_once() {
         // A commit may bring an envelope and its verdict.
         let both = ChainCommit { changes: vec![waiting(4)], resolved: vec![valid(4)], ..commit() };
         store.commit_chain(&both).unwrap();
-        assert_eq!(standings(store)[3], Standing::Valid);
+        assert_eq!(validities(store)[3], Validity::Valid);
     });
 }
 
@@ -120,11 +120,11 @@ fn what_waits_keeps_its_place() {
         store.commit(&[waiting(1)]).unwrap();
         store.commit(&[append(STRAND, 1)]).unwrap();
         assert_eq!(
-            standings(store),
-            [Standing::Waiting],
+            validities(store),
+            [Validity::Waiting],
             "an event that comes again is no verdict"
         );
-        let other = Entry { bytes: signed("another statement", 1), ..entry(place(1)) };
+        let other = LogEntry { bytes: signed("another statement", 1), ..entry(place(1)) };
         let refused = store.commit(&[Change::Append(other)]);
         assert_eq!(refused, Err(CommitError::Conflict { at: place(1) }));
     });
@@ -234,7 +234,7 @@ fn a_strand_that_was_cut_is_as_if_the_rest_had_never_come() {
         append(OriginatorId::GROUP_MESSAGES, 1),
         append(OWN, 1),
     ];
-    let derive = |id, _: &_, standing| (standing == Standing::Valid).then(|| facts(id));
+    let derive = |id, _: &_, validity| (validity == Validity::Valid).then(|| facts(id));
     for from in 1..=11 {
         let kept = all.iter().filter_map(|change| match change {
             Change::Append(entry) if entry.id >= place(from) && entry.id.originator == STRAND => {
@@ -249,7 +249,7 @@ fn a_strand_that_was_cut_is_as_if_the_rest_had_never_come() {
         on_each(|store| {
             store.commit(&all).unwrap();
             store.commit_chain(&ChainCommit { position: position(5), ..commit() }).unwrap();
-            store.cut_chain(place(from), position(3)).unwrap();
+            store.truncate_strand(place(from), position(3)).unwrap();
             assert!(!store.stale_projections().is_empty());
             store.rebuild(&derive, &mut |_| {}).unwrap();
             assert_eq!(store.snapshot().head(STRAND).unwrap().0, (from - 1).min(9));
@@ -259,7 +259,7 @@ fn a_strand_that_was_cut_is_as_if_the_rest_had_never_come() {
             let next = (from - 1).min(9) + 1;
             let refused = store.commit(&[append(STRAND, next + 1)]);
             assert!(matches!(refused, Err(CommitError::Gap { .. })), "{refused:?}");
-            let other = Entry { bytes: signed("the other branch", 1), ..entry(place(next)) };
+            let other = LogEntry { bytes: signed("the other branch", 1), ..entry(place(next)) };
             store.commit(&[Change::Append(other)]).unwrap();
         });
     }
@@ -270,9 +270,9 @@ fn only_the_strand_of_a_chain_is_cut() {
     on_each(|store| {
         extend(store, OWN, 3);
         let at = id(OWN, 2);
-        assert_eq!(store.cut_chain(at, None), Err(CommitError::OutOfRange { at }));
+        assert_eq!(store.truncate_strand(at, None), Err(CommitError::OutOfRange { at }));
         let none = place(0);
-        assert_eq!(store.cut_chain(none, None), Err(CommitError::OutOfRange { at: none }));
+        assert_eq!(store.truncate_strand(none, None), Err(CommitError::OutOfRange { at: none }));
         assert!(store.stale_projections().is_empty());
         assert_eq!(store.snapshot().head(OWN).unwrap().0, 3);
     });
@@ -284,7 +284,7 @@ fn a_cut_that_was_not_followed_by_a_rebuild_asks_for_one() {
     let store = Store::open(&settings(folder.path())).unwrap();
     extend(&store, STRAND, 3);
     store.commit_chain(&ChainCommit { position: position(5), ..commit() }).unwrap();
-    store.cut_chain(place(2), None).unwrap();
+    store.truncate_strand(place(2), None).unwrap();
     drop(store);
     let store = Store::open(&settings(folder.path())).unwrap();
     assert!(!store.stale_projections().is_empty());

@@ -7,8 +7,8 @@ mod support;
 use hawser_proto::{Address, OriginatorId, SequenceId};
 use hawser_storage::SkipReason::{Expired, Missing, Void};
 use hawser_storage::{
-    Change, Charge, CommitError, Entry, InvalidRule, LogItem, Mark, RateRow, Standing, Store,
-    UsageRow, minute_of,
+    Change, Charge, CommitError, InvalidRule, LogEntry, LogItem, Mark, RateRow, Store, UsageRow,
+    Validity, minute_of,
 };
 use support::*;
 
@@ -18,12 +18,12 @@ fn told(store: &Store, originator: OriginatorId) -> String {
     let snapshot = store.snapshot();
     let through = snapshot.head(originator).unwrap();
     let items = snapshot.log(id(originator, 0), through).map(|item| match item.unwrap() {
-        LogItem::Envelope { id, bytes, standing } => {
+        LogItem::Envelope { id, bytes, validity } => {
             assert_eq!(snapshot.get(id).unwrap(), Some(bytes));
-            let sign = match standing {
-                Standing::Valid => "",
-                Standing::Invalid(_) => "!",
-                Standing::Waiting => "w",
+            let sign = match validity {
+                Validity::Valid => "",
+                Validity::Invalid(_) => "!",
+                Validity::Waiting => "w",
             };
             format!("{sign}{}", id.sequence)
         }
@@ -122,7 +122,7 @@ fn one_statement_signed_twice_is_held_once() {
     on_each(|store| {
         extend(store, PEER, 1);
         let first = store.snapshot().get(id(PEER, 1)).unwrap();
-        let again = Entry { bytes: signed("envelope 200:1", 2), ..entry(id(PEER, 1)) };
+        let again = LogEntry { bytes: signed("envelope 200:1", 2), ..entry(id(PEER, 1)) };
         assert_ne!(Some(&again.bytes), first.as_ref());
         store.commit(&[Change::Append(again)]).unwrap();
         assert_eq!(store.snapshot().get(id(PEER, 1)).unwrap(), first);
@@ -133,7 +133,7 @@ fn one_statement_signed_twice_is_held_once() {
 fn another_statement_for_the_same_place_is_a_conflict() {
     on_each(|store| {
         extend(store, PEER, 1);
-        let other = |at| Change::Append(Entry { bytes: signed("another", 1), ..entry(at) });
+        let other = |at| Change::Append(LogEntry { bytes: signed("another", 1), ..entry(at) });
         let conflict = Err(CommitError::Conflict { at: id(PEER, 1) });
         assert_eq!(store.commit(&[other(id(PEER, 1))]), conflict);
         let conflict = Err(CommitError::Conflict { at: id(PEER, 2) });

@@ -7,7 +7,7 @@ mod support;
 use std::fs;
 
 use hawser_proto::{OriginatorId, SequenceId};
-use hawser_storage::{Identity, OpenError, RateRow, Settings, SkipReason, Store};
+use hawser_storage::{OpenError, RateRow, SkipReason, Store, StoreIdentity, StoreSettings};
 use support::*;
 
 #[test]
@@ -63,14 +63,14 @@ fn databases_in_memory_are_apart() {
 fn another_nodes_database_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     drop(Store::open(&settings(folder.path())).unwrap());
-    let open = |identity: Identity| {
-        Store::open(&Settings { identity, ..settings(folder.path()) }).map(drop)
+    let open = |identity: StoreIdentity| {
+        Store::open(&StoreSettings { identity, ..settings(folder.path()) }).map(drop)
     };
-    let refused = open(Identity { node: OriginatorId(300), ..identity() });
+    let refused = open(StoreIdentity { node: OriginatorId(300), ..identity() });
     assert!(matches!(refused, Err(OpenError::OtherNode { stored: OWN, .. })), "{refused:?}");
-    let refused = open(Identity { public_key: key(2).public_key(), ..identity() });
+    let refused = open(StoreIdentity { public_key: key(2).public_key(), ..identity() });
     assert!(matches!(refused, Err(OpenError::OtherKey { .. })), "{refused:?}");
-    let refused = open(Identity { network: "mainnet".to_owned(), ..identity() });
+    let refused = open(StoreIdentity { network: "mainnet".to_owned(), ..identity() });
     assert!(
         matches!(&refused, Err(OpenError::OtherNetwork { stored, .. }) if stored == "testnet"),
         "{refused:?}"

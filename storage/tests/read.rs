@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use hawser_proto::{Address, EnvelopeId, OriginatorId, SequenceId, Topic, TopicKind};
 use hawser_storage::{
-    Change, Charge, Entry, Facts, LogItem, SkipReason, Standing, Store, TopicRow, UsageRow,
+    Change, Charge, Facts, LogEntry, LogItem, SkipReason, Store, TopicRow, UsageRow, Validity,
 };
 use proptest::prelude::*;
 use support::*;
@@ -85,7 +85,7 @@ fn large_and_small_envelopes_survive_being_written_out() {
         let large = |sequence: u64| {
             let text = format!("{sequence}").repeat(10_000);
             let at = id(PEER, sequence);
-            Change::Append(Entry { bytes: signed(&text, 1), ..entry(at) })
+            Change::Append(LogEntry { bytes: signed(&text, 1), ..entry(at) })
         };
         let changes = [large(1), append(PEER, 2), large(3)];
         store.commit(&changes).unwrap();
@@ -220,8 +220,8 @@ fn a_strand_is_read_from_any_place_to_any_place() {
                 let places: Vec<u64> = snapshot
                     .log(id(PEER, after), SequenceId(through))
                     .flat_map(|item| match item.unwrap() {
-                        LogItem::Envelope { id, standing, .. } => {
-                            assert_eq!(standing != Standing::Valid, id.sequence == SequenceId(2));
+                        LogItem::Envelope { id, validity, .. } => {
+                            assert_eq!(validity != Validity::Valid, id.sequence == SequenceId(2));
                             id.sequence.0..=id.sequence.0
                         }
                         LogItem::Skipped { from, through, .. } => from.0..=through.0,

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use hawser_proto::{Address, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{
-    AddressChange, Change, Charge, Entry, Facts, InvalidRule, LogItem, Mark, RebuildError,
-    SkipReason, Standing, Store,
+    AddressChange, Change, Charge, Facts, InvalidRule, LogEntry, LogItem, Mark, RebuildError,
+    SkipReason, Store, Validity,
 };
 use proptest::prelude::*;
 use support::*;
@@ -47,16 +47,16 @@ fn derived(at: EnvelopeId) -> (Option<InvalidRule>, Option<Facts>) {
 
 fn change(at: EnvelopeId) -> Change {
     let (invalid, facts) = derived(at);
-    Change::Append(Entry { standing: Standing::of(invalid), facts, ..entry(at) })
+    Change::Append(LogEntry { validity: Validity::of(invalid), facts, ..entry(at) })
 }
 
 fn rebuild(store: &Store) -> hawser_storage::RebuildReport {
     store
         .rebuild(
-            &|at, bytes, standing| {
+            &|at, bytes, validity| {
                 assert_eq!(bytes, &entry(at).bytes);
                 let (rule, facts) = derived(at);
-                assert_eq!(standing, Standing::of(rule));
+                assert_eq!(validity, Validity::of(rule));
                 facts
             },
             &mut |_| {},
@@ -217,10 +217,10 @@ fn an_interrupted_rebuild_is_known_and_repeated_at_the_next_start() {
         .map(|sequence| {
             let at = id(OWN, sequence);
             let bytes = at.to_string().into_bytes().into();
-            Change::Append(Entry {
+            Change::Append(LogEntry {
                 id: at,
                 bytes,
-                standing: Standing::Valid,
+                validity: Validity::Valid,
                 facts: Some(facts(at)),
             })
         })

@@ -24,7 +24,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::query_api_client::QueryApiClien
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
 use hawser_proto::{EnvelopeId, OriginatorId, SecretKey, SequenceId, Topic, TopicKind};
 use hawser_rules::{Rate, RateTable};
-use hawser_storage::{Change, Entry, Identity, Store};
+use hawser_storage::{Change, LogEntry, Store, StoreIdentity};
 use http_body_util::BodyExt as _;
 use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -78,7 +78,7 @@ pub(crate) async fn node_with(
     peers: Arc<dyn PeerView>,
 ) -> Node {
     let identity =
-        Identity { network: "test".into(), node: NODE, public_key: node_key().public_key() };
+        StoreIdentity { network: "test".into(), node: NODE, public_key: node_key().public_key() };
     let store = Store::in_memory(identity).unwrap();
     let (registry, registry_receiver) =
         watch::channel(Arc::new([record()].into_iter().collect::<Registry>()));
@@ -180,7 +180,7 @@ impl Node {
         let bytes = UnsealedEnvelope::new(&statement).seal(&node_key());
         let envelope = OriginatorEnvelope::parse(bytes.clone()).unwrap();
         let facts = facts::of_statement(envelope.unsigned(), None, NODE);
-        let entry = Entry::valid(envelope.id(), bytes, facts);
+        let entry = LogEntry::valid(envelope.id(), bytes, facts);
         self.engine.committer().commit(vec![Change::Append(entry)]).unwrap();
     }
 

@@ -17,7 +17,7 @@ use hawser_node::files::deployment::Deployment;
 use hawser_node::settings::NodeServiceSettings;
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::{EnvelopeId, OriginatorId};
-use hawser_storage::{ChainPosition, LogItem, ReadError, Snapshot, Standing, Store};
+use hawser_storage::{ChainPosition, LogItem, ReadError, Snapshot, Store, Validity};
 use serde_json::json;
 
 use super::rebuild;
@@ -53,7 +53,7 @@ pub(super) fn run(args: RecutArgs, as_json: bool) -> Result<(), Failure> {
         .map_err(|error| error.while_doing("keeping what is cut off"))?;
     drop(snapshot);
     store
-        .cut_chain(cut.from, cut.position)
+        .truncate_strand(cut.from, cut.position)
         .map_err(|error| Failure::failed(format!("cutting: {error}")))?;
     rebuild::rebuild(&store).map_err(|error| {
         Failure::failed(format!("rebuilding: {error}; the node will try again"))
@@ -228,14 +228,14 @@ fn keep(snapshot: &Snapshot<'_>, cut: &Cut, path: &Path) -> Result<(), Failure> 
     let mut file = BufWriter::new(File::create_new(path).map_err(Failure::failed)?);
     let before = EnvelopeId { sequence: cut.from.sequence.previous(), ..cut.from };
     for item in snapshot.log(before, cut.through.sequence) {
-        let LogItem::Envelope { id, bytes, standing } = item.map_err(unreadable)? else { continue };
+        let LogItem::Envelope { id, bytes, validity } = item.map_err(unreadable)? else { continue };
         let line = json!({
             "originator": id.originator.0,
             "sequence_id": id.sequence.0,
-            "standing": match standing {
-                Standing::Valid => "valid",
-                Standing::Invalid(_) => "invalid",
-                Standing::Waiting => "waiting",
+            "standing": match validity {
+                Validity::Valid => "valid",
+                Validity::Invalid(_) => "invalid",
+                Validity::Waiting => "waiting",
             },
             "hex": hex::encode(&bytes),
         });

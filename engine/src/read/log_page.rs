@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
-use hawser_storage::{LogItem, LogScan, Snapshot, Standing};
+use hawser_storage::{LogItem, LogScan, Snapshot, Validity};
 
 use super::error::ReadError;
 use super::limits::{Limits, Taken};
@@ -68,7 +68,7 @@ impl<'s> Strand<'s> {
     /// Moves to the next valid envelope of `originator`, if there is one.
     fn start(originator: OriginatorId, mut scan: LogScan<'s>) -> Result<Option<Self>, ReadError> {
         while let Some(item) = scan.next() {
-            let LogItem::Envelope { id, bytes, standing: Standing::Valid } = item? else {
+            let LogItem::Envelope { id, bytes, validity: Validity::Valid } = item? else {
                 continue;
             };
             debug_assert_eq!(id.originator, originator, "a scan keeps to its strand");

@@ -9,7 +9,7 @@ use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SecretKey, SequenceId, Topic};
 use hawser_storage::{
-    Change, Entry, Facts, Identity, InvalidRule, SkipReason, Standing, Store, TopicRow,
+    Change, Facts, InvalidRule, LogEntry, SkipReason, Store, StoreIdentity, TopicRow, Validity,
 };
 use prost::Message as _;
 
@@ -111,7 +111,7 @@ impl Dice {
 /// A store in memory.
 pub(crate) fn store() -> Store {
     let key = SecretKey::from_bytes(&[7; 32]).expect("a valid scalar");
-    Store::in_memory(Identity {
+    Store::in_memory(StoreIdentity {
         network: "test".into(),
         node: OriginatorId(100),
         public_key: key.public_key(),
@@ -138,10 +138,10 @@ pub(crate) fn committed(
 }
 
 pub(crate) fn append(committed: &Committed) -> Change {
-    Change::Append(Entry {
+    Change::Append(LogEntry {
         id: committed.id,
         bytes: committed.bytes.clone(),
-        standing: Standing::Valid,
+        validity: Validity::Valid,
         facts: Some(Facts {
             topic: committed.topic.clone(),
             originator_ns: committed.originator_ns,
@@ -156,10 +156,10 @@ pub(crate) fn append(committed: &Committed) -> Change {
 }
 
 pub(crate) fn append_invalid(committed: &Committed) -> Change {
-    Change::Append(Entry {
+    Change::Append(LogEntry {
         id: committed.id,
         bytes: committed.bytes.clone(),
-        standing: Standing::Invalid(InvalidRule(1)),
+        validity: Validity::Invalid(InvalidRule(1)),
         facts: None,
     })
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hawser_proto::EnvelopeId;
-use hawser_storage::{ChainCommit, Change, CommitError, Entry, Store};
+use hawser_storage::{ChainCommit, Change, CommitError, LogEntry, Store};
 
 use super::read::Hub;
 use crate::committed::{Committed, Heads};
@@ -64,7 +64,7 @@ impl Committer {
 
     /// Announces what is durable now: heads first, so that a subscriber which the hub reaches
     /// finds the envelope covered by them.
-    fn announce(&self, resolved: Vec<Entry>, changes: Vec<Change>) {
+    fn announce(&self, resolved: Vec<LogEntry>, changes: Vec<Change>) {
         let mut shown = Vec::with_capacity(resolved.len() + changes.len());
         // What waited stands below what is new, and the hub passes on only what ascends.
         shown.extend(resolved.into_iter().filter_map(Committed::from_entry).map(Arc::new));

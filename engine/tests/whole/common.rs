@@ -13,7 +13,7 @@ use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::{V1, Version};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Bytes, OriginatorId, SecretKey, Topic, TopicKind};
 use hawser_rules::{Rate, RateTable};
-use hawser_storage::{Identity, Store};
+use hawser_storage::{Store, StoreIdentity};
 use prost::Message as _;
 use tokio::sync::watch;
 
@@ -54,7 +54,7 @@ pub fn payer(index: u8) -> SecretKey {
 
 pub fn store() -> Store {
     let identity =
-        Identity { network: "test".into(), node: NODE, public_key: node_key().public_key() };
+        StoreIdentity { network: "test".into(), node: NODE, public_key: node_key().public_key() };
     Store::in_memory(identity).unwrap()
 }
 

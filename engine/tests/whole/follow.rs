@@ -12,7 +12,7 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SecretKey, SequenceId};
 use hawser_rules::{Rate, RateTable};
-use hawser_storage::{Change, Entry, LogItem, SkipReason, Standing, Store};
+use hawser_storage::{Change, LogEntry, LogItem, SkipReason, Store, Validity};
 use prost::Message as _;
 
 use crate::common::{
@@ -202,7 +202,7 @@ async fn what_was_marked_missing_before_a_restart_is_still_looked_for() {
     let skip = Change::Skip { originator: SOURCE, from, through, reason: SkipReason::Missing };
     let id = EnvelopeId::new(SOURCE, SequenceId(4));
     let bytes = envelope(SOURCE, 4, "true");
-    let entry = Entry { id, bytes, standing: Standing::Valid, facts: None };
+    let entry = LogEntry { id, bytes, validity: Validity::Valid, facts: None };
     store.commit(&[skip, Change::Append(entry)]).unwrap();
 
     let follower = Follower::start(store);

@@ -374,7 +374,7 @@ async fn addresses_belong_to_the_inbox_that_they_joined_last_and_have_not_left()
     assert_eq!(inboxes(&node, [12, 41, 22]), [Some(4), Some(4), Some(1)]);
 
     let before = store.snapshot().projection_digests().unwrap();
-    let derive = |_, bytes: &Bytes, standing| facts::of_stored(bytes, standing, NODE);
+    let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, NODE);
     store.rebuild(&derive, &mut |_| {}).unwrap();
     assert_eq!(store.snapshot().projection_digests().unwrap(), before);
     assert_eq!(inboxes(&node, [12, 41, 22]), [Some(4), Some(4), Some(1)]);

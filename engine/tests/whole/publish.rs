@@ -25,7 +25,7 @@ fn head(store: &Store) -> u64 {
 
 fn rebuilt(store: &Store) {
     let before = store.snapshot().projection_digests().unwrap();
-    let derive = |_, bytes: &Bytes, standing| facts::of_stored(bytes, standing, NODE);
+    let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, NODE);
     store.rebuild(&derive, &mut |_| {}).unwrap();
     assert_eq!(store.snapshot().projection_digests().unwrap(), before);
 }

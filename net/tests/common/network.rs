@@ -11,7 +11,7 @@ use hawser_engine::runtime::replication::{Replication, ReplicationTasks};
 use hawser_engine::runtime::{EngineSettings, PublishSettings, PublisherThreads};
 use hawser_net::{Endpoint, NetSettings, StartError};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
-use hawser_storage::{Identity, LogItem, Store};
+use hawser_storage::{LogItem, Store, StoreIdentity};
 use tokio::sync::watch;
 
 use super::envelopes::{NOW_NS, key, message, rates};
@@ -67,7 +67,7 @@ impl Network {
     pub fn start(&mut self, id: u32) -> Node {
         let id = OriginatorId(id);
         let public_key = key(id).public_key();
-        let identity = Identity { network: "test".to_owned(), node: id, public_key };
+        let identity = StoreIdentity { network: "test".to_owned(), node: id, public_key };
         self.start_on(Store::in_memory(identity).unwrap(), "127.0.0.1:0")
     }
 

@@ -7,7 +7,7 @@ use hawser_engine::ports::{NodeRecord, Ports, Registry};
 use hawser_engine::runtime::{EngineSettings, PublishSettings, PublisherThreads};
 use hawser_proto::{Address, SecretKey};
 use hawser_rules::RateTable;
-use hawser_storage::{Identity, OpenError, ReadError, RebuildError, Settings, Store};
+use hawser_storage::{OpenError, ReadError, RebuildError, Store, StoreIdentity, StoreSettings};
 use hawser_validation::wallets::Wallets;
 use tokio::runtime::Handle;
 
@@ -182,9 +182,9 @@ fn own_record<'a>(
 }
 
 fn open_store(config: &DatabaseSettings, own: &NodeRecord) -> Result<Store, OpenError> {
-    Store::open(&Settings {
+    Store::open(&StoreSettings {
         path: config.data_dir.clone(),
-        identity: Identity {
+        identity: StoreIdentity {
             network: config.network.clone(),
             node: own.id,
             public_key: own.public_key,

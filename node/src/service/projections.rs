@@ -18,7 +18,7 @@ pub fn rebuild(
     progress: &mut dyn FnMut(RebuildProgress),
 ) -> Result<RebuildReport, RebuildError> {
     let own = store.identity().node;
-    let derive = |_, bytes: &_, standing| facts::of_stored(bytes, standing, own);
+    let derive = |_, bytes: &_, validity| facts::of_stored(bytes, validity, own);
     store.rebuild(&derive, progress)
 }
 

@@ -7,8 +7,8 @@ use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{Address, EnvelopeId, OriginatorId, SecretKey, SequenceId, Topic, TopicKind};
 use hawser_storage::{
-    AddressChange, Change, Charge, Durability, Entry, Facts, Identity, InvalidRule, Settings,
-    SkipReason, Standing, Store,
+    AddressChange, Change, Charge, Durability, Facts, InvalidRule, LogEntry, SkipReason, Store,
+    StoreIdentity, StoreSettings, Validity,
 };
 
 /// The node whose database it is.
@@ -16,16 +16,16 @@ pub(crate) const OWN: OriginatorId = OriginatorId(100);
 /// Another node.
 pub(crate) const PEER: OriginatorId = OriginatorId(200);
 
-pub(crate) fn identity() -> Identity {
-    Identity { network: "testnet".to_owned(), node: OWN, public_key: key(1).public_key() }
+pub(crate) fn identity() -> StoreIdentity {
+    StoreIdentity { network: "testnet".to_owned(), node: OWN, public_key: key(1).public_key() }
 }
 
 pub(crate) fn key(seed: u8) -> SecretKey {
     SecretKey::from_bytes(&[seed; 32]).unwrap()
 }
 
-pub(crate) fn settings(path: &std::path::Path) -> Settings {
-    Settings { path: path.to_owned(), identity: identity(), durability: Durability::Fsync }
+pub(crate) fn settings(path: &std::path::Path) -> StoreSettings {
+    StoreSettings { path: path.to_owned(), identity: identity(), durability: Durability::Fsync }
 }
 
 pub(crate) fn in_memory() -> Store {
@@ -55,11 +55,11 @@ pub(crate) fn signed(statement: &str, seed: u8) -> Bytes {
 }
 
 /// An envelope with everything that projections keep.
-pub(crate) fn entry(at: EnvelopeId) -> Entry {
-    Entry {
+pub(crate) fn entry(at: EnvelopeId) -> LogEntry {
+    LogEntry {
         id: at,
         bytes: signed(&format!("envelope {at}"), 1),
-        standing: Standing::Valid,
+        validity: Validity::Valid,
         facts: Some(facts(at)),
     }
 }
@@ -93,13 +93,13 @@ pub(crate) fn append(originator: OriginatorId, sequence: u64) -> Change {
 
 pub(crate) fn append_with(originator: OriginatorId, sequence: u64, facts: Facts) -> Change {
     let at = id(originator, sequence);
-    Change::Append(Entry { facts: Some(facts), ..entry(at) })
+    Change::Append(LogEntry { facts: Some(facts), ..entry(at) })
 }
 
 pub(crate) fn append_invalid(originator: OriginatorId, sequence: u64, rule: u8) -> Change {
     let at = id(originator, sequence);
-    let standing = Standing::Invalid(InvalidRule(rule));
-    Change::Append(Entry { standing, facts: None, ..entry(at) })
+    let validity = Validity::Invalid(InvalidRule(rule));
+    Change::Append(LogEntry { validity, facts: None, ..entry(at) })
 }
 
 pub(crate) fn skip(

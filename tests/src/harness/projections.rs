@@ -18,7 +18,7 @@ pub fn assert_equal_a_rebuild(data_dir: &Path) {
     let (store, identity) = Store::open_existing(copy.path()).unwrap();
     assert_eq!(store.stale_projections(), [""; 0]);
     let stored = store.snapshot().projection_digests().unwrap();
-    let derive = |_, bytes: &_, standing| facts::of_stored(bytes, standing, identity.node);
+    let derive = |_, bytes: &_, validity| facts::of_stored(bytes, validity, identity.node);
     let report = store.rebuild(&derive, &mut |_| {}).unwrap();
     assert!(report.projected > 0, "there was nothing to compare");
     assert_eq!(store.snapshot().projection_digests().unwrap(), stored);

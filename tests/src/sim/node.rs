@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use hawser_engine::replication::{Follower, StrandWrite};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
-use hawser_storage::{Change, CommitError, Identity, LogItem, Store};
+use hawser_storage::{Change, CommitError, LogItem, Store, StoreIdentity};
 
 use super::strands::key;
 
@@ -34,7 +34,7 @@ pub(super) struct Node {
 impl Node {
     pub(super) fn new(id: OriginatorId) -> Self {
         let public_key = key(id).public_key();
-        let identity = Identity { network: "sim".to_owned(), node: id, public_key };
+        let identity = StoreIdentity { network: "sim".to_owned(), node: id, public_key };
         let store = Store::in_memory(identity).unwrap();
         let following = BTreeMap::new();
         Self { id, store, incarnation: 0, is_running: false, following, conflicts: 0 }

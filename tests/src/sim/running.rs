@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use hawser_engine::replication::{Effect, RequestId, StrandItem, StrandWrite, Want, WantResponse};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
-use hawser_storage::{Change, Entry, SkipReason, Standing};
+use hawser_storage::{Change, LogEntry, SkipReason, Validity};
 use rand::RngExt as _;
 
 use super::liar::is_withheld;
@@ -225,10 +225,10 @@ impl Sim {
     }
 }
 
-fn own_entry(node: OriginatorId, sequence: SequenceId) -> Entry {
+fn own_entry(node: OriginatorId, sequence: SequenceId) -> LogEntry {
     let bytes = envelope(node, sequence, Version::True);
     let entry = judge(node, node, &bytes).expect("made as it should be");
     assert_eq!(entry.id, EnvelopeId::new(node, sequence));
-    assert_eq!(entry.standing, Standing::Valid);
+    assert_eq!(entry.validity, Validity::Valid);
     entry
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
-use hawser_storage::{Change, Entry, SkipReason};
+use hawser_storage::{Change, LogEntry, SkipReason};
 
 use super::link::{PeerViolation, RequestId, StrandItem, Want, WantResponse};
 use super::ranges::Ranges;
@@ -39,7 +39,7 @@ pub enum StrandWrite {
     },
     /// Hold these against what is stored, after all appends before them: the same statement is
     /// nothing, another one is a conflict, and a place marked missing is filled.
-    Compare(Vec<Entry>),
+    Compare(Vec<LogEntry>),
 }
 
 /// What a [`Follower`] wants done.
@@ -312,7 +312,7 @@ impl Follower {
         now: Instant,
         from: OriginatorId,
         id: EnvelopeId,
-        entry: Option<Entry>,
+        entry: Option<LogEntry>,
         taken: &mut Taken,
     ) -> Result<(), PeerViolation> {
         if id.originator != self.originator {
@@ -503,7 +503,7 @@ impl Follower {
 #[derive(Default)]
 struct Taken {
     append: Vec<Change>,
-    compare: Vec<Entry>,
+    compare: Vec<LogEntry>,
 }
 
 impl Lane {

@@ -1,7 +1,7 @@
 //! A follower is told what happens, and what it wants done is looked at.
 
 use hawser_proto::Bytes;
-use hawser_storage::{InvalidRule, Standing};
+use hawser_storage::{InvalidRule, Validity};
 use proptest::prelude::*;
 
 use super::*;
@@ -14,7 +14,7 @@ fn entry_of(originator: OriginatorId, sequence: u64) -> Entry {
     Entry {
         id: EnvelopeId::new(originator, SequenceId(sequence)),
         bytes: Bytes::copy_from_slice(&sequence.to_be_bytes()),
-        standing: Standing::Invalid(InvalidRule(1)),
+        validity: Validity::Invalid(InvalidRule(1)),
         facts: None,
     }
 }

@@ -9,13 +9,13 @@ use hawser_proto::envelope::{LayerError, OriginatorEnvelope, Proof, UnsignedOrig
 use hawser_proto::sign::{originator_digest, recover_batch};
 use hawser_proto::{Bytes, Digest, EnvelopeId, OriginatorId, PublicKey, SequenceId, Signature};
 use hawser_rules::{RateTable, Violation, check_statement};
-use hawser_storage::{Entry, Standing};
+use hawser_storage::{LogEntry, Validity};
 
 use super::link::PeerViolation;
 use crate::facts;
 
 /// What may be stored, marked invalid if it breaks a rule; or why it is not.
-pub type VerifyResult = Result<Entry, VerifyError>;
+pub type VerifyResult = Result<LogEntry, VerifyError>;
 
 /// Why an envelope is not to be stored as it came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -129,16 +129,16 @@ impl EnvelopeVerifier {
         let judged = inner.map_err(Violation::from).and_then(|statement| {
             check_statement(&statement, payer.clone(), &self.key, &self.rates).map(|()| statement)
         });
-        let (facts, standing) = match judged {
+        let (facts, validity) = match judged {
             Ok(statement) => {
-                (Some(facts::of_statement(&statement, payer.ok(), self.own)), Standing::Valid)
+                (Some(facts::of_statement(&statement, payer.ok(), self.own)), Validity::Valid)
             }
             Err(violation) => {
                 let rule = violation.rule().ok_or(VerifyError::Undecided(id))?;
-                (None, Standing::Invalid(facts::mark_of(rule)))
+                (None, Validity::Invalid(facts::mark_of(rule)))
             }
         };
-        Ok(Entry { id, bytes, standing, facts })
+        Ok(LogEntry { id, bytes, validity, facts })
     }
 }
 

@@ -7,7 +7,7 @@ use hawser_proto::pb::xmtp::mls::api::v1::GroupMessageInput;
 use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::{V1, Version};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{SecretKey, Topic, TopicKind};
-use hawser_storage::{InvalidRule, Standing};
+use hawser_storage::{InvalidRule, Validity};
 use prost::Message as _;
 
 use super::*;
@@ -96,7 +96,7 @@ fn an_honest_envelope_is_taken_over_with_its_facts() {
     let entry = check_one(good(5)).unwrap();
     assert_eq!(entry.id, EnvelopeId::new(SOURCE, SequenceId(5)));
     assert_eq!(entry.bytes, good(5));
-    assert_eq!(entry.standing, Standing::Valid);
+    assert_eq!(entry.validity, Validity::Valid);
     let facts = entry.facts.unwrap();
     assert_eq!(facts.originator_ns, NS);
     assert_eq!(facts.charge.unwrap().payer, key(3).public_key().address());
@@ -165,7 +165,7 @@ fn what_is_signed_but_breaks_a_rule_is_kept_under_the_rules_number() {
     for (rule, statement) in cases {
         let bytes = signed(&statement, 2);
         let entry = check_one(bytes.clone()).unwrap();
-        assert_eq!(entry.standing, Standing::Invalid(InvalidRule(rule)));
+        assert_eq!(entry.validity, Validity::Invalid(InvalidRule(rule)));
         assert_eq!((entry.facts, entry.bytes), (None, bytes), "rule {rule}");
     }
 }
@@ -184,14 +184,14 @@ fn a_price_is_held_against_nobody_by_a_list_that_may_be_older_than_the_envelope(
     for bytes in dear {
         let check = |judge: EnvelopeVerifier| judge.check(vec![bytes.clone()]).remove(0);
         assert_eq!(check(confirmed(NS - 1)), Err(VerifyError::Undecided(id)));
-        assert!(check(confirmed(NS)).unwrap().standing != Standing::Valid);
+        assert!(check(confirmed(NS)).unwrap().validity != Validity::Valid);
     }
     // A price that the list knows is right however old the list is, and what breaks a rule that
     // has nothing to do with prices breaks it in any case.
     let batch = vec![good(5), with(|s| s.expiry_unixtime += 601)];
     let verdicts = confirmed(0).check(batch);
-    let marks: Vec<_> = verdicts.into_iter().map(|verdict| verdict.unwrap().standing).collect();
-    assert_eq!(marks, [Standing::Valid, Standing::Invalid(InvalidRule(9))]);
+    let marks: Vec<_> = verdicts.into_iter().map(|verdict| verdict.unwrap().validity).collect();
+    assert_eq!(marks, [Validity::Valid, Validity::Invalid(InvalidRule(9))]);
 }
 
 #[test]
@@ -204,14 +204,14 @@ fn a_batch_is_judged_one_by_one_in_its_order() {
     let verdicts = judge().check(batch);
     let told: Vec<_> = verdicts
         .into_iter()
-        .map(|verdict| verdict.map(|entry| (entry.id.sequence.0, entry.standing)))
+        .map(|verdict| verdict.map(|entry| (entry.id.sequence.0, entry.validity)))
         .collect();
     let expected = [
-        Ok((1, Standing::Valid)),
+        Ok((1, Validity::Valid)),
         Err(PeerViolation::ForgedSignature.into()),
-        Ok((3, Standing::Invalid(InvalidRule(2)))),
+        Ok((3, Validity::Invalid(InvalidRule(2)))),
         Err(PeerViolation::NotCanonical.into()),
-        Ok((4, Standing::Valid)),
+        Ok((4, Validity::Valid)),
     ];
     assert_eq!(told, expected);
 }

@@ -9,7 +9,7 @@ use hawser_proto::envelope::{OriginatorEnvelope, Payload};
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId, Topic, TopicKind};
 use hawser_rules::RuleNumber;
-use hawser_storage::{ChainCommit, Change, Entry, ReadError, Snapshot, Standing, Store};
+use hawser_storage::{ChainCommit, Change, LogEntry, ReadError, Snapshot, Store, Validity};
 
 use super::{ChainAppendError, Fresh, Parts, invalid, valid};
 use crate::chain_strand::{ChainEnvelope, InboxId, inbox_of};
@@ -157,11 +157,11 @@ impl Identities {
             let verdicts = |(inbox, places)| verdicts(&store, &*judge, inbox, places);
             inboxes.into_iter().map(verdicts).collect()
         });
-        let verdicts: Vec<Vec<Entry>> = verdicts.into_iter().collect::<Result<_, _>>()?;
-        let mut resolved: Vec<Entry> = verdicts.into_iter().flatten().collect();
+        let verdicts: Vec<Vec<LogEntry>> = verdicts.into_iter().collect::<Result<_, _>>()?;
+        let mut resolved: Vec<LogEntry> = verdicts.into_iter().flatten().collect();
         resolved.sort_by_key(|entry| entry.id);
         let known: Vec<SequenceId> = resolved.iter().map(|entry| entry.id.sequence).collect();
-        let is_invalid = |entry: &&Entry| matches!(entry.standing, Standing::Invalid(_));
+        let is_invalid = |entry: &&LogEntry| matches!(entry.validity, Validity::Invalid(_));
         let invalid = resolved.iter().filter(is_invalid).count() as u64;
         let (originator, changes) = (STRAND, Vec::new());
         let commit = ChainCommit { originator, changes, resolved, position: None };
@@ -196,17 +196,17 @@ impl Work {
         for (envelope, update) in self.envelopes {
             let id = envelope.id;
             standings.changes.push(match course.next(id, update)? {
-                Standing::Valid => {
+                Validity::Valid => {
                     standings.valid += 1;
                     valid(*envelope)
                 }
-                Standing::Invalid(_) => {
+                Validity::Invalid(_) => {
                     standings.invalid += 1;
                     invalid(*envelope)
                 }
-                Standing::Waiting => {
+                Validity::Waiting => {
                     standings.waiting.push((self.inbox, id.sequence));
-                    Change::Append(Entry::waiting(id, envelope.bytes))
+                    Change::Append(LogEntry::waiting(id, envelope.bytes))
                 }
             });
         }
@@ -229,9 +229,9 @@ impl<'a> Course<'a> {
         Self { store, judge, inbox, earlier: None, waits: false }
     }
 
-    fn next(&mut self, id: EnvelopeId, update: IdentityUpdate) -> Result<Standing, ReadError> {
+    fn next(&mut self, id: EnvelopeId, update: IdentityUpdate) -> Result<Validity, ReadError> {
         if self.waits {
-            return Ok(Standing::Waiting);
+            return Ok(Validity::Waiting);
         }
         if !is_hex_of(&update.inbox_id, &self.inbox) {
             return Ok(refused(id, "it names another inbox than its topic"));
@@ -243,21 +243,21 @@ impl<'a> Course<'a> {
         Ok(match self.judge.judge(self.inbox, earlier, &update) {
             IdentityVerdict::Valid => {
                 earlier.push(update);
-                Standing::Valid
+                Validity::Valid
             }
             IdentityVerdict::Invalid(reason) => refused(id, &reason),
             IdentityVerdict::Waiting(reason) => {
                 tracing::info!(envelope = %id, reason, "an identity update waits for its verdict");
                 self.waits = true;
-                Standing::Waiting
+                Validity::Waiting
             }
         })
     }
 }
 
-fn refused(id: EnvelopeId, reason: &str) -> Standing {
+fn refused(id: EnvelopeId, reason: &str) -> Validity {
     tracing::info!(envelope = %id, reason, "an identity update is not valid: nobody gets it");
-    Standing::Invalid(facts::mark_of(RuleNumber::IDENTITY_UPDATE))
+    Validity::Invalid(facts::mark_of(RuleNumber::IDENTITY_UPDATE))
 }
 
 /// What is known by now about updates of an inbox that wait, in order, up to the first that still
@@ -267,7 +267,7 @@ fn verdicts(
     judge: &dyn IdentityJudge,
     inbox: InboxId,
     places: Vec<SequenceId>,
-) -> Result<Vec<Entry>, ReadError> {
+) -> Result<Vec<LogEntry>, ReadError> {
     let mut course = Course::new(store, judge, inbox);
     let mut verdicts = Vec::new();
     for sequence in places {
@@ -275,12 +275,12 @@ fn verdicts(
         let bytes = store.snapshot().get(id)?.ok_or_else(|| unreadable(id))?;
         let (_, update) = update_of(bytes.clone()).ok_or_else(|| unreadable(id))?;
         match course.next(id, update)? {
-            Standing::Waiting => break,
-            Standing::Invalid(rule) => verdicts.push(Entry::invalid(id, bytes, rule)),
-            Standing::Valid => {
-                let facts = facts::of_stored(&bytes, Standing::Valid, store.identity().node)
+            Validity::Waiting => break,
+            Validity::Invalid(rule) => verdicts.push(LogEntry::invalid(id, bytes, rule)),
+            Validity::Valid => {
+                let facts = facts::of_stored(&bytes, Validity::Valid, store.identity().node)
                     .ok_or_else(|| unreadable(id))?;
-                verdicts.push(Entry::valid(id, bytes, facts));
+                verdicts.push(LogEntry::valid(id, bytes, facts));
             }
         }
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::RuleNumber;
 use hawser_storage::{
-    ChainCommit, Change, CommitError, Entry, ReadError, SkipReason, Snapshot, Store,
+    ChainCommit, Change, CommitError, LogEntry, ReadError, SkipReason, Snapshot, Store,
 };
 
 use super::chain_clock::ChainClock;
@@ -268,7 +268,7 @@ impl Fresh {
 
 fn valid(envelope: ChainEnvelope) -> Change {
     let ChainEnvelope { id, bytes, facts, .. } = envelope;
-    Change::Append(Entry::valid(id, bytes, facts))
+    Change::Append(LogEntry::valid(id, bytes, facts))
 }
 
 /// A place that is taken keeps what it holds.
@@ -316,7 +316,7 @@ fn taken(at: EnvelopeId, held: Option<Bytes>, event: &ChainEvent) -> Result<(), 
 
 fn invalid(envelope: ChainEnvelope) -> Change {
     let mark = mark_of(RuleNumber::IDENTITY_UPDATE);
-    Change::Append(Entry::invalid(envelope.id, envelope.bytes, mark))
+    Change::Append(LogEntry::invalid(envelope.id, envelope.bytes, mark))
 }
 
 /// Data under these locks is written whole, after what may fail.

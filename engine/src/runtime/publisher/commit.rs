@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 use hawser_proto::Bytes;
-use hawser_storage::{Change, CommitError, Entry};
+use hawser_storage::{Change, CommitError, LogEntry};
 
 use super::{GROUP_ENVELOPES_MAX, PublishError, Reply};
 use crate::counters::Counters;
@@ -16,7 +16,7 @@ use crate::runtime::committer::Committer;
 pub(super) struct Group {
     pub(super) generation: u64,
     /// New envelopes of this node's strand, contiguous.
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<LogEntry>,
     pub(super) answers: Vec<(Reply, Vec<Bytes>)>,
     pub(super) fresh: u64,
     pub(super) replayed: u64,

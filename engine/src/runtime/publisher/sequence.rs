@@ -8,7 +8,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender};
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SecretKey};
-use hawser_storage::{Charge, Entry, Facts, ReadError, Store};
+use hawser_storage::{Charge, Facts, LogEntry, ReadError, Store};
 
 use super::commit::Group;
 use super::{
@@ -184,7 +184,7 @@ impl Sequencing {
         let sealed = self.shared.workers.map(Priority::Urgent, sequenced, move |part| {
             part.into_iter().map(|(place, admitted)| seal(&key, node, place, &admitted)).collect()
         });
-        let follows = |pair: &[Entry]| pair[1].id.sequence == pair[0].id.sequence.next();
+        let follows = |pair: &[LogEntry]| pair[1].id.sequence == pair[0].id.sequence.next();
         assert!(sealed.windows(2).all(follows), "a group is contiguous before it is appended");
         let mut replayed = 0;
         let answers = planned
@@ -203,7 +203,7 @@ impl Sequencing {
             .collect();
         if self.settings.idempotent {
             let receipt =
-                |entry: &Entry| Some((entry.facts.as_ref()?.receipt?, entry.bytes.clone()));
+                |entry: &LogEntry| Some((entry.facts.as_ref()?.receipt?, entry.bytes.clone()));
             let receipts = sealed.iter().filter_map(receipt).collect();
             self.in_flight.push_back((self.generation, receipts));
         }
@@ -218,7 +218,7 @@ impl Sequencing {
     }
 }
 
-fn seal(key: &SecretKey, node: OriginatorId, place: Sequenced, admitted: &Admitted) -> Entry {
+fn seal(key: &SecretKey, node: OriginatorId, place: Sequenced, admitted: &Admitted) -> LogEntry {
     let client = admitted.envelope.client();
     let counted = !is_free(client.topic().kind());
     assert_eq!(place.id.originator, node, "a node signs its own strand only");
@@ -232,5 +232,5 @@ fn seal(key: &SecretKey, node: OriginatorId, place: Sequenced, admitted: &Admitt
         counts_for_congestion: counted,
         addresses: Vec::new(),
     };
-    Entry::valid(place.id, place.unsealed.seal(key), facts)
+    LogEntry::valid(place.id, place.unsealed.seal(key), facts)
 }

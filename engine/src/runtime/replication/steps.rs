@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::ops::{AddAssign, SubAssign};
 
 use hawser_proto::SequenceId;
-use hawser_storage::{Change, CommitError, Entry, SkipReason, Standing};
+use hawser_storage::{Change, CommitError, LogEntry, SkipReason, Validity};
 
 use super::Shared;
 use crate::replication::StrandWrite;
@@ -125,7 +125,7 @@ fn append(shared: &Shared, changes: Vec<Change>) -> Result<(), CommitError> {
 
 fn count(shared: &Shared, change: &Change) {
     match change {
-        Change::Append(Entry { id, standing: Standing::Invalid(rule), .. }) => {
+        Change::Append(LogEntry { id, validity: Validity::Invalid(rule), .. }) => {
             tracing::warn!(envelope = %id, rule = rule.0, "an originator signed what breaks a rule");
             shared.counted.invalid.add(1);
         }
@@ -141,7 +141,7 @@ fn count(shared: &Shared, change: &Change) {
 
 /// Written past the committer: streams that are open do not go back, so neither subscribers nor
 /// heads are told.
-fn compare(shared: &Shared, entries: Vec<Entry>) -> Result<(), CommitError> {
+fn compare(shared: &Shared, entries: Vec<LogEntry>) -> Result<(), CommitError> {
     shared.counters.compared.add(entries.len() as u64);
     let changes: Vec<Change> = entries.into_iter().map(Change::Append).collect();
     match shared.store.commit(&changes) {

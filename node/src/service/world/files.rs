@@ -224,7 +224,7 @@ impl Watched {
 mod tests {
     use hawser_engine::ports::NodeRecord;
     use hawser_proto::SecretKey;
-    use hawser_storage::Identity;
+    use hawser_storage::StoreIdentity;
 
     use super::*;
     use crate::files::key;
@@ -266,7 +266,7 @@ mod tests {
             let rates_path = folder.path().join("rates.json");
             write_registry(&registry_path, vec![entry(100, &key)]);
             write_rates(&rates_path, vec![RateEntry::FIRST]);
-            let store = Store::in_memory(Identity {
+            let store = Store::in_memory(StoreIdentity {
                 network: "test".into(),
                 node: OriginatorId(100),
                 public_key: key.public_key(),

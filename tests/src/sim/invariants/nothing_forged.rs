@@ -11,9 +11,9 @@ impl Sim {
         for node in self.nodes.values() {
             for originator in ALL {
                 for item in node.log(originator, SequenceId::NONE) {
-                    let LogItem::Envelope { id, bytes, standing } = item else { continue };
+                    let LogItem::Envelope { id, bytes, validity } = item else { continue };
                     let entry = judge(originator, node.id, &bytes).expect("signed");
-                    assert_eq!((entry.id, entry.standing), (id, standing), "{}", node.id);
+                    assert_eq!((entry.id, entry.validity), (id, validity), "{}", node.id);
                 }
             }
         }
