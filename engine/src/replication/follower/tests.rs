@@ -10,8 +10,8 @@ const SOURCE: OriginatorId = OriginatorId(200);
 const OTHER: OriginatorId = OriginatorId(300);
 const THIRD: OriginatorId = OriginatorId(400);
 
-fn entry_of(originator: OriginatorId, sequence: u64) -> Entry {
-    Entry {
+fn entry_of(originator: OriginatorId, sequence: u64) -> LogEntry {
+    LogEntry {
         id: EnvelopeId::new(originator, SequenceId(sequence)),
         bytes: Bytes::copy_from_slice(&sequence.to_be_bytes()),
         validity: Validity::Invalid(InvalidRule(1)),
@@ -19,7 +19,7 @@ fn entry_of(originator: OriginatorId, sequence: u64) -> Entry {
     }
 }
 
-fn entry(sequence: u64) -> Entry {
+fn entry(sequence: u64) -> LogEntry {
     entry_of(SOURCE, sequence)
 }
 
