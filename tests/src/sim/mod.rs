@@ -19,7 +19,7 @@ pub use world::{Faults, Sim};
 
 use crate::harness::seed::VARIABLE;
 
-/// How many seeds an ordinary test run tries.
+/// Seeds of an ordinary test run.
 const SEEDS: u64 = 200;
 /// Set this to try another number of them.
 const COUNT_VARIABLE: &str = "HAWSER_SIM_SEEDS";
