@@ -104,6 +104,10 @@ impl Sequencer {
             .collect();
         let sequenced = sequenced?;
         (self.last, self.last_ns, self.congestion) = (next.sequence, next.ns, next.congestion);
+        #[cfg(feature = "faults")]
+        if hawser_storage::faults::is_on(hawser_storage::faults::Fault::DoubledId) {
+            self.last = self.last.previous();
+        }
         Ok(sequenced)
     }
 }

@@ -191,6 +191,8 @@ impl<'a> Group<'a> {
 
     /// Stores an envelope whose place was found to be free.
     pub(crate) fn put(&mut self, entry: &LogEntry) {
+        #[cfg(feature = "faults")]
+        let entry = &changed_if_faulty(entry);
         self.batch.put_cf(self.log, EnvelopeKey(entry.id).encode(), &entry.bytes);
         match entry.validity {
             Validity::Valid => {}
@@ -258,4 +260,14 @@ fn batch_len_bytes(changes: &[Change]) -> usize {
         Change::Skip { .. } => ROWS,
     });
     envelopes.fold(ROWS, usize::saturating_add)
+}
+
+#[cfg(feature = "faults")]
+fn changed_if_faulty(entry: &LogEntry) -> LogEntry {
+    use crate::faults::{Fault, is_on};
+    let mut changed = entry.clone();
+    if is_on(Fault::ChangedBytes) && entry.id.sequence.0 % 7 == 3 {
+        changed.bytes = [&entry.bytes[..], &[0]].concat().into();
+    }
+    changed
 }

@@ -72,6 +72,10 @@ impl Database {
     /// Writes one batch and returns when it is durable. RocksDB appends it to its write-ahead
     /// log, syncs that, and only then shows it to readers.
     pub(crate) fn write_durable(&self, batch: WriteBatch) -> Result<(), CommitError> {
+        #[cfg(feature = "faults")]
+        if crate::faults::is_on(crate::faults::Fault::LostSync) {
+            return self.write(batch, &self.buffered);
+        }
         self.write(batch, &self.durable)
     }
 

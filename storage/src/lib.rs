@@ -13,6 +13,7 @@
 //! - `rates`, `ledger`: history that is recorded beside the log;
 //! - `snapshot`, `topic_scan`, `log_scan`: reading;
 //! - `rebuild`, `digest`: rebuilding projections, and comparing them;
+//! - `faults`, with the feature of that name: mistakes that tests must notice;
 //! - `truncate`: removing the end of a chain strand after a reorganisation.
 //!
 //! Invariant: whatever a reader sees is durable. Invariant: a projection row is a function of the
@@ -27,6 +28,8 @@ mod database;
 mod digest;
 mod error;
 mod family;
+#[cfg(feature = "faults")]
+pub mod faults;
 mod keys;
 mod ledger;
 mod locks;

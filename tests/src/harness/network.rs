@@ -44,6 +44,9 @@ pub struct Node {
     pub arguments: Vec<String>,
     /// Records its syncs, from the next start on.
     pub sync_log: Option<SyncLog>,
+    /// Fault of `hawser_storage::faults` that the process has, from the next start on. Programs that
+    /// are built without the feature `faults` ignore it.
+    pub fault: Option<String>,
     canonical: bool,
     folder: PathBuf,
     process: Option<Process>,
@@ -184,6 +187,7 @@ impl Node {
             metrics_port: ports::free(),
             arguments: Vec::new(),
             sync_log: None,
+            fault: None,
             canonical: true,
             folder,
             process: None,
@@ -229,6 +233,9 @@ impl Node {
         forget_settings(&mut command);
         if let Some(log) = &self.sync_log {
             log.watch(&mut command);
+        }
+        if let Some(fault) = &self.fault {
+            command.env("HAWSER_FAULT", fault);
         }
         let name = format!("node {}", self.id);
         self.process = Some(Process::start(&name, command, &self.folder.join("output")));

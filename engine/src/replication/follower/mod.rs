@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+#[cfg(feature = "faults")]
+use hawser_storage::faults::{self, Fault};
 use hawser_storage::{Change, LogEntry, SkipReason};
 
 use super::link::{PeerViolation, RequestId, StrandItem, Want, WantResponse};
@@ -323,12 +325,19 @@ impl Follower {
         let next = self.accepted.next();
         if sequence < next {
             if let Some(entry) = entry {
+                #[cfg(feature = "faults")]
+                if faults::is_on(Fault::DroppedLateEnvelope) {
+                    return Ok(());
+                }
                 self.missing.remove(sequence);
                 // Re-sent, or a late find. Storage knows by its bytes.
                 taken.compare.push(entry);
             }
             return Ok(());
         }
+        #[cfg(feature = "faults")]
+        let next =
+            if faults::is_on(Fault::SkippedPlace) && sequence > next { next.next() } else { next };
         if expired.is_some_and(|(from, to)| from <= next && to == sequence.previous()) {
             // Its own node no longer keeps these, and nobody else needs to: no search.
             let skip = self.skip(next, sequence.previous(), SkipReason::Expired);
@@ -356,6 +365,10 @@ impl Follower {
     fn accept(&mut self, now: Instant, change: Change, through: SequenceId, taken: &mut Taken) {
         taken.append.push(change);
         self.accepted = through;
+        #[cfg(feature = "faults")]
+        if faults::is_on(Fault::AcceptedIsDurable) {
+            self.durable = through;
+        }
         self.undecided = None;
         if self.search.as_ref().is_some_and(|search| search.through <= through) {
             // The gap is closed: nobody needs to answer any more, and the source goes on.

@@ -1,0 +1,78 @@
+//! Mistakes on request. Each fault is a change that a programmer could make by accident, and
+//! `tests/tests/faults.rs` shows that a test of this workspace notices it.
+//!
+//! Compiled with the feature `faults` only; `scripts/test-faults` is the one user of it. A fault is
+//! switched on for one thread, by [`with`], or for a whole process, by the environment variable
+//! [`VARIABLE`].
+
+use std::cell::Cell;
+use std::sync::OnceLock;
+
+/// Names the fault of a process, as [`Fault::name`] writes it.
+pub const VARIABLE: &str = "HAWSER_FAULT";
+
+/// A mistake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// A commit returns without its sync.
+    LostSync,
+    /// The log holds other bytes than the ones that were committed, at every seventh place.
+    ChangedBytes,
+    /// A second statement for a place counts as the first one again.
+    HiddenConflict,
+    /// The follower takes a strand to be contiguous where one place is missing.
+    SkippedPlace,
+    /// The follower takes accepted envelopes to be durable.
+    AcceptedIsDurable,
+    /// The follower does not look at the signatures of originators.
+    UncheckedSignature,
+    /// The follower drops an envelope that arrives for a place marked missing.
+    DroppedLateEnvelope,
+    /// The sequencer gives the last id of a request to the next request again.
+    DoubledId,
+}
+
+impl Fault {
+    /// All faults.
+    pub const ALL: [Self; 8] = [
+        Self::LostSync,
+        Self::ChangedBytes,
+        Self::HiddenConflict,
+        Self::SkippedPlace,
+        Self::AcceptedIsDurable,
+        Self::UncheckedSignature,
+        Self::DroppedLateEnvelope,
+        Self::DoubledId,
+    ];
+
+    /// Returns the name for [`VARIABLE`].
+    #[must_use]
+    pub fn name(self) -> String {
+        format!("{self:?}")
+    }
+}
+
+thread_local! {
+    static OF_THREAD: Cell<Option<Fault>> = const { Cell::new(None) };
+}
+
+/// Runs `work` with the fault switched on for this thread. The fault stays on if `work` panics, as
+/// the thread of a failed test ends.
+pub fn with<T>(fault: Fault, work: impl FnOnce() -> T) -> T {
+    OF_THREAD.set(Some(fault));
+    let done = work();
+    OF_THREAD.set(None);
+    done
+}
+
+/// Returns true while the fault is switched on for this thread or this process.
+#[must_use]
+pub fn is_on(fault: Fault) -> bool {
+    static OF_PROCESS: OnceLock<Option<Fault>> = OnceLock::new();
+    let of_process = || {
+        let name = std::env::var(VARIABLE).ok()?;
+        let fault = Fault::ALL.into_iter().find(|fault| fault.name() == name);
+        Some(fault.unwrap_or_else(|| panic!("{VARIABLE} names no fault: {name}")))
+    };
+    OF_THREAD.get() == Some(fault) || *OF_PROCESS.get_or_init(of_process) == Some(fault)
+}
