@@ -1,68 +1,67 @@
-//! What the engine and the transport say to each other about one peer.
+//! Values that the engine and the transport exchange about one peer.
 
 use hawser_proto::{OriginatorId, SequenceId};
 
-/// Names a want on this node, so that what comes late for an earlier one is told apart. Never
+/// Identifies a want on this node, so that a late response to an earlier want is told apart. Never
 /// travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
-/// A part of a strand that is asked of a peer.
+/// A part of a strand to ask a peer for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Want {
-    /// Whose strand.
+    /// The originator of the strand.
     pub originator: OriginatorId,
-    /// The first envelope comes after it.
+    /// Start, exclusive: the first envelope wanted follows this place.
     pub after: SequenceId,
-    /// The last one that is wanted, included; `None` for all there is and all that will come.
+    /// End, inclusive; `None` for everything the peer holds and everything that it will hold.
     pub up_to: Option<SequenceId>,
 }
 
-/// What the engine asks of the connection to one peer.
+/// A command from the engine to the connection with one peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkCommand {
-    /// Ask for a strand. Takes the place of an earlier want for the same originator.
+    /// Send a want. Replaces an earlier want for the same originator.
     Want {
-        /// Comes back with everything that answers it.
+        /// Comes back with every part of the response.
         request: RequestId,
-        /// What to ask for.
+        /// The places to ask for.
         want: Want,
     },
-    /// Take a want back.
+    /// Cancel the want for a strand.
     Stop {
-        /// Whose strand.
+        /// The originator of the strand.
         originator: OriginatorId,
     },
-    /// End the connection: the peer cannot be trusted with anything.
+    /// Close the connection: the peer broke the protocol and cannot be trusted.
     Disconnect {
-        /// What it did.
+        /// The rule that it broke.
         violation: PeerViolation,
     },
 }
 
-/// Something that a stream of one strand brings; `E` is an envelope, before or after it is
-/// checked.
+/// One item of a strand's stream. `E` is the envelope, before or after verification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StrandItem<E> {
     /// The next envelope.
     Envelope(E),
-    /// The peer says that it does not hold these. No proof of anything.
+    /// The peer claims that it does not hold these places. Proves nothing.
     Gap {
-        /// The first.
+        /// The first place.
         from: SequenceId,
-        /// The last, included.
+        /// The last place, included.
         to: SequenceId,
-        /// It says that it held them until their retention ran out.
+        /// The peer claims that it held them until their retention ran out.
         expired: bool,
     },
-    /// The peer says that this is all it has of what was wanted.
+    /// The peer has sent all it holds of the want.
     End,
     /// The stream broke, or the peer refused the want. The connection stands.
     Closed,
 }
 
 impl<E> StrandItem<E> {
-    /// The same with what `check` makes of the envelope.
+    /// Applies `check` to the envelope; other items stay as they are.
     pub fn map<V>(self, check: impl FnOnce(E) -> V) -> StrandItem<V> {
         match self {
             Self::Envelope(envelope) => StrandItem::Envelope(check(envelope)),
@@ -73,40 +72,43 @@ impl<E> StrandItem<E> {
     }
 }
 
-/// What arrived in answer to one want, in order.
+/// A part of the response to one want.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WantResponse<E> {
-    /// Who sent it: not necessarily whose strand it is.
+    /// The peer that sent it, which need not be the strand's originator.
     pub peer: OriginatorId,
     /// The want that it answers.
     pub request: RequestId,
-    /// In the order of the stream.
+    /// Items in the order of the stream.
     pub items: Vec<StrandItem<E>>,
 }
 
-/// What a peer did that ends its connection. Nobody but the peer itself can have done it, since
-/// an honest one checks what it passes on.
+/// A rule that a peer broke by what it sent. Ends its connection.
+///
+/// The peer itself is at fault, even for another originator's envelope: an honest node verifies
+/// every envelope before it passes it on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 pub enum PeerViolation {
     /// The outer layer is malformed or not in its one canonical form.
     #[error("an envelope is malformed or not in canonical form")]
     NotCanonical,
-    /// A chain transaction stands behind the envelope. Chain strands are read from the chain.
+    /// The envelope carries a chain transaction as its proof. Chain strands are read from the
+    /// chain, never from peers.
     #[error("an envelope of a node has no signature")]
     ChainProof,
-    /// The originator did not sign it.
+    /// The signature is not the originator's.
     #[error("an envelope is not signed by its originator")]
     ForgedSignature,
-    /// An envelope of another strand than the one asked for.
+    /// The envelope belongs to another strand than the one asked for.
     #[error("an envelope belongs to another strand")]
     WrongOriginator,
-    /// An envelope at or before the one before it, or outside of what was asked for.
+    /// The envelope is at or before the one before it, or outside of the want.
     #[error("an envelope is out of order")]
     OutOfOrder,
 }
 
 impl PeerViolation {
-    /// All of them.
+    /// All violations.
     pub const ALL: [Self; 5] = [
         Self::NotCanonical,
         Self::ChainProof,
@@ -115,7 +117,7 @@ impl PeerViolation {
         Self::OutOfOrder,
     ];
 
-    /// The value of a metric's label.
+    /// Returns the value of the metric label.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {

@@ -1,20 +1,19 @@
-//! How this node follows the strands of others: what is asked of whom, what is believed, and when
-//! a gap is given up.
+//! Following the strands of other nodes: requests to peers, verification, and gap searches.
 //!
-//! - [`EnvelopeVerifier`] turns bytes of a peer into what may be stored, or into the peer's violation;
-//! - [`Follower`] is one strand as this node follows it, a state machine without I/O;
-//! - [`link`] is what the engine and the transport say to each other.
+//! - [`EnvelopeVerifier`] turns bytes from a peer into entries to store, or into the peer's
+//!   violation;
+//! - [`Follower`] follows one strand: a state machine without I/O;
+//! - [`link`] holds the values that the engine and the transport exchange.
 //!
-//! `engine::runtime::replication` holds the tasks that drive this, and reads what is sent to
-//! peers. `net` moves the frames and decides nothing. See `docs/decisions/0004-replication.md`.
+//! `engine::runtime::replication` holds the tasks that drive these, and reads the strands that are
+//! sent to peers. `net` moves the frames and decides nothing. See
+//! `docs/decisions/0004-replication.md`.
 
 mod follower;
 pub mod link;
 mod ranges;
 mod verify;
 
-pub use follower::{
-    DECIDE_AFTER, Effect, Follower, RETRY_AFTER, SEARCH_FOR, STALL_AFTER, StrandWrite,
-};
+pub use follower::{Effect, Follower, StrandWrite};
 pub use link::{LinkCommand, PeerViolation, RequestId, StrandItem, Want, WantResponse};
 pub use verify::{EnvelopeVerifier, VerifyError, VerifyResult};

@@ -1,11 +1,15 @@
-//! Ranges of sequence ids that are still looked for.
+//! Ranges of sequence ids that are marked missing and still searched for.
 
 use hawser_proto::SequenceId;
 
-/// The most ranges that are kept; beyond it the lowest are no longer looked for.
+/// Upper bound of ranges kept in memory, 16 KiB. A guess: a strand with more gaps has lost more
+/// than a search can mend. Beyond it the lowest ranges are no longer searched for, and their marks
+/// on disk stay.
 const RANGES_MAX: usize = 1024;
 
-/// Disjoint ranges, ascending, both ends included.
+/// Bounded set of disjoint ranges, ascending, both ends included.
+///
+/// Invariant: each range starts after the one before it has ended, and none is empty.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Ranges(Vec<(SequenceId, SequenceId)>);
 
@@ -15,21 +19,21 @@ impl Ranges {
         self.0.is_empty()
     }
 
-    /// The first range, or part of one, that begins after `after`.
+    /// Returns the first range, or the rest of one, that lies after `after`.
     pub(super) fn next_after(&self, after: SequenceId) -> Option<(SequenceId, SequenceId)> {
         self.0.iter().find(|(_, to)| *to > after).map(|&(from, to)| (from.max(after.next()), to))
     }
 
-    /// Adds a range above all others.
+    /// Adds a range above all others. Drops the lowest one if there are too many.
     pub(super) fn push(&mut self, from: SequenceId, to: SequenceId) {
-        debug_assert!(from <= to && self.0.last().is_none_or(|(_, last)| *last < from));
+        debug_assert!(from <= to, "a range has at least one place");
+        debug_assert!(self.0.last().is_none_or(|(_, last)| *last < from), "ranges ascend");
         self.0.push((from, to));
-        if self.0.len() > RANGES_MAX {
-            self.0.remove(0);
-        }
+        self.keep_bound();
     }
 
-    /// Takes out one id that has been found.
+    /// Removes one id that has been found. Splits the range that contains it, if there is one, and
+    /// drops the lowest range if there are too many then.
     pub(super) fn remove(&mut self, id: SequenceId) {
         let index = self.0.partition_point(|(_, to)| *to < id);
         let Some(&(from, to)) = self.0.get(index).filter(|(from, _)| *from <= id) else {
@@ -38,6 +42,14 @@ impl Ranges {
         let below = (from < id).then(|| (from, id.previous()));
         let above = (id < to).then(|| (id.next(), to));
         self.0.splice(index..=index, below.into_iter().chain(above));
+        self.keep_bound();
+    }
+
+    fn keep_bound(&mut self) {
+        if self.0.len() > RANGES_MAX {
+            self.0.remove(0);
+        }
+        debug_assert!(self.0.len() <= RANGES_MAX, "one call adds one range at most");
     }
 }
 
@@ -48,6 +60,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn the_bound_holds_while_ranges_are_added_and_split() {
+        let mut ranges = Ranges::default();
+        for n in 0..2000 {
+            ranges.push(SequenceId(n * 10 + 1), SequenceId(n * 10 + 9));
+            ranges.remove(SequenceId(n * 10 + 5));
+            assert!(ranges.0.len() <= RANGES_MAX);
+        }
+        let highest = (SequenceId(19_996), SequenceId(19_999));
+        assert_eq!(ranges.0.last(), Some(&highest), "the lowest ranges go");
+    }
 
     proptest! {
         #[test]

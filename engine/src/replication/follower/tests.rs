@@ -381,12 +381,12 @@ fn an_envelope_that_cannot_be_judged_yet_holds_its_strand_up_until_it_can() {
     assert_eq!(rig.answer(SOURCE, items), [Effect::Stop { peer: SOURCE }, appends([1, 2])]);
     rig.follower.handle_durable(SequenceId(2));
     for _ in 0..100 {
-        let wants = rig.wait(DECIDE_AFTER);
+        let wants = rig.wait(PRICE_RETRY_AFTER);
         assert!(matches!(wants[..], [Effect::Want { peer: SOURCE, .. }]), "{wants:?}");
         assert_eq!(rig.asks(SOURCE), Some((2, None)));
         assert_eq!(rig.answer(SOURCE, vec![undecided(3)]), [Effect::Stop { peer: SOURCE }]);
     }
-    rig.wait(DECIDE_AFTER);
+    rig.wait(PRICE_RETRY_AFTER);
     assert_eq!(rig.answer(SOURCE, envelopes([3, 4])), [appends([3, 4])]);
 }
 

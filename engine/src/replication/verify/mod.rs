@@ -1,4 +1,4 @@
-//! What a peer sent, checked as if from an enemy.
+//! Verification of envelopes from a peer, which is treated as an enemy.
 
 #[cfg(test)]
 mod tests;
@@ -9,35 +9,35 @@ use hawser_proto::envelope::{LayerError, OriginatorEnvelope, Proof, UnsignedOrig
 use hawser_proto::sign::{originator_digest, recover_batch};
 use hawser_proto::{Bytes, Digest, EnvelopeId, OriginatorId, PublicKey, SequenceId, Signature};
 use hawser_rules::{RateTable, Violation, check_statement};
+use hawser_storage::LogEntry;
 #[cfg(feature = "faults")]
 use hawser_storage::faults::{self, Fault};
-use hawser_storage::{LogEntry, Validity};
 
 use super::link::PeerViolation;
 use crate::facts;
 
-/// What may be stored, marked invalid if it breaks a rule; or why it is not.
+/// The entry to store, marked invalid if the envelope breaks a rule; or the reason why nothing may
+/// be stored.
 pub type VerifyResult = Result<LogEntry, VerifyError>;
 
-/// Why an envelope is not to be stored as it came.
+/// The reason why an envelope is not stored as it came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum VerifyError {
-    /// The sender is at violation.
+    /// The peer that sent it is at fault.
     #[error(transparent)]
     Peer(#[from] PeerViolation),
-    /// Its originator has signed it, and this node cannot tell yet whether the price is right:
-    /// its price list may be older than the envelope.
+    /// Its originator has signed it, but the price list here may be older than the envelope, so the
+    /// price cannot be judged yet.
     #[error("the price of {0} cannot be judged yet")]
     Undecided(EnvelopeId),
 }
 
-/// Checks envelopes that peers send of one strand. A pure function of the bytes and of what is
-/// given here.
+/// Verifier for the envelopes of one strand. A pure function of the bytes and of its fields.
 #[derive(Debug, Clone)]
 pub struct EnvelopeVerifier {
     /// The strand that was asked for.
     pub originator: OriginatorId,
-    /// Its node's key, from the registry.
+    /// The key of the strand's node, from the registry.
     pub key: PublicKey,
     /// The node that keeps this log.
     pub own: OriginatorId,
@@ -45,24 +45,31 @@ pub struct EnvelopeVerifier {
     pub rates: Arc<RateTable>,
 }
 
-/// An envelope whose outer layer holds, not yet known to be signed.
-struct Opened {
+/// A digest, and the signature whose signer is to be recovered.
+type Claim = (Digest, Signature);
+
+/// An envelope whose outer layer is well-formed, not yet known to be signed by its originator.
+struct OpenedEnvelope {
     bytes: Bytes,
     id: EnvelopeId,
-    /// The layers inside, or why one of them is none.
+    /// The layers inside, or the error in one of them.
     inner: Result<UnsignedOriginatorEnvelope, LayerError>,
 }
 
 impl EnvelopeVerifier {
-    /// Checks a batch; verdicts are in its order. Costs two signatures for each envelope, so large
-    /// batches are better split over the cores.
+    /// Verifies a batch; results are in its order. Costs two signature recoveries for each
+    /// envelope, so callers split large batches over the cores.
     ///
-    /// The signature of the originator decides whether anybody can be held to the envelope:
-    /// without it nothing is stored. What is signed but breaks a rule has its place in the log,
-    /// marked with the number of the rule. A mark is for good, so it is given only when nothing
-    /// that this node has yet to hear of could change it.
+    /// The originator's signature decides whether the originator can be held to an envelope.
+    /// Without it nothing is stored. A signed envelope that breaks a rule takes up its place in the
+    /// log, marked with the number of the rule. A mark is for good, so an envelope is marked only
+    /// if nothing that this node may still learn could change the result.
     #[must_use]
     pub fn check(&self, batch: Vec<Bytes>) -> Vec<VerifyResult> {
+        // Claims are collected first, recovered in one call, and matched with their envelopes by
+        // order. An envelope that failed earlier has no claim, so each pass takes exactly one key
+        // for each envelope that is still good; a key too few or too many would blame one
+        // envelope for the signature of another.
         let (mut opened, mut claims) = (Vec::with_capacity(batch.len()), Vec::new());
         for bytes in batch {
             opened.push(self.open(bytes).map(|(envelope, claim)| {
@@ -72,7 +79,7 @@ impl EnvelopeVerifier {
         }
         let mut signers = recover_batch(&claims).into_iter();
         for slot in opened.iter_mut().filter(|slot| slot.is_ok()) {
-            let signer = signers.next().expect("one claim for each that was opened");
+            let signer = signers.next().expect("one claim for each opened envelope");
             #[cfg(feature = "faults")]
             let signer =
                 if faults::is_on(Fault::UncheckedSignature) { Ok(self.key) } else { signer };
@@ -80,20 +87,24 @@ impl EnvelopeVerifier {
                 *slot = Err(PeerViolation::ForgedSignature);
             }
         }
+        // Payers come second: recovering the payer of a forged envelope would be wasted work that
+        // a hostile peer could cause.
         let mut payers = self.payers(&opened).into_iter();
-        let verdict = |slot: Result<Opened, PeerViolation>| {
+        let result = |slot: Result<OpenedEnvelope, PeerViolation>| {
             let envelope = slot?;
-            self.entry(envelope, payers.next().expect("one for each that is signed"))
+            self.entry(envelope, payers.next().expect("one payer for each signed envelope"))
         };
-        opened.into_iter().map(verdict).collect()
+        opened.into_iter().map(result).collect()
     }
 
-    fn open(&self, bytes: Bytes) -> Result<(Opened, (Digest, Signature)), PeerViolation> {
+    fn open(&self, bytes: Bytes) -> Result<(OpenedEnvelope, Claim), PeerViolation> {
         let (statement, proof) =
             OriginatorEnvelope::open(bytes.clone()).map_err(|_| PeerViolation::NotCanonical)?;
         let Proof::Signature(signature) = proof else { return Err(PeerViolation::ChainProof) };
         let claim = (originator_digest(&statement), signature);
         let inner = UnsignedOriginatorEnvelope::parse(statement.clone());
+        // A statement whose payer layers are malformed still has a place that its signer can be
+        // held to.
         let id = match &inner {
             Ok(parsed) => parsed.id(),
             Err(_) => {
@@ -106,13 +117,13 @@ impl EnvelopeVerifier {
         if id.sequence == SequenceId::NONE || id.sequence > SequenceId::MAX {
             return Err(PeerViolation::OutOfOrder); // no strand has such a place
         }
-        Ok((Opened { bytes, id, inner }, claim))
+        Ok((OpenedEnvelope { bytes, id, inner }, claim))
     }
 
-    /// Who pays for each envelope that is signed, in order.
+    /// Recovers the payer key of each envelope that is signed, in order.
     fn payers(
         &self,
-        opened: &[Result<Opened, PeerViolation>],
+        opened: &[Result<OpenedEnvelope, PeerViolation>],
     ) -> Vec<Result<PublicKey, Violation>> {
         let mut claims = Vec::new();
         let claimed: Vec<Result<(), Violation>> = opened
@@ -128,27 +139,26 @@ impl EnvelopeVerifier {
         claimed.into_iter().map(|claimed| claimed.and_then(|()| resolve())).collect()
     }
 
-    fn entry(&self, envelope: Opened, payer: Result<PublicKey, Violation>) -> VerifyResult {
-        let Opened { bytes, id, inner } = envelope;
+    fn entry(&self, envelope: OpenedEnvelope, payer: Result<PublicKey, Violation>) -> VerifyResult {
+        let OpenedEnvelope { bytes, id, inner } = envelope;
         let payer = payer.map(|key| key.address());
         let judged = inner.map_err(Violation::from).and_then(|statement| {
             check_statement(&statement, payer.clone(), &self.key, &self.rates).map(|()| statement)
         });
-        let (facts, validity) = match judged {
+        Ok(match judged {
             Ok(statement) => {
-                (Some(facts::of_statement(&statement, payer.ok(), self.own)), Validity::Valid)
+                LogEntry::valid(id, bytes, facts::of_statement(&statement, payer.ok(), self.own))
             }
             Err(violation) => {
                 let rule = violation.rule().ok_or(VerifyError::Undecided(id))?;
-                (None, Validity::Invalid(facts::mark_of(rule)))
+                LogEntry::invalid(id, bytes, facts::mark_of(rule))
             }
-        };
-        Ok(LogEntry { id, bytes, validity, facts })
+        })
     }
 }
 
-fn payer_claim(envelope: &Opened) -> Result<(Digest, Signature), Violation> {
-    // The true reason is found again where the rules are applied.
+fn payer_claim(envelope: &OpenedEnvelope) -> Result<Claim, Violation> {
+    // `check_statement` never sees this error: `entry` reports the layer's own first.
     let statement = envelope.inner.as_ref().map_err(|_| Violation::PayerSignatureMissing)?;
     let payer = statement.payer();
     let bytes = payer.signature_bytes().ok_or(Violation::PayerSignatureMissing)?;

@@ -1,0 +1,50 @@
+//! The effects that a follower asks its driver for.
+
+use hawser_proto::{OriginatorId, SequenceId};
+use hawser_storage::{Change, LogEntry};
+
+use crate::replication::link::{PeerViolation, RequestId, Want};
+
+/// A write to one strand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StrandWrite {
+    /// Commit these changes in this order, after all writes before them; then call
+    /// [`Follower::handle_durable`](super::Follower::handle_durable) with `through`.
+    Append {
+        /// The next changes of the strand, contiguous.
+        changes: Vec<Change>,
+        /// The last place that the changes fill.
+        through: SequenceId,
+    },
+    /// Compare these entries with the stored ones, after all appends before them. The same
+    /// statement changes nothing, another one is a conflict, and a place marked missing is filled.
+    Compare(Vec<LogEntry>),
+}
+
+/// One thing for the driver to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Write to the log, in the order of the effects.
+    Write(StrandWrite),
+    /// Send a want to a peer. Everything that answers it comes back under `request`.
+    Want {
+        /// The peer to ask.
+        peer: OriginatorId,
+        /// Identifies the response.
+        request: RequestId,
+        /// The places to ask for.
+        want: Want,
+    },
+    /// Cancel the open want at a peer.
+    Stop {
+        /// The peer that was asked.
+        peer: OriginatorId,
+    },
+    /// Close the connection to a peer.
+    Disconnect {
+        /// The peer at fault.
+        peer: OriginatorId,
+        /// The rule that it broke.
+        violation: PeerViolation,
+    },
+}

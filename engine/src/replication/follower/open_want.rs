@@ -1,0 +1,65 @@
+//! One want at one peer, from its effect until its response has ended.
+
+use hawser_proto::SequenceId;
+
+use crate::replication::link::{PeerViolation, RequestId};
+
+/// Inclusive range of places.
+type Places = (SequenceId, SequenceId);
+
+/// A want that a peer is answering, and how far the response has come.
+///
+/// Invariant: `last` only grows, and never exceeds `up_to`.
+#[derive(Debug)]
+pub(super) struct OpenWant {
+    /// Identifies the response.
+    pub(super) request: RequestId,
+    /// The last place asked for; `None` for a want without an end.
+    pub(super) up_to: Option<SequenceId>,
+    /// The last place that the response has covered, by an envelope or by a gap.
+    last: SequenceId,
+    /// Places that end at `last` and that the peer named as expired.
+    expired: Option<Places>,
+}
+
+impl OpenWant {
+    pub(super) fn new(request: RequestId, after: SequenceId, up_to: Option<SequenceId>) -> Self {
+        Self { request, up_to, last: after, expired: None }
+    }
+
+    /// Moves on to an envelope and returns the places just before it that the peer named as
+    /// expired.
+    pub(super) fn advance(&mut self, to: SequenceId) -> Result<Option<Places>, PeerViolation> {
+        self.check_order(to)?;
+        self.last = to;
+        Ok(self.expired.take())
+    }
+
+    /// Moves on over a gap. Adjacent expired gaps join into one range, because the follower passes
+    /// over expired places only if all places before the next envelope are expired.
+    pub(super) fn note_gap(
+        &mut self,
+        from: SequenceId,
+        to: SequenceId,
+        expired: bool,
+    ) -> Result<(), PeerViolation> {
+        if to < from {
+            return Err(PeerViolation::OutOfOrder);
+        }
+        self.check_order(from)?;
+        self.expired = match self.expired {
+            _ if !expired => None,
+            Some((first, last)) if last.next() == from => Some((first, to)),
+            _ => Some((from, to)),
+        };
+        // A gap may reach beyond the end of the want: the sender names what its log has.
+        self.last = self.up_to.map_or(to, |up_to| to.min(up_to));
+        Ok(())
+    }
+
+    /// Checks that a place follows what the response has covered, and was asked for.
+    fn check_order(&self, to: SequenceId) -> Result<(), PeerViolation> {
+        let beyond = self.up_to.is_some_and(|up_to| to > up_to);
+        if to <= self.last || beyond { Err(PeerViolation::OutOfOrder) } else { Ok(()) }
+    }
+}
