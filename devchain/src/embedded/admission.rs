@@ -1,5 +1,6 @@
-//! Which transactions are let in, and what the others are told: in the words of go-ethereum, because
-//! clients look for them.
+//! Checks of a transaction before it enters the pool.
+//!
+//! The error texts are go-ethereum's, because clients match on them.
 
 use alloy::consensus::transaction::Recovered;
 use alloy::consensus::{Transaction, TxEnvelope, TxType};
@@ -12,7 +13,7 @@ use super::block::GAS_LIMIT;
 use super::evm;
 use super::pooled::{PooledTransaction, cost};
 
-/// Why a transaction was not let in.
+/// The reason why a transaction was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum TransactionError {
     #[error("failed to decode transaction: {0}")]
@@ -69,23 +70,24 @@ pub(super) enum TransactionError {
     Other(String),
 }
 
-/// What a transaction is held against.
+/// The state of the chain and the pool that a sender's transaction is checked against.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SenderState {
+    /// The sender's next nonce by the latest block.
     pub(super) nonce: u64,
+    /// The sender's balance in wei.
     pub(super) balance: U256,
-    /// Code that is no delegation (EIP-7702).
+    /// The hash of the sender's code, unless it has none or a delegation (EIP-7702).
     pub(super) code_hash: Option<B256>,
-    /// What the sender's other waiting transactions can cost.
+    /// The most that the sender's other waiting transactions can cost, in wei.
     pub(super) queued: U256,
-    /// The lowest base fee that can ever come.
+    /// The lowest base fee of any later block, in wei.
     pub(super) base_fee_min: u64,
 }
 
-/// Reads a signed transaction and finds out who signed it.
+/// Decodes a signed transaction and recovers its sender.
 ///
-/// A legacy transaction without chain id is taken: contracts that live at the same address on every
-/// chain are deployed by such.
+/// Accepts a legacy transaction without chain id: contracts with the same address on every chain are deployed so.
 pub(super) fn decode(
     bytes: &[u8],
     chain_id: u64,
@@ -108,7 +110,7 @@ pub(super) fn decode(
     Ok(Recovered::new_unchecked(tx, sender.map_err(|_| TransactionError::Signature)?))
 }
 
-/// Everything that can be said before the transaction's turn comes.
+/// Checks everything that is known before the transaction's turn comes: form, nonce, price and funds.
 pub(super) fn check(
     pooled: &PooledTransaction,
     standing: &SenderState,
@@ -139,6 +141,7 @@ pub(super) fn check(
     Ok(())
 }
 
+/// Checks a transaction by itself, without the chain.
 fn check_form(tx: &Recovered<TxEnvelope>) -> Result<(), TransactionError> {
     let len = tx.input().len();
     if tx.is_create() && len > MAX_INITCODE_SIZE {

@@ -1,4 +1,4 @@
-//! Blocks as they are kept: the header, and each transaction with what came of it.
+//! Blocks as the chain keeps them: the header, and each transaction with its result.
 
 use alloy::consensus::constants::{EMPTY_OMMER_ROOT_HASH, EMPTY_WITHDRAWALS};
 use alloy::consensus::proofs::ordered_trie_root_with_encoder;
@@ -10,18 +10,18 @@ use alloy::eips::eip7685::EMPTY_REQUESTS_HASH;
 use alloy::primitives::{Address, B256, Bloom, Bytes, Log, logs_bloom};
 use alloy::rlp::Encodable;
 
-/// How much gas a block takes: five transactions with the largest payload of a broadcaster
-/// (256 KiB at the floor price of EIP-7623 are 10.5 million gas).
+/// Gas limit of a block. It holds five transactions with the largest payload of a broadcaster: 256 KiB at the
+/// floor price of EIP-7623 take 10.5 million gas.
 pub(super) const GAS_LIMIT: u64 = 60_000_000;
 
-/// The base fee begins here and never falls below it (0.1 gwei), as on the rollups that the real
-/// contracts live on. It rises by EIP-1559 after blocks that are more than half full.
+/// The first and lowest base fee, 0.1 gwei in wei, as on the rollups of the deployed contracts. The base fee rises
+/// by EIP-1559 after blocks that are more than half full.
 pub(super) const BASE_FEE_MIN: u64 = 100_000_000;
 
-/// No base fee is higher, so that no sum of prices overflows.
+/// The highest base fee in wei. A guess: a million gwei, low enough that no sum of prices overflows.
 pub(super) const BASE_FEE_MAX: u64 = 1_000_000_000_000_000;
 
-/// What a transaction did.
+/// A transaction with its result.
 #[derive(Debug, Clone)]
 pub(super) struct ExecutedTransaction {
     pub(super) tx: Recovered<TxEnvelope>,
@@ -30,13 +30,13 @@ pub(super) struct ExecutedTransaction {
     pub(super) logs: Vec<Log>,
 }
 
-/// A transaction in its place.
+/// An executed transaction with its place in a block.
 #[derive(Debug)]
 pub(super) struct MinedTransaction {
     pub(super) executed: ExecutedTransaction,
-    /// By all transactions of the block up to this one.
+    /// Gas used by all transactions of the block up to and including this one.
     pub(super) cumulative_gas_used: u64,
-    /// The place of its first log among all logs of the block.
+    /// The index of its first log among all logs of the block.
     pub(super) first_log: u64,
     pub(super) bloom: Bloom,
 }
@@ -58,28 +58,29 @@ impl MinedTransaction {
     }
 }
 
-/// A block that is sealed.
+/// A sealed block.
 #[derive(Debug)]
 pub(super) struct Block {
     pub(super) header: Header,
     pub(super) hash: B256,
     pub(super) transactions: Vec<MinedTransaction>,
-    /// Its length as RLP.
+    /// The length of its RLP.
     pub(super) size_bytes: u64,
 }
 
-/// What a header has besides what follows from the transactions.
+/// The fields of a header that do not follow from the transactions.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct HeaderFields {
     pub(super) parent_hash: B256,
     pub(super) number: u64,
     pub(super) timestamp: u64,
     pub(super) base_fee: u64,
-    /// Differs after each rollback, so that a block is never made twice.
+    /// Differs after each rollback, so that the same block is never made twice.
     pub(super) prevrandao: B256,
 }
 
 impl HeaderFields {
+    /// Returns a header with these fields and without transactions.
     pub(super) fn header(&self) -> Header {
         Header {
             parent_hash: self.parent_hash,
@@ -102,7 +103,7 @@ impl HeaderFields {
 }
 
 impl Block {
-    /// Computes everything that follows from the transactions.
+    /// Seals a block: computes every header field that follows from the transactions.
     pub(super) fn seal(
         mut header: Header,
         state_root: B256,
@@ -120,7 +121,7 @@ impl Block {
         Self::of_parts(header, mined)
     }
 
-    /// A block that was sealed before.
+    /// Restores a block that was sealed before.
     pub(super) fn reopen(header: Header, executed: Vec<ExecutedTransaction>) -> Self {
         Self::of_parts(header, place(executed))
     }
@@ -140,7 +141,7 @@ impl Block {
         self.header.base_fee_per_gas.unwrap_or_default()
     }
 
-    /// What the next block has to cost.
+    /// Returns the base fee of the next block by EIP-1559, in wei.
     pub(super) fn next_base_fee(&self) -> u64 {
         let Header { gas_used, gas_limit, .. } = self.header;
         let params = BaseFeeParams::ethereum();

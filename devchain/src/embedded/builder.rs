@@ -1,4 +1,4 @@
-//! Blocks that are made but not part of the chain yet.
+//! Builds blocks that are not part of the chain yet.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use super::pooled::PooledTransaction;
 use super::record::JournalStep;
 use super::state::{StateDiff, StateOverlay};
 
-/// One block of a draft.
+/// One block that was built.
 #[derive(Debug)]
 pub(super) struct BuiltBlock {
     pub(super) block: Arc<Block>,
     pub(super) diff: StateDiff,
-    /// Transactions that can never be mined any more, and why.
+    /// Transactions that no later block can take, each with the reason.
     pub(super) dropped: Vec<(B256, String)>,
 }
 
@@ -30,20 +30,22 @@ impl BuiltBlock {
     }
 }
 
-/// A row of new blocks on one that is part of the chain.
+/// A row of new blocks on top of one that is part of the chain.
 #[derive(Debug)]
 pub(super) struct BlockBuilder<'a> {
     chain_id: u64,
     branch: u64,
     parent: Arc<Block>,
+    /// The stand-in for the state root after `parent`.
     commitment: B256,
+    /// The state after all built blocks but the last.
     below: StateOverlay<StateAt<'a>>,
     drafted: Option<BuiltBlock>,
     steps: Vec<JournalStep>,
 }
 
 impl<'a> BlockBuilder<'a> {
-    /// Begins on `parent`, whose state is `base` and stands for `commitment`.
+    /// Starts on `parent`, after which the state is `base` with this commitment.
     pub(super) fn new(
         chain_id: u64,
         branch: u64,
@@ -55,14 +57,14 @@ impl<'a> BlockBuilder<'a> {
         Self { chain_id, branch, parent, commitment, below, drafted: None, steps }
     }
 
-    /// The nonce of an account after the blocks so far.
+    /// Returns the nonce of an account after the blocks built so far.
     pub(super) fn nonce(&self, address: Address) -> u64 {
         let drafted = self.drafted.as_ref().and_then(|last| last.diff.accounts.get(&address));
         let Ok(below) = self.below.account(address);
         drafted.map_or(below, |changed| changed.account).nonce
     }
 
-    /// Makes the next block of those of the candidates that fit, in their order.
+    /// Builds the next block from the candidates that fit, in their order. Without `base_fee` it follows EIP-1559.
     pub(super) fn add(
         &mut self,
         timestamp: u64,
@@ -93,7 +95,7 @@ impl<'a> BlockBuilder<'a> {
         self.drafted.insert(BuiltBlock { block, diff, dropped })
     }
 
-    /// Makes the last block a part of the state that the next one builds on.
+    /// Moves the last block into the state that the next one builds on.
     fn settle(&mut self) {
         if let Some(BuiltBlock { block, diff, .. }) = self.drafted.take() {
             self.below.diff.merge(diff.clone());
@@ -102,12 +104,12 @@ impl<'a> BlockBuilder<'a> {
         }
     }
 
-    /// The last block.
+    /// Returns the last block.
     pub(super) fn into_last(self) -> Option<BuiltBlock> {
         self.drafted
     }
 
-    /// All blocks, as steps of the chain.
+    /// Returns all blocks, as steps of the chain.
     pub(super) fn into_steps(mut self) -> Vec<JournalStep> {
         if let Some(BuiltBlock { block, diff, .. }) = self.drafted.take() {
             self.steps.push(JournalStep::Block { block, diff });
@@ -116,14 +118,14 @@ impl<'a> BlockBuilder<'a> {
     }
 }
 
-/// A block while its transactions run.
+/// The execution of one block.
 struct BlockExecution<B> {
     chain_id: u64,
     state: StateOverlay<B>,
     gas_left: u64,
     executed: Vec<ExecutedTransaction>,
     dropped: Vec<(B256, String)>,
-    /// Senders one of whose transactions was left out: their later ones have to wait as well.
+    /// Senders with a transaction that was left out. Their later ones wait as well, or they would leave a nonce gap.
     held_back: HashSet<Address>,
 }
 
@@ -164,7 +166,7 @@ impl<B: DatabaseRef<Error = std::convert::Infallible>> BlockExecution<B> {
     }
 }
 
-/// Whether a later block may still take the transaction.
+/// Returns true if a later block may still take the transaction.
 fn waits<E>(error: &EVMError<E>) -> bool {
     matches!(
         error,

@@ -1,8 +1,8 @@
-//! The chain itself: a plain value that is given the time and does no input or output.
+//! The chain itself: a plain value that takes the time as an argument and does no input or output.
 //!
-//! What changes it for good is a [`JournalStep`]. The `plan_*` methods work out steps, whoever owns the chain
-//! writes them down, and [`Core::apply`] carries them out. What a kill may lose (the pool, snapshots,
-//! who is impersonated) is changed directly.
+//! Every durable change is a [`JournalStep`]. The `plan_*` methods compute steps, the owner of the chain writes
+//! them to the journal, and [`Core::apply`] carries them out. State that a kill may lose (the pool, snapshots,
+//! impersonated accounts) changes directly.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,13 +21,14 @@ use super::pooled::PooledTransaction;
 use super::record::JournalStep;
 use super::state::{Account, StateDiff};
 
-/// Blocks that are this far behind the head count as safe, and twice as far as final.
+/// Depth of the `safe` block below the head; `finalized` is twice as deep. One and two epochs of Ethereum.
 const SAFE_DEPTH: u64 = 32;
+/// Most snapshots. A guess: each holds a copy of the pool.
 const SNAPSHOTS_MAX: usize = 1024;
-/// The latest time a block can have: far off, and no sum of times overflows.
+/// The latest time of a block, in unix seconds. A guess: beyond any real date, and no sum of times overflows.
 pub(super) const TIME_MAX: u64 = 1 << 40;
 
-/// Why something cannot be done with the chain as it is.
+/// The reason why a change of the chain is impossible.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum PlanError {
     #[error("timestamp {asked} is not after the latest block's ({latest})")]
@@ -44,7 +45,7 @@ pub(super) enum PlanError {
     NotMined { hash: B256, reason: String },
 }
 
-/// A state that can be gone back to.
+/// A state that the chain can return to.
 #[derive(Debug)]
 struct Snapshot {
     number: u64,
@@ -53,18 +54,20 @@ struct Snapshot {
     pool: TransactionPool,
 }
 
-/// The chain.
+/// The blocks, the state of each, the pool and the clock of one chain.
 #[derive(Debug)]
 pub(super) struct Core {
     pub(super) chain_id: u64,
     blocks: Vec<Arc<Block>>,
-    /// The version of the state that belongs to each block.
+    /// The version of the state after each block. As long as `blocks`.
     versions: Vec<u64>,
     by_hash: HashMap<B256, u64>,
+    /// Block number and index of each mined transaction.
     places: HashMap<B256, (u64, usize)>,
     pub(super) history: History,
-    /// How often blocks were taken back.
+    /// The number of rollbacks so far. It enters `prevrandao`, so that no replaced block is made again.
     branch: u64,
+    /// Seconds between the machine's clock and the chain's.
     clock_offset: i64,
     next_timestamp: Option<u64>,
     next_base_fee: Option<u64>,
@@ -74,7 +77,7 @@ pub(super) struct Core {
     snapshots_made: u64,
     pub(super) impersonated: BTreeSet<Address>,
     pub(super) impersonates_all: bool,
-    /// The next block as it was last asked for.
+    /// The pending block as it was last computed.
     pending: Mutex<Option<Arc<BuiltBlock>>>,
 }
 
@@ -103,7 +106,7 @@ impl Core {
 
     // Reading.
 
-    /// The latest block. There is one as soon as the genesis block was applied.
+    /// Returns the latest block. Panics before the genesis block was applied.
     pub(super) fn head(&self) -> &Arc<Block> {
         self.blocks.last().expect("a chain is opened with its genesis block")
     }
@@ -124,7 +127,7 @@ impl Core {
         self.block(*self.by_hash.get(&hash)?)
     }
 
-    /// The number that a tag stands for. What is pending has none.
+    /// Returns the number that a tag stands for, and `None` for `pending`.
     pub(super) fn number(&self, tag: BlockNumberOrTag) -> Option<u64> {
         match tag {
             BlockNumberOrTag::Latest => Some(self.height()),
@@ -136,7 +139,7 @@ impl Core {
         }
     }
 
-    /// The block of the chain that is meant, if there is one.
+    /// Returns the block of the chain with this id.
     pub(super) fn find(&self, id: BlockId) -> Option<&Arc<Block>> {
         match id {
             BlockId::Hash(hash) => self.block_by_hash(hash.block_hash),
@@ -144,19 +147,20 @@ impl Core {
         }
     }
 
-    /// A transaction's block and its place there.
+    /// Returns a transaction's block and its index in it.
     pub(super) fn mined(&self, hash: B256) -> Option<(&Arc<Block>, usize, &MinedTransaction)> {
         let (number, index) = *self.places.get(&hash)?;
         let block = self.block(number)?;
         Some((block, index, block.transactions.get(index)?))
     }
 
-    /// The version of the state after this block.
+    /// Returns the version of the state after this block, and 0 for an unknown block.
     pub(super) fn version_at(&self, number: u64) -> u64 {
         let number = usize::try_from(number).ok();
         number.and_then(|number| self.versions.get(number)).copied().unwrap_or_default()
     }
 
+    /// Returns the number of rollbacks so far.
     pub(super) fn branch(&self) -> u64 {
         self.branch
     }
@@ -175,7 +179,7 @@ impl Core {
         self.history.account(address, self.history.version())
     }
 
-    /// The nonce that a sender's next transaction should have.
+    /// Returns the nonce for a sender's next transaction, after its waiting ones.
     pub(super) fn next_nonce(&self, address: Address) -> u64 {
         self.pool.next_nonce(address, self.account(address).nonce)
     }
@@ -198,11 +202,11 @@ impl Core {
         self.next_timestamp.unwrap_or_else(|| clock.min(TIME_MAX).max(latest + 1))
     }
 
-    /// The next block as it would be now, with everything in it that waits and fits.
+    /// Returns the pending block: the next block if it were made now, with all waiting transactions that fit.
     pub(super) fn pending(&self, now: u64) -> Arc<BuiltBlock> {
         let timestamp = self.next_timestamp(now);
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        // As time goes on, code that looks at the clock may do something else.
+        // A contract may read the block time, so the pending block of another second can differ.
         if let Some(known) = pending.as_ref().filter(|known| known.timestamp() == timestamp) {
             return known.clone();
         }
@@ -213,12 +217,12 @@ impl Core {
         pending.insert(drafted).clone()
     }
 
-    /// Something that the next block depends on has changed.
+    /// Drops the pending block after a change of its inputs.
     fn forget_pending(&mut self) {
         *self.pending.get_mut().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// How many waiting transactions the next blocks could take.
+    /// Returns the number of waiting transactions that the next blocks can take.
     pub(super) fn ready_count(&self) -> usize {
         self.ready(self.next_base_fee()).len()
     }
@@ -234,7 +238,7 @@ impl Core {
 
     // Planning.
 
-    /// The next block, at this time or when the clock says.
+    /// Plans the next block, at `timestamp` or at the chain's time. `now` is the machine's time in unix seconds.
     pub(super) fn plan_block(
         &self,
         now: u64,
@@ -259,8 +263,8 @@ impl Core {
         Ok(BlockPlan { steps, dropped, mined })
     }
 
-    /// Other blocks in place of the last `depth` ones, with these transactions in the block of that
-    /// index. They keep the times of those they replace.
+    /// Plans other blocks in place of the last `depth` ones. Each transaction comes with the index of its new block.
+    /// New blocks keep the times of the blocks that they replace.
     pub(super) fn plan_reorganisation(
         &self,
         depth: u64,
@@ -296,7 +300,7 @@ impl Core {
         Ok([rollback, draft.into_steps()].concat())
     }
 
-    /// The last `depth` blocks away.
+    /// Plans the removal of the last `depth` blocks.
     pub(super) fn plan_rollback(&self, depth: u64) -> Result<Vec<JournalStep>, PlanError> {
         let height = self.height();
         let too_deep = PlanError::TooDeep { depth, height };
@@ -304,7 +308,7 @@ impl Core {
         Ok(vec![JournalStep::Rollback { number, version: self.version_at(number) }])
     }
 
-    /// Back to a snapshot. It and all later ones are used up by [`Self::revert`].
+    /// Plans the return to a snapshot. [`Self::revert`] consumes it and all later ones.
     pub(super) fn plan_revert(&self, id: u64) -> Option<Vec<JournalStep>> {
         let Snapshot { number, version, clock_offset, .. } = *self.snapshots.get(&id)?;
         Some(vec![
@@ -313,7 +317,7 @@ impl Core {
         ])
     }
 
-    /// The clock moved by some seconds.
+    /// Plans a move of the clock by `seconds`.
     pub(super) fn plan_time_shift(
         &self,
         now: u64,
@@ -337,7 +341,7 @@ impl Core {
         Ok(())
     }
 
-    /// Whether a transaction may wait for a block.
+    /// Checks whether a transaction may enter the pool.
     pub(super) fn check(&self, pooled: &PooledTransaction) -> Result<(), TransactionError> {
         let (sender, nonce) = (pooled.tx.signer(), pooled.tx.nonce());
         if self.places.contains_key(&pooled.hash()) {
@@ -357,8 +361,10 @@ impl Core {
 
     // Changing.
 
-    /// Carries out a step. Says what is wrong with one that does not fit, which can only come from a
-    /// file.
+    /// Carries out a step.
+    ///
+    /// # Errors
+    /// The reason why a step does not fit the chain. Only a damaged journal yields such a step.
     pub(super) fn apply(&mut self, step: JournalStep) -> Result<(), String> {
         self.forget_pending();
         match step {
@@ -396,11 +402,13 @@ impl Core {
         self.next_base_fee = None;
         self.feed.push(FeedEvent::BlockAdded(block.clone()));
         self.blocks.push(block);
+        assert_eq!(self.blocks.len(), self.versions.len(), "each block has a version of the state");
         Ok(())
     }
 
     fn apply_rollback(&mut self, number: u64, version: u64) -> Result<(), String> {
-        let wrong = || format!("a rollback to block {number}, version {version}, which never were");
+        let wrong =
+            || format!("a rollback to block {number}, version {version}, which never existed");
         let kept = usize::try_from(number).map_err(|_| wrong())?;
         if self.versions.get(kept).is_none_or(|last| *last < version) {
             return Err(wrong());
@@ -417,12 +425,13 @@ impl Core {
         self.versions[kept] = version;
         self.history.rollback(version);
         self.branch += 1;
+        assert_eq!(self.blocks.len(), self.versions.len(), "each block has a version of the state");
         self.next_timestamp = None;
         self.snapshots.retain(|_, snapshot| snapshot.version <= version);
         Ok(())
     }
 
-    /// Lets a checked transaction wait.
+    /// Adds a checked transaction to the pool.
     pub(super) fn enqueue(
         &mut self,
         pooled: Arc<PooledTransaction>,
@@ -434,7 +443,7 @@ impl Core {
         Ok(())
     }
 
-    /// Takes transactions out of the pool.
+    /// Removes transactions from the pool. Returns how many were in it.
     pub(super) fn drop_waiting(&mut self, hashes: impl IntoIterator<Item = B256>) -> usize {
         self.forget_pending();
         hashes.into_iter().filter(|hash| self.pool.remove(*hash)).count()
@@ -456,7 +465,7 @@ impl Core {
         Ok(())
     }
 
-    /// Remembers everything as it is now. The oldest of too many snapshots is forgotten.
+    /// Makes a snapshot and returns its id. Above [`SNAPSHOTS_MAX`] the oldest one goes.
     pub(super) fn snapshot(&mut self) -> u64 {
         if self.snapshots.len() == SNAPSHOTS_MAX {
             self.snapshots.pop_first();
@@ -473,7 +482,7 @@ impl Core {
         id
     }
 
-    /// Goes back to a snapshot with the steps of [`Self::plan_revert`].
+    /// Returns to a snapshot with the steps of [`Self::plan_revert`].
     pub(super) fn revert(&mut self, id: u64, steps: Vec<JournalStep>) {
         let mut later = self.snapshots.split_off(&id);
         for step in steps {
@@ -484,19 +493,19 @@ impl Core {
         }
     }
 
-    /// Forgets what happened before anybody listened.
+    /// Clears the feed after a replay, before the first client connects.
     pub(super) fn forget_feed(&mut self) {
         self.feed = Feed::default();
     }
 }
 
-/// The next block, worked out.
+/// The steps of the next block.
 #[derive(Debug)]
 pub(super) struct BlockPlan {
     pub(super) steps: Vec<JournalStep>,
-    /// Transactions to take out of the pool, and why.
+    /// Transactions to remove from the pool, each with the reason.
     pub(super) dropped: Vec<(B256, String)>,
-    /// How many transactions are in it.
+    /// The number of transactions in the block.
     pub(super) mined: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Running transactions.
+//! Execution of transactions by revm.
 
 use alloy::consensus::transaction::Recovered;
 use alloy::consensus::{Header, Transaction, TxEnvelope};
@@ -12,21 +12,21 @@ use revm::{DatabaseRef, ExecuteEvm, MainBuilder, MainContext};
 
 use super::state::StateOverlay;
 
-/// The rules of execution: what the contracts are compiled for.
+/// The fork of the execution rules: the one that the contracts are compiled for.
 pub(super) const RULES: SpecId = SpecId::PRAGUE;
 
-/// Who asks for an execution, which decides what is checked of the sender.
+/// The kind of a sender, which decides the checks of its account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SenderKind {
-    /// Signed for: everything is checked.
+    /// The transaction is signed: all checks apply.
     Signed,
-    /// Impersonated: it may have code (against EIP-3607).
+    /// The account is impersonated: it may have code, against EIP-3607.
     Impersonated,
-    /// Only a simulation: it may have code, and any nonce.
+    /// The transaction is only simulated: the account may have code, and any nonce is accepted.
     Simulated,
 }
 
-/// Runs one transaction on a state, which stays as it is.
+/// Runs one transaction on a state and returns its changes. The state stays as it is.
 pub(super) fn execute<B: DatabaseRef>(
     state: &StateOverlay<B>,
     chain_id: u64,
@@ -41,7 +41,7 @@ pub(super) fn execute<B: DatabaseRef>(
     context.build_mainnet().transact(tx)
 }
 
-/// What code sees of the block that it runs in.
+/// Returns the block as contracts see it.
 pub(super) fn block_env(header: &Header) -> BlockEnv {
     BlockEnv {
         number: U256::from(header.number),
@@ -54,6 +54,7 @@ pub(super) fn block_env(header: &Header) -> BlockEnv {
     }
 }
 
+/// Returns a signed transaction in revm's form.
 pub(super) fn tx_env(tx: &Recovered<TxEnvelope>) -> TxEnv {
     let authorizations = tx.authorization_list().unwrap_or_default();
     TxEnv {
@@ -74,15 +75,15 @@ pub(super) fn tx_env(tx: &Recovered<TxEnvelope>) -> TxEnv {
     }
 }
 
-/// Whether the gas limit covers what a transaction costs before anything runs.
+/// Checks that the gas limit covers the cost of a transaction before execution.
 ///
 /// # Errors
-/// What it has and what it needs.
+/// The gas limit and the gas needed.
 pub(super) fn check_intrinsic_gas(tx: &TxEnv) -> Result<(), InvalidTransaction> {
     validate_initial_tx_gas(tx, RULES, false, false, u64::MAX, None).map(|_| ())
 }
 
-/// In the words that clients know.
+/// Returns the text for a halt, as go-ethereum words it.
 pub(super) fn halt_message(reason: &HaltReason) -> String {
     let message = match reason {
         HaltReason::OutOfGas(_) => "out of gas",

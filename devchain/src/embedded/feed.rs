@@ -1,4 +1,4 @@
-//! What happened lately, for those who follow: subscriptions and filters read it at their own pace.
+//! The latest events of a chain. Subscriptions and filters read them at their own pace.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,26 +7,26 @@ use alloy::primitives::B256;
 
 use super::block::Block;
 
-/// How much is kept for those who are behind.
+/// Events kept for readers that are behind. A guess: several seconds of the fastest block production in tests.
 const KEPT_MAX: usize = 16_384;
 
-/// Something that followers hear of.
+/// One event of a chain.
 #[derive(Debug, Clone)]
 pub(super) enum FeedEvent {
-    /// A block is the new head.
+    /// The block is the new head.
     BlockAdded(Arc<Block>),
-    /// The head was taken back.
+    /// The block was the head, and a rollback removed it.
     BlockRemoved(Arc<Block>),
-    /// A transaction waits for a block.
+    /// The transaction with this hash entered the pool.
     TransactionPending(B256),
 }
 
-/// More happened than is kept: what the follower missed cannot be told any more.
+/// A reader is behind the oldest kept event, so it has missed some.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too far behind: more than {KEPT_MAX} events happened since the last read")]
 pub(super) struct LaggedError;
 
-/// The latest notices, numbered from the start of the process.
+/// The latest events, numbered from the start of the process.
 #[derive(Debug, Default)]
 pub(super) struct Feed {
     kept: VecDeque<FeedEvent>,
@@ -34,20 +34,22 @@ pub(super) struct Feed {
 }
 
 impl Feed {
+    /// Adds an event. The oldest one goes if the feed is full.
     pub(super) fn push(&mut self, notice: FeedEvent) {
         if self.kept.len() == KEPT_MAX {
             self.kept.pop_front();
             self.first += 1;
         }
         self.kept.push_back(notice);
+        debug_assert!(self.kept.len() <= KEPT_MAX, "the oldest event made room");
     }
 
-    /// The number that the next notice gets.
+    /// Returns the number of the next event.
     pub(super) fn end(&self) -> u64 {
         self.first + self.kept.len() as u64
     }
 
-    /// At most `count_max` notices from number `from` on.
+    /// Returns at most `count_max` events from number `from` on.
     pub(super) fn read(&self, from: u64, count_max: usize) -> Result<Vec<FeedEvent>, LaggedError> {
         let skip = from.checked_sub(self.first).ok_or(LaggedError)?;
         let skip = usize::try_from(skip).unwrap_or(usize::MAX);

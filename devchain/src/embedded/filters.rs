@@ -1,15 +1,16 @@
-//! Filters that clients poll: each is a place in the feed and what it lets through.
+//! Filters that clients poll: each has a position in the feed and a kind of event.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use alloy::rpc::types::Filter as LogFilter;
 
-/// How many there are at most, and how long one lives without being read.
+/// Most open filters. A guess.
 const COUNT_MAX: usize = 1024;
+/// Time after which an unread filter goes: go-ethereum's default of five minutes.
 const IDLE_MAX: Duration = Duration::from_secs(300);
 
-/// What a filter tells of.
+/// The kind of events that a filter or a subscription selects.
 #[derive(Debug, Clone)]
 pub(super) enum FilterKind {
     Logs(Box<LogFilter>),
@@ -24,12 +25,12 @@ struct OpenFilter {
     read_at: Instant,
 }
 
-/// Too many filters are in use.
+/// All places for filters are in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("there are {COUNT_MAX} filters already: uninstall some, or subscribe instead")]
 pub(super) struct TooManyFiltersError;
 
-/// All filters.
+/// The open filters.
 #[derive(Debug, Default)]
 pub(super) struct Filters {
     open: HashMap<u64, OpenFilter>,
@@ -37,7 +38,7 @@ pub(super) struct Filters {
 }
 
 impl Filters {
-    /// A filter for what comes from notice `next` on.
+    /// Opens a filter on the events from number `next` on and returns its id.
     pub(super) fn add(
         &mut self,
         now: Instant,
@@ -49,11 +50,12 @@ impl Filters {
             return Err(TooManyFiltersError);
         }
         self.made += 1;
+        debug_assert!(self.open.len() < COUNT_MAX);
         self.open.insert(self.made, OpenFilter { kind, next, read_at: now });
         Ok(self.made)
     }
 
-    /// What the filter tells of, and from which notice on.
+    /// Returns the filter's kind and the number of its next event, and renews its lease.
     pub(super) fn get(&mut self, now: Instant, id: u64) -> Option<(FilterKind, u64)> {
         let filter = self.open.get_mut(&id)?;
         if now.duration_since(filter.read_at) >= IDLE_MAX {
@@ -64,13 +66,14 @@ impl Filters {
         Some((filter.kind.clone(), filter.next))
     }
 
-    /// The client was told of everything before notice `next`.
+    /// Records that the client has received all events before number `next`.
     pub(super) fn advance(&mut self, id: u64, next: u64) {
         if let Some(filter) = self.open.get_mut(&id) {
             filter.next = next;
         }
     }
 
+    /// Closes a filter. Returns false if there is none with this id.
     pub(super) fn remove(&mut self, id: u64) -> bool {
         self.open.remove(&id).is_some()
     }

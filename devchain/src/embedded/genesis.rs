@@ -12,14 +12,16 @@ use super::record::JournalStep;
 use super::settings::{EmbeddedStartError, Genesis};
 use super::state::{Account, StateDiff};
 
-/// Deploys what it is sent with CREATE2, at the same address on nearly every chain. It is always
-/// there, as on other development chains.
+/// The deterministic deployment proxy: deploys the code that it is sent with CREATE2. It has the same address on
+/// nearly every chain, and every genesis contains it, as on other development chains.
 pub const CREATE2_DEPLOYER: Address = address!("0x4e59b44847b379578588920cA78FbF26c0B4956C");
 
+/// Code of the proxy as deployed on public chains.
 const CREATE2_DEPLOYER_CODE: Bytes = bytes!(
     "0x7fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffe03601600081602082378035828234f58015156039578182fd5b8082525050506014600cf3"
 );
 
+/// Returns the genesis as a change of the empty state.
 fn state(genesis: &Genesis) -> Result<StateDiff, EmbeddedStartError> {
     let mut diff = StateDiff::default();
     for (address, balance) in &genesis.balances {
@@ -37,7 +39,7 @@ fn state(genesis: &Genesis) -> Result<StateDiff, EmbeddedStartError> {
     Ok(diff)
 }
 
-/// The first step of a chain.
+/// Returns the first step of a chain. `now`, in unix seconds, is the time if the genesis names none.
 pub(super) fn step(genesis: &Genesis, now: u64) -> Result<JournalStep, EmbeddedStartError> {
     let diff = state(genesis)?;
     if let Some(time) = genesis.time.filter(|time| *time > TIME_MAX) {
@@ -55,7 +57,7 @@ pub(super) fn step(genesis: &Genesis, now: u64) -> Result<JournalStep, EmbeddedS
     Ok(JournalStep::Block { block: Arc::new(block), diff })
 }
 
-/// Whether this chain began so.
+/// Returns true if the chain began with this genesis.
 pub(super) fn matches(genesis: &Genesis, core: &Core) -> Result<bool, EmbeddedStartError> {
     let Some(first) = core.block(0) else { return Ok(false) };
     let state_root = commitment_after(B256::ZERO, &state(genesis)?);

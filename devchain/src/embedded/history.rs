@@ -1,7 +1,7 @@
 //! The state at every block: each account and slot with the versions at which it changed.
 //!
-//! Nothing is forgotten but what a rollback takes away, so any block can be asked for its state. It
-//! costs some 60 bytes for each changed account and 50 for each changed slot.
+//! Only a rollback removes a version, so every block has its state. A changed account costs about 60 bytes and a
+//! changed slot about 50 bytes of memory, by the sizes of the types.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -16,7 +16,7 @@ use super::block::Block;
 use super::record;
 use super::state::{Account, StateDiff};
 
-/// The values of one thing and since which version each holds, oldest first.
+/// The values of one account or slot, each with the version since which it holds, oldest first.
 #[derive(Debug)]
 struct Timeline<T>(Vec<(u64, T)>);
 
@@ -27,6 +27,7 @@ impl<T> Default for Timeline<T> {
 }
 
 impl<T: Copy> Timeline<T> {
+    /// Returns the value at a version.
     fn at(&self, version: u64) -> Option<T> {
         match self.0.last() {
             Some((since, value)) if *since <= version => Some(*value),
@@ -42,30 +43,32 @@ impl<T: Copy> Timeline<T> {
     }
 
     fn push(&mut self, version: u64, value: T) {
+        debug_assert!(self.0.last().is_none_or(|(since, _)| *since < version), "versions ascend");
         self.0.push((version, value));
     }
 
-    /// Whether anything is left.
+    /// Removes the values after a version. Returns true if any value is left.
     fn forget_after(&mut self, version: u64) -> bool {
         while self.0.pop_if(|(since, _)| *since > version).is_some() {}
         !self.0.is_empty()
     }
 }
 
+/// All values of one account and its slots.
 #[derive(Debug, Default)]
 struct AccountHistory {
     account: Timeline<Account>,
     slots: HashMap<U256, Timeline<U256>>,
 }
 
-/// What one version changed, to take it back.
+/// The places that one version changed, for its rollback.
 #[derive(Debug)]
 struct VersionChange {
     commitment: B256,
     touched: Vec<(Address, Vec<U256>)>,
 }
 
-/// Every state that the chain went through, by version. Version 0 is empty.
+/// Every state of the chain, by version. Version 0 is the empty state.
 #[derive(Debug, Default)]
 pub(super) struct History {
     entries: HashMap<Address, AccountHistory>,
@@ -73,8 +76,8 @@ pub(super) struct History {
     steps: Vec<VersionChange>,
 }
 
-/// The stand-in for a state root: what came before and what changed, hashed. It binds a block to
-/// the whole history of its state, but nothing can be proven from it.
+/// Returns the stand-in for a state root: the hash of the previous one and the change. It binds a block to the whole
+/// history of its state, but yields no proofs.
 pub(super) fn commitment_after(before: B256, diff: &StateDiff) -> B256 {
     let mut bytes = before.to_vec();
     record::write_diff(&mut bytes, diff);
@@ -82,18 +85,18 @@ pub(super) fn commitment_after(before: B256, diff: &StateDiff) -> B256 {
 }
 
 impl History {
-    /// How many changes there were.
+    /// Returns the latest version: the number of changes so far.
     pub(super) fn version(&self) -> u64 {
         self.steps.len() as u64
     }
 
-    /// What stands for the state root at this version.
+    /// Returns the stand-in for the state root at a version.
     pub(super) fn commitment_at(&self, version: u64) -> B256 {
         let step = usize::try_from(version).ok().and_then(|version| version.checked_sub(1));
         step.and_then(|step| self.steps.get(step)).map_or(B256::ZERO, |step| step.commitment)
     }
 
-    /// Makes the next version.
+    /// Adds a change as the next version.
     pub(super) fn commit(&mut self, diff: StateDiff) {
         let commitment = commitment_after(self.commitment_at(self.version()), &diff);
         let version = self.version() + 1;
@@ -121,7 +124,7 @@ impl History {
         self.steps.push(VersionChange { commitment, touched });
     }
 
-    /// Makes `version` the latest again.
+    /// Removes all versions after `version`.
     pub(super) fn rollback(&mut self, version: u64) {
         while self.version() > version {
             let step = self.steps.pop().expect("a later version is left");
@@ -141,6 +144,7 @@ impl History {
         }
     }
 
+    /// Returns an account at a version; an account that does not exist is empty.
     pub(super) fn account(&self, address: Address, version: u64) -> Account {
         let entry = self.entries.get(&address);
         entry.and_then(|entry| entry.account.at(version)).unwrap_or(Account::EMPTY)
@@ -151,7 +155,7 @@ impl History {
         value.and_then(|value| value.at(version)).unwrap_or_default()
     }
 
-    /// The code with this hash, empty if no account ever had it.
+    /// Returns the code with this hash, empty if no account ever had it.
     pub(super) fn code(&self, code_hash: B256) -> Bytecode {
         if code_hash == KECCAK256_EMPTY {
             return Bytecode::default();
@@ -160,7 +164,7 @@ impl History {
     }
 }
 
-/// The state at one version, with the blocks that were there then.
+/// The state at one version, with the blocks up to it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StateAt<'a> {
     pub(super) history: &'a History,

@@ -1,7 +1,7 @@
-//! The file that a chain is kept in: records of steps, each written before anybody hears of it.
+//! The file of a chain: records of steps, each written before any client sees its effect.
 //!
-//! A record is written with one call and not synced: it survives the end of the process at any moment,
-//! which is what a development chain promises; a loss of power may cost the last seconds.
+//! The journal writes a record with one call and does not sync it. A record survives the end of the process at any
+//! moment, which is the promise of a development chain. A loss of power may cost the last seconds.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
@@ -11,23 +11,25 @@ use alloy::primitives::keccak256;
 
 use super::record::{self, JournalStep, MalformedStepError};
 
-/// Names the file and its format. Another layout gets another number.
+/// The first bytes of the file: its kind and the version of its format. Another layout gets another number.
 const MAGIC: [u8; 24] = *b"development chain log 1\n";
+/// Length of the file header: magic, and the chain id in 8 bytes.
 const HEADER_LEN: usize = 32;
+/// Length of a record header: body length in 4 bytes, checksum in 8.
 const RECORD_HEADER_LEN: usize = 12;
 
-/// Why a folder cannot be used, or no longer be written to.
+/// The reason why the journal cannot be opened or written.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
-    /// The system refused.
+    /// The system refused a read or write.
     #[error("{path}: {source}", path = path.display())]
     Io {
-        /// What could not be read or written.
+        /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// Another process runs a chain on this folder.
+    /// Another process has the folder open.
     #[error(
         "{path} is in use by another process: stop that one, or choose another data folder",
         path = path.display()
@@ -36,7 +38,7 @@ pub enum JournalError {
         /// The locked file.
         path: PathBuf,
     },
-    /// The file is none of ours, or of another version.
+    /// The file is no journal, or has another version of the format.
     #[error(
         "{path} is not a chain in a format that this version reads: choose another data folder",
         path = path.display()
@@ -55,10 +57,10 @@ pub enum JournalError {
         path: PathBuf,
         /// The chain id in the file.
         found: u64,
-        /// The chain id asked for.
+        /// The chain id in the settings.
         wanted: u64,
     },
-    /// The folder's chain began with other accounts, code or time.
+    /// The chain in the folder has another genesis: other accounts, code or time.
     #[error(
         "{path} holds a chain that began with another genesis: choose another data folder",
         path = path.display()
@@ -67,7 +69,7 @@ pub enum JournalError {
         /// The file.
         path: PathBuf,
     },
-    /// The file was changed, and not at its end.
+    /// The file is damaged before its end.
     #[error(
         "{path} is damaged at byte {offset} ({reason}): restore it, or choose another data folder",
         path = path.display()
@@ -75,15 +77,15 @@ pub enum JournalError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// Where the first record begins that cannot be used.
+        /// The offset of the first unusable record.
         offset: u64,
-        /// What is wrong with it.
+        /// The fault of that record.
         reason: String,
     },
     /// The chain was stopped.
     #[error("the chain has ended: start it again")]
     Closed,
-    /// An earlier write failed, so nothing more is accepted.
+    /// An earlier write failed and could not be undone, so the journal accepts no more.
     #[error(
         "{path} could not be written before, so nothing more is accepted: make room and restart",
         path = path.display()
@@ -94,18 +96,20 @@ pub enum JournalError {
     },
 }
 
-/// The open file. Its lock is held as long as it lives.
+/// The open file. This value holds its lock.
 #[derive(Debug)]
 pub(super) struct Journal {
     file: File,
     path: PathBuf,
+    /// The end of the last whole record.
     len: u64,
     poisoned: bool,
 }
 
 impl Journal {
-    /// Opens or begins the file in this folder, and hands out each record that is there, in order.
-    /// What was cut off at the end by the end of a process is dropped.
+    /// Opens or creates the file in this folder, and passes the steps of each record to `each`, in order.
+    ///
+    /// Cuts off an incomplete last record, which the end of a process leaves behind.
     pub(super) fn open(
         folder: &Path,
         chain_id: u64,
@@ -147,11 +151,12 @@ impl Journal {
         JournalError::Io { path: self.path.clone(), source }
     }
 
+    /// Writes the header of a new file.
     fn begin(&mut self, chain_id: u64, file_len: u64) -> Result<(), JournalError> {
         let header = Self::header(chain_id);
         let mut found = Vec::new();
         self.file.read_to_end(&mut found).map_err(|error| self.io(error))?;
-        // A beginning of ours was cut off; anything else is somebody's file.
+        // A prefix of the magic is a header that was cut off. Any other content belongs to another program.
         if !MAGIC.starts_with(&found[..found.len().min(24)]) {
             return Err(JournalError::UnknownFormat { path: self.path.clone() });
         }
@@ -163,6 +168,7 @@ impl Journal {
         Ok(())
     }
 
+    /// Checks magic and chain id of an existing file.
     fn check_header(&mut self, wanted: u64) -> Result<(), JournalError> {
         let mut header = [0; HEADER_LEN];
         self.file.read_exact(&mut header).map_err(|error| self.io(error))?;
@@ -177,6 +183,7 @@ impl Journal {
         Ok(())
     }
 
+    /// Reads all records after the header.
     fn replay(
         &mut self,
         file_len: u64,
@@ -212,12 +219,13 @@ impl Journal {
         Ok(())
     }
 
+    /// Truncates the file to `len` bytes and moves to its end.
     fn cut(&mut self, len: u64) -> Result<(), JournalError> {
         let cut = self.file.set_len(len).and_then(|()| self.file.seek(SeekFrom::Start(len)));
         cut.map(|_| ()).map_err(|error| self.io(error))
     }
 
-    /// Writes one record. After an error nothing of it is there.
+    /// Writes one record. After an error the file holds nothing of it, or the journal is poisoned.
     pub(super) fn append(&mut self, steps: &[JournalStep]) -> Result<(), JournalError> {
         if self.poisoned {
             return Err(JournalError::Poisoned { path: self.path.clone() });
@@ -236,10 +244,15 @@ impl Journal {
             return Err(self.io(error));
         }
         self.len += record.len() as u64;
+        debug_assert_eq!(
+            self.file.stream_position().ok(),
+            Some(self.len),
+            "records are contiguous"
+        );
         Ok(())
     }
 
-    /// Syncs, for the end of a run.
+    /// Syncs the file at the end of a run.
     pub(super) fn sync(&self) -> Result<(), JournalError> {
         self.file.sync_all().map_err(|error| self.io(error))
     }
@@ -249,7 +262,7 @@ fn checksum(body: &[u8]) -> [u8; 8] {
     keccak256(body)[..8].try_into().expect("a hash has more than eight bytes")
 }
 
-/// A record's body and whether it is what was written, or nothing if less is `left` than it says.
+/// Reads a record: its body, and whether the checksum matches. `None` if fewer bytes are `left` than it declares.
 fn next_record(file: &mut impl Read, left: u64) -> io::Result<Option<(Vec<u8>, bool)>> {
     let mut header = [0; RECORD_HEADER_LEN];
     if left < RECORD_HEADER_LEN as u64 {

@@ -1,8 +1,8 @@
-//! Who owns the chain: many readers, one writer, and what they share.
+//! Shared access to the chain: many readers, one writer.
 //!
-//! A writer works out what is to happen while readers go on, writes it to the journal, and only then
-//! changes the chain, which takes microseconds. A simulation holds no lock while it runs: it reads
-//! value by value, at the version that it began with.
+//! The writer plans steps while readers go on, writes them to the journal, and only then changes the chain, which
+//! takes microseconds. A simulation holds no lock while it runs: it reads value by value, at the version with which
+//! it started.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -20,43 +20,45 @@ use super::record::JournalStep;
 use super::rpc::error::{RpcError, failed};
 use super::settings::{BlockProduction, EmbeddedSettings, EmbeddedStartError};
 
-/// When blocks are made, as it was set last.
+/// The current rule by which blocks are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct MiningMode {
-    /// At once for each accepted transaction.
+    /// Makes a block at once for each accepted transaction.
     pub(super) on_demand: bool,
-    /// At an interval.
+    /// Makes a block at each interval.
     pub(super) every: Option<Duration>,
 }
 
-/// The right to change the chain, and what changes are written to first.
+/// The right to change the chain, with the target of its steps.
 #[derive(Debug)]
 pub(super) enum ChainWriter {
-    /// Nothing: the chain lives in memory.
+    /// The chain is in memory only.
     Memory,
-    /// A file.
+    /// The chain has a journal.
     Folder(Journal),
-    /// The chain has ended: nothing changes it any more.
+    /// The chain has ended and takes no more changes.
     Closed,
 }
 
-/// A chain that is shared.
+/// A chain that many tasks share.
 #[derive(Debug)]
 pub(super) struct EmbeddedNode {
     core: RwLock<Core>,
     writer: Mutex<ChainWriter>,
+    /// The filters that clients poll.
     pub(super) filters: Mutex<Filters>,
+    /// The rule by which blocks are made; the mining task follows it.
     pub(super) mining: watch::Sender<MiningMode>,
-    /// The number of the next notice: whoever follows waits for it to grow.
+    /// The number of the next event of the feed. Connections with subscriptions wait for it to grow.
     pub(super) happened: watch::Sender<u64>,
-    /// How many blocks `eth_getLogs` goes through at most.
+    /// Most blocks in the range of `eth_getLogs`.
     pub(super) log_blocks_max: AtomicU64,
 }
 
 const BROKEN: &str = "a panic while the chain was changed leaves nothing to serve";
 
 impl EmbeddedNode {
-    /// Opens the chain that the settings describe, from its folder if it is there.
+    /// Opens the chain of the settings. Replays its journal if the folder holds one.
     pub(super) fn open(settings: &EmbeddedSettings) -> Result<Self, EmbeddedStartError> {
         let mut core = Core::new(settings.chain_id);
         let mut journal = None;
@@ -95,6 +97,7 @@ impl EmbeddedNode {
         })
     }
 
+    /// Locks the chain for reading.
     pub(super) fn read(&self) -> RwLockReadGuard<'_, Core> {
         self.core.read().expect(BROKEN)
     }
@@ -103,6 +106,7 @@ impl EmbeddedNode {
         self.core.write().expect(BROKEN)
     }
 
+    /// Waits for the right to change the chain.
     pub(super) fn writer(&self) -> MutexGuard<'_, ChainWriter> {
         self.writer.lock().expect(BROKEN)
     }
@@ -111,7 +115,7 @@ impl EmbeddedNode {
         self.log_blocks_max.load(Ordering::Relaxed)
     }
 
-    /// Changes what is not written down.
+    /// Makes a change that the journal does not hold, and notifies subscribers.
     pub(super) fn change<T>(&self, _: &mut ChainWriter, change: impl FnOnce(&mut Core) -> T) -> T {
         let mut core = self.write();
         let value = change(&mut core);
@@ -119,7 +123,8 @@ impl EmbeddedNode {
         value
     }
 
-    /// Writes steps down and then lets `carry_out` apply them.
+    /// Writes steps to the journal, then lets `carry_out` apply them. The order matters: no client may see a step that
+    /// a kill could lose.
     fn record<T>(
         &self,
         writer: &mut ChainWriter,
@@ -138,6 +143,7 @@ impl EmbeddedNode {
         Ok(self.change(writer, |core| carry_out(core, steps)))
     }
 
+    /// Writes steps to the journal and applies them.
     pub(super) fn commit(
         &self,
         writer: &mut ChainWriter,
@@ -150,7 +156,7 @@ impl EmbeddedNode {
         })
     }
 
-    /// Makes one block, and says how many transactions it took.
+    /// Makes one block and returns the number of its transactions.
     pub(super) fn mine(
         &self,
         writer: &mut ChainWriter,
@@ -165,7 +171,7 @@ impl EmbeddedNode {
         Ok(plan.mined)
     }
 
-    /// Lets a transaction wait, or makes a block for it if blocks are on demand.
+    /// Adds a transaction to the pool, and makes a block for it if blocks are on demand.
     pub(super) fn send(
         &self,
         writer: &mut ChainWriter,
@@ -176,7 +182,7 @@ impl EmbeddedNode {
         self.change(writer, |core| core.enqueue(pooled))?;
         if self.mining.borrow().on_demand {
             let mined = self.mine_ready(writer);
-            // Nobody was told of it yet: it was not accepted.
+            // No client has its hash yet, so the transaction counts as not accepted.
             mined.inspect_err(|_| {
                 self.change(writer, |core| core.drop_waiting([hash]));
             })?;
@@ -184,6 +190,7 @@ impl EmbeddedNode {
         Ok(hash)
     }
 
+    /// Makes blocks until no waiting transaction can be mined.
     fn mine_ready(&self, writer: &mut ChainWriter) -> Result<(), RpcError> {
         while self.read().ready_count() > 0 {
             if self.mine(writer, None)? == 0 {
@@ -193,14 +200,14 @@ impl EmbeddedNode {
         Ok(())
     }
 
-    /// Goes back to a snapshot, or says that there is none with this number.
+    /// Returns to a snapshot. False if there is none with this id.
     pub(super) fn revert(&self, writer: &mut ChainWriter, id: u64) -> Result<bool, JournalError> {
         let Some(steps) = self.read().plan_revert(id) else { return Ok(false) };
         self.record(writer, steps, |core, steps| core.revert(id, steps))?;
         Ok(true)
     }
 
-    /// Syncs the folder and lets another process have it.
+    /// Closes the chain: syncs the journal and releases the lock of the folder.
     pub(super) fn close(&self) {
         let writer = std::mem::replace(&mut *self.writer(), ChainWriter::Closed);
         if let ChainWriter::Folder(journal) = writer
@@ -211,7 +218,7 @@ impl EmbeddedNode {
     }
 }
 
-/// The machine's time in seconds. The chain's clock is ahead of it by what was asked for.
+/// Returns the machine's time in unix seconds. The chain's clock has an offset from it.
 pub(super) fn wall_clock() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -5,8 +5,9 @@ use super::protocol;
 use super::session::Session;
 use super::settings::{EmbeddedSettings, EmbeddedStartError};
 
-/// A chain that is handed its JSON-RPC messages one by one: for fuzzing, and wherever a socket would
-/// only be in the way. Blocks come on demand or when asked for; nothing happens by itself.
+/// A chain that takes its JSON-RPC messages one by one, for fuzzing and for tests that need no socket.
+///
+/// Makes blocks on demand or when a message asks for one. No interval runs.
 #[derive(Debug)]
 pub struct OfflineChain {
     node: EmbeddedNode,
@@ -14,23 +15,23 @@ pub struct OfflineChain {
 }
 
 impl OfflineChain {
-    /// Opens the chain that the settings describe. Where to listen is not looked at.
+    /// Opens the chain of the settings, and ignores their listen address.
     ///
     /// # Errors
-    /// If the folder or the genesis will not do.
+    /// If the folder or the genesis is unusable.
     pub fn open(settings: &EmbeddedSettings) -> Result<Self, EmbeddedStartError> {
         Ok(Self { node: EmbeddedNode::open(settings)?, session: Session::pushing() })
     }
 
-    /// What a message is answered: nothing if it holds notifications alone.
+    /// Answers a message. Returns `None` if it holds notifications alone.
     pub fn answer(&mut self, message: &[u8]) -> Option<String> {
         protocol::answer(&self.node, &mut self.session, message)
     }
 
-    /// What subscriptions made through this have to be told since the last time.
-    pub fn news(&mut self) -> Vec<String> {
+    /// Returns the notifications of this chain's subscriptions since the last call.
+    pub fn take_notifications(&mut self) -> Vec<String> {
         let mut messages = Vec::new();
-        while let Ok(news) = self.session.news(&self.node) {
+        while let Ok(news) = self.session.poll_notifications(&self.node) {
             messages.extend(news.messages);
             if !news.more {
                 break;

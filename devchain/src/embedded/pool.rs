@@ -1,4 +1,4 @@
-//! Transactions that wait for a block.
+//! The pool of transactions that wait for a block.
 
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::sync::Arc;
@@ -9,21 +9,25 @@ use alloy::primitives::{Address, B256, U256};
 use super::admission::TransactionError;
 use super::pooled::PooledTransaction;
 
-/// How many transactions wait at most, in all and of one sender.
+/// Most transactions in the pool. A guess: go-ethereum's defaults (5,120 + 1,024) are in the same range.
 const COUNT_MAX: usize = 8192;
+/// Most transactions of one sender. A guess, so that one sender cannot fill the pool.
 const COUNT_OF_SENDER_MAX: usize = 1024;
-/// How much payload waits at most.
+/// Most bytes of call data in the pool. A guess: 256 payloads of the largest size, 256 KiB.
 const INPUT_BYTES_MAX: usize = 64 << 20;
-/// By how many percent both prices of a replacement have to be higher.
+/// Least increase of both prices in a replacement, in percent. From go-ethereum's default price bump.
 const PRICE_BUMP_PERCENT: u128 = 10;
 
+/// A pooled transaction with its place in the order of arrival.
 #[derive(Debug, Clone)]
 struct PoolEntry {
     pooled: Arc<PooledTransaction>,
     arrival: u64,
 }
 
-/// All that wait, by sender and nonce.
+/// All waiting transactions, by sender and nonce.
+///
+/// Invariant: `by_hash` and `senders` hold the same transactions, and `input_bytes` is the sum of their call data.
 #[derive(Debug, Clone, Default)]
 pub(super) struct TransactionPool {
     senders: HashMap<Address, BTreeMap<u64, PoolEntry>>,
@@ -33,23 +37,28 @@ pub(super) struct TransactionPool {
 }
 
 impl TransactionPool {
+    /// Returns the waiting transaction with this hash.
     pub(super) fn get(&self, hash: B256) -> Option<&Arc<PooledTransaction>> {
         let (sender, nonce) = self.by_hash.get(&hash)?;
         Some(&self.senders.get(sender)?.get(nonce)?.pooled)
     }
 
+    /// Returns the number of waiting transactions.
     pub(super) fn len(&self) -> usize {
         self.by_hash.len()
     }
 
-    /// What this sender's waiting transactions can take, without the one of this nonce.
+    /// Returns the most that the sender's waiting transactions can take, in wei, without the one of this nonce.
     pub(super) fn cost_of_others(&self, sender: Address, nonce: u64) -> U256 {
         let waiting = self.senders.get(&sender).into_iter().flatten();
         let others = waiting.filter(|(other, _)| **other != nonce);
         others.fold(U256::ZERO, |sum, (_, waiting)| sum.saturating_add(waiting.pooled.cost()))
     }
 
-    /// Lets a transaction wait, in place of a cheaper one with its nonce.
+    /// Adds a transaction. It replaces a cheaper one of the same sender and nonce.
+    ///
+    /// # Errors
+    /// `AlreadyKnown`, `ReplacementUnderpriced`, or `PoolFull`; the pool is then unchanged.
     pub(super) fn insert(
         &mut self,
         pooled: Arc<PooledTransaction>,
@@ -85,10 +94,12 @@ impl TransactionPool {
         self.by_hash.insert(hash, (sender, nonce));
         let waiting = PoolEntry { pooled, arrival: self.arrivals };
         self.senders.entry(sender).or_default().insert(nonce, waiting);
+        debug_assert!(self.by_hash.len() <= COUNT_MAX, "a replacement frees its place first");
+        debug_assert!(self.input_bytes <= INPUT_BYTES_MAX);
         Ok(())
     }
 
-    /// Whether it was there.
+    /// Removes a transaction. Returns false if the pool does not hold it.
     pub(super) fn remove(&mut self, hash: B256) -> bool {
         let Some((sender, nonce)) = self.by_hash.remove(&hash) else { return false };
         if let Some(waiting) = self.senders.get_mut(&sender) {
@@ -102,7 +113,7 @@ impl TransactionPool {
         true
     }
 
-    /// Drops what can no longer be mined because the account is at `nonce`.
+    /// Removes the sender's transactions below `nonce`, which can no longer be mined.
     pub(super) fn forget_below(&mut self, sender: Address, nonce: u64) {
         let waiting = self.senders.get(&sender).into_iter();
         let passed = waiting.flat_map(|waiting| waiting.range(..nonce));
@@ -112,14 +123,15 @@ impl TransactionPool {
         }
     }
 
-    /// The first nonce from `nonce` on that no waiting transaction of this sender takes.
+    /// Returns the first nonce from `nonce` on that none of the sender's waiting transactions has.
     pub(super) fn next_nonce(&self, sender: Address, nonce: u64) -> u64 {
         let Some(waiting) = self.senders.get(&sender) else { return nonce };
         let taken = waiting.range(nonce..).zip(nonce..).take_while(|((at, _), want)| **at == *want);
         taken.last().map_or(nonce, |((at, _), _)| at.saturating_add(1))
     }
 
-    /// What can be mined at this base fee, best payers first, each sender's by nonce.
+    /// Returns the transactions that can be mined at this base fee: highest tip first, each sender's in nonce order.
+    /// `nonce_of` returns the next nonce of an account.
     pub(super) fn ready(
         &self,
         base_fee: u64,
@@ -139,12 +151,13 @@ impl TransactionPool {
         ready
     }
 
-    /// Every waiting transaction, in no order.
+    /// Iterates over all waiting transactions, in no order.
     pub(super) fn all(&self) -> impl Iterator<Item = &Arc<PooledTransaction>> {
         self.senders.values().flat_map(BTreeMap::values).map(|waiting| &waiting.pooled)
     }
 }
 
+/// Returns true if both prices of `new` are high enough to replace `old`.
 fn outbids(new: &TxEnvelope, old: &TxEnvelope) -> bool {
     let higher = |new: u128, old: u128| {
         new > old && new >= old.saturating_mul(100 + PRICE_BUMP_PERCENT) / 100
@@ -153,7 +166,7 @@ fn outbids(new: &TxEnvelope, old: &TxEnvelope) -> bool {
         && higher(new.priority_fee_or_price(), old.priority_fee_or_price())
 }
 
-/// The next transaction of a sender. Ordered by what it pays, then by who came first.
+/// A sender's next transaction, ordered by tip, then by arrival.
 struct Candidate<'a> {
     tip: u128,
     waiting: &'a PoolEntry,
@@ -224,7 +237,7 @@ mod tests {
             pool.insert(pooled(sender, nonce, 100, tip)).unwrap();
         }
         assert_eq!(order(&pool, 10), [(2, 0), (3, 0), (1, 0), (1, 1)]);
-        assert_eq!(order(&pool, 101), [], "nobody pays this base fee");
+        assert_eq!(order(&pool, 101), [], "no transaction pays this base fee");
         assert_eq!(pool.next_nonce(sender_of(1), 0), 2);
         assert_eq!(pool.next_nonce(sender_of(2), 0), 1, "there is a gap");
     }

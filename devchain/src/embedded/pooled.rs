@@ -6,11 +6,11 @@ use alloy::consensus::transaction::Recovered;
 use alloy::consensus::{Transaction, TxEnvelope};
 use alloy::primitives::{B256, U256};
 
-/// A transaction that was let in.
+/// A transaction that passed the checks of admission.
 #[derive(Debug)]
 pub(super) struct PooledTransaction {
     pub(super) tx: Recovered<TxEnvelope>,
-    /// Sent for an impersonated account, which may have code.
+    /// True for a transaction of an impersonated account, which may have code.
     pub(super) impersonated: bool,
 }
 
@@ -20,17 +20,18 @@ impl PooledTransaction {
         Arc::new(Self { tx, impersonated })
     }
 
+    /// Returns the transaction hash.
     pub(super) fn hash(&self) -> B256 {
         *self.tx.inner().tx_hash()
     }
 
-    /// The most that it can take from its sender.
+    /// Returns the most that the transaction can take from its sender, in wei.
     pub(super) fn cost(&self) -> U256 {
         cost(self.tx.inner())
     }
 }
 
-/// The most that a transaction can take from its sender.
+/// Returns the most that a transaction can take from its sender, in wei: gas at the highest price, and the value.
 pub(super) fn cost(tx: &TxEnvelope) -> U256 {
     let gas = U256::from(tx.gas_limit()).saturating_mul(U256::from(tx.max_fee_per_gas()));
     gas.saturating_add(tx.value())

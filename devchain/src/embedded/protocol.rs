@@ -1,4 +1,4 @@
-//! JSON-RPC 2.0: requests and batches in, answers out.
+//! JSON-RPC 2.0: requests and batches in, responses out.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,15 +15,16 @@ use super::rpc::error::{RpcError, code, too_much};
 use super::rpc::{self, Method, RpcResult};
 use super::session::Session;
 
-/// How many requests a batch has at most.
+/// Most requests in a batch, as in go-ethereum.
 pub(super) const BATCH_MAX: usize = 1000;
-/// How long the answers to a batch are at most, together. One may go over it.
+/// Most bytes of responses to one batch; the last response may exceed it. A guess.
 const ANSWERS_BYTES_MAX: usize = 64 << 20;
 
+/// All methods but the subscriptions, by name.
 static METHODS: LazyLock<HashMap<&str, Method>> =
     LazyLock::new(|| rpc::methods().map(|method| (method.name, method)).collect());
 
-/// Answers one message, unless it consists of notifications alone.
+/// Answers one message. Returns `None` if it holds notifications alone.
 pub(super) fn answer(node: &EmbeddedNode, session: &mut Session, message: &[u8]) -> Option<String> {
     let Ok(message) = serde_json::from_slice::<&RawValue>(message) else {
         return Some(render(
@@ -46,17 +47,17 @@ pub(super) fn answer(node: &EmbeddedNode, session: &mut Session, message: &[u8])
     }
 }
 
-/// What a message that is too long is answered.
+/// Returns the response to a message of more than `bytes_max` bytes.
 pub(super) fn too_long(bytes_max: usize) -> String {
     render(None, &Err(invalid_request(&format!("a message of more than {bytes_max} bytes"))))
 }
 
-/// What is answered after a panic.
+/// Returns the response after a panic in a method.
 pub(super) fn broken() -> String {
     render(None, &Err(RpcError::new(code::INTERNAL, "a fault in the chain itself: see its log")))
 }
 
-/// One after another, in their order.
+/// Answers the requests of a batch one after another.
 fn batch(node: &EmbeddedNode, session: &mut Session, requests: &[&RawValue]) -> Option<String> {
     let mut answers = String::new();
     for request in requests {
@@ -117,7 +118,7 @@ fn render(id: Option<&RawValue>, answer: &RpcResult) -> String {
     }
 }
 
-/// A request whose parts may be anything yet.
+/// A request before its members are checked.
 #[derive(Debug, Deserialize)]
 struct Request<'a> {
     #[serde(borrow, default, deserialize_with = "present")]
@@ -130,13 +131,13 @@ struct Request<'a> {
     id: Option<&'a RawValue>,
 }
 
-/// Tells a null from what is absent.
+/// Distinguishes a member that is null from an absent one.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 impl<'a> Request<'a> {
-    /// Nothing if it is no object, or has a part twice.
+    /// Returns `None` if the request is no object or has a member twice.
     fn parse(request: &'a RawValue) -> Option<Self> {
         // A struct can be read from a list as well, which is no request.
         let object = request.get().starts_with('{');
@@ -161,13 +162,13 @@ fn text(value: &RawValue) -> Option<String> {
     serde_json::from_str(value.get()).ok()
 }
 
-/// What every client can read again: no number that is too large for it.
+/// Returns true for an id that clients can read back: a string, null, or a number of a size that they parse.
 fn is_id(id: &RawValue) -> bool {
     let id = serde_json::from_str::<Value>(id.get());
     id.is_ok_and(|id| id.is_string() || id.is_number() || id.is_null())
 }
 
-/// Requests, whatever they are.
+/// The unparsed requests of a batch.
 struct Batch<'a>(Vec<&'a RawValue>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Batch<'a> {

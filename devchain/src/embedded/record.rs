@@ -1,8 +1,8 @@
-//! What happens to a chain, as steps, and their bytes.
+//! The steps of a chain, and their bytes in the journal.
 //!
-//! A chain is the sum of its steps: they are applied in the same way when they happen and when a
-//! folder is opened again. They hold what came of a transaction, not how to find out, so that opening
-//! needs no EVM and another EVM version changes nothing of the past.
+//! A chain is the sum of its steps. They are applied in the same way when they happen and when a folder is opened
+//! again. They hold the results of transactions, so that opening a folder needs no EVM and another version of the
+//! EVM does not change the past.
 
 use std::sync::Arc;
 
@@ -19,26 +19,28 @@ use super::state::{Account, AccountDiff, StateDiff};
 /// One step of a chain.
 #[derive(Debug, Clone)]
 pub(super) enum JournalStep {
-    /// The next block and what it changed of the state.
+    /// The next block and its change of the state.
     Block { block: Arc<Block>, diff: StateDiff },
-    /// A change of the state that no block made.
+    /// A change of the state outside of blocks, by a control method.
     Change(StateDiff),
-    /// Back to a block, and to a version of the state that was the latest while it was the head.
+    /// The return to a block, and to a version of the state from the time when it was the head.
     Rollback { number: u64, version: u64 },
-    /// How far the chain's clock is ahead of the machine's, in seconds.
+    /// The new offset of the chain's clock from the machine's, in seconds.
     ClockOffset(i64),
 }
 
+/// The first byte of each kind of step. Never reused for another kind.
 const BLOCK: u8 = 1;
 const CHANGE: u8 = 2;
 const ROLLBACK: u8 = 3;
 const CLOCK_OFFSET: u8 = 4;
 
-/// Bytes that are no steps.
+/// The bytes of a record are not steps.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("not a step of a chain: {0}")]
 pub(super) struct MalformedStepError(&'static str);
 
+/// Returns the bytes of steps.
 pub(super) fn write(steps: &[JournalStep]) -> Vec<u8> {
     let mut out = Vec::new();
     for step in steps {
@@ -95,7 +97,7 @@ fn write_block(out: &mut Vec<u8>, block: &Block) {
     }
 }
 
-/// Also what the stand-in for the state root hashes.
+/// Appends the bytes of a change. The stand-in for the state root hashes the same bytes.
 pub(super) fn write_diff(out: &mut Vec<u8>, diff: &StateDiff) {
     write_count(out, diff.accounts.len());
     for (address, change) in &diff.accounts {
@@ -115,7 +117,7 @@ pub(super) fn write_diff(out: &mut Vec<u8>, diff: &StateDiff) {
     diff.code.values().for_each(|code| write_bytes(out, code.original_byte_slice()));
 }
 
-/// Reads all steps.
+/// Reads all steps of a record.
 pub(super) fn read(bytes: &[u8]) -> Result<Vec<JournalStep>, MalformedStepError> {
     let mut rest = Reader(bytes);
     let mut steps = Vec::new();
@@ -132,6 +134,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Vec<JournalStep>, MalformedStepError>
     Ok(steps)
 }
 
+/// The unread rest of a record.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -184,7 +187,7 @@ impl<'a> Reader<'a> {
         self.take(len)
     }
 
-    /// As many as it says first. Memory grows with what is read, not with the count.
+    /// Reads a count and that many elements. Allocates as it reads, because the count may be damaged.
     fn list<T>(
         &mut self,
         mut read: impl FnMut(&mut Self) -> Result<T, MalformedStepError>,

@@ -29,16 +29,17 @@ use super::protocol;
 use super::session::Session;
 use super::settings::{EmbeddedSettings, EmbeddedStartError};
 
-/// The largest payload of a broadcaster fits a message eight times.
+/// Most bytes of a message: eight times the largest payload of a broadcaster (256 KiB) in hex, and some more.
 const MESSAGE_BYTES_MAX: usize = 5 << 20;
-/// How much of a message that is too long is read before it is answered: who still sends does not
-/// listen.
+/// Most bytes read of a message that is too long, before the response: a client that still sends does not read. A
+/// guess.
 const DRAINED_BYTES_MAX: usize = 64 << 20;
+/// Most connections at once. A guess: below the usual limit of 1,024 open files.
 const CONNECTIONS_MAX: u32 = 512;
-/// How long an end waits for connections that do not close.
+/// Time that a stop waits for connections to close. A guess.
 const CLOSING_MAX: Duration = Duration::from_secs(5);
 
-/// A running development chain. It ends when it is stopped or dropped.
+/// A running development chain. Ends when it is stopped or dropped.
 #[derive(Debug)]
 pub struct EmbeddedChain {
     address: SocketAddr,
@@ -49,10 +50,10 @@ pub struct EmbeddedChain {
 }
 
 impl EmbeddedChain {
-    /// Opens the chain, from its folder if it is kept in one, and serves it.
+    /// Opens the chain and serves it. Replays the journal if the settings name a folder with one.
     ///
     /// # Errors
-    /// If the address will not do, or the folder, or the genesis.
+    /// If the address, the folder or the genesis is unusable.
     pub async fn start(settings: EmbeddedSettings) -> Result<Self, EmbeddedStartError> {
         let address = settings.listen;
         if !address.ip().is_loopback() && !settings.allow_remote {
@@ -76,18 +77,18 @@ impl EmbeddedChain {
             chain_id,
             %address,
             height,
-            "an embedded chain runs: it is for development and tests, whoever reaches it controls it"
+            "an embedded chain runs: it is for development and tests, any client that reaches it controls it"
         );
         Ok(Self { address, node, connections, stopping, tasks })
     }
 
-    /// Where it listens, with the port that was chosen if none was asked for.
+    /// Returns the address of the listener, with the chosen port if the settings asked for port 0.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// Closes every connection, waits for that, and lets go of the folder.
+    /// Closes every connection, waits for them, and releases the folder.
     pub async fn stop(mut self) {
         self.stopping.send_replace(true);
         for task in &mut self.tasks {
@@ -109,7 +110,7 @@ impl Drop for EmbeddedChain {
     }
 }
 
-/// Makes a block at each interval while there is one, counting from when it was set.
+/// Makes a block at each interval of the current rule, counted from when the rule was set.
 async fn mine_at_intervals(node: Arc<EmbeddedNode>) {
     let mut setting = node.mining.subscribe();
     loop {
@@ -133,7 +134,7 @@ async fn mine_at_intervals(node: Arc<EmbeddedNode>) {
     }
 }
 
-/// What every connection has.
+/// The state that all connections share.
 #[derive(Debug, Clone)]
 struct ServerState {
     node: Arc<EmbeddedNode>,
@@ -141,23 +142,25 @@ struct ServerState {
 }
 
 impl ServerState {
+    /// Waits for the stop of the chain.
     async fn stopped(&mut self) {
-        // An error means that the chain is gone, which is the same.
+        // An error means that the chain was dropped, which is a stop as well.
         let _ = self.stopping.wait_for(|stopping| *stopping).await;
     }
 
-    /// Answers a message where it may take its time.
+    /// Answers a message on a thread that may block.
     async fn answer(&self, mut session: Session, message: Bytes) -> (Option<String>, Session) {
         let node = self.node.clone();
         let answered = tokio::task::spawn_blocking(move || {
             let answer = protocol::answer(&node, &mut session, &message);
             (answer, session)
         });
-        // After a panic in one method the others go on.
+        // A panic in one method must not end the chain for other clients.
         answered.await.unwrap_or_else(|_| (Some(protocol::broken()), Session::pushing()))
     }
 }
 
+/// Accepts connections until the stop. A permit per connection bounds their number.
 async fn accept(listener: TcpListener, connections: Arc<Semaphore>, mut shared: ServerState) {
     loop {
         let next = async {
@@ -173,6 +176,7 @@ async fn accept(listener: TcpListener, connections: Arc<Semaphore>, mut shared: 
                 }
                 Err(error) => {
                     tracing::debug!(%error, "no connection was accepted");
+                    // Usually out of file descriptors: without a pause the loop would spin.
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             },
@@ -180,8 +184,9 @@ async fn accept(listener: TcpListener, connections: Arc<Semaphore>, mut shared: 
     }
 }
 
+/// Serves one connection until it closes or the chain stops.
 async fn serve(stream: TcpStream, permit: Arc<OwnedSemaphorePermit>, mut shared: ServerState) {
-    let _ = stream.set_nodelay(true); // answers are slower without it, no more
+    let _ = stream.set_nodelay(true); // only latency depends on it
     let service = {
         let shared = shared.clone();
         service_fn(move |request| respond(shared.clone(), permit.clone(), request))
@@ -224,7 +229,7 @@ fn with(status: StatusCode, body: impl Into<Bytes>) -> HttpResponse {
     answer
 }
 
-/// Wallets and pages under development come from any origin.
+/// Allows every origin: wallets and pages under development have any.
 fn allow_every_origin(headers: &mut HeaderMap) {
     const ALLOWED: [(HeaderName, &str); 4] = [
         (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
@@ -259,7 +264,7 @@ fn json(status: StatusCode, body: String) -> HttpResponse {
     answer
 }
 
-/// The whole body, or nothing if it is too long.
+/// Reads the whole body. `None` if it is longer than [`MESSAGE_BYTES_MAX`].
 async fn read(mut body: Incoming) -> Result<Option<Bytes>, hyper::Error> {
     let mut message = Vec::new();
     let mut len = 0;
@@ -285,7 +290,7 @@ fn wants_web_socket(headers: &HeaderMap) -> bool {
         && headers.contains_key(header::SEC_WEBSOCKET_KEY)
 }
 
-/// Agrees to a WebSocket (RFC 6455), which then lives on its own.
+/// Accepts a WebSocket (RFC 6455), which then has a task of its own.
 fn upgrade(
     shared: ServerState,
     permit: Arc<OwnedSemaphorePermit>,
@@ -319,8 +324,9 @@ fn upgrade(
 
 type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
 
-/// Answers messages in their order and pushes news between them. A client that does not read what it
-/// is sent is not read from either.
+/// Answers messages in their order and sends notifications between them.
+///
+/// Reads the next message only after the response is sent, so a client that does not read cannot fill memory.
 async fn converse(mut shared: ServerState, mut socket: Socket) -> Result<(), SocketError> {
     let mut happened = shared.node.happened.subscribe();
     let mut session = Session::pushing();
@@ -328,7 +334,7 @@ async fn converse(mut shared: ServerState, mut socket: Socket) -> Result<(), Soc
         let message = tokio::select! {
             () = shared.stopped() => break,
             changed = happened.changed() => {
-                if changed.is_err() || !push_news(&shared.node, &mut session, &mut socket).await? {
+                if changed.is_err() || !push_notifications(&shared.node, &mut session, &mut socket).await? {
                     break;
                 }
                 continue;
@@ -354,38 +360,38 @@ async fn converse(mut shared: ServerState, mut socket: Socket) -> Result<(), Soc
     socket.close(None).await
 }
 
-/// Ends a conversation with a client that sends too long a message, so that it learns why: what it
-/// still sends is read and thrown away.
+/// Ends the connection of a client that sends too long a message. Discards the rest of the message first, so that the
+/// client reads the reason.
 async fn refuse(mut socket: Socket) -> Result<(), SocketError> {
     let answer = protocol::too_long(MESSAGE_BYTES_MAX);
     socket.send(Message::text(answer)).await?;
     socket.close(None).await?;
     let mut rest = socket.get_mut().take(DRAINED_BYTES_MAX as u64);
     let mut nowhere = tokio::io::sink();
-    // However it ends, the connection is closed after it.
+    // The connection closes in any case.
     let _ = tokio::time::timeout(CLOSING_MAX, tokio::io::copy(&mut rest, &mut nowhere)).await;
     Ok(())
 }
 
-/// Whether the client is told of everything. If it is too far behind, the connection has to end: it
-/// would go on without knowing what it missed.
-async fn push_news(
+/// Sends all notifications that are due. Returns false if the client is too far behind: the connection then ends, so
+/// that the client notices that it missed events.
+async fn push_notifications(
     node: &EmbeddedNode,
     session: &mut Session,
     socket: &mut Socket,
 ) -> Result<bool, SocketError> {
     loop {
-        let news = match session.news(node) {
-            Ok(news) => news,
+        let due = match session.poll_notifications(node) {
+            Ok(due) => due,
             Err(lagged) => {
                 tracing::debug!(%lagged, "a WebSocket is closed");
                 return Ok(false);
             }
         };
-        for message in news.messages {
+        for message in due.messages {
             socket.feed(Message::text(message)).await?;
         }
-        if !news.more {
+        if !due.more {
             socket.flush().await?;
             return Ok(true);
         }

@@ -1,4 +1,4 @@
-//! One connection and what it subscribed to.
+//! One connection and its subscriptions.
 
 use std::collections::BTreeMap;
 
@@ -13,19 +13,19 @@ use super::rpc::args::Args;
 use super::rpc::error::{RpcError, code, failed, invalid, too_much};
 use super::rpc::{RpcResult, answer, filter, present};
 
-/// How many subscriptions a connection may have.
+/// Most subscriptions of a connection. A guess.
 const SUBSCRIPTIONS_MAX: usize = 128;
-/// How many notices are rendered in one go.
+/// Most events that one poll renders for a subscription. A guess: bounds the time under the lock of the chain.
 const BATCH: usize = 64;
 
 #[derive(Debug)]
 struct Subscription {
     kind: FilterKind,
-    /// The number of the first notice that the client was not told of.
+    /// The number of the first event that the client has not received.
     next: u64,
 }
 
-/// What one connection is owed.
+/// The subscriptions of one connection, and its position in the feed for each.
 #[derive(Debug)]
 pub(super) struct Session {
     pushes: bool,
@@ -33,25 +33,27 @@ pub(super) struct Session {
     made: u64,
 }
 
-/// News for the client, and whether there is more.
+/// Messages for the client from one poll.
 #[derive(Debug)]
 pub(super) struct Notifications {
+    /// Notifications in order of their events, one subscription after another.
     pub(super) messages: Vec<String>,
+    /// True if events are left for the next poll.
     pub(super) more: bool,
 }
 
 impl Session {
-    /// Of a connection that only answers.
+    /// Returns the session of a connection that carries responses only.
     pub(super) fn answering() -> Self {
         Self { pushes: false, subscriptions: BTreeMap::new(), made: 0 }
     }
 
-    /// Of a connection that messages can be pushed to.
+    /// Returns the session of a connection that takes notifications.
     pub(super) fn pushing() -> Self {
         Self { pushes: true, ..Self::answering() }
     }
 
-    /// Answers `eth_subscribe` with an id. News come after the answer.
+    /// Answers `eth_subscribe` with an id. Notifications follow the response.
     pub(super) fn subscribe(&mut self, node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
         if !self.pushes {
             let reason = "eth_subscribe needs a WebSocket connection";
@@ -77,7 +79,7 @@ impl Session {
         answer(&hex(self.made))
     }
 
-    /// Answers `eth_unsubscribe` with whether there was such a subscription.
+    /// Answers `eth_unsubscribe`: true if the subscription existed.
     pub(super) fn unsubscribe(&mut self, args: &Args<'_>) -> RpcResult {
         let id: String = args.get(0)?;
         let digits = id.strip_prefix("0x").unwrap_or_default();
@@ -85,11 +87,14 @@ impl Session {
         answer(&id.is_some_and(|id| self.subscriptions.remove(&id).is_some()))
     }
 
-    /// What happened since the last time, for each subscription in turn.
+    /// Polls for notifications since the last poll.
     ///
     /// # Errors
-    /// If the client reads too slowly for what happens: something can no longer be told.
-    pub(super) fn news(&mut self, node: &EmbeddedNode) -> Result<Notifications, LaggedError> {
+    /// If the client reads too slowly, so that the feed no longer holds its next event.
+    pub(super) fn poll_notifications(
+        &mut self,
+        node: &EmbeddedNode,
+    ) -> Result<Notifications, LaggedError> {
         let core = node.read();
         let mut messages = Vec::new();
         for (id, subscription) in &mut self.subscriptions {
@@ -149,11 +154,11 @@ mod tests {
         session.subscribe(&node, &Args::parse(Some(r#"["newHeads"]"#)).unwrap()).unwrap();
         let mine = |blocks| (0..blocks).for_each(|_| drop(node.mine(&mut node.writer(), None)));
         mine(100);
-        let Notifications { messages, more } = session.news(&node).unwrap();
+        let Notifications { messages, more } = session.poll_notifications(&node).unwrap();
         assert_eq!((messages.len(), more), (BATCH, true));
-        let Notifications { messages, more } = session.news(&node).unwrap();
+        let Notifications { messages, more } = session.poll_notifications(&node).unwrap();
         assert_eq!((messages.len(), more), (100 - BATCH, false));
         mine(17_000);
-        session.news(&node).unwrap_err();
+        session.poll_notifications(&node).unwrap_err();
     }
 }

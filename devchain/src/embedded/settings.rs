@@ -1,4 +1,4 @@
-//! What an embedded chain is started with, and why it may not start.
+//! Settings of an embedded chain, and the errors of its start.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -8,25 +8,25 @@ use alloy::primitives::{Address, Bytes, U256};
 
 use super::journal::JournalError;
 
-/// Everything that decides what an embedded chain is.
+/// Settings of an embedded chain.
 #[derive(Debug, Clone)]
 pub struct EmbeddedSettings {
-    /// What `eth_chainId` answers and what signatures have to name.
+    /// The chain id: the result of `eth_chainId`, and the id that signatures must name.
     pub chain_id: u64,
-    /// Where JSON-RPC is served, HTTP and WebSocket on the one port. Port 0 takes a free one.
+    /// The address of the JSON-RPC listener, HTTP and WebSocket on one port. Port 0 takes a free port.
     pub listen: SocketAddr,
-    /// Allows a `listen` address that other machines reach. Whoever reaches it controls the chain.
+    /// Allows a `listen` address that other machines reach. Any client that reaches it controls the chain.
     pub allow_remote: bool,
-    /// When blocks are made.
+    /// The rule by which blocks are made.
     pub blocks: BlockProduction,
-    /// Where the chain is kept. Without a folder it ends with the process.
+    /// The folder of the chain's journal. Without a folder the chain ends with the process.
     pub data_dir: Option<PathBuf>,
-    /// What is there before the first block.
+    /// The state of block 0.
     pub genesis: Genesis,
 }
 
 impl EmbeddedSettings {
-    /// A chain in memory, on a free port of the loopback interface, with blocks on demand.
+    /// Returns settings for a chain in memory, on a free port of the loopback interface, with blocks on demand.
     #[must_use]
     pub fn new(chain_id: u64) -> Self {
         Self {
@@ -40,64 +40,64 @@ impl EmbeddedSettings {
     }
 }
 
-/// When blocks are made.
+/// The rule by which blocks are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BlockProduction {
-    /// Each accepted transaction makes a block at once, and sending it answers after that.
+    /// Each accepted transaction makes a block at once. The request that sent it is answered after the block.
     OnDemand,
     /// One block at each interval, with or without transactions.
     Every(Duration),
 }
 
-/// What is there before the first block.
+/// The state of block 0.
 #[derive(Debug, Clone, Default)]
 pub struct Genesis {
     /// Accounts with a native balance, in wei.
     pub balances: Vec<(Address, U256)>,
-    /// Accounts with code that no transaction deployed; [`super::CREATE2_DEPLOYER`] always has its own.
+    /// Accounts with code that no transaction deployed. [`super::CREATE2_DEPLOYER`] always has its code.
     pub code: Vec<(Address, Bytes)>,
-    /// The time of block 0 in seconds since 1970; the time of the first start if there is none.
+    /// The time of block 0 in unix seconds. `None` takes the time of the first start.
     pub time: Option<u64>,
 }
 
-/// Why an embedded chain did not start.
+/// The reason why an embedded chain did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbeddedStartError {
-    /// The address is one that other machines reach.
+    /// Other machines reach the address, and the settings do not allow that.
     #[error(
-        "{address} is not a loopback address: whoever reaches an embedded chain controls it, so \
+        "{address} is not a loopback address: any client that reaches an embedded chain controls it, so \
          listen on 127.0.0.1 or allow remote access explicitly"
     )]
     Remote {
-        /// The address asked for.
+        /// The address in the settings.
         address: SocketAddr,
     },
-    /// The address cannot be listened on.
+    /// The system refused the address.
     #[error("cannot listen on {address}: {source}; is another chain running there?")]
     Listen {
-        /// The address asked for.
+        /// The address in the settings.
         address: SocketAddr,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// Blocks were asked for at an interval of nothing.
+    /// The interval between blocks is zero.
     #[error(
         "blocks cannot be made at an interval of 0 s: give a longer one, or make them on demand"
     )]
     NoInterval,
-    /// An account of the genesis has code that begins like a delegation (EIP-7702) and is none.
+    /// The code of a genesis account begins like a delegation (EIP-7702) and is malformed.
     #[error("the genesis code of {address} is malformed")]
     GenesisCode {
         /// The account.
         address: Address,
     },
-    /// The genesis lies too far in the future for blocks to follow.
+    /// The genesis time is too far in the future for blocks to follow.
     #[error("the genesis time {time} is no time in seconds since 1970")]
     GenesisTime {
-        /// The time asked for.
+        /// The time in the settings.
         time: u64,
     },
-    /// The data folder cannot be used.
+    /// The data folder is unusable.
     #[error(transparent)]
     Store(#[from] JournalError),
 }

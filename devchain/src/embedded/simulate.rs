@@ -1,4 +1,4 @@
-//! Calls and gas estimates: transactions that run and leave nothing behind.
+//! Calls and gas estimates: transactions that run without a change of the chain.
 
 use alloy::consensus::Header;
 use alloy::primitives::{Address, Bytes, TxKind, U256, keccak256};
@@ -16,43 +16,47 @@ use super::block::GAS_LIMIT;
 use super::evm::{self, SenderKind};
 use super::state::{AccountDiff, ReorganisedError, StateOverlay};
 
-/// The least that any transaction costs.
+/// Gas of a plain transfer, the least of any transaction (yellow paper, `G_transaction`).
 const TRANSFER_GAS: u64 = 21_000;
-/// An estimate may be this much too high, in thousandths: as go-ethereum's.
+/// The most that an estimate may be too high, in thousandths: go-ethereum's error ratio.
 const ESTIMATE_ERROR_PERMILLE: u64 = 15;
 
-/// Why a call or an estimate has no result.
+/// The reason why a call or an estimate has no result.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CallError {
+    /// The call reverted with this data.
     #[error("execution reverted")]
     Reverted(Bytes),
+    /// The EVM halted the call.
     #[error("{0}")]
     Halted(String),
-    /// The request contradicts itself.
+    /// The request is contradictory or unsupported.
     #[error("{0}")]
     Request(String),
-    /// No transaction like this could be mined.
+    /// Such a transaction could not be mined.
     #[error("{0}")]
     Refused(String),
+    /// The call runs out of the gas that the sender may spend.
     #[error("gas required exceeds allowance ({allowance})")]
     NotEnoughGas { allowance: u64 },
+    /// A rollback removed the block of the call.
     #[error(transparent)]
-    ReorganisedError(#[from] ReorganisedError),
+    Reorganised(#[from] ReorganisedError),
 }
 
-/// A transaction that is to be simulated, and where.
+/// A transaction to simulate, with its state and block.
 #[derive(Debug)]
 pub(super) struct Simulation<B> {
     state: StateOverlay<B>,
     chain_id: u64,
     block: BlockEnv,
     tx: TxEnv,
-    /// Whether the request named a gas limit.
+    /// True if the request names a gas limit.
     gas_given: bool,
 }
 
 impl<B: DatabaseRef<Error = ReorganisedError>> Simulation<B> {
-    /// Takes the request as it came. Without a price it is simulated as if gas were free.
+    /// Prepares a request. Without a gas price the simulation runs as if gas were free.
     pub(super) fn new(
         mut state: StateOverlay<B>,
         chain_id: u64,
@@ -81,7 +85,7 @@ impl<B: DatabaseRef<Error = ReorganisedError>> Simulation<B> {
         evm::execute(&self.state, self.chain_id, self.block.clone(), tx, SenderKind::Simulated)
     }
 
-    /// What the call returns.
+    /// Runs the call and returns its output.
     pub(super) fn call(&self) -> Result<Bytes, CallError> {
         let gas_limit = if self.gas_given { self.tx.gas_limit } else { self.allowance()? };
         let done = self.run(gas_limit).map_err(|error| self.refused(error))?;
@@ -94,7 +98,10 @@ impl<B: DatabaseRef<Error = ReorganisedError>> Simulation<B> {
         }
     }
 
-    /// A gas limit with which the transaction succeeds, at most 1.5 % over the lowest.
+    /// Returns a gas limit with which the transaction succeeds, at most 1.5 % above the lowest one.
+    ///
+    /// Bisects between the gas used by a run with all gas, and that allowance: a call keeps back gas and a refund
+    /// comes only at the end, so the gas used can be too low a limit.
     pub(super) fn estimate(&self) -> Result<u64, CallError> {
         let allowance = self.allowance()?;
         if self.is_plain_transfer()? && self.suffices(TRANSFER_GAS)? {
@@ -117,12 +124,12 @@ impl<B: DatabaseRef<Error = ReorganisedError>> Simulation<B> {
                 }
             },
         };
-        // What it used is enough for most, which have no refund and no call.
+        // The gas used is a sufficient limit for most transactions: those without a refund and without a call.
         if self.suffices(gas.tx_gas_used())? {
             return Ok(gas.tx_gas_used());
         }
         let (mut too_little, mut enough) = (gas.tx_gas_used(), allowance);
-        // A call keeps back 1/64 of the gas (EIP-150), and a refund comes only at the end.
+        // A call keeps back 1/64 of the gas (EIP-150), and a refund comes only at the end. 2,300 is the call stipend.
         let guess = (gas.total_gas_spent() + 2_300) * 64 / 63;
         let mut next = guess;
         while too_little + 1 < enough {
@@ -142,6 +149,7 @@ impl<B: DatabaseRef<Error = ReorganisedError>> Simulation<B> {
         Ok(enough)
     }
 
+    /// Returns true if the transaction succeeds with this gas limit.
     fn suffices(&self, gas_limit: u64) -> Result<bool, CallError> {
         match self.run(gas_limit) {
             Ok(done) => Ok(done.result.is_success()),
@@ -156,7 +164,7 @@ impl<B: DatabaseRef<Error = ReorganisedError>> Simulation<B> {
         Ok(plain && self.state.account(to)?.code_hash == super::state::Account::EMPTY.code_hash)
     }
 
-    /// The most gas that it may use: what was asked for, what a block has, what the sender can pay.
+    /// Returns the most gas that the call may use: the least of request, block limit and the sender's funds.
     fn allowance(&self) -> Result<u64, CallError> {
         let asked = if self.gas_given { self.tx.gas_limit } else { self.block.gas_limit };
         if self.tx.gas_price == 0 {
@@ -170,6 +178,7 @@ impl<B: DatabaseRef<Error = ReorganisedError>> Simulation<B> {
         Ok(u64::try_from(affordable).map_or(asked, |affordable| affordable.min(asked)))
     }
 
+    /// Words an error of revm as go-ethereum does, because clients match on the text.
     fn refused(&self, error: EVMError<ReorganisedError>) -> CallError {
         let TxEnv { caller, gas_limit, gas_price, value, data, .. } = &self.tx;
         let reason = match error {
@@ -205,7 +214,7 @@ impl<B: DatabaseRef<Error = ReorganisedError>> Simulation<B> {
     }
 }
 
-/// Reads a request as a transaction. A gas limit over the block's is cut down to it.
+/// Converts a request into revm's form. A gas limit above the block's becomes the block's.
 fn tx_env(
     request: TransactionRequest,
     chain_id: u64,
@@ -263,6 +272,7 @@ fn tx_env(
     })
 }
 
+/// Applies the block overrides of `eth_call`.
 fn override_block<B>(
     block: &mut BlockEnv,
     state: &mut StateOverlay<B>,
@@ -293,6 +303,7 @@ fn override_block<B>(
     Ok(())
 }
 
+/// Applies the override of one account of `eth_call`.
 fn override_account<B: DatabaseRef<Error = ReorganisedError>>(
     state: &mut StateOverlay<B>,
     address: Address,

@@ -1,4 +1,4 @@
-//! Accounts, what a block changes of them, and a state with such changes on top.
+//! Accounts, changes of the state, and a state with changes on top.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ impl Account {
         Self { nonce: info.nonce, balance: info.balance, code_hash }
     }
 
-    /// As the EVM wants it: nothing for an account that does not exist (EIP-161).
+    /// Returns the account in revm's form: `None` for one that does not exist (EIP-161).
     pub(super) fn into_evm(self) -> Option<AccountInfo> {
         let Self { nonce, balance, code_hash } = self;
         let info = AccountInfo { nonce, balance, code_hash, code: None, account_id: None };
@@ -39,27 +39,27 @@ impl Default for Account {
     }
 }
 
-/// What became of one account.
+/// The change of one account.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct AccountDiff {
-    /// The account afterwards.
+    /// The account after the change.
     pub(super) account: Account,
-    /// Slots that are not named below are zero now, whatever they were.
+    /// True if all slots that `slots` does not name became zero.
     pub(super) wiped: bool,
-    /// Slots with another value.
+    /// The new values of changed slots.
     pub(super) slots: BTreeMap<U256, U256>,
 }
 
-/// What became of the state. Ordered, so that equal changes have equal bytes.
+/// A change of the state. Ordered, so that equal changes have equal bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct StateDiff {
     pub(super) accounts: BTreeMap<Address, AccountDiff>,
-    /// Code that some account has for the first time, by its hash.
+    /// Code that the state did not hold before, by its hash.
     pub(super) code: BTreeMap<B256, Bytecode>,
 }
 
 impl StateDiff {
-    /// Adds what happened after it.
+    /// Adds a later change.
     pub(super) fn merge(&mut self, later: Self) {
         for (address, theirs) in later.accounts {
             let ours = self.accounts.entry(address).or_default();
@@ -74,7 +74,7 @@ impl StateDiff {
     }
 }
 
-/// A state with changes on top of it, and block hashes that it does not know yet.
+/// A state with changes on top, and the hashes of blocks that it does not know.
 #[derive(Debug)]
 pub(super) struct StateOverlay<B> {
     base: B,
@@ -83,14 +83,17 @@ pub(super) struct StateOverlay<B> {
 }
 
 impl<B: DatabaseRef> StateOverlay<B> {
+    /// Returns the state without changes.
     pub(super) fn new(base: B) -> Self {
         Self::with(base, StateDiff::default())
     }
 
+    /// Returns the state with a change.
     pub(super) fn with(base: B, diff: StateDiff) -> Self {
         Self { base, diff, hashes: BTreeMap::new() }
     }
 
+    /// Returns an account with the changes applied.
     pub(super) fn account(&self, address: Address) -> Result<Account, B::Error> {
         if let Some(ours) = self.diff.accounts.get(&address) {
             return Ok(ours.account);
@@ -99,7 +102,7 @@ impl<B: DatabaseRef> StateOverlay<B> {
         Ok(below.map_or(Account::EMPTY, |info| Account::from_evm(&info)))
     }
 
-    /// Takes over what an execution on this state changed.
+    /// Adds the changes of an execution on this state.
     pub(super) fn absorb(&mut self, state: EvmState) -> Result<(), B::Error> {
         for (address, account) in state {
             if !account.is_touched() {
@@ -171,7 +174,7 @@ impl<B: DatabaseRef> DatabaseRef for StateOverlay<B> {
     }
 }
 
-/// So that an execution can read it: nothing is ever written back by the EVM itself.
+/// Lets revm read the state. revm itself writes nothing back.
 impl<B: DatabaseRef> Database for &StateOverlay<B> {
     type Error = B::Error;
 
@@ -192,7 +195,7 @@ impl<B: DatabaseRef> Database for &StateOverlay<B> {
     }
 }
 
-/// Blocks were taken back while a simulation read them.
+/// A rollback removed blocks while a simulation read them.
 #[derive(Debug, thiserror::Error)]
 #[error("the chain was reorganised during this call: ask again")]
 pub(super) struct ReorganisedError;

@@ -1,4 +1,4 @@
-//! Reads of one version of a chain that goes on meanwhile.
+//! The state at one version of a chain that keeps changing.
 
 use std::convert::Infallible;
 
@@ -11,12 +11,15 @@ use super::history::StateAt;
 use super::node::EmbeddedNode;
 use super::state::ReorganisedError;
 
-/// The state at one version of a chain that goes on meanwhile.
+/// The state at one version of a chain that keeps changing. Takes the read lock for each value.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct VersionedState<'a> {
     pub(super) node: &'a EmbeddedNode,
+    /// The version of the state.
     pub(super) version: u64,
+    /// The number of the block at that version.
     pub(super) number: u64,
+    /// The number of rollbacks at the start. Another number means that the version may be gone.
     pub(super) branch: u64,
 }
 

@@ -41,7 +41,7 @@ fn run(input: &[u8]) {
         }
         (None, parsed) => assert!(parsed.is_ok(), "only what is understood is met with silence"),
     }
-    for news in chain.news() {
+    for news in chain.take_notifications() {
         let news: Value = serde_json::from_str(&news).expect("news are JSON");
         assert_eq!(news["method"], "eth_subscription");
     }

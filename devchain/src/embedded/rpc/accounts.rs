@@ -23,7 +23,7 @@ pub(super) const METHODS: Group = &[
     (&["eth_getStorageAt"], storage),
 ];
 
-/// The state after a block, by default the latest.
+/// Returns the state after a block, by default after the latest.
 fn state(core: &Core, id: Option<BlockId>) -> Result<StateOverlay<StateAt<'_>>, RpcError> {
     let id = id.unwrap_or_default();
     if id.is_pending() {

@@ -11,11 +11,12 @@ use serde_json::{Map, Value};
 
 use super::error::{RpcError, invalid};
 
-/// The parameters by position. Parameters by name count as one object.
+/// Parameters by position. Parameters by name count as one object.
 #[derive(Debug)]
 pub(in crate::embedded) struct Args<'a>(Vec<&'a RawValue>);
 
 impl<'a> Args<'a> {
+    /// Parses the `params` member.
     pub(in crate::embedded) fn parse(params: Option<&'a str>) -> Result<Self, RpcError> {
         let params = params.unwrap_or("[]").trim();
         let parsed = if params.starts_with('{') {
@@ -26,12 +27,13 @@ impl<'a> Args<'a> {
         parsed.map(Self).map_err(|error| invalid(format!("parameters are no list: {error}")))
     }
 
+    /// Returns the parameter at a position, which is required.
     pub(in crate::embedded) fn get<T: DeserializeOwned>(&self, at: usize) -> Result<T, RpcError> {
         let missing = || invalid(format!("missing value for required argument {at}"));
         self.optional(at)?.ok_or_else(missing)
     }
 
-    /// What is absent or null is nothing.
+    /// Returns the parameter at a position. `None` if it is absent or null.
     pub(in crate::embedded) fn optional<T: DeserializeOwned>(
         &self,
         at: usize,
@@ -42,11 +44,11 @@ impl<'a> Args<'a> {
     }
 }
 
-/// What a filter of logs may have. Whatever else is there is passed over, as go-ethereum does.
+/// The members of a log filter. Other members are ignored, as in go-ethereum.
 const FILTER_FIELDS: [&str; 5] = ["address", "blockHash", "fromBlock", "toBlock", "topics"];
 
 impl Args<'_> {
-    /// A filter of logs.
+    /// Returns the log filter at a position.
     pub(in crate::embedded) fn filter(&self, at: usize) -> Result<Option<Filter>, RpcError> {
         let Some(mut fields) = self.optional::<Map<String, Value>>(at)? else { return Ok(None) };
         fields.retain(|name, _| FILTER_FIELDS.contains(&name.as_str()));

@@ -1,4 +1,4 @@
-//! What chain this is, and its blocks.
+//! Methods about the chain and its blocks.
 
 use std::sync::Arc;
 
@@ -52,7 +52,7 @@ fn hash(args: &Args<'_>) -> Wanted {
     Ok(BlockId::Hash(RpcBlockHash::from_hash(args.get::<B256>(0)?, None)))
 }
 
-/// The block that is meant, also the pending one.
+/// Returns the block with this id, which may be the pending one.
 fn find(core: &Core, id: BlockId) -> Option<Arc<Block>> {
     if id.is_pending() {
         return Some(core.pending(wall_clock()).block.clone());
@@ -87,7 +87,7 @@ fn no_uncles(node: &EmbeddedNode, id: BlockId) -> RpcResult {
     answer(&find(&node.read(), id).map(|_| U64::ZERO))
 }
 
-/// The header of a block that has to be there.
+/// Returns the block with this id, or go-ethereum's error for an unknown one.
 pub(super) fn known(core: &Core, id: BlockId) -> Result<Arc<Block>, RpcError> {
     find(core, id).ok_or_else(|| failed("header not found"))
 }

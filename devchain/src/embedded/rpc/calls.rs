@@ -23,7 +23,7 @@ pub(super) const METHODS: Group = &[
     }),
 ];
 
-/// What the arguments ask for: request, block, state overrides, block overrides.
+/// Prepares the simulation of the arguments: request, block, state overrides, block overrides.
 fn simulation<'a>(
     node: &'a EmbeddedNode,
     args: &Args<'_>,
@@ -36,7 +36,7 @@ fn simulation<'a>(
     })
 }
 
-/// How much gas the request would take in the next block.
+/// Estimates the gas of a request in the next block.
 pub(super) fn estimate(node: &EmbeddedNode, request: TransactionRequest) -> Result<u64, RpcError> {
     let simulation = at(node, BlockId::pending(), |state, chain_id, header| {
         Ok(Simulation::new(state, chain_id, header, request, None, None)?)
@@ -44,6 +44,7 @@ pub(super) fn estimate(node: &EmbeddedNode, request: TransactionRequest) -> Resu
     Ok(simulation.estimate()?)
 }
 
+/// Calls `make` with the state, the chain id and the header of a block. Holds no lock meanwhile.
 fn at<'a, T>(
     node: &'a EmbeddedNode,
     id: BlockId,

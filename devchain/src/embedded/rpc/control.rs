@@ -1,4 +1,4 @@
-//! Control of blocks and time, under the names that other development chains use.
+//! Control of blocks and time, under the method names of other development chains.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::embedded::admission;
 use crate::embedded::node::{EmbeddedNode, MiningMode, wall_clock};
 use crate::embedded::pooled::PooledTransaction;
 
-/// How many blocks one call makes or takes back at most.
+/// Most blocks that one request makes or removes. A guess: a request holds the writer for some seconds at most.
 const BLOCKS_MAX: u64 = 10_000;
 
-/// The gas limit of a transaction in a reorganisation that names none.
+/// Gas limit of a transaction in a reorganisation whose request names none. A guess: a sixth of a block.
 const REORGANISED_GAS: u64 = 10_000_000;
 
 pub(super) const METHODS: Group = &[
@@ -88,7 +88,7 @@ fn evm_mine(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     answer("0x0")
 }
 
-/// So many blocks, so many seconds apart.
+/// Makes a number of blocks, a number of seconds apart.
 fn mine(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let blocks = args.optional(0)?.map_or(1, |Number(blocks)| blocks);
     let apart = args.optional(1)?.map(|Number(seconds)| seconds);
@@ -123,7 +123,7 @@ fn increase_time(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     answer(&node.read().clock_offset())
 }
 
-/// Sets the clock itself. Blocks never go back in time, whatever it says.
+/// Sets the clock. Block times still only grow.
 fn set_time(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let Number(time) = args.get(0)?;
     let now = wall_clock();
@@ -149,7 +149,7 @@ fn set_mining(node: &EmbeddedNode, mining: MiningMode) -> RpcResult {
     answer(&())
 }
 
-/// A transaction that is to be part of the new blocks.
+/// A transaction for the new blocks of a reorganisation.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Included {
@@ -164,8 +164,8 @@ struct Reorganisation {
     tx_block_pairs: Vec<(Included, Number)>,
 }
 
-/// Other blocks in place of the last ones. By position: depth, then pairs of a transaction (signed, or
-/// a request for an impersonated account) and the index of the new block that it goes into.
+/// Replaces the last blocks by others. Parameters by position: depth, then pairs of a transaction (signed, or a request
+/// for an impersonated account) and the index of its new block.
 fn reorganise(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let asked = match args.get::<Reorganisation>(0) {
         Ok(asked) => asked,
@@ -184,7 +184,7 @@ fn reorganise(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
                 PooledTransaction::new(admission::decode(&bytes, chain_id)?, false)
             }
             Included::Request(mut request) => {
-                // What it would use now says little of what it uses there.
+                // An estimate on the present head says little about the gas on the new branch.
                 request.gas.get_or_insert(REORGANISED_GAS);
                 PooledTransaction::new(transactions::impersonated(node, *request)?, true)
             }

@@ -1,4 +1,4 @@
-//! Errors as clients see them.
+//! JSON-RPC errors.
 
 use std::fmt::Display;
 
@@ -10,7 +10,7 @@ use crate::embedded::admission::TransactionError;
 use crate::embedded::journal::JournalError;
 use crate::embedded::simulate::CallError;
 
-/// The codes of JSON-RPC 2.0, of EIP-1474, and the one that go-ethereum gives to a revert.
+/// Error codes of JSON-RPC 2.0 and EIP-1474, and go-ethereum's code for a revert.
 pub(in crate::embedded) mod code {
     pub(in crate::embedded) const PARSE: i64 = -32700;
     pub(in crate::embedded) const INVALID_REQUEST: i64 = -32600;
@@ -22,12 +22,13 @@ pub(in crate::embedded) mod code {
     pub(in crate::embedded) const REVERTED: i64 = 3;
 }
 
-/// What is answered instead of a result.
+/// The error object of a response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(in crate::embedded) struct RpcError {
+    /// One of [`code`].
     pub(in crate::embedded) code: i64,
     pub(in crate::embedded) message: String,
-    /// What a call reverted with.
+    /// The data of a revert.
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<Bytes>,
 }
@@ -38,22 +39,22 @@ impl RpcError {
     }
 }
 
-/// It was understood and could not be done.
+/// Returns the error of a request that is valid but failed.
 pub(in crate::embedded) fn failed(reason: impl Display) -> RpcError {
     RpcError::new(code::FAILED, reason)
 }
 
-/// The parameters are wrong.
+/// Returns the error of wrong parameters.
 pub(in crate::embedded) fn invalid(reason: impl Display) -> RpcError {
     RpcError::new(code::INVALID_PARAMS, reason)
 }
 
-/// It is too much for one answer.
+/// Returns the error of a request whose response would exceed a limit.
 pub(in crate::embedded) fn too_much(reason: impl Display) -> RpcError {
     RpcError::new(code::LIMIT_EXCEEDED, reason)
 }
 
-/// Names the reason if the data has the form of `Error(string)` or `Panic(uint256)`.
+/// Returns the error of a revert. Its message holds the reason if the data is an `Error(string)` or `Panic(uint256)`.
 fn reverted(data: Bytes) -> RpcError {
     let reason = Revert::abi_decode(&data).map(|revert| revert.reason);
     let reason = reason.or_else(|_| Panic::abi_decode(&data).map(|panic| panic.to_string()));

@@ -1,4 +1,4 @@
-//! What gas costs.
+//! Gas prices.
 
 use alloy::consensus::Transaction;
 use alloy::eips::BlockNumberOrTag;
@@ -11,12 +11,13 @@ use super::{Group, RpcResult, answer};
 use crate::embedded::block::Block;
 use crate::embedded::node::EmbeddedNode;
 
-/// What a transaction is advised to pay on top of the base fee: blocks are never full, so next to
-/// nothing, but wallets take a zero for a fault.
+/// The advised priority fee in wei. A guess: blocks are rarely full, so almost nothing, but wallets take zero for a
+/// fault.
 pub(super) const TIP: u64 = 1_000_000;
 
-/// How many blocks a fee history covers at most: as many as go-ethereum's.
+/// Most blocks in a fee history: go-ethereum's limit.
 const HISTORY_BLOCKS_MAX: u64 = 1024;
+/// Most reward percentiles in a request: go-ethereum's limit.
 const PERCENTILES_MAX: usize = 100;
 
 pub(super) const METHODS: Group = &[
@@ -65,11 +66,12 @@ fn fee_history(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a ratio of gas amounts far below 2^53")]
+/// Returns the share of the gas limit that a block used.
 fn used(block: &Block) -> f64 {
     block.header.gas_used as f64 / block.header.gas_limit as f64
 }
 
-/// The tips that this much of the block's gas paid at most.
+/// Returns, for each percentile of the block's gas, the highest tip among the cheapest transactions with that gas.
 #[expect(clippy::cast_precision_loss, reason = "gas amounts are far below 2^53")]
 fn rewards(block: &Block, percentiles: &[f64]) -> Vec<u128> {
     let tip = |tx: &alloy::consensus::TxEnvelope| {

@@ -87,7 +87,7 @@ fn sent(notice: &FeedEvent) -> Option<B256> {
     }
 }
 
-/// The logs that come or go with a notice and match the filter, its blocks included.
+/// Returns the logs that appear or disappear with an event and match the filter, including its block range.
 pub(in crate::embedded) fn logs_of(notice: &FeedEvent, filter: &Filter) -> Vec<Log> {
     let (block, removed) = match notice {
         FeedEvent::BlockAdded(block) => (block, false),

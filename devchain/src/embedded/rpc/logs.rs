@@ -1,4 +1,4 @@
-//! `eth_getLogs`, with the limits that providers have.
+//! `eth_getLogs`, with limits as public providers have them.
 
 use std::sync::atomic::Ordering;
 
@@ -10,8 +10,9 @@ use super::error::{RpcError, failed, invalid, too_much};
 use super::{Group, answer, present};
 use crate::embedded::core::Core;
 
-/// How many logs an answer has at most, and how much data in them.
+/// Most logs in a response: the usual limit of providers.
 const LOGS_MAX: usize = 10_000;
+/// Most bytes of log data in a response. A guess: below the message limits of common clients.
 const DATA_BYTES_MAX: usize = 24 << 20;
 
 pub(super) const METHODS: Group = &[
@@ -19,7 +20,7 @@ pub(super) const METHODS: Group = &[
         let filter = args.filter(0)?.ok_or_else(|| invalid("missing value for a filter"))?;
         answer(&find(&node.read(), &filter, node.log_blocks_max())?)
     }),
-    // For tests of clients that halve their ranges: a limit in blocks, or none.
+    // Sets a limit in blocks, or none. For tests of clients that halve their ranges.
     (&["hawser_setLogBlocksMax"], |node, args| {
         let limit = args.optional(0)?.map_or(u64::MAX, |Number(limit)| limit.max(1));
         node.log_blocks_max.store(limit, Ordering::Relaxed);
@@ -27,7 +28,7 @@ pub(super) const METHODS: Group = &[
     }),
 ];
 
-/// The logs that match, in the order of the chain.
+/// Returns the matching logs in the order of the chain.
 pub(super) fn find(core: &Core, filter: &Filter, blocks_max: u64) -> Result<Vec<Log>, RpcError> {
     let (from, to) = match filter.block_option {
         FilterBlockOption::AtBlockHash(hash) => {
@@ -41,7 +42,7 @@ pub(super) fn find(core: &Core, filter: &Filter, blocks_max: u64) -> Result<Vec<
             {
                 return Err(invalid(format!("invalid block range params: from {from} to {to}")));
             }
-            // What is pending has no logs yet: the range ends at the head.
+            // The pending block has no logs yet, so the range ends at the head.
             let number = |tag| core.number(tag).unwrap_or(core.height());
             let from = from_block.map_or(core.height(), number);
             (from, to_block.map_or(core.height(), number))
@@ -54,7 +55,7 @@ pub(super) fn find(core: &Core, filter: &Filter, blocks_max: u64) -> Result<Vec<
     let mut found = Vec::new();
     let mut data_bytes = 0;
     for block in (from..=to).filter_map(|number| core.block(number)) {
-        // A range of one block is answered whatever is in it, or nobody could go on.
+        // A range of one block has no limit: a client could not halve it further.
         let fitted = block.header.number - from;
         if !filter.matches_bloom(block.header.logs_bloom) {
             continue;
@@ -70,8 +71,9 @@ pub(super) fn find(core: &Core, filter: &Filter, blocks_max: u64) -> Result<Vec<
     Ok(found)
 }
 
-/// Refuses a range and says which would do. Readers know these words of other providers, and take
-/// a block less than what is named.
+/// Returns the error of a range that is too wide, with a width that works.
+///
+/// The words are those of other providers. Clients that parse them ask for one block less than the number named.
 fn too_wide(blocks_max: u64) -> RpcError {
     let named = blocks_max.saturating_add(1);
     too_much(format!(

@@ -1,4 +1,4 @@
-//! The methods that clients call, by group.
+//! The RPC methods, by group.
 
 mod accounts;
 pub(super) mod args;
@@ -22,11 +22,12 @@ use error::RpcError;
 
 use super::node::EmbeddedNode;
 
-/// What a method answers.
+/// The result of a method as JSON.
 pub(super) type RpcResult = Result<Box<RawValue>, RpcError>;
+/// The function behind a method.
 type Handler = fn(&EmbeddedNode, &Args<'_>) -> RpcResult;
 
-/// A group of methods, each with the names that it has.
+/// A group of methods, each with its names.
 type Group = &'static [(&'static [&'static str], Handler)];
 
 const GROUPS: &[Group] = &[
@@ -49,19 +50,20 @@ pub(super) struct Method {
     handler: Handler,
 }
 
-/// All methods but the subscriptions.
+/// Iterates over all methods but the subscriptions, once for each name.
 pub(super) fn methods() -> impl Iterator<Item = Method> {
     let methods = GROUPS.iter().flat_map(|group| group.iter());
     methods.flat_map(|(names, handler)| names.iter().map(|name| Method { name, handler: *handler }))
 }
 
 impl Method {
-    /// Answers one request.
+    /// Runs the method.
     pub(super) fn call(self, node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
         (self.handler)(node, args)
     }
 }
 
+/// Returns a value as the result of a method.
 pub(super) fn answer<T: Serialize + ?Sized>(value: &T) -> RpcResult {
     to_raw_value(value).map_err(error::failed)
 }

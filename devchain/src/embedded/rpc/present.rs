@@ -1,4 +1,4 @@
-//! Blocks, transactions, receipts and logs as clients see them.
+//! Blocks, transactions, receipts and logs in the form of the RPC.
 
 use alloy::consensus::transaction::{Recovered, TransactionInfo};
 use alloy::consensus::{
@@ -13,12 +13,13 @@ use alloy::rpc::types::{
 use crate::embedded::block::{Block, ExecutedTransaction, MinedTransaction};
 use crate::embedded::core::Core;
 
+/// Returns the header of a block.
 pub(in crate::embedded) fn header(block: &Block) -> Header {
     let sealed = Sealed::new_unchecked(block.header.clone(), block.hash);
     Header::from_consensus(sealed, None, Some(U256::from(block.size_bytes)))
 }
 
-/// A block with its transactions, or with their hashes.
+/// Returns a block with its transactions if `full`, else with their hashes.
 pub(super) fn block(block: &Block, full: bool) -> RpcBlock {
     let transactions = if full {
         let all = (0..block.transactions.len()).map(|index| transaction(block, index));
@@ -29,7 +30,7 @@ pub(super) fn block(block: &Block, full: bool) -> RpcBlock {
     RpcBlock::new(header(block), transactions).with_withdrawals(Some(Withdrawals::default()))
 }
 
-/// The transaction at this place, which has to be there.
+/// Returns the transaction at an index. Panics if the block has none there.
 pub(super) fn transaction(block: &Block, index: usize) -> Transaction {
     let tx = &block.transactions[index].executed.tx;
     let info = TransactionInfo {
@@ -43,11 +44,12 @@ pub(super) fn transaction(block: &Block, index: usize) -> Transaction {
     Transaction::from_transaction(tx.clone(), info)
 }
 
+/// Returns a transaction that no block contains yet.
 pub(super) fn waiting(tx: &Recovered<TxEnvelope>) -> Transaction {
     Transaction::from_transaction(tx.clone(), TransactionInfo::default())
 }
 
-/// A transaction that is mined or waits.
+/// Returns a transaction of a block or of the pool.
 pub(in crate::embedded) fn transaction_by_hash(core: &Core, hash: B256) -> Option<Transaction> {
     match core.mined(hash) {
         Some((block, index, _)) => Some(transaction(block, index)),
@@ -55,7 +57,7 @@ pub(in crate::embedded) fn transaction_by_hash(core: &Core, hash: B256) -> Optio
     }
 }
 
-/// All logs of a transaction.
+/// Iterates over the logs of a transaction.
 fn logs<'a>(
     block: &'a Block,
     index: usize,
@@ -75,7 +77,7 @@ fn logs<'a>(
     })
 }
 
-/// The logs of a block that have one of the filter's addresses and its topics.
+/// Iterates over the logs of a block that match the filter's addresses and topics.
 pub(super) fn matching_logs<'a>(
     block: &'a Block,
     filter: &'a Filter,
@@ -88,6 +90,7 @@ pub(super) fn matching_logs<'a>(
         .filter(|log| filter.matches_address(log.address()) && filter.matches_topics(log.topics()))
 }
 
+/// Returns the receipt of the transaction at an index. Panics if the block has none there.
 pub(super) fn receipt(block: &Block, index: usize) -> TransactionReceipt {
     let mined = &block.transactions[index];
     let ExecutedTransaction { tx, success, gas_used, .. } = &mined.executed;
@@ -113,6 +116,7 @@ pub(super) fn receipt(block: &Block, index: usize) -> TransactionReceipt {
     }
 }
 
+/// Returns all receipts of a block.
 pub(super) fn receipts(block: &Block) -> Vec<TransactionReceipt> {
     (0..block.transactions.len()).map(|index| receipt(block, index)).collect()
 }

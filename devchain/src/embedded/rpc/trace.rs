@@ -1,4 +1,4 @@
-//! What a mined transaction did, for those who ask why it failed.
+//! `debug_traceTransaction`: runs a mined transaction again, for clients that ask why it failed.
 
 use alloy::consensus::Transaction as _;
 use alloy::primitives::{Address, B256, Bytes, U64, U256};
@@ -17,6 +17,7 @@ use crate::embedded::versioned::VersionedState;
 
 pub(super) const METHODS: Group = &[(&["debug_traceTransaction"], trace)];
 
+/// The only tracer.
 const CALL_TRACER: &str = "callTracer";
 
 #[derive(Debug, Default, Deserialize)]
@@ -24,7 +25,7 @@ struct Options {
     tracer: Option<String>,
 }
 
-/// The outermost call. Calls within it are not shown.
+/// The outermost call, as go-ethereum's `callTracer` prints it. Inner calls are not included.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct CallFrame {
@@ -45,7 +46,7 @@ struct CallFrame {
     revert_reason: Option<String>,
 }
 
-/// Runs the transaction again, after those before it in its block.
+/// Runs a transaction again, after those before it in its block.
 fn trace(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let hash: B256 = args.get(0)?;
     let options: Options = args.optional(1)?.unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Sending transactions, and finding them again.
+//! Sending and finding transactions.
 
 use alloy::consensus::transaction::Recovered;
 use alloy::consensus::{SignableTransaction, TxEnvelope, TypedTransaction};
@@ -32,13 +32,13 @@ fn send_raw(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     answer(&node.send(&mut node.writer(), PooledTransaction::new(tx, false))?)
 }
 
-/// For impersonated accounts: nobody else's key is here.
+/// Sends a transaction of an impersonated account. The chain has no keys of other accounts.
 fn send(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let tx = impersonated(node, args.get(0)?)?;
     answer(&node.send(&mut node.writer(), PooledTransaction::new(tx, true))?)
 }
 
-/// Fills in what the request leaves open, and signs it in name only.
+/// Completes a request, and gives it a signature that is none: the sender's address in place of `r`.
 pub(super) fn impersonated(
     node: &EmbeddedNode,
     mut request: TransactionRequest,
