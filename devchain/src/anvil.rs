@@ -1,5 +1,4 @@
-//! Anvil as a process: another development chain, for whoever wants to see that things work on more
-//! than the embedded one.
+//! Anvil as a process: a second development chain, so that tests and developers can compare with the embedded one.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -10,31 +9,31 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
-/// Anvil listens within this time, or something is wrong.
+/// Time within which anvil must listen. A guess: it takes less than a second.
 const START_MAX: Duration = Duration::from_secs(30);
-/// A process that does not end within this time is killed.
+/// Time within which anvil must end before it is killed. A guess: writing a large state takes seconds.
 const STOP_MAX: Duration = Duration::from_secs(10);
-/// The shell that anvil runs under. It ends anvil when its standard input is closed, which also
-/// happens when this program is killed; and it closes its own output, so that this ends with
-/// anvil's.
+/// The shell script that runs anvil.
+///
+/// It ends anvil when its standard input closes, which also happens when this program is killed. It closes its own
+/// output, so that the pipe ends with anvil.
 const UNDER_SHELL: &str =
     r#""$0" "$@" & anvil=$!; exec >&-; read -r _; kill "$anvil"; wait "$anvil""#;
 
-/// What anvil is started with.
+/// Settings of an anvil process.
 #[derive(Debug, Clone)]
 pub struct AnvilSettings {
-    /// The program.
+    /// Path of the program.
     pub program: PathBuf,
-    /// The chain's id.
+    /// The chain id.
     pub chain_id: u64,
-    /// The port on this machine; 0 takes a free one.
+    /// The port on the loopback interface; 0 takes a free one.
     pub port: u16,
-    /// Where the chain is kept when it is stopped in order. Without a file it ends with the
-    /// process.
+    /// The file of the chain, written at an orderly stop. Without a file the chain ends with the process.
     pub state: Option<PathBuf>,
 }
 
-/// Why there is no anvil.
+/// The reason why anvil does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum AnvilError {
     /// The shell does not start.
@@ -42,10 +41,10 @@ pub enum AnvilError {
     Spawn {
         /// The program.
         program: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// It has ended, or says nothing.
+    /// Anvil ended, or did not print its address in time.
     #[error(
         "anvil at {program} does not listen on port {port}: {reason}. See what it says when it is \
          started by hand"
@@ -53,15 +52,16 @@ pub enum AnvilError {
     Silent {
         /// The program.
         program: PathBuf,
-        /// The port that it should listen on.
+        /// The port in the settings.
         port: u16,
-        /// What happened.
+        /// The observation.
         reason: String,
     },
 }
 
-/// A running anvil with the ten known accounts. It ends when this is dropped, but is kept only
-/// when it is stopped.
+/// A running anvil with the ten known accounts.
+///
+/// The process ends when this value is dropped. Only [`stop`](Self::stop) lets it write its state.
 #[derive(Debug)]
 pub struct Anvil {
     shell: Child,
@@ -69,11 +69,11 @@ pub struct Anvil {
 }
 
 impl Anvil {
-    /// Starts it with blocks on demand, and one each second besides, as a live chain has heads
-    /// also when nobody sends anything.
+    /// Starts anvil with blocks on demand and one more each second, as a live chain has new heads also without
+    /// transactions.
     ///
     /// # Errors
-    /// When it does not start to listen.
+    /// When anvil does not start to listen.
     pub async fn start(settings: AnvilSettings) -> Result<Self, AnvilError> {
         let AnvilSettings { program, chain_id, port, state } = settings;
         let fail = |source| AnvilError::Spawn { program: program.clone(), source };
@@ -86,7 +86,8 @@ impl Anvil {
             .args(["--block-time", "1", "--mixed-mining"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // A group of its own: Ctrl-C in the terminal is for the program that has started it.
+            // A process group of its own: Ctrl-C in the terminal must reach this program only, which then stops anvil
+            // in order.
             .process_group(0)
             .kill_on_drop(true);
         if let Some(state) = &state {
@@ -110,24 +111,24 @@ impl Anvil {
         }
     }
 
-    /// Where it listens, for HTTP and WebSocket.
+    /// Returns the address of the listener, HTTP and WebSocket.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// Ends it, and keeps the chain if that was asked for.
+    /// Ends anvil, and keeps the chain if the settings name a file.
     pub async fn stop(mut self) {
         drop(self.shell.stdin.take());
         if timeout(STOP_MAX, self.shell.wait()).await.is_err() {
             tracing::warn!("anvil does not end and is killed");
-            // What cannot be killed has ended.
+            // An error means that the process has ended already.
             let _ = self.shell.kill().await;
         }
     }
 }
 
-/// The port that it says it listens on. From then on it may say what it likes.
+/// Reads the port from anvil's output, then discards the rest of it: a full pipe would block anvil.
 async fn listens(stdout: ChildStdout) -> Option<u16> {
     let mut lines = BufReader::new(stdout).lines();
     while let Ok(Some(line)) = lines.next_line().await {
@@ -140,8 +141,8 @@ async fn listens(stdout: ChildStdout) -> Option<u16> {
     None
 }
 
-/// Looks for the program: `HAWSER_ANVIL`, then what `scripts/contract-tools` has installed below
-/// this folder or one above it, then `PATH`.
+/// Finds the program: `HAWSER_ANVIL`, then the one that `scripts/contract-tools` installs below the current folder or
+/// one above it, then `PATH`.
 #[must_use]
 pub fn find_program() -> Option<PathBuf> {
     if let Some(named) = std::env::var_os("HAWSER_ANVIL") {

@@ -1,5 +1,6 @@
-//! What only a development chain does: act for any account, give away native tokens, put code at
-//! an address. The embedded chain and anvil take the same requests.
+//! Requests that only a development chain answers: act for any account, set balances, set code, move the clock.
+//!
+//! The embedded chain and anvil take the same requests.
 
 use std::time::{Duration, Instant};
 
@@ -15,48 +16,49 @@ use hawser_chain::send::{Call, Chain, Quote, RECEIPT_MAX, RequestError, SendErro
 /// How long to wait between two looks for a receipt. A guess: the embedded chain makes its block at once.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
-/// The requests that a development chain takes beside those of every chain.
+/// A chain that answers the control requests of development chains.
 #[derive(Debug, Clone, Copy)]
 pub struct DevChain<'a>(pub &'a Chain);
 
 impl DevChain<'_> {
-    /// Makes an account own so many wei.
+    /// Sets the native balance of an account, in wei.
     ///
     /// # Errors
-    /// When the chain does not answer, or is none for development.
+    /// When the chain does not answer, or is not a development chain.
     pub async fn set_balance(self, account: Address, wei: U256) -> Result<(), RequestError> {
-        self.tell("anvil_setBalance", json!([account, wei])).await
+        self.control("anvil_setBalance", json!([account, wei])).await
     }
 
-    /// Puts code at an address.
+    /// Sets the code of an account.
     ///
     /// # Errors
-    /// When the chain does not answer, or is none for development.
+    /// When the chain does not answer, or is not a development chain.
     pub async fn set_code(self, address: Address, code: &Bytes) -> Result<(), RequestError> {
-        self.tell("anvil_setCode", json!([address, code])).await
+        self.control("anvil_setCode", json!([address, code])).await
     }
 
-    /// Sets the clock: from now on it goes on from this time, in unix seconds.
+    /// Sets the clock, in unix seconds. It continues from there.
     ///
     /// # Errors
-    /// When the chain does not answer, or is none for development.
+    /// When the chain does not answer, or is not a development chain.
     pub async fn set_clock(self, unix_seconds: u64) -> Result<(), RequestError> {
-        self.tell("evm_setTime", json!([unix_seconds])).await
+        self.control("evm_setTime", json!([unix_seconds])).await
     }
 
-    /// Makes a block each time so many whole seconds have passed, and none on demand.
+    /// Makes a block at each interval, in whole seconds, and none on demand.
     ///
     /// # Errors
-    /// When the chain does not answer, or is none for development.
+    /// When the chain does not answer, or is not a development chain.
     pub async fn make_blocks_every(self, interval: Duration) -> Result<(), RequestError> {
-        self.tell("evm_setIntervalMining", json!([interval.as_secs()])).await
+        self.control("evm_setIntervalMining", json!([interval.as_secs()])).await
     }
 
-    /// Makes the call in the name of any account, without its key, and waits until it is mined.
-    /// The account must own the call's value; the fee is on the house.
+    /// Sends a call from any account, without its key, and waits for the receipt.
+    ///
+    /// The account must own the value of the call. The fee is lent to it and taken back.
     ///
     /// # Errors
-    /// As of [`Sender::send`](hawser_chain::send::Sender::send).
+    /// Those of [`Sender::send`](hawser_chain::send::Sender::send).
     pub async fn send_as(
         self,
         account: Address,
@@ -66,10 +68,10 @@ impl DevChain<'_> {
         self.send_quoted(account, call, &quote).await
     }
 
-    /// The same with too little gas: what would have succeeded is mined, and fails.
+    /// Sends a call with too little gas: a call that would succeed is mined and fails.
     ///
     /// # Errors
-    /// As of [`Sender::send`](hawser_chain::send::Sender::send).
+    /// Those of [`Sender::send`](hawser_chain::send::Sender::send).
     pub async fn send_starved(
         self,
         account: Address,
@@ -93,12 +95,12 @@ impl DevChain<'_> {
         let lent = quote.fee_max();
         let owned = self.balance(account).await?;
         self.set_balance(account, owned.saturating_add(lent)).await?;
-        self.tell("anvil_impersonateAccount", json!([account])).await?;
+        self.control("anvil_impersonateAccount", json!([account])).await?;
         let method = "eth_sendTransaction";
         let sent = self.0.provider().raw_request(method.into(), (request,)).await;
         let hash = sent.map_err(|error| self.0.fault(method, error))?;
         let receipt = self.mined(account, hash).await?;
-        self.tell("anvil_stopImpersonatingAccount", json!([account])).await?;
+        self.control("anvil_stopImpersonatingAccount", json!([account])).await?;
         let paid = U256::from(receipt.gas_used) * U256::from(receipt.effective_gas_price);
         let left = self.balance(account).await?;
         self.set_balance(account, left.saturating_sub(lent.saturating_sub(paid))).await?;
@@ -127,7 +129,7 @@ impl DevChain<'_> {
         Err(SendError::NotMined { hash, account, nonce, waited: RECEIPT_MAX })
     }
 
-    async fn tell(self, method: &'static str, params: Value) -> Result<(), RequestError> {
+    async fn control(self, method: &'static str, params: Value) -> Result<(), RequestError> {
         let answer = self.0.provider().raw_request::<_, Value>(method.into(), params).await;
         answer.map(drop).map_err(|error| self.0.fault(method, error))
     }

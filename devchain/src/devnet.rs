@@ -1,8 +1,8 @@
-//! A development network's chains: two of them with all contracts on them, and the bridge between
-//! the two. They run in this process, or as two processes of anvil.
+//! The chains of a development network: two chains with all contracts, and the bridge between them. They run in this
+//! process, or as two processes of anvil.
 //!
-//! For development and tests only: whoever reaches the ports controls the chains, and the keys of
-//! all accounts are known to everybody. Both listen on this machine only.
+//! For development and tests only: any client that reaches the ports controls the chains, and the keys of all accounts
+//! are public. Both chains listen on the loopback interface only.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -23,45 +23,47 @@ use crate::embedded::{EmbeddedChain, EmbeddedSettings, EmbeddedStartError, Genes
 use crate::relay::{Relay, RelayError, RelayPolicy};
 use hawser_chain::send::{Chain, ConnectError, RequestError, Sender};
 
-/// The settlement chain's id.
+/// The chain id of the settlement chain.
 pub const SETTLEMENT_ID: u64 = 31337;
-/// The app chain's id.
+/// The chain id of the app chain.
 pub const APP_ID: u64 = 31338;
 
-/// The time of the first block of both chains, the same each time: 2025-01-01.
+/// The time of the first block of both chains: 2025-01-01, a fixed date so that equal runs give equal blocks.
 const GENESIS_TIME: u64 = 1_735_689_600;
-/// Blocks on demand of the embedded chain are at least a second apart, and a deployment makes some
-/// dozens at once. So that they do not lie in the future, a new chain is deployed to so long ago.
+/// How far the clock of a new embedded chain is set back for the deployment.
+///
+/// Blocks on demand are at least a second apart, and a deployment makes dozens at once. With the clock set back they
+/// do not lie in the future. A guess: some times the length of a deployment.
 const PAST: Duration = Duration::from_secs(300);
 
-/// What the chains of a development network are started with.
+/// Settings of the chains of a development network.
 #[derive(Debug, Clone, Default)]
 pub struct DevnetSettings {
     /// The app chain's port; 0 takes a free one.
     pub app_port: u16,
     /// The settlement chain's port; 0 takes a free one.
     pub settlement_port: u16,
-    /// Where the chains are kept. Without a folder they end with the process.
+    /// The folder of the chains. Without a folder they end with the process.
     pub data_dir: Option<PathBuf>,
-    /// One block each time so many whole seconds have passed, instead of blocks on demand.
+    /// The interval between blocks, in whole seconds. `None` makes blocks on demand.
     pub block_time: Option<Duration>,
-    /// Nodes that the registry shall have.
+    /// Nodes to register.
     pub nodes: Vec<NodeRegistration>,
-    /// Who shall own what publishing costs.
+    /// The payer to fund for publishing.
     pub payer: Option<Address>,
-    /// The anvil to run the chains with, instead of this process.
+    /// The anvil program that runs the chains, in place of the embedded chain.
     pub anvil: Option<PathBuf>,
 }
 
-/// Why the chains of a development network do not run.
+/// The reason why the chains of a development network do not run.
 #[derive(Debug, thiserror::Error)]
 pub enum DevnetError {
-    /// A chain does not start.
+    /// An embedded chain does not start.
     #[error("the {chain} chain: {error}")]
     Start {
         /// `app` or `settlement`.
         chain: &'static str,
-        /// Why.
+        /// The error of its start.
         error: EmbeddedStartError,
     },
     /// Anvil does not start.
@@ -69,27 +71,27 @@ pub enum DevnetError {
     Anvil {
         /// `app` or `settlement`.
         chain: &'static str,
-        /// Why.
+        /// The error of its start.
         error: AnvilError,
     },
-    /// The folder for what anvil keeps cannot be made.
+    /// The folder for the state of anvil cannot be created.
     #[error("{folder}: {source}")]
     Folder {
-        /// Which folder.
+        /// The folder.
         folder: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
     /// A chain that was just started does not answer.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The contracts are not all there.
+    /// The deployment is not complete.
     #[error(transparent)]
     Deploy(#[from] DeployError),
     /// The nodes are not registered.
     #[error(transparent)]
     Register(#[from] RegisterError),
-    /// The payer cannot pay.
+    /// The payer is not funded.
     #[error(transparent)]
     Fund(#[from] FundError),
     /// The bridge does not work.
@@ -100,7 +102,7 @@ pub enum DevnetError {
     Rpc(#[from] RequestError),
 }
 
-/// A chain, whoever runs it.
+/// A chain in this process or in one of anvil.
 #[derive(Debug)]
 enum RunningChain {
     Embedded(EmbeddedChain),
@@ -127,7 +129,7 @@ impl RunningChain {
     }
 }
 
-/// The chains of a development network, running.
+/// The running chains of a development network, with the relay between them.
 #[derive(Debug)]
 pub struct Devnet {
     settlement: RunningChain,
@@ -138,18 +140,18 @@ pub struct Devnet {
 }
 
 impl Devnet {
-    /// Starts both chains, deploys what is not there, registers the nodes, and begins to carry
-    /// messages between the chains. Takes about a second for new chains.
+    /// Starts both chains, deploys missing contracts, registers the nodes, and starts the relay. Takes about a second
+    /// for new chains.
     ///
     /// # Errors
-    /// Says what did not work. What was done stays in the folder, and the next start continues.
+    /// The step that failed. Earlier steps stay in the folder, and the next start continues after them.
     pub async fn start(settings: DevnetSettings) -> Result<Self, DevnetError> {
         let settlement = launch("settlement", SETTLEMENT_ID, settings.settlement_port, &settings);
         let (settlement, to_settlement) = settlement.await?;
         let (app, to_app) = launch("app", APP_ID, settings.app_port, &settings).await?;
         for (chain, running) in [(&to_settlement, &settlement), (&to_app, &app)] {
             if running.is_embedded() {
-                begin_in_the_past(chain).await?;
+                set_clock_back(chain).await?;
             }
         }
         let deployer = deploy::deployer();
@@ -162,7 +164,7 @@ impl Devnet {
         }
         for (chain, running) in [(&to_settlement, &settlement), (&to_app, &app)] {
             if running.is_embedded() {
-                arrive_in_the_present(chain).await?;
+                set_clock_to_now(chain).await?;
             }
             if let Some(block_time) = settings.block_time {
                 DevChain(chain).make_blocks_every(block_time).await?;
@@ -171,40 +173,41 @@ impl Devnet {
         let relay = Relay::of(&to_settlement, &to_app, &deployment.addresses).await?;
         let (end, ended) = oneshot::channel();
         let relay = tokio::spawn(relay.run(RelayPolicy::default(), async {
-            // Dropped or sent: both mean the end.
+            // A dropped sender means the end as well.
             let _ = ended.await;
         }));
         Ok(Self { settlement, app, deployment, relay, end })
     }
 
-    /// What was deployed, and where.
+    /// Returns the deployment with its addresses.
     #[must_use]
     pub fn deployment(&self) -> &Deployment {
         &self.deployment
     }
 
-    /// Where the settlement chain listens, for HTTP and WebSocket.
+    /// Returns the address of the settlement chain, HTTP and WebSocket.
     #[must_use]
     pub fn settlement_address(&self) -> SocketAddr {
         self.settlement.local_addr()
     }
 
-    /// Where the app chain listens, for HTTP and WebSocket.
+    /// Returns the address of the app chain, HTTP and WebSocket.
     #[must_use]
     pub fn app_address(&self) -> SocketAddr {
         self.app.local_addr()
     }
 
-    /// Ends everything, and lets go of the folder.
+    /// Stops the relay and both chains, and releases the folder.
     pub async fn stop(self) {
         let _ = self.end.send(());
-        // A relayer that has panicked has nothing left to end.
+        // An error means that the relay panicked, so it has ended.
         let _ = self.relay.await;
         self.app.stop().await;
         self.settlement.stop().await;
     }
 }
 
+/// Starts a chain and connects to it.
 async fn launch(
     name: &'static str,
     id: u64,
@@ -257,19 +260,20 @@ fn now() -> u64 {
     since.map_or(0, |since| since.as_secs())
 }
 
-/// Lets a new chain's clock lag behind.
-async fn begin_in_the_past(chain: &Chain) -> Result<(), RequestError> {
+/// Sets the clock of a new chain back by [`PAST`].
+async fn set_clock_back(chain: &Chain) -> Result<(), RequestError> {
     let (number, _) = block(chain, BlockNumberOrTag::Latest).await?;
     let past = now().saturating_sub(PAST.as_secs());
     if number == 0 { DevChain(chain).set_clock(past).await } else { Ok(()) }
 }
 
-/// Sets the clock right if it is behind. One that is ahead was moved by somebody, and is left.
-async fn arrive_in_the_present(chain: &Chain) -> Result<(), RequestError> {
+/// Sets the clock to now if it is behind. A clock that is ahead was moved by a developer and stays.
+async fn set_clock_to_now(chain: &Chain) -> Result<(), RequestError> {
     let (_, next) = block(chain, BlockNumberOrTag::Pending).await?;
     if next < now() { DevChain(chain).set_clock(now()).await } else { Ok(()) }
 }
 
+/// Returns number and time of a block.
 async fn block(chain: &Chain, at: BlockNumberOrTag) -> Result<(u64, u64), RequestError> {
     let block = chain.provider().get_block_by_number(at).await;
     let block = block.map_err(|error| chain.fault("eth_getBlockByNumber", error))?;

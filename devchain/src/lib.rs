@@ -7,6 +7,8 @@
 //! - [`deploy`]: puts all contracts on two development chains; [`relay`]: carries messages between the two;
 //! - [`devnet`]: all of this in one process.
 
+#![warn(missing_docs)]
+
 pub mod anvil;
 pub mod control;
 pub mod deploy;

@@ -1,13 +1,13 @@
-//! The accounts of a development network. Everybody knows their keys: they are those that
-//! development chains have used for years, from the mnemonic `test test test test test test test
-//! test test test test junk`.
+//! The funded accounts of a development network. Their keys are public: those of the mnemonic `test test test test test
+//! test test test test test test junk`, which development chains share.
 
 use alloy::primitives::{B256, U256, b256, uint};
 use alloy::signers::local::PrivateKeySigner;
 
-/// What each account owns of the native token on both chains at first, in wei.
+/// Native balance of each account on both chains at the start, in wei: 10,000 coins, as on other development chains.
 pub const NATIVE_BALANCE: U256 = uint!(10_000_000_000_000_000_000_000_U256);
 
+/// Keys of the accounts, from the mnemonic by `m/44'/60'/0'/0/index`.
 const KEYS: [B256; 10] = [
     b256!("0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80"),
     b256!("0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d"),
@@ -21,14 +21,14 @@ const KEYS: [B256; 10] = [
     b256!("0x2a871d0798f97d79848a013d4936a73bf4cc922c825d33c1cf7073dff6d409c6"),
 ];
 
-/// All of them; the first is the one that deploys.
+/// Returns the keys of all accounts. The first is the deployer.
 #[must_use]
 pub fn accounts() -> Vec<PrivateKeySigner> {
     let signer = |key| PrivateKeySigner::from_bytes(key).expect("the keys are below the order");
     KEYS.iter().map(signer).collect()
 }
 
-/// The account that deploys everything, and is administrator of everything.
+/// Returns the key of the account that deploys and administers all contracts.
 #[must_use]
 pub fn deployer() -> PrivateKeySigner {
     accounts().swap_remove(0)

@@ -1,23 +1,22 @@
-//! Where a deployment puts contracts, computed before anything is there.
+//! Addresses of a deployment, computed before the first transaction.
 //!
-//! The deployer's first two transactions create the factory and its proxy; the factory's first
-//! creation is the implementation that new proxies begin with; everything else follows from code
-//! and salts (CREATE2, EIP-1014).
+//! The deployer's first two transactions create the factory and its proxy. The factory's first creation is the
+//! implementation that new proxies start with. All other addresses follow from code and salts (CREATE2, EIP-1014).
 
 use alloy::primitives::{Address, B256, Bytes, keccak256};
 use alloy::sol_types::SolValue as _;
 
 use hawser_chain::contracts::artifact::{self, Artifact};
 
-/// The fixed points of one chain.
+/// The addresses of one chain from which all others follow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Layout {
     pub(super) deployer: Address,
-    /// Created by the deployer's transaction 0.
+    /// Created by the deployer's transaction with nonce 0.
     pub(super) factory_implementation: Address,
-    /// A proxy, created by the deployer's transaction 1.
+    /// A proxy, created by the deployer's transaction with nonce 1.
     pub(super) factory: Address,
-    /// What new proxies begin with.
+    /// The implementation that new proxies start with.
     initializable: Address,
 }
 
@@ -32,30 +31,30 @@ impl Layout {
         }
     }
 
-    /// Where the factory puts this code.
+    /// Returns the address of an implementation with this init code.
     pub(super) fn implementation(&self, init_code: &[u8]) -> Address {
         let hash = keccak256(init_code);
         self.factory.create2(hash, hash)
     }
 
-    /// Where the factory puts the deployer's proxy of this salt.
+    /// Returns the address of the deployer's proxy with this salt.
     pub(super) fn proxy(&self, salt: B256) -> Address {
         let salt = keccak256((self.deployer, salt).abi_encode());
         self.factory.create2(salt, keccak256(proxy_code(self.initializable)))
     }
 }
 
-/// The code that creates a proxy in front of an implementation.
+/// Returns the init code of a proxy in front of an implementation.
 pub(super) fn proxy_code(implementation: Address) -> Bytes {
     contract("Proxy").init_code(&(implementation,))
 }
 
-/// A contract of the deployment.
+/// Returns the artifact of a contract. Panics for an unknown name.
 pub(super) fn contract(name: &str) -> &'static Artifact {
     artifact::named(name).expect("the deployment names contracts that exist")
 }
 
-/// A name as a salt.
+/// Returns a name as a salt.
 pub(super) fn salt(name: &str) -> B256 {
     B256::right_padding_from(name.as_bytes())
 }

@@ -1,12 +1,10 @@
-//! Puts all contracts on two development chains: the same addresses on every fresh pair.
+//! Deploys all contracts on two development chains, at the same addresses on every fresh pair.
 //!
-//! The order is that of the contracts' needs: factory, parameter registry, tokens, registries,
-//! gateways; then parameters, the contracts' copies of them, test tokens, and the parameters' way
-//! over the bridge. Every step looks first whether it was done, so that a run that was cut short
-//! is finished by the next one, and a complete deployment is left as it is.
+//! The order follows the dependencies of the contracts: factory, parameter registry, tokens, registries, gateways; then
+//! parameters, the contracts' copies of them, test tokens, and the transfer of parameters over the bridge. Every step
+//! first checks if it is done, so a run continues an incomplete deployment and leaves a complete one as it is.
 //!
-//! The administrator of everything is [`deployer`], whose key everybody knows: for development
-//! only.
+//! The administrator of all contracts is [`deployer`], whose key is public: for development only.
 
 mod accounts;
 mod layout;
@@ -32,24 +30,24 @@ pub use accounts::{NATIVE_BALANCE, accounts, deployer};
 pub use nodes::{NodeRegistration, RegisterError, register_nodes};
 pub use payers::{FundError, fund_payer};
 
-/// A deployment as it is now.
+/// A complete deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deployment {
-    /// Where everything is.
+    /// Addresses of the contracts.
     pub addresses: Addresses,
-    /// Where the settlement chain's gateway leaves messages for the app chain.
+    /// The inbox where the settlement chain's gateway leaves messages for the app chain.
     pub inbox: Address,
-    /// How many transactions this run has sent; none if everything was there.
+    /// Transactions that this run sent; 0 if the deployment was complete.
     pub transactions: u64,
 }
 
-/// Why a deployment is not complete. A second run continues it.
+/// The reason why a deployment is not complete. A second run continues it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeployError {
-    /// Both chains have one id: a transaction for the one would be good for the other.
+    /// Both chains have the same id, so a transaction for one would be valid on the other.
     #[error("the two chains need different ids, and both have {0}")]
     SameChain(u64),
-    /// The deployer has sent something else first, so addresses would differ.
+    /// The deployer sent other transactions first, so the addresses would differ.
     #[error(
         "{account} has sent {sent} transactions on chain {chain_id}, and its first two must create \
          the factory: use a fresh chain"
@@ -57,33 +55,33 @@ pub enum DeployError {
     DeployerUsed {
         /// The deployer.
         account: Address,
-        /// On which chain.
+        /// The chain.
         chain_id: u64,
-        /// How many transactions it has sent.
+        /// Transactions that it sent.
         sent: u64,
     },
-    /// Something that was built differently is there.
+    /// The factory has another build than this one.
     #[error(
         "the factory at {factory} on chain {chain_id} was built by another version: use a fresh chain"
     )]
     OtherFactory {
-        /// Where it is.
+        /// Address of the factory.
         factory: Address,
-        /// On which chain.
+        /// The chain.
         chain_id: u64,
     },
-    /// A transaction was not sent or has failed.
+    /// A transaction was not sent, or failed.
     #[error("{what}: {error}")]
     Step {
-        /// What it was for.
+        /// The step of the deployment.
         what: String,
-        /// Why.
+        /// The error of the transaction.
         error: SendError,
     },
-    /// The parameters have not arrived on the app chain.
+    /// The parameters did not arrive on the app chain.
     #[error("parameters have not arrived on the app chain: {told}")]
     NotBridged {
-        /// What became of the messages.
+        /// The results of the messages.
         told: String,
     },
     /// A contract could not be read.
@@ -92,22 +90,23 @@ pub enum DeployError {
     /// A chain does not answer.
     #[error(transparent)]
     Rpc(#[from] RequestError),
-    /// The bridge does not work.
+    /// The relay failed.
     #[error(transparent)]
     Relay(#[from] RelayError),
 }
 
-/// One chain while it is deployed to.
+/// Sends the transactions of a deployment to one chain.
 struct ChainDeployer {
     sender: Sender,
     transactions: u64,
 }
 
-/// Deploys what is not there yet. Both chains must be development chains; nobody else may send
-/// transactions of the deployer meanwhile.
+/// Deploys all missing contracts on two development chains.
+///
+/// The caller must hold the deployer's account for itself: a foreign transaction would change addresses.
 ///
 /// # Errors
-/// Says at which step it ended. A second run continues from there.
+/// The step that failed. A second run continues there.
 pub async fn deploy(
     settlement: &Chain,
     app: &Chain,
@@ -131,7 +130,7 @@ pub async fn deploy(
 }
 
 impl ChainDeployer {
-    /// Begins when what an earlier run has sent is mined.
+    /// Waits until all transactions of an earlier run are mined.
     async fn new(chain: &Chain, deployer: &PrivateKeySigner) -> Result<Self, DeployError> {
         let sender = Sender::new(chain.clone(), deployer.clone());
         let what = "waiting for an earlier run's transactions".to_owned();
@@ -164,7 +163,7 @@ impl ChainDeployer {
         Ok(())
     }
 
-    /// Creates a contract by the deployer's transaction of this number.
+    /// Creates a contract by the deployer's transaction with this nonce, unless it exists.
     async fn create(
         &mut self,
         nonce: u64,
@@ -203,7 +202,7 @@ impl ChainDeployer {
         }
     }
 
-    /// Deploys a contract and its proxy, as far as they are not there.
+    /// Deploys a contract and its proxy, as far as they are missing.
     async fn place(&mut self, layout: &Layout, piece: &PlannedContract) -> Result<(), DeployError> {
         if !self.sender.chain().has_code(piece.implementation).await? {
             let deploy = Factory::deployImplementationCall { bytecode_: piece.init_code.clone() };

@@ -1,4 +1,4 @@
-//! Registers the nodes of a development network, as its administrator would.
+//! Registers the nodes of a development network, in the role of its administrator.
 
 use alloy::primitives::{Address, Bytes, U256};
 use alloy::providers::Provider as _;
@@ -9,46 +9,46 @@ use hawser_chain::contracts::NodeRegistry;
 use hawser_chain::contracts::node_registry::NodeRegistry::NodeWithId;
 use hawser_chain::send::{Call, RequestError, SendError, Sender, ViewError};
 
-/// A node as it should stand in the registry.
+/// The wanted record of a node in the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeRegistration {
-    /// 100, 200, 300, …
+    /// The node id: 100, 200, 300, …
     pub id: u32,
-    /// Who owns the node: may change its address, and gets its fees. Taken when it is added.
+    /// The owner, who may change the address and receives the fees. Applies when the node is added.
     pub owner: Address,
-    /// 65 bytes, uncompressed.
+    /// The signing key: 65 bytes, uncompressed.
     pub public_key: [u8; 65],
-    /// Where its API is.
+    /// The URL of the API.
     pub http_address: String,
-    /// Whether it belongs to the canonical network.
+    /// True if the node belongs to the canonical network.
     pub is_canonical: bool,
 }
 
-/// Why nodes are not registered as they should be.
+/// The reason why a node is not registered as wanted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RegisterError {
-    /// The registry gives ids in order, so this one would get another.
+    /// The registry assigns ids in order, so the node would get another id.
     #[error("node {id} cannot be registered now: the registry gives id {next} to the next one")]
     OtherId {
-        /// The id that it should have.
+        /// The wanted id.
         id: u32,
-        /// The id that it would get.
+        /// The id that the registry assigns next.
         next: u64,
     },
-    /// A registered node keeps its key for ever.
+    /// The node is registered with another key, and the registry has no way to change it.
     #[error(
         "node {id} is registered with another key, and a key cannot be changed: use fresh chains"
     )]
     OtherKey {
-        /// Which node.
+        /// The node.
         id: u32,
     },
-    /// A transaction was not sent or has failed.
+    /// A transaction was not sent, or failed.
     #[error("{what}: {error}")]
     Step {
-        /// What it was for.
+        /// The purpose of the transaction.
         what: String,
-        /// Why.
+        /// The error of the transaction.
         error: SendError,
     },
     /// The registry could not be read.
@@ -59,11 +59,12 @@ pub enum RegisterError {
     Rpc(#[from] RequestError),
 }
 
-/// Makes the registry say this of these nodes, and gives their keys native tokens for their own
-/// transactions. Other nodes stay as they are. `admin` is the registry's administrator.
+/// Registers nodes or updates their records, and gives their keys native tokens for transactions.
+///
+/// Other nodes in the registry stay as they are. `admin` is the registry's administrator.
 ///
 /// # Errors
-/// Says at which node it ended. A second run continues from there.
+/// The node and step that failed. A second run continues there.
 pub async fn register_nodes(
     admin: &Sender,
     registry: Address,
@@ -84,7 +85,7 @@ pub async fn register_nodes(
                 false
             }
         };
-        choose(admin, registry, node, was_canonical).await?;
+        set_canonical(admin, registry, node, was_canonical).await?;
         fund(admin, Address::from_raw_public_key(&node.public_key[1..])).await?;
     }
     Ok(())
@@ -101,6 +102,7 @@ async fn send(
     sent.map(drop).map_err(|error| RegisterError::Step { what: what(), error })
 }
 
+/// Adds a node to the registry.
 async fn add(
     admin: &Sender,
     registry: Address,
@@ -122,7 +124,7 @@ async fn add(
     added.ok_or(RegisterError::OtherId { id: node.id, next })
 }
 
-/// A node that is registered: its key must be the same, its address may have changed.
+/// Checks the key of a registered node, and updates its URL if it changed.
 async fn keep(
     admin: &Sender,
     registry: Address,
@@ -146,7 +148,8 @@ async fn keep(
     sent.map(drop).map_err(|error| RegisterError::Step { what: what(), error })
 }
 
-async fn choose(
+/// Adds a node to the canonical network or removes it.
+async fn set_canonical(
     admin: &Sender,
     registry: Address,
     node: &NodeRegistration,
@@ -162,7 +165,7 @@ async fn choose(
     send(admin, "choosing", node, &call).await
 }
 
-/// Nodes send payer reports themselves.
+/// Gives native tokens to the key of a node, which sends payer reports.
 async fn fund(admin: &Sender, signer: Address) -> Result<(), RequestError> {
     let chain = admin.chain();
     let balance = chain.provider().get_balance(signer).await;

@@ -1,4 +1,4 @@
-//! Gives a payer of a development network what it needs to pay.
+//! Funds a payer of a development network.
 
 use alloy::primitives::{Address, U256, aliases::U96};
 use alloy::providers::Provider as _;
@@ -9,18 +9,18 @@ use hawser_chain::addresses::Addresses;
 use hawser_chain::contracts::{FeeToken, PayerRegistry};
 use hawser_chain::send::{Call, Chain, RequestError, SendError, Sender, ViewError};
 
-/// What a payer gets for messages, in the smallest unit of the fee token: 10,000 dollars.
+/// Deposit of a payer in the smallest unit of the fee token: 10,000 dollars. A guess: more than a test spends.
 const DEPOSIT: u64 = 10_000 * 1_000_000;
 
-/// Why a payer cannot pay.
+/// The reason why a payer is not funded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FundError {
-    /// A transaction was not sent or has failed.
+    /// A transaction was not sent, or failed.
     #[error("funding payer {payer}: {error}")]
     Send {
-        /// Which payer.
+        /// The payer.
         payer: Address,
-        /// Why.
+        /// The error of the transaction.
         error: SendError,
     },
     /// A contract could not be read.
@@ -31,11 +31,11 @@ pub enum FundError {
     Rpc(#[from] RequestError),
 }
 
-/// Gives a payer native tokens on both chains and a balance in the payer registry, if it has less
-/// than half of what it would get. `admin` is the deployer on the settlement chain.
+/// Gives a payer native tokens on both chains and a balance in the payer registry, each if it has less than half of the
+/// full amount. `admin` is the deployer on the settlement chain.
 ///
 /// # Errors
-/// When a chain refuses. A second run does what is missing.
+/// When a chain refuses. A second run does the missing steps.
 pub async fn fund_payer(
     admin: &Sender,
     app: &Chain,

@@ -1,4 +1,4 @@
-//! What is deployed on which chain, in which order, and where.
+//! The plan of a deployment: contracts of each chain, their order and their addresses.
 
 use alloy::primitives::{Address, B256, Bytes, U256};
 use alloy::sol_types::abi::TokenSeq;
@@ -11,15 +11,16 @@ use hawser_chain::contracts::{
     AppChainParameterRegistry, NodeRegistry, SettlementChainParameterRegistry,
 };
 
-/// Everything that is deployed. Two parts know one another's addresses before they exist: factory
-/// and parameter registry, and the two gateways.
+/// All contracts of a deployment.
+///
+/// Two pairs need each other's addresses before they exist: factory and parameter registry, and the two gateways.
 #[derive(Debug)]
 pub(super) struct DeploymentPlan {
     pub(super) layout: Layout,
     pub(super) settlement: Vec<PlannedContract>,
     pub(super) app: Vec<PlannedContract>,
     pub(super) addresses: Addresses,
-    /// Where the settlement chain's gateway leaves messages.
+    /// The inbox where the settlement chain's gateway leaves messages.
     pub(super) inbox: Address,
 }
 
@@ -28,9 +29,9 @@ pub(super) struct DeploymentPlan {
 pub(super) struct PlannedContract {
     pub(super) name: &'static str,
     pub(super) init_code: Bytes,
-    /// Where its code is put.
+    /// Address of its code.
     pub(super) implementation: Address,
-    /// What is in front of it; few contracts have nothing.
+    /// Its proxy; few contracts have none.
     pub(super) proxy: Option<PlannedProxy>,
 }
 
@@ -39,18 +40,18 @@ pub(super) struct PlannedContract {
 pub(super) struct PlannedProxy {
     pub(super) salt: B256,
     pub(super) address: Address,
-    /// The first call through it.
+    /// Data of the first call through it.
     pub(super) initialize: Bytes,
 }
 
 impl PlannedContract {
-    /// Where callers meet the contract.
+    /// Returns the address that callers use.
     fn address(&self) -> Address {
         self.proxy.as_ref().map_or(self.implementation, |front| front.address)
     }
 }
 
-/// Makes pieces for one chain and keeps them in order.
+/// Collects the contracts of one chain in order.
 struct PlanBuilder<'a> {
     layout: &'a Layout,
     pieces: Vec<PlannedContract>,
@@ -61,7 +62,7 @@ impl<'a> PlanBuilder<'a> {
         Self { layout, pieces: Vec::new() }
     }
 
-    /// A contract without a proxy.
+    /// Adds a contract without a proxy.
     fn plain<A: SolValue>(&mut self, name: &'static str, arguments: &A) -> Address
     where
         for<'t> <A::SolType as SolType>::Token<'t>: TokenSeq<'t>,
@@ -69,7 +70,7 @@ impl<'a> PlanBuilder<'a> {
         self.push(name, contract(name).init_code(arguments), None)
     }
 
-    /// A contract behind a proxy, with the salt `<name>_0`.
+    /// Adds a contract behind a proxy with the salt `<name>_0`.
     fn proxied<A: SolValue>(&mut self, name: &'static str, arguments: &A) -> Address
     where
         for<'t> <A::SolType as SolType>::Token<'t>: TokenSeq<'t>,
@@ -99,9 +100,10 @@ impl<'a> PlanBuilder<'a> {
     }
 }
 
-/// The parameter registries of both chains have one address, and so have the gateways: as with
-/// the deployed networks.
+/// Salt of the parameter registries. Both chains share it, so that the registries have one address, as in the deployed
+/// networks.
 const REGISTRY: &str = "ParameterRegistry_0";
+/// Salt of the gateways, shared for the same reason.
 const GATEWAY: &str = "Gateway_0";
 
 impl DeploymentPlan {

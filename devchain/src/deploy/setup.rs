@@ -1,5 +1,5 @@
-//! What follows the deployment: parameters, the contracts' own copies of them, tokens, and the
-//! parameters' way to the app chain.
+//! Configuration after the deployment: parameters, the contracts' copies of them, test tokens, and the transfer of
+//! parameters to the app chain.
 
 use alloy::eips::BlockNumberOrTag;
 use alloy::primitives::{Address, B256, U256};
@@ -17,20 +17,21 @@ use hawser_chain::contracts::{
 };
 use hawser_chain::send::{Call, ViewError};
 
+/// A dollar in the smallest unit of the fee token.
 const DOLLAR: u64 = 1_000_000;
-/// What the deployer gets of the fee token, and as much again of the token under it.
+/// Fee tokens of the deployer, and as many of the underlying token. A guess: more than tests spend.
 const DEPLOYER_TOKENS: u64 = 1_000_000 * DOLLAR;
-/// What each other account gets of the fee token.
+/// Fee tokens of each other account. A guess.
 const ACCOUNT_TOKENS: u64 = 10_000 * DOLLAR;
-/// One unit of the fee token in wei of the app chain.
+/// One unit of the fee token (6 decimals) in wei of the app chain (18 decimals).
 const WEI_PER_UNIT: u128 = 1_000_000_000_000;
 
-/// Gas that a message with parameters is given, as operators give it: a base, and so much per key.
+/// Gas of a message with parameters, as the deployed network's operators set it: a base and an amount for each key.
 const BRIDGE_GAS: u128 = 21_000;
 const BRIDGE_GAS_PER_KEY: u128 = 120_000;
 const BRIDGE_WEI_PER_GAS: u128 = 2_000_000_000;
 
-/// Parameters that the app chain needs too.
+/// Parameters that the app chain needs as well.
 const BRIDGED: [&str; 4] = [
     parameter::GROUP_MESSAGE_MIN_PAYLOAD_SIZE,
     parameter::GROUP_MESSAGE_MAX_PAYLOAD_SIZE,
@@ -38,8 +39,9 @@ const BRIDGED: [&str; 4] = [
     parameter::IDENTITY_UPDATE_MAX_PAYLOAD_SIZE,
 ];
 
-/// Does what is not done yet. The first prices come last, so a network that has prices is
-/// complete, and what its administrator has changed since is left alone.
+/// Completes the configuration.
+///
+/// The first prices come last, so a network with prices is complete. Later changes of its administrator stay.
 pub(super) async fn set_up(
     plan: &DeploymentPlan,
     settlement: &mut ChainDeployer,
@@ -51,13 +53,14 @@ pub(super) async fn set_up(
         return Ok(());
     }
     set_parameters(plan, settlement).await?;
-    poke_settlement(plan, settlement).await?;
-    hand_out_tokens(plan, settlement).await?;
+    update_settlement_contracts(plan, settlement).await?;
+    distribute_test_tokens(plan, settlement).await?;
     bridge_parameters(plan, settlement, app).await?;
-    poke_app(plan, app).await?;
-    settlement.poke(addresses.rate_registry, &RateRegistry::updateRatesCall {}).await
+    update_app_contracts(plan, app).await?;
+    settlement.update(addresses.rate_registry, &RateRegistry::updateRatesCall {}).await
 }
 
+/// Returns the first parameters of a network: keys and values. `now` is the start of the first prices.
 fn first_parameters(plan: &DeploymentPlan, now: u64) -> Vec<(String, B256)> {
     use parameter::{of_address as address, of_uint as uint};
     let addresses = &plan.addresses;
@@ -109,41 +112,43 @@ async fn set_parameters(
     settlement.send("setting parameters", &Call::new(registry, &set)).await
 }
 
-/// Lets the contracts of the settlement chain take their parameters over.
-async fn poke_settlement(
+/// Tells the contracts of the settlement chain to read their parameters.
+async fn update_settlement_contracts(
     plan: &DeploymentPlan,
     settlement: &mut ChainDeployer,
 ) -> Result<(), DeployError> {
     let addresses = &plan.addresses;
     let nodes = addresses.node_registry;
-    settlement.poke(nodes, &NodeRegistry::updateAdminCall {}).await?;
-    settlement.poke(nodes, &NodeRegistry::updateMaxCanonicalNodesCall {}).await?;
+    settlement.update(nodes, &NodeRegistry::updateAdminCall {}).await?;
+    settlement.update(nodes, &NodeRegistry::updateMaxCanonicalNodesCall {}).await?;
     let payers = addresses.payer_registry;
-    settlement.poke(payers, &PayerRegistry::updateSettlerCall {}).await?;
-    settlement.poke(payers, &PayerRegistry::updateFeeDistributorCall {}).await?;
-    settlement.poke(payers, &PayerRegistry::updateMinimumDepositCall {}).await?;
-    settlement.poke(payers, &PayerRegistry::updateWithdrawLockPeriodCall {}).await?;
+    settlement.update(payers, &PayerRegistry::updateSettlerCall {}).await?;
+    settlement.update(payers, &PayerRegistry::updateFeeDistributorCall {}).await?;
+    settlement.update(payers, &PayerRegistry::updateMinimumDepositCall {}).await?;
+    settlement.update(payers, &PayerRegistry::updateWithdrawLockPeriodCall {}).await?;
     let reports = addresses.payer_report_manager;
-    settlement.poke(reports, &PayerReportManager::updateProtocolFeeRateCall {}).await?;
+    settlement.update(reports, &PayerReportManager::updateProtocolFeeRateCall {}).await?;
     let shares = addresses.distribution_manager;
-    settlement.poke(shares, &DistributionManager::updateProtocolFeesRecipientCall {}).await?;
+    settlement.update(shares, &DistributionManager::updateProtocolFeesRecipientCall {}).await?;
     let gateway = addresses.settlement_chain_gateway;
     let app = U256::from(addresses.app_chain_id);
     let get_inbox = SettlementChainGateway::getInboxCall { chainId_: app };
     match settlement.view(gateway, &get_inbox).await {
         Ok(inbox) if inbox == plan.inbox => Ok(()),
-        // It reverts as long as there is none.
+        // The view reverts while the gateway has no inbox.
         Ok(_) | Err(ViewError::Reverted(_)) => {
             let update = SettlementChainGateway::updateInboxCall { chainId_: app };
-            settlement.poke(gateway, &update).await
+            settlement.update(gateway, &update).await
         }
         Err(error) => Err(error.into()),
     }
 }
 
-/// Gives test tokens to the accounts. The inbox gets as many as the accounts own on the app chain
-/// at first, so that every native token there is backed and can be withdrawn.
-async fn hand_out_tokens(
+/// Gives test tokens to the accounts.
+///
+/// The inbox gets as many as the accounts own on the app chain at the start, so that every native token there is backed
+/// and can be withdrawn.
+async fn distribute_test_tokens(
     plan: &DeploymentPlan,
     settlement: &mut ChainDeployer,
 ) -> Result<(), DeployError> {
@@ -176,8 +181,8 @@ async fn hand_out_tokens(
     Ok(())
 }
 
-/// Sends parameters to the app chain as an administrator does: over the gateways. The registry
-/// there takes them from nobody else.
+/// Sends parameters to the app chain over the gateways, as an administrator does. The registry there accepts them from
+/// its gateway only.
 async fn bridge_parameters(
     plan: &DeploymentPlan,
     settlement: &mut ChainDeployer,
@@ -186,7 +191,7 @@ async fn bridge_parameters(
     let gateway = plan.addresses.app_chain_gateway;
     let chains = (settlement.sender.chain().clone(), app.sender.chain().clone());
     let mut relay = Relay::between(&chains.0, &chains.1, plan.inbox, gateway).await?;
-    // What an earlier run has sent may still be on its way.
+    // Messages of an earlier run may still wait.
     relay.step(RelayPolicy::default()).await?;
     if have_arrived(plan, app).await? {
         return Ok(());
@@ -228,14 +233,18 @@ async fn send_parameters(
     settlement.send("sending parameters to the app chain", &Call::new(gateway, &send)).await
 }
 
-/// The most before the least: the least may not be above the most, which is zero at first.
-async fn poke_app(plan: &DeploymentPlan, app: &mut ChainDeployer) -> Result<(), DeployError> {
+/// Updates the payload limits of the broadcasters. The maximum comes first: it is zero at the start, and the minimum may
+/// not exceed it.
+async fn update_app_contracts(
+    plan: &DeploymentPlan,
+    app: &mut ChainDeployer,
+) -> Result<(), DeployError> {
     let broadcasters =
         [plan.addresses.group_message_broadcaster, plan.addresses.identity_update_broadcaster];
     for broadcaster in broadcasters {
         // Both have the same functions.
-        app.poke(broadcaster, &GroupMessageBroadcaster::updateMaxPayloadSizeCall {}).await?;
-        app.poke(broadcaster, &GroupMessageBroadcaster::updateMinPayloadSizeCall {}).await?;
+        app.update(broadcaster, &GroupMessageBroadcaster::updateMaxPayloadSizeCall {}).await?;
+        app.update(broadcaster, &GroupMessageBroadcaster::updateMinPayloadSizeCall {}).await?;
     }
     Ok(())
 }
@@ -249,7 +258,7 @@ impl ChainDeployer {
         self.view(token, &FeeToken::balanceOfCall { account }).await
     }
 
-    /// Lets a contract take so many of our tokens.
+    /// Allows a contract to take tokens of this account, unless it may take as many already.
     async fn allow(
         &mut self,
         token: Address,
@@ -265,8 +274,8 @@ impl ChainDeployer {
         self.send("allowing a contract to take tokens", &Call::new(token, &approve)).await
     }
 
-    /// Lets a contract take a parameter over, if it has changed.
-    async fn poke<C: SolCall>(&mut self, to: Address, call: &C) -> Result<(), DeployError> {
+    /// Tells a contract to read a parameter again. An unchanged parameter is no error.
+    async fn update<C: SolCall>(&mut self, to: Address, call: &C) -> Result<(), DeployError> {
         match self.send(C::SIGNATURE, &Call::new(to, call)).await {
             Err(DeployError::Step { error, .. })
                 if error.revert().and_then(|revert| revert.name()) == Some("NoChange") =>

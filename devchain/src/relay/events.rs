@@ -1,5 +1,4 @@
-//! What was read of a chain: messages that it asks for, and messages of the other one that it has
-//! got.
+//! Events of one chain as far as the relay has read them: messages for the other chain, and deliveries from it.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -15,31 +14,31 @@ use super::message::{ARB_SYS, BridgeMessage};
 use hawser_chain::contracts::{AppChainGateway, ArbSys, ERC20Inbox};
 use hawser_chain::send::{Chain, RequestError};
 
-/// One chain as far as it was read.
+/// Reads the events of one chain.
 #[derive(Debug)]
 pub(super) struct EventReader<E> {
     events: E,
-    /// The last block that was read, to notice when it is not the chain's any more.
+    /// Number and hash of the last block read. Another hash at that number means a reorganisation.
     last: Option<(u64, B256)>,
-    /// What this chain asks the other one for, by number.
+    /// Messages for the other chain, by number.
     messages: BTreeMap<u64, BridgeMessage>,
-    /// Numbers of the other chain's messages that were carried to this one.
+    /// Numbers of the other chain's messages that were delivered here.
     pub(super) done: BTreeSet<u64>,
 }
 
-/// What one log says.
+/// The meaning of one log.
 pub(super) enum BridgeEvent {
     Message(u64, BridgeMessage),
     Done(u64),
-    /// The transaction says whether it was a delivery, and of what.
+    /// A possible delivery. The transaction data holds the number of the ticket.
     Delivery(B256),
 }
 
-/// The logs of one chain that matter.
+/// Selects and decodes the logs of one chain.
 pub(super) trait EventSource {
-    /// Whose logs.
+    /// Returns the contracts whose logs matter.
     fn contracts(&self) -> Vec<Address>;
-    /// What a log says; nothing if it does not matter.
+    /// Decodes a log. `None` if it does not matter.
     fn read(&self, log: &Log) -> Option<BridgeEvent>;
 }
 
@@ -48,7 +47,7 @@ impl<E: EventSource> EventReader<E> {
         Self { events, last: None, messages: BTreeMap::new(), done: BTreeSet::new() }
     }
 
-    /// Reads what is new. Says whether there is a new block.
+    /// Reads new logs. Returns true if there is a new block.
     pub(super) async fn refresh(&mut self, chain: &Chain) -> Result<bool, RequestError> {
         let Some(head) = block(chain, BlockNumberOrTag::Latest).await? else { return Ok(false) };
         if self.last == Some(head) {
@@ -57,7 +56,7 @@ impl<E: EventSource> EventReader<E> {
         if let Some((number, _)) = self.last
             && block(chain, number.into()).await? != self.last
         {
-            self.forget();
+            self.reset();
         }
         let from = self.last.map_or(0, |(number, _)| number + 1);
         let filter =
@@ -85,14 +84,14 @@ impl<E: EventSource> EventReader<E> {
         Ok(())
     }
 
-    /// Blocks were replaced: what was read may not be there any more.
-    fn forget(&mut self) {
+    /// Starts over after a reorganisation: earlier events may be gone.
+    fn reset(&mut self) {
         self.last = None;
         self.messages.clear();
         self.done.clear();
     }
 
-    /// The messages that are not among these.
+    /// Iterates over the messages whose numbers are not in `done`.
     pub(super) fn except(
         &self,
         done: &BTreeSet<u64>,
@@ -111,8 +110,8 @@ async fn block(
     Ok(block.map(|block| (block.header.number, block.header.hash)))
 }
 
-/// The number of the ticket that a transaction has delivered, if it was a delivery. Deposits can be
-/// made by anybody, and then carry no mark.
+/// Returns the number of the ticket that a transaction delivered. Any account may call the same functions, and its
+/// transaction then carries no mark.
 async fn delivered_by(chain: &Chain, hash: B256) -> Result<Option<u64>, RequestError> {
     let transaction = chain.provider().get_transaction_by_hash(hash).await;
     let transaction =
@@ -120,7 +119,7 @@ async fn delivered_by(chain: &Chain, hash: B256) -> Result<Option<u64>, RequestE
     Ok(transaction.and_then(|transaction| mark::number_of(transaction.input())))
 }
 
-/// The settlement chain: tickets that were left at the inbox, withdrawals that it has paid out.
+/// Events of the settlement chain: new tickets at the inbox, and paid withdrawals.
 #[derive(Debug)]
 pub(super) struct SettlementEvents {
     pub(super) inbox: Address,
@@ -146,7 +145,7 @@ impl EventSource for SettlementEvents {
     }
 }
 
-/// The app chain: calls that were left at the system contract, and what the gateway has got.
+/// Events of the app chain: new withdrawals at the system contract, and deliveries to the gateway.
 #[derive(Debug)]
 pub(super) struct AppEvents {
     pub(super) gateway: Address,

@@ -1,30 +1,30 @@
-//! How a delivered ticket is known again: its number behind the call data.
+//! The mark of a delivered ticket: its number behind the call data.
 //!
-//! Contracts read the arguments they know and nothing behind them, so the call means the same with
-//! a mark. The mark is part of the transaction: it is there exactly when the delivery is, whatever
-//! is killed when.
+//! Contracts read the arguments that they know and nothing behind them, so the call means the same with a mark. The
+//! mark is part of the transaction, so it exists exactly when the delivery does, at any moment of a kill.
 
 use alloy::primitives::{Address, Bytes, U160, address};
 
-/// What is added to an account of the settlement chain, so that it is nobody's by chance on the
-/// app chain.
+/// Added to an account of the settlement chain to get its alias. Specified by Arbitrum's `AddressAliasHelper`: no key
+/// controls the alias on the app chain.
 const OFFSET: Address = address!("0x1111000000000000000000000000000000001111");
+/// Start of a mark.
 const WORD: [u8; 12] = *b"hawser relay";
 const MARK_LEN: usize = WORD.len() + size_of::<u64>();
 
-/// The name under which an account of the settlement chain acts on the app chain.
+/// Returns the alias of an account of the settlement chain: the sender of its calls on the app chain.
 #[must_use]
 pub fn alias(account: Address) -> Address {
     let number = |account: Address| U160::from_be_bytes(account.into_array());
     number(account).wrapping_add(number(OFFSET)).into()
 }
 
-/// Call data with the number of its ticket.
+/// Returns call data with a mark.
 pub(super) fn marked(data: &[u8], number: u64) -> Bytes {
     [data, &WORD, &number.to_be_bytes()].concat().into()
 }
 
-/// The number of the ticket that a transaction has delivered.
+/// Returns the number of the ticket that a transaction delivered.
 pub(super) fn number_of(data: &[u8]) -> Option<u64> {
     let (_, mark) = data.split_last_chunk::<MARK_LEN>()?;
     let number = mark.strip_prefix(&WORD)?;

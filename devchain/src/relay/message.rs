@@ -1,4 +1,4 @@
-//! Messages between the two chains.
+//! Messages that the bridge carries between the two chains.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use alloy::primitives::{Address, Bytes, U256, address};
 /// The system contract of the app chain (`ArbSys`).
 pub const ARB_SYS: Address = address!("0x0000000000000000000000000000000000000064");
 
-/// A message's way and its number there, from 1.
+/// The direction of a message and its number in that direction, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum BridgeMessageId {
     /// From the settlement chain's inbox to the app chain.
@@ -25,15 +25,15 @@ impl fmt::Display for BridgeMessageId {
     }
 }
 
-/// A call that one chain asks the other for.
+/// A call that one chain requests of the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BridgeMessage {
-    /// Who has left it, on the chain where it was left.
+    /// The account that left the message, on its own chain.
     pub sender: Address,
-    /// Whom it calls, on the other chain.
+    /// The contract to call, on the other chain.
     pub to: Address,
-    /// What the call carries, in 18-decimals units of the fee token.
+    /// The value of the call, in units of the fee token with 18 decimals.
     pub value: U256,
-    /// Function and arguments.
+    /// Function selector and arguments.
     pub data: Bytes,
 }

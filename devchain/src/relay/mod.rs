@@ -1,14 +1,14 @@
-//! Carries messages between two development chains, as a rollup and its bridge would.
+//! The relay carries messages between two development chains, as a rollup and its bridge would.
 //!
 //! - A *ticket*, left at the settlement chain's inbox by the gateway there, becomes a call of the
-//!   app chain's gateway in the name of the sender's alias. The alias is credited what the call
-//!   carries: the app chain's native token is the fee token. What a ticket pays for gas is spent.
+//!   app chain's gateway from the sender's alias. The alias is credited the value of the call: the app
+//!   chain's native token is the fee token. The ticket's payment for gas is spent.
 //! - A *withdrawal*, left at the app chain's system contract, is paid out of the inbox.
 //!
-//! What has been carried is read from the chains alone, so a restart neither loses a message nor
-//! carries one twice: the inbox remembers each withdrawal it paid, and a delivered ticket is a
-//! transaction that ends with the ticket's number (see [`mark`]). A message whose call is reverted
-//! stays, and is tried again when a block was made: nothing is lost while a gateway is paused.
+//! The relay reads its progress from the chains alone, so a restart neither loses a message nor
+//! delivers one twice: the inbox records each paid withdrawal, and a delivered ticket is a
+//! transaction that ends with the ticket's number (see [`mark`]). A message whose call reverts
+//! stays, and is tried again after the next block, so a paused gateway loses no message.
 
 mod events;
 mod mark;
@@ -31,39 +31,39 @@ use hawser_chain::send::{Call, Chain, RequestError, SendError, ViewError};
 pub use mark::alias;
 pub use message::{ARB_SYS, BridgeMessage, BridgeMessageId};
 
-/// The account that may release withdrawals. It has no key: development chains let anybody act for
-/// any account.
+/// The account that may release withdrawals. It has no key: on a development chain the relay acts for any account.
 pub const RELAYER: Address = address!("0x72656c617965722072656c617965722072656c61");
+/// Time between two looks at the chains. A guess: bridging feels immediate in tests.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// After a chain did not answer.
+/// Pause after a chain did not answer. A guess.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// How messages are carried. Tests have it otherwise than usual.
+/// The order and care of delivery. Tests change the defaults to provoke failures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RelayPolicy {
-    /// The newest first, instead of the oldest.
+    /// Delivers the newest message first instead of the oldest.
     pub newest_first: bool,
-    /// The first try of each message gets too little gas: it is mined, and fails.
+    /// Gives the first attempt of each message too little gas: it is mined and fails.
     pub fail_once: bool,
 }
 
-/// What became of one try.
+/// One attempt to deliver a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// Of which message.
+    /// The message.
     pub id: BridgeMessageId,
-    /// What became of it.
+    /// The result.
     pub outcome: DeliveryOutcome,
 }
 
-/// What became of a try to deliver.
+/// The result of an attempt to deliver a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeliveryOutcome {
-    /// Done, by this transaction.
+    /// This transaction delivered the message.
     Delivered(B256),
-    /// The call was reverted, for this reason. The message waits.
+    /// The call reverted for this reason. The message waits.
     Reverted(String),
-    /// The message is for something else than a gateway; this relayer does not carry it.
+    /// The message is not for a gateway, and this relay does not carry it.
     Foreign,
 }
 
@@ -78,7 +78,7 @@ impl fmt::Display for Delivery {
     }
 }
 
-/// Why nothing could be carried.
+/// The reason why the relay failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RelayError {
     /// A contract could not be read.
@@ -90,22 +90,22 @@ pub enum RelayError {
     /// A delivery was not sent, or is not known to be mined.
     #[error("{id}: {error}")]
     Send {
-        /// Which message.
+        /// The message.
         id: BridgeMessageId,
-        /// Why.
+        /// The error of the delivery.
         error: SendError,
     },
-    /// The inbox takes releases from somebody else.
+    /// The inbox takes releases from another account.
     #[error("the inbox at {inbox} belongs to another relayer, {relayer}")]
     OtherRelayer {
-        /// Where the inbox is.
+        /// The address of the inbox.
         inbox: Address,
-        /// Whose it is.
+        /// The account that may release.
         relayer: Address,
     },
 }
 
-/// Carries messages between two chains. One at a time per pair of chains.
+/// Carries messages between two chains. A pair of chains must have one relay at most.
 #[derive(Debug)]
 pub struct Relay {
     settlement: Chain,
@@ -114,11 +114,12 @@ pub struct Relay {
     app_gateway: Address,
     from_settlement: EventReader<SettlementEvents>,
     from_app: EventReader<AppEvents>,
+    /// Messages with at least one attempt by this value, for [`RelayPolicy::fail_once`].
     tried: BTreeSet<BridgeMessageId>,
 }
 
 impl Relay {
-    /// A relayer for a deployment whose gateway knows its inbox.
+    /// Returns a relay for a deployment whose gateway knows its inbox.
     ///
     /// # Errors
     /// When the contracts cannot be read, or the inbox belongs to another relayer.
@@ -132,7 +133,7 @@ impl Relay {
         Self::between(settlement, app, inbox, addresses.app_chain_gateway).await
     }
 
-    /// A relayer between an inbox on the settlement chain and a gateway on the app chain.
+    /// Returns a relay between an inbox on the settlement chain and a gateway on the app chain.
     ///
     /// # Errors
     /// When the inbox cannot be read, or belongs to another relayer.
@@ -157,7 +158,7 @@ impl Relay {
         })
     }
 
-    /// Messages that wait, tickets first, each way the oldest first.
+    /// Returns the messages that wait: tickets first, oldest first in each direction.
     ///
     /// # Errors
     /// When a chain does not answer.
@@ -168,10 +169,10 @@ impl Relay {
         Ok(self.waiting())
     }
 
-    /// Tries every message that waits, once.
+    /// Attempts to deliver every waiting message, once.
     ///
     /// # Errors
-    /// When a chain does not answer. What was delivered before stays delivered.
+    /// When a chain does not answer. Earlier deliveries of this step stand.
     pub async fn step(&mut self, policy: RelayPolicy) -> Result<Vec<Delivery>, RelayError> {
         let mut waiting: Vec<_> = self.pending().await?.into_iter().collect();
         if policy.newest_first {
@@ -186,14 +187,14 @@ impl Relay {
         Ok(deliveries)
     }
 
-    /// Carries messages until `end`. Logs what becomes of each, and the same not twice.
+    /// Carries messages until `end`. Logs each result once.
     pub async fn run(mut self, policy: RelayPolicy, end: impl Future<Output = ()>) {
         let mut last = BTreeMap::new();
         tokio::pin!(end);
         loop {
             let pause = match self.step_if_moved(policy).await {
                 Ok(deliveries) => {
-                    deliveries.iter().for_each(|delivery| tell(&mut last, delivery));
+                    deliveries.iter().for_each(|delivery| log_change(&mut last, delivery));
                     LOOK_EVERY
                 }
                 Err(error) => {
@@ -208,12 +209,12 @@ impl Relay {
         }
     }
 
-    /// What was reverted will be reverted again until something has changed.
+    /// Steps only after a new block: without one, a reverted call would revert again.
     async fn step_if_moved(&mut self, policy: RelayPolicy) -> Result<Vec<Delivery>, RelayError> {
         if self.refresh().await? { self.step(policy).await } else { Ok(Vec::new()) }
     }
 
-    /// Reads what is new on both chains. Says whether there was a new block.
+    /// Reads new events of both chains. Returns true if there was a new block.
     async fn refresh(&mut self) -> Result<bool, RequestError> {
         let settlement = self.from_settlement.refresh(&self.settlement).await?;
         let app = self.from_app.refresh(&self.app).await?;
@@ -265,7 +266,7 @@ impl Relay {
             data: mark::marked(&message.data, number),
             value: message.value,
         };
-        // Set and not added: when the process was killed after this, it is the same the next time.
+        // Set rather than added: after a kill at this point, the next attempt sets the same balance.
         app.set_balance(sender, message.value).await?;
         send(app, sender, &call, starved).await
     }
@@ -300,7 +301,8 @@ async fn send(
     Ok(receipt.transaction_hash)
 }
 
-fn tell(last: &mut BTreeMap<BridgeMessageId, DeliveryOutcome>, delivery: &Delivery) {
+/// Logs a result unless it is the same as at the last attempt.
+fn log_change(last: &mut BTreeMap<BridgeMessageId, DeliveryOutcome>, delivery: &Delivery) {
     let before = last.insert(delivery.id, delivery.outcome.clone());
     if before.as_ref() == Some(&delivery.outcome) {
         return;
