@@ -16,7 +16,6 @@
 pub mod admission;
 pub mod chain_strand;
 pub mod committed;
-pub mod counters;
 pub mod facts;
 pub mod ledger;
 pub mod ports;
@@ -25,4 +24,4 @@ pub mod replication;
 pub mod runtime;
 pub mod sequencer;
 
-pub use runtime::Engine;
+pub use runtime::{Engine, counters};

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::super::testing::{Dice, append, committed, cursor, id, id_of, store, topic};
 use super::*;
-use crate::committed::Heads;
+use crate::runtime::Heads;
 use crate::runtime::{Hub, Reader};
 
 fn reader_of(envelopes: &[(EnvelopeId, u8, i64, Vec<EnvelopeId>)]) -> Reader {

@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 use super::limits::{Limits, Taken};
 use crate::committed::Committed;
-use crate::counters::StreamCounters;
+use crate::runtime::counters::StreamCounters;
 
 /// A bounded queue between those who commit and one listener. When the listener is too slow,
 /// everything in it is dropped and the listener is told so: it then reads from disk, and nobody

@@ -6,8 +6,9 @@ use hawser_proto::EnvelopeId;
 use hawser_storage::{ChainCommit, Change, CommitError, LogEntry, Store};
 
 use super::read::Hub;
-use crate::committed::{Committed, Heads};
-use crate::counters::Counters;
+use crate::committed::Committed;
+use crate::runtime::Heads;
+use crate::runtime::counters::Counters;
 
 /// Writes changes to the log, then announces them to everything that waits for the log to grow.
 ///

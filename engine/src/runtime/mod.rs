@@ -3,6 +3,8 @@
 mod chain;
 mod chain_clock;
 mod committer;
+pub mod counters;
+mod heads;
 mod ledger;
 mod own_strand;
 mod publisher;
@@ -17,13 +19,13 @@ use hawser_proto::{Bytes, SecretKey};
 use hawser_storage::{ReadError, Store};
 
 use chain_clock::ChainClock;
+use counters::Counters;
 
-use crate::committed::Heads;
-use crate::counters::Counters;
 use crate::ports::Ports;
 
 pub use chain::{ChainAppendError, ChainAppender, ChainConflict, Judged};
 pub use committer::Committer;
+pub use heads::Heads;
 pub use ledger::{Booked, LedgerAppender, LedgerError};
 pub use publisher::{
     ANSWER_LEN_BYTES_MAX, PublishError, PublishSettings, Publisher, PublisherThreads,

@@ -9,13 +9,14 @@ use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
 use hawser_storage::TopicRow;
 
 use super::{Feed, LogFeed, PageRead, Read, SubscriptionEvent, TopicFeed, WaveId};
-use crate::committed::{Committed, Heads};
+use crate::committed::Committed;
 use crate::read::feed::Interest;
 use crate::read::limits::{Limits, Taken};
 use crate::read::log_page::{LogPage, Stretch};
 use crate::read::plan::Cursors;
 use crate::read::queue::{Popped, Queue};
 use crate::read::testing::{Dice, MemoryRows, id, topic};
+use crate::runtime::Heads;
 use crate::runtime::Hub;
 
 pub(super) const TOPICS: u8 = 5;

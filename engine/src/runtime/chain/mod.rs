@@ -14,9 +14,9 @@ use super::chain_clock::ChainClock;
 use super::committer::Committer;
 use super::workers::{Priority, Workers};
 use crate::chain_strand::{ChainEntry, ChainEnvelope, ChainEvent, ChainPosition, entry};
-use crate::counters::Counters;
 use crate::facts::mark_of;
 use crate::ports::IdentityJudge;
+use crate::runtime::counters::Counters;
 
 pub use identities::Judged;
 

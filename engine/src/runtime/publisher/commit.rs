@@ -9,8 +9,8 @@ use hawser_proto::Bytes;
 use hawser_storage::{Change, CommitError, LogEntry};
 
 use super::{GROUP_ENVELOPES_MAX, PublishError, Reply};
-use crate::counters::Counters;
 use crate::runtime::committer::Committer;
+use crate::runtime::counters::Counters;
 
 /// A signed group of requests on its way to disk.
 pub(super) struct Group {

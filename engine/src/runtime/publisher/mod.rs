@@ -22,9 +22,9 @@ use super::chain_clock::ChainClock;
 use super::committer::Committer;
 use super::own_strand::OwnStrand;
 use super::workers::Workers;
-use crate::committed::Heads;
-use crate::counters::{Counters, Stopwatch};
 use crate::ports::Ports;
+use crate::runtime::Heads;
+use crate::runtime::counters::{Counters, Stopwatch};
 use crate::sequencer::Admitted;
 
 use admit::Admission;

@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use hawser_proto::{Cursor, OriginatorId, Topic};
 
 use crate::committed::Committed;
-use crate::counters::StreamCounters;
 use crate::read::feed::Interest;
 use crate::read::limits::Limits;
 use crate::read::queue::Queue;
+use crate::runtime::counters::StreamCounters;
 
 /// Parts of the table of topics that are locked on their own, so that a stream which registers
 /// thousands of topics delays a commit by one of them at the most.
@@ -59,7 +59,7 @@ impl Hub {
     }
 
     /// Passes on what was just committed, in the order of commits. To be called after the
-    /// envelopes are durable and [`Heads`](crate::committed::Heads) announced, by one caller at a
+    /// envelopes are durable and [`Heads`](crate::runtime::Heads) announced, by one caller at a
     /// time for each strand.
     ///
     /// What does not ascend within its strand is left out: a late find belongs to queries, and

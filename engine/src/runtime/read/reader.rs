@@ -11,14 +11,14 @@ use tokio::sync::Semaphore;
 use super::hub::Hub;
 use super::subscription::Subscription;
 use crate::chain_strand::InboxId;
-use crate::committed::Heads;
-use crate::counters::{ReadCounters, StreamCounters};
 use crate::read::error::ReadError;
 use crate::read::feed::{Feed, LogFeed, TopicFeed};
 use crate::read::limits::Limits;
 use crate::read::log_page::{Stretch, read_log};
 use crate::read::newest::newest_visible;
 use crate::read::plan::{Cursors, Plan, PlanTopic};
+use crate::runtime::Heads;
+use crate::runtime::counters::{ReadCounters, StreamCounters};
 
 /// Pages that all streams together may read from disk at one time: enough to keep disk and cores
 /// busy, and queries keep their threads however many streams catch up. Guessed.

@@ -7,11 +7,12 @@ use hawser_storage::Store;
 
 use super::super::hub::Hub;
 use super::*;
-use crate::committed::{Committed, Heads};
+use crate::committed::Committed;
 use crate::read::limits::PAGE_ENVELOPES_MAX;
 use crate::read::testing::{
     Dice, append, append_invalid, committed, cursor, id, ids_of, missing, store, topic,
 };
+use crate::runtime::Heads;
 
 /// A node that can commit.
 #[derive(Clone)]

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use hawser_proto::OriginatorId;
 
-use crate::counters::Counter;
+use crate::runtime::counters::Counter;
 
 /// Everything that the followers count, for whoever exports it.
 #[derive(Debug, Default)]

@@ -19,10 +19,10 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::own_strand::OwnStrand;
 use super::{Committer, Engine, Publisher, Workers};
-use crate::committed::Heads;
-use crate::counters::Counters;
 use crate::ports::{Ports, Registry};
 use crate::replication::WantResponse;
+use crate::runtime::Heads;
+use crate::runtime::counters::Counters;
 
 pub use counters::{ReplicationCounters, StrandCounters};
 pub use links::{Feed, Link, StrandGone};

@@ -6,8 +6,8 @@ use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{LogItem, ReadError, Store};
 use tokio::sync::watch;
 
-use crate::counters::Counters;
 use crate::replication::StrandItem;
+use crate::runtime::counters::Counters;
 
 /// The log could not be read on; its cause is this node's disk.
 #[derive(Debug, thiserror::Error)]
