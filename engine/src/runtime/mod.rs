@@ -8,7 +8,7 @@ mod heads;
 mod ledger;
 mod own_strand;
 mod publisher;
-mod read;
+pub(crate) mod read;
 pub mod replication;
 mod workers;
 

@@ -14,10 +14,11 @@ use crate::read::feed::Interest;
 use crate::read::limits::{Limits, Taken};
 use crate::read::log_page::{LogPage, Stretch};
 use crate::read::plan::Cursors;
-use crate::read::queue::{Popped, Queue};
+use crate::read::queue::Popped;
 use crate::read::testing::{Dice, MemoryRows, id, topic};
 use crate::runtime::Heads;
 use crate::runtime::Hub;
+use crate::runtime::read::listener::Listener;
 
 pub(super) const TOPICS: u8 = 5;
 const STRANDS: [u32; 4] = [0, 1, 100, 200];
@@ -196,7 +197,7 @@ pub(super) struct Stream {
     pub(super) name: usize,
     pub(super) kind: Kind,
     feed: Feed,
-    queue: Arc<Queue>,
+    listener: Arc<Listener>,
     reading: Option<Read>,
     /// In the order of delivery, since the stream began.
     pub(super) delivered: Vec<(Option<WaveId>, Arc<Committed>)>,
@@ -228,14 +229,14 @@ impl Stream {
                 Feed::Log(LogFeed::new(wanted.clone(), from.clone().unwrap_or_default()))
             }
         };
-        let queue = node.hub.queue();
+        let listener = node.hub.listener();
         for interest in feed.interests() {
-            node.hub.listen(interest, &queue);
+            node.hub.listen(interest, &listener);
         }
         let mut stream = Self {
             name,
             feed,
-            queue,
+            listener,
             reading: None,
             delivered: Vec::new(),
             heads_then: Vec::new(),
@@ -256,7 +257,7 @@ impl Stream {
 
     pub(super) fn close(&self, node: &Node) {
         for interest in self.feed.interests() {
-            node.hub.unlisten(&interest, &self.queue);
+            node.hub.unlisten(&interest, &self.listener);
         }
     }
 
@@ -317,8 +318,8 @@ impl Stream {
     }
 
     fn pop(&mut self, dice: &mut Dice) -> bool {
-        assert!(self.queue.len_bytes() <= Limits::QUEUE.len_bytes, "queues are bounded");
-        match self.queue.pop(Limits { envelopes: 1 + dice.index(9), ..Limits::STREAM }) {
+        assert!(self.listener.len_bytes() <= Limits::QUEUE.len_bytes, "queues are bounded");
+        match self.listener.pop(Limits { envelopes: 1 + dice.index(9), ..Limits::STREAM }) {
             Popped::Overflowed => {
                 self.overflows += 1;
                 self.feed.handle_overflow();
@@ -339,14 +340,14 @@ impl Stream {
         };
         for topic in removes {
             if feed.remove(topic) {
-                node.hub.unlisten(&Interest::Topic(topic.clone()), &self.queue);
+                node.hub.unlisten(&Interest::Topic(topic.clone()), &self.listener);
                 topics.remove(topic);
             }
         }
         let mut fresh = Vec::new();
         for (topic, from) in adds {
             if !topics.contains_key(&topic) {
-                node.hub.listen(Interest::Topic(topic.clone()), &self.queue);
+                node.hub.listen(Interest::Topic(topic.clone()), &self.listener);
                 let added = self.added_at.entry(topic.clone()).or_default();
                 added.push(self.delivered.len());
                 self.heads_at.insert(topic.clone(), node.heads.get());
@@ -378,8 +379,8 @@ impl Stream {
     /// Bytes kept for later.
     pub(super) fn kept_bytes(&self) -> usize {
         match &self.feed {
-            Feed::Topics(feed) => feed.kept_bytes() + self.queue.len_bytes(),
-            Feed::Log(feed) => feed.kept_bytes() + self.queue.len_bytes(),
+            Feed::Topics(feed) => feed.kept_bytes() + self.listener.len_bytes(),
+            Feed::Log(feed) => feed.kept_bytes() + self.listener.len_bytes(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Routes what was just committed to whoever listens.
+//! Routes committed envelopes to the streams that want them.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -6,28 +6,28 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hawser_proto::{Cursor, OriginatorId, Topic};
 
+use super::listener::Listener;
 use crate::committed::Committed;
 use crate::read::feed::Interest;
 use crate::read::limits::Limits;
-use crate::read::queue::Queue;
 use crate::runtime::counters::StreamCounters;
 
-/// Parts of the table of topics that are locked on their own, so that a stream which registers
-/// thousands of topics delays a commit by one of them at the most.
+/// Parts of the table of topics, each under a lock of its own: a stream that registers thousands
+/// of topics delays a commit by one registration at most. Guessed: well above the number of cores.
 const SHARDS: usize = 64;
 
-/// Hands committed envelopes to listeners: by topic, by originator, or to those who want all.
+/// Hands committed envelopes to listeners: by topic, by originator, or all of them.
 ///
-/// What an envelope costs depends on who listens to its topic and its originator, not on how many
-/// streams are open. Nobody is ever waited for: a listener whose queue is full is told to read
+/// The cost of an envelope depends on the listeners of its topic and its originator, not on the
+/// number of open streams. The hub never waits: a listener whose queue is full drops it and reads
 /// from disk. Cheap to clone; all clones are the same hub.
 #[derive(Debug, Clone, Default)]
 pub struct Hub {
-    shared: Arc<Shared>,
+    state: Arc<HubState>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct HubState {
     hasher: RandomState,
     topics: Vec<Mutex<HashMap<Topic, Listeners>>>,
     originators: Mutex<HashMap<OriginatorId, Listeners>>,
@@ -36,9 +36,9 @@ struct Shared {
     counters: Arc<StreamCounters>,
 }
 
-type Listeners = Vec<Arc<Queue>>;
+type Listeners = Vec<Arc<Listener>>;
 
-impl Default for Shared {
+impl Default for HubState {
     fn default() -> Self {
         Self {
             hasher: RandomState::new(),
@@ -52,77 +52,78 @@ impl Default for Shared {
 }
 
 impl Hub {
-    /// A hub without listeners.
+    /// Creates a hub without listeners.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Passes on what was just committed, in the order of commits. To be called after the
-    /// envelopes are durable and [`Heads`](crate::runtime::Heads) announced, by one caller at a
-    /// time for each strand.
+    /// Passes on envelopes that have just been committed, in the order of commits. The caller has
+    /// made them durable and announced them to [`Heads`](crate::runtime::Heads); there is one
+    /// caller at a time for each strand.
     ///
-    /// What does not ascend within its strand is left out: a late find belongs to queries, and
-    /// open streams do not go back.
+    /// Leaves out envelopes that do not ascend within their strand: a late find belongs to queries,
+    /// and open streams do not go back.
     pub fn publish(&self, committed: &[Arc<Committed>]) {
-        let fresh = self.fresh(committed);
+        let fresh = self.ascending(committed);
         for item in &fresh {
             if let Some(listeners) = lock(self.shard(&item.topic)).get(&item.topic) {
-                listeners.iter().for_each(|queue| queue.push(item));
+                listeners.iter().for_each(|listener| listener.push(item));
             }
         }
-        let originators = lock(&self.shared.originators);
+        let originators = lock(&self.state.originators);
         if !originators.is_empty() {
             for item in &fresh {
                 if let Some(listeners) = originators.get(&item.id.originator) {
-                    listeners.iter().for_each(|queue| queue.push(item));
+                    listeners.iter().for_each(|listener| listener.push(item));
                 }
             }
         }
         drop(originators);
-        for queue in lock(&self.shared.everything).iter() {
-            fresh.iter().for_each(|item| queue.push(item));
+        for listener in lock(&self.state.everything).iter() {
+            fresh.iter().for_each(|item| listener.push(item));
         }
     }
 
-    /// An empty queue for a new listener.
-    pub(crate) fn queue(&self) -> Arc<Queue> {
-        Arc::new(Queue::new(Limits::QUEUE, self.shared.counters.clone()))
+    /// Creates a listener that hears nothing yet.
+    pub(crate) fn listener(&self) -> Arc<Listener> {
+        Arc::new(Listener::new(Limits::QUEUE, self.state.counters.clone()))
     }
 
-    /// What has been counted of all listeners.
+    /// Returns the counters of all listeners.
     pub(crate) fn counters(&self) -> &StreamCounters {
-        &self.shared.counters
+        &self.state.counters
     }
 
-    /// From now on `queue` gets what `interest` names. Each interest is registered once.
-    pub(crate) fn listen(&self, interest: Interest, queue: &Arc<Queue>) {
-        let queue = Arc::clone(queue);
+    /// Routes what `interest` names to `listener` from now on. A listener registers each interest
+    /// once.
+    pub(crate) fn listen(&self, interest: Interest, listener: &Arc<Listener>) {
+        let listener = Arc::clone(listener);
         match interest {
             Interest::Topic(topic) => {
-                lock(self.shard(&topic)).entry(topic).or_default().push(queue);
+                lock(self.shard(&topic)).entry(topic).or_default().push(listener);
             }
             Interest::Originator(originator) => {
-                lock(&self.shared.originators).entry(originator).or_default().push(queue);
+                lock(&self.state.originators).entry(originator).or_default().push(listener);
             }
-            Interest::Everything => lock(&self.shared.everything).push(queue),
+            Interest::Everything => lock(&self.state.everything).push(listener),
         }
     }
 
-    /// `queue` gets no more of what `interest` names.
-    pub(crate) fn unlisten(&self, interest: &Interest, queue: &Arc<Queue>) {
+    /// Stops routing what `interest` names to `listener`.
+    pub(crate) fn unlisten(&self, interest: &Interest, listener: &Arc<Listener>) {
         match interest {
-            Interest::Topic(topic) => leave(&mut lock(self.shard(topic)), topic, queue),
+            Interest::Topic(topic) => leave(&mut lock(self.shard(topic)), topic, listener),
             Interest::Originator(originator) => {
-                leave(&mut lock(&self.shared.originators), originator, queue);
+                leave(&mut lock(&self.state.originators), originator, listener);
             }
-            Interest::Everything => remove(&mut lock(&self.shared.everything), queue),
+            Interest::Everything => remove(&mut lock(&self.state.everything), listener),
         }
     }
 
-    /// What ascends in its strand.
-    fn fresh(&self, committed: &[Arc<Committed>]) -> Vec<Arc<Committed>> {
-        let mut published = lock(&self.shared.published);
+    /// Returns the envelopes that ascend within their strands, and remembers how far those are.
+    fn ascending(&self, committed: &[Arc<Committed>]) -> Vec<Arc<Committed>> {
+        let mut published = lock(&self.state.published);
         let mut ascends = |item: &&Arc<Committed>| {
             let ascends = !published.covers(item.id);
             published.advance(item.id);
@@ -132,37 +133,40 @@ impl Hub {
     }
 
     fn shard(&self, topic: &Topic) -> &Mutex<HashMap<Topic, Listeners>> {
-        let hash = self.shared.hasher.hash_one(topic) % SHARDS as u64;
-        &self.shared.topics[usize::try_from(hash).expect("less than the number of shards")]
+        let hash = self.state.hasher.hash_one(topic) % SHARDS as u64;
+        &self.state.topics[usize::try_from(hash).expect("less than the number of shards")]
     }
 
-    /// How many registrations there are, over all listeners.
+    /// Returns the number of registrations of all listeners.
     #[cfg(test)]
     pub(crate) fn registrations(&self) -> usize {
         let topics: usize =
-            self.shared.topics.iter().map(|shard| lock(shard).values().flatten().count()).sum();
+            self.state.topics.iter().map(|shard| lock(shard).values().flatten().count()).sum();
         topics
-            + lock(&self.shared.originators).values().flatten().count()
-            + lock(&self.shared.everything).len()
+            + lock(&self.state.originators).values().flatten().count()
+            + lock(&self.state.everything).len()
     }
 }
 
-fn leave<K: std::hash::Hash + Eq>(table: &mut HashMap<K, Listeners>, key: &K, queue: &Arc<Queue>) {
+fn leave<K>(table: &mut HashMap<K, Listeners>, key: &K, listener: &Arc<Listener>)
+where
+    K: std::hash::Hash + Eq,
+{
     if let Some(listeners) = table.get_mut(key) {
-        remove(listeners, queue);
+        remove(listeners, listener);
         if listeners.is_empty() {
             table.remove(key);
         }
     }
 }
 
-fn remove(listeners: &mut Listeners, queue: &Arc<Queue>) {
-    if let Some(place) = listeners.iter().position(|listener| Arc::ptr_eq(listener, queue)) {
+fn remove(listeners: &mut Listeners, listener: &Arc<Listener>) {
+    if let Some(place) = listeners.iter().position(|other| Arc::ptr_eq(other, listener)) {
         listeners.swap_remove(place);
     }
 }
 
-/// Nothing panics while these are held, and if it did the tables would be whole.
+/// No code panics while it holds one of these locks, and the tables are whole after each call.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -188,9 +192,9 @@ mod tests {
         })
     }
 
-    fn popped(queue: &Queue) -> Vec<String> {
+    fn popped(listener: &Listener) -> Vec<String> {
         let all = Limits { envelopes: usize::MAX, len_bytes: usize::MAX };
-        match queue.pop(all) {
+        match listener.pop(all) {
             Popped::Items(items) => items.iter().map(|item| item.id.to_string()).collect(),
             Popped::Overflowed => panic!("nothing is too much here"),
         }
@@ -199,19 +203,19 @@ mod tests {
     #[test]
     fn listeners_get_their_topics_their_originators_or_everything() {
         let hub = Hub::new();
-        let queues = [
+        let listeners = [
             Interest::Topic(topic(1)),
             Interest::Topic(topic(2)),
             Interest::Originator(OriginatorId(200)),
             Interest::Everything,
         ]
         .map(|interest| {
-            let queue = hub.queue();
-            hub.listen(interest, &queue);
-            queue
+            let listener = hub.listener();
+            hub.listen(interest, &listener);
+            listener
         });
         hub.publish(&[item(100, 1, 1), item(100, 2, 2), item(200, 1, 1), item(100, 3, 3)]);
-        let got = queues.each_ref().map(|queue| popped(queue).join(" "));
+        let got = listeners.each_ref().map(|listener| popped(listener).join(" "));
         assert_eq!(got, ["100:1 200:1", "100:2", "200:1", "100:1 100:2 200:1 100:3"]);
     }
 
@@ -223,7 +227,7 @@ mod tests {
             Interest::Originator(OriginatorId(100)),
             Interest::Everything,
         ];
-        let (stays, leaves) = (hub.queue(), hub.queue());
+        let (stays, leaves) = (hub.listener(), hub.listener());
         for interest in &interests {
             hub.listen(interest.clone(), &stays);
             hub.listen(interest.clone(), &leaves);
@@ -239,10 +243,10 @@ mod tests {
     #[test]
     fn late_finds_and_repeats_are_not_passed_on() {
         let hub = Hub::new();
-        let queue = hub.queue();
-        hub.listen(Interest::Everything, &queue);
+        let listener = hub.listener();
+        hub.listen(Interest::Everything, &listener);
         hub.publish(&[item(100, 1, 1), item(100, 4, 1)]);
         hub.publish(&[item(100, 2, 1), item(200, 2, 1), item(100, 4, 1), item(100, 5, 1)]);
-        assert_eq!(popped(&queue), ["100:1", "100:4", "200:2", "100:5"]);
+        assert_eq!(popped(&listener), ["100:1", "100:4", "200:2", "100:5"]);
     }
 }

@@ -1,6 +1,7 @@
 //! Reading as it runs: queries over snapshots, and subscriptions fed from disk and hub.
 
 mod hub;
+pub(crate) mod listener;
 mod reader;
 mod subscription;
 

@@ -266,15 +266,15 @@ impl Reader {
     }
 
     fn subscription(&self, mut feed: Feed, from_disk: bool) -> Subscription {
-        let queue = self.hub.queue();
+        let listener = self.hub.listener();
         for interest in feed.interests() {
-            self.hub.listen(interest, &queue);
+            self.hub.listen(interest, &listener);
         }
         // Only now: what is committed before the hub knows the listener is below these heads.
         if !from_disk {
             feed.skip_to(&self.heads.get());
         }
-        Subscription::new(self.clone(), queue, feed)
+        Subscription::new(self.clone(), listener, feed)
     }
 }
 

@@ -11,12 +11,13 @@ use hawser_proto::{Cursor, EnvelopeId, Topic};
 use tokio::sync::watch;
 use tokio::task::JoinError;
 
+use super::listener::Listener;
 use super::reader::Reader;
 use crate::read::error::ReadError;
 use crate::read::feed::{Feed, Interest, PageRead, Read, SubscriptionEvent, WaveId};
 use crate::read::limits::Limits;
 use crate::read::log_page::read_log;
-use crate::read::queue::{Popped, Queue};
+use crate::read::queue::Popped;
 
 type Reading = Pin<Box<dyn Future<Output = Result<PageRead, ReadError>> + Send>>;
 
@@ -27,7 +28,7 @@ type Reading = Pin<Box<dyn Future<Output = Result<PageRead, ReadError>> + Send>>
 /// little, it goes on from disk. Dropping it ends it.
 pub struct Subscription {
     reader: Reader,
-    queue: Arc<Queue>,
+    listener: Arc<Listener>,
     feed: Feed,
     heads: watch::Receiver<Arc<Cursor>>,
     reading: Option<Reading>,
@@ -43,9 +44,9 @@ enum Step {
 
 impl Subscription {
     /// The hub knows the queue by now.
-    pub(super) fn new(reader: Reader, queue: Arc<Queue>, feed: Feed) -> Self {
+    pub(super) fn new(reader: Reader, listener: Arc<Listener>, feed: Feed) -> Self {
         let heads = reader.heads.subscribe();
-        Self { reader, queue, feed, heads, reading: None, failed: None }
+        Self { reader, listener, feed, heads, reading: None, failed: None }
     }
 
     /// Waits for the next event. May be dropped while it waits, without losing anything.
@@ -72,7 +73,7 @@ impl Subscription {
                     self.reading = None;
                     self.failed = Some(error);
                 }
-                Step::Filled => match self.queue.pop(Limits::STREAM) {
+                Step::Filled => match self.listener.pop(Limits::STREAM) {
                     Popped::Items(items) => self.feed.handle_live(&items),
                     Popped::Overflowed => self.feed.handle_overflow(),
                 },
@@ -100,13 +101,13 @@ impl Subscription {
         let hub = &self.reader.hub;
         for topic in removes {
             if feed.remove(&topic) {
-                hub.unlisten(&Interest::Topic(topic), &self.queue);
+                hub.unlisten(&Interest::Topic(topic), &self.listener);
             }
         }
         let mut fresh = HashMap::new();
         for (topic, from) in adds {
             if !feed.contains(&topic) && !fresh.contains_key(&topic) {
-                hub.listen(Interest::Topic(topic.clone()), &self.queue);
+                hub.listen(Interest::Topic(topic.clone()), &self.listener);
                 fresh.insert(topic, Arc::new(from));
             }
         }
@@ -153,7 +154,7 @@ impl Subscription {
             page = async { reading.as_mut().expect("checked before").await }, if reads => {
                 Step::Read(page)
             }
-            () = self.queue.filled() => Step::Filled,
+            () = self.listener.filled() => Step::Filled,
             _ = self.heads.changed(), if waits => Step::HeadsMoved,
         }
     }
@@ -162,7 +163,7 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         for interest in self.feed.interests() {
-            self.reader.hub.unlisten(&interest, &self.queue);
+            self.reader.hub.unlisten(&interest, &self.listener);
         }
     }
 }

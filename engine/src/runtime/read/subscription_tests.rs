@@ -193,12 +193,12 @@ async fn a_slow_reader_costs_bounded_memory_and_still_gets_everything() {
     for sequence in 1..=count {
         node.commit_one(id(100, sequence), 1, &[]);
         for stream in [&topics, &strand, &all] {
-            assert!(stream.queue.len_bytes() <= Limits::QUEUE.len_bytes);
+            assert!(stream.listener.len_bytes() <= Limits::QUEUE.len_bytes);
         }
     }
     let everything: Vec<EnvelopeId> = (1..=count).map(|sequence| id(100, sequence)).collect();
     for stream in [&mut topics, &mut strand, &mut all] {
-        assert_eq!(stream.queue.len_bytes(), 0, "what was too much is given back");
+        assert_eq!(stream.listener.len_bytes(), 0, "what was too much is given back");
         assert_eq!(take(stream, everything.len()).await, everything);
         assert!(is_silent(stream).await);
     }
