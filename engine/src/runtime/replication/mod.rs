@@ -2,11 +2,11 @@
 //! strands that it sends to peers.
 
 mod counters;
-mod links;
-mod own;
+mod own_guard;
+mod peers;
 mod reader;
-mod steps;
-mod strand;
+mod task;
+mod writes;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,11 +25,11 @@ use crate::runtime::Heads;
 use crate::runtime::counters::Counters;
 
 pub use counters::{ReplicationCounters, StrandCounters};
-pub use links::{Feed, Link, StrandGone};
+pub use peers::{Feed, Link, StrandGone};
 pub use reader::{StrandReadError, StrandReader};
 
-use links::Links;
-use strand::Strand;
+use peers::Links;
+use task::Strand;
 
 /// Deliveries that wait for a strand's task. What waits longer waits in QUIC.
 const INBOX: usize = 2;
@@ -197,7 +197,7 @@ impl Shared {
 /// followed on: its strand is still owed to readers.
 async fn supervise(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
     let mut strands = JoinSet::new();
-    strands.spawn(own::guard(shared.clone(), stopped.clone()));
+    strands.spawn(own_guard::guard(shared.clone(), stopped.clone()));
     let mut registry = shared.ports.registry.clone();
     loop {
         let nodes = registry.borrow_and_update().clone();

@@ -10,8 +10,8 @@ use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use super::links::{Connected, Table};
-use super::steps::{Load, Steps, commit};
+use super::peers::{Connected, Table};
+use super::writes::{Load, Steps, commit};
 use super::{Shared, StrandCounters, stop_of};
 use crate::replication::{
     Effect, EnvelopeVerifier, Follower, LinkCommand, StrandItem, VerifyError, VerifyResult,

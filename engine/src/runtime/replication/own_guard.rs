@@ -8,7 +8,7 @@ use hawser_proto::{OriginatorId, SequenceId};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use super::strand::Strand;
+use super::task::Strand;
 use super::{Shared, stop_of};
 use crate::runtime::own_strand::Standing;
 
