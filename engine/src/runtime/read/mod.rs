@@ -1,5 +1,6 @@
 //! Reading as it runs: queries over snapshots, and subscriptions fed from disk and hub.
 
+mod access;
 mod hub;
 pub(crate) mod listener;
 mod reader;

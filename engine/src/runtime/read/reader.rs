@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hawser_proto::{Address, Cursor, EnvelopeId, OriginatorId, PayerAddress, Topic, TopicKind};
 use hawser_storage::{Snapshot, Store};
-use tokio::sync::Semaphore;
 
+use super::access::LogAccess;
 use super::hub::Hub;
 use super::subscription::Subscription;
 use crate::chain_strand::InboxId;
@@ -20,26 +20,17 @@ use crate::read::plan::{Cursors, Plan, PlanTopic};
 use crate::runtime::Heads;
 use crate::runtime::counters::{ReadCounters, StreamCounters};
 
-/// Pages that all streams together may read from disk at one time: enough to keep disk and cores
-/// busy, and queries keep their threads however many streams catch up. Guessed.
-const STREAM_PAGES_AT_ONCE: usize = 16;
-
 /// Reads what is in the log. Cheap to clone; all clones read the same.
 #[derive(Debug, Clone)]
 pub struct Reader {
-    pub(super) store: Store,
-    pub(super) heads: Heads,
-    pub(super) hub: Hub,
-    pub(super) stream_pages: Arc<Semaphore>,
-    pub(super) counters: Arc<ReadCounters>,
+    log: LogAccess,
 }
 
 impl Reader {
     /// Puts the parts together.
     #[must_use]
     pub fn new(store: Store, heads: Heads, hub: Hub) -> Self {
-        let stream_pages = Arc::new(Semaphore::new(STREAM_PAGES_AT_ONCE));
-        Self { store, heads, hub, stream_pages, counters: Arc::default() }
+        Self { log: LogAccess::new(store, heads, hub) }
     }
 
     /// The page of envelopes that follows `last_seen` in `topics`: across originators by time,
@@ -61,7 +52,7 @@ impl Reader {
         last_seen: &Cursor,
         limit: usize,
     ) -> Result<Vec<Bytes>, ReadError> {
-        self.counters.query_topics.measure(|| self.page_of_topics(topics, last_seen, limit))
+        self.log.counters.query_topics.measure(|| self.page_of_topics(topics, last_seen, limit))
     }
 
     fn page_of_topics(
@@ -70,7 +61,7 @@ impl Reader {
         last_seen: &Cursor,
         limit: usize,
     ) -> Result<Vec<Bytes>, ReadError> {
-        let snapshot = self.store.snapshot();
+        let snapshot = self.log.store.snapshot();
         let from = Arc::new(last_seen.clone());
         let resume: Arc<[EnvelopeId]> = Arc::default();
         let topics = topics.iter().map(|topic| PlanTopic {
@@ -105,7 +96,7 @@ impl Reader {
         limit: usize,
     ) -> Result<Vec<Bytes>, ReadError> {
         let page = || self.page_of_originators(originators, last_seen, limit);
-        self.counters.query_originators.measure(page)
+        self.log.counters.query_originators.measure(page)
     }
 
     fn page_of_originators(
@@ -114,7 +105,7 @@ impl Reader {
         last_seen: &Cursor,
         limit: usize,
     ) -> Result<Vec<Bytes>, ReadError> {
-        let snapshot = self.store.snapshot();
+        let snapshot = self.log.store.snapshot();
         let wanted: BTreeSet<OriginatorId> = originators.iter().copied().collect();
         let heads = snapshot.heads()?;
         let stretches = heads.iter().filter(|head| wanted.contains(&head.originator));
@@ -135,11 +126,11 @@ impl Reader {
     /// # Errors
     /// When the log cannot be read.
     pub fn newest(&self, topics: &[Topic]) -> Result<Vec<Option<Bytes>>, ReadError> {
-        self.counters.newest.measure(|| self.newest_of(topics))
+        self.log.counters.newest.measure(|| self.newest_of(topics))
     }
 
     fn newest_of(&self, topics: &[Topic]) -> Result<Vec<Option<Bytes>>, ReadError> {
-        let snapshot = self.store.snapshot();
+        let snapshot = self.log.store.snapshot();
         let heads = snapshot.heads()?;
         let newest = topics
             .iter()
@@ -161,8 +152,8 @@ impl Reader {
         &self,
         addresses: &[Option<Address>],
     ) -> Result<Vec<Option<InboxId>>, ReadError> {
-        self.counters.inboxes.measure(|| {
-            let snapshot = self.store.snapshot();
+        self.log.counters.inboxes.measure(|| {
+            let snapshot = self.log.store.snapshot();
             let inbox = |address: &Option<Address>| match *address {
                 Some(address) => snapshot.inbox(address),
                 None => Ok(None),
@@ -180,9 +171,9 @@ impl Reader {
     /// # Errors
     /// When a row cannot be read.
     pub fn usage(&self, payer: PayerAddress, minutes: u32) -> Result<Vec<UsedPeriod>, ReadError> {
-        self.counters.usage.measure(|| {
+        self.log.counters.usage.measure(|| {
             let mut periods: BTreeMap<u32, UsedPeriod> = BTreeMap::new();
-            self.store.snapshot().usage_of_payer(payer, |_, minute, row| {
+            self.log.store.snapshot().usage_of_payer(payer, |_, minute, row| {
                 let first_minute = minute - minute % minutes;
                 let period = periods.entry(first_minute).or_default();
                 period.start_unix_s = u64::from(first_minute) * 60;
@@ -250,31 +241,31 @@ impl Reader {
     /// How far each strand is durable, newest value.
     #[must_use]
     pub fn heads(&self) -> Arc<Cursor> {
-        self.heads.get()
+        self.log.heads.get()
     }
 
     /// What has been counted of queries and pages.
     #[must_use]
     pub fn counters(&self) -> &ReadCounters {
-        &self.counters
+        &self.log.counters
     }
 
     /// What has been counted of all streams.
     #[must_use]
     pub fn streams(&self) -> &StreamCounters {
-        self.hub.counters()
+        self.log.hub.counters()
     }
 
     fn subscription(&self, mut feed: Feed, from_disk: bool) -> Subscription {
-        let listener = self.hub.listener();
+        let listener = self.log.hub.listener();
         for interest in feed.interests() {
-            self.hub.listen(interest, &listener);
+            self.log.hub.listen(interest, &listener);
         }
         // Only now: what is committed before the hub knows the listener is below these heads.
         if !from_disk {
-            feed.skip_to(&self.heads.get());
+            feed.skip_to(&self.log.heads.get());
         }
-        Subscription::new(self.clone(), listener, feed)
+        Subscription::new(self.log.clone(), listener, feed)
     }
 }
 

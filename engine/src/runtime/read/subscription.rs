@@ -11,8 +11,8 @@ use hawser_proto::{Cursor, EnvelopeId, Topic};
 use tokio::sync::watch;
 use tokio::task::JoinError;
 
+use super::access::LogAccess;
 use super::listener::Listener;
-use super::reader::Reader;
 use crate::read::error::ReadError;
 use crate::read::feed::{Feed, Interest, PageRead, Read, SubscriptionEvent, WaveId};
 use crate::read::limits::Limits;
@@ -27,7 +27,7 @@ type Reading = Pin<Box<dyn Future<Output = Result<PageRead, ReadError>> + Send>>
 /// committed, one page, and a few rows for each topic while it catches up. When that is too
 /// little, it goes on from disk. Dropping it ends it.
 pub struct Subscription {
-    reader: Reader,
+    log: LogAccess,
     listener: Arc<Listener>,
     feed: Feed,
     heads: watch::Receiver<Arc<Cursor>>,
@@ -44,9 +44,9 @@ enum Step {
 
 impl Subscription {
     /// The hub knows the queue by now.
-    pub(super) fn new(reader: Reader, listener: Arc<Listener>, feed: Feed) -> Self {
-        let heads = reader.heads.subscribe();
-        Self { reader, listener, feed, heads, reading: None, failed: None }
+    pub(super) fn new(log: LogAccess, listener: Arc<Listener>, feed: Feed) -> Self {
+        let heads = log.heads.subscribe();
+        Self { log, listener, feed, heads, reading: None, failed: None }
     }
 
     /// Waits for the next event. May be dropped while it waits, without losing anything.
@@ -98,7 +98,7 @@ impl Subscription {
     ) {
         let Feed::Topics(feed) = &mut self.feed else { panic!("streams of strands do not change") };
         assert!(feed.has_cursor_per_topic(), "one cursor cannot take in another topic's past");
-        let hub = &self.reader.hub;
+        let hub = &self.log.hub;
         for topic in removes {
             if feed.remove(&topic) {
                 hub.unlisten(&Interest::Topic(topic), &self.listener);
@@ -125,18 +125,18 @@ impl Subscription {
     fn start_reading(&mut self) {
         if self.reading.is_none() {
             // Read only now: the queue was emptied before.
-            let heads = self.reader.heads.get();
+            let heads = self.log.heads.get();
             self.reading = self.feed.poll_read(&heads).map(|read| self.read(read));
         }
     }
 
     fn read(&self, read: Read) -> Reading {
-        let reader = self.reader.clone();
+        let log = self.log.clone();
         Box::pin(async move {
-            let turn = Arc::clone(&reader.stream_pages).acquire_owned().await;
+            let turn = Arc::clone(&log.stream_pages).acquire_owned().await;
             let page = tokio::task::spawn_blocking(move || {
                 let _turn = turn.expect("the semaphore is never closed");
-                reader.counters.stream_page.measure(|| read_page(&reader, read))
+                log.counters.stream_page.measure(|| read_page(&log, read))
             });
             match page.await.map_err(JoinError::try_into_panic) {
                 Ok(page) => page,
@@ -163,7 +163,7 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         for interest in self.feed.interests() {
-            self.reader.hub.unlisten(&interest, &self.listener);
+            self.log.hub.unlisten(&interest, &self.listener);
         }
     }
 }
@@ -175,8 +175,8 @@ impl fmt::Debug for Subscription {
 }
 
 /// Reads one page for a feed. Blocks on the disk.
-pub(super) fn read_page(reader: &Reader, read: Read) -> Result<PageRead, ReadError> {
-    let snapshot = reader.store.snapshot();
+pub(super) fn read_page(log: &LogAccess, read: Read) -> Result<PageRead, ReadError> {
+    let snapshot = log.store.snapshot();
     match read {
         Read::Topics(round, mut plan) => {
             let page = plan.next_page(&mut snapshot.topics(), Limits::STREAM)?;

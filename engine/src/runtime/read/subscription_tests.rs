@@ -6,6 +6,7 @@ use hawser_proto::{OriginatorId, Topic};
 use hawser_storage::Store;
 
 use super::super::hub::Hub;
+use super::super::reader::Reader;
 use super::*;
 use crate::committed::Committed;
 use crate::read::limits::PAGE_ENVELOPES_MAX;

@@ -1,0 +1,32 @@
+//! The parts of the engine that queries and subscriptions read from.
+
+use std::sync::Arc;
+
+use hawser_storage::Store;
+use tokio::sync::Semaphore;
+
+use super::hub::Hub;
+use crate::runtime::Heads;
+use crate::runtime::counters::ReadCounters;
+
+/// Pages that all streams together may read from disk at one time: enough to keep disk and cores
+/// busy, and queries keep their threads however many streams catch up. Guessed.
+const STREAM_PAGES_AT_ONCE: usize = 16;
+
+/// Access to the log, shared by a reader and its subscriptions. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct LogAccess {
+    pub(super) store: Store,
+    pub(super) heads: Heads,
+    pub(super) hub: Hub,
+    /// A permit for each page that is being read for a stream.
+    pub(super) stream_pages: Arc<Semaphore>,
+    pub(super) counters: Arc<ReadCounters>,
+}
+
+impl LogAccess {
+    pub(super) fn new(store: Store, heads: Heads, hub: Hub) -> Self {
+        let stream_pages = Arc::new(Semaphore::new(STREAM_PAGES_AT_ONCE));
+        Self { store, heads, hub, stream_pages, counters: Arc::default() }
+    }
+}
