@@ -6,7 +6,7 @@
 //! contract is named here. In reading order:
 //!
 //! - [`ports`]: what must be injected;
-//! - [`admission`], [`sequencer`]: from a publish request to a place in the strand;
+//! - [`readiness`], [`admission`], [`sequencer`]: from a publish request to a place in the strand;
 //! - [`facts`], [`chain_strand`]: what projections keep; what a chain event becomes;
 //! - [`ledger`]: what a payer's balance is made of;
 //! - [`committed`], [`read`]: pages, the hub, subscriptions;
@@ -20,6 +20,7 @@ pub mod facts;
 pub mod ledger;
 pub mod ports;
 pub mod read;
+pub mod readiness;
 pub mod replication;
 pub mod runtime;
 pub mod sequencer;

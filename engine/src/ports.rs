@@ -1,17 +1,13 @@
-//! What the engine needs from outside, as small traits and plain values.
+//! Capabilities that the engine needs from outside, as small traits.
 //!
-//! The registry and the rates are values that somebody else keeps current: the engine gets the
-//! receiving end of a watch channel and reads the newest state when it decides.
-
-use std::sync::Arc;
+//! The registry and the price list are plain values of `hawser-rules`. Their owners keep them
+//! current, and [`runtime::Ports`](crate::runtime::Ports) holds the receiving ends: a decision gets
+//! the newest value as an argument.
 
 use bytes::Bytes;
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
-use tokio::sync::watch;
 
 pub use hawser_rules::{NodeRecord, Registry};
-
-use hawser_rules::RateTable;
 
 /// Wall clock time. Injected, so that a seeded test decides what time it is.
 pub trait Clock: Send + Sync + 'static {
@@ -63,19 +59,4 @@ impl IdentityJudge for TrustingJudge {
     fn judge(&self, _: [u8; 32], _: &[IdentityUpdate], _: &IdentityUpdate) -> IdentityVerdict {
         IdentityVerdict::Valid
     }
-}
-
-/// What is injected into the engine when it starts.
-#[derive(Clone)]
-pub struct Ports {
-    /// Wall clock.
-    pub clock: Arc<dyn Clock>,
-    /// Judges key packages.
-    pub validator: Arc<dyn PayloadValidator>,
-    /// Judges identity updates.
-    pub identities: Arc<dyn IdentityJudge>,
-    /// The registry, kept current by its owner.
-    pub registry: watch::Receiver<Arc<Registry>>,
-    /// The price list, kept current by its owner.
-    pub rates: watch::Receiver<Arc<RateTable>>,
 }

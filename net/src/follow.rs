@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use hawser_engine::replication::{RequestId, StrandItem, Want};
-use hawser_engine::runtime::replication::Feed;
+use hawser_engine::runtime::replication::ResponseSink;
 use hawser_proto::frame::{Batch, DataDecoder, DataFrame, GapReason, StreamCode, StreamHeader};
 use hawser_proto::{OriginatorId, SequenceId};
 use quinn::{ReadError, RecvStream, VarInt};
@@ -110,7 +110,7 @@ impl Asked {
 pub(crate) async fn read(
     mut stream: RecvStream,
     wants: Arc<Wants>,
-    feed: Feed,
+    sink: ResponseSink,
     counters: Arc<NetCounters>,
 ) -> Result<(), Broken> {
     let mut incoming = Incoming { decoder: DataDecoder::new(), counters };
@@ -125,7 +125,7 @@ pub(crate) async fn read(
         Claim::Answer(request, ended) => tokio::select! {
             biased;
             _ = ended => false,
-            kept = incoming.deliver(&mut stream, header.originator, request, &feed) => kept?,
+            kept = incoming.deliver(&mut stream, header.originator, request, &sink) => kept?,
         },
     };
     if !keep {
@@ -177,7 +177,7 @@ impl Incoming {
         stream: &mut RecvStream,
         originator: OriginatorId,
         request: RequestId,
-        feed: &Feed,
+        sink: &ResponseSink,
     ) -> Result<bool, Broken> {
         let mut is_whole = false;
         loop {
@@ -194,11 +194,11 @@ impl Incoming {
                 Next::Frame(DataFrame::Header(_)) => return Err(Refusal::Protocol.into()),
                 Next::Finished | Next::Reset if is_whole => return Ok(true),
                 Next::Finished | Next::Reset => {
-                    let _ = feed.deliver(originator, request, vec![StrandItem::Closed]).await;
+                    let _ = sink.deliver(originator, request, vec![StrandItem::Closed]).await;
                     return Ok(true);
                 }
             };
-            if feed.deliver(originator, request, items).await.is_err() {
+            if sink.deliver(originator, request, items).await.is_err() {
                 return Ok(false);
             }
         }
@@ -217,11 +217,11 @@ fn envelopes(batch: &Batch) -> Result<Vec<StrandItem<Bytes>>, Refusal> {
 
 /// Tells a strand that its want will not be answered.
 pub(crate) async fn close(
-    feed: Feed,
+    sink: ResponseSink,
     originator: OriginatorId,
     request: RequestId,
 ) -> Result<(), Broken> {
     // Fails if nobody cares any more.
-    let _ = feed.deliver(originator, request, vec![StrandItem::Closed]).await;
+    let _ = sink.deliver(originator, request, vec![StrandItem::Closed]).await;
     Ok(())
 }

@@ -123,9 +123,9 @@ impl<'a> Session<'a> {
                 },
                 frame = self.reader.next() => self.hear(frame?).await?,
                 stream = self.connection.accept_uni() => {
-                    let (wants, feed) = (self.wants.clone(), self.link.feed().clone());
+                    let (wants, sink) = (self.wants.clone(), self.link.sink().clone());
                     let counters = self.node.counters.clone();
-                    self.incoming.spawn(follow::read(stream?, wants, feed, counters));
+                    self.incoming.spawn(follow::read(stream?, wants, sink, counters));
                 }
                 read = read_one(&mut self.incoming) => read?,
                 () = self.serving.reap() => {}
@@ -171,14 +171,14 @@ impl<'a> Session<'a> {
                 Ok(())
             }
             ControlFrame::Clock(clock) => {
-                self.link.feed().note_clock(&clock.entries);
+                self.link.sink().note_clock(&clock.entries);
                 Ok(())
             }
             ControlFrame::Refused(refused) => {
                 if let Some(request) = self.wants.refused(refused.originator) {
                     // Waits for the strand by itself, so that it holds up nothing else.
-                    let feed = self.link.feed().clone();
-                    self.incoming.spawn(follow::close(feed, refused.originator, request));
+                    let sink = self.link.sink().clone();
+                    self.incoming.spawn(follow::close(sink, refused.originator, request));
                 }
                 Ok(())
             }

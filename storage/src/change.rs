@@ -36,6 +36,15 @@ impl Change {
         }
     }
 
+    /// The first place that the change fills.
+    #[must_use]
+    pub fn start(&self) -> EnvelopeId {
+        match self {
+            Self::Append(entry) => entry.id,
+            Self::Skip { originator, from, .. } => EnvelopeId::new(*originator, *from),
+        }
+    }
+
     /// The last place that the change fills.
     #[must_use]
     pub fn end(&self) -> EnvelopeId {

@@ -7,6 +7,7 @@ pub mod counters;
 mod heads;
 mod ledger;
 mod own_strand;
+mod ports;
 mod publisher;
 pub(crate) mod read;
 pub mod replication;
@@ -21,12 +22,11 @@ use hawser_storage::{ReadError, Store};
 use chain_clock::ChainClock;
 use counters::Counters;
 
-use crate::ports::Ports;
-
 pub use chain::{ChainAppendError, ChainAppender, ChainConflict, Judged};
 pub use committer::Committer;
 pub use heads::Heads;
 pub use ledger::{Booked, LedgerAppender, LedgerError};
+pub use ports::Ports;
 pub use publisher::{
     ANSWER_LEN_BYTES_MAX, PublishError, PublishSettings, Publisher, PublisherThreads,
 };
@@ -85,7 +85,7 @@ impl Engine {
         })?;
         let ledger = LedgerAppender::new(store.clone());
         let reader = Reader::new(store.clone(), heads.clone(), hub);
-        let parts = publisher::Parts {
+        let parts = publisher::PublisherParts {
             key,
             ports: ports.clone(),
             store: store.clone(),

@@ -1,4 +1,4 @@
-//! Whether this node still has all of its own strand: if not, it must not publish.
+//! Whether this node holds all of its own strand. If it does not, it must not publish.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,96 +6,144 @@ use std::time::Duration;
 use hawser_proto::{OriginatorId, SequenceId};
 use tokio::sync::watch;
 
-use super::PublishError;
+/// A claim about the own strand is settled within seconds: the peer shows what it holds, or is not
+/// believed any more.
+const RETRY_CLAIMED: Duration = Duration::from_secs(5);
+/// A strand that was set back takes at least a restart. Guessed.
+const RETRY_SET_BACK: Duration = Duration::from_secs(60);
 
-/// What is known of the end of this node's own strand. Cheap to clone; all clones are the same.
+/// What this node knows of the end of its own strand. Cheap to clone; all clones are the same.
 ///
 /// A node whose folder was set back in time, as by a restored backup, would give sequence ids out
 /// twice. Its peers have seen the first ones.
 #[derive(Debug, Clone)]
 pub(super) struct OwnStrand {
-    standing: Arc<watch::Sender<Standing>>,
+    status: Arc<watch::Sender<OwnStrandStatus>>,
 }
 
+/// Status of a node's own strand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
-    /// Nobody is known to hold more of it than this node.
+pub(super) enum OwnStrandStatus {
+    /// No peer is known to hold more of it than this node.
     Whole,
-    /// A peer says that it holds more. That is no proof, so it is asked to show it.
-    Asking {
-        /// Who says so.
+    /// A peer claims that it holds more. That is no proof, so it is asked to show it.
+    Claimed {
+        /// The peer that claims it.
         peer: OriginatorId,
-        /// Up to where, by its own word.
+        /// The head that it claims.
         head: SequenceId,
     },
     /// A peer has shown what this node signed and does not hold. Lasts until the process ends.
     SetBack {
-        /// Whether a peer that is connected says it holds more than has been fetched.
+        /// A connected peer claims to hold more than has been fetched.
         is_behind: bool,
     },
 }
 
+/// This node must not give out places in its own strand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum OwnStrandError {
+    /// A peer claims to hold more of it, and is asked to show it.
+    #[error(
+        "node {peer} says that it holds this node's own strand up to {head}, which is more than \
+         there is here: it is being asked for it"
+    )]
+    Claimed {
+        /// The peer that claims it.
+        peer: OriginatorId,
+        /// The head that it claims.
+        head: SequenceId,
+    },
+    /// The strand was set back, and its end is being fetched.
+    #[error(
+        "this node has lost the end of its own strand, as a restored backup has: it is being \
+         fetched from peers"
+    )]
+    Behind,
+    /// The strand was set back, and its end has been fetched from the connected peers.
+    #[error(
+        "this node had lost the end of its own strand and has fetched what connected peers hold of \
+         it: make sure that no other process uses its key, then restart it to publish again"
+    )]
+    SetBack,
+}
+
+impl OwnStrandError {
+    /// Returns the time after which a publisher may try again.
+    pub(super) fn retry_after(self) -> Duration {
+        match self {
+            Self::Claimed { .. } => RETRY_CLAIMED,
+            Self::Behind | Self::SetBack => RETRY_SET_BACK,
+        }
+    }
+}
+
 impl Default for OwnStrand {
     fn default() -> Self {
-        Self { standing: Arc::new(watch::Sender::new(Standing::Whole)) }
+        Self { status: Arc::new(watch::Sender::new(OwnStrandStatus::Whole)) }
     }
 }
 
 impl OwnStrand {
-    fn get(&self) -> Standing {
-        *self.standing.borrow()
-    }
-
-    /// Takes over what is known now. That the strand was set back stays known.
-    pub(super) fn note(&self, standing: Standing) {
-        self.standing.send_if_modified(|known| {
-            let is_set_back = |standing: &Standing| matches!(standing, Standing::SetBack { .. });
-            let is_news = *known != standing && (!is_set_back(known) || is_set_back(&standing));
-            if is_news {
-                *known = standing;
+    /// Takes a status over. Once the strand is known to have been set back, only another
+    /// [`OwnStrandStatus::SetBack`] replaces that.
+    pub(super) fn note(&self, status: OwnStrandStatus) {
+        self.status.send_if_modified(|known| {
+            let changes = *known != status && (!is_set_back(known) || is_set_back(&status));
+            if changes {
+                *known = status;
             }
-            is_news
+            changes
         });
     }
 
-    /// Whether a peer has shown that the strand was set back.
+    /// Returns true if a peer has shown that the strand was set back.
     pub(super) fn is_set_back(&self) -> bool {
-        matches!(self.get(), Standing::SetBack { .. })
+        is_set_back(&self.status.borrow())
     }
 
-    /// Returns once it is known that the strand was set back.
+    /// Returns once a peer has shown that the strand was set back. Cancel safe.
     pub(super) async fn set_back(&self) {
-        let mut changes = self.standing.subscribe();
-        let set_back = |standing: &Standing| matches!(standing, Standing::SetBack { .. });
-        changes.wait_for(set_back).await.map(drop).expect("the sender is held here");
+        let mut changes = self.status.subscribe();
+        changes.wait_for(is_set_back).await.map(drop).expect("the sender is held here");
     }
 
-    /// Whether new places may be given out.
+    /// Checks that new places may be given out.
     ///
     /// # Errors
-    /// [`PublishError::Unavailable`] with why not.
-    pub(super) fn may_grow(&self) -> Result<(), PublishError> {
-        let (reason, retry_after_s) = match self.get() {
-            Standing::Whole => return Ok(()),
-            Standing::Asking { peer, head } => {
-                let reason = format!(
-                    "node {peer} says that it holds this node's own strand up to {head}, which is \
-                     more than there is here: it is being asked for it"
-                );
-                (reason, 5)
-            }
-            Standing::SetBack { is_behind: true } => {
-                let reason = "this node has lost the end of its own strand, as a restored backup \
-                              has: it is being fetched from peers";
-                (reason.to_owned(), 60)
-            }
-            Standing::SetBack { is_behind: false } => {
-                let reason = "this node had lost the end of its own strand and has fetched what \
-                              connected peers hold of it: make sure that no other process uses \
-                              its key, then restart it to publish again";
-                (reason.to_owned(), 60)
-            }
-        };
-        Err(PublishError::Unavailable { reason, retry_after: Duration::from_secs(retry_after_s) })
+    /// [`OwnStrandError`] while this node may hold less of its strand than a peer.
+    pub(super) fn check(&self) -> Result<(), OwnStrandError> {
+        match *self.status.borrow() {
+            OwnStrandStatus::Whole => Ok(()),
+            OwnStrandStatus::Claimed { peer, head } => Err(OwnStrandError::Claimed { peer, head }),
+            OwnStrandStatus::SetBack { is_behind: true } => Err(OwnStrandError::Behind),
+            OwnStrandStatus::SetBack { is_behind: false } => Err(OwnStrandError::SetBack),
+        }
+    }
+}
+
+fn is_set_back(status: &OwnStrandStatus) -> bool {
+    matches!(status, OwnStrandStatus::SetBack { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_strand_that_was_set_back_is_never_whole_again() {
+        let strand = OwnStrand::default();
+        let (peer, head) = (OriginatorId(200), SequenceId(7));
+        assert_eq!(strand.check(), Ok(()));
+        strand.note(OwnStrandStatus::Claimed { peer, head });
+        assert_eq!(strand.check(), Err(OwnStrandError::Claimed { peer, head }));
+        strand.note(OwnStrandStatus::Whole);
+        assert_eq!(strand.check(), Ok(()), "the claim was not proved");
+        strand.note(OwnStrandStatus::SetBack { is_behind: true });
+        strand.note(OwnStrandStatus::Whole);
+        strand.note(OwnStrandStatus::Claimed { peer, head });
+        assert_eq!(strand.check(), Err(OwnStrandError::Behind));
+        strand.note(OwnStrandStatus::SetBack { is_behind: false });
+        assert_eq!(strand.check(), Err(OwnStrandError::SetBack));
     }
 }

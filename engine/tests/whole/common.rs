@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use hawser_engine::ports::{
-    Clock, IdentityJudge, NodeRecord, PayloadValidator, Ports, Registry, TrustingJudge,
+    Clock, IdentityJudge, NodeRecord, PayloadValidator, Registry, TrustingJudge,
 };
-use hawser_engine::runtime::{Engine, EngineSettings, PublishSettings, PublisherThreads};
+use hawser_engine::runtime::{Engine, EngineSettings, Ports, PublishSettings, PublisherThreads};
 use hawser_proto::envelope::{PayerEnvelope, Payload};
 use hawser_proto::pb::xmtp::mls::api::v1::GroupMessageInput;
 use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::{V1, Version};

@@ -166,7 +166,7 @@ impl Peer {
 
     async fn answer(&self, items: Vec<StrandItem<Bytes>>) {
         let (originator, request) = self.asked.expect("something was asked for");
-        self.link.feed().deliver(originator, request, items).await.unwrap();
+        self.link.sink().deliver(originator, request, items).await.unwrap();
     }
 }
 

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hawser_engine::Engine;
-use hawser_engine::ports::{Clock, NodeRecord, PayloadValidator, Ports, Registry, TrustingJudge};
+use hawser_engine::ports::{Clock, NodeRecord, PayloadValidator, Registry, TrustingJudge};
 use hawser_engine::runtime::replication::{Replication, ReplicationTasks};
-use hawser_engine::runtime::{EngineSettings, PublishSettings, PublisherThreads};
+use hawser_engine::runtime::{EngineSettings, Ports, PublishSettings, PublisherThreads};
 use hawser_net::{Endpoint, NetSettings, StartError};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{LogItem, Store, StoreIdentity};

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use hawser_engine::Engine;
-use hawser_engine::ports::{NodeRecord, Ports, Registry};
-use hawser_engine::runtime::{EngineSettings, PublishSettings, PublisherThreads};
+use hawser_engine::ports::{NodeRecord, Registry};
+use hawser_engine::runtime::{EngineSettings, Ports, PublishSettings, PublisherThreads};
 use hawser_proto::{Address, SecretKey};
 use hawser_rules::RateTable;
 use hawser_storage::{OpenError, ReadError, RebuildError, Store, StoreIdentity, StoreSettings};

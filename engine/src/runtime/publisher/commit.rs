@@ -1,38 +1,47 @@
-//! The thread that writes: whatever is signed by then goes into one write with one sync.
+//! The thread that writes: everything signed by then goes into one write with one sync.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 use hawser_proto::Bytes;
 use hawser_storage::{Change, CommitError, LogEntry};
 
-use super::{GROUP_ENVELOPES_MAX, PublishError, Reply};
-use crate::runtime::committer::Committer;
+use super::error::PublishError;
+use super::request::PendingReply;
+use crate::runtime::Committer;
 use crate::runtime::counters::Counters;
 
+/// Envelopes at which a group stops growing, when it is sequenced and when it is written. Guessed:
+/// one write of some MiB, which a disk takes in about the time of its sync.
+pub(super) const GROUP_ENVELOPES_MAX: usize = 4096;
+
+/// Names a group of requests, in the order in which the groups are written.
+pub(super) type Generation = u64;
+
 /// A signed group of requests on its way to disk.
-pub(super) struct Group {
-    pub(super) generation: u64,
+pub(super) struct SignedGroup {
+    pub(super) generation: Generation,
     /// New envelopes of this node's strand, contiguous.
     pub(super) entries: Vec<LogEntry>,
-    pub(super) answers: Vec<(Reply, Vec<Bytes>)>,
+    pub(super) answers: Vec<(PendingReply, Vec<Bytes>)>,
     pub(super) fresh: u64,
     pub(super) replayed: u64,
     pub(super) counters: Arc<Counters>,
 }
 
-/// Writes everything that waits as one group, then answers all of it.
+/// Writes all groups that wait as one commit, then answers their requests. `stored` is the newest
+/// generation that is done with.
 pub(super) fn run(
-    groups: &Receiver<Group>,
+    groups: &Receiver<SignedGroup>,
     committer: &Committer,
-    done: &AtomicU64,
+    stored: &AtomicU64,
     broken: &AtomicBool,
 ) {
     while let Ok(first) = groups.recv() {
         let mut waiting = vec![first];
         let mut envelopes = waiting[0].entries.len();
+        // Group commit: what was signed during the last sync shares the next one.
         while envelopes < GROUP_ENVELOPES_MAX {
             let Ok(next) = groups.try_recv() else { break };
             envelopes += next.entries.len();
@@ -41,17 +50,19 @@ pub(super) fn run(
         let entries = waiting.iter_mut().flat_map(|group| std::mem::take(&mut group.entries));
         let result = committer.commit(entries.map(Change::Append).collect());
         if result.is_err() {
+            // The places of this group are given out and will never be filled: every later group
+            // would leave a gap, so this process publishes no more.
             broken.store(true, Ordering::Release);
         }
         let generation = waiting.last().map_or(0, |group| group.generation);
-        done.store(generation, Ordering::Release);
+        stored.store(generation, Ordering::Release);
         for group in waiting {
             answer(group, result.as_ref().err());
         }
     }
 }
 
-fn answer(group: Group, error: Option<&CommitError>) {
+fn answer(group: SignedGroup, error: Option<&CommitError>) {
     let Some(error) = error else {
         group.counters.published.add(group.fresh);
         group.counters.replayed.add(group.replayed);
@@ -64,9 +75,7 @@ fn answer(group: Group, error: Option<&CommitError>) {
     };
     tracing::error!(code = "publish_commit_failed", %error, "publishes could not be stored");
     for (reply, _) in group.answers {
-        reply.send(Err(PublishError::Unavailable {
-            reason: format!("log cannot be written: {error}"),
-            retry_after: Duration::from_secs(60),
-        }));
+        let reason = format!("log cannot be written: {error}");
+        reply.send(Err(PublishError::broken(reason)));
     }
 }

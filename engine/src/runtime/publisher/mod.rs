@@ -1,119 +1,51 @@
 //! The publish path: admit on all cores → sequence → sign on all cores → commit and sync → answer.
 //!
 //! One thread sequences and one commits. While one group is on its way to disk the next one is
-//! being priced and signed, and whatever has been signed meanwhile goes into the next write, so
-//! that one sync serves everything that waits.
+//! being priced and signed, and everything that has been signed meanwhile goes into the next write:
+//! one sync serves all requests that wait (group commit).
 
 mod admit;
 mod commit;
+mod error;
+mod request;
 mod sequence;
+mod settings;
+mod state;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex};
 
-use crossbeam_channel::{Sender, unbounded};
+use crossbeam_channel::unbounded;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
-use hawser_proto::{Bytes, OriginatorId, SecretKey};
+use hawser_proto::{Bytes, SecretKey};
 use hawser_storage::{ReadError, Store};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 
 use super::chain_clock::ChainClock;
 use super::committer::Committer;
+use super::counters::{Counters, Stopwatch};
 use super::own_strand::OwnStrand;
-use super::workers::Workers;
-use crate::ports::Ports;
-use crate::runtime::Heads;
-use crate::runtime::counters::{Counters, Stopwatch};
-use crate::sequencer::Admitted;
+use super::{Heads, Ports, Workers};
+use admit::AdmissionJob;
+use request::PendingReply;
+use sequence::SequencerThread;
+use state::PublisherState;
 
-use admit::Admission;
-use sequence::Sequencing;
+pub use error::{ANSWER_LEN_BYTES_MAX, PublishError};
+pub use settings::PublishSettings;
 
-/// The largest answer that clients and peers accept.
-pub const ANSWER_LEN_BYTES_MAX: usize = 25 * 1024 * 1024;
-/// Payer bytes under way between arrival and answer, in KiB. Who comes later waits.
+/// Payer bytes between arrival and answer, over all requests, in KiB; later requests wait. This
+/// bounds every queue of the path. Guessed: seconds of work for a fast disk.
 const IN_FLIGHT_KIB_MAX: u32 = 256 * 1024;
-/// A group stops growing at this many envelopes.
-const GROUP_ENVELOPES_MAX: usize = 4096;
-/// Rates older than this are no base for a price.
-const RATES_AGE_NS_MAX: i64 = 60 * 60 * 1_000_000_000;
 
-/// Why a publish was not done. Nothing was stored, and no sequence id was used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PublishError {
-    /// What was sent breaks a rule; the text says which envelope and why.
-    #[error("{0}")]
-    Refused(String),
-    /// The envelopes would be accepted, but the answer would be larger than a message may be.
-    #[error(
-        "the answer would exceed {ANSWER_LEN_BYTES_MAX} bytes: publish fewer envelopes at once"
-    )]
-    AnswerTooLarge,
-    /// The node cannot take it now, whatever it is.
-    #[error("{reason}")]
-    Unavailable {
-        /// What is missing, for the publisher and the operator.
-        reason: String,
-        /// When it may be worth trying again.
-        retry_after: Duration,
-    },
-}
-
-/// How this node treats publishes.
-#[derive(Debug, Clone)]
-pub struct PublishSettings {
-    /// Answer the same payer envelope again with the first result, instead of charging again.
-    pub idempotent: bool,
-}
-
-/// A handle to the publish path.
+/// A handle to the publish path. Cheap to clone; all clones are the same path.
 #[derive(Clone)]
 pub struct Publisher {
-    shared: Arc<Shared>,
+    state: Arc<PublisherState>,
 }
 
-struct Shared {
-    node: OriginatorId,
-    key: SecretKey,
-    ports: Ports,
-    store: Store,
-    heads: Heads,
-    workers: Workers,
-    chain_clock: ChainClock,
-    counters: Arc<Counters>,
-    in_flight: Arc<Semaphore>,
-    own_strand: OwnStrand,
-    draining: AtomicBool,
-    /// A group could not be stored: what was sequenced since has no place to go.
-    broken: Arc<AtomicBool>,
-    to_sequencer: Mutex<Option<Sender<Request>>>,
-}
-
-/// A request whose envelopes have all been admitted.
-struct Request {
-    envelopes: Vec<Admitted>,
-    reply: Reply,
-}
-
-struct Reply {
-    sender: oneshot::Sender<Result<Vec<Bytes>, PublishError>>,
-    _permit: OwnedSemaphorePermit,
-    /// Runs since the last stage was over.
-    stage: Stopwatch,
-    /// Runs since its envelopes were admitted.
-    admitted: Stopwatch,
-}
-
-impl Reply {
-    fn send(self, answer: Result<Vec<Bytes>, PublishError>) {
-        // Whoever has gone away has not been promised anything.
-        let _ = self.sender.send(answer);
-    }
-}
-
-/// What the path is made of.
-pub(super) struct Parts {
+/// The parts of the engine that the publish path uses.
+pub(super) struct PublisherParts {
     /// Signs this node's strand.
     pub(super) key: SecretKey,
     pub(super) ports: Ports,
@@ -130,6 +62,9 @@ pub struct PublisherThreads(Vec<std::thread::JoinHandle<()>>);
 
 impl PublisherThreads {
     /// Waits until everything accepted has been answered. Call [`Publisher::drain`] first.
+    ///
+    /// # Panics
+    /// If one of the threads has panicked.
     pub fn join(self) {
         for thread in self.0 {
             if let Err(panic) = thread.join() {
@@ -143,47 +78,48 @@ impl Publisher {
     /// Starts the two threads of the path.
     ///
     /// # Errors
-    /// When the state of the strand cannot be read.
+    /// If the state of the strand cannot be read.
     pub(super) fn start(
         settings: PublishSettings,
-        parts: Parts,
+        parts: PublisherParts,
     ) -> Result<(Self, PublisherThreads), ReadError> {
-        let Parts { key, ports, store, heads, workers, committer, chain_clock, counters } = parts;
+        let PublisherParts { key, ports, store, heads, workers, committer, .. } = parts;
         let node = store.identity().node;
         let sequencer = sequence::resume(&store, node, ports.clock.now_ns())?;
+        // Unbounded, because what is in them is bounded by the bytes in flight.
         let (to_sequencer, requests) = unbounded();
         let (to_committer, groups) = unbounded();
         let broken = Arc::new(AtomicBool::new(false));
-        let shared = Arc::new(Shared {
+        let state = Arc::new(PublisherState {
             node,
             key,
             ports,
             store,
             heads,
             workers,
-            chain_clock,
-            counters,
+            chain_clock: parts.chain_clock,
+            counters: parts.counters,
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT_KIB_MAX as usize)),
             own_strand: OwnStrand::default(),
             draining: AtomicBool::new(false),
             broken: broken.clone(),
             to_sequencer: Mutex::new(Some(to_sequencer)),
         });
-        let done = Arc::new(AtomicU64::new(0));
-        let sequencing =
-            Sequencing::new(shared.clone(), settings, sequencer, done.clone(), to_committer);
+        let stored = Arc::new(AtomicU64::new(0));
+        let sequencer =
+            SequencerThread::new(state.clone(), settings, sequencer, stored.clone(), to_committer);
         let threads = vec![
-            thread("sequencer", move || sequencing.run(&requests)),
-            thread("commit", move || commit::run(&groups, &committer, &done, &broken)),
+            spawn("sequencer", move || sequencer.run(&requests)),
+            spawn("commit", move || commit::run(&groups, &committer, &stored, &broken)),
         ];
-        Ok((Self { shared }, PublisherThreads(threads)))
+        Ok((Self { state }, PublisherThreads(threads)))
     }
 
     /// Publishes the envelopes of one request, all or none. The answer holds the stored originator
     /// envelopes in request order, and they are durable.
     ///
     /// # Errors
-    /// See [`PublishError`]; nothing was stored then.
+    /// [`PublishError`]; nothing was stored then.
     pub async fn publish(
         &self,
         envelopes: Vec<pb::PayerEnvelope>,
@@ -195,69 +131,35 @@ impl Publisher {
         let mut watch = Stopwatch::start();
         let answer = self.submit(envelopes, watch).await;
         match &answer {
-            Ok(_) => watch.lap(&self.shared.counters.publish_seconds),
-            Err(PublishError::Unavailable { .. }) => self.shared.counters.unavailable.add(1),
-            Err(_) => self.shared.counters.refused.add(1),
+            Ok(_) => watch.lap(&self.state.counters.publish_seconds),
+            Err(PublishError::Unavailable { .. }) => self.state.counters.unavailable.add(1),
+            Err(_) => self.state.counters.refused.add(1),
         }
         answer
     }
 
-    /// Whether publishes can be taken now, by the node's own state.
+    /// Checks that publishes can be taken now, by this node's own state.
     ///
     /// # Errors
-    /// [`PublishError::Unavailable`] with what is missing.
+    /// [`PublishError::Unavailable`] with the missing condition.
     pub fn ready(&self) -> Result<(), PublishError> {
-        let shared = &self.shared;
-        let unavailable = |reason: &str, retry_after_s| {
-            Err(PublishError::Unavailable {
-                reason: reason.into(),
-                retry_after: Duration::from_secs(retry_after_s),
-            })
-        };
-        if shared.draining.load(Ordering::Acquire) {
-            return unavailable("node is shutting down", 5);
-        }
-        if shared.broken.load(Ordering::Acquire) || shared.store.is_poisoned() {
-            return unavailable("log is read-only after a failed write; the node must restart", 60);
-        }
-        shared.own_strand.may_grow()?;
-        let registry = shared.ports.registry.borrow();
-        match registry.node(shared.node) {
-            None => return unavailable("node has no record in the registry", 60),
-            Some(record) if !record.canonical => {
-                return unavailable("node is not canonical in the registry", 60);
-            }
-            Some(record) if record.public_key != shared.store.identity().public_key => {
-                return unavailable("registry holds another key for this node", 60);
-            }
-            Some(_) => {}
-        }
-        let now_ns = shared.ports.clock.now_ns();
-        let stale = |refreshed: i64| now_ns.saturating_sub(refreshed) > RATES_AGE_NS_MAX;
-        if shared.ports.rates.borrow().refreshed_ns().is_some_and(stale) {
-            return unavailable("rates have not been refreshed for 60 minutes", 60);
-        }
-        if shared.ports.rates.borrow().at(now_ns).is_err() {
-            return unavailable("no rate is in force yet", 60);
-        }
-        Ok(())
+        self.state.check_ready()
     }
 
-    /// What is known of the end of the strand that is published to.
+    /// Returns what this node knows of the end of its own strand.
     pub(super) fn own_strand(&self) -> &OwnStrand {
-        &self.shared.own_strand
+        &self.state.own_strand
     }
 
-    /// Waits until everything that was taken by now has been answered.
+    /// Waits until every request that was taken by now has been answered.
     pub(super) async fn idle(&self) {
-        let all = self.shared.in_flight.acquire_many(IN_FLIGHT_KIB_MAX).await;
+        let all = self.state.in_flight.acquire_many(IN_FLIGHT_KIB_MAX).await;
         drop(all.expect("the semaphore is never closed"));
     }
 
-    /// Takes no more publishes, and lets the threads end once all that was taken is answered.
+    /// Takes no more publishes, and lets the threads end once everything taken is answered.
     pub fn drain(&self) {
-        self.shared.draining.store(true, Ordering::Release);
-        self.shared.to_sequencer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.state.drain();
     }
 
     async fn submit(
@@ -267,28 +169,18 @@ impl Publisher {
     ) -> Result<Vec<Bytes>, PublishError> {
         let sizes = envelopes.iter().map(|envelope| envelope.unsigned_client_envelope.len());
         let kib = u32::try_from(sizes.sum::<usize>() / 1024 + 1).unwrap_or(u32::MAX);
-        let permit = self
-            .shared
-            .in_flight
-            .clone()
-            .acquire_many_owned(kib.min(IN_FLIGHT_KIB_MAX))
-            .await
-            .expect("the semaphore is never closed");
+        // A request larger than the bound takes all of it: it is refused later, by its rules.
+        let in_flight = self.state.in_flight.clone();
+        let permit = in_flight.acquire_many_owned(kib.min(IN_FLIGHT_KIB_MAX)).await;
+        let permit = permit.expect("the semaphore is never closed");
         let (sender, answer) = oneshot::channel();
-        let reply = Reply { sender, _permit: permit, stage: watch, admitted: watch };
-        Admission::start(&self.shared, envelopes, reply);
-        answer.await.unwrap_or_else(|_| Err(stopped()))
+        let reply = PendingReply { sender, _permit: permit, stage: watch, admitted: watch };
+        AdmissionJob::start(&self.state, envelopes, reply);
+        answer.await.unwrap_or_else(|_| Err(PublishError::stopping()))
     }
 }
 
-fn stopped() -> PublishError {
-    PublishError::Unavailable {
-        reason: "node is shutting down".into(),
-        retry_after: Duration::from_secs(5),
-    }
-}
-
-fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> std::thread::JoinHandle<()> {
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::thread::JoinHandle<()> {
     std::thread::Builder::new()
         .name(name.into())
         .spawn(run)

@@ -1,30 +1,33 @@
-//! The thread that gives out places: prices, signs, and finds what was published before.
+//! The thread that gives out places: prices, signs, and answers repeated publishes.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SecretKey};
-use hawser_storage::{Charge, Facts, LogEntry, ReadError, Store};
-
-use super::commit::Group;
-use super::{
-    ANSWER_LEN_BYTES_MAX, GROUP_ENVELOPES_MAX, PublishError, PublishSettings, Reply, Request,
-    Shared,
-};
-use crate::facts;
-use crate::runtime::workers::Priority;
-use crate::sequencer::{Admitted, Sequenced, Sequencer};
 use hawser_rules::is_free;
 use hawser_rules::retention::EXPIRY_NEVER;
+use hawser_storage::{Charge, Facts, LogEntry, ReadError, Store};
 
-/// What an originator adds to a payer envelope, with tags and lengths, at the most.
+use super::commit::{GROUP_ENVELOPES_MAX, Generation, SignedGroup};
+use super::error::{ANSWER_LEN_BYTES_MAX, PublishError};
+use super::request::{PendingReply, Request};
+use super::settings::PublishSettings;
+use super::state::PublisherState;
+use crate::facts;
+use crate::runtime::Priority;
+use crate::sequencer::{Admitted, Sequenced, Sequencer};
+
+/// Bytes that an originator adds to a payer envelope at most, with tags and lengths. Counted from
+/// the fields of both outer layers, all integers at their longest.
 const STATEMENT_OVERHEAD_BYTES: usize = 160;
 
-/// The sequencer as the stored strand left it.
+/// Names a publish; see [`facts::receipt`].
+type Receipt = [u8; 32];
+
+/// Returns the sequencer as the stored strand left it.
 pub(super) fn resume(
     store: &Store,
     node: OriginatorId,
@@ -42,44 +45,54 @@ pub(super) fn resume(
     Ok(Sequencer::new(node, last, last_ns, now_ns, count))
 }
 
-/// The thread that gives out sequence ids.
-pub(super) struct Sequencing {
-    shared: Arc<Shared>,
+/// The state of the thread that gives out sequence ids.
+pub(super) struct SequencerThread {
+    state: Arc<PublisherState>,
     settings: PublishSettings,
     sequencer: Sequencer,
-    /// Receipts of what is signed but perhaps not yet stored, by group.
-    in_flight: VecDeque<(u64, HashMap<[u8; 32], Bytes>)>,
-    generation: u64,
+    /// Envelopes that are signed and perhaps not stored yet, by group. A repeat of one of them
+    /// finds no receipt on disk.
+    in_flight: VecDeque<(Generation, HashMap<Receipt, Bytes>)>,
+    generation: Generation,
     /// The newest group that is stored.
-    done: Arc<AtomicU64>,
-    to_committer: Sender<Group>,
+    stored: Arc<AtomicU64>,
+    to_committer: Sender<SignedGroup>,
 }
 
-/// Where an answer comes from.
-enum Source {
-    /// The `usize`th envelope sequenced in this group.
-    Fresh(usize),
-    /// An earlier publish.
-    Known(Bytes),
+/// Where the answer for one envelope of a request comes from.
+enum AnswerSource {
+    /// The envelope is the `usize`th that is sequenced in this group.
+    Group(usize),
+    /// An earlier publish has been answered, or will be, with these bytes.
+    Earlier(Bytes),
 }
 
-struct Planned {
-    reply: Reply,
-    sources: Vec<Source>,
+/// A request whose answer is complete once its group is signed.
+struct PlannedReply {
+    reply: PendingReply,
+    sources: Vec<AnswerSource>,
 }
 
-impl Sequencing {
+/// The envelopes of the group that is being made.
+#[derive(Default)]
+struct OpenGroup {
+    sequenced: Vec<(Sequenced, Admitted)>,
+    by_receipt: HashMap<Receipt, usize>,
+}
+
+impl SequencerThread {
     pub(super) fn new(
-        shared: Arc<Shared>,
+        state: Arc<PublisherState>,
         settings: PublishSettings,
         sequencer: Sequencer,
-        done: Arc<AtomicU64>,
-        to_committer: Sender<Group>,
+        stored: Arc<AtomicU64>,
+        to_committer: Sender<SignedGroup>,
     ) -> Self {
         let in_flight = VecDeque::new();
-        Self { shared, settings, sequencer, in_flight, generation: 0, done, to_committer }
+        Self { state, settings, sequencer, in_flight, generation: 0, stored, to_committer }
     }
 
+    /// Runs until every sender of requests is gone.
     pub(super) fn run(mut self, requests: &Receiver<Request>) {
         while let Ok(first) = requests.recv() {
             let mut group = vec![first];
@@ -89,99 +102,105 @@ impl Sequencing {
                 envelopes += next.envelopes.len();
                 group.push(next);
             }
-            self.group(group);
+            self.sequence_group(group);
         }
     }
 
-    fn group(&mut self, requests: Vec<Request>) {
-        if let Err(error) = self.shared.own_strand.may_grow() {
+    /// Gives places to all requests of a group, and hands it to the committing thread.
+    fn sequence_group(&mut self, requests: Vec<Request>) {
+        // Checked here too: a claim of a peer may have come after the request was taken, and the
+        // places that it speaks of must not be given out twice.
+        if let Err(error) = self.state.own_strand.check() {
+            let error = PublishError::from(error);
             return requests.into_iter().for_each(|it| it.reply.send(Err(error.clone())));
         }
-        let done = self.done.load(Ordering::Acquire);
-        self.in_flight.retain(|(generation, _)| *generation > done);
+        let stored = self.stored.load(Ordering::Acquire);
+        self.in_flight.retain(|(generation, _)| *generation > stored);
         self.generation += 1;
-        let now_ns = self.shared.ports.clock.now_ns();
-        let mut sequenced: Vec<(Sequenced, Admitted)> = Vec::new();
-        let mut by_receipt: HashMap<[u8; 32], usize> = HashMap::new();
+        let now_ns = self.state.ports.clock.now_ns();
+        let mut group = OpenGroup::default();
         let mut planned = Vec::with_capacity(requests.len());
         for Request { envelopes, reply } in requests {
-            match self.request(now_ns, envelopes, &mut sequenced, &mut by_receipt) {
-                Ok(sources) => planned.push(Planned { reply, sources }),
+            match self.sequence_request(now_ns, envelopes, &mut group) {
+                Ok(sources) => planned.push(PlannedReply { reply, sources }),
                 Err(error) => reply.send(Err(error)),
             }
         }
-        let group = self.seal(sequenced, planned);
+        let group = self.seal_group(group.sequenced, planned);
         // The committing thread ends only after this sender is gone.
         let _ = self.to_committer.send(group);
     }
 
-    /// Sequences what is new of a request, and finds the rest.
-    fn request(
+    /// Sequences the new envelopes of a request, and finds the repeated ones.
+    fn sequence_request(
         &mut self,
         now_ns: i64,
         envelopes: Vec<Admitted>,
-        sequenced: &mut Vec<(Sequenced, Admitted)>,
-        by_receipt: &mut HashMap<[u8; 32], usize>,
-    ) -> Result<Vec<Source>, PublishError> {
+        group: &mut OpenGroup,
+    ) -> Result<Vec<AnswerSource>, PublishError> {
         let mut fresh: Vec<Admitted> = Vec::with_capacity(envelopes.len());
-        let mut fresh_receipts: HashMap<[u8; 32], usize> = HashMap::new();
+        let mut fresh_receipts: HashMap<Receipt, usize> = HashMap::new();
         let mut sources = Vec::with_capacity(envelopes.len());
         let mut answer_len = 0;
         for admitted in envelopes {
             let receipt = admitted.receipt;
-            let earlier = || by_receipt.get(&receipt).or(fresh_receipts.get(&receipt)).copied();
+            let len = admitted.envelope.as_bytes().len();
+            let in_group =
+                || group.by_receipt.get(&receipt).or(fresh_receipts.get(&receipt)).copied();
             if self.settings.idempotent {
-                if let Some(index) = earlier() {
-                    answer_len += admitted.envelope.as_bytes().len() + STATEMENT_OVERHEAD_BYTES;
-                    sources.push(Source::Fresh(index));
+                if let Some(index) = in_group() {
+                    answer_len += len + STATEMENT_OVERHEAD_BYTES;
+                    sources.push(AnswerSource::Group(index));
                     continue;
                 }
-                if let Some(bytes) = self.known(&receipt)? {
+                if let Some(bytes) = self.earlier(&receipt)? {
                     answer_len += bytes.len() + STATEMENT_OVERHEAD_BYTES;
-                    sources.push(Source::Known(bytes));
+                    sources.push(AnswerSource::Earlier(bytes));
                     continue;
                 }
             }
-            let index = sequenced.len() + fresh.len();
+            let index = group.sequenced.len() + fresh.len();
             fresh_receipts.insert(receipt, index);
-            answer_len += admitted.envelope.as_bytes().len() + STATEMENT_OVERHEAD_BYTES;
-            sources.push(Source::Fresh(index));
+            answer_len += len + STATEMENT_OVERHEAD_BYTES;
+            sources.push(AnswerSource::Group(index));
             fresh.push(admitted);
         }
+        // Before anything is sequenced: the answer is the payer's only proof of what was charged.
         if answer_len > ANSWER_LEN_BYTES_MAX {
             return Err(PublishError::AnswerTooLarge);
         }
-        let rates = self.shared.ports.rates.borrow().clone();
+        let rates = self.state.ports.rates.borrow().clone();
         let places = self
             .sequencer
             .sequence(now_ns, &rates, &fresh)
             .map_err(|error| PublishError::Refused(error.to_string()))?;
-        by_receipt.extend(fresh_receipts);
-        sequenced.extend(places.into_iter().zip(fresh));
+        group.by_receipt.extend(fresh_receipts);
+        group.sequenced.extend(places.into_iter().zip(fresh));
         Ok(sources)
     }
 
-    /// The result of an earlier publish: still on its way, or stored.
-    fn known(&self, receipt: &[u8; 32]) -> Result<Option<Bytes>, PublishError> {
+    /// Returns the result of an earlier publish: still on its way to disk, or stored.
+    fn earlier(&self, receipt: &Receipt) -> Result<Option<Bytes>, PublishError> {
         if let Some(bytes) = self.in_flight.iter().find_map(|(_, group)| group.get(receipt)) {
             return Ok(Some(bytes.clone()));
         }
-        let snapshot = self.shared.store.snapshot();
+        let snapshot = self.state.store.snapshot();
         let stored = snapshot.receipt(receipt).and_then(|sequence| match sequence {
-            Some(sequence) => snapshot.get(EnvelopeId::new(self.shared.node, sequence)),
+            Some(sequence) => snapshot.get(EnvelopeId::new(self.state.node, sequence)),
             None => Ok(None),
         });
-        stored.map_err(|error| PublishError::Unavailable {
-            reason: format!("receipts cannot be read: {error}"),
-            retry_after: Duration::from_secs(60),
-        })
+        stored.map_err(|error| PublishError::broken(format!("receipts cannot be read: {error}")))
     }
 
-    /// Signs what was sequenced, on all cores, and puts the answers together.
-    fn seal(&mut self, sequenced: Vec<(Sequenced, Admitted)>, planned: Vec<Planned>) -> Group {
-        let key = self.shared.key.clone();
-        let node = self.shared.node;
-        let sealed = self.shared.workers.map(Priority::Urgent, sequenced, move |part| {
+    /// Signs the sequenced envelopes on all cores, and puts the answers together.
+    fn seal_group(
+        &mut self,
+        sequenced: Vec<(Sequenced, Admitted)>,
+        planned: Vec<PlannedReply>,
+    ) -> SignedGroup {
+        let key = self.state.key.clone();
+        let node = self.state.node;
+        let sealed = self.state.workers.map(Priority::Urgent, sequenced, move |part| {
             part.into_iter().map(|(place, admitted)| seal(&key, node, place, &admitted)).collect()
         });
         let follows = |pair: &[LogEntry]| pair[1].id.sequence == pair[0].id.sequence.next();
@@ -189,11 +208,11 @@ impl Sequencing {
         let mut replayed = 0;
         let answers = planned
             .into_iter()
-            .map(|Planned { mut reply, sources }| {
-                reply.stage.lap(&self.shared.counters.sequence_seconds);
+            .map(|PlannedReply { mut reply, sources }| {
+                reply.stage.lap(&self.state.counters.sequence_seconds);
                 let answer = sources.into_iter().map(|source| match source {
-                    Source::Fresh(index) => sealed[index].bytes.clone(),
-                    Source::Known(bytes) => {
+                    AnswerSource::Group(index) => sealed[index].bytes.clone(),
+                    AnswerSource::Earlier(bytes) => {
                         replayed += 1;
                         bytes
                     }
@@ -207,21 +226,27 @@ impl Sequencing {
             let receipts = sealed.iter().filter_map(receipt).collect();
             self.in_flight.push_back((self.generation, receipts));
         }
-        Group {
+        SignedGroup {
             generation: self.generation,
             fresh: sealed.len() as u64,
             entries: sealed,
             answers,
             replayed,
-            counters: self.shared.counters.clone(),
+            counters: self.state.counters.clone(),
         }
     }
 }
 
+/// Signs one envelope, once: the answer, every stream and every peer get these bytes.
 fn seal(key: &SecretKey, node: OriginatorId, place: Sequenced, admitted: &Admitted) -> LogEntry {
     let client = admitted.envelope.client();
     let counted = !is_free(client.topic().kind());
     assert_eq!(place.id.originator, node, "a node signs its own strand only");
+    tracing::debug!(
+        envelope = %place.id,
+        receipt = %blake3::Hash::from_bytes(admitted.receipt),
+        "sequenced"
+    );
     let facts = Facts {
         topic: client.topic().clone(),
         originator_ns: place.originator_ns,

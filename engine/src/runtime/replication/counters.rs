@@ -1,24 +1,24 @@
-//! What replication counts.
+//! Counters of replication.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hawser_proto::OriginatorId;
 
 use crate::runtime::counters::Counter;
 
-/// Everything that the followers count, for whoever exports it.
+/// Counters over all followed strands. The exporter of metrics reads them.
 #[derive(Debug, Default)]
 pub struct ReplicationCounters {
     /// Envelopes of other nodes that were checked and may be stored.
     pub verified: Counter,
-    /// Envelopes that were refused, and the connection with them.
+    /// Envelopes that were refused, each with the connection that brought it.
     pub forged: Counter,
-    /// Envelopes that were put off because the price list may be older than they are. One counts
-    /// each time it comes.
+    /// Envelopes that were put off because the price list may be older than they are. An envelope
+    /// counts each time it comes.
     pub undecided: Counter,
     /// Envelopes stored, valid or marked invalid.
     pub stored: Counter,
-    /// Envelopes that were stored in a place that had been marked missing, or came again.
+    /// Envelopes that came again, or fill a place that had been marked missing.
     pub compared: Counter,
     /// Places marked missing.
     pub missing: Counter,
@@ -26,30 +26,33 @@ pub struct ReplicationCounters {
     pub conflicts: Counter,
 }
 
-/// What is counted of one strand that is followed.
+/// Counters of one followed strand.
 #[derive(Debug, Default)]
 pub struct StrandCounters {
-    /// Its envelopes that peers sent and that were checked, also those that came before.
+    /// Envelopes of the strand that peers sent and that were checked, repeats included.
     pub received: Counter,
     source: Mutex<Option<OriginatorId>>,
 }
 
 impl StrandCounters {
-    /// The peer that is asked for whatever comes next; `None` while there is none.
+    /// Returns the peer that is asked for everything that comes next; `None` while there is none.
     #[must_use]
     pub fn source(&self) -> Option<OriginatorId> {
-        *self.source.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.lock()
     }
 
-    /// This peer is asked from now on.
-    pub(super) fn asks(&self, peer: OriginatorId) {
-        *self.source.lock().unwrap_or_else(PoisonError::into_inner) = Some(peer);
+    /// Notes that `peer` is asked from now on.
+    pub(super) fn set_source(&self, peer: OriginatorId) {
+        *self.lock() = Some(peer);
     }
 
-    /// This peer is asked no more.
-    pub(super) fn leaves(&self, peer: OriginatorId) {
-        let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
-        source.take_if(|source| *source == peer);
+    /// Notes that `peer` is no longer asked, if it was.
+    pub(super) fn clear_source(&self, peer: OriginatorId) {
+        self.lock().take_if(|source| *source == peer);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<OriginatorId>> {
+        self.source.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -58,17 +61,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_source_is_whoever_was_asked_last_and_not_left_since() {
-        let (source, other) = (OriginatorId(200), OriginatorId(300));
+    fn the_source_is_the_peer_that_was_set_last_and_not_cleared_since() {
+        let (own_node, other) = (OriginatorId(200), OriginatorId(300));
         let strand = StrandCounters::default();
         assert_eq!(strand.source(), None);
-        strand.asks(source);
-        strand.leaves(other);
-        assert_eq!(strand.source(), Some(source));
-        strand.asks(other);
-        strand.leaves(source);
+        strand.set_source(own_node);
+        strand.clear_source(other);
+        assert_eq!(strand.source(), Some(own_node));
+        strand.set_source(other);
+        strand.clear_source(own_node);
         assert_eq!(strand.source(), Some(other));
-        strand.leaves(other);
+        strand.clear_source(other);
         assert_eq!(strand.source(), None);
     }
 }

@@ -9,57 +9,51 @@ use tokio::sync::watch;
 use crate::replication::StrandItem;
 use crate::runtime::counters::Counters;
 
-/// The log could not be read on; its cause is this node's disk.
+/// The log could not be read on. The cause is this node's disk.
 #[derive(Debug, thiserror::Error)]
 #[error("the strand cannot be read: {0}")]
 pub struct StrandReadError(#[from] ReadError);
 
-/// One strand on its way to one peer. Holds no more than what it reads at once.
+/// One strand on its way to one peer. Holds no more in memory than it reads at once.
 ///
-/// Everything that is held is sent, also what this node has marked invalid: the peer judges for
-/// itself.
+/// Sends everything that this node holds, also envelopes that it has marked invalid: the peer
+/// judges them itself.
 #[derive(Debug)]
 pub struct StrandReader {
-    store: Store,
-    heads: watch::Receiver<Arc<Cursor>>,
-    originator: OriginatorId,
-    position: SequenceId,
-    up_to: Option<SequenceId>,
-    bytes_max: usize,
-    counters: Arc<Counters>,
+    pub(super) store: Store,
+    pub(super) heads: watch::Receiver<Arc<Cursor>>,
+    pub(super) originator: OriginatorId,
+    /// Everything up to here has been read.
+    pub(super) position: SequenceId,
+    /// The end to read to; `None` for everything that will come.
+    pub(super) up_to: Option<SequenceId>,
+    /// Bounds what is read at once. A larger envelope comes alone.
+    pub(super) bytes_max: usize,
+    pub(super) counters: Arc<Counters>,
 }
 
 impl StrandReader {
-    pub(super) fn new(
-        store: Store,
-        heads: watch::Receiver<Arc<Cursor>>,
-        originator: OriginatorId,
-        after: SequenceId,
-        up_to: Option<SequenceId>,
-        bytes_max: usize,
-        counters: Arc<Counters>,
-    ) -> Self {
-        Self { store, heads, originator, position: after, up_to, bytes_max, counters }
-    }
-
-    /// Everything up to there has been read, or told to be a gap.
+    /// Returns the place up to which everything has been read, or reported as a gap.
     #[must_use]
     pub fn position(&self) -> SequenceId {
         self.position
     }
 
-    /// What comes next, at least one item: envelopes and gaps in ascending order. Without an end
-    /// to read to, waits for what does not exist yet; `None` once the end is reached, or the head
-    /// if that is lower. Cancel safe.
+    /// Returns what comes next, at least one item: envelopes and gaps in ascending order.
+    ///
+    /// Without an end to read to, waits for envelopes that do not exist yet. Returns `None` once
+    /// the end is reached, or the head if that is lower. Cancel safe.
     ///
     /// # Errors
-    /// When the log cannot be read.
+    /// [`StrandReadError`] if the log cannot be read.
     pub async fn next(&mut self) -> Result<Option<Vec<StrandItem<Bytes>>>, StrandReadError> {
         loop {
             let head = self.heads.borrow_and_update().get(self.originator);
             let through = self.up_to.map_or(head, |up_to| up_to.min(head));
             if self.position < through {
                 let (items, position) = self.read(through).await?;
+                // A page that did not move on would be read for ever.
+                assert!(position > self.position, "a page holds at least one place");
                 self.position = position;
                 return Ok(Some(items));
             }
@@ -76,16 +70,16 @@ impl StrandReader {
         let (store, bytes_max) = (self.store.clone(), self.bytes_max);
         let counters = self.counters.clone();
         let after = EnvelopeId::new(self.originator, self.position);
-        let page = move || read(&store, after, through, bytes_max);
+        let page = move || read_page(&store, after, through, bytes_max);
         tokio::task::spawn_blocking(move || counters.strand_page.measure(page))
             .await
             .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
 }
 
-/// Reads from behind `after` at most to `through`, and until there are `bytes_max`. Also tells up
-/// to where the items speak of everything.
-fn read(
+/// Reads what follows `after`, at most to `through` and until there are `bytes_max`. Also returns
+/// the place up to which the items account for everything.
+fn read_page(
     store: &Store,
     after: EnvelopeId,
     through: SequenceId,
@@ -99,6 +93,7 @@ fn read(
                 if bytes > 0 && bytes + envelope.len() > bytes_max {
                     return Ok((items, position));
                 }
+                debug_assert!(id.sequence > position, "a scan ascends");
                 items.extend(pruned(position, id.sequence));
                 bytes += envelope.len();
                 position = id.sequence;
@@ -115,8 +110,8 @@ fn read(
     Ok((items, through))
 }
 
-/// Places between `position` and `next` that are below the head and neither held nor marked: they
-/// were held until their retention ran out.
+/// Returns the gap between `position` and `next`. Places below the head that are neither held nor
+/// marked were held until their retention ran out.
 fn pruned(position: SequenceId, next: SequenceId) -> Option<StrandItem<Bytes>> {
     let (from, to) = (position.next(), next.previous());
     (from <= to).then_some(StrandItem::Gap { from, to, expired: true })

@@ -1,5 +1,5 @@
 //! The task that follows one strand: checks on all cores, commits in order, and does what its
-//! [`Follower`] asks for.
+//! [`Follower`] decides.
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -10,62 +10,66 @@ use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use super::peers::{Connected, Table};
-use super::writes::{Load, Steps, commit};
-use super::{Shared, StrandCounters, stop_of};
+use super::counters::StrandCounters;
+use super::peers::{ConnectedPeer, PeerTable};
+use super::state::ReplicationState;
+use super::stop::StopSignal;
+use super::writes::{Load, WriteQueue, commit};
 use crate::replication::{
     Effect, EnvelopeVerifier, Follower, LinkCommand, StrandItem, VerifyError, VerifyResult,
     WantResponse,
 };
 use crate::runtime::Priority;
-use crate::runtime::own_strand::Standing;
+use crate::runtime::own_strand::OwnStrandStatus;
 
-/// What one core checks at a time: about 2 ms, so that more urgent work is not held up for long.
-const CHUNK: usize = 32;
+/// Envelopes that one core checks at a time. Measured: about 2 ms, so that more urgent work does not
+/// wait for long.
+const CHUNK_ENVELOPES: usize = 32;
 
-/// One strand and everything it waits for.
-pub(super) struct Strand {
-    shared: Arc<Shared>,
+/// One followed strand and everything that its task waits for.
+pub(super) struct StrandTask {
+    state: Arc<ReplicationState>,
     originator: OriginatorId,
     key: PublicKey,
     follower: Follower,
     inbox: mpsc::Receiver<WantResponse<Bytes>>,
-    table: watch::Receiver<Table>,
-    connected: Table,
-    steps: Steps,
+    peers: watch::Receiver<PeerTable>,
+    /// The peers that the follower knows of.
+    connected: PeerTable,
+    writes: WriteQueue,
     counters: Arc<StrandCounters>,
-    /// What was last said to hold the strand up.
-    complained: Option<EnvelopeId>,
+    /// The undecided envelope that was logged last.
+    warned_of: Option<EnvelopeId>,
 }
 
-impl Strand {
+impl StrandTask {
     /// Goes on from what is on disk. `source` is the peer that the strand is taken from.
     pub(super) async fn resume(
-        shared: Arc<Shared>,
+        state: Arc<ReplicationState>,
         originator: OriginatorId,
         key: PublicKey,
         source: OriginatorId,
         inbox: mpsc::Receiver<WantResponse<Bytes>>,
     ) -> Self {
-        let missing = read_missing(shared.clone(), originator).await;
-        let stored = shared.heads.get().get(originator);
+        let missing = read_missing(state.clone(), originator).await;
+        let stored = state.heads.get().get(originator);
         Self {
             originator,
             key,
             follower: Follower::new(originator, stored, missing, now()).with_source(source),
             inbox,
-            table: shared.links.subscribe(),
+            peers: state.peers.subscribe(),
             connected: BTreeMap::new(),
-            steps: Steps::default(),
-            counters: shared.strand(originator),
-            complained: None,
-            shared,
+            writes: WriteQueue::default(),
+            counters: state.strand(originator),
+            warned_of: None,
+            state,
         }
     }
 
     /// Runs until it is stopped, or until the log takes no more.
     #[tracing::instrument(level = "debug", skip_all, fields(originator = %self.originator))]
-    pub(super) async fn run(mut self, mut stopped: watch::Receiver<bool>) {
+    pub(super) async fn run(mut self, mut stopped: StopSignal) {
         // While one batch is on its way to disk, the next one is being checked.
         let (mut judging, mut committing) = (None, None);
         loop {
@@ -73,10 +77,10 @@ impl Strand {
             if committing.is_none() {
                 committing = self.start_commit();
             }
-            let may_judge = judging.is_none() && !self.steps.is_full();
+            let may_judge = judging.is_none() && !self.writes.is_full();
             tokio::select! {
                 biased;
-                () = stop_of(&mut stopped) => break,
+                () = stopped.stopped() => break,
                 committed = finished(&mut committing) => match committed {
                     Ok(Some(through)) => self.follower.handle_durable(through),
                     Ok(None) => {}
@@ -86,7 +90,7 @@ impl Strand {
                     }
                 },
                 judged = finished(&mut judging) => self.take(judged),
-                _ = self.table.changed() => self.update_peers(),
+                _ = self.peers.changed() => self.update_peers(),
                 response = self.inbox.recv(), if may_judge => match response {
                     Some(response) => judging = self.start_judging(response),
                     None => break,
@@ -95,7 +99,7 @@ impl Strand {
             }
         }
         if let Some(committing) = committing {
-            // Nobody waits for what comes out of it, but the store must not close under it.
+            // The result is of no use any more, but the store must not close under the commit.
             let _ = committing.await;
         }
     }
@@ -105,7 +109,9 @@ impl Strand {
             for item in &response.items {
                 match item {
                     StrandItem::Envelope(verdict) => self.count(verdict),
-                    StrandItem::End | StrandItem::Closed => self.counters.leaves(response.peer),
+                    StrandItem::End | StrandItem::Closed => {
+                        self.counters.clear_source(response.peer)
+                    }
                     StrandItem::Gap { .. } => {}
                 }
             }
@@ -115,7 +121,7 @@ impl Strand {
 
     fn count(&mut self, verdict: &VerifyResult) {
         self.counters.received.add(1);
-        let counters = &self.shared.counters;
+        let counters = &self.state.counters;
         match verdict {
             Ok(entry) => {
                 counters.verified.add(1);
@@ -126,8 +132,8 @@ impl Strand {
                 counters.undecided.add(1);
                 self.note_own(*id);
                 // It comes again and again until the price list has been confirmed.
-                if self.complained != Some(*id) {
-                    self.complained = Some(*id);
+                if self.warned_of != Some(*id) {
+                    self.warned_of = Some(*id);
                     tracing::warn!(
                         envelope = %id,
                         "the price list may be older than this envelope: its strand waits"
@@ -137,11 +143,11 @@ impl Strand {
         }
     }
 
-    /// An envelope that is known to be signed: if it is this node's own and it does not hold it,
+    /// Looks at an envelope that is known to be signed. If this node signed it and does not hold it,
     /// its log was set back.
     fn note_own(&self, id: EnvelopeId) {
-        if id.originator == self.shared.own && !self.shared.heads.get().covers(id) {
-            self.shared.own_strand.note(Standing::SetBack { is_behind: true });
+        if id.originator == self.state.own && !self.state.heads.get().covers(id) {
+            self.state.own_strand.note(OwnStrandStatus::SetBack { is_behind: true });
         }
     }
 
@@ -153,12 +159,12 @@ impl Strand {
     }
 
     fn update_peers(&mut self) {
-        let table = self.table.borrow_and_update().clone();
-        let holds = |table: &Table, id: &OriginatorId, peer: &Connected| {
+        let table = self.peers.borrow_and_update().clone();
+        let holds = |table: &PeerTable, id: &OriginatorId, peer: &ConnectedPeer| {
             table.get(id).is_some_and(|other| other.generation == peer.generation)
         };
         for (id, _) in self.connected.iter().filter(|(id, peer)| !holds(&table, id, peer)) {
-            self.counters.leaves(*id);
+            self.counters.clear_source(*id);
             self.follower.handle_peer_down(now(), *id);
         }
         for (id, peer) in table.iter().filter(|(id, peer)| !holds(&self.connected, id, peer)) {
@@ -172,20 +178,20 @@ impl Strand {
         let originator = self.originator;
         while let Some(effect) = self.follower.poll_effect() {
             match effect {
-                Effect::Write(write) => self.steps.push(write),
+                Effect::Write(write) => self.writes.push(write),
                 Effect::Want { peer, request, want } => {
                     if want.up_to.is_none() {
-                        self.counters.asks(peer);
+                        self.counters.set_source(peer);
                     }
                     if !self.command(peer, LinkCommand::Want { request, want }) {
                         // As if the peer had not answered: it is asked again later.
-                        self.counters.leaves(peer);
+                        self.counters.clear_source(peer);
                         let items = vec![StrandItem::Closed];
                         self.follower.handle_response(now(), WantResponse { peer, request, items });
                     }
                 }
                 Effect::Stop { peer } => {
-                    self.counters.leaves(peer);
+                    self.counters.clear_source(peer);
                     self.command(peer, LinkCommand::Stop { originator });
                 }
                 Effect::Disconnect { peer, violation } => {
@@ -195,19 +201,19 @@ impl Strand {
         }
     }
 
-    /// False if the connection is gone or takes no more.
+    /// Gives a command to a connection. Returns false if the connection is gone or takes no more.
     fn command(&self, peer: OriginatorId, command: LinkCommand) -> bool {
         self.connected.get(&peer).is_some_and(|peer| peer.commands.try_send(command).is_ok())
     }
 
     fn start_commit(&mut self) -> Option<JoinHandle<CommitResult>> {
-        let steps = self.steps.take();
-        let shared = self.shared.clone();
-        (!steps.is_empty()).then(|| tokio::task::spawn_blocking(move || commit(&shared, steps)))
+        let writes = self.writes.take();
+        let state = self.state.clone();
+        (!writes.is_empty()).then(|| tokio::task::spawn_blocking(move || commit(&state, writes)))
     }
 
-    /// Has `first` checked on all cores, together with whatever else has arrived. What answers no
-    /// want that still stands is not worth a check.
+    /// Has `first` checked on all cores, together with everything else that has arrived. Leaves out
+    /// answers to wants that no longer stand: a check costs two signatures.
     fn start_judging(
         &mut self,
         first: WantResponse<Bytes>,
@@ -224,24 +230,25 @@ impl Strand {
         let judge = EnvelopeVerifier {
             originator: self.originator,
             key: self.key,
-            own: self.shared.own,
-            rates: self.shared.ports.rates.borrow().clone(),
+            own: self.state.own,
+            rates: self.state.ports.rates.borrow().clone(),
         };
         (!responses.is_empty())
-            .then(|| tokio::spawn(judge_all(self.shared.clone(), Arc::new(judge), responses)))
+            .then(|| tokio::spawn(judge_all(self.state.clone(), Arc::new(judge), responses)))
     }
 }
 
-/// What is still looked for. A strand whose marks cannot be read is followed all the same.
+/// Reads the places that are marked missing. A strand whose marks cannot be read is followed all the
+/// same: late finds are then not asked for.
 async fn read_missing(
-    shared: Arc<Shared>,
+    state: Arc<ReplicationState>,
     originator: OriginatorId,
 ) -> Vec<(SequenceId, SequenceId)> {
-    let read = move || shared.store.snapshot().missing(originator);
+    let read = move || state.store.snapshot().missing(originator);
     let read = tokio::task::spawn_blocking(read).await;
     let read = read.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
     read.unwrap_or_else(|error| {
-        tracing::error!(%originator, %error, "what is missing of a strand cannot be read");
+        tracing::error!(%originator, %error, "the missing places of a strand cannot be read");
         Vec::new()
     })
 }
@@ -257,17 +264,18 @@ fn envelope(item: &StrandItem<Bytes>) -> Option<&Bytes> {
 
 /// Checks responses on all cores; their order and that of their items is kept.
 async fn judge_all(
-    shared: Arc<Shared>,
+    state: Arc<ReplicationState>,
     judge: Arc<EnvelopeVerifier>,
     responses: Vec<WantResponse<Bytes>>,
 ) -> Vec<WantResponse<VerifyResult>> {
     let envelopes: Vec<Bytes> =
-        responses.iter().flat_map(|d| d.items.iter().filter_map(envelope)).cloned().collect();
+        responses.iter().flat_map(|it| it.items.iter().filter_map(envelope)).cloned().collect();
     let mut chunks = Vec::new();
-    for chunk in envelopes.chunks(CHUNK) {
+    for chunk in envelopes.chunks(CHUNK_ENVELOPES) {
         let (judge, chunk, (done, judged)) = (judge.clone(), chunk.to_vec(), oneshot::channel());
-        shared.workers.spawn(Priority::Normal, move || {
-            let _ = done.send(judge.check(chunk)); // nobody listens after a stop
+        state.workers.spawn(Priority::Normal, move || {
+            // After a stop, no task receives the verdicts.
+            let _ = done.send(judge.check(chunk));
         });
         chunks.push(judged);
     }
@@ -285,7 +293,7 @@ async fn judge_all(
     responses.into_iter().map(judged).collect()
 }
 
-/// What a task comes to, leaving nothing behind; waits for ever if there is none. Cancel safe.
+/// Returns the result of a task and removes it; waits for ever if there is none. Cancel safe.
 async fn finished<T>(task: &mut Option<JoinHandle<T>>) -> T {
     let Some(handle) = task else { return pending().await };
     let result = handle.await;

@@ -1,4 +1,4 @@
-//! What a strand has accepted, on its way to disk.
+//! Writes of one strand that wait for the disk, and the commits that they become.
 
 use std::collections::VecDeque;
 use std::ops::{AddAssign, SubAssign};
@@ -6,15 +6,17 @@ use std::ops::{AddAssign, SubAssign};
 use hawser_proto::SequenceId;
 use hawser_storage::{Change, CommitError, LogEntry, SkipReason, Validity};
 
-use super::Shared;
+use super::state::ReplicationState;
 use crate::replication::StrandWrite;
 
-/// A commit, and a batch to be checked, stop growing at this many envelopes.
+/// Envelopes at which a commit, and a batch to be checked, stops growing. Guessed: enough that a
+/// sync is shared by many, and little enough that a strand in catch-up holds the log for a short
+/// time.
 const ENVELOPES_MAX: usize = 2000;
-/// A commit, and a batch to be checked, stop growing at this many bytes.
+/// Bytes at which a commit, and a batch to be checked, stops growing. Guessed, as above.
 const BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// How much something is.
+/// Number and size of some envelopes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Load {
     envelopes: usize,
@@ -22,6 +24,7 @@ pub(super) struct Load {
 }
 
 impl Load {
+    /// Returns the load of `envelopes`.
     pub(super) fn of<B: AsRef<[u8]>>(envelopes: impl IntoIterator<Item = B>) -> Self {
         envelopes.into_iter().fold(Self::default(), |load, envelope| Self {
             envelopes: load.envelopes + 1,
@@ -29,6 +32,19 @@ impl Load {
         })
     }
 
+    fn of_write(write: &StrandWrite) -> Self {
+        match write {
+            StrandWrite::Append { changes, .. } => {
+                Self::of(changes.iter().filter_map(|change| match change {
+                    Change::Append(entry) => Some(&entry.bytes),
+                    Change::Skip { .. } => None,
+                }))
+            }
+            StrandWrite::Compare(entries) => Self::of(entries.iter().map(|entry| &entry.bytes)),
+        }
+    }
+
+    /// Returns true if a batch of this load stops growing.
     pub(super) fn is_full(self) -> bool {
         self.envelopes >= ENVELOPES_MAX || self.bytes >= BYTES_MAX
     }
@@ -48,38 +64,30 @@ impl SubAssign for Load {
     }
 }
 
-fn load_of(write: &StrandWrite) -> Load {
-    match write {
-        StrandWrite::Append { changes, .. } => {
-            Load::of(changes.iter().filter_map(|change| match change {
-                Change::Append(entry) => Some(&entry.bytes),
-                Change::Skip { .. } => None,
-            }))
-        }
-        StrandWrite::Compare(entries) => Load::of(entries.iter().map(|entry| &entry.bytes)),
-    }
-}
-
-/// The steps that wait, in order.
+/// Queue of writes that wait for the disk, in order.
+///
+/// Bounded by its user: while it [is full](Self::is_full), nothing more is checked, so it grows by
+/// the one batch that is being checked at most.
 #[derive(Debug, Default)]
-pub(super) struct Steps {
+pub(super) struct WriteQueue {
     waiting: VecDeque<(StrandWrite, Load)>,
     load: Load,
 }
 
-impl Steps {
-    /// True while so much waits that nothing more is to be checked.
+impl WriteQueue {
+    /// Returns true while so much waits that nothing more is to be checked.
     pub(super) fn is_full(&self) -> bool {
         self.load.is_full()
     }
 
+    /// Puts a write behind the others.
     pub(super) fn push(&mut self, write: StrandWrite) {
-        let load = load_of(&write);
+        let load = Load::of_write(&write);
         self.load += load;
         self.waiting.push_back((write, load));
     }
 
-    /// As much as goes into one write; empty when nothing waits.
+    /// Takes out as much as goes into one commit; empty when nothing waits.
     pub(super) fn take(&mut self) -> Vec<StrandWrite> {
         let (mut taken, mut size) = (Vec::new(), Load::default());
         while !size.is_full() {
@@ -92,67 +100,76 @@ impl Steps {
     }
 }
 
-/// Does the writes in order; returns up to where the strand is now durable, if it grew. Blocks for
-/// a sync of the disk.
+/// Does the writes in order. Returns the new head if the strand has grown. Blocks for a sync of the
+/// disk.
+///
+/// # Errors
+/// Writes before the failed one may be durable.
 pub(super) fn commit(
-    shared: &Shared,
+    state: &ReplicationState,
     writes: Vec<StrandWrite>,
 ) -> Result<Option<SequenceId>, CommitError> {
     let (mut pending, mut durable) = (Vec::new(), None);
     for write in writes {
         match write {
             StrandWrite::Append { changes, through } => {
-                changes.iter().for_each(|change| count(shared, change));
+                changes.iter().for_each(|change| count(state, change));
                 pending.extend(changes);
                 durable = Some(through);
             }
             StrandWrite::Compare(entries) => {
-                append(shared, std::mem::take(&mut pending))?;
-                compare(shared, entries)?;
+                // What is compared may be a repeat of what stands before it.
+                append(state, std::mem::take(&mut pending))?;
+                compare(state, entries)?;
             }
         }
     }
-    append(shared, pending)?;
+    append(state, pending)?;
     Ok(durable)
 }
 
-fn append(shared: &Shared, changes: Vec<Change>) -> Result<(), CommitError> {
-    let envelopes = changes.iter().filter(|it| matches!(it, Change::Append(_))).count();
-    shared.committer.commit(changes)?;
-    shared.counters.stored.add(envelopes as u64);
+fn append(state: &ReplicationState, changes: Vec<Change>) -> Result<(), CommitError> {
+    let follows = |pair: &[Change]| pair[1].start().sequence == pair[0].end().sequence.next();
+    assert!(changes.windows(2).all(follows), "a strand is contiguous before it is appended");
+    let envelopes = changes.iter().filter(|change| matches!(change, Change::Append(_))).count();
+    state.committer.commit(changes)?;
+    state.counters.stored.add(envelopes as u64);
     Ok(())
 }
 
-fn count(shared: &Shared, change: &Change) {
+fn count(state: &ReplicationState, change: &Change) {
     match change {
         Change::Append(LogEntry { id, validity: Validity::Invalid(rule), .. }) => {
             tracing::warn!(envelope = %id, rule = rule.0, "an originator signed what breaks a rule");
-            shared.counted.invalid.add(1);
+            state.engine_counters.invalid.add(1);
         }
         Change::Append(_) => {}
         Change::Skip { originator, from, through, reason } => {
             if *reason == SkipReason::Missing {
                 tracing::warn!(%originator, %from, %through, "no peer has these: marked missing");
-                shared.counters.missing.add(through.0 - from.0 + 1);
+                state.counters.missing.add(through.0 - from.0 + 1);
             }
         }
     }
 }
 
-/// Written past the committer: streams that are open do not go back, so neither subscribers nor
-/// heads are told.
-fn compare(shared: &Shared, entries: Vec<LogEntry>) -> Result<(), CommitError> {
-    shared.counters.compared.add(entries.len() as u64);
+/// Holds envelopes for places that the strand has passed against what is stored.
+///
+/// This goes past the committer: open streams do not go back, so neither subscribers nor heads are
+/// told of a late find.
+fn compare(state: &ReplicationState, entries: Vec<LogEntry>) -> Result<(), CommitError> {
+    state.counters.compared.add(entries.len() as u64);
     let changes: Vec<Change> = entries.into_iter().map(Change::Append).collect();
-    match shared.store.commit(&changes) {
+    match state.store.commit(&changes) {
         Err(CommitError::Conflict { .. }) => {}
         result => return result,
     }
+    // One conflict refuses the whole commit, so the others are written one by one.
     for change in &changes {
-        match shared.store.commit(std::slice::from_ref(change)) {
+        match state.store.commit(std::slice::from_ref(change)) {
             Err(CommitError::Conflict { at }) => {
                 tracing::error!(envelope = %at, "an originator signed two statements for one place");
-                shared.counters.conflicts.add(1);
+                state.counters.conflicts.add(1);
             }
             result => result?,
         }

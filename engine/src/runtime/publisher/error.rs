@@ -1,0 +1,61 @@
+//! Errors of the publish path.
+
+use std::time::Duration;
+
+use crate::readiness::NotReadyError;
+use crate::runtime::own_strand::OwnStrandError;
+
+/// The largest answer to a publish, in bytes. Specified: clients and peers accept no larger message
+/// (`docs/protocol/rules.md`).
+pub const ANSWER_LEN_BYTES_MAX: usize = 25 * 1024 * 1024;
+
+/// Pause for publishers while this node shuts down: another process may take over within seconds.
+const RETRY_RESTART: Duration = Duration::from_secs(5);
+/// Pause for publishers while something is wrong that an operator or the chain has to set right.
+const RETRY_BROKEN: Duration = Duration::from_secs(60);
+
+/// A publish that was not done. Nothing was stored, and no sequence id was used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// An envelope breaks a rule; the text says which envelope and which rule.
+    #[error("{0}")]
+    Refused(String),
+    /// The envelopes would be accepted, but the answer would be larger than a message may be.
+    #[error(
+        "the answer would exceed {ANSWER_LEN_BYTES_MAX} bytes: publish fewer envelopes at once"
+    )]
+    AnswerTooLarge,
+    /// The node takes no publish now, whatever is in it.
+    #[error("{reason}")]
+    Unavailable {
+        /// The missing condition, for the publisher and the operator.
+        reason: String,
+        /// Time after which another try may succeed.
+        retry_after: Duration,
+    },
+}
+
+impl PublishError {
+    /// This process takes no more publishes.
+    pub(super) fn stopping() -> Self {
+        let reason = "node is shutting down".into();
+        Self::Unavailable { reason, retry_after: RETRY_RESTART }
+    }
+
+    /// This process takes no publishes before something has been set right.
+    pub(super) fn broken(reason: impl Into<String>) -> Self {
+        Self::Unavailable { reason: reason.into(), retry_after: RETRY_BROKEN }
+    }
+}
+
+impl From<NotReadyError> for PublishError {
+    fn from(error: NotReadyError) -> Self {
+        Self::broken(error.to_string())
+    }
+}
+
+impl From<OwnStrandError> for PublishError {
+    fn from(error: OwnStrandError) -> Self {
+        Self::Unavailable { reason: error.to_string(), retry_after: error.retry_after() }
+    }
+}

@@ -1,0 +1,31 @@
+//! A publish request on its way through the threads, and its reply.
+
+use hawser_proto::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::error::PublishError;
+use crate::runtime::counters::Stopwatch;
+use crate::sequencer::Admitted;
+
+/// A request whose envelopes have all been admitted.
+pub(super) struct Request {
+    pub(super) envelopes: Vec<Admitted>,
+    pub(super) reply: PendingReply,
+}
+
+/// The reply that a publisher waits for. Holds the request's share of the bytes in flight.
+pub(super) struct PendingReply {
+    pub(super) sender: oneshot::Sender<Result<Vec<Bytes>, PublishError>>,
+    pub(super) _permit: OwnedSemaphorePermit,
+    /// Runs since the last stage was over.
+    pub(super) stage: Stopwatch,
+    /// Runs since its envelopes were admitted.
+    pub(super) admitted: Stopwatch,
+}
+
+impl PendingReply {
+    pub(super) fn send(self, answer: Result<Vec<Bytes>, PublishError>) {
+        // A publisher that has gone away has not been promised anything.
+        let _ = self.sender.send(answer);
+    }
+}

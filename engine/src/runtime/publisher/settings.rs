@@ -1,0 +1,8 @@
+//! Settings of the publish path.
+
+/// Settings of the publish path.
+#[derive(Debug, Clone)]
+pub struct PublishSettings {
+    /// Answer the same payer envelope again with the first result, instead of charging again.
+    pub idempotent: bool,
+}

@@ -1,0 +1,71 @@
+//! The state that the handles and threads of the publish path share.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crossbeam_channel::Sender;
+use hawser_proto::{OriginatorId, SecretKey};
+use hawser_storage::Store;
+use tokio::sync::Semaphore;
+
+use super::error::PublishError;
+use super::request::Request;
+use crate::readiness;
+use crate::runtime::chain_clock::ChainClock;
+use crate::runtime::counters::Counters;
+use crate::runtime::own_strand::OwnStrand;
+use crate::runtime::{Heads, Ports, Workers};
+
+pub(super) struct PublisherState {
+    pub(super) node: OriginatorId,
+    pub(super) key: SecretKey,
+    pub(super) ports: Ports,
+    pub(super) store: Store,
+    pub(super) heads: Heads,
+    pub(super) workers: Workers,
+    pub(super) chain_clock: ChainClock,
+    pub(super) counters: Arc<Counters>,
+    /// Permits of one KiB each.
+    pub(super) in_flight: Arc<Semaphore>,
+    pub(super) own_strand: OwnStrand,
+    pub(super) draining: AtomicBool,
+    /// A group could not be stored: the places that were given out since belong to no envelope.
+    pub(super) broken: Arc<AtomicBool>,
+    /// The way to the sequencing thread; `None` once the path drains.
+    pub(super) to_sequencer: Mutex<Option<Sender<Request>>>,
+}
+
+impl PublisherState {
+    /// Checks that publishes can be taken now.
+    pub(super) fn check_ready(&self) -> Result<(), PublishError> {
+        if self.draining.load(Ordering::Acquire) {
+            return Err(PublishError::stopping());
+        }
+        if self.broken.load(Ordering::Acquire) || self.store.is_poisoned() {
+            let reason = "log is read-only after a failed write; the node must restart";
+            return Err(PublishError::broken(reason));
+        }
+        self.own_strand.check()?;
+        let now_ns = self.ports.clock.now_ns();
+        let key = self.store.identity().public_key;
+        let (registry, rates) = (self.ports.registry.borrow(), self.ports.rates.borrow());
+        Ok(readiness::check(&registry, &rates, self.node, key, now_ns)?)
+    }
+
+    /// Hands a request to the sequencing thread, or answers it if that thread is to end.
+    pub(super) fn send_to_sequencer(&self, request: Request) {
+        // Cloned, so that the lock is not held while the channel is.
+        let sender = self.to_sequencer.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match sender {
+            // The receiver ends only after every sender is gone.
+            Some(sender) => _ = sender.send(request),
+            None => request.reply.send(Err(PublishError::stopping())),
+        }
+    }
+
+    /// Takes no more requests. The sequencing thread ends after those that it has.
+    pub(super) fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        self.to_sequencer.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}

@@ -1,0 +1,91 @@
+//! The engine's end of a connection to one peer.
+
+use std::sync::Arc;
+
+use hawser_proto::{Bytes, Cursor, OriginatorId};
+use tokio::sync::mpsc;
+
+use super::state::ReplicationState;
+use crate::replication::{LinkCommand, RequestId, StrandItem, WantResponse};
+
+/// Commands that wait for one connection. Each strand has at most a few under way, so this serves
+/// hundreds of strands. Guessed.
+const COMMANDS_MAX: usize = 1024;
+
+/// The engine's end of a connection to a peer that has proved its id. Dropping it tells the
+/// strands that the peer is gone.
+#[derive(Debug)]
+pub struct Link {
+    sink: ResponseSink,
+    commands: mpsc::Receiver<LinkCommand>,
+}
+
+impl Link {
+    pub(super) fn new(state: Arc<ReplicationState>, peer: OriginatorId, clock: Cursor) -> Self {
+        let (sender, commands) = mpsc::channel(COMMANDS_MAX);
+        let generation = state.peers.insert(peer, sender, clock);
+        Self { sink: ResponseSink { state, peer, generation }, commands }
+    }
+
+    /// Returns the next command for the connection, or `None` once another connection has taken the
+    /// peer over. Cancel safe.
+    pub async fn command(&mut self) -> Option<LinkCommand> {
+        self.commands.recv().await
+    }
+
+    /// Returns the way into the engine for what the peer sends.
+    #[must_use]
+    pub fn sink(&self) -> &ResponseSink {
+        &self.sink
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.sink.state.peers.remove(self.sink.peer, self.sink.generation);
+    }
+}
+
+/// No task follows the strand that a response belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the strand is not followed")]
+pub struct NotFollowedError;
+
+/// Brings what one peer sends to the tasks of the strands. Cheap to clone.
+#[derive(Clone)]
+pub struct ResponseSink {
+    state: Arc<ReplicationState>,
+    peer: OriginatorId,
+    generation: u64,
+}
+
+impl ResponseSink {
+    /// Hands over what arrived in answer to `request`.
+    ///
+    /// Waits while the strand has more than it can store. The caller reads no more from the stream
+    /// meanwhile, and QUIC slows the peer down.
+    ///
+    /// # Errors
+    /// [`NotFollowedError`] if no task follows the strand, or its task has ended.
+    pub async fn deliver(
+        &self,
+        originator: OriginatorId,
+        request: RequestId,
+        items: Vec<StrandItem<Bytes>>,
+    ) -> Result<(), NotFollowedError> {
+        let inbox = self.state.inbox(originator).ok_or(NotFollowedError)?;
+        let response = WantResponse { peer: self.peer, request, items };
+        inbox.send(response).await.map_err(|_| NotFollowedError)
+    }
+
+    /// Takes over the heads that the peer claims to hold.
+    pub fn note_clock(&self, entries: &Cursor) {
+        self.state.peers.merge_clock(self.peer, self.generation, entries);
+    }
+}
+
+impl std::fmt::Debug for ResponseSink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResponseSink").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}

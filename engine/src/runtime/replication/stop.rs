@@ -1,0 +1,32 @@
+//! The signal that ends the tasks of replication.
+
+use tokio::sync::watch;
+
+/// Ends the tasks that hold its signal: when it is told to, or when it is dropped.
+#[derive(Debug)]
+pub(super) struct StopSender(watch::Sender<bool>);
+
+/// Tells a task when to end. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct StopSignal(watch::Receiver<bool>);
+
+/// Creates a sender and its signal.
+pub(super) fn channel() -> (StopSender, StopSignal) {
+    let (sender, receiver) = watch::channel(false);
+    (StopSender(sender), StopSignal(receiver))
+}
+
+impl StopSender {
+    /// Asks the tasks to end.
+    pub(super) fn stop(&self) {
+        self.0.send_replace(true);
+    }
+}
+
+impl StopSignal {
+    /// Returns once the task has to end. Cancel safe.
+    pub(super) async fn stopped(&mut self) {
+        // An error means that the sender is gone, which stops the task too.
+        let _ = self.0.wait_for(|stopped| *stopped).await;
+    }
+}
