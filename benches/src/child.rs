@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::Failure;
+use crate::error::BenchError;
 
 /// A process that was asked to end is killed after this time.
 const STOP_MAX: Duration = Duration::from_secs(40);
@@ -16,7 +16,7 @@ const STOP_MAX: Duration = Duration::from_secs(40);
 pub(crate) struct Process(Child);
 
 impl Process {
-    pub(crate) fn start(command: &mut Command) -> Result<Self, Failure> {
+    pub(crate) fn start(command: &mut Command) -> Result<Self, BenchError> {
         match command.stdin(Stdio::piped()).spawn() {
             Ok(child) => Ok(Self(child)),
             Err(error) => {
@@ -59,7 +59,7 @@ pub(crate) struct IdleServer {
 }
 
 impl IdleServer {
-    pub(crate) fn start(answer_len: usize) -> Result<Self, Failure> {
+    pub(crate) fn start(answer_len: usize) -> Result<Self, BenchError> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("idle-server").arg("--answer-len").arg(answer_len.to_string());
         let mut process = Process::start(command.stdout(Stdio::piped()))?;

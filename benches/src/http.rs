@@ -7,16 +7,16 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::Failure;
+use crate::error::BenchError;
 
 const ANSWER_LEN_MAX: u64 = 16 * 1024 * 1024;
 
 /// Status and body of a page. HTTP/1.0, so that the answer ends with the connection.
-pub(crate) async fn get(address: SocketAddr, path: &str) -> Result<(u16, String), Failure> {
+pub(crate) async fn get(address: SocketAddr, path: &str) -> Result<(u16, String), BenchError> {
     timeout(Duration::from_secs(10), ask(address, path)).await?
 }
 
-async fn ask(address: SocketAddr, path: &str) -> Result<(u16, String), Failure> {
+async fn ask(address: SocketAddr, path: &str) -> Result<(u16, String), BenchError> {
     let mut stream = TcpStream::connect(address).await?;
     let request = format!("GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;

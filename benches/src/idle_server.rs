@@ -15,12 +15,12 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
-use crate::Failure;
+use crate::error::BenchError;
 use crate::rpc::RawCodec;
 
 /// Listens on a free port of the loopback interface, prints the address as one line, and answers
 /// every publish request with `answer_len` zero bytes until standard input ends.
-pub(crate) async fn run(answer_len: usize) -> Result<(), Failure> {
+pub(crate) async fn run(answer_len: usize) -> Result<(), BenchError> {
     std::thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new()); // ends with the parent
         std::process::exit(0);

@@ -10,7 +10,8 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes::ClientEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::client_envelope::Payload;
 use prost::Message as _;
 
-use crate::{Failure, process};
+use crate::error::BenchError;
+use crate::process;
 
 /// Envelopes captured from a real client.
 const CAPTURE: &str = include_str!("../../tests/vectors/client/envelopes.jsonl");
@@ -21,7 +22,7 @@ const TIME: Duration = Duration::from_secs(3);
 const PER_SECOND_MIN: f64 = 1000.0;
 
 /// Prints one line for each figure.
-pub(crate) fn run() -> Result<(), Failure> {
+pub(crate) fn run() -> Result<(), BenchError> {
     let packages = packages()?;
     let key = SigningKey::from_bytes(&[7; 32]);
     // As long as the signed parts of a real package: the leaf, and everything.
@@ -47,7 +48,7 @@ pub(crate) fn run() -> Result<(), Failure> {
     Ok(())
 }
 
-fn packages() -> Result<Vec<Bytes>, Failure> {
+fn packages() -> Result<Vec<Bytes>, BenchError> {
     let mut packages = Vec::new();
     for line in CAPTURE.lines() {
         let line: serde_json::Value = serde_json::from_str(line)?;
@@ -64,7 +65,7 @@ fn packages() -> Result<Vec<Bytes>, Failure> {
 /// CPU time of one call in microseconds.
 fn cost<E: std::error::Error + Send + Sync + 'static>(
     mut operation: impl FnMut(usize) -> Result<(), E>,
-) -> Result<f64, Failure> {
+) -> Result<f64, BenchError> {
     const CALLS: usize = 100;
     (0..CALLS).try_for_each(&mut operation)?;
     let start = process::thread_cpu_time()?;

@@ -11,7 +11,7 @@ use prost::Message as _;
 use tokio::task::JoinSet;
 use tonic::codegen::http::uri::PathAndQuery;
 
-use crate::Failure;
+use crate::error::BenchError;
 use crate::rpc::{self, Connection};
 use crate::stats::Latencies;
 
@@ -90,7 +90,7 @@ impl Outcome {
     ///
     /// # Errors
     /// Names the first one that does not.
-    pub(crate) fn check_samples(&self) -> Result<(), Failure> {
+    pub(crate) fn check_samples(&self) -> Result<(), BenchError> {
         for (request, answer) in &self.samples {
             let sent = api::PublishPayerEnvelopesRequest::decode(request.clone())?.payer_envelopes;
             let answer = api::PublishPayerEnvelopesResponse::decode(answer.clone())?;
@@ -118,7 +118,7 @@ pub(crate) async fn run(
     load: &Load,
     connections: &[Connection],
     in_flight: usize,
-) -> Result<Outcome, Failure> {
+) -> Result<Outcome, BenchError> {
     let next = Arc::new(AtomicU64::new(0));
     let start = Instant::now();
     let mut tasks = JoinSet::new();
@@ -139,7 +139,7 @@ async fn send(
     mut connection: Connection,
     next: Arc<AtomicU64>,
     until: Instant,
-) -> Result<Outcome, Failure> {
+) -> Result<Outcome, BenchError> {
     let mut outcome = Outcome::new();
     let count = load.requests.len() as u64;
     loop {

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 
-use crate::Failure;
+use crate::error::BenchError;
 
 /// The chain's id.
 pub(crate) const CHAIN_ID: u64 = 31338;
@@ -54,7 +54,7 @@ impl LogServer {
         contract: Address,
         events: impl Iterator<Item = alloy::primitives::LogData>,
         per_block: usize,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, BenchError> {
         let mut blocks = vec![String::new()];
         let mut held = 0;
         for data in events {

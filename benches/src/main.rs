@@ -9,6 +9,7 @@
 
 mod child;
 mod cli;
+mod error;
 mod http;
 mod idle_server;
 mod key_package;
@@ -34,10 +35,8 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{Cli, Command};
+use crate::error::BenchError;
 use crate::results::Run;
-
-/// Anything that ends a run; told to the user and not handled.
-pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
     match start(Cli::parse().command) {
@@ -49,7 +48,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(command: Command) -> Result<(), Failure> {
+fn start(command: Command) -> Result<(), BenchError> {
     match command {
         Command::IdleServer { answer_len } => {
             let runtime = Builder::new_multi_thread().enable_all().build()?;

@@ -16,8 +16,9 @@ use hawser_storage::{
 };
 use prost::Message as _;
 
+use crate::error::BenchError;
 use crate::workload::Workload;
-use crate::{Failure, process, stats};
+use crate::{process, stats};
 
 const NODE: OriginatorId = OriginatorId(100);
 const SAMPLES: u64 = 2000;
@@ -27,7 +28,7 @@ const BATCHES: [usize; 6] = [1, 10, 64, 100, 300, 1000];
 const STORED_MAX: usize = 60_000;
 
 /// Prints one line for each part.
-pub(crate) fn run(data_dir: &Path, payload_len: usize) -> Result<(), Failure> {
+pub(crate) fn run(data_dir: &Path, payload_len: usize) -> Result<(), BenchError> {
     let envelopes = payer_envelopes(payload_len)?;
     signatures(&envelopes)?;
     layers(&envelopes)?;
@@ -39,7 +40,7 @@ pub(crate) fn run(data_dir: &Path, payload_len: usize) -> Result<(), Failure> {
     Ok(())
 }
 
-fn payer_envelopes(payload_len: usize) -> Result<Vec<PayerEnvelope>, Failure> {
+fn payer_envelopes(payload_len: usize) -> Result<Vec<PayerEnvelope>, BenchError> {
     let workload = Workload::new(NODE, 64, 10_000, payload_len, [3; 32])?;
     let mut envelopes = Vec::new();
     for body in workload.requests(0, SAMPLES, 1) {
@@ -51,18 +52,18 @@ fn payer_envelopes(payload_len: usize) -> Result<Vec<PayerEnvelope>, Failure> {
     Ok(envelopes)
 }
 
-fn key() -> Result<SecretKey, Failure> {
+fn key() -> Result<SecretKey, BenchError> {
     Ok(SecretKey::from_bytes(&blake3::derive_key("hawser-bench node", &[]))?)
 }
 
-fn signatures(envelopes: &[PayerEnvelope]) -> Result<(), Failure> {
+fn signatures(envelopes: &[PayerEnvelope]) -> Result<(), BenchError> {
     let claims: Vec<(Digest, Signature)> = envelopes
         .iter()
         .map(|envelope| {
             let bytes = envelope.signature_bytes().ok_or("signed by the workload")?;
             Ok((envelope.digest(), Signature::from_bytes(bytes)?))
         })
-        .collect::<Result<_, Failure>>()?;
+        .collect::<Result<_, BenchError>>()?;
     let key = key()?;
     for threads in [1, process::cores()] {
         on_threads("recover_batch, 16 claims", threads, 16, |at| {
@@ -76,11 +77,11 @@ fn signatures(envelopes: &[PayerEnvelope]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn layers(envelopes: &[PayerEnvelope]) -> Result<(), Failure> {
+fn layers(envelopes: &[PayerEnvelope]) -> Result<(), BenchError> {
     let stored: Vec<Bytes> = envelopes
         .iter()
         .map(|envelope| Ok(originator_bytes(1, envelope, &key()?)))
-        .collect::<Result<_, Failure>>()?;
+        .collect::<Result<_, BenchError>>()?;
     let at = |index: usize| &envelopes[index % envelopes.len()];
     on_threads("keccak-256 of a payer envelope", 1, 1, |index| {
         black_box(keccak256(&[at(index).as_bytes()]));
@@ -100,7 +101,7 @@ fn on_threads(
     threads: usize,
     each: u64,
     operation: impl Fn(usize) + Sync,
-) -> Result<(), Failure> {
+) -> Result<(), BenchError> {
     let start = Instant::now();
     let calls: u64 = thread::scope(|scope| {
         let work = || {
@@ -145,7 +146,7 @@ fn commits(
     durability: Durability,
     batch: usize,
     envelopes: &[PayerEnvelope],
-) -> Result<(), Failure> {
+) -> Result<(), BenchError> {
     let folder = tempfile::tempdir_in(data_dir)?;
     let identity =
         StoreIdentity { network: "micro".into(), node: NODE, public_key: key()?.public_key() };

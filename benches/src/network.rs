@@ -15,9 +15,10 @@ use tempfile::TempDir;
 use tokio::time::sleep;
 
 use crate::child::Process;
+use crate::error::BenchError;
 use crate::process::Memory;
 use crate::rpc::Connection;
-use crate::{Failure, http, process, rpc};
+use crate::{http, process, rpc};
 
 /// Upper bound on the time until a node accepts publishes; a node with a large log reads it back first.
 const START_MAX: Duration = Duration::from_secs(120);
@@ -60,7 +61,7 @@ impl Gateway {
     }
 
     /// CPU time of its process so far.
-    pub(crate) fn cpu_time(&self) -> Result<Duration, Failure> {
+    pub(crate) fn cpu_time(&self) -> Result<Duration, BenchError> {
         process::cpu_time(self.process.id())
     }
 }
@@ -68,7 +69,7 @@ impl Gateway {
 impl Network {
     /// Keys, registry and rates for `count` nodes, in a new folder below `data_dir`. `hawser` is
     /// the program that will be started.
-    pub(crate) fn new(hawser: &Path, data_dir: &Path, count: u32) -> Result<Self, Failure> {
+    pub(crate) fn new(hawser: &Path, data_dir: &Path, count: u32) -> Result<Self, BenchError> {
         let folder = tempfile::Builder::new().prefix("hawser-bench-").tempdir_in(data_dir)?;
         let mut members = Vec::new();
         let mut records = Vec::new();
@@ -103,7 +104,7 @@ impl Network {
     }
 
     /// Starts the `index`-th node and waits until it takes publishes.
-    pub(crate) async fn start(&self, index: usize) -> Result<Node, Failure> {
+    pub(crate) async fn start(&self, index: usize) -> Result<Node, BenchError> {
         self.start_with(index, &[], "/readyz?for=publish").await
     }
 
@@ -112,7 +113,7 @@ impl Network {
         &self,
         index: usize,
         flags: &[String],
-    ) -> Result<Node, Failure> {
+    ) -> Result<Node, BenchError> {
         self.start_with(index, flags, "/readyz").await
     }
 
@@ -121,7 +122,7 @@ impl Network {
         index: usize,
         flags: &[String],
         readiness: &str,
-    ) -> Result<Node, Failure> {
+    ) -> Result<Node, BenchError> {
         let member = self.members[index];
         let at = |name: String| self.folder.path().join(name);
         let log = at(format!("{}.log", member.id.0));
@@ -150,7 +151,7 @@ impl Network {
     }
 
     /// Starts a gateway to these nodes, without a chain, and waits until it is ready.
-    pub(crate) async fn start_gateway(&self) -> Result<Gateway, Failure> {
+    pub(crate) async fn start_gateway(&self) -> Result<Gateway, BenchError> {
         let at = |name: &str| self.folder.path().join(name);
         let (api, metrics) = (free_address()?, free_address()?);
         let key = SecretKey::from_bytes(&blake3::derive_key("hawser-bench gateway", &[]))?;
@@ -191,7 +192,7 @@ impl Network {
     }
 
     /// Starts all nodes.
-    pub(crate) async fn start_all(&self) -> Result<Vec<Node>, Failure> {
+    pub(crate) async fn start_all(&self) -> Result<Vec<Node>, BenchError> {
         let mut nodes = Vec::new();
         for index in 0..self.members.len() {
             nodes.push(self.start(index).await?);
@@ -212,17 +213,17 @@ impl Node {
     }
 
     /// CPU time of its process so far.
-    pub(crate) fn cpu_time(&self) -> Result<Duration, Failure> {
+    pub(crate) fn cpu_time(&self) -> Result<Duration, BenchError> {
         process::cpu_time(self.process.id())
     }
 
     /// Memory of its process now.
-    pub(crate) fn memory(&self) -> Result<Memory, Failure> {
+    pub(crate) fn memory(&self) -> Result<Memory, BenchError> {
         process::memory(self.process.id())
     }
 
     /// Its metrics page.
-    pub(crate) async fn metrics(&self) -> Result<String, Failure> {
+    pub(crate) async fn metrics(&self) -> Result<String, BenchError> {
         Ok(http::get(self.member.metrics, "/metrics").await?.1)
     }
 
@@ -238,7 +239,7 @@ async fn ready(
     metrics: SocketAddr,
     path: &str,
     log: &Path,
-) -> Result<(), Failure> {
+) -> Result<(), BenchError> {
     let until = Instant::now() + START_MAX;
     loop {
         if let Ok((200, _)) = http::get(metrics, path).await {
@@ -258,12 +259,12 @@ async fn ready(
 pub(crate) async fn head(
     connection: &mut Connection,
     originator: OriginatorId,
-) -> Result<u64, Failure> {
+) -> Result<u64, BenchError> {
     Ok(cursor(connection).await?.get(originator).0)
 }
 
 /// Returns the heads of all strands at a node.
-pub(crate) async fn cursor(connection: &mut Connection) -> Result<Cursor, Failure> {
+pub(crate) async fn cursor(connection: &mut Connection) -> Result<Cursor, BenchError> {
     let question = metadata::GetSyncCursorRequest {};
     let answer: metadata::GetSyncCursorResponse =
         connection.ask(rpc::GET_SYNC_CURSOR, &question).await?;
@@ -280,7 +281,7 @@ pub(crate) async fn require_growth(
     originator: OriginatorId,
     before: u64,
     acknowledged: u64,
-) -> Result<(), Failure> {
+) -> Result<(), BenchError> {
     let until = Instant::now() + SETTLE_MAX;
     loop {
         let grown = head(connection, originator).await?.saturating_sub(before);
@@ -296,7 +297,7 @@ pub(crate) async fn require_growth(
 }
 
 /// A port of the loopback interface that is free on TCP and UDP now.
-fn free_address() -> Result<SocketAddr, Failure> {
+fn free_address() -> Result<SocketAddr, BenchError> {
     loop {
         let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = tcp.local_addr()?;
@@ -306,7 +307,7 @@ fn free_address() -> Result<SocketAddr, Failure> {
     }
 }
 
-fn write_secret(path: &Path, key: &SecretKey) -> Result<(), Failure> {
+fn write_secret(path: &Path, key: &SecretKey) -> Result<(), BenchError> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(hex::encode(key.to_bytes()).as_bytes())?;
     Ok(())

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Failure;
+use crate::error::BenchError;
 
 /// The unit of times in `/proc/PID/stat`: fixed at 100 per second for user space on Linux.
 const TICK: Duration = Duration::from_millis(10);
 
 /// User and system time of a process with all its threads, dead ones included. To 10 ms.
-pub(crate) fn cpu_time(pid: u32) -> Result<Duration, Failure> {
+pub(crate) fn cpu_time(pid: u32) -> Result<Duration, BenchError> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name in parentheses may hold spaces; field 3 follows it, 14 and 15 are the times.
     let (_, fields) = stat.rsplit_once(')').ok_or("no name in /proc/PID/stat")?;
@@ -27,7 +27,7 @@ pub(crate) fn cpu_time(pid: u32) -> Result<Duration, Failure> {
 }
 
 /// Returns the CPU time of the calling thread.
-pub(crate) fn thread_cpu_time() -> Result<Duration, Failure> {
+pub(crate) fn thread_cpu_time() -> Result<Duration, BenchError> {
     let schedstat = fs::read_to_string("/proc/thread-self/schedstat")?;
     let ns = schedstat.split_whitespace().next().ok_or("empty /proc/thread-self/schedstat")?;
     Ok(Duration::from_nanos(ns.parse()?))
@@ -45,9 +45,9 @@ pub(crate) struct Memory {
 }
 
 /// Resident memory of a process as it is now.
-pub(crate) fn memory(pid: u32) -> Result<Memory, Failure> {
+pub(crate) fn memory(pid: u32) -> Result<Memory, BenchError> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let kib = |name: &str| -> Result<u64, Failure> {
+    let kib = |name: &str| -> Result<u64, BenchError> {
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         let value = line.and_then(|line| line.split_whitespace().next());
         Ok(value.ok_or_else(|| format!("no {name} in /proc/PID/status"))?.parse()?)

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use crate::Failure;
+use crate::error::BenchError;
 use crate::limits::Limits;
 use crate::results::Run;
 use crate::scenario::publish::Published;
@@ -15,14 +15,14 @@ const BEGIN: &str = "<!-- figures: made by hawser-bench report, not by hand -->"
 const END: &str = "<!-- end of figures -->";
 
 /// Replaces what stands between the two marks of `document` by the figures of these runs.
-pub(crate) fn write(document: &Path, runs: &[Run]) -> Result<(), Failure> {
+pub(crate) fn write(document: &Path, runs: &[Run]) -> Result<(), BenchError> {
     let text = fs::read_to_string(document)?;
     fs::write(document, replaced(&text, &figures(runs)?)?)?;
     Ok(())
 }
 
 /// The figures of some runs as Markdown.
-pub(crate) fn figures(runs: &[Run]) -> Result<String, Failure> {
+pub(crate) fn figures(runs: &[Run]) -> Result<String, BenchError> {
     let mut out = String::new();
     for run in runs {
         section(&mut out, run)?;
@@ -30,13 +30,13 @@ pub(crate) fn figures(runs: &[Run]) -> Result<String, Failure> {
     Ok(out)
 }
 
-fn replaced(text: &str, figures: &str) -> Result<String, Failure> {
+fn replaced(text: &str, figures: &str) -> Result<String, BenchError> {
     let (head, rest) = text.split_once(BEGIN).ok_or("the document has no place for figures")?;
     let (_, tail) = rest.split_once(END).ok_or("the document's place for figures has no end")?;
     Ok(format!("{head}{BEGIN}\n\n{figures}{END}{tail}"))
 }
 
-fn section(out: &mut String, run: &Run) -> Result<(), Failure> {
+fn section(out: &mut String, run: &Run) -> Result<(), BenchError> {
     let machine = &run.machine;
     writeln!(out, "### {} cores of {}, commit `{}`\n", machine.cores, machine.cpu, run.commit)?;
     writeln!(
@@ -56,7 +56,7 @@ fn section(out: &mut String, run: &Run) -> Result<(), Failure> {
     of_the_rest(out, run)
 }
 
-fn of_limits(out: &mut String, limits: &Limits) -> Result<(), Failure> {
+fn of_limits(out: &mut String, limits: &Limits) -> Result<(), BenchError> {
     let crypto = &limits.crypto;
     let per_core = |us: f64| grouped(1e6 / us);
     writeln!(out, "Limits of the machine, measured in the same run:\n")?;
@@ -86,7 +86,7 @@ fn of_limits(out: &mut String, limits: &Limits) -> Result<(), Failure> {
     Ok(())
 }
 
-fn of_verdicts(out: &mut String, verdicts: &[Verdict]) -> Result<(), Failure> {
+fn of_verdicts(out: &mut String, verdicts: &[Verdict]) -> Result<(), BenchError> {
     if verdicts.is_empty() {
         return Ok(());
     }
@@ -104,7 +104,7 @@ fn of_verdicts(out: &mut String, verdicts: &[Verdict]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn of_publishing(out: &mut String, run: &Run) -> Result<(), Failure> {
+fn of_publishing(out: &mut String, run: &Run) -> Result<(), BenchError> {
     if run.publish.is_empty() && run.latency.is_none() {
         return Ok(());
     }
@@ -125,7 +125,7 @@ fn of_publishing(out: &mut String, run: &Run) -> Result<(), Failure> {
     Ok(())
 }
 
-fn of_published(out: &mut String, run: &Run, published: &Published) -> Result<(), Failure> {
+fn of_published(out: &mut String, run: &Run, published: &Published) -> Result<(), BenchError> {
     let plan = &published.plan;
     let limit = run.limits.as_ref();
     let limit = limit.and_then(|limits| limits.publish(plan.per_request, plan.shape.in_flight));
@@ -156,7 +156,7 @@ fn of_quantiles(quantiles: &Quantiles) -> String {
     [quantiles.p50_us, quantiles.p99_us, quantiles.p999_us].map(ms).join(" | ")
 }
 
-fn of_the_rest(out: &mut String, run: &Run) -> Result<(), Failure> {
+fn of_the_rest(out: &mut String, run: &Run) -> Result<(), BenchError> {
     let mib = |kib: u64| kib / 1024;
     if run.delivery.is_some() || run.query.is_some() {
         writeln!(out, "| latency | count | p50 | p99 | p99.9 |\n|---|--:|--:|--:|--:|")?;

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::Failure;
+use crate::error::BenchError;
 use crate::limits::Limits;
 use crate::process::{self, Machine};
 use crate::scenario::catch_up::CaughtUp;
@@ -55,7 +55,7 @@ impl Run {
     }
 
     /// Prints the run as JSON, or writes it to `out`.
-    pub(crate) fn save(mut self, out: Option<&Path>) -> Result<(), Failure> {
+    pub(crate) fn save(mut self, out: Option<&Path>) -> Result<(), BenchError> {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.unix_s = since_1970.as_secs();
         let json = serde_json::to_string_pretty(&self)? + "\n";
@@ -72,7 +72,7 @@ impl Run {
     }
 
     /// Reads what [`Run::save`] has written.
-    pub(crate) fn load(path: &Path) -> Result<Self, Failure> {
+    pub(crate) fn load(path: &Path) -> Result<Self, BenchError> {
         let text =
             fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
         serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()).into())

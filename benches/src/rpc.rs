@@ -11,7 +11,7 @@ use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 
-use crate::Failure;
+use crate::error::BenchError;
 
 /// Same as the node's own limit on messages.
 const MESSAGE_LEN_MAX: usize = 25 * 1024 * 1024;
@@ -77,7 +77,7 @@ pub(crate) struct Connection(Grpc<Channel>);
 
 impl Connection {
     /// Connects within ten seconds.
-    pub(crate) async fn open(address: SocketAddr) -> Result<Self, Failure> {
+    pub(crate) async fn open(address: SocketAddr) -> Result<Self, BenchError> {
         let channel = Endpoint::from_shared(format!("http://{address}"))?
             .connect_timeout(Duration::from_secs(10))
             .initial_stream_window_size(WINDOW)
@@ -89,7 +89,10 @@ impl Connection {
     }
 
     /// Several connections to the same node.
-    pub(crate) async fn open_many(address: SocketAddr, count: usize) -> Result<Vec<Self>, Failure> {
+    pub(crate) async fn open_many(
+        address: SocketAddr,
+        count: usize,
+    ) -> Result<Vec<Self>, BenchError> {
         let mut connections = Vec::new();
         for _ in 0..count.max(1) {
             connections.push(Self::open(address).await?);
@@ -108,7 +111,7 @@ impl Connection {
         &mut self,
         path: PathAndQuery,
         question: &impl Message,
-    ) -> Result<A, Failure> {
+    ) -> Result<A, BenchError> {
         Ok(A::decode(self.call(path, question.encode_to_vec().into()).await?)?)
     }
 

@@ -3,19 +3,20 @@
 use hawser_proto::OriginatorId;
 
 use crate::cli::{Command, Hawser, Large, LoadArgs, Output, Shape, Target};
+use crate::error::BenchError;
 use crate::limits::{self, LoadShape, PER_REQUEST};
 use crate::network::{Network, Node};
 use crate::results::Run;
 use crate::scenario::publish::{self, Published};
 use crate::scenario::{catch_up, chain_index, delivery, fill, gateway, memory, query};
+use crate::stats;
 use crate::verdict::verdicts;
-use crate::{Failure, stats};
 
 /// Of the delivery measurement: few enough for one subscription to name them all.
 const DELIVERY_TOPICS: u64 = 100;
 
 /// Runs a command that needs the runtime, and saves what it brings.
-pub(crate) async fn run(command: Command) -> Result<(), Failure> {
+pub(crate) async fn run(command: Command) -> Result<(), BenchError> {
     match command {
         Command::Limits { output, shape } => start(&output, &shape.into()).await?.finish(&output),
         Command::Publish { output, target, shape, load, envelopes_per_request, followers } => {
@@ -74,7 +75,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
 }
 
 /// Everything, with the defaults that the promises name.
-async fn all(large: &Large) -> Result<(), Failure> {
+async fn all(large: &Large) -> Result<(), BenchError> {
     let Large { output, hawser, shape, .. } = large;
     let load_shape = LoadShape::from(shape.clone());
     let mut run = start(output, &load_shape).await?;
@@ -98,7 +99,7 @@ async fn all(large: &Large) -> Result<(), Failure> {
     run.finish(output)
 }
 
-async fn start(output: &Output, shape: &LoadShape) -> Result<Run, Failure> {
+async fn start(output: &Output, shape: &LoadShape) -> Result<Run, BenchError> {
     let mut run = Run::new(&output.data_dir());
     if !output.without_limits {
         run.limits = Some(limits::measure(&output.data_dir(), shape).await?);
@@ -108,7 +109,7 @@ async fn start(output: &Output, shape: &LoadShape) -> Result<Run, Failure> {
 
 impl Run {
     /// Says what came out, and saves it.
-    fn finish(self, output: &Output) -> Result<(), Failure> {
+    fn finish(self, output: &Output) -> Result<(), BenchError> {
         for verdict in verdicts(&self) {
             let kept = if verdict.is_kept() { "reached" } else { "MISSED" };
             let (measured, required) = (&verdict.measured, &verdict.required);
@@ -133,7 +134,7 @@ async fn publish(
     target: &Target,
     output: &Output,
     followers: u32,
-) -> Result<Published, Failure> {
+) -> Result<Published, BenchError> {
     let (in_flight, n) = (plan.shape.in_flight, plan.per_request);
     eprintln!("publish, {in_flight} in flight, {n} per request, {followers} followers");
     let published = match (target.node, target.originator) {
@@ -170,7 +171,7 @@ async fn deliver(
     shape: &Shape,
     rate: u64,
     seconds: u64,
-) -> Result<delivery::Delivered, Failure> {
+) -> Result<delivery::Delivered, BenchError> {
     eprintln!("delivery at another node, {rate}/s");
     let network = Network::new(&hawser.program(), &output.data_dir(), 2)?;
     let mut nodes = network.start_all().await?;
@@ -189,7 +190,7 @@ async fn deliver(
 }
 
 /// A network of two, of which the first node runs and holds much, and the second has not run yet.
-async fn filled(large: &Large) -> Result<(Network, Node), Failure> {
+async fn filled(large: &Large) -> Result<(Network, Node), BenchError> {
     eprintln!("storing {} envelopes", large.stored);
     let network = Network::new(&large.hawser.program(), &large.output.data_dir(), 2)?;
     let node = network.start(0).await?;
@@ -197,12 +198,12 @@ async fn filled(large: &Large) -> Result<(Network, Node), Failure> {
     Ok((network, node))
 }
 
-async fn ask(large: &Large, node: &Node) -> Result<query::Queried, Failure> {
+async fn ask(large: &Large, node: &Node) -> Result<query::Queried, BenchError> {
     eprintln!("queries");
     query::run(node, large.stored_topics.max(1), large.page, large.queries.max(1)).await
 }
 
-async fn resident(large: &Large, node: &Node) -> Result<memory::Resident, Failure> {
+async fn resident(large: &Large, node: &Node) -> Result<memory::Resident, BenchError> {
     eprintln!("memory with {} subscriptions", large.subscriptions);
     let topics = large.stored_topics.max(1);
     let resident = memory::run(node, large.subscriptions, topics, large.shape.payload_size).await?;

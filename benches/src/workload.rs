@@ -10,7 +10,8 @@ use hawser_proto::pb::xmtp::xmtpv4::{envelopes as pb, message_api as api, payer_
 use hawser_proto::{OriginatorId, SecretKey, Topic, TopicKind};
 use prost::Message as _;
 
-use crate::{Failure, process};
+use crate::error::BenchError;
+use crate::process;
 
 /// In days: what gateways ask for by default.
 pub(crate) const RETENTION_DAYS: u32 = 60;
@@ -42,7 +43,7 @@ impl Workload {
         topics: u64,
         payload_len: usize,
         seed: [u8; 32],
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, BenchError> {
         let ciphertext_len = ciphertext_len(payload_len)
             .ok_or_else(|| format!("no MLS message of {payload_len} bytes carries a number"))?;
         let payers = (0..payers.max(1))

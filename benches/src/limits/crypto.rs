@@ -8,7 +8,8 @@ use k256::ecdsa::{RecoveryId, SigningKey, VerifyingKey};
 use secp256k1::ecdsa::RecoverableSignature;
 use serde::{Deserialize, Serialize};
 
-use crate::{Failure, process};
+use crate::error::BenchError;
+use crate::process;
 
 /// Every signature is over another digest by another key, so that nothing stays in a register.
 const SAMPLES: usize = 512;
@@ -44,7 +45,7 @@ impl CryptoLimits {
 }
 
 /// Measures each operation for about `time` of CPU time on this thread.
-pub(crate) fn measure(time: Duration) -> Result<CryptoLimits, Failure> {
+pub(crate) fn measure(time: Duration) -> Result<CryptoLimits, BenchError> {
     let samples = samples()?;
     let at = |index: usize| &samples[index % SAMPLES];
     Ok(CryptoLimits {
@@ -96,7 +97,7 @@ fn message(sample: &Sample) -> secp256k1::Message {
     secp256k1::Message::from_digest(sample.digest)
 }
 
-fn samples() -> Result<Vec<Sample>, Failure> {
+fn samples() -> Result<Vec<Sample>, BenchError> {
     (0..SAMPLES)
         .map(|index| {
             let index = index.to_be_bytes();
@@ -116,7 +117,7 @@ fn samples() -> Result<Vec<Sample>, Failure> {
 
 /// CPU time of one call, in microseconds: the least of five rounds, since whatever disturbs a
 /// round only adds to it.
-fn cost(time: Duration, mut operation: impl FnMut(usize)) -> Result<f64, Failure> {
+fn cost(time: Duration, mut operation: impl FnMut(usize)) -> Result<f64, BenchError> {
     const ROUNDS: u32 = 5;
     (0..SAMPLES).for_each(&mut operation);
     let mut best = f64::INFINITY;

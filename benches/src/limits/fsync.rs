@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::Failure;
+use crate::error::BenchError;
 use crate::stats::{Latencies, Quantiles};
 
 /// About what one group commit of a few envelopes appends to the write-ahead log.
@@ -13,7 +13,7 @@ const RECORD_LEN: usize = 4096;
 
 /// Appends records to a new file in `dir`, each followed by `fdatasync`, for `time`. The latency
 /// is that of write and sync together.
-pub(crate) fn measure(dir: &Path, time: Duration) -> Result<Quantiles, Failure> {
+pub(crate) fn measure(dir: &Path, time: Duration) -> Result<Quantiles, BenchError> {
     let folder = tempfile::tempdir_in(dir)?;
     let mut file = File::create(folder.path().join("log"))?;
     let record = [0x5a; RECORD_LEN];

@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::crypto::CryptoLimits;
 pub(crate) use self::rpc::{LoadShape, RpcLimit};
+use crate::error::BenchError;
+use crate::process;
 use crate::stats::Quantiles;
-use crate::{Failure, process};
 
 /// Envelopes in each request of the promised figures.
 pub(crate) const PER_REQUEST: [u64; 3] = [1, 20, 100];
@@ -65,7 +66,7 @@ impl Limits {
 }
 
 /// Measures all limits; takes about half a minute.
-pub(crate) async fn measure(dir: &Path, shape: &LoadShape) -> Result<Limits, Failure> {
+pub(crate) async fn measure(dir: &Path, shape: &LoadShape) -> Result<Limits, BenchError> {
     eprintln!("limits: signatures");
     let crypto = crypto::measure(Duration::from_secs(2))?;
     eprintln!("limits: fdatasync");

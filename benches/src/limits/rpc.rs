@@ -6,10 +6,11 @@ use hawser_proto::OriginatorId;
 use serde::{Deserialize, Serialize};
 
 use crate::child::IdleServer;
+use crate::error::BenchError;
 use crate::load::{self, Load};
 use crate::rpc::Connection;
 use crate::workload::Workload;
-use crate::{Failure, process, stats};
+use crate::{process, stats};
 
 /// Bytes that an originator adds to a payer envelope, and that an answer adds to an envelope: number, time, fee,
 /// expiry, signature and the lengths of layers.
@@ -39,7 +40,7 @@ pub(crate) async fn measure(
     shape: &LoadShape,
     per_request: u64,
     time: Duration,
-) -> Result<RpcLimit, Failure> {
+) -> Result<RpcLimit, BenchError> {
     let workload = Workload::new(OriginatorId(100), 64, 10_000, shape.payload_len, [0; 32])?;
     let requests = workload.requests(0, REQUESTS, per_request);
     let envelopes = usize::try_from(per_request)?;
@@ -50,7 +51,9 @@ pub(crate) async fn measure(
     load::run(&load, &connections, shape.in_flight).await?;
 
     let cpu_time = || {
-        Ok::<_, Failure>(process::cpu_time(std::process::id())? + process::cpu_time(server.id())?)
+        Ok::<_, BenchError>(
+            process::cpu_time(std::process::id())? + process::cpu_time(server.id())?,
+        )
     };
     let load = load.again(time);
     let (cpu_before, start) = (cpu_time()?, Instant::now());

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
-use crate::Failure;
+use crate::error::BenchError;
 use crate::network::{self, Network, Node};
 use crate::process::Memory;
 use crate::rpc::Connection;
@@ -44,7 +44,7 @@ pub(crate) async fn run(
     network: &Network,
     leader: &Node,
     index: usize,
-) -> Result<CaughtUp, Failure> {
+) -> Result<CaughtUp, BenchError> {
     let mut connection = Connection::open(leader.api()).await?;
     let envelopes = network::head(&mut connection, leader.id()).await?;
     let leader_before = leader.cpu_time()?;

@@ -13,10 +13,11 @@ use hawser_proto::envelope::ClientEnvelope;
 use hawser_proto::{Bytes, OriginatorId};
 use tokio::time::sleep;
 
+use crate::error::BenchError;
 use crate::log_server::{CHAIN_ID, LogServer};
 use crate::network::{self, Network};
 use crate::rpc::Connection;
-use crate::{Failure, stats};
+use crate::stats;
 
 /// Envelopes captured from a real client.
 const CAPTURE: &str = include_str!("../../../tests/vectors/client/envelopes.jsonl");
@@ -38,7 +39,7 @@ pub(crate) struct Plan {
 }
 
 /// Prints text.
-pub(crate) async fn run(plan: Plan, program: &Path, data_dir: &Path) -> Result<(), Failure> {
+pub(crate) async fn run(plan: Plan, program: &Path, data_dir: &Path) -> Result<(), BenchError> {
     let commits = commits()?;
     let bytes = commits.iter().map(|commit| commit.message.len()).sum::<usize>() / commits.len();
     let events = commits.iter().cycle().zip(1..=plan.events);
@@ -82,7 +83,7 @@ struct Commit {
     message: Bytes,
 }
 
-fn commits() -> Result<Vec<Commit>, Failure> {
+fn commits() -> Result<Vec<Commit>, BenchError> {
     let mut commits = Vec::new();
     for line in CAPTURE.lines() {
         let line: serde_json::Value = serde_json::from_str(line)?;
@@ -111,7 +112,7 @@ fn flags(server: &LogServer) -> Vec<String> {
 }
 
 /// When the node had everything.
-async fn until_stored(api: std::net::SocketAddr, events: u64) -> Result<Instant, Failure> {
+async fn until_stored(api: std::net::SocketAddr, events: u64) -> Result<Instant, BenchError> {
     let mut connection = Connection::open(api).await?;
     let (mut held, mut moved) = (0, Instant::now());
     while held < events {

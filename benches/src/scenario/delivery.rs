@@ -13,12 +13,13 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tonic::Streaming;
 
+use crate::error::BenchError;
 use crate::network::{self, Node};
 use crate::rpc::{self, Connection};
 use crate::scenario::publish::seed;
+use crate::stats;
 use crate::stats::{Latencies, Quantiles};
 use crate::workload::{self, Workload};
-use crate::{Failure, stats};
 
 /// An envelope that is not delivered within this time after the last publish counts as lost.
 const DELIVERY_MAX: Duration = Duration::from_secs(30);
@@ -50,7 +51,7 @@ pub(crate) struct Delivered {
 }
 
 /// Publishes to `from` at a steady rate; one subscription at `to` must bring everything.
-pub(crate) async fn run(plan: &Plan, from: &Node, to: &Node) -> Result<Delivered, Failure> {
+pub(crate) async fn run(plan: &Plan, from: &Node, to: &Node) -> Result<Delivered, BenchError> {
     let count = plan.rate * plan.seconds;
     let workload = Workload::new(from.id(), 64, plan.topics, plan.payload_len, seed())?;
     let requests = workload.requests(0, count, 1);
@@ -77,7 +78,7 @@ pub(crate) async fn run(plan: &Plan, from: &Node, to: &Node) -> Result<Delivered
 }
 
 /// Opens one subscription to all topics, and waits until it is live.
-async fn subscribe(to: &Node, topics: u64) -> Result<Streaming<Bytes>, Failure> {
+async fn subscribe(to: &Node, topics: u64) -> Result<Streaming<Bytes>, BenchError> {
     use api::subscribe_topics_response::{Response, SubscriptionStatus};
     let mut connection = Connection::open(to.api()).await?;
     let last_seen = network::cursor(&mut connection).await?;
@@ -107,7 +108,7 @@ async fn send(
     connections: &[Connection],
     rate: u64,
     sent_at: &Arc<Mutex<Vec<Option<Instant>>>>,
-) -> Result<Latencies, Failure> {
+) -> Result<Latencies, BenchError> {
     let mut ticks = interval(Duration::from_secs(1) / u32::try_from(rate.max(1))?);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut tasks = JoinSet::new();
@@ -120,7 +121,7 @@ async fn send(
             sent_at.lock().unwrap_or_else(PoisonError::into_inner)[index] = Some(before);
             let answer = connection.call(rpc::PUBLISH, request).await?;
             match rpc::count_entries(&answer) {
-                Some(1) => Ok::<_, Failure>(before.elapsed()),
+                Some(1) => Ok::<_, BenchError>(before.elapsed()),
                 _ => Err("one envelope sent, but not one answered".into()),
             }
         });
@@ -137,7 +138,7 @@ async fn receive(
     mut stream: Streaming<Bytes>,
     sent_at: Arc<Mutex<Vec<Option<Instant>>>>,
     count: u64,
-) -> Result<Latencies, Failure> {
+) -> Result<Latencies, BenchError> {
     use api::subscribe_topics_response::Response;
     let mut latencies = Latencies::new();
     let mut seen = HashSet::new();

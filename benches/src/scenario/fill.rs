@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::Failure;
+use crate::error::BenchError;
 use crate::load::{self, Load};
 use crate::network::{self, Node};
 use crate::rpc::Connection;
@@ -22,7 +22,7 @@ pub(crate) async fn fill(
     envelopes: u64,
     topics: u64,
     payload_len: usize,
-) -> Result<(), Failure> {
+) -> Result<(), BenchError> {
     let workload = Workload::new(node.id(), 64, topics, payload_len, seed())?;
     let mut connections = Connection::open_many(node.api(), CONNECTIONS).await?;
     let before = network::head(&mut connections[0], node.id()).await?;

@@ -4,17 +4,18 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::publish::{Plan, seed};
+use crate::error::BenchError;
 use crate::load::{self, Load, Outcome};
 use crate::network::{self, Network, Node};
 use crate::rpc::{self, Connection};
 use crate::workload::Workload;
-use crate::{Failure, process, stats};
+use crate::{process, stats};
 
 /// The time in which connections are opened and the rate is found.
 const WARM_UP: Duration = Duration::from_secs(2);
 
 /// Measures both, and prints them.
-pub(crate) async fn run(plan: &Plan, hawser: &Path, data_dir: &Path) -> Result<(), Failure> {
+pub(crate) async fn run(plan: &Plan, hawser: &Path, data_dir: &Path) -> Result<(), BenchError> {
     let network = Network::new(hawser, data_dir, 1)?;
     let node = network.start(0).await?;
     println!(
@@ -32,7 +33,7 @@ pub(crate) async fn run(plan: &Plan, hawser: &Path, data_dir: &Path) -> Result<(
     let load = Load::once(prepared, Duration::from_secs(plan.seconds)).at(rpc::PUBLISH_CLIENT);
     let mut direct = Connection::open(node.api()).await?;
     let head = network::head(&mut direct, node.id()).await?;
-    let cpu = || -> Result<[Duration; 3], Failure> {
+    let cpu = || -> Result<[Duration; 3], BenchError> {
         Ok([process::cpu_time(std::process::id())?, gateway.cpu_time()?, node.cpu_time()?])
     };
     let before = cpu()?;
@@ -49,7 +50,7 @@ pub(crate) async fn run(plan: &Plan, hawser: &Path, data_dir: &Path) -> Result<(
     Ok(())
 }
 
-async fn alone(plan: &Plan, node: &Node) -> Result<Outcome, Failure> {
+async fn alone(plan: &Plan, node: &Node) -> Result<Outcome, BenchError> {
     let workload = workload(plan, node)?;
     let connections = Connection::open_many(node.api(), plan.shape.connections).await?;
     let first = Load::once(workload.requests(0, 20_000, 1), WARM_UP);
@@ -59,7 +60,7 @@ async fn alone(plan: &Plan, node: &Node) -> Result<Outcome, Failure> {
     load::run(&load, &connections, plan.shape.in_flight).await
 }
 
-fn workload(plan: &Plan, node: &Node) -> Result<Workload, Failure> {
+fn workload(plan: &Plan, node: &Node) -> Result<Workload, BenchError> {
     Workload::new(node.id(), plan.payers, plan.topics, plan.shape.payload_len, seed())
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::Failure;
+use crate::error::BenchError;
 use crate::load::{self, Load};
 use crate::network::{self, Node};
 use crate::process::Memory;
@@ -46,7 +46,7 @@ pub(crate) async fn run(
     subscriptions: u64,
     topics: u64,
     payload_len: usize,
-) -> Result<Resident, Failure> {
+) -> Result<Resident, BenchError> {
     let mut connection = Connection::open(node.api()).await?;
     let stored = network::head(&mut connection, node.id()).await?;
     let before = node.memory()?;
@@ -99,7 +99,7 @@ async fn watch(
     request: api::SubscribeTopicsRequest,
     live: Arc<AtomicU64>,
     delivered: Arc<AtomicU64>,
-) -> Result<(), Failure> {
+) -> Result<(), BenchError> {
     use api::subscribe_topics_response::{Response, SubscriptionStatus};
     let mut stream = connection.stream(rpc::SUBSCRIBE_TOPICS, &request).await?;
     while let Some(message) = stream.message().await? {

@@ -8,13 +8,14 @@ use hawser_proto::OriginatorId;
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
+use crate::error::BenchError;
 use crate::limits::LoadShape;
 use crate::load::{self, Load};
 use crate::network::{self, Node};
+use crate::process;
 use crate::rpc::Connection;
 use crate::stats::{self, Quantiles};
 use crate::workload::Workload;
-use crate::{Failure, process};
 
 /// Encoded requests that are held in memory at most.
 const PREPARED_BYTES_MAX: u64 = 3 << 30;
@@ -63,8 +64,8 @@ pub(crate) async fn run(
     plan: &Plan,
     node: &Node,
     followers: &[Node],
-) -> Result<Published, Failure> {
-    let cpu_times = || -> Result<(Duration, Duration), Failure> {
+) -> Result<Published, BenchError> {
+    let cpu_times = || -> Result<(Duration, Duration), BenchError> {
         let of_followers = followers.iter().map(Node::cpu_time).sum::<Result<_, _>>()?;
         Ok((node.cpu_time()?, of_followers))
     };
@@ -88,7 +89,7 @@ pub(crate) async fn run_against(
     plan: &Plan,
     address: SocketAddr,
     originator: OriginatorId,
-) -> Result<Published, Failure> {
+) -> Result<Published, BenchError> {
     let mut measured = Measured::start(plan, address, originator).await?;
     measured.publish().await?;
     measured.finish(plan).await
@@ -109,7 +110,7 @@ impl Measured {
         plan: &Plan,
         address: SocketAddr,
         originator: OriginatorId,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, BenchError> {
         let Plan { shape, per_request, payers, topics, seconds } = plan;
         let mut connections = Connection::open_many(address, shape.connections).await?;
         let seed = seed();
@@ -138,7 +139,7 @@ impl Measured {
         })
     }
 
-    async fn publish(&mut self) -> Result<(), Failure> {
+    async fn publish(&mut self) -> Result<(), BenchError> {
         let own_cpu = || process::cpu_time(std::process::id());
         let before = own_cpu()?;
         let outcome = load::run(&self.load, &self.connections, self.in_flight).await?;
@@ -146,7 +147,7 @@ impl Measured {
         Ok(())
     }
 
-    async fn finish(&mut self, plan: &Plan) -> Result<Published, Failure> {
+    async fn finish(&mut self, plan: &Plan) -> Result<Published, BenchError> {
         let (outcome, own_cpu, _) = self.outcome.as_ref().ok_or("nothing was published")?;
         let connection = &mut self.connections[0];
         network::require_growth(connection, self.originator, self.head_before, outcome.envelopes)
@@ -167,7 +168,7 @@ impl Measured {
     }
 
     /// Time from the last answer until the followers held everything.
-    async fn wait_for(&self, followers: &[Node]) -> Result<Duration, Failure> {
+    async fn wait_for(&self, followers: &[Node]) -> Result<Duration, BenchError> {
         let (outcome, _, end) = self.outcome.as_ref().ok_or("nothing was published")?;
         for follower in followers {
             let mut connection = Connection::open(follower.api()).await?;

@@ -6,10 +6,11 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 
+use crate::error::BenchError;
 use crate::network::{self, Node};
 use crate::rpc::{self, Connection};
 use crate::stats::{self, Latencies, Quantiles};
-use crate::{Failure, http, workload};
+use crate::{http, workload};
 
 const SECONDS_SUM: &str = "grpc_server_handling_seconds_sum";
 const SECONDS_COUNT: &str = "grpc_server_handling_seconds_count";
@@ -38,7 +39,7 @@ pub(crate) async fn run(
     topics: u64,
     page: u32,
     queries: u64,
-) -> Result<Queried, Failure> {
+) -> Result<Queried, BenchError> {
     let mut connection = Connection::open(node.api()).await?;
     let stored = network::head(&mut connection, node.id()).await?;
     let ask = |number: u64| {
@@ -75,7 +76,7 @@ pub(crate) async fn run(
 }
 
 /// Waits until the node has put what was stored into place: that work is no part of a query.
-async fn come_to_rest(node: &Node) -> Result<(), Failure> {
+async fn come_to_rest(node: &Node) -> Result<(), BenchError> {
     const LOOK_EVERY: Duration = Duration::from_millis(500);
     const LOOKS_MAX: u32 = 120;
     const BUSY: Duration = Duration::from_millis(25);

@@ -7,8 +7,8 @@ use hawser_proto::{OriginatorId, SequenceId};
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
+use super::members::{HONEST, LIAR};
 use super::strands::{Version, envelope};
-use super::world::{HONEST, LIAR};
 
 /// Returns true for sequence ids that the liar has burned: no node ever holds an envelope there.
 pub(super) fn is_withheld(sequence: SequenceId) -> bool {

@@ -7,6 +7,7 @@
 
 pub mod invariants;
 mod liar;
+mod members;
 mod node;
 mod running;
 mod serving;

@@ -9,9 +9,10 @@ use hawser_storage::{Change, LogEntry, SkipReason, Validity};
 use rand::RngExt as _;
 
 use super::liar::is_withheld;
+use super::members::{ALL, LIAR};
 use super::strands::{Version, envelope, judge};
 use super::wire::{Event, Path, paths};
-use super::world::{ALL, LIAR, Sim};
+use super::world::Sim;
 
 /// Longest duration of a write.
 const WRITE_MS_MAX: u64 = 20;

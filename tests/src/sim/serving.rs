@@ -7,8 +7,9 @@ use hawser_storage::LogItem;
 use rand::RngExt as _;
 
 use super::liar::{is_kept_back, twist};
+use super::members::LIAR;
 use super::wire::{Event, Path, Stream};
-use super::world::{LIAR, Sim};
+use super::world::Sim;
 
 impl Sim {
     pub(super) fn take_want(&mut self, path: Path, request: RequestId, want: Want) {

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::LogItem;
 
-use super::world::{ALL, HONEST, LIAR, Sim};
+use super::members::{ALL, HONEST, LIAR};
+use super::world::Sim;
 
 /// Longer than anything takes: searches for gaps one after the other, and the rounds over what is
 /// missing.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use hawser_engine::replication::{RequestId, StrandItem, StrandWrite, Want, WantResponse};
 use hawser_proto::{OriginatorId, SequenceId};
 
-use super::world::ALL;
+use super::members::ALL;
 
 /// A follower's connection to a server: who asks, who answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -7,6 +7,7 @@ use hawser_proto::OriginatorId;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
+use super::members::{ALL, HONEST};
 use super::node::Node;
 use super::wire::{Connection, Event, Path, Queue, paths};
 use crate::harness::seed::rng;
@@ -58,13 +59,6 @@ pub struct Sim {
     pub(super) cuts: BTreeSet<[OriginatorId; 2]>,
     trace: Vec<String>,
 }
-
-/// The honest nodes.
-pub(super) const HONEST: [OriginatorId; 2] = [OriginatorId(100), OriginatorId(200)];
-/// The one that may lie.
-pub(super) const LIAR: OriginatorId = OriginatorId(300);
-/// Every node.
-pub(super) const ALL: [OriginatorId; 3] = [HONEST[0], HONEST[1], LIAR];
 
 impl Sim {
     /// Three nodes without envelopes, not yet connected.

@@ -3,7 +3,8 @@
 use hawser_proto::SequenceId;
 use hawser_storage::LogItem;
 
-use crate::sim::world::{ALL, Sim};
+use crate::sim::members::ALL;
+use crate::sim::world::Sim;
 
 impl Sim {
     pub(super) fn assert_no_gap(&self) {

@@ -3,8 +3,9 @@
 use hawser_proto::SequenceId;
 use hawser_storage::LogItem;
 
+use crate::sim::members::ALL;
 use crate::sim::strands::judge;
-use crate::sim::world::{ALL, Sim};
+use crate::sim::world::Sim;
 
 impl Sim {
     pub(super) fn assert_nothing_forged(&self) {

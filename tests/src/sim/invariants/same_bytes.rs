@@ -3,8 +3,9 @@
 use hawser_proto::SequenceId;
 use hawser_storage::LogItem;
 
+use crate::sim::members::{ALL, HONEST, LIAR};
 use crate::sim::strands::{Version, envelope};
-use crate::sim::world::{ALL, HONEST, LIAR, Sim};
+use crate::sim::world::Sim;
 
 impl Sim {
     pub(super) fn assert_same_bytes(&self) {
