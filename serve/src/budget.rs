@@ -1,16 +1,22 @@
-//! How much of unfinished requests is kept in memory.
+//! The memory budget for requests that are still arriving.
+//!
+//! The decoder behind [`RequestBody`](crate::request::RequestBody) sees whole messages only, so unfinished ones wait here.
+//! Worst-case memory is `ALL_BYTES_MAX` plus `FREE_BYTES` for each open call.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Requests that are on their way, over one connection and over all. A connection may so have two
-/// of the largest messages under way at once, and many small ones.
+/// Bytes of unfinished requests of one connection: two of the largest messages (25 MiB) at once,
+/// and many small ones. Specified in `docs/protocol/api.md`; the value is a guess.
 const CONNECTION_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of unfinished requests of all connections: eight times the above, which a small machine
+/// can spare. Specified in `docs/protocol/api.md`; the value is a guess.
 const ALL_BYTES_MAX: usize = 512 * 1024 * 1024;
-/// What each request may keep regardless, so that large ones do not stand in the way of small ones.
+/// Bytes that each request may keep regardless, so that large requests do not starve small ones:
+/// more than a usual publish takes. A guess.
 const FREE_BYTES: usize = 64 * 1024;
 
-/// What one connection has under way. Cheap to clone; all clones are the same connection.
+/// Bytes of unfinished requests of one connection. Cheap to clone; all clones are the same one.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Budget {
     connection: Arc<AtomicUsize>,
@@ -18,18 +24,18 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    /// That of another connection to the same listener.
+    /// Returns the budget of another connection to the same listener.
     pub(crate) fn for_connection(&self) -> Self {
         Self { connection: Arc::default(), all: self.all.clone() }
     }
 
-    /// A request that has nothing under way yet.
+    /// Returns the empty share of a new request.
     pub(crate) fn request(&self) -> Share {
         Share { budget: self.clone(), bytes: 0 }
     }
 }
 
-/// What one request has under way; given back when dropped.
+/// The bytes that one request takes of the budget; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Share {
     budget: Budget,
@@ -37,9 +43,11 @@ pub(crate) struct Share {
 }
 
 impl Share {
-    /// Counts `bytes` more in. False if that is too much.
+    /// Takes `bytes` more. Returns false if the request must be refused; they count until it is
+    /// dropped all the same.
     pub(crate) fn take(&mut self, bytes: usize) -> bool {
         self.bytes += bytes;
+        // Add first, compare then: concurrent requests may both be refused, never both let through.
         let connection = self.budget.connection.fetch_add(bytes, Relaxed) + bytes;
         let all = self.budget.all.fetch_add(bytes, Relaxed) + bytes;
         let fits = connection <= CONNECTION_BYTES_MAX && all <= ALL_BYTES_MAX;

@@ -1,5 +1,4 @@
-//! What is counted of calls: plain atomics, found by the path of a method, without a lock and
-//! without allocating.
+//! Metrics of calls. A call finds its method's by path, without a lock and without allocating.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,11 +11,13 @@ use tonic::Code;
 use crate::method::{Method, MethodKind};
 use crate::metrics::{Counter, Exposition, Gauge, Histogram};
 
-/// Upper bounds of the handling time, seconds: the usual ones of gRPC servers.
-const HANDLING_BOUNDS_S: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// Upper bounds of the handling time, seconds. Specified: those of the usual gRPC middleware, which
+/// the network's dashboards expect.
+const HANDLING_BOUNDS_S: [f64; 11] =
+    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// Every status code, by its number, as the labels spell it. OK has always been spelled like that
-/// on this network.
+/// Status codes by number, as labels spell them. Specified: the network's reference node spells OK
+/// `code_0`.
 const CODES: [&str; 17] = [
     "code_0",
     "canceled",
@@ -37,7 +38,7 @@ const CODES: [&str; 17] = [
     "unauthenticated",
 ];
 
-/// The numbers of one method.
+/// The metrics of one method.
 #[derive(Debug)]
 pub(crate) struct MethodMetrics {
     method: Method,
@@ -67,50 +68,50 @@ impl MethodMetrics {
     }
 
     pub(crate) fn started(&self) {
-        self.started.add(1);
-        self.open.add(1);
+        self.started.inc();
+        self.open.inc();
     }
 
     pub(crate) fn received(&self, messages: u64) {
-        self.received.add(messages);
+        self.received.inc_by(messages);
     }
 
     pub(crate) fn sent(&self, messages: u64) {
-        self.sent.add(messages);
+        self.sent.inc_by(messages);
     }
 
     pub(crate) fn took(&self, duration: Duration) {
-        self.seconds.observe(duration);
+        self.seconds.observe(duration.as_secs_f64());
     }
 
     pub(crate) fn ended(&self, code: Code) {
-        self.open.add(-1);
-        self.handled[code as usize].add(1);
+        self.open.dec();
+        self.handled[code as usize].inc();
     }
 }
 
-/// The numbers of a listener. Cheap to clone; all clones are the same.
+/// The metrics of a listener. Cheap to clone; all clones are the same.
 #[derive(Debug, Clone)]
-pub struct CallMetrics(Arc<Inner>);
+pub struct CallMetrics(Arc<CallMetricsState>);
 
 #[derive(Debug)]
-struct Inner {
-    /// They live as long as the process, so that every call can point to its own.
+struct CallMetricsState {
+    /// Leaked, so that every call can point to its method's: a listener lives as long as the process.
     methods: HashMap<&'static str, &'static MethodMetrics>,
-    /// Calls of methods that nobody serves: their names come from outside and are no labels.
+    /// Calls of methods that are not served. Their names come from callers and are no labels.
     unknown: &'static MethodMetrics,
     not_grpc: Counter,
     connections_failed: Counter,
 }
 
 impl CallMetrics {
-    /// Counts these methods by themselves and all others as one.
+    /// Counts each of `methods` by itself and all others as `unknown`.
     #[must_use]
     pub fn new(methods: &[Method]) -> Self {
-        let stats = |method: Method| &*Box::leak(Box::new(MethodMetrics::new(method)));
-        Self(Arc::new(Inner {
-            methods: methods.iter().map(|method| (method.path(), stats(*method))).collect(),
-            unknown: stats(Method::new("/unknown/unknown", MethodKind::Unary)),
+        let leaked = |method: Method| &*Box::leak(Box::new(MethodMetrics::new(method)));
+        Self(Arc::new(CallMetricsState {
+            methods: methods.iter().map(|method| (method.path(), leaked(*method))).collect(),
+            unknown: leaked(Method::new("/unknown/unknown", MethodKind::Unary)),
             not_grpc: Counter::default(),
             connections_failed: Counter::default(),
         }))
@@ -121,17 +122,17 @@ impl CallMetrics {
     }
 
     pub(crate) fn count_not_grpc(&self) {
-        self.0.not_grpc.add(1);
+        self.0.not_grpc.inc();
     }
 
     pub(crate) fn connection_failed(&self) {
-        self.0.connections_failed.add(1);
+        self.0.connections_failed.inc();
     }
 
-    /// Sorted, so that two scrapes differ in numbers only.
+    /// Returns all methods' metrics by path, so that two scrapes differ in values only.
     fn all(&self) -> Vec<&'static MethodMetrics> {
         let mut all: Vec<_> = self.0.methods.values().copied().collect();
-        all.sort_unstable_by_key(|stats| stats.method.path());
+        all.sort_unstable_by_key(|it| it.method.path());
         all.push(self.0.unknown);
         all
     }
@@ -142,25 +143,25 @@ impl Collector for CallMetrics {
         let mut out = Exposition::new(encoder);
         let all = self.all();
         let of_method = |number: fn(&MethodMetrics) -> u64| {
-            all.iter().map(move |stats| (stats.method.labels(), number(stats)))
+            all.iter().map(move |it| (it.method.labels(), number(it)))
         };
-        out.counters("grpc_server_started", "Calls begun", of_method(|stats| stats.started.get()))?;
+        out.counters("grpc_server_started", "Calls begun", of_method(|it| it.started.get()))?;
         out.counters("grpc_server_handled", "Calls ended, by status code", handled(&all))?;
         out.counters(
             "grpc_server_msg_received",
             "Messages received",
-            of_method(|stats| stats.received.get()),
+            of_method(|it| it.received.get()),
         )?;
-        out.counters("grpc_server_msg_sent", "Messages sent", of_method(|stats| stats.sent.get()))?;
+        out.counters("grpc_server_msg_sent", "Messages sent", of_method(|it| it.sent.get()))?;
         out.histograms(
             "grpc_server_handling_seconds",
             "Unary calls: from the first byte to the answer, seconds; streams: between messages",
-            all.iter().map(|stats| (stats.method.labels(), stats.seconds.get())),
+            all.iter().map(|it| (it.method.labels(), &it.seconds)),
         )?;
         out.gauges(
             "xmtp_api_open_connections_gauge",
             "Calls open now",
-            all.iter().map(|stats| (stats.method.open_labels(), stats.open.get())),
+            all.iter().map(|it| (it.method.open_labels(), it.open.get())),
         )?;
         out.counters(
             "xmtp_api_failed_grpc_requests_counter",
@@ -180,13 +181,13 @@ impl Collector for CallMetrics {
     }
 }
 
-/// OK always, other codes once they have occurred: a scrape stays small.
+/// Samples for OK always, for other codes once they have occurred: a scrape stays small.
 fn handled<'a>(
     all: &'a [&'static MethodMetrics],
 ) -> impl Iterator<Item = ([(&'static str, &'static str); 4], u64)> + 'a {
-    all.iter().flat_map(|stats| {
-        let [kind, service, method] = stats.method.labels();
-        stats.handled.iter().zip(CODES).enumerate().filter_map(move |(code, (count, name))| {
+    all.iter().flat_map(|it| {
+        let [kind, service, method] = it.method.labels();
+        it.handled.iter().zip(CODES).enumerate().filter_map(move |(code, (count, name))| {
             let count = count.get();
             (code == 0 || count > 0)
                 .then_some(([kind, service, method, ("grpc_code", name)], count))
@@ -199,5 +200,5 @@ fn failed<'a>(all: &'a [&'static MethodMetrics]) -> impl Iterator<Item = (&'stat
         .into_iter()
         .enumerate()
         .skip(1)
-        .map(|(code, name)| (name, all.iter().map(|stats| stats.handled[code].get()).sum::<u64>()))
+        .map(|(code, name)| (name, all.iter().map(|it| it.handled[code].get()).sum::<u64>()))
 }

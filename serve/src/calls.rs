@@ -1,7 +1,8 @@
-//! One gRPC call, in whatever protocol it came: its limits, its deadline, its numbers.
+//! One gRPC call, whichever protocol carried it: its limits, its deadline, its metrics, its span.
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -9,38 +10,40 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use tonic::body::Body;
 use tonic::service::Routes;
+use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Status};
 use tower::Service;
+use tracing::{Instrument as _, Span};
 
 use crate::budget::Budget;
 use crate::call_metrics::CallMetrics;
 use crate::request::RequestBody;
 use crate::response::{Call, ResponseBody, status_of};
 
-/// The longest text of a deadline: eight digits and a unit.
+/// The longest text of a deadline. Specified: gRPC over HTTP/2, eight digits and a unit.
 const TIMEOUT_LEN_BYTES_MAX: usize = 9;
 
-/// The services, and what surrounds them.
+/// The services behind their limits.
 #[derive(Clone)]
 pub(crate) struct Calls {
     routes: Routes,
-    stats: CallMetrics,
+    metrics: CallMetrics,
     body_timeout: Duration,
     budget: Budget,
 }
 
 impl Calls {
-    pub(crate) fn new(routes: Routes, stats: CallMetrics, body_timeout: Duration) -> Self {
-        Self { routes, stats, body_timeout, budget: Budget::default() }
+    pub(crate) fn new(routes: Routes, metrics: CallMetrics, body_timeout: Duration) -> Self {
+        Self { routes, metrics, body_timeout, budget: Budget::default() }
     }
 
-    /// The same for a connection of its own.
+    /// Returns the same services with the budget of another connection.
     pub(crate) fn for_connection(&self) -> Self {
         Self { budget: self.budget.for_connection(), ..self.clone() }
     }
 
-    pub(crate) fn stats(&self) -> &CallMetrics {
-        &self.stats
+    pub(crate) fn metrics(&self) -> &CallMetrics {
+        &self.metrics
     }
 }
 
@@ -50,18 +53,19 @@ impl Service<Request<Body>> for Calls {
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(())) // routes always are
+        Poll::Ready(Ok(())) // routes have no back-pressure of their own
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let stats = self.stats.method(request.uri().path());
-        let mut call = Call::start(stats);
+        let metrics = self.metrics.method(request.uri().path());
+        let span = span(metrics.method().path(), &request);
+        let mut call = Call::start(metrics, span.clone());
         let deadline = deadline(request.headers());
         let version = request.version();
         let share = self.budget.request();
-        let guarded = |body| RequestBody::new(body, version, stats, share, self.body_timeout);
+        let guarded = |body| RequestBody::new(body, version, metrics, share, self.body_timeout);
         let answer = self.routes.call(request.map(|body| Body::new(guarded(body))));
-        Box::pin(async move {
+        let handled = async move {
             let mut response = match deadline {
                 None => answer.await?,
                 Some(deadline) => match tokio::time::timeout(deadline, answer).await {
@@ -74,12 +78,33 @@ impl Service<Request<Body>> for Calls {
                 call.end(code);
             }
             Ok(response.map(|body| Body::new(ResponseBody::new(body, call))))
-        })
+        };
+        Box::pin(handled.instrument(span))
     }
 }
 
-/// A message that does not decode is the caller's fault, and no failure of this server, which is
-/// what the decoder says.
+/// The span of a request: its method and the class of the peer's address, never a payload.
+fn span(method: &'static str, request: &Request<Body>) -> Span {
+    let connection = request.extensions().get::<TcpConnectInfo>();
+    let peer = connection.and_then(|it| it.remote_addr).map_or("unknown", |it| class(it.ip()));
+    tracing::debug_span!("request", method, peer)
+}
+
+/// Returns the class of an address, which is all that logs hold of a caller's.
+fn class(address: IpAddr) -> &'static str {
+    let (is_loopback, is_private) = match address.to_canonical() {
+        IpAddr::V4(it) => (it.is_loopback(), it.is_private() || it.is_link_local()),
+        IpAddr::V6(it) => (it.is_loopback(), it.is_unique_local() || it.is_unicast_link_local()),
+    };
+    match (is_loopback, is_private) {
+        (true, _) => "loopback",
+        (false, true) => "private",
+        (false, false) => "public",
+    }
+}
+
+/// Turns INTERNAL into INVALID_ARGUMENT where a message did not decode. The decoder reports a
+/// failure of the server, but the caller's bytes are at fault.
 fn correct(headers: &mut HeaderMap) {
     if status_of(headers) != Some(Code::Internal) {
         return;
@@ -92,7 +117,7 @@ fn correct(headers: &mut HeaderMap) {
     }
 }
 
-/// How long the caller waits, if it says so.
+/// Returns the caller's deadline, if it names a valid one.
 fn deadline(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     if text.len() > TIMEOUT_LEN_BYTES_MAX || !text.is_ascii() {
@@ -130,7 +155,23 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_decode_is_the_callers_fault() {
+    fn addresses_become_classes() {
+        for (address, expected) in [
+            ("127.0.0.1", "loopback"),
+            ("::1", "loopback"),
+            ("10.1.2.3", "private"),
+            ("::ffff:192.168.0.1", "private"),
+            ("fd00::1", "private"),
+            ("fe80::1", "private"),
+            ("1.1.1.1", "public"),
+            ("2606:4700::1111", "public"),
+        ] {
+            assert_eq!(class(address.parse().unwrap()), expected, "{address}");
+        }
+    }
+
+    #[test]
+    fn an_undecodable_message_is_an_invalid_argument() {
         let error = Status::internal("failed to decode Protobuf message: invalid wire type");
         let mut response = error.into_http::<()>();
         correct(response.headers_mut());

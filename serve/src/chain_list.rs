@@ -1,6 +1,11 @@
 //! Status of a list that is read whole from a chain, again and again: the node registry, the rates.
 
+use std::fmt;
 use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::metrics::Exposition;
 
 /// Status of a list that is read whole from a chain, again and again.
 ///
@@ -32,5 +37,64 @@ impl ChainListStatus {
         let (name, age_s) = (self.name, self.age.as_secs());
         let fault = self.fault.as_deref().unwrap_or("it is not known why");
         Err(format!("the {name} was last read {age_s} s ago: {fault}"))
+    }
+
+    /// Writes `xmtp_chain_list_age_seconds` and `xmtp_chain_list_failures` for each of `lists`.
+    ///
+    /// # Errors
+    /// Those of the encoder.
+    pub fn encode_all(lists: &[&Self], out: &mut Exposition<'_>) -> fmt::Result {
+        out.gauges(
+            "xmtp_chain_list_age_seconds",
+            "How long ago the list was read whole, seconds",
+            lists.iter().map(|list| ([("list", list.name)], list.age.as_secs_f64())),
+        )?;
+        out.counters(
+            "xmtp_chain_list_failures",
+            "Times that it could not be read",
+            lists.iter().map(|list| ([("list", list.name)], list.failures)),
+        )
+    }
+}
+
+/// A chain list as `/status` shows it.
+#[derive(Debug, Clone, Serialize)]
+pub struct ChainListReport {
+    name: &'static str,
+    /// Seconds since the last good reading.
+    age_s: f64,
+    failures: u64,
+    fault: Option<String>,
+}
+
+impl From<&ChainListStatus> for ChainListReport {
+    fn from(list: &ChainListStatus) -> Self {
+        Self {
+            name: list.name,
+            age_s: list.age.as_secs_f64(),
+            failures: list.failures,
+            fault: list.fault.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_overdue_only_while_readings_fail() {
+        let secs = Duration::from_secs;
+        let mut list = ChainListStatus {
+            name: "rate_registry",
+            age: secs(90),
+            failing_for: None,
+            fault: None,
+            failures: 0,
+        };
+        assert_eq!(list.read_lately(secs(60)), Ok(()), "old, but nothing has failed");
+        (list.failing_for, list.fault) = (Some(secs(61)), Some("refused".to_owned()));
+        let overdue = list.read_lately(secs(60)).unwrap_err();
+        assert_eq!(overdue, "the rate_registry was last read 90 s ago: refused");
     }
 }

@@ -1,4 +1,4 @@
-//! Sockets and connections: limits, idleness, and an end in order.
+//! Sockets and connections: limits, idle connections, and shutdown in order.
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,28 +23,36 @@ use tonic::transport::server::TcpConnectInfo;
 use crate::dispatch::Dispatcher;
 use crate::settings::ServeSettings;
 
-/// Calls that one connection may have open at once.
+/// Calls that one connection may have open at once; more wait. Specified in `docs/protocol/api.md`.
 const STREAMS_PER_CONNECTION_MAX: u32 = 1000;
-/// All headers of a request together.
+/// All headers of a request together. Specified in `docs/protocol/api.md`.
 const HEADER_LIST_LEN_BYTES_MAX: u32 = 64 * 1024;
-/// What a connection may have sent that no call has read yet, in all and for each call.
+/// Bytes that a connection may have sent before a call reads them: half a second at 256 Mbit/s. A
+/// guess.
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+/// The same for each call: a usual publish in one flight. A guess.
 const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
-/// What a call may have answered that the connection has not sent yet.
+/// Bytes of a response that may wait for the connection. Worst-case memory of a connection is this
+/// times [`STREAMS_PER_CONNECTION_MAX`]. A guess.
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
-/// How a connection begins that speaks HTTP/2 without asking.
+/// First bytes of HTTP/2 with prior knowledge (RFC 9113 §3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Asks the other end's kernel whether it is still there. A client that sleeps answers, a machine
-/// that is gone does not, and its streams are freed.
+/// Silence after which the peer's kernel is probed. A client that sleeps answers; a machine that is
+/// gone does not, and its streams are freed. A guess: mobile networks drop idle mappings later.
 const TCP_PROBE_AFTER: Duration = Duration::from_secs(60);
+/// Time between probes that are not answered. A guess.
 const TCP_PROBE_EVERY: Duration = Duration::from_secs(20);
 
-/// How long a connection without calls may take to close after it was told to.
-const LEAVE_TAKING: Duration = Duration::from_secs(2);
+/// Pause after a failed accept. A guess: most often the process has too many open files, and an
+/// immediate retry would fail as well.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Time for a connection without calls to close after GOAWAY. A guess: two round trips of a slow
+/// network.
+const GOAWAY_GRACE: Duration = Duration::from_secs(2);
 
-/// Everything that the connections of a listener share.
+/// State that the connections of a listener share.
 pub(crate) struct Connections {
-    front: Dispatcher,
+    dispatcher: Dispatcher,
     http: auto::Builder<TokioExecutor>,
     settings: ServeSettings,
     stop: CancellationToken,
@@ -52,7 +60,7 @@ pub(crate) struct Connections {
 
 impl Connections {
     pub(crate) fn new(
-        front: Dispatcher,
+        dispatcher: Dispatcher,
         settings: ServeSettings,
         stop: CancellationToken,
     ) -> Arc<Self> {
@@ -68,10 +76,10 @@ impl Connections {
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .max_send_buf_size(SEND_BUFFER_BYTES);
-        Arc::new(Self { front, http, settings, stop })
+        Arc::new(Self { dispatcher, http, settings, stop })
     }
 
-    /// Takes connections until the stop, then waits for those that are open.
+    /// Accepts connections until the stop, then waits for those that are open.
     pub(crate) async fn accept(self: Arc<Self>, listener: TcpListener) {
         let mut open = JoinSet::new();
         loop {
@@ -79,22 +87,21 @@ impl Connections {
                 () = self.stop.cancelled() => break,
                 accepted = listener.accept() => match accepted {
                     Ok((stream, peer)) => { open.spawn(self.clone().serve(stream, peer)); }
-                    Err(error) => self.not_accepted(&error).await,
+                    Err(error) => self.accept_failed(&error).await,
                 },
-                Some(ended) = open.join_next(), if !open.is_empty() => logged(ended),
+                Some(ended) = open.join_next(), if !open.is_empty() => log_panic(ended),
             }
         }
         drop(listener);
         while let Some(ended) = open.join_next().await {
-            logged(ended);
+            log_panic(ended);
         }
     }
 
-    /// Most often there are too many open files, and another try at once would fail as well.
-    async fn not_accepted(&self, error: &io::Error) {
-        self.front.stats().connection_failed();
+    async fn accept_failed(&self, error: &io::Error) {
+        self.dispatcher.metrics().connection_failed();
         tracing::warn!(%error, "a connection could not be accepted");
-        sleep(Duration::from_millis(50)).await;
+        sleep(ACCEPT_PAUSE).await;
     }
 
     async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
@@ -104,27 +111,27 @@ impl Connections {
         tokio::select! {
             begun = timeout(self.settings.head_timeout, begin(&stream)) => match begun {
                 Ok(Ok(())) => {}
-                // Balancers look whether somebody listens.
+                // Balancers probe the port: they connect and close.
                 Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return,
-                Ok(Err(_)) | Err(_) => return self.front.stats().connection_failed(),
+                Ok(Err(_)) | Err(_) => return self.dispatcher.metrics().connection_failed(),
             },
             () = self.stop.cancelled() => return,
         }
         self.converse(stream, peer).await;
     }
 
-    /// Serves one connection until one of both ends it.
+    /// Serves one connection until either end closes it.
     async fn converse(&self, stream: TcpStream, peer: SocketAddr) {
         let activity = Arc::new(Activity::new());
-        let front = self.front.for_connection();
+        let dispatcher = self.dispatcher.for_connection();
         let service = service_fn(|mut request: Request<Incoming>| {
-            let (front, activity) = (front.clone(), activity.clone());
-            // What tonic calls the remote address of a request.
+            let (dispatcher, activity) = (dispatcher.clone(), activity.clone());
+            // `tonic::Request::remote_addr` reads this extension.
             let connected = TcpConnectInfo { local_addr: None, remote_addr: Some(peer) };
             request.extensions_mut().insert(connected);
             async move {
                 let busy = Busy::new(activity);
-                front.answer(request).await.map(|response| response.map(|body| busy.until(body)))
+                dispatcher.answer(request).await.map(|response| response.map(|body| busy.until(body)))
             }
         });
         let mut connection = pin!(self.http.serve_connection(TokioIo::new(stream), service));
@@ -136,20 +143,21 @@ impl Connections {
         connection.as_mut().graceful_shutdown();
         tokio::select! {
             ended = connection => self.ended(ended),
-            // A client that is gone does not take its leave.
-            () = async { sleep(LEAVE_TAKING).await; activity.idle_for(Duration::ZERO).await } => {}
+            // A client that is gone never closes its side.
+            () = async { sleep(GOAWAY_GRACE).await; activity.idle_for(Duration::ZERO).await } => {}
         }
     }
 
     fn ended(&self, ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
         if let Err(error) = ended {
-            self.front.stats().connection_failed();
+            self.dispatcher.metrics().connection_failed();
             tracing::debug!(%error, "a connection broke");
         }
     }
 }
 
-fn logged(ended: Result<(), tokio::task::JoinError>) {
+/// Logs the panic of a connection's task.
+fn log_panic(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
         tracing::error!(code = "connection_failed", %error, "a connection's task failed");
     }
@@ -161,8 +169,8 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_tcp_keepalive(&probes)
 }
 
-/// Waits until it can be told which HTTP this is: whoever connects and says nothing holds a
-/// descriptor.
+/// Waits for the bytes that tell the version of HTTP. The caller bounds it by a timeout, because a
+/// silent connection holds a descriptor.
 async fn begin(stream: &TcpStream) -> io::Result<()> {
     let mut first = [0; HTTP2_PREFACE.len()];
     loop {
@@ -173,12 +181,13 @@ async fn begin(stream: &TcpStream) -> io::Result<()> {
         if len == HTTP2_PREFACE.len() || first[..len] != HTTP2_PREFACE[..len] {
             return Ok(());
         }
-        // Part of a preface, which no client sends in pieces: nothing tells when more is there.
+        // Part of a preface. Peeked bytes stay readable, so readiness cannot tell when more arrive;
+        // clients send the preface in one piece, so this poll is rare.
         sleep(Duration::from_millis(10)).await;
     }
 }
 
-/// Whether a connection has calls, and since when it has none.
+/// The open calls of a connection, and the time since which it has none.
 #[derive(Debug)]
 struct Activity {
     calls: AtomicUsize,
@@ -190,7 +199,7 @@ impl Activity {
         Self { calls: AtomicUsize::new(0), idle_since: Mutex::new(Instant::now()) }
     }
 
-    /// Returns once there has been no call for `limit`.
+    /// Returns when the connection has had no call for `limit`.
     async fn idle_for(&self, limit: Duration) {
         loop {
             let since = *self.idle_since.lock().unwrap_or_else(PoisonError::into_inner);
@@ -204,7 +213,7 @@ impl Activity {
     }
 }
 
-/// One call that is open on a connection.
+/// An open call; its connection is not idle until it is dropped.
 #[derive(Debug)]
 struct Busy(Arc<Activity>);
 
@@ -214,7 +223,7 @@ impl Busy {
         Self(activity)
     }
 
-    /// The call lasts as long as its answer's body.
+    /// Ties the call to the body of its response.
     fn until<B>(self, body: B) -> Held<B> {
         Held { body, _busy: self }
     }
@@ -227,7 +236,7 @@ impl Drop for Busy {
     }
 }
 
-/// A body that keeps its connection busy.
+/// A response body that keeps its connection from being idle.
 struct Held<B> {
     body: B,
     _busy: Busy,

@@ -1,4 +1,4 @@
-//! What a request is, by its head alone.
+//! Dispatch of requests by protocol, which the head of a request alone decides.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -15,37 +15,38 @@ use crate::call_metrics::CallMetrics;
 use crate::calls::Calls;
 use crate::{connect, cors};
 
-/// Answers requests. Cheap to clone.
+/// Dispatches requests by protocol. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Dispatcher {
     calls: Calls,
 }
 
-/// How a caller speaks.
+/// The protocol of a request.
 #[derive(Debug, PartialEq, Eq)]
 enum Protocol {
     Grpc,
     GrpcWeb,
     ConnectUnary,
     ConnectStream(HeaderValue),
-    /// Something that is no call, and the status that says so.
+    /// No call: the HTTP status of its refusal.
     Other(StatusCode),
 }
 
 impl Dispatcher {
-    pub(crate) fn new(routes: Routes, stats: CallMetrics, body_timeout: Duration) -> Self {
-        Self { calls: Calls::new(routes.prepare(), stats, body_timeout) }
+    pub(crate) fn new(routes: Routes, metrics: CallMetrics, body_timeout: Duration) -> Self {
+        Self { calls: Calls::new(routes.prepare(), metrics, body_timeout) }
     }
 
-    /// The same for a connection of its own.
+    /// Returns the same services for another connection.
     pub(crate) fn for_connection(&self) -> Self {
         Self { calls: self.calls.for_connection() }
     }
 
-    pub(crate) fn stats(&self) -> &CallMetrics {
-        self.calls.stats()
+    pub(crate) fn metrics(&self) -> &CallMetrics {
+        self.calls.metrics()
     }
 
+    /// Serves one request.
     pub(crate) async fn answer(
         mut self,
         request: Request<Incoming>,
@@ -62,12 +63,12 @@ impl Dispatcher {
                 refused => self.refuse(refused),
             }
         };
-        cors::mark(response.headers_mut());
+        cors::add_headers(response.headers_mut());
         Ok(response)
     }
 
     fn refuse(&self, protocol: Protocol) -> Response<Body> {
-        self.stats().count_not_grpc();
+        self.metrics().count_not_grpc();
         match protocol {
             Protocol::ConnectUnary => connect::refuse_unary(),
             Protocol::ConnectStream(content_type) => connect::refuse_stream(content_type),
@@ -79,7 +80,9 @@ impl Dispatcher {
                 }
                 response
             }
-            Protocol::Grpc | Protocol::GrpcWeb => unreachable!("these are served"),
+            Protocol::Grpc | Protocol::GrpcWeb => {
+                unreachable!("refuse is called for other protocols only")
+            }
         }
     }
 }
@@ -112,7 +115,8 @@ fn protocol<B>(request: &Request<B>) -> Protocol {
     }
 }
 
-/// Who does not say which form the answer is to have gets the one of the question.
+/// Copies the content type into a missing `Accept` header, because the gRPC-Web layer takes the form
+/// of its response from there.
 fn with_accept<B>(mut request: Request<B>) -> Request<B> {
     let headers = request.headers_mut();
     if !headers.contains_key(ACCEPT)

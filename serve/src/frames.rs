@@ -1,32 +1,32 @@
-//! Where gRPC messages begin and end in a body: a flag, a length of four bytes, the message.
+//! Boundaries of gRPC messages in a body: a flag, a length of four bytes, the message.
 
-/// Bytes before each message.
+/// Bytes before each message. Specified: gRPC over HTTP/2, Length-Prefixed-Message.
 const HEAD_LEN_BYTES: usize = 5;
 
-/// Follows a body, whatever pieces it comes in. Keeps no bytes of messages.
+/// A decoder of message boundaries that keeps no bytes of messages. The pieces of the body may be
+/// cut anywhere.
 #[derive(Debug, Default)]
 pub(crate) struct Frames {
     head: [u8; HEAD_LEN_BYTES],
-    /// How much of `head` has been seen.
+    /// Bytes of `head` that have been read.
     head_len: usize,
-    /// What the present message still misses.
+    /// Bytes that the present message still lacks.
     missing: usize,
 }
 
-/// What a piece of a body brought.
+/// The boundaries in one piece of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Step {
-    /// Messages whose head was completed here.
+    /// Messages whose head was completed in this piece.
     pub(crate) begun: u64,
-    /// Up to here whole messages, from here a part of one; `None` if no message ended in this
-    /// piece.
+    /// End of the last message that ended in this piece; `None` if none did.
     pub(crate) whole: Option<usize>,
 }
 
-/// The head of a message that nobody sends by mistake.
+/// A message head that no working client sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum FrameError {
-    /// 0 is plain, 1 compressed; which of them is served is decided elsewhere.
+    /// Neither 0 (plain) nor 1 (compressed). The decoder behind decides which of these it serves.
     #[error("invalid message flag {0}")]
     Flag(u8),
     #[error("message of {len_bytes} bytes is larger than the {max_bytes} allowed")]
@@ -34,7 +34,10 @@ pub(crate) enum FrameError {
 }
 
 impl Frames {
-    /// Goes through the next piece of the body.
+    /// Advances over the next piece of the body.
+    ///
+    /// # Errors
+    /// [`FrameError`] as soon as a head is complete that cannot be served.
     pub(crate) fn step(&mut self, mut piece: &[u8], max_bytes: usize) -> Result<Step, FrameError> {
         let len = piece.len();
         let mut step = Step { begun: 0, whole: None };
@@ -57,7 +60,7 @@ impl Frames {
         Ok(step)
     }
 
-    /// True between two messages, and before the first.
+    /// Returns true between two messages, and before the first.
     pub(crate) fn at_boundary(&self) -> bool {
         self.missing == 0 && self.head_len == 0
     }

@@ -10,14 +10,17 @@
 //! - `calls`, `request`, `response`: one call, its messages, its metrics; `budget`: memory for
 //!   requests that are still arriving; `frames`: message boundaries in a body;
 //! - [`metrics`], [`CallMetrics`]: counting, and the text format for scrapes;
+//! - [`readiness`], [`HealthService`]: conditions of a process, and readiness for balancers;
 //! - [`reflect`]: gRPC reflection of the services that are served;
-//! - [`pages`]: the operators' HTTP port.
+//! - [`pages`]: the operators' HTTP port; [`BuildInfo`], [`ChainListStatus`]: what both services
+//!   show there.
 //!
 //! Invariant: a hostile request costs bounded memory and never delays another connection.
 
 #![warn(missing_docs)]
 
 mod budget;
+mod build_info;
 mod call_metrics;
 mod calls;
 mod chain_list;
@@ -26,17 +29,21 @@ mod connection;
 mod cors;
 mod dispatch;
 mod frames;
+mod health;
 mod listener;
 mod method;
 pub mod metrics;
 pub mod pages;
+pub mod readiness;
 mod reflection;
 mod request;
 mod response;
 mod settings;
 
+pub use build_info::BuildInfo;
 pub use call_metrics::CallMetrics;
-pub use chain_list::ChainListStatus;
+pub use chain_list::{ChainListReport, ChainListStatus};
+pub use health::HealthService;
 pub use listener::Server;
 pub use method::{Method, MethodKind};
 pub use reflection::{SchemaError, reflect};

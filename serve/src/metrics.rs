@@ -1,102 +1,44 @@
-//! Counters, gauges and histograms as plain atomics, and how they are written out. The gateway
-//! counts with them as well.
+//! Exposition of metrics in the OpenMetrics text format.
+//!
+//! Counting itself is `prometheus-client`'s: [`Counter`], [`Gauge`], [`Histogram`]. What the library lacks is a way to
+//! write families whose label sets are known only at the scrape (peers, chains, nodes), so [`Exposition`] wraps its
+//! encoder for collectors.
 
-use std::fmt::Error;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::fmt::{Error, Result};
 
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, MetricEncoder, NoLabelSet,
+    DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, EncodeMetric, MetricEncoder, NoLabelSet,
+    text,
 };
 use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
 
-/// A number that only grows.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
+pub use prometheus_client::metrics::counter::Counter;
+pub use prometheus_client::metrics::gauge::Gauge;
+pub use prometheus_client::metrics::histogram::Histogram;
 
-impl Counter {
-    /// Counts `n` more.
-    pub fn add(&self, n: u64) {
-        self.0.fetch_add(n, Relaxed);
-    }
-
-    /// How many so far.
-    #[must_use]
-    pub fn get(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
-}
-
-/// A number that goes up and down.
-#[derive(Debug, Default)]
-pub struct Gauge(AtomicI64);
-
-impl Gauge {
-    /// Moves up, or down.
-    pub fn add(&self, n: i64) {
-        self.0.fetch_add(n, Relaxed);
-    }
-
-    /// Where it stands.
-    #[must_use]
-    pub fn get(&self) -> i64 {
-        self.0.load(Relaxed)
-    }
-}
-
-/// Durations in buckets.
+/// The metrics page of a process: the families of its collectors, in their order.
 #[derive(Debug)]
-pub struct Histogram {
-    bounds_s: &'static [f64],
-    /// One more than there are bounds, for what is above all of them.
-    buckets: Box<[AtomicU64]>,
-    sum_ns: AtomicU64,
+pub struct MetricsPage {
+    registry: Registry,
 }
 
-/// A histogram as it was at one moment.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Buckets {
-    /// Upper bounds and observations, not cumulated; the last bound is infinite.
-    pub buckets: Vec<(f64, u64)>,
-    /// All observations together.
-    pub sum: f64,
-}
-
-impl Buckets {
-    /// From counts for each of `bounds` and one more.
+impl MetricsPage {
+    /// Collects from `collectors` at every scrape.
     #[must_use]
-    pub fn new(bounds: &[f64], counts: impl IntoIterator<Item = u64>, sum: f64) -> Self {
-        let bounds = bounds.iter().copied().chain([f64::INFINITY]);
-        Self { buckets: bounds.zip(counts).collect(), sum }
+    pub fn new(collectors: impl IntoIterator<Item = Box<dyn Collector>>) -> Self {
+        let mut registry = Registry::default();
+        collectors.into_iter().for_each(|collector| registry.register_collector(collector));
+        Self { registry }
     }
 
-    fn count(&self) -> u64 {
-        self.buckets.iter().map(|(_, count)| count).sum()
-    }
-}
-
-impl Histogram {
-    /// `bounds_s` are upper bounds in seconds, ascending.
+    /// Renders the page in the OpenMetrics text format. Blocks if a collector does.
     #[must_use]
-    pub fn new(bounds_s: &'static [f64]) -> Self {
-        let buckets = (0..=bounds_s.len()).map(|_| AtomicU64::default()).collect();
-        Self { bounds_s, buckets, sum_ns: AtomicU64::default() }
-    }
-
-    /// Takes one duration in.
-    pub fn observe(&self, duration: Duration) {
-        let seconds = duration.as_secs_f64();
-        let bucket = self.bounds_s.partition_point(|bound| *bound < seconds);
-        self.buckets[bucket].fetch_add(1, Relaxed);
-        self.sum_ns.fetch_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX), Relaxed);
-    }
-
-    /// As it is now.
-    #[must_use]
-    pub fn get(&self) -> Buckets {
-        let counts = self.buckets.iter().map(|bucket| bucket.load(Relaxed));
-        let sum = Duration::from_nanos(self.sum_ns.load(Relaxed)).as_secs_f64();
-        Buckets::new(self.bounds_s, counts, sum)
+    pub fn render(&self) -> String {
+        let mut page = String::new();
+        text::encode(&mut page, &self.registry).expect("writing to a string cannot fail");
+        page
     }
 }
 
@@ -106,13 +48,13 @@ pub struct Exposition<'a> {
 }
 
 impl<'a> Exposition<'a> {
-    /// Writes there.
+    /// Writes to `encoder`.
     #[must_use]
     pub fn new(encoder: DescriptorEncoder<'a>) -> Self {
         Self { encoder }
     }
 
-    /// A family of counters; its samples are called `<name>_total`.
+    /// Writes a family of counters; its samples are called `<name>_total`.
     ///
     /// # Errors
     /// Those of the encoder.
@@ -121,13 +63,13 @@ impl<'a> Exposition<'a> {
         name: &str,
         help: &str,
         samples: impl IntoIterator<Item = (L, u64)>,
-    ) -> Result<(), Error> {
-        self.family(name, help, MetricType::Counter, samples, |encoder, value| {
+    ) -> Result {
+        self.family(name, help, MetricType::Counter, samples, |mut encoder, value| {
             encoder.encode_counter::<NoLabelSet, _, u64>(&value, None)
         })
     }
 
-    /// A family of gauges.
+    /// Writes a family of gauges.
     ///
     /// # Errors
     /// Those of the encoder.
@@ -136,38 +78,37 @@ impl<'a> Exposition<'a> {
         name: &str,
         help: &str,
         samples: impl IntoIterator<Item = (L, V)>,
-    ) -> Result<(), Error> {
-        self.family(name, help, MetricType::Gauge, samples, |encoder, value| {
+    ) -> Result {
+        self.family(name, help, MetricType::Gauge, samples, |mut encoder, value| {
             encoder.encode_gauge(&value)
         })
     }
 
-    /// A family of histograms.
+    /// Writes a family of histograms.
     ///
     /// # Errors
     /// Those of the encoder.
-    pub fn histograms<L: EncodeLabelSet>(
+    pub fn histograms<'h, L: EncodeLabelSet>(
         &mut self,
         name: &str,
         help: &str,
-        samples: impl IntoIterator<Item = (L, Buckets)>,
-    ) -> Result<(), Error> {
+        samples: impl IntoIterator<Item = (L, &'h Histogram)>,
+    ) -> Result {
         self.family(name, help, MetricType::Histogram, samples, |encoder, value| {
-            let count = value.count();
-            encoder.encode_histogram::<NoLabelSet>(value.sum, count, &value.buckets, None)
+            value.encode(encoder)
         })
     }
 
-    /// A counter that is alone in its family.
+    /// Writes a family that is one counter without labels.
     ///
     /// # Errors
     /// Those of the encoder.
-    pub fn counter(&mut self, name: &str, help: &str, value: u64) -> Result<(), Error> {
+    pub fn counter(&mut self, name: &str, help: &str, value: u64) -> Result {
         let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         family.encode_counter::<NoLabelSet, _, u64>(&value, None)
     }
 
-    /// A gauge that is alone in its family, if there is a value.
+    /// Writes a family that is one gauge without labels, or has no sample without a value.
     ///
     /// # Errors
     /// Those of the encoder.
@@ -176,18 +117,17 @@ impl<'a> Exposition<'a> {
         name: &str,
         help: &str,
         value: Option<impl EncodeGaugeValue>,
-    ) -> Result<(), Error> {
+    ) -> Result {
         let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
         value.map_or(Ok(()), |value| family.encode_gauge(&value))
     }
 
-    /// A histogram that is alone in its family.
+    /// Writes a family that is one histogram without labels.
     ///
     /// # Errors
     /// Those of the encoder.
-    pub fn histogram(&mut self, name: &str, help: &str, value: &Buckets) -> Result<(), Error> {
-        let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
-        family.encode_histogram::<NoLabelSet>(value.sum, value.count(), &value.buckets, None)
+    pub fn histogram(&mut self, name: &str, help: &str, value: &Histogram) -> Result {
+        value.encode(self.encoder.encode_descriptor(name, help, None, MetricType::Histogram)?)
     }
 
     fn family<L: EncodeLabelSet, V>(
@@ -196,12 +136,51 @@ impl<'a> Exposition<'a> {
         help: &str,
         kind: MetricType,
         samples: impl IntoIterator<Item = (L, V)>,
-        write: impl Fn(&mut MetricEncoder<'_>, V) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+        write: impl Fn(MetricEncoder<'_>, V) -> std::result::Result<(), Error>,
+    ) -> Result {
         let mut family = self.encoder.encode_descriptor(name, help, None, kind)?;
         for (labels, value) in samples {
-            write(&mut family.encode_family(&labels)?, value)?;
+            write(family.encode_family(&labels)?, value)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct One(Histogram);
+
+    impl Collector for One {
+        fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result {
+            Exposition::new(encoder).histograms("took", "Seconds", [([("stage", "all")], &self.0)])
+        }
+    }
+
+    proptest! {
+        /// Dashboards rely on it: a value equal to a bound counts in the bucket of that bound, and
+        /// buckets are cumulative.
+        #[test]
+        fn buckets_are_cumulative_and_include_their_bound(
+            values in proptest::collection::vec(0u32..6, 0..40),
+        ) {
+            let bounds = [1.0, 2.0, 4.0];
+            let histogram = Histogram::new(bounds);
+            values.iter().for_each(|value| histogram.observe(f64::from(*value)));
+            let page = MetricsPage::new([Box::new(One(histogram)) as Box<dyn Collector>]).render();
+            for (bound, shown) in bounds.into_iter().zip(["1.0", "2.0", "4.0"]) {
+                let within = values.iter().filter(|value| f64::from(**value) <= bound).count();
+                let line = format!("took_bucket{{le=\"{shown}\",stage=\"all\"}} {within}\n");
+                prop_assert!(page.contains(&line), "{}\n{}", line, page);
+            }
+            let all = format!("took_bucket{{le=\"+Inf\",stage=\"all\"}} {}\n", values.len());
+            prop_assert!(page.contains(&all), "{}\n{}", all, page);
+            let count = format!("took_count{{stage=\"all\"}} {}\n", values.len());
+            prop_assert!(page.contains(&count), "{}\n{}", count, page);
+        }
     }
 }

@@ -1,5 +1,4 @@
-//! The operators' port: plain HTTP beside the listener of calls. What is shown is told by whoever
-//! serves it.
+//! The operators' port: pages over plain HTTP/1.1, beside the listener of calls.
 
 use std::convert::Infallible;
 use std::io;
@@ -21,26 +20,32 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use crate::readiness::{Condition, Purpose};
+
 const OPEN_METRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// Time to send the head of a request. A guess: probes send it at once.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// Probes and scrapers need a few.
+/// Open connections. A guess: probes and scrapers need a few, and each costs a descriptor.
 const CONNECTIONS_MAX: usize = 256;
+/// Pause after a failed accept. Measured nowhere: long enough that a lack of descriptors does not
+/// spin a core, short enough for probes.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// One answer.
+/// A response of the operators' port.
 pub type Page = Response<Full<Bytes>>;
 
-/// Makes pages. Asked on a thread that may block.
+/// Renders the pages of a service. Called on a thread that may block.
 pub trait Pages: Send + Sync + 'static {
-    /// The page at a path, for a query that may be empty.
+    /// Returns the page at `path`; `query` is empty if the request has none.
     fn show(&self, path: &str, query: &str) -> Page;
 }
 
-/// Listens at `address` until `stop`, and says where that is.
+/// Serves `pages` at `address` until `stop`. Returns the bound address and the listener's task.
 ///
 /// # Errors
-/// When the address cannot be listened on.
+/// The system's error if the address cannot be bound.
 pub async fn bind(
     pages: Arc<dyn Pages>,
     address: SocketAddr,
@@ -58,7 +63,7 @@ async fn accept(pages: Arc<dyn Pages>, listener: TcpListener, stop: Cancellation
             () = stop.cancelled() => return,
             accepted = listener.accept(), if open.len() < CONNECTIONS_MAX => match accepted {
                 Ok((stream, _)) => { open.spawn(converse(pages.clone(), stream)); }
-                Err(_) => sleep(Duration::from_millis(50)).await,
+                Err(_) => sleep(ACCEPT_PAUSE).await,
             },
             Some(_) = open.join_next(), if !open.is_empty() => {}
         }
@@ -86,31 +91,52 @@ async fn answer(pages: Arc<dyn Pages>, request: Request<Incoming>) -> Page {
         page.headers_mut().insert(ALLOW, HeaderValue::from_static("GET,HEAD"));
         return page;
     }
-    // What is asked of the disk may take its time.
+    // Pages read the disk, which would hold up the tasks of this thread.
     let shown = tokio::task::spawn_blocking(move || {
         pages.show(request.uri().path(), request.uri().query().unwrap_or_default())
     });
     shown.await.unwrap_or_else(|_| plain(StatusCode::INTERNAL_SERVER_ERROR, "interrupted\n"))
 }
 
-/// Metrics in the OpenMetrics text format.
+/// Returns a page of metrics in the OpenMetrics text format.
 #[must_use]
 pub fn open_metrics(text: String) -> Page {
     page(StatusCode::OK, OPEN_METRICS, text)
 }
 
-/// A value as JSON.
+/// Returns a page with `value` as indented JSON.
 #[must_use]
 pub fn json(status: StatusCode, value: &impl Serialize) -> Page {
-    let mut text = serde_json::to_string_pretty(value).expect("plain data becomes JSON");
+    let mut text = serde_json::to_string_pretty(value)
+        .expect("reports have string keys and no fallible fields");
     text.push('\n');
     page(status, JSON, text)
 }
 
-/// A line of text.
+/// Returns a page of plain text.
 #[must_use]
 pub fn plain(status: StatusCode, text: &'static str) -> Page {
     page(status, HeaderValue::from_static("text/plain; charset=utf-8"), text)
+}
+
+/// The page at `/readyz` and its like.
+#[derive(Serialize)]
+struct ReadinessPage {
+    ready: bool,
+    #[serde(rename = "for", skip_serializing_if = "Option::is_none")]
+    purpose: Option<Purpose>,
+    conditions: Vec<Condition>,
+}
+
+/// Returns the conditions for `purpose`, or all of them without one: 200 if all are met, 503 if not.
+#[must_use]
+pub fn readiness(mut conditions: Vec<Condition>, purpose: Option<Purpose>) -> Page {
+    if let Some(purpose) = purpose {
+        conditions.retain(|condition| condition.purpose <= Some(purpose));
+    }
+    let ready = conditions.iter().all(|condition| condition.met);
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    json(status, &ReadinessPage { ready, purpose, conditions })
 }
 
 fn page(status: StatusCode, content_type: HeaderValue, text: impl Into<Bytes>) -> Page {

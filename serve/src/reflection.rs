@@ -1,4 +1,4 @@
-//! gRPC reflection, v1 and v1alpha: what is served, not everything that the schema knows.
+//! gRPC reflection, v1 and v1alpha, of the services that are served.
 
 use hawser_proto::pb::FILE_DESCRIPTOR_SET;
 use tonic::service::RoutesBuilder;
@@ -6,10 +6,10 @@ use tonic_reflection::server::Builder;
 
 pub use tonic_reflection::server::Error as SchemaError;
 
-/// Answers reflection for these services, by their full names.
+/// Adds reflection of `services`, by their full names. Other services of the schema stay hidden.
 ///
 /// # Errors
-/// When the schema is broken.
+/// [`SchemaError`] if the built-in descriptors do not decode.
 pub fn reflect(
     routes: &mut RoutesBuilder,
     services: impl IntoIterator<Item = &'static str> + Clone,

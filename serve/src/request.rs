@@ -1,7 +1,7 @@
-//! The body of a request on its way to a service: whole messages only, and none that is too large.
+//! The body of a request on its way to a service: whole messages only, none of them too large.
 //!
-//! The decoder behind it makes room for a message as soon as it has read its length. So it gets to
-//! see a message when all of it is here: nobody reserves memory by a claim.
+//! The decoder behind allocates for a message as soon as it has read its length. It sees a message
+//! only when all of it has arrived, so that a peer cannot reserve memory by a claim.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -21,26 +21,29 @@ use crate::frames::{FrameError, Frames};
 use crate::method::MethodKind;
 use crate::settings::MESSAGE_LEN_BYTES_MAX;
 
-/// What is still read of a refused body over HTTP/1.1, whose clients don't listen while they send.
+/// Bytes of a refused body that are still read over HTTP/1.1, whose clients do not read a response
+/// while they send. More than two of the largest messages; a guess.
 const DISCARDED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// A request body that passes whole messages and counts them.
 pub(crate) struct RequestBody {
     body: Body,
     frames: Frames,
-    /// Whole messages, and then the beginning of one.
+    /// Pieces of whole messages, then those of an unfinished one.
     pieces: VecDeque<Bytes>,
-    /// How many of `pieces` belong to whole messages.
+    /// The number of `pieces` that belong to whole messages.
     whole: usize,
     messages: u64,
     share: Share,
-    stats: &'static MethodMetrics,
+    metrics: &'static MethodMetrics,
     http1: bool,
-    refused: Option<Refused>,
+    refused: Option<RefusedBody>,
     timeout: Duration,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-struct Refused {
+/// A body that is refused, with the status to answer and the bytes read since.
+struct RefusedBody {
     status: Status,
     discarded_bytes: usize,
 }
@@ -49,7 +52,7 @@ impl RequestBody {
     pub(crate) fn new(
         body: Body,
         version: Version,
-        stats: &'static MethodMetrics,
+        metrics: &'static MethodMetrics,
         share: Share,
         timeout: Duration,
     ) -> Self {
@@ -60,7 +63,7 @@ impl RequestBody {
             whole: 0,
             messages: 0,
             share,
-            stats,
+            metrics,
             http1: version < Version::HTTP_2,
             refused: None,
             timeout,
@@ -68,11 +71,15 @@ impl RequestBody {
         }
     }
 
-    fn unary(&self) -> bool {
-        self.stats.method().kind() != MethodKind::Bidi
+    /// Returns true if the client sends exactly one message.
+    fn takes_one_message(&self) -> bool {
+        self.metrics.method().kind() != MethodKind::Bidi
     }
 
-    /// Takes the next piece in, and says whether all of it may pass.
+    /// Takes the next piece in.
+    ///
+    /// # Errors
+    /// The status that refuses the request.
     fn take(&mut self, mut piece: Bytes) -> Result<(), Status> {
         let step = self.frames.step(&piece, MESSAGE_LEN_BYTES_MAX).map_err(|error| {
             let code = match error {
@@ -82,8 +89,8 @@ impl RequestBody {
             Status::new(code, error.to_string())
         })?;
         self.messages += step.begun;
-        self.stats.received(step.begun);
-        if self.unary() && self.messages > 1 {
+        self.metrics.received(step.begun);
+        if self.takes_one_message() && self.messages > 1 {
             return Err(Status::invalid_argument("more than one request message"));
         }
         if !self.share.take(piece.len()) {
@@ -102,21 +109,25 @@ impl RequestBody {
     fn refuse(&mut self, status: Status) {
         self.pieces.clear();
         self.whole = 0;
-        self.refused = Some(Refused { status, discarded_bytes: 0 });
+        self.refused = Some(RefusedBody { status, discarded_bytes: 0 });
     }
 
-    /// The end of the body is here.
+    /// Checks the body at its end.
+    ///
+    /// # Errors
+    /// The status that refuses the request.
     fn end(&self) -> Result<(), Status> {
         if !self.frames.at_boundary() {
             return Err(Status::invalid_argument("incomplete request message"));
         }
-        if self.unary() && self.messages == 0 {
+        if self.takes_one_message() && self.messages == 0 {
             return Err(Status::invalid_argument("missing request message"));
         }
         Ok(())
     }
 
-    /// Reads on, if the other end would otherwise not hear why.
+    /// Returns the status of a refused body. Over HTTP/1.1 it reads on first, because the client
+    /// would otherwise see a reset connection instead of the status.
     fn poll_refused(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         while self.http1
             && let Some(refused) = &mut self.refused
@@ -129,15 +140,15 @@ impl RequestBody {
                 Some(Err(_)) | None => break,
             }
         }
-        let refused = self.refused.take().expect("asked only when there is one");
+        let refused = self.refused.take().expect("called only after refuse");
         self.body = Body::empty();
-        self.messages = 1; // so that the end, if asked for, is one
+        self.messages = 1; // the end that follows must not be refused once more
         self.frames = Frames::default();
         Poll::Ready(refused.status)
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.unary() {
+        if !self.takes_one_message() {
             return Poll::Pending;
         }
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(self.timeout)));
@@ -155,6 +166,7 @@ impl HttpBody for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         loop {
             if self.whole > 0 {
+                debug_assert!(self.whole <= self.pieces.len(), "whole counts pieces");
                 self.whole -= 1;
                 return Poll::Ready(self.pieces.pop_front().map(|piece| Ok(Frame::data(piece))));
             }
@@ -169,7 +181,7 @@ impl HttpBody for RequestBody {
                             }
                             continue;
                         }
-                        // Trailers of a request mean nothing in gRPC.
+                        // gRPC gives trailers of a request no meaning.
                         Err(_) => continue,
                     },
                     Poll::Ready(Some(Err(status))) => Poll::Ready(Some(Err(status))),
@@ -191,7 +203,7 @@ impl HttpBody for RequestBody {
         }
     }
 
-    /// Never: the end is something that must be looked at.
+    /// Returns false always: the end of the body has to be checked, so it must be polled for.
     fn is_end_stream(&self) -> bool {
         false
     }
@@ -210,7 +222,7 @@ mod tests {
     use crate::budget::Budget;
     use crate::method::Method;
 
-    fn stats(kind: MethodKind) -> &'static MethodMetrics {
+    fn metrics_of(kind: MethodKind) -> &'static MethodMetrics {
         Box::leak(Box::new(MethodMetrics::new(Method::new("/a.B/C", kind))))
     }
 
@@ -218,7 +230,7 @@ mod tests {
         let pieces = pieces.into_iter().map(|piece| Ok::<_, Status>(Frame::data(piece)));
         let body = Body::new(StreamBody::new(tokio_stream::iter(pieces)));
         let share = Budget::default().request();
-        RequestBody::new(body, Version::HTTP_2, stats(kind), share, Duration::from_secs(30))
+        RequestBody::new(body, Version::HTTP_2, metrics_of(kind), share, Duration::from_secs(30))
     }
 
     async fn read(mut body: RequestBody) -> (Vec<u8>, Option<Status>) {

@@ -1,4 +1,4 @@
-//! The body of an answer on its way out: its messages and its status are counted as they pass.
+//! The body of a response on its way out. Its messages and its status are counted as they pass.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -9,39 +9,44 @@ use http::{HeaderMap, HeaderValue};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tonic::body::Body;
 use tonic::{Code, Status};
+use tracing::Span;
 
 use crate::call_metrics::MethodMetrics;
 use crate::frames::Frames;
 use crate::method::MethodKind;
 
-/// A call from its first byte to its status. If it is dropped before, the other end went away.
+/// A call from its first byte to its status. A call that is dropped before counts as cancelled: the
+/// caller went away.
 #[derive(Debug)]
 pub(crate) struct Call {
-    stats: &'static MethodMetrics,
-    /// When it began, or when a stream sent its last message.
+    metrics: &'static MethodMetrics,
+    span: Span,
+    /// Start of the call, or the time of a stream's last message.
     since: Instant,
     ended: bool,
 }
 
 impl Call {
-    pub(crate) fn start(stats: &'static MethodMetrics) -> Self {
-        stats.started();
-        Self { stats, since: Instant::now(), ended: false }
+    /// Counts the start of a call. `span` is entered while its response body is written.
+    pub(crate) fn start(metrics: &'static MethodMetrics, span: Span) -> Self {
+        metrics.started();
+        Self { metrics, span, since: Instant::now(), ended: false }
     }
 
+    /// Counts the end of the call. Only the first status counts.
     pub(crate) fn end(&mut self, code: Code) {
         if !std::mem::replace(&mut self.ended, true) {
-            if self.stats.method().kind() == MethodKind::Unary {
-                self.stats.took(self.since.elapsed());
+            if self.metrics.method().kind() == MethodKind::Unary {
+                self.metrics.took(self.since.elapsed());
             }
-            self.stats.ended(code);
+            self.metrics.ended(code);
         }
     }
 
     fn sent(&mut self, messages: u64) {
-        self.stats.sent(messages);
-        if messages > 0 && self.stats.method().kind() != MethodKind::Unary {
-            self.stats.took(self.since.elapsed());
+        self.metrics.sent(messages);
+        if messages > 0 && self.metrics.method().kind() != MethodKind::Unary {
+            self.metrics.took(self.since.elapsed());
             self.since = Instant::now();
         }
     }
@@ -53,11 +58,12 @@ impl Drop for Call {
     }
 }
 
-/// The status in headers or trailers, if there is one.
+/// Returns the gRPC status in headers or trailers, if there is one.
 pub(crate) fn status_of(headers: &HeaderMap) -> Option<Code> {
     headers.get(Status::GRPC_STATUS).map(HeaderValue::as_bytes).map(Code::from_bytes)
 }
 
+/// A response body that counts what passes.
 pub(crate) struct ResponseBody {
     body: Body,
     frames: Frames,
@@ -78,12 +84,15 @@ impl HttpBody for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let span = self.call.span.clone();
+        let _entered = span.enter();
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(piece) = frame.data_ref() {
-                    // What this server sends is well formed.
-                    let begun = self.frames.step(piece, usize::MAX).map_or(0, |step| step.begun);
+                    let step = self.frames.step(piece, usize::MAX);
+                    debug_assert!(step.is_ok(), "this server frames its own messages: {step:?}");
+                    let begun = step.map_or(0, |step| step.begun);
                     self.call.sent(begun);
                 } else if let Some(code) = frame.trailers_ref().and_then(status_of) {
                     self.call.end(code);

@@ -1,0 +1,114 @@
+//! `grpc.health.v1`: readiness as balancers and clients ask for it.
+
+use std::pin::Pin;
+
+use futures_util::stream::{self, Stream};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+
+use crate::readiness::{Purpose, Readiness, ReadyPurposes};
+use crate::settings::{MESSAGE_LEN_BYTES_MAX, SHUTTING_DOWN};
+
+/// Answers health checks from the process's readiness.
+#[derive(Clone)]
+pub struct HealthService {
+    readiness: Readiness,
+    services: &'static [(&'static str, Purpose)],
+    stop: CancellationToken,
+}
+
+impl HealthService {
+    /// Serves `services` by their full names, each SERVING while the process is ready for its
+    /// purpose. The empty name stands for [`Purpose::Read`].
+    ///
+    /// Watches end with UNAVAILABLE when `stop` is cancelled.
+    #[must_use]
+    pub fn server(
+        readiness: Readiness,
+        services: &'static [(&'static str, Purpose)],
+        stop: CancellationToken,
+    ) -> HealthServer<Self> {
+        HealthServer::new(Self { readiness, services, stop })
+            .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX)
+    }
+
+    fn purpose_of(&self, service: &str) -> Result<Purpose, Status> {
+        if service.is_empty() {
+            return Ok(Purpose::Read);
+        }
+        let known = self.services.iter().find(|(name, _)| *name == service);
+        known.map(|(_, purpose)| *purpose).ok_or(Status::not_found("service not registered"))
+    }
+}
+
+#[tonic::async_trait]
+impl Health for HealthService {
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
+
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        let purpose = self.purpose_of(&request.get_ref().service)?;
+        Ok(Response::new(response(self.readiness.ready(), purpose)))
+    }
+
+    async fn watch(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let purpose = self.purpose_of(&request.get_ref().service)?;
+        self.readiness.evaluate(); // the first message is the present state
+        let watcher = Watcher {
+            ready: self.readiness.subscribe(),
+            purpose,
+            sent: None,
+            stop: self.stop.clone(),
+        };
+        let messages = stream::unfold(Some(watcher), |watcher| async {
+            let mut watcher = watcher?;
+            match watcher.next().await {
+                Some(message) => Some((Ok(message), Some(watcher))),
+                None => Some((Err(Status::unavailable(SHUTTING_DOWN)), None)),
+            }
+        });
+        Ok(Response::new(Box::pin(messages)))
+    }
+}
+
+/// One `Watch` stream.
+struct Watcher {
+    ready: watch::Receiver<ReadyPurposes>,
+    purpose: Purpose,
+    sent: Option<HealthCheckResponse>,
+    stop: CancellationToken,
+}
+
+impl Watcher {
+    /// Returns the next state that differs from the one sent last; `None` when the server stops.
+    async fn next(&mut self) -> Option<HealthCheckResponse> {
+        loop {
+            let now = response(*self.ready.borrow_and_update(), self.purpose);
+            if self.sent != Some(now) {
+                self.sent = Some(now);
+                return Some(now);
+            }
+            tokio::select! {
+                biased;
+                changed = self.ready.changed() => changed.ok()?,
+                () = self.stop.cancelled() => return None,
+            }
+        }
+    }
+}
+
+fn response(ready: ReadyPurposes, purpose: Purpose) -> HealthCheckResponse {
+    let status =
+        if ready.contains(purpose) { ServingStatus::Serving } else { ServingStatus::NotServing };
+    HealthCheckResponse { status: status.into() }
+}

@@ -1,0 +1,289 @@
+//! Readiness of a process: named conditions, the purposes that need them, and since when they hold.
+//!
+//! A service implements [`Checks`]; [`Readiness`] evaluates them, remembers when each one changed, and tells watchers.
+//! Operators see conditions at `/readyz`, balancers ask [`HealthService`](crate::HealthService).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::Exposition;
+
+/// Time between two evaluations that no request causes. A guess: watchers of health learn of a
+/// change that much later at the most.
+const EVALUATED_EVERY: Duration = Duration::from_millis(500);
+
+/// What a process can be ready for. Each purpose needs what those before it need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Purpose {
+    /// The start is over.
+    Start,
+    /// Requests that only read are served.
+    Read,
+    /// Envelopes are taken.
+    Publish,
+}
+
+impl Purpose {
+    /// All purposes, in the order of their needs.
+    pub const ALL: [Self; 3] = [Self::Start, Self::Read, Self::Publish];
+
+    /// Returns the name that queries and labels use.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Read => "read",
+            Self::Publish => "publish",
+        }
+    }
+}
+
+/// The result of one check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// Stable name: operators write alerts on it.
+    pub name: &'static str,
+    /// The first purpose that needs it; `None` if all do, as in a process with one purpose only.
+    pub purpose: Option<Purpose>,
+    /// The reason for operators, if the condition is not met.
+    pub result: Result<(), String>,
+    /// The operator's next step while it is not met.
+    pub remedy: &'static str,
+}
+
+/// The conditions of a service.
+pub trait Checks: Send + Sync + 'static {
+    /// Runs every check. `draining` is true after [`Readiness::drain`].
+    fn run(&self, draining: bool) -> Vec<Check>;
+
+    /// Returns the wall clock, unix seconds.
+    fn now_unix_s(&self) -> i64;
+}
+
+/// A condition with its history. Serialises as operators see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Condition {
+    /// See [`Check::name`].
+    pub name: &'static str,
+    /// See [`Check::purpose`].
+    #[serde(rename = "for", skip_serializing_if = "Option::is_none")]
+    pub purpose: Option<Purpose>,
+    /// True if the last check passed.
+    pub met: bool,
+    /// Time of the first evaluation with this result, unix seconds.
+    pub since_unix_s: i64,
+    /// See [`Check::result`].
+    pub reason: Option<String>,
+    /// See [`Check::remedy`]; absent while the condition is met.
+    pub remedy: Option<&'static str>,
+}
+
+impl Condition {
+    /// Writes `xmtp_condition` for each of `conditions`.
+    ///
+    /// # Errors
+    /// Those of the encoder.
+    pub fn encode_all(conditions: &[Self], out: &mut Exposition<'_>) -> fmt::Result {
+        out.gauges(
+            "xmtp_condition",
+            "1 if the condition is met",
+            conditions.iter().map(|it| ([("name", it.name)], i64::from(it.met))),
+        )
+    }
+}
+
+/// The purposes that a process is ready for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ReadyPurposes {
+    start: bool,
+    read: bool,
+    publish: bool,
+}
+
+impl ReadyPurposes {
+    /// Returns the purposes for which all of `conditions` that count are met.
+    #[must_use]
+    pub fn of(conditions: &[Condition]) -> Self {
+        let met = |purpose| conditions.iter().all(|it| it.met || it.purpose > Some(purpose));
+        Self {
+            start: met(Purpose::Start),
+            read: met(Purpose::Read),
+            publish: met(Purpose::Publish),
+        }
+    }
+
+    /// Returns true if the process is ready for `purpose`.
+    #[must_use]
+    pub fn contains(self, purpose: Purpose) -> bool {
+        match purpose {
+            Purpose::Start => self.start,
+            Purpose::Read => self.read,
+            Purpose::Publish => self.publish,
+        }
+    }
+}
+
+/// Readiness of one process. Cheap to clone; all clones are the same.
+#[derive(Clone)]
+pub struct Readiness(Arc<ReadinessState>);
+
+struct ReadinessState {
+    checks: Arc<dyn Checks>,
+    draining: AtomicBool,
+    /// The last result of each check and the time of its first evaluation, unix seconds.
+    since: Mutex<BTreeMap<&'static str, (bool, i64)>>,
+    ready: watch::Sender<ReadyPurposes>,
+}
+
+impl fmt::Debug for Readiness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Readiness").field("ready", &*self.0.ready.borrow()).finish_non_exhaustive()
+    }
+}
+
+impl Readiness {
+    /// Evaluates `checks` a first time.
+    #[must_use]
+    pub fn new(checks: Arc<dyn Checks>) -> Self {
+        let readiness = Self(Arc::new(ReadinessState {
+            checks,
+            draining: AtomicBool::new(false),
+            since: Mutex::default(),
+            ready: watch::Sender::default(),
+        }));
+        readiness.evaluate();
+        readiness
+    }
+
+    /// Runs every check and tells watchers if readiness has changed. May block on the disk.
+    pub fn evaluate(&self) -> Vec<Condition> {
+        let state = &*self.0;
+        let now_unix_s = state.checks.now_unix_s();
+        // The lock is held over the checks, so that evaluations become visible in their order.
+        let mut since = state.since.lock().unwrap_or_else(PoisonError::into_inner);
+        let checks = state.checks.run(state.draining.load(Ordering::Acquire));
+        let conditions: Vec<Condition> = checks
+            .into_iter()
+            .map(|check| {
+                let met = check.result.is_ok();
+                let (known, since_unix_s) = since.entry(check.name).or_insert((met, now_unix_s));
+                if *known != met {
+                    (*known, *since_unix_s) = (met, now_unix_s);
+                }
+                Condition {
+                    name: check.name,
+                    purpose: check.purpose,
+                    met,
+                    since_unix_s: *since_unix_s,
+                    reason: check.result.err(),
+                    remedy: (!met).then_some(check.remedy),
+                }
+            })
+            .collect();
+        let ready = ReadyPurposes::of(&conditions);
+        state.ready.send_if_modified(|known| std::mem::replace(known, ready) != ready);
+        conditions
+    }
+
+    /// Evaluates, and returns the purposes that the process is ready for now.
+    pub fn ready(&self) -> ReadyPurposes {
+        ReadyPurposes::of(&self.evaluate())
+    }
+
+    /// Follows readiness as evaluations find it.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<ReadyPurposes> {
+        self.0.ready.subscribe()
+    }
+
+    /// Makes the process unready for anything new from now on. It still serves.
+    pub fn drain(&self) {
+        self.0.draining.store(true, Ordering::Release);
+        self.evaluate();
+    }
+
+    /// Evaluates every 500 ms until `end`, so that watchers hear of changes that no request shows.
+    pub async fn keep_current(self, end: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = end.cancelled() => return,
+                () = tokio::time::sleep(EVALUATED_EVERY) => { self.evaluate(); }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicI64;
+
+    use super::*;
+
+    struct Fake {
+        now_unix_s: AtomicI64,
+        writable: AtomicBool,
+    }
+
+    impl Checks for Arc<Fake> {
+        fn run(&self, draining: bool) -> Vec<Check> {
+            let check = |name, purpose, fine: bool| {
+                let result = if fine { Ok(()) } else { Err("because".to_owned()) };
+                Check { name, purpose, result, remedy: "mend it" }
+            };
+            vec![
+                check("draining", Some(Purpose::Read), !draining),
+                check("writable", Some(Purpose::Publish), self.writable.load(Ordering::Relaxed)),
+            ]
+        }
+
+        fn now_unix_s(&self) -> i64 {
+            self.now_unix_s.load(Ordering::Relaxed)
+        }
+    }
+
+    #[test]
+    fn a_condition_keeps_the_time_of_its_last_change() {
+        let fake =
+            Arc::new(Fake { now_unix_s: AtomicI64::new(5), writable: AtomicBool::new(true) });
+        let readiness = Readiness::new(Arc::new(fake.clone()));
+        let mut watcher = readiness.subscribe();
+        fake.now_unix_s.store(7, Ordering::Relaxed);
+        assert_eq!(readiness.evaluate()[1].since_unix_s, 5);
+        assert!(!watcher.has_changed().unwrap());
+
+        fake.writable.store(false, Ordering::Relaxed);
+        let writable = readiness.evaluate().remove(1);
+        assert_eq!((writable.met, writable.since_unix_s), (false, 7));
+        assert_eq!(writable.remedy, Some("mend it"));
+        assert!(watcher.borrow_and_update().contains(Purpose::Read));
+        assert!(!readiness.ready().contains(Purpose::Publish));
+
+        readiness.drain();
+        assert!(watcher.has_changed().unwrap());
+        assert!(!watcher.borrow().contains(Purpose::Read));
+        assert!(watcher.borrow().contains(Purpose::Start));
+    }
+
+    #[test]
+    fn a_condition_without_a_purpose_counts_for_all() {
+        let condition = Condition {
+            name: "x",
+            purpose: None,
+            met: false,
+            since_unix_s: 0,
+            reason: None,
+            remedy: None,
+        };
+        assert_eq!(ReadyPurposes::of(std::slice::from_ref(&condition)), ReadyPurposes::default());
+        let text = serde_json::to_string(&condition).unwrap();
+        assert!(!text.contains("for"), "{text}");
+    }
+}
