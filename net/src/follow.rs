@@ -157,7 +157,7 @@ impl Incoming {
             match stream.read_chunks(&mut chunks).await {
                 Ok(Some(count)) => {
                     for chunk in chunks.into_iter().take(count) {
-                        self.counters.bytes_received.add(chunk.len() as u64);
+                        self.counters.bytes_received.inc_by(chunk.len() as u64);
                         self.decoder.push(chunk);
                     }
                 }

@@ -58,7 +58,7 @@ impl Serving {
     /// # Errors
     /// What to answer instead.
     pub(crate) fn start(&mut self, want: Want) -> Result<(), RefuseReason> {
-        self.counters.wants.add(1);
+        self.counters.wants.inc_by(1);
         self.stop(want.originator, StreamCode::Replaced);
         if self.tasks.len() >= STRANDS_MAX {
             return Err(RefuseReason::Busy);
@@ -202,8 +202,8 @@ impl Strand {
     async fn flush(&mut self, stream: &mut SendStream) -> Result<(), SendError> {
         let envelopes = self.batch.len() as u64;
         if let Some(frame) = self.batch.finish() {
-            self.counters.envelopes_sent.add(envelopes);
-            self.counters.bytes_sent.add(frame.len() as u64);
+            self.counters.envelopes_sent.inc_by(envelopes);
+            self.counters.bytes_sent.inc_by(frame.len() as u64);
             stream.write_chunk(frame).await?;
         }
         Ok(())

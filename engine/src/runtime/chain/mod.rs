@@ -131,8 +131,8 @@ impl ChainAppender {
         parts.committer.commit_chain(commit)?;
         identities.note(waiting);
         let counters = &parts.counters.identities;
-        counters.valid.add(valid);
-        counters.invalid.add(invalid);
+        counters.valid.inc_by(valid);
+        counters.invalid.inc_by(invalid);
         counters.inboxes_waiting.set(identities.inboxes());
         Ok(())
     }
@@ -176,8 +176,8 @@ impl ChainAppender {
             let known = identities.judge_waiting(parts, inboxes)?;
             judged.valid += known.valid;
             judged.invalid += known.invalid;
-            counters.valid.add(known.valid);
-            counters.invalid.add(known.invalid);
+            counters.valid.inc_by(known.valid);
+            counters.invalid.inc_by(known.invalid);
             counters.inboxes_waiting.set(identities.inboxes());
         }
     }

@@ -64,8 +64,8 @@ pub(super) fn run(
 
 fn answer(group: SignedGroup, error: Option<&CommitError>) {
     let Some(error) = error else {
-        group.counters.published.add(group.fresh);
-        group.counters.replayed.add(group.replayed);
+        group.counters.published.inc_by(group.fresh);
+        group.counters.replayed.inc_by(group.replayed);
         for (mut reply, answer) in group.answers {
             reply.stage.lap(&group.counters.commit_seconds);
             reply.admitted.lap(&group.counters.admitted_seconds);
