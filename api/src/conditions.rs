@@ -1,209 +1,88 @@
-//! Whether this node is ready, for what, and if not, why and what to do about it.
+//! The conditions of a node: what it is ready for, and if not, the reason and the remedy.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hawser_engine::Engine;
 use hawser_engine::runtime::PublishError;
-use serde::Serialize;
-use tokio::sync::watch;
+use hawser_serve::readiness::{Check, Checks, Purpose};
 
-use crate::outside::{ChainState, ChainsView, DiskView, StrandDoing};
 use crate::settings::ApiSettings;
+use crate::views::{ChainState, ChainsView, DiskView, StrandDoing};
 
-/// What a node can be ready for. Each one needs what those before it need.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Purpose {
-    Start,
-    Read,
-    Publish,
-}
+/// Time after which a payer may retry when the disk is nearly full. A guess: freeing space takes an
+/// operator or a pruning run.
+const RETRY_AFTER_DISK: Duration = Duration::from_secs(60);
+/// Time after which a payer may retry when a chain is out of reach. A guess: endpoints are retried
+/// every few seconds.
+const RETRY_AFTER_CHAIN: Duration = Duration::from_secs(10);
 
-impl Purpose {
-    pub(crate) const ALL: [Self; 3] = [Self::Start, Self::Read, Self::Publish];
-
-    pub(crate) fn label(self) -> &'static str {
-        match self {
-            Self::Start => "start",
-            Self::Read => "read",
-            Self::Publish => "publish",
-        }
-    }
-}
-
-/// One thing that has to be so.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Condition {
-    /// Stable: operators write alerts on it.
-    pub(crate) name: &'static str,
-    /// What needs it.
-    #[serde(rename = "for")]
-    pub(crate) purpose: Purpose,
-    pub(crate) met: bool,
-    /// Since when it is or is not met, unix seconds.
-    pub(crate) since_unix_s: i64,
-    /// Why it is not met.
-    pub(crate) reason: Option<String>,
-    /// What to do then.
-    pub(crate) remedy: Option<&'static str>,
-}
-
-/// For what a node is ready.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Ready {
-    start: bool,
-    read: bool,
-    publish: bool,
-}
-
-impl Ready {
-    pub(crate) fn is_for(self, purpose: Purpose) -> bool {
-        match purpose {
-            Purpose::Start => self.start,
-            Purpose::Read => self.read,
-            Purpose::Publish => self.publish,
-        }
-    }
-
-    pub(crate) fn of(conditions: &[Condition]) -> Self {
-        let met = |purpose| conditions.iter().all(|it| it.met || it.purpose > purpose);
-        Self {
-            start: met(Purpose::Start),
-            read: met(Purpose::Read),
-            publish: met(Purpose::Publish),
-        }
-    }
-}
-
-/// The conditions of one node. Cheap to clone; all clones are the same.
-#[derive(Clone)]
-pub(crate) struct Conditions(Arc<Inner>);
-
-struct Inner {
+/// The checks of a node. Also answers the publish path, which cannot wait for a check to run.
+pub(crate) struct NodeChecks {
     engine: Engine,
     disk: Option<Arc<dyn DiskView>>,
     disk_free_bytes_min: u64,
     chains: Option<Arc<dyn ChainsView>>,
-    draining: AtomicBool,
-    disk_full: AtomicBool,
-    /// Why the chains do not allow to publish, if they do not.
-    chains_away: Mutex<Option<String>>,
-    /// State and since when, by name.
-    since: Mutex<BTreeMap<&'static str, (bool, i64)>>,
-    ready: watch::Sender<Ready>,
+    /// The result of the last disk check.
+    is_disk_full: AtomicBool,
+    /// The first unmet condition of the chains at the last check.
+    chain_fault: Mutex<Option<String>>,
 }
 
-/// A condition before it is known since when.
-struct Check {
-    name: &'static str,
-    purpose: Purpose,
-    result: Result<(), String>,
-    remedy: &'static str,
-}
-
-impl Conditions {
-    pub(crate) fn new(engine: Engine, settings: &ApiSettings) -> Self {
-        let conditions = Self(Arc::new(Inner {
-            engine,
-            disk: settings.disk.clone(),
-            disk_free_bytes_min: settings.disk_free_bytes_min,
-            chains: settings.chains.clone(),
-            draining: AtomicBool::new(false),
-            disk_full: AtomicBool::new(false),
-            chains_away: Mutex::default(),
-            since: Mutex::default(),
-            ready: watch::Sender::default(),
-        }));
-        conditions.look();
-        conditions
-    }
-
-    /// Looks at everything, and tells those who watch if readiness has changed.
-    pub(crate) fn look(&self) -> Vec<Condition> {
-        let now_unix_s = self.0.engine.ports().clock.now_ns() / 1_000_000_000;
-        let mut since = self.0.since.lock().unwrap_or_else(PoisonError::into_inner);
-        let conditions: Vec<Condition> = self
-            .checks()
-            .into_iter()
-            .map(|check| {
-                let met = check.result.is_ok();
-                let known = since.entry(check.name).or_insert((met, now_unix_s));
-                if known.0 != met {
-                    *known = (met, now_unix_s);
-                }
-                Condition {
-                    name: check.name,
-                    purpose: check.purpose,
-                    met,
-                    since_unix_s: known.1,
-                    reason: check.result.err(),
-                    remedy: (!met).then_some(check.remedy),
-                }
-            })
-            .collect();
-        let ready = Ready::of(&conditions);
-        self.0.ready.send_if_modified(|known| {
-            let modified = *known != ready;
-            *known = ready;
-            modified
-        });
-        conditions
-    }
-
-    /// What this node is ready for, now.
-    pub(crate) fn ready(&self) -> Ready {
-        Ready::of(&self.look())
-    }
-
-    /// Follows readiness, as far as somebody looks.
-    pub(crate) fn watch(&self) -> watch::Receiver<Ready> {
-        self.0.ready.subscribe()
-    }
-
-    /// From now on this node is not ready for anything new, although it still serves.
-    pub(crate) fn drain(&self) {
-        self.0.draining.store(true, Ordering::Release);
-        self.look();
-    }
-
-    /// Whether disk and chains allow to publish, when somebody last looked.
-    ///
-    /// # Errors
-    /// For the publisher.
-    pub(crate) fn room(&self) -> Result<(), PublishError> {
-        if self.0.disk_full.load(Ordering::Acquire) {
-            let (reason, retry_after) = ("disk is nearly full".into(), Duration::from_secs(60));
-            return Err(PublishError::Unavailable { reason, retry_after });
-        }
-        match &*self.0.chains_away.lock().unwrap_or_else(PoisonError::into_inner) {
-            None => Ok(()),
-            Some(reason) => Err(PublishError::Unavailable {
-                reason: reason.clone(),
-                retry_after: Duration::from_secs(10),
-            }),
-        }
-    }
-
-    fn checks(&self) -> Vec<Check> {
+impl Checks for NodeChecks {
+    fn run(&self, draining: bool) -> Vec<Check> {
         let mut checks = self.checks_of_start();
-        checks.extend(self.checks_of_reading());
+        checks.extend(self.checks_of_reading(draining));
         checks.extend(self.checks_of_publishing());
         checks.extend(self.checks_of_chains());
         checks
     }
 
+    fn now_unix_s(&self) -> i64 {
+        self.engine.ports().clock.now_ns() / 1_000_000_000
+    }
+}
+
+impl NodeChecks {
+    pub(crate) fn new(engine: Engine, settings: &ApiSettings) -> Self {
+        Self {
+            engine,
+            disk: settings.disk.clone(),
+            disk_free_bytes_min: settings.disk_free_bytes_min,
+            chains: settings.chains.clone(),
+            is_disk_full: AtomicBool::new(false),
+            chain_fault: Mutex::default(),
+        }
+    }
+
+    /// Checks that disk and chains allowed publishing at the last evaluation.
+    ///
+    /// # Errors
+    /// [`PublishError::Unavailable`].
+    pub(crate) fn admits_publishes(&self) -> Result<(), PublishError> {
+        if self.is_disk_full.load(Ordering::Acquire) {
+            let reason = "disk is nearly full".into();
+            return Err(PublishError::Unavailable { reason, retry_after: RETRY_AFTER_DISK });
+        }
+        match &*self.chain_fault.lock().unwrap_or_else(PoisonError::into_inner) {
+            None => Ok(()),
+            Some(reason) => Err(PublishError::Unavailable {
+                reason: reason.clone(),
+                retry_after: RETRY_AFTER_CHAIN,
+            }),
+        }
+    }
+
     fn checks_of_start(&self) -> Vec<Check> {
-        let Inner { engine, .. } = &*self.0;
+        let engine = &self.engine;
         let stale = engine.store().stale_projections();
         let no_registry = engine.ports().registry.borrow().nodes().next().is_none();
         let no_rates = engine.ports().rates.borrow().rates().is_empty();
         vec![
             Check {
                 name: "projections_current",
-                purpose: Purpose::Start,
+                purpose: Some(Purpose::Start),
                 result: unless(!stale.is_empty(), || {
                     format!("to be rebuilt: {}", stale.join(", "))
                 }),
@@ -211,35 +90,32 @@ impl Conditions {
             },
             Check {
                 name: "registry_loaded",
-                purpose: Purpose::Start,
+                purpose: Some(Purpose::Start),
                 result: unless(no_registry, || "no node record has been read".into()),
                 remedy: "check where the node registry is read from",
             },
             Check {
                 name: "rates_loaded",
-                purpose: Purpose::Start,
+                purpose: Some(Purpose::Start),
                 result: unless(no_rates, || "no rate has been read".into()),
                 remedy: "check where the rates are read from",
             },
         ]
     }
 
-    fn checks_of_reading(&self) -> Vec<Check> {
-        let Inner { engine, draining, .. } = &*self.0;
-        let store = engine.store();
+    fn checks_of_reading(&self, draining: bool) -> Vec<Check> {
+        let store = self.engine.store();
         let readable = store.snapshot().head(store.identity().node);
         vec![
             Check {
                 name: "not_draining",
-                purpose: Purpose::Read,
-                result: unless(draining.load(Ordering::Acquire), || {
-                    "the node is shutting down".into()
-                }),
+                purpose: Some(Purpose::Read),
+                result: unless(draining, || "the node is shutting down".into()),
                 remedy: "none: it was told to stop",
             },
             Check {
                 name: "log_readable",
-                purpose: Purpose::Read,
+                purpose: Some(Purpose::Read),
                 result: readable.map(|_| ()).map_err(|error| error.to_string()),
                 remedy: "check the disk; restore from a backup or from peers",
             },
@@ -247,28 +123,28 @@ impl Conditions {
     }
 
     fn checks_of_publishing(&self) -> Vec<Check> {
-        let Inner { engine, .. } = &*self.0;
-        // By itself: within the list it would be held on to while the engine looks at the rates
-        // again, and whoever changes them in between would wait for ever, and everybody for them.
+        let engine = &self.engine;
+        // A statement of its own, so that the guard is dropped before `ready_to_publish` borrows the
+        // rates again: with a writer waiting in between, the second borrow would never return.
         let now_ns = engine.ports().clock.now_ns();
         let rates_in_force = engine.ports().rates.borrow().at(now_ns).map(|_| ());
         let rates_in_force = rates_in_force.map_err(|error| error.to_string());
         vec![
             Check {
                 name: "registry_record",
-                purpose: Purpose::Publish,
+                purpose: Some(Purpose::Publish),
                 result: self.registry_record(),
                 remedy: "register this node with this key, and have it made canonical",
             },
             Check {
                 name: "rates_in_force",
-                purpose: Purpose::Publish,
+                purpose: Some(Purpose::Publish),
                 result: rates_in_force,
                 remedy: "check the rates and this machine's clock",
             },
             Check {
                 name: "log_writable",
-                purpose: Purpose::Publish,
+                purpose: Some(Purpose::Publish),
                 result: unless(engine.store().is_poisoned(), || {
                     "a write to the log has failed".into()
                 }),
@@ -276,13 +152,13 @@ impl Conditions {
             },
             Check {
                 name: "disk_space",
-                purpose: Purpose::Publish,
+                purpose: Some(Purpose::Publish),
                 result: self.disk_space(),
                 remedy: "prune, or extend the disk",
             },
             Check {
                 name: "publishing",
-                purpose: Purpose::Publish,
+                purpose: Some(Purpose::Publish),
                 result: engine.ready_to_publish().map_err(|error| match error {
                     PublishError::Unavailable { reason, .. } => reason,
                     other => other.to_string(),
@@ -293,15 +169,15 @@ impl Conditions {
     }
 
     fn checks_of_chains(&self) -> Vec<Check> {
-        let chains = self.0.chains.as_ref().map(|chains| chains.chains()).unwrap_or_default();
+        let chains = self.chains.as_ref().map(|chains| chains.chains()).unwrap_or_default();
         let checks: Vec<Check> = chains.iter().flat_map(checks_of_chain).collect();
-        let away = checks.iter().find_map(|check| check.result.as_ref().err());
-        *self.0.chains_away.lock().unwrap_or_else(PoisonError::into_inner) = away.cloned();
+        let fault = checks.iter().find_map(|check| check.result.as_ref().err());
+        *self.chain_fault.lock().unwrap_or_else(PoisonError::into_inner) = fault.cloned();
         checks
     }
 
     fn registry_record(&self) -> Result<(), String> {
-        let Inner { engine, .. } = &*self.0;
+        let engine = &self.engine;
         let identity = engine.store().identity();
         let registry = engine.ports().registry.borrow();
         match registry.node(identity.node) {
@@ -317,10 +193,10 @@ impl Conditions {
     }
 
     fn disk_space(&self) -> Result<(), String> {
-        let Inner { disk, disk_free_bytes_min, disk_full, .. } = &*self.0;
+        let Self { disk, disk_free_bytes_min, is_disk_full, .. } = self;
         let space = disk.as_ref().and_then(|disk| disk.space());
         let low = space.filter(|space| space.free_bytes < *disk_free_bytes_min);
-        disk_full.store(low.is_some(), Ordering::Release);
+        is_disk_full.store(low.is_some(), Ordering::Release);
         match low {
             None => Ok(()),
             Some(space) => Err(format!(
@@ -340,14 +216,14 @@ fn checks_of_chain(chain: &ChainState) -> Vec<Check> {
     };
     let mut checks = vec![Check {
         name: reached,
-        purpose: Purpose::Publish,
+        purpose: Some(Purpose::Publish),
         result: reached_lately(chain),
         remedy: "check the chain's RPC endpoints, or give another one",
     }];
     if !chain.strands.is_empty() {
         checks.push(Check {
             name: indexed,
-            purpose: Purpose::Publish,
+            purpose: Some(Purpose::Publish),
             result: indexed_lately(chain),
             remedy: "see the log: a strand that has halted needs a decision (`hawser recut`), any other \
                      one time",
@@ -356,7 +232,7 @@ fn checks_of_chain(chain: &ChainState) -> Vec<Check> {
     if !chain.lists.is_empty() {
         checks.push(Check {
             name: listed,
-            purpose: Purpose::Publish,
+            purpose: Some(Purpose::Publish),
             result: listed_lately(chain),
             remedy: "check the contracts' addresses and the chain's RPC endpoints",
         });
@@ -384,7 +260,7 @@ fn indexed_lately(chain: &ChainState) -> Result<(), String> {
         if let StrandDoing::Halted(reason) = &strand.doing {
             return Err(format!("{contract} is not read any further: {reason}"));
         }
-        // Heads without what is in the blocks are no better than no heads.
+        // A chain whose head is known but whose blocks are not read is as good as out of reach.
         if strand.behind_for.is_some_and(|behind| behind > chain.disconnect_max) {
             let reason = match &strand.doing {
                 StrandDoing::Stuck(reason) => reason.as_str(),
@@ -397,7 +273,8 @@ fn indexed_lately(chain: &ChainState) -> Result<(), String> {
     Ok(())
 }
 
-/// A node may have been taken out, or a price raised, while nobody could read it.
+/// Checks the lists: the registry may have dropped a node, or a price may have risen, since they were
+/// read last.
 fn listed_lately(chain: &ChainState) -> Result<(), String> {
     chain.lists.iter().try_for_each(|list| list.read_lately(chain.disconnect_max))
 }

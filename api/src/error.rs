@@ -1,73 +1,91 @@
-//! How a refusal reads on the wire. The only place where errors become statuses.
+//! Errors of calls, and their gRPC statuses. The only place where errors become statuses.
 
 use hawser_engine::read::ReadError;
 use hawser_engine::runtime::PublishError;
+use hawser_serve::{MESSAGE_LEN_BYTES_MAX, SHUTTING_DOWN};
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
 use crate::limits::LimitError;
-use hawser_serve::{MESSAGE_LEN_BYTES_MAX, SHUTTING_DOWN};
 
-/// Why a call was not served.
+/// The error of a call.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refusal {
+pub(crate) enum CallError {
+    /// A query breaks a limit.
     #[error("invalid query: {0}")]
     Query(LimitError),
+    /// A subscription breaks a limit.
     #[error("invalid subscription request: {0}")]
     Subscription(LimitError),
-    /// A filter that is not there, or not whole.
+    /// The filter of a subscription is missing or incomplete.
     #[error("{0}")]
     Filter(LimitError),
+    /// The engine refused a publish.
     #[error(transparent)]
     Publish(#[from] PublishError),
+    /// The log could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// What is wrong with a request that is neither a query nor a subscription.
+    /// Another request breaks a limit.
     #[error("{0}")]
     Request(LimitError),
-    /// Of no use of this payer is anything known.
+    /// This node has no usage rows for the payer.
     #[error("payer {0} is not known")]
     UnknownPayer(String),
-    /// What was read from the log is no envelope.
+    /// The log holds bytes that are no envelope.
     #[error("a stored envelope does not decode")]
     Undecodable,
-    /// The thread that read for it is gone.
+    /// The thread that read the log panicked.
     #[error("reading was interrupted")]
     Interrupted,
+    /// The response would exceed the limit of a message.
     #[error("the answer would exceed {MESSAGE_LEN_BYTES_MAX} bytes: ask for less at once")]
     AnswerTooLarge,
+    /// The server stops and ends its streams.
     #[error("{SHUTTING_DOWN}")]
     ShuttingDown,
-    #[error("service not registered")]
-    UnknownService,
-    /// A part of the protocol that this node does not serve.
+    /// This node does not serve that part of the protocol.
     #[error("{0} is not served by this node")]
     NotServed(&'static str),
 }
 
-/// Renders a refusal. Nothing is hidden: texts say what the caller or the operator can do.
-pub(crate) fn into_status(refusal: impl Into<Refusal>) -> Status {
-    let refusal = refusal.into();
-    let text = refusal.to_string();
-    match refusal {
-        Refusal::Query(_)
-        | Refusal::Subscription(_)
-        | Refusal::Filter(_)
-        | Refusal::Request(_)
-        | Refusal::Publish(PublishError::Refused(_)) => Status::invalid_argument(text),
-        Refusal::Publish(PublishError::AnswerTooLarge) | Refusal::AnswerTooLarge => {
+impl CallError {
+    /// Returns the error of a subscription that breaks `limit`. Missing parts of a filter keep
+    /// their bare texts, which clients match.
+    pub(crate) fn of_subscription(limit: LimitError) -> Self {
+        match limit {
+            LimitError::FilterMissing
+            | LimitError::OriginatorsMissing
+            | LimitError::CursorMissing => Self::Filter(limit),
+            limit => Self::Subscription(limit),
+        }
+    }
+}
+
+/// Renders an error as a status. Texts reach the caller as they are: they name the next step of the
+/// caller or the operator.
+pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
+    let error = error.into();
+    let text = error.to_string();
+    match error {
+        CallError::Query(_)
+        | CallError::Subscription(_)
+        | CallError::Filter(_)
+        | CallError::Request(_)
+        | CallError::Publish(PublishError::Refused(_)) => Status::invalid_argument(text),
+        CallError::Publish(PublishError::AnswerTooLarge) | CallError::AnswerTooLarge => {
             Status::resource_exhausted(text)
         }
-        Refusal::Publish(PublishError::Unavailable { retry_after, .. }) => {
+        CallError::Publish(PublishError::Unavailable { retry_after, .. }) => {
             unavailable(text, retry_after.as_secs())
         }
-        Refusal::Read(_) | Refusal::Undecodable | Refusal::Interrupted => {
+        CallError::Read(_) | CallError::Undecodable | CallError::Interrupted => {
             tracing::error!(code = "read_failed", error = text, "a call could not be served");
             Status::internal(text)
         }
-        Refusal::ShuttingDown => Status::unavailable(text),
-        Refusal::UnknownService | Refusal::UnknownPayer(_) => Status::not_found(text),
-        Refusal::NotServed(_) => Status::unimplemented(text),
+        CallError::ShuttingDown => Status::unavailable(text),
+        CallError::UnknownPayer(_) => Status::not_found(text),
+        CallError::NotServed(_) => Status::unimplemented(text),
     }
 }
 

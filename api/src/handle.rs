@@ -1,4 +1,4 @@
-//! All of it at work, and its end.
+//! The start of the API and its shutdown.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,38 +15,39 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tonic::service::{Routes, RoutesBuilder};
-use tonic_health::pb::health_server::HealthServer;
-
-use crate::conditions::Conditions;
-use crate::health::HealthService;
-use crate::lag::Lags;
-use crate::metadata::Metadata;
-use crate::methods;
-use crate::metrics::{Metrics, Numbers};
-use crate::operator::NodePages;
-use crate::outside::PeerView;
-use crate::report::{About, Newest, Observer};
-use crate::service::Api;
-use crate::settings::ApiSettings;
+use hawser_serve::readiness::Readiness;
 use hawser_serve::{
-    CallMetrics, MESSAGE_LEN_BYTES_MAX, SchemaError, ServeSettings, Server, pages, reflect,
+    BuildInfo, CallMetrics, HealthService, MESSAGE_LEN_BYTES_MAX, SchemaError, ServeSettings,
+    Server, pages, reflect,
 };
 
-/// How often somebody looks whether the node is ready, if nobody asks.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+use crate::conditions::NodeChecks;
+use crate::handlers::Handlers;
+use crate::lag::LagTracker;
+use crate::metadata::Metadata;
+use crate::methods;
+use crate::metrics::{self, HandlerMetrics};
+use crate::node_status::{NewestTimes, NodeObserver};
+use crate::operator::NodePages;
+use crate::settings::ApiSettings;
+use crate::views::PeerView;
 
-/// Why the API did not start.
+/// Time between two records of the positions, from which lags get their age. A guess: the age is
+/// shown in seconds.
+const POSITIONS_RECORDED_EVERY: Duration = Duration::from_millis(500);
+
+/// The error of a start.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    /// An address cannot be listened on.
+    /// An address cannot be bound.
     #[error("cannot listen on {address}: {source}")]
     Listen {
         /// The address as configured.
         address: SocketAddr,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// A stream without signs of life, or with nothing else.
+    /// An interval of 0 would send signs of life without pause.
     #[error("the keepalive interval must be above 0")]
     KeepaliveInterval,
     /// The schema that reflection would serve is broken.
@@ -54,19 +55,19 @@ pub enum ApiError {
     Reflection(#[from] SchemaError),
 }
 
-/// An API at work. Dropping it ends everything at once; [`ApiHandle::shutdown`] does so in order.
+/// A running API. Dropping it ends everything at once; [`ApiHandle::shutdown`] does so in order.
 pub struct ApiHandle {
     server: Option<Server>,
     operators: Option<(SocketAddr, JoinHandle<()>)>,
-    conditions: Conditions,
-    /// Ends what only watches: the operators' port and the one who looks.
+    readiness: Readiness,
+    /// Ends the operators' port and the tasks that only observe.
     end: tokio_util::sync::DropGuard,
 }
 
-/// Starts to serve: clients at `settings.listen`, operators at `settings.metrics`.
+/// Serves clients at `settings.listen` and operators at `settings.metrics`.
 ///
 /// # Errors
-/// When an address cannot be listened on, or the settings cannot be kept. Nothing is served then.
+/// [`ApiError`] if an address cannot be bound or a setting is invalid. Nothing is served then.
 pub async fn start(
     settings: ApiSettings,
     engine: Engine,
@@ -77,37 +78,37 @@ pub async fn start(
     }
     let end = CancellationToken::new();
     let stop = CancellationToken::new();
-    let disk = settings.disk.clone();
-    let conditions = Conditions::new(engine.clone(), &settings);
-    let numbers = Arc::new(Numbers::default());
+    let checks = Arc::new(NodeChecks::new(engine.clone(), &settings));
+    let readiness = Readiness::new(checks.clone());
+    let handler_metrics = Arc::new(HandlerMetrics::default());
     let mut served = methods::all();
-    served.extend(settings.guest.iter().flat_map(|guest| guest.methods.iter().copied()));
+    served.extend(settings.extra_service.iter().flat_map(|it| it.methods.iter().copied()));
     let calls = CallMetrics::new(&served);
-    let api = Api {
+    let handlers = Handlers {
         engine: engine.clone(),
-        conditions: conditions.clone(),
-        numbers: numbers.clone(),
+        checks,
+        metrics: handler_metrics.clone(),
         keepalive_interval: settings.keepalive_interval,
         stop: stop.clone(),
     };
-    let routes = routes(&settings, api)?;
-    let about = About {
+    let routes = routes(&settings, handlers, readiness.clone())?;
+    let build = BuildInfo {
         version: settings.version,
         commit: settings.commit,
         started_ns: engine.ports().clock.now_ns(),
     };
-    let observer = Observer {
+    let observer = NodeObserver {
         engine,
-        conditions: conditions.clone(),
+        readiness: readiness.clone(),
         peers,
-        disk,
-        chains: settings.chains.clone(),
-        about: Arc::new(about),
-        newest: Arc::new(Newest::default()),
-        lags: Arc::new(Lags::default()),
+        disk: settings.disk,
+        chains: settings.chains,
+        build: Arc::new(build),
+        newest: Arc::new(NewestTimes::default()),
+        lags: Arc::new(LagTracker::default()),
     };
-    let metrics = Metrics::new(calls.clone(), numbers, observer.clone());
-    let shown = Arc::new(NodePages::new(metrics, observer.clone()));
+    let page = metrics::page(calls.clone(), handler_metrics, observer.clone());
+    let shown = Arc::new(NodePages::new(page, observer.clone()));
     let operators = match settings.metrics {
         Some(address) => Some(
             pages::bind(shown, address, end.clone())
@@ -125,35 +126,36 @@ pub async fn start(
         ),
         None => None,
     };
-    tokio::spawn(look(observer, end));
-    Ok(ApiHandle { server, operators, conditions, end: end_guard })
+    tokio::spawn(record_positions(observer, end.clone()));
+    tokio::spawn(readiness.clone().keep_current(end));
+    Ok(ApiHandle { server, operators, readiness, end: end_guard })
 }
 
 impl ApiHandle {
-    /// Where clients, gateways and peers are served, if anywhere.
+    /// Returns the address for clients, gateways and peers; `None` without a listener.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         self.server.as_ref().map(Server::address)
     }
 
-    /// Where operators are served, if anywhere.
+    /// Returns the address for operators; `None` without a listener.
     #[must_use]
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.operators.as_ref().map(|(address, _)| *address)
     }
 
-    /// Says everywhere that this node is about to stop: health NOT_SERVING, `/readyz` 503. Calls
-    /// are served as before.
+    /// Announces that this node is about to stop: health NOT_SERVING, `/readyz` 503. Calls are served
+    /// as before.
     pub fn drain(&self) {
-        self.conditions.drain();
+        self.readiness.drain();
     }
 
-    /// Ends in order: says so and waits `drain`, so that balancers notice; then takes no more
+    /// Stops in order: announces it and waits `drain`, so that balancers notice; then refuses new
     /// connections and calls, lets unary calls finish, and ends streams with UNAVAILABLE. Returns
-    /// when the last connection is closed, which slow clients may delay: bound it by a timeout.
-    /// The operators' port answers until then.
+    /// when the last connection is closed. Slow clients may delay that: bound it by a timeout. The
+    /// operators' port answers until then.
     ///
-    /// The engine must still run, because publishes that were taken are still answered.
+    /// The engine must still run, because accepted publishes are still acknowledged.
     pub async fn shutdown(self, drain: Duration) {
         self.drain();
         sleep(drain).await;
@@ -162,53 +164,50 @@ impl ApiHandle {
         }
         drop(self.end);
         if let Some((_, task)) = self.operators {
-            let _ = task.await; // it only ever ends by being told to
+            let _ = task.await; // cancelled tasks end without an error
         }
     }
 }
 
-/// Looks now and then, so that watchers of health hear of changes, and lags have an age.
-async fn look(observer: Observer, end: CancellationToken) {
+/// Records positions until `end`, so that lags have an age.
+async fn record_positions(observer: NodeObserver, end: CancellationToken) {
     loop {
         tokio::select! {
             () = end.cancelled() => return,
-            () = sleep(LOOK_EVERY) => {
-                observer.conditions.look();
-                observer.note_lags();
-            }
+            () = sleep(POSITIONS_RECORDED_EVERY) => observer.note_lags(),
         }
     }
 }
 
-fn routes(settings: &ApiSettings, api: Api) -> Result<Routes, ApiError> {
+fn routes(settings: &ApiSettings, handlers: Handlers, readiness: Readiness) -> Result<Routes, ApiError> {
     let metadata = Metadata {
-        engine: api.engine.clone(),
+        engine: handlers.engine.clone(),
         version: settings.version.as_str().into(),
-        stop: api.stop.clone(),
+        stop: handlers.stop.clone(),
     };
-    let health = HealthService { conditions: api.conditions.clone(), stop: api.stop.clone() };
-    let mut routes = match &settings.guest {
-        Some(guest) => RoutesBuilder::from(guest.routes.clone()),
+    let health = HealthService::server(readiness, &methods::HEALTH, handlers.stop.clone());
+    let mut routes = match &settings.extra_service {
+        Some(extra) => RoutesBuilder::from(extra.routes.clone()),
         None => RoutesBuilder::default(),
     };
     routes
         .add_service(
-            ReplicationApiServer::new(api.clone())
+            ReplicationApiServer::new(handlers.clone())
                 .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
                 .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX),
         )
         .add_service(
-            QueryApiServer::new(api.clone())
+            QueryApiServer::new(handlers.clone())
                 .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
                 .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX),
         )
         .add_service(
-            PublishApiServer::new(api.clone())
+            PublishApiServer::new(handlers.clone())
                 .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
                 .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX),
         )
         .add_service(
-            NotificationApiServer::new(api)
+            NotificationApiServer::new(handlers)
                 .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
                 .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX),
         )
@@ -217,14 +216,10 @@ fn routes(settings: &ApiSettings, api: Api) -> Result<Routes, ApiError> {
                 .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
                 .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX),
         )
-        .add_service(
-            HealthServer::new(health)
-                .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
-                .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX),
-        );
+        .add_service(health);
     if settings.reflection {
-        let guest = settings.guest.iter().map(|guest| guest.name);
-        reflect(&mut routes, methods::SERVICES.into_iter().chain(guest))?;
+        let extra = settings.extra_service.iter().map(|it| it.name);
+        reflect(&mut routes, methods::SERVICES.into_iter().chain(extra))?;
     }
     Ok(routes.routes())
 }

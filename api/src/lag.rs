@@ -10,14 +10,14 @@ const HEARD_MAX: usize = 512;
 
 /// What was heard of each strand.
 #[derive(Debug, Default)]
-pub(crate) struct Lags(Mutex<BTreeMap<OriginatorId, Heard>>);
+pub(crate) struct LagTracker(Mutex<BTreeMap<OriginatorId, StrandLag>>);
 
 /// How far peers said that they were and this node is not yet, and when that was first heard; both
 /// ascend.
 #[derive(Debug, Default)]
-struct Heard(VecDeque<(SequenceId, i64)>);
+struct StrandLag(VecDeque<(SequenceId, i64)>);
 
-impl Lags {
+impl LagTracker {
     /// Notes that `held` is here now and that `furthest` is known to exist. Tells for how many
     /// seconds the first envelope that is missing here has been known to exist; 0 if none is.
     pub(crate) fn note(&self, now_ns: i64, held: EnvelopeId, furthest: SequenceId) -> f64 {
@@ -28,7 +28,7 @@ impl Lags {
     }
 }
 
-impl Heard {
+impl StrandLag {
     fn note(&mut self, now_ns: i64, held: SequenceId, furthest: SequenceId) -> i64 {
         while self.0.front().is_some_and(|(sequence, _)| *sequence <= held) {
             self.0.pop_front();
@@ -51,13 +51,13 @@ mod tests {
 
     use super::*;
 
-    fn note(heard: &mut Heard, at: i64, held: u64, furthest: u64) -> i64 {
+    fn note(heard: &mut StrandLag, at: i64, held: u64, furthest: u64) -> i64 {
         heard.note(at, SequenceId(held), SequenceId(furthest))
     }
 
     #[test]
     fn the_lag_is_the_age_of_the_news_of_the_first_envelope_that_is_missing() {
-        let mut heard = Heard::default();
+        let mut heard = StrandLag::default();
         assert_eq!(note(&mut heard, 10, 5, 5), 0);
         assert_eq!(note(&mut heard, 20, 5, 7), 0);
         assert_eq!(note(&mut heard, 30, 5, 9), 10);
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn a_steady_follower_is_not_seen_as_ever_further_behind() {
-        let mut heard = Heard::default();
+        let mut heard = StrandLag::default();
         for at in 1..1000 {
             assert!(note(&mut heard, at, at.unsigned_abs() - 1, at.unsigned_abs()) <= 1);
         }
@@ -79,7 +79,7 @@ mod tests {
     proptest! {
         #[test]
         fn memory_is_bounded_and_the_lag_never_exceeds_its_age(steps in 1u64..3000) {
-            let mut heard = Heard::default();
+            let mut heard = StrandLag::default();
             for step in 1..=steps {
                 let at = i64::try_from(step).unwrap();
                 prop_assert_eq!(note(&mut heard, at, 0, step), at - 1);

@@ -1,40 +1,40 @@
-//! What clients, gateways and operators call: gRPC and gRPC-Web on one port, health, metrics and
-//! status on another.
+//! The node's API: what clients, gateways and operators call. gRPC and gRPC-Web on one port, health,
+//! metrics and status on another.
 //!
 //! This crate parses, calls the engine and renders; it never decides whether an envelope is valid
-//! and never names a database. In reading order:
+//! and never names a database. The listener is [`hawser_serve`]'s. In reading order:
 //!
-//! - `methods`: what is served under which name;
-//! - `service`, `query`, `streams`, `metadata`, `health`: the handlers;
-//! - `limits`: what a request may ask for; `status`: how a refusal reads on the wire;
-//! - `conditions`, `lag`, `report`: whether the node is ready, and how it does;
-//! - `metrics`: what is measured; `operator`: the pages that show it;
-//! - [`start`] and [`ApiHandle`]: all of it at work, and its end.
+//! - `methods`: services and methods by name;
+//! - `handlers`, `service`, `query`, `streams`, `metadata`: the handlers;
+//! - `limits`: limits of requests; `error`: errors and their statuses;
+//! - `conditions`, `lag`, `node_status`: readiness and status of the node;
+//! - `views`: what other crates observe; `metrics`, `operator`: what operators see;
+//! - [`start`] and [`ApiHandle`]: start and shutdown.
 //!
-//! Invariant: whatever a caller sends, the others are served as before.
+//! Invariant: no request delays or breaks the service of another caller.
 
 #![warn(missing_docs)]
 
 mod conditions;
+mod error;
 mod handle;
-mod health;
+mod handlers;
 mod lag;
 mod limits;
 mod metadata;
 mod methods;
 mod metrics;
+mod node_status;
 mod operator;
-mod outside;
 mod query;
-mod report;
 mod service;
 mod settings;
-mod status;
 mod streams;
+mod views;
 
 pub use handle::{ApiError, ApiHandle, start};
-pub use outside::{
+pub use views::{
     ChainEndpoint, ChainState, ChainStrand, ChainsView, DiskSpace, DiskView, NoPeers, PeerCounts,
     PeerState, PeerView, StrandDoing, StrandState,
 };
-pub use settings::{ApiSettings, Guest};
+pub use settings::{ApiSettings, ExtraService};

@@ -1,4 +1,6 @@
-//! What a request may ask for. What is refused here has cost nothing but its parsing.
+//! Limits of requests. A request that breaks one is refused before it has cost more than its parsing.
+//!
+//! The limits are specified in `docs/protocol/api.md`.
 
 use std::collections::BTreeMap;
 
@@ -7,18 +9,16 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api as meta;
 use hawser_proto::{Bytes, Cursor, OriginatorId, PayerAddress, TOPIC_LEN_BYTES_MAX, Topic};
 
-use crate::status::Refusal;
-
-/// Topics or originators of one request.
+/// Topics or originators of one request. Specified.
 const SELECTED_MAX: usize = 10_000;
-/// Originators that one cursor names.
+/// Entries of one cursor. Specified: the network has far fewer originators.
 const CURSOR_ENTRIES_MAX: usize = 100;
-/// Identifiers whose inboxes are asked for in one request.
+/// Identifiers of one request for inboxes. Specified.
 const IDENTIFIERS_MAX: usize = 1000;
-/// Payers of one request: each may take a row for every minute of its past.
+/// Payers of one request: each may have a row for every minute of its past. Specified.
 const PAYERS_MAX: usize = 100;
 
-/// A limit that a request does not keep. The texts are part of the protocol.
+/// The limit that a request breaks. The texts are part of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LimitError {
     #[error("cannot filter by both topics and originators")]
@@ -51,36 +51,32 @@ pub(crate) enum LimitError {
     Granularity(i32),
 }
 
-/// What is selected.
+/// The envelopes that a request selects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Selection {
+    /// No topic and no originator is named.
     Nothing,
-    /// Those that can be on an envelope; others select nothing.
+    /// Topics that an envelope can have; all others select nothing.
     Topics(Vec<Topic>),
+    /// Originators.
     Originators(Vec<OriginatorId>),
 }
 
-impl LimitError {
-    /// How it reads when a subscription breaks it.
-    pub(crate) fn of_subscription(self) -> Refusal {
-        match self {
-            Self::FilterMissing | Self::OriginatorsMissing | Self::CursorMissing => {
-                Refusal::Filter(self)
-            }
-            error => Refusal::Subscription(error),
-        }
-    }
-}
-
-/// A query or a subscription that keeps its limits.
+/// A query or a subscription within its limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Selected {
+    /// The envelopes to read.
     pub(crate) selection: Selection,
-    /// `None` and an empty one differ for subscriptions: live only, or from the beginning.
+    /// The cursor to read from. For subscriptions, `None` means live only and an empty cursor means
+    /// from the beginning.
     pub(crate) last_seen: Option<Cursor>,
 }
 
 impl Selected {
+    /// Checks a query.
+    ///
+    /// # Errors
+    /// The first limit that it breaks.
     pub(crate) fn parse(query: Option<pb::EnvelopesQuery>) -> Result<Self, LimitError> {
         let query = query.unwrap_or_default();
         if !query.topics.is_empty() && !query.originator_node_ids.is_empty() {
@@ -104,7 +100,10 @@ impl Selected {
     }
 }
 
-/// Originators, and where to begin in their strands.
+/// Returns the originators of a filter and the cursor to read from.
+///
+/// # Errors
+/// The first limit that the filter breaks.
 pub(crate) fn originators(
     filter: Option<pb::subscribe_originators_request::OriginatorFilter>,
 ) -> Result<(Vec<OriginatorId>, Cursor), LimitError> {
@@ -120,7 +119,11 @@ pub(crate) fn originators(
     Ok((filter.originator_node_ids.into_iter().map(OriginatorId).collect(), last_seen))
 }
 
-/// Topics, each with its cursor; of a topic that is named again only the first counts.
+/// Returns the topics of filters, each with its cursor. The engine keeps the first filter of a topic
+/// that is named twice.
+///
+/// # Errors
+/// The first limit that a filter breaks.
 pub(crate) fn topic_filters(
     filters: Vec<pb::subscribe_topics_request::TopicFilter>,
 ) -> Result<Vec<(Topic, Cursor)>, LimitError> {
@@ -139,7 +142,10 @@ pub(crate) fn topic_filters(
     Ok(topics)
 }
 
-/// Topics of which the newest envelope is asked, in place: `None` where none can be.
+/// Returns the topics of a request in their places, `None` for those that no envelope can have.
+///
+/// # Errors
+/// [`LimitError::TooMany`].
 pub(crate) fn newest_topics(topics: Vec<Bytes>) -> Result<Vec<Option<Topic>>, LimitError> {
     if topics.len() > SELECTED_MAX {
         return Err(LimitError::TooMany(topics.len()));
@@ -147,8 +153,11 @@ pub(crate) fn newest_topics(topics: Vec<Bytes>) -> Result<Vec<Option<Topic>>, Li
     Ok(topics.into_iter().map(storable).collect())
 }
 
-/// Identifiers whose inboxes are asked for, as written. What kind they are said to be is not looked
-/// at: only addresses are looked up.
+/// Returns the identifiers of a request as written. Their kinds are ignored, because only addresses
+/// are looked up.
+///
+/// # Errors
+/// [`LimitError::TooManyIdentifiers`].
 pub(crate) fn identifiers(request: pb::GetInboxIdsRequest) -> Result<Vec<String>, LimitError> {
     match request.requests.len() {
         0..=IDENTIFIERS_MAX => Ok(request.requests.into_iter().map(|it| it.identifier).collect()),
@@ -156,7 +165,10 @@ pub(crate) fn identifiers(request: pb::GetInboxIdsRequest) -> Result<Vec<String>
     }
 }
 
-/// Payers by the texts that name them, and the minutes of a period.
+/// Returns the payers of a request by the texts that name them, and the minutes of a period.
+///
+/// # Errors
+/// The first limit that the request breaks.
 pub(crate) fn payers(
     request: meta::GetPayerInfoRequest,
 ) -> Result<(BTreeMap<String, PayerAddress>, u32), LimitError> {
@@ -179,7 +191,7 @@ pub(crate) fn payers(
     Ok((payers.collect::<Result<_, _>>()?, minutes))
 }
 
-/// A topic that can be on an envelope.
+/// Returns the topic if an envelope can have it.
 fn storable(topic: Bytes) -> Option<Topic> {
     Topic::parse(topic).ok()
 }

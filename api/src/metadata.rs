@@ -1,4 +1,4 @@
-//! What a node says about itself.
+//! Handlers of the metadata service: the node's cursor, its version, the usage of payers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,17 +19,18 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use crate::handlers::{MessageStream, blocking};
 use crate::limits::payers;
-use crate::query::blocking;
-use crate::status::{Refusal, into_status};
-use crate::streams::MessageStream;
+use crate::error::{CallError, into_status};
 use hawser_serve::MESSAGE_LEN_BYTES_MAX;
 
-/// The cursor is sent again after this long, whether it has moved or not.
+/// Time after which an unchanged cursor is sent again. Specified in `docs/protocol/api.md`.
 const CURSOR_REPEATED_AFTER: Duration = Duration::from_secs(30);
-/// A busy log moves the cursor a thousand times in a second; nobody needs to hear of each.
+/// Least time between two cursors of a stream: a busy log moves the cursor a thousand times in a
+/// second. Specified in `docs/protocol/api.md`.
 const CURSOR_SENT_EVERY: Duration = Duration::from_millis(100);
 
+/// Serves metadata. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Metadata {
     pub(crate) engine: Engine,
@@ -55,14 +56,14 @@ impl MetadataApi for Metadata {
     ) -> Result<Response<Self::SubscribeSyncCursorStream>, Status> {
         let heads = self.engine.heads().subscribe();
         let follower = CursorFollower { heads, sent_at: None, stop: self.stop.clone() };
-        let told = stream::unfold(Some(follower), |follower| async {
+        let messages = stream::unfold(Some(follower), |follower| async {
             let mut follower = follower?;
             match follower.next().await {
                 Ok(message) => Some((Ok(message), Some(follower))),
-                Err(refusal) => Some((Err(into_status(refusal)), None)),
+                Err(error) => Some((Err(into_status(error)), None)),
             }
         });
-        Ok(Response::new(told.boxed()))
+        Ok(Response::new(messages.boxed()))
     }
 
     async fn get_version(
@@ -84,8 +85,8 @@ impl Metadata {
     async fn payer_info(
         &self,
         request: pb::GetPayerInfoRequest,
-    ) -> Result<pb::GetPayerInfoResponse, Refusal> {
-        let (payers, minutes) = payers(request).map_err(Refusal::Request)?;
+    ) -> Result<pb::GetPayerInfoResponse, CallError> {
+        let (payers, minutes) = payers(request).map_err(CallError::Request)?;
         let reader = self.engine.reader().clone();
         let used = blocking(move || {
             let used = payers.into_iter().map(|(name, payer)| {
@@ -97,7 +98,7 @@ impl Metadata {
         .await?;
         let unknown = used.iter().find(|(_, periods)| periods.is_empty());
         if let Some((name, _)) = unknown {
-            return Err(Refusal::UnknownPayer(name.clone()));
+            return Err(CallError::UnknownPayer(name.clone()));
         }
         let info = |(name, periods): (String, Vec<UsedPeriod>)| {
             let period_summaries = periods.into_iter().map(summary).collect();
@@ -106,7 +107,7 @@ impl Metadata {
         let response =
             pb::GetPayerInfoResponse { payer_info: used.into_iter().map(info).collect() };
         if response.encoded_len() > MESSAGE_LEN_BYTES_MAX {
-            return Err(Refusal::AnswerTooLarge);
+            return Err(CallError::AnswerTooLarge);
         }
         Ok(response)
     }
@@ -120,6 +121,7 @@ fn summary(period: UsedPeriod) -> PeriodSummary {
     }
 }
 
+/// One stream of cursors.
 struct CursorFollower {
     heads: watch::Receiver<Arc<Cursor>>,
     sent_at: Option<Instant>,
@@ -127,12 +129,12 @@ struct CursorFollower {
 }
 
 impl CursorFollower {
-    async fn next(&mut self) -> Result<pb::GetSyncCursorResponse, Refusal> {
+    async fn next(&mut self) -> Result<pb::GetSyncCursorResponse, CallError> {
         if let Some(sent_at) = self.sent_at {
             tokio::select! {
                 () = sleep(CURSOR_REPEATED_AFTER) => {}
                 () = moved(&mut self.heads, sent_at) => {}
-                () = self.stop.cancelled() => return Err(Refusal::ShuttingDown),
+                () = self.stop.cancelled() => return Err(CallError::ShuttingDown),
             }
         }
         self.sent_at = Some(Instant::now());
@@ -140,10 +142,10 @@ impl CursorFollower {
     }
 }
 
-/// Returns when the cursor is another than the one sent last, and may be sent.
+/// Returns when the cursor has moved and its turn to be sent has come.
 async fn moved(heads: &mut watch::Receiver<Arc<Cursor>>, sent_at: Instant) {
     if heads.changed().await.is_err() {
-        // Nobody writes the log any more.
+        // The engine is gone, so the cursor never moves again.
         std::future::pending::<()>().await;
     }
     sleep_until(sent_at + CURSOR_SENT_EVERY).await;

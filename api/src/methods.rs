@@ -1,5 +1,6 @@
-//! Everything that is served, by its full name.
+//! The services and methods of the node by their full names.
 
+use hawser_serve::readiness::Purpose;
 use hawser_serve::{Method, MethodKind};
 
 use MethodKind::{Bidi, ServerStream, Unary};
@@ -10,17 +11,21 @@ const NOTIFICATION: &str = "xmtp.xmtpv4.message_api.NotificationApi";
 const METADATA: &str = "xmtp.xmtpv4.metadata_api.MetadataApi";
 const PUBLISH: &str = "xmtp.xmtpv4.message_api.PublishApi";
 
-/// Services that are as healthy as reading is.
-pub(crate) const READING_SERVICES: [&str; 4] = [QUERY, REPLICATION, NOTIFICATION, METADATA];
-/// The service that is as healthy as publishing is.
-pub(crate) const PUBLISHING_SERVICE: &str = PUBLISH;
-/// What reflection lists, besides itself.
+/// The services of health checks, each with the purpose that makes it SERVING.
+pub(crate) const HEALTH: [(&str, Purpose); 5] = [
+    (QUERY, Purpose::Read),
+    (REPLICATION, Purpose::Read),
+    (NOTIFICATION, Purpose::Read),
+    (METADATA, Purpose::Read),
+    (PUBLISH, Purpose::Publish),
+];
+/// The services that reflection lists, besides itself.
 pub(crate) const SERVICES: [&str; 6] =
     [QUERY, REPLICATION, NOTIFICATION, METADATA, PUBLISH, "grpc.health.v1.Health"];
 
-/// A method that hands out envelopes, which are counted.
+/// A method that hands out envelopes. Envelopes are counted by method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outlet {
+pub(crate) enum EnvelopeMethod {
     ReplicationQuery,
     ReplicationNewest,
     ReplicationTopics,
@@ -34,8 +39,8 @@ pub(crate) enum Outlet {
     All,
 }
 
-impl Outlet {
-    /// All of them, in the order of their numbers.
+impl EnvelopeMethod {
+    /// All of them, in the order of their discriminants.
     pub(crate) const ALL: [Self; 11] = [
         Self::ReplicationQuery,
         Self::ReplicationNewest,
@@ -50,7 +55,7 @@ impl Outlet {
         Self::All,
     ];
 
-    /// The path of its requests.
+    /// Returns the path of its requests.
     pub(crate) fn path(self) -> &'static str {
         match self {
             Self::ReplicationQuery => "/xmtp.xmtpv4.message_api.ReplicationApi/QueryEnvelopes",
@@ -91,7 +96,7 @@ impl Outlet {
     }
 }
 
-/// The other methods.
+/// Methods that hand out no envelopes.
 const OTHERS: [Method; 11] = [
     Method::new("/xmtp.xmtpv4.message_api.ReplicationApi/GetInboxIds", Unary),
     Method::new("/xmtp.xmtpv4.message_api.QueryApi/GetInboxIds", Unary),
@@ -106,7 +111,7 @@ const OTHERS: [Method; 11] = [
     Method::new("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Bidi),
 ];
 
-/// Every method that is counted by itself.
+/// Returns every method with metrics of its own.
 pub(crate) fn all() -> Vec<Method> {
-    Outlet::ALL.into_iter().map(Outlet::method).chain(OTHERS).collect()
+    EnvelopeMethod::ALL.into_iter().map(EnvelopeMethod::method).chain(OTHERS).collect()
 }

@@ -1,4 +1,4 @@
-//! How the node does: one verdict, its reasons, and what they rest on.
+//! The status of a node: one health level, its reasons, and the observations behind them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,43 +6,38 @@ use std::sync::{Arc, Mutex, PoisonError};
 use hawser_engine::Engine;
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{Cursor, EnvelopeId, SequenceId};
+use hawser_serve::readiness::{Condition, Purpose, Readiness, ReadyPurposes};
+use hawser_serve::{BuildInfo, ChainListReport};
 use serde::Serialize;
 
-use crate::conditions::{Condition, Conditions, Purpose, Ready};
-use crate::lag::Lags;
-use crate::outside::{ChainState, ChainsView, DiskView, PeerState, PeerView, StrandDoing};
+use crate::lag::LagTracker;
+use crate::views::{ChainState, ChainsView, DiskView, PeerState, PeerView, StrandDoing};
 
-/// A strand that is further behind than this is a reason to look.
+/// Envelopes that a strand may be behind before the node is degraded. A guess: seconds of a busy
+/// network.
 const LAG_ENVELOPES_MAX: u64 = 1000;
-/// And so is one that has been behind for longer than this.
+/// Seconds that a strand may be behind before the node is degraded. A guess: the time for which a gap
+/// is searched.
 const LAG_S_MAX: f64 = 60.0;
 
-/// What this process is.
-#[derive(Debug, Clone)]
-pub(crate) struct About {
-    pub(crate) version: String,
-    pub(crate) commit: String,
-    pub(crate) started_ns: i64,
-}
-
-/// Looks at the node. Cheap to clone; blocks on the disk when it looks.
+/// Observes a node. Cheap to clone; observing blocks on the disk.
 #[derive(Clone)]
-pub(crate) struct Observer {
+pub(crate) struct NodeObserver {
     pub(crate) engine: Engine,
-    pub(crate) conditions: Conditions,
+    pub(crate) readiness: Readiness,
     pub(crate) peers: Arc<dyn PeerView>,
     pub(crate) disk: Option<Arc<dyn DiskView>>,
     pub(crate) chains: Option<Arc<dyn ChainsView>>,
-    pub(crate) about: Arc<About>,
-    pub(crate) newest: Arc<Newest>,
-    pub(crate) lags: Arc<Lags>,
+    pub(crate) build: Arc<BuildInfo>,
+    pub(crate) newest: Arc<NewestTimes>,
+    pub(crate) lags: Arc<LagTracker>,
 }
 
-/// Everything seen at one moment.
-pub(crate) struct Sighting {
-    pub(crate) ready: Ready,
+/// The observations of one moment.
+pub(crate) struct NodeStatus {
+    pub(crate) ready: ReadyPurposes,
     pub(crate) conditions: Vec<Condition>,
-    pub(crate) verdict: Verdict,
+    pub(crate) level: HealthLevel,
     pub(crate) reasons: Vec<String>,
     pub(crate) originators: Vec<OriginatorReport>,
     pub(crate) peers: Vec<PeerReport>,
@@ -50,40 +45,41 @@ pub(crate) struct Sighting {
     pub(crate) disk: DiskReport,
 }
 
-/// The verdict; greater is worse.
+/// The health of a node; greater is worse. Its number and its name are shown to operators as
+/// *verdict*.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Verdict {
+pub(crate) enum HealthLevel {
     /// Nothing to do.
     Ok,
-    /// It serves, and somebody should look.
+    /// It serves, and the operator should look.
     Degraded,
-    /// It does not do its work.
+    /// It does not serve what it is there for.
     Failing,
 }
 
-/// One strand.
+/// A strand as `/status` shows it.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct OriginatorReport {
     pub(crate) originator_id: u32,
     /// The highest sequence id that is durable here.
     pub(crate) position: u64,
-    /// The highest one that this node or a peer holds.
+    /// The highest sequence id that this node or a peer holds.
     pub(crate) network_position: u64,
     pub(crate) lag_envelopes: u64,
-    /// For how long the first of them has been known to exist.
+    /// Time since this node heard of the first envelope that it lacks.
     pub(crate) lag_s: f64,
-    /// The peer that is asked for what comes next. Nobody is asked for this node's own strand, and
-    /// for those of the chains.
+    /// The peer that the strand is pulled from; absent for this node's own strand and for those of the
+    /// chains.
     pub(crate) source_node_id: Option<u32>,
-    /// What peers have sent of it; absent where nobody is asked.
+    /// Envelopes that peers have sent; absent for a strand that is not pulled.
     pub(crate) received: Option<u64>,
-    /// By its originator's clock.
+    /// Time of the newest envelope by its originator's clock.
     pub(crate) last_envelope_ns: Option<i64>,
     pub(crate) last_envelope_age_s: Option<f64>,
 }
 
-/// One peer.
+/// A peer as `/status` shows it.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct PeerReport {
     pub(crate) node_id: u32,
@@ -95,31 +91,21 @@ pub(crate) struct PeerReport {
     pub(crate) refused: u64,
 }
 
-/// One chain.
+/// A chain as `/status` shows it.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct ChainReport {
     name: &'static str,
     head: Option<u64>,
-    /// Seconds since it last said where it is.
+    /// Seconds since it last told its head.
     unseen_s: Option<f64>,
-    /// Whether it tells what is new without being asked.
+    /// True if it pushes new heads over a WebSocket.
     pushed: bool,
     endpoints: Vec<EndpointReport>,
     contracts: Vec<ContractReport>,
-    lists: Vec<ListReport>,
+    lists: Vec<ChainListReport>,
 }
 
-/// A list that is read whole, again and again.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct ListReport {
-    name: &'static str,
-    /// Seconds since it was read.
-    age_s: f64,
-    failures: u64,
-    fault: Option<String>,
-}
-
-/// Somebody who can be asked about a chain.
+/// An RPC endpoint as `/status` shows it.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct EndpointReport {
     endpoint: String,
@@ -127,7 +113,7 @@ pub(crate) struct EndpointReport {
     fault: Option<String>,
 }
 
-/// One contract that is read.
+/// A contract as `/status` shows it.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct ContractReport {
     contract: String,
@@ -164,15 +150,9 @@ impl From<&ChainState> for ChainReport {
                 lag_s: it.behind_for.map_or(0.0, |behind| behind.as_secs_f64()),
             }
         });
-        let lists = chain.lists.iter().map(|it| ListReport {
-            name: it.name,
-            age_s: it.age.as_secs_f64(),
-            failures: it.failures,
-            fault: it.fault.clone(),
-        });
         Self {
             name: chain.name,
-            lists: lists.collect(),
+            lists: chain.lists.iter().map(ChainListReport::from).collect(),
             head: chain.head,
             unseen_s: chain.unseen_for.map(|unseen| unseen.as_secs_f64()),
             pushed: chain.pushed,
@@ -182,7 +162,7 @@ impl From<&ChainState> for ChainReport {
     }
 }
 
-/// The disk.
+/// The disk as `/status` shows it.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct DiskReport {
     pub(crate) log_bytes: u64,
@@ -190,10 +170,10 @@ pub(crate) struct DiskReport {
     pub(crate) total_bytes: Option<u64>,
 }
 
-/// What `/status` shows.
+/// The page at `/status`.
 #[derive(Debug, Serialize)]
 pub(crate) struct StatusPage {
-    verdict: Verdict,
+    verdict: HealthLevel,
     reasons: Vec<String>,
     version: String,
     commit: String,
@@ -204,24 +184,24 @@ pub(crate) struct StatusPage {
     ready: BTreeMap<&'static str, bool>,
     conditions: Vec<Condition>,
     originators: Vec<OriginatorReport>,
-    /// Inboxes that wait for the chain of a contract wallet.
+    /// Inboxes with updates that wait for a contract wallet's chain.
     inboxes_waiting: u64,
     peers: Vec<PeerReport>,
     chains: Vec<ChainReport>,
     disk: DiskReport,
 }
 
-impl Observer {
-    /// Looks at everything. Blocks on the disk.
-    pub(crate) fn look(&self) -> Sighting {
-        let conditions = self.conditions.look();
-        let ready = Ready::of(&conditions);
+impl NodeObserver {
+    /// Observes the node now. Blocks on the disk.
+    pub(crate) fn observe(&self) -> NodeStatus {
+        let conditions = self.readiness.evaluate();
+        let ready = ReadyPurposes::of(&conditions);
         let peers = self.peers.peers();
         let originators = self.originators(&peers);
-        let (verdict, reasons) = judge(&conditions, &originators, &peers);
-        Sighting {
+        let (level, reasons) = assess(&conditions, &originators, &peers);
+        NodeStatus {
             ready,
-            verdict,
+            level,
             reasons,
             originators,
             peers: peers.into_iter().map(PeerReport::from).collect(),
@@ -231,34 +211,34 @@ impl Observer {
         }
     }
 
-    /// The page for people and programs. Blocks on the disk.
+    /// Returns the page at `/status`. Blocks on the disk.
     pub(crate) fn page(&self) -> StatusPage {
-        let sighting = self.look();
+        let status = self.observe();
         let identity = self.engine.store().identity();
-        let uptime_ns = self.engine.ports().clock.now_ns() - self.about.started_ns;
+        let uptime_ns = self.engine.ports().clock.now_ns() - self.build.started_ns;
         StatusPage {
-            verdict: sighting.verdict,
-            reasons: sighting.reasons,
-            version: self.about.version.clone(),
-            commit: self.about.commit.clone(),
+            verdict: status.level,
+            reasons: status.reasons,
+            version: self.build.version.clone(),
+            commit: self.build.commit.clone(),
             node_id: identity.node.0,
             network: identity.network.clone(),
-            started_unix_s: self.about.started_ns / 1_000_000_000,
+            started_unix_s: self.build.started_unix_s(),
             uptime_s: uptime_ns / 1_000_000_000,
             ready: Purpose::ALL
-                .map(|purpose| (purpose.label(), sighting.ready.is_for(purpose)))
+                .map(|purpose| (purpose.label(), status.ready.contains(purpose)))
                 .into(),
-            conditions: sighting.conditions,
-            originators: sighting.originators,
+            conditions: status.conditions,
+            originators: status.originators,
             inboxes_waiting: self.engine.chain_appender().inboxes_waiting(),
-            peers: sighting.peers,
-            chains: sighting.chains.iter().map(ChainReport::from).collect(),
-            disk: sighting.disk,
+            peers: status.peers,
+            chains: status.chains.iter().map(ChainReport::from).collect(),
+            disk: status.disk,
         }
     }
 
-    /// Remembers how far this node and its peers are, so that a lag has an age. To be called now
-    /// and then: the age is as exact as that.
+    /// Records the positions of this node and its peers, from which lags get their age. The age is as
+    /// exact as the calls are frequent.
     pub(crate) fn note_lags(&self) {
         let (own, network) = self.positions(&self.peers.peers());
         let now_ns = self.engine.ports().clock.now_ns();
@@ -268,7 +248,7 @@ impl Observer {
         }
     }
 
-    /// How far this node is, and how far anybody is.
+    /// Returns the positions of this node, and the highest known ones.
     fn positions(&self, peers: &[PeerState]) -> (Arc<Cursor>, Cursor) {
         let own = self.engine.heads().get();
         let mut network = Cursor::clone(&own);
@@ -323,17 +303,17 @@ impl From<PeerState> for PeerReport {
     }
 }
 
-/// The worst of all that is wrong.
-fn judge(
+/// Returns the worst level of all findings, and the findings, worst first.
+fn assess(
     conditions: &[Condition],
     originators: &[OriginatorReport],
     peers: &[PeerState],
-) -> (Verdict, Vec<String>) {
+) -> (HealthLevel, Vec<String>) {
     let unmet = conditions.iter().filter(|it| !it.met).map(|it| {
-        // A node that only cannot publish still serves its readers, unless its log is broken.
-        let publish_only = it.purpose == Purpose::Publish && it.name != "log_writable";
-        let verdict = if publish_only { Verdict::Degraded } else { Verdict::Failing };
-        (verdict, format!("{}: {}", it.name, it.reason.as_deref().unwrap_or("not met")))
+        // A node that only cannot publish still serves readers. A broken log ends more than that.
+        let publish_only = it.purpose == Some(Purpose::Publish) && it.name != "log_writable";
+        let level = if publish_only { HealthLevel::Degraded } else { HealthLevel::Failing };
+        (level, format!("{}: {}", it.name, it.reason.as_deref().unwrap_or("not met")))
     });
     let lags =
         |it: &&OriginatorReport| it.lag_envelopes > LAG_ENVELOPES_MAX || it.lag_s > LAG_S_MAX;
@@ -342,26 +322,26 @@ fn judge(
         let text = format!(
             "originator {originator_id}: {lag_envelopes} envelopes behind for {lag_s:.0} s"
         );
-        (Verdict::Degraded, text)
+        (HealthLevel::Degraded, text)
     });
     let down = peers.iter().filter(|peer| !peer.connected).map(|peer| {
         let why = peer.last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
-        (Verdict::Degraded, format!("peer {}: no connection{why}", peer.node))
+        (HealthLevel::Degraded, format!("peer {}: no connection{why}", peer.node))
     });
     let mut all: Vec<_> = unmet.chain(behind).chain(down).collect();
-    all.sort_by_key(|(verdict, _)| std::cmp::Reverse(*verdict));
-    let verdict = all.first().map_or(Verdict::Ok, |(verdict, _)| *verdict);
-    (verdict, all.into_iter().map(|(_, reason)| reason).collect())
+    all.sort_by_key(|(level, _)| std::cmp::Reverse(*level));
+    let level = all.first().map_or(HealthLevel::Ok, |(level, _)| *level);
+    (level, all.into_iter().map(|(_, reason)| reason).collect())
 }
 
-/// The times of the newest envelopes, read once for each.
+/// A cache of the times of newest envelopes, one entry for each originator.
 #[derive(Debug, Default)]
-pub(crate) struct Newest {
+pub(crate) struct NewestTimes {
     known: Mutex<BTreeMap<u32, (SequenceId, Option<i64>)>>,
 }
 
-impl Newest {
-    /// The time of the envelope at `head`, or of the last one known if that place is empty.
+impl NewestTimes {
+    /// Returns the time of the envelope at `head`, or of the last one known if that place is a gap.
     fn time_of(&self, engine: &Engine, head: EnvelopeId) -> Option<i64> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = known.entry(head.originator.0).or_default();
@@ -383,7 +363,7 @@ mod tests {
 
     fn condition(name: &'static str, purpose: Purpose, met: bool) -> Condition {
         let reason = (!met).then(|| "because".to_owned());
-        Condition { name, purpose, met, since_unix_s: 0, reason, remedy: None }
+        Condition { name, purpose: Some(purpose), met, since_unix_s: 0, reason, remedy: None }
     }
 
     fn lag(lag_envelopes: u64) -> OriginatorReport {
@@ -401,24 +381,24 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_finding_is_the_verdict_and_comes_first() {
+    fn the_worst_finding_decides_and_comes_first() {
         let fine = condition("not_draining", Purpose::Read, true);
-        let verdict = judge(std::slice::from_ref(&fine), &[lag(1000)], &[]);
-        assert_eq!(verdict, (Verdict::Ok, vec![]));
+        let verdict = assess(std::slice::from_ref(&fine), &[lag(1000)], &[]);
+        assert_eq!(verdict, (HealthLevel::Ok, vec![]));
 
         let rates = condition("rates_in_force", Purpose::Publish, false);
-        let (verdict, reasons) = judge(&[fine, rates.clone()], &[lag(1001)], &[]);
-        assert_eq!(verdict, Verdict::Degraded);
+        let (verdict, reasons) = assess(&[fine, rates.clone()], &[lag(1001)], &[]);
+        assert_eq!(verdict, HealthLevel::Degraded);
         assert_eq!(
             reasons,
             ["rates_in_force: because", "originator 200: 1001 envelopes behind for 0 s"]
         );
         let long = OriginatorReport { lag_s: 61.0, ..lag(1) };
-        assert_eq!(judge(&[], &[long], &[]).0, Verdict::Degraded);
+        assert_eq!(assess(&[], &[long], &[]).0, HealthLevel::Degraded);
 
         let log = condition("log_writable", Purpose::Publish, false);
-        let (verdict, reasons) = judge(&[rates, log], &[], &[]);
-        assert_eq!(verdict, Verdict::Failing);
+        let (verdict, reasons) = assess(&[rates, log], &[], &[]);
+        assert_eq!(verdict, HealthLevel::Failing);
         assert_eq!(reasons[0], "log_writable: because");
     }
 }

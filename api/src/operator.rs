@@ -1,50 +1,36 @@
-//! What operators are shown: metrics, health and status.
+//! The node's pages on the operators' port: metrics, readiness, status.
 
+use hawser_serve::metrics::MetricsPage;
+use hawser_serve::pages::{Page, Pages, json, open_metrics, plain, readiness};
+use hawser_serve::readiness::Purpose;
 use http::StatusCode;
-use serde::Serialize;
 
-use crate::conditions::{Condition, Purpose};
-use crate::metrics::Metrics;
-use crate::report::Observer;
-use hawser_serve::pages::{Page, Pages, json, open_metrics, plain};
+use crate::node_status::NodeObserver;
 
-/// What the pages show.
+/// The pages of a node.
 pub(crate) struct NodePages {
-    metrics: Metrics,
-    observer: Observer,
-}
-
-/// What `/readyz` and its like show.
-#[derive(Serialize)]
-struct Readiness {
-    ready: bool,
-    #[serde(rename = "for")]
-    purpose: Purpose,
-    conditions: Vec<Condition>,
+    metrics: MetricsPage,
+    observer: NodeObserver,
 }
 
 impl NodePages {
-    pub(crate) fn new(metrics: Metrics, observer: Observer) -> Self {
+    pub(crate) fn new(metrics: MetricsPage, observer: NodeObserver) -> Self {
         Self { metrics, observer }
     }
 
     fn readiness(&self, purpose: Purpose) -> Page {
-        let mut conditions = self.observer.conditions.look();
-        conditions.retain(|condition| condition.purpose <= purpose);
-        let ready = conditions.iter().all(|condition| condition.met);
-        let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        json(status, &Readiness { ready, purpose, conditions })
+        readiness(self.observer.readiness.evaluate(), Some(purpose))
     }
 }
 
 impl Pages for NodePages {
     fn show(&self, path: &str, query: &str) -> Page {
         match path {
-            "/" | "/metrics" => open_metrics(self.metrics.page()),
-            // That this is answered at all says that threads and tasks still turn.
+            "/" | "/metrics" => open_metrics(self.metrics.render()),
+            // A response at all shows that threads and tasks still run.
             "/livez" => plain(StatusCode::OK, "ok\n"),
             "/startupz" => self.readiness(Purpose::Start),
-            "/readyz" => match asked_for(query) {
+            "/readyz" => match purpose_of(query) {
                 Some(purpose) => self.readiness(purpose),
                 None => plain(StatusCode::BAD_REQUEST, "for is one of start, read, publish\n"),
             },
@@ -57,8 +43,8 @@ impl Pages for NodePages {
     }
 }
 
-/// Reading, if nothing else is asked for.
-fn asked_for(query: &str) -> Option<Purpose> {
+/// Returns the purpose that a query names, [`Purpose::Read`] if it names none, `None` if unknown.
+fn purpose_of(query: &str) -> Option<Purpose> {
     match query.split('&').find_map(|pair| pair.strip_prefix("for=")) {
         None => Some(Purpose::Read),
         Some(name) => Purpose::ALL.into_iter().find(|purpose| purpose.label() == name),

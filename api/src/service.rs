@@ -1,78 +1,42 @@
-//! The one object behind every service that hands out or takes in envelopes: a method does the
-//! same under each of its names.
+//! The gRPC services of the node: each method calls its handler. A method does the same under each
+//! of its names.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use hawser_engine::Engine;
-use hawser_proto::Bytes;
-use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::notification_api_server::NotificationApi;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::publish_api_server::PublishApi;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::query_api_server::QueryApi;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_server::ReplicationApi;
-use prost::Message as _;
-use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::conditions::Conditions;
-use crate::methods::Outlet;
-use crate::metrics::Numbers;
-use crate::status::{Refusal, into_status};
-use crate::streams::MessageStream;
+use crate::methods::EnvelopeMethod;
+use crate::error::{CallError, into_status};
+use crate::handlers::{Handlers, MessageStream};
 
-/// Serves envelopes. Cheap to clone.
-#[derive(Clone)]
-pub(crate) struct Api {
-    pub(crate) engine: Engine,
-    pub(crate) conditions: Conditions,
-    pub(crate) numbers: Arc<Numbers>,
-    pub(crate) keepalive_interval: Duration,
-    /// Cancelled when streams are to end.
-    pub(crate) stop: CancellationToken,
-}
-
-impl Api {
-    /// Returns when the envelopes are durable.
+impl Handlers {
+    /// Publishes the request's envelopes and returns when they are durable.
     async fn publish(
         &self,
-        outlet: Outlet,
+        method: EnvelopeMethod,
         request: pb::PublishPayerEnvelopesRequest,
-    ) -> Result<pb::PublishPayerEnvelopesResponse, Refusal> {
-        let placed = match self.conditions.room() {
+    ) -> Result<pb::PublishPayerEnvelopesResponse, CallError> {
+        let stored = match self.checks.admits_publishes() {
             Ok(()) => self.engine.publish(request.payer_envelopes).await,
-            Err(full) => Err(full),
+            Err(unavailable) => Err(unavailable),
         };
-        let placed = placed.inspect_err(|error| self.numbers.publish_refused(error))?;
-        let originator_envelopes = self.hand_out(outlet, placed)?;
+        let stored = stored.inspect_err(|error| self.metrics.publish_failed(error))?;
+        let originator_envelopes = self.deliver(method, stored)?;
         Ok(pb::PublishPayerEnvelopesResponse { originator_envelopes })
     }
-
-    /// Stored envelopes as messages. Nothing is copied: a message points into the stored bytes.
-    pub(crate) fn hand_out(
-        &self,
-        outlet: Outlet,
-        stored: Vec<Bytes>,
-    ) -> Result<Vec<OriginatorEnvelope>, Refusal> {
-        self.numbers.handed_out(outlet, stored.len() as u64);
-        stored.into_iter().map(envelope).collect()
-    }
 }
 
-/// One stored envelope as a message.
-pub(crate) fn envelope(stored: Bytes) -> Result<OriginatorEnvelope, Refusal> {
-    OriginatorEnvelope::decode(stored).map_err(|_| Refusal::Undecodable)
-}
+type Answered<T> = Result<Response<T>, Status>;
 
-type Answer<T> = Result<Response<T>, Status>;
-
-fn answer<T>(result: Result<T, Refusal>) -> Answer<T> {
+fn answer<T>(result: Result<T, CallError>) -> Answered<T> {
     result.map(Response::new).map_err(into_status)
 }
 
 #[tonic::async_trait]
-impl ReplicationApi for Api {
+impl ReplicationApi for Handlers {
     type SubscribeOriginatorsStream = MessageStream<pb::SubscribeOriginatorsResponse>;
     type SubscribeEnvelopesStream = MessageStream<pb::SubscribeEnvelopesResponse>;
     type SubscribeTopicsStream = MessageStream<pb::SubscribeTopicsResponse>;
@@ -80,112 +44,112 @@ impl ReplicationApi for Api {
     async fn subscribe_originators(
         &self,
         request: Request<pb::SubscribeOriginatorsRequest>,
-    ) -> Answer<Self::SubscribeOriginatorsStream> {
+    ) -> Answered<Self::SubscribeOriginatorsStream> {
         answer(self.originators(request.into_inner()))
     }
 
     async fn subscribe_envelopes(
         &self,
         request: Request<pb::SubscribeEnvelopesRequest>,
-    ) -> Answer<Self::SubscribeEnvelopesStream> {
+    ) -> Answered<Self::SubscribeEnvelopesStream> {
         answer(self.envelopes(request.into_inner()))
     }
 
     async fn subscribe_topics(
         &self,
         request: Request<pb::SubscribeTopicsRequest>,
-    ) -> Answer<Self::SubscribeTopicsStream> {
-        Ok(Response::new(self.topics(Outlet::ReplicationTopics, request.into_inner())))
+    ) -> Answered<Self::SubscribeTopicsStream> {
+        Ok(Response::new(self.topics(EnvelopeMethod::ReplicationTopics, request.into_inner())))
     }
 
     async fn query_envelopes(
         &self,
         request: Request<pb::QueryEnvelopesRequest>,
-    ) -> Answer<pb::QueryEnvelopesResponse> {
-        answer(self.query(Outlet::ReplicationQuery, request.into_inner()).await)
+    ) -> Answered<pb::QueryEnvelopesResponse> {
+        answer(self.query(EnvelopeMethod::ReplicationQuery, request.into_inner()).await)
     }
 
     async fn publish_payer_envelopes(
         &self,
         request: Request<pb::PublishPayerEnvelopesRequest>,
-    ) -> Answer<pb::PublishPayerEnvelopesResponse> {
-        answer(self.publish(Outlet::ReplicationPublish, request.into_inner()).await)
+    ) -> Answered<pb::PublishPayerEnvelopesResponse> {
+        answer(self.publish(EnvelopeMethod::ReplicationPublish, request.into_inner()).await)
     }
 
     async fn get_inbox_ids(
         &self,
         request: Request<pb::GetInboxIdsRequest>,
-    ) -> Answer<pb::GetInboxIdsResponse> {
+    ) -> Answered<pb::GetInboxIdsResponse> {
         answer(self.inbox_ids(request.into_inner()).await)
     }
 
     async fn get_newest_envelope(
         &self,
         request: Request<pb::GetNewestEnvelopeRequest>,
-    ) -> Answer<pb::GetNewestEnvelopeResponse> {
-        answer(self.newest(Outlet::ReplicationNewest, request.into_inner()).await)
+    ) -> Answered<pb::GetNewestEnvelopeResponse> {
+        answer(self.newest(EnvelopeMethod::ReplicationNewest, request.into_inner()).await)
     }
 }
 
 #[tonic::async_trait]
-impl QueryApi for Api {
+impl QueryApi for Handlers {
     type SubscribeTopicsStream = MessageStream<pb::SubscribeTopicsResponse>;
     type SubscribeStream = MessageStream<pb::SubscribeResponse>;
 
     async fn query_envelopes(
         &self,
         request: Request<pb::QueryEnvelopesRequest>,
-    ) -> Answer<pb::QueryEnvelopesResponse> {
-        answer(self.query(Outlet::Query, request.into_inner()).await)
+    ) -> Answered<pb::QueryEnvelopesResponse> {
+        answer(self.query(EnvelopeMethod::Query, request.into_inner()).await)
     }
 
     async fn subscribe_topics(
         &self,
         request: Request<pb::SubscribeTopicsRequest>,
-    ) -> Answer<<Self as QueryApi>::SubscribeTopicsStream> {
-        Ok(Response::new(self.topics(Outlet::QueryTopics, request.into_inner())))
+    ) -> Answered<<Self as QueryApi>::SubscribeTopicsStream> {
+        Ok(Response::new(self.topics(EnvelopeMethod::QueryTopics, request.into_inner())))
     }
 
     async fn subscribe(
         &self,
         _: Request<Streaming<pb::SubscribeRequest>>,
-    ) -> Answer<Self::SubscribeStream> {
-        answer(Err(Refusal::NotServed("Subscribe")))
+    ) -> Answered<Self::SubscribeStream> {
+        answer(Err(CallError::NotServed("Subscribe")))
     }
 
     async fn get_inbox_ids(
         &self,
         request: Request<pb::GetInboxIdsRequest>,
-    ) -> Answer<pb::GetInboxIdsResponse> {
+    ) -> Answered<pb::GetInboxIdsResponse> {
         answer(self.inbox_ids(request.into_inner()).await)
     }
 
     async fn get_newest_envelope(
         &self,
         request: Request<pb::GetNewestEnvelopeRequest>,
-    ) -> Answer<pb::GetNewestEnvelopeResponse> {
-        answer(self.newest(Outlet::QueryNewest, request.into_inner()).await)
+    ) -> Answered<pb::GetNewestEnvelopeResponse> {
+        answer(self.newest(EnvelopeMethod::QueryNewest, request.into_inner()).await)
     }
 }
 
 #[tonic::async_trait]
-impl PublishApi for Api {
+impl PublishApi for Handlers {
     async fn publish_payer_envelopes(
         &self,
         request: Request<pb::PublishPayerEnvelopesRequest>,
-    ) -> Answer<pb::PublishPayerEnvelopesResponse> {
-        answer(self.publish(Outlet::Publish, request.into_inner()).await)
+    ) -> Answered<pb::PublishPayerEnvelopesResponse> {
+        answer(self.publish(EnvelopeMethod::Publish, request.into_inner()).await)
     }
 }
 
 #[tonic::async_trait]
-impl NotificationApi for Api {
+impl NotificationApi for Handlers {
     type SubscribeAllEnvelopesStream = MessageStream<pb::SubscribeEnvelopesResponse>;
 
     async fn subscribe_all_envelopes(
         &self,
         _: Request<pb::SubscribeAllEnvelopesRequest>,
-    ) -> Answer<Self::SubscribeAllEnvelopesStream> {
+    ) -> Answered<Self::SubscribeAllEnvelopesStream> {
         Ok(Response::new(self.all()))
     }
 }

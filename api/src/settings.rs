@@ -1,4 +1,4 @@
-//! How the API is to run.
+//! Settings of the API.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -6,43 +6,45 @@ use std::time::Duration;
 
 use tonic::service::Routes;
 
-use crate::outside::{ChainsView, DiskView};
+use crate::views::{ChainsView, DiskView};
 use hawser_serve::Method;
 
-/// How the API is to run. [`Default`] gives the documented defaults.
+/// Settings of the API. [`Default`] gives the documented defaults.
 #[derive(Clone)]
 pub struct ApiSettings {
-    /// Where clients, gateways and peers call. Port 0 takes a free one. `None`: nowhere. Default:
-    /// port 5050 of every IPv4 address.
+    /// The address for clients, gateways and peers; port 0 takes a free one. `None`: no listener.
+    /// Default: port 5050 of every IPv4 address.
     pub listen: Option<SocketAddr>,
-    /// Where operators look: metrics, health, status. `None`: nowhere. Default: 127.0.0.1:8008.
+    /// The address of the operators' port: metrics, readiness, status. `None`: no listener. Default:
+    /// 127.0.0.1:8008.
     pub metrics: Option<SocketAddr>,
-    /// A stream that has nothing to say says so after this long. Above 0; default 30 s.
+    /// Silence after which a stream sends a sign of life. Above 0; default 30 s. Each stream then wakes
+    /// a client once per interval.
     pub keepalive_interval: Duration,
-    /// Whether callers may ask for the schema. Default: no.
+    /// Serves gRPC reflection. Default: no.
     pub reflection: bool,
-    /// Of this program: SemVer, without a leading `v`.
+    /// The version of this program: SemVer, without a leading `v`.
     pub version: String,
-    /// What it was built from; empty if that is not known.
+    /// The commit that it was built from; empty if unknown.
     pub commit: String,
-    /// Tells how much room the disk has; `None`: nobody looks.
+    /// Measures the free space; `None`: publishing never stops for lack of it.
     pub disk: Option<Arc<dyn DiskView>>,
-    /// Tells how the chains are; `None`: there are none.
+    /// Observes the chains; `None`: files stand for them.
     pub chains: Option<Arc<dyn ChainsView>>,
-    /// Publishing stops below this much free disk. Default: 1 GiB.
+    /// Free disk space below which publishing stops, bytes. Default: 1 GiB.
     pub disk_free_bytes_min: u64,
-    /// What else is served on the same listener. Default: nothing.
-    pub guest: Option<Guest>,
+    /// One more service on the same listener. Default: none.
+    pub extra_service: Option<ExtraService>,
 }
 
-/// A service of somebody else, behind the same listener, counted and reflected like our own.
+/// A service of another crate on the same listener, with metrics and reflection like the API's own.
 #[derive(Clone)]
-pub struct Guest {
-    /// Its full name.
+pub struct ExtraService {
+    /// The full name of the service.
     pub name: &'static str,
-    /// Its methods, which are counted by themselves.
+    /// Its methods, each with metrics of its own.
     pub methods: Vec<Method>,
-    /// What answers.
+    /// Its implementation.
     pub routes: Routes,
 }
 
@@ -58,7 +60,7 @@ impl Default for ApiSettings {
             disk: None,
             chains: None,
             disk_free_bytes_min: 1 << 30,
-            guest: None,
+            extra_service: None,
         }
     }
 }

@@ -1,13 +1,12 @@
-//! Streams of envelopes. What is owed is the engine's affair; here it becomes messages.
+//! Handlers of streams: the events of a subscription become messages.
 //!
-//! A stream is opened at once, whatever it asks for, so that clients get response headers without
-//! delay. It goes on until its client leaves or the server ends; a slow client is served from disk.
+//! A stream opens at once, whatever it asks for, so that clients get response headers without delay.
+//! It lasts until its client leaves or the server stops. A slow client is served from disk.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream::{self, Stream, StreamExt};
+use futures_util::stream::{self, StreamExt};
 use hawser_engine::read::SubscriptionEvent;
 use hawser_engine::runtime::Subscription;
 use hawser_proto::Bytes;
@@ -20,113 +19,118 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use crate::handlers::{Handlers, MessageStream, count_delivered, decode, is_sendable};
 use crate::limits::{LimitError, Selected, Selection, originators, topic_filters};
-use crate::methods::Outlet;
-use crate::metrics::{Numbers, Subscribed};
-use crate::query::sendable;
-use crate::service::{Api, envelope};
-use crate::status::{Refusal, into_status};
+use crate::methods::EnvelopeMethod;
+use crate::metrics::{HandlerMetrics, OpenStream};
+use crate::error::{CallError, into_status};
 
-/// The answer of a streaming method.
-pub(crate) type MessageStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-/// What a streaming method says.
-pub(crate) trait Told: Send + Sized + 'static {
-    /// Before anything else.
+/// A message of a streaming method.
+pub(crate) trait StreamItem: Send + Sized + 'static {
+    /// The first message.
     fn opened() -> Self;
-    /// When the past is delivered.
+    /// The message after the last stored envelope; `None` if the method has none.
     fn caught_up() -> Option<Self>;
-    /// When nothing has happened for a while.
+    /// The sign of life after the keepalive interval.
     fn idle() -> Self;
-    /// At least one envelope.
+    /// A message with at least one envelope.
     fn envelopes(envelopes: Vec<OriginatorEnvelope>) -> Self;
 }
 
-impl Api {
+impl Handlers {
+    /// Opens a stream of the topics or originators of one query.
+    ///
+    /// # Errors
+    /// A limit that the request breaks.
     pub(crate) fn envelopes(
         &self,
         request: pb::SubscribeEnvelopesRequest,
-    ) -> Result<MessageStream<pb::SubscribeEnvelopesResponse>, Refusal> {
+    ) -> Result<MessageStream<pb::SubscribeEnvelopesResponse>, CallError> {
         let Selected { selection, last_seen } =
-            Selected::parse(request.query).map_err(LimitError::of_subscription)?;
+            Selected::parse(request.query).map_err(CallError::of_subscription)?;
         let reader = self.engine.reader();
         let subscription = match selection {
-            Selection::Nothing => return Err(LimitError::Neither.of_subscription()),
+            Selection::Nothing => return Err(CallError::of_subscription(LimitError::Neither)),
             Selection::Topics(topics) => reader.subscribe_topics_sharing(topics, last_seen),
             Selection::Originators(ids) => reader.subscribe_originators(ids, last_seen),
         };
-        Ok(self.stream(Outlet::ReplicationEnvelopes, subscription))
+        Ok(self.stream(EnvelopeMethod::ReplicationEnvelopes, subscription))
     }
 
+    /// Opens a stream of originators.
+    ///
+    /// # Errors
+    /// A limit that the request breaks.
     pub(crate) fn originators(
         &self,
         request: pb::SubscribeOriginatorsRequest,
-    ) -> Result<MessageStream<pb::SubscribeOriginatorsResponse>, Refusal> {
-        let (ids, last_seen) = originators(request.filter).map_err(LimitError::of_subscription)?;
+    ) -> Result<MessageStream<pb::SubscribeOriginatorsResponse>, CallError> {
+        let (ids, last_seen) = originators(request.filter).map_err(CallError::of_subscription)?;
         let subscription = self.engine.reader().subscribe_originators(ids, Some(last_seen));
-        Ok(self.stream(Outlet::ReplicationOriginators, subscription))
+        Ok(self.stream(EnvelopeMethod::ReplicationOriginators, subscription))
     }
 
-    /// Says that it has started even if it then has to refuse.
+    /// Opens a stream of topics. Clients expect status STARTED first, even before a refusal.
     pub(crate) fn topics(
         &self,
-        outlet: Outlet,
+        method: EnvelopeMethod,
         request: pb::SubscribeTopicsRequest,
     ) -> MessageStream<pb::SubscribeTopicsResponse> {
         match topic_filters(request.filters) {
-            Ok(topics) => self.stream(outlet, self.engine.reader().subscribe_topics(topics)),
+            Ok(topics) => self.stream(method, self.engine.reader().subscribe_topics(topics)),
             Err(error) => {
-                let refused = into_status(error.of_subscription());
-                stream::iter([Ok(Told::opened()), Err(refused)]).boxed()
+                let refused = into_status(CallError::of_subscription(error));
+                stream::iter([Ok(StreamItem::opened()), Err(refused)]).boxed()
             }
         }
     }
 
+    /// Opens a stream of all envelopes from now on.
     pub(crate) fn all(&self) -> MessageStream<pb::SubscribeEnvelopesResponse> {
-        self.stream(Outlet::All, self.engine.reader().subscribe_all())
+        self.stream(EnvelopeMethod::All, self.engine.reader().subscribe_all())
     }
 
-    fn stream<T: Told>(&self, outlet: Outlet, subscription: Subscription) -> MessageStream<T> {
-        let teller = Teller {
+    fn stream<T: StreamItem>(&self, method: EnvelopeMethod, subscription: Subscription) -> MessageStream<T> {
+        let responder = Responder {
             subscription,
-            outlet,
-            numbers: self.numbers.clone(),
+            method,
+            metrics: self.metrics.clone(),
             keepalive_interval: self.keepalive_interval,
             stop: self.stop.clone(),
             caught_up: false,
-            _subscribed: self.numbers.subscribed(),
+            _open: self.metrics.stream_opened(),
         };
-        let told = stream::unfold(Some(teller), |teller| async {
-            let mut teller = teller?;
-            match teller.next().await {
-                Ok(message) => Some((Ok(message), Some(teller))),
-                Err(refusal) => Some((Err(into_status(refusal)), None)),
+        let messages = stream::unfold(Some(responder), |responder| async {
+            let mut responder = responder?;
+            match responder.next().await {
+                Ok(message) => Some((Ok(message), Some(responder))),
+                Err(error) => Some((Err(into_status(error)), None)),
             }
         });
-        stream::once(async { Ok(T::opened()) }).chain(told).boxed()
+        stream::once(async { Ok(T::opened()) }).chain(messages).boxed()
     }
 }
 
-/// Tells one client what happens in its subscription.
-struct Teller {
+/// Renders the events of one subscription.
+struct Responder {
     subscription: Subscription,
-    outlet: Outlet,
-    numbers: Arc<Numbers>,
+    method: EnvelopeMethod,
+    metrics: Arc<HandlerMetrics>,
     keepalive_interval: Duration,
     stop: CancellationToken,
-    /// There is a sign of life only from then on; before, there are envelopes.
+    /// True once the stored envelopes are delivered. Signs of life begin then.
     caught_up: bool,
-    _subscribed: Subscribed,
+    _open: OpenStream,
 }
 
-impl Teller {
-    async fn next<T: Told>(&mut self) -> Result<T, Refusal> {
+impl Responder {
+    async fn next<T: StreamItem>(&mut self) -> Result<T, CallError> {
         loop {
-            // In this order: when the server stops, what has been committed still goes out.
+            // Biased, because a stopping server still delivers what has been committed.
             let event = tokio::select! {
                 biased;
                 event = self.subscription.next() => event?,
-                () = self.stop.cancelled() => return Err(Refusal::ShuttingDown),
+                () = self.stop.cancelled() => return Err(CallError::ShuttingDown),
                 () = sleep(self.keepalive_interval), if self.caught_up => return Ok(T::idle()),
             };
             let message = match event {
@@ -142,21 +146,22 @@ impl Teller {
         }
     }
 
-    /// An envelope that fits into no message is left out, so that the stream goes on.
-    fn render<T: Told>(&self, mut stored: Vec<Bytes>) -> Result<Option<T>, Refusal> {
-        let all = stored.len();
-        stored.retain(sendable);
-        if stored.len() < all {
-            let left_out = all - stored.len();
+    /// Renders envelopes as a message; `None` if none is left. An envelope that fits into no message
+    /// is left out, so that the stream goes on.
+    fn render<T: StreamItem>(&self, mut stored: Vec<Bytes>) -> Result<Option<T>, CallError> {
+        let len = stored.len();
+        stored.retain(is_sendable);
+        if stored.len() < len {
+            let left_out = len - stored.len();
             tracing::warn!(left_out, "envelopes fit into no message and were left out");
         }
-        self.numbers.handed_out(self.outlet, stored.len() as u64);
-        let envelopes: Vec<_> = stored.into_iter().map(envelope).collect::<Result<_, _>>()?;
+        count_delivered(&self.metrics, self.method, &stored);
+        let envelopes: Vec<_> = stored.into_iter().map(decode).collect::<Result<_, _>>()?;
         Ok((!envelopes.is_empty()).then(|| T::envelopes(envelopes)))
     }
 }
 
-impl Told for pb::SubscribeEnvelopesResponse {
+impl StreamItem for pb::SubscribeEnvelopesResponse {
     fn opened() -> Self {
         Self::default()
     }
@@ -174,7 +179,7 @@ impl Told for pb::SubscribeEnvelopesResponse {
     }
 }
 
-impl Told for pb::SubscribeOriginatorsResponse {
+impl StreamItem for pb::SubscribeOriginatorsResponse {
     fn opened() -> Self {
         Self::default()
     }
@@ -193,7 +198,7 @@ impl Told for pb::SubscribeOriginatorsResponse {
     }
 }
 
-impl Told for pb::SubscribeTopicsResponse {
+impl StreamItem for pb::SubscribeTopicsResponse {
     fn opened() -> Self {
         status(SubscriptionStatus::Started)
     }

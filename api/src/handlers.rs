@@ -1,0 +1,120 @@
+//! The state behind every service that hands out or takes in envelopes, and what its handlers
+//! share.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::Stream;
+use hawser_engine::Engine;
+use hawser_engine::read::{ReadError, wire_len_bytes};
+use hawser_proto::Bytes;
+use hawser_proto::envelope;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
+use hawser_serve::MESSAGE_LEN_BYTES_MAX;
+use prost::Message as _;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tracing::Level;
+
+use crate::conditions::NodeChecks;
+use crate::error::CallError;
+use crate::methods::EnvelopeMethod;
+use crate::metrics::HandlerMetrics;
+
+/// Bytes around an envelope in a stream's message or a result, besides its tag and length: tags and
+/// lengths of the messages around it, at most 10 bytes in today's schema, and room to spare.
+const WRAPPING_LEN_BYTES: usize = 16;
+
+/// The response of a streaming method.
+pub(crate) type MessageStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// The state of the handlers. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Handlers {
+    pub(crate) engine: Engine,
+    pub(crate) checks: Arc<NodeChecks>,
+    pub(crate) metrics: Arc<HandlerMetrics>,
+    /// Silence after which a stream sends a sign of life.
+    pub(crate) keepalive_interval: Duration,
+    /// Cancelled when streams are to end.
+    pub(crate) stop: CancellationToken,
+}
+
+impl Handlers {
+    /// Counts stored envelopes as delivered and turns them into messages. A message points into the
+    /// stored bytes: nothing is copied.
+    ///
+    /// # Errors
+    /// [`CallError::Undecodable`] if a stored envelope is broken.
+    pub(crate) fn deliver(
+        &self,
+        method: EnvelopeMethod,
+        stored: Vec<Bytes>,
+    ) -> Result<Vec<OriginatorEnvelope>, CallError> {
+        count_delivered(&self.metrics, method, &stored);
+        stored.into_iter().map(decode).collect()
+    }
+}
+
+/// Decodes the outer layer of one stored envelope.
+///
+/// # Errors
+/// [`CallError::Undecodable`]: the log holds something else.
+pub(crate) fn decode(stored: Bytes) -> Result<OriginatorEnvelope, CallError> {
+    OriginatorEnvelope::decode(stored).map_err(|_| CallError::Undecodable)
+}
+
+/// Counts stored envelopes as handed to a reader, and logs the id of each at level debug.
+pub(crate) fn count_delivered<'a>(
+    metrics: &HandlerMetrics,
+    method: EnvelopeMethod,
+    stored: impl IntoIterator<Item = &'a Bytes, IntoIter: Clone>,
+) {
+    let stored = stored.into_iter();
+    metrics.delivered(method, stored.clone().count() as u64);
+    if !tracing::enabled!(Level::DEBUG) {
+        return; // an id is known only after parsing the envelope
+    }
+    for bytes in stored {
+        let outer = OriginatorEnvelope::decode(bytes.clone()).ok();
+        let id = outer.and_then(|outer| {
+            envelope::OriginatorEnvelope::statement(outer.unsigned_originator_envelope).ok()
+        });
+        if let Some((id, _)) = id {
+            tracing::debug!(envelope = %id, "delivered");
+        }
+    }
+}
+
+/// Runs a read on a thread that may wait for the disk.
+///
+/// # Errors
+/// The read's, or [`CallError::Interrupted`] if its thread panicked.
+pub(crate) async fn blocking<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
+) -> Result<T, CallError> {
+    Ok(tokio::task::spawn_blocking(read).await.map_err(|_| CallError::Interrupted)??)
+}
+
+/// Checks that envelopes of these lengths fit into one message.
+///
+/// # Errors
+/// [`CallError::AnswerTooLarge`].
+pub(crate) fn check_size(lengths: impl Iterator<Item = usize>) -> Result<(), CallError> {
+    if lengths.sum::<usize>() > MESSAGE_LEN_BYTES_MAX {
+        Err(CallError::AnswerTooLarge)
+    } else {
+        Ok(())
+    }
+}
+
+/// Returns the most bytes that an envelope takes in a response.
+pub(crate) fn wrapped_len_bytes(envelope: &Bytes) -> usize {
+    wire_len_bytes(envelope.len()) + WRAPPING_LEN_BYTES
+}
+
+/// Returns true if a message with only this envelope can be sent.
+pub(crate) fn is_sendable(envelope: &Bytes) -> bool {
+    wrapped_len_bytes(envelope) <= MESSAGE_LEN_BYTES_MAX
+}

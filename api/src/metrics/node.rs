@@ -1,0 +1,298 @@
+//! What a scrape observes of the node: readiness, strands, storage, stages of a publish, peers.
+
+use std::fmt;
+
+use hawser_engine::counters::Operation;
+use hawser_serve::metrics::Exposition;
+use hawser_serve::readiness::{Condition, Purpose};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+
+use super::chains::{chains, contracts};
+use crate::node_status::{NodeObserver, NodeStatus};
+
+/// Observes the node at each scrape. Blocks on the disk.
+pub(super) struct NodeCollector(pub(super) NodeObserver);
+
+impl fmt::Debug for NodeCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NodeCollector")
+    }
+}
+
+impl Collector for NodeCollector {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut out = Exposition::new(encoder);
+        let status = self.0.observe();
+        identity(&mut out, &self.0)?;
+        readiness(&mut out, &status)?;
+        originators(&mut out, &status)?;
+        storage(&mut out, &self.0, &status)?;
+        operations(&mut out, &self.0)?;
+        streams(&mut out, &self.0)?;
+        publishing(&mut out, &self.0)?;
+        identities(&mut out, &self.0)?;
+        peers(&mut out, &status)?;
+        replication(&mut out, &self.0)?;
+        chains(&mut out, &status.chains)?;
+        contracts(&mut out, &status.chains)
+    }
+}
+
+fn identity(out: &mut Exposition<'_>, observer: &NodeObserver) -> fmt::Result {
+    observer.build.encode_build(out)?;
+    let identity = observer.engine.store().identity();
+    let node = identity.node.to_string();
+    out.gauges(
+        "xmtp_node_info",
+        "Always 1; the labels say which node this is",
+        [(
+            [
+                ("node_id", node.as_str()),
+                ("network", identity.network.as_str()),
+                ("role", "primary"),
+            ],
+            1,
+        )],
+    )?;
+    observer.build.encode_start_time(out)
+}
+
+fn readiness(out: &mut Exposition<'_>, status: &NodeStatus) -> fmt::Result {
+    out.gauges(
+        "xmtp_ready",
+        "1 if the node is ready for it",
+        Purpose::ALL
+            .map(|purpose| ([("for", purpose.label())], i64::from(status.ready.contains(purpose)))),
+    )?;
+    out.gauge("xmtp_status_verdict", "0 ok, 1 degraded, 2 failing", Some(status.level as i64))?;
+    Condition::encode_all(&status.conditions, out)
+}
+
+fn originators(out: &mut Exposition<'_>, status: &NodeStatus) -> fmt::Result {
+    let strands = &status.originators;
+    let label = |id: u32| [("originator_id", id.to_string())];
+    out.gauges(
+        "xmtp_sync_originator_sequence_id",
+        "The highest sequence id that is durable here",
+        strands.iter().map(|it| (label(it.originator_id), it.position)),
+    )?;
+    out.gauges(
+        "xmtp_originator_lag_envelopes",
+        "Envelopes that a peer holds and this node does not",
+        strands.iter().map(|it| (label(it.originator_id), it.lag_envelopes)),
+    )?;
+    out.gauges(
+        "xmtp_originator_lag_seconds",
+        "For how long the first envelope that is missing here has been known to exist, seconds",
+        strands.iter().map(|it| (label(it.originator_id), it.lag_s)),
+    )?;
+    out.gauges(
+        "xmtp_peer_source",
+        "1 for the peer that is asked for what comes next of the strand",
+        strands.iter().filter_map(|it| Some((via(it.originator_id, it.source_node_id?), 1))),
+    )?;
+    out.counters(
+        "xmtp_sync_messages_received_count",
+        "Envelopes of the strand that peers sent and that were checked",
+        strands.iter().filter_map(|it| Some((label(it.originator_id), it.received?))),
+    )?;
+    let last = strands.iter().filter_map(|it| Some((it.originator_id, it.last_envelope_ns?)));
+    out.gauges(
+        "xmtp_originator_last_envelope_seconds",
+        "The time of the newest envelope held, as its originator gave it, unix seconds",
+        last.map(|(id, ns)| (label(id), ns as f64 / 1e9)),
+    )
+}
+
+fn via(originator: u32, source: u32) -> [(&'static str, String); 2] {
+    [("originator_id", originator.to_string()), ("via", source.to_string())]
+}
+
+fn storage(out: &mut Exposition<'_>, observer: &NodeObserver, status: &NodeStatus) -> fmt::Result {
+    let counters = observer.engine.counters();
+    out.histogram(
+        "xmtp_commit_group_envelopes",
+        "Envelopes in one synced write to the log",
+        counters.group_envelopes.histogram(),
+    )?;
+    out.histogram(
+        "xmtp_fsync_seconds",
+        "A write handed over until it was durable, seconds",
+        counters.commit.seconds.histogram(),
+    )?;
+    out.gauge("xmtp_log_bytes", "What the database takes, bytes", Some(status.disk.log_bytes))?;
+    out.gauge(
+        "xmtp_disk_free_bytes",
+        "Free space on the database's disk, bytes",
+        status.disk.free_bytes,
+    )?;
+    out.gauge(
+        "xmtp_compaction_pending_bytes",
+        "What background work still has to rewrite, estimated bytes",
+        Some(observer.engine.store().compaction_pending_bytes()),
+    )
+}
+
+fn operations(out: &mut Exposition<'_>, observer: &NodeObserver) -> fmt::Result {
+    let counters = observer.engine.counters();
+    let reads = observer.engine.reader().counters();
+    let all: [(&str, &str, &Operation); 8] = [
+        ("commit", "write", &counters.commit),
+        ("inboxes", "read", &reads.inboxes),
+        ("newest", "read", &reads.newest),
+        ("query_originators", "read", &reads.query_originators),
+        ("query_topics", "read", &reads.query_topics),
+        ("strand_page", "read", &counters.strand_page),
+        ("stream_page", "read", &reads.stream_page),
+        ("usage", "read", &reads.usage),
+    ];
+    let label = |query: &'static str, op: &'static str| [("query", query), ("op", op)];
+    out.histograms(
+        "db_query_duration_seconds",
+        "An operation on the log and its projections, seconds",
+        all.iter().map(|(query, op, it)| (label(query, op), it.seconds.histogram())),
+    )?;
+    out.counters(
+        "db_query_errors",
+        "Operations on the log and its projections that failed",
+        all.iter().map(|(query, op, it)| (label(query, op), it.errors.get())),
+    )
+}
+
+fn streams(out: &mut Exposition<'_>, observer: &NodeObserver) -> fmt::Result {
+    let streams = observer.engine.reader().streams();
+    out.gauge(
+        "xmtp_subscriber_lag_bytes",
+        "What waits in memory for streams, bytes",
+        Some(streams.waiting_bytes.get()),
+    )?;
+    out.counter(
+        "xmtp_subscriber_demotions",
+        "Times that a stream was too slow for what was committed and went on from disk",
+        streams.demotions.get(),
+    )
+}
+
+fn publishing(out: &mut Exposition<'_>, observer: &NodeObserver) -> fmt::Result {
+    let counters = observer.engine.counters();
+    out.histograms(
+        "xmtp_publish_seconds",
+        "A publish by its stages: checked, ordered and signed, made durable, seconds",
+        [
+            ([("stage", "admit")], counters.admit_seconds.histogram()),
+            ([("stage", "sequence")], counters.sequence_seconds.histogram()),
+            ([("stage", "commit")], counters.commit_seconds.histogram()),
+            ([("stage", "total")], counters.publish_seconds.histogram()),
+        ],
+    )?;
+    out.histogram(
+        "xmtp_api_stage_envelope_seconds",
+        "A publish taken until its envelopes were checked, seconds",
+        counters.admit_seconds.histogram(),
+    )?;
+    out.histogram(
+        "xmtp_api_staged_envelope_processing_delay_seconds",
+        "From there until they had their places and were signed, seconds",
+        counters.sequence_seconds.histogram(),
+    )?;
+    out.histogram(
+        "xmtp_api_wait_for_gateway_publish_seconds",
+        "Envelopes checked until they were durable, seconds",
+        counters.admitted_seconds.histogram(),
+    )?;
+    out.counter(
+        "xmtp_published",
+        "Envelopes sequenced here and acknowledged",
+        counters.published.get(),
+    )?;
+    out.counter(
+        "xmtp_publish_replayed",
+        "Envelopes answered with the result of an earlier publish",
+        counters.replayed.get(),
+    )
+}
+
+fn identities(out: &mut Exposition<'_>, observer: &NodeObserver) -> fmt::Result {
+    let counters = &observer.engine.counters().identities;
+    out.counters(
+        "xmtp_identity_updates",
+        "Identity updates of the chain, by verdict",
+        [
+            ([("verdict", "valid")], counters.valid.get()),
+            ([("verdict", "invalid")], counters.invalid.get()),
+        ],
+    )?;
+    out.gauge(
+        "xmtp_identity_inboxes_waiting",
+        "Inboxes with updates that wait for their verdict",
+        Some(counters.inboxes_waiting.get()),
+    )
+}
+
+fn peers(out: &mut Exposition<'_>, status: &NodeStatus) -> fmt::Result {
+    let peers = &status.peers;
+    let label = |node: u32| [("node_id", node.to_string())];
+    let originator = |node: u32| [("originator_id", node.to_string())];
+    let up = peers.iter().filter(|peer| peer.connected).count();
+    out.gauge(
+        "xmtp_sync_outgoing_sync_connections",
+        "Peers that this node is connected to",
+        Some(up as u64),
+    )?;
+    out.gauge(
+        "xmtp_sync_failed_outgoing_sync_connections",
+        "Peers that this node is not connected to",
+        Some((peers.len() - up) as u64),
+    )?;
+    out.gauges(
+        "xmtp_peer_up",
+        "1 if there is a connection to the peer",
+        peers.iter().map(|peer| (label(peer.node_id), i64::from(peer.connected))),
+    )?;
+    out.gauges(
+        "xmtp_peer_rtt_seconds",
+        "To the peer and back, seconds",
+        peers.iter().filter_map(|peer| Some((label(peer.node_id), peer.round_trip_s?))),
+    )?;
+    out.counters(
+        "xmtp_sync_failed_outgoing_sync_connections_counter",
+        "Attempts to reach the node that came to nothing",
+        peers.iter().map(|peer| (originator(peer.node_id), peer.failed_attempts)),
+    )?;
+    out.counters(
+        "xmtp_sync_messages_received_error_count",
+        "Sessions with the peer, and attempts at one, that ended because of what it sent",
+        peers.iter().map(|peer| (originator(peer.node_id), peer.refused)),
+    )
+}
+
+fn replication(out: &mut Exposition<'_>, observer: &NodeObserver) -> fmt::Result {
+    let counts = observer.peers.counts();
+    out.counters(
+        "xmtp_peer_bytes",
+        "Bytes of strands exchanged with peers",
+        [
+            ([("direction", "in")], counts.bytes_received),
+            ([("direction", "out")], counts.bytes_sent),
+        ],
+    )?;
+    out.counter(
+        "xmtp_peer_sessions",
+        "Sessions begun with peers that have proved their ids",
+        counts.sessions,
+    )?;
+    out.counter("xmtp_peer_dials", "Attempts to reach a peer", counts.dials)?;
+    out.counter("xmtp_peer_envelopes_sent", "Envelopes sent to peers", counts.envelopes_sent)?;
+    out.counters(
+        "xmtp_replicated",
+        "Envelopes from peers, and places without one, by what became of them",
+        counts.replicated.into_iter().map(|(result, count)| ([("result", result)], count)),
+    )?;
+    let invalid = ("rule", observer.engine.counters().invalid.get());
+    out.counters(
+        "xmtp_verify_failures",
+        "What peers sent and was refused, or stored and marked invalid, by reason",
+        counts.refused.into_iter().chain([invalid]).map(|(kind, count)| ([("kind", kind)], count)),
+    )
+}
