@@ -9,7 +9,7 @@ use hawser_engine::runtime::PublishError;
 use hawser_serve::readiness::{Check, Checks, Purpose};
 
 use crate::settings::ApiSettings;
-use crate::views::{ChainState, ChainsView, DiskView, StrandDoing};
+use crate::views::{ChainState, ChainsView, DiskView, ReadingState};
 
 /// Time after which a payer may retry when the disk is nearly full. A guess: freeing space takes an
 /// operator or a pruning run.
@@ -220,7 +220,7 @@ fn checks_of_chain(chain: &ChainState) -> Vec<Check> {
         result: reached_lately(chain),
         remedy: "check the chain's RPC endpoints, or give another one",
     }];
-    if !chain.strands.is_empty() {
+    if !chain.contracts.is_empty() {
         checks.push(Check {
             name: indexed,
             purpose: Some(Purpose::Publish),
@@ -255,18 +255,18 @@ fn reached_lately(chain: &ChainState) -> Result<(), String> {
 }
 
 fn indexed_lately(chain: &ChainState) -> Result<(), String> {
-    for strand in &chain.strands {
-        let contract = &strand.contract;
-        if let StrandDoing::Halted(reason) = &strand.doing {
+    for reading in &chain.contracts {
+        let contract = &reading.contract;
+        if let ReadingState::Halted(reason) = &reading.state {
             return Err(format!("{contract} is not read any further: {reason}"));
         }
         // A chain whose head is known but whose blocks are not read is as good as out of reach.
-        if strand.behind_for.is_some_and(|behind| behind > chain.disconnect_max) {
-            let reason = match &strand.doing {
-                StrandDoing::Stuck(reason) => reason.as_str(),
+        if reading.behind_for.is_some_and(|behind| behind > chain.disconnect_max) {
+            let reason = match &reading.state {
+                ReadingState::Stuck(reason) => reason.as_str(),
                 _ => "it is being read",
             };
-            let (read, head) = (strand.read_block.unwrap_or(0), strand.head_block.unwrap_or(0));
+            let (read, head) = (reading.read_block.unwrap_or(0), reading.head_block.unwrap_or(0));
             return Err(format!("{contract} is read up to block {read} of {head}: {reason}"));
         }
     }

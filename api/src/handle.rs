@@ -11,15 +11,15 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::publish_api_server::PublishApiS
 use hawser_proto::pb::xmtp::xmtpv4::message_api::query_api_server::QueryApiServer;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_server::ReplicationApiServer;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_server::MetadataApiServer;
-use tokio::task::JoinHandle;
-use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
-use tonic::service::{Routes, RoutesBuilder};
 use hawser_serve::readiness::Readiness;
 use hawser_serve::{
     BuildInfo, CallMetrics, HealthService, MESSAGE_LEN_BYTES_MAX, SchemaError, ServeSettings,
     Server, pages, reflect,
 };
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tonic::service::{Routes, RoutesBuilder};
 
 use crate::conditions::NodeChecks;
 use crate::handlers::Handlers;
@@ -179,7 +179,11 @@ async fn record_positions(observer: NodeObserver, end: CancellationToken) {
     }
 }
 
-fn routes(settings: &ApiSettings, handlers: Handlers, readiness: Readiness) -> Result<Routes, ApiError> {
+fn routes(
+    settings: &ApiSettings,
+    handlers: Handlers,
+    readiness: Readiness,
+) -> Result<Routes, ApiError> {
     let metadata = Metadata {
         engine: handlers.engine.clone(),
         version: settings.version.as_str().into(),

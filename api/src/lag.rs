@@ -1,25 +1,25 @@
-//! For how long strands have been behind. Plain values: the time is an argument.
+//! The age of each strand's lag. Decides without a clock: the time is an argument.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 
-/// Moments that are remembered of one strand. When there are more, every other one is forgotten.
-const HEARD_MAX: usize = 512;
+/// Positions that are kept of one strand. Beyond that every other one is dropped, so the age stays
+/// bounded in memory and exact for the oldest. A guess.
+const CLAIMS_MAX: usize = 512;
 
-/// What was heard of each strand.
+/// Positions of peers that this node has not reached, by strand.
 #[derive(Debug, Default)]
 pub(crate) struct LagTracker(Mutex<BTreeMap<OriginatorId, StrandLag>>);
 
-/// How far peers said that they were and this node is not yet, and when that was first heard; both
-/// ascend.
+/// Claimed positions beyond this node's, each with the time of the first claim. Both ascend.
 #[derive(Debug, Default)]
 struct StrandLag(VecDeque<(SequenceId, i64)>);
 
 impl LagTracker {
-    /// Notes that `held` is here now and that `furthest` is known to exist. Tells for how many
-    /// seconds the first envelope that is missing here has been known to exist; 0 if none is.
+    /// Records that this node holds `held` and that a peer claims `furthest`. Returns the seconds since
+    /// the first claim of an envelope that this node lacks; 0 if it lacks none.
     pub(crate) fn note(&self, now_ns: i64, held: EnvelopeId, furthest: SequenceId) -> f64 {
         let mut strands = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let lag_ns =
@@ -37,11 +37,13 @@ impl StrandLag {
         if furthest > known {
             self.0.push_back((furthest, now_ns));
         }
-        if self.0.len() > HEARD_MAX {
+        if self.0.len() > CLAIMS_MAX {
             let every_other = self.0.iter().copied().step_by(2).collect();
             self.0 = every_other;
         }
-        self.0.front().map_or(0, |(_, heard_ns)| now_ns.saturating_sub(*heard_ns).max(0))
+        debug_assert!(self.0.iter().is_sorted(), "claims and times ascend");
+        debug_assert!(self.0.len() <= CLAIMS_MAX, "bounded");
+        self.0.front().map_or(0, |(_, claimed_ns)| now_ns.saturating_sub(*claimed_ns).max(0))
     }
 }
 
@@ -83,7 +85,7 @@ mod tests {
             for step in 1..=steps {
                 let at = i64::try_from(step).unwrap();
                 prop_assert_eq!(note(&mut heard, at, 0, step), at - 1);
-                prop_assert!(heard.0.len() <= HEARD_MAX);
+                prop_assert!(heard.0.len() <= CLAIMS_MAX);
             }
         }
     }

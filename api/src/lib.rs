@@ -33,8 +33,8 @@ mod streams;
 mod views;
 
 pub use handle::{ApiError, ApiHandle, start};
-pub use views::{
-    ChainEndpoint, ChainState, ChainStrand, ChainsView, DiskSpace, DiskView, NoPeers, PeerCounts,
-    PeerState, PeerView, StrandDoing, StrandState,
-};
 pub use settings::{ApiSettings, ExtraService};
+pub use views::{
+    ChainEndpoint, ChainState, ChainsView, ContractReading, DiskSpace, DiskView, NoPeers,
+    PeerCounts, PeerState, PeerView, ReadingState, StrandState,
+};

@@ -19,9 +19,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use crate::error::{CallError, into_status};
 use crate::handlers::{MessageStream, blocking};
 use crate::limits::payers;
-use crate::error::{CallError, into_status};
 use hawser_serve::MESSAGE_LEN_BYTES_MAX;
 
 /// Time after which an unchanged cursor is sent again. Specified in `docs/protocol/api.md`.

@@ -1,7 +1,7 @@
 //! The services and methods of the node by their full names.
 
 use hawser_serve::readiness::Purpose;
-use hawser_serve::{Method, MethodKind};
+use hawser_serve::{MethodKind, RpcMethod};
 
 use MethodKind::{Bidi, ServerStream, Unary};
 
@@ -78,7 +78,7 @@ impl EnvelopeMethod {
         }
     }
 
-    fn method(self) -> Method {
+    fn method(self) -> RpcMethod {
         let kind = match self {
             Self::ReplicationTopics
             | Self::ReplicationEnvelopes
@@ -92,26 +92,26 @@ impl EnvelopeMethod {
             | Self::QueryNewest
             | Self::Publish => Unary,
         };
-        Method::new(self.path(), kind)
+        RpcMethod::new(self.path(), kind)
     }
 }
 
 /// Methods that hand out no envelopes.
-const OTHERS: [Method; 11] = [
-    Method::new("/xmtp.xmtpv4.message_api.ReplicationApi/GetInboxIds", Unary),
-    Method::new("/xmtp.xmtpv4.message_api.QueryApi/GetInboxIds", Unary),
-    Method::new("/xmtp.xmtpv4.message_api.QueryApi/Subscribe", Bidi),
-    Method::new("/xmtp.xmtpv4.metadata_api.MetadataApi/GetSyncCursor", Unary),
-    Method::new("/xmtp.xmtpv4.metadata_api.MetadataApi/SubscribeSyncCursor", ServerStream),
-    Method::new("/xmtp.xmtpv4.metadata_api.MetadataApi/GetVersion", Unary),
-    Method::new("/xmtp.xmtpv4.metadata_api.MetadataApi/GetPayerInfo", Unary),
-    Method::new("/grpc.health.v1.Health/Check", Unary),
-    Method::new("/grpc.health.v1.Health/Watch", ServerStream),
-    Method::new("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Bidi),
-    Method::new("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Bidi),
+const OTHERS: [RpcMethod; 11] = [
+    RpcMethod::new("/xmtp.xmtpv4.message_api.ReplicationApi/GetInboxIds", Unary),
+    RpcMethod::new("/xmtp.xmtpv4.message_api.QueryApi/GetInboxIds", Unary),
+    RpcMethod::new("/xmtp.xmtpv4.message_api.QueryApi/Subscribe", Bidi),
+    RpcMethod::new("/xmtp.xmtpv4.metadata_api.MetadataApi/GetSyncCursor", Unary),
+    RpcMethod::new("/xmtp.xmtpv4.metadata_api.MetadataApi/SubscribeSyncCursor", ServerStream),
+    RpcMethod::new("/xmtp.xmtpv4.metadata_api.MetadataApi/GetVersion", Unary),
+    RpcMethod::new("/xmtp.xmtpv4.metadata_api.MetadataApi/GetPayerInfo", Unary),
+    RpcMethod::new("/grpc.health.v1.Health/Check", Unary),
+    RpcMethod::new("/grpc.health.v1.Health/Watch", ServerStream),
+    RpcMethod::new("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Bidi),
+    RpcMethod::new("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Bidi),
 ];
 
 /// Returns every method with metrics of its own.
-pub(crate) fn all() -> Vec<Method> {
+pub(crate) fn all() -> Vec<RpcMethod> {
     EnvelopeMethod::ALL.into_iter().map(EnvelopeMethod::method).chain(OTHERS).collect()
 }

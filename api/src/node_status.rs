@@ -11,7 +11,7 @@ use hawser_serve::{BuildInfo, ChainListReport};
 use serde::Serialize;
 
 use crate::lag::LagTracker;
-use crate::views::{ChainState, ChainsView, DiskView, PeerState, PeerView, StrandDoing};
+use crate::views::{ChainState, ChainsView, DiskView, PeerState, PeerView, ReadingState};
 
 /// Envelopes that a strand may be behind before the node is degraded. A guess: seconds of a busy
 /// network.
@@ -132,13 +132,13 @@ impl From<&ChainState> for ChainReport {
             active: it.active,
             fault: it.fault.clone(),
         });
-        let contracts = chain.strands.iter().map(|it| {
-            let (state, reason) = match &it.doing {
-                StrandDoing::Starting => ("starting", None),
-                StrandDoing::CatchingUp => ("catching_up", None),
-                StrandDoing::AtHead => ("at_head", None),
-                StrandDoing::Stuck(reason) => ("stuck", Some(reason.clone())),
-                StrandDoing::Halted(reason) => ("halted", Some(reason.clone())),
+        let contracts = chain.contracts.iter().map(|it| {
+            let (state, reason) = match &it.state {
+                ReadingState::Starting => ("starting", None),
+                ReadingState::CatchingUp => ("catching_up", None),
+                ReadingState::AtHead => ("at_head", None),
+                ReadingState::Stuck(reason) => ("stuck", Some(reason.clone())),
+                ReadingState::Halted(reason) => ("halted", Some(reason.clone())),
             };
             ContractReport {
                 contract: it.contract.clone(),

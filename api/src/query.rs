@@ -8,10 +8,10 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::get_inbox_ids_response::Response as InboxFound;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::get_newest_envelope_response::Response as Newest;
 
+use crate::error::CallError;
 use crate::handlers::{Handlers, blocking, check_size, count_delivered, decode, wrapped_len_bytes};
 use crate::limits::{Selected, Selection, identifiers, newest_topics};
 use crate::methods::EnvelopeMethod;
-use crate::error::CallError;
 
 impl Handlers {
     /// Returns one page of envelopes.

@@ -8,9 +8,9 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::query_api_server::QueryApi;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_server::ReplicationApi;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::methods::EnvelopeMethod;
 use crate::error::{CallError, into_status};
 use crate::handlers::{Handlers, MessageStream};
+use crate::methods::EnvelopeMethod;
 
 impl Handlers {
     /// Publishes the request's envelopes and returns when they are durable.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tonic::service::Routes;
 
 use crate::views::{ChainsView, DiskView};
-use hawser_serve::Method;
+use hawser_serve::RpcMethod;
 
 /// Settings of the API. [`Default`] gives the documented defaults.
 #[derive(Clone)]
@@ -43,7 +43,7 @@ pub struct ExtraService {
     /// The full name of the service.
     pub name: &'static str,
     /// Its methods, each with metrics of its own.
-    pub methods: Vec<Method>,
+    pub methods: Vec<RpcMethod>,
     /// Its implementation.
     pub routes: Routes,
 }

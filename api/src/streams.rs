@@ -17,13 +17,12 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_topics_response::{
 };
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
 
+use crate::error::{CallError, into_status};
 use crate::handlers::{Handlers, MessageStream, count_delivered, decode, is_sendable};
 use crate::limits::{LimitError, Selected, Selection, originators, topic_filters};
 use crate::methods::EnvelopeMethod;
 use crate::metrics::{HandlerMetrics, OpenStream};
-use crate::error::{CallError, into_status};
 
 /// A message of a streaming method.
 pub(crate) trait StreamItem: Send + Sized + 'static {
@@ -90,7 +89,11 @@ impl Handlers {
         self.stream(EnvelopeMethod::All, self.engine.reader().subscribe_all())
     }
 
-    fn stream<T: StreamItem>(&self, method: EnvelopeMethod, subscription: Subscription) -> MessageStream<T> {
+    fn stream<T: StreamItem>(
+        &self,
+        method: EnvelopeMethod,
+        subscription: Subscription,
+    ) -> MessageStream<T> {
         let responder = Responder {
             subscription,
             method,

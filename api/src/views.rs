@@ -1,60 +1,59 @@
-//! What is shown here and known elsewhere: peers, chains and the disk. Implemented where the parts are put
-//! together, because none is this crate's.
+//! Views of peers, chains and the disk, which other crates know. The node library implements them.
 
 use std::time::Duration;
 
 use hawser_proto::{Cursor, OriginatorId};
 use hawser_serve::ChainListStatus;
 
-/// What the transport knows about the other nodes.
+/// A view of the other nodes as the transport knows them.
 pub trait PeerView: Send + Sync + 'static {
-    /// Every peer that this node talks to or tries to, by id.
+    /// Returns every peer of the registry, by id.
     fn peers(&self) -> Vec<PeerState>;
 
-    /// Every strand that is followed, by originator.
+    /// Returns every strand that is followed, by originator.
     fn strands(&self) -> Vec<StrandState>;
 
-    /// What has been counted since the start.
+    /// Returns the counts since the start.
     fn counts(&self) -> PeerCounts;
 }
 
-/// One peer, as it is now.
+/// The present state of a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerState {
-    /// Which node.
+    /// The peer's node id.
     pub node: OriginatorId,
-    /// Where it is reached.
+    /// The address that this node dials.
     pub address: String,
-    /// Whether there is a connection in which it has proved its id.
+    /// True while a connection is open in which the peer has proved its id.
     pub connected: bool,
-    /// There and back, as last measured.
+    /// The round trip as last measured.
     pub round_trip: Option<Duration>,
-    /// How far it says it is in every strand; empty if it has said nothing.
+    /// The heads that the peer claims; empty before its first clock.
     pub clock: Cursor,
-    /// Why there is no connection, if there is none and something is known.
+    /// The last error, while there is no connection.
     pub last_error: Option<String>,
-    /// Attempts to reach it that came to nothing.
+    /// Dials that failed.
     pub failed_attempts: u64,
-    /// Sessions, and attempts at one, that ended because of what it sent.
+    /// Sessions and handshakes that ended because of the peer's bytes.
     pub refused: u64,
 }
 
-/// One strand of another node, as it is followed now.
+/// The present state of a strand that is followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StrandState {
-    /// Whose.
+    /// The originator of the strand.
     pub originator: OriginatorId,
-    /// The peer that is asked for whatever comes next; `None` while there is none.
+    /// The peer that the strand is pulled from; `None` while there is none.
     pub source: Option<OriginatorId>,
-    /// Its envelopes that peers sent and that were checked.
+    /// Envelopes of the strand that peers sent and that were checked.
     pub received: u64,
 }
 
-/// What the transport and the replication count. The names in the lists are closed sets: they
-/// become values of labels.
+/// Counts of the transport and of replication since the start. The names in the lists are closed sets,
+/// used as labels.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PeerCounts {
-    /// Attempts to reach a peer.
+    /// Dials of peers.
     pub dials: u64,
     /// Sessions begun with peers that have proved their ids.
     pub sessions: u64,
@@ -64,13 +63,13 @@ pub struct PeerCounts {
     pub bytes_received: u64,
     /// Envelopes sent.
     pub envelopes_sent: u64,
-    /// What became of envelopes that peers sent, and of places that they did not fill.
+    /// Outcomes of envelopes that peers sent, and of gaps that no peer filled.
     pub replicated: Vec<(&'static str, u64)>,
-    /// What was refused, by reason.
+    /// Refused connections and frames, by reason.
     pub refused: Vec<(&'static str, u64)>,
 }
 
-/// No peers at all.
+/// The view of a node without peers.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoPeers;
 
@@ -88,119 +87,119 @@ impl PeerView for NoPeers {
     }
 }
 
-/// Looks at the disk that holds the log.
+/// A view of the disk that holds the log.
 pub trait DiskView: Send + Sync + 'static {
-    /// `None` if it cannot be told.
+    /// Returns the space of the disk; `None` if the system does not tell.
     fn space(&self) -> Option<DiskSpace>;
 }
 
-/// Room on a disk.
+/// Space of a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiskSpace {
-    /// What this process may still write, bytes.
+    /// Bytes that this process may still write.
     pub free_bytes: u64,
-    /// What there is in all, bytes.
+    /// Bytes of the whole disk.
     pub total_bytes: u64,
 }
 
-/// Looks at the chains that this node reads.
+/// A view of the chains that this node reads.
 pub trait ChainsView: Send + Sync + 'static {
-    /// Each of them; none if files stand for all.
+    /// Returns each chain; empty if files stand for all of them.
     fn chains(&self) -> Vec<ChainState>;
 }
 
-/// One chain, as it is now. The names in the lists are closed sets: they become values of labels.
+/// The present state of a chain. The names in the lists are closed sets, used as labels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChainState {
     /// `app` or `settlement`.
     pub name: &'static str,
-    /// Its last block, as far as is known.
+    /// The last known block.
     pub head: Option<u64>,
     /// That block's time, unix seconds.
     pub head_time_s: Option<u64>,
-    /// How long ago the chain last said where it is; `None` if it never has.
+    /// Time since the chain last told its head; `None` if it never has.
     pub unseen_for: Option<Duration>,
-    /// Nothing is published once that is longer than this.
+    /// The longest `unseen_for` with which the node still publishes.
     pub disconnect_max: Duration,
-    /// Whether it tells what is new without being asked.
+    /// True if it pushes new heads over a WebSocket.
     pub pushed: bool,
-    /// Who is asked, in order of preference.
+    /// The RPC endpoints, in order of preference.
     pub endpoints: Vec<ChainEndpoint>,
-    /// What they have done wrong, by kind.
+    /// Failed requests of all endpoints, by kind.
     pub faults: Vec<(&'static str, u64)>,
-    /// How often blocks were replaced, by how many there were.
+    /// Reorganisations, by depth.
     pub reorganisations: Vec<(&'static str, u64)>,
-    /// What is read of it.
-    pub strands: Vec<ChainStrand>,
-    /// Lists that are read whole, again and again.
+    /// The contracts that are read.
+    pub contracts: Vec<ContractReading>,
+    /// The lists that are read whole, again and again.
     pub lists: Vec<ChainListStatus>,
 }
 
-/// Somebody who can be asked about a chain.
+/// An RPC endpoint of a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChainEndpoint {
-    /// Scheme, host and port.
+    /// Scheme, host and port: no credentials.
     pub shown: String,
-    /// Whether it gave the last answer.
+    /// True if it gave the last answer.
     pub active: bool,
-    /// Why it is not asked, if it is not.
+    /// The error for which it is not asked at present.
     pub fault: Option<String>,
 }
 
-/// One contract that is read.
+/// The progress of reading one contract.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChainStrand {
-    /// Its address.
+pub struct ContractReading {
+    /// The contract's address.
     pub contract: String,
-    /// The strand that its events become, if they become one.
+    /// The strand that the contract's events become, if they become one.
     pub originator: Option<OriginatorId>,
-    /// What its reader does.
-    pub doing: StrandDoing,
+    /// The state of the reader.
+    pub state: ReadingState,
     /// The last block that was read.
     pub read_block: Option<u64>,
-    /// The chain's head as its reader knows it.
+    /// The chain's head as the reader knows it.
     pub head_block: Option<u64>,
-    /// For how long not everything was read; `None` if everything is.
+    /// Time since the reader was last at the head; `None` while it is.
     pub behind_for: Option<Duration>,
     /// Events that were stored.
     pub events: u64,
-    /// Bytes of payloads in them.
+    /// Bytes of the payloads of stored events.
     pub bytes: u64,
-    /// Questions for logs that were answered.
+    /// Log queries that were answered.
     pub pages: u64,
-    /// Questions for logs that were not.
+    /// Log queries that failed.
     pub failed_pages: u64,
-    /// How long the answers took, together.
+    /// Total time of log queries.
     pub asking: Duration,
-    /// How long storing took, together.
+    /// Total time of storing events.
     pub storing: Duration,
-    /// Times that storing was tried again.
+    /// Retries of storing.
     pub retries: u64,
-    /// Logs that should not have come, by kind.
+    /// Logs that no correct endpoint returns, by kind.
     pub odd: Vec<(&'static str, u64)>,
-    /// Times that events were missing.
+    /// Gaps in answers that had to be searched.
     pub gaps: u64,
 }
 
-impl ChainStrand {
-    /// Blocks between what was read and the head.
+impl ContractReading {
+    /// Returns the number of blocks between the last read one and the head.
     #[must_use]
     pub fn lag_blocks(&self) -> u64 {
         self.head_block.unwrap_or(0).saturating_sub(self.read_block.unwrap_or(0))
     }
 }
 
-/// What a contract's reader does.
+/// The state of a contract's reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StrandDoing {
-    /// It has not begun.
+pub enum ReadingState {
+    /// It has not read anything yet.
     Starting,
-    /// It reads what there is already.
+    /// It reads the past.
     CatchingUp,
-    /// It has read everything.
+    /// It has read all blocks.
     AtHead,
-    /// Something is in the way; it goes on trying.
+    /// It cannot read or store, for this reason, and retries.
     Stuck(String),
-    /// It has stopped for good.
+    /// It has stopped, for this reason, until an operator decides.
     Halted(String),
 }

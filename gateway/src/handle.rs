@@ -1,54 +1,66 @@
-//! All of it at work, and its end.
+//! The start of a gateway and its shutdown.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hawser_serve::readiness::{Purpose, Readiness};
 use hawser_serve::{
-    CallMetrics, MESSAGE_LEN_BYTES_MAX, Method, MethodKind, SchemaError, ServeSettings, Server,
-    pages, reflect,
+    BuildInfo, CallMetrics, HealthService, MethodKind, RpcMethod, SchemaError, ServeSettings,
+    Server, pages, reflect,
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::server::NamedService as _;
 use tonic::service::{Routes, RoutesBuilder};
 use tonic_health::pb::health_server::HealthServer;
 
 use crate::chain::{ChainPath, ChainWriter, Shown};
-use crate::metrics::{Metrics, Numbers};
+use crate::conditions::GatewayChecks;
+use crate::gateway_status::GatewayObserver;
+use crate::metrics::{self, Numbers};
 use crate::nodes::{MakeNode, Nodes};
-use crate::operator::{About, GatewayPages, Observer};
+use crate::operator::GatewayPages;
 use crate::policy::{KeysFault, Pace, Policies};
 use crate::publish::{Batcher, Payer, Publisher};
 use crate::select::Strategy;
-use crate::serve::health::HealthService;
 use crate::serve::publish::Service;
 use crate::serve::{Api, wire};
 use crate::settings::{GatewaySettings, World};
 
-const LOOK_EVERY: Duration = Duration::from_secs(2);
-const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time between two probes of the app chain. A guess: a block takes about a second.
+const CHAIN_PROBED_EVERY: Duration = Duration::from_secs(2);
+/// Time for the app chain to answer a probe. A guess: RPC providers answer within seconds.
+const CHAIN_PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
-const METHODS: [Method; 8] = [
-    Method::new("/xmtp.xmtpv4.payer_api.PayerApi/PublishClientEnvelopes", MethodKind::Unary),
-    Method::new("/xmtp.xmtpv4.payer_api.PayerApi/GetNodes", MethodKind::Unary),
-    Method::new("/xmtp.xmtpv4.gateway_api.GatewayApi/PublishClientEnvelopes", MethodKind::Unary),
-    Method::new("/xmtp.xmtpv4.gateway_api.GatewayApi/GetNodes", MethodKind::Unary),
-    Method::new("/grpc.health.v1.Health/Check", MethodKind::Unary),
-    Method::new("/grpc.health.v1.Health/Watch", MethodKind::ServerStream),
-    Method::new("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", MethodKind::Bidi),
-    Method::new("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", MethodKind::Bidi),
+const METHODS: [RpcMethod; 8] = [
+    RpcMethod::new("/xmtp.xmtpv4.payer_api.PayerApi/PublishClientEnvelopes", MethodKind::Unary),
+    RpcMethod::new("/xmtp.xmtpv4.payer_api.PayerApi/GetNodes", MethodKind::Unary),
+    RpcMethod::new("/xmtp.xmtpv4.gateway_api.GatewayApi/PublishClientEnvelopes", MethodKind::Unary),
+    RpcMethod::new("/xmtp.xmtpv4.gateway_api.GatewayApi/GetNodes", MethodKind::Unary),
+    RpcMethod::new("/grpc.health.v1.Health/Check", MethodKind::Unary),
+    RpcMethod::new("/grpc.health.v1.Health/Watch", MethodKind::ServerStream),
+    RpcMethod::new("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", MethodKind::Bidi),
+    RpcMethod::new(
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        MethodKind::Bidi,
+    ),
 ];
 
-/// Why a gateway did not start.
+/// The services of health checks: a gateway has one purpose.
+const HEALTH: [(&str, Purpose); 2] =
+    [(wire::Payer::NAME, Purpose::Publish), (wire::Gateway::NAME, Purpose::Publish)];
+
+/// The error of a start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// An address cannot be listened on.
+    /// An address cannot be bound.
     #[error("cannot listen on {address}: {source}")]
     Listen {
         /// The address as configured.
         address: SocketAddr,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The schema that reflection would serve is broken.
@@ -59,20 +71,20 @@ pub enum StartError {
     Keys(#[from] KeysFault),
 }
 
-/// A gateway at work. Dropping it ends everything at once; [`GatewayHandle::shutdown`] does so in
+/// A running gateway. Dropping it ends everything at once; [`GatewayHandle::shutdown`] does so in
 /// order.
 pub struct GatewayHandle {
     server: Server,
     operators: Option<(SocketAddr, JoinHandle<()>)>,
-    observer: Observer,
-    /// Ends what only watches and follows.
+    readiness: Readiness,
+    /// Ends the tasks that only observe and follow.
     end: DropGuard,
 }
 
-/// Starts to serve.
+/// Serves clients and operators.
 ///
 /// # Errors
-/// When an address cannot be listened on, or the policies cannot be kept. Nothing is served then.
+/// [`StartError`] if an address cannot be bound or a policy cannot be applied. Nothing is served then.
 pub async fn start(settings: GatewaySettings, world: World) -> Result<GatewayHandle, StartError> {
     let (end, stop) = (CancellationToken::new(), CancellationToken::new());
     let end_guard = end.clone().drop_guard();
@@ -80,17 +92,29 @@ pub async fn start(settings: GatewaySettings, world: World) -> Result<GatewayHan
     let numbers = Arc::new(Numbers::default());
     let shown = Shown::default();
     let nodes = nodes(&settings, &world, &numbers, &shown, end.clone());
-    let about = About {
+    let checks = Arc::new(GatewayChecks::new(
+        nodes.clone(),
+        policies.clone(),
+        world.lists.clone(),
+        settings.list_failing_max,
+        world.chain.is_some(),
+    ));
+    let readiness = Readiness::new(checks.clone());
+    let build = BuildInfo {
         version: settings.version.clone(),
         commit: settings.commit.clone(),
-        payer: settings.payer.public_key().address().to_string(),
-        has_chain: world.chain.is_some(),
-        list_failing_max: settings.list_failing_max,
+        started_ns: crate::now_ns(),
     };
-    let observer = Observer::new(nodes.clone(), policies.clone(), world.lists.clone(), about);
+    let observer = GatewayObserver {
+        nodes: nodes.clone(),
+        checks: checks.clone(),
+        readiness: readiness.clone(),
+        build: Arc::new(build),
+        payer: settings.payer.public_key().address().to_string().into(),
+    };
     let calls = CallMetrics::new(&METHODS);
-    let metrics = Metrics::new(calls.clone(), numbers.clone(), observer.clone());
-    let pages = Arc::new(GatewayPages { metrics, observer: observer.clone() });
+    let metrics = metrics::page(calls.clone(), numbers.clone(), observer.clone());
+    let pages = Arc::new(GatewayPages { metrics, observer });
     let listen = |address| move |source| StartError::Listen { address, source };
     let operators = match settings.metrics {
         Some(address) => {
@@ -122,41 +146,42 @@ pub async fn start(settings: GatewaySettings, world: World) -> Result<GatewayHan
         chain_payload_bytes_max: settings.chain_payload_bytes_max,
         numbers,
     };
-    let health = HealthService { observer: observer.clone(), stop: stop.clone() };
+    let health = HealthService::server(readiness.clone(), &HEALTH, stop.clone());
     let routes = routes(Api(Arc::new(service)), health, settings.reflection)?;
     let server = Server::bind(ServeSettings::new(settings.listen), routes, calls, stop)
         .await
         .map_err(listen(settings.listen))?;
     if let Some(chain) = world.chain {
-        tokio::spawn(look(chain, observer.clone(), end.clone()));
+        tokio::spawn(probe_chain(chain, checks, end.clone()));
     }
+    tokio::spawn(readiness.clone().keep_current(end.clone()));
     tokio::spawn(async move { policies.keep_keys(Pace::default(), end).await });
-    Ok(GatewayHandle { server, operators, observer, end: end_guard })
+    Ok(GatewayHandle { server, operators, readiness, end: end_guard })
 }
 
 impl GatewayHandle {
-    /// Where clients are served.
+    /// Returns the address for clients.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.server.address()
     }
 
-    /// Where operators are served, if anywhere.
+    /// Returns the address for operators; `None` without a listener.
     #[must_use]
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.operators.as_ref().map(|(address, _)| *address)
     }
 
-    /// Ends in order: says so and waits `drain`, so that balancers notice; then takes no more
+    /// Stops in order: announces it and waits `drain`, so that balancers notice; then refuses new
     /// connections and calls, and lets those under way finish. Returns when the last connection is
-    /// closed, which slow clients may delay: bound it by a timeout.
+    /// closed. Slow clients may delay that: bound it by a timeout.
     pub async fn shutdown(self, drain: Duration) {
-        self.observer.drain();
+        self.readiness.drain();
         tokio::time::sleep(drain).await;
         self.server.close().await;
         drop(self.end);
         if let Some((_, task)) = self.operators {
-            let _ = task.await; // it only ever ends by being told to
+            let _ = task.await; // cancelled tasks end without an error
         }
     }
 }
@@ -192,30 +217,34 @@ fn nodes(
     Nodes::follow(settings.strategy.clone(), world.nodes.clone(), make, end)
 }
 
-fn routes(api: Api, health: HealthService, reflection: bool) -> Result<Routes, SchemaError> {
+fn routes(
+    api: Api,
+    health: HealthServer<HealthService>,
+    reflection: bool,
+) -> Result<Routes, SchemaError> {
     let mut routes = RoutesBuilder::default();
     routes
         .add_service(wire::Server::<wire::Payer>::new(api.clone()))
         .add_service(wire::Server::<wire::Gateway>::new(api))
-        .add_service(
-            HealthServer::new(health)
-                .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
-                .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX),
-        );
+        .add_service(health);
     if reflection {
         reflect(&mut routes, wire::SERVICES.into_iter().chain(["grpc.health.v1.Health"]))?;
     }
     Ok(routes.routes())
 }
 
-/// Looks now and then whether the chain answers.
-async fn look(chain: Arc<dyn ChainWriter>, observer: Observer, end: CancellationToken) {
+/// Probes the app chain until `end`.
+async fn probe_chain(
+    chain: Arc<dyn ChainWriter>,
+    checks: Arc<GatewayChecks>,
+    end: CancellationToken,
+) {
     loop {
-        let asked = tokio::time::timeout(LOOK_TIMEOUT, chain.reachable()).await;
-        observer.told_chain(asked.unwrap_or_else(|_| Err("the app chain does not answer".into())));
+        let answer = tokio::time::timeout(CHAIN_PROBE_TIMEOUT, chain.reachable()).await;
+        checks.set_chain(answer.unwrap_or_else(|_| Err("the app chain does not answer".into())));
         tokio::select! {
             () = end.cancelled() => return,
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = tokio::time::sleep(CHAIN_PROBED_EVERY) => {}
         }
     }
 }

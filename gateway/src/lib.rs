@@ -9,7 +9,7 @@
 //! - [`publish`]: to nodes, and whether their answers are right;
 //! - [`chain`]: to the chain, and when nodes show it; [`identity`]: what is judged before;
 //! - `serve`, `status`: what clients call, and how outcomes read;
-//! - `operator`, `metrics`: what operators see;
+//! - `conditions`, `gateway_status`, `metrics`, `operator`: what operators see;
 //! - [`start`] and [`GatewayHandle`]: all of it at work, and its end.
 //!
 //! Invariant: a success answers every envelope of the request, in its order.
@@ -19,6 +19,8 @@
 #![warn(missing_docs)]
 
 pub mod chain;
+mod conditions;
+mod gateway_status;
 mod handle;
 pub mod identity;
 mod metrics;

@@ -140,7 +140,7 @@ impl NetCounters {
     }
 
     pub(crate) fn refuse(&self, reason: Refusal) {
-        self.refusals[Self::index(reason)].inc_by(1);
+        self.refusals[Self::index(reason)].inc();
     }
 
     fn index(reason: Refusal) -> usize {

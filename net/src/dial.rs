@@ -76,7 +76,7 @@ async fn attempt(
     peer: OriginatorId,
     address: &str,
 ) -> Result<Proven, Broken> {
-    node.counters.dials.inc_by(1);
+    node.counters.dials.inc();
     let connection = connect(endpoint, address).await?;
     let clock = node.replication.heads().get();
     let handshake = node.identity.dial(connection.clone(), peer, &clock);

@@ -58,7 +58,7 @@ impl Serving {
     /// # Errors
     /// What to answer instead.
     pub(crate) fn start(&mut self, want: Want) -> Result<(), RefuseReason> {
-        self.counters.wants.inc_by(1);
+        self.counters.wants.inc();
         self.stop(want.originator, StreamCode::Replaced);
         if self.tasks.len() >= STRANDS_MAX {
             return Err(RefuseReason::Busy);

@@ -46,7 +46,7 @@ impl Node {
                 return;
             }
         };
-        self.counters.sessions.inc_by(1);
+        self.counters.sessions.inc();
         tracing::info!(%peer, remote = %connection.remote_address(), "peer connected");
         let mut session = Session::new(self, proven, link);
         let broken = match session.work().await {

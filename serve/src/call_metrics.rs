@@ -8,7 +8,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use tonic::Code;
 
-use crate::method::{Method, MethodKind};
+use crate::method::{MethodKind, RpcMethod};
 use crate::metrics::{Counter, Exposition, Gauge, Histogram};
 
 /// Upper bounds of the handling time, seconds. Specified: those of the usual gRPC middleware, which
@@ -41,7 +41,7 @@ const CODES: [&str; 17] = [
 /// The metrics of one method.
 #[derive(Debug)]
 pub(crate) struct MethodMetrics {
-    method: Method,
+    method: RpcMethod,
     started: Counter,
     handled: [Counter; CODES.len()],
     received: Counter,
@@ -51,7 +51,7 @@ pub(crate) struct MethodMetrics {
 }
 
 impl MethodMetrics {
-    pub(crate) fn new(method: Method) -> Self {
+    pub(crate) fn new(method: RpcMethod) -> Self {
         Self {
             method,
             started: Counter::default(),
@@ -63,7 +63,7 @@ impl MethodMetrics {
         }
     }
 
-    pub(crate) fn method(&self) -> &Method {
+    pub(crate) fn method(&self) -> &RpcMethod {
         &self.method
     }
 
@@ -107,11 +107,11 @@ struct CallMetricsState {
 impl CallMetrics {
     /// Counts each of `methods` by itself and all others as `unknown`.
     #[must_use]
-    pub fn new(methods: &[Method]) -> Self {
-        let leaked = |method: Method| &*Box::leak(Box::new(MethodMetrics::new(method)));
+    pub fn new(methods: &[RpcMethod]) -> Self {
+        let leaked = |method: RpcMethod| &*Box::leak(Box::new(MethodMetrics::new(method)));
         Self(Arc::new(CallMetricsState {
             methods: methods.iter().map(|method| (method.path(), leaked(*method))).collect(),
-            unknown: leaked(Method::new("/unknown/unknown", MethodKind::Unary)),
+            unknown: leaked(RpcMethod::new("/unknown/unknown", MethodKind::Unary)),
             not_grpc: Counter::default(),
             connections_failed: Counter::default(),
         }))

@@ -131,7 +131,10 @@ impl Connections {
             request.extensions_mut().insert(connected);
             async move {
                 let busy = Busy::new(activity);
-                dispatcher.answer(request).await.map(|response| response.map(|body| busy.until(body)))
+                dispatcher
+                    .answer(request)
+                    .await
+                    .map(|response| response.map(|body| busy.until(body)))
             }
         });
         let mut connection = pin!(self.http.serve_connection(TokioIo::new(stream), service));

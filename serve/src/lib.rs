@@ -45,6 +45,6 @@ pub use call_metrics::CallMetrics;
 pub use chain_list::{ChainListReport, ChainListStatus};
 pub use health::HealthService;
 pub use listener::Server;
-pub use method::{Method, MethodKind};
+pub use method::{MethodKind, RpcMethod};
 pub use reflection::{SchemaError, reflect};
 pub use settings::{MESSAGE_LEN_BYTES_MAX, SHUTTING_DOWN, ServeSettings};

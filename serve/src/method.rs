@@ -30,13 +30,13 @@ impl MethodKind {
 
 /// A method with metrics of its own.
 #[derive(Debug, Clone, Copy)]
-pub struct Method {
+pub struct RpcMethod {
     path: &'static str,
     kind: MethodKind,
 }
 
-impl Method {
-    /// Describes the method that requests name by `path`: `/package.Service/Method`.
+impl RpcMethod {
+    /// Describes the method that requests name by `path`: `/package.Service/RpcMethod`.
     #[must_use]
     pub const fn new(path: &'static str, kind: MethodKind) -> Self {
         Self { path, kind }

@@ -220,10 +220,10 @@ mod tests {
 
     use super::*;
     use crate::budget::Budget;
-    use crate::method::Method;
+    use crate::method::RpcMethod;
 
     fn metrics_of(kind: MethodKind) -> &'static MethodMetrics {
-        Box::leak(Box::new(MethodMetrics::new(Method::new("/a.B/C", kind))))
+        Box::leak(Box::new(MethodMetrics::new(RpcMethod::new("/a.B/C", kind))))
     }
 
     fn body_of(pieces: Vec<Bytes>, kind: MethodKind) -> RequestBody {

@@ -5,7 +5,7 @@ use std::fmt;
 use hawser_serve::ChainListStatus;
 use hawser_serve::metrics::Exposition;
 
-use crate::views::{ChainState, ChainStrand, StrandDoing};
+use crate::views::{ChainState, ContractReading, ReadingState};
 
 /// Writes the state of each chain.
 pub(super) fn chains(out: &mut Exposition<'_>, chains: &[ChainState]) -> fmt::Result {
@@ -75,58 +75,58 @@ pub(super) fn contracts(out: &mut Exposition<'_>, chains: &[ChainState]) -> fmt:
     reading(out, chains)
 }
 
-fn strands(chains: &[ChainState]) -> impl Iterator<Item = &ChainStrand> {
-    chains.iter().flat_map(|chain| &chain.strands)
+fn readings(chains: &[ChainState]) -> impl Iterator<Item = &ContractReading> {
+    chains.iter().flat_map(|chain| &chain.contracts)
 }
 
-fn label(strand: &ChainStrand) -> [(&'static str, String); 1] {
-    [("contract_address", strand.contract.clone())]
+fn label(reading: &ContractReading) -> [(&'static str, String); 1] {
+    [("contract_address", reading.contract.clone())]
 }
 
 /// Writes how far each contract is read.
 fn progress(out: &mut Exposition<'_>, chains: &[ChainState]) -> fmt::Result {
-    let strands = || strands(chains);
+    let readings = || readings(chains);
     out.counters(
         "xmtp_indexer_log_streamer_logs",
         "Events of the contract that were stored",
-        strands().map(|it| (label(it), it.events)),
+        readings().map(|it| (label(it), it.events)),
     )?;
     out.counters(
         "xmtp_indexer_bytes_indexer",
         "Bytes of payloads in them",
-        strands().map(|it| (label(it), it.bytes)),
+        readings().map(|it| (label(it), it.bytes)),
     )?;
     out.gauges(
         "xmtp_indexer_log_streamer_current_block",
         "The last block that was read for the contract",
-        strands().filter_map(|it| Some((label(it), it.read_block?))),
+        readings().filter_map(|it| Some((label(it), it.read_block?))),
     )?;
     out.gauges(
         "xmtp_indexer_log_streamer_max_block",
         "The last block of its chain",
-        strands().filter_map(|it| Some((label(it), it.head_block?))),
+        readings().filter_map(|it| Some((label(it), it.head_block?))),
     )?;
     out.gauges(
         "xmtp_indexer_log_streamer_block_lag",
         "Blocks between the two",
-        strands().map(|it| (label(it), it.lag_blocks())),
+        readings().map(|it| (label(it), it.lag_blocks())),
     )?;
     out.gauges(
         "xmtp_indexer_lag_seconds",
         "For how long not everything of the contract was read, seconds",
-        strands().map(|it| (label(it), it.behind_for.unwrap_or_default().as_secs_f64())),
+        readings().map(|it| (label(it), it.behind_for.unwrap_or_default().as_secs_f64())),
     )?;
     out.gauges(
         "xmtp_indexer_halted",
         "1 if the contract is not read any further until somebody has decided",
-        strands().map(|it| (label(it), i64::from(matches!(it.doing, StrandDoing::Halted(_))))),
+        readings().map(|it| (label(it), i64::from(matches!(it.state, ReadingState::Halted(_))))),
     )
 }
 
 /// Writes the requests for each contract's events and what was wrong with the answers.
 fn reading(out: &mut Exposition<'_>, chains: &[ChainState]) -> fmt::Result {
-    let strands = || strands(chains);
-    let requests = |it: &ChainStrand| {
+    let readings = || readings(chains);
+    let requests = |it: &ContractReading| {
         let contract = it.contract.clone();
         let labels = move |success: &'static str| {
             [("contract_address", contract.clone()), ("success", success.to_owned())]
@@ -136,29 +136,29 @@ fn reading(out: &mut Exposition<'_>, chains: &[ChainState]) -> fmt::Result {
     out.counters(
         "xmtp_indexer_log_streamer_get_logs_requests",
         "Questions for events of the contract",
-        strands().flat_map(requests),
+        readings().flat_map(requests),
     )?;
     out.gauges(
         "xmtp_indexer_get_logs_seconds",
         "How long the answers to these took, together, seconds",
-        strands().map(|it| (label(it), it.asking.as_secs_f64())),
+        readings().map(|it| (label(it), it.asking.as_secs_f64())),
     )?;
     out.gauges(
         "xmtp_indexer_storing_seconds",
         "How long storing the contract's events took, together, seconds",
-        strands().map(|it| (label(it), it.storing.as_secs_f64())),
+        readings().map(|it| (label(it), it.storing.as_secs_f64())),
     )?;
     out.counters(
         "xmtp_indexer_retryable_storage_error_count",
         "Times that storing events of the contract was tried again",
-        strands().map(|it| (label(it), it.retries)),
+        readings().map(|it| (label(it), it.retries)),
     )?;
     out.counters(
         "xmtp_indexer_gaps",
         "Times that events were missing in what endpoints had answered",
-        strands().map(|it| (label(it), it.gaps)),
+        readings().map(|it| (label(it), it.gaps)),
     )?;
-    let odd = |it: &ChainStrand| {
+    let odd = |it: &ContractReading| {
         let contract = it.contract.clone();
         let kinds = it.odd.clone().into_iter();
         kinds.map(move |(kind, count)| {
@@ -168,6 +168,6 @@ fn reading(out: &mut Exposition<'_>, chains: &[ChainState]) -> fmt::Result {
     out.counters(
         "xmtp_indexer_odd_logs",
         "Logs in answers that should not have been there, by kind",
-        strands().flat_map(odd),
+        readings().flat_map(odd),
     )
 }

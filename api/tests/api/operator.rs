@@ -279,7 +279,7 @@ impl ChainsView for Chain {
             endpoints: Vec::new(),
             faults: Vec::new(),
             reorganisations: Vec::new(),
-            strands: Vec::new(),
+            contracts: Vec::new(),
             lists: vec![list("node_registry"), self.0.lock().unwrap().clone()],
         }]
     }

@@ -261,7 +261,7 @@ impl ChainPath {
         let now = std::time::Instant::now();
         let mut under_way = lock(&self.under_way);
         if let Some(known) = under_way.get(&key, now) {
-            self.numbers.chain_repeats.add(1);
+            self.numbers.chain_repeats.inc();
             return (known, None);
         }
         let (fate, told) = watch::channel(Fate::UnderWay);

@@ -170,7 +170,7 @@ impl Caller {
         &self,
         clients: Vec<Bytes>,
     ) -> Result<Vec<Result<Placed, AnswerFault>>, NodeFault> {
-        self.sending.numbers.calls.add(1);
+        self.sending.numbers.calls.inc();
         let asked = clients.len();
         let sealed = self.seal_all(clients).await;
         let messages = sealed.iter().map(|sealed| sealed.message.clone()).collect();

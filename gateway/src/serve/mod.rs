@@ -1,10 +1,8 @@
-//! What clients call: `PayerApi` and `GatewayApi`, which do the same, and health.
+//! The services that clients call: `PayerApi` and `GatewayApi`, which do the same.
 //!
 //! - `wire`: requests as bytes, so that client envelopes stay as they came;
-//! - `publish`: one request from its bytes to its answer;
-//! - `health`: `grpc.health.v1`.
+//! - `publish`: one request from its bytes to its answer.
 
-pub(crate) mod health;
 pub(crate) mod publish;
 pub(crate) mod wire;
 

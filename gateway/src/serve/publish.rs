@@ -45,7 +45,7 @@ impl Service {
     pub(crate) fn nodes(&self) -> GetNodesResponse {
         let usable = self.nodes.usable();
         let count = i64::try_from(usable.len()).unwrap_or(i64::MAX);
-        self.numbers.available_nodes.add(count - self.numbers.available_nodes.get());
+        self.numbers.available_nodes.set(count);
         let address =
             |node: &Arc<crate::nodes::Node>| (node.record.id.0, node.record.http_address.clone());
         GetNodesResponse { nodes: usable.iter().map(address).collect() }
@@ -62,7 +62,7 @@ impl Service {
         let caller = self.policies.caller(headers, peer, now_ms / 1000);
         let caller = caller.map_err(|refusal| self.refused(&refusal))?;
         let routed = route(envelopes, self.chain_payload_bytes_max).map_err(|error| {
-            self.numbers.invalid.add(1);
+            self.numbers.invalid.inc();
             Status::invalid_argument(error.to_string())
         })?;
         fits_into_an_answer(&routed)?;
@@ -96,7 +96,7 @@ impl Service {
         self.account(&caller, &outcomes, taken);
         status::answer(outcomes).inspect_err(|failed| {
             if failed.metadata().contains_key(status::PUBLISHED) {
-                self.numbers.partial.add(1);
+                self.numbers.partial.inc();
             }
         })
     }
@@ -180,7 +180,7 @@ impl Service {
     }
 
     fn invalid_update(&self, index: usize, reason: &str) -> Status {
-        self.numbers.invalid.add(1);
+        self.numbers.invalid.inc();
         Status::invalid_argument(format!("envelope {index}: invalid identity update: {reason}"))
     }
 

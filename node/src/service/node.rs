@@ -3,12 +3,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hawser_api::{ApiError, ApiHandle, ApiSettings, ChainsView, Guest, NoPeers, PeerView};
+use hawser_api::{ApiError, ApiHandle, ApiSettings, ChainsView, ExtraService, NoPeers, PeerView};
 use hawser_engine::Engine;
 use hawser_engine::runtime::PublisherThreads;
 use hawser_net::{NetSettings, StartError};
 use hawser_proto::pb::xmtp::mls_validation::v1::validation_api_server::ValidationApiServer;
-use hawser_serve::{MESSAGE_LEN_BYTES_MAX, Method, MethodKind};
+use hawser_serve::{MESSAGE_LEN_BYTES_MAX, RpcMethod, MethodKind};
 use hawser_validation::clock::system_unix_s;
 use hawser_validation::service::ValidationService;
 use hawser_validation::wallets::{WalletTask, Wallets};
@@ -194,14 +194,14 @@ async fn serve_api(
         commit: option_env!("HAWSER_COMMIT").unwrap_or_default().to_owned(),
         disk: Some(Arc::new(Disk(config.store.data_dir.clone()))),
         chains: Some(chains),
-        guest: Some(validation_service(wallets)),
+        extra_service: Some(validation_service(wallets)),
         ..ApiSettings::default()
     };
     hawser_api::start(settings, engine.clone(), peers).await
 }
 
 /// Lets other software ask for the judgements that this node makes of what is in envelopes.
-fn validation_service(wallets: Arc<Wallets>) -> Guest {
+fn validation_service(wallets: Arc<Wallets>) -> ExtraService {
     const METHODS: [&str; 4] = [
         "/xmtp.mls_validation.v1.ValidationApi/ValidateGroupMessages",
         "/xmtp.mls_validation.v1.ValidationApi/GetAssociationState",
@@ -213,9 +213,9 @@ fn validation_service(wallets: Arc<Wallets>) -> Guest {
     let service = ValidationApiServer::new(validation)
         .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX);
-    Guest {
+    ExtraService {
         name: "xmtp.mls_validation.v1.ValidationApi",
-        methods: METHODS.map(|path| Method::new(path, MethodKind::Unary)).to_vec(),
+        methods: METHODS.map(|path| RpcMethod::new(path, MethodKind::Unary)).to_vec(),
         routes: Routes::new(service),
     }
 }

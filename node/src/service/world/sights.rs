@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hawser_api::{ChainEndpoint, ChainState, ChainStrand, ChainsView, StrandDoing};
+use hawser_api::{ChainEndpoint, ChainState, ChainsView, ContractReading, ReadingState};
 use hawser_chain::index::{ChainView, EventSource, ReaderState, ReaderStatus, ReorgDepth};
 use hawser_chain::watch::ListSnapshot;
 use hawser_proto::OriginatorId;
@@ -70,7 +70,7 @@ impl ChainSight {
                 .map(|(kind, count)| (kind.label(), count))
                 .collect(),
             reorganisations: depths.map(|(i, depth)| (depth.label(), reorganisations(i))).collect(),
-            strands: readers.iter().map(strand).collect(),
+            contracts: readers.iter().map(contract).collect(),
             lists: self.lists.states(),
         }
     }
@@ -86,21 +86,21 @@ fn list<T>(name: &'static str, seen: &ListSnapshot<T>) -> ChainListStatus {
     }
 }
 
-fn strand(status: &ReaderStatus) -> ChainStrand {
+fn contract(status: &ReaderStatus) -> ContractReading {
     let counts = &status.counts;
-    ChainStrand {
+    ContractReading {
         contract: status.address.to_string(),
         originator: match status.source {
             EventSource::GroupMessages => Some(OriginatorId::GROUP_MESSAGES),
             EventSource::IdentityUpdates => Some(OriginatorId::IDENTITY_UPDATES),
             EventSource::PayerRegistry => None,
         },
-        doing: match &status.state {
-            ReaderState::Starting => StrandDoing::Starting,
-            ReaderState::CatchingUp => StrandDoing::CatchingUp,
-            ReaderState::AtHead => StrandDoing::AtHead,
-            ReaderState::Stuck(reason) => StrandDoing::Stuck(reason.clone()),
-            ReaderState::Halted(reason) => StrandDoing::Halted(reason.clone()),
+        state: match &status.state {
+            ReaderState::Starting => ReadingState::Starting,
+            ReaderState::CatchingUp => ReadingState::CatchingUp,
+            ReaderState::AtHead => ReadingState::AtHead,
+            ReaderState::Stuck(reason) => ReadingState::Stuck(reason.clone()),
+            ReaderState::Halted(reason) => ReadingState::Halted(reason.clone()),
         },
         read_block: status.read,
         head_block: status.head,

@@ -1,0 +1,96 @@
+//! The conditions of a gateway: what it is ready for, and if not, the reason and the remedy.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hawser_serve::ChainListStatus;
+use hawser_serve::readiness::{Check, Checks};
+
+use crate::nodes::Nodes;
+use crate::policy::Policies;
+use crate::settings::ListsView;
+
+/// The checks of a gateway. All of them count for its one purpose, publishing.
+pub(crate) struct GatewayChecks {
+    nodes: Nodes,
+    policies: Arc<Policies>,
+    lists: Option<Arc<dyn ListsView>>,
+    list_failing_max: Duration,
+    /// The last error of the app chain; `None` without a chain, `Some(None)` if it answers.
+    chain: Option<Mutex<Option<String>>>,
+}
+
+impl GatewayChecks {
+    /// Checks a gateway that broadcasts to the app chain if `has_chain`. Lists that could not be read
+    /// for longer than `list_failing_max` make it unready.
+    pub(crate) fn new(
+        nodes: Nodes,
+        policies: Arc<Policies>,
+        lists: Option<Arc<dyn ListsView>>,
+        list_failing_max: Duration,
+        has_chain: bool,
+    ) -> Self {
+        let chain = has_chain.then(Mutex::default);
+        Self { nodes, policies, lists, list_failing_max, chain }
+    }
+
+    /// Records the app chain's last answer.
+    pub(crate) fn set_chain(&self, answer: Result<(), String>) {
+        if let Some(chain) = &self.chain {
+            *chain.lock().unwrap_or_else(PoisonError::into_inner) = answer.err();
+        }
+    }
+
+    /// Returns the lists that are read from the settlement chain; empty if files stand for them.
+    pub(crate) fn lists(&self) -> Vec<ChainListStatus> {
+        self.lists.as_ref().map(|lists| lists.lists()).unwrap_or_default()
+    }
+}
+
+impl Checks for GatewayChecks {
+    fn run(&self, draining: bool) -> Vec<Check> {
+        let check = |name, result, remedy| Check { name, purpose: None, result, remedy };
+        let unless =
+            |wrong: bool, reason: &str| if wrong { Err(reason.to_owned()) } else { Ok(()) };
+        let mut checks = vec![
+            check(
+                "not_draining",
+                unless(draining, "the gateway is shutting down"),
+                "none: it was told to stop",
+            ),
+            check(
+                "registry_loaded",
+                unless(self.nodes.all().is_empty(), "no canonical node is known"),
+                "check where the node registry is read from",
+            ),
+            check(
+                "node_usable",
+                unless(self.nodes.usable_count() == 0, "no node serves and keeps up"),
+                "see the nodes in /status, and the network from here to them",
+            ),
+            check(
+                "token_keys_known",
+                unless(self.policies.lacks_keys(), "the keys of tokens were not fetched yet"),
+                "check jwks_url in the policies, and what it answers",
+            ),
+        ];
+        if let Some(chain) = &self.chain {
+            let fault = chain.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let result = fault.map_or(Ok(()), Err);
+            checks.push(check("app_chain", result, "check the app chain's URLs"));
+        }
+        let lists = self.lists();
+        if !lists.is_empty() {
+            checks.push(check(
+                "settlement_chain_lists_read",
+                lists.iter().try_for_each(|list| list.read_lately(self.list_failing_max)),
+                "check the contracts' addresses and the settlement chain's URLs",
+            ));
+        }
+        checks
+    }
+
+    fn now_unix_s(&self) -> i64 {
+        crate::now_ns() / 1_000_000_000
+    }
+}
