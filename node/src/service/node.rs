@@ -8,7 +8,7 @@ use hawser_engine::Engine;
 use hawser_engine::runtime::PublisherThreads;
 use hawser_net::{NetSettings, StartError};
 use hawser_proto::pb::xmtp::mls_validation::v1::validation_api_server::ValidationApiServer;
-use hawser_serve::{MESSAGE_LEN_BYTES_MAX, RpcMethod, MethodKind};
+use hawser_serve::{MESSAGE_LEN_BYTES_MAX, MethodKind, RpcMethod};
 use hawser_validation::clock::system_unix_s;
 use hawser_validation::service::ValidationService;
 use hawser_validation::wallets::{WalletTask, Wallets};
