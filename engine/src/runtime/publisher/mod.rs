@@ -132,8 +132,12 @@ impl Publisher {
         let answer = self.submit(envelopes, watch).await;
         match &answer {
             Ok(_) => watch.lap(&self.state.counters.publish_seconds),
-            Err(PublishError::Unavailable { .. }) => self.state.counters.unavailable.add(1),
-            Err(_) => self.state.counters.refused.add(1),
+            Err(PublishError::Unavailable { .. }) => {
+                self.state.counters.unavailable.inc();
+            }
+            Err(_) => {
+                self.state.counters.refused.inc();
+            }
         }
         answer
     }

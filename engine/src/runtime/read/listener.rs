@@ -31,11 +31,11 @@ impl Listener {
         // level negative.
         match pushed {
             Pushed::First | Pushed::Behind => {
-                self.counters.waiting_bytes.add(item.bytes.len() as u64);
+                self.counters.waiting_bytes.inc_by(item.bytes.len() as u64);
             }
             Pushed::Overflowed { dropped_bytes } => {
-                self.counters.waiting_bytes.take(dropped_bytes);
-                self.counters.demotions.add(1);
+                self.counters.waiting_bytes.dec_by(dropped_bytes);
+                self.counters.demotions.inc();
             }
             Pushed::Ignored => {}
         }
@@ -52,7 +52,7 @@ impl Listener {
         let popped = queue.pop(limits);
         if let Popped::Items(items) = &popped {
             let len_bytes: usize = items.iter().map(|item| item.bytes.len()).sum();
-            self.counters.waiting_bytes.take(len_bytes as u64);
+            self.counters.waiting_bytes.dec_by(len_bytes as u64);
         }
         popped
     }
@@ -79,7 +79,7 @@ impl Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         let waiting_bytes = self.lock().waiting_bytes();
-        self.counters.waiting_bytes.take(waiting_bytes);
+        self.counters.waiting_bytes.dec_by(waiting_bytes);
     }
 }
 

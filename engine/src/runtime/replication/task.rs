@@ -120,16 +120,18 @@ impl StrandTask {
     }
 
     fn count(&mut self, verdict: &VerifyResult) {
-        self.counters.received.add(1);
+        self.counters.received.inc();
         let counters = &self.state.counters;
         match verdict {
             Ok(entry) => {
-                counters.verified.add(1);
+                counters.verified.inc();
                 self.note_own(entry.id);
             }
-            Err(VerifyError::Peer(_)) => counters.forged.add(1),
+            Err(VerifyError::Peer(_)) => {
+                counters.forged.inc();
+            }
             Err(VerifyError::Undecided(id)) => {
-                counters.undecided.add(1);
+                counters.undecided.inc();
                 self.note_own(*id);
                 // It comes again and again until the price list has been confirmed.
                 if self.warned_of != Some(*id) {

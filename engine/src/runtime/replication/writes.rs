@@ -133,7 +133,7 @@ fn append(state: &ReplicationState, changes: Vec<Change>) -> Result<(), CommitEr
     assert!(changes.windows(2).all(follows), "a strand is contiguous before it is appended");
     let envelopes = changes.iter().filter(|change| matches!(change, Change::Append(_))).count();
     state.committer.commit(changes)?;
-    state.counters.stored.add(envelopes as u64);
+    state.counters.stored.inc_by(envelopes as u64);
     Ok(())
 }
 
@@ -141,13 +141,13 @@ fn count(state: &ReplicationState, change: &Change) {
     match change {
         Change::Append(LogEntry { id, validity: Validity::Invalid(rule), .. }) => {
             tracing::warn!(envelope = %id, rule = rule.0, "an originator signed what breaks a rule");
-            state.engine_counters.invalid.add(1);
+            state.engine_counters.invalid.inc();
         }
         Change::Append(_) => {}
         Change::Skip { originator, from, through, reason } => {
             if *reason == SkipReason::Missing {
                 tracing::warn!(%originator, %from, %through, "no peer has these: marked missing");
-                state.counters.missing.add(through.0 - from.0 + 1);
+                state.counters.missing.inc_by(through.0 - from.0 + 1);
             }
         }
     }
@@ -158,7 +158,7 @@ fn count(state: &ReplicationState, change: &Change) {
 /// This goes past the committer: open streams do not go back, so neither subscribers nor heads are
 /// told of a late find.
 fn compare(state: &ReplicationState, entries: Vec<LogEntry>) -> Result<(), CommitError> {
-    state.counters.compared.add(entries.len() as u64);
+    state.counters.compared.inc_by(entries.len() as u64);
     let changes: Vec<Change> = entries.into_iter().map(Change::Append).collect();
     match state.store.commit(&changes) {
         Err(CommitError::Conflict { .. }) => {}
@@ -169,7 +169,7 @@ fn compare(state: &ReplicationState, entries: Vec<LogEntry>) -> Result<(), Commi
         match state.store.commit(std::slice::from_ref(change)) {
             Err(CommitError::Conflict { at }) => {
                 tracing::error!(envelope = %at, "an originator signed two statements for one place");
-                state.counters.conflicts.add(1);
+                state.counters.conflicts.inc();
             }
             result => result?,
         }
