@@ -4,9 +4,9 @@
 //! - [`endpoint`]: the socket, what is dialled and who is let in;
 //! - `handshake`: both ends prove their node ids inside the connection;
 //! - `sessions`: one connection for each peer, whoever dialled;
-//! - `session`: a connection at work; `follow` reads what was asked for, `serve` sends what the
+//! - `session`: a connection at work; `receive` reads what was asked for, `send` sends what the
 //!   peer asks for;
-//! - [`counters`]: what is counted, refusals by reason; `notes`: what went wrong with each peer.
+//! - [`counters`]: what is counted, refusals by reason; `failures`: what went wrong with each peer.
 //!
 //! Invariant: a session exists only with a peer that has proved an id of the registry in this very
 //! connection. Invariant: nothing is read from a stream that its strand cannot take.
@@ -17,10 +17,10 @@ mod control;
 pub mod counters;
 mod dial;
 pub mod endpoint;
-mod follow;
+mod failures;
 mod handshake;
-mod notes;
-mod serve;
+mod receive;
+mod send;
 mod session;
 mod sessions;
 mod tls;
@@ -28,4 +28,4 @@ mod transport;
 
 pub use counters::{NetCounters, Refusal};
 pub use endpoint::{Endpoint, NetSettings, PeerStatus, StartError};
-pub use notes::PeerNote;
+pub use failures::PeerNote;

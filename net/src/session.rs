@@ -15,10 +15,10 @@ use tokio::time::MissedTickBehavior;
 use crate::backoff::long_pause;
 use crate::control::{Broken, ControlReader, ControlWriter};
 use crate::counters::{NetCounters, Refusal};
-use crate::follow::{self, Wants};
+use crate::failures::Notes;
 use crate::handshake::{Identity, Proven};
-use crate::notes::Notes;
-use crate::serve::Serving;
+use crate::receive::{self, Wants};
+use crate::send::Serving;
 use crate::sessions::{Sessions, close_code};
 
 /// How often a peer is told how far this node is, if it has moved.
@@ -125,7 +125,7 @@ impl<'a> Session<'a> {
                 stream = self.connection.accept_uni() => {
                     let (wants, sink) = (self.wants.clone(), self.link.sink().clone());
                     let counters = self.node.counters.clone();
-                    self.incoming.spawn(follow::read(stream?, wants, sink, counters));
+                    self.incoming.spawn(receive::read(stream?, wants, sink, counters));
                 }
                 read = read_one(&mut self.incoming) => read?,
                 () = self.serving.reap() => {}
@@ -143,7 +143,7 @@ impl<'a> Session<'a> {
                     originator: want.originator,
                     after: want.after,
                     up_to: want.up_to,
-                    bytes_max: follow::BATCH_BYTES_MAX,
+                    bytes_max: receive::BATCH_BYTES_MAX,
                 };
                 self.writer.send(ControlFrame::Want(frame)).await
             }
@@ -178,7 +178,7 @@ impl<'a> Session<'a> {
                 if let Some(request) = self.wants.refused(refused.originator) {
                     // Waits for the strand by itself, so that it holds up nothing else.
                     let sink = self.link.sink().clone();
-                    self.incoming.spawn(follow::close(sink, refused.originator, request));
+                    self.incoming.spawn(receive::close(sink, refused.originator, request));
                 }
                 Ok(())
             }
