@@ -1,9 +1,9 @@
-//! Where a node's QUIC endpoint is, as its registry record says.
+//! The QUIC address in a node's registry record.
 
 use hawser_engine::ports::NodeRecord;
 
-/// `host:port` to dial: the record's own QUIC address, or host and port of its API. `None` if the
-/// record names neither.
+/// Returns the `host:port` to dial: the record's QUIC address, or else host and port of its API URL.
+/// `None` if the record has neither.
 pub(crate) fn quic_address(record: &NodeRecord) -> Option<String> {
     match &record.quic_address {
         Some(address) => Some(address.clone()),
@@ -11,6 +11,7 @@ pub(crate) fn quic_address(record: &NodeRecord) -> Option<String> {
     }
 }
 
+/// Takes host and port out of an `http` or `https` URL, with the scheme's default port.
 fn of_url(url: &str) -> Option<String> {
     let (rest, default_port) = match url.split_once("://")? {
         ("http", rest) => (rest, 80),

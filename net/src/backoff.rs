@@ -1,57 +1,82 @@
-//! How long to wait before a peer is dialled again.
+//! Pauses before a peer is dialled again.
+//!
+//! Not `backon`: its jitter is added on top of a delay and drawn inside of it. Here a pause is half
+//! to all of its step, so it never exceeds the last step, and the caller passes the random number,
+//! so that tests choose it.
 
 use std::time::Duration;
 
-/// After the first failure.
-const FIRST: Duration = Duration::from_millis(100);
-/// After many.
-const LAST: Duration = Duration::from_secs(10);
+/// The step after the first failure. Guessed: a restarting peer is back within a few of these.
+const FIRST_STEP: Duration = Duration::from_millis(100);
+/// The longest step. Guessed: a peer that comes back waits at most this long for its session.
+const LAST_STEP: Duration = Duration::from_secs(10);
 
-/// Doubles from failure to failure, and is spread, so that nodes that lost each other at the same
-/// moment do not dial in step.
+/// Growing pauses between attempts to reach one peer.
+///
+/// The step doubles with each failure. The jitter keeps nodes that lost each other at the same
+/// moment from dialling in step.
 #[derive(Debug)]
 pub(crate) struct Backoff {
-    next: Duration,
+    step: Duration,
 }
 
 impl Backoff {
     pub(crate) fn new() -> Self {
-        Self { next: FIRST }
+        Self { step: FIRST_STEP }
     }
 
-    /// The connection has served for a while: the next failure is a first one.
+    /// Starts over: the connection has served for a while, so the next failure is a first one.
     pub(crate) fn reset(&mut self) {
-        self.next = FIRST;
+        self.step = FIRST_STEP;
     }
 
-    /// How long to wait now. `spread` is in 0..1, drawn at random.
-    pub(crate) fn pause(&mut self, spread: f64) -> Duration {
-        let pause = spread_out(self.next, spread);
-        self.next = (self.next * 2).min(LAST);
+    /// Returns the pause after another failure. `jitter` is a random number in 0..1.
+    pub(crate) fn next_pause(&mut self, jitter: f64) -> Duration {
+        let pause = with_jitter(self.step, jitter);
+        self.step = (self.step * 2).min(LAST_STEP);
         pause
     }
 }
 
-/// How long a peer is left alone that was refused, or that refuses us.
-pub(crate) fn long_pause(spread: f64) -> Duration {
-    spread_out(LAST, spread)
+/// Returns the pause after a failure that an immediate retry would most likely repeat.
+pub(crate) fn long_pause(jitter: f64) -> Duration {
+    with_jitter(LAST_STEP, jitter)
 }
 
-/// Half of it, up to all of it.
-fn spread_out(pause: Duration, spread: f64) -> Duration {
-    pause.mul_f64(0.5 + spread.clamp(0.0, 1.0) / 2.0)
+/// Returns half of the step for a jitter of 0, all of it for 1.
+fn with_jitter(step: Duration, jitter: f64) -> Duration {
+    step.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
     fn pauses_double_up_to_ten_seconds_and_begin_again_after_a_success() {
         let mut backoff = Backoff::new();
-        let pauses: Vec<u128> = (0..9).map(|_| backoff.pause(1.0).as_millis()).collect();
+        let pauses: Vec<u128> = (0..9).map(|_| backoff.next_pause(1.0).as_millis()).collect();
         assert_eq!(pauses, [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
         backoff.reset();
-        assert_eq!(backoff.pause(0.0), Duration::from_millis(50));
+        assert_eq!(backoff.next_pause(0.0), Duration::from_millis(50));
+    }
+
+    proptest! {
+        #[test]
+        fn a_pause_is_half_to_all_of_a_step_that_never_shrinks(
+            jitters in proptest::collection::vec(-1.0..2.0f64, 1..40),
+        ) {
+            let mut backoff = Backoff::new();
+            for jitter in jitters {
+                let step = backoff.step;
+                let pause = backoff.next_pause(jitter);
+                prop_assert!(step / 2 <= pause && pause <= step);
+                prop_assert!((FIRST_STEP..=LAST_STEP).contains(&step));
+                prop_assert!(step <= backoff.step && backoff.step <= LAST_STEP);
+                prop_assert!(LAST_STEP / 2 <= long_pause(jitter) && long_pause(jitter) <= LAST_STEP);
+            }
+        }
     }
 }

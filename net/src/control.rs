@@ -1,4 +1,4 @@
-//! The control stream: frames in both directions.
+//! The control stream of a session: one frame after another, in both directions.
 
 use std::time::Duration;
 
@@ -10,30 +10,31 @@ use hawser_proto::frame::{
 };
 use quinn::{ConnectionError, ReadError, RecvStream, SendStream, WriteError};
 
-use crate::counters::Refusal;
+use crate::counters::PeerError;
 
-/// A peer that takes no control frames for this long does not work. Guessed.
+/// A peer that accepts no control frame for this long is given up. Guessed: several round trips on
+/// the worst link, and short enough that a stuck peer frees its session.
 const WRITE_MAX: Duration = Duration::from_secs(10);
 
-/// Why a stream, or a whole session, goes no further.
+/// The reason a stream, or a whole session, ends.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Broken {
-    /// The peer did what it may not.
+pub(crate) enum SessionError {
+    /// The peer broke the protocol, or was not let in.
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Peer(#[from] PeerError),
     /// The peer has closed the connection.
     #[error("closed by the peer: {0:?}")]
     Closed(CloseCode),
-    /// The connection is gone, or the peer does not work.
+    /// The connection failed, or the peer does not respond.
     #[error("{0}")]
     Lost(String),
 }
 
-impl Broken {
-    /// Whether it will most likely happen again at once.
+impl SessionError {
+    /// Returns true when an immediate retry would most likely fail in the same way.
     pub(crate) fn is_lasting(&self) -> bool {
         match self {
-            Self::Refused(_) => true,
+            Self::Peer(_) => true,
             Self::Closed(code) => match code {
                 CloseCode::ProtocolViolation
                 | CloseCode::NoCommonVersion
@@ -52,13 +53,13 @@ impl Broken {
     }
 }
 
-impl From<FrameError> for Broken {
+impl From<FrameError> for SessionError {
     fn from(error: FrameError) -> Self {
-        Self::Refused(error.into())
+        Self::Peer(error.into())
     }
 }
 
-impl From<ConnectionError> for Broken {
+impl From<ConnectionError> for SessionError {
     fn from(error: ConnectionError) -> Self {
         match error {
             ConnectionError::ApplicationClosed(close) => {
@@ -70,7 +71,7 @@ impl From<ConnectionError> for Broken {
     }
 }
 
-impl From<WriteError> for Broken {
+impl From<WriteError> for SessionError {
     fn from(error: WriteError) -> Self {
         match error {
             WriteError::ConnectionLost(error) => error.into(),
@@ -79,7 +80,7 @@ impl From<WriteError> for Broken {
     }
 }
 
-impl From<ReadError> for Broken {
+impl From<ReadError> for SessionError {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::ConnectionLost(error) => error.into(),
@@ -88,7 +89,7 @@ impl From<ReadError> for Broken {
     }
 }
 
-/// The reading half.
+/// The receiving half of a control stream.
 pub(crate) struct ControlReader {
     stream: RecvStream,
     decoder: ControlDecoder,
@@ -99,8 +100,12 @@ impl ControlReader {
         Self { stream, decoder: ControlDecoder::new() }
     }
 
-    /// The next frame. A control stream has no end, so one that ends is broken. Cancel safe.
-    pub(crate) async fn next(&mut self) -> Result<ControlFrame, Broken> {
+    /// Reads the next frame. Cancel safe.
+    ///
+    /// # Errors
+    /// When the peer breaks the protocol, or the stream ends: a control stream lasts as long as its
+    /// connection.
+    pub(crate) async fn next(&mut self) -> Result<ControlFrame, SessionError> {
         loop {
             if let Some(frame) = self.decoder.next_frame()? {
                 return Ok(frame);
@@ -110,14 +115,14 @@ impl ControlReader {
                 Some(chunk) => self.decoder.push(chunk.bytes),
                 None => {
                     self.decoder.finish()?;
-                    return Err(Broken::Lost("the control stream has ended".to_owned()));
+                    return Err(SessionError::Lost("the control stream has ended".to_owned()));
                 }
             }
         }
     }
 }
 
-/// The writing half.
+/// The sending half of a control stream.
 pub(crate) struct ControlWriter {
     stream: SendStream,
     buffer: BytesMut,
@@ -128,19 +133,25 @@ impl ControlWriter {
         Self { stream, buffer: BytesMut::new() }
     }
 
-    pub(crate) async fn send(&mut self, frame: ControlFrame) -> Result<(), Broken> {
-        frame.encode(&mut self.buffer).expect("lists are cut to size before they come here");
+    /// Writes one frame and waits until QUIC has taken it.
+    ///
+    /// # Errors
+    /// When the connection fails, or the peer accepts nothing for [`WRITE_MAX`].
+    pub(crate) async fn send(&mut self, frame: ControlFrame) -> Result<(), SessionError> {
+        frame.encode(&mut self.buffer).expect("callers split clocks and offer few versions");
         let write = self.stream.write_all(&self.buffer);
         match tokio::time::timeout(WRITE_MAX, write).await {
             Ok(written) => written?,
-            Err(_) => return Err(Broken::Lost("the peer takes no control frames".to_owned())),
+            Err(_) => {
+                return Err(SessionError::Lost("the peer takes no control frames".to_owned()));
+            }
         }
         self.buffer.clear();
         Ok(())
     }
 
-    /// Says how far this node is, in as many frames as it takes.
-    pub(crate) async fn send_clock(&mut self, clock: &Cursor) -> Result<(), Broken> {
+    /// Sends this node's durable heads, split over as many frames as needed.
+    pub(crate) async fn send_clock(&mut self, clock: &Cursor) -> Result<(), SessionError> {
         let ids: Vec<_> = clock.iter().collect();
         for part in ids.chunks(MAX_CLOCK_ENTRIES) {
             let entries = part.iter().copied().collect();

@@ -1,47 +1,47 @@
-//! What the transport counts.
+//! Counters of the transport, and the errors of peers that they count by reason.
 
 use hawser_engine::counters::Counter;
 use hawser_engine::replication::PeerViolation;
 use hawser_proto::frame::{CloseCode, FrameError};
 
-/// Why something that came from outside was refused. Each one is counted.
+/// The reason a peer, or something that it sent, was refused. Each one is counted under its label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
-pub enum Refusal {
-    /// The registry has no such node.
+pub enum PeerError {
+    /// The registry has no node of this id.
     #[error("the registry has no such node")]
     UnknownNode,
-    /// The peer has another id than the one dialled, or ours.
+    /// The peer has another id than the one that was dialled, or this node's own.
     #[error("another node than the one that was dialled")]
     WrongNode,
-    /// The proof is not of this node, this role or this connection.
+    /// The signature does not prove this id, in this role, on this connection.
     #[error("the proof does not hold")]
     BadProof,
-    /// We share no version of the protocol.
+    /// Both ends have no version of the protocol in common.
     #[error("no common version")]
     NoCommonVersion,
-    /// The proof did not come in time.
+    /// The peer did not finish the handshake in time.
     #[error("the handshake took too long")]
     HandshakeTimeout,
-    /// More connections than we can look at while their peers have proved nothing, or the peer is
-    /// back too soon after it was refused.
+    /// There are too many connections whose peers have proved nothing yet, or the peer came back too
+    /// soon after it was refused.
     #[error("too many connections")]
     Busy,
-    /// A frame that is malformed or out of place.
+    /// A frame was malformed or out of place.
     #[error("protocol violation")]
     Protocol,
-    /// A frame larger than its type allows, or a batch larger than was asked for.
+    /// A frame was larger than its type allows, or a batch larger than was asked for.
     #[error("a frame is too large")]
     Oversized,
-    /// A strand that was not asked for.
+    /// The peer sent a strand that was not asked for.
     #[error("a strand that was not asked for")]
     Unrequested,
-    /// What the engine found in the envelopes.
+    /// The engine found a violation in the peer's envelopes.
     #[error(transparent)]
     Envelope(#[from] PeerViolation),
 }
 
-impl Refusal {
-    /// All of them, in the order in which they are counted.
+impl PeerError {
+    /// Every reason, in the order of the counters.
     pub const ALL: [Self; 9 + PeerViolation::ALL.len()] = [
         Self::UnknownNode,
         Self::WrongNode,
@@ -59,7 +59,7 @@ impl Refusal {
         Self::Envelope(PeerViolation::ALL[4]),
     ];
 
-    /// The value of a metric's label.
+    /// Returns the value of the metric's label `reason`.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -76,7 +76,7 @@ impl Refusal {
         }
     }
 
-    /// What the peer is told.
+    /// Returns the code that the connection is closed with.
     pub(crate) fn close_code(self) -> CloseCode {
         match self {
             Self::UnknownNode => CloseCode::UnknownNode,
@@ -100,7 +100,7 @@ impl Refusal {
     }
 }
 
-impl From<FrameError> for Refusal {
+impl From<FrameError> for PeerError {
     fn from(error: FrameError) -> Self {
         match error {
             FrameError::TooLong { .. } => Self::Oversized,
@@ -114,37 +114,38 @@ impl From<FrameError> for Refusal {
     }
 }
 
-/// Everything the transport counts, for whoever exports it.
+/// Counters of one endpoint. The operator's metrics read them.
 #[derive(Debug, Default)]
 pub struct NetCounters {
-    /// Attempts to reach a peer.
+    /// Attempts to dial a peer.
     pub dials: Counter,
-    /// Sessions begun, with peers that have proved their ids.
+    /// Sessions started with peers that have proved their ids.
     pub sessions: Counter,
-    /// Strands that peers asked for.
+    /// `Want` frames received from peers.
     pub wants: Counter,
     /// Envelopes sent to peers.
     pub envelopes_sent: Counter,
-    /// Bytes of strands handed to QUIC.
+    /// Bytes of batch frames handed to QUIC.
     pub bytes_sent: Counter,
-    /// Bytes of strands taken from QUIC.
+    /// Bytes of strand streams taken from QUIC.
     pub bytes_received: Counter,
-    refusals: [Counter; Refusal::ALL.len()],
+    refusals: [Counter; PeerError::ALL.len()],
 }
 
 impl NetCounters {
-    /// How often something was refused for this reason.
+    /// Returns the number of refusals for this reason.
     #[must_use]
-    pub fn refused(&self, reason: Refusal) -> u64 {
+    pub fn refused(&self, reason: PeerError) -> u64 {
         self.refusals[Self::index(reason)].get()
     }
 
-    pub(crate) fn refuse(&self, reason: Refusal) {
+    /// Counts one refusal.
+    pub(crate) fn refuse(&self, reason: PeerError) {
         self.refusals[Self::index(reason)].inc();
     }
 
-    fn index(reason: Refusal) -> usize {
-        Refusal::ALL.iter().position(|other| *other == reason).expect("all of them are listed")
+    fn index(reason: PeerError) -> usize {
+        PeerError::ALL.iter().position(|other| *other == reason).expect("all of them are listed")
     }
 }
 
@@ -157,13 +158,13 @@ mod tests {
     #[test]
     fn every_refusal_is_counted_by_itself_under_its_own_label() {
         let counters = NetCounters::default();
-        for (count, reason) in (1..).zip(Refusal::ALL) {
+        for (count, reason) in (1..).zip(PeerError::ALL) {
             (0..count).for_each(|_| counters.refuse(reason));
         }
-        for (count, reason) in (1..).zip(Refusal::ALL) {
+        for (count, reason) in (1..).zip(PeerError::ALL) {
             assert_eq!(counters.refused(reason), count);
         }
-        let labels: BTreeSet<_> = Refusal::ALL.iter().map(|reason| reason.label()).collect();
-        assert_eq!(labels.len(), Refusal::ALL.len());
+        let labels: BTreeSet<_> = PeerError::ALL.iter().map(|reason| reason.label()).collect();
+        assert_eq!(labels.len(), PeerError::ALL.len());
     }
 }

@@ -1,4 +1,4 @@
-//! Dials one node of the registry, again and again, whenever there is no session with it.
+//! Dialling one node of the registry whenever there is no session with it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,85 +10,87 @@ use tokio::time::timeout;
 
 use crate::address::quic_address;
 use crate::backoff::{Backoff, long_pause};
-use crate::control::Broken;
-use crate::counters::Refusal;
-use crate::handshake::Proven;
-use crate::session::Node;
+use crate::control::SessionError;
+use crate::counters::PeerError;
+use crate::handshake::ProvenConnection;
+use crate::session::NetState;
 use crate::tls::SERVER_NAME;
 
-/// An address that does not answer for this long is given up for now.
+/// Longest wait for an address to answer. Guessed: three retransmissions at the initial round trip
+/// of QUIC, with room.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
-/// From the connection to the peer's proof.
+/// Longest time from the connection to the peer's proof. Guessed: three round trips and a signature
+/// take far less, also on a loaded node.
 pub(crate) const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
-/// A session that has lasted this long was a good one: the next failure is a first one.
+/// A session that lasted this long resets the backoff. Guessed: the longest pause.
 const GOOD_AFTER: Duration = Duration::from_secs(10);
 
-/// Keeps up a session with `peer` until the registry no longer lists it.
-pub(crate) async fn keep_up(node: Arc<Node>, endpoint: Endpoint, peer: OriginatorId) {
+/// Maintains a session with `peer` until the registry no longer lists it.
+pub(crate) async fn maintain_session(net: Arc<NetState>, endpoint: Endpoint, peer: OriginatorId) {
     let mut backoff = Backoff::new();
     loop {
-        node.sessions.wait_for_none(peer).await;
-        if let Some(until) = node.sessions.avoided_until(peer) {
+        net.sessions.wait_for_none(peer).await;
+        if let Some(until) = net.sessions.avoided_until(peer) {
             tokio::time::sleep_until(until.into()).await;
         }
-        let Some(address) = address_of(&node, peer) else { return };
+        let Some(address) = address_of(&net, peer) else { return };
         let attempt = tokio::select! {
             biased;
-            () = node.sessions.wait_for(peer) => continue, // it has dialled us meanwhile
-            attempt = attempt(&node, &endpoint, peer, &address) => attempt,
+            () = net.sessions.wait_for(peer) => continue, // the peer has dialled this node meanwhile
+            attempt = attempt(&net, &endpoint, peer, &address) => attempt,
         };
         let pause = match attempt {
             Ok(proven) => {
                 let began = Instant::now();
-                node.work(proven).await;
+                net.run_session(proven).await;
                 if began.elapsed() >= GOOD_AFTER {
                     backoff.reset();
                 }
-                backoff.pause(rand::random())
+                backoff.next_pause(rand::random())
             }
-            Err(broken) => {
-                tracing::debug!(%peer, address, %broken, "no session");
-                node.notes.not_reached(peer, &broken);
-                if broken.is_lasting() {
+            Err(error) => {
+                tracing::debug!(%peer, address, %error, "no session");
+                net.failures.not_reached(peer, &error);
+                if error.is_lasting() {
                     long_pause(rand::random())
                 } else {
-                    backoff.pause(rand::random())
+                    backoff.next_pause(rand::random())
                 }
             }
         };
         tokio::select! {
-            () = node.sessions.wait_for(peer) => {}
+            () = net.sessions.wait_for(peer) => {}
             () = tokio::time::sleep(pause) => {}
         }
     }
 }
 
-/// Read anew for each attempt, so that a node that has moved is found. `None` once the registry
-/// has forgotten the node; a record without an address is one that may still get one.
-fn address_of(node: &Node, peer: OriginatorId) -> Option<String> {
-    let registry = node.identity.registry.borrow();
+/// Returns the address of a peer, read for each attempt, so that a node that has moved is found.
+/// `None` once the registry has dropped the node; a record without an address may still get one.
+fn address_of(net: &NetState, peer: OriginatorId) -> Option<String> {
+    let registry = net.identity.registry.borrow();
     registry.node(peer).map(|record| quic_address(record).unwrap_or_default())
 }
 
 async fn attempt(
-    node: &Node,
+    net: &NetState,
     endpoint: &Endpoint,
     peer: OriginatorId,
     address: &str,
-) -> Result<Proven, Broken> {
-    node.counters.dials.inc();
+) -> Result<ProvenConnection, SessionError> {
+    net.counters.dials.inc();
     let connection = connect(endpoint, address).await?;
-    let clock = node.replication.heads().get();
-    let handshake = node.identity.dial(connection.clone(), peer, &clock);
+    let clock = net.replication.heads().get();
+    let handshake = net.identity.dial(connection.clone(), peer, &clock);
     let proven = timeout(HANDSHAKE_MAX, handshake)
         .await
-        .unwrap_or_else(|_| Err(Refusal::HandshakeTimeout.into()));
-    proven.inspect_err(|broken| node.close(&connection, broken))
+        .unwrap_or_else(|_| Err(PeerError::HandshakeTimeout.into()));
+    proven.inspect_err(|error| net.close(&connection, error))
 }
 
-/// The first of the host's addresses that answers.
-async fn connect(endpoint: &Endpoint, address: &str) -> Result<Connection, Broken> {
-    let lost = |why: String| Broken::Lost(why);
+/// Connects to the first of the host's addresses that answers.
+async fn connect(endpoint: &Endpoint, address: &str) -> Result<Connection, SessionError> {
+    let lost = |why: String| SessionError::Lost(why);
     let resolved = timeout(CONNECT_MAX, tokio::net::lookup_host(address))
         .await
         .map_err(|_| lost("the name is not resolved in time".to_owned()))?
@@ -97,17 +99,18 @@ async fn connect(endpoint: &Endpoint, address: &str) -> Result<Connection, Broke
     for address in resolved {
         match connect_to(endpoint, address).await {
             Ok(connection) => return Ok(connection),
-            Err(broken) => last = broken,
+            Err(error) => last = error,
         }
     }
     Err(last)
 }
 
-async fn connect_to(endpoint: &Endpoint, address: SocketAddr) -> Result<Connection, Broken> {
-    let connecting =
-        endpoint.connect(address, SERVER_NAME).map_err(|error| Broken::Lost(error.to_string()))?;
+async fn connect_to(endpoint: &Endpoint, address: SocketAddr) -> Result<Connection, SessionError> {
+    let connecting = endpoint
+        .connect(address, SERVER_NAME)
+        .map_err(|error| SessionError::Lost(error.to_string()))?;
     match timeout(CONNECT_MAX, connecting).await {
         Ok(connected) => Ok(connected?),
-        Err(_) => Err(Broken::Lost(format!("{address} does not answer"))),
+        Err(_) => Err(SessionError::Lost(format!("{address} does not answer"))),
     }
 }

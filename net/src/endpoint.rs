@@ -1,4 +1,4 @@
-//! The node's QUIC endpoint: one UDP socket for what is dialled and for who dials.
+//! The node's QUIC endpoint: one UDP socket for dialling and accepting.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
@@ -14,43 +14,45 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::control::Broken;
-use crate::counters::{NetCounters, Refusal};
+use crate::control::SessionError;
+use crate::counters::{NetCounters, PeerError};
 use crate::dial::{self, HANDSHAKE_MAX};
-use crate::failures::{Notes, PeerNote};
-use crate::handshake::{Identity, Proven};
-use crate::session::Node;
+use crate::failures::{FailureLog, PeerFailures};
+use crate::handshake::{LocalIdentity, ProvenConnection};
+use crate::session::NetState;
 use crate::sessions::{Sessions, close_code};
 use crate::tls::TlsError;
 use crate::transport;
 
-/// Connections whose other end has proved nothing yet.
+/// Connections whose peer has proved nothing yet, at most. Guessed: bounds the work that strangers can
+/// cause.
 const UNPROVEN_MAX: usize = 64;
-/// Above this many of them, an address has to show that it is its sender's.
+/// Number of unproven connections from which on a dialler has to prove its address (RFC 9000 §8.1.2).
+/// Guessed.
 const UNVALIDATED_MAX: usize = 16;
-/// How long to wait for peers to hear that this node stops, at the most.
+/// Longest wait at shutdown for peers to receive the close. Guessed: within a supervisor's patience.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
-/// And at the least, so that a peer that answers late is told once more. Guessed.
+/// Shortest wait at shutdown, so that a peer that answers late is told once more. Guessed.
 const GOODBYE_MIN: Duration = Duration::from_millis(100);
 
-/// How the endpoint is to run.
+/// Settings of the endpoint.
 #[derive(Debug, Clone)]
 pub struct NetSettings {
     /// The UDP address to listen on, and to dial from.
     pub listen: SocketAddr,
-    /// This node's key, the one in its registry record.
+    /// This node's key; the registry holds its public half.
     pub key: SecretKey,
 }
 
-/// Why the endpoint does not start.
+/// The reason the endpoint does not start.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The address cannot be used.
+pub enum NetStartError {
+    /// The socket cannot be bound.
     #[error("cannot listen on UDP {address}: {source}")]
     Listen {
         /// The address.
         address: SocketAddr,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
     /// TLS cannot be set up.
@@ -58,20 +60,20 @@ pub enum StartError {
     Tls(#[from] TlsError),
 }
 
-/// A peer that is connected now.
+/// A connected peer.
 #[derive(Debug, Clone)]
 pub struct PeerStatus {
-    /// The id that it has proved.
+    /// The id that the peer has proved.
     pub node: OriginatorId,
-    /// Where it is.
+    /// The peer's UDP address.
     pub remote: SocketAddr,
-    /// The round trip to it.
+    /// Current estimate of the round trip.
     pub rtt: Duration,
 }
 
 /// The running endpoint.
 pub struct Endpoint {
-    node: Arc<Node>,
+    net: Arc<NetState>,
     quic: quinn::Endpoint,
     local: SocketAddr,
     stop: watch::Sender<bool>,
@@ -79,18 +81,18 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Listens, and keeps up a session with every other node of the registry. To be called within
+    /// Listens, and maintains a session with every other node of the registry. Must be called within
     /// a tokio runtime.
     ///
     /// # Errors
-    /// When the address cannot be used, or TLS cannot be set up.
+    /// When the socket cannot be bound, or TLS cannot be set up.
     pub fn start(
         settings: NetSettings,
         registry: watch::Receiver<Arc<Registry>>,
         replication: Replication,
-    ) -> Result<Self, StartError> {
+    ) -> Result<Self, NetStartError> {
         let NetSettings { listen, key } = settings;
-        let refused = |source| StartError::Listen { address: listen, source };
+        let refused = |source| NetStartError::Listen { address: listen, source };
         let socket = UdpSocket::bind(listen).map_err(refused)?;
         let mut quic = quinn::Endpoint::new(
             transport::endpoint(&key),
@@ -101,34 +103,34 @@ impl Endpoint {
         .map_err(refused)?;
         quic.set_default_client_config(transport::client()?);
         let local = quic.local_addr().map_err(refused)?;
-        let identity = Identity { own: replication.own(), key, registry };
-        let node = Arc::new(Node {
+        let identity = LocalIdentity { own: replication.own(), key, registry };
+        let net = Arc::new(NetState {
             identity,
             replication,
             sessions: Sessions::new(),
             counters: Arc::default(),
-            notes: Notes::default(),
+            failures: FailureLog::default(),
         });
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        tasks.spawn(until(stopped.clone(), accept(node.clone(), quic.clone())));
-        tasks.spawn(until(stopped, dial_all(node.clone(), quic.clone())));
-        Ok(Self { node, quic, local, stop, tasks })
+        tasks.spawn(until(stopped.clone(), accept(net.clone(), quic.clone())));
+        tasks.spawn(until(stopped, dial_all(net.clone(), quic.clone())));
+        Ok(Self { net, quic, local, stop, tasks })
     }
 
-    /// The address in use, with the port that the system chose if none was given.
+    /// Returns the bound address, with the port that the system chose for port 0.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.local
     }
 
-    /// What has been counted so far.
+    /// Returns the endpoint's counters.
     #[must_use]
     pub fn counters(&self) -> &Arc<NetCounters> {
-        &self.node.counters
+        &self.net.counters
     }
 
-    /// The peers that are connected now.
+    /// Returns the connected peers.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerStatus> {
         let status = |(node, connection): (OriginatorId, Connection)| PeerStatus {
@@ -136,25 +138,26 @@ impl Endpoint {
             remote: connection.remote_address(),
             rtt: connection.rtt(),
         };
-        self.node.sessions.connections().into_iter().map(status).collect()
+        self.net.sessions.connections().into_iter().map(status).collect()
     }
 
-    /// What went wrong with each peer, by id. A peer with which nothing did may be missing.
+    /// Returns the failures of each peer. A peer without any may be absent.
     #[must_use]
-    pub fn notes(&self) -> BTreeMap<OriginatorId, PeerNote> {
-        self.node.notes.all()
+    pub fn failures(&self) -> BTreeMap<OriginatorId, PeerFailures> {
+        self.net.failures.all()
     }
 
-    /// Tells every peer that this node stops, and ends.
+    /// Closes every connection with [`CloseCode::Shutdown`] and stops. Waits up to two seconds for
+    /// peers to receive the close.
     pub async fn shutdown(mut self) {
-        self.node.sessions.close();
-        let sessions = self.node.sessions.connections();
+        self.net.sessions.close();
+        let sessions = self.net.sessions.connections();
         let goodbye = goodbye(sessions.iter().map(|(_, connection)| connection.rtt()));
         self.quic.close(close_code(CloseCode::Shutdown), b"");
         self.stop.send_replace(true);
         while self.tasks.join_next().await.is_some() {}
-        // Peers that do not hear it find out by themselves. Those that have proved nothing yet are
-        // not waited for: a connection to a node that is gone takes seconds to be given up.
+        // A peer that misses the close notices by its idle timeout. Unproven connections are not waited
+        // for: giving up a connection to a dead node takes seconds.
         let _ = timeout(goodbye, self.quic.wait_idle()).await;
     }
 }
@@ -165,8 +168,8 @@ impl std::fmt::Debug for Endpoint {
     }
 }
 
-/// How long peers with these round trips may take to hear that a connection is closed, and to be
-/// told again if they did not (RFC 9000 §10.2.1).
+/// Returns the time in which peers with these round trips receive a close, and a second one if the
+/// first was lost (RFC 9000 §10.2.1).
 fn goodbye(round_trips: impl Iterator<Item = Duration>) -> Duration {
     let longest = round_trips.max();
     longest.map_or(Duration::ZERO, |rtt| (GOODBYE_MIN + 3 * rtt).min(GOODBYE_MAX))
@@ -179,36 +182,36 @@ async fn until(mut stopped: watch::Receiver<bool>, work: impl Future<Output = ()
     }
 }
 
-/// A task for every node that is in the registry or comes into it.
-async fn dial_all(node: Arc<Node>, quic: quinn::Endpoint) {
-    let mut registry = node.identity.registry.clone();
+/// Runs a task for every node that is in the registry or enters it.
+async fn dial_all(net: Arc<NetState>, quic: quinn::Endpoint) {
+    let mut registry = net.identity.registry.clone();
     let mut dialled = JoinSet::new();
     let mut running = std::collections::HashMap::new();
     loop {
         let nodes = registry.borrow_and_update().clone();
         running.retain(|_, task: &mut tokio::task::AbortHandle| !task.is_finished());
-        for peer in nodes.nodes().map(|node| node.id).filter(|id| *id != node.identity.own) {
-            running
-                .entry(peer)
-                .or_insert_with(|| dialled.spawn(dial::keep_up(node.clone(), quic.clone(), peer)));
+        for peer in nodes.nodes().map(|record| record.id).filter(|id| *id != net.identity.own) {
+            running.entry(peer).or_insert_with(|| {
+                dialled.spawn(dial::maintain_session(net.clone(), quic.clone(), peer))
+            });
         }
         if registry.changed().await.is_err() {
-            // Nobody updates the registry any more: it stays as it is.
+            // The sender is gone: the registry stays as it is.
             while dialled.join_next().await.is_some() {}
             return;
         }
     }
 }
 
-async fn accept(node: Arc<Node>, quic: quinn::Endpoint) {
+async fn accept(net: Arc<NetState>, quic: quinn::Endpoint) {
     let unproven = Arc::new(Semaphore::new(UNPROVEN_MAX));
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             incoming = quic.accept() => {
                 let Some(incoming) = incoming else { return };
-                if let Some(incoming) = look_at(&node, &unproven, incoming) {
-                    connections.spawn(receive(node.clone(), unproven.clone(), incoming));
+                if let Some(incoming) = screen(&net, &unproven, incoming) {
+                    connections.spawn(receive(net.clone(), unproven.clone(), incoming));
                 }
             }
             Some(ended) = connections.join_next() => {
@@ -220,57 +223,57 @@ async fn accept(node: Arc<Node>, quic: quinn::Endpoint) {
     }
 }
 
-/// Turns away what there is no room for.
-fn look_at(node: &Node, unproven: &Semaphore, incoming: Incoming) -> Option<Incoming> {
+/// Admits an incoming connection to the handshake, refuses it, or asks it to prove its address.
+fn screen(net: &NetState, unproven: &Semaphore, incoming: Incoming) -> Option<Incoming> {
     let free = unproven.available_permits();
     if free == 0 {
-        node.counters.refuse(Refusal::Busy);
+        net.counters.refuse(PeerError::Busy);
         incoming.refuse();
         return None;
     }
     let waiting = UNPROVEN_MAX - free;
     if waiting >= UNVALIDATED_MAX && !incoming.remote_address_validated() {
-        // Costs nothing to answer; whoever forges addresses never gets it.
+        // Stateless and cheap; a dialler with a forged address never receives the answer.
         let _ = incoming.retry();
         return None;
     }
     Some(incoming)
 }
 
-/// One connection that was dialled by a peer.
-async fn receive(node: Arc<Node>, unproven: Arc<Semaphore>, incoming: Incoming) {
+/// Handles one connection that a peer dialled: handshake, then session.
+async fn receive(net: Arc<NetState>, unproven: Arc<Semaphore>, incoming: Incoming) {
     let Ok(permit) = unproven.try_acquire() else {
-        node.counters.refuse(Refusal::Busy);
+        net.counters.refuse(PeerError::Busy);
         incoming.refuse();
         return;
     };
     let remote = incoming.remote_address();
-    match prove(&node, incoming, permit).await {
-        Ok(proven) => node.work(proven).await,
-        Err(broken) => tracing::debug!(%remote, %broken, "no session"),
+    match prove(&net, incoming, permit).await {
+        Ok(proven) => net.run_session(proven).await,
+        Err(error) => tracing::debug!(%remote, %error, "no session"),
     }
 }
 
-/// Holds the permit until the peer has proved its id.
+/// Runs the handshake and holds the permit meanwhile.
 async fn prove(
-    node: &Node,
+    net: &NetState,
     incoming: Incoming,
     _permit: SemaphorePermit<'_>,
-) -> Result<Proven, Broken> {
+) -> Result<ProvenConnection, SessionError> {
     let connection = timeout(HANDSHAKE_MAX, incoming)
         .await
-        .map_err(|_| Broken::from(Refusal::HandshakeTimeout))
+        .map_err(|_| SessionError::from(PeerError::HandshakeTimeout))
         .and_then(|connected| Ok(connected?))
-        .inspect_err(|broken| {
-            if let Broken::Refused(reason) = broken {
-                node.counters.refuse(*reason);
+        .inspect_err(|error| {
+            if let SessionError::Peer(reason) = error {
+                net.counters.refuse(*reason);
             }
         })?;
-    let clock = node.replication.heads().get();
-    timeout(HANDSHAKE_MAX, node.identity.accept(connection.clone(), &clock))
+    let clock = net.replication.heads().get();
+    timeout(HANDSHAKE_MAX, net.identity.accept(connection.clone(), &clock))
         .await
-        .unwrap_or_else(|_| Err(Refusal::HandshakeTimeout.into()))
-        .inspect_err(|broken| node.close(&connection, broken))
+        .unwrap_or_else(|_| Err(PeerError::HandshakeTimeout.into()))
+        .inspect_err(|error| net.close(&connection, error))
 }
 
 #[cfg(test)]

@@ -1,54 +1,55 @@
-//! What is remembered of each peer besides its session: how often it was not reached, how often it
-//! was refused, and what went wrong last.
+//! Failures by peer: attempts that did not reach it, refusals, and the last error.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hawser_proto::OriginatorId;
 
-use crate::control::Broken;
+use crate::control::SessionError;
 
-/// What is known of the trouble with one peer.
+/// The failures of one peer since this node started.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct PeerNote {
-    /// Attempts to reach it that came to nothing.
+pub struct PeerFailures {
+    /// Attempts to dial the peer that ended without a session.
     pub failed_attempts: u64,
-    /// Sessions, and attempts at one, that ended because of what it sent.
+    /// Sessions and attempts that ended with a [`PeerError`](crate::PeerError).
     pub refused: u64,
-    /// Why the last session that is over, or the last attempt at one, ended.
+    /// Reason for the end of the last session or attempt.
     pub last_error: Option<String>,
 }
 
-/// The notes on all peers: nodes of the registry, and those that have proved to be one.
+/// Failures of all peers. Holds one entry for each registry node at most, because an id enters it
+/// only after it was dialled or proved.
 #[derive(Debug, Default)]
-pub(crate) struct Notes(Mutex<BTreeMap<OriginatorId, PeerNote>>);
+pub(crate) struct FailureLog(Mutex<BTreeMap<OriginatorId, PeerFailures>>);
 
-impl Notes {
-    /// An attempt to reach the peer came to nothing.
-    pub(crate) fn not_reached(&self, peer: OriginatorId, why: &Broken) {
-        let mut notes = self.lock();
-        let note = notes.entry(peer).or_default();
-        note.failed_attempts += 1;
-        note.ended(why);
+impl FailureLog {
+    /// Records an attempt to dial the peer that ended without a session.
+    pub(crate) fn not_reached(&self, peer: OriginatorId, why: &SessionError) {
+        let mut peers = self.lock();
+        let failures = peers.entry(peer).or_default();
+        failures.failed_attempts += 1;
+        failures.ended(why);
     }
 
-    /// A session with the peer is over.
-    pub(crate) fn disconnected(&self, peer: OriginatorId, why: &Broken) {
+    /// Records the end of a session with the peer.
+    pub(crate) fn disconnected(&self, peer: OriginatorId, why: &SessionError) {
         self.lock().entry(peer).or_default().ended(why);
     }
 
-    pub(crate) fn all(&self) -> BTreeMap<OriginatorId, PeerNote> {
+    /// Returns a copy of all entries.
+    pub(crate) fn all(&self) -> BTreeMap<OriginatorId, PeerFailures> {
         self.lock().clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<OriginatorId, PeerNote>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<OriginatorId, PeerFailures>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl PeerNote {
-    fn ended(&mut self, why: &Broken) {
-        self.refused += u64::from(matches!(why, Broken::Refused(_)));
+impl PeerFailures {
+    fn ended(&mut self, why: &SessionError) {
+        self.refused += u64::from(matches!(why, SessionError::Peer(_)));
         self.last_error = Some(why.to_string());
     }
 }
@@ -58,23 +59,23 @@ mod tests {
     use hawser_proto::frame::CloseCode;
 
     use super::*;
-    use crate::counters::Refusal;
+    use crate::counters::PeerError;
 
     const PEER: OriginatorId = OriginatorId(200);
 
     #[test]
     fn trouble_is_counted_and_the_last_of_it_is_kept() {
-        let notes = Notes::default();
-        notes.not_reached(PEER, &Broken::Lost("it does not answer".into()));
-        notes.not_reached(PEER, &Broken::Refused(Refusal::BadProof));
-        let note = |last_error: &str| PeerNote {
+        let log = FailureLog::default();
+        log.not_reached(PEER, &SessionError::Lost("it does not answer".into()));
+        log.not_reached(PEER, &SessionError::Peer(PeerError::BadProof));
+        let failures = |last_error: &str| PeerFailures {
             failed_attempts: 2,
             refused: 1,
             last_error: Some(last_error.to_owned()),
         };
-        assert_eq!(notes.all()[&PEER], note("the proof does not hold"));
-        notes.disconnected(PEER, &Broken::Closed(CloseCode::Shutdown));
-        assert_eq!(notes.all()[&PEER], note("closed by the peer: Shutdown"));
-        assert_eq!(notes.all().len(), 1);
+        assert_eq!(log.all()[&PEER], failures("the proof does not hold"));
+        log.disconnected(PEER, &SessionError::Closed(CloseCode::Shutdown));
+        assert_eq!(log.all()[&PEER], failures("closed by the peer: Shutdown"));
+        assert_eq!(log.all().len(), 1);
     }
 }

@@ -1,4 +1,7 @@
-//! Both ends prove their node ids inside the connection.
+//! The handshake: both ends prove their node ids inside the connection.
+//!
+//! The dialler speaks first, but proves itself last, so a node that is dialled by a stranger signs
+//! only for ids of the registry (`docs/protocol/replication.md`).
 
 use std::sync::Arc;
 
@@ -11,74 +14,87 @@ use hawser_proto::{Cursor, OriginatorId, PublicKey, SecretKey, Signature};
 use quinn::Connection;
 use tokio::sync::watch;
 
-use crate::control::{Broken, ControlReader, ControlWriter};
-use crate::counters::Refusal;
+use crate::control::{ControlReader, ControlWriter, SessionError};
+use crate::counters::PeerError;
 
-/// Who this node is, and whom it can know.
-pub(crate) struct Identity {
+/// This node's id and key, and the registry with the keys of its peers.
+pub(crate) struct LocalIdentity {
     pub(crate) own: OriginatorId,
     pub(crate) key: SecretKey,
     pub(crate) registry: watch::Receiver<Arc<Registry>>,
 }
 
-/// A connection whose other end has proved its id.
-pub(crate) struct Proven {
+/// A connection whose peer has proved its id.
+pub(crate) struct ProvenConnection {
     pub(crate) connection: Connection,
     pub(crate) peer: OriginatorId,
     pub(crate) dialler: OriginatorId,
-    /// How far the peer says it is.
+    /// The durable heads that the peer claims.
     pub(crate) clock: Cursor,
     pub(crate) reader: ControlReader,
     pub(crate) writer: ControlWriter,
 }
 
-impl Identity {
-    /// The end that has dialled `peer`.
+impl LocalIdentity {
+    /// Runs the handshake of the end that has dialled `peer`.
+    ///
+    /// # Errors
+    /// When the connection fails, or the peer does not prove the id that was dialled.
     pub(crate) async fn dial(
         &self,
         connection: Connection,
         peer: OriginatorId,
         clock: &Cursor,
-    ) -> Result<Proven, Broken> {
+    ) -> Result<ProvenConnection, SessionError> {
         let exporter = export(&connection)?;
         let (send, receive) = connection.open_bi().await?;
         let (mut writer, mut reader) = (ControlWriter::new(send), ControlReader::new(receive));
         writer.send(self.hello(clock)).await?;
         let hello = read_hello(&mut reader).await?;
         if hello.node_id != peer {
-            return Err(Refusal::WrongNode.into());
+            return Err(PeerError::WrongNode.into());
         }
         let key = self.key_of(peer)?;
-        check(read_proof(&mut reader).await?, key, Role::Acceptor, peer, self.own, &exporter)?;
+        check_proof(
+            read_proof(&mut reader).await?,
+            key,
+            Role::Acceptor,
+            peer,
+            self.own,
+            &exporter,
+        )?;
         writer.send(self.proof(Role::Dialler, peer, &exporter)).await?;
         let dialler = self.own;
-        Ok(Proven { connection, peer, dialler, clock: hello.clock, reader, writer })
+        Ok(ProvenConnection { connection, peer, dialler, clock: hello.clock, reader, writer })
     }
 
-    /// The end that was dialled.
+    /// Runs the handshake of the end that was dialled.
+    ///
+    /// # Errors
+    /// When the connection fails, or the peer does not prove an id of the registry.
     pub(crate) async fn accept(
         &self,
         connection: Connection,
         clock: &Cursor,
-    ) -> Result<Proven, Broken> {
+    ) -> Result<ProvenConnection, SessionError> {
         let exporter = export(&connection)?;
         let (send, receive) = connection.accept_bi().await?;
         let (mut writer, mut reader) = (ControlWriter::new(send), ControlReader::new(receive));
         let hello = read_hello(&mut reader).await?;
         let peer = hello.node_id;
         if peer == self.own {
-            return Err(Refusal::WrongNode.into());
+            return Err(PeerError::WrongNode.into());
         }
         let key = self.key_of(peer)?;
         writer.send(self.hello(clock)).await?;
         writer.send(self.proof(Role::Acceptor, peer, &exporter)).await?;
-        check(read_proof(&mut reader).await?, key, Role::Dialler, peer, self.own, &exporter)?;
-        Ok(Proven { connection, peer, dialler: peer, clock: hello.clock, reader, writer })
+        check_proof(read_proof(&mut reader).await?, key, Role::Dialler, peer, self.own, &exporter)?;
+        Ok(ProvenConnection { connection, peer, dialler: peer, clock: hello.clock, reader, writer })
     }
 
-    fn key_of(&self, peer: OriginatorId) -> Result<PublicKey, Refusal> {
+    fn key_of(&self, peer: OriginatorId) -> Result<PublicKey, PeerError> {
         let registry = self.registry.borrow();
-        registry.node(peer).map(|record| record.public_key).ok_or(Refusal::UnknownNode)
+        registry.node(peer).map(|record| record.public_key).ok_or(PeerError::UnknownNode)
     }
 
     fn hello(&self, clock: &Cursor) -> ControlFrame {
@@ -86,7 +102,7 @@ impl Identity {
             versions: vec![VERSION],
             features: 0,
             node_id: self.own,
-            // What does not fit follows with the first clock.
+            // Entries beyond the limit follow in the first clock frame.
             clock: clock.iter().take(MAX_CLOCK_ENTRIES).collect(),
         })
     }
@@ -98,41 +114,43 @@ impl Identity {
     }
 }
 
-/// What only the two ends of this very connection know.
-fn export(connection: &Connection) -> Result<[u8; 32], Broken> {
+/// Exports 32 bytes that only the two ends of this connection know. A proof signs them, so it is
+/// useless on any other connection.
+fn export(connection: &Connection) -> Result<[u8; 32], SessionError> {
     let mut exporter = [0; 32];
     connection
         .export_keying_material(&mut exporter, EXPORTER_LABEL, &[])
-        .map_err(|_| Broken::Lost("the TLS session exports nothing".to_owned()))?;
+        .map_err(|_| SessionError::Lost("the TLS session exports nothing".to_owned()))?;
     Ok(exporter)
 }
 
-async fn read_hello(reader: &mut ControlReader) -> Result<Hello, Broken> {
+async fn read_hello(reader: &mut ControlReader) -> Result<Hello, SessionError> {
     match reader.next().await? {
         ControlFrame::Hello(hello) if hello.versions.contains(&VERSION) => Ok(hello),
-        ControlFrame::Hello(_) => Err(Refusal::NoCommonVersion.into()),
-        _ => Err(Refusal::Protocol.into()),
+        ControlFrame::Hello(_) => Err(PeerError::NoCommonVersion.into()),
+        _ => Err(PeerError::Protocol.into()),
     }
 }
 
-async fn read_proof(reader: &mut ControlReader) -> Result<Proof, Broken> {
+async fn read_proof(reader: &mut ControlReader) -> Result<Proof, SessionError> {
     match reader.next().await? {
         ControlFrame::Proof(proof) => Ok(proof),
-        _ => Err(Refusal::Protocol.into()),
+        _ => Err(PeerError::Protocol.into()),
     }
 }
 
-fn check(
+/// Verifies the peer's signature over both roles, both ids and the exported bytes.
+fn check_proof(
     proof: Proof,
     key: PublicKey,
     role: Role,
     peer: OriginatorId,
     own: OriginatorId,
     exporter: &[u8; 32],
-) -> Result<(), Refusal> {
+) -> Result<(), PeerError> {
     let digest = keccak256(&[&proof_preimage(role, peer, own, exporter)]);
     let signed = Signature::from_bytes(&proof.signature)
         .and_then(|signature| signature.require_canonical().map(|()| signature))
         .and_then(|signature| signature.recover(digest));
-    if proof.node_id == peer && signed == Ok(key) { Ok(()) } else { Err(Refusal::BadProof) }
+    if proof.node_id == peer && signed == Ok(key) { Ok(()) } else { Err(PeerError::BadProof) }
 }

@@ -1,15 +1,19 @@
-//! Peers over QUIC: `docs/protocol/replication.md` on the wire. Moves frames, proves who is at the
-//! other end, and decides nothing about what an envelope is worth. In reading order:
+//! Peers over QUIC: `docs/protocol/replication.md` on the wire.
 //!
-//! - [`endpoint`]: the socket, what is dialled and who is let in;
+//! This crate moves frames and proves node ids. It never decides about an envelope and never touches
+//! storage. In reading order:
+//!
+//! - [`endpoint`]: the socket, dialling and accepting;
 //! - `handshake`: both ends prove their node ids inside the connection;
-//! - `sessions`: one connection for each peer, whoever dialled;
+//! - `sessions`: one connection for each peer, in whichever direction it was dialled;
 //! - `session`: a connection at work; `receive` reads what was asked for, `send` sends what the
 //!   peer asks for;
-//! - [`counters`]: what is counted, refusals by reason; `failures`: what went wrong with each peer.
+//! - [`counters`]: counters and refusals by reason; `failures`: failures by peer.
 //!
 //! Invariant: a session exists only with a peer that has proved an id of the registry in this very
 //! connection. Invariant: nothing is read from a stream that its strand cannot take.
+
+#![warn(missing_docs)]
 
 mod address;
 mod backoff;
@@ -26,6 +30,6 @@ mod sessions;
 mod tls;
 mod transport;
 
-pub use counters::{NetCounters, Refusal};
-pub use endpoint::{Endpoint, NetSettings, PeerStatus, StartError};
-pub use failures::PeerNote;
+pub use counters::{NetCounters, PeerError};
+pub use endpoint::{Endpoint, NetSettings, NetStartError, PeerStatus};
+pub use failures::PeerFailures;

@@ -1,4 +1,4 @@
-//! Strands that were asked of a peer: which stream answers which want, and what is in it.
+//! Receiving strands: matching a peer's streams to open wants, and decoding them.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,91 +11,100 @@ use hawser_proto::{OriginatorId, SequenceId};
 use quinn::{ReadError, RecvStream, VarInt};
 use tokio::sync::oneshot;
 
-use crate::control::Broken;
-use crate::counters::{NetCounters, Refusal};
+use crate::control::SessionError;
+use crate::counters::{NetCounters, PeerError};
 
-/// How many bytes of envelopes a peer is asked to put into one batch.
+/// Bytes of envelopes that a peer is asked to put into one batch at most. Guessed: a few milliseconds
+/// of verification, so that strands take turns.
 pub(crate) const BATCH_BYTES_MAX: u32 = 512 * 1024;
-/// How many earlier wants for one strand are remembered: their streams may still be on their way.
+/// Number of earlier wants remembered for each strand, because their streams may still arrive.
+/// Guessed: more than a follower opens within a round trip.
 const EARLIER_MAX: usize = 32;
-/// Packets that are taken from QUIC at a time.
+/// Chunks taken from QUIC in one read. Guessed: one burst of packets.
 const CHUNKS: usize = 32;
 
-/// What has been asked of one peer.
+/// The wants sent to one peer.
 #[derive(Default)]
-pub(crate) struct Wants {
-    strands: Mutex<HashMap<OriginatorId, Asked>>,
+pub(crate) struct OpenWants {
+    strands: Mutex<HashMap<OriginatorId, StrandWants>>,
 }
 
+/// The wants for one strand.
 #[derive(Default)]
-struct Asked {
-    current: Option<Current>,
-    /// Where earlier wants began.
+struct StrandWants {
+    current: Option<OpenWant>,
+    /// The `after` of earlier wants, at most [`EARLIER_MAX`].
     earlier: VecDeque<SequenceId>,
 }
 
-struct Current {
+/// The want that is in force.
+struct OpenWant {
     request: RequestId,
     after: SequenceId,
-    /// Dropped to end the reading of the stream that answers.
+    /// Dropping it ends the task that reads the answering stream. `None` until a stream answers.
     reading: Option<oneshot::Sender<()>>,
 }
 
-/// What a stream turns out to be.
-enum Claim {
-    /// The answer to this want, until the other end is dropped.
+/// The want that a stream answers.
+enum StreamMatch {
+    /// The want in force, until the sender of the channel is dropped.
     Answer(RequestId, oneshot::Receiver<()>),
-    /// The answer to something that is no longer wanted.
+    /// A want that was replaced or taken back.
     Late,
 }
 
-impl Wants {
-    /// A want is being sent.
-    pub(crate) fn ask(&self, request: RequestId, want: Want) {
+impl OpenWants {
+    /// Opens a want in place of the earlier one for the same strand.
+    pub(crate) fn open(&self, request: RequestId, want: Want) {
         let mut strands = self.strands();
-        let asked = strands.entry(want.originator).or_default();
-        asked.retire();
-        asked.current = Some(Current { request, after: want.after, reading: None });
+        let wants = strands.entry(want.originator).or_default();
+        wants.retire();
+        wants.current = Some(OpenWant { request, after: want.after, reading: None });
     }
 
-    /// A want is being taken back.
-    pub(crate) fn stop(&self, originator: OriginatorId) {
-        if let Some(asked) = self.strands().get_mut(&originator) {
-            asked.retire();
+    /// Takes a want back.
+    pub(crate) fn close(&self, originator: OriginatorId) {
+        if let Some(wants) = self.strands().get_mut(&originator) {
+            wants.retire();
         }
     }
 
-    /// The peer will not answer; gives the want that this is about, if one waits for a stream.
+    /// Closes the want that the peer refused. Returns its request if no stream has answered it yet.
     pub(crate) fn refused(&self, originator: OriginatorId) -> Option<RequestId> {
         let mut strands = self.strands();
-        let asked = strands.get_mut(&originator)?;
-        let waiting = asked.current.as_ref().filter(|current| current.reading.is_none());
+        let wants = strands.get_mut(&originator)?;
+        let waiting = wants.current.as_ref().filter(|current| current.reading.is_none());
         let request = waiting?.request;
-        asked.retire();
+        wants.retire();
         Some(request)
     }
 
-    fn claim(&self, header: StreamHeader) -> Result<Claim, Refusal> {
+    /// Matches a stream to a want by its header.
+    ///
+    /// # Errors
+    /// [`PeerError::Unrequested`] when no want, open or earlier, began at this place.
+    fn match_stream(&self, header: StreamHeader) -> Result<StreamMatch, PeerError> {
         let mut strands = self.strands();
-        let asked = strands.get_mut(&header.originator).ok_or(Refusal::Unrequested)?;
-        match &mut asked.current {
+        let wants = strands.get_mut(&header.originator).ok_or(PeerError::Unrequested)?;
+        match &mut wants.current {
             Some(current) if current.after == header.after => {
-                // If there were two, the newer stream answers the newer want.
+                // Of two wants with the same `after`, the newer stream answers the newer want.
                 let (reading, ended) = oneshot::channel();
                 current.reading = Some(reading);
-                Ok(Claim::Answer(current.request, ended))
+                Ok(StreamMatch::Answer(current.request, ended))
             }
-            _ if asked.earlier.contains(&header.after) => Ok(Claim::Late),
-            _ => Err(Refusal::Unrequested),
+            _ if wants.earlier.contains(&header.after) => Ok(StreamMatch::Late),
+            _ => Err(PeerError::Unrequested),
         }
     }
 
-    fn strands(&self) -> MutexGuard<'_, HashMap<OriginatorId, Asked>> {
+    fn strands(&self) -> MutexGuard<'_, HashMap<OriginatorId, StrandWants>> {
         self.strands.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Asked {
+impl StrandWants {
+    /// Moves the want in force to the earlier ones.
     fn retire(&mut self) {
         if let Some(current) = self.current.take() {
             self.earlier.push_back(current.after);
@@ -106,52 +115,58 @@ impl Asked {
     }
 }
 
-/// Reads one stream that the peer has opened, to its end or until nobody wants it any more.
+/// Reads one stream that the peer has opened, to its end or until its want is closed.
+///
+/// # Errors
+/// When the stream breaks the protocol, answers no want, or the connection fails.
 pub(crate) async fn read(
     mut stream: RecvStream,
-    wants: Arc<Wants>,
+    wants: Arc<OpenWants>,
     sink: ResponseSink,
     counters: Arc<NetCounters>,
-) -> Result<(), Broken> {
-    let mut incoming = Incoming { decoder: DataDecoder::new(), counters };
-    let header = match incoming.next(&mut stream).await? {
-        Next::Frame(DataFrame::Header(header)) => header,
-        Next::Frame(_) => return Err(Refusal::Protocol.into()),
-        // It was taken back before it began.
-        Next::Finished | Next::Reset => return Ok(()),
+) -> Result<(), SessionError> {
+    let mut receiver = StrandReceiver { decoder: DataDecoder::new(), counters };
+    let header = match receiver.next(&mut stream).await? {
+        StreamEvent::Frame(DataFrame::Header(header)) => header,
+        StreamEvent::Frame(_) => return Err(PeerError::Protocol.into()),
+        // The want was taken back before the stream began.
+        StreamEvent::Finished | StreamEvent::Reset => return Ok(()),
     };
-    let keep = match wants.claim(header)? {
-        Claim::Late => false,
-        Claim::Answer(request, ended) => tokio::select! {
+    let keep = match wants.match_stream(header)? {
+        StreamMatch::Late => false,
+        StreamMatch::Answer(request, ended) => tokio::select! {
             biased;
             _ = ended => false,
-            kept = incoming.deliver(&mut stream, header.originator, request, &sink) => kept?,
+            kept = receiver.deliver(&mut stream, header.originator, request, &sink) => kept?,
         },
     };
     if !keep {
-        // Fails if the stream has ended meanwhile, which is as good.
+        // Fails only if the stream has ended meanwhile.
         let _ = stream.stop(VarInt::from_u32(StreamCode::Stopped.code()));
     }
     Ok(())
 }
 
-/// What a stream brings next.
-enum Next {
+/// The next event of a stream.
+enum StreamEvent {
     Frame(DataFrame),
     Finished,
     Reset,
 }
 
-struct Incoming {
+/// The decoder of one strand's stream.
+struct StrandReceiver {
     decoder: DataDecoder,
     counters: Arc<NetCounters>,
 }
 
-impl Incoming {
-    async fn next(&mut self, stream: &mut RecvStream) -> Result<Next, Broken> {
+impl StrandReceiver {
+    /// Reads the next frame. Bytes are taken from QUIC only when no whole frame is left, so the
+    /// window of the stream is the back-pressure.
+    async fn next(&mut self, stream: &mut RecvStream) -> Result<StreamEvent, SessionError> {
         loop {
             if let Some(frame) = self.decoder.next_frame()? {
-                return Ok(Next::Frame(frame));
+                return Ok(StreamEvent::Frame(frame));
             }
             let mut chunks: [Bytes; CHUNKS] = Default::default();
             match stream.read_chunks(&mut chunks).await {
@@ -163,37 +178,37 @@ impl Incoming {
                 }
                 Ok(None) => {
                     self.decoder.finish()?;
-                    return Ok(Next::Finished);
+                    return Ok(StreamEvent::Finished);
                 }
-                Err(ReadError::Reset(_)) => return Ok(Next::Reset),
+                Err(ReadError::Reset(_)) => return Ok(StreamEvent::Reset),
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    /// Hands everything over; false if nobody wants the rest.
+    /// Delivers all frames to the engine's follower. Returns false when the follower takes no more.
     async fn deliver(
         &mut self,
         stream: &mut RecvStream,
         originator: OriginatorId,
         request: RequestId,
         sink: &ResponseSink,
-    ) -> Result<bool, Broken> {
+    ) -> Result<bool, SessionError> {
         let mut is_whole = false;
         loop {
             let items = match self.next(stream).await? {
-                Next::Frame(DataFrame::Batch(batch)) => envelopes(&batch)?,
-                Next::Frame(DataFrame::Gap(gap)) => {
+                StreamEvent::Frame(DataFrame::Batch(batch)) => envelopes(&batch)?,
+                StreamEvent::Frame(DataFrame::Gap(gap)) => {
                     let expired = gap.reason == GapReason::Expired;
                     vec![StrandItem::Gap { from: gap.from, to: gap.to, expired }]
                 }
-                Next::Frame(DataFrame::End(_)) => {
+                StreamEvent::Frame(DataFrame::End(_)) => {
                     is_whole = true;
                     vec![StrandItem::End]
                 }
-                Next::Frame(DataFrame::Header(_)) => return Err(Refusal::Protocol.into()),
-                Next::Finished | Next::Reset if is_whole => return Ok(true),
-                Next::Finished | Next::Reset => {
+                StreamEvent::Frame(DataFrame::Header(_)) => return Err(PeerError::Protocol.into()),
+                StreamEvent::Finished | StreamEvent::Reset if is_whole => return Ok(true),
+                StreamEvent::Finished | StreamEvent::Reset => {
                     let _ = sink.deliver(originator, request, vec![StrandItem::Closed]).await;
                     return Ok(true);
                 }
@@ -205,23 +220,26 @@ impl Incoming {
     }
 }
 
-/// A batch may exceed what was asked for only if it is a single envelope.
-fn envelopes(batch: &Batch) -> Result<Vec<StrandItem<Bytes>>, Refusal> {
+/// Returns the envelopes of a batch.
+///
+/// # Errors
+/// [`PeerError::Oversized`] when it exceeds the size asked for, unless it is a single envelope.
+fn envelopes(batch: &Batch) -> Result<Vec<StrandItem<Bytes>>, PeerError> {
     let bytes: usize = batch.envelopes().map(|envelope| envelope.len()).sum();
     let is_within = u32::try_from(bytes).is_ok_and(|bytes| bytes <= BATCH_BYTES_MAX);
     if batch.len() > 1 && !is_within {
-        return Err(Refusal::Oversized);
+        return Err(PeerError::Oversized);
     }
     Ok(batch.envelopes().map(StrandItem::Envelope).collect())
 }
 
-/// Tells a strand that its want will not be answered.
+/// Tells the engine's follower that its want will not be answered.
 pub(crate) async fn close(
     sink: ResponseSink,
     originator: OriginatorId,
     request: RequestId,
-) -> Result<(), Broken> {
-    // Fails if nobody cares any more.
+) -> Result<(), SessionError> {
+    // Fails only if the follower has dropped the request.
     let _ = sink.deliver(originator, request, vec![StrandItem::Closed]).await;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Strands that a peer has asked for, one stream each.
+//! Sending strands that a peer has asked for, one stream each.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,30 +14,34 @@ use hawser_proto::frame::{
 use quinn::{Connection, SendStream, VarInt, WriteError};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use tracing::Instrument as _;
 
 use crate::counters::NetCounters;
 
-/// The most that is read and sent at once, whatever the peer asks for.
+/// Upper bound of a batch in bytes, whatever the peer asks for. Guessed: bounds memory per strand and
+/// keeps the overhead of a frame negligible.
 const BATCH_BYTES_MAX: u32 = 1024 * 1024;
-/// Strands that are sent to one peer at a time.
+/// Strands that are sent to one peer at a time. Equals the peer's stream limit in
+/// [`crate::transport`].
 const STRANDS_MAX: usize = 1024;
 
-/// Everything that is being sent to one peer.
-pub(crate) struct Serving {
+/// The tasks that send strands to one peer.
+pub(crate) struct StrandSenders {
     connection: Connection,
     replication: Replication,
     counters: Arc<NetCounters>,
-    strands: HashMap<OriginatorId, Sending>,
+    strands: HashMap<OriginatorId, SenderHandle>,
     tasks: JoinSet<(OriginatorId, u64)>,
     started: u64,
 }
 
-struct Sending {
+/// The task that sends one strand.
+struct SenderHandle {
     serial: u64,
     stop: oneshot::Sender<StreamCode>,
 }
 
-impl Serving {
+impl StrandSenders {
     pub(crate) fn new(
         connection: Connection,
         replication: Replication,
@@ -53,10 +57,10 @@ impl Serving {
         }
     }
 
-    /// Begins to send a strand, in place of what the peer asked of it before.
+    /// Starts to send a strand, in place of an earlier want for it.
     ///
     /// # Errors
-    /// What to answer instead.
+    /// The reason to refuse the want with.
     pub(crate) fn start(&mut self, want: Want) -> Result<(), RefuseReason> {
         self.counters.wants.inc();
         self.stop(want.originator, StreamCode::Replaced);
@@ -72,8 +76,8 @@ impl Serving {
         )?;
         self.started += 1;
         let (serial, (stop, stopped)) = (self.started, oneshot::channel());
-        self.strands.insert(want.originator, Sending { serial, stop });
-        let strand = Strand {
+        self.strands.insert(want.originator, SenderHandle { serial, stop });
+        let strand = StrandSender {
             reader,
             header: StreamHeader { originator: want.originator, after: want.after },
             has_end: want.up_to.is_some(),
@@ -81,21 +85,22 @@ impl Serving {
             counters: self.counters.clone(),
         };
         let connection = self.connection.clone();
-        self.tasks.spawn(async move {
+        let sending = async move {
             send(connection, strand, stopped).await;
             (want.originator, serial)
-        });
+        };
+        self.tasks.spawn(sending.in_current_span());
         Ok(())
     }
 
-    /// Sends no more of a strand.
+    /// Stops sending a strand.
     pub(crate) fn stop(&mut self, originator: OriginatorId, code: StreamCode) {
         if let Some(sending) = self.strands.remove(&originator) {
-            let _ = sending.stop.send(code); // it may just have ended by itself
+            let _ = sending.stop.send(code); // fails only if the task has just ended
         }
     }
 
-    /// Cleans up after strands that have been sent; never returns if there are none. Cancel safe.
+    /// Removes the handle of the next task that ends; pending while there is none. Cancel safe.
     pub(crate) async fn reap(&mut self) {
         match self.tasks.join_next().await {
             Some(Ok((originator, serial))) => {
@@ -109,22 +114,22 @@ impl Serving {
     }
 }
 
-/// Why a strand is sent no further.
+/// The reason a strand is sent no further.
 #[derive(Debug, thiserror::Error)]
 enum SendError {
-    /// The peer wants no more, or is gone.
+    /// The peer stopped the stream, or the connection failed.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// Our own disk.
+    /// The log could not be read.
     #[error(transparent)]
     Read(#[from] StrandReadError),
-    /// What the log holds fits no frame.
+    /// An envelope of the log fits no frame.
     #[error(transparent)]
     Encode(#[from] EncodeError),
 }
 
-/// One strand on its way out.
-struct Strand {
+/// One strand being sent.
+struct StrandSender {
     reader: StrandReader,
     header: StreamHeader,
     has_end: bool,
@@ -132,10 +137,10 @@ struct Strand {
     counters: Arc<NetCounters>,
 }
 
-/// Opens a stream and sends until there is no more, or until it is stopped.
+/// Opens a stream and sends until the strand's wanted end, or until it is stopped.
 async fn send(
     connection: Connection,
-    mut strand: Strand,
+    mut strand: StrandSender,
     mut stopped: oneshot::Receiver<StreamCode>,
 ) {
     let stream = tokio::select! {
@@ -156,11 +161,11 @@ async fn send(
             }
         },
     };
-    // Else the stream would end as if it were whole. Fails if the connection is gone.
+    // Without a reset the stream would end as if it were complete. Fails only without a connection.
     let _ = stream.reset(VarInt::from_u32(code.code()));
 }
 
-impl Strand {
+impl StrandSender {
     async fn send_all(&mut self, stream: &mut SendStream) -> Result<(), SendError> {
         self.send_frame(stream, DataFrame::Header(self.header)).await?;
         while let Some(items) = self.reader.next().await? {
@@ -173,7 +178,7 @@ impl Strand {
             let through = self.reader.position();
             self.send_frame(stream, DataFrame::End(End { through })).await?;
         }
-        let _ = stream.finish(); // fails if the peer has stopped it
+        let _ = stream.finish(); // fails only if the peer has stopped it
         Ok(())
     }
 
@@ -199,6 +204,7 @@ impl Strand {
         Ok(())
     }
 
+    /// Sends the envelopes gathered so far as one batch.
     async fn flush(&mut self, stream: &mut SendStream) -> Result<(), SendError> {
         let envelopes = self.batch.len() as u64;
         if let Some(frame) = self.batch.finish() {

@@ -1,4 +1,4 @@
-//! A connection at work: what the strands ask of the peer, what the peer asks of us, and clocks.
+//! A session with one peer: wants in both directions, and clock gossip.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -11,34 +11,44 @@ use hawser_proto::frame::{CloseCode, ControlFrame, Refused, Stop, StreamCode, Wa
 use quinn::Connection;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
+use tracing::Instrument as _;
 
 use crate::backoff::long_pause;
-use crate::control::{Broken, ControlReader, ControlWriter};
-use crate::counters::{NetCounters, Refusal};
-use crate::failures::Notes;
-use crate::handshake::{Identity, Proven};
-use crate::receive::{self, Wants};
-use crate::send::Serving;
+use crate::control::{ControlReader, ControlWriter, SessionError};
+use crate::counters::{NetCounters, PeerError};
+use crate::failures::FailureLog;
+use crate::handshake::{LocalIdentity, ProvenConnection};
+use crate::receive::{self, OpenWants};
+use crate::send::StrandSenders;
 use crate::sessions::{Sessions, close_code};
 
-/// How often a peer is told how far this node is, if it has moved.
+/// Interval of clock frames while this node's heads move. Specified in
+/// `docs/protocol/replication.md`.
 const CLOCK_EVERY: Duration = Duration::from_secs(1);
 
-/// What every connection of this node shares.
-pub(crate) struct Node {
-    pub(crate) identity: Identity,
+/// The state that all sessions of one endpoint share.
+pub(crate) struct NetState {
+    pub(crate) identity: LocalIdentity,
     pub(crate) replication: Replication,
     pub(crate) sessions: Sessions,
     pub(crate) counters: Arc<NetCounters>,
-    pub(crate) notes: Notes,
+    pub(crate) failures: FailureLog,
 }
 
-impl Node {
-    /// Works with a peer until the connection ends.
-    pub(crate) async fn work(&self, proven: Proven) {
+impl NetState {
+    /// Runs a session with a proven peer until its connection ends, within a span that names the peer
+    /// and the direction of the connection.
+    pub(crate) async fn run_session(&self, proven: ProvenConnection) {
+        let is_dialled = proven.dialler == self.identity.own;
+        let direction = if is_dialled { "outgoing" } else { "incoming" };
+        let span = tracing::debug_span!("peer_session", peer = %proven.peer, direction);
+        self.run_admitted(proven).instrument(span).await;
+    }
+
+    async fn run_admitted(&self, proven: ProvenConnection) {
         let (peer, connection) = (proven.peer, proven.connection.clone());
         let admitted = self.sessions.admit(&proven, &self.replication, Instant::now());
-        let (place, link) = match admitted {
+        let (guard, link) = match admitted {
             Ok(admitted) => admitted,
             Err(code) => {
                 tracing::debug!(%peer, ?code, "peer not let in");
@@ -49,96 +59,97 @@ impl Node {
         self.counters.sessions.inc();
         tracing::info!(%peer, remote = %connection.remote_address(), "peer connected");
         let mut session = Session::new(self, proven, link);
-        let broken = match session.work().await {
+        let error = match session.run().await {
             Ok(never) => match never {},
-            Err(broken) => broken,
+            Err(error) => error,
         };
-        tracing::info!(%peer, reason = %broken, "peer disconnected");
-        self.notes.disconnected(peer, &broken);
-        // First of all: streams that are dropped while the connection stands end as if they were
-        // whole.
-        self.close(&connection, &broken);
+        tracing::info!(%peer, reason = %error, "peer disconnected");
+        self.failures.disconnected(peer, &error);
+        // Before the session is dropped: its streams would otherwise end as if they were complete.
+        self.close(&connection, &error);
         drop(session);
-        if broken.is_lasting() {
+        if error.is_lasting() {
             self.sessions.avoid(peer, Instant::now() + long_pause(rand::random()));
         }
-        drop(place); // only now may the peer be dialled again
+        drop(guard); // only now may the peer be dialled again
     }
 
-    /// Closes a connection that goes no further.
-    pub(crate) fn close(&self, connection: &Connection, broken: &Broken) {
-        let code = match broken {
-            Broken::Refused(reason) => {
+    /// Closes a connection with the code of its error, and counts a refusal.
+    pub(crate) fn close(&self, connection: &Connection, error: &SessionError) {
+        let code = match error {
+            SessionError::Peer(reason) => {
                 tracing::warn!(remote = %connection.remote_address(), %reason, "peer refused");
                 self.counters.refuse(*reason);
                 reason.close_code()
             }
-            Broken::Closed(_) => CloseCode::Shutdown, // as good as any: nobody reads it
-            Broken::Lost(_) => CloseCode::Internal,
+            SessionError::Closed(_) => CloseCode::Shutdown, // any code: the peer is gone already
+            SessionError::Lost(_) => CloseCode::Internal,
         };
         connection.close(close_code(code), b"");
     }
 }
 
+/// One session at work.
 struct Session<'a> {
-    node: &'a Node,
+    net: &'a NetState,
     connection: Connection,
     reader: ControlReader,
     writer: ControlWriter,
     link: Link,
-    wants: Arc<Wants>,
-    /// Streams that the peer has opened.
-    incoming: JoinSet<Result<(), Broken>>,
-    serving: Serving,
-    /// What the peer knows of how far this node is.
-    told: Cursor,
+    wants: Arc<OpenWants>,
+    /// Tasks that read streams of the peer. QUIC's stream limit bounds their number.
+    incoming: JoinSet<Result<(), SessionError>>,
+    senders: StrandSenders,
+    /// Heads that the peer has been sent.
+    sent_clock: Cursor,
 }
 
 impl<'a> Session<'a> {
-    fn new(node: &'a Node, proven: Proven, link: Link) -> Self {
-        let Proven { connection, reader, writer, .. } = proven;
-        let serving =
-            Serving::new(connection.clone(), node.replication.clone(), node.counters.clone());
+    fn new(net: &'a NetState, proven: ProvenConnection, link: Link) -> Self {
+        let ProvenConnection { connection, reader, writer, .. } = proven;
+        let senders =
+            StrandSenders::new(connection.clone(), net.replication.clone(), net.counters.clone());
         Self {
-            node,
+            net,
             connection,
             reader,
             writer,
             link,
             wants: Arc::default(),
             incoming: JoinSet::new(),
-            serving,
-            told: Cursor::new(),
+            senders,
+            sent_clock: Cursor::new(),
         }
     }
 
-    async fn work(&mut self) -> Result<Infallible, Broken> {
+    async fn run(&mut self) -> Result<Infallible, SessionError> {
         let mut clock = tokio::time::interval(CLOCK_EVERY);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 command = self.link.command() => match command {
-                    Some(command) => self.obey(command).await?,
-                    None => return Err(Broken::Lost("another link has taken over".to_owned())),
+                    Some(command) => self.handle_command(command).await?,
+                    None => return Err(SessionError::Lost("another link has taken over".to_owned())),
                 },
-                frame = self.reader.next() => self.hear(frame?).await?,
+                frame = self.reader.next() => self.handle_frame(frame?).await?,
                 stream = self.connection.accept_uni() => {
                     let (wants, sink) = (self.wants.clone(), self.link.sink().clone());
-                    let counters = self.node.counters.clone();
-                    self.incoming.spawn(receive::read(stream?, wants, sink, counters));
+                    let counters = self.net.counters.clone();
+                    let read = receive::read(stream?, wants, sink, counters);
+                    self.incoming.spawn(read.in_current_span());
                 }
-                read = read_one(&mut self.incoming) => read?,
-                () = self.serving.reap() => {}
-                _ = clock.tick() => self.tell_clock().await?,
+                read = next_finished(&mut self.incoming) => read?,
+                () = self.senders.reap() => {}
+                _ = clock.tick() => self.send_clock().await?,
             }
         }
     }
 
-    /// Does what a strand asks for.
-    async fn obey(&mut self, command: LinkCommand) -> Result<(), Broken> {
+    /// Carries out a command of the engine's follower.
+    async fn handle_command(&mut self, command: LinkCommand) -> Result<(), SessionError> {
         match command {
             LinkCommand::Want { request, want } => {
-                self.wants.ask(request, want);
+                self.wants.open(request, want);
                 let frame = Want {
                     originator: want.originator,
                     after: want.after,
@@ -148,18 +159,18 @@ impl<'a> Session<'a> {
                 self.writer.send(ControlFrame::Want(frame)).await
             }
             LinkCommand::Stop { originator } => {
-                self.wants.stop(originator);
+                self.wants.close(originator);
                 self.writer.send(ControlFrame::Stop(Stop { originator })).await
             }
-            LinkCommand::Disconnect { violation } => Err(Refusal::Envelope(violation).into()),
+            LinkCommand::Disconnect { violation } => Err(PeerError::Envelope(violation).into()),
         }
     }
 
-    /// Does what the peer asks for.
-    async fn hear(&mut self, frame: ControlFrame) -> Result<(), Broken> {
+    /// Answers a control frame of the peer.
+    async fn handle_frame(&mut self, frame: ControlFrame) -> Result<(), SessionError> {
         match frame {
-            ControlFrame::Hello(_) | ControlFrame::Proof(_) => Err(Refusal::Protocol.into()),
-            ControlFrame::Want(want) => match self.serving.start(want) {
+            ControlFrame::Hello(_) | ControlFrame::Proof(_) => Err(PeerError::Protocol.into()),
+            ControlFrame::Want(want) => match self.senders.start(want) {
                 Ok(()) => Ok(()),
                 Err(reason) => {
                     let refused = Refused { originator: want.originator, reason };
@@ -167,7 +178,7 @@ impl<'a> Session<'a> {
                 }
             },
             ControlFrame::Stop(stop) => {
-                self.serving.stop(stop.originator, StreamCode::Stopped);
+                self.senders.stop(stop.originator, StreamCode::Stopped);
                 Ok(())
             }
             ControlFrame::Clock(clock) => {
@@ -176,25 +187,29 @@ impl<'a> Session<'a> {
             }
             ControlFrame::Refused(refused) => {
                 if let Some(request) = self.wants.refused(refused.originator) {
-                    // Waits for the strand by itself, so that it holds up nothing else.
+                    // Delivery waits for the strand's queue; a task of its own keeps the session going.
                     let sink = self.link.sink().clone();
-                    self.incoming.spawn(receive::close(sink, refused.originator, request));
+                    self.incoming
+                        .spawn(receive::close(sink, refused.originator, request).in_current_span());
                 }
                 Ok(())
             }
         }
     }
 
-    async fn tell_clock(&mut self) -> Result<(), Broken> {
-        let now = self.node.replication.heads().get();
-        let moved: Cursor = now.iter().filter(|id| !self.told.covers(*id)).collect();
-        self.told.merge(&moved);
+    /// Sends the heads that have moved since the last clock frame.
+    async fn send_clock(&mut self) -> Result<(), SessionError> {
+        let now = self.net.replication.heads().get();
+        let moved: Cursor = now.iter().filter(|id| !self.sent_clock.covers(*id)).collect();
+        self.sent_clock.merge(&moved);
         self.writer.send_clock(&moved).await
     }
 }
 
-/// How one of the streams has ended; never returns if there are none. Cancel safe.
-async fn read_one(incoming: &mut JoinSet<Result<(), Broken>>) -> Result<(), Broken> {
+/// Returns the result of the next task that ends; pending while there is none. Cancel safe.
+async fn next_finished(
+    incoming: &mut JoinSet<Result<(), SessionError>>,
+) -> Result<(), SessionError> {
     match incoming.join_next().await {
         Some(Ok(read)) => read,
         Some(Err(error)) => std::panic::resume_unwind(error.into_panic()),

@@ -1,4 +1,4 @@
-//! Which peers are connected: one session for each, whoever dialled.
+//! The connected peers: one session for each, in whichever direction it was dialled.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,36 +10,38 @@ use hawser_proto::frame::CloseCode;
 use quinn::{Connection, VarInt};
 use tokio::sync::watch;
 
-use crate::handshake::Proven;
+use crate::handshake::ProvenConnection;
 
-/// Two connections that come up within this time were dialled at once; a later one means that its
-/// dialler has lost the earlier. Guessed.
+/// Two connections that come up within this time count as dialled at once. A later one means that its
+/// dialler has lost the earlier. Guessed: longer than a handshake on the worst link.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
-/// All sessions of this node. Clones share them.
+/// All sessions of this node. Clones share the table.
 #[derive(Clone)]
 pub(crate) struct Sessions {
-    table: Arc<watch::Sender<Table>>,
+    table: Arc<watch::Sender<SessionTable>>,
 }
 
 #[derive(Default)]
-struct Table {
-    current: HashMap<OriginatorId, Current>,
-    /// Peers that did what they may not are left alone for a while.
+struct SessionTable {
+    current: HashMap<OriginatorId, ActiveSession>,
+    /// Peers that were refused are neither dialled nor admitted before these times. At most one entry
+    /// for each registry node, since only proven ids enter.
     quiet_until: HashMap<OriginatorId, Instant>,
     admitted: u64,
     is_closing: bool,
 }
 
-struct Current {
+/// The session that is kept with one peer.
+struct ActiveSession {
     serial: u64,
     dialler: OriginatorId,
     since: Instant,
     connection: Connection,
 }
 
-/// One session's place in the table; given back when dropped.
-pub(crate) struct Place {
+/// A session's entry in the table. Dropping it removes the entry, and the peer may be dialled again.
+pub(crate) struct SessionGuard {
     sessions: Sessions,
     peer: OriginatorId,
     serial: u64,
@@ -47,71 +49,71 @@ pub(crate) struct Place {
 
 impl Sessions {
     pub(crate) fn new() -> Self {
-        Self { table: Arc::new(watch::Sender::new(Table::default())) }
+        Self { table: Arc::new(watch::Sender::new(SessionTable::default())) }
     }
 
-    /// Lets a peer in that has proved its id, and tells the engine, unless another connection to
-    /// it is to be kept. A connection that gives way is closed.
+    /// Admits a peer that has proved its id and links it to the engine, unless another connection to
+    /// it is kept. A connection that gives way is closed.
     ///
     /// # Errors
-    /// What the new connection is to be closed with.
+    /// The code to close the new connection with.
     pub(crate) fn admit(
         &self,
-        proven: &Proven,
+        proven: &ProvenConnection,
         replication: &Replication,
         now: Instant,
-    ) -> Result<(Place, Link), CloseCode> {
+    ) -> Result<(SessionGuard, Link), CloseCode> {
         let mut admitted = Err(CloseCode::Internal);
         self.table.send_modify(|table| {
-            // Linked while the table is held, so that the engine sees links in the same order.
+            // Linked under the table's lock, so that the engine sees links in the order of admission.
             admitted = table.admit(proven, now).map(|serial| {
-                let place = Place { sessions: self.clone(), peer: proven.peer, serial };
-                (place, replication.connect(proven.peer, proven.clock.clone()))
+                let guard = SessionGuard { sessions: self.clone(), peer: proven.peer, serial };
+                (guard, replication.connect(proven.peer, proven.clock.clone()))
             });
         });
         admitted
     }
 
-    /// Waits until there is a session with this peer.
+    /// Waits until a session with this peer exists.
     pub(crate) async fn wait_for(&self, peer: OriginatorId) {
         self.wait(|table| table.current.contains_key(&peer)).await;
     }
 
-    /// Waits until there is no session with this peer.
+    /// Waits until no session with this peer exists.
     pub(crate) async fn wait_for_none(&self, peer: OriginatorId) {
         self.wait(|table| !table.current.contains_key(&peer)).await;
     }
 
-    async fn wait(&self, condition: impl FnMut(&Table) -> bool) {
+    async fn wait(&self, condition: impl FnMut(&SessionTable) -> bool) {
         let mut changes = self.table.subscribe();
         changes.wait_for(condition).await.map(drop).expect("the table is held here");
     }
 
-    /// Leaves a peer alone, and does not let it in, until then.
+    /// Neither dials nor admits a peer until the given time.
     pub(crate) fn avoid(&self, peer: OriginatorId, until: Instant) {
         self.table.send_modify(|table| {
             table.quiet_until.insert(peer, until);
         });
     }
 
-    /// Until when a peer is left alone.
+    /// Returns the time before which a peer is not dialled, if one was set.
     pub(crate) fn avoided_until(&self, peer: OriginatorId) -> Option<Instant> {
         self.table.borrow().quiet_until.get(&peer).copied()
     }
 
-    /// Every connection, by peer.
+    /// Returns every connection with its peer.
     pub(crate) fn connections(&self) -> Vec<(OriginatorId, Connection)> {
         let table = self.table.borrow();
         table.current.iter().map(|(id, current)| (*id, current.connection.clone())).collect()
     }
 
-    /// Lets nobody in any more.
+    /// Admits no peer from now on.
     pub(crate) fn close(&self) {
         self.table.send_modify(|table| table.is_closing = true);
     }
 }
 
-impl Drop for Place {
+impl Drop for SessionGuard {
     fn drop(&mut self) {
         self.sessions.table.send_if_modified(|table| {
             let current = table.current.get(&self.peer);
@@ -121,8 +123,8 @@ impl Drop for Place {
     }
 }
 
-impl Table {
-    fn admit(&mut self, proven: &Proven, now: Instant) -> Result<u64, CloseCode> {
+impl SessionTable {
+    fn admit(&mut self, proven: &ProvenConnection, now: Instant) -> Result<u64, CloseCode> {
         let peer = proven.peer;
         if self.is_closing {
             return Err(CloseCode::Shutdown);
@@ -138,7 +140,7 @@ impl Table {
             current.connection.close(close_code(CloseCode::Duplicate), b"");
         }
         self.admitted += 1;
-        let current = Current {
+        let current = ActiveSession {
             serial: self.admitted,
             dialler: proven.dialler,
             since: now,
@@ -149,15 +151,18 @@ impl Table {
     }
 }
 
-impl Current {
-    /// Both ends have to decide the same, or each closes what the other keeps.
+impl ActiveSession {
+    /// Returns true when a new connection by `dialler` replaces this one.
+    ///
+    /// Of two connections dialled at once both ends keep that of the lower id. They have to decide
+    /// alike, or each closes the connection that the other keeps.
     fn gives_way(&self, dialler: OriginatorId, now: Instant) -> bool {
         let at_once = now.saturating_duration_since(self.since) < AT_ONCE;
         !at_once || dialler <= self.dialler
     }
 }
 
-/// The number as QUIC takes it.
+/// Converts a close code to QUIC's integer type.
 pub(crate) fn close_code(code: CloseCode) -> VarInt {
     VarInt::from_u32(code.code())
 }

@@ -1,5 +1,5 @@
-//! TLS 1.3 as QUIC needs it. Certificates are made at start and prove nothing; who the other end
-//! is follows from the handshake in [`crate::handshake`].
+//! TLS 1.3 for QUIC. Certificates are made at start and prove nothing; the handshake in
+//! [`crate::handshake`] proves the peer's id.
 
 use std::sync::Arc;
 
@@ -11,16 +11,17 @@ use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, SignatureScheme};
 
-/// The name in every certificate, and the one that is asked for.
+/// The host name in every certificate and in every request for one. Any would do:
+/// certificates prove nothing.
 pub(crate) const SERVER_NAME: &str = "hawser";
 
-/// Why TLS cannot be set up; none of it depends on a peer.
+/// The reason TLS cannot be set up. Never caused by a peer.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// No key or certificate could be made.
+    /// Making the key or the certificate failed.
     #[error("certificate: {0}")]
     Certificate(#[from] rcgen::Error),
-    /// The TLS library refuses the configuration.
+    /// The TLS library refused the configuration.
     #[error("configuration: {0}")]
     Config(#[from] rustls::Error),
     /// The cipher suite that QUIC begins with is missing.
@@ -28,8 +29,8 @@ pub enum TlsError {
     Suite(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
 }
 
-/// For connections that others dial. Sessions are not resumed, so every connection exports its
-/// own value.
+/// Returns the configuration for connections that peers dial. Sessions are not resumed, so every
+/// connection exports its own value.
 pub(crate) fn server() -> Result<QuicServerConfig, TlsError> {
     let certified = rcgen::generate_simple_self_signed([SERVER_NAME.to_owned()])?;
     let key = PrivateKeyDer::Pkcs8(certified.signing_key.serialize_der().into());
@@ -42,7 +43,7 @@ pub(crate) fn server() -> Result<QuicServerConfig, TlsError> {
     Ok(config.try_into()?)
 }
 
-/// For connections that this node dials.
+/// Returns the configuration for connections that this node dials.
 pub(crate) fn client() -> Result<QuicClientConfig, TlsError> {
     let provider = provider();
     let mut config = rustls::ClientConfig::builder_with_provider(provider.clone())
@@ -59,8 +60,8 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// Takes any certificate, but insists that the other end holds its key: what the session exports
-/// is then known to nobody in between.
+/// Accepts any certificate, but requires that the peer holds its key. The exported value is then
+/// unknown to a party in between.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 

@@ -1,4 +1,4 @@
-//! How QUIC is set up: windows, timeouts, and what survives a restart.
+//! QUIC settings: windows, timeouts, and the reset key that survives a restart.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,21 +13,24 @@ use quinn::{
 
 use crate::tls::{self, TlsError};
 
-/// What may arrive of one strand before it is read. With a round trip of 100 ms it carries about
-/// 40 MB/s, several times what one machine can check.
+/// Receive window of one stream, which carries one strand. Calculated: with a round trip of 100 ms
+/// it carries about 40 MB/s, several times the rate at which one machine verifies envelopes.
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
-/// What may arrive of all strands of one connection. Bounds its memory here.
+/// Receive window of one connection: eight full streams. Bounds the receiver's memory per peer.
 const CONNECTION_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
-/// What waits in one connection for acknowledgement. Bounds its memory at the sender.
+/// Unacknowledged bytes of one connection. Bounds the sender's memory per peer; guessed as two full
+/// streams.
 const SEND_WINDOW_BYTES: u64 = 8 * 1024 * 1024;
-/// Strands that a peer may send at a time.
+/// Streams that a peer may have open at a time, one per strand. Guessed: several times the number of
+/// originators of any planned network.
 const STREAMS_MAX: u32 = 1024;
-/// A connection on which nothing comes for this long is given up.
+/// A connection that is silent for this long is closed. Guessed: ten lost probes.
 const IDLE_MAX: Duration = Duration::from_secs(10);
-/// An idle connection is probed this often, so that a peer that is gone is missed in time.
+/// Interval of probes on an idle connection, so that a lost peer is noticed within [`IDLE_MAX`].
+/// Guessed.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
-/// What the round trip is taken for before it is measured; a lost first packet is sent again
-/// after three of them.
+/// Round trip assumed before one is measured. A lost first packet is sent again after three of them.
+/// Guessed; RFC 9002 §6.2.2 recommends 333 ms, which would delay sessions on lossy links.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
 
 fn transport() -> TransportConfig {
@@ -45,21 +48,24 @@ fn transport() -> TransportConfig {
     config
 }
 
+/// Returns the settings for connections that peers dial.
 pub(crate) fn server() -> Result<ServerConfig, TlsError> {
     let mut config = ServerConfig::with_crypto(Arc::new(tls::server()?));
     config.transport_config(Arc::new(transport()));
     Ok(config)
 }
 
+/// Returns the settings for connections that this node dials.
 pub(crate) fn client() -> Result<ClientConfig, TlsError> {
     let mut config = ClientConfig::new(Arc::new(tls::client()?));
     config.transport_config(Arc::new(transport()));
     Ok(config)
 }
 
-/// Derives from the node's key what lets a node that was killed tell its peers, when it is back,
-/// that their old connections are dead (RFC 9000 §10.3). Without it they would wait for the idle
-/// timeout.
+/// Returns the settings of the socket, with a stateless reset key that is derived from the node's key.
+///
+/// A node that was killed and is back can thereby tell its peers that their old connections are dead
+/// (RFC 9000 §10.3). Without it they would wait for the idle timeout.
 pub(crate) fn endpoint(key: &SecretKey) -> EndpointConfig {
     let reset_key = keccak256(&[b"hawser-quic-reset|", &key.to_bytes()]);
     let mut config = EndpointConfig::new(Arc::new(ResetKey(reset_key.0)));
@@ -67,8 +73,8 @@ pub(crate) fn endpoint(key: &SecretKey) -> EndpointConfig {
     config
 }
 
-/// Connection ids that say nothing. The default ones are recognised only by the process that made
-/// them, and a packet with any other would not be answered.
+/// Random connection ids. The default ones are recognised only by the process that made them, and a
+/// packet with any other id would get no stateless reset.
 struct RandomIds;
 
 impl ConnectionIdGenerator for RandomIds {
@@ -85,7 +91,8 @@ impl ConnectionIdGenerator for RandomIds {
     }
 }
 
-/// Keccak with the key in front is a keyed hash of its own: it has no length extension.
+/// Keccak-256 with the key in front as a keyed hash. Keccak has no length extension, so HMAC's second
+/// pass is not needed.
 struct ResetKey([u8; 32]);
 
 impl HmacKey for ResetKey {

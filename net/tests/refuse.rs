@@ -9,7 +9,7 @@ use common::envelopes::{envelope, forged, key};
 use common::network::{Network, Node, UNREACHABLE};
 use common::raw::{RawPeer, SilentServer, closed};
 use hawser_engine::replication::PeerViolation;
-use hawser_net::Refusal;
+use hawser_net::PeerError;
 use hawser_proto::frame::{
     CloseCode, ControlFrame, DataFrame, Gap, GapReason, Hello, MAX_BATCH_FRAME, MAX_CONTROL_FRAME,
     Proof, Role, proof_preimage,
@@ -46,10 +46,10 @@ impl Scene {
     }
 
     /// The peer is sent away, it is counted, and the honest node is followed as before.
-    async fn assert_refused(&mut self, peer: &RawPeer, reason: Refusal, code: CloseCode) {
+    async fn assert_refused(&mut self, peer: &RawPeer, reason: PeerError, code: CloseCode) {
         assert_eq!(peer.closed().await, Some(code));
         let counters = self.node.endpoint.counters();
-        let refused: BTreeMap<&str, u64> = Refusal::ALL
+        let refused: BTreeMap<&str, u64> = PeerError::ALL
             .into_iter()
             .map(|reason| (reason.label(), counters.refused(reason)))
             .filter(|(_, count)| *count > 0)
@@ -70,7 +70,7 @@ async fn an_id_that_is_not_in_the_registry_is_refused() {
     let mut scene = Scene::new().await;
     let mut peer = scene.connect().await;
     peer.say(hello(OriginatorId(900))).await;
-    scene.assert_refused(&peer, Refusal::UnknownNode, CloseCode::UnknownNode).await;
+    scene.assert_refused(&peer, PeerError::UnknownNode, CloseCode::UnknownNode).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,7 +78,7 @@ async fn the_nodes_own_id_is_refused() {
     let mut scene = Scene::new().await;
     let mut peer = scene.connect().await;
     peer.say(hello(scene.node.id)).await;
-    scene.assert_refused(&peer, Refusal::WrongNode, CloseCode::WrongNode).await;
+    scene.assert_refused(&peer, PeerError::WrongNode, CloseCode::WrongNode).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,7 +86,7 @@ async fn an_id_that_is_proved_with_another_key_is_refused() {
     let mut scene = Scene::new().await;
     let mut peer = scene.connect().await;
     peer.prove(LIAR, &key(OriginatorId(900)), scene.node.id).await;
-    scene.assert_refused(&peer, Refusal::BadProof, CloseCode::BadProof).await;
+    scene.assert_refused(&peer, PeerError::BadProof, CloseCode::BadProof).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -98,7 +98,7 @@ async fn a_proof_for_another_id_than_the_one_greeted_with_is_refused() {
     let preimage = proof_preimage(Role::Dialler, own, scene.node.id, &peer.exporter());
     let signature = *key(own).sign(keccak256(&[&preimage])).as_bytes();
     peer.say(ControlFrame::Proof(Proof { node_id: own, signature })).await;
-    scene.assert_refused(&peer, Refusal::BadProof, CloseCode::BadProof).await;
+    scene.assert_refused(&peer, PeerError::BadProof, CloseCode::BadProof).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -110,7 +110,7 @@ async fn a_proof_from_another_connection_is_refused() {
     let mut second = scene.connect().await;
     second.greet(LIAR).await;
     second.say(ControlFrame::Proof(Proof { node_id: LIAR, signature })).await;
-    scene.assert_refused(&second, Refusal::BadProof, CloseCode::BadProof).await;
+    scene.assert_refused(&second, PeerError::BadProof, CloseCode::BadProof).await;
     assert_eq!(first.connection.close_reason(), None, "the true peer does not suffer");
 }
 
@@ -120,7 +120,7 @@ async fn a_proof_that_is_sent_back_is_refused() {
     let mut peer = scene.connect().await;
     let Proof { signature, .. } = peer.greet(LIAR).await;
     peer.say(ControlFrame::Proof(Proof { node_id: LIAR, signature })).await;
-    scene.assert_refused(&peer, Refusal::BadProof, CloseCode::BadProof).await;
+    scene.assert_refused(&peer, PeerError::BadProof, CloseCode::BadProof).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -130,7 +130,7 @@ async fn a_version_that_is_not_known_is_refused() {
     let clock = Cursor::new();
     let hello = Hello { versions: vec![7], features: 0, node_id: LIAR, clock };
     peer.say(ControlFrame::Hello(hello)).await;
-    scene.assert_refused(&peer, Refusal::NoCommonVersion, CloseCode::NoCommonVersion).await;
+    scene.assert_refused(&peer, PeerError::NoCommonVersion, CloseCode::NoCommonVersion).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -149,7 +149,7 @@ async fn whoever_does_not_prove_its_id_in_time_is_refused() {
     for connection in [&silent.connection, &greeted.connection, &dialled] {
         assert_eq!(closed(connection).await, Some(CloseCode::HandshakeTimeout));
     }
-    let counted = || node.endpoint.counters().refused(Refusal::HandshakeTimeout);
+    let counted = || node.endpoint.counters().refused(PeerError::HandshakeTimeout);
     common::network::eventually("each of them is counted", || counted() >= 3).await;
     honest.publish(1).await;
     node.wait_for(200, 1).await;
@@ -163,7 +163,7 @@ async fn nothing_is_served_before_the_proof() {
     let (originator, after) = (OriginatorId(100), SequenceId(0));
     let want = hawser_proto::frame::Want { originator, after, up_to: None, bytes_max: 1 };
     peer.say(ControlFrame::Want(want)).await;
-    scene.assert_refused(&peer, Refusal::Protocol, CloseCode::ProtocolViolation).await;
+    scene.assert_refused(&peer, PeerError::Protocol, CloseCode::ProtocolViolation).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -172,7 +172,7 @@ async fn a_node_that_answers_for_another_is_not_followed() {
     let (node, honest) = (network.start(100), network.start(200));
     network.register(LIAR, honest.endpoint.local_addr());
     common::network::eventually("the wrong node is refused", || {
-        node.endpoint.counters().refused(Refusal::WrongNode) > 0
+        node.endpoint.counters().refused(PeerError::WrongNode) > 0
     })
     .await;
     honest.publish(1).await;
@@ -185,7 +185,7 @@ async fn a_forged_envelope_ends_the_connection_and_is_not_stored() {
     let mut peer = scene.join().await;
     let batch = [envelope(LIAR, 1), forged(LIAR, 2), envelope(LIAR, 3)];
     let _strand = peer.answer(LIAR.0, &batch).await;
-    let reason = Refusal::Envelope(PeerViolation::ForgedSignature);
+    let reason = PeerError::Envelope(PeerViolation::ForgedSignature);
     scene.assert_refused(&peer, reason, CloseCode::BadEnvelope).await;
     scene.node.wait_for(LIAR.0, 1).await;
     assert_eq!(scene.node.held(LIAR.0), BTreeMap::from([(1, envelope(LIAR, 1))]));
@@ -196,7 +196,7 @@ async fn a_peer_that_was_refused_is_kept_out_for_a_while() {
     let mut scene = Scene::new().await;
     let mut peer = scene.join().await;
     let _strand = peer.answer(LIAR.0, &[forged(LIAR, 1)]).await;
-    let reason = Refusal::Envelope(PeerViolation::ForgedSignature);
+    let reason = PeerError::Envelope(PeerViolation::ForgedSignature);
     scene.assert_refused(&peer, reason, CloseCode::BadEnvelope).await;
     let again = scene.join().await;
     assert_eq!(again.closed().await, Some(CloseCode::Busy));
@@ -232,7 +232,7 @@ async fn envelopes_that_break_the_stream_are_refused() {
             strand.send_batch(&[envelope(LIAR, 1)]).await;
         }
         strand.send_batch(&batch).await;
-        scene.assert_refused(&peer, Refusal::Envelope(violation), code).await;
+        scene.assert_refused(&peer, PeerError::Envelope(violation), code).await;
         assert!(scene.node.held(LIAR.0).len() <= 2);
     }
 }
@@ -244,7 +244,7 @@ async fn a_strand_that_was_not_asked_for_is_refused() {
     peer.hear_want(LIAR.0).await;
     let mut strand = peer.open(OriginatorId(200), SequenceId(1)).await;
     strand.send_batch(&[envelope(OriginatorId(200), 9)]).await;
-    scene.assert_refused(&peer, Refusal::Unrequested, CloseCode::ProtocolViolation).await;
+    scene.assert_refused(&peer, PeerError::Unrequested, CloseCode::ProtocolViolation).await;
     assert!(!scene.node.held(200).contains_key(&9));
 }
 
@@ -254,7 +254,7 @@ async fn a_strand_from_another_place_than_asked_for_is_refused() {
     let mut peer = scene.join().await;
     peer.hear_want(LIAR.0).await;
     let _strand = peer.open(LIAR, SequenceId(5)).await;
-    scene.assert_refused(&peer, Refusal::Unrequested, CloseCode::ProtocolViolation).await;
+    scene.assert_refused(&peer, PeerError::Unrequested, CloseCode::ProtocolViolation).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -264,7 +264,7 @@ async fn a_data_frame_that_claims_too_much_is_refused_by_its_head() {
     let want = peer.hear_want(LIAR.0).await;
     let mut strand = peer.open(want.originator, want.after).await;
     strand.0.write_all(&head(0x42, MAX_BATCH_FRAME + 1)).await.unwrap();
-    scene.assert_refused(&peer, Refusal::Oversized, CloseCode::ProtocolViolation).await;
+    scene.assert_refused(&peer, PeerError::Oversized, CloseCode::ProtocolViolation).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -276,7 +276,7 @@ async fn a_batch_larger_than_asked_for_is_refused() {
     let envelopes: Vec<Bytes> = (1..=count).map(|n| envelope(LIAR, n)).collect();
     let mut strand = peer.open(want.originator, want.after).await;
     strand.send_batch(&envelopes).await;
-    scene.assert_refused(&peer, Refusal::Oversized, CloseCode::ProtocolViolation).await;
+    scene.assert_refused(&peer, PeerError::Oversized, CloseCode::ProtocolViolation).await;
     assert_eq!(scene.node.held(LIAR.0), BTreeMap::new());
 }
 
@@ -285,7 +285,7 @@ async fn a_control_frame_that_claims_too_much_is_refused_by_its_head() {
     let mut scene = Scene::new().await;
     let mut peer = scene.join().await;
     peer.say_bytes(&head(0x05, MAX_CONTROL_FRAME + 1)).await;
-    scene.assert_refused(&peer, Refusal::Oversized, CloseCode::ProtocolViolation).await;
+    scene.assert_refused(&peer, PeerError::Oversized, CloseCode::ProtocolViolation).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -301,7 +301,7 @@ async fn frames_that_are_malformed_or_out_of_place_are_refused() {
             frame.extend([0; 69]);
         }
         peer.say_bytes(&frame).await;
-        scene.assert_refused(&peer, Refusal::Protocol, CloseCode::ProtocolViolation).await;
+        scene.assert_refused(&peer, PeerError::Protocol, CloseCode::ProtocolViolation).await;
     }
     let mut scene = Scene::new().await;
     let mut peer = scene.join().await;
@@ -309,7 +309,7 @@ async fn frames_that_are_malformed_or_out_of_place_are_refused() {
     let mut strand = peer.open(want.originator, want.after).await;
     strand.0.write_all(&head(0x42, 9)).await.unwrap();
     strand.0.finish().unwrap();
-    scene.assert_refused(&peer, Refusal::Protocol, CloseCode::ProtocolViolation).await;
+    scene.assert_refused(&peer, PeerError::Protocol, CloseCode::ProtocolViolation).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

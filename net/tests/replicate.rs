@@ -58,7 +58,7 @@ async fn what_went_wrong_with_a_peer_is_remembered() {
     let mut network = Network::new();
     network.register(OriginatorId(300), UNREACHABLE);
     let (node, peer) = (network.start(100), network.start(200));
-    let note = |id: u32| node.endpoint.notes().remove(&OriginatorId(id)).unwrap_or_default();
+    let note = |id: u32| node.endpoint.failures().remove(&OriginatorId(id)).unwrap_or_default();
     eventually("300 is not reached", || note(300).failed_attempts > 1).await;
     assert!(note(300).last_error.is_some());
     assert_eq!(note(300).refused, 0);

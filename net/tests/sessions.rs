@@ -5,7 +5,7 @@ mod common;
 use common::envelopes::{envelope, key};
 use common::network::{Network, Node, UNREACHABLE};
 use common::raw::RawPeer;
-use hawser_net::Refusal;
+use hawser_net::PeerError;
 use hawser_proto::OriginatorId;
 use hawser_proto::frame::CloseCode;
 
@@ -38,7 +38,7 @@ async fn of_two_connections_that_a_peer_opens_the_newer_is_kept() {
     let mut second = RawPeer::join(node.endpoint.local_addr(), 300, node.id).await;
     assert_eq!(first.closed().await, Some(CloseCode::Duplicate));
     assert_eq!(second.hear_want(300).await.after.0, 1, "it is asked for what follows");
-    let refused: u64 = Refusal::ALL.map(|r| node.endpoint.counters().refused(r)).iter().sum();
+    let refused: u64 = PeerError::ALL.map(|r| node.endpoint.counters().refused(r)).iter().sum();
     assert_eq!(refused, 0);
 }
 
@@ -68,7 +68,7 @@ async fn connections_that_prove_nothing_are_bounded_and_keep_nobody_out_who_is_i
         }
     };
     assert!(matches!(turned_away, quinn::ConnectionError::ConnectionClosed(_)), "{turned_away}");
-    assert!(node.endpoint.counters().refused(Refusal::Busy) > 0);
+    assert!(node.endpoint.counters().refused(PeerError::Busy) > 0);
     honest.publish(1).await;
     node.wait_for(200, 2).await;
     let address = node.endpoint.local_addr();

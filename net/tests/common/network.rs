@@ -9,7 +9,7 @@ use hawser_engine::Engine;
 use hawser_engine::ports::{Clock, NodeRecord, PayloadValidator, Registry, TrustingJudge};
 use hawser_engine::runtime::replication::{Replication, ReplicationTasks};
 use hawser_engine::runtime::{EngineSettings, Ports, PublishSettings, PublisherThreads};
-use hawser_net::{Endpoint, NetSettings, StartError};
+use hawser_net::{Endpoint, NetSettings, NetStartError};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{LogItem, Store, StoreIdentity};
 use tokio::sync::watch;
@@ -100,7 +100,7 @@ impl Network {
             match Endpoint::start(settings, self.registry.subscribe(), replication.clone()) {
                 Ok(endpoint) => return endpoint,
                 // An endpoint that has just been shut down gives its socket back soon.
-                Err(StartError::Listen { .. }) if Instant::now() < end => {
+                Err(NetStartError::Listen { .. }) if Instant::now() < end => {
                     std::thread::sleep(Duration::from_millis(5));
                 }
                 Err(error) => panic!("{error}"),

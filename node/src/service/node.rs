@@ -6,7 +6,7 @@ use std::time::Duration;
 use hawser_api::{ApiError, ApiHandle, ApiSettings, ChainsView, ExtraService, NoPeers, PeerView};
 use hawser_engine::Engine;
 use hawser_engine::runtime::PublisherThreads;
-use hawser_net::{NetSettings, StartError};
+use hawser_net::{NetSettings, NetStartError};
 use hawser_proto::pb::xmtp::mls_validation::v1::validation_api_server::ValidationApiServer;
 use hawser_serve::{MESSAGE_LEN_BYTES_MAX, MethodKind, RpcMethod};
 use hawser_validation::clock::system_unix_s;
@@ -34,7 +34,7 @@ const REST_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 enum ServeError {
     #[error(transparent)]
-    Net(#[from] StartError),
+    Net(#[from] NetStartError),
     #[error(transparent)]
     Api(#[from] ApiError),
     #[error("no thread for the files: {0}")]
@@ -46,7 +46,7 @@ impl ServeError {
     fn hint(&self) -> &'static str {
         let in_use = |source: &std::io::Error| source.kind() == std::io::ErrorKind::AddrInUse;
         match self {
-            Self::Net(StartError::Listen { source, .. })
+            Self::Net(NetStartError::Listen { source, .. })
             | Self::Api(ApiError::Listen { source, .. })
                 if in_use(source) =>
             {

@@ -7,7 +7,7 @@ use hawser_engine::Engine;
 use hawser_engine::runtime::replication::{
     Replication, ReplicationCounters, ReplicationTasks, StrandCounters,
 };
-use hawser_net::{Endpoint, NetSettings, PeerNote, PeerStatus, Refusal, StartError};
+use hawser_net::{Endpoint, NetSettings, NetStartError, PeerError, PeerFailures, PeerStatus};
 use hawser_proto::{Cursor, OriginatorId};
 
 /// The transport and the tasks behind it.
@@ -30,7 +30,7 @@ impl Peers {
     ///
     /// # Errors
     /// When the address cannot be listened on.
-    pub(super) fn start(settings: NetSettings, engine: &Engine) -> Result<Self, StartError> {
+    pub(super) fn start(settings: NetSettings, engine: &Engine) -> Result<Self, NetStartError> {
         let (replication, tasks) = Replication::start(engine);
         let registry = engine.ports().registry.clone();
         let endpoint = Endpoint::start(settings, registry, replication.clone())?;
@@ -68,8 +68,8 @@ impl View {
 
 impl PeerView for View {
     fn peers(&self) -> Vec<PeerState> {
-        let (connected, mut notes) =
-            self.with_endpoint(|endpoint| (endpoint.peers(), endpoint.notes()));
+        let (connected, mut failures) =
+            self.with_endpoint(|endpoint| (endpoint.peers(), endpoint.failures()));
         let clocks = self.replication.peer_clocks();
         let own = self.replication.own();
         let registry = self.engine.ports().registry.borrow().clone();
@@ -79,8 +79,8 @@ impl PeerView for View {
             .map(|record| {
                 let status = connected.iter().find(|status| status.node == record.id);
                 let address = record.quic_address.as_ref().unwrap_or(&record.http_address);
-                let note = notes.remove(&record.id).unwrap_or_default();
-                state(record.id, address, status, note, &clocks)
+                let failed = failures.remove(&record.id).unwrap_or_default();
+                state(record.id, address, status, failed, &clocks)
             })
             .collect()
     }
@@ -98,7 +98,7 @@ impl PeerView for View {
     fn counts(&self) -> PeerCounts {
         self.with_endpoint(|endpoint| {
             let counters = endpoint.counters();
-            let refused = Refusal::ALL.map(|reason| (reason.label(), counters.refused(reason)));
+            let refused = PeerError::ALL.map(|reason| (reason.label(), counters.refused(reason)));
             PeerCounts {
                 dials: counters.dials.get(),
                 sessions: counters.sessions.get(),
@@ -128,7 +128,7 @@ fn state(
     node: OriginatorId,
     address: &str,
     status: Option<&PeerStatus>,
-    note: PeerNote,
+    failures: PeerFailures,
     clocks: &[(OriginatorId, Cursor)],
 ) -> PeerState {
     let clock = clocks.iter().find(|(peer, _)| *peer == node).map(|(_, clock)| clock.clone());
@@ -138,8 +138,8 @@ fn state(
         connected: status.is_some(),
         round_trip: status.map(|status| status.rtt),
         clock: clock.unwrap_or_default(),
-        last_error: note.last_error.filter(|_| status.is_none()),
-        failed_attempts: note.failed_attempts,
-        refused: note.refused,
+        last_error: failures.last_error.filter(|_| status.is_none()),
+        failed_attempts: failures.failed_attempts,
+        refused: failures.refused,
     }
 }
