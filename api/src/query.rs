@@ -1,7 +1,7 @@
 //! Handlers of unary reads: pages of envelopes, the newest envelopes of topics, the inboxes of
 //! addresses.
 
-use hawser_engine::facts;
+use hawser_engine::inbox;
 use hawser_engine::read::wire_len_bytes;
 use hawser_proto::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
@@ -75,7 +75,8 @@ impl Handlers {
         request: pb::GetInboxIdsRequest,
     ) -> Result<pb::GetInboxIdsResponse, CallError> {
         let identifiers = identifiers(request).map_err(CallError::Request)?;
-        let addresses: Vec<_> = identifiers.iter().map(|text| facts::account(text)).collect();
+        let addresses: Vec<_> =
+            identifiers.iter().map(|text| inbox::member_address(text)).collect();
         let reader = self.engine.reader().clone();
         let inboxes = blocking(move || reader.inboxes(&addresses)).await?;
         let responses = identifiers

@@ -1,5 +1,5 @@
-//! Which payer envelopes this node takes: every check that needs no order. Stateless, so that all
-//! cores can do it at once.
+//! Admission of payer envelopes: every check that needs no order. Stateless, so that all cores can
+//! run it at once.
 
 use hawser_proto::envelope::{ClientEnvelope, LayerError, PayerEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
@@ -13,29 +13,33 @@ use hawser_rules::{
 use crate::facts;
 use crate::sequencer::Admitted;
 
-/// Identity updates and reports are refused here in any case; larger ones are not even decoded.
+/// Upper bound of bytes in payloads that consist of many small messages: identity updates and
+/// reports. A guess. A node refuses both in any case, and decoded they take up to some hundred
+/// times as much memory, so larger ones are not decoded just to refuse them by their kind.
 const STRUCTURED_LEN_BYTES_MAX: usize = 16 * 1024;
 
-/// What a publish is checked against, besides the rules.
-pub struct Context<'a> {
+/// The node's state that a publish is checked against, besides the rules.
+pub struct AdmissionContext<'a> {
     /// This node.
     pub node: OriginatorId,
-    /// How far this node is in every strand.
+    /// This node's head of every strand.
     pub seen: &'a Cursor,
-    /// Judges key packages.
+    /// Judges the TLS bytes of a key package; an error is a sentence for the publisher.
     pub key_package: &'a dyn Fn(&Bytes) -> Result<(), String>,
-    /// The latest time of these chain envelopes, unix nanoseconds, if one of them may be later
-    /// than the time it is here.
+    /// Returns the latest time of these chain envelopes, unix nanoseconds; `None` if all of them
+    /// are certainly earlier than this node's clock.
     pub later_ns: &'a dyn Fn(&[EnvelopeId]) -> Option<i64>,
 }
 
-/// Checks envelopes of one request, in order, signatures as one batch.
+/// Checks envelopes of one request, in their order. Costs one signature recovery for each.
 #[must_use]
 pub fn admit(
-    context: &Context<'_>,
+    context: &AdmissionContext<'_>,
     envelopes: Vec<pb::PayerEnvelope>,
 ) -> Vec<Result<Admitted, Violation>> {
     let opened: Vec<_> = envelopes.into_iter().map(|envelope| open(context, envelope)).collect();
+    // All signatures go into one call. Envelopes that were refused already have no claim, so the
+    // keys come back in the order of the envelopes that were opened, and each of those takes one.
     let claims: Vec<_> = opened
         .iter()
         .filter_map(|opened| opened.as_ref().ok())
@@ -48,7 +52,7 @@ pub fn admit(
             let (envelope, _) = opened?;
             let (payer, (digest, _)) = payers.next().expect("a claim for each opened envelope");
             let payer = payer?.address();
-            judge(context, &envelope)?;
+            check_rules(context, &envelope)?;
             let receipt = facts::receipt(digest, payer);
             let depends_on_ns = (context.later_ns)(envelope.client().depends_on());
             Ok(Admitted { envelope, payer, receipt, depends_on_ns })
@@ -56,9 +60,9 @@ pub fn admit(
         .collect()
 }
 
-/// Steps before the payer is known: structure, target, presence of a signature.
+/// Runs the checks before the payer is known: structure, target, presence of a signature.
 fn open(
-    context: &Context<'_>,
+    context: &AdmissionContext<'_>,
     envelope: pb::PayerEnvelope,
 ) -> Result<(PayerEnvelope, Signature), Violation> {
     let structured = ClientEnvelope::structured_len_bytes(&envelope.unsigned_client_envelope);
@@ -74,8 +78,9 @@ fn open(
     Ok((envelope, signature))
 }
 
-/// Steps after it, in the order publishers rely on.
-fn judge(context: &Context<'_>, envelope: &PayerEnvelope) -> Result<(), Violation> {
+/// Runs the checks after it, in the order that publishers rely on (`docs/protocol/rules.md`, At
+/// publish).
+fn check_rules(context: &AdmissionContext<'_>, envelope: &PayerEnvelope) -> Result<(), Violation> {
     let client = envelope.client();
     check_topic(client)?;
     check_dependencies_on_chains(client)?;
@@ -84,10 +89,10 @@ fn judge(context: &Context<'_>, envelope: &PayerEnvelope) -> Result<(), Violatio
     check_payload(client, context.key_package)
 }
 
-/// Joins what [`admit`] said of the envelopes of one request: all of them, or the reasons.
+/// Joins the results of [`admit`] for one request: a request is admitted as a whole or not at all.
 ///
 /// # Errors
-/// The text for the publisher, a line per refused envelope.
+/// The text for the publisher, with a line for each refused envelope. Publishers match on it.
 pub fn conclude(
     results: impl IntoIterator<Item = Result<Admitted, Violation>>,
 ) -> Result<Vec<Admitted>, String> {
@@ -101,7 +106,7 @@ pub fn conclude(
             )),
         }
     }
-    if !one_payer(&admitted) {
+    if !has_one_payer(&admitted) {
         refused.push("all envelopes in a request must be from the same payer".into());
     }
     if refused.is_empty() {
@@ -111,7 +116,7 @@ pub fn conclude(
     }
 }
 
-fn one_payer(admitted: &[Admitted]) -> bool {
+fn has_one_payer(admitted: &[Admitted]) -> bool {
     let payers = || admitted.iter().map(|admitted| admitted.payer);
     payers().next().is_none_or(|first: Address| payers().all(|payer| payer == first))
 }

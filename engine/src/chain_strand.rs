@@ -1,7 +1,7 @@
-//! Strands of the app chain: the same event becomes the same bytes on every node.
+//! Envelopes of the app chain's strands: the same event becomes the same bytes on every node.
 //!
 //! The envelope is made from the block alone: its time is the block's, it has no price and no
-//! expiry, and its proof is the transaction. See `docs/protocol/chain-strands.md`.
+//! expiry, and its proof is the transaction. Specified in `docs/protocol/chain-strands.md`.
 
 use hawser_proto::envelope::{ClientEnvelope, OriginatorEnvelope, Payload, Proof};
 use hawser_proto::mls::parse_group_message;
@@ -13,48 +13,71 @@ use hawser_storage::Facts;
 use prost::Message as _;
 
 use crate::facts;
+use crate::inbox::{InboxId, inbox_of};
 
 pub use hawser_storage::ChainPosition;
-
-/// Names an inbox.
-pub type InboxId = [u8; 32];
 
 /// A payload that a broadcaster contract has put in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChainEvent {
-    /// The contract's sequence id.
+    /// The sequence id that the contract assigned.
     pub sequence: SequenceId,
-    /// The block's time, unix seconds.
+    /// Time of the block, unix seconds.
     pub block_time_s: u64,
-    /// The transaction that emitted the event.
+    /// Hash of the transaction that emitted the event.
     pub transaction_hash: [u8; 32],
     /// The client envelope, as broadcast.
     pub client_bytes: Bytes,
-    /// What the event itself is filed under: the 16 bytes of a group id, or the 32 of an inbox id.
-    /// The topic in the client envelope has to have the same. `None` where nothing but the client
+    /// Identifier that the event itself names: the 16 bytes of a group id, or the 32 of an inbox
+    /// id. The topic in the client envelope has to have the same. `None` if only the client
     /// envelope is known, as in a chain file.
     pub topic_identifier: Option<Bytes>,
-    /// The contract's operator wrote it while the contract was paused, under an id of his choice:
-    /// such ids may leave others out, and one that is taken or lower is passed over. For any other
-    /// event a gap is an error, and so is an id that is taken.
+    /// True if the contract's operator wrote the event while the contract was paused, under a
+    /// sequence id of the operator's choice. Such ids may leave others out, and one that is taken
+    /// or lower is passed over. For any other event a gap is an error, and so is a taken id.
     pub bootstrapped: bool,
 }
 
 impl ChainEvent {
-    /// The time of the envelope that is made of it: its block's, unix nanoseconds.
+    /// Returns the time of the envelope made from this event: its block's, unix nanoseconds.
     #[must_use]
     pub fn originator_ns(&self) -> i64 {
         i64::try_from(self.block_time_s).unwrap_or(i64::MAX).saturating_mul(1_000_000_000)
     }
 }
 
-/// What becomes of an event.
+/// The entry of the strand that an event becomes.
 #[derive(Debug, Clone)]
 pub enum ChainEntry {
     /// An envelope of the strand.
     Envelope(Box<ChainEnvelope>),
-    /// Every node can see from the bytes that this is no envelope: its place stays empty.
+    /// The bytes show every node that the event is no envelope of the strand: its place stays
+    /// empty.
     Void(EnvelopeId),
+}
+
+impl ChainEntry {
+    /// Makes the entry of an event of `originator`, one of the two chain strands.
+    #[must_use]
+    pub fn from_event(originator: OriginatorId, event: &ChainEvent) -> Self {
+        let id = EnvelopeId::new(originator, event.sequence);
+        let client = ClientEnvelope::parse(event.client_bytes.clone()).ok();
+        let client = client.filter(|client| is_payload_of(originator, event, client));
+        let Some(client) = client else { return Self::Void(id) };
+        let originator_ns = event.originator_ns();
+        let identity = match client.payload() {
+            Payload::IdentityUpdate(update) => {
+                inbox_of(client.topic().identifier()).map(|inbox| (inbox, update.clone()))
+            }
+            _ => None,
+        };
+        Self::Envelope(Box::new(ChainEnvelope {
+            id,
+            bytes: encode(id, originator_ns, event),
+            facts: facts::of_chain_event(&client, originator_ns),
+            identity,
+        }))
+    }
 }
 
 /// An envelope made from an event.
@@ -62,36 +85,17 @@ pub enum ChainEntry {
 pub struct ChainEnvelope {
     /// Its place.
     pub id: EnvelopeId,
-    /// The originator envelope, as it is to be stored.
+    /// The originator envelope to store.
     pub bytes: Bytes,
-    /// What projections keep of it, if it is valid.
+    /// The facts that projections keep if the envelope is valid.
     pub facts: Facts,
-    /// The inbox and what is to become of it, where that is what it carries.
+    /// The inbox and the update, if the envelope carries an identity update. It is stored only
+    /// after its inbox has been consulted.
     pub identity: Option<(InboxId, IdentityUpdate)>,
 }
 
-/// Makes the entry that belongs to an event of `originator`, one of the two chain strands.
-#[must_use]
-pub fn entry(originator: OriginatorId, event: &ChainEvent) -> ChainEntry {
-    let id = EnvelopeId::new(originator, event.sequence);
-    let client = ClientEnvelope::parse(event.client_bytes.clone()).ok();
-    let client = client.filter(|client| belongs(originator, event, client));
-    let Some(client) = client else { return ChainEntry::Void(id) };
-    let originator_ns = event.originator_ns();
-    let identity = match client.payload() {
-        Payload::IdentityUpdate(update) => {
-            inbox_of(client.topic().identifier()).map(|inbox| (inbox, update.clone()))
-        }
-        _ => None,
-    };
-    ChainEntry::Envelope(Box::new(ChainEnvelope {
-        id,
-        bytes: encode(id, originator_ns, event),
-        facts: facts::of_chain_event(&client, originator_ns),
-        identity,
-    }))
-}
-
+/// Encodes the originator envelope. Every field follows from the event, and prost writes fields in
+/// the order of their tags, so all nodes make the same bytes.
 fn encode(id: EnvelopeId, originator_ns: i64, event: &ChainEvent) -> Bytes {
     let payer = pb::PayerEnvelope {
         unsigned_client_envelope: event.client_bytes.clone(),
@@ -108,7 +112,9 @@ fn encode(id: EnvelopeId, originator_ns: i64, event: &ChainEvent) -> Bytes {
     OriginatorEnvelope::encode(statement.encode_to_vec().into(), proof)
 }
 
-fn belongs(originator: OriginatorId, event: &ChainEvent, client: &ClientEnvelope) -> bool {
+/// True if the client envelope is a well-formed payload of this strand, filed under the identifier
+/// that the event names. Depends on bytes alone: every node must leave the same places void.
+fn is_payload_of(originator: OriginatorId, event: &ChainEvent, client: &ClientEnvelope) -> bool {
     let identifier = client.topic().identifier();
     if client.topic().kind() != client.payload_kind()
         || event.topic_identifier.as_ref().is_some_and(|named| named != identifier)
@@ -125,12 +131,6 @@ fn belongs(originator: OriginatorId, event: &ChainEvent, client: &ClientEnvelope
         }
         _ => false,
     }
-}
-
-/// The inbox that a topic's identifier names.
-#[must_use]
-pub fn inbox_of(identifier: &[u8]) -> Option<InboxId> {
-    identifier.try_into().ok()
 }
 
 #[cfg(test)]
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn an_event_becomes_an_envelope_with_the_clients_bytes_and_the_blocks_time() {
         let client = vector("chain:group");
-        let entry = entry(OriginatorId::GROUP_MESSAGES, &event(client.clone()));
+        let entry = ChainEntry::from_event(OriginatorId::GROUP_MESSAGES, &event(client.clone()));
         let ChainEntry::Envelope(made) = entry else { panic!("{entry:?}") };
         let envelope = OriginatorEnvelope::parse(made.bytes.clone()).unwrap();
         assert_eq!(envelope.id(), EnvelopeId::new(OriginatorId(0), SequenceId(3)));
@@ -176,7 +176,10 @@ mod tests {
 
     #[test]
     fn an_identity_update_names_its_inbox() {
-        let entry = entry(OriginatorId::IDENTITY_UPDATES, &event(vector("chain:identity")));
+        let entry = ChainEntry::from_event(
+            OriginatorId::IDENTITY_UPDATES,
+            &event(vector("chain:identity")),
+        );
         let ChainEntry::Envelope(made) = entry else { panic!("{entry:?}") };
         let (inbox, update) = made.identity.unwrap();
         assert_eq!(made.facts.topic.identifier(), inbox);
@@ -194,7 +197,7 @@ mod tests {
             let filed = |identifier: &[u8]| {
                 let identifier = Some(Bytes::copy_from_slice(identifier));
                 let event = ChainEvent { topic_identifier: identifier, ..event(bytes.clone()) };
-                matches!(entry(originator, &event), ChainEntry::Envelope(_))
+                matches!(ChainEntry::from_event(originator, &event), ChainEntry::Envelope(_))
             };
             assert!(filed(topic.identifier()));
             let mut other = topic.identifier().to_vec();
@@ -207,8 +210,9 @@ mod tests {
 
     #[test]
     fn what_is_no_payload_of_the_strand_leaves_its_place_empty() {
-        let void =
-            |originator, bytes| matches!(entry(originator, &event(bytes)), ChainEntry::Void(_));
+        let void = |originator, bytes| {
+            matches!(ChainEntry::from_event(originator, &event(bytes)), ChainEntry::Void(_))
+        };
         assert!(void(OriginatorId::GROUP_MESSAGES, Bytes::from_static(b"\xff")));
         assert!(void(OriginatorId::GROUP_MESSAGES, Bytes::new()));
         assert!(void(OriginatorId::GROUP_MESSAGES, vector("chain:identity")));

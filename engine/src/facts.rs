@@ -1,4 +1,5 @@
-//! What the projections keep of an envelope: a pure function of its bytes.
+//! The facts that projections keep of an envelope: a pure function of its bytes, so that a rebuild
+//! gives the same rows.
 
 use std::collections::BTreeMap;
 
@@ -16,21 +17,28 @@ use hawser_rules::retention::EXPIRY_NEVER;
 use hawser_rules::{RuleNumber, is_free};
 use hawser_storage::{AddressChange, Charge, Facts, InvalidRule, Validity};
 
-use crate::chain_strand::inbox_of;
+use crate::inbox::{inbox_of, member_address};
 
-/// Names a publish for ever: the same payer envelope again gives the same receipt. Retention is
-/// not part of it, since nobody signs it.
+/// Returns the receipt of a publish: the same payer envelope gives the same receipt for ever.
+/// Retention is not part of it, because no signature covers it.
 #[must_use]
 pub fn receipt(payer_digest: Digest, payer: PayerAddress) -> [u8; 32] {
-    // The payer's digest already covers target and client bytes.
+    // The payer's digest covers the target and the client envelope already.
     let mut hasher = blake3::Hasher::new();
     hasher.update(&payer_digest.0);
     hasher.update(&payer.0);
     *hasher.finalize().as_bytes()
 }
 
-/// The facts of a valid envelope. `payer` is whom its payer signature recovers to; `own` is the
-/// node that keeps this log, which keeps receipts for its own strand only.
+/// Returns the mark that the log stores beside an envelope which breaks this rule.
+#[must_use]
+pub(crate) fn mark_of(rule: RuleNumber) -> InvalidRule {
+    InvalidRule(rule.0)
+}
+
+/// Returns the facts of a valid envelope. `payer` is the account that its payer signature recovers
+/// to. `own` is the node that keeps this log: it keeps receipts for its own strand only, because
+/// only its own publishers can repeat a request to it.
 #[must_use]
 pub fn of_statement(
     statement: &UnsignedOriginatorEnvelope,
@@ -61,7 +69,8 @@ pub fn of_statement(
     }
 }
 
-/// The facts of a chain's event, whose client envelope was parsed already.
+/// Returns the facts of a chain's event from its parsed client envelope. A chain's envelope has no
+/// payer, no price and no expiry.
 #[must_use]
 pub fn of_chain_event(client: &ClientEnvelope, originator_ns: i64) -> Facts {
     Facts {
@@ -76,70 +85,8 @@ pub fn of_chain_event(client: &ClientEnvelope, originator_ns: i64) -> Facts {
     }
 }
 
-/// What an identity update does to the Ethereum addresses of its inbox: for each the last word
-/// counts.
-fn addresses(client: &ClientEnvelope) -> Vec<AddressChange> {
-    let Payload::IdentityUpdate(update) = client.payload() else { return Vec::new() };
-    let Some(inbox) = inbox_of(client.topic().identifier()) else { return Vec::new() };
-    let mut changed: BTreeMap<Address, bool> = BTreeMap::new();
-    for action in &update.actions {
-        changed.extend(address_change(action));
-    }
-    changed
-        .into_iter()
-        .map(|(address, is_member)| AddressChange { address, inbox, is_member })
-        .collect()
-}
-
-fn address_change(action: &IdentityAction) -> Option<(Address, bool)> {
-    match action.kind.as_ref()? {
-        Action::CreateInbox(create) => match create.initial_identifier_kind() {
-            // Older clients leave it open and mean an address.
-            IdentifierKind::Unspecified | IdentifierKind::Ethereum => {
-                Some((account(&create.initial_identifier)?, true))
-            }
-            IdentifierKind::Passkey => None,
-        },
-        Action::Add(add) => Some((member(add.new_member_identifier.as_ref()?)?, true)),
-        Action::Revoke(revoke) => Some((member(revoke.member_to_revoke.as_ref()?)?, false)),
-        Action::ChangeRecoveryAddress(_) => None,
-    }
-}
-
-fn member(identifier: &MemberIdentifier) -> Option<Address> {
-    match identifier.kind.as_ref()? {
-        Member::EthereumAddress(text) => account(text),
-        Member::InstallationPublicKey(_) | Member::Passkey(_) => None,
-    }
-}
-
-/// The Ethereum address that a text names among the members of inboxes: `0x` and 40 digits in lower
-/// case. Members are compared as text, so in other letters it names nobody.
-#[must_use]
-pub fn account(text: &str) -> Option<Address> {
-    let digits = text.strip_prefix("0x")?;
-    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    digits.bytes().all(is_digit).then(|| digits.parse().ok())?
-}
-
-/// Returns the mark of an envelope that breaks this rule, as the log stores it.
-#[must_use]
-pub(crate) fn mark_of(rule: RuleNumber) -> InvalidRule {
-    InvalidRule(rule.0)
-}
-
-/// The dependencies that readers wait for.
-#[must_use]
-pub fn chain_dependencies(named: &[EnvelopeId]) -> Vec<EnvelopeId> {
-    named
-        .iter()
-        .filter(|id| !id.originator.is_node() && id.sequence > SequenceId::NONE)
-        .copied()
-        .collect()
-}
-
-/// The same from stored bytes, for a rebuild. `None` for what readers do not get: it takes up its
-/// place and nothing else.
+/// Returns the facts of a stored envelope, for a rebuild. `None` for an envelope that readers do
+/// not get: it fills its place and has no rows.
 #[must_use]
 pub fn of_stored(bytes: &Bytes, validity: Validity, own: OriginatorId) -> Option<Facts> {
     if validity != Validity::Valid {
@@ -150,4 +97,55 @@ pub fn of_stored(bytes: &Bytes, validity: Validity, own: OriginatorId) -> Option
     let signature = payer.signature_bytes().and_then(|bytes| Signature::from_bytes(bytes).ok());
     let payer_key = signature.and_then(|signature| signature.recover(payer.digest()).ok());
     Some(of_statement(envelope.unsigned(), payer_key.map(|key| key.address()), own))
+}
+
+/// Returns the dependencies that readers wait for: real places of chain strands.
+#[must_use]
+pub fn chain_dependencies(named: &[EnvelopeId]) -> Vec<EnvelopeId> {
+    named
+        .iter()
+        .filter(|id| !id.originator.is_node() && id.sequence > SequenceId::NONE)
+        .copied()
+        .collect()
+}
+
+/// Returns the Ethereum addresses that an identity update adds to or removes from its inbox. The
+/// last action on an address decides.
+fn addresses(client: &ClientEnvelope) -> Vec<AddressChange> {
+    let Payload::IdentityUpdate(update) = client.payload() else { return Vec::new() };
+    let Some(inbox) = inbox_of(client.topic().identifier()) else { return Vec::new() };
+    // Ordered by address, so that every node stores the same bytes.
+    let mut changed: BTreeMap<Address, bool> = BTreeMap::new();
+    for action in &update.actions {
+        changed.extend(address_change(action));
+    }
+    changed
+        .into_iter()
+        .map(|(address, is_member)| AddressChange { address, inbox, is_member })
+        .collect()
+}
+
+/// Returns the address that an action concerns, and true if it is a member afterwards.
+fn address_change(action: &IdentityAction) -> Option<(Address, bool)> {
+    match action.kind.as_ref()? {
+        Action::CreateInbox(create) => match create.initial_identifier_kind() {
+            // Older clients leave the kind unset and mean an address.
+            IdentifierKind::Unspecified | IdentifierKind::Ethereum => {
+                Some((member_address(&create.initial_identifier)?, true))
+            }
+            IdentifierKind::Passkey => None,
+        },
+        Action::Add(add) => Some((ethereum_member(add.new_member_identifier.as_ref()?)?, true)),
+        Action::Revoke(revoke) => {
+            Some((ethereum_member(revoke.member_to_revoke.as_ref()?)?, false))
+        }
+        Action::ChangeRecoveryAddress(_) => None,
+    }
+}
+
+fn ethereum_member(identifier: &MemberIdentifier) -> Option<Address> {
+    match identifier.kind.as_ref()? {
+        Member::EthereumAddress(text) => member_address(text),
+        Member::InstallationPublicKey(_) | Member::Passkey(_) => None,
+    }
 }

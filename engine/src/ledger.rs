@@ -1,63 +1,65 @@
-//! What a payer's balance is made of, as this node reads it off the settlement chain.
+//! The ledger of a payer: entries that follow from the payer registry's events on the settlement
+//! chain.
 //!
-//! Entries are never changed: one whose event the chain takes back gets a second entry that undoes
-//! it. See `docs/protocol/fees.md`.
+//! Entries never change. When the chain takes an event back, a second entry reverses its first one.
+//! Specified in `docs/protocol/fees.md`.
 
 use hawser_proto::PayerAddress;
 use hawser_storage::{LedgerEntry, LedgerKind};
 use sha2::{Digest as _, Sha256};
 
-/// The chain counts in millionths of a dollar, a node in 10⁻¹² dollars.
+/// Picodollars in a microdollar. The chain counts in 10⁻⁶ dollars, a node in 10⁻¹² dollars.
 const PICODOLLARS_PER_MICRODOLLAR: u128 = 1_000_000;
 
 /// An event of the payer registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LedgerEvent {
-    /// Names it; see [`event_id`].
+    /// Identifies the event; see [`event_id`].
     pub id: [u8; 32],
-    /// The block that has it.
+    /// Number of the block that contains the event.
     pub block: u64,
-    /// Whose balance it changes.
+    /// The payer whose balance it changes.
     pub payer: PayerAddress,
-    /// How.
+    /// The change.
     pub action: LedgerAction,
 }
 
-/// What an event does to a balance. Amounts are in 10⁻⁶ dollars, as the chain has them.
+/// The change that an event makes to a balance. Amounts are in 10⁻⁶ dollars, as on the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LedgerAction {
-    /// Adds to it.
+    /// Adds the amount.
     Deposit {
-        /// How much.
+        /// Amount, 10⁻⁶ dollars.
         microdollars: u128,
     },
-    /// Takes from it, from the moment of asking.
+    /// Takes the amount, from the request on and not only from the payment.
     WithdrawalRequested {
-        /// How much.
+        /// Amount, 10⁻⁶ dollars.
         microdollars: u128,
     },
-    /// Takes from it.
+    /// Takes the amount.
     UsageSettled {
-        /// How much.
+        /// Amount, 10⁻⁶ dollars.
         microdollars: u128,
     },
-    /// Gives back what the payer's last withdrawal took.
+    /// Returns the amount of the payer's last withdrawal. The event names no amount.
     WithdrawalCancelled,
 }
 
-/// Why an event has no place in the ledger. It never will have one, so it is passed over.
+/// The reason why an event has no place in the ledger. Waiting would not change it, so the event is
+/// passed over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum LedgerRefusal {
-    /// An id of zeros names nothing.
+pub enum BookingError {
+    /// The id is all zeros.
     #[error("it has no id")]
     NoId,
-    /// Nothing, or more than can be counted.
+    /// The amount is 0, or exceeds 2^63 − 1 picodollars.
     #[error("an amount of {microdollars} microdollars cannot be booked")]
     Amount {
-        /// As the chain has it.
+        /// Amount, 10⁻⁶ dollars.
         microdollars: u128,
     },
-    /// A cancellation without anything to cancel.
+    /// A cancellation without a withdrawal.
     #[error("no withdrawal is on record that it could cancel")]
     NoWithdrawal,
     /// A second cancellation of one withdrawal.
@@ -65,8 +67,8 @@ pub enum LedgerRefusal {
     AlreadyCancelled,
 }
 
-/// The name of an event: the SHA-256 of transaction hash, block hash and the log's index in the
-/// block (big-endian). The same log in another block is another event.
+/// Returns the id of an event: the SHA-256 of transaction hash, block hash and the log's index in
+/// the block (4 bytes, big-endian). The same log in another block is another event.
 #[must_use]
 pub fn event_id(transaction_hash: [u8; 32], block_hash: [u8; 32], log_index: u32) -> [u8; 32] {
     let mut hasher = Sha256::new();
@@ -76,23 +78,24 @@ pub fn event_id(transaction_hash: [u8; 32], block_hash: [u8; 32], log_index: u32
     hasher.finalize().into()
 }
 
-/// The entry that an event adds to those of its payer, which are given in their order; `None` when
-/// it says nothing new.
+/// Returns the entry that an event adds to the payer's `entries`, which are given in their order.
+/// `None` if the event is booked already.
 ///
 /// # Errors
-/// Says why it cannot be booked.
+/// If the event can never be booked.
 pub fn book(
     entries: &[LedgerEntry],
     event: &LedgerEvent,
-) -> Result<Option<LedgerEntry>, LedgerRefusal> {
+) -> Result<Option<LedgerEntry>, BookingError> {
     if event.id == [0; 32] {
-        return Err(LedgerRefusal::NoId);
+        return Err(BookingError::NoId);
     }
     let entry = |kind, picodollars| {
         Some(LedgerEntry { event: event.id, block: event.block, kind, picodollars })
     };
+    // The id counts before all other rules: a booked event stays booked, also a cancellation whose
+    // withdrawal is no longer the last one.
     let newest = entries.iter().rev().find(|entry| entry.event == event.id);
-    // The id before all other rules: what is booked stays booked, whatever came after it.
     if newest.is_some_and(|entry| entry.kind != LedgerKind::Reversal) {
         return Ok(None);
     }
@@ -107,16 +110,15 @@ pub fn book(
             entry(LedgerKind::UsageSettled, -picodollars(microdollars)?)
         }
         LedgerAction::WithdrawalCancelled => {
-            let withdrawn = last_withdrawal(entries)?;
-            entry(LedgerKind::WithdrawalCancelled, withdrawn.saturating_neg())
+            entry(LedgerKind::WithdrawalCancelled, opposite(last_withdrawal(entries)?))
         }
     })
 }
 
-/// The entries that undo those of a payer that stand, are of `from_block` or a later block, and are
-/// not of events that the chain `has`.
+/// Returns the entries that reverse those which stand, are of `from_block` or a later block, and
+/// belong to no event that the chain still `has`.
 #[must_use]
-pub fn take_back(
+pub fn reversals(
     entries: &[LedgerEntry],
     from_block: u64,
     has: impl Fn(&[u8; 32]) -> bool,
@@ -124,51 +126,68 @@ pub fn take_back(
     let mut standing: Vec<LedgerEntry> = Vec::new();
     for entry in entries.iter().filter(|entry| entry.block >= from_block && !has(&entry.event)) {
         match entry.kind {
+            // An event that was reversed before must not be reversed twice.
             LedgerKind::Reversal => standing.retain(|earlier| earlier.event != entry.event),
             _ => standing.push(*entry),
         }
     }
-    let undo = |entry: LedgerEntry| LedgerEntry {
+    let reverse = |entry: LedgerEntry| LedgerEntry {
         kind: LedgerKind::Reversal,
-        picodollars: entry.picodollars.saturating_neg(),
+        picodollars: opposite(entry.picodollars),
         ..entry
     };
-    standing.into_iter().map(undo).collect()
+    standing.into_iter().map(reverse).collect()
 }
 
-/// What the entries of a payer add up to, in picodollars. May be below 0.
+/// Returns the sum of a payer's entries in picodollars. May be below 0.
 #[must_use]
 pub fn balance(entries: &[LedgerEntry]) -> i128 {
     entries.iter().map(|entry| i128::from(entry.picodollars)).sum()
 }
 
-/// What was taken by the last withdrawal that stands and is not cancelled; below 0.
-fn last_withdrawal(entries: &[LedgerEntry]) -> Result<i64, LedgerRefusal> {
-    let mut undone: Vec<[u8; 32]> = Vec::new();
+/// Returns the amount that balances an entry.
+///
+/// # Panics
+/// For `i64::MIN`, which has no opposite. No entry has it, because [`picodollars`] gives amounts up
+/// to `i64::MAX`; an entry that did not balance would change what a payer owns.
+fn opposite(amount: i64) -> i64 {
+    amount.checked_neg().expect("an amount of the ledger has an opposite")
+}
+
+/// Returns the amount of the last withdrawal that stands and is not cancelled; below 0.
+fn last_withdrawal(entries: &[LedgerEntry]) -> Result<i64, BookingError> {
+    // Read from the newest entry back: a reversal is met before the entry that it reverses, and
+    // takes that entry out of account. An event that was booked again after its reversal has a
+    // newer entry, which is met before both.
+    let mut reversed: Vec<[u8; 32]> = Vec::new();
     for entry in entries.iter().rev() {
-        let is_undone = undone.iter().position(|event| *event == entry.event);
-        match (entry.kind, is_undone) {
-            (LedgerKind::Reversal, _) => undone.push(entry.event),
-            (_, Some(place)) => _ = undone.swap_remove(place),
-            (LedgerKind::WithdrawalCancelled, None) => return Err(LedgerRefusal::AlreadyCancelled),
+        let reversal = reversed.iter().position(|event| *event == entry.event);
+        match (entry.kind, reversal) {
+            (LedgerKind::Reversal, _) => reversed.push(entry.event),
+            (_, Some(place)) => _ = reversed.swap_remove(place),
+            (LedgerKind::WithdrawalCancelled, None) => return Err(BookingError::AlreadyCancelled),
             (LedgerKind::WithdrawalRequested, None) => return Ok(entry.picodollars),
             (LedgerKind::Deposit | LedgerKind::UsageSettled, None) => {}
         }
     }
-    Err(LedgerRefusal::NoWithdrawal)
+    Err(BookingError::NoWithdrawal)
 }
 
-fn picodollars(microdollars: u128) -> Result<i64, LedgerRefusal> {
-    let refused = LedgerRefusal::Amount { microdollars };
+/// Converts an amount of the chain.
+fn picodollars(microdollars: u128) -> Result<i64, BookingError> {
+    let error = BookingError::Amount { microdollars };
     match microdollars.checked_mul(PICODOLLARS_PER_MICRODOLLAR) {
-        None | Some(0) => Err(refused),
-        Some(amount) => i64::try_from(amount).map_err(|_| refused),
+        None | Some(0) => Err(error),
+        Some(amount) => i64::try_from(amount).map_err(|_| error),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use hawser_proto::Address;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -180,14 +199,14 @@ mod tests {
         LedgerEvent { id: [id; 32], block: id.into(), payer: Address([3; 20]), action }
     }
 
-    /// Books one after the other; gives the balance in microdollars and the refusals.
-    fn after(events: &[LedgerEvent]) -> (i128, Vec<LedgerRefusal>) {
+    /// Books one after the other; returns the balance in microdollars and the errors.
+    fn after(events: &[LedgerEvent]) -> (i128, Vec<BookingError>) {
         let mut entries = Vec::new();
         let refused = book_all(&mut entries, events);
         (micros(&entries), refused)
     }
 
-    fn book_all(entries: &mut Vec<LedgerEntry>, events: &[LedgerEvent]) -> Vec<LedgerRefusal> {
+    fn book_all(entries: &mut Vec<LedgerEntry>, events: &[LedgerEvent]) -> Vec<BookingError> {
         let mut refused = Vec::new();
         for event in events {
             match book(entries, event) {
@@ -198,9 +217,9 @@ mod tests {
         refused
     }
 
-    /// The chain is another one from this block on, and has these events there.
+    /// Replaces the chain from this block on by one that has these events there.
     fn replace(entries: &mut Vec<LedgerEntry>, from_block: u64, ids: &[u8]) {
-        let undone = take_back(entries, from_block, |id| ids.contains(&id[0]));
+        let undone = reversals(entries, from_block, |id| ids.contains(&id[0]));
         entries.extend(undone);
     }
 
@@ -272,12 +291,12 @@ mod tests {
     #[test]
     fn a_cancellation_gives_back_the_last_withdrawal_that_stands() {
         let larger = LedgerAction::WithdrawalRequested { microdollars: 6 };
-        assert_eq!(after(&[event(1, CANCEL)]), (0, vec![LedgerRefusal::NoWithdrawal]));
+        assert_eq!(after(&[event(1, CANCEL)]), (0, vec![BookingError::NoWithdrawal]));
         let mut events = vec![event(1, DEPOSIT), event(2, WITHDRAWAL), event(3, larger)];
         events.push(event(4, CANCEL));
         assert_eq!(after(&events), (6, vec![]));
         events.push(event(5, CANCEL));
-        assert_eq!(after(&events), (6, vec![LedgerRefusal::AlreadyCancelled]));
+        assert_eq!(after(&events), (6, vec![BookingError::AlreadyCancelled]));
         let mut entries = Vec::new();
         book_all(&mut entries, &[event(1, DEPOSIT), event(2, WITHDRAWAL), event(3, larger)]);
         replace(&mut entries, 3, &[]);
@@ -293,9 +312,36 @@ mod tests {
     fn amounts_that_are_none_or_cannot_be_counted_are_passed_over() {
         let refused = |microdollars| book(&[], &event(1, LedgerAction::Deposit { microdollars }));
         for microdollars in [0, 1 << 63, u128::MAX] {
-            assert_eq!(refused(microdollars), Err(LedgerRefusal::Amount { microdollars }));
+            assert_eq!(refused(microdollars), Err(BookingError::Amount { microdollars }));
         }
         assert!(refused(9_223_372_036_854).is_ok());
-        assert_eq!(book(&[], &event(0, DEPOSIT)), Err(LedgerRefusal::NoId));
+        assert_eq!(book(&[], &event(0, DEPOSIT)), Err(BookingError::NoId));
+    }
+
+    proptest! {
+        /// Events and reorganisations in any order: each event that the chain has counts once, and
+        /// what it no longer has counts as nothing.
+        #[test]
+        fn the_balance_is_what_the_chain_has(
+            steps in proptest::collection::vec((1..8_u8, any::<bool>()), 1..40),
+        ) {
+            let mut entries = Vec::new();
+            let mut chain = BTreeSet::new();
+            for (id, is_reorganised) in steps {
+                if is_reorganised {
+                    // The chain loses all events from this block on.
+                    chain.retain(|known| *known < id);
+                    let undone = reversals(&entries, id.into(), |event| chain.contains(&event[0]));
+                    let before = balance(&entries);
+                    let sum = balance(&undone);
+                    entries.extend(undone);
+                    prop_assert_eq!(balance(&entries), before + sum);
+                } else {
+                    chain.insert(id);
+                    entries.extend(book(&entries, &event(id, DEPOSIT)).unwrap());
+                }
+                prop_assert_eq!(micros(&entries), 10 * chain.len() as i128);
+            }
+        }
     }
 }

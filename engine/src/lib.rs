@@ -1,22 +1,26 @@
-//! The node's logic without sockets: what is accepted, in which order, at which price, and who
-//! gets to see it.
+//! The node's logic without sockets: admission, sequencing, pricing, replication, and delivery to
+//! readers.
 //!
 //! Decisions are plain values without clock, randomness and I/O; [`runtime`] alone holds the tasks
 //! and threads that drive them and does all appends. No socket, database type, status code or
 //! contract is named here. In reading order:
 //!
-//! - [`ports`]: what must be injected;
+//! - [`ports`]: the capabilities to inject;
 //! - [`readiness`], [`admission`], [`sequencer`]: from a publish request to a place in the strand;
-//! - [`facts`], [`chain_strand`]: what projections keep; what a chain event becomes;
-//! - [`ledger`]: what a payer's balance is made of;
-//! - [`committed`], [`read`]: pages, the hub, subscriptions;
+//! - [`facts`], [`inbox`], [`chain_strand`]: the rows that projections keep of an envelope, and the
+//!   envelopes that a chain's events become;
+//! - [`ledger`]: the entries of a payer's balance;
+//! - [`committed`], [`read`]: pages and live streams for readers;
 //! - [`replication`]: strands of other nodes;
-//! - [`runtime`]: the engine as it runs; [`counters`]: what it counts.
+//! - [`runtime`]: the tasks that drive all of it; [`counters`]: its metrics.
+
+#![warn(missing_docs)]
 
 pub mod admission;
 pub mod chain_strand;
 pub mod committed;
 pub mod facts;
+pub mod inbox;
 pub mod ledger;
 pub mod ports;
 pub mod read;

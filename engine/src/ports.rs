@@ -7,56 +7,61 @@
 use bytes::Bytes;
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 
+use crate::inbox::InboxId;
+
 pub use hawser_rules::{NodeRecord, Registry};
 
-/// Wall clock time. Injected, so that a seeded test decides what time it is.
+/// Wall clock. Injected, so that a seeded test decides the time.
 pub trait Clock: Send + Sync + 'static {
-    /// Unix nanoseconds. May step back; whoever needs order has to make it.
+    /// Returns the time in unix nanoseconds. The clock may step back; a caller that needs order has
+    /// to make it.
     fn now_ns(&self) -> i64;
 }
 
-/// Judges payloads whose rules need more than their framing.
+/// Judge of payloads whose rules need more than their framing.
 pub trait PayloadValidator: Send + Sync + 'static {
-    /// A key package as it was uploaded, TLS-serialized. Must be a pure function of the bytes and
-    /// of the validator's own clock, bounded in time and memory.
+    /// Judges a key package as it was uploaded, TLS-serialized. Must be a pure function of the
+    /// bytes and of the validator's own clock, bounded in time and memory.
     ///
     /// # Errors
     /// A sentence for the publisher.
     fn key_package(&self, tls_bytes: &Bytes) -> Result<(), String>;
 }
 
-/// Judges identity updates against the state of their inbox before them.
+/// Judge of identity updates against the state of their inbox before them.
 pub trait IdentityJudge: Send + Sync + 'static {
-    /// `earlier` are the valid updates of this inbox so far, in order. Blocks for computing only,
-    /// never for a network, and is called on several threads at once. The same arguments must get
-    /// the same verdict on every node, except that what was [`IdentityVerdict::Waiting`] may become
-    /// known.
+    /// Judges an update. `earlier` are the valid updates of this inbox so far, in order.
+    ///
+    /// Blocks for computing only, never for a network, and is called on several threads at once.
+    /// The same arguments must get the same verdict on every node, except that an update which was
+    /// [`IdentityVerdict::Waiting`] may get its final verdict later.
     fn judge(
         &self,
-        inbox: [u8; 32],
+        inbox: InboxId,
         earlier: &[IdentityUpdate],
         update: &IdentityUpdate,
     ) -> IdentityVerdict;
 }
 
-/// What an identity update is worth.
+/// The verdict on an identity update.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IdentityVerdict {
-    /// It changes its inbox as it says.
+    /// The update changes its inbox as it says.
     Valid,
-    /// It breaks a rule, which the text names for people: nobody gets to see it.
+    /// The update breaks a rule, which the text names for the log. Readers never get it.
     Invalid(String),
-    /// It cannot be known yet, for the reason given: a contract wallet's chain has to be asked.
+    /// The verdict is not known yet, for the reason given: a contract wallet's chain has to be
+    /// asked.
     Waiting(String),
 }
 
-/// Takes every identity update: for closed networks whose chain file holds valid ones only, and
-/// for tests.
+/// Judge that accepts every identity update: for closed networks whose chain file holds valid ones
+/// only, and for tests.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TrustingJudge;
 
 impl IdentityJudge for TrustingJudge {
-    fn judge(&self, _: [u8; 32], _: &[IdentityUpdate], _: &IdentityUpdate) -> IdentityVerdict {
+    fn judge(&self, _: InboxId, _: &[IdentityUpdate], _: &IdentityUpdate) -> IdentityVerdict {
         IdentityVerdict::Valid
     }
 }

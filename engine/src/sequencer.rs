@@ -1,36 +1,39 @@
-//! Gives envelopes their place, time and price. A plain value: no clock, no signature, no disk.
+//! Sequencing: places, times and prices of this node's strand. A plain value: no clock, no
+//! signature, no disk.
 
 use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SequenceId};
-
 use hawser_rules::congestion::{CongestionWindow, minute_of};
 use hawser_rules::retention::{expiry_unix_s, unix_s};
 use hawser_rules::{PriceError, Rate, RateTable, is_free};
 
-/// An envelope that may be sequenced: every rule that does not depend on order has been checked.
+/// An envelope that may be sequenced: every rule that does not depend on order holds.
 #[derive(Debug, Clone)]
 pub struct Admitted {
-    /// What the payer sent.
+    /// The payer envelope as the payer sent it.
     pub envelope: PayerEnvelope,
-    /// Who pays.
+    /// The account that pays.
     pub payer: PayerAddress,
-    /// Names this publish; see [`crate::facts::receipt`].
+    /// Identifies this publish; see [`crate::facts::receipt`].
     pub receipt: [u8; 32],
-    /// The time of the latest chain envelope it depends on, if that may be later than the time it
-    /// is here.
+    /// Time of the latest chain envelope that it depends on, if that may be later than this node's
+    /// clock; unix nanoseconds.
     pub depends_on_ns: Option<i64>,
 }
 
-/// A chain's clock that is further ahead than this is not followed: whoever controls it would
-/// otherwise control this node's times, and with them prices and expiries.
+/// Upper bound of a chain's lead over this node's clock. Specified (`docs/protocol/rules.md`,
+/// Expiry and time): ten minutes. A chain that is further ahead is not followed, because its
+/// operator could otherwise set this node's times, and with them prices and expiries.
 const CHAIN_AHEAD_NS_MAX: i64 = 600_000_000_000;
 
-/// A time after `chain_ns`, which this node's clock has not come to yet, and within the next second.
+/// Returns a time after `chain_ns`, which this node's clock has not reached, and within the next
+/// second.
 ///
-/// Clients find a message by its time, so no two envelopes of a topic may have the same one, and
-/// they read them in this order. Other nodes wait for the same chain: what they would say is told
-/// apart, and put in order, by a thousandth of the clock.
+/// Clients find a message by its time, so no two envelopes of a topic may share one, and clients
+/// show messages in this order. Other nodes may be waiting for the same chain envelope and would
+/// give the same time, so each adds a thousandth of its clock: that keeps the times of different
+/// nodes apart and in the order of their clocks. A thousandth of 1,000 s wraps at one second.
 fn shortly_after(chain_ns: i64, now_ns: i64) -> i64 {
     chain_ns + 1 + now_ns.rem_euclid(1_000_000_000_000) / 1000
 }
@@ -40,11 +43,11 @@ fn shortly_after(chain_ns: i64, now_ns: i64) -> i64 {
 pub struct Sequenced {
     /// The place.
     pub id: EnvelopeId,
-    /// Its time, unix nanoseconds.
+    /// The envelope's time, unix nanoseconds.
     pub originator_ns: i64,
-    /// What the payer owes for it.
+    /// The amount that the payer owes: base fee and congestion fee.
     pub picodollars: u64,
-    /// Unix seconds after which it may be pruned.
+    /// Unix seconds after which the envelope may be pruned.
     pub expiry_unix_s: u64,
     /// The statement, laid out for its signature.
     pub unsealed: UnsealedEnvelope,
@@ -52,8 +55,8 @@ pub struct Sequenced {
 
 /// The only source of sequence ids of this node's strand.
 ///
-/// Invariant: ids are contiguous from `last`, and times strictly increase. A request that cannot
-/// be priced changes nothing, so no id is ever burned.
+/// Invariant: ids are contiguous from `last`, and times strictly increase. A request without a
+/// price changes nothing, so it burns no id.
 #[derive(Debug)]
 pub struct Sequencer {
     node: OriginatorId,
@@ -63,8 +66,8 @@ pub struct Sequencer {
 }
 
 impl Sequencer {
-    /// Goes on after the strand as stored: `last` is its head and `last_ns` the time of the
-    /// newest envelope in it. `counts` tells how many envelopes a minute of it has.
+    /// Continues the stored strand: `last` is its head, and `last_ns` the time of its newest
+    /// envelope. `counts` returns the number of its envelopes in a minute since the epoch.
     pub fn new(
         node: OriginatorId,
         last: SequenceId,
@@ -76,20 +79,24 @@ impl Sequencer {
         Self { node, last, last_ns, congestion: CongestionWindow::new(minute, counts) }
     }
 
-    /// The newest id handed out.
+    /// Returns the newest id handed out.
     #[must_use]
     pub fn last(&self) -> SequenceId {
         self.last
     }
 
-    /// Sequences one request as a whole, in its order. Times come from the one reading `now_ns`;
-    /// where the clock has not moved, they go up by a nanosecond each. An
-    /// envelope is given a later time than the chain envelope it depends on, unless the chain's
-    /// clock is more than ten minutes ahead. Price and expiry are those of the time it is given,
-    /// because that is what others judge them by.
+    /// Sequences one request as a whole, in its order.
+    ///
+    /// Times come from the one reading `now_ns`; where the clock has not moved, they increase by a
+    /// nanosecond each. An envelope gets a later time than the chain envelope it depends on, unless
+    /// the chain's clock is more than ten minutes ahead. Price and expiry follow from the time that
+    /// the envelope gets, because other nodes judge them by that time.
     ///
     /// # Errors
-    /// When one of the envelopes has no price. Then none is sequenced.
+    /// If one of the envelopes has no price. Then none is sequenced.
+    ///
+    /// # Panics
+    /// If the strand has no place left. An id that is given twice would be signed twice.
     pub fn sequence<'a>(
         &mut self,
         now_ns: i64,
@@ -97,12 +104,14 @@ impl Sequencer {
         request: impl IntoIterator<Item = &'a Admitted>,
     ) -> Result<Vec<Sequenced>, PriceError> {
         let mut next =
-            Next { sequence: self.last, ns: self.last_ns, congestion: self.congestion.clone() };
+            Draft { sequence: self.last, ns: self.last_ns, congestion: self.congestion.clone() };
         let sequenced: Result<Vec<_>, _> = request
             .into_iter()
             .map(|admitted| next.place(self.node, now_ns, rates, admitted))
             .collect();
         let sequenced = sequenced?;
+        let places = sequenced.len() as u64;
+        assert_eq!(next.sequence.0, self.last.0 + places, "ids are contiguous");
         (self.last, self.last_ns, self.congestion) = (next.sequence, next.ns, next.congestion);
         #[cfg(feature = "faults")]
         if hawser_storage::faults::is_on(hawser_storage::faults::Fault::DoubledId) {
@@ -112,14 +121,21 @@ impl Sequencer {
     }
 }
 
-/// The state while a request is being sequenced; taken over when all of it has a price.
-struct Next {
+/// The sequencer's state while a request is sequenced; becomes the state once all of the request
+/// has a price.
+struct Draft {
     sequence: SequenceId,
     ns: i64,
     congestion: CongestionWindow,
 }
 
-impl Next {
+/// Fees of one envelope, picodollars.
+struct Price {
+    base: u64,
+    congestion: u64,
+}
+
+impl Draft {
     fn place(
         &mut self,
         node: OriginatorId,
@@ -132,39 +148,42 @@ impl Next {
             |ns: &i64| *ns >= now_ns && ns.saturating_sub(now_ns) <= CHAIN_AHEAD_NS_MAX;
         let time_ns =
             admitted.depends_on_ns.filter(is_followed).map(|ns| shortly_after(ns, now_ns));
+        assert!(self.sequence < SequenceId::MAX, "the strand has a place left");
         self.sequence = self.sequence.next();
         self.ns = time_ns.unwrap_or(now_ns).max(self.ns + 1);
         let rate = rates.at(self.ns).map_err(PriceError::Base)?;
-        let (base, congestion) = self.price(rate, envelope)?;
+        let price = self.price(rate, envelope)?;
         let expiry_unix_s = expiry_unix_s(unix_s(self.ns), envelope.retention_days());
         let unsealed = UnsealedEnvelope::new(&pb::UnsignedOriginatorEnvelope {
             originator_node_id: node.0,
             originator_sequence_id: self.sequence.0,
             originator_ns: self.ns,
             payer_envelope_bytes: envelope.as_bytes().clone(),
-            base_fee_picodollars: base,
-            congestion_fee_picodollars: congestion,
+            base_fee_picodollars: price.base,
+            congestion_fee_picodollars: price.congestion,
             expiry_unixtime: expiry_unix_s,
         });
         Ok(Sequenced {
             id: EnvelopeId::new(node, self.sequence),
             originator_ns: self.ns,
-            picodollars: base.saturating_add(congestion),
+            picodollars: price.base.saturating_add(price.congestion),
             expiry_unix_s,
             unsealed,
         })
     }
 
-    fn price(&mut self, rate: &Rate, envelope: &PayerEnvelope) -> Result<(u64, u64), PriceError> {
+    /// Prices an envelope, then counts it: congestion is that of the envelopes before it, also of
+    /// those in the same request.
+    fn price(&mut self, rate: &Rate, envelope: &PayerEnvelope) -> Result<Price, PriceError> {
         if is_free(envelope.client().topic().kind()) {
-            return Ok((0, 0));
+            return Ok(Price { base: 0, congestion: 0 });
         }
         let size = envelope.as_bytes().len() as u64;
         let base = rate.base_fee(size, envelope.retention_days()).map_err(PriceError::Base)?;
         let units = self.congestion.advance_to(minute_of(self.ns), rate.target_rate_per_minute);
         let congestion = rate.congestion_fee(units).map_err(PriceError::Congestion)?;
         self.congestion.count_envelope();
-        Ok((base, congestion))
+        Ok(Price { base, congestion })
     }
 }
 
@@ -311,8 +330,8 @@ mod tests {
     #[test]
     fn a_request_that_has_no_price_burns_no_id() {
         let mut sequencer = sequencer();
-        let dear = rates(Rate { storage_fee: u64::MAX, ..plain().rates()[0] });
-        let failed = sequencer.sequence(START_NS, &dear, &[admitted(60)]);
+        let expensive = rates(Rate { storage_fee: u64::MAX, ..plain().rates()[0] });
+        let failed = sequencer.sequence(START_NS, &expensive, &[admitted(60)]);
         assert!(matches!(failed, Err(PriceError::Base(_))));
         let sequenced = sequencer.sequence(START_NS, &plain(), &[admitted(60)]).unwrap();
         assert_eq!(sequenced[0].id.sequence, SequenceId(1));

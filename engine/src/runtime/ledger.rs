@@ -70,7 +70,7 @@ impl LedgerAppender {
         let mut count = Booked::default();
         for payer in with_later_entries(&snapshot, from_block)? {
             let mut ledger = snapshot.ledger(payer)?;
-            let undone = ledger::take_back(&ledger, from_block, |id| there.contains(id));
+            let undone = ledger::reversals(&ledger, from_block, |id| there.contains(id));
             count.taken_back += undone.len();
             ledger.extend_from_slice(&undone);
             entries.extend(undone.into_iter().map(|entry| (payer, entry)));

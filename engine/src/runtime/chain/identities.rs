@@ -12,8 +12,9 @@ use hawser_rules::RuleNumber;
 use hawser_storage::{ChainCommit, Change, LogEntry, ReadError, Snapshot, Store, Validity};
 
 use super::{ChainAppendError, Fresh, Parts, invalid, valid};
-use crate::chain_strand::{ChainEnvelope, InboxId, inbox_of};
+use crate::chain_strand::ChainEnvelope;
 use crate::facts;
+use crate::inbox::{InboxId, inbox_of};
 use crate::ports::{IdentityJudge, IdentityVerdict};
 use crate::runtime::workers::Priority;
 

@@ -13,7 +13,7 @@ use hawser_storage::{
 use super::chain_clock::ChainClock;
 use super::committer::Committer;
 use super::workers::{Priority, Workers};
-use crate::chain_strand::{ChainEntry, ChainEnvelope, ChainEvent, ChainPosition, entry};
+use crate::chain_strand::{ChainEntry, ChainEnvelope, ChainEvent, ChainPosition};
 use crate::facts::mark_of;
 use crate::ports::IdentityJudge;
 use crate::runtime::counters::Counters;
@@ -222,7 +222,10 @@ impl ChainAppender {
         let newest_ns = wanted.iter().map(ChainEvent::originator_ns).max();
         newest_ns.into_iter().for_each(|ns| self.shared.parts.clock.note(originator, ns));
         let make = move |events: Vec<ChainEvent>| {
-            events.into_iter().map(|event| Fresh::of(entry(originator, &event))).collect()
+            events
+                .into_iter()
+                .map(|event| Fresh::of(ChainEntry::from_event(originator, &event)))
+                .collect()
         };
         let mut fresh = self.shared.parts.workers.map(Priority::Normal, wanted, make);
         if !skips.is_empty() {
@@ -279,7 +282,7 @@ fn compare(
 ) -> Result<(), ChainAppendError> {
     let at = EnvelopeId::new(originator, event.sequence);
     let held = snapshot.get(at)?;
-    let came = match entry(originator, event) {
+    let came = match ChainEntry::from_event(originator, event) {
         ChainEntry::Envelope(envelope) => Some(envelope.bytes),
         ChainEntry::Void(_) => None,
     };
@@ -298,7 +301,7 @@ fn compare_within(
     if earlier == Some(event) {
         return Ok(());
     }
-    let held = earlier.map(|earlier| match entry(originator, earlier) {
+    let held = earlier.map(|earlier| match ChainEntry::from_event(originator, earlier) {
         ChainEntry::Envelope(envelope) => Some(envelope.bytes),
         ChainEntry::Void(_) => None,
     });

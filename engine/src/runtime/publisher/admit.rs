@@ -9,7 +9,7 @@ use hawser_rules::Violation;
 use super::error::PublishError;
 use super::request::{PendingReply, Request};
 use super::state::PublisherState;
-use crate::admission::{self, Context};
+use crate::admission::{self, AdmissionContext};
 use crate::runtime::Priority;
 use crate::sequencer::Admitted;
 
@@ -55,7 +55,7 @@ impl AdmissionJob {
         let state = &self.state;
         let validator = &state.ports.validator;
         let now_ns = state.ports.clock.now_ns();
-        let context = Context {
+        let context = AdmissionContext {
             node: state.node,
             seen: &state.heads.get(),
             key_package: &|bytes| validator.key_package(bytes),

@@ -10,7 +10,7 @@ use hawser_storage::{Snapshot, Store};
 use super::access::LogAccess;
 use super::hub::Hub;
 use super::subscription::Subscription;
-use crate::chain_strand::InboxId;
+use crate::inbox::InboxId;
 use crate::read::error::ReadError;
 use crate::read::feed::{Feed, LogFeed, TopicFeed};
 use crate::read::limits::Limits;
