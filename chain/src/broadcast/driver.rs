@@ -21,7 +21,7 @@ use super::nonces::{Done, JobId, Nonces, Patience, Polled, Sent, Signed, ToSign,
 use super::payload::{Contracts, Topic};
 use super::record::{Entry, Live, Record};
 use super::seek::Wanted;
-use super::watch::{self, Mined, Watched};
+use super::submission::{self, Mined, Watched};
 use super::{BroadcastReceipt, Shared};
 use crate::send::RequestError;
 
@@ -242,7 +242,7 @@ impl Driver {
         self.beside.spawn(async move {
             let _permit = tries.acquire_owned().await;
             let (gas_limit, _) = tokio::join!(
-                watch::gas_limit(&shared.endpoints, account, &call),
+                submission::gas_limit(&shared.endpoints, account, &call),
                 shared.price.current(&shared.endpoints),
             );
             Event::Tried(id, gas_limit)
@@ -356,7 +356,7 @@ impl Driver {
         self.is_sending = true;
         let shared = self.shared.clone();
         self.beside.spawn(async move {
-            let sent = watch::send(&shared.endpoints, &signed.raw).await;
+            let sent = submission::send(&shared.endpoints, &signed.raw).await;
             tracing::debug!(nonce, hash = %signed.hash, ?sent, "broadcaster");
             Event::Sent(nonce, sent)
         });
@@ -383,7 +383,7 @@ impl Driver {
             wants_pending: self.nonces.wants_pending(),
         };
         self.beside.spawn(async move {
-            Event::Polled(watch::poll(&shared.endpoints, account, &watched).await)
+            Event::Polled(submission::poll(&shared.endpoints, account, &watched).await)
         });
     }
 
@@ -454,7 +454,7 @@ impl Driver {
                 }
                 Done::Refused { job, said, .. } => {
                     let chain_id = self.shared.endpoints.id();
-                    let error = watch::refused(self.account(), chain_id, said);
+                    let error = submission::refused(self.account(), chain_id, said);
                     self.finish(job, &Err(error));
                 }
                 Done::Unknown { job, hash, .. } => {
@@ -477,7 +477,7 @@ impl Driver {
             let (shared, account) = (self.shared.clone(), self.account());
             let (call, receipt) = (job.call.clone(), receipt.clone());
             self.beside.spawn(async move {
-                let reason = watch::reason(&shared.endpoints, account, &call, &receipt).await;
+                let reason = submission::reason(&shared.endpoints, account, &call, &receipt).await;
                 Event::Failed(id, BroadcastError::Reverted { hash, reason })
             });
             return;

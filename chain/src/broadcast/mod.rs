@@ -29,7 +29,7 @@ mod seek;
 mod settings;
 #[cfg(test)]
 mod simulation;
-mod watch;
+mod submission;
 
 use std::fmt;
 use std::sync::Arc;
@@ -267,8 +267,8 @@ impl Shared {
     /// nonsense of it.
     async fn require_near(&self, record: &Record) -> Result<(), StartError> {
         let Some(nonce) = record.live().first_nonce() else { return Ok(()) };
-        let watched = watch::Watched { wants_pending: true, ..Default::default() };
-        let asked = watch::poll(&self.endpoints, self.account, &watched).await;
+        let watched = submission::Watched { wants_pending: true, ..Default::default() };
+        let asked = submission::poll(&self.endpoints, self.account, &watched).await;
         let (polled, _) = asked?;
         let next = polled.pending.unwrap_or(polled.mined);
         if nonce > next.saturating_add(AHEAD_MAX) {

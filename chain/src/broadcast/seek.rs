@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::BroadcastReceipt;
 use super::nonces::Look;
 use super::payload::{Contracts, Topic};
-use super::watch::{Mined, block_time, count, first_mined, head};
+use super::submission::{Mined, block_time, count, first_mined, head};
 use crate::send::{Call, Chain, RequestError};
 
 /// How many blocks are searched for events at once, how often at most, and how far back when it is
