@@ -1,153 +1,163 @@
-//! The task that owns the account's nonces: does what [`Nonces`] says, and tells it what happened.
+//! The task that owns the account's nonces: carries out the decisions of [`Nonces`] and reports their outcome to it.
 
 use std::collections::HashMap;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use alloy::consensus::{SignableTransaction as _, Transaction as _, TxEnvelope, TxLegacy};
+use alloy::consensus::{Transaction as _, TxEnvelope};
 use alloy::eips::Decodable2718 as _;
-use alloy::eips::Encodable2718 as _;
-use alloy::network::TxSignerSync as _;
-use alloy::primitives::{Address, B256, Bytes, TxKind, U256};
+use alloy::primitives::{Address, B256, Bytes};
 use alloy::signers::local::PrivateKeySigner;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::error::BroadcastError;
-use super::jobs::{Jobs, Outcome, Stage, Waiter};
-use super::nonces::{Done, JobId, Nonces, Patience, Polled, Sent, Signed, ToSign, Work, replacing};
+use super::jobs::{Jobs, Stage, Waiter};
+use super::nonces::{Nonces, replacement_price};
+use super::outcome::{BroadcastReceipt, BroadcastResult};
 use super::payload::{Contracts, Topic};
-use super::record::{Entry, Live, Record};
-use super::seek::Wanted;
-use super::submission::{self, Mined, Watched};
-use super::{BroadcastReceipt, Shared};
+use super::poll::{self, PollRequest, PollResponse};
+use super::receipts::MinedPayload;
+use super::record::{LiveSlot, LiveSlots, Record, RecordEntry};
+use super::seek::SoughtPayload;
+use super::shared::BroadcasterState;
+use super::signing::{FILLER_GAS, TransactionSigner, UnsignedTransaction};
+use super::slots::{
+    JobId, Purpose, SendOutcome, SignRequest, SignedTransaction, SlotOutcome, Timeouts,
+};
+use super::submission;
 use crate::send::RequestError;
 
-/// The first look at the chain comes at once, the next ones ever later, up to this.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(10);
-const LOOK_EVERY_MAX: Duration = Duration::from_millis(100);
-/// As long as the chain does not answer.
-const LOOK_EVERY_SILENT: Duration = Duration::from_millis(500);
-/// How many payloads are tried at once.
-const TRIED_AT_ONCE: usize = 32;
-/// A replacement costs at most so many times what gas costs now.
+/// First and longest pause between two polls. Guesses: below the block time of the rollups in use, so polling adds little
+/// to the latency of a payload. No jitter: the provider sees one account.
+const POLL_MIN: Duration = Duration::from_millis(10);
+const POLL_MAX: Duration = Duration::from_millis(100);
+/// Pause after a poll that no endpoint answered. Guess.
+const POLL_AFTER_ERROR: Duration = Duration::from_millis(500);
+/// Payloads whose gas is estimated at once. Guess.
+const ESTIMATES_MAX: usize = 32;
+/// Bound of a replacement's price, as a multiple of the present price. Guess: 17 replacements by an eighth each.
 const PRICE_FACTOR_MAX: u128 = 8;
-/// What a transaction that does nothing needs; chains with fees for data want some more.
-const FILLER_GAS: u64 = 100_000;
-/// How often the contracts are asked for their limits.
+/// Interval at which the contracts' payload bounds are read. Guess: an administrator changes them a few times a year.
 const BOUNDS_EVERY: Duration = Duration::from_secs(60);
 
-/// What callers want.
+/// A message of a caller to the task.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// A payload on the chain.
+    /// Broadcast a payload.
     Send { topic: Topic, payload: Bytes, waiter: Waiter },
-    /// A caller does not wait any more: which transaction may still be mined, if one may?
+    /// A caller has stopped waiting. The reply is the transaction that may still be mined, if there is one.
     GaveUp { topic: Topic, digest: B256, reply: oneshot::Sender<Option<B256>> },
-    /// The end.
+    /// End the task.
     Stop { stopped: oneshot::Sender<()> },
 }
 
-/// Something that was done beside the task.
-enum Event {
-    Tried(JobId, Result<u64, BroadcastError>),
-    Sent(u64, Sent),
-    Polled(Result<(Polled, HashMap<B256, Mined>), RequestError>),
+/// The result of a request that ran beside the task.
+enum RequestResult {
+    /// The gas limit of a payload's call.
+    GasEstimated(JobId, Result<u64, BroadcastError>),
+    /// The response to the transaction with this nonce.
+    Sent(u64, SendOutcome),
+    /// The state of the account.
+    Polled(Result<PollResponse, RequestError>),
+    /// The reason of a mined failure.
     Failed(JobId, BroadcastError),
+    /// The payload bounds were read.
     Bounds,
 }
 
+/// The task of a broadcaster.
 pub(super) struct Driver {
-    shared: Arc<Shared>,
+    state: Arc<BroadcasterState>,
     contracts: Contracts,
-    key: PrivateKeySigner,
+    signer: TransactionSigner,
     jobs: Jobs,
     nonces: Nonces,
     record: Option<Record>,
-    beside: JoinSet<Event>,
-    tries: Arc<Semaphore>,
+    requests: JoinSet<RequestResult>,
+    estimates: Arc<Semaphore>,
     is_sending: bool,
     is_polling: bool,
-    /// When the chain is looked at next, and the pause after that.
-    look_at: Instant,
+    /// The time of the next poll, and the pause after it.
+    poll_at: Instant,
     pause: Duration,
-    begun: Instant,
+    started: Instant,
 }
 
 impl Driver {
     pub(super) fn new(
-        shared: Arc<Shared>,
+        state: Arc<BroadcasterState>,
         contracts: Contracts,
         key: PrivateKeySigner,
         record: Option<Record>,
     ) -> Self {
-        let nonces = Nonces::new(Patience::new(shared.in_flight_max));
+        let nonces = Nonces::new(Timeouts::new(state.in_flight_max));
         let mut driver = Self {
-            shared,
+            signer: TransactionSigner::new(key, state.endpoints.id()),
+            state,
             contracts,
-            key,
             jobs: Jobs::default(),
             nonces,
             record: None,
-            beside: JoinSet::new(),
-            tries: Arc::new(Semaphore::new(TRIED_AT_ONCE)),
+            requests: JoinSet::new(),
+            estimates: Arc::new(Semaphore::new(ESTIMATES_MAX)),
             is_sending: false,
             is_polling: false,
-            look_at: Instant::now(),
-            pause: LOOK_AGAIN_AFTER,
-            begun: Instant::now(),
+            poll_at: Instant::now(),
+            pause: POLL_MIN,
+            started: Instant::now(),
         };
         if let Some(record) = record {
             driver.recover(record.live());
             driver.record = Some(record);
         }
-        driver.tell();
+        driver.update_status();
         driver
     }
 
     fn now(&self) -> Duration {
-        self.begun.elapsed()
+        self.started.elapsed()
     }
 
     fn account(&self) -> Address {
-        self.key.address()
+        self.signer.account()
     }
 
-    /// Takes up what an earlier process has left.
-    fn recover(&mut self, live: &Live) {
-        for (slot, (nonce, raws)) in &live.0 {
-            let mut work = Work::Filler;
+    /// Resumes the transactions of an earlier process.
+    fn recover(&mut self, live: &LiveSlots) {
+        for (slot, LiveSlot { nonce, raws }) in &live.0 {
+            let mut purpose = Purpose::Filler;
             let mut signed = Vec::new();
             for raw in raws {
                 let Ok(tx) = TxEnvelope::decode_2718_exact(raw) else { continue };
                 let price = tx.max_fee_per_gas();
-                signed.push(Signed { hash: *tx.tx_hash(), price, raw: raw.clone() });
+                signed.push(SignedTransaction { hash: *tx.tx_hash(), price, raw: raw.clone() });
                 let read = tx.to().and_then(|to| self.contracts.read(to, tx.input()));
                 if let Some((topic, payload)) = read {
                     let call = || self.contracts.call(topic, payload.clone());
                     if let Some(id) = self.jobs.add(topic, &payload, None, call) {
-                        self.jobs.is_under_way(id, tx.gas_limit());
-                        work = Work::Payload(id);
+                        self.jobs.resume(id, tx.gas_limit());
+                        purpose = Purpose::Payload(id);
                     }
                 }
             }
-            tracing::info!(nonce, "following up a transaction of an earlier run");
+            tracing::info!(nonce, "resuming a transaction of an earlier run");
             if !signed.is_empty() {
-                self.nonces.recover(*slot, *nonce, work, signed);
+                self.nonces.recover(*slot, *nonce, purpose, signed);
             }
         }
     }
 
-    /// Runs until it is told to stop, or nobody is left who could want something.
+    /// Runs until it is told to stop, or the last [`Broadcaster`](super::Broadcaster) is dropped.
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
-        self.watch_bounds();
+        self.refresh_bounds_later();
         let stopped = loop {
             self.sign().await;
             self.send();
-            self.look();
-            self.tell();
+            self.poll();
+            self.update_status();
             let rest = self.rest();
             tokio::select! {
                 command = commands.recv() => match command {
@@ -155,28 +165,28 @@ impl Driver {
                     Some(command) => self.take(command),
                     None => break None,
                 },
-                Some(event) = self.beside.join_next(), if !self.beside.is_empty() => {
-                    match event {
-                        Ok(event) => self.happened(event).await,
-                        // A panic was told by the runtime; what it was about is asked again.
+                Some(result) = self.requests.join_next(), if !self.requests.is_empty() => {
+                    match result {
+                        Ok(result) => self.handle(result).await,
+                        // The panic hook has reported it. The same request is made again.
                         Err(_) => (self.is_sending, self.is_polling) = (false, false),
                     }
                 }
                 () = rest => {}
             }
         };
-        self.beside.shutdown().await;
+        self.requests.shutdown().await;
         let now = self.now();
         self.jobs.finish_all(&Err(BroadcastError::Ended), now);
         drop(self.record.take());
         if let Some(stopped) = stopped {
-            // Who has stopped it may have gone.
+            // An error means that the caller has gone.
             let _ = stopped.send(());
         }
     }
 
-    fn tell(&self) {
-        self.shared.status.send_if_modified(|status| {
+    fn update_status(&self) {
+        self.state.status.send_if_modified(|status| {
             let in_flight = self.nonces.in_flight();
             let waiting = self.jobs.len().saturating_sub(in_flight);
             let changed = (status.in_flight, status.waiting) != (in_flight, waiting);
@@ -185,13 +195,13 @@ impl Driver {
         });
     }
 
-    /// Waits for the next thing to do by time.
+    /// Waits until the next transaction or poll is due.
     fn rest(&self) -> impl Future<Output = ()> + use<> {
         let send = self.nonces.wake_at().filter(|_| !self.is_sending);
         let send = send.map(|at| at.saturating_sub(self.now()));
-        let look = (self.is_watching() && !self.is_polling)
-            .then(|| self.look_at.saturating_duration_since(Instant::now()));
-        let pause = send.into_iter().chain(look).min();
+        let poll = (self.must_watch() && !self.is_polling)
+            .then(|| self.poll_at.saturating_duration_since(Instant::now()));
+        let pause = send.into_iter().chain(poll).min();
         async move {
             match pause {
                 Some(pause) => sleep(pause).await,
@@ -200,24 +210,24 @@ impl Driver {
         }
     }
 
-    fn is_watching(&self) -> bool {
-        !self.nonces.is_idle() || self.nonces.must_ask()
+    fn must_watch(&self) -> bool {
+        !self.nonces.is_idle() || self.nonces.must_poll()
     }
 
     fn take(&mut self, command: Command) {
         match command {
             Command::Send { topic, payload, waiter } => {
                 let now = self.now();
-                let waiter = self.jobs.answer_from_past(topic, &payload, waiter, now);
+                let waiter = self.jobs.answer_from_memory(topic, &payload, waiter, now);
                 let Some(waiter) = waiter else { return };
                 let call = || self.contracts.call(topic, payload.clone());
                 if let Some(id) = self.jobs.add(topic, &payload, Some(waiter), call) {
-                    self.try_out(id);
+                    self.estimate_gas(id);
                 }
             }
             Command::GaveUp { topic, digest, reply } => {
                 let transaction = self.gave_up(topic, digest);
-                // Who asks has already waited too long.
+                // An error means that the caller has gone.
                 let _ = reply.send(transaction);
             }
             Command::Stop { .. } => {}
@@ -234,36 +244,37 @@ impl Driver {
         self.nonces.latest(id)
     }
 
-    /// Counts a payload's gas beside everything else.
-    fn try_out(&mut self, id: JobId) {
+    /// Starts to estimate a payload's gas, and refreshes the price.
+    fn estimate_gas(&mut self, id: JobId) {
         let Some(job) = self.jobs.get(id) else { return };
-        let (shared, tries, call) = (self.shared.clone(), self.tries.clone(), job.call.clone());
+        let (state, estimates, call) =
+            (self.state.clone(), self.estimates.clone(), job.call.clone());
         let account = self.account();
-        self.beside.spawn(async move {
-            let _permit = tries.acquire_owned().await;
+        self.requests.spawn(async move {
+            let _permit = estimates.acquire_owned().await;
             let (gas_limit, _) = tokio::join!(
-                submission::gas_limit(&shared.endpoints, account, &call),
-                shared.price.current(&shared.endpoints),
+                submission::gas_limit(&state.endpoints, account, &call),
+                state.price.current(&state.endpoints),
             );
-            Event::Tried(id, gas_limit)
+            RequestResult::GasEstimated(id, gas_limit)
         });
     }
 
-    /// Signs what is to be signed, and returns when all of it is on record.
+    /// Signs the transactions that are needed, and returns when all of them are on record. One sync covers all of them.
     async fn sign(&mut self) {
         let jobs = &self.jobs;
         let is_wanted = |id| jobs.get(id).is_some_and(|job| !job.is_abandoned());
         for id in self.nonces.withdraw_unwanted(is_wanted) {
             self.finish(id, &Err(BroadcastError::Ended));
         }
-        let to_sign = self.nonces.hand_out();
+        let to_sign = self.nonces.assign();
         if to_sign.is_empty() {
             return;
         }
         if to_sign.iter().any(|it| it.over.is_some()) {
-            self.shared.price.current(&self.shared.endpoints).await;
+            self.state.price.current(&self.state.endpoints).await;
         }
-        let price = self.shared.price.last();
+        let price = self.state.price.last();
         let mut signed = Vec::new();
         for it in to_sign {
             match self.signed(&it, price) {
@@ -272,7 +283,7 @@ impl Driver {
                 Err(error) => self.not_signed(it.nonce, Some(error)),
             }
         }
-        let entries = signed.iter().map(|(it, signed)| Entry::Signed {
+        let entries = signed.iter().map(|(it, signed)| RecordEntry::Signed {
             slot: it.slot,
             instead_of: it.instead_of,
             nonce: it.nonce,
@@ -280,7 +291,7 @@ impl Driver {
         });
         let recorded = self.write(entries.collect(), true).await;
         let now = self.now();
-        // From the last one on: so each nonce can be given back.
+        // In descending order, because only the highest nonce can be given back.
         for (it, transaction) in signed.into_iter().rev() {
             match &recorded {
                 Ok(()) => self.nonces.signed(it.nonce, transaction, now),
@@ -289,49 +300,47 @@ impl Driver {
         }
     }
 
-    /// The transaction; nothing if it would be too dear.
-    fn signed(&self, it: &ToSign, price: u128) -> Result<Option<Signed>, BroadcastError> {
-        let least = it.over.map_or(0, replacing);
+    /// Returns the signed transaction; `None` if its price would exceed the bound.
+    fn signed(
+        &self,
+        it: &SignRequest,
+        price: u128,
+    ) -> Result<Option<SignedTransaction>, BroadcastError> {
+        let least = it.over.map_or(0, replacement_price);
         if least > price.saturating_mul(PRICE_FACTOR_MAX) {
             return Ok(None);
         }
         let gas_price = price.max(least);
-        let (to, input, gas_limit) = match it.work {
-            Work::Filler => (self.account(), Bytes::new(), FILLER_GAS),
-            Work::Payload(id) => {
+        let (to, input, gas_limit) = match it.purpose {
+            Purpose::Filler => (self.account(), Bytes::new(), FILLER_GAS),
+            Purpose::Payload(id) => {
                 let job = self.jobs.get(id).ok_or(BroadcastError::Ended)?;
                 let to = job.call.to.unwrap_or(self.account());
                 (to, job.call.data.clone(), job.gas_limit)
             }
         };
-        let mut transaction = TxLegacy {
-            chain_id: Some(self.shared.endpoints.id()),
-            nonce: it.nonce,
-            gas_price,
-            gas_limit,
-            to: TxKind::Call(to),
-            value: U256::ZERO,
-            input,
-        };
-        let signature = self.key.sign_transaction_sync(&mut transaction).map_err(|error| {
-            BroadcastError::Key { account: self.account(), reason: error.to_string() }
-        })?;
-        let envelope = TxEnvelope::from(transaction.into_signed(signature));
-        let (hash, raw) = (*envelope.tx_hash(), envelope.encoded_2718().into());
-        Ok(Some(Signed { hash, price: gas_price, raw }))
+        let nonce = it.nonce;
+        let unsigned = UnsignedTransaction { nonce, gas_price, gas_limit, to, input };
+        self.signer.sign(unsigned).map(Some)
     }
 
     fn not_signed(&mut self, nonce: u64, error: Option<BroadcastError>) {
-        let dear = || BroadcastError::Refused {
-            said: format!("gas costs more than {PRICE_FACTOR_MAX} times what the chain says"),
+        let too_expensive = || BroadcastError::Refused {
+            said: format!(
+                "a replacement would cost over {PRICE_FACTOR_MAX} times the price of gas"
+            ),
         };
-        if let Some(Done::Refused { job, .. }) = self.nonces.not_signed(nonce, self.now()) {
-            self.finish(job, &Err(error.unwrap_or_else(dear)));
+        if let Some(SlotOutcome::Refused { job, .. }) = self.nonces.not_signed(nonce, self.now()) {
+            self.finish(job, &Err(error.unwrap_or_else(too_expensive)));
         }
     }
 
-    /// Puts entries on record, where there is one. With `durable` they survive whatever happens.
-    async fn write(&mut self, entries: Vec<Entry>, durable: bool) -> Result<(), BroadcastError> {
+    /// Puts entries on record, if there is a record. With `durable` they are synced when this returns.
+    async fn write(
+        &mut self,
+        entries: Vec<RecordEntry>,
+        durable: bool,
+    ) -> Result<(), BroadcastError> {
         let Some(mut record) = self.record.take().filter(|_| !entries.is_empty()) else {
             return Ok(());
         };
@@ -346,139 +355,139 @@ impl Driver {
         written.map_err(|error| failed(error.to_string()))
     }
 
-    /// Sends the next transaction. One at a time: so nodes get them in their order, and a nonce
-    /// that is refused can be given back before the next one is out.
+    /// Sends the next transaction, unless one is being sent: see [`Nonces::due`].
     fn send(&mut self) {
         if self.is_sending {
             return;
         }
         let Some((nonce, signed)) = self.nonces.due(self.now()) else { return };
         self.is_sending = true;
-        let shared = self.shared.clone();
-        self.beside.spawn(async move {
-            let sent = submission::send(&shared.endpoints, &signed.raw).await;
-            tracing::debug!(nonce, hash = %signed.hash, ?sent, "broadcaster");
-            Event::Sent(nonce, sent)
+        let state = self.state.clone();
+        self.requests.spawn(async move {
+            let sent = submission::send(&state.endpoints, &signed.raw).await;
+            tracing::debug!(nonce, hash = %signed.hash, ?sent, "a transaction was sent");
+            RequestResult::Sent(nonce, sent)
         });
     }
 
-    /// Looks what became of all transactions, when it is time.
-    fn look(&mut self) {
-        if self.is_polling || !self.is_watching() || Instant::now() < self.look_at {
+    /// Polls the account, when it is time.
+    fn poll(&mut self) {
+        if self.is_polling || !self.must_watch() || Instant::now() < self.poll_at {
             return;
         }
         self.is_polling = true;
-        let (shared, account) = (self.shared.clone(), self.account());
-        let (looks, contracts) = (self.nonces.watched(self.now()), self.contracts);
-        let wanted = looks.iter().filter(|look| look.seeks).filter_map(|look| {
-            let Work::Payload(id) = look.work else { return None };
+        let (state, account) = (self.state.clone(), self.account());
+        let (queries, contracts) = (self.nonces.queries(self.now()), self.contracts);
+        let sought = queries.iter().filter(|query| query.seeks).filter_map(|query| {
+            let Purpose::Payload(id) = query.purpose else { return None };
             let job = self.jobs.get(id)?;
             let (topic, call) = (job.topic, job.call.clone());
-            Some((look.slot, Wanted { contracts, topic, call }))
+            Some((query.slot, SoughtPayload { contracts, topic, call }))
         });
-        let watched = Watched {
+        let request = PollRequest {
             asked_at: self.now(),
-            wanted: wanted.collect(),
-            looks,
+            sought: sought.collect(),
+            queries,
             wants_pending: self.nonces.wants_pending(),
         };
-        self.beside.spawn(async move {
-            Event::Polled(submission::poll(&shared.endpoints, account, &watched).await)
+        self.requests.spawn(async move {
+            RequestResult::Polled(poll::poll(&state.endpoints, account, &request).await)
         });
     }
 
-    async fn happened(&mut self, event: Event) {
-        match event {
-            Event::Tried(id, Ok(gas_limit)) => {
+    async fn handle(&mut self, result: RequestResult) {
+        match result {
+            RequestResult::GasEstimated(id, Ok(gas_limit)) => {
                 if self.jobs.tried(id, gas_limit) {
                     self.submit(id);
                 }
             }
-            Event::Tried(id, Err(error)) | Event::Failed(id, error) => {
+            RequestResult::GasEstimated(id, Err(error)) | RequestResult::Failed(id, error) => {
                 self.finish(id, &Err(error));
             }
-            Event::Sent(nonce, sent) => {
+            RequestResult::Sent(nonce, sent) => {
                 self.is_sending = false;
                 let done = self.nonces.sent(nonce, sent, self.now());
                 self.done(done.into_iter().collect(), &HashMap::new()).await;
-                (self.look_at, self.pause) = (Instant::now(), LOOK_AGAIN_AFTER);
+                (self.poll_at, self.pause) = (Instant::now(), POLL_MIN);
             }
-            Event::Polled(polled) => {
+            RequestResult::Polled(polled) => {
                 self.is_polling = false;
-                self.look_at = Instant::now() + self.pause;
+                self.poll_at = Instant::now() + self.pause;
                 match polled {
-                    Ok((polled, details)) => {
-                        let done = self.nonces.polled(&polled, self.now());
-                        self.pause = (self.pause * 3 / 2).min(LOOK_EVERY_MAX);
-                        self.done(done, &details).await;
+                    Ok(PollResponse { state, mined }) => {
+                        let done = self.nonces.polled(&state, self.now());
+                        self.pause = (self.pause * 3 / 2).min(POLL_MAX);
+                        self.done(done, &mined).await;
                     }
-                    Err(fault) => {
-                        tracing::debug!(%fault, "the app chain does not say what is mined");
-                        self.pause = LOOK_EVERY_SILENT;
+                    Err(error) => {
+                        tracing::debug!(%error, "the account cannot be polled");
+                        self.pause = POLL_AFTER_ERROR;
                     }
                 }
             }
-            Event::Bounds => self.watch_bounds(),
+            RequestResult::Bounds => self.refresh_bounds_later(),
         }
     }
 
     fn submit(&mut self, id: JobId) {
         self.nonces.submit(id);
-        if self.nonces.must_ask() {
-            self.look_at = Instant::now();
+        if self.nonces.must_poll() {
+            self.poll_at = Instant::now();
         }
     }
 
-    /// Records and tells what is over.
-    async fn done(&mut self, done: Vec<Done>, details: &HashMap<B256, Mined>) {
+    /// Puts the end of slots on record, and answers the callers of their payloads.
+    async fn done(&mut self, done: Vec<SlotOutcome>, payloads: &HashMap<B256, MinedPayload>) {
         if done.is_empty() {
             return;
         }
         let entries = done.iter().map(|done| match done {
-            Done::Mined { slot, .. }
-            | Done::Refused { slot, .. }
-            | Done::Void { slot }
-            | Done::Unknown { slot, .. } => Entry::Over { slot: *slot },
+            SlotOutcome::Mined { slot, .. }
+            | SlotOutcome::Refused { slot, .. }
+            | SlotOutcome::Void { slot }
+            | SlotOutcome::Unknown { slot, .. } => RecordEntry::Over { slot: *slot },
         });
-        // What is mined will be found to be again; what was refused must not be sent again.
-        let durable = done.iter().any(|done| matches!(done, Done::Refused { .. }));
+        // A restart finds mined transactions again by polling. A refused payload it would send again, although its
+        // caller was told that nothing was sent.
+        let durable = done.iter().any(|done| matches!(done, SlotOutcome::Refused { .. }));
         if let Err(error) = self.write(entries.collect(), durable).await {
-            tracing::error!(%error, "the broadcaster's record is behind");
+            tracing::error!(%error, "the end of a transaction cannot be put on record");
         }
         for done in done {
             match done {
-                Done::Mined { work: Work::Payload(job), hash, .. } => {
-                    if let Some(mined) = details.get(&hash) {
+                SlotOutcome::Mined { purpose: Purpose::Payload(job), hash, .. } => {
+                    if let Some(mined) = payloads.get(&hash) {
                         self.mined(job, mined);
                     }
                 }
-                Done::Refused { job, said, .. } => {
-                    let chain_id = self.shared.endpoints.id();
+                SlotOutcome::Refused { job, said, .. } => {
+                    let chain_id = self.state.endpoints.id();
                     let error = submission::refused(self.account(), chain_id, said);
                     self.finish(job, &Err(error));
                 }
-                Done::Unknown { job, hash, .. } => {
-                    tracing::warn!(%hash, "no endpoint says what became of a transaction");
+                SlotOutcome::Unknown { job, hash, .. } => {
+                    tracing::warn!(%hash, "no endpoint shows the outcome of a transaction");
                     self.finish(job, &Err(BroadcastError::Unknown { hash }));
                 }
-                Done::Mined { work: Work::Filler, .. } | Done::Void { .. } => {}
+                SlotOutcome::Mined { purpose: Purpose::Filler, .. } | SlotOutcome::Void { .. } => {}
             }
         }
     }
 
-    fn mined(&mut self, id: JobId, mined: &Mined) {
+    fn mined(&mut self, id: JobId, mined: &MinedPayload) {
         let Some(job) = self.jobs.get(id) else { return };
         let (receipt, block_time_s) = match mined {
-            Mined::Receipt { receipt, block_time_s } => (receipt, *block_time_s),
-            Mined::Event(broadcasted) => return self.finish(id, &Ok(*broadcasted)),
+            MinedPayload::Receipt { receipt, block_time_s } => (receipt, *block_time_s),
+            MinedPayload::Event(receipt) => return self.finish(id, &Ok(*receipt)),
         };
         let (hash, contract) = (receipt.transaction_hash, self.contracts.of(job.topic));
         if !receipt.status() {
-            let (shared, account) = (self.shared.clone(), self.account());
+            let (state, account) = (self.state.clone(), self.account());
             let (call, receipt) = (job.call.clone(), receipt.clone());
-            self.beside.spawn(async move {
-                let reason = submission::reason(&shared.endpoints, account, &call, &receipt).await;
-                Event::Failed(id, BroadcastError::Reverted { hash, reason })
+            self.requests.spawn(async move {
+                let reason = submission::reason(&state.endpoints, account, &call, &receipt).await;
+                RequestResult::Failed(id, BroadcastError::Reverted { hash, reason })
             });
             return;
         }
@@ -495,19 +504,19 @@ impl Driver {
         self.finish(id, &outcome);
     }
 
-    fn finish(&mut self, id: JobId, outcome: &Outcome) {
+    fn finish(&mut self, id: JobId, outcome: &BroadcastResult) {
         if let Some(next) = self.jobs.finish(id, outcome, self.now()) {
             self.submit(next);
         }
     }
 
-    /// Asks the contracts for their limits now and then.
-    fn watch_bounds(&mut self) {
-        let (shared, contracts) = (self.shared.clone(), self.contracts);
-        self.beside.spawn(async move {
+    /// Reads the contracts' payload bounds after the interval.
+    fn refresh_bounds_later(&mut self) {
+        let (state, contracts) = (self.state.clone(), self.contracts);
+        self.requests.spawn(async move {
             sleep(BOUNDS_EVERY).await;
-            shared.read_bounds(contracts).await;
-            Event::Bounds
+            state.refresh_bounds(contracts).await;
+            RequestResult::Bounds
         });
     }
 }

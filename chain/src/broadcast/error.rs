@@ -1,4 +1,4 @@
-//! Why a payload is not on the chain, or not known to be.
+//! The errors of a broadcaster.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,171 +9,168 @@ use alloy::primitives::{Address, B256};
 use crate::contracts::revert::Revert;
 use crate::send::{ConnectError, RequestError, ViewError};
 
-/// Why there is no broadcaster.
+/// The reason for which a broadcaster could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A setting that cannot be meant.
+    /// A setting is out of range.
     #[error("{0}")]
     Setting(String),
-    /// No endpoint is the chain that is meant.
+    /// No endpoint serves the chain.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// There are no broadcasters at the addresses.
+    /// A broadcaster contract could not be read.
     #[error(transparent)]
     Contract(#[from] ViewError),
-    /// The chain has stopped answering.
+    /// The chain does not answer any more.
     #[error(transparent)]
     Rpc(#[from] RequestError),
     /// The record cannot be used.
     #[error("{path}: {source}")]
     Record {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The record belongs to somebody else.
+    /// The record belongs to another account or chain.
     #[error(
         "{path} is the record of {found}, and this is {expected}: give each account and chain a \
          file of its own"
     )]
     OtherRecord {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Whose it is.
+        /// The first line of the file.
         found: String,
-        /// Whose it should be.
+        /// The first line for this account and chain.
         expected: String,
     },
-    /// The record is of another chain with the same id, or the endpoint lags far behind.
+    /// The record belongs to another chain with the same id, or the endpoint lags far behind.
     #[error(
-        "{path} tells of nonce {nonce}, and the chain expects {next}: if the chain was begun anew, \
+        "{path} begins with nonce {nonce}, and the chain expects {next}: if the chain was started anew, \
          move the file away"
     )]
     RecordAhead {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// The first nonce under way.
+        /// The lowest nonce on record.
         nonce: u64,
-        /// The nonce that would be next.
+        /// The next nonce of the account on the chain.
         next: u64,
     },
     /// Another process uses the record.
     #[error("{path} is used by another process: only one may send with a record")]
     RecordInUse {
-        /// Which file.
+        /// The file.
         path: PathBuf,
     },
 }
 
-/// Why a payload is not on the chain, or not known to be. Every variant says whether it may still
-/// get there.
+/// The reason for which a payload is not on the chain, or not known to be. Each variant states whether it may still be
+/// mined.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BroadcastError {
-    /// Shorter than the contract takes; nothing was sent.
+    /// The payload is shorter than the contract takes; nothing was sent.
     #[error("a payload of {bytes} bytes is too short: the contract takes {min} bytes and more")]
     TooShort {
-        /// Its length.
+        /// The length of the payload.
         bytes: usize,
-        /// The least.
+        /// The shortest accepted length.
         min: usize,
     },
-    /// Longer than is sent; nothing was sent.
+    /// The payload is longer than allowed; nothing was sent.
     #[error("a payload of {bytes} bytes is too long: {max} bytes are the most")]
     TooLong {
-        /// Its length.
+        /// The length of the payload.
         bytes: usize,
-        /// The most.
+        /// The longest accepted length.
         max: usize,
     },
-    /// The contract takes nothing at the moment; nothing was sent.
+    /// The contract is paused; nothing was sent.
     #[error("the contract is paused (Paused()): try again when it is not")]
     Paused,
-    /// The contract refuses for another reason; nothing was sent.
+    /// The call would be reverted for another reason; nothing was sent.
     #[error("the contract refuses: {0}")]
     WouldRevert(Revert),
-    /// The account cannot pay; nothing was sent.
+    /// The account cannot pay for gas; nothing was sent.
     #[error("{account} cannot pay for the transaction on chain {chain_id}: {said}")]
     NoFunds {
-        /// Who should pay.
+        /// The sending account.
         account: Address,
-        /// On which chain.
+        /// The chain id.
         chain_id: u64,
-        /// What the chain said.
+        /// The node's message.
         said: String,
     },
-    /// The chain takes no such transaction; nothing was sent.
+    /// Every node refuses the transaction; nothing was sent.
     #[error("the chain refuses the transaction: {said}")]
     Refused {
-        /// What it said.
+        /// The node's message.
         said: String,
     },
-    /// More waits than can be sent soon; nothing was sent.
+    /// Too many payloads wait already; nothing was sent.
     #[error("{waiting} payloads wait to be sent: try again later")]
     Busy {
-        /// How many.
+        /// The number of waiting payloads.
         waiting: usize,
     },
     /// The chain does not answer; nothing was sent.
     #[error(transparent)]
     Rpc(#[from] RequestError),
-    /// The key does not sign; nothing was sent.
+    /// Signing failed; nothing was sent.
     #[error("the key of {account} does not sign: {reason}")]
     Key {
-        /// Whose key.
+        /// The account of the key.
         account: Address,
-        /// What it said.
+        /// The signer's error.
         reason: String,
     },
     /// The record cannot be written; nothing was sent.
     #[error("{path}: {reason}; nothing is sent that cannot be recorded")]
     Record {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         reason: String,
     },
-    /// It was mined and has failed. It is not on the chain and will not be.
+    /// The transaction was mined and reverted. The payload will not be mined.
     #[error("transaction {hash} was reverted: {reason}")]
     Reverted {
-        /// Which transaction.
+        /// The transaction.
         hash: B256,
-        /// What a repetition of the call says.
+        /// The result of running the call again.
         reason: String,
     },
-    /// It was mined, and the contract has not said what it says of every payload: it is another
-    /// contract.
+    /// The transaction succeeded without the contract's event: the address belongs to another contract.
     #[error("transaction {hash} has succeeded without the event of {contract}")]
     NoEvent {
-        /// Which transaction.
+        /// The transaction.
         hash: B256,
-        /// Which contract.
+        /// The contract.
         contract: Address,
     },
-    /// Its turn has not come in time; nothing was sent.
+    /// The payload's turn did not come in time; nothing was sent.
     #[error("it could not be sent within {} s: try again later", waited.as_secs())]
     NotSent {
-        /// How long it was waited for.
+        /// The time waited.
         waited: Duration,
     },
-    /// It was not mined in time. It still may be: the same payload again waits for the same
-    /// transaction.
+    /// The transaction was not mined in time and may be later. A repeated call waits for the same transaction.
     #[error("transaction {hash} was not mined within {} s, and still may be", waited.as_secs())]
     NotMined {
-        /// The transaction, as it was sent last.
+        /// The transaction that was sent last.
         hash: B256,
-        /// How long it was waited for.
+        /// The time waited.
         waited: Duration,
     },
-    /// Its nonce is used, and no endpoint says by whom: it may be on the chain. Nothing more is
-    /// done about it.
+    /// The nonce is used, and no endpoint shows by which transaction: the payload may be on the chain. It is not sent
+    /// again.
     #[error("what became of transaction {hash} cannot be found out: it may have been mined")]
     Unknown {
-        /// The transaction, as it was sent last.
+        /// The transaction that was sent last.
         hash: B256,
     },
-    /// The broadcaster has ended. What was sent may be mined; a broadcaster with the same record
-    /// follows it up.
+    /// The broadcaster has ended. Sent transactions may be mined; a broadcaster with the same record resumes them.
     #[error("the broadcaster has ended")]
     Ended,
 }

@@ -1,4 +1,4 @@
-//! The payloads that somebody wants on the chain, who waits for each, and whose turn it is.
+//! The payloads to broadcast, the callers that wait for each, and the order within each topic.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -6,30 +6,32 @@ use std::time::Duration;
 use alloy::primitives::{B256, Bytes, keccak256};
 use tokio::sync::oneshot;
 
-use super::BroadcastReceipt;
 use super::error::BroadcastError;
-use super::nonces::JobId;
+use super::outcome::BroadcastResult;
 use super::payload::Topic;
+use super::slots::JobId;
 use crate::send::Call;
 
-/// What became of a payload is known for so long after its end, and of so many payloads at most.
+/// Time for which a result is remembered, and the number of remembered results. Guesses: callers retry within minutes;
+/// each result takes some 300 bytes, so the worst case is 2.5 MB.
 const KNOWN_FOR: Duration = Duration::from_secs(600);
 const KNOWN_MAX: usize = 8192;
 
-pub(super) type Outcome = Result<BroadcastReceipt, BroadcastError>;
-pub(super) type Waiter = oneshot::Sender<Outcome>;
+/// The channel to a caller.
+pub(super) type Waiter = oneshot::Sender<BroadcastResult>;
 
-/// Where a payload is on its way.
+/// The progress of a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// It is tried, and its gas counted.
+    /// Its call is being tried and its gas estimated.
     Trying,
-    /// Earlier ones of its topic are under way.
+    /// It waits for earlier payloads of its topic.
     Waiting,
-    /// Its nonce is somebody else's matter.
+    /// It is with the nonce decisions.
     Submitted,
 }
 
+/// A payload to broadcast.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) topic: Topic,
@@ -41,36 +43,40 @@ pub(super) struct Job {
 }
 
 impl Job {
-    /// Whether nobody waits any more.
+    /// Returns true if no caller waits any more.
     pub(super) fn is_abandoned(&self) -> bool {
         self.waiters.iter().all(Waiter::is_closed)
     }
 }
 
-/// All of them.
+/// All payloads that have no result yet, and recent results.
 #[derive(Debug, Default)]
 pub(super) struct Jobs {
     jobs: HashMap<JobId, Job>,
     by_payload: HashMap<(Topic, B256), JobId>,
-    /// In the order of the calls. Only the first of a topic gets a nonce: whatever becomes of it,
-    /// what was sent later comes later.
+    /// The payloads of each topic in the order of the calls. Only the first one gets a nonce, so a later one cannot be
+    /// mined before it, even if the first one has to move to a higher nonce.
     topics: HashMap<Topic, VecDeque<JobId>>,
     made: u64,
-    past: Past,
+    recent: RecentResults,
 }
 
-/// What became of payloads not long ago: who was told that nothing is known yet may ask again.
+/// A bounded memory of results, oldest out first.
+///
+/// Own code instead of a cache crate: an entry must never leave before its time while fewer than [`KNOWN_MAX`] are newer,
+/// since a forgotten result lets a retry broadcast the payload a second time. Caches with admission policies promise
+/// less.
 #[derive(Debug, Default)]
-struct Past {
-    outcomes: HashMap<(Topic, B256), (Duration, Outcome)>,
-    /// The oldest first, each with its end.
+struct RecentResults {
+    results: HashMap<(Topic, B256), (Duration, BroadcastResult)>,
+    /// The keys with their times, oldest first.
     ends: VecDeque<(Duration, (Topic, B256))>,
 }
 
-impl Past {
-    fn add(&mut self, key: (Topic, B256), outcome: Outcome, now: Duration) {
+impl RecentResults {
+    fn add(&mut self, key: (Topic, B256), outcome: BroadcastResult, now: Duration) {
         self.ends.push_back((now, key));
-        self.outcomes.insert(key, (now, outcome));
+        self.results.insert(key, (now, outcome));
         self.forget(now);
     }
 
@@ -79,20 +85,20 @@ impl Past {
             && (now >= end + KNOWN_FOR || self.ends.len() > KNOWN_MAX)
         {
             self.ends.pop_front();
-            if self.outcomes.get(&key).is_some_and(|(last, _)| *last == end) {
-                self.outcomes.remove(&key);
+            if self.results.get(&key).is_some_and(|(last, _)| *last == end) {
+                self.results.remove(&key);
             }
         }
     }
 
-    fn outcome(&mut self, key: (Topic, B256), now: Duration) -> Option<&Outcome> {
+    fn get(&mut self, key: (Topic, B256), now: Duration) -> Option<&BroadcastResult> {
         self.forget(now);
-        self.outcomes.get(&key).map(|(_, outcome)| outcome)
+        self.results.get(&key).map(|(_, outcome)| outcome)
     }
 }
 
-/// Whether the payload is on the chain, or may be: giving it again would double it.
-fn is_kept(outcome: &Outcome) -> bool {
+/// Returns true if the payload is on the chain or may be, so that a retry could double it.
+fn is_remembered(outcome: &BroadcastResult) -> bool {
     matches!(outcome, Ok(_) | Err(BroadcastError::Unknown { .. }))
 }
 
@@ -105,24 +111,23 @@ impl Jobs {
         self.jobs.get(&id)
     }
 
-    /// Answers with what became of this payload not long ago. Gives the waiter back if that is
-    /// not known.
-    pub(super) fn answer_from_past(
+    /// Answers the caller with a remembered result. Gives the channel back if there is none.
+    pub(super) fn answer_from_memory(
         &mut self,
         topic: Topic,
         payload: &Bytes,
         waiter: Waiter,
         now: Duration,
     ) -> Option<Waiter> {
-        let Some(outcome) = self.past.outcome((topic, keccak256(payload)), now) else {
+        let Some(outcome) = self.recent.get((topic, keccak256(payload)), now) else {
             return Some(waiter);
         };
-        // Who does not wait any more need not be told.
+        // An error means that the caller has gone.
         let _ = waiter.send(outcome.clone());
         None
     }
 
-    /// Joins those who wait for this payload already; otherwise it is new, and this is its id.
+    /// Adds a payload and returns its id, or adds the caller to those that wait for the same payload already.
     pub(super) fn add(
         &mut self,
         topic: Topic,
@@ -146,12 +151,12 @@ impl Jobs {
         Some(id)
     }
 
-    /// The payload, by its topic and digest.
+    /// Returns the payload with this topic and digest.
     pub(super) fn find(&self, topic: Topic, digest: B256) -> Option<JobId> {
         self.by_payload.get(&(topic, digest)).copied()
     }
 
-    /// It can be sent with so much gas. Whether it is its turn.
+    /// Takes note that the call succeeds with this gas limit. Returns true if it is the payload's turn.
     pub(super) fn tried(&mut self, id: JobId, gas_limit: u64) -> bool {
         let Some(job) = self.jobs.get_mut(&id) else { return false };
         job.gas_limit = gas_limit;
@@ -159,7 +164,7 @@ impl Jobs {
         self.take_turn(id)
     }
 
-    /// Marks it as submitted if it is the first of its topic and was tried.
+    /// Marks a payload as submitted if it is the first of its topic and was tried. Returns true if so.
     fn take_turn(&mut self, id: JobId) -> bool {
         let Some(job) = self.jobs.get_mut(&id) else { return false };
         let first = self.topics.get(&job.topic).and_then(VecDeque::front);
@@ -170,23 +175,28 @@ impl Jobs {
         is_turn
     }
 
-    /// One that is under way since before this process.
-    pub(super) fn is_under_way(&mut self, id: JobId, gas_limit: u64) {
+    /// Marks a payload of an earlier process, whose transactions may be out.
+    pub(super) fn resume(&mut self, id: JobId, gas_limit: u64) {
         if let Some(job) = self.jobs.get_mut(&id) {
             (job.stage, job.gas_limit) = (Stage::Submitted, gas_limit);
         }
     }
 
-    /// Tells everybody who waits, and returns the next one of the topic if it can be sent now.
-    pub(super) fn finish(&mut self, id: JobId, outcome: &Outcome, now: Duration) -> Option<JobId> {
+    /// Answers all callers of a payload. Returns the next payload of the topic if it can be sent now.
+    pub(super) fn finish(
+        &mut self,
+        id: JobId,
+        outcome: &BroadcastResult,
+        now: Duration,
+    ) -> Option<JobId> {
         let job = self.jobs.remove(&id)?;
         let key = (job.topic, job.digest);
         self.by_payload.remove(&key);
-        if is_kept(outcome) {
-            self.past.add(key, outcome.clone(), now);
+        if is_remembered(outcome) {
+            self.recent.add(key, outcome.clone(), now);
         }
         for waiter in job.waiters {
-            // Who does not wait any more need not be told.
+            // An error means that the caller has gone.
             let _ = waiter.send(outcome.clone());
         }
         let queue = self.topics.get_mut(&job.topic)?;
@@ -198,8 +208,8 @@ impl Jobs {
         self.take_turn(next).then_some(next)
     }
 
-    /// Everything is over.
-    pub(super) fn finish_all(&mut self, outcome: &Outcome, now: Duration) {
+    /// Answers the callers of all payloads.
+    pub(super) fn finish_all(&mut self, outcome: &BroadcastResult, now: Duration) {
         let all: Vec<JobId> = self.jobs.keys().copied().collect();
         for id in all {
             self.finish(id, outcome, now);
@@ -216,9 +226,14 @@ mod tests {
 
     const TOPIC: Topic = Topic::Group([1; 16]);
 
-    fn mined(sequence_id: u64) -> Outcome {
+    fn mined(sequence_id: u64) -> BroadcastResult {
         let transaction_hash = B256::repeat_byte(1);
-        Ok(BroadcastReceipt { sequence_id, transaction_hash, block_number: 1, block_time_s: 1 })
+        Ok(crate::broadcast::BroadcastReceipt {
+            sequence_id,
+            transaction_hash,
+            block_number: 1,
+            block_time_s: 1,
+        })
     }
 
     fn add(jobs: &mut Jobs, payload: &Bytes, waiter: Option<Waiter>) -> Option<JobId> {
@@ -227,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_whose_caller_has_gone_is_joined_and_then_remembered() {
+    fn a_result_is_remembered_for_a_caller_that_comes_again() {
         let (mut jobs, payload) = (Jobs::default(), Bytes::from_static(b"commit"));
         let (gone, _) = oneshot::channel();
         let id = add(&mut jobs, &payload, Some(gone)).unwrap();
@@ -238,29 +253,29 @@ mod tests {
 
         let (asking, mut asked) = oneshot::channel();
         let early = KNOWN_FOR - Duration::from_secs(1);
-        assert!(jobs.answer_from_past(TOPIC, &payload, asking, early).is_none());
+        assert!(jobs.answer_from_memory(TOPIC, &payload, asking, early).is_none());
         assert_eq!(asked.try_recv().unwrap(), mined(7));
         let other = Bytes::from_static(b"another");
         let (asking, _asked) = oneshot::channel();
-        assert!(jobs.answer_from_past(TOPIC, &other, asking, early).is_some());
+        assert!(jobs.answer_from_memory(TOPIC, &other, asking, early).is_some());
         let (asking, _asked) = oneshot::channel();
-        assert!(jobs.answer_from_past(TOPIC, &payload, asking, KNOWN_FOR).is_some());
+        assert!(jobs.answer_from_memory(TOPIC, &payload, asking, KNOWN_FOR).is_some());
     }
 
     #[test]
-    fn a_payload_whose_fate_is_unknown_is_as_well_and_whoever_asks_hears_that() {
+    fn an_unknown_outcome_is_remembered_too() {
         let (mut jobs, payload) = (Jobs::default(), Bytes::from_static(b"commit"));
         let id = add(&mut jobs, &payload, None).unwrap();
         let unknown = Err(BroadcastError::Unknown { hash: B256::repeat_byte(1) });
         jobs.finish(id, &unknown, Duration::ZERO);
         let (asking, mut asked) = oneshot::channel();
         let early = KNOWN_FOR - Duration::from_secs(1);
-        assert!(jobs.answer_from_past(TOPIC, &payload, asking, early).is_none());
+        assert!(jobs.answer_from_memory(TOPIC, &payload, asking, early).is_none());
         assert_eq!(asked.try_recv().unwrap(), unknown);
     }
 
     #[test]
-    fn only_what_may_be_on_the_chain_is_remembered_and_only_so_much() {
+    fn only_payloads_that_may_be_on_the_chain_are_remembered_and_only_so_many() {
         let mut jobs = Jobs::default();
         let payloads = (0..KNOWN_MAX as u64 + 2).map(|at| Bytes::from(at.to_be_bytes().to_vec()));
         let payloads: Vec<Bytes> = payloads.collect();
@@ -268,12 +283,12 @@ mod tests {
             let id = add(&mut jobs, payload, None).unwrap();
             jobs.finish(id, &mined(1), Duration::ZERO);
         }
-        assert_eq!(jobs.past.outcomes.len(), KNOWN_MAX);
-        assert_eq!(jobs.past.ends.len(), KNOWN_MAX);
+        assert_eq!(jobs.recent.results.len(), KNOWN_MAX);
+        assert_eq!(jobs.recent.ends.len(), KNOWN_MAX);
         let refused = Bytes::from_static(b"refused");
         let id = add(&mut jobs, &refused, None).unwrap();
         jobs.finish(id, &Err(BroadcastError::Ended), Duration::ZERO);
         let (asking, _asked) = oneshot::channel();
-        assert!(jobs.answer_from_past(TOPIC, &refused, asking, Duration::ZERO).is_some());
+        assert!(jobs.answer_from_memory(TOPIC, &refused, asking, Duration::ZERO).is_some());
     }
 }

@@ -1,125 +1,87 @@
-//! Puts payloads on the app chain: group commits and identity updates, in one order for everybody.
+//! Puts payloads on the app chain: group commits and identity updates, whose order the chain decides.
 //!
-//! A [`Broadcaster`] is the one owner of an account's nonces on that chain. Every payload given to
-//! it gets on the chain once or not at all, exactly as it was given, and whoever gave it hears
-//! which. Many are under way at once; those of one topic one after another, so that their order is
-//! kept whatever happens.
+//! A [`Broadcaster`] owns an account's nonces on that chain. Each payload is mined once or not at all, byte for byte as
+//! the caller passed it, and the caller learns which. Many payloads are in flight at once. Payloads of one topic follow
+//! one another, so their order holds through failures and restarts.
 //!
 //! ```text
-//! group_message ─▶ jobs ── tried out, its topic's turn ─▶ nonces ─▶ signed ─▶ record ─▶ sent
-//!      ▲                                                    ▲                            │
-//!      └──────────── mined ◀────────────── watch ◀──────────┴────────────────────────────┘
+//! group_message ─▶ jobs ── gas estimated, its turn ─▶ nonces ─▶ signed ─▶ record ─▶ sent
+//!      ▲                                                ▲                            │
+//!      └──────────── mined ◀────────────── poll ◀───────┴────────────────────────────┘
 //! ```
 //!
-//! A transaction is recorded before it is sent. After a crash the next broadcaster with the same
-//! record finds out what became of each, sends it again or signs it anew, as if nothing had
-//! happened.
+//! A transaction is recorded before it is sent. After a crash the next broadcaster with the same record finds out what
+//! became of each transaction, and sends it again or replaces it where necessary.
 //!
-//! Modules in reading order: `payload`, `jobs`, `nonces` (what to do next, as a plain value),
-//! `record`, `price`, `watch` (the requests), `seek` (who has used a nonce), `driver` (the task).
+//! Modules in reading order: `payload`, `jobs`, `slots` and `nonces` (the decisions, as a plain value), `record`, `price`,
+//! `submission` and `poll` (the requests), `seek` (finds the user of a nonce), `signing`, `driver` (the task).
 
 mod driver;
 mod error;
 mod jobs;
 mod nonces;
+mod outcome;
 mod payload;
+mod poll;
 mod price;
+mod receipts;
 mod record;
 mod seek;
 mod settings;
+mod shared;
+mod signing;
 #[cfg(test)]
 mod simulation;
+mod slots;
 mod submission;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use alloy::primitives::{Address, B256, Bytes, keccak256};
+use alloy::primitives::{Address, Bytes, keccak256};
 use alloy::signers::local::PrivateKeySigner;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::contracts::{GroupMessageBroadcaster, IdentityUpdateBroadcaster};
 use crate::endpoints::Endpoints;
-use crate::send::{Chain, ViewError};
 use driver::{Command, Driver};
 pub use error::{BroadcastError, StartError};
-use jobs::Outcome;
+use outcome::BroadcastResult;
+pub use outcome::{BroadcastReceipt, BroadcastStatus, PayloadBounds};
 use payload::{Contracts, Topic};
+use poll::PollRequest;
 use price::GasPrice;
 use record::Record;
 pub use settings::{BroadcastSettings, IN_FLIGHT, IN_FLIGHT_MAX, PAYLOAD_BYTES_MAX, WAIT_MAX};
+use shared::BroadcasterState;
 
-/// How many calls wait to be taken up before further ones are refused.
+/// Calls that wait for the task before further ones are refused. Guess: with the longest payloads they hold 200 MB.
 const CALLS_MAX: usize = 1024;
-/// A record that is further ahead of the chain than this is not of this chain.
+/// A record whose nonces are further ahead of the chain than this belongs to another chain. Guess: far above the nonces
+/// that an endpoint may lag behind.
 const AHEAD_MAX: u64 = 1000;
 
-/// A payload that is on the chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BroadcastReceipt {
-    /// Its number among all payloads of its contract.
-    pub sequence_id: u64,
-    /// The transaction.
-    pub transaction_hash: B256,
-    /// The block.
-    pub block_number: u64,
-    /// The block's time, in unix seconds.
-    pub block_time_s: u64,
-}
-
-/// How long payloads may be so that both contracts take them, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PayloadBounds {
-    /// The shortest.
-    pub min: usize,
-    /// The longest.
-    pub max: usize,
-}
-
-/// What a broadcaster has to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct BroadcastStatus {
-    /// Nonces that are in use.
-    pub in_flight: usize,
-    /// Payloads that have none yet.
-    pub waiting: usize,
-}
-
-/// Sends for one account. Cheap to clone; all clones are one. It ends with the last of them.
+/// Broadcasts for one account. Cheap to clone; all clones share one task, which ends with the last of them.
 #[derive(Clone)]
 pub struct Broadcaster {
-    shared: Arc<Shared>,
+    state: Arc<BroadcasterState>,
     commands: mpsc::Sender<Command>,
     wait_max: Duration,
 }
 
-/// What the callers and the task share.
-struct Shared {
-    account: Address,
-    endpoints: Endpoints,
-    price: GasPrice,
-    in_flight_max: usize,
-    payload_bytes_max: usize,
-    bounds: tokio::sync::watch::Sender<PayloadBounds>,
-    status: tokio::sync::watch::Sender<BroadcastStatus>,
-}
-
 impl fmt::Debug for Broadcaster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Broadcaster({} on {:?})", self.account(), self.shared.endpoints)
+        write!(f, "Broadcaster({} on {:?})", self.account(), self.state.endpoints)
     }
 }
 
 impl Broadcaster {
-    /// Connects to the chain and sends for the account of this key from now on, beginning with
-    /// what the record says is under way. Somebody else who sends for the account makes this
-    /// slower, and nothing worse.
+    /// Connects to the chain, resumes the transactions on record, and broadcasts for the account of this key from now on.
+    /// Another sender of the same account slows this one down and does no other harm.
     ///
     /// # Errors
-    /// When no endpoint is the chain that is meant, the contracts are not there, or the record
-    /// cannot be used.
+    /// When no endpoint serves the chain, a contract does not exist, or the record cannot be used.
     pub async fn start(
         settings: BroadcastSettings,
         key: PrivateKeySigner,
@@ -135,7 +97,7 @@ impl Broadcaster {
             identities: settings.identity_update_broadcaster,
         };
         let account = key.address();
-        let shared = Arc::new(Shared {
+        let state = Arc::new(BroadcasterState {
             account,
             endpoints,
             price: GasPrice::default(),
@@ -144,46 +106,47 @@ impl Broadcaster {
             bounds: tokio::sync::watch::Sender::new(PayloadBounds { min: 0, max: 0 }),
             status: tokio::sync::watch::Sender::default(),
         });
-        shared.bounds.send_replace(shared.bounds_of(contracts).await?);
+        state.bounds.send_replace(state.read_bounds(contracts).await?);
         let record = match &settings.nonce_record {
             Some(path) => Some(Record::open(path, settings.chain_id, account)?),
             None => None,
         };
         if let Some(record) = &record {
-            shared.require_near(record).await?;
+            require_near(&state, record).await?;
         }
         let (commands, receiver) = mpsc::channel(CALLS_MAX);
-        tokio::spawn(Driver::new(shared.clone(), contracts, key, record).run(receiver));
-        Ok(Self { shared, commands, wait_max: settings.wait_max })
+        tokio::spawn(Driver::new(state.clone(), contracts, key, record).run(receiver));
+        Ok(Self { state, commands, wait_max: settings.wait_max })
     }
 
-    /// Whose transactions they are.
+    /// Returns the account that sends the transactions.
     #[must_use]
     pub fn account(&self) -> Address {
-        self.shared.account
+        self.state.account
     }
 
-    /// How long payloads may be, as the contracts have said not long ago.
+    /// Returns the accepted payload lengths. They are read from the contracts once a minute.
     #[must_use]
     pub fn payload_bounds(&self) -> PayloadBounds {
-        *self.shared.bounds.borrow()
+        *self.state.bounds.borrow()
     }
 
-    /// What there is to do.
+    /// Returns the present load.
     #[must_use]
     pub fn status(&self) -> BroadcastStatus {
-        *self.shared.status.borrow()
+        *self.state.status.borrow()
     }
 
-    /// Puts a payload of a group on the chain. What one caller sends of one group gets there in
-    /// the order in which these futures were polled first. Who sends a payload that is under way
-    /// already gets the answer of that one, and so does who sends one again within ten minutes
-    /// after it was mined, or was given up as unknown.
+    /// Broadcasts a payload of a group, and waits until it is mined.
     ///
-    /// Dropping the future takes the payload back only if it was not signed yet.
+    /// Payloads of one group are mined in the order in which these futures are first polled. A payload that is in flight
+    /// already, or was mined or given up as unknown within the last ten minutes, is not sent again: the call returns the
+    /// result of the first one.
+    ///
+    /// Dropping the future takes the payload back only if it is not signed yet.
     ///
     /// # Errors
-    /// Each variant says whether the payload may still get on the chain.
+    /// Each variant states whether the payload may still be mined.
     pub async fn group_message(
         &self,
         group: [u8; 16],
@@ -192,10 +155,10 @@ impl Broadcaster {
         self.send(Topic::Group(group), payload).await
     }
 
-    /// Puts an update of an inbox on the chain; as [`group_message`](Self::group_message).
+    /// Broadcasts an update of an inbox; see [`group_message`](Self::group_message).
     ///
     /// # Errors
-    /// Each variant says whether the payload may still get on the chain.
+    /// Each variant states whether the payload may still be mined.
     pub async fn identity_update(
         &self,
         inbox: [u8; 32],
@@ -204,18 +167,18 @@ impl Broadcaster {
         self.send(Topic::Inbox(inbox), payload).await
     }
 
-    /// Ends at once and lets go of the record. What is under way is followed up by the next
-    /// broadcaster with the same record.
+    /// Ends at once and releases the record. The next broadcaster with the same record resumes the transactions in
+    /// flight.
     pub async fn stop(self) {
         let (stopped, has_stopped) = oneshot::channel();
         if self.commands.send(Command::Stop { stopped }).await.is_ok() {
-            // An error says that it has ended anyway.
+            // An error means that the task has ended already.
             let _ = has_stopped.await;
         }
     }
 
-    async fn send(&self, topic: Topic, payload: Bytes) -> Outcome {
-        let (bytes, max) = (payload.len(), self.shared.payload_bytes_max);
+    async fn send(&self, topic: Topic, payload: Bytes) -> BroadcastResult {
+        let (bytes, max) = (payload.len(), self.state.payload_bytes_max);
         if max > 0 && bytes > max {
             return Err(BroadcastError::TooLong { bytes, max });
         }
@@ -226,16 +189,16 @@ impl Broadcaster {
             mpsc::error::TrySendError::Full(_) => BroadcastError::Busy { waiting: CALLS_MAX },
             mpsc::error::TrySendError::Closed(_) => BroadcastError::Ended,
         })?;
-        if let Ok(told) = timeout(self.wait_max, &mut outcome).await {
-            return told.unwrap_or(Err(BroadcastError::Ended));
+        if let Ok(result) = timeout(self.wait_max, &mut outcome).await {
+            return result.unwrap_or(Err(BroadcastError::Ended));
         }
         outcome.close();
         let (reply, transaction) = oneshot::channel();
         let asked = self.commands.send(Command::GaveUp { topic, digest, reply }).await;
         let transaction = transaction.await;
-        // It may have been mined at the last moment.
-        if let Ok(told) = outcome.try_recv() {
-            return told;
+        // The result may have come at the last moment.
+        if let Ok(result) = outcome.try_recv() {
+            return result;
         }
         let waited = self.wait_max;
         match (asked, transaction) {
@@ -246,47 +209,16 @@ impl Broadcaster {
     }
 }
 
-impl Shared {
-    async fn read_bounds(&self, contracts: Contracts) {
-        match self.bounds_of(contracts).await {
-            Ok(bounds) => {
-                self.bounds.send_if_modified(|known| std::mem::replace(known, bounds) != bounds);
-            }
-            Err(error) => tracing::warn!(%error, "the limits of payloads are not known anew"),
-        }
+/// Refuses a record of another chain: a chain that was started anew expects low nonces, and the transactions of its
+/// former life would be sent again on top of them.
+async fn require_near(state: &BroadcasterState, record: &Record) -> Result<(), StartError> {
+    let Some(nonce) = record.live().first_nonce() else { return Ok(()) };
+    let request = PollRequest { wants_pending: true, ..PollRequest::default() };
+    let account = poll::poll(&state.endpoints, state.account, &request).await?.state;
+    let next = account.pending.unwrap_or(account.mined);
+    if nonce > next.saturating_add(AHEAD_MAX) {
+        let path = record.path().to_owned();
+        return Err(StartError::RecordAhead { path, nonce, next });
     }
-
-    async fn bounds_of(&self, contracts: Contracts) -> Result<PayloadBounds, ViewError> {
-        let bounds = self.endpoints.ask(|chain| async move { bounds_at(&chain, contracts).await });
-        let PayloadBounds { min, max } = bounds.await?;
-        let own = if self.payload_bytes_max == 0 { usize::MAX } else { self.payload_bytes_max };
-        Ok(PayloadBounds { min, max: max.min(own) })
-    }
-
-    /// A chain that was begun anew expects low nonces, and a record of its former life would make
-    /// nonsense of it.
-    async fn require_near(&self, record: &Record) -> Result<(), StartError> {
-        let Some(nonce) = record.live().first_nonce() else { return Ok(()) };
-        let watched = submission::Watched { wants_pending: true, ..Default::default() };
-        let asked = submission::poll(&self.endpoints, self.account, &watched).await;
-        let (polled, _) = asked?;
-        let next = polled.pending.unwrap_or(polled.mined);
-        if nonce > next.saturating_add(AHEAD_MAX) {
-            let path = record.path().to_owned();
-            return Err(StartError::RecordAhead { path, nonce, next });
-        }
-        Ok(())
-    }
-}
-
-async fn bounds_at(chain: &Chain, contracts: Contracts) -> Result<PayloadBounds, ViewError> {
-    let Contracts { groups, identities } = contracts;
-    let (group_min, group_max, identity_min, identity_max) = tokio::try_join!(
-        chain.view(groups, &GroupMessageBroadcaster::minPayloadSizeCall {}),
-        chain.view(groups, &GroupMessageBroadcaster::maxPayloadSizeCall {}),
-        chain.view(identities, &IdentityUpdateBroadcaster::minPayloadSizeCall {}),
-        chain.view(identities, &IdentityUpdateBroadcaster::maxPayloadSizeCall {}),
-    )?;
-    let (min, max) = (group_min.max(identity_min), group_max.min(identity_max));
-    Ok(PayloadBounds { min: min as usize, max: max as usize })
+    Ok(())
 }

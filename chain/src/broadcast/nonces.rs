@@ -1,249 +1,79 @@
-//! Which nonce is whose, and what is to be done next: a plain value that is told what has happened
-//! and reads neither clock nor chain.
+//! The assignment of nonces to payloads, and the next step of each: a plain value that reads neither clock nor chain.
 //!
 //! ```text
-//!             sign ──▶ send ──▶ waits ──▶ mined
-//!               ▲        ▲        │
-//!               └────────┴────────┘  stuck: sent again, then signed again and dearer
+//!             sign ──▶ send ──▶ pending ──▶ mined
+//!               ▲        ▲         │
+//!               └────────┴─────────┘  stuck: sent again, then signed again at a higher price
 //! ```
 //!
-//! A payload has one nonce at a time, and all transactions that were ever signed for it have that
-//! nonce, so that at most one of them is mined. It gets another nonce only when it is seen that
-//! somebody else has used its own: that no receipt is shown proves nothing, and a payload of which
-//! nothing else is ever seen is given up as unknown, not sent again. A nonce whose payload was refused is given back, or used up by a transaction that
-//! does nothing if later ones are under way already.
+//! # Why a payload is mined once
+//!
+//! A payload holds one nonce at a time, and every transaction ever signed for it has that nonce. The chain mines at most
+//! one transaction per nonce, so at most one of them is mined.
+//!
+//! A payload moves to another nonce only on *proof* that another transaction used its own. A missing receipt is no
+//! proof: nodes serve receipts later than counts, and some prune them. If no proof turns up, the payload is given up as
+//! unknown and never sent again: a caller can resolve an unknown payload, but not a doubled one.
+//!
+//! # Why nonces have no gaps
+//!
+//! A chain mines an account's nonces in order, so one missing nonce blocks all later ones. The nonce of a refused
+//! payload is given back if it is the highest. Otherwise a filler, a transaction that does nothing, uses it up.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use alloy::primitives::{B256, Bytes};
+use alloy::primitives::B256;
 
-/// A replacement is dearer by an eighth: nodes want a tenth.
+use super::slots::{
+    AccountState, JobId, NonceQuery, NonceUse, PAUSE_MIN, Phase, Purpose, SendOutcome, SignRequest,
+    SignedTransaction, Slot, SlotId, SlotOutcome, Timeouts,
+};
+
+/// The part of the old price by which a replacement costs more. go-ethereum demands a tenth (`--txpool.pricebump`); an
+/// eighth leaves room for rounding.
 const BUMP_DIVISOR: u128 = 8;
-/// Transactions that were too cheap for the chain are signed anew so often.
+/// Attempts to sign a transaction again at a higher price after the chain found it too cheap. Guess.
 const PRICE_TRIES: u32 = 12;
-/// The first pause before a transaction whose answer was lost is sent again, and the longest.
-const PAUSE_MIN: Duration = Duration::from_millis(100);
-const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// Gaps are filled so many nonces at a time.
+/// Fillers that are created at once. Guess: the bound keeps a wrong count from emptying the account.
 const FILL_MAX: u64 = 64;
 
-/// A payload that somebody wants on the chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct JobId(pub(super) u64);
-
-/// A nonce that a payload has, or had: on record under this number. A payload that needs another
-/// nonce gets another of these.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct SlotId(pub(super) u64);
-
-/// When things are taken for lost.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
-    /// How many nonces are used at once.
-    pub(super) in_flight_max: usize,
-    /// A transaction that is next and was not mined for so long is sent again; after as long again,
-    /// and two blocks, it is replaced.
-    pub(super) stuck_after: Duration,
-    /// It is replaced after so long whether there were blocks or not.
-    pub(super) stuck_without_blocks_after: Duration,
-    /// When a nonce is used and no receipt of its transactions is found, it is sought after who
-    /// used it, so often.
-    pub(super) seek_every: Duration,
-    /// When that is not found for so long, what became of the payload stays unknown.
-    pub(super) give_up_after: Duration,
-}
-
-impl Patience {
-    pub(super) fn new(in_flight_max: usize) -> Self {
-        Self {
-            in_flight_max,
-            stuck_after: Duration::from_secs(2),
-            stuck_without_blocks_after: Duration::from_secs(10),
-            seek_every: Duration::from_secs(1),
-            give_up_after: Duration::from_secs(300),
-        }
-    }
-}
-
-/// A signed transaction.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Signed {
-    pub(super) hash: B256,
-    /// Wei for a unit of gas.
-    pub(super) price: u128,
-    pub(super) raw: Bytes,
-}
-
-/// What a nonce is used for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Work {
-    Payload(JobId),
-    /// Nothing: it is only to be used up.
-    Filler,
-}
-
-/// A transaction to sign and to record; then [`Nonces::signed`] or [`Nonces::not_signed`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ToSign {
-    pub(super) slot: SlotId,
-    pub(super) nonce: u64,
-    pub(super) work: Work,
-    /// The dearest so far: the new one has to be dearer by [`replacing`].
-    pub(super) over: Option<u128>,
-    /// What the payload had before, and will never use.
-    pub(super) instead_of: Option<SlotId>,
-}
-
-/// What a node said of a transaction.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Sent {
-    /// It has it, or had it.
-    Taken,
-    /// Nothing was heard. It may have it.
-    Lost,
-    /// The nonce is used.
-    NonceUsed,
-    /// Transactions before it are missing.
-    NonceAhead,
-    /// There is another one with this nonce that is not much cheaper.
-    Underpriced,
-    /// It is too cheap at the moment.
-    TooCheap(String),
-    /// Not now, and it does not have it.
-    Later,
-    /// It takes no such transaction.
-    Refused(String),
-}
-
-/// What the chain says of the account.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Polled {
-    /// When it was asked.
-    pub(super) asked_at: Duration,
-    /// How many of its transactions are mined.
-    pub(super) mined: u64,
-    /// The same with those that wait, if it was asked.
-    pub(super) pending: Option<u64>,
-    /// The latest block.
-    pub(super) head: u64,
-    /// Of every used nonce that was watched: what was seen.
-    pub(super) found: Vec<(Look, Found)>,
-}
-
-/// A nonce under way that is to be looked after.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Look {
-    pub(super) slot: SlotId,
-    pub(super) nonce: u64,
-    pub(super) work: Work,
-    /// All transactions that were signed for it, the latest first.
-    pub(super) hashes: Vec<B256>,
-    /// Whether every endpoint is to be asked who has used the nonce, and by all means.
-    pub(super) seeks: bool,
-    /// The latest block when the first was sent, if that is known.
-    pub(super) since_block: Option<u64>,
-}
-
-/// What is seen of a used nonce.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
-    /// Nothing: that proves nothing.
-    Nothing,
-    /// The payload is on the chain, with this transaction.
-    Mined(B256),
-    /// The nonce was used by this transaction of the account, which does something else.
-    Other(B256),
-}
-
-/// What is over. To be told when it is on record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Done {
-    /// This transaction is mined.
-    Mined { slot: SlotId, work: Work, hash: B256 },
-    /// No node takes the payload, and none has it.
-    Refused { slot: SlotId, job: JobId, said: String },
-    /// A nonce that was only to be used up is.
-    Void { slot: SlotId },
-    /// The nonce is used, by whom cannot be found out: the payload may be on the chain.
-    Unknown { slot: SlotId, job: JobId, hash: B256 },
-}
-
-#[derive(Debug)]
-enum Phase {
-    Sign,
-    Send { at: Duration },
-    Waits { since: Duration, head: u64, sent_again: bool },
-    Used { since: Duration, seek_at: Duration },
-}
-
-#[derive(Debug)]
-struct Slot {
-    id: SlotId,
-    work: Work,
-    /// The oldest first.
-    signed: Vec<Signed>,
-    /// Whether some node may have one of them.
-    maybe_out: bool,
-    since_block: Option<u64>,
-    instead_of: Option<SlotId>,
-    tries: u32,
-    phase: Phase,
-}
-
-impl Slot {
-    fn new(id: SlotId, work: Work, instead_of: Option<SlotId>) -> Self {
-        Self {
-            id,
-            work,
-            signed: Vec::new(),
-            maybe_out: false,
-            since_block: None,
-            instead_of,
-            tries: 0,
-            phase: Phase::Sign,
-        }
-    }
-
-    fn price(&self) -> Option<u128> {
-        self.signed.iter().map(|signed| signed.price).max()
-    }
-
-    fn pause(&mut self) -> Duration {
-        self.tries = self.tries.saturating_add(1);
-        PAUSE_MIN.saturating_mul(1 << self.tries.min(5)).min(PAUSE_MAX)
-    }
-}
-
 /// The nonces of one account.
+///
+/// Invariants: `next` is above every assigned nonce, and a slot in the phase [`Phase::Send`] or later has a signed
+/// transaction.
 #[derive(Debug)]
 pub(super) struct Nonces {
-    patience: Patience,
-    /// What the next payload gets.
+    timeouts: Timeouts,
+    /// The nonce that the next payload gets.
     next: u64,
-    /// Known since the chain was asked first, and unknown while it has to be asked again.
-    asked: bool,
+    /// False until the first poll, and again after another sender was seen to use the account. No nonce is assigned
+    /// meanwhile.
+    is_current: bool,
+    /// The lowest unused nonce on the chain.
     mined: u64,
+    /// The latest block.
     head: u64,
+    /// The slots by nonce.
     slots: BTreeMap<u64, Slot>,
     slots_made: u64,
-    /// Payloads that have no nonce, with what they had.
+    /// Payloads without a nonce, in the order of their turn, each with its former slot.
     ready: VecDeque<(JobId, Option<SlotId>)>,
-    /// Since when nodes have nothing that could be mined next.
+    /// The time since which no node has a transaction that could be mined next.
     gap_since: Option<Duration>,
 }
 
-/// The least price of a transaction that takes the place of one with price `over`.
-pub(super) fn replacing(over: u128) -> u128 {
+/// Returns the lowest price at which nodes let a transaction replace one of price `over`.
+pub(super) fn replacement_price(over: u128) -> u128 {
     over.saturating_add(over / BUMP_DIVISOR).saturating_add(1)
 }
 
 impl Nonces {
-    pub(super) fn new(patience: Patience) -> Self {
+    pub(super) fn new(timeouts: Timeouts) -> Self {
         Self {
-            patience,
+            timeouts,
             next: 0,
-            asked: false,
+            is_current: false,
             mined: 0,
             head: 0,
             slots: BTreeMap::new(),
@@ -253,14 +83,21 @@ impl Nonces {
         }
     }
 
-    /// Takes up what an earlier process has recorded, in the order of the slots: any of these may
-    /// be out. When two have one nonce, it was taken from the earlier.
-    pub(super) fn recover(&mut self, id: SlotId, nonce: u64, work: Work, signed: Vec<Signed>) {
+    /// Restores a slot of an earlier process. Slots come in the order of their ids, and any of their transactions may be
+    /// out. Of two slots with one nonce the later one holds it: the earlier payload had given it up.
+    pub(super) fn recover(
+        &mut self,
+        id: SlotId,
+        nonce: u64,
+        purpose: Purpose,
+        signed: Vec<SignedTransaction>,
+    ) {
+        assert!(!signed.is_empty(), "a slot on record has a signed transaction");
         self.slots_made = self.slots_made.max(id.0);
         let phase = Phase::Send { at: Duration::ZERO };
-        let slot = Slot { signed, maybe_out: true, phase, ..Slot::new(id, work, None) };
+        let slot = Slot { signed, maybe_out: true, phase, ..Slot::new(id, purpose, None) };
         if let Some(earlier) = self.slots.insert(nonce, slot)
-            && let Work::Payload(job) = earlier.work
+            && let Purpose::Payload(job) = earlier.purpose
         {
             self.ready.push_back((job, Some(earlier.id)));
         }
@@ -272,27 +109,27 @@ impl Nonces {
         SlotId(self.slots_made)
     }
 
-    /// A payload that may be signed now. Those of one topic come one after another.
+    /// Adds a payload whose turn has come. Payloads of one topic come one after another.
     pub(super) fn submit(&mut self, job: JobId) {
         self.ready.push_back((job, None));
     }
 
-    /// Takes back a payload that has no nonce. Whether it had none.
+    /// Takes back a payload that has no nonce and never had one. Returns false if it stays.
     pub(super) fn withdraw(&mut self, job: JobId) -> bool {
         let before = self.ready.len();
-        // One that had a nonce may not be taken back: its record still stands.
+        // The record of a payload with a former slot still stands: after a crash it would be sent again.
         self.ready.retain(|(ready, instead_of)| *ready != job || instead_of.is_some());
         self.ready.len() < before
     }
 
-    /// Every nonce under way, and all transactions that were signed for it.
-    pub(super) fn watched(&self, now: Duration) -> Vec<Look> {
+    /// Returns a query for each nonce whose transactions a node may have.
+    pub(super) fn queries(&self, now: Duration) -> Vec<NonceQuery> {
         let slots = self.slots.iter().filter(|(_, slot)| slot.maybe_out);
         slots
-            .map(|(nonce, slot)| Look {
+            .map(|(nonce, slot)| NonceQuery {
                 slot: slot.id,
                 nonce: *nonce,
-                work: slot.work,
+                purpose: slot.purpose,
                 hashes: slot.signed.iter().map(|it| it.hash).rev().collect(),
                 seeks: matches!(slot.phase, Phase::Used { seek_at, .. } if now >= seek_at),
                 since_block: slot.since_block,
@@ -300,32 +137,33 @@ impl Nonces {
             .collect()
     }
 
-    /// Whether something is under way or waits for a nonce.
+    /// Returns true if no nonce is in use and no payload waits for one.
     pub(super) fn is_idle(&self) -> bool {
         self.slots.is_empty() && self.ready.is_empty()
     }
 
-    /// Whether the chain must be asked before anything goes on.
-    pub(super) fn must_ask(&self) -> bool {
-        !self.asked
+    /// Returns true if the account has to be polled before another nonce is assigned.
+    pub(super) fn must_poll(&self) -> bool {
+        !self.is_current
     }
 
-    /// Whether it is of use to ask the chain for waiting transactions.
+    /// Returns true if the next poll has to count pending transactions.
     pub(super) fn wants_pending(&self) -> bool {
-        !self.asked || self.slots.first_key_value().is_some_and(|(first, _)| *first > self.mined)
+        !self.is_current
+            || self.slots.first_key_value().is_some_and(|(first, _)| *first > self.mined)
     }
 
     pub(super) fn in_flight(&self) -> usize {
         self.slots.len()
     }
 
-    /// The transaction that was sent last for a payload.
+    /// Returns the latest transaction signed for a payload.
     pub(super) fn latest(&self, job: JobId) -> Option<B256> {
-        let slot = self.slots.values().find(|slot| slot.work == Work::Payload(job))?;
+        let slot = self.slots.values().find(|slot| slot.purpose == Purpose::Payload(job))?;
         slot.signed.last().map(|signed| signed.hash)
     }
 
-    /// Takes back payloads that nobody wants any more and that have no nonce.
+    /// Takes back the payloads without a nonce whose callers have gone.
     pub(super) fn withdraw_unwanted(&mut self, is_wanted: impl Fn(JobId) -> bool) -> Vec<JobId> {
         let unwanted = self.ready.iter().filter(|(job, _)| !is_wanted(*job)).map(|(job, _)| *job);
         let mut unwanted: Vec<JobId> = unwanted.collect();
@@ -333,39 +171,50 @@ impl Nonces {
         unwanted
     }
 
-    /// Hands out nonces, and says what is to be signed: all of it may go on record at once.
-    pub(super) fn hand_out(&mut self) -> Vec<ToSign> {
-        if !self.asked {
+    /// Assigns nonces to waiting payloads. Returns the transactions to sign, ascending by nonce; all of them may go on
+    /// record at once.
+    pub(super) fn assign(&mut self) -> Vec<SignRequest> {
+        if !self.is_current {
             return Vec::new();
         }
-        while self.slots.len() < self.patience.in_flight_max
+        while self.slots.len() < self.timeouts.in_flight_max
             && let Some((job, instead_of)) = self.ready.pop_front()
         {
-            let slot = Slot::new(self.slot_id(), Work::Payload(job), instead_of);
+            let slot = Slot::new(self.slot_id(), Purpose::Payload(job), instead_of);
             self.slots.insert(self.next, slot);
             self.next += 1;
         }
+        assert!(
+            self.slots.last_key_value().is_none_or(|(last, _)| *last < self.next),
+            "the next nonce is above every assigned one"
+        );
         let to_sign = self.slots.iter().filter(|(_, slot)| matches!(slot.phase, Phase::Sign));
         to_sign
-            .map(|(nonce, slot)| ToSign {
+            .map(|(nonce, slot)| SignRequest {
                 slot: slot.id,
                 nonce: *nonce,
-                work: slot.work,
+                purpose: slot.purpose,
                 over: slot.price(),
                 instead_of: slot.instead_of,
             })
             .collect()
     }
 
-    /// What is to be sent now: the lowest nonce first, and the next one when
-    /// [`sent`](Self::sent) has told of it.
-    pub(super) fn due(&self, now: Duration) -> Option<(u64, Signed)> {
+    /// Returns the transaction to send now, the one with the lowest nonce. The next one is due after
+    /// [`sent`](Self::sent).
+    ///
+    /// One at a time keeps the nonces in order at the nodes, and lets a refused nonce be given back before the next one
+    /// is out.
+    pub(super) fn due(&self, now: Duration) -> Option<(u64, SignedTransaction)> {
         let is_due = |slot: &Slot| matches!(slot.phase, Phase::Send { at } if at <= now);
         let (nonce, slot) = self.slots.iter().find(|(_, slot)| is_due(slot))?;
-        Some((*nonce, slot.signed.last().expect("what is to be sent is signed").clone()))
+        Some((
+            *nonce,
+            slot.signed.last().expect("a slot that sends has a signed transaction").clone(),
+        ))
     }
 
-    /// When something is to be sent, if nothing happens before.
+    /// Returns the time at which a transaction is due, if nothing else happens before.
     pub(super) fn wake_at(&self) -> Option<Duration> {
         let at = |slot: &Slot| match slot.phase {
             Phase::Send { at } => Some(at),
@@ -374,78 +223,87 @@ impl Nonces {
         self.slots.values().filter_map(at).min()
     }
 
-    /// It is signed and on record.
-    pub(super) fn signed(&mut self, nonce: u64, signed: Signed, now: Duration) {
+    /// Takes note that a transaction is signed and on record.
+    pub(super) fn signed(&mut self, nonce: u64, signed: SignedTransaction, now: Duration) {
         let price = signed.price;
         let Some(slot) = self.slots.get_mut(&nonce) else { return };
         let is_replacement = !slot.signed.is_empty();
         if !is_replacement {
             slot.since_block = Some(self.head);
         }
+        assert!(
+            slot.price().is_none_or(|before| price >= replacement_price(before)),
+            "a replacement pays enough to replace"
+        );
         slot.signed.push(signed);
         slot.instead_of = None;
         slot.phase = Phase::Send { at: now };
         if !is_replacement {
             return;
         }
-        // When prices have risen, the others are too cheap as well.
+        // Prices have risen, so the other pending transactions are too cheap as well.
         for slot in self.slots.values_mut() {
-            let is_cheaper = slot.price().is_some_and(|own| replacing(own) < price);
-            if matches!(slot.phase, Phase::Waits { .. }) && is_cheaper {
+            let is_cheaper = slot.price().is_some_and(|own| replacement_price(own) < price);
+            if matches!(slot.phase, Phase::Pending { .. }) && is_cheaper {
                 slot.phase = Phase::Sign;
             }
         }
     }
 
-    /// It cannot be signed or recorded, or would be too dear. The payload is given up if no node
-    /// can have it.
-    pub(super) fn not_signed(&mut self, nonce: u64, now: Duration) -> Option<Done> {
+    /// Takes note that a transaction was not signed or not recorded, or would cost too much. Gives the payload up if no
+    /// node can have it.
+    pub(super) fn not_signed(&mut self, nonce: u64, now: Duration) -> Option<SlotOutcome> {
         let head = self.head;
         let slot = self.slots.get_mut(&nonce)?;
         if slot.maybe_out {
-            slot.phase = Phase::Waits { since: now, head, sent_again: false };
+            slot.phase = Phase::Pending { since: now, head, sent_again: false };
             return None;
         }
         self.refused(nonce, String::new(), now)
     }
 
-    /// What a node said of the transaction that was sent.
-    pub(super) fn sent(&mut self, nonce: u64, sent: Sent, now: Duration) -> Option<Done> {
+    /// Takes note of a node's response to the transaction that was sent.
+    pub(super) fn sent(
+        &mut self,
+        nonce: u64,
+        outcome: SendOutcome,
+        now: Duration,
+    ) -> Option<SlotOutcome> {
         let head = self.head;
         let slot = self.slots.get_mut(&nonce)?;
         if !matches!(slot.phase, Phase::Send { .. }) {
-            return None; // it was found on the chain meanwhile
+            return None; // a poll found it on the chain meanwhile
         }
-        let waits = |sent_again| Phase::Waits { since: now, head, sent_again };
-        match sent {
-            Sent::Taken => {
-                slot.phase = waits(slot.maybe_out);
+        let pending = |sent_again| Phase::Pending { since: now, head, sent_again };
+        match outcome {
+            SendOutcome::Accepted => {
+                slot.phase = pending(slot.maybe_out);
                 slot.maybe_out = true;
                 slot.tries = 0;
             }
-            Sent::Lost => {
+            SendOutcome::Lost => {
                 slot.maybe_out = true;
-                slot.phase = Phase::Send { at: now + slot.pause() };
+                slot.phase = Phase::Send { at: now + slot.next_pause() };
             }
-            // It may be this very one, when a proxy has sent it twice.
-            Sent::NonceUsed => {
+            // It may be this very transaction: proxies send one twice.
+            SendOutcome::NonceUsed => {
                 slot.maybe_out = true;
                 slot.phase = Phase::Used { since: now, seek_at: now };
             }
-            Sent::Underpriced if slot.maybe_out => slot.phase = waits(true),
-            Sent::Underpriced => return self.displace(nonce),
-            Sent::Later => slot.phase = Phase::Send { at: now + slot.pause() },
-            Sent::NonceAhead => {
-                slot.phase = Phase::Send { at: now + slot.pause() };
+            SendOutcome::Underpriced if slot.maybe_out => slot.phase = pending(true),
+            SendOutcome::Underpriced => return self.displace(nonce),
+            SendOutcome::Later => slot.phase = Phase::Send { at: now + slot.next_pause() },
+            SendOutcome::NonceAhead => {
+                slot.phase = Phase::Send { at: now + slot.next_pause() };
                 self.send_again_below(nonce, now);
             }
-            Sent::TooCheap(_) if slot.tries < PRICE_TRIES => {
+            SendOutcome::TooCheap(_) if slot.tries < PRICE_TRIES => {
                 slot.tries += 1;
                 slot.phase = Phase::Sign;
             }
-            Sent::TooCheap(said) | Sent::Refused(said) => {
+            SendOutcome::TooCheap(said) | SendOutcome::Refused(said) => {
                 if slot.maybe_out {
-                    slot.phase = waits(false);
+                    slot.phase = pending(false);
                 } else {
                     return self.refused(nonce, said, now);
                 }
@@ -454,48 +312,48 @@ impl Nonces {
         None
     }
 
-    /// No node has it and none will: the nonce is given back if nothing depends on it.
-    fn refused(&mut self, nonce: u64, said: String, now: Duration) -> Option<Done> {
+    /// Ends a slot that no node has and none will take. Gives the nonce back if it is the highest.
+    fn refused(&mut self, nonce: u64, said: String, now: Duration) -> Option<SlotOutcome> {
         let is_last = self.slots.last_key_value().is_some_and(|(last, _)| *last == nonce);
         let filler = self.slot_id();
         let slot = self.slots.get_mut(&nonce)?;
-        let (id, work) = (slot.id, slot.work);
+        let (id, purpose) = (slot.id, slot.purpose);
         if is_last {
             self.slots.remove(&nonce);
             self.next = nonce;
-        } else if work == Work::Filler {
-            let pause = slot.pause();
+        } else if purpose == Purpose::Filler {
+            let pause = slot.next_pause();
             slot.phase = match slot.signed.last() {
                 Some(_) => Phase::Send { at: now + pause },
                 None => Phase::Sign,
             };
             return None;
         } else {
-            *slot = Slot::new(filler, Work::Filler, None);
+            *slot = Slot::new(filler, Purpose::Filler, None);
         }
-        Some(match work {
-            Work::Payload(job) => Done::Refused { slot: id, job, said },
-            Work::Filler => Done::Void { slot: id },
+        Some(match purpose {
+            Purpose::Payload(job) => SlotOutcome::Refused { slot: id, job, said },
+            Purpose::Filler => SlotOutcome::Void { slot: id },
         })
     }
 
-    /// Somebody else uses the nonce: the payload needs another one.
-    fn displace(&mut self, nonce: u64) -> Option<Done> {
+    /// Moves a payload to another nonce, because another sender of the account uses its own.
+    fn displace(&mut self, nonce: u64) -> Option<SlotOutcome> {
         let slot = self.slots.remove(&nonce)?;
-        self.asked = false;
-        match slot.work {
-            Work::Payload(job) => {
+        self.is_current = false;
+        match slot.purpose {
+            Purpose::Payload(job) => {
                 self.ready.push_front((job, Some(slot.id)));
                 None
             }
-            Work::Filler => Some(Done::Void { slot: slot.id }),
+            Purpose::Filler => Some(SlotOutcome::Void { slot: slot.id }),
         }
     }
 
-    /// A node misses what comes before: it may have forgotten it, or be another one.
+    /// Sends lower nonces again, because a node misses them: it may have dropped them, or be another node.
     fn send_again_below(&mut self, nonce: u64, now: Duration) {
         for slot in self.slots.range_mut(..nonce).map(|(_, slot)| slot) {
-            if let Phase::Waits { since, .. } = slot.phase
+            if let Phase::Pending { since, .. } = slot.phase
                 && now >= since + PAUSE_MIN
             {
                 slot.phase = Phase::Send { at: now };
@@ -503,91 +361,97 @@ impl Nonces {
         }
     }
 
-    /// Takes up what the chain says, and returns the payloads that are on it.
-    pub(super) fn polled(&mut self, polled: &Polled, now: Duration) -> Vec<Done> {
-        // What follows may find that it has to be asked again.
-        self.asked = true;
-        self.head = self.head.max(polled.head);
-        let advanced = polled.mined != self.mined;
-        self.mined = polled.mined;
-        self.next = self.next.max(polled.mined);
-        if let Some(pending) = polled.pending {
+    /// Takes note of the account's state. Returns the slots that have ended.
+    pub(super) fn polled(&mut self, state: &AccountState, now: Duration) -> Vec<SlotOutcome> {
+        // The uses below may find another sender, which invalidates the state again.
+        self.is_current = true;
+        self.head = self.head.max(state.head);
+        let advanced = state.mined != self.mined;
+        self.mined = state.mined;
+        self.next = self.next.max(state.mined);
+        if let Some(pending) = state.pending {
             self.next = self.next.max(pending);
         }
         let mut done = Vec::new();
-        for (look, found) in &polled.found {
-            // The nonce may have been given to another payload since it was asked for.
-            if self.slots.get(&look.nonce).is_none_or(|slot| slot.id != look.slot) {
+        for (query, used) in &state.uses {
+            // The nonce may have been assigned to another payload since the query.
+            if self.slots.get(&query.nonce).is_none_or(|slot| slot.id != query.slot) {
                 continue;
             }
-            done.extend(match found {
-                Found::Mined(hash) => self.found(look.nonce, *hash),
-                Found::Other(hash) => self.used_by(look.nonce, *hash),
-                Found::Nothing => self.not_found(look, polled.asked_at, now),
+            done.extend(match used {
+                NonceUse::Mined(hash) => self.mined(query.nonce, *hash),
+                NonceUse::Other(hash) => self.used_by(query.nonce, *hash),
+                NonceUse::Unknown => self.not_shown(query, state.asked_at, now),
             });
         }
-        // Nothing above what the account may use next is there for good.
+        // Without own transactions, a higher `next` came from pending ones of another sender, which may have been
+        // dropped since.
         if self.slots.is_empty() {
-            self.next = polled.pending.map_or(self.next, |pending| pending.max(polled.mined));
+            self.next = state.pending.map_or(self.next, |pending| pending.max(state.mined));
         }
         self.restart_clocks(advanced, now);
         self.find_stuck(now);
-        self.find_gap(polled, now);
+        self.find_gap(state, now);
         done
     }
 
-    fn found(&mut self, nonce: u64, hash: B256) -> Option<Done> {
+    fn mined(&mut self, nonce: u64, hash: B256) -> Option<SlotOutcome> {
         let slot = self.slots.remove(&nonce)?;
-        Some(Done::Mined { slot: slot.id, work: slot.work, hash })
+        Some(SlotOutcome::Mined { slot: slot.id, purpose: slot.purpose, hash })
     }
 
-    /// A transaction with this nonce was seen on the chain.
-    fn used_by(&mut self, nonce: u64, hash: B256) -> Option<Done> {
+    /// Takes note that a transaction with this nonce is on the chain that was not ours at the time of the query.
+    fn used_by(&mut self, nonce: u64, hash: B256) -> Option<SlotOutcome> {
         let slot = self.slots.get(&nonce)?;
-        // It may have been signed since it was asked.
+        // It may have been signed since the query.
         let is_ours = slot.signed.iter().any(|signed| signed.hash == hash);
         if is_ours { None } else { self.displace(nonce) }
     }
 
-    /// The nonce is used, and nobody says by whom.
-    fn not_found(&mut self, look: &Look, asked_at: Duration, now: Duration) -> Option<Done> {
-        let Patience { seek_every, give_up_after, .. } = self.patience;
-        let slot = self.slots.get_mut(&look.nonce).filter(|slot| slot.maybe_out)?;
+    /// Takes note that the nonce is used and no endpoint shows its use.
+    fn not_shown(
+        &mut self,
+        query: &NonceQuery,
+        asked_at: Duration,
+        now: Duration,
+    ) -> Option<SlotOutcome> {
+        let Timeouts { seek_every, give_up_after, .. } = self.timeouts;
+        let slot = self.slots.get_mut(&query.nonce).filter(|slot| slot.maybe_out)?;
         let Phase::Used { since, seek_at } = &mut slot.phase else {
-            // Receipts come somewhat later than the count.
+            // Nodes serve receipts somewhat later than the count, so the search starts later.
             slot.phase = Phase::Used { since: now, seek_at: now + seek_every / 2 };
             return None;
         };
-        if !look.seeks {
+        if !query.seeks {
             return None;
         }
         *seek_at = now + seek_every;
         let is_over = asked_at >= *since + give_up_after;
-        let (id, work, hash) = (slot.id, slot.work, slot.signed.last()?.hash);
-        match work {
-            Work::Filler => {
-                self.slots.remove(&look.nonce);
-                Some(Done::Void { slot: id })
+        let (id, purpose, hash) = (slot.id, slot.purpose, slot.signed.last()?.hash);
+        match purpose {
+            Purpose::Filler => {
+                self.slots.remove(&query.nonce);
+                Some(SlotOutcome::Void { slot: id })
             }
-            Work::Payload(job) if is_over => {
-                self.slots.remove(&look.nonce);
-                Some(Done::Unknown { slot: id, job, hash })
+            Purpose::Payload(job) if is_over => {
+                self.slots.remove(&query.nonce);
+                Some(SlotOutcome::Unknown { slot: id, job, hash })
             }
-            Work::Payload(_) => None,
+            Purpose::Payload(_) => None,
         }
     }
 
-    /// What waits behind others is not stuck: its time begins when it is next. A nonce that was
-    /// said to be used, and is not, is sent again.
+    /// Restarts the timeouts of pending transactions when the count advances: one that waits behind others is not stuck.
+    /// Sends a nonce again that a node called used and the count calls free.
     fn restart_clocks(&mut self, advanced: bool, now: Duration) {
         let (mined, head) = (self.mined, self.head);
         for (nonce, slot) in &mut self.slots {
             match &mut slot.phase {
-                Phase::Waits { since, head: since_head, .. } if advanced => {
+                Phase::Pending { since, head: since_head, .. } if advanced => {
                     (*since, *since_head) = (now, head);
                 }
                 Phase::Used { since, .. }
-                    if *nonce >= mined && now >= *since + self.patience.stuck_after =>
+                    if *nonce >= mined && now >= *since + self.timeouts.stuck_after =>
                 {
                     slot.phase = Phase::Send { at: now };
                 }
@@ -596,17 +460,17 @@ impl Nonces {
         }
     }
 
-    /// When the next one to be mined takes too long, everything is sent again: a node may have
-    /// forgotten it. If that does not help, it is signed again and dearer.
+    /// Sends everything again when the next transaction to be mined takes too long: a node may have dropped it. If that
+    /// does not help, signs that one again at a higher price.
     fn find_stuck(&mut self, now: Duration) {
-        let Patience { stuck_after, stuck_without_blocks_after, .. } = self.patience;
+        let Timeouts { stuck_after, stuck_without_blocks_after, .. } = self.timeouts;
         let Some(slot) = self.slots.get_mut(&self.mined) else { return };
-        let Phase::Waits { since, head, sent_again } = slot.phase else { return };
+        let Phase::Pending { since, head, sent_again } = slot.phase else { return };
         let waited = now.saturating_sub(since);
         let blocks = self.head.saturating_sub(head);
         if !sent_again && waited >= stuck_after {
             for slot in self.slots.values_mut() {
-                if matches!(slot.phase, Phase::Waits { sent_again: false, .. }) {
+                if matches!(slot.phase, Phase::Pending { sent_again: false, .. }) {
                     slot.phase = Phase::Send { at: now };
                 }
             }
@@ -615,21 +479,23 @@ impl Nonces {
         }
     }
 
-    /// Nonces below ours that no node has anything for are used up.
-    fn find_gap(&mut self, polled: &Polled, now: Duration) {
+    /// Uses up the nonces below the lowest assigned one for which no node has a transaction.
+    ///
+    /// Another sender's pending transaction, dropped by the nodes since, leaves such a gap. It blocks every nonce above.
+    fn find_gap(&mut self, state: &AccountState, now: Duration) {
         let first = self.slots.first_key_value().map(|(first, _)| *first);
         let is_gap = first.is_some_and(|first| {
-            first > polled.mined && polled.pending.is_some_and(|pending| pending <= polled.mined)
+            first > state.mined && state.pending.is_some_and(|pending| pending <= state.mined)
         });
         let Some(first) = first.filter(|_| is_gap) else {
             self.gap_since = None;
             return;
         };
         let since = *self.gap_since.get_or_insert(now);
-        if now >= since + self.patience.stuck_after {
+        if now >= since + self.timeouts.stuck_after {
             self.gap_since = None;
-            for nonce in polled.mined..first.min(polled.mined + FILL_MAX) {
-                let slot = Slot::new(self.slot_id(), Work::Filler, None);
+            for nonce in state.mined..first.min(state.mined + FILL_MAX) {
+                let slot = Slot::new(self.slot_id(), Purpose::Filler, None);
                 self.slots.insert(nonce, slot);
             }
         }

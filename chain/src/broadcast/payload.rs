@@ -1,4 +1,4 @@
-//! What goes to a broadcaster contract, and what the contract says of it.
+//! The calls of the broadcaster contracts, and the events that answer them.
 
 use alloy::primitives::{Address, B256, Bytes, FixedBytes, Log};
 use alloy::rpc::types::{Filter, TransactionReceipt};
@@ -8,14 +8,14 @@ use crate::contracts::GroupMessageBroadcaster::{MessageSent, addMessageCall};
 use crate::contracts::IdentityUpdateBroadcaster::{IdentityUpdateCreated, addIdentityUpdateCall};
 use crate::send::Call;
 
-/// Whose payloads: the order of those of one topic is kept.
+/// A group or an inbox. Payloads of one topic keep their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Topic {
     Group([u8; 16]),
     Inbox([u8; 32]),
 }
 
-/// The two contracts.
+/// The addresses of the two broadcaster contracts.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Contracts {
     pub(super) groups: Address,
@@ -23,6 +23,7 @@ pub(super) struct Contracts {
 }
 
 impl Contracts {
+    /// Returns the contract that orders payloads of this topic.
     pub(super) fn of(self, topic: Topic) -> Address {
         match topic {
             Topic::Group(_) => self.groups,
@@ -30,7 +31,7 @@ impl Contracts {
         }
     }
 
-    /// The call that puts a payload on the chain.
+    /// Returns the call that puts a payload on the chain.
     pub(super) fn call(self, topic: Topic, payload: Bytes) -> Call {
         let to = self.of(topic);
         match topic {
@@ -44,7 +45,7 @@ impl Contracts {
         }
     }
 
-    /// What a call says, if it is one of ours.
+    /// Decodes a call; `None` if it does not broadcast a payload through one of these contracts.
     pub(super) fn read(self, to: Address, data: &[u8]) -> Option<(Topic, Bytes)> {
         if to == self.groups
             && let Ok(call) = addMessageCall::abi_decode(data)
@@ -56,14 +57,14 @@ impl Contracts {
         Some((Topic::Inbox(call.inboxId_.0), call.identityUpdate_))
     }
 
-    /// The number that the contract gave to a payload of this topic, if it is in this receipt.
+    /// Returns the sequence id that the contract assigned to a payload of this topic in this receipt.
     pub(super) fn sequence_id(self, topic: Topic, receipt: &TransactionReceipt) -> Option<u64> {
         let contract = self.of(topic);
         let logs = receipt.inner.logs().iter().map(|log| &log.inner);
-        logs.filter(|log| log.address == contract).find_map(|log| number(topic, log))
+        logs.filter(|log| log.address == contract).find_map(|log| sequence_id_in(topic, log))
     }
 
-    /// The events of this topic.
+    /// Returns the filter for the events of this topic, without its block range.
     pub(super) fn events(self, topic: Topic) -> Filter {
         let filter = Filter::new().address(self.of(topic));
         match topic {
@@ -76,18 +77,18 @@ impl Contracts {
         }
     }
 
-    /// The number that an event gives to the payload of this call, if it is one for it.
-    pub(super) fn number_of(self, topic: Topic, call: &Call, log: &Log) -> Option<u64> {
+    /// Returns the sequence id in an event, if the event is about the payload of this call.
+    pub(super) fn sequence_id_of(self, topic: Topic, call: &Call, log: &Log) -> Option<u64> {
         let payload = match topic {
             Topic::Group(_) => MessageSent::decode_log(log).ok()?.data.message,
             Topic::Inbox(_) => IdentityUpdateCreated::decode_log(log).ok()?.data.update,
         };
         let is_it = log.address == self.of(topic) && self.call(topic, payload).data == call.data;
-        is_it.then(|| number(topic, log)).flatten()
+        is_it.then(|| sequence_id_in(topic, log)).flatten()
     }
 }
 
-fn number(topic: Topic, log: &Log) -> Option<u64> {
+fn sequence_id_in(topic: Topic, log: &Log) -> Option<u64> {
     match topic {
         Topic::Group(group) => {
             let event = MessageSent::decode_log(log).ok()?;

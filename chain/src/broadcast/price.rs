@@ -1,4 +1,4 @@
-//! What a unit of gas costs now.
+//! The present price of gas.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -12,17 +12,19 @@ use tokio::time::timeout;
 use crate::endpoints::Endpoints;
 use crate::send::{Chain, RequestError};
 
-/// Where Arbitrum chains say their prices.
+/// The precompile in which Arbitrum chains publish their prices (`ArbGasInfo`).
 const ARB_GAS_INFO: Address = address!("0x000000000000000000000000000000000000006C");
-/// Which of the words of `getPricesInWei()` is the whole price of a unit of gas.
+/// The index of the total price per unit of gas in the return value of `getPricesInWei()`.
 const WORD_OF_TOTAL: usize = 5;
+/// Age up to which a price is used without another request: the block time of Arbitrum chains.
 const FRESH_FOR: Duration = Duration::from_millis(250);
+/// Time limit of the request, after which the last price counts. Guess.
 const ASK_MAX: Duration = Duration::from_secs(2);
-/// Until the chain has said anything, in wei: on Arbitrum chains, and on others.
+/// Prices before the first response, in wei: on Arbitrum chains, and on others. Guesses well above the usual prices.
 const FALLBACK_ARBITRUM: u128 = 100_000_000;
 const FALLBACK: u128 = 10_000_000_000;
 
-/// The price, asked for when somebody needs it.
+/// The price of gas, requested when a transaction needs it.
 #[derive(Debug, Default)]
 pub(super) struct GasPrice {
     is_arbitrum: OnceCell<bool>,
@@ -31,8 +33,8 @@ pub(super) struct GasPrice {
 }
 
 impl GasPrice {
-    /// Wei for a unit of gas, with a tenth more. Who asks while somebody else does gets the same
-    /// answer; when there is none, the last one counts.
+    /// Returns the price in wei per unit of gas plus a tenth. Concurrent callers share one request; after a failure the
+    /// last price counts.
     pub(super) async fn current(&self, endpoints: &Endpoints) -> u128 {
         if let Some(fresh) = self.fresh() {
             return fresh;
@@ -50,15 +52,15 @@ impl GasPrice {
                 }
                 price
             }
-            Ok(Err(fault)) => {
-                tracing::warn!(%fault, "the price of gas is not known");
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the price of gas cannot be read");
                 self.last()
             }
             Err(_) => self.last(),
         }
     }
 
-    /// What was said last.
+    /// Returns the last known price, without a request.
     pub(super) fn last(&self) -> u128 {
         let fallback =
             if self.is_arbitrum.get() == Some(&true) { FALLBACK_ARBITRUM } else { FALLBACK };

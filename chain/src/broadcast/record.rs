@@ -1,14 +1,13 @@
-//! The record of transactions under way: a file that is appended to, and synced before anything is
-//! sent.
+//! The record of transactions in flight: an append-only file that is synced before anything is sent.
 //!
 //! ```text
 //! hawser-nonces 1 <chain id> <account>\n
 //! length: u32 BE, then the first 8 bytes of keccak256(body), then body   (any number of times)
 //! body: 1, slot: u64 BE, former slot: u64 BE (0: none), nonce: u64 BE, raw transaction
-//!       2, slot: u64 BE      it is over: mined, or nothing of it is out and nothing will be
+//!       2, slot: u64 BE      the slot has ended: mined, or none of its transactions is out or will be
 //! ```
 //!
-//! What a kill leaves of a last entry is cut off: nothing was sent before it was whole.
+//! A torn last entry is cut off at the next start. Its transaction was never sent, because the sync comes first.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
@@ -18,50 +17,61 @@ use std::path::{Path, PathBuf};
 use alloy::primitives::{Address, Bytes, keccak256};
 
 use super::error::StartError;
-use super::nonces::SlotId;
+use super::slots::SlotId;
 
+/// Length and digest before each body.
 const HEAD_LEN: usize = 12;
-/// The file is written anew when it is longer than this and mostly of what is past.
+/// The file is rewritten above this size if at most a quarter of it is live. Guess: 20 of the longest payloads.
 const COMPACT_FROM_BYTES: u64 = 4 << 20;
 
-/// Something that a restart has to know.
+/// A fact that a restart needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Entry {
-    /// This transaction may be sent from now on. The payload gives up its former slot.
+pub(super) enum RecordEntry {
+    /// The transaction may be sent from now on. The payload gives up its former slot.
     Signed { slot: SlotId, instead_of: Option<SlotId>, nonce: u64, raw: Bytes },
-    /// One of the slot's transactions is mined, or none of them is out.
+    /// One of the slot's transactions is mined, or none of them is out or will be.
     Over { slot: SlotId },
 }
 
-/// The transactions that have to be followed up, by slot, with their nonce; those of a slot in
-/// their order.
+/// The slots that have not ended, by id.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Live(pub(super) BTreeMap<SlotId, (u64, Vec<Bytes>)>);
+pub(super) struct LiveSlots(pub(super) BTreeMap<SlotId, LiveSlot>);
 
-impl Live {
-    pub(super) fn apply(&mut self, entry: &Entry) {
+/// The recorded transactions of a slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LiveSlot {
+    pub(super) nonce: u64,
+    /// The signed transactions, the oldest first.
+    pub(super) raws: Vec<Bytes>,
+}
+
+impl LiveSlots {
+    /// Applies an entry.
+    pub(super) fn apply(&mut self, entry: &RecordEntry) {
         match entry {
-            Entry::Signed { slot, instead_of, nonce, raw } => {
+            RecordEntry::Signed { slot, instead_of, nonce, raw } => {
                 if let Some(former) = instead_of {
                     self.0.remove(former);
                 }
-                let (_, raws) = self.0.entry(*slot).or_insert_with(|| (*nonce, Vec::new()));
-                raws.push(raw.clone());
+                let new = LiveSlot { nonce: *nonce, raws: Vec::new() };
+                let live = self.0.entry(*slot).or_insert(new);
+                assert_eq!(live.nonce, *nonce, "a slot keeps its nonce");
+                live.raws.push(raw.clone());
             }
-            Entry::Over { slot } => {
+            RecordEntry::Over { slot } => {
                 self.0.remove(slot);
             }
         }
     }
 
-    /// The lowest nonce under way.
+    /// Returns the lowest nonce in use.
     pub(super) fn first_nonce(&self) -> Option<u64> {
-        self.0.values().map(|(nonce, _)| *nonce).min()
+        self.0.values().map(|slot| slot.nonce).min()
     }
 
-    fn entries(&self) -> impl Iterator<Item = Entry> {
-        self.0.iter().flat_map(|(slot, (nonce, raws))| {
-            let signed = |raw: &Bytes| Entry::Signed {
+    fn entries(&self) -> impl Iterator<Item = RecordEntry> {
+        self.0.iter().flat_map(|(slot, LiveSlot { nonce, raws })| {
+            let signed = |raw: &Bytes| RecordEntry::Signed {
                 slot: *slot,
                 instead_of: None,
                 nonce: *nonce,
@@ -72,11 +82,11 @@ impl Live {
     }
 
     fn bytes(&self) -> usize {
-        self.0.values().flat_map(|(_, raws)| raws).map(|raw| raw.len()).sum()
+        self.0.values().flat_map(|slot| &slot.raws).map(|raw| raw.len()).sum()
     }
 }
 
-impl Entry {
+impl RecordEntry {
     fn encode(&self, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend([0; HEAD_LEN]);
@@ -120,30 +130,30 @@ impl Entry {
     }
 }
 
-/// The first entry, and what follows it; nothing if it is not whole.
-fn split_entry(bytes: &[u8]) -> Option<(Entry, &[u8])> {
+/// Splits off the first entry; `None` if it is not whole.
+fn split_entry(bytes: &[u8]) -> Option<(RecordEntry, &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     let (digest, rest) = rest.split_first_chunk::<8>()?;
     let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
     let (body, rest) = rest.split_at_checked(length)?;
     let is_whole = keccak256(body)[..8] == *digest;
-    is_whole.then(|| Entry::decode(body)).flatten().map(|entry| (entry, rest))
+    is_whole.then(|| RecordEntry::decode(body)).flatten().map(|entry| (entry, rest))
 }
 
-/// The open file. One process has it at a time.
+/// The open file. A lock file keeps every other process out.
 #[derive(Debug)]
 pub(super) struct Record {
     path: PathBuf,
     head: String,
     file: File,
-    /// How long the file is as far as it is whole.
+    /// The length up to the last whole entry.
     len: u64,
-    live: Live,
+    live: LiveSlots,
     _lock: File,
 }
 
 impl Record {
-    /// Opens the record of an account on a chain, or makes it.
+    /// Opens the record of an account on a chain, or creates it.
     ///
     /// # Errors
     /// When it is in use, belongs to another account or chain, or cannot be read.
@@ -157,10 +167,10 @@ impl Record {
         let mut file = private_file(path).map_err(failed)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(failed)?;
-        let mut live = Live::default();
+        let mut live = LiveSlots::default();
         let mut rest = match bytes.strip_prefix(head.as_bytes()) {
             Some(rest) => rest,
-            // A kill came before the first line was whole.
+            // The process was killed before the first line was whole.
             None if head.as_bytes().starts_with(&bytes) => &[],
             None => return Err(other(path, &bytes, &head)),
         };
@@ -169,33 +179,33 @@ impl Record {
             rest = after;
         }
         if !rest.is_empty() {
-            tracing::warn!(path = %path.display(), bytes = rest.len(), "cut off what is not whole");
+            tracing::warn!(path = %path.display(), bytes = rest.len(), "a torn entry of the nonce record was cut off");
         }
         let mut record = Self { path: path.to_owned(), head, file, len: 0, live, _lock: lock };
         record.write_anew().map_err(failed)?;
         Ok(record)
     }
 
-    /// What has to be followed up.
-    pub(super) fn live(&self) -> &Live {
+    /// Returns the slots that have not ended.
+    pub(super) fn live(&self) -> &LiveSlots {
         &self.live
     }
 
-    /// Where it is.
+    /// Returns the path of the file.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Adds entries. With `durable` they are on disk when this returns.
+    /// Appends entries. With `durable` they are synced when this returns.
     ///
     /// # Errors
-    /// When the system does not take them; then none of them is there.
-    pub(super) fn append(&mut self, entries: &[Entry], durable: bool) -> io::Result<()> {
+    /// When the system fails to write. None of the entries is on record then.
+    pub(super) fn append(&mut self, entries: &[RecordEntry], durable: bool) -> io::Result<()> {
         let mut bytes = Vec::new();
         entries.iter().for_each(|entry| entry.encode(&mut bytes));
         let written = self.write(&bytes, durable);
         if written.is_err() {
-            // The next entry must not follow half of one.
+            // The next entry must not follow a torn one.
             self.file.set_len(self.len)?;
             self.file.seek(SeekFrom::Start(self.len))?;
             return written;
@@ -206,8 +216,8 @@ impl Record {
             && self.len > 4 * self.live.bytes() as u64
             && let Err(error) = self.write_anew()
         {
-            // The entries are there, in a file that is longer than it need be.
-            tracing::warn!(path = %self.path.display(), %error, "the record stays long");
+            // The entries are on record; only the file is longer than necessary.
+            tracing::warn!(path = %self.path.display(), %error, "the nonce record cannot be compacted");
         }
         Ok(())
     }
@@ -217,7 +227,7 @@ impl Record {
         if durable { self.file.sync_data() } else { Ok(()) }
     }
 
-    /// Writes what has to be followed up to a new file that takes the place of the old one.
+    /// Writes the live slots to a new file, which replaces the old one atomically.
     fn write_anew(&mut self) -> io::Result<()> {
         let mut bytes = self.head.clone().into_bytes();
         self.live.entries().for_each(|entry| entry.encode(&mut bytes));
@@ -235,7 +245,7 @@ impl Record {
     }
 }
 
-/// Nobody else need read what was not published yet.
+/// Opens a file that only its owner may read: it holds payloads before they are published.
 fn private_file(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let mut options = File::options();
@@ -265,13 +275,13 @@ mod tests {
 
     const CHAIN: u64 = 31338;
 
-    fn signed(slot: u64, raw: &'static [u8]) -> Entry {
+    fn signed(slot: u64, raw: &'static [u8]) -> RecordEntry {
         let raw = Bytes::from_static(raw);
-        Entry::Signed { slot: SlotId(slot), instead_of: None, nonce: slot + 100, raw }
+        RecordEntry::Signed { slot: SlotId(slot), instead_of: None, nonce: slot + 100, raw }
     }
 
-    fn over(slot: u64) -> Entry {
-        Entry::Over { slot: SlotId(slot) }
+    fn over(slot: u64) -> RecordEntry {
+        RecordEntry::Over { slot: SlotId(slot) }
     }
 
     fn open(path: &Path) -> Record {
@@ -279,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_knows_what_is_under_way() {
+    fn a_restart_knows_the_transactions_in_flight() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("below/nonces");
         let mut record = open(&path);
@@ -287,13 +297,13 @@ mod tests {
         record.append(&[over(8)], false).unwrap();
         let raw = Bytes::from_static(b"c");
         let instead_of = Some(SlotId(7));
-        let moved = Entry::Signed { slot: SlotId(9), instead_of, nonce: 107, raw };
+        let moved = RecordEntry::Signed { slot: SlotId(9), instead_of, nonce: 107, raw };
         let before = record.live().clone();
         drop(record);
         let mut record = open(&path);
         assert_eq!(record.live(), &before);
         let raws = vec![Bytes::from_static(b"a"), Bytes::from_static(b"dearer")];
-        assert_eq!(record.live().0[&SlotId(7)], (107, raws));
+        assert_eq!(record.live().0[&SlotId(7)], LiveSlot { nonce: 107, raws });
         record.append(&[moved, signed(10, b"d"), over(10)], true).unwrap();
         drop(record);
         assert_eq!(slots(&open(&path)), [9]);
@@ -304,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_kill_leaves_is_the_entries_that_are_whole() {
+    fn whole_entries_survive_a_kill_at_any_byte() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("nonces");
         let mut record = open(&path);
@@ -350,14 +360,14 @@ mod tests {
     }
 
     #[test]
-    fn the_past_does_not_fill_the_disk() {
+    fn ended_slots_do_not_fill_the_disk() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("nonces");
         let mut record = open(&path);
         let raw = Bytes::from(vec![7; 200_000]);
         for slot in 1..60 {
             let (raw, nonce) = (raw.clone(), slot);
-            let signed = Entry::Signed { slot: SlotId(slot), instead_of: None, nonce, raw };
+            let signed = RecordEntry::Signed { slot: SlotId(slot), instead_of: None, nonce, raw };
             record.append(&[signed], false).unwrap();
             record.append(&[over(slot)], false).unwrap();
         }

@@ -1,72 +1,79 @@
-//! Who has used a nonce, when no receipt says so: the payload's own event, or another transaction
-//! of the account with that nonce.
+//! Finds out how a nonce was used when no receipt shows it: by the payload's event, or by another transaction of the
+//! account with that nonce.
 
 use alloy::eips::BlockNumberOrTag;
 use alloy::primitives::{Address, B256, U64};
 use alloy::providers::Provider as _;
 use serde::Deserialize;
 
-use super::BroadcastReceipt;
-use super::nonces::Look;
+use super::outcome::BroadcastReceipt;
 use super::payload::{Contracts, Topic};
-use super::submission::{Mined, block_time, count, first_mined, head};
+use super::receipts::{MinedPayload, block_time, first_mined, head, transaction_count};
+use super::slots::NonceQuery;
 use crate::send::{Call, Chain, RequestError};
 
-/// How many blocks are searched for events at once, how often at most, and how far back when it is
-/// not known when the transaction was sent.
+/// Blocks per search for events. Guess: common providers allow 2,000 and more.
 const PAGE_BLOCKS: u64 = 1000;
+/// Searches per nonce and attempt. Guess: together they cover several hours of a rollup.
 const PAGES_MAX: u64 = 20;
+/// Blocks searched backwards when the block of sending is not known. Guess.
 const BACK_BLOCKS: u64 = 5000;
 
-/// The payload whose event is looked for.
+/// The payload whose event is sought.
 #[derive(Debug, Clone)]
-pub(super) struct Wanted {
+pub(super) struct SoughtPayload {
     pub(super) contracts: Contracts,
     pub(super) topic: Topic,
     pub(super) call: Call,
 }
 
-/// What proves who has used a nonce.
+/// The proven use of a nonce.
 #[derive(Debug)]
-pub(super) enum Seen {
-    Mined(Mined),
-    /// Another transaction of the account.
+pub(super) enum NonceUser {
+    /// The payload is on the chain.
+    Payload(MinedPayload),
+    /// Another transaction of the account used the nonce.
     Other(B256),
 }
 
-/// Looks at one endpoint; nothing if it shows no proof.
+/// Searches one endpoint. Returns `None` if it holds no proof.
+///
+/// The order matters: a receipt proves most, and a payload's event proves more than another transaction does. A payload
+/// that is on the chain must never be sent again.
 pub(super) async fn seek(
     chain: &Chain,
     account: Address,
-    look: &Look,
-    wanted: Option<&Wanted>,
-) -> Result<Option<Seen>, RequestError> {
-    if let Some(mined) = first_mined(chain, &look.hashes).await? {
-        return Ok(Some(Seen::Mined(mined)));
+    query: &NonceQuery,
+    sought: Option<&SoughtPayload>,
+) -> Result<Option<NonceUser>, RequestError> {
+    if let Some(mined) = first_mined(chain, &query.hashes).await? {
+        return Ok(Some(NonceUser::Payload(mined)));
     }
     let head = head(chain).await?;
-    if let Some(wanted) = wanted {
-        match event(chain, look, wanted, head).await {
-            Ok(Some(broadcasted)) => return Ok(Some(Seen::Mined(Mined::Event(broadcasted)))),
+    if let Some(sought) = sought {
+        match event(chain, query, sought, head).await {
+            Ok(Some(receipt)) => return Ok(Some(NonceUser::Payload(MinedPayload::Event(receipt)))),
             Ok(None) => {}
-            // What the nonce was used for may be found all the same.
-            Err(fault) => tracing::debug!(%fault, "events cannot be searched"),
+            // Another transaction with the nonce may be found nevertheless.
+            Err(error) => tracing::debug!(%error, "events cannot be searched"),
         }
     }
-    let user = user(chain, account, look.nonce, head).await?;
-    Ok(user.filter(|hash| !look.hashes.contains(hash)).map(Seen::Other))
+    let user = user(chain, account, query.nonce, head).await?;
+    Ok(user.filter(|hash| !query.hashes.contains(hash)).map(NonceUser::Other))
 }
 
-/// The payload's event since it was sent. When that was is not known after a crash: then it has to
-/// be of one of the nonce's own transactions, as others may have sent the same long before.
+/// Returns the payload's event since it was sent.
+///
+/// After a crash the block of sending is not known. Then only an event of the nonce's own transactions counts, because
+/// another sender may have broadcast the same bytes long before.
 async fn event(
     chain: &Chain,
-    look: &Look,
-    wanted: &Wanted,
+    query: &NonceQuery,
+    sought: &SoughtPayload,
     head: u64,
 ) -> Result<Option<BroadcastReceipt>, RequestError> {
-    let Wanted { contracts, topic, call } = wanted;
-    let mut from = look.since_block.unwrap_or(head.saturating_sub(BACK_BLOCKS));
+    let SoughtPayload { contracts, topic, call } = sought;
+    let mut from = query.since_block.unwrap_or(head.saturating_sub(BACK_BLOCKS));
     for _ in 0..PAGES_MAX {
         if from > head {
             break;
@@ -76,8 +83,8 @@ async fn event(
         let logs = chain.provider().get_logs(&filter).await;
         for log in logs.map_err(|error| chain.fault("eth_getLogs", error))? {
             let Some(hash) = log.transaction_hash.filter(|_| !log.removed) else { continue };
-            let is_ours = look.since_block.is_some() || look.hashes.contains(&hash);
-            let number = contracts.number_of(*topic, call, &log.inner).filter(|_| is_ours);
+            let is_ours = query.since_block.is_some() || query.hashes.contains(&hash);
+            let number = contracts.sequence_id_of(*topic, call, &log.inner).filter(|_| is_ours);
             if let Some(sequence_id) = number {
                 let block_time_s = block_time(chain, log.block_timestamp, log.block_number).await?;
                 let block_number = log.block_number.unwrap_or_default();
@@ -94,8 +101,10 @@ async fn event(
     Ok(None)
 }
 
-/// The account's transaction with this nonce. Blocks are searched back from the head in ever
-/// longer steps: a node need not remember more of the past than that.
+/// Returns the account's transaction with this nonce.
+///
+/// Gallops back from the head and then bisects, by the account's transaction count at past blocks. The first steps are
+/// short, so a node that keeps the state of a few blocks only can answer for a recent nonce.
 async fn user(
     chain: &Chain,
     account: Address,
@@ -129,7 +138,7 @@ async fn is_used(
     nonce: u64,
     at: u64,
 ) -> Result<bool, RequestError> {
-    Ok(count(chain, account, BlockNumberOrTag::Number(at)).await? > nonce)
+    Ok(transaction_count(chain, account, BlockNumberOrTag::Number(at)).await? > nonce)
 }
 
 async fn in_block(

@@ -1,4 +1,4 @@
-//! What a broadcaster is started with.
+//! The settings of a broadcaster.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,39 +7,40 @@ use alloy::primitives::Address;
 
 use crate::addresses::Addresses;
 
-/// The longest payload that is sent, unless told otherwise. The contracts take somewhat more.
+/// Default of the longest payload, in bytes. The contracts take 262,144.
 pub const PAYLOAD_BYTES_MAX: usize = 200_000;
-/// How many transactions are under way at once, unless told otherwise.
+/// Default number of transactions in flight. Guess: half of what nodes keep for one account.
 pub const IN_FLIGHT: usize = 32;
-/// The most that can be asked for: chains keep few transactions of one account.
+/// Upper bound of the transactions in flight: go-ethereum keeps 64 queued transactions of one account
+/// (`--txpool.accountqueue`).
 pub const IN_FLIGHT_MAX: usize = 64;
-/// How long a caller waits, unless told otherwise.
+/// Default time that a caller waits for its payload to be mined. Guess.
 pub const WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// Which chain, which contracts, and how much at once.
+/// The chain, the contracts and the limits of a broadcaster.
 #[derive(Debug, Clone)]
 pub struct BroadcastSettings {
-    /// `http://…` or `https://…` of the app chain, the preferred one first.
+    /// RPC URLs of the app chain, `http://…` or `https://…`, the preferred one first.
     pub urls: Vec<String>,
-    /// The app chain's id.
+    /// The chain id of the app chain.
     pub chain_id: u64,
     /// The contract that orders group messages.
     pub group_message_broadcaster: Address,
     /// The contract that orders identity updates.
     pub identity_update_broadcaster: Address,
-    /// Where transactions are recorded before they are sent. Without it, a restart forgets what
-    /// was under way.
+    /// The file in which transactions are recorded before they are sent. Without it, a restart forgets the transactions
+    /// in flight, and a payload that a caller sends again may be mined twice.
     pub nonce_record: Option<PathBuf>,
-    /// The longest payload that is sent, in bytes; 0 leaves it to the contracts.
+    /// The longest payload, in bytes; 0 leaves the bound to the contracts.
     pub payload_bytes_max: usize,
-    /// How many transactions are under way at once, from 1 to [`IN_FLIGHT_MAX`].
+    /// Transactions in flight at once, from 1 to [`IN_FLIGHT_MAX`].
     pub in_flight_max: usize,
-    /// How long a caller waits for its payload to be on the chain.
+    /// Time that a caller waits for its payload to be mined.
     pub wait_max: Duration,
 }
 
 impl BroadcastSettings {
-    /// The usual settings, with no record.
+    /// Returns the default settings, without a record.
     #[must_use]
     pub fn new(urls: Vec<String>, addresses: &Addresses) -> Self {
         Self {

@@ -1,5 +1,5 @@
-//! The nonces against a chain that does whatever chains do, with crashes in between: every payload
-//! is mined once.
+//! The nonce decisions against a simulated chain with two nodes, rivals, price changes, lost responses and crashes:
+//! every payload is mined once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -8,15 +8,17 @@ use alloy::primitives::{B256, Bytes, keccak256};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::nonces::{
-    Done, Found, JobId, Look, Nonces, Patience, Polled, Sent, Signed, Work, replacing,
+use super::nonces::{Nonces, replacement_price};
+use super::record::{LiveSlot, LiveSlots, RecordEntry};
+use super::slots::{
+    AccountState, JobId, NonceQuery, NonceUse, Purpose, SendOutcome, SignedTransaction,
+    SlotOutcome, Timeouts,
 };
-use super::record::{Entry, Live};
 
 const PAYLOADS: u64 = 40;
 const IN_FLIGHT: usize = 8;
-/// Most receipts are known at most so long after their block, some much later, some never; so it
-/// is with whatever else shows who has used a nonce.
+/// Delays after which receipts and other proofs of a nonce's use become visible: the usual bound, and the bound of one
+/// in ten. Another one in ten never becomes visible.
 const LAG_MS: u64 = 2000;
 const LONG_LAG_MS: u64 = 60_000;
 
@@ -28,7 +30,7 @@ fn seen_at(now: u64, rng: &mut StdRng) -> u64 {
     }
 }
 
-/// A transaction. Without a payload it is a filler, or somebody else's.
+/// A transaction. Without a payload it is a filler, or of another sender.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Tx {
     nonce: u64,
@@ -57,20 +59,20 @@ impl Tx {
     }
 }
 
-/// The chain behind two nodes, of which each has a pool of its own.
+/// A chain behind two nodes with a pool each.
 #[derive(Debug, Default)]
-struct World {
-    /// By nonce, with the times from which on the receipt is known, and what it did.
+struct SimulatedChain {
+    /// By nonce, with the times from which its receipt and other proofs are visible.
     mined: Vec<(Tx, [u64; 2])>,
     pools: [BTreeMap<u64, Tx>; 2],
     head: u64,
     price: u128,
-    /// Whether nodes refuse what comes before its predecessors.
+    /// True if nodes refuse transactions that come before their predecessors.
     is_strict: bool,
     is_poor: bool,
 }
 
-impl World {
+impl SimulatedChain {
     fn count(&self) -> u64 {
         self.mined.len() as u64
     }
@@ -83,26 +85,26 @@ impl World {
         pending
     }
 
-    fn receive(&mut self, node: usize, tx: &Tx) -> Sent {
+    fn receive(&mut self, node: usize, tx: &Tx) -> SendOutcome {
         if tx.nonce < self.count() {
-            return Sent::NonceUsed;
+            return SendOutcome::NonceUsed;
         }
         if self.is_poor {
-            return Sent::Refused("insufficient funds".into());
+            return SendOutcome::Refused("insufficient funds".into());
         }
         if tx.price < self.price {
-            return Sent::TooCheap("underpriced".into());
+            return SendOutcome::TooCheap("underpriced".into());
         }
         if self.is_strict && tx.nonce > self.pending(node) {
-            return Sent::NonceAhead;
+            return SendOutcome::NonceAhead;
         }
         match self.pools[node].get(&tx.nonce) {
-            Some(old) if old == tx => return Sent::Taken,
-            Some(old) if tx.price * 10 < old.price * 11 => return Sent::Underpriced,
+            Some(old) if old == tx => return SendOutcome::Accepted,
+            Some(old) if tx.price * 10 < old.price * 11 => return SendOutcome::Underpriced,
             _ => {}
         }
         self.pools[node].insert(tx.nonce, tx.clone());
-        Sent::Taken
+        SendOutcome::Accepted
     }
 
     fn mine(&mut self, node: usize, most: u64, now: u64, rng: &mut StdRng) {
@@ -118,58 +120,58 @@ impl World {
         self.pools.iter_mut().for_each(|pool| pool.retain(|nonce, _| *nonce >= count));
     }
 
-    fn poll(&self, node: usize, now: u64, watched: &[Look]) -> Polled {
-        let used = watched.iter().filter(|look| look.nonce < self.count());
-        let found = used.map(|look| {
-            let (tx, [receipt_at, shown_at]) = &self.mined[usize::try_from(look.nonce).unwrap()];
-            let is_shown = look.seeks && *shown_at <= now;
-            let found = match look.hashes.contains(&tx.hash()) {
-                true if *receipt_at <= now || is_shown => Found::Mined(tx.hash()),
-                false if is_shown => Found::Other(tx.hash()),
-                _ => Found::Nothing,
+    fn poll(&self, node: usize, now: u64, queries: &[NonceQuery]) -> AccountState {
+        let used = queries.iter().filter(|query| query.nonce < self.count());
+        let uses = used.map(|query| {
+            let (tx, [receipt_at, shown_at]) = &self.mined[usize::try_from(query.nonce).unwrap()];
+            let is_shown = query.seeks && *shown_at <= now;
+            let found = match query.hashes.contains(&tx.hash()) {
+                true if *receipt_at <= now || is_shown => NonceUse::Mined(tx.hash()),
+                false if is_shown => NonceUse::Other(tx.hash()),
+                _ => NonceUse::Unknown,
             };
-            (look.clone(), found)
+            (query.clone(), found)
         });
-        Polled {
+        AccountState {
             asked_at: Duration::from_millis(now),
             mined: self.count(),
             pending: Some(self.pending(node)),
             head: self.head,
-            found: found.collect(),
+            uses: uses.collect(),
         }
     }
 }
 
-/// A process that sends payloads, and those who want it to.
+/// A process that sends payloads, with its callers.
 struct Process {
     nonces: Nonces,
     jobs: HashMap<JobId, u64>,
     made: u64,
-    /// What a poll found, on its way.
-    polled: Option<Polled>,
+    /// The response of a poll, on its way.
+    polled: Option<AccountState>,
 }
 
 struct Simulation {
     seed: u64,
     rng: StdRng,
-    world: World,
+    world: SimulatedChain,
     process: Process,
     /// On disk, and written but not synced.
-    record: Vec<Entry>,
-    unsynced: Vec<Entry>,
+    record: Vec<RecordEntry>,
+    unsynced: Vec<RecordEntry>,
     now_ms: u64,
     node: usize,
-    /// Payloads that nobody has answered yet, and those that were refused.
+    /// Payloads whose callers wait, and those that were refused.
     wanted: BTreeSet<u64>,
     refused: BTreeSet<u64>,
-    /// Nobody found out what became of these.
+    /// Payloads that were given up as unknown.
     unknown: BTreeSet<u64>,
     faults: bool,
 }
 
 impl Process {
     fn new() -> Self {
-        let nonces = Nonces::new(Patience::new(IN_FLIGHT));
+        let nonces = Nonces::new(Timeouts::new(IN_FLIGHT));
         Self { nonces, jobs: HashMap::new(), made: 0, polled: None }
     }
 
@@ -183,7 +185,8 @@ impl Process {
 impl Simulation {
     fn new(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let world = World { price: 100, is_strict: rng.random(), ..World::default() };
+        let world =
+            SimulatedChain { price: 100, is_strict: rng.random(), ..SimulatedChain::default() };
         let mut simulation = Self {
             seed,
             rng,
@@ -210,31 +213,31 @@ impl Simulation {
         self.faults && self.rng.random_range(0..100) < percent
     }
 
-    /// A new process takes up the record. Who got no answer asks again, unless the payload is
-    /// known to be under way or on the chain.
+    /// Starts a new process from the record. A caller without an answer asks again, unless its payload is known to be in
+    /// flight or on the chain.
     fn restart(&mut self) {
         let kept = self.rng.random_range(0..=self.unsynced.len());
         self.record.extend(self.unsynced.drain(..).take(kept));
         self.unsynced.clear();
-        let mut live = Live::default();
+        let mut live = LiveSlots::default();
         self.record.iter().for_each(|entry| live.apply(entry));
         self.process = Process::new();
         let mut known: BTreeSet<u64> =
             self.world.mined.iter().filter_map(|(tx, _)| tx.payload).collect();
-        for (slot, (nonce, raws)) in live.0 {
+        for (slot, LiveSlot { nonce, raws }) in live.0 {
             let signed = raws.iter().map(|raw| {
                 let tx = Tx::read(raw);
-                Signed { hash: tx.hash(), price: tx.price, raw: raw.clone() }
+                SignedTransaction { hash: tx.hash(), price: tx.price, raw: raw.clone() }
             });
-            let signed: Vec<Signed> = signed.collect();
-            let work = match Tx::read(&raws[0]).payload {
+            let signed: Vec<SignedTransaction> = signed.collect();
+            let purpose = match Tx::read(&raws[0]).payload {
                 Some(payload) => {
                     known.insert(payload);
-                    Work::Payload(self.process.job(payload))
+                    Purpose::Payload(self.process.job(payload))
                 }
-                None => Work::Filler,
+                None => Purpose::Filler,
             };
-            self.process.nonces.recover(slot, nonce, work, signed);
+            self.process.nonces.recover(slot, nonce, purpose, signed);
         }
         for payload in self.wanted.clone() {
             if !known.contains(&payload) {
@@ -244,25 +247,25 @@ impl Simulation {
         }
     }
 
-    fn done(&mut self, done: Option<Done>) {
+    fn done(&mut self, done: Option<SlotOutcome>) {
         match done {
             None => {}
-            Some(Done::Mined { slot, work, .. }) => {
-                self.unsynced.push(Entry::Over { slot });
-                if let Work::Payload(job) = work {
+            Some(SlotOutcome::Mined { slot, purpose, .. }) => {
+                self.unsynced.push(RecordEntry::Over { slot });
+                if let Purpose::Payload(job) = purpose {
                     self.wanted.remove(&self.process.jobs[&job]);
                 }
             }
-            Some(Done::Refused { slot, job, .. }) => {
+            Some(SlotOutcome::Refused { slot, job, .. }) => {
                 self.record.append(&mut self.unsynced);
-                self.record.push(Entry::Over { slot });
+                self.record.push(RecordEntry::Over { slot });
                 let payload = self.process.jobs[&job];
                 self.wanted.remove(&payload);
                 self.refused.insert(payload);
             }
-            Some(Done::Void { slot }) => self.unsynced.push(Entry::Over { slot }),
-            Some(Done::Unknown { slot, job, .. }) => {
-                self.unsynced.push(Entry::Over { slot });
+            Some(SlotOutcome::Void { slot }) => self.unsynced.push(RecordEntry::Over { slot }),
+            Some(SlotOutcome::Unknown { slot, job, .. }) => {
+                self.unsynced.push(RecordEntry::Over { slot });
                 let payload = self.process.jobs[&job];
                 self.wanted.remove(&payload);
                 self.unknown.insert(payload);
@@ -273,19 +276,19 @@ impl Simulation {
     /// Signs and records; `false` after a crash.
     fn sign(&mut self) -> bool {
         let mut signed = Vec::new();
-        for it in self.process.nonces.hand_out() {
-            let payload = match it.work {
-                Work::Payload(job) => Some(self.process.jobs[&job]),
-                Work::Filler => None,
+        for it in self.process.nonces.assign() {
+            let payload = match it.purpose {
+                Purpose::Payload(job) => Some(self.process.jobs[&job]),
+                Purpose::Filler => None,
             };
-            let price = it.over.map_or(0, replacing).max(self.world.price);
+            let price = it.over.map_or(0, replacement_price).max(self.world.price);
             let tx = Tx { nonce: it.nonce, payload, price, is_foreign: false };
-            signed.push((it, Signed { hash: tx.hash(), price, raw: tx.raw() }));
+            signed.push((it, SignedTransaction { hash: tx.hash(), price, raw: tx.raw() }));
         }
         if signed.is_empty() {
             return true;
         }
-        let entries = signed.iter().map(|(it, signed)| Entry::Signed {
+        let entries = signed.iter().map(|(it, signed)| RecordEntry::Signed {
             slot: it.slot,
             instead_of: it.instead_of,
             nonce: it.nonce,
@@ -309,7 +312,7 @@ impl Simulation {
     fn send(&mut self) -> bool {
         let Some((nonce, signed)) = self.process.nonces.due(self.now()) else { return true };
         if self.chance(5) {
-            let done = self.process.nonces.sent(nonce, Sent::Lost, self.now());
+            let done = self.process.nonces.sent(nonce, SendOutcome::Lost, self.now());
             self.done(done);
             self.node = 1 - self.node;
             return true;
@@ -319,7 +322,8 @@ impl Simulation {
             return false;
         }
         if self.chance(5) {
-            said = if said == Sent::Taken { Sent::Lost } else { Sent::Later };
+            said =
+                if said == SendOutcome::Accepted { SendOutcome::Lost } else { SendOutcome::Later };
         }
         let done = self.process.nonces.sent(nonce, said, self.now());
         self.done(done);
@@ -330,8 +334,8 @@ impl Simulation {
         let polled = match self.process.polled.take() {
             Some(polled) => polled,
             None => {
-                let watched = self.process.nonces.watched(self.now());
-                let polled = self.world.poll(self.node, self.now_ms, &watched);
+                let queries = self.process.nonces.queries(self.now());
+                let polled = self.world.poll(self.node, self.now_ms, &queries);
                 if self.chance(50) {
                     self.process.polled = Some(polled);
                     return;
@@ -344,8 +348,8 @@ impl Simulation {
         }
     }
 
-    /// What nobody here has a hand in.
-    fn live_on(&mut self) {
+    /// Runs the events that the process does not cause.
+    fn disturb(&mut self) {
         if self.chance(2) {
             self.node = 1 - self.node;
         }
@@ -373,7 +377,7 @@ impl Simulation {
 
     fn step(&mut self) {
         self.now_ms += self.rng.random_range(0..300);
-        self.live_on();
+        self.disturb();
         let goes_on = match self.rng.random_range(0..10) {
             0..4 => self.sign() && self.send(),
             4..7 => {
@@ -406,7 +410,7 @@ impl Simulation {
             if self.wanted.is_empty() {
                 continue;
             }
-            // Whose answer was lost in a crash learns from the chain.
+            // A caller whose answer was lost in a crash learns it from the chain.
             let mined = self.world.mined.iter().filter_map(|(tx, _)| tx.payload);
             let mined: BTreeSet<u64> = mined.collect();
             let under_way: BTreeSet<u64> = self.process.jobs.values().copied().collect();
@@ -432,7 +436,7 @@ impl Simulation {
 }
 
 #[test]
-fn every_payload_is_mined_once_whatever_happens() {
+fn every_payload_is_mined_once_through_failures_and_crashes() {
     let seeds = match std::env::var("HAWSER_TEST_SEED") {
         Ok(seed) => {
             let seed: u64 = seed.parse().unwrap();

@@ -1,10 +1,10 @@
-//! Who has used a nonce, asked of a chain on which that is known.
+//! The search for a nonce's use, on chains where the use is known.
 
 use alloy::primitives::{Bytes, U256};
 use alloy::rpc::types::TransactionReceipt;
 use serde_json::{Value, json};
 
-use super::super::nonces::{JobId, SlotId, Work};
+use super::super::slots::{JobId, Purpose, SlotId};
 use super::*;
 use crate::send::Sender;
 use hawser_devchain::deploy;
@@ -14,14 +14,14 @@ use hawser_devchain::embedded::{EmbeddedChain, EmbeddedSettings, Genesis};
 const GROUP: Topic = Topic::Group([7; 16]);
 const INBOX: Topic = Topic::Inbox([8; 32]);
 
-/// What nobody has sent.
+/// The hash of a transaction that was never sent.
 fn lost() -> B256 {
     B256::repeat_byte(0xEE)
 }
 
-fn look(nonce: u64, hashes: &[B256], since_block: Option<u64>) -> Look {
-    let (slot, work) = (SlotId(1), Work::Payload(JobId(1)));
-    Look { slot, nonce, work, hashes: hashes.to_vec(), seeks: true, since_block }
+fn query(nonce: u64, hashes: &[B256], since_block: Option<u64>) -> NonceQuery {
+    let (slot, purpose) = (SlotId(1), Purpose::Payload(JobId(1)));
+    NonceQuery { slot, nonce, purpose, hashes: hashes.to_vec(), seeks: true, since_block }
 }
 
 fn payload(number: u8) -> Bytes {
@@ -29,7 +29,7 @@ fn payload(number: u8) -> Bytes {
 }
 
 /// An app chain with contracts, and two accounts that send.
-struct World {
+struct AppChain {
     chain: Chain,
     contracts: Contracts,
     own: Sender,
@@ -37,7 +37,7 @@ struct World {
     _chains: Devnet,
 }
 
-impl World {
+impl AppChain {
     async fn start() -> Self {
         let chains = Devnet::start(DevnetSettings::default()).await.unwrap();
         let url = format!("http://{}", chains.app_address());
@@ -51,9 +51,9 @@ impl World {
         Self { chain, contracts, own, rival, _chains: chains }
     }
 
-    fn wanted(&self, topic: Topic, number: u8) -> Wanted {
+    fn sought(&self, topic: Topic, number: u8) -> SoughtPayload {
         let call = self.contracts.call(topic, payload(number));
-        Wanted { contracts: self.contracts, topic, call }
+        SoughtPayload { contracts: self.contracts, topic, call }
     }
 
     async fn send(&self, by: &Sender, topic: Topic, number: u8) -> BroadcastReceipt {
@@ -67,12 +67,12 @@ impl World {
         }
     }
 
-    /// The event that is found for a payload, whoever has used the nonce.
-    async fn event(&self, look: &Look, wanted: &Wanted) -> Option<BroadcastReceipt> {
-        match seek(&self.chain, self.own.account(), look, Some(wanted)).await.unwrap() {
-            Some(Seen::Mined(Mined::Event(broadcasted))) => Some(broadcasted),
-            None | Some(Seen::Other(_)) => None,
-            Some(Seen::Mined(receipt)) => panic!("{receipt:?}"),
+    /// Returns the event that is found for a payload, whatever used the nonce.
+    async fn event(&self, query: &NonceQuery, sought: &SoughtPayload) -> Option<BroadcastReceipt> {
+        match seek(&self.chain, self.own.account(), query, Some(sought)).await.unwrap() {
+            Some(NonceUser::Payload(MinedPayload::Event(broadcasted))) => Some(broadcasted),
+            None | Some(NonceUser::Other(_)) => None,
+            Some(NonceUser::Payload(receipt)) => panic!("{receipt:?}"),
         }
     }
 }
@@ -91,12 +91,12 @@ async fn mine(chain: &Chain, blocks: u64) {
 
 #[tokio::test]
 async fn a_receipt_proves_more_than_anything_else() {
-    let world = World::start().await;
+    let world = AppChain::start().await;
     let sent = world.send(&world.own, GROUP, 1).await;
-    let look = look(0, &[lost(), sent.transaction_hash], Some(0));
-    let wanted = world.wanted(GROUP, 1);
-    let seen = seek(&world.chain, world.own.account(), &look, Some(&wanted)).await.unwrap();
-    let Some(Seen::Mined(Mined::Receipt { receipt, block_time_s })) = seen else {
+    let query = query(0, &[lost(), sent.transaction_hash], Some(0));
+    let wanted = world.sought(GROUP, 1);
+    let seen = seek(&world.chain, world.own.account(), &query, Some(&wanted)).await.unwrap();
+    let Some(NonceUser::Payload(MinedPayload::Receipt { receipt, block_time_s })) = seen else {
         panic!("{seen:?}")
     };
     assert_eq!(receipt.transaction_hash, sent.transaction_hash);
@@ -104,27 +104,27 @@ async fn a_receipt_proves_more_than_anything_else() {
 }
 
 #[tokio::test]
-async fn a_payload_is_found_by_its_event_whoever_has_sent_it() {
-    let world = World::start().await;
+async fn a_payload_is_found_by_its_event_whatever_account_sent_it() {
+    let world = AppChain::start().await;
     for (topic, by) in [(GROUP, &world.own), (INBOX, &world.rival)] {
         let before = head(&world.chain).await.unwrap();
         world.send(by, topic, 1).await;
         let sent = world.send(by, topic, 2).await;
         world.send(by, topic, 3).await;
-        let look = look(99, &[lost()], Some(before));
-        assert_eq!(world.event(&look, &world.wanted(topic, 2)).await, Some(sent));
-        assert_eq!(world.event(&look, &world.wanted(topic, 4)).await, None, "nobody has sent it");
+        let query = query(99, &[lost()], Some(before));
+        assert_eq!(world.event(&query, &world.sought(topic, 2)).await, Some(sent));
+        assert_eq!(world.event(&query, &world.sought(topic, 4)).await, None, "it was never sent");
     }
-    let look = look(99, &[lost()], Some(0));
-    let elsewhere = world.wanted(Topic::Group([9; 16]), 2);
-    assert_eq!(world.event(&look, &elsewhere).await, None, "the same bytes in another group");
+    let query = query(99, &[lost()], Some(0));
+    let elsewhere = world.sought(Topic::Group([9; 16]), 2);
+    assert_eq!(world.event(&query, &elsewhere).await, None, "the same bytes in another group");
 }
 
 #[tokio::test]
 async fn only_what_was_sent_since_counts() {
-    let world = World::start().await;
-    let (first, wanted) = (world.send(&world.own, GROUP, 1).await, world.wanted(GROUP, 1));
-    let since = |block| look(99, &[lost()], Some(block));
+    let world = AppChain::start().await;
+    let (first, wanted) = (world.send(&world.own, GROUP, 1).await, world.sought(GROUP, 1));
+    let since = |block| query(99, &[lost()], Some(block));
     assert_eq!(world.event(&since(first.block_number), &wanted).await, Some(first));
     assert_eq!(world.event(&since(first.block_number + 1), &wanted).await, None);
     let second = world.send(&world.rival, GROUP, 1).await;
@@ -137,30 +137,30 @@ async fn only_what_was_sent_since_counts() {
 }
 
 #[tokio::test]
-async fn after_a_crash_somebody_elses_event_proves_nothing() {
-    let world = World::start().await;
+async fn after_a_crash_an_event_of_another_account_proves_nothing() {
+    let world = AppChain::start().await;
     let sent = world.send(&world.rival, GROUP, 1).await;
-    let wanted = world.wanted(GROUP, 1);
-    assert_eq!(world.event(&look(99, &[lost()], None), &wanted).await, None);
-    assert_eq!(world.event(&look(99, &[lost()], Some(0)), &wanted).await, Some(sent));
+    let wanted = world.sought(GROUP, 1);
+    assert_eq!(world.event(&query(99, &[lost()], None), &wanted).await, None);
+    assert_eq!(world.event(&query(99, &[lost()], Some(0)), &wanted).await, Some(sent));
 }
 
 #[tokio::test]
 async fn a_long_stretch_is_searched_page_by_page() {
-    let world = World::start().await;
+    let world = AppChain::start().await;
     let from = head(&world.chain).await.unwrap();
     mine(&world.chain, 2 * PAGE_BLOCKS).await;
     let sent = world.send(&world.own, GROUP, 1).await;
     mine(&world.chain, PAGE_BLOCKS).await;
-    let wanted = world.wanted(GROUP, 1);
+    let wanted = world.sought(GROUP, 1);
     // Wherever the pages begin, no block lies between two of them.
     for shift in [0, 1, 2, PAGE_BLOCKS - 1, PAGE_BLOCKS] {
-        let look = look(99, &[lost()], Some(from + shift));
-        assert_eq!(world.event(&look, &wanted).await, Some(sent), "from {shift} on");
+        let query = query(99, &[lost()], Some(from + shift));
+        assert_eq!(world.event(&query, &wanted).await, Some(sent), "from {shift} on");
     }
 }
 
-/// A chain without contracts, and an account that has sent something in some of its blocks.
+/// A chain without contracts, and an account with transactions in some of its blocks.
 struct Bare {
     chain: Chain,
     own: Sender,
@@ -185,19 +185,19 @@ impl Bare {
         by.send(&call).await.unwrap()
     }
 
-    /// Who has used a nonce that other transactions were signed for.
+    /// Returns the use of a nonce for which other transactions were signed.
     async fn user(&self, nonce: u64) -> Option<B256> {
-        let look = look(nonce, &[lost()], None);
-        match seek(&self.chain, self.own.account(), &look, None).await.unwrap() {
+        let query = query(nonce, &[lost()], None);
+        match seek(&self.chain, self.own.account(), &query, None).await.unwrap() {
             None => None,
-            Some(Seen::Other(hash)) => Some(hash),
-            Some(Seen::Mined(mined)) => panic!("{mined:?}"),
+            Some(NonceUser::Other(hash)) => Some(hash),
+            Some(NonceUser::Payload(mined)) => panic!("{mined:?}"),
         }
     }
 }
 
 #[tokio::test]
-async fn whatever_has_used_a_nonce_is_found_in_whichever_block() {
+async fn the_transaction_that_used_a_nonce_is_found_in_any_block() {
     let bare = Bare::start().await;
     let rival = sender(&bare.chain, 6);
     let mut used = Vec::new();
@@ -211,7 +211,7 @@ async fn whatever_has_used_a_nonce_is_found_in_whichever_block() {
     for (nonce, hash) in (0..).zip(&used) {
         assert_eq!(bare.user(nonce).await, Some(*hash), "nonce {nonce}");
     }
-    assert_eq!(bare.user(used.len() as u64).await, None, "nobody has used it");
+    assert_eq!(bare.user(used.len() as u64).await, None, "it is unused");
     mine(&bare.chain, 100).await;
     assert_eq!(bare.user(0).await, Some(used[0]), "long ago");
 }
@@ -252,10 +252,10 @@ async fn several_of_one_block_are_told_apart() {
 }
 
 #[tokio::test]
-async fn a_transaction_of_the_payload_itself_is_nobody_else() {
+async fn a_transaction_of_the_payload_itself_is_no_other_user() {
     let bare = Bare::start().await;
     let sent = bare.pay(&bare.own).await.transaction_hash;
-    let look = look(0, &[sent], None);
-    let seen = seek(&bare.chain, bare.own.account(), &look, None).await.unwrap();
-    assert!(matches!(seen, Some(Seen::Mined(mined)) if mined.hash() == sent));
+    let query = query(0, &[sent], None);
+    let seen = seek(&bare.chain, bare.own.account(), &query, None).await.unwrap();
+    assert!(matches!(seen, Some(NonceUser::Payload(mined)) if mined.hash() == sent));
 }

@@ -1,0 +1,58 @@
+//! The state that callers and the driver's task share.
+
+use alloy::primitives::Address;
+use tokio::sync::watch;
+
+use super::outcome::{BroadcastStatus, PayloadBounds};
+use super::payload::Contracts;
+use super::price::GasPrice;
+use crate::contracts::{GroupMessageBroadcaster, IdentityUpdateBroadcaster};
+use crate::endpoints::Endpoints;
+use crate::send::{Chain, ViewError};
+
+/// The state of one broadcaster outside of its task.
+pub(super) struct BroadcasterState {
+    pub(super) account: Address,
+    pub(super) endpoints: Endpoints,
+    pub(super) price: GasPrice,
+    pub(super) in_flight_max: usize,
+    /// The longest payload by the settings, in bytes; 0 leaves the bound to the contracts.
+    pub(super) payload_bytes_max: usize,
+    pub(super) bounds: watch::Sender<PayloadBounds>,
+    pub(super) status: watch::Sender<BroadcastStatus>,
+}
+
+impl BroadcasterState {
+    /// Reads the contracts' payload bounds again. Keeps the present ones if that fails.
+    pub(super) async fn refresh_bounds(&self, contracts: Contracts) {
+        match self.read_bounds(contracts).await {
+            Ok(bounds) => {
+                self.bounds.send_if_modified(|known| std::mem::replace(known, bounds) != bounds);
+            }
+            Err(error) => tracing::warn!(%error, "the payload bounds cannot be read again"),
+        }
+    }
+
+    /// Reads the payload bounds that both contracts and the settings allow.
+    pub(super) async fn read_bounds(
+        &self,
+        contracts: Contracts,
+    ) -> Result<PayloadBounds, ViewError> {
+        let bounds = self.endpoints.ask(|chain| async move { bounds_at(&chain, contracts).await });
+        let PayloadBounds { min, max } = bounds.await?;
+        let own = if self.payload_bytes_max == 0 { usize::MAX } else { self.payload_bytes_max };
+        Ok(PayloadBounds { min, max: max.min(own) })
+    }
+}
+
+async fn bounds_at(chain: &Chain, contracts: Contracts) -> Result<PayloadBounds, ViewError> {
+    let Contracts { groups, identities } = contracts;
+    let (group_min, group_max, identity_min, identity_max) = tokio::try_join!(
+        chain.view(groups, &GroupMessageBroadcaster::minPayloadSizeCall {}),
+        chain.view(groups, &GroupMessageBroadcaster::maxPayloadSizeCall {}),
+        chain.view(identities, &IdentityUpdateBroadcaster::minPayloadSizeCall {}),
+        chain.view(identities, &IdentityUpdateBroadcaster::maxPayloadSizeCall {}),
+    )?;
+    let (min, max) = (group_min.max(identity_min), group_max.min(identity_max));
+    Ok(PayloadBounds { min: min as usize, max: max as usize })
+}

@@ -1,0 +1,65 @@
+//! Signs the transactions of one account.
+
+use alloy::consensus::{SignableTransaction as _, TxEnvelope, TxLegacy};
+use alloy::eips::Encodable2718 as _;
+use alloy::network::TxSignerSync as _;
+use alloy::primitives::{Address, Bytes, TxKind, U256};
+use alloy::signers::local::PrivateKeySigner;
+
+use super::error::BroadcastError;
+use super::slots::SignedTransaction;
+
+/// Gas limit of a filler, a transfer of nothing to the account itself. A transfer needs 21,000; chains that charge for
+/// data as gas need some more. Guess.
+pub(super) const FILLER_GAS: u64 = 100_000;
+
+/// A transaction before it is signed.
+#[derive(Debug)]
+pub(super) struct UnsignedTransaction {
+    pub(super) nonce: u64,
+    /// Wei per unit of gas.
+    pub(super) gas_price: u128,
+    pub(super) gas_limit: u64,
+    pub(super) to: Address,
+    pub(super) input: Bytes,
+}
+
+/// The key of the account, bound to one chain.
+pub(super) struct TransactionSigner {
+    key: PrivateKeySigner,
+    chain_id: u64,
+}
+
+impl TransactionSigner {
+    pub(super) fn new(key: PrivateKeySigner, chain_id: u64) -> Self {
+        Self { key, chain_id }
+    }
+
+    /// Returns the account of the key.
+    pub(super) fn account(&self) -> Address {
+        self.key.address()
+    }
+
+    /// Signs a legacy transaction: every chain takes those, and they have one price to compare.
+    pub(super) fn sign(
+        &self,
+        transaction: UnsignedTransaction,
+    ) -> Result<SignedTransaction, BroadcastError> {
+        let UnsignedTransaction { nonce, gas_price, gas_limit, to, input } = transaction;
+        let mut transaction = TxLegacy {
+            chain_id: Some(self.chain_id),
+            nonce,
+            gas_price,
+            gas_limit,
+            to: TxKind::Call(to),
+            value: U256::ZERO,
+            input,
+        };
+        let signature = self.key.sign_transaction_sync(&mut transaction).map_err(|error| {
+            BroadcastError::Key { account: self.account(), reason: error.to_string() }
+        })?;
+        let envelope = TxEnvelope::from(transaction.into_signed(signature));
+        let (hash, raw) = (*envelope.tx_hash(), envelope.encoded_2718().into());
+        Ok(SignedTransaction { hash, price: gas_price, raw })
+    }
+}
