@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
-use hawser_node::failure::{Failure, Reason};
+use hawser_node::error::{RunError, RunErrorKind};
 
 /// The largest message that nodes send.
 pub(crate) const MESSAGE_LEN_BYTES_MAX: usize = 26 * 1024 * 1024;
@@ -22,15 +22,15 @@ const HTTP_BODY_LEN_BYTES_MAX: usize = 16 * 1024 * 1024;
 ///
 /// # Errors
 /// When the address makes no sense, or nobody answers there.
-pub(crate) async fn connect(address: &str) -> Result<Channel, Failure> {
+pub(crate) async fn connect(address: &str) -> Result<Channel, RunError> {
     let endpoint = endpoint(address)?;
     endpoint.connect().await.map_err(|error| {
-        Failure::failed(format!("no node answers at {address}: {}", root_cause(&error)))
+        RunError::failed(format!("no node answers at {address}: {}", root_cause(&error)))
     })
 }
 
-fn endpoint(address: &str) -> Result<Endpoint, Failure> {
-    let wrong = || Failure::usage(format!("{address:?} is no address: host:port or http://…"));
+fn endpoint(address: &str) -> Result<Endpoint, RunError> {
+    let wrong = || RunError::usage(format!("{address:?} is no address: host:port or http://…"));
     let url = match address.split_once("://") {
         Some(("http", _)) => address.to_owned(),
         Some(_) => return Err(wrong()),
@@ -77,25 +77,25 @@ pub(crate) fn code_name(code: Code) -> &'static str {
 
 /// Whether a status says that a rule was broken, or that something did not work.
 #[must_use]
-pub(crate) fn reason_of(code: Code) -> Reason {
+pub(crate) fn reason_of(code: Code) -> RunErrorKind {
     match code {
-        Code::NotFound => Reason::NotFound,
+        Code::NotFound => RunErrorKind::NotFound,
         Code::InvalidArgument
         | Code::AlreadyExists
         | Code::PermissionDenied
         | Code::ResourceExhausted
         | Code::FailedPrecondition
         | Code::OutOfRange
-        | Code::Unauthenticated => Reason::Refused,
-        _ => Reason::Failed,
+        | Code::Unauthenticated => RunErrorKind::Refused,
+        _ => RunErrorKind::Failed,
     }
 }
 
 /// A status as a failure: its name and its text.
 #[must_use]
-pub(crate) fn failure(status: &Status) -> Failure {
+pub(crate) fn failure(status: &Status) -> RunError {
     let text = format!("{}: {}", code_name(status.code()), status.message());
-    Failure { reason: reason_of(status.code()), text }
+    RunError { kind: reason_of(status.code()), text }
 }
 
 /// What an HTTP server answered.
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(uri("http://node:5050").unwrap(), "http://node:5050/");
         assert_eq!(uri("http://node").unwrap(), "http://node/");
         for wrong in ["node", "https://node:5050", "ftp://a:1", "a b:1", ""] {
-            assert_eq!(uri(wrong).unwrap_err().reason, Reason::Usage, "{wrong}");
+            assert_eq!(uri(wrong).unwrap_err().kind, RunErrorKind::Usage, "{wrong}");
         }
     }
 

@@ -21,7 +21,7 @@ mod truncate_strand;
 
 use std::future::Future;
 
-use hawser_node::failure::Failure;
+use hawser_node::error::RunError;
 
 use crate::args::{Cli, Command};
 
@@ -29,7 +29,7 @@ use crate::args::{Cli, Command};
 ///
 /// # Errors
 /// Says what did not work, and which exit code it is.
-pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
+pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
     let json = cli.json;
     match cli.command {
         #[cfg(feature = "dev")]
@@ -53,11 +53,11 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
 }
 
 /// Runs a command that waits for sockets or processes: one thread is enough.
-fn blocking<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+fn blocking<T>(command: impl Future<Output = Result<T, RunError>>) -> Result<T, RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::failed(format!("no runtime: {error}")))?;
+        .map_err(|error| RunError::failed(format!("no runtime: {error}")))?;
     let done = runtime.block_on(command);
     runtime.shutdown_background();
     done

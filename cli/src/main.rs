@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             output::failure(&failure, as_json);
-            ExitCode::from(output::exit_code(failure.reason))
+            ExitCode::from(output::exit_code(failure.kind))
         }
     }
 }

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::io::{self, BufRead as _, Write as _};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use hawser_node::failure::{Failure, Reason};
+use hawser_node::error::{RunError, RunErrorKind};
 
 /// Prints a line. A reader that has seen enough, as `head` does, ends the program quietly.
 pub(crate) fn line(text: impl fmt::Display) {
@@ -15,13 +15,40 @@ pub(crate) fn line(text: impl fmt::Display) {
     }
 }
 
+/// Reports the progress of a command: text for people, or JSON for programs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reporter {
+    /// Whether programs read the output.
+    pub(crate) as_json: bool,
+}
+
+impl Reporter {
+    /// Prints an event in the one form or the other. Only `hawser dev` and `hawser chain dev` run
+    /// long enough to have events.
+    #[cfg(feature = "dev")]
+    pub(crate) fn event(self, text: impl FnOnce() -> String, event: impl FnOnce() -> Value) {
+        if self.as_json {
+            line(event());
+        } else {
+            line(text());
+        }
+    }
+
+    /// Prints a line that has no form for programs.
+    pub(crate) fn text(self, text: impl fmt::Display) {
+        if !self.as_json {
+            line(text);
+        }
+    }
+}
+
 /// Prints a failure to the error output, if there is still something to say.
-pub(crate) fn failure(failure: &Failure, as_json: bool) {
+pub(crate) fn failure(failure: &RunError, as_json: bool) {
     if failure.text.is_empty() {
         return;
     }
     let text = if as_json {
-        json!({ "error": failure.text, "exit_code": exit_code(failure.reason) }).to_string()
+        json!({ "error": failure.text, "exit_code": exit_code(failure.kind) }).to_string()
     } else {
         format!("hawser: {failure}")
     };
@@ -31,12 +58,12 @@ pub(crate) fn failure(failure: &Failure, as_json: bool) {
 
 /// Returns the exit code that tells why a command failed.
 #[must_use]
-pub(crate) fn exit_code(reason: Reason) -> u8 {
+pub(crate) fn exit_code(reason: RunErrorKind) -> u8 {
     match reason {
-        Reason::Failed => 1,
-        Reason::Usage => 2,
-        Reason::Refused => 3,
-        Reason::NotFound => 4,
+        RunErrorKind::Failed => 1,
+        RunErrorKind::Usage => 2,
+        RunErrorKind::Refused => 3,
+        RunErrorKind::NotFound => 4,
     }
 }
 
@@ -44,11 +71,11 @@ pub(crate) fn exit_code(reason: Reason) -> u8 {
 ///
 /// # Errors
 /// When nobody can be asked.
-pub(crate) fn ask(question: impl fmt::Display) -> Result<bool, Failure> {
+pub(crate) fn ask(question: impl fmt::Display) -> Result<bool, RunError> {
     let mut answer = String::new();
     let mut out = io::stderr();
     let asked = write!(out, "{question} [y/N] ").and_then(|()| out.flush());
-    asked.and_then(|()| io::stdin().lock().read_line(&mut answer)).map_err(Failure::failed)?;
+    asked.and_then(|()| io::stdin().lock().read_line(&mut answer)).map_err(RunError::failed)?;
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 

@@ -214,7 +214,7 @@ fn nodes(
         connect_time_every: closest.then_some(settings.connect_time_every),
         connect_timeout: settings.connect_timeout,
     };
-    Nodes::follow(settings.strategy.clone(), world.nodes.clone(), make, end)
+    Nodes::follow(settings.strategy.clone(), world.registry.clone(), make, end)
 }
 
 fn routes(

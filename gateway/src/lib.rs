@@ -35,7 +35,6 @@ mod settings;
 mod status;
 
 pub use handle::{GatewayHandle, StartError, start};
-pub use nodes::NodeRecord;
 pub use settings::{GatewaySettings, ListsView, World};
 
 /// The wall clock, unix nanoseconds.

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_proto::SecretKey;
-use hawser_rules::RateTable;
+use hawser_rules::{RateTable, Registry};
 use hawser_serve::ChainListStatus;
 use tokio::sync::{Notify, watch};
 
 use crate::chain::ChainWriter;
 use crate::identity::IdentityCheck;
-use crate::nodes::NodeRecord;
 use crate::policy::config::PolicyFile;
 use crate::select::Strategy;
 
@@ -82,7 +81,7 @@ impl GatewaySettings {
 #[derive(Clone)]
 pub struct World {
     /// The node registry, as it is now.
-    pub nodes: watch::Receiver<Arc<Vec<NodeRecord>>>,
+    pub registry: watch::Receiver<Arc<Registry>>,
     /// The price list, as it is now.
     pub rates: watch::Receiver<Arc<RateTable>>,
     /// Tells how reading both goes; `None` if files stand for them.

@@ -1,4 +1,4 @@
-//! How a command ends when it does not do what it was asked to.
+//! The error with which a run or a command ends.
 
 use std::fmt;
 
@@ -6,71 +6,71 @@ use hawser_chain::admin::AdminError;
 
 use crate::settings::table::chains;
 
-/// Why a command failed: decides the exit code.
+/// The kind of a [`RunError`]. Decides the exit code of the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
-    /// It was tried and did not work: 1.
+pub enum RunErrorKind {
+    /// It was tried and did not work.
     Failed,
-    /// It was asked for in a way that makes no sense: 2.
+    /// The request itself makes no sense.
     Usage,
-    /// A rule forbids it: 3.
+    /// A rule forbids it.
     Refused,
-    /// What it is about does not exist: 4.
+    /// Its subject does not exist.
     NotFound,
 }
 
-/// A command that failed: why, and what people are told.
+/// The error with which a run or a command ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
+pub struct RunError {
     /// Decides the exit code.
-    pub reason: Reason,
+    pub kind: RunErrorKind,
     /// Says what happened, and what to do if that is known. Empty when everything has been said.
     pub text: String,
 }
 
-impl Failure {
-    /// It was tried and did not work.
+impl RunError {
+    /// Something was tried and did not work.
     pub fn failed(text: impl fmt::Display) -> Self {
-        Self { reason: Reason::Failed, text: text.to_string() }
+        Self { kind: RunErrorKind::Failed, text: text.to_string() }
     }
 
-    /// It makes no sense.
+    /// The request itself makes no sense.
     pub fn usage(text: impl fmt::Display) -> Self {
-        Self { reason: Reason::Usage, text: text.to_string() }
+        Self { kind: RunErrorKind::Usage, text: text.to_string() }
     }
 
     /// A rule forbids it.
     pub fn refused(text: impl fmt::Display) -> Self {
-        Self { reason: Reason::Refused, text: text.to_string() }
+        Self { kind: RunErrorKind::Refused, text: text.to_string() }
     }
 
-    /// It does not exist.
+    /// Its subject does not exist.
     pub fn not_found(text: impl fmt::Display) -> Self {
-        Self { reason: Reason::NotFound, text: text.to_string() }
+        Self { kind: RunErrorKind::NotFound, text: text.to_string() }
     }
 
-    /// The same, with a sentence in front that says what was being done.
+    /// Puts the step that failed in front of the text.
     #[must_use]
-    pub fn while_doing(self, what: impl fmt::Display) -> Self {
-        Self { text: format!("{what}: {}", self.text), ..self }
+    pub fn while_doing(self, step: impl fmt::Display) -> Self {
+        Self { text: format!("{step}: {}", self.text), ..self }
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for RunError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
 }
 
-impl std::error::Error for Failure {}
+impl std::error::Error for RunError {}
 
-impl From<AdminError> for Failure {
+impl From<AdminError> for RunError {
     fn from(error: AdminError) -> Self {
         match &error {
             AdminError::NoAddress(contract) => {
                 let flag = chains::flag_of(*contract);
                 Self::usage(format!(
-                    "nobody has said where {contract} is: give --chain-json FILE, or --{flag} \
+                    "the address of {contract} is not given: give --chain-json FILE, or --{flag} \
                      ADDRESS"
                 ))
             }

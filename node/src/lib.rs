@@ -4,12 +4,12 @@
 //! - [`settings`]: typed settings, read from flags, environment and file, and checked together;
 //! - [`files`]: registry, rates, chain, envelopes, keys;
 //! - [`service`]: a node or a gateway from its start to its end;
-//! - [`failure`]: why a run ended with an error.
+//! - [`error`]: the error with which a run or a command ends.
 //!
 //! Invariant: no rule about envelopes lives here. Invariant: this crate knows no command line and
 //! prints nothing; the `hawser` program in `hawser-cli` does.
 
-pub mod failure;
+pub mod error;
 pub mod files;
 pub mod service;
 pub mod settings;

@@ -1,9 +1,9 @@
 //! `hawser chain`: chains to develop against.
 
 pub(super) mod dev;
-mod tell;
+mod report;
 
-use hawser_node::failure::Failure;
+use hawser_node::error::RunError;
 
 use crate::args::chain::ChainCommand;
 
@@ -19,7 +19,7 @@ pub(super) const CHAIN_JSON: &str = "chain.json";
 ///
 /// # Errors
 /// When the chains do not start.
-pub(super) fn run(command: ChainCommand, as_json: bool) -> Result<(), Failure> {
+pub(super) fn run(command: ChainCommand, as_json: bool) -> Result<(), RunError> {
     match command {
         ChainCommand::Dev(args) => dev::run(args, as_json),
     }

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::path::Path;
 
-use hawser_node::failure::Failure;
+use hawser_node::error::RunError;
 use hawser_node::files::{self, rates, registry};
 use hawser_node::settings::table::SettingKind;
 use hawser_node::settings::{
@@ -18,7 +18,7 @@ use crate::output;
 ///
 /// # Errors
 /// When a node could not start with these settings.
-pub(super) fn run(command: ConfigCommand, as_json: bool) -> Result<(), Failure> {
+pub(super) fn run(command: ConfigCommand, as_json: bool) -> Result<(), RunError> {
     match command {
         ConfigCommand::Check(args) => check(&args.sources(), as_json),
         ConfigCommand::Print(args) => print(&args.sources(), as_json),
@@ -26,11 +26,11 @@ pub(super) fn run(command: ConfigCommand, as_json: bool) -> Result<(), Failure> 
 }
 
 /// Opens no socket and no database.
-fn check(sources: &SettingSources, as_json: bool) -> Result<(), Failure> {
-    let config = NodeServiceSettings::read(sources).map_err(Failure::usage)?;
+fn check(sources: &SettingSources, as_json: bool) -> Result<(), RunError> {
+    let config = NodeServiceSettings::read(sources).map_err(RunError::usage)?;
     let faults = faults_of_files(&config);
     if !faults.is_empty() {
-        return Err(Failure::usage(faults.join("\n")));
+        return Err(RunError::usage(faults.join("\n")));
     }
     if as_json {
         output::line(json!({ "ok": true, "notes": config.notes }));
@@ -67,7 +67,7 @@ fn unreadable(path: &Path) -> Option<String> {
     Some(format!("{}: {error}", path.display()))
 }
 
-fn print(sources: &SettingSources, as_json: bool) -> Result<(), Failure> {
+fn print(sources: &SettingSources, as_json: bool) -> Result<(), RunError> {
     let settings = effective(sources);
     let read = NodeServiceSettings::read(sources);
     if as_json {
@@ -77,7 +77,7 @@ fn print(sources: &SettingSources, as_json: bool) -> Result<(), Failure> {
     } else {
         settings.iter().for_each(|it| output::line(as_toml(it)));
     }
-    read.map(drop).map_err(Failure::usage)
+    read.map(drop).map_err(RunError::usage)
 }
 
 fn as_value(effective: &EffectiveSetting) -> Value {

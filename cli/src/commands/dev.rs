@@ -4,7 +4,7 @@
 mod child;
 mod folder;
 mod ports;
-mod tell;
+mod report;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use hawser_chain::addresses::Addresses;
 use hawser_devchain::devnet;
-use hawser_node::failure::Failure;
+use hawser_node::error::RunError;
 use hawser_node::files::registry::NodeEntry;
 use hawser_node::service::stop_signal::{End, Ends};
 use tokio::sync::{mpsc, watch};
@@ -21,10 +21,11 @@ use crate::args::dev::DevArgs;
 use crate::client;
 use crate::commands::chain;
 use crate::network_file::{NetworkChain, NetworkFile, NetworkGateway, NetworkNode};
+use crate::output::Reporter;
 use child::{ChainKind, Child, CommandLine, Event, Order, Stage, Who, World};
 use folder::Folder;
 use ports::{Ports, SharedPorts};
-use tell::{Hints, Teller};
+use report::Hints;
 
 const NODES_DEFAULT: u16 = 3;
 const ASK_EVERY: Duration = Duration::from_millis(100);
@@ -35,8 +36,8 @@ const TELL_AFTER: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// When the network does not start, or a node does not stop in order.
-pub(super) async fn run(args: DevArgs, as_json: bool) -> Result<(), Failure> {
-    let mut ends = Ends::listen(false).map_err(Failure::failed)?;
+pub(super) async fn run(args: DevArgs, as_json: bool) -> Result<(), RunError> {
+    let mut ends = Ends::listen(false).map_err(RunError::failed)?;
     let world = match args.chain_file.as_deref() {
         Some(file) => World::Files(existing(file)?),
         None => World::Chains,
@@ -47,10 +48,10 @@ pub(super) async fn run(args: DevArgs, as_json: bool) -> Result<(), Failure> {
     ports::require_free(&ports, shared).await?;
     let records = folder.prepare(&ports)?;
     folder.retract()?;
-    let teller = Teller { as_json };
-    teller.starting(ports.len(), &args.data_dir);
+    let reporter = Reporter { as_json };
+    report::starting(reporter, ports.len(), &args.data_dir);
     let kind = ChainKind { block_time: args.block_time, anvil, payer: folder.payer()? };
-    let mut network = Network::empty(ports, shared, world, teller)?;
+    let mut network = Network::empty(ports, shared, world, reporter)?;
     tokio::select! {
         ready = network.start(&folder, &kind) => if let Err(failure) = ready {
             // That the others end badly is of less interest than why one did not begin.
@@ -67,18 +68,18 @@ pub(super) async fn run(args: DevArgs, as_json: bool) -> Result<(), Failure> {
         network_file: &network_file,
         chain_file: args.chain_file.as_deref(),
     };
-    teller.ready(&described, &hints);
+    report::ready(reporter, &described, &hints);
     network.watch_over(&mut ends).await;
     network.stop(&mut ends).await
 }
 
-fn existing(path: &Path) -> Result<PathBuf, Failure> {
+fn existing(path: &Path) -> Result<PathBuf, RunError> {
     path.canonicalize()
-        .map_err(|error| Failure::not_found(format!("--chain-file {}: {error}", path.display())))
+        .map_err(|error| RunError::not_found(format!("--chain-file {}: {error}", path.display())))
 }
 
 /// What was asked for, or else what the folder had, or else the defaults.
-fn choose_ports(args: &DevArgs, folder: &Folder) -> Result<(Vec<Ports>, SharedPorts), Failure> {
+fn choose_ports(args: &DevArgs, folder: &Folder) -> Result<(Vec<Ports>, SharedPorts), RunError> {
     let known = folder.known_nodes()?;
     let nodes = args.nodes.or_else(|| u16::try_from(known.len()).ok().filter(|nodes| *nodes > 0));
     let base = args.base_port.or_else(|| known.first().and_then(base_port_of));
@@ -104,7 +105,7 @@ struct Network {
     orders: watch::Sender<Order>,
     sender: mpsc::Sender<Event>,
     events: mpsc::Receiver<Event>,
-    teller: Teller,
+    reporter: Reporter,
 }
 
 impl Network {
@@ -112,9 +113,9 @@ impl Network {
         ports: Vec<Ports>,
         shared: SharedPorts,
         world: World,
-        teller: Teller,
-    ) -> Result<Self, Failure> {
-        let program = std::env::current_exe().map_err(Failure::failed)?;
+        reporter: Reporter,
+    ) -> Result<Self, RunError> {
+        let program = std::env::current_exe().map_err(RunError::failed)?;
         let (orders, _) = watch::channel(Order::Run);
         let (sender, events) = mpsc::channel(64);
         let (children, running) = (Vec::new(), Vec::new());
@@ -128,17 +129,17 @@ impl Network {
             orders,
             sender,
             events,
-            teller,
+            reporter,
         })
     }
 
     /// Starts everything in its order: nodes find themselves in the registry, and the gateway
     /// finds the nodes. Returns when everything is ready.
-    async fn start(&mut self, folder: &Folder, kind: &ChainKind) -> Result<(), Failure> {
+    async fn start(&mut self, folder: &Folder, kind: &ChainKind) -> Result<(), RunError> {
         let chains = CommandLine::of_chains(&self.program, folder, self.shared, kind);
         self.add(Who::Chains, chains, &folder.chains().join("log.txt")).await?;
-        let (chain_json, teller) = (folder.chain_json(), self.teller);
-        self.wait(until_deployed(&chain_json, teller)).await?;
+        let (chain_json, reporter) = (folder.chain_json(), self.reporter);
+        self.wait(until_deployed(&chain_json, reporter)).await?;
         for ports in self.ports.clone() {
             let (program, shared, world) = (&self.program, self.shared, &self.world);
             let command = CommandLine::of_node(program, folder, ports, shared, world);
@@ -147,13 +148,13 @@ impl Network {
         }
         for ports in self.ports.clone() {
             let who = Who::Node(ports.node_id);
-            self.wait(until_ready(who, ports.metrics(), "?for=publish", teller)).await?;
+            self.wait(until_ready(who, ports.metrics(), "?for=publish", reporter)).await?;
         }
         if self.has_gateway() {
             let command = CommandLine::of_gateway(&self.program, folder, self.shared);
             self.add(Who::Gateway, command, &folder.gateway().join("log.txt")).await?;
             let metrics = self.shared.gateway_metrics();
-            self.wait(until_ready(Who::Gateway, metrics, "", teller)).await?;
+            self.wait(until_ready(Who::Gateway, metrics, "", reporter)).await?;
         }
         Ok(())
     }
@@ -168,22 +169,22 @@ impl Network {
         who: Who,
         command: CommandLine,
         log_file: &Path,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), RunError> {
         let (orders, events) = (self.orders.subscribe(), self.sender.clone());
         let started = Child::start(command, who, log_file, orders, events).await;
-        self.children.push(started.map_err(|error| Failure::failed(format!("{who}: {error}")))?);
+        self.children.push(started.map_err(|error| RunError::failed(format!("{who}: {error}")))?);
         self.running.push(who);
         Ok(())
     }
 
     /// Waits for something that comes if no process ends.
-    async fn wait(&mut self, ready: impl Future<Output = ()>) -> Result<(), Failure> {
+    async fn wait(&mut self, ready: impl Future<Output = ()>) -> Result<(), RunError> {
         tokio::pin!(ready);
         loop {
             tokio::select! {
                 () = &mut ready => return Ok(()),
                 Some(event) = self.events.recv() => match event {
-                    Event::Said { who, line } => self.teller.said(who, &line),
+                    Event::Said { who, line } => report::log_line(self.reporter, who, &line),
                     Event::Ended { who, status } => {
                         self.running.retain(|running| *running != who);
                         return Err(self.not_started(who, &status));
@@ -193,11 +194,15 @@ impl Network {
         }
     }
 
-    fn not_started(&self, who: Who, status: &std::io::Result<std::process::ExitStatus>) -> Failure {
+    fn not_started(
+        &self,
+        who: Who,
+        status: &std::io::Result<std::process::ExitStatus>,
+    ) -> RunError {
         let child = self.child(who);
         let log: String = child.last_lines().iter().map(|line| format!("\n  {line}")).collect();
         let status = status_text(status);
-        Failure::failed(format!("{who} did not start: {status}; it said last:{log}"))
+        RunError::failed(format!("{who} did not start: {status}; it said last:{log}"))
     }
 
     fn child(&self, who: Who) -> &Child {
@@ -205,7 +210,7 @@ impl Network {
         self.children.iter().find(is_it).expect("events come from children")
     }
 
-    fn describe(&self, folder: &Folder, records: &[NodeEntry]) -> Result<NetworkFile, Failure> {
+    fn describe(&self, folder: &Folder, records: &[NodeEntry]) -> Result<NetworkFile, RunError> {
         let node = |(ports, record): (&Ports, &NodeEntry)| NetworkNode {
             node_id: record.node_id,
             grpc: ports.api().to_string(),
@@ -228,7 +233,7 @@ impl Network {
             metrics: self.shared.gateway_metrics().to_string(),
             pid: self.child(Who::Gateway).pid,
         });
-        let contracts = Addresses::read(&folder.chain_json()).map_err(Failure::failed)?;
+        let contracts = Addresses::read(&folder.chain_json()).map_err(RunError::failed)?;
         Ok(NetworkFile {
             nodes: self.ports.iter().zip(records).map(node).collect(),
             payer_key_file: folder.payer_key(),
@@ -250,11 +255,11 @@ impl Network {
             tokio::select! {
                 End::Signal(_) | End::Parent = ends.next() => return,
                 Some(event) = self.events.recv() => match event {
-                    Event::Said { who, line } => self.teller.said(who, &line),
+                    Event::Said { who, line } => report::log_line(self.reporter, who, &line),
                     Event::Ended { who, status } => {
                         self.running.retain(|running| *running != who);
                         let left = self.running_nodes();
-                        self.teller.lost(self.child(who), &status_text(&status), left);
+                        report::lost(self.reporter, self.child(who), &status_text(&status), left);
                     }
                 },
                 else => return,
@@ -264,11 +269,11 @@ impl Network {
 
     /// Ends everything that still runs: the gateway before the nodes, and those before the chains
     /// that they read. The second signal kills it.
-    async fn stop(&mut self, ends: &mut Ends) -> Result<(), Failure> {
+    async fn stop(&mut self, ends: &mut Ends) -> Result<(), RunError> {
         if self.running.is_empty() {
             return Ok(());
         }
-        self.teller.stopping();
+        report::stopping(self.reporter);
         let (mut in_order, mut order) = (true, Order::Run);
         for stage in Stage::ALL {
             if order != Order::Kill {
@@ -282,34 +287,34 @@ impl Network {
                         self.orders.send_replace(order);
                     }
                     Some(event) = self.events.recv() => match event {
-                        Event::Said { who, line } => self.teller.said(who, &line),
+                        Event::Said { who, line } => report::log_line(self.reporter, who, &line),
                         Event::Ended { who, status } => {
                             self.running.retain(|running| *running != who);
                             in_order &=
                                 status.as_ref().is_ok_and(std::process::ExitStatus::success);
-                            self.teller.stopped(who, &status_text(&status));
+                            report::stopped(self.reporter, who, &status_text(&status));
                         }
                     },
                 }
             }
         }
-        if in_order { Ok(()) } else { Err(Failure::failed("not everything has ended in order")) }
+        if in_order { Ok(()) } else { Err(RunError::failed("not everything has ended in order")) }
     }
 }
 
 /// The file is written when everything is deployed.
-async fn until_deployed(chain_json: &Path, teller: Teller) {
+async fn until_deployed(chain_json: &Path, reporter: Reporter) {
     let mut tell_at = Instant::now() + TELL_AFTER;
     while !chain_json.exists() {
         if Instant::now() >= tell_at {
-            teller.waiting(Who::Chains, "the contracts are being deployed");
+            report::waiting(reporter, Who::Chains, "the contracts are being deployed");
             tell_at = Instant::now() + TELL_AFTER;
         }
         tokio::time::sleep(ASK_EVERY).await;
     }
 }
 
-async fn until_ready(who: Who, metrics: SocketAddr, purpose: &str, teller: Teller) {
+async fn until_ready(who: Who, metrics: SocketAddr, purpose: &str, reporter: Reporter) {
     let mut tell_at = Instant::now() + TELL_AFTER;
     loop {
         let why = match client::get(&metrics.to_string(), &format!("/readyz{purpose}")).await {
@@ -318,7 +323,7 @@ async fn until_ready(who: Who, metrics: SocketAddr, purpose: &str, teller: Telle
             Err(error) => error.to_string(),
         };
         if Instant::now() >= tell_at {
-            teller.waiting(who, why.trim());
+            report::waiting(reporter, who, why.trim());
             tell_at = Instant::now() + TELL_AFTER;
         }
         tokio::time::sleep(ASK_EVERY).await;

@@ -1,7 +1,7 @@
 //! `hawser fees`: what nodes and the protocol have earned.
 
 use hawser_chain::admin::fees::{self, Beneficiary, Claims, Owed};
-use hawser_node::failure::Failure;
+use hawser_node::error::RunError;
 use serde_json::{Value, json};
 
 use super::payer::recipient;
@@ -13,7 +13,7 @@ use crate::output;
 ///
 /// # Errors
 /// Says what did not work, and whether something was sent.
-pub(super) async fn run(command: FeesCommand, as_json: bool) -> Result<(), Failure> {
+pub(super) async fn run(command: FeesCommand, as_json: bool) -> Result<(), RunError> {
     match command {
         FeesCommand::Claim(args) => claim(&args, as_json).await,
         FeesCommand::Withdraw(args) => withdraw(&args, as_json).await,
@@ -21,7 +21,7 @@ pub(super) async fn run(command: FeesCommand, as_json: bool) -> Result<(), Failu
     }
 }
 
-async fn claim(args: &FeesClaimArgs, as_json: bool) -> Result<(), Failure> {
+async fn claim(args: &FeesClaimArgs, as_json: bool) -> Result<(), RunError> {
     let whose = beneficiary(&args.whose)?;
     let mut session =
         Session::open(&args.network, &args.send, Reach::Settlement, SENDER, as_json).await?;
@@ -30,7 +30,7 @@ async fn claim(args: &FeesClaimArgs, as_json: bool) -> Result<(), Failure> {
     finish(session, whose).await
 }
 
-async fn withdraw(args: &FeesWithdrawArgs, as_json: bool) -> Result<(), Failure> {
+async fn withdraw(args: &FeesWithdrawArgs, as_json: bool) -> Result<(), RunError> {
     let whose = beneficiary(&args.whose)?;
     let mut session =
         Session::open(&args.network, &args.send, Reach::Settlement, SENDER, as_json).await?;
@@ -43,7 +43,7 @@ async fn withdraw(args: &FeesWithdrawArgs, as_json: bool) -> Result<(), Failure>
     finish(session, whose).await
 }
 
-async fn finish(session: Session, whose: Beneficiary) -> Result<(), Failure> {
+async fn finish(session: Session, whose: Beneficiary) -> Result<(), RunError> {
     let result = if session.sends() {
         let owed = fees::owed_to(&session.network, whose).await?;
         let fields = match whose {
@@ -58,7 +58,7 @@ async fn finish(session: Session, whose: Beneficiary) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn show(args: &FeesShowArgs, as_json: bool) -> Result<(), Failure> {
+async fn show(args: &FeesShowArgs, as_json: bool) -> Result<(), RunError> {
     let network = onchain::connect(&args.network, Reach::Settlement).await?;
     let owed = fees::owed(&network).await?;
     let claims = fees::claims(&network, &args.originator).await?;
@@ -105,10 +105,10 @@ fn report(claims: &Claims) -> Fields {
         .with("claimed_by_protocol", *protocol)
 }
 
-fn beneficiary(whose: &WhoseArgs) -> Result<Beneficiary, Failure> {
+fn beneficiary(whose: &WhoseArgs) -> Result<Beneficiary, RunError> {
     match (whose.node, whose.protocol) {
         (Some(node_id), false) => Ok(Beneficiary::Node(node_id)),
         (None, true) => Ok(Beneficiary::Protocol),
-        _ => Err(Failure::usage("give --node ID or --protocol")),
+        _ => Err(RunError::usage("give --node ID or --protocol")),
     }
 }

@@ -1,6 +1,6 @@
 //! `hawser gateway`: runs a gateway until it is told to stop.
 
-use hawser_node::failure::Failure;
+use hawser_node::error::RunError;
 use hawser_node::service::gateway;
 use hawser_node::settings::GatewayServiceSettings;
 
@@ -12,9 +12,9 @@ use crate::logging;
 ///
 /// # Errors
 /// When settings are wrong, when the gateway does not start, or does not stop in order.
-pub(super) fn run(args: GatewayArgs) -> Result<(), Failure> {
+pub(super) fn run(args: GatewayArgs) -> Result<(), RunError> {
     let exit_with_parent = args.exit_with_parent;
-    let config = GatewayServiceSettings::read(&args.sources()).map_err(Failure::usage)?;
+    let config = GatewayServiceSettings::read(&args.sources()).map_err(RunError::usage)?;
     logging::install(config.log);
     logging::abort_on_panic();
     for note in &config.notes {

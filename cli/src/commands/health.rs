@@ -1,6 +1,6 @@
 //! `hawser health`: whether a node is ready, as an exit code, for container probes and scripts.
 
-use hawser_node::failure::Failure;
+use hawser_node::error::RunError;
 use hawser_node::settings;
 use serde_json::{Value, json};
 
@@ -11,15 +11,15 @@ use crate::{client, output};
 ///
 /// # Errors
 /// When it is not, or does not answer.
-pub(super) async fn run(args: HealthArgs, as_json: bool) -> Result<(), Failure> {
+pub(super) async fn run(args: HealthArgs, as_json: bool) -> Result<(), RunError> {
     let address = match args.metrics {
         Some(address) => address,
-        None => settings::metrics_address(&args.sources()).map_err(Failure::usage)?.to_string(),
+        None => settings::metrics_address(&args.sources()).map_err(RunError::usage)?.to_string(),
     };
     let purpose = args.purpose.name();
     let answer = client::get(&address, &format!("/readyz?for={purpose}"))
         .await
-        .map_err(|error| Failure::failed(format!("no node answers at {address}: {error}")))?;
+        .map_err(|error| RunError::failed(format!("no node answers at {address}: {error}")))?;
     match answer.status {
         200 if as_json => output::line(json!({ "ready": true, "for": purpose })),
         200 => output::line(format_args!("ready to {purpose}")),
@@ -28,13 +28,13 @@ pub(super) async fn run(args: HealthArgs, as_json: bool) -> Result<(), Failure> 
             if as_json {
                 let conditions = &page["conditions"];
                 output::line(json!({ "ready": false, "for": purpose, "conditions": conditions }));
-                return Err(Failure::failed(""));
+                return Err(RunError::failed(""));
             }
             let why = client::unmet_conditions(&answer.body);
-            return Err(Failure::failed(format!("not ready to {purpose}: {why}")));
+            return Err(RunError::failed(format!("not ready to {purpose}: {why}")));
         }
         status => {
-            return Err(Failure::failed(format!("{address} answers with status {status}")));
+            return Err(RunError::failed(format!("{address} answers with status {status}")));
         }
     }
     Ok(())

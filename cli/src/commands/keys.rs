@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use hawser_node::failure::Failure;
+use hawser_node::error::RunError;
 use hawser_node::files::key;
 use hawser_proto::SecretKey;
 use serde_json::json;
@@ -14,19 +14,19 @@ use crate::output;
 ///
 /// # Errors
 /// When a file cannot be written or read.
-pub(super) fn run(command: &KeysCommand, as_json: bool) -> Result<(), Failure> {
+pub(super) fn run(command: &KeysCommand, as_json: bool) -> Result<(), RunError> {
     match command {
         KeysCommand::Generate { out } => generate(out.as_deref(), as_json),
         KeysCommand::Show { file } => show(file, as_json),
     }
 }
 
-fn generate(out: Option<&Path>, as_json: bool) -> Result<(), Failure> {
+fn generate(out: Option<&Path>, as_json: bool) -> Result<(), RunError> {
     let secret = key::generate();
     let place = match out {
         Some(path) => {
             key::write_new(path, &secret)
-                .map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
+                .map_err(|error| RunError::failed(format!("{}: {error}", path.display())))?;
             ("file", path.display().to_string())
         }
         None => ("private_key", key::hex_of(&secret).to_string()),
@@ -35,7 +35,7 @@ fn generate(out: Option<&Path>, as_json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn show(file: &Path, as_json: bool) -> Result<(), Failure> {
+fn show(file: &Path, as_json: bool) -> Result<(), RunError> {
     print(&key::read(file).map_err(|error| error.at(file))?, None, as_json);
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `hawser node`: runs one node until it is told to stop.
 
-use hawser_node::failure::Failure;
+use hawser_node::error::RunError;
 use hawser_node::service::node;
 use hawser_node::settings::NodeServiceSettings;
 
@@ -12,9 +12,9 @@ use crate::logging;
 ///
 /// # Errors
 /// When settings are wrong, when the node does not start, or does not stop in order.
-pub(super) fn run(args: NodeArgs) -> Result<(), Failure> {
+pub(super) fn run(args: NodeArgs) -> Result<(), RunError> {
     let exit_with_parent = args.exit_with_parent;
-    let config = NodeServiceSettings::read(&args.sources()).map_err(Failure::usage)?;
+    let config = NodeServiceSettings::read(&args.sources()).map_err(RunError::usage)?;
     logging::install(config.log);
     logging::abort_on_panic();
     for note in &config.notes {

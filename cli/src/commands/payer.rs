@@ -3,7 +3,7 @@
 use alloy::primitives::Address;
 use hawser_chain::admin::payers::{self, Balance};
 use hawser_chain::admin::{Account, MicroDollars};
-use hawser_node::failure::Failure;
+use hawser_node::error::RunError;
 
 use crate::args::payer::{
     BalanceArgs, DepositArgs, PayerCommand, WithdrawCancelArgs, WithdrawCommand,
@@ -16,7 +16,7 @@ use crate::output;
 ///
 /// # Errors
 /// Says what did not work, and whether something was sent.
-pub(super) async fn run(command: PayerCommand, as_json: bool) -> Result<(), Failure> {
+pub(super) async fn run(command: PayerCommand, as_json: bool) -> Result<(), RunError> {
     match command {
         PayerCommand::Deposit(args) => deposit(&args, as_json).await,
         PayerCommand::Balance(args) => balance(&args, as_json).await,
@@ -28,12 +28,12 @@ pub(super) async fn run(command: PayerCommand, as_json: bool) -> Result<(), Fail
     }
 }
 
-async fn deposit(args: &DepositArgs, as_json: bool) -> Result<(), Failure> {
+async fn deposit(args: &DepositArgs, as_json: bool) -> Result<(), RunError> {
     let mut session =
         Session::open(&args.network, &args.send, Reach::Settlement, PAYER, as_json).await?;
     let payer = match (args.payer, session.account.address()) {
         (Some(payer), _) | (None, Some(payer)) => payer,
-        (None, None) => return Err(Failure::usage("for whom? Give --payer ADDRESS")),
+        (None, None) => return Err(RunError::usage("for whom? Give --payer ADDRESS")),
     };
     let Session { network, account, .. } = &session;
     let plan = payers::deposit(network, account, payer, args.amount, args.from_underlying).await;
@@ -41,12 +41,12 @@ async fn deposit(args: &DepositArgs, as_json: bool) -> Result<(), Failure> {
     finish(session, Some(payer)).await
 }
 
-async fn balance(args: &BalanceArgs, as_json: bool) -> Result<(), Failure> {
+async fn balance(args: &BalanceArgs, as_json: bool) -> Result<(), RunError> {
     let payer = match args.payer {
         Some(payer) => payer,
         None => match onchain::signer(args.key_file.as_deref(), PAYER)? {
             Some(key) => key.address(),
-            None => return Err(Failure::usage("whose? Give --payer ADDRESS, or --key-file FILE")),
+            None => return Err(RunError::usage("whose? Give --payer ADDRESS, or --key-file FILE")),
         },
     };
     let network = onchain::connect(&args.network, Reach::Settlement).await?;
@@ -64,7 +64,7 @@ async fn balance(args: &BalanceArgs, as_json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn request(args: &WithdrawRequestArgs, as_json: bool) -> Result<(), Failure> {
+async fn request(args: &WithdrawRequestArgs, as_json: bool) -> Result<(), RunError> {
     let mut session =
         Session::open(&args.network, &args.send, Reach::Settlement, PAYER, as_json).await?;
     let plan = payers::request_withdrawal(&session.network, args.amount).await?;
@@ -73,7 +73,7 @@ async fn request(args: &WithdrawRequestArgs, as_json: bool) -> Result<(), Failur
     finish(session, payer).await
 }
 
-async fn cancel(args: &WithdrawCancelArgs, as_json: bool) -> Result<(), Failure> {
+async fn cancel(args: &WithdrawCancelArgs, as_json: bool) -> Result<(), RunError> {
     let mut session =
         Session::open(&args.network, &args.send, Reach::Settlement, PAYER, as_json).await?;
     let plan = payers::cancel_withdrawal(&session.network, &session.account).await;
@@ -82,7 +82,7 @@ async fn cancel(args: &WithdrawCancelArgs, as_json: bool) -> Result<(), Failure>
     finish(session, payer).await
 }
 
-async fn finalize(args: &WithdrawFinalizeArgs, as_json: bool) -> Result<(), Failure> {
+async fn finalize(args: &WithdrawFinalizeArgs, as_json: bool) -> Result<(), RunError> {
     let mut session =
         Session::open(&args.network, &args.send, Reach::Settlement, PAYER, as_json).await?;
     let recipient = recipient(args.recipient, &session.account)?;
@@ -94,13 +94,13 @@ async fn finalize(args: &WithdrawFinalizeArgs, as_json: bool) -> Result<(), Fail
 }
 
 /// Who was named, or else the account that sends.
-pub(super) fn recipient(named: Option<Address>, account: &Account) -> Result<Address, Failure> {
+pub(super) fn recipient(named: Option<Address>, account: &Account) -> Result<Address, RunError> {
     named
         .or_else(|| account.address())
-        .ok_or_else(|| Failure::usage("who gets it? Give --recipient ADDRESS"))
+        .ok_or_else(|| RunError::usage("who gets it? Give --recipient ADDRESS"))
 }
 
-async fn finish(session: Session, payer: Option<Address>) -> Result<(), Failure> {
+async fn finish(session: Session, payer: Option<Address>) -> Result<(), RunError> {
     let result = match payer {
         Some(payer) if session.sends() => {
             let balance = payers::balance(&session.network, payer).await?;

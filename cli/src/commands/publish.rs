@@ -3,7 +3,7 @@
 mod plan;
 mod target;
 
-use hawser_node::failure::{Failure, Reason};
+use hawser_node::error::{RunError, RunErrorKind};
 use hawser_node::files::lines::{self, EnvelopeLine};
 use hawser_node::files::{self, key};
 use hawser_proto::envelope::{ClientEnvelope, OriginatorEnvelope, PayerEnvelope};
@@ -25,7 +25,7 @@ use plan::Plan;
 ///
 /// # Errors
 /// When something could not be read, or when not every request was taken.
-pub(super) async fn run(args: PublishArgs, as_json: bool) -> Result<(), Failure> {
+pub(super) async fn run(args: PublishArgs, as_json: bool) -> Result<(), RunError> {
     let payer = key::read(&args.payer_key_file).map_err(|error| error.at(&args.payer_key_file))?;
     let lines = files::read(&args.file, lines::parse)?;
     let plan = Plan::of(lines);
@@ -82,7 +82,7 @@ impl Sender {
                         refusal.tell();
                     }
                     summary.refusals.push(refusal);
-                    if client::reason_of(status.code()) == Reason::Failed {
+                    if client::reason_of(status.code()) == RunErrorKind::Failed {
                         summary.not_tried = plan.requests.len() - index - 1;
                         break;
                     }
@@ -245,11 +245,12 @@ impl Summary {
     }
 
     /// The worst that happened decides: what did not work, before what was refused.
-    fn conclude(&self) -> Result<(), Failure> {
+    fn conclude(&self) -> Result<(), RunError> {
         let reasons = || self.refusals.iter().map(|refusal| client::reason_of(refusal.code));
-        match reasons().find(|reason| *reason == Reason::Failed).or_else(|| reasons().next()) {
+        match reasons().find(|reason| *reason == RunErrorKind::Failed).or_else(|| reasons().next())
+        {
             None => Ok(()),
-            Some(reason) => Err(Failure { reason, text: String::new() }),
+            Some(kind) => Err(RunError { kind, text: String::new() }),
         }
     }
 }
@@ -262,16 +263,16 @@ mod tests {
         Refusal { lines: vec![1], code, text: String::new(), hints: Vec::new() }
     }
 
-    fn reason(codes: &[Code]) -> Option<Reason> {
+    fn reason(codes: &[Code]) -> Option<RunErrorKind> {
         let refusals = codes.iter().map(|code| refusal(*code)).collect();
-        Summary { refusals, ..Summary::default() }.conclude().err().map(|failure| failure.reason)
+        Summary { refusals, ..Summary::default() }.conclude().err().map(|failure| failure.kind)
     }
 
     #[test]
     fn the_worst_outcome_decides_the_exit_code() {
         assert_eq!(reason(&[]), None);
-        assert_eq!(reason(&[Code::InvalidArgument]), Some(Reason::Refused));
-        assert_eq!(reason(&[Code::InvalidArgument, Code::Unavailable]), Some(Reason::Failed));
+        assert_eq!(reason(&[Code::InvalidArgument]), Some(RunErrorKind::Refused));
+        assert_eq!(reason(&[Code::InvalidArgument, Code::Unavailable]), Some(RunErrorKind::Failed));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use hawser_node::failure::Failure;
+use hawser_node::error::RunError;
 use hawser_node::service::projections;
 use hawser_node::settings;
 use hawser_storage::{OpenError, RebuildError, RebuildProgress, RebuildReport, Store};
@@ -16,8 +16,8 @@ use crate::output;
 ///
 /// # Errors
 /// When there is no database, when a node holds it, or when log or rows fail.
-pub(super) fn run(args: &RebuildArgs, as_json: bool) -> Result<(), Failure> {
-    let data_dir = settings::data_dir(&args.sources()).map_err(Failure::usage)?;
+pub(super) fn run(args: &RebuildArgs, as_json: bool) -> Result<(), RunError> {
+    let data_dir = settings::data_dir(&args.sources()).map_err(RunError::usage)?;
     let (store, identity) = Store::open_existing(&data_dir).map_err(refusal)?;
     let before = digests(&store)?;
     let stale = store.stale_projections();
@@ -26,8 +26,8 @@ pub(super) fn run(args: &RebuildArgs, as_json: bool) -> Result<(), Failure> {
         output::line(format_args!("node {} of network {network:?}", identity.node));
     }
     let report =
-        rebuild(&store).map_err(|error| Failure::failed(format!("rebuilding: {error}")))?;
-    store.flush().map_err(|error| Failure::failed(format!("writing the rows: {error}")))?;
+        rebuild(&store).map_err(|error| RunError::failed(format!("rebuilding: {error}")))?;
+    store.flush().map_err(|error| RunError::failed(format!("writing the rows: {error}")))?;
     let after = digests(&store)?;
     tell(&Outcome { before, after, stale, report }, as_json);
     Ok(())
@@ -60,22 +60,22 @@ struct Outcome {
     report: RebuildReport,
 }
 
-fn digests(store: &Store) -> Result<Digests, Failure> {
+fn digests(store: &Store) -> Result<Digests, RunError> {
     let digests = store
         .snapshot()
         .projection_digests()
-        .map_err(|error| Failure::failed(format!("reading the projections: {error}")))?;
+        .map_err(|error| RunError::failed(format!("reading the projections: {error}")))?;
     Ok(digests.into_iter().map(|(name, digest)| (name, hex::encode(digest))).collect())
 }
 
 /// Why a stopped node's database cannot be opened.
-pub(super) fn refusal(error: OpenError) -> Failure {
+pub(super) fn refusal(error: OpenError) -> RunError {
     match error {
         OpenError::NotADatabase { .. } | OpenError::NotADirectory { .. } => {
-            Failure::not_found(error)
+            RunError::not_found(error)
         }
-        OpenError::Held { .. } => Failure::refused(error),
-        _ => Failure::failed(error),
+        OpenError::Held { .. } => RunError::refused(error),
+        _ => RunError::failed(error),
     }
 }
 

@@ -4,7 +4,7 @@ mod nodes;
 mod params;
 mod rates;
 
-use hawser_node::failure::Failure;
+use hawser_node::error::RunError;
 
 use crate::args::registry::{
     CanonicalCommand, NodeCommand, ParamsCommand, RatesCommand, RegistryCommand,
@@ -14,7 +14,7 @@ use crate::args::registry::{
 ///
 /// # Errors
 /// Says what did not work, and whether something was sent.
-pub(super) async fn run(command: RegistryCommand, as_json: bool) -> Result<(), Failure> {
+pub(super) async fn run(command: RegistryCommand, as_json: bool) -> Result<(), RunError> {
     match command {
         RegistryCommand::Node { command } => match command {
             NodeCommand::Add(args) => nodes::add(&args, as_json).await,

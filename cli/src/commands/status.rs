@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use hawser_node::failure::Failure;
+use hawser_node::error::RunError;
 use hawser_node::{files, settings};
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ const DEFAULT_DEV_FOLDER: &str = "hawser-dev";
 ///
 /// # Errors
 /// When a node does not answer or says that it fails.
-pub(super) async fn run(args: StatusArgs, as_json: bool) -> Result<(), Failure> {
+pub(super) async fn run(args: StatusArgs, as_json: bool) -> Result<(), RunError> {
     let nodes = nodes(&args)?;
     let mut answers = Vec::new();
     for (name, metrics) in nodes {
@@ -38,11 +38,11 @@ pub(super) async fn run(args: StatusArgs, as_json: bool) -> Result<(), Failure> 
     let well = |answer: &Result<Value, String>| {
         answer.as_ref().is_ok_and(|status| status["verdict"] != "failing")
     };
-    if answers.iter().all(|(_, answer)| well(answer)) { Ok(()) } else { Err(Failure::failed("")) }
+    if answers.iter().all(|(_, answer)| well(answer)) { Ok(()) } else { Err(RunError::failed("")) }
 }
 
 /// Names and metrics addresses of the nodes that are asked.
-fn nodes(args: &StatusArgs) -> Result<Vec<(String, String)>, Failure> {
+fn nodes(args: &StatusArgs) -> Result<Vec<(String, String)>, RunError> {
     if let Some(metrics) = &args.metrics {
         return Ok(vec![(metrics.clone(), metrics.clone())]);
     }
@@ -51,7 +51,7 @@ fn nodes(args: &StatusArgs) -> Result<Vec<(String, String)>, Failure> {
         Some(path) => path,
         None if default.exists() => &default,
         None => {
-            let address = settings::metrics_address(&args.sources()).map_err(Failure::usage)?;
+            let address = settings::metrics_address(&args.sources()).map_err(RunError::usage)?;
             return Ok(vec![(address.to_string(), address.to_string())]);
         }
     };
@@ -122,7 +122,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("network.json");
         let args = StatusArgs { metrics: None, network: Some(path.clone()) };
-        assert_eq!(nodes(&args).unwrap_err().reason, hawser_node::failure::Reason::NotFound);
+        assert_eq!(nodes(&args).unwrap_err().kind, hawser_node::error::RunErrorKind::NotFound);
         let text = r#"{"nodes":[{"node_id":100,"grpc":"","quic":"","metrics":"127.0.0.1:5051",
             "address":"","public_key":"","data_dir":"","pid":1}],"payer_key_file":""}"#;
         std::fs::write(&path, text).unwrap();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use hawser_node::failure::Failure;
+use hawser_node::error::RunError;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as envelopes_pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::query_api_client::QueryApiClient;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
@@ -49,7 +49,7 @@ type Sender = mpsc::Sender<Result<envelopes_pb::OriginatorEnvelope, Status>>;
 ///
 /// # Errors
 /// When arguments make no sense, or when the node refuses or goes away.
-pub(super) async fn run(args: TailArgs, as_json: bool) -> Result<(), Failure> {
+pub(super) async fn run(args: TailArgs, as_json: bool) -> Result<(), RunError> {
     let from = parse_from(&args.from)?;
     let what = parse_what(&args)?;
     let channel = client::connect(&args.node).await?;
@@ -57,20 +57,21 @@ pub(super) async fn run(args: TailArgs, as_json: bool) -> Result<(), Failure> {
     follow(channel, what, from, sender).await.map_err(|status| client::failure(&status))?;
     tokio::select! {
         ended = print_all(receiver, args.limit, as_json) => ended,
-        signal = tokio::signal::ctrl_c() => signal.map_err(Failure::failed),
+        signal = tokio::signal::ctrl_c() => signal.map_err(RunError::failed),
     }
 }
 
-fn parse_what(args: &TailArgs) -> Result<What, Failure> {
+fn parse_what(args: &TailArgs) -> Result<What, RunError> {
     let Some(topic) = &args.topic else {
         return Ok(args.originator.map_or(What::All, |id| What::Originator(OriginatorId(id))));
     };
-    let wrong = |error: &dyn std::fmt::Display| Failure::usage(format!("--topic {topic}: {error}"));
+    let wrong =
+        |error: &dyn std::fmt::Display| RunError::usage(format!("--topic {topic}: {error}"));
     let bytes = hex::decode(topic.strip_prefix("0x").unwrap_or(topic)).map_err(|e| wrong(&e))?;
     Topic::parse(bytes.into()).map(What::Topic).map_err(|error| wrong(&error))
 }
 
-fn parse_from(text: &str) -> Result<From, Failure> {
+fn parse_from(text: &str) -> Result<From, RunError> {
     let id = |part: &str| {
         let (originator, sequence) = part.trim().split_once(':')?;
         let id = EnvelopeId::new(
@@ -84,7 +85,7 @@ fn parse_from(text: &str) -> Result<From, Failure> {
         "start" => Ok(From::After(Cursor::new())),
         ids => {
             ids.split(',').map(id).collect::<Option<Cursor>>().map(From::After).ok_or_else(|| {
-                Failure::usage(format!(
+                RunError::usage(format!(
                     "--from {text}: can be now, start, or ids such as 0:12,100:7"
                 ))
             })
@@ -221,7 +222,7 @@ async fn print_all(
     mut receiver: mpsc::Receiver<Result<envelopes_pb::OriginatorEnvelope, Status>>,
     limit: Option<u64>,
     as_json: bool,
-) -> Result<(), Failure> {
+) -> Result<(), RunError> {
     let mut left = limit.unwrap_or(u64::MAX);
     while left > 0 {
         match receiver.recv().await {
@@ -255,7 +256,7 @@ fn unreadable(hex: &str, error: &dyn std::fmt::Display) -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hawser_node::failure::Reason;
+    use hawser_node::error::RunErrorKind;
 
     #[test]
     fn where_to_begin_is_now_the_start_or_a_cursor() {
@@ -265,7 +266,7 @@ mod tests {
         assert_eq!(cursor.get(OriginatorId(0)), SequenceId(12));
         assert_eq!(cursor.get(OriginatorId(100)), SequenceId(7));
         for wrong in ["", "100", "100:", "a:1", "1:2,"] {
-            assert_eq!(parse_from(wrong).unwrap_err().reason, Reason::Usage, "{wrong}");
+            assert_eq!(parse_from(wrong).unwrap_err().kind, RunErrorKind::Usage, "{wrong}");
         }
     }
 
@@ -280,7 +281,7 @@ mod tests {
         };
         assert!(matches!(parse_what(&args("0x00ab")), Ok(What::Topic(_))));
         for wrong in ["zz", "00", "ff01", ""] {
-            assert_eq!(parse_what(&args(wrong)).unwrap_err().reason, Reason::Usage, "{wrong}");
+            assert_eq!(parse_what(&args(wrong)).unwrap_err().kind, RunErrorKind::Usage, "{wrong}");
         }
     }
 }

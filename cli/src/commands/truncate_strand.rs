@@ -12,7 +12,7 @@ use hawser_chain::endpoints::Endpoints;
 use hawser_chain::index::walk::BlockHeader;
 use hawser_chain::index::{EventSource, lookup};
 use hawser_chain::send::RequestError;
-use hawser_node::failure::Failure;
+use hawser_node::error::RunError;
 use hawser_node::files::deployment::Deployment;
 use hawser_node::settings::NodeServiceSettings;
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
@@ -29,9 +29,9 @@ use crate::output;
 /// # Errors
 /// When the chain and the log do not agree before the block, when a node holds the database, or when
 /// nobody says yes. Nothing has been changed then.
-pub(super) fn run(args: RecutArgs, as_json: bool) -> Result<(), Failure> {
+pub(super) fn run(args: RecutArgs, as_json: bool) -> Result<(), RunError> {
     let RecutArgs { strand, from_block, yes, node } = args;
-    let config = NodeServiceSettings::read(&node.sources()).map_err(Failure::usage)?;
+    let config = NodeServiceSettings::read(&node.sources()).map_err(RunError::usage)?;
     let data_dir = &config.store.data_dir;
     let (store, identity) = Store::open_existing(data_dir).map_err(rebuild::refusal)?;
     let snapshot = store.snapshot();
@@ -42,7 +42,7 @@ pub(super) fn run(args: RecutArgs, as_json: bool) -> Result<(), Failure> {
     }
     if cut.envelopes == 0 {
         let strand = strand.name();
-        return Err(Failure::refused(format!(
+        return Err(RunError::refused(format!(
             "nothing of block {from_block} or a later one is in the strand {strand}: nothing was changed"
         )));
     }
@@ -54,11 +54,11 @@ pub(super) fn run(args: RecutArgs, as_json: bool) -> Result<(), Failure> {
     drop(snapshot);
     store
         .truncate_strand(cut.from, cut.position)
-        .map_err(|error| Failure::failed(format!("cutting: {error}")))?;
+        .map_err(|error| RunError::failed(format!("cutting: {error}")))?;
     rebuild::rebuild(&store).map_err(|error| {
-        Failure::failed(format!("rebuilding: {error}; the node will try again"))
+        RunError::failed(format!("rebuilding: {error}; the node will try again"))
     })?;
-    store.flush().map_err(|error| Failure::failed(format!("writing the rows: {error}")))?;
+    store.flush().map_err(|error| RunError::failed(format!("writing the rows: {error}")))?;
     tell(&cut, &evidence, as_json);
     Ok(())
 }
@@ -89,7 +89,7 @@ async fn find(
     config: &NodeServiceSettings,
     strand: ChainStrand,
     from_block: u64,
-) -> Result<Cut, Failure> {
+) -> Result<Cut, RunError> {
     let source = Source::of(config, strand).await?;
     let before = match from_block.checked_sub(1) {
         None => None,
@@ -118,11 +118,11 @@ async fn find(
 }
 
 impl Source {
-    async fn of(config: &NodeServiceSettings, strand: ChainStrand) -> Result<Self, Failure> {
+    async fn of(config: &NodeServiceSettings, strand: ChainStrand) -> Result<Self, RunError> {
         let contracts = &config.chains.contracts;
         if contracts.app.urls.is_empty() {
             let text = "the app chain has to be asked: give --contracts.app-chain.rpc-url";
-            return Err(Failure::usage(text));
+            return Err(RunError::usage(text));
         }
         let deployment = Deployment::of(contracts).await?;
         let (subject, contract) = match strand {
@@ -133,16 +133,16 @@ impl Source {
                 (EventSource::IdentityUpdates, Contract::IdentityUpdateBroadcaster)
             }
         };
-        let unknown = || Failure::usage(format!("where {contract} is was not said"));
+        let unknown = || RunError::usage(format!("where {contract} is was not said"));
         let contract = deployment.contracts.get(contract).ok_or_else(unknown)?;
         let endpoints = Endpoints::new("app", &contracts.app.urls, deployment.app_id)
-            .map_err(Failure::usage)?;
+            .map_err(RunError::usage)?;
         Ok(Self { endpoints, subject, contract })
     }
 
-    async fn block(&self, number: u64) -> Result<BlockHeader, Failure> {
+    async fn block(&self, number: u64) -> Result<BlockHeader, RunError> {
         let found = lookup::block(&self.endpoints, number).await.map_err(unanswered)?;
-        found.ok_or_else(|| Failure::refused(format!("the chain has no block {number} yet")))
+        found.ok_or_else(|| RunError::refused(format!("the chain has no block {number} yet")))
     }
 
     /// Whether the chain has this envelope in a block before `from_block`, the last of which is
@@ -153,11 +153,11 @@ impl Source {
         bytes: hawser_proto::Bytes,
         from_block: u64,
         before: Option<BlockHeader>,
-    ) -> Result<bool, Failure> {
+    ) -> Result<bool, RunError> {
         let envelope = OriginatorEnvelope::parse(bytes)
-            .map_err(|error| Failure::failed(format!("envelope {at}: {error}")))?;
+            .map_err(|error| RunError::failed(format!("envelope {at}: {error}")))?;
         let Proof::Transaction(hash) = envelope.proof() else {
-            return Err(Failure::failed(format!("envelope {at} does not come from a chain")));
+            return Err(RunError::failed(format!("envelope {at} does not come from a chain")));
         };
         let found =
             lookup::broadcasts(&self.endpoints, self.subject, self.contract, B256::from(hash));
@@ -169,7 +169,7 @@ impl Source {
             if before.is_none_or(is_later) {
                 return Ok(false);
             }
-            return Err(Failure::refused(format!(
+            return Err(RunError::refused(format!(
                 "envelope {at} is older than block {from_block}, and its transaction is not known: \
                  either this endpoint does not keep old transactions, or the chain is another one \
                  before that block already"
@@ -185,19 +185,19 @@ impl Source {
         if found.payloads.iter().any(is_there) {
             return Ok(true);
         }
-        Err(Failure::refused(format!(
+        Err(RunError::refused(format!(
             "envelope {at} is not what the chain has in block {}: cut from that block or an earlier one",
             found.block
         )))
     }
 }
 
-fn unanswered(fault: RequestError) -> Failure {
-    Failure::failed(format!("the app chain: {fault}"))
+fn unanswered(fault: RequestError) -> RunError {
+    RunError::failed(format!("the app chain: {fault}"))
 }
 
-fn unreadable(error: ReadError) -> Failure {
-    Failure::failed(format!("reading the log: {error}"))
+fn unreadable(error: ReadError) -> RunError {
+    RunError::failed(format!("reading the log: {error}"))
 }
 
 fn evidence_path(data_dir: &Path, from: EnvelopeId) -> PathBuf {
@@ -207,9 +207,9 @@ fn evidence_path(data_dir: &Path, from: EnvelopeId) -> PathBuf {
     data_dir.join("evidence").join(name)
 }
 
-fn confirm(cut: &Cut, evidence: &Path) -> Result<(), Failure> {
+fn confirm(cut: &Cut, evidence: &Path) -> Result<(), RunError> {
     if !io::stdin().is_terminal() {
-        return Err(Failure::refused("nothing was changed: say --yes to cut without being asked"));
+        return Err(RunError::refused("nothing was changed: say --yes to cut without being asked"));
     }
     let Cut { from, through, envelopes, .. } = cut;
     let evidence = evidence.display();
@@ -218,14 +218,14 @@ fn confirm(cut: &Cut, evidence: &Path) -> Result<(), Failure> {
     if output::ask(question)? {
         return Ok(());
     }
-    Err(Failure::refused("nothing was changed: nobody said yes"))
+    Err(RunError::refused("nothing was changed: nobody said yes"))
 }
 
 /// Writes what is cut off, so that it is on the disk before it leaves the log.
-fn keep(snapshot: &Snapshot<'_>, cut: &Cut, path: &Path) -> Result<(), Failure> {
+fn keep(snapshot: &Snapshot<'_>, cut: &Cut, path: &Path) -> Result<(), RunError> {
     let folder = path.parent().unwrap_or(path);
-    fs::create_dir_all(folder).map_err(Failure::failed)?;
-    let mut file = BufWriter::new(File::create_new(path).map_err(Failure::failed)?);
+    fs::create_dir_all(folder).map_err(RunError::failed)?;
+    let mut file = BufWriter::new(File::create_new(path).map_err(RunError::failed)?);
     let before = EnvelopeId { sequence: cut.from.sequence.previous(), ..cut.from };
     for item in snapshot.log(before, cut.through.sequence) {
         let LogItem::Envelope { id, bytes, validity } = item.map_err(unreadable)? else { continue };
@@ -239,11 +239,11 @@ fn keep(snapshot: &Snapshot<'_>, cut: &Cut, path: &Path) -> Result<(), Failure> 
             },
             "hex": hex::encode(&bytes),
         });
-        writeln!(file, "{line}").map_err(Failure::failed)?;
+        writeln!(file, "{line}").map_err(RunError::failed)?;
     }
-    let file = file.into_inner().map_err(|error| Failure::failed(error.into_error()))?;
-    file.sync_all().map_err(Failure::failed)?;
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(Failure::failed)
+    let file = file.into_inner().map_err(|error| RunError::failed(error.into_error()))?;
+    file.sync_all().map_err(RunError::failed)?;
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(RunError::failed)
 }
 
 fn tell(cut: &Cut, evidence: &Path, as_json: bool) {

@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
-use hawser_proto::{OriginatorId, PublicKey, Topic};
+use hawser_proto::{OriginatorId, Topic};
+use hawser_rules::{NodeRecord, Registry};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
@@ -32,19 +33,6 @@ const VERSION_CHARS_MAX: usize = 64;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const PING_EVERY: Duration = Duration::from_secs(15);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A record of the node registry, as far as a gateway needs it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeRecord {
-    /// 100, 200, 300, …
-    pub id: OriginatorId,
-    /// What the node signs with.
-    pub public_key: PublicKey,
-    /// `http://…` or `https://…`.
-    pub http_address: String,
-    /// Whether the node belongs to the canonical network. Others are not used.
-    pub canonical: bool,
-}
 
 /// How a node was when somebody last looked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -135,6 +123,12 @@ impl std::fmt::Debug for Node {
     }
 }
 
+/// Returns whether two records describe a node that is called in the same way. A gateway never uses
+/// the other fields, so their change closes no connection.
+fn is_same_node(known: &NodeRecord, record: &NodeRecord) -> bool {
+    known.public_key == record.public_key && known.http_address == record.http_address
+}
+
 type NodeMap = BTreeMap<OriginatorId, Arc<Node>>;
 
 /// The nodes of the canonical network. Cheap to clone; all clones are the same.
@@ -178,7 +172,7 @@ impl Nodes {
     /// Follows `registry` until `end`.
     pub(crate) fn follow(
         strategy: Strategy,
-        mut registry: tokio::sync::watch::Receiver<Arc<Vec<NodeRecord>>>,
+        mut registry: tokio::sync::watch::Receiver<Arc<Registry>>,
         make: MakeNode,
         end: CancellationToken,
     ) -> Self {
@@ -203,19 +197,19 @@ impl Nodes {
                         }
                     }
                 }
-                let records = registry.borrow_and_update().clone();
-                following.take(&records);
+                let current = registry.borrow_and_update().clone();
+                following.take(&current);
             }
         });
         nodes
     }
 
     /// Takes the registry's records over. Whoever has not changed stays as it is.
-    fn take(&self, records: &[NodeRecord]) {
+    fn take(&self, registry: &Registry) {
         let before = self.all();
         let mut after = NodeMap::new();
-        for record in records.iter().filter(|record| record.canonical) {
-            let same = before.get(&record.id).filter(|node| node.record == *record);
+        for record in registry.nodes().filter(|record| record.canonical) {
+            let same = before.get(&record.id).filter(|node| is_same_node(&node.record, record));
             match same.cloned().map_or_else(|| self.begin(record), Ok) {
                 Ok(node) => {
                     after.insert(record.id, node);

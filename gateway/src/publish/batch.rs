@@ -14,14 +14,14 @@ use hawser_proto::envelope::PayerEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::PublishPayerEnvelopesRequest;
 use hawser_proto::{Bytes, SecretKey};
-use hawser_rules::{RateTable, Violation};
+use hawser_rules::{NodeRecord, RateTable, Violation};
 use prost::Message as _;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tonic::{Code, Status};
 
 use super::verify::{AnswerFault, Asked, Verified, verify};
 use super::{NodeFault, Placed};
-use crate::nodes::{NodeRecord, Sending};
+use crate::nodes::Sending;
 
 /// Calls under way to one node.
 const CALLS_MAX: usize = 8;

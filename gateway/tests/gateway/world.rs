@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use hawser_gateway::chain::{ChainFault, ChainWriter, OnChain};
 use hawser_gateway::identity::{IdentityCheck, VouchError};
 use hawser_gateway::routing::ChainTopic;
-use hawser_gateway::{GatewayHandle, GatewaySettings, NodeRecord, World};
+use hawser_gateway::{GatewayHandle, GatewaySettings, World};
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::{V1, Version};
 use hawser_proto::pb::xmtp::mls::api::v1::{GroupMessageInput, WelcomeMessageInput};
@@ -18,7 +18,7 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api as api;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api::payer_api_client::PayerApiClient;
 use hawser_proto::{Bytes, SecretKey};
-use hawser_rules::{Rate, RateTable};
+use hawser_rules::{NodeRecord, Rate, RateTable, Registry};
 use prost::Message as _;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -35,7 +35,7 @@ pub(crate) struct Net {
     pub(crate) gateway: GatewayHandle,
     pub(crate) nodes: Vec<FakeNode>,
     pub(crate) chain: Arc<FakeChain>,
-    records: watch::Sender<Arc<Vec<NodeRecord>>>,
+    records: watch::Sender<Arc<Registry>>,
     _rates: watch::Sender<Arc<RateTable>>,
 }
 
@@ -68,7 +68,7 @@ impl Net {
         let (rates, rates_receiver) = watch::channel(Arc::new(rates()));
         let chain = Arc::new(FakeChain::default());
         let mut world = World {
-            nodes: receiver,
+            registry: receiver,
             rates: rates_receiver,
             lists: None,
             rates_wanted: Arc::default(),
@@ -171,6 +171,8 @@ fn record(node: &FakeNode) -> NodeRecord {
         public_key: key_of(node.id.0).public_key(),
         http_address: node.url(),
         canonical: true,
+        owner: key_of(node.id.0).public_key().address(),
+        quic_address: None,
     }
 }
 

@@ -4,7 +4,7 @@
 use hawser_chain::addresses::{Addresses, AddressesError};
 use hawser_chain::admin::Contracts;
 
-use crate::failure::{Failure, Reason};
+use crate::error::{RunError, RunErrorKind};
 use crate::settings::table::chains::UNSET_CHAIN_ID;
 use crate::settings::{AddressSource, ChainAccessSettings, ContractSettings};
 
@@ -23,7 +23,7 @@ impl Deployment {
     ///
     /// # Errors
     /// When it cannot be read, or is no deployment.
-    pub async fn of(settings: &ContractSettings) -> Result<Self, Failure> {
+    pub async fn of(settings: &ContractSettings) -> Result<Self, RunError> {
         let file = match &settings.source {
             Some(source) => Some(addresses(source).await?),
             None => None,
@@ -44,16 +44,16 @@ impl Deployment {
     }
 }
 
-async fn addresses(source: &AddressSource) -> Result<Addresses, Failure> {
+async fn addresses(source: &AddressSource) -> Result<Addresses, RunError> {
     match source {
         AddressSource::Place(place) => at_place(place).await,
         AddressSource::Text(text) => Addresses::parse(text)
-            .map_err(|fault| Failure::usage(format!("--contracts.config-json: {fault}"))),
+            .map_err(|fault| RunError::usage(format!("--contracts.config-json: {fault}"))),
         AddressSource::Environment(name) => of_environment(name),
     }
 }
 
-async fn at_place(place: &str) -> Result<Addresses, Failure> {
+async fn at_place(place: &str) -> Result<Addresses, RunError> {
     if let Some(name) = place.strip_prefix("config://") {
         return of_environment(name);
     }
@@ -62,32 +62,32 @@ async fn at_place(place: &str) -> Result<Addresses, Failure> {
     } else {
         Addresses::read(place.strip_prefix("file://").unwrap_or(place).as_ref())
     };
-    read.map_err(|error| Failure { reason: reason(&error), text: error.to_string() })
+    read.map_err(|error| RunError { kind: reason(&error), text: error.to_string() })
 }
 
-fn reason(error: &AddressesError) -> Reason {
+fn reason(error: &AddressesError) -> RunErrorKind {
     match error {
         AddressesError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
-            Reason::NotFound
+            RunErrorKind::NotFound
         }
-        AddressesError::Content { .. } => Reason::Usage,
-        AddressesError::Read { .. } | AddressesError::Fetch { .. } => Reason::Failed,
+        AddressesError::Content { .. } => RunErrorKind::Usage,
+        AddressesError::Read { .. } | AddressesError::Fetch { .. } => RunErrorKind::Failed,
     }
 }
 
 /// The reference has the addresses of a local chain of its own compiled in, under this name.
 const LOCAL_OF_THE_REFERENCE: &str = "anvil";
 
-fn of_environment(name: &str) -> Result<Addresses, Failure> {
+fn of_environment(name: &str) -> Result<Addresses, RunError> {
     if name == LOCAL_OF_THE_REFERENCE {
-        return Err(Failure::usage(
+        return Err(RunError::usage(
             "the environment anvil is a local chain with other contracts than ours, at other \
              addresses: give the file that `hawser chain dev` writes (--chain-json chain.json)",
         ));
     }
     Addresses::of_environment(name).ok_or_else(|| {
         let known = Addresses::ENVIRONMENTS.join(", ");
-        Failure::usage(format!("no environment is called {name:?}; there are {known}"))
+        RunError::usage(format!("no environment is called {name:?}; there are {known}"))
     })
 }
 
@@ -102,7 +102,7 @@ mod tests {
             AddressSource::Place("config://anvil".into()),
         ] {
             let failure = addresses(&source).await.unwrap_err();
-            assert_eq!(failure.reason, Reason::Usage);
+            assert_eq!(failure.kind, RunErrorKind::Usage);
             assert!(failure.text.contains("chain dev"), "{failure}");
         }
         let failure = addresses(&AddressSource::Environment("moon".into())).await.unwrap_err();
@@ -117,7 +117,7 @@ mod tests {
         let path = folder.path().join("chain.json");
         let path = path.to_str().unwrap();
         let absent = addresses(&AddressSource::Place(path.into())).await.unwrap_err();
-        assert_eq!(absent.reason, Reason::NotFound);
+        assert_eq!(absent.kind, RunErrorKind::NotFound);
         let mainnet = Addresses::of_environment("mainnet").unwrap();
         std::fs::write(path, mainnet.to_json().to_string()).unwrap();
         for place in [path.to_owned(), format!("file://{path}")] {
@@ -125,7 +125,7 @@ mod tests {
         }
         std::fs::write(path, "{}").unwrap();
         let wrong = addresses(&AddressSource::Place(path.into())).await.unwrap_err();
-        assert_eq!(wrong.reason, Reason::Usage);
+        assert_eq!(wrong.kind, RunErrorKind::Usage);
         assert!(wrong.text.contains("is missing"), "{wrong}");
     }
 }

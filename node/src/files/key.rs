@@ -9,7 +9,7 @@ use hawser_proto::SecretKey;
 use hawser_proto::sign::SecretKeyError;
 use zeroize::Zeroizing;
 
-use crate::failure::Failure;
+use crate::error::RunError;
 
 /// Why a secret was not taken from a file.
 #[derive(Debug, thiserror::Error)]
@@ -34,14 +34,14 @@ pub enum SecretFileError {
 impl SecretFileError {
     /// What a command says that needs the secret in `path`.
     #[must_use]
-    pub fn at(&self, path: &Path) -> Failure {
+    pub fn at(&self, path: &Path) -> RunError {
         let text = format!("{}: {self}", path.display());
         match self {
             Self::Read(error) if error.kind() == io::ErrorKind::NotFound => {
-                Failure::not_found(text)
+                RunError::not_found(text)
             }
-            Self::Exposed { .. } => Failure::refused(text),
-            Self::Read(_) | Self::NoFile | Self::NoKey(_) => Failure::failed(text),
+            Self::Exposed { .. } => RunError::refused(text),
+            Self::Read(_) | Self::NoFile | Self::NoKey(_) => RunError::failed(text),
         }
     }
 }
@@ -107,7 +107,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
-    use crate::failure::Reason;
+    use crate::error::RunErrorKind;
 
     #[test]
     fn a_written_key_reads_back_and_is_never_replaced() {
@@ -137,14 +137,14 @@ mod tests {
     fn each_fault_of_a_key_file_has_its_reason() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
-        let reason = || read(&path).map(drop).unwrap_err().at(&path).reason;
-        assert_eq!(reason(), Reason::NotFound);
+        let reason = || read(&path).map(drop).unwrap_err().at(&path).kind;
+        assert_eq!(reason(), RunErrorKind::NotFound);
         std::fs::create_dir(&path).unwrap();
-        assert_eq!(reason(), Reason::Failed);
+        assert_eq!(reason(), RunErrorKind::Failed);
         std::fs::remove_dir(&path).unwrap();
         write_new(&path, &generate()).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-        assert_eq!(reason(), Reason::Refused);
+        assert_eq!(reason(), RunErrorKind::Refused);
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub mod registry;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::failure::Failure;
+use crate::error::RunError;
 
 /// A file could not be used: which one, and what about it.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +39,7 @@ pub enum FileError<E> {
     },
 }
 
-impl<E: std::fmt::Display> From<FileError<E>> for Failure {
+impl<E: std::fmt::Display> From<FileError<E>> for RunError {
     /// A file that is not there is another failure than one that is wrong.
     fn from(error: FileError<E>) -> Self {
         let absent = matches!(&error, FileError::Read { source, .. }

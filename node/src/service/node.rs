@@ -16,15 +16,15 @@ use tokio::runtime::Runtime;
 use tokio::time::{Instant, sleep_until};
 use tonic::service::Routes;
 
+use super::network::chains::RunningChains;
+use super::network::stand_in_files::FileWatcher;
 use super::open::{self, OpenNodeError, Opened};
 use super::peers::Peers;
 use super::stop_signal::{End, Ends};
 use super::supervisor::Supervisor;
 use super::system::{self, Disk};
 use super::validation::HeldUpdates;
-use super::world::chains::RunningChains;
-use super::world::files::Watcher;
-use crate::failure::Failure;
+use crate::error::RunError;
 use crate::settings::{NodeServiceSettings, StopSettings};
 
 /// How long what is left of the runtime may take after everything in order has ended.
@@ -62,16 +62,16 @@ impl ServeError {
 ///
 /// # Errors
 /// When it does not start, or does not stop in order.
-pub fn run(config: NodeServiceSettings, exit_with_parent: bool) -> Result<(), Failure> {
-    system::require_open_files().map_err(Failure::failed)?;
-    let runtime = Runtime::new().map_err(Failure::failed)?;
+pub fn run(config: NodeServiceSettings, exit_with_parent: bool) -> Result<(), RunError> {
+    system::require_open_files().map_err(RunError::failed)?;
+    let runtime = Runtime::new().map_err(RunError::failed)?;
     let done = runtime.block_on(live(config, exit_with_parent));
     runtime.shutdown_timeout(REST_MAX);
     done
 }
 
-async fn live(config: NodeServiceSettings, exit_with_parent: bool) -> Result<(), Failure> {
-    let mut ends = Ends::listen(exit_with_parent).map_err(Failure::failed)?;
+async fn live(config: NodeServiceSettings, exit_with_parent: bool) -> Result<(), RunError> {
+    let mut ends = Ends::listen(exit_with_parent).map_err(RunError::failed)?;
     let stop = config.stop;
     let Some(node) = start(config, &mut ends).await? else { return Ok(()) };
     let supervisor = Supervisor::from_env();
@@ -87,7 +87,7 @@ async fn live(config: NodeServiceSettings, exit_with_parent: bool) -> Result<(),
 
 /// Starts a node; `None` when it was told to stop before it had. Then the process ends here and
 /// now: a rebuild cannot be interrupted, and begins anew at the next start.
-async fn start(config: NodeServiceSettings, ends: &mut Ends) -> Result<Option<Node>, Failure> {
+async fn start(config: NodeServiceSettings, ends: &mut Ends) -> Result<Option<Node>, RunError> {
     let config = Arc::new(config);
     let opening = {
         let config = config.clone();
@@ -100,7 +100,7 @@ async fn start(config: NodeServiceSettings, ends: &mut Ends) -> Result<Option<No
             system::exit_now(0);
         }
     };
-    let fail = |error: ServeError| Failure::failed(format!("{error}{}", error.hint()));
+    let fail = |error: ServeError| RunError::failed(format!("{error}{}", error.hint()));
     Ok(Some(Node::serve(opened?, &config).await.map_err(fail)?))
 }
 
@@ -110,16 +110,16 @@ struct Node {
     engine: Engine,
     threads: PublisherThreads,
     peers: Option<Peers>,
-    files: Watcher,
+    files: FileWatcher,
     chains: RunningChains,
     wallets: WalletTask,
 }
 
 impl Node {
     async fn serve(opened: Opened, config: &NodeServiceSettings) -> Result<Self, ServeError> {
-        let Opened { engine, threads, world, chains, wallets } = opened;
-        let own = world.outlets.own;
-        let chains = chains.start(&engine, world.outlets.clone());
+        let Opened { engine, threads, inputs, chains, wallets } = opened;
+        let own = inputs.network.own;
+        let chains = chains.start(&engine, inputs.network.clone());
         let peers = if config.sync {
             let settings = NetSettings { listen: config.api.address, key: config.signer.clone() };
             Some(Peers::start(settings, &engine)?)
@@ -132,7 +132,7 @@ impl Node {
         let view = peers.as_ref().map_or_else(|| Arc::new(NoPeers) as _, Peers::view);
         let api = serve_api(config, &engine, view, chains.view(), wallets.clone()).await?;
         let wallets = wallets.start(Arc::new(HeldUpdates(engine.chain_appender())));
-        let files = world.watch().map_err(ServeError::Files)?;
+        let files = inputs.watch().map_err(ServeError::Files)?;
         match api.address() {
             // Harnesses wait for exactly this line.
             Some(address) => {
@@ -144,7 +144,7 @@ impl Node {
     }
 
     /// Stops everything in order; gives up at the second signal, or when it takes too long.
-    async fn stop(self, config: StopSettings, ends: &mut Ends) -> Result<(), Failure> {
+    async fn stop(self, config: StopSettings, ends: &mut Ends) -> Result<(), RunError> {
         let steps = Steps::default();
         let late = Instant::now() + config.drain + config.grace;
         let why = tokio::select! {

@@ -11,13 +11,16 @@ use hawser_storage::{OpenError, ReadError, RebuildError, Store, StoreIdentity, S
 use hawser_validation::wallets::Wallets;
 use tokio::runtime::Handle;
 
+use super::network::chains::Chains;
+use super::network::stand_in_files::{
+    self, ChainAppendFileError, RatesError, StandInReader, WatchedFile,
+};
+use super::network::{NetworkState, RecordError, record_rates};
 use super::ports::SystemClock;
 use super::projections;
+use super::settlement::ChainSetupError;
 use super::validation::{Identities, KeyPackages};
-use super::world::chains::{Chains, ChainsError};
-use super::world::files::{self as world_files, ChainError, RatesError, Watched, World};
-use super::world::{Outlets, RecordError, record_rates};
-use crate::failure::Failure;
+use crate::error::RunError;
 use crate::files::chain::ChainFile;
 use crate::files::registry::{self, RegistryFault};
 use crate::files::{self, FileError};
@@ -54,22 +57,19 @@ pub enum OpenNodeError {
     Record(#[from] RecordError),
     /// The chain strands cannot be read.
     #[error(transparent)]
-    Chain(#[from] ChainError),
+    Chain(#[from] ChainAppendFileError),
     /// The chains cannot be read.
     #[error(transparent)]
-    Chains(#[from] ChainsError),
+    Chains(#[from] ChainSetupError),
     /// The log cannot be read.
     #[error("reading the log: {0}")]
     Read(#[from] ReadError),
 }
 
-impl From<OpenNodeError> for Failure {
+impl From<OpenNodeError> for RunError {
     fn from(error: OpenNodeError) -> Self {
-        match &error {
-            OpenNodeError::Chains(ChainsError::Deployment(failure)) => failure.clone(),
-            OpenNodeError::Chains(ChainsError::Url(_) | ChainsError::NoAddress { .. }) => {
-                Self::usage(error)
-            }
+        match error {
+            OpenNodeError::Chains(error) => error.into(),
             OpenNodeError::NotRegistered { .. }
             | OpenNodeError::Registry(FileError::Read { .. })
             | OpenNodeError::Rates(RatesError::File(FileError::Read { .. })) => {
@@ -90,7 +90,7 @@ impl From<OpenNodeError> for Failure {
 pub(super) struct Opened {
     pub(super) engine: Engine,
     pub(super) threads: PublisherThreads,
-    pub(super) world: World,
+    pub(super) inputs: StandInReader,
     pub(super) chains: Chains,
     pub(super) wallets: Arc<Wallets>,
 }
@@ -103,7 +103,7 @@ pub(super) struct Opened {
 /// Says what is missing or wrong.
 pub(super) fn open(config: &NodeServiceSettings) -> Result<Opened, OpenNodeError> {
     let chains = Handle::current().block_on(Chains::reach(config))?;
-    let registry_file = config.files.registry.as_deref().map(Watched::new);
+    let registry_file = config.files.registry.as_deref().map(WatchedFile::new);
     let registry = first_registry(config, &chains)?;
     let own = own_record(&registry, config, &chains)?.clone();
     tracing::info!(
@@ -115,28 +115,28 @@ pub(super) fn open(config: &NodeServiceSettings) -> Result<Opened, OpenNodeError
     );
     let store = open_store(&config.store, &own)?;
     rebuild_if_stale(&store)?;
-    let rates_file = config.files.rates.as_deref().map(Watched::new);
+    let rates_file = config.files.rates.as_deref().map(WatchedFile::new);
     let rates = first_rates(config, &chains, &store)?;
-    let outlets = Outlets::new(own.id, store.clone(), registry, rates);
+    let network = NetworkState::new(own.id, store.clone(), registry, rates);
     let wallets = Arc::new(Wallets::over_rpc(config.wallet_rpcs.clone()));
     let ports = Ports {
         clock: Arc::new(SystemClock),
         validator: Arc::new(KeyPackages),
         identities: Arc::new(Identities::new(wallets.clone())),
-        registry: outlets.registry.subscribe(),
-        rates: outlets.rates.subscribe(),
+        registry: network.registry.subscribe(),
+        rates: network.rates.subscribe(),
     };
     let (engine, threads) = start_engine(&config.signer, config, ports, store)?;
     let chain = read_chain(config, &engine)?;
-    let world = World {
-        outlets,
+    let inputs = StandInReader {
+        network,
         registry_file,
         rates_file,
         rates_taken: true,
         chain,
-        chain_complaint: String::new(),
+        chain_error: String::new(),
     };
-    Ok(Opened { engine, threads, world, chains, wallets })
+    Ok(Opened { engine, threads, inputs, chains, wallets })
 }
 
 fn first_registry(
@@ -155,7 +155,7 @@ fn first_rates(
     store: &Store,
 ) -> Result<RateTable, OpenNodeError> {
     match &config.files.rates {
-        Some(path) => Ok(world_files::load_rates(path, store)?),
+        Some(path) => Ok(stand_in_files::load_rates(path, store)?),
         None => {
             let (table, read_ns) = chains.rates().expect(SOURCES);
             Ok(record_rates(&table, read_ns, store)?)
@@ -221,10 +221,10 @@ fn start_engine(
 fn read_chain(
     config: &NodeServiceSettings,
     engine: &Engine,
-) -> Result<Option<(ChainFile, hawser_engine::runtime::ChainAppender)>, ChainError> {
+) -> Result<Option<(ChainFile, hawser_engine::runtime::ChainAppender)>, ChainAppendFileError> {
     let Some(path) = &config.files.chain else { return Ok(None) };
     let (mut file, appender) = (ChainFile::new(path), engine.chain_appender());
-    let events = world_files::append_chain(&mut file, &appender)?;
+    let events = stand_in_files::append_chain(&mut file, &appender)?;
     let [groups, identities] = file.heads();
     tracing::info!(events, groups = groups.0, identities = identities.0, "read the chain file");
     Ok(Some((file, appender)))

@@ -1,210 +1,208 @@
-//! What a gateway is told of the network: registry and price list, from files or from the
-//! settlement chain, read again and again. What cannot be taken is reported, and what was known
-//! stays.
+//! Node registry and rate table of the settlement chain, read by node and gateway through one
+//! reader, so that both see the same records.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use alloy::primitives::Address as ContractAddress;
-use hawser_chain::admin::{AdminError, Contract, Contracts};
+use hawser_chain::admin::{Contract, Contracts};
 use hawser_chain::endpoints::Endpoints;
-use hawser_chain::index::{ChainReader, PushSettings};
-use hawser_chain::watch::{self as chain_watch, ListWatcher, WatchError};
-use hawser_gateway::{ListsView, NodeRecord};
+use hawser_chain::index::PushSettings;
+use hawser_chain::send::ConnectError;
+use hawser_chain::watch::{self as chain_watch, ListSnapshot, ListWatcher, WatchError};
+use hawser_gateway::ListsView;
 use hawser_rules::{RateTable, Registry};
 use hawser_serve::ChainListStatus;
 use tokio::sync::{Notify, watch};
 
-use crate::failure::Failure;
+use crate::error::RunError;
 use crate::files::deployment::Deployment;
-use crate::files::{self, rates, registry};
-use crate::service::world::sights::Lists;
-use crate::settings::ContractSettings;
+use crate::settings::ChainSettings;
+use crate::settings::table::chains::flag_of;
 
-/// How often files are looked at.
-const POLL_EVERY: Duration = Duration::from_millis(500);
-/// Whoever wants newer rates gets them, but not more often than this.
-const RATES_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// Name of the chain with the registries, in logs and metrics.
+pub(super) const SETTLEMENT: &str = "settlement";
+/// The shortest time between two requested reads of the rates: nodes that name unknown prices must
+/// not make a gateway flood its RPC endpoint. A guess.
+const REQUESTED_READ_EVERY: Duration = Duration::from_secs(1);
 
-type Nodes = Arc<Vec<NodeRecord>>;
-
-/// The registry of a file.
-///
-/// # Errors
-/// When it cannot be read now.
-pub(super) fn nodes_of_file(path: &Path) -> Result<watch::Receiver<Nodes>, Failure> {
-    follow(path, |path| {
-        let registry = files::read(path, registry::parse)?;
-        Ok(registry.nodes().map(record).collect())
-    })
+/// Why a chain cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ChainSetupError {
+    /// The addresses of the contracts cannot be found out.
+    #[error(transparent)]
+    Deployment(#[from] RunError),
+    /// A URL is malformed.
+    #[error(transparent)]
+    Url(#[from] ConnectError),
+    /// The address of a contract is not given.
+    #[error(
+        "the address of {contract} is not given: name the file with all addresses \
+         (--contracts.config-file-path), or give --{}", flag_of(*.contract)
+    )]
+    NoAddress {
+        /// The contract.
+        contract: Contract,
+    },
+    /// The registry or the rates cannot be read.
+    #[error("the settlement chain: {0}")]
+    Watch(#[from] WatchError),
 }
 
-/// The price list of a file.
-///
-/// # Errors
-/// When it cannot be read now.
-pub(super) fn rates_of_file(path: &Path) -> Result<watch::Receiver<Arc<RateTable>>, Failure> {
-    follow(path, |path| Ok(files::read(path, rates::parse)?.confirmed(unix_ns(SystemTime::now()))))
-}
-
-/// Reads a file now, and again whenever it says something else.
-fn follow<T: PartialEq + Send + Sync + 'static>(
-    path: &Path,
-    read: impl Fn(&Path) -> Result<T, Failure> + Send + 'static,
-) -> Result<watch::Receiver<Arc<T>>, Failure> {
-    let (sender, receiver) = watch::channel(Arc::new(read(path)?));
-    let path: PathBuf = path.to_owned();
-    tokio::spawn(async move {
-        let mut complained = false;
-        while !sender.is_closed() {
-            tokio::time::sleep(POLL_EVERY).await;
-            match read(&path) {
-                Ok(new) => {
-                    complained = false;
-                    sender.send_if_modified(|known| {
-                        let changed = **known != new;
-                        if changed {
-                            *known = Arc::new(new);
-                        }
-                        changed
-                    });
-                }
-                Err(error) if !complained => {
-                    complained = true;
-                    tracing::error!(code = "file_ignored", "a file is not taken over: {error}");
-                }
-                Err(_) => {}
-            }
+impl From<ChainSetupError> for RunError {
+    fn from(error: ChainSetupError) -> Self {
+        match error {
+            ChainSetupError::Deployment(error) => error,
+            ChainSetupError::Url(_) | ChainSetupError::NoAddress { .. } => Self::usage(error),
+            ChainSetupError::Watch(_) => Self::failed(error),
         }
-    });
-    Ok(receiver)
+    }
 }
 
-/// The settlement chain as a gateway reads it.
-pub(super) struct Settlement {
-    endpoints: Endpoints,
+/// Reads registry and rates of the settlement chain, each as far as it is watched.
+pub(super) struct SettlementReader {
+    pub(super) endpoints: Endpoints,
     contracts: Contracts,
-    bells: Vec<(ContractAddress, watch::Sender<u64>)>,
-    lists: Lists,
+    refresh: RefreshIntervals,
+    /// For each watched contract, the channel that asks for a read.
+    notify: Vec<(ContractAddress, watch::Sender<u64>)>,
+    pub(super) lists: SettlementLists,
 }
 
-impl ListsView for Lists {
-    fn lists(&self) -> Vec<ChainListStatus> {
-        self.states()
-    }
+struct RefreshIntervals {
+    registry: Duration,
+    rates: Duration,
 }
 
-impl Settlement {
-    /// Nothing is asked yet.
+/// The lists that are watched. They are read as long as this lives.
+#[derive(Default)]
+pub(super) struct SettlementLists {
+    pub(super) registry: Option<ListWatcher<Registry>>,
+    pub(super) rates: Option<ListWatcher<RateTable>>,
+}
+
+impl SettlementReader {
+    /// Asks the chain nothing yet.
     ///
     /// # Errors
-    /// When what was given as a URL is none.
-    pub(super) fn new(config: &ContractSettings, deployment: &Deployment) -> Result<Self, Failure> {
-        let (urls, id) = (&config.settlement.urls, deployment.settlement_id);
-        let endpoints = Endpoints::new("settlement", urls, id).map_err(Failure::usage)?;
-        let contracts = deployment.contracts.clone();
-        Ok(Self { endpoints, contracts, bells: Vec::new(), lists: Lists::default() })
+    /// When a URL is malformed.
+    pub(super) fn new(
+        settings: &ChainSettings,
+        deployment: &Deployment,
+    ) -> Result<Self, ChainSetupError> {
+        let urls = &settings.contracts.settlement.urls;
+        let endpoints = Endpoints::new(SETTLEMENT, urls, deployment.settlement_id)?;
+        let refresh =
+            RefreshIntervals { registry: settings.nodes_refresh, rates: settings.rates_refresh };
+        Ok(Self {
+            endpoints,
+            contracts: deployment.contracts.clone(),
+            refresh,
+            notify: Vec::new(),
+            lists: SettlementLists::default(),
+        })
     }
 
-    /// The node registry.
+    /// Reads the node registry now and from now on. Returns its contract's address.
     ///
     /// # Errors
-    /// When it cannot be read now.
-    pub(super) async fn nodes(
-        &mut self,
-        every: Duration,
-    ) -> Result<watch::Receiver<Nodes>, Failure> {
-        let (address, bell) = self.bell(Contract::NodeRegistry)?;
-        let watched = chain_watch::registry(self.endpoints.clone(), address, every, bell);
-        let watched = watched.await.map_err(|error| settlement(&error))?;
-        self.lists.nodes = Some(watched.subscribe());
-        Ok(mapped(watched, |registry: &Registry| registry.nodes().map(record).collect()))
+    /// When the address is not given, or the registry cannot be read now.
+    pub(super) async fn watch_registry(&mut self) -> Result<ContractAddress, ChainSetupError> {
+        let (address, notified) = self.notified(Contract::NodeRegistry)?;
+        let every = self.refresh.registry;
+        let watcher =
+            chain_watch::registry(self.endpoints.clone(), address, every, notified).await?;
+        self.lists.registry = Some(watcher);
+        Ok(address)
     }
 
-    /// The price list.
+    /// Reads the rates now and from now on; also whenever `requested` is notified, at most once a
+    /// second.
     ///
     /// # Errors
-    /// When it cannot be read now.
-    pub(super) async fn rates(
+    /// When the address is not given, or the rates cannot be read now.
+    pub(super) async fn watch_rates(
         &mut self,
-        every: Duration,
-        wanted: Arc<Notify>,
-    ) -> Result<watch::Receiver<Arc<RateTable>>, Failure> {
-        let (address, bell) = self.bell(Contract::RateRegistry)?;
-        if let Some((_, ring)) = self.bells.last() {
-            tokio::spawn(ring_when_wanted(ring.clone(), wanted));
+        requested: Option<Arc<Notify>>,
+    ) -> Result<(), ChainSetupError> {
+        let (address, notified) = self.notified(Contract::RateRegistry)?;
+        if let (Some(requested), Some((_, notify))) = (requested, self.notify.last()) {
+            tokio::spawn(forward_requests(requested, notify.clone()));
         }
-        let watched = chain_watch::rate_table(self.endpoints.clone(), address, every, bell);
-        let watched = watched.await.map_err(|error| settlement(&error))?;
-        self.lists.rates = Some(watched.subscribe());
-        Ok(mapped(watched, RateTable::clone))
+        let every = self.refresh.rates;
+        let watcher =
+            chain_watch::rate_table(self.endpoints.clone(), address, every, notified).await?;
+        self.lists.rates = Some(watcher);
+        Ok(())
     }
 
-    fn bell(
+    /// Settings with which the reader of the chain's events announces changes of the lists.
+    pub(super) fn push_settings(&mut self, urls: Vec<String>) -> PushSettings {
+        PushSettings { urls, notify: std::mem::take(&mut self.notify) }
+    }
+
+    fn notified(
         &mut self,
         contract: Contract,
-    ) -> Result<(ContractAddress, watch::Receiver<u64>), Failure> {
-        let address = self.contracts.get(contract).ok_or(AdminError::NoAddress(contract));
-        let address = address.map_err(Failure::from)?;
-        let (bell, rung) = watch::channel(0);
-        self.bells.push((address, bell));
-        Ok((address, rung))
-    }
-
-    /// Listens to the chain from now on, so that changes are read when they are made. Also tells
-    /// how reading goes.
-    pub(super) fn listen(self, push_urls: Vec<String>) -> (ChainReader, Arc<dyn ListsView>) {
-        let news = PushSettings { urls: push_urls, notify: self.bells };
-        (ChainReader::start(self.endpoints, news, Vec::new()), Arc::new(self.lists))
+    ) -> Result<(ContractAddress, watch::Receiver<u64>), ChainSetupError> {
+        let address = address_of(&self.contracts, contract)?;
+        let (notify, notified) = watch::channel(0);
+        self.notify.push((address, notify));
+        Ok((address, notified))
     }
 }
 
-async fn ring_when_wanted(ring: watch::Sender<u64>, wanted: Arc<Notify>) {
+/// Returns the address of a contract.
+///
+/// # Errors
+/// When it is not given.
+pub(super) fn address_of(
+    contracts: &Contracts,
+    contract: Contract,
+) -> Result<ContractAddress, ChainSetupError> {
+    contracts.get(contract).ok_or(ChainSetupError::NoAddress { contract })
+}
+
+async fn forward_requests(requested: Arc<Notify>, notify: watch::Sender<u64>) {
     loop {
-        wanted.notified().await;
-        ring.send_modify(|rung| *rung += 1);
-        tokio::time::sleep(RATES_AGAIN_AFTER).await;
+        requested.notified().await;
+        notify.send_modify(|count| *count += 1);
+        tokio::time::sleep(REQUESTED_READ_EVERY).await;
     }
 }
 
-/// Passes each new value on as the gateway holds it, until the receiver is dropped. A failed reading changes nothing.
-fn mapped<T: Send + Sync + 'static, U: Send + Sync + 'static>(
-    watched: ListWatcher<T>,
-    map: impl Fn(&T) -> U + Send + 'static,
-) -> watch::Receiver<Arc<U>> {
-    let mut snapshots = watched.subscribe();
-    let first = map(&snapshots.borrow_and_update().value);
-    let (sender, receiver) = watch::channel(Arc::new(first));
-    tokio::spawn(async move {
-        let _reading = watched;
-        while snapshots.changed().await.is_ok() {
-            let new = {
-                let snapshot = snapshots.borrow_and_update();
-                snapshot.error.is_none().then(|| Arc::new(map(&snapshot.value)))
-            };
-            if let Some(new) = new {
-                sender.send_replace(new);
-            }
+impl SettlementLists {
+    /// Returns a view of the reading that outlives it.
+    pub(super) fn view(&self) -> ListSnapshots {
+        ListSnapshots {
+            registry: self.registry.as_ref().map(ListWatcher::subscribe),
+            rates: self.rates.as_ref().map(ListWatcher::subscribe),
         }
-    });
-    receiver
-}
-
-fn settlement(error: &WatchError) -> Failure {
-    Failure::failed(format!("the settlement chain: {error}"))
-}
-
-fn record(record: &hawser_rules::NodeRecord) -> NodeRecord {
-    NodeRecord {
-        id: record.id,
-        public_key: record.public_key,
-        http_address: record.http_address.clone(),
-        canonical: record.canonical,
     }
 }
 
-fn unix_ns(time: SystemTime) -> i64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+/// The last snapshots of the lists, for metrics and readiness.
+#[derive(Default)]
+pub(super) struct ListSnapshots {
+    registry: Option<watch::Receiver<ListSnapshot<Registry>>>,
+    rates: Option<watch::Receiver<ListSnapshot<RateTable>>>,
+}
+
+impl ListsView for ListSnapshots {
+    fn lists(&self) -> Vec<ChainListStatus> {
+        let registry =
+            self.registry.as_ref().map(|snapshot| status("node_registry", &snapshot.borrow()));
+        let rates = self.rates.as_ref().map(|snapshot| status("rate_registry", &snapshot.borrow()));
+        registry.into_iter().chain(rates).collect()
+    }
+}
+
+fn status<T>(name: &'static str, snapshot: &ListSnapshot<T>) -> ChainListStatus {
+    ChainListStatus {
+        name,
+        age: snapshot.read_at.elapsed().unwrap_or_default(),
+        failing_for: snapshot.failing_since.map(|since| since.elapsed()),
+        fault: snapshot.error.clone(),
+        failures: snapshot.failures,
+    }
 }

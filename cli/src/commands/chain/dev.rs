@@ -6,16 +6,17 @@ use alloy::primitives::Address;
 use hawser_devchain::deploy::{self, NodeRegistration};
 use hawser_devchain::devnet::{Devnet, DevnetError, DevnetSettings};
 use hawser_devchain::embedded::EmbeddedStartError;
-use hawser_node::failure::Failure;
+use hawser_node::error::RunError;
 use hawser_node::files::{self, registry};
 use hawser_node::service::stop_signal::Ends;
 use hawser_node::settings::LogSettings;
 use tracing::Level;
 
-use super::tell::Teller;
+use super::report;
 use super::{APP_OFFSET, CHAIN_JSON, SETTLEMENT_OFFSET};
 use crate::args::chain::ChainDevArgs;
 use crate::logging;
+use crate::output::Reporter;
 
 /// Where the addresses are written when the chains are not kept.
 const FOLDER_DEFAULT: &str = "hawser-chain";
@@ -24,20 +25,20 @@ const FOLDER_DEFAULT: &str = "hawser-chain";
 ///
 /// # Errors
 /// When the chains do not start, or what is needed cannot be read or written.
-pub(super) fn run(args: ChainDevArgs, as_json: bool) -> Result<(), Failure> {
+pub(super) fn run(args: ChainDevArgs, as_json: bool) -> Result<(), RunError> {
     logging::install(LogSettings { level: Level::INFO, json: false });
     // Requests are executed beside one another and beside what the deployment waits for.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::failed(format!("no runtime: {error}")))?;
-    let done = runtime.block_on(serve(args, Teller { as_json }));
+        .map_err(|error| RunError::failed(format!("no runtime: {error}")))?;
+    let done = runtime.block_on(serve(args, Reporter { as_json }));
     runtime.shutdown_background();
     done
 }
 
-async fn serve(args: ChainDevArgs, teller: Teller) -> Result<(), Failure> {
-    let mut ends = Ends::listen(args.exit_with_parent).map_err(Failure::failed)?;
+async fn serve(args: ChainDevArgs, reporter: Reporter) -> Result<(), RunError> {
+    let mut ends = Ends::listen(args.exit_with_parent).map_err(RunError::failed)?;
     let chain_json = chain_json(&args);
     let nodes = match &args.register_nodes {
         Some(file) => nodes_of(file, args.node_owner)?,
@@ -57,9 +58,9 @@ async fn serve(args: ChainDevArgs, teller: Teller) -> Result<(), Failure> {
         _ = ends.next() => return Ok(()),
     };
     write(&chain_json, &devnet)?;
-    teller.ready(&devnet, &chain_json, args.data_dir.as_deref());
+    report::ready(reporter, &devnet, &chain_json, args.data_dir.as_deref());
     ends.next().await;
-    teller.stopping();
+    report::stopping(reporter);
     devnet.stop().await;
     Ok(())
 }
@@ -68,10 +69,10 @@ async fn serve(args: ChainDevArgs, teller: Teller) -> Result<(), Failure> {
 ///
 /// # Errors
 /// When there is none.
-pub(in crate::commands) fn anvil(named: Option<&Path>) -> Result<PathBuf, Failure> {
+pub(in crate::commands) fn anvil(named: Option<&Path>) -> Result<PathBuf, RunError> {
     let found = named.map(Path::to_owned).or_else(hawser_devchain::anvil::find_program);
     found.ok_or_else(|| {
-        Failure::not_found(
+        RunError::not_found(
             "there is no anvil: run scripts/contract-tools, or name the program in HAWSER_ANVIL",
         )
     })
@@ -83,8 +84,8 @@ fn chain_json(args: &ChainDevArgs) -> PathBuf {
 }
 
 /// The nodes of a registry file, as the contract takes them.
-fn nodes_of(file: &Path, owner: Option<Address>) -> Result<Vec<NodeRegistration>, Failure> {
-    let registry = files::read(file, registry::parse).map_err(Failure::failed)?;
+fn nodes_of(file: &Path, owner: Option<Address>) -> Result<Vec<NodeRegistration>, RunError> {
+    let registry = files::read(file, registry::parse).map_err(RunError::failed)?;
     let owner = owner.unwrap_or_else(|| deploy::deployer().address());
     let node = |record: &hawser_engine::ports::NodeRecord| NodeRegistration {
         id: record.id.0,
@@ -96,8 +97,8 @@ fn nodes_of(file: &Path, owner: Option<Address>) -> Result<Vec<NodeRegistration>
     Ok(registry.nodes().map(node).collect())
 }
 
-fn write(path: &Path, devnet: &Devnet) -> Result<(), Failure> {
-    let fail = |error: std::io::Error| Failure::failed(format!("{}: {error}", path.display()));
+fn write(path: &Path, devnet: &Devnet) -> Result<(), RunError> {
+    let fail = |error: std::io::Error| RunError::failed(format!("{}: {error}", path.display()));
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(fail)?;
     }
@@ -105,12 +106,12 @@ fn write(path: &Path, devnet: &Devnet) -> Result<(), Failure> {
     files::write_whole(path, text.as_bytes()).map_err(fail)
 }
 
-fn failure(error: DevnetError) -> Failure {
+fn failure(error: DevnetError) -> RunError {
     match &error {
         DevnetError::Start { error: EmbeddedStartError::Listen { .. }, .. }
         | DevnetError::Anvil { .. } => {
-            Failure::failed(format!("{error} Stop that, or choose another --base-port"))
+            RunError::failed(format!("{error} Stop that, or choose another --base-port"))
         }
-        _ => Failure::failed(error),
+        _ => RunError::failed(error),
     }
 }

@@ -1,4 +1,4 @@
-//! What `hawser chain dev` says: text for people, or one JSON object per event for programs.
+//! The events that `hawser chain dev` reports.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -7,35 +7,23 @@ use hawser_devchain::deploy;
 use hawser_devchain::devnet::{APP_ID, Devnet, SETTLEMENT_ID};
 use serde_json::{Value, json};
 
-use crate::output;
+use crate::output::Reporter;
 
-/// Says things one way or the other.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Teller {
-    pub(super) as_json: bool,
+pub(super) fn ready(
+    reporter: Reporter,
+    devnet: &Devnet,
+    chain_json: &Path,
+    data_dir: Option<&Path>,
+) {
+    reporter.event(
+        || ready_text(devnet, chain_json, data_dir),
+        || ready_json(devnet, chain_json, data_dir),
+    );
 }
 
-impl Teller {
-    fn say(self, text: impl FnOnce() -> String, json: impl FnOnce() -> Value) {
-        if self.as_json {
-            output::line(json());
-        } else {
-            output::line(text());
-        }
-    }
-
-    pub(super) fn ready(self, devnet: &Devnet, chain_json: &Path, data_dir: Option<&Path>) {
-        self.say(
-            || ready_text(devnet, chain_json, data_dir),
-            || ready_json(devnet, chain_json, data_dir),
-        );
-    }
-
-    pub(super) fn stopping(self) {
-        self.say(|| "stopping both chains".to_owned(), || json!({ "event": "stopping" }));
-    }
+pub(super) fn stopping(reporter: Reporter) {
+    reporter.event(|| "stopping both chains".to_owned(), || json!({ "event": "stopping" }));
 }
-
 fn ready_json(devnet: &Devnet, chain_json: &Path, data_dir: Option<&Path>) -> Value {
     let chain = |id: u64, address: SocketAddr| json!({ "id": id, "rpc": format!("http://{address}"), "ws": format!("ws://{address}") });
     let account = |key: &alloy::signers::local::PrivateKeySigner| json!({ "address": key.address().to_string(), "private_key": key.to_bytes() });

@@ -16,7 +16,7 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use hawser_node::failure::Failure;
+use hawser_node::error::RunError;
 use hawser_node::files::rates::{RateEntry, RatesFile};
 use hawser_node::files::registry::{NodeEntry, RegistryFile};
 use hawser_node::files::{self, key};
@@ -50,12 +50,12 @@ impl Folder {
     ///
     /// # Errors
     /// When somebody else runs a network there, or when `fresh` would meet foreign files.
-    pub(super) fn open(path: &Path, fresh: bool) -> Result<Self, Failure> {
-        let fail = |error: io::Error| Failure::failed(format!("{}: {error}", path.display()));
+    pub(super) fn open(path: &Path, fresh: bool) -> Result<Self, RunError> {
+        let fail = |error: io::Error| RunError::failed(format!("{}: {error}", path.display()));
         fs::create_dir_all(path).map_err(fail)?;
         let root = path.canonicalize().map_err(fail)?;
         if fresh && !is_empty(&root).map_err(fail)? && !is_ours(&root) {
-            return Err(Failure::refused(format!(
+            return Err(RunError::refused(format!(
                 "{} holds something else than a network of `hawser dev` (it has no {}), so \
                  nothing in it is deleted: choose another --data-dir, or empty it yourself",
                 path.display(),
@@ -140,13 +140,13 @@ impl Folder {
     ///
     /// # Errors
     /// When there is a registry that cannot be read.
-    pub(super) fn known_nodes(&self) -> Result<Vec<NodeEntry>, Failure> {
+    pub(super) fn known_nodes(&self) -> Result<Vec<NodeEntry>, RunError> {
         let path = self.registry();
         if !path.exists() {
             return Ok(Vec::new());
         }
         let parse = |text: &str| serde_json::from_str::<RegistryFile>(text);
-        let mut nodes = files::read(&path, parse).map_err(Failure::failed)?.nodes;
+        let mut nodes = files::read(&path, parse).map_err(RunError::failed)?.nodes;
         nodes.sort_by_key(|node| node.node_id);
         Ok(nodes)
     }
@@ -157,16 +157,16 @@ impl Folder {
     ///
     /// # Errors
     /// When something cannot be read or written.
-    pub(super) fn prepare(&self, ports: &[Ports]) -> Result<Vec<NodeEntry>, Failure> {
+    pub(super) fn prepare(&self, ports: &[Ports]) -> Result<Vec<NodeEntry>, RunError> {
         for folder in [self.chains(), self.gateway()] {
-            fs::create_dir_all(folder).map_err(Failure::failed)?;
+            fs::create_dir_all(folder).map_err(RunError::failed)?;
         }
         let known = self.known_nodes()?;
         let mut running = Vec::new();
         for ports in ports {
             let folder = self.node(ports.node_id);
             let parent = folder.key_file.parent().expect("the key lies in the node's folder");
-            fs::create_dir_all(parent).map_err(Failure::failed)?;
+            fs::create_dir_all(parent).map_err(RunError::failed)?;
             let key = ensure_key(&folder.key_file)?;
             let earlier = known.iter().find(|node| node.node_id == ports.node_id);
             running.push(record(ports, &key, earlier.is_none_or(|node| node.is_canonical)));
@@ -188,7 +188,7 @@ impl Folder {
     ///
     /// # Errors
     /// When the key cannot be read or written.
-    pub(super) fn payer(&self) -> Result<String, Failure> {
+    pub(super) fn payer(&self) -> Result<String, RunError> {
         Ok(ensure_key(&self.payer_key())?.public_key().address().to_string())
     }
 
@@ -196,7 +196,7 @@ impl Folder {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub(super) fn announce(&self, network: &NetworkFile) -> Result<(), Failure> {
+    pub(super) fn announce(&self, network: &NetworkFile) -> Result<(), RunError> {
         write(&self.network(), network)
     }
 
@@ -204,10 +204,10 @@ impl Folder {
     ///
     /// # Errors
     /// When the file cannot be removed.
-    pub(super) fn retract(&self) -> Result<(), Failure> {
+    pub(super) fn retract(&self) -> Result<(), RunError> {
         let files = [self.network(), self.chain_json()];
         let removed = files.into_iter().try_for_each(|file| absent_is_fine(fs::remove_file(file)));
-        removed.map_err(Failure::failed)
+        removed.map_err(RunError::failed)
     }
 }
 
@@ -227,27 +227,27 @@ fn is_ours(root: &Path) -> bool {
     root.join(network_file::FILE_NAME).is_file() || root.join(LOCK).is_file()
 }
 
-fn lock(root: &Path, shown: &Path) -> Result<File, Failure> {
+fn lock(root: &Path, shown: &Path) -> Result<File, RunError> {
     let file = File::options()
         .write(true)
         .create(true)
         .truncate(false)
         .open(root.join(LOCK))
-        .map_err(|error| Failure::failed(format!("{}: {error}", shown.display())))?;
+        .map_err(|error| RunError::failed(format!("{}: {error}", shown.display())))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Failure::refused(format!(
+        Err(TryLockError::WouldBlock) => Err(RunError::refused(format!(
             "another `hawser dev` runs in {}: stop it first, or choose another --data-dir",
             shown.display()
         ))),
-        Err(TryLockError::Error(error)) => Err(Failure::failed(error)),
+        Err(TryLockError::Error(error)) => Err(RunError::failed(error)),
     }
 }
 
 /// Reads the key, or makes it when there is none.
-fn ensure_key(path: &Path) -> Result<SecretKey, Failure> {
+fn ensure_key(path: &Path) -> Result<SecretKey, RunError> {
     let fail =
-        |error: &dyn std::fmt::Display| Failure::failed(format!("{}: {error}", path.display()));
+        |error: &dyn std::fmt::Display| RunError::failed(format!("{}: {error}", path.display()));
     if path.exists() {
         return key::read(path).map_err(|error| fail(&error));
     }
@@ -267,17 +267,17 @@ fn record(ports: &Ports, key: &SecretKey, is_canonical: bool) -> NodeEntry {
     }
 }
 
-fn write(path: &Path, content: &impl Serialize) -> Result<(), Failure> {
-    let mut text = serde_json::to_string_pretty(content).map_err(Failure::failed)?;
+fn write(path: &Path, content: &impl Serialize) -> Result<(), RunError> {
+    let mut text = serde_json::to_string_pretty(content).map_err(RunError::failed)?;
     text.push('\n');
     files::write_whole(path, text.as_bytes())
-        .map_err(|error| Failure::failed(format!("{}: {error}", path.display())))
+        .map_err(|error| RunError::failed(format!("{}: {error}", path.display())))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hawser_node::failure::Reason;
+    use hawser_node::error::RunErrorKind;
     use hawser_node::files::registry;
 
     fn ports(nodes: u16, base: u16) -> Vec<Ports> {
@@ -307,7 +307,7 @@ mod tests {
     fn two_at_once_is_one_too_many() {
         let place = tempfile::tempdir().unwrap();
         let _first = Folder::open(place.path(), false).unwrap();
-        assert_eq!(Folder::open(place.path(), true).unwrap_err().reason, Reason::Refused);
+        assert_eq!(Folder::open(place.path(), true).unwrap_err().kind, RunErrorKind::Refused);
     }
 
     #[test]
@@ -331,7 +331,7 @@ mod tests {
     fn fresh_does_not_touch_a_folder_that_is_not_ours() {
         let place = tempfile::tempdir().unwrap();
         fs::create_dir(place.path().join("node-100")).unwrap();
-        assert_eq!(Folder::open(place.path(), true).unwrap_err().reason, Reason::Refused);
+        assert_eq!(Folder::open(place.path(), true).unwrap_err().kind, RunErrorKind::Refused);
         assert!(place.path().join("node-100").exists());
         assert!(!place.path().join(LOCK).exists(), "and it does not become ours");
     }

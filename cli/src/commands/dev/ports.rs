@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::time::{Duration, Instant};
 
-use hawser_node::failure::Failure;
+use hawser_node::error::RunError;
 
 use crate::commands::chain::{APP_OFFSET, SETTLEMENT_OFFSET};
 
@@ -26,14 +26,14 @@ impl Ports {
     ///
     /// # Errors
     /// When there are not that many ports.
-    pub(super) fn of_network(nodes: u16, base: u16) -> Result<Vec<Self>, Failure> {
+    pub(super) fn of_network(nodes: u16, base: u16) -> Result<Vec<Self>, RunError> {
         let ports = |index: u16| {
             let api = index.checked_mul(100).and_then(|offset| base.checked_add(offset))?;
             let node_id = (u32::from(index) + 1) * 100;
             Some(Self { node_id, api, metrics: api.checked_add(1)? })
         };
         (0..nodes).map(ports).collect::<Option<_>>().ok_or_else(|| {
-            Failure::usage(format!("{nodes} nodes from port {base} on do not fit below 65536"))
+            RunError::usage(format!("{nodes} nodes from port {base} on do not fit below 65536"))
         })
     }
 
@@ -77,11 +77,11 @@ impl SharedPorts {
     ///
     /// # Errors
     /// When there are no such ports.
-    pub(super) fn of_network(base: u16) -> Result<Self, Failure> {
+    pub(super) fn of_network(base: u16) -> Result<Self, RunError> {
         match base.checked_add(SETTLEMENT_OFFSET) {
             Some(_) => Ok(Self { base }),
             None => {
-                Err(Failure::usage(format!("chains beside port {base} do not fit below 65536")))
+                Err(RunError::usage(format!("chains beside port {base} do not fit below 65536")))
             }
         }
     }
@@ -131,7 +131,7 @@ impl SharedPorts {
 ///
 /// # Errors
 /// Names all that are not.
-pub(super) async fn require_free(nodes: &[Ports], shared: SharedPorts) -> Result<(), Failure> {
+pub(super) async fn require_free(nodes: &[Ports], shared: SharedPorts) -> Result<(), RunError> {
     let deadline = Instant::now() + WAIT_FOR_PORTS;
     loop {
         let in_use = nodes.iter().flat_map(|ports| ports.in_use());
@@ -140,7 +140,7 @@ pub(super) async fn require_free(nodes: &[Ports], shared: SharedPorts) -> Result
             return Ok(());
         }
         if Instant::now() >= deadline {
-            return Err(Failure::failed(format!(
+            return Err(RunError::failed(format!(
                 "somebody else uses {}: stop that, or choose another --base-port",
                 in_use.join(", ")
             )));

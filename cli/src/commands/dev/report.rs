@@ -1,4 +1,4 @@
-//! What `hawser dev` says: text for people, or one JSON object per event for programs.
+//! The events that `hawser dev` reports.
 
 use std::path::Path;
 
@@ -6,84 +6,67 @@ use serde_json::{Value, json};
 
 use super::child::{Child, Who};
 use crate::network_file::{NetworkChain, NetworkFile, NetworkNode};
-use crate::output;
+use crate::output::{self, Reporter};
 
-/// Says things one way or the other.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Teller {
-    pub(super) as_json: bool,
+pub(super) fn starting(reporter: Reporter, nodes: usize, folder: &Path) {
+    reporter.event(
+        || format!("starting {} in {}", output::count(nodes, "node"), folder.display()),
+        || json!({ "event": "starting", "nodes": nodes, "data_dir": folder }),
+    );
 }
 
-impl Teller {
-    fn say(self, text: impl FnOnce() -> String, json: impl FnOnce() -> Value) {
-        if self.as_json {
-            output::line(json());
-        } else {
-            output::line(text());
-        }
-    }
-
-    pub(super) fn starting(self, nodes: usize, folder: &Path) {
-        self.say(
-            || format!("starting {} in {}", output::count(nodes, "node"), folder.display()),
-            || json!({ "event": "starting", "nodes": nodes, "data_dir": folder }),
-        );
-    }
-
-    pub(super) fn waiting(self, who: Who, why: &str) {
-        self.say(
-            || format!("still waiting for {}: {why}", named(who)),
-            || event("waiting", who, json!({ "reason": why })),
-        );
-    }
-
-    pub(super) fn ready(self, network: &NetworkFile, args: &Hints<'_>) {
-        self.say(
-            || ready_text(network, args),
-            || json!({ "event": "ready", "network_file": args.network_file, "network": network }),
-        );
-    }
-
-    pub(super) fn said(self, who: Who, line: &str) {
-        self.say(|| format!("{who} | {line}"), || event("log", who, json!({ "line": line })));
-    }
-
-    /// A process that ended without being told to; `left` nodes go on.
-    pub(super) fn lost(self, child: &Child, status: &str, left: usize) {
-        let (who, pid, command) = (child.who, child.pid, &child.command);
-        let others = match left {
-            0 => "no node is running any more".to_owned(),
-            1 => "1 node goes on".to_owned(),
-            left => format!("{left} nodes go on"),
-        };
-        self.say(
-            || {
-                format!(
-                    "{} (pid {pid}): ended, {status}; {others}. To start again:\n  {command}",
-                    named(who)
-                )
-            },
-            || {
-                let more = json!({
-                    "pid": pid, "status": status, "running": left, "command": command.to_string(),
-                });
-                event("ended", who, more)
-            },
-        );
-    }
-
-    pub(super) fn stopping(self) {
-        self.say(|| "stopping everything".to_owned(), || json!({ "event": "stopping" }));
-    }
-
-    pub(super) fn stopped(self, who: Who, status: &str) {
-        self.say(
-            || format!("{}: ended, {status}", named(who)),
-            || event("stopped", who, json!({ "status": status })),
-        );
-    }
+pub(super) fn waiting(reporter: Reporter, who: Who, why: &str) {
+    reporter.event(
+        || format!("still waiting for {}: {why}", named(who)),
+        || event("waiting", who, json!({ "reason": why })),
+    );
 }
 
+pub(super) fn ready(reporter: Reporter, network: &NetworkFile, args: &Hints<'_>) {
+    reporter.event(
+        || ready_text(network, args),
+        || json!({ "event": "ready", "network_file": args.network_file, "network": network }),
+    );
+}
+
+pub(super) fn log_line(reporter: Reporter, who: Who, line: &str) {
+    reporter.event(|| format!("{who} | {line}"), || event("log", who, json!({ "line": line })));
+}
+
+/// Reports a process that ended without an order; `left` nodes go on.
+pub(super) fn lost(reporter: Reporter, child: &Child, status: &str, left: usize) {
+    let (who, pid, command) = (child.who, child.pid, &child.command);
+    let others = match left {
+        0 => "no node is running any more".to_owned(),
+        1 => "1 node goes on".to_owned(),
+        left => format!("{left} nodes go on"),
+    };
+    reporter.event(
+        || {
+            format!(
+                "{} (pid {pid}): ended, {status}; {others}. To start again:\n  {command}",
+                named(who)
+            )
+        },
+        || {
+            let more = json!({
+                "pid": pid, "status": status, "running": left, "command": command.to_string(),
+            });
+            event("ended", who, more)
+        },
+    );
+}
+
+pub(super) fn stopping(reporter: Reporter) {
+    reporter.event(|| "stopping everything".to_owned(), || json!({ "event": "stopping" }));
+}
+
+pub(super) fn stopped(reporter: Reporter, who: Who, status: &str) {
+    reporter.event(
+        || format!("{}: ended, {status}", named(who)),
+        || event("stopped", who, json!({ "status": status })),
+    );
+}
 fn named(who: Who) -> String {
     match who {
         Who::Chains => "the chains".to_owned(),
@@ -92,7 +75,7 @@ fn named(who: Who) -> String {
     }
 }
 
-/// An event of one process. `node_id` is null for what is no node.
+/// Returns an event of one process. `node_id` is null for the gateway and the chains.
 fn event(name: &str, who: Who, more: Value) -> Value {
     let mut event = json!({ "event": name, "process": who.to_string(), "node_id": who.node_id() });
     if let (Value::Object(event), Value::Object(more)) = (&mut event, more) {
@@ -116,7 +99,7 @@ fn shared_lines(network: &NetworkFile) -> Vec<String> {
     gateway.into_iter().chain(app).chain(settlement).collect()
 }
 
-/// What the first thing to try is made of.
+/// Paths for the commands that are suggested at the start.
 #[derive(Debug)]
 pub(super) struct Hints<'a> {
     pub(super) data_dir: &'a Path,

@@ -6,7 +6,7 @@ use alloy::signers::local::PrivateKeySigner;
 use hawser_proto::SecretKey;
 use zeroize::Zeroizing;
 
-use hawser_node::failure::Failure;
+use hawser_node::error::RunError;
 use hawser_node::files::key;
 
 /// Variables that hold a key: the name of its file, and the key itself.
@@ -30,7 +30,7 @@ pub(crate) const PAYER: &[Names] = &[
 pub(crate) fn signer(
     file: Option<&Path>,
     names: &[Names],
-) -> Result<Option<PrivateKeySigner>, Failure> {
+) -> Result<Option<PrivateKeySigner>, RunError> {
     if let Some(file) = file {
         return from_file(file).map(Some);
     }
@@ -41,7 +41,7 @@ pub(crate) fn signer(
         }
         if let Some(text) = given(names.text) {
             let secret = SecretKey::from_hex(&text)
-                .map_err(|error| Failure::usage(format!("{}: {error}", names.text)))?;
+                .map_err(|error| RunError::usage(format!("{}: {error}", names.text)))?;
             return from_secret(&secret).map(Some);
         }
     }
@@ -52,7 +52,7 @@ fn given(name: &str) -> Option<Zeroizing<String>> {
     std::env::var(name).ok().map(Zeroizing::new).filter(|text| !text.is_empty())
 }
 
-fn from_file(path: &Path) -> Result<PrivateKeySigner, Failure> {
+fn from_file(path: &Path) -> Result<PrivateKeySigner, RunError> {
     from_secret(&read(path)?)
 }
 
@@ -60,11 +60,11 @@ fn from_file(path: &Path) -> Result<PrivateKeySigner, Failure> {
 ///
 /// # Errors
 /// When it is no key, or others can read it.
-pub(crate) fn read(path: &Path) -> Result<SecretKey, Failure> {
+pub(crate) fn read(path: &Path) -> Result<SecretKey, RunError> {
     key::read(path).map_err(|error| error.at(path))
 }
 
-fn from_secret(secret: &SecretKey) -> Result<PrivateKeySigner, Failure> {
+fn from_secret(secret: &SecretKey) -> Result<PrivateKeySigner, RunError> {
     let bytes = Zeroizing::new(secret.to_bytes());
-    PrivateKeySigner::from_slice(bytes.as_slice()).map_err(Failure::failed)
+    PrivateKeySigner::from_slice(bytes.as_slice()).map_err(RunError::failed)
 }

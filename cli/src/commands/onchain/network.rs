@@ -2,7 +2,7 @@
 
 use hawser_chain::admin::{ChainRole, Network};
 use hawser_chain::send::{Chain, ConnectError};
-use hawser_node::failure::Failure;
+use hawser_node::error::RunError;
 use hawser_node::files::deployment::Deployment;
 use hawser_node::settings::ContractSettings;
 
@@ -21,8 +21,8 @@ pub(crate) enum Reach {
 ///
 /// # Errors
 /// Everything that is wrong with what was given, together; or why a chain was not reached.
-pub(crate) async fn connect(args: &NetworkArgs, reach: Reach) -> Result<Network, Failure> {
-    let config = ContractSettings::read(&args.sources()).map_err(Failure::usage)?;
+pub(crate) async fn connect(args: &NetworkArgs, reach: Reach) -> Result<Network, RunError> {
+    let config = ContractSettings::read(&args.sources()).map_err(RunError::usage)?;
     let Deployment { settlement_id, app_id, contracts, .. } = Deployment::of(&config).await?;
     let settlement = chain(&config.settlement.urls, settlement_id, ChainRole::Settlement).await?;
     let app = match reach {
@@ -36,19 +36,19 @@ pub(crate) async fn connect(args: &NetworkArgs, reach: Reach) -> Result<Network,
 
 /// The first of the URLs where somebody answers. Another chain than the one that was meant is a
 /// mistake, and no reason to try the next.
-async fn chain(urls: &[String], id: u64, side: ChainRole) -> Result<Chain, Failure> {
+async fn chain(urls: &[String], id: u64, side: ChainRole) -> Result<Chain, RunError> {
     let mut failures = Vec::new();
     for url in urls {
         match Chain::connect(url, id).await {
             Ok(chain) => return Ok(chain),
             Err(ConnectError::Rpc(fault)) => failures.push(fault.to_string()),
             Err(error @ ConnectError::WrongChain { .. }) => {
-                return Err(Failure::failed(format!("{side}: {error}")));
+                return Err(RunError::failed(format!("{side}: {error}")));
             }
             Err(error @ ConnectError::Url { .. }) => {
-                return Err(Failure::usage(format!("{side}: {error}")));
+                return Err(RunError::usage(format!("{side}: {error}")));
             }
         }
     }
-    Err(Failure::failed(format!("{side}: {}", failures.join("; "))))
+    Err(RunError::failed(format!("{side}: {}", failures.join("; "))))
 }

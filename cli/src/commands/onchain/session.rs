@@ -7,14 +7,14 @@ use alloy::rpc::types::TransactionReceipt;
 use alloy::signers::local::PrivateKeySigner;
 use hawser_chain::admin::{Account, AdminError, ChainRole, Network, Plan, Step};
 use hawser_chain::send::{Chain, SendError, Sender};
-use hawser_node::failure::Failure;
+use hawser_node::error::RunError;
 use serde_json::{Value, json};
 
 use super::key::{self, Names};
 use super::network::{Reach, connect};
 use super::show::{self, Fields};
 use crate::args::onchain::{NetworkArgs, SendArgs};
-use crate::output;
+use crate::output::{self, Reporter};
 
 /// What is done with a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,8 +33,8 @@ pub(crate) struct Session {
     senders: Option<Senders>,
     mode: Mode,
     timeout: Duration,
-    as_json: bool,
-    told: Told,
+    reporter: Reporter,
+    transcript: Transcript,
 }
 
 /// The account's senders: one for each chain, as long as the command lasts.
@@ -43,9 +43,9 @@ struct Senders {
     app: Option<Sender>,
 }
 
-/// What programs are told at the end.
+/// The steps and notes of a command, which JSON output prints at the end.
 #[derive(Default)]
-struct Told {
+struct Transcript {
     notes: Vec<String>,
     steps: Vec<Value>,
 }
@@ -61,7 +61,7 @@ impl Session {
         reach: Reach,
         names: &[Names],
         as_json: bool,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, RunError> {
         let mode = match (send.dry_run, send.calldata) {
             (false, false) => Mode::Send { ask: !send.yes && io::stdin().is_terminal() },
             (true, _) => Mode::DryRun,
@@ -76,8 +76,16 @@ impl Session {
         if let (Mode::Send { .. }, Some(senders)) = (mode, &senders) {
             senders.settled().await?;
         }
-        let timeout = send.timeout;
-        Ok(Self { network, account, senders, mode, timeout, as_json, told: Told::default() })
+        let (timeout, reporter) = (send.timeout, Reporter { as_json });
+        Ok(Self {
+            network,
+            account,
+            senders,
+            mode,
+            timeout,
+            reporter,
+            transcript: Transcript::default(),
+        })
     }
 
     /// Whether anything is really sent.
@@ -94,25 +102,25 @@ impl Session {
     ///
     /// # Errors
     /// When a step would fail or has failed, or nobody says yes. What was done before is told.
-    pub(crate) async fn carry_out(&mut self, plan: Plan) -> Result<(), Failure> {
-        let done = self.carry_out_told(plan).await;
+    pub(crate) async fn carry_out(&mut self, plan: Plan) -> Result<(), RunError> {
+        let done = self.carry_out_steps(plan).await;
         let was_sent = |step: &Value| !step["receipt"].is_null();
-        if done.is_err() && self.as_json && self.told.steps.iter().any(was_sent) {
+        if done.is_err() && self.reporter.as_json && self.transcript.steps.iter().any(was_sent) {
             self.print_json(&Value::Null);
         }
         done
     }
 
-    async fn carry_out_told(&mut self, plan: Plan) -> Result<(), Failure> {
-        let (first, count) = (self.told.steps.len(), plan.steps.len());
+    async fn carry_out_steps(&mut self, plan: Plan) -> Result<(), RunError> {
+        let (first, count) = (self.transcript.steps.len(), plan.steps.len());
         for (index, step) in plan.steps.iter().enumerate() {
-            self.told.steps.push(show::step_json(&self.network, step));
+            self.transcript.steps.push(show::step_json(&self.network, step));
             let what = Numbered { step, number: index + 1, count };
             self.propose(&what, first + index).await?;
         }
         for note in plan.notes {
             self.propose_text(format!("note: {note}"));
-            self.told.notes.push(note);
+            self.transcript.notes.push(note);
         }
         let Mode::Send { ask } = self.mode else { return Ok(()) };
         if ask && count > 0 {
@@ -126,7 +134,7 @@ impl Session {
     }
 
     /// Shows a step and what it would cost, or what a multisig needs of it.
-    async fn propose(&mut self, what: &Numbered<'_>, place: usize) -> Result<(), Failure> {
+    async fn propose(&mut self, what: &Numbered<'_>, place: usize) -> Result<(), RunError> {
         self.propose_text(show::step_text(&self.network, what.step, what.number, what.count));
         if self.mode == Mode::Calldata {
             self.propose_text(show::calldata_text(what.step));
@@ -142,16 +150,16 @@ impl Session {
             Some(quote.map_err(|error| what.failed(&error))?)
         };
         if let Some(quote) = &quote {
-            self.told.steps[place]["estimate"] = show::quote_json(quote);
+            self.transcript.steps[place]["estimate"] = show::quote_json(quote);
         }
         self.propose_text(show::quote_text(quote.as_ref()));
         Ok(())
     }
 
-    async fn send(&mut self, what: &Numbered<'_>, place: usize) -> Result<(), Failure> {
+    async fn send(&mut self, what: &Numbered<'_>, place: usize) -> Result<(), RunError> {
         let senders = self.senders.as_ref().ok_or_else(no_key)?;
         let side = what.step.contract.side();
-        let sender = senders.of(side).ok_or_else(|| Failure::from(AdminError::NoChain(side)))?;
+        let sender = senders.of(side).ok_or_else(|| RunError::from(AdminError::NoChain(side)))?;
         self.say(format_args!("step {}: waiting until it is mined", what.number));
         let receipt = sender.send(&what.step.call).await.map_err(|error| what.failed(&error))?;
         self.tell_receipt(side, &receipt, place);
@@ -161,12 +169,12 @@ impl Session {
     fn tell_receipt(&mut self, side: ChainRole, receipt: &TransactionReceipt, place: usize) {
         let events = self.network.events(side, receipt);
         self.say(show::receipt_text(receipt, &events));
-        self.told.steps[place]["receipt"] = show::receipt_json(receipt, &events);
+        self.transcript.steps[place]["receipt"] = show::receipt_json(receipt, &events);
     }
 
     /// Something that whoever is asked has to know, also when programs read the answer.
     fn propose_text(&self, text: String) {
-        if self.as_json && self.mode == (Mode::Send { ask: true }) {
+        if self.reporter.as_json && self.mode == (Mode::Send { ask: true }) {
             // Nobody is left to be told that this failed.
             let _ = writeln!(io::stderr(), "{text}");
         } else {
@@ -174,17 +182,15 @@ impl Session {
         }
     }
 
-    /// Something that only people are told.
+    /// Prints a line for people only.
     pub(crate) fn say(&self, text: impl std::fmt::Display) {
-        if !self.as_json {
-            output::line(text);
-        }
+        self.reporter.text(text);
     }
 
     /// Ends the command with what came of it, if anything was sent.
     pub(crate) fn finish(self, result: Option<Fields>) {
         match result {
-            result if self.as_json => {
+            result if self.reporter.as_json => {
                 self.print_json(&result.map_or(Value::Null, Fields::into_json));
             }
             Some(result) => result.print(),
@@ -195,7 +201,7 @@ impl Session {
     /// Ends the command with a list of things that came of it, if anything was sent.
     pub(crate) fn finish_list(self, results: Option<Vec<Fields>>) {
         match results {
-            results if self.as_json => {
+            results if self.reporter.as_json => {
                 let list =
                     |results: Vec<Fields>| results.into_iter().map(Fields::into_json).collect();
                 self.print_json(&results.map_or(Value::Null, list));
@@ -220,8 +226,8 @@ impl Session {
         output::line(json!({
             "mode": mode,
             "account": self.account.address().map(|address| address.to_string()),
-            "notes": self.told.notes,
-            "steps": self.told.steps,
+            "notes": self.transcript.notes,
+            "steps": self.transcript.steps,
             "result": result,
         }));
     }
@@ -235,10 +241,10 @@ struct Numbered<'a> {
 }
 
 impl Numbered<'_> {
-    fn failed(&self, error: &SendError) -> Failure {
+    fn failed(&self, error: &SendError) -> RunError {
         let Self { step, number, count } = self;
         let (contract, function) = (step.contract, step.described().name);
-        let failure = Failure::failed(error);
+        let failure = RunError::failed(error);
         if *count == 1 {
             failure.while_doing(format_args!("{contract}.{function}"))
         } else {
@@ -254,9 +260,9 @@ impl Senders {
     }
 
     /// What an earlier run has sent is mined first: it may be what this one is about to do again.
-    async fn settled(&self) -> Result<(), Failure> {
+    async fn settled(&self) -> Result<(), RunError> {
         for sender in [Some(&self.settlement), self.app.as_ref()].into_iter().flatten() {
-            sender.settled().await.map_err(Failure::failed)?;
+            sender.settled().await.map_err(RunError::failed)?;
         }
         Ok(())
     }
@@ -269,11 +275,11 @@ impl Senders {
     }
 }
 
-fn account(send: &SendArgs, mode: Mode, names: &[Names]) -> Result<Account, Failure> {
+fn account(send: &SendArgs, mode: Mode, names: &[Names]) -> Result<Account, RunError> {
     let sends = matches!(mode, Mode::Send { .. });
     if let Some(address) = send.from {
         return match sends {
-            true => Err(Failure::usage(
+            true => Err(RunError::usage(
                 "--from says whose name to act in without a key, so it needs --dry-run or \
                  --calldata",
             )),
@@ -290,22 +296,22 @@ fn account(send: &SendArgs, mode: Mode, names: &[Names]) -> Result<Account, Fail
         (None, Mode::Calldata) => Ok(Account::Unknown),
         (None, Mode::Send { .. }) => Err(no_key()),
         (None, Mode::DryRun) => {
-            Err(Failure::usage("whose name? Give --key-file FILE, or --from ADDRESS"))
+            Err(RunError::usage("whose name? Give --key-file FILE, or --from ADDRESS"))
         }
     }
 }
 
-fn no_key() -> Failure {
-    Failure::usage(
+fn no_key() -> RunError {
+    RunError::usage(
         "this needs a key: give --key-file FILE, or HAWSER_KEY_FILE or HAWSER_KEY in the \
          environment; --dry-run and --calldata need none",
     )
 }
 
 /// Asks whoever sits at the terminal.
-fn confirm(count: usize) -> Result<(), Failure> {
+fn confirm(count: usize) -> Result<(), RunError> {
     if output::ask(format_args!("Send {}?", output::count(count, "transaction")))? {
         return Ok(());
     }
-    Err(Failure::refused("nothing was sent: nobody said yes"))
+    Err(RunError::refused("nothing was sent: nobody said yes"))
 }

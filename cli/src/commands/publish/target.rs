@@ -1,6 +1,6 @@
 //! The id of the node at an address: envelopes are signed for it.
 
-use hawser_node::failure::Failure;
+use hawser_node::error::RunError;
 use hawser_node::files;
 use hawser_proto::OriginatorId;
 
@@ -8,13 +8,13 @@ use crate::args::PublishArgs;
 use crate::network_file::NetworkFile;
 
 /// `--target`, or what the file of the network says about the address.
-pub(super) fn find(args: &PublishArgs) -> Result<OriginatorId, Failure> {
+pub(super) fn find(args: &PublishArgs) -> Result<OriginatorId, RunError> {
     if let Some(target) = args.target {
         return Ok(OriginatorId(target));
     }
     let path = args.network.clone().unwrap_or_else(|| NetworkFile::beside(&args.payer_key_file));
     let file = files::read(&path, NetworkFile::parse).map_err(|error| {
-        Failure::not_found(format!(
+        RunError::not_found(format!(
             "the id of the node at {} is not known ({error}): say it with --target ID, or name \
              the network.json of its network with --network",
             args.node
@@ -22,7 +22,7 @@ pub(super) fn find(args: &PublishArgs) -> Result<OriginatorId, Failure> {
     })?;
     file.node_at(&args.node).map(|node| OriginatorId(node.node_id)).ok_or_else(|| {
         let known: Vec<_> = file.nodes.iter().map(|node| node.grpc.as_str()).collect();
-        Failure::not_found(format!(
+        RunError::not_found(format!(
             "no node of {} is at {} (they are at {}): say its id with --target ID",
             path.display(),
             args.node,
@@ -36,7 +36,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use hawser_node::failure::Reason;
+    use hawser_node::error::RunErrorKind;
 
     fn args(folder: &Path, node: &str) -> PublishArgs {
         PublishArgs {
@@ -72,7 +72,7 @@ mod tests {
         network(folder.path());
         let other = find(&args(folder.path(), "127.0.0.1:5050")).unwrap_err();
         for failure in [nothing, other] {
-            assert_eq!(failure.reason, Reason::NotFound);
+            assert_eq!(failure.kind, RunErrorKind::NotFound);
             assert!(failure.text.contains("--target"), "{failure}");
         }
     }

@@ -1,7 +1,7 @@
 //! `hawser registry node` and `hawser registry canonical`.
 
 use hawser_chain::admin::nodes::{self, NewNode, NodeRecord};
-use hawser_node::failure::Failure;
+use hawser_node::error::RunError;
 use hawser_proto::PublicKey;
 use serde_json::Value;
 
@@ -10,14 +10,14 @@ use crate::args::registry::{CanonicalArgs, NodeAddArgs, UpdateHttpArgs};
 use crate::commands::onchain::{self, Fields, Reach, SENDER, Session};
 use crate::output;
 
-pub(super) async fn add(args: &NodeAddArgs, as_json: bool) -> Result<(), Failure> {
+pub(super) async fn add(args: &NodeAddArgs, as_json: bool) -> Result<(), RunError> {
     let new = NewNode {
         owner: args.owner,
         signing_public_key: *public_key(args)?.as_bytes(),
         http_address: http_address(&args.http_address)?,
     };
     if new.owner.is_zero() {
-        return Err(Failure::usage("--owner must not be the zero address"));
+        return Err(RunError::usage("--owner must not be the zero address"));
     }
     let mut session =
         Session::open(&args.network, &args.send, Reach::Settlement, SENDER, as_json).await?;
@@ -33,7 +33,7 @@ pub(super) async fn add(args: &NodeAddArgs, as_json: bool) -> Result<(), Failure
     Ok(())
 }
 
-pub(super) async fn list(args: &NetworkArgs, as_json: bool) -> Result<(), Failure> {
+pub(super) async fn list(args: &NetworkArgs, as_json: bool) -> Result<(), RunError> {
     let network = onchain::connect(args, Reach::Settlement).await?;
     let records = nodes::list(&network).await?;
     if as_json {
@@ -47,7 +47,7 @@ pub(super) async fn list(args: &NetworkArgs, as_json: bool) -> Result<(), Failur
     Ok(())
 }
 
-pub(super) async fn update_http(args: &UpdateHttpArgs, as_json: bool) -> Result<(), Failure> {
+pub(super) async fn update_http(args: &UpdateHttpArgs, as_json: bool) -> Result<(), RunError> {
     let address = http_address(&args.http_address)?;
     let mut session =
         Session::open(&args.network, &args.send, Reach::Settlement, SENDER, as_json).await?;
@@ -60,7 +60,7 @@ pub(super) async fn canonical(
     args: &CanonicalArgs,
     belongs: bool,
     as_json: bool,
-) -> Result<(), Failure> {
+) -> Result<(), RunError> {
     let mut session =
         Session::open(&args.network, &args.send, Reach::Settlement, SENDER, as_json).await?;
     let plan = if belongs {
@@ -72,7 +72,7 @@ pub(super) async fn canonical(
     finish(session, args.node).await
 }
 
-async fn finish(session: Session, node_id: u32) -> Result<(), Failure> {
+async fn finish(session: Session, node_id: u32) -> Result<(), RunError> {
     let result = if session.sends() {
         Some(fields(nodes::get(&session.network, node_id).await?))
     } else {
@@ -93,14 +93,14 @@ fn fields(node: NodeRecord) -> Fields {
         .with("signingPublicKey", node.signing_public_key.to_string())
 }
 
-fn public_key(args: &NodeAddArgs) -> Result<PublicKey, Failure> {
+fn public_key(args: &NodeAddArgs) -> Result<PublicKey, RunError> {
     if let Some(file) = &args.node_key_file {
         return Ok(onchain::read_key(file)?.public_key());
     }
     let text = args.public_key.as_deref().unwrap_or_default();
     let bytes = hex::decode(text.strip_prefix("0x").unwrap_or(text)).unwrap_or_default();
     PublicKey::from_uncompressed(&bytes).ok_or_else(|| {
-        Failure::usage(
+        RunError::usage(
             "--public-key must be an uncompressed point of secp256k1: 65 bytes that begin with 04, \
              in hex",
         )
@@ -108,7 +108,7 @@ fn public_key(args: &NodeAddArgs) -> Result<PublicKey, Failure> {
 }
 
 /// A URL that others can dial: the contract takes any text.
-fn http_address(text: &str) -> Result<String, Failure> {
+fn http_address(text: &str) -> Result<String, RunError> {
     let is_good = text.parse::<http::Uri>().is_ok_and(|uri| {
         let has_host = uri.host().is_some_and(|host| !host.is_empty());
         let ends_there = matches!(uri.path(), "" | "/") && uri.query().is_none();
@@ -118,7 +118,7 @@ fn http_address(text: &str) -> Result<String, Failure> {
     if is_good {
         Ok(text.to_owned())
     } else {
-        Err(Failure::usage(format!(
+        Err(RunError::usage(format!(
             "{text:?} is no address of a node: it must be http://host:port or https://host"
         )))
     }
@@ -145,7 +145,7 @@ mod tests {
             "http://user:word@a",
             "http://a b",
         ] {
-            assert_eq!(output::exit_code(http_address(bad).unwrap_err().reason), 2, "{bad}");
+            assert_eq!(output::exit_code(http_address(bad).unwrap_err().kind), 2, "{bad}");
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use hawser_chain::admin::bridge::{self, Terms};
 use hawser_chain::admin::parameters::{self, Assignment, State};
-use hawser_node::failure::Failure;
+use hawser_node::error::RunError;
 use serde_json::Value;
 
 use crate::args::registry::{ParamsBridgeArgs, ParamsGetArgs, ParamsSetArgs};
@@ -13,7 +13,7 @@ use crate::output;
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-pub(super) async fn get(args: ParamsGetArgs, as_json: bool) -> Result<(), Failure> {
+pub(super) async fn get(args: ParamsGetArgs, as_json: bool) -> Result<(), RunError> {
     let network = onchain::connect(&args.network, Reach::AppIfGiven).await?;
     let keys = if args.keys.is_empty() { parameters::names() } else { args.keys };
     let states = parameters::get(&network, &keys).await?;
@@ -26,7 +26,7 @@ pub(super) async fn get(args: ParamsGetArgs, as_json: bool) -> Result<(), Failur
     Ok(())
 }
 
-pub(super) async fn set(args: &ParamsSetArgs, as_json: bool) -> Result<(), Failure> {
+pub(super) async fn set(args: &ParamsSetArgs, as_json: bool) -> Result<(), RunError> {
     let assignments: Vec<_> =
         args.assignments.iter().map(|text| assignment(text)).collect::<Result<_, _>>()?;
     let keys = once_each(assignments.iter().map(|(key, _)| key))?;
@@ -37,7 +37,7 @@ pub(super) async fn set(args: &ParamsSetArgs, as_json: bool) -> Result<(), Failu
     finish(session, &keys).await
 }
 
-pub(super) async fn bridge(args: &ParamsBridgeArgs, as_json: bool) -> Result<(), Failure> {
+pub(super) async fn bridge(args: &ParamsBridgeArgs, as_json: bool) -> Result<(), RunError> {
     let keys = once_each(args.keys.iter())?;
     let terms = Terms {
         gas_limit: args.gas_limit,
@@ -49,7 +49,7 @@ pub(super) async fn bridge(args: &ParamsBridgeArgs, as_json: bool) -> Result<(),
         Session::open(&args.network, &args.send, Reach::AppIfGiven, SENDER, as_json).await?;
     let is_reached = session.network.app.is_some();
     if args.apply && !is_reached {
-        return Err(Failure::usage("--apply needs the app chain: give --app-rpc-url URL"));
+        return Err(RunError::usage("--apply needs the app chain: give --app-rpc-url URL"));
     }
     let plan = bridge::send(&session.network, &session.account, &keys, &terms).await;
     session.carry_out(plan?).await?;
@@ -67,7 +67,7 @@ pub(super) async fn bridge(args: &ParamsBridgeArgs, as_json: bool) -> Result<(),
 }
 
 /// Waits until the app chain has what is set. The transaction that sent it is mined already.
-async fn wait_until_arrived(session: &Session, keys: &[String]) -> Result<(), Failure> {
+async fn wait_until_arrived(session: &Session, keys: &[String]) -> Result<(), RunError> {
     let begun = Instant::now();
     loop {
         let missing = bridge::missing(&session.network, keys).await?;
@@ -75,7 +75,7 @@ async fn wait_until_arrived(session: &Session, keys: &[String]) -> Result<(), Fa
             return Ok(());
         }
         if begun.elapsed() >= session.timeout() {
-            return Err(Failure::failed(format!(
+            return Err(RunError::failed(format!(
                 "{} has not arrived on the app chain after {} s; it is on its way: look with \
                  `params get`, and run the same command again when it is there",
                 missing.join(", "),
@@ -86,7 +86,7 @@ async fn wait_until_arrived(session: &Session, keys: &[String]) -> Result<(), Fa
     }
 }
 
-async fn finish(session: Session, keys: &[String]) -> Result<(), Failure> {
+async fn finish(session: Session, keys: &[String]) -> Result<(), RunError> {
     let result = if session.sends() {
         let states = parameters::get(&session.network, keys).await?;
         Some(states.iter().map(fields).collect())
@@ -97,19 +97,19 @@ async fn finish(session: Session, keys: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn assignment(text: &str) -> Result<Assignment, Failure> {
+fn assignment(text: &str) -> Result<Assignment, RunError> {
     let (key, value) = text
         .split_once('=')
-        .ok_or_else(|| Failure::usage(format!("{text:?} must be KEY=VALUE")))?;
-    parameters::assignment(key, value).map_err(Failure::from)
+        .ok_or_else(|| RunError::usage(format!("{text:?} must be KEY=VALUE")))?;
+    parameters::assignment(key, value).map_err(RunError::from)
 }
 
 /// The same parameter twice is a mistake: which of the values was meant?
-fn once_each<'a>(keys: impl Iterator<Item = &'a String>) -> Result<Vec<String>, Failure> {
+fn once_each<'a>(keys: impl Iterator<Item = &'a String>) -> Result<Vec<String>, RunError> {
     let mut seen = Vec::new();
     for key in keys {
         if seen.contains(key) {
-            return Err(Failure::usage(format!("{key} was given twice")));
+            return Err(RunError::usage(format!("{key} was given twice")));
         }
         seen.push(key.clone());
     }

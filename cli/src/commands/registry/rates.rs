@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use hawser_chain::admin::rates::{self, Prices, Rates};
-use hawser_node::failure::Failure;
+use hawser_node::error::RunError;
 use serde_json::Value;
 
 use crate::args::onchain::NetworkArgs;
@@ -11,7 +11,7 @@ use crate::args::registry::RatesAddArgs;
 use crate::commands::onchain::{self, Fields, Reach, SENDER, Session};
 use crate::output;
 
-pub(super) async fn add(args: &RatesAddArgs, as_json: bool) -> Result<(), Failure> {
+pub(super) async fn add(args: &RatesAddArgs, as_json: bool) -> Result<(), RunError> {
     let prices = Prices {
         message_fee: args.message_fee,
         storage_fee: args.storage_fee,
@@ -21,7 +21,7 @@ pub(super) async fn add(args: &RatesAddArgs, as_json: bool) -> Result<(), Failur
     let mut session =
         Session::open(&args.network, &args.send, Reach::Settlement, SENDER, as_json).await?;
     // Nodes price by their clocks, not by the chain's.
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(Failure::failed)?.as_secs();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(RunError::failed)?.as_secs();
     let plan = rates::add(&session.network, &prices, args.start_time, now).await;
     session.carry_out(plan?).await?;
     let result = if session.sends() {
@@ -34,7 +34,7 @@ pub(super) async fn add(args: &RatesAddArgs, as_json: bool) -> Result<(), Failur
     Ok(())
 }
 
-pub(super) async fn list(args: &NetworkArgs, as_json: bool) -> Result<(), Failure> {
+pub(super) async fn list(args: &NetworkArgs, as_json: bool) -> Result<(), RunError> {
     let network = onchain::connect(args, Reach::Settlement).await?;
     let all = rates::list(&network).await?;
     let rows = all.iter().enumerate().map(|(index, rates)| fields(index, rates));

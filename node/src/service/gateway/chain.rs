@@ -17,7 +17,7 @@ use hawser_gateway::routing::ChainTopic;
 use hawser_proto::Bytes;
 use zeroize::Zeroizing;
 
-use crate::failure::Failure;
+use crate::error::RunError;
 use crate::files::deployment::Deployment;
 use crate::settings::GatewayServiceSettings;
 
@@ -33,15 +33,15 @@ struct Writer {
 pub(super) async fn writer(
     config: &GatewayServiceSettings,
     deployment: &Deployment,
-) -> Result<Arc<dyn ChainWriter>, Failure> {
+) -> Result<Arc<dyn ChainWriter>, RunError> {
     let at = |contract| {
         let address = deployment.contracts.get(contract).ok_or(AdminError::NoAddress(contract));
-        address.map_err(Failure::from)
+        address.map_err(RunError::from)
     };
     let urls = config.chains.contracts.app.urls.clone();
-    let endpoints = Endpoints::new("app", &urls, deployment.app_id).map_err(Failure::usage)?;
+    let endpoints = Endpoints::new("app", &urls, deployment.app_id).map_err(RunError::usage)?;
     let secret = Zeroizing::new(config.payer.to_bytes());
-    let key = PrivateKeySigner::from_slice(secret.as_slice()).map_err(Failure::failed)?;
+    let key = PrivateKeySigner::from_slice(secret.as_slice()).map_err(RunError::failed)?;
     let settings = BroadcastSettings {
         urls,
         chain_id: deployment.app_id,
@@ -57,7 +57,7 @@ pub(super) async fn writer(
             "--nonce-record names no file: a crash forgets which transactions are under way"
         );
     }
-    let broadcaster = Broadcaster::start(settings, key).await.map_err(Failure::failed)?;
+    let broadcaster = Broadcaster::start(settings, key).await.map_err(RunError::failed)?;
     Ok(Arc::new(Writer { broadcaster, endpoints }))
 }
 

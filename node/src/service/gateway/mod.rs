@@ -1,46 +1,47 @@
-//! A gateway at work: what it is told of the network, its start and its end.
+//! A gateway at work: its inputs, its start and its end.
 //!
-//! - `world`: registry and price list, from files or from the settlement chain;
+//! - `files`: registry and rates from files; from the chain they come through
+//!   [`settlement`](super::settlement);
 //! - `chain`: the app chain, as the gateway writes to it.
 
 mod chain;
-mod world;
+mod files;
 
 use std::sync::Arc;
 
 use hawser_chain::index::ChainReader;
+use hawser_chain::watch::ListWatcher;
 use hawser_gateway::policy::config::PolicyFile;
-use hawser_gateway::{GatewayHandle, GatewaySettings, StartError, World};
+use hawser_gateway::{GatewayHandle, GatewaySettings, ListsView, StartError, World};
 use hawser_validation::precheck::UpdatePrecheck;
 use hawser_validation::wallets::Wallets;
 use tokio::runtime::Runtime;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
+use super::settlement::{SettlementLists, SettlementReader};
 use super::stop_signal::{End, Ends};
 use super::supervisor::Supervisor;
 use super::system;
-use crate::failure::Failure;
-use crate::files;
+use crate::error::RunError;
 use crate::files::deployment::Deployment;
-use crate::settings::GatewayServiceSettings;
-use crate::settings::StopSettings;
-use world::Settlement;
+use crate::settings::{GatewayServiceSettings, StopSettings};
 
 /// Runs a gateway until something tells it to stop. `exit_with_parent`: the end of the standard
 /// input does.
 ///
 /// # Errors
 /// When it does not start, or does not stop in order.
-pub fn run(config: GatewayServiceSettings, exit_with_parent: bool) -> Result<(), Failure> {
-    system::require_open_files().map_err(Failure::failed)?;
-    let runtime = Runtime::new().map_err(Failure::failed)?;
+pub fn run(config: GatewayServiceSettings, exit_with_parent: bool) -> Result<(), RunError> {
+    system::require_open_files().map_err(RunError::failed)?;
+    let runtime = Runtime::new().map_err(RunError::failed)?;
     let done = runtime.block_on(live(config, exit_with_parent));
     runtime.shutdown_background();
     done
 }
 
-async fn live(config: GatewayServiceSettings, exit_with_parent: bool) -> Result<(), Failure> {
-    let mut ends = Ends::listen(exit_with_parent).map_err(Failure::failed)?;
+async fn live(config: GatewayServiceSettings, exit_with_parent: bool) -> Result<(), RunError> {
+    let mut ends = Ends::listen(exit_with_parent).map_err(RunError::failed)?;
     let stop = config.stop;
     let gateway = tokio::select! {
         gateway = start(config) => gateway?,
@@ -59,18 +60,27 @@ async fn live(config: GatewayServiceSettings, exit_with_parent: bool) -> Result<
     end(gateway, stop, &mut ends).await
 }
 
-/// A gateway, and what it is told by.
+/// A gateway, and the reading of the settlement chain that lasts as long as it.
 struct Running {
     gateway: GatewayHandle,
-    _reading: Option<ChainReader>,
+    _reading: Option<SettlementReading>,
 }
 
-async fn start(config: GatewayServiceSettings) -> Result<Running, Failure> {
+/// Keeps the lists of the settlement chain current until it is dropped.
+struct SettlementReading {
+    _lists: SettlementLists,
+    _events: ChainReader,
+}
+
+/// Message for a list that was watched a moment ago.
+const WATCHED: &str = "the list is watched";
+
+async fn start(config: GatewayServiceSettings) -> Result<Running, RunError> {
     let policies = match &config.policies {
-        Some(path) => files::read(path, PolicyFile::parse)?,
+        Some(path) => crate::files::read(path, PolicyFile::parse)?,
         None => PolicyFile::default(),
     };
-    let (world, reading) = world(&config).await?;
+    let (world, reading) = inputs(&config).await?;
     let settings = GatewaySettings {
         listen: config.listen,
         metrics: config.metrics,
@@ -94,46 +104,52 @@ async fn start(config: GatewayServiceSettings) -> Result<Running, Failure> {
     Ok(Running { gateway, _reading: reading })
 }
 
-fn not_started(error: StartError) -> Failure {
+fn not_started(error: StartError) -> RunError {
     let hint = match &error {
         StartError::Listen { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => {
             ": stop what uses it, or choose other ports (--api.port, --metrics.metrics-port)"
         }
         _ => "",
     };
-    Failure::failed(format!("{error}{hint}"))
+    RunError::failed(format!("{error}{hint}"))
 }
 
-/// What the gateway is told, and what has to go on so that it is told the truth.
-async fn world(config: &GatewayServiceSettings) -> Result<(World, Option<ChainReader>), Failure> {
-    let said = &config.chains.contracts;
-    let rates_wanted = Arc::new(tokio::sync::Notify::new());
-    let deployment = if said.settlement.urls.is_empty() && said.app.urls.is_empty() {
+/// Returns the gateway's inputs, and the reader that keeps them current as long as it lives.
+async fn inputs(
+    settings: &GatewayServiceSettings,
+) -> Result<(World, Option<SettlementReading>), RunError> {
+    let access = &settings.chains.contracts;
+    let rates_wanted = Arc::new(Notify::new());
+    let deployment = if access.settlement.urls.is_empty() && access.app.urls.is_empty() {
         None
     } else {
-        Some(Deployment::of(said).await?)
+        Some(Deployment::of(access).await?)
     };
     let mut settlement = match &deployment {
-        Some(deployment) if !said.settlement.urls.is_empty() => {
-            Some(Settlement::new(said, deployment)?)
+        Some(deployment) if !access.settlement.urls.is_empty() => {
+            Some(SettlementReader::new(&settings.chains, deployment)?)
         }
         _ => None,
     };
-    let nodes = match (&config.registry_file, &mut settlement) {
-        (Some(path), _) => world::nodes_of_file(path)?,
-        (None, Some(settlement)) => settlement.nodes(config.chains.nodes_refresh).await?,
-        (None, None) => return Err(Failure::usage("no node registry was named")),
-    };
-    let rates = match (&config.rates_file, &mut settlement) {
-        (Some(path), _) => world::rates_of_file(path)?,
+    let registry = match (&settings.registry_file, &mut settlement) {
+        (Some(path), _) => files::follow_registry(path)?,
         (None, Some(settlement)) => {
-            settlement.rates(config.chains.rates_refresh, rates_wanted.clone()).await?
+            settlement.watch_registry().await?;
+            values(settlement.lists.registry.as_ref().expect(WATCHED))
         }
-        (None, None) => return Err(Failure::usage("no price list was named")),
+        (None, None) => return Err(RunError::usage("no node registry was named")),
+    };
+    let rates = match (&settings.rates_file, &mut settlement) {
+        (Some(path), _) => files::follow_rates(path)?,
+        (None, Some(settlement)) => {
+            settlement.watch_rates(Some(rates_wanted.clone())).await?;
+            values(settlement.lists.rates.as_ref().expect(WATCHED))
+        }
+        (None, None) => return Err(RunError::usage("no price list was named")),
     };
     let chain = match &deployment {
-        Some(deployment) if !said.app.urls.is_empty() => {
-            Some(chain::writer(config, deployment).await?)
+        Some(deployment) if !access.app.urls.is_empty() => {
+            Some(chain::writer(settings, deployment).await?)
         }
         _ => {
             tracing::warn!(
@@ -142,15 +158,44 @@ async fn world(config: &GatewayServiceSettings) -> Result<(World, Option<ChainRe
             None
         }
     };
-    let push_urls = config.chains.settlement.push_urls.clone();
-    let (reading, lists) = settlement.map(|settlement| settlement.listen(push_urls)).unzip();
-    let wallets = Arc::new(Wallets::over_rpc(config.wallet_rpcs.clone()));
+    let push_urls = settings.chains.settlement.push_urls.clone();
+    let (reading, lists) = settlement.map(|settlement| listen(settlement, push_urls)).unzip();
+    let wallets = Arc::new(Wallets::over_rpc(settings.wallet_rpcs.clone()));
     let identity = Some(Arc::new(UpdatePrecheck::new(wallets)) as _);
-    Ok((World { nodes, rates, lists, rates_wanted, chain, identity }, reading))
+    Ok((World { registry, rates, lists, rates_wanted, chain, identity }, reading))
+}
+
+/// Starts to listen to the chain, so that changes of the lists are read when they are made.
+fn listen(
+    mut settlement: SettlementReader,
+    push_urls: Vec<String>,
+) -> (SettlementReading, Arc<dyn ListsView>) {
+    let push = settlement.push_settings(push_urls);
+    let events = ChainReader::start(settlement.endpoints, push, Vec::new());
+    let view = Arc::new(settlement.lists.view());
+    (SettlementReading { _lists: settlement.lists, _events: events }, view)
+}
+
+/// Returns a receiver of the values alone. A failed read changes nothing.
+fn values<T: Send + Sync + 'static>(watcher: &ListWatcher<T>) -> watch::Receiver<Arc<T>> {
+    let mut snapshots = watcher.subscribe();
+    let (sender, receiver) = watch::channel(snapshots.borrow_and_update().value.clone());
+    tokio::spawn(async move {
+        while snapshots.changed().await.is_ok() {
+            let value = {
+                let snapshot = snapshots.borrow_and_update();
+                snapshot.error.is_none().then(|| snapshot.value.clone())
+            };
+            if let Some(value) = value {
+                sender.send_replace(value);
+            }
+        }
+    });
+    receiver
 }
 
 /// Stops in order; gives up at the second signal, or when it takes too long.
-async fn end(running: Running, stop: StopSettings, ends: &mut Ends) -> Result<(), Failure> {
+async fn end(running: Running, stop: StopSettings, ends: &mut Ends) -> Result<(), RunError> {
     let late = Instant::now() + stop.drain + stop.grace;
     let why = tokio::select! {
         () = running.gateway.shutdown(stop.drain) => {

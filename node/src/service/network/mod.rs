@@ -1,9 +1,14 @@
-//! What a node knows of the network, kept current: from files, from the chains, or from both.
+//! The node's inputs from outside its own log, kept current: registry and rates, and the chain
+//! strands; each from the chains or from a file that stands in for them.
+//!
+//! - [`NetworkState`]: the registry and the rates that the engine uses;
+//! - [`chains`]: both chains; `sinks`: where their events go; [`status`]: what the API shows;
+//! - [`stand_in_files`]: the files.
 
 pub(super) mod chains;
-pub(super) mod files;
-pub(super) mod sights;
 mod sinks;
+pub(super) mod stand_in_files;
+pub(super) mod status;
 
 use std::sync::Arc;
 
@@ -16,25 +21,25 @@ use tokio::sync::watch;
 use super::ports::SystemClock;
 use crate::files::rates::rows;
 
-/// Why a price list was not taken over.
+/// Why a rate table was not recorded.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    /// It contradicts what was recorded, or that could not be done.
+    /// It contradicts the recorded rates, or the write failed.
     #[error("the price list cannot be recorded: {0}")]
     Record(#[from] CommitError),
-    /// What was recorded could not be read.
+    /// The recorded rates could not be read.
     #[error("the recorded rates cannot be read: {0}")]
     Read(#[from] ReadError),
-    /// What was recorded is no price list.
+    /// The recorded rates are no valid table.
     #[error("the recorded rates are no price list: {0}")]
     Table(#[from] RateTableError),
 }
 
-/// Records a price list, and returns all that is recorded, confirmed as of `read_ns`: a price once
-/// known is never forgotten, because envelopes of its time are judged by it.
+/// Records a rate table and returns all recorded rates, confirmed as of `read_ns`. A rate is never
+/// forgotten, because envelopes of its time are checked against it.
 ///
 /// # Errors
-/// When it contradicts what was recorded.
+/// When it contradicts the recorded rates, or the database fails.
 pub(super) fn record_rates(
     table: &RateTable,
     read_ns: i64,
@@ -55,27 +60,27 @@ fn rate(row: &RateRow) -> Rate {
     }
 }
 
-/// Where the engine looks. Cheap to clone; all clones are the same.
+/// The registry and the rates that the engine uses. Cheap to clone; all clones share one state.
 #[derive(Clone)]
-pub(super) struct Outlets {
+pub(super) struct NetworkState {
     pub(super) own: OriginatorId,
     pub(super) store: Store,
     pub(super) registry: Arc<watch::Sender<Arc<Registry>>>,
     pub(super) rates: Arc<watch::Sender<Arc<RateTable>>>,
 }
 
-impl Outlets {
-    /// What is known at the start.
+impl NetworkState {
+    /// Starts with the first registry and the first rates.
     pub(super) fn new(own: OriginatorId, store: Store, known: Registry, rates: RateTable) -> Self {
         let registry = Arc::new(watch::Sender::new(Arc::new(known)));
         let rates = Arc::new(watch::Sender::new(Arc::new(rates)));
         Self { own, store, registry, rates }
     }
 
-    /// Takes over a registry that was read, if it is another one.
+    /// Publishes a new registry, if it differs from the current one.
     ///
     /// # Errors
-    /// Keys never change: says whose key would. What was known stays then.
+    /// Returns the node whose key would change: keys never do. The current registry stays.
     fn take_registry(&self, new: Registry) -> Result<(), OriginatorId> {
         let known = self.registry.borrow().clone();
         if new == *known {
@@ -100,10 +105,10 @@ impl Outlets {
         Ok(())
     }
 
-    /// Takes over a price list that was read.
+    /// Records and publishes a new rate table.
     ///
     /// # Errors
-    /// When it cannot be recorded. What was known stays then.
+    /// When it cannot be recorded. The current table stays.
     fn take_rates(&self, table: &RateTable, read_ns: i64) -> Result<(), RecordError> {
         let new = record_rates(table, read_ns, &self.store)?;
         if new.rates() == self.rates.borrow().rates() {
@@ -115,19 +120,19 @@ impl Outlets {
         Ok(())
     }
 
-    /// The price list is known to be what it was.
+    /// Publishes that the current rates were still in force at `read_ns`.
     fn confirm_rates(&self, read_ns: i64) {
         self.rates.send_modify(|rates| *rates = Arc::new(rates.confirmed(read_ns)));
     }
 }
 
-/// A node whose key is not what it was.
+/// Returns a node whose key differs between the two registries.
 fn changed_key(known: &Registry, new: &Registry) -> Option<OriginatorId> {
     let changed = |id, key| new.node(id).is_some_and(|record| record.public_key != key);
     known.nodes().find(|record| changed(record.id, record.public_key)).map(|record| record.id)
 }
 
-/// Now, by this machine's clock.
+/// Returns the current time in unix nanoseconds.
 fn now_ns() -> i64 {
     SystemClock.now_ns()
 }

@@ -1,5 +1,5 @@
-//! Files that stand for a registry, a price list and the app chain. They are read again when they
-//! change; a change that cannot be taken is reported once, and what was known stays.
+//! Files that stand in for the registry, the rates and the app chain. They are read again when they
+//! change. A change that cannot be taken is logged once, and the last state stays.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -12,64 +12,63 @@ use hawser_proto::OriginatorId;
 use hawser_rules::RateTable;
 use hawser_storage::Store;
 
-use super::{Outlets, RecordError, now_ns, record_rates};
+use super::{NetworkState, RecordError, now_ns, record_rates};
 use crate::files::chain::{ChainFile, ChainFileError};
 use crate::files::rates::RatesFault;
 use crate::files::{self, FileError, rates, registry};
 
-/// How often the files are looked at.
+/// Time between two looks at the files. A guess: soon enough for an operator who waits for it.
 const POLL_EVERY: Duration = Duration::from_millis(500);
 
-/// Why the price list was not taken over.
+/// Why the rates of a file were not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum RatesError {
     /// The file could not be used.
     #[error(transparent)]
     File(#[from] FileError<RatesFault>),
-    /// It cannot be recorded.
+    /// The rates cannot be recorded.
     #[error(transparent)]
     Record(#[from] RecordError),
 }
 
-/// Why chain events were not taken over.
+/// Why events of a chain file were not appended.
 #[derive(Debug, thiserror::Error)]
-pub enum ChainError {
+pub enum ChainAppendFileError {
     /// The file could not be used.
-    #[error("{path}: {fault}")]
+    #[error("{path}: {error}")]
     File {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What is wrong with it.
-        fault: ChainFileError,
+        /// The error of its content.
+        error: ChainFileError,
     },
-    /// The log did not take them.
+    /// The events could not be appended to the log.
     #[error("the chain strands cannot be written: {0}")]
     Append(#[from] ChainAppendError),
 }
 
-/// Reads the price list of a file, records it, and returns all that is recorded, confirmed as of
-/// the moment of reading.
+/// Reads and records the rates of a file. Returns all recorded rates, confirmed as of now.
 ///
 /// # Errors
-/// When it cannot be read, or contradicts what was recorded.
+/// When the file cannot be read, or contradicts the recorded rates.
 pub(in crate::service) fn load_rates(path: &Path, store: &Store) -> Result<RateTable, RatesError> {
     let read_ns = now_ns();
     Ok(record_rates(&files::read(path, rates::parse)?, read_ns, store)?)
 }
 
-/// Appends everything new in a chain file. Returns how many events it had.
+/// Appends everything new in a chain file. Returns the number of events.
 ///
 /// # Errors
-/// When the file or the log cannot be used; what came before is taken over.
+/// When the file or the log cannot be used. Events before the error are appended.
 pub(in crate::service) fn append_chain(
     file: &mut ChainFile,
     appender: &ChainAppender,
-) -> Result<usize, ChainError> {
+) -> Result<usize, ChainAppendFileError> {
     let mut count = 0;
     loop {
         let events = file
             .poll()
-            .map_err(|fault| ChainError::File { path: file.path().to_owned(), fault })?;
+            .map_err(|error| ChainAppendFileError::File { path: file.path().to_owned(), error })?;
         if events.is_empty() {
             return Ok(count);
         }
@@ -79,29 +78,30 @@ pub(in crate::service) fn append_chain(
     }
 }
 
-/// The files, where what they say goes, and what has been said about them.
-pub(in crate::service) struct World {
-    pub(in crate::service) outlets: Outlets,
-    pub(in crate::service) registry_file: Option<Watched>,
-    pub(in crate::service) rates_file: Option<Watched>,
-    /// Whether the file, as it was last seen, is where the rates are from.
+/// The files, and the state that they feed.
+pub(in crate::service) struct StandInReader {
+    pub(in crate::service) network: NetworkState,
+    pub(in crate::service) registry_file: Option<WatchedFile>,
+    pub(in crate::service) rates_file: Option<WatchedFile>,
+    /// Whether the rates in force are those of the file as it was last read.
     pub(in crate::service) rates_taken: bool,
     pub(in crate::service) chain: Option<(ChainFile, ChainAppender)>,
-    pub(in crate::service) chain_complaint: String,
+    /// The last logged error of the chain file. It is not logged again at every look.
+    pub(in crate::service) chain_error: String,
 }
 
-/// The thread that looks at the files.
-pub(in crate::service) struct Watcher {
+/// The thread that watches the files.
+pub(in crate::service) struct FileWatcher {
     stop: mpsc::Sender<()>,
     thread: JoinHandle<()>,
 }
 
-impl World {
-    /// Looks at the files from now on.
+impl StandInReader {
+    /// Starts to watch the files.
     ///
     /// # Errors
-    /// When the system gives us no thread.
-    pub(in crate::service) fn watch(mut self) -> std::io::Result<Watcher> {
+    /// When the system starts no thread.
+    pub(in crate::service) fn watch(mut self) -> std::io::Result<FileWatcher> {
         let (stop, stopped) = mpsc::channel();
         let watch = move || {
             while stopped.recv_timeout(POLL_EVERY) == Err(RecvTimeoutError::Timeout) {
@@ -109,7 +109,7 @@ impl World {
             }
         };
         let thread = std::thread::Builder::new().name("files".into()).spawn(watch)?;
-        Ok(Watcher { stop, thread })
+        Ok(FileWatcher { stop, thread })
     }
 
     fn look(&mut self) {
@@ -120,13 +120,13 @@ impl World {
 
     fn look_at_registry(&mut self) {
         let Some(file) = &mut self.registry_file else { return };
-        if !file.changed() {
+        if !file.take_change() {
             return;
         }
         match files::read(&file.path, registry::parse) {
             Err(error) => ignored(&error),
             Ok(new) => {
-                if let Err(node) = self.outlets.take_registry(new) {
+                if let Err(node) = self.network.take_registry(new) {
                     let path = file.path.display();
                     ignored(&format_args!("{path}: node {node} has another key than before"));
                 }
@@ -137,21 +137,21 @@ impl World {
     fn look_at_rates(&mut self) {
         let Some(file) = &mut self.rates_file else { return };
         let looked_ns = now_ns();
-        if file.changed() {
+        if file.take_change() {
             self.rates_taken = match files::read(&file.path, rates::parse) {
                 Err(error) => {
                     ignored(&error);
                     false
                 }
                 Ok(table) => {
-                    let taken = self.outlets.take_rates(&table, looked_ns);
+                    let taken = self.network.take_rates(&table, looked_ns);
                     taken.inspect_err(|error| ignored(error)).is_ok()
                 }
             };
         }
-        // A file that is gone, or cannot be used, may have something new to say.
+        // A file that is gone or broken may be about to change, so it confirms nothing.
         if self.rates_taken && file.path.exists() {
-            self.outlets.confirm_rates(looked_ns);
+            self.network.confirm_rates(looked_ns);
         }
     }
 
@@ -167,14 +167,13 @@ impl World {
                     identities = identities.0,
                     "chain events"
                 );
-                self.chain_complaint.clear();
+                self.chain_error.clear();
             }
             Err(error) => {
-                // A file that is gone stays gone for many looks.
-                let complaint = error.to_string();
-                if complaint != self.chain_complaint {
-                    ignored(&complaint);
-                    self.chain_complaint = complaint;
+                let text = error.to_string();
+                if text != self.chain_error {
+                    ignored(&text);
+                    self.chain_error = text;
                 }
             }
         }
@@ -185,8 +184,8 @@ fn ignored(error: &dyn std::fmt::Display) {
     tracing::error!(code = "file_ignored", "a file has changed and is not taken over: {error}");
 }
 
-impl Watcher {
-    /// Ends the thread. Blocks for the look under way.
+impl FileWatcher {
+    /// Ends the thread. Blocks until the look under way has ended.
     pub(in crate::service) fn stop(self) {
         drop(self.stop);
         if let Err(panic) = self.thread.join() {
@@ -195,25 +194,39 @@ impl Watcher {
     }
 }
 
-/// A small file that is read as a whole.
-pub(in crate::service) struct Watched {
+/// A small file that is read whole, and the state in which it was last seen.
+pub(in crate::service) struct WatchedFile {
     path: PathBuf,
-    seen: Option<(u64, u64, i64, i64)>,
+    seen: Option<FileStamp>,
 }
 
-impl Watched {
-    /// The file as it is now counts as read.
+/// Identity, length and time of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileStamp {
+    inode: u64,
+    len_bytes: u64,
+    modified_s: i64,
+    modified_ns: i64,
+}
+
+impl WatchedFile {
+    /// Watches a file; its current content counts as read.
     pub(in crate::service) fn new(path: &Path) -> Self {
         let mut watched = Self { path: path.to_owned(), seen: None };
-        watched.changed();
+        watched.take_change();
         watched
     }
 
-    /// Whether it is another file, or has another length or time, than when this was last asked.
-    /// A file that is gone is no change: somebody may be writing it anew.
-    fn changed(&mut self) -> bool {
+    /// Returns whether the file was replaced or written since the last call. A file that is gone is
+    /// no change, because an editor may be writing it anew.
+    fn take_change(&mut self) -> bool {
         let Ok(found) = std::fs::metadata(&self.path) else { return false };
-        let stamp = (found.ino(), found.len(), found.mtime(), found.mtime_nsec());
+        let stamp = FileStamp {
+            inode: found.ino(),
+            len_bytes: found.len(),
+            modified_s: found.mtime(),
+            modified_ns: found.mtime_nsec(),
+        };
         let changed = self.seen != Some(stamp);
         self.seen = Some(stamp);
         changed
@@ -255,7 +268,7 @@ mod tests {
     struct Files {
         folder: tempfile::TempDir,
         key: SecretKey,
-        world: World,
+        reader: StandInReader,
     }
 
     impl Files {
@@ -274,20 +287,20 @@ mod tests {
             .unwrap();
             let registry = files::read(&registry_path, registry::parse).unwrap();
             let rates = load_rates(&rates_path, &store).unwrap();
-            let world = World {
-                outlets: Outlets::new(OriginatorId(100), store, registry, rates),
-                registry_file: Some(Watched::new(&registry_path)),
-                rates_file: Some(Watched::new(&rates_path)),
+            let reader = StandInReader {
+                network: NetworkState::new(OriginatorId(100), store, registry, rates),
+                registry_file: Some(WatchedFile::new(&registry_path)),
+                rates_file: Some(WatchedFile::new(&rates_path)),
                 rates_taken: true,
                 chain: None,
-                chain_complaint: String::new(),
+                chain_error: String::new(),
             };
-            Self { folder, key, world }
+            Self { folder, key, reader }
         }
 
         fn nodes(&self) -> Vec<u32> {
-            self.world
-                .outlets
+            self.reader
+                .network
                 .registry
                 .borrow()
                 .nodes()
@@ -300,10 +313,10 @@ mod tests {
     fn a_registry_that_changes_is_taken_over() {
         let mut files = Files::new();
         let path = files.folder.path().join("registry.json");
-        files.world.look();
+        files.reader.look();
         assert_eq!(files.nodes(), [100]);
         write_registry(&path, vec![entry(100, &files.key), entry(200, &key::generate())]);
-        files.world.look();
+        files.reader.look();
         assert_eq!(files.nodes(), [100, 200]);
     }
 
@@ -312,13 +325,13 @@ mod tests {
         let mut files = Files::new();
         let path = files.folder.path().join("registry.json");
         std::fs::write(&path, "{").unwrap();
-        files.world.look();
+        files.reader.look();
         assert_eq!(files.nodes(), [100]);
         write_registry(&path, vec![entry(100, &key::generate()), entry(200, &files.key)]);
-        files.world.look();
+        files.reader.look();
         assert_eq!(files.nodes(), [100], "a key never changes");
         std::fs::remove_file(&path).unwrap();
-        files.world.look();
+        files.reader.look();
         assert_eq!(files.nodes(), [100]);
     }
 
@@ -328,27 +341,35 @@ mod tests {
         let path = files.folder.path().join("rates.json");
         let later = RateEntry { start_time: 9, message_fee: 7, ..RateEntry::FIRST };
         write_rates(&path, vec![later]);
-        files.world.look();
+        files.reader.look();
         let fees = |files: &Files| -> Vec<u64> {
-            files.world.outlets.rates.borrow().rates().iter().map(|rate| rate.message_fee).collect()
+            files
+                .reader
+                .network
+                .rates
+                .borrow()
+                .rates()
+                .iter()
+                .map(|rate| rate.message_fee)
+                .collect()
         };
         assert_eq!(fees(&files), [100, 7], "what was recorded stays");
         write_rates(&path, vec![RateEntry { message_fee: 8, ..later }]);
-        files.world.look();
+        files.reader.look();
         assert_eq!(fees(&files), [100, 7], "what was recorded does not change");
     }
 
-    /// A price list may be held against other nodes only up to when it was last seen as it is.
+    /// Rates may be held against other nodes only up to the time when they were last confirmed.
     #[test]
     fn prices_are_confirmed_by_every_look_at_a_file_that_can_be_used() {
         let mut files = Files::new();
         let path = files.folder.path().join("rates.json");
         let confirmed_ns =
-            |files: &Files| files.world.outlets.rates.borrow().refreshed_ns().unwrap();
+            |files: &Files| files.reader.network.rates.borrow().refreshed_ns().unwrap();
         let mut last_ns = confirmed_ns(&files);
         let mut is_confirmed = |files: &mut Files| {
             std::thread::sleep(Duration::from_millis(1)); // the clock moves
-            files.world.look();
+            files.reader.look();
             let before_ns = std::mem::replace(&mut last_ns, confirmed_ns(files));
             last_ns > before_ns
         };

@@ -1,49 +1,32 @@
-//! What the API shows of the chains.
+//! The status of every chain, for metrics, readiness and the status page.
 
 use std::time::Duration;
 
 use hawser_api::{ChainEndpoint, ChainState, ChainsView, ContractReading, ReadingState};
 use hawser_chain::index::{ChainView, EventSource, ReaderState, ReaderStatus, ReorgDepth};
-use hawser_chain::watch::ListSnapshot;
+use hawser_gateway::ListsView as _;
 use hawser_proto::OriginatorId;
-use hawser_rules::{RateTable, Registry};
-use hawser_serve::ChainListStatus;
-use tokio::sync::watch;
 
-/// All chains that are read.
-pub(super) struct Sights(pub(super) Vec<ChainSight>);
+use crate::service::settlement::ListSnapshots;
 
-/// One of them.
-pub(super) struct ChainSight {
+/// The status of all chains that are read.
+pub(super) struct ChainStatuses(pub(super) Vec<ReadChain>);
+
+/// A chain that is read, and the limits that its readiness is judged by.
+pub(super) struct ReadChain {
     pub(super) name: &'static str,
     pub(super) view: ChainView,
     pub(super) disconnect_max: Duration,
-    pub(super) lists: Lists,
+    pub(super) lists: ListSnapshots,
 }
 
-/// The lists that are read of a chain whole, again and again.
-#[derive(Default)]
-pub(in crate::service) struct Lists {
-    pub(in crate::service) nodes: Option<watch::Receiver<ListSnapshot<Registry>>>,
-    pub(in crate::service) rates: Option<watch::Receiver<ListSnapshot<RateTable>>>,
-}
-
-impl Lists {
-    /// How reading each of them goes.
-    pub(in crate::service) fn states(&self) -> Vec<ChainListStatus> {
-        let nodes = self.nodes.as_ref().map(|seen| list("node_registry", &seen.borrow()));
-        let rates = self.rates.as_ref().map(|seen| list("rate_registry", &seen.borrow()));
-        nodes.into_iter().chain(rates).collect()
-    }
-}
-
-impl ChainsView for Sights {
+impl ChainsView for ChainStatuses {
     fn chains(&self) -> Vec<ChainState> {
-        self.0.iter().map(ChainSight::state).collect()
+        self.0.iter().map(ReadChain::state).collect()
     }
 }
 
-impl ChainSight {
+impl ReadChain {
     fn state(&self) -> ChainState {
         let (head, readers) = (self.view.head(), self.view.readers());
         let endpoint = |it: hawser_chain::endpoints::EndpointStatus| ChainEndpoint {
@@ -71,18 +54,8 @@ impl ChainSight {
                 .collect(),
             reorganisations: depths.map(|(i, depth)| (depth.label(), reorganisations(i))).collect(),
             contracts: readers.iter().map(contract).collect(),
-            lists: self.lists.states(),
+            lists: self.lists.lists(),
         }
-    }
-}
-
-fn list<T>(name: &'static str, seen: &ListSnapshot<T>) -> ChainListStatus {
-    ChainListStatus {
-        name,
-        age: seen.read_at.elapsed().unwrap_or_default(),
-        failing_for: seen.failing_since.map(|since| since.elapsed()),
-        fault: seen.error.clone(),
-        failures: seen.failures,
     }
 }
 
