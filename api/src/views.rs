@@ -115,7 +115,7 @@ pub struct ChainState {
     pub name: &'static str,
     /// The last known block.
     pub head: Option<u64>,
-    /// That block's time, unix seconds.
+    /// The time of the last known block, unix seconds.
     pub head_time_s: Option<u64>,
     /// Time since the chain last told its head; `None` if it never has.
     pub unseen_for: Option<Duration>,

@@ -57,8 +57,9 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.budget.connection.fetch_sub(self.bytes, Relaxed);
-        self.budget.all.fetch_sub(self.bytes, Relaxed);
+        let connection = self.budget.connection.fetch_sub(self.bytes, Relaxed);
+        let all = self.budget.all.fetch_sub(self.bytes, Relaxed);
+        debug_assert!(connection >= self.bytes && all >= self.bytes, "a share is given back once");
     }
 }
 

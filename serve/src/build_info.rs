@@ -1,4 +1,4 @@
-//! What this process runs, and since when.
+//! Version and start time of this process.
 
 use std::fmt;
 

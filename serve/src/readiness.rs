@@ -19,7 +19,7 @@ use crate::metrics::Exposition;
 /// change that much later at the most.
 const EVALUATED_EVERY: Duration = Duration::from_millis(500);
 
-/// What a process can be ready for. Each purpose needs what those before it need.
+/// A purpose that a process can be ready for. Each one includes the needs of those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Purpose {

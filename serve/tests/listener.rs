@@ -33,7 +33,7 @@ async fn until_closed(server: &Server, bytes: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn who_says_nothing_or_half_of_something_is_sent_away() {
+async fn connections_without_a_whole_head_are_closed() {
     let server = server(|settings| settings.head_timeout = Duration::from_millis(30)).await;
     for bytes in ["", "P", "PRI * HTTP/2.0\r\n\r\nSM", "POST /a", "POST /a HTTP/1.1\r\nhost: x"] {
         let answer = until_closed(&server, bytes.as_bytes()).await;
@@ -56,7 +56,7 @@ async fn an_idle_connection_is_closed_in_order() {
 }
 
 #[tokio::test]
-async fn a_stream_without_news_outlives_every_limit() {
+async fn a_silent_stream_outlives_every_limit() {
     let (reporter, health) = tonic_health::server::health_reporter();
     let short = Duration::from_millis(20);
     let mut settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));

@@ -118,7 +118,7 @@ fn progress(out: &mut Exposition<'_>, chains: &[ChainState]) -> fmt::Result {
     )?;
     out.gauges(
         "xmtp_indexer_halted",
-        "1 if the contract is not read any further until somebody has decided",
+        "1 if reading the contract has stopped until the operator decides",
         readings().map(|it| (label(it), i64::from(matches!(it.state, ReadingState::Halted(_))))),
     )
 }

@@ -1,4 +1,4 @@
-//! What a scrape observes of the node: readiness, strands, storage, stages of a publish, peers.
+//! Families that a scrape observes of the node: readiness, strands, storage, stages of a publish, peers.
 
 use std::fmt;
 

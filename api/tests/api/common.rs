@@ -107,7 +107,7 @@ pub(crate) async fn node_with(
 }
 
 impl Node {
-    /// Where clients call.
+    /// The address for clients.
     pub(crate) fn address(&self) -> SocketAddr {
         self.api.address().unwrap()
     }

@@ -67,7 +67,7 @@ async fn services_that_are_not_served_are_not_found() {
 }
 
 #[tokio::test]
-async fn who_watches_hears_of_changes() {
+async fn a_watch_sends_changes() {
     let node = node().await;
     let mut client = HealthClient::new(node.channel().await);
     let mut stream = client.watch(about(PUBLISH)).await.unwrap().into_inner();
@@ -84,7 +84,7 @@ async fn who_watches_hears_of_changes() {
 }
 
 #[tokio::test]
-async fn the_schema_is_shown_to_who_may_ask() {
+async fn reflection_shows_the_schema_if_configured() {
     let node = node_with(|settings| settings.reflection = true, Arc::new(NoPeers)).await;
     let mut client = ServerReflectionClient::new(node.channel().await);
     let mut ask = async |message_request| {

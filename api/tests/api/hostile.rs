@@ -1,4 +1,4 @@
-//! Whatever is sent, it is refused and counted, and everybody else is served as before.
+//! Hostile requests are refused and counted, and other callers are served as before.
 
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use prost::Message as _;
@@ -149,7 +149,7 @@ async fn oversized_headers_are_refused() {
 }
 
 #[tokio::test]
-async fn claims_of_large_messages_that_never_come_hold_up_nobody() {
+async fn claims_of_large_messages_that_never_come_delay_no_other_caller() {
     let node = node().await;
     let channel = node.channel().await;
     let mut waiting = Vec::new();

@@ -1,4 +1,4 @@
-//! What a node says about itself.
+//! Metadata: cursor, version, usage of payers.
 
 use hawser_proto::SecretKey;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api as pb;
@@ -54,7 +54,7 @@ fn payer_request(addresses: &[&str], granularity: i32) -> pb::GetPayerInfoReques
 }
 
 #[tokio::test]
-async fn what_payers_used_is_told_by_hour_or_day_under_the_names_they_were_asked_by() {
+async fn usage_is_by_hour_or_day_under_the_requested_names() {
     let node = node().await;
     let mut client = MetadataApiClient::new(node.channel().await);
     let one = |text: &str| vec![sign_as(client_of(text), 1, 60)];
@@ -95,7 +95,7 @@ fn client_of(text: &str) -> hawser_proto::Bytes {
 }
 
 #[tokio::test]
-async fn payers_that_nobody_knows_and_requests_that_make_no_sense_are_refused() {
+async fn unknown_payers_and_malformed_requests_are_refused() {
     let node = node().await;
     node.publish(vec![message(1, "a")]).await;
     let known = SecretKey::from_bytes(&[10; 32]).unwrap().public_key().address().to_string();

@@ -35,7 +35,7 @@ async fn both_names_answer_with_the_stored_bytes_in_request_order() {
     );
 }
 
-/// What is published, and a part of the text of the refusal.
+/// Refused requests: a name, the envelopes, and a part of the error text.
 fn refusals() -> Vec<(&'static str, Vec<pb_env::PayerEnvelope>, &'static str)> {
     let text = || group_payload(frame(1, 1, b"text"));
     let to = |topic: &Topic, payload| vec![sign(client(topic, None, payload))];

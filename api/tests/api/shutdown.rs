@@ -49,7 +49,7 @@ async fn streams_get_what_was_committed_and_then_hear_why_they_end() {
     assert_eq!((end.code(), end.message()), (Code::Unavailable, "server is shutting down"));
     drop((topics, cursor));
     ending.await.unwrap();
-    assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
+    assert!(TcpStream::connect(address).await.is_err(), "the port is closed");
 }
 
 #[tokio::test]

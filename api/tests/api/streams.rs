@@ -12,7 +12,7 @@ use tonic::{Code, Streaming};
 
 use crate::common::*;
 
-/// What a stream of topics says next: a status, or ids.
+/// Returns the next message of a stream of topics as text: a status, or ids.
 async fn said(stream: &mut Streaming<pb::SubscribeTopicsResponse>) -> String {
     use pb::subscribe_topics_response::Response;
     match stream.message().await.unwrap().unwrap().response.unwrap() {
@@ -265,7 +265,7 @@ async fn many_streams_share_a_connection() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_misses_nothing_and_delays_nobody() {
+async fn a_client_that_does_not_read_misses_nothing_and_delays_no_other() {
     let node = node().await;
     let request = topics(vec![filter(topic_bytes(1), None)]);
     let mut slow =

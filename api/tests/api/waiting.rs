@@ -1,4 +1,4 @@
-//! What was replicated before the commit that it depends on: shown to nobody who reads by topic.
+//! An envelope that was replicated before the commit it depends on is hidden from readers by topic.
 
 use std::collections::BTreeMap;
 
