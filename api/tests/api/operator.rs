@@ -377,7 +377,10 @@ async fn strands_and_peers_are_told_by_their_ids() {
         assert_eq!(node.sample(sample).await, Some(value), "{sample}");
     }
     let (_, page) = node.page("/metrics").await;
-    assert!(!page.contains(r#"xmtp_peer_source{originator_id="100""#), "its own strand has no source");
+    assert!(
+        !page.contains(r#"xmtp_peer_source{originator_id="100""#),
+        "its own strand has no source"
+    );
 }
 
 #[tokio::test]

@@ -1,0 +1,66 @@
+//! The span of a request: its method and the class of its peer, never a payload.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use hawser_serve::{CallMetrics, MethodKind, RpcMethod, ServeSettings, Server};
+use tokio_util::sync::CancellationToken;
+use tonic::Code;
+use tonic::service::Routes;
+use tonic::transport::Endpoint;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+use tracing_subscriber::fmt::format::FmtSpan;
+
+/// A log in memory.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_request_has_a_span_without_its_payload() {
+    let log = Log::default();
+    let writer = log.clone();
+    tracing_subscriber::fmt()
+        .with_env_filter("hawser_serve=debug")
+        .with_span_events(FmtSpan::NEW)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .init();
+    let (_, health) = tonic_health::server::health_reporter();
+    let metrics =
+        CallMetrics::new(&[RpcMethod::new("/grpc.health.v1.Health/Check", MethodKind::Unary)]);
+    let settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let stop = CancellationToken::new();
+    let server = Server::bind(settings, Routes::new(health), metrics, stop).await.unwrap();
+
+    let url = format!("http://{}", server.address());
+    let channel = Endpoint::from_shared(url).unwrap().connect().await.unwrap();
+    let request = HealthCheckRequest { service: "a-secret-payload".to_owned() };
+    let refused = HealthClient::new(channel).check(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+
+    let text = log.text();
+    let span = r#"request{method="/grpc.health.v1.Health/Check" peer="loopback"}"#;
+    assert!(text.contains(span), "{text}");
+    assert!(!text.contains("a-secret-payload"), "{text}");
+}
