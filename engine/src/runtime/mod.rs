@@ -22,7 +22,7 @@ use hawser_storage::{ReadError, Store};
 use chain_clock::ChainClock;
 use counters::Counters;
 
-pub use chain::{ChainAppendError, ChainAppender, ChainConflict, Judged};
+pub use chain::{ChainAppendError, ChainAppender, ChainConflict, JudgedUpdates};
 pub use committer::Committer;
 pub use heads::Heads;
 pub use ledger::{Booked, LedgerAppender, LedgerError};
@@ -75,7 +75,7 @@ impl Engine {
         let committer = Committer::new(store.clone(), heads.clone(), hub.clone(), counters.clone());
         let judge = Arc::clone(&ports.identities);
         let clock = ChainClock::load(store.clone())?;
-        let chain = ChainAppender::new(chain::Parts {
+        let chain = ChainAppender::new(chain::ChainAppenderParts {
             store: store.clone(),
             committer: committer.clone(),
             workers: workers.clone(),

@@ -8,7 +8,7 @@ use hawser_engine::chain_strand::ChainEvent;
 use hawser_engine::facts;
 use hawser_engine::ports::{IdentityJudge, IdentityVerdict};
 use hawser_engine::read::SubscriptionEvent;
-use hawser_engine::runtime::{ChainAppender, Judged};
+use hawser_engine::runtime::{ChainAppender, JudgedUpdates};
 use hawser_proto::envelope::{OriginatorEnvelope, Payload};
 use hawser_proto::pb::xmtp::identity::associations::identity_action::Kind;
 use hawser_proto::pb::xmtp::identity::associations::{
@@ -203,7 +203,7 @@ async fn an_inbox_waits_alone_and_its_updates_come_in_order_once_they_are_known(
     assert_eq!(mark(&store, 5), Some(Mark::Waiting), "what comes later waits unjudged");
     assert_eq!(chain.inboxes_waiting(), 1);
     judge.asked();
-    assert_eq!(chain.judge_held().unwrap(), Judged { valid: 0, invalid: 0, waiting: 4 });
+    assert_eq!(chain.judge_waiting().unwrap(), JudgedUpdates { valid: 0, invalid: 0, waiting: 4 });
     assert_eq!(judge.asked(), [(1, vec![1], 2)]);
 
     // The same after a restart.
@@ -214,7 +214,7 @@ async fn an_inbox_waits_alone_and_its_updates_come_in_order_once_they_are_known(
     judge.learn();
     append(&chain, &[update(9, 1, 9)]);
     assert_eq!(shown(&node, 1), [1], "in order, whatever is known by now");
-    assert_eq!(chain.judge_held().unwrap(), Judged { valid: 4, invalid: 2, waiting: 0 });
+    assert_eq!(chain.judge_waiting().unwrap(), JudgedUpdates { valid: 4, invalid: 2, waiting: 0 });
     let expected = [
         (1, vec![1], 2),
         (1, vec![1, 2, 3], 2),
@@ -231,7 +231,7 @@ async fn an_inbox_waits_alone_and_its_updates_come_in_order_once_they_are_known(
     assert_eq!(chain.inboxes_waiting(), 0);
     append(&chain, &[update(10, 1, 10)]);
     assert_eq!(shown(&node, 1).last(), Some(&10));
-    assert_eq!(chain.judge_held().unwrap(), Judged::default());
+    assert_eq!(chain.judge_waiting().unwrap(), JudgedUpdates::default());
 }
 
 #[tokio::test]
@@ -242,14 +242,20 @@ async fn of_many_inboxes_that_wait_each_goes_on_when_it_can() {
     let chain = node.engine.chain_appender();
     let events: Vec<_> = (0..200u8).map(|n| update(u64::from(n) + 1, n, u64::from(n))).collect();
     append(&chain, &events);
-    assert_eq!(chain.judge_held().unwrap(), Judged { valid: 0, invalid: 0, waiting: 200 });
+    assert_eq!(
+        chain.judge_waiting().unwrap(),
+        JudgedUpdates { valid: 0, invalid: 0, waiting: 200 }
+    );
     judge.unknown.lock().unwrap().retain(|name| name % 3 == 0);
-    assert_eq!(chain.judge_held().unwrap(), Judged { valid: 133, invalid: 0, waiting: 67 });
+    assert_eq!(
+        chain.judge_waiting().unwrap(),
+        JudgedUpdates { valid: 133, invalid: 0, waiting: 67 }
+    );
     assert_eq!(chain.inboxes_waiting(), 67);
     assert_eq!((shown(&node, 3), shown(&node, 199)), (vec![], vec![200]));
     assert_eq!(node.engine.counters().identities.valid.get(), 133);
     judge.learn();
-    assert_eq!(chain.judge_held().unwrap(), Judged { valid: 67, invalid: 0, waiting: 0 });
+    assert_eq!(chain.judge_waiting().unwrap(), JudgedUpdates { valid: 67, invalid: 0, waiting: 0 });
     assert_eq!(strand(&node).len(), 200);
 }
 
@@ -262,7 +268,7 @@ async fn repeated_events_of_a_waiting_inbox_are_no_conflict() {
     append(&chain, &events);
     append(&chain, &events);
     judge.learn();
-    chain.judge_held().unwrap();
+    chain.judge_waiting().unwrap();
     append(&chain, &events);
     assert_eq!(shown(&node, 1), [1, 2]);
 }
@@ -370,7 +376,7 @@ async fn addresses_belong_to_the_inbox_that_they_joined_last_and_have_not_left()
     );
     assert_eq!(inboxes(&node, [12, 41, 22]), [Some(1), None, Some(1)]);
     judge.learn();
-    chain.judge_held().unwrap();
+    chain.judge_waiting().unwrap();
     assert_eq!(inboxes(&node, [12, 41, 22]), [Some(4), Some(4), Some(1)]);
 
     let before = store.snapshot().projection_digests().unwrap();

@@ -55,7 +55,7 @@ impl WaitingUpdates for HeldUpdates {
     }
 
     fn judge_again(&self) {
-        match self.0.judge_held() {
+        match self.0.judge_waiting() {
             Ok(judged) if judged.valid + judged.invalid > 0 => tracing::info!(
                 valid = judged.valid,
                 invalid = judged.invalid,

@@ -1,0 +1,43 @@
+//! Errors of appending to a chain strand.
+
+use hawser_proto::{Bytes, EnvelopeId, SequenceId};
+use hawser_storage::{CommitError, ReadError};
+
+use crate::chain_strand::ChainEvent;
+
+/// Chain events were not appended.
+#[derive(Debug, thiserror::Error)]
+pub enum ChainAppendError {
+    /// The strand cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The strand cannot be written.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// The contract numbers its events without gaps, unless they were bootstrapped.
+    #[error("event {got} cannot follow {head}: events are missing between them")]
+    Gap {
+        /// The last event held.
+        head: EnvelopeId,
+        /// The event that came.
+        got: SequenceId,
+    },
+    /// The chain has another event in a place that is taken: it was reorganised below what is
+    /// stored, or its endpoint lies. The strand keeps what it has and must not go on.
+    #[error(
+        "the chain has another event at {} than the log holds: it was reorganised below what is \
+             stored, or an endpoint lies; compare endpoints before anything else", .0.at
+    )]
+    Conflict(Box<ChainConflict>),
+}
+
+/// Two events in one place: the evidence of a reorganisation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChainConflict {
+    /// The place.
+    pub at: EnvelopeId,
+    /// The originator envelope that the log holds; `None` where the place was declared void.
+    pub held: Option<Bytes>,
+    /// The event that the chain has there now.
+    pub came: ChainEvent,
+}
