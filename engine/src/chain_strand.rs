@@ -140,8 +140,7 @@ mod tests {
     use super::*;
 
     fn vector(route: &str) -> Bytes {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/client/envelopes.jsonl");
-        let text = std::fs::read_to_string(path).unwrap();
+        let text = include_str!("../../tests/vectors/client/envelopes.jsonl");
         let line = text.lines().find(|line| line.contains(route)).unwrap();
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
         hex::decode(line["hex"].as_str().unwrap()).unwrap().into()

@@ -229,12 +229,8 @@ mod tests {
 
     #[test]
     fn ids_are_those_of_other_implementations() {
-        let path = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/../tests/vectors/contracts/ledger_event_ids.json"
-        );
-        let vectors: serde_json::Value =
-            serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let text = include_str!("../../tests/vectors/contracts/ledger_event_ids.json");
+        let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
         let cases = vectors["cases"].as_array().unwrap();
         for case in cases {
             let bytes = |name: &str| -> [u8; 32] {

@@ -339,9 +339,8 @@ mod tests {
 
     #[test]
     fn congestion_of_a_batch_counts_the_messages_before_it() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/contracts/fees.json");
-        let vectors: serde_json::Value =
-            serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let text = include_str!("../../tests/vectors/contracts/fees.json");
+        let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
         let batch = &vectors["congestion_batch_same_minute"];
         let seed = batch["seed_count"].as_u64().unwrap();
         let now = minute_of(START_NS);

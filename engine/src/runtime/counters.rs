@@ -74,9 +74,7 @@ impl Stopwatch {
     /// Starts now.
     #[must_use]
     pub fn start() -> Self {
-        #[expect(clippy::disallowed_methods, reason = "measured, and decides nothing")]
-        let now = Instant::now();
-        Self(now)
+        Self(Instant::now())
     }
 
     /// Observes the time since the start or the last lap, and starts the next lap.

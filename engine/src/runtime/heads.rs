@@ -1,11 +1,11 @@
-//! How far each strand is durable, and how tasks wait for it to grow.
+//! Durable heads of all strands, and how tasks wait for them to grow.
 
 use std::sync::Arc;
 
 use hawser_proto::{Cursor, EnvelopeId};
 use tokio::sync::watch;
 
-/// How far each strand is durable on this node, for everyone who waits for it.
+/// Durable head of each strand on this node. Cheap to clone; all clones are the same.
 ///
 /// Invariant: an id at or below the announced cursor can be read from the store.
 #[derive(Debug, Clone)]
@@ -14,25 +14,26 @@ pub struct Heads {
 }
 
 impl Heads {
-    /// Starts from what the store holds.
+    /// Starts from the heads that the store holds.
     #[must_use]
     pub fn new(stored: Cursor) -> Self {
         Self { sender: Arc::new(watch::Sender::new(Arc::new(stored))) }
     }
 
-    /// The newest cursor.
+    /// Returns the newest heads.
     #[must_use]
     pub fn get(&self) -> Arc<Cursor> {
         self.sender.borrow().clone()
     }
 
-    /// Wakes up whenever a strand has grown. Changes coalesce.
+    /// Returns a receiver that wakes up when a strand has grown. Changes coalesce.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Arc<Cursor>> {
         self.sender.subscribe()
     }
 
-    /// Announces that the strand of `id` is durable up to `id`.
+    /// Announces that the strand of `id` is durable up to `id`. To be called after the sync, by the
+    /// committer of the strand.
     pub fn announce(&self, id: EnvelopeId) {
         self.sender.send_modify(|cursor| Arc::make_mut(cursor).advance(id));
     }

@@ -1,4 +1,20 @@
 //! The tasks and threads that drive the decisions, and do all appends.
+//!
+//! - [`Engine`]: the parts put together; [`Ports`]: what is injected;
+//! - [`Publisher`]: from a publish request to its answer;
+//! - [`Committer`]: the one way into the log; [`Heads`]: how far each strand is durable;
+//! - [`ChainAppender`], [`LedgerAppender`]: the ways in for what the chains say;
+//! - [`replication`]: the tasks that follow other nodes' strands, and readers for peers;
+//! - [`Hub`], [`Reader`], [`Subscription`]: out to readers;
+//! - [`Workers`]: threads for computing; [`counters`]: what the engine counts.
+//!
+//! Invariant: only this module of the crate names tokio, channels, threads, locks and the clock.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "what runs lives here, so that what decides needs none of it"
+)]
 
 mod chain;
 mod chain_clock;
@@ -33,12 +49,12 @@ pub use publisher::{
 pub use read::{Hub, Reader, Subscription, UsedPeriod};
 pub use workers::{Priority, Workers};
 
-/// How an engine is to run.
+/// Settings of an engine.
 #[derive(Debug, Clone)]
 pub struct EngineSettings {
-    /// The publish path.
+    /// Settings of the publish path.
     pub publish: PublishSettings,
-    /// Threads for signatures: as many as the machine has cores.
+    /// Number of threads for signatures: as many as the machine has cores.
     pub workers: usize,
 }
 
@@ -58,10 +74,10 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts on an open store. `key` is the key of the store's identity.
+    /// Starts an engine on an open store. `key` is the key of the store's identity.
     ///
     /// # Errors
-    /// When the log cannot be read.
+    /// If the log cannot be read.
     pub fn start(
         key: SecretKey,
         settings: EngineSettings,
@@ -122,68 +138,68 @@ impl Engine {
         self.publisher.publish(envelopes).await
     }
 
-    /// Whether publishes can be taken now; reads go on in any case.
+    /// Checks that publishes can be taken now. Reads go on in any case.
     ///
     /// # Errors
-    /// Says what is missing.
+    /// [`PublishError::Unavailable`] with the missing condition.
     pub fn ready_to_publish(&self) -> Result<(), PublishError> {
         self.publisher.ready()
     }
 
-    /// Takes no more publishes; [`PublisherThreads::join`] then waits for the last answer.
+    /// Takes no more publishes. [`PublisherThreads::join`] then waits for the last answer.
     pub fn drain(&self) {
         self.publisher.drain();
     }
 
-    /// Queries and subscriptions.
+    /// Returns the way out for queries and subscriptions.
     #[must_use]
     pub fn reader(&self) -> &Reader {
         &self.reader
     }
 
-    /// How far each strand is durable here.
+    /// Returns the durable heads of all strands.
     #[must_use]
     pub fn heads(&self) -> &Heads {
         &self.heads
     }
 
-    /// The way into the log for chain events.
+    /// Returns the way into the log for chain events.
     #[must_use]
     pub fn chain_appender(&self) -> ChainAppender {
         self.chain.clone()
     }
 
-    /// The way into the payers' ledger.
+    /// Returns the way into the payers' ledger.
     #[must_use]
     pub fn ledger_appender(&self) -> LedgerAppender {
         self.ledger.clone()
     }
 
-    /// The way into the log for what is verified already.
+    /// Returns the way into the log for changes that are verified already.
     #[must_use]
     pub fn committer(&self) -> &Committer {
         &self.committer
     }
 
-    /// Threads for computing.
+    /// Returns the threads for computing.
     #[must_use]
     pub fn workers(&self) -> &Workers {
         &self.workers
     }
 
-    /// The store underneath.
+    /// Returns the store underneath.
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.store
     }
 
-    /// What was injected.
+    /// Returns what was injected.
     #[must_use]
     pub fn ports(&self) -> &Ports {
         &self.ports
     }
 
-    /// What has been counted so far.
+    /// Returns the engine's counters.
     #[must_use]
     pub fn counters(&self) -> &Arc<Counters> {
         &self.counters

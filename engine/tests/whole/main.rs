@@ -1,9 +1,11 @@
 //! A whole engine over an in-memory store: publishing, and following other nodes.
 
 #![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
     clippy::unwrap_used,
     unreachable_pub,
-    reason = "a test binary: it fails by panicking, and has no users"
+    reason = "a test binary: it runs an engine, fails by panicking, and has no users"
 )]
 
 mod admission;
