@@ -4,6 +4,7 @@
 
 mod architecture;
 mod circles;
+mod engine;
 mod language;
 
 use std::fs;
