@@ -27,7 +27,7 @@ use hawser_chain::contracts::{FeeToken, PayerReportManager, parameter};
 use hawser_chain::send::{Call, SendError, Sender};
 use hawser_devchain::deploy;
 use hawser_devchain::relay::{Relay, RelayPolicy};
-use pair::{Kind, Pair};
+use pair::{ChainBackend, Pair};
 use serde_json::{Value, json};
 
 on_both_kinds_of_chain! {
@@ -50,7 +50,7 @@ struct World {
 }
 
 impl World {
-    async fn new(kind: Kind) -> Self {
+    async fn new(kind: ChainBackend) -> Self {
         let (pair, deployment) = Pair::deployed(kind).await;
         let network = Network {
             settlement: pair.settlement.clone(),
@@ -125,7 +125,7 @@ fn new_node(account: usize) -> NewNode {
     }
 }
 
-async fn nodes_are_added_once_chosen_and_moved(kind: Kind) {
+async fn nodes_are_added_once_chosen_and_moved(kind: ChainBackend) {
     let world = World::new(kind).await;
     let network = &world.network;
     let new = new_node(1);
@@ -161,7 +161,7 @@ async fn nodes_are_added_once_chosen_and_moved(kind: Kind) {
     assert!(same.steps.is_empty());
 }
 
-async fn refusals_of_the_contracts_have_names(kind: Kind) {
+async fn refusals_of_the_contracts_have_names(kind: ChainBackend) {
     let world = World::new(kind).await;
     let network = &world.network;
     let stranger = pair::sender(&world.pair.settlement, 2);
@@ -183,7 +183,7 @@ async fn refusals_of_the_contracts_have_names(kind: Kind) {
     assert!(error.contains("no contract at 0x0909"), "{error}");
 }
 
-async fn rates_that_were_added_half_way_are_finished(kind: Kind) {
+async fn rates_that_were_added_half_way_are_finished(kind: ChainBackend) {
     let world = World::new(kind).await;
     let network = &world.network;
     let before = rates::list(network).await.unwrap();
@@ -218,7 +218,7 @@ async fn rates_that_were_added_half_way_are_finished(kind: Kind) {
     assert!(text.contains(&format!("InvalidStartTime(startTime: {start}, lastStart")), "{text}");
 }
 
-async fn parameters_are_taken_over_in_the_order_that_works(kind: Kind) {
+async fn parameters_are_taken_over_in_the_order_that_works(kind: ChainBackend) {
     let world = World::new(kind).await;
     let network = &world.network;
     let assigned = |key: &str, value: &str| parameters::assignment(key, value).unwrap();
@@ -265,7 +265,7 @@ async fn parameters_are_taken_over_in_the_order_that_works(kind: Kind) {
     assert!(parameters::assignment("xmtp.payerRegistry.nothing", &word).is_ok());
 }
 
-async fn parameters_are_brought_to_the_app_chain_once(kind: Kind) {
+async fn parameters_are_brought_to_the_app_chain_once(kind: ChainBackend) {
     let world = World::new(kind).await;
     let network = &world.network;
     let paused = parameter::GROUP_MESSAGE_PAUSED.to_owned();
@@ -304,7 +304,7 @@ async fn parameters_are_brought_to_the_app_chain_once(kind: Kind) {
     assert_eq!(functions(&plan), ["FeeToken.approve", "SettlementChainGateway.sendParameters"]);
 }
 
-async fn a_deposit_goes_by_permit_or_by_approval(kind: Kind) {
+async fn a_deposit_goes_by_permit_or_by_approval(kind: ChainBackend) {
     let world = World::new(kind).await;
     let network = &world.network;
     let (payer, ten) = (Address::repeat_byte(5), usd("10"));
@@ -337,7 +337,7 @@ async fn a_deposit_goes_by_permit_or_by_approval(kind: Kind) {
     );
 }
 
-async fn a_deposit_from_underlying_tokens_that_was_cut_short_is_finished(kind: Kind) {
+async fn a_deposit_from_underlying_tokens_that_was_cut_short_is_finished(kind: ChainBackend) {
     let world = World::new(kind).await;
     let network = &world.network;
     let account = Account::Key(key(0));
@@ -370,7 +370,7 @@ async fn a_deposit_from_underlying_tokens_that_was_cut_short_is_finished(kind: K
     assert_eq!(error.revert().unwrap().name(), Some("ERC20InsufficientBalance"), "{error}");
 }
 
-async fn money_is_asked_for_waited_for_and_paid_out(kind: Kind) {
+async fn money_is_asked_for_waited_for_and_paid_out(kind: ChainBackend) {
     let world = World::new(kind).await;
     let network = &world.network;
     let account = Account::Key(key(0));
@@ -457,7 +457,7 @@ fn vector(function: &str) -> Bytes {
     case["calldata"].as_str().unwrap().parse().unwrap()
 }
 
-async fn fees_are_claimed_once_and_paid_out(kind: Kind) {
+async fn fees_are_claimed_once_and_paid_out(kind: ChainBackend) {
     const DOLLAR: u128 = 1_000_000_000_000;
     let world = World::new(kind).await;
     let network = &world.network;

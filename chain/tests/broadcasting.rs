@@ -26,7 +26,7 @@ use hawser_chain::contracts::{AppChainParameterRegistry, parameter};
 use hawser_chain::send::{Call, Chain, Sender};
 use hawser_devchain::control::DevChain;
 use hawser_devchain::deploy;
-use pair::{Kind, Pair};
+use pair::{ChainBackend, Pair};
 use serde_json::{Value, json};
 
 on_both_kinds_of_chain! {
@@ -69,7 +69,7 @@ fn group(number: u32) -> [u8; 16] {
 }
 
 impl World {
-    async fn start(kind: Kind) -> Self {
+    async fn start(kind: ChainBackend) -> Self {
         let (pair, at) = Pair::deployed(kind).await;
         let url = pair.app.endpoint().to_owned();
         Self { pair, addresses: at.addresses, url }
@@ -165,7 +165,7 @@ async fn until_pending(chain: &Chain, nonce: u64) {
     }
 }
 
-async fn many_payloads_are_under_way_at_once(kind: Kind) {
+async fn many_payloads_are_under_way_at_once(kind: ChainBackend) {
     let world = World::start(kind).await;
     let broadcaster = world.broadcaster().await;
     assert_eq!(broadcaster.payload_bounds().min, 78);
@@ -196,7 +196,7 @@ async fn many_payloads_are_under_way_at_once(kind: Kind) {
     assert_eq!(update.sequence_id, 1, "the other contract counts for itself");
 }
 
-async fn what_one_caller_sends_of_a_group_stays_in_order(kind: Kind) {
+async fn what_one_caller_sends_of_a_group_stays_in_order(kind: ChainBackend) {
     let world = World::start(kind).await;
     let broadcaster = world.broadcaster().await;
     let sizes = [5000, 100, 90_000, 100, 20_000, 100];
@@ -211,7 +211,7 @@ async fn what_one_caller_sends_of_a_group_stays_in_order(kind: Kind) {
     assert_eq!(logged, payloads);
 }
 
-async fn a_payload_that_is_under_way_is_not_sent_again(kind: Kind) {
+async fn a_payload_that_is_under_way_is_not_sent_again(kind: ChainBackend) {
     let world = World::start(kind).await;
     let broadcaster = world.broadcaster().await;
     let sent = (0..5).map(|_| broadcaster.group_message(group(1), payload(1)));
@@ -227,7 +227,7 @@ async fn a_payload_that_is_under_way_is_not_sent_again(kind: Kind) {
     assert_eq!(world.logged().await.len(), 2);
 }
 
-async fn payloads_of_every_size_that_the_contract_takes_get_through(kind: Kind) {
+async fn payloads_of_every_size_that_the_contract_takes_get_through(kind: ChainBackend) {
     let world = World::start(kind).await;
     let settings = BroadcastSettings { payload_bytes_max: 0, ..world.settings() };
     let broadcaster = Broadcaster::start(settings, key()).await.unwrap();
@@ -241,7 +241,7 @@ async fn payloads_of_every_size_that_the_contract_takes_get_through(kind: Kind) 
     }
 }
 
-async fn what_the_contract_does_not_take_is_refused_by_name(kind: Kind) {
+async fn what_the_contract_does_not_take_is_refused_by_name(kind: ChainBackend) {
     let world = World::start(kind).await;
     let broadcaster = world.broadcaster().await;
     let sent = |size: usize| broadcaster.group_message(group(1), vec![1; size].into());
@@ -262,7 +262,7 @@ async fn what_the_contract_does_not_take_is_refused_by_name(kind: Kind) {
     assert_eq!(world.logged().await.len(), 1);
 }
 
-async fn who_cannot_pay_is_told_and_can_later(kind: Kind) {
+async fn who_cannot_pay_is_told_and_can_later(kind: ChainBackend) {
     let world = World::start(kind).await;
     let poor = PrivateKeySigner::random();
     let broadcaster = Broadcaster::start(world.settings(), poor.clone()).await.unwrap();
@@ -275,7 +275,7 @@ async fn who_cannot_pay_is_told_and_can_later(kind: Kind) {
     world.assert_logged_once([1]).await;
 }
 
-async fn a_rival_with_the_same_account_doubles_and_loses_nothing(kind: Kind) {
+async fn a_rival_with_the_same_account_doubles_and_loses_nothing(kind: ChainBackend) {
     let world = World::start(kind).await;
     let [first, second] = [world.broadcaster().await, world.broadcaster().await];
     let rival = Sender::new(world.pair.app.clone(), key());
@@ -290,7 +290,7 @@ async fn a_rival_with_the_same_account_doubles_and_loses_nothing(kind: Kind) {
     world.assert_logged_once(0..40).await;
 }
 
-async fn a_transaction_that_became_too_cheap_is_replaced(kind: Kind) {
+async fn a_transaction_that_became_too_cheap_is_replaced(kind: ChainBackend) {
     let world = World::start(kind).await;
     let broadcaster = world.broadcaster().await;
     world.hold_blocks().await;
@@ -315,7 +315,7 @@ async fn a_transaction_that_became_too_cheap_is_replaced(kind: Kind) {
     world.assert_logged_once(0..3).await;
 }
 
-async fn a_restart_follows_up_what_was_under_way(kind: Kind) {
+async fn a_restart_follows_up_what_was_under_way(kind: ChainBackend) {
     let world = World::start(kind).await;
     let folder = tempfile::tempdir().unwrap();
     let record = folder.path().join("nonces");
@@ -355,7 +355,7 @@ async fn a_restart_follows_up_what_was_under_way(kind: Kind) {
     world.assert_logged_once(0..31).await;
 }
 
-async fn a_forgetful_node_gets_everything_again(kind: Kind) {
+async fn a_forgetful_node_gets_everything_again(kind: ChainBackend) {
     let world = World::start(kind).await;
     let folder = tempfile::tempdir().unwrap();
     let record = folder.path().join("nonces");
@@ -408,7 +408,7 @@ async fn send_until_killed() {
     }
 }
 
-async fn a_killed_process_neither_loses_nor_doubles(kind: Kind) {
+async fn a_killed_process_neither_loses_nor_doubles(kind: ChainBackend) {
     let world = World::start(kind).await;
     let folder = tempfile::tempdir().unwrap();
     let record = folder.path().join("nonces");
@@ -445,7 +445,7 @@ async fn a_killed_process_neither_loses_nor_doubles(kind: Kind) {
     world.assert_logged_once(0..all).await;
 }
 
-async fn what_was_not_sent_in_time_is_taken_back(kind: Kind) {
+async fn what_was_not_sent_in_time_is_taken_back(kind: ChainBackend) {
     let world = World::start(kind).await;
     let settings = BroadcastSettings {
         in_flight_max: 1,
@@ -469,7 +469,7 @@ async fn what_was_not_sent_in_time_is_taken_back(kind: Kind) {
     world.assert_logged_once([sent]).await;
 }
 
-async fn an_endpoint_that_is_not_there_is_passed_over(kind: Kind) {
+async fn an_endpoint_that_is_not_there_is_passed_over(kind: ChainBackend) {
     let world = World::start(kind).await;
     let unused = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let nobody = format!("http://{}", unused.local_addr().unwrap());

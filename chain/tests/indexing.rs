@@ -19,7 +19,7 @@ use hawser_chain::index::{
 };
 use hawser_chain::send::Call;
 use hawser_chain::watch;
-use pair::{APP_ID, Kind, Pair, sender};
+use pair::{APP_ID, ChainBackend, Pair, sender};
 use proxy::Proxy;
 use serde_json::json;
 
@@ -133,7 +133,7 @@ struct Broadcaster {
 }
 
 impl Broadcaster {
-    async fn new(kind: Kind) -> Self {
+    async fn new(kind: ChainBackend) -> Self {
         let (pair, deployment) = Pair::deployed(kind).await;
         let address = deployment.addresses.group_message_broadcaster;
         Self { pair, address, sent: Vec::new() }
@@ -183,7 +183,7 @@ async fn until(what: &str, is_so: impl Fn() -> bool) {
     assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "not so: {what}");
 }
 
-async fn events_come_in_order_and_go_on_after_a_restart(kind: Kind) {
+async fn events_come_in_order_and_go_on_after_a_restart(kind: ChainBackend) {
     let mut chain = Broadcaster::new(kind).await;
     let memory = Arc::new(Memory::default());
     memory.0.lock().unwrap().failures = 3;
@@ -202,7 +202,7 @@ async fn events_come_in_order_and_go_on_after_a_restart(kind: Kind) {
     reader.stop().await;
 }
 
-async fn news_come_over_a_web_socket(kind: Kind) {
+async fn news_come_over_a_web_socket(kind: ChainBackend) {
     let mut chain = Broadcaster::new(kind).await;
     let memory = Arc::new(Memory::default());
     let nobody = "ws://127.0.0.1:1".to_owned();
@@ -218,7 +218,7 @@ async fn news_come_over_a_web_socket(kind: Kind) {
     reader.stop().await;
 }
 
-async fn a_reorganisation_below_what_is_stored_stops_the_strand(kind: Kind) {
+async fn a_reorganisation_below_what_is_stored_stops_the_strand(kind: ChainBackend) {
     let mut chain = Broadcaster::new(kind).await;
     let memory = Arc::new(Memory::default());
     chain.send(2).await;
@@ -240,7 +240,7 @@ async fn a_reorganisation_below_what_is_stored_stops_the_strand(kind: Kind) {
 
 #[tokio::test]
 async fn what_is_not_stored_is_read_again_after_a_reorganisation() {
-    let mut chain = Broadcaster::new(Kind::Embedded).await;
+    let mut chain = Broadcaster::new(ChainBackend::Embedded).await;
     let memory = Arc::new(Memory::default());
     chain.send(2).await;
     let reader = chain.read(&[chain.url()], Vec::new(), &memory);
@@ -263,7 +263,7 @@ async fn what_is_not_stored_is_read_again_after_a_reorganisation() {
 
 #[tokio::test]
 async fn what_waits_to_be_stored_when_the_chain_is_reorganised_is_not_lost() {
-    let mut chain = Broadcaster::new(Kind::Embedded).await;
+    let mut chain = Broadcaster::new(ChainBackend::Embedded).await;
     let provider = chain.pair.app.provider().clone();
     let first_block = provider.get_block_number().await.unwrap() + 1;
     // The first is being stored, the others wait for it.
@@ -291,7 +291,7 @@ async fn what_waits_to_be_stored_when_the_chain_is_reorganised_is_not_lost() {
 #[tokio::test]
 async fn a_chain_that_answers_badly_is_read_whole() {
     for seed in 0..3 {
-        let mut chain = Broadcaster::new(Kind::Embedded).await;
+        let mut chain = Broadcaster::new(ChainBackend::Embedded).await;
         let memory = Arc::new(Memory::default());
         chain.send(40).await;
         let proxy = Proxy::start(&chain.url(), seed).await;
@@ -309,7 +309,7 @@ async fn a_chain_that_answers_badly_is_read_whole() {
 
 #[tokio::test]
 async fn a_provider_that_does_not_answer_large_pages_is_asked_for_smaller_ones() {
-    let mut chain = Broadcaster::new(Kind::Embedded).await;
+    let mut chain = Broadcaster::new(ChainBackend::Embedded).await;
     let memory = Arc::new(Memory::default());
     chain.send(20).await;
     let proxy = Proxy::start(&chain.url(), 0).await;
@@ -322,7 +322,7 @@ async fn a_provider_that_does_not_answer_large_pages_is_asked_for_smaller_ones()
 
 #[tokio::test]
 async fn an_endpoint_without_old_transactions_is_left_for_another() {
-    let mut chain = Broadcaster::new(Kind::Embedded).await;
+    let mut chain = Broadcaster::new(ChainBackend::Embedded).await;
     let first_block = chain.pair.app.provider().get_block_number().await.unwrap() + 1;
     chain.send(4).await;
     let proxy = Proxy::start(&chain.url(), 0).await;
@@ -341,7 +341,7 @@ async fn an_endpoint_without_old_transactions_is_left_for_another() {
 
 #[tokio::test]
 async fn the_first_endpoint_that_tells_the_truth_is_asked_and_the_preferred_one_again_later() {
-    let mut chain = Broadcaster::new(Kind::Embedded).await;
+    let mut chain = Broadcaster::new(ChainBackend::Embedded).await;
     let memory = Arc::new(Memory::default());
     let (liar, good) = (Proxy::start(&chain.url(), 1).await, Proxy::start(&chain.url(), 2).await);
     liar.set(|faults| faults.wrong_chain = true);
@@ -368,7 +368,7 @@ async fn the_first_endpoint_that_tells_the_truth_is_asked_and_the_preferred_one_
 
 #[tokio::test]
 async fn nodes_and_rates_stay_as_they_were_while_they_cannot_be_read() {
-    let (pair, deployment) = Pair::deployed(Kind::Embedded).await;
+    let (pair, deployment) = Pair::deployed(ChainBackend::Embedded).await;
     let addresses = &deployment.addresses;
     let proxy = Proxy::start(pair.settlement.endpoint(), 0).await;
     let endpoints = Endpoints::new("settlement", &[proxy.url()], pair.settlement.id()).unwrap();

@@ -11,10 +11,10 @@ use hawser_chain::contracts::SettlementChainGateway::{
     receiveWithdrawalCall, receiveWithdrawalIntoUnderlyingCall,
 };
 
-use crate::harness::actors::{Calls as _, actor, anyone};
+use crate::harness::actors::{Caller as _, actor, anyone};
 use crate::harness::cases::on_both_chains;
+use crate::harness::network::{ARB_SYS, TestNetwork};
 use crate::harness::tx::Tx;
-use crate::harness::world::{ARB_SYS, World};
 
 on_both_chains! {
     a_deposit_is_handed_on
@@ -29,20 +29,20 @@ fn recipient() -> Address {
     actor("recipient").address()
 }
 
-fn deposit(w: &World, recipient_: Address, wei: u64) -> Tx {
+fn deposit(w: &TestNetwork, recipient_: Address, wei: u64) -> Tx {
     anyone().calls(w.at.app_gateway, receiveDepositCall { recipient_ }).with_value(U256::from(wei))
 }
 
-fn withdraw(w: &World, recipient_: Address, wei: u64) -> Tx {
+fn withdraw(w: &TestNetwork, recipient_: Address, wei: u64) -> Tx {
     anyone().calls(w.at.app_gateway, withdrawCall { recipient_ }).with_value(U256::from(wei))
 }
 
-fn withdraw_underlying(w: &World, recipient_: Address, wei: u64) -> Tx {
+fn withdraw_underlying(w: &TestNetwork, recipient_: Address, wei: u64) -> Tx {
     let call = withdrawIntoUnderlyingCall { recipient_ };
     anyone().calls(w.at.app_gateway, call).with_value(U256::from(wei))
 }
 
-async fn a_deposit_is_handed_on(w: &World) {
+async fn a_deposit_is_handed_on(w: &TestNetwork) {
     for wei in [0, 7] {
         let receipt = w.send(deposit(w, recipient(), wei)).await;
         let event = DepositReceived { recipient: recipient(), amount: U256::from(wei) };
@@ -52,14 +52,14 @@ async fn a_deposit_is_handed_on(w: &World) {
     assert_eq!(w.native_balance(w.at.app_gateway).await, U256::ZERO);
 }
 
-async fn a_deposit_needs_a_recipient_that_accepts(w: &World) {
+async fn a_deposit_needs_a_recipient_that_accepts(w: &TestNetwork) {
     // Contracts that take no native tokens.
     for recipient in [w.at.rates, w.at.app_gateway] {
         w.refuse(deposit(w, recipient, 7), TransferFailed {}).await;
     }
 }
 
-async fn a_withdrawal_is_left_with_the_system(w: &World) {
+async fn a_withdrawal_is_left_with_the_system(w: &TestNetwork) {
     let before = w.native_balance(ARB_SYS).await;
     let to = recipient();
     let plain = receiveWithdrawalCall { recipient_: to }.abi_encode();
@@ -84,7 +84,7 @@ async fn a_withdrawal_is_left_with_the_system(w: &World) {
     assert_eq!(w.native_balance(w.at.app_gateway).await, U256::ZERO);
 }
 
-async fn a_withdrawal_needs_recipient_and_value(w: &World) {
+async fn a_withdrawal_needs_recipient_and_value(w: &TestNetwork) {
     let zero = Address::ZERO;
     w.refuse_all([
         (withdraw(w, zero, 0), ZeroRecipient {}.into()),
@@ -95,9 +95,9 @@ async fn a_withdrawal_needs_recipient_and_value(w: &World) {
     .await;
 }
 
-async fn a_paused_gateway_takes_no_withdrawals(w: &World) {
+async fn a_paused_gateway_takes_no_withdrawals(w: &TestNetwork) {
     w.set_app("xmtp.appChainGateway.paused", 1).await;
-    w.poke(w.at.app_gateway, updatePauseStatusCall {}).await;
+    w.update(w.at.app_gateway, updatePauseStatusCall {}).await;
     w.refuse_all([
         (withdraw(w, Address::ZERO, 0), Paused {}.into()),
         (withdraw_underlying(w, recipient(), 7), Paused {}.into()),
@@ -107,7 +107,7 @@ async fn a_paused_gateway_takes_no_withdrawals(w: &World) {
     assert_eq!(w.native_balance(recipient()).await, U256::from(7));
 }
 
-async fn the_system_numbers_what_it_is_given(w: &World) {
+async fn the_system_numbers_what_it_is_given(w: &TestNetwork) {
     let data_ = Bytes::from_static(b"anything");
     let call = sendTxToL1Call { destination_: recipient(), data_: data_.clone() };
     for number in [1, 2].map(U256::from) {

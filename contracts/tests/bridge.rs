@@ -1,6 +1,6 @@
-//! Both gateways on chains of their own, as `hawser chain dev` deploys them, with the relayer
-//! between them: what parameters, deposits and withdrawals come to on the other side. How messages
-//! are carried has tests of its own.
+//! Both gateways on chains of their own, as `hawser chain dev` deploys them, with the relay
+//! between them: effects of parameters, deposits and withdrawals on the other side. The relay
+//! itself has tests of its own.
 
 use alloy::primitives::{Address, U256};
 use hawser_chain::addresses::Addresses;
@@ -11,11 +11,11 @@ use hawser_chain::contracts::{
 use hawser_devchain::deploy;
 use hawser_devchain::relay::{DeliveryOutcome, Relay, RelayPolicy};
 
-use crate::harness::actors::{Actor, Calls as _, actor, anyone};
+use crate::harness::actors::{Actor, Caller as _, actor, anyone};
 use crate::harness::cases::on_both_chains;
 use crate::harness::money::DOLLAR;
-use crate::harness::net::Net;
-use crate::harness::world::{APP_CHAIN_ID, CHAIN_ID, IntoWord as _, World};
+use crate::harness::network::{APP_CHAIN_ID, CHAIN_ID, IntoWord as _, TestNetwork};
+use crate::harness::test_chain::TestChain;
 
 on_both_chains! {
     a_parameter_takes_effect_on_the_other_chain
@@ -26,17 +26,17 @@ on_both_chains! {
 const SCALE: u128 = 1_000_000_000_000;
 
 struct Bridge {
-    settlement: Net,
-    app: Net,
+    settlement: TestChain,
+    app: TestChain,
     at: Addresses,
     inbox: Address,
     relay: Relay,
 }
 
 impl Bridge {
-    async fn start(w: &World) -> Self {
-        let settlement = Net::start(w.kind, CHAIN_ID).await;
-        let app = Net::start(w.kind, APP_CHAIN_ID).await;
+    async fn start(w: &TestNetwork) -> Self {
+        let settlement = TestChain::start(w.kind, CHAIN_ID).await;
+        let app = TestChain::start(w.kind, APP_CHAIN_ID).await;
         let deployer = deploy::deployer();
         for net in [&settlement, &app] {
             net.enable(deployer.address()).await;
@@ -47,7 +47,7 @@ impl Bridge {
         Self { settlement, app, at, inbox: deployment.inbox, relay }
     }
 
-    /// Carries everything; the first try of each message fails.
+    /// Delivers all messages. The first attempt of each fails.
     async fn carry(&mut self) {
         let failing = RelayPolicy { fail_once: true, ..RelayPolicy::default() };
         let failed = self.relay.step(failing).await.unwrap();
@@ -63,7 +63,7 @@ impl Bridge {
         );
     }
 
-    /// Somebody with fee tokens, who lets the gateway have them.
+    /// Returns an account with fee tokens that allows the gateway to take them.
     async fn customer(&self) -> Actor {
         let customer = actor("customer");
         let amount_ = U256::from(100 * DOLLAR);
@@ -86,7 +86,7 @@ impl Bridge {
     }
 }
 
-async fn a_parameter_takes_effect_on_the_other_chain(w: &World) {
+async fn a_parameter_takes_effect_on_the_other_chain(w: &TestNetwork) {
     let mut bridge = Bridge::start(w).await;
     let customer = bridge.customer().await;
     let key = "xmtp.groupMessageBroadcaster.maxPayloadSize".to_owned();
@@ -114,7 +114,7 @@ async fn a_parameter_takes_effect_on_the_other_chain(w: &World) {
     assert_eq!(bridge.app.read(broadcaster, max).await, 1000);
 }
 
-async fn what_goes_over_comes_back(w: &World) {
+async fn what_goes_over_comes_back(w: &TestNetwork) {
     let mut bridge = Bridge::start(w).await;
     let customer = bridge.customer().await;
     let traveller = actor("traveller").address();

@@ -16,11 +16,11 @@ use hawser_chain::contracts::SettlementChainParameterRegistry::{
     NotAdmin, ParameterSet, get_0Call,
 };
 
-use crate::harness::actors::{Calls as _, actor, anyone};
+use crate::harness::actors::{Caller as _, actor, anyone};
 use crate::harness::cases::on_both_chains;
 use crate::harness::money::{DOLLAR, Permit};
+use crate::harness::network::{APP_CHAIN_ID, TestNetwork, alias};
 use crate::harness::tx::{Receipt, Tx};
-use crate::harness::world::{APP_CHAIN_ID, World, alias};
 use crate::settlement_gateway::{chain, customer};
 
 on_both_chains! {
@@ -49,7 +49,7 @@ fn texts(keys: &[&str]) -> Vec<String> {
     keys.iter().map(|key| (*key).to_owned()).collect()
 }
 
-/// A message to these chains, with so many tokens for each.
+/// Returns a message to these chains, with an amount of tokens for each.
 pub(crate) fn message(chainIds_: Vec<U256>, keys: &[&str], amount: u128) -> sendParametersCall {
     sendParametersCall {
         chainIds_,
@@ -87,21 +87,21 @@ fn arriving(nonce: u64, keys: &[&str], values: &[u64]) -> receiveParametersCall 
     }
 }
 
-/// A message that arrives as it should.
-pub(crate) fn arrival(w: &World, nonce: u64, keys: &[&str], values: &[u64]) -> Tx {
+/// Returns a message that the gateway accepts.
+pub(crate) fn arrival(w: &TestNetwork, nonce: u64, keys: &[&str], values: &[u64]) -> Tx {
     alias(w.at.gateway).calls(w.at.app_gateway, arriving(nonce, keys, values))
 }
 
-async fn value(w: &World, key: &str) -> B256 {
+async fn value(w: &TestNetwork, key: &str) -> B256 {
     w.read(w.at.app_params, get_0Call { key_: key.to_owned() }).await
 }
 
-fn set_by(receipt: &Receipt, w: &World) -> Vec<(String, B256)> {
+fn set_by(receipt: &Receipt, w: &TestNetwork) -> Vec<(String, B256)> {
     let events = receipt.events::<ParameterSet>(w.at.app_params);
     events.into_iter().map(|event| (event.key, event.value)).collect()
 }
 
-async fn parameters_leave_with_their_present_values(w: &World) {
+async fn parameters_leave_with_their_present_values(w: &TestNetwork) {
     let customer = customer(w, DOLLAR).await;
     w.set("a.b", 5).await;
     for nonce in [1, 2] {
@@ -124,12 +124,12 @@ async fn parameters_leave_with_their_present_values(w: &World) {
     }
 }
 
-async fn every_chain_gets_the_same_message(w: &World) {
+async fn every_chain_gets_the_same_message(w: &TestNetwork) {
     let customer = customer(w, DOLLAR).await;
     let other = U256::from(APP_CHAIN_ID + 1);
     let key = format!("xmtp.settlementChainGateway.inbox.{other}");
     w.set(&key, w.at.inbox).await;
-    w.poke(w.at.gateway, updateInboxCall { chainId_: other }).await;
+    w.update(w.at.gateway, updateInboxCall { chainId_: other }).await;
 
     let call = message(vec![chain(), other], &["a"], 300);
     let returned = w.returned(customer.address(), w.at.gateway, call.clone()).await;
@@ -144,7 +144,7 @@ async fn every_chain_gets_the_same_message(w: &World) {
     assert_eq!(w.fee_tokens(w.at.inbox).await, 600);
 }
 
-async fn parameters_can_bring_a_permit(w: &World) {
+async fn parameters_can_bring_a_permit(w: &TestNetwork) {
     let customer = actor("customer");
     w.give(&customer, DOLLAR).await;
     let permit = w.permit(w.at.token, &customer, w.at.gateway, 2 * 300).await;
@@ -156,7 +156,7 @@ async fn parameters_can_bring_a_permit(w: &World) {
     assert_eq!(w.fee_tokens(w.at.inbox).await, 600);
 }
 
-async fn messages_of_parameters_are_refused_in_order(w: &World) {
+async fn messages_of_parameters_are_refused_in_order(w: &TestNetwork) {
     let customer = customer(w, DOLLAR).await;
     let other = U256::from(APP_CHAIN_ID + 1);
     let send =
@@ -183,12 +183,12 @@ async fn messages_of_parameters_are_refused_in_order(w: &World) {
         ),
     ])
     .await;
-    // What was refused has no number: the next message is the first.
+    // A reverted message takes no number: the next message is the first.
     let receipt = w.send(send(vec![chain()], &["a"], 0)).await;
     assert_eq!(receipt.event::<ParametersSent>(w.at.gateway).nonce, n(1));
 }
 
-async fn messages_must_pay_their_way(w: &World) {
+async fn messages_must_pay_their_way(w: &TestNetwork) {
     let customer = customer(w, DOLLAR).await;
     // The gateway does not compare; the bridge does.
     let scale = 1_000_000_000_000;
@@ -200,7 +200,7 @@ async fn messages_must_pay_their_way(w: &World) {
     w.send(customer.calls(w.at.gateway, call)).await;
 }
 
-async fn only_the_other_gateway_brings_parameters(w: &World) {
+async fn only_the_other_gateway_brings_parameters(w: &TestNetwork) {
     let it = w.read(w.at.app_gateway, settlementChainGatewayAliasCall {}).await;
     assert_eq!(it, alias(w.at.gateway));
     let call = arriving(1, &["k"], &[5]);
@@ -216,9 +216,9 @@ async fn only_the_other_gateway_brings_parameters(w: &World) {
     assert_eq!(value(w, "k").await, word(5));
 }
 
-async fn each_parameter_is_set_by_the_newest_message(w: &World) {
+async fn each_parameter_is_set_by_the_newest_message(w: &TestNetwork) {
     w.send(arrival(w, 5, &["k"], &[50])).await;
-    // Messages that are late, or come again, set what no later one has.
+    // Late or repeated messages set only the keys that no later message has set.
     for (nonce, keys, set) in [
         (4, vec!["k", "l"], vec![("l".to_owned(), word(40))]),
         (5, vec!["k", "l"], vec![("l".to_owned(), word(50))]),
@@ -235,29 +235,29 @@ async fn each_parameter_is_set_by_the_newest_message(w: &World) {
     assert_eq!((value(w, "k").await, value(w, "l").await), (word(60), word(50)));
 }
 
-async fn a_parameter_is_set_once_by_a_message(w: &World) {
+async fn a_parameter_is_set_once_by_a_message(w: &TestNetwork) {
     let receipt = w.send(arrival(w, 1, &["k", "k"], &[5, 6])).await;
     assert_eq!(set_by(&receipt, w), [("k".to_owned(), word(5))]);
 }
 
-async fn missing_values_are_missed_for_what_is_set_only(w: &World) {
+async fn missing_values_are_missed_for_what_is_set_only(w: &TestNetwork) {
     w.refuse(arrival(w, 1, &["k", "l"], &[5]), Panic::from(0x32)).await;
     w.send(arrival(w, 2, &["l"], &[7])).await;
     w.send(arrival(w, 1, &["k", "l"], &[5])).await;
     assert_eq!((value(w, "k").await, value(w, "l").await), (word(5), word(7)));
-    // And values without keys do not matter.
+    // Surplus values are ignored.
     w.send(arrival(w, 3, &[], &[5])).await;
 }
 
-async fn the_gateway_must_be_an_admin(w: &World) {
+async fn the_gateway_must_be_an_admin(w: &TestNetwork) {
     let key = format!("xmtp.appChainParameterRegistry.isAdmin.{:#x}", w.at.app_gateway);
     w.set_app(&key, 0).await;
     w.refuse(arrival(w, 1, &["k"], &[5]), NotAdmin {}).await;
 }
 
-async fn parameters_arrive_while_the_gateway_is_paused(w: &World) {
+async fn parameters_arrive_while_the_gateway_is_paused(w: &TestNetwork) {
     w.set_app("xmtp.appChainGateway.paused", 1).await;
-    w.poke(w.at.app_gateway, updatePauseStatusCall {}).await;
+    w.update(w.at.app_gateway, updatePauseStatusCall {}).await;
     w.send(arrival(w, 1, &["k"], &[5])).await;
     assert_eq!(value(w, "k").await, word(5));
 }

@@ -13,10 +13,10 @@ use hawser_chain::contracts::IdentityUpdateBroadcaster::{
     IdentityUpdateCreated, addIdentityUpdateCall, bootstrapIdentityUpdatesCall,
 };
 
-use crate::harness::actors::{Actor, Calls as _, actor, admin, anyone};
+use crate::harness::actors::{Actor, Caller as _, actor, admin, anyone};
 use crate::harness::cases::on_both_chains;
+use crate::harness::network::{IntoWord, TestNetwork};
 use crate::harness::tx::{Receipt, Tx};
-use crate::harness::world::{IntoWord, World};
 
 on_both_chains! {
     numbers_begin_at_one_and_step_by_one
@@ -36,7 +36,7 @@ on_both_chains! {
 const SIZE_MIN: usize = 78;
 const SIZE_MAX: usize = 262_144;
 
-/// One of the two broadcasters: they do the same to other words.
+/// One of the two broadcasters. They differ in names only.
 #[derive(Clone, Copy)]
 pub(crate) struct Broadcaster {
     pub(crate) address: Address,
@@ -44,7 +44,7 @@ pub(crate) struct Broadcaster {
     is_for_groups: bool,
 }
 
-pub(crate) fn broadcasters(w: &World) -> [Broadcaster; 2] {
+pub(crate) fn broadcasters(w: &TestNetwork) -> [Broadcaster; 2] {
     [
         Broadcaster {
             address: w.at.groups,
@@ -59,7 +59,7 @@ pub(crate) fn broadcasters(w: &World) -> [Broadcaster; 2] {
     ]
 }
 
-/// A payload that was logged: whose, what, which number.
+/// A logged payload: identifier, bytes, sequence number.
 pub(crate) type Sent = (B256, Bytes, u64);
 
 impl Broadcaster {
@@ -73,7 +73,7 @@ impl Broadcaster {
         from.calls(self.address, addIdentityUpdateCall { inboxId_, identityUpdate_: payload })
     }
 
-    /// A bootstrap of payloads of one byte.
+    /// Returns a bootstrap of payloads of one byte.
     pub(crate) fn bootstrap(&self, from: &Actor, ids: &[u8], numbers: &[u64]) -> Tx {
         let payloads = ids.iter().map(|id| Bytes::from(vec![*id])).collect();
         self.bootstrap_lists(from, ids, payloads, numbers)
@@ -110,26 +110,26 @@ impl Broadcaster {
         events.into_iter().map(|sent| (sent.inboxId, sent.update, sent.sequenceId)).collect()
     }
 
-    /// What `sent` gives for this.
+    /// Returns the expected result of `sent`.
     pub(crate) fn logged(&self, id: u8, payload: &[u8], number: u64) -> Sent {
         let width = if self.is_for_groups { 16 } else { 32 };
         let id = B256::right_padding_from(&vec![id; width]);
         (id, Bytes::copy_from_slice(payload), number)
     }
 
-    pub(crate) async fn set(&self, w: &World, name: &str, value: impl IntoWord) {
+    pub(crate) async fn set(&self, w: &TestNetwork, name: &str, value: impl IntoWord) {
         w.set_app(&format!("{}.{name}", self.prefix), value).await;
     }
 
-    pub(crate) async fn set_paused(&self, w: &World, is_paused: bool) {
+    pub(crate) async fn set_paused(&self, w: &TestNetwork, is_paused: bool) {
         self.set(w, "paused", u64::from(is_paused)).await;
-        w.poke(self.address, updatePauseStatusCall {}).await;
+        w.update(self.address, updatePauseStatusCall {}).await;
     }
 
-    /// Names somebody who may bootstrap, and pauses.
-    pub(crate) async fn open_for(&self, w: &World, bootstrapper: &Actor) {
+    /// Names the account that may bootstrap, and pauses the broadcaster.
+    pub(crate) async fn open_for(&self, w: &TestNetwork, bootstrapper: &Actor) {
         self.set(w, "payloadBootstrapper", bootstrapper.address()).await;
-        w.poke(self.address, updatePayloadBootstrapperCall {}).await;
+        w.update(self.address, updatePayloadBootstrapperCall {}).await;
         self.set_paused(w, true).await;
     }
 }
@@ -138,7 +138,7 @@ fn payload(byte: u8) -> Vec<u8> {
     vec![byte; SIZE_MIN]
 }
 
-async fn numbers_begin_at_one_and_step_by_one(w: &World) {
+async fn numbers_begin_at_one_and_step_by_one(w: &TestNetwork) {
     for it in broadcasters(w) {
         for number in 1..=3 {
             let receipt = w.send(it.add(&anyone(), 7, &payload(9))).await;
@@ -147,7 +147,7 @@ async fn numbers_begin_at_one_and_step_by_one(w: &World) {
     }
 }
 
-async fn each_broadcaster_counts_for_itself(w: &World) {
+async fn each_broadcaster_counts_for_itself(w: &TestNetwork) {
     let [groups, identities] = broadcasters(w);
     for _ in 0..2 {
         w.send(groups.add(&anyone(), 1, &payload(1))).await;
@@ -158,7 +158,7 @@ async fn each_broadcaster_counts_for_itself(w: &World) {
     assert_eq!(groups.sent(&receipt)[0].2, 3);
 }
 
-async fn group_ids_stand_at_the_beginning_of_their_topic(w: &World) {
+async fn group_ids_stand_at_the_beginning_of_their_topic(w: &TestNetwork) {
     let [groups, identities] = broadcasters(w);
     for (it, topic) in [(groups, [[0xab; 16], [0; 16]].concat()), (identities, vec![0xab; 32])] {
         let receipt = w.send(it.add(&anyone(), 0xab, &payload(1))).await;
@@ -166,7 +166,7 @@ async fn group_ids_stand_at_the_beginning_of_their_topic(w: &World) {
     }
 }
 
-async fn payloads_must_have_a_size_within_the_limits(w: &World) {
+async fn payloads_must_have_a_size_within_the_limits(w: &TestNetwork) {
     for it in broadcasters(w) {
         let refusal = |actual: usize| InvalidPayloadSize {
             actualSize_: U256::from(actual),
@@ -183,7 +183,7 @@ async fn payloads_must_have_a_size_within_the_limits(w: &World) {
     }
 }
 
-async fn limits_must_be_in_order(w: &World) {
+async fn limits_must_be_in_order(w: &TestNetwork) {
     for it in broadcasters(w) {
         let min = anyone().calls(it.address, updateMinPayloadSizeCall {});
         let max = anyone().calls(it.address, updateMaxPayloadSizeCall {});
@@ -204,7 +204,7 @@ async fn limits_must_be_in_order(w: &World) {
     }
 }
 
-async fn limits_are_taken_over_from_parameters(w: &World) {
+async fn limits_are_taken_over_from_parameters(w: &TestNetwork) {
     for it in broadcasters(w) {
         it.set(w, "maxPayloadSize", 100).await;
         let receipt = w.send(anyone().calls(it.address, updateMaxPayloadSizeCall {})).await;
@@ -223,7 +223,7 @@ async fn limits_are_taken_over_from_parameters(w: &World) {
     }
 }
 
-async fn a_broadcaster_without_limits_takes_empty_payloads_only(w: &World) {
+async fn a_broadcaster_without_limits_takes_empty_payloads_only(w: &TestNetwork) {
     for (name, it) in
         ["GroupMessageBroadcaster", "IdentityUpdateBroadcaster"].into_iter().zip(broadcasters(w))
     {
@@ -243,17 +243,17 @@ async fn a_broadcaster_without_limits_takes_empty_payloads_only(w: &World) {
     }
 }
 
-async fn a_paused_broadcaster_takes_payloads_of_the_bootstrapper_only(w: &World) {
+async fn a_paused_broadcaster_takes_payloads_of_the_bootstrapper_only(w: &TestNetwork) {
     let bootstrapper = actor("bootstrapper");
     for it in broadcasters(w) {
         w.refuse(it.bootstrap(&bootstrapper, &[1], &[1]), NotPaused {}).await;
         it.open_for(w, &bootstrapper).await;
         w.refuse_all([
             (it.add(&anyone(), 1, &payload(1)), Paused {}.into()),
-            // Whether it is paused is asked before the size.
+            // The contract checks the pause before the size.
             (it.add(&anyone(), 1, &[]), Paused {}.into()),
             (it.bootstrap(&anyone(), &[1], &[1]), NotPayloadBootstrapper {}.into()),
-            // Who asks is asked before what they want.
+            // The contract checks the sender before the arguments.
             (it.bootstrap(&anyone(), &[], &[]), NotPayloadBootstrapper {}.into()),
         ])
         .await;
@@ -264,7 +264,7 @@ async fn a_paused_broadcaster_takes_payloads_of_the_bootstrapper_only(w: &World)
     }
 }
 
-async fn a_bootstrap_chooses_its_numbers_and_what_follows_has_higher_ones(w: &World) {
+async fn a_bootstrap_chooses_its_numbers_and_what_follows_has_higher_ones(w: &TestNetwork) {
     let bootstrapper = actor("bootstrapper");
     for it in broadcasters(w) {
         it.open_for(w, &bootstrapper).await;
@@ -285,7 +285,7 @@ async fn a_bootstrap_chooses_its_numbers_and_what_follows_has_higher_ones(w: &Wo
     }
 }
 
-async fn lists_of_a_bootstrap_must_match(w: &World) {
+async fn lists_of_a_bootstrap_must_match(w: &TestNetwork) {
     let bootstrapper = actor("bootstrapper");
     for it in broadcasters(w) {
         it.open_for(w, &bootstrapper).await;
@@ -303,7 +303,7 @@ async fn lists_of_a_bootstrap_must_match(w: &World) {
     }
 }
 
-async fn the_bootstrapper_is_taken_over_from_a_parameter(w: &World) {
+async fn the_bootstrapper_is_taken_over_from_a_parameter(w: &TestNetwork) {
     let bootstrapper = actor("bootstrapper").address();
     for it in broadcasters(w) {
         let update = anyone().calls(it.address, updatePayloadBootstrapperCall {});

@@ -12,14 +12,14 @@ use hawser_chain::contracts::DistributionManager::{
 use hawser_chain::contracts::payer_report_manager::IPayerReportManager::PayerReport;
 use hawser_chain::contracts::{NodeRegistry, PayerReportManager};
 
-use crate::harness::actors::{Calls as _, actor, admin, anyone, owner, payer};
+use crate::harness::actors::{Caller as _, actor, admin, anyone, owner, payer};
 use crate::harness::bytecode;
 use crate::harness::cases::on_both_chains;
 use crate::harness::money::u96;
-use crate::harness::report::{Draft, Usage};
-use crate::harness::tx::{Refusal, Tx};
+use crate::harness::network::TestNetwork;
+use crate::harness::report::{ReportDraft, Usage};
+use crate::harness::tx::{ExpectedRevert, Tx};
 use crate::harness::vectors::{field, list, vectors};
-use crate::harness::world::World;
 
 on_both_chains! {
     nodes_share_what_the_protocol_leaves
@@ -35,7 +35,7 @@ on_both_chains! {
 }
 
 /// The claim of a node for reports of node 100.
-pub(crate) fn claim(w: &World, nodeId_: u32, indices: &[u64]) -> Tx {
+pub(crate) fn claim(w: &TestNetwork, nodeId_: u32, indices: &[u64]) -> Tx {
     owner(nodeId_).calls(w.at.distribution, claim_call(nodeId_, indices))
 }
 
@@ -45,15 +45,15 @@ fn claim_call(nodeId_: u32, indices: &[u64]) -> claimCall {
     claimCall { nodeId_, originatorNodeIds_, payerReportIndices_ }
 }
 
-pub(crate) fn claim_protocol(w: &World, indices: &[u64]) -> Tx {
+pub(crate) fn claim_protocol(w: &TestNetwork, indices: &[u64]) -> Tx {
     let originatorNodeIds_ = vec![100; indices.len()];
     let payerReportIndices_ = indices.iter().copied().map(U256::from).collect();
     let call = claimProtocolFeesCall { originatorNodeIds_, payerReportIndices_ };
     anyone().calls(w.at.distribution, call)
 }
 
-/// What is owed to a node, to all nodes, and to the protocol.
-pub(crate) async fn owed(w: &World, nodeId_: u32) -> (u128, u128, u128) {
+/// Returns the debts to a node, to all nodes, and to the protocol.
+pub(crate) async fn owed(w: &TestNetwork, nodeId_: u32) -> (u128, u128, u128) {
     let at = w.at.distribution;
     (
         w.read(at, getOwedFeesCall { nodeId_ }).await.to(),
@@ -66,7 +66,7 @@ fn index(number: u64) -> U256 {
     U256::from(number)
 }
 
-async fn nodes_share_what_the_protocol_leaves(w: &World) {
+async fn nodes_share_what_the_protocol_leaves(w: &TestNetwork) {
     w.settled_report(1001).await;
     let at = w.at.distribution;
     let is_claimed = |nodeId_| {
@@ -120,9 +120,9 @@ fn report(case: &serde_json::Value) -> PayerReport {
     }
 }
 
-async fn shares_are_those_of_the_vectors(w: &World) {
+async fn shares_are_those_of_the_vectors(w: &TestNetwork) {
     w.add_node(100).await;
-    // No real report comes to as much as the last of the cases: somebody tells of such ones.
+    // No real report reaches the last case, so a contract in machine code returns such reports.
     let teller = actor("teller").address();
     let at = w.at;
     let arguments = (at.params, at.nodes, teller, at.payers, at.token).abi_encode();
@@ -141,7 +141,7 @@ async fn shares_are_those_of_the_vectors(w: &World) {
     }
 }
 
-async fn many_reports_are_claimed_at_once(w: &World) {
+async fn many_reports_are_claimed_at_once(w: &TestNetwork) {
     let first = w.settled_report(1000).await;
     w.submit_and_settle(&first.following(&[Usage::new(&payer(1), 2000)])).await;
     let receipt = w.send(claim(w, 100, &[1, 0])).await;
@@ -157,7 +157,7 @@ async fn many_reports_are_claimed_at_once(w: &World) {
     assert_eq!(owed(w, 100).await, (990, 990, 30));
 }
 
-async fn each_share_is_claimed_once(w: &World) {
+async fn each_share_is_claimed_once(w: &TestNetwork) {
     let first = w.settled_report(1000).await;
     w.submit_and_settle(&first.following(&[Usage::new(&payer(1), 2000)])).await;
     let again = |number| AlreadyClaimed { originatorNodeId: 100, payerReportIndex: index(number) };
@@ -176,10 +176,10 @@ async fn each_share_is_claimed_once(w: &World) {
     w.send(claim(w, 200, &[0])).await;
 }
 
-async fn shares_wait_for_the_whole_report(w: &World) {
+async fn shares_wait_for_the_whole_report(w: &TestNetwork) {
     let node_ids = w.add_canonical_nodes(1).await;
     let usages = [Usage::new(&payer(1), 10), Usage::new(&payer(2), 10)];
-    let draft = Draft::new(100, &usages, &node_ids);
+    let draft = ReportDraft::new(100, &usages, &node_ids);
     w.submit(&draft).await;
     w.send(anyone().calls(w.at.reports, draft.settlement(0, 0..1))).await;
     let refusal = || PayerReportNotSettled { originatorNodeId: 100, payerReportIndex: index(0) };
@@ -192,7 +192,7 @@ async fn shares_wait_for_the_whole_report(w: &World) {
     w.send(claim(w, 100, &[0])).await;
 }
 
-async fn shares_belong_to_the_nodes_that_the_report_lists(w: &World) {
+async fn shares_belong_to_the_nodes_that_the_report_lists(w: &TestNetwork) {
     w.settled_report(1000).await;
     // A node that came later, and became canonical.
     w.add_node(400).await;
@@ -202,7 +202,7 @@ async fn shares_belong_to_the_nodes_that_the_report_lists(w: &World) {
     w.refuse(claim(w, 400, &[0]), refusal).await;
 }
 
-async fn a_node_that_has_left_still_claims(w: &World) {
+async fn a_node_that_has_left_still_claims(w: &TestNetwork) {
     w.settled_report(1000).await;
     let call = NodeRegistry::removeFromNetworkCall { nodeId_: 200 };
     w.send(admin().calls(w.at.nodes, call)).await;
@@ -210,7 +210,7 @@ async fn a_node_that_has_left_still_claims(w: &World) {
     assert_eq!(owed(w, 200).await.0, 330);
 }
 
-async fn shares_are_claimed_by_whoever_owns_the_node(w: &World) {
+async fn shares_are_claimed_by_whoever_owns_the_node(w: &TestNetwork) {
     w.settled_report(1000).await;
     let by_other = owner(200).calls(w.at.distribution, claim_call(100, &[0]));
     w.refuse(by_other.clone(), NotNodeOwner {}).await;
@@ -225,7 +225,7 @@ async fn shares_are_claimed_by_whoever_owns_the_node(w: &World) {
     assert_eq!(owed(w, 100).await.0, 330);
 }
 
-async fn claims_name_reports_that_exist(w: &World) {
+async fn claims_name_reports_that_exist(w: &TestNetwork) {
     w.settled_report(1000).await;
     let at = w.at.distribution;
     let claim_of = |nodeId_, originatorNodeIds_: Vec<u32>, indices: &[u64]| {
@@ -237,7 +237,7 @@ async fn claims_name_reports_that_exist(w: &World) {
         claimProtocolFeesCall { originatorNodeIds_: vec![100], payerReportIndices_: vec![] };
     let unknown = NodeRegistry::ERC721NonexistentToken { tokenId: U256::from(700) };
     let none = PayerReportManager::NoReportsForOriginator { originatorNodeId: 200 };
-    let beyond = || Refusal::from(PayerReportManager::PayerReportIndexOutOfBounds {});
+    let beyond = || ExpectedRevert::from(PayerReportManager::PayerReportIndexOutOfBounds {});
     w.refuse_all([
         (claim_of(700, vec![100], &[]), unknown.into()),
         (claim_of(100, vec![100], &[]), ArrayLengthMismatch {}.into()),
@@ -249,14 +249,14 @@ async fn claims_name_reports_that_exist(w: &World) {
     .await;
 }
 
-async fn a_paused_manager_does_nothing(w: &World) {
+async fn a_paused_manager_does_nothing(w: &TestNetwork) {
     w.settled_report(1000).await;
     w.set("xmtp.distributionManager.paused", 1).await;
-    w.poke(w.at.distribution, updatePauseStatusCall {}).await;
+    w.update(w.at.distribution, updatePauseStatusCall {}).await;
     let by_owner = |data: Vec<u8>| Tx::raw(owner(100).address(), w.at.distribution, data);
     let recipient_ = Address::ZERO;
     let nodeId_ = 100;
-    let paused = || Refusal::from(Paused {});
+    let paused = || ExpectedRevert::from(Paused {});
     w.refuse_all([
         (claim(w, 100, &[0]), paused()),
         (claim_protocol(w, &[0]), paused()),

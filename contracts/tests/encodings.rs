@@ -28,7 +28,7 @@ fn event(case: &Value) -> &'static Event {
     abi.events().find(|it| it.signature() == signature).unwrap()
 }
 
-/// What JSON says, as a value of this type.
+/// Converts a JSON value into a value of this type.
 fn value(kind: &DynSolType, json: &Value) -> DynSolValue {
     match (kind, json) {
         (DynSolType::Array(kind), Value::Array(items)) => {
@@ -70,7 +70,7 @@ fn logs_are_decoded_as_in_the_vectors() {
         for input in &event.inputs {
             let decoded = if input.indexed { indexed.next() } else { body.next() };
             let decoded = decoded.unwrap();
-            // Of what does not fit into a topic there is only the hash.
+            // A topic holds only the hash of a value of dynamic length.
             let kind = decoded.as_type().unwrap();
             let expected = &case["decoded"][&input.name];
             assert_eq!(decoded, value(&kind, expected), "{}: {case}", input.name);

@@ -1,4 +1,4 @@
-//! The golden vectors, as far as no other module has them: asked of contracts on a chain.
+//! Golden vectors that no other module uses, checked on contracts on a chain.
 
 use alloy::primitives::{Address, B256, Bytes, U256, keccak256};
 use alloy::sol;
@@ -11,14 +11,14 @@ use hawser_chain::contracts::{
 };
 use serde_json::Value;
 
-use crate::harness::actors::{Calls as _, anyone, deployer};
+use crate::harness::actors::{Caller as _, anyone, deployer};
 use crate::harness::cases::on_both_chains;
 use crate::harness::merkle::Tree;
-use crate::harness::net::{Net, init_code};
-use crate::harness::report::{Draft, Usage};
-use crate::harness::tx::{Refusal, Tx};
+use crate::harness::network::TestNetwork;
+use crate::harness::report::{ReportDraft, Usage};
+use crate::harness::test_chain::{TestChain, init_code};
+use crate::harness::tx::{ExpectedRevert, Tx};
 use crate::harness::vectors::{byte_strings, field, list, scalars, vectors};
-use crate::harness::world::World;
 
 on_both_chains! {
     hashes_of_trees_are_those_of_the_vectors
@@ -39,11 +39,11 @@ sol!(
 );
 sol!(AliasHarness, "../contracts/artifacts/AliasHarness.json");
 
-async fn library(w: &World, name: &'static str) -> Address {
+async fn library(w: &TestNetwork, name: &'static str) -> Address {
     w.create(deployer().address(), name, []).await
 }
 
-async fn hashes_of_trees_are_those_of_the_vectors(w: &World) {
+async fn hashes_of_trees_are_those_of_the_vectors(w: &TestNetwork) {
     let at = library(w, "MerkleHarness").await;
     let vectors = &vectors("merkle")["primitives"];
     for case in list(vectors, "leaf") {
@@ -73,16 +73,16 @@ fn verification(at: Address, root_: B256, start: u64, leaves_: &[Bytes], proof: 
     anyone().calls(at, MerkleHarness::verifyCall { root_, start_, leaves_, proof_ })
 }
 
-/// Expects what the deployed contract said.
-async fn expect(w: &World, tx: Tx, said: &str) {
+/// Asserts the result of the deployed contract.
+async fn expect(w: &TestNetwork, tx: Tx, said: &str) {
     match said {
         "ok" => drop(w.answer_to(tx).await),
         "Panic(0x32)" => w.refuse(tx, alloy::sol_types::Panic::from(0x32)).await,
-        error => w.refuse(tx, Refusal::named(error)).await,
+        error => w.refuse(tx, ExpectedRevert::named(error)).await,
     }
 }
 
-async fn ranges_of_trees_are_proven_as_in_the_vectors(w: &World) {
+async fn ranges_of_trees_are_proven_as_in_the_vectors(w: &TestNetwork) {
     let at = library(w, "MerkleHarness").await;
     let vectors = vectors("merkle");
     for tree in list(&vectors, "trees") {
@@ -110,7 +110,7 @@ async fn ranges_of_trees_are_proven_as_in_the_vectors(w: &World) {
     }
 }
 
-/// The leaves of a tree, which are spelled out when they are few.
+/// Returns the leaves of a tree. Vectors list them if they are few, and give a rule else.
 fn leaves_of(tree: &Value) -> Vec<Bytes> {
     let count: u64 = field(tree, "leaf_count");
     let leaf = |index| keccak256(format!("xmtp vector leaf {index}")).to_vec().into();
@@ -121,7 +121,7 @@ fn leaves_of(tree: &Value) -> Vec<Bytes> {
     leaves
 }
 
-async fn proofs_are_rejected_as_in_the_vectors(w: &World) {
+async fn proofs_are_rejected_as_in_the_vectors(w: &TestNetwork) {
     let at = library(w, "MerkleHarness").await;
     for case in list(&vectors("merkle"), "rejections") {
         let leaves = byte_strings(case, "leaves");
@@ -131,7 +131,7 @@ async fn proofs_are_rejected_as_in_the_vectors(w: &World) {
     }
 }
 
-async fn all_ranges_of_small_trees_are_proven(w: &World) {
+async fn all_ranges_of_small_trees_are_proven(w: &TestNetwork) {
     let at = library(w, "MerkleHarness").await;
     for count in 1..=9_usize {
         let leaves: Vec<Bytes> = (0..count).map(|index| vec![7; index].into()).collect();
@@ -147,12 +147,12 @@ async fn all_ranges_of_small_trees_are_proven(w: &World) {
 }
 
 /// A chain of this id with a report manager at this address.
-async fn chain_with_manager(w: &World, chain_id: u64, manager: Address) -> Net {
-    let net = Net::start(w.kind, chain_id).await;
+async fn chain_with_manager(w: &TestNetwork, chain_id: u64, manager: Address) -> TestChain {
+    let net = TestChain::start(w.kind, chain_id).await;
     let from = anyone().address();
     let arguments = w.at.arguments("PayerReportManager");
     let implementation = net.create(from, "PayerReportManager", arguments).await;
-    // What locks the implementation is in its state, and that stays behind.
+    // Code alone is copied: the flag that locks the implementation is in its state.
     net.set_code(manager, &net.code(implementation).await).await;
     net.name(manager, "PayerReportManager");
     let initialise = w.at.initialisation("PayerReportManager");
@@ -160,7 +160,7 @@ async fn chain_with_manager(w: &World, chain_id: u64, manager: Address) -> Net {
     net
 }
 
-async fn report_ids_are_those_of_the_vectors(w: &World) {
+async fn report_ids_are_those_of_the_vectors(w: &TestNetwork) {
     let vectors = vectors("payer_report_digest");
     for case in list(&vectors, "cases") {
         let manager = field(case, "verifying_contract");
@@ -191,13 +191,15 @@ fn digest_call(case: &Value, nodeIds_: Vec<u32>) -> getPayerReportDigestCall {
     }
 }
 
-async fn usage_is_settled_as_in_the_vectors(w: &World) {
+async fn usage_is_settled_as_in_the_vectors(w: &TestNetwork) {
     let node_ids = w.add_canonical_nodes(1).await;
     let vectors = vectors("payer_leaves");
     for (originator, map) in (1..).zip(list(&vectors, "maps")) {
         let payers = list(map, "payers");
-        let draft =
-            Draft { leaves: leaves_of_map(payers), ..Draft::new(originator, &[], &node_ids) };
+        let draft = ReportDraft {
+            leaves: leaves_of_map(payers),
+            ..ReportDraft::new(originator, &[], &node_ids)
+        };
         assert_eq!(draft.root(), field::<B256>(map, "root"));
         w.submit(&draft).await;
         let all = draft.settlement(0, 0..payers.len());
@@ -217,7 +219,7 @@ async fn usage_is_settled_as_in_the_vectors(w: &World) {
         .iter()
         .map(|case| Usage { payer: anyone().address(), picodollars: field(case, "picodollars") })
         .collect();
-    let draft = Draft::new(100, &roundings, &node_ids);
+    let draft = ReportDraft::new(100, &roundings, &node_ids);
     w.submit(&draft).await;
     let all = draft.settlement(0, 0..roundings.len());
     let receipt = w.send(anyone().calls(w.at.reports, all)).await;
@@ -238,8 +240,8 @@ fn leaves_of_map(payers: &[Value]) -> Vec<Bytes> {
     payers.iter().map(leaf).collect()
 }
 
-/// A parameter of this type, and what takes it over.
-fn parameter_of(w: &World, kind: &str) -> (&'static str, Tx) {
+/// A parameter of this type, and the function that reads it.
+fn parameter_of(w: &TestNetwork, kind: &str) -> (&'static str, Tx) {
     let (by, at) = (anyone(), w.at);
     match kind {
         "address" => (
@@ -273,20 +275,20 @@ fn parameter_of(w: &World, kind: &str) -> (&'static str, Tx) {
     }
 }
 
-async fn parameters_are_bounded_as_in_the_vectors(w: &World) {
+async fn parameters_are_bounded_as_in_the_vectors(w: &TestNetwork) {
     for case in list(&vectors("parameter_keys"), "values") {
         let (key, tx) = parameter_of(w, case["type"].as_str().unwrap());
         w.set(key, U256::from_be_bytes(field::<B256>(case, "bytes32").0)).await;
         if let Some(error) = case["error"].as_str() {
-            w.refuse(tx, Refusal::named(error)).await;
+            w.refuse(tx, ExpectedRevert::named(error)).await;
         } else if let Err(refused) = w.try_send(tx).await {
-            // It was so before.
+            // The value was set before.
             assert_eq!(refused.name(), Some("NoChange"), "{case}");
         }
     }
 }
 
-async fn aliases_are_those_of_the_vectors(w: &World) {
+async fn aliases_are_those_of_the_vectors(w: &TestNetwork) {
     let at = library(w, "AliasHarness").await;
     for case in list(&vectors("addresses"), "alias") {
         let call = AliasHarness::toAliasCall { account_: field(case, "account") };
@@ -294,7 +296,7 @@ async fn aliases_are_those_of_the_vectors(w: &World) {
     }
 }
 
-async fn proxies_are_salted_as_in_the_vectors(w: &World) {
+async fn proxies_are_salted_as_in_the_vectors(w: &TestNetwork) {
     let vectors = vectors("addresses");
     let code = keccak256(init_code("Proxy", w.at.factory.create(1).abi_encode()));
     for case in list(&vectors["proxy_salt"], "cases") {

@@ -1,4 +1,4 @@
-//! What all contracts that parameters govern have in common: construction, initialisation,
+//! Behaviour that all contracts under parameters share: construction, initialisation,
 //! migration, pause flags, keys and names.
 
 use std::collections::BTreeSet;
@@ -16,13 +16,13 @@ use hawser_chain::contracts::{
     PayerReportManager, SettlementChainGateway, artifact,
 };
 
-use crate::harness::actors::{Calls as _, actor, anyone, deployer};
+use crate::harness::actors::{Caller as _, actor, anyone, deployer};
 use crate::harness::bytecode;
 use crate::harness::cases::on_both_chains;
-use crate::harness::net::init_code;
-use crate::harness::tx::{Refusal, Tx};
+use crate::harness::network::{APP_CHAIN_ID, IntoWord, PROXIED, TestNetwork};
+use crate::harness::test_chain::init_code;
+use crate::harness::tx::{ExpectedRevert, Tx};
 use crate::harness::vectors::{list, vectors};
-use crate::harness::world::{APP_CHAIN_ID, IntoWord, World};
 
 on_both_chains! {
     constructors_refuse_zeros_in_their_order
@@ -36,31 +36,20 @@ on_both_chains! {
     state_is_kept_in_the_namespaces_of_the_deployed_contracts
 }
 
-/// A contract whose migrator a parameter names.
+/// A contract under parameters, which also name its migrator.
 pub(crate) struct Governed {
     name: &'static str,
     pub(crate) address: Address,
-    /// Where its parameters are.
+    /// The parameter registry of the contract.
     pub(crate) registry: Address,
 }
 
-pub(crate) const GOVERNED: [&str; 14] = [
-    "Factory",
-    "SettlementChainParameterRegistry",
-    "MockUnderlyingFeeToken",
-    "FeeToken",
-    "PayerRegistry",
-    "RateRegistry",
-    "NodeRegistry",
-    "PayerReportManager",
-    "DistributionManager",
-    "SettlementChainGateway",
-    "AppChainParameterRegistry",
-    "AppChainGateway",
-    "GroupMessageBroadcaster",
-    "IdentityUpdateBroadcaster",
-];
+/// Returns the names of all contracts under parameters, in the order of their deployment.
+pub(crate) fn governed_names() -> impl Iterator<Item = &'static str> {
+    ["Factory"].into_iter().chain(PROXIED)
+}
 
+/// Contracts with a pause flag.
 pub(crate) const PAUSABLE: [&str; 6] = [
     "PayerRegistry",
     "DistributionManager",
@@ -70,18 +59,18 @@ pub(crate) const PAUSABLE: [&str; 6] = [
     "IdentityUpdateBroadcaster",
 ];
 
-fn governed(w: &World) -> impl Iterator<Item = Governed> {
-    GOVERNED.into_iter().map(|name| one(w, name))
+fn governed(w: &TestNetwork) -> impl Iterator<Item = Governed> {
+    governed_names().map(|name| one(w, name))
 }
 
-pub(crate) fn one(w: &World, name: &'static str) -> Governed {
+pub(crate) fn one(w: &TestNetwork, name: &'static str) -> Governed {
     let is_of_app_chain = name.starts_with("AppChain") || name.ends_with("Broadcaster");
     let registry = if is_of_app_chain { w.at.app_params } else { w.at.params };
     Governed { name, address: w.at.named(name), registry }
 }
 
 impl Governed {
-    pub(crate) async fn name_migrator(&self, w: &World, migrator: impl IntoWord) {
+    pub(crate) async fn name_migrator(&self, w: &TestNetwork, migrator: impl IntoWord) {
         let key = w.read(self.address, migratorParameterKeyCall {}).await;
         w.set_in(self.registry, &key, migrator).await;
     }
@@ -91,7 +80,7 @@ impl Governed {
     }
 }
 
-/// A contract and what its constructor says of each argument that is missing.
+/// Contracts, and the error of each constructor for each argument that is zero.
 const CONSTRUCTORS: &[(&str, &[&str])] = &[
     ("Factory", &["ZeroParameterRegistry()"]),
     ("FeeToken", &["ZeroParameterRegistry()", "ZeroUnderlying()"]),
@@ -130,17 +119,17 @@ const CONSTRUCTORS: &[(&str, &[&str])] = &[
     ),
 ];
 
-async fn constructors_refuse_zeros_in_their_order(w: &World) {
+async fn constructors_refuse_zeros_in_their_order(w: &TestNetwork) {
     for (name, errors) in CONSTRUCTORS {
         for (index, error) in errors.iter().enumerate() {
             let mut arguments = w.at.arguments(name);
             arguments[index * 32..].fill(0);
-            w.refuse_creation(name, arguments, Refusal::named(error)).await;
+            w.refuse_creation(name, arguments, ExpectedRevert::named(error)).await;
         }
     }
 }
 
-async fn constructor_arguments_can_be_read(w: &World) {
+async fn constructor_arguments_can_be_read(w: &TestNetwork) {
     let at = w.at;
     for it in governed(w).filter(|it| !it.name.ends_with("ParameterRegistry")) {
         let registry = w.read(it.address, Factory::parameterRegistryCall {}).await;
@@ -167,7 +156,7 @@ async fn constructor_arguments_can_be_read(w: &World) {
     assert_eq!(w.read(it, DepositSplitter::appChainIdCall {}).await, U256::from(APP_CHAIN_ID));
 }
 
-async fn a_proxy_is_initialised_once_and_an_implementation_never(w: &World) {
+async fn a_proxy_is_initialised_once_and_an_implementation_never(w: &TestNetwork) {
     let creator = deployer().address();
     let locked = u64::MAX;
     for it in governed(w) {
@@ -188,7 +177,7 @@ async fn a_proxy_is_initialised_once_and_an_implementation_never(w: &World) {
     }
 }
 
-async fn a_migrator_replaces_the_implementation_and_can_run_again(w: &World) {
+async fn a_migrator_replaces_the_implementation_and_can_run_again(w: &TestNetwork) {
     let creator = deployer().address();
     for it in governed(w) {
         let before = w.read(it.address, implementationCall {}).await;
@@ -210,22 +199,22 @@ async fn a_migrator_replaces_the_implementation_and_can_run_again(w: &World) {
     }
 }
 
-async fn migration_fails_without_a_migrator_that_works(w: &World) {
+async fn migration_fails_without_a_migrator_that_works(w: &TestNetwork) {
     let broken = w.create_raw(deployer().address(), &bytecode::reverting(*b"oops")).await;
-    let nobody = actor("nobody").address();
+    let no_contract = actor("no contract").address();
     for it in governed(w) {
         w.refuse(it.migration(), ZeroMigrator {}).await;
         it.name_migrator(w, U256::from(1) << 160).await;
         w.refuse(it.migration(), ParameterOutOfTypeBounds {}).await;
-        it.name_migrator(w, nobody).await;
-        w.refuse(it.migration(), EmptyCode { migrator_: nobody }).await;
+        it.name_migrator(w, no_contract).await;
+        w.refuse(it.migration(), EmptyCode { migrator_: no_contract }).await;
         it.name_migrator(w, broken).await;
         let revertData_ = Bytes::from_static(b"oops");
         w.refuse(it.migration(), MigrationFailed { migrator_: broken, revertData_ }).await;
     }
 }
 
-async fn a_pause_flag_takes_effect_when_it_is_taken_over(w: &World) {
+async fn a_pause_flag_takes_effect_when_it_is_taken_over(w: &TestNetwork) {
     for it in PAUSABLE.map(|name| one(w, name)) {
         let key = w.read(it.address, pausedParameterKeyCall {}).await;
         let update = anyone().calls(it.address, updatePauseStatusCall {});
@@ -243,7 +232,7 @@ async fn a_pause_flag_takes_effect_when_it_is_taken_over(w: &World) {
     }
 }
 
-async fn names_and_versions_are_those_of_the_deployed_contracts(w: &World) {
+async fn names_and_versions_are_those_of_the_deployed_contracts(w: &TestNetwork) {
     let constants = vectors("constants");
     for (name, version) in constants["contract_versions"].as_object().unwrap() {
         let address = w.at.named(name);
@@ -253,11 +242,11 @@ async fn names_and_versions_are_those_of_the_deployed_contracts(w: &World) {
     }
 }
 
-async fn keys_are_those_of_the_deployed_contracts(w: &World) {
+async fn keys_are_those_of_the_deployed_contracts(w: &TestNetwork) {
     let vectors = vectors("parameter_keys");
     for it in governed(w) {
         let of_it = list(&vectors, "keys").iter().filter(|key| key["contract"] == it.name);
-        // What a key is completed by is not part of what the contract tells.
+        // Some vectors end with a placeholder component, which the contract's key lacks.
         let expected: BTreeSet<String> = of_it
             .map(|key| key["key"].as_str().unwrap().split(".{").next().unwrap().to_owned())
             .collect();
@@ -271,7 +260,7 @@ async fn keys_are_those_of_the_deployed_contracts(w: &World) {
     }
 }
 
-/// A namespace, and a contract that has something in its first word.
+/// A storage namespace, and a contract with a value in its first word.
 const NAMESPACES: [(&str, &str); 9] = [
     ("ERC712", "PayerReportManager"),
     ("Factory", "Factory"),
@@ -284,12 +273,12 @@ const NAMESPACES: [(&str, &str); 9] = [
     ("SettlementChainGateway", "SettlementChainGateway"),
 ];
 
-async fn state_is_kept_in_the_namespaces_of_the_deployed_contracts(w: &World) {
+async fn state_is_kept_in_the_namespaces_of_the_deployed_contracts(w: &TestNetwork) {
     for name in PAUSABLE {
         let it = one(w, name);
         let key = w.read(it.address, pausedParameterKeyCall {}).await;
         w.set_in(it.registry, &key, 1).await;
-        w.poke(it.address, updatePauseStatusCall {}).await;
+        w.update(it.address, updatePauseStatusCall {}).await;
     }
     let constants = vectors("constants");
     for (namespace, name) in NAMESPACES {

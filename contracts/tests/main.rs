@@ -1,8 +1,8 @@
-//! The contracts as they behave on a chain: on the embedded one, and on anvil.
+//! Tests of the contracts on the embedded chain and on anvil.
 //!
-//! Each behaviour is a function that gets a world with all contracts (`harness::world`) and runs on
-//! both kinds of chain. What is exercised is compared with the interface of the deployed contracts:
-//! see `harness::coverage`.
+//! Each case is a function of a network with all contracts (`harness::network`) and runs on
+//! both kinds of chain. The met functions, events and errors are compared with the interface of the
+//! deployed contracts: see `harness::coverage`.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 #![expect(non_snake_case, reason = "arguments are named as in the contracts")]
@@ -35,9 +35,9 @@ mod tokens;
 mod withdrawals;
 
 use harness::cases::Case;
-use harness::chain::Kind;
+use harness::chain::ChainBackend;
 
-/// All behaviours.
+/// Returns all cases.
 fn cases() -> impl Iterator<Item = Case> {
     let lists = [
         app_gateway::CASES,
@@ -69,10 +69,10 @@ fn cases() -> impl Iterator<Item = Case> {
 
 #[test]
 fn the_whole_interface_is_exercised_on_the_embedded_chain() {
-    harness::coverage::check(Kind::Embedded, cases());
+    harness::coverage::check(ChainBackend::Embedded, cases());
 }
 
 #[test]
 fn the_whole_interface_is_exercised_on_anvil() {
-    harness::coverage::check(Kind::Anvil, cases());
+    harness::coverage::check(ChainBackend::Anvil, cases());
 }

@@ -1,4 +1,4 @@
-//! Nodes as tokens (ERC-721): whoever holds the token owns the node.
+//! Nodes as tokens (ERC-721): the holder of the token owns the node.
 
 use alloy::primitives::{Address, Bytes, FixedBytes, U256};
 use hawser_chain::contracts::NodeRegistry::{
@@ -9,12 +9,12 @@ use hawser_chain::contracts::NodeRegistry::{
     setApprovalForAllCall, setHttpAddressCall, supportsInterfaceCall, symbolCall, transferFromCall,
 };
 
-use crate::harness::actors::{Actor, Calls as _, actor, admin, anyone, deployer, owner};
+use crate::harness::actors::{Actor, Caller as _, actor, admin, anyone, deployer, owner};
 use crate::harness::bytecode;
 use crate::harness::cases::on_both_chains;
+use crate::harness::network::TestNetwork;
 use crate::harness::tx::Tx;
 use crate::harness::vectors::vectors;
-use crate::harness::world::World;
 
 on_both_chains! {
     the_token_has_the_names_of_the_deployed_one
@@ -31,24 +31,24 @@ fn token() -> U256 {
     U256::from(NODE)
 }
 
-fn transfer(by: &Actor, w: &World, from: Address, to: Address) -> Tx {
+fn transfer(by: &Actor, w: &TestNetwork, from: Address, to: Address) -> Tx {
     by.calls(w.at.nodes, transferFromCall { from, to, tokenId: token() })
 }
 
-fn safe_transfer(by: &Actor, w: &World, to: Address) -> Tx {
+fn safe_transfer(by: &Actor, w: &TestNetwork, to: Address) -> Tx {
     let from = by.address();
     by.calls(w.at.nodes, safeTransferFrom_0Call { from, to, tokenId: token() })
 }
 
-async fn holder(w: &World) -> Address {
+async fn holder(w: &TestNetwork) -> Address {
     w.read(w.at.nodes, ownerOfCall { tokenId: token() }).await
 }
 
-async fn approved(w: &World) -> Address {
+async fn approved(w: &TestNetwork) -> Address {
     w.read(w.at.nodes, getApprovedCall { tokenId: token() }).await
 }
 
-async fn the_token_has_the_names_of_the_deployed_one(w: &World) {
+async fn the_token_has_the_names_of_the_deployed_one(w: &TestNetwork) {
     let expected = &vectors("constants")["node_nft"];
     let at = w.at.nodes;
     assert_eq!(Some(w.read(at, nameCall {}).await.as_str()), expected["name"].as_str());
@@ -67,7 +67,7 @@ async fn the_token_has_the_names_of_the_deployed_one(w: &World) {
     }
 }
 
-async fn a_transfer_moves_the_rights_to_a_node(w: &World) {
+async fn a_transfer_moves_the_rights_to_a_node(w: &TestNetwork) {
     w.add_node(NODE).await;
     let (old, new) = (owner(NODE), actor("new owner"));
     let receipt = w.send(transfer(&old, w, old.address(), new.address())).await;
@@ -83,7 +83,7 @@ async fn a_transfer_moves_the_rights_to_a_node(w: &World) {
     w.send(new.calls(w.at.nodes, set)).await;
 }
 
-async fn who_is_approved_may_transfer_once(w: &World) {
+async fn who_is_approved_may_transfer_once(w: &TestNetwork) {
     w.add_node(NODE).await;
     let (old, agent, new) = (owner(NODE), actor("agent"), actor("new owner"));
     let call = approveCall { to: agent.address(), tokenId: token() };
@@ -99,7 +99,7 @@ async fn who_is_approved_may_transfer_once(w: &World) {
     w.refuse(transfer(&agent, w, new.address(), old.address()), refusal).await;
 }
 
-async fn operators_may_transfer_everything_of_their_owner(w: &World) {
+async fn operators_may_transfer_everything_of_their_owner(w: &TestNetwork) {
     w.add_node(NODE).await;
     let (old, operator, new) = (owner(NODE), actor("operator"), actor("new owner"));
     let allow = |approved| {
@@ -125,10 +125,10 @@ async fn operators_may_transfer_everything_of_their_owner(w: &World) {
     assert!(!is_allowed().await);
 }
 
-async fn safe_transfers_ask_receivers_that_are_contracts(w: &World) {
+async fn safe_transfers_ask_receivers_that_are_contracts(w: &TestNetwork) {
     w.add_node(NODE).await;
     let old = owner(NODE);
-    // What a receiver answers: the selector of `onERC721Received`.
+    // The result of a receiver: the selector of `onERC721Received`.
     let accepts = bytecode::answering_bytes4([0x15, 0x0b, 0x7a, 0x02]);
     let receiver = w.create_raw(deployer().address(), &accepts).await;
     let deaf = w.create_raw(deployer().address(), &bytecode::answering_bytes4([1; 4])).await;
@@ -151,7 +151,7 @@ async fn safe_transfers_ask_receivers_that_are_contracts(w: &World) {
     w.send(owner(200).calls(w.at.nodes, call)).await;
 }
 
-async fn transfers_that_nobody_allowed_are_refused(w: &World) {
+async fn transfers_that_nobody_allowed_are_refused(w: &TestNetwork) {
     w.add_node(NODE).await;
     let (old, thief) = (owner(NODE), actor("thief"));
     let at = w.at.nodes;
@@ -164,7 +164,7 @@ async fn transfers_that_nobody_allowed_are_refused(w: &World) {
     let not_the_owner = ERC721IncorrectOwner { sender: thief_at, tokenId, owner: old_at };
     let no_operator = ERC721InvalidOperator { operator: Address::ZERO };
     let everyone = setApprovalForAllCall { operator: Address::ZERO, approved: true };
-    let nobody = balanceOfCall { owner: Address::ZERO };
+    let balance_of_zero = balanceOfCall { owner: Address::ZERO };
     w.refuse_all([
         (transfer(&thief, w, old_at, thief_at), not_allowed.clone().into()),
         (
@@ -176,7 +176,7 @@ async fn transfers_that_nobody_allowed_are_refused(w: &World) {
         (approve(thief_at, tokenId), ERC721InvalidApprover { approver: thief_at }.into()),
         (approve(thief_at, U256::from(7)), unknown().into()),
         (old.calls(at, everyone), no_operator.into()),
-        (thief.calls(at, nobody), ERC721InvalidOwner { owner: Address::ZERO }.into()),
+        (thief.calls(at, balance_of_zero), ERC721InvalidOwner { owner: Address::ZERO }.into()),
         (thief.calls(at, getApprovedCall { tokenId: U256::from(7) }), unknown().into()),
     ])
     .await;

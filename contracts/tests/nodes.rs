@@ -15,12 +15,12 @@ use hawser_chain::contracts::NodeRegistry::{
     updateMaxCanonicalNodesCall,
 };
 
-use crate::harness::actors::{Calls as _, actor, admin, anyone, deployer, owner, signer};
+use crate::harness::actors::{Caller as _, actor, admin, anyone, deployer, owner, signer};
 use crate::harness::bytecode;
 use crate::harness::cases::on_both_chains;
+use crate::harness::network::TestNetwork;
 use crate::harness::tx::Tx;
 use crate::harness::vectors::vectors;
-use crate::harness::world::World;
 
 on_both_chains! {
     nodes_get_ids_in_steps_of_a_hundred
@@ -48,7 +48,7 @@ fn node(owner_: Address, key: &[u8], http: &str) -> addNodeCall {
     addNodeCall { owner_, signingPublicKey_, httpAddress_: http.to_owned() }
 }
 
-fn by_admin<C: SolCall>(w: &World, call: C) -> Tx {
+fn by_admin<C: SolCall>(w: &TestNetwork, call: C) -> Tx {
     admin().calls(w.at.nodes, call)
 }
 
@@ -64,11 +64,11 @@ fn set_http(nodeId_: u32, http: &str) -> setHttpAddressCall {
     setHttpAddressCall { nodeId_, httpAddress_: http.to_owned() }
 }
 
-async fn canonical(w: &World) -> Vec<u32> {
+async fn canonical(w: &TestNetwork) -> Vec<u32> {
     w.read(w.at.nodes, getCanonicalNodesCall {}).await
 }
 
-async fn nodes_get_ids_in_steps_of_a_hundred(w: &World) {
+async fn nodes_get_ids_in_steps_of_a_hundred(w: &TestNetwork) {
     assert_eq!(w.read(w.at.nodes, NODE_INCREMENTCall {}).await, 100);
     let call = node(owner(100).address(), &signer(100).public_key(), "https://node100.example");
     let returned = w.returned(admin().address(), w.at.nodes, call).await;
@@ -97,7 +97,7 @@ async fn nodes_get_ids_in_steps_of_a_hundred(w: &World) {
     }
 }
 
-async fn a_node_is_told_as_it_was_registered(w: &World) {
+async fn a_node_is_told_as_it_was_registered(w: &TestNetwork) {
     for node_id in [100, 200] {
         w.add_node(node_id).await;
     }
@@ -118,7 +118,7 @@ async fn a_node_is_told_as_it_was_registered(w: &World) {
     }
 }
 
-async fn registrations_must_be_complete(w: &World) {
+async fn registrations_must_be_complete(w: &TestNetwork) {
     let someone = owner(100).address();
     let key = signer(100).public_key();
     let compressed = [&[2], &key[1..33]].concat();
@@ -136,8 +136,8 @@ async fn registrations_must_be_complete(w: &World) {
     .await;
 }
 
-async fn keys_are_taken_as_they_are(w: &World) {
-    // No point of the curve; and a key that another node has. The owner cannot receive tokens.
+async fn keys_are_taken_as_they_are(w: &TestNetwork) {
+    // A key that is no point of the curve, and the key of another node. The owner cannot receive tokens.
     let no_point = [&[4][..], &[9; 64]].concat();
     for key in [no_point, signer(100).public_key().to_vec()] {
         w.send(by_admin(w, node(w.at.rates, &key, "not a URL"))).await;
@@ -155,8 +155,8 @@ fn first_word() -> B256 {
     slot.as_str().unwrap().parse().unwrap()
 }
 
-async fn ids_end_where_their_type_ends(w: &World) {
-    // As many nodes as there are ids, but for one.
+async fn ids_end_where_their_type_ends(w: &TestNetwork) {
+    // One node fewer than there are ids.
     let last = u64::from(u32::MAX / 100) - 1;
     let word: U256 = w.storage(w.at.nodes, first_word()).await.into();
     let value: U256 = word | (U256::from(last) << 168);
@@ -172,9 +172,9 @@ async fn ids_end_where_their_type_ends(w: &World) {
     w.refuse(by_admin(w, call), MaxNodesReached {}).await;
 }
 
-async fn only_the_admin_decides(w: &World) {
+async fn only_the_admin_decides(w: &TestNetwork) {
     w.add_node(100).await;
-    // Not even an admin of parameters, or an owner.
+    // The role is not that of a parameter admin or of an owner.
     let key = signer(200).public_key();
     let uri = setBaseURICall { baseURI_: "https://a/".to_owned() };
     for other in [anyone(), owner(100), deployer()] {
@@ -191,7 +191,7 @@ async fn only_the_admin_decides(w: &World) {
     }
 }
 
-async fn canonical_nodes_are_chosen_and_dismissed(w: &World) {
+async fn canonical_nodes_are_chosen_and_dismissed(w: &TestNetwork) {
     for node_id in [100, 200] {
         w.add_node(node_id).await;
     }
@@ -209,7 +209,7 @@ async fn canonical_nodes_are_chosen_and_dismissed(w: &World) {
     assert!(!w.read(w.at.nodes, getNodeCall { nodeId_: 100 }).await.isCanonical);
 }
 
-async fn a_choice_that_changes_nothing_is_silent(w: &World) {
+async fn a_choice_that_changes_nothing_is_silent(w: &TestNetwork) {
     w.add_node(100).await;
     assert!(w.send(by_admin(w, remove(100))).await.0.logs().is_empty());
     w.send(by_admin(w, add(100))).await;
@@ -217,7 +217,7 @@ async fn a_choice_that_changes_nothing_is_silent(w: &World) {
     assert_eq!(canonical(w).await, [100]);
 }
 
-async fn the_last_canonical_node_moves_into_the_gap(w: &World) {
+async fn the_last_canonical_node_moves_into_the_gap(w: &TestNetwork) {
     w.add_canonical_nodes(7).await;
     w.send(by_admin(w, remove(200))).await;
     assert_eq!(canonical(w).await, [100, 700, 300, 400, 500, 600]);
@@ -225,7 +225,7 @@ async fn the_last_canonical_node_moves_into_the_gap(w: &World) {
     assert_eq!(canonical(w).await, [100, 700, 300, 400, 500, 600, 200]);
 }
 
-async fn no_more_nodes_are_canonical_than_allowed(w: &World) {
+async fn no_more_nodes_are_canonical_than_allowed(w: &TestNetwork) {
     let update = anyone().calls(w.at.nodes, updateMaxCanonicalNodesCall {});
     let key = "xmtp.nodeRegistry.maxCanonicalNodes";
     w.refuse(update.clone(), NoChange {}).await;
@@ -239,7 +239,7 @@ async fn no_more_nodes_are_canonical_than_allowed(w: &World) {
     w.add_canonical_nodes(2).await;
     w.add_node(300).await;
     w.refuse(by_admin(w, add(300)), MaxCanonicalNodesReached {}).await;
-    // What changes nothing is no matter of the limit.
+    // A call that changes nothing ignores the limit.
     w.send(by_admin(w, add(200))).await;
     w.set(key, 1).await;
     w.refuse(update.clone(), MaxCanonicalNodesBelowCurrentCount {}).await;
@@ -248,7 +248,7 @@ async fn no_more_nodes_are_canonical_than_allowed(w: &World) {
     assert_eq!(w.read(w.at.nodes, maxCanonicalNodesCall {}).await, 1);
 }
 
-async fn the_admin_is_taken_over_from_a_parameter(w: &World) {
+async fn the_admin_is_taken_over_from_a_parameter(w: &TestNetwork) {
     let update = anyone().calls(w.at.nodes, updateAdminCall {});
     let key = "xmtp.nodeRegistry.admin";
     w.refuse(update.clone(), NoChange {}).await;
@@ -267,7 +267,7 @@ async fn the_admin_is_taken_over_from_a_parameter(w: &World) {
     w.send(newcomer.calls(w.at.nodes, call)).await;
 }
 
-async fn token_uris_begin_with_a_base_that_ends_in_a_slash(w: &World) {
+async fn token_uris_begin_with_a_base_that_ends_in_a_slash(w: &TestNetwork) {
     w.add_node(100).await;
     let uri = || tokenURICall { tokenId: U256::from(100) };
     assert_eq!(w.read(w.at.nodes, uri()).await, "");
@@ -283,7 +283,7 @@ async fn token_uris_begin_with_a_base_that_ends_in_a_slash(w: &World) {
     assert_eq!(w.read(w.at.nodes, uri()).await, "https://nodes.example/100");
 }
 
-async fn owners_change_where_their_node_is_reached(w: &World) {
+async fn owners_change_where_their_node_is_reached(w: &TestNetwork) {
     w.add_node(100).await;
     let by_owner = |http: &str| owner(100).calls(w.at.nodes, set_http(100, http));
     let receipt = w.send(by_owner("https://new.example")).await;
@@ -292,7 +292,7 @@ async fn owners_change_where_their_node_is_reached(w: &World) {
     let node = w.read(w.at.nodes, getNodeCall { nodeId_: 100 }).await;
     assert_eq!(node.httpAddress, "https://new.example");
 
-    // Whoever may move the token may not do this.
+    // An account that may move the token may not do this.
     let approval = approveCall { to: anyone().address(), tokenId: U256::from(100) };
     w.send(owner(100).calls(w.at.nodes, approval)).await;
     w.refuse_all([
@@ -305,7 +305,7 @@ async fn owners_change_where_their_node_is_reached(w: &World) {
     .await;
 }
 
-async fn unknown_nodes_are_refused(w: &World) {
+async fn unknown_nodes_are_refused(w: &TestNetwork) {
     let nodeId_ = 700;
     let tokenId = U256::from(nodeId_);
     let at = w.at.nodes;
@@ -321,7 +321,7 @@ async fn unknown_nodes_are_refused(w: &World) {
     .await;
 }
 
-async fn the_canonical_set_can_be_filled_from_marks(w: &World) {
+async fn the_canonical_set_can_be_filled_from_marks(w: &TestNetwork) {
     w.add_canonical_nodes(3).await;
     w.add_node(400).await;
     w.send(by_admin(w, remove(200))).await;

@@ -1,4 +1,4 @@
-//! The parameter registries: who may set what, and what is read.
+//! The parameter registries: permissions, values and reads.
 
 use alloy::primitives::{Address, B256, U256, keccak256};
 use hawser_chain::contracts::SettlementChainParameterRegistry::{
@@ -6,10 +6,10 @@ use hawser_chain::contracts::SettlementChainParameterRegistry::{
     adminParameterKeyCall, get_0Call, get_1Call, initializeCall, isAdminCall, set_0Call, set_1Call,
 };
 
-use crate::harness::actors::{Calls as _, actor, admin, anyone};
+use crate::harness::actors::{Caller as _, actor, admin, anyone};
 use crate::harness::cases::on_both_chains;
-use crate::harness::net::Net;
-use crate::harness::world::World;
+use crate::harness::network::TestNetwork;
+use crate::harness::test_chain::TestChain;
 
 on_both_chains! {
     admins_set_parameters_one_by_one_and_many_at_once
@@ -23,7 +23,7 @@ on_both_chains! {
 }
 
 /// Both registries have one interface.
-fn registries(w: &World) -> [Address; 2] {
+fn registries(w: &TestNetwork) -> [Address; 2] {
     [w.at.params, w.at.app_params]
 }
 
@@ -47,15 +47,15 @@ fn event(key: &str, value: u64) -> ParameterSet {
     ParameterSet { keyHash: keccak256(key), key: key.to_owned(), value: word(value) }
 }
 
-async fn value(net: &Net, registry: Address, key: &str) -> B256 {
+async fn value(net: &TestChain, registry: Address, key: &str) -> B256 {
     net.read(registry, get_0Call { key_: key.to_owned() }).await
 }
 
-async fn admin_key(net: &Net, registry: Address, account: Address) -> String {
+async fn admin_key(net: &TestChain, registry: Address, account: Address) -> String {
     format!("{}.{account:#x}", net.read(registry, adminParameterKeyCall {}).await)
 }
 
-async fn admins_set_parameters_one_by_one_and_many_at_once(w: &World) {
+async fn admins_set_parameters_one_by_one_and_many_at_once(w: &TestNetwork) {
     for registry in registries(w) {
         let receipt = w.send(admin().calls(registry, set("a.b", 1))).await;
         assert_eq!(receipt.events::<ParameterSet>(registry), [event("a.b", 1)]);
@@ -69,7 +69,7 @@ async fn admins_set_parameters_one_by_one_and_many_at_once(w: &World) {
     }
 }
 
-async fn the_last_of_equal_keys_stays(w: &World) {
+async fn the_last_of_equal_keys_stays(w: &TestNetwork) {
     for registry in registries(w) {
         let receipt = w.send(admin().calls(registry, set_all(&["k", "k"], &[1, 2]))).await;
         assert_eq!(receipt.events::<ParameterSet>(registry), [event("k", 1), event("k", 2)]);
@@ -77,7 +77,7 @@ async fn the_last_of_equal_keys_stays(w: &World) {
     }
 }
 
-async fn unset_parameters_are_zero(w: &World) {
+async fn unset_parameters_are_zero(w: &TestNetwork) {
     for registry in registries(w) {
         assert_eq!(value(w, registry, "nothing").await, B256::ZERO);
         let call = get_1Call { keys_: texts(&["nothing", "more"]) };
@@ -85,7 +85,7 @@ async fn unset_parameters_are_zero(w: &World) {
     }
 }
 
-async fn only_admins_set_parameters(w: &World) {
+async fn only_admins_set_parameters(w: &TestNetwork) {
     for registry in registries(w) {
         let is_admin = |account_| w.read(registry, isAdminCall { account_ });
         assert!(is_admin(admin().address()).await);
@@ -93,14 +93,14 @@ async fn only_admins_set_parameters(w: &World) {
         w.refuse_all([
             (anyone().calls(registry, set("k", 1)), NotAdmin {}.into()),
             (anyone().calls(registry, set_all(&["k"], &[1])), NotAdmin {}.into()),
-            // Whether they may is asked before what they want.
+            // The contract checks the sender before the arguments.
             (anyone().calls(registry, set_all(&[], &[])), NotAdmin {}.into()),
         ])
         .await;
     }
 }
 
-async fn lists_must_match(w: &World) {
+async fn lists_must_match(w: &TestNetwork) {
     for registry in registries(w) {
         w.refuse_all([
             (admin().calls(registry, set_all(&[], &[])), NoKeys {}.into()),
@@ -113,7 +113,7 @@ async fn lists_must_match(w: &World) {
     }
 }
 
-async fn any_value_but_zero_makes_an_admin(w: &World) {
+async fn any_value_but_zero_makes_an_admin(w: &TestNetwork) {
     let newcomer = actor("newcomer");
     for registry in registries(w) {
         let key = admin_key(w, registry, newcomer.address()).await;
@@ -125,7 +125,7 @@ async fn any_value_but_zero_makes_an_admin(w: &World) {
     }
 }
 
-async fn without_admins_nothing_can_be_set_any_more(w: &World) {
+async fn without_admins_nothing_can_be_set_any_more(w: &TestNetwork) {
     for registry in registries(w) {
         let key = admin_key(w, registry, admin().address()).await;
         w.set_in(registry, &key, 0).await;
@@ -133,7 +133,7 @@ async fn without_admins_nothing_can_be_set_any_more(w: &World) {
     }
 }
 
-async fn a_registry_begins_with_admins(w: &World) {
+async fn a_registry_begins_with_admins(w: &TestNetwork) {
     let (first, second) = (actor("first").address(), actor("second").address());
     for name in ["SettlementChainParameterRegistry", "AppChainParameterRegistry"] {
         let registry = w.uninitialised(name, vec![]).await;

@@ -1,4 +1,4 @@
-//! The payer registry: deposits, what is taken from them, and what is left over.
+//! The payer registry: deposits, withdrawals, settlements and the excess.
 
 use alloy::primitives::{Address, B256, U256};
 use alloy::sol_types::{Panic, SolCall};
@@ -20,11 +20,11 @@ use hawser_chain::contracts::PayerRegistry::{
 };
 use hawser_chain::contracts::payer_registry::IPayerRegistry::PayerFee;
 
-use crate::harness::actors::{Actor, Calls as _, actor, anyone, payer};
+use crate::harness::actors::{Actor, Caller as _, actor, anyone, payer};
 use crate::harness::cases::on_both_chains;
 use crate::harness::money::{DOLLAR, NO_PERMIT, Permit, u96};
-use crate::harness::tx::{Receipt, Refusal, Tx};
-use crate::harness::world::{IntoWord, LOCK_PERIOD, MINIMUM_DEPOSIT, World};
+use crate::harness::network::{IntoWord, LOCK_PERIOD, MINIMUM_DEPOSIT, TestNetwork};
+use crate::harness::tx::{ExpectedRevert, Receipt, Tx};
 
 on_both_chains! {
     a_deposit_is_credited_to_whom_it_is_for
@@ -45,27 +45,27 @@ on_both_chains! {
 
 const REPORT: B256 = B256::repeat_byte(0x77);
 
-/// Somebody who may settle, in place of the report manager.
-pub(crate) async fn appoint_settler(w: &World) -> Actor {
+/// Returns an account that may settle, in place of the report manager.
+pub(crate) async fn appoint_settler(w: &TestNetwork) -> Actor {
     let settler = actor("settler");
     w.set("xmtp.payerRegistry.settler", settler.address()).await;
-    w.poke(w.at.payers, updateSettlerCall {}).await;
+    w.update(w.at.payers, updateSettlerCall {}).await;
     settler
 }
 
-/// A settlement of these microdollars.
-pub(crate) fn settlement(w: &World, by: &Actor, fees: &[(&Actor, u128)]) -> Tx {
+/// Returns a settlement of these amounts in microdollars.
+pub(crate) fn settlement(w: &TestNetwork, by: &Actor, fees: &[(&Actor, u128)]) -> Tx {
     let fee = |(payer, fee): &(&Actor, u128)| PayerFee { payer: payer.address(), fee: u96(*fee) };
     let payerFees_ = fees.iter().map(fee).collect();
     by.calls(w.at.payers, settleUsageCall { payerReportId_: REPORT, payerFees_ })
 }
 
-pub(crate) fn deposit(w: &World, by: &Actor, payer_: Address, amount: u128) -> Tx {
+pub(crate) fn deposit(w: &TestNetwork, by: &Actor, payer_: Address, amount: u128) -> Tx {
     by.calls(w.at.payers, depositCall { payer_, amount_: u96(amount) })
 }
 
-/// Deposits, debts, what can be withdrawn, and the excess.
-async fn totals(w: &World) -> (i128, u128, u128, u128) {
+/// Returns deposits, debts, the withdrawable sum, and the excess.
+async fn totals(w: &TestNetwork) -> (i128, u128, u128, u128) {
     let at = w.at.payers;
     (
         w.read(at, totalDepositsCall {}).await.try_into().unwrap(),
@@ -75,8 +75,8 @@ async fn totals(w: &World) -> (i128, u128, u128, u128) {
     )
 }
 
-/// Fee tokens, and leave for the registry to take them.
-async fn ready(w: &World, who: &Actor, amount: u128) {
+/// Gives fee tokens, and allows the registry to take them.
+async fn ready(w: &TestNetwork, who: &Actor, amount: u128) {
     w.give(who, amount).await;
     w.approve(who, w.at.token, w.at.payers, amount).await;
 }
@@ -92,7 +92,7 @@ pub(crate) fn with_permit(payer_: Address, amount: u128, permit: Permit) -> depo
     }
 }
 
-async fn a_deposit_is_credited_to_whom_it_is_for(w: &World) {
+async fn a_deposit_is_credited_to_whom_it_is_for(w: &TestNetwork) {
     let (giver, payer) = (actor("giver"), payer(1));
     ready(w, &giver, 30 * DOLLAR).await;
     let receipt = w.send(deposit(w, &giver, payer.address(), 25 * DOLLAR)).await;
@@ -109,7 +109,7 @@ async fn a_deposit_is_credited_to_whom_it_is_for(w: &World) {
     assert_eq!(w.fee_tokens(w.at.payers).await, 25 * DOLLAR);
 }
 
-async fn a_deposit_can_bring_its_permit(w: &World) {
+async fn a_deposit_can_bring_its_permit(w: &TestNetwork) {
     let payer = payer(1);
     w.give(&payer, 40 * DOLLAR).await;
     let permit = w.permit(w.at.token, &payer, w.at.payers, 20 * DOLLAR).await;
@@ -129,31 +129,31 @@ async fn a_deposit_can_bring_its_permit(w: &World) {
     assert_eq!(w.balance(&payer).await, 40_000_000);
 }
 
-async fn deposits_are_pulled_before_they_are_judged(w: &World) {
+async fn deposits_are_pulled_before_they_are_judged(w: &TestNetwork) {
     let payer = payer(1);
     let try_it = |payer_, amount| deposit(w, &payer, payer_, amount);
-    let (me, nobody) = (payer.address(), Address::ZERO);
+    let (me, zero) = (payer.address(), Address::ZERO);
     let needed = U256::from(1);
     w.approve(&payer, w.at.token, w.at.payers, MINIMUM_DEPOSIT).await;
     let poor = ERC20InsufficientBalance { sender: me, balance: U256::ZERO, needed };
-    w.refuse(try_it(nobody, 1), poor).await;
+    w.refuse(try_it(zero, 1), poor).await;
 
     w.give(&payer, MINIMUM_DEPOSIT).await;
     let small =
         |amount| InsufficientDeposit { amount: u96(amount), minimumDeposit: u96(MINIMUM_DEPOSIT) };
     w.refuse_all([
-        (try_it(nobody, 1), ZeroPayer {}.into()),
+        (try_it(zero, 1), ZeroPayer {}.into()),
         (try_it(me, MINIMUM_DEPOSIT - 1), small(MINIMUM_DEPOSIT - 1).into()),
         (try_it(me, 0), small(0).into()),
     ])
     .await;
     pause(w, true).await;
-    w.refuse(try_it(nobody, 1), Paused {}).await;
+    w.refuse(try_it(zero, 1), Paused {}).await;
     pause(w, false).await;
     w.send(try_it(me, MINIMUM_DEPOSIT)).await;
 }
 
-async fn deposits_from_the_underlying_token_always_fail(w: &World) {
+async fn deposits_from_the_underlying_token_always_fail(w: &TestNetwork) {
     let payer = payer(1);
     let payer_ = payer.address();
     let plain = |amount| {
@@ -185,7 +185,7 @@ async fn deposits_from_the_underlying_token_always_fail(w: &World) {
     w.refuse(plain(MINIMUM_DEPOSIT), TransferFromFailed {}).await;
 }
 
-async fn a_registry_without_parameters_accepts_nothing_as_a_deposit(w: &World) {
+async fn a_registry_without_parameters_accepts_nothing_as_a_deposit(w: &TestNetwork) {
     let registry = w.fresh("PayerRegistry").await;
     let call = depositCall { payer_: anyone().address(), amount_: u96(0) };
     let receipt = w.send(anyone().calls(registry, call)).await;
@@ -196,7 +196,7 @@ async fn a_registry_without_parameters_accepts_nothing_as_a_deposit(w: &World) {
     }
 }
 
-async fn usage_is_taken_from_balances_and_makes_debts(w: &World) {
+async fn usage_is_taken_from_balances_and_makes_debts(w: &TestNetwork) {
     let settler = appoint_settler(w).await;
     let (rich, poor, unknown) = (payer(1), payer(2), payer(3));
     w.deposit(&rich, 20 * DOLLAR).await;
@@ -217,17 +217,17 @@ async fn usage_is_taken_from_balances_and_makes_debts(w: &World) {
     for (payer, balance) in [(&rich, 15_000_000), (&poor, -2_000_001), (&unknown, -1)] {
         assert_eq!(w.balance(payer).await, balance);
     }
-    // 30 paid in, 15 still there for one, 15 used.
+    // Deposits of 30: one payer has 15 left, 15 are used.
     assert_eq!(totals(w).await, (12_999_998, 2_000_002, 15_000_000, 15_000_000));
     let call = settleUsageCall::abi_decode(&tx.data).unwrap();
     let total = w.returned(settler.address(), w.at.payers, call).await;
     assert_eq!(total, u96(17_000_002));
-    // Nothing here remembers the report.
+    // The registry keeps no record of the report.
     w.send(tx).await;
     assert_eq!(w.balance(&rich).await, 10_000_000);
 }
 
-async fn a_deposit_repays_debts_first(w: &World) {
+async fn a_deposit_repays_debts_first(w: &TestNetwork) {
     let settler = appoint_settler(w).await;
     let payer = payer(1);
     w.send(settlement(w, &settler, &[(&payer, 25 * DOLLAR)])).await;
@@ -239,7 +239,7 @@ async fn a_deposit_repays_debts_first(w: &World) {
     assert_eq!(w.balance(&payer).await, 5_000_000);
 }
 
-async fn only_the_settler_settles(w: &World) {
+async fn only_the_settler_settles(w: &TestNetwork) {
     let settler = appoint_settler(w).await;
     pause(w, true).await;
     w.refuse_all([
@@ -252,7 +252,7 @@ async fn only_the_settler_settles(w: &World) {
     assert!(receipt.0.logs().is_empty());
 }
 
-async fn sums_that_leave_their_type_panic(w: &World) {
+async fn sums_that_leave_their_type_panic(w: &TestNetwork) {
     let settler = appoint_settler(w).await;
     let most = (1 << 96) - 1;
     let (one, other) = (payer(1), payer(2));
@@ -262,13 +262,13 @@ async fn sums_that_leave_their_type_panic(w: &World) {
     w.refuse(settlement(w, &settler, &[(&other, 1)]), Panic::from(0x11)).await;
 }
 
-async fn what_was_paid_and_used_is_passed_on(w: &World) {
+async fn what_was_paid_and_used_is_passed_on(w: &TestNetwork) {
     let settler = appoint_settler(w).await;
     let send = || anyone().calls(w.at.payers, sendExcessToFeeDistributorCall {});
     w.deposit(&payer(1), 20 * DOLLAR).await;
     w.refuse(send(), NoExcess {}).await;
     w.send(settlement(w, &settler, &[(&payer(1), 3 * DOLLAR)])).await;
-    // Tokens that came without a deposit belong to nobody either.
+    // Tokens that arrived without a deposit are excess as well.
     w.give(&w.at.payers, 1).await;
     let amount = 3 * DOLLAR + 1;
     assert_eq!(totals(w).await, (17_000_000, 0, 17_000_000, amount));
@@ -282,7 +282,7 @@ async fn what_was_paid_and_used_is_passed_on(w: &World) {
     w.refuse(send(), NoExcess {}).await;
 }
 
-async fn a_debt_is_passed_on_once_it_is_paid(w: &World) {
+async fn a_debt_is_passed_on_once_it_is_paid(w: &TestNetwork) {
     let settler = appoint_settler(w).await;
     let send = || anyone().calls(w.at.payers, sendExcessToFeeDistributorCall {});
     w.send(settlement(w, &settler, &[(&payer(1), 3 * DOLLAR)])).await;
@@ -292,28 +292,28 @@ async fn a_debt_is_passed_on_once_it_is_paid(w: &World) {
     assert_eq!(w.fee_tokens(w.at.distribution).await, 3 * DOLLAR);
 }
 
-async fn excess_needs_somebody_to_get_it(w: &World) {
+async fn excess_needs_somebody_to_get_it(w: &TestNetwork) {
     let registry = w.fresh("PayerRegistry").await;
     let send = || anyone().calls(registry, sendExcessToFeeDistributorCall {});
     w.refuse(send(), NoExcess {}).await;
     w.give(&registry, 1).await;
     w.refuse(send(), ZeroFeeDistributor {}).await;
-    w.poke(registry, updateFeeDistributorCall {}).await;
+    w.update(registry, updateFeeDistributorCall {}).await;
     w.send(send()).await;
 }
 
-async fn pause(w: &World, is_paused: bool) {
+async fn pause(w: &TestNetwork, is_paused: bool) {
     w.set("xmtp.payerRegistry.paused", u64::from(is_paused)).await;
-    w.poke(w.at.payers, updatePauseStatusCall {}).await;
+    w.update(w.at.payers, updatePauseStatusCall {}).await;
 }
 
-async fn a_paused_registry_moves_nothing(w: &World) {
+async fn a_paused_registry_moves_nothing(w: &TestNetwork) {
     let payer = payer(1);
     let me = payer.address();
     let at = w.at.payers;
     ready(w, &payer, 2 * MINIMUM_DEPOSIT).await;
     pause(w, true).await;
-    let paused = || Refusal::from(Paused {});
+    let paused = || ExpectedRevert::from(Paused {});
     w.refuse_all([
         (deposit(w, &payer, me, MINIMUM_DEPOSIT), paused()),
         (payer.calls(at, with_permit(me, MINIMUM_DEPOSIT, NO_PERMIT)), paused()),
@@ -329,7 +329,7 @@ async fn a_paused_registry_moves_nothing(w: &World) {
     .await;
 }
 
-async fn accounts_and_amounts_are_taken_over_from_parameters(w: &World) {
+async fn accounts_and_amounts_are_taken_over_from_parameters(w: &TestNetwork) {
     let at = w.at.payers;
     let account = actor("new").address();
     let zero_settler = ZeroSettler {}.into();
@@ -362,12 +362,12 @@ async fn accounts_and_amounts_are_taken_over_from_parameters(w: &World) {
     }
 }
 
-/// Takes over a parameter that may be neither what it is, nor zero, nor too big.
+/// Tests a parameter that the contract refuses if it is unchanged, zero or too large.
 async fn take_over<C: SolCall + Clone>(
-    w: &World,
+    w: &TestNetwork,
     name: &str,
     update: C,
-    zero: Refusal,
+    zero: ExpectedRevert,
     value: impl IntoWord,
 ) -> Receipt {
     let key = format!("xmtp.payerRegistry.{name}");

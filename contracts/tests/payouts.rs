@@ -1,4 +1,4 @@
-//! The distribution manager, second half: what was booked is paid, as far as there is money.
+//! The distribution manager, second half: payouts of booked fees, as far as there is money.
 
 use alloy::primitives::{Address, U256};
 use hawser_chain::contracts::DistributionManager::{
@@ -10,12 +10,12 @@ use hawser_chain::contracts::DistributionManager::{
 use hawser_chain::contracts::{NodeRegistry, PayerRegistry};
 
 use crate::claims::{claim, claim_protocol, owed};
-use crate::harness::actors::{Calls as _, actor, anyone, owner, payer};
+use crate::harness::actors::{Caller as _, actor, anyone, owner, payer};
 use crate::harness::cases::on_both_chains;
 use crate::harness::money::u96;
-use crate::harness::report::{Draft, Usage};
+use crate::harness::network::TestNetwork;
+use crate::harness::report::{ReportDraft, Usage};
 use crate::harness::tx::Tx;
-use crate::harness::world::World;
 
 on_both_chains! {
     a_payout_fetches_what_payers_have_used
@@ -32,11 +32,11 @@ on_both_chains! {
 
 const RECIPIENT: &str = "xmtp.distributionManager.protocolFeesRecipient";
 
-pub(crate) fn withdraw(w: &World, nodeId_: u32, recipient_: Address) -> Tx {
+pub(crate) fn withdraw(w: &TestNetwork, nodeId_: u32, recipient_: Address) -> Tx {
     owner(nodeId_).calls(w.at.distribution, withdrawCall { nodeId_, recipient_ })
 }
 
-pub(crate) fn withdraw_protocol(w: &World) -> Tx {
+pub(crate) fn withdraw_protocol(w: &TestNetwork) -> Tx {
     anyone().calls(w.at.distribution, withdrawProtocolFeesCall {})
 }
 
@@ -44,33 +44,33 @@ fn pocket() -> Address {
     actor("pocket").address()
 }
 
-/// Names who gets the protocol's fees.
-pub(crate) async fn name_recipient(w: &World, recipient: Address) {
+/// Sets the recipient of the protocol's fees.
+pub(crate) async fn name_recipient(w: &TestNetwork, recipient: Address) {
     w.set(RECIPIENT, recipient).await;
-    w.poke(w.at.distribution, updateProtocolFeesRecipientCall {}).await;
+    w.update(w.at.distribution, updateProtocolFeesRecipientCall {}).await;
 }
 
-/// Three nodes with 330 each and the protocol with 10, all booked; the payer has paid in.
-async fn claimed(w: &World) {
+/// Books 330 for each of three nodes and 10 for the protocol. The payer has a deposit.
+async fn claimed(w: &TestNetwork) {
     w.settled_report(1000).await;
     claim_all(w).await;
 }
 
-async fn claim_all(w: &World) {
+async fn claim_all(w: &TestNetwork) {
     for node_id in [100, 200, 300] {
         w.send(claim(w, node_id, &[0])).await;
     }
     w.send(claim_protocol(w, &[0])).await;
 }
 
-/// The same, but the payer has paid in nothing.
-async fn claimed_on_credit(w: &World) {
+/// Sets up the same without a deposit of the payer.
+async fn claimed_on_credit(w: &TestNetwork) {
     let node_ids = w.add_canonical_nodes(3).await;
-    w.submit_and_settle(&Draft::new(100, &[Usage::new(&payer(1), 1000)], &node_ids)).await;
+    w.submit_and_settle(&ReportDraft::new(100, &[Usage::new(&payer(1), 1000)], &node_ids)).await;
     claim_all(w).await;
 }
 
-async fn a_payout_fetches_what_payers_have_used(w: &World) {
+async fn a_payout_fetches_what_payers_have_used(w: &TestNetwork) {
     claimed(w).await;
     let call = withdrawCall { nodeId_: 100, recipient_: pocket() };
     let returned = w.returned(owner(100).address(), w.at.distribution, call).await;
@@ -85,7 +85,7 @@ async fn a_payout_fetches_what_payers_have_used(w: &World) {
     assert_eq!(owed(w, 100).await, (0, 660, 10));
 }
 
-async fn nodes_are_paid_in_the_underlying_token(w: &World) {
+async fn nodes_are_paid_in_the_underlying_token(w: &TestNetwork) {
     claimed(w).await;
     let call = withdrawIntoUnderlyingCall { nodeId_: 100, recipient_: pocket() };
     let receipt = w.send(owner(100).calls(w.at.distribution, call)).await;
@@ -95,7 +95,7 @@ async fn nodes_are_paid_in_the_underlying_token(w: &World) {
     assert_eq!(owed(w, 100).await.0, 0);
 }
 
-async fn the_protocol_is_paid_whoever_asks(w: &World) {
+async fn the_protocol_is_paid_whoever_asks(w: &TestNetwork) {
     claimed(w).await;
     name_recipient(w, pocket()).await;
     let snapshot = w.snapshot().await;
@@ -112,20 +112,20 @@ async fn the_protocol_is_paid_whoever_asks(w: &World) {
     assert_eq!(owed(w, 100).await, (330, 990, 0));
 }
 
-async fn what_is_not_there_stays_owed(w: &World) {
+async fn what_is_not_there_stays_owed(w: &TestNetwork) {
     claimed_on_credit(w).await;
     w.give(&w.at.distribution, 100).await;
     let receipt = w.send(withdraw(w, 100, pocket())).await;
     assert_eq!(receipt.event::<Withdrawal>(w.at.distribution).amount, u96(100));
     assert_eq!(owed(w, 100).await, (230, 890, 10));
     // The payer pays the debt, and the rest is there.
-    w.deposit(&payer(1), crate::harness::world::MINIMUM_DEPOSIT).await;
+    w.deposit(&payer(1), crate::harness::network::MINIMUM_DEPOSIT).await;
     w.send(withdraw(w, 100, pocket())).await;
     assert_eq!(w.fee_tokens(pocket()).await, 330);
     assert_eq!(owed(w, 100).await, (0, 660, 10));
 }
 
-async fn whoever_comes_first_is_paid_first(w: &World) {
+async fn whoever_comes_first_is_paid_first(w: &TestNetwork) {
     claimed_on_credit(w).await;
     name_recipient(w, pocket()).await;
     w.give(&w.at.distribution, 400).await;
@@ -137,7 +137,7 @@ async fn whoever_comes_first_is_paid_first(w: &World) {
     w.refuse(withdraw(w, 200, pocket()), ZeroAvailableBalance {}).await;
 }
 
-async fn money_at_hand_is_paid_without_asking_for_more(w: &World) {
+async fn money_at_hand_is_paid_without_asking_for_more(w: &TestNetwork) {
     claimed(w).await;
     w.give(&w.at.distribution, 330).await;
     let receipt = w.send(withdraw(w, 100, pocket())).await;
@@ -145,7 +145,7 @@ async fn money_at_hand_is_paid_without_asking_for_more(w: &World) {
     assert_eq!(w.fee_tokens(pocket()).await, 330);
 }
 
-async fn without_money_nothing_is_paid(w: &World) {
+async fn without_money_nothing_is_paid(w: &TestNetwork) {
     claimed_on_credit(w).await;
     name_recipient(w, pocket()).await;
     w.refuse_all([
@@ -155,7 +155,7 @@ async fn without_money_nothing_is_paid(w: &World) {
     .await;
 }
 
-async fn payouts_are_refused_in_order(w: &World) {
+async fn payouts_are_refused_in_order(w: &TestNetwork) {
     w.add_node(100).await;
     let unknown = NodeRegistry::ERC721NonexistentToken { tokenId: U256::from(700) };
     let by_other = withdrawCall { nodeId_: 100, recipient_: pocket() };
@@ -180,23 +180,23 @@ async fn payouts_are_refused_in_order(w: &World) {
     w.refuse(anyone().calls(w.at.distribution, call), NoFeesOwed {}).await;
 }
 
-async fn a_paused_payer_registry_is_told(w: &World) {
+async fn a_paused_payer_registry_is_told(w: &TestNetwork) {
     claimed(w).await;
     w.set("xmtp.payerRegistry.paused", 1).await;
-    w.poke(w.at.payers, PayerRegistry::updatePauseStatusCall {}).await;
+    w.update(w.at.payers, PayerRegistry::updatePauseStatusCall {}).await;
     w.refuse(withdraw(w, 100, pocket()), PayerRegistry::Paused {}).await;
-    // What is at hand does not need it.
+    // A payout of money at hand does not call the registry.
     w.give(&w.at.distribution, 330).await;
     w.send(withdraw(w, 100, pocket())).await;
 }
 
-async fn the_protocol_names_who_is_paid(w: &World) {
+async fn the_protocol_names_who_is_paid(w: &TestNetwork) {
     let at = w.at.distribution;
     let update = anyone().calls(at, updateProtocolFeesRecipientCall {});
     w.refuse(update.clone(), NoChange {}).await;
     w.set(RECIPIENT, U256::MAX).await;
     w.refuse(update.clone(), ParameterOutOfTypeBounds {}).await;
-    // Nobody, too.
+    // The zero address is valid as well.
     for recipient in [pocket(), Address::ZERO] {
         w.set(RECIPIENT, recipient).await;
         let receipt = w.send(update.clone()).await;

@@ -8,13 +8,13 @@ use hawser_chain::contracts::FeeToken::{
     eip712DomainCall, getPermitDigestCall, noncesCall, permitCall,
 };
 
-use crate::harness::actors::{Actor, Calls as _, actor, anyone};
+use crate::harness::actors::{Actor, Caller as _, actor, anyone};
 use crate::harness::cases::on_both_chains;
 use crate::harness::money::{NO_PERMIT, Permit, permit_type};
-use crate::harness::net::Net;
+use crate::harness::network::{CHAIN_ID, TestNetwork};
+use crate::harness::test_chain::TestChain;
 use crate::harness::tx::Tx;
 use crate::harness::vectors::{field, list, vectors};
-use crate::harness::world::{CHAIN_ID, World};
 
 on_both_chains! {
     a_permit_gives_an_allowance_once
@@ -29,7 +29,7 @@ on_both_chains! {
 pub(crate) const ORDER: U256 =
     uint!(0xfffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141_U256);
 
-fn both(w: &World) -> [Address; 2] {
+fn both(w: &TestNetwork) -> [Address; 2] {
     [w.at.token, w.at.underlying]
 }
 
@@ -52,11 +52,11 @@ pub(crate) fn use_of(
     anyone().calls(token, call)
 }
 
-async fn allowance(w: &World, token: Address, owner: &Actor, spender: Address) -> U256 {
+async fn allowance(w: &TestNetwork, token: Address, owner: &Actor, spender: Address) -> U256 {
     w.read(token, allowanceCall { owner: owner.address(), spender }).await
 }
 
-async fn a_permit_gives_an_allowance_once(w: &World) {
+async fn a_permit_gives_an_allowance_once(w: &TestNetwork) {
     let (alice, spender) = (actor("alice"), actor("bob").address());
     for token in both(w) {
         let permit = w.permit(token, &alice, spender, 7).await;
@@ -67,12 +67,12 @@ async fn a_permit_gives_an_allowance_once(w: &World) {
         assert_eq!(allowance(w, token, &alice, spender).await, U256::from(7));
         let nonce = w.read(token, noncesCall { owner_: alice.address() }).await;
         assert_eq!(nonce, U256::from(1));
-        // With the next nonce it is the signature of something else, by somebody else.
+        // With the next nonce the digest differs, so the signature recovers to another account.
         assert!(w.try_send(tx).await.is_err());
     }
 }
 
-async fn permits_of_others_and_late_ones_are_refused(w: &World) {
+async fn permits_of_others_and_late_ones_are_refused(w: &TestNetwork) {
     let (alice, mallory) = (actor("alice"), actor("mallory"));
     let (owner, spender) = (alice.address(), mallory.address());
     for token in both(w) {
@@ -88,7 +88,7 @@ async fn permits_of_others_and_late_ones_are_refused(w: &World) {
     }
 }
 
-async fn a_signature_has_one_form(w: &World) {
+async fn a_signature_has_one_form(w: &TestNetwork) {
     let alice = actor("alice");
     let (owner, spender) = (alice.address(), actor("bob").address());
     for token in both(w) {
@@ -109,7 +109,7 @@ async fn a_signature_has_one_form(w: &World) {
     }
 }
 
-async fn a_domain_names_token_and_chain(w: &World) {
+async fn a_domain_names_token_and_chain(w: &TestNetwork) {
     assert_eq!(w.read(w.at.token, PERMIT_TYPEHASHCall {}).await, permit_type());
     for (token, name) in [(w.at.token, "XMTP USD Fee Token"), (w.at.underlying, "Mock USD")] {
         let domain = w.read(token, eip712DomainCall {}).await;
@@ -123,11 +123,11 @@ async fn a_domain_names_token_and_chain(w: &World) {
 }
 
 /// A chain of this id with a fee token at this address.
-async fn chain_with_token(w: &World, chain_id: u64, token: Address) -> Net {
-    let net = Net::start(w.kind, chain_id).await;
+async fn chain_with_token(w: &TestNetwork, chain_id: u64, token: Address) -> TestChain {
+    let net = TestChain::start(w.kind, chain_id).await;
     let arguments = w.at.arguments("FeeToken");
     let implementation = net.create(anyone().address(), "FeeToken", arguments).await;
-    // What locks the implementation is in its state, and that stays behind.
+    // Code alone is copied: the flag that locks the implementation is in its state.
     net.set_code(token, &net.code(implementation).await).await;
     net.name(token, "FeeToken");
     let initialise = w.at.initialisation("FeeToken");
@@ -135,7 +135,7 @@ async fn chain_with_token(w: &World, chain_id: u64, token: Address) -> Net {
     net
 }
 
-async fn digests_are_those_of_the_vectors(w: &World) {
+async fn digests_are_those_of_the_vectors(w: &TestNetwork) {
     for case in list(&vectors("permit_digest"), "cases") {
         let token: Address = field(case, "token");
         let net = chain_with_token(w, field(case, "chain_id"), token).await;
@@ -159,7 +159,7 @@ async fn digests_are_those_of_the_vectors(w: &World) {
     }
 }
 
-/// A wrapping of dollars that brings its permit.
+/// Returns a wrapping of dollars with its permit.
 pub(crate) fn deposit(amount: u64, permit: Permit) -> depositWithPermitCall {
     depositWithPermitCall {
         amount_: U256::from(amount),
@@ -170,7 +170,7 @@ pub(crate) fn deposit(amount: u64, permit: Permit) -> depositWithPermitCall {
     }
 }
 
-/// The same for somebody else.
+/// Returns a wrapping for another account, with its permit.
 pub(crate) fn deposit_for(
     recipient_: Address,
     amount: u64,
@@ -186,7 +186,7 @@ pub(crate) fn deposit_for(
     }
 }
 
-async fn dollars_are_wrapped_with_a_permit(w: &World) {
+async fn dollars_are_wrapped_with_a_permit(w: &TestNetwork) {
     let (alice, bob) = (actor("alice"), actor("bob").address());
     let at = w.at.token;
     w.mint(&alice, 100).await;

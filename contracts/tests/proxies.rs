@@ -1,4 +1,4 @@
-//! The factory, what it deploys, and migrators by themselves.
+//! The factory, its proxies, and the migrators.
 
 use alloy::primitives::{Address, B256, Bytes, keccak256};
 use alloy::sol_types::{SolCall as _, SolValue as _};
@@ -16,12 +16,12 @@ use hawser_chain::contracts::{
     SettlementChainParameterRegistry,
 };
 
-use crate::harness::actors::{Actor, Calls as _, actor, anyone, deployer};
+use crate::harness::actors::{Actor, Caller as _, actor, anyone, deployer};
 use crate::harness::bytecode;
 use crate::harness::cases::on_both_chains;
-use crate::harness::net::init_code;
-use crate::harness::tx::{Refusal, Tx};
-use crate::harness::world::World;
+use crate::harness::network::TestNetwork;
+use crate::harness::test_chain::init_code;
+use crate::harness::tx::{ExpectedRevert, Tx};
 
 on_both_chains! {
     implementations_stand_where_their_code_says
@@ -35,21 +35,27 @@ on_both_chains! {
     a_strict_migrator_runs_once
 }
 
-fn deployment(from: &Actor, w: &World, code: Bytes) -> Tx {
+fn deployment(from: &Actor, w: &TestNetwork, code: Bytes) -> Tx {
     from.calls(w.at.factory, deployImplementationCall { bytecode_: code })
 }
 
-fn proxy(from: &Actor, w: &World, implementation_: Address, salt_: B256, data: Vec<u8>) -> Tx {
+fn proxy(
+    from: &Actor,
+    w: &TestNetwork,
+    implementation_: Address,
+    salt_: B256,
+    data: Vec<u8>,
+) -> Tx {
     let initializeCallData_ = data.into();
     from.calls(w.at.factory, deployProxyCall { implementation_, salt_, initializeCallData_ })
 }
 
-fn rate_registry_code(w: &World) -> Bytes {
+fn rate_registry_code(w: &TestNetwork) -> Bytes {
     // Another registry than that of the world, for another address.
     init_code("RateRegistry", w.at.app_params.abi_encode())
 }
 
-async fn implementations_stand_where_their_code_says(w: &World) {
+async fn implementations_stand_where_their_code_says(w: &TestNetwork) {
     let code = rate_registry_code(w);
     let hash = keccak256(&code);
     let call = computeImplementationAddressCall { bytecode_: code.clone() };
@@ -63,7 +69,7 @@ async fn implementations_stand_where_their_code_says(w: &World) {
     assert_eq!(name, "RateRegistry");
 
     w.refuse_all([
-        // The place is taken, whoever asks.
+        // The address is taken, also for another sender.
         (deployment(&deployer(), w, code), DeployFailed {}.into()),
         (deployment(&anyone(), w, Bytes::new()), EmptyBytecode {}.into()),
         (deployment(&anyone(), w, bytecode::reverting([1; 4]).into()), DeployFailed {}.into()),
@@ -71,7 +77,7 @@ async fn implementations_stand_where_their_code_says(w: &World) {
     .await;
 }
 
-async fn proxies_stand_where_caller_and_salt_say(w: &World) {
+async fn proxies_stand_where_caller_and_salt_say(w: &TestNetwork) {
     let implementation = w.read(w.at.rates, implementationCall {}).await;
     let (alice, bob) = (actor("alice"), actor("bob"));
     let salt = B256::repeat_byte(5);
@@ -96,7 +102,7 @@ async fn proxies_stand_where_caller_and_salt_say(w: &World) {
     w.refuse(proxy(&alice, w, implementation, salt, vec![]), DeployFailed {}).await;
 }
 
-async fn a_proxy_is_deployed_initialised_or_not_at_all(w: &World) {
+async fn a_proxy_is_deployed_initialised_or_not_at_all(w: &TestNetwork) {
     let initialise = initializeCall {}.abi_encode();
     let implementation = w.read(w.at.rates, implementationCall {}).await;
     let [first, second] = [B256::repeat_byte(1), B256::repeat_byte(2)];
@@ -122,14 +128,14 @@ async fn a_proxy_is_deployed_initialised_or_not_at_all(w: &World) {
     w.refuse(Tx::raw(anyone().address(), place, update), unready).await;
 }
 
-async fn the_factory_cannot_be_paused(w: &World) {
+async fn the_factory_cannot_be_paused(w: &TestNetwork) {
     let key = w.read(w.at.factory, Factory::pausedParameterKeyCall {}).await;
     w.set(&key, 1).await;
     w.send(deployment(&anyone(), w, rate_registry_code(w))).await;
     assert!(!w.read(w.at.factory, Factory::pausedCall {}).await);
 }
 
-async fn a_factory_brings_the_first_implementation(w: &World) {
+async fn a_factory_brings_the_first_implementation(w: &TestNetwork) {
     let factory = w.uninitialised("Factory", w.at.arguments("Factory")).await;
     let first = w.read(factory, initializableImplementationCall {}).await;
     assert_eq!(first, Address::ZERO);
@@ -140,27 +146,27 @@ async fn a_factory_brings_the_first_implementation(w: &World) {
     assert_eq!(first, event.implementation);
 }
 
-/// What a proxy answers before it is what it will be.
-fn initialise(w: &World, proxy: Address, implementation_: Address, data: &[u8]) -> Tx {
+/// Returns the call that initialises a proxy, which its first implementation answers.
+fn initialise(w: &TestNetwork, proxy: Address, implementation_: Address, data: &[u8]) -> Tx {
     w.name(proxy, "Initializable");
     let initializeCallData_ = Bytes::copy_from_slice(data);
     let call = Initializable::initializeCall { implementation_, initializeCallData_ };
     anyone().calls(proxy, call)
 }
 
-async fn the_first_implementation_makes_way_for_the_real_one(w: &World) {
+async fn the_first_implementation_makes_way_for_the_real_one(w: &TestNetwork) {
     let first = w.read(w.at.factory, initializableImplementationCall {}).await;
     let proxy = w.create(deployer().address(), "Proxy", first.abi_encode()).await;
     let real = w.read(w.at.params, implementationCall {}).await;
-    let nobody = actor("nobody").address();
+    let no_contract = actor("no contract").address();
     let no_admins = SettlementChainParameterRegistry::initializeCall { admins_: vec![] };
     let inner = SettlementChainParameterRegistry::EmptyAdmins {};
-    let failed = Initializable::InitializationFailed { errorData: Refusal::from(inner).0 };
+    let failed = Initializable::InitializationFailed { errorData: ExpectedRevert::from(inner).0 };
     w.refuse_all([
         (initialise(w, proxy, Address::ZERO, &[]), Initializable::ZeroImplementation {}.into()),
         (
-            initialise(w, proxy, nobody, b"call"),
-            Initializable::EmptyCode { implementation: nobody }.into(),
+            initialise(w, proxy, no_contract, b"call"),
+            Initializable::EmptyCode { implementation: no_contract }.into(),
         ),
         (initialise(w, proxy, real, &no_admins.abi_encode()), failed.into()),
     ])
@@ -168,16 +174,16 @@ async fn the_first_implementation_makes_way_for_the_real_one(w: &World) {
 
     w.send(initialise(w, proxy, real, &[])).await;
     assert_eq!(w.read(proxy, implementationCall {}).await, real);
-    // It was the first implementation's function, and that is gone.
-    w.refuse(initialise(w, proxy, real, &[]), Refusal::silent()).await;
+    // The function belonged to the first implementation.
+    w.refuse(initialise(w, proxy, real, &[]), ExpectedRevert::silent()).await;
 }
 
-async fn a_proxy_needs_an_implementation(w: &World) {
+async fn a_proxy_needs_an_implementation(w: &TestNetwork) {
     let zero = Address::ZERO.abi_encode();
     w.refuse_creation("Proxy", zero, Proxy::ZeroImplementation {}).await;
 }
 
-async fn migrators_know_what_they_replace(w: &World) {
+async fn migrators_know_what_they_replace(w: &TestNetwork) {
     let (old, new) = (actor("old").address(), actor("new").address());
     let creator = deployer().address();
     let migrator = w.create(creator, "Migrator", (old, new).abi_encode()).await;
@@ -191,13 +197,13 @@ async fn migrators_know_what_they_replace(w: &World) {
     }
     for (arguments, refusal) in [
         ((Address::ZERO, Address::ZERO), Migrator::ZeroFromImplementation {}.into()),
-        ((old, Address::ZERO), Refusal::from(Migrator::ZeroToImplementation {})),
+        ((old, Address::ZERO), ExpectedRevert::from(Migrator::ZeroToImplementation {})),
     ] {
         w.refuse_creation("Migrator", arguments.abi_encode(), refusal).await;
     }
 }
 
-async fn a_strict_migrator_runs_once(w: &World) {
+async fn a_strict_migrator_runs_once(w: &TestNetwork) {
     let creator = deployer().address();
     let old = w.read(w.at.rates, implementationCall {}).await;
     let new = w.create(creator, "RateRegistry", w.at.arguments("RateRegistry")).await;
@@ -209,7 +215,7 @@ async fn a_strict_migrator_runs_once(w: &World) {
     w.set("xmtp.rateRegistry.migrator", migrator).await;
     w.send(anyone().calls(w.at.rates, migrateCall {})).await;
     assert_eq!(w.read(w.at.rates, implementationCall {}).await, new);
-    let revertData_ = Refusal::from(Migrator::UnexpectedImplementation {}).0;
+    let revertData_ = ExpectedRevert::from(Migrator::UnexpectedImplementation {}).0;
     let refusal = MigrationFailed { migrator_: migrator, revertData_ };
     w.refuse(anyone().calls(w.at.rates, migrateCall {}), refusal).await;
 }

@@ -7,10 +7,10 @@ use hawser_chain::contracts::RateRegistry::{
     RatesUpdated, ZeroCount, getRatesCall, getRatesCountCall, updateRatesCall,
 };
 
-use crate::harness::actors::{Calls as _, anyone};
+use crate::harness::actors::{Caller as _, anyone};
 use crate::harness::cases::on_both_chains;
+use crate::harness::network::TestNetwork;
 use crate::harness::tx::{Receipt, Tx};
-use crate::harness::world::World;
 
 on_both_chains! {
     rates_are_appended_and_logged
@@ -25,24 +25,24 @@ on_both_chains! {
 const PARAMETERS: [&str; 5] =
     ["messageFee", "storageFee", "congestionFee", "targetRatePerMinute", "ratesInEffectAfter"];
 
-async fn set(w: &World, name: &str, value: u64) {
+async fn set(w: &TestNetwork, name: &str, value: u64) {
     w.set(&format!("xmtp.rateRegistry.{name}"), value).await;
 }
 
-fn update(w: &World) -> Tx {
+fn update(w: &TestNetwork) -> Tx {
     anyone().calls(w.at.rates, updateRatesCall {})
 }
 
-fn page(w: &World, from: U256, count: U256) -> Tx {
+fn page(w: &TestNetwork, from: U256, count: U256) -> Tx {
     anyone().calls(w.at.rates, getRatesCall { fromIndex_: from, count_: count })
 }
 
-fn logged(receipt: &Receipt, w: &World) -> [u64; 5] {
+fn logged(receipt: &Receipt, w: &TestNetwork) -> [u64; 5] {
     let it = receipt.event::<RatesUpdated>(w.at.rates);
     [it.messageFee, it.storageFee, it.congestionFee, it.targetRatePerMinute, it.startTime]
 }
 
-async fn listed(w: &World, from: u64, count: u64) -> Vec<[u64; 5]> {
+async fn listed(w: &TestNetwork, from: u64, count: u64) -> Vec<[u64; 5]> {
     let call = getRatesCall { fromIndex_: U256::from(from), count_: U256::from(count) };
     let rates = w.read(w.at.rates, call).await;
     let words = rates.into_iter().map(|it| {
@@ -51,12 +51,12 @@ async fn listed(w: &World, from: u64, count: u64) -> Vec<[u64; 5]> {
     words.collect()
 }
 
-/// When the rates of the world start.
-async fn first_start(w: &World) -> u64 {
+/// The time from which the first rates apply.
+async fn first_start(w: &TestNetwork) -> u64 {
     listed(w, 0, 1).await[0][4]
 }
 
-async fn rates_are_appended_and_logged(w: &World) {
+async fn rates_are_appended_and_logged(w: &TestNetwork) {
     let start = first_start(w).await;
     let mut expected = vec![[100, 200, 300, 6000, start]];
     assert_eq!(listed(w, 0, 1).await, expected);
@@ -74,12 +74,12 @@ async fn rates_are_appended_and_logged(w: &World) {
     assert_eq!(listed(w, 2, 1).await, expected[2..3]);
 }
 
-async fn a_new_time_alone_is_no_change(w: &World) {
+async fn a_new_time_alone_is_no_change(w: &TestNetwork) {
     w.refuse(update(w), NoChange {}).await;
     let start = first_start(w).await;
     set(w, "ratesInEffectAfter", start + 100).await;
     w.refuse(update(w), NoChange {}).await;
-    // Each of the others alone is one.
+    // Each of the other changes alone is accepted.
     for (step, name) in (1..).zip(&PARAMETERS[..4]) {
         set(w, name, 7).await;
         set(w, "ratesInEffectAfter", start + step).await;
@@ -87,19 +87,19 @@ async fn a_new_time_alone_is_no_change(w: &World) {
     }
 }
 
-async fn rates_start_later_than_the_ones_before(w: &World) {
+async fn rates_start_later_than_the_ones_before(w: &TestNetwork) {
     let lastStartTime = first_start(w).await;
     set(w, "messageFee", 101).await;
     for startTime in [lastStartTime, lastStartTime - 1, 0] {
         set(w, "ratesInEffectAfter", startTime).await;
         w.refuse(update(w), InvalidStartTime { startTime, lastStartTime }).await;
     }
-    // In a thousand years; only the order matters.
+    // A time in a thousand years: the contract checks only the order.
     set(w, "ratesInEffectAfter", lastStartTime + 31_557_600_000).await;
     w.send(update(w)).await;
 }
 
-async fn the_first_rates_may_start_at_any_time(w: &World) {
+async fn the_first_rates_may_start_at_any_time(w: &TestNetwork) {
     for start in [0, 1, u64::MAX] {
         set(w, "ratesInEffectAfter", start).await;
         let rates = w.fresh("RateRegistry").await;
@@ -108,7 +108,7 @@ async fn the_first_rates_may_start_at_any_time(w: &World) {
     }
 }
 
-async fn each_rate_is_bounded_by_its_type(w: &World) {
+async fn each_rate_is_bounded_by_its_type(w: &TestNetwork) {
     for name in PARAMETERS {
         let key = format!("xmtp.rateRegistry.{name}");
         let snapshot = w.snapshot().await;
@@ -118,7 +118,7 @@ async fn each_rate_is_bounded_by_its_type(w: &World) {
     }
 }
 
-async fn pages_must_be_within_the_list(w: &World) {
+async fn pages_must_be_within_the_list(w: &TestNetwork) {
     let [zero, one, two] = [0, 1, 2].map(U256::from);
     w.refuse_all([
         (page(w, zero, zero), ZeroCount {}.into()),

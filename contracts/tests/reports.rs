@@ -12,12 +12,12 @@ use hawser_chain::contracts::PayerReportManager::{
 };
 use hawser_chain::contracts::{NodeRegistry, PayerReportManager};
 
-use crate::harness::actors::{Actor, Calls as _, actor, admin, anyone, payer, signer};
+use crate::harness::actors::{Actor, Caller as _, actor, admin, anyone, payer, signer};
 use crate::harness::cases::on_both_chains;
-use crate::harness::report::{Draft, Usage, signature};
+use crate::harness::network::{CHAIN_ID, TestNetwork};
+use crate::harness::report::{ReportDraft, Usage, signature};
 use crate::harness::tx::Tx;
 use crate::harness::vectors::vectors;
-use crate::harness::world::{CHAIN_ID, World};
 
 on_both_chains! {
     a_report_is_kept_and_logged_as_submitted
@@ -42,20 +42,20 @@ fn usages() -> [Usage; 2] {
 }
 
 /// A report about node 100 by three canonical nodes.
-async fn draft(w: &World) -> Draft {
+async fn draft(w: &TestNetwork) -> ReportDraft {
     let node_ids = w.add_canonical_nodes(3).await;
-    Draft::new(100, &usages(), &node_ids)
+    ReportDraft::new(100, &usages(), &node_ids)
 }
 
-fn submission(w: &World, draft: &Draft, signatures: Vec<PayerReportSignature>) -> Tx {
+fn submission(w: &TestNetwork, draft: &ReportDraft, signatures: Vec<PayerReportSignature>) -> Tx {
     anyone().calls(w.at.reports, draft.submission(signatures))
 }
 
-fn unsigned(w: &World, draft: &Draft) -> Tx {
+fn unsigned(w: &TestNetwork, draft: &ReportDraft) -> Tx {
     submission(w, draft, vec![])
 }
 
-async fn a_report_is_kept_and_logged_as_submitted(w: &World) {
+async fn a_report_is_kept_and_logged_as_submitted(w: &TestNetwork) {
     let draft = draft(w).await;
     let signatures = w.signatures(&draft, &[100, 300]).await;
     let tx = submission(w, &draft, signatures);
@@ -82,8 +82,8 @@ async fn a_report_is_kept_and_logged_as_submitted(w: &World) {
     assert_eq!(report.nodeIds, [100, 200, 300]);
 }
 
-async fn a_report_without_usage_is_settled_at_once(w: &World) {
-    let draft = Draft { leaves: vec![], ..draft(w).await };
+async fn a_report_without_usage_is_settled_at_once(w: &TestNetwork) {
+    let draft = ReportDraft { leaves: vec![], ..draft(w).await };
     let tx = w.submission(&draft).await;
     let receipt = w.send(tx).await;
     let event = receipt.event::<PayerReportSubsetSettled>(w.at.reports);
@@ -92,13 +92,13 @@ async fn a_report_without_usage_is_settled_at_once(w: &World) {
     assert!(w.report(100, 0).await.isSettled);
 }
 
-async fn reports_of_an_originator_follow_each_other(w: &World) {
+async fn reports_of_an_originator_follow_each_other(w: &TestNetwork) {
     let first = draft(w).await;
     let wrong = |startSequenceId, lastSequenceId| InvalidStartSequenceId {
         startSequenceId,
         lastSequenceId,
     };
-    let starting = |start, end| unsigned(w, &Draft { start, end, ..first.clone() });
+    let starting = |start, end| unsigned(w, &ReportDraft { start, end, ..first.clone() });
     w.refuse_all([
         (starting(1, 10), wrong(1, 0).into()),
         // An end before the start is looked at later.
@@ -114,16 +114,16 @@ async fn reports_of_an_originator_follow_each_other(w: &World) {
     ])
     .await;
     // Nothing happened in between: the end may be the start.
-    let empty = Draft { end: 10, ..first.following(&usages()) };
+    let empty = ReportDraft { end: 10, ..first.following(&usages()) };
     assert_eq!(w.submit(&empty).await, 1);
     // Each originator for itself; it need not be a node.
-    let other = Draft { originator: 0, minute: 0, ..first.clone() };
+    let other = ReportDraft { originator: 0, minute: 0, ..first.clone() };
     assert_eq!(w.submit(&other).await, 0);
-    let last = Draft { start: 10, end: u64::MAX, ..first };
+    let last = ReportDraft { start: 10, end: u64::MAX, ..first };
     assert_eq!(w.submit(&last).await, 2);
 }
 
-async fn a_report_is_not_submitted_twice_in_a_row(w: &World) {
+async fn a_report_is_not_submitted_twice_in_a_row(w: &TestNetwork) {
     let first = draft(w).await;
     w.submit(&first).await;
     let refusal = PayerReportAlreadySubmitted {
@@ -133,17 +133,17 @@ async fn a_report_is_not_submitted_twice_in_a_row(w: &World) {
     };
     w.refuse(unsigned(w, &first), refusal).await;
     w.submit(&first.following(&usages())).await;
-    // An older one is another matter.
+    // An older report is refused for another reason: it does not start at the last one's end.
     let refusal = InvalidStartSequenceId { startSequenceId: 0, lastSequenceId: 20 };
     w.refuse(unsigned(w, &first), refusal).await;
 }
 
-async fn a_report_names_the_canonical_nodes_in_order(w: &World) {
+async fn a_report_names_the_canonical_nodes_in_order(w: &TestNetwork) {
     w.add_canonical_nodes(4).await;
     // The registry lists 400, 200, 300 now.
     let call = NodeRegistry::removeFromNetworkCall { nodeId_: 100 };
     w.send(admin().calls(w.at.nodes, call)).await;
-    let naming = |node_ids: &[u32]| unsigned(w, &Draft::new(100, &usages(), node_ids));
+    let naming = |node_ids: &[u32]| unsigned(w, &ReportDraft::new(100, &usages(), node_ids));
     let length = |providedCount| NodeIdsLengthMismatch { expectedCount: 3, providedCount };
     let other = |expectedId, actualId, index| NodeIdAtIndexMismatch { expectedId, actualId, index };
     w.refuse_all([
@@ -157,14 +157,14 @@ async fn a_report_names_the_canonical_nodes_in_order(w: &World) {
         (naming(&[200, 300, 500]), other(400, 500, 2).into()),
     ])
     .await;
-    w.submit(&Draft::new(100, &usages(), &[200, 300, 400])).await;
+    w.submit(&ReportDraft::new(100, &usages(), &[200, 300, 400])).await;
 }
 
-async fn more_than_half_of_the_nodes_sign(w: &World) {
+async fn more_than_half_of_the_nodes_sign(w: &TestNetwork) {
     for (nodes, required) in [(1, 1), (2, 2), (3, 2), (4, 3)] {
         let snapshot = w.snapshot().await;
         let node_ids = w.add_canonical_nodes(nodes).await;
-        let draft = Draft::new(100, &usages(), &node_ids);
+        let draft = ReportDraft::new(100, &usages(), &node_ids);
         let too_few = usize::from(required) - 1;
         let signatures = w.signatures(&draft, &node_ids[..too_few]).await;
         let refusal = InsufficientSignatures {
@@ -178,7 +178,7 @@ async fn more_than_half_of_the_nodes_sign(w: &World) {
     }
 }
 
-async fn bad_signatures_are_skipped(w: &World) {
+async fn bad_signatures_are_skipped(w: &TestNetwork) {
     let draft = draft(w).await;
     w.add_node(400).await;
     let digest = w.report_id(&draft).await;
@@ -189,7 +189,7 @@ async fn bad_signatures_are_skipped(w: &World) {
         signature: vec![1; length].into(),
     };
     let short_v = {
-        // As nodes exchange it among themselves.
+        // The form in which nodes exchange signatures.
         let mut it = by(200, &signer(200));
         let mut bytes = it.signature.to_vec();
         bytes[64] -= 27;
@@ -198,7 +198,7 @@ async fn bad_signatures_are_skipped(w: &World) {
     };
     let good = by(300, &signer(300));
     for bad in [
-        by(200, &actor("somebody else")),
+        by(200, &actor("another account")),
         by(200, &signer(100)),
         of_what(200, B256::ZERO),
         short_v,
@@ -220,11 +220,11 @@ async fn bad_signatures_are_skipped(w: &World) {
     assert_eq!(event.signingNodeIds, [100, 300]);
 }
 
-async fn signatures_have_two_forms(w: &World) {
+async fn signatures_have_two_forms(w: &TestNetwork) {
     let draft = draft(w).await;
     let digest = w.report_id(&draft).await;
     let (high, short) = (signer(100).sign(digest), signer(200).sign(digest));
-    // The other square root is as good, though other contracts refuse it.
+    // The contract accepts the other square root (high s), which other contracts refuse.
     let order = crate::permits::ORDER;
     let s: B256 = (order - high.s()).into();
     let high = [high.r().to_be_bytes_vec(), s.to_vec(), vec![28 - u8::from(high.v())]].concat();
@@ -242,32 +242,32 @@ async fn signatures_have_two_forms(w: &World) {
     assert_eq!(event.signingNodeIds, [100, 200]);
 }
 
-async fn signatures_come_in_order_and_from_known_nodes(w: &World) {
+async fn signatures_come_in_order_and_from_known_nodes(w: &TestNetwork) {
     let draft = draft(w).await;
     let all = w.signatures(&draft, &[100, 200, 300]).await;
     let [first, second, third] = <[_; 3]>::try_from(all).unwrap();
     let with = |signatures| submission(w, &draft, signatures);
     let unknown = w.signatures(&draft, &[700]).await.remove(0);
-    let nobody = NodeRegistry::ERC721NonexistentToken { tokenId: U256::from(700) };
+    let unregistered = NodeRegistry::ERC721NonexistentToken { tokenId: U256::from(700) };
     w.refuse_all([
         (with(vec![second.clone(), first.clone()]), UnorderedNodeIds {}.into()),
         (with(vec![first.clone(), first.clone(), second.clone()]), UnorderedNodeIds {}.into()),
-        // However many are good.
-        (with(vec![first, second, third, unknown]), nobody.into()),
+        // One bad signature spoils any number of good ones.
+        (with(vec![first, second, third, unknown]), unregistered.into()),
     ])
     .await;
 }
 
-async fn without_canonical_nodes_nothing_can_be_submitted(w: &World) {
+async fn without_canonical_nodes_nothing_can_be_submitted(w: &TestNetwork) {
     w.add_node(100).await;
-    let draft = Draft::new(100, &usages(), &[]);
+    let draft = ReportDraft::new(100, &usages(), &[]);
     let refusal = || InsufficientSignatures { validSignatureCount: 0, requiredSignatureCount: 1 };
     w.refuse(unsigned(w, &draft), refusal()).await;
     let signatures = w.signatures(&draft, &[100]).await;
     w.refuse(submission(w, &draft, signatures), refusal()).await;
 }
 
-async fn a_change_of_the_canonical_nodes_voids_what_was_signed(w: &World) {
+async fn a_change_of_the_canonical_nodes_voids_what_was_signed(w: &TestNetwork) {
     let draft = draft(w).await;
     let tx = w.submission(&draft).await;
     w.add_node(400).await;
@@ -276,13 +276,13 @@ async fn a_change_of_the_canonical_nodes_voids_what_was_signed(w: &World) {
     let refusal = NodeIdsLengthMismatch { expectedCount: 4, providedCount: 3 };
     w.refuse(tx, refusal).await;
     // And with the present nodes it is another report.
-    let now = Draft { node_ids: vec![100, 200, 300, 400], ..draft.clone() };
+    let now = ReportDraft { node_ids: vec![100, 200, 300, 400], ..draft.clone() };
     let signatures = w.signatures(&draft, &[100, 200, 300]).await;
     let refusal = InsufficientSignatures { validSignatureCount: 0, requiredSignatureCount: 3 };
     w.refuse(submission(w, &now, signatures), refusal).await;
 }
 
-async fn unknown_reports_are_told_apart(w: &World) {
+async fn unknown_reports_are_told_apart(w: &TestNetwork) {
     w.submit(&draft(w).await).await;
     let at = w.at.reports;
     let one = |originatorNodeId_, index: u64| {
@@ -309,7 +309,7 @@ async fn unknown_reports_are_told_apart(w: &World) {
 
 const RATE: &str = "xmtp.payerReportManager.protocolFeeRate";
 
-async fn the_protocol_fee_rate_is_taken_over_from_a_parameter(w: &World) {
+async fn the_protocol_fee_rate_is_taken_over_from_a_parameter(w: &TestNetwork) {
     let at = w.at.reports;
     let update = anyone().calls(at, updateProtocolFeeRateCall {});
     w.refuse(update.clone(), NoChange {}).await;
@@ -327,19 +327,19 @@ async fn the_protocol_fee_rate_is_taken_over_from_a_parameter(w: &World) {
     }
 }
 
-async fn a_report_keeps_the_protocol_fee_rate_of_its_submission(w: &World) {
+async fn a_report_keeps_the_protocol_fee_rate_of_its_submission(w: &TestNetwork) {
     let first = draft(w).await;
     w.submit(&first).await;
     w.set(RATE, 250).await;
     w.submit(&first.following(&usages())).await;
-    w.poke(w.at.reports, updateProtocolFeeRateCall {}).await;
+    w.update(w.at.reports, updateProtocolFeeRateCall {}).await;
     w.submit(&first.following(&[]).following(&usages())).await;
     for (index, rate) in [(0, 100), (1, 100), (2, 250)] {
         assert_eq!(w.report(100, index).await.protocolFeeRate, rate);
     }
 }
 
-async fn the_domain_names_contract_and_chain(w: &World) {
+async fn the_domain_names_contract_and_chain(w: &TestNetwork) {
     let at = w.at.reports;
     let domain = w.read(at, eip712DomainCall {}).await;
     assert_eq!(domain.fields_, FixedBytes([0x0f]));

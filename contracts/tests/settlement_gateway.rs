@@ -17,12 +17,12 @@ use hawser_chain::contracts::SettlementChainGateway::{
 
 use hawser_chain::contracts::{AppChainGateway, FeeToken};
 
-use crate::harness::actors::{Actor, Calls as _, actor, anyone, deployer};
+use crate::harness::actors::{Actor, Caller as _, actor, anyone, deployer};
 use crate::harness::bytecode;
 use crate::harness::cases::on_both_chains;
 use crate::harness::money::{DOLLAR, NO_PERMIT, Permit};
-use crate::harness::tx::{Refusal, Tx};
-use crate::harness::world::{APP_CHAIN_ID, World, alias};
+use crate::harness::network::{APP_CHAIN_ID, TestNetwork, alias};
+use crate::harness::tx::{ExpectedRevert, Tx};
 
 on_both_chains! {
     a_deposit_leaves_as_a_ticket
@@ -64,16 +64,16 @@ pub(crate) fn deposit_of(amount: u128, gas: u128, price: u128) -> depositCall {
     }
 }
 
-/// Somebody with fee tokens, who lets the gateway have them.
-pub(crate) async fn customer(w: &World, amount: u128) -> Actor {
+/// Returns an account with fee tokens that allows the gateway to take them.
+pub(crate) async fn customer(w: &TestNetwork, amount: u128) -> Actor {
     let customer = actor("customer");
     w.give(&customer, amount).await;
     w.approve(&customer, w.at.token, w.at.gateway, amount).await;
     customer
 }
 
-/// The ticket that such a deposit leaves.
-fn ticket(w: &World, call: &depositCall, submission: U256, value: U256) -> Ticket {
+/// Returns the ticket that this deposit leaves.
+fn ticket(w: &TestNetwork, call: &depositCall, submission: U256, value: U256) -> Ticket {
     let alias = alias(w.at.gateway);
     Ticket {
         to: w.at.app_gateway,
@@ -90,7 +90,7 @@ fn ticket(w: &World, call: &depositCall, submission: U256, value: U256) -> Ticke
     }
 }
 
-async fn a_deposit_leaves_as_a_ticket(w: &World) {
+async fn a_deposit_leaves_as_a_ticket(w: &TestNetwork) {
     let customer = customer(w, 5 * DOLLAR).await;
     let call = deposit_of(3 * DOLLAR, 0, 0);
     for number in [1, 2].map(U256::from) {
@@ -116,7 +116,7 @@ async fn a_deposit_leaves_as_a_ticket(w: &World) {
     assert_eq!(w.read(w.at.token, call).await, U256::ZERO);
 }
 
-async fn costs_of_a_deposit_are_taken_from_it(w: &World) {
+async fn costs_of_a_deposit_are_taken_from_it(w: &TestNetwork) {
     let customer = customer(w, 10 * DOLLAR).await;
     // The smallest cost is shown as one unit of the token.
     for (gas, price, max_fees) in [(300_000, 2 * GWEI, 600), (1, 1, 1), (1, SCALE + 1, 2)] {
@@ -139,7 +139,7 @@ async fn costs_of_a_deposit_are_taken_from_it(w: &World) {
     w.refuse(customer.calls(w.at.gateway, too_much), refusal).await;
 }
 
-async fn the_bridge_may_ask_for_a_submission_fee(w: &World) {
+async fn the_bridge_may_ask_for_a_submission_fee(w: &TestNetwork) {
     let customer = customer(w, 10 * DOLLAR).await;
     let per_byte = n(17);
     let call = setSubmissionGasPerByteCall { submissionGasPerByte_: per_byte };
@@ -180,7 +180,7 @@ pub(crate) fn with_permit(call: &depositCall, permit: Permit) -> depositWithPerm
     }
 }
 
-async fn a_deposit_can_bring_its_permit(w: &World) {
+async fn a_deposit_can_bring_its_permit(w: &TestNetwork) {
     let customer = actor("customer");
     w.give(&customer, 2 * DOLLAR).await;
     let call = deposit_of(DOLLAR, 0, 0);
@@ -195,7 +195,7 @@ async fn a_deposit_can_bring_its_permit(w: &World) {
     w.send(customer.calls(w.at.gateway, call)).await;
 }
 
-async fn deposits_are_refused_in_order(w: &World) {
+async fn deposits_are_refused_in_order(w: &TestNetwork) {
     let customer = customer(w, DOLLAR).await;
     let other = n(u128::from(APP_CHAIN_ID) + 1);
     let zero = Address::ZERO;
@@ -221,8 +221,8 @@ async fn deposits_are_refused_in_order(w: &World) {
     .await;
 }
 
-/// The calls that take underlying tokens, over such an amount.
-fn from_underlying(w: &World, customer: &Actor, amount: u128, permit: Permit) -> [Tx; 4] {
+/// Returns the calls that take this amount of underlying tokens.
+fn from_underlying(w: &TestNetwork, customer: &Actor, amount: u128, permit: Permit) -> [Tx; 4] {
     let (chainId_, amount_) = (chain(), n(amount));
     let (gasLimit_, maxFeePerGas_) = (U256::ZERO, U256::ZERO);
     let recipient_ = recipient();
@@ -276,7 +276,7 @@ fn from_underlying(w: &World, customer: &Actor, amount: u128, permit: Permit) ->
     ]
 }
 
-async fn what_comes_from_the_underlying_token_always_fails(w: &World) {
+async fn what_comes_from_the_underlying_token_always_fails(w: &TestNetwork) {
     let customer = actor("customer");
     w.mint(&customer, DOLLAR).await;
     for tx in from_underlying(w, &customer, DOLLAR, NO_PERMIT) {
@@ -293,7 +293,7 @@ async fn what_comes_from_the_underlying_token_always_fails(w: &World) {
     }
 }
 
-async fn a_withdrawal_empties_the_gateway(w: &World) {
+async fn a_withdrawal_empties_the_gateway(w: &TestNetwork) {
     let call = || receiveWithdrawalCall { recipient_: recipient() };
     for amount in [0, 7 * DOLLAR] {
         w.give(&w.at.gateway, amount).await;
@@ -303,12 +303,12 @@ async fn a_withdrawal_empties_the_gateway(w: &World) {
         assert_eq!(receipt.event::<WithdrawalReceived>(w.at.gateway), event);
         assert_eq!(w.fee_tokens(recipient()).await, amount);
     }
-    let nobody = receiveWithdrawalCall { recipient_: Address::ZERO };
+    let without_recipient = receiveWithdrawalCall { recipient_: Address::ZERO };
     let refusal = FeeToken::ERC20InvalidReceiver { receiver: Address::ZERO };
-    w.refuse(anyone().calls(w.at.gateway, nobody), refusal).await;
+    w.refuse(anyone().calls(w.at.gateway, without_recipient), refusal).await;
 }
 
-async fn a_withdrawal_can_arrive_as_the_underlying_token(w: &World) {
+async fn a_withdrawal_can_arrive_as_the_underlying_token(w: &TestNetwork) {
     let tx = || {
         let call = receiveWithdrawalIntoUnderlyingCall { recipient_: recipient() };
         anyone().calls(w.at.gateway, call)
@@ -321,13 +321,13 @@ async fn a_withdrawal_can_arrive_as_the_underlying_token(w: &World) {
     assert_eq!(w.owned(w.at.underlying, recipient()).await, 7 * DOLLAR);
 }
 
-async fn an_inbox_can_be_replaced_and_taken_away(w: &World) {
+async fn an_inbox_can_be_replaced_and_taken_away(w: &TestNetwork) {
     let at = w.at.gateway;
     let update = || anyone().calls(at, updateInboxCall { chainId_: chain() });
     let get_inbox = || getInboxCall { chainId_: chain() };
     let key = format!("xmtp.settlementChainGateway.inbox.{APP_CHAIN_ID}");
     let unsupported = || UnsupportedChainId { chainId: chain() };
-    // Also what changes nothing is logged.
+    // The contract logs a call that changes nothing as well.
     for inbox in [w.at.inbox, w.at.inbox, recipient(), Address::ZERO] {
         w.set(&key, inbox).await;
         let receipt = w.send(update()).await;
@@ -352,11 +352,11 @@ async fn an_inbox_can_be_replaced_and_taken_away(w: &World) {
     w.refuse(update(), ParameterOutOfTypeBounds {}).await;
 }
 
-async fn a_paused_gateway_sends_nothing_and_takes_everything(w: &World) {
+async fn a_paused_gateway_sends_nothing_and_takes_everything(w: &TestNetwork) {
     let customer = customer(w, DOLLAR).await;
     let at = w.at.gateway;
     w.set("xmtp.settlementChainGateway.paused", 1).await;
-    w.poke(at, updatePauseStatusCall {}).await;
+    w.update(at, updatePauseStatusCall {}).await;
     let deposit = deposit_of(DOLLAR, 0, 0);
     let (gasLimit_, maxFeePerGas_, amountToSend_) = (n(0), n(0), n(0));
     let (chainIds_, keys_) = (vec![], vec![]);
@@ -379,7 +379,7 @@ async fn a_paused_gateway_sends_nothing_and_takes_everything(w: &World) {
         r_,
         s_,
     };
-    let paused = || Refusal::from(Paused {});
+    let paused = || ExpectedRevert::from(Paused {});
     w.refuse_all([
         (customer.calls(at, deposit.clone()), paused()),
         (customer.calls(at, with_permit(&deposit, NO_PERMIT)), paused()),
@@ -395,7 +395,7 @@ async fn a_paused_gateway_sends_nothing_and_takes_everything(w: &World) {
     assert_eq!(w.read(at, appChainAliasCall {}).await, alias(at));
 }
 
-async fn the_fee_token_has_no_more_decimals_than_the_app_chain(w: &World) {
+async fn the_fee_token_has_no_more_decimals_than_the_app_chain(w: &TestNetwork) {
     let creator = deployer().address();
     for (decimals, is_accepted) in [(18, true), (19, false)] {
         let token = w.create_raw(creator, &bytecode::answering(decimals)).await;

@@ -9,12 +9,12 @@ use hawser_chain::contracts::PayerReportManager::{
     PayerReportIndexOutOfBounds, PayerReportSubsetSettled, settleCall,
 };
 
-use crate::harness::actors::{Calls as _, actor, anyone, payer};
+use crate::harness::actors::{Caller as _, actor, anyone, payer};
 use crate::harness::cases::on_both_chains;
 use crate::harness::money::u96;
-use crate::harness::report::{Draft, Usage};
-use crate::harness::tx::{Receipt, Refusal, Tx};
-use crate::harness::world::World;
+use crate::harness::network::TestNetwork;
+use crate::harness::report::{ReportDraft, Usage};
+use crate::harness::tx::{ExpectedRevert, Receipt, Tx};
 
 on_both_chains! {
     a_report_is_settled_in_parts_of_any_size
@@ -29,32 +29,32 @@ on_both_chains! {
     unknown_reports_are_not_settled
 }
 
-/// A submitted report over so many payers, who used 1, 2, 3, … microdollars.
-async fn submitted(w: &World, payers: u128) -> Draft {
+/// Submits a report on a number of payers, who used 1, 2, 3, … microdollars.
+async fn submitted(w: &TestNetwork, payers: u128) -> ReportDraft {
     let usages: Vec<Usage> =
         (1..=payers).map(|n| Usage::new(&payer(usize::try_from(n).unwrap()), n)).collect();
     submitted_with(w, &usages).await
 }
 
-async fn submitted_with(w: &World, usages: &[Usage]) -> Draft {
+async fn submitted_with(w: &TestNetwork, usages: &[Usage]) -> ReportDraft {
     let node_ids = w.add_canonical_nodes(1).await;
-    let draft = Draft::new(100, usages, &node_ids);
+    let draft = ReportDraft::new(100, usages, &node_ids);
     w.submit(&draft).await;
     draft
 }
 
-fn settle(w: &World, call: settleCall) -> Tx {
+fn settle(w: &TestNetwork, call: settleCall) -> Tx {
     anyone().calls(w.at.reports, call)
 }
 
-/// How many leaves, how many remain, and what they came to.
-fn settled(receipt: &Receipt, w: &World) -> (u32, u32, u128) {
+/// Returns the settled leaves, the remaining leaves, and the settled amount.
+fn settled(receipt: &Receipt, w: &TestNetwork) -> (u32, u32, u128) {
     let it = receipt.event::<PayerReportSubsetSettled>(w.at.reports);
     assert_eq!((it.originatorNodeId, it.payerReportIndex), (100, U256::ZERO));
     (it.count, it.remaining, it.feesSettled.to())
 }
 
-async fn a_report_is_settled_in_parts_of_any_size(w: &World) {
+async fn a_report_is_settled_in_parts_of_any_size(w: &TestNetwork) {
     let draft = submitted(w, 7).await;
     let mut settled_count = 0;
     let mut total = 0;
@@ -74,7 +74,7 @@ async fn a_report_is_settled_in_parts_of_any_size(w: &World) {
     }
 }
 
-async fn fees_are_rounded_up_leaf_by_leaf(w: &World) {
+async fn fees_are_rounded_up_leaf_by_leaf(w: &TestNetwork) {
     let usages = [1, 999_999, 1_000_000, 1_000_001]
         .map(|picodollars| Usage { payer: payer(1).address(), picodollars });
     let draft = submitted_with(w, &usages).await;
@@ -88,7 +88,7 @@ async fn fees_are_rounded_up_leaf_by_leaf(w: &World) {
     assert_eq!(settled(&receipt, w), (4, 0, 5));
 }
 
-async fn usage_is_logged_before_its_settlement(w: &World) {
+async fn usage_is_logged_before_its_settlement(w: &TestNetwork) {
     let draft = submitted(w, 2).await;
     let receipt = w.send(settle(w, draft.settlement(0, 0..2))).await;
     let usage = UsageSettled::SIGNATURE_HASH;
@@ -103,20 +103,20 @@ async fn usage_is_logged_before_its_settlement(w: &World) {
     assert_eq!(receipt.events::<UsageSettled>(w.at.payers), expected);
 }
 
-async fn nothing_is_settled_twice(w: &World) {
+async fn nothing_is_settled_twice(w: &TestNetwork) {
     let draft = submitted(w, 2).await;
     let first = settle(w, draft.settlement(0, 0..1));
     w.send(first.clone()).await;
     w.refuse(first.clone(), InvalidProof {}).await;
     w.send(settle(w, draft.settlement(0, 1..2))).await;
     w.refuse(first, PayerReportEntirelySettled {}).await;
-    let empty = Draft { leaves: vec![], ..draft.following(&[]) };
+    let empty = ReportDraft { leaves: vec![], ..draft.following(&[]) };
     let index = w.submit(&empty).await;
     let nothing = settleCall { payerReportIndex_: U256::from(index), ..draft.settlement(0, 0..1) };
     w.refuse(settle(w, nothing), PayerReportEntirelySettled {}).await;
 }
 
-async fn leaves_are_settled_in_order_without_gaps(w: &World) {
+async fn leaves_are_settled_in_order_without_gaps(w: &TestNetwork) {
     let draft = submitted(w, 6).await;
     // The place of the leaves is what the report says, not what the proof was made for.
     for range in [1..2, 1..6, 5..6] {
@@ -129,7 +129,7 @@ async fn leaves_are_settled_in_order_without_gaps(w: &World) {
     w.send(settle(w, draft.settlement(0, 2..6))).await;
 }
 
-async fn proofs_must_hold(w: &World) {
+async fn proofs_must_hold(w: &TestNetwork) {
     let draft = submitted(w, 5).await;
     let good = draft.settlement(0, 0..2);
     let proof = |elements: &[B256]| {
@@ -157,17 +157,17 @@ async fn proofs_must_hold(w: &World) {
         (leaves(&swapped, elements), InvalidProof {}.into()),
     ])
     .await;
-    // What is there too much does not matter.
+    // Surplus elements are ignored.
     w.send(proof(&[elements, &[B256::ZERO][..]].concat())).await;
 }
 
-async fn a_payer_may_occur_twice(w: &World) {
+async fn a_payer_may_occur_twice(w: &TestNetwork) {
     let draft = submitted_with(w, &[Usage::new(&payer(1), 3), Usage::new(&payer(1), 4)]).await;
     w.send(settle(w, draft.settlement(0, 0..2))).await;
     assert_eq!(w.balance(&payer(1)).await, -7);
 }
 
-async fn leaves_are_read_by_their_first_words(w: &World) {
+async fn leaves_are_read_by_their_first_words(w: &TestNetwork) {
     let usage = Usage::new(&payer(1), 3);
     let long: Bytes = [&usage.leaf(), &[0xff; 7][..]].concat().into();
     let no_address = [&[1], &usage.leaf()[1..]].concat().into();
@@ -175,32 +175,33 @@ async fn leaves_are_read_by_their_first_words(w: &World) {
     let short = usage.leaf().slice(..63);
     let node_ids = w.add_canonical_nodes(1).await;
     for (originator, leaf) in (1..).zip([no_address, no_amount, short, Bytes::new()]) {
-        let draft = Draft { leaves: vec![leaf], ..Draft::new(originator, &[], &node_ids) };
+        let draft =
+            ReportDraft { leaves: vec![leaf], ..ReportDraft::new(originator, &[], &node_ids) };
         w.submit(&draft).await;
-        w.refuse(settle(w, draft.settlement(0, 0..1)), Refusal::silent()).await;
+        w.refuse(settle(w, draft.settlement(0, 0..1)), ExpectedRevert::silent()).await;
     }
-    let draft = Draft { leaves: vec![long], ..Draft::new(100, &[], &node_ids) };
+    let draft = ReportDraft { leaves: vec![long], ..ReportDraft::new(100, &[], &node_ids) };
     w.submit(&draft).await;
     let receipt = w.send(settle(w, draft.settlement(0, 0..1))).await;
     assert_eq!(settled(&receipt, w), (1, 0, 3));
 }
 
-async fn errors_of_the_payer_registry_come_through(w: &World) {
+async fn errors_of_the_payer_registry_come_through(w: &TestNetwork) {
     let draft = submitted(w, 1).await;
     let tx = settle(w, draft.settlement(0, 0..1));
     w.set("xmtp.payerRegistry.paused", 1).await;
-    w.poke(w.at.payers, PayerRegistry::updatePauseStatusCall {}).await;
+    w.update(w.at.payers, PayerRegistry::updatePauseStatusCall {}).await;
     w.refuse(tx.clone(), PayerRegistry::Paused {}).await;
     w.set("xmtp.payerRegistry.settler", actor("another").address()).await;
-    w.poke(w.at.payers, PayerRegistry::updateSettlerCall {}).await;
+    w.update(w.at.payers, PayerRegistry::updateSettlerCall {}).await;
     w.refuse(tx, PayerRegistry::NotSettler {}).await;
-    // What was refused was not settled.
+    // The reverted call settled nothing.
     assert_eq!(w.report(100, 0).await.offset, 0);
 }
 
-async fn unknown_reports_are_not_settled(w: &World) {
+async fn unknown_reports_are_not_settled(w: &TestNetwork) {
     let draft = submitted(w, 1).await;
-    let other = Draft { originator: 200, ..draft.clone() };
+    let other = ReportDraft { originator: 200, ..draft.clone() };
     w.refuse_all([
         (settle(w, draft.settlement(1, 0..1)), PayerReportIndexOutOfBounds {}.into()),
         (settle(w, other.settlement(0, 0..1)), PayerReportIndexOutOfBounds {}.into()),

@@ -8,11 +8,11 @@ use hawser_chain::contracts::DepositSplitter::{
 };
 use hawser_chain::contracts::{FeeToken, PayerRegistry, SettlementChainGateway};
 
-use crate::harness::actors::{Actor, Calls as _, actor, payer};
+use crate::harness::actors::{Actor, Caller as _, actor, payer};
 use crate::harness::cases::on_both_chains;
 use crate::harness::money::{DOLLAR, NO_PERMIT, Permit, u96};
+use crate::harness::network::{APP_CHAIN_ID, MINIMUM_DEPOSIT, TestNetwork};
 use crate::harness::tx::{Receipt, Tx};
-use crate::harness::world::{APP_CHAIN_ID, MINIMUM_DEPOSIT, World};
 
 on_both_chains! {
     a_payment_is_split
@@ -35,15 +35,23 @@ fn recipient() -> Address {
     actor("recipient").address()
 }
 
+/// Makes one of the splitter's four calls: its amounts, and the parts of a permit if the call takes one.
+macro_rules! split_call {
+    ($call:ident, $to_payer:expr, $to_app_chain:expr $(, $permit:expr)?) => {
+        $call {
+            payer_: payer(1).address(),
+            payerRegistryAmount_: u96($to_payer),
+            appChainRecipient_: recipient(),
+            appChainAmount_: u96($to_app_chain),
+            appChainGasLimit_: U256::from(1000),
+            appChainMaxFeePerGas_: U256::from(2),
+            $(deadline_: $permit.deadline, v_: $permit.v, r_: $permit.r, s_: $permit.s,)?
+        }
+    };
+}
+
 pub(crate) fn split(to_payer: u128, to_app_chain: u128) -> depositCall {
-    depositCall {
-        payer_: payer(1).address(),
-        payerRegistryAmount_: u96(to_payer),
-        appChainRecipient_: recipient(),
-        appChainAmount_: u96(to_app_chain),
-        appChainGasLimit_: U256::from(1000),
-        appChainMaxFeePerGas_: U256::from(2),
-    }
+    split_call!(depositCall, to_payer, to_app_chain)
 }
 
 pub(crate) fn split_with_permit(
@@ -51,61 +59,29 @@ pub(crate) fn split_with_permit(
     to_app_chain: u128,
     permit: Permit,
 ) -> depositWithPermitCall {
-    let it = split(to_payer, to_app_chain);
-    depositWithPermitCall {
-        payer_: it.payer_,
-        payerRegistryAmount_: it.payerRegistryAmount_,
-        appChainRecipient_: it.appChainRecipient_,
-        appChainAmount_: it.appChainAmount_,
-        appChainGasLimit_: it.appChainGasLimit_,
-        appChainMaxFeePerGas_: it.appChainMaxFeePerGas_,
-        deadline_: permit.deadline,
-        v_: permit.v,
-        r_: permit.r,
-        s_: permit.s,
-    }
+    split_call!(depositWithPermitCall, to_payer, to_app_chain, permit)
 }
 
 pub(crate) fn split_underlying(to_payer: u128, to_app_chain: u128) -> depositFromUnderlyingCall {
-    let it = split(to_payer, to_app_chain);
-    depositFromUnderlyingCall {
-        payer_: it.payer_,
-        payerRegistryAmount_: it.payerRegistryAmount_,
-        appChainRecipient_: it.appChainRecipient_,
-        appChainAmount_: it.appChainAmount_,
-        appChainGasLimit_: it.appChainGasLimit_,
-        appChainMaxFeePerGas_: it.appChainMaxFeePerGas_,
-    }
+    split_call!(depositFromUnderlyingCall, to_payer, to_app_chain)
 }
 
 pub(crate) fn split_underlying_with_permit(permit: Permit) -> depositFromUnderlyingWithPermitCall {
-    let it = split(TO_PAYER, TO_APP_CHAIN);
-    depositFromUnderlyingWithPermitCall {
-        payer_: it.payer_,
-        payerRegistryAmount_: it.payerRegistryAmount_,
-        appChainRecipient_: it.appChainRecipient_,
-        appChainAmount_: it.appChainAmount_,
-        appChainGasLimit_: it.appChainGasLimit_,
-        appChainMaxFeePerGas_: it.appChainMaxFeePerGas_,
-        deadline_: permit.deadline,
-        v_: permit.v,
-        r_: permit.r,
-        s_: permit.s,
-    }
+    split_call!(depositFromUnderlyingWithPermitCall, TO_PAYER, TO_APP_CHAIN, permit)
 }
 
-pub(crate) fn pay(w: &World, call: depositCall) -> Tx {
+pub(crate) fn pay(w: &TestNetwork, call: depositCall) -> Tx {
     customer().calls(w.at.splitter, call)
 }
 
 /// A customer with fee tokens.
-pub(crate) async fn with_fee_tokens(w: &World, amount: u128) {
+pub(crate) async fn with_fee_tokens(w: &TestNetwork, amount: u128) {
     w.give(&customer(), amount).await;
     w.approve(&customer(), w.at.token, w.at.splitter, amount).await;
 }
 
-/// Both parts have arrived, and nothing has stuck.
-async fn assert_split(w: &World, receipt: &Receipt) {
+/// Asserts that both parts arrived, and that the splitter kept nothing.
+async fn assert_split(w: &TestNetwork, receipt: &Receipt) {
     let deposit = receipt.event::<PayerRegistry::Deposit>(w.at.payers);
     assert_eq!((deposit.payer, deposit.amount), (payer(1).address(), u96(TO_PAYER)));
     let sent = receipt.event::<SettlementChainGateway::Deposit>(w.at.gateway);
@@ -118,15 +94,15 @@ async fn assert_split(w: &World, receipt: &Receipt) {
     assert_eq!(w.fee_tokens(w.at.payers).await, TO_PAYER);
 }
 
-async fn a_payment_is_split(w: &World) {
+async fn a_payment_is_split(w: &TestNetwork) {
     with_fee_tokens(w, TOTAL).await;
     let receipt = w.send(pay(w, split(TO_PAYER, TO_APP_CHAIN))).await;
     assert_split(w, &receipt).await;
 }
 
-async fn a_part_of_nothing_is_left_out(w: &World) {
+async fn a_part_of_nothing_is_left_out(w: &TestNetwork) {
     with_fee_tokens(w, TOTAL).await;
-    // Nobody is named for a part that is left out.
+    // A part of zero needs no recipient.
     let zero = Address::ZERO;
     let all = depositCall { appChainRecipient_: zero, ..split(TO_PAYER, 0) };
     let receipt = w.send(pay(w, all)).await;
@@ -136,7 +112,7 @@ async fn a_part_of_nothing_is_left_out(w: &World) {
     assert!(receipt.events::<PayerRegistry::Deposit>(w.at.payers).is_empty());
 }
 
-async fn each_form_of_payment_is_split(w: &World) {
+async fn each_form_of_payment_is_split(w: &TestNetwork) {
     let customer = customer();
     let snapshot = w.snapshot().await;
     w.give(&customer, TOTAL).await;
@@ -161,7 +137,7 @@ async fn each_form_of_payment_is_split(w: &World) {
     assert_split(w, &receipt).await;
 }
 
-async fn payments_of_nothing_are_refused(w: &World) {
+async fn payments_of_nothing_are_refused(w: &TestNetwork) {
     let permitted = split_with_permit(0, 0, NO_PERMIT);
     let underlying = split_underlying(0, 0);
     w.refuse_all([
@@ -173,7 +149,7 @@ async fn payments_of_nothing_are_refused(w: &World) {
     .await;
 }
 
-async fn payments_must_be_covered(w: &World) {
+async fn payments_must_be_covered(w: &TestNetwork) {
     let most = (1 << 96) - 1;
     let permitted = split_with_permit(1, 0, NO_PERMIT);
     let poor = || FeeToken::ERC20InsufficientAllowance {
@@ -196,11 +172,11 @@ async fn payments_must_be_covered(w: &World) {
     .await;
 }
 
-async fn each_part_is_judged_where_it_goes(w: &World) {
+async fn each_part_is_judged_where_it_goes(w: &TestNetwork) {
     with_fee_tokens(w, TOTAL).await;
     let small =
         PayerRegistry::InsufficientDeposit { amount: u96(1), minimumDeposit: u96(MINIMUM_DEPOSIT) };
-    let nobody = depositCall { appChainRecipient_: Address::ZERO, ..split(TO_PAYER, 1) };
+    let without_recipient = depositCall { appChainRecipient_: Address::ZERO, ..split(TO_PAYER, 1) };
     let dear = depositCall { appChainMaxFeePerGas_: U256::from(DOLLAR), ..split(0, 1) };
     let dear = depositCall { appChainGasLimit_: U256::from(DOLLAR) * U256::from(2), ..dear };
     let costs = SettlementChainGateway::InsufficientAmount {
@@ -209,7 +185,7 @@ async fn each_part_is_judged_where_it_goes(w: &World) {
     };
     w.refuse_all([
         (pay(w, split(1, TO_APP_CHAIN)), small.into()),
-        (pay(w, nobody), SettlementChainGateway::ZeroRecipient {}.into()),
+        (pay(w, without_recipient), SettlementChainGateway::ZeroRecipient {}.into()),
         (pay(w, dear), costs.into()),
     ])
     .await;

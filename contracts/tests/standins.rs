@@ -10,10 +10,10 @@ use hawser_chain::contracts::ERC20Inbox::{
 };
 use hawser_chain::contracts::SettlementChainGateway;
 
-use crate::harness::actors::{Actor, Calls as _, actor, anyone};
+use crate::harness::actors::{Actor, Caller as _, actor, anyone};
 use crate::harness::cases::on_both_chains;
 use crate::harness::money::DOLLAR;
-use crate::harness::world::World;
+use crate::harness::network::TestNetwork;
 
 on_both_chains! {
     a_ticket_is_paid_for_and_logged
@@ -33,7 +33,7 @@ fn relayer() -> Actor {
     actor("relayer")
 }
 
-/// A ticket that is worth this.
+/// Returns a ticket of this value.
 fn ticket(amount: u128) -> createRetryableTicketCall {
     createRetryableTicketCall {
         to_: Address::repeat_byte(1),
@@ -48,14 +48,14 @@ fn ticket(amount: u128) -> createRetryableTicketCall {
     }
 }
 
-async fn rich(w: &World) -> Actor {
+async fn rich(w: &TestNetwork) -> Actor {
     let rich = actor("rich");
     w.give(&rich, DOLLAR).await;
     w.approve(&rich, w.at.token, w.at.inbox, DOLLAR).await;
     rich
 }
 
-async fn a_ticket_is_paid_for_and_logged(w: &World) {
+async fn a_ticket_is_paid_for_and_logged(w: &TestNetwork) {
     let rich = rich(w).await;
     let call = ticket(1);
     assert_eq!(w.returned(rich.address(), w.at.inbox, call.clone()).await, n(1));
@@ -79,7 +79,7 @@ async fn a_ticket_is_paid_for_and_logged(w: &World) {
     assert_eq!(w.fee_tokens(w.at.inbox).await, 1);
 }
 
-async fn a_ticket_must_cover_its_costs(w: &World) {
+async fn a_ticket_must_cover_its_costs(w: &TestNetwork) {
     let rich = rich(w).await;
     let one_more = createRetryableTicketCall { gasLimit_: n(41), ..ticket(1) };
     let too_little =
@@ -95,7 +95,7 @@ async fn a_ticket_must_cover_its_costs(w: &World) {
     assert_eq!(refused.actual, n(100_000_000_000));
 }
 
-async fn tokens_are_moved_to_the_sender(w: &World) {
+async fn tokens_are_moved_to_the_sender(w: &TestNetwork) {
     let rich = rich(w).await;
     let receipt = w.send(rich.calls(w.at.inbox, depositERC20Call { amount_: n(3) })).await;
     let event = DepositCreated {
@@ -107,7 +107,7 @@ async fn tokens_are_moved_to_the_sender(w: &World) {
     assert_eq!(w.fee_tokens(w.at.inbox).await, 3);
 }
 
-async fn messages_of_all_kinds_have_one_numbering(w: &World) {
+async fn messages_of_all_kinds_have_one_numbering(w: &TestNetwork) {
     let rich = rich(w).await;
     w.send(rich.calls(w.at.inbox, ticket(1))).await;
     let call = sendContractTransactionCall {
@@ -130,13 +130,13 @@ fn release(id: u128, destination_: Address, tokens: u128, data: &[u8]) -> releas
     releaseWithdrawalCall {
         messageId_: n(id),
         destination_,
-        // The rest is too small for the token.
+        // The remainder is below one unit of the token.
         value_: n(tokens * 1_000_000_000_000 + 999),
         data_: Bytes::copy_from_slice(data),
     }
 }
 
-async fn a_withdrawal_is_released_once(w: &World) {
+async fn a_withdrawal_is_released_once(w: &TestNetwork) {
     w.give(&w.at.inbox, DOLLAR).await;
     let someone = actor("someone").address();
     // Numbers come in any order.
@@ -152,7 +152,7 @@ async fn a_withdrawal_is_released_once(w: &World) {
     assert_eq!(w.fee_tokens(someone).await, 14);
 }
 
-async fn a_withdrawal_that_fails_can_be_tried_again(w: &World) {
+async fn a_withdrawal_that_fails_can_be_tried_again(w: &TestNetwork) {
     w.give(&w.at.inbox, DOLLAR).await;
     let someone = actor("someone").address();
     let nonsense = release(1, w.at.gateway, 7, b"nonsense");
@@ -165,7 +165,7 @@ async fn a_withdrawal_that_fails_can_be_tried_again(w: &World) {
     assert_eq!(w.fee_tokens(someone).await, 7);
 }
 
-async fn only_the_relayer_releases(w: &World) {
+async fn only_the_relayer_releases(w: &TestNetwork) {
     let price = setSubmissionGasPerByteCall { submissionGasPerByte_: n(1) };
     w.refuse_all([
         (anyone().calls(w.at.inbox, release(1, w.at.gateway, 0, &[])), NotRelayer {}.into()),

@@ -10,12 +10,12 @@ use hawser_chain::contracts::FeeToken::{
 };
 use hawser_chain::contracts::MockUnderlyingFeeToken::mintCall;
 
-use crate::harness::actors::{Actor, Calls as _, actor, anyone};
+use crate::harness::actors::{Actor, Caller as _, actor, anyone};
 use crate::harness::bytecode;
 use crate::harness::cases::on_both_chains;
+use crate::harness::network::TestNetwork;
 use crate::harness::tx::Tx;
 use crate::harness::vectors::vectors;
-use crate::harness::world::World;
 
 on_both_chains! {
     the_fee_token_is_called_as_the_deployed_one
@@ -29,7 +29,7 @@ on_both_chains! {
     dollars_that_do_not_move_are_noticed
 }
 
-fn both(w: &World) -> [Address; 2] {
+fn both(w: &TestNetwork) -> [Address; 2] {
     [w.at.token, w.at.underlying]
 }
 
@@ -37,11 +37,11 @@ fn n(amount: u128) -> U256 {
     U256::from(amount)
 }
 
-async fn supply(w: &World, token: Address) -> u128 {
+async fn supply(w: &TestNetwork, token: Address) -> u128 {
     w.read(token, totalSupplyCall {}).await.to()
 }
 
-async fn allowance(w: &World, token: Address, owner: &Actor, spender: Address) -> U256 {
+async fn allowance(w: &TestNetwork, token: Address, owner: &Actor, spender: Address) -> U256 {
     w.read(token, allowanceCall { owner: owner.address(), spender }).await
 }
 
@@ -53,7 +53,7 @@ fn take(by: &Actor, token: Address, from: Address, amount: u128) -> Tx {
     by.calls(token, transferFromCall { from, to: by.address(), value: n(amount) })
 }
 
-async fn the_fee_token_is_called_as_the_deployed_one(w: &World) {
+async fn the_fee_token_is_called_as_the_deployed_one(w: &TestNetwork) {
     let expected = &vectors("constants")["fee_token"];
     assert_eq!(Some(w.read(w.at.token, nameCall {}).await.as_str()), expected["name"].as_str());
     let symbol = w.read(w.at.token, symbolCall {}).await;
@@ -66,7 +66,7 @@ async fn the_fee_token_is_called_as_the_deployed_one(w: &World) {
     }
 }
 
-async fn anyone_mints_dollars_of_a_development_chain(w: &World) {
+async fn anyone_mints_dollars_of_a_development_chain(w: &TestNetwork) {
     let alice = actor("alice").address();
     let mint = |to_| anyone().calls(w.at.underlying, mintCall { to_, amount_: n(5) });
     let before = supply(w, w.at.underlying).await;
@@ -79,7 +79,7 @@ async fn anyone_mints_dollars_of_a_development_chain(w: &World) {
     w.refuse(mint(Address::ZERO), refusal).await;
 }
 
-async fn tokens_move_as_their_owner_says(w: &World) {
+async fn tokens_move_as_their_owner_says(w: &TestNetwork) {
     let (alice, bob) = (actor("alice"), actor("bob"));
     w.give(&alice, 100).await;
     w.mint(&alice, 100).await;
@@ -95,7 +95,7 @@ async fn tokens_move_as_their_owner_says(w: &World) {
     }
 }
 
-async fn allowances_are_used_up_unless_they_are_infinite(w: &World) {
+async fn allowances_are_used_up_unless_they_are_infinite(w: &TestNetwork) {
     let (alice, bob) = (actor("alice"), actor("bob"));
     w.give(&alice, 100).await;
     w.mint(&alice, 100).await;
@@ -116,7 +116,7 @@ async fn allowances_are_used_up_unless_they_are_infinite(w: &World) {
     }
 }
 
-async fn zero_addresses_take_no_part(w: &World) {
+async fn zero_addresses_take_no_part(w: &TestNetwork) {
     let (alice, zero) = (actor("alice"), Address::ZERO);
     for token in both(w) {
         let to = alice.address();
@@ -126,7 +126,7 @@ async fn zero_addresses_take_no_part(w: &World) {
                 alice.calls(token, approveCall { spender: zero, value: n(1) }),
                 ERC20InvalidSpender { spender: zero }.into(),
             ),
-            // Nobody can send from there; but one can ask what would be.
+            // No account can send from the zero address, but a call can.
             (
                 zero.calls(token, transferCall { to, value: n(0) }),
                 ERC20InvalidSender { sender: zero }.into(),
@@ -140,7 +140,7 @@ async fn zero_addresses_take_no_part(w: &World) {
     }
 }
 
-async fn wrapping_takes_dollars_and_gives_fee_tokens(w: &World) {
+async fn wrapping_takes_dollars_and_gives_fee_tokens(w: &TestNetwork) {
     let (alice, bob) = (actor("alice"), actor("bob"));
     let before = (supply(w, w.at.token).await, w.owned(w.at.underlying, w.at.token).await);
     w.mint(&alice, 100).await;
@@ -159,7 +159,7 @@ async fn wrapping_takes_dollars_and_gives_fee_tokens(w: &World) {
     assert_eq!(supply(w, w.at.token).await, before.0 + 100);
 }
 
-async fn unwrapping_gives_the_dollars_back(w: &World) {
+async fn unwrapping_gives_the_dollars_back(w: &TestNetwork) {
     let (alice, bob) = (actor("alice"), actor("bob"));
     let before = (supply(w, w.at.token).await, w.owned(w.at.underlying, w.at.token).await);
     w.give(&alice, 100).await;
@@ -176,7 +176,7 @@ async fn unwrapping_gives_the_dollars_back(w: &World) {
     assert_eq!(w.owned(w.at.underlying, w.at.token).await, before.1 - 100);
 }
 
-async fn what_cannot_be_wrapped_or_unwrapped_is_refused(w: &World) {
+async fn what_cannot_be_wrapped_or_unwrapped_is_refused(w: &TestNetwork) {
     let alice = actor("alice");
     w.give(&alice, 10).await;
     let (token, zero) = (w.at.token, Address::ZERO);
@@ -197,10 +197,10 @@ async fn what_cannot_be_wrapped_or_unwrapped_is_refused(w: &World) {
     .await;
 }
 
-async fn dollars_that_do_not_move_are_noticed(w: &World) {
+async fn dollars_that_do_not_move_are_noticed(w: &TestNetwork) {
     let alice = actor("alice");
     w.give(&alice, 10).await;
-    // A token that says no, instead of failing.
+    // A token that returns false instead of reverting.
     w.set_code(w.at.underlying, &bytecode::answering(0).into()).await;
     w.refuse_all([
         (alice.calls(w.at.token, withdrawCall { amount_: n(1) }), TransferFailed {}.into()),

@@ -11,11 +11,11 @@ use hawser_chain::contracts::PayerRegistry::{
     totalDepositsCall, totalWithdrawableCall, updateWithdrawLockPeriodCall,
 };
 
-use crate::harness::actors::{Actor, Calls as _, actor, payer};
+use crate::harness::actors::{Actor, Caller as _, actor, payer};
 use crate::harness::cases::on_both_chains;
 use crate::harness::money::{DOLLAR, u96};
+use crate::harness::network::{LOCK_PERIOD, TestNetwork};
 use crate::harness::tx::{Receipt, Tx};
-use crate::harness::world::{LOCK_PERIOD, World};
 use crate::payers::{appoint_settler, settlement};
 
 on_both_chains! {
@@ -30,15 +30,15 @@ on_both_chains! {
     a_new_lock_period_counts_for_new_requests
 }
 
-pub(crate) fn request(w: &World, payer: &Actor, amount: u128) -> Tx {
+pub(crate) fn request(w: &TestNetwork, payer: &Actor, amount: u128) -> Tx {
     payer.calls(w.at.payers, requestWithdrawalCall { amount_: u96(amount) })
 }
 
-pub(crate) fn cancel(w: &World, payer: &Actor) -> Tx {
+pub(crate) fn cancel(w: &TestNetwork, payer: &Actor) -> Tx {
     payer.calls(w.at.payers, cancelWithdrawalCall {})
 }
 
-pub(crate) fn finalize(w: &World, payer: &Actor, recipient_: Address) -> Tx {
+pub(crate) fn finalize(w: &TestNetwork, payer: &Actor, recipient_: Address) -> Tx {
     payer.calls(w.at.payers, finalizeWithdrawalCall { recipient_ })
 }
 
@@ -46,24 +46,24 @@ fn nonce(number: u64) -> U24 {
     U24::from(number)
 }
 
-/// What is asked for, when it can be had, how often was asked.
-async fn pending(w: &World, payer: &Actor) -> (u128, u32, u64) {
+/// Returns the pending amount, the time when it can be finalised, and the number of requests.
+async fn pending(w: &TestNetwork, payer: &Actor) -> (u128, u32, u64) {
     let call = getPendingWithdrawalCall { payer_: payer.address() };
     let it = w.read(w.at.payers, call).await;
     (it.pendingWithdrawal_.to(), it.withdrawableTimestamp_, it.nonce_.to())
 }
 
-async fn total(w: &World) -> (i128, u128) {
+async fn total(w: &TestNetwork) -> (i128, u128) {
     let deposits = w.read(w.at.payers, totalDepositsCall {}).await;
     let withdrawable = w.read(w.at.payers, totalWithdrawableCall {}).await;
     (deposits.try_into().unwrap(), withdrawable.to())
 }
 
-fn requested(receipt: &Receipt, w: &World) -> WithdrawalRequested {
+fn requested(receipt: &Receipt, w: &TestNetwork) -> WithdrawalRequested {
     receipt.event(w.at.payers)
 }
 
-async fn a_withdrawal_is_paid_after_the_lock_period(w: &World) {
+async fn a_withdrawal_is_paid_after_the_lock_period(w: &TestNetwork) {
     let (payer, recipient) = (payer(1), actor("recipient").address());
     w.deposit(&payer, 20 * DOLLAR).await;
     let receipt = w.send(request(w, &payer, 8 * DOLLAR)).await;
@@ -89,7 +89,7 @@ async fn a_withdrawal_is_paid_after_the_lock_period(w: &World) {
     w.refuse(finalize(w, &payer, recipient), NoPendingWithdrawal {}).await;
 }
 
-async fn a_withdrawal_can_be_paid_in_the_underlying_token(w: &World) {
+async fn a_withdrawal_can_be_paid_in_the_underlying_token(w: &TestNetwork) {
     let (payer, recipient) = (payer(1), actor("recipient").address());
     w.deposit(&payer, 20 * DOLLAR).await;
     w.send(request(w, &payer, 20 * DOLLAR)).await;
@@ -103,11 +103,11 @@ async fn a_withdrawal_can_be_paid_in_the_underlying_token(w: &World) {
     assert_eq!(w.balance(&payer).await, 0);
 }
 
-async fn a_cancelled_withdrawal_is_back_in_the_balance(w: &World) {
+async fn a_cancelled_withdrawal_is_back_in_the_balance(w: &TestNetwork) {
     let payer = payer(1);
     w.deposit(&payer, 20 * DOLLAR).await;
     w.send(request(w, &payer, 20 * DOLLAR)).await;
-    // Also when it could be had.
+    // Also after the lock period.
     w.wait(LOCK_PERIOD).await;
     let receipt = w.send(cancel(w, &payer)).await;
     let event = WithdrawalCancelled { payer: payer.address(), nonce: nonce(1) };
@@ -118,7 +118,7 @@ async fn a_cancelled_withdrawal_is_back_in_the_balance(w: &World) {
     w.refuse(cancel(w, &payer), NoPendingWithdrawal {}).await;
 }
 
-async fn requests_count_up(w: &World) {
+async fn requests_count_up(w: &TestNetwork) {
     let (one, other) = (payer(1), payer(2));
     w.deposit(&one, 20 * DOLLAR).await;
     w.deposit(&other, 20 * DOLLAR).await;
@@ -133,7 +133,7 @@ async fn requests_count_up(w: &World) {
     assert_eq!(requested(&receipt, w).nonce, nonce(1));
 }
 
-async fn requests_are_for_what_is_there(w: &World) {
+async fn requests_are_for_what_is_there(w: &TestNetwork) {
     let (payer, poor) = (payer(1), payer(2));
     w.deposit(&payer, 20 * DOLLAR).await;
     w.refuse_all([
@@ -142,7 +142,7 @@ async fn requests_are_for_what_is_there(w: &World) {
         (request(w, &poor, 1), InsufficientBalance {}.into()),
     ])
     .await;
-    // What was refused has left nothing behind.
+    // The reverted call changed nothing.
     assert_eq!(pending(w, &payer).await, (0, 0, 0));
     w.send(request(w, &payer, 1)).await;
     w.refuse_all([
@@ -153,7 +153,7 @@ async fn requests_are_for_what_is_there(w: &World) {
     .await;
 }
 
-async fn what_was_not_requested_is_not_paid(w: &World) {
+async fn what_was_not_requested_is_not_paid(w: &TestNetwork) {
     let payer = payer(1);
     let underlying =
         |recipient_| payer.calls(w.at.payers, finalizeWithdrawalIntoUnderlyingCall { recipient_ });
@@ -169,12 +169,12 @@ async fn what_was_not_requested_is_not_paid(w: &World) {
     .await;
 }
 
-async fn a_withdrawal_waits_for_its_lock_period(w: &World) {
+async fn a_withdrawal_waits_for_its_lock_period(w: &TestNetwork) {
     let payer = payer(1);
     w.deposit(&payer, 20 * DOLLAR).await;
     w.send(request(w, &payer, 1)).await;
     let (_, ready, _) = pending(w, &payer).await;
-    // Seconds pass by themselves, but not a minute.
+    // Blocks may advance the time by seconds, but not by a minute.
     w.wait(LOCK_PERIOD - 60).await;
     let refused = w.try_send(finalize(w, &payer, payer.address())).await.unwrap_err();
     let not_ready: WithdrawalNotReady = refused.as_error().unwrap();
@@ -185,7 +185,7 @@ async fn a_withdrawal_waits_for_its_lock_period(w: &World) {
     w.send(finalize(w, &payer, payer.address())).await;
 }
 
-async fn a_debt_blocks_a_withdrawal_until_it_is_repaid_or_cancelled(w: &World) {
+async fn a_debt_blocks_a_withdrawal_until_it_is_repaid_or_cancelled(w: &TestNetwork) {
     let settler = appoint_settler(w).await;
     let payer = payer(1);
     let me = payer.address();
@@ -193,7 +193,7 @@ async fn a_debt_blocks_a_withdrawal_until_it_is_repaid_or_cancelled(w: &World) {
     w.send(request(w, &payer, 15 * DOLLAR)).await;
     w.send(settlement(w, &settler, &[(&payer, 8 * DOLLAR)])).await;
     assert_eq!(w.balance(&payer).await, -3_000_000);
-    // Whether there is a debt is asked before the time.
+    // The contract checks for a debt before the time.
     w.refuse(finalize(w, &payer, me), PayerInDebt {}).await;
     w.wait(LOCK_PERIOD).await;
     w.refuse(finalize(w, &payer, me), PayerInDebt {}).await;
@@ -210,13 +210,13 @@ async fn a_debt_blocks_a_withdrawal_until_it_is_repaid_or_cancelled(w: &World) {
     assert_eq!(total(w).await, (7_000_000, 7_000_000));
 }
 
-async fn a_new_lock_period_counts_for_new_requests(w: &World) {
+async fn a_new_lock_period_counts_for_new_requests(w: &TestNetwork) {
     let (before, after) = (payer(1), payer(2));
     w.deposit(&before, 20 * DOLLAR).await;
     w.deposit(&after, 20 * DOLLAR).await;
     w.send(request(w, &before, 1)).await;
     w.set("xmtp.payerRegistry.withdrawLockPeriod", 0).await;
-    w.poke(w.at.payers, updateWithdrawLockPeriodCall {}).await;
+    w.update(w.at.payers, updateWithdrawLockPeriodCall {}).await;
     w.send(request(w, &after, 1)).await;
     w.send(finalize(w, &after, after.address())).await;
     let refused = w.try_send(finalize(w, &before, before.address())).await.unwrap_err();

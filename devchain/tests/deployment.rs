@@ -15,7 +15,7 @@ use hawser_chain::contracts::{
 };
 use hawser_chain::send::{Call, Chain, Sender};
 use hawser_devchain::deploy::{self, DeployError, NodeRegistration, RegisterError};
-use pair::{Kind, Pair, sender};
+use pair::{ChainBackend, Pair, sender};
 
 on_both_kinds_of_chain! {
     two_fresh_pairs_get_the_same_addresses
@@ -29,7 +29,7 @@ on_both_kinds_of_chain! {
     nodes_are_registered_in_their_order
 }
 
-async fn two_fresh_pairs_get_the_same_addresses(kind: Kind) {
+async fn two_fresh_pairs_get_the_same_addresses(kind: ChainBackend) {
     let (_first, one) = Pair::deployed(kind).await;
     let (_second, other) = Pair::deployed(kind).await;
     assert_eq!(one, other);
@@ -37,7 +37,7 @@ async fn two_fresh_pairs_get_the_same_addresses(kind: Kind) {
     assert_eq!(Addresses::parse(&one.addresses.to_json().to_string()).unwrap(), one.addresses);
 }
 
-async fn a_complete_deployment_is_left_as_it_is(kind: Kind) {
+async fn a_complete_deployment_is_left_as_it_is(kind: ChainBackend) {
     let (pair, first) = Pair::deployed(kind).await;
     // What an administrator has changed is not changed back.
     let admin = sender(&pair.settlement, 0);
@@ -56,7 +56,7 @@ async fn a_complete_deployment_is_left_as_it_is(kind: Kind) {
 }
 
 /// Cuts a deployment short again and again, after one to four transactions of each run.
-async fn a_deployment_that_was_cut_short_is_finished(kind: Kind) {
+async fn a_deployment_that_was_cut_short_is_finished(kind: ChainBackend) {
     let (_reference, complete) = Pair::deployed(kind).await;
     let pair = Pair::start(kind).await;
     let key = deploy::deployer();
@@ -110,7 +110,7 @@ async fn head(chain: &Chain) -> u64 {
     chain.provider().get_block_number().await.unwrap()
 }
 
-async fn every_contract_says_what_it_is(kind: Kind) {
+async fn every_contract_says_what_it_is(kind: ChainBackend) {
     let (pair, deployment) = Pair::deployed(kind).await;
     let json = deployment.addresses.to_json();
     let mut asked = 0;
@@ -128,7 +128,7 @@ async fn every_contract_says_what_it_is(kind: Kind) {
     assert!(asked >= 13, "{asked}");
 }
 
-async fn first_values_are_in_effect(kind: Kind) {
+async fn first_values_are_in_effect(kind: ChainBackend) {
     let (pair, deployment) = Pair::deployed(kind).await;
     let (settlement, app, at) = (&pair.settlement, &pair.app, &deployment.addresses);
     let deployer = deploy::deployer().address();
@@ -173,7 +173,7 @@ async fn first_values_are_in_effect(kind: Kind) {
     assert_eq!(inbox, deployment.inbox);
 }
 
-async fn every_account_has_tokens(kind: Kind) {
+async fn every_account_has_tokens(kind: ChainBackend) {
     let (pair, deployment) = Pair::deployed(kind).await;
     let token = deployment.addresses.fee_token;
     let balance = async |account| {
@@ -197,7 +197,7 @@ async fn every_account_has_tokens(kind: Kind) {
     assert_eq!(held, supply);
 }
 
-async fn a_deployer_that_was_used_is_refused(kind: Kind) {
+async fn a_deployer_that_was_used_is_refused(kind: ChainBackend) {
     let pair = Pair::start(kind).await;
     let deployer = Sender::new(pair.settlement.clone(), deploy::deployer());
     let to = Some(Address::repeat_byte(1));
@@ -207,13 +207,13 @@ async fn a_deployer_that_was_used_is_refused(kind: Kind) {
     assert!(matches!(error, DeployError::DeployerUsed { sent: 1, .. }), "{error}");
 }
 
-async fn one_chain_for_both_is_refused(kind: Kind) {
+async fn one_chain_for_both_is_refused(kind: ChainBackend) {
     let pair = Pair::start(kind).await;
     let error = deploy::deploy(&pair.app, &pair.app, &deploy::deployer()).await.unwrap_err();
     assert_eq!(error, DeployError::SameChain(pair::APP_ID));
 }
 
-async fn nodes_are_registered_in_their_order(kind: Kind) {
+async fn nodes_are_registered_in_their_order(kind: ChainBackend) {
     let (pair, deployment) = Pair::deployed(kind).await;
     let registry = deployment.addresses.node_registry;
     let admin = sender(&pair.settlement, 0);

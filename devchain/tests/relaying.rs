@@ -15,7 +15,7 @@ use hawser_chain::contracts::{
 use hawser_chain::send::Call;
 use hawser_devchain::deploy::Deployment;
 use hawser_devchain::relay::{BridgeMessageId, DeliveryOutcome, Relay, RelayPolicy};
-use pair::{Kind, Pair, native_balance, sender};
+use pair::{ChainBackend, Pair, native_balance, sender};
 
 on_both_kinds_of_chain! {
     parameters_cross
@@ -35,14 +35,14 @@ const FEE_PER_GAS: u64 = 2_000_000_000;
 const WEI_PER_UNIT: u64 = 1_000_000_000_000;
 
 /// A deployed pair with a relayer that does nothing by itself.
-struct World {
+struct BridgedChains {
     pair: Pair,
     at: Deployment,
     relay: Relay,
 }
 
-impl World {
-    async fn start(kind: Kind) -> Self {
+impl BridgedChains {
+    async fn start(kind: ChainBackend) -> Self {
         let (pair, at) = Pair::deployed(kind).await;
         let relay = Relay::of(&pair.settlement, &pair.app, &at.addresses).await.unwrap();
         Self { pair, at, relay }
@@ -61,7 +61,7 @@ impl World {
         self.pair.settlement.view(self.at.addresses.fee_token, &balance).await.unwrap()
     }
 
-    /// Account 1 leaves a deposit for somebody on the app chain. Returns what will arrive, in wei.
+    /// Account 1 leaves a deposit for an account on the app chain. Returns the amount that will arrive, in wei.
     async fn deposit(&self, recipient: Address, units: u64) -> U256 {
         let payer = sender(&self.pair.settlement, 1);
         let value = U256::from(units);
@@ -145,8 +145,8 @@ fn ticket(number: u64) -> BridgeMessageId {
     BridgeMessageId::Ticket(number + 1)
 }
 
-async fn parameters_cross(kind: Kind) {
-    let mut world = World::start(kind).await;
+async fn parameters_cross(kind: ChainBackend) {
+    let mut world = BridgedChains::start(kind).await;
     assert_eq!(world.relay.pending().await.unwrap().len(), 0, "the deployment leaves nothing");
     let key = parameter::GROUP_MESSAGE_MAX_PAYLOAD_SIZE;
     assert_eq!(world.parameter(key).await, U256::from(262_144));
@@ -157,8 +157,8 @@ async fn parameters_cross(kind: Kind) {
     assert_eq!(world.step().await, []);
 }
 
-async fn a_deposit_becomes_native_tokens(kind: Kind) {
-    let mut world = World::start(kind).await;
+async fn a_deposit_becomes_native_tokens(kind: ChainBackend) {
+    let mut world = BridgedChains::start(kind).await;
     let held = world.tokens(world.at.inbox).await;
     let expected = world.deposit(stranger(1), 5_000_000).await;
     assert_eq!(world.step().await, [(ticket(1), true)]);
@@ -168,8 +168,8 @@ async fn a_deposit_becomes_native_tokens(kind: Kind) {
     assert_eq!(world.native(alias).await, U256::ZERO, "nothing is left over with the sender");
 }
 
-async fn a_withdrawal_pays_out_tokens(kind: Kind) {
-    let mut world = World::start(kind).await;
+async fn a_withdrawal_pays_out_tokens(kind: ChainBackend) {
+    let mut world = BridgedChains::start(kind).await;
     let held = world.tokens(world.at.inbox).await;
     world.withdraw(stranger(1), 3_000_000).await;
     assert_eq!(world.step().await, [(BridgeMessageId::Withdrawal(1), true)]);
@@ -178,8 +178,8 @@ async fn a_withdrawal_pays_out_tokens(kind: Kind) {
     assert_eq!(world.step().await, []);
 }
 
-async fn messages_may_overtake_one_another(kind: Kind) {
-    let mut world = World::start(kind).await;
+async fn messages_may_overtake_one_another(kind: ChainBackend) {
+    let mut world = BridgedChains::start(kind).await;
     let key = parameter::GROUP_MESSAGE_MIN_PAYLOAD_SIZE;
     world.send_parameter(key, 80).await;
     world.send_parameter(key, 90).await;
@@ -193,8 +193,8 @@ async fn messages_may_overtake_one_another(kind: Kind) {
     assert_eq!(world.parameter(key).await, U256::from(90), "a later value is not overwritten");
 }
 
-async fn what_fails_once_is_carried_the_second_time(kind: Kind) {
-    let mut world = World::start(kind).await;
+async fn what_fails_once_is_carried_the_second_time(kind: ChainBackend) {
+    let mut world = BridgedChains::start(kind).await;
     let expected = world.deposit(stranger(1), 1_000_000).await;
     world.withdraw(stranger(2), 7).await;
     let failing = RelayPolicy { fail_once: true, ..RelayPolicy::default() };
@@ -210,8 +210,8 @@ async fn what_fails_once_is_carried_the_second_time(kind: Kind) {
 
 /// Gateways take messages also while they are paused, so what refuses here is the
 /// recipient: a contract that takes no money.
-async fn nothing_is_lost_while_the_other_side_refuses(kind: Kind) {
-    let mut world = World::start(kind).await;
+async fn nothing_is_lost_while_the_other_side_refuses(kind: ChainBackend) {
+    let mut world = BridgedChains::start(kind).await;
     let recipient = world.at.addresses.group_message_broadcaster;
     world.deposit(recipient, 1_000_000).await;
     let deliveries = world.relay.step(RelayPolicy::default()).await.unwrap();
@@ -225,8 +225,8 @@ async fn nothing_is_lost_while_the_other_side_refuses(kind: Kind) {
     assert_eq!(world.native(stranger(1)).await, expected);
 }
 
-async fn a_restart_neither_loses_nor_repeats(kind: Kind) {
-    let mut world = World::start(kind).await;
+async fn a_restart_neither_loses_nor_repeats(kind: ChainBackend) {
+    let mut world = BridgedChains::start(kind).await;
     let first = world.deposit(stranger(1), 1_000_000).await;
     world.withdraw(stranger(2), 7).await;
     assert_eq!(world.step().await.len(), 2);
@@ -241,8 +241,8 @@ async fn a_restart_neither_loses_nor_repeats(kind: Kind) {
     assert_eq!(world.tokens(stranger(2)).await, U256::from(15));
 }
 
-async fn a_running_relayer_carries_what_comes(kind: Kind) {
-    let world = World::start(kind).await;
+async fn a_running_relayer_carries_what_comes(kind: ChainBackend) {
+    let world = BridgedChains::start(kind).await;
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let relay = world.new_relay().await;
     let running = tokio::spawn(relay.run(RelayPolicy::default(), async {
@@ -260,8 +260,8 @@ async fn a_running_relayer_carries_what_comes(kind: Kind) {
     running.await.unwrap();
 }
 
-async fn what_is_not_for_a_gateway_stays(kind: Kind) {
-    let mut world = World::start(kind).await;
+async fn what_is_not_for_a_gateway_stays(kind: ChainBackend) {
+    let mut world = BridgedChains::start(kind).await;
     let ticket_for_nobody = ERC20Inbox::createRetryableTicketCall {
         to_: stranger(9),
         l2CallValue_: U256::ZERO,

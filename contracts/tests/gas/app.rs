@@ -12,7 +12,7 @@ use hawser_chain::contracts::SettlementChainParameterRegistry::{set_0Call, set_1
 use super::Meter;
 use crate::bridged_parameters::arrival;
 use crate::broadcasters::{Broadcaster, broadcasters};
-use crate::harness::actors::{Calls as _, actor, admin, anyone};
+use crate::harness::actors::{Caller as _, actor, admin, anyone};
 
 const KIB: usize = 1024;
 
@@ -31,7 +31,7 @@ pub(super) async fn measure(m: &mut Meter<'_>) {
     gateway(m).await;
 }
 
-/// Bytes that no chain can compress.
+/// Returns bytes without zeros, which cost the most gas.
 fn payload(size: usize) -> Vec<u8> {
     (0..size).map(|index| u8::try_from(index % 255).expect("it is one") + 1).collect()
 }

@@ -1,4 +1,4 @@
-//! What many contracts have: initialisation, migration, pause flags; and what deploys them.
+//! Gas of functions that many contracts share: initialisation, migration, pause flags, deployment.
 
 use alloy::primitives::B256;
 use alloy::sol_types::SolValue as _;
@@ -9,13 +9,13 @@ use hawser_chain::contracts::Initializable;
 use hawser_chain::contracts::PayerRegistry::{pausedParameterKeyCall, updatePauseStatusCall};
 
 use super::Meter;
-use crate::governed::{GOVERNED, PAUSABLE, one};
-use crate::harness::actors::{Calls as _, anyone, deployer};
-use crate::harness::net::init_code;
+use crate::governed::{PAUSABLE, governed_names, one};
+use crate::harness::actors::{Caller as _, anyone, deployer};
+use crate::harness::test_chain::init_code;
 use crate::harness::tx::Tx;
 
 pub(super) async fn measure(m: &mut Meter<'_>) {
-    for name in GOVERNED.into_iter().filter(|name| !super::STAND_INS.contains(name)) {
+    for name in governed_names().filter(|name| !super::STAND_INS.contains(name)) {
         initialisation(m, name).await;
         migration(m, name).await;
     }
@@ -25,7 +25,7 @@ pub(super) async fn measure(m: &mut Meter<'_>) {
         m.w.set_in(it.registry, &key, 1).await;
         m.send(anyone().calls(it.address, updatePauseStatusCall {})).await;
         m.w.set_in(it.registry, &key, 0).await;
-        m.w.poke(it.address, updatePauseStatusCall {}).await;
+        m.w.update(it.address, updatePauseStatusCall {}).await;
     }
     factory(m).await;
 }
@@ -37,7 +37,7 @@ async fn initialisation(m: &mut Meter<'_>, name: &'static str) {
 
 async fn migration(m: &mut Meter<'_>, name: &'static str) {
     let it = one(m.w, name);
-    // To what it is anyway.
+    // To the implementation that it already has.
     let implementation = m.w.read(it.address, implementationCall {}).await.abi_encode();
     let from = deployer().address();
     let migrator = m.w.create(from, "GenericEIP1967Migrator", implementation).await;

@@ -1,4 +1,4 @@
-//! What each function costs, as `contracts/README.md` says it. `HAWSER_BLESS=1` writes it anew.
+//! Gas of each function, compared with the table in `contracts/README.md`. `HAWSER_BLESS=1` rewrites the table.
 
 mod app;
 mod common;
@@ -11,29 +11,29 @@ use hawser_chain::contracts::artifact;
 use serde_json::Value;
 
 use crate::harness::cases::{Case, outcome};
-use crate::harness::chain::Kind;
+use crate::harness::chain::ChainBackend;
 use crate::harness::coverage::unreachable_reason;
+use crate::harness::network::TestNetwork;
 use crate::harness::tx::{Receipt, Tx};
 use crate::harness::vectors::{list, vectors};
-use crate::harness::world::World;
 
 const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../contracts/README.md");
 const BEGIN: &str = "<!-- gas: begin -->\n";
 const END: &str = "<!-- gas: end -->\n";
-/// How far a figure may be from what is measured, in hundredths.
+/// Tolerance between a figure in the table and the measurement, in percent. A guess.
 const TOLERANCE: u64 = 3;
-/// What only stands in for something else costs what it costs.
+/// Stand-ins of development chains. Their gas says nothing about the deployed contracts, so the table leaves them out.
 const STAND_INS: [&str; 3] = ["ArbSys", "ERC20Inbox", "MockUnderlyingFeeToken"];
 
 #[test]
 fn the_gas_table_says_what_functions_cost() {
     let case = Case { name: "gas", body: |world| Box::pin(measure(world)) };
-    if let Err(message) = outcome(Kind::Embedded, case) {
+    if let Err(message) = outcome(ChainBackend::Embedded, case) {
         panic!("{message}");
     }
 }
 
-async fn measure(w: &World) {
+async fn measure(w: &TestNetwork) {
     let mut meter = Meter { w, rows: BTreeMap::new() };
     common::measure(&mut meter).await;
     app::measure(&mut meter).await;
@@ -50,22 +50,22 @@ async fn measure(w: &World) {
     }
 }
 
-/// Contract and function, with what it was measured, in the order of the table.
+/// Gas by contract and function, in the order of the table.
 type Rows = BTreeMap<(String, String), u64>;
 
-/// Measures, and keeps what it has measured.
+/// Measures gas and collects the figures.
 struct Meter<'a> {
-    w: &'a World,
+    w: &'a TestNetwork,
     rows: Rows,
 }
 
 impl Meter<'_> {
-    /// Sends, and notes what it costs.
+    /// Sends a transaction and records its gas.
     async fn send(&mut self, tx: Tx) -> Receipt {
         self.send_with("", tx).await
     }
 
-    /// The same for one of several ways to call a function.
+    /// Sends a transaction and records its gas under one of several ways to call the function.
     async fn send_with(&mut self, with: &str, tx: Tx) -> Receipt {
         let contract = self.w.contract_of(&tx).expect("it is a call of a contract");
         let function = function_name(contract, &tx);
@@ -77,7 +77,7 @@ impl Meter<'_> {
         receipt
     }
 
-    /// Every function that can change something is measured.
+    /// Asserts that every function that changes state is measured.
     fn assert_complete(&self) {
         let abi = vectors("abi");
         for (contract, interface) in abi["contracts"].as_object().unwrap() {

@@ -10,11 +10,11 @@ use hawser_chain::contracts::{
 use super::Meter;
 use crate::bridged_parameters::{message, message_with_permit};
 use crate::claims::{claim, claim_protocol};
-use crate::harness::actors::{Actor, Calls as _, actor, admin, anyone, owner, payer, signer};
+use crate::harness::actors::{Actor, Caller as _, actor, admin, anyone, owner, payer, signer};
 use crate::harness::money::{DOLLAR, NO_PERMIT};
-use crate::harness::report::{Draft, Usage};
+use crate::harness::network::{APP_CHAIN_ID, LOCK_PERIOD, MINIMUM_DEPOSIT};
+use crate::harness::report::{ReportDraft, Usage};
 use crate::harness::tx::Tx;
-use crate::harness::world::{APP_CHAIN_ID, LOCK_PERIOD, MINIMUM_DEPOSIT};
 use crate::{payers, payouts, settlement_gateway, splitter, withdrawals};
 
 pub(super) async fn measure(m: &mut Meter<'_>) {
@@ -70,7 +70,7 @@ async fn nodes(m: &mut Meter<'_>) {
     m.w.set("xmtp.nodeRegistry.admin", actor("admin's heir").address()).await;
     m.send(anyone().calls(at, NodeRegistry::updateAdminCall {})).await;
     m.w.set("xmtp.nodeRegistry.admin", admin().address()).await;
-    m.w.poke(at, NodeRegistry::updateAdminCall {}).await;
+    m.w.update(at, NodeRegistry::updateAdminCall {}).await;
 }
 
 async fn tokens(m: &mut Meter<'_>) {
@@ -158,7 +158,7 @@ async fn reports(m: &mut Meter<'_>) {
         }
         w.send(admin().calls(w.at.nodes, NodeRegistry::addToNetworkCall { nodeId_ })).await;
     }
-    let first = Draft::new(100, &[Usage::new(&payer(1), DOLLAR)], &[100, 200, 300]);
+    let first = ReportDraft::new(100, &[Usage::new(&payer(1), DOLLAR)], &[100, 200, 300]);
     w.submit_and_settle(&first).await;
     let second = first.following(&[Usage::new(&payer(1), DOLLAR)]);
     let signatures = w.signatures(&second, &[100, 200]).await;

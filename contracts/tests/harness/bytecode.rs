@@ -1,8 +1,8 @@
-//! Contracts of a few instructions, for what no compiled contract here does.
+//! Contracts of a few instructions with behaviour that no compiled contract here has.
 
 use alloy::primitives::B256;
 
-/// Accepts nothing, and says this.
+/// Reverts every call with this selector.
 pub(crate) fn reverting(selector: [u8; 4]) -> Vec<u8> {
     let [a, b, c, d] = selector;
     // push4 selector; push0; mstore; push1 4; push1 28; revert
@@ -21,7 +21,7 @@ pub(crate) fn answering_bytes4([a, b, c, d]: [u8; 4]) -> Vec<u8> {
     vec![0x63, a, b, c, d, 0x60, 224, 0x1b, 0x5f, 0x52, 0x60, 32, 0x5f, 0xf3]
 }
 
-/// Writes a word of whoever delegates to it: the rawest migrator.
+/// Writes one slot of its caller's storage when delegated to: the smallest migrator.
 pub(crate) fn writing(slot: B256, value: B256) -> Vec<u8> {
     // push32 value; push32 slot; sstore
     [&[0x7f], value.as_slice(), &[0x7f], slot.as_slice(), &[0x55]].concat()

@@ -1,4 +1,4 @@
-//! Each behaviour is a function of a world, and is checked on every kind of chain.
+//! A case is a function of a test network, and runs on every kind of chain.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -8,17 +8,17 @@ use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 
 use tokio::runtime::Runtime;
 
-use super::chain::Kind;
-use super::world::World;
+use super::chain::ChainBackend;
+use super::network::TestNetwork;
 
-/// One behaviour.
+/// One tested behaviour.
 #[derive(Clone, Copy)]
 pub(crate) struct Case {
     pub(crate) name: &'static str,
-    pub(crate) body: for<'a> fn(&'a World) -> Pin<Box<dyn Future<Output = ()> + 'a>>,
+    pub(crate) body: for<'a> fn(&'a TestNetwork) -> Pin<Box<dyn Future<Output = ()> + 'a>>,
 }
 
-/// Makes a test on each kind of chain of each of these functions, and lists them in `CASES`.
+/// Makes each of these functions a test on each kind of chain, and lists them in `CASES`.
 macro_rules! on_both_chains {
     ($($name:ident)*) => {
         pub(crate) const CASES: &[$crate::harness::cases::Case] = &[$(
@@ -32,7 +32,7 @@ macro_rules! on_both_chains {
             $(
                 #[test]
                 fn $name() {
-                    let kind = $crate::harness::chain::Kind::Embedded;
+                    let kind = $crate::harness::chain::ChainBackend::Embedded;
                     $crate::harness::cases::check(kind, super::CASES, stringify!($name));
                 }
             )*
@@ -42,7 +42,7 @@ macro_rules! on_both_chains {
             $(
                 #[test]
                 fn $name() {
-                    let kind = $crate::harness::chain::Kind::Anvil;
+                    let kind = $crate::harness::chain::ChainBackend::Anvil;
                     $crate::harness::cases::check(kind, super::CASES, stringify!($name));
                 }
             )*
@@ -51,23 +51,24 @@ macro_rules! on_both_chains {
 }
 pub(crate) use on_both_chains;
 
-/// Everything asynchronous happens here, so that connections outlive the test that made them.
+/// The runtime of all tests. It outlives each of them, so that connections stay open.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("threads start"));
 
-/// Nothing, or what a test has failed with.
-type Outcome = Result<(), String>;
+/// The result of a case: success, or the message of its failure.
+type CaseResult = Result<(), String>;
 
-/// Cases by kind of chain and name. Whoever comes first runs one.
-type Outcomes = HashMap<(Kind, &'static str), Arc<OnceLock<Outcome>>>;
+/// Results by kind of chain and name of the case. The first thread that asks for a result runs the case.
+type CaseResults = HashMap<(ChainBackend, &'static str), Arc<OnceLock<CaseResult>>>;
 
-/// What has run already: the check of what was exercised runs what has not.
-static OUTCOMES: LazyLock<Mutex<Outcomes>> = LazyLock::new(Mutex::default);
+/// The results so far. The coverage check runs the cases that have none.
+static OUTCOMES: LazyLock<Mutex<CaseResults>> = LazyLock::new(Mutex::default);
 
-/// Worlds without a test. Each test takes one, and leaves it as it was.
-static IDLE: LazyLock<Mutex<HashMap<Kind, Vec<World>>>> = LazyLock::new(Mutex::default);
+/// Idle networks. Each test takes one and restores it afterwards.
+static IDLE: LazyLock<Mutex<HashMap<ChainBackend, Vec<TestNetwork>>>> =
+    LazyLock::new(Mutex::default);
 
 /// Runs the case of this name.
-pub(crate) fn check(kind: Kind, cases: &[Case], name: &str) {
+pub(crate) fn check(kind: ChainBackend, cases: &[Case], name: &str) {
     let is_it = |case: &&Case| case.name.rsplit("::").next() == Some(name);
     let case = cases.iter().find(is_it).expect("tests and cases come from one list");
     if let Err(message) = outcome(kind, *case) {
@@ -75,19 +76,19 @@ pub(crate) fn check(kind: Kind, cases: &[Case], name: &str) {
     }
 }
 
-/// Runs a case, unless it has run, and says what has come of it.
-pub(crate) fn outcome(kind: Kind, case: Case) -> Outcome {
+/// Runs a case unless it has run, and returns its result.
+pub(crate) fn outcome(kind: ChainBackend, case: Case) -> CaseResult {
     let cell = Arc::clone(OUTCOMES.lock().unwrap().entry((kind, case.name)).or_default());
     cell.get_or_init(|| run(kind, case)).clone()
 }
 
-fn run(kind: Kind, case: Case) -> Outcome {
+fn run(kind: ChainBackend, case: Case) -> CaseResult {
     let idle = IDLE.lock().unwrap().entry(kind).or_default().pop();
     let result = catch_unwind(AssertUnwindSafe(|| {
         RUNTIME.block_on(async {
             let world = match idle {
                 Some(world) => world,
-                None => World::start(kind).await,
+                None => TestNetwork::start(kind).await,
             };
             (case.body)(&world).await;
             world.restore().await

@@ -1,4 +1,4 @@
-//! What was exercised, against the interface of the deployed contracts.
+//! Coverage: the functions, events and errors that tests met, compared with the interface of the deployed contracts.
 
 use std::collections::BTreeSet;
 use std::sync::{LazyLock, Mutex};
@@ -7,7 +7,7 @@ use alloy::primitives::B256;
 use serde_json::Value;
 
 use super::cases::{Case, outcome};
-use super::chain::Kind;
+use super::chain::ChainBackend;
 
 /// A part of a contract's interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,21 +16,21 @@ pub(crate) enum Entry {
     Function([u8; 4]),
     /// An event that was logged.
     Event(B256),
-    /// An error that was met.
+    /// An error that a call returned.
     Error([u8; 4]),
 }
 
-/// Kind of chain, contract, entry.
-type Met = (Kind, &'static str, Entry);
+/// A met entry: kind of chain, contract, entry.
+type Met = (ChainBackend, &'static str, Entry);
 
 static EXERCISED: LazyLock<Mutex<BTreeSet<Met>>> = LazyLock::new(Mutex::default);
 
-pub(crate) fn note(kind: Kind, contract: &'static str, entry: Entry) {
+pub(crate) fn note(kind: ChainBackend, contract: &'static str, entry: Entry) {
     EXERCISED.lock().unwrap().insert((kind, contract, entry));
 }
 
-/// Runs every case that has not run, and compares.
-pub(crate) fn check(kind: Kind, cases: impl Iterator<Item = Case>) {
+/// Runs every case that has not run, and compares the met entries with the interface.
+pub(crate) fn check(kind: ChainBackend, cases: impl Iterator<Item = Case>) {
     let failed = cases.filter(|case| outcome(kind, *case).is_err()).count();
     assert_eq!(failed, 0, "what is exercised is known once all tests succeed");
 
@@ -75,7 +75,7 @@ fn bytes<const N: usize>(hex: &str) -> [u8; N] {
     alloy::hex::decode_to_array(hex).unwrap()
 }
 
-/// Why nothing can lead to this part of an interface, if nothing can.
+/// Returns the reason why no call can reach this part of an interface, if there is one.
 pub(crate) fn unreachable_reason(contract: &str, signature: &str) -> Option<&'static str> {
     let is_it =
         |row: &&(&str, &str, &str)| (row.0 == contract || row.0 == EVERY) && row.1 == signature;
@@ -86,7 +86,7 @@ const EVERY: &str = "*";
 const NO_ALLOWANCE: &str = "the fee token is never allowed to take the underlying tokens";
 const OF_A_LIBRARY: &str = "belongs to a library function that is not used so";
 
-/// Contract, signature, why nothing can lead there.
+/// Unreachable entries: contract, signature, reason.
 const UNREACHABLE: &[(&str, &str, &str)] = &[
     (EVERY, "NotInitializing()", "initialisers are called as such only"),
     (EVERY, "EIP712DomainChanged()", "domains do not change"),

@@ -1,9 +1,9 @@
-//! Lists of leaves, their roots, and proofs of ranges: written from the definition, top down, and
-//! not as the contracts do it.
+//! Lists of leaves, their roots, and proofs of ranges, written top down from the definition and
+//! independently of the contracts.
 
 use alloy::primitives::{B256, Bytes, U256, keccak256};
 
-/// A list that roots and proofs are made of.
+/// The Merkle tree of a list of leaves.
 #[derive(Debug, Clone)]
 pub(crate) struct Tree {
     leaf_count: usize,
@@ -15,7 +15,7 @@ impl Tree {
     pub(crate) fn new(leaves: &[Bytes]) -> Self {
         let hashes: Vec<B256> = leaves.iter().map(|leaf| tagged(b"leaf|", &[leaf])).collect();
         let mut levels = vec![hashes];
-        // A single leaf has a parent, too.
+        // A single leaf has a parent as well.
         while levels.len() < 2 || levels[levels.len() - 1].len() > 1 {
             let parents = levels[levels.len() - 1].chunks(2).map(parent).collect();
             levels.push(parents);
@@ -23,7 +23,7 @@ impl Tree {
         Self { leaf_count: leaves.len(), levels }
     }
 
-    /// What the list is known by; zero if it is empty.
+    /// Returns the root; zero for an empty list.
     pub(crate) fn root(&self) -> B256 {
         if self.leaf_count == 0 {
             return B256::ZERO;
@@ -32,7 +32,7 @@ impl Tree {
         tagged(b"root|", &[count.as_slice(), self.levels[self.levels.len() - 1][0].as_slice()])
     }
 
-    /// That these leaves stand where they do: their count, then from each level what cannot be
+    /// Returns the proof of a range of leaves: the leaf count, then from each level the hashes that cannot be
     /// computed, right neighbour first.
     pub(crate) fn proof(&self, range: std::ops::Range<usize>) -> Vec<B256> {
         let mut proof = vec![self.count_word()];

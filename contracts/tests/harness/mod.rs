@@ -1,13 +1,13 @@
-//! What the tests stand on. In reading order:
+//! The harness of the contract tests. In reading order:
 //!
 //! - [`chain`]: chains to test on;
-//! - [`net`]: sending, reading, and expecting refusals on one of them, with [`tx`];
-//! - [`actors`]: who acts;
-//! - [`bytecode`]: contracts that no compiler has made;
-//! - [`world`]: the contracts, deployed and configured;
+//! - [`test_chain`]: sends, reads and expects reverts on one of them, with [`tx`];
+//! - [`actors`]: accounts with keys;
+//! - [`bytecode`]: contracts in machine code;
+//! - [`network`]: the contracts, deployed and configured;
 //! - [`money`], [`report`] with [`merkle`]: payers, nodes and their reports;
-//! - [`cases`]: a behaviour becomes a test on each kind of chain;
-//! - [`coverage`]: what was exercised of the interface.
+//! - [`cases`]: runs a behaviour as a test on each kind of chain;
+//! - [`coverage`]: compares the met functions, events and errors with the interface.
 
 pub(crate) mod actors;
 pub(crate) mod bytecode;
@@ -17,8 +17,8 @@ pub(crate) mod chain;
 pub(crate) mod coverage;
 pub(crate) mod merkle;
 pub(crate) mod money;
-pub(crate) mod net;
+pub(crate) mod network;
 pub(crate) mod report;
+pub(crate) mod test_chain;
 pub(crate) mod tx;
 pub(crate) mod vectors;
-pub(crate) mod world;

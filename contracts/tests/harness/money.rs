@@ -1,13 +1,13 @@
-//! Tokens in hands, and payers with balances.
+//! Tokens of accounts, and balances of payers.
 
 use alloy::primitives::aliases::U96;
 use alloy::primitives::{Address, B256, U256, keccak256};
 use alloy::sol_types::SolValue as _;
 use hawser_chain::contracts::{FeeToken, MockUnderlyingFeeToken, PayerRegistry};
 
-use super::actors::{Actor, Calls, patron};
-use super::net::Net;
-use super::world::{Contracts, World};
+use super::actors::{Actor, Caller, patron};
+use super::network::{Contracts, TestNetwork};
+use super::test_chain::TestChain;
 
 /// A dollar in microdollars.
 pub(crate) const DOLLAR: u128 = 1_000_000;
@@ -48,8 +48,8 @@ pub(crate) fn permit_type() -> B256 {
 pub(crate) const NO_PERMIT: Permit =
     Permit { deadline: U256::MAX, v: 27, r: B256::ZERO, s: B256::ZERO };
 
-/// Wraps what the patron gives away later, and lets the payer registry have it.
-pub(crate) async fn endow_patron(net: &Net, at: &Contracts) {
+/// Mints and wraps the tokens of the patron, and allows the payer registry to take them.
+pub(crate) async fn endow_patron(net: &TestChain, at: &Contracts) {
     let patron = patron();
     let amount_ = U256::from(10).pow(U256::from(24));
     let approve = |spender| FeeToken::approveCall { spender, value: U256::MAX };
@@ -64,23 +64,23 @@ pub(crate) async fn endow_patron(net: &Net, at: &Contracts) {
     }
 }
 
-impl World {
+impl TestNetwork {
     /// Gives underlying tokens.
-    pub(crate) async fn mint(&self, to: &impl Calls, amount: u128) {
+    pub(crate) async fn mint(&self, to: &impl Caller, amount: u128) {
         let (to_, amount_) = (to.address(), U256::from(amount));
         let call = MockUnderlyingFeeToken::mintCall { to_, amount_ };
         self.send(patron().calls(self.at.underlying, call)).await;
     }
 
     /// Gives fee tokens.
-    pub(crate) async fn give(&self, to: &impl Calls, amount: u128) {
+    pub(crate) async fn give(&self, to: &impl Caller, amount: u128) {
         let call = FeeToken::transferCall { to: to.address(), value: U256::from(amount) };
         self.send(patron().calls(self.at.token, call)).await;
     }
 
     pub(crate) async fn approve(
         &self,
-        owner: &impl Calls,
+        owner: &impl Caller,
         token: Address,
         spender: Address,
         amount: u128,
@@ -90,23 +90,23 @@ impl World {
     }
 
     /// Deposits for a payer.
-    pub(crate) async fn deposit(&self, payer: &impl Calls, amount: u128) {
+    pub(crate) async fn deposit(&self, payer: &impl Caller, amount: u128) {
         let call = PayerRegistry::depositCall { payer_: payer.address(), amount_: u96(amount) };
         self.send(patron().calls(self.at.payers, call)).await;
     }
 
-    /// How many tokens an account owns.
+    /// Returns the token balance of an account.
     pub(crate) async fn owned(&self, token: Address, account: Address) -> u128 {
         self.read(token, FeeToken::balanceOfCall { account }).await.to()
     }
 
-    /// How many fee tokens an account owns.
+    /// Returns the balance of fee tokens of an account.
     pub(crate) async fn fee_tokens(&self, account: Address) -> u128 {
         self.owned(self.at.token, account).await
     }
 
     /// A payer's balance in microdollars; below zero it is a debt.
-    pub(crate) async fn balance(&self, payer: &impl Calls) -> i128 {
+    pub(crate) async fn balance(&self, payer: &impl Caller) -> i128 {
         let call = PayerRegistry::getBalanceCall { payer_: payer.address() };
         self.read(self.at.payers, call).await.try_into().unwrap()
     }
@@ -123,7 +123,7 @@ impl World {
         Permit::signed(owner, digest)
     }
 
-    /// What is signed for a permit with the owner's present nonce and no deadline.
+    /// Returns the digest of a permit with the owner's current nonce and no deadline.
     pub(crate) async fn permit_digest(
         &self,
         token: Address,

@@ -7,13 +7,13 @@ use hawser_chain::contracts::payer_report_manager::PayerReportManager::{
 };
 use hawser_chain::contracts::{NodeRegistry, PayerReportManager};
 
-use super::actors::{Actor, Calls as _, admin, anyone, owner, payer, signer};
+use super::actors::{Actor, Caller as _, admin, anyone, owner, payer, signer};
 use super::merkle::Tree;
 use super::money::u96;
+use super::network::TestNetwork;
 use super::tx::{Receipt, Tx};
-use super::world::World;
 
-/// What one payer owes by a report, in picodollars.
+/// The usage of one payer in a report, in picodollars.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Usage {
     pub(crate) payer: Address,
@@ -32,7 +32,7 @@ impl Usage {
 
 /// A report before it is submitted.
 #[derive(Debug, Clone)]
-pub(crate) struct Draft {
+pub(crate) struct ReportDraft {
     pub(crate) originator: u32,
     pub(crate) start: u64,
     pub(crate) end: u64,
@@ -41,7 +41,7 @@ pub(crate) struct Draft {
     pub(crate) node_ids: Vec<u32>,
 }
 
-impl Draft {
+impl ReportDraft {
     /// The first report of an originator.
     pub(crate) fn new(originator: u32, usages: &[Usage], node_ids: &[u32]) -> Self {
         let leaves = usages.iter().map(|usage| usage.leaf()).collect();
@@ -49,7 +49,7 @@ impl Draft {
         Self { originator, start: 0, end: 10, minute: 29_000_000, leaves, node_ids }
     }
 
-    /// A report about what follows.
+    /// Returns the report that follows this one.
     pub(crate) fn following(&self, usages: &[Usage]) -> Self {
         let leaves = usages.iter().map(|usage| usage.leaf()).collect();
         Self { start: self.end, end: self.end + 10, leaves, ..self.clone() }
@@ -89,7 +89,7 @@ pub(crate) fn signature(node_id: u32, key: &Actor, digest: B256) -> PayerReportS
     PayerReportSignature { nodeId: node_id, signature }
 }
 
-impl World {
+impl TestNetwork {
     /// Registers the next node, with its own owner and key.
     pub(crate) async fn add_node(&self, node_id: u32) -> Receipt {
         let call = NodeRegistry::addNodeCall {
@@ -100,7 +100,7 @@ impl World {
         self.send(admin().calls(self.at.nodes, call)).await
     }
 
-    /// Registers so many nodes and makes them canonical.
+    /// Registers a number of nodes and makes them canonical.
     pub(crate) async fn add_canonical_nodes(&self, count: u32) -> Vec<u32> {
         let node_ids: Vec<u32> = (1..=count).map(|number| number * 100).collect();
         for node_id in &node_ids {
@@ -111,8 +111,8 @@ impl World {
         node_ids
     }
 
-    /// The report's id, which is what nodes sign.
-    pub(crate) async fn report_id(&self, draft: &Draft) -> B256 {
+    /// Returns the report id, the digest that nodes sign.
+    pub(crate) async fn report_id(&self, draft: &ReportDraft) -> B256 {
         let call = getPayerReportDigestCall {
             originatorNodeId_: draft.originator,
             startSequenceId_: draft.start,
@@ -127,7 +127,7 @@ impl World {
     /// Signatures of these nodes.
     pub(crate) async fn signatures(
         &self,
-        draft: &Draft,
+        draft: &ReportDraft,
         node_ids: &[u32],
     ) -> Vec<PayerReportSignature> {
         let digest = self.report_id(draft).await;
@@ -135,30 +135,30 @@ impl World {
     }
 
     /// The submission of a report that all its nodes have signed.
-    pub(crate) async fn submission(&self, draft: &Draft) -> Tx {
+    pub(crate) async fn submission(&self, draft: &ReportDraft) -> Tx {
         let signatures = self.signatures(draft, &draft.node_ids).await;
         anyone().calls(self.at.reports, draft.submission(signatures))
     }
 
     /// Submits a report that all its nodes have signed, and returns its index.
-    pub(crate) async fn submit(&self, draft: &Draft) -> u64 {
+    pub(crate) async fn submit(&self, draft: &ReportDraft) -> u64 {
         let receipt = self.send(self.submission(draft).await).await;
         receipt.event::<PayerReportSubmitted>(self.at.reports).payerReportIndex.to()
     }
 
-    /// Submits a report and settles all of it.
-    pub(crate) async fn submit_and_settle(&self, draft: &Draft) -> u64 {
+    /// Submits a report and settles all its leaves.
+    pub(crate) async fn submit_and_settle(&self, draft: &ReportDraft) -> u64 {
         let index = self.submit(draft).await;
         let settlement = draft.settlement(index, 0..draft.leaves.len());
         self.send(anyone().calls(self.at.reports, settlement)).await;
         index
     }
 
-    /// A report by three nodes over one payer who has paid in, submitted and settled.
-    pub(crate) async fn settled_report(&self, microdollars: u128) -> Draft {
+    /// Submits and settles a report by three nodes on one payer with a deposit.
+    pub(crate) async fn settled_report(&self, microdollars: u128) -> ReportDraft {
         let node_ids = self.add_canonical_nodes(3).await;
-        self.deposit(&payer(1), microdollars.max(super::world::MINIMUM_DEPOSIT)).await;
-        let draft = Draft::new(100, &[Usage::new(&payer(1), microdollars)], &node_ids);
+        self.deposit(&payer(1), microdollars.max(super::network::MINIMUM_DEPOSIT)).await;
+        let draft = ReportDraft::new(100, &[Usage::new(&payer(1), microdollars)], &node_ids);
         self.submit_and_settle(&draft).await;
         draft
     }

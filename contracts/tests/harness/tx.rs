@@ -1,19 +1,19 @@
-//! Transactions: what they are made from, and what comes of them.
+//! Transactions before and after they are mined.
 
 use alloy::primitives::{Address, B256, Bytes, TxKind, U256, keccak256};
 use alloy::rpc::types::{TransactionInput, TransactionReceipt, TransactionRequest};
 use alloy::sol_types::{SolCall, SolError, SolEvent};
 
-/// More than any test needs, and less than what EIP-7825 allows a transaction.
+/// Gas limit of a transaction. A guess: more than any test needs, and below the limit of EIP-7825.
 const GAS: u64 = 16_000_000;
-/// More than any block asks for, in wei.
+/// Highest gas price of a transaction, in wei. A guess: above the base fee of any block.
 const GAS_PRICE: u128 = 50_000_000_000;
 
-/// A transaction to be sent, or to be refused.
+/// A transaction to send.
 #[derive(Debug, Clone)]
 pub(crate) struct Tx {
     pub(crate) from: Address,
-    /// Nothing to create a contract.
+    /// The called account; `None` creates a contract.
     pub(crate) to: Option<Address>,
     pub(crate) data: Bytes,
     pub(crate) value: U256,
@@ -32,14 +32,14 @@ impl Tx {
         Self { from, to: None, data: init_code, value: U256::ZERO }
     }
 
-    /// The same with native tokens, in wei.
+    /// Sets the native tokens that go with the transaction, in wei.
     pub(crate) fn with_value(self, wei: impl TryInto<U256>) -> Self {
         let value = wei.try_into().ok().expect("an amount fits");
         Self { value, ..self }
     }
 
     pub(crate) fn request(&self) -> TransactionRequest {
-        // Calls without a price may be run as if gas cost nothing. Nobody owns nothing.
+        // The zero address has no balance. A call without a price runs as if gas were free.
         let price = (self.from != Address::ZERO).then_some(GAS_PRICE);
         TransactionRequest {
             from: Some(self.from),
@@ -54,40 +54,40 @@ impl Tx {
     }
 }
 
-/// What a call is expected to be refused with.
+/// The revert data that a call is expected to return.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Refusal(pub(crate) Bytes);
+pub(crate) struct ExpectedRevert(pub(crate) Bytes);
 
-impl Refusal {
-    /// Refused with an error that has no arguments: `NotAdmin()`.
+impl ExpectedRevert {
+    /// Returns the data of an error without arguments, such as `NotAdmin()`.
     pub(crate) fn named(signature: &str) -> Self {
         Self(Bytes::copy_from_slice(&keccak256(signature)[..4]))
     }
 
-    /// Refused without a word.
+    /// Returns the empty data of a revert without an error.
     pub(crate) fn silent() -> Self {
         Self(Bytes::new())
     }
 }
 
-impl<E: SolError> From<E> for Refusal {
+impl<E: SolError> From<E> for ExpectedRevert {
     fn from(error: E) -> Self {
         Self(error.abi_encode().into())
     }
 }
 
-/// A mined transaction that has succeeded.
+/// The receipt of a successful transaction.
 #[derive(Debug)]
 pub(crate) struct Receipt(pub(crate) TransactionReceipt);
 
 impl Receipt {
-    /// The events of one kind that a contract has logged, in order.
+    /// Returns the events of one kind that a contract logged, in order.
     pub(crate) fn events<E: SolEvent>(&self, contract: Address) -> Vec<E> {
         let logs = self.0.logs().iter().filter(|log| log.address() == contract);
         logs.filter_map(|log| E::decode_log(&log.inner).ok().map(|log| log.data)).collect()
     }
 
-    /// The one event of this kind that a contract has logged.
+    /// Returns the only event of this kind that a contract logged. Panics for any other number.
     pub(crate) fn event<E: SolEvent>(&self, contract: Address) -> E {
         let mut events = self.events(contract);
         assert_eq!(events.len(), 1, "there is one {}", E::SIGNATURE);

@@ -17,18 +17,18 @@ pub(crate) fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
     value[key].as_array().unwrap_or_else(|| panic!("{key} is a list"))
 }
 
-/// A field that is text or a number, as what it says.
+/// Parses a field that is text or a number.
 pub(crate) fn field<T: FromStr>(value: &Value, key: &str) -> T {
     scalar(&value[key])
 }
 
-/// Text or a number, as what it says.
+/// Parses text or a number.
 pub(crate) fn scalar<T: FromStr>(value: &Value) -> T {
     let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     text.parse().ok().unwrap_or_else(|| panic!("{text} can be read"))
 }
 
-/// The entries of a list, each as what it says.
+/// Parses the entries of a list.
 pub(crate) fn scalars<T: FromStr>(value: &Value, key: &str) -> Vec<T> {
     list(value, key).iter().map(scalar).collect()
 }

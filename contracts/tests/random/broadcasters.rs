@@ -5,9 +5,9 @@ use rand::rngs::StdRng;
 
 use crate::broadcasters::{Broadcaster, broadcasters};
 use crate::harness::actors::{Actor, actor, anyone};
-use crate::harness::world::World;
+use crate::harness::network::TestNetwork;
 
-pub(super) async fn run(w: &World, rng: &mut StdRng, steps: usize) {
+pub(super) async fn run(w: &TestNetwork, rng: &mut StdRng, steps: usize) {
     let bootstrapper = actor("bootstrapper");
     for it in broadcasters(w) {
         it.open_for(w, &bootstrapper).await;
@@ -23,7 +23,7 @@ pub(super) async fn run(w: &World, rng: &mut StdRng, steps: usize) {
     }
 }
 
-/// A broadcaster, and the highest number that it has given.
+/// A broadcaster, and the highest sequence number that it assigned.
 struct Model {
     it: Broadcaster,
     last: u64,
@@ -31,12 +31,12 @@ struct Model {
 }
 
 impl Model {
-    async fn toggle(&mut self, w: &World) {
+    async fn toggle(&mut self, w: &TestNetwork) {
         self.is_paused = !self.is_paused;
         self.it.set_paused(w, self.is_paused).await;
     }
 
-    async fn add(&mut self, w: &World, rng: &mut StdRng) {
+    async fn add(&mut self, w: &TestNetwork, rng: &mut StdRng) {
         let size = rng.random_range(70..300);
         let payload = vec![rng.random(); size];
         match w.try_send(self.it.add(&anyone(), 3, &payload)).await {
@@ -53,7 +53,7 @@ impl Model {
         }
     }
 
-    async fn bootstrap(&mut self, w: &World, by: &Actor, rng: &mut StdRng) {
+    async fn bootstrap(&mut self, w: &TestNetwork, by: &Actor, rng: &mut StdRng) {
         let numbers: Vec<u64> =
             (0..rng.random_range(1..5)).map(|_| rng.random_range(0..self.last + 20)).collect();
         let ids = vec![5; numbers.len()];

@@ -1,15 +1,15 @@
-//! What the payer registry and the distribution manager keep, as a plain model.
+//! A model of the payer registry and the distribution manager.
 
 use std::collections::BTreeSet;
 
+use crate::harness::network::TestNetwork;
 use crate::harness::tx::{Receipt, Tx};
-use crate::harness::world::World;
 
-/// What a step is expected to come to: success, or this error.
+/// The expected result of a step: success, or this error.
 pub(super) type Expected = Result<(), &'static str>;
 
-/// Sends, and compares what comes of it with what was expected.
-pub(super) async fn expect(w: &World, tx: Tx, expected: Expected) -> Option<Receipt> {
+/// Sends a transaction and asserts the expected result.
+pub(super) async fn expect(w: &TestNetwork, tx: Tx, expected: Expected) -> Option<Receipt> {
     match (w.try_send(tx.clone()).await, expected) {
         (Ok(receipt), Ok(())) => Some(receipt),
         (Err(refused), Err(name)) => {
@@ -26,18 +26,18 @@ pub(super) async fn expect(w: &World, tx: Tx, expected: Expected) -> Option<Rece
 pub(super) struct Account {
     pub(super) balance: i128,
     pub(super) pending: u128,
-    /// The lock period of what is pending is over.
+    /// True if the lock period of the pending withdrawal is over.
     pub(super) is_ready: bool,
 }
 
 /// A submitted report.
 #[derive(Debug, Clone)]
 pub(super) struct Report {
-    /// What each leaf costs: payer and microdollars.
+    /// The cost of each leaf: payer and microdollars.
     pub(super) fees: Vec<(usize, u128)>,
-    /// How many leaves are settled.
+    /// The number of settled leaves.
     pub(super) offset: usize,
-    /// In hundredths of a percent.
+    /// The protocol's share, in hundredths of a percent.
     pub(super) rate: u128,
     pub(super) claimed_by: BTreeSet<u32>,
     pub(super) is_claimed_by_protocol: bool,
@@ -57,22 +57,22 @@ impl Report {
     }
 }
 
-/// Everything that is kept of money, in microdollars.
+/// The accounts of payers, nodes and the protocol, in microdollars.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     pub(super) accounts: Vec<Account>,
     pub(super) reports: Vec<Report>,
-    /// By node, in the order of their ids.
+    /// Booked fees by node, in the order of node ids.
     pub(super) owed: Vec<u128>,
     pub(super) owed_to_protocol: u128,
     /// Fee tokens that the payer registry holds.
     pub(super) held: u128,
     /// Fee tokens that the distribution manager holds.
     pub(super) distributable: u128,
-    /// All that was ever paid in, and all that was ever paid out.
+    /// Totals of all deposits and all payouts.
     pub(super) paid_in: u128,
     pub(super) paid_out: u128,
-    /// All that was ever booked for nodes and protocol.
+    /// Total of all fees booked for nodes and the protocol.
     pub(super) claimed: u128,
 }
 
@@ -85,12 +85,12 @@ impl Ledger {
         self.accounts.iter().map(|it| it.balance + i128::try_from(it.pending).unwrap()).sum()
     }
 
-    /// What payers may still take out.
+    /// Returns the sum that payers may still withdraw.
     pub(super) fn withdrawable(&self) -> u128 {
         self.accounts.iter().map(|it| it.balance.max(0).unsigned_abs() + it.pending).sum()
     }
 
-    /// What was paid and used, and was not passed on.
+    /// Returns the fees that payers paid and used, and that the registry has not passed on.
     pub(super) fn excess(&self) -> u128 {
         self.held.saturating_sub(self.withdrawable())
     }
@@ -101,7 +101,7 @@ impl Ledger {
         self.distributable += excess;
     }
 
-    /// Pays as much of a debt of the manager as there is money for. Says how much.
+    /// Pays a debt of the manager as far as the registry has money. Returns the amount.
     pub(super) fn pay(&mut self, owed: u128) -> Result<u128, &'static str> {
         if owed == 0 {
             return Err("NoFeesOwed");
@@ -118,7 +118,7 @@ impl Ledger {
         Ok(paid)
     }
 
-    /// What must hold whatever has happened.
+    /// Asserts the invariants of the model.
     pub(super) fn assert_sound(&self) {
         assert_eq!(self.paid_in, self.paid_out + self.held + self.distributable);
         let settled = self.reports.iter().filter(|it| it.is_settled());

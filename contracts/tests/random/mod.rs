@@ -1,7 +1,7 @@
-//! Random sequences, against models of what the contracts keep.
+//! Random sequences of calls, compared with models of the contracts' state.
 //!
-//! A model says before each step whether it can succeed, and after it what everything amounts to.
-//! What is drawn comes from one seed, which a failure tells.
+//! A model predicts before each step if it succeeds, and after it every balance.
+//! All random values come from one seed, which a failure prints.
 
 mod broadcasters;
 mod ledger;
@@ -12,7 +12,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
 use crate::harness::cases::on_both_chains;
-use crate::harness::world::World;
+use crate::harness::network::TestNetwork;
 
 on_both_chains! {
     money_is_neither_made_nor_lost
@@ -20,10 +20,10 @@ on_both_chains! {
     the_canonical_set_is_what_was_chosen
 }
 
-/// Set this to run with another seed than the usual one.
+/// The environment variable with another seed than the default.
 const SEED_VARIABLE: &str = "HAWSER_TEST_SEED";
 
-/// A generator, whose seed is told.
+/// Returns a generator, and prints its seed.
 fn generator() -> StdRng {
     let seed = match std::env::var(SEED_VARIABLE) {
         Ok(text) => text.parse().expect("the seed is a number"),
@@ -33,14 +33,14 @@ fn generator() -> StdRng {
     StdRng::seed_from_u64(seed)
 }
 
-async fn money_is_neither_made_nor_lost(w: &World) {
+async fn money_is_neither_made_nor_lost(w: &TestNetwork) {
     money::run(w, &mut generator(), 600).await;
 }
 
-async fn numbers_of_payloads_step_by_one(w: &World) {
+async fn numbers_of_payloads_step_by_one(w: &TestNetwork) {
     broadcasters::run(w, &mut generator(), 200).await;
 }
 
-async fn the_canonical_set_is_what_was_chosen(w: &World) {
+async fn the_canonical_set_is_what_was_chosen(w: &TestNetwork) {
     nodes::run(w, &mut generator(), 200).await;
 }

@@ -19,16 +19,16 @@ use rand::rngs::StdRng;
 
 use super::ledger::{Account, Ledger, Report, expect};
 use crate::claims::{claim, claim_protocol};
-use crate::harness::actors::{Calls as _, actor, anyone, owner, patron, payer};
+use crate::harness::actors::{Caller as _, actor, anyone, owner, patron, payer};
 use crate::harness::money::{DOLLAR, u96};
-use crate::harness::report::{Draft, Usage};
-use crate::harness::world::{LOCK_PERIOD, MINIMUM_DEPOSIT, World};
+use crate::harness::network::{LOCK_PERIOD, MINIMUM_DEPOSIT, TestNetwork};
+use crate::harness::report::{ReportDraft, Usage};
 use crate::payouts::name_recipient;
 
 const PAYERS: usize = 4;
 const NODES: u32 = 3;
 
-pub(super) async fn run(w: &World, rng: &mut StdRng, steps: usize) {
+pub(super) async fn run(w: &TestNetwork, rng: &mut StdRng, steps: usize) {
     let node_ids = w.add_canonical_nodes(NODES).await;
     name_recipient(w, pocket()).await;
     let mut it = Machine {
@@ -38,7 +38,7 @@ pub(super) async fn run(w: &World, rng: &mut StdRng, steps: usize) {
             owed: vec![0; node_ids.len()],
             ..Ledger::default()
         },
-        next: Draft { end: 0, ..Draft::new(100, &[], &node_ids) },
+        next: ReportDraft { end: 0, ..ReportDraft::new(100, &[], &node_ids) },
         drafts: vec![],
         rate: 100,
     };
@@ -50,17 +50,17 @@ pub(super) async fn run(w: &World, rng: &mut StdRng, steps: usize) {
     assert!(it.ledger.paid_in > 0 && it.ledger.paid_out > 0 && it.ledger.claimed > 0);
 }
 
-/// Where everything goes that is paid out.
+/// The recipient of all payouts.
 fn pocket() -> Address {
     actor("pocket").address()
 }
 
 struct Machine<'a> {
-    w: &'a World,
+    w: &'a TestNetwork,
     ledger: Ledger,
-    /// The next report, without its usage.
-    next: Draft,
-    drafts: Vec<Draft>,
+    /// Returns the next report without its usage.
+    next: ReportDraft,
+    drafts: Vec<ReportDraft>,
     rate: u64,
 }
 
@@ -85,7 +85,7 @@ impl Machine<'_> {
     }
 
     async fn deposit(&mut self, who: usize, rng: &mut StdRng) {
-        // Sometimes too little.
+        // Sometimes too small a deposit.
         let amount = rng.random_range(MINIMUM_DEPOSIT - DOLLAR..3 * MINIMUM_DEPOSIT);
         let call = depositCall { payer_: payer(who).address(), amount_: u96(amount) };
         let tx = patron().calls(self.w.at.payers, call);
@@ -167,7 +167,7 @@ impl Machine<'_> {
         });
     }
 
-    /// One of the reports, if there is any.
+    /// Returns one of the reports, if any.
     fn any_report(&self, rng: &mut StdRng) -> Option<usize> {
         (!self.drafts.is_empty()).then(|| rng.random_range(0..self.drafts.len()))
     }
@@ -275,7 +275,7 @@ impl Machine<'_> {
         expect(self.w, tx, expected).await;
     }
 
-    /// What the contracts keep is what the ledger keeps.
+    /// Asserts that the contracts hold the same amounts as the ledger.
     async fn compare(&self) {
         let (w, ledger) = (self.w, &self.ledger);
         self.compare_accounts().await;
@@ -309,7 +309,7 @@ impl Machine<'_> {
         }
     }
 
-    /// All fee tokens are somewhere, and each has its dollar.
+    /// Asserts that every fee token is accounted for and backed by a dollar.
     async fn compare_tokens(&self) {
         let (w, ledger) = (self.w, &self.ledger);
         assert_eq!(w.fee_tokens(w.at.payers).await, ledger.held);

@@ -7,13 +7,13 @@ use hawser_chain::contracts::NodeRegistry::{
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
-use crate::harness::actors::{Calls as _, admin, anyone};
-use crate::harness::world::World;
+use crate::harness::actors::{Caller as _, admin, anyone};
+use crate::harness::network::TestNetwork;
 
-pub(super) async fn run(w: &World, rng: &mut StdRng, steps: usize) {
+pub(super) async fn run(w: &TestNetwork, rng: &mut StdRng, steps: usize) {
     let mut model = Model { registered: 0, canonical: vec![], max: 100 };
     for _ in 0..steps {
-        // One that is not there, from time to time.
+        // Sometimes a node that does not exist.
         let node_id = rng.random_range(1..=model.registered + 1) * 100;
         match rng.random_range(0..10) {
             0..2 => model.register(w).await,
@@ -33,12 +33,12 @@ struct Model {
 }
 
 impl Model {
-    async fn register(&mut self, w: &World) {
+    async fn register(&mut self, w: &TestNetwork) {
         self.registered += 1;
         w.add_node(self.registered * 100).await;
     }
 
-    async fn choose(&mut self, w: &World, nodeId_: u32) {
+    async fn choose(&mut self, w: &TestNetwork, nodeId_: u32) {
         let tx = admin().calls(w.at.nodes, addToNetworkCall { nodeId_ });
         let expected = if nodeId_ > self.registered * 100 {
             Err("ERC721NonexistentToken")
@@ -53,7 +53,7 @@ impl Model {
         super::ledger::expect(w, tx, expected).await;
     }
 
-    async fn dismiss(&mut self, w: &World, nodeId_: u32) {
+    async fn dismiss(&mut self, w: &TestNetwork, nodeId_: u32) {
         let tx = admin().calls(w.at.nodes, removeFromNetworkCall { nodeId_ });
         let place = self.canonical.iter().position(|id| *id == nodeId_);
         let is_known = nodeId_ <= self.registered * 100;
@@ -63,7 +63,7 @@ impl Model {
         }
     }
 
-    async fn limit(&mut self, w: &World, max: u32) {
+    async fn limit(&mut self, w: &TestNetwork, max: u32) {
         w.set("xmtp.nodeRegistry.maxCanonicalNodes", u64::from(max)).await;
         let max = usize::try_from(max).unwrap();
         let tx = anyone().calls(w.at.nodes, updateMaxCanonicalNodesCall {});
@@ -78,7 +78,7 @@ impl Model {
         super::ledger::expect(w, tx, expected).await;
     }
 
-    async fn compare(&self, w: &World) {
+    async fn compare(&self, w: &TestNetwork) {
         let at = w.at.nodes;
         assert_eq!(w.read(at, getCanonicalNodesCall {}).await, self.canonical);
         let count = w.read(at, canonicalNodesCountCall {}).await;

@@ -106,7 +106,7 @@ fn tip(block: &Block) -> u128 {
 #[tokio::test]
 async fn transactions_are_found_by_hash_and_by_place() {
     let running = RunningChain::on_demand().await;
-    let receipt = running.send(TransactionRequest::default().to(NOBODY).value(ether(1))).await;
+    let receipt = running.send(TransactionRequest::default().to(STRANGER).value(ether(1))).await;
     let hash = receipt.transaction_hash;
     let tx = running.call("eth_getTransactionByHash", json!([hash])).await;
     assert_eq!(tx["blockHash"], json!(receipt.block_hash));

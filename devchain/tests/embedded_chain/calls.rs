@@ -23,7 +23,7 @@ async fn a_call_returns_what_code_returns_and_changes_nothing() {
     running.call("eth_call", json!([call(notebook, &word(5)), "latest"])).await;
     let slot = running.provider.get_storage_at(notebook, U256::ZERO).await.unwrap();
     assert_eq!(slot, U256::ZERO);
-    assert_eq!(running.call("eth_call", json!([{ "to": NOBODY }])).await, json!("0x"));
+    assert_eq!(running.call("eth_call", json!([{ "to": STRANGER }])).await, json!("0x"));
     // "data" is the older name of "input".
     let data = json!([{ "to": echo, "data": "0x01" }]);
     assert_eq!(running.call("eth_call", data).await, json!("0x01"));
@@ -92,20 +92,20 @@ fn block_tag(number: u64) -> String {
 async fn state_and_block_can_be_overridden() {
     let running = RunningChain::on_demand().await;
     let sender = signer(7).address();
-    let code = json!({ NOBODY.to_string(): { "code": SLOT, "stateDiff": {
+    let code = json!({ STRANGER.to_string(): { "code": SLOT, "stateDiff": {
         alloy::primitives::B256::ZERO.to_string(): alloy::primitives::B256::with_last_byte(9),
     } } });
-    let params = json!([call(NOBODY, &Bytes::new()), "latest", code]);
+    let params = json!([call(STRANGER, &Bytes::new()), "latest", code]);
     assert_eq!(running.call("eth_call", params).await, json!(word(9)));
     let rich = json!({ sender.to_string(): { "balance": "0x64" } });
-    let transfer = json!({ "from": sender, "to": NOBODY, "value": "0x64" });
+    let transfer = json!({ "from": sender, "to": STRANGER, "value": "0x64" });
     running.call("eth_call", json!([transfer, "latest", rich])).await;
     let (code, message) = running.try_call("eth_call", json!([transfer])).await.unwrap_err();
     assert_eq!(code, -32000);
     assert!(message.starts_with("insufficient funds for gas * price + value"), "{message}");
-    let environment = json!({ NOBODY.to_string(): { "code": ENVIRONMENT } });
+    let environment = json!({ STRANGER.to_string(): { "code": ENVIRONMENT } });
     let block = json!({ "number": "0x100", "time": "0x200" });
-    let params = json!([call(NOBODY, &Bytes::new()), "latest", environment, block]);
+    let params = json!([call(STRANGER, &Bytes::new()), "latest", environment, block]);
     let seen: Bytes = serde_json::from_value(running.call("eth_call", params).await).unwrap();
     assert_eq!(seen[..64], [&word(0x100)[..], &word(0x200)[..]].concat());
 }
@@ -115,7 +115,7 @@ async fn an_estimate_is_enough_and_close() {
     let running = RunningChain::on_demand().await;
     let notebook = running.deploy(&NOTEBOOK).await;
     let estimate = async |request| running.provider.estimate_gas(request).await.unwrap();
-    let plain = TransactionRequest::default().from(signer(0).address()).to(NOBODY);
+    let plain = TransactionRequest::default().from(signer(0).address()).to(STRANGER);
     assert_eq!(estimate(plain.clone().value(U256::from(1))).await, 21_000);
     for request in [note(notebook, 5), plain.clone().with_deploy_code(deploying(&ECHO))] {
         let gas = estimate(request.clone()).await;
@@ -139,12 +139,12 @@ async fn what_cannot_succeed_has_no_estimate() {
     assert_eq!(exceeded, "gas required exceeds allowance (60000000)");
     let little = told(json!({ "to": endless, "gas": "0x7530" })).await;
     assert_eq!(little, "gas required exceeds allowance (30000)");
-    let poor = told(json!({ "from": NOBODY, "to": endless, "value": "0x1" })).await;
+    let poor = told(json!({ "from": STRANGER, "to": endless, "value": "0x1" })).await;
     assert!(poor.starts_with("insufficient funds"), "{poor}");
     let poor =
-        told(json!({ "from": NOBODY, "to": endless, "value": "0x1", "gasPrice": "0x9" })).await;
+        told(json!({ "from": STRANGER, "to": endless, "value": "0x1", "gasPrice": "0x9" })).await;
     assert_eq!(poor, "insufficient funds for transfer");
-    let both = told(json!({ "to": NOBODY, "gasPrice": "0x1", "maxFeePerGas": "0x1" })).await;
+    let both = told(json!({ "to": STRANGER, "gasPrice": "0x1", "maxFeePerGas": "0x1" })).await;
     assert_eq!(both, "both gasPrice and (maxFeePerGas or maxPriorityFeePerGas) specified");
 }
 
@@ -177,7 +177,7 @@ async fn a_long_call_holds_up_nobody() {
         })
         .collect();
     for value in 0..20 {
-        running.send(TransactionRequest::default().to(NOBODY).value(U256::from(value))).await;
+        running.send(TransactionRequest::default().to(STRANGER).value(U256::from(value))).await;
     }
     for call in calls {
         let error = call.await.unwrap().unwrap_err();

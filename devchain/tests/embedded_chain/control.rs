@@ -1,4 +1,4 @@
-//! What tests do to a chain.
+//! Control methods.
 
 use alloy::network::TransactionBuilder;
 use alloy::primitives::{B256, U256, address};
@@ -23,24 +23,24 @@ async fn latest_time(running: &RunningChain) -> u64 {
 async fn accounts_can_be_set() {
     let running = RunningChain::on_demand().await;
     let set = async |method, params| running.call(method, params).await;
-    set("anvil_setBalance", json!([NOBODY, "0x64"])).await;
-    set("hardhat_setNonce", json!([NOBODY, "0x7"])).await;
-    set("anvil_setCode", json!([NOBODY, SLOT])).await;
-    let slot = json!([NOBODY, "0x0", B256::with_last_byte(9)]);
+    set("anvil_setBalance", json!([STRANGER, "0x64"])).await;
+    set("hardhat_setNonce", json!([STRANGER, "0x7"])).await;
+    set("anvil_setCode", json!([STRANGER, SLOT])).await;
+    let slot = json!([STRANGER, "0x0", B256::with_last_byte(9)]);
     assert_eq!(set("anvil_setStorageAt", slot).await, json!(true));
     let provider = &running.provider;
-    assert_eq!(provider.get_balance(NOBODY).await.unwrap(), U256::from(100));
-    assert_eq!(provider.get_transaction_count(NOBODY).await.unwrap(), 7);
-    assert_eq!(provider.get_code_at(NOBODY).await.unwrap(), SLOT);
-    let call = TransactionRequest::default().with_to(NOBODY);
+    assert_eq!(provider.get_balance(STRANGER).await.unwrap(), U256::from(100));
+    assert_eq!(provider.get_transaction_count(STRANGER).await.unwrap(), 7);
+    assert_eq!(provider.get_code_at(STRANGER).await.unwrap(), SLOT);
+    let call = TransactionRequest::default().with_to(STRANGER);
     assert_eq!(provider.call(call).await.unwrap(), word(9));
     assert_eq!(provider.get_block_number().await.unwrap(), 0, "no block was needed");
     running.mine().await;
-    assert_eq!(provider.get_balance(NOBODY).await.unwrap(), U256::from(100));
-    set("anvil_setCode", json!([NOBODY, "0x"])).await;
-    assert!(provider.get_code_at(NOBODY).await.unwrap().is_empty());
-    assert!(provider.get_code_at(NOBODY).number(1).await.unwrap().is_empty(), "the head has it");
-    assert_eq!(provider.get_code_at(NOBODY).number(0).await.unwrap(), SLOT);
+    assert_eq!(provider.get_balance(STRANGER).await.unwrap(), U256::from(100));
+    set("anvil_setCode", json!([STRANGER, "0x"])).await;
+    assert!(provider.get_code_at(STRANGER).await.unwrap().is_empty());
+    assert!(provider.get_code_at(STRANGER).number(1).await.unwrap().is_empty(), "the head has it");
+    assert_eq!(provider.get_code_at(STRANGER).number(0).await.unwrap(), SLOT);
 }
 
 #[tokio::test]
@@ -89,7 +89,7 @@ async fn time_goes_where_it_is_sent() {
     let later = latest_time(&running).await;
     assert!(later >= start + 1000);
     running.call("evm_setNextBlockTimestamp", json!([format!("{:#x}", later + 500)])).await;
-    running.send(TransactionRequest::default().to(NOBODY)).await;
+    running.send(TransactionRequest::default().to(STRANGER)).await;
     assert_eq!(latest_time(&running).await, later + 500);
     running.mine().await;
     assert!((later + 501..later + 510).contains(&latest_time(&running).await), "the clock goes on");
@@ -138,12 +138,12 @@ async fn a_snapshot_is_gone_back_to_once() {
     let running = RunningChain::on_demand().await;
     let notebook = running.deploy(&NOTEBOOK).await;
     running.note(notebook, 1).await;
-    running.call("anvil_setBalance", json!([NOBODY, "0x1"])).await;
+    running.call("anvil_setBalance", json!([STRANGER, "0x1"])).await;
     let head = running.provider.get_block(2.into()).await.unwrap().unwrap().header.hash;
     let snapshot = running.call("evm_snapshot", json!([])).await;
     let mined = running.note(notebook, 2).await;
     let later = running.call("evm_snapshot", json!([])).await;
-    running.call("anvil_setBalance", json!([NOBODY, "0x2"])).await;
+    running.call("anvil_setBalance", json!([STRANGER, "0x2"])).await;
     running.call("evm_increaseTime", json!([1_000_000])).await;
     running.note(notebook, 3).await;
     assert_eq!(running.call("evm_revert", json!([snapshot])).await, json!(true));
@@ -153,7 +153,7 @@ async fn a_snapshot_is_gone_back_to_once() {
     let block = provider.get_block(alloy::eips::BlockId::latest()).await.unwrap().unwrap();
     assert_eq!(block.header.hash, head);
     assert_eq!(provider.get_storage_at(notebook, U256::ZERO).await.unwrap(), U256::from(1));
-    assert_eq!(provider.get_balance(NOBODY).await.unwrap(), U256::from(1));
+    assert_eq!(provider.get_balance(STRANGER).await.unwrap(), U256::from(1));
     assert!(provider.get_transaction_receipt(mined.transaction_hash).await.unwrap().is_none());
     let again = running.note(notebook, 2).await;
     assert_eq!(again.block_number, Some(3));

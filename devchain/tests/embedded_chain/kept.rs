@@ -26,7 +26,7 @@ async fn everything(running: &RunningChain) -> Vec<String> {
     for number in 0..=provider.get_block_number().await.unwrap() {
         let block = provider.get_block(number.into()).full().await.unwrap().unwrap();
         let receipts = provider.get_block_receipts(number.into()).await.unwrap();
-        let accounts = (0..4).map(|index| signer(index).address()).chain([NOBODY]);
+        let accounts = (0..4).map(|index| signer(index).address()).chain([STRANGER]);
         for address in accounts {
             let balance = provider.get_balance(address).number(number).await.unwrap();
             let nonce = provider.get_transaction_count(address).number(number).await.unwrap();
@@ -51,8 +51,8 @@ async fn a_chain_is_the_same_after_it_is_opened_again() {
     let snapshot = running.call("evm_snapshot", json!([])).await;
     running.note(notebook, 5).await;
     running.call("evm_revert", json!([snapshot])).await;
-    running.call("anvil_setBalance", json!([NOBODY, "0x99"])).await;
-    running.call("anvil_setCode", json!([NOBODY, ECHO])).await;
+    running.call("anvil_setBalance", json!([STRANGER, "0x99"])).await;
+    running.call("anvil_setCode", json!([STRANGER, ECHO])).await;
     running.note(notebook, 6).await;
     running.call("evm_increaseTime", json!([5000])).await;
     running.mine().await;

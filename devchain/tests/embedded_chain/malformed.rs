@@ -1,4 +1,4 @@
-//! What no client should send.
+//! Malformed requests and unusable settings.
 
 use alloy::providers::Provider;
 use hawser_devchain::embedded::{
@@ -141,11 +141,11 @@ async fn no_method_breaks_on_what_it_does_not_expect() {
         json!("0x"),
         json!("latest"),
         json!(format!("0x{}", "f".repeat(64))),
-        json!(NOBODY),
+        json!(STRANGER),
         json!([]),
         json!([[[]]]),
         json!({}),
-        json!({ "from": NOBODY, "to": null, "gas": "0xffffffffffffffff", "value": "0xff" }),
+        json!({ "from": STRANGER, "to": null, "gas": "0xffffffffffffffff", "value": "0xff" }),
         json!({ "depth": u64::MAX, "fromBlock": "0x0", "toBlock": "0xffffffffffffffff" }),
     ];
     for method in METHODS {
@@ -268,8 +268,8 @@ async fn settings_that_make_no_chain_are_refused() {
     let genesis = Genesis { time: Some(u64::MAX), ..Genesis::default() };
     let error = started(EmbeddedSettings { genesis, ..settings() }).await;
     assert!(matches!(error, EmbeddedStartError::GenesisTime { time: u64::MAX }), "{error}");
-    let code = vec![(NOBODY, alloy::primitives::bytes!("ef0100"))];
+    let code = vec![(STRANGER, alloy::primitives::bytes!("ef0100"))];
     let genesis = Genesis { code, ..Genesis::default() };
     let error = started(EmbeddedSettings { genesis, ..settings() }).await;
-    assert!(matches!(error, EmbeddedStartError::GenesisCode { address: NOBODY }), "{error}");
+    assert!(matches!(error, EmbeddedStartError::GenesisCode { address: STRANGER }), "{error}");
 }

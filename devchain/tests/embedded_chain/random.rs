@@ -38,13 +38,13 @@ fn action() -> impl Strategy<Value = Action> {
 }
 
 /// A block as it was seen while it was the head: its hash, and what the accounts had.
-type Seen = (Value, Vec<U256>);
+type ObservedState = (Value, Vec<U256>);
 
 struct Walk {
     folder: tempfile::TempDir,
     chain: Option<OfflineChain>,
-    seen: Vec<Seen>,
-    snapshots: Vec<(Value, Vec<Seen>)>,
+    seen: Vec<ObservedState>,
+    snapshots: Vec<(Value, Vec<ObservedState>)>,
 }
 
 impl Walk {

@@ -26,14 +26,14 @@ async fn a_transfer_is_mined_before_it_is_answered() {
     assert_eq!(hash, json!(tx.tx_hash()));
     let receipt = running.call("eth_getTransactionReceipt", json!([hash])).await;
     assert_eq!((&receipt["status"], &receipt["gasUsed"]), (&json!("0x1"), &json!("0x5208")));
-    assert_eq!(running.provider.get_balance(NOBODY).await.unwrap(), ether(3));
+    assert_eq!(running.provider.get_balance(STRANGER).await.unwrap(), ether(3));
 }
 
 #[tokio::test]
 async fn every_type_of_transaction_is_taken_but_blobs() {
     let running = RunningChain::on_demand().await;
     let signed = |hash| signer(0).sign_hash_sync(&hash).unwrap();
-    let to = TxKind::Call(NOBODY);
+    let to = TxKind::Call(STRANGER);
     let (gas_price, gas_limit) = (1_000_000_000, 100_000);
     let chain_id = Some(CHAIN_ID);
     let legacy = TxLegacy { chain_id, nonce: 0, gas_price, gas_limit, to, ..TxLegacy::default() };
@@ -46,14 +46,14 @@ async fn every_type_of_transaction_is_taken_but_blobs() {
         to,
         ..TxEip2930::default()
     };
-    let delegate = Authorization { chain_id: U256::from(CHAIN_ID), address: NOBODY, nonce: 0 };
+    let delegate = Authorization { chain_id: U256::from(CHAIN_ID), address: STRANGER, nonce: 0 };
     let signature = signer(1).sign_hash_sync(&delegate.signature_hash()).unwrap();
     let delegating = TxEip7702 {
         chain_id: CHAIN_ID,
         nonce: 3,
         max_fee_per_gas: gas_price,
         gas_limit,
-        to: NOBODY,
+        to: STRANGER,
         authorization_list: vec![delegate.into_signed(signature)],
         ..TxEip7702::default()
     };
@@ -73,7 +73,7 @@ async fn every_type_of_transaction_is_taken_but_blobs() {
         assert_eq!(receipt.inner.tx_type(), tx.tx_type());
     }
     let code = running.provider.get_code_at(signer(1).address()).await.unwrap();
-    assert_eq!(code, [&[0xef, 0x01, 0x00], NOBODY.as_slice()].concat());
+    assert_eq!(code, [&[0xef, 0x01, 0x00], STRANGER.as_slice()].concat());
     // The delegated account still sends for itself. Its nonce went up with the authorization.
     running.call("eth_sendRawTransaction", raw(&transfer(1, |tx| tx.nonce = 1))).await;
     let garbage = running.try_call("eth_sendRawTransaction", json!(["0x03c0"])).await.unwrap_err();
@@ -186,7 +186,7 @@ async fn one_block_takes_what_waits_best_payers_first() {
     }
     let pending = running.call("eth_getBlockByNumber", json!(["pending", false])).await;
     assert_eq!(pending["transactions"].as_array().unwrap().len(), 4);
-    let balance = json!([NOBODY, "pending"]);
+    let balance = json!([STRANGER, "pending"]);
     assert_eq!(running.call("eth_getBalance", balance).await, json!("0x4"));
     running.mine().await;
     let block = running.provider.get_block(1.into()).full().await.unwrap().unwrap();
@@ -230,7 +230,7 @@ async fn what_one_block_cannot_take_goes_into_the_next() {
         let block = running.provider.get_block(number.into()).await.unwrap().unwrap();
         assert_eq!(block.transactions.len(), count, "block {number}");
     }
-    assert_eq!(running.provider.get_balance(NOBODY).await.unwrap(), U256::from(balance));
+    assert_eq!(running.provider.get_balance(STRANGER).await.unwrap(), U256::from(balance));
 }
 
 #[tokio::test]
@@ -289,7 +289,7 @@ async fn blocks_come_at_their_interval() {
     use hawser_devchain::embedded::{BlockProduction, EmbeddedSettings};
     let blocks = BlockProduction::Every(std::time::Duration::from_millis(50));
     let running = RunningChain::with(EmbeddedSettings { blocks, ..settings() }).await;
-    let receipt = running.send(TransactionRequest::default().to(NOBODY).value(ether(1))).await;
+    let receipt = running.send(TransactionRequest::default().to(STRANGER).value(ether(1))).await;
     assert!(receipt.status());
     let reached = receipt.block_number.unwrap() + 3;
     while running.provider.get_block_number().await.unwrap() < reached {

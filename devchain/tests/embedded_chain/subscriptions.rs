@@ -105,7 +105,7 @@ async fn unknown_subscriptions_are_refused() {
 async fn a_sender_over_a_web_socket_waits_for_its_receipt() {
     let running = RunningChain::by_hand().await;
     let socket = running.web_socket().await;
-    let request = TransactionRequest::default().to(NOBODY).value(U256::from(1));
+    let request = TransactionRequest::default().to(STRANGER).value(U256::from(1));
     let pending = socket.send_transaction(request).await.unwrap();
     running.mine().await;
     let receipt = pending.with_required_confirmations(1).get_receipt().await.unwrap();

@@ -22,7 +22,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
 pub(crate) const CHAIN_ID: u64 = 31337;
-pub(crate) const NOBODY: Address = address!("0x00000000000000000000000000000000000000aa");
+pub(crate) const STRANGER: Address = address!("0x00000000000000000000000000000000000000aa");
 
 /// Stores the first word of its input in slot 0 and logs its input with topics 0x11 and that word.
 pub(crate) const NOTEBOOK: Bytes = bytes!("365f5f375f355f555f356011365fa200");
@@ -51,7 +51,7 @@ pub(crate) fn word(value: u64) -> Bytes {
     B256::from(U256::from(value)).into()
 }
 
-/// Always the same accounts, rich from the start.
+/// Returns the key of one of four accounts with a genesis balance.
 pub(crate) fn signer(index: u8) -> PrivateKeySigner {
     PrivateKeySigner::from_bytes(&B256::repeat_byte(index + 1)).unwrap()
 }
@@ -80,7 +80,7 @@ impl RunningChain {
         Self::with(settings()).await
     }
 
-    /// Blocks only when asked for: the interval is longer than any test.
+    /// Starts a chain that makes blocks on request only: its interval is longer than any test.
     pub(crate) async fn by_hand() -> Self {
         Self::with(EmbeddedSettings {
             blocks: BlockProduction::Every(Duration::from_secs(86_400)),
@@ -169,7 +169,7 @@ pub(crate) fn transfer(sender: u8, change: impl FnOnce(&mut TxEip1559)) -> TxEnv
         gas_limit: 21_000,
         max_fee_per_gas: 1_000_000_000,
         max_priority_fee_per_gas: 1_000_000,
-        to: TxKind::Call(NOBODY),
+        to: TxKind::Call(STRANGER),
         value: U256::from(1),
         ..TxEip1559::default()
     };

@@ -9,7 +9,7 @@ use alloy::providers::Provider as _;
 use hawser_chain::send::{Chain, Sender};
 use hawser_devchain::deploy::{self, Deployment};
 
-pub(crate) use running::Kind;
+pub(crate) use running::ChainBackend;
 use running::RunningChain;
 
 pub(crate) const SETTLEMENT_ID: u64 = 31337;
@@ -22,19 +22,19 @@ macro_rules! on_both_kinds_of_chain {
         mod embedded {
             $(#[tokio::test]
             async fn $name() {
-                super::$name($crate::pair::Kind::Embedded).await;
+                super::$name($crate::pair::ChainBackend::Embedded).await;
             })*
         }
         mod anvil {
             $(#[tokio::test]
             async fn $name() {
-                super::$name($crate::pair::Kind::Anvil).await;
+                super::$name($crate::pair::ChainBackend::Anvil).await;
             })*
         }
     };
 }
 
-/// Two chains that run as long as this is held.
+/// Two chains that run until this value is dropped.
 pub(crate) struct Pair {
     pub(crate) settlement: Chain,
     pub(crate) app: Chain,
@@ -42,15 +42,15 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    /// Starts both without blocks.
-    pub(crate) async fn start(kind: Kind) -> Self {
+    /// Starts both chains.
+    pub(crate) async fn start(kind: ChainBackend) -> Self {
         let (settlement, first) = connected(kind, SETTLEMENT_ID).await;
         let (app, second) = connected(kind, APP_ID).await;
         Self { settlement, app, _running: [first, second] }
     }
 
-    /// Starts both, and deploys to them.
-    pub(crate) async fn deployed(kind: Kind) -> (Self, Deployment) {
+    /// Starts both chains and deploys all contracts.
+    pub(crate) async fn deployed(kind: ChainBackend) -> (Self, Deployment) {
         let pair = Self::start(kind).await;
         let deployment = pair.deploy().await;
         (pair, deployment)
@@ -61,7 +61,7 @@ impl Pair {
     }
 }
 
-async fn connected(kind: Kind, chain_id: u64) -> (Chain, RunningChain) {
+async fn connected(kind: ChainBackend, chain_id: u64) -> (Chain, RunningChain) {
     let running = kind.start(chain_id).await;
     (Chain::connect(&running.url, chain_id).await.unwrap(), running)
 }

@@ -1,4 +1,4 @@
-//! Chains to test on. They end with the test program, whichever way it ends.
+//! Chains to test on. They end with the test program, however that ends.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -7,14 +7,14 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use hawser_devchain::deploy;
 use hawser_devchain::embedded::{EmbeddedChain, EmbeddedSettings, Genesis};
 
-/// What a chain is run by.
+/// The program that runs a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Kind {
+pub(crate) enum ChainBackend {
     Embedded,
     Anvil,
 }
 
-/// A chain that runs as long as this is held.
+/// A chain that runs until this value is dropped.
 pub(crate) struct RunningChain {
     pub(crate) url: String,
     _process: Process,
@@ -25,8 +25,8 @@ enum Process {
     Anvil { _anvil: Anvil },
 }
 
-impl Kind {
-    /// Starts a chain without blocks, that makes them on demand, and has the known accounts.
+impl ChainBackend {
+    /// Starts a chain with the known accounts and blocks on demand.
     pub(crate) async fn start(self, chain_id: u64) -> RunningChain {
         match self {
             Self::Embedded => {
@@ -80,12 +80,12 @@ impl Anvil {
 impl Drop for Anvil {
     fn drop(&mut self) {
         drop(self.0.stdin.take());
-        // Whatever it ended with, it is not there any more.
+        // Its exit code does not matter.
         let _ = self.0.wait();
     }
 }
 
-/// Reads where anvil listens, and lets it go on talking. Nothing if it ends before.
+/// Reads the URL from anvil's output, and discards the rest. `None` if anvil ends before.
 fn announced_url(stdout: ChildStdout) -> Option<String> {
     let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
     let address = lines.find_map(|line| line.strip_prefix("Listening on ").map(str::to_owned))?;

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::Target;
 
-/// A message of forty bytes may ask for ten thousand blocks, and a call may use the memory that its
-/// gas pays for.
+/// Most memory per byte of input. A guess: a message of forty bytes may request ten thousand blocks, and a call may use
+/// the memory that its gas pays for.
 const MEMORY_PER_BYTE: usize = 2 << 20;
 
 pub(super) const TARGET: Target =
@@ -27,11 +27,11 @@ fn chain() -> OfflineChain {
         .expect("a chain in memory")
 }
 
-/// Whatever it is sent, the chain answers as JSON-RPC 2.0 says and stays up.
+/// Asserts that the chain answers any message as JSON-RPC 2.0 specifies, and stays up.
 fn run(input: &[u8]) {
     let mut chain = chain();
-    let everyone = request(0, "anvil_autoImpersonateAccount", json!([true])).to_string();
-    chain.answer(everyone.as_bytes());
+    let impersonate_all = request(0, "anvil_autoImpersonateAccount", json!([true])).to_string();
+    chain.answer(impersonate_all.as_bytes());
     let answer = chain.answer(input);
     match (&answer, serde_json::from_slice::<Value>(input)) {
         (Some(answer), Ok(_)) => check(&serde_json::from_str(answer).expect("answers are JSON")),
@@ -39,11 +39,12 @@ fn run(input: &[u8]) {
             let answer: Value = serde_json::from_str(answer).expect("answers are JSON");
             assert!(!answer["error"]["code"].is_null() || answer.is_array(), "{answer}");
         }
-        (None, parsed) => assert!(parsed.is_ok(), "only what is understood is met with silence"),
+        (None, parsed) => assert!(parsed.is_ok(), "only valid messages have no response"),
     }
-    for news in chain.take_notifications() {
-        let news: Value = serde_json::from_str(&news).expect("news are JSON");
-        assert_eq!(news["method"], "eth_subscription");
+    for notification in chain.take_notifications() {
+        let notification: Value =
+            serde_json::from_str(&notification).expect("notifications are JSON");
+        assert_eq!(notification["method"], "eth_subscription");
     }
     let alive = chain
         .answer(request(1, "eth_getBlockByNumber", json!(["latest", true])).to_string().as_bytes());
@@ -51,7 +52,7 @@ fn run(input: &[u8]) {
     assert!(alive["result"]["hash"].is_string(), "{alive}");
 }
 
-/// Each answer has either a result or an error, and no error is one of the chain's own making.
+/// Asserts that a response has either a result or an error, and that no error is an internal one.
 fn check(answer: &Value) {
     if let Some(answers) = answer.as_array() {
         assert!(!answers.is_empty());
@@ -67,12 +68,28 @@ fn request(id: u64, method: &str, params: Value) -> Value {
     json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params })
 }
 
+/// Values that several calls share.
+struct Samples {
+    hash: String,
+    note: Value,
+    signed: &'static str,
+}
+
+/// Returns each method once at least, with parameters that work.
 fn calls() -> Vec<(&'static str, Value)> {
     let hash = format!("0x{}", "11".repeat(32));
-    let note = json!({ "from": RICH, "to": NOTEBOOK, "input": hash });
-    let signed = "0xf86c098504a817c800825208943535353535353535353535353535353535353535880de0b6b3a\
-        76400008025a028ef61340bd939bc2195fe537567866003e1a15d3c71ff63e1590620aa636276a067cbe9d8997f7\
-        61aecb703304b3800ccf555c9f3dc64214b297fb1966a3b6d83";
+    let samples = Samples {
+        note: json!({ "from": RICH, "to": NOTEBOOK, "input": hash }),
+        hash,
+        signed: "0xf86c098504a817c800825208943535353535353535353535353535353535353535880de0b6b3a\
+            76400008025a028ef61340bd939bc2195fe537567866003e1a15d3c71ff63e1590620aa636276a067cbe9d8997f7\
+            61aecb703304b3800ccf555c9f3dc64214b297fb1966a3b6d83",
+    };
+    [reads_and_sends(&samples), filters_and_subscriptions(), controls(&samples)].concat()
+}
+
+fn reads_and_sends(samples: &Samples) -> Vec<(&'static str, Value)> {
+    let Samples { hash, note, signed } = samples;
     vec![
         ("web3_clientVersion", json!([])),
         ("web3_sha3", json!(["0x68656c6c6f"])),
@@ -99,7 +116,7 @@ fn calls() -> Vec<(&'static str, Value)> {
             json!([
                 { "to": RICH, "data": "0x01", "gas": "0x30d40", "maxFeePerGas": "0x9" },
                 "latest",
-                { RICH: { "code": "0x365f5f37365ffd", "balance": "0x1", "stateDiff": { &hash: hash } } },
+                { RICH: { "code": "0x365f5f37365ffd", "balance": "0x1", "stateDiff": { hash: hash } } },
                 { "number": "0x5", "time": "0x9", "baseFeePerGas": "0x7" },
             ]),
         ),
@@ -111,6 +128,11 @@ fn calls() -> Vec<(&'static str, Value)> {
             json!([{ "fromBlock": "0x0", "toBlock": "latest", "address": [NOTEBOOK], "topics": [null, [hash]] }]),
         ),
         ("eth_getLogs", json!([{ "blockHash": hash, "topics": [[], hash] }])),
+    ]
+}
+
+fn filters_and_subscriptions() -> Vec<(&'static str, Value)> {
+    vec![
         ("eth_newFilter", json!([{ "address": NOTEBOOK }])),
         ("eth_newBlockFilter", json!([])),
         ("eth_newPendingTransactionFilter", json!([true])),
@@ -121,6 +143,12 @@ fn calls() -> Vec<(&'static str, Value)> {
         ("eth_subscribe", json!(["newPendingTransactions", true])),
         ("eth_subscribe", json!(["newHeads"])),
         ("eth_unsubscribe", json!(["0x1"])),
+    ]
+}
+
+fn controls(samples: &Samples) -> Vec<(&'static str, Value)> {
+    let Samples { hash, note, signed } = samples;
+    vec![
         ("evm_mine", json!([1_800_000_000])),
         ("anvil_mine", json!(["0x5", "0x3c"])),
         ("evm_increaseTime", json!([60])),
@@ -145,7 +173,7 @@ fn calls() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// Every method alone, and rows of them in which the later ones have something to work on.
+/// Returns seeds: every method alone, and batches in which the later calls have state to work on.
 fn seeds() -> Vec<Vec<u8>> {
     let calls = calls();
     let note =

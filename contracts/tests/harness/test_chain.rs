@@ -1,4 +1,4 @@
-//! A chain under test: sends, reads, expects refusals, and notes what was exercised.
+//! A chain under test: sends, reads, expects reverts, and records coverage.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -16,42 +16,42 @@ use hawser_chain::send::Chain;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::chain::{Kind, RunningChain};
+use super::chain::{ChainBackend, RunningChain};
 use super::coverage::{self, Entry};
-use super::tx::{Receipt, Refusal, Tx};
+use super::tx::{ExpectedRevert, Receipt, Tx};
 
 const RECEIPT_MAX: Duration = Duration::from_secs(10);
 
-/// What a request can be answered with.
+/// The result type of a request.
 trait Answer: DeserializeOwned + fmt::Debug + Send + Sync + Unpin + 'static {}
 
 impl<T: DeserializeOwned + fmt::Debug + Send + Sync + Unpin + 'static> Answer for T {}
 
 /// A chain under test.
-pub(crate) struct Net {
-    pub(crate) kind: Kind,
-    /// For what is tested through the library.
+pub(crate) struct TestChain {
+    pub(crate) kind: ChainBackend,
+    /// The same chain through the library under test.
     pub(crate) chain: Chain,
-    /// What stands where: names as in the interface.
+    /// Contract names by address, as in the interface.
     names: Mutex<HashMap<Address, &'static str>>,
-    /// Accounts that own something and may be acted for.
+    /// Accounts that are funded and impersonated.
     enabled: Mutex<HashSet<Address>>,
     _running: RunningChain,
 }
 
-impl Net {
-    pub(crate) async fn start(kind: Kind, chain_id: u64) -> Self {
+impl TestChain {
+    pub(crate) async fn start(kind: ChainBackend, chain_id: u64) -> Self {
         let running = kind.start(chain_id).await;
         let chain = Chain::connect(&running.url, chain_id).await.unwrap();
         Self { kind, chain, names: Mutex::default(), enabled: Mutex::default(), _running: running }
     }
 
-    /// Says which contract stands at an address, for messages and for what was exercised.
+    /// Records the contract at an address, for messages and for coverage.
     pub(crate) fn name(&self, address: Address, name: &'static str) {
         self.names.lock().unwrap().insert(address, name);
     }
 
-    /// Which contract a transaction calls.
+    /// Returns the contract that a transaction calls.
     pub(crate) fn contract_of(&self, tx: &Tx) -> Option<&'static str> {
         tx.to.and_then(|to| self.name_of(to))
     }
@@ -60,7 +60,7 @@ impl Net {
         self.names.lock().unwrap().get(&address).copied()
     }
 
-    /// Sends what is expected to succeed.
+    /// Sends a transaction that is expected to succeed.
     pub(crate) async fn send(&self, tx: Tx) -> Receipt {
         let receipt = self.mine(&tx).await;
         if !receipt.status() {
@@ -71,7 +71,7 @@ impl Net {
         Receipt(receipt)
     }
 
-    /// Sends what may be refused.
+    /// Sends a transaction that may revert.
     pub(crate) async fn try_send(&self, tx: Tx) -> Result<Receipt, Revert> {
         self.enable(tx.from).await;
         if let Err(revert) = self.call(&tx).await {
@@ -95,21 +95,21 @@ impl Net {
         address
     }
 
-    /// Puts code on the chain that no compiler has made.
+    /// Deploys machine code.
     pub(crate) async fn create_raw(&self, from: Address, code: &[u8]) -> Address {
         let size = u8::try_from(code.len()).expect("it is short");
-        // Copies what follows these 10 bytes to memory, and returns it.
+        // Copies the code after these 10 bytes to memory, and returns it.
         let copier = [0x60, size, 0x60, 10, 0x5f, 0x39, 0x60, size, 0x5f, 0xf3];
         let receipt = self.send(Tx::create(from, [&copier, code].concat().into())).await;
         receipt.0.contract_address.expect("it creates a contract")
     }
 
-    /// Reads as nobody in particular.
+    /// Calls a view function from the zero address.
     pub(crate) async fn read<C: SolCall>(&self, to: Address, call: C) -> C::Return {
         self.answer(Tx::call(Address::ZERO, to, &call), call).await
     }
 
-    /// What a function would return to this account if it were sent now.
+    /// Returns the result of a call from this account, without sending it.
     pub(crate) async fn returned<C: SolCall>(
         &self,
         from: Address,
@@ -125,7 +125,7 @@ impl Net {
         C::abi_decode_returns(&returned).expect("it returns what its interface says")
     }
 
-    /// What a call returns, encoded.
+    /// Returns the encoded result of a call.
     pub(crate) async fn answer_to(&self, tx: Tx) -> Bytes {
         let returned = self.call(&tx).await.unwrap_or_else(|revert| {
             panic!("{} was refused: {revert}", self.told(&tx));
@@ -134,12 +134,16 @@ impl Net {
         returned
     }
 
-    /// Expects a call to be refused so, and not otherwise.
-    pub(crate) fn refuse(&self, tx: Tx, expected: impl Into<Refusal>) -> impl Future<Output = ()> {
+    /// Asserts that a transaction reverts with exactly this data.
+    pub(crate) fn refuse(
+        &self,
+        tx: Tx,
+        expected: impl Into<ExpectedRevert>,
+    ) -> impl Future<Output = ()> {
         self.refuse_as(tx, expected.into())
     }
 
-    async fn refuse_as(&self, tx: Tx, expected: Refusal) {
+    async fn refuse_as(&self, tx: Tx, expected: ExpectedRevert) {
         self.enable(tx.from).await;
         match self.call(&tx).await {
             Ok(returned) => panic!("{} was not refused but returned {returned}", self.told(&tx)),
@@ -151,21 +155,21 @@ impl Net {
         }
     }
 
-    /// Expects each of these calls to be refused so.
-    pub(crate) async fn refuse_all(&self, table: impl Into<Vec<(Tx, Refusal)>>) {
+    /// Asserts that each of these transactions reverts with its data.
+    pub(crate) async fn refuse_all(&self, table: impl Into<Vec<(Tx, ExpectedRevert)>>) {
         for (tx, expected) in table.into() {
             self.refuse_as(tx, expected).await;
         }
     }
 
-    /// Expects the creation of a contract to be refused.
+    /// Asserts that the creation of a contract reverts.
     pub(crate) async fn refuse_creation(
         &self,
         name: &'static str,
         arguments: impl AsRef<[u8]>,
-        expected: impl Into<Refusal>,
+        expected: impl Into<ExpectedRevert>,
     ) {
-        let expected: Refusal = expected.into();
+        let expected: ExpectedRevert = expected.into();
         let tx = Tx::create(Address::ZERO, init_code(name, arguments));
         let revert = self.call(&tx).await.expect_err("the creation is refused");
         let wanted = Revert::decode(&expected.0);
@@ -173,7 +177,7 @@ impl Net {
         self.note_error(name, &revert);
     }
 
-    /// What a unit of gas had to cost in the block of this transaction, in wei.
+    /// Returns the base fee in the block of this transaction, in wei.
     pub(crate) async fn base_fee(&self, receipt: &Receipt) -> u128 {
         let number = U256::from(receipt.0.block_number.expect("it is mined"));
         let block: Value = self.rpc("eth_getBlockByNumber", json!([number, false])).await;
@@ -181,14 +185,14 @@ impl Net {
         fee.to()
     }
 
-    /// The time of the latest block, in unix seconds.
+    /// Returns the time of the latest block, in unix seconds.
     pub(crate) async fn now(&self) -> u64 {
         let block: Value = self.rpc("eth_getBlockByNumber", json!(["latest", false])).await;
         let time: U256 = serde_json::from_value(block["timestamp"].clone()).unwrap();
         time.to()
     }
 
-    /// Lets time pass, with a block at its end.
+    /// Moves the time forward, and makes a block at its end.
     pub(crate) async fn wait(&self, seconds: u64) {
         // Blocks that come fast run ahead of the clock; this counts from the latest one.
         let time = self.now().await + seconds;
@@ -196,7 +200,7 @@ impl Net {
         let _: Value = self.rpc("evm_mine", json!([])).await;
     }
 
-    /// What an account owns of the chain's own token, in wei.
+    /// Returns the native balance of an account, in wei.
     pub(crate) async fn native_balance(&self, account: Address) -> U256 {
         self.rpc("eth_getBalance", json!([account, "latest"])).await
     }
@@ -218,19 +222,19 @@ impl Net {
         nonce.to()
     }
 
-    /// A mark to come back to, once.
+    /// Makes a snapshot. It serves for one return.
     pub(crate) async fn snapshot(&self) -> U256 {
         self.rpc("evm_snapshot", json!([])).await
     }
 
-    /// Makes everything as it was at the mark.
+    /// Returns to a snapshot.
     pub(crate) async fn revert_to(&self, snapshot: U256) {
         let done: bool = self.rpc("evm_revert", json!([snapshot])).await;
         assert!(done, "the snapshot is there");
         self.enabled.lock().unwrap().clear();
     }
 
-    /// Gives an account more than it can spend, and leave to send without its key.
+    /// Funds and impersonates an account, so that it can send without its key.
     pub(crate) async fn enable(&self, account: Address) {
         if !self.enabled.lock().unwrap().insert(account) {
             return;
@@ -273,7 +277,7 @@ impl Net {
         self.chain.provider().raw_request(method.into(), params).await
     }
 
-    /// Contract, function and arguments in words.
+    /// Describes a transaction: contract, function and arguments.
     fn told(&self, tx: &Tx) -> String {
         let Some(to) = tx.to else { return "a creation".to_owned() };
         let name = self.name_of(to).unwrap_or("an unnamed contract");
@@ -295,7 +299,7 @@ impl Net {
         }
     }
 
-    /// What a migrator logs appears as logged by the contract that it works for; it is both's.
+    /// Records an event. An event of a migrator appears at the contract that it migrates, so it counts for both.
     fn note_logs(&self, receipt: &TransactionReceipt) {
         let mut migrator = None;
         for log in receipt.logs() {
@@ -322,7 +326,7 @@ impl Net {
         }
     }
 
-    /// Notes what was done through something else, as a factory's call of a new proxy.
+    /// Records a call that another contract made, such as the factory's call of a new proxy.
     pub(crate) fn note_done(&self, name: &'static str, data: &[u8]) {
         if let Some(selector) = data.first_chunk() {
             coverage::note(self.kind, name, Entry::Function(*selector));
@@ -330,7 +334,7 @@ impl Net {
     }
 }
 
-/// What creates a contract: the artifact's code and its arguments.
+/// Returns the init code of a contract: the artifact's code and the arguments.
 pub(crate) fn init_code(name: &'static str, arguments: impl AsRef<[u8]>) -> Bytes {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../contracts/artifacts");
     let text = std::fs::read_to_string(format!("{folder}/{name}.json")).unwrap();

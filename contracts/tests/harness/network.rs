@@ -1,7 +1,6 @@
-//! The contracts of both chains on one chain, configured as a new network is: where every test
-//! begins.
+//! The contracts of both chains on one chain, configured like a new network: the start of every test.
 //!
-//! One chain is enough for all but the way between two: the app chain's contracts have a parameter
+//! One chain suffices for all tests but those of the bridge: the app chain's contracts have a parameter
 //! registry of their own, and the gateways name each other.
 
 use std::ops::Deref;
@@ -13,29 +12,29 @@ use hawser_chain::contracts::{
     RateRegistry, SettlementChainGateway, SettlementChainParameterRegistry, artifact,
 };
 
-use super::actors::{Calls as _, actor, admin, anyone, deployer};
-use super::chain::Kind;
+use super::actors::{Caller as _, actor, admin, anyone, deployer};
+use super::chain::ChainBackend;
 use super::money::endow_patron;
-use super::net::{Net, init_code};
+use super::test_chain::{TestChain, init_code};
 use super::tx::Tx;
 
 pub(crate) const CHAIN_ID: u64 = 31337;
-/// The app chain that the gateway has an inbox of.
+/// Id of the app chain for which the gateway has an inbox.
 pub(crate) const APP_CHAIN_ID: u64 = 31338;
 pub(crate) const ARB_SYS: Address = address!("0x0000000000000000000000000000000000000064");
 /// The smallest deposit of a payer, in microdollars.
 pub(crate) const MINIMUM_DEPOSIT: u128 = 10_000_000;
-/// How long a withdrawal waits, in seconds.
+/// Lock period of a withdrawal, in seconds.
 pub(crate) const LOCK_PERIOD: u64 = 172_800;
 
 /// A network's contracts, by address.
-pub(crate) struct World {
-    net: Net,
+pub(crate) struct TestNetwork {
+    net: TestChain,
     snapshot: U256,
     pub(crate) at: Contracts,
 }
 
-/// Where the contracts stand.
+/// Addresses of the contracts.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Contracts {
     pub(crate) factory: Address,
@@ -56,18 +55,18 @@ pub(crate) struct Contracts {
     pub(crate) splitter: Address,
 }
 
-/// A world is the chain that it is on, and knows its contracts.
-impl Deref for World {
-    type Target = Net;
+/// A test network is its chain, with the addresses of the contracts.
+impl Deref for TestNetwork {
+    type Target = TestChain;
 
-    fn deref(&self) -> &Net {
+    fn deref(&self) -> &TestChain {
         &self.net
     }
 }
 
-impl World {
-    pub(crate) async fn start(kind: Kind) -> Self {
-        let net = Net::start(kind, CHAIN_ID).await;
+impl TestNetwork {
+    pub(crate) async fn start(kind: ChainBackend) -> Self {
+        let net = TestChain::start(kind, CHAIN_ID).await;
         let at = deploy(&net).await;
         configure(&net, &at).await;
         endow_patron(&net, &at).await;
@@ -75,7 +74,7 @@ impl World {
         Self { net, snapshot, at }
     }
 
-    /// The same world as it began.
+    /// Restores the state at the start.
     pub(crate) async fn restore(self) -> Self {
         self.net.revert_to(self.snapshot).await;
         let snapshot = self.net.snapshot().await;
@@ -99,13 +98,13 @@ impl World {
         self.send(admin().calls(registry, call)).await;
     }
 
-    /// Takes over a parameter with a function that anyone may call.
-    pub(crate) async fn poke<C: SolCall>(&self, contract: Address, call: C) {
+    /// Tells a contract to read a parameter, by a function that any account may call.
+    pub(crate) async fn update<C: SolCall>(&self, contract: Address, call: C) {
         self.send(anyone().calls(contract, call)).await;
     }
 }
 
-/// What can be the value of a parameter.
+/// A type that can be the value of a parameter.
 pub(crate) trait IntoWord {
     fn into_word(self) -> B256;
 }
@@ -129,7 +128,7 @@ impl IntoWord for Address {
 }
 
 /// Contracts behind proxies, in the order of their deployment.
-const PROXIED: [&str; 13] = [
+pub(crate) const PROXIED: [&str; 13] = [
     "SettlementChainParameterRegistry",
     "MockUnderlyingFeeToken",
     "FeeToken",
@@ -146,7 +145,7 @@ const PROXIED: [&str; 13] = [
 ];
 
 impl Contracts {
-    /// Where everything will be that this account deploys, from this nonce on.
+    /// Computes the addresses of a deployment by this account from this nonce on.
     fn planned(deployer: Address, nonce: u64) -> Self {
         let factory = deployer.create(nonce + 1);
         let proxy_code = init_code("Proxy", factory.create(1).abi_encode());
@@ -174,7 +173,7 @@ impl Contracts {
         }
     }
 
-    /// Where a contract stands.
+    /// Returns the address of a contract.
     pub(crate) fn named(&self, name: &str) -> Address {
         match name {
             "Factory" => self.factory,
@@ -196,7 +195,7 @@ impl Contracts {
         }
     }
 
-    /// What a contract's constructor is given, encoded.
+    /// Returns the encoded constructor arguments of a contract.
     pub(crate) fn arguments(&self, name: &str) -> Vec<u8> {
         match name {
             "SettlementChainParameterRegistry" | "AppChainParameterRegistry" => vec![],
@@ -216,7 +215,7 @@ impl Contracts {
         }
     }
 
-    /// The call that initialises a contract.
+    /// Returns the data of the call that initialises a contract.
     pub(crate) fn initialisation(&self, name: &str) -> Vec<u8> {
         let admins_ = match name {
             "SettlementChainParameterRegistry" => vec![admin().address()],
@@ -232,7 +231,7 @@ fn salt_of(name: &str) -> B256 {
     B256::right_padding_from(name.as_bytes())
 }
 
-async fn deploy(net: &Net) -> Contracts {
+async fn deploy(net: &TestChain) -> Contracts {
     let deployer = deployer().address();
     let at = Contracts::planned(deployer, net.nonce(deployer).await);
     deploy_factory(net, &at).await;
@@ -247,7 +246,7 @@ async fn deploy(net: &Net) -> Contracts {
     Contracts { inbox, splitter, ..at }
 }
 
-async fn deploy_factory(net: &Net, at: &Contracts) {
+async fn deploy_factory(net: &TestChain, at: &Contracts) {
     let from = deployer();
     let implementation = net.create(from.address(), "Factory", at.arguments("Factory")).await;
     let proxy = net.create(from.address(), "Proxy", implementation.abi_encode()).await;
@@ -257,7 +256,7 @@ async fn deploy_factory(net: &Net, at: &Contracts) {
 }
 
 /// Deploys an implementation and a proxy of it, and initialises that.
-async fn deploy_proxied(net: &Net, at: &Contracts, name: &'static str) {
+async fn deploy_proxied(net: &TestChain, at: &Contracts, name: &'static str) {
     let bytecode_ = init_code(name, at.arguments(name));
     let implementation = at.factory.create2(keccak256(&bytecode_), keccak256(&bytecode_));
     net.name(implementation, name);
@@ -274,7 +273,7 @@ async fn deploy_proxied(net: &Net, at: &Contracts, name: &'static str) {
     net.send(deployer().calls(at.factory, call)).await;
 }
 
-async fn configure(net: &Net, at: &Contracts) {
+async fn configure(net: &TestChain, at: &Contracts) {
     let now = net.now().await;
     let inbox = format!("xmtp.settlementChainGateway.inbox.{APP_CHAIN_ID}");
     let minimum_deposit = U256::from(MINIMUM_DEPOSIT);
@@ -301,20 +300,20 @@ async fn configure(net: &Net, at: &Contracts) {
         ("xmtp.identityUpdateBroadcaster.maxPayloadSize", 262_144.into_word()),
     ];
     set_all(net, at.app_params, &app).await;
-    poke_all(net, at).await;
+    update_all(net, at).await;
 }
 
-async fn set_all(net: &Net, registry: Address, parameters: &[(&str, B256)]) {
+async fn set_all(net: &TestChain, registry: Address, parameters: &[(&str, B256)]) {
     let keys_ = parameters.iter().map(|(key, _)| (*key).to_owned()).collect();
     let values_ = parameters.iter().map(|(_, value)| *value).collect();
     let call = SettlementChainParameterRegistry::set_1Call { keys_, values_ };
     net.send(admin().calls(registry, call)).await;
 }
 
-async fn poke_all(net: &Net, at: &Contracts) {
+async fn update_all(net: &TestChain, at: &Contracts) {
     let anyone = anyone();
     let chain = SettlementChainGateway::updateInboxCall { chainId_: U256::from(APP_CHAIN_ID) };
-    let pokes = [
+    let updates = [
         anyone.calls(at.nodes, NodeRegistry::updateAdminCall {}),
         anyone.calls(at.nodes, NodeRegistry::updateMaxCanonicalNodesCall {}),
         anyone.calls(at.payers, PayerRegistry::updateSettlerCall {}),
@@ -330,14 +329,14 @@ async fn poke_all(net: &Net, at: &Contracts) {
         anyone.calls(at.identities, GroupMessageBroadcaster::updateMaxPayloadSizeCall {}),
         anyone.calls(at.identities, GroupMessageBroadcaster::updateMinPayloadSizeCall {}),
     ];
-    for poke in pokes {
-        net.send(poke).await;
+    for update in updates {
+        net.send(update).await;
     }
 }
 
-/// Contracts beside those of the world.
-impl World {
-    /// A proxy of this contract that nobody has initialised.
+/// Deployment of further contracts.
+impl TestNetwork {
+    /// Deploys a proxy of this contract without initialising it.
     pub(crate) async fn uninitialised(
         &self,
         name: &'static str,
@@ -350,7 +349,7 @@ impl World {
         proxy
     }
 
-    /// A contract of this name beside that of the world, initialised and not configured.
+    /// Deploys a second contract of this name, initialised and not configured.
     pub(crate) async fn fresh(&self, name: &'static str) -> Address {
         let proxy = self.uninitialised(name, self.at.arguments(name)).await;
         let initialisation = self.at.initialisation(name);
@@ -359,7 +358,7 @@ impl World {
     }
 }
 
-/// As whom an account of the settlement chain acts on the app chain.
+/// Returns the alias of an account of the settlement chain on the app chain.
 pub(crate) fn alias(account: Address) -> Address {
     const OFFSET: Address = address!("0x1111000000000000000000000000000000001111");
     let (account, offset): (U160, U160) = (account.into(), OFFSET.into());
