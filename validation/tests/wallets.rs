@@ -14,7 +14,7 @@ use hawser_chain::send::{Call, Sender};
 use hawser_mls::identity::WalletQuestion;
 use hawser_validation::wallets::client::{SIGNATURE_LEN_BYTES_MAX, ask};
 use hawser_validation::wallets::{WalletChains as _, WalletError, WalletRpc};
-use pair::{Kind, Pair};
+use pair::{ChainBackend, Pair};
 
 on_both_kinds_of_chain! {
     a_deployed_wallet_is_asked_itself_at_the_block_that_is_named
@@ -74,7 +74,7 @@ struct World {
 }
 
 impl World {
-    async fn new(kind: Kind) -> Self {
+    async fn new(kind: ChainBackend) -> Self {
         use alloy::sol_types::SolCall as _;
 
         let pair = Pair::start(kind).await;
@@ -112,7 +112,7 @@ impl World {
     }
 }
 
-async fn a_deployed_wallet_is_asked_itself_at_the_block_that_is_named(kind: Kind) {
+async fn a_deployed_wallet_is_asked_itself_at_the_block_that_is_named(kind: ChainBackend) {
     let world = World::new(kind).await;
     world.deploy().await;
     let block_number = world.newest().await;
@@ -131,7 +131,7 @@ async fn a_deployed_wallet_is_asked_itself_at_the_block_that_is_named(kind: Kind
     assert!(ask(&world.pair.app, &before).await.unwrap(), "that block's state has not changed");
 }
 
-async fn a_wallet_that_is_not_there_yet_is_deployed_for_the_question(kind: Kind) {
+async fn a_wallet_that_is_not_there_yet_is_deployed_for_the_question(kind: ChainBackend) {
     let world = World::new(kind).await;
     let ask = |call: &Bytes, signer| query(world.wallet, world.wrap(call, sign(&key(signer))));
     assert!(world.agrees(&ask(&world.deploy, 7)).await);
@@ -143,7 +143,7 @@ async fn a_wallet_that_is_not_there_yet_is_deployed_for_the_question(kind: Kind)
     assert!(!world.agrees(&query(world.wallet, broken)).await);
 }
 
-async fn an_account_without_code_signs_with_its_key(kind: Kind) {
+async fn an_account_without_code_signs_with_its_key(kind: ChainBackend) {
     let world = World::new(kind).await;
     assert!(world.agrees(&query(key(7).address(), sign(&key(7)))).await);
     assert!(!world.agrees(&query(key(8).address(), sign(&key(7)))).await);
@@ -151,7 +151,7 @@ async fn an_account_without_code_signs_with_its_key(kind: Kind) {
     assert!(!world.agrees(&query(key(7).address(), sign(&key(7)).slice(..64))).await);
 }
 
-async fn wallets_that_misbehave_do_not_agree(kind: Kind) {
+async fn wallets_that_misbehave_do_not_agree(kind: ChainBackend) {
     let world = World::new(kind).await;
     world.deploy().await;
     for how in [1u8, 2, 3] {
@@ -163,7 +163,7 @@ async fn wallets_that_misbehave_do_not_agree(kind: Kind) {
     assert!(!world.agrees(&query(world.wallet, too_long)).await);
 }
 
-async fn blocks_that_are_not_there_are_no_answer(kind: Kind) {
+async fn blocks_that_are_not_there_are_no_answer(kind: ChainBackend) {
     let world = World::new(kind).await;
     for block_number in [world.newest().await + 1000, u64::MAX] {
         let later = WalletQuestion { block_number, ..query(key(7).address(), sign(&key(7))) };
@@ -173,7 +173,7 @@ async fn blocks_that_are_not_there_are_no_answer(kind: Kind) {
 
 #[tokio::test]
 async fn the_next_endpoint_of_a_chain_is_asked_when_one_is_no_use() {
-    let pair = Pair::start(Kind::Embedded).await;
+    let pair = Pair::start(ChainBackend::Embedded).await;
     let [settlement, app] = [&pair.settlement, &pair.app].map(|it| it.endpoint().to_owned());
     let nowhere = "http://127.0.0.1:9".to_owned();
     let chains = WalletRpc::new([
