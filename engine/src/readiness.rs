@@ -1,4 +1,4 @@
-//! Whether this node may publish, by its registry record and the price list.
+//! Readiness of this node to publish, by its registry record and the price list.
 
 use hawser_proto::{OriginatorId, PublicKey};
 use hawser_rules::{RateTable, Registry};

@@ -1,4 +1,4 @@
-//! A follower is told what happens, and what it wants done is looked at.
+//! Tests of the follower: inputs, then assertions on its effects.
 
 use hawser_proto::Bytes;
 use hawser_storage::{InvalidRule, Validity};
@@ -39,7 +39,7 @@ fn skips(from: u64, through: u64, reason: SkipReason) -> Change {
     Change::Skip { originator: SOURCE, from, through, reason }
 }
 
-/// A follower with its clock, and the wants that stand.
+/// Rig of a follower with its clock and the open wants.
 struct Rig {
     follower: Follower,
     now: Instant,
@@ -47,7 +47,7 @@ struct Rig {
 }
 
 impl Rig {
-    /// Has `stored` envelopes; nobody is connected.
+    /// Holds `stored` envelopes; no peer is connected.
     fn new(stored: u64) -> Self {
         #[expect(clippy::disallowed_methods, reason = "any moment will do to count from")]
         let now = Instant::now();
@@ -55,7 +55,7 @@ impl Rig {
         Self { follower, now, asked: BTreeMap::new() }
     }
 
-    /// The same with its own node connected.
+    /// Starts with the source connected.
     fn connected(stored: u64) -> Self {
         let mut rig = Self::new(stored);
         rig.up(SOURCE);
@@ -73,7 +73,7 @@ impl Rig {
         self.effects()
     }
 
-    /// Answers the want that stands.
+    /// Answers the open want.
     fn answer(&mut self, peer: OriginatorId, items: Vec<StrandItem<VerifyResult>>) -> Vec<Effect> {
         let (request, _) = self.asked[&peer];
         self.deliver(peer, request, items)
@@ -117,7 +117,7 @@ impl Rig {
         effects
     }
 
-    /// What a peer is being asked for: after, up to.
+    /// Returns the open want at a peer: after, up to.
     fn asks(&self, peer: OriginatorId) -> Option<(u64, Option<u64>)> {
         self.asked.get(&peer).map(|(_, want)| (want.after.0, want.up_to.map(|id| id.0)))
     }
@@ -187,20 +187,20 @@ fn a_gap_is_looked_for_at_every_peer_and_the_strand_goes_on_once_it_is_found() {
     assert_eq!(rig.asks(SOURCE), Some((2, Some(5))));
     assert_eq!(rig.asks(OTHER), Some((2, Some(5))));
     rig.up(THIRD);
-    assert_eq!(rig.asks(THIRD), Some((2, Some(5))), "who comes later is asked too");
+    assert_eq!(rig.asks(THIRD), Some((2, Some(5))), "a peer that connects later is asked too");
 
     rig.follower.handle_durable(SequenceId(2));
     let effects = rig.answer(OTHER, envelopes([3, 4, 5]));
     assert!(effects.contains(&appends([3, 4, 5])));
     assert!(!rig.follower.is_searching());
-    assert_eq!(rig.asks(THIRD), None, "nobody else needs to answer");
+    assert_eq!(rig.asks(THIRD), None, "no other peer needs to answer");
     assert_eq!(rig.asks(SOURCE), Some((2, None)), "from what is on disk");
     let effects = rig.answer(SOURCE, envelopes([3, 4, 5, 6]));
     assert!(effects.contains(&appends([6])));
 }
 
 #[test]
-fn what_nobody_has_for_a_minute_is_marked_missing_and_the_strand_goes_on() {
+fn places_that_no_peer_has_for_a_minute_are_marked_missing_and_the_strand_goes_on() {
     let mut rig = Rig::connected(0);
     rig.up(OTHER);
     rig.answer(SOURCE, envelopes([1, 4]));
@@ -217,7 +217,7 @@ fn what_nobody_has_for_a_minute_is_marked_missing_and_the_strand_goes_on() {
 }
 
 #[test]
-fn nothing_is_given_up_while_nobody_could_be_asked() {
+fn nothing_is_marked_missing_while_no_peer_could_be_asked() {
     let mut rig = Rig::connected(0);
     rig.answer(SOURCE, envelopes([1, 4]));
     rig.down(SOURCE);
@@ -229,7 +229,7 @@ fn nothing_is_given_up_while_nobody_could_be_asked() {
 }
 
 #[test]
-fn whoever_does_not_have_it_is_asked_again_during_the_search() {
+fn a_peer_that_does_not_have_it_is_asked_again_during_the_search() {
     let mut rig = Rig::connected(0);
     rig.up(OTHER);
     rig.answer(SOURCE, envelopes([1, 4]));
@@ -297,7 +297,7 @@ fn what_its_own_node_no_longer_keeps_is_passed_over_without_a_search() {
         [Effect::Write(StrandWrite::Append { changes, through: SequenceId(7) })]
     );
     rig.follower.handle_durable(SequenceId(7));
-    assert_eq!(rig.asks(OTHER), None, "nobody else is asked for it, then or later");
+    assert_eq!(rig.asks(OTHER), None, "no other peer is asked for it, then or later");
     let wants = rig.wait(FILL_EVERY * 2);
     assert!(!wants.iter().any(|it| matches!(it, Effect::Want { peer: OTHER, .. })), "{wants:?}");
 }
@@ -367,7 +367,7 @@ fn more_than_was_asked_for_is_out_of_order() {
     assert!(rig.follower.is_searching(), "the others go on");
 }
 
-/// An envelope that the price list of this node does not allow for, and may be too old for.
+/// Item of an envelope whose price the price list does not explain and may be too old to judge.
 fn undecided(sequence: u64) -> StrandItem<VerifyResult> {
     StrandItem::Envelope(Err(VerifyError::Undecided(EnvelopeId::new(SOURCE, SequenceId(sequence)))))
 }
@@ -403,7 +403,7 @@ fn what_cannot_be_judged_yet_is_not_missing() {
         }
         assert_eq!(count_appends(&rig.wait(Duration::from_secs(1))), 0);
     }
-    // Now nobody has it any more.
+    // Now no peer has it any more.
     rig.down(OTHER);
     let effects = rig.wait(SEARCH_FOR * 2);
     let changes = vec![skips(2, 3, SkipReason::Missing)];
@@ -439,7 +439,7 @@ fn a_source_that_is_ahead_and_silent_is_asked_anew() {
 }
 
 #[test]
-fn the_head_of_the_strand_cannot_be_moved_by_words() {
+fn claims_never_move_the_head_of_the_strand() {
     let mut rig = Rig::connected(0);
     rig.up(OTHER);
     let end = SequenceId::MAX;
@@ -458,7 +458,7 @@ enum Input {
     Wait(u64),
 }
 
-/// Envelopes by their places; those from here on cannot be judged yet.
+/// First number of the inputs that stand for envelopes whose price cannot be judged yet.
 const UNDECIDED: u64 = 100;
 
 fn items() -> impl Strategy<Value = StrandItem<u64>> {
@@ -488,8 +488,7 @@ fn inputs() -> impl Strategy<Value = Input> {
 }
 
 proptest! {
-    /// Whatever peers do: places are taken in order and none is passed over, and at most one want
-    /// stands for each peer.
+    /// X    /// stands for each peer.
     #[test]
     fn places_are_taken_in_order_whatever_peers_do(
         inputs in proptest::collection::vec(inputs(), 1..60),

@@ -1,4 +1,4 @@
-//! Every kind of envelope that a peer may send, and what becomes of it.
+//! Tests of the verifier with every kind of envelope that a peer may send.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ fn key(seed: u8) -> SecretKey {
     SecretKey::from_bytes(&[seed; 32]).unwrap()
 }
 
-fn judge() -> EnvelopeVerifier {
+fn verifier() -> EnvelopeVerifier {
     let rate = Rate {
         start_unix_s: 0,
         message_fee: 1000,
@@ -60,7 +60,7 @@ fn paid(client: Bytes, target: OriginatorId, days: u32) -> pb::PayerEnvelope {
     PayerEnvelope::sign(client, target, days, &key(3))
 }
 
-/// A statement as an honest node makes it.
+/// Returns the statement that an honest node makes.
 fn statement(sequence: u64, payer: &pb::PayerEnvelope) -> pb::UnsignedOriginatorEnvelope {
     let payer_envelope_bytes: Bytes = payer.encode_to_vec().into();
     let days = u64::from(payer.message_retention_days);
@@ -86,9 +86,9 @@ fn good(sequence: u64) -> Bytes {
 }
 
 fn check_one(bytes: Bytes) -> VerifyResult {
-    let verdicts = judge().check(vec![bytes]);
-    assert_eq!(verdicts.len(), 1);
-    verdicts.into_iter().next().unwrap()
+    let results = verifier().check(vec![bytes]);
+    assert_eq!(results.len(), 1);
+    results.into_iter().next().unwrap()
 }
 
 #[test]
@@ -171,26 +171,26 @@ fn what_is_signed_but_breaks_a_rule_is_kept_under_the_rules_number() {
 }
 
 #[test]
-fn a_price_is_held_against_nobody_by_a_list_that_may_be_older_than_the_envelope() {
+fn a_price_list_that_may_be_older_than_the_envelope_marks_no_price() {
     let with = |change: fn(&mut pb::UnsignedOriginatorEnvelope)| {
         let mut changed = statement(5, &paid(application(), SOURCE, 60));
         change(&mut changed);
         signed(&changed, 2)
     };
-    let dear = [with(|s| s.base_fee_picodollars += 1), with(|s| s.congestion_fee_picodollars = 8)];
+    let overpriced = [with(|s| s.base_fee_picodollars += 1), with(|s| s.congestion_fee_picodollars = 8)];
     let confirmed =
-        |ns| EnvelopeVerifier { rates: Arc::new(judge().rates.confirmed(ns)), ..judge() };
+        |ns| EnvelopeVerifier { rates: Arc::new(verifier().rates.confirmed(ns)), ..verifier() };
     let id = EnvelopeId::new(SOURCE, SequenceId(5));
-    for bytes in dear {
-        let check = |judge: EnvelopeVerifier| judge.check(vec![bytes.clone()]).remove(0);
+    for bytes in overpriced {
+        let check = |verifier: EnvelopeVerifier| verifier.check(vec![bytes.clone()]).remove(0);
         assert_eq!(check(confirmed(NS - 1)), Err(VerifyError::Undecided(id)));
         assert!(check(confirmed(NS)).unwrap().validity != Validity::Valid);
     }
     // A price that the list knows is right however old the list is, and what breaks a rule that
     // has nothing to do with prices breaks it in any case.
     let batch = vec![good(5), with(|s| s.expiry_unixtime += 601)];
-    let verdicts = confirmed(0).check(batch);
-    let marks: Vec<_> = verdicts.into_iter().map(|verdict| verdict.unwrap().validity).collect();
+    let results = confirmed(0).check(batch);
+    let marks: Vec<_> = results.into_iter().map(|result| result.unwrap().validity).collect();
     assert_eq!(marks, [Validity::Valid, Validity::Invalid(InvalidRule(9))]);
 }
 
@@ -201,10 +201,10 @@ fn a_batch_is_judged_one_by_one_in_its_order() {
     unpaid.payer_signature = None;
     let invalid = signed(&statement(3, &unpaid), 2);
     let batch = vec![good(1), forged, invalid, Bytes::from_static(b"nothing"), good(4)];
-    let verdicts = judge().check(batch);
-    let told: Vec<_> = verdicts
+    let results = verifier().check(batch);
+    let told: Vec<_> = results
         .into_iter()
-        .map(|verdict| verdict.map(|entry| (entry.id.sequence.0, entry.validity)))
+        .map(|result| result.map(|entry| (entry.id.sequence.0, entry.validity)))
         .collect();
     let expected = [
         Ok((1, Validity::Valid)),
