@@ -103,8 +103,11 @@ impl Sequencer {
         rates: &RateTable,
         request: impl IntoIterator<Item = &'a Admitted>,
     ) -> Result<Vec<Sequenced>, PriceError> {
-        let mut next =
-            Draft { sequence: self.last, ns: self.last_ns, congestion: self.congestion.clone() };
+        let mut next = RequestDraft {
+            sequence: self.last,
+            ns: self.last_ns,
+            congestion: self.congestion.clone(),
+        };
         let sequenced: Result<Vec<_>, _> = request
             .into_iter()
             .map(|admitted| next.place(self.node, now_ns, rates, admitted))
@@ -123,7 +126,7 @@ impl Sequencer {
 
 /// The sequencer's state while a request is sequenced; becomes the state once all of the request
 /// has a price.
-struct Draft {
+struct RequestDraft {
     sequence: SequenceId,
     ns: i64,
     congestion: CongestionWindow,
@@ -135,7 +138,7 @@ struct Price {
     congestion: u64,
 }
 
-impl Draft {
+impl RequestDraft {
     fn place(
         &mut self,
         node: OriginatorId,
@@ -191,6 +194,7 @@ impl Draft {
 mod tests {
     use hawser_proto::envelope::OriginatorEnvelope;
     use hawser_proto::{Bytes, SecretKey};
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -357,6 +361,40 @@ mod tests {
         for (step, sequenced) in steps.iter().zip(sequenced) {
             let golden: u64 = step["congestion_fee_picodollars"].as_str().unwrap().parse().unwrap();
             assert_eq!(open(sequenced).unsigned().congestion_fee_picodollars(), golden, "{step}");
+        }
+    }
+
+    proptest! {
+        /// The sequencer prices by minutes of its own, and reads counts that storage keeps by
+        /// minutes of its own: both have to number them alike.
+        #[test]
+        fn storage_and_rules_number_minutes_alike(ns in any::<i64>()) {
+            prop_assert_eq!(minute_of(ns), hawser_storage::minute_of(ns));
+        }
+
+        /// Any clock and any chain: ids are contiguous, times strictly increase, and the price is
+        /// that of the time which the statement says.
+        #[test]
+        fn statements_keep_the_order_for_any_clock(
+            steps in proptest::collection::vec(
+                (-2_000_000_000..4_000_000_000_i64, proptest::option::of(-10..700_i64), 1..4_usize),
+                1..20,
+            ),
+        ) {
+            let mut sequencer = sequencer();
+            let (mut last, mut last_ns) = (SequenceId(0), 0);
+            for (offset_ns, chain_s, count) in steps {
+                let now_ns = START_NS + offset_ns;
+                let depends_on_ns = chain_s.map(|s| START_NS + s * 1_000_000_000);
+                let request = vec![Admitted { depends_on_ns, ..admitted(60) }; count];
+                for sequenced in sequencer.sequence(now_ns, &plain(), &request).unwrap() {
+                    prop_assert_eq!(sequenced.id.sequence, last.next());
+                    prop_assert!(sequenced.originator_ns > last_ns);
+                    prop_assert!(sequenced.expiry_unix_s >= unix_s(sequenced.originator_ns));
+                    (last, last_ns) = (sequenced.id.sequence, sequenced.originator_ns);
+                }
+            }
+            prop_assert_eq!(sequencer.last(), last);
         }
     }
 }

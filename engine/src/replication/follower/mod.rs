@@ -67,7 +67,7 @@ pub struct Follower {
     accepted: SequenceId,
     /// The highest place known to be on disk.
     durable: SequenceId,
-    peers: BTreeMap<OriginatorId, Peer>,
+    peers: BTreeMap<OriginatorId, PeerProgress>,
     search: Option<Search>,
     /// The next place, if a peer has sent its envelope and the price could not be judged yet.
     undecided: Option<SequenceId>,
@@ -80,9 +80,9 @@ pub struct Follower {
     effects: VecDeque<Effect>,
 }
 
-/// A connected peer.
+/// The state of requests to a connected peer.
 #[derive(Debug)]
-struct Peer {
+struct PeerProgress {
     /// The open want; the protocol allows one at a time for each strand.
     open: Option<OpenWant>,
     /// The peer is not asked before this time.
@@ -171,7 +171,7 @@ impl Follower {
 
     /// Notes that a peer has connected. A peer that was connected before starts anew.
     pub fn handle_peer_up(&mut self, now: Instant, peer: OriginatorId) {
-        let fresh = Peer {
+        let fresh = PeerProgress {
             open: None,
             ask_at: now,
             claimed_head: SequenceId::NONE,
@@ -250,7 +250,7 @@ impl Follower {
     /// an event can change anything.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let next_ask = |(id, peer): (&OriginatorId, &Peer)| {
+        let next_ask = |(id, peer): (&OriginatorId, &PeerProgress)| {
             (peer.open.is_none() && self.next_want(*id, peer).is_some()).then_some(peer.ask_at)
         };
         self.search
@@ -455,7 +455,7 @@ impl Follower {
 
     /// Returns the want for an idle peer: the places of the search if there is one, else the strand
     /// if the peer is its source, else the next range that is marked missing.
-    fn next_want(&self, id: OriginatorId, peer: &Peer) -> Option<Want> {
+    fn next_want(&self, id: OriginatorId, peer: &PeerProgress) -> Option<Want> {
         let want = |after, up_to| Want { originator: self.originator, after, up_to };
         if let Some(search) = &self.search {
             return Some(want(self.accepted, Some(search.through)));
@@ -505,7 +505,7 @@ impl Follower {
     }
 
     fn is_stalled(&self) -> bool {
-        let is_ahead = |peer: &Peer| peer.claimed_head > self.accepted;
+        let is_ahead = |peer: &PeerProgress| peer.claimed_head > self.accepted;
         // While a commit is under way, the source may be waiting for this node to read on.
         self.durable == self.accepted && self.peers.get(&self.source).is_some_and(is_ahead)
     }

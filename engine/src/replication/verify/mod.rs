@@ -46,7 +46,7 @@ pub struct EnvelopeVerifier {
 }
 
 /// A digest, and the signature whose signer is to be recovered.
-type Claim = (Digest, Signature);
+type SignatureClaim = (Digest, Signature);
 
 /// An envelope whose outer layer is well-formed, not yet known to be signed by its originator.
 struct OpenedEnvelope {
@@ -97,7 +97,7 @@ impl EnvelopeVerifier {
         opened.into_iter().map(result).collect()
     }
 
-    fn open(&self, bytes: Bytes) -> Result<(OpenedEnvelope, Claim), PeerViolation> {
+    fn open(&self, bytes: Bytes) -> Result<(OpenedEnvelope, SignatureClaim), PeerViolation> {
         let (statement, proof) =
             OriginatorEnvelope::open(bytes.clone()).map_err(|_| PeerViolation::NotCanonical)?;
         let Proof::Signature(signature) = proof else { return Err(PeerViolation::ChainProof) };
@@ -157,7 +157,7 @@ impl EnvelopeVerifier {
     }
 }
 
-fn payer_claim(envelope: &OpenedEnvelope) -> Result<Claim, Violation> {
+fn payer_claim(envelope: &OpenedEnvelope) -> Result<SignatureClaim, Violation> {
     // `check_statement` never sees this error: `entry` reports the layer's own first.
     let statement = envelope.inner.as_ref().map_err(|_| Violation::PayerSignatureMissing)?;
     let payer = statement.payer();

@@ -177,7 +177,8 @@ fn a_price_list_that_may_be_older_than_the_envelope_marks_no_price() {
         change(&mut changed);
         signed(&changed, 2)
     };
-    let overpriced = [with(|s| s.base_fee_picodollars += 1), with(|s| s.congestion_fee_picodollars = 8)];
+    let overpriced =
+        [with(|s| s.base_fee_picodollars += 1), with(|s| s.congestion_fee_picodollars = 8)];
     let confirmed =
         |ns| EnvelopeVerifier { rates: Arc::new(verifier().rates.confirmed(ns)), ..verifier() };
     let id = EnvelopeId::new(SOURCE, SequenceId(5));
