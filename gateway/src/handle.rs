@@ -16,18 +16,18 @@ use tonic::server::NamedService as _;
 use tonic::service::{Routes, RoutesBuilder};
 use tonic_health::pb::health_server::HealthServer;
 
-use crate::chain::{ChainPath, ChainWriter, Shown};
+use crate::chain::{ChainPath, ChainWriter};
 use crate::conditions::GatewayChecks;
 use crate::gateway_status::GatewayObserver;
 use crate::metrics::{self, Numbers};
-use crate::nodes::{MakeNode, Nodes};
+use crate::nodes::{ChainStrands, NodeSetup, Nodes, PayerSettings, follow_registry};
 use crate::operator::GatewayPages;
-use crate::policy::{KeysFault, Pace, Policies};
-use crate::publish::{Batcher, Payer, Publisher};
+use crate::policy::{KeyFetchSettings, KeysError, Policies};
+use crate::publish::Publisher;
 use crate::select::Strategy;
 use crate::serve::publish::Service;
 use crate::serve::{Api, wire};
-use crate::settings::{GatewaySettings, World};
+use crate::settings::{GatewayPorts, GatewaySettings};
 
 /// Time between two probes of the app chain. A guess: a block takes about a second.
 const CHAIN_PROBED_EVERY: Duration = Duration::from_secs(2);
@@ -68,7 +68,7 @@ pub enum StartError {
     Reflection(#[from] SchemaError),
     /// The keys of tokens cannot be used.
     #[error("policies: {0}")]
-    Keys(#[from] KeysFault),
+    Keys(#[from] KeysError),
 }
 
 /// A running gateway. Dropping it ends everything at once; [`GatewayHandle::shutdown`] does so in
@@ -85,19 +85,22 @@ pub struct GatewayHandle {
 ///
 /// # Errors
 /// [`StartError`] if an address cannot be bound or a policy cannot be applied. Nothing is served then.
-pub async fn start(settings: GatewaySettings, world: World) -> Result<GatewayHandle, StartError> {
+pub async fn start(
+    settings: GatewaySettings,
+    ports: GatewayPorts,
+) -> Result<GatewayHandle, StartError> {
     let (end, stop) = (CancellationToken::new(), CancellationToken::new());
     let end_guard = end.clone().drop_guard();
     let policies = Arc::new(Policies::new(settings.policies.clone())?);
     let numbers = Arc::new(Numbers::default());
-    let shown = Shown::default();
-    let nodes = nodes(&settings, &world, &numbers, &shown, end.clone());
+    let strands = ChainStrands::default();
+    let nodes = nodes(&settings, &ports, &numbers, &strands, end.clone());
     let checks = Arc::new(GatewayChecks::new(
         nodes.clone(),
         policies.clone(),
-        world.lists.clone(),
+        ports.lists.clone(),
         settings.list_failing_max,
-        world.chain.is_some(),
+        ports.chain.is_some(),
     ));
     let readiness = Readiness::new(checks.clone());
     let build = BuildInfo {
@@ -123,10 +126,10 @@ pub async fn start(settings: GatewaySettings, world: World) -> Result<GatewayHan
         None => None,
     };
     let chain = ChainPath::new(
-        world.chain.clone(),
+        ports.chain.clone(),
         nodes.clone(),
-        shown,
-        world.identity.clone(),
+        strands,
+        ports.identity.clone(),
         numbers.clone(),
         settings.shown_timeout,
     );
@@ -140,8 +143,8 @@ pub async fn start(settings: GatewaySettings, world: World) -> Result<GatewayHan
         nodes,
         publisher,
         chain,
-        identity: world.identity,
-        rates: world.rates,
+        identity: ports.identity,
+        rates: ports.rates,
         retention_days: settings.retention_days,
         chain_payload_bytes_max: settings.chain_payload_bytes_max,
         numbers,
@@ -151,11 +154,11 @@ pub async fn start(settings: GatewaySettings, world: World) -> Result<GatewayHan
     let server = Server::bind(ServeSettings::new(settings.listen), routes, calls, stop)
         .await
         .map_err(listen(settings.listen))?;
-    if let Some(chain) = world.chain {
+    if let Some(chain) = ports.chain {
         tokio::spawn(probe_chain(chain, checks, end.clone()));
     }
     tokio::spawn(readiness.clone().keep_current(end.clone()));
-    tokio::spawn(async move { policies.keep_keys(Pace::default(), end).await });
+    tokio::spawn(async move { policies.keep_keys(KeyFetchSettings::default(), end).await });
     Ok(GatewayHandle { server, operators, readiness, end: end_guard })
 }
 
@@ -188,33 +191,28 @@ impl GatewayHandle {
 
 fn nodes(
     settings: &GatewaySettings,
-    world: &World,
+    ports: &GatewayPorts,
     numbers: &Arc<Numbers>,
-    shown: &Shown,
+    strands: &ChainStrands,
     end: CancellationToken,
 ) -> Nodes {
-    let payer = Arc::new(Payer {
+    let payer = PayerSettings {
         key: settings.payer.clone(),
         retention_days: settings.retention_days,
         attempt_timeout: settings.attempt_timeout,
-        rates: world.rates.clone(),
-        rates_wanted: world.rates_wanted.clone(),
-    });
-    let (numbers, shown) = (numbers.clone(), shown.clone());
-    let follows = world.chain.is_some();
+        rates: ports.rates.clone(),
+        rates_wanted: ports.rates_wanted.clone(),
+    };
     let closest = matches!(settings.strategy, Strategy::Closest(_));
-    let make = MakeNode {
-        batcher: Box::new(move |record, sending| Batcher::begin(record, sending, payer.clone())),
-        numbers: Box::new(move |id| numbers.of(id)),
-        follow: Box::new(move |id, channel, end| {
-            if follows {
-                shown.follow(id, channel, end);
-            }
-        }),
+    let setup = NodeSetup {
+        strategy: settings.strategy.clone(),
+        payer: Arc::new(payer),
+        numbers: numbers.clone(),
+        chain_strands: ports.chain.is_some().then(|| strands.clone()),
         connect_time_every: closest.then_some(settings.connect_time_every),
         connect_timeout: settings.connect_timeout,
     };
-    Nodes::follow(settings.strategy.clone(), world.registry.clone(), make, end)
+    follow_registry(setup, ports.registry.clone(), end)
 }
 
 fn routes(

@@ -1,5 +1,6 @@
-//! Identity updates are judged before they are put on the chain, where a bad one would cost gas and
-//! be dropped by every node. Who judges is injected; what is judged against comes from nodes.
+//! Validates identity updates before they are put on the chain, where an invalid one would cost gas
+//! and be dropped by every node. The rules are injected ([`IdentityCheck`]); the log of an inbox comes
+//! from nodes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,20 +21,22 @@ pub use hawser_validation::precheck::VouchError;
 
 use crate::nodes::{Node, Nodes};
 
+/// Time for a node to return the log of an inbox. A guess.
 const LOG_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time for all contract wallets of a request together: that of one RPC request.
 const WALLETS_TIMEOUT: Duration = Duration::from_secs(10);
-/// So many of one inbox in one request are judged; what is beyond is left to the nodes.
-const JUDGED_MAX: usize = 64;
+/// Updates of one inbox in one request that are validated; later ones are left to the nodes. A guess:
+/// clients send a few at most.
+const UPDATES_PER_INBOX_MAX: usize = 64;
 
-/// Judges an identity update.
+/// Validates identity updates.
 pub trait IdentityCheck: Send + Sync + 'static {
-    /// Whether `update` is valid after `earlier`, the inbox's log as a node shows it and what
-    /// the request has before it, ascending.
-    /// Takes its time to compute and waits for nobody: what cannot be told without a chain is
-    /// taken to be valid.
+    /// Checks that `update` is valid after `earlier`: the inbox's log as a node shows it, then the
+    /// updates before it in the request, ascending. Computes and does no I/O; takes every contract
+    /// wallet to agree.
     ///
     /// # Errors
-    /// Why it is not valid.
+    /// The reason for which nodes would drop the update.
     fn check(
         &self,
         inbox: [u8; 32],
@@ -43,6 +46,9 @@ pub trait IdentityCheck: Send + Sync + 'static {
 
     /// Asks the contract wallets that `update` names whether they have signed it. An update that
     /// nodes cannot ask about waits there, and with it all later ones of its inbox.
+    ///
+    /// # Errors
+    /// When a wallet refuses or cannot be asked.
     fn wallets<'a>(&'a self, update: &'a IdentityUpdate) -> BoxFuture<'a, Result<(), VouchError>>;
 }
 
@@ -61,45 +67,45 @@ impl IdentityCheck for UpdatePrecheck {
     }
 }
 
-/// An update of a request.
+/// An identity update of a request.
 #[derive(Debug, Clone)]
-pub(crate) struct Update {
-    /// Its place in the request.
+pub(crate) struct UpdateItem {
+    /// Index in the request.
     pub(crate) index: usize,
-    /// The client envelope that it stands in.
+    /// The client envelope that holds the update.
     pub(crate) client: Bytes,
     pub(crate) update: IdentityUpdate,
-    /// It is on its way to the chain or there. Judged again it would be a replay of itself.
+    /// The update is on its way to the chain or there. Validated again it would be a replay of itself.
     pub(crate) is_known: bool,
 }
 
-/// An update that its inbox's log has already, like this.
+/// An update that the inbox's log has already, with its envelope.
 #[derive(Debug)]
-pub(crate) struct There {
+pub(crate) struct PlacedUpdate {
     pub(crate) client: Bytes,
     pub(crate) envelope: OriginatorEnvelope,
 }
 
-/// An update that is not to be sent.
+/// An invalid update.
 #[derive(Debug)]
-pub(crate) struct Invalid {
+pub(crate) struct InvalidUpdate {
     pub(crate) index: usize,
     pub(crate) reason: String,
 }
 
-/// Those that are there already, if all are valid.
-pub(crate) type Judged = Result<Vec<There>, Invalid>;
+/// If all updates are valid, those that the log has already.
+pub(crate) type CheckedUpdates = Result<Vec<PlacedUpdate>, InvalidUpdate>;
 
-/// Judges the updates of one inbox, each after those before it, against what a node knows of the
-/// inbox. That node may be behind or lie: when it makes one of them invalid the other usable ones
-/// are asked, and any of them can make all valid. An inbox that no node tells of is no reason to
-/// refuse: nodes judge again.
+/// Validates the updates of one inbox, each after those before it, against the log at one node. That
+/// node may be behind or lie: when an update is invalid there, the other usable nodes are asked, and
+/// one log that makes all updates valid suffices. Without any log all updates are accepted: nodes
+/// validate again.
 pub(crate) async fn judge(
     check: &Arc<dyn IdentityCheck>,
     nodes: &Nodes,
     inbox: [u8; 32],
-    updates: Vec<Update>,
-) -> Judged {
+    updates: Vec<UpdateItem>,
+) -> CheckedUpdates {
     let Ok(topic) = Topic::new(TopicKind::IdentityUpdates, &inbox) else { return Ok(Vec::new()) };
     let updates = Arc::new(updates);
     let judge_at = async |node: Arc<Node>| {
@@ -108,7 +114,7 @@ pub(crate) async fn judge(
     let Some(first) = nodes.choose(&topic, &BTreeSet::new(), None) else { return Ok(Vec::new()) };
     let invalid = match judge_at(first.clone()).await {
         Some(Err(invalid)) => Some(invalid),
-        Some(Ok(there)) => return Ok(there),
+        Some(Ok(placed)) => return Ok(placed),
         None => None,
     };
     let others = nodes.usable().into_iter().filter(|node| node.id() != first.id());
@@ -121,7 +127,8 @@ pub(crate) async fn judge(
     invalid.unwrap_or_else(|| Ok(Vec::new()))
 }
 
-/// Has the wallets of updates asked, one after the other: nobody gets many asked at once.
+/// Asks the contract wallets of all updates, one after another, so that a request cannot have many
+/// asked at once. Returns the index of the update that failed.
 pub(crate) async fn ask_wallets(
     check: &dyn IdentityCheck,
     updates: impl Iterator<Item = (usize, &IdentityUpdate)>,
@@ -130,20 +137,21 @@ pub(crate) async fn ask_wallets(
     for (index, update) in updates {
         let late = || VouchError::Unavailable("contract wallets did not answer in time".into());
         let answer = timeout_at(until, check.wallets(update)).await;
-        answer.unwrap_or_else(|_| Err(late())).map_err(|fault| (index, fault))?;
+        answer.unwrap_or_else(|_| Err(late())).map_err(|error| (index, error))?;
     }
     Ok(())
 }
 
-/// Judges an update once more that is on the chain at this place: against what each usable node
-/// shows before it. What the same bytes have become that got there earlier is told as well.
+/// Validates an update at its place on the chain, against the log before it at each usable node. The
+/// result of a node is `None` if it returns no log; it names the envelope if equal bytes got on the
+/// chain earlier.
 pub(crate) async fn judge_at_place(
     check: &Arc<dyn IdentityCheck>,
     nodes: &Nodes,
     inbox: [u8; 32],
-    update: Update,
+    update: UpdateItem,
     place: EnvelopeId,
-) -> Vec<(OriginatorId, Option<Judged>)> {
+) -> Vec<(OriginatorId, Option<CheckedUpdates>)> {
     let Ok(topic) = Topic::new(TopicKind::IdentityUpdates, &inbox) else { return Vec::new() };
     let updates = Arc::new(vec![update]);
     let judged = nodes.usable().into_iter().map(async |node| {
@@ -154,83 +162,87 @@ pub(crate) async fn judge_at_place(
     join_all(judged).await
 }
 
-/// Judges against what one node knows; none if it does not tell.
+/// Validates against the log at one node; `None` if it returns none.
 async fn judge_at(
     node: &Node,
     check: Arc<dyn IdentityCheck>,
     inbox: [u8; 32],
     topic: &Topic,
-    updates: Arc<Vec<Update>>,
-) -> Option<Judged> {
+    updates: Arc<Vec<UpdateItem>>,
+) -> Option<CheckedUpdates> {
     let log = log_of(node, topic).await?;
     judge_with(check, inbox, log, updates).await
 }
 
+/// Validates on a thread that may block: each update costs several signature checks.
 async fn judge_with(
     check: Arc<dyn IdentityCheck>,
     inbox: [u8; 32],
-    log: Vec<Entry>,
-    updates: Arc<Vec<Update>>,
-) -> Option<Judged> {
+    log: Vec<LogUpdate>,
+    updates: Arc<Vec<UpdateItem>>,
+) -> Option<CheckedUpdates> {
     let judging = tokio::task::spawn_blocking(move || judge_after(&*check, inbox, log, &updates));
     judging.await.ok()
 }
 
+/// Validates `updates` one after another behind the log.
 fn judge_after(
     check: &dyn IdentityCheck,
     inbox: [u8; 32],
-    log: Vec<Entry>,
-    updates: &[Update],
-) -> Judged {
+    log: Vec<LogUpdate>,
+    updates: &[UpdateItem],
+) -> CheckedUpdates {
     let mut earlier: Vec<_> = log.iter().map(|entry| entry.update.clone()).collect();
-    let mut there = Vec::new();
+    let mut placed = Vec::new();
     let mut judged: Vec<&Bytes> = Vec::new();
-    for Update { index, client, update, is_known } in updates.iter().take(JUDGED_MAX) {
+    for UpdateItem { index, client, update, is_known } in updates.iter().take(UPDATES_PER_INBOX_MAX)
+    {
         if judged.contains(&client) {
-            continue; // the same once more is sent once
+            continue; // an equal update in the same request is sent once
         }
         judged.push(client);
         if let Some(entry) = log.iter().find(|entry| entry.client == *client) {
             if !is_known {
                 let (client, envelope) = (client.clone(), entry.envelope.clone());
-                there.push(There { client, envelope });
+                placed.push(PlacedUpdate { client, envelope });
             }
             continue;
         }
         if !is_known {
-            let told = check.check(inbox, &earlier, update);
-            told.map_err(|reason| Invalid { index: *index, reason })?;
+            let checked = check.check(inbox, &earlier, update);
+            checked.map_err(|reason| InvalidUpdate { index: *index, reason })?;
         }
         earlier.push(update.clone());
     }
-    Ok(there)
+    Ok(placed)
 }
 
-/// One entry of an inbox's log.
-struct Entry {
+/// One update in the log of an inbox.
+struct LogUpdate {
     id: EnvelopeId,
     client: Bytes,
     update: IdentityUpdate,
     envelope: OriginatorEnvelope,
 }
 
-async fn log_of(node: &Node, topic: &Topic) -> Option<Vec<Entry>> {
+/// Returns the log of an inbox at a node; `None` if it does not answer in time, or not correctly.
+async fn log_of(node: &Node, topic: &Topic) -> Option<Vec<LogUpdate>> {
     let query = EnvelopesQuery {
         topics: vec![topic.as_bytes().clone()],
         originator_node_ids: Vec::new(),
         last_seen: None,
     };
     let request = QueryEnvelopesRequest { query: Some(query), limit: 0 };
-    let mut client = ReplicationApiClient::new(node.aside.clone())
+    let mut client = ReplicationApiClient::new(node.query_channel.clone())
         .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX);
     let asked = timeout(LOG_TIMEOUT, client.query_envelopes(request)).await;
-    asked.ok()?.ok()?.into_inner().envelopes.into_iter().map(entry).collect()
+    asked.ok()?.ok()?.into_inner().envelopes.into_iter().map(log_update).collect()
 }
 
-fn entry(envelope: OriginatorEnvelope) -> Option<Entry> {
+fn log_update(envelope: OriginatorEnvelope) -> Option<LogUpdate> {
     let unsigned = envelope.unsigned_originator_envelope.clone();
     let statement = UnsignedOriginatorEnvelope::parse(unsigned).ok()?;
     let (id, client) = (statement.id(), statement.payer().client());
     let Payload::IdentityUpdate(update) = client.payload() else { return None };
-    Some(Entry { id, client: client.as_bytes().clone(), update: update.clone(), envelope })
+    Some(LogUpdate { id, client: client.as_bytes().clone(), update: update.clone(), envelope })
 }

@@ -1,20 +1,19 @@
-//! The payer service: takes client envelopes, signs for them, and has nodes or the app chain put
-//! them in order. Its users need neither key nor account.
+//! The payer service: takes client envelopes, signs for them, and has nodes or the app chain order
+//! them. Its users need neither a key nor an account on a chain.
 //!
-//! Nothing is kept on disk. In reading order:
+//! Keeps nothing on disk. In reading order:
 //!
-//! - [`routing`]: where each client envelope belongs;
-//! - [`policy`]: who may publish what, and how much;
-//! - [`select`]: which node; `nodes`: which of them can be used;
-//! - [`publish`]: to nodes, and whether their answers are right;
-//! - [`chain`]: to the chain, and when nodes show it; [`identity`]: what is judged before;
-//! - `serve`, `status`: what clients call, and how outcomes read;
-//! - `conditions`, `gateway_status`, `metrics`, `operator`: what operators see;
-//! - [`start`] and [`GatewayHandle`]: all of it at work, and its end.
+//! - [`routing`]: decides for each client envelope whether a node or the chain orders it;
+//! - [`policy`]: identifies callers and limits what each may publish;
+//! - [`select`]: chooses the node for a topic; `nodes`: the nodes, their state, calls to them;
+//! - `publish`: publishes to nodes, with retries;
+//! - [`identity`]: validates identity updates; [`chain`]: publishes through the chain;
+//! - `serve`, `status`: the API for clients, and the statuses of outcomes;
+//! - `conditions`, `gateway_status`, `metrics`, `operator`: readiness, and the port for operators;
+//! - [`start`] and [`GatewayHandle`]: start and stop.
 //!
 //! Invariant: a success answers every envelope of the request, in its order.
-//! Invariant: what a client has written is passed on as it came, and nothing else about the client
-//! is.
+//! Invariant: a client's bytes are passed on unchanged, and nothing else about the client is.
 
 #![warn(missing_docs)]
 
@@ -27,7 +26,7 @@ mod metrics;
 mod nodes;
 mod operator;
 pub mod policy;
-pub mod publish;
+mod publish;
 pub mod routing;
 pub mod select;
 mod serve;
@@ -35,9 +34,9 @@ mod settings;
 mod status;
 
 pub use handle::{GatewayHandle, StartError, start};
-pub use settings::{GatewaySettings, ListsView, World};
+pub use settings::{GatewayPorts, GatewaySettings, ListsView};
 
-/// The wall clock, unix nanoseconds.
+/// Returns the time of this machine, unix nanoseconds.
 fn now_ns() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     i64::try_from(since.unwrap_or_default().as_nanos()).unwrap_or(i64::MAX)

@@ -14,8 +14,8 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
 use crate::gateway_status::GatewayObserver;
-use crate::policy::PolicyRefusal;
-use crate::publish::FaultKind;
+use crate::nodes::NodeErrorKind;
+use crate::policy::PolicyError;
 
 /// Upper bounds of the time of a publish, seconds. Specified: those of the network's reference gateway.
 const PUBLISH_BOUNDS_S: [f64; 8] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -31,7 +31,7 @@ pub(crate) struct NodeNumbers {
     pub(crate) originated: Counter,
     /// Nodes that had failed a request before this one took its envelopes.
     failed_before: Histogram,
-    faults: [Counter; FaultKind::ALL.len()],
+    faults: [Counter; NodeErrorKind::ALL.len()],
     /// Envelopes in calls, and calls.
     pub(crate) calls: Counter,
 }
@@ -58,7 +58,7 @@ impl NodeNumbers {
     }
 
     /// Counts a fault of the originator.
-    pub(crate) fn fault(&self, kind: FaultKind) {
+    pub(crate) fn fault(&self, kind: NodeErrorKind) {
         self.faults[kind as usize].inc();
     }
 }
@@ -67,7 +67,7 @@ impl NodeNumbers {
 #[derive(Debug, Default)]
 pub(crate) struct Numbers {
     originators: Mutex<BTreeMap<OriginatorId, Arc<NodeNumbers>>>,
-    refused: [Counter; PolicyRefusal::REASONS.len()],
+    refused: [Counter; PolicyError::REASONS.len()],
     pub(crate) invalid: Counter,
     pub(crate) partial: Counter,
     pub(crate) chain_repeats: Counter,
@@ -82,7 +82,7 @@ impl Numbers {
     }
 
     /// Counts a request that a policy refused.
-    pub(crate) fn refused(&self, refusal: &PolicyRefusal) {
+    pub(crate) fn refused(&self, refusal: &PolicyError) {
         self.refused[refusal.reason()].inc();
     }
 
@@ -143,7 +143,7 @@ impl GatewayCollector {
             each().map(|(labels, numbers)| (labels, numbers.calls.get())),
         )?;
         let faults = all.iter().flat_map(|(id, numbers)| {
-            FaultKind::ALL.into_iter().filter_map(move |kind| {
+            NodeErrorKind::ALL.into_iter().filter_map(move |kind| {
                 let count = numbers.faults[kind as usize].get();
                 let labels = [("originator_id", id.as_str()), ("kind", kind.label())];
                 (count > 0).then_some((labels, count))
@@ -158,7 +158,7 @@ impl GatewayCollector {
 
     fn requests(&self, out: &mut Exposition<'_>) -> fmt::Result {
         let numbers = &self.numbers;
-        let reasons = PolicyRefusal::REASONS.into_iter().zip(&numbers.refused);
+        let reasons = PolicyError::REASONS.into_iter().zip(&numbers.refused);
         out.counters(
             "xmtp_gateway_refused",
             "Requests that a policy refused",

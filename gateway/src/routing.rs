@@ -1,7 +1,8 @@
-//! Where each client envelope of a request belongs, and whether it is one that anybody would take.
+//! Decides for each client envelope whether a node or the chain orders it, and refuses envelopes that
+//! neither would accept.
 //!
-//! Everything is judged before anything is sent, so a request is refused as a whole. The bytes of
-//! a client envelope stay as they came: what is parsed here is looked at and not encoded again.
+//! All envelopes are checked before the first is sent, so a request is refused as a whole. The bytes
+//! of a client envelope stay as they came: the parsed view is read and never encoded again.
 
 use hawser_proto::envelope::{ClientEnvelope, LayerError, Payload};
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
@@ -11,16 +12,16 @@ use hawser_rules::{
     payload_class,
 };
 
-/// Whose order an envelope needs.
+/// The originator that orders an envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
-    /// A node's.
+    /// A node.
     Node,
-    /// That of the app chain.
+    /// A contract of the app chain.
     Chain(ChainTopic),
 }
 
-/// What the contracts of the app chain call a topic.
+/// A topic as the contracts of the app chain name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ChainTopic {
     /// A group id.
@@ -29,75 +30,75 @@ pub enum ChainTopic {
     Inbox([u8; 32]),
 }
 
-/// A client envelope and where it goes.
+/// A client envelope with its route.
 #[derive(Debug, Clone)]
 pub struct Routed {
-    /// Exactly as it came.
+    /// The client envelope, as it came.
     pub bytes: Bytes,
-    /// Its topic.
+    /// Topic of the envelope.
     pub topic: Topic,
-    /// What it is.
+    /// Class of the payload.
     pub kind: PayloadClass,
-    /// Where it goes.
+    /// The originator that orders it.
     pub route: Route,
-    /// What an identity update says.
+    /// The identity update, if the payload is one.
     pub identity_update: Option<Box<IdentityUpdate>>,
 }
 
-/// Why a request is refused.
+/// The first envelope of a request that is refused.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("envelope {index}: {fault}")]
-pub struct RouteError {
-    /// Which envelope, counted from 0.
+#[error("envelope {index}: {error}")]
+pub struct RoutingError {
+    /// Index of the envelope, from 0.
     pub index: usize,
-    /// What is wrong with it.
-    pub fault: RouteFault,
+    /// The reason.
+    pub error: RouteError,
 }
 
-/// What is wrong with a client envelope.
+/// Why a client envelope is refused.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum RouteFault {
-    /// It is no client envelope.
+pub enum RouteError {
+    /// The bytes are no client envelope.
     #[error("invalid client envelope: {0}")]
     Layer(#[from] LayerError),
-    /// It breaks a rule that every node would refuse it for.
+    /// The envelope breaks a rule of the protocol.
     #[error(transparent)]
     Violation(#[from] Violation),
-    /// The chain knows groups by 16 bytes.
+    /// The group id has another length than 16 bytes, which the chain requires.
     #[error("a group id on the chain has 16 bytes, this one has {0}")]
     GroupIdLen(usize),
-    /// The chain knows inboxes by 32 bytes.
+    /// The inbox id has another length than 32 bytes, which the chain requires.
     #[error("an inbox id has 32 bytes, this one has {0}")]
     InboxIdLen(usize),
-    /// An update of one inbox in the log of another.
+    /// The update names another inbox than its topic.
     #[error("the identity update is for another inbox than its topic")]
     OtherInbox,
-    /// The chain would not take it.
+    /// The payload is longer than the limit for the chain.
     #[error("a payload of {len} bytes is too long for the chain: {max} bytes are the most")]
     TooLongForChain {
-        /// Its length.
+        /// Length in bytes.
         len: usize,
-        /// The most.
+        /// Largest length in bytes.
         max: usize,
     },
 }
 
-/// Routes all envelopes of a request. `chain_payload_bytes_max` bounds what goes to the chain; 0
-/// leaves that to the contracts.
+/// Routes all envelopes of a request. `chain_payload_bytes_max` bounds payloads for the chain; 0 leaves
+/// that to the contracts.
 ///
 /// # Errors
-/// The first envelope that cannot be taken; then none of them is.
+/// Returns the first envelope that is refused.
 pub fn route(
     envelopes: Vec<Bytes>,
     chain_payload_bytes_max: usize,
-) -> Result<Vec<Routed>, RouteError> {
+) -> Result<Vec<Routed>, RoutingError> {
     let routed = envelopes.into_iter().enumerate().map(|(index, bytes)| {
-        route_one(bytes, chain_payload_bytes_max).map_err(|fault| RouteError { index, fault })
+        route_one(bytes, chain_payload_bytes_max).map_err(|error| RoutingError { index, error })
     });
     routed.collect()
 }
 
-fn route_one(bytes: Bytes, chain_payload_bytes_max: usize) -> Result<Routed, RouteFault> {
+fn route_one(bytes: Bytes, chain_payload_bytes_max: usize) -> Result<Routed, RouteError> {
     let client = ClientEnvelope::parse(bytes)?;
     check_topic(&client)?;
     check_dependencies_on_chains(&client)?;
@@ -108,7 +109,7 @@ fn route_one(bytes: Bytes, chain_payload_bytes_max: usize) -> Result<Routed, Rou
         && chain_payload_bytes_max > 0
         && len > chain_payload_bytes_max
     {
-        return Err(RouteFault::TooLongForChain { len, max: chain_payload_bytes_max });
+        return Err(RouteError::TooLongForChain { len, max: chain_payload_bytes_max });
     }
     let identity_update = match client.payload() {
         Payload::IdentityUpdate(update) => Some(Box::new(update.clone())),
@@ -118,26 +119,27 @@ fn route_one(bytes: Bytes, chain_payload_bytes_max: usize) -> Result<Routed, Rou
     Ok(Routed { bytes, topic, kind, route, identity_update })
 }
 
-/// The chain's contracts know groups and inboxes by ids of a fixed length, nodes by any bytes.
-fn route_of(client: &ClientEnvelope, class: PayloadClass) -> Result<Route, RouteFault> {
+/// Returns the route of a class. The chain's contracts name groups and inboxes by ids of a fixed length;
+/// nodes accept identifiers of any length.
+fn route_of(client: &ClientEnvelope, class: PayloadClass) -> Result<Route, RouteError> {
     let identifier = client.topic().identifier();
     match class {
         PayloadClass::Message | PayloadClass::Welcome | PayloadClass::KeyPackage => Ok(Route::Node),
         PayloadClass::Commit => {
             let group =
-                identifier.try_into().map_err(|_| RouteFault::GroupIdLen(identifier.len()))?;
+                identifier.try_into().map_err(|_| RouteError::GroupIdLen(identifier.len()))?;
             Ok(Route::Chain(ChainTopic::Group(group)))
         }
         PayloadClass::IdentityUpdate => {
             let inbox: [u8; 32] =
-                identifier.try_into().map_err(|_| RouteFault::InboxIdLen(identifier.len()))?;
+                identifier.try_into().map_err(|_| RouteError::InboxIdLen(identifier.len()))?;
             match client.payload() {
                 Payload::IdentityUpdate(update)
                     if update.inbox_id.eq_ignore_ascii_case(&hex::encode(inbox)) =>
                 {
                     Ok(Route::Chain(ChainTopic::Inbox(inbox)))
                 }
-                _ => Err(RouteFault::OtherInbox),
+                _ => Err(RouteError::OtherInbox),
             }
         }
     }

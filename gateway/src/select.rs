@@ -1,44 +1,44 @@
-//! Which node an envelope goes to. Plain values: no clock, no socket; randomness is an argument.
+//! Chooses the node for a topic. Plain values: no clock, no socket; randomness is an argument.
 //!
 //! The five strategies are those of XIP-79 as the network's gateways implement them: `stable`
-//! looks at a topic's identifier without its kind, so that the key packages and the welcomes of
-//! one installation meet on one node.
+//! hashes a topic's identifier without its kind, so that the key packages and the welcomes of one
+//! installation meet on one node.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use hawser_proto::{OriginatorId, Topic};
 use sha2::{Digest as _, Sha256};
 
-/// How a node is chosen for a topic that has none yet.
+/// The rule by which a topic without a node gets one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Strategy {
-    /// By the topic's identifier: every gateway of the network chooses the same.
+    /// The node that the topic's identifier hashes to. Every gateway of the network chooses the same.
     #[default]
     Stable,
-    /// The first usable one of a list, and no other.
+    /// The first usable node of the list, and no other.
     Manual(Vec<OriginatorId>),
-    /// The first usable one of a list, then any other.
+    /// The first usable node of the list, then any other.
     Ordered(Vec<OriginatorId>),
-    /// Any.
+    /// A random node.
     Random,
-    /// The one that is reached quickest; of a list if one is given and one of it can be used. Any
-    /// while none was reached.
+    /// The node with the shortest time to connect: one of the list if any of it is usable, otherwise
+    /// any. A random node while no time is known.
     Closest(Vec<OriginatorId>),
 }
 
-/// A node that could be chosen.
+/// A node that the strategy may choose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Candidate {
-    /// Its id.
+    /// Node id.
     pub id: OriginatorId,
-    /// How long it last took to connect to it; `None` if that did not work or was not tried.
+    /// Time that the last connection took; `None` if it failed or was not measured.
     pub connect_time: Option<Duration>,
 }
 
 impl Strategy {
-    /// The node for a topic: one of `candidates` (ascending by id) that is not in `banned`.
-    /// `random` is any number; where it is the same, so is the choice.
+    /// Chooses the node for a topic: one of `candidates` (ascending by id) that is not in `banned`.
+    /// Equal arguments give equal choices; `random` is any number.
     #[must_use]
     pub fn choose(
         &self,
@@ -54,25 +54,25 @@ impl Strategy {
             Self::Stable => stable(topic, candidates, banned),
             Self::Manual(list) => list.iter().copied().find(usable),
             Self::Ordered(list) => {
-                list.iter().copied().find(usable).or_else(|| anyone(candidates, banned, random))
+                list.iter().copied().find(usable).or_else(|| any_usable(candidates, banned, random))
             }
-            Self::Random => anyone(candidates, banned, random),
+            Self::Random => any_usable(candidates, banned, random),
             Self::Closest(list) => {
-                closest(candidates, banned, list).or_else(|| anyone(candidates, banned, random))
+                closest(candidates, banned, list).or_else(|| any_usable(candidates, banned, random))
             }
         }
     }
 }
 
-/// A topic's number for random choices. It is always the same, so that what is published at once,
-/// before any of it has found its place, goes to one node.
+/// Returns the random number of a topic. It is the same at every call, so that envelopes that are
+/// published at once, before the topic has a node, go to one node.
 pub(crate) fn random_of(topic: &Topic, seed: u64) -> u64 {
     let hash = Sha256::new().chain_update(seed.to_be_bytes()).chain_update(topic.identifier());
     hash.finalize().iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-/// Nodes stand at even distances on the numbers of 32 bits; a topic goes to the next one above its
-/// hash, and from there on.
+/// Spreads the candidates evenly over the 32-bit numbers and returns the first one above the topic's
+/// hash, going round past those that are banned.
 fn stable(
     topic: &Topic,
     candidates: &[Candidate],
@@ -86,13 +86,13 @@ fn stable(
     around.map(|candidate| candidate.id).find(|id| !banned.contains(id))
 }
 
-/// Where an identifier stands.
+/// Returns the position of an identifier among the 32-bit numbers.
 fn position(identifier: &[u8]) -> u32 {
     let hash = Sha256::digest(identifier);
     u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]])
 }
 
-fn anyone(
+fn any_usable(
     candidates: &[Candidate],
     banned: &BTreeSet<OriginatorId>,
     random: u64,
@@ -116,52 +116,6 @@ fn closest(
         reached.min().map(|(_, id)| id)
     };
     quickest(&|id| preferred.contains(&id)).or_else(|| quickest(&|_| true))
-}
-
-/// Where topics were published last, so that they stay there: readers who are far behind lose
-/// messages of a topic that is spread over nodes. Holds a bounded number; the ones not used for longest go
-/// first.
-#[derive(Debug, Default)]
-pub struct Sticky {
-    recent: HashMap<[u8; 16], OriginatorId>,
-    older: HashMap<[u8; 16], OriginatorId>,
-}
-
-/// In each of the two halves.
-const STICKY_TOPICS_MAX: usize = 100_000;
-
-impl Sticky {
-    /// Where a topic was published last.
-    pub fn get(&mut self, topic: &Topic) -> Option<OriginatorId> {
-        let key = key(topic);
-        if let Some(node) = self.recent.get(&key) {
-            return Some(*node);
-        }
-        let node = self.older.remove(&key)?;
-        self.put(key, node);
-        Some(node)
-    }
-
-    /// From now on a topic goes there.
-    pub fn set(&mut self, topic: &Topic, node: OriginatorId) {
-        self.put(key(topic), node);
-    }
-
-    fn put(&mut self, key: [u8; 16], node: OriginatorId) {
-        if self.recent.len() >= STICKY_TOPICS_MAX {
-            self.older = std::mem::take(&mut self.recent);
-        }
-        self.recent.insert(key, node);
-    }
-}
-
-/// The whole topic: what becomes of an installation's key packages moves no group whose id is the
-/// same. Those of one identifier meet by the strategy, which only a node that fails overrules.
-fn key(topic: &Topic) -> [u8; 16] {
-    let hash = Sha256::digest(topic.as_bytes());
-    let mut key = [0; 16];
-    key.copy_from_slice(&hash[..16]);
-    key
 }
 
 #[cfg(test)]
@@ -236,21 +190,6 @@ mod tests {
         assert_eq!(order(&Strategy::Closest(vec![]), &topic, &nodes), [300, 400, 100, 200]);
         let preferred = Strategy::Closest(vec![OriginatorId(100), OriginatorId(200)]);
         assert_eq!(order(&preferred, &topic, &nodes), [100, 300, 400, 200]);
-    }
-
-    #[test]
-    fn topics_stay_where_they_were_and_the_memory_is_bounded() {
-        let mut sticky = Sticky::default();
-        let name = |n: usize| topic(&n.to_be_bytes());
-        for n in 0..STICKY_TOPICS_MAX * 2 {
-            sticky.set(&name(n), OriginatorId(100));
-            assert_eq!(sticky.get(&name(0)), Some(OriginatorId(100)), "used all the time");
-        }
-        assert!(sticky.recent.len() + sticky.older.len() <= 2 * STICKY_TOPICS_MAX);
-        sticky.set(&name(0), OriginatorId(200));
-        assert_eq!(sticky.get(&name(0)), Some(OriginatorId(200)));
-        let packages = Topic::new(TopicKind::KeyPackages, name(0).identifier()).unwrap();
-        assert_eq!(sticky.get(&packages), None, "another topic of the same identifier");
     }
 
     proptest! {

@@ -1,4 +1,4 @@
-//! How a gateway is to run.
+//! The settings of a gateway, and what it needs from outside.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -14,46 +14,48 @@ use crate::identity::IdentityCheck;
 use crate::policy::config::PolicyFile;
 use crate::select::Strategy;
 
-/// How a gateway is to run. [`GatewaySettings::new`] gives the documented defaults.
+/// The settings of a gateway. [`GatewaySettings::new`] gives the documented defaults.
 #[derive(Debug, Clone)]
 pub struct GatewaySettings {
-    /// Where clients call. Port 0 takes a free one. Default: port 5050 of every IPv4 address.
+    /// Address of the API for clients. Port 0 takes a free one. Default: port 5050 of every IPv4
+    /// address.
     pub listen: SocketAddr,
-    /// Where operators look; `None`: nowhere. Default: 127.0.0.1:8008.
+    /// Address of the port for operators; `None` for no such port. Default: 127.0.0.1:8008.
     pub metrics: Option<SocketAddr>,
-    /// Whether gRPC reflection is answered. Default: no.
+    /// Answers gRPC reflection. Default: off.
     pub reflection: bool,
-    /// Whose signatures pay.
+    /// The key that signs payer envelopes; its account pays.
     pub payer: SecretKey,
-    /// How nodes are chosen. Default: `stable`.
+    /// The rule by which a node is chosen for a topic. Default: `stable`.
     pub strategy: Strategy,
-    /// How often the time is measured that connecting takes, for `closest`. Default: 5 minutes.
+    /// Interval at which the time to connect to each node is measured, for `closest`. Default: 5
+    /// minutes.
     pub connect_time_every: Duration,
-    /// How long that may take. Default: 2 s.
+    /// Time after which such a connection counts as failed. Default: 2 s.
     pub connect_timeout: Duration,
-    /// How long a node may take. Default: 30 s.
+    /// Time for one call to a node. Default: 30 s.
     pub attempt_timeout: Duration,
-    /// How often is tried, each time at another node, the first included. Default: 5.
+    /// Attempts for a request, each at another node, the first one included. Default: 5.
     pub attempts_max: usize,
-    /// How long nodes shall keep envelopes. Default: 60 days.
+    /// Retention that nodes are asked for, in days. Default: 60.
     pub retention_days: u32,
-    /// The longest payload for the chain; 0 leaves that to the contracts. Default: 200,000 bytes.
+    /// Largest payload for the chain in bytes; 0 leaves that to the contracts. Default: 200,000.
     pub chain_payload_bytes_max: usize,
-    /// How long nodes may take to show what is on the chain. Default: 15 s.
+    /// Time in which a node has to show an envelope that is on the chain. Default: 15 s.
     pub shown_timeout: Duration,
-    /// Not ready once the node registry or the rates could not be read for longer than this.
+    /// Time for which reading the node registry or the rates may fail before the gateway is not ready.
     /// Default: 5 minutes.
     pub list_failing_max: Duration,
-    /// Who may do what. Default: everybody everything.
+    /// The policies for callers. Default: every caller may publish everything.
     pub policies: PolicyFile,
-    /// Of this program: SemVer, without a leading `v`.
+    /// Version of this program: SemVer, without a leading `v`.
     pub version: String,
-    /// What it was built from; empty if that is not known.
+    /// Commit that this program was built from; empty if unknown.
     pub commit: String,
 }
 
 impl GatewaySettings {
-    /// The documented defaults.
+    /// Returns the documented defaults.
     #[must_use]
     pub fn new(payer: SecretKey) -> Self {
         Self {
@@ -77,25 +79,25 @@ impl GatewaySettings {
     }
 }
 
-/// What a gateway is told of the network.
+/// What a gateway needs from outside: the state of the network, and access to the chains.
 #[derive(Clone)]
-pub struct World {
-    /// The node registry, as it is now.
+pub struct GatewayPorts {
+    /// The node registry, as last read.
     pub registry: watch::Receiver<Arc<Registry>>,
-    /// The price list, as it is now.
+    /// The price list, as last read.
     pub rates: watch::Receiver<Arc<RateTable>>,
-    /// Tells how reading both goes; `None` if files stand for them.
+    /// The state of reading both; `None` if they come from files.
     pub lists: Option<Arc<dyn ListsView>>,
-    /// Told when a node names a price that is not known: then the list should be read again.
+    /// Notified when a node charges an unknown price: the list should then be read again.
     pub rates_wanted: Arc<Notify>,
-    /// The app chain; without one, what belongs there is refused.
+    /// The app chain; without one, envelopes for it are refused.
     pub chain: Option<Arc<dyn ChainWriter>>,
-    /// Judges identity updates before they are sent; without one, only nodes do.
+    /// Validates identity updates before they are sent; without one, only nodes do.
     pub identity: Option<Arc<dyn IdentityCheck>>,
 }
 
-/// Looks at the lists that are read from a chain. What was read stays while they cannot be read.
+/// The lists that are read from a chain. The last version stays in use while reading fails.
 pub trait ListsView: Send + Sync + 'static {
-    /// Each of them.
+    /// Returns the state of each list.
     fn lists(&self) -> Vec<ChainListStatus>;
 }

@@ -6,9 +6,10 @@ use hawser_proto::pb::xmtp::xmtpv4::payer_api::PublishClientEnvelopesResponse;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
-use crate::chain::ChainFault;
-use crate::policy::PolicyRefusal;
-use crate::publish::{NodeFault, Placed, PublishFault};
+use crate::chain::ChainPublishError;
+use crate::nodes::{NodeError, PlacedEnvelope};
+use crate::policy::PolicyError;
+use crate::publish::PublishError;
 
 /// Which envelopes of a request were published although it has failed: places from 0, such as
 /// `0-2,5`.
@@ -20,15 +21,15 @@ const RETRY_AFTER: &str = "retry-after";
 const TOLD_MAX: usize = 20;
 
 /// What became of one envelope.
-pub(crate) type Outcome = Result<Placed, Failure>;
+pub(crate) type Outcome = Result<PlacedEnvelope, Failure>;
 
 /// Why an envelope was not published, or is not known to be.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum Failure {
     #[error(transparent)]
-    Node(PublishFault),
+    Node(PublishError),
     #[error(transparent)]
-    Chain(ChainFault),
+    Chain(ChainPublishError),
     /// Nobody has said anything of it.
     #[error("nothing is known of it")]
     Lost,
@@ -36,13 +37,15 @@ pub(crate) enum Failure {
 
 impl Failure {
     /// Whether it may be published all the same, or still become so.
-    pub(crate) fn may_be_there(&self) -> bool {
+    pub(crate) fn may_be_published(&self) -> bool {
         match self {
-            Self::Node(PublishFault::NoNode) => false,
-            Self::Node(PublishFault::Last { may_be_there, .. }) => *may_be_there,
+            Self::Node(PublishError::NoNode) => false,
+            Self::Node(PublishError::Last { may_be_published, .. }) => *may_be_published,
             Self::Chain(fault) => !matches!(
                 fault,
-                ChainFault::Invalid(_) | ChainFault::NotSent(_) | ChainFault::NoChain
+                ChainPublishError::Invalid(_)
+                    | ChainPublishError::NotSent(_)
+                    | ChainPublishError::NoChain
             ),
             Self::Lost => true,
         }
@@ -50,21 +53,23 @@ impl Failure {
 
     fn code(&self) -> Code {
         match self {
-            Self::Node(PublishFault::Last { fault, .. }) => match fault {
-                NodeFault::Refused(status) => status.code(),
-                NodeFault::Timeout(_) => Code::DeadlineExceeded,
-                NodeFault::WentDown | NodeFault::Failed(_) | NodeFault::Wrong(_) => {
+            Self::Node(PublishError::Last { error, .. }) => match error {
+                NodeError::Refused(status) => status.code(),
+                NodeError::Timeout(_) => Code::DeadlineExceeded,
+                NodeError::WentDown | NodeError::Failed(_) | NodeError::WrongAnswer(_) => {
                     Code::Unavailable
                 }
             },
-            Self::Node(PublishFault::NoNode) => Code::Unavailable,
+            Self::Node(PublishError::NoNode) => Code::Unavailable,
             Self::Chain(fault) => match fault {
-                ChainFault::Invalid(_) | ChainFault::Dropped { .. } => Code::InvalidArgument,
-                ChainFault::NotSent(_) | ChainFault::NoChain => Code::Unavailable,
-                ChainFault::Pending { .. }
-                | ChainFault::Unknown { .. }
-                | ChainFault::NotShown { .. } => Code::DeadlineExceeded,
-                ChainFault::Failed { .. } => Code::Aborted,
+                ChainPublishError::Invalid(_) | ChainPublishError::Dropped { .. } => {
+                    Code::InvalidArgument
+                }
+                ChainPublishError::NotSent(_) | ChainPublishError::NoChain => Code::Unavailable,
+                ChainPublishError::Pending { .. }
+                | ChainPublishError::Unknown { .. }
+                | ChainPublishError::NotShown { .. } => Code::DeadlineExceeded,
+                ChainPublishError::Failed { .. } => Code::Aborted,
             },
             Self::Lost => Code::Internal,
         }
@@ -125,19 +130,19 @@ fn ranges(places: &[usize]) -> Option<String> {
 }
 
 /// A refusal by a policy.
-pub(crate) fn of_policy(refusal: &PolicyRefusal) -> Status {
+pub(crate) fn of_policy(refusal: &PolicyError) -> Status {
     let text = refusal.to_string();
     match refusal {
-        PolicyRefusal::Token(fault) => match fault {
-            crate::policy::TokenFault::NoKeys => Status::unavailable(text),
+        PolicyError::Token(fault) => match fault {
+            crate::policy::TokenError::NoKeys => Status::unavailable(text),
             _ => Status::unauthenticated(text),
         },
-        PolicyRefusal::Denied | PolicyRefusal::Kind { .. } | PolicyRefusal::TooLong { .. } => {
+        PolicyError::Denied | PolicyError::Kind { .. } | PolicyError::TooLong { .. } => {
             Status::permission_denied(text)
         }
-        PolicyRefusal::TooDear { .. } => Status::resource_exhausted(text),
-        PolicyRefusal::AllDear => exhausted(text, Some(60)),
-        PolicyRefusal::Exhausted(exhausted_by) => exhausted(text, exhausted_by.retry_after_s),
+        PolicyError::TooExpensive { .. } => Status::resource_exhausted(text),
+        PolicyError::AllNodesExpensive => exhausted(text, Some(60)),
+        PolicyError::LimitExceeded(limit) => exhausted(text, limit.retry_after_s),
     }
 }
 
@@ -160,7 +165,7 @@ mod tests {
         let envelope =
             OriginatorEnvelope { unsigned_originator_envelope: vec![sequence].into(), proof: None };
         let node = OriginatorId(100);
-        Ok(Placed { envelope, node, fee_picodollars: 0, congestion_fee_picodollars: 0 })
+        Ok(PlacedEnvelope { envelope, node, fee_picodollars: 0, congestion_fee_picodollars: 0 })
     }
 
     #[test]
@@ -173,10 +178,10 @@ mod tests {
 
     #[test]
     fn a_part_that_failed_makes_no_success_and_all_parts_are_told() {
-        let fault = NodeFault::Refused(Status::invalid_argument("bad"));
-        let (node, may_be_there) = (OriginatorId(100), false);
-        let refused = Failure::Node(PublishFault::Last { node, fault, may_be_there });
-        let gone = Failure::Chain(ChainFault::NotShown { hash: [7; 32], sequence_id: 5 });
+        let fault = NodeError::Refused(Status::invalid_argument("bad"));
+        let (node, may_be_published) = (OriginatorId(100), false);
+        let refused = Failure::Node(PublishError::Last { node, error: fault, may_be_published });
+        let gone = Failure::Chain(ChainPublishError::NotShown { hash: [7; 32], sequence_id: 5 });
         let outcomes = vec![placed(1), placed(2), Err(refused), Err(gone), placed(3)];
         let status = answer(outcomes).unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument, "that of the first");

@@ -1,81 +1,103 @@
-//! Identity updates that are on the chain and that nodes do not show: another one got there first
-//! and made them invalid, or the same one did.
+//! Identity updates that are on the chain and that no node shows: another update got there first
+//! and made them invalid, or an equal one did.
 
-use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
+use std::sync::Arc;
+use std::time::Duration;
+
 use tokio::time::{Instant, sleep};
 
-use super::seen::Expected;
-use super::{AGAIN_AFTER, ChainFault, ChainPath, Fate, New};
-use crate::identity::{self, There, Update};
+use super::confirm::wait_until_shown;
+use super::item::{ChainItem, ChainResult};
+use super::writer::ChainPublishError;
+use crate::identity::{self, IdentityCheck, PlacedUpdate, UpdateItem};
+use crate::nodes::{ChainStrands, ExpectedEnvelope, Nodes};
 use crate::routing::ChainTopic;
 
-type Told = Result<OriginatorEnvelope, ChainFault>;
+/// Decides whether nodes will ever show a payload that is on the chain.
+pub(super) struct DropJudge<'a> {
+    pub(super) identity: Option<&'a Arc<dyn IdentityCheck>>,
+    pub(super) nodes: &'a Nodes,
+    pub(super) strands: &'a ChainStrands,
+    /// Pause between two judgements.
+    pub(super) retry_after: Duration,
+}
 
-impl ChainPath {
-    /// Waits until a node shows what is on the chain, or it is known that none will.
-    pub(super) async fn shown_or_judged(&self, new: &New, expected: &Expected) -> Told {
-        let until = Instant::now() + self.shown_timeout;
+impl DropJudge<'_> {
+    /// Waits until a node shows the expected envelope, or it is certain that none will, or `timeout`
+    /// is over. `is_settled` tells whether the payload before it in the request is shown or dropped.
+    pub(super) async fn shown_or_dropped(
+        &self,
+        item: &ChainItem,
+        is_settled: &(dyn Fn() -> bool + Sync),
+        expected: &ExpectedEnvelope,
+        timeout: Duration,
+    ) -> ChainResult {
+        let until = Instant::now() + timeout;
+        let until_judged = async {
+            loop {
+                sleep(self.retry_after).await;
+                if let Some(result) = self.judge(item, is_settled, expected, false).await {
+                    return result;
+                }
+            }
+        };
         let shown = tokio::select! {
-            shown = self.shown.wait(&self.nodes, expected, until) => shown,
-            told = self.until_judged(new, expected) => return told,
+            shown = wait_until_shown(self.strands, self.nodes, expected, until) => shown,
+            result = until_judged => return result,
         };
         if let Some(envelope) = shown {
             return Ok(envelope);
         }
         let (hash, sequence_id) = (expected.transaction_hash, expected.id.sequence.0);
-        let not_shown = || Err(ChainFault::NotShown { hash, sequence_id });
-        self.judged(new, expected, true).await.unwrap_or_else(not_shown)
+        let not_shown = || Err(ChainPublishError::NotShown { hash, sequence_id });
+        self.judge(item, is_settled, expected, true).await.unwrap_or_else(not_shown)
     }
 
-    async fn until_judged(&self, new: &New, expected: &Expected) -> Told {
-        loop {
-            sleep(AGAIN_AFTER).await;
-            if let Some(told) = self.judged(new, expected, false).await {
-                return told;
-            }
-        }
-    }
-
-    /// Judges it where it is on the chain; none as long as it may still be shown. That it is
-    /// invalid is believed if nobody finds it valid. A node that is behind may not have what it
-    /// builds on: so until it `was_waited_for` all nodes have to say it, one of them with something
-    /// in its strand that comes later.
-    async fn judged(&self, new: &New, expected: &Expected, was_waited_for: bool) -> Option<Told> {
-        let ChainTopic::Inbox(inbox) = new.item.topic else { return None };
-        let (check, update) = (self.identity.as_ref()?, new.item.identity_update.as_ref()?);
-        // It may build on what comes before it in the request, which nodes may not show yet.
-        let builds_on_nothing_open = new.before.as_ref().is_none_or(|before| {
-            matches!(*before.borrow(), Fate::Over(Ok(_) | Err(ChainFault::Dropped { .. })))
-        });
-        if !builds_on_nothing_open {
+    /// Judges an update at its place on the chain, against the log of its inbox at each usable node.
+    /// Returns `None` while it may still be shown.
+    ///
+    /// An update is dropped only if no node finds it valid. A node that is behind may lack what the
+    /// update builds on. So before the timeout (`is_late` false) all nodes have to find it invalid,
+    /// one of them with a later envelope in its strand.
+    async fn judge(
+        &self,
+        item: &ChainItem,
+        is_settled: &(dyn Fn() -> bool + Sync),
+        expected: &ExpectedEnvelope,
+        is_late: bool,
+    ) -> Option<ChainResult> {
+        let ChainTopic::Inbox(inbox) = item.topic else { return None };
+        let (check, update) = (self.identity?, item.identity_update.as_ref()?);
+        // The update may build on the one before it in the request, which nodes may not show yet.
+        if !is_settled() {
             return None;
         }
-        let update = Update {
-            index: new.item.index,
-            client: new.item.payload.clone(),
+        let update = UpdateItem {
+            index: item.index,
+            client: item.payload.clone(),
             update: (**update).clone(),
             is_known: false,
         };
-        let judged = identity::judge_at_place(check, &self.nodes, inbox, update, expected.id).await;
-        let mut there =
-            judged.iter().filter_map(|(_, told)| told.as_ref()?.as_ref().ok()).flatten();
-        if let Some(There { envelope, .. }) = there.next() {
+        let judged = identity::judge_at_place(check, self.nodes, inbox, update, expected.id).await;
+        let mut placed =
+            judged.iter().filter_map(|(_, judged)| judged.as_ref()?.as_ref().ok()).flatten();
+        if let Some(PlacedUpdate { envelope, .. }) = placed.next() {
             return Some(Ok(envelope.clone()));
         }
-        let (mut reason, mut is_certain) = (None, was_waited_for);
-        for (node, told) in judged {
-            match told {
+        let (mut reason, mut is_certain) = (None, is_late);
+        for (node, judged) in judged {
+            match judged {
                 Some(Ok(_)) => return None,
                 Some(Err(invalid)) => {
-                    is_certain |= self.shown.is_past(node, expected.id);
+                    is_certain |= self.strands.is_past(node, expected.id);
                     reason = Some(invalid.reason);
                 }
-                None if was_waited_for => {}
+                None if is_late => {}
                 None => return None,
             }
         }
         let (hash, sequence_id) = (expected.transaction_hash, expected.id.sequence.0);
-        let dropped = |reason| Err(ChainFault::Dropped { hash, sequence_id, reason });
+        let dropped = |reason| Err(ChainPublishError::Dropped { hash, sequence_id, reason });
         reason.filter(|_| is_certain).map(dropped)
     }
 }

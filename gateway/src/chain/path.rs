@@ -1,373 +1,294 @@
-//! Envelopes that the app chain orders: sent once, and answered when a node shows them.
-//!
-//! - `repeats`: what was sent lately;
-//! - `seen`, `follow`: what nodes show of the chain;
-//! - `late`: what they do not show.
-//!
-//! A payload that is on its way is never given up by whoever asked for it: it goes on without, and
-//! a client that asks again is told of it.
-
-mod follow;
-mod late;
-mod repeats;
-mod seen;
+//! The path of a payload from its request over the chain to the answer.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-pub(crate) use follow::Shown;
-use repeats::{PayloadKey, Repeats, key_of};
-use seen::Expected;
-
+use super::dropped::DropJudge;
+use super::item::{ChainItem, ChainResult};
+use super::recent::{PayloadKey, RecentPayloads, payload_key};
+use super::writer::{ChainPublishError, ChainWriter, OnChain};
 use crate::identity::IdentityCheck;
 use crate::metrics::Numbers;
-use crate::nodes::Nodes;
+use crate::nodes::{ChainStrands, ExpectedEnvelope, Nodes};
 use crate::routing::ChainTopic;
 
-/// What an answer holds beside the payload.
+/// Bytes of an answer beside the payload: the layers around it, with room to spare.
 const ANSWER_OVERHEAD_BYTES: usize = 512;
-/// A payload that was pending is asked about for so long while it cannot be said what became of it.
+/// Time for which a transaction is followed whose outcome cannot be found out. A guess: longer than
+/// any client waits, and than a chain's endpoint is usually away.
 const FOLLOWED_FOR: Duration = Duration::from_secs(600);
-const AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// Pause between two questions about one transaction. A guess: about the time of a block.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Writes to the app chain.
-pub trait ChainWriter: Send + Sync + 'static {
-    /// Puts a payload on the chain, exactly as it is. Payloads of one topic get there in the order
-    /// in which the futures are first polled.
-    /// The same payload again, while it is on its way, waits for the same transaction; for some
-    /// minutes after its end it is not sent again unless it is known not to be on the chain.
-    fn publish(
-        &self,
-        topic: ChainTopic,
-        payload: Bytes,
-    ) -> BoxFuture<'_, Result<OnChain, ChainFault>>;
-
-    /// Whether the chain answers now.
-    fn reachable(&self) -> BoxFuture<'_, Result<(), String>>;
-}
-
-/// A payload on the chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OnChain {
-    /// Its number among the payloads of its contract.
-    pub sequence_id: u64,
-    /// The transaction.
-    pub transaction_hash: [u8; 32],
-    /// The time of its block, unix seconds.
-    pub block_time_s: u64,
-}
-
-/// Why a payload is not on the chain, or not known to be.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ChainFault {
-    /// The chain does not take such a payload; nothing was sent.
-    #[error("the chain does not take it: {0}")]
-    Invalid(String),
-    /// It cannot be sent now; nothing was sent.
-    #[error("it could not be sent to the chain: {0}")]
-    NotSent(String),
-    /// It was sent and may still get there.
-    #[error("transaction 0x{} was sent: {reason}", hex::encode(hash))]
-    Pending {
-        /// The transaction.
-        hash: [u8; 32],
-        /// What is known of it.
-        reason: String,
-    },
-    /// It was sent, and nobody can say what became of it: it may be on the chain.
-    #[error("transaction 0x{} was sent: {reason}", hex::encode(hash))]
-    Unknown {
-        /// The transaction.
-        hash: [u8; 32],
-        /// What is known of it.
-        reason: String,
-    },
-    /// It was sent and has failed.
-    #[error("transaction 0x{} has failed: {reason}", hex::encode(hash))]
-    Failed {
-        /// The transaction.
-        hash: [u8; 32],
-        /// What is known of it.
-        reason: String,
-    },
-    /// It is on the chain, and no node shows it.
-    #[error(
-        "transaction 0x{} was sent and is on the chain as number {sequence_id}, and no node shows \
-         it yet",
-        hex::encode(hash)
-    )]
-    NotShown {
-        /// The transaction.
-        hash: [u8; 32],
-        /// Its place.
-        sequence_id: u64,
-    },
-    /// It is on the chain, and nodes drop it: what came before it there makes it invalid.
-    #[error(
-        "transaction 0x{} was sent and is on the chain as number {sequence_id}, where it is an \
-         invalid identity update: {reason}",
-        hex::encode(hash)
-    )]
-    Dropped {
-        /// The transaction.
-        hash: [u8; 32],
-        /// Its place.
-        sequence_id: u64,
-        /// Why it is invalid there.
-        reason: String,
-    },
-    /// The gateway was started without a chain.
-    #[error("this gateway has no app chain")]
-    NoChain,
-}
-
-/// An envelope for the chain.
+/// The progress of a payload.
 #[derive(Debug, Clone)]
-pub(crate) struct ChainItem {
-    /// Its place in the request.
-    pub(crate) index: usize,
-    pub(crate) topic: ChainTopic,
-    pub(crate) payload: Bytes,
-    /// What it says if it is an identity update.
-    pub(crate) identity_update: Option<Box<IdentityUpdate>>,
-}
-
-/// How far a payload has come.
-#[derive(Debug, Clone)]
-enum Fate {
-    UnderWay,
-    /// Whatever is sent now comes after it.
+enum Progress {
+    /// Not known to be on the chain.
+    Sending,
+    /// On the chain: a payload that is sent now comes after it.
     OnChain,
-    Over(Result<OriginatorEnvelope, ChainFault>),
+    /// Ended with this result.
+    Done(ChainResult),
 }
 
-impl Fate {
+impl Progress {
     fn is_on_chain(&self) -> bool {
-        matches!(self, Self::OnChain | Self::Over(Ok(_) | Err(ChainFault::NotShown { .. })))
+        matches!(self, Self::OnChain | Self::Done(Ok(_) | Err(ChainPublishError::NotShown { .. })))
     }
 
-    fn over(&self) -> Option<Result<OriginatorEnvelope, ChainFault>> {
+    fn result(&self) -> Option<ChainResult> {
         match self {
-            Self::UnderWay | Self::OnChain => None,
-            Self::Over(result) => Some(result.clone()),
+            Self::Sending | Self::OnChain => None,
+            Self::Done(result) => Some(result.clone()),
         }
     }
 }
 
-/// A payload that is to be sent, and who hears of it.
-struct New {
+/// A payload that has to be sent, and the channel that tells its progress.
+struct NewPayload {
     item: ChainItem,
     key: PayloadKey,
-    fate: watch::Sender<Fate>,
-    /// Of what comes before it in its topic and request.
-    before: Option<watch::Receiver<Fate>>,
+    progress: watch::Sender<Progress>,
+    /// The payload before it in its topic and request.
+    previous: Option<watch::Receiver<Progress>>,
 }
 
-/// Publishes through the chain. Cheap to clone.
+/// One payload of a topic in the order of its request. `new` is `None` for a payload that another
+/// request has sent.
+struct TopicStep {
+    progress: watch::Receiver<Progress>,
+    new: Option<NewPayload>,
+}
+
+/// Publishes through the chain. Clones share everything.
 #[derive(Clone)]
 pub(crate) struct ChainPath {
     writer: Option<Arc<dyn ChainWriter>>,
     nodes: Nodes,
-    shown: Shown,
+    strands: ChainStrands,
     identity: Option<Arc<dyn IdentityCheck>>,
-    under_way: Arc<Mutex<Repeats<watch::Receiver<Fate>>>>,
-    on_chain: Arc<Mutex<Repeats<OnChain>>>,
+    /// By payload the progress of its latest attempt: an equal payload joins it.
+    progress: Arc<Mutex<RecentPayloads<watch::Receiver<Progress>>>>,
+    /// Payloads that are on the chain. Kept apart, because a failed attempt is forgotten and its
+    /// payload still must not be sent twice.
+    on_chain: Arc<Mutex<RecentPayloads<OnChain>>>,
     numbers: Arc<Numbers>,
-    /// From the inclusion until a node shows it.
+    /// Time from inclusion until a node has to show the envelope.
     shown_timeout: Duration,
 }
 
 impl ChainPath {
+    /// Publishes through `writer`; without one every payload fails with
+    /// [`ChainPublishError::NoChain`].
     pub(crate) fn new(
         writer: Option<Arc<dyn ChainWriter>>,
         nodes: Nodes,
-        shown: Shown,
+        strands: ChainStrands,
         identity: Option<Arc<dyn IdentityCheck>>,
         numbers: Arc<Numbers>,
         shown_timeout: Duration,
     ) -> Self {
-        let (under_way, on_chain) = (Arc::default(), Arc::default());
-        Self { writer, nodes, shown, identity, under_way, on_chain, numbers, shown_timeout }
+        let (progress, on_chain) = (Arc::default(), Arc::default());
+        Self { writer, nodes, strands, identity, progress, on_chain, numbers, shown_timeout }
     }
 
-    /// Whether a payload is on its way or on the chain, as far as this gateway remembers, and has
-    /// not failed there.
+    /// Returns whether this gateway remembers the payload as on its way or on the chain, and not as
+    /// failed there.
     pub(crate) fn knows(&self, payload: &Bytes) -> bool {
-        let (key, now) = (key_of(payload), std::time::Instant::now());
-        let fate = lock(&self.under_way).get(&key, now);
-        match fate {
-            Some(fate) => !matches!(*fate.borrow(), Fate::Over(Err(_))),
+        let (key, now) = (payload_key(payload), std::time::Instant::now());
+        let progress = lock(&self.progress).get(&key, now);
+        match progress {
+            Some(progress) => !matches!(*progress.borrow(), Progress::Done(Err(_))),
             None => lock(&self.on_chain).get(&key, now).is_some(),
         }
     }
 
-    /// A payload was found on the chain, like this: whoever asks for it is told so.
-    pub(crate) fn is_there(&self, payload: &Bytes, envelope: OriginatorEnvelope) {
-        let (_, fate) = watch::channel(Fate::Over(Ok(envelope)));
-        self.is_under_way(payload, key_of(payload), fate);
+    /// Records that a payload was found on the chain as this envelope: requests for it get that
+    /// answer.
+    pub(crate) fn record_found(&self, payload: &Bytes, envelope: OriginatorEnvelope) {
+        let (_, progress) = watch::channel(Progress::Done(Ok(envelope)));
+        self.remember(payload, payload_key(payload), progress);
     }
 
-    /// Publishes all of them; one result for each, in the same order. Those of one topic get on the
-    /// chain in this order: after one that does not, none is sent.
-    pub(crate) async fn publish(
-        &self,
-        items: Vec<ChainItem>,
-    ) -> Vec<(usize, Result<OriginatorEnvelope, ChainFault>)> {
+    /// Publishes all items and returns one result for each, with its index in the request. Payloads
+    /// of one topic reach the chain in this order; after one that fails, none of its topic is sent.
+    pub(crate) async fn publish(&self, items: Vec<ChainItem>) -> Vec<(usize, ChainResult)> {
         let mut topics: BTreeMap<ChainTopic, Vec<ChainItem>> = BTreeMap::new();
         for item in items {
             topics.entry(item.topic).or_default().push(item);
         }
-        // All are begun before the first is waited for, so they can share a block.
-        let begun: Vec<_> = topics.into_values().flat_map(|items| self.begin(items)).collect();
-        let waiting = begun.into_iter().map(async |(index, mut fate)| {
-            let told = fate.wait_for(|fate| fate.over().is_some()).await;
-            let told = told.ok().and_then(|fate| fate.over());
-            let lost = || Err(ChainFault::NotSent("the gateway is shutting down".into()));
-            (index, told.unwrap_or_else(lost))
+        // All start before the first is waited for, so that they can share a block.
+        let started: Vec<_> = topics.into_values().flat_map(|items| self.start(items)).collect();
+        let waiting = started.into_iter().map(async |(index, mut progress)| {
+            let done = progress.wait_for(|progress| progress.result().is_some()).await;
+            let result = done.ok().and_then(|progress| progress.result());
+            let lost = || Err(ChainPublishError::NotSent("the gateway is shutting down".into()));
+            (index, result.unwrap_or_else(lost))
         });
         futures_util::future::join_all(waiting).await
     }
 
-    /// Begins to send the payloads of one topic, or finds them on their way.
-    fn begin(&self, items: Vec<ChainItem>) -> Vec<(usize, watch::Receiver<Fate>)> {
-        let mut fates = Vec::with_capacity(items.len());
+    /// Starts to send the payloads of one topic, or joins attempts that are under way.
+    fn start(&self, items: Vec<ChainItem>) -> Vec<(usize, watch::Receiver<Progress>)> {
+        let mut started = Vec::with_capacity(items.len());
         let mut steps = Vec::with_capacity(items.len());
-        let mut before = None;
+        let mut previous = None;
         for item in items {
-            let (index, key) = (item.index, key_of(&item.payload));
-            let (known, new) = self.known_or_new(item, key, before);
-            before = Some(known.clone());
-            fates.push((index, known.clone()));
-            steps.push((known, new));
+            let (index, key) = (item.index, payload_key(&item.payload));
+            let step = self.join_or_create(item, key, previous);
+            previous = Some(step.progress.clone());
+            started.push((index, step.progress.clone()));
+            steps.push(step);
         }
         tokio::spawn(self.clone().send_in_order(steps));
-        fates
+        started
     }
 
-    fn known_or_new(
+    fn join_or_create(
         &self,
         item: ChainItem,
         key: PayloadKey,
-        before: Option<watch::Receiver<Fate>>,
-    ) -> (watch::Receiver<Fate>, Option<New>) {
+        previous: Option<watch::Receiver<Progress>>,
+    ) -> TopicStep {
         let now = std::time::Instant::now();
-        let mut under_way = lock(&self.under_way);
-        if let Some(known) = under_way.get(&key, now) {
+        // One lock for question and entry: two equal payloads must not both be new.
+        let mut recent = lock(&self.progress);
+        if let Some(progress) = recent.get(&key, now) {
             self.numbers.chain_repeats.inc();
-            return (known, None);
+            return TopicStep { progress, new: None };
         }
-        let (fate, told) = watch::channel(Fate::UnderWay);
-        under_way.put(key, told.clone(), weight_of(&item.payload), now);
-        (told, Some(New { item, key, fate, before }))
+        let (sender, progress) = watch::channel(Progress::Sending);
+        recent.put(key, progress.clone(), weight_of(&item.payload), now);
+        let new = Some(NewPayload { item, key, progress: sender, previous });
+        TopicStep { progress, new }
     }
 
-    /// Sends what is new of one topic, each when the one before it is on the chain. When one is
-    /// not, or that is not known, those after it are not sent: the same request again has to find
-    /// an order that it can still keep.
-    async fn send_in_order(self, steps: Vec<(watch::Receiver<Fate>, Option<New>)>) {
+    /// Sends the new payloads of one topic, each when the one before it is on the chain. When one is
+    /// not, or that is not known, the later ones are not sent: an equal request later must still be
+    /// able to keep the order.
+    async fn send_in_order(self, steps: Vec<TopicStep>) {
         let mut all_on_chain = true;
-        for (mut fate, new) in steps {
+        for TopicStep { mut progress, new } in steps {
             match new {
                 Some(new) if all_on_chain => {
                     tokio::spawn(self.clone().carry(new));
                 }
-                Some(New { key, fate, .. }) => {
+                Some(NewPayload { key, progress, .. }) => {
                     let reason = "what comes before it in the request is not on the chain";
-                    lock(&self.under_way).forget(&key);
-                    fate.send_replace(Fate::Over(Err(ChainFault::NotSent(reason.into()))));
+                    lock(&self.progress).remove(&key);
+                    let error = ChainPublishError::NotSent(reason.into());
+                    progress.send_replace(Progress::Done(Err(error)));
                 }
                 None => {}
             }
             if all_on_chain {
-                let told = fate.wait_for(|fate| !matches!(fate, Fate::UnderWay)).await;
-                all_on_chain = told.is_ok_and(|fate| fate.is_on_chain());
+                let sent = progress.wait_for(|now| !matches!(now, Progress::Sending)).await;
+                all_on_chain = sent.is_ok_and(|progress| progress.is_on_chain());
             }
         }
     }
 
-    /// Goes on until it is known what has become of a payload, whoever waits for it. Those who wait
-    /// hear in between that it is pending; who asks then waits for what comes next.
-    async fn carry(self, mut new: New) {
+    /// Follows a payload until its outcome is known, whether or not a request still waits for it.
+    /// Requests that wait are answered with `Pending` in between; later requests wait for the next
+    /// answer.
+    async fn carry(self, mut new: NewPayload) {
         let mut pending_since = None;
         loop {
-            // However soon the writer answers.
-            let again_at = Instant::now() + AGAIN_AFTER;
+            // A pause from the start of an attempt, however soon the writer answers.
+            let retry_at = Instant::now() + RETRY_AFTER;
             let result = self.send(&new).await;
             match (&result, pending_since) {
-                (Err(ChainFault::Pending { .. }), _) => {
-                    let (next, next_fate) = watch::channel(Fate::UnderWay);
-                    self.is_under_way(&new.item.payload, new.key, next_fate);
-                    std::mem::replace(&mut new.fate, next).send_replace(Fate::Over(result));
+                (Err(ChainPublishError::Pending { .. }), _) => {
+                    let (next, progress) = watch::channel(Progress::Sending);
+                    self.remember(&new.item.payload, new.key, progress);
+                    let answered = std::mem::replace(&mut new.progress, next);
+                    answered.send_replace(Progress::Done(result));
                     pending_since.get_or_insert_with(Instant::now);
                 }
-                // That nothing more was sent says nothing of what was sent before.
-                (Err(ChainFault::NotSent(_)), Some(since)) if since.elapsed() < FOLLOWED_FOR => {}
-                // Begun anew the one might be doubled, and the other would come to the same end.
-                (Err(ChainFault::Unknown { .. } | ChainFault::Dropped { .. }), _) => {
-                    new.fate.send_replace(Fate::Over(result));
+                // Nothing more was sent now, and the transaction sent before is still open.
+                (Err(ChainPublishError::NotSent(_)), Some(since))
+                    if since.elapsed() < FOLLOWED_FOR => {}
+                // Stays remembered: a new attempt could put an unknown one on the chain twice, and a
+                // dropped one would be dropped again.
+                (Err(ChainPublishError::Unknown { .. } | ChainPublishError::Dropped { .. }), _) => {
+                    new.progress.send_replace(Progress::Done(result));
                     return;
                 }
                 _ => {
                     if result.is_err() {
-                        // Whoever asks again begins anew; what is on the chain is not sent again
+                        // A new request starts a new attempt; what is on the chain is not sent again
                         // even so.
-                        lock(&self.under_way).forget(&new.key);
+                        lock(&self.progress).remove(&new.key);
                     }
-                    new.fate.send_replace(Fate::Over(result));
+                    new.progress.send_replace(Progress::Done(result));
                     return;
                 }
             }
-            sleep_until(again_at).await;
+            sleep_until(retry_at).await;
         }
     }
 
-    fn is_under_way(&self, payload: &Bytes, key: PayloadKey, fate: watch::Receiver<Fate>) {
+    fn remember(&self, payload: &Bytes, key: PayloadKey, progress: watch::Receiver<Progress>) {
         let now = std::time::Instant::now();
-        lock(&self.under_way).put(key, fate, weight_of(payload), now);
+        lock(&self.progress).put(key, progress, weight_of(payload), now);
     }
 
-    async fn send(&self, new: &New) -> Result<OriginatorEnvelope, ChainFault> {
-        let New { item, key, fate, .. } = new;
+    /// Makes one attempt, from sending until a node shows the envelope.
+    async fn send(&self, new: &NewPayload) -> ChainResult {
+        let NewPayload { item, key, progress, previous } = new;
         let since = Instant::now();
         let originator = match item.topic {
             ChainTopic::Group(_) => OriginatorId::GROUP_MESSAGES,
             ChainTopic::Inbox(_) => OriginatorId::IDENTITY_UPDATES,
         };
         let on_chain = self.put(item.topic, &item.payload, *key).await?;
-        fate.send_replace(Fate::OnChain);
+        progress.send_replace(Progress::OnChain);
         let OnChain { sequence_id, transaction_hash, block_time_s } = on_chain;
         let id = EnvelopeId::new(originator, SequenceId(sequence_id));
         let payload = item.payload.clone();
-        let expected = Expected { id, payload, transaction_hash, block_time_s };
-        let envelope = self.shown_or_judged(new, &expected).await?;
+        let expected = ExpectedEnvelope { id, payload, transaction_hash, block_time_s };
+        let judge = DropJudge {
+            identity: self.identity.as_ref(),
+            nodes: &self.nodes,
+            strands: &self.strands,
+            retry_after: RETRY_AFTER,
+        };
+        let is_settled = || previous.as_ref().is_none_or(|previous| is_settled(&previous.borrow()));
+        let envelope =
+            judge.shown_or_dropped(item, &is_settled, &expected, self.shown_timeout).await?;
         self.numbers.of(originator).took(since.elapsed(), 1, 0);
         Ok(envelope)
     }
 
-    /// Puts a payload on the chain unless it is there.
+    /// Puts a payload on the chain unless this gateway knows that it is there.
     async fn put(
         &self,
         topic: ChainTopic,
         payload: &Bytes,
         key: PayloadKey,
-    ) -> Result<OnChain, ChainFault> {
+    ) -> Result<OnChain, ChainPublishError> {
         let known = lock(&self.on_chain).get(&key, std::time::Instant::now());
         if let Some(known) = known {
             return Ok(known);
         }
-        let writer = self.writer.as_ref().ok_or(ChainFault::NoChain)?;
+        let writer = self.writer.as_ref().ok_or(ChainPublishError::NoChain)?;
         let on_chain = writer.publish(topic, payload.clone()).await?;
-        lock(&self.on_chain).put(key, on_chain, size_of::<OnChain>(), std::time::Instant::now());
+        let now = std::time::Instant::now();
+        lock(&self.on_chain).put(key, on_chain, size_of::<OnChain>(), now);
         Ok(on_chain)
     }
+}
+
+/// Returns whether nodes have shown a payload or dropped it for good, so that the next one of its
+/// topic can be judged without it.
+fn is_settled(progress: &Progress) -> bool {
+    matches!(progress, Progress::Done(Ok(_) | Err(ChainPublishError::Dropped { .. })))
 }
 
 fn weight_of(payload: &Bytes) -> usize {

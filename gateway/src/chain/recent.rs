@@ -1,7 +1,9 @@
-//! What was sent to the chain lately. A client that got no answer asks again, with the same bytes:
-//! it is told what became of the first, and nothing is sent twice.
+//! The payloads that were sent to the chain lately. A client that got no answer asks again with equal
+//! bytes: it gets the result of the first attempt, and nothing is sent twice.
 //!
-//! Plain values; time is an argument.
+//! Plain values; time is an argument. No cache library, because entries must leave by age alone. A
+//! cache that ranks by use drops the newest entries of a burst first, and those are the ones that
+//! clients ask for again.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -9,69 +11,70 @@ use std::time::{Duration, Instant};
 use hawser_proto::Bytes;
 use sha2::{Digest as _, Sha256};
 
-/// How long a result is remembered.
+/// Time for which a result is remembered. A guess: clients retry within a minute or two.
 const REMEMBERED: Duration = Duration::from_secs(600);
-/// How many results are.
+/// Results that are remembered. A guess: 33 payloads a second for the whole time.
 const RESULTS_MAX: usize = 20_000;
-/// How much they may weigh together, bytes.
+/// Total weight of the results, bytes. A guess; RESULTS_MAX small payloads weigh about 40 MB.
 const WEIGHT_MAX: usize = 64 * 1024 * 1024;
 
-/// Names a payload by its bytes, which hold its topic.
+/// SHA-256 of a payload, which includes its topic.
 pub(super) type PayloadKey = [u8; 32];
 
-/// The name of a payload.
-pub(super) fn key_of(payload: &Bytes) -> PayloadKey {
+/// Returns the key of a payload.
+pub(super) fn payload_key(payload: &Bytes) -> PayloadKey {
     Sha256::digest(payload).into()
 }
 
-/// Results by payload, those of the last minutes; the oldest go first.
+/// Results by payload, those of the last [`REMEMBERED`]. Beyond its bounds the oldest leave first.
 #[derive(Debug)]
-pub(super) struct Repeats<R> {
+pub(super) struct RecentPayloads<R> {
+    /// The latest result of each payload, with the number of its entry.
     results: HashMap<PayloadKey, (u64, R)>,
-    /// In the order of their coming.
-    order: VecDeque<Entry>,
+    /// All entries by arrival, also those whose result was replaced or removed.
+    order: VecDeque<OrderEntry>,
     number: u64,
     weight: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Entry {
+struct OrderEntry {
     since: Instant,
     key: PayloadKey,
-    /// The one of the result that it stands for; a later one may have the same key.
+    /// Tells the results of equal payloads apart.
     number: u64,
     weight: usize,
 }
 
-impl<R> Default for Repeats<R> {
+impl<R> Default for RecentPayloads<R> {
     fn default() -> Self {
         Self { results: HashMap::new(), order: VecDeque::new(), number: 0, weight: 0 }
     }
 }
 
-impl<R: Clone> Repeats<R> {
-    /// What became, or becomes, of a payload.
+impl<R: Clone> RecentPayloads<R> {
+    /// Returns the latest result of a payload.
     pub(super) fn get(&mut self, key: &PayloadKey, now: Instant) -> Option<R> {
         self.drop_old(now);
         self.results.get(key).map(|(_, result)| result.clone())
     }
 
-    /// Remembers what becomes of a payload. `weight`: how many bytes it may come to hold.
+    /// Remembers a result. `weight` is the largest number of bytes that it may come to hold.
     pub(super) fn put(&mut self, key: PayloadKey, result: R, weight: usize, now: Instant) {
         self.number += 1;
         self.results.insert(key, (self.number, result));
-        self.order.push_back(Entry { since: now, key, number: self.number, weight });
+        self.order.push_back(OrderEntry { since: now, key, number: self.number, weight });
         self.weight += weight;
         self.drop_old(now);
     }
 
-    /// Nothing was sent: a repetition begins anew.
-    pub(super) fn forget(&mut self, key: &PayloadKey) {
+    /// Removes a result, so that an equal payload starts a new attempt.
+    pub(super) fn remove(&mut self, key: &PayloadKey) {
         self.results.remove(key);
     }
 
     fn drop_old(&mut self, now: Instant) {
-        while let Some(&Entry { since, key, number, weight }) = self.order.front() {
+        while let Some(&OrderEntry { since, key, number, weight }) = self.order.front() {
             let fits = self.order.len() <= RESULTS_MAX && self.weight <= WEIGHT_MAX;
             if fits && now.duration_since(since) <= REMEMBERED {
                 return;
@@ -81,55 +84,83 @@ impl<R: Clone> Repeats<R> {
             if self.results.get(&key).is_some_and(|(own, _)| *own == number) {
                 self.results.remove(&key);
             }
+            debug_assert!(self.results.len() <= self.order.len(), "an entry for each result");
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
+
     use super::*;
 
     fn key(n: usize) -> PayloadKey {
-        key_of(&Bytes::from(n.to_be_bytes().to_vec()))
+        payload_key(&Bytes::from(n.to_be_bytes().to_vec()))
     }
 
     #[test]
     fn a_result_is_remembered_for_minutes() {
         let start = Instant::now();
-        let mut repeats = Repeats::default();
-        repeats.put(key(1), "first", 1, start);
-        assert_eq!(repeats.get(&key(1), start + REMEMBERED), Some("first"));
-        assert_eq!(repeats.get(&key(2), start), None);
+        let mut recent = RecentPayloads::default();
+        recent.put(key(1), "first", 1, start);
+        assert_eq!(recent.get(&key(1), start + REMEMBERED), Some("first"));
+        assert_eq!(recent.get(&key(2), start), None);
         let later = start + REMEMBERED + Duration::from_secs(1);
-        assert_eq!(repeats.get(&key(1), later), None);
-        assert!(repeats.order.is_empty());
+        assert_eq!(recent.get(&key(1), later), None);
+        assert!(recent.order.is_empty());
     }
 
     #[test]
     fn what_was_not_sent_begins_anew_and_is_remembered_from_then_on() {
         let start = Instant::now();
-        let mut repeats = Repeats::default();
-        repeats.put(key(1), 1, 1, start);
-        repeats.forget(&key(1));
-        assert_eq!(repeats.get(&key(1), start), None);
+        let mut recent = RecentPayloads::default();
+        recent.put(key(1), 1, 1, start);
+        recent.remove(&key(1));
+        assert_eq!(recent.get(&key(1), start), None);
         let later = start + REMEMBERED / 2;
-        repeats.put(key(1), 2, 1, later);
-        assert_eq!(repeats.get(&key(1), later + REMEMBERED), Some(2));
+        recent.put(key(1), 2, 1, later);
+        assert_eq!(recent.get(&key(1), later + REMEMBERED), Some(2));
     }
 
     #[test]
     fn memory_is_bounded_and_the_oldest_go_first() {
         let start = Instant::now();
-        let mut repeats = Repeats::default();
+        let mut recent = RecentPayloads::default();
         for n in 0..RESULTS_MAX + 10 {
-            repeats.put(key(n), n, 1, start);
+            recent.put(key(n), n, 1, start);
         }
-        assert_eq!(repeats.results.len(), RESULTS_MAX);
-        assert_eq!(repeats.order.len(), RESULTS_MAX);
-        assert_eq!(repeats.get(&key(9), start), None);
-        assert_eq!(repeats.get(&key(10), start), Some(10));
-        repeats.put(key(0), 0, WEIGHT_MAX, start);
-        assert_eq!(repeats.results.len(), 1, "a heavy one takes the place of all others");
-        assert_eq!(repeats.weight, WEIGHT_MAX);
+        assert_eq!(recent.results.len(), RESULTS_MAX);
+        assert_eq!(recent.order.len(), RESULTS_MAX);
+        assert_eq!(recent.get(&key(9), start), None);
+        assert_eq!(recent.get(&key(10), start), Some(10));
+        recent.put(key(0), 0, WEIGHT_MAX, start);
+        assert_eq!(recent.results.len(), 1, "a heavy one takes the place of all others");
+        assert_eq!(recent.weight, WEIGHT_MAX);
+    }
+    proptest! {
+        #[test]
+        fn results_leave_by_age_alone(
+            puts in proptest::collection::vec((0u8..20, 0usize..WEIGHT_MAX / 4, 0u64..200), 1..100),
+        ) {
+            let start = Instant::now();
+            let (mut recent, mut now) = (RecentPayloads::default(), start);
+            let mut model: Vec<(u8, usize, Instant)> = Vec::new(); // every put, oldest first
+            for (number, (name, weight, pause_s)) in puts.into_iter().enumerate() {
+                now += Duration::from_secs(pause_s);
+                recent.put(key(name.into()), number, weight, now);
+                model.push((name, weight, now));
+                while model.iter().map(|(_, weight, _)| weight).sum::<usize>() > WEIGHT_MAX
+                    || now.duration_since(model[0].2) > REMEMBERED
+                {
+                    model.remove(0);
+                }
+                prop_assert!(recent.weight <= WEIGHT_MAX);
+                for name in 0..20 {
+                    let is_known = model.iter().any(|(known, ..)| *known == name);
+                    prop_assert_eq!(recent.get(&key(name.into()), now).is_some(), is_known);
+                }
+            }
+        }
     }
 }

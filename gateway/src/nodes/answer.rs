@@ -1,6 +1,6 @@
-//! Whether a node has done what it was asked for. Plain values; time is an argument.
+//! Verifies a node's answer to a publish call. Plain values; time is an argument.
 //!
-//! A node signs what it says, so a wrong answer with a right signature is evidence against it.
+//! A node signs its answers, so a wrong answer with a valid signature is evidence against it.
 
 use hawser_proto::envelope::{LayerError, UnsignedOriginatorEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
@@ -11,105 +11,104 @@ use hawser_rules::{RateTable, Violation, check_charges};
 
 use pb::originator_envelope::Proof;
 
-/// A node's clock may differ from ours by this much.
+/// Difference that is allowed between a node's clock and ours. A guess: wide enough for any clock that
+/// is synchronised at all, so that only a false time is reported.
 const CLOCK_TOLERANCE_NS: u64 = 30 * 60 * 1_000_000_000;
 
-/// What a node was asked for.
+/// What a correct answer has to match.
 #[derive(Debug, Clone)]
-pub struct Asked<'a> {
-    /// The node.
-    pub node: OriginatorId,
-    /// Its key in the registry.
-    pub key: &'a PublicKey,
-    /// The payer envelope, as it was encoded for it.
-    pub payer_envelope: &'a Bytes,
+pub(super) struct ExpectedAnswer<'a> {
+    /// The node that was called.
+    pub(super) node: OriginatorId,
+    /// The node's key in the registry.
+    pub(super) key: &'a PublicKey,
+    /// The payer envelope as it was sent.
+    pub(super) payer_envelope: &'a Bytes,
 }
 
-/// What is wrong with an answer.
+/// The first mistake found in an answer.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum AnswerFault {
-    /// One for each, or none at all.
+pub(crate) enum AnswerError {
+    /// The number of envelopes differs from the request.
     #[error("{got} envelopes for {asked}")]
     Count {
-        /// What was asked for.
+        /// Envelopes in the request.
         asked: usize,
-        /// What came.
+        /// Envelopes in the answer.
         got: usize,
     },
-    /// It is no statement of an originator.
+    /// The envelope does not parse.
     #[error("it does not parse: {0}")]
     Layer(#[from] LayerError),
-    /// A node signs.
+    /// The envelope carries no signature of an originator.
     #[error("there is no signature")]
     NoSignature,
-    /// Nobody can have made it.
+    /// The signature is malformed.
     #[error("its signature: {0}")]
     Signature(#[from] SignatureError),
-    /// Somebody else has signed it.
+    /// Another key than the node's has signed the envelope.
     #[error("it was signed by {}, and not by the node's key in the registry", .0.address())]
     Signer(Box<PublicKey>),
-    /// It belongs to another strand.
+    /// The envelope belongs to the strand of another originator.
     #[error("it is of originator {0}")]
     Originator(OriginatorId),
-    /// Places begin at 1.
+    /// The sequence id is 0; they start at 1.
     #[error("it has no sequence id")]
-    NoPlace,
-    /// Something else was published.
+    NoSequenceId,
+    /// The envelope holds another payer envelope than the one sent.
     #[error("the payer envelope in it is not the one that was sent")]
-    OtherBytes,
-    /// Its time is not now.
+    OtherPayerEnvelope,
+    /// The originator time is too far from now.
     #[error("its time is {} s from now", off_ns / 1_000_000_000)]
     Time {
-        /// How far.
+        /// Difference in nanoseconds.
         off_ns: u64,
     },
-    /// Its expiry or its price breaks a rule.
+    /// The expiry or the price breaks a rule.
     #[error(transparent)]
     Violation(#[from] Violation),
 }
 
-/// An answer that is right.
+/// The facts of a correct answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Verified {
-    /// Its place.
-    pub sequence_id: u64,
-    /// All that it costs, picodollars.
-    pub fee_picodollars: u64,
-    /// What of it is for the node's being busy.
-    pub congestion_fee_picodollars: u64,
+pub(super) struct VerifiedAnswer {
+    /// Sum of all fees.
+    pub(super) fee_picodollars: u64,
+    /// The congestion fee alone.
+    pub(super) congestion_fee_picodollars: u64,
 }
 
-/// Checks one envelope of an answer.
+/// Verifies one envelope of an answer.
 ///
 /// # Errors
-/// The first thing that is wrong.
-pub fn verify(
-    asked: &Asked<'_>,
+/// Returns the first mistake.
+pub(super) fn verify(
+    expected: &ExpectedAnswer<'_>,
     answer: &pb::OriginatorEnvelope,
     rates: &RateTable,
     now_ns: i64,
-) -> Result<Verified, AnswerFault> {
+) -> Result<VerifiedAnswer, AnswerError> {
     let statement = UnsignedOriginatorEnvelope::parse(answer.unsigned_originator_envelope.clone())?;
     let Some(Proof::OriginatorSignature(signature)) = &answer.proof else {
-        return Err(AnswerFault::NoSignature);
+        return Err(AnswerError::NoSignature);
     };
     let digest = originator_digest(statement.as_bytes());
     let signer = Signature::from_bytes(&signature.bytes)?.recover(digest)?;
-    if signer != *asked.key {
-        return Err(AnswerFault::Signer(Box::new(signer)));
+    if signer != *expected.key {
+        return Err(AnswerError::Signer(Box::new(signer)));
     }
-    if statement.id().originator != asked.node {
-        return Err(AnswerFault::Originator(statement.id().originator));
+    if statement.id().originator != expected.node {
+        return Err(AnswerError::Originator(statement.id().originator));
     }
     if statement.id().sequence.0 == 0 {
-        return Err(AnswerFault::NoPlace);
+        return Err(AnswerError::NoSequenceId);
     }
-    if statement.payer().as_bytes() != asked.payer_envelope {
-        return Err(AnswerFault::OtherBytes);
+    if statement.payer().as_bytes() != expected.payer_envelope {
+        return Err(AnswerError::OtherPayerEnvelope);
     }
     let off_ns = statement.originator_ns().abs_diff(now_ns);
     if off_ns > CLOCK_TOLERANCE_NS {
-        return Err(AnswerFault::Time { off_ns });
+        return Err(AnswerError::Time { off_ns });
     }
     // The payer envelope is the one that was sent, so its retention is the one asked for.
     check_expiry(
@@ -118,8 +117,7 @@ pub fn verify(
         statement.expiry_unix_s(),
     )?;
     check_charges(&statement, rates)?;
-    Ok(Verified {
-        sequence_id: statement.id().sequence.0,
+    Ok(VerifiedAnswer {
         fee_picodollars: statement
             .base_fee_picodollars()
             .saturating_add(statement.congestion_fee_picodollars()),
@@ -178,46 +176,45 @@ mod tests {
     fn judged(
         change: impl FnOnce(&mut pb::UnsignedOriginatorEnvelope),
         by: u8,
-    ) -> Result<Verified, AnswerFault> {
+    ) -> Result<VerifiedAnswer, AnswerError> {
         let sent = sent();
         let mut statement = honest(&sent);
         change(&mut statement);
         let sealed = UnsealedEnvelope::new(&statement).seal(&key(by));
         let answer = pb::OriginatorEnvelope::decode(sealed).unwrap();
         let public_key = key(1).public_key();
-        let asked = Asked { node: NODE, key: &public_key, payer_envelope: &sent };
-        verify(&asked, &answer, &rates(), NOW_NS)
+        let expected = ExpectedAnswer { node: NODE, key: &public_key, payer_envelope: &sent };
+        verify(&expected, &answer, &rates(), NOW_NS)
     }
 
     #[test]
     fn an_honest_answer_passes() {
         let verified = judged(|_| {}, 1).unwrap();
-        assert_eq!(verified.sequence_id, 7);
         assert_eq!(verified.fee_picodollars, 700 + 12_000 * sent().len() as u64);
     }
 
     #[test]
     fn each_lie_is_told_from_the_others() {
         let signer = judged(|_| {}, 2).unwrap_err();
-        assert!(matches!(signer, AnswerFault::Signer(_)));
+        assert!(matches!(signer, AnswerError::Signer(_)));
         let other = judged(|it| it.originator_node_id = 200, 1).unwrap_err();
-        assert_eq!(other, AnswerFault::Originator(OriginatorId(200)));
+        assert_eq!(other, AnswerError::Originator(OriginatorId(200)));
         let place = judged(|it| it.originator_sequence_id = 0, 1).unwrap_err();
-        assert_eq!(place, AnswerFault::NoPlace);
+        assert_eq!(place, AnswerError::NoSequenceId);
         let bytes = |it: &mut pb::UnsignedOriginatorEnvelope| {
             let mut payer = pb::PayerEnvelope::decode(it.payer_envelope_bytes.clone()).unwrap();
             payer.message_retention_days = 365;
             it.payer_envelope_bytes = payer.encode_to_vec().into();
         };
-        assert_eq!(judged(bytes, 1).unwrap_err(), AnswerFault::OtherBytes);
+        assert_eq!(judged(bytes, 1).unwrap_err(), AnswerError::OtherPayerEnvelope);
         let late = judged(|it| it.originator_ns += 31 * 60 * 1_000_000_000, 1).unwrap_err();
-        assert!(matches!(late, AnswerFault::Time { .. }));
+        assert!(matches!(late, AnswerError::Time { .. }));
         let longer = judged(|it| it.expiry_unixtime += DAY_S, 1).unwrap_err();
-        assert!(matches!(longer, AnswerFault::Violation(Violation::Expiry(_))));
+        assert!(matches!(longer, AnswerError::Violation(Violation::Expiry(_))));
         let never = judged(|it| it.expiry_unixtime = 0, 1).unwrap_err();
         assert_eq!(never, Violation::Expiry(0).into());
-        let dear = judged(|it| it.base_fee_picodollars += 1, 1).unwrap_err();
-        assert!(matches!(dear, AnswerFault::Violation(Violation::BaseFee(_))));
+        let expensive = judged(|it| it.base_fee_picodollars += 1, 1).unwrap_err();
+        assert!(matches!(expensive, AnswerError::Violation(Violation::BaseFee(_))));
         for fee in [1, 299, 301, 30_300] {
             let congested = judged(|it| it.congestion_fee_picodollars = fee, 1).unwrap_err();
             assert_eq!(congested, Violation::CongestionFee(fee).into());
@@ -229,19 +226,19 @@ mod tests {
     fn a_statement_without_a_node_behind_it_is_no_answer() {
         let sent = sent();
         let public_key = key(1).public_key();
-        let asked = Asked { node: NODE, key: &public_key, payer_envelope: &sent };
+        let expected = ExpectedAnswer { node: NODE, key: &public_key, payer_envelope: &sent };
         let mut answer = pb::OriginatorEnvelope {
             unsigned_originator_envelope: honest(&sent).encode_to_vec().into(),
             proof: None,
         };
-        let fault = verify(&asked, &answer, &rates(), NOW_NS).unwrap_err();
-        assert_eq!(fault, AnswerFault::NoSignature);
+        let error = verify(&expected, &answer, &rates(), NOW_NS).unwrap_err();
+        assert_eq!(error, AnswerError::NoSignature);
         let proof = pb::BlockchainProof { transaction_hash: Bytes::from_static(&[1; 32]) };
         answer.proof = Some(Proof::BlockchainProof(proof));
-        let fault = verify(&asked, &answer, &rates(), NOW_NS).unwrap_err();
-        assert_eq!(fault, AnswerFault::NoSignature);
+        let error = verify(&expected, &answer, &rates(), NOW_NS).unwrap_err();
+        assert_eq!(error, AnswerError::NoSignature);
         let empty = pb::OriginatorEnvelope::default();
-        assert!(verify(&asked, &empty, &rates(), NOW_NS).is_err());
+        assert!(verify(&expected, &empty, &rates(), NOW_NS).is_err());
         // What a node of ours signs is what is checked here.
         let sealed = UnsealedEnvelope::new(&honest(&sent)).seal(&key(1));
         assert!(OriginatorEnvelope::parse(sealed).is_ok());

@@ -1,9 +1,9 @@
-//! What is sent to one node: the envelopes of requests that wait at the same time go in one call.
+//! Sends envelopes to one node, those of several requests in one call.
 //!
-//! A call begins as soon as there is something to send and fewer than [`CALLS_MAX`] are under way;
-//! what comes meanwhile waits and goes together. So nobody waits for company, and a busy gateway
-//! needs few calls. A call that the node refuses is sent again in halves, until only those requests
-//! are refused that are at fault.
+//! A call starts as soon as a request waits and fewer than [`CALLS_MAX`] calls are under way.
+//! Requests that arrive meanwhile wait and go together. So no request waits for others to arrive, and
+//! a busy gateway needs few calls. A call that the node refuses is sent again in halves, until only
+//! the requests at fault are refused.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,77 +13,109 @@ use futures_util::future::{BoxFuture, join};
 use hawser_proto::envelope::PayerEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::PublishPayerEnvelopesRequest;
-use hawser_proto::{Bytes, SecretKey};
+use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
+use hawser_proto::{Bytes, OriginatorId, SecretKey};
 use hawser_rules::{NodeRecord, RateTable, Violation};
 use prost::Message as _;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use super::verify::{AnswerFault, Asked, Verified, verify};
-use super::{NodeFault, Placed};
-use crate::nodes::Sending;
+use super::answer::{AnswerError, ExpectedAnswer, VerifiedAnswer, verify};
+use super::error::NodeError;
+use crate::metrics::NodeNumbers;
 
-/// Calls under way to one node.
+/// Calls under way to one node at once. A guess: enough to cover the round trip to a distant node,
+/// few enough that waiting requests gather.
 const CALLS_MAX: usize = 8;
-/// Requests that wait for one node; who comes then waits longer.
+/// Requests that wait for one node in its queue; further ones wait outside of it. A guess.
 const JOBS_MAX: usize = 4096;
+/// Envelopes, and bytes of client envelopes, that several requests may have together in one call. A
+/// request of its own may have more. Guesses: a node answers such a call within a few milliseconds,
+/// and it stays well below the limit of a message (25 MiB).
 const CALL_ENVELOPES_MAX: usize = 256;
 const CALL_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// More than this is signed and checked where it holds up nobody else.
+/// Envelopes that are signed or verified on the calling task; more go to a thread that may block. A
+/// guess: one signature takes about 50 µs, so a task is held up for at most 0.2 ms.
 const INLINE_ENVELOPES_MAX: usize = 4;
-/// How long a price that nobody knows of is waited for.
+/// Time to wait for a newer price list when an answer has an unknown price. A guess: one reading of
+/// the rate registry.
 const RATES_TIMEOUT: Duration = Duration::from_secs(2);
-/// How much of an envelope a log line shows.
+/// Bytes of an envelope that a log line shows as evidence. A guess: envelopes of text fit whole.
 const EVIDENCE_BYTES_MAX: usize = 16 * 1024;
 
-/// Who pays, and for what.
-pub(crate) struct Payer {
+/// The key that pays, and the terms on which it does.
+pub(crate) struct PayerSettings {
+    /// Signs every payer envelope.
     pub(crate) key: SecretKey,
+    /// Retention that is asked for, in days.
     pub(crate) retention_days: u32,
+    /// Time for one call to a node.
     pub(crate) attempt_timeout: Duration,
+    /// The price list that answers are verified against.
     pub(crate) rates: watch::Receiver<Arc<RateTable>>,
-    /// Told when an answer has a price that is not known here.
+    /// Notified when an answer has a price that is not in the list.
     pub(crate) rates_wanted: Arc<Notify>,
 }
 
-struct Job {
-    clients: Vec<Bytes>,
-    answer: oneshot::Sender<Result<Vec<Placed>, NodeFault>>,
+/// An envelope that a node has sequenced.
+#[derive(Debug, Clone)]
+pub(crate) struct PlacedEnvelope {
+    pub(crate) envelope: pb::OriginatorEnvelope,
+    pub(crate) node: OriginatorId,
+    /// All fees together.
+    pub(crate) fee_picodollars: u64,
+    /// The congestion fee alone.
+    pub(crate) congestion_fee_picodollars: u64,
 }
 
-impl Job {
+/// The envelopes of one request for this node.
+struct PublishJob {
+    clients: Vec<Bytes>,
+    answer: oneshot::Sender<Result<Vec<PlacedEnvelope>, NodeError>>,
+}
+
+impl PublishJob {
     fn bytes(&self) -> usize {
         self.clients.iter().map(Bytes::len).sum()
     }
 }
 
-/// Sends to one node. Cheap to clone.
+/// Sends to one node. Clones share the queue.
 #[derive(Clone)]
 pub(crate) struct Batcher {
-    jobs: mpsc::Sender<Job>,
-    caller: Arc<Caller>,
+    jobs: mpsc::Sender<PublishJob>,
+    caller: Arc<NodeCaller>,
 }
 
-/// One node, and how it is called.
+/// Signs for one node, calls it and verifies its answers.
 #[derive(Clone)]
-struct Caller {
+struct NodeCaller {
     record: NodeRecord,
-    sending: Sending,
-    payer: Arc<Payer>,
+    client: ReplicationApiClient<Channel>,
+    numbers: Arc<NodeNumbers>,
+    payer: Arc<PayerSettings>,
 }
 
-/// An envelope as it is sent.
+/// A payer envelope as it is sent.
 #[derive(Clone)]
-struct Sealed {
+struct SignedEnvelope {
     message: pb::PayerEnvelope,
     bytes: Bytes,
 }
 
 impl Batcher {
-    pub(crate) fn begin(record: &NodeRecord, sending: Sending, payer: Arc<Payer>) -> Self {
+    /// Starts the task that calls the node until `end`.
+    pub(super) fn start(
+        record: &NodeRecord,
+        client: ReplicationApiClient<Channel>,
+        numbers: Arc<NodeNumbers>,
+        payer: Arc<PayerSettings>,
+        end: CancellationToken,
+    ) -> Self {
         let (sender, jobs) = mpsc::channel(JOBS_MAX);
-        let end = sending.end.clone();
-        let caller = Arc::new(Caller { record: record.clone(), sending, payer });
+        let caller = Arc::new(NodeCaller { record: record.clone(), client, numbers, payer });
         let batching = caller.clone().run(jobs);
         tokio::spawn(async move {
             tokio::select! {
@@ -94,25 +126,37 @@ impl Batcher {
         Self { jobs: sender, caller }
     }
 
-    /// Publishes these envelopes, all or none of them, in this order.
-    pub(crate) async fn publish(&self, clients: Vec<Bytes>) -> Result<Vec<Placed>, NodeFault> {
+    /// Publishes these client envelopes, all or none of them, in this order.
+    ///
+    /// # Errors
+    /// The failure of the call that they were part of; see [`NodeError::may_be_published`].
+    pub(crate) async fn publish(
+        &self,
+        clients: Vec<Bytes>,
+    ) -> Result<Vec<PlacedEnvelope>, NodeError> {
         let (answer, answered) = oneshot::channel();
-        let gone = || NodeFault::Failed(Status::unavailable("the node is no longer used"));
-        self.jobs.send(Job { clients, answer }).await.map_err(|_| gone())?;
+        let gone = || NodeError::Failed(Status::unavailable("the node is no longer used"));
+        self.jobs.send(PublishJob { clients, answer }).await.map_err(|_| gone())?;
         answered.await.unwrap_or_else(|_| Err(gone()))
     }
 
-    /// Whether this is the node's statement about this envelope, and right.
-    pub(crate) fn check(&self, client: &Bytes, envelope: pb::OriginatorEnvelope) -> Option<Placed> {
-        let sealed = self.caller.seal(client.clone());
+    /// Returns the envelope with its fees if it is the node's correct answer for this client
+    /// envelope.
+    pub(crate) fn verify(
+        &self,
+        client: &Bytes,
+        envelope: pb::OriginatorEnvelope,
+    ) -> Option<PlacedEnvelope> {
+        let sealed = self.caller.sign(client.clone());
         let rates = self.caller.payer.rates.borrow().clone();
         let verified = self.caller.verify(&sealed, &envelope, &rates).ok()?;
         Some(self.caller.placed(envelope, verified))
     }
 }
 
-impl Caller {
-    async fn run(self: Arc<Self>, mut jobs: mpsc::Receiver<Job>) {
+impl NodeCaller {
+    /// Takes jobs from the queue and starts a call for those that wait together.
+    async fn run(self: Arc<Self>, mut jobs: mpsc::Receiver<PublishJob>) {
         let calls = Arc::new(Semaphore::new(CALLS_MAX));
         let mut next = None;
         loop {
@@ -134,30 +178,36 @@ impl Caller {
         }
     }
 
-    /// Sends jobs in one call, and tells each one what became of it.
-    fn settle(&self, mut jobs: Vec<Job>) -> BoxFuture<'_, ()> {
+    /// Sends jobs in one call and answers each one. Halves the jobs and calls again when the node
+    /// refuses them: one bad envelope must not fail the requests of other callers.
+    fn settle(&self, mut jobs: Vec<PublishJob>) -> BoxFuture<'_, ()> {
         async move {
-            jobs.retain(|job| !job.answer.is_closed()); // whoever asked has gone
+            jobs.retain(|job| !job.answer.is_closed()); // the request was dropped
             if jobs.is_empty() {
                 return;
             }
             let clients: Vec<Bytes> = jobs.iter().flat_map(|job| job.clients.clone()).collect();
             match self.call(clients).await {
                 Ok(mut results) => {
+                    debug_assert_eq!(
+                        results.len(),
+                        jobs.iter().map(|job| job.clients.len()).sum::<usize>(),
+                        "one result for each envelope"
+                    );
                     for job in jobs {
                         let rest = results.split_off(job.clients.len().min(results.len()));
                         let own = std::mem::replace(&mut results, rest);
                         let own: Result<Vec<_>, _> = own.into_iter().collect();
-                        let _ = job.answer.send(own.map_err(NodeFault::Wrong));
+                        let _ = job.answer.send(own.map_err(NodeError::WrongAnswer));
                     }
                 }
-                Err(NodeFault::Refused(_)) if jobs.len() > 1 => {
+                Err(NodeError::Refused(_)) if jobs.len() > 1 => {
                     let second = jobs.split_off(jobs.len() / 2);
                     join(self.settle(jobs), self.settle(second)).await;
                 }
-                Err(fault) => {
+                Err(error) => {
                     for job in jobs {
-                        let _ = job.answer.send(Err(fault.clone()));
+                        let _ = job.answer.send(Err(error.clone()));
                     }
                 }
             }
@@ -165,70 +215,71 @@ impl Caller {
         .boxed()
     }
 
-    /// One call, and one result for each envelope.
+    /// Makes one call and returns one result for each envelope, in their order.
     async fn call(
         &self,
         clients: Vec<Bytes>,
-    ) -> Result<Vec<Result<Placed, AnswerFault>>, NodeFault> {
-        self.sending.numbers.calls.inc();
+    ) -> Result<Vec<Result<PlacedEnvelope, AnswerError>>, NodeError> {
+        self.numbers.calls.inc();
         let asked = clients.len();
-        let sealed = self.seal_all(clients).await;
+        let sealed = self.sign_all(clients).await;
         let messages = sealed.iter().map(|sealed| sealed.message.clone()).collect();
         let request = PublishPayerEnvelopesRequest { payer_envelopes: messages };
-        let mut client = self.sending.client.clone();
+        let mut client = self.client.clone();
         let call = client.publish_payer_envelopes(request);
         let answer = match tokio::time::timeout(self.payer.attempt_timeout, call).await {
             Ok(Ok(answer)) => answer.into_inner().originator_envelopes,
-            Ok(Err(status)) => return Err(fault_of(status, self.payer.attempt_timeout)),
-            Err(_) => return Err(NodeFault::Timeout(self.payer.attempt_timeout)),
+            Ok(Err(status)) => return Err(error_of(status, self.payer.attempt_timeout)),
+            Err(_) => return Err(NodeError::Timeout(self.payer.attempt_timeout)),
         };
         if answer.len() != asked {
-            let fault = AnswerFault::Count { asked, got: answer.len() };
-            self.report(&fault, None);
-            return Err(NodeFault::Wrong(fault));
+            let error = AnswerError::Count { asked, got: answer.len() };
+            self.report(&error, None);
+            return Err(NodeError::WrongAnswer(error));
         }
         Ok(self.verify_all(sealed, answer).await)
     }
 
-    fn seal(&self, client: Bytes) -> Sealed {
-        let Payer { key, retention_days, .. } = &*self.payer;
+    fn sign(&self, client: Bytes) -> SignedEnvelope {
+        let PayerSettings { key, retention_days, .. } = &*self.payer;
         let message = PayerEnvelope::sign(client, self.record.id, *retention_days, key);
         let bytes = message.encode_to_vec().into();
-        Sealed { message, bytes }
+        SignedEnvelope { message, bytes }
     }
 
-    async fn seal_all(&self, clients: Vec<Bytes>) -> Vec<Sealed> {
+    async fn sign_all(&self, clients: Vec<Bytes>) -> Vec<SignedEnvelope> {
         if clients.len() <= INLINE_ENVELOPES_MAX {
-            return clients.into_iter().map(|client| self.seal(client)).collect();
+            return clients.into_iter().map(|client| self.sign(client)).collect();
         }
         let caller = self.clone();
-        let sealing = move || clients.into_iter().map(|client| caller.seal(client)).collect();
-        tokio::task::spawn_blocking(sealing).await.expect("signing does not panic")
+        let signing = move || clients.into_iter().map(|client| caller.sign(client)).collect();
+        tokio::task::spawn_blocking(signing).await.expect("signing does not panic")
     }
 
     async fn verify_all(
         &self,
-        sealed: Vec<Sealed>,
+        sealed: Vec<SignedEnvelope>,
         answer: Vec<pb::OriginatorEnvelope>,
-    ) -> Vec<Result<Placed, AnswerFault>> {
+    ) -> Vec<Result<PlacedEnvelope, AnswerError>> {
         let pairs: Vec<_> = sealed.into_iter().zip(answer).collect();
-        let results = self.judge(pairs.clone()).await;
-        let pricey = |fault: &AnswerFault| {
+        let results = self.verify_pairs(pairs.clone()).await;
+        // The node may know a newer price list than this gateway.
+        let has_unknown_price = |error: &AnswerError| {
             matches!(
-                fault,
-                AnswerFault::Violation(Violation::BaseFee(_) | Violation::CongestionFee(_))
+                error,
+                AnswerError::Violation(Violation::BaseFee(_) | Violation::CongestionFee(_))
             )
         };
-        let results = if results.iter().any(|result| result.as_ref().is_err_and(pricey))
+        let results = if results.iter().any(|result| result.as_ref().is_err_and(has_unknown_price))
             && self.newer_rates().await
         {
-            self.judge(pairs.clone()).await
+            self.verify_pairs(pairs.clone()).await
         } else {
             results
         };
         for (result, (_, envelope)) in results.iter().zip(&pairs) {
-            if let Err(fault) = result {
-                self.report(fault, Some(envelope));
+            if let Err(error) = result {
+                self.report(error, Some(envelope));
             }
         }
         let placed = results.into_iter().zip(pairs);
@@ -237,38 +288,38 @@ impl Caller {
             .collect()
     }
 
-    async fn judge(
+    async fn verify_pairs(
         &self,
-        pairs: Vec<(Sealed, pb::OriginatorEnvelope)>,
-    ) -> Vec<Result<Verified, AnswerFault>> {
+        pairs: Vec<(SignedEnvelope, pb::OriginatorEnvelope)>,
+    ) -> Vec<Result<VerifiedAnswer, AnswerError>> {
         let rates = self.payer.rates.borrow().clone();
         if pairs.len() <= INLINE_ENVELOPES_MAX {
-            let judge = |(sealed, answer)| self.verify(sealed, answer, &rates);
-            return pairs.iter().map(|(sealed, answer)| judge((sealed, answer))).collect();
+            let verify = |(sealed, answer)| self.verify(sealed, answer, &rates);
+            return pairs.iter().map(|(sealed, answer)| verify((sealed, answer))).collect();
         }
         let caller = self.clone();
-        let judging = move || {
-            let judge = |(sealed, answer)| caller.verify(sealed, answer, &rates);
-            pairs.iter().map(|(sealed, answer)| judge((sealed, answer))).collect()
+        let verifying = move || {
+            let verify = |(sealed, answer)| caller.verify(sealed, answer, &rates);
+            pairs.iter().map(|(sealed, answer)| verify((sealed, answer))).collect()
         };
-        tokio::task::spawn_blocking(judging).await.expect("checking does not panic")
+        tokio::task::spawn_blocking(verifying).await.expect("verifying does not panic")
     }
 
     fn verify(
         &self,
-        sealed: &Sealed,
+        sealed: &SignedEnvelope,
         answer: &pb::OriginatorEnvelope,
         rates: &RateTable,
-    ) -> Result<Verified, AnswerFault> {
-        let asked = Asked {
+    ) -> Result<VerifiedAnswer, AnswerError> {
+        let expected = ExpectedAnswer {
             node: self.record.id,
             key: &self.record.public_key,
             payer_envelope: &sealed.bytes,
         };
-        verify(&asked, answer, rates, crate::now_ns())
+        verify(&expected, answer, rates, crate::now_ns())
     }
 
-    /// The price list may be older than a price. True if there is a newer one.
+    /// Asks for a newer price list and returns whether one arrived in time.
     async fn newer_rates(&self) -> bool {
         let mut rates = self.payer.rates.clone();
         rates.mark_unchanged();
@@ -276,8 +327,8 @@ impl Caller {
         matches!(tokio::time::timeout(RATES_TIMEOUT, rates.changed()).await, Ok(Ok(())))
     }
 
-    fn placed(&self, envelope: pb::OriginatorEnvelope, verified: Verified) -> Placed {
-        Placed {
+    fn placed(&self, envelope: pb::OriginatorEnvelope, verified: VerifiedAnswer) -> PlacedEnvelope {
+        PlacedEnvelope {
             envelope,
             node: self.record.id,
             fee_picodollars: verified.fee_picodollars,
@@ -285,14 +336,14 @@ impl Caller {
         }
     }
 
-    /// Says what a node has signed that it should not have.
-    fn report(&self, fault: &AnswerFault, envelope: Option<&pb::OriginatorEnvelope>) {
+    /// Logs a wrong answer with the envelope as evidence: a node answers for what it signs.
+    fn report(&self, error: &AnswerError, envelope: Option<&pb::OriginatorEnvelope>) {
         let evidence = envelope.map(pb::OriginatorEnvelope::encode_to_vec).unwrap_or_default();
         let shown = &evidence[..evidence.len().min(EVIDENCE_BYTES_MAX)];
         tracing::error!(
             code = "node_answered_wrongly",
             node_id = self.record.id.0,
-            %fault,
+            fault = %error,
             evidence = hex::encode(shown),
             evidence_bytes = evidence.len(),
             "a node has answered something else than it was asked for"
@@ -300,8 +351,13 @@ impl Caller {
     }
 }
 
-/// What waits already and fits into one call; returns what came and does not fit.
-fn gather(first: Job, jobs: &mut mpsc::Receiver<Job>, together: &mut Vec<Job>) -> Option<Job> {
+/// Moves jobs that wait into `together` as far as they fit into one call, the first one in any case.
+/// Returns the first job that does not fit: it leads the next call.
+fn gather(
+    first: PublishJob,
+    jobs: &mut mpsc::Receiver<PublishJob>,
+    together: &mut Vec<PublishJob>,
+) -> Option<PublishJob> {
     let (mut envelopes, mut bytes) = (first.clients.len(), first.bytes());
     together.push(first);
     while let Ok(job) = jobs.try_recv() {
@@ -315,14 +371,14 @@ fn gather(first: Job, jobs: &mut mpsc::Receiver<Job>, together: &mut Vec<Job>) -
     None
 }
 
-fn fault_of(status: Status, waited: Duration) -> NodeFault {
+fn error_of(status: Status, waited: Duration) -> NodeError {
     match status.code() {
-        // The same everywhere, and for the same reason each time.
+        // These codes are about the envelopes: another node would answer the same.
         Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => {
-            NodeFault::Refused(status)
+            NodeError::Refused(status)
         }
-        Code::DeadlineExceeded => NodeFault::Timeout(waited),
-        _ => NodeFault::Failed(status),
+        Code::DeadlineExceeded => NodeError::Timeout(waited),
+        _ => NodeError::Failed(status),
     }
 }
 
@@ -330,9 +386,9 @@ fn fault_of(status: Status, waited: Duration) -> NodeFault {
 mod tests {
     use super::*;
 
-    fn job(envelopes: usize, len: usize) -> Job {
+    fn job(envelopes: usize, len: usize) -> PublishJob {
         let (answer, _) = oneshot::channel();
-        Job { clients: vec![vec![0; len].into(); envelopes], answer }
+        PublishJob { clients: vec![vec![0; len].into(); envelopes], answer }
     }
 
     #[test]
@@ -355,11 +411,11 @@ mod tests {
     #[test]
     fn only_refusals_for_a_rule_are_final() {
         let wait = Duration::from_secs(1);
-        let kind = |status| fault_of(status, wait).kind();
-        use super::super::FaultKind;
-        assert_eq!(kind(Status::invalid_argument("")), FaultKind::Refused);
-        assert_eq!(kind(Status::unavailable("")), FaultKind::Failed);
-        assert_eq!(kind(Status::resource_exhausted("")), FaultKind::Failed);
-        assert_eq!(kind(Status::deadline_exceeded("")), FaultKind::Timeout);
+        let kind = |status| error_of(status, wait).kind();
+        use super::super::error::NodeErrorKind;
+        assert_eq!(kind(Status::invalid_argument("")), NodeErrorKind::Refused);
+        assert_eq!(kind(Status::unavailable("")), NodeErrorKind::Failed);
+        assert_eq!(kind(Status::resource_exhausted("")), NodeErrorKind::Failed);
+        assert_eq!(kind(Status::deadline_exceeded("")), NodeErrorKind::Timeout);
     }
 }

@@ -1,29 +1,30 @@
-//! How far nodes are behind the others, from the cursors that they tell. Plain values; time is an
-//! argument.
+//! Tracks how far each node is behind the others, by the cursors that they report. Plain values;
+//! time is an argument.
 //!
-//! What only one node says to have does not count: a node that lies about its cursor must not make
-//! all others look late.
+//! A sequence id counts only when two nodes report it: a node that lies about its cursor must not
+//! make all others look late.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use hawser_proto::{Cursor, OriginatorId, SequenceId};
 
-/// Heads are remembered this long; who is later than that is this late.
+/// Time for which heads are remembered, and the largest lag that is reported. A guess: five times the
+/// lag at which a node counts as unusable.
 const REMEMBERED: Duration = Duration::from_secs(300);
 
-/// What nodes have told of their cursors.
+/// The cursors that nodes have reported.
 #[derive(Debug, Default)]
-pub(crate) struct Lags {
+pub(crate) struct LagTracker {
     cursors: BTreeMap<OriginatorId, Cursor>,
-    /// By originator: when two nodes had come that far, ascending in both.
+    /// For each originator the times at which two nodes had reached a sequence id, ascending in both.
     heads: BTreeMap<OriginatorId, VecDeque<(Instant, SequenceId)>>,
 }
 
-impl Lags {
-    /// A node has told its cursor. What it says of originators that are not `known` is not kept: it
-    /// may name as many as it likes.
-    pub(crate) fn told(
+impl LagTracker {
+    /// Records the cursor that a node reports, without originators that are not `known`: a node may
+    /// name any number of them.
+    pub(crate) fn record(
         &mut self,
         node: OriginatorId,
         cursor: &Cursor,
@@ -42,20 +43,21 @@ impl Lags {
             if heads.back().is_none_or(|(_, last)| *last < head) {
                 heads.push_back((now, head));
             }
+            debug_assert!(heads.iter().is_sorted(), "heads ascend in time and sequence id");
             while heads.len() > 1 && now.duration_since(heads[0].0) > REMEMBERED {
                 heads.pop_front();
             }
         }
     }
 
-    /// A node does not belong to the network any more.
+    /// Forgets a node that has left the network.
     pub(crate) fn forget(&mut self, node: OriginatorId) {
         self.cursors.remove(&node);
         self.heads.remove(&node);
     }
 
-    /// For how long two other nodes have had something that this one has not; zero if nothing is
-    /// known of it.
+    /// Returns the time since which two other nodes hold an envelope that this one does not; zero for
+    /// a node without a reported cursor.
     pub(crate) fn lag(&self, node: OriginatorId, now: Instant) -> Duration {
         let Some(cursor) = self.cursors.get(&node) else { return Duration::ZERO };
         let late = self.heads.iter().filter_map(|(originator, heads)| {
@@ -65,11 +67,12 @@ impl Lags {
         late.max().unwrap_or_default()
     }
 
-    /// The highest sequence id that two nodes say to have.
+    /// Returns the highest sequence id that two nodes report.
     fn known_to_two(&self, originator: OriginatorId) -> SequenceId {
-        let mut told: Vec<_> = self.cursors.values().map(|cursor| cursor.get(originator)).collect();
-        told.sort_unstable();
-        told.len().checked_sub(2).map_or(SequenceId::NONE, |second| told[second])
+        let mut reported: Vec<_> =
+            self.cursors.values().map(|cursor| cursor.get(originator)).collect();
+        reported.sort_unstable();
+        reported.len().checked_sub(2).map_or(SequenceId::NONE, |second| reported[second])
     }
 }
 
@@ -83,47 +86,47 @@ mod tests {
     const B: OriginatorId = OriginatorId(200);
     const C: OriginatorId = OriginatorId(300);
 
-    fn told(lags: &mut Lags, node: OriginatorId, sequence: u64, now: Instant) {
+    fn record(lags: &mut LagTracker, node: OriginatorId, sequence: u64, now: Instant) {
         let cursor = [EnvelopeId::new(A, SequenceId(sequence))].into_iter().collect();
-        lags.told(node, &cursor, |originator| originator == A, now);
+        lags.record(node, &cursor, |originator| originator == A, now);
     }
 
     #[test]
     fn a_node_is_late_since_two_others_had_more() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut lags = Lags::default();
+        let mut lags = LagTracker::default();
         for node in [A, B, C] {
-            told(&mut lags, node, 5, at(0));
+            record(&mut lags, node, 5, at(0));
         }
-        told(&mut lags, A, 6, at(1));
+        record(&mut lags, A, 6, at(1));
         assert_eq!(lags.lag(C, at(2)), Duration::ZERO, "only one node has more");
-        told(&mut lags, B, 7, at(3));
+        record(&mut lags, B, 7, at(3));
         assert_eq!(lags.lag(C, at(70)), Duration::from_secs(67));
         assert_eq!(lags.lag(A, at(70)), Duration::ZERO);
-        told(&mut lags, C, 6, at(71));
+        record(&mut lags, C, 6, at(71));
         assert_eq!(lags.lag(C, at(71)), Duration::ZERO);
     }
 
     #[test]
     fn one_node_cannot_make_all_others_late() {
         let start = Instant::now();
-        let mut lags = Lags::default();
+        let mut lags = LagTracker::default();
         for (node, sequence) in [(A, 5), (B, 5), (C, u64::MAX / 2)] {
-            told(&mut lags, node, sequence, start);
+            record(&mut lags, node, sequence, start);
         }
         let later = start + Duration::from_secs(1000);
         assert!([A, B, C].into_iter().all(|node| lags.lag(node, later) == Duration::ZERO));
     }
 
     #[test]
-    fn originators_that_nobody_knows_leave_nothing_behind() {
-        let mut lags = Lags::default();
+    fn unknown_originators_leave_nothing_behind() {
+        let mut lags = LagTracker::default();
         for round in 1..4 {
             let many = (0..1000).map(|n| OriginatorId(1_000_000 * round + n));
             let many: Cursor = many.map(|it| EnvelopeId::new(it, SequenceId(9))).collect();
             for node in [A, B] {
-                lags.told(node, &many, |originator| originator == A, Instant::now());
+                lags.record(node, &many, |originator| originator == A, Instant::now());
             }
         }
         assert!(lags.heads.is_empty());
@@ -133,12 +136,12 @@ mod tests {
     #[test]
     fn what_is_remembered_is_bounded_and_lateness_is_kept() {
         let start = Instant::now();
-        let mut lags = Lags::default();
-        told(&mut lags, C, 1, start);
+        let mut lags = LagTracker::default();
+        record(&mut lags, C, 1, start);
         for second in 0..1000 {
             let now = start + Duration::from_secs(second);
-            told(&mut lags, A, second + 2, now);
-            told(&mut lags, B, second + 2, now);
+            record(&mut lags, A, second + 2, now);
+            record(&mut lags, B, second + 2, now);
         }
         assert!(lags.heads[&A].len() <= 302);
         assert!(lags.lag(C, start + Duration::from_secs(1000)) >= REMEMBERED);

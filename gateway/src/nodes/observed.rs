@@ -1,4 +1,7 @@
-//! Which envelopes of the chain strands the nodes have shown so far. Plain values.
+//! The newest envelopes of the chain strands that each node has shown. Plain values.
+//!
+//! A window by arrival and not a cache: what matters is always the newest, and one node must not push
+//! out what another one has shown.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
@@ -8,112 +11,115 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::originator_envelope::Proof;
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId};
 
-/// How many of the newest envelopes are kept of each node, and how many bytes of them. What one
-/// node shows pushes nothing out that another one has shown.
+/// Envelopes kept of each node, and bytes of them. Guesses: some minutes of a busy chain; with 20
+/// nodes that all show different bytes the worst case is 320 MB, with honest nodes 16 MB.
 const KEPT_MAX: usize = 2048;
 const KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// What was put on the chain, and so what nodes have to show.
+/// The envelope that nodes have to show for a payload on the chain.
 #[derive(Debug, Clone)]
-pub(super) struct Expected {
-    pub(super) id: EnvelopeId,
-    pub(super) payload: Bytes,
-    pub(super) transaction_hash: [u8; 32],
-    /// Of the block, unix seconds.
-    pub(super) block_time_s: u64,
+pub(crate) struct ExpectedEnvelope {
+    pub(crate) id: EnvelopeId,
+    /// The client envelope.
+    pub(crate) payload: Bytes,
+    pub(crate) transaction_hash: [u8; 32],
+    /// Time of the block, unix seconds.
+    pub(crate) block_time_s: u64,
 }
 
-impl Expected {
-    /// How far from the block's time an envelope says it was made, nanoseconds; none if it is not
-    /// the one that is expected. Not all nodes take the time from the block.
+impl ExpectedEnvelope {
+    /// Returns the difference between an envelope's time and the block's in nanoseconds, or `None` if
+    /// the envelope is another one. The time itself proves nothing: other implementations of a node
+    /// use their own clock.
     fn matches(&self, envelope: &OriginatorEnvelope) -> Option<u64> {
         let unsigned = envelope.unsigned_originator_envelope.clone();
         let statement = UnsignedOriginatorEnvelope::parse(unsigned).ok()?;
         let Some(Proof::BlockchainProof(proof)) = &envelope.proof else { return None };
-        let is_it = statement.id() == self.id
+        let matches = statement.id() == self.id
             && statement.payer().client().as_bytes() == &self.payload
             && *proof.transaction_hash == self.transaction_hash;
         let block_ns = i64::try_from(self.block_time_s.saturating_mul(NS_PER_S)).ok()?;
-        is_it.then(|| statement.originator_ns().abs_diff(block_ns))
+        matches.then(|| statement.originator_ns().abs_diff(block_ns))
     }
 }
 
 const NS_PER_S: u64 = 1_000_000_000;
 
-/// What nodes have shown.
+/// The envelopes that nodes have shown.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
-    nodes: BTreeMap<OriginatorId, OfNode>,
+pub(super) struct Observations {
+    nodes: BTreeMap<OriginatorId, NodeWindow>,
 }
 
-/// What one node has shown.
+/// The newest envelopes of one node, by arrival.
 #[derive(Debug, Default)]
-struct OfNode {
+struct NodeWindow {
     envelopes: BTreeMap<EnvelopeId, OriginatorEnvelope>,
     order: VecDeque<EnvelopeId>,
     bytes: usize,
     cursor: Cursor,
 }
 
-/// How the nodes' showings compare with what is expected.
+/// What nodes show in the place of an expected envelope.
 #[derive(Debug, Default)]
-pub(super) struct Compared {
-    /// The envelope that is to be believed.
-    pub(super) right: Option<OriginatorEnvelope>,
-    /// Who shows the envelope or another one in its place.
-    pub(super) by: Vec<OriginatorId>,
-    /// Who shows another one, and which.
-    pub(super) wrong: Vec<(OriginatorId, OriginatorEnvelope)>,
+pub(crate) struct Comparison {
+    /// The best matching envelope.
+    pub(crate) matching: Option<OriginatorEnvelope>,
+    /// Nodes that show an envelope in that place, matching or not.
+    pub(crate) shown_by: Vec<OriginatorId>,
+    /// Nodes that show another envelope there, with that envelope.
+    pub(crate) differing: Vec<(OriginatorId, OriginatorEnvelope)>,
 }
 
-impl Seen {
-    /// A node has shown an envelope. Nobody has judged it yet.
-    pub(super) fn shown(&mut self, node: OriginatorId, mut envelope: OriginatorEnvelope) {
+impl Observations {
+    /// Records an envelope as a node shows it, unverified. Envelopes of nodes' strands are ignored.
+    pub(super) fn record(&mut self, node: OriginatorId, mut envelope: OriginatorEnvelope) {
         let unsigned = envelope.unsigned_originator_envelope.clone();
         let Ok(statement) = UnsignedOriginatorEnvelope::parse(unsigned) else { return };
         let id = statement.id();
         if id.originator.is_node() {
             return;
         }
-        let known = self.nodes.values().filter_map(|of| of.envelopes.get(&id));
+        let known = self.nodes.values().filter_map(|window| window.envelopes.get(&id));
         if let Some(same) = known.into_iter().find(|known| **known == envelope) {
-            envelope = same.clone(); // nodes make them alike: the bytes are held once
+            envelope = same.clone(); // most nodes make equal bytes, which are then held once
         }
-        self.nodes.entry(node).or_default().take(id, envelope);
+        self.nodes.entry(node).or_default().insert(id, envelope);
     }
 
-    /// What the nodes show of something. Of several envelopes that are right, the one is taken
-    /// that has the block's time, then the one that most nodes show.
-    pub(super) fn compare(&self, expected: &Expected) -> Compared {
-        let mut compared = Compared::default();
-        let mut right: Vec<(&OriginatorEnvelope, u64, usize)> = Vec::new();
-        for (node, of) in &self.nodes {
-            let Some(envelope) = of.envelopes.get(&expected.id) else { continue };
-            compared.by.push(*node);
+    /// Compares what the nodes show with an expected envelope. Among several that match, prefers one
+    /// with the block's time, then the one that most nodes show.
+    pub(super) fn compare(&self, expected: &ExpectedEnvelope) -> Comparison {
+        let mut comparison = Comparison::default();
+        let mut matching: Vec<(&OriginatorEnvelope, u64, usize)> = Vec::new();
+        for (node, window) in &self.nodes {
+            let Some(envelope) = window.envelopes.get(&expected.id) else { continue };
+            comparison.shown_by.push(*node);
             match expected.matches(envelope) {
-                Some(off_ns) => match right.iter_mut().find(|(known, ..)| *known == envelope) {
+                Some(off_ns) => match matching.iter_mut().find(|(known, ..)| *known == envelope) {
                     Some((_, _, times)) => *times += 1,
-                    None => right.push((envelope, off_ns, 1)),
+                    None => matching.push((envelope, off_ns, 1)),
                 },
-                None => compared.wrong.push((*node, envelope.clone())),
+                None => comparison.differing.push((*node, envelope.clone())),
             }
         }
-        let best = right
+        let best = matching
             .into_iter()
             .max_by_key(|(_, off_ns, times)| (*off_ns < NS_PER_S, *times, Reverse(*off_ns)));
-        compared.right = best.map(|(envelope, ..)| envelope.clone());
-        compared
+        comparison.matching = best.map(|(envelope, ..)| envelope.clone());
+        comparison
     }
 
-    /// How far a node has shown the chain strands.
+    /// Returns the cursor of what a node has shown of the chain strands.
     pub(super) fn cursor(&self, node: OriginatorId) -> Option<&Cursor> {
-        self.nodes.get(&node).map(|of| &of.cursor)
+        self.nodes.get(&node).map(|window| &window.cursor)
     }
 }
 
-impl OfNode {
-    /// Of one place the last is kept: the chain may have been reorganised.
-    fn take(&mut self, id: EnvelopeId, envelope: OriginatorEnvelope) {
+impl NodeWindow {
+    /// Adds an envelope and drops the oldest ones beyond the bounds. A later envelope of the same
+    /// place replaces the earlier one: the chain may have been reorganised.
+    fn insert(&mut self, id: EnvelopeId, envelope: OriginatorEnvelope) {
         self.cursor.advance(id);
         self.bytes += weight(&envelope);
         match self.envelopes.insert(id, envelope) {
@@ -126,9 +132,11 @@ impl OfNode {
                 self.bytes -= weight(&envelope);
             }
         }
+        debug_assert_eq!(self.order.len(), self.envelopes.len(), "one place for each envelope");
     }
 }
 
+/// Returns about the bytes of memory that an envelope takes.
 fn weight(envelope: &OriginatorEnvelope) -> usize {
     let proof = match &envelope.proof {
         Some(Proof::BlockchainProof(proof)) => proof.transaction_hash.len(),
@@ -178,33 +186,41 @@ mod tests {
         envelope
     }
 
-    fn expected(sequence: u64, of: &OriginatorEnvelope) -> Expected {
+    fn expected(sequence: u64, of: &OriginatorEnvelope) -> ExpectedEnvelope {
         let unsigned = of.unsigned_originator_envelope.clone();
         let statement = UnsignedOriginatorEnvelope::parse(unsigned).unwrap();
         let payload = statement.payer().client().as_bytes().clone();
-        Expected { id: id(1, sequence), payload, transaction_hash: [7; 32], block_time_s: 0 }
+        ExpectedEnvelope {
+            id: id(1, sequence),
+            payload,
+            transaction_hash: [7; 32],
+            block_time_s: 0,
+        }
     }
 
     #[test]
-    fn whoever_is_first_only_what_was_sent_in_its_own_transaction_is_believed() {
-        let mut seen = Seen::default();
+    fn only_the_payload_in_its_own_transaction_matches_whichever_node_is_first() {
+        let mut observed = Observations::default();
         let right = proven(7, envelope(1, 5, 0));
         let expected = expected(5, &right);
-        seen.shown(OriginatorId(100), proven(7, envelope(1, 5, 1)));
-        seen.shown(OriginatorId(200), proven(8, envelope(1, 5, 0)));
-        seen.shown(OriginatorId(300), envelope(1, 5, 0));
-        let compared = seen.compare(&expected);
-        assert_eq!((compared.right, compared.wrong.len()), (None, 3));
-        seen.shown(OriginatorId(400), right.clone());
-        let compared = seen.compare(&expected);
-        assert_eq!(compared.right, Some(right));
-        assert_eq!(compared.by.iter().map(|node| node.0).collect::<Vec<_>>(), [100, 200, 300, 400]);
-        assert_eq!(seen.cursor(OriginatorId(200)).unwrap().get(OriginatorId(1)), SequenceId(5));
+        observed.record(OriginatorId(100), proven(7, envelope(1, 5, 1)));
+        observed.record(OriginatorId(200), proven(8, envelope(1, 5, 0)));
+        observed.record(OriginatorId(300), envelope(1, 5, 0));
+        let compared = observed.compare(&expected);
+        assert_eq!((compared.matching, compared.differing.len()), (None, 3));
+        observed.record(OriginatorId(400), right.clone());
+        let compared = observed.compare(&expected);
+        assert_eq!(compared.matching, Some(right));
+        assert_eq!(
+            compared.shown_by.iter().map(|node| node.0).collect::<Vec<_>>(),
+            [100, 200, 300, 400]
+        );
+        assert_eq!(observed.cursor(OriginatorId(200)).unwrap().get(OriginatorId(1)), SequenceId(5));
     }
 
     #[test]
     fn of_several_right_ones_the_one_with_the_time_of_the_block_is_taken() {
-        let mut seen = Seen::default();
+        let mut observed = Observations::default();
         let right = proven(7, envelope(1, 5, 0));
         let mut expected = expected(5, &right);
         let mut other = right.clone();
@@ -214,51 +230,51 @@ mod tests {
             message.originator_ns = 60_000_000_000;
             message.encode_to_vec().into()
         };
-        seen.shown(OriginatorId(100), other.clone());
-        seen.shown(OriginatorId(200), other.clone());
-        assert_eq!(seen.compare(&expected).right, Some(other.clone()));
-        seen.shown(OriginatorId(300), right.clone());
-        assert_eq!(seen.compare(&expected).right, Some(right));
+        observed.record(OriginatorId(100), other.clone());
+        observed.record(OriginatorId(200), other.clone());
+        assert_eq!(observed.compare(&expected).matching, Some(other.clone()));
+        observed.record(OriginatorId(300), right.clone());
+        assert_eq!(observed.compare(&expected).matching, Some(right));
         expected.block_time_s = 20;
-        assert_eq!(seen.compare(&expected).right, Some(other), "two of three show it");
+        assert_eq!(observed.compare(&expected).matching, Some(other), "two of three show it");
     }
 
     #[test]
     fn a_node_pushes_out_nothing_that_another_has_shown() {
-        let mut seen = Seen::default();
+        let mut observed = Observations::default();
         let right = proven(7, envelope(1, 5, 0));
-        seen.shown(OriginatorId(100), right.clone());
+        observed.record(OriginatorId(100), right.clone());
         for sequence in 1..=KEPT_MAX as u64 + 10 {
-            seen.shown(OriginatorId(200), envelope(1, sequence, 0));
+            observed.record(OriginatorId(200), envelope(1, sequence, 0));
         }
-        let compared = seen.compare(&expected(5, &right));
-        assert_eq!((compared.right, compared.by), (Some(right), vec![OriginatorId(100)]));
+        let compared = observed.compare(&expected(5, &right));
+        assert_eq!((compared.matching, compared.shown_by), (Some(right), vec![OriginatorId(100)]));
     }
 
     #[test]
     fn what_is_no_chain_envelope_is_passed_over() {
-        let mut seen = Seen::default();
-        seen.shown(OriginatorId(100), envelope(300, 5, 0));
+        let mut observed = Observations::default();
+        observed.record(OriginatorId(100), envelope(300, 5, 0));
         let garbage = Bytes::from_static(b"\xff\xff");
         let garbage = OriginatorEnvelope { unsigned_originator_envelope: garbage, proof: None };
-        seen.shown(OriginatorId(100), garbage);
-        assert!(seen.nodes.is_empty());
+        observed.record(OriginatorId(100), garbage);
+        assert!(observed.nodes.is_empty());
     }
 
     #[test]
     fn memory_is_bounded_by_number_and_by_bytes() {
-        let mut node = OfNode::default();
+        let mut window = NodeWindow::default();
         for sequence in 1..=KEPT_MAX as u64 + 3 {
-            node.take(id(0, sequence), envelope(0, sequence, 0));
+            window.insert(id(0, sequence), envelope(0, sequence, 0));
         }
-        assert_eq!(node.envelopes.len(), KEPT_MAX);
-        let has = |sequence| node.envelopes.contains_key(&id(0, sequence));
+        assert_eq!(window.envelopes.len(), KEPT_MAX);
+        let has = |sequence| window.envelopes.contains_key(&id(0, sequence));
         assert!(!has(3) && has(4));
-        let mut node = OfNode::default();
+        let mut window = NodeWindow::default();
         for sequence in 1..=40 {
-            node.take(id(0, sequence % 30), envelope(0, sequence % 30, 1024 * 1024));
+            window.insert(id(0, sequence % 30), envelope(0, sequence % 30, 1024 * 1024));
         }
-        assert!(node.bytes <= KEPT_BYTES_MAX && node.envelopes.len() >= 15);
-        assert_eq!(node.envelopes.values().map(weight).sum::<usize>(), node.bytes);
+        assert!(window.bytes <= KEPT_BYTES_MAX && window.envelopes.len() >= 15);
+        assert_eq!(window.envelopes.values().map(weight).sum::<usize>(), window.bytes);
     }
 }

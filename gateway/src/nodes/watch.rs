@@ -1,5 +1,4 @@
-//! Looks after one node all the time: whether it serves, how far it is, what it runs, how long it
-//! takes to connect to it.
+//! Polls one node: its health, its cursor, its version, and the time to connect to it.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -14,19 +13,34 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::{Health, Node, Nodes};
+use super::node::{Health, Node};
+use super::set::Nodes;
 
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// A single failure may be a connection that had to be made anew.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(150);
-/// Two of these in a row make a node that is silent one that is gone.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(4);
+/// Interval between two rounds of polling. A guess: a node that fails is left within a few seconds.
+const POLL_EVERY: Duration = Duration::from_secs(1);
+/// Pause before the second health check of a round. A single failure may be a connection that had to
+/// be opened again.
+const RETRY_AFTER: Duration = Duration::from_millis(150);
+/// Time for one request. Two timeouts in a row mark a silent node as down. A guess.
+const POLL_TIMEOUT: Duration = Duration::from_secs(4);
+/// Rounds between two requests for the cursor. A guess, well below the lag that matters (60 s).
 const CURSOR_EVERY: u32 = 5;
-/// A node that was not seen to restart runs what it ran before.
+/// Rounds between two requests for the version. A node that was not seen to restart runs the same
+/// version as before, so this only catches a restart within one round.
 const VERSION_EVERY: u32 = 600;
 
-pub(super) fn begin(nodes: Nodes, node: &Arc<Node>, end: CancellationToken) {
-    let watcher = Watcher { nodes, node: Arc::downgrade(node), rounds: 0, measured: None };
+/// When and how the time to connect is measured.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Measure {
+    /// Interval; `None` turns it off.
+    pub(super) every: Option<Duration>,
+    pub(super) timeout: Duration,
+}
+
+/// Starts the task that polls a node until `end`.
+pub(super) fn start(nodes: Nodes, node: &Arc<Node>, measure: Measure, end: CancellationToken) {
+    let node = Arc::downgrade(node);
+    let watcher = Watcher { nodes, node, measure, rounds: 0, measured_at: None };
     tokio::spawn(async move {
         tokio::select! {
             () = end.cancelled() => {}
@@ -37,34 +51,35 @@ pub(super) fn begin(nodes: Nodes, node: &Arc<Node>, end: CancellationToken) {
 
 struct Watcher {
     nodes: Nodes,
-    /// Not an owner: the node ends when nobody uses it.
+    /// Weak, so that a node that has left the registry is dropped.
     node: Weak<Node>,
+    measure: Measure,
     rounds: u32,
-    measured: Option<Instant>,
+    measured_at: Option<Instant>,
 }
 
 impl Watcher {
     async fn run(mut self) {
         while let Some(node) = self.node.upgrade() {
-            let came_up = self.look(&node).await;
+            let came_up = self.check_health(&node).await;
             if came_up || (self.rounds.is_multiple_of(VERSION_EVERY) && !node.is_down()) {
                 ask_version(&node, came_up).await;
             }
             if self.rounds.is_multiple_of(CURSOR_EVERY) && !node.is_down() {
                 self.ask_cursor(&node).await;
             }
-            self.measure(&node).await;
+            self.measure_connect_time(&node).await;
             self.rounds = self.rounds.wrapping_add(1);
             drop(node);
-            sleep(LOOK_EVERY).await;
+            sleep(POLL_EVERY).await;
         }
     }
 
-    /// Whether it serves and did not before.
-    async fn look(&self, node: &Node) -> bool {
+    /// Checks the health and returns whether the node serves now and did not before.
+    async fn check_health(&self, node: &Node) -> bool {
         let mut healthy = is_serving(node).await;
         if !healthy {
-            sleep(LOOK_AGAIN_AFTER).await;
+            sleep(RETRY_AFTER).await;
             healthy = is_serving(node).await;
         }
         let now = if healthy { Health::Up } else { Health::Down };
@@ -80,48 +95,51 @@ impl Watcher {
         before != now && now == Health::Up
     }
 
-    /// Nodes that don't tell are taken to be as far as the others.
+    /// Asks for the cursor. A node that does not report one is taken to be up to date.
     async fn ask_cursor(&self, node: &Node) {
-        let mut client = MetadataApiClient::new(node.aside.clone());
-        let asked = timeout(LOOK_TIMEOUT, client.get_sync_cursor(GetSyncCursorRequest {})).await;
-        if let Ok(Ok(told)) = asked
-            && let Some(cursor) = told.into_inner().latest_sync
+        let mut client = MetadataApiClient::new(node.query_channel.clone());
+        let asked = timeout(POLL_TIMEOUT, client.get_sync_cursor(GetSyncCursorRequest {})).await;
+        if let Ok(Ok(answer)) = asked
+            && let Some(cursor) = answer.into_inner().latest_sync
         {
-            self.nodes.told_cursor(node.id(), &Cursor::from(&cursor));
+            self.nodes.record_cursor(node.id(), &Cursor::from(&cursor));
         }
     }
 
-    async fn measure(&mut self, node: &Node) {
-        let make = &self.nodes.0.make;
-        let Some(every) = make.connect_time_every else { return };
-        if self.measured.is_some_and(|at| at.elapsed() < every) {
+    async fn measure_connect_time(&mut self, node: &Node) {
+        let Some(every) = self.measure.every else { return };
+        if self.measured_at.is_some_and(|at| at.elapsed() < every) {
             return;
         }
-        self.measured = Some(Instant::now());
-        let time = connect_time(&node.record.http_address, make.connect_timeout).await;
-        // Whoever cannot be reached is not the closest, but somebody has to be.
-        let is_last = || self.nodes.all().values().all(|it| it.id() == node.id() || !it.is_timed());
+        self.measured_at = Some(Instant::now());
+        let time = connect_time(&node.record.http_address, self.measure.timeout).await;
+        // A node that cannot be reached is not the closest one. The last node with a time keeps it,
+        // so that the strategy still has a closest one.
+        let is_last = || {
+            let all = self.nodes.all();
+            all.values().all(|other| other.id() == node.id() || !other.has_connect_time())
+        };
         if time.is_some() || !is_last() {
-            node.set_connect_time(time);
+            node.record_connect_time(time);
         }
     }
 }
 
-/// Nodes that don't tell are used all the same. What one told before is forgotten if it may have
-/// restarted since.
-async fn ask_version(node: &Node, may_be_another: bool) {
-    let mut client = MetadataApiClient::new(node.aside.clone());
-    let asked = timeout(LOOK_TIMEOUT, client.get_version(GetVersionRequest {})).await;
-    let told = asked.ok().and_then(Result::ok).map(|told| told.into_inner().version);
-    if told.is_some() || may_be_another {
-        node.tells_version(told.as_deref());
+/// Asks for the version. A node that does not report one is used all the same. The version known
+/// before is forgotten if the node may have restarted since.
+async fn ask_version(node: &Node, may_have_restarted: bool) {
+    let mut client = MetadataApiClient::new(node.query_channel.clone());
+    let asked = timeout(POLL_TIMEOUT, client.get_version(GetVersionRequest {})).await;
+    let reported = asked.ok().and_then(Result::ok).map(|answer| answer.into_inner().version);
+    if reported.is_some() || may_have_restarted {
+        node.record_version(reported.as_deref());
     }
 }
 
 async fn is_serving(node: &Node) -> bool {
-    let mut client = HealthClient::new(node.aside.clone());
-    let asked = timeout(LOOK_TIMEOUT, client.check(HealthCheckRequest::default())).await;
-    matches!(asked, Ok(Ok(told)) if told.get_ref().status() == ServingStatus::Serving)
+    let mut client = HealthClient::new(node.query_channel.clone());
+    let asked = timeout(POLL_TIMEOUT, client.check(HealthCheckRequest::default())).await;
+    matches!(asked, Ok(Ok(answer)) if answer.get_ref().status() == ServingStatus::Serving)
 }
 
 async fn connect_time(address: &str, limit: Duration) -> Option<Duration> {

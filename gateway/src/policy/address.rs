@@ -1,4 +1,4 @@
-//! Callers by address. What is found out here stays here: no node hears of it.
+//! Identifies callers by address. The address stays in the gateway: no node is told of it.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -7,32 +7,32 @@ use http::HeaderMap;
 use super::config::Cidr;
 
 const FORWARDED: &str = "x-forwarded-for";
-/// Everybody whose address makes no sense.
-const NOBODY: &str = "invalid";
+/// The one caller for all requests without a valid address.
+const INVALID: &str = "invalid";
 
-/// Who calls. Without trusted proxies it is the first entry of `X-Forwarded-For`, whoever says it,
-/// or else the other end of the connection. With some, it is the other end of the connection,
-/// unless that is one of them: then it is the last entry that is not.
+/// Returns the caller of a request. Without trusted proxies this is the first entry of
+/// `X-Forwarded-For`, which any client can set, or else the peer of the connection. With trusted
+/// proxies it is the peer, or, if the peer is one of them, the last entry that is not.
 pub(super) fn caller(headers: &HeaderMap, peer: Option<SocketAddr>, trusted: &[Cidr]) -> String {
     let entries = entries(headers);
     if trusted.is_empty() {
         if let Some(first) = entries.first() {
-            return first.parse().map_or_else(|_| NOBODY.to_owned(), shown);
+            return first.parse().map_or_else(|_| INVALID.to_owned(), name_of);
         }
-        return peer.map_or_else(|| NOBODY.to_owned(), |peer| shown(peer.ip()));
+        return peer.map_or_else(|| INVALID.to_owned(), |peer| name_of(peer.ip()));
     }
     let Some(mut address) = peer.map(|peer| peer.ip().to_canonical()) else {
-        return NOBODY.to_owned();
+        return INVALID.to_owned();
     };
     let mut from_right = entries.iter().rev();
     while trusted.iter().any(|network| network.contains(address)) {
         let Some(entry) = from_right.next() else { break };
         match entry.parse::<IpAddr>() {
             Ok(next) => address = next.to_canonical(),
-            Err(_) => return NOBODY.to_owned(),
+            Err(_) => return INVALID.to_owned(),
         }
     }
-    shown(address)
+    name_of(address)
 }
 
 fn entries(headers: &HeaderMap) -> Vec<&str> {
@@ -41,8 +41,9 @@ fn entries(headers: &HeaderMap) -> Vec<&str> {
     entries.filter(|entry| !entry.is_empty()).collect()
 }
 
-/// Whoever has one address of IPv6 has at least 2^64 of them.
-fn shown(address: IpAddr) -> String {
+/// Returns the name of an address. IPv6 addresses of one /64 network are one caller, because a client
+/// has at least such a network to itself.
+fn name_of(address: IpAddr) -> String {
     match address.to_canonical() {
         IpAddr::V4(address) => address.to_string(),
         IpAddr::V6(address) => {

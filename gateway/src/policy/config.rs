@@ -1,4 +1,4 @@
-//! The file with policies: who calls, and what each caller may do.
+//! The file with policies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -8,61 +8,61 @@ use serde::{Deserialize, Deserializer};
 
 use hawser_rules::PayloadClass;
 
-/// A file of policies. Without one everybody may do everything.
+/// A file with policies. Without one every caller may publish everything.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PolicyFile {
-    /// Who a caller is.
-    pub identity: IdentityConfig,
-    /// For callers of whom nothing else is said.
+    /// The rule that identifies callers.
+    pub identity: CallerIdentitySettings,
+    /// Policy of callers that `callers` does not name.
     pub default: Policy,
     /// Policies by name.
     pub policies: BTreeMap<String, Policy>,
-    /// Which policy belongs to which caller.
+    /// Name of the policy of each caller.
     pub callers: BTreeMap<String, String>,
 }
 
-/// Who a caller is.
+/// The rule that identifies callers.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct IdentityConfig {
-    /// How callers are told apart.
-    pub kind: IdentityKind,
-    /// Networks whose `X-Forwarded-For` is believed. Without any, whoever says one is believed, as
-    /// the network's usual gateways do.
+pub struct CallerIdentitySettings {
+    /// Property by which callers are told apart.
+    pub kind: CallerIdentityKind,
+    /// Networks of proxies whose `X-Forwarded-For` is used. Without any, the header of every client
+    /// is used, as the network's usual gateways do.
     pub trusted_proxies: Vec<Cidr>,
-    /// For tokens.
-    pub jwt: Option<JwtConfig>,
+    /// Rules for tokens.
+    pub jwt: Option<JwtSettings>,
 }
 
-/// How callers are told apart.
+/// Property by which callers are told apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum IdentityKind {
-    /// By the address that they call from.
+pub enum CallerIdentityKind {
+    /// The address of the client.
     #[default]
     Address,
-    /// By a token that somebody has signed.
+    /// A claim of a signed token.
     Jwt,
-    /// Not at all: everybody is the same caller.
+    /// None: all clients are one caller.
     None,
 }
 
-/// Which tokens are believed.
+/// Rules for tokens.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct JwtConfig {
-    /// One of HS256, ES256, RS256.
+pub struct JwtSettings {
+    /// Algorithm of the signature: HS256, ES256 or RS256.
     pub algorithm: JwtAlgorithm,
-    /// A key set, a public key as PEM, or for HS256 the secret itself.
+    /// File with a key set, a public key as PEM, or the secret of HS256.
     pub keys_file: Option<PathBuf>,
-    /// Where a key set is fetched, again and again.
+    /// URL of a key set, which is fetched every 5 minutes.
     pub jwks_url: Option<String>,
-    /// What `iss` has to be.
+    /// Required value of the claim `iss`.
     pub issuer: Option<String>,
-    /// What has to be among `aud`.
+    /// Value that the claim `aud` has to contain.
     pub audience: Option<String>,
-    /// Which claim says who it is.
+    /// Claim with the name of the caller. Default: `sub`.
     #[serde(default = "subject")]
     pub claim: String,
 }
@@ -71,37 +71,37 @@ fn subject() -> String {
     "sub".into()
 }
 
-/// How a token is signed.
+/// Algorithm of a token's signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub enum JwtAlgorithm {
-    /// A shared secret.
+    /// HMAC with a shared secret.
     HS256,
-    /// P-256.
+    /// ECDSA on P-256.
     ES256,
-    /// RSA.
+    /// RSA, PKCS #1 v1.5.
     RS256,
 }
 
-/// What a caller may do. What is not said is not limited.
+/// The limits of a caller. A limit that is not given does not apply.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
-    /// Nothing at all.
+    /// Refuses everything.
     pub deny: bool,
-    /// Which kinds of envelopes; all if none are named.
+    /// Kinds of envelopes that are allowed; all if empty.
     #[serde(deserialize_with = "kinds")]
     pub kinds: BTreeSet<PayloadClass>,
-    /// Bytes of one envelope.
+    /// Largest envelope in bytes.
     pub envelope_bytes_max: Option<usize>,
-    /// Envelopes in any minute; the bucket fills up evenly.
+    /// Envelopes a minute, from a bucket that refills evenly.
     pub envelopes_per_minute: Option<u64>,
-    /// Envelopes in any hour.
+    /// Envelopes an hour, from a bucket that refills evenly.
     pub envelopes_per_hour: Option<u64>,
-    /// Envelopes in a day of UTC.
+    /// Envelopes in one day of UTC.
     pub envelopes_per_day: Option<u64>,
-    /// Fees of nodes in a day of UTC.
+    /// Fees of nodes in one day of UTC, picodollars.
     pub picodollars_per_day: Option<u64>,
-    /// The most that one envelope may cost at a node.
+    /// Largest price of one envelope at a node, picodollars.
     pub picodollars_per_envelope_max: Option<u64>,
 }
 
@@ -117,14 +117,14 @@ fn kinds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<PayloadC
 }
 
 impl Policy {
-    /// Whether an envelope of this kind may be published.
+    /// Returns whether an envelope of this kind may be published.
     #[must_use]
     pub fn allows(&self, kind: PayloadClass) -> bool {
         self.kinds.is_empty() || self.kinds.contains(&kind)
     }
 }
 
-/// A network: an address and how many of its bits count.
+/// A network: an address and the length of its prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cidr {
     address: IpAddr,
@@ -141,7 +141,7 @@ impl<'de> Deserialize<'de> for Cidr {
 }
 
 impl Cidr {
-    /// An address alone is a network of one.
+    /// Reads `10.0.0.0/8`, or an address alone as a network of one; `None` for other texts.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (address, bits) = match text.split_once('/') {
@@ -153,7 +153,7 @@ impl Cidr {
         (bits <= most).then_some(Self { address, bits })
     }
 
-    /// Whether an address lies in it.
+    /// Returns whether an address lies in the network.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         let prefix = |address: u128, width: u8| {
@@ -171,27 +171,27 @@ impl Cidr {
     }
 }
 
-/// Why a file of policies cannot be taken.
+/// Why a file with policies cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum PolicyFault {
-    /// It is no TOML of this form.
+pub enum PolicyFileError {
+    /// The text is no TOML of this form.
     #[error("{0}")]
     Toml(#[from] toml::de::Error),
-    /// A caller is given a policy that is not there.
+    /// A caller has a policy that the file does not define.
     #[error("caller {caller:?} has the policy {policy:?}, which is not among [policies.…]")]
     UnknownPolicy {
-        /// The caller.
+        /// Name of the caller.
         caller: String,
-        /// The policy.
+        /// Name of the missing policy.
         policy: String,
     },
-    /// Tokens need a section of their own.
+    /// The rules for tokens are missing.
     #[error("identity.kind is \"jwt\", so [identity.jwt] has to say which tokens are believed")]
     NoJwt,
-    /// Keys come from one place.
+    /// The rules for tokens name no source of keys, or two.
     #[error("[identity.jwt] needs either keys_file or jwks_url")]
     Keys,
-    /// A secret is not published.
+    /// The rules for tokens name a URL for a secret.
     #[error("HS256 needs keys_file: a secret does not come from a URL")]
     SecretFromUrl,
 }
@@ -200,28 +200,28 @@ impl PolicyFile {
     /// Reads the text of a file.
     ///
     /// # Errors
-    /// What is wrong with it.
-    pub fn parse(text: &str) -> Result<Self, PolicyFault> {
+    /// Returns the first mistake.
+    pub fn parse(text: &str) -> Result<Self, PolicyFileError> {
         let file: Self = toml::from_str(text)?;
         for (caller, policy) in &file.callers {
             if !file.policies.contains_key(policy) {
                 let (caller, policy) = (caller.clone(), policy.clone());
-                return Err(PolicyFault::UnknownPolicy { caller, policy });
+                return Err(PolicyFileError::UnknownPolicy { caller, policy });
             }
         }
         match &file.identity.jwt {
-            None if file.identity.kind == IdentityKind::Jwt => Err(PolicyFault::NoJwt),
+            None if file.identity.kind == CallerIdentityKind::Jwt => Err(PolicyFileError::NoJwt),
             Some(jwt) if jwt.keys_file.is_some() == jwt.jwks_url.is_some() => {
-                Err(PolicyFault::Keys)
+                Err(PolicyFileError::Keys)
             }
             Some(jwt) if jwt.algorithm == JwtAlgorithm::HS256 && jwt.jwks_url.is_some() => {
-                Err(PolicyFault::SecretFromUrl)
+                Err(PolicyFileError::SecretFromUrl)
             }
             _ => Ok(file),
         }
     }
 
-    /// What a caller may do.
+    /// Returns the policy of a caller.
     #[must_use]
     pub fn policy_of(&self, caller: &str) -> &Policy {
         let named = self.callers.get(caller).and_then(|name| self.policies.get(name));
@@ -254,7 +254,7 @@ mod tests {
             "#,
         )
         .unwrap();
-        assert_eq!(file.identity.kind, IdentityKind::Jwt);
+        assert_eq!(file.identity.kind, CallerIdentityKind::Jwt);
         assert_eq!(file.identity.jwt.as_ref().unwrap().claim, "sub");
         assert_eq!(file.policy_of("alice").envelopes_per_day, Some(100_000));
         assert!(file.policy_of("alice").allows(PayloadClass::Commit));
@@ -262,16 +262,16 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_told() {
-        let fault = |text: &str| PolicyFile::parse(text).unwrap_err().to_string();
-        assert!(fault("[callers]\na = \"b\"").contains("\"b\""));
-        assert!(fault("[identity]\nkind = \"jwt\"").contains("[identity.jwt]"));
+    fn mistakes_are_reported() {
+        let error = |text: &str| PolicyFile::parse(text).unwrap_err().to_string();
+        assert!(error("[callers]\na = \"b\"").contains("\"b\""));
+        assert!(error("[identity]\nkind = \"jwt\"").contains("[identity.jwt]"));
         let jwt = "[identity.jwt]\nalgorithm = \"HS256\"\n";
-        assert!(fault(jwt).contains("keys_file"));
-        assert!(fault(&format!("{jwt}jwks_url = \"https://a\"")).contains("secret"));
-        assert!(fault("[default]\nenvelopes_per_minutes = 1").contains("envelopes_per_minutes"));
-        assert!(fault("[default]\nkinds = [\"massage\"]").contains("massage"));
-        assert!(fault("[identity]\ntrusted_proxies = [\"10.0.0.0/33\"]").contains("network"));
+        assert!(error(jwt).contains("keys_file"));
+        assert!(error(&format!("{jwt}jwks_url = \"https://a\"")).contains("secret"));
+        assert!(error("[default]\nenvelopes_per_minutes = 1").contains("envelopes_per_minutes"));
+        assert!(error("[default]\nkinds = [\"massage\"]").contains("massage"));
+        assert!(error("[identity]\ntrusted_proxies = [\"10.0.0.0/33\"]").contains("network"));
     }
 
     #[test]

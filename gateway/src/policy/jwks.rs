@@ -1,5 +1,5 @@
-//! Keys of tokens that are at a URL: fetched again and again, as whoever signs changes them. What
-//! was fetched last stays known while it cannot be fetched.
+//! Fetches the keys of tokens from a URL, again and again, because the issuer rotates them. The last
+//! version stays in use while fetching fails.
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -8,55 +8,58 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Policies;
-use super::jwt::Keys;
+use super::jwt::TokenKeys;
 
+/// Time for one fetch. A guess.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest key set in bytes. A guess: one key takes less than 1 kB.
 const SET_LEN_BYTES_MAX: usize = 1024 * 1024;
 
-/// When keys are fetched.
+/// The times at which keys are fetched.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Pace {
-    /// Whatever happens.
+pub(crate) struct KeyFetchSettings {
+    /// Interval between two fetches that succeed. Default: 5 minutes.
     every: Duration,
-    /// After a failure, and when a token names a key that is not known. Not sooner: anybody can
-    /// name one.
-    again_after: Duration,
+    /// Pause after a failure, and before a fetch for a token that names an unknown key. Default: 10 s,
+    /// because any client can name one.
+    retry_after: Duration,
 }
 
-impl Default for Pace {
+impl Default for KeyFetchSettings {
     fn default() -> Self {
-        Self { every: Duration::from_secs(300), again_after: Duration::from_secs(10) }
+        Self { every: Duration::from_secs(300), retry_after: Duration::from_secs(10) }
     }
 }
 
 impl Policies {
-    /// Fetches keys again and again, if they are at a URL.
-    pub(crate) async fn keep_keys(&self, pace: Pace, end: CancellationToken) {
+    /// Fetches keys until `end`, if the policies name a URL.
+    pub(crate) async fn keep_keys(&self, times: KeyFetchSettings, end: CancellationToken) {
         let Some(jwt) = &self.file.identity.jwt else { return };
         let Some(url) = &jwt.jwks_url else { return };
-        let mut fails = false;
+        let mut is_failing = false;
         loop {
-            let parse =
-                |text: String| Keys::parse(&text, jwt.algorithm).map_err(|error| error.to_string());
+            let parse = |text: String| {
+                TokenKeys::parse(&text, jwt.algorithm).map_err(|error| error.to_string())
+            };
             let fetched = fetch(url).await.and_then(parse);
             match &fetched {
-                Ok(_) if fails => tracing::info!("the keys of tokens are fetched again"),
-                Err(error) if !fails => tracing::error!(
+                Ok(_) if is_failing => tracing::info!("the keys of tokens are fetched again"),
+                Err(error) if !is_failing => tracing::error!(
                     code = "jwks",
                     error,
                     "the keys of tokens are not fetched; those that are known stay"
                 ),
                 _ => {}
             }
-            fails = fetched.is_err();
+            is_failing = fetched.is_err();
             if let Ok(keys) = fetched {
                 *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
             }
             tokio::select! {
                 () = end.cancelled() => return,
-                () = sleep(if fails { pace.again_after } else { pace.every }) => {}
+                () = sleep(if is_failing { times.retry_after } else { times.every }) => {}
                 () = async {
-                    sleep(pace.again_after).await;
+                    sleep(times.retry_after).await;
                     self.keys_wanted.notified().await;
                 } => {}
             }

@@ -1,4 +1,4 @@
-//! Callers by token: a JSON Web Token (RFC 7519) in `authorization: Bearer …`. The time is an
+//! Identifies callers by a JSON Web Token (RFC 7519) in `authorization: Bearer …`. Time is an
 //! argument.
 
 use std::collections::BTreeMap;
@@ -10,18 +10,21 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicK
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde_json::Value;
 
-use super::config::{JwtAlgorithm, JwtConfig};
+use super::config::{JwtAlgorithm, JwtSettings};
 
-/// Clocks of whoever signs tokens may differ by this much.
+/// Difference that is allowed between the clock of a token's issuer and ours. A guess, and the usual
+/// one.
 const LEEWAY_S: u64 = 60;
+/// Largest token in bytes. A guess: servers limit whole headers to about this.
 const TOKEN_LEN_BYTES_MAX: usize = 16 * 1024;
-/// Both coordinates, and a byte that says so.
+/// An uncompressed point (SEC 1 §2.3.3): one byte for the form, then both coordinates.
 const P256_POINT_LEN_BYTES: usize = 65;
+/// Largest name of a caller in bytes. A guess: longer than any subject of an identity provider.
 const CALLER_LEN_BYTES_MAX: usize = 256;
 
-/// Why a caller is not known.
+/// Why a token does not identify a caller.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum TokenFault {
+pub(crate) enum TokenError {
     #[error("a token is needed: authorization: Bearer …")]
     Missing,
     #[error("the token is not valid: {0}")]
@@ -32,35 +35,35 @@ pub(crate) enum TokenFault {
     TooEarly,
     #[error("the token has no claim {0:?} that says who it is")]
     NoCaller(String),
-    /// Nobody has told yet who may sign.
+    /// The keys were not fetched yet.
     #[error("the keys that tokens are signed with are not known yet")]
     NoKeys,
 }
 
-/// The keys that tokens are signed with.
+/// The keys that verify tokens.
 #[derive(Clone, Default)]
-pub(crate) struct Keys {
+pub(crate) struct TokenKeys {
     by_id: BTreeMap<String, DecodingKey>,
     without_id: Vec<DecodingKey>,
 }
 
-/// Why keys cannot be taken.
+/// Why keys cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum KeysFault {
+pub enum KeysError {
     /// The file cannot be read.
     #[error("{path}: {source}")]
     Read {
-        /// Which file.
+        /// Path of the file.
         path: std::path::PathBuf,
-        /// What the system said.
+        /// Error of the system.
         source: std::io::Error,
     },
-    /// What is there is no key of the algorithm.
+    /// The source holds no key for the algorithm.
     #[error("no key for {algorithm} is in it: {reason}")]
     NoKey {
-        /// Which algorithm.
+        /// Name of the algorithm.
         algorithm: &'static str,
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
@@ -73,22 +76,22 @@ fn algorithm(algorithm: JwtAlgorithm) -> (Algorithm, &'static str) {
     }
 }
 
-impl Keys {
-    /// Reads a file: a key set (RFC 7517), a public key as PEM, or for HS256 the secret.
+impl TokenKeys {
+    /// Reads keys from a file: a key set (RFC 7517), a public key as PEM, or the secret of HS256.
     ///
     /// # Errors
-    /// When it has no key for the algorithm.
-    pub(crate) fn read(path: &Path, kind: JwtAlgorithm) -> Result<Self, KeysFault> {
+    /// When the file cannot be read or has no key for the algorithm.
+    pub(crate) fn read(path: &Path, kind: JwtAlgorithm) -> Result<Self, KeysError> {
         let read = std::fs::read_to_string(path);
-        let text = read.map_err(|source| KeysFault::Read { path: path.to_owned(), source })?;
+        let text = read.map_err(|source| KeysError::Read { path: path.to_owned(), source })?;
         Self::parse(&text, kind)
     }
 
-    /// The same for a text.
-    pub(crate) fn parse(text: &str, kind: JwtAlgorithm) -> Result<Self, KeysFault> {
+    /// Reads keys from the text of such a file.
+    pub(crate) fn parse(text: &str, kind: JwtAlgorithm) -> Result<Self, KeysError> {
         let text = text.trim();
         let (_, name) = algorithm(kind);
-        let no_key = |reason: String| KeysFault::NoKey { algorithm: name, reason };
+        let no_key = |reason: String| KeysError::NoKey { algorithm: name, reason };
         if text.starts_with('{') {
             let set: JwkSet = serde_json::from_str(text).map_err(|e| no_key(e.to_string()))?;
             return Self::of_set(&set, kind).ok_or_else(|| no_key("the set has none".into()));
@@ -121,33 +124,33 @@ impl Keys {
         self.by_id.is_empty() && self.without_id.is_empty()
     }
 
-    /// Whether a token names a key that is not known: there may be a new one.
+    /// Returns whether the request's token names an unknown key, which the issuer may have added.
     pub(crate) fn lacks(&self, headers: &HeaderMap) -> bool {
         let header = bearer(headers).and_then(|token| decode_header(token).ok());
         header.and_then(|header| header.kid).is_some_and(|id| !self.by_id.contains_key(&id))
     }
 
-    /// Who has sent a request.
+    /// Returns the name of the caller of a request.
     ///
     /// # Errors
-    /// When nobody says, or it cannot be believed.
+    /// When the token is missing or not accepted.
     pub(crate) fn caller(
         &self,
-        config: &JwtConfig,
+        settings: &JwtSettings,
         headers: &HeaderMap,
         now_s: u64,
-    ) -> Result<String, TokenFault> {
+    ) -> Result<String, TokenError> {
         if self.is_empty() {
-            return Err(TokenFault::NoKeys);
+            return Err(TokenError::NoKeys);
         }
-        let token = bearer(headers).ok_or(TokenFault::Missing)?;
+        let token = bearer(headers).ok_or(TokenError::Missing)?;
         if token.len() > TOKEN_LEN_BYTES_MAX {
-            return Err(TokenFault::Invalid("it is too long".into()));
+            return Err(TokenError::Invalid("it is too long".into()));
         }
-        let claims = self.claims(config, token)?;
+        let claims = self.claims(settings, token)?;
         check_times(&claims, now_s)?;
-        let no_caller = || TokenFault::NoCaller(config.claim.clone());
-        let caller = match claims.get(&config.claim) {
+        let no_caller = || TokenError::NoCaller(settings.claim.clone());
+        let caller = match claims.get(&settings.claim) {
             Some(Value::String(name)) => name.clone(),
             Some(Value::Number(number)) => number.to_string(),
             _ => return Err(no_caller()),
@@ -156,34 +159,34 @@ impl Keys {
         fits.then_some(caller).ok_or_else(no_caller)
     }
 
-    fn claims(&self, config: &JwtConfig, token: &str) -> Result<Value, TokenFault> {
-        let invalid = |error: jsonwebtoken::errors::Error| TokenFault::Invalid(error.to_string());
+    fn claims(&self, settings: &JwtSettings, token: &str) -> Result<Value, TokenError> {
+        let invalid = |error: jsonwebtoken::errors::Error| TokenError::Invalid(error.to_string());
         let header = decode_header(token).map_err(invalid)?;
-        let mut validation = Validation::new(algorithm(config.algorithm).0);
-        // Times are checked below, against the clock that is given.
+        let mut validation = Validation::new(algorithm(settings.algorithm).0);
+        // `check_times` checks the times, against the time that is given.
         validation.validate_exp = false;
         validation.required_spec_claims.clear();
-        match &config.audience {
+        match &settings.audience {
             Some(audience) => validation.set_audience(&[audience]),
             None => validation.validate_aud = false,
         }
-        if let Some(issuer) = &config.issuer {
+        if let Some(issuer) = &settings.issuer {
             validation.set_issuer(&[issuer]);
             validation.required_spec_claims.insert("iss".into());
         }
-        if config.audience.is_some() {
+        if settings.audience.is_some() {
             validation.required_spec_claims.insert("aud".into());
         }
         let named = header.kid.as_ref().and_then(|id| self.by_id.get(id));
         let candidates: Vec<_> = match named {
             Some(key) => vec![key],
             None if header.kid.is_some() && self.without_id.is_empty() => {
-                return Err(TokenFault::Invalid("nobody knows its key".into()));
+                return Err(TokenError::Invalid("nobody knows its key".into()));
             }
             None if header.kid.is_some() => self.without_id.iter().collect(),
             None => self.without_id.iter().chain(self.by_id.values()).collect(),
         };
-        let mut last = TokenFault::Invalid("nobody knows its key".into());
+        let mut last = TokenError::Invalid("nobody knows its key".into());
         for key in candidates {
             match decode::<Value>(token, key, &validation) {
                 Ok(token) => return Ok(token.claims),
@@ -194,8 +197,8 @@ impl Keys {
     }
 }
 
-/// A key of a set, if tokens of this kind can be signed with it. Those of other kinds, and those for
-/// encryption, are passed over (RFC 7517 §4.2, §5).
+/// Returns a key of a set if it verifies tokens of this algorithm; `None` for other kinds and for keys
+/// for encryption (RFC 7517 §4.2, §5).
 fn key_of(jwk: &Jwk, kind: JwtAlgorithm) -> Option<DecodingKey> {
     if jwk.common.public_key_use == Some(PublicKeyUse::Encryption) {
         return None;
@@ -213,21 +216,21 @@ fn key_of(jwk: &Jwk, kind: JwtAlgorithm) -> Option<DecodingKey> {
     fits.then_some(key)
 }
 
-/// A token without an end never ends; whoever signs it should say one.
-fn check_times(claims: &Value, now_s: u64) -> Result<(), TokenFault> {
+/// Checks `exp`, which is required because a token without it is valid for ever, and `nbf`.
+fn check_times(claims: &Value, now_s: u64) -> Result<(), TokenError> {
     let time = |name: &str| match claims.get(name) {
         None => Ok(None),
         Some(value) => {
             let seconds = value.as_u64().or_else(|| value.as_f64().map(whole_seconds));
-            seconds.map(Some).ok_or_else(|| TokenFault::Invalid(format!("{name} is no time")))
+            seconds.map(Some).ok_or_else(|| TokenError::Invalid(format!("{name} is no time")))
         }
     };
-    let expires = time("exp")?.ok_or_else(|| TokenFault::Invalid("it has no exp".into()))?;
+    let expires = time("exp")?.ok_or_else(|| TokenError::Invalid("it has no exp".into()))?;
     if now_s > expires.saturating_add(LEEWAY_S) {
-        return Err(TokenFault::Expired);
+        return Err(TokenError::Expired);
     }
     match time("nbf")? {
-        Some(from) if now_s.saturating_add(LEEWAY_S) < from => Err(TokenFault::TooEarly),
+        Some(from) if now_s.saturating_add(LEEWAY_S) < from => Err(TokenError::TooEarly),
         _ => Ok(()),
     }
 }

@@ -1,50 +1,58 @@
-//! How much each caller may do. Plain values: the time is an argument, and everything is kept in
-//! memory only.
+//! The usage of each caller against the limits of its policy. Plain values; time is an argument.
+//!
+//! The buckets are ours and not a library's. A request takes several envelopes from two buckets and
+//! two budgets of a day, all or nothing, and gets the exact time after which it fits. The capacity
+//! comes with each request, from the caller's policy. The rate limiters of the field fix the capacity
+//! when a bucket is made, and cannot return what a later check refuses. A property test below holds
+//! the bound.
 
 use std::collections::HashMap;
 
 use super::config::Policy;
 
-/// How many callers are remembered. When there are more, those go first whose limits are full
-/// again anyway, then those who have been away for longest.
+/// Callers that are remembered. A guess: 200,000 take about 40 MB. Beyond it, callers leave whose usage
+/// no longer counts, then those that were away for longest.
 const CALLERS_MAX: usize = 200_000;
 const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: u64 = 60 * MINUTE_MS;
 const DAY_MS: u64 = 24 * HOUR_MS;
 
-/// What a request would use.
+/// The cost of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Cost {
+pub(crate) struct CallerCost {
     pub(crate) envelopes: u64,
     pub(crate) picodollars: u64,
 }
 
-/// What a caller has too little of.
+/// The limit that a request exceeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Exhausted {
+pub(crate) struct LimitExceeded {
+    /// The limit in words, such as `envelopes a minute`.
     pub(crate) what: &'static str,
-    /// `None`: never, it is more than is ever allowed at once.
+    /// Seconds after which the same request fits; `None` if it exceeds the whole limit.
     pub(crate) retry_after_s: Option<u64>,
 }
 
-/// What callers have used.
+/// The usage of all callers.
 #[derive(Debug, Default)]
-pub(crate) struct Limits {
-    callers: HashMap<String, Used>,
+pub(crate) struct CallerLimits {
+    callers: HashMap<String, CallerUsage>,
 }
 
+/// The usage of one caller.
 #[derive(Debug, Clone, Copy)]
-struct Used {
+struct CallerUsage {
     minute: Bucket,
     hour: Bucket,
+    /// The day of UTC that the budgets belong to, counted from 1970.
     day: u64,
     envelopes_of_day: u64,
     picodollars_of_day: u64,
     last_ms: u64,
 }
 
-/// A bucket that fills up evenly. What is taken out is counted in envelopes times the window, so
-/// that there are no fractions.
+/// A bucket that refills evenly over its window. Counts in envelopes × milliseconds of the window, so
+/// that the refill of one millisecond is a whole number.
 #[derive(Debug, Clone, Copy, Default)]
 struct Bucket {
     taken: u128,
@@ -52,13 +60,14 @@ struct Bucket {
 }
 
 impl Bucket {
-    /// What is still taken out now.
+    /// Returns the amount that has not been refilled at `now_ms`.
     fn taken(&self, capacity: u64, now_ms: u64) -> u128 {
         let filled = u128::from(capacity) * u128::from(now_ms.saturating_sub(self.at_ms));
         self.taken.saturating_sub(filled)
     }
 
-    /// How long until `cost` is in it; `None`: never.
+    /// Returns the milliseconds until `cost` fits, 0 if it fits now, and `None` if it exceeds the
+    /// capacity.
     fn wait_ms(&self, capacity: u64, window_ms: u64, cost: u64, now_ms: u64) -> Option<u64> {
         if cost > capacity {
             return None;
@@ -74,20 +83,69 @@ impl Bucket {
     }
 }
 
-impl Limits {
-    /// Takes `cost` from what a caller may use, or nothing.
+impl CallerUsage {
+    fn check_buckets(
+        &self,
+        policy: &Policy,
+        cost: CallerCost,
+        now_ms: u64,
+    ) -> Result<(), LimitExceeded> {
+        for (what, bucket, capacity, window_ms) in [
+            ("envelopes a minute", &self.minute, policy.envelopes_per_minute, MINUTE_MS),
+            ("envelopes an hour", &self.hour, policy.envelopes_per_hour, HOUR_MS),
+        ] {
+            let Some(capacity) = capacity else { continue };
+            match bucket.wait_ms(capacity, window_ms, cost.envelopes, now_ms) {
+                Some(0) => {}
+                Some(wait_ms) => {
+                    let retry_after_s = Some(wait_ms.div_ceil(1000));
+                    return Err(LimitExceeded { what, retry_after_s });
+                }
+                None => return Err(LimitExceeded { what, retry_after_s: None }),
+            }
+        }
+        Ok(())
+    }
+
+    fn check_budgets(
+        &self,
+        policy: &Policy,
+        cost: CallerCost,
+        now_ms: u64,
+    ) -> Result<(), LimitExceeded> {
+        let tomorrow_s = (DAY_MS - now_ms % DAY_MS).div_ceil(1000);
+        for (what, used, cost, most) in [
+            ("envelopes a day", self.envelopes_of_day, cost.envelopes, policy.envelopes_per_day),
+            (
+                "picodollars a day",
+                self.picodollars_of_day,
+                cost.picodollars,
+                policy.picodollars_per_day,
+            ),
+        ] {
+            if most.is_some_and(|most| used.saturating_add(cost) > most) {
+                let ever = most.is_some_and(|most| cost <= most);
+                return Err(LimitExceeded { what, retry_after_s: ever.then_some(tomorrow_s) });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl CallerLimits {
+    /// Takes `cost` from all limits of a caller, or nothing.
     ///
     /// # Errors
-    /// What there is too little of, and when there will be enough.
+    /// Returns the first limit that is exceeded.
     pub(crate) fn take(
         &mut self,
         caller: &str,
         policy: &Policy,
-        cost: Cost,
+        cost: CallerCost,
         now_ms: u64,
-    ) -> Result<(), Exhausted> {
+    ) -> Result<(), LimitExceeded> {
         let day = now_ms / DAY_MS;
-        let mut used = self.callers.get(caller).copied().unwrap_or(Used {
+        let mut used = self.callers.get(caller).copied().unwrap_or(CallerUsage {
             minute: Bucket::default(),
             hour: Bucket::default(),
             day,
@@ -98,35 +156,8 @@ impl Limits {
         if used.day != day {
             (used.day, used.envelopes_of_day, used.picodollars_of_day) = (day, 0, 0);
         }
-        for (what, bucket, capacity, window_ms) in [
-            ("envelopes a minute", &used.minute, policy.envelopes_per_minute, MINUTE_MS),
-            ("envelopes an hour", &used.hour, policy.envelopes_per_hour, HOUR_MS),
-        ] {
-            let Some(capacity) = capacity else { continue };
-            match bucket.wait_ms(capacity, window_ms, cost.envelopes, now_ms) {
-                Some(0) => {}
-                Some(wait_ms) => {
-                    let retry_after_s = Some(wait_ms.div_ceil(1000));
-                    return Err(Exhausted { what, retry_after_s });
-                }
-                None => return Err(Exhausted { what, retry_after_s: None }),
-            }
-        }
-        let tomorrow_s = (DAY_MS - now_ms % DAY_MS).div_ceil(1000);
-        for (what, used, cost, most) in [
-            ("envelopes a day", used.envelopes_of_day, cost.envelopes, policy.envelopes_per_day),
-            (
-                "picodollars a day",
-                used.picodollars_of_day,
-                cost.picodollars,
-                policy.picodollars_per_day,
-            ),
-        ] {
-            if most.is_some_and(|most| used.saturating_add(cost) > most) {
-                let ever = most.is_some_and(|most| cost <= most);
-                return Err(Exhausted { what, retry_after_s: ever.then_some(tomorrow_s) });
-            }
-        }
+        used.check_buckets(policy, cost, now_ms)?;
+        used.check_budgets(policy, cost, now_ms)?;
         if let Some(capacity) = policy.envelopes_per_minute {
             used.minute.take(capacity, MINUTE_MS, cost.envelopes, now_ms);
         }
@@ -140,16 +171,16 @@ impl Limits {
         Ok(())
     }
 
-    /// What was published has cost more than was taken.
+    /// Takes from the budget what nodes charged beyond the price taken before.
     pub(crate) fn add_cost(&mut self, caller: &str, picodollars: u64) {
         if let Some(used) = self.callers.get_mut(caller) {
             used.picodollars_of_day = used.picodollars_of_day.saturating_add(picodollars);
         }
     }
 
-    /// What was taken at `taken_ms` was not used. Buckets stay as they are: they are against floods,
-    /// also of what is never published.
-    pub(crate) fn give_back(&mut self, caller: &str, cost: Cost, taken_ms: u64) {
+    /// Returns a cost that was taken at `taken_ms`, to the budgets of the same day. Buckets keep it:
+    /// they limit floods, also of envelopes that are never published.
+    pub(crate) fn give_back(&mut self, caller: &str, cost: CallerCost, taken_ms: u64) {
         let Some(used) = self.callers.get_mut(caller) else { return };
         if used.day == taken_ms / DAY_MS {
             used.envelopes_of_day = used.envelopes_of_day.saturating_sub(cost.envelopes);
@@ -157,7 +188,7 @@ impl Limits {
         }
     }
 
-    fn remember(&mut self, caller: &str, used: Used, now_ms: u64) {
+    fn remember(&mut self, caller: &str, used: CallerUsage, now_ms: u64) {
         if let Some(known) = self.callers.get_mut(caller) {
             *known = used;
             return;
@@ -168,7 +199,7 @@ impl Limits {
         self.callers.insert(caller.to_owned(), used);
     }
 
-    /// Forgets a quarter, so that this is rare.
+    /// Removes at least a quarter of the callers, so that the scan is rare.
     fn make_room(&mut self, now_ms: u64) {
         let day = now_ms / DAY_MS;
         self.callers
@@ -194,8 +225,8 @@ mod tests {
         Policy { envelopes_per_minute: minute, envelopes_per_hour: hour, ..Policy::default() }
     }
 
-    fn envelopes(envelopes: u64) -> Cost {
-        Cost { envelopes, picodollars: 0 }
+    fn envelopes(envelopes: u64) -> CallerCost {
+        CallerCost { envelopes, picodollars: 0 }
     }
 
     const NOON: u64 = 20_000 * DAY_MS + 12 * HOUR_MS;
@@ -203,7 +234,7 @@ mod tests {
     #[test]
     fn a_bucket_fills_up_evenly() {
         let policy = policy(Some(60), None);
-        let mut limits = Limits::default();
+        let mut limits = CallerLimits::default();
         assert_eq!(limits.take("a", &policy, envelopes(60), NOON), Ok(()));
         let refused = limits.take("a", &policy, envelopes(2), NOON).unwrap_err();
         assert_eq!((refused.what, refused.retry_after_s), ("envelopes a minute", Some(2)));
@@ -215,7 +246,7 @@ mod tests {
     #[test]
     fn all_buckets_have_to_have_enough_and_a_refusal_takes_nothing() {
         let policy = policy(Some(50), Some(60));
-        let mut limits = Limits::default();
+        let mut limits = CallerLimits::default();
         assert_eq!(limits.take("a", &policy, envelopes(50), NOON), Ok(()));
         let later = NOON + MINUTE_MS;
         let refused = limits.take("a", &policy, envelopes(20), later).unwrap_err();
@@ -225,7 +256,7 @@ mod tests {
 
     #[test]
     fn more_than_ever_fits_is_told_so() {
-        let mut limits = Limits::default();
+        let mut limits = CallerLimits::default();
         let refused = limits.take("a", &policy(Some(5), None), envelopes(6), NOON).unwrap_err();
         assert_eq!(refused.retry_after_s, None);
     }
@@ -237,13 +268,13 @@ mod tests {
             picodollars_per_day: Some(1000),
             ..Policy::default()
         };
-        let mut limits = Limits::default();
-        let cost = Cost { envelopes: 1, picodollars: 600 };
+        let mut limits = CallerLimits::default();
+        let cost = CallerCost { envelopes: 1, picodollars: 600 };
         assert_eq!(limits.take("a", &policy, cost, NOON), Ok(()));
         let refused = limits.take("a", &policy, cost, NOON).unwrap_err();
         assert_eq!((refused.what, refused.retry_after_s), ("picodollars a day", Some(12 * 3600)));
         limits.add_cost("a", 400);
-        let one = Cost { envelopes: 1, picodollars: 1 };
+        let one = CallerCost { envelopes: 1, picodollars: 1 };
         assert!(limits.take("a", &policy, one, NOON).is_err(), "what was added counts");
         assert_eq!(limits.take("a", &policy, cost, NOON + 12 * HOUR_MS), Ok(()));
     }
@@ -251,7 +282,7 @@ mod tests {
     #[test]
     fn what_is_given_back_counts_for_its_day_alone_and_not_for_floods() {
         let policy = Policy { envelopes_per_day: Some(1), ..policy(Some(3), None) };
-        let mut limits = Limits::default();
+        let mut limits = CallerLimits::default();
         for _ in 0..3 {
             assert_eq!(limits.take("a", &policy, envelopes(1), NOON), Ok(()));
             limits.give_back("a", envelopes(1), NOON);
@@ -268,7 +299,7 @@ mod tests {
     #[test]
     fn callers_are_bounded_and_those_longest_away_are_forgotten() {
         let policy = policy(Some(1), None);
-        let mut limits = Limits::default();
+        let mut limits = CallerLimits::default();
         for n in 0..CALLERS_MAX as u64 + 10 {
             assert_eq!(limits.take(&n.to_string(), &policy, envelopes(1), NOON + n), Ok(()));
         }
@@ -280,19 +311,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nobody_gets_more_than_the_capacity_and_what_has_filled_up(
+        fn a_caller_gets_no_more_than_the_capacity_and_what_has_filled_up(
             capacity in 1u64..50,
             calls in proptest::collection::vec((0u64..5_000, 1u64..10), 1..200),
         ) {
             let policy = policy(Some(capacity), None);
-            let mut limits = Limits::default();
+            let mut limits = CallerLimits::default();
             let (mut now, mut taken) = (NOON, 0);
             for (pause, cost) in calls {
                 now += pause;
                 match limits.take("a", &policy, envelopes(cost), now) {
                     Ok(()) => taken += cost,
                     Err(refused) => {
-                        // Whoever waits as told is served.
+                        // The same request succeeds after the time it was given.
                         if let Some(wait_s) = refused.retry_after_s {
                             now += wait_s * 1000;
                             prop_assert_eq!(

@@ -1,10 +1,10 @@
-//! Who may publish what, and how much of it.
+//! Identifies callers and limits what each may publish.
 //!
-//! - [`config`]: the file that says so;
-//! - `address`, `jwt`: who a caller is; `jwks`: keys that are at a URL;
-//! - `limits`: what callers have used.
+//! - [`config`]: the file with policies;
+//! - `address`, `jwt`: identify a caller; `jwks`: fetches keys from a URL;
+//! - `limits`: the usage of each caller.
 //!
-//! Everything is in memory: a restart forgets what was used.
+//! Usage is kept in memory only: a restart forgets it.
 
 mod address;
 pub mod config;
@@ -15,26 +15,27 @@ mod limits;
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError, RwLock};
 
-use config::{IdentityKind, PolicyFile};
+use config::{CallerIdentityKind, PolicyFile};
 use http::HeaderMap;
-pub(crate) use jwks::Pace;
-use jwt::Keys;
-pub use jwt::KeysFault;
-pub(crate) use jwt::TokenFault;
-pub(crate) use limits::Cost;
-use limits::{Exhausted, Limits};
+pub(crate) use jwks::KeyFetchSettings;
+pub use jwt::KeysError;
+pub(crate) use jwt::TokenError;
+use jwt::TokenKeys;
+pub(crate) use limits::CallerCost;
+use limits::{CallerLimits, LimitExceeded};
 use tokio::sync::Notify;
 
 use crate::routing::Routed;
 use hawser_rules::PayloadClass;
 
+/// The one caller of a gateway that does not tell callers apart.
 const EVERYBODY: &str = "everybody";
 
-/// Why a request is not served although nothing is wrong with it.
+/// Why a policy refuses a valid request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum PolicyRefusal {
+pub(crate) enum PolicyError {
     #[error(transparent)]
-    Token(#[from] TokenFault),
+    Token(#[from] TokenError),
     #[error("this caller may not publish")]
     Denied,
     #[error("envelope {index}: this caller may not publish {}", kind.name())]
@@ -42,139 +43,143 @@ pub(crate) enum PolicyRefusal {
     #[error("envelope {index} has {len} bytes, and this caller may publish {max}")]
     TooLong { index: usize, len: usize, max: usize },
     #[error("envelope {index} would cost {fee} picodollars, and this caller pays {max}")]
-    TooDear { index: usize, fee: u64, max: u64 },
+    TooExpensive { index: usize, fee: u64, max: u64 },
     #[error("every node charges more for being busy than this caller pays")]
-    AllDear,
+    AllNodesExpensive,
     #[error("too many {}", .0.what)]
-    Exhausted(Exhausted),
+    LimitExceeded(LimitExceeded),
 }
 
-impl PolicyRefusal {
+impl PolicyError {
     pub(crate) const REASONS: [&'static str; 6] =
         ["token", "denied", "kind", "size", "price", "limit"];
 
-    /// Its place among the reasons.
+    /// Returns the index of the reason in [`REASONS`](Self::REASONS).
     pub(crate) fn reason(&self) -> usize {
         match self {
             Self::Token(_) => 0,
             Self::Denied => 1,
             Self::Kind { .. } => 2,
             Self::TooLong { .. } => 3,
-            Self::TooDear { .. } | Self::AllDear => 4,
-            Self::Exhausted(_) => 5,
+            Self::TooExpensive { .. } | Self::AllNodesExpensive => 4,
+            Self::LimitExceeded(_) => 5,
         }
     }
 }
 
-/// Somebody who publishes, and what for.
+/// The name of a caller: an address, or a claim of its token.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Caller(String);
+pub(crate) struct CallerId(String);
 
-/// The policies at work.
+/// The policies of a running gateway.
 pub(crate) struct Policies {
     file: PolicyFile,
-    limits: Mutex<Limits>,
-    keys: RwLock<Keys>,
+    limits: Mutex<CallerLimits>,
+    keys: RwLock<TokenKeys>,
+    /// Notified when a token names an unknown key.
     keys_wanted: Notify,
 }
 
 impl Policies {
-    /// Takes a file. Keys in a file are read now; keys at a URL by [`Policies::keep_keys`].
+    /// Applies a file with policies. Reads keys from a file now; [`Policies::keep_keys`] fetches those at
+    /// a URL.
     ///
     /// # Errors
-    /// When the file with keys has none.
-    pub(crate) fn new(file: PolicyFile) -> Result<Self, KeysFault> {
+    /// When the file with keys cannot be used.
+    pub(crate) fn new(file: PolicyFile) -> Result<Self, KeysError> {
         let keys = match &file.identity.jwt {
             Some(jwt) => match &jwt.keys_file {
-                Some(path) => Keys::read(path, jwt.algorithm)?,
-                None => Keys::default(),
+                Some(path) => TokenKeys::read(path, jwt.algorithm)?,
+                None => TokenKeys::default(),
             },
-            None => Keys::default(),
+            None => TokenKeys::default(),
         };
         let (limits, keys_wanted) = (Mutex::default(), Notify::new());
         Ok(Self { file, limits, keys: RwLock::new(keys), keys_wanted })
     }
 
-    /// Who calls.
+    /// Identifies the caller of a request.
     ///
     /// # Errors
-    /// When that has to be known and is not.
+    /// When the token is not accepted, or the policy denies the caller everything.
     pub(crate) fn caller(
         &self,
         headers: &HeaderMap,
         peer: Option<SocketAddr>,
         now_s: u64,
-    ) -> Result<Caller, PolicyRefusal> {
+    ) -> Result<CallerId, PolicyError> {
         let identity = &self.file.identity;
         let name = match (identity.kind, &identity.jwt) {
-            (IdentityKind::Address, _) => address::caller(headers, peer, &identity.trusted_proxies),
-            (IdentityKind::Jwt, Some(jwt)) => {
+            (CallerIdentityKind::Address, _) => {
+                address::caller(headers, peer, &identity.trusted_proxies)
+            }
+            (CallerIdentityKind::Jwt, Some(jwt)) => {
                 let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
                 if jwt.jwks_url.is_some() && keys.lacks(headers) {
                     self.keys_wanted.notify_one();
                 }
                 keys.caller(jwt, headers, now_s)?
             }
-            (IdentityKind::Jwt, None) => return Err(TokenFault::NoKeys.into()),
-            (IdentityKind::None, _) => EVERYBODY.to_owned(),
+            (CallerIdentityKind::Jwt, None) => return Err(TokenError::NoKeys.into()),
+            (CallerIdentityKind::None, _) => EVERYBODY.to_owned(),
         };
-        let caller = Caller(name);
-        if self.file.policy_of(&caller.0).deny { Err(PolicyRefusal::Denied) } else { Ok(caller) }
+        let caller = CallerId(name);
+        if self.file.policy_of(&caller.0).deny { Err(PolicyError::Denied) } else { Ok(caller) }
     }
 
-    /// Whether a caller may publish this. `fee` tells what an envelope costs at a node, before
-    /// congestion. Takes it from what the caller may use.
+    /// Checks that a caller may publish these envelopes, and takes their cost from its limits. `fee`
+    /// returns the price of an envelope at a node without congestion.
     ///
     /// # Errors
-    /// The first thing that is not allowed; then nothing was taken.
+    /// Returns the first reason to refuse; nothing is taken then.
     pub(crate) fn admit(
         &self,
-        caller: &Caller,
+        caller: &CallerId,
         routed: &[Routed],
         fee: impl Fn(&Routed) -> u64,
         now_ms: u64,
-    ) -> Result<(), PolicyRefusal> {
+    ) -> Result<(), PolicyError> {
         let policy = self.file.policy_of(&caller.0);
-        let mut cost = Cost::default();
+        let mut cost = CallerCost::default();
         for (index, envelope) in routed.iter().enumerate() {
             let (kind, len) = (envelope.kind, envelope.bytes.len());
             if !policy.allows(kind) {
-                return Err(PolicyRefusal::Kind { index, kind });
+                return Err(PolicyError::Kind { index, kind });
             }
             if let Some(max) = policy.envelope_bytes_max.filter(|max| len > *max) {
-                return Err(PolicyRefusal::TooLong { index, len, max });
+                return Err(PolicyError::TooLong { index, len, max });
             }
             let fee = fee(envelope);
             if let Some(max) = policy.picodollars_per_envelope_max.filter(|max| fee > *max) {
-                return Err(PolicyRefusal::TooDear { index, fee, max });
+                return Err(PolicyError::TooExpensive { index, fee, max });
             }
             cost.envelopes += 1;
             cost.picodollars = cost.picodollars.saturating_add(fee);
         }
         let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
-        limits.take(&caller.0, policy, cost, now_ms).map_err(PolicyRefusal::Exhausted)
+        limits.take(&caller.0, policy, cost, now_ms).map_err(PolicyError::LimitExceeded)
     }
 
-    /// The most that a caller pays for an envelope.
-    pub(crate) fn price_max(&self, caller: &Caller) -> Option<u64> {
+    /// Returns the largest price that a caller pays for an envelope, in picodollars.
+    pub(crate) fn price_max(&self, caller: &CallerId) -> Option<u64> {
         self.file.policy_of(&caller.0).picodollars_per_envelope_max
     }
 
-    /// What was published has cost more than was taken for it.
-    pub(crate) fn add_cost(&self, caller: &Caller, picodollars: u64) {
+    /// Takes from the budget what nodes charged beyond the price taken before.
+    pub(crate) fn add_cost(&self, caller: &CallerId, picodollars: u64) {
         let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
         limits.add_cost(&caller.0, picodollars);
     }
 
-    /// So much of what was taken at `taken_ms` was not used.
-    pub(crate) fn give_back(&self, caller: &Caller, cost: Cost, taken_ms: u64) {
+    /// Returns a part of the cost taken at `taken_ms`, for envelopes that were not published.
+    pub(crate) fn give_back(&self, caller: &CallerId, cost: CallerCost, taken_ms: u64) {
         let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
         limits.give_back(&caller.0, cost, taken_ms);
     }
 
-    /// Whether tokens are asked for and nobody has told yet who may sign them.
+    /// Returns whether tokens are required and no key to verify them is known yet.
     pub(crate) fn lacks_keys(&self) -> bool {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        self.file.identity.kind == IdentityKind::Jwt && keys.is_empty()
+        self.file.identity.kind == CallerIdentityKind::Jwt && keys.is_empty()
     }
 }

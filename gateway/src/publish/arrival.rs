@@ -1,5 +1,5 @@
-//! Whether an envelope has arrived at a node that did not answer in time. Publishing it elsewhere
-//! as well costs money and shows it twice, so the node is asked first.
+//! Finds out whether an envelope has arrived at a node that did not answer in time. Publishing it at
+//! another node as well costs money and shows it twice, so the node is asked first.
 
 use std::time::Duration;
 
@@ -13,23 +13,26 @@ use hawser_proto::{OriginatorId, SequenceId};
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::transport::Channel;
 
-use super::{NodeItem, Placed};
-use crate::nodes::Node;
+use super::publisher::PublishItem;
+use crate::nodes::{Node, PlacedEnvelope};
 
-/// How long a node is asked.
-const ASKED_FOR: Duration = Duration::from_secs(2);
+/// Time for which a node is asked, and the pause between two questions. Guesses: a node that is only
+/// slow has committed by then.
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 const ASK_EVERY: Duration = Duration::from_millis(250);
-/// How far before the newest envelope of a topic is looked.
+/// Sequence ids before the newest envelope of a topic that are searched. A guess: more than a node
+/// issues within the time of an attempt on one topic.
 const LOOK_BACK: u64 = 2000;
+/// Envelopes of one page: the most that nodes return.
 const PAGE: u32 = 1000;
 
-/// For each item what the node has of it, in the same order.
-pub(super) async fn find(node: &Node, items: &[NodeItem]) -> Vec<Option<Placed>> {
-    let mut found: Vec<Option<Placed>> = vec![None; items.len()];
-    let until = Instant::now() + ASKED_FOR;
+/// Returns for each item its envelope if the node has it, in the same order.
+pub(super) async fn find(node: &Node, items: &[PublishItem]) -> Vec<Option<PlacedEnvelope>> {
+    let mut found: Vec<Option<PlacedEnvelope>> = vec![None; items.len()];
+    let until = Instant::now() + ASK_TIMEOUT;
     while found.iter().any(Option::is_none) {
-        let look = look(node, items, &mut found);
-        let answered = timeout_at(until, look).await;
+        let search = search(node, items, &mut found);
+        let answered = timeout_at(until, search).await;
         if answered.is_err() || Instant::now() + ASK_EVERY >= until {
             break;
         }
@@ -38,13 +41,14 @@ pub(super) async fn find(node: &Node, items: &[NodeItem]) -> Vec<Option<Placed>>
     found
 }
 
-async fn look(node: &Node, items: &[NodeItem], found: &mut [Option<Placed>]) {
-    let mut client = ReplicationApiClient::new(node.aside.clone());
+/// Searches once for every item that is not found yet.
+async fn search(node: &Node, items: &[PublishItem], found: &mut [Option<PlacedEnvelope>]) {
+    let mut client = ReplicationApiClient::new(node.query_channel.clone());
     for (item, found) in items.iter().zip(found) {
         if found.is_some() {
             continue;
         }
-        // Whatever does not work is tried again, as long as there is time.
+        // A question that fails is repeated while there is time.
         let Some(newest) = newest(&mut client, item).await else { continue };
         *found = match placed(node, item, newest.clone()) {
             Some(placed) => Some(placed),
@@ -55,27 +59,27 @@ async fn look(node: &Node, items: &[NodeItem], found: &mut [Option<Placed>]) {
 
 async fn newest(
     client: &mut ReplicationApiClient<Channel>,
-    item: &NodeItem,
+    item: &PublishItem,
 ) -> Option<OriginatorEnvelope> {
     let request = GetNewestEnvelopeRequest { topics: vec![item.topic.as_bytes().clone()] };
     let answer = client.get_newest_envelope(request).await.ok()?.into_inner();
     answer.results.into_iter().next()?.originator_envelope
 }
 
-/// Others may have written to the topic since.
+/// Searches the envelopes before the newest one: other clients may have written to the topic since.
 async fn among_earlier(
     node: &Node,
     client: &mut ReplicationApiClient<Channel>,
-    item: &NodeItem,
+    item: &PublishItem,
     newest: &OriginatorEnvelope,
-) -> Option<Placed> {
+) -> Option<PlacedEnvelope> {
     let newest =
         UnsignedOriginatorEnvelope::parse(newest.unsigned_originator_envelope.clone()).ok()?.id();
     let from = match newest.originator == node.id() {
         true => newest.sequence.0.saturating_sub(LOOK_BACK),
         false => 0,
     };
-    // Nothing of the other strands is wanted.
+    // The cursor covers the other strands whole, so that the page holds none of their envelopes.
     let mut cursor: std::collections::BTreeMap<u32, u64> =
         [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES, newest.originator]
             .map(|originator| (originator.0, SequenceId::MAX.0))
@@ -91,6 +95,7 @@ async fn among_earlier(
     page.into_iter().find_map(|envelope| placed(node, item, envelope))
 }
 
-fn placed(node: &Node, item: &NodeItem, envelope: OriginatorEnvelope) -> Option<Placed> {
-    node.batcher.check(&item.client, envelope)
+/// Returns the envelope with its fees if it is the node's answer for this item.
+fn placed(node: &Node, item: &PublishItem, envelope: OriginatorEnvelope) -> Option<PlacedEnvelope> {
+    node.batcher.verify(&item.client, envelope)
 }

@@ -1,17 +1,18 @@
-//! One request's way through the nodes, as decisions: which are out, how often is tried. No I/O.
+//! Decides for one request which nodes are not asked again, and when it has failed. No I/O.
 
 use std::collections::BTreeSet;
 
 use hawser_proto::OriginatorId;
 
-use super::FaultKind;
+use crate::nodes::NodeErrorKind;
 
-/// A refusal is believed when this many nodes say the same: one may be behind the chain, or lie.
+/// Refusals after which the request is refused. One node may be behind the chain, or lie; two that
+/// agree are believed. A guess.
 const REFUSALS_MAX: usize = 2;
 
-/// The nodes that have failed one request. Another request begins anew.
+/// The attempts of one request so far. Every request has its own.
 #[derive(Debug)]
-pub struct Campaign {
+pub(super) struct RetryState {
     banned: BTreeSet<OriginatorId>,
     unable: BTreeSet<OriginatorId>,
     refusals: usize,
@@ -19,26 +20,25 @@ pub struct Campaign {
     attempts_max: usize,
 }
 
-/// One try at one node.
+/// One attempt at one node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Attempt {
-    /// How many nodes had failed when it began.
-    pub failed_before: usize,
+pub(super) struct Attempt {
+    /// Nodes that had failed when it started.
+    pub(super) failed_before: usize,
 }
 
-/// What follows when a node has failed.
+/// The decision after a node has failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
-    /// Another node.
+pub(super) enum NextStep {
+    /// Try other nodes.
     TryOthers,
-    /// The caller hears of this failure.
+    /// Report this failure to the caller.
     GiveUp,
 }
 
-impl Campaign {
-    /// At most `attempts_max` rounds of tries, the first one included.
-    #[must_use]
-    pub fn new(attempts_max: usize) -> Self {
+impl RetryState {
+    /// Allows `attempts_max` rounds of attempts, the first one included.
+    pub(super) fn new(attempts_max: usize) -> Self {
         Self {
             banned: BTreeSet::new(),
             unable: BTreeSet::new(),
@@ -48,42 +48,42 @@ impl Campaign {
         }
     }
 
-    /// Who is not asked again.
-    #[must_use]
-    pub fn banned(&self) -> &BTreeSet<OriginatorId> {
+    /// Returns the nodes that are not asked again.
+    pub(super) fn banned(&self) -> &BTreeSet<OriginatorId> {
         &self.banned
     }
 
-    /// Who could not do it, which is worse than not wanting to: a refusal is about the envelopes.
-    #[must_use]
-    pub(crate) fn unable(&self) -> &BTreeSet<OriginatorId> {
+    /// Returns the nodes that failed for a reason of their own. A refusal does not count: it is about
+    /// the envelopes.
+    pub(super) fn unable(&self) -> &BTreeSet<OriginatorId> {
         &self.unable
     }
 
-    /// A node is tried.
-    pub fn begin(&mut self) -> Attempt {
+    /// Starts an attempt.
+    pub(super) fn begin(&self) -> Attempt {
         Attempt { failed_before: self.attempts }
     }
 
-    /// It has failed: it is out for this request.
-    pub(crate) fn failed(
+    /// Records that a node failed an attempt, bans it for this request, and decides what follows.
+    pub(super) fn failed(
         &mut self,
         attempt: &Attempt,
         node: OriginatorId,
-        kind: FaultKind,
-    ) -> Next {
+        kind: NodeErrorKind,
+    ) -> NextStep {
         self.banned.insert(node);
-        // Groups of one request are tried at once: those that began together are one round.
+        // The groups of a request are tried at once: those that started together are one round.
         self.attempts = self.attempts.max(attempt.failed_before + 1);
-        if kind == FaultKind::Refused {
+        debug_assert!(self.attempts <= self.attempts_max, "no attempt starts after the last");
+        if kind == NodeErrorKind::Refused {
             self.refusals += 1;
         } else {
             self.unable.insert(node);
         }
         if attempt.failed_before + 1 >= self.attempts_max || self.refusals >= REFUSALS_MAX {
-            Next::GiveUp
+            NextStep::GiveUp
         } else {
-            Next::TryOthers
+            NextStep::TryOthers
         }
     }
 }
@@ -98,33 +98,33 @@ mod tests {
 
     #[test]
     fn so_many_attempts_in_total_each_at_another_node() {
-        let mut campaign = Campaign::new(5);
+        let mut state = RetryState::new(5);
         for n in 1..=5 {
-            let attempt = campaign.begin();
+            let attempt = state.begin();
             assert_eq!(attempt.failed_before, usize::try_from(n).unwrap() - 1);
-            assert!(!campaign.banned().contains(&node(n)));
-            let next = campaign.failed(&attempt, node(n), FaultKind::Failed);
-            assert_eq!(next, if n == 5 { Next::GiveUp } else { Next::TryOthers });
-            assert!(campaign.banned().contains(&node(n)));
+            assert!(!state.banned().contains(&node(n)));
+            let next = state.failed(&attempt, node(n), NodeErrorKind::Failed);
+            assert_eq!(next, if n == 5 { NextStep::GiveUp } else { NextStep::TryOthers });
+            assert!(state.banned().contains(&node(n)));
         }
     }
 
     #[test]
     fn two_nodes_that_refuse_are_believed() {
-        let mut campaign = Campaign::new(5);
-        let attempt = campaign.begin();
-        assert_eq!(campaign.failed(&attempt, node(1), FaultKind::Refused), Next::TryOthers);
-        let attempt = campaign.begin();
-        assert_eq!(campaign.failed(&attempt, node(2), FaultKind::Refused), Next::GiveUp);
-        assert!(campaign.unable().is_empty());
+        let mut state = RetryState::new(5);
+        let attempt = state.begin();
+        assert_eq!(state.failed(&attempt, node(1), NodeErrorKind::Refused), NextStep::TryOthers);
+        let attempt = state.begin();
+        assert_eq!(state.failed(&attempt, node(2), NodeErrorKind::Refused), NextStep::GiveUp);
+        assert!(state.unable().is_empty());
     }
 
     #[test]
     fn groups_that_fail_together_cost_one_attempt() {
-        let mut campaign = Campaign::new(3);
-        let (a, b) = (campaign.begin(), campaign.begin());
-        assert_eq!(campaign.failed(&a, node(1), FaultKind::Failed), Next::TryOthers);
-        assert_eq!(campaign.failed(&b, node(2), FaultKind::Timeout), Next::TryOthers);
-        assert_eq!(campaign.begin().failed_before, 1);
+        let mut state = RetryState::new(3);
+        let (a, b) = (state.begin(), state.begin());
+        assert_eq!(state.failed(&a, node(1), NodeErrorKind::Failed), NextStep::TryOthers);
+        assert_eq!(state.failed(&b, node(2), NodeErrorKind::Timeout), NextStep::TryOthers);
+        assert_eq!(state.begin().failed_before, 1);
     }
 }

@@ -36,7 +36,7 @@ fn group(id_len: usize, data: Vec<u8>) -> Bytes {
     client(&[&[0][..], &vec![0xaa; id_len]].concat(), Payload::GroupMessage(message))
 }
 
-fn fault(bytes: Bytes) -> RouteFault {
+fn fault(bytes: Bytes) -> RouteError {
     let fine = group(16, frame(1));
     let error = route(vec![fine, bytes], 1000).unwrap_err();
     assert_eq!(error.index, 1);
@@ -73,21 +73,21 @@ fn content_type_decides_between_node_and_chain() {
 fn an_mls_message_is_read_to_its_last_byte() {
     let mut long = frame(1);
     long.push(0);
-    assert!(matches!(fault(group(16, long)), RouteFault::Violation(Violation::GroupMessage(_))));
+    assert!(matches!(fault(group(16, long)), RouteError::Violation(Violation::GroupMessage(_))));
     let mut short = frame(1);
     short.pop();
-    assert!(matches!(fault(group(16, short)), RouteFault::Violation(Violation::GroupMessage(_))));
+    assert!(matches!(fault(group(16, short)), RouteError::Violation(Violation::GroupMessage(_))));
     let none = Payload::GroupMessage(GroupMessageInput::default());
     assert_eq!(fault(client(&[0, 1], none)), Violation::GroupMessageEmpty.into());
 }
 
 #[test]
 fn ids_on_the_chain_have_their_lengths() {
-    assert_eq!(fault(group(15, frame(3))), RouteFault::GroupIdLen(15));
+    assert_eq!(fault(group(15, frame(3))), RouteError::GroupIdLen(15));
     assert!(route(vec![group(15, frame(1))], 0).is_ok(), "nodes take any length");
     let update = IdentityUpdate { inbox_id: "aa".repeat(31), ..IdentityUpdate::default() };
     let short = client(&[&[2][..], &[0xaa; 31]].concat(), Payload::IdentityUpdate(update));
-    assert_eq!(fault(short), RouteFault::InboxIdLen(31));
+    assert_eq!(fault(short), RouteError::InboxIdLen(31));
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn an_update_is_for_the_inbox_of_its_topic() {
         client(&[&[2][..], &[0xaa; 32]].concat(), Payload::IdentityUpdate(update))
     };
     assert!(route(vec![of("aa".repeat(32))], 0).is_ok());
-    assert_eq!(fault(of("ab".repeat(32))), RouteFault::OtherInbox);
+    assert_eq!(fault(of("ab".repeat(32))), RouteError::OtherInbox);
 }
 
 #[test]
@@ -105,12 +105,12 @@ fn what_nobody_would_take_is_refused() {
     let welcome = || Payload::WelcomeMessage(WelcomeMessageInput::default());
     assert_eq!(fault(client(&[0, 1], welcome())), Violation::TopicMismatch.into());
     assert_eq!(fault(client(&[1; 129], welcome())), Violation::TopicTooLong(129).into());
-    assert!(matches!(fault(client(&[9, 1], welcome())), RouteFault::Layer(_)));
-    assert!(matches!(fault(Bytes::from_static(b"\xff")), RouteFault::Layer(_)));
+    assert!(matches!(fault(client(&[9, 1], welcome())), RouteError::Layer(_)));
+    assert!(matches!(fault(Bytes::from_static(b"\xff")), RouteError::Layer(_)));
     let report = Payload::PayerReport(pb::PayerReport::default());
     assert_eq!(fault(client(&[4, 100, 0, 0, 0], report)), Violation::Reserved.into());
     let long = [frame(3), vec![0; 2000]].concat();
-    assert!(matches!(fault(group(16, long)), RouteFault::Violation(Violation::GroupMessage(_))));
+    assert!(matches!(fault(group(16, long)), RouteError::Violation(Violation::GroupMessage(_))));
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn only_chain_envelopes_can_be_depended_on() {
         Bytes::from(pb::ClientEnvelope { aad: Some(aad), payload }.encode_to_vec())
     };
     assert!(route(vec![with(0)], 0).is_ok());
-    assert!(matches!(fault(with(100)), RouteFault::Violation(Violation::DependsOnNode(_))));
+    assert!(matches!(fault(with(100)), RouteError::Violation(Violation::DependsOnNode(_))));
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn payloads_that_are_too_long_for_the_chain_are_refused_and_for_nodes_they_are_n
     data.truncate(data.len() - 1);
     data.extend([0x47, 0xd0]); // a ciphertext of 2000 bytes
     data.extend([7; 2000]);
-    let RouteFault::TooLongForChain { len, max: 1000 } = fault(group(16, data.clone())) else {
+    let RouteError::TooLongForChain { len, max: 1000 } = fault(group(16, data.clone())) else {
         panic!("taken")
     };
     assert!(len > 2000);

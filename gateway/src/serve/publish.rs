@@ -16,11 +16,11 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use crate::chain::{ChainItem, ChainPath};
-use crate::identity::{self, IdentityCheck, Invalid, There, Update, VouchError};
+use crate::identity::{self, IdentityCheck, InvalidUpdate, PlacedUpdate, UpdateItem, VouchError};
 use crate::metrics::Numbers;
-use crate::nodes::Nodes;
-use crate::policy::{Caller, Cost, Policies, PolicyRefusal};
-use crate::publish::{NodeItem, Placed, Publisher};
+use crate::nodes::{Nodes, PlacedEnvelope};
+use crate::policy::{CallerCost, CallerId, Policies, PolicyError};
+use crate::publish::{PublishItem, Publisher};
 use crate::routing::{ChainTopic, Route, Routed, route};
 use crate::status::{self, Failure, Outcome};
 
@@ -76,12 +76,13 @@ impl Service {
             |envelope: &Routed| price_max.map(|max| max.saturating_sub(fee(envelope)));
         let fees: Vec<u64> = routed.iter().map(fee).collect();
         let for_nodes = || routed.iter().filter(|envelope| envelope.route == Route::Node);
-        let allowed =
-            if for_nodes().any(|envelope| self.nodes.all_are_dear(congestion_fee_max(envelope))) {
-                Err(self.refused(&PolicyRefusal::AllDear))
-            } else {
-                self.judge_identities(&routed).await
-            };
+        let allowed = if for_nodes()
+            .any(|envelope| self.nodes.all_are_expensive(congestion_fee_max(envelope)))
+        {
+            Err(self.refused(&PolicyError::AllNodesExpensive))
+        } else {
+            self.judge_identities(&routed).await
+        };
         if let Err(refused) = allowed {
             self.policies.give_back(&caller, cost_of(fees), now_ms);
             return Err(refused);
@@ -114,7 +115,7 @@ impl Service {
             let Routed { bytes, topic, route, identity_update, .. } = envelope;
             match route {
                 Route::Node => {
-                    for_nodes.push(NodeItem { index, topic, client: bytes, congestion_fee_max });
+                    for_nodes.push(PublishItem { index, topic, client: bytes, congestion_fee_max });
                 }
                 Route::Chain(topic) => {
                     for_chain.push(ChainItem { index, topic, payload: bytes, identity_update });
@@ -147,13 +148,13 @@ impl Service {
     async fn judge_identities(&self, routed: &[Routed]) -> Result<(), Status> {
         let Some(check) = &self.identity else { return Ok(()) };
         // Those of one inbox are judged one after the other, as nodes will.
-        let mut inboxes: BTreeMap<[u8; 32], Vec<Update>> = BTreeMap::new();
+        let mut inboxes: BTreeMap<[u8; 32], Vec<UpdateItem>> = BTreeMap::new();
         for (index, envelope) in routed.iter().enumerate() {
             let Route::Chain(ChainTopic::Inbox(inbox)) = envelope.route else { continue };
             let Some(update) = &envelope.identity_update else { continue };
             let client = envelope.bytes.clone();
             let is_known = self.chain.knows(&client);
-            let update = Update { index, client, update: (**update).clone(), is_known };
+            let update = UpdateItem { index, client, update: (**update).clone(), is_known };
             inboxes.entry(inbox).or_default().push(update);
         }
         let judged = inboxes
@@ -161,10 +162,10 @@ impl Service {
             .filter(|(_, updates)| updates.iter().any(|update| !update.is_known))
             .map(|(inbox, updates)| identity::judge(check, &self.nodes, inbox, updates));
         let judged = try_join_all(judged).await;
-        let judged =
-            judged.map_err(|Invalid { index, reason }| self.invalid_update(index, &reason))?;
-        for There { client, envelope } in judged.into_iter().flatten() {
-            self.chain.is_there(&client, envelope);
+        let judged = judged
+            .map_err(|InvalidUpdate { index, reason }| self.invalid_update(index, &reason))?;
+        for PlacedUpdate { client, envelope } in judged.into_iter().flatten() {
+            self.chain.record_found(&client, envelope);
         }
         let is_new = |envelope: &Routed| !self.chain.knows(&envelope.bytes);
         let new = routed.iter().enumerate().filter_map(|(index, envelope)| {
@@ -186,7 +187,7 @@ impl Service {
 
     /// Takes what nodes have charged beyond what was taken from the caller's budget, and remembers
     /// what each charges for being busy.
-    fn account(&self, caller: &Caller, outcomes: &[Outcome], taken: u64) {
+    fn account(&self, caller: &CallerId, outcomes: &[Outcome], taken: u64) {
         let placed = || outcomes.iter().flatten();
         let charged: u64 = placed().map(|placed| placed.fee_picodollars).sum();
         if charged > taken {
@@ -194,31 +195,31 @@ impl Service {
         }
         for placed in placed() {
             if let Some(node) = self.nodes.get(placed.node) {
-                node.has_charged(placed.congestion_fee_picodollars);
+                node.record_congestion_fee(placed.congestion_fee_picodollars);
             }
         }
     }
 
-    fn refused(&self, refusal: &PolicyRefusal) -> Status {
+    fn refused(&self, refusal: &PolicyError) -> Status {
         self.numbers.refused(refusal);
         status::of_policy(refusal)
     }
 }
 
 /// What envelopes take that cost so much at nodes.
-fn cost_of(fees: impl IntoIterator<Item = u64>) -> Cost {
-    fees.into_iter().fold(Cost::default(), |cost, fee| Cost {
+fn cost_of(fees: impl IntoIterator<Item = u64>) -> CallerCost {
+    fees.into_iter().fold(CallerCost::default(), |cost, fee| CallerCost {
         envelopes: cost.envelopes + 1,
         picodollars: cost.picodollars.saturating_add(fee),
     })
 }
 
 fn was_not_published(outcome: &Outcome) -> bool {
-    outcome.as_ref().is_err_and(|failure| !failure.may_be_there())
+    outcome.as_ref().is_err_and(|failure| !failure.may_be_published())
 }
 
-fn placed_by_chain(envelope: OriginatorEnvelope) -> Placed {
-    Placed {
+fn placed_by_chain(envelope: OriginatorEnvelope) -> PlacedEnvelope {
+    PlacedEnvelope {
         envelope,
         node: OriginatorId::GROUP_MESSAGES,
         fee_picodollars: 0,

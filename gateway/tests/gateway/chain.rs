@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use hawser_gateway::chain::ChainFault;
+use hawser_gateway::chain::ChainPublishError;
 use hawser_gateway::identity::VouchError;
 use hawser_gateway::routing::ChainTopic;
-use hawser_gateway::{GatewaySettings, World};
+use hawser_gateway::{GatewayPorts, GatewaySettings};
 use hawser_proto::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use prost::Message as _;
 use tonic::Code;
 
-use super::fake::{client_of, id_of};
-use super::world::{
+use super::fake_node::{client_of, id_of};
+use super::fixture::{
     Net, NoSpoiltInbox, Numbered, SOON, Wallets, commit, identity_update, indexed, message,
     numbered_update, proposal, until,
 };
@@ -87,8 +87,8 @@ async fn the_order_of_a_request_is_the_order_on_the_chain() {
 
 #[tokio::test]
 async fn after_what_is_not_sent_nothing_of_its_topic_is_and_the_request_again_keeps_its_order() {
-    let not_sent = ChainFault::NotSent("no gas".into());
-    let pending = ChainFault::Pending { hash: [7; 32], reason: "not mined yet".into() };
+    let not_sent = ChainPublishError::NotSent("no gas".into());
+    let pending = ChainPublishError::Pending { hash: [7; 32], reason: "not mined yet".into() };
     for (fault, code) in [(not_sent, Code::Unavailable), (pending, Code::DeadlineExceeded)] {
         let net = Net::start(1).await;
         let envelopes = vec![proposal(1, "a"), commit(1, "b")];
@@ -115,7 +115,7 @@ async fn after_what_is_not_sent_nothing_of_its_topic_is_and_the_request_again_ke
 #[tokio::test]
 async fn what_is_not_sent_holds_up_no_other_topic() {
     let net = Net::start(1).await;
-    net.chain.faults.lock().unwrap().push(ChainFault::NotSent("no gas".into()));
+    net.chain.faults.lock().unwrap().push(ChainPublishError::NotSent("no gas".into()));
     let showing = net.chain.shown_by(0, &net.nodes);
     let publishing = net.publish(vec![commit(1, "a"), commit(2, "b")]);
     let (failed, ()) = futures_util::future::join(publishing, showing).await;
@@ -155,7 +155,7 @@ async fn whoever_asks_again_gets_what_was_sent_before_and_was_not_shown_in_time(
 #[tokio::test]
 async fn what_could_not_be_sent_is_sent_when_somebody_asks_again() {
     let net = Net::start(1).await;
-    net.chain.faults.lock().unwrap().push(ChainFault::NotSent("no gas".into()));
+    net.chain.faults.lock().unwrap().push(ChainPublishError::NotSent("no gas".into()));
     let failed = net.publish(vec![commit(1, "a")]).await.unwrap_err();
     assert_eq!(failed.code(), Code::Unavailable);
     assert!(failed.message().contains("no gas"), "{}", failed.message());
@@ -167,9 +167,9 @@ async fn what_could_not_be_sent_is_sent_when_somebody_asks_again() {
 #[tokio::test]
 async fn what_is_pending_is_followed_and_whoever_asks_again_waits_for_the_same_transaction() {
     let net = Net::start(1).await;
-    let pending = || ChainFault::Pending { hash: [7; 32], reason: "not mined yet".into() };
+    let pending = || ChainPublishError::Pending { hash: [7; 32], reason: "not mined yet".into() };
     // The last comes first: it stays pending, and for a moment nobody can say anything.
-    let faults = [ChainFault::NotSent("the chain is silent".into()), pending(), pending()];
+    let faults = [ChainPublishError::NotSent("the chain is silent".into()), pending(), pending()];
     net.chain.faults.lock().unwrap().extend(faults);
     let told = net.publish(vec![commit(1, "a")]).await.unwrap_err();
     assert_eq!(told.code(), Code::DeadlineExceeded);
@@ -184,7 +184,7 @@ async fn what_is_pending_is_followed_and_whoever_asks_again_waits_for_the_same_t
 #[tokio::test]
 async fn what_stays_pending_is_asked_about_now_and_then_and_not_all_the_time() {
     let net = Net::start(1).await;
-    let pending = ChainFault::Pending { hash: [7; 32], reason: "not mined yet".into() };
+    let pending = ChainPublishError::Pending { hash: [7; 32], reason: "not mined yet".into() };
     net.chain.faults.lock().unwrap().extend(vec![pending; 1000]);
     let told = net.publish(vec![commit(1, "a")]).await.unwrap_err();
     assert_eq!(told.code(), Code::DeadlineExceeded);
@@ -194,8 +194,9 @@ async fn what_stays_pending_is_asked_about_now_and_then_and_not_all_the_time() {
 #[tokio::test]
 async fn what_nobody_can_tell_of_is_told_so_and_not_sent_again() {
     let net = Net::start(1).await;
-    let pending = ChainFault::Pending { hash: [7; 32], reason: "not mined yet".into() };
-    let unknown = ChainFault::Unknown { hash: [7; 32], reason: "it may have been mined".into() };
+    let pending = ChainPublishError::Pending { hash: [7; 32], reason: "not mined yet".into() };
+    let unknown =
+        ChainPublishError::Unknown { hash: [7; 32], reason: "it may have been mined".into() };
     net.chain.faults.lock().unwrap().extend([unknown, pending]);
     let told = net.publish(vec![commit(1, "a")]).await.unwrap_err();
     assert_eq!(told.code(), Code::DeadlineExceeded);
@@ -211,8 +212,8 @@ async fn what_nobody_can_tell_of_is_told_so_and_not_sent_again() {
 #[tokio::test]
 async fn what_was_pending_and_has_failed_is_sent_when_somebody_asks_again() {
     let net = Net::start(1).await;
-    let pending = ChainFault::Pending { hash: [7; 32], reason: "not mined yet".into() };
-    let failed = ChainFault::Failed { hash: [7; 32], reason: "it was reverted".into() };
+    let pending = ChainPublishError::Pending { hash: [7; 32], reason: "not mined yet".into() };
+    let failed = ChainPublishError::Failed { hash: [7; 32], reason: "it was reverted".into() };
     net.chain.faults.lock().unwrap().extend([failed, pending]);
     let told = net.publish(vec![commit(1, "a")]).await.unwrap_err();
     assert_eq!(told.code(), Code::DeadlineExceeded);
@@ -260,8 +261,8 @@ async fn an_identity_update_that_is_not_valid_costs_no_gas() {
     let net = Net::with(
         1,
         |_| {},
-        |world| {
-            world.identity = Some(std::sync::Arc::new(NoSpoiltInbox(spoilt)));
+        |ports| {
+            ports.identity = Some(std::sync::Arc::new(NoSpoiltInbox(spoilt)));
         },
     )
     .await;
@@ -282,7 +283,8 @@ async fn an_update_whose_contract_wallets_cannot_be_asked_is_not_sent() {
         (VouchError::Unavailable("it is away".into()), Code::Unavailable),
     ] {
         let text = fault.to_string();
-        let told = |world: &mut World| world.identity = Some(std::sync::Arc::new(Wallets(fault)));
+        let told =
+            |ports: &mut GatewayPorts| ports.identity = Some(std::sync::Arc::new(Wallets(fault)));
         let net = Net::with(1, |_| {}, told).await;
         let refused = net.publish(vec![identity_update([6; 32])]).await.unwrap_err();
         assert_eq!(refused.code(), code);
@@ -297,7 +299,8 @@ async fn an_update_whose_contract_wallets_cannot_be_asked_is_not_sent() {
 #[tokio::test]
 async fn an_update_is_refused_only_if_no_node_knows_an_inbox_in_which_it_is_valid() {
     for ahead in 0..2 {
-        let numbered = |world: &mut World| world.identity = Some(std::sync::Arc::new(Numbered));
+        let numbered =
+            |ports: &mut GatewayPorts| ports.identity = Some(std::sync::Arc::new(Numbered));
         let net = Net::with(2, |_| {}, numbered).await;
         let inbox = [5; 32];
         let there = indexed(1, 9, numbered_update(inbox, 0).encode_to_vec().into());
@@ -314,7 +317,7 @@ async fn an_update_is_refused_only_if_no_node_knows_an_inbox_in_which_it_is_vali
 
 #[tokio::test]
 async fn updates_of_one_inbox_in_one_request_are_judged_one_after_the_other() {
-    let numbered = |world: &mut World| world.identity = Some(std::sync::Arc::new(Numbered));
+    let numbered = |ports: &mut GatewayPorts| ports.identity = Some(std::sync::Arc::new(Numbered));
     let net = Net::with(1, |_| {}, numbered).await;
     let updates = |numbers: &[u64]| {
         numbers.iter().map(|number| numbered_update([5; 32], *number)).collect::<Vec<_>>()
@@ -338,8 +341,8 @@ async fn an_update_that_its_log_has_is_answered_from_there() {
     let net = Net::with(
         1,
         |_| {},
-        |world| {
-            world.identity = Some(std::sync::Arc::new(NoSpoiltInbox(inbox)));
+        |ports| {
+            ports.identity = Some(std::sync::Arc::new(NoSpoiltInbox(inbox)));
         },
     )
     .await;
@@ -349,8 +352,8 @@ async fn an_update_that_its_log_has_is_answered_from_there() {
     assert_eq!(net.chain.count(), 0, "it was not sent again");
 }
 
-fn numbered_inboxes(world: &mut World) {
-    world.identity = Some(std::sync::Arc::new(Numbered));
+fn numbered_inboxes(ports: &mut GatewayPorts) {
+    ports.identity = Some(std::sync::Arc::new(Numbered));
 }
 
 /// Another update of an inbox with the same number.
@@ -447,7 +450,7 @@ async fn updates_that_nodes_hold_back_are_waited_for_although_others_come_later(
 
 #[tokio::test]
 async fn without_a_chain_what_belongs_there_is_refused_and_the_rest_goes_on() {
-    let net = Net::with(1, |_| {}, |world| world.chain = None).await;
+    let net = Net::with(1, |_| {}, |ports| ports.chain = None).await;
     let refused = net.publish(vec![commit(1, "a")]).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable);
     assert!(net.publish(vec![message(1, "a")]).await.is_ok());

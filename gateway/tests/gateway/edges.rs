@@ -10,8 +10,8 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::fake::Manner;
-use super::world::{Net, message, raw, until};
+use super::fake_node::Manner;
+use super::fixture::{Net, message, raw, until};
 
 #[tokio::test]
 async fn browsers_are_answered_over_http_1() {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api as api;
 use tonic::Code;
 
-use super::fake::{Manner, id_of};
-use super::world::{Net, message, until};
+use super::fake_node::{Manner, id_of};
+use super::fixture::{Net, message, until};
 
 /// The node that a topic goes to first, and another one.
 async fn first_and_other(net: &Net, group: u8) -> (u32, u32) {
@@ -96,7 +96,7 @@ async fn what_two_nodes_refuse_is_refused_with_their_words() {
     let refused = net.publish(vec![message(0xee, "a")]).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
     assert!(refused.message().contains("not this one"), "{}", refused.message());
-    let asked: usize = net.nodes.iter().map(super::fake::FakeNode::calls).sum();
+    let asked: usize = net.nodes.iter().map(super::fake_node::FakeNode::calls).sum();
     assert_eq!(asked, 2, "two are believed");
 }
 
@@ -199,7 +199,7 @@ async fn a_dead_node_is_left_out_and_the_last_one_never_is() {
 async fn a_client_that_goes_away_ends_the_search() {
     let net = Net::start(3).await;
     net.nodes.iter().for_each(|node| node.becomes(Manner::Hangs));
-    let asked = || net.nodes.iter().map(super::fake::FakeNode::calls).sum::<usize>();
+    let asked = || net.nodes.iter().map(super::fake_node::FakeNode::calls).sum::<usize>();
     {
         let asking = net.publish(vec![message(1, "a")]);
         let going = until(async || asked() == 1);

@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use hawser_gateway::chain::{ChainFault, ChainWriter, OnChain};
+use hawser_gateway::chain::{ChainPublishError, ChainWriter, OnChain};
 use hawser_gateway::identity::{IdentityCheck, VouchError};
 use hawser_gateway::routing::ChainTopic;
-use hawser_gateway::{GatewayHandle, GatewaySettings, World};
+use hawser_gateway::{GatewayHandle, GatewayPorts, GatewaySettings};
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::{V1, Version};
 use hawser_proto::pb::xmtp::mls::api::v1::{GroupMessageInput, WelcomeMessageInput};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api as api;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api::payer_api_client::PayerApiClient;
-use hawser_proto::{Bytes, SecretKey};
+use hawser_proto::{Address, Bytes, SecretKey};
 use hawser_rules::{NodeRecord, Rate, RateTable, Registry};
 use prost::Message as _;
 use serde_json::Value;
@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
-use super::fake::{FakeNode, key_of};
+use super::fake_node::{FakeNode, key_of};
 
 /// A bound on waiting, for what has to happen.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -58,7 +58,7 @@ impl Net {
     pub(crate) async fn with(
         count: u32,
         adjust: impl FnOnce(&mut GatewaySettings),
-        told: impl FnOnce(&mut World),
+        adjust_ports: impl FnOnce(&mut GatewayPorts),
     ) -> Self {
         let mut nodes = Vec::new();
         for number in 1..=count {
@@ -67,7 +67,7 @@ impl Net {
         let (records, receiver) = watch::channel(Arc::new(nodes.iter().map(record).collect()));
         let (rates, rates_receiver) = watch::channel(Arc::new(rates()));
         let chain = Arc::new(FakeChain::default());
-        let mut world = World {
+        let mut ports = GatewayPorts {
             registry: receiver,
             rates: rates_receiver,
             lists: None,
@@ -75,7 +75,7 @@ impl Net {
             chain: Some(chain.clone()),
             identity: None,
         };
-        told(&mut world);
+        adjust_ports(&mut ports);
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut settings = GatewaySettings {
             listen: any,
@@ -84,7 +84,7 @@ impl Net {
             ..GatewaySettings::new(SecretKey::from_bytes(&[9; 32]).unwrap())
         };
         adjust(&mut settings);
-        let gateway = hawser_gateway::start(settings, world).await.unwrap();
+        let gateway = hawser_gateway::start(settings, ports).await.unwrap();
         let net = Self { gateway, nodes, chain, records, _rates: rates };
         net.until_all_are_up().await;
         net
@@ -169,10 +169,10 @@ fn record(node: &FakeNode) -> NodeRecord {
     NodeRecord {
         id: node.id,
         public_key: key_of(node.id.0).public_key(),
+        owner: Address([1; 20]),
         http_address: node.url(),
-        canonical: true,
-        owner: key_of(node.id.0).public_key().address(),
         quic_address: None,
+        canonical: true,
     }
 }
 
@@ -200,7 +200,7 @@ pub(crate) async fn until(so: impl AsyncFn() -> bool) {
 pub(crate) struct FakeChain {
     pub(crate) taken: Mutex<Vec<(ChainTopic, Bytes)>>,
     /// What is answered instead, once each.
-    pub(crate) faults: Mutex<Vec<ChainFault>>,
+    pub(crate) faults: Mutex<Vec<ChainPublishError>>,
 }
 
 impl FakeChain {
@@ -251,7 +251,7 @@ impl ChainWriter for FakeChain {
         &self,
         topic: ChainTopic,
         payload: Bytes,
-    ) -> BoxFuture<'_, Result<OnChain, ChainFault>> {
+    ) -> BoxFuture<'_, Result<OnChain, ChainPublishError>> {
         async move {
             // The first poll decides about the order.
             if let Some(fault) = self.faults.lock().unwrap().pop() {

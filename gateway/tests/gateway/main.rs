@@ -4,9 +4,9 @@
 
 mod chain;
 mod edges;
-mod fake;
+mod fake_node;
 mod faults;
+mod fixture;
 mod policies;
 mod publish;
-mod shown;
-mod world;
+mod status_pages;

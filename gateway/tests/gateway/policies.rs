@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use hawser_gateway::World;
-use hawser_gateway::chain::ChainFault;
+use hawser_gateway::GatewayPorts;
+use hawser_gateway::chain::ChainPublishError;
 use hawser_gateway::policy::config::PolicyFile;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api as api;
 use prost::Message as _;
 use tonic::{Code, Request, Status};
 
-use super::fake::{Manner, id_of};
-use super::world::{Net, NoSpoiltInbox, commit, identity_update, message, until, welcome};
+use super::fake_node::{Manner, id_of};
+use super::fixture::{Net, NoSpoiltInbox, commit, identity_update, message, until, welcome};
 
 async fn with(policies: &str) -> Net {
     let policies = PolicyFile::parse(policies).unwrap();
@@ -127,14 +127,14 @@ async fn what_was_not_published_is_given_back_and_what_may_have_been_is_not() {
 async fn repeats_and_updates_that_are_refused_take_nothing_of_the_day() {
     let spoilt = [5; 32];
     let policies = PolicyFile::parse("[default]\nenvelopes_per_day = 2").unwrap();
-    let judged = |world: &mut World| world.identity = Some(Arc::new(NoSpoiltInbox(spoilt)));
+    let judged = |ports: &mut GatewayPorts| ports.identity = Some(Arc::new(NoSpoiltInbox(spoilt)));
     let net = Net::with(1, |settings| settings.policies = policies, judged).await;
     let code = async |envelope| {
         net.publish(vec![envelope]).await.map_or_else(|status| status.code(), |_| Code::Ok)
     };
     for _ in 0..3 {
         assert_eq!(code(identity_update(spoilt)).await, Code::InvalidArgument);
-        *net.chain.faults.lock().unwrap() = vec![ChainFault::NotSent("not now".into())];
+        *net.chain.faults.lock().unwrap() = vec![ChainPublishError::NotSent("not now".into())];
         assert_eq!(code(commit(1, "a")).await, Code::Unavailable);
     }
     let shown = net.chain.shown_by(0, &net.nodes);

@@ -8,8 +8,8 @@ use hawser_proto::pb::xmtp::xmtpv4::payer_api as api;
 use prost::Message as _;
 use tonic::Request;
 
-use super::fake::{client_of, id_of};
-use super::world::{Net, commit, message, until, welcome};
+use super::fake_node::{client_of, id_of};
+use super::fixture::{Net, commit, message, until, welcome};
 
 #[tokio::test]
 async fn answers_keep_the_order_of_the_request_whatever_node_they_come_from() {

@@ -1,4 +1,4 @@
-//! Keys that a login service publishes, changes, and now and then does not.
+//! TokenKeys that a login service publishes, changes, and now and then does not.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,13 +12,13 @@ use tokio::net::TcpListener;
 
 use super::super::config::PolicyFile;
 use super::super::jwt::keys::{EC_PRIVATE, NEXT_PRIVATE, NEXT_SET, SET};
-use super::super::{PolicyRefusal, TokenFault};
+use super::super::{PolicyError, TokenError};
 use super::*;
 
 const NOW_S: u64 = 1_750_000_000;
 /// So that a test does not wait for long.
-const QUICK: Pace =
-    Pace { every: Duration::from_millis(50), again_after: Duration::from_millis(10) };
+const QUICK: KeyFetchSettings =
+    KeyFetchSettings { every: Duration::from_millis(50), retry_after: Duration::from_millis(10) };
 
 /// What the login service answers: a status and a body, or nothing at all.
 type Answer = Option<(u16, String)>;
@@ -68,7 +68,7 @@ impl Login {
     }
 
     /// Policies that fetch from here, beginning now.
-    fn policies(&self, pace: Pace) -> Arc<Policies> {
+    fn policies(&self, pace: KeyFetchSettings) -> Arc<Policies> {
         let address = self.address;
         let text = format!(
             "[identity]\nkind = \"jwt\"\n[identity.jwt]\nalgorithm = \"ES256\"\n\
@@ -130,7 +130,8 @@ async fn keys_that_are_changed_are_taken_over_and_old_ones_forgotten() {
 #[tokio::test]
 async fn a_token_with_an_unknown_key_has_the_keys_fetched() {
     let login = Login::start(set(SET)).await;
-    let policies = login.policies(Pace { every: Duration::from_secs(100_000), ..QUICK });
+    let policies =
+        login.policies(KeyFetchSettings { every: Duration::from_secs(100_000), ..QUICK });
     until(|| knows(&policies, &first())).await;
     let asked = login.asked.load(Ordering::Relaxed);
     login.answers(set(NEXT_SET));
@@ -169,11 +170,12 @@ async fn while_keys_cannot_be_fetched_those_that_are_known_stay() {
 async fn without_keys_from_the_start_nobody_is_known_until_they_come() {
     let login = Login::start(None).await;
     // Whoever sends tokens need not name their key.
-    let policies = login.policies(Pace { every: Duration::from_secs(100_000), ..QUICK });
+    let policies =
+        login.policies(KeyFetchSettings { every: Duration::from_secs(100_000), ..QUICK });
     login.was_heard().await;
     let token = signed(EC_PRIVATE, None);
     let refused = policies.caller(&token, None, NOW_S).unwrap_err();
-    assert_eq!(refused, PolicyRefusal::Token(TokenFault::NoKeys));
+    assert_eq!(refused, PolicyError::Token(TokenError::NoKeys));
     assert!(policies.lacks_keys());
     login.answers(set(SET));
     until(|| knows(&policies, &token)).await;

@@ -9,8 +9,8 @@ use super::*;
 const SECRET: &str = "a secret of at least thirty-two bytes";
 const NOW_S: u64 = 1_750_000_000;
 
-fn config(algorithm: JwtAlgorithm) -> JwtConfig {
-    JwtConfig {
+fn config(algorithm: JwtAlgorithm) -> JwtSettings {
+    JwtSettings {
         algorithm,
         keys_file: Some("unused".into()),
         jwks_url: None,
@@ -37,8 +37,8 @@ fn signed(claims: &Value, secret: &str) -> String {
     encode(&Header::default(), claims, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
 }
 
-fn caller_of(claims: &Value) -> Result<String, TokenFault> {
-    let keys = Keys::parse(SECRET, JwtAlgorithm::HS256).unwrap();
+fn caller_of(claims: &Value) -> Result<String, TokenError> {
+    let keys = TokenKeys::parse(SECRET, JwtAlgorithm::HS256).unwrap();
     keys.caller(&config(JwtAlgorithm::HS256), &headers(&signed(claims, SECRET)), NOW_S)
 }
 
@@ -52,18 +52,18 @@ fn with(name: &str, value: Value) -> Value {
 fn the_claim_says_who_it_is() {
     assert_eq!(caller_of(&claims()), Ok("alice".into()));
     assert_eq!(caller_of(&with("sub", json!(7))), Ok("7".into()));
-    assert_eq!(caller_of(&with("sub", json!(""))), Err(TokenFault::NoCaller("sub".into())));
+    assert_eq!(caller_of(&with("sub", json!(""))), Err(TokenError::NoCaller("sub".into())));
     assert_eq!(
         caller_of(&with("sub", json!("a".repeat(300)))),
-        Err(TokenFault::NoCaller("sub".into()))
+        Err(TokenError::NoCaller("sub".into()))
     );
 }
 
 #[test]
 fn times_are_held_against_the_clock_that_is_given() {
-    assert_eq!(caller_of(&with("exp", json!(NOW_S - 61))), Err(TokenFault::Expired));
+    assert_eq!(caller_of(&with("exp", json!(NOW_S - 61))), Err(TokenError::Expired));
     assert!(caller_of(&with("exp", json!(NOW_S - 59))).is_ok());
-    assert_eq!(caller_of(&with("nbf", json!(NOW_S + 61))), Err(TokenFault::TooEarly));
+    assert_eq!(caller_of(&with("nbf", json!(NOW_S + 61))), Err(TokenError::TooEarly));
     assert!(caller_of(&with("exp", Value::Null)).is_err(), "a token has to end");
     assert!(caller_of(&with("exp", json!("soon"))).is_err());
 }
@@ -73,25 +73,25 @@ fn issuer_audience_and_signature_have_to_be_right() {
     assert!(caller_of(&with("iss", json!("https://other.example"))).is_err());
     assert!(caller_of(&with("aud", json!("other"))).is_err());
     assert!(caller_of(&with("iss", Value::Null)).is_err());
-    let keys = Keys::parse(SECRET, JwtAlgorithm::HS256).unwrap();
+    let keys = TokenKeys::parse(SECRET, JwtAlgorithm::HS256).unwrap();
     let forged = headers(&signed(&claims(), "another secret"));
     let fault = keys.caller(&config(JwtAlgorithm::HS256), &forged, NOW_S);
-    assert!(matches!(fault, Err(TokenFault::Invalid(_))));
+    assert!(matches!(fault, Err(TokenError::Invalid(_))));
     // The algorithm is ours to choose, not the token's.
     let none = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbGljZSJ9.";
     let fault = keys.caller(&config(JwtAlgorithm::HS256), &headers(none), NOW_S);
-    assert!(matches!(fault, Err(TokenFault::Invalid(_))));
+    assert!(matches!(fault, Err(TokenError::Invalid(_))));
 }
 
 #[test]
 fn a_request_without_a_token_is_nobodys() {
-    let keys = Keys::parse(SECRET, JwtAlgorithm::HS256).unwrap();
+    let keys = TokenKeys::parse(SECRET, JwtAlgorithm::HS256).unwrap();
     let config = config(JwtAlgorithm::HS256);
-    assert_eq!(keys.caller(&config, &HeaderMap::new(), NOW_S), Err(TokenFault::Missing));
+    assert_eq!(keys.caller(&config, &HeaderMap::new(), NOW_S), Err(TokenError::Missing));
     let basic = [(AUTHORIZATION, "Basic YTpi".parse().unwrap())].into_iter().collect();
-    assert_eq!(keys.caller(&config, &basic, NOW_S), Err(TokenFault::Missing));
-    let unknown = Keys::default().caller(&config, &headers("a.b.c"), NOW_S);
-    assert_eq!(unknown, Err(TokenFault::NoKeys));
+    assert_eq!(keys.caller(&config, &basic, NOW_S), Err(TokenError::Missing));
+    let unknown = TokenKeys::default().caller(&config, &headers("a.b.c"), NOW_S);
+    assert_eq!(unknown, Err(TokenError::NoKeys));
 }
 
 #[test]
@@ -106,17 +106,17 @@ fn every_algorithm_is_checked_with_pems_and_with_key_sets() {
             let header = Header { kid: id.map(str::to_owned), ..Header::new(algorithm) };
             headers(&encode(&header, &claims(), &key).unwrap())
         };
-        let by_pem = Keys::parse(pem, kind).unwrap();
+        let by_pem = TokenKeys::parse(pem, kind).unwrap();
         assert_eq!(by_pem.caller(&config(kind), &token(Some(id)), NOW_S), Ok("alice".into()));
-        let by_set = Keys::parse(SET, kind).unwrap();
+        let by_set = TokenKeys::parse(SET, kind).unwrap();
         assert_eq!(by_set.caller(&config(kind), &token(Some(id)), NOW_S), Ok("alice".into()));
         assert_eq!(by_set.caller(&config(kind), &token(None), NOW_S), Ok("alice".into()));
         assert!(by_set.caller(&config(kind), &token(Some("new")), NOW_S).is_err());
         assert!(by_set.lacks(&token(Some("new"))) && !by_set.lacks(&token(Some(id))));
-        assert!(Keys::parse(SET, JwtAlgorithm::HS256).is_err(), "no secret is in it");
+        assert!(TokenKeys::parse(SET, JwtAlgorithm::HS256).is_err(), "no secret is in it");
     }
     // A public key is no secret: nobody may sign with it.
     let forged = headers(&signed(&claims(), EC_PUBLIC));
-    let keys = Keys::parse(EC_PUBLIC, JwtAlgorithm::ES256).unwrap();
+    let keys = TokenKeys::parse(EC_PUBLIC, JwtAlgorithm::ES256).unwrap();
     assert!(keys.caller(&config(JwtAlgorithm::ES256), &forged, NOW_S).is_err());
 }

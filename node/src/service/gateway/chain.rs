@@ -12,7 +12,7 @@ use hawser_chain::broadcast::{
 };
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::send::Chain;
-use hawser_gateway::chain::{ChainFault, ChainWriter, OnChain};
+use hawser_gateway::chain::{ChainPublishError, ChainWriter, OnChain};
 use hawser_gateway::routing::ChainTopic;
 use hawser_proto::Bytes;
 use zeroize::Zeroizing;
@@ -66,7 +66,7 @@ impl ChainWriter for Writer {
         &self,
         topic: ChainTopic,
         payload: Bytes,
-    ) -> BoxFuture<'_, Result<OnChain, ChainFault>> {
+    ) -> BoxFuture<'_, Result<OnChain, ChainPublishError>> {
         async move {
             let payload = payload.into();
             let sent = match topic {
@@ -96,12 +96,12 @@ impl ChainWriter for Writer {
     }
 }
 
-fn told(error: BroadcastError) -> ChainFault {
+fn told(error: BroadcastError) -> ChainPublishError {
     let reason = error.to_string();
     match error {
         BroadcastError::TooShort { .. }
         | BroadcastError::TooLong { .. }
-        | BroadcastError::WouldRevert(_) => ChainFault::Invalid(reason),
+        | BroadcastError::WouldRevert(_) => ChainPublishError::Invalid(reason),
         BroadcastError::Paused
         | BroadcastError::NoFunds { .. }
         | BroadcastError::Refused { .. }
@@ -110,11 +110,13 @@ fn told(error: BroadcastError) -> ChainFault {
         | BroadcastError::Key { .. }
         | BroadcastError::Record { .. }
         | BroadcastError::NotSent { .. }
-        | BroadcastError::Ended => ChainFault::NotSent(reason),
+        | BroadcastError::Ended => ChainPublishError::NotSent(reason),
         BroadcastError::Reverted { hash, .. } | BroadcastError::NoEvent { hash, .. } => {
-            ChainFault::Failed { hash: hash.0, reason }
+            ChainPublishError::Failed { hash: hash.0, reason }
         }
-        BroadcastError::NotMined { hash, .. } => ChainFault::Pending { hash: hash.0, reason },
-        BroadcastError::Unknown { hash } => ChainFault::Unknown { hash: hash.0, reason },
+        BroadcastError::NotMined { hash, .. } => {
+            ChainPublishError::Pending { hash: hash.0, reason }
+        }
+        BroadcastError::Unknown { hash } => ChainPublishError::Unknown { hash: hash.0, reason },
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use hawser_chain::index::ChainReader;
 use hawser_chain::watch::ListWatcher;
 use hawser_gateway::policy::config::PolicyFile;
-use hawser_gateway::{GatewayHandle, GatewaySettings, ListsView, StartError, World};
+use hawser_gateway::{GatewayHandle, GatewaySettings, ListsView, StartError, GatewayPorts};
 use hawser_validation::precheck::UpdatePrecheck;
 use hawser_validation::wallets::Wallets;
 use tokio::runtime::Runtime;
@@ -117,7 +117,7 @@ fn not_started(error: StartError) -> RunError {
 /// Returns the gateway's inputs, and the reader that keeps them current as long as it lives.
 async fn inputs(
     settings: &GatewayServiceSettings,
-) -> Result<(World, Option<SettlementReading>), RunError> {
+) -> Result<(GatewayPorts, Option<SettlementReading>), RunError> {
     let access = &settings.chains.contracts;
     let rates_wanted = Arc::new(Notify::new());
     let deployment = if access.settlement.urls.is_empty() && access.app.urls.is_empty() {
@@ -162,7 +162,7 @@ async fn inputs(
     let (reading, lists) = settlement.map(|settlement| listen(settlement, push_urls)).unzip();
     let wallets = Arc::new(Wallets::over_rpc(settings.wallet_rpcs.clone()));
     let identity = Some(Arc::new(UpdatePrecheck::new(wallets)) as _);
-    Ok((World { registry, rates, lists, rates_wanted, chain, identity }, reading))
+    Ok((GatewayPorts { registry, rates, lists, rates_wanted, chain, identity }, reading))
 }
 
 /// Starts to listen to the chain, so that changes of the lists are read when they are made.

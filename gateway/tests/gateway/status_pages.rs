@@ -12,7 +12,7 @@ use v1::server_reflection_request::MessageRequest;
 use v1::server_reflection_response::MessageResponse;
 use v1alpha::server_reflection_client::ServerReflectionClient as Older;
 
-use super::world::{Net, message, until};
+use super::fixture::{Net, message, until};
 
 /// Lists that a test decides about.
 struct Lists(Mutex<Vec<ChainListStatus>>);
@@ -34,7 +34,7 @@ async fn lists_that_cannot_be_read_are_shown_at_once_and_count_after_a_while() {
     let net = Net::with(
         1,
         |settings| settings.list_failing_max = Duration::from_secs(60),
-        |world| world.lists = Some(lists.clone()),
+        |ports| ports.lists = Some(lists.clone()),
     )
     .await;
     let becomes = |failing_for: Option<u64>, failures| {

@@ -1,0 +1,123 @@
+//! Waits until nodes show an envelope that was put on the chain.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::{EnvelopesQuery, QueryEnvelopesRequest};
+use hawser_proto::{Cursor, EnvelopeId, OriginatorId};
+use hawser_serve::MESSAGE_LEN_BYTES_MAX;
+use prost::Message as _;
+use tokio::time::{Instant, timeout, timeout_at};
+use tonic::Status;
+
+use crate::nodes::{ChainStrands, Comparison, ExpectedEnvelope, Node, NodeErrorKind, Nodes};
+
+/// Time without news from the streams after which nodes are queried. A guess: streams deliver within
+/// a few milliseconds of a block.
+const QUERY_AFTER: Duration = Duration::from_millis(700);
+/// Time for such a query. A guess.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time given to the other usable nodes once the first one shows the envelope: clients read from
+/// other nodes than the first. A guess.
+const OTHERS_TIMEOUT: Duration = Duration::from_millis(100);
+/// Bytes of an envelope that a log line shows as evidence. A guess: envelopes of text fit whole.
+const EVIDENCE_BYTES_MAX: usize = 16 * 1024;
+
+/// Waits until a node shows the expected envelope, and then for a moment for the other usable nodes.
+/// Reports nodes that show another envelope in its place, and does not believe them. Returns `None`
+/// when `until` comes first.
+pub(super) async fn wait_until_shown(
+    strands: &ChainStrands,
+    nodes: &Nodes,
+    expected: &ExpectedEnvelope,
+    until: Instant,
+) -> Option<OriginatorEnvelope> {
+    let mut changed = strands.subscribe();
+    let mut reported = BTreeSet::new();
+    let mut compare = || {
+        let comparison = strands.compare(expected);
+        report(nodes, expected, &comparison, &mut reported);
+        comparison
+    };
+    let first = timeout_at(until, async {
+        let mut query_at = Instant::now() + QUERY_AFTER;
+        loop {
+            changed.mark_unchanged();
+            if compare().matching.is_some() {
+                return;
+            }
+            if timeout_at(query_at, changed.changed()).await.is_err() {
+                query_nodes(strands, &nodes.usable(), expected.id).await;
+                query_at = Instant::now() + QUERY_AFTER;
+            }
+        }
+    });
+    first.await.ok()?;
+    let usable: Vec<_> = nodes.usable().iter().map(|node| node.id()).collect();
+    let by_all = async {
+        loop {
+            changed.mark_unchanged();
+            let shown_by = compare().shown_by;
+            let all = usable.iter().all(|node| shown_by.contains(node));
+            if all || changed.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    let _ = timeout(OTHERS_TIMEOUT, by_all).await;
+    compare().matching
+}
+
+/// Asks nodes for one envelope and records their answers.
+async fn query_nodes(strands: &ChainStrands, nodes: &[Arc<Node>], id: EnvelopeId) {
+    let asked = nodes.iter().map(async |node| {
+        if let Ok(Ok(Some(envelope))) = timeout(QUERY_TIMEOUT, query(node, id)).await {
+            strands.record(node.id(), vec![envelope]);
+        }
+    });
+    futures_util::future::join_all(asked).await;
+}
+
+async fn query(node: &Node, id: EnvelopeId) -> Result<Option<OriginatorEnvelope>, Status> {
+    let before = EnvelopeId::new(id.originator, id.sequence.previous());
+    let query = EnvelopesQuery {
+        topics: Vec::new(),
+        originator_node_ids: vec![id.originator.0],
+        last_seen: Some(Cursor::from_iter([before]).to_pb()),
+    };
+    let request = QueryEnvelopesRequest { query: Some(query), limit: 1 };
+    let mut client = ReplicationApiClient::new(node.query_channel.clone())
+        .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX);
+    Ok(client.query_envelopes(request).await?.into_inner().envelopes.into_iter().next())
+}
+
+/// Logs and counts, once for each node, an envelope that differs from the one on the chain.
+fn report(
+    nodes: &Nodes,
+    expected: &ExpectedEnvelope,
+    comparison: &Comparison,
+    reported: &mut BTreeSet<OriginatorId>,
+) {
+    for (node, envelope) in &comparison.differing {
+        if !reported.insert(*node) {
+            continue;
+        }
+        if let Some(node) = nodes.get(*node) {
+            node.numbers.fault(NodeErrorKind::WrongChainEnvelope);
+        }
+        let evidence = envelope.encode_to_vec();
+        let shown = &evidence[..evidence.len().min(EVIDENCE_BYTES_MAX)];
+        tracing::error!(
+            code = "chain_envelope_differs",
+            node_id = node.0,
+            id = %expected.id,
+            transaction = hex::encode(expected.transaction_hash),
+            evidence = hex::encode(shown),
+            evidence_bytes = evidence.len(),
+            "a node shows something else in the place of what was put on the chain"
+        );
+    }
+}

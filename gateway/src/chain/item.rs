@@ -1,0 +1,22 @@
+//! A payload for the chain, and its result.
+
+use hawser_proto::Bytes;
+use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
+
+use super::writer::ChainPublishError;
+use crate::routing::ChainTopic;
+
+/// A client envelope for the chain.
+#[derive(Debug, Clone)]
+pub(crate) struct ChainItem {
+    /// Index in the request.
+    pub(crate) index: usize,
+    pub(crate) topic: ChainTopic,
+    pub(crate) payload: Bytes,
+    /// The update that the payload holds, if it holds one.
+    pub(crate) identity_update: Option<Box<IdentityUpdate>>,
+}
+
+/// The result for one payload: the envelope as a node shows it.
+pub(crate) type ChainResult = Result<OriginatorEnvelope, ChainPublishError>;

@@ -1,0 +1,98 @@
+//! The access to the app chain that a gateway needs.
+
+use futures_util::future::BoxFuture;
+use hawser_proto::Bytes;
+
+use crate::routing::ChainTopic;
+
+/// Writes to the app chain.
+pub trait ChainWriter: Send + Sync + 'static {
+    /// Puts a payload on the chain, byte for byte. Payloads of one topic get there in the order in
+    /// which the futures are first polled.
+    ///
+    /// An equal payload that is on its way waits for the same transaction. For some minutes after its
+    /// end an equal payload is not sent again, unless it is known not to be on the chain.
+    fn publish(
+        &self,
+        topic: ChainTopic,
+        payload: Bytes,
+    ) -> BoxFuture<'_, Result<OnChain, ChainPublishError>>;
+
+    /// Checks that the chain answers now; the error is for operators.
+    fn reachable(&self) -> BoxFuture<'_, Result<(), String>>;
+}
+
+/// The place of a payload on the chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OnChain {
+    /// Sequence id among the payloads of its contract.
+    pub sequence_id: u64,
+    /// Hash of the transaction.
+    pub transaction_hash: [u8; 32],
+    /// Time of the block, unix seconds.
+    pub block_time_s: u64,
+}
+
+/// Why a payload is not on the chain, or not known to be, or not shown by nodes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChainPublishError {
+    /// The chain accepts no such payload; nothing was sent.
+    #[error("the chain does not take it: {0}")]
+    Invalid(String),
+    /// The payload cannot be sent now; nothing was sent.
+    #[error("it could not be sent to the chain: {0}")]
+    NotSent(String),
+    /// The transaction was sent and may still be included.
+    #[error("transaction 0x{} was sent: {reason}", hex::encode(hash))]
+    Pending {
+        /// Hash of the transaction.
+        hash: [u8; 32],
+        /// State of the transaction, in words.
+        reason: String,
+    },
+    /// The transaction was sent, and its outcome cannot be found out: it may be on the chain.
+    #[error("transaction 0x{} was sent: {reason}", hex::encode(hash))]
+    Unknown {
+        /// Hash of the transaction.
+        hash: [u8; 32],
+        /// State of the transaction, in words.
+        reason: String,
+    },
+    /// The transaction was included and has failed.
+    #[error("transaction 0x{} has failed: {reason}", hex::encode(hash))]
+    Failed {
+        /// Hash of the transaction.
+        hash: [u8; 32],
+        /// The reason for the failure.
+        reason: String,
+    },
+    /// The payload is on the chain, and no node shows it yet.
+    #[error(
+        "transaction 0x{} was sent and is on the chain as number {sequence_id}, and no node shows \
+         it yet",
+        hex::encode(hash)
+    )]
+    NotShown {
+        /// Hash of the transaction.
+        hash: [u8; 32],
+        /// Sequence id on the chain.
+        sequence_id: u64,
+    },
+    /// The payload is on the chain, and nodes drop it: an update before it there makes it invalid.
+    #[error(
+        "transaction 0x{} was sent and is on the chain as number {sequence_id}, where it is an \
+         invalid identity update: {reason}",
+        hex::encode(hash)
+    )]
+    Dropped {
+        /// Hash of the transaction.
+        hash: [u8; 32],
+        /// Sequence id on the chain.
+        sequence_id: u64,
+        /// The rule that it breaks there.
+        reason: String,
+    },
+    /// The gateway was started without a chain.
+    #[error("this gateway has no app chain")]
+    NoChain,
+}

@@ -1,0 +1,93 @@
+//! How a node fails an attempt to publish, and how operators count that.
+
+use std::time::Duration;
+
+use tonic::Status;
+
+use super::answer::AnswerError;
+
+/// The failure of one attempt at one node.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum NodeError {
+    /// The node gave no answer in time.
+    #[error("no answer within {} s", .0.as_secs())]
+    Timeout(Duration),
+    /// The node stopped serving during the call.
+    #[error("it has stopped to answer")]
+    WentDown,
+    /// The node was not reached, or failed for a reason of its own.
+    #[error("{}", status_text(.0))]
+    Failed(Status),
+    /// The node refuses these envelopes for a rule.
+    #[error("{}", status_text(.0))]
+    Refused(Status),
+    /// The node's answer does not match the request.
+    #[error("its answer is wrong: {0}")]
+    WrongAnswer(AnswerError),
+}
+
+/// A kind of failure of a node, as counted in the metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NodeErrorKind {
+    Timeout,
+    WentDown,
+    Failed,
+    Refused,
+    WrongAnswer,
+    /// The node shows another envelope in the place of one that this gateway put on the chain.
+    WrongChainEnvelope,
+}
+
+impl NodeErrorKind {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Timeout,
+        Self::WentDown,
+        Self::Failed,
+        Self::Refused,
+        Self::WrongAnswer,
+        Self::WrongChainEnvelope,
+    ];
+
+    /// Returns the value of the metrics' label `kind`.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::WentDown => "went_down",
+            Self::Failed => "failed",
+            Self::Refused => "refused",
+            Self::WrongAnswer => "wrong_answer",
+            Self::WrongChainEnvelope => "wrong_chain_envelope",
+        }
+    }
+}
+
+impl NodeError {
+    pub(crate) fn kind(&self) -> NodeErrorKind {
+        match self {
+            Self::Timeout(_) => NodeErrorKind::Timeout,
+            Self::WentDown => NodeErrorKind::WentDown,
+            Self::Failed(_) => NodeErrorKind::Failed,
+            Self::Refused(_) => NodeErrorKind::Refused,
+            Self::WrongAnswer(_) => NodeErrorKind::WrongAnswer,
+        }
+    }
+
+    /// Returns whether the node may have published the envelopes although the attempt failed. It has
+    /// not if it was never reached or has refused them.
+    pub(crate) fn may_be_published(&self) -> bool {
+        match self {
+            Self::Refused(_) => false,
+            Self::Failed(status) => !never_connected(status),
+            Self::Timeout(_) | Self::WentDown | Self::WrongAnswer(_) => true,
+        }
+    }
+}
+
+fn never_connected(status: &Status) -> bool {
+    let first = std::error::Error::source(status);
+    std::iter::successors(first, |error| error.source()).any(|it| it.is::<tonic::ConnectError>())
+}
+
+fn status_text(status: &Status) -> String {
+    format!("{:?}: {}", status.code(), status.message())
+}

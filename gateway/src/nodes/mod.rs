@@ -1,0 +1,29 @@
+//! The nodes of the canonical network: how each is reached and called, and which of them can be
+//! used now. In reading order:
+//!
+//! - `node`: one node; `error`: how a node fails a request;
+//! - `batch`: sends the envelopes of several requests in one call; `answer`: verifies the answer;
+//! - `set`: all nodes, and the choice among them; `placement`: the node that a topic had last; `lag`:
+//!   which nodes are behind;
+//! - `observed`, `follow`: the envelopes of the chain strands that nodes have shown;
+//! - `watch`: polls one node; `registry`: starts and stops nodes as the registry says.
+
+mod answer;
+mod batch;
+mod error;
+mod follow;
+mod lag;
+mod node;
+mod observed;
+mod placement;
+mod registry;
+mod set;
+mod watch;
+
+pub(crate) use batch::{PayerSettings, PlacedEnvelope};
+pub(crate) use error::{NodeError, NodeErrorKind};
+pub(crate) use follow::ChainStrands;
+pub(crate) use node::{Health, Node};
+pub(crate) use observed::{Comparison, ExpectedEnvelope};
+pub(crate) use registry::{NodeSetup, follow_registry};
+pub(crate) use set::Nodes;

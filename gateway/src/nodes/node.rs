@@ -1,0 +1,167 @@
+//! One node of the canonical network, and what this gateway knows of it.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use hawser_proto::OriginatorId;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
+use hawser_rules::NodeRecord;
+use hawser_serve::MESSAGE_LEN_BYTES_MAX;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Error as TransportError};
+
+use super::batch::{Batcher, PayerSettings};
+use crate::metrics::NodeNumbers;
+use crate::select::Candidate;
+
+/// Time for which a congestion fee is remembered. Nodes count congestion by the minute, so an older
+/// fee says nothing about the next envelope.
+const CONGESTION_REMEMBERED: Duration = Duration::from_secs(60);
+/// Characters kept of the version that a node reports. A guess; SemVer with a commit is shorter.
+const VERSION_CHARS_MAX: usize = 64;
+/// Time to connect to a node. A guess: several round trips around the world.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Interval of HTTP/2 pings on an idle connection, and the time for the answer. Guesses: they end a
+/// dead connection within the time of one publish attempt (30 s).
+const PING_EVERY: Duration = Duration::from_secs(15);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// HTTP/2 windows of a connection and of one stream. Guesses: a page of 25 MiB flows without many
+/// window updates.
+const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+
+/// The result of the last health check of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Health {
+    /// No check has ended yet.
+    #[default]
+    Unknown,
+    /// The node says that it serves.
+    Up,
+    /// The node does not answer, or says that it does not serve.
+    Down,
+}
+
+/// One node of the canonical network.
+pub(crate) struct Node {
+    pub(crate) record: NodeRecord,
+    /// A connection of its own for queries and checks, so that large publishes do not delay them.
+    pub(crate) query_channel: Channel,
+    pub(crate) health: tokio::sync::watch::Sender<Health>,
+    pub(crate) batcher: Batcher,
+    pub(crate) numbers: Arc<NodeNumbers>,
+    connect_time: Mutex<Option<Duration>>,
+    version: Mutex<Option<String>>,
+    /// The last congestion fee of an envelope in picodollars, and its time.
+    congestion_fee: Mutex<Option<(u64, Instant)>>,
+    /// Ends the tasks of this node.
+    _end: DropGuard,
+}
+
+impl Node {
+    /// Prepares to call the node of this record; connects on first use. `end` ends its tasks, and is
+    /// cancelled when the node is dropped.
+    ///
+    /// # Errors
+    /// When the record's address is no URL of a gRPC server.
+    pub(super) fn new(
+        record: &NodeRecord,
+        numbers: Arc<NodeNumbers>,
+        payer: Arc<PayerSettings>,
+        end: CancellationToken,
+    ) -> Result<Self, TransportError> {
+        let endpoint = endpoint(&record.http_address)?;
+        let client = ReplicationApiClient::new(endpoint.connect_lazy())
+            .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX);
+        Ok(Self {
+            record: record.clone(),
+            query_channel: endpoint.connect_lazy(),
+            health: tokio::sync::watch::Sender::default(),
+            batcher: Batcher::start(record, client, numbers.clone(), payer, end.clone()),
+            numbers,
+            connect_time: Mutex::default(),
+            version: Mutex::default(),
+            congestion_fee: Mutex::default(),
+            _end: end.drop_guard(),
+        })
+    }
+
+    pub(crate) fn id(&self) -> OriginatorId {
+        self.record.id
+    }
+
+    pub(crate) fn is_down(&self) -> bool {
+        *self.health.borrow() == Health::Down
+    }
+
+    /// Records the time that the last connection took; `None` when there was none.
+    pub(super) fn record_connect_time(&self, time: Option<Duration>) {
+        *lock(&self.connect_time) = time;
+    }
+
+    pub(super) fn has_connect_time(&self) -> bool {
+        lock(&self.connect_time).is_some()
+    }
+
+    /// Returns the version that the node reports, if it does.
+    pub(crate) fn version(&self) -> Option<String> {
+        lock(&self.version).clone()
+    }
+
+    /// Records the version that the node reports, cut to what a person can read.
+    pub(super) fn record_version(&self, reported: Option<&str>) {
+        let readable = |text: &str| {
+            let shown = text.chars().filter(|character| !character.is_control());
+            shown.take(VERSION_CHARS_MAX).collect::<String>()
+        };
+        let reported = reported.map(readable).filter(|version| !version.is_empty());
+        let mut known = lock(&self.version);
+        if let Some(version) = reported.as_deref().filter(|new| Some(*new) != known.as_deref()) {
+            tracing::info!(node_id = self.id().0, version, "what a node runs");
+        }
+        *known = reported;
+    }
+
+    /// Records the congestion fee that the node has just charged for an envelope, in picodollars.
+    pub(crate) fn record_congestion_fee(&self, picodollars: u64) {
+        *lock(&self.congestion_fee) = Some((picodollars, Instant::now()));
+    }
+
+    /// Returns whether the node's last congestion fee is recent and above the caller's limit.
+    pub(super) fn is_expensive(&self, congestion_fee_max: Option<u64>) -> bool {
+        let Some(max) = congestion_fee_max else { return false };
+        let last = *lock(&self.congestion_fee);
+        last.is_some_and(|(fee, at)| fee > max && at.elapsed() < CONGESTION_REMEMBERED)
+    }
+
+    pub(super) fn candidate(&self) -> Candidate {
+        Candidate { id: self.id(), connect_time: *lock(&self.connect_time) }
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("record", &self.record).finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns the endpoint of a node's URL, with TLS for `https:`.
+fn endpoint(address: &str) -> Result<Endpoint, TransportError> {
+    let endpoint = Endpoint::from_shared(address.to_owned())?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES);
+    if address.starts_with("https:") {
+        return endpoint.tls_config(ClientTlsConfig::new().with_enabled_roots());
+    }
+    Ok(endpoint)
+}

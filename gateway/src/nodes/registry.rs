@@ -1,0 +1,108 @@
+//! Starts and stops nodes as the registry says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hawser_rules::{NodeRecord, Registry};
+use tokio::sync::watch as channel;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Error as TransportError;
+
+use super::batch::PayerSettings;
+use super::follow::ChainStrands;
+use super::node::Node;
+use super::set::{NodeMap, Nodes};
+use super::watch;
+use crate::metrics::Numbers;
+use crate::select::Strategy;
+
+/// What every node is started with.
+pub(crate) struct NodeSetup {
+    pub(crate) strategy: Strategy,
+    pub(crate) payer: Arc<PayerSettings>,
+    pub(crate) numbers: Arc<Numbers>,
+    /// Collects what nodes show of the chain strands; `None` without an app chain.
+    pub(crate) chain_strands: Option<ChainStrands>,
+    /// Interval at which the time to connect is measured; `None` if the strategy does not need it.
+    pub(crate) connect_time_every: Option<Duration>,
+    /// Time after which a connection that is being measured counts as failed.
+    pub(crate) connect_timeout: Duration,
+}
+
+/// Follows `registry` until `end`, and returns the nodes, those of the first version started.
+pub(crate) fn follow_registry(
+    setup: NodeSetup,
+    mut registry: channel::Receiver<Arc<Registry>>,
+    end: CancellationToken,
+) -> Nodes {
+    let nodes = Nodes::new(setup.strategy.clone());
+    let follower = RegistryFollower { nodes: nodes.clone(), setup, end: end.clone() };
+    follower.apply(&registry.borrow_and_update().clone());
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                () = end.cancelled() => return,
+                changed = registry.changed() => {
+                    if changed.is_err() {
+                        return; // the reader of the registry has ended: the last version stays
+                    }
+                }
+            }
+            let records = registry.borrow_and_update().clone();
+            follower.apply(&records);
+        }
+    });
+    nodes
+}
+
+struct RegistryFollower {
+    nodes: Nodes,
+    setup: NodeSetup,
+    end: CancellationToken,
+}
+
+impl RegistryFollower {
+    /// Applies a version of the registry. A node whose record has not changed keeps its connection
+    /// and its state.
+    fn apply(&self, registry: &Registry) {
+        let before = self.nodes.all();
+        let mut after = NodeMap::new();
+        for record in registry.nodes().filter(|record| record.canonical) {
+            let same = before.get(&record.id).filter(|node| is_reached_alike(&node.record, record));
+            match same.cloned().map_or_else(|| self.start(record), Ok) {
+                Ok(node) => {
+                    after.insert(record.id, node);
+                }
+                Err(error) => tracing::error!(
+                    code = "node_address",
+                    node_id = record.id.0,
+                    address = record.http_address,
+                    %error,
+                    "a node of the registry cannot be reached like that"
+                ),
+            }
+        }
+        self.nodes.replace(after);
+    }
+
+    fn start(&self, record: &NodeRecord) -> Result<Arc<Node>, TransportError> {
+        let end = self.end.child_token();
+        let (numbers, payer) = (self.setup.numbers.of(record.id), self.setup.payer.clone());
+        let node = Arc::new(Node::new(record, numbers, payer, end.clone())?);
+        tracing::info!(node_id = record.id.0, address = record.http_address, "a node is used");
+        if let Some(strands) = &self.setup.chain_strands {
+            strands.follow(record.id, node.query_channel.clone(), end.clone());
+        }
+        let measure = watch::Measure {
+            every: self.setup.connect_time_every,
+            timeout: self.setup.connect_timeout,
+        };
+        watch::start(self.nodes.clone(), &node, measure, end);
+        Ok(node)
+    }
+}
+
+/// Returns whether a gateway calls and verifies a node in the same way by both records.
+fn is_reached_alike(before: &NodeRecord, after: &NodeRecord) -> bool {
+    before.public_key == after.public_key && before.http_address == after.http_address
+}

@@ -1,0 +1,11 @@
+//! Publishes envelopes that a node sequences. In reading order:
+//!
+//! - `retry`: decides which nodes are asked again, without I/O;
+//! - `publisher`: sends each envelope to a node, and to another one when that fails;
+//! - `arrival`: asks a silent node whether an envelope has arrived all the same.
+
+mod arrival;
+mod publisher;
+mod retry;
+
+pub(crate) use publisher::{PublishError, PublishItem, Publisher};
