@@ -40,7 +40,7 @@ fn fault(bytes: Bytes) -> RouteError {
     let fine = group(16, frame(1));
     let error = route(vec![fine, bytes], 1000).unwrap_err();
     assert_eq!(error.index, 1);
-    error.fault
+    error.error
 }
 
 #[test]
