@@ -12,7 +12,7 @@ use std::sync::Arc;
 use hawser_chain::index::ChainReader;
 use hawser_chain::watch::ListWatcher;
 use hawser_gateway::policy::config::PolicyFile;
-use hawser_gateway::{GatewayHandle, GatewaySettings, ListsView, StartError, GatewayPorts};
+use hawser_gateway::{GatewayHandle, GatewayPorts, GatewaySettings, ListsView, StartError};
 use hawser_validation::precheck::UpdatePrecheck;
 use hawser_validation::wallets::Wallets;
 use tokio::runtime::Runtime;
