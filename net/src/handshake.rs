@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use hawser_engine::ports::Registry;
 use hawser_proto::frame::{
-    ControlFrame, EXPORTER_LABEL, Hello, MAX_CLOCK_ENTRIES, Proof, Role, VERSION, proof_preimage,
+    ControlFrame, EXPORTER_LABEL, Hello, MAX_CLOCK_ENTRIES, NodeProof, Role, VERSION,
+    proof_preimage,
 };
 use hawser_proto::sign::keccak256;
 use hawser_proto::{Cursor, OriginatorId, PublicKey, SecretKey, Signature};
@@ -110,7 +111,7 @@ impl LocalIdentity {
     fn proof(&self, role: Role, peer: OriginatorId, exporter: &[u8; 32]) -> ControlFrame {
         let digest = keccak256(&[&proof_preimage(role, self.own, peer, exporter)]);
         let signature = *self.key.sign(digest).as_bytes();
-        ControlFrame::Proof(Proof { node_id: self.own, signature })
+        ControlFrame::Proof(NodeProof { node_id: self.own, signature })
     }
 }
 
@@ -132,7 +133,7 @@ async fn read_hello(reader: &mut ControlReader) -> Result<Hello, SessionError> {
     }
 }
 
-async fn read_proof(reader: &mut ControlReader) -> Result<Proof, SessionError> {
+async fn read_proof(reader: &mut ControlReader) -> Result<NodeProof, SessionError> {
     match reader.next().await? {
         ControlFrame::Proof(proof) => Ok(proof),
         _ => Err(PeerError::Protocol.into()),
@@ -141,7 +142,7 @@ async fn read_proof(reader: &mut ControlReader) -> Result<Proof, SessionError> {
 
 /// Verifies the peer's signature over both roles, both ids and the exported bytes.
 fn check_proof(
-    proof: Proof,
+    proof: NodeProof,
     key: PublicKey,
     role: Role,
     peer: OriginatorId,

@@ -8,7 +8,7 @@ use hawser_engine::replication::StrandItem;
 use hawser_engine::runtime::replication::{Replication, StrandReadError, StrandReader};
 use hawser_proto::OriginatorId;
 use hawser_proto::frame::{
-    BatchBuilder, DataFrame, EncodeError, End, Gap, GapReason, Pushed, RefuseReason, StreamCode,
+    BatchBuilder, DataFrame, EncodeError, End, Gap, GapReason, Pushed, RefusalReason, StreamCode,
     StreamHeader, Want,
 };
 use quinn::{Connection, SendStream, VarInt, WriteError};
@@ -61,11 +61,11 @@ impl StrandSenders {
     ///
     /// # Errors
     /// The reason to refuse the want with.
-    pub(crate) fn start(&mut self, want: Want) -> Result<(), RefuseReason> {
+    pub(crate) fn start(&mut self, want: Want) -> Result<(), RefusalReason> {
         self.counters.wants.inc();
         self.stop(want.originator, StreamCode::Replaced);
         if self.tasks.len() >= STRANDS_MAX {
-            return Err(RefuseReason::Busy);
+            return Err(RefusalReason::Busy);
         }
         let bytes_max = want.bytes_max.clamp(1, BATCH_BYTES_MAX);
         let reader = self.replication.reader(

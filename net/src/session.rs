@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use hawser_engine::replication::LinkCommand;
 use hawser_engine::runtime::replication::{Link, Replication};
 use hawser_proto::Cursor;
-use hawser_proto::frame::{CloseCode, ControlFrame, Refused, Stop, StreamCode, Want};
+use hawser_proto::frame::{CloseCode, ControlFrame, Stop, StreamCode, Want, WantRefused};
 use quinn::Connection;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -173,7 +173,7 @@ impl<'a> Session<'a> {
             ControlFrame::Want(want) => match self.senders.start(want) {
                 Ok(()) => Ok(()),
                 Err(reason) => {
-                    let refused = Refused { originator: want.originator, reason };
+                    let refused = WantRefused { originator: want.originator, reason };
                     self.writer.send(ControlFrame::Refused(refused)).await
                 }
             },

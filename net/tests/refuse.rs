@@ -12,7 +12,7 @@ use hawser_engine::replication::PeerViolation;
 use hawser_net::PeerError;
 use hawser_proto::frame::{
     CloseCode, ControlFrame, DataFrame, Gap, GapReason, Hello, MAX_BATCH_FRAME, MAX_CONTROL_FRAME,
-    Proof, Role, proof_preimage,
+    NodeProof, Role, proof_preimage,
 };
 use hawser_proto::sign::keccak256;
 use hawser_proto::{Cursor, OriginatorId, SequenceId};
@@ -97,7 +97,7 @@ async fn a_proof_for_another_id_than_the_one_greeted_with_is_refused() {
     let own = OriginatorId(200);
     let preimage = proof_preimage(Role::Dialler, own, scene.node.id, &peer.exporter());
     let signature = *key(own).sign(keccak256(&[&preimage])).as_bytes();
-    peer.say(ControlFrame::Proof(Proof { node_id: own, signature })).await;
+    peer.say(ControlFrame::Proof(NodeProof { node_id: own, signature })).await;
     scene.assert_refused(&peer, PeerError::BadProof, CloseCode::BadProof).await;
 }
 
@@ -109,7 +109,7 @@ async fn a_proof_from_another_connection_is_refused() {
     first.hear_want(LIAR.0).await; // it was good there
     let mut second = scene.connect().await;
     second.greet(LIAR).await;
-    second.say(ControlFrame::Proof(Proof { node_id: LIAR, signature })).await;
+    second.say(ControlFrame::Proof(NodeProof { node_id: LIAR, signature })).await;
     scene.assert_refused(&second, PeerError::BadProof, CloseCode::BadProof).await;
     assert_eq!(first.connection.close_reason(), None, "the true peer does not suffer");
 }
@@ -118,8 +118,8 @@ async fn a_proof_from_another_connection_is_refused() {
 async fn a_proof_that_is_sent_back_is_refused() {
     let mut scene = Scene::new().await;
     let mut peer = scene.connect().await;
-    let Proof { signature, .. } = peer.greet(LIAR).await;
-    peer.say(ControlFrame::Proof(Proof { node_id: LIAR, signature })).await;
+    let NodeProof { signature, .. } = peer.greet(LIAR).await;
+    peer.say(ControlFrame::Proof(NodeProof { node_id: LIAR, signature })).await;
     scene.assert_refused(&peer, PeerError::BadProof, CloseCode::BadProof).await;
 }
 

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use common::envelopes::{envelope, sign, statement};
 use common::network::{Network, UNREACHABLE, eventually};
 use common::raw::RawPeer;
-use hawser_proto::frame::{ControlFrame, DataFrame, End, RefuseReason, Refused, StreamCode, Want};
+use hawser_proto::frame::{
+    ControlFrame, DataFrame, End, RefusalReason, StreamCode, Want, WantRefused,
+};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{InvalidRule, Mark};
 
@@ -155,13 +157,13 @@ async fn strands_of_chains_and_of_strangers_are_refused() {
     let node = network.start(100);
     let mut peer = RawPeer::join(node.endpoint.local_addr(), 300, node.id).await;
     for (originator, reason) in
-        [(0, RefuseReason::NotFromPeers), (900, RefuseReason::UnknownOriginator)]
+        [(0, RefusalReason::NotFromPeers), (900, RefusalReason::UnknownOriginator)]
     {
         peer.say(want(originator, 0, None)).await;
         let originator = OriginatorId(originator);
         loop {
             if let ControlFrame::Refused(refused) = peer.hear().await {
-                assert_eq!(refused, Refused { originator, reason });
+                assert_eq!(refused, WantRefused { originator, reason });
                 break;
             }
         }
@@ -207,8 +209,8 @@ async fn what_a_peer_does_not_send_to_its_end_or_refuses_is_asked_for_again() {
     strand.0.reset(StreamCode::Internal.code().into()).unwrap();
     let want = peer.hear_want(300).await;
     assert_eq!((want.after, want.up_to), (SequenceId(2), None), "it was reset");
-    let reason = RefuseReason::Busy;
-    peer.say(ControlFrame::Refused(Refused { originator: id, reason })).await;
+    let reason = RefusalReason::Busy;
+    peer.say(ControlFrame::Refused(WantRefused { originator: id, reason })).await;
     assert_eq!(peer.hear_want(300).await, want, "it was refused");
     let mut strand = peer.open(id, want.after).await;
     strand.send_batch(&[envelope(id, 3)]).await;

@@ -3,8 +3,8 @@
 use bytes::{Bytes, BytesMut};
 use hawser_proto::frame::{
     BatchBuilder, Clock, ControlDecoder, ControlFrame, DataDecoder, DataFrame, EncodeError, End,
-    FrameError, Gap, GapReason, Hello, MAX_BATCH_ENVELOPES, MAX_CLOCK_ENTRIES, MAX_ENVELOPE, Proof,
-    Pushed, RefuseReason, Refused, Stop, StreamHeader, Want,
+    FrameError, Gap, GapReason, Hello, MAX_BATCH_ENVELOPES, MAX_CLOCK_ENTRIES, MAX_ENVELOPE,
+    NodeProof, Pushed, RefusalReason, Stop, StreamHeader, Want, WantRefused,
 };
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId};
 use proptest::collection::{btree_set, vec};
@@ -44,19 +44,19 @@ fn control_frames() -> impl Strategy<Value = ControlFrame> {
         ),
         (originators(), vec(any::<u8>(), 65)).prop_map(|(node_id, signature)| {
             let signature = signature.try_into().expect("65 bytes");
-            ControlFrame::Proof(Proof { node_id, signature })
+            ControlFrame::Proof(NodeProof { node_id, signature })
         }),
         wants().prop_map(ControlFrame::Want),
         originators().prop_map(|originator| ControlFrame::Stop(Stop { originator })),
         clocks().prop_map(|entries| ControlFrame::Clock(Clock { entries })),
         (originators(), 1u8..9).prop_map(|(originator, code)| {
             let reason = match code {
-                1 => RefuseReason::UnknownOriginator,
-                2 => RefuseReason::NotFromPeers,
-                3 => RefuseReason::Busy,
-                other => RefuseReason::Other(other),
+                1 => RefusalReason::UnknownOriginator,
+                2 => RefusalReason::NotFromPeers,
+                3 => RefusalReason::Busy,
+                other => RefusalReason::Other(other),
             };
-            ControlFrame::Refused(Refused { originator, reason })
+            ControlFrame::Refused(WantRefused { originator, reason })
         }),
     ]
 }

@@ -4,7 +4,7 @@
 use bytes::{Bytes, BytesMut};
 use hawser_proto::frame::{
     BatchBuilder, ControlDecoder, ControlFrame, DataDecoder, DataFrame, FrameError, GapReason,
-    Pushed, RefuseReason, Role, proof_preimage,
+    Pushed, RefusalReason, Role, proof_preimage,
 };
 use hawser_proto::{Cursor, OriginatorId};
 use serde_json::{Value, json};
@@ -77,10 +77,10 @@ fn control_fields(frame: &ControlFrame) -> Value {
             "type": "refused",
             "originator": refused.originator.0,
             "reason": match refused.reason {
-                RefuseReason::UnknownOriginator => json!("unknown_originator"),
-                RefuseReason::NotFromPeers => json!("not_from_peers"),
-                RefuseReason::Busy => json!("busy"),
-                RefuseReason::Other(code) => json!(code),
+                RefusalReason::UnknownOriginator => json!("unknown_originator"),
+                RefusalReason::NotFromPeers => json!("not_from_peers"),
+                RefusalReason::Busy => json!("busy"),
+                RefusalReason::Other(code) => json!(code),
             },
         }),
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use hawser_proto::frame::{
     ALPN, BatchBuilder, CloseCode, ControlDecoder, ControlFrame, DataDecoder, DataFrame,
-    EXPORTER_LABEL, Hello, Proof, Pushed, Role, StreamHeader, VERSION, Want, proof_preimage,
+    EXPORTER_LABEL, Hello, NodeProof, Pushed, Role, StreamHeader, VERSION, Want, proof_preimage,
 };
 use hawser_proto::sign::keccak256;
 use hawser_proto::{Cursor, OriginatorId, SecretKey, SequenceId};
@@ -71,12 +71,12 @@ impl RawPeer {
         let _ = self.greet(own).await;
         let digest = keccak256(&[&proof_preimage(Role::Dialler, own, peer, &self.exporter())]);
         let signature = *key.sign(digest).as_bytes();
-        self.say(ControlFrame::Proof(Proof { node_id: own, signature })).await;
+        self.say(ControlFrame::Proof(NodeProof { node_id: own, signature })).await;
         signature
     }
 
     /// Says hello as `own`; gives the node's own proof.
-    pub async fn greet(&mut self, own: OriginatorId) -> Proof {
+    pub async fn greet(&mut self, own: OriginatorId) -> NodeProof {
         let clock = Cursor::new();
         let versions = vec![VERSION];
         self.say(ControlFrame::Hello(Hello { versions, features: 0, node_id: own, clock })).await;

@@ -1,16 +1,16 @@
-//! Bytes as they arrive, cut into frames.
+//! Arriving bytes, cut into frames.
 
 use bytes::{Bytes, BytesMut};
 
 use super::{FrameError, HEAD_LEN};
 
-/// Gathers chunks until a frame is whole. A frame that lies within one chunk is a slice of it; one
-/// that spans chunks is copied together once.
+/// Gathers chunks until a frame is whole. A frame within one chunk is a slice of it; one that spans
+/// chunks is copied together once.
 #[derive(Debug, Default)]
 pub(super) struct FrameBuffer {
-    /// What is left of the last chunk; empty while `gathered` is not.
+    /// The rest of the last chunk; empty while `gathered` is not.
     chunk: Bytes,
-    /// Grows with what arrives, never ahead of it by more than doubling.
+    /// Grows with the bytes that arrive, at most doubling ahead of them.
     gathered: BytesMut,
 }
 
@@ -33,8 +33,8 @@ impl FrameBuffer {
         if self.gathered.is_empty() { &self.chunk } else { &self.gathered }
     }
 
-    /// The next frame's type and body, once all of it is here. `limit` says how long the body of a
-    /// type may be, and refuses by the type alone; it is asked as soon as the head is here.
+    /// Returns type and body of the next frame once it is complete. `limit` gives the longest body of
+    /// a type, or refuses the type; it is called as soon as the frame's head is there.
     pub(super) fn next_frame(
         &mut self,
         limit: impl FnOnce(u8) -> Result<u32, FrameError>,
@@ -61,6 +61,52 @@ impl FrameBuffer {
             self.chunk.split_to(len)
         } else {
             self.gathered.split_to(len).freeze()
+        }
+    }
+}
+
+/// The input of a frame decoder: a buffer that the first error shuts for good, because the bytes
+/// after a refused frame cannot be told apart any more.
+#[derive(Debug, Default)]
+pub(super) struct FrameInput {
+    buffer: FrameBuffer,
+    failed: Option<FrameError>,
+}
+
+impl FrameInput {
+    /// Takes the next chunk. Drops it after an error.
+    pub(super) fn push(&mut self, chunk: Bytes) {
+        if self.failed.is_none() {
+            self.buffer.push(chunk);
+        }
+    }
+
+    /// Reads from the buffer with `next`.
+    ///
+    /// # Errors
+    /// The first error of `next`, in this call and in all later ones.
+    pub(super) fn read<T>(
+        &mut self,
+        next: impl FnOnce(&mut FrameBuffer) -> Result<Option<T>, FrameError>,
+    ) -> Result<Option<T>, FrameError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        next(&mut self.buffer).inspect_err(|error| {
+            self.failed = Some(*error);
+            self.buffer = FrameBuffer::default();
+        })
+    }
+
+    /// Checks that the stream ended between two frames.
+    ///
+    /// # Errors
+    /// [`FrameError::Unfinished`] inside of a frame, or the first error.
+    pub(super) fn finish(&self) -> Result<(), FrameError> {
+        match self.failed {
+            Some(error) => Err(error),
+            None if self.buffer.is_empty() => Ok(()),
+            None => Err(FrameError::Unfinished),
         }
     }
 }

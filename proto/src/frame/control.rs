@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::buffer::FrameBuffer;
+use super::buffer::FrameInput;
 use super::fields::Fields;
 use super::{
     EncodeError, FrameError, MAX_CLOCK_ENTRIES, MAX_CONTROL_FRAME, MAX_VERSIONS, put_frame,
@@ -26,7 +26,7 @@ pub enum ControlFrame {
     /// The first frame of either end.
     Hello(Hello),
     /// The second frame of either end; nothing else is heard before it.
-    Proof(Proof),
+    Proof(NodeProof),
     /// Asks for a strand.
     Want(Want),
     /// Asks for no more of it.
@@ -34,7 +34,7 @@ pub enum ControlFrame {
     /// Says how far the sender is.
     Clock(Clock),
     /// Answers a want that cannot be met.
-    Refused(Refused),
+    Refused(WantRefused),
 }
 
 /// Who speaks, what it can, and how far it is.
@@ -52,7 +52,7 @@ pub struct Hello {
 
 /// Proves the id said in the hello: see [`proof_preimage`](super::proof_preimage).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Proof {
+pub struct NodeProof {
     /// The signer, as in its hello.
     pub node_id: OriginatorId,
     /// r ‖ s ‖ v.
@@ -90,16 +90,16 @@ pub struct Clock {
 
 /// A want that is not met. The asker may turn to another peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refused {
+pub struct WantRefused {
     /// Whose strand was wanted.
     pub originator: OriginatorId,
     /// Why it does not come.
-    pub reason: RefuseReason,
+    pub reason: RefusalReason,
 }
 
 /// Why a strand is not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RefuseReason {
+pub enum RefusalReason {
     /// The peer holds nothing of it.
     UnknownOriginator,
     /// Strands below 100 are read from the chain, never from peers.
@@ -110,7 +110,7 @@ pub enum RefuseReason {
     Other(u8),
 }
 
-impl RefuseReason {
+impl RefusalReason {
     fn code(self) -> u8 {
         match self {
             Self::UnknownOriginator => 1,
@@ -164,14 +164,14 @@ impl ControlFrame {
         let frame = match kind {
             HELLO => Self::Hello(Hello::decode(&mut fields)?),
             PROOF => {
-                Self::Proof(Proof { node_id: fields.originator()?, signature: fields.array()? })
+                Self::Proof(NodeProof { node_id: fields.originator()?, signature: fields.array()? })
             }
             WANT => Self::Want(Want::decode(&mut fields)?),
             STOP => Self::Stop(Stop { originator: fields.originator()? }),
             CLOCK => Self::Clock(Clock { entries: decode_clock(&mut fields)? }),
-            REFUSED => Self::Refused(Refused {
+            REFUSED => Self::Refused(WantRefused {
                 originator: fields.originator()?,
-                reason: RefuseReason::from_code(fields.u8()?),
+                reason: RefusalReason::from_code(fields.u8()?),
             }),
             _ => return Ok(None),
         };
@@ -276,63 +276,48 @@ fn decode_clock(fields: &mut Fields) -> Result<Cursor, FrameError> {
     Ok(clock)
 }
 
-/// Cuts the bytes of a control stream into frames. Does no I/O.
+/// Decoder of a control stream. Does no I/O.
 ///
 /// Call [`next_frame`](Self::next_frame) until it yields `None` after each
-/// [`push`](Self::push): then no more is held than one unfinished frame.
+/// [`push`](Self::push): then it holds one unfinished frame at most.
 #[derive(Debug, Default)]
 pub struct ControlDecoder {
-    buffer: FrameBuffer,
-    refused: Option<FrameError>,
+    input: FrameInput,
 }
 
 impl ControlDecoder {
-    /// Nothing has arrived yet.
+    /// Returns a decoder at the start of a stream.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes the bytes that arrived next, cut wherever the transport cut them.
+    /// Takes the bytes that arrived next, split at any point.
     pub fn push(&mut self, chunk: Bytes) {
-        if self.refused.is_none() {
-            self.buffer.push(chunk);
-        }
+        self.input.push(chunk);
     }
 
-    /// The next whole frame, or `None` until more has arrived. Frames of unknown types are passed
-    /// over.
+    /// Returns the next complete frame, or `None` until more bytes have arrived. Frames of unknown
+    /// types are skipped.
     ///
     /// # Errors
-    /// If the peer broke the protocol; from then on always the same.
+    /// When the peer broke the protocol; every later call returns the same error.
     pub fn next_frame(&mut self) -> Result<Option<ControlFrame>, FrameError> {
-        if let Some(error) = self.refused {
-            return Err(error);
-        }
-        self.next_known().inspect_err(|error| {
-            self.refused = Some(*error);
-            self.buffer = FrameBuffer::default();
+        self.input.read(|buffer| {
+            while let Some((kind, body)) = buffer.next_frame(|_| Ok(MAX_CONTROL_FRAME))? {
+                if let Some(frame) = ControlFrame::decode(kind, body)? {
+                    return Ok(Some(frame));
+                }
+            }
+            Ok(None)
         })
     }
 
-    fn next_known(&mut self) -> Result<Option<ControlFrame>, FrameError> {
-        while let Some((kind, body)) = self.buffer.next_frame(|_| Ok(MAX_CONTROL_FRAME))? {
-            if let Some(frame) = ControlFrame::decode(kind, body)? {
-                return Ok(Some(frame));
-            }
-        }
-        Ok(None)
-    }
-
-    /// To be asked once the stream has ended and every frame was taken.
+    /// Checks that the stream ended between two frames. Call it after the last frame was taken.
     ///
     /// # Errors
-    /// [`FrameError::Unfinished`] if it ended inside a frame, or what was refused before.
+    /// [`FrameError::Unfinished`] if the stream ended inside a frame, or the earlier error.
     pub fn finish(&self) -> Result<(), FrameError> {
-        match self.refused {
-            Some(error) => Err(error),
-            None if self.buffer.is_empty() => Ok(()),
-            None => Err(FrameError::Unfinished),
-        }
+        self.input.finish()
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::buffer::FrameBuffer;
+use super::buffer::FrameInput;
 use super::fields::Fields;
 use super::{
     EncodeError, FrameError, HEAD_LEN, MAX_BATCH_ENVELOPES, MAX_BATCH_FRAME, MAX_ENVELOPE,
@@ -296,84 +296,76 @@ impl BatchBuilder {
     }
 }
 
-/// Where a stream stands.
+/// Position of a decoder within its stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Place {
+enum StreamState {
+    /// Before the header.
     #[default]
     Start,
+    /// Between header and end.
     Strand,
+    /// After the end; no frame may follow.
     Ended,
 }
 
-/// Cuts the bytes of one strand's stream into frames, and holds them to their order: the header
-/// first and once, nothing after the end. Does no I/O.
+/// Decoder of one strand's stream. Enforces the order of frames: the header first and once, nothing
+/// after the end. Does no I/O.
 ///
 /// Call [`next_frame`](Self::next_frame) until it yields `None` after each
-/// [`push`](Self::push): then no more is held than one unfinished frame.
+/// [`push`](Self::push): then it holds one unfinished frame at most.
 #[derive(Debug, Default)]
 pub struct DataDecoder {
-    buffer: FrameBuffer,
-    place: Place,
-    refused: Option<FrameError>,
+    input: FrameInput,
+    state: StreamState,
 }
 
 impl DataDecoder {
-    /// Nothing has arrived yet.
+    /// Returns a decoder at the start of a stream.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes the bytes that arrived next, cut wherever the transport cut them.
+    /// Takes the bytes that arrived next, split at any point.
     pub fn push(&mut self, chunk: Bytes) {
-        if self.refused.is_none() {
-            self.buffer.push(chunk);
-        }
+        self.input.push(chunk);
     }
 
-    /// The next whole frame, or `None` until more has arrived.
+    /// Returns the next complete frame, or `None` until more bytes have arrived.
     ///
     /// # Errors
-    /// If the peer broke the protocol; from then on always the same.
+    /// When the peer broke the protocol; every later call returns the same error.
     pub fn next_frame(&mut self) -> Result<Option<DataFrame>, FrameError> {
-        if let Some(error) = self.refused {
-            return Err(error);
-        }
-        self.next_in_order().inspect_err(|error| {
-            self.refused = Some(*error);
-            self.buffer = FrameBuffer::default();
+        let state = &mut self.state;
+        self.input.read(|buffer| {
+            let Some((kind, body)) = buffer.next_frame(|kind| limit(kind, *state))? else {
+                return Ok(None);
+            };
+            let frame = DataFrame::decode(kind, body)?;
+            *state = match frame {
+                DataFrame::End(_) => StreamState::Ended,
+                DataFrame::Header(_) | DataFrame::Batch(_) | DataFrame::Gap(_) => {
+                    StreamState::Strand
+                }
+            };
+            Ok(Some(frame))
         })
     }
 
-    fn next_in_order(&mut self) -> Result<Option<DataFrame>, FrameError> {
-        let place = self.place;
-        let Some((kind, body)) = self.buffer.next_frame(|kind| limit(kind, place))? else {
-            return Ok(None);
-        };
-        let frame = DataFrame::decode(kind, body)?;
-        self.place = match frame {
-            DataFrame::End(_) => Place::Ended,
-            DataFrame::Header(_) | DataFrame::Batch(_) | DataFrame::Gap(_) => Place::Strand,
-        };
-        Ok(Some(frame))
-    }
-
-    /// To be asked once the stream has ended and every frame was taken. A stream may end without
-    /// an [`End`]: then it promises nothing about what was not sent.
+    /// Checks that the stream ended between two frames. Call it after the last frame was taken.
+    ///
+    /// A stream may end without an [`End`]; it then promises nothing about envelopes that were not
+    /// sent.
     ///
     /// # Errors
-    /// [`FrameError::Unfinished`] if it ended inside a frame, or what was refused before.
+    /// [`FrameError::Unfinished`] if the stream ended inside a frame, or the earlier error.
     pub fn finish(&self) -> Result<(), FrameError> {
-        match self.refused {
-            Some(error) => Err(error),
-            None if self.buffer.is_empty() => Ok(()),
-            None => Err(FrameError::Unfinished),
-        }
+        self.input.finish()
     }
 }
 
-/// Refuses a frame by its head alone.
-fn limit(kind: u8, place: Place) -> Result<u32, FrameError> {
+/// Returns the longest body of a frame type, or refuses the type by its position in the stream.
+fn limit(kind: u8, state: StreamState) -> Result<u32, FrameError> {
     let max = match kind {
         HEADER => HEADER_LEN,
         BATCH => MAX_BATCH_FRAME,
@@ -381,11 +373,11 @@ fn limit(kind: u8, place: Place) -> Result<u32, FrameError> {
         END => END_LEN,
         _ => return Err(FrameError::Unknown { kind }),
     };
-    match (place, kind) {
-        (Place::Start, HEADER) => Ok(max),
-        (Place::Start, _) | (Place::Strand, HEADER) | (Place::Ended, _) => {
+    match (state, kind) {
+        (StreamState::Start, HEADER) => Ok(max),
+        (StreamState::Start, _) | (StreamState::Strand, HEADER) | (StreamState::Ended, _) => {
             Err(FrameError::Order { kind })
         }
-        (Place::Strand, _) => Ok(max),
+        (StreamState::Strand, _) => Ok(max),
     }
 }

@@ -19,7 +19,7 @@ use bytes::{BufMut, BytesMut};
 
 pub use codes::{CloseCode, StreamCode};
 pub use control::{
-    Clock, ControlDecoder, ControlFrame, Hello, Proof, RefuseReason, Refused, Stop, Want,
+    Clock, ControlDecoder, ControlFrame, Hello, NodeProof, RefusalReason, Stop, Want, WantRefused,
 };
 pub use data::{
     Batch, BatchBuilder, DataDecoder, DataFrame, End, Envelopes, Gap, GapReason, Pushed,

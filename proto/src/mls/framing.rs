@@ -4,22 +4,19 @@ use super::MlsParseError;
 use super::proposal::{commit, proposal};
 use super::reader::Reader;
 
-/// `ProtocolVersion` of MLS 1.0.
-pub(super) const MLS_1_0: u16 = 1;
-
-/// Whether the content of a message can be read by others than the group.
+/// The protection of a message's content (RFC 9420 §6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WireFormat {
-    /// Signed only.
+    /// Signed and readable by every node.
     PublicMessage,
-    /// Signed and encrypted.
+    /// Signed and encrypted to the group.
     PrivateMessage,
 }
 
-/// What a message is for.
+/// The kind of a message's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ContentType {
-    /// What people write to each other.
+    /// Data of the application.
     Application,
     /// A change to the group that a later commit may take up.
     Proposal,
@@ -38,16 +35,16 @@ impl ContentType {
     }
 }
 
-/// Who says to have sent a public message.
+/// The sender that a public message claims.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sender {
     /// A member, by its leaf index.
     Member(u32),
-    /// Someone whom the group's `external_senders` extension lists at this place.
+    /// A sender that the group's `external_senders` extension lists at this index.
     External(u32),
-    /// Someone who proposes to be added.
+    /// A client that proposes its own addition.
     NewMemberProposal,
-    /// Someone who adds itself.
+    /// A client that adds itself by an external commit.
     NewMemberCommit,
 }
 
@@ -56,21 +53,21 @@ pub enum Sender {
 pub struct GroupMessageFrame<'a> {
     /// Public or private.
     pub wire_format: WireFormat,
-    /// The group it belongs to; may be of any length.
+    /// Id of the group, of any length.
     pub group_id: &'a [u8],
-    /// The epoch it was made in.
+    /// Epoch in which the message was made.
     pub epoch: u64,
     /// Application data, proposal or commit.
     pub content_type: ContentType,
-    /// Visible in public messages only.
+    /// Claimed sender; `None` in private messages, which encrypt it.
     pub sender: Option<Sender>,
-    /// What the application attached in the clear.
+    /// Data that the application attached unencrypted.
     pub authenticated_data: &'a [u8],
 }
 
 impl GroupMessageFrame<'_> {
-    /// True for proposals and commits: their order decides what the group becomes, so the chain
-    /// orders them and no node may.
+    /// Returns true for proposals and commits. Their order decides the state of the group, so the
+    /// chain orders them and no node may.
     #[must_use]
     pub fn is_chain_bound(&self) -> bool {
         match self.content_type {
@@ -80,13 +77,13 @@ impl GroupMessageFrame<'_> {
     }
 }
 
-/// Reads an `MLSMessage` that is a `PublicMessage` or a `PrivateMessage`, to its last byte.
+/// Parses an `MLSMessage` that is a `PublicMessage` or a `PrivateMessage`, to its last byte.
 ///
 /// # Errors
 /// If `data` is anything else, including a well-formed message followed by more bytes.
 pub fn parse_group_message(data: &[u8]) -> Result<GroupMessageFrame<'_>, MlsParseError> {
     let mut reader = Reader::new(data);
-    version(&mut reader)?;
+    reader.protocol_version()?;
     let frame = match reader.u16()? {
         1 => public_message(&mut reader)?,
         2 => private_message(&mut reader)?,
@@ -96,14 +93,7 @@ pub fn parse_group_message(data: &[u8]) -> Result<GroupMessageFrame<'_>, MlsPars
     Ok(frame)
 }
 
-pub(super) fn version(reader: &mut Reader<'_>) -> Result<(), MlsParseError> {
-    match reader.u16()? {
-        MLS_1_0 => Ok(()),
-        other => Err(MlsParseError::Version(other)),
-    }
-}
-
-/// RFC 9420 §6.3.
+/// Reads a `PrivateMessage` (RFC 9420 §6.3).
 fn private_message<'a>(reader: &mut Reader<'a>) -> Result<GroupMessageFrame<'a>, MlsParseError> {
     let group_id = reader.vector()?;
     let epoch = reader.u64()?;
@@ -121,7 +111,8 @@ fn private_message<'a>(reader: &mut Reader<'a>) -> Result<GroupMessageFrame<'a>,
     })
 }
 
-/// RFC 9420 §6.2: the content, its signature, and what binds it to the group.
+/// Reads a `PublicMessage` (RFC 9420 §6.2): the content, its signature, and the tags that bind it to
+/// the group.
 fn public_message<'a>(reader: &mut Reader<'a>) -> Result<GroupMessageFrame<'a>, MlsParseError> {
     let group_id = reader.vector()?;
     let epoch = reader.u64()?;

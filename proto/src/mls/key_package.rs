@@ -1,24 +1,23 @@
-//! Key packages: what lets others add an installation to a group (RFC 9420 §10).
+//! Key packages, with which members add an installation to a group (RFC 9420 §10).
 
 use super::MlsParseError;
-use super::framing::version;
 use super::leaf::{Credential, Extensions, LeafSource, Lifetime, leaf_node};
 use super::reader::Reader;
 
 /// A well-formed key package, by reference. Its signatures are **not** checked here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyPackageView<'a> {
-    /// As registered with IANA; XMTP uses 3.
+    /// Cipher suite as registered with IANA; XMTP uses 3.
     pub cipher_suite: u16,
     /// The HPKE key that welcomes are encrypted to.
     pub init_key: &'a [u8],
     /// The HPKE key of the leaf.
     pub encryption_key: &'a [u8],
-    /// The key that the owner signs with; in XMTP the installation key.
+    /// The owner's signature key; in XMTP the installation key.
     pub signature_key: &'a [u8],
-    /// Who the owner says to be.
+    /// The credential that the owner claims.
     pub credential: Credential<'a>,
-    /// When it may be used.
+    /// The period of validity.
     pub lifetime: Lifetime,
     /// The extensions of the leaf node.
     pub leaf_extensions: Extensions<'a>,
@@ -26,7 +25,7 @@ pub struct KeyPackageView<'a> {
     pub extensions: Extensions<'a>,
 }
 
-/// Reads a bare `KeyPackage` (not wrapped in an `MLSMessage`) to its last byte.
+/// Parses a bare `KeyPackage` (not wrapped in an `MLSMessage`) to its last byte.
 ///
 /// # Errors
 /// If `data` is not exactly one MLS 1.0 key package.
@@ -37,11 +36,11 @@ pub fn parse_key_package(data: &[u8]) -> Result<KeyPackageView<'_>, MlsParseErro
     Ok(view)
 }
 
-/// `KeyPackage`, which proposals to add a member carry too.
+/// Reads a `KeyPackage`, which proposals to add a member carry too.
 pub(super) fn key_package<'a>(
     reader: &mut Reader<'a>,
 ) -> Result<KeyPackageView<'a>, MlsParseError> {
-    version(reader)?;
+    reader.protocol_version()?;
     let cipher_suite = reader.u16()?;
     let init_key = reader.vector()?;
     let leaf = leaf_node(reader, LeafSource::KeyPackage)?;

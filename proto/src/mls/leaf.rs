@@ -1,72 +1,72 @@
-//! Leaf nodes: a member's keys, credential and abilities (RFC 9420 §7.2).
+//! Leaf nodes: a member's keys, credential and capabilities (RFC 9420 §7.2).
 
 use super::MlsParseError;
 use super::reader::Reader;
 
-/// Who the owner of a leaf says to be (RFC 9420 §5.3).
+/// The identity that the owner of a leaf claims (RFC 9420 §5.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Credential<'a> {
-    /// A bare identity, whose meaning the application knows.
+    /// Bare bytes that the application interprets.
     Basic {
-        /// As the application wrote it.
+        /// The application's bytes.
         identity: &'a [u8],
     },
     /// A chain of X.509 certificates.
     X509 {
-        /// The owner's own first.
+        /// The chain, beginning with the owner's certificate.
         certificates: Certificates<'a>,
     },
 }
 
-/// The certificates of an X.509 credential, known to be well-framed.
+/// The certificates of an X.509 credential. Their framing was checked by the parser.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Certificates<'a>(&'a [u8]);
 
 impl<'a> Certificates<'a> {
-    /// Each certificate's DER bytes, the owner's own first.
+    /// Iterates over the DER bytes of each certificate, beginning with the owner's.
     pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let mut reader = Reader::new(self.0);
         std::iter::from_fn(move || reader.vector().ok()) // fails only at the end
     }
 }
 
-/// When a key package may be used: both ends are included. Seconds since the Unix epoch.
+/// The period in which a key package may be used, both ends included, in seconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lifetime {
-    /// Not before this second.
+    /// First second of the period.
     pub not_before: u64,
-    /// Not after this second.
+    /// Last second of the period.
     pub not_after: u64,
 }
 
-/// A list of extensions, known to be well-framed. Unknown types are kept as they are.
+/// A list of extensions. Its framing was checked by the parser; unknown types are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extensions<'a>(&'a [u8]);
 
 /// One extension: its type and its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extension<'a> {
-    /// As registered, private or GREASE.
+    /// A registered, private or GREASE type.
     pub extension_type: u16,
-    /// Its content.
+    /// The content of the extension.
     pub data: &'a [u8],
 }
 
 impl<'a> Extensions<'a> {
-    /// The extensions in the order they are written.
+    /// Iterates over the extensions in their written order.
     pub fn iter(&self) -> impl Iterator<Item = Extension<'a>> + use<'a> {
         let mut reader = Reader::new(self.0);
         std::iter::from_fn(move || extension(&mut reader).ok()) // fails only at the end
     }
 
-    /// The content of the first extension of this type.
+    /// Returns the content of the first extension of a type.
     #[must_use]
     pub fn get(&self, extension_type: u16) -> Option<&'a [u8]> {
         self.iter().find(|e| e.extension_type == extension_type).map(|e| e.data)
     }
 }
 
-/// What a leaf node was made for; decides what it carries.
+/// The purpose of a leaf node, which decides its fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum LeafSource {
@@ -75,18 +75,18 @@ pub(super) enum LeafSource {
     Commit = 3,
 }
 
-/// A leaf node, as far as others need it.
+/// The fields of a leaf node that a node of the network uses.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LeafNode<'a> {
     pub(super) encryption_key: &'a [u8],
     pub(super) signature_key: &'a [u8],
     pub(super) credential: Credential<'a>,
-    /// Only for [`LeafSource::KeyPackage`].
+    /// Present for [`LeafSource::KeyPackage`] only.
     pub(super) lifetime: Option<Lifetime>,
     pub(super) extensions: Extensions<'a>,
 }
 
-/// `LeafNode`. Where it stands decides its source (RFC 9420 §7.3).
+/// Reads a `LeafNode`. Its position decides the required source (RFC 9420 §7.3).
 pub(super) fn leaf_node<'a>(
     reader: &mut Reader<'a>,
     source: LeafSource,
@@ -118,7 +118,7 @@ fn leaf_source(
     }
 }
 
-/// Unknown credential types have no defined end, so they cannot be read past.
+/// Reads a credential. An unknown type is an error, because its end is not defined.
 fn credential<'a>(reader: &mut Reader<'a>) -> Result<Credential<'a>, MlsParseError> {
     match reader.u16()? {
         1 => Ok(Credential::Basic { identity: reader.vector()? }),
@@ -130,8 +130,8 @@ fn credential<'a>(reader: &mut Reader<'a>) -> Result<Credential<'a>, MlsParseErr
     }
 }
 
-/// Five lists of 16-bit values: versions, cipher suites, extensions, proposals, credentials. Any
-/// value may stand in them, unknown ones and GREASE too (RFC 9420 §13.5).
+/// Reads five lists of 16-bit values: versions, cipher suites, extensions, proposals, credentials.
+/// Any value is allowed, including unknown ones and GREASE (RFC 9420 §13.5).
 fn capabilities(reader: &mut Reader<'_>) -> Result<(), MlsParseError> {
     for _ in 0..5 {
         reader.each(|values| values.u16().map(drop))?;
@@ -139,7 +139,7 @@ fn capabilities(reader: &mut Reader<'_>) -> Result<(), MlsParseError> {
     Ok(())
 }
 
-/// `Extension extensions<V>`.
+/// Reads `Extension extensions<V>`.
 pub(super) fn extensions<'a>(reader: &mut Reader<'a>) -> Result<Extensions<'a>, MlsParseError> {
     reader.each(|list| extension(list).map(drop)).map(Extensions)
 }

@@ -1,12 +1,12 @@
-//! MLS framing and key packages (RFC 9420), read by reference and to the last byte.
+//! MLS framing and key packages (RFC 9420), parsed by reference and to the last byte.
 //!
-//! A node cannot see into group messages, but it must know which of them change the group: those
-//! go through the chain, all others through a node. That and the shape of a key package is all
-//! that is read here. Nothing is decrypted and no signature is checked.
+//! A node cannot read group messages, but must know which of them change the group: those are ordered
+//! by the chain, all others by a node. These parsers read just that, and the shape of a key package.
+//! They decrypt nothing and check no signature.
 //!
-//! Nothing is allocated, every length is held against the bytes that are really there, and no part
-//! of the grammar contains itself, so the depth is fixed. What is stricter than the RFC's reference
-//! implementations is listed in `docs/protocol/mls-framing.md`.
+//! They allocate nothing and compare every length with the bytes that are there. No part of the
+//! grammar contains itself, so the recursion has a fixed depth. `docs/protocol/mls-framing.md` lists
+//! the points that are stricter than the RFC's reference implementations.
 
 mod framing;
 mod key_package;
@@ -18,7 +18,7 @@ pub use framing::{ContentType, GroupMessageFrame, Sender, WireFormat, parse_grou
 pub use key_package::{KeyPackageView, parse_key_package};
 pub use leaf::{Certificates, Credential, Extension, Extensions, Lifetime};
 
-/// Why bytes are not the MLS structure they were given as.
+/// The reason bytes are not the expected MLS structure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MlsParseError {
     /// The input, or the vector that holds the field, ends too early.
@@ -27,7 +27,7 @@ pub enum MlsParseError {
     /// Bytes follow where the structure, or the elements of a vector, should have ended.
     #[error("{extra} bytes too many")]
     Trailing {
-        /// How many.
+        /// Number of extra bytes.
         extra: usize,
     },
     /// A length starts with the bits `11`, which RFC 9420 §2.1.2 forbids.
@@ -36,27 +36,27 @@ pub enum MlsParseError {
     /// A length is written with more bytes than it needs (RFC 9420 §2.1.2).
     #[error("vector length not in its shortest form")]
     LengthNotMinimal,
-    /// Not MLS 1.0.
+    /// The protocol version is not MLS 1.0.
     #[error("protocol version {0}")]
     Version(u16),
-    /// Neither a public nor a private message.
+    /// The message is neither a public nor a private one.
     #[error("wire format {0} is no group message")]
     WireFormat(u16),
-    /// Neither application data nor a proposal nor a commit.
+    /// The content is neither application data nor a proposal nor a commit.
     #[error("content type {0}")]
     ContentType(u8),
-    /// A field selects what follows it, and this value selects nothing known.
+    /// A field that selects the structure after it has an unknown value.
     #[error("{field} {value} selects nothing")]
     Selector {
-        /// What the field is called in RFC 9420.
+        /// The field's name in RFC 9420.
         field: &'static str,
         /// The value found.
         value: u16,
     },
-    /// A leaf node made for one purpose stands where another is needed (RFC 9420 §7.3).
+    /// A leaf node has another source than its position requires (RFC 9420 §7.3).
     #[error("leaf node source {found} where {expected} is needed")]
     LeafNodeSource {
-        /// The value that belongs there.
+        /// The value that the position requires.
         expected: u8,
         /// The value found.
         found: u8,

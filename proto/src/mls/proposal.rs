@@ -1,14 +1,14 @@
-//! Proposals and commits, read only to find where they end (RFC 9420 §12).
+//! Proposals and commits, parsed only to find their end (RFC 9420 §12).
 
 use super::MlsParseError;
 use super::key_package::key_package;
 use super::leaf::{LeafSource, extensions, leaf_node};
 use super::reader::Reader;
 
-/// `Proposal`.
+/// Reads a `Proposal`.
 ///
-/// Types 8 to 10 are of the MLS extensions draft. What is beyond them is unknown, and MLS gives an
-/// unknown proposal no length; implementations write those as one vector, and so they are read.
+/// Types 8 to 10 come from the MLS extensions draft. MLS defines no length for an unknown proposal;
+/// implementations write it as one vector, and it is read as one.
 pub(super) fn proposal(reader: &mut Reader<'_>) -> Result<(), MlsParseError> {
     match reader.u16()? {
         0 => Err(MlsParseError::Selector { field: "proposal_type", value: 0 }),
@@ -29,7 +29,7 @@ pub(super) fn proposal(reader: &mut Reader<'_>) -> Result<(), MlsParseError> {
     }
 }
 
-/// `Commit`: proposals or references to them, and for most a new path.
+/// Reads a `Commit`: proposals or references to them, and mostly a new path.
 pub(super) fn commit(reader: &mut Reader<'_>) -> Result<(), MlsParseError> {
     reader.each(|proposals| match proposals.u8()? {
         1 => proposal(proposals),
@@ -43,7 +43,7 @@ pub(super) fn commit(reader: &mut Reader<'_>) -> Result<(), MlsParseError> {
     }
 }
 
-/// `UpdatePath` (RFC 9420 §7.6).
+/// Reads an `UpdatePath` (RFC 9420 §7.6).
 fn update_path(reader: &mut Reader<'_>) -> Result<(), MlsParseError> {
     leaf_node(reader, LeafSource::Commit)?;
     reader.each(|nodes| {
@@ -58,7 +58,7 @@ fn hpke_ciphertext(reader: &mut Reader<'_>) -> Result<(), MlsParseError> {
     reader.vector().map(drop)
 }
 
-/// `PreSharedKeyID` (RFC 9420 §8.4).
+/// Reads a `PreSharedKeyID` (RFC 9420 §8.4).
 fn pre_shared_key_id(reader: &mut Reader<'_>) -> Result<(), MlsParseError> {
     match reader.u8()? {
         1 => {

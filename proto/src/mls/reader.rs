@@ -2,7 +2,7 @@
 
 use super::MlsParseError;
 
-/// The bytes not read yet.
+/// A reader over the bytes that are left.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reader<'a> {
     rest: &'a [u8],
@@ -13,11 +13,19 @@ impl<'a> Reader<'a> {
         Self { rest: data }
     }
 
+    /// Reads a `ProtocolVersion`, which must be MLS 1.0 (RFC 9420 §6).
+    pub(super) fn protocol_version(&mut self) -> Result<(), MlsParseError> {
+        match self.u16()? {
+            1 => Ok(()),
+            other => Err(MlsParseError::Version(other)),
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
-    /// Nothing may follow.
+    /// Requires that no byte is left.
     pub(super) fn finish(self) -> Result<(), MlsParseError> {
         match self.rest.len() {
             0 => Ok(()),
@@ -47,7 +55,7 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_be_bytes)
     }
 
-    /// `opaque data<V>`: the content of one vector.
+    /// Reads `opaque data<V>` and returns the vector's content.
     pub(super) fn vector(&mut self) -> Result<&'a [u8], MlsParseError> {
         let len = self.vector_len()?;
         let (content, rest) = self.rest.split_at_checked(len).ok_or(MlsParseError::Truncated)?;
@@ -55,7 +63,7 @@ impl<'a> Reader<'a> {
         Ok(content)
     }
 
-    /// `T items<V>`: reads elements until the vector is used up. Returns the vector's content.
+    /// Reads `T items<V>`: calls `element` until the vector is used up. Returns the vector's content.
     pub(super) fn each(
         &mut self,
         mut element: impl FnMut(&mut Self) -> Result<(), MlsParseError>,
@@ -68,7 +76,7 @@ impl<'a> Reader<'a> {
         Ok(content)
     }
 
-    /// Two bits say how long the length is: 1, 2 or 4 bytes. One value has one form.
+    /// Reads a length of 1, 2 or 4 bytes, as its first two bits say. Only the shortest form is accepted.
     fn vector_len(&mut self) -> Result<usize, MlsParseError> {
         let first = *self.rest.first().ok_or(MlsParseError::Truncated)?;
         let (len, least) = match first >> 6 {

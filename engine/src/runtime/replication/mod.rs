@@ -20,7 +20,7 @@ mod writes;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use hawser_proto::frame::RefuseReason;
+use hawser_proto::frame::RefusalReason;
 use hawser_proto::{Cursor, OriginatorId, SequenceId};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -103,13 +103,13 @@ impl Replication {
         after: SequenceId,
         up_to: Option<SequenceId>,
         bytes_max: usize,
-    ) -> Result<StrandReader, RefuseReason> {
+    ) -> Result<StrandReader, RefusalReason> {
         if !originator.is_node() {
-            return Err(RefuseReason::NotFromPeers);
+            return Err(RefusalReason::NotFromPeers);
         }
         let known = self.state.ports.registry.borrow().node(originator).is_some();
         if !known && self.state.heads.get().get(originator) == SequenceId::NONE {
-            return Err(RefuseReason::UnknownOriginator);
+            return Err(RefusalReason::UnknownOriginator);
         }
         Ok(StrandReader {
             store: self.state.store.clone(),
