@@ -1,6 +1,5 @@
-//! `chain.json`: which contracts there are, on which chains, and where reading begins. The keys
-//! are those of the environment files of the deployed networks, so that one file serves any node
-//! software.
+//! `chain.json`: the contracts of a network, their chains, and the blocks at which reading begins. The keys are those of
+//! the environment files of the deployed networks, so one file serves any node software.
 //!
 //! `{"appChainId":31338,"appChainDeploymentBlock":0,"groupMessageBroadcaster":"0x…", …}`
 
@@ -12,117 +11,117 @@ use std::path::{Path, PathBuf};
 use alloy::primitives::Address;
 use serde_json::{Map, Value};
 
-/// Longer files are refused: the longest in use has 2 kB.
+/// Bound of a file's length. The longest one in use has 2 kB.
 pub const BYTES_MAX: usize = 10_000;
 
-/// A deployment: the contracts of both chains. Addresses are never zero, chain ids neither.
+/// The addresses of a deployment's contracts on both chains. No address and no chain id is zero.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addresses {
-    /// The app chain's id.
+    /// The chain id of the app chain.
     pub app_chain_id: u64,
-    /// The app chain's first block with something to read.
+    /// The first block of the app chain that may contain events.
     pub app_chain_deployment_block: u64,
-    /// App chain: group messages.
+    /// App chain: the broadcaster of group messages.
     pub group_message_broadcaster: Address,
-    /// App chain: identity updates.
+    /// App chain: the broadcaster of identity updates.
     pub identity_update_broadcaster: Address,
-    /// App chain: the end of the bridge.
+    /// App chain: the gateway of the bridge.
     pub app_chain_gateway: Address,
-    /// App chain: parameters.
+    /// App chain: the parameter registry.
     pub app_chain_parameter_registry: Address,
-    /// The settlement chain's id.
+    /// The chain id of the settlement chain.
     pub settlement_chain_id: u64,
-    /// The settlement chain's first block with something to read.
+    /// The first block of the settlement chain that may contain events.
     pub settlement_chain_deployment_block: u64,
-    /// Settlement chain: the nodes.
+    /// Settlement chain: the node registry.
     pub node_registry: Address,
-    /// Settlement chain: the prices.
+    /// Settlement chain: the rate registry.
     pub rate_registry: Address,
-    /// Settlement chain: the payers' balances.
+    /// Settlement chain: the payer registry.
     pub payer_registry: Address,
-    /// Settlement chain: the payer reports.
+    /// Settlement chain: the payer report manager.
     pub payer_report_manager: Address,
-    /// Settlement chain: the nodes' and the protocol's shares.
+    /// Settlement chain: the distribution manager.
     pub distribution_manager: Address,
-    /// Settlement chain: the beginning of the bridge.
+    /// Settlement chain: the gateway of the bridge.
     pub settlement_chain_gateway: Address,
-    /// Settlement chain: parameters.
+    /// Settlement chain: the parameter registry.
     pub settlement_chain_parameter_registry: Address,
-    /// Settlement chain: the token that fees are paid in.
+    /// Settlement chain: the token in which fees are paid.
     pub fee_token: Address,
-    /// Settlement chain: the token that it wraps.
+    /// Settlement chain: the token that the fee token wraps.
     pub underlying_fee_token: Address,
-    /// Settlement chain: deposits that go to both chains at once.
+    /// Settlement chain: the splitter of deposits that go to both chains.
     pub deposit_splitter: Option<Address>,
-    /// App chain: what has deployed the rest.
+    /// App chain: the factory of the other contracts.
     pub app_chain_factory: Option<Address>,
-    /// Settlement chain: what has deployed the rest.
+    /// Settlement chain: the factory of the other contracts.
     pub settlement_chain_factory: Option<Address>,
-    /// The account that has deployed everything.
+    /// The account that deployed everything.
     pub deployer: Option<Address>,
 }
 
-/// Why a text is no deployment.
+/// The reason for which a text is no deployment.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressesParseError {
-    /// Too long to be one.
+    /// The text is too long.
     #[error("it has more than {BYTES_MAX} bytes")]
     TooLong,
-    /// No JSON.
+    /// The text is no JSON.
     #[error("it is no JSON: {0}")]
     Json(String),
-    /// Something else than an object.
+    /// The JSON is no object.
     #[error("it must be a JSON object")]
     NoObject,
-    /// A key that is needed is not there.
+    /// A required key is missing.
     #[error("`{0}` is missing")]
     Missing(&'static str),
-    /// A contract at no address.
+    /// A value is no address.
     #[error("`{key}` must be an address of 20 bytes in hex, and not zero; it is {given}")]
     Address {
-        /// Which key.
+        /// The key.
         key: &'static str,
-        /// Its value, shortened.
+        /// The value, shortened.
         given: String,
     },
-    /// Not a number of a chain or of a block.
+    /// A value is no chain id or block number.
     #[error("`{key}` must be a whole number{above}; it is {given}")]
     Number {
-        /// Which key.
+        /// The key.
         key: &'static str,
-        /// A bound, if there is one.
+        /// The lower bound as text, if there is one.
         above: &'static str,
-        /// Its value, shortened.
+        /// The value, shortened.
         given: String,
     },
 }
 
-/// Why a deployment could not be read from a file.
+/// The reason for which a deployment could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum AddressesError {
-    /// The system does not give it.
+    /// The file cannot be read.
     #[error("{path}: {source}")]
     Read {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// Nobody gives it.
+    /// The URL cannot be fetched.
     #[error("{url}: {reason}")]
     Fetch {
-        /// Host and port.
+        /// Scheme, host and port.
         url: String,
-        /// What went wrong.
+        /// The cause.
         reason: String,
     },
-    /// It holds something else.
-    #[error("{path}: {fault}")]
+    /// The file is no deployment.
+    #[error("{path}: {source}")]
     Content {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What is wrong with it.
-        fault: AddressesParseError,
+        /// The defect.
+        source: AddressesParseError,
     },
 }
 
@@ -130,10 +129,10 @@ impl Addresses {
     /// Reads a file.
     ///
     /// # Errors
-    /// Names the file, and the key if it is about one.
+    /// Names the file, and the key with the defect if there is one.
     pub fn read(path: &Path) -> Result<Self, AddressesError> {
         let failed = |source| AddressesError::Read { path: path.to_owned(), source };
-        let wrong = |fault| AddressesError::Content { path: path.to_owned(), fault };
+        let wrong = |source| AddressesError::Content { path: path.to_owned(), source };
         let mut bytes = Vec::new();
         let bound = BYTES_MAX as u64 + 1;
         let file = std::fs::File::open(path).map_err(failed)?;
@@ -143,10 +142,10 @@ impl Addresses {
         Self::parse(&text).map_err(wrong)
     }
 
-    /// Reads the text of a file. Keys that are not known are left out.
+    /// Parses the text of a file. Unknown keys are ignored.
     ///
     /// # Errors
-    /// Names the key that it is about.
+    /// Names the key with the defect if there is one.
     pub fn parse(text: &str) -> Result<Self, AddressesParseError> {
         if text.len() > BYTES_MAX {
             return Err(AddressesParseError::TooLong);
@@ -184,7 +183,7 @@ impl Addresses {
         })
     }
 
-    /// The deployment as JSON: the same keys, checksummed addresses.
+    /// Converts to JSON with the same keys and checksummed addresses.
     #[must_use]
     pub fn to_json(&self) -> Value {
         let numbers = [
@@ -220,7 +219,7 @@ impl Addresses {
     }
 }
 
-/// The file's content, by key.
+/// The file's content by key.
 struct Keys(Map<String, Value>);
 
 impl Keys {
@@ -245,7 +244,7 @@ impl Keys {
         })
     }
 
-    /// Without the key, reading begins with the first block.
+    /// Returns a block number; without the key, the first block.
     fn block(&self, key: &'static str) -> Result<u64, AddressesParseError> {
         let Some(value) = self.0.get(key) else { return Ok(0) };
         value.as_u64().ok_or_else(|| AddressesParseError::Number {
@@ -286,7 +285,7 @@ mod tests {
         environments()["mainnet"]["node"].clone()
     }
 
-    fn fault_of(change: impl FnOnce(&mut Map<String, Value>)) -> String {
+    fn error_of(change: impl FnOnce(&mut Map<String, Value>)) -> String {
         let mut file = mainnet();
         change(file.as_object_mut().unwrap());
         Addresses::parse(&file.to_string()).unwrap_err().to_string()
@@ -302,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_are_not_known_are_left_out() {
+    fn unknown_keys_are_ignored() {
         let mut file = mainnet();
         file["somethingNew"] = serde_json::json!({ "a": [1] });
         file["payerRegistry"] = "d1c78dee5d58eccf1cf1caabbfc9837215f1b82b".into();
@@ -311,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_and_what_no_node_reads_may_be_missing() {
+    fn blocks_and_unread_contracts_may_be_missing() {
         let mut file = mainnet();
         for key in ["deployer", "depositSplitter", "appChainFactory", "appChainDeploymentBlock"] {
             file.as_object_mut().unwrap().remove(key);
@@ -322,8 +321,8 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_names_its_key() {
-        let missing = fault_of(|file| drop(file.remove("nodeRegistry")));
+    fn an_error_names_its_key() {
+        let missing = error_of(|file| drop(file.remove("nodeRegistry")));
         assert_eq!(missing, "`nodeRegistry` is missing");
         for wrong in [
             Value::Null,
@@ -333,24 +332,24 @@ mod tests {
             format!("{:#x}", Address::ZERO).into(),
         ] {
             let given = wrong.to_string();
-            let text = fault_of(|file| drop(file.insert("feeToken".into(), wrong)));
+            let text = error_of(|file| drop(file.insert("feeToken".into(), wrong)));
             assert!(text.starts_with("`feeToken` must be an address"), "{text}");
             assert!(text.ends_with(&given), "{text}");
         }
-        let wrong = fault_of(|file| drop(file.insert("deployer".into(), "me".into())));
+        let wrong = error_of(|file| drop(file.insert("deployer".into(), "me".into())));
         assert!(wrong.contains("`deployer`"), "{wrong}");
         for wrong in [Value::from(0), (-1).into(), "8453".into(), 1.5.into()] {
-            let text = fault_of(|file| drop(file.insert("appChainId".into(), wrong)));
+            let text = error_of(|file| drop(file.insert("appChainId".into(), wrong)));
             assert!(text.starts_with("`appChainId` must be a whole number above 0"), "{text}");
         }
-        let text = fault_of(|file| {
+        let text = error_of(|file| {
             drop(file.insert("settlementChainDeploymentBlock".into(), "x".repeat(500).into()))
         });
         assert!(text.starts_with("`settlementChainDeploymentBlock`") && text.len() < 200, "{text}");
     }
 
     #[test]
-    fn what_is_no_object_is_refused() {
+    fn a_text_that_is_no_object_is_refused() {
         assert_eq!(Addresses::parse("[]"), Err(AddressesParseError::NoObject));
         assert!(matches!(Addresses::parse("{"), Err(AddressesParseError::Json(_))));
         assert_eq!(Addresses::parse(&" ".repeat(BYTES_MAX + 1)), Err(AddressesParseError::TooLong));

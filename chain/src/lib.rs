@@ -1,13 +1,17 @@
-//! Both chains of the network: what they hold, and how to write to them.
-//! In reading order:
+//! Both chains of the network: their contracts as types, and all access to them over JSON-RPC.
 //!
-//! - [`contracts`]: the contracts as types and as data, and what their errors mean;
-//! - [`addresses`]: `chain.json`, which says where they are;
-//! - [`send`]: talking to a chain for a person;
-//! - [`broadcast`]: putting payloads on the app chain, many at once;
-//! - [`admin`]: what people do to the contracts, and what they ask them;
-//! - [`endpoints`]: a chain behind several URLs;
-//! - [`index`]: reads what contracts say, event by event; [`watch`]: keeps nodes and prices current.
+//! The *settlement chain* holds nodes, rates, payers and reports. The *app chain* decides the order of group messages and
+//! identity updates. This crate decides nothing about envelopes. In reading order:
+//!
+//! - [`contracts`]: the contracts as types and as data, and the errors of failed calls;
+//! - [`addresses`]: `chain.json` with the addresses of a deployment;
+//! - [`send`]: calls and transactions at one endpoint;
+//! - [`endpoints`]: one chain behind several URLs;
+//! - [`index`]: reads the events of contracts; [`watch`]: keeps node registry and price list current;
+//! - [`broadcast`]: puts payloads on the app chain, many at once;
+//! - [`admin`]: the operations on the contracts, for operators.
+
+#![warn(missing_docs)]
 
 pub mod addresses;
 pub mod admin;

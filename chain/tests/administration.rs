@@ -14,13 +14,13 @@ use alloy::providers::Provider as _;
 use alloy::signers::SignerSync as _;
 use alloy::signers::local::PrivateKeySigner;
 use alloy::sol_types::SolValue as _;
-use hawser_chain::admin::bridge::Terms;
+use hawser_chain::admin::bridge::BridgeTerms;
 use hawser_chain::admin::fees::{self, Beneficiary};
 use hawser_chain::admin::nodes::NewNode;
 use hawser_chain::admin::rates::Prices;
 use hawser_chain::admin::{
-    Account, AdminError, ChainRole, Contract, Contracts, MicroDollars, Network, Plan, Step, bridge,
-    nodes, parameters, payers, rates,
+    Account, AdminError, ChainRole, Contract, Contracts, MicroDollars, Network, Plan, PlanStep,
+    bridge, nodes, parameters, payers, rates,
 };
 use hawser_chain::contracts::payer_report_manager::PayerReportManager::PayerReportSignature;
 use hawser_chain::contracts::{FeeToken, PayerReportManager, parameter};
@@ -70,7 +70,7 @@ impl World {
     /// Sends all steps as somebody else.
     async fn carry_out_as(&self, sender: &Sender, plan: &Plan) -> Result<(), SendError> {
         for step in &plan.steps {
-            let side = step.contract.side();
+            let side = step.contract.chain();
             let sender = if side == ChainRole::App { &self.app_admin } else { sender };
             let receipt = sender.send(&step.call).await?;
             assert!(!self.network.events(side, &receipt).is_empty(), "{plan:?} leaves events");
@@ -99,7 +99,7 @@ impl World {
 }
 
 fn functions(plan: &Plan) -> Vec<String> {
-    let name = |step: &Step| format!("{}.{}", step.contract, step.described().name);
+    let name = |step: &PlanStep| format!("{}.{}", step.contract, step.described().name);
     plan.steps.iter().map(name).collect()
 }
 
@@ -232,7 +232,7 @@ async fn parameters_are_taken_over_in_the_order_that_works(kind: ChainBackend) {
     assert_eq!(functions(&rest), ["PayerRegistry.updateWithdrawLockPeriod"]);
     world.carry_out(&rest).await;
     assert!(parameters::set(network, &lock, true).await.unwrap().steps.is_empty());
-    assert_eq!(payers::rules(network).await.unwrap().withdraw_lock_seconds, 60);
+    assert_eq!(payers::bounds(network).await.unwrap().withdraw_lock_seconds, 60);
 
     // Where the new upper limit is below the lower one in force, the lower one goes first.
     for (least, most) in [("10", "20"), ("5000", "6000"), ("7000", "7000")] {
@@ -246,7 +246,7 @@ async fn parameters_are_taken_over_in_the_order_that_works(kind: ChainBackend) {
         assert!(set.notes[2].contains("params bridge"), "{set:?}");
         world.carry_out(&set).await;
         let account = Account::Key(key(0));
-        let send = bridge::send(network, &account, &keys, &Terms::default()).await.unwrap();
+        let send = bridge::send(network, &account, &keys, &BridgeTerms::default()).await.unwrap();
         world.carry_out(&send).await;
         world.relay().await.step(RelayPolicy::default()).await.unwrap();
         let apply = parameters::apply(network, &keys).await.unwrap();
@@ -275,7 +275,7 @@ async fn parameters_are_brought_to_the_app_chain_once(kind: ChainBackend) {
     assert_eq!(bridge::missing(network, &keys).await.unwrap(), [paused.as_str()]);
 
     let account = Account::Key(key(0));
-    let plan = bridge::send(network, &account, &keys, &Terms::default()).await.unwrap();
+    let plan = bridge::send(network, &account, &keys, &BridgeTerms::default()).await.unwrap();
     assert_eq!(functions(&plan), ["SettlementChainGateway.sendParametersWithPermit"]);
     let call = plan.steps[0].described();
     let argument = |name: &str| {
@@ -291,7 +291,7 @@ async fn parameters_are_brought_to_the_app_chain_once(kind: ChainBackend) {
     relay.step(RelayPolicy { fail_once: true, ..RelayPolicy::default() }).await.unwrap();
     assert_eq!(bridge::missing(network, &keys).await.unwrap(), [paused.as_str()]);
     relay.step(RelayPolicy::default()).await.unwrap();
-    let again = bridge::send(network, &account, &keys, &Terms::default()).await.unwrap();
+    let again = bridge::send(network, &account, &keys, &BridgeTerms::default()).await.unwrap();
     assert!(again.steps.is_empty(), "{again:?}");
     let apply = parameters::apply(network, &keys).await.unwrap();
     assert_eq!(functions(&apply), ["GroupMessageBroadcaster.updatePauseStatus"]);
@@ -300,7 +300,7 @@ async fn parameters_are_brought_to_the_app_chain_once(kind: ChainBackend) {
     let multisig = Account::Address(Address::repeat_byte(7));
     let off = [parameters::assignment(&paused, "false").unwrap()];
     world.carry_out(&parameters::set(network, &off, false).await.unwrap()).await;
-    let plan = bridge::send(network, &multisig, &keys, &Terms::default()).await.unwrap();
+    let plan = bridge::send(network, &multisig, &keys, &BridgeTerms::default()).await.unwrap();
     assert_eq!(functions(&plan), ["FeeToken.approve", "SettlementChainGateway.sendParameters"]);
 }
 

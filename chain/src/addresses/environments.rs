@@ -1,5 +1,4 @@
-//! Files that are not on this machine: those of the deployed networks, which are built in, and
-//! those that somebody serves.
+//! Deployments from elsewhere: those of the deployed networks, which are built in, and those behind a URL.
 
 use super::{Addresses, AddressesError, AddressesParseError, BYTES_MAX};
 use crate::send::{http_client, innermost, parse_url};
@@ -12,33 +11,33 @@ const FILES: [(&str, &str); 4] = [
 ];
 
 impl Addresses {
-    /// The deployed networks whose files are built in.
+    /// The names of the deployed networks whose files are built in.
     pub const ENVIRONMENTS: [&str; 4] = [FILES[0].0, FILES[1].0, FILES[2].0, FILES[3].0];
 
-    /// The deployment of a network by its name.
+    /// Returns the deployment of a network by its name.
     #[must_use]
     pub fn of_environment(name: &str) -> Option<Self> {
         let (_, text) = FILES.iter().find(|(known, _)| *known == name)?;
         Some(Self::parse(text).expect("the tests read the same files"))
     }
 
-    /// Reads a file that is served at an `http://` or `https://` URL.
+    /// Fetches a file from an `http://` or `https://` URL.
     ///
     /// # Errors
-    /// Names the host, and the key if it is about one.
+    /// Names the host, and the key with the defect if there is one.
     pub async fn fetch(url: &str) -> Result<Self, AddressesError> {
         let (url, shown) = parse_url(url).map_err(|error| AddressesError::Fetch {
             url: "the file with the addresses".into(),
             reason: error.to_string(),
         })?;
         let failed = |reason: String| AddressesError::Fetch { url: shown.clone(), reason };
-        let fault = |fault| AddressesError::Content { path: shown.clone().into(), fault };
+        let wrong = |source| AddressesError::Content { path: shown.clone().into(), source };
         let text = text(url).await.map_err(failed)?;
-        Self::parse(&text).map_err(fault)
+        Self::parse(&text).map_err(wrong)
     }
 }
 
-/// What is served there, and not much more than is allowed of it.
+/// Fetches a text. Stops soon after the bound of its length.
 async fn text(url: reqwest::Url) -> Result<String, String> {
     let client = http_client().map_err(|error| innermost(&error))?;
     let mut response = client.get(url).send().await.map_err(|error| innermost(&error))?;
@@ -71,7 +70,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_served_is_read_up_to_the_bound() {
+    async fn a_served_file_is_read_up_to_the_bound() {
         let served = include_str!("../../environments/mainnet.json");
         let url = serve(served.to_owned()).await;
         assert_eq!(Addresses::fetch(&url).await.ok(), Addresses::of_environment("mainnet"));
@@ -85,7 +84,7 @@ mod tests {
         assert!(Addresses::fetch("ftp://host/x").await.is_err());
     }
 
-    /// Answers one request with this text.
+    /// Starts a server that answers one request with this text.
     async fn serve(text: String) -> String {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,23 +1,23 @@
-//! In whose name something is done.
+//! The account for which an operation is planned.
 
 use alloy::primitives::Address;
 use alloy::signers::local::PrivateKeySigner;
 
 use super::AdminError;
 
-/// In whose name something is done.
+/// The account for which an operation is planned.
 #[derive(Debug, Clone)]
 pub enum Account {
-    /// The key is there: it can sign.
+    /// An account whose key is at hand.
     Key(PrivateKeySigner),
-    /// Only the address is known, as of a multisig.
+    /// An account whose address alone is known, such as a multisig.
     Address(Address),
-    /// Whoever sends it in the end.
+    /// An account that is not known yet: the plan works for any sender.
     Unknown,
 }
 
 impl Account {
-    /// The account's address, if it is known.
+    /// Returns the account's address, if it is known.
     #[must_use]
     pub fn address(&self) -> Option<Address> {
         match self {
@@ -27,10 +27,10 @@ impl Account {
         }
     }
 
-    /// The account's address, for what cannot be said without it.
+    /// Returns the account's address, for operations that depend on it.
     ///
     /// # Errors
-    /// [`AdminError::NoAccount`].
+    /// [`AdminError::NoAccount`] if it is not known.
     pub fn required(&self) -> Result<Address, AdminError> {
         self.address().ok_or(AdminError::NoAccount)
     }

@@ -1,4 +1,4 @@
-//! Dollars as the contracts count them.
+//! Amounts of dollars in the contracts' unit.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 use alloy::primitives::U256;
 use alloy::primitives::aliases::U96;
 
-/// How many of them make a dollar.
+/// Microdollars per dollar.
 const PER_DOLLAR: u128 = 1_000_000;
 const DECIMALS: usize = 6;
 const MAX: u128 = (1 << 96) - 1;
@@ -15,25 +15,25 @@ const MAX: u128 = (1 << 96) - 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct MicroDollars(u128);
 
-/// A text is no amount of dollars.
+/// A text that is no amount of dollars.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an amount is dollars with at most 6 decimals, such as 25 or 0.000001")]
 pub struct ParseAmountError;
 
 impl MicroDollars {
-    /// Nothing if a contract could not hold so many.
+    /// Returns the amount; `None` above 96 bits, the bound of the contracts.
     #[must_use]
     pub fn new(number: u128) -> Option<Self> {
         (number <= MAX).then_some(Self(number))
     }
 
-    /// The number.
+    /// Returns the number of microdollars.
     #[must_use]
     pub fn get(self) -> u128 {
         self.0
     }
 
-    /// As a decimal number of dollars.
+    /// Formats the amount as a decimal number of dollars.
     #[must_use]
     pub fn dollars(self) -> String {
         let (whole, part) = (self.0 / PER_DOLLAR, self.0 % PER_DOLLAR);
@@ -44,16 +44,17 @@ impl MicroDollars {
         format!("{whole}.{}", part.trim_end_matches('0'))
     }
 
-    /// The amount without another one; nothing if that is more.
+    /// Subtracts another amount; the result is at least zero.
     pub(super) fn less(self, other: Self) -> Self {
         Self(self.0.saturating_sub(other.0))
     }
 
+    /// Converts to the type of the contracts.
     pub(super) fn on_chain(self) -> U96 {
         U96::from(self.0)
     }
 
-    /// What a token contract says. More than there are dollars counts as all of them.
+    /// Converts a token contract's number. A number above 96 bits counts as the largest amount.
     pub(super) fn of_token(number: U256) -> Self {
         Self(u128::try_from(number).unwrap_or(MAX).min(MAX))
     }
@@ -84,12 +85,12 @@ impl FromStr for MicroDollars {
     }
 }
 
-/// What the last of these decimals is worth.
+/// Returns the value of the last of these decimals in microdollars.
 fn scale(decimals: &str) -> u128 {
     (decimals.len()..DECIMALS).fold(1, |scale, _| scale * 10)
 }
 
-/// `25.5 USD (25500000 µ$)`
+/// Formats as `25.5 USD (25500000 µ$)`.
 impl fmt::Display for MicroDollars {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} USD ({} µ$)", self.dollars(), self.0)
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_amount_is_refused() {
+    fn malformed_amounts_are_refused() {
         for text in [
             "",
             ".",

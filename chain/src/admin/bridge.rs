@@ -1,5 +1,5 @@
-//! Bringing parameters to the app chain: the gateway of the settlement chain sends what is set,
-//! and pays for gas over there in fee tokens.
+//! Brings parameters to the app chain: the settlement chain's gateway sends their present values, and pays for gas on
+//! the app chain in fee tokens.
 
 use alloy::eips::BlockNumberOrTag;
 use alloy::primitives::{B256, U256};
@@ -7,30 +7,33 @@ use alloy::providers::Provider as _;
 use alloy::sol_types::SolCall as _;
 
 use super::tokens::{self, Permit};
-use super::{Account, AdminError, Contract, MicroDollars, Network, Plan, Step, parameters};
+use super::{Account, AdminError, Contract, MicroDollars, Network, Plan, PlanStep, parameters};
 use crate::contracts::{AppChainGateway, ERC20Inbox, SettlementChainGateway};
 use crate::send::Chain;
 
+/// Default gas of a message: a base, and an amount per parameter. The base is that of any transaction; a parameter sets a
+/// few storage slots and emits an event. Guesses with some room.
 const GAS_BASE: u64 = 21_000;
 const GAS_PER_KEY: u64 = 120_000;
+/// Default price of gas on the app chain: 2 gwei. Guess far above the usual price; the rest is refunded there.
 const WEI_PER_GAS: u64 = 2_000_000_000;
 /// The app chain's native token has 18 decimals, the fee token 6.
 const WEI_PER_MICRODOLLAR: u64 = 1_000_000_000_000;
 
-/// What is paid for gas on the app chain.
+/// The payment for gas on the app chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Terms {
-    /// Units of gas, if not the usual ones.
+pub struct BridgeTerms {
+    /// The gas limit; by default a base and an amount per parameter.
     pub gas_limit: Option<u64>,
-    /// For a unit of gas, in wei, if not the usual 2 gwei.
+    /// The price per unit of gas in wei; by default 2 gwei.
     pub max_fee_per_gas: Option<u64>,
-    /// Fee tokens that are sent along, if not what gas limit and price make.
+    /// The fee tokens that are sent along; by default the cost of the gas limit.
     pub amount: Option<MicroDollars>,
-    /// Whether fee tokens that are missing are made of underlying ones.
+    /// True to wrap underlying tokens if fee tokens are missing.
     pub wrap: bool,
 }
 
-/// Sends parameters to the app chain. Those that it has already are left out, if it was reached.
+/// Plans to send parameters to the app chain. Leaves out those that the app chain has already, if it is connected.
 ///
 /// # Errors
 /// When a contract cannot be read or does not know the app chain, or tokens are missing.
@@ -38,7 +41,7 @@ pub async fn send(
     network: &Network,
     account: &Account,
     keys: &[String],
-    terms: &Terms,
+    terms: &BridgeTerms,
 ) -> Result<Plan, AdminError> {
     let keys = missing(network, keys).await?;
     if keys.is_empty() {
@@ -60,8 +63,7 @@ pub async fn send(
     Ok(payment.before.then(Plan::of([step])).note(note))
 }
 
-/// Of these parameters, those whose value the app chain does not have; all of them if it was not
-/// reached.
+/// Returns the parameters whose present value the app chain does not have; all of them without a connection to it.
 ///
 /// # Errors
 /// When a registry cannot be read.
@@ -75,7 +77,7 @@ pub async fn missing(network: &Network, keys: &[String]) -> Result<Vec<String>, 
     Ok(pairs.filter(|(_, (there, set))| there != set).map(|(key, _)| key.clone()).collect())
 }
 
-/// What goes to the app chain.
+/// A message to the app chain.
 struct Ticket {
     keys: Vec<String>,
     gas_limit: u64,
@@ -84,7 +86,7 @@ struct Ticket {
 }
 
 impl Ticket {
-    fn step(self, network: &Network, permit: Option<Permit>) -> Result<Step, AdminError> {
+    fn step(self, network: &Network, permit: Option<Permit>) -> Result<PlanStep, AdminError> {
         const GATEWAY: Contract = Contract::SettlementChainGateway;
         let (chain_ids, keys) = (vec![U256::from(network.app_id)], self.keys);
         let (gas, price) = (U256::from(self.gas_limit), U256::from(self.max_fee_per_gas));
@@ -114,7 +116,7 @@ impl Ticket {
     }
 }
 
-/// What the inbox asks for leaving the ticket, and the gas.
+/// Returns the cost of the message: the inbox's submission fee and the gas.
 async fn cost(
     network: &Network,
     keys: &[String],
@@ -140,7 +142,8 @@ async fn cost(
     Ok(MicroDollars::of_token(wei.div_ceil(U256::from(WEI_PER_MICRODOLLAR))))
 }
 
-/// Twice that of the latest block: it rises by an eighth a block at most.
+/// Returns twice the base fee of the latest block. The base fee rises by at most an eighth per block (EIP-1559), so this
+/// covers five blocks.
 async fn base_fee(chain: &Chain) -> Result<u64, AdminError> {
     let block = chain.provider().get_block_by_number(BlockNumberOrTag::Latest).await;
     let block = block.map_err(|error| chain.fault("eth_getBlockByNumber", error))?;

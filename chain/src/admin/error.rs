@@ -1,103 +1,104 @@
-//! Why something cannot be done, or cannot be said.
+//! The errors of administration.
 
 use alloy::primitives::Address;
 
-use super::{ChainRole, Contract, MicroDollars};
+use super::amount::MicroDollars;
+use super::contract::{ChainRole, Contract};
 use crate::contracts::revert::Revert;
 use crate::send::{RequestError, ViewError};
 
-/// Why there is no plan, or no answer. Nothing was sent.
+/// The reason for which a plan or an answer could not be made. Nothing was sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AdminError {
-    /// Nobody has said where the contract is.
-    #[error("nobody has said where {0} is: give a file with all addresses, or this one")]
+    /// The address of the contract is not known.
+    #[error("the address of {0} is not known: give a file with all addresses, or this one")]
     NoAddress(Contract),
-    /// Nobody has said how the chain is reached.
+    /// The RPC URL of the chain is not known.
     #[error("this needs the {0}'s RPC URL")]
     NoChain(ChainRole),
-    /// It depends on whose it is.
+    /// The operation depends on the account, and none was given.
     #[error("this needs an account: give its key, or its address with --from")]
     NoAccount,
-    /// No such node.
+    /// The registry has no such node.
     #[error("there is no node {node_id} in the registry")]
     UnknownNode {
-        /// The id that was asked for.
+        /// The requested id.
         node_id: u32,
     },
-    /// The key belongs to another record: peers could not tell the two apart.
+    /// Another record has the key: peers could not tell the two nodes apart.
     #[error("node {node_id} has this key already, with another owner or address: take a new key")]
     KeyInUse {
-        /// Which node.
+        /// The node that has the key.
         node_id: u32,
     },
-    /// Messages since then have other prices already, in every node's log.
+    /// The start lies in the past, for which every node's log has other prices already.
     #[error("rates cannot begin in the past: {start_time} is before now ({now})")]
     StartInPast {
-        /// When they should begin, unix seconds.
+        /// The requested start, unix seconds.
         start_time: u64,
-        /// The time, unix seconds.
+        /// The present time, unix seconds.
         now: u64,
     },
-    /// More than a year ahead: rather a time in other units.
+    /// The start lies more than a year ahead: probably a time in other units.
     #[error(
         "rates that begin at {start_time} begin more than a year from now ({now}); it counts seconds"
     )]
     StartTooFar {
-        /// When they should begin, unix seconds.
+        /// The requested start, unix seconds.
         start_time: u64,
-        /// The time, unix seconds.
+        /// The present time, unix seconds.
         now: u64,
     },
-    /// No contract reads a parameter of this name, and its type is not known.
+    /// No contract reads a parameter with this name, so its type is not known.
     #[error(
         "no contract reads a parameter {key}{}: if it is meant, give its value as 32 bytes, 0x \
          and 64 digits", near.as_ref().map(|near| format!("; the nearest name is {near}")).unwrap_or_default()
     )]
     UnknownParameter {
-        /// The name.
+        /// The requested name.
         key: String,
-        /// A name that looks like it.
+        /// A similar name, if there is one.
         near: Option<String>,
     },
-    /// A contract would not take the value.
+    /// The contract would refuse the value.
     #[error("{key} must be {expected}, and is {given:?}")]
     Value {
         /// The parameter's name.
         key: String,
-        /// What it must be.
+        /// The accepted values.
         expected: String,
-        /// What was given.
+        /// The given value.
         given: String,
     },
-    /// The account has too few tokens.
+    /// The account holds too few tokens.
     #[error("{account} has {balance} of {token} and needs {needed}")]
     TooFewTokens {
-        /// Whose.
+        /// The account.
         account: Address,
-        /// Which token.
+        /// The token.
         token: Contract,
-        /// What is there.
+        /// The account's balance.
         balance: MicroDollars,
-        /// What is needed.
+        /// The needed amount.
         needed: MicroDollars,
     },
-    /// The key does not sign.
+    /// Signing failed.
     #[error("the key does not sign: {0}")]
     Key(String),
-    /// It is known beforehand that the contract refuses.
+    /// The contract would revert the call.
     #[error("{contract} would revert: {revert}")]
     WouldRevert {
-        /// Which contract.
+        /// The contract.
         contract: Contract,
-        /// What it says.
+        /// The contract's error.
         revert: Revert,
     },
     /// A contract could not be read.
     #[error("{contract}: {source}")]
     View {
-        /// Which contract.
+        /// The contract.
         contract: Contract,
-        /// Why.
+        /// The cause.
         source: ViewError,
     },
     /// The chain does not answer.

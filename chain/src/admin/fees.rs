@@ -1,58 +1,58 @@
-//! The distribution manager: what nodes and the protocol get of settled reports.
+//! The distribution manager: the shares of nodes and of the protocol in settled reports.
 //!
-//! A report is claimed once by each node that it lists and once for the protocol; what was claimed
-//! is owed until it is withdrawn. There is no list of what can be claimed, so the reports are
-//! walked.
+//! Each node that a report lists claims it once, and the protocol once. Claimed fees are owed until they are withdrawn.
+//! The contract has no list of unclaimed reports, so all reports are read.
 
 use std::collections::BTreeSet;
 
 use alloy::primitives::{Address, U256};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::{AdminError, Contract, MicroDollars, Network, Plan, Step, nodes, tokens};
+use super::{AdminError, Contract, MicroDollars, Network, Plan, PlanStep, nodes, tokens};
 use crate::contracts::payer_report_manager::IPayerReportManager;
 use crate::contracts::{DistributionManager, PayerRegistry, PayerReportManager};
 
-/// Reports that are read at once.
+/// Reports per call. Guess.
 const PAGE: u64 = 50;
-/// Questions that are on their way at the same time.
+/// Concurrent requests. Guess.
 const ASKED_AT_ONCE: usize = 16;
-/// Reports that are claimed in one transaction: some 3 million gas.
+/// Reports per claim, which costs some 3 million gas. Guess.
 const CLAIMED_AT_ONCE: usize = 50;
+/// Fee rates are hundredths of a percent.
 const HUNDRED_PERCENT: u128 = 10_000;
 
 const MANAGER: Contract = Contract::DistributionManager;
 
-/// Who claims and withdraws.
+/// The beneficiary of claims and withdrawals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Beneficiary {
     /// The owner of this node.
     Node(u32),
-    /// The protocol's recipient; anyone may do it for it.
+    /// The protocol's recipient. Any account may claim and withdraw for it.
     Protocol,
 }
 
-/// A payer report as the chain has it.
+/// A payer report on the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
-    /// Whose strand it is about.
+pub struct OnchainReport {
+    /// The originator whose usage it covers.
     pub originator: u32,
-    /// Its place in the originator's list, from 0.
+    /// The index in the originator's list, from 0.
     pub index: u64,
     /// The last sequence id that it covers.
     pub end_sequence_id: u64,
-    /// Settled so far.
+    /// The fees settled so far.
     pub fees_settled: MicroDollars,
-    /// Wholly settled: it can be claimed.
+    /// True if the report is settled completely and can be claimed.
     pub is_settled: bool,
     /// The protocol's share, in hundredths of a percent.
     pub protocol_fee_rate: u16,
-    /// Who shares the rest.
+    /// The nodes that share the rest.
     pub node_ids: Vec<u32>,
 }
 
-impl Report {
-    /// What each node of its list gets.
+impl OnchainReport {
+    /// Returns the share of each listed node.
     #[must_use]
     pub fn share_of_node(&self) -> MicroDollars {
         let nodes = self.node_ids.len() as u128;
@@ -61,7 +61,7 @@ impl Report {
         MicroDollars::new(share.unwrap_or_default()).expect("a part is not more than the whole")
     }
 
-    /// What the protocol gets: all that cannot be shared evenly too.
+    /// Returns the share of the protocol, including the remainder of an uneven division.
     #[must_use]
     pub fn share_of_protocol(&self) -> MicroDollars {
         let nodes = self.share_of_node().get() * self.node_ids.len() as u128;
@@ -70,37 +70,40 @@ impl Report {
     }
 }
 
-/// A report, and who has claimed it.
+/// A report with its claims.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claims {
+pub struct ReportClaims {
     /// The report.
-    pub report: Report,
-    /// Nodes that have.
+    pub report: OnchainReport,
+    /// The nodes that have claimed their share.
     pub nodes: BTreeSet<u32>,
-    /// The protocol has.
+    /// True if the protocol's share was claimed.
     pub protocol: bool,
 }
 
-/// What is owed, and what there is to pay it.
+/// The owed fees, and the funds to pay them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Owed {
-    /// Per node, by id.
+pub struct OwedFees {
+    /// The owed fees of each node, by id.
     pub nodes: Vec<(u32, MicroDollars)>,
-    /// To the protocol.
+    /// The owed fees of the protocol.
     pub protocol: MicroDollars,
-    /// Who gets the protocol's fees; nobody yet if it is zero.
+    /// The recipient of the protocol's fees; zero if none is set.
     pub protocol_recipient: Address,
-    /// What the manager has.
+    /// The manager's fee tokens.
     pub available: MicroDollars,
-    /// What the payer registry sends it when that is not enough.
+    /// The payer registry's excess, which it sends to the manager on demand.
     pub excess: MicroDollars,
 }
 
-/// All reports about these originators, or about all nodes if none are named.
+/// Returns all reports about these originators; about all nodes if none is named.
 ///
 /// # Errors
 /// When a contract cannot be read.
-pub async fn reports(network: &Network, originators: &[u32]) -> Result<Vec<Report>, AdminError> {
+pub async fn reports(
+    network: &Network,
+    originators: &[u32],
+) -> Result<Vec<OnchainReport>, AdminError> {
     let mut all = Vec::new();
     for originator in originators_or_all(network, originators).await? {
         all.extend(reports_about(network, originator).await?);
@@ -108,28 +111,31 @@ pub async fn reports(network: &Network, originators: &[u32]) -> Result<Vec<Repor
     Ok(all)
 }
 
-/// The same, with who has claimed each.
+/// Returns all reports about these originators with their claims; about all nodes if none is named.
 ///
 /// # Errors
 /// When a contract cannot be read.
-pub async fn claims(network: &Network, originators: &[u32]) -> Result<Vec<Claims>, AdminError> {
+pub async fn claims(
+    network: &Network,
+    originators: &[u32],
+) -> Result<Vec<ReportClaims>, AdminError> {
     let reports = reports(network, originators).await?;
     let claims = reports.into_iter().map(|report| claims_of(network, report));
     stream::iter(claims).buffered(ASKED_AT_ONCE).try_collect().await
 }
 
-/// What is owed to all nodes and to the protocol.
+/// Returns the owed fees of all nodes and of the protocol.
 ///
 /// # Errors
 /// When a contract cannot be read.
-pub async fn owed(network: &Network) -> Result<Owed, AdminError> {
+pub async fn owed(network: &Network) -> Result<OwedFees, AdminError> {
     let mut nodes = Vec::new();
     for node_id in originators_or_all(network, &[]).await? {
         nodes.push((node_id, owed_to(network, Beneficiary::Node(node_id)).await?));
     }
     let recipient = DistributionManager::protocolFeesRecipientCall {};
     let (available, excess) = funds(network).await?;
-    Ok(Owed {
+    Ok(OwedFees {
         nodes,
         protocol: owed_to(network, Beneficiary::Protocol).await?,
         protocol_recipient: network.view(MANAGER, &recipient).await?,
@@ -138,10 +144,10 @@ pub async fn owed(network: &Network) -> Result<Owed, AdminError> {
     })
 }
 
-/// Books the shares of all settled reports that were not claimed before.
+/// Plans to claim the beneficiary's share of all settled reports that it has not claimed yet.
 ///
 /// # Errors
-/// [`AdminError::UnknownNode`]; also when a contract cannot be read.
+/// [`AdminError::UnknownNode`], and when a contract cannot be read.
 pub async fn claim(
     network: &Network,
     whose: Beneficiary,
@@ -159,7 +165,7 @@ pub async fn claim(
         let seen = reports.len();
         return Ok(Plan::nothing(format!("nothing can be claimed: {seen} reports were looked at")));
     }
-    let share = |report: &&Report| match whose {
+    let share = |report: &&OnchainReport| match whose {
         Beneficiary::Node(_) => report.share_of_node().get(),
         Beneficiary::Protocol => report.share_of_protocol().get(),
     };
@@ -176,12 +182,12 @@ pub async fn claim(
     Ok(with_owner(plan, owner))
 }
 
-/// Pays what was claimed, as far as there is money; the rest stays owed.
+/// Plans to withdraw the beneficiary's owed fees, as far as the funds suffice; the rest stays owed.
 ///
-/// `recipient` gets a node's fees; those of the protocol go where its parameter says.
+/// `recipient` receives a node's fees. The protocol's fees go to the recipient that its parameter names.
 ///
 /// # Errors
-/// [`AdminError::UnknownNode`]; also when a contract cannot be read.
+/// [`AdminError::UnknownNode`], and when a contract cannot be read.
 pub async fn withdraw(
     network: &Network,
     whose: Beneficiary,
@@ -213,7 +219,7 @@ pub async fn withdraw(
     Ok(with_owner(Plan::of([step]).note(note), owner))
 }
 
-/// What was claimed and not withdrawn yet.
+/// Returns the fees that were claimed and not withdrawn yet.
 ///
 /// # Errors
 /// When the manager cannot be read.
@@ -230,7 +236,7 @@ pub async fn owed_to(network: &Network, whose: Beneficiary) -> Result<MicroDolla
     Ok(owed.into())
 }
 
-/// What the manager has, and what the payer registry would send it.
+/// Returns the manager's fee tokens and the payer registry's excess.
 async fn funds(network: &Network) -> Result<(MicroDollars, MicroDollars), AdminError> {
     let manager = network.at(MANAGER)?;
     let available = tokens::balance(network, Contract::FeeToken, manager).await?;
@@ -238,7 +244,7 @@ async fn funds(network: &Network) -> Result<(MicroDollars, MicroDollars), AdminE
     Ok((available, excess.into()))
 }
 
-/// The owner of the node that it is about.
+/// Returns the owner of the node; `None` for the protocol.
 async fn owner(network: &Network, whose: Beneficiary) -> Result<Option<Address>, AdminError> {
     match whose {
         Beneficiary::Node(node_id) => Ok(Some(nodes::get(network, node_id).await?.owner)),
@@ -256,8 +262,8 @@ fn with_owner(plan: Plan, owner: Option<Address>) -> Plan {
 fn claim_step(
     network: &Network,
     whose: Beneficiary,
-    reports: &[&Report],
-) -> Result<Step, AdminError> {
+    reports: &[&OnchainReport],
+) -> Result<PlanStep, AdminError> {
     let originators = reports.iter().map(|report| report.originator).collect();
     let indices = reports.iter().map(|report| U256::from(report.index)).collect();
     match whose {
@@ -279,7 +285,7 @@ fn claim_step(
     }
 }
 
-fn is_listed(report: &Report, whose: Beneficiary) -> bool {
+fn is_listed(report: &OnchainReport, whose: Beneficiary) -> bool {
     match whose {
         Beneficiary::Node(node_id) => report.node_ids.contains(&node_id),
         Beneficiary::Protocol => true,
@@ -288,7 +294,7 @@ fn is_listed(report: &Report, whose: Beneficiary) -> bool {
 
 async fn is_claimed(
     network: &Network,
-    report: &Report,
+    report: &OnchainReport,
     whose: Beneficiary,
 ) -> Result<bool, AdminError> {
     let (originator, index) = (report.originator, U256::from(report.index));
@@ -311,7 +317,7 @@ async fn is_claimed(
     }
 }
 
-async fn claims_of(network: &Network, report: Report) -> Result<Claims, AdminError> {
+async fn claims_of(network: &Network, report: OnchainReport) -> Result<ReportClaims, AdminError> {
     let mut nodes = BTreeSet::new();
     let mut protocol = false;
     if report.is_settled {
@@ -322,7 +328,7 @@ async fn claims_of(network: &Network, report: Report) -> Result<Claims, AdminErr
         }
         protocol = is_claimed(network, &report, Beneficiary::Protocol).await?;
     }
-    Ok(Claims { report, nodes, protocol })
+    Ok(ReportClaims { report, nodes, protocol })
 }
 
 async fn originators_or_all(network: &Network, named: &[u32]) -> Result<Vec<u32>, AdminError> {
@@ -333,7 +339,10 @@ async fn originators_or_all(network: &Network, named: &[u32]) -> Result<Vec<u32>
     Ok(nodes.into_iter().map(|node| node.node_id).collect())
 }
 
-async fn reports_about(network: &Network, originator: u32) -> Result<Vec<Report>, AdminError> {
+async fn reports_about(
+    network: &Network,
+    originator: u32,
+) -> Result<Vec<OnchainReport>, AdminError> {
     let count = count(network, originator).await?;
     let mut all = Vec::new();
     let mut from = 0;
@@ -350,8 +359,8 @@ async fn reports_about(network: &Network, originator: u32) -> Result<Vec<Report>
     Ok(all)
 }
 
-/// How many reports there are about an originator. No function says it: one index is, and the
-/// next is not.
+/// Returns the number of reports about an originator. The contract has no such function, so the first index without a
+/// report is searched: by doubling, then by bisection.
 async fn count(network: &Network, originator: u32) -> Result<u64, AdminError> {
     if !exists(network, originator, 0).await? {
         return Ok(0);
@@ -381,8 +390,8 @@ async fn exists(network: &Network, originator: u32, index: u64) -> Result<bool, 
     Ok(network.try_view(Contract::PayerReportManager, &report).await?.is_some())
 }
 
-fn read(originator: u32, index: u64, report: IPayerReportManager::PayerReport) -> Report {
-    Report {
+fn read(originator: u32, index: u64, report: IPayerReportManager::PayerReport) -> OnchainReport {
+    OnchainReport {
         originator,
         index,
         end_sequence_id: report.endSequenceId,
@@ -409,7 +418,7 @@ mod tests {
                 MicroDollars::new(number).unwrap()
             };
             let nodes = u32::try_from(case["node_count"].as_u64().unwrap()).unwrap();
-            let report = Report {
+            let report = OnchainReport {
                 originator: 100,
                 index: 0,
                 end_sequence_id: 1,

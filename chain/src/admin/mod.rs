@@ -1,17 +1,17 @@
-//! What people do to the contracts, each thing as a value before anything is sent.
+//! The operations on the contracts, each as a plan before anything is sent.
 //!
 //! ```text
-//! nodes::add(&network, &new)       → Plan: steps that are still to be done, notes for people
-//! plan.steps[0].call               → what Sender::send or a multisig takes
-//! nodes::list(&network)            → what is there, for tests of the same
+//! nodes::add(&network, &new)       → Plan: the remaining steps, with notes for the operator
+//! plan.steps[0].call               → the call for Sender::send or a multisig
+//! nodes::list(&network)            → the present records
 //! ```
 //!
-//! A plan is made from what the chain says at that moment and leaves out what is done already:
-//! when a command was interrupted, a second run makes the plan of the rest. What can be known to
-//! fail is refused before anything is sent.
+//! A plan follows from the chain's present state and leaves out finished steps: after an interrupted command, a second
+//! run plans the rest. Operations that are known to fail are refused before anything is sent.
 
 mod account;
 mod amount;
+mod contract;
 mod error;
 mod network;
 mod plan;
@@ -26,6 +26,7 @@ pub mod rates;
 
 pub use account::Account;
 pub use amount::{MicroDollars, ParseAmountError};
+pub use contract::{ChainRole, Contract, Contracts};
 pub use error::AdminError;
-pub use network::{ChainRole, Contract, Contracts, Network};
-pub use plan::{Plan, Step};
+pub use network::Network;
+pub use plan::{Plan, PlanStep};

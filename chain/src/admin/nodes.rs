@@ -6,42 +6,42 @@ use futures_util::future::try_join_all;
 use super::{AdminError, Contract, Network, Plan};
 use crate::contracts::NodeRegistry;
 
-/// A record of the registry.
+/// A node's record in the registry, with its owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeRecord {
-    /// 100, 200, 300, …
+pub struct RegisteredNode {
+    /// The id that the registry assigned: 100, 200, 300, …
     pub node_id: u32,
-    /// Who may change its address and has its fees.
+    /// The account that may change the address and receives the fees.
     pub owner: Address,
-    /// The account of its key.
+    /// The account of the node's key.
     pub signer: Address,
-    /// Whether it belongs to the canonical network.
+    /// True if the node belongs to the canonical network.
     pub is_canonical: bool,
-    /// 65 bytes, uncompressed.
+    /// The public key: 65 bytes, uncompressed.
     pub signing_public_key: Bytes,
-    /// Where it is reached.
+    /// The URL of the node's API.
     pub http_address: String,
 }
 
-/// What a new record says.
+/// The content of a new record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewNode {
-    /// Who may change its address and has its fees.
+    /// The account that may change the address and receives the fees.
     pub owner: Address,
-    /// An uncompressed point on the curve. The contract does not check that it is one.
+    /// The public key, an uncompressed point on the curve. The contract does not check it.
     pub signing_public_key: [u8; 65],
-    /// Where it is reached. The contract does not check that it is a URL.
+    /// The URL of the node's API. The contract does not check it.
     pub http_address: String,
 }
 
-/// All records, by id.
+/// Returns all records by ascending id.
 ///
 /// # Errors
 /// When the registry cannot be read.
-pub async fn list(network: &Network) -> Result<Vec<NodeRecord>, AdminError> {
+pub async fn list(network: &Network) -> Result<Vec<RegisteredNode>, AdminError> {
     let nodes = network.view(Contract::NodeRegistry, &NodeRegistry::getAllNodesCall {}).await?;
     let records = nodes.into_iter().map(async |entry| {
-        Ok(NodeRecord {
+        Ok(RegisteredNode {
             node_id: entry.nodeId,
             owner: owner_of(network, entry.nodeId).await?,
             signer: entry.node.signer,
@@ -53,15 +53,15 @@ pub async fn list(network: &Network) -> Result<Vec<NodeRecord>, AdminError> {
     try_join_all(records).await
 }
 
-/// One record.
+/// Returns one record.
 ///
 /// # Errors
-/// [`AdminError::UnknownNode`]; also when the registry cannot be read.
-pub async fn get(network: &Network, node_id: u32) -> Result<NodeRecord, AdminError> {
+/// [`AdminError::UnknownNode`], and when the registry cannot be read.
+pub async fn get(network: &Network, node_id: u32) -> Result<RegisteredNode, AdminError> {
     let get_node = NodeRegistry::getNodeCall { nodeId_: node_id };
     let node = network.try_view(Contract::NodeRegistry, &get_node).await?;
     let node = node.ok_or(AdminError::UnknownNode { node_id })?;
-    Ok(NodeRecord {
+    Ok(RegisteredNode {
         node_id,
         owner: owner_of(network, node_id).await?,
         signer: node.signer,
@@ -71,11 +71,11 @@ pub async fn get(network: &Network, node_id: u32) -> Result<NodeRecord, AdminErr
     })
 }
 
-/// The record that belongs to a key; the oldest of several.
+/// Returns the record with this key; the oldest one if there are several.
 ///
 /// # Errors
 /// When the registry cannot be read.
-pub async fn with_key(network: &Network, key: &[u8]) -> Result<Option<NodeRecord>, AdminError> {
+pub async fn with_key(network: &Network, key: &[u8]) -> Result<Option<RegisteredNode>, AdminError> {
     let nodes = network.view(Contract::NodeRegistry, &NodeRegistry::getAllNodesCall {}).await?;
     match nodes.into_iter().find(|entry| entry.node.signingPublicKey[..] == *key) {
         Some(entry) => get(network, entry.nodeId).await.map(Some),
@@ -83,10 +83,10 @@ pub async fn with_key(network: &Network, key: &[u8]) -> Result<Option<NodeRecord
     }
 }
 
-/// Adds a node. It is not canonical yet. Nothing is to be done if it is there already.
+/// Plans to add a node, which is not canonical at first. The plan is empty if the record exists already.
 ///
 /// # Errors
-/// [`AdminError::KeyInUse`]; also when the registry cannot be read.
+/// [`AdminError::KeyInUse`], and when the registry cannot be read.
 pub async fn add(network: &Network, new: &NewNode) -> Result<Plan, AdminError> {
     if let Some(same) = with_key(network, &new.signing_public_key).await? {
         let node_id = same.node_id;
@@ -103,10 +103,10 @@ pub async fn add(network: &Network, new: &NewNode) -> Result<Plan, AdminError> {
     by_admin(network, Plan::of([network.step(Contract::NodeRegistry, &add_node)?])).await
 }
 
-/// Says where a node is reached from now on.
+/// Plans to change the URL of a node's API.
 ///
 /// # Errors
-/// [`AdminError::UnknownNode`]; also when the registry cannot be read.
+/// [`AdminError::UnknownNode`], and when the registry cannot be read.
 pub async fn update_http(
     network: &Network,
     node_id: u32,
@@ -122,10 +122,10 @@ pub async fn update_http(
     Ok(Plan::of([step]).note(format!("only the node's owner can do this: {}", node.owner)))
 }
 
-/// Takes a node into the canonical network.
+/// Plans to add a node to the canonical network.
 ///
 /// # Errors
-/// [`AdminError::UnknownNode`]; also when the registry cannot be read.
+/// [`AdminError::UnknownNode`], and when the registry cannot be read.
 pub async fn add_canonical(network: &Network, node_id: u32) -> Result<Plan, AdminError> {
     if get(network, node_id).await?.is_canonical {
         return Ok(Plan::nothing(format!("node {node_id} is canonical already")));
@@ -134,10 +134,10 @@ pub async fn add_canonical(network: &Network, node_id: u32) -> Result<Plan, Admi
     by_admin(network, Plan::of([network.step(Contract::NodeRegistry, &add)?])).await
 }
 
-/// Takes a node out of the canonical network. Its record stays.
+/// Plans to remove a node from the canonical network. Its record stays.
 ///
 /// # Errors
-/// [`AdminError::UnknownNode`]; also when the registry cannot be read.
+/// [`AdminError::UnknownNode`], and when the registry cannot be read.
 pub async fn remove_canonical(network: &Network, node_id: u32) -> Result<Plan, AdminError> {
     if !get(network, node_id).await?.is_canonical {
         return Ok(Plan::nothing(format!("node {node_id} is not canonical")));

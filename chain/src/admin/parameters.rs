@@ -1,5 +1,4 @@
-//! Parameters: what is set in the registry, what has been brought to the app chain, and what the
-//! contracts have taken over.
+//! Parameters: their values in the registry and on the app chain, and the values that contracts have adopted.
 
 mod known;
 
@@ -10,58 +9,58 @@ use alloy::providers::Provider as _;
 use alloy::rpc::types::{TransactionInput, TransactionRequest};
 use futures_util::future::try_join_all;
 
-use super::{AdminError, ChainRole, Contract, Network, Plan, Step};
+use super::{AdminError, ChainRole, Contract, Network, Plan, PlanStep};
 use crate::contracts::{AppChainParameterRegistry, SettlementChainParameterRegistry, artifact};
 use crate::send::{Call, ViewError};
 
-pub use known::{Kind, Parameter, known, names};
+pub use known::{Parameter, ParameterKind, known, names};
 
-/// A parameter as it stands.
+/// The state of a parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct State {
-    /// Its name.
+pub struct ParameterState {
+    /// The name.
     pub key: String,
-    /// What is set on the settlement chain; zero if nothing is.
+    /// The value on the settlement chain; zero if none is set.
     pub value: B256,
-    /// What the app chain has of it, if that chain was asked and reads it.
+    /// The value on the app chain, if that chain reads the parameter and is connected.
     pub on_app_chain: Option<B256>,
-    /// What the contract goes by, if it can be asked.
+    /// The value that the contract has adopted, if it has a getter.
     pub applied: Option<B256>,
-    /// What is known about it.
+    /// The parameter's declaration, if a contract reads it.
     pub parameter: Option<Parameter>,
 }
 
-impl State {
-    /// The value as people write it.
+impl ParameterState {
+    /// Formats a value as operators write it.
     #[must_use]
     pub fn shown(&self, word: B256) -> String {
         self.parameter.as_ref().map_or(word.to_string(), |parameter| parameter.kind.show(word))
     }
 
-    fn side(&self) -> ChainRole {
-        self.parameter.as_ref().map_or(ChainRole::Settlement, |parameter| parameter.reader.side())
+    fn chain(&self) -> ChainRole {
+        self.parameter.as_ref().map_or(ChainRole::Settlement, |parameter| parameter.reader.chain())
     }
 
-    /// The chain that reads it has it.
+    /// Returns true if the chain that reads the parameter has its present value.
     fn is_there(&self) -> bool {
-        self.side() == ChainRole::Settlement || self.on_app_chain == Some(self.value)
+        self.chain() == ChainRole::Settlement || self.on_app_chain == Some(self.value)
     }
 
-    /// The parameter, if its contract has to be told and has not taken it over.
+    /// Returns the parameter if its contract needs a call to adopt the value and has not adopted it.
     fn to_apply(&self) -> Option<&Parameter> {
         let parameter = self.parameter.as_ref()?;
         (parameter.poke.is_some() && self.applied != Some(self.value)).then_some(parameter)
     }
 }
 
-/// A parameter and the value it shall have.
+/// A parameter's name with its new value.
 pub type Assignment = (String, B256);
 
-/// Reads `KEY=VALUE`. The value of a known parameter is an address, `true` or `false`, or a
-/// decimal number; that of any parameter may be 32 bytes, `0x` and 64 digits.
+/// Parses the value of a parameter: an address, `true` or `false`, or a decimal number by its declaration, or 32 bytes as
+/// `0x` and 64 digits for any parameter.
 ///
 /// # Errors
-/// When the name is not known, or the contract would not take the value.
+/// When the name is not known, or the contract would refuse the value.
 pub fn assignment(key: &str, value: &str) -> Result<Assignment, AdminError> {
     let word = value.parse::<B256>().ok().filter(|_| value.len() == 66);
     let Some(parameter) = known(key) else {
@@ -72,25 +71,25 @@ pub fn assignment(key: &str, value: &str) -> Result<Assignment, AdminError> {
         Some(word) => parameter.kind.takes(word).then_some(word),
         None => parameter.kind.read(value),
     };
-    let fault = || AdminError::Value {
+    let error = || AdminError::Value {
         key: key.into(),
         expected: parameter.kind.expected(),
         given: value.into(),
     };
-    read.map(|word| (key.to_owned(), word)).ok_or_else(fault)
+    read.map(|word| (key.to_owned(), word)).ok_or_else(error)
 }
 
-/// How parameters stand, in the order of their names here.
+/// Returns the states of parameters, in the order of `keys`.
 ///
 /// # Errors
 /// When a registry or a contract cannot be read.
-pub async fn get(network: &Network, keys: &[String]) -> Result<Vec<State>, AdminError> {
+pub async fn get(network: &Network, keys: &[String]) -> Result<Vec<ParameterState>, AdminError> {
     let values = values(network, keys).await?;
     let states = keys.iter().zip(values).map(|(key, value)| state(network, key, value));
     try_join_all(states).await
 }
 
-/// What is set on the settlement chain.
+/// Returns the values on the settlement chain.
 pub(super) async fn values(network: &Network, keys: &[String]) -> Result<Vec<B256>, AdminError> {
     if keys.is_empty() {
         return Ok(Vec::new());
@@ -99,7 +98,7 @@ pub(super) async fn values(network: &Network, keys: &[String]) -> Result<Vec<B25
     network.view(Contract::SettlementChainParameterRegistry, &get).await
 }
 
-/// What the app chain has.
+/// Returns the values on the app chain.
 pub(super) async fn on_app_chain(
     network: &Network,
     keys: &[String],
@@ -111,14 +110,14 @@ pub(super) async fn on_app_chain(
     network.view(Contract::AppChainParameterRegistry, &get).await
 }
 
-async fn state(network: &Network, key: &str, value: B256) -> Result<State, AdminError> {
+async fn state(network: &Network, key: &str, value: B256) -> Result<ParameterState, AdminError> {
     let parameter = known(key);
     let is_reached = |parameter: &Parameter| {
-        network.chain(parameter.reader.side()).is_ok() && network.at(parameter.reader).is_ok()
+        network.chain(parameter.reader.chain()).is_ok() && network.at(parameter.reader).is_ok()
     };
     let (mut on_app_chain, mut applied) = (None, None);
     if let Some(parameter) = parameter.as_ref().filter(|parameter| is_reached(parameter)) {
-        if parameter.reader.side() == ChainRole::App {
+        if parameter.reader.chain() == ChainRole::App {
             let get = AppChainParameterRegistry::get_0Call { key_: key.to_owned() };
             on_app_chain = Some(network.view(Contract::AppChainParameterRegistry, &get).await?);
         }
@@ -126,11 +125,11 @@ async fn state(network: &Network, key: &str, value: B256) -> Result<State, Admin
             applied = word(network, parameter.reader, data).await?;
         }
     }
-    Ok(State { key: key.to_owned(), value, on_app_chain, applied, parameter })
+    Ok(ParameterState { key: key.to_owned(), value, on_app_chain, applied, parameter })
 }
 
-/// Sets parameters on the settlement chain; what is set so already is left out. With `apply`, the
-/// contracts that have not taken the values over are told to.
+/// Plans to set parameters on the settlement chain, without those that have the value already. With `apply`, adds the calls
+/// that make contracts adopt the values.
 ///
 /// # Errors
 /// When a registry or a contract cannot be read.
@@ -141,7 +140,7 @@ pub async fn set(
 ) -> Result<Plan, AdminError> {
     let keys: Vec<_> = assignments.iter().map(|(key, _)| key.clone()).collect();
     let mut states = get(network, &keys).await?;
-    let is_new = |(state, (_, word)): &(&State, &Assignment)| state.value != *word;
+    let is_new = |(state, (_, word)): &(&ParameterState, &Assignment)| state.value != *word;
     let changes: Vec<_> = states
         .iter()
         .zip(assignments)
@@ -156,22 +155,22 @@ pub async fn set(
         }
         state.value = *word;
     }
-    plan = plan.then(taking_over(network, &states, apply)?);
+    plan = plan.then(adopting(network, &states, apply)?);
     if plan.steps.is_empty() {
         plan = plan.note("everything is set so already");
     }
     Ok(plan)
 }
 
-/// Tells contracts to take over what is set and, for the app chain, has arrived there.
+/// Plans the calls that make contracts adopt the present values, as far as those have arrived on the contract's chain.
 ///
 /// # Errors
 /// When a registry or a contract cannot be read.
 pub async fn apply(network: &Network, keys: &[String]) -> Result<Plan, AdminError> {
-    taking_over(network, &get(network, keys).await?, true)
+    adopting(network, &get(network, keys).await?, true)
 }
 
-/// One transaction that sets all of them; none if there are none.
+/// Plans one transaction that sets all of them; none if the list is empty.
 pub(super) fn setting(network: &Network, changes: &[Assignment]) -> Result<Plan, AdminError> {
     const REGISTRY: Contract = Contract::SettlementChainParameterRegistry;
     let step = match changes {
@@ -190,9 +189,9 @@ pub(super) fn setting(network: &Network, changes: &[Assignment]) -> Result<Plan,
     Ok(Plan::of([step]))
 }
 
-fn taking_over(network: &Network, states: &[State], apply: bool) -> Result<Plan, AdminError> {
+fn adopting(network: &Network, states: &[ParameterState], apply: bool) -> Result<Plan, AdminError> {
     let mut plan = Plan::default();
-    let mut pokes = Vec::new();
+    let mut adoptions = Vec::new();
     for state in states {
         let Some(parameter) = state.to_apply() else {
             plan.notes.extend(state.parameter.as_ref().and_then(Parameter::hint));
@@ -204,28 +203,28 @@ fn taking_over(network: &Network, states: &[State], apply: bool) -> Result<Plan,
                 "the app chain reads {key}: bring it there with `params bridge {key} --apply`"
             ));
         } else if apply {
-            pokes.push((state, parameter));
+            adoptions.push((state, parameter));
         } else {
             plan = plan.note(format!("{key} takes effect after {poke}: --apply calls it"));
         }
     }
-    let lowered = lowered_limits(&pokes);
-    pokes.sort_by_key(|(_, parameter)| parameter.rank(lowered.contains(&parameter.reader)));
-    for (_, parameter) in pokes {
+    let lowered = lowered_limits(&adoptions);
+    adoptions.sort_by_key(|(_, parameter)| parameter.rank(lowered.contains(&parameter.reader)));
+    for (_, parameter) in adoptions {
         let to = network.at(parameter.reader)?;
         let data = parameter.poke_data().expect("only what has a poke is to be applied");
         let call = Call { to: Some(to), data, value: U256::ZERO };
-        plan.steps.push(Step { contract: parameter.reader, call, waits: false });
+        plan.steps.push(PlanStep { contract: parameter.reader, call, waits: false });
     }
     Ok(plan)
 }
 
-/// Broadcasters whose new upper limit is below the lower limit they go by: they take the lower one
-/// over first. Otherwise the upper one comes first.
-fn lowered_limits(pokes: &[(&State, &Parameter)]) -> BTreeSet<Contract> {
-    let upper = pokes.iter().filter(|(_, parameter)| parameter.is_upper_limit());
-    let is_lowered = |(state, parameter): &&(&State, &Parameter)| {
-        pokes.iter().any(|(other, lower)| {
+/// Returns the broadcasters whose new upper limit lies below their adopted lower limit. They must adopt the new lower limit
+/// first, because a broadcaster refuses an upper limit below its lower one. All others adopt the upper limit first.
+fn lowered_limits(adoptions: &[(&ParameterState, &Parameter)]) -> BTreeSet<Contract> {
+    let upper = adoptions.iter().filter(|(_, parameter)| parameter.is_upper_limit());
+    let is_lowered = |(state, parameter): &&(&ParameterState, &Parameter)| {
+        adoptions.iter().any(|(other, lower)| {
             lower.is_lower_limit()
                 && lower.reader == parameter.reader
                 && other.applied.is_some_and(|applied| state.value < applied)
@@ -234,13 +233,13 @@ fn lowered_limits(pokes: &[(&State, &Parameter)]) -> BTreeSet<Contract> {
     upper.filter(is_lowered).map(|(_, parameter)| parameter.reader).collect()
 }
 
-/// The one word that a getter returns; nothing if the contract refuses.
+/// Returns the word that a getter returns; `None` if the contract reverts.
 async fn word(
     network: &Network,
     contract: Contract,
     data: Bytes,
 ) -> Result<Option<B256>, AdminError> {
-    let chain = network.chain(contract.side())?;
+    let chain = network.chain(contract.chain())?;
     let address = network.at(contract)?;
     let request = TransactionRequest {
         to: Some(address.into()),
@@ -260,7 +259,7 @@ async fn word(
     }
 }
 
-/// Call data of a function of a contract, by name, with one word or none.
+/// Encodes a call of a contract's function by name, with one word as argument or none.
 fn call_data(contract: Contract, function: &str, argument: Option<U256>) -> Bytes {
     let artifact = artifact::named(contract.interface()).expect("every contract has an artifact");
     let declared = artifact.abi.function(function).and_then(|same_name| same_name.first());

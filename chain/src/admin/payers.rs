@@ -1,4 +1,4 @@
-//! The payer registry: what payers have, and how it goes in and out.
+//! The payer registry: balances, deposits and withdrawals.
 
 use alloy::primitives::Address;
 use alloy::sol_types::SolError;
@@ -8,51 +8,51 @@ use super::{Account, AdminError, Contract, MicroDollars, Network, Plan};
 use crate::contracts::PayerRegistry;
 use crate::contracts::revert::Revert;
 
-/// What a payer has.
+/// The balance of a payer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Balance {
-    /// Whose.
+pub struct PayerBalance {
+    /// The payer.
     pub payer: Address,
-    /// In microdollars; below zero is a debt.
+    /// The balance in microdollars; negative for a debt.
     pub microdollars: i128,
-    /// What is on its way out.
+    /// The pending withdrawal.
     pub withdrawal: Option<Withdrawal>,
-    /// What the account has in fee tokens outside.
+    /// The account's fee tokens outside of the registry.
     pub fee_tokens: MicroDollars,
-    /// The time on the chain, unix seconds.
+    /// The chain's time, unix seconds.
     pub now: u64,
 }
 
-/// A withdrawal that was asked for.
+/// A pending withdrawal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Withdrawal {
-    /// How much.
+    /// The amount.
     pub amount: MicroDollars,
-    /// From when on it can be finalized, unix seconds.
+    /// The time from which it can be finalized, unix seconds.
     pub ready_at: u64,
-    /// Which one of this payer it is, from 1.
+    /// The number of the payer's withdrawal, from 1.
     pub nonce: u32,
 }
 
-/// What the registry asks of everyone.
+/// The bounds that the registry sets for all payers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rules {
-    /// The least that can be deposited at once.
+pub struct PayerRegistryBounds {
+    /// The smallest deposit.
     pub minimum_deposit: MicroDollars,
-    /// How long a withdrawal waits, in seconds.
+    /// The waiting time of a withdrawal in seconds.
     pub withdraw_lock_seconds: u32,
-    /// Whether nothing moves.
+    /// True while deposits and withdrawals are paused.
     pub paused: bool,
 }
 
-/// What a payer has.
+/// Returns the balance of a payer.
 ///
 /// # Errors
 /// When the registry cannot be read.
-pub async fn balance(network: &Network, payer: Address) -> Result<Balance, AdminError> {
+pub async fn balance(network: &Network, payer: Address) -> Result<PayerBalance, AdminError> {
     let get_balance = PayerRegistry::getBalanceCall { payer_: payer };
     let balance = network.view(Contract::PayerRegistry, &get_balance).await?;
-    Ok(Balance {
+    Ok(PayerBalance {
         payer,
         microdollars: i128::try_from(balance).expect("104 bits fit into 128"),
         withdrawal: withdrawal(network, payer).await?,
@@ -61,20 +61,20 @@ pub async fn balance(network: &Network, payer: Address) -> Result<Balance, Admin
     })
 }
 
-/// What the registry asks of everyone.
+/// Returns the bounds that the registry sets for all payers.
 ///
 /// # Errors
 /// When the registry cannot be read.
-pub async fn rules(network: &Network) -> Result<Rules, AdminError> {
+pub async fn bounds(network: &Network) -> Result<PayerRegistryBounds, AdminError> {
     const REGISTRY: Contract = Contract::PayerRegistry;
     let minimum = network.view(REGISTRY, &PayerRegistry::minimumDepositCall {}).await?;
     let lock = network.view(REGISTRY, &PayerRegistry::withdrawLockPeriodCall {}).await?;
     let paused = network.view(REGISTRY, &PayerRegistry::pausedCall {}).await?;
-    Ok(Rules { minimum_deposit: minimum.into(), withdraw_lock_seconds: lock, paused })
+    Ok(PayerRegistryBounds { minimum_deposit: minimum.into(), withdraw_lock_seconds: lock, paused })
 }
 
-/// Pays into a payer's balance, from the account's fee tokens. With `wrap`, what is missing is
-/// made of underlying tokens first.
+/// Plans a deposit into a payer's balance from the account's fee tokens. With `wrap`, missing fee tokens are wrapped from
+/// underlying tokens first.
 ///
 /// # Errors
 /// When the registry would refuse it, tokens are missing, or a contract cannot be read.
@@ -85,18 +85,18 @@ pub async fn deposit(
     amount: MicroDollars,
     wrap: bool,
 ) -> Result<Plan, AdminError> {
-    // In steps, the last would be refused after the others were done.
-    let rules = rules(network).await?;
-    if rules.paused {
+    // The registry would refuse the last step only after the ones before it were mined.
+    let bounds = bounds(network).await?;
+    if bounds.paused {
         return Err(would_revert(&PayerRegistry::Paused {}));
     }
     if payer.is_zero() {
         return Err(would_revert(&PayerRegistry::ZeroPayer {}));
     }
-    if amount < rules.minimum_deposit {
+    if amount < bounds.minimum_deposit {
         return Err(would_revert(&PayerRegistry::InsufficientDeposit {
             amount: amount.on_chain(),
-            minimumDeposit: rules.minimum_deposit.on_chain(),
+            minimumDeposit: bounds.minimum_deposit.on_chain(),
         }));
     }
     let payment = tokens::pay(network, account, Contract::PayerRegistry, amount, wrap).await?;
@@ -115,7 +115,7 @@ pub async fn deposit(
     Ok(payment.before.then(Plan::of([step])).note(format!("deposits {amount} for {payer}")))
 }
 
-/// Asks for a part of the account's own balance. It can be finalized when the lock is over.
+/// Plans to request a withdrawal from the account's own balance. It can be finalized after the lock period.
 ///
 /// # Errors
 /// When the registry cannot be read.
@@ -125,11 +125,11 @@ pub async fn request_withdrawal(
 ) -> Result<Plan, AdminError> {
     let request = PayerRegistry::requestWithdrawalCall { amount_: amount.on_chain() };
     let step = network.step(Contract::PayerRegistry, &request)?;
-    let seconds = rules(network).await?.withdraw_lock_seconds;
+    let seconds = bounds(network).await?.withdraw_lock_seconds;
     Ok(Plan::of([step]).note(format!("asks for {amount}, which is ready {seconds} s later")))
 }
 
-/// Takes a withdrawal back into the balance.
+/// Plans to cancel a withdrawal.
 ///
 /// # Errors
 /// When the registry cannot be read.
@@ -138,7 +138,7 @@ pub async fn cancel_withdrawal(network: &Network, account: &Account) -> Result<P
     about_withdrawal(network, account, Plan::of([step])).await
 }
 
-/// Pays out a withdrawal whose lock is over: as fee tokens, or as what those wrap.
+/// Plans to pay out a withdrawal after the lock period, as fee tokens or as underlying tokens.
 ///
 /// # Errors
 /// When the registry cannot be read.

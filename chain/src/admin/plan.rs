@@ -1,61 +1,64 @@
-//! What is to be done: transactions in their order.
+//! The transactions that an operation needs, in order.
 
 use crate::contracts::artifact;
-use crate::contracts::describe::{self, Described};
+use crate::contracts::describe::{self, Description};
 use crate::send::Call;
 
-use super::Contract;
+use super::contract::Contract;
 
-/// One transaction.
+/// One transaction of a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Step {
-    /// Which contract it calls.
+pub struct PlanStep {
+    /// The contract to call.
     pub contract: Contract,
-    /// Function and arguments.
+    /// The function and its arguments.
     pub call: Call,
-    /// It can succeed only when the steps before it are mined: trying it earlier says nothing.
+    /// True if the step can succeed only after the steps before it are mined, so that running it earlier as a trial
+    /// proves nothing.
     pub waits: bool,
 }
 
-impl Step {
-    /// The call by name and arguments.
+impl PlanStep {
+    /// Describes the call by name and arguments.
     #[must_use]
-    pub fn described(&self) -> Described {
+    pub fn described(&self) -> Description {
         let contract = artifact::named(self.contract.interface());
         let described = contract.and_then(|contract| describe::call(contract, &self.call.data));
         described.expect("every step was encoded from the same interface")
     }
 }
 
-/// What is still to be done for something, and what people should know about it.
+/// The steps that an operation still needs, with notes for the operator.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
-    /// In their order. Empty when everything is as it should be.
-    pub steps: Vec<Step>,
-    /// Sentences.
+    /// The steps in order. Empty if nothing remains to be done.
+    pub steps: Vec<PlanStep>,
+    /// Notes for the operator, as sentences.
     pub notes: Vec<String>,
 }
 
 impl Plan {
-    pub(super) fn of(steps: impl IntoIterator<Item = Step>) -> Self {
+    /// Returns a plan of these steps, without notes.
+    pub(super) fn of(steps: impl IntoIterator<Item = PlanStep>) -> Self {
         Self { steps: steps.into_iter().collect(), notes: Vec::new() }
     }
 
-    /// Nothing is to be done, for this reason.
+    /// Returns an empty plan with its reason as a note.
     pub(super) fn nothing(why: impl Into<String>) -> Self {
         Self { steps: Vec::new(), notes: vec![why.into()] }
     }
 
+    /// Adds a note.
     pub(super) fn note(mut self, note: impl Into<String>) -> Self {
         self.notes.push(note.into());
         self
     }
 
-    /// The steps of another plan, after those of this one.
+    /// Appends the steps of another plan. If this plan has steps, the appended ones wait for them.
     pub(super) fn then(mut self, next: Self) -> Self {
         let waits = !self.steps.is_empty();
         let next_steps = next.steps.into_iter();
-        self.steps.extend(next_steps.map(|step| Step { waits: step.waits || waits, ..step }));
+        self.steps.extend(next_steps.map(|step| PlanStep { waits: step.waits || waits, ..step }));
         self.notes.extend(next.notes);
         self
     }

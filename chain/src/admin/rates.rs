@@ -1,7 +1,7 @@
-//! The rate registry: what messages cost, from when on.
+//! The rate registry: the prices of messages, with the time from which they hold.
 //!
-//! New rates are five parameters and one call that takes them over, so adding them can stop half
-//! way. A second run sees what is set and does the rest.
+//! New rates are five parameters and a call that adopts them, so adding them can stop half way. A second run finds the
+//! parameters set and plans the rest.
 
 use alloy::primitives::{B256, U256};
 use alloy::sol_types::SolError;
@@ -11,40 +11,41 @@ use crate::contracts::parameter as names;
 use crate::contracts::revert::Revert;
 use crate::contracts::{RateRegistry, rate_registry};
 
-/// How far ahead rates begin when nobody says when: every node has read them by then.
+/// Default time between adding rates and their start. Guess: every node has read them by then.
 pub const START_AFTER_SECONDS: u64 = 2 * 3600;
+/// A start further ahead is taken for a time in other units.
 const YEAR_SECONDS: u64 = 366 * 24 * 3600;
 
-/// What the contract is asked for at once.
+/// Entries per call. Guess.
 const PAGE: u64 = 100;
 
 /// Prices of a message, in picodollars (10^-12 of a dollar).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Prices {
-    /// For each message.
+    /// Price of a message.
     pub message_fee: u64,
-    /// For each byte and day.
+    /// Price of a byte and day.
     pub storage_fee: u64,
-    /// For each unit of congestion.
+    /// Price of a unit of congestion.
     pub congestion_fee: u64,
-    /// Messages a minute from which congestion begins; no picodollars.
+    /// The rate in messages a minute above which congestion begins; not an amount.
     pub target_rate_per_minute: u64,
 }
 
 /// One entry of the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rates {
-    /// What messages cost.
+pub struct RateEntry {
+    /// The prices.
     pub prices: Prices,
-    /// From when on, unix seconds.
+    /// The time from which they hold, unix seconds.
     pub start_time: u64,
 }
 
-/// All entries, oldest first.
+/// Returns all entries, oldest first.
 ///
 /// # Errors
 /// When the registry cannot be read.
-pub async fn list(network: &Network) -> Result<Vec<Rates>, AdminError> {
+pub async fn list(network: &Network) -> Result<Vec<RateEntry>, AdminError> {
     let count = network.view(Contract::RateRegistry, &RateRegistry::getRatesCountCall {}).await?;
     let count: u64 = count.saturating_to();
     let mut all = Vec::new();
@@ -57,17 +58,17 @@ pub async fn list(network: &Network) -> Result<Vec<Rates>, AdminError> {
         };
         let page = network.view(Contract::RateRegistry, &page).await?;
         if page.is_empty() {
-            break; // fewer than it says: better the truth than for ever
+            break; // fewer entries than counted: never ask for ever
         }
-        all.extend(page.into_iter().map(Rates::from));
+        all.extend(page.into_iter().map(RateEntry::from));
     }
     Ok(all)
 }
 
-/// Adds an entry. Without a start it begins in [`START_AFTER_SECONDS`], or when an earlier run
-/// said that stopped half way.
+/// Plans to add an entry. Without a start it begins after [`START_AFTER_SECONDS`], or at the start that an interrupted
+/// run has set.
 ///
-/// `now` is the time in unix seconds.
+/// `now` is the present time in unix seconds.
 ///
 /// # Errors
 /// When the contract would refuse it, the start is in the past or too far ahead, or a registry
@@ -109,7 +110,7 @@ pub async fn add(
     Ok(parameters::setting(network, &changes)?.then(Plan::of([update])).note(note))
 }
 
-/// Where an earlier run wanted the same prices to begin.
+/// Returns the start that an interrupted run has set for the same prices.
 fn pending_start(prices: &Prices, set: &[B256], last: Option<u64>, now: u64) -> Option<u64> {
     let start: u64 = U256::from_be_bytes(set.last()?.0).try_into().ok()?;
     let is_pending = words(prices, start)[..] == *set;
@@ -128,7 +129,7 @@ fn check_start(start_time: u64, last: Option<u64>, now: u64) -> Result<(), Admin
                 RateRegistry::InvalidStartTime { startTime: start_time, lastStartTime: last };
             Err(would_revert(&error))
         }
-        // Nothing was priced before the first rates.
+        // Before the first rates no message had a price.
         Some(_) if start_time < now => Err(AdminError::StartInPast { start_time, now }),
         _ if start_time > now.saturating_add(YEAR_SECONDS) => {
             Err(AdminError::StartTooFar { start_time, now })
@@ -142,7 +143,7 @@ fn would_revert(error: &impl SolError) -> AdminError {
     AdminError::WouldRevert { contract: Contract::RateRegistry, revert }
 }
 
-/// In the order in which the contract reads them; the start is the last.
+/// The names in the order in which the contract reads them; the start comes last.
 fn names_of_all() -> [String; 5] {
     [
         names::RATE_REGISTRY_MESSAGE_FEE,
@@ -160,7 +161,7 @@ fn words(prices: &Prices, start_time: u64) -> [B256; 5] {
         .map(names::of_uint)
 }
 
-impl From<rate_registry::RateRegistry::Rates> for Rates {
+impl From<rate_registry::RateRegistry::Rates> for RateEntry {
     fn from(rates: rate_registry::RateRegistry::Rates) -> Self {
         Self {
             prices: Prices {
@@ -182,7 +183,7 @@ mod tests {
         Prices { message_fee: 1, storage_fee: 2, congestion_fee: 3, target_rate_per_minute: 4 };
 
     #[test]
-    fn a_start_that_was_set_but_not_taken_over_is_kept() {
+    fn a_start_that_was_set_but_not_adopted_is_kept() {
         let set = words(&PRICES, 500);
         assert_eq!(pending_start(&PRICES, &set, Some(400), 450), Some(500));
         assert_eq!(pending_start(&PRICES, &set, None, 450), Some(500));

@@ -1,4 +1,4 @@
-//! Fee tokens that a contract shall take from an account: enough of them, and the right to.
+//! Lets a contract take fee tokens from an account: balance and allowance.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,7 +12,7 @@ use alloy::sol_types::{Eip712Domain, SolStruct as _, eip712_domain};
 use super::{Account, AdminError, Contract, MicroDollars, Network, Plan};
 use crate::contracts::FeeToken;
 
-/// How long a permit may be used. The transaction that carries it is sent at once.
+/// Validity of a permit. Guess: the transaction with the permit is sent at once, and mined within the hour.
 const PERMIT_SECONDS: u64 = 3600;
 
 mod eip2612 {
@@ -27,12 +27,12 @@ mod eip2612 {
     }
 }
 
-/// How a contract gets its tokens.
+/// The preparation of a payment to a contract.
 #[derive(Debug)]
 pub(super) struct Payment {
-    /// What has to be mined before.
+    /// The steps that have to be mined before.
     pub(super) before: Plan,
-    /// A signature that goes with the call, instead of an allowance before it.
+    /// A permit that goes with the call, instead of an allowance before it.
     pub(super) permit: Option<Permit>,
 }
 
@@ -45,8 +45,8 @@ pub(super) struct Permit {
     pub(super) s: B256,
 }
 
-/// What is needed so that `spender` can take `amount` fee tokens of the account. With `wrap`, as
-/// many underlying tokens as fee tokens are missing are made fee tokens first.
+/// Prepares a payment of `amount` fee tokens to `spender`. With `wrap`, missing fee tokens are wrapped from underlying
+/// tokens first.
 pub(super) async fn pay(
     network: &Network,
     account: &Account,
@@ -75,7 +75,7 @@ pub(super) async fn pay(
     Ok(Payment { before: before.then(approval), permit: None })
 }
 
-/// What an account has of a token.
+/// Returns an account's balance of a token.
 pub(super) async fn balance(
     network: &Network,
     token: Contract,
@@ -85,7 +85,7 @@ pub(super) async fn balance(
     Ok(MicroDollars::of_token(balance))
 }
 
-/// Steps that make fee tokens of as many underlying ones as are missing.
+/// Plans to wrap the missing fee tokens from underlying ones.
 async fn missing(
     network: &Network,
     owner: Address,
@@ -140,7 +140,7 @@ fn approval(
     Ok(Plan::of([network.step(token, &approve)?]))
 }
 
-/// Nothing if the token is another one than expected: it would not take the signature.
+/// Signs a permit. Returns `None` if the token has another signing domain than expected, and would refuse it.
 async fn permit(
     network: &Network,
     key: &PrivateKeySigner,
@@ -181,7 +181,8 @@ fn domain(chain_id: u64, token: Address) -> Eip712Domain {
     }
 }
 
-/// The time as the chain sees it, unix seconds: a development chain may be ahead of the clock.
+/// Returns the chain's time in unix seconds: the later of the clock and the latest block. A development chain may be ahead
+/// of the clock.
 pub(super) async fn now(network: &Network) -> Result<u64, AdminError> {
     let block = network.settlement.provider().get_block_by_number(BlockNumberOrTag::Latest).await;
     let block = block.map_err(|error| network.settlement.fault("eth_getBlockByNumber", error))?;

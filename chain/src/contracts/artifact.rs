@@ -1,4 +1,4 @@
-//! The compiled contracts by name: interface and code as they are committed.
+//! The compiled contracts by name: interface and code as committed.
 
 use std::sync::LazyLock;
 
@@ -9,16 +9,16 @@ use alloy::sol_types::{SolType, SolValue};
 
 use super::SOURCES;
 
-/// One compiled contract.
+/// A compiled contract.
 #[derive(Debug)]
 pub struct Artifact {
-    /// As in the source: `NodeRegistry`.
+    /// The name in the source: `NodeRegistry`.
     pub name: &'static str,
     /// Functions, events and errors.
     pub abi: JsonAbi,
-    /// What creates the contract, without constructor arguments.
+    /// The code that creates the contract, without constructor arguments.
     pub creation_code: Bytes,
-    /// What lies on the chain afterwards, with immutables left at zero.
+    /// The code on the chain afterwards, with immutables at zero.
     pub deployed_code: Bytes,
 }
 
@@ -27,13 +27,13 @@ static ALL: LazyLock<Vec<Artifact>> = LazyLock::new(|| {
     parsed.collect()
 });
 
-/// Every contract, in alphabetical order.
+/// Returns all contracts in alphabetical order.
 #[must_use]
 pub fn all() -> &'static [Artifact] {
     &ALL
 }
 
-/// The contract of this name.
+/// Returns the contract with this name.
 #[must_use]
 pub fn named(name: &str) -> Option<&'static Artifact> {
     ALL.iter().find(|artifact| artifact.name == name)
@@ -51,7 +51,7 @@ impl Artifact {
         }
     }
 
-    /// The code that creates the contract with these constructor arguments.
+    /// Returns the code that creates the contract with these constructor arguments.
     #[must_use]
     pub fn init_code<A: SolValue>(&self, arguments: &A) -> Bytes
     where

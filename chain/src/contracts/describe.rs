@@ -1,72 +1,29 @@
-//! Calls and errors in words: the name and the arguments instead of hexadecimal digits.
+//! Describes calls and events by name and arguments instead of hexadecimal digits.
 
-use std::fmt;
-
-use alloy::dyn_abi::{DynSolValue, EventExt as _, JsonAbiExt as _};
+use alloy::dyn_abi::{EventExt as _, JsonAbiExt as _};
 use alloy::json_abi::{EventParam, Function, Param};
 use alloy::primitives::LogData;
 
 use super::artifact::Artifact;
-use super::revert::Revert;
+use super::revert::nested_revert;
 
-/// A call or an error by its name, with its arguments.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Described {
-    /// `addNode`
-    pub name: String,
-    /// In the order of the declaration.
-    pub arguments: Vec<Argument>,
-}
+pub use super::description::{Argument, Description};
 
-/// One argument.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Argument {
-    /// As in the interface, without the underscore at its end; empty when it has none.
-    pub name: String,
-    /// The Solidity type: `uint96`, `(uint32,bytes)[]`.
-    pub kind: String,
-    /// Numbers in decimal, bytes and addresses in hex, text as it is.
-    pub value: String,
-    /// The value is text, and is shown in quotes.
-    pub is_text: bool,
-}
-
-/// `name(argument: value, …)`.
-impl fmt::Display for Described {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}(", self.name)?;
-        for (index, argument) in self.arguments.iter().enumerate() {
-            let comma = if index == 0 { "" } else { ", " };
-            write!(f, "{comma}{argument}")?;
-        }
-        f.write_str(")")
-    }
-}
-
-impl fmt::Display for Argument {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.name.is_empty() {
-            write!(f, "{}: ", self.name)?;
-        }
-        if self.is_text { write!(f, "{:?}", self.value) } else { f.write_str(&self.value) }
-    }
-}
-
-/// A call of one of the contract's functions. `None` if it has no such function, or if the
-/// arguments are not encoded as the function takes them.
+/// Describes a call of one of the contract's functions. Returns `None` if the contract has no such function, or if the
+/// arguments do not decode.
 #[must_use]
-pub fn call(contract: &Artifact, data: &[u8]) -> Option<Described> {
+pub fn call(contract: &Artifact, data: &[u8]) -> Option<Description> {
     let (selector, arguments) = data.split_first_chunk::<4>()?;
     let matches = |function: &&Function| function.selector() == *selector;
     let function = contract.abi.functions().find(matches)?;
     let values = function.abi_decode_input(arguments).ok()?;
-    Some(described(&function.name, &function.inputs, &values))
+    Some(Description::new(&function.name, &function.inputs, &values, nested_revert))
 }
 
-/// What a contract has logged. `None` if it has no such event. Of an indexed text the chain keeps
-/// only the hash.
+/// Describes an event of the contract. Returns `None` if the contract has no such event. An indexed string appears as
+/// its hash, which is all that the chain keeps of it.
 #[must_use]
-pub fn event(contract: &Artifact, log: &LogData) -> Option<Described> {
+pub fn event(contract: &Artifact, log: &LogData) -> Option<Description> {
     let topic = log.topics().first()?;
     let event = contract.abi.events().find(|event| event.selector() == *topic)?;
     let decoded = event.decode_log(log).ok()?;
@@ -80,50 +37,7 @@ pub fn event(contract: &Artifact, log: &LogData) -> Option<Described> {
         internal_type: None,
     };
     let params: Vec<_> = event.inputs.iter().map(param).collect();
-    Some(described(&event.name, &params, &values?))
-}
-
-/// Joins a declaration with the values that belong to it.
-pub(super) fn described(name: &str, params: &[Param], values: &[DynSolValue]) -> Described {
-    let argument = |(param, value): (&Param, &DynSolValue)| {
-        let is_text = matches!(value, DynSolValue::String(_));
-        Argument {
-            name: param.name.trim_end_matches('_').to_owned(),
-            kind: param.selector_type().into_owned(),
-            value: if is_text { value.as_str().unwrap_or_default().into() } else { text(value) },
-            is_text,
-        }
-    };
-    let arguments = params.iter().zip(values).map(argument).collect();
-    Described { name: name.to_owned(), arguments }
-}
-
-fn text(value: &DynSolValue) -> String {
-    match value {
-        DynSolValue::Bool(value) => value.to_string(),
-        DynSolValue::Int(value, _) => value.to_string(),
-        DynSolValue::Uint(value, _) => value.to_string(),
-        DynSolValue::FixedBytes(word, len) => format!("0x{}", alloy::hex::encode(&word[..*len])),
-        DynSolValue::Address(address) => address.to_string(),
-        DynSolValue::Function(function) => function.to_string(),
-        DynSolValue::Bytes(bytes) => bytes_text(bytes),
-        DynSolValue::String(text) => format!("{text:?}"),
-        DynSolValue::Array(values) | DynSolValue::FixedArray(values) => {
-            format!("[{}]", list(values))
-        }
-        DynSolValue::Tuple(values) => format!("({})", list(values)),
-    }
-}
-
-/// Errors carry what was reverted inside as bytes: those are an error in their turn.
-fn bytes_text(bytes: &[u8]) -> String {
-    let hex = format!("0x{}", alloy::hex::encode(bytes));
-    let revert = Revert::decode(bytes);
-    if revert.name().is_some() { format!("{hex} ({revert})") } else { hex }
-}
-
-fn list(values: &[DynSolValue]) -> String {
-    values.iter().map(text).collect::<Vec<_>>().join(", ")
+    Some(Description::new(&event.name, &params, &values?, nested_revert))
 }
 
 #[cfg(test)]
@@ -135,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_is_told_with_its_arguments() {
+    fn a_call_shows_its_arguments() {
         let call_data = NodeRegistry::addNodeCall {
             owner_: Address::repeat_byte(1),
             signingPublicKey_: vec![4, 5].into(),
@@ -156,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_told_with_what_is_indexed() {
+    fn events_show_indexed_arguments_too() {
         let text = include_str!("../../../tests/vectors/contracts/event_logs.json");
         let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
         let cases = vectors["cases"].as_array().unwrap();
@@ -174,12 +88,12 @@ mod tests {
                 assert!(argument.value.eq_ignore_ascii_case(expected), "{case}: {described}");
             }
         }
-        let nobody_s = LogData::new_unchecked(vec![[7; 32].into()], [].into());
-        assert_eq!(event(artifact::named("NodeRegistry").unwrap(), &nobody_s), None);
+        let foreign = LogData::new_unchecked(vec![[7; 32].into()], [].into());
+        assert_eq!(event(artifact::named("NodeRegistry").unwrap(), &foreign), None);
     }
 
     #[test]
-    fn lists_are_told_as_lists() {
+    fn lists_are_shown_as_lists() {
         let call_data = SettlementChainGateway::sendParametersCall {
             chainIds_: vec![U256::from(1), U256::from(2)],
             keys_: vec!["a.b".into()],

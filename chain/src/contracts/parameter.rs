@@ -1,30 +1,30 @@
-//! The parameter registry: names and values of what the contracts read from it.
+//! Names and values of the parameters that contracts read from the parameter registry.
 //!
-//! Names are words joined by dots; an address in a name is lower-case hex. A value is one word
-//! of 32 bytes, and numbers, flags and addresses stand at its end.
+//! A name is a list of words joined by dots; an address in a name is lower-case hex. A value is one word of 32 bytes
+//! with the number, flag or address at its end.
 
 use alloy::primitives::{Address, B256, U256};
 
-/// Who may add nodes and choose the canonical ones: an address.
+/// The account that may add nodes and choose the canonical ones: an address.
 pub const NODE_REGISTRY_ADMIN: &str = "xmtp.nodeRegistry.admin";
-/// The most nodes that the canonical network can have: 8 bits.
+/// The largest number of canonical nodes: 8 bits.
 pub const NODE_REGISTRY_MAX_CANONICAL_NODES: &str = "xmtp.nodeRegistry.maxCanonicalNodes";
-/// Who may settle usage, the report manager: an address.
+/// The contract that may settle usage, the report manager: an address.
 pub const PAYER_REGISTRY_SETTLER: &str = "xmtp.payerRegistry.settler";
-/// Who gets the excess, the distribution manager: an address.
+/// The contract that receives the excess, the distribution manager: an address.
 pub const PAYER_REGISTRY_FEE_DISTRIBUTOR: &str = "xmtp.payerRegistry.feeDistributor";
-/// The least that can be deposited at once: microdollars, 96 bits.
+/// The smallest deposit: microdollars, 96 bits.
 pub const PAYER_REGISTRY_MINIMUM_DEPOSIT: &str = "xmtp.payerRegistry.minimumDeposit";
-/// How long a withdrawal waits: seconds, 32 bits, at most a week.
+/// The waiting time of a withdrawal: seconds, 32 bits, at most a week.
 pub const PAYER_REGISTRY_WITHDRAW_LOCK_PERIOD: &str = "xmtp.payerRegistry.withdrawLockPeriod";
-/// Whether the payer registry stands still.
+/// The pause flag of the payer registry.
 pub const PAYER_REGISTRY_PAUSED: &str = "xmtp.payerRegistry.paused";
 /// The protocol's share: hundredths of a percent, at most 10000.
 pub const PAYER_REPORT_MANAGER_PROTOCOL_FEE_RATE: &str = "xmtp.payerReportManager.protocolFeeRate";
-/// Who gets the protocol's share: an address.
+/// The recipient of the protocol's share: an address.
 pub const DISTRIBUTION_MANAGER_PROTOCOL_FEES_RECIPIENT: &str =
     "xmtp.distributionManager.protocolFeesRecipient";
-/// Whether claims and withdrawals stand still.
+/// The pause flag of claims and withdrawals.
 pub const DISTRIBUTION_MANAGER_PAUSED: &str = "xmtp.distributionManager.paused";
 /// Price of a message: picodollars, 64 bits.
 pub const RATE_REGISTRY_MESSAGE_FEE: &str = "xmtp.rateRegistry.messageFee";
@@ -32,58 +32,59 @@ pub const RATE_REGISTRY_MESSAGE_FEE: &str = "xmtp.rateRegistry.messageFee";
 pub const RATE_REGISTRY_STORAGE_FEE: &str = "xmtp.rateRegistry.storageFee";
 /// Price of congestion: picodollars, 64 bits.
 pub const RATE_REGISTRY_CONGESTION_FEE: &str = "xmtp.rateRegistry.congestionFee";
-/// Messages a minute from which congestion begins: 64 bits.
+/// The rate in messages a minute above which congestion begins: 64 bits.
 pub const RATE_REGISTRY_TARGET_RATE_PER_MINUTE: &str = "xmtp.rateRegistry.targetRatePerMinute";
-/// When the next rates begin: unix seconds, 64 bits.
+/// The start of the next rates: unix seconds, 64 bits.
 pub const RATE_REGISTRY_RATES_IN_EFFECT_AFTER: &str = "xmtp.rateRegistry.ratesInEffectAfter";
-/// Whether deposits and parameters to the app chain stand still.
+/// The pause flag of deposits and parameters to the app chain.
 pub const SETTLEMENT_CHAIN_GATEWAY_PAUSED: &str = "xmtp.settlementChainGateway.paused";
-/// Whether withdrawals from the app chain stand still.
+/// The pause flag of withdrawals from the app chain.
 pub const APP_CHAIN_GATEWAY_PAUSED: &str = "xmtp.appChainGateway.paused";
-/// The least bytes of a group's payload: 32 bits, at least 1.
+/// The smallest payload of a group in bytes: 32 bits, at least 1.
 pub const GROUP_MESSAGE_MIN_PAYLOAD_SIZE: &str = "xmtp.groupMessageBroadcaster.minPayloadSize";
-/// The most bytes of a group's payload: 32 bits, at most 262144.
+/// The largest payload of a group in bytes: 32 bits, at most 262144.
 pub const GROUP_MESSAGE_MAX_PAYLOAD_SIZE: &str = "xmtp.groupMessageBroadcaster.maxPayloadSize";
-/// Whether group messages stand still.
+/// The pause flag of group messages.
 pub const GROUP_MESSAGE_PAUSED: &str = "xmtp.groupMessageBroadcaster.paused";
-/// Who may bring the history of groups: an address.
+/// The account that may import the history of groups: an address.
 pub const GROUP_MESSAGE_PAYLOAD_BOOTSTRAPPER: &str =
     "xmtp.groupMessageBroadcaster.payloadBootstrapper";
-/// The least bytes of an identity update: 32 bits, at least 1.
+/// The smallest identity update in bytes: 32 bits, at least 1.
 pub const IDENTITY_UPDATE_MIN_PAYLOAD_SIZE: &str = "xmtp.identityUpdateBroadcaster.minPayloadSize";
-/// The most bytes of an identity update: 32 bits, at most 262144.
+/// The largest identity update in bytes: 32 bits, at most 262144.
 pub const IDENTITY_UPDATE_MAX_PAYLOAD_SIZE: &str = "xmtp.identityUpdateBroadcaster.maxPayloadSize";
-/// Whether identity updates stand still.
+/// The pause flag of identity updates.
 pub const IDENTITY_UPDATE_PAUSED: &str = "xmtp.identityUpdateBroadcaster.paused";
-/// Who may bring the history of identities: an address.
+/// The account that may import the history of identities: an address.
 pub const IDENTITY_UPDATE_PAYLOAD_BOOTSTRAPPER: &str =
     "xmtp.identityUpdateBroadcaster.payloadBootstrapper";
 
-/// Whether an account may set parameters of the settlement chain: any value but zero is yes.
+/// Returns the name of the flag that lets an account set parameters of the settlement chain. Any value but zero counts
+/// as set.
 #[must_use]
 pub fn settlement_admin(account: Address) -> String {
     format!("xmtp.settlementChainParameterRegistry.isAdmin.{account:#x}")
 }
 
-/// The inbox through which the gateway reaches an app chain: an address.
+/// Returns the name of the inbox through which the gateway reaches an app chain: an address.
 #[must_use]
 pub fn inbox(app_chain_id: u64) -> String {
     format!("xmtp.settlementChainGateway.inbox.{app_chain_id}")
 }
 
-/// An address as a value.
+/// Converts an address to a value.
 #[must_use]
 pub fn of_address(address: Address) -> B256 {
     address.into_word()
 }
 
-/// A number as a value. Whether it is too big decides the contract that reads it.
+/// Converts a number to a value. The contract that reads it checks its bound.
 #[must_use]
 pub fn of_uint(number: impl Into<u128>) -> B256 {
     U256::from(number.into()).into()
 }
 
-/// A flag as a value.
+/// Converts a flag to a value.
 #[must_use]
 pub fn of_bool(flag: bool) -> B256 {
     of_uint(flag)

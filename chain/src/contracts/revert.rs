@@ -1,4 +1,4 @@
-//! What a failed call says: the error's name and arguments, over all contracts.
+//! Decodes the errors of failed calls, over all contracts.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,33 +10,33 @@ use alloy::primitives::{Bytes, Selector};
 use alloy::sol_types::{Panic, PanicKind, Revert as ErrorText, SolError};
 
 use super::artifact;
-use super::describe::{Described, described};
+use super::description::Description;
 
-/// Why a call was reverted. Shown by name and arguments; as digits only when nobody knows the name.
+/// The reason for which a call was reverted. Shown by name and arguments, and as digits if no contract declares it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revert {
-    /// What the contract returned.
+    /// The data that the contract returned.
     pub data: Bytes,
-    /// What that means.
-    pub reason: Reason,
+    /// The meaning of the data.
+    pub reason: RevertReason,
 }
 
-/// What the data of a revert means.
+/// The meaning of a revert's data.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reason {
+pub enum RevertReason {
     /// An error that one of the contracts declares.
-    Named(Described),
-    /// A check of the compiler: overflow, index out of range.
+    Named(Description),
+    /// A check that the compiler inserted: overflow, index out of range.
     Panic(PanicKind),
     /// `revert("…")` or `require(…, "…")`.
     Text(String),
-    /// Nothing was said: no such function, out of gas in an inner call, undecodable arguments.
+    /// No data: an unknown function, an inner call out of gas, or undecodable arguments.
     Nothing,
-    /// An error that no contract here declares.
+    /// An error that none of the contracts declares.
     Unknown,
 }
 
-/// Errors of deployed contracts that the present ones don't have any more.
+/// Errors of deployed contracts that the present interfaces do not declare any more.
 const FORMER: [&str; 1] =
     ["error WithdrawalNotReady(uint32 timestamp, uint32 withdrawableTimestamp)"];
 
@@ -47,60 +47,68 @@ static ERRORS: LazyLock<HashMap<Selector, Error>> = LazyLock::new(|| {
 });
 
 impl Revert {
-    /// Reads what a contract returned. Never fails: what is not known stays digits.
+    /// Decodes the data that a contract returned. Unknown data stays digits.
     #[must_use]
     pub fn decode(data: &[u8]) -> Self {
         Self { data: data.to_vec().into(), reason: reason(data) }
     }
 
-    /// The error's name without arguments; `Panic` and `Error` for those that need no declaration.
+    /// Returns the error's name without arguments; `Panic` and `Error` for the two built-in errors.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         match &self.reason {
-            Reason::Named(error) => Some(&error.name),
-            Reason::Panic(_) => Some("Panic"),
-            Reason::Text(_) => Some("Error"),
-            Reason::Nothing | Reason::Unknown => None,
+            RevertReason::Named(error) => Some(&error.name),
+            RevertReason::Panic(_) => Some("Panic"),
+            RevertReason::Text(_) => Some("Error"),
+            RevertReason::Nothing | RevertReason::Unknown => None,
         }
     }
 
-    /// The error as its type, when it is that one.
+    /// Returns the error as type `E`, if it is that one.
     #[must_use]
     pub fn as_error<E: SolError>(&self) -> Option<E> {
         E::abi_decode(&self.data).ok()
     }
 }
 
-fn reason(data: &[u8]) -> Reason {
-    if data.is_empty() {
-        return Reason::Nothing;
-    }
-    if let Some(kind) = Panic::abi_decode(data).ok().and_then(|panic| panic.kind()) {
-        return Reason::Panic(kind);
-    }
-    if let Ok(text) = ErrorText::abi_decode(data) {
-        return Reason::Text(text.reason);
-    }
-    named(data).map_or(Reason::Unknown, Reason::Named)
+/// Describes bytes that are an error: some errors carry the data with which an inner call was reverted.
+pub(super) fn nested_revert(bytes: &[u8]) -> Option<String> {
+    let revert = Revert::decode(bytes);
+    revert.name().is_some().then(|| revert.to_string())
 }
 
-fn named(data: &[u8]) -> Option<Described> {
+fn reason(data: &[u8]) -> RevertReason {
+    if data.is_empty() {
+        return RevertReason::Nothing;
+    }
+    if let Some(kind) = Panic::abi_decode(data).ok().and_then(|panic| panic.kind()) {
+        return RevertReason::Panic(kind);
+    }
+    if let Ok(text) = ErrorText::abi_decode(data) {
+        return RevertReason::Text(text.reason);
+    }
+    named(data).map_or(RevertReason::Unknown, RevertReason::Named)
+}
+
+fn named(data: &[u8]) -> Option<Description> {
     let (selector, arguments) = data.split_first_chunk::<4>()?;
     let error = ERRORS.get(selector)?;
     let values = error.abi_decode_input(arguments).ok()?;
-    Some(described(&error.name, &error.inputs, &values))
+    Some(Description::new(&error.name, &error.inputs, &values, nested_revert))
 }
 
 impl fmt::Display for Revert {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.reason {
-            Reason::Named(error) => error.fmt(f),
-            Reason::Panic(kind) => {
+            RevertReason::Named(error) => error.fmt(f),
+            RevertReason::Panic(kind) => {
                 write!(f, "Panic({:#04x}): {}", *kind as u32, kind.as_str())
             }
-            Reason::Text(text) => write!(f, "Error({text:?})"),
-            Reason::Nothing => f.write_str("reverted without saying why"),
-            Reason::Unknown => write!(f, "an error that no known contract declares: {}", self.data),
+            RevertReason::Text(text) => write!(f, "Error({text:?})"),
+            RevertReason::Nothing => f.write_str("reverted without saying why"),
+            RevertReason::Unknown => {
+                write!(f, "an error that no known contract declares: {}", self.data)
+            }
         }
     }
 }
@@ -113,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_are_told_by_name_and_arguments() {
+    fn errors_show_name_and_arguments() {
         let error = PayerRegistry::InsufficientDeposit {
             amount: "5".parse().unwrap(),
             minimumDeposit: "10000000".parse().unwrap(),
@@ -126,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_reverted_inside_is_told_too() {
+    fn an_inner_error_is_shown_too() {
         let inner = SettlementChainParameterRegistry::NotAdmin {}.abi_encode();
         let outer = SettlementChainParameterRegistry::MigrationFailed {
             migrator_: Address::ZERO,
@@ -138,12 +146,12 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_no_declaration_is_known() {
+    fn built_in_errors_are_known() {
         let panic = Panic { code: U256::from(0x32) }.abi_encode();
         assert_eq!(Revert::decode(&panic).to_string(), "Panic(0x32): array out-of-bounds access");
         let text = ErrorText { reason: "not \"you\"".into() }.abi_encode();
         assert_eq!(Revert::decode(&text).to_string(), r#"Error("not \"you\"")"#);
-        assert_eq!(Revert::decode(&[]).reason, Reason::Nothing);
+        assert_eq!(Revert::decode(&[]).reason, RevertReason::Nothing);
     }
 
     #[test]
@@ -154,10 +162,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_stays_digits() {
+    fn unknown_data_stays_digits() {
         for data in [&[1, 2][..], &[9, 9, 9, 9], &PayerRegistry::InsufficientDeposit::SELECTOR] {
             let revert = Revert::decode(data);
-            assert_eq!(revert.reason, Reason::Unknown);
+            assert_eq!(revert.reason, RevertReason::Unknown);
             assert!(revert.to_string().ends_with(&revert.data.to_string()));
         }
     }

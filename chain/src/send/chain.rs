@@ -1,4 +1,4 @@
-//! A chain that is reached by RPC.
+//! One endpoint of a chain, reached by JSON-RPC over HTTP.
 
 use std::fmt;
 use std::sync::{Arc, Once};
@@ -16,14 +16,15 @@ use super::call::{Call, Quote};
 use super::error::{ConnectError, RequestError, SendError, ViewError, revert_of};
 use crate::contracts::revert::Revert;
 
-/// How long one request may take.
+/// Time limit of a request. Guess.
 pub const REQUEST_MAX: Duration = Duration::from_secs(10);
+/// Time limit of a TCP connection. Guess.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
-/// Gas that no transaction can exceed since EIP-7825.
+/// The gas limit of a transaction (EIP-7825).
 const TRANSACTION_GAS_MAX: u64 = 1 << 24;
 
-/// A chain that was reached, and is the one that was meant. Cheap to clone.
+/// A connection to an endpoint that proved its chain id. Cheap to clone.
 #[derive(Clone)]
 pub struct Chain {
     id: u64,
@@ -38,10 +39,10 @@ impl fmt::Debug for Chain {
 }
 
 impl Chain {
-    /// Connects to `http://…` or `https://…`, and checks that chain `id` is there.
+    /// Connects to `http://…` or `https://…`, and checks that the endpoint serves chain `id`.
     ///
     /// # Errors
-    /// When the URL is none, nobody answers, or another chain does.
+    /// When the URL is malformed, the endpoint does not answer, or it serves another chain.
     pub async fn connect(url: &str, id: u64) -> Result<Self, ConnectError> {
         let (url, endpoint) = parse(url)?;
         let client = http_client().map_err(|error| ConnectError::Url {
@@ -57,10 +58,10 @@ impl Chain {
         Ok(chain)
     }
 
-    /// Asks again which chain is there.
+    /// Checks the endpoint's chain id again.
     ///
     /// # Errors
-    /// When nobody answers, or another chain does.
+    /// When the endpoint does not answer, or serves another chain.
     pub async fn check_id(&self) -> Result<(), ConnectError> {
         let found = self.provider.get_chain_id().await;
         let found = found.map_err(|error| self.fault("eth_chainId", error))?;
@@ -71,31 +72,31 @@ impl Chain {
         Ok(())
     }
 
-    /// Its id.
+    /// Returns the chain id.
     #[must_use]
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// Host and port: what may be shown of the URL.
+    /// Returns scheme, host and port: the part of the URL without secrets.
     #[must_use]
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }
 
-    /// All requests that this module does not make itself.
+    /// Returns the provider, for requests that this type does not offer.
     #[must_use]
     pub fn provider(&self) -> &DynProvider {
         &self.provider
     }
 
-    /// Says of a failed request of [`provider`](Self::provider) where it was made.
+    /// Converts the error of a request through [`provider`](Self::provider), and adds the endpoint.
     #[must_use]
     pub fn fault(&self, method: &'static str, error: TransportError) -> RequestError {
         RequestError::new(&self.endpoint, method, error)
     }
 
-    /// Whether a contract is there.
+    /// Returns true if there is a contract at the address.
     ///
     /// # Errors
     /// When the chain does not answer.
@@ -104,17 +105,16 @@ impl Chain {
         code.map(|code| !code.is_empty()).map_err(|error| self.fault("eth_getCode", error))
     }
 
-    /// Reads from a contract, as things stand in the latest block.
+    /// Calls a view function of a contract on the state of the latest block.
     ///
     /// # Errors
-    /// When there is no contract or another one, when it refuses, or when the chain does not
-    /// answer.
+    /// When there is no contract or another one, when it reverts, or when the chain does not answer.
     pub async fn view<C: SolCall>(&self, to: Address, call: &C) -> Result<C::Return, ViewError> {
         let request = Call::new(to, call).request(Address::ZERO);
         let returned = match self.call(request, BlockId::latest()).await {
             Ok(returned) => returned,
             Err(EthCallError::Reverted(revert)) => return Err(ViewError::Reverted(revert)),
-            Err(EthCallError::Rpc(fault)) => return Err(fault.into()),
+            Err(EthCallError::Rpc(error)) => return Err(error.into()),
         };
         match C::abi_decode_returns(&returned) {
             Ok(value) => Ok(value),
@@ -130,11 +130,10 @@ impl Chain {
         }
     }
 
-    /// What a call would return and cost if this account sent it now. Sends nothing, and needs no
-    /// key.
+    /// Returns the result and the cost of a call if this account sent it now. Sends nothing, and needs no key.
     ///
     /// # Errors
-    /// When it would fail: see the variants that say that nothing was sent.
+    /// When the call would fail: see the variants by which nothing was sent.
     pub async fn quote(&self, from: Address, call: &Call) -> Result<Quote, SendError> {
         self.require_code(call).await?;
         let balance = self
@@ -170,7 +169,7 @@ impl Chain {
         })
     }
 
-    /// A call with data to an account without code succeeds and does nothing: that is never meant.
+    /// Refuses a call with data to an account without code. The chain would accept it and do nothing.
     async fn require_code(&self, call: &Call) -> Result<(), SendError> {
         match call.to {
             Some(address) if !call.data.is_empty() && !self.has_code(address).await? => {
@@ -180,13 +179,13 @@ impl Chain {
         }
     }
 
-    /// What gas a call should be given.
+    /// Estimates the gas of a call, with some room.
     pub(crate) async fn gas_limit(&self, request: TransactionRequest) -> Result<u64, EthCallError> {
         let estimate = self.provider.estimate_gas(request).await;
         estimate.map(with_head_room).map_err(|error| self.call_fault("eth_estimateGas", error))
     }
 
-    /// What gas costs now.
+    /// Returns the present price of gas.
     async fn fees(&self) -> Result<Eip1559Estimation, RequestError> {
         let fees = self.provider.estimate_eip1559_fees().await;
         fees.map_err(|error| self.fault("eth_feeHistory", error))
@@ -204,7 +203,7 @@ impl Chain {
         SendError::Reverted { hash, reason, revert }
     }
 
-    /// The same in words, and as an error of the contract if it is reverted again.
+    /// Returns the reason as text, and the contract's error if the call reverts again.
     pub(crate) async fn reason_of_revert(
         &self,
         from: Address,
@@ -214,12 +213,15 @@ impl Chain {
         let before = receipt.block_number.unwrap_or_default().saturating_sub(1);
         match self.call(call.request(from), BlockId::number(before)).await {
             Err(EthCallError::Reverted(revert)) => (revert.to_string(), Some(revert)),
-            Ok(_) => ("it has failed between others, or its gas was used up".to_owned(), None),
-            Err(EthCallError::Rpc(fault)) => (format!("why is not known ({fault})"), None),
+            Ok(_) => (
+                "it failed on the state between other transactions, or ran out of gas".to_owned(),
+                None,
+            ),
+            Err(EthCallError::Rpc(error)) => (format!("the reason is not known ({error})"), None),
         }
     }
 
-    /// Runs a call without sending it, on top of a block.
+    /// Runs a call on the state of a block, without sending it.
     async fn call(&self, request: TransactionRequest, at: BlockId) -> Result<Bytes, EthCallError> {
         let returned = self.provider.call(request).block(at).await;
         returned.map_err(|error| self.call_fault("eth_call", error))
@@ -233,29 +235,31 @@ impl Chain {
     }
 }
 
-/// Why a call could not be run.
+/// The error of a call that was run without being sent.
 #[derive(Debug)]
 pub(crate) enum EthCallError {
+    /// The contract reverted it.
     Reverted(Revert),
+    /// The request failed.
     Rpc(RequestError),
 }
 
 impl From<EthCallError> for SendError {
-    fn from(fault: EthCallError) -> Self {
-        match fault {
+    fn from(error: EthCallError) -> Self {
+        match error {
             EthCallError::Reverted(revert) => Self::WouldRevert(revert),
-            EthCallError::Rpc(fault) => fault.into(),
+            EthCallError::Rpc(error) => error.into(),
         }
     }
 }
 
-/// A quarter more than was estimated: other transactions may come first and make this one dearer.
+/// Adds a quarter to an estimate, because transactions that are mined before may raise the cost.
 fn with_head_room(estimate: u64) -> u64 {
     let roomy = estimate.saturating_add(estimate / 4);
     roomy.min(estimate.max(TRANSACTION_GAS_MAX))
 }
 
-/// The URL, and what of it may be shown: paths and queries of providers hold keys.
+/// Parses a URL. Returns it with the part that may be shown: paths and queries of providers hold keys.
 pub(crate) fn parse(given: &str) -> Result<(reqwest::Url, String), ConnectError> {
     let fail = |given: &str, reason: &str| {
         Err(ConnectError::Url { given: given.to_owned(), reason: reason.to_owned() })
@@ -275,7 +279,7 @@ pub(crate) fn parse(given: &str) -> Result<(reqwest::Url, String), ConnectError>
     }
 }
 
-/// A client that gives up.
+/// Creates an HTTP client with time limits.
 ///
 /// # Errors
 /// When the system's TLS roots cannot be used.
@@ -284,11 +288,11 @@ pub fn http_client() -> Result<reqwest::Client, reqwest::Error> {
     reqwest::Client::builder().connect_timeout(CONNECT_MAX).timeout(REQUEST_MAX).build()
 }
 
-/// The one place that chooses who does the cryptography of TLS.
+/// Installs the cryptography of TLS for the process, once.
 pub(crate) fn install_cryptography() {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
-        // An error says that the process has chosen already.
+        // An error means that the process has installed another one already.
         let _ = rustls::crypto::ring::default_provider().install_default();
     });
 }
@@ -309,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn head_room_ends_at_what_a_transaction_can_have() {
+    fn head_room_ends_at_the_gas_limit_of_a_transaction() {
         assert_eq!(with_head_room(100), 125);
         assert_eq!(with_head_room(TRANSACTION_GAS_MAX - 1), TRANSACTION_GAS_MAX);
         assert_eq!(with_head_room(TRANSACTION_GAS_MAX + 9), TRANSACTION_GAS_MAX + 9);

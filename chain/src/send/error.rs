@@ -1,4 +1,4 @@
-//! What can go wrong when talking to a chain, and what to do then.
+//! The errors of requests and transactions, with advice to the operator.
 
 use std::time::Duration;
 
@@ -7,96 +7,96 @@ use alloy::transports::{RpcError, TransportError, TransportErrorKind};
 
 use crate::contracts::revert::Revert;
 
-/// A request that got no useful answer.
+/// The failure of a request to an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    /// Nobody answered: not running, not reachable, or too slow.
+    /// No response: the endpoint is not running, not reachable, or too slow.
     #[error("{endpoint} does not answer: {reason}. Check that it runs and that the URL is right")]
     Unreachable {
-        /// Host and port.
+        /// Scheme, host and port of the endpoint.
         endpoint: String,
-        /// What the system said.
+        /// The system's error.
         reason: String,
     },
-    /// It answered with an error.
+    /// An error response.
     #[error("{endpoint} refuses {method}: {message} (code {code})")]
     Refused {
-        /// Host and port.
+        /// Scheme, host and port of the endpoint.
         endpoint: String,
-        /// What was asked.
+        /// The RPC method.
         method: &'static str,
-        /// JSON-RPC's number of the error.
+        /// The error code of JSON-RPC.
         code: i64,
-        /// What it said.
+        /// The error message.
         message: String,
     },
-    /// It answered with something that no chain answers.
+    /// A response that is no valid answer.
     #[error("{endpoint} answers {method} with something that is no answer: {reason}")]
     Malformed {
-        /// Host and port.
+        /// Scheme, host and port of the endpoint.
         endpoint: String,
-        /// What was asked.
+        /// The RPC method.
         method: &'static str,
-        /// What is wrong.
+        /// The defect.
         reason: String,
     },
 }
 
-/// Why there is no connection.
+/// The reason for which an endpoint cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
-    /// No URL of the kind that is needed.
+    /// The URL is malformed, or not of HTTP.
     #[error("{given:?} is no RPC URL: {reason}; it looks like http://127.0.0.1:5061")]
     Url {
-        /// What was given, without secrets.
+        /// The given URL without secrets.
         given: String,
-        /// What is wrong with it.
+        /// The defect.
         reason: String,
     },
-    /// Another chain than the one that was meant.
+    /// The endpoint serves another chain.
     #[error(
         "{endpoint} is chain {found}, and chain {expected} was expected: check the URL and the \
          file with the addresses"
     )]
     WrongChain {
-        /// Host and port.
+        /// Scheme, host and port of the endpoint.
         endpoint: String,
-        /// The id that was meant.
+        /// The expected chain id.
         expected: u64,
-        /// The id that it says.
+        /// The endpoint's chain id.
         found: u64,
     },
-    /// It does not answer as a chain does.
+    /// The request for the chain id failed.
     #[error(transparent)]
     Rpc(#[from] RequestError),
 }
 
-/// Why something could not be read from a contract.
+/// The reason for which a contract could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ViewError {
-    /// There is no contract.
+    /// There is no contract at the address.
     #[error(
         "there is no contract at {address} on chain {chain_id}: check the file with the addresses"
     )]
     NoCode {
-        /// Where it should be.
+        /// The expected address.
         address: Address,
-        /// On which chain.
+        /// The chain id.
         chain_id: u64,
     },
-    /// The contract refuses.
+    /// The contract reverted the call.
     #[error("{0}")]
     Reverted(Revert),
-    /// The contract answers with something else: it is another contract.
+    /// The return value does not decode: it is another contract.
     #[error("{address} on chain {chain_id} does not answer {function} as it should: {reason}")]
     OtherContract {
-        /// Where it is.
+        /// The address.
         address: Address,
-        /// On which chain.
+        /// The chain id.
         chain_id: u64,
-        /// What was called.
+        /// The function's signature.
         function: &'static str,
-        /// What is wrong.
+        /// The defect.
         reason: String,
     },
     /// The chain does not answer.
@@ -104,20 +104,20 @@ pub enum ViewError {
     Rpc(#[from] RequestError),
 }
 
-/// Why a transaction was not sent, or is not known to have done its work.
+/// The reason for which a transaction was not sent, or is not known to have succeeded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// There is no contract; nothing was sent.
+    /// There is no contract at the address; nothing was sent.
     #[error(
         "there is no contract at {address} on chain {chain_id}: check the file with the addresses"
     )]
     NoCode {
-        /// Where it should be.
+        /// The expected address.
         address: Address,
-        /// On which chain.
+        /// The chain id.
         chain_id: u64,
     },
-    /// The contract refuses; nothing was sent.
+    /// The contract would revert the call; nothing was sent.
     #[error("it would be reverted: {0}")]
     WouldRevert(Revert),
     /// The account cannot pay; nothing was sent.
@@ -126,34 +126,34 @@ pub enum SendError {
         format_ether(*.balance), format_ether(*.needed)
     )]
     NoFunds {
-        /// Who should pay.
+        /// The account.
         account: Address,
-        /// On which chain.
+        /// The chain id.
         chain_id: u64,
-        /// What it has, in wei.
+        /// The account's balance in wei.
         balance: U256,
-        /// What it may need, in wei.
+        /// The highest possible cost in wei.
         needed: U256,
     },
-    /// The nonces of the account are used by somebody else faster than here; nothing was sent.
+    /// Another sender uses the account's nonces faster than this one; nothing was sent.
     #[error(
-        "somebody else sends transactions of {account} on chain {chain_id} at the same time: \
+        "another sender sends transactions of {account} on chain {chain_id} at the same time: \
          nothing was sent; wait for the others, then try again"
     )]
     NonceContended {
-        /// Whose nonces.
+        /// The account.
         account: Address,
-        /// On which chain.
+        /// The chain id.
         chain_id: u64,
     },
-    /// It was mined and has failed. The fee is paid, nothing else has changed.
+    /// The transaction was mined and reverted. The fee is paid; nothing else has changed.
     #[error("transaction {hash} was reverted: {reason}")]
     Reverted {
-        /// Which transaction.
+        /// The transaction.
         hash: B256,
-        /// What a repetition of the call says.
+        /// The result of running the call again.
         reason: String,
-        /// The same as an error, if it was reverted again.
+        /// The contract's error, if the call reverted again.
         revert: Option<Revert>,
     },
     /// Another transaction of the account with the same nonce was mined: this one never will be.
@@ -164,46 +164,46 @@ pub enum SendError {
     NonceTaken {
         /// The transaction that was not mined.
         hash: B256,
-        /// Whose nonce.
+        /// The account.
         account: Address,
-        /// Which nonce.
+        /// The nonce.
         nonce: u64,
     },
-    /// It was not mined in time. It still may be.
+    /// The transaction was not mined in time and may be later.
     #[error(
         "transaction {hash} was not mined within {} s, and still may be: look for it before \
          trying again. Another transaction of {account} with nonce {nonce} and a higher fee takes \
          its place", waited.as_secs()
     )]
     NotMined {
-        /// Which transaction.
+        /// The transaction.
         hash: B256,
-        /// Whose.
+        /// The account.
         account: Address,
-        /// Its nonce.
+        /// The nonce.
         nonce: u64,
-        /// How long it was waited for.
+        /// The time waited.
         waited: Duration,
     },
-    /// Earlier transactions of the account are not mined.
+    /// Earlier transactions of the account are still pending.
     #[error(
         "transactions of {account} on chain {chain_id} wait to be mined, from nonce {nonce} on: \
          wait for them, or replace them with a higher fee"
     )]
     NotSettled {
-        /// Whose transactions.
+        /// The account.
         account: Address,
-        /// On which chain.
+        /// The chain id.
         chain_id: u64,
-        /// The first nonce that is not mined.
+        /// The first pending nonce.
         nonce: u64,
     },
-    /// The key does not sign.
+    /// Signing failed; nothing was sent.
     #[error("the key of {account} does not sign: {reason}")]
     Key {
-        /// Whose key.
+        /// The account of the key.
         account: Address,
-        /// What it said.
+        /// The signer's error.
         reason: String,
     },
     /// The chain does not answer; nothing was sent.
@@ -212,7 +212,7 @@ pub enum SendError {
 }
 
 impl SendError {
-    /// What the contract said, if it was the contract that refused.
+    /// Returns the contract's error, if the contract reverted the call.
     #[must_use]
     pub fn revert(&self) -> Option<&Revert> {
         match self {
@@ -246,8 +246,8 @@ impl RequestError {
     }
 }
 
-/// The outer layers of a failed connection repeat the URL, which may hold a secret, and leave out
-/// why.
+/// Returns the message of the innermost error. The outer layers of a failed connection repeat the URL, which may hold a
+/// secret, and leave out the reason.
 pub(crate) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     let mut last = error;
     while let Some(source) = last.source() {
@@ -256,10 +256,9 @@ pub(crate) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     last.to_string()
 }
 
-/// What a contract said when a node refused to run a call; nothing if it was the node that
-/// refused.
+/// Returns the contract's error from a refused call; `None` if the node itself refused.
 pub(super) fn revert_of(error: &TransportError) -> Option<Revert> {
-    /// JSON-RPC's number for a call that was reverted.
+    /// The error code of a reverted call, as go-ethereum defines it.
     const REVERTED: i64 = 3;
     let RpcError::ErrorResp(payload) = error else { return None };
     let said = payload.message.contains("revert") || payload.code == REVERTED;

@@ -1,15 +1,15 @@
-//! Talking to a chain for a person: one way for every command and for the deployment.
+//! Calls and transactions at one endpoint of a chain, for commands and for the deployment.
 //!
 //! ```text
-//! Chain::connect(url, id)          reachable, and the chain that was meant
+//! Chain::connect(url, id)          checks that the endpoint serves this chain
 //!   chain.view(to, &call)          reads
-//!   chain.quote(from, &call)       what a call would do and cost, without sending it
+//!   chain.quote(from, &call)       returns the result and the cost of a call, without sending it
 //!   Sender::new(chain, key)        owns the key's nonces on that chain
 //!     sender.send(&call)           quote, sign, send, wait for the receipt
 //! ```
 //!
-//! Nothing here waits for ever: a request has [`REQUEST_MAX`], a transaction [`RECEIPT_MAX`]
-//! unless told otherwise. A revert is shown by the error's name and arguments.
+//! Every wait ends: a request takes at most [`REQUEST_MAX`], a transaction [`RECEIPT_MAX`] by default. A revert appears by
+//! the error's name and arguments.
 
 mod call;
 mod chain;

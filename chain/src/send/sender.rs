@@ -1,4 +1,4 @@
-//! One account on one chain: signs, counts nonces, waits for receipts.
+//! Sends transactions of one account on one chain, one at a time, and waits for their receipts.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -16,25 +16,26 @@ use super::call::{Call, Quote};
 use super::chain::Chain;
 use super::error::{RequestError, SendError};
 
-/// How long a receipt is waited for, unless told otherwise.
+/// Default time to wait for a receipt. Guess.
 pub const RECEIPT_MAX: Duration = Duration::from_secs(60);
-/// The first look for a receipt comes at once, the next ones ever later, up to this.
+/// Longest pause between two requests for a receipt. Guess.
 const LOOK_EVERY_MAX: Duration = Duration::from_millis(500);
-pub(super) const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
-/// When a nonce is used, the receipt of the transaction that used it may appear a little later, or
-/// at another machine of the same provider.
+/// First pause between two requests. Guess: a development chain mines within milliseconds.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
+/// Time within which a used nonce must show its receipt. Receipts appear later than counts, and at other machines of the
+/// same provider later still. Guess.
 const RECEIPT_FOLLOWS_WITHIN: Duration = Duration::from_secs(3);
-/// How often a nonce that turns out to be used is replaced by the next one.
+/// Attempts with a fresh nonce after another sender took the one before. Guess.
 const NONCE_TRIES: u32 = 5;
 
-/// The one owner of an account's nonces on a chain: two of them for the same account would take
-/// them from one another. Share it by reference.
+/// The owner of an account's nonces on a chain. Two senders for one account take nonces from one another, so share one by
+/// reference.
 pub struct Sender {
     chain: Chain,
     wallet: EthereumWallet,
     account: Address,
     receipt_max: Duration,
-    /// What the next transaction gets, once the chain has been asked.
+    /// The next nonce; `None` until the chain has been asked.
     next_nonce: Mutex<Option<u64>>,
 }
 
@@ -51,18 +52,18 @@ struct Signed {
     nonce: u64,
 }
 
-/// What a node said of a transaction that it was given.
-enum Taken {
-    /// It has it, or may have it: the answer was lost.
+/// A node's response to a transaction.
+enum SubmitOutcome {
+    /// The node has it, or may have it because the response was lost.
     Maybe,
-    /// Its nonce is used, and not by it.
+    /// Another transaction used the nonce.
     NonceUsed,
-    /// It has a gap before this nonce.
+    /// The node misses transactions before this nonce.
     NonceAhead,
 }
 
 impl Sender {
-    /// Sends for the account of this key.
+    /// Creates a sender for the account of this key.
     #[must_use]
     pub fn new(chain: Chain, key: PrivateKeySigner) -> Self {
         Self {
@@ -74,25 +75,25 @@ impl Sender {
         }
     }
 
-    /// The same, waiting so long for a receipt.
+    /// Sets the time to wait for a receipt.
     #[must_use]
     pub fn waiting(self, receipt_max: Duration) -> Self {
         Self { receipt_max, ..self }
     }
 
-    /// The account.
+    /// Returns the account.
     #[must_use]
     pub fn account(&self) -> Address {
         self.account
     }
 
-    /// The chain.
+    /// Returns the chain.
     #[must_use]
     pub fn chain(&self) -> &Chain {
         &self.chain
     }
 
-    /// What the call would return and cost.
+    /// Returns the result and the cost of a call, without sending it.
     ///
     /// # Errors
     /// See [`Chain::quote`].
@@ -100,21 +101,19 @@ impl Sender {
         self.chain.quote(self.account, call).await
     }
 
-    /// Tries the call, and if it would succeed sends it and waits until it is mined. The receipt
-    /// is that of a success.
+    /// Runs the call as a trial, sends it if it would succeed, and waits until it is mined. The receipt is that of a success.
     ///
     /// # Errors
-    /// Each variant says whether something was sent. Trying again is safe unless it says
-    /// otherwise.
+    /// Each variant states whether something was sent. Another attempt is safe unless the variant says otherwise.
     pub async fn send(&self, call: &Call) -> Result<TransactionReceipt, SendError> {
         let quote = self.quote(call).await?;
         self.send_quoted(call, &quote).await
     }
 
-    /// Sends a call that was quoted before, and waits until it is mined.
+    /// Sends a quoted call, and waits until it is mined.
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// See [`send`](Self::send).
     pub async fn send_quoted(
         &self,
         call: &Call,
@@ -129,8 +128,8 @@ impl Sender {
         }
     }
 
-    /// Signs the call with the next nonce and gives it to the node. One at a time, so that no two
-    /// get the same nonce and none is given to the node before its predecessor.
+    /// Signs the call with the next nonce and submits it. The lock admits one call at a time, so no two get the same nonce, and
+    /// the node receives nonces in order.
     async fn submit(&self, call: &Call, quote: &Quote) -> Result<Signed, SendError> {
         let mut next = self.next_nonce.lock().await;
         for _ in 0..NONCE_TRIES {
@@ -138,24 +137,26 @@ impl Sender {
                 Some(nonce) => nonce,
                 None => self.pending_nonce().await?,
             };
-            *next = None; // whatever happens but success: ask the chain again
+            *next = None; // after anything but success the chain is asked again
             let signed = self.sign(call, quote, nonce).await?;
             match self.hand_over(&signed).await? {
-                Taken::Maybe => {
+                SubmitOutcome::Maybe => {
                     *next = Some(nonce + 1);
                     return Ok(signed);
                 }
-                Taken::NonceUsed | Taken::NonceAhead => sleep(LOOK_AGAIN_AFTER).await,
+                SubmitOutcome::NonceUsed | SubmitOutcome::NonceAhead => {
+                    sleep(LOOK_AGAIN_AFTER).await
+                }
             }
         }
         Err(SendError::NonceContended { account: self.account, chain_id: self.chain.id() })
     }
 
-    /// Waits until every transaction of the account that the node knows is mined, so that what the
-    /// chain says is not about to change by an earlier run's doing.
+    /// Waits until every transaction of the account that the node knows is mined, so that no transaction of an earlier run
+    /// changes the chain's state later.
     ///
     /// # Errors
-    /// `NotSettled` when they are not mined in time.
+    /// [`SendError::NotSettled`] when they are not mined in time.
     pub async fn settled(&self) -> Result<(), SendError> {
         let begun = Instant::now();
         loop {
@@ -199,17 +200,17 @@ impl Sender {
         Ok(Signed { hash: *envelope.tx_hash(), raw: envelope.encoded_2718().into(), nonce })
     }
 
-    /// Gives the transaction to the node. When the answer is lost, the transaction may not be.
-    async fn hand_over(&self, signed: &Signed) -> Result<Taken, SendError> {
+    /// Submits the transaction. A lost response leaves open if the node has it.
+    async fn hand_over(&self, signed: &Signed) -> Result<SubmitOutcome, SendError> {
         let Err(error) = self.chain.provider().send_raw_transaction(&signed.raw).await else {
-            return Ok(Taken::Maybe);
+            return Ok(SubmitOutcome::Maybe);
         };
         let Some(payload) = error.as_error_resp() else {
             let fault = self.chain.fault("eth_sendRawTransaction", error);
             return match fault {
                 // It may have arrived.
                 RequestError::Unreachable { .. } | RequestError::Malformed { .. } => {
-                    Ok(Taken::Maybe)
+                    Ok(SubmitOutcome::Maybe)
                 }
                 fault @ RequestError::Refused { .. } => Err(fault.into()),
             };
@@ -217,20 +218,20 @@ impl Sender {
         let said = payload.message.to_ascii_lowercase();
         let is = |text: &str| said.contains(text);
         if is("already known") || is("already imported") || is("already in the mempool") {
-            Ok(Taken::Maybe)
+            Ok(SubmitOutcome::Maybe)
         } else if is("nonce too low")
             || is("replacement transaction underpriced")
             || is("nonce has already been used")
         {
-            Ok(Taken::NonceUsed)
+            Ok(SubmitOutcome::NonceUsed)
         } else if is("nonce too high") {
-            Ok(Taken::NonceAhead)
+            Ok(SubmitOutcome::NonceAhead)
         } else {
             Err(self.chain.fault("eth_sendRawTransaction", error).into())
         }
     }
 
-    /// Waits for the receipt. What the node fails to answer meanwhile is asked again.
+    /// Waits for the receipt. Failed requests are repeated meanwhile.
     async fn receipt_of(&self, signed: &Signed) -> Result<TransactionReceipt, SendError> {
         let begun = Instant::now();
         let mut used_since = None;

@@ -1,6 +1,6 @@
 //! `hawser fees`: what nodes and the protocol have earned.
 
-use hawser_chain::admin::fees::{self, Beneficiary, Claims, Owed};
+use hawser_chain::admin::fees::{self, Beneficiary, ReportClaims, OwedFees};
 use hawser_node::error::RunError;
 use serde_json::{Value, json};
 
@@ -80,7 +80,7 @@ async fn show(args: &FeesShowArgs, as_json: bool) -> Result<(), RunError> {
     Ok(())
 }
 
-fn totals(owed: &Owed) -> Fields {
+fn totals(owed: &OwedFees) -> Fields {
     Fields::default()
         .amount("protocol_owed", owed.protocol)
         .with("protocol_recipient", owed.protocol_recipient.to_string())
@@ -88,8 +88,8 @@ fn totals(owed: &Owed) -> Fields {
         .amount("excess_of_payers", owed.excess)
 }
 
-fn report(claims: &Claims) -> Fields {
-    let Claims { report, nodes, protocol } = claims;
+fn report(claims: &ReportClaims) -> Fields {
+    let ReportClaims { report, nodes, protocol } = claims;
     let state = if report.is_settled { "settled" } else { "not settled" };
     let ids = |ids: &mut dyn Iterator<Item = &u32>| ids.copied().collect::<Value>();
     Fields::default()

@@ -1,7 +1,7 @@
 //! `hawser payer`: paying in, looking, taking out.
 
 use alloy::primitives::Address;
-use hawser_chain::admin::payers::{self, Balance};
+use hawser_chain::admin::payers::{self, PayerBalance};
 use hawser_chain::admin::{Account, MicroDollars};
 use hawser_node::error::RunError;
 
@@ -51,11 +51,11 @@ async fn balance(args: &BalanceArgs, as_json: bool) -> Result<(), RunError> {
     };
     let network = onchain::connect(&args.network, Reach::Settlement).await?;
     let balance = payers::balance(&network, payer).await?;
-    let rules = payers::rules(&network).await?;
+    let bounds = payers::bounds(&network).await?;
     let fields = fields(&balance)
-        .amount("minimum_deposit", rules.minimum_deposit)
-        .with("withdraw_lock_seconds", rules.withdraw_lock_seconds)
-        .with("paused", rules.paused);
+        .amount("minimum_deposit", bounds.minimum_deposit)
+        .with("withdraw_lock_seconds", bounds.withdraw_lock_seconds)
+        .with("paused", bounds.paused);
     if as_json {
         output::line(fields.into_json());
     } else {
@@ -112,7 +112,7 @@ async fn finish(session: Session, payer: Option<Address>) -> Result<(), RunError
     Ok(())
 }
 
-fn fields(balance: &Balance) -> Fields {
+fn fields(balance: &PayerBalance) -> Fields {
     let amount = MicroDollars::new(balance.microdollars.unsigned_abs()).unwrap_or_default();
     let fields = Fields::default()
         .with("payer", balance.payer.to_string())

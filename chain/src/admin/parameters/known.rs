@@ -1,5 +1,4 @@
-//! Every parameter that a contract reads: its name, what it may be, and the function that makes
-//! the contract take it over.
+//! Every parameter that a contract reads: its name, its accepted values, and the function by which the contract adopts it.
 
 use alloy::primitives::{Address, B256, Bytes, U256};
 
@@ -9,39 +8,40 @@ use super::call_data;
 /// A parameter that a contract reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parameter {
-    /// Its name.
+    /// The name.
     pub key: String,
-    /// What it may be.
-    pub kind: Kind,
-    /// Who reads it.
+    /// The accepted values.
+    pub kind: ParameterKind,
+    /// The contract that reads it.
     pub reader: Contract,
+    /// The function by which the contract adopts the value, if it has one.
     pub(super) poke: Option<&'static str>,
     getter: Option<&'static str>,
     argument: Option<U256>,
 }
 
-/// What a parameter may be.
+/// The accepted values of a parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ParameterKind {
     /// An account or a contract.
     Address {
-        /// Zero is refused by the contract.
+        /// True if the contract refuses zero.
         required: bool,
     },
-    /// Yes or no.
+    /// True or false.
     Flag,
     /// A whole number.
     Number {
-        /// The smallest that the contract takes.
+        /// The smallest accepted value.
         least: u128,
-        /// The largest that the contract takes.
+        /// The largest accepted value.
         most: u128,
     },
-    /// Any word: not zero is yes.
+    /// A flag of which any word but zero counts as set.
     Admin,
 }
 
-impl Kind {
+impl ParameterKind {
     pub(super) fn read(self, text: &str) -> Option<B256> {
         let word = match self {
             Self::Address { .. } => {
@@ -83,7 +83,7 @@ impl Kind {
         }
     }
 
-    /// The value as people write it.
+    /// Formats a value as operators write it.
     #[must_use]
     pub fn show(self, word: B256) -> String {
         let number = U256::from_be_bytes(word.0);
@@ -101,7 +101,7 @@ impl Kind {
 struct Row {
     reader: Contract,
     name: &'static str,
-    kind: Kind,
+    kind: ParameterKind,
     poke: Option<&'static str>,
     getter: Option<&'static str>,
 }
@@ -109,26 +109,27 @@ struct Row {
 const fn row(
     reader: Contract,
     name: &'static str,
-    kind: Kind,
+    kind: ParameterKind,
     poke: &'static str,
     getter: &'static str,
 ) -> Row {
     Row { reader, name, kind, poke: Some(poke), getter: Some(getter) }
 }
 
-/// Nobody has to tell the contract, or this does not.
-const fn read_only(reader: Contract, name: &'static str, kind: Kind) -> Row {
+/// A parameter that needs no call to be adopted, or none of this program.
+const fn read_only(reader: Contract, name: &'static str, kind: ParameterKind) -> Row {
     Row { reader, name, kind, poke: None, getter: None }
 }
 
-const fn number(least: u128, most: u128) -> Kind {
-    Kind::Number { least, most }
+const fn number(least: u128, most: u128) -> ParameterKind {
+    ParameterKind::Number { least, most }
 }
 
-const ACCOUNT: Kind = Kind::Address { required: true };
-const ACCOUNT_OR_NONE: Kind = Kind::Address { required: false };
+const ACCOUNT: ParameterKind = ParameterKind::Address { required: true };
+const ACCOUNT_OR_NONE: ParameterKind = ParameterKind::Address { required: false };
+/// The bounds below are those of the contracts.
 const U32_MAX: u128 = u32::MAX as u128;
-const U64: Kind = number(0, u64::MAX as u128);
+const U64: ParameterKind = number(0, u64::MAX as u128);
 const WEEK_SECONDS: u128 = 604_800;
 const PAYLOAD_MAX: u128 = 262_144;
 const HUNDRED_PERCENT: u128 = 10_000;
@@ -153,11 +154,11 @@ const ROWS: &[Row] = &[
     row(Payers, "feeDistributor", ACCOUNT, "updateFeeDistributor", "feeDistributor"),
     row(Payers, "minimumDeposit", number(1, (1 << 96) - 1), "updateMinimumDeposit", "minimumDeposit"),
     row(Payers, "withdrawLockPeriod", number(0, WEEK_SECONDS), "updateWithdrawLockPeriod", "withdrawLockPeriod"),
-    row(Payers, "paused", Kind::Flag, PAUSE, "paused"),
+    row(Payers, "paused", ParameterKind::Flag, PAUSE, "paused"),
     row(Reports, "protocolFeeRate", number(0, HUNDRED_PERCENT), "updateProtocolFeeRate", "protocolFeeRate"),
     row(Distribution, "protocolFeesRecipient", ACCOUNT_OR_NONE, "updateProtocolFeesRecipient", "protocolFeesRecipient"),
-    row(Distribution, "paused", Kind::Flag, PAUSE, "paused"),
-    row(Gateway, "paused", Kind::Flag, PAUSE, "paused"),
+    row(Distribution, "paused", ParameterKind::Flag, PAUSE, "paused"),
+    row(Gateway, "paused", ParameterKind::Flag, PAUSE, "paused"),
     read_only(Rates, "messageFee", U64),
     read_only(Rates, "storageFee", U64),
     read_only(Rates, "congestionFee", U64),
@@ -165,13 +166,13 @@ const ROWS: &[Row] = &[
     read_only(Rates, "ratesInEffectAfter", U64),
     row(Groups, "minPayloadSize", number(1, U32_MAX), LOWER_LIMIT, "minPayloadSize"),
     row(Groups, "maxPayloadSize", number(0, PAYLOAD_MAX), UPPER_LIMIT, "maxPayloadSize"),
-    row(Groups, "paused", Kind::Flag, PAUSE, "paused"),
+    row(Groups, "paused", ParameterKind::Flag, PAUSE, "paused"),
     row(Groups, "payloadBootstrapper", ACCOUNT, "updatePayloadBootstrapper", "payloadBootstrapper"),
     row(Identities, "minPayloadSize", number(1, U32_MAX), LOWER_LIMIT, "minPayloadSize"),
     row(Identities, "maxPayloadSize", number(0, PAYLOAD_MAX), UPPER_LIMIT, "maxPayloadSize"),
-    row(Identities, "paused", Kind::Flag, PAUSE, "paused"),
+    row(Identities, "paused", ParameterKind::Flag, PAUSE, "paused"),
     row(Identities, "payloadBootstrapper", ACCOUNT, "updatePayloadBootstrapper", "payloadBootstrapper"),
-    row(AppGateway, "paused", Kind::Flag, PAUSE, "paused"),
+    row(AppGateway, "paused", ParameterKind::Flag, PAUSE, "paused"),
     read_only(Nodes, MIGRATOR, ACCOUNT_OR_NONE),
     read_only(Rates, MIGRATOR, ACCOUNT_OR_NONE),
     read_only(Payers, MIGRATOR, ACCOUNT_OR_NONE),
@@ -186,19 +187,19 @@ const ROWS: &[Row] = &[
     read_only(Identities, MIGRATOR, ACCOUNT_OR_NONE),
 ];
 
-/// `xmtp.payerRegistry.paused`: the contract's name begins with a small letter.
+/// Returns a parameter's name, such as `xmtp.payerRegistry.paused`: the contract's name begins with a small letter.
 fn key_of(reader: Contract, name: &str) -> String {
     let (first, rest) = reader.name().split_at(1);
     format!("xmtp.{}{rest}.{name}", first.to_ascii_lowercase())
 }
 
-/// The names of all parameters whose name has no part that varies.
+/// Returns the names of all parameters without a variable part.
 #[must_use]
 pub fn names() -> Vec<String> {
     ROWS.iter().map(|row| key_of(row.reader, row.name)).collect()
 }
 
-/// What is known about a parameter; nothing if no contract reads it.
+/// Returns the declaration of a parameter; `None` if no contract reads it.
 #[must_use]
 pub fn known(key: &str) -> Option<Parameter> {
     let row = ROWS.iter().find(|row| key_of(row.reader, row.name) == key);
@@ -213,7 +214,7 @@ pub fn known(key: &str) -> Option<Parameter> {
     plain.or_else(|| inbox(key)).or_else(|| admin(key))
 }
 
-/// The inbox for an app chain, named by its id.
+/// Returns the inbox of an app chain, whose id is the last part of the name.
 fn inbox(key: &str) -> Option<Parameter> {
     let chain_id = key.strip_prefix(&key_of(Gateway, "inbox."))?;
     let is_decimal = chain_id.parse::<u64>().is_ok_and(|id| id.to_string() == chain_id);
@@ -227,14 +228,14 @@ fn inbox(key: &str) -> Option<Parameter> {
     })
 }
 
-/// Whether an account is an admin, named by its address in lower case.
+/// Returns the admin flag of an account, whose address in lower case is the last part of the name.
 fn admin(key: &str) -> Option<Parameter> {
     [Registry, AppRegistry].into_iter().find_map(|reader| {
         let account = key.strip_prefix(&key_of(reader, "isAdmin."))?;
         let is_lower = |address: Address| format!("{address:#x}") == account;
         account.parse().is_ok_and(is_lower).then(|| Parameter {
             key: key.to_owned(),
-            kind: Kind::Admin,
+            kind: ParameterKind::Admin,
             reader,
             poke: None,
             getter: None,
@@ -243,7 +244,7 @@ fn admin(key: &str) -> Option<Parameter> {
     })
 }
 
-/// The known name that looks most like this one, if one does.
+/// Returns a known name that is similar to this one, if there is one.
 pub(super) fn near(key: &str) -> Option<String> {
     let lower = key.to_ascii_lowercase();
     let last = lower.rsplit('.').next().filter(|last| last.len() > 3)?;
@@ -255,23 +256,23 @@ pub(super) fn near(key: &str) -> Option<String> {
 }
 
 impl Parameter {
-    /// The call that makes the contract take the value over.
+    /// Encodes the call by which the contract adopts the value.
     pub(super) fn poke_data(&self) -> Option<Bytes> {
         self.poke.map(|poke| call_data(self.reader, poke, self.argument))
     }
 
-    /// The call that says what the contract goes by.
+    /// Encodes the call that returns the adopted value.
     pub(super) fn getter_data(&self) -> Option<Bytes> {
         self.getter.map(|getter| call_data(self.reader, getter, self.argument))
     }
 
-    /// The same call for people.
+    /// Formats the adopting call for the operator.
     pub(super) fn poke_name(&self) -> String {
         let argument = self.argument.map(|word| word.to_string()).unwrap_or_default();
         format!("{}.{}({argument})", self.reader, self.poke.unwrap_or_default())
     }
 
-    /// What has to be done with a value that no poke of ours takes over.
+    /// Returns the operator's next step for a value that no call of this program makes the contract adopt.
     pub(super) fn hint(&self) -> Option<String> {
         let key = &self.key;
         if self.poke.is_some() {
@@ -279,7 +280,7 @@ impl Parameter {
         } else if self.reader == Rates && !key.ends_with(MIGRATOR) {
             Some(format!("{key} takes effect with the others: `registry rates add` sees to that"))
         } else if key.ends_with(MIGRATOR) {
-            Some(format!("{key} takes effect when somebody calls migrate() of {}", self.reader))
+            Some(format!("{key} takes effect with a call of migrate() of {}", self.reader))
         } else {
             None
         }
@@ -293,7 +294,7 @@ impl Parameter {
         self.poke == Some(LOWER_LIMIT)
     }
 
-    /// Its place among several that are taken over together.
+    /// Returns the position among several parameters that are adopted together.
     pub(super) fn rank(&self, lower_limit_first: bool) -> u8 {
         match (self.is_lower_limit(), lower_limit_first) {
             (true, true) => 0,
@@ -333,12 +334,12 @@ mod tests {
                 assert_eq!(parameter.getter_data().unwrap().len() % 32, 4, "{key}");
             }
             let kind = match text("value_type") {
-                "address" => matches!(parameter.kind, Kind::Address { .. }),
-                "bool" => parameter.kind == Kind::Flag,
-                "nonzero = admin" => parameter.kind == Kind::Admin,
+                "address" => matches!(parameter.kind, ParameterKind::Address { .. }),
+                "bool" => parameter.kind == ParameterKind::Flag,
+                "nonzero = admin" => parameter.kind == ParameterKind::Admin,
                 number => {
                     let bits: u32 = number.strip_prefix("uint").unwrap().parse().unwrap();
-                    matches!(parameter.kind, Kind::Number { most, .. } if most < 1 << bits)
+                    matches!(parameter.kind, ParameterKind::Number { most, .. } if most < 1 << bits)
                 }
             };
             assert!(kind, "{key}: {:?}", parameter.kind);
@@ -353,10 +354,10 @@ mod tests {
     fn values_are_read_and_shown_as_the_contracts_decode_them() {
         let kind_of = |name: &str| match name {
             "address" => ACCOUNT_OR_NONE,
-            "bool" => Kind::Flag,
+            "bool" => ParameterKind::Flag,
             number => {
                 let bits: u32 = number.strip_prefix("uint").unwrap().parse().unwrap();
-                Kind::Number { least: 0, most: (1 << bits) - 1 }
+                ParameterKind::Number { least: 0, most: (1 << bits) - 1 }
             }
         };
         let vectors = vectors();
@@ -377,13 +378,13 @@ mod tests {
     }
 
     #[test]
-    fn what_a_contract_would_not_take_is_no_value() {
+    fn values_that_the_contract_would_refuse_are_refused() {
         let refused = [
             (ACCOUNT, "0x0000000000000000000000000000000000000000"),
             (ACCOUNT, "0x12"),
             (ACCOUNT, "74f3CC12197b6Aa1cB71844E98922db008E4C1Ef"),
-            (Kind::Flag, "yes"),
-            (Kind::Flag, "2"),
+            (ParameterKind::Flag, "yes"),
+            (ParameterKind::Flag, "2"),
             (number(0, 255), "256"),
             (number(1, 10), "0"),
             (number(0, 255), "-1"),

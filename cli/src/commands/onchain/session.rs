@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use alloy::rpc::types::TransactionReceipt;
 use alloy::signers::local::PrivateKeySigner;
-use hawser_chain::admin::{Account, AdminError, ChainRole, Network, Plan, Step};
+use hawser_chain::admin::{Account, AdminError, ChainRole, Network, Plan, PlanStep};
 use hawser_chain::send::{Chain, SendError, Sender};
 use hawser_node::error::RunError;
 use serde_json::{Value, json};
@@ -144,7 +144,7 @@ impl Session {
             None
         } else {
             let account = self.account.required()?;
-            let side = what.step.contract.side();
+            let side = what.step.contract.chain();
             let chain = self.network.chain(side)?;
             let quote = chain.quote(account, &what.step.call).await;
             Some(quote.map_err(|error| what.failed(&error))?)
@@ -158,7 +158,7 @@ impl Session {
 
     async fn send(&mut self, what: &Numbered<'_>, place: usize) -> Result<(), RunError> {
         let senders = self.senders.as_ref().ok_or_else(no_key)?;
-        let side = what.step.contract.side();
+        let side = what.step.contract.chain();
         let sender = senders.of(side).ok_or_else(|| RunError::from(AdminError::NoChain(side)))?;
         self.say(format_args!("step {}: waiting until it is mined", what.number));
         let receipt = sender.send(&what.step.call).await.map_err(|error| what.failed(&error))?;
@@ -235,7 +235,7 @@ impl Session {
 
 /// A step and its place among others.
 struct Numbered<'a> {
-    step: &'a Step,
+    step: &'a PlanStep,
     number: usize,
     count: usize,
 }

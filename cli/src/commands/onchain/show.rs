@@ -3,8 +3,8 @@
 use alloy::primitives::U256;
 use alloy::primitives::utils::{format_ether, format_units};
 use alloy::rpc::types::TransactionReceipt;
-use hawser_chain::admin::{ChainRole, Contract, MicroDollars, Network, Step};
-use hawser_chain::contracts::describe::{Argument, Described};
+use hawser_chain::admin::{ChainRole, Contract, MicroDollars, Network, PlanStep};
+use hawser_chain::contracts::describe::{Argument, Description};
 use hawser_chain::send::Quote;
 use serde_json::{Map, Value, json};
 
@@ -104,9 +104,9 @@ fn date(seconds: u64) -> String {
 }
 
 /// A step for people: where, what, and with which arguments.
-pub(super) fn step_text(network: &Network, step: &Step, number: usize, count: usize) -> String {
+pub(super) fn step_text(network: &Network, step: &PlanStep, number: usize, count: usize) -> String {
     let call = step.described();
-    let side = step.contract.side();
+    let side = step.contract.chain();
     let chain_id = chain_id(network, step);
     let to = step.call.to.unwrap_or_default();
     let head = format!(
@@ -118,7 +118,7 @@ pub(super) fn step_text(network: &Network, step: &Step, number: usize, count: us
 }
 
 /// What a multisig is given.
-pub(super) fn calldata_text(step: &Step) -> String {
+pub(super) fn calldata_text(step: &PlanStep) -> String {
     let to = step.call.to.unwrap_or_default();
     format!("  to     {to}\n  value  {}\n  data   {}", step.call.value, step.call.data)
 }
@@ -139,7 +139,7 @@ pub(super) fn quote_text(quote: Option<&Quote>) -> String {
 /// What it did.
 pub(super) fn receipt_text(
     receipt: &TransactionReceipt,
-    events: &[(Contract, Described)],
+    events: &[(Contract, Description)],
 ) -> String {
     let head = format!(
         "  mined in block {} as {}, for {} of the native token ({} gas)",
@@ -153,7 +153,7 @@ pub(super) fn receipt_text(
 }
 
 /// The step for programs.
-pub(super) fn step_json(network: &Network, step: &Step) -> Value {
+pub(super) fn step_json(network: &Network, step: &PlanStep) -> Value {
     let call = step.described();
     json!({
         "chain_id": chain_id(network, step),
@@ -178,9 +178,9 @@ pub(super) fn quote_json(quote: &Quote) -> Value {
 /// What it did, for programs.
 pub(super) fn receipt_json(
     receipt: &TransactionReceipt,
-    events: &[(Contract, Described)],
+    events: &[(Contract, Description)],
 ) -> Value {
-    let event = |(contract, event): &(Contract, Described)| {
+    let event = |(contract, event): &(Contract, Description)| {
         json!({
             "contract": contract.name(),
             "event": event.name,
@@ -210,8 +210,8 @@ fn gwei(wei: u128) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-fn chain_id(network: &Network, step: &Step) -> u64 {
-    match step.contract.side() {
+fn chain_id(network: &Network, step: &PlanStep) -> u64 {
+    match step.contract.chain() {
         ChainRole::Settlement => network.settlement.id(),
         ChainRole::App => network.app_id,
     }

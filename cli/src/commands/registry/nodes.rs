@@ -1,6 +1,6 @@
 //! `hawser registry node` and `hawser registry canonical`.
 
-use hawser_chain::admin::nodes::{self, NewNode, NodeRecord};
+use hawser_chain::admin::nodes::{self, NewNode, RegisteredNode};
 use hawser_node::error::RunError;
 use hawser_proto::PublicKey;
 use serde_json::Value;
@@ -83,7 +83,7 @@ async fn finish(session: Session, node_id: u32) -> Result<(), RunError> {
 }
 
 /// With the names of `registry.json`, and the owner.
-fn fields(node: NodeRecord) -> Fields {
+fn fields(node: RegisteredNode) -> Fields {
     Fields::default()
         .with("nodeId", node.node_id)
         .with("owner", node.owner.to_string())

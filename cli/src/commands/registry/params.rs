@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use hawser_chain::admin::bridge::{self, Terms};
-use hawser_chain::admin::parameters::{self, Assignment, State};
+use hawser_chain::admin::bridge::{self, BridgeTerms};
+use hawser_chain::admin::parameters::{self, Assignment, ParameterState};
 use hawser_node::error::RunError;
 use serde_json::Value;
 
@@ -39,7 +39,7 @@ pub(super) async fn set(args: &ParamsSetArgs, as_json: bool) -> Result<(), RunEr
 
 pub(super) async fn bridge(args: &ParamsBridgeArgs, as_json: bool) -> Result<(), RunError> {
     let keys = once_each(args.keys.iter())?;
-    let terms = Terms {
+    let terms = BridgeTerms {
         gas_limit: args.gas_limit,
         max_fee_per_gas: args.max_fee_per_gas,
         amount: args.amount,
@@ -118,7 +118,7 @@ fn once_each<'a>(keys: impl Iterator<Item = &'a String>) -> Result<Vec<String>, 
 
 /// The value as people write it and as the registry holds it; what the app chain has of it, and
 /// what its contract goes by, where that can be asked.
-fn fields(state: &State) -> Fields {
+fn fields(state: &ParameterState) -> Fields {
     let shown = |word: Option<_>| word.map(|word| state.shown(word));
     let fields = Fields::default()
         .with("key", state.key.as_str())

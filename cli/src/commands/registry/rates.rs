@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use hawser_chain::admin::rates::{self, Prices, Rates};
+use hawser_chain::admin::rates::{self, Prices, RateEntry};
 use hawser_node::error::RunError;
 use serde_json::Value;
 
@@ -49,7 +49,7 @@ pub(super) async fn list(args: &NetworkArgs, as_json: bool) -> Result<(), RunErr
 }
 
 /// Fees are in picodollars. With the names of `rates.json`, and the place in the list.
-fn fields(index: usize, rates: &Rates) -> Fields {
+fn fields(index: usize, rates: &RateEntry) -> Fields {
     let Prices { message_fee, storage_fee, congestion_fee, target_rate_per_minute } = rates.prices;
     Fields::default()
         .with("index", index)

@@ -1,0 +1,158 @@
+//! The contracts of both chains, and their addresses.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use alloy::primitives::Address;
+
+use crate::addresses::Addresses;
+
+/// One of the two chains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ChainRole {
+    /// Holds the money: nodes, rates, payers, reports, all parameters.
+    Settlement,
+    /// Decides the order of group messages and identity updates.
+    App,
+}
+
+impl fmt::Display for ChainRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Settlement => "settlement chain",
+            Self::App => "app chain",
+        })
+    }
+}
+
+/// A contract that operators use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "the variants are the names of the contracts")]
+pub enum Contract {
+    NodeRegistry,
+    RateRegistry,
+    PayerRegistry,
+    PayerReportManager,
+    DistributionManager,
+    SettlementChainGateway,
+    SettlementChainParameterRegistry,
+    FeeToken,
+    UnderlyingFeeToken,
+    AppChainGateway,
+    AppChainParameterRegistry,
+    GroupMessageBroadcaster,
+    IdentityUpdateBroadcaster,
+}
+
+impl Contract {
+    /// All contracts.
+    pub const ALL: [Self; 13] = [
+        Self::NodeRegistry,
+        Self::RateRegistry,
+        Self::PayerRegistry,
+        Self::PayerReportManager,
+        Self::DistributionManager,
+        Self::SettlementChainGateway,
+        Self::SettlementChainParameterRegistry,
+        Self::FeeToken,
+        Self::UnderlyingFeeToken,
+        Self::AppChainGateway,
+        Self::AppChainParameterRegistry,
+        Self::GroupMessageBroadcaster,
+        Self::IdentityUpdateBroadcaster,
+    ];
+
+    /// Returns the contract's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NodeRegistry => "NodeRegistry",
+            Self::RateRegistry => "RateRegistry",
+            Self::PayerRegistry => "PayerRegistry",
+            Self::PayerReportManager => "PayerReportManager",
+            Self::DistributionManager => "DistributionManager",
+            Self::SettlementChainGateway => "SettlementChainGateway",
+            Self::SettlementChainParameterRegistry => "SettlementChainParameterRegistry",
+            Self::FeeToken => "FeeToken",
+            Self::UnderlyingFeeToken => "UnderlyingFeeToken",
+            Self::AppChainGateway => "AppChainGateway",
+            Self::AppChainParameterRegistry => "AppChainParameterRegistry",
+            Self::GroupMessageBroadcaster => "GroupMessageBroadcaster",
+            Self::IdentityUpdateBroadcaster => "IdentityUpdateBroadcaster",
+        }
+    }
+
+    /// Returns the name of the artifact with the contract's interface. The underlying token is a foreign contract; only
+    /// the functions that every token has are used.
+    #[must_use]
+    pub fn interface(self) -> &'static str {
+        match self {
+            Self::UnderlyingFeeToken => "FeeToken",
+            other => other.name(),
+        }
+    }
+
+    /// Returns the chain of the contract.
+    #[must_use]
+    pub fn chain(self) -> ChainRole {
+        match self {
+            Self::AppChainGateway
+            | Self::AppChainParameterRegistry
+            | Self::GroupMessageBroadcaster
+            | Self::IdentityUpdateBroadcaster => ChainRole::App,
+            _ => ChainRole::Settlement,
+        }
+    }
+
+    fn of(self, addresses: &Addresses) -> Address {
+        match self {
+            Self::NodeRegistry => addresses.node_registry,
+            Self::RateRegistry => addresses.rate_registry,
+            Self::PayerRegistry => addresses.payer_registry,
+            Self::PayerReportManager => addresses.payer_report_manager,
+            Self::DistributionManager => addresses.distribution_manager,
+            Self::SettlementChainGateway => addresses.settlement_chain_gateway,
+            Self::SettlementChainParameterRegistry => addresses.settlement_chain_parameter_registry,
+            Self::FeeToken => addresses.fee_token,
+            Self::UnderlyingFeeToken => addresses.underlying_fee_token,
+            Self::AppChainGateway => addresses.app_chain_gateway,
+            Self::AppChainParameterRegistry => addresses.app_chain_parameter_registry,
+            Self::GroupMessageBroadcaster => addresses.group_message_broadcaster,
+            Self::IdentityUpdateBroadcaster => addresses.identity_update_broadcaster,
+        }
+    }
+}
+
+impl fmt::Display for Contract {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The known addresses of contracts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Contracts(BTreeMap<Contract, Address>);
+
+impl Contracts {
+    /// Sets the address of a contract.
+    pub fn set(&mut self, contract: Contract, address: Address) {
+        self.0.insert(contract, address);
+    }
+
+    /// Sets the addresses that `others` knows. The rest stays.
+    pub fn set_all(&mut self, others: &Self) {
+        self.0.extend(&others.0);
+    }
+
+    /// Returns the address of a contract, if it is known.
+    #[must_use]
+    pub fn get(&self, contract: Contract) -> Option<Address> {
+        self.0.get(&contract).copied()
+    }
+}
+
+impl From<&Addresses> for Contracts {
+    fn from(addresses: &Addresses) -> Self {
+        Self(Contract::ALL.into_iter().map(|contract| (contract, contract.of(addresses))).collect())
+    }
+}
