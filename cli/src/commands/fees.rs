@@ -1,6 +1,6 @@
 //! `hawser fees`: what nodes and the protocol have earned.
 
-use hawser_chain::admin::fees::{self, Beneficiary, ReportClaims, OwedFees};
+use hawser_chain::admin::fees::{self, Beneficiary, OwedFees, ReportClaims};
 use hawser_node::error::RunError;
 use serde_json::{Value, json};
 
