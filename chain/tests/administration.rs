@@ -1,5 +1,5 @@
-//! What people do to the contracts, on both kinds of development chain: plans are made, carried
-//! out, cut short and made again.
+//! The operations of administration on both kinds of development chain: plans are made, executed, interrupted and made
+//! again.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -34,11 +34,11 @@ on_both_kinds_of_chain! {
     nodes_are_added_once_chosen_and_moved
     refusals_of_the_contracts_have_names
     rates_that_were_added_half_way_are_finished
-    parameters_are_taken_over_in_the_order_that_works
+    parameters_are_adopted_in_the_order_that_contracts_accept
     parameters_are_brought_to_the_app_chain_once
     a_deposit_goes_by_permit_or_by_approval
-    a_deposit_from_underlying_tokens_that_was_cut_short_is_finished
-    money_is_asked_for_waited_for_and_paid_out
+    an_interrupted_deposit_from_underlying_tokens_is_finished
+    a_withdrawal_is_requested_waited_for_and_paid_out
     fees_are_claimed_once_and_paid_out
 }
 
@@ -67,7 +67,7 @@ impl World {
         self.carry_out_as(&self.admin, plan).await.unwrap();
     }
 
-    /// Sends all steps as somebody else.
+    /// Sends all steps from another account.
     async fn carry_out_as(&self, sender: &Sender, plan: &Plan) -> Result<(), SendError> {
         for step in &plan.steps {
             let side = step.contract.chain();
@@ -177,9 +177,9 @@ async fn refusals_of_the_contracts_have_names(kind: ChainBackend) {
     let elsewhere = Network { contracts: Contracts::default(), ..network.clone() };
     let error = nodes::list(&elsewhere).await.unwrap_err();
     assert_eq!(error, AdminError::NoAddress(Contract::NodeRegistry));
-    let mut nobody = network.clone();
-    nobody.contracts.set(Contract::NodeRegistry, Address::repeat_byte(9));
-    let error = nodes::list(&nobody).await.unwrap_err().to_string();
+    let mut elsewhere = network.clone();
+    elsewhere.contracts.set(Contract::NodeRegistry, Address::repeat_byte(9));
+    let error = nodes::list(&elsewhere).await.unwrap_err().to_string();
     assert!(error.contains("no contract at 0x0909"), "{error}");
 }
 
@@ -218,7 +218,7 @@ async fn rates_that_were_added_half_way_are_finished(kind: ChainBackend) {
     assert!(text.contains(&format!("InvalidStartTime(startTime: {start}, lastStart")), "{text}");
 }
 
-async fn parameters_are_taken_over_in_the_order_that_works(kind: ChainBackend) {
+async fn parameters_are_adopted_in_the_order_that_contracts_accept(kind: ChainBackend) {
     let world = World::new(kind).await;
     let network = &world.network;
     let assigned = |key: &str, value: &str| parameters::assignment(key, value).unwrap();
@@ -234,7 +234,7 @@ async fn parameters_are_taken_over_in_the_order_that_works(kind: ChainBackend) {
     assert!(parameters::set(network, &lock, true).await.unwrap().steps.is_empty());
     assert_eq!(payers::bounds(network).await.unwrap().withdraw_lock_seconds, 60);
 
-    // Where the new upper limit is below the lower one in force, the lower one goes first.
+    // If the new upper limit lies below the adopted lower limit, the lower limit goes first.
     for (least, most) in [("10", "20"), ("5000", "6000"), ("7000", "7000")] {
         let limits = [
             assigned(parameter::GROUP_MESSAGE_MIN_PAYLOAD_SIZE, least),
@@ -337,7 +337,7 @@ async fn a_deposit_goes_by_permit_or_by_approval(kind: ChainBackend) {
     );
 }
 
-async fn a_deposit_from_underlying_tokens_that_was_cut_short_is_finished(kind: ChainBackend) {
+async fn an_interrupted_deposit_from_underlying_tokens_is_finished(kind: ChainBackend) {
     let world = World::new(kind).await;
     let network = &world.network;
     let account = Account::Key(key(0));
@@ -370,7 +370,7 @@ async fn a_deposit_from_underlying_tokens_that_was_cut_short_is_finished(kind: C
     assert_eq!(error.revert().unwrap().name(), Some("ERC20InsufficientBalance"), "{error}");
 }
 
-async fn money_is_asked_for_waited_for_and_paid_out(kind: ChainBackend) {
+async fn a_withdrawal_is_requested_waited_for_and_paid_out(kind: ChainBackend) {
     let world = World::new(kind).await;
     let network = &world.network;
     let account = Account::Key(key(0));
@@ -396,7 +396,7 @@ async fn money_is_asked_for_waited_for_and_paid_out(kind: ChainBackend) {
     let error = world.carry_out_as(&world.admin, &early).await.unwrap_err();
     assert_eq!(error.revert().unwrap().name(), Some("WithdrawalNotReady"), "{error}");
 
-    // Blocks on demand may be some minutes ahead of the clock.
+    // Blocks on demand may lie some minutes ahead of the clock.
     world.pass_time(172_800 + 3600).await;
     let plan = payers::finalize_withdrawal(network, &account, recipient, false).await.unwrap();
     assert!(plan.notes[0].ends_with("ready"), "{plan:?}");
@@ -405,7 +405,7 @@ async fn money_is_asked_for_waited_for_and_paid_out(kind: ChainBackend) {
     assert_eq!(payers::balance(network, payer).await.unwrap().microdollars, 19_500_000);
 }
 
-/// A report about one payer's fees, or about none, signed by node 100, the only canonical one.
+/// Submits a report about one payer's fees, or about none, signed by node 100, the only canonical one.
 async fn report(world: &World, originator: u32, index: u64, payer: Address, picodollars: u128) {
     let node_ids = vec![100];
     let leaf = (payer, U256::from(picodollars)).abi_encode();
@@ -448,7 +448,7 @@ async fn report(world: &World, originator: u32, index: u64, payer: Address, pico
     }
 }
 
-/// The call data of the vectors.
+/// Returns the call data of the vectors.
 fn vector(function: &str) -> Bytes {
     let text = include_str!("../../tests/vectors/contracts/calldata.json");
     let vectors: Value = serde_json::from_str(text).unwrap();

@@ -1,5 +1,4 @@
-//! Payloads on their way to the app chain: many at once, with refusals, rivals, rising prices and
-//! crashes in between.
+//! Broadcasting to the app chain: many payloads at once, with refusals, rivals, rising prices and crashes.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -30,23 +29,23 @@ use pair::{ChainBackend, Pair};
 use serde_json::{Value, json};
 
 on_both_kinds_of_chain! {
-    many_payloads_are_under_way_at_once
-    what_one_caller_sends_of_a_group_stays_in_order
-    a_payload_that_is_under_way_is_not_sent_again
-    payloads_of_every_size_that_the_contract_takes_get_through
-    what_the_contract_does_not_take_is_refused_by_name
-    who_cannot_pay_is_told_and_can_later
+    many_payloads_are_in_flight_at_once
+    payloads_of_one_group_keep_their_order
+    a_payload_in_flight_is_not_sent_again
+    payloads_of_every_accepted_size_are_mined
+    payloads_that_the_contract_refuses_fail_by_name
+    an_account_without_funds_fails_and_succeeds_once_funded
     a_rival_with_the_same_account_doubles_and_loses_nothing
     a_transaction_that_became_too_cheap_is_replaced
-    a_restart_follows_up_what_was_under_way
-    a_forgetful_node_gets_everything_again
-    a_killed_process_neither_loses_nor_doubles
-    what_was_not_sent_in_time_is_taken_back
-    an_endpoint_that_is_not_there_is_passed_over
+    a_restart_resumes_transactions_in_flight
+    a_node_that_dropped_transactions_gets_them_again
+    a_killed_process_neither_loses_nor_doubles_payloads
+    a_payload_that_was_not_sent_in_time_is_taken_back
+    an_unreachable_endpoint_is_passed_over
 }
 
-/// A pair of chains whose app chain is sent to.
-struct World {
+/// A pair of chains with a deployment.
+struct Chains {
     pair: Pair,
     addresses: Addresses,
     url: String,
@@ -68,7 +67,7 @@ fn group(number: u32) -> [u8; 16] {
     group
 }
 
-impl World {
+impl Chains {
     async fn start(kind: ChainBackend) -> Self {
         let (pair, at) = Pair::deployed(kind).await;
         let url = pair.app.endpoint().to_owned();
@@ -92,7 +91,7 @@ impl World {
         self.pair.app.provider().raw_request(method.into(), params).await.unwrap()
     }
 
-    /// No blocks but those that are asked for.
+    /// Stops automatic blocks.
     async fn hold_blocks(&self) {
         self.rpc("evm_setAutomine", json!([false])).await;
     }
@@ -106,7 +105,7 @@ impl World {
         self.mine().await;
     }
 
-    /// Everything that the contract of groups has logged: number to group and payload.
+    /// Returns all events of the group contract: sequence id to group and payload.
     async fn logged(&self) -> BTreeMap<u64, ([u8; 16], Bytes)> {
         let filter = Filter::new()
             .address(self.addresses.group_message_broadcaster)
@@ -165,8 +164,8 @@ async fn until_pending(chain: &Chain, nonce: u64) {
     }
 }
 
-async fn many_payloads_are_under_way_at_once(kind: ChainBackend) {
-    let world = World::start(kind).await;
+async fn many_payloads_are_in_flight_at_once(kind: ChainBackend) {
+    let world = Chains::start(kind).await;
     let broadcaster = world.broadcaster().await;
     assert_eq!(broadcaster.payload_bounds().min, 78);
     assert_eq!(broadcaster.payload_bounds().max, 200_000);
@@ -179,7 +178,7 @@ async fn many_payloads_are_under_way_at_once(kind: ChainBackend) {
         assert_eq!(block.unwrap().header.timestamp, sent.block_time_s);
     }
 
-    // All of them wait for one block.
+    // All of them wait for the same block.
     world.hold_blocks().await;
     let waiting = send_all(&broadcaster, 60..100);
     tokio::pin!(waiting);
@@ -196,8 +195,8 @@ async fn many_payloads_are_under_way_at_once(kind: ChainBackend) {
     assert_eq!(update.sequence_id, 1, "the other contract counts for itself");
 }
 
-async fn what_one_caller_sends_of_a_group_stays_in_order(kind: ChainBackend) {
-    let world = World::start(kind).await;
+async fn payloads_of_one_group_keep_their_order(kind: ChainBackend) {
+    let world = Chains::start(kind).await;
     let broadcaster = world.broadcaster().await;
     let sizes = [5000, 100, 90_000, 100, 20_000, 100];
     let payloads = (0_u8..).zip(sizes).map(|(at, size)| Bytes::from(vec![at + 1; size]));
@@ -211,29 +210,29 @@ async fn what_one_caller_sends_of_a_group_stays_in_order(kind: ChainBackend) {
     assert_eq!(logged, payloads);
 }
 
-async fn a_payload_that_is_under_way_is_not_sent_again(kind: ChainBackend) {
-    let world = World::start(kind).await;
+async fn a_payload_in_flight_is_not_sent_again(kind: ChainBackend) {
+    let world = Chains::start(kind).await;
     let broadcaster = world.broadcaster().await;
     let sent = (0..5).map(|_| broadcaster.group_message(group(1), payload(1)));
     let sent: Vec<_> = join_all(sent).await.into_iter().map(Result::unwrap).collect();
     assert!(sent.iter().all(|one| *one == sent[0]), "{sent:?}");
     world.assert_logged_once([1]).await;
-    // Nor when it is there already: who has lost the answer gets it again.
+    // A mined payload is not sent again either: a caller that lost the answer gets it again.
     let again = broadcaster.group_message(group(1), payload(1)).await.unwrap();
     assert_eq!(again, sent[0]);
     world.assert_logged_once([1]).await;
-    // The same of another group is another payload.
+    // The same bytes in another group are another payload.
     broadcaster.group_message(group(2), payload(1)).await.unwrap();
     assert_eq!(world.logged().await.len(), 2);
 }
 
-async fn payloads_of_every_size_that_the_contract_takes_get_through(kind: ChainBackend) {
-    let world = World::start(kind).await;
+async fn payloads_of_every_accepted_size_are_mined(kind: ChainBackend) {
+    let world = Chains::start(kind).await;
     let settings = BroadcastSettings { payload_bytes_max: 0, ..world.settings() };
     let broadcaster = Broadcaster::start(settings, key()).await.unwrap();
     let sizes = [78, 1000, 150_000, 200_000, 262_144];
     for (size, byte) in sizes.into_iter().zip(1..) {
-        // Not a zero in it: the dearest that there is.
+        // Without zeros, which makes the data as expensive as possible.
         let payload = Bytes::from(vec![byte; size]);
         broadcaster.group_message(group(1), payload.clone()).await.unwrap();
         let logged = world.logged().await;
@@ -241,8 +240,8 @@ async fn payloads_of_every_size_that_the_contract_takes_get_through(kind: ChainB
     }
 }
 
-async fn what_the_contract_does_not_take_is_refused_by_name(kind: ChainBackend) {
-    let world = World::start(kind).await;
+async fn payloads_that_the_contract_refuses_fail_by_name(kind: ChainBackend) {
+    let world = Chains::start(kind).await;
     let broadcaster = world.broadcaster().await;
     let sent = |size: usize| broadcaster.group_message(group(1), vec![1; size].into());
     assert_eq!(sent(77).await, Err(BroadcastError::TooShort { bytes: 77, min: 78 }));
@@ -262,8 +261,8 @@ async fn what_the_contract_does_not_take_is_refused_by_name(kind: ChainBackend) 
     assert_eq!(world.logged().await.len(), 1);
 }
 
-async fn who_cannot_pay_is_told_and_can_later(kind: ChainBackend) {
-    let world = World::start(kind).await;
+async fn an_account_without_funds_fails_and_succeeds_once_funded(kind: ChainBackend) {
+    let world = Chains::start(kind).await;
     let poor = PrivateKeySigner::random();
     let broadcaster = Broadcaster::start(world.settings(), poor.clone()).await.unwrap();
     let sent = broadcaster.group_message(group(1), payload(1)).await;
@@ -276,13 +275,13 @@ async fn who_cannot_pay_is_told_and_can_later(kind: ChainBackend) {
 }
 
 async fn a_rival_with_the_same_account_doubles_and_loses_nothing(kind: ChainBackend) {
-    let world = World::start(kind).await;
+    let world = Chains::start(kind).await;
     let [first, second] = [world.broadcaster().await, world.broadcaster().await];
     let rival = Sender::new(world.pair.app.clone(), key());
     let gift = Call { to: Some(Address::repeat_byte(1)), data: Bytes::new(), value: U256::ONE };
     let gifts = async {
         for _ in 0..10 {
-            // Whether it gets its turn is its own matter.
+            // A transaction of the rival may lose its nonce; that is not under test.
             let _ = rival.send(&gift).await;
         }
     };
@@ -291,7 +290,7 @@ async fn a_rival_with_the_same_account_doubles_and_loses_nothing(kind: ChainBack
 }
 
 async fn a_transaction_that_became_too_cheap_is_replaced(kind: ChainBackend) {
-    let world = World::start(kind).await;
+    let world = Chains::start(kind).await;
     let broadcaster = world.broadcaster().await;
     world.hold_blocks().await;
     let waiting = send_all(&broadcaster, 0..3);
@@ -300,7 +299,7 @@ async fn a_transaction_that_became_too_cheap_is_replaced(kind: ChainBackend) {
         _ = &mut waiting => unreachable!("there are no blocks"),
         () = until_pending(&world.pair.app, 3) => {}
     }
-    // Blocks go on, and are too dear for what waits.
+    // Blocks go on, at a price above that of the pending transactions.
     let dearer = async {
         loop {
             world.rpc("anvil_setNextBlockBaseFeePerGas", json!(["0x4a817c800"])).await;
@@ -315,8 +314,8 @@ async fn a_transaction_that_became_too_cheap_is_replaced(kind: ChainBackend) {
     world.assert_logged_once(0..3).await;
 }
 
-async fn a_restart_follows_up_what_was_under_way(kind: ChainBackend) {
-    let world = World::start(kind).await;
+async fn a_restart_resumes_transactions_in_flight(kind: ChainBackend) {
+    let world = Chains::start(kind).await;
     let folder = tempfile::tempdir().unwrap();
     let record = folder.path().join("nonces");
     let broadcaster = world.recording(&record).await;
@@ -337,7 +336,7 @@ async fn a_restart_follows_up_what_was_under_way(kind: ChainBackend) {
 
     let broadcaster = world.recording(&record).await;
     until_in_flight(&broadcaster, 20).await;
-    // Who asks again for what is under way gets its answer.
+    // A caller that asks again for a payload in flight gets its answer.
     let asking = broadcaster.clone();
     let again = send_all(&asking, 20..30);
     tokio::pin!(again);
@@ -355,8 +354,8 @@ async fn a_restart_follows_up_what_was_under_way(kind: ChainBackend) {
     world.assert_logged_once(0..31).await;
 }
 
-async fn a_forgetful_node_gets_everything_again(kind: ChainBackend) {
-    let world = World::start(kind).await;
+async fn a_node_that_dropped_transactions_gets_them_again(kind: ChainBackend) {
+    let world = Chains::start(kind).await;
     let folder = tempfile::tempdir().unwrap();
     let record = folder.path().join("nonces");
     let broadcaster = world.recording(&record).await;
@@ -369,7 +368,7 @@ async fn a_forgetful_node_gets_everything_again(kind: ChainBackend) {
     waiting.await.unwrap();
     world.assert_logged_once(0..8).await;
 
-    // The same with a crash between.
+    // The same with a crash in between.
     world.hold_blocks().await;
     let held = broadcaster.clone();
     let waiting = tokio::spawn(async move {
@@ -387,7 +386,7 @@ async fn a_forgetful_node_gets_everything_again(kind: ChainBackend) {
     world.assert_logged_once(0..16).await;
 }
 
-/// What a sender in a process of its own is told.
+/// The environment variable with the arguments of the sending process.
 const TOLD: &str = "HAWSER_TEST_SENDER";
 
 #[tokio::test]
@@ -408,8 +407,8 @@ async fn send_until_killed() {
     }
 }
 
-async fn a_killed_process_neither_loses_nor_doubles(kind: ChainBackend) {
-    let world = World::start(kind).await;
+async fn a_killed_process_neither_loses_nor_doubles_payloads(kind: ChainBackend) {
+    let world = Chains::start(kind).await;
     let folder = tempfile::tempdir().unwrap();
     let record = folder.path().join("nonces");
     let told = json!({
@@ -422,13 +421,13 @@ async fn a_killed_process_neither_loses_nor_doubles(kind: ChainBackend) {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
-    // Elsewhere: the chain may be served by this thread.
+    // On another thread, because this one may serve the chain.
     let sent = tokio::task::spawn_blocking(move || {
         lines.find_map(|line| line.strip_prefix("sent ").map(str::to_owned))
     });
     let sent = sent.await.unwrap().expect("the process sends");
     let sent: u32 = sent.parse().unwrap();
-    // In the middle of the next ones.
+    // In the middle of the next batch.
     while world.logged().await.len() < sent as usize + 5 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -445,8 +444,8 @@ async fn a_killed_process_neither_loses_nor_doubles(kind: ChainBackend) {
     world.assert_logged_once(0..all).await;
 }
 
-async fn what_was_not_sent_in_time_is_taken_back(kind: ChainBackend) {
-    let world = World::start(kind).await;
+async fn a_payload_that_was_not_sent_in_time_is_taken_back(kind: ChainBackend) {
+    let world = Chains::start(kind).await;
     let settings = BroadcastSettings {
         in_flight_max: 1,
         wait_max: Duration::from_secs(3),
@@ -458,7 +457,7 @@ async fn what_was_not_sent_in_time_is_taken_back(kind: ChainBackend) {
         broadcaster.group_message(group(1), payload(1)),
         broadcaster.group_message(group(2), payload(2)),
     );
-    // Which of two groups comes first is nobody's promise.
+    // The order of two groups is not defined.
     let sent = match (&first, &second) {
         (Err(BroadcastError::NotMined { .. }), Err(BroadcastError::NotSent { .. })) => 1,
         (Err(BroadcastError::NotSent { .. }), Err(BroadcastError::NotMined { .. })) => 2,
@@ -469,12 +468,12 @@ async fn what_was_not_sent_in_time_is_taken_back(kind: ChainBackend) {
     world.assert_logged_once([sent]).await;
 }
 
-async fn an_endpoint_that_is_not_there_is_passed_over(kind: ChainBackend) {
-    let world = World::start(kind).await;
+async fn an_unreachable_endpoint_is_passed_over(kind: ChainBackend) {
+    let world = Chains::start(kind).await;
     let unused = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let nobody = format!("http://{}", unused.local_addr().unwrap());
+    let unreachable = format!("http://{}", unused.local_addr().unwrap());
     drop(unused);
-    let urls = vec![nobody, world.url.clone()];
+    let urls = vec![unreachable, world.url.clone()];
     let broadcaster =
         Broadcaster::start(BroadcastSettings { urls, ..world.settings() }, key()).await.unwrap();
     send_all(&broadcaster, 0..3).await;

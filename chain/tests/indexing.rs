@@ -1,4 +1,4 @@
-//! Reading contracts off running chains, also through a proxy that makes a chain look bad.
+//! Reading contracts of running chains, also through a proxy that corrupts their responses.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -25,14 +25,14 @@ use serde_json::json;
 
 crate::on_both_kinds_of_chain! {
     events_come_in_order_and_go_on_after_a_restart
-    news_come_over_a_web_socket
-    a_reorganisation_below_what_is_stored_stops_the_strand
+    a_web_socket_announces_heads_and_logs
+    a_reorganisation_below_the_stored_position_halts_the_strand
 }
 
-/// How long a test that fails may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Time after which a test fails.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Takes events as a log does: each place once, none left out, none changed.
+/// A sink with the checks of a log: each sequence id once, none left out, none changed.
 #[derive(Default)]
 struct Memory(Mutex<Kept>);
 
@@ -40,7 +40,7 @@ struct Memory(Mutex<Kept>);
 struct Kept {
     payloads: Vec<Bytes>,
     position: Option<BlockRef>,
-    /// How many more times it fails.
+    /// Further failures before it stores.
     failures: u32,
 }
 
@@ -78,8 +78,7 @@ impl Sink for Memory {
     }
 }
 
-/// Takes events as a ledger does, which cannot see from them that some are missing. Waits with each
-/// batch until it is let go.
+/// A sink with the checks of a ledger, which cannot notice missing events. Blocks each batch until it is opened.
 #[derive(Default)]
 struct Ledger {
     standing: Mutex<Vec<(BlockRef, Bytes)>>,
@@ -180,7 +179,7 @@ async fn until(what: &str, is_so: impl Fn() -> bool) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "not so: {what}");
+    assert!(tokio::time::timeout(TIMEOUT, wait).await.is_ok(), "not so: {what}");
 }
 
 async fn events_come_in_order_and_go_on_after_a_restart(kind: ChainBackend) {
@@ -196,29 +195,29 @@ async fn events_come_in_order_and_go_on_after_a_restart(kind: ChainBackend) {
     assert_eq!(status.counts.retries, 3);
     reader.stop().await;
     chain.send(4).await;
-    assert_eq!(memory.payloads().len(), 8, "nobody reads");
+    assert_eq!(memory.payloads().len(), 8, "the reader has stopped");
     let reader = chain.read(&[chain.url()], Vec::new(), &memory);
     until("it goes on", || memory.payloads() == chain.sent).await;
     reader.stop().await;
 }
 
-async fn news_come_over_a_web_socket(kind: ChainBackend) {
+async fn a_web_socket_announces_heads_and_logs(kind: ChainBackend) {
     let mut chain = Broadcaster::new(kind).await;
     let memory = Arc::new(Memory::default());
-    let nobody = "ws://127.0.0.1:1".to_owned();
-    let push = vec![nobody, chain.url().replace("http", "ws")];
+    let unreachable = "ws://127.0.0.1:1".to_owned();
+    let push = vec![unreachable, chain.url().replace("http", "ws")];
     let reader = chain.read(&[chain.url()], push, &memory);
     let view = reader.view();
-    until("the second one tells", || view.head().pushed).await;
+    until("the second one announces", || view.head().pushed).await;
     for _ in 0..5 {
         chain.send(1).await;
         until("it is there", || memory.payloads() == chain.sent).await;
     }
-    assert!(view.head().notified_block > 0, "somebody has rung");
+    assert!(view.head().notified_block > 0, "the WebSocket announced a log");
     reader.stop().await;
 }
 
-async fn a_reorganisation_below_what_is_stored_stops_the_strand(kind: ChainBackend) {
+async fn a_reorganisation_below_the_stored_position_halts_the_strand(kind: ChainBackend) {
     let mut chain = Broadcaster::new(kind).await;
     let memory = Arc::new(Memory::default());
     chain.send(2).await;
@@ -239,7 +238,7 @@ async fn a_reorganisation_below_what_is_stored_stops_the_strand(kind: ChainBacke
 }
 
 #[tokio::test]
-async fn what_is_not_stored_is_read_again_after_a_reorganisation() {
+async fn blocks_that_are_not_stored_are_read_again_after_a_reorganisation() {
     let mut chain = Broadcaster::new(ChainBackend::Embedded).await;
     let memory = Arc::new(Memory::default());
     chain.send(2).await;
@@ -262,7 +261,7 @@ async fn what_is_not_stored_is_read_again_after_a_reorganisation() {
 }
 
 #[tokio::test]
-async fn what_waits_to_be_stored_when_the_chain_is_reorganised_is_not_lost() {
+async fn events_that_wait_to_be_stored_during_a_reorganisation_are_not_lost() {
     let mut chain = Broadcaster::new(ChainBackend::Embedded).await;
     let provider = chain.pair.app.provider().clone();
     let first_block = provider.get_block_number().await.unwrap() + 1;
@@ -275,7 +274,7 @@ async fn what_waits_to_be_stored_when_the_chain_is_reorganised_is_not_lost() {
     let reader = ChainReader::start(endpoints, PushSettings::default(), vec![(walk, sink)]);
     let view = reader.view();
     until("all of them are read", || view.readers()[0].read == Some(first_block + 2)).await;
-    // Only the last of them is not on the new chain.
+    // The last of them alone is not on the new chain.
     let reorganise = json!([1, []]);
     provider.raw_request::<_, serde_json::Value>("anvil_reorg".into(), reorganise).await.unwrap();
     chain.sent.pop();
@@ -289,7 +288,7 @@ async fn what_waits_to_be_stored_when_the_chain_is_reorganised_is_not_lost() {
 }
 
 #[tokio::test]
-async fn a_chain_that_answers_badly_is_read_whole() {
+async fn a_chain_with_corrupt_responses_is_read_completely() {
     for seed in 0..3 {
         let mut chain = Broadcaster::new(ChainBackend::Embedded).await;
         let memory = Arc::new(Memory::default());
@@ -329,7 +328,7 @@ async fn an_endpoint_without_old_transactions_is_left_for_another() {
     proxy.set(|faults| faults.unindexed = true);
     let ledger = Arc::new(Ledger::default());
     ledger.open();
-    // Reading begins with the second one: whether the first was left out on purpose is looked up.
+    // Reading begins with the second one, so the transaction shows if the first id was skipped on purpose.
     let walk = WalkSettings { first_block: first_block + 1, ..chain.walk() };
     let endpoints = Endpoints::new("app", &[proxy.url(), chain.url()], APP_ID).unwrap();
     let sink: Arc<dyn Sink> = ledger.clone();
@@ -340,7 +339,7 @@ async fn an_endpoint_without_old_transactions_is_left_for_another() {
 }
 
 #[tokio::test]
-async fn the_first_endpoint_that_tells_the_truth_is_asked_and_the_preferred_one_again_later() {
+async fn requests_go_to_the_first_endpoint_of_the_right_chain_and_return_to_the_preferred_one() {
     let mut chain = Broadcaster::new(ChainBackend::Embedded).await;
     let memory = Arc::new(Memory::default());
     let (liar, good) = (Proxy::start(&chain.url(), 1).await, Proxy::start(&chain.url(), 2).await);

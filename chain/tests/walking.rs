@@ -1,5 +1,5 @@
-//! The way along a chain that is reorganised, and that answers as badly as it can: what is given on
-//! is the chain as it is in the end, in its order.
+//! The reading order on a simulated chain that is reorganised and returns corrupt responses: the stored events end as those
+//! of the final chain, in its order.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -18,7 +18,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 
-/// Say which one with HAWSER_SEED to run that one alone.
+/// The seeds. HAWSER_SEED selects a single one.
 const SEEDS: std::ops::Range<u64> = 0..60;
 const CONTRACT: Address = Address::repeat_byte(7);
 
@@ -35,11 +35,11 @@ struct Block {
     logs: Vec<Log>,
 }
 
-/// A chain that somebody rewrites.
+/// A chain that is rewritten.
 struct Chain {
     blocks: Vec<Block>,
     made: u64,
-    /// The most blocks that there ever were.
+    /// The largest number of blocks so far.
     highest: usize,
 }
 
@@ -95,7 +95,7 @@ impl Chain {
         }
     }
 
-    /// Never more than `depth_max` blocks below the highest head that there ever was.
+    /// Removes blocks, but none more than `depth_max` below the highest head so far.
     fn take_back(&mut self, depth: usize, depth_max: usize) {
         let least = self.highest.saturating_sub(depth_max).max(1);
         let left = self.blocks.len().saturating_sub(depth).max(least);
@@ -112,7 +112,7 @@ impl Chain {
         self.blocks.iter().filter(inside).flat_map(|block| block.logs.clone()).collect()
     }
 
-    /// Block, index and sequence id of all events.
+    /// Returns block, index and sequence id of all events.
     fn events(&self) -> Vec<(BlockRef, u64, u64)> {
         let mut sequence = 0;
         let mut events = Vec::new();
@@ -125,7 +125,7 @@ impl Chain {
         events
     }
 
-    /// Payloads by place, as the chain has them.
+    /// Returns the chain's payloads by sequence id.
     fn payloads(&self) -> BTreeMap<u64, Bytes> {
         let logs = self.blocks.iter().flat_map(|block| &block.logs);
         let decoded = logs.map(|log| MessageSent::decode_log(&log.inner).unwrap().data);
@@ -133,19 +133,18 @@ impl Chain {
     }
 }
 
-/// What was stored, with every payload that a place has ever got.
+/// The stored events, with the latest payload of each sequence id.
 #[derive(Default)]
 struct Stored {
     latest: BTreeMap<u64, Bytes>,
     contradictions: u64,
-    /// Block, index and sequence id of what counts, when a batch replaces what was given from its
-    /// first block on.
+    /// Block, index and sequence id of the valid events, if each batch replaces everything from its first block on.
     standing: Vec<(BlockRef, u64, u64)>,
     position: Option<BlockRef>,
 }
 
 impl Stored {
-    /// False if something before these events is missing.
+    /// Returns false if an earlier event is missing.
     fn take(&mut self, batch: &EventBatch) -> bool {
         let place = |event: &IndexedEvent| (event.block.number, event.log_index);
         assert!(batch.events.is_sorted_by(|a, b| place(a) < place(b)), "in order, each once");
@@ -177,7 +176,7 @@ impl Stored {
 
 struct Run {
     chain: Chain,
-    /// The chain as it was a moment ago: an endpoint behind the others may still answer so.
+    /// The chain a moment ago: an endpoint that lags behind may still serve it.
     before: Vec<Block>,
     walk: Walk,
     stored: Stored,
@@ -211,14 +210,14 @@ impl Run {
         }
     }
 
-    /// Something happens to the chain, or to the reader.
+    /// Changes the chain, or restarts the reader.
     fn disturb(&mut self, depth_max: usize) {
         self.before = self.chain.blocks.clone();
         match self.random.random_range(0..10) {
             0 => {
                 let depth = self.random.random_range(1..=depth_max);
                 self.chain.take_back(depth, depth_max);
-                // Mostly it goes on; now and then it is seen while it is shorter.
+                // Mostly it grows; now and then the reader sees it while it is shorter.
                 for _ in 0..self.random.random_range(0..depth + 3) {
                     self.chain.mine(self.random.random_range(0..3));
                 }
@@ -230,7 +229,7 @@ impl Run {
         }
     }
 
-    /// One question and its answer.
+    /// Runs one request.
     fn step(&mut self, honest: bool) -> bool {
         let lies = |run: &mut Self, one_in: u32| !honest && run.random.random_ratio(1, one_in);
         let old = lies(self, 8);
@@ -263,7 +262,7 @@ impl Run {
                     self.walk.answered(&blocks, PageResponse { logs, headers })
                     && !self.stored.take(&batch)
                 {
-                    self.walk.rewind(0); // whoever stores tells, and all is read again
+                    self.walk.rewind(0); // the sink reports a gap, and everything is read again
                 }
             }
         }
@@ -299,9 +298,9 @@ impl Run {
         if random.random_ratio(1, 6) {
             headers.pop();
         }
-        // What is left out is noticed by what comes after it, if that is never contradicted.
+        // A missing event is noticed by the next one, if that one is never contradicted.
         if self.settings.confirmations > 0 && random.random_ratio(1, 6) {
-            // Logs and headers of two chains in one answer.
+            // Logs and headers of two chains in one response.
             let inside = |block: &&Block| blocks.contains(&block.header.block.number);
             *logs = self.before.iter().filter(inside).flat_map(|it| it.logs.clone()).collect();
         }
@@ -310,7 +309,7 @@ impl Run {
     fn settle(&mut self) {
         self.chain.mine(1);
         (0..=self.settings.confirmations).for_each(|_| self.chain.mine(0));
-        // As long as a chain is shorter than it was, nobody can tell whether it was replaced.
+        // While a chain is shorter than before, a replacement cannot be recognised.
         while self.chain.blocks.len() < self.chain.highest {
             self.chain.mine(0);
         }
@@ -324,7 +323,7 @@ impl Run {
 }
 
 #[test]
-fn in_the_end_everything_is_there_as_the_chain_has_it() {
+fn stored_events_end_as_those_of_the_final_chain() {
     for seed in seeds() {
         let mut run = Run::new(seed, 0);
         for _ in 0..150 {
@@ -342,7 +341,7 @@ fn in_the_end_everything_is_there_as_the_chain_has_it() {
     }
 }
 
-/// What is read only when enough blocks follow it is never contradicted.
+/// Events that are read after enough confirmations are never contradicted.
 #[test]
 fn confirmed_events_are_never_taken_back() {
     for seed in seeds() {
@@ -361,7 +360,7 @@ fn confirmed_events_are_never_taken_back() {
 }
 
 #[test]
-fn a_page_shrinks_as_a_provider_wants_and_grows_back() {
+fn a_page_shrinks_to_the_providers_limit_and_grows_back() {
     let settings = WalkSettings {
         source: EventSource::GroupMessages,
         address: CONTRACT,

@@ -98,7 +98,7 @@ impl DevChain<'_> {
         self.control("anvil_impersonateAccount", json!([account])).await?;
         let method = "eth_sendTransaction";
         let sent = self.0.provider().raw_request(method.into(), (request,)).await;
-        let hash = sent.map_err(|error| self.0.fault(method, error))?;
+        let hash = sent.map_err(|error| self.0.request_error(method, error))?;
         let receipt = self.mined(account, hash).await?;
         self.control("anvil_stopImpersonatingAccount", json!([account])).await?;
         let paid = U256::from(receipt.gas_used) * U256::from(receipt.effective_gas_price);
@@ -113,14 +113,16 @@ impl DevChain<'_> {
 
     async fn balance(self, account: Address) -> Result<U256, RequestError> {
         let balance = self.0.provider().get_balance(account).await;
-        balance.map_err(|error| self.0.fault("eth_getBalance", error))
+        balance.map_err(|error| self.0.request_error("eth_getBalance", error))
     }
 
     async fn mined(self, account: Address, hash: B256) -> Result<TransactionReceipt, SendError> {
         let begun = Instant::now();
         while begun.elapsed() < RECEIPT_MAX {
             let receipt = self.0.provider().get_transaction_receipt(hash).await;
-            match receipt.map_err(|error| self.0.fault("eth_getTransactionReceipt", error))? {
+            match receipt
+                .map_err(|error| self.0.request_error("eth_getTransactionReceipt", error))?
+            {
                 Some(receipt) => return Ok(receipt),
                 None => sleep(LOOK_AGAIN_AFTER).await,
             }
@@ -131,6 +133,6 @@ impl DevChain<'_> {
 
     async fn control(self, method: &'static str, params: Value) -> Result<(), RequestError> {
         let answer = self.0.provider().raw_request::<_, Value>(method.into(), params).await;
-        answer.map(drop).map_err(|error| self.0.fault(method, error))
+        answer.map(drop).map_err(|error| self.0.request_error(method, error))
     }
 }

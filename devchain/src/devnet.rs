@@ -276,6 +276,6 @@ async fn set_clock_to_now(chain: &Chain) -> Result<(), RequestError> {
 /// Returns number and time of a block.
 async fn block(chain: &Chain, at: BlockNumberOrTag) -> Result<(u64, u64), RequestError> {
     let block = chain.provider().get_block_by_number(at).await;
-    let block = block.map_err(|error| chain.fault("eth_getBlockByNumber", error))?;
+    let block = block.map_err(|error| chain.request_error("eth_getBlockByNumber", error))?;
     Ok(block.map_or((0, 0), |block| (block.header.number, block.header.timestamp)))
 }

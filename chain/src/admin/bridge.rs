@@ -146,7 +146,7 @@ async fn cost(
 /// covers five blocks.
 async fn base_fee(chain: &Chain) -> Result<u64, AdminError> {
     let block = chain.provider().get_block_by_number(BlockNumberOrTag::Latest).await;
-    let block = block.map_err(|error| chain.fault("eth_getBlockByNumber", error))?;
+    let block = block.map_err(|error| chain.request_error("eth_getBlockByNumber", error))?;
     let base_fee = block.and_then(|block| block.header.base_fee_per_gas).unwrap_or_default();
     Ok(base_fee.saturating_mul(2))
 }

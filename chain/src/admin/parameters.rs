@@ -49,7 +49,7 @@ impl ParameterState {
     /// Returns the parameter if its contract needs a call to adopt the value and has not adopted it.
     fn to_apply(&self) -> Option<&Parameter> {
         let parameter = self.parameter.as_ref()?;
-        (parameter.poke.is_some() && self.applied != Some(self.value)).then_some(parameter)
+        (parameter.update.is_some() && self.applied != Some(self.value)).then_some(parameter)
     }
 }
 
@@ -197,7 +197,7 @@ fn adopting(network: &Network, states: &[ParameterState], apply: bool) -> Result
             plan.notes.extend(state.parameter.as_ref().and_then(Parameter::hint));
             continue;
         };
-        let (key, poke) = (&state.key, parameter.poke_name());
+        let (key, update) = (&state.key, parameter.update_name());
         if !state.is_there() {
             plan = plan.note(format!(
                 "the app chain reads {key}: bring it there with `params bridge {key} --apply`"
@@ -205,14 +205,15 @@ fn adopting(network: &Network, states: &[ParameterState], apply: bool) -> Result
         } else if apply {
             adoptions.push((state, parameter));
         } else {
-            plan = plan.note(format!("{key} takes effect after {poke}: --apply calls it"));
+            plan = plan.note(format!("{key} takes effect after {update}: --apply calls it"));
         }
     }
     let lowered = lowered_limits(&adoptions);
     adoptions.sort_by_key(|(_, parameter)| parameter.rank(lowered.contains(&parameter.reader)));
     for (_, parameter) in adoptions {
         let to = network.at(parameter.reader)?;
-        let data = parameter.poke_data().expect("only what has a poke is to be applied");
+        let data =
+            parameter.update_data().expect("only parameters with an update function are adopted");
         let call = Call { to: Some(to), data, value: U256::ZERO };
         plan.steps.push(PlanStep { contract: parameter.reader, call, waits: false });
     }
@@ -255,7 +256,7 @@ async fn word(
         Err(error) if error.as_error_resp().is_some_and(|said| said.as_revert_data().is_some()) => {
             Ok(None)
         }
-        Err(error) => Err(chain.fault("eth_call", error).into()),
+        Err(error) => Err(chain.request_error("eth_call", error).into()),
     }
 }
 

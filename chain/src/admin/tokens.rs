@@ -185,7 +185,8 @@ fn domain(chain_id: u64, token: Address) -> Eip712Domain {
 /// of the clock.
 pub(super) async fn now(network: &Network) -> Result<u64, AdminError> {
     let block = network.settlement.provider().get_block_by_number(BlockNumberOrTag::Latest).await;
-    let block = block.map_err(|error| network.settlement.fault("eth_getBlockByNumber", error))?;
+    let block =
+        block.map_err(|error| network.settlement.request_error("eth_getBlockByNumber", error))?;
     let chain_time = block.map_or(0, |block| block.header.timestamp);
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     Ok(clock.max(chain_time))

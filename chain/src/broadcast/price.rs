@@ -78,7 +78,7 @@ impl GasPrice {
             return arbitrum(chain).await;
         }
         let price = chain.provider().get_gas_price().await;
-        price.map_err(|error| chain.fault("eth_gasPrice", error))
+        price.map_err(|error| chain.request_error("eth_gasPrice", error))
     }
 }
 
@@ -89,7 +89,7 @@ async fn arbitrum(chain: &Chain) -> Result<u128, RequestError> {
         ..TransactionRequest::default()
     };
     let returned = chain.provider().call(request).await;
-    let returned = returned.map_err(|error| chain.fault("eth_call", error))?;
+    let returned = returned.map_err(|error| chain.request_error("eth_call", error))?;
     let word = returned.chunks_exact(32).nth(WORD_OF_TOTAL).map(U256::from_be_slice);
     word.and_then(|word| u128::try_from(word).ok()).ok_or_else(|| RequestError::Malformed {
         endpoint: chain.endpoint().to_owned(),

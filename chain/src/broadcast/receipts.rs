@@ -39,13 +39,13 @@ pub(super) async fn transaction_count(
     at: BlockNumberOrTag,
 ) -> Result<u64, RequestError> {
     let count = chain.provider().get_transaction_count(account).block_id(at.into()).await;
-    count.map_err(|error| chain.fault("eth_getTransactionCount", error))
+    count.map_err(|error| chain.request_error("eth_getTransactionCount", error))
 }
 
 /// Returns the number of the latest block.
 pub(super) async fn head(chain: &Chain) -> Result<u64, RequestError> {
     let head = chain.provider().get_block_number().await;
-    head.map_err(|error| chain.fault("eth_blockNumber", error))
+    head.map_err(|error| chain.request_error("eth_blockNumber", error))
 }
 
 /// Returns the first of these transactions that has a receipt. They share a nonce, so at most one has.
@@ -55,7 +55,8 @@ pub(super) async fn first_mined(
 ) -> Result<Option<MinedPayload>, RequestError> {
     for hash in hashes {
         let receipt = chain.provider().get_transaction_receipt(*hash).await;
-        let receipt = receipt.map_err(|error| chain.fault("eth_getTransactionReceipt", error))?;
+        let receipt =
+            receipt.map_err(|error| chain.request_error("eth_getTransactionReceipt", error))?;
         if let Some(receipt) = receipt {
             let in_log = receipt.inner.logs().iter().find_map(|log| log.block_timestamp);
             let block_time_s = block_time(chain, in_log, receipt.block_number).await?;
@@ -76,6 +77,6 @@ pub(super) async fn block_time(
     }
     let Some(number) = block else { return Ok(0) };
     let block = chain.provider().get_block(BlockId::number(number)).await;
-    let block = block.map_err(|error| chain.fault("eth_getBlockByNumber", error))?;
+    let block = block.map_err(|error| chain.request_error("eth_getBlockByNumber", error))?;
     Ok(block.map_or(0, |block| block.header.timestamp))
 }

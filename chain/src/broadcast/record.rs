@@ -293,7 +293,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("below/nonces");
         let mut record = open(&path);
-        record.append(&[signed(7, b"a"), signed(8, b"b"), signed(7, b"dearer")], true).unwrap();
+        record
+            .append(&[signed(7, b"a"), signed(8, b"b"), signed(7, b"replacement")], true)
+            .unwrap();
         record.append(&[over(8)], false).unwrap();
         let raw = Bytes::from_static(b"c");
         let instead_of = Some(SlotId(7));
@@ -302,7 +304,7 @@ mod tests {
         drop(record);
         let mut record = open(&path);
         assert_eq!(record.live(), &before);
-        let raws = vec![Bytes::from_static(b"a"), Bytes::from_static(b"dearer")];
+        let raws = vec![Bytes::from_static(b"a"), Bytes::from_static(b"replacement")];
         assert_eq!(record.live().0[&SlotId(7)], LiveSlot { nonce: 107, raws });
         record.append(&[moved, signed(10, b"d"), over(10)], true).unwrap();
         drop(record);

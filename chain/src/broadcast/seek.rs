@@ -81,7 +81,7 @@ async fn event(
         let to = head.min(from + PAGE_BLOCKS - 1);
         let filter = contracts.events(*topic).from_block(from).to_block(to);
         let logs = chain.provider().get_logs(&filter).await;
-        for log in logs.map_err(|error| chain.fault("eth_getLogs", error))? {
+        for log in logs.map_err(|error| chain.request_error("eth_getLogs", error))? {
             let Some(hash) = log.transaction_hash.filter(|_| !log.removed) else { continue };
             let is_ours = query.since_block.is_some() || query.hashes.contains(&hash);
             let number = contracts.sequence_id_of(*topic, call, &log.inner).filter(|_| is_ours);
@@ -159,7 +159,7 @@ async fn in_block(
     }
     const METHOD: &str = "eth_getBlockByNumber";
     let block = chain.provider().raw_request(METHOD.into(), (U64::from(number), true)).await;
-    let block: Option<Block> = block.map_err(|error| chain.fault(METHOD, error))?;
+    let block: Option<Block> = block.map_err(|error| chain.request_error(METHOD, error))?;
     let mut transactions = block.into_iter().flat_map(|block| block.transactions);
     let is_it = |it: &Transaction| it.from == account && it.nonce == Some(U64::from(nonce));
     Ok(transactions.find(is_it).map(|it| it.hash))

@@ -113,7 +113,7 @@ pub(super) async fn send(endpoints: &Endpoints, raw: &Bytes) -> SendOutcome {
     let (raw, is_lost) = (&raw, &AtomicBool::new(false));
     let sent = endpoints.ask(|chain| async move {
         let sent = chain.provider().send_raw_transaction(raw).await.map(drop);
-        let sent = sent.map_err(|error| chain.fault("eth_sendRawTransaction", error));
+        let sent = sent.map_err(|error| chain.request_error("eth_sendRawTransaction", error));
         if matches!(sent, Err(RequestError::Unreachable { .. } | RequestError::Malformed { .. })) {
             is_lost.store(true, Ordering::Relaxed);
         }

@@ -49,7 +49,7 @@ pub(super) async fn head(chain: &Chain) -> Result<BlockHeader, RequestError> {
     block
         .await
         .map(|block| block.header(None))
-        .map_err(|error| chain.fault("eth_getBlockByNumber", error))
+        .map_err(|error| chain.request_error("eth_getBlockByNumber", error))
 }
 
 /// Returns the headers of these blocks, without those that do not exist.
@@ -59,24 +59,24 @@ pub(super) async fn headers(
     filter: Option<&Filter>,
 ) -> Result<Vec<BlockHeader>, RequestError> {
     const METHOD: &str = "eth_getBlockByNumber";
-    let fault = |error: TransportError| chain.fault(METHOD, error);
+    let failed = |error: TransportError| chain.request_error(METHOD, error);
     let mut headers = Vec::with_capacity(numbers.len());
     for numbers in numbers.chunks(REQUESTS_PER_BATCH) {
         let client = chain.provider().client();
         if let [number] = numbers {
             let block = client.request::<_, Option<Block>>(METHOD, (U64::from(*number), false));
-            headers.extend(block.await.map_err(fault)?.map(|block| block.header(filter)));
+            headers.extend(block.await.map_err(failed)?.map(|block| block.header(filter)));
             continue;
         }
         let mut batch = BatchRequest::new(client);
         let mut waiters = Vec::with_capacity(numbers.len());
         for number in numbers {
             let params = (U64::from(*number), false);
-            waiters.push(batch.add_call::<_, Option<Block>>(METHOD, &params).map_err(fault)?);
+            waiters.push(batch.add_call::<_, Option<Block>>(METHOD, &params).map_err(failed)?);
         }
-        batch.send().await.map_err(fault)?;
+        batch.send().await.map_err(failed)?;
         for waiter in waiters {
-            headers.extend(waiter.await.map_err(fault)?.map(|block| block.header(filter)));
+            headers.extend(waiter.await.map_err(failed)?.map(|block| block.header(filter)));
         }
     }
     // Some load balancers answer for another block than the requested one.
@@ -94,7 +94,7 @@ pub(super) async fn page(
     let filter = filter.clone().from_block(*blocks.start()).to_block(*blocks.end());
     let logs = async {
         let logs = chain.provider().get_logs(&filter).await;
-        logs.map_err(|error| chain.fault("eth_getLogs", error))
+        logs.map_err(|error| chain.request_error("eth_getLogs", error))
     };
     let (logs, mut known) = tokio::try_join!(logs, headers(chain, wanted, Some(&filter)))?;
     let timeless = without_time(&logs, &known, blocks);
@@ -128,7 +128,7 @@ pub(super) async fn calling(
         input: Bytes,
     }
     const METHOD: &str = "eth_getTransactionByHash";
-    let fault = |error: TransportError| chain.fault(METHOD, error);
+    let failed = |error: TransportError| chain.request_error(METHOD, error);
     let mut calling = BTreeSet::new();
     let all: Vec<_> = transactions.iter().copied().collect();
     for hashes in all.chunks(REQUESTS_PER_BATCH) {
@@ -136,11 +136,11 @@ pub(super) async fn calling(
         let mut waiters = Vec::with_capacity(hashes.len());
         for hash in hashes {
             waiters
-                .push(batch.add_call::<_, Option<Transaction>>(METHOD, &(*hash,)).map_err(fault)?);
+                .push(batch.add_call::<_, Option<Transaction>>(METHOD, &(*hash,)).map_err(failed)?);
         }
-        batch.send().await.map_err(fault)?;
+        batch.send().await.map_err(failed)?;
         for (hash, waiter) in hashes.iter().zip(waiters) {
-            let Some(transaction) = waiter.await.map_err(fault)? else { return Ok(None) };
+            let Some(transaction) = waiter.await.map_err(failed)? else { return Ok(None) };
             if transaction.to == Some(contract) && transaction.input.starts_with(&selector) {
                 calling.insert(*hash);
             }
@@ -151,8 +151,8 @@ pub(super) async fn calling(
 
 /// Returns the message of an error that a smaller page may avoid. Providers word their limits differently, so every
 /// error response counts.
-pub(super) fn refusal_message(fault: &RequestError) -> Option<&str> {
-    match fault {
+pub(super) fn refusal_message(error: &RequestError) -> Option<&str> {
+    match error {
         RequestError::Refused { message, .. } => Some(message),
         RequestError::Unreachable { .. } | RequestError::Malformed { .. } => None,
     }

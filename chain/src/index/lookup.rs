@@ -56,7 +56,7 @@ pub async fn broadcasts(
     let receipt = endpoints.ask(|chain| async move {
         let client = chain.provider().client();
         let receipt = client.request::<_, Option<Receipt>>(METHOD, (transaction,));
-        receipt.await.map_err(|error| chain.fault(METHOD, error))
+        receipt.await.map_err(|error| chain.request_error(METHOD, error))
     });
     Ok(receipt.await?.map(|Receipt { block_number, logs }| {
         let own = logs.iter().filter(|log| log.address() == address);

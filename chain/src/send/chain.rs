@@ -64,7 +64,7 @@ impl Chain {
     /// When the endpoint does not answer, or serves another chain.
     pub async fn check_id(&self) -> Result<(), ConnectError> {
         let found = self.provider.get_chain_id().await;
-        let found = found.map_err(|error| self.fault("eth_chainId", error))?;
+        let found = found.map_err(|error| self.request_error("eth_chainId", error))?;
         if found != self.id {
             let endpoint = self.endpoint.to_string();
             return Err(ConnectError::WrongChain { endpoint, expected: self.id, found });
@@ -92,7 +92,7 @@ impl Chain {
 
     /// Converts the error of a request through [`provider`](Self::provider), and adds the endpoint.
     #[must_use]
-    pub fn fault(&self, method: &'static str, error: TransportError) -> RequestError {
+    pub fn request_error(&self, method: &'static str, error: TransportError) -> RequestError {
         RequestError::new(&self.endpoint, method, error)
     }
 
@@ -102,7 +102,7 @@ impl Chain {
     /// When the chain does not answer.
     pub async fn has_code(&self, address: Address) -> Result<bool, RequestError> {
         let code = self.provider.get_code_at(address).await;
-        code.map(|code| !code.is_empty()).map_err(|error| self.fault("eth_getCode", error))
+        code.map(|code| !code.is_empty()).map_err(|error| self.request_error("eth_getCode", error))
     }
 
     /// Calls a view function of a contract on the state of the latest block.
@@ -140,7 +140,7 @@ impl Chain {
             .provider
             .get_balance(from)
             .await
-            .map_err(|error| self.fault("eth_getBalance", error))?;
+            .map_err(|error| self.request_error("eth_getBalance", error))?;
         let no_funds =
             |needed| SendError::NoFunds { account: from, chain_id: self.id, balance, needed };
         if balance < call.value {
@@ -188,7 +188,7 @@ impl Chain {
     /// Returns the present price of gas.
     async fn fees(&self) -> Result<Eip1559Estimation, RequestError> {
         let fees = self.provider.estimate_eip1559_fees().await;
-        fees.map_err(|error| self.fault("eth_feeHistory", error))
+        fees.map_err(|error| self.request_error("eth_feeHistory", error))
     }
 
     /// Finds out why a mined transaction failed, by running its call again on the block before its own.
@@ -230,7 +230,7 @@ impl Chain {
     fn call_fault(&self, method: &'static str, error: TransportError) -> EthCallError {
         match revert_of(&error) {
             Some(revert) => EthCallError::Reverted(revert),
-            None => EthCallError::Rpc(self.fault(method, error)),
+            None => EthCallError::Rpc(self.request_error(method, error)),
         }
     }
 }

@@ -177,12 +177,12 @@ impl Sender {
 
     async fn pending_nonce(&self) -> Result<u64, RequestError> {
         let count = self.chain.provider().get_transaction_count(self.account).pending().await;
-        count.map_err(|error| self.chain.fault("eth_getTransactionCount", error))
+        count.map_err(|error| self.chain.request_error("eth_getTransactionCount", error))
     }
 
     async fn mined_nonce(&self) -> Result<u64, RequestError> {
         let count = self.chain.provider().get_transaction_count(self.account).await;
-        count.map_err(|error| self.chain.fault("eth_getTransactionCount", error))
+        count.map_err(|error| self.chain.request_error("eth_getTransactionCount", error))
     }
 
     async fn sign(&self, call: &Call, quote: &Quote, nonce: u64) -> Result<Signed, SendError> {
@@ -206,13 +206,13 @@ impl Sender {
             return Ok(SubmitOutcome::Maybe);
         };
         let Some(payload) = error.as_error_resp() else {
-            let fault = self.chain.fault("eth_sendRawTransaction", error);
-            return match fault {
+            let error = self.chain.request_error("eth_sendRawTransaction", error);
+            return match error {
                 // It may have arrived.
                 RequestError::Unreachable { .. } | RequestError::Malformed { .. } => {
                     Ok(SubmitOutcome::Maybe)
                 }
-                fault @ RequestError::Refused { .. } => Err(fault.into()),
+                error @ RequestError::Refused { .. } => Err(error.into()),
             };
         };
         let said = payload.message.to_ascii_lowercase();
@@ -227,7 +227,7 @@ impl Sender {
         } else if is("nonce too high") {
             Ok(SubmitOutcome::NonceAhead)
         } else {
-            Err(self.chain.fault("eth_sendRawTransaction", error).into())
+            Err(self.chain.request_error("eth_sendRawTransaction", error).into())
         }
     }
 

@@ -1,4 +1,4 @@
-//! Stands in front of a chain's RPC and makes it look bad.
+//! A proxy in front of a chain's RPC that corrupts responses.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -17,11 +17,10 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-/// What it does wrong. Everything but `dead`, `wrong_chain`, `weak` and `unindexed` happens now and
-/// then.
+/// The faults of the proxy. Those other than `dead`, `wrong_chain`, `weak` and `unindexed` occur at random.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Faults {
-    /// Nobody answers.
+    /// Closes every connection.
     pub(crate) dead: bool,
     pub(crate) wrong_chain: bool,
     /// Status 500, or a body that is no JSON.
@@ -29,15 +28,15 @@ pub(crate) struct Faults {
     pub(crate) slow: bool,
     /// Logs out of order, twice, or said to be removed.
     pub(crate) shuffled: bool,
-    /// Logs that are left out.
+    /// Missing logs.
     pub(crate) truncated: bool,
-    /// Blocks that are not there.
+    /// Missing blocks.
     pub(crate) forgetful: bool,
-    /// Ranges that are too long.
+    /// Refusals of long block ranges.
     pub(crate) narrow: bool,
-    /// No answer to questions for the events of more than two blocks.
+    /// No response to requests for the logs of more than two blocks.
     pub(crate) weak: bool,
-    /// No transactions, although their logs are there.
+    /// Missing transactions, although their logs are present.
     pub(crate) unindexed: bool,
 }
 
@@ -105,12 +104,12 @@ impl Proxy {
         change(&mut self.shared.state.lock().unwrap().faults);
     }
 
-    /// How many answers were spoilt.
+    /// Returns the number of corrupt responses.
     pub(crate) fn spoilt(&self) -> u64 {
         self.shared.state.lock().unwrap().spoilt
     }
 
-    /// How often a method was asked.
+    /// Returns the number of requests of a method.
     pub(crate) fn asked(&self, method: &str) -> u64 {
         self.shared.state.lock().unwrap().asked.get(method).copied().unwrap_or_default()
     }
@@ -161,7 +160,7 @@ impl Shared {
         is_too_much
     }
 
-    /// How long to wait, and the status of an answer that is none.
+    /// Returns the delay, and the status of a response that is none.
     fn mood(&self) -> (u64, Option<u16>) {
         let mut state = self.state.lock().unwrap();
         let faults = state.faults;

@@ -177,7 +177,7 @@ impl ChainDeployer {
         }
         let account = self.sender.account();
         let sent = chain.provider().get_transaction_count(account).await;
-        let sent = sent.map_err(|error| chain.fault("eth_getTransactionCount", error))?;
+        let sent = sent.map_err(|error| chain.request_error("eth_getTransactionCount", error))?;
         if sent != nonce {
             let chain_id = chain.id();
             return Err(DeployError::DeployerUsed { account, chain_id, sent });

@@ -169,7 +169,7 @@ async fn set_canonical(
 async fn fund(admin: &Sender, signer: Address) -> Result<(), RequestError> {
     let chain = admin.chain();
     let balance = chain.provider().get_balance(signer).await;
-    if balance.map_err(|error| chain.fault("eth_getBalance", error))?.is_zero() {
+    if balance.map_err(|error| chain.request_error("eth_getBalance", error))?.is_zero() {
         DevChain(chain).set_balance(signer, NATIVE_BALANCE).await?;
     }
     Ok(())

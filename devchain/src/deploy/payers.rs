@@ -44,7 +44,7 @@ pub async fn fund_payer(
 ) -> Result<(), FundError> {
     for chain in [admin.chain(), app] {
         let balance = chain.provider().get_balance(payer).await;
-        let balance = balance.map_err(|error| chain.fault("eth_getBalance", error))?;
+        let balance = balance.map_err(|error| chain.request_error("eth_getBalance", error))?;
         if balance < NATIVE_BALANCE / U256::from(2) {
             DevChain(chain).set_balance(payer, NATIVE_BALANCE).await?;
         }

@@ -95,7 +95,7 @@ async fn set_parameters(
 ) -> Result<(), DeployError> {
     let chain = settlement.sender.chain();
     let head = chain.provider().get_block_by_number(BlockNumberOrTag::Latest).await;
-    let head = head.map_err(|error| chain.fault("eth_getBlockByNumber", error))?;
+    let head = head.map_err(|error| chain.request_error("eth_getBlockByNumber", error))?;
     let now = head.map_or(0, |block| block.header.timestamp);
     let wanted = first_parameters(plan, now);
     let registry = plan.addresses.settlement_chain_parameter_registry;

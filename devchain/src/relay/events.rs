@@ -62,7 +62,7 @@ impl<E: EventSource> EventReader<E> {
         let filter =
             Filter::new().address(self.events.contracts()).from_block(from).to_block(head.0);
         let logs = chain.provider().get_logs(&filter).await;
-        self.read(chain, &logs.map_err(|error| chain.fault("eth_getLogs", error))?).await?;
+        self.read(chain, &logs.map_err(|error| chain.request_error("eth_getLogs", error))?).await?;
         self.last = Some(head);
         Ok(true)
     }
@@ -106,7 +106,7 @@ async fn block(
     number: BlockNumberOrTag,
 ) -> Result<Option<(u64, B256)>, RequestError> {
     let block = chain.provider().get_block_by_number(number).await;
-    let block = block.map_err(|error| chain.fault("eth_getBlockByNumber", error))?;
+    let block = block.map_err(|error| chain.request_error("eth_getBlockByNumber", error))?;
     Ok(block.map(|block| (block.header.number, block.header.hash)))
 }
 
@@ -115,7 +115,7 @@ async fn block(
 async fn delivered_by(chain: &Chain, hash: B256) -> Result<Option<u64>, RequestError> {
     let transaction = chain.provider().get_transaction_by_hash(hash).await;
     let transaction =
-        transaction.map_err(|error| chain.fault("eth_getTransactionByHash", error))?;
+        transaction.map_err(|error| chain.request_error("eth_getTransactionByHash", error))?;
     Ok(transaction.and_then(|transaction| mark::number_of(transaction.input())))
 }
 

@@ -123,7 +123,7 @@ impl WalletChains for WalletRpc {
         let endpoints = self.endpoints(chain_id)?;
         let asked = endpoints.ask_each(|chain| async move {
             let newest = chain.provider().get_block_number().await;
-            newest.map_err(|error| chain.fault("eth_blockNumber", error))
+            newest.map_err(|error| chain.request_error("eth_blockNumber", error))
         });
         asked.await.map_err(no_answer(chain_id))
     }
@@ -150,7 +150,7 @@ pub async fn ask(chain: &Chain, question: &WalletQuestion) -> Result<bool, Reque
         TransactionRequest { to: Some(TxKind::Create), ..Default::default() }.input(code.into());
     let block = BlockId::number(question.block_number);
     let answer = chain.provider().call(request).block(block).await;
-    let answer = answer.map_err(|error| chain.fault("eth_call", error))?;
+    let answer = answer.map_err(|error| chain.request_error("eth_call", error))?;
     match answer[..] {
         [agrees @ (0 | 1)] => Ok(agrees == 1),
         _ => Err(RequestError::Malformed {

@@ -15,7 +15,7 @@ pub struct Parameter {
     /// The contract that reads it.
     pub reader: Contract,
     /// The function by which the contract adopts the value, if it has one.
-    pub(super) poke: Option<&'static str>,
+    pub(super) update: Option<&'static str>,
     getter: Option<&'static str>,
     argument: Option<U256>,
 }
@@ -102,7 +102,7 @@ struct Row {
     reader: Contract,
     name: &'static str,
     kind: ParameterKind,
-    poke: Option<&'static str>,
+    update: Option<&'static str>,
     getter: Option<&'static str>,
 }
 
@@ -110,15 +110,15 @@ const fn row(
     reader: Contract,
     name: &'static str,
     kind: ParameterKind,
-    poke: &'static str,
+    update: &'static str,
     getter: &'static str,
 ) -> Row {
-    Row { reader, name, kind, poke: Some(poke), getter: Some(getter) }
+    Row { reader, name, kind, update: Some(update), getter: Some(getter) }
 }
 
 /// A parameter that needs no call to be adopted, or none of this program.
 const fn read_only(reader: Contract, name: &'static str, kind: ParameterKind) -> Row {
-    Row { reader, name, kind, poke: None, getter: None }
+    Row { reader, name, kind, update: None, getter: None }
 }
 
 const fn number(least: u128, most: u128) -> ParameterKind {
@@ -207,7 +207,7 @@ pub fn known(key: &str) -> Option<Parameter> {
         key: key.to_owned(),
         kind: row.kind,
         reader: row.reader,
-        poke: row.poke,
+        update: row.update,
         getter: row.getter,
         argument: None,
     });
@@ -222,7 +222,7 @@ fn inbox(key: &str) -> Option<Parameter> {
         key: key.to_owned(),
         kind: ACCOUNT_OR_NONE,
         reader: Gateway,
-        poke: Some("updateInbox"),
+        update: Some("updateInbox"),
         getter: Some("getInbox"),
         argument: chain_id.parse().ok(),
     })
@@ -237,7 +237,7 @@ fn admin(key: &str) -> Option<Parameter> {
             key: key.to_owned(),
             kind: ParameterKind::Admin,
             reader,
-            poke: None,
+            update: None,
             getter: None,
             argument: None,
         })
@@ -257,8 +257,8 @@ pub(super) fn near(key: &str) -> Option<String> {
 
 impl Parameter {
     /// Encodes the call by which the contract adopts the value.
-    pub(super) fn poke_data(&self) -> Option<Bytes> {
-        self.poke.map(|poke| call_data(self.reader, poke, self.argument))
+    pub(super) fn update_data(&self) -> Option<Bytes> {
+        self.update.map(|update| call_data(self.reader, update, self.argument))
     }
 
     /// Encodes the call that returns the adopted value.
@@ -267,15 +267,15 @@ impl Parameter {
     }
 
     /// Formats the adopting call for the operator.
-    pub(super) fn poke_name(&self) -> String {
+    pub(super) fn update_name(&self) -> String {
         let argument = self.argument.map(|word| word.to_string()).unwrap_or_default();
-        format!("{}.{}({argument})", self.reader, self.poke.unwrap_or_default())
+        format!("{}.{}({argument})", self.reader, self.update.unwrap_or_default())
     }
 
     /// Returns the operator's next step for a value that no call of this program makes the contract adopt.
     pub(super) fn hint(&self) -> Option<String> {
         let key = &self.key;
-        if self.poke.is_some() {
+        if self.update.is_some() {
             None
         } else if self.reader == Rates && !key.ends_with(MIGRATOR) {
             Some(format!("{key} takes effect with the others: `registry rates add` sees to that"))
@@ -287,11 +287,11 @@ impl Parameter {
     }
 
     pub(super) fn is_upper_limit(&self) -> bool {
-        self.poke == Some(UPPER_LIMIT)
+        self.update == Some(UPPER_LIMIT)
     }
 
     pub(super) fn is_lower_limit(&self) -> bool {
-        self.poke == Some(LOWER_LIMIT)
+        self.update == Some(LOWER_LIMIT)
     }
 
     /// Returns the position among several parameters that are adopted together.
@@ -328,9 +328,9 @@ mod tests {
             let key = text("key").replace("{address}", &account).replace("{chainId}", "31338");
             let parameter = known(&key).unwrap_or_else(|| panic!("{key}"));
             assert_eq!(parameter.reader.name(), text("contract"), "{key}");
-            if let Some(poke) = parameter.poke {
-                assert!(text("read_by").starts_with(&format!("{poke}(")), "{key}: {poke}");
-                assert_eq!(parameter.poke_data().unwrap().len() % 32, 4, "{key}");
+            if let Some(update) = parameter.update {
+                assert!(text("read_by").starts_with(&format!("{update}(")), "{key}: {update}");
+                assert_eq!(parameter.update_data().unwrap().len() % 32, 4, "{key}");
                 assert_eq!(parameter.getter_data().unwrap().len() % 32, 4, "{key}");
             }
             let kind = match text("value_type") {

@@ -87,7 +87,7 @@ impl ChainWriter for Writer {
         async move {
             let head = |chain: Chain| async move {
                 let head = chain.provider().get_block_number().await;
-                head.map_err(|error| chain.fault("eth_blockNumber", error))
+                head.map_err(|error| chain.request_error("eth_blockNumber", error))
             };
             let asked = self.endpoints.ask(head).await;
             asked.map(drop).map_err(|fault| format!("the app chain does not answer: {fault}"))
