@@ -84,7 +84,7 @@ impl Handlers {
             .zip(inboxes)
             .map(|(identifier, inbox)| InboxFound {
                 identifier,
-                inbox_id: inbox.map(hex::encode),
+                inbox_id: inbox.map(|inbox| inbox.to_string()),
                 ..InboxFound::default()
             })
             .collect();

@@ -8,12 +8,11 @@ use hawser_proto::mls::parse_group_message;
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::Version;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
-use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+use hawser_proto::{Bytes, EnvelopeId, InboxId, OriginatorId, SequenceId};
 use hawser_storage::Facts;
 use prost::Message as _;
 
 use crate::facts;
-use crate::inbox::{InboxId, inbox_of};
 
 pub use hawser_storage::ChainPosition;
 
@@ -66,9 +65,8 @@ impl ChainEntry {
         let Some(client) = client else { return Self::Void(id) };
         let originator_ns = event.originator_ns();
         let identity = match client.payload() {
-            Payload::IdentityUpdate(update) => {
-                inbox_of(client.topic().identifier()).map(|inbox| (inbox, update.clone()))
-            }
+            Payload::IdentityUpdate(update) => InboxId::from_slice(client.topic().identifier())
+                .map(|inbox| (inbox, update.clone())),
             _ => None,
         };
         Self::Envelope(Box::new(ChainEnvelope {
@@ -127,7 +125,8 @@ fn is_payload_of(originator: OriginatorId, event: &ChainEvent, client: &ClientEn
                 && matches!(&message.version, Some(Version::V1(v1)) if parse_group_message(&v1.data).is_ok())
         }
         Payload::IdentityUpdate(_) => {
-            originator == OriginatorId::IDENTITY_UPDATES && inbox_of(identifier).is_some()
+            originator == OriginatorId::IDENTITY_UPDATES
+                && InboxId::from_slice(identifier).is_some()
         }
         _ => false,
     }
@@ -181,8 +180,8 @@ mod tests {
         );
         let ChainEntry::Envelope(made) = entry else { panic!("{entry:?}") };
         let (inbox, update) = made.identity.unwrap();
-        assert_eq!(made.facts.topic.identifier(), inbox);
-        assert_eq!(update.inbox_id, hex::encode(inbox));
+        assert_eq!(made.facts.topic.identifier(), inbox.0);
+        assert_eq!(update.inbox_id, inbox.to_string());
         let rebuilt = facts::of_stored(&made.bytes, Validity::Valid, OriginatorId(100));
         assert_eq!(rebuilt, Some(made.facts), "a rebuild says the same of it");
     }

@@ -12,12 +12,14 @@ use hawser_proto::pb::xmtp::identity::associations::member_identifier::Kind as M
 use hawser_proto::pb::xmtp::identity::associations::{
     IdentifierKind, IdentityAction, MemberIdentifier,
 };
-use hawser_proto::{Address, Bytes, Digest, OriginatorId, PayerAddress, SequenceId, Signature};
+use hawser_proto::{
+    Address, Bytes, Digest, InboxId, OriginatorId, PayerAddress, SequenceId, Signature,
+};
 use hawser_rules::retention::EXPIRY_NEVER;
 use hawser_rules::{RuleNumber, is_free};
 use hawser_storage::{AddressChange, Charge, Facts, InvalidRule, Validity};
 
-use crate::inbox::{inbox_of, member_address};
+use crate::inbox::member_address;
 
 /// Returns the receipt of a publish: the same payer envelope gives the same receipt for ever.
 /// Retention is not part of it, because no signature covers it.
@@ -113,7 +115,7 @@ pub fn chain_dependencies(named: &[EnvelopeId]) -> Vec<EnvelopeId> {
 /// last action on an address decides.
 fn addresses(client: &ClientEnvelope) -> Vec<AddressChange> {
     let Payload::IdentityUpdate(update) = client.payload() else { return Vec::new() };
-    let Some(inbox) = inbox_of(client.topic().identifier()) else { return Vec::new() };
+    let Some(inbox) = InboxId::from_slice(client.topic().identifier()) else { return Vec::new() };
     // Ordered by address, so that every node stores the same bytes.
     let mut changed: BTreeMap<Address, bool> = BTreeMap::new();
     for action in &update.actions {

@@ -5,9 +5,8 @@
 //! the newest value as an argument.
 
 use bytes::Bytes;
+use hawser_proto::InboxId;
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
-
-use crate::inbox::InboxId;
 
 pub use hawser_rules::{NodeRecord, Registry};
 

@@ -1,4 +1,4 @@
-//! The two numbers that name an envelope, kept apart by type.
+//! Ids of originators, envelopes and inboxes, kept apart by type.
 
 use std::fmt;
 
@@ -79,5 +79,24 @@ impl EnvelopeId {
 impl fmt::Display for EnvelopeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.originator, self.sequence)
+    }
+}
+
+/// Id of an inbox: the SHA-256 of its founder's identifier and a nonce. Displayed as 64 hexadecimal
+/// digits in lower case, which is how identity updates spell it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InboxId(pub [u8; 32]);
+
+impl InboxId {
+    /// Reads the identifier of an identity update's topic; `None` unless it has 32 bytes.
+    #[must_use]
+    pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+}
+
+impl fmt::Display for InboxId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
     }
 }

@@ -27,6 +27,6 @@ pub mod topic;
 
 pub use bytes::Bytes;
 pub use cursor::Cursor;
-pub use ids::{EnvelopeId, OriginatorId, SequenceId};
+pub use ids::{EnvelopeId, InboxId, OriginatorId, SequenceId};
 pub use sign::{Address, Digest, PayerAddress, PublicKey, SecretKey, Signature};
 pub use topic::{TOPIC_LEN_BYTES_MAX, Topic, TopicKind};

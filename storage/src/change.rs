@@ -1,7 +1,7 @@
 //! What a commit is made of.
 
 use bytes::Bytes;
-use hawser_proto::{Address, EnvelopeId, OriginatorId, PayerAddress, SequenceId, Topic};
+use hawser_proto::{Address, EnvelopeId, InboxId, OriginatorId, PayerAddress, SequenceId, Topic};
 
 /// One step of one strand.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -176,7 +176,7 @@ pub struct AddressChange {
     /// Which address.
     pub address: Address,
     /// The inbox.
-    pub inbox: [u8; 32],
+    pub inbox: InboxId,
     /// Whether it is a member afterwards.
     pub is_member: bool,
 }

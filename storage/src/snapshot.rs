@@ -1,7 +1,7 @@
 //! Reading: a consistent view of one moment.
 
 use bytes::Bytes;
-use hawser_proto::{Address, Cursor, EnvelopeId, OriginatorId, PayerAddress, SequenceId};
+use hawser_proto::{Address, Cursor, EnvelopeId, InboxId, OriginatorId, PayerAddress, SequenceId};
 use rocksdb::{DBPinnableSlice, DBRawIterator, ReadOptions};
 
 use crate::change::ChainPosition;
@@ -281,7 +281,7 @@ impl<'a> Snapshot<'a> {
     ///
     /// # Errors
     /// When a row cannot be read.
-    pub fn inbox(&self, address: Address) -> Result<Option<[u8; 32]>, ReadError> {
+    pub fn inbox(&self, address: Address) -> Result<Option<InboxId>, ReadError> {
         let mut rows = self.rows(InboxKey::FAMILY, ReadOptions::default());
         rows.seek(InboxKey::prefix(address));
         let mut newest = None;

@@ -5,7 +5,7 @@
 
 mod support;
 
-use hawser_proto::{Address, EnvelopeId, OriginatorId, SequenceId};
+use hawser_proto::{Address, EnvelopeId, InboxId, OriginatorId, SequenceId};
 use hawser_storage::{
     AddressChange, ChainCommit, ChainPosition, Change, CommitError, Facts, InvalidRule,
     LedgerEntry, LedgerKind, LogEntry, LogItem, Mark, SkipReason, Store, Validity,
@@ -151,8 +151,11 @@ fn what_waits_and_where_readers_are_survive_a_restart() {
 #[test]
 fn an_address_belongs_to_the_inbox_it_joined_last_whatever_the_order_of_commits() {
     let (one, other) = (Address([1; 20]), Address([2; 20]));
-    let link =
-        |address, inbox: u8, is_member| AddressChange { address, inbox: [inbox; 32], is_member };
+    let link = |address, inbox: u8, is_member| AddressChange {
+        address,
+        inbox: InboxId([inbox; 32]),
+        is_member,
+    };
     let update = |sequence, addresses| {
         append_with(STRAND, sequence, Facts { addresses, ..facts(place(sequence)) })
     };
@@ -164,7 +167,7 @@ fn an_address_belongs_to_the_inbox_it_joined_last_whatever_the_order_of_commits(
         update(5, vec![link(other, 1, true)]),
     ];
     on_each(|store| {
-        let found = |address| store.snapshot().inbox(address).unwrap().map(|inbox| inbox[0]);
+        let found = |address| store.snapshot().inbox(address).unwrap().map(|inbox| inbox.0[0]);
         assert_eq!((found(one), found(other)), (None, None));
         store.commit(&updates[..2]).unwrap();
         assert_eq!((found(one), found(other)), (Some(2), Some(1)));

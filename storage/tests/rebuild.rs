@@ -6,7 +6,7 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use hawser_proto::{Address, EnvelopeId, OriginatorId, SequenceId};
+use hawser_proto::{Address, EnvelopeId, InboxId, OriginatorId, SequenceId};
 use hawser_storage::{
     AddressChange, Change, Charge, Facts, InvalidRule, LogEntry, LogItem, Mark, RebuildError,
     SkipReason, Store, Validity,
@@ -37,7 +37,7 @@ fn derived(at: EnvelopeId) -> (Option<InvalidRule>, Option<Facts>) {
         addresses: (0..random[14] % 3)
             .map(|n| AddressChange {
                 address: Address([n; 20]),
-                inbox: [random[15] % 2; 32],
+                inbox: InboxId([random[15] % 2; 32]),
                 is_member: random[16] > 100,
             })
             .collect(),

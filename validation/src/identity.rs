@@ -3,18 +3,15 @@
 use std::sync::Arc;
 
 use hawser_mls::identity::{AssociationState, IdentityError, Judgement, fold_trusted, judge};
-use hawser_proto::Digest;
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_proto::sign::keccak256;
+use hawser_proto::{Digest, InboxId};
 use prost::Message as _;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
 use crate::limits::INBOX_STATES_BYTES_MAX;
 use crate::wallets::Wallets;
-
-/// The id of an inbox.
-type InboxId = [u8; 32];
 
 /// The validity of an identity update.
 #[derive(Debug, Clone, PartialEq, Eq)]

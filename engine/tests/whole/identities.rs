@@ -16,7 +16,7 @@ use hawser_proto::pb::xmtp::identity::associations::{
     RevokeAssociation, member_identifier,
 };
 use hawser_proto::{
-    Address, Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId, Topic, TopicKind,
+    Address, Bytes, Cursor, EnvelopeId, InboxId, OriginatorId, SequenceId, Topic, TopicKind,
 };
 use hawser_storage::{InvalidRule, Mark, Store};
 
@@ -38,14 +38,14 @@ struct Scripted {
 impl IdentityJudge for Scripted {
     fn judge(
         &self,
-        inbox: [u8; 32],
+        inbox: InboxId,
         earlier: &[IdentityUpdate],
         update: &IdentityUpdate,
     ) -> IdentityVerdict {
         let name = update.client_timestamp_ns;
         let before: Vec<u64> = earlier.iter().map(|update| update.client_timestamp_ns).collect();
         let repeats = before.contains(&name);
-        self.asked.lock().unwrap().push((inbox[0], before, name));
+        self.asked.lock().unwrap().push((inbox.0[0], before, name));
         if self.unknown.lock().unwrap().contains(&name) {
             IdentityVerdict::Waiting("its chain does not answer".into())
         } else if name >= BAD || repeats {
@@ -338,7 +338,7 @@ fn revoke(name: u8) -> Kind {
 fn inboxes<const N: usize>(node: &Node, names: [u8; N]) -> [Option<u8>; N] {
     let asked: Vec<_> = names.map(|name| Some(account(name))).to_vec();
     let found = node.engine.reader().inboxes(&asked).unwrap();
-    std::array::from_fn(|place| found[place].map(|inbox| inbox[0]))
+    std::array::from_fn(|place| found[place].map(|inbox| inbox.0[0]))
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hawser_engine::ports::{IdentityJudge, IdentityVerdict, PayloadValidator};
 use hawser_engine::runtime::ChainAppender;
 use hawser_proto::Bytes;
+use hawser_proto::InboxId;
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_validation::clock::system_unix_s;
 use hawser_validation::identity::{IdentityValidator, UpdateValidity};
@@ -34,7 +35,7 @@ impl Identities {
 impl IdentityJudge for Identities {
     fn judge(
         &self,
-        inbox: [u8; 32],
+        inbox: InboxId,
         earlier: &[IdentityUpdate],
         update: &IdentityUpdate,
     ) -> IdentityVerdict {

@@ -1,6 +1,6 @@
 //! Which inbox an address belongs to.
 
-use hawser_proto::Address;
+use hawser_proto::{Address, InboxId};
 
 use super::{Key, decode_u64, take};
 use crate::family::Family;
@@ -15,7 +15,7 @@ const ETHEREUM: u8 = 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct InboxKey {
     pub(crate) address: Address,
-    pub(crate) inbox: [u8; 32],
+    pub(crate) inbox: InboxId,
 }
 
 impl InboxKey {
@@ -34,14 +34,14 @@ impl Key<'_> for InboxKey {
     fn encode(self) -> Self::Bytes {
         let mut key = [0; 53];
         key[..21].copy_from_slice(&Self::prefix(self.address));
-        key[21..].copy_from_slice(&self.inbox);
+        key[21..].copy_from_slice(&self.inbox.0);
         key
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
         let ([kind], rest) = take::<1>(bytes)?;
         let (address, inbox) = take::<20>(rest)?;
-        let key = Self { address: Address(address), inbox: inbox.try_into().ok()? };
+        let key = Self { address: Address(address), inbox: InboxId::from_slice(inbox)? };
         (kind == ETHEREUM).then_some(key)
     }
 }
@@ -88,8 +88,10 @@ mod tests {
     use crate::keys::testing::{keeps_order, round_trips};
 
     fn keys() -> impl Strategy<Value = InboxKey> {
-        (any::<[u8; 20]>(), any::<[u8; 32]>())
-            .prop_map(|(address, inbox)| InboxKey { address: Address(address), inbox })
+        (any::<[u8; 20]>(), any::<[u8; 32]>()).prop_map(|(address, inbox)| InboxKey {
+            address: Address(address),
+            inbox: InboxId(inbox),
+        })
     }
 
     fn rows() -> impl Strategy<Value = InboxRow> {
@@ -120,7 +122,7 @@ mod tests {
 
     #[test]
     fn the_layout_is_pinned() {
-        let key = InboxKey { address: Address([7; 20]), inbox: [9; 32] }.encode();
+        let key = InboxKey { address: Address([7; 20]), inbox: InboxId([9; 32]) }.encode();
         assert_eq!((key[0], &key[1..21], &key[21..]), (1, &[7; 20][..], &[9; 32][..]));
         assert!(key.starts_with(&InboxKey::prefix(Address([7; 20]))));
         let row = InboxRow { set: 3, cleared: 0x0102 };
@@ -129,7 +131,7 @@ mod tests {
 
     #[test]
     fn other_kinds_and_lengths_are_no_key() {
-        let mut key = InboxKey { address: Address([7; 20]), inbox: [9; 32] }.encode();
+        let mut key = InboxKey { address: Address([7; 20]), inbox: InboxId([9; 32]) }.encode();
         assert_eq!(InboxKey::decode(&key[..52]), None);
         key[0] = 2;
         assert_eq!(InboxKey::decode(&key), None);

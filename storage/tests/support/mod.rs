@@ -5,7 +5,9 @@
 use bytes::Bytes;
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::sign::originator_digest;
-use hawser_proto::{Address, EnvelopeId, OriginatorId, SecretKey, SequenceId, Topic, TopicKind};
+use hawser_proto::{
+    Address, EnvelopeId, InboxId, OriginatorId, SecretKey, SequenceId, Topic, TopicKind,
+};
 use hawser_storage::{
     AddressChange, Change, Charge, Durability, Facts, InvalidRule, LogEntry, SkipReason, Store,
     StoreIdentity, StoreSettings, Validity,
@@ -77,7 +79,7 @@ pub(crate) fn facts(at: EnvelopeId) -> Facts {
         counts_for_congestion: true,
         addresses: vec![AddressChange {
             address: Address([u8::try_from(sequence % 2).unwrap(); 20]),
-            inbox: [7; 32],
+            inbox: InboxId([7; 32]),
             is_member: true,
         }],
     }

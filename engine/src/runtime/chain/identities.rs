@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
+use hawser_proto::InboxId;
 use hawser_proto::SequenceId;
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_storage::{ChainCommit, Change, LogEntry, ReadError, Snapshot, Store, Validity};
@@ -14,7 +15,6 @@ use super::new_events::{NewEntry, append_invalid, append_valid};
 use super::parts::ChainAppenderParts;
 use super::replay::{InboxReplay, STRAND, resolve_waiting, update_of};
 use crate::chain_strand::ChainEnvelope;
-use crate::inbox::InboxId;
 use crate::ports::IdentityJudge;
 use crate::runtime::Priority;
 

@@ -2,12 +2,11 @@
 
 use hawser_proto::envelope::{OriginatorEnvelope, Payload};
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
-use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId, Topic, TopicKind};
+use hawser_proto::{Bytes, EnvelopeId, InboxId, OriginatorId, SequenceId, Topic, TopicKind};
 use hawser_rules::RuleNumber;
 use hawser_storage::{LogEntry, ReadError, Store, Validity};
 
 use crate::facts;
-use crate::inbox::{InboxId, inbox_of};
 use crate::ports::{IdentityJudge, IdentityVerdict};
 
 /// The strand of identity updates.
@@ -49,7 +48,7 @@ impl<'a> InboxReplay<'a> {
         if self.waits {
             return Ok(Validity::Waiting);
         }
-        if !is_hex_of(&update.inbox_id, &self.inbox) {
+        if !is_hex_of(&update.inbox_id, &self.inbox.0) {
             return Ok(invalid(id, "it names another inbox than its topic"));
         }
         let earlier = match &mut self.earlier {
@@ -106,7 +105,7 @@ pub(super) fn resolve_waiting(
 
 /// Reads the valid updates of an inbox through the topic index, in order.
 fn valid_updates(store: &Store, inbox: InboxId) -> Result<Vec<IdentityUpdate>, ReadError> {
-    let topic = Topic::new(TopicKind::IdentityUpdates, &inbox).expect("an inbox id is not empty");
+    let topic = Topic::new(TopicKind::IdentityUpdates, &inbox.0).expect("an inbox id is not empty");
     let snapshot = store.snapshot();
     let mut rows = snapshot.topics();
     let mut ids = Vec::new();
@@ -131,7 +130,7 @@ pub(super) fn update_of(bytes: Bytes) -> Option<(InboxId, IdentityUpdate)> {
     let envelope = OriginatorEnvelope::parse(bytes).ok()?;
     let client = envelope.unsigned().payer().client();
     let Payload::IdentityUpdate(update) = client.payload() else { return None };
-    Some((inbox_of(client.topic().identifier())?, update.clone()))
+    Some((InboxId::from_slice(client.topic().identifier())?, update.clone()))
 }
 
 fn unreadable(id: EnvelopeId) -> ReadError {

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hawser_proto::{Address, Cursor, EnvelopeId, OriginatorId, PayerAddress, Topic, TopicKind};
+use hawser_proto::{
+    Address, Cursor, EnvelopeId, InboxId, OriginatorId, PayerAddress, Topic, TopicKind,
+};
 use hawser_storage::{Snapshot, Store};
 
 use super::access::LogAccess;
 use super::hub::Hub;
 use super::subscription::Subscription;
-use crate::inbox::InboxId;
 use crate::read::error::ReadError;
 use crate::read::feed::{Feed, LogFeed, TopicFeed};
 use crate::read::limits::Limits;
