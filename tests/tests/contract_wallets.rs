@@ -15,8 +15,8 @@ use hawser_chain::send::{Call, Chain, Sender};
 use hawser_devchain::deploy;
 use hawser_devchain::embedded::{EmbeddedChain, EmbeddedSettings, Genesis};
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
-use hawser_proto::{Cursor, OriginatorId};
-use hawser_tests::harness::identities::{Account, InboxId, adding, envelope, founding, key, topic};
+use hawser_proto::{Cursor, InboxId, OriginatorId};
+use hawser_tests::harness::identities::{Account, adding, envelope, founding, key, topic};
 use hawser_tests::harness::network::{Network, Node};
 use hawser_tests::harness::{ports, strand, wait};
 
@@ -122,7 +122,7 @@ async fn an_inbox_waits_for_its_wallets_chain_and_no_other_inbox_does() {
     until_waiting(node, 2.0).await;
     let second = updates.put(adding(plain, &other, &late));
     until_shown(node, plain, &[first.clone(), second.clone()]).await;
-    assert_eq!(inbox_of(node, &late).await, Some(hex::encode(plain)), "other inboxes go on");
+    assert_eq!(inbox_of(node, &late).await, Some(plain.to_string()), "other inboxes go on");
     for waiting in [inbox, forged] {
         assert!(shown(node, waiting).await.is_empty());
         assert_eq!(
@@ -148,7 +148,7 @@ async fn an_inbox_waits_for_its_wallets_chain_and_no_other_inbox_does() {
     until_shown(node, inbox, &held).await;
     until_waiting(node, 0.0).await;
     for account in [&contract, &friend] {
-        assert_eq!(inbox_of(node, account).await, Some(hex::encode(inbox)));
+        assert_eq!(inbox_of(node, account).await, Some(inbox.to_string()));
     }
     assert!(shown(node, forged).await.is_empty(), "the wallet has not signed that");
 
@@ -158,5 +158,5 @@ async fn an_inbox_waits_for_its_wallets_chain_and_no_other_inbox_does() {
     node.start();
     node.ready().await;
     assert_eq!(shown(node, inbox).await, held);
-    assert_eq!(inbox_of(node, &friend).await, Some(hex::encode(inbox)));
+    assert_eq!(inbox_of(node, &friend).await, Some(inbox.to_string()));
 }

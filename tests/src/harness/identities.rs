@@ -5,7 +5,7 @@ use bytes::Bytes;
 use hawser_proto::envelope::Payload;
 use hawser_proto::pb::xmtp::identity::associations as pb;
 use hawser_proto::sign::keccak256;
-use hawser_proto::{Digest, SecretKey, Topic, TopicKind};
+use hawser_proto::{Digest, InboxId, SecretKey, Topic, TopicKind};
 use pb::identity_action::Kind;
 use pb::signature::Signature as Signed;
 use sha2::{Digest as _, Sha256};
@@ -16,9 +16,6 @@ use super::envelopes::client;
 const TIME_NS: u64 = 1_795_155_446_000_000_000;
 /// and the same in the text.
 const TIME: &str = "2026-11-20T06:17:26Z";
-
-/// An inbox's id.
-pub type InboxId = [u8; 32];
 
 /// An account that can be a member of inboxes.
 #[derive(Debug, Clone)]
@@ -64,7 +61,7 @@ impl Account {
     /// The inbox that it founds with this nonce.
     #[must_use]
     pub fn inbox_id(&self, nonce: u64) -> InboxId {
-        Sha256::digest(format!("{}{nonce}", self.address())).into()
+        InboxId(Sha256::digest(format!("{}{nonce}", self.address())).into())
     }
 
     fn sign(&self, text: &str) -> pb::Signature {
@@ -138,7 +135,7 @@ pub fn identifier(address: &str) -> pb::MemberIdentifier {
 /// The topic of an inbox.
 #[must_use]
 pub fn topic(inbox: InboxId) -> Topic {
-    Topic::new(TopicKind::IdentityUpdates, &inbox).unwrap()
+    Topic::new(TopicKind::IdentityUpdates, &inbox.0).unwrap()
 }
 
 /// The client envelope of an update.
@@ -147,12 +144,11 @@ pub fn topic(inbox: InboxId) -> Topic {
 /// When the update names no inbox.
 #[must_use]
 pub fn envelope(update: pb::IdentityUpdate) -> Bytes {
-    let inbox = hex::decode(&update.inbox_id).unwrap().try_into().unwrap();
+    let inbox = InboxId::from_slice(&hex::decode(&update.inbox_id).unwrap()).unwrap();
     client(topic(inbox).as_bytes(), None, Some(Payload::IdentityUpdate(update)))
 }
 
 fn text(inbox: InboxId, action: &str) -> String {
-    let inbox = hex::encode(inbox);
     format!(
         "XMTP : Authenticate to inbox\n\nInbox ID: {inbox}\nCurrent time: {TIME}\n\n{action}\n\n\
          For more info: https://xmtp.org/signatures"
@@ -163,6 +159,6 @@ fn update(inbox: InboxId, action: Kind) -> pb::IdentityUpdate {
     pb::IdentityUpdate {
         actions: vec![pb::IdentityAction { kind: Some(action) }],
         client_timestamp_ns: TIME_NS,
-        inbox_id: hex::encode(inbox),
+        inbox_id: inbox.to_string(),
     }
 }
