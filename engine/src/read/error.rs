@@ -1,8 +1,8 @@
-//! Why something could not be read.
+//! Errors of reading.
 
 use hawser_proto::EnvelopeId;
 
-/// Why a query or a subscription could not be served. Never the reader's fault.
+/// A query or a subscription could not be served. The cause is always this node, never the reader.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// The store failed.
@@ -11,7 +11,7 @@ pub enum ReadError {
     /// The topic index names an envelope that the log does not hold.
     #[error("envelope {0} is indexed and not in the log")]
     Absent(EnvelopeId),
-    /// What the log holds there is no envelope.
+    /// The bytes that the log holds there are no envelope.
     #[error("envelope {0} in the log does not decode")]
     Undecodable(EnvelopeId),
 }

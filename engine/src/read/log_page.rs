@@ -1,4 +1,5 @@
-//! Whole strands, merged by time. Nothing waits here: this is what replication and auditors read.
+//! Pages of whole strands, merged by time. Nothing waits for a dependency: replication and auditors
+//! read these.
 
 use bytes::Bytes;
 use hawser_proto::envelope::OriginatorEnvelope;
@@ -6,11 +7,11 @@ use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{LogItem, LogScan, Snapshot, Validity};
 
 use super::error::ReadError;
-use super::limits::{Limits, Taken};
+use super::limits::{BatchLimits, BatchSize};
 
-/// A piece of one strand.
+/// A range of one strand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Stretch {
+pub(crate) struct LogRange {
     /// The last place the reader has.
     pub(crate) after: EnvelopeId,
     /// The last place to read.
@@ -21,50 +22,50 @@ pub(crate) struct Stretch {
 #[derive(Debug)]
 pub(crate) struct LogPage {
     pub(crate) envelopes: Vec<(EnvelopeId, Bytes)>,
-    /// Nothing of the stretches is left.
+    /// The page reaches the end of every range.
     pub(crate) finished: bool,
 }
 
-/// Reads the valid envelopes of `stretches`, each of another originator: across originators by
-/// time, each one ascending.
+/// Reads the valid envelopes of `ranges`, each of another originator: across originators by time,
+/// each originator ascending.
 pub(crate) fn read_log(
     snapshot: &Snapshot<'_>,
-    stretches: impl IntoIterator<Item = Stretch>,
-    limits: Limits,
+    ranges: impl IntoIterator<Item = LogRange>,
+    limits: BatchLimits,
 ) -> Result<LogPage, ReadError> {
     let mut strands = Vec::new();
-    for stretch in stretches {
-        if stretch.after.sequence < stretch.through {
-            let scan = snapshot.log(stretch.after, stretch.through);
-            strands.extend(Strand::start(stretch.after.originator, scan)?);
+    for range in ranges {
+        if range.after.sequence < range.through {
+            let scan = snapshot.log(range.after, range.through);
+            strands.extend(StrandScan::start(range.after.originator, scan)?);
         }
     }
-    let mut taken = Taken::default();
+    let mut size = BatchSize::default();
     let mut envelopes = Vec::new();
     while let Some(index) = earliest(&strands) {
-        if !taken.take(limits, strands[index].bytes.len()) {
+        if !size.try_add(limits, strands[index].bytes.len()) {
             return Ok(LogPage { envelopes, finished: false });
         }
         let strand = strands.swap_remove(index);
         envelopes.push((strand.id, strand.bytes));
-        strands.extend(Strand::start(strand.id.originator, strand.scan)?);
+        strands.extend(StrandScan::start(strand.id.originator, strand.scan)?);
     }
     Ok(LogPage { envelopes, finished: true })
 }
 
-fn earliest(strands: &[Strand<'_>]) -> Option<usize> {
+fn earliest(strands: &[StrandScan<'_>]) -> Option<usize> {
     (0..strands.len()).min_by_key(|&index| (strands[index].originator_ns, strands[index].id))
 }
 
-/// One strand, standing on an envelope.
-struct Strand<'s> {
+/// A scan of one strand, standing on an envelope.
+struct StrandScan<'s> {
     id: EnvelopeId,
     originator_ns: i64,
     bytes: Bytes,
     scan: LogScan<'s>,
 }
 
-impl<'s> Strand<'s> {
+impl<'s> StrandScan<'s> {
     /// Moves to the next valid envelope of `originator`, if there is one.
     fn start(originator: OriginatorId, mut scan: LogScan<'s>) -> Result<Option<Self>, ReadError> {
         while let Some(item) = scan.next() {

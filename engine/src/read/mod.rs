@@ -1,21 +1,22 @@
-//! Out to readers: pages for queries, and streams that go on without gap or repeat.
+//! Decisions of reading: pages for queries, and streams that go on without gap or repeat.
 //!
 //! In reading order:
 //!
-//! - `limits` and `rows`: how much one answer may hold, and where its rows come from;
-//! - `plan`: which envelopes of which topics come next, in which order, and which have to wait;
+//! - `limits` and `rows`: bounds of one answer, and the source of its rows;
+//! - `plan`: the next envelopes of some topics, their order, and the ones that have to wait;
 //! - `log_page`: the same for whole strands, where nothing waits;
-//! - `queue`: what was just committed and waits for one listener;
-//! - `feed`: what a stream still owes its reader, as plain values without I/O.
+//! - `newest`: the newest visible envelope of a topic;
+//! - `queue`: committed envelopes that one listener has not taken yet;
+//! - `feed`: everything that a stream still owes its reader.
 //!
 //! [`Reader`](crate::runtime::Reader), [`Hub`](crate::runtime::Hub) and
 //! [`Subscription`](crate::runtime::Subscription) drive them.
 //!
 //! Invariant: within one page or stream each originator ascends; across originators time decides.
 //! Invariant: a reader of topics never sees an envelope before the chain envelope it depends on.
-//! Invariant: nothing here waits for a reader, and every queue is bounded.
+//! Invariant: every queue is bounded, and a slow reader delays no commit.
 //!
-//! See `docs/decisions/0003-reading.md` for what was decided and why.
+//! See `docs/decisions/0003-reading.md` for the reasons.
 
 pub(crate) mod error;
 pub(crate) mod feed;

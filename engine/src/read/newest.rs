@@ -1,4 +1,4 @@
-//! The newest envelope of a topic that may be shown.
+//! The newest visible envelope of a topic.
 
 use hawser_proto::{Cursor, EnvelopeId, SequenceId, Topic};
 use hawser_storage::{Snapshot, TopicRow};
@@ -6,11 +6,12 @@ use hawser_storage::{Snapshot, TopicRow};
 use super::error::ReadError;
 use super::rows::{Rows, first_unsatisfied};
 
-/// Sequence ids that are looked back at first, when the last envelope has to wait. Guessed.
+/// Sequence ids in the first window that is read backwards when the last envelope has to wait.
+/// Guessed: mostly a few envelopes wait.
 const WINDOW_MIN: u64 = 64;
 
-/// The newest envelope of `topic` that depends on nothing above `heads`: highest `originator_ns`,
-/// ties by envelope id.
+/// Returns the newest envelope of `topic` that depends on nothing above `heads`: highest
+/// `originator_ns`, ties by envelope id.
 pub(crate) fn newest_visible(
     snapshot: &Snapshot<'_>,
     heads: &Cursor,
@@ -29,7 +30,7 @@ fn is_visible(row: &TopicRow, heads: &Cursor) -> bool {
         && first_unsatisfied(row.id, &row.depends_on, |on| heads.covers(on)).is_none()
 }
 
-/// Looks through each strand on its own: the newest of all may hide behind one that waits.
+/// Searches each strand on its own: the newest visible envelope may lie behind one that waits.
 fn newest_visible_of_strands(
     rows: &mut impl Rows,
     heads: &Cursor,
@@ -43,8 +44,8 @@ fn newest_visible_of_strands(
     Ok(newest.map(|(_, id)| id))
 }
 
-/// The last visible row of the strand of `head`. Reads backwards in windows that grow, so it
-/// costs what has to wait, and a few seeks.
+/// Returns the last visible row of the strand of `head`. Reads backwards in windows that grow: the
+/// cost is a few seeks and the rows that wait.
 fn last_visible(
     rows: &mut impl Rows,
     heads: &Cursor,

@@ -1,4 +1,4 @@
-//! Which envelopes of some topics come next, in which order, and which have to wait.
+//! Plans pages of topics: the next envelopes, their order, and the originators that have to wait.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashSet, VecDeque};
@@ -8,66 +8,66 @@ use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
 use hawser_storage::TopicRow;
 
 use super::error::ReadError;
-use super::limits::{Limits, Taken};
+use super::limits::{BatchLimits, BatchSize};
 use super::rows::{Rows, first_unsatisfied};
 
-/// Rows that are read of one lane at once, at the most. Guessed.
+/// The most rows of one lane that are read at once. Guessed.
 const CHUNK_ROWS_MAX: usize = 128;
 
-/// Rows that are stepped over in a topic before seeking: most topics have few rows, and a step is
-/// cheaper than a seek. Guessed.
+/// Rows of a topic that are stepped over before a seek. Guessed: most topics have few rows, and a
+/// step is cheaper than a seek.
 const STEPS_BEFORE_SEEK: usize = 8;
 
-/// How the reader remembers where it is, which decides what stops at an envelope that has to wait.
+/// Form of the reader's position. Decides which lanes stop at an envelope that has to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cursors {
-    /// One cursor over all topics: the originator stops, or the cursor would move past what was
-    /// not delivered.
+    /// One cursor over all topics. The originator stops in all of them: otherwise the cursor would
+    /// move past an envelope that was not delivered.
     Shared,
-    /// A cursor for each topic: that originator stops in that topic alone.
+    /// One cursor for each topic. The originator stops in that topic alone.
     PerTopic,
 }
 
-/// A topic and where to read on in it.
+/// A topic and the place to read it from.
 #[derive(Debug, Clone)]
 pub(crate) struct PlanTopic {
     pub(crate) topic: Topic,
-    /// What the reader has.
+    /// The reader has everything up to here.
     pub(crate) from: Arc<Cursor>,
-    /// Originators that are to be read on after these places instead, below `from`: an envelope
-    /// had to wait there.
+    /// Places below `from` after which these originators are read instead: an envelope had to wait
+    /// there.
     pub(crate) resume: Arc<[EnvelopeId]>,
 }
 
 /// An originator that could not go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Held {
+pub(crate) struct HeldOriginator {
     /// The topic, by its place in the plan; `None`: in all of them.
     pub(crate) topic: Option<usize>,
-    /// The last place that is done with.
+    /// The last place that has been delivered or left out.
     pub(crate) after: EnvelopeId,
-    /// What it waits for.
+    /// The chain envelope that it waits for.
     pub(crate) on: EnvelopeId,
 }
 
 /// One page of a plan.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Page {
-    /// The topics, by their places in the plan, and the envelopes, in the order of delivery.
+    /// Topics, by their places in the plan, and envelopes, in the order of delivery.
     pub(crate) rows: Vec<(usize, EnvelopeId)>,
-    /// Nothing up to the ceiling is left but what is held.
+    /// The plan has reached its ceiling, except for originators that are held.
     pub(crate) finished: bool,
 }
 
 /// Reads topics up to a ceiling, a page at a time.
 ///
 /// Originators are merged by time, each one ascending over all topics. An envelope of a node goes
-/// out when each chain envelope it depends on is covered by the reader's cursor, or is at or below
-/// the ceiling with everything before it in these topics already out. When its turn comes earlier,
-/// the chain strand goes first. What depends on something above the ceiling is held.
+/// out when each chain envelope it depends on is covered by the reader's cursor, or lies at or below
+/// the ceiling and everything before it in these topics has gone out. If its turn comes earlier, the
+/// chain strand goes first. An envelope that depends on one above the ceiling is held.
 ///
-/// Rows are read a few at a time, as pages need them; between pages the source may be another,
-/// later view of the same log. After an error the plan is of no more use.
+/// Rows are read a few at a time, as pages need them. Between pages the source may be another, later
+/// view of the same log. After an error the plan cannot be used any more.
 #[derive(Debug)]
 pub(crate) struct Plan {
     cursors: Cursors,
@@ -77,30 +77,30 @@ pub(crate) struct Plan {
     ends: Vec<EnvelopeId>,
     opened: bool,
     lanes: Vec<Lane>,
-    strands: BTreeMap<OriginatorId, Strand>,
-    held: Vec<Held>,
+    strands: BTreeMap<OriginatorId, StrandLanes>,
+    held: Vec<HeldOriginator>,
 }
 
 /// One originator in one topic.
 #[derive(Debug)]
 struct Lane {
     topic: usize,
-    /// What has been read of it and not gone out.
+    /// Rows that have been read and have not gone out.
     rows: VecDeque<TopicRow>,
-    /// Where to read on; `None` at the end.
+    /// The place to read on from; `None` at the end.
     next: Option<EnvelopeId>,
-    /// How many rows to read then.
+    /// The number of rows to read then.
     chunk: usize,
 }
 
-/// The lanes of one originator that have rows, by the sequence of the first.
+/// The lanes of one originator that have rows, by the sequence of the first row.
 #[derive(Debug, Default)]
-struct Strand {
+struct StrandLanes {
     lanes: BinaryHeap<Reverse<(SequenceId, usize)>>,
 }
 
 impl Plan {
-    /// Plans `topics`, each once: of a topic that is named again only the first counts.
+    /// Plans `topics`. If a topic is named again, only the first one counts.
     pub(crate) fn new(
         cursors: Cursors,
         topics: impl IntoIterator<Item = PlanTopic>,
@@ -121,18 +121,18 @@ impl Plan {
         }
     }
 
-    /// The next page. One that is not finished has at least one envelope.
+    /// Returns the next page. A page that is not finished has at least one envelope.
     pub(crate) fn next_page(
         &mut self,
         rows: &mut impl Rows,
-        limits: Limits,
+        limits: BatchLimits,
     ) -> Result<Page, ReadError> {
         self.open(rows, limits)?;
-        let mut taken = Taken::default();
+        let mut size = BatchSize::default();
         let mut page = Vec::new();
         while let Some(originator) = self.pick() {
             let len_bytes = self.head(originator).map_or(0, |row| row.len_bytes as usize);
-            if !taken.take(limits, len_bytes) {
+            if !size.try_add(limits, len_bytes) {
                 return Ok(Page { rows: page, finished: false });
             }
             page.extend(self.advance(rows, originator)?);
@@ -140,22 +140,22 @@ impl Plan {
         Ok(Page { rows: page, finished: true })
     }
 
-    /// The topics as planned.
+    /// Returns the topics as planned.
     pub(crate) fn topics(&self) -> &[PlanTopic] {
         &self.topics
     }
 
-    /// What had to wait so far.
-    pub(crate) fn held(&self) -> &[Held] {
+    /// Returns the originators that had to wait so far.
+    pub(crate) fn held(&self) -> &[HeldOriginator] {
         &self.held
     }
 
-    /// How far it reads.
+    /// Returns the heads up to which the plan reads.
     pub(crate) fn ceiling(&self) -> &Arc<Cursor> {
         &self.ceiling
     }
 
-    /// The originator whose turn it is.
+    /// Returns the originator whose turn it is.
     fn pick(&mut self) -> Option<OriginatorId> {
         self.hold_what_waits();
         let (_, originator) = self
@@ -167,7 +167,7 @@ impl Plan {
         Some(self.pending_chain(originator).unwrap_or(originator))
     }
 
-    /// Stops every lane whose first row waits for something above the ceiling.
+    /// Stops every lane whose first row waits for an envelope above the ceiling.
     fn hold_what_waits(&mut self) {
         let originators: Vec<OriginatorId> =
             self.strands.keys().copied().filter(|originator| originator.is_node()).collect();
@@ -178,7 +178,7 @@ impl Plan {
         }
     }
 
-    /// What the originator's first row waits for in vain.
+    /// Returns the envelope above the ceiling that the originator's first row waits for.
     fn unreachable(&self, originator: OriginatorId) -> Option<EnvelopeId> {
         let (lane, row) = self.head_lane(originator)?;
         let from = &self.topics[lane.topic].from;
@@ -186,7 +186,7 @@ impl Plan {
         first_unsatisfied(row.id, &row.depends_on, reachable)
     }
 
-    /// The chain strand that has to go on before the originator's first row may go out.
+    /// Returns the chain strand that has to go on before the originator's first row may go out.
     fn pending_chain(&self, originator: OriginatorId) -> Option<OriginatorId> {
         let (lane, row) = self.head_lane(originator)?;
         let from = &self.topics[lane.topic].from;
@@ -204,11 +204,11 @@ impl Plan {
         let topic = lane.topic;
         match self.cursors {
             Cursors::Shared => {
-                self.held.push(Held { topic: None, after, on });
+                self.held.push(HeldOriginator { topic: None, after, on });
                 self.strands.remove(&originator);
             }
             Cursors::PerTopic => {
-                self.held.push(Held { topic: Some(topic), after, on });
+                self.held.push(HeldOriginator { topic: Some(topic), after, on });
                 if let Some(strand) = self.strands.get_mut(&originator) {
                     strand.lanes.pop();
                 }
@@ -247,7 +247,7 @@ impl Plan {
     }
 
     /// Reads the beginnings of all lanes.
-    fn open(&mut self, rows: &mut impl Rows, limits: Limits) -> Result<(), ReadError> {
+    fn open(&mut self, rows: &mut impl Rows, limits: BatchLimits) -> Result<(), ReadError> {
         if self.opened {
             return Ok(());
         }
@@ -294,7 +294,7 @@ impl Plan {
         Ok(())
     }
 
-    /// The first row of `topic` in the strands from the `index`th on.
+    /// Returns the first row of `topic` in the strands from the `index`th on.
     fn seek_strand(
         &self,
         rows: &mut impl Rows,
@@ -311,7 +311,8 @@ impl Plan {
         Ok(None)
     }
 
-    /// Puts a row into its lane, among those from `first_lane` on; true when that is full now.
+    /// Puts a row into its lane, among those from `first_lane` on. Returns true if the lane is full
+    /// now.
     fn push(&mut self, first_lane: usize, topic: usize, row: TopicRow, chunk: usize) -> bool {
         let id = row.id;
         let fits = self.lanes[first_lane..]
@@ -330,7 +331,7 @@ impl Plan {
         full
     }
 
-    /// What the reader has of `originator` in `topic`.
+    /// Returns the place up to which the reader has `originator` in `topic`.
     fn start(&self, topic: usize, originator: OriginatorId) -> SequenceId {
         let topic = &self.topics[topic];
         let resumed = topic.resume.iter().find(|id| id.originator == originator);
@@ -339,8 +340,8 @@ impl Plan {
 }
 
 impl Lane {
-    /// Reads the next rows, up to `end`. Longer and longer chunks, since a lane that is read once
-    /// more is likely to be read to its end.
+    /// Reads the next rows, up to `end`. Chunks grow, since a lane that is read once more is likely to
+    /// be read to its end.
     fn fill(
         &mut self,
         rows: &mut impl Rows,
@@ -355,6 +356,8 @@ impl Lane {
                 return Ok(());
             }
             let next = EnvelopeId { sequence: found.id.sequence.next(), ..from };
+            let ascends = self.rows.back().is_none_or(|last| last.id < found.id);
+            debug_assert!(ascends, "rows of a topic ascend within their strand");
             self.rows.push_back(found);
             if self.rows.len() >= self.chunk {
                 self.next = Some(next);

@@ -143,7 +143,7 @@ impl World {
     }
 }
 
-const UNBOUNDED: Limits = Limits { envelopes: usize::MAX, len_bytes: usize::MAX };
+const UNBOUNDED: BatchLimits = BatchLimits { envelopes: usize::MAX, len_bytes: usize::MAX };
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
@@ -195,7 +195,7 @@ proptest! {
     #[test]
     fn pages_of_any_size_add_up_to_the_whole(seed: u64, envelopes in 1usize..9, len_bytes in 1usize..1200) {
         let world = World::random(seed);
-        let limits = Limits { envelopes, len_bytes };
+        let limits = BatchLimits { envelopes, len_bytes };
         let mut plan = world.plan(&world.asked);
         let mut rows = world.rows.clone();
         let mut got = Vec::new();
@@ -223,7 +223,7 @@ proptest! {
         let mut got = Vec::new();
         loop {
             let mut plan = world.plan(&asked);
-            let limits = Limits { envelopes, len_bytes };
+            let limits = BatchLimits { envelopes, len_bytes };
             let page = plan.next_page(&mut world.rows.clone(), limits).unwrap();
             for &(place, id) in &page.rows {
                 for (other, (_, from)) in asked.iter_mut().enumerate() {
@@ -362,7 +362,7 @@ fn a_page_reads_little_more_than_it_gives() {
     let asked = [PlanTopic { topic: topic(1), from, resume: Arc::default() }];
     let heads = Arc::new(cursor(&[(0, 100_000), (100, 100_000), (200, 100_000)]));
     let mut plan = Plan::new(Cursors::Shared, asked, heads);
-    let limits = Limits { envelopes: 100, len_bytes: usize::MAX };
+    let limits = BatchLimits { envelopes: 100, len_bytes: usize::MAX };
     let page = plan.next_page(&mut rows, limits).unwrap();
     assert_eq!(page.rows.len(), 100);
     assert!(rows.reads <= 300, "{} rows were read", rows.reads);

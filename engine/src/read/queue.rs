@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::limits::{Limits, Taken};
+use super::limits::{BatchLimits, BatchSize};
 use crate::committed::Committed;
 
 /// Bounded queue between the committer and one listener.
@@ -17,9 +17,9 @@ use crate::committed::Committed;
 /// Invariant: the queue holds at most what its limits allow, or one envelope of any size.
 #[derive(Debug)]
 pub(crate) struct Queue {
-    limits: Limits,
+    limits: BatchLimits,
     items: VecDeque<Arc<Committed>>,
-    taken: Taken,
+    size: BatchSize,
     waiting_bytes: u64,
     overflowed: bool,
 }
@@ -52,11 +52,11 @@ pub(crate) enum Popped {
 
 impl Queue {
     /// Creates an empty queue.
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: BatchLimits) -> Self {
         Self {
             limits,
             items: VecDeque::new(),
-            taken: Taken::default(),
+            size: BatchSize::default(),
             waiting_bytes: 0,
             overflowed: false,
         }
@@ -68,7 +68,7 @@ impl Queue {
             return Pushed::Ignored;
         }
         let is_first = self.items.is_empty();
-        if !self.taken.take(self.limits, item.bytes.len()) {
+        if !self.size.try_add(self.limits, item.bytes.len()) {
             let dropped_bytes = self.waiting_bytes;
             *self = Self { overflowed: true, ..Self::new(self.limits) };
             return Pushed::Overflowed { dropped_bytes };
@@ -80,18 +80,18 @@ impl Queue {
     }
 
     /// Takes out what fits into `limits`, at least one envelope if there is one.
-    pub(crate) fn pop(&mut self, limits: Limits) -> Popped {
+    pub(crate) fn pop(&mut self, limits: BatchLimits) -> Popped {
         if std::mem::take(&mut self.overflowed) {
             return Popped::Overflowed;
         }
-        let mut popped = Taken::default();
+        let mut popped = BatchSize::default();
         let mut items = Vec::new();
         while let Some(item) = self.items.front() {
             let len_bytes = item.bytes.len();
-            if !popped.take(limits, len_bytes) {
+            if !popped.try_add(limits, len_bytes) {
                 break;
             }
-            self.taken.give_back(len_bytes);
+            self.size.remove(len_bytes);
             self.waiting_bytes -= len_bytes as u64;
             items.extend(self.items.pop_front());
         }
@@ -111,7 +111,7 @@ impl Queue {
     /// Returns what the waiting envelopes would take on the wire.
     #[cfg(test)]
     pub(crate) fn len_bytes(&self) -> usize {
-        self.taken.len_bytes()
+        self.size.len_bytes()
     }
 }
 
@@ -138,17 +138,17 @@ mod tests {
         }
     }
 
-    const ALL: Limits = Limits { envelopes: usize::MAX, len_bytes: usize::MAX };
+    const ALL: BatchLimits = BatchLimits { envelopes: usize::MAX, len_bytes: usize::MAX };
 
     #[test]
     fn what_is_pushed_is_popped_in_order_and_in_bounded_pieces() {
-        let mut queue = Queue::new(Limits::QUEUE);
+        let mut queue = Queue::new(BatchLimits::QUEUE);
         assert_eq!(queue.push(&item(1, 98)), Pushed::First);
         (2..=5).for_each(|sequence| assert_eq!(queue.push(&item(sequence, 98)), Pushed::Behind));
-        let two = Limits { envelopes: 2, len_bytes: 1000 };
+        let two = BatchLimits { envelopes: 2, len_bytes: 1000 };
         assert_eq!(sequences(queue.pop(two)), Some(vec![1, 2]));
         assert_eq!(queue.waiting_bytes(), 3 * 98);
-        let one = Limits { envelopes: 9, len_bytes: 150 };
+        let one = BatchLimits { envelopes: 9, len_bytes: 150 };
         assert_eq!(sequences(queue.pop(one)), Some(vec![3]));
         assert_eq!(sequences(queue.pop(ALL)), Some(vec![4, 5]));
         assert!(!queue.is_ready());
@@ -159,8 +159,8 @@ mod tests {
     #[test]
     fn overflow_by_count_or_bytes_drops_everything_and_is_told_once() {
         for (limits, fits) in [
-            (Limits { envelopes: 3, len_bytes: usize::MAX }, 3),
-            (Limits { envelopes: usize::MAX, len_bytes: 250 }, 2),
+            (BatchLimits { envelopes: 3, len_bytes: usize::MAX }, 3),
+            (BatchLimits { envelopes: usize::MAX, len_bytes: 250 }, 2),
         ] {
             let mut queue = Queue::new(limits);
             (1..=fits).for_each(|sequence| _ = queue.push(&item(sequence, 98)));

@@ -1,4 +1,4 @@
-//! Where page plans get the rows of topics from.
+//! The source of a page plan's rows, and the dependencies that hold a row back.
 
 use hawser_proto::{EnvelopeId, Topic};
 use hawser_storage::{TopicRow, TopicScan};
@@ -7,10 +7,10 @@ use super::error::ReadError;
 
 /// Rows of topics, by originator and then by sequence.
 pub(crate) trait Rows {
-    /// The first row of `topic` at or after `from`.
+    /// Moves to the first row of `topic` at or after `from`.
     fn seek(&mut self, topic: &Topic, from: EnvelopeId) -> Result<Option<TopicRow>, ReadError>;
 
-    /// The row after the one returned last, within the same topic.
+    /// Moves to the row after the one returned last, within the same topic.
     fn next_row(&mut self) -> Result<Option<TopicRow>, ReadError>;
 }
 
@@ -24,12 +24,12 @@ impl Rows for TopicScan<'_> {
     }
 }
 
-/// The first dependency of an envelope that its readers would have to wait for, if `satisfied`
-/// says no.
+/// Returns the first dependency of an envelope that is not `satisfied` and that its readers have to
+/// wait for.
 ///
-/// Only envelopes of nodes wait, and only for chain strands. What a chain has ordered is shown in
-/// the chain's order whatever it claims to depend on: anybody may write there, and a claim that
-/// never comes true would otherwise stop a group for everybody.
+/// Only envelopes of nodes wait, and only for chain strands. Envelopes of a chain are shown in the
+/// chain's order whatever they claim to depend on: any account may write to the contract, and one
+/// claim that never comes true would stop the group for all its members.
 pub(crate) fn first_unsatisfied(
     id: EnvelopeId,
     depends_on: &[EnvelopeId],

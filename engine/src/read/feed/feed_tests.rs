@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::sim::{Kind, Node, Stream, Traffic, some_cursor, some_topics};
 use super::*;
-use crate::read::limits::Limits;
+use crate::read::limits::BatchLimits;
 use crate::read::plan::Cursors;
 use crate::read::testing::{Dice, MemoryRows, cursor, id, topic, visible};
 
@@ -42,7 +42,7 @@ fn run(seed: u64, traffic: Traffic) -> Result<(Vec<String>, Coverage), TestCaseE
                 let place = dice.index(streams.len()).max(dice.index(streams.len()));
                 streams[place].step(&mut node, dice);
                 let kept_bytes = streams[place].kept_bytes();
-                prop_assert!(kept_bytes <= 2 * Limits::QUEUE.len_bytes, "{kept_bytes} bytes");
+                prop_assert!(kept_bytes <= 2 * BatchLimits::QUEUE.len_bytes, "{kept_bytes} bytes");
             }
             _ => {}
         }
@@ -365,14 +365,15 @@ impl Overflowed {
 
     /// Reads whatever is to be read next, and says which topics it was asked for.
     fn read(&mut self, heads: &[(u32, u64)]) -> Option<Vec<Topic>> {
-        let Read::Topics(round, mut plan) = self.feed.poll_read(&Arc::new(cursor(heads)))? else {
+        let Read::Topics(catch_up, mut plan) = self.feed.poll_read(&Arc::new(cursor(heads)))?
+        else {
             panic!("a feed of topics reads topics");
         };
         let asked = plan.topics().iter().map(|planned| planned.topic.clone()).collect();
-        let page = plan.next_page(&mut self.rows, Limits::STREAM).unwrap();
+        let page = plan.next_page(&mut self.rows, BatchLimits::STREAM).unwrap();
         let bytes = |id: EnvelopeId| id.to_string().into();
         let envelopes = page.rows.iter().map(|&(place, id)| (place, id, bytes(id))).collect();
-        self.feed.handle_page(round, plan, envelopes, page.finished);
+        self.feed.handle_page(catch_up, plan, envelopes, page.finished);
         Some(asked)
     }
 

@@ -6,34 +6,39 @@ use std::sync::Arc;
 
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
 
-/// What has stopped: an originator in one topic, or, where topics share a cursor, in all of them.
+/// A lane that has stopped: an originator in one topic, or, where topics share a cursor, in all of
+/// them.
 pub(super) type HeldLane = (Option<Topic>, OriginatorId);
 
-/// Where it stopped, and why.
+/// The place where a lane stopped, and the cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Hold {
-    /// The last place that is done with.
+    /// The last place that has been delivered or left out.
     pub(super) after: EnvelopeId,
     /// The chain envelope that has to come.
     pub(super) on: EnvelopeId,
 }
 
-/// All that waits. Bounded by topics and originators, not by what is committed meanwhile: that is
-/// on disk, and is read from there.
+/// The lanes that wait.
+///
+/// A lane keeps one row here, however many envelopes are committed behind it meanwhile: those are on
+/// disk, and are read from there once the chain envelope has come. So the memory is bounded by the
+/// number of topics and originators.
 #[derive(Debug, Default)]
 pub(super) struct Holds {
     lanes: BTreeMap<HeldLane, Hold>,
-    /// Those nobody has been told of as ready, by what they wait for.
+    /// The lanes that have not been reported as ready, by the envelope that they wait for.
     waiting: BTreeSet<(EnvelopeId, HeldLane)>,
 }
 
 impl Holds {
+    /// Returns true if the lane has stopped.
     pub(super) fn contains(&self, lane: &HeldLane) -> bool {
-        // Mostly there are none.
+        // Mostly there are none, and a key would have to be hashed or compared for nothing.
         !self.lanes.is_empty() && self.lanes.contains_key(lane)
     }
 
-    /// Keeps an earlier hold of the same lane: that one is further behind.
+    /// Stops a lane. An earlier hold of the same lane stays, because it is further behind.
     pub(super) fn insert(&mut self, lane: HeldLane, hold: Hold) {
         if !self.lanes.contains_key(&lane) {
             self.waiting.insert((hold.on, lane.clone()));
@@ -41,8 +46,8 @@ impl Holds {
         }
     }
 
-    /// Takes out what waits in `topic` (`None`: in all topics alike), and says after which places
-    /// it is to be read.
+    /// Takes out the lanes of `topic` (`None`: those over all topics), and returns the places after
+    /// which they are to be read.
     pub(super) fn take(&mut self, topic: Option<&Topic>) -> Arc<[EnvelopeId]> {
         if self.lanes.is_empty() {
             return Arc::default();
@@ -61,12 +66,13 @@ impl Holds {
             .collect()
     }
 
-    /// Whether there is anything to be woken up.
+    /// Returns true if a lane waits for heads to move.
     pub(super) fn waits(&self) -> bool {
         !self.waiting.is_empty()
     }
 
-    /// Whose time has come. Each is told once; it stays held until it is taken out.
+    /// Returns the lanes whose chain envelope is covered by `heads`. Each is returned once, and stays
+    /// held until it is taken out.
     pub(super) fn ready(&mut self, heads: &Cursor) -> Vec<HeldLane> {
         let mut ready = Vec::new();
         while let Some(entry) = self.next_ready(heads) {
@@ -83,7 +89,7 @@ impl Holds {
             if heads.covers(entry.0) {
                 return Some(entry.clone());
             }
-            // Nothing further up in this strand is covered either.
+            // Ordered by strand and sequence: nothing further up in this strand is covered either.
             let next = OriginatorId(entry.0.originator.0.checked_add(1)?);
             let first = (EnvelopeId::new(next, SequenceId::NONE), (None, OriginatorId(0)));
             from = Bound::Included(first);

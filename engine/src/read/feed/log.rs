@@ -9,50 +9,51 @@ use super::outbox::Outbox;
 use super::tail::Tail;
 use super::{Read, SubscriptionEvent, WaveId};
 use crate::committed::Committed;
-use crate::read::log_page::{LogPage, Stretch};
+use crate::read::log_page::{LogPage, LogRange};
 
-/// What a stream of strands still owes its reader.
+/// Everything that a stream of strands still owes its reader.
 ///
-/// Invariant: everything at or below `delivered` is done with.
+/// Invariant: everything at or below `delivered` has been delivered or left out.
 #[derive(Debug)]
 pub(crate) struct LogFeed {
     /// `None`: every strand, also those that appear later.
     wanted: Option<BTreeSet<OriginatorId>>,
     delivered: Cursor,
-    /// Reading from disk, as long as it is needed.
-    round: Option<Round>,
-    /// Whether the reader is still to be told that it has caught up.
+    /// The catch-up from disk; `None` while the stream is live.
+    catch_up: Option<LogCatchUp>,
+    /// The reader has not been told that it has caught up.
     first: bool,
     outbox: Outbox,
 }
 
-/// Reading up to some heads.
+/// A catch-up from disk, up to the heads at its start.
 #[derive(Debug, Default)]
-struct Round {
-    /// `None` until it starts; what is committed before that is at or below it.
+struct LogCatchUp {
+    /// `None` until it starts. Envelopes that are committed before that are at or below it.
     ceiling: Option<Arc<Cursor>>,
     tail: Tail,
 }
 
 impl LogFeed {
-    /// From `last_seen` on.
+    /// Creates a stream that begins behind `last_seen`.
     pub(crate) fn new(wanted: Option<BTreeSet<OriginatorId>>, last_seen: Cursor) -> Self {
         Self {
             wanted,
             delivered: last_seen,
-            round: Some(Round::default()),
+            catch_up: Some(LogCatchUp::default()),
             first: true,
             outbox: Outbox::default(),
         }
     }
 
+    /// Returns the wanted originators; `None` for all.
     pub(crate) fn wanted(&self) -> Option<&BTreeSet<OriginatorId>> {
         self.wanted.as_ref()
     }
 
     pub(super) fn skip_to(&mut self, heads: &Cursor) {
         self.delivered.merge(heads);
-        self.round = None;
+        self.catch_up = None;
         self.caught_up();
     }
 
@@ -61,16 +62,16 @@ impl LogFeed {
     }
 
     pub(super) fn poll_read(&mut self, heads: &Arc<Cursor>) -> Option<Read> {
-        let ceiling = self.round.as_mut()?.ceiling.get_or_insert_with(|| Arc::clone(heads));
+        let ceiling = self.catch_up.as_mut()?.ceiling.get_or_insert_with(|| Arc::clone(heads));
         let wanted = &self.wanted;
-        let stretches = ceiling
+        let ranges = ceiling
             .iter()
             .filter(|end| wanted.as_ref().is_none_or(|wanted| wanted.contains(&end.originator)))
-            .map(|end| Stretch {
+            .map(|end| LogRange {
                 after: EnvelopeId { sequence: self.delivered.get(end.originator), ..end },
                 through: end.sequence,
             });
-        Some(Read::Log(stretches.collect()))
+        Some(Read::Log(ranges.collect()))
     }
 
     pub(super) fn handle_page(&mut self, page: LogPage) {
@@ -80,20 +81,20 @@ impl LogFeed {
             self.outbox.push(wave, bytes);
         }
         if page.finished {
-            self.end_round(wave);
+            self.end_catch_up(wave);
         }
     }
 
-    fn end_round(&mut self, wave: Option<WaveId>) {
-        let Some(round) = self.round.take() else { return };
-        if let Some(ceiling) = round.ceiling {
+    fn end_catch_up(&mut self, wave: Option<WaveId>) {
+        let Some(catch_up) = self.catch_up.take() else { return };
+        if let Some(ceiling) = catch_up.ceiling {
             self.delivered.merge(&ceiling);
         }
-        if round.tail.is_lost() {
-            self.round = Some(Round::default());
+        if catch_up.tail.is_lost() {
+            self.catch_up = Some(LogCatchUp::default());
             return;
         }
-        for item in round.tail.take().0 {
+        for item in catch_up.tail.take().0 {
             self.deliver(wave, &item);
         }
         self.caught_up();
@@ -107,12 +108,13 @@ impl LogFeed {
 
     pub(super) fn handle_live(&mut self, items: &[Arc<Committed>]) {
         for item in items {
-            match &mut self.round {
+            match &mut self.catch_up {
                 None => self.deliver(None, item),
-                Some(Round { ceiling: Some(ceiling), tail }) if !ceiling.covers(item.id) => {
+                Some(LogCatchUp { ceiling: Some(ceiling), tail }) if !ceiling.covers(item.id) => {
                     tail.push(item, tail.len_bytes());
                 }
-                Some(_) => {} // comes from disk
+                // The page that is being read, or the next one, has it.
+                Some(_) => {}
             }
         }
     }
@@ -124,17 +126,17 @@ impl LogFeed {
         }
     }
 
-    /// What is put aside in memory until pages have come, as it would be on the wire.
+    /// Returns the bytes kept in memory until pages have come, as on the wire.
     #[cfg(test)]
     pub(super) fn kept_bytes(&self) -> usize {
-        self.round.as_ref().map_or(0, |round| round.tail.len_bytes())
+        self.catch_up.as_ref().map_or(0, |catch_up| catch_up.tail.len_bytes())
     }
 
     pub(super) fn handle_overflow(&mut self) {
-        match &mut self.round {
-            Some(round) if round.ceiling.is_some() => round.tail.lose(),
+        match &mut self.catch_up {
+            Some(catch_up) if catch_up.ceiling.is_some() => catch_up.tail.lose(),
             Some(_) => {}
-            None => self.round = Some(Round::default()),
+            None => self.catch_up = Some(LogCatchUp::default()),
         }
     }
 }

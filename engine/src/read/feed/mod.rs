@@ -1,23 +1,23 @@
-//! What a stream still owes its reader, as plain values: no I/O, no clock, no randomness.
+//! Everything that a stream still owes its reader, as a plain value without I/O and clock.
 //!
-//! A feed is told what was committed (`handle_live`), that some of it was dropped
-//! (`handle_overflow`), how far the node is (`handle_heads`) and what was read from disk
-//! (`handle_page`). It says what to read (`poll_read`) and what to deliver (`poll_event`).
+//! Inputs of a feed: committed envelopes (`handle_live`), the loss of some of them
+//! (`handle_overflow`), the heads of this node (`handle_heads`), and pages from disk
+//! (`handle_page`). Outputs: the next read (`poll_read`) and the next delivery (`poll_event`).
 //!
-//! Three things have to happen in this order for a stream to be without gap: the hub knows the
-//! listener; then the heads are read; then disk is read up to those heads. Whatever is committed
-//! in between comes both ways and is delivered once.
+//! A stream has no gap because three things happen in this order: the hub registers the listener;
+//! then the heads are read; then disk is read up to those heads. An envelope that is committed in
+//! between comes both ways and is delivered once.
 //!
-//! - `outbox`: what is to be delivered next, in batches;
+//! - `outbox`: deliveries, in batches;
 //! - `holds`: originators that wait for a chain envelope;
-//! - `tail`: what was committed while its topics were being read from disk;
-//! - `round`: reading some topics from disk, and why;
+//! - `tail`: envelopes that were committed while their topics were being read from disk;
+//! - `catch_up`: a set of topics that is read from disk, and the cause;
 //! - `topics`: streams by topic; `log`: streams of whole strands.
 
+mod catch_up;
 mod holds;
 mod log;
 mod outbox;
-mod round;
 mod tail;
 mod topics;
 
@@ -26,53 +26,53 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, Topic};
 
-use super::log_page::{LogPage, Stretch};
+use super::log_page::{LogPage, LogRange};
 use super::plan::Plan;
 use crate::committed::Committed;
 
 pub(crate) use log::LogFeed;
 pub(crate) use topics::TopicFeed;
 
-/// A set of topics that was added to a stream at once, and is caught up together.
+/// Names a set of topics that was added to a stream at once, and is caught up together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WaveId(pub u64);
 
 impl WaveId {
-    /// What the stream was opened with.
+    /// The topics that the stream was opened with.
     pub const INITIAL: Self = Self(0);
 }
 
-/// What a stream tells its reader.
+/// An event of a stream, for its reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SubscriptionEvent {
     /// Envelopes in the order of delivery, at least one.
     Envelopes {
-        /// The wave that they bring up to date; `None` for what was committed since, and for what
-        /// had to wait for a chain envelope.
+        /// The wave that they bring up to date; `None` for envelopes that were committed since, and
+        /// for those that had to wait for a chain envelope.
         wave: Option<WaveId>,
         /// Signed originator envelopes, as stored. Bounded in number and bytes, except that a
         /// single envelope always fits.
         envelopes: Vec<Bytes>,
     },
-    /// The reader has everything that was there when the wave began, except for what waits for a
-    /// chain envelope. Told once for each wave.
+    /// The reader has every envelope that was there when the wave began, except for those that wait
+    /// for a chain envelope. Comes once for each wave.
     CaughtUp(WaveId),
 }
 
-/// What to read from disk next.
+/// The next read from disk.
 #[derive(Debug)]
 pub(crate) enum Read {
     /// The next page of a plan, which comes back with it.
-    Topics(RoundId, Box<Plan>),
-    /// The beginning of these stretches.
-    Log(Vec<Stretch>),
+    Topics(CatchUpId, Box<Plan>),
+    /// One page from the beginning of these ranges.
+    Log(Vec<LogRange>),
 }
 
-/// What was read.
+/// A page that was read.
 #[derive(Debug)]
 pub(crate) enum PageRead {
     Topics {
-        round: RoundId,
+        catch_up: CatchUpId,
         plan: Box<Plan>,
         /// Topics by their places in the plan.
         envelopes: Vec<(usize, EnvelopeId, Bytes)>,
@@ -81,9 +81,9 @@ pub(crate) enum PageRead {
     Log(LogPage),
 }
 
-/// Names a round of reading from disk within one feed.
+/// Names a catch-up within one feed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct RoundId(u64);
+pub(crate) struct CatchUpId(u64);
 
 /// A selection of committed envelopes that the hub routes to a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,7 +115,7 @@ impl Feed {
         }
     }
 
-    /// Begins at `heads`, without reading from disk. Before anything else.
+    /// Begins at `heads` instead of reading from disk. To be called before anything else.
     pub(crate) fn skip_to(&mut self, heads: &Arc<Cursor>) {
         match self {
             Self::Topics(feed) => feed.skip_to(heads),
@@ -123,7 +123,7 @@ impl Feed {
         }
     }
 
-    /// The next thing to deliver. To be drained before anything more is handed in.
+    /// Returns the next delivery. To be drained before the next input.
     pub(crate) fn poll_event(&mut self) -> Option<SubscriptionEvent> {
         match self {
             Self::Topics(feed) => feed.poll_event(),
@@ -131,8 +131,8 @@ impl Feed {
         }
     }
 
-    /// What to read next, if anything. One read at a time; its page is handed in before the next
-    /// is asked for. `heads` are read after everything that was popped so far.
+    /// Returns the next read, if there is one. One read at a time: its page is an input before the
+    /// next call. The caller reads `heads` after it has popped everything handed in so far.
     pub(crate) fn poll_read(&mut self, heads: &Arc<Cursor>) -> Option<Read> {
         match self {
             Self::Topics(feed) => feed.poll_read(heads),
@@ -140,18 +140,18 @@ impl Feed {
         }
     }
 
-    /// Takes what was read.
+    /// Takes a page.
     pub(crate) fn handle_page(&mut self, page: PageRead) {
         match (self, page) {
-            (Self::Topics(feed), PageRead::Topics { round, plan, envelopes, finished }) => {
-                feed.handle_page(round, plan, envelopes, finished);
+            (Self::Topics(feed), PageRead::Topics { catch_up, plan, envelopes, finished }) => {
+                feed.handle_page(catch_up, plan, envelopes, finished);
             }
             (Self::Log(feed), PageRead::Log(page)) => feed.handle_page(page),
             (feed, page) => panic!("a page of another feed: {page:?} for {feed:?}"),
         }
     }
 
-    /// Takes what was committed, in the order of commits: each strand ascends.
+    /// Takes committed envelopes in the order of commits: each strand ascends.
     pub(crate) fn handle_live(&mut self, items: &[Arc<Committed>]) {
         match self {
             Self::Topics(feed) => feed.handle_live(items),
@@ -159,7 +159,7 @@ impl Feed {
         }
     }
 
-    /// Some of what was committed was dropped.
+    /// Notes that committed envelopes were dropped before they could be handed in.
     pub(crate) fn handle_overflow(&mut self) {
         match self {
             Self::Topics(feed) => feed.handle_overflow(),
@@ -167,12 +167,12 @@ impl Feed {
         }
     }
 
-    /// Whether heads should be handed in, because something waits for them.
+    /// Returns true if an originator waits for heads to move.
     pub(crate) fn waits(&self) -> bool {
         matches!(self, Self::Topics(feed) if feed.waits())
     }
 
-    /// How far the node is now.
+    /// Takes the newest heads of this node.
     pub(crate) fn handle_heads(&mut self, heads: &Cursor) {
         if let Self::Topics(feed) = self {
             feed.handle_heads(heads);

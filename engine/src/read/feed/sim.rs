@@ -11,8 +11,8 @@ use hawser_storage::TopicRow;
 use super::{Feed, LogFeed, PageRead, Read, SubscriptionEvent, TopicFeed, WaveId};
 use crate::committed::Committed;
 use crate::read::feed::Interest;
-use crate::read::limits::{Limits, Taken};
-use crate::read::log_page::{LogPage, Stretch};
+use crate::read::limits::{BatchLimits, BatchSize};
+use crate::read::log_page::{LogPage, LogRange};
 use crate::read::plan::Cursors;
 use crate::read::queue::Popped;
 use crate::read::testing::{Dice, MemoryRows, id, topic};
@@ -164,10 +164,10 @@ impl Node {
         }
     }
 
-    fn read_log(&self, stretches: &[Stretch], limits: Limits) -> LogPage {
+    fn read_log(&self, ranges: &[LogRange], limits: BatchLimits) -> LogPage {
         let wanted = |item: &Arc<Committed>| {
-            stretches.iter().any(|stretch| {
-                let (after, through) = (stretch.after, stretch.through);
+            ranges.iter().any(|range| {
+                let (after, through) = (range.after, range.through);
                 let id = item.id;
                 id.originator == after.originator && id > after && id.sequence <= through
             })
@@ -176,8 +176,8 @@ impl Node {
         let mut items: Vec<&Arc<Committed>> =
             self.by_offset.iter().filter(|item| wanted(item) && durable(item)).collect();
         items.sort_by_key(|item| item.id);
-        let mut taken = Taken::default();
-        let count = items.iter().take_while(|item| taken.take(limits, item.bytes.len())).count();
+        let mut taken = BatchSize::default();
+        let count = items.iter().take_while(|item| taken.try_add(limits, item.bytes.len())).count();
         let finished = count == items.len();
         let envelopes = items[..count].iter().map(|item| (item.id, item.bytes.clone())).collect();
         LogPage { envelopes, finished }
@@ -269,7 +269,9 @@ impl Stream {
             match event {
                 SubscriptionEvent::CaughtUp(wave) => self.caught_up.push(wave),
                 SubscriptionEvent::Envelopes { wave, envelopes } => {
-                    assert!(!envelopes.is_empty() && envelopes.len() <= Limits::STREAM.envelopes);
+                    assert!(
+                        !envelopes.is_empty() && envelopes.len() <= BatchLimits::STREAM.envelopes
+                    );
                     for bytes in &envelopes {
                         self.delivered.push((wave, node.known(bytes)));
                         self.heads_then.push(node.heads.get());
@@ -299,10 +301,11 @@ impl Stream {
             self.reading = self.feed.poll_read(&node.heads.get());
             return self.reading.is_some();
         };
-        let limits = Limits { envelopes: 1 + dice.index(PAGE_ENVELOPES_MAX), ..Limits::STREAM };
+        let limits =
+            BatchLimits { envelopes: 1 + dice.index(PAGE_ENVELOPES_MAX), ..BatchLimits::STREAM };
         let page = match read {
-            Read::Log(stretches) => PageRead::Log(node.read_log(&stretches, limits)),
-            Read::Topics(round, mut plan) => {
+            Read::Log(ranges) => PageRead::Log(node.read_log(&ranges, limits)),
+            Read::Topics(catch_up, mut plan) => {
                 let page = plan.next_page(&mut node.rows, limits).expect("memory does not fail");
                 let bytes = |id| {
                     let found = node.by_offset.iter().find(|item| item.id == id);
@@ -310,7 +313,7 @@ impl Stream {
                 };
                 let envelopes =
                     page.rows.iter().map(|&(place, id)| (place, id, bytes(id))).collect();
-                PageRead::Topics { round, plan, envelopes, finished: page.finished }
+                PageRead::Topics { catch_up, plan, envelopes, finished: page.finished }
             }
         };
         self.feed.handle_page(page);
@@ -318,8 +321,9 @@ impl Stream {
     }
 
     fn pop(&mut self, dice: &mut Dice) -> bool {
-        assert!(self.listener.len_bytes() <= Limits::QUEUE.len_bytes, "queues are bounded");
-        match self.listener.pop(Limits { envelopes: 1 + dice.index(9), ..Limits::STREAM }) {
+        assert!(self.listener.len_bytes() <= BatchLimits::QUEUE.len_bytes, "queues are bounded");
+        match self.listener.pop(BatchLimits { envelopes: 1 + dice.index(9), ..BatchLimits::STREAM })
+        {
             Popped::Overflowed => {
                 self.overflows += 1;
                 self.feed.handle_overflow();

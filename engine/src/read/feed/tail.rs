@@ -1,4 +1,4 @@
-//! What was committed while its topics or strands were being read from disk.
+//! Envelopes that were committed while their topics or strands were being read from disk.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,9 +7,10 @@ use hawser_proto::EnvelopeId;
 
 use super::holds::{HeldLane, Hold};
 use crate::committed::Committed;
-use crate::read::limits::{Limits, wire_len_bytes};
+use crate::read::limits::{BatchLimits, wire_len_bytes};
 
-/// Bounded: what is too much is given up, and then read from disk too.
+/// Bounded buffer of live envelopes. When it grows too long it drops everything, and the envelopes
+/// are read from disk too.
 #[derive(Debug, Default)]
 pub(super) struct Tail {
     items: Vec<Arc<Committed>>,
@@ -19,47 +20,48 @@ pub(super) struct Tail {
 }
 
 impl Tail {
-    /// Keeps an envelope for later. All tails of a stream, which keep `kept_bytes` by now, share
-    /// one bound on bytes; a single envelope always fits.
+    /// Keeps an envelope for later. All tails of a stream share one bound on bytes, and keep
+    /// `kept_bytes` now; a single envelope always fits.
     pub(super) fn push(&mut self, item: &Arc<Committed>, kept_bytes: usize) {
         let len_bytes = wire_len_bytes(item.bytes.len());
-        let fits = kept_bytes == 0 || kept_bytes + len_bytes <= Limits::QUEUE.len_bytes;
-        if !fits || self.items.len() >= Limits::QUEUE.envelopes {
+        let fits = kept_bytes == 0 || kept_bytes + len_bytes <= BatchLimits::QUEUE.len_bytes;
+        if !fits || self.items.len() >= BatchLimits::QUEUE.envelopes {
             self.lose();
         }
         if !self.lost {
             self.items.push(Arc::clone(item));
             self.len_bytes += len_bytes;
         }
+        debug_assert!(self.items.len() <= BatchLimits::QUEUE.envelopes, "tails are bounded");
     }
 
-    /// Notes that a lane stops at `id`. Everything in it from there on is to be left out.
+    /// Notes that a lane stops at `id`: everything in it from there on is left out.
     pub(super) fn hold(&mut self, lane: HeldLane, id: EnvelopeId, on: EnvelopeId) {
         let after = EnvelopeId { sequence: id.sequence.previous(), ..id };
         self.holds.insert(lane, Hold { after, on });
     }
 
-    /// Whether a lane has stopped here.
+    /// Returns true if a lane has stopped here.
     pub(super) fn holds(&self, lane: &HeldLane) -> bool {
         !self.holds.is_empty() && self.holds.contains_key(lane)
     }
 
-    /// Gives everything up: something is missing in it.
+    /// Drops everything, because an envelope is missing in it.
     pub(super) fn lose(&mut self) {
         *self = Self { lost: true, ..Self::default() };
     }
 
-    /// Whether something is missing in it.
+    /// Returns true if an envelope is missing in it.
     pub(super) fn is_lost(&self) -> bool {
         self.lost
     }
 
-    /// Everything that was committed since it was made.
+    /// Returns every envelope that was committed since the tail was made, and the lanes that stopped.
     pub(super) fn take(self) -> (Vec<Arc<Committed>>, BTreeMap<HeldLane, Hold>) {
         (self.items, self.holds)
     }
 
-    /// What it keeps, as it would be on the wire.
+    /// Returns the bytes of the kept envelopes, as on the wire.
     pub(super) fn len_bytes(&self) -> usize {
         self.len_bytes
     }

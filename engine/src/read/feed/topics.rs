@@ -7,51 +7,53 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hawser_proto::{Cursor, EnvelopeId, Topic};
 
+use super::catch_up::{CatchUp, Cause, CursorMerger, Reading};
 use super::holds::{HeldLane, Hold, Holds};
 use super::outbox::Outbox;
-use super::round::{Cause, Merger, Reading, Round};
 use super::tail::Tail;
-use super::{Read, RoundId, SubscriptionEvent, WaveId};
+use super::{CatchUpId, Read, SubscriptionEvent, WaveId};
 use crate::committed::Committed;
 use crate::read::plan::{Cursors, Plan, PlanTopic};
 use crate::read::rows::first_unsatisfied;
 
-/// What a stream of topics still owes its reader.
+/// Everything that a stream of topics still owes its reader.
 ///
-/// Every topic is either live, or in one round of reading from disk. A round reads all its topics
-/// up to the heads at its start; what is committed to them meanwhile goes into its tail. When the
-/// page that ends it has come, the tail follows and the topics are live. If the tail grew too
-/// long, another round begins instead.
+/// Each topic is live, or in one catch-up from disk. A catch-up reads all its topics up to the heads
+/// at its start; envelopes that are committed to them meanwhile go into its tail. After its last
+/// page the tail follows, and the topics are live. If the tail has grown too long, another catch-up
+/// begins instead.
 ///
-/// What may cause a round: topics that are added (a wave); the hub's queue overflowed; a chain
-/// envelope came for which something had to wait.
+/// Causes of a catch-up: topics are added (a wave); the hub's queue has overflowed; a chain envelope
+/// has come for which an envelope had to wait.
 #[derive(Debug)]
 pub(crate) struct TopicFeed {
     cursors: Cursors,
-    topics: HashMap<Topic, State>,
-    rounds: BTreeMap<RoundId, Round>,
+    topics: HashMap<Topic, TopicState>,
+    catch_ups: BTreeMap<CatchUpId, CatchUp>,
     holds: Holds,
-    /// How far the hub's queue has been emptied, over all topics.
+    /// Heads up to which the hub's queue has been emptied, over all topics.
     popped: Cursor,
-    /// How far live topics may have gone ahead of that, on disk.
+    /// Heads up to which live topics may have gone ahead of that, on disk.
     ahead: Cursor,
-    last_round: RoundId,
-    /// The round that was read last: rounds take turns, page by page.
-    turn: RoundId,
+    last_catch_up: CatchUpId,
+    /// The catch-up that was read last: catch-ups take turns, page by page.
+    turn: CatchUpId,
     outbox: Outbox,
 }
 
 /// One topic of the stream.
 #[derive(Debug)]
-struct State {
-    /// Done with by way of disk, or before the stream began. Shared by most topics.
+struct TopicState {
+    /// Everything up to here was delivered from disk, or lies before the stream's cursor. Shared by
+    /// most topics.
     floor: Arc<Cursor>,
-    /// The round that reads it; `None` when it is live.
-    round: Option<RoundId>,
+    /// The catch-up that reads the topic; `None` when it is live.
+    catch_up: Option<CatchUpId>,
 }
 
 impl TopicFeed {
-    /// Reads every topic from its cursor on. Of a topic named again only the first counts.
+    /// Creates a stream that reads every topic from its cursor on. If a topic is named again, only
+    /// the first one counts.
     pub(crate) fn new(
         cursors: Cursors,
         topics: impl IntoIterator<Item = (Topic, Arc<Cursor>)>,
@@ -59,53 +61,56 @@ impl TopicFeed {
         let mut feed = Self {
             cursors,
             topics: HashMap::new(),
-            rounds: BTreeMap::new(),
+            catch_ups: BTreeMap::new(),
             holds: Holds::default(),
             popped: Cursor::new(),
             ahead: Cursor::new(),
-            last_round: RoundId(0),
-            turn: RoundId(0),
+            last_catch_up: CatchUpId(0),
+            turn: CatchUpId(0),
             outbox: Outbox::default(),
         };
         feed.add(WaveId::INITIAL, topics);
         feed
     }
 
+    /// Returns the topics of the stream.
     pub(crate) fn topics(&self) -> impl Iterator<Item = &Topic> {
         self.topics.keys()
     }
 
+    /// Returns true if the topic is in the stream.
     pub(crate) fn contains(&self, topic: &Topic) -> bool {
         self.topics.contains_key(topic)
     }
 
+    /// Returns true if each topic has its own cursor.
     pub(crate) fn has_cursor_per_topic(&self) -> bool {
         self.cursors == Cursors::PerTopic
     }
 
-    /// Adds topics as one wave, leaving out what is there already. The hub knows the listener of
-    /// what is new by now. Where topics share a cursor, only at the beginning.
+    /// Adds topics as one wave, except those that are there already. The hub has registered the
+    /// listener of the new ones by now. Where topics share a cursor, only at the beginning.
     pub(crate) fn add(
         &mut self,
         wave: WaveId,
         adds: impl IntoIterator<Item = (Topic, Arc<Cursor>)>,
     ) {
-        let round = self.next_round();
+        let catch_up = self.next_catch_up();
         let mut topics = Vec::new();
         for (topic, floor) in adds {
             if !self.contains(&topic) {
-                self.topics.insert(topic.clone(), State { floor, round: Some(round) });
+                self.topics.insert(topic.clone(), TopicState { floor, catch_up: Some(catch_up) });
                 topics.push(topic);
             }
         }
         if topics.is_empty() {
             self.outbox.caught_up(wave);
         } else {
-            self.start(round, Cause::Wave(wave), topics);
+            self.start(catch_up, Cause::Wave(wave), topics);
         }
     }
 
-    /// Nothing more of `topic` is delivered. False if it was not there.
+    /// Removes a topic: nothing more of it is delivered. Returns false if it was not there.
     pub(crate) fn remove(&mut self, topic: &Topic) -> bool {
         if self.cursors == Cursors::PerTopic {
             self.holds.take(Some(topic));
@@ -114,11 +119,11 @@ impl TopicFeed {
     }
 
     pub(super) fn skip_to(&mut self, heads: &Arc<Cursor>) {
-        for round in std::mem::take(&mut self.rounds).into_values() {
-            round.cause.wave().into_iter().for_each(|wave| self.outbox.caught_up(wave));
+        for catch_up in std::mem::take(&mut self.catch_ups).into_values() {
+            catch_up.cause.wave().into_iter().for_each(|wave| self.outbox.caught_up(wave));
         }
         for state in self.topics.values_mut() {
-            *state = State { floor: Arc::clone(heads), round: None };
+            *state = TopicState { floor: Arc::clone(heads), catch_up: None };
         }
     }
 
@@ -127,26 +132,28 @@ impl TopicFeed {
     }
 
     pub(super) fn poll_read(&mut self, heads: &Arc<Cursor>) -> Option<Read> {
-        let readable = |(id, round): (&RoundId, &Round)| {
-            (!matches!(round.reading, Reading::Parked(_))).then_some(*id)
+        let readable = |(id, catch_up): (&CatchUpId, &CatchUp)| {
+            (!matches!(catch_up.reading, Reading::Parked(_))).then_some(*id)
         };
         let after = (Bound::Excluded(self.turn), Bound::Unbounded);
-        let next = self.rounds.range(after).find_map(readable);
-        let id = next.or_else(|| self.rounds.iter().find_map(readable))?;
+        let next = self.catch_ups.range(after).find_map(readable);
+        let id = next.or_else(|| self.catch_ups.iter().find_map(readable))?;
         self.turn = id;
-        let mut round = self.rounds.remove(&id)?;
-        let plan = match round.reading {
+        let mut catch_up = self.catch_ups.remove(&id)?;
+        let plan = match catch_up.reading {
             Reading::Paused(plan) => plan,
-            _ => Box::new(self.plan(id, &mut round.topics, heads)),
+            _ => Box::new(self.plan(id, &mut catch_up.topics, heads)),
         };
-        round.reading = Reading::Page(Arc::clone(plan.ceiling()));
-        self.rounds.insert(id, round);
+        catch_up.reading = Reading::Page(Arc::clone(plan.ceiling()));
+        self.catch_ups.insert(id, catch_up);
         Some(Read::Topics(id, plan))
     }
 
-    /// Plans what is left of a round's topics, those that had to wait from where they stopped.
-    fn plan(&mut self, id: RoundId, topics: &mut Vec<Topic>, heads: &Arc<Cursor>) -> Plan {
-        topics.retain(|topic| self.topics.get(topic).is_some_and(|state| state.round == Some(id)));
+    /// Plans the topics of a catch-up that are still in the stream. Lanes that had to wait are read
+    /// from the place where they stopped.
+    fn plan(&mut self, id: CatchUpId, topics: &mut Vec<Topic>, heads: &Arc<Cursor>) -> Plan {
+        topics
+            .retain(|topic| self.topics.get(topic).is_some_and(|state| state.catch_up == Some(id)));
         let shared = (self.cursors == Cursors::Shared).then(|| self.holds.take(None));
         let planned: Vec<PlanTopic> = topics
             .iter()
@@ -161,31 +168,31 @@ impl TopicFeed {
 
     pub(super) fn handle_page(
         &mut self,
-        id: RoundId,
+        id: CatchUpId,
         plan: Box<Plan>,
         envelopes: Vec<(usize, EnvelopeId, Bytes)>,
         finished: bool,
     ) {
-        let round = self.rounds.get_mut(&id).expect("a round lasts until its last page");
+        let catch_up = self.catch_ups.get_mut(&id).expect("a catch-up lasts until its last page");
         for (place, _, bytes) in envelopes {
             let state = self.topics.get(&plan.topics()[place].topic);
-            if state.is_some_and(|state| state.round == Some(id)) {
-                self.outbox.push(round.cause.wave(), bytes);
+            if state.is_some_and(|state| state.catch_up == Some(id)) {
+                self.outbox.push(catch_up.cause.wave(), bytes);
             }
         }
         if finished {
             self.end_pages(id, &plan);
         } else {
-            round.reading = Reading::Paused(plan);
+            catch_up.reading = Reading::Paused(plan);
         }
     }
 
-    /// Everything up to the ceiling is done with, except for what is held.
-    fn end_pages(&mut self, id: RoundId, plan: &Plan) {
-        let mut merger = Merger::new(Arc::clone(plan.ceiling()));
+    /// Ends the reading: everything up to the ceiling is delivered, except for what is held.
+    fn end_pages(&mut self, id: CatchUpId, plan: &Plan) {
+        let mut merger = CursorMerger::new(Arc::clone(plan.ceiling()));
         for planned in plan.topics() {
             if let Some(state) = self.topics.get_mut(&planned.topic)
-                && state.round == Some(id)
+                && state.catch_up == Some(id)
             {
                 state.floor = merger.merge(&state.floor);
             }
@@ -197,49 +204,51 @@ impl TopicFeed {
                 self.holds.insert((topic.cloned(), held.after.originator), hold);
             }
         }
-        if let Some(round) = self.rounds.get_mut(&id) {
-            round.reading = Reading::Parked(Arc::clone(plan.ceiling()));
+        if let Some(catch_up) = self.catch_ups.get_mut(&id) {
+            catch_up.reading = Reading::Parked(Arc::clone(plan.ceiling()));
         }
-        self.end_round(id);
-        let parked: Vec<RoundId> = self.rounds.keys().copied().collect();
-        parked.into_iter().for_each(|id| self.end_round(id));
+        self.end_catch_up(id);
+        let parked: Vec<CatchUpId> = self.catch_ups.keys().copied().collect();
+        parked.into_iter().for_each(|id| self.end_catch_up(id));
     }
 
-    /// Makes the topics of a parked round live, if that is possible now.
-    fn end_round(&mut self, id: RoundId) {
-        let Some(mut round) = self.rounds.remove(&id) else { return };
-        let Reading::Parked(ceiling) = &round.reading else {
-            self.rounds.insert(id, round);
+    /// Makes the topics of a parked catch-up live, if that is possible now.
+    fn end_catch_up(&mut self, id: CatchUpId) {
+        let Some(mut catch_up) = self.catch_ups.remove(&id) else { return };
+        let Reading::Parked(ceiling) = &catch_up.reading else {
+            self.catch_ups.insert(id, catch_up);
             return;
         };
-        if round.tail.is_lost() || !self.joins_in_order(&round, ceiling) {
-            round.reading = Reading::NotStarted;
-            round.tail = Tail::default();
-            self.rounds.insert(id, round);
-        } else if self.waits_for_others(&round) {
-            self.rounds.insert(id, round);
+        if catch_up.tail.is_lost() || !self.joins_in_order(&catch_up, ceiling) {
+            catch_up.reading = Reading::NotStarted;
+            catch_up.tail = Tail::default();
+            self.catch_ups.insert(id, catch_up);
+        } else if self.waits_for_others(&catch_up) {
+            self.catch_ups.insert(id, catch_up);
         } else {
-            self.go_live(id, round);
+            self.go_live(id, catch_up);
         }
     }
 
-    /// Live topics ascend together, so a wave does not join them while they are behind it,
-    fn waits_for_others(&self, round: &Round) -> bool {
-        let is_behind = |other: &Round| other.cause == Cause::Overflow;
-        round.cause.wave().is_some() && self.rounds.values().any(is_behind)
+    /// Returns true if a wave has to wait for topics that were live before it. Live topics ascend
+    /// together, so the wave does not join them while an overflow has put them behind it.
+    fn waits_for_others(&self, catch_up: &CatchUp) -> bool {
+        let is_behind = |other: &CatchUp| other.cause == Cause::Overflow;
+        catch_up.cause.wave().is_some() && self.catch_ups.values().any(is_behind)
     }
 
-    /// nor with envelopes that belong before what they have delivered.
-    fn joins_in_order(&self, round: &Round, ceiling: &Cursor) -> bool {
+    /// Returns true if the tail of a wave follows everything that live topics have delivered. They
+    /// may have gone ahead on disk, and an originator ascends over all topics of a stream.
+    fn joins_in_order(&self, catch_up: &CatchUp, ceiling: &Cursor) -> bool {
         let passed = |id| ceiling.covers(id) || self.popped.covers(id);
-        round.cause.wave().is_none() || self.ahead.iter().all(passed)
+        catch_up.cause.wave().is_none() || self.ahead.iter().all(passed)
     }
 
-    fn go_live(&mut self, id: RoundId, round: Round) {
-        let wave = round.cause.wave();
-        let (items, holds) = round.tail.take();
+    fn go_live(&mut self, id: CatchUpId, catch_up: CatchUp) {
+        let wave = catch_up.cause.wave();
+        let (items, holds) = catch_up.tail.take();
         for item in &items {
-            // A hold of the pages is further behind than those of the tail.
+            // A lane that was held in the pages stopped before its part of the tail.
             if self.is_in(&item.topic, id) && !self.holds.contains(&self.lane(item)) {
                 self.outbox.push(wave, item.bytes.clone());
             }
@@ -249,15 +258,15 @@ impl TopicFeed {
                 self.holds.insert(lane, hold);
             }
         }
-        for topic in &round.topics {
+        for topic in &catch_up.topics {
             if let Some(state) = self.topics.get_mut(topic)
-                && state.round == Some(id)
+                && state.catch_up == Some(id)
             {
-                // Its share of the tail is at or below what was popped.
-                state.round = None;
+                // No floor is needed for the tail: its envelopes are at or below `popped`.
+                state.catch_up = None;
             }
         }
-        if let (Cause::Overflow, Some(ceiling)) = (round.cause, round.reading.ceiling()) {
+        if let (Cause::Overflow, Some(ceiling)) = (catch_up.cause, catch_up.reading.ceiling()) {
             self.ahead.merge(ceiling);
         }
         if let Some(wave) = wave {
@@ -276,7 +285,7 @@ impl TopicFeed {
         let Some(state) = self.topics.get(&item.topic) else { return };
         let lane = self.lane(item);
         let known = |on| self.popped.covers(on) || state.floor.covers(on);
-        let Some(id) = state.round else {
+        let Some(id) = state.catch_up else {
             if state.floor.covers(item.id) || self.holds.contains(&lane) {
                 return;
             }
@@ -291,26 +300,26 @@ impl TopicFeed {
             return;
         };
         let kept_bytes = self.kept_bytes();
-        let round =
-            self.rounds.get_mut(&id).expect("a round lasts as long as its topics are in it");
-        let Some(ceiling) = round.reading.ceiling() else { return };
-        if ceiling.covers(item.id) || state.floor.covers(item.id) || round.tail.holds(&lane) {
+        let catch_up =
+            self.catch_ups.get_mut(&id).expect("a catch-up lasts as long as its topics are in it");
+        let Some(ceiling) = catch_up.reading.ceiling() else { return };
+        if ceiling.covers(item.id) || state.floor.covers(item.id) || catch_up.tail.holds(&lane) {
             return;
         }
         let known = |on| known(on) || ceiling.covers(on);
         match first_unsatisfied(item.id, &item.depends_on, known) {
-            None => round.tail.push(item, kept_bytes),
-            Some(on) => round.tail.hold(lane, item.id, on),
+            None => catch_up.tail.push(item, kept_bytes),
+            Some(on) => catch_up.tail.hold(lane, item.id, on),
         }
     }
 
     pub(super) fn handle_overflow(&mut self) {
-        for round in self.rounds.values_mut() {
-            if round.reading.ceiling().is_some() {
-                round.tail.lose();
+        for catch_up in self.catch_ups.values_mut() {
+            if catch_up.reading.ceiling().is_some() {
+                catch_up.tail.lose();
             }
         }
-        let live = self.topics.iter().filter(|(_, state)| state.round.is_none());
+        let live = self.topics.iter().filter(|(_, state)| state.catch_up.is_none());
         let live = live.map(|(topic, _)| topic.clone()).collect();
         self.read_again(Cause::Overflow, live);
     }
@@ -329,55 +338,56 @@ impl TopicFeed {
             Cursors::PerTopic => ready.into_iter().filter_map(|(topic, _)| topic).collect(),
         };
         self.restart_parked(&topics);
-        // Other rounds that a topic is in begin with what is held, or end by holding it anew.
-        topics.retain(|topic| self.topics.get(topic).is_some_and(|state| state.round.is_none()));
+        // A catch-up that is under way reads what is held at its start, or holds it again at its end.
+        topics.retain(|topic| self.topics.get(topic).is_some_and(|state| state.catch_up.is_none()));
         topics.dedup();
         self.read_again(Cause::Chain, topics);
     }
 
-    /// A round that has read what now can go on has to read it again.
+    /// Starts parked catch-ups again: they have read past envelopes that may be delivered now.
     fn restart_parked(&mut self, topics: &[Topic]) {
-        for id in topics.iter().filter_map(|topic| self.topics.get(topic)?.round) {
-            if let Some(round) = self.rounds.get_mut(&id)
-                && matches!(round.reading, Reading::Parked(_))
+        for id in topics.iter().filter_map(|topic| self.topics.get(topic)?.catch_up) {
+            if let Some(catch_up) = self.catch_ups.get_mut(&id)
+                && matches!(catch_up.reading, Reading::Parked(_))
             {
-                round.reading = Reading::NotStarted;
-                round.tail = Tail::default();
+                catch_up.reading = Reading::NotStarted;
+                catch_up.tail = Tail::default();
             }
         }
     }
 
-    /// Moves live topics to the disk lane, from where they are.
+    /// Moves live topics to disk, from the place where they are.
     fn read_again(&mut self, cause: Cause, topics: Vec<Topic>) {
         if topics.is_empty() {
             return;
         }
-        let id = self.next_round();
-        let mut merger = Merger::new(Arc::new(self.popped.clone()));
+        let id = self.next_catch_up();
+        let mut merger = CursorMerger::new(Arc::new(self.popped.clone()));
         for topic in &topics {
             let state = self.topics.get_mut(topic).expect("only topics of this stream are given");
-            *state = State { floor: merger.merge(&state.floor), round: Some(id) };
+            *state = TopicState { floor: merger.merge(&state.floor), catch_up: Some(id) };
         }
         self.start(id, cause, topics);
     }
 
-    fn start(&mut self, id: RoundId, cause: Cause, topics: Vec<Topic>) {
-        let round = Round { cause, topics, reading: Reading::NotStarted, tail: Tail::default() };
-        self.rounds.insert(id, round);
+    fn start(&mut self, id: CatchUpId, cause: Cause, topics: Vec<Topic>) {
+        let catch_up =
+            CatchUp { cause, topics, reading: Reading::NotStarted, tail: Tail::default() };
+        self.catch_ups.insert(id, catch_up);
     }
 
-    fn next_round(&mut self) -> RoundId {
-        self.last_round = RoundId(self.last_round.0 + 1);
-        self.last_round
+    fn next_catch_up(&mut self) -> CatchUpId {
+        self.last_catch_up = CatchUpId(self.last_catch_up.0 + 1);
+        self.last_catch_up
     }
 
-    /// What is put aside in memory until pages have come, as it would be on the wire.
+    /// Returns the bytes kept in memory until pages have come, as on the wire.
     pub(super) fn kept_bytes(&self) -> usize {
-        self.rounds.values().map(|round| round.tail.len_bytes()).sum()
+        self.catch_ups.values().map(|catch_up| catch_up.tail.len_bytes()).sum()
     }
 
-    fn is_in(&self, topic: &Topic, round: RoundId) -> bool {
-        self.topics.get(topic).is_some_and(|state| state.round == Some(round))
+    fn is_in(&self, topic: &Topic, catch_up: CatchUpId) -> bool {
+        self.topics.get(topic).is_some_and(|state| state.catch_up == Some(catch_up))
     }
 
     fn lane(&self, item: &Committed) -> HeldLane {

@@ -9,7 +9,7 @@ use hawser_proto::{Cursor, OriginatorId, Topic};
 use super::listener::Listener;
 use crate::committed::Committed;
 use crate::read::feed::Interest;
-use crate::read::limits::Limits;
+use crate::read::limits::BatchLimits;
 use crate::runtime::counters::StreamCounters;
 
 /// Parts of the table of topics, each under a lock of its own: a stream that registers thousands
@@ -87,7 +87,7 @@ impl Hub {
 
     /// Creates a listener that hears nothing yet.
     pub(crate) fn listener(&self) -> Arc<Listener> {
-        Arc::new(Listener::new(Limits::QUEUE, self.state.counters.clone()))
+        Arc::new(Listener::new(BatchLimits::QUEUE, self.state.counters.clone()))
     }
 
     /// Returns the counters of all listeners.
@@ -193,7 +193,7 @@ mod tests {
     }
 
     fn popped(listener: &Listener) -> Vec<String> {
-        let all = Limits { envelopes: usize::MAX, len_bytes: usize::MAX };
+        let all = BatchLimits { envelopes: usize::MAX, len_bytes: usize::MAX };
         match listener.pop(all) {
             Popped::Items(items) => items.iter().map(|item| item.id.to_string()).collect(),
             Popped::Overflowed => panic!("nothing is too much here"),

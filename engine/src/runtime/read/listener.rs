@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use crate::committed::Committed;
-use crate::read::limits::Limits;
+use crate::read::limits::BatchLimits;
 use crate::read::queue::{Popped, Pushed, Queue};
 use crate::runtime::counters::StreamCounters;
 
@@ -19,7 +19,7 @@ pub(crate) struct Listener {
 
 impl Listener {
     /// Creates a listener with an empty queue.
-    pub(crate) fn new(limits: Limits, counters: Arc<StreamCounters>) -> Self {
+    pub(crate) fn new(limits: BatchLimits, counters: Arc<StreamCounters>) -> Self {
         Self { queue: Mutex::new(Queue::new(limits)), filled: Notify::new(), counters }
     }
 
@@ -47,7 +47,7 @@ impl Listener {
     }
 
     /// Takes out what fits into `limits`, at least one envelope if there is one.
-    pub(crate) fn pop(&self, limits: Limits) -> Popped {
+    pub(crate) fn pop(&self, limits: BatchLimits) -> Popped {
         let mut queue = self.lock();
         let popped = queue.pop(limits);
         if let Popped::Items(items) = &popped {
@@ -102,12 +102,12 @@ mod tests {
     #[test]
     fn waiting_bytes_and_demotions_are_counted_over_all_listeners() {
         let counters = Arc::new(StreamCounters::default());
-        let three = Limits { envelopes: 3, len_bytes: usize::MAX };
+        let three = BatchLimits { envelopes: 3, len_bytes: usize::MAX };
         let [first, second] = [(); 2].map(|()| Listener::new(three, counters.clone()));
         (1..=3).for_each(|sequence| first.push(&item(sequence, 10)));
         second.push(&item(1, 5));
         assert_eq!(counters.waiting_bytes.get(), 35);
-        let _ = first.pop(Limits { envelopes: 1, len_bytes: usize::MAX });
+        let _ = first.pop(BatchLimits { envelopes: 1, len_bytes: usize::MAX });
         assert_eq!((counters.waiting_bytes.get(), counters.demotions.get()), (25, 0));
         (4..=6).for_each(|sequence| first.push(&item(sequence, 10)));
         assert_eq!((counters.waiting_bytes.get(), counters.demotions.get()), (5, 1));
@@ -117,7 +117,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_waiting_subscription_wakes_up_for_an_envelope_and_for_an_overflow() {
-        let one = Limits { envelopes: 1, len_bytes: usize::MAX };
+        let one = BatchLimits { envelopes: 1, len_bytes: usize::MAX };
         let listener = Arc::new(Listener::new(one, Arc::default()));
         let waiting = tokio::spawn({
             let listener = Arc::clone(&listener);

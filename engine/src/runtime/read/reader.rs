@@ -14,8 +14,8 @@ use super::hub::Hub;
 use super::subscription::Subscription;
 use crate::read::error::ReadError;
 use crate::read::feed::{Feed, LogFeed, TopicFeed};
-use crate::read::limits::Limits;
-use crate::read::log_page::{Stretch, read_log};
+use crate::read::limits::BatchLimits;
+use crate::read::log_page::{LogRange, read_log};
 use crate::read::newest::newest_visible;
 use crate::read::plan::{Cursors, Plan, PlanTopic};
 use crate::runtime::Heads;
@@ -74,8 +74,8 @@ impl Reader {
         let of_inboxes =
             plan.topics().iter().all(|it| it.topic.kind() == TopicKind::IdentityUpdates);
         let limits = match limit {
-            0 if of_inboxes => Limits::WHOLE_LOGS,
-            limit => Limits::of_query(limit),
+            0 if of_inboxes => BatchLimits::WHOLE_LOGS,
+            limit => BatchLimits::of_query(limit),
         };
         let page = plan.next_page(&mut snapshot.topics(), limits)?;
         let ids: Vec<EnvelopeId> = page.rows.into_iter().map(|(_, id)| id).collect();
@@ -109,12 +109,12 @@ impl Reader {
         let snapshot = self.log.store.snapshot();
         let wanted: BTreeSet<OriginatorId> = originators.iter().copied().collect();
         let heads = snapshot.heads()?;
-        let stretches = heads.iter().filter(|head| wanted.contains(&head.originator));
-        let stretches = stretches.map(|head| Stretch {
+        let ranges = heads.iter().filter(|head| wanted.contains(&head.originator));
+        let ranges = ranges.map(|head| LogRange {
             after: EnvelopeId { sequence: last_seen.get(head.originator), ..head },
             through: head.sequence,
         });
-        let page = read_log(&snapshot, stretches, Limits::of_query(limit))?;
+        let page = read_log(&snapshot, ranges, BatchLimits::of_query(limit))?;
         Ok(page.envelopes.into_iter().map(|(_, bytes)| bytes).collect())
     }
 

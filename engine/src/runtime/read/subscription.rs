@@ -15,7 +15,7 @@ use super::access::LogAccess;
 use super::listener::Listener;
 use crate::read::error::ReadError;
 use crate::read::feed::{Feed, Interest, PageRead, Read, SubscriptionEvent, WaveId};
-use crate::read::limits::Limits;
+use crate::read::limits::BatchLimits;
 use crate::read::log_page::read_log;
 use crate::read::queue::Popped;
 
@@ -73,7 +73,7 @@ impl Subscription {
                     self.reading = None;
                     self.failed = Some(error);
                 }
-                Step::Filled => match self.listener.pop(Limits::STREAM) {
+                Step::Filled => match self.listener.pop(BatchLimits::STREAM) {
                     Popped::Items(items) => self.feed.handle_live(&items),
                     Popped::Overflowed => self.feed.handle_overflow(),
                 },
@@ -178,8 +178,8 @@ impl fmt::Debug for Subscription {
 pub(super) fn read_page(log: &LogAccess, read: Read) -> Result<PageRead, ReadError> {
     let snapshot = log.store.snapshot();
     match read {
-        Read::Topics(round, mut plan) => {
-            let page = plan.next_page(&mut snapshot.topics(), Limits::STREAM)?;
+        Read::Topics(catch_up, mut plan) => {
+            let page = plan.next_page(&mut snapshot.topics(), BatchLimits::STREAM)?;
             let ids: Vec<EnvelopeId> = page.rows.iter().map(|&(_, id)| id).collect();
             let envelopes = snapshot.get_many(&ids)?;
             // The plan may know a row from an earlier view, and its envelope has expired since.
@@ -189,9 +189,9 @@ pub(super) fn read_page(log: &LogAccess, read: Read) -> Result<PageRead, ReadErr
                 .zip(envelopes)
                 .filter_map(|((topic, id), bytes)| Some((topic, id, bytes?)))
                 .collect();
-            Ok(PageRead::Topics { round, plan, envelopes, finished: page.finished })
+            Ok(PageRead::Topics { catch_up, plan, envelopes, finished: page.finished })
         }
-        Read::Log(stretches) => Ok(PageRead::Log(read_log(&snapshot, stretches, Limits::STREAM)?)),
+        Read::Log(ranges) => Ok(PageRead::Log(read_log(&snapshot, ranges, BatchLimits::STREAM)?)),
     }
 }
 

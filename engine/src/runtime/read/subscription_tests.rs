@@ -194,7 +194,7 @@ async fn a_slow_reader_costs_bounded_memory_and_still_gets_everything() {
     for sequence in 1..=count {
         node.commit_one(id(100, sequence), 1, &[]);
         for stream in [&topics, &strand, &all] {
-            assert!(stream.listener.len_bytes() <= Limits::QUEUE.len_bytes);
+            assert!(stream.listener.len_bytes() <= BatchLimits::QUEUE.len_bytes);
         }
     }
     let everything: Vec<EnvelopeId> = (1..=count).map(|sequence| id(100, sequence)).collect();

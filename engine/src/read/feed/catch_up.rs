@@ -1,4 +1,4 @@
-//! Reading some topics of a stream from disk.
+//! Catch-up of some topics of a stream from disk.
 
 use std::sync::Arc;
 
@@ -8,27 +8,28 @@ use super::WaveId;
 use super::tail::Tail;
 use crate::read::plan::Plan;
 
-/// Topics of a stream that are read from disk together.
+/// Topics of a stream that are read from disk together, up to the heads at the start.
 #[derive(Debug)]
-pub(super) struct Round {
+pub(super) struct CatchUp {
     pub(super) cause: Cause,
     pub(super) topics: Vec<Topic>,
     pub(super) reading: Reading,
     pub(super) tail: Tail,
 }
 
-/// Why topics are read from disk.
+/// The cause of a catch-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// They are new.
+    /// The topics are new.
     Wave(WaveId),
-    /// What was committed to them was dropped.
+    /// The listener's queue overflowed: envelopes of the topics were dropped.
     Overflow,
-    /// What they waited for has come.
+    /// A chain envelope has come that an envelope of the topics had to wait for.
     Chain,
 }
 
 impl Cause {
+    /// Returns the wave that the catch-up belongs to.
     pub(super) fn wave(self) -> Option<WaveId> {
         match self {
             Self::Wave(wave) => Some(wave),
@@ -37,20 +38,22 @@ impl Cause {
     }
 }
 
-/// How far the reading is.
+/// Progress of a catch-up.
 #[derive(Debug)]
 pub(super) enum Reading {
-    /// Its ceiling will be the heads at the start, which what is committed before is below.
+    /// Nothing is read. The ceiling will be the heads at the start, which cover every envelope that
+    /// is committed before it.
     NotStarted,
     /// Between two pages.
     Paused(Box<Plan>),
     /// A page is being read up to this ceiling.
     Page(Arc<Cursor>),
-    /// All pages up to this ceiling have come, but its topics cannot be live yet.
+    /// All pages up to this ceiling have come, but the topics cannot be live yet.
     Parked(Arc<Cursor>),
 }
 
 impl Reading {
+    /// Returns the heads up to which is read; `None` before the start.
     pub(super) fn ceiling(&self) -> Option<&Arc<Cursor>> {
         match self {
             Self::NotStarted => None,
@@ -60,13 +63,14 @@ impl Reading {
     }
 }
 
-/// Merges one cursor into many that are mostly the same, so that they stay one in memory.
-pub(super) struct Merger {
+/// Merges one cursor into many that are mostly the same. Equal results share their memory: a stream
+/// of thousands of topics keeps a few cursors.
+pub(super) struct CursorMerger {
     with: Arc<Cursor>,
     last: Option<(Arc<Cursor>, Arc<Cursor>)>,
 }
 
-impl Merger {
+impl CursorMerger {
     pub(super) fn new(with: Arc<Cursor>) -> Self {
         Self { with, last: None }
     }
