@@ -3,8 +3,8 @@
 use hawser_proto::{OriginatorId, PublicKey};
 use hawser_rules::{RateTable, Registry};
 
-/// Age at which a price list is no base for a price any more, in nanoseconds. Specified: a rate is
-/// announced on the chain at least this long before it is in force.
+/// Age from which a price list is no base for a price any more, in nanoseconds. Specified: other
+/// implementations stop pricing at 60 minutes.
 const RATES_AGE_NS_MAX: i64 = 60 * 60 * 1_000_000_000;
 
 /// The world outside of this node does not allow it to publish now.

@@ -10,7 +10,7 @@ use super::*;
 
 const TOPICS: u8 = 5;
 
-/// Rows of some strands, and what somebody asks of them.
+/// Rows of some strands, and a reader's query.
 #[derive(Debug, Clone)]
 struct World {
     rows: MemoryRows,
@@ -86,7 +86,8 @@ impl World {
         self.asked.iter().find(|(asked, _)| asked == topic).map(|(_, from)| &**from)
     }
 
-    /// What waits: a node's envelope, with a chain dependency that is above heads and cursor.
+    /// Returns true for an envelope that waits: a node's, with a chain dependency above heads and
+    /// cursor.
     fn has_to_wait(&self, topic: &Topic, row: &TopicRow) -> bool {
         row.id.originator.is_node()
             && row.depends_on.iter().any(|&on| {
@@ -118,7 +119,7 @@ impl World {
 }
 
 impl World {
-    /// What is visible, in its order, looked for anew at every step.
+    /// Returns the visible envelopes in their order, searched again at every step.
     fn in_order(&self) -> Vec<EnvelopeId> {
         let mut left = self.visible();
         let mut order = Vec::new();

@@ -1,4 +1,4 @@
-//! What the tests of this module share: short names, rows in memory, envelopes in a store.
+//! Parts that the tests of reading share: short names, rows in memory, envelopes in a store.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -183,7 +183,7 @@ pub(crate) fn ids_of(envelopes: &[Bytes]) -> Vec<EnvelopeId> {
     envelopes.iter().map(id_of).collect()
 }
 
-/// What a reader of `topics` may see of `all`, in any order: for each originator everything above
+/// Returns the envelopes of `all` that a reader of `topics` may see: for each originator those above
 /// the cursor, up to the first envelope that has to wait. `lane` says what stops together.
 pub(crate) fn visible<'a, L: Ord>(
     all: impl IntoIterator<Item = &'a Arc<Committed>>,

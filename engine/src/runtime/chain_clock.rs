@@ -1,4 +1,4 @@
-//! What time it is on the chain: an envelope should not seem older than the commit it depends on.
+//! Times of the chain strands: an envelope should not seem older than the commit it depends on.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -9,22 +9,22 @@ use hawser_storage::{ReadError, Store};
 
 /// Times of the chain strands. Cheap to clone; all clones are the same.
 ///
-/// Times of a chain do not fall, so the newest one mostly tells that no other is ahead of this
-/// node's clock: only when it is, is the log read.
+/// Times of a chain do not fall, so the newest one mostly shows that no other is ahead of this node's
+/// clock. Only if the newest one is ahead, the log is read.
 #[derive(Clone)]
 pub(super) struct ChainClock {
     store: Store,
-    /// Of strands 0 and 1: no envelope there is later.
+    /// The latest times of strands 0 and 1, unix nanoseconds.
     newest_ns: Arc<[AtomicI64; 2]>,
 }
 
 impl ChainClock {
-    /// Goes on from what the log holds.
+    /// Starts from the newest envelopes of the log.
     pub(super) fn load(store: Store) -> Result<Self, ReadError> {
         let clock = Self { store, newest_ns: Arc::new([AtomicI64::new(0), AtomicI64::new(0)]) };
         for originator in [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES] {
             let head = clock.store.snapshot().head(originator)?;
-            // The last place may be void; then every time is looked up until the next event.
+            // The last place may be void: then every time is read from the log until the next event.
             let is_empty = head == SequenceId::NONE;
             let newest_ns = clock.time_ns(EnvelopeId::new(originator, head))?;
             clock.note(originator, newest_ns.unwrap_or(if is_empty { 0 } else { i64::MAX }));
@@ -32,14 +32,14 @@ impl ChainClock {
         Ok(clock)
     }
 
-    /// An envelope of this time comes into the strand.
+    /// Notes that an envelope of this time comes into the strand.
     pub(super) fn note(&self, originator: OriginatorId, originator_ns: i64) {
         let newest_ns = newest_of(&self.newest_ns, originator);
         newest_ns.into_iter().for_each(|it| _ = it.fetch_max(originator_ns, Ordering::Relaxed));
     }
 
-    /// The latest time of `ids`, if one of them may be later than `now_ns`. What cannot be read
-    /// has no time: an order in time is worth less than a publish.
+    /// Returns the latest time of `ids`, if one of them may be later than `now_ns`. An envelope that
+    /// cannot be read has no time: an order in time is worth less than a publish.
     pub(super) fn latest_ns(&self, ids: &[EnvelopeId], now_ns: i64) -> Option<i64> {
         let may_be_later = |id: &&EnvelopeId| {
             newest_of(&self.newest_ns, id.originator)

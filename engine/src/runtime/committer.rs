@@ -1,4 +1,4 @@
-//! The one way into the log: durable first, then announced, then shown to subscribers.
+//! The one way into the log: durable first, then announced, then passed on to subscribers.
 
 use std::sync::Arc;
 
@@ -78,6 +78,7 @@ impl Committer {
                 _ => ends.push(end),
             }
             if let Change::Append(entry) = change {
+                tracing::debug!(envelope = %entry.id, "durable");
                 shown.extend(Committed::from_entry(entry).map(Arc::new));
             }
         }

@@ -1,4 +1,4 @@
-//! Payers' events on their way into the ledger.
+//! Events of payers on their way into the ledger.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -10,9 +10,9 @@ use hawser_storage::{CommitError, LedgerEntry, ReadError, Snapshot, Store};
 use crate::chain_strand::ChainPosition;
 use crate::ledger::{self, LedgerEvent};
 
-/// Why events could not be booked.
+/// Events could not be booked.
 #[derive(Debug, thiserror::Error)]
-pub enum LedgerError {
+pub enum LedgerAppendError {
     /// The ledger cannot be read.
     #[error("the ledger cannot be read: {0}")]
     Read(#[from] ReadError),
@@ -21,16 +21,16 @@ pub enum LedgerError {
     Commit(#[from] CommitError),
 }
 
-/// What became of some events.
+/// Outcome of a batch of ledger events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Booked {
-    /// They changed a balance.
+pub struct BookedEvents {
+    /// Events that changed a balance.
     pub booked: usize,
-    /// They were known already.
+    /// Events that the ledger had already.
     pub known: usize,
-    /// What the chain no longer has, and is undone.
-    pub taken_back: usize,
-    /// They cannot be booked, and were passed over.
+    /// Entries that the chain no longer has, and that were reversed.
+    pub reversed: usize,
+    /// Events that can never be booked, and were passed over.
     pub refused: usize,
 }
 
@@ -42,36 +42,38 @@ pub struct LedgerAppender {
 }
 
 impl LedgerAppender {
-    /// For the ledger of a store.
+    /// Creates an appender for the ledger of a store.
     #[must_use]
     pub fn new(store: Store) -> Self {
         Self { store, one_at_a_time: Arc::default() }
     }
 
-    /// Books `events`, all that the chain has from `from_block` up to `position`, in its order, and
-    /// notes that position: all in one write. Afterwards the ledger holds what the chain has up to
-    /// there and nothing else: what was booked for `from_block` or a later one, and is not among
-    /// the events, is undone. So giving the same events again is harmless. One that can never be
-    /// booked is logged and passed over. Blocks for a sync of the disk.
+    /// Books `events` and records `position`, in one write. The events are all that the chain has
+    /// from `from_block` up to `position`, in its order.
+    ///
+    /// Afterwards the ledger holds what the chain has up to there and nothing else: an entry for
+    /// `from_block` or a later one that is not among the events is reversed. So giving the same
+    /// events again is harmless. An event that can never be booked is logged and passed over. Blocks
+    /// for a sync of the disk.
     ///
     /// # Errors
-    /// Nothing was written then.
+    /// [`LedgerAppendError`]; nothing was written then.
     pub fn append(
         &self,
         from_block: u64,
         events: &[LedgerEvent],
         position: ChainPosition,
-    ) -> Result<Booked, LedgerError> {
+    ) -> Result<BookedEvents, LedgerAppendError> {
         let _one_at_a_time = self.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
         let snapshot = self.store.snapshot();
         let there: HashSet<[u8; 32]> = events.iter().map(|event| event.id).collect();
         let mut ledgers: HashMap<PayerAddress, Vec<LedgerEntry>> = HashMap::new();
         let mut entries = Vec::new();
-        let mut count = Booked::default();
+        let mut count = BookedEvents::default();
         for payer in with_later_entries(&snapshot, from_block)? {
             let mut ledger = snapshot.ledger(payer)?;
             let undone = ledger::reversals(&ledger, from_block, |id| there.contains(id));
-            count.taken_back += undone.len();
+            count.reversed += undone.len();
             ledger.extend_from_slice(&undone);
             entries.extend(undone.into_iter().map(|entry| (payer, entry)));
             ledgers.insert(payer, ledger);
@@ -104,26 +106,27 @@ impl LedgerAppender {
         Ok(count)
     }
 
-    /// Where the reader of the payer registry was at its last write; `None` before the first one.
+    /// Returns the position of the payer registry's reader at its last write; `None` before the first
+    /// one.
     ///
     /// # Errors
-    /// When the row cannot be read.
+    /// If the row cannot be read.
     pub fn position(&self) -> Result<Option<ChainPosition>, ReadError> {
         self.store.snapshot().ledger_position()
     }
 
-    /// A payer's balance in picodollars, 0 if nothing is known of him. What he has used since the
-    /// last settlement is not taken off.
+    /// Returns a payer's balance in picodollars; 0 for an unknown payer. Usage since the last
+    /// settlement is not subtracted.
     ///
     /// # Errors
-    /// When a row cannot be read.
+    /// If a row cannot be read.
     pub fn balance(&self, payer: PayerAddress) -> Result<i128, ReadError> {
         Ok(ledger::balance(&self.store.snapshot().ledger(payer)?))
     }
 }
 
-/// The payers with entries for this block or later ones. Reads the whole ledger, but only if the
-/// chain's reader has been further than that: after a reorganisation.
+/// Returns the payers with entries for this block or later ones. Reads the whole ledger, but only if
+/// the chain's reader has been further than that, as after a reorganisation.
 fn with_later_entries(
     snapshot: &Snapshot<'_>,
     from_block: u64,

@@ -41,7 +41,7 @@ use counters::Counters;
 pub use chain::{ChainAppendError, ChainAppender, ChainConflict, JudgedUpdates};
 pub use committer::Committer;
 pub use heads::Heads;
-pub use ledger::{Booked, LedgerAppender, LedgerError};
+pub use ledger::{BookedEvents, LedgerAppendError, LedgerAppender};
 pub use ports::Ports;
 pub use publisher::{
     ANSWER_LEN_BYTES_MAX, PublishError, PublishSettings, Publisher, PublisherThreads,

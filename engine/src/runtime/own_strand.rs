@@ -1,4 +1,4 @@
-//! Whether this node holds all of its own strand. If it does not, it must not publish.
+//! Status of this node's own strand. While a peer may hold more of it, the node must not publish.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ const RETRY_CLAIMED: Duration = Duration::from_secs(5);
 /// A strand that was set back takes at least a restart. Guessed.
 const RETRY_SET_BACK: Duration = Duration::from_secs(60);
 
-/// What this node knows of the end of its own strand. Cheap to clone; all clones are the same.
+/// Knowledge about the end of this node's own strand. Cheap to clone; all clones are the same.
 ///
 /// A node whose folder was set back in time, as by a restored backup, would give sequence ids out
 /// twice. Its peers have seen the first ones.

@@ -1,6 +1,7 @@
 //! One thread per core for work that is all computing: signatures, mostly.
 //!
-//! Urgent work goes first. What is in the log's way is urgent; checking what newly arrives is not.
+//! Urgent work goes first. Signing is urgent, because the log waits for it; checking new arrivals is
+//! not.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -12,22 +13,22 @@ type Job = Box<dyn FnOnce() + Send>;
 /// A handle to the threads. They end when the last handle is dropped.
 #[derive(Clone)]
 pub struct Workers {
-    shared: Arc<Shared>,
+    pool: Arc<WorkerPool>,
 }
 
-struct Shared {
+struct WorkerPool {
     urgent: Sender<Job>,
     normal: Sender<Job>,
     threads: usize,
     handles: Vec<JoinHandle<()>>,
 }
 
-/// What goes first.
+/// Priority of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Priority {
-    /// Somebody holds the log up for it.
+    /// The log waits for it.
     Urgent,
-    /// Everything else.
+    /// Any other job.
     Normal,
 }
 
@@ -35,7 +36,8 @@ impl Workers {
     /// Starts `threads` threads.
     #[must_use]
     pub fn start(threads: usize) -> Self {
-        // Unbounded here, because everybody who submits is bounded in how much it has under way.
+        // Unbounded, because every caller is bounded: publishes by the bytes in flight, each followed
+        // strand by one batch, chain strands by one batch.
         let (urgent, urgent_jobs) = unbounded();
         let (normal, normal_jobs) = unbounded();
         let start = |index| {
@@ -46,26 +48,27 @@ impl Workers {
                 .expect("the system gives us a thread at start")
         };
         let handles = (0..threads).map(start).collect();
-        Self { shared: Arc::new(Shared { urgent, normal, threads, handles }) }
+        Self { pool: Arc::new(WorkerPool { urgent, normal, threads, handles }) }
     }
 
-    /// How many threads there are.
+    /// Returns the number of threads.
     #[must_use]
     pub fn threads(&self) -> usize {
-        self.shared.threads
+        self.pool.threads
     }
 
-    /// Runs `job` on one of the threads, soon.
+    /// Runs `job` on one of the threads.
     pub fn spawn(&self, priority: Priority, job: impl FnOnce() + Send + 'static) {
         let queue = match priority {
-            Priority::Urgent => &self.shared.urgent,
-            Priority::Normal => &self.shared.normal,
+            Priority::Urgent => &self.pool.urgent,
+            Priority::Normal => &self.pool.normal,
         };
         queue.send(Box::new(job)).expect("the threads live as long as their handles");
     }
 
-    /// Maps `items` on all cores and waits; order is kept. Blocks, so not for async tasks, and
-    /// not for the workers themselves. Few items are done by the calling thread.
+    /// Maps `items` on all cores and waits; keeps their order. Blocks, so it must not be called by
+    /// async tasks or by the workers themselves. The calling thread does few items alone, and the
+    /// first part of many.
     pub fn map<T, R>(
         &self,
         priority: Priority,
@@ -118,7 +121,7 @@ fn run(urgent: &Receiver<Job>, normal: &Receiver<Job>) {
     }
 }
 
-impl Drop for Shared {
+impl Drop for WorkerPool {
     fn drop(&mut self) {
         let (urgent, normal) = (unbounded().0, unbounded().0);
         (self.urgent, self.normal) = (urgent, normal);

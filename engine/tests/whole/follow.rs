@@ -32,7 +32,7 @@ fn key(node: OriginatorId) -> SecretKey {
     SecretKey::from_bytes(&[u8::try_from(node.0 / 100).unwrap() + 100; 32]).unwrap()
 }
 
-/// What `originator` signs for a place; each `text` is another statement.
+/// Returns an envelope that `originator` signs for a place; each `text` is another statement.
 fn envelope(originator: OriginatorId, sequence: u64, text: &str) -> Bytes {
     priced(originator, sequence, text, rate())
 }
@@ -115,7 +115,7 @@ impl Follower {
         items.filter_map(envelope).collect()
     }
 
-    /// Whether publishes are refused, and with what.
+    /// Returns the reason for which publishes are refused, if they are.
     fn complaint(&self) -> Option<String> {
         match self.node.engine.ready_to_publish() {
             Ok(()) => None,
@@ -186,7 +186,7 @@ async fn of_two_statements_for_one_place_the_first_is_kept_and_the_second_is_cou
     // Just as well signed, and another story.
     source.send([envelope(SOURCE, 2, "other"), envelope(SOURCE, 3, "true")]).await;
     follower.wait_for(SOURCE, 3).await;
-    assert_eq!(source.want(SOURCE).await, (2, None), "nobody is sent away for it");
+    assert_eq!(source.want(SOURCE).await, (2, None), "no peer is disconnected for it");
     // The same again is no second story.
     source.send(strand(SOURCE, &[3, 4])).await;
     follower.wait_for(SOURCE, 4).await;
@@ -279,7 +279,7 @@ async fn a_node_that_was_set_back_fetches_its_own_strand_and_repeats_no_place() 
     restored.until("the strand is complete", fetched).await;
     assert!(matches!(restored.publish("four").await, Err(PublishError::Unavailable { .. })));
     drop(other);
-    assert!(restored.complaint().is_some(), "also when nobody is there to say so");
+    assert!(restored.complaint().is_some(), "also when no peer is there to claim more");
 
     let restarted = Follower::start(restored.stop().await);
     restarted.publish("four").await.unwrap();
@@ -288,7 +288,7 @@ async fn a_node_that_was_set_back_fetches_its_own_strand_and_repeats_no_place() 
     restarted.stop().await;
 }
 
-/// On a clock that only moves while everybody waits.
+/// On a clock that only moves while all tasks wait.
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_does_not_show_what_it_says_it_holds_stops_publishing_only_for_a_while() {
     let follower = Follower::start(common::store());

@@ -108,13 +108,13 @@ fn sequences(envelopes: &[Bytes]) -> Vec<u64> {
         .collect()
 }
 
-/// What a query for the whole log of an inbox answers.
+/// Returns the answer to a query for the whole log of an inbox.
 fn shown(node: &Node, inbox: u8) -> Vec<u64> {
     let page = node.engine.reader().query_topics(&[topic(inbox)], &Cursor::new(), 0).unwrap();
     sequences(&page)
 }
 
-/// What a query for the whole strand answers.
+/// Returns the answer to a query for the whole strand.
 fn strand(node: &Node) -> Vec<u64> {
     sequences(&node.engine.reader().query_originators(&[STRAND], &Cursor::new(), 0).unwrap())
 }

@@ -2,7 +2,7 @@
 
 use hawser_engine::chain_strand::ChainPosition;
 use hawser_engine::ledger::{LedgerAction, LedgerEvent};
-use hawser_engine::runtime::Booked;
+use hawser_engine::runtime::BookedEvents;
 use hawser_proto::Address;
 
 use crate::common::*;
@@ -32,7 +32,7 @@ async fn balances_follow_from_the_events_of_each_payer() {
     ];
     let position = ChainPosition { block: 6, hash: [6; 32] };
     let booked = ledger.append(0, &events, position).unwrap();
-    assert_eq!(booked, Booked { booked: 5, known: 1, refused: 1, taken_back: 0 });
+    assert_eq!(booked, BookedEvents { booked: 5, known: 1, refused: 1, reversed: 0 });
     let balance = |payer| ledger.balance(Address([payer; 20])).unwrap();
     assert_eq!([1, 2, 3].map(balance), [10_000_000, -2_000_000, 0]);
     assert_eq!(ledger.position().unwrap(), Some(position));
@@ -40,7 +40,7 @@ async fn balances_follow_from_the_events_of_each_payer() {
     // The same after a restart, and again: nothing counts twice.
     let ledger = start(store.clone()).engine.ledger_appender();
     let booked = ledger.append(0, &events, position).unwrap();
-    assert_eq!(booked, Booked { booked: 0, known: 6, refused: 1, taken_back: 0 });
+    assert_eq!(booked, BookedEvents { booked: 0, known: 6, refused: 1, reversed: 0 });
 
     // Another chain from block 2 on: one event has gone, one stands in another block.
     let other = [
@@ -53,7 +53,7 @@ async fn balances_follow_from_the_events_of_each_payer() {
     ];
     let position = ChainPosition { block: 5, hash: [55; 32] };
     let booked = ledger.append(2, &other, position).unwrap();
-    assert_eq!(booked, Booked { booked: 1, known: 2, refused: 0, taken_back: 2 });
+    assert_eq!(booked, BookedEvents { booked: 1, known: 2, refused: 0, reversed: 2 });
     let balance = |payer| ledger.balance(Address([payer; 20])).unwrap();
     assert_eq!([1, 2, 3].map(balance), [10_000_000, -7_000_000, 0]);
     assert_eq!(ledger.position().unwrap(), Some(position));

@@ -61,7 +61,7 @@ fn run(seed: u64, traffic: Traffic) -> Result<(Vec<String>, Coverage), TestCaseE
     Ok((run.trace, run.coverage))
 }
 
-/// What the schedules of a test have reached, so that a test which reaches nothing fails.
+/// Situations that the schedules of a test have reached. A test that reaches none of them fails.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Coverage {
     overflows: usize,
@@ -139,7 +139,7 @@ impl Run {
         Ok(Some(Stream::open(self.next_name(), kind, node)))
     }
 
-    /// What holds at any moment.
+    /// Asserts the invariants of any moment.
     fn check(&mut self, stream: &Stream, node: &Node) -> Result<(), TestCaseError> {
         self.coverage.overflows += stream.overflows;
         self.coverage.delivered += stream.delivered.len();
@@ -207,7 +207,7 @@ impl Run {
         Ok(())
     }
 
-    /// What holds in the end: everything that may be seen has come.
+    /// Asserts the invariant of the end: every visible envelope has come.
     fn check_complete(&self, stream: &Stream, node: &Node) -> Result<(), TestCaseError> {
         let heads = node.heads.get();
         let expected = match &stream.kind {
@@ -238,7 +238,8 @@ impl Run {
     }
 }
 
-/// How much of what came had waited for its dependency since before its topic was added.
+/// Returns the number of delivered envelopes that had waited for their dependency since before their
+/// topic was added.
 fn held_back(stream: &Stream) -> usize {
     let has_waited = |(place, (_, item)): &(usize, &(Option<WaveId>, Arc<Committed>))| {
         let then = stream.heads_at.get(&item.topic).filter(|_| *place >= stream.added(&item.topic));
@@ -259,7 +260,7 @@ fn cursor_of(kind: &Kind, item: &Committed) -> Option<Cursor> {
     }
 }
 
-/// What came of the topics as they are now: of one that began anew, only what came since.
+/// Returns the deliveries of the present topics; of a topic that began anew, those since then.
 fn delivered_ids(stream: &Stream) -> BTreeSet<EnvelopeId> {
     let current = stream.delivered.iter().enumerate().filter(|(place, (_, item))| {
         let added = stream.added(&item.topic);
@@ -377,7 +378,7 @@ impl Overflowed {
         Some(asked)
     }
 
-    /// What is delivered, as `wave:envelopes`, and ends of waves.
+    /// Returns deliveries as `wave:envelopes`, and ends of waves.
     fn delivered(&mut self) -> Vec<String> {
         std::iter::from_fn(|| self.feed.poll_event())
             .map(|event| match event {

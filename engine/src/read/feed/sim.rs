@@ -25,7 +25,7 @@ const STRANDS: [u32; 4] = [0, 1, 100, 200];
 /// Pages are this small, so that most reading takes several.
 const PAGE_ENVELOPES_MAX: usize = 6;
 
-/// What kind of traffic there is.
+/// Kind of traffic.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Traffic {
     /// Of each envelope. Large ones overflow queues soon.
@@ -41,7 +41,7 @@ pub(super) struct Node {
     buffer: Bytes,
     by_offset: Vec<Arc<Committed>>,
     rows: MemoryRows,
-    /// How far each strand is on disk; announced and published come later.
+    /// Heads on disk. Heads that are announced and published follow.
     durable: Cursor,
     pub(super) heads: Heads,
     pub(super) hub: Hub,
@@ -107,7 +107,7 @@ impl Node {
         committed
     }
 
-    /// Some strand grows on disk; nobody knows yet.
+    /// A strand grows on disk; it is announced later.
     pub(super) fn commit(&mut self, dice: &mut Dice) {
         let originator = OriginatorId(*dice.pick(&STRANDS));
         for _ in 0..=dice.below(4) {
@@ -138,7 +138,7 @@ impl Node {
         self.hub.publish(&batch);
     }
 
-    /// What was marked missing is found, and goes the way of everything else.
+    /// An envelope that was marked missing is found, and goes the way of all others.
     pub(super) fn find(&mut self, dice: &mut Dice) {
         if self.missing.is_empty() || !self.heads.get().covers(self.missing[0]) {
             return;
@@ -184,7 +184,7 @@ impl Node {
     }
 }
 
-/// What somebody reads, and from where.
+/// Topics or originators that a reader reads, and its cursor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Kind {
     Shared(BTreeSet<Topic>, Option<Cursor>),
@@ -206,7 +206,7 @@ pub(super) struct Stream {
     pub(super) caught_up: Vec<WaveId>,
     pub(super) waves: u64,
     pub(super) overflows: usize,
-    /// How much had been delivered each time a topic was added later.
+    /// Number of deliveries each time a topic was added later.
     pub(super) added_at: BTreeMap<Topic, Vec<usize>>,
     /// The heads when it was added last.
     pub(super) heads_at: BTreeMap<Topic, Arc<Cursor>>,
@@ -363,12 +363,12 @@ impl Stream {
         self.waves += 1;
     }
 
-    /// How much had been delivered when `topic` was added last.
+    /// Returns the number of deliveries when `topic` was added last.
     pub(super) fn added(&self, topic: &Topic) -> usize {
         self.added_at.get(topic).and_then(|added| added.last()).copied().unwrap_or(0)
     }
 
-    /// How many waves after the first brought more than fits on one page.
+    /// Returns the number of waves after the first that brought more than one page.
     pub(super) fn paged_waves(&self) -> usize {
         let mut counts: BTreeMap<WaveId, usize> = BTreeMap::new();
         for wave in self.delivered.iter().filter_map(|(wave, _)| *wave) {

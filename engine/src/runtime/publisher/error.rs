@@ -6,7 +6,7 @@ use crate::readiness::NotReadyError;
 use crate::runtime::own_strand::OwnStrandError;
 
 /// The largest answer to a publish, in bytes. Specified: clients and peers accept no larger message
-/// (`docs/protocol/rules.md`).
+/// (`docs/protocol/wire.md`).
 pub const ANSWER_LEN_BYTES_MAX: usize = 25 * 1024 * 1024;
 
 /// Pause for publishers while this node shuts down: another process may take over within seconds.

@@ -59,7 +59,7 @@ pub(super) struct SequencerThread {
     to_committer: Sender<SignedGroup>,
 }
 
-/// Where the answer for one envelope of a request comes from.
+/// Source of the answer for one envelope of a request.
 enum AnswerSource {
     /// The envelope is the `usize`th that is sequenced in this group.
     Group(usize),

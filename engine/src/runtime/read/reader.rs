@@ -21,7 +21,7 @@ use crate::read::plan::{Cursors, Plan, PlanTopic};
 use crate::runtime::Heads;
 use crate::runtime::counters::{ReadCounters, StreamCounters};
 
-/// Reads what is in the log. Cheap to clone; all clones read the same.
+/// Reads the log. Cheap to clone; all clones read the same.
 #[derive(Debug, Clone)]
 pub struct Reader {
     log: LogAccess,
@@ -34,19 +34,19 @@ impl Reader {
         Self { log: LogAccess::new(store, heads, hub) }
     }
 
-    /// The page of envelopes that follows `last_seen` in `topics`: across originators by time,
-    /// each originator ascending, nothing before the chain envelope it depends on unless
+    /// Returns the page of envelopes that follows `last_seen` in `topics`: across originators by
+    /// time, each originator ascending, nothing before the chain envelope it depends on unless
     /// `last_seen` covers that. An originator whose next envelope has to wait stops there.
     ///
     /// At most `limit` envelopes (0: as many as allowed) and less than 25 MiB; the first one comes
-    /// regardless. Where only identity updates are asked for, as many are allowed as there are:
-    /// clients read the logs of inboxes in one go. Empty means that nothing more can be shown now. To read on, advance the cursor
-    /// by what came. A topic that is named more than once counts once.
+    /// regardless. A query for identity updates only may have as many as there are: clients read the
+    /// logs of inboxes at once. Empty means that nothing more can be shown now. To read on, advance
+    /// the cursor by the page. A topic that is named more than once counts once.
     ///
-    /// Blocks on the disk; costs a seek per topic and a read per envelope.
+    /// Blocks on the disk. Costs a seek per topic and a read per envelope.
     ///
     /// # Errors
-    /// When the log cannot be read.
+    /// [`ReadError`] if the log cannot be read.
     pub fn query_topics(
         &self,
         topics: &[Topic],
@@ -82,14 +82,14 @@ impl Reader {
         fetch(&snapshot, &ids)
     }
 
-    /// The page of valid envelopes that follows `last_seen` in the strands of `originators`:
-    /// across originators by time, each one ascending. Nothing waits for a dependency. Bounds as
-    /// for topics; an originator that is named more than once counts once.
+    /// Returns the page of valid envelopes that follows `last_seen` in the strands of `originators`:
+    /// across originators by time, each one ascending. Nothing waits for a dependency. Bounds are
+    /// those for topics; an originator that is named more than once counts once.
     ///
     /// Blocks on the disk.
     ///
     /// # Errors
-    /// When the log cannot be read.
+    /// [`ReadError`] if the log cannot be read.
     pub fn query_originators(
         &self,
         originators: &[OriginatorId],
@@ -118,14 +118,14 @@ impl Reader {
         Ok(page.envelopes.into_iter().map(|(_, bytes)| bytes).collect())
     }
 
-    /// For each topic, in the order asked and as often as asked, its newest envelope: highest
-    /// `originator_ns`, ties by envelope id; `None` where there is none. What depends on a chain
-    /// envelope that this node does not hold yet is passed over.
+    /// Returns the newest envelope of each topic, in the order of the request and as often as
+    /// requested: highest `originator_ns`, ties by envelope id; `None` where there is none. Passes
+    /// over envelopes that depend on a chain envelope which this node does not hold yet.
     ///
     /// Blocks on the disk.
     ///
     /// # Errors
-    /// When the log cannot be read.
+    /// [`ReadError`] if the log cannot be read.
     pub fn newest(&self, topics: &[Topic]) -> Result<Vec<Option<Bytes>>, ReadError> {
         self.log.counters.newest.measure(|| self.newest_of(topics))
     }
@@ -142,13 +142,13 @@ impl Reader {
         Ok(newest.into_iter().map(|id| id.and_then(|_| envelopes.next())).collect())
     }
 
-    /// For each address, in the order asked, the inbox it is a member of; of several the one that
-    /// it joined last. `None` for what is no address, and for one that is in no inbox.
+    /// Returns the inbox of each address, in the order of the request; of several the one that it
+    /// joined last. `None` for a missing address, and for one that is in no inbox.
     ///
-    /// Blocks on the disk; costs a seek per address.
+    /// Blocks on the disk. Costs a seek per address.
     ///
     /// # Errors
-    /// When a row cannot be read.
+    /// [`ReadError`] if a row cannot be read.
     pub fn inboxes(
         &self,
         addresses: &[Option<Address>],
@@ -163,14 +163,14 @@ impl Reader {
         })
     }
 
-    /// What a payer used at all originators together, in periods of `minutes` (above 0) that begin
-    /// at multiples of that since 1970, ascending; periods without use are left out. Empty if this
-    /// node knows of nothing.
+    /// Returns a payer's usage at all originators together, in periods of `minutes` (above 0) that
+    /// begin at multiples of that since 1970, ascending. Periods without usage are left out. Empty
+    /// if this node has no usage rows for the payer.
     ///
-    /// Blocks on the disk; reads a row for each originator and minute.
+    /// Blocks on the disk. Reads a row for each originator and minute.
     ///
     /// # Errors
-    /// When a row cannot be read.
+    /// [`ReadError`] if a row cannot be read.
     pub fn usage(&self, payer: PayerAddress, minutes: u32) -> Result<Vec<UsedPeriod>, ReadError> {
         self.log.counters.usage.measure(|| {
             let mut periods: BTreeMap<u32, UsedPeriod> = BTreeMap::new();
@@ -185,11 +185,11 @@ impl Reader {
         })
     }
 
-    /// A stream of `topics` from one cursor over all of them. Without a cursor it begins with what
-    /// is committed from now on. An originator whose next envelope has to wait for a chain
-    /// envelope stops in all topics, so that each originator ascends without exception.
+    /// Opens a stream of `topics` from one cursor over all of them. Without a cursor it begins with
+    /// the envelopes that are committed from now on. An originator whose next envelope has to wait
+    /// for a chain envelope stops in all topics, so that each originator ascends without exception.
     ///
-    /// Listens from this call on, whenever the first event is asked for.
+    /// Listens from this call on, also if the first event is requested later.
     #[must_use]
     pub fn subscribe_topics_sharing(
         &self,
@@ -205,10 +205,9 @@ impl Reader {
         )
     }
 
-    /// A stream of topics, each from its own cursor; of a topic that is named again only the first
-    /// counts. Where an envelope has to wait for a chain envelope, only that originator in that
-    /// topic waits. The set may be changed while the stream goes on: see
-    /// [`Subscription::change`].
+    /// Opens a stream of topics, each from its own cursor. If a topic is named again, only the first
+    /// one counts. Where an envelope has to wait for a chain envelope, only that originator in that
+    /// topic waits. The set may be changed while the stream goes on: see [`Subscription::change`].
     #[must_use]
     pub fn subscribe_topics(
         &self,
@@ -218,8 +217,8 @@ impl Reader {
         self.subscription(Feed::Topics(Box::new(TopicFeed::new(Cursors::PerTopic, topics))), true)
     }
 
-    /// A stream of all valid envelopes of some originators. Without a cursor it begins with what
-    /// is committed from now on. Nothing waits for a dependency.
+    /// Opens a stream of all valid envelopes of some originators. Without a cursor it begins with
+    /// the envelopes that are committed from now on. Nothing waits for a dependency.
     #[must_use]
     pub fn subscribe_originators(
         &self,
@@ -232,26 +231,26 @@ impl Reader {
         self.subscription(Feed::Log(feed), from_disk)
     }
 
-    /// A stream of every valid envelope that is committed from now on. Nothing waits for a
+    /// Opens a stream of every valid envelope that is committed from now on. Nothing waits for a
     /// dependency.
     #[must_use]
     pub fn subscribe_all(&self) -> Subscription {
         self.subscription(Feed::Log(LogFeed::new(None, Cursor::new())), false)
     }
 
-    /// How far each strand is durable, newest value.
+    /// Returns the durable heads of all strands.
     #[must_use]
     pub fn heads(&self) -> Arc<Cursor> {
         self.log.heads.get()
     }
 
-    /// What has been counted of queries and pages.
+    /// Returns the counters of queries and pages.
     #[must_use]
     pub fn counters(&self) -> &ReadCounters {
         &self.log.counters
     }
 
-    /// What has been counted of all streams.
+    /// Returns the counters of all streams.
     #[must_use]
     pub fn streams(&self) -> &StreamCounters {
         self.log.hub.counters()
@@ -262,7 +261,8 @@ impl Reader {
         for interest in feed.interests() {
             self.log.hub.listen(interest, &listener);
         }
-        // Only now: what is committed before the hub knows the listener is below these heads.
+        // The heads are read after the registration: an envelope that is committed before the hub
+        // knows the listener lies below them, and a later one reaches the listener.
         if !from_disk {
             feed.skip_to(&self.log.heads.get());
         }
@@ -270,10 +270,10 @@ impl Reader {
     }
 }
 
-/// What a payer used in one period.
+/// A payer's usage in one period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct UsedPeriod {
-    /// Its beginning, unix seconds.
+    /// Beginning of the period, unix seconds.
     pub start_unix_s: u64,
     /// Base and congestion fees together.
     pub picodollars: u64,
@@ -281,11 +281,12 @@ pub struct UsedPeriod {
     pub messages: u64,
 }
 
-/// Pages of at least this many envelopes are read by two threads: each envelope mostly lies in a
-/// block of its own, and a thread costs about as much as ten of them.
+/// Size from which a page is read by two threads, in envelopes. Guessed: each envelope mostly lies
+/// in a block of its own, and starting a thread costs about as much as reading ten of them.
 const READ_BY_TWO_FROM: usize = 64;
 
-/// The envelopes of `ids`, in that order. Read in the order of the log, which is quicker.
+/// Returns the envelopes of `ids`, in that order. Reads them in the order of the log, which is
+/// faster.
 pub(super) fn fetch(snapshot: &Snapshot<'_>, ids: &[EnvelopeId]) -> Result<Vec<Bytes>, ReadError> {
     let mut order: Vec<usize> = (0..ids.len()).collect();
     order.sort_unstable_by_key(|&place| ids[place]);

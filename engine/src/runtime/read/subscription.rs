@@ -1,4 +1,4 @@
-//! Drives a feed: disk pages on threads that may block, the hub's queue, and the heads.
+//! Drives a feed: pages from disk on threads that may block, the hub's queue, and the heads.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -23,9 +23,9 @@ type Reading = Pin<Box<dyn Future<Output = Result<PageRead, ReadError>> + Send>>
 
 /// A stream of envelopes, without gap or repeat, that never ends by itself.
 ///
-/// It costs memory only within bounds, however slow its reader is: a few MiB of what was just
-/// committed, one page, and a few rows for each topic while it catches up. When that is too
-/// little, it goes on from disk. Dropping it ends it.
+/// Its memory is bounded, however slow its reader is: a few MiB of committed envelopes, one page, and
+/// a few rows for each topic while it catches up. When its queue overflows, it goes on from disk.
+/// Dropping it ends it.
 pub struct Subscription {
     log: LogAccess,
     listener: Arc<Listener>,
@@ -35,25 +35,25 @@ pub struct Subscription {
     failed: Option<ReadError>,
 }
 
-/// What has happened.
-enum Step {
+/// The event that a subscription has waited for.
+enum Wakeup {
     Read(Result<PageRead, ReadError>),
     Filled,
     HeadsMoved,
 }
 
 impl Subscription {
-    /// The hub knows the queue by now.
+    /// Creates a stream whose listener the hub has registered.
     pub(super) fn new(log: LogAccess, listener: Arc<Listener>, feed: Feed) -> Self {
         let heads = log.heads.subscribe();
         Self { log, listener, feed, heads, reading: None, failed: None }
     }
 
-    /// Waits for the next event. May be dropped while it waits, without losing anything.
+    /// Waits for the next event. Cancel safe.
     ///
     /// # Errors
-    /// When the log cannot be read. Every later call then says the same: the stream is over, since
-    /// going on would leave a gap.
+    /// [`ReadError`] if the log cannot be read. Every later call returns the same error: the stream
+    /// is over, since going on would leave a gap.
     pub async fn next(&mut self) -> Result<SubscriptionEvent, ReadError> {
         loop {
             if let Some(event) = self.feed.poll_event() {
@@ -62,34 +62,35 @@ impl Subscription {
             if let Some(error) = &self.failed {
                 return Err(error.clone());
             }
-            self.look_at_heads();
+            self.update_heads();
             self.start_reading();
-            match self.step().await {
-                Step::Read(Ok(page)) => {
+            match self.wakeup().await {
+                Wakeup::Read(Ok(page)) => {
                     self.reading = None;
                     self.feed.handle_page(page);
                 }
-                Step::Read(Err(error)) => {
+                Wakeup::Read(Err(error)) => {
                     self.reading = None;
                     self.failed = Some(error);
                 }
-                Step::Filled => match self.listener.pop(BatchLimits::STREAM) {
+                Wakeup::Filled => match self.listener.pop(BatchLimits::STREAM) {
                     Popped::Items(items) => self.feed.handle_live(&items),
                     Popped::Overflowed => self.feed.handle_overflow(),
                 },
-                Step::HeadsMoved => {}
+                Wakeup::HeadsMoved => {}
             }
         }
     }
 
-    /// Changes the set of topics: first `removes`, then `adds`, so that a topic in both begins
-    /// anew. What is added catches up from its own cursor as one wave, while the others go on;
-    /// when it has, [`SubscriptionEvent::CaughtUp`] tells so, also if nothing was added. A topic
-    /// that is there already is left as it is, and one that is named twice counts once. Envelopes
-    /// of a removed topic that were ready for delivery still come.
+    /// Changes the set of topics: first `removes`, then `adds`, so that a topic in both begins anew.
+    ///
+    /// Added topics catch up from their own cursors as one wave, while the others go on;
+    /// [`SubscriptionEvent::CaughtUp`] ends the wave, also if no topic was added. A topic that is
+    /// there already stays as it is, and one that is named twice counts once. Envelopes of a removed
+    /// topic that were ready for delivery still come.
     ///
     /// # Panics
-    /// On a stream that is not one of topics with their own cursors.
+    /// If the stream is not one of topics with their own cursors.
     pub fn change(
         &mut self,
         wave: WaveId,
@@ -114,8 +115,8 @@ impl Subscription {
         feed.add(wave, fresh);
     }
 
-    /// Heads may have moved past what something waits for.
-    fn look_at_heads(&mut self) {
+    /// Hands in the heads if an originator waits for a chain envelope.
+    fn update_heads(&mut self) {
         if self.feed.waits() {
             let heads = Arc::clone(&self.heads.borrow_and_update());
             self.feed.handle_heads(&heads);
@@ -124,7 +125,7 @@ impl Subscription {
 
     fn start_reading(&mut self) {
         if self.reading.is_none() {
-            // Read only now: the queue was emptied before.
+            // Read after the queue was emptied: everything that was dropped from it lies below.
             let heads = self.log.heads.get();
             self.reading = self.feed.poll_read(&heads).map(|read| self.read(read));
         }
@@ -141,21 +142,21 @@ impl Subscription {
             match page.await.map_err(JoinError::try_into_panic) {
                 Ok(page) => page,
                 Err(Ok(panicked)) => std::panic::resume_unwind(panicked),
-                // The runtime shuts down, and this stream with it.
+                // The tokio runtime shuts down, and this stream with it.
                 Err(Err(_cancelled)) => std::future::pending().await,
             }
         })
     }
 
-    async fn step(&mut self) -> Step {
+    async fn wakeup(&mut self) -> Wakeup {
         let (reading, waits) = (&mut self.reading, self.feed.waits());
         let reads = reading.is_some();
         tokio::select! {
             page = async { reading.as_mut().expect("checked before").await }, if reads => {
-                Step::Read(page)
+                Wakeup::Read(page)
             }
-            () = self.listener.filled() => Step::Filled,
-            _ = self.heads.changed(), if waits => Step::HeadsMoved,
+            () = self.listener.filled() => Wakeup::Filled,
+            _ = self.heads.changed(), if waits => Wakeup::HeadsMoved,
         }
     }
 }

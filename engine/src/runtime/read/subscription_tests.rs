@@ -68,7 +68,7 @@ async fn caught_up(stream: &mut Subscription, wave: WaveId) -> Vec<EnvelopeId> {
     }
 }
 
-/// What is there at once, without waiting for it.
+/// Returns the envelopes that are there without waiting.
 async fn poll(stream: &mut Subscription) -> Option<SubscriptionEvent> {
     tokio::select! {
         biased;
@@ -351,7 +351,7 @@ impl Reading {
         }
     }
 
-    /// What queries give, to compare with.
+    /// Returns the answer of queries, to compare with.
     fn queried(&self) -> BTreeSet<EnvelopeId> {
         let reader = &self.node.reader;
         match self.kind {

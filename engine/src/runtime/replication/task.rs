@@ -22,8 +22,8 @@ use crate::replication::{
 use crate::runtime::Priority;
 use crate::runtime::own_strand::OwnStrandStatus;
 
-/// Envelopes that one core checks at a time. Measured: about 2 ms, so that more urgent work does not
-/// wait for long.
+/// Envelopes that one core checks at a time. Guessed: about 2 ms of work, so that more urgent work
+/// does not wait for long.
 const CHUNK_ENVELOPES: usize = 32;
 
 /// One followed strand and everything that its task waits for.
@@ -71,13 +71,13 @@ impl StrandTask {
     #[tracing::instrument(level = "debug", skip_all, fields(originator = %self.originator))]
     pub(super) async fn run(mut self, mut stopped: StopSignal) {
         // While one batch is on its way to disk, the next one is being checked.
-        let (mut judging, mut committing) = (None, None);
+        let (mut verifying, mut committing) = (None, None);
         loop {
             self.route_effects();
             if committing.is_none() {
                 committing = self.start_commit();
             }
-            let may_judge = judging.is_none() && !self.writes.is_full();
+            let may_verify = verifying.is_none() && !self.writes.is_full();
             tokio::select! {
                 biased;
                 () = stopped.stopped() => break,
@@ -89,10 +89,10 @@ impl StrandTask {
                         return;
                     }
                 },
-                judged = finished(&mut judging) => self.take(judged),
+                verified = finished(&mut verifying) => self.take(verified),
                 _ = self.peers.changed() => self.update_peers(),
-                response = self.inbox.recv(), if may_judge => match response {
-                    Some(response) => judging = self.start_judging(response),
+                response = self.inbox.recv(), if may_verify => match response {
+                    Some(response) => verifying = self.start_verifying(response),
                     None => break,
                 },
                 () = sleep_until(self.follower.poll_timeout()) => self.tick(),
@@ -104,11 +104,11 @@ impl StrandTask {
         }
     }
 
-    fn take(&mut self, judged: Vec<WantResponse<VerifyResult>>) {
-        for response in judged {
+    fn take(&mut self, verified: Vec<WantResponse<VerifyResult>>) {
+        for response in verified {
             for item in &response.items {
                 match item {
-                    StrandItem::Envelope(verdict) => self.count(verdict),
+                    StrandItem::Envelope(result) => self.count(result),
                     StrandItem::End | StrandItem::Closed => {
                         self.counters.clear_source(response.peer)
                     }
@@ -119,10 +119,10 @@ impl StrandTask {
         }
     }
 
-    fn count(&mut self, verdict: &VerifyResult) {
+    fn count(&mut self, result: &VerifyResult) {
         self.counters.received.inc();
         let counters = &self.state.counters;
-        match verdict {
+        match result {
             Ok(entry) => {
                 counters.verified.inc();
                 self.note_own(entry.id);
@@ -216,7 +216,7 @@ impl StrandTask {
 
     /// Has `first` checked on all cores, together with everything else that has arrived. Leaves out
     /// answers to wants that no longer stand: a check costs two signatures.
-    fn start_judging(
+    fn start_verifying(
         &mut self,
         first: WantResponse<Bytes>,
     ) -> Option<JoinHandle<Vec<WantResponse<VerifyResult>>>> {
@@ -229,14 +229,14 @@ impl StrandTask {
             }
             next = if size.is_full() { None } else { self.inbox.try_recv().ok() };
         }
-        let judge = EnvelopeVerifier {
+        let verifier = EnvelopeVerifier {
             originator: self.originator,
             key: self.key,
             own: self.state.own,
             rates: self.state.ports.rates.borrow().clone(),
         };
         (!responses.is_empty())
-            .then(|| tokio::spawn(judge_all(self.state.clone(), Arc::new(judge), responses)))
+            .then(|| tokio::spawn(verify_all(self.state.clone(), Arc::new(verifier), responses)))
     }
 }
 
@@ -265,34 +265,35 @@ fn envelope(item: &StrandItem<Bytes>) -> Option<&Bytes> {
 }
 
 /// Checks responses on all cores; their order and that of their items is kept.
-async fn judge_all(
+async fn verify_all(
     state: Arc<ReplicationState>,
-    judge: Arc<EnvelopeVerifier>,
+    verifier: Arc<EnvelopeVerifier>,
     responses: Vec<WantResponse<Bytes>>,
 ) -> Vec<WantResponse<VerifyResult>> {
     let envelopes: Vec<Bytes> =
         responses.iter().flat_map(|it| it.items.iter().filter_map(envelope)).cloned().collect();
     let mut chunks = Vec::new();
     for chunk in envelopes.chunks(CHUNK_ENVELOPES) {
-        let (judge, chunk, (done, judged)) = (judge.clone(), chunk.to_vec(), oneshot::channel());
+        let (verifier, chunk, (done, verified)) =
+            (verifier.clone(), chunk.to_vec(), oneshot::channel());
         state.workers.spawn(Priority::Normal, move || {
-            // After a stop, no task receives the verdicts.
-            let _ = done.send(judge.check(chunk));
+            // After a stop, no task receives the results.
+            let _ = done.send(verifier.check(chunk));
         });
-        chunks.push(judged);
+        chunks.push(verified);
     }
-    let mut verdicts = Vec::with_capacity(envelopes.len());
+    let mut results = Vec::with_capacity(envelopes.len());
     for chunk in chunks {
-        verdicts.extend(chunk.await.expect("a worker that panics ends the process"));
+        results.extend(chunk.await.expect("a worker that panics ends the process"));
     }
-    let mut verdicts = verdicts.into_iter();
-    let mut next = || verdicts.next().expect("one verdict for each envelope");
-    let judged = |response: WantResponse<Bytes>| WantResponse {
+    let mut results = results.into_iter();
+    let mut next = || results.next().expect("one result for each envelope");
+    let verified = |response: WantResponse<Bytes>| WantResponse {
         peer: response.peer,
         request: response.request,
         items: response.items.into_iter().map(|item| item.map(|_| next())).collect(),
     };
-    responses.into_iter().map(judged).collect()
+    responses.into_iter().map(verified).collect()
 }
 
 /// Returns the result of a task and removes it; waits for ever if there is none. Cancel safe.

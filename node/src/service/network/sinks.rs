@@ -5,7 +5,7 @@ use hawser_chain::index::{
 };
 use hawser_engine::chain_strand::{ChainEvent, ChainPosition};
 use hawser_engine::ledger::{LedgerAction, LedgerEvent, event_id};
-use hawser_engine::runtime::{ChainAppendError, ChainAppender, LedgerAppender, LedgerError};
+use hawser_engine::runtime::{ChainAppendError, ChainAppender, LedgerAppendError, LedgerAppender};
 use hawser_proto::{Address, OriginatorId, SequenceId};
 
 /// One of the two strands that come from the app chain.
@@ -85,7 +85,7 @@ impl Sink for LedgerSink {
         let events: Vec<_> = batch.events.iter().filter_map(booking).collect();
         match self.0.append(batch.from_block, &events, position(batch)) {
             Ok(_) => Ok(()),
-            Err(error @ (LedgerError::Read(_) | LedgerError::Commit(_))) => {
+            Err(error @ (LedgerAppendError::Read(_) | LedgerAppendError::Commit(_))) => {
                 Err(SinkError::Retry(error.to_string()))
             }
         }
