@@ -22,11 +22,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::{Routes, RoutesBuilder};
 
 use crate::conditions::NodeChecks;
-use crate::handlers::Handlers;
 use crate::lag::LagTracker;
 use crate::metadata::Metadata;
 use crate::methods;
 use crate::metrics::{self, HandlerMetrics};
+use crate::node_api::NodeApi;
 use crate::node_status::{NewestTimes, NodeObserver};
 use crate::operator::NodePages;
 use crate::settings::ApiSettings;
@@ -84,14 +84,14 @@ pub async fn start(
     let mut served = methods::all();
     served.extend(settings.extra_service.iter().flat_map(|it| it.methods.iter().copied()));
     let calls = CallMetrics::new(&served);
-    let handlers = Handlers {
+    let api = NodeApi {
         engine: engine.clone(),
         checks,
         metrics: handler_metrics.clone(),
         keepalive_interval: settings.keepalive_interval,
         stop: stop.clone(),
     };
-    let routes = routes(&settings, handlers, readiness.clone())?;
+    let routes = routes(&settings, api, readiness.clone())?;
     let build = BuildInfo {
         version: settings.version,
         commit: settings.commit,
@@ -179,39 +179,35 @@ async fn record_positions(observer: NodeObserver, end: CancellationToken) {
     }
 }
 
-fn routes(
-    settings: &ApiSettings,
-    handlers: Handlers,
-    readiness: Readiness,
-) -> Result<Routes, ApiError> {
+fn routes(settings: &ApiSettings, api: NodeApi, readiness: Readiness) -> Result<Routes, ApiError> {
     let metadata = Metadata {
-        engine: handlers.engine.clone(),
+        engine: api.engine.clone(),
         version: settings.version.as_str().into(),
-        stop: handlers.stop.clone(),
+        stop: api.stop.clone(),
     };
-    let health = HealthService::server(readiness, &methods::HEALTH, handlers.stop.clone());
+    let health = HealthService::server(readiness, &methods::HEALTH, api.stop.clone());
     let mut routes = match &settings.extra_service {
         Some(extra) => RoutesBuilder::from(extra.routes.clone()),
         None => RoutesBuilder::default(),
     };
     routes
         .add_service(
-            ReplicationApiServer::new(handlers.clone())
+            ReplicationApiServer::new(api.clone())
                 .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
                 .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX),
         )
         .add_service(
-            QueryApiServer::new(handlers.clone())
+            QueryApiServer::new(api.clone())
                 .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
                 .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX),
         )
         .add_service(
-            PublishApiServer::new(handlers.clone())
+            PublishApiServer::new(api.clone())
                 .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
                 .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX),
         )
         .add_service(
-            NotificationApiServer::new(handlers)
+            NotificationApiServer::new(api)
                 .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
                 .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX),
         )

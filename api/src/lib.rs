@@ -5,7 +5,7 @@
 //! and never names a database. The listener is [`hawser_serve`]'s. In reading order:
 //!
 //! - `methods`: services and methods by name;
-//! - `handlers`, `service`, `query`, `streams`, `metadata`: the handlers;
+//! - `node_api`, `service`, `query`, `streams`, `metadata`: the handlers;
 //! - `limits`: limits of requests; `error`: errors and their statuses;
 //! - `conditions`, `lag`, `node_status`: readiness and status of the node;
 //! - `views`: what other crates observe; `metrics`, `operator`: what operators see;
@@ -18,12 +18,12 @@
 mod conditions;
 mod error;
 mod handle;
-mod handlers;
 mod lag;
 mod limits;
 mod metadata;
 mod methods;
 mod metrics;
+mod node_api;
 mod node_status;
 mod operator;
 mod query;

@@ -1,4 +1,4 @@
-//! Handlers of the metadata service: the node's cursor, its version, the usage of payers.
+//! NodeApi of the metadata service: the node's cursor, its version, the usage of payers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::error::{CallError, into_status};
-use crate::handlers::{MessageStream, blocking};
 use crate::limits::payers;
+use crate::node_api::{MessageStream, blocking};
 use hawser_serve::MESSAGE_LEN_BYTES_MAX;
 
 /// Time after which an unchanged cursor is sent again. Specified in `docs/protocol/api.md`.

@@ -1,4 +1,4 @@
-//! Handlers of unary reads: pages of envelopes, the newest envelopes of topics, the inboxes of
+//! NodeApi of unary reads: pages of envelopes, the newest envelopes of topics, the inboxes of
 //! addresses.
 
 use hawser_engine::inbox;
@@ -9,11 +9,11 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::get_inbox_ids_response::Respons
 use hawser_proto::pb::xmtp::xmtpv4::message_api::get_newest_envelope_response::Response as Newest;
 
 use crate::error::CallError;
-use crate::handlers::{Handlers, blocking, check_size, count_delivered, decode, wrapped_len_bytes};
 use crate::limits::{Selected, Selection, identifiers, newest_topics};
 use crate::methods::EnvelopeMethod;
+use crate::node_api::{NodeApi, blocking, check_size, count_delivered, decode, wrapped_len_bytes};
 
-impl Handlers {
+impl NodeApi {
     /// Returns one page of envelopes.
     ///
     /// # Errors

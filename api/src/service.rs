@@ -9,10 +9,10 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_server::Replica
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::error::{CallError, into_status};
-use crate::handlers::{Handlers, MessageStream};
 use crate::methods::EnvelopeMethod;
+use crate::node_api::{MessageStream, NodeApi};
 
-impl Handlers {
+impl NodeApi {
     /// Publishes the request's envelopes and returns when they are durable.
     async fn publish(
         &self,
@@ -36,7 +36,7 @@ fn answer<T>(result: Result<T, CallError>) -> Answered<T> {
 }
 
 #[tonic::async_trait]
-impl ReplicationApi for Handlers {
+impl ReplicationApi for NodeApi {
     type SubscribeOriginatorsStream = MessageStream<pb::SubscribeOriginatorsResponse>;
     type SubscribeEnvelopesStream = MessageStream<pb::SubscribeEnvelopesResponse>;
     type SubscribeTopicsStream = MessageStream<pb::SubscribeTopicsResponse>;
@@ -92,7 +92,7 @@ impl ReplicationApi for Handlers {
 }
 
 #[tonic::async_trait]
-impl QueryApi for Handlers {
+impl QueryApi for NodeApi {
     type SubscribeTopicsStream = MessageStream<pb::SubscribeTopicsResponse>;
     type SubscribeStream = MessageStream<pb::SubscribeResponse>;
 
@@ -133,7 +133,7 @@ impl QueryApi for Handlers {
 }
 
 #[tonic::async_trait]
-impl PublishApi for Handlers {
+impl PublishApi for NodeApi {
     async fn publish_payer_envelopes(
         &self,
         request: Request<pb::PublishPayerEnvelopesRequest>,
@@ -143,7 +143,7 @@ impl PublishApi for Handlers {
 }
 
 #[tonic::async_trait]
-impl NotificationApi for Handlers {
+impl NotificationApi for NodeApi {
     type SubscribeAllEnvelopesStream = MessageStream<pb::SubscribeEnvelopesResponse>;
 
     async fn subscribe_all_envelopes(

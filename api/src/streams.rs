@@ -1,4 +1,4 @@
-//! Handlers of streams: the events of a subscription become messages.
+//! NodeApi of streams: the events of a subscription become messages.
 //!
 //! A stream opens at once, whatever it asks for, so that clients get response headers without delay.
 //! It lasts until its client leaves or the server stops. A slow client is served from disk.
@@ -19,10 +19,10 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{CallError, into_status};
-use crate::handlers::{Handlers, MessageStream, count_delivered, decode, is_sendable};
 use crate::limits::{LimitError, Selected, Selection, originators, topic_filters};
 use crate::methods::EnvelopeMethod;
 use crate::metrics::{HandlerMetrics, OpenStream};
+use crate::node_api::{MessageStream, NodeApi, count_delivered, decode, is_sendable};
 
 /// A message of a streaming method.
 pub(crate) trait StreamItem: Send + Sized + 'static {
@@ -36,7 +36,7 @@ pub(crate) trait StreamItem: Send + Sized + 'static {
     fn envelopes(envelopes: Vec<OriginatorEnvelope>) -> Self;
 }
 
-impl Handlers {
+impl NodeApi {
     /// Opens a stream of the topics or originators of one query.
     ///
     /// # Errors

@@ -31,7 +31,7 @@ pub(crate) type MessageStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> 
 
 /// The state of the handlers. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Handlers {
+pub(crate) struct NodeApi {
     pub(crate) engine: Engine,
     pub(crate) checks: Arc<NodeChecks>,
     pub(crate) metrics: Arc<HandlerMetrics>,
@@ -41,7 +41,7 @@ pub(crate) struct Handlers {
     pub(crate) stop: CancellationToken,
 }
 
-impl Handlers {
+impl NodeApi {
     /// Counts stored envelopes as delivered and turns them into messages. A message points into the
     /// stored bytes: nothing is copied.
     ///
