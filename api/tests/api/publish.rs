@@ -35,16 +35,15 @@ async fn both_names_answer_with_the_stored_bytes_in_request_order() {
     );
 }
 
-/// Refused requests: a name, the envelopes, and a part of the error text.
-fn refusals() -> Vec<(&'static str, Vec<pb_env::PayerEnvelope>, &'static str)> {
-    let text = || group_payload(frame(1, 1, b"text"));
-    let to = |topic: &Topic, payload| vec![sign(client(topic, None, payload))];
-    let depending = |originator, sequence| {
-        vec![dependent_message(1, "text", Some(wire_cursor([(originator, sequence)])))]
-    };
-    let topic = |kind, identifier: &[u8]| Topic::new(kind, identifier).unwrap();
+/// A refused request: a name, the envelopes, and a part of the error text.
+type RefusedRequest = (&'static str, Vec<pb_env::PayerEnvelope>, &'static str);
+
+fn refusals() -> Vec<RefusedRequest> {
+    [refusals_of_layers(), refusals_of_content()].concat()
+}
+
+fn refusals_of_layers() -> Vec<RefusedRequest> {
     let fine = || message(1, "text");
-    let key_packages = topic(TopicKind::KeyPackages, &[1; 32]);
     vec![
         ("nothing", vec![], "missing payer envelope"),
         ("no client envelope", vec![sign(Bytes::new())], "aad is missing"),
@@ -82,6 +81,19 @@ fn refusals() -> Vec<(&'static str, Vec<pb_env::PayerEnvelope>, &'static str)> {
             }],
             "could not recover signer",
         ),
+    ]
+}
+
+fn refusals_of_content() -> Vec<RefusedRequest> {
+    let text = || group_payload(frame(1, 1, b"text"));
+    let to = |topic: &Topic, payload| vec![sign(client(topic, None, payload))];
+    let depending = |originator, sequence| {
+        vec![dependent_message(1, "text", Some(wire_cursor([(originator, sequence)])))]
+    };
+    let topic = |kind, identifier: &[u8]| Topic::new(kind, identifier).unwrap();
+    let fine = || message(1, "text");
+    let key_packages = topic(TopicKind::KeyPackages, &[1; 32]);
+    vec![
         (
             "kind and payload apart",
             to(&topic(TopicKind::Welcomes, &[1; 32]), text()),
@@ -158,10 +170,10 @@ async fn every_refusal_has_its_code_and_text_and_stores_nothing() {
     node.commit_on_chain(1, 1);
     let before = node.engine.heads().get();
     let mut publisher = node.publishing().await;
-    for (what, envelopes, text) in refusals() {
+    for (name, envelopes, text) in refusals() {
         let refused = publisher.publish_payer_envelopes(request(envelopes)).await.unwrap_err();
-        assert_eq!(refused.code(), Code::InvalidArgument, "{what}: {refused}");
-        assert!(refused.message().contains(text), "{what}: {}", refused.message());
+        assert_eq!(refused.code(), Code::InvalidArgument, "{name}: {refused}");
+        assert!(refused.message().contains(text), "{name}: {}", refused.message());
     }
     assert_eq!(node.engine.heads().get(), before);
     let counted = r#"xmtp_publish_rejected_total{code="invalid_argument",reason="rule"}"#;
