@@ -3,18 +3,17 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hawser_serve::ChainListStatus;
 use hawser_serve::readiness::{Check, Checks};
+use hawser_serve::{ChainListStatus, ChainListsView};
 
 use crate::nodes::Nodes;
 use crate::policy::Policies;
-use crate::settings::ListsView;
 
 /// The checks of a gateway. All of them count for its one purpose, publishing.
 pub(crate) struct GatewayChecks {
     nodes: Nodes,
     policies: Arc<Policies>,
-    lists: Option<Arc<dyn ListsView>>,
+    lists: Option<Arc<dyn ChainListsView>>,
     list_failing_max: Duration,
     /// The last error of the app chain; `None` without a chain, `Some(None)` if it answers.
     chain: Option<Mutex<Option<String>>>,
@@ -26,7 +25,7 @@ impl GatewayChecks {
     pub(crate) fn new(
         nodes: Nodes,
         policies: Arc<Policies>,
-        lists: Option<Arc<dyn ListsView>>,
+        lists: Option<Arc<dyn ChainListsView>>,
         list_failing_max: Duration,
         has_chain: bool,
     ) -> Self {

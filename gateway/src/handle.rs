@@ -18,15 +18,16 @@ use tonic_health::pb::health_server::HealthServer;
 
 use crate::chain::{ChainPath, ChainWriter};
 use crate::conditions::GatewayChecks;
+use crate::exposition;
 use crate::gateway_status::GatewayObserver;
-use crate::metrics::{self, Numbers};
+use crate::metrics::GatewayMetrics;
 use crate::nodes::{ChainStrands, NodeSetup, Nodes, PayerSettings, follow_registry};
 use crate::operator::GatewayPages;
 use crate::policy::{KeyFetchSettings, KeysError, Policies};
 use crate::publish::Publisher;
 use crate::select::Strategy;
-use crate::serve::publish::Service;
-use crate::serve::{Api, wire};
+use crate::serve::publish::PublishService;
+use crate::serve::wire;
 use crate::settings::{GatewayPorts, GatewaySettings};
 
 /// Time between two probes of the app chain. A guess: a block takes about a second.
@@ -34,6 +35,7 @@ const CHAIN_PROBED_EVERY: Duration = Duration::from_secs(2);
 /// Time for the app chain to answer a probe. A guess: RPC providers answer within seconds.
 const CHAIN_PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Every method that a gateway serves.
 const METHODS: [RpcMethod; 8] = [
     RpcMethod::new("/xmtp.xmtpv4.payer_api.PayerApi/PublishClientEnvelopes", MethodKind::Unary),
     RpcMethod::new("/xmtp.xmtpv4.payer_api.PayerApi/GetNodes", MethodKind::Unary),
@@ -92,9 +94,9 @@ pub async fn start(
     let (end, stop) = (CancellationToken::new(), CancellationToken::new());
     let end_guard = end.clone().drop_guard();
     let policies = Arc::new(Policies::new(settings.policies.clone())?);
-    let numbers = Arc::new(Numbers::default());
+    let metrics = Arc::new(GatewayMetrics::default());
     let strands = ChainStrands::default();
-    let nodes = nodes(&settings, &ports, &numbers, &strands, end.clone());
+    let nodes = nodes(&settings, &ports, &metrics, &strands, end.clone());
     let checks = Arc::new(GatewayChecks::new(
         nodes.clone(),
         policies.clone(),
@@ -103,21 +105,10 @@ pub async fn start(
         ports.chain.is_some(),
     ));
     let readiness = Readiness::new(checks.clone());
-    let build = BuildInfo {
-        version: settings.version.clone(),
-        commit: settings.commit.clone(),
-        started_ns: crate::now_ns(),
-    };
-    let observer = GatewayObserver {
-        nodes: nodes.clone(),
-        checks: checks.clone(),
-        readiness: readiness.clone(),
-        build: Arc::new(build),
-        payer: settings.payer.public_key().address().to_string().into(),
-    };
     let calls = CallMetrics::new(&METHODS);
-    let metrics = metrics::page(calls.clone(), numbers.clone(), observer.clone());
-    let pages = Arc::new(GatewayPages { metrics, observer });
+    let observer = observer(&settings, nodes.clone(), checks.clone(), readiness.clone());
+    let page = exposition::page(calls.clone(), metrics.clone(), observer.clone());
+    let pages = Arc::new(GatewayPages { metrics: page, observer });
     let listen = |address| move |source| StartError::Listen { address, source };
     let operators = match settings.metrics {
         Some(address) => {
@@ -125,12 +116,50 @@ pub async fn start(
         }
         None => None,
     };
+    let probe = ports.chain.clone();
+    let service = service(&settings, ports, policies.clone(), nodes, strands, metrics);
+    let health = HealthService::server(readiness.clone(), &HEALTH, stop.clone());
+    let routes = routes(service, health, settings.reflection)?;
+    let server = Server::bind(ServeSettings::new(settings.listen), routes, calls, stop)
+        .await
+        .map_err(listen(settings.listen))?;
+    if let Some(chain) = probe {
+        tokio::spawn(probe_chain(chain, checks, end.clone()));
+    }
+    tokio::spawn(readiness.clone().keep_current(end.clone()));
+    tokio::spawn(async move { policies.keep_keys(KeyFetchSettings::default(), end).await });
+    Ok(GatewayHandle { server, operators, readiness, end: end_guard })
+}
+
+fn observer(
+    settings: &GatewaySettings,
+    nodes: Nodes,
+    checks: Arc<GatewayChecks>,
+    readiness: Readiness,
+) -> GatewayObserver {
+    let build = BuildInfo {
+        version: settings.version.clone(),
+        commit: settings.commit.clone(),
+        started_ns: crate::now_ns(),
+    };
+    let payer = settings.payer.public_key().address().to_string().into();
+    GatewayObserver { nodes, checks, readiness, build: Arc::new(build), payer }
+}
+
+fn service(
+    settings: &GatewaySettings,
+    ports: GatewayPorts,
+    policies: Arc<Policies>,
+    nodes: Nodes,
+    strands: ChainStrands,
+    metrics: Arc<GatewayMetrics>,
+) -> Arc<PublishService> {
     let chain = ChainPath::new(
-        ports.chain.clone(),
+        ports.chain,
         nodes.clone(),
         strands,
         ports.identity.clone(),
-        numbers.clone(),
+        metrics.clone(),
         settings.shown_timeout,
     );
     let publisher = Publisher {
@@ -138,8 +167,8 @@ pub async fn start(
         attempt_timeout: settings.attempt_timeout,
         attempts_max: settings.attempts_max,
     };
-    let service = Service {
-        policies: policies.clone(),
+    Arc::new(PublishService {
+        policies,
         nodes,
         publisher,
         chain,
@@ -147,19 +176,8 @@ pub async fn start(
         rates: ports.rates,
         retention_days: settings.retention_days,
         chain_payload_bytes_max: settings.chain_payload_bytes_max,
-        numbers,
-    };
-    let health = HealthService::server(readiness.clone(), &HEALTH, stop.clone());
-    let routes = routes(Api(Arc::new(service)), health, settings.reflection)?;
-    let server = Server::bind(ServeSettings::new(settings.listen), routes, calls, stop)
-        .await
-        .map_err(listen(settings.listen))?;
-    if let Some(chain) = ports.chain {
-        tokio::spawn(probe_chain(chain, checks, end.clone()));
-    }
-    tokio::spawn(readiness.clone().keep_current(end.clone()));
-    tokio::spawn(async move { policies.keep_keys(KeyFetchSettings::default(), end).await });
-    Ok(GatewayHandle { server, operators, readiness, end: end_guard })
+        metrics,
+    })
 }
 
 impl GatewayHandle {
@@ -192,7 +210,7 @@ impl GatewayHandle {
 fn nodes(
     settings: &GatewaySettings,
     ports: &GatewayPorts,
-    numbers: &Arc<Numbers>,
+    metrics: &Arc<GatewayMetrics>,
     strands: &ChainStrands,
     end: CancellationToken,
 ) -> Nodes {
@@ -207,7 +225,7 @@ fn nodes(
     let setup = NodeSetup {
         strategy: settings.strategy.clone(),
         payer: Arc::new(payer),
-        numbers: numbers.clone(),
+        metrics: metrics.clone(),
         chain_strands: ports.chain.is_some().then(|| strands.clone()),
         connect_time_every: closest.then_some(settings.connect_time_every),
         connect_timeout: settings.connect_timeout,
@@ -216,14 +234,14 @@ fn nodes(
 }
 
 fn routes(
-    api: Api,
+    service: Arc<PublishService>,
     health: HealthServer<HealthService>,
     reflection: bool,
 ) -> Result<Routes, SchemaError> {
     let mut routes = RoutesBuilder::default();
     routes
-        .add_service(wire::Server::<wire::Payer>::new(api.clone()))
-        .add_service(wire::Server::<wire::Gateway>::new(api))
+        .add_service(wire::Server::<wire::Payer>::new(service.clone()))
+        .add_service(wire::Server::<wire::Gateway>::new(service))
         .add_service(health);
     if reflection {
         reflect(&mut routes, wire::SERVICES.into_iter().chain(["grpc.health.v1.Health"]))?;

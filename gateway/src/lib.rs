@@ -9,7 +9,8 @@
 //! - `publish`: publishes to nodes, with retries;
 //! - [`identity`]: validates identity updates; [`chain`]: publishes through the chain;
 //! - `serve`, `status`: the API for clients, and the statuses of outcomes;
-//! - `conditions`, `gateway_status`, `metrics`, `operator`: readiness, and the port for operators;
+//! - `conditions`, `gateway_status`, `metrics`, `exposition`, `operator`: readiness, and the port for
+//!   operators;
 //! - [`start`] and [`GatewayHandle`]: start and stop.
 //!
 //! Invariant: a success answers every envelope of the request, in its order.
@@ -19,6 +20,7 @@
 
 pub mod chain;
 mod conditions;
+mod exposition;
 mod gateway_status;
 mod handle;
 pub mod identity;
@@ -34,7 +36,7 @@ mod settings;
 mod status;
 
 pub use handle::{GatewayHandle, StartError, start};
-pub use settings::{GatewayPorts, GatewaySettings, ListsView};
+pub use settings::{GatewayPorts, GatewaySettings};
 
 /// Returns the time of this machine, unix nanoseconds.
 fn now_ns() -> i64 {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hawser_proto::SecretKey;
 use hawser_rules::{RateTable, Registry};
-use hawser_serve::ChainListStatus;
+use hawser_serve::ChainListsView;
 use tokio::sync::{Notify, watch};
 
 use crate::chain::ChainWriter;
@@ -87,17 +87,11 @@ pub struct GatewayPorts {
     /// The price list, as last read.
     pub rates: watch::Receiver<Arc<RateTable>>,
     /// The state of reading both; `None` if they come from files.
-    pub lists: Option<Arc<dyn ListsView>>,
+    pub lists: Option<Arc<dyn ChainListsView>>,
     /// Notified when a node charges an unknown price: the list should then be read again.
     pub rates_wanted: Arc<Notify>,
     /// The app chain; without one, envelopes for it are refused.
     pub chain: Option<Arc<dyn ChainWriter>>,
     /// Validates identity updates before they are sent; without one, only nodes do.
     pub identity: Option<Arc<dyn IdentityCheck>>,
-}
-
-/// The lists that are read from a chain. The last version stays in use while reading fails.
-pub trait ListsView: Send + Sync + 'static {
-    /// Returns the state of each list.
-    fn lists(&self) -> Vec<ChainListStatus>;
 }

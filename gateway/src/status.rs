@@ -1,4 +1,4 @@
-//! How outcomes and refusals read on the wire. The only place where they become statuses.
+//! Statuses of outcomes and of policy errors. The only place where errors become statuses.
 
 use std::fmt::Write as _;
 
@@ -11,32 +11,33 @@ use crate::nodes::{NodeError, PlacedEnvelope};
 use crate::policy::PolicyError;
 use crate::publish::PublishError;
 
-/// Which envelopes of a request were published although it has failed: places from 0, such as
-/// `0-2,5`.
+/// The metadata key of the envelopes that a failed request has published: indexes from 0, such as `0-2,5`.
 pub(crate) const PUBLISHED: &str = "published-envelopes";
-/// Which were not.
+/// The metadata key of the envelopes that were not published.
 const FAILED: &str = "failed-envelopes";
 const RETRY_AFTER: &str = "retry-after";
-/// So many envelopes are told of one by one.
-const TOLD_MAX: usize = 20;
+/// Failed envelopes that an error text names one by one. A guess: a status must fit into a header.
+const NAMED_MAX: usize = 20;
 
-/// What became of one envelope.
-pub(crate) type Outcome = Result<PlacedEnvelope, Failure>;
+/// The outcome of publishing one envelope.
+pub(crate) type Outcome = Result<PlacedEnvelope, EnvelopeError>;
 
-/// Why an envelope was not published, or is not known to be.
+/// The error of one envelope.
 #[derive(Debug, Clone, thiserror::Error)]
-pub(crate) enum Failure {
+pub(crate) enum EnvelopeError {
+    /// Nodes did not publish it.
     #[error(transparent)]
     Node(PublishError),
+    /// The chain path did not publish it.
     #[error(transparent)]
     Chain(ChainPublishError),
-    /// Nobody has said anything of it.
+    /// No path has returned an outcome, which is a bug.
     #[error("nothing is known of it")]
-    Lost,
+    NoOutcome,
 }
 
-impl Failure {
-    /// Whether it may be published all the same, or still become so.
+impl EnvelopeError {
+    /// Returns true if the envelope may be published all the same, now or later.
     pub(crate) fn may_be_published(&self) -> bool {
         match self {
             Self::Node(PublishError::NoNode) => false,
@@ -47,7 +48,7 @@ impl Failure {
                     | ChainPublishError::NotSent(_)
                     | ChainPublishError::NoChain
             ),
-            Self::Lost => true,
+            Self::NoOutcome => true,
         }
     }
 
@@ -71,12 +72,16 @@ impl Failure {
                 | ChainPublishError::NotShown { .. } => Code::DeadlineExceeded,
                 ChainPublishError::Failed { .. } => Code::Aborted,
             },
-            Self::Lost => Code::Internal,
+            Self::NoOutcome => Code::Internal,
         }
     }
 }
 
-/// The answer to a request: all of it, or a failure that says what was published all the same.
+/// Returns the response to a request, or a status that names the envelopes which were published all the
+/// same.
+///
+/// # Errors
+/// If an envelope failed: the code of the first one.
 pub(crate) fn answer(outcomes: Vec<Outcome>) -> Result<PublishClientEnvelopesResponse, Status> {
     if outcomes.iter().any(Result::is_err) {
         return Err(failure(&outcomes));
@@ -98,7 +103,7 @@ fn failure(outcomes: &[Outcome]) -> Status {
         let (done, all) = (published.len(), outcomes.len());
         let _ = write!(text, "{done} of {all} envelopes were published; ");
     }
-    for (number, (index, failure)) in failed().take(TOLD_MAX).enumerate() {
+    for (number, (index, failure)) in failed().take(NAMED_MAX).enumerate() {
         let comma = if number == 0 { "" } else { "; " };
         let _ = write!(text, "{comma}envelope {index}: {failure}");
     }
@@ -112,7 +117,8 @@ fn failure(outcomes: &[Outcome]) -> Status {
     Status::with_metadata(code, text, metadata)
 }
 
-/// `0-2,5` for 0, 1, 2, 5; none for nothing. Cut where it becomes long.
+/// Renders ascending indexes as ranges: `0-2,5` for 0, 1, 2, 5; `None` for no index. At most 1000 ranges, so
+/// that the metadata fits into a header.
 fn ranges(places: &[usize]) -> Option<String> {
     let mut ranges: Vec<(usize, usize)> = Vec::new();
     for &place in places {
@@ -129,7 +135,7 @@ fn ranges(places: &[usize]) -> Option<String> {
     (!shown.is_empty()).then(|| shown.join(","))
 }
 
-/// A refusal by a policy.
+/// Returns the status of a policy error.
 pub(crate) fn of_policy(refusal: &PolicyError) -> Status {
     let text = refusal.to_string();
     match refusal {
@@ -180,8 +186,10 @@ mod tests {
     fn a_part_that_failed_makes_no_success_and_all_parts_are_told() {
         let fault = NodeError::Refused(Status::invalid_argument("bad"));
         let (node, may_be_published) = (OriginatorId(100), false);
-        let refused = Failure::Node(PublishError::Last { node, error: fault, may_be_published });
-        let gone = Failure::Chain(ChainPublishError::NotShown { hash: [7; 32], sequence_id: 5 });
+        let refused =
+            EnvelopeError::Node(PublishError::Last { node, error: fault, may_be_published });
+        let gone =
+            EnvelopeError::Chain(ChainPublishError::NotShown { hash: [7; 32], sequence_id: 5 });
         let outcomes = vec![placed(1), placed(2), Err(refused), Err(gone), placed(3)];
         let status = answer(outcomes).unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument, "that of the first");

@@ -57,6 +57,12 @@ impl ChainListStatus {
     }
 }
 
+/// A view of the lists that are read from a chain.
+pub trait ChainListsView: Send + Sync + 'static {
+    /// Returns the status of each list.
+    fn lists(&self) -> Vec<ChainListStatus>;
+}
+
 /// A chain list as `/status` shows it.
 #[derive(Debug, Clone, Serialize)]
 pub struct ChainListReport {

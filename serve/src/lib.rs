@@ -42,7 +42,7 @@ mod settings;
 
 pub use build_info::BuildInfo;
 pub use call_metrics::CallMetrics;
-pub use chain_list::{ChainListReport, ChainListStatus};
+pub use chain_list::{ChainListReport, ChainListStatus, ChainListsView};
 pub use health::HealthService;
 pub use listener::Server;
 pub use method::{MethodKind, RpcMethod};

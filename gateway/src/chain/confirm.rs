@@ -106,7 +106,7 @@ fn report(
             continue;
         }
         if let Some(node) = nodes.get(*node) {
-            node.numbers.fault(NodeErrorKind::WrongChainEnvelope);
+            node.metrics.count_error(NodeErrorKind::WrongChainEnvelope);
         }
         let evidence = envelope.encode_to_vec();
         let shown = &evidence[..evidence.len().min(EVIDENCE_BYTES_MAX)];

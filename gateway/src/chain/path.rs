@@ -14,7 +14,7 @@ use super::item::{ChainItem, ChainResult};
 use super::recent::{PayloadKey, RecentPayloads, payload_key};
 use super::writer::{ChainPublishError, ChainWriter, OnChain};
 use crate::identity::IdentityCheck;
-use crate::metrics::Numbers;
+use crate::metrics::GatewayMetrics;
 use crate::nodes::{ChainStrands, ExpectedEnvelope, Nodes};
 use crate::routing::ChainTopic;
 
@@ -78,7 +78,7 @@ pub(crate) struct ChainPath {
     /// Payloads that are on the chain. Kept apart, because a failed attempt is forgotten and its
     /// payload still must not be sent twice.
     on_chain: Arc<Mutex<RecentPayloads<OnChain>>>,
-    numbers: Arc<Numbers>,
+    metrics: Arc<GatewayMetrics>,
     /// Time from inclusion until a node has to show the envelope.
     shown_timeout: Duration,
 }
@@ -91,11 +91,11 @@ impl ChainPath {
         nodes: Nodes,
         strands: ChainStrands,
         identity: Option<Arc<dyn IdentityCheck>>,
-        numbers: Arc<Numbers>,
+        metrics: Arc<GatewayMetrics>,
         shown_timeout: Duration,
     ) -> Self {
         let (progress, on_chain) = (Arc::default(), Arc::default());
-        Self { writer, nodes, strands, identity, progress, on_chain, numbers, shown_timeout }
+        Self { writer, nodes, strands, identity, progress, on_chain, metrics, shown_timeout }
     }
 
     /// Returns whether this gateway remembers the payload as on its way or on the chain, and not as
@@ -160,7 +160,7 @@ impl ChainPath {
         // One lock for question and entry: two equal payloads must not both be new.
         let mut recent = lock(&self.progress);
         if let Some(progress) = recent.get(&key, now) {
-            self.numbers.chain_repeats.inc();
+            self.metrics.chain_repeats.inc();
             return TopicStep { progress, new: None };
         }
         let (sender, progress) = watch::channel(Progress::Sending);
@@ -262,7 +262,7 @@ impl ChainPath {
         let is_settled = || previous.as_ref().is_none_or(|previous| is_settled(&previous.borrow()));
         let envelope =
             judge.shown_or_dropped(item, &is_settled, &expected, self.shown_timeout).await?;
-        self.numbers.of(originator).took(since.elapsed(), 1, 0);
+        self.metrics.of(originator).count_published(since.elapsed(), 1, 0);
         Ok(envelope)
     }
 

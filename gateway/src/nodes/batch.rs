@@ -24,7 +24,7 @@ use tonic::{Code, Status};
 
 use super::answer::{AnswerError, ExpectedAnswer, VerifiedAnswer, verify};
 use super::error::NodeError;
-use crate::metrics::NodeNumbers;
+use crate::metrics::OriginatorMetrics;
 
 /// Calls under way to one node at once. A guess: enough to cover the round trip to a distant node,
 /// few enough that waiting requests gather.
@@ -94,7 +94,7 @@ pub(crate) struct Batcher {
 struct NodeCaller {
     record: NodeRecord,
     client: ReplicationApiClient<Channel>,
-    numbers: Arc<NodeNumbers>,
+    metrics: Arc<OriginatorMetrics>,
     payer: Arc<PayerSettings>,
 }
 
@@ -110,12 +110,12 @@ impl Batcher {
     pub(super) fn start(
         record: &NodeRecord,
         client: ReplicationApiClient<Channel>,
-        numbers: Arc<NodeNumbers>,
+        metrics: Arc<OriginatorMetrics>,
         payer: Arc<PayerSettings>,
         end: CancellationToken,
     ) -> Self {
         let (sender, jobs) = mpsc::channel(JOBS_MAX);
-        let caller = Arc::new(NodeCaller { record: record.clone(), client, numbers, payer });
+        let caller = Arc::new(NodeCaller { record: record.clone(), client, metrics, payer });
         let batching = caller.clone().run(jobs);
         tokio::spawn(async move {
             tokio::select! {
@@ -220,7 +220,7 @@ impl NodeCaller {
         &self,
         clients: Vec<Bytes>,
     ) -> Result<Vec<Result<PlacedEnvelope, AnswerError>>, NodeError> {
-        self.numbers.calls.inc();
+        self.metrics.calls.inc();
         let asked = clients.len();
         let sealed = self.sign_all(clients).await;
         let messages = sealed.iter().map(|sealed| sealed.message.clone()).collect();

@@ -12,7 +12,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Error as TransportError};
 
 use super::batch::{Batcher, PayerSettings};
-use crate::metrics::NodeNumbers;
+use crate::metrics::OriginatorMetrics;
 use crate::select::Candidate;
 
 /// Time for which a congestion fee is remembered. Nodes count congestion by the minute, so an older
@@ -50,7 +50,7 @@ pub(crate) struct Node {
     pub(crate) query_channel: Channel,
     pub(crate) health: tokio::sync::watch::Sender<Health>,
     pub(crate) batcher: Batcher,
-    pub(crate) numbers: Arc<NodeNumbers>,
+    pub(crate) metrics: Arc<OriginatorMetrics>,
     connect_time: Mutex<Option<Duration>>,
     version: Mutex<Option<String>>,
     /// The last congestion fee of an envelope in picodollars, and its time.
@@ -67,7 +67,7 @@ impl Node {
     /// When the record's address is no URL of a gRPC server.
     pub(super) fn new(
         record: &NodeRecord,
-        numbers: Arc<NodeNumbers>,
+        metrics: Arc<OriginatorMetrics>,
         payer: Arc<PayerSettings>,
         end: CancellationToken,
     ) -> Result<Self, TransportError> {
@@ -79,8 +79,8 @@ impl Node {
             record: record.clone(),
             query_channel: endpoint.connect_lazy(),
             health: tokio::sync::watch::Sender::default(),
-            batcher: Batcher::start(record, client, numbers.clone(), payer, end.clone()),
-            numbers,
+            batcher: Batcher::start(record, client, metrics.clone(), payer, end.clone()),
+            metrics,
             connect_time: Mutex::default(),
             version: Mutex::default(),
             congestion_fee: Mutex::default(),

@@ -13,14 +13,14 @@ use super::follow::ChainStrands;
 use super::node::Node;
 use super::set::{NodeMap, Nodes};
 use super::watch;
-use crate::metrics::Numbers;
+use crate::metrics::GatewayMetrics;
 use crate::select::Strategy;
 
 /// What every node is started with.
 pub(crate) struct NodeSetup {
     pub(crate) strategy: Strategy,
     pub(crate) payer: Arc<PayerSettings>,
-    pub(crate) numbers: Arc<Numbers>,
+    pub(crate) metrics: Arc<GatewayMetrics>,
     /// Collects what nodes show of the chain strands; `None` without an app chain.
     pub(crate) chain_strands: Option<ChainStrands>,
     /// Interval at which the time to connect is measured; `None` if the strategy does not need it.
@@ -87,8 +87,8 @@ impl RegistryFollower {
 
     fn start(&self, record: &NodeRecord) -> Result<Arc<Node>, TransportError> {
         let end = self.end.child_token();
-        let (numbers, payer) = (self.setup.numbers.of(record.id), self.setup.payer.clone());
-        let node = Arc::new(Node::new(record, numbers, payer, end.clone())?);
+        let (metrics, payer) = (self.setup.metrics.of(record.id), self.setup.payer.clone());
+        let node = Arc::new(Node::new(record, metrics, payer, end.clone())?);
         tracing::info!(node_id = record.id.0, address = record.http_address, "a node is used");
         if let Some(strands) = &self.setup.chain_strands {
             strands.follow(record.id, node.query_channel.clone(), end.clone());

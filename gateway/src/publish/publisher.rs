@@ -106,7 +106,7 @@ impl Publisher {
         let error = match self.call(&node, clients).await {
             Ok(envelopes) => {
                 debug_assert_eq!(envelopes.len(), items.len(), "one envelope for each item");
-                node.numbers.took(since.elapsed(), items.len(), attempt.failed_before);
+                node.metrics.count_published(since.elapsed(), items.len(), attempt.failed_before);
                 let unable = lock(state).unable().clone();
                 for item in &items {
                     self.nodes.record_published(&item.topic, node.id(), &unable);
@@ -116,7 +116,7 @@ impl Publisher {
             }
             Err(error) => error,
         };
-        node.numbers.fault(error.kind());
+        node.metrics.count_error(error.kind());
         tracing::warn!(
             node_id = node.id().0,
             envelopes = items.len(),

@@ -1,4 +1,4 @@
-//! One request: who asks, what goes where, and what is said in the end.
+//! The path of one request: caller, routes, price, publishing, response.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,18 +17,19 @@ use tonic::Status;
 
 use crate::chain::{ChainItem, ChainPath};
 use crate::identity::{self, IdentityCheck, InvalidUpdate, PlacedUpdate, UpdateItem, VouchError};
-use crate::metrics::Numbers;
+use crate::metrics::GatewayMetrics;
 use crate::nodes::{Nodes, PlacedEnvelope};
 use crate::policy::{CallerCost, CallerId, Policies, PolicyError};
 use crate::publish::{PublishItem, Publisher};
 use crate::routing::{ChainTopic, Route, Routed, route};
-use crate::status::{self, Failure, Outcome};
+use crate::status::{self, EnvelopeError, Outcome};
 
-/// What an answer holds of an envelope beside the client's bytes, with room to spare.
+/// Bytes of an envelope in a response besides the client's: signatures, ids, fees, and for the chain a
+/// transaction hash take about 300. The rest is room to spare.
 const ANSWER_OVERHEAD_BYTES: usize = 512;
 
-/// Everything that a request needs.
-pub(crate) struct Service {
+/// Serves requests of clients.
+pub(crate) struct PublishService {
     pub(crate) policies: Arc<Policies>,
     pub(crate) nodes: Nodes,
     pub(crate) publisher: Publisher,
@@ -37,21 +38,25 @@ pub(crate) struct Service {
     pub(crate) rates: watch::Receiver<Arc<RateTable>>,
     pub(crate) retention_days: u32,
     pub(crate) chain_payload_bytes_max: usize,
-    pub(crate) numbers: Arc<Numbers>,
+    pub(crate) metrics: Arc<GatewayMetrics>,
 }
 
-impl Service {
-    /// The nodes that clients should use.
+impl PublishService {
+    /// Returns the usable nodes with their addresses.
     pub(crate) fn nodes(&self) -> GetNodesResponse {
         let usable = self.nodes.usable();
         let count = i64::try_from(usable.len()).unwrap_or(i64::MAX);
-        self.numbers.available_nodes.set(count);
+        self.metrics.available_nodes.set(count);
         let address =
             |node: &Arc<crate::nodes::Node>| (node.record.id.0, node.record.http_address.clone());
         GetNodesResponse { nodes: usable.iter().map(address).collect() }
     }
 
-    /// Publishes client envelopes, and returns when each of them can be read.
+    /// Publishes client envelopes. Returns when readers can get each of them.
+    ///
+    /// # Errors
+    /// The status of the first envelope that failed. Its metadata names the envelopes that were published
+    /// all the same.
     pub(crate) async fn publish(
         &self,
         headers: &HeaderMap,
@@ -62,16 +67,16 @@ impl Service {
         let caller = self.policies.caller(headers, peer, now_ms / 1000);
         let caller = caller.map_err(|refusal| self.refused(&refusal))?;
         let routed = route(envelopes, self.chain_payload_bytes_max).map_err(|error| {
-            self.numbers.invalid.inc();
+            self.metrics.invalid.inc();
             Status::invalid_argument(error.to_string())
         })?;
-        fits_into_an_answer(&routed)?;
+        check_response_size(&routed)?;
         let rates = self.rates.borrow().clone();
         let fee = |envelope: &Routed| self.fee(envelope, &rates);
         let admitted = self.policies.admit(&caller, &routed, fee, now_ms);
         admitted.map_err(|refusal| self.refused(&refusal))?;
         let price_max = self.policies.price_max(&caller);
-        // The rest of what the caller pays may go to nodes for being busy.
+        // What the base fee leaves of the caller's price may pay congestion fees.
         let congestion_fee_max =
             |envelope: &Routed| price_max.map(|max| max.saturating_sub(fee(envelope)));
         let fees: Vec<u64> = routed.iter().map(fee).collect();
@@ -81,7 +86,7 @@ impl Service {
         {
             Err(self.refused(&PolicyError::AllNodesExpensive))
         } else {
-            self.judge_identities(&routed).await
+            self.validate_identities(&routed).await
         };
         if let Err(refused) = allowed {
             self.policies.give_back(&caller, cost_of(fees), now_ms);
@@ -89,7 +94,7 @@ impl Service {
         }
         let is_repeat = |it: &Routed| it.route != Route::Node && self.chain.knows(&it.bytes);
         let repeats: Vec<bool> = routed.iter().map(is_repeat).collect();
-        let outcomes = self.carry(routed, congestion_fee_max).await;
+        let outcomes = self.dispatch(routed, congestion_fee_max).await;
         let is_unused = |index: &usize| repeats[*index] || was_not_published(&outcomes[*index]);
         let unused = cost_of((0..fees.len()).filter(is_unused).map(|index| fees[index]));
         self.policies.give_back(&caller, unused, now_ms);
@@ -97,18 +102,20 @@ impl Service {
         self.account(&caller, &outcomes, taken);
         status::answer(outcomes).inspect_err(|failed| {
             if failed.metadata().contains_key(status::PUBLISHED) {
-                self.numbers.partial.inc();
+                self.metrics.partial.inc();
             }
         })
     }
 
-    /// Both ways at once; one outcome for each envelope, in the order of the request.
-    async fn carry(
+    /// Publishes to nodes and to the chain at once. Returns one outcome for each envelope, in the order of
+    /// the request.
+    async fn dispatch(
         &self,
         routed: Vec<Routed>,
         congestion_fee_max: impl Fn(&Routed) -> Option<u64>,
     ) -> Vec<Outcome> {
-        let mut outcomes: Vec<Outcome> = routed.iter().map(|_| Err(Failure::Lost)).collect();
+        let mut outcomes: Vec<Outcome> =
+            routed.iter().map(|_| Err(EnvelopeError::NoOutcome)).collect();
         let (mut for_nodes, mut for_chain) = (Vec::new(), Vec::new());
         for (index, envelope) in routed.into_iter().enumerate() {
             let congestion_fee_max = congestion_fee_max(&envelope);
@@ -124,17 +131,17 @@ impl Service {
         }
         let (by_nodes, by_chain) =
             join(self.publisher.publish(for_nodes), self.chain.publish(for_chain)).await;
+        debug_assert_eq!(by_nodes.len() + by_chain.len(), outcomes.len(), "one outcome each");
         for (index, placed) in by_nodes {
-            outcomes[index] = placed.map_err(Failure::Node);
+            outcomes[index] = placed.map_err(EnvelopeError::Node);
         }
         for (index, shown) in by_chain {
-            outcomes[index] = shown.map(placed_by_chain).map_err(Failure::Chain);
+            outcomes[index] = shown.map(placed_by_chain).map_err(EnvelopeError::Chain);
         }
         outcomes
     }
 
-    /// What an envelope costs at a node that is not busy; nothing on the chain, where it is paid in
-    /// gas.
+    /// Returns the base fee of an envelope in picodollars; 0 on the chain, which is paid in gas.
     fn fee(&self, envelope: &Routed, rates: &RateTable) -> u64 {
         if envelope.route != Route::Node {
             return 0;
@@ -142,12 +149,13 @@ impl Service {
         let size = payer_envelope_len(&envelope.bytes, self.retention_days);
         let rate = rates.at(crate::now_ns());
         let fee = rate.and_then(|rate| rate.base_fee(size as u64, self.retention_days));
-        fee.unwrap_or(0) // nodes cannot price it either, and say so
+        fee.unwrap_or(0) // without a rate nodes refuse it as well
     }
 
-    async fn judge_identities(&self, routed: &[Routed]) -> Result<(), Status> {
+    /// Validates the identity updates of a request before anything is published.
+    async fn validate_identities(&self, routed: &[Routed]) -> Result<(), Status> {
         let Some(check) = &self.identity else { return Ok(()) };
-        // Those of one inbox are judged one after the other, as nodes will.
+        // Updates of one inbox are validated in their order, as nodes do.
         let mut inboxes: BTreeMap<[u8; 32], Vec<UpdateItem>> = BTreeMap::new();
         for (index, envelope) in routed.iter().enumerate() {
             let Route::Chain(ChainTopic::Inbox(inbox)) = envelope.route else { continue };
@@ -181,12 +189,12 @@ impl Service {
     }
 
     fn invalid_update(&self, index: usize, reason: &str) -> Status {
-        self.numbers.invalid.inc();
+        self.metrics.invalid.inc();
         Status::invalid_argument(format!("envelope {index}: invalid identity update: {reason}"))
     }
 
-    /// Takes what nodes have charged beyond what was taken from the caller's budget, and remembers
-    /// what each charges for being busy.
+    /// Charges the caller the fees beyond what its budget has been charged, and records each node's congestion
+    /// fee.
     fn account(&self, caller: &CallerId, outcomes: &[Outcome], taken: u64) {
         let placed = || outcomes.iter().flatten();
         let charged: u64 = placed().map(|placed| placed.fee_picodollars).sum();
@@ -201,12 +209,12 @@ impl Service {
     }
 
     fn refused(&self, refusal: &PolicyError) -> Status {
-        self.numbers.refused(refusal);
+        self.metrics.count_refused(refusal);
         status::of_policy(refusal)
     }
 }
 
-/// What envelopes take that cost so much at nodes.
+/// Sums envelopes with these fees into the cost for a caller's budget.
 fn cost_of(fees: impl IntoIterator<Item = u64>) -> CallerCost {
     fees.into_iter().fold(CallerCost::default(), |cost, fee| CallerCost {
         envelopes: cost.envelopes + 1,
@@ -227,8 +235,9 @@ fn placed_by_chain(envelope: OriginatorEnvelope) -> PlacedEnvelope {
     }
 }
 
-/// An answer that could not be sent must not be published first.
-fn fits_into_an_answer(routed: &[Routed]) -> Result<(), Status> {
+/// Checks that the response will fit into a message: an envelope whose response cannot be sent must not be
+/// published.
+fn check_response_size(routed: &[Routed]) -> Result<(), Status> {
     let answer: usize =
         routed.iter().map(|envelope| envelope.bytes.len() + ANSWER_OVERHEAD_BYTES).sum();
     if answer <= MESSAGE_LEN_BYTES_MAX {
@@ -239,8 +248,8 @@ fn fits_into_an_answer(routed: &[Routed]) -> Result<(), Status> {
     )))
 }
 
-/// How long the payer envelope becomes, which is what is paid for. Ids of nodes take one or two
-/// bytes; two are assumed.
+/// Returns the length of the payer envelope, which is the priced size. Assumes a node id of two bytes: ids
+/// take one or two.
 fn payer_envelope_len(client: &Bytes, retention_days: u32) -> usize {
     use hawser_proto::pb::xmtp::identity::associations::RecoverableEcdsaSignature;
     use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
@@ -273,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_answered_is_refused() {
+    fn a_request_whose_response_is_too_large_is_refused() {
         let envelope = |len| Routed {
             bytes: Bytes::from(vec![0; len]),
             topic: hawser_proto::Topic::parse(Bytes::from_static(&[1, 1])).unwrap(),
@@ -281,8 +290,8 @@ mod tests {
             route: Route::Node,
             identity_update: None,
         };
-        assert!(fits_into_an_answer(&vec![envelope(1024 * 1024); 24]).is_ok());
-        let refused = fits_into_an_answer(&vec![envelope(1024 * 1024); 25]).unwrap_err();
+        assert!(check_response_size(&vec![envelope(1024 * 1024); 24]).is_ok());
+        let refused = check_response_size(&vec![envelope(1024 * 1024); 25]).unwrap_err();
         assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
     }
 }

@@ -1,13 +1,13 @@
-//! The two services on the wire.
+//! The gRPC servers of `PayerApi` and `GatewayApi`.
 //!
-//! The generated server would decode client envelopes and this gateway would have to encode them
-//! again, which changes the bytes of many (a map entry may be written in several ways), and with
-//! them their meaning as what was signed. So the request is read as a list of byte strings, which
-//! is the same on the wire.
+//! A generated server would decode client envelopes, and the gateway would encode them again. That changes
+//! the bytes of some (protobuf allows several encodings of a map entry), and signatures are over bytes. These
+//! servers read a request as a list of byte strings, which is the same on the wire.
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use hawser_proto::Bytes;
@@ -15,15 +15,15 @@ use hawser_proto::codec::BoundedCodec;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api::{
     GetNodesRequest, GetNodesResponse, PublishClientEnvelopesResponse,
 };
+use hawser_serve::MESSAGE_LEN_BYTES_MAX;
 use tonic::body::Body;
 use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::{Request, Response, Status};
 use tower::Service;
 
-use super::Api;
-use hawser_serve::MESSAGE_LEN_BYTES_MAX;
+use super::publish::PublishService;
 
-/// The two services by name.
+/// The names of both services.
 pub(crate) const SERVICES: [&str; 2] = [Payer::NAME, Gateway::NAME];
 
 /// `PublishClientEnvelopesRequest`, with each envelope as it came.
@@ -33,11 +33,11 @@ pub(crate) struct PublishRequest {
     pub(crate) envelopes: Vec<Bytes>,
 }
 
-/// The name that clients use.
+/// The name that clients use today.
 #[derive(Clone)]
 pub(crate) struct Payer;
 
-/// The name that clients shall use.
+/// The name that replaces it.
 #[derive(Clone)]
 pub(crate) struct Gateway;
 
@@ -49,16 +49,16 @@ impl NamedService for Gateway {
     const NAME: &'static str = "xmtp.xmtpv4.gateway_api.GatewayApi";
 }
 
-/// The methods under one of the names.
+/// A server of the methods under one of the names.
 #[derive(Clone)]
 pub(crate) struct Server<N> {
-    api: Api,
+    service: Arc<PublishService>,
     name: std::marker::PhantomData<N>,
 }
 
 impl<N> Server<N> {
-    pub(crate) fn new(api: Api) -> Self {
-        Self { api, name: std::marker::PhantomData }
+    pub(crate) fn new(service: Arc<PublishService>) -> Self {
+        Self { service, name: std::marker::PhantomData }
     }
 }
 
@@ -76,7 +76,7 @@ impl<N> Service<http::Request<Body>> for Server<N> {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let api = self.api.clone();
+        let service = self.service.clone();
         let method = request.uri().path().rsplit('/').next().unwrap_or_default();
         match method {
             "PublishClientEnvelopes" => Box::pin(async move {
@@ -86,38 +86,43 @@ impl<N> Service<http::Request<Body>> for Server<N> {
                 >::default())
                 .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
                 .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX);
-                Ok(grpc.unary(Publish(api), request).await)
+                Ok(grpc.unary(Publish(service), request).await)
             }),
             "GetNodes" => Box::pin(async move {
                 let mut grpc =
                     Grpc::new(BoundedCodec::<GetNodesResponse, GetNodesRequest>::default());
-                Ok(grpc.unary(Nodes(api), request).await)
+                Ok(grpc.unary(GetNodes(service), request).await)
             }),
             _ => Box::pin(async move { Ok(Status::unimplemented("").into_http()) }),
         }
     }
 }
 
-struct Publish(Api);
+struct Publish(Arc<PublishService>);
 
 impl UnaryService<PublishRequest> for Publish {
     type Response = PublishClientEnvelopesResponse;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Self::Response>, Status>> + Send>>;
 
     fn call(&mut self, request: Request<PublishRequest>) -> Self::Future {
-        let api = self.0.clone();
-        Box::pin(async move { api.publish(request).await })
+        let service = self.0.clone();
+        Box::pin(async move {
+            let peer = request.remote_addr();
+            let (metadata, _, request) = request.into_parts();
+            let headers = metadata.into_headers();
+            service.publish(&headers, peer, request.envelopes).await.map(Response::new)
+        })
     }
 }
 
-struct Nodes(Api);
+struct GetNodes(Arc<PublishService>);
 
-impl UnaryService<GetNodesRequest> for Nodes {
+impl UnaryService<GetNodesRequest> for GetNodes {
     type Response = GetNodesResponse;
     type Future = std::future::Ready<Result<Response<Self::Response>, Status>>;
 
-    fn call(&mut self, request: Request<GetNodesRequest>) -> Self::Future {
-        std::future::ready(Ok(self.0.nodes(&request)))
+    fn call(&mut self, _: Request<GetNodesRequest>) -> Self::Future {
+        std::future::ready(Ok(Response::new(self.0.nodes())))
     }
 }
 

@@ -3,8 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hawser_gateway::ListsView;
-use hawser_serve::ChainListStatus;
+use hawser_serve::{ChainListStatus, ChainListsView};
 use tonic::Code;
 use tonic_reflection::pb::{v1, v1alpha};
 use v1::server_reflection_client::ServerReflectionClient;
@@ -17,7 +16,7 @@ use super::fixture::{Net, message, until};
 /// Lists that a test decides about.
 struct Lists(Mutex<Vec<ChainListStatus>>);
 
-impl ListsView for Lists {
+impl ChainListsView for Lists {
     fn lists(&self) -> Vec<ChainListStatus> {
         self.0.lock().unwrap().clone()
     }

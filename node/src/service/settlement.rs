@@ -10,9 +10,9 @@ use hawser_chain::endpoints::Endpoints;
 use hawser_chain::index::PushSettings;
 use hawser_chain::send::ConnectError;
 use hawser_chain::watch::{self as chain_watch, ListSnapshot, ListWatcher, WatchError};
-use hawser_gateway::ListsView;
 use hawser_rules::{RateTable, Registry};
-use hawser_serve::ChainListStatus;
+use hawser_serve::ChainListsView;
+use hawser_serve::{ChainListStatus, ChainListsView};
 use tokio::sync::{Notify, watch};
 
 use crate::error::RunError;
@@ -188,7 +188,7 @@ pub(super) struct ListSnapshots {
     rates: Option<watch::Receiver<ListSnapshot<RateTable>>>,
 }
 
-impl ListsView for ListSnapshots {
+impl ChainListsView for ListSnapshots {
     fn lists(&self) -> Vec<ChainListStatus> {
         let registry =
             self.registry.as_ref().map(|snapshot| status("node_registry", &snapshot.borrow()));

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use hawser_chain::index::ChainReader;
 use hawser_chain::watch::ListWatcher;
 use hawser_gateway::policy::config::PolicyFile;
-use hawser_gateway::{GatewayHandle, GatewayPorts, GatewaySettings, ListsView, StartError};
+use hawser_gateway::{GatewayHandle, GatewayPorts, GatewaySettings, StartError};
+use hawser_serve::ChainListsView;
 use hawser_validation::precheck::UpdatePrecheck;
 use hawser_validation::wallets::Wallets;
 use tokio::runtime::Runtime;
@@ -169,7 +170,7 @@ async fn inputs(
 fn listen(
     mut settlement: SettlementReader,
     push_urls: Vec<String>,
-) -> (SettlementReading, Arc<dyn ListsView>) {
+) -> (SettlementReading, Arc<dyn ChainListsView>) {
     let push = settlement.push_settings(push_urls);
     let events = ChainReader::start(settlement.endpoints, push, Vec::new());
     let view = Arc::new(settlement.lists.view());

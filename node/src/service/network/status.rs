@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use hawser_api::{ChainEndpoint, ChainState, ChainsView, ContractReading, ReadingState};
 use hawser_chain::index::{ChainView, EventSource, ReaderState, ReaderStatus, ReorgDepth};
-use hawser_gateway::ListsView as _;
 use hawser_proto::OriginatorId;
+use hawser_serve::ChainListsView as _;
 
 use crate::service::settlement::ListSnapshots;
 

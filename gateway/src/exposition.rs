@@ -1,0 +1,138 @@
+//! Exposition of the gateway's metrics. The names are those of `docs/gateway.md`; the network's reference
+//! gateway uses the same ones where it measures the same.
+
+use std::fmt;
+use std::sync::Arc;
+
+use hawser_serve::metrics::{Exposition, MetricsPage};
+use hawser_serve::readiness::Condition;
+use hawser_serve::{CallMetrics, ChainListStatus};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+
+use crate::gateway_status::GatewayObserver;
+use crate::metrics::GatewayMetrics;
+use crate::nodes::NodeErrorKind;
+use crate::policy::PolicyError;
+
+/// Returns the metrics page of a gateway.
+pub(crate) fn page(
+    calls: CallMetrics,
+    metrics: Arc<GatewayMetrics>,
+    observer: GatewayObserver,
+) -> MetricsPage {
+    let collectors: [Box<dyn Collector>; 2] =
+        [Box::new(calls), Box::new(GatewayCollector { metrics, observer })];
+    MetricsPage::new(collectors)
+}
+
+#[derive(Debug)]
+struct GatewayCollector {
+    metrics: Arc<GatewayMetrics>,
+    observer: GatewayObserver,
+}
+
+impl Collector for GatewayCollector {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut out = Exposition::new(encoder);
+        self.originators(&mut out)?;
+        self.requests(&mut out)?;
+        self.state(&mut out)
+    }
+}
+
+impl GatewayCollector {
+    fn originators(&self, out: &mut Exposition<'_>) -> fmt::Result {
+        let all = self.metrics.originators();
+        let each = || all.iter().map(|(id, metrics)| ([("originator_id", id.as_str())], metrics));
+        out.histograms(
+            "xmtp_gateway_publish_duration_seconds",
+            "Time from the choice of an originator to its answer, seconds",
+            each().map(|(labels, metrics)| (labels, &metrics.seconds)),
+        )?;
+        out.histograms(
+            "xmtp_gateway_failed_attempts_to_publish_to_node_via_banlist",
+            "Nodes that had failed a request before this one took its envelopes",
+            each().map(|(labels, metrics)| (labels, &metrics.failed_before)),
+        )?;
+        out.counters(
+            "xmtp_gateway_messages_originated",
+            "Envelopes that were published",
+            each().map(|(labels, metrics)| (labels, metrics.originated.get())),
+        )?;
+        out.counters(
+            "xmtp_gateway_node_calls",
+            "Calls to nodes; one may carry the envelopes of several requests",
+            each().map(|(labels, metrics)| (labels, metrics.calls.get())),
+        )?;
+        let errors = all.iter().flat_map(|(id, metrics)| {
+            NodeErrorKind::ALL.into_iter().filter_map(move |kind| {
+                let count = metrics.errors(kind);
+                let labels = [("originator_id", id.as_str()), ("kind", kind.label())];
+                (count > 0).then_some((labels, count))
+            })
+        });
+        out.counters(
+            "xmtp_gateway_node_faults",
+            "Errors of nodes when they were to publish or to show an envelope, by kind",
+            errors,
+        )
+    }
+
+    fn requests(&self, out: &mut Exposition<'_>) -> fmt::Result {
+        let metrics = &self.metrics;
+        let reasons = PolicyError::REASONS.into_iter().zip(&metrics.refused);
+        out.counters(
+            "xmtp_gateway_refused",
+            "Requests that a policy refused",
+            reasons.map(|(reason, count)| ([("reason", reason)], count.get())),
+        )?;
+        out.counter(
+            "xmtp_gateway_invalid",
+            "Requests with an envelope that breaks a rule",
+            metrics.invalid.get(),
+        )?;
+        out.counter(
+            "xmtp_gateway_partial",
+            "Requests of which some envelopes were published and some were not",
+            metrics.partial.get(),
+        )?;
+        out.counter(
+            "xmtp_gateway_chain_repeats",
+            "Payloads for the chain that had been sent before and were answered with that result",
+            metrics.chain_repeats.get(),
+        )
+    }
+
+    fn state(&self, out: &mut Exposition<'_>) -> fmt::Result {
+        let status = self.observer.status();
+        out.gauge(
+            "xmtp_gateway_get_nodes_available_nodes",
+            "Nodes in the last answer to GetNodes",
+            Some(self.metrics.available_nodes.get()),
+        )?;
+        out.gauges(
+            "xmtp_gateway_node_up",
+            "1 if the node serves and is not late",
+            status
+                .nodes
+                .iter()
+                .map(|node| ([("node_id", node.id.to_string())], i64::from(node.usable))),
+        )?;
+        out.gauges(
+            "xmtp_gateway_node_lag_seconds",
+            "Time for which two other nodes have held an envelope that this one lacks, seconds",
+            status.nodes.iter().map(|node| ([("node_id", node.id.to_string())], node.lag_s)),
+        )?;
+        let lists = self.observer.lists();
+        ChainListStatus::encode_all(&lists.iter().collect::<Vec<_>>(), out)?;
+        out.gauges(
+            "xmtp_ready",
+            "1 if the gateway is ready",
+            [([("for", "publish")], i64::from(status.ready))],
+        )?;
+        Condition::encode_all(&status.conditions, out)?;
+        self.observer.build.encode_build(out)?;
+        self.observer.build.encode_start_time(out)
+    }
+}
