@@ -11,7 +11,6 @@ use hawser_chain::index::PushSettings;
 use hawser_chain::send::ConnectError;
 use hawser_chain::watch::{self as chain_watch, ListSnapshot, ListWatcher, WatchError};
 use hawser_rules::{RateTable, Registry};
-use hawser_serve::ChainListsView;
 use hawser_serve::{ChainListStatus, ChainListsView};
 use tokio::sync::{Notify, watch};
 
