@@ -73,7 +73,7 @@ pub(crate) enum Command {
     Rebuild(RebuildArgs),
     /// Take the end of a chain's strand off a stopped node, to read it anew: what to do when the
     /// chain was reorganised below what is stored and the strand has halted.
-    Recut(RecutArgs),
+    TruncateStrand(TruncateStrandArgs),
     /// Administer nodes, rates and parameters on the settlement chain.
     Registry {
         /// What to do.
@@ -256,7 +256,7 @@ impl RebuildArgs {
 
 /// `hawser recut`, with the same flags, variables and file as `hawser node`.
 #[derive(Debug, Args)]
-pub(crate) struct RecutArgs {
+pub(crate) struct TruncateStrandArgs {
     /// Which strand.
     #[arg(long, value_enum)]
     pub(crate) strand: ChainStrand,

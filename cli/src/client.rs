@@ -100,7 +100,7 @@ pub(crate) fn failure(status: &Status) -> RunError {
 
 /// What an HTTP server answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub(crate) struct HttpResponse {
     /// 200, 503, …
     pub(crate) status: u16,
     /// As it came; what is no UTF-8 is replaced.
@@ -109,7 +109,7 @@ pub(crate) struct Answer {
 
 /// Why there was no answer.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum GetError {
+pub(crate) enum HttpError {
     /// Nobody listens there.
     #[error("{0}")]
     Connect(#[from] std::io::Error),
@@ -131,18 +131,18 @@ pub(crate) enum GetError {
 ///
 /// # Errors
 /// When there is no whole answer.
-pub(crate) async fn get(address: &str, path: &str) -> Result<Answer, GetError> {
+pub(crate) async fn get(address: &str, path: &str) -> Result<HttpResponse, HttpError> {
     tokio::time::timeout(HTTP_TIMEOUT, get_unbounded(address, path))
         .await
-        .unwrap_or(Err(GetError::Timeout))
+        .unwrap_or(Err(HttpError::Timeout))
 }
 
-async fn get_unbounded(address: &str, path: &str) -> Result<Answer, GetError> {
+async fn get_unbounded(address: &str, path: &str) -> Result<HttpResponse, HttpError> {
     let address = address.strip_prefix("http://").unwrap_or(address).trim_end_matches('/');
     let stream = TcpStream::connect(address).await?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    // Ends with the connection, that is when `sender` is dropped.
+    // StopSignals with the connection, that is when `sender` is dropped.
     tokio::spawn(connection);
     let request = http::Request::get(path)
         .header(http::header::HOST, address)
@@ -151,8 +151,8 @@ async fn get_unbounded(address: &str, path: &str) -> Result<Answer, GetError> {
     let response = sender.send_request(request).await?;
     let status = response.status().as_u16();
     let body = Limited::new(response.into_body(), HTTP_BODY_LEN_BYTES_MAX);
-    let body = body.collect().await.map_err(GetError::Body)?.to_bytes();
-    Ok(Answer { status, body: String::from_utf8_lossy(&body).into_owned() })
+    let body = body.collect().await.map_err(HttpError::Body)?.to_bytes();
+    Ok(HttpResponse { status, body: String::from_utf8_lossy(&body).into_owned() })
 }
 
 /// Returns the unmet conditions of a readiness page, each with its reason; the page itself if it

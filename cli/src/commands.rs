@@ -45,7 +45,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         Command::Status(args) => blocking(status::run(args, json)),
         Command::Health(args) => blocking(health::run(args, json)),
         Command::Rebuild(args) => rebuild::run(&args, json),
-        Command::Recut(args) => truncate_strand::run(args, json),
+        Command::TruncateStrand(args) => truncate_strand::run(args, json),
         Command::Registry { command } => blocking(registry::run(command, json)),
         Command::Payer { command } => blocking(payer::run(command, json)),
         Command::Fees { command } => blocking(fees::run(command, json)),

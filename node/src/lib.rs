@@ -9,6 +9,8 @@
 //! Invariant: no rule about envelopes lives here. Invariant: this crate knows no command line and
 //! prints nothing; the `hawser` program in `hawser-cli` does.
 
+#![warn(missing_docs)]
+
 pub mod error;
 pub mod files;
 pub mod service;

@@ -14,7 +14,7 @@ use hawser_chain::addresses::Addresses;
 use hawser_devchain::devnet;
 use hawser_node::error::RunError;
 use hawser_node::files::registry::NodeEntry;
-use hawser_node::service::stop_signal::{End, Ends};
+use hawser_node::service::stop_signal::{StopReason, StopSignals};
 use tokio::sync::{mpsc, watch};
 
 use crate::args::dev::DevArgs;
@@ -22,10 +22,13 @@ use crate::client;
 use crate::commands::chain;
 use crate::network_file::{NetworkChain, NetworkFile, NetworkGateway, NetworkNode};
 use crate::output::Reporter;
-use child::{ChainKind, Child, CommandLine, Event, Order, Stage, Who, World};
+use child::{
+    ChainKind, ChildProcess, CommandLine, NetworkSource, ProcessEvent, ProcessName, ProcessOrder,
+    Stage,
+};
 use folder::Folder;
 use ports::{Ports, SharedPorts};
-use report::Hints;
+use report::StartHints;
 
 const NODES_DEFAULT: u16 = 3;
 const ASK_EVERY: Duration = Duration::from_millis(100);
@@ -37,10 +40,10 @@ const TELL_AFTER: Duration = Duration::from_secs(10);
 /// # Errors
 /// When the network does not start, or a node does not stop in order.
 pub(super) async fn run(args: DevArgs, as_json: bool) -> Result<(), RunError> {
-    let mut ends = Ends::listen(false).map_err(RunError::failed)?;
-    let world = match args.chain_file.as_deref() {
-        Some(file) => World::Files(existing(file)?),
-        None => World::Chains,
+    let mut ends = StopSignals::listen(false).map_err(RunError::failed)?;
+    let source = match args.chain_file.as_deref() {
+        Some(file) => NetworkSource::Files(existing(file)?),
+        None => NetworkSource::Chains,
     };
     let anvil = args.anvil.then(|| chain::dev::anvil(None)).transpose()?;
     let folder = Folder::open(&args.data_dir, args.fresh)?;
@@ -51,7 +54,7 @@ pub(super) async fn run(args: DevArgs, as_json: bool) -> Result<(), RunError> {
     let reporter = Reporter { as_json };
     report::starting(reporter, ports.len(), &args.data_dir);
     let kind = ChainKind { block_time: args.block_time, anvil, payer: folder.payer()? };
-    let mut network = Network::empty(ports, shared, world, reporter)?;
+    let mut network = Network::empty(ports, shared, source, reporter)?;
     tokio::select! {
         ready = network.start(&folder, &kind) => if let Err(failure) = ready {
             // That the others end badly is of less interest than why one did not begin.
@@ -63,7 +66,7 @@ pub(super) async fn run(args: DevArgs, as_json: bool) -> Result<(), RunError> {
     let described = network.describe(&folder, &records)?;
     folder.announce(&described)?;
     let network_file = args.data_dir.join(crate::network_file::FILE_NAME);
-    let hints = Hints {
+    let hints = StartHints {
         data_dir: &args.data_dir,
         network_file: &network_file,
         chain_file: args.chain_file.as_deref(),
@@ -98,13 +101,13 @@ struct Network {
     program: PathBuf,
     ports: Vec<Ports>,
     shared: SharedPorts,
-    world: World,
-    children: Vec<Child>,
-    /// Who has not ended yet.
-    running: Vec<Who>,
-    orders: watch::Sender<Order>,
-    sender: mpsc::Sender<Event>,
-    events: mpsc::Receiver<Event>,
+    source: NetworkSource,
+    children: Vec<ChildProcess>,
+    /// ProcessName has not ended yet.
+    running: Vec<ProcessName>,
+    orders: watch::Sender<ProcessOrder>,
+    sender: mpsc::Sender<ProcessEvent>,
+    events: mpsc::Receiver<ProcessEvent>,
     reporter: Reporter,
 }
 
@@ -112,18 +115,18 @@ impl Network {
     fn empty(
         ports: Vec<Ports>,
         shared: SharedPorts,
-        world: World,
+        source: NetworkSource,
         reporter: Reporter,
     ) -> Result<Self, RunError> {
         let program = std::env::current_exe().map_err(RunError::failed)?;
-        let (orders, _) = watch::channel(Order::Run);
+        let (orders, _) = watch::channel(ProcessOrder::Run);
         let (sender, events) = mpsc::channel(64);
         let (children, running) = (Vec::new(), Vec::new());
         Ok(Self {
             program,
             ports,
             shared,
-            world,
+            source,
             children,
             running,
             orders,
@@ -137,41 +140,41 @@ impl Network {
     /// finds the nodes. Returns when everything is ready.
     async fn start(&mut self, folder: &Folder, kind: &ChainKind) -> Result<(), RunError> {
         let chains = CommandLine::of_chains(&self.program, folder, self.shared, kind);
-        self.add(Who::Chains, chains, &folder.chains().join("log.txt")).await?;
+        self.add(ProcessName::Chains, chains, &folder.chains().join("log.txt")).await?;
         let (chain_json, reporter) = (folder.chain_json(), self.reporter);
         self.wait(until_deployed(&chain_json, reporter)).await?;
         for ports in self.ports.clone() {
-            let (program, shared, world) = (&self.program, self.shared, &self.world);
-            let command = CommandLine::of_node(program, folder, ports, shared, world);
+            let (program, shared, source) = (&self.program, self.shared, &self.source);
+            let command = CommandLine::of_node(program, folder, ports, shared, source);
             let log_file = folder.node(ports.node_id).log_file;
-            self.add(Who::Node(ports.node_id), command, &log_file).await?;
+            self.add(ProcessName::Node(ports.node_id), command, &log_file).await?;
         }
         for ports in self.ports.clone() {
-            let who = Who::Node(ports.node_id);
+            let who = ProcessName::Node(ports.node_id);
             self.wait(until_ready(who, ports.metrics(), "?for=publish", reporter)).await?;
         }
         if self.has_gateway() {
             let command = CommandLine::of_gateway(&self.program, folder, self.shared);
-            self.add(Who::Gateway, command, &folder.gateway().join("log.txt")).await?;
+            self.add(ProcessName::Gateway, command, &folder.gateway().join("log.txt")).await?;
             let metrics = self.shared.gateway_metrics();
-            self.wait(until_ready(Who::Gateway, metrics, "", reporter)).await?;
+            self.wait(until_ready(ProcessName::Gateway, metrics, "", reporter)).await?;
         }
         Ok(())
     }
 
     /// Commits go from the gateway over the chain to nodes that read it.
     fn has_gateway(&self) -> bool {
-        matches!(self.world, World::Chains)
+        matches!(self.source, NetworkSource::Chains)
     }
 
     async fn add(
         &mut self,
-        who: Who,
+        who: ProcessName,
         command: CommandLine,
         log_file: &Path,
     ) -> Result<(), RunError> {
         let (orders, events) = (self.orders.subscribe(), self.sender.clone());
-        let started = Child::start(command, who, log_file, orders, events).await;
+        let started = ChildProcess::start(command, who, log_file, orders, events).await;
         self.children.push(started.map_err(|error| RunError::failed(format!("{who}: {error}")))?);
         self.running.push(who);
         Ok(())
@@ -184,8 +187,8 @@ impl Network {
             tokio::select! {
                 () = &mut ready => return Ok(()),
                 Some(event) = self.events.recv() => match event {
-                    Event::Said { who, line } => report::log_line(self.reporter, who, &line),
-                    Event::Ended { who, status } => {
+                    ProcessEvent::LogLine { who, line } => report::log_line(self.reporter, who, &line),
+                    ProcessEvent::Ended { who, status } => {
                         self.running.retain(|running| *running != who);
                         return Err(self.not_started(who, &status));
                     }
@@ -196,7 +199,7 @@ impl Network {
 
     fn not_started(
         &self,
-        who: Who,
+        who: ProcessName,
         status: &std::io::Result<std::process::ExitStatus>,
     ) -> RunError {
         let child = self.child(who);
@@ -205,8 +208,8 @@ impl Network {
         RunError::failed(format!("{who} did not start: {status}; it said last:{log}"))
     }
 
-    fn child(&self, who: Who) -> &Child {
-        let is_it = |child: &&Child| child.who == who;
+    fn child(&self, who: ProcessName) -> &ChildProcess {
+        let is_it = |child: &&ChildProcess| child.who == who;
         self.children.iter().find(is_it).expect("events come from children")
     }
 
@@ -219,9 +222,9 @@ impl Network {
             address: record.signer.clone(),
             public_key: record.signing_public_key.clone(),
             data_dir: folder.node(record.node_id).data_dir,
-            pid: self.child(Who::Node(record.node_id)).pid,
+            pid: self.child(ProcessName::Node(record.node_id)).pid,
         };
-        let chains_pid = self.child(Who::Chains).pid;
+        let chains_pid = self.child(ProcessName::Chains).pid;
         let chain = |chain_id: u64, address: SocketAddr| NetworkChain {
             rpc: format!("http://{address}"),
             ws: format!("ws://{address}"),
@@ -231,7 +234,7 @@ impl Network {
         let gateway = self.has_gateway().then(|| NetworkGateway {
             grpc: self.shared.gateway().to_string(),
             metrics: self.shared.gateway_metrics().to_string(),
-            pid: self.child(Who::Gateway).pid,
+            pid: self.child(ProcessName::Gateway).pid,
         });
         let contracts = Addresses::read(&folder.chain_json()).map_err(RunError::failed)?;
         Ok(NetworkFile {
@@ -250,13 +253,13 @@ impl Network {
 
     /// Tells what happens until somebody says stop. What dies is not started again: it was killed
     /// to see what happens then.
-    async fn watch_over(&mut self, ends: &mut Ends) {
+    async fn watch_over(&mut self, ends: &mut StopSignals) {
         loop {
             tokio::select! {
-                End::Signal(_) | End::Parent = ends.next() => return,
+                StopReason::Signal(_) | StopReason::Parent = ends.next() => return,
                 Some(event) = self.events.recv() => match event {
-                    Event::Said { who, line } => report::log_line(self.reporter, who, &line),
-                    Event::Ended { who, status } => {
+                    ProcessEvent::LogLine { who, line } => report::log_line(self.reporter, who, &line),
+                    ProcessEvent::Ended { who, status } => {
                         self.running.retain(|running| *running != who);
                         let left = self.running_nodes();
                         report::lost(self.reporter, self.child(who), &status_text(&status), left);
@@ -267,28 +270,28 @@ impl Network {
         }
     }
 
-    /// Ends everything that still runs: the gateway before the nodes, and those before the chains
+    /// StopSignals everything that still runs: the gateway before the nodes, and those before the chains
     /// that they read. The second signal kills it.
-    async fn stop(&mut self, ends: &mut Ends) -> Result<(), RunError> {
+    async fn stop(&mut self, ends: &mut StopSignals) -> Result<(), RunError> {
         if self.running.is_empty() {
             return Ok(());
         }
         report::stopping(self.reporter);
-        let (mut in_order, mut order) = (true, Order::Run);
+        let (mut in_order, mut order) = (true, ProcessOrder::Run);
         for stage in Stage::ALL {
-            if order != Order::Kill {
-                order = Order::Stop(stage);
+            if order != ProcessOrder::Kill {
+                order = ProcessOrder::Stop(stage);
                 self.orders.send_replace(order);
             }
             while self.running.iter().any(|who| who.ends_in(stage)) {
                 tokio::select! {
                     _ = ends.next() => {
-                        order = Order::Kill;
+                        order = ProcessOrder::Kill;
                         self.orders.send_replace(order);
                     }
                     Some(event) = self.events.recv() => match event {
-                        Event::Said { who, line } => report::log_line(self.reporter, who, &line),
-                        Event::Ended { who, status } => {
+                        ProcessEvent::LogLine { who, line } => report::log_line(self.reporter, who, &line),
+                        ProcessEvent::Ended { who, status } => {
                             self.running.retain(|running| *running != who);
                             in_order &=
                                 status.as_ref().is_ok_and(std::process::ExitStatus::success);
@@ -307,14 +310,14 @@ async fn until_deployed(chain_json: &Path, reporter: Reporter) {
     let mut tell_at = Instant::now() + TELL_AFTER;
     while !chain_json.exists() {
         if Instant::now() >= tell_at {
-            report::waiting(reporter, Who::Chains, "the contracts are being deployed");
+            report::waiting(reporter, ProcessName::Chains, "the contracts are being deployed");
             tell_at = Instant::now() + TELL_AFTER;
         }
         tokio::time::sleep(ASK_EVERY).await;
     }
 }
 
-async fn until_ready(who: Who, metrics: SocketAddr, purpose: &str, reporter: Reporter) {
+async fn until_ready(who: ProcessName, metrics: SocketAddr, purpose: &str, reporter: Reporter) {
     let mut tell_at = Instant::now() + TELL_AFTER;
     loop {
         let why = match client::get(&metrics.to_string(), &format!("/readyz{purpose}")).await {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::payer::recipient;
 use crate::args::payer::{FeesClaimArgs, FeesCommand, FeesShowArgs, FeesWithdrawArgs, WhoseArgs};
-use crate::commands::onchain::{self, Fields, Reach, SENDER, Session};
+use crate::commands::onchain::{self, ChainsNeeded, Fields, SENDER, Session};
 use crate::output;
 
 /// Runs the command.
@@ -24,7 +24,7 @@ pub(super) async fn run(command: FeesCommand, as_json: bool) -> Result<(), RunEr
 async fn claim(args: &FeesClaimArgs, as_json: bool) -> Result<(), RunError> {
     let whose = beneficiary(&args.whose)?;
     let mut session =
-        Session::open(&args.network, &args.send, Reach::Settlement, SENDER, as_json).await?;
+        Session::open(&args.network, &args.send, ChainsNeeded::Settlement, SENDER, as_json).await?;
     let plan = fees::claim(&session.network, whose, &args.originator).await?;
     session.carry_out(plan).await?;
     finish(session, whose).await
@@ -33,7 +33,7 @@ async fn claim(args: &FeesClaimArgs, as_json: bool) -> Result<(), RunError> {
 async fn withdraw(args: &FeesWithdrawArgs, as_json: bool) -> Result<(), RunError> {
     let whose = beneficiary(&args.whose)?;
     let mut session =
-        Session::open(&args.network, &args.send, Reach::Settlement, SENDER, as_json).await?;
+        Session::open(&args.network, &args.send, ChainsNeeded::Settlement, SENDER, as_json).await?;
     let recipient = match whose {
         Beneficiary::Node(_) => recipient(args.recipient, &session.account)?,
         Beneficiary::Protocol => Default::default(),
@@ -59,7 +59,7 @@ async fn finish(session: Session, whose: Beneficiary) -> Result<(), RunError> {
 }
 
 async fn show(args: &FeesShowArgs, as_json: bool) -> Result<(), RunError> {
-    let network = onchain::connect(&args.network, Reach::Settlement).await?;
+    let network = onchain::connect(&args.network, ChainsNeeded::Settlement).await?;
     let owed = fees::owed(&network).await?;
     let claims = fees::claims(&network, &args.originator).await?;
     let nodes = owed

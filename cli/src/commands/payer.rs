@@ -9,7 +9,7 @@ use crate::args::payer::{
     BalanceArgs, DepositArgs, PayerCommand, WithdrawCancelArgs, WithdrawCommand,
     WithdrawFinalizeArgs, WithdrawRequestArgs,
 };
-use crate::commands::onchain::{self, Fields, PAYER, Reach, Session};
+use crate::commands::onchain::{self, ChainsNeeded, Fields, PAYER, Session};
 use crate::output;
 
 /// Runs the command.
@@ -30,7 +30,7 @@ pub(super) async fn run(command: PayerCommand, as_json: bool) -> Result<(), RunE
 
 async fn deposit(args: &DepositArgs, as_json: bool) -> Result<(), RunError> {
     let mut session =
-        Session::open(&args.network, &args.send, Reach::Settlement, PAYER, as_json).await?;
+        Session::open(&args.network, &args.send, ChainsNeeded::Settlement, PAYER, as_json).await?;
     let payer = match (args.payer, session.account.address()) {
         (Some(payer), _) | (None, Some(payer)) => payer,
         (None, None) => return Err(RunError::usage("for whom? Give --payer ADDRESS")),
@@ -49,7 +49,7 @@ async fn balance(args: &BalanceArgs, as_json: bool) -> Result<(), RunError> {
             None => return Err(RunError::usage("whose? Give --payer ADDRESS, or --key-file FILE")),
         },
     };
-    let network = onchain::connect(&args.network, Reach::Settlement).await?;
+    let network = onchain::connect(&args.network, ChainsNeeded::Settlement).await?;
     let balance = payers::balance(&network, payer).await?;
     let bounds = payers::bounds(&network).await?;
     let fields = fields(&balance)
@@ -66,7 +66,7 @@ async fn balance(args: &BalanceArgs, as_json: bool) -> Result<(), RunError> {
 
 async fn request(args: &WithdrawRequestArgs, as_json: bool) -> Result<(), RunError> {
     let mut session =
-        Session::open(&args.network, &args.send, Reach::Settlement, PAYER, as_json).await?;
+        Session::open(&args.network, &args.send, ChainsNeeded::Settlement, PAYER, as_json).await?;
     let plan = payers::request_withdrawal(&session.network, args.amount).await?;
     session.carry_out(plan).await?;
     let payer = session.account.address();
@@ -75,7 +75,7 @@ async fn request(args: &WithdrawRequestArgs, as_json: bool) -> Result<(), RunErr
 
 async fn cancel(args: &WithdrawCancelArgs, as_json: bool) -> Result<(), RunError> {
     let mut session =
-        Session::open(&args.network, &args.send, Reach::Settlement, PAYER, as_json).await?;
+        Session::open(&args.network, &args.send, ChainsNeeded::Settlement, PAYER, as_json).await?;
     let plan = payers::cancel_withdrawal(&session.network, &session.account).await;
     session.carry_out(plan?).await?;
     let payer = session.account.address();
@@ -84,7 +84,7 @@ async fn cancel(args: &WithdrawCancelArgs, as_json: bool) -> Result<(), RunError
 
 async fn finalize(args: &WithdrawFinalizeArgs, as_json: bool) -> Result<(), RunError> {
     let mut session =
-        Session::open(&args.network, &args.send, Reach::Settlement, PAYER, as_json).await?;
+        Session::open(&args.network, &args.send, ChainsNeeded::Settlement, PAYER, as_json).await?;
     let recipient = recipient(args.recipient, &session.account)?;
     let Session { network, account, .. } = &session;
     let plan = payers::finalize_withdrawal(network, account, recipient, args.into_underlying).await;

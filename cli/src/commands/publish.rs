@@ -19,7 +19,7 @@ use tonic::{Code, Status};
 
 use crate::args::PublishArgs;
 use crate::{client, output};
-use plan::Plan;
+use plan::PublishPlan;
 
 /// Runs the command.
 ///
@@ -28,7 +28,7 @@ use plan::Plan;
 pub(super) async fn run(args: PublishArgs, as_json: bool) -> Result<(), RunError> {
     let payer = key::read(&args.payer_key_file).map_err(|error| error.at(&args.payer_key_file))?;
     let lines = files::read(&args.file, lines::parse)?;
-    let plan = Plan::of(lines);
+    let plan = PublishPlan::of(lines);
     let target = target::find(&args)?;
     let channel = client::connect(&args.node).await?;
     let sender = Sender { channel, payer, target, retention_days: args.retention_days };
@@ -47,16 +47,16 @@ struct Sender {
 
 /// What became of everything.
 #[derive(Default)]
-struct Summary {
+struct PublishSummary {
     published: Vec<EnvelopeId>,
     requests_taken: usize,
-    refusals: Vec<Refusal>,
+    rejected: Vec<RejectedRequest>,
     /// Requests that were not tried because the node could not be used any more.
     not_tried: usize,
 }
 
 /// A request that was not taken.
-struct Refusal {
+struct RejectedRequest {
     lines: Vec<u64>,
     code: Code,
     text: String,
@@ -65,8 +65,8 @@ struct Refusal {
 }
 
 impl Sender {
-    async fn send_all(&self, plan: &Plan, as_json: bool) -> Summary {
-        let mut summary = Summary::default();
+    async fn send_all(&self, plan: &PublishPlan, as_json: bool) -> PublishSummary {
+        let mut summary = PublishSummary::default();
         for (index, request) in plan.requests.iter().enumerate() {
             match self.send(request).await {
                 Ok(ids) => {
@@ -77,11 +77,11 @@ impl Sender {
                     summary.published.extend(ids);
                 }
                 Err(status) => {
-                    let refusal = self.refusal(request, &status).await;
+                    let rejection = self.rejection(request, &status).await;
                     if !as_json {
-                        refusal.tell();
+                        rejection.tell();
                     }
-                    summary.refusals.push(refusal);
+                    summary.rejected.push(rejection);
                     if client::reason_of(status.code()) == RunErrorKind::Failed {
                         summary.not_tried = plan.requests.len() - index - 1;
                         break;
@@ -125,12 +125,12 @@ impl Sender {
         }
     }
 
-    async fn refusal(&self, request: &[EnvelopeLine], status: &Status) -> Refusal {
+    async fn rejection(&self, request: &[EnvelopeLine], status: &Status) -> RejectedRequest {
         let hints = match status.code() {
             Code::InvalidArgument => self.missing_dependencies(request).await,
             _ => Vec::new(),
         };
-        Refusal {
+        RejectedRequest {
             lines: request.iter().map(|line| line.number).collect(),
             code: status.code(),
             text: status.message().to_owned(),
@@ -142,7 +142,7 @@ impl Sender {
     async fn missing_dependencies(&self, request: &[EnvelopeLine]) -> Vec<String> {
         let mut api = MetadataApiClient::new(self.channel.clone());
         let Ok(answer) = api.get_sync_cursor(GetSyncCursorRequest {}).await else {
-            return Vec::new(); // the refusal itself is said in any case
+            return Vec::new(); // the rejection itself is said in any case
         };
         let seen = Cursor::from(&answer.into_inner().latest_sync.unwrap_or_default());
         request.iter().flat_map(|line| missing_of(line, &seen)).collect()
@@ -174,7 +174,7 @@ fn tell_published(request: &[EnvelopeLine], ids: &[EnvelopeId]) {
     }
 }
 
-impl Refusal {
+impl RejectedRequest {
     fn tell(&self) {
         let lines: Vec<_> = self.lines.iter().map(ToString::to_string).collect();
         let word = if lines.len() == 1 { "line" } else { "lines" };
@@ -186,8 +186,8 @@ impl Refusal {
     }
 }
 
-impl Summary {
-    fn tell(&self, plan: &Plan, target: OriginatorId, as_json: bool) {
+impl PublishSummary {
+    fn tell(&self, plan: &PublishPlan, target: OriginatorId, as_json: bool) {
         if as_json {
             output::line(self.json(plan, target));
             return;
@@ -197,8 +197,8 @@ impl Summary {
             output::count(self.published.len(), "envelope"),
             output::count(self.requests_taken, "request"),
         );
-        if !self.refusals.is_empty() {
-            text += &format!("; {} refused", output::count(self.refusals.len(), "request"));
+        if !self.rejected.is_empty() {
+            text += &format!("; {} refused", output::count(self.rejected.len(), "request"));
         }
         if self.not_tried > 0 {
             text += &format!("; {} not tried", output::count(self.not_tried, "request"));
@@ -213,17 +213,17 @@ impl Summary {
         output::line(text);
     }
 
-    fn json(&self, plan: &Plan, target: OriginatorId) -> serde_json::Value {
+    fn json(&self, plan: &PublishPlan, target: OriginatorId) -> serde_json::Value {
         let ids: Vec<_> = self.published.iter().map(ToString::to_string).collect();
         let refused: Vec<_> = self
-            .refusals
+            .rejected
             .iter()
-            .map(|refusal| {
+            .map(|rejection| {
                 json!({
-                    "lines": refusal.lines,
-                    "status": client::code_name(refusal.code),
-                    "text": refusal.text,
-                    "hints": refusal.hints,
+                    "lines": rejection.lines,
+                    "status": client::code_name(rejection.code),
+                    "text": rejection.text,
+                    "hints": rejection.hints,
                 })
             })
             .collect();
@@ -246,7 +246,7 @@ impl Summary {
 
     /// The worst that happened decides: what did not work, before what was refused.
     fn conclude(&self) -> Result<(), RunError> {
-        let reasons = || self.refusals.iter().map(|refusal| client::reason_of(refusal.code));
+        let reasons = || self.rejected.iter().map(|rejection| client::reason_of(rejection.code));
         match reasons().find(|reason| *reason == RunErrorKind::Failed).or_else(|| reasons().next())
         {
             None => Ok(()),
@@ -259,13 +259,16 @@ impl Summary {
 mod tests {
     use super::*;
 
-    fn refusal(code: Code) -> Refusal {
-        Refusal { lines: vec![1], code, text: String::new(), hints: Vec::new() }
+    fn rejection(code: Code) -> RejectedRequest {
+        RejectedRequest { lines: vec![1], code, text: String::new(), hints: Vec::new() }
     }
 
     fn reason(codes: &[Code]) -> Option<RunErrorKind> {
-        let refusals = codes.iter().map(|code| refusal(*code)).collect();
-        Summary { refusals, ..Summary::default() }.conclude().err().map(|failure| failure.kind)
+        let rejected = codes.iter().map(|code| rejection(*code)).collect();
+        PublishSummary { rejected, ..PublishSummary::default() }
+            .conclude()
+            .err()
+            .map(|failure| failure.kind)
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(super) fn run(args: &RebuildArgs, as_json: bool) -> Result<(), RunError> {
         rebuild(&store).map_err(|error| RunError::failed(format!("rebuilding: {error}")))?;
     store.flush().map_err(|error| RunError::failed(format!("writing the rows: {error}")))?;
     let after = digests(&store)?;
-    tell(&Outcome { before, after, stale, report }, as_json);
+    tell(&RebuildOutcome { before, after, stale, report }, as_json);
     Ok(())
 }
 
@@ -53,7 +53,7 @@ fn advance(bar: &ProgressBar, progress: RebuildProgress) {
 
 type Digests = BTreeMap<&'static str, String>;
 
-struct Outcome {
+struct RebuildOutcome {
     before: Digests,
     after: Digests,
     stale: Vec<&'static str>,
@@ -79,8 +79,8 @@ pub(super) fn refusal(error: OpenError) -> RunError {
     }
 }
 
-fn tell(outcome: &Outcome, as_json: bool) {
-    let Outcome { before, after, stale, report } = outcome;
+fn tell(outcome: &RebuildOutcome, as_json: bool) {
+    let RebuildOutcome { before, after, stale, report } = outcome;
     if as_json {
         output::line(json!({
             "envelopes": report.envelopes,

@@ -30,14 +30,14 @@ const WAITING_MAX: usize = 256;
 
 /// Where to begin.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum From {
+enum StartPoint {
     Now,
     After(Cursor),
 }
 
-/// What to follow.
+/// FollowTarget to follow.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum What {
+enum FollowTarget {
     Topic(Topic),
     Originator(OriginatorId),
     All,
@@ -51,27 +51,29 @@ type Sender = mpsc::Sender<Result<envelopes_pb::OriginatorEnvelope, Status>>;
 /// When arguments make no sense, or when the node refuses or goes away.
 pub(super) async fn run(args: TailArgs, as_json: bool) -> Result<(), RunError> {
     let from = parse_from(&args.from)?;
-    let what = parse_what(&args)?;
+    let target = parse_target(&args)?;
     let channel = client::connect(&args.node).await?;
     let (sender, receiver) = mpsc::channel(WAITING_MAX);
-    follow(channel, what, from, sender).await.map_err(|status| client::failure(&status))?;
+    follow(channel, target, from, sender).await.map_err(|status| client::failure(&status))?;
     tokio::select! {
         ended = print_all(receiver, args.limit, as_json) => ended,
         signal = tokio::signal::ctrl_c() => signal.map_err(RunError::failed),
     }
 }
 
-fn parse_what(args: &TailArgs) -> Result<What, RunError> {
+fn parse_target(args: &TailArgs) -> Result<FollowTarget, RunError> {
     let Some(topic) = &args.topic else {
-        return Ok(args.originator.map_or(What::All, |id| What::Originator(OriginatorId(id))));
+        return Ok(args
+            .originator
+            .map_or(FollowTarget::All, |id| FollowTarget::Originator(OriginatorId(id))));
     };
     let wrong =
         |error: &dyn std::fmt::Display| RunError::usage(format!("--topic {topic}: {error}"));
     let bytes = hex::decode(topic.strip_prefix("0x").unwrap_or(topic)).map_err(|e| wrong(&e))?;
-    Topic::parse(bytes.into()).map(What::Topic).map_err(|error| wrong(&error))
+    Topic::parse(bytes.into()).map(FollowTarget::Topic).map_err(|error| wrong(&error))
 }
 
-fn parse_from(text: &str) -> Result<From, RunError> {
+fn parse_from(text: &str) -> Result<StartPoint, RunError> {
     let id = |part: &str| {
         let (originator, sequence) = part.trim().split_once(':')?;
         let id = EnvelopeId::new(
@@ -81,36 +83,43 @@ fn parse_from(text: &str) -> Result<From, RunError> {
         Some(id)
     };
     match text {
-        "now" => Ok(From::Now),
-        "start" => Ok(From::After(Cursor::new())),
+        "now" => Ok(StartPoint::Now),
+        "start" => Ok(StartPoint::After(Cursor::new())),
         ids => {
-            ids.split(',').map(id).collect::<Option<Cursor>>().map(From::After).ok_or_else(|| {
-                RunError::usage(format!(
-                    "--from {text}: can be now, start, or ids such as 0:12,100:7"
-                ))
-            })
+            ids.split(',').map(id).collect::<Option<Cursor>>().map(StartPoint::After).ok_or_else(
+                || {
+                    RunError::usage(format!(
+                        "--from {text}: can be now, start, or ids such as 0:12,100:7"
+                    ))
+                },
+            )
         }
     }
 }
 
-async fn follow(channel: Channel, what: What, from: From, sender: Sender) -> Result<(), Status> {
-    match what {
-        What::Topic(topic) => {
+async fn follow(
+    channel: Channel,
+    target: FollowTarget,
+    from: StartPoint,
+    sender: Sender,
+) -> Result<(), Status> {
+    match target {
+        FollowTarget::Topic(topic) => {
             let after = resolve(&channel, from).await?;
             follow_topic(channel, topic, &after, sender).await
         }
-        What::Originator(originator) => {
+        FollowTarget::Originator(originator) => {
             let after = resolve(&channel, from).await?;
             follow_originator(channel, originator, &after, sender).await
         }
-        What::All => follow_all(channel, from, sender).await,
+        FollowTarget::All => follow_all(channel, from, sender).await,
     }
 }
 
-async fn resolve(channel: &Channel, from: From) -> Result<Cursor, Status> {
+async fn resolve(channel: &Channel, from: StartPoint) -> Result<Cursor, Status> {
     match from {
-        From::After(cursor) => Ok(cursor),
-        From::Now => {
+        StartPoint::After(cursor) => Ok(cursor),
+        StartPoint::Now => {
             let mut api = MetadataApiClient::new(channel.clone());
             let answer = api.get_sync_cursor(GetSyncCursorRequest {}).await?.into_inner();
             Ok(Cursor::from(&answer.latest_sync.unwrap_or_default()))
@@ -159,14 +168,14 @@ async fn follow_originator(
 }
 
 /// One stream for each originator that the node knows or gets to know.
-async fn follow_all(channel: Channel, from: From, sender: Sender) -> Result<(), Status> {
+async fn follow_all(channel: Channel, from: StartPoint, sender: Sender) -> Result<(), Status> {
     let mut api = MetadataApiClient::new(channel.clone());
     let mut clocks = api.subscribe_sync_cursor(GetSyncCursorRequest {}).await?.into_inner();
     tokio::spawn(async move {
         let mut followed = BTreeSet::new();
         let mut after = match from {
-            From::Now => None,
-            From::After(cursor) => Some(cursor),
+            StartPoint::Now => None,
+            StartPoint::After(cursor) => Some(cursor),
         };
         let ended = loop {
             let clock = match clocks.message().await {
@@ -260,9 +269,9 @@ mod tests {
 
     #[test]
     fn where_to_begin_is_now_the_start_or_a_cursor() {
-        assert_eq!(parse_from("now").unwrap(), From::Now);
-        assert_eq!(parse_from("start").unwrap(), From::After(Cursor::new()));
-        let From::After(cursor) = parse_from("0:12, 100:7").unwrap() else { panic!() };
+        assert_eq!(parse_from("now").unwrap(), StartPoint::Now);
+        assert_eq!(parse_from("start").unwrap(), StartPoint::After(Cursor::new()));
+        let StartPoint::After(cursor) = parse_from("0:12, 100:7").unwrap() else { panic!() };
         assert_eq!(cursor.get(OriginatorId(0)), SequenceId(12));
         assert_eq!(cursor.get(OriginatorId(100)), SequenceId(7));
         for wrong in ["", "100", "100:", "a:1", "1:2,"] {
@@ -279,9 +288,13 @@ mod tests {
             from: "now".into(),
             limit: None,
         };
-        assert!(matches!(parse_what(&args("0x00ab")), Ok(What::Topic(_))));
+        assert!(matches!(parse_target(&args("0x00ab")), Ok(FollowTarget::Topic(_))));
         for wrong in ["zz", "00", "ff01", ""] {
-            assert_eq!(parse_what(&args(wrong)).unwrap_err().kind, RunErrorKind::Usage, "{wrong}");
+            assert_eq!(
+                parse_target(&args(wrong)).unwrap_err().kind,
+                RunErrorKind::Usage,
+                "{wrong}"
+            );
         }
     }
 }

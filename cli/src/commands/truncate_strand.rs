@@ -21,7 +21,7 @@ use hawser_storage::{ChainPosition, LogItem, ReadError, Snapshot, Store, Validit
 use serde_json::json;
 
 use super::rebuild;
-use crate::args::{ChainStrand, RecutArgs};
+use crate::args::{ChainStrand, TruncateStrandArgs};
 use crate::output;
 
 /// Runs the command.
@@ -29,8 +29,8 @@ use crate::output;
 /// # Errors
 /// When the chain and the log do not agree before the block, when a node holds the database, or when
 /// nobody says yes. Nothing has been changed then.
-pub(super) fn run(args: RecutArgs, as_json: bool) -> Result<(), RunError> {
-    let RecutArgs { strand, from_block, yes, node } = args;
+pub(super) fn run(args: TruncateStrandArgs, as_json: bool) -> Result<(), RunError> {
+    let TruncateStrandArgs { strand, from_block, yes, node } = args;
     let config = NodeServiceSettings::read(&node.sources()).map_err(RunError::usage)?;
     let data_dir = &config.store.data_dir;
     let (store, identity) = Store::open_existing(data_dir).map_err(rebuild::refusal)?;
@@ -64,7 +64,7 @@ pub(super) fn run(args: RecutArgs, as_json: bool) -> Result<(), RunError> {
 }
 
 /// What is to go.
-struct Cut {
+struct Truncation {
     /// The first place of it.
     from: EnvelopeId,
     /// The last place of it.
@@ -76,7 +76,7 @@ struct Cut {
 }
 
 /// The chain whose strand it is, and the contract that speaks in it.
-struct Source {
+struct ChainContract {
     endpoints: Endpoints,
     subject: EventSource,
     contract: alloy::primitives::Address,
@@ -89,8 +89,8 @@ async fn find(
     config: &NodeServiceSettings,
     strand: ChainStrand,
     from_block: u64,
-) -> Result<Cut, RunError> {
-    let source = Source::of(config, strand).await?;
+) -> Result<Truncation, RunError> {
+    let source = ChainContract::of(config, strand).await?;
     let before = match from_block.checked_sub(1) {
         None => None,
         Some(before) => Some(source.block(before).await?),
@@ -108,7 +108,7 @@ async fn find(
         }
         next = next.previous();
     }
-    Ok(Cut {
+    Ok(Truncation {
         from: EnvelopeId::new(originator, next.next()),
         through: EnvelopeId::new(originator, head),
         envelopes,
@@ -117,7 +117,7 @@ async fn find(
     })
 }
 
-impl Source {
+impl ChainContract {
     async fn of(config: &NodeServiceSettings, strand: ChainStrand) -> Result<Self, RunError> {
         let contracts = &config.chains.contracts;
         if contracts.app.urls.is_empty() {
@@ -207,11 +207,11 @@ fn evidence_path(data_dir: &Path, from: EnvelopeId) -> PathBuf {
     data_dir.join("evidence").join(name)
 }
 
-fn confirm(cut: &Cut, evidence: &Path) -> Result<(), RunError> {
+fn confirm(cut: &Truncation, evidence: &Path) -> Result<(), RunError> {
     if !io::stdin().is_terminal() {
         return Err(RunError::refused("nothing was changed: say --yes to cut without being asked"));
     }
-    let Cut { from, through, envelopes, .. } = cut;
+    let Truncation { from, through, envelopes, .. } = cut;
     let evidence = evidence.display();
     let question =
         format!("Cut off {envelopes} envelopes, {from} to {through}, and keep them in {evidence}?");
@@ -222,7 +222,7 @@ fn confirm(cut: &Cut, evidence: &Path) -> Result<(), RunError> {
 }
 
 /// Writes what is cut off, so that it is on the disk before it leaves the log.
-fn keep(snapshot: &Snapshot<'_>, cut: &Cut, path: &Path) -> Result<(), RunError> {
+fn keep(snapshot: &Snapshot<'_>, cut: &Truncation, path: &Path) -> Result<(), RunError> {
     let folder = path.parent().unwrap_or(path);
     fs::create_dir_all(folder).map_err(RunError::failed)?;
     let mut file = BufWriter::new(File::create_new(path).map_err(RunError::failed)?);
@@ -246,8 +246,8 @@ fn keep(snapshot: &Snapshot<'_>, cut: &Cut, path: &Path) -> Result<(), RunError>
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(RunError::failed)
 }
 
-fn tell(cut: &Cut, evidence: &Path, as_json: bool) {
-    let Cut { from, through, envelopes, position } = cut;
+fn tell(cut: &Truncation, evidence: &Path, as_json: bool) {
+    let Truncation { from, through, envelopes, position } = cut;
     let next_block = position.map_or(0, |position| position.block + 1);
     if as_json {
         return output::line(json!({

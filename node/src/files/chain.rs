@@ -1,13 +1,13 @@
-//! A chain file: the two chain strands, as long as there is no chain to read them from.
+//! A chain file: a stand-in for the app chain that holds both chain strands.
 //!
 //! Its lines are those of [`super::lines`]. The lines of `chain:group` and those of
 //! `chain:identity`, each in the order of the file, are the sequence ids 1, 2, 3, … of strands 0
-//! and 1; lines of `node` are passed over. Without `block_time` a line's time is 1,750,000,000
+//! and 1; lines of `node` are skipped. Without `block_time` a line's time is 1,750,000,000
 //! seconds plus its number, counted from 1 over all lines of the file; without `transaction_hash`
 //! it is the keccak-256 of the envelope.
 //!
-//! A chain does not change its past, and neither may the file: lines are appended, and a last line
-//! without its end is taken when it is complete JSON. Every node has to be given the same file.
+//! The file is append-only, as a chain is. A last line without a line end is taken when it is
+//! complete JSON. Every node must be given the same file, or the nodes' strands differ.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
@@ -20,28 +20,29 @@ use hawser_proto::{OriginatorId, SequenceId};
 
 use super::lines::{EnvelopeLine, LineError, parse_line};
 
-/// The block time of line 0, which does not exist.
+/// Block time of the (absent) line 0, unix seconds. Arbitrary: fixed, so that all nodes agree.
 const FIRST_BLOCK_TIME_S: u64 = 1_750_000_000;
-/// Events that are handed over at once.
+/// The most events that one poll returns. A guess: bounds memory and the length of a commit.
 const EVENTS_MAX: usize = 1024;
-/// A line may not be longer; an envelope of the largest size in hex stays far below.
+/// The longest line, bytes. An envelope of the largest size in hex stays far below.
 const LINE_LEN_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// How much before the place that was read to is compared when the file has changed.
+/// Bytes before the read position that are compared when the file has changed. A guess: enough to
+/// notice a replaced file, and cheap to read.
 const ANCHOR_LEN_BYTES: usize = 64 * 1024;
 
-/// Why a chain file is not read further.
+/// The error that stops the reading of a chain file.
 #[derive(Debug, thiserror::Error)]
 pub enum ChainFileError {
-    /// The system would not give it.
+    /// The file cannot be read.
     #[error(transparent)]
     Read(#[from] io::Error),
-    /// A line is no envelope: what follows cannot be numbered.
+    /// A line is no envelope, so that the lines after it cannot be numbered.
     #[error(transparent)]
     Line(#[from] LineError),
     /// A line is too long to be an envelope, or no text.
     #[error("line {0} is no line of text, or is too long")]
     NoLine(u64),
-    /// What was read is no longer there.
+    /// Content that was read before has changed.
     #[error(
         "the file has changed before the end of line {0}, up to which it was read; \
          lines can only be appended"
@@ -53,17 +54,17 @@ pub enum ChainFileError {
 #[derive(Debug)]
 pub struct ChainFile {
     path: PathBuf,
-    /// What the file looked like when it was last read.
+    /// Identity, length and time of the file when it was last read.
     seen: Option<Stamp>,
     position: Position,
 }
 
-/// How far the file has been read.
+/// The place up to which the file has been read.
 #[derive(Debug, Clone, Default)]
 struct Position {
     offset: u64,
     lines: u64,
-    /// The last line was taken without its end, which has to come next.
+    /// The last line was taken without its line end, which must come next.
     open_line: bool,
     /// The bytes before `offset`.
     anchor: Vec<u8>,
@@ -80,20 +81,20 @@ struct Stamp {
 /// Events of both strands, each ascending.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ChainEvents {
-    /// Of strand 0.
+    /// Events of strand 0.
     pub groups: Vec<ChainEvent>,
-    /// Of strand 1.
+    /// Events of strand 1.
     pub identities: Vec<ChainEvent>,
 }
 
 impl ChainEvents {
-    /// How many there are.
+    /// Returns the number of events of both strands.
     #[must_use]
     pub fn len(&self) -> usize {
         self.groups.len() + self.identities.len()
     }
 
-    /// True when there are none.
+    /// Returns true if there is no event.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -108,30 +109,30 @@ impl ChainEvents {
 }
 
 impl ChainFile {
-    /// A file from its beginning. Nothing is opened yet.
+    /// Starts at the beginning of a file, without opening it.
     #[must_use]
     pub fn new(path: &Path) -> Self {
         Self { path: path.to_owned(), seen: None, position: Position::default() }
     }
 
-    /// Which file.
+    /// Returns the path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The last sequence ids read of strands 0 and 1.
+    /// Returns the last sequence ids that were read of strands 0 and 1.
     #[must_use]
     pub fn heads(&self) -> [SequenceId; 2] {
         self.position.heads
     }
 
-    /// Reads what has been appended, a bounded part at once; empty when there is nothing new.
-    /// Looks at the file's content only if the file has changed.
+    /// Reads the next bounded part of what was appended; empty if nothing is new. Opens the file only
+    /// if its length or time has changed.
     ///
     /// # Errors
-    /// Once for each change of the file that made it wrong; nothing of it is taken then, and
-    /// reading goes on from the same place when the file changes again.
+    /// Once for each change that made the file wrong. Nothing of the change is taken, and reading
+    /// goes on from the same place when the file changes again.
     pub fn poll(&mut self) -> Result<ChainEvents, ChainFileError> {
         let file = File::open(&self.path)?;
         let stamp = Stamp::of(&file)?;
@@ -176,7 +177,7 @@ impl Position {
         Ok(events)
     }
 
-    /// Leaves the file where reading goes on.
+    /// Checks that the bytes before the read position are unchanged. Leaves the file at that position.
     fn require_same_past(&self, file: &mut File) -> Result<(), ChainFileError> {
         let anchor_len = u64::try_from(self.anchor.len()).unwrap_or(u64::MAX);
         let mut found = Vec::with_capacity(self.anchor.len());
@@ -185,7 +186,7 @@ impl Position {
         if found == self.anchor { Ok(()) } else { Err(ChainFileError::Changed(self.lines)) }
     }
 
-    /// Takes one line as it was read; false when it is not complete yet.
+    /// Takes one line; returns false if the line is not complete yet.
     fn take(&mut self, bytes: &[u8], events: &mut ChainEvents) -> Result<bool, ChainFileError> {
         let ended = bytes.last() == Some(&b'\n');
         if self.open_line {

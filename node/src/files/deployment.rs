@@ -1,5 +1,5 @@
-//! Where the contracts of both chains are, from what was given: a file, its text, the name of a
-//! deployed network, and single addresses.
+//! Addresses of the contracts of both chains: from a file, its text, the name of a deployed network,
+//! and single addresses.
 
 use hawser_chain::addresses::{Addresses, AddressesError};
 use hawser_chain::admin::Contracts;
@@ -8,21 +8,26 @@ use crate::error::{RunError, RunErrorKind};
 use crate::settings::table::chains::UNSET_CHAIN_ID;
 use crate::settings::{AddressSource, ChainAccessSettings, ContractSettings};
 
-/// Both chains' ids, contracts and first blocks.
+/// Ids, contracts and first blocks of both chains.
 #[derive(Debug, Clone)]
 pub struct Deployment {
+    /// Chain id of the settlement chain.
     pub settlement_id: u64,
+    /// First block of the settlement chain with events; 0 if it is not known.
     pub settlement_first_block: u64,
+    /// Chain id of the app chain.
     pub app_id: u64,
+    /// First block of the app chain with events; 0 if it is not known.
     pub app_first_block: u64,
+    /// Addresses of the contracts, as far as they are known.
     pub contracts: Contracts,
 }
 
 impl Deployment {
-    /// Reads what was named. What was said by itself wins.
+    /// Reads the named source of addresses. Ids and addresses that are given by themselves win.
     ///
     /// # Errors
-    /// When it cannot be read, or is no deployment.
+    /// When the source cannot be read, or is no deployment.
     pub async fn of(settings: &ContractSettings) -> Result<Self, RunError> {
         let file = match &settings.source {
             Some(source) => Some(addresses(source).await?),
@@ -75,13 +80,13 @@ fn reason(error: &AddressesError) -> RunErrorKind {
     }
 }
 
-/// The reference has the addresses of a local chain of its own compiled in, under this name.
+/// The name under which the reference implementation has a local chain of its own compiled in.
 const LOCAL_OF_THE_REFERENCE: &str = "anvil";
 
 fn of_environment(name: &str) -> Result<Addresses, RunError> {
     if name == LOCAL_OF_THE_REFERENCE {
         return Err(RunError::usage(
-            "the environment anvil is a local chain with other contracts than ours, at other \
+            "the environment anvil is a local chain with other contracts, at other \
              addresses: give the file that `hawser chain dev` writes (--chain-json chain.json)",
         ));
     }

@@ -11,28 +11,28 @@ use zeroize::Zeroizing;
 
 use crate::error::RunError;
 
-/// Why a secret was not taken from a file.
+/// The error of reading a secret from a file.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretFileError {
-    /// The system would not give it.
+    /// The file cannot be read.
     #[error(transparent)]
     Read(#[from] io::Error),
-    /// It is a folder or something else that holds no text.
+    /// The path names a folder.
     #[error("not a file")]
     NoFile,
-    /// Others than its owner may read it, so it may be no secret any more.
+    /// Other users may read or write the file, so that its content may be no secret any more.
     #[error("its mode is {mode:04o}: a secret may be readable by its owner only (chmod 600)")]
     Exposed {
         /// Permission bits.
         mode: u32,
     },
-    /// It holds something else.
+    /// The text is no key.
     #[error(transparent)]
     NoKey(#[from] SecretKeyError),
 }
 
 impl SecretFileError {
-    /// What a command says that needs the secret in `path`.
+    /// Returns the error of a command that needs the secret in `path`.
     #[must_use]
     pub fn at(&self, path: &Path) -> RunError {
         let text = format!("{}: {self}", path.display());
@@ -46,10 +46,10 @@ impl SecretFileError {
     }
 }
 
-/// Reads a secret text; white space around it is left out.
+/// Reads a secret text, without the white space around it.
 ///
 /// # Errors
-/// When it cannot be read, or when group or others may read or write it.
+/// When the file cannot be read, or when group or others may read or write it.
 pub fn read_secret(path: &Path) -> Result<Zeroizing<String>, SecretFileError> {
     let found = std::fs::metadata(path)?;
     if found.is_dir() {
@@ -74,7 +74,7 @@ pub fn read(path: &Path) -> Result<SecretKey, SecretFileError> {
 /// Writes a new secret key file, mode 0600. Never replaces a file.
 ///
 /// # Errors
-/// What the system said.
+/// When the file exists, or cannot be written.
 pub fn write_new(path: &Path, key: &SecretKey) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     let mut text = Zeroizing::new(hex_of(key).to_string());
@@ -83,14 +83,14 @@ pub fn write_new(path: &Path, key: &SecretKey) -> io::Result<()> {
     file.sync_all()
 }
 
-/// The key as 64 hex digits after `0x`.
+/// Returns the key as `0x` and 64 hex digits.
 #[must_use]
 pub fn hex_of(key: &SecretKey) -> Zeroizing<String> {
     let bytes = Zeroizing::new(key.to_bytes());
     Zeroizing::new(format!("0x{}", hex::encode(bytes.as_slice())))
 }
 
-/// Makes a new random key.
+/// Returns a new random key.
 #[must_use]
 pub fn generate() -> SecretKey {
     loop {

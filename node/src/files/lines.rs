@@ -1,4 +1,4 @@
-//! Client envelopes as lines of JSON: what `hawser publish` sends, and what chain files hold.
+//! Client envelopes as lines of JSON: input of `hawser publish`, and content of chain files.
 //!
 //! A line is one object. Only `hex` is required: the bytes of a `ClientEnvelope`.
 //!
@@ -10,7 +10,7 @@
 //! | `block_time` | chain files: when the block was made, unix seconds |
 //! | `transaction_hash` | chain files: 32 bytes, hex |
 //!
-//! Other fields are for other readers. Empty lines are passed over, but counted.
+//! Other fields are ignored. Empty lines are skipped, but counted.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::Version;
 use hawser_proto::{Bytes, OriginatorId};
 use serde::Deserialize;
 
-/// Who puts an envelope in order.
+/// The originator kind that orders an envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Route {
     /// A node.
@@ -32,7 +32,7 @@ pub enum Route {
 }
 
 impl Route {
-    /// The chain strand, if it is one.
+    /// Returns the originator of the chain strand; `None` for a node.
     #[must_use]
     pub fn strand(self) -> Option<OriginatorId> {
         match self {
@@ -46,7 +46,7 @@ impl Route {
         [Self::Node, Self::Group, Self::Identity].into_iter().find(|route| route.name() == name)
     }
 
-    /// What `expect_route` says for it.
+    /// Returns the value of `expect_route`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -63,37 +63,37 @@ impl fmt::Display for Route {
     }
 }
 
-/// One line that holds an envelope.
+/// One line with an envelope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EnvelopeLine {
-    /// Its place in the file, from 1.
+    /// Line number, from 1.
     pub number: u64,
     /// The client envelope.
     pub client_bytes: Bytes,
-    /// Who puts it in order.
+    /// The originator kind that orders it.
     pub route: Route,
-    /// Names the publish call, if it shares one.
+    /// Name of the publish call that the line shares with others.
     pub request: Option<String>,
-    /// Unix seconds.
+    /// Time of the block, unix seconds.
     pub block_time_s: Option<u64>,
-    /// The transaction.
+    /// Hash of the transaction.
     pub transaction_hash: Option<[u8; 32]>,
 }
 
-/// A line cannot be used.
+/// The error of one line.
 #[derive(Debug, thiserror::Error)]
-#[error("line {number}: {fault}")]
+#[error("line {number}: {error}")]
 pub struct LineError {
-    /// Its place in the file, from 1.
+    /// Line number, from 1.
     pub number: u64,
-    /// What is wrong with it.
-    pub fault: LineFault,
+    /// The error of its content.
+    pub error: LineContentError,
 }
 
-/// Why a line cannot be used.
+/// The error of a line's content.
 #[derive(Debug, thiserror::Error)]
-pub enum LineFault {
-    /// It is no JSON object of this form.
+pub enum LineContentError {
+    /// The line is no JSON object of this form.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
     /// `hex` is no hex.
@@ -120,21 +120,21 @@ struct Written {
     transaction_hash: Option<String>,
 }
 
-/// Reads line `number` of a file; `None` if nothing is on it.
+/// Parses line `number` of a file; `None` if it is empty.
 ///
 /// # Errors
-/// Says what is wrong with it.
+/// When the line is no envelope line.
 pub fn parse_line(number: u64, text: &str) -> Result<Option<EnvelopeLine>, LineError> {
     if text.trim().is_empty() {
         return Ok(None);
     }
-    read(number, text).map(Some).map_err(|fault| LineError { number, fault })
+    read(number, text).map(Some).map_err(|error| LineError { number, error })
 }
 
-/// Reads all lines of a file.
+/// Parses all lines of a file.
 ///
 /// # Errors
-/// Names the first line that is wrong.
+/// The error of the first wrong line.
 pub fn parse(text: &str) -> Result<Vec<EnvelopeLine>, LineError> {
     (1..)
         .zip(text.lines())
@@ -142,11 +142,11 @@ pub fn parse(text: &str) -> Result<Vec<EnvelopeLine>, LineError> {
         .collect()
 }
 
-fn read(number: u64, text: &str) -> Result<EnvelopeLine, LineFault> {
+fn read(number: u64, text: &str) -> Result<EnvelopeLine, LineContentError> {
     let written: Written = serde_json::from_str(text)?;
-    let client_bytes = Bytes::from(hex::decode(bare(&written.hex)).map_err(LineFault::Hex)?);
+    let client_bytes = Bytes::from(hex::decode(bare(&written.hex)).map_err(LineContentError::Hex)?);
     let route = match written.expect_route {
-        Some(name) => Route::from_name(&name).ok_or(LineFault::Route(name))?,
+        Some(name) => Route::from_name(&name).ok_or(LineContentError::Route(name))?,
         None => route_of(&ClientEnvelope::parse(client_bytes.clone())?),
     };
     let transaction_hash = written.transaction_hash.map(|hash| hash_of(&hash)).transpose()?;
@@ -167,14 +167,14 @@ fn bare(hex: &str) -> &str {
     hex.strip_prefix("0x").unwrap_or(hex)
 }
 
-fn hash_of(text: &str) -> Result<[u8; 32], LineFault> {
+fn hash_of(text: &str) -> Result<[u8; 32], LineContentError> {
     let mut hash = [0; 32];
-    hex::decode_to_slice(bare(text), &mut hash).map_err(LineFault::TransactionHash)?;
+    hex::decode_to_slice(bare(text), &mut hash).map_err(LineContentError::TransactionHash)?;
     Ok(hash)
 }
 
-/// Who puts an envelope in order, by its payload: identity updates, commits and proposals belong
-/// to the chain, everything else to a node.
+/// Returns the originator kind that orders an envelope, by its payload: the chain orders identity
+/// updates, commits and proposals, a node everything else.
 #[must_use]
 pub fn route_of(client: &ClientEnvelope) -> Route {
     match client.payload() {
@@ -185,7 +185,7 @@ pub fn route_of(client: &ClientEnvelope) -> Route {
             {
                 Route::Group
             }
-            // A node says better than we do what is wrong with a broken one.
+            // A broken message goes to a node, whose error says more.
             _ => Route::Node,
         },
         _ => Route::Node,
@@ -199,8 +199,8 @@ pub(crate) mod tests {
     pub(crate) const VECTORS: &str =
         concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/client/envelopes.jsonl");
 
-    fn fault(text: &str) -> LineFault {
-        parse_line(1, text).unwrap_err().fault
+    fn fault(text: &str) -> LineContentError {
+        parse_line(1, text).unwrap_err().error
     }
 
     #[test]
@@ -240,16 +240,16 @@ pub(crate) mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        assert!(matches!(fault("{}"), LineFault::Json(_)));
-        assert!(matches!(fault("[1]"), LineFault::Json(_)));
-        assert!(matches!(fault(r#"{"hex":"0"}"#), LineFault::Hex(_)));
-        assert!(matches!(fault(r#"{"hex":"zz"}"#), LineFault::Hex(_)));
-        assert!(matches!(fault(r#"{"hex":"ff"}"#), LineFault::Envelope(_)));
-        assert!(matches!(fault(r#"{"hex":"","expect_route":"moon"}"#), LineFault::Route(_)));
+        assert!(matches!(fault("{}"), LineContentError::Json(_)));
+        assert!(matches!(fault("[1]"), LineContentError::Json(_)));
+        assert!(matches!(fault(r#"{"hex":"0"}"#), LineContentError::Hex(_)));
+        assert!(matches!(fault(r#"{"hex":"zz"}"#), LineContentError::Hex(_)));
+        assert!(matches!(fault(r#"{"hex":"ff"}"#), LineContentError::Envelope(_)));
+        assert!(matches!(fault(r#"{"hex":"","expect_route":"moon"}"#), LineContentError::Route(_)));
         let short = r#"{"hex":"","expect_route":"node","transaction_hash":"00"}"#;
-        assert!(matches!(fault(short), LineFault::TransactionHash(_)));
+        assert!(matches!(fault(short), LineContentError::TransactionHash(_)));
         let negative = r#"{"hex":"","expect_route":"node","block_time":-1}"#;
-        assert!(matches!(fault(negative), LineFault::Json(_)));
+        assert!(matches!(fault(negative), LineContentError::Json(_)));
         let error = parse("\n{}").unwrap_err();
         assert_eq!(error.number, 2);
         assert!(error.to_string().starts_with("line 2: "), "{error}");

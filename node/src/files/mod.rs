@@ -1,9 +1,8 @@
-//! The files a node and its tools read and write: one format a file.
+//! The files that a node and its tools read and write; one module per format.
 //!
-//! - [`registry`] and [`rates`]: what a node is told of the network and of prices;
-//! - [`lines`] and [`chain`]: client envelopes as lines of JSON, and how those that belong to a
-//!   chain become its strands;
-//! - `deployment`: where the contracts are;
+//! - [`registry`] and [`rates`]: the nodes of the network, and the prices;
+//! - [`lines`] and [`chain`]: client envelopes as lines of JSON, and the chain strands made of them;
+//! - [`deployment`]: addresses of the contracts;
 //! - [`key`]: secret keys.
 
 pub mod chain;
@@ -18,57 +17,57 @@ use std::path::{Path, PathBuf};
 
 use crate::error::RunError;
 
-/// A file could not be used: which one, and what about it.
+/// The error of reading a file.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError<E> {
-    /// It could not be read.
+    /// The file cannot be read.
     #[error("{path}: {source}")]
     Read {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// It was read and is not what it should be.
-    #[error("{path}: {fault}")]
+    /// The content is wrong.
+    #[error("{path}: {error}")]
     Content {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong with it.
-        fault: E,
+        /// Error of the content.
+        error: E,
     },
 }
 
 impl<E: std::fmt::Display> From<FileError<E>> for RunError {
-    /// A file that is not there is another failure than one that is wrong.
+    /// Gives a missing file another kind than a wrong one.
     fn from(error: FileError<E>) -> Self {
         let absent = matches!(&error, FileError::Read { source, .. }
             if source.kind() == io::ErrorKind::NotFound);
         let text = match error {
             FileError::Read { path, source } => format!("{}: {source}", path.display()),
-            FileError::Content { path, fault } => format!("{}: {fault}", path.display()),
+            FileError::Content { path, error } => format!("{}: {error}", path.display()),
         };
         if absent { Self::not_found(text) } else { Self::failed(text) }
     }
 }
 
-/// Reads a whole text file and parses it.
+/// Reads and parses a text file.
 ///
 /// # Errors
-/// Names the file in either case.
+/// When the file cannot be read or parsed; the error names the file.
 pub fn read<T, E>(
     path: &Path,
     parse: impl FnOnce(&str) -> Result<T, E>,
 ) -> Result<T, FileError<E>> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| FileError::Read { path: path.to_owned(), source })?;
-    parse(&text).map_err(|fault| FileError::Content { path: path.to_owned(), fault })
+    parse(&text).map_err(|error| FileError::Content { path: path.to_owned(), error })
 }
 
-/// Writes a file so that whoever reads it finds the old content or the new, never a part.
+/// Replaces a file atomically: a reader finds the old content or the new, never a part.
 ///
 /// # Errors
-/// What the system said.
+/// Error of the operating system.
 pub fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");

@@ -1,4 +1,4 @@
-//! `rates.json`: the price list, with the fields that the rate registry's records have.
+//! `rates.json`: the rates, with the fields of the rate registry's records.
 //!
 //! `{"rates":[{"messageFee":100,"storageFee":200,"congestionFee":300,
 //! "targetRatePerMinute":6000,"startTime":0}]}`
@@ -10,15 +10,15 @@ use hawser_rules::fees::{Rate, RateTable, RateTableError};
 use hawser_storage::RateRow;
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// The file as it is written.
+/// Content of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RatesFile {
-    /// By start, ascending.
+    /// Records, ascending by start.
     pub rates: Vec<RateEntry>,
 }
 
-/// One record as it is written.
+/// One record of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct RateEntry {
@@ -34,14 +34,14 @@ pub struct RateEntry {
     /// Envelopes per minute above which congestion begins.
     #[serde(deserialize_with = "number_or_text")]
     pub target_rate_per_minute: u64,
-    /// Unix seconds.
+    /// Start, unix seconds.
     #[serde(deserialize_with = "number_or_text")]
     pub start_time: u64,
 }
 
 impl RateEntry {
-    /// The prices with which the network's contracts are first deployed; from the beginning of
-    /// time, so that every envelope has a price.
+    /// The first prices of a new deployment of the contracts. They start at 0, so that every envelope
+    /// has a price.
     pub const FIRST: Self = Self {
         message_fee: 100,
         storage_fee: 200,
@@ -51,22 +51,22 @@ impl RateEntry {
     };
 }
 
-/// Why a text is no price list.
+/// The error of a rates file.
 #[derive(Debug, thiserror::Error)]
-pub enum RatesFault {
-    /// It is no JSON of this form.
+pub enum RatesFileError {
+    /// The text is no JSON of this form.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
-    /// The records are no price list together.
+    /// The records do not form a rate table.
     #[error("{0}")]
     Table(#[from] RateTableError),
 }
 
-/// Reads the text of a rates file. The list never becomes stale.
+/// Parses the text of a rates file. The table is not confirmed as of any time.
 ///
 /// # Errors
-/// Says what is wrong.
-pub fn parse(text: &str) -> Result<RateTable, RatesFault> {
+/// When the text is wrong.
+pub fn parse(text: &str) -> Result<RateTable, RatesFileError> {
     let file: RatesFile = serde_json::from_str(text)?;
     let rates = file.rates.into_iter().map(|entry| Rate {
         start_unix_s: entry.start_time,
@@ -78,7 +78,7 @@ pub fn parse(text: &str) -> Result<RateTable, RatesFault> {
     Ok(RateTable::new(rates.collect(), None)?)
 }
 
-/// The price list as it is recorded beside the log.
+/// Returns the rows that record a rate table beside the log.
 #[must_use]
 pub fn rows(table: &RateTable) -> Vec<RateRow> {
     let row = |rate: &Rate| RateRow {
@@ -140,14 +140,14 @@ mod tests {
     #[test]
     fn what_is_no_price_list_is_refused() {
         let table = |starts| match parse(&text(starts)) {
-            Err(RatesFault::Table(error)) => error,
+            Err(RatesFileError::Table(error)) => error,
             other => panic!("{other:?}"),
         };
         assert_eq!(table(&[]), RateTableError::Empty);
         assert_eq!(table(&[4, 4]), RateTableError::NotAscending { index: 1 });
         for bad in ["-1", "1.5", "\"x\"", "null", "\"18446744073709551616\""] {
             let text = text(&[5]).replace(":200", &format!(":{bad}"));
-            assert!(matches!(parse(&text), Err(RatesFault::Json(_))), "{bad}");
+            assert!(matches!(parse(&text), Err(RatesFileError::Json(_))), "{bad}");
         }
         assert!(parse(&text(&[5]).replace("storageFee", "storagefee")).is_err());
     }

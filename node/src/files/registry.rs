@@ -1,4 +1,4 @@
-//! `registry.json`: the records of the node registry, with the fields that the contract has.
+//! `registry.json`: the node registry, with the fields of the contract's records.
 //!
 //! `{"nodes":[{"nodeId":100,"signer":"0x…","isCanonical":true,"signingPublicKey":"0x04…",
 //! "httpAddress":"http://127.0.0.1:5050","quicAddress":"127.0.0.1:5050"}]}`
@@ -11,121 +11,121 @@ use hawser_engine::ports::{NodeRecord, Registry};
 use hawser_proto::{Address, OriginatorId, PublicKey};
 use serde::{Deserialize, Serialize};
 
-/// The file as it is written.
+/// Content of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RegistryFile {
-    /// One record per node, in any order.
+    /// Records, one per node, in any order.
     pub nodes: Vec<NodeEntry>,
 }
 
-/// One record as it is written.
+/// One record of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct NodeEntry {
-    /// 100, 200, 300, …
+    /// Node id: 100, 200, 300, …
     pub node_id: u32,
-    /// The account of the node's key.
+    /// Address of the node's key.
     pub signer: String,
     /// Whether the node belongs to the canonical network.
     pub is_canonical: bool,
-    /// 65 bytes, uncompressed, hex.
+    /// Public key: 65 bytes, uncompressed, hex.
     pub signing_public_key: String,
-    /// `http://…` or `https://…`.
+    /// URL of the API, `http://…` or `https://…`.
     pub http_address: String,
-    /// `host:port`.
+    /// QUIC address, `host:port`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quic_address: Option<String>,
 }
 
-/// Why a text is no registry.
+/// The error of a registry file.
 #[derive(Debug, thiserror::Error)]
-pub enum RegistryFault {
-    /// It is no JSON of this form.
+pub enum RegistryFileError {
+    /// The text is no JSON of this form.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
-    /// A record cannot be taken.
-    #[error("node {node_id}: {fault}")]
+    /// A record is wrong.
+    #[error("node {node_id}: {error}")]
     Record {
-        /// The record's own id.
+        /// Id in the record.
         node_id: u32,
-        /// What is wrong with it.
-        fault: RecordFault,
+        /// Error of the record.
+        error: NodeEntryError,
     },
 }
 
-/// Why a record cannot be taken.
+/// The error of one record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RecordFault {
-    /// Ids of nodes begin at 100.
+pub enum NodeEntryError {
+    /// The id is below 100.
     #[error("ids below {} belong to chains", OriginatorId::FIRST_NODE)]
     NoNodeId,
-    /// Two records have the same id.
+    /// Another record has the same id.
     #[error("the id stands twice")]
     Repeated,
-    /// Two records have the same key: nobody could tell which of the two a node is.
+    /// Another record has the same key, so that a signature would name two nodes.
     #[error("another record has the same signingPublicKey")]
     SharedKey,
-    /// Not a point on the curve.
+    /// The public key is no point on the curve.
     #[error("signingPublicKey must be an uncompressed secp256k1 point: 0x04 and 64 bytes, hex")]
     PublicKey,
-    /// Not an account.
+    /// The signer is no address.
     #[error("signer must be an address of 20 bytes, hex")]
     Signer,
-    /// Account and key do not belong together.
+    /// The signer is not the address of the key.
     #[error("signer must be the address of signingPublicKey, which is {0}")]
     OtherSigner(Address),
-    /// Not a URL.
+    /// The API address is no URL.
     #[error("httpAddress must be http://host:port or https://host:port, and is {0:?}")]
     HttpAddress(String),
-    /// Not a host and a port.
+    /// The QUIC address is no host and port.
     #[error("quicAddress must be host:port, and is {0:?}")]
     QuicAddress(String),
 }
 
-/// Reads the text of a registry file.
+/// Parses the text of a registry file.
 ///
 /// # Errors
-/// Names the first record that is wrong.
-pub fn parse(text: &str) -> Result<Registry, RegistryFault> {
+/// The error of the first wrong record.
+pub fn parse(text: &str) -> Result<Registry, RegistryFileError> {
     let file: RegistryFile = serde_json::from_str(text)?;
     let mut records = Vec::with_capacity(file.nodes.len());
     let (mut ids, mut keys) = (BTreeSet::new(), BTreeSet::new());
     for entry in &file.nodes {
-        let fault = |fault| RegistryFault::Record { node_id: entry.node_id, fault };
-        let record = record(entry).map_err(fault)?;
+        let wrong = |error| RegistryFileError::Record { node_id: entry.node_id, error };
+        let record = record(entry).map_err(wrong)?;
         if !ids.insert(record.id) {
-            return Err(fault(RecordFault::Repeated));
+            return Err(wrong(NodeEntryError::Repeated));
         }
         if !keys.insert(record.public_key) {
-            return Err(fault(RecordFault::SharedKey));
+            return Err(wrong(NodeEntryError::SharedKey));
         }
         records.push(record);
     }
     Ok(records.into_iter().collect())
 }
 
-/// The record that belongs to a key.
+/// Returns the record with a public key.
 #[must_use]
 pub fn record_of<'a>(registry: &'a Registry, key: &PublicKey) -> Option<&'a NodeRecord> {
     registry.nodes().find(|record| record.public_key == *key)
 }
 
-fn record(entry: &NodeEntry) -> Result<NodeRecord, RecordFault> {
+fn record(entry: &NodeEntry) -> Result<NodeRecord, NodeEntryError> {
     let id = OriginatorId(entry.node_id);
     if !id.is_node() {
-        return Err(RecordFault::NoNodeId);
+        return Err(NodeEntryError::NoNodeId);
     }
-    let public_key = public_key(&entry.signing_public_key).ok_or(RecordFault::PublicKey)?;
-    let owner: Address = entry.signer.parse().map_err(|_| RecordFault::Signer)?;
+    let public_key = public_key(&entry.signing_public_key).ok_or(NodeEntryError::PublicKey)?;
+    let owner: Address = entry.signer.parse().map_err(|_| NodeEntryError::Signer)?;
     if owner != public_key.address() {
-        return Err(RecordFault::OtherSigner(public_key.address()));
+        return Err(NodeEntryError::OtherSigner(public_key.address()));
     }
     if !is_http(&entry.http_address) {
-        return Err(RecordFault::HttpAddress(entry.http_address.clone()));
+        return Err(NodeEntryError::HttpAddress(entry.http_address.clone()));
     }
     if let Some(quic) = entry.quic_address.as_ref().filter(|quic| !is_host_and_port(quic)) {
-        return Err(RecordFault::QuicAddress(quic.clone()));
+        return Err(NodeEntryError::QuicAddress(quic.clone()));
     }
     Ok(NodeRecord {
         id,
@@ -175,15 +175,15 @@ mod tests {
         }
     }
 
-    fn parse_entries(nodes: Vec<NodeEntry>) -> Result<Registry, RegistryFault> {
+    fn parse_entries(nodes: Vec<NodeEntry>) -> Result<Registry, RegistryFileError> {
         parse(&serde_json::to_string(&RegistryFile { nodes }).unwrap())
     }
 
-    fn fault_of(change: impl FnOnce(&mut NodeEntry)) -> RecordFault {
+    fn fault_of(change: impl FnOnce(&mut NodeEntry)) -> NodeEntryError {
         let mut entry = entry(100);
         change(&mut entry);
         match parse_entries(vec![entry]) {
-            Err(RegistryFault::Record { fault, .. }) => fault,
+            Err(RegistryFileError::Record { error, .. }) => error,
             other => panic!("{other:?}"),
         }
     }
@@ -204,18 +204,21 @@ mod tests {
 
     #[test]
     fn each_field_is_checked() {
-        assert_eq!(fault_of(|entry| entry.node_id = 99), RecordFault::NoNodeId);
-        assert_eq!(fault_of(|entry| entry.signer = "0x12".into()), RecordFault::Signer);
+        assert_eq!(fault_of(|entry| entry.node_id = 99), NodeEntryError::NoNodeId);
+        assert_eq!(fault_of(|entry| entry.signer = "0x12".into()), NodeEntryError::Signer);
         let other = entry(200).signer;
-        assert!(matches!(fault_of(|entry| entry.signer = other), RecordFault::OtherSigner(_)));
-        assert_eq!(fault_of(|entry| entry.signing_public_key.truncate(60)), RecordFault::PublicKey);
+        assert!(matches!(fault_of(|entry| entry.signer = other), NodeEntryError::OtherSigner(_)));
+        assert_eq!(
+            fault_of(|entry| entry.signing_public_key.truncate(60)),
+            NodeEntryError::PublicKey
+        );
         for address in ["127.0.0.1:5050", "ftp://a", "http://", ""] {
             let fault = fault_of(|entry| entry.http_address = address.into());
-            assert_eq!(fault, RecordFault::HttpAddress(address.into()));
+            assert_eq!(fault, NodeEntryError::HttpAddress(address.into()));
         }
         for address in ["host", ":5", "host:0", "host:70000"] {
             let fault = fault_of(|entry| entry.quic_address = Some(address.into()));
-            assert_eq!(fault, RecordFault::QuicAddress(address.into()));
+            assert_eq!(fault, NodeEntryError::QuicAddress(address.into()));
         }
     }
 
@@ -224,11 +227,11 @@ mod tests {
         let mut same_key = entry(100);
         same_key.node_id = 300;
         let fault = |entries| match parse_entries(entries) {
-            Err(RegistryFault::Record { node_id, fault }) => (node_id, fault),
+            Err(RegistryFileError::Record { node_id, error }) => (node_id, error),
             other => panic!("{other:?}"),
         };
-        assert_eq!(fault(vec![entry(100), entry(100)]), (100, RecordFault::Repeated));
-        assert_eq!(fault(vec![entry(100), same_key]), (300, RecordFault::SharedKey));
+        assert_eq!(fault(vec![entry(100), entry(100)]), (100, NodeEntryError::Repeated));
+        assert_eq!(fault(vec![entry(100), same_key]), (300, NodeEntryError::SharedKey));
     }
 
     #[test]

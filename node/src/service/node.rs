@@ -1,4 +1,4 @@
-//! A node at work: its parts in the order in which they start, and stop.
+//! A node at work: its parts in the order in which they start and stop.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,19 +18,20 @@ use tonic::service::Routes;
 
 use super::network::chains::RunningChains;
 use super::network::stand_in_files::FileWatcher;
-use super::open::{self, OpenNodeError, Opened};
+use super::open::{self, OpenNodeError, OpenedNode};
 use super::peers::Peers;
-use super::stop_signal::{End, Ends};
-use super::supervisor::Supervisor;
+use super::service_manager::ServiceManager;
+use super::stop_signal::{StopReason, StopSignals};
 use super::system::{self, Disk};
 use super::validation::HeldUpdates;
 use crate::error::RunError;
 use crate::settings::{NodeServiceSettings, StopSettings};
 
-/// How long what is left of the runtime may take after everything in order has ended.
+/// Time limit for tasks that are left when everything has stopped in order. A guess: they hold no
+/// state.
 const REST_MAX: Duration = Duration::from_secs(1);
 
-/// Why a node that has opened its database cannot be reached.
+/// The error of starting the listeners after the database was opened.
 #[derive(Debug, thiserror::Error)]
 enum ServeError {
     #[error(transparent)]
@@ -42,7 +43,7 @@ enum ServeError {
 }
 
 impl ServeError {
-    /// What to do, if that is known.
+    /// Returns advice for the operator; empty if there is none.
     fn hint(&self) -> &'static str {
         let in_use = |source: &std::io::Error| source.kind() == std::io::ErrorKind::AddrInUse;
         match self {
@@ -57,8 +58,7 @@ impl ServeError {
     }
 }
 
-/// Runs a node until something tells it to stop. `exit_with_parent`: the end of the standard input
-/// does.
+/// Runs a node until a signal stops it; with `exit_with_parent` also until its standard input ends.
 ///
 /// # Errors
 /// When it does not start, or does not stop in order.
@@ -71,29 +71,32 @@ pub fn run(config: NodeServiceSettings, exit_with_parent: bool) -> Result<(), Ru
 }
 
 async fn live(config: NodeServiceSettings, exit_with_parent: bool) -> Result<(), RunError> {
-    let mut ends = Ends::listen(exit_with_parent).map_err(RunError::failed)?;
+    let mut ends = StopSignals::listen(exit_with_parent).map_err(RunError::failed)?;
     let stop = config.stop;
     let Some(node) = start(config, &mut ends).await? else { return Ok(()) };
-    let supervisor = Supervisor::from_env();
-    supervisor.iter().for_each(Supervisor::ready);
+    let service_manager = ServiceManager::from_env();
+    service_manager.iter().for_each(ServiceManager::ready);
     let end = ends.next().await;
     match end {
-        End::Signal(name) => tracing::info!(signal = name, "stopping"),
-        End::Parent => tracing::info!("the parent has gone: stopping"),
+        StopReason::Signal(name) => tracing::info!(signal = name, "stopping"),
+        StopReason::Parent => tracing::info!("the parent has gone: stopping"),
     }
-    supervisor.iter().for_each(Supervisor::stopping);
+    service_manager.iter().for_each(ServiceManager::stopping);
     node.stop(stop, &mut ends).await
 }
 
-/// Starts a node; `None` when it was told to stop before it had. Then the process ends here and
-/// now: a rebuild cannot be interrupted, and begins anew at the next start.
-async fn start(config: NodeServiceSettings, ends: &mut Ends) -> Result<Option<Node>, RunError> {
+/// Starts a node. A signal before the end of the start ends the process at once: a rebuild cannot be
+/// interrupted, and begins anew at the next start.
+async fn start(
+    config: NodeServiceSettings,
+    ends: &mut StopSignals,
+) -> Result<Option<Node>, RunError> {
     let config = Arc::new(config);
     let opening = {
         let config = config.clone();
         tokio::task::spawn_blocking(move || open::open(&config))
     };
-    let opened: Result<Opened, OpenNodeError> = tokio::select! {
+    let opened: Result<OpenedNode, OpenNodeError> = tokio::select! {
         opened = opening => opened.expect("a panic ends the process"),
         end = ends.next() => {
             tracing::info!(?end, "told to stop before the node had started");
@@ -104,7 +107,7 @@ async fn start(config: NodeServiceSettings, ends: &mut Ends) -> Result<Option<No
     Ok(Some(Node::serve(opened?, &config).await.map_err(fail)?))
 }
 
-/// The parts, in the order in which they stop.
+/// The parts of a running node, in the order in which they stop.
 struct Node {
     api: ApiHandle,
     engine: Engine,
@@ -116,8 +119,8 @@ struct Node {
 }
 
 impl Node {
-    async fn serve(opened: Opened, config: &NodeServiceSettings) -> Result<Self, ServeError> {
-        let Opened { engine, threads, inputs, chains, wallets } = opened;
+    async fn serve(opened: OpenedNode, config: &NodeServiceSettings) -> Result<Self, ServeError> {
+        let OpenedNode { engine, threads, inputs, chains, wallets } = opened;
         let own = inputs.network.own;
         let chains = chains.start(&engine, inputs.network.clone());
         let peers = if config.sync {
@@ -134,7 +137,7 @@ impl Node {
         let wallets = wallets.start(Arc::new(HeldUpdates(engine.chain_appender())));
         let files = inputs.watch().map_err(ServeError::Files)?;
         match api.address() {
-            // Harnesses wait for exactly this line.
+            // Test harnesses and scripts wait for exactly this line.
             Some(address) => {
                 tracing::info!(port = address.port(), node_id = own.0, %address, "started api server");
             }
@@ -143,9 +146,9 @@ impl Node {
         Ok(Self { api, engine, threads, peers, files, chains, wallets })
     }
 
-    /// Stops everything in order; gives up at the second signal, or when it takes too long.
-    async fn stop(self, config: StopSettings, ends: &mut Ends) -> Result<(), RunError> {
-        let steps = Steps::default();
+    /// Stops everything in order. Exits with 1 at the second signal, or when the time is over.
+    async fn stop(self, config: StopSettings, ends: &mut StopSignals) -> Result<(), RunError> {
+        let steps = StopSteps::default();
         let late = Instant::now() + config.drain + config.grace;
         let why = tokio::select! {
             () = self.stop_in_order(config.drain, &steps) => {
@@ -161,7 +164,7 @@ impl Node {
         system::exit_now(1);
     }
 
-    async fn stop_in_order(self, drain: Duration, steps: &Steps) {
+    async fn stop_in_order(self, drain: Duration, steps: &StopSteps) {
         steps.run("calls and streams of clients", self.api.shutdown(drain)).await;
         self.engine.drain();
         let threads = self.threads;
@@ -200,7 +203,7 @@ async fn serve_api(
     hawser_api::start(settings, engine.clone(), peers).await
 }
 
-/// Lets other software ask for the judgements that this node makes of what is in envelopes.
+/// Offers this node's validation of payloads to other software, over gRPC.
 fn validation_service(wallets: Arc<Wallets>) -> ExtraService {
     const METHODS: [&str; 4] = [
         "/xmtp.mls_validation.v1.ValidationApi/ValidateGroupMessages",
@@ -220,8 +223,8 @@ fn validation_service(wallets: Arc<Wallets>) -> ExtraService {
     }
 }
 
-/// Leaves a database that opens at once. What fails here costs time at the next start and nothing
-/// else.
+/// Flushes the database, so that the next start need not replay the write-ahead log. A failure costs
+/// only that time.
 fn close(engine: &Engine) {
     let store = engine.store();
     if store.is_poisoned() {
@@ -236,14 +239,14 @@ async fn blocking(work: impl FnOnce() + Send + 'static) {
     tokio::task::spawn_blocking(work).await.expect("a panic ends the process");
 }
 
-/// The step that ends what asks contract wallets.
+/// Name of the step that ends queries of contract wallets.
 const WALLETS: &str = "questions to contract wallets";
 
-/// What has still to end.
+/// The steps of stopping that have not ended yet, for the log line about a forced stop.
 #[derive(Debug)]
-struct Steps(Mutex<Vec<&'static str>>);
+struct StopSteps(Mutex<Vec<&'static str>>);
 
-impl Default for Steps {
+impl Default for StopSteps {
     fn default() -> Self {
         Self(Mutex::new(vec![
             "calls and streams of clients",
@@ -257,7 +260,7 @@ impl Default for Steps {
     }
 }
 
-impl Steps {
+impl StopSteps {
     async fn run(&self, name: &'static str, step: impl Future<Output = ()>) {
         step.await;
         tracing::debug!(step = name, "ended");

@@ -15,32 +15,32 @@ use super::network::chains::Chains;
 use super::network::stand_in_files::{
     self, ChainAppendFileError, RatesError, StandInReader, WatchedFile,
 };
-use super::network::{NetworkState, RecordError, record_rates};
+use super::network::{NetworkState, RecordRatesError, record_rates};
 use super::ports::SystemClock;
 use super::projections;
 use super::settlement::ChainSetupError;
 use super::validation::{Identities, KeyPackages};
 use crate::error::RunError;
 use crate::files::chain::ChainFile;
-use crate::files::registry::{self, RegistryFault};
+use crate::files::registry::{self, RegistryFileError};
 use crate::files::{self, FileError};
 use crate::settings::{DatabaseSettings, NodeServiceSettings};
 
-/// Why a node does not start.
+/// The error of opening a node.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenNodeError {
     /// The registry cannot be used.
     #[error(transparent)]
-    Registry(#[from] FileError<RegistryFault>),
-    /// The registry does not know this node's key.
+    Registry(#[from] FileError<RegistryFileError>),
+    /// No record of the registry has this node's key.
     #[error(
         "no node of {registry} has the key of this node, which belongs to {address}: register \
          the node, or bring the key of a registered one"
     )]
     NotRegistered {
-        /// The file, or the contract.
+        /// Name of the file or contract.
         registry: String,
-        /// Whom the key belongs to.
+        /// Address of the key.
         address: Address,
     },
     /// The database cannot be opened.
@@ -49,12 +49,12 @@ pub enum OpenNodeError {
     /// The projections cannot be made anew.
     #[error("rebuilding the projections: {0}")]
     Rebuild(#[from] RebuildError),
-    /// The price list cannot be used.
+    /// The rates of a file cannot be used.
     #[error(transparent)]
     Rates(#[from] RatesError),
-    /// What the settlement chain says cannot be recorded.
+    /// The rates of the settlement chain cannot be recorded.
     #[error(transparent)]
-    Record(#[from] RecordError),
+    Record(#[from] RecordRatesError),
     /// The chain strands cannot be read.
     #[error(transparent)]
     Chain(#[from] ChainAppendFileError),
@@ -86,8 +86,8 @@ impl From<OpenNodeError> for RunError {
     }
 }
 
-/// An engine that is ready to be given sockets.
-pub(super) struct Opened {
+/// An engine on an open database, ready for listeners.
+pub(super) struct OpenedNode {
     pub(super) engine: Engine,
     pub(super) threads: PublisherThreads,
     pub(super) inputs: StandInReader,
@@ -95,13 +95,12 @@ pub(super) struct Opened {
     pub(super) wallets: Arc<Wallets>,
 }
 
-/// Opens the database and starts the engine on it. Blocks: on the disk and the network, and for as
-/// long as a rebuild or a long chain file takes. To be called on a thread of a tokio runtime that
-/// may block.
+/// Opens the database and starts the engine on it. Blocks on disk and network, and for as long as a
+/// rebuild or a long chain file takes. Must be called on a blocking thread of a tokio runtime.
 ///
 /// # Errors
-/// Says what is missing or wrong.
-pub(super) fn open(config: &NodeServiceSettings) -> Result<Opened, OpenNodeError> {
+/// When registry, rates, database or chains cannot be used.
+pub(super) fn open(config: &NodeServiceSettings) -> Result<OpenedNode, OpenNodeError> {
     let chains = Handle::current().block_on(Chains::reach(config))?;
     let registry_file = config.files.registry.as_deref().map(WatchedFile::new);
     let registry = first_registry(config, &chains)?;
@@ -136,7 +135,7 @@ pub(super) fn open(config: &NodeServiceSettings) -> Result<Opened, OpenNodeError
         chain,
         chain_error: String::new(),
     };
-    Ok(Opened { engine, threads, inputs, chains, wallets })
+    Ok(OpenedNode { engine, threads, inputs, chains, wallets })
 }
 
 fn first_registry(
@@ -163,7 +162,7 @@ fn first_rates(
     }
 }
 
-/// Why what no file stands for was read from a chain.
+/// Message for a list that neither a file nor a chain gives.
 const SOURCES: &str = "the settings require a file or a chain";
 
 fn own_record<'a>(
@@ -217,7 +216,7 @@ fn start_engine(
     Engine::start(key.clone(), settings, ports, store)
 }
 
-/// Brings the chain strands up to the file's end before anybody reads them.
+/// Appends the chain file to its end, so that the first reader already sees all of it.
 fn read_chain(
     config: &NodeServiceSettings,
     engine: &Engine,

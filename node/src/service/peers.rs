@@ -1,4 +1,4 @@
-//! The QUIC endpoint as it runs, and what the API shows of it.
+//! The QUIC endpoint, and its status for the API.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,12 +12,12 @@ use hawser_proto::{Cursor, OriginatorId};
 
 /// The transport and the tasks behind it.
 pub(super) struct Peers {
-    view: Arc<View>,
+    view: Arc<PeerStatusView>,
     tasks: ReplicationTasks,
 }
 
-/// What can be seen of the transport while it runs.
-pub(super) struct View {
+/// Reads the status of transport and replication.
+pub(super) struct PeerStatusView {
     engine: Engine,
     replication: Replication,
     /// `None` once it has been shut down.
@@ -25,8 +25,7 @@ pub(super) struct View {
 }
 
 impl Peers {
-    /// Listens for peers, dials them, and follows their strands. To be called within a tokio
-    /// runtime.
+    /// Starts listening, dialling and following strands. Needs a tokio runtime.
     ///
     /// # Errors
     /// When the address cannot be listened on.
@@ -36,16 +35,16 @@ impl Peers {
         let endpoint = Endpoint::start(settings, registry, replication.clone())?;
         tracing::info!(address = %endpoint.local_addr(), "listening for peers over QUIC");
         let endpoint = Mutex::new(Some(endpoint));
-        let view = Arc::new(View { engine: engine.clone(), replication, endpoint });
+        let view = Arc::new(PeerStatusView { engine: engine.clone(), replication, endpoint });
         Ok(Self { view, tasks })
     }
 
-    /// What the API shows.
+    /// Returns the status view for the API.
     pub(super) fn view(&self) -> Arc<dyn PeerView> {
         self.view.clone()
     }
 
-    /// Tells every peer that this node stops, and ends.
+    /// Closes the connections to all peers, and ends the tasks.
     pub(super) async fn stop(self) {
         let endpoint = self.view.take();
         if let Some(endpoint) = endpoint {
@@ -55,7 +54,7 @@ impl Peers {
     }
 }
 
-impl View {
+impl PeerStatusView {
     fn take(&self) -> Option<Endpoint> {
         self.endpoint.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -66,7 +65,7 @@ impl View {
     }
 }
 
-impl PeerView for View {
+impl PeerView for PeerStatusView {
     fn peers(&self) -> Vec<PeerState> {
         let (connected, mut failures) =
             self.with_endpoint(|endpoint| (endpoint.peers(), endpoint.failures()));

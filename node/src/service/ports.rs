@@ -1,4 +1,4 @@
-//! What the engine wants to know of the world at every moment: the time.
+//! The engine's clock.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,5 +1,5 @@
-//! What the service manager is told, if one asks: that the node is ready, that it lives, and that
-//! it stops. systemd names a datagram socket in the environment (sd_notify(3)).
+//! Messages to the service manager: ready, alive, stopping. systemd names a datagram socket for them
+//! in the environment (sd_notify(3)).
 
 use std::ffi::OsStr;
 use std::io;
@@ -10,18 +10,19 @@ use std::time::Duration;
 
 /// The service manager. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Supervisor(Arc<Socket>);
+pub(super) struct ServiceManager(Arc<Socket>);
 
 #[derive(Debug)]
 struct Socket {
     socket: UnixDatagram,
     address: SocketAddr,
-    /// How often it wants to hear that the node lives.
+    /// Interval of the alive messages, if the manager wants them.
     watchdog: Option<Duration>,
 }
 
-impl Supervisor {
-    /// `None` if nobody asks. What cannot be understood is logged, and nobody is told anything.
+impl ServiceManager {
+    /// Reads the socket from the environment. Returns `None` if there is none, or if it cannot be
+    /// used, which is logged.
     pub(super) fn from_env() -> Option<Self> {
         let name = std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty())?;
         let text = |name| std::env::var(name).ok();
@@ -45,21 +46,21 @@ impl Supervisor {
         Ok(Self(Arc::new(Socket { socket, address, watchdog })))
     }
 
-    /// The node serves. From now on the manager also hears that tasks still turn, if it wants to.
-    /// To be called within a tokio runtime.
+    /// Reports readiness, and from now on regularly that tasks still run, if the manager wants it.
+    /// Needs a tokio runtime.
     pub(super) fn ready(&self) {
         self.tell("READY=1");
         let Some(every) = self.0.watchdog else { return };
-        let supervisor = self.clone();
+        let service_manager = self.clone();
         tokio::spawn(async move {
             loop {
-                supervisor.tell("WATCHDOG=1");
+                service_manager.tell("WATCHDOG=1");
                 tokio::time::sleep(every).await;
             }
         });
     }
 
-    /// The node was told to stop.
+    /// Reports that the process is stopping.
     pub(super) fn stopping(&self) {
         self.tell("STOPPING=1");
     }
@@ -72,8 +73,8 @@ impl Supervisor {
     }
 }
 
-/// Half the time after which the manager takes this process for dead; `None` if it does not watch
-/// it.
+/// Returns half the time after which the manager considers this process dead; `None` if it does not
+/// watch it.
 fn watchdog(usec: Option<String>, pid: Option<String>, own: u32) -> Option<Duration> {
     let is_own = pid.is_none_or(|pid| pid.parse() == Ok(own));
     let usec: u64 = usec?.parse().ok()?;
@@ -96,13 +97,13 @@ mod tests {
         let path = folder.path().join("notify");
         let manager = UnixDatagram::bind(&path).unwrap();
         let every = Duration::from_millis(1);
-        let supervisor = Supervisor::at(path.as_os_str(), Some(every)).unwrap();
-        supervisor.ready();
+        let service_manager = ServiceManager::at(path.as_os_str(), Some(every)).unwrap();
+        service_manager.ready();
         assert_eq!(heard(&manager), "READY=1");
         assert_eq!(heard(&manager), "WATCHDOG=1");
         assert_eq!(heard(&manager), "WATCHDOG=1");
         drop(manager);
-        supervisor.stopping(); // nobody listens any more, and that does no harm
+        service_manager.stopping(); // nobody listens any more, and that does no harm
     }
 
     #[test]
@@ -112,8 +113,8 @@ mod tests {
         let name = format!("hawser-test-{}", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
         let manager = UnixDatagram::bind_addr(&address).unwrap();
-        let supervisor = Supervisor::at(OsStr::new(&format!("@{name}")), None).unwrap();
-        supervisor.stopping();
+        let service_manager = ServiceManager::at(OsStr::new(&format!("@{name}")), None).unwrap();
+        service_manager.stopping();
         assert_eq!(heard(&manager), "STOPPING=1");
     }
 

@@ -1,4 +1,4 @@
-//! What tells a node to stop: signals, or the end of its parent.
+//! Reasons to stop a process: signals, or the end of its parent.
 
 use std::io::{self, Read as _};
 use std::time::{Duration, Instant};
@@ -6,34 +6,34 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-/// Whoever sends a signal to a process and to its group, as timeout(1) does, sends it twice. What
-/// comes again within this time is the same signal.
+/// A signal that comes again within this time is the same one. timeout(1), for example, signals a
+/// process and its group, so that the process hears it twice. A guess.
 const SAME_WITHIN: Duration = Duration::from_millis(500);
 
 /// A reason to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub enum StopReason {
     /// One of INT, TERM, HUP and QUIT.
     Signal(&'static str),
-    /// The standard input has ended, and with it whoever started this node.
+    /// The standard input has ended, so the parent process has.
     Parent,
 }
 
-/// Hears every reason to stop.
+/// Receives every reason to stop.
 #[derive(Debug)]
-pub struct Ends {
-    receiver: mpsc::Receiver<End>,
+pub struct StopSignals {
+    receiver: mpsc::Receiver<StopReason>,
     last: Last,
 }
 
-/// The reason that was heard last.
+/// The last reason, for recognising its repetition.
 #[derive(Debug, Default)]
-struct Last(Option<(End, Instant)>);
+struct Last(Option<(StopReason, Instant)>);
 
 impl Last {
-    /// Whether this is another one, and not the same once more.
-    fn is_new(&mut self, end: End, now: Instant) -> bool {
-        let same = |(last, at): (End, Instant)| {
+    /// Records a reason. Returns false if it repeats the last one within [`SAME_WITHIN`].
+    fn record(&mut self, end: StopReason, now: Instant) -> bool {
+        let same = |(last, at): (StopReason, Instant)| {
             last == end && now.saturating_duration_since(at) < SAME_WITHIN
         };
         let is_new = !self.0.is_some_and(same);
@@ -44,12 +44,12 @@ impl Last {
     }
 }
 
-impl Ends {
-    /// Listens from now on, so that no signal ends the process by itself any more. To be called
-    /// within a tokio runtime. `parent`: the end of the standard input counts as well.
+impl StopSignals {
+    /// Takes over the signals, so that none ends the process by itself. With `parent`, the end of the
+    /// standard input counts as well. Needs a tokio runtime.
     ///
     /// # Errors
-    /// When the system takes no handler.
+    /// When the system accepts no handler.
     pub fn listen(parent: bool) -> io::Result<Self> {
         let (sender, receiver) = mpsc::channel(8);
         let kinds = [
@@ -63,8 +63,8 @@ impl Ends {
             let sender = sender.clone();
             tokio::spawn(async move {
                 while signals.recv().await.is_some() {
-                    // What does not fit is one of many that say the same.
-                    let _ = sender.try_send(End::Signal(name));
+                    // A full queue already holds reasons enough.
+                    let _ = sender.try_send(StopReason::Signal(name));
                 }
             });
         }
@@ -74,33 +74,34 @@ impl Ends {
         Ok(Self { receiver, last: Last::default() })
     }
 
-    /// The next reason. A signal that comes twice at once is one.
-    pub async fn next(&mut self) -> End {
+    /// Waits for the next reason. A signal that comes twice at once counts once.
+    pub async fn next(&mut self) -> StopReason {
         while let Some(end) = self.receiver.recv().await {
-            if self.last.is_new(end, Instant::now()) {
+            if self.last.record(end, Instant::now()) {
                 return end;
             }
         }
         std::future::pending().await
     }
 
-    /// The next signal. The parent's end does not count: it may come together with one signal.
+    /// Waits for the next signal. The end of the parent does not count, because it may accompany the
+    /// first signal.
     pub async fn next_signal(&mut self) -> &'static str {
         loop {
-            if let End::Signal(name) = self.next().await {
+            if let StopReason::Signal(name) = self.next().await {
                 return name;
             }
         }
     }
 }
 
-/// A thread of its own: reading the standard input cannot be interrupted.
-fn watch_parent(sender: mpsc::Sender<End>) -> io::Result<()> {
+/// Watches the standard input on a thread of its own, because reading it cannot be interrupted.
+fn watch_parent(sender: mpsc::Sender<StopReason>) -> io::Result<()> {
     let watch = move || {
         let mut buffer = [0; 64];
         // What is written there does not matter.
         while io::stdin().read(&mut buffer).is_ok_and(|len| len > 0) {}
-        let _ = sender.blocking_send(End::Parent);
+        let _ = sender.blocking_send(StopReason::Parent);
     };
     std::thread::Builder::new().name("parent".into()).spawn(watch).map(|_| ())
 }
@@ -112,13 +113,13 @@ mod tests {
     #[test]
     fn a_signal_that_comes_twice_at_once_is_one() {
         let (mut last, start) = (Last::default(), Instant::now());
-        let mut is_new = |end, after_ms| last.is_new(end, start + Duration::from_millis(after_ms));
-        let (term, int) = (End::Signal("SIGTERM"), End::Signal("SIGINT"));
+        let mut is_new = |end, after_ms| last.record(end, start + Duration::from_millis(after_ms));
+        let (term, int) = (StopReason::Signal("SIGTERM"), StopReason::Signal("SIGINT"));
         assert!(is_new(term, 0));
         assert!(!is_new(term, 1));
         assert!(!is_new(term, 499));
         assert!(is_new(int, 499), "another one");
         assert!(is_new(int, 1000), "again, and later");
-        assert!(is_new(End::Parent, 1000));
+        assert!(is_new(StopReason::Parent, 1000));
     }
 }

@@ -1,6 +1,5 @@
-//! What only the operating system can tell or do: open files, room on a disk, ending at once.
-//!
-//! The standard library has none of it, so this file calls libc.
+//! Calls of the operating system that the standard library lacks: the limit of open files, free
+//! space on a disk, and ending at once. They go through libc.
 
 use std::ffi::CString;
 use std::io;
@@ -9,24 +8,25 @@ use std::path::{Path, PathBuf};
 
 use hawser_api::{DiskSpace, DiskView};
 
-/// A node with many streams and table files needs this many open files at least.
+/// The fewest open files that a process must be allowed. A guess: a node opens one for each stream
+/// and each table file.
 pub(super) const OPEN_FILES_MIN: u64 = 4096;
 
-/// The process may not open enough files.
+/// The process is not allowed to open enough files.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "only {allowed} files may be open at once, and at least {OPEN_FILES_MIN} are needed: raise \
      the limit (ulimit -n, LimitNOFILE=)"
 )]
-pub(super) struct TooFewFiles {
+pub(super) struct FileLimitError {
     allowed: u64,
 }
 
-/// Raises the limit of open files as far as allowed.
+/// Raises the limit of open files to the hard limit.
 ///
 /// # Errors
-/// When it stays below what a node needs.
-pub(super) fn require_open_files() -> Result<(), TooFewFiles> {
+/// When the limit stays below [`OPEN_FILES_MIN`].
+pub(super) fn require_open_files() -> Result<(), FileLimitError> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     #[expect(unsafe_code, reason = "the standard library has no limits")]
     // SAFETY: `limit` is a valid rlimit for the length of the call, which keeps no pointer.
@@ -45,12 +45,12 @@ pub(super) fn require_open_files() -> Result<(), TooFewFiles> {
         }
     }
     if limit.rlim_cur < OPEN_FILES_MIN {
-        return Err(TooFewFiles { allowed: limit.rlim_cur });
+        return Err(FileLimitError { allowed: limit.rlim_cur });
     }
     Ok(())
 }
 
-/// The disk on which a folder lies.
+/// The disk that holds a folder.
 #[derive(Debug, Clone)]
 pub(super) struct Disk(pub(super) PathBuf);
 
@@ -76,7 +76,7 @@ fn space_of(path: &Path) -> io::Result<DiskSpace> {
     Ok(DiskSpace { free_bytes: bytes(stat.f_bavail), total_bytes: bytes(stat.f_blocks) })
 }
 
-/// Ends the process without waiting for anything, not even for the destructors of libraries, which
+/// StopSignals the process without waiting for anything, not even for the destructors of libraries, which
 /// threads that are still at work may be using.
 pub(super) fn exit_now(code: u8) -> ! {
     #[expect(unsafe_code, reason = "std::process::exit runs destructors")]

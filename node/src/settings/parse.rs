@@ -1,11 +1,15 @@
-//! What values of settings look like. Each function returns `None` for a text of another form;
-//! the setting says what was expected.
+//! Parsers of setting values. Each returns `None` for a text of another form; the setting describes
+//! the expected form.
+//!
+//! Durations are parsed here and not with `humantime`: flags and environments made for the reference
+//! implementation use Go's notation (`1.5h`, `.5s`, `2m0.25s`, `µs`), which `humantime` refuses, while
+//! it takes forms that Go refuses (`5min`, `1d`, `1 s`). A property test holds the parser.
 
 use std::time::Duration;
 
 use tracing::Level;
 
-/// `true` and `false`, as Go programs read them.
+/// Parses `true` and `false` as Go's `strconv.ParseBool` does, in any case.
 pub(super) fn switch(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "t" | "1" => Some(true),
@@ -14,12 +18,12 @@ pub(super) fn switch(text: &str) -> Option<bool> {
     }
 }
 
-/// A port that can be written down.
+/// Parses a port above 0.
 pub(super) fn port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|port| *port > 0)
 }
 
-/// A level by its name. The reference's levels above ERROR count as ERROR.
+/// Parses a log level. The reference's levels above ERROR count as ERROR.
 pub(super) fn level(text: &str) -> Option<Level> {
     Some(match text.to_ascii_uppercase().as_str() {
         "TRACE" => Level::TRACE,
@@ -31,13 +35,13 @@ pub(super) fn level(text: &str) -> Option<Level> {
     })
 }
 
-/// The name of a network.
+/// Parses the name of a network.
 pub(super) fn network(text: &str) -> Option<String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     ((1..=64).contains(&text.len()) && text.chars().all(allowed)).then(|| text.to_owned())
 }
 
-/// Pairs of chain id and URL: `8453=https://…,1=https://…`.
+/// Parses pairs of chain id and URL: `8453=https://…,1=https://…`.
 pub(super) fn chain_urls(text: &str) -> Option<Vec<(u64, String)>> {
     let pair = |pair: &str| {
         let (id, url) = pair.trim().split_once('=')?;
@@ -48,7 +52,8 @@ pub(super) fn chain_urls(text: &str) -> Option<Vec<(u64, String)>> {
     text.split(',').map(pair).collect()
 }
 
-/// Go's notation: numbers with units, one after the other. `0` needs no unit.
+/// Parses a duration in Go's notation: numbers with units, one after the other. `0` needs no unit.
+/// Signs are refused, and fractions of a nanosecond are dropped.
 pub fn duration(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
@@ -81,7 +86,8 @@ fn unit_ns(unit: &str) -> Option<u128> {
     })
 }
 
-/// A decimal number of units. What is finer than a nanosecond is dropped.
+/// Returns a decimal number of units in nanoseconds; finer parts are dropped. Bounds the digits, so
+/// that the arithmetic cannot overflow silently.
 fn scaled(number: &str, unit_ns: u128) -> Option<u128> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if (whole.is_empty() && fraction.is_empty()) || number.len() > 30 {

@@ -18,7 +18,7 @@ fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
 }
 
-/// What is required, in the environment, and more.
+/// Reads the required settings, with more flags and variables.
 fn read(
     flags: &[(&str, &str)],
     env: &[(&str, &str)],

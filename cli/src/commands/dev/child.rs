@@ -27,7 +27,7 @@ const LAST_LINES: usize = 20;
 
 /// Which process of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Who {
+pub(super) enum ProcessName {
     /// Where clients connect.
     Gateway,
     /// The node of this id.
@@ -36,7 +36,7 @@ pub(super) enum Who {
     Chains,
 }
 
-impl Who {
+impl ProcessName {
     /// The node's id, if it is a node.
     pub(super) fn node_id(self) -> Option<u32> {
         match self {
@@ -60,7 +60,7 @@ impl Who {
     }
 }
 
-impl fmt::Display for Who {
+impl fmt::Display for ProcessName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Gateway => f.write_str("gateway"),
@@ -79,16 +79,16 @@ pub(super) struct CommandLine {
 
 /// Something that happened to a process.
 #[derive(Debug)]
-pub(super) enum Event {
+pub(super) enum ProcessEvent {
     /// A line of its log that a person should see.
-    Said { who: Who, line: String },
+    LogLine { who: ProcessName, line: String },
     /// Its process has ended.
-    Ended { who: Who, status: io::Result<ExitStatus> },
+    Ended { who: ProcessName, status: io::Result<ExitStatus> },
 }
 
 /// What the processes are told, all at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Order {
+pub(super) enum ProcessOrder {
     Run,
     /// Those of this stage, and of those before it.
     Stop(Stage),
@@ -107,8 +107,8 @@ impl Stage {
     pub(super) const ALL: [Self; 3] = [Self::Gateway, Self::Nodes, Self::Chains];
 }
 
-impl Order {
-    fn ends(self, who: Who) -> bool {
+impl ProcessOrder {
+    fn ends(self, who: ProcessName) -> bool {
         match self {
             Self::Run => false,
             Self::Stop(stage) => who.stage() <= stage,
@@ -119,7 +119,7 @@ impl Order {
 
 /// Where nodes and gateway learn of the network.
 #[derive(Debug, Clone)]
-pub(super) enum World {
+pub(super) enum NetworkSource {
     /// From both chains.
     Chains,
     /// From registry and price list in the folder, and this file instead of the app chain.
@@ -128,8 +128,8 @@ pub(super) enum World {
 
 /// A running process. It is killed when the program ends without stopping it.
 #[derive(Debug)]
-pub(super) struct Child {
-    pub(super) who: Who,
+pub(super) struct ChildProcess {
+    pub(super) who: ProcessName,
     pub(super) pid: u32,
     pub(super) command: CommandLine,
     last_lines: Arc<Mutex<VecDeque<String>>>,
@@ -169,16 +169,16 @@ impl CommandLine {
         folder: &Folder,
         ports: Ports,
         shared: SharedPorts,
-        world: &World,
+        source: &NetworkSource,
     ) -> Self {
         let node = folder.node(ports.node_id);
         let mut line = Self::new(program, &["node"]);
         line.add("network", "hawser-dev");
         line.add_path("data-dir", &node.data_dir);
         line.add_path("signer.private-key-file", &node.key_file);
-        match world {
-            World::Chains => line.add_chains(folder, shared),
-            World::Files(chain_file) => {
+        match source {
+            NetworkSource::Chains => line.add_chains(folder, shared),
+            NetworkSource::Files(chain_file) => {
                 line.add_path("registry-file", &folder.registry());
                 line.add_path("rates-file", &folder.rates());
                 line.add_path("chain-file", chain_file);
@@ -257,7 +257,7 @@ fn quoted(text: &str) -> String {
     }
 }
 
-impl Child {
+impl ChildProcess {
     /// Starts the process. It ends when this one does, however that ends: it watches the pipe to
     /// it.
     ///
@@ -265,10 +265,10 @@ impl Child {
     /// When the system starts no process, or the log cannot be written.
     pub(super) async fn start(
         command: CommandLine,
-        who: Who,
+        who: ProcessName,
         log_file: &Path,
-        orders: watch::Receiver<Order>,
-        events: mpsc::Sender<Event>,
+        orders: watch::Receiver<ProcessOrder>,
+        events: mpsc::Sender<ProcessEvent>,
     ) -> io::Result<Self> {
         // It writes its log itself: it goes on when nobody here reads it any more.
         let log = std::fs::File::options().create(true).append(true).open(log_file)?;
@@ -303,7 +303,7 @@ impl Child {
             // What it said last comes before its end.
             drop(ended);
             let _ = followed.await;
-            let _ = events.send(Event::Ended { who, status }).await;
+            let _ = events.send(ProcessEvent::Ended { who, status }).await;
         });
         Ok(Self { who, pid, command, last_lines })
     }
@@ -328,10 +328,10 @@ fn without_settings(process: &mut Command) {
 
 /// Waits until the process has ended, by itself or as ordered.
 async fn keep(
-    who: Who,
+    who: ProcessName,
     mut process: tokio::process::Child,
     input: ChildStdin,
-    mut orders: watch::Receiver<Order>,
+    mut orders: watch::Receiver<ProcessOrder>,
 ) -> io::Result<ExitStatus> {
     tokio::select! {
         status = process.wait() => return status,
@@ -344,7 +344,7 @@ async fn keep(
                 return status;
             }
         }
-        _ = orders.wait_for(|order| *order == Order::Kill) => {}
+        _ = orders.wait_for(|order| *order == ProcessOrder::Kill) => {}
     }
     process.kill().await?;
     process.wait().await
@@ -352,12 +352,12 @@ async fn keep(
 
 /// Reads the log of a process as it grows, and passes on what a person should see.
 struct LogFollower {
-    who: Who,
+    who: ProcessName,
     reader: BufReader<File>,
     /// The line that has no end yet.
     line: Vec<u8>,
     last_lines: Arc<Mutex<VecDeque<String>>>,
-    events: mpsc::Sender<Event>,
+    events: mpsc::Sender<ProcessEvent>,
 }
 
 impl LogFollower {
@@ -386,7 +386,7 @@ impl LogFollower {
         let text = String::from_utf8_lossy(&self.line).trim_end().to_owned();
         self.line.clear();
         if is_important(&text) {
-            let event = Event::Said { who: self.who, line: text.clone() };
+            let event = ProcessEvent::LogLine { who: self.who, line: text.clone() };
             let _ = self.events.send(event).await;
         }
         let mut lines = self.last_lines.lock().unwrap_or_else(PoisonError::into_inner);

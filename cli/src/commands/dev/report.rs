@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::child::{Child, Who};
+use super::child::{ChildProcess, ProcessName};
 use crate::network_file::{NetworkChain, NetworkFile, NetworkNode};
 use crate::output::{self, Reporter};
 
@@ -15,26 +15,26 @@ pub(super) fn starting(reporter: Reporter, nodes: usize, folder: &Path) {
     );
 }
 
-pub(super) fn waiting(reporter: Reporter, who: Who, why: &str) {
+pub(super) fn waiting(reporter: Reporter, who: ProcessName, why: &str) {
     reporter.event(
         || format!("still waiting for {}: {why}", named(who)),
         || event("waiting", who, json!({ "reason": why })),
     );
 }
 
-pub(super) fn ready(reporter: Reporter, network: &NetworkFile, args: &Hints<'_>) {
+pub(super) fn ready(reporter: Reporter, network: &NetworkFile, args: &StartHints<'_>) {
     reporter.event(
         || ready_text(network, args),
         || json!({ "event": "ready", "network_file": args.network_file, "network": network }),
     );
 }
 
-pub(super) fn log_line(reporter: Reporter, who: Who, line: &str) {
+pub(super) fn log_line(reporter: Reporter, who: ProcessName, line: &str) {
     reporter.event(|| format!("{who} | {line}"), || event("log", who, json!({ "line": line })));
 }
 
 /// Reports a process that ended without an order; `left` nodes go on.
-pub(super) fn lost(reporter: Reporter, child: &Child, status: &str, left: usize) {
+pub(super) fn lost(reporter: Reporter, child: &ChildProcess, status: &str, left: usize) {
     let (who, pid, command) = (child.who, child.pid, &child.command);
     let others = match left {
         0 => "no node is running any more".to_owned(),
@@ -61,22 +61,22 @@ pub(super) fn stopping(reporter: Reporter) {
     reporter.event(|| "stopping everything".to_owned(), || json!({ "event": "stopping" }));
 }
 
-pub(super) fn stopped(reporter: Reporter, who: Who, status: &str) {
+pub(super) fn stopped(reporter: Reporter, who: ProcessName, status: &str) {
     reporter.event(
         || format!("{}: ended, {status}", named(who)),
         || event("stopped", who, json!({ "status": status })),
     );
 }
-fn named(who: Who) -> String {
+fn named(who: ProcessName) -> String {
     match who {
-        Who::Chains => "the chains".to_owned(),
-        Who::Gateway => "the gateway".to_owned(),
-        Who::Node(_) => who.to_string(),
+        ProcessName::Chains => "the chains".to_owned(),
+        ProcessName::Gateway => "the gateway".to_owned(),
+        ProcessName::Node(_) => who.to_string(),
     }
 }
 
 /// Returns an event of one process. `node_id` is null for the gateway and the chains.
-fn event(name: &str, who: Who, more: Value) -> Value {
+fn event(name: &str, who: ProcessName, more: Value) -> Value {
     let mut event = json!({ "event": name, "process": who.to_string(), "node_id": who.node_id() });
     if let (Value::Object(event), Value::Object(more)) = (&mut event, more) {
         event.extend(more);
@@ -101,13 +101,13 @@ fn shared_lines(network: &NetworkFile) -> Vec<String> {
 
 /// Paths for the commands that are suggested at the start.
 #[derive(Debug)]
-pub(super) struct Hints<'a> {
+pub(super) struct StartHints<'a> {
     pub(super) data_dir: &'a Path,
     pub(super) network_file: &'a Path,
     pub(super) chain_file: Option<&'a Path>,
 }
 
-fn ready_text(network: &NetworkFile, hints: &Hints<'_>) -> String {
+fn ready_text(network: &NetworkFile, hints: &StartHints<'_>) -> String {
     let mut lines = vec![String::new()];
     let row = |node: &NetworkNode| {
         format!(

@@ -10,17 +10,18 @@ use hawser_node::error::RunError;
 use hawser_node::files::key;
 
 /// Variables that hold a key: the name of its file, and the key itself.
-pub(crate) struct Names {
+pub(crate) struct KeyVariables {
     file: &'static str,
     text: &'static str,
 }
 
 /// Whoever sends a transaction.
-pub(crate) const SENDER: &[Names] = &[Names { file: "HAWSER_KEY_FILE", text: "HAWSER_KEY" }];
+pub(crate) const SENDER: &[KeyVariables] =
+    &[KeyVariables { file: "HAWSER_KEY_FILE", text: "HAWSER_KEY" }];
 /// The same, or the gateway's key as the services have it.
-pub(crate) const PAYER: &[Names] = &[
-    Names { file: "HAWSER_KEY_FILE", text: "HAWSER_KEY" },
-    Names { file: "XMTPD_PAYER_PRIVATE_KEY_FILE", text: "XMTPD_PAYER_PRIVATE_KEY" },
+pub(crate) const PAYER: &[KeyVariables] = &[
+    KeyVariables { file: "HAWSER_KEY_FILE", text: "HAWSER_KEY" },
+    KeyVariables { file: "XMTPD_PAYER_PRIVATE_KEY_FILE", text: "XMTPD_PAYER_PRIVATE_KEY" },
 ];
 
 /// The key from the file, or else from the first of the variables that is set.
@@ -29,7 +30,7 @@ pub(crate) const PAYER: &[Names] = &[
 /// When what was given is no key, or others can read the file.
 pub(crate) fn signer(
     file: Option<&Path>,
-    names: &[Names],
+    names: &[KeyVariables],
 ) -> Result<Option<PrivateKeySigner>, RunError> {
     if let Some(file) = file {
         return from_file(file).map(Some);

@@ -10,6 +10,6 @@ mod session;
 mod show;
 
 pub(super) use key::{PAYER, SENDER, read as read_key, signer};
-pub(super) use network::{Reach, connect};
+pub(super) use network::{ChainsNeeded, connect};
 pub(super) use session::Session;
 pub(super) use show::Fields;

@@ -10,7 +10,7 @@ use crate::args::onchain::NetworkArgs;
 
 /// Which chains a command talks to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reach {
+pub(crate) enum ChainsNeeded {
     /// The settlement chain.
     Settlement,
     /// That, and the app chain if its URL was given.
@@ -21,15 +21,15 @@ pub(crate) enum Reach {
 ///
 /// # Errors
 /// Everything that is wrong with what was given, together; or why a chain was not reached.
-pub(crate) async fn connect(args: &NetworkArgs, reach: Reach) -> Result<Network, RunError> {
+pub(crate) async fn connect(args: &NetworkArgs, reach: ChainsNeeded) -> Result<Network, RunError> {
     let config = ContractSettings::read(&args.sources()).map_err(RunError::usage)?;
     let Deployment { settlement_id, app_id, contracts, .. } = Deployment::of(&config).await?;
     let settlement = chain(&config.settlement.urls, settlement_id, ChainRole::Settlement).await?;
     let app = match reach {
-        Reach::AppIfGiven if !config.app.urls.is_empty() => {
+        ChainsNeeded::AppIfGiven if !config.app.urls.is_empty() => {
             Some(chain(&config.app.urls, app_id, ChainRole::App).await?)
         }
-        Reach::AppIfGiven | Reach::Settlement => None,
+        ChainsNeeded::AppIfGiven | ChainsNeeded::Settlement => None,
     };
     Ok(Network { settlement, app, app_id, contracts })
 }

@@ -10,8 +10,8 @@ use hawser_chain::send::{Chain, SendError, Sender};
 use hawser_node::error::RunError;
 use serde_json::{Value, json};
 
-use super::key::{self, Names};
-use super::network::{Reach, connect};
+use super::key::{self, KeyVariables};
+use super::network::{ChainsNeeded, connect};
 use super::show::{self, Fields};
 use crate::args::onchain::{NetworkArgs, SendArgs};
 use crate::output::{self, Reporter};
@@ -58,8 +58,8 @@ impl Session {
     pub(crate) async fn open(
         network: &NetworkArgs,
         send: &SendArgs,
-        reach: Reach,
-        names: &[Names],
+        reach: ChainsNeeded,
+        names: &[KeyVariables],
         as_json: bool,
     ) -> Result<Self, RunError> {
         let mode = match (send.dry_run, send.calldata) {
@@ -115,7 +115,7 @@ impl Session {
         let (first, count) = (self.transcript.steps.len(), plan.steps.len());
         for (index, step) in plan.steps.iter().enumerate() {
             self.transcript.steps.push(show::step_json(&self.network, step));
-            let what = Numbered { step, number: index + 1, count };
+            let what = NumberedStep { step, number: index + 1, count };
             self.propose(&what, first + index).await?;
         }
         for note in plan.notes {
@@ -127,14 +127,14 @@ impl Session {
             confirm(count)?;
         }
         for (index, step) in plan.steps.iter().enumerate() {
-            let what = Numbered { step, number: index + 1, count };
+            let what = NumberedStep { step, number: index + 1, count };
             self.send(&what, first + index).await?;
         }
         Ok(())
     }
 
     /// Shows a step and what it would cost, or what a multisig needs of it.
-    async fn propose(&mut self, what: &Numbered<'_>, place: usize) -> Result<(), RunError> {
+    async fn propose(&mut self, what: &NumberedStep<'_>, place: usize) -> Result<(), RunError> {
         self.propose_text(show::step_text(&self.network, what.step, what.number, what.count));
         if self.mode == Mode::Calldata {
             self.propose_text(show::calldata_text(what.step));
@@ -156,7 +156,7 @@ impl Session {
         Ok(())
     }
 
-    async fn send(&mut self, what: &Numbered<'_>, place: usize) -> Result<(), RunError> {
+    async fn send(&mut self, what: &NumberedStep<'_>, place: usize) -> Result<(), RunError> {
         let senders = self.senders.as_ref().ok_or_else(no_key)?;
         let side = what.step.contract.chain();
         let sender = senders.of(side).ok_or_else(|| RunError::from(AdminError::NoChain(side)))?;
@@ -187,7 +187,7 @@ impl Session {
         self.reporter.text(text);
     }
 
-    /// Ends the command with what came of it, if anything was sent.
+    /// StopSignals the command with what came of it, if anything was sent.
     pub(crate) fn finish(self, result: Option<Fields>) {
         match result {
             result if self.reporter.as_json => {
@@ -198,7 +198,7 @@ impl Session {
         }
     }
 
-    /// Ends the command with a list of things that came of it, if anything was sent.
+    /// StopSignals the command with a list of things that came of it, if anything was sent.
     pub(crate) fn finish_list(self, results: Option<Vec<Fields>>) {
         match results {
             results if self.reporter.as_json => {
@@ -234,13 +234,13 @@ impl Session {
 }
 
 /// A step and its place among others.
-struct Numbered<'a> {
+struct NumberedStep<'a> {
     step: &'a PlanStep,
     number: usize,
     count: usize,
 }
 
-impl Numbered<'_> {
+impl NumberedStep<'_> {
     fn failed(&self, error: &SendError) -> RunError {
         let Self { step, number, count } = self;
         let (contract, function) = (step.contract, step.described().name);
@@ -275,7 +275,7 @@ impl Senders {
     }
 }
 
-fn account(send: &SendArgs, mode: Mode, names: &[Names]) -> Result<Account, RunError> {
+fn account(send: &SendArgs, mode: Mode, names: &[KeyVariables]) -> Result<Account, RunError> {
     let sends = matches!(mode, Mode::Send { .. });
     if let Some(address) = send.from {
         return match sends {

@@ -6,7 +6,7 @@ use hawser_node::files::lines::{EnvelopeLine, Route};
 
 /// What is sent, and what is not.
 #[derive(Debug, Default)]
-pub(super) struct Plan {
+pub(super) struct PublishPlan {
     /// In the order in which their first lines stand in the file.
     pub(super) requests: Vec<Vec<EnvelopeLine>>,
     /// Envelopes that belong to a chain, by which.
@@ -15,7 +15,7 @@ pub(super) struct Plan {
     pub(super) partly_left_out: usize,
 }
 
-impl Plan {
+impl PublishPlan {
     pub(super) fn of(lines: Vec<EnvelopeLine>) -> Self {
         let mut plan = Self::default();
         let mut place_of: HashMap<String, usize> = HashMap::new();
@@ -49,17 +49,17 @@ mod tests {
     use super::*;
     use hawser_node::files::lines;
 
-    fn plan(lines: &[(&str, &str)]) -> Plan {
+    fn plan(lines: &[(&str, &str)]) -> PublishPlan {
         let text: String = lines
             .iter()
             .map(|(route, request)| {
                 format!("{{\"hex\":\"\",\"expect_route\":\"{route}\"{request}}}\n")
             })
             .collect();
-        Plan::of(lines::parse(&text).unwrap())
+        PublishPlan::of(lines::parse(&text).unwrap())
     }
 
-    fn numbers(plan: &Plan) -> Vec<Vec<u64>> {
+    fn numbers(plan: &PublishPlan) -> Vec<Vec<u64>> {
         plan.requests.iter().map(|lines| lines.iter().map(|line| line.number).collect()).collect()
     }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::args::onchain::NetworkArgs;
 use crate::args::registry::{CanonicalArgs, NodeAddArgs, UpdateHttpArgs};
-use crate::commands::onchain::{self, Fields, Reach, SENDER, Session};
+use crate::commands::onchain::{self, ChainsNeeded, Fields, SENDER, Session};
 use crate::output;
 
 pub(super) async fn add(args: &NodeAddArgs, as_json: bool) -> Result<(), RunError> {
@@ -20,7 +20,7 @@ pub(super) async fn add(args: &NodeAddArgs, as_json: bool) -> Result<(), RunErro
         return Err(RunError::usage("--owner must not be the zero address"));
     }
     let mut session =
-        Session::open(&args.network, &args.send, Reach::Settlement, SENDER, as_json).await?;
+        Session::open(&args.network, &args.send, ChainsNeeded::Settlement, SENDER, as_json).await?;
     let plan = nodes::add(&session.network, &new).await?;
     session.carry_out(plan).await?;
     let result = if session.sends() {
@@ -34,7 +34,7 @@ pub(super) async fn add(args: &NodeAddArgs, as_json: bool) -> Result<(), RunErro
 }
 
 pub(super) async fn list(args: &NetworkArgs, as_json: bool) -> Result<(), RunError> {
-    let network = onchain::connect(args, Reach::Settlement).await?;
+    let network = onchain::connect(args, ChainsNeeded::Settlement).await?;
     let records = nodes::list(&network).await?;
     if as_json {
         let all: Vec<_> = records.into_iter().map(|node| fields(node).into_json()).collect();
@@ -50,7 +50,7 @@ pub(super) async fn list(args: &NetworkArgs, as_json: bool) -> Result<(), RunErr
 pub(super) async fn update_http(args: &UpdateHttpArgs, as_json: bool) -> Result<(), RunError> {
     let address = http_address(&args.http_address)?;
     let mut session =
-        Session::open(&args.network, &args.send, Reach::Settlement, SENDER, as_json).await?;
+        Session::open(&args.network, &args.send, ChainsNeeded::Settlement, SENDER, as_json).await?;
     let plan = nodes::update_http(&session.network, args.node, &address).await;
     session.carry_out(plan?).await?;
     finish(session, args.node).await
@@ -62,7 +62,7 @@ pub(super) async fn canonical(
     as_json: bool,
 ) -> Result<(), RunError> {
     let mut session =
-        Session::open(&args.network, &args.send, Reach::Settlement, SENDER, as_json).await?;
+        Session::open(&args.network, &args.send, ChainsNeeded::Settlement, SENDER, as_json).await?;
     let plan = if belongs {
         nodes::add_canonical(&session.network, args.node).await
     } else {

@@ -8,13 +8,13 @@ use hawser_node::error::RunError;
 use serde_json::Value;
 
 use crate::args::registry::{ParamsBridgeArgs, ParamsGetArgs, ParamsSetArgs};
-use crate::commands::onchain::{self, Fields, Reach, SENDER, Session};
+use crate::commands::onchain::{self, ChainsNeeded, Fields, SENDER, Session};
 use crate::output;
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 pub(super) async fn get(args: ParamsGetArgs, as_json: bool) -> Result<(), RunError> {
-    let network = onchain::connect(&args.network, Reach::AppIfGiven).await?;
+    let network = onchain::connect(&args.network, ChainsNeeded::AppIfGiven).await?;
     let keys = if args.keys.is_empty() { parameters::names() } else { args.keys };
     let states = parameters::get(&network, &keys).await?;
     let rows = states.iter().map(fields);
@@ -31,7 +31,7 @@ pub(super) async fn set(args: &ParamsSetArgs, as_json: bool) -> Result<(), RunEr
         args.assignments.iter().map(|text| assignment(text)).collect::<Result<_, _>>()?;
     let keys = once_each(assignments.iter().map(|(key, _)| key))?;
     let mut session =
-        Session::open(&args.network, &args.send, Reach::AppIfGiven, SENDER, as_json).await?;
+        Session::open(&args.network, &args.send, ChainsNeeded::AppIfGiven, SENDER, as_json).await?;
     let plan = parameters::set(&session.network, &assignments, args.apply).await;
     session.carry_out(plan?).await?;
     finish(session, &keys).await
@@ -46,7 +46,7 @@ pub(super) async fn bridge(args: &ParamsBridgeArgs, as_json: bool) -> Result<(),
         wrap: args.from_underlying,
     };
     let mut session =
-        Session::open(&args.network, &args.send, Reach::AppIfGiven, SENDER, as_json).await?;
+        Session::open(&args.network, &args.send, ChainsNeeded::AppIfGiven, SENDER, as_json).await?;
     let is_reached = session.network.app.is_some();
     if args.apply && !is_reached {
         return Err(RunError::usage("--apply needs the app chain: give --app-rpc-url URL"));

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::args::onchain::NetworkArgs;
 use crate::args::registry::RatesAddArgs;
-use crate::commands::onchain::{self, Fields, Reach, SENDER, Session};
+use crate::commands::onchain::{self, ChainsNeeded, Fields, SENDER, Session};
 use crate::output;
 
 pub(super) async fn add(args: &RatesAddArgs, as_json: bool) -> Result<(), RunError> {
@@ -19,7 +19,7 @@ pub(super) async fn add(args: &RatesAddArgs, as_json: bool) -> Result<(), RunErr
         target_rate_per_minute: args.target_rate_per_minute,
     };
     let mut session =
-        Session::open(&args.network, &args.send, Reach::Settlement, SENDER, as_json).await?;
+        Session::open(&args.network, &args.send, ChainsNeeded::Settlement, SENDER, as_json).await?;
     // Nodes price by their clocks, not by the chain's.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(RunError::failed)?.as_secs();
     let plan = rates::add(&session.network, &prices, args.start_time, now).await;
@@ -35,7 +35,7 @@ pub(super) async fn add(args: &RatesAddArgs, as_json: bool) -> Result<(), RunErr
 }
 
 pub(super) async fn list(args: &NetworkArgs, as_json: bool) -> Result<(), RunError> {
-    let network = onchain::connect(args, Reach::Settlement).await?;
+    let network = onchain::connect(args, ChainsNeeded::Settlement).await?;
     let all = rates::list(&network).await?;
     let rows = all.iter().enumerate().map(|(index, rates)| fields(index, rates));
     if as_json {

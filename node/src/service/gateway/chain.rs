@@ -21,15 +21,16 @@ use crate::error::RunError;
 use crate::files::deployment::Deployment;
 use crate::settings::GatewayServiceSettings;
 
-struct Writer {
+struct BroadcastWriter {
     broadcaster: Broadcaster,
     endpoints: Endpoints,
 }
 
-/// Begins to write for the payer's account, with what an earlier run has left under way.
+/// Starts a writer for the payer's account. It resumes transactions that an earlier run left under
+/// way.
 ///
 /// # Errors
-/// When nobody said where the contracts are, or the broadcaster does not start.
+/// When the address of a contract is not given, or the broadcaster does not start.
 pub(super) async fn writer(
     config: &GatewayServiceSettings,
     deployment: &Deployment,
@@ -58,10 +59,10 @@ pub(super) async fn writer(
         );
     }
     let broadcaster = Broadcaster::start(settings, key).await.map_err(RunError::failed)?;
-    Ok(Arc::new(Writer { broadcaster, endpoints }))
+    Ok(Arc::new(BroadcastWriter { broadcaster, endpoints }))
 }
 
-impl ChainWriter for Writer {
+impl ChainWriter for BroadcastWriter {
     fn publish(
         &self,
         topic: ChainTopic,

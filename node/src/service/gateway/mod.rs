@@ -20,16 +20,16 @@ use tokio::runtime::Runtime;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
+use super::service_manager::ServiceManager;
 use super::settlement::{SettlementLists, SettlementReader};
-use super::stop_signal::{End, Ends};
-use super::supervisor::Supervisor;
+use super::stop_signal::{StopReason, StopSignals};
 use super::system;
 use crate::error::RunError;
 use crate::files::deployment::Deployment;
 use crate::settings::{GatewayServiceSettings, StopSettings};
 
-/// Runs a gateway until something tells it to stop. `exit_with_parent`: the end of the standard
-/// input does.
+/// Runs a gateway until a signal stops it; with `exit_with_parent` also until its standard input
+/// ends.
 ///
 /// # Errors
 /// When it does not start, or does not stop in order.
@@ -42,7 +42,7 @@ pub fn run(config: GatewayServiceSettings, exit_with_parent: bool) -> Result<(),
 }
 
 async fn live(config: GatewayServiceSettings, exit_with_parent: bool) -> Result<(), RunError> {
-    let mut ends = Ends::listen(exit_with_parent).map_err(RunError::failed)?;
+    let mut ends = StopSignals::listen(exit_with_parent).map_err(RunError::failed)?;
     let stop = config.stop;
     let gateway = tokio::select! {
         gateway = start(config) => gateway?,
@@ -51,13 +51,13 @@ async fn live(config: GatewayServiceSettings, exit_with_parent: bool) -> Result<
             return Ok(());
         }
     };
-    let supervisor = Supervisor::from_env();
-    supervisor.iter().for_each(Supervisor::ready);
+    let service_manager = ServiceManager::from_env();
+    service_manager.iter().for_each(ServiceManager::ready);
     match ends.next().await {
-        End::Signal(name) => tracing::info!(signal = name, "stopping"),
-        End::Parent => tracing::info!("the parent has gone: stopping"),
+        StopReason::Signal(name) => tracing::info!(signal = name, "stopping"),
+        StopReason::Parent => tracing::info!("the parent has gone: stopping"),
     }
-    supervisor.iter().for_each(Supervisor::stopping);
+    service_manager.iter().for_each(ServiceManager::stopping);
     end(gateway, stop, &mut ends).await
 }
 
@@ -195,8 +195,8 @@ fn values<T: Send + Sync + 'static>(watcher: &ListWatcher<T>) -> watch::Receiver
     receiver
 }
 
-/// Stops in order; gives up at the second signal, or when it takes too long.
-async fn end(running: Running, stop: StopSettings, ends: &mut Ends) -> Result<(), RunError> {
+/// Stops in order. Exits with 1 at the second signal, or when the time is over.
+async fn end(running: Running, stop: StopSettings, ends: &mut StopSignals) -> Result<(), RunError> {
     let late = Instant::now() + stop.drain + stop.grace;
     let why = tokio::select! {
         () = running.gateway.shutdown(stop.drain) => {

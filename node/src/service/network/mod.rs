@@ -23,7 +23,7 @@ use crate::files::rates::rows;
 
 /// Why a rate table was not recorded.
 #[derive(Debug, thiserror::Error)]
-pub enum RecordError {
+pub enum RecordRatesError {
     /// It contradicts the recorded rates, or the write failed.
     #[error("the price list cannot be recorded: {0}")]
     Record(#[from] CommitError),
@@ -44,7 +44,7 @@ pub(super) fn record_rates(
     table: &RateTable,
     read_ns: i64,
     store: &Store,
-) -> Result<RateTable, RecordError> {
+) -> Result<RateTable, RecordRatesError> {
     store.record_rates(&rows(table))?;
     let recorded = store.snapshot().rates()?;
     Ok(RateTable::new(recorded.iter().map(rate).collect(), Some(read_ns))?)
@@ -109,7 +109,7 @@ impl NetworkState {
     ///
     /// # Errors
     /// When it cannot be recorded. The current table stays.
-    fn take_rates(&self, table: &RateTable, read_ns: i64) -> Result<(), RecordError> {
+    fn take_rates(&self, table: &RateTable, read_ns: i64) -> Result<(), RecordRatesError> {
         let new = record_rates(table, read_ns, &self.store)?;
         if new.rates() == self.rates.borrow().rates() {
             self.confirm_rates(read_ns);

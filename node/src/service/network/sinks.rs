@@ -1,4 +1,4 @@
-//! Where events of the chains go: the app chain's into the log, payments into the ledger.
+//! Sinks of chain events: the app chain's go into the log, payments into the ledger.
 
 use hawser_chain::index::{
     BalanceChange, BlockRef, ContractEvent, EventBatch, IndexedEvent, Sink, SinkError,
@@ -8,7 +8,7 @@ use hawser_engine::ledger::{LedgerAction, LedgerEvent, event_id};
 use hawser_engine::runtime::{ChainAppendError, ChainAppender, LedgerAppendError, LedgerAppender};
 use hawser_proto::{Address, OriginatorId, SequenceId};
 
-/// One of the two strands that come from the app chain.
+/// Appends the events of one app chain contract to its strand.
 pub(super) struct StrandSink {
     pub(super) appender: ChainAppender,
     pub(super) originator: OriginatorId,
@@ -35,7 +35,7 @@ impl Sink for StrandSink {
                 SinkError::Retry(error.to_string())
             }
             ChainAppendError::Conflict(conflict) => {
-                // Both versions, for whoever has to decide.
+                // An operator must decide which version is right, so both are logged.
                 tracing::error!(
                     code = "chain_conflict",
                     envelope = %conflict.at,
@@ -51,7 +51,7 @@ impl Sink for StrandSink {
     }
 }
 
-/// What a broadcaster has said. Others are not asked.
+/// Converts an event of a broadcaster; `None` for other contracts' events.
 fn payload(event: &IndexedEvent) -> Option<ChainEvent> {
     let ContractEvent::Payload { identifier, sequence_id, payload, bootstrapped } = &event.decoded
     else {
@@ -67,7 +67,7 @@ fn payload(event: &IndexedEvent) -> Option<ChainEvent> {
     })
 }
 
-/// The payers' ledger.
+/// Appends payment events to the payers' ledger.
 pub(super) struct LedgerSink(pub(super) LedgerAppender);
 
 impl Sink for LedgerSink {
@@ -76,7 +76,7 @@ impl Sink for LedgerSink {
         Ok(position.map(mark))
     }
 
-    /// Payments have no places.
+    /// Payments have no sequence ids.
     fn last_sequence_id(&self) -> Result<u64, SinkError> {
         Ok(0)
     }

@@ -12,9 +12,9 @@ use hawser_proto::OriginatorId;
 use hawser_rules::RateTable;
 use hawser_storage::Store;
 
-use super::{NetworkState, RecordError, now_ns, record_rates};
+use super::{NetworkState, RecordRatesError, now_ns, record_rates};
 use crate::files::chain::{ChainFile, ChainFileError};
-use crate::files::rates::RatesFault;
+use crate::files::rates::RatesFileError;
 use crate::files::{self, FileError, rates, registry};
 
 /// Time between two looks at the files. A guess: soon enough for an operator who waits for it.
@@ -25,10 +25,10 @@ const POLL_EVERY: Duration = Duration::from_millis(500);
 pub enum RatesError {
     /// The file could not be used.
     #[error(transparent)]
-    File(#[from] FileError<RatesFault>),
+    File(#[from] FileError<RatesFileError>),
     /// The rates cannot be recorded.
     #[error(transparent)]
-    Record(#[from] RecordError),
+    Record(#[from] RecordRatesError),
 }
 
 /// Why events of a chain file were not appended.
@@ -185,7 +185,7 @@ fn ignored(error: &dyn std::fmt::Display) {
 }
 
 impl FileWatcher {
-    /// Ends the thread. Blocks until the look under way has ended.
+    /// StopSignals the thread. Blocks until the look under way has ended.
     pub(in crate::service) fn stop(self) {
         drop(self.stop);
         if let Err(panic) = self.thread.join() {

@@ -79,7 +79,7 @@ pub(in crate::settings) const POLICIES: Setting = value(
     None,
     "a TOML file",
     "policies.toml",
-    "Who may publish what, and how much; without it everybody may do everything",
+    "Rules about who may publish what, and how much; without it every client may publish",
 );
 pub(in crate::settings) const NONCE_RECORD: Setting = value(
     "nonce-record",

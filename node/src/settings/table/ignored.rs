@@ -1,5 +1,5 @@
-//! Settings of the reference implementation that have no effect here, each with the reason. They
-//! are accepted, so that its environment starts this node too, and named once at start.
+//! Settings of the reference implementation without effect, each with the reason. They are accepted,
+//! so that its environment starts this node too, and named once at start.
 
 /// A setting without effect.
 #[derive(Debug, PartialEq, Eq)]
@@ -8,15 +8,15 @@ pub struct Ignored {
     pub flag: Option<&'static str>,
     /// Its environment variable.
     pub env: &'static str,
-    /// True if it takes no value on the command line.
+    /// Whether it takes no value on the command line.
     pub switch: bool,
-    /// Why it does nothing.
+    /// The reason.
     pub reason: &'static str,
 }
 
 const CACHE: &str = "the list of originators is always exact";
 const BALANCE: &str = "this version takes publishes whatever the payer's balance is";
-const NODE_AUTH: &str = "this version lets everyone call the ReplicationApi";
+const NODE_AUTH: &str = "this version lets every caller use the ReplicationApi";
 const DATABASE: &str = "the log lies in the data folder (--data-dir)";
 const VALIDATION: &str = "payloads are validated inside the node";
 const PAYLOADS: &str = "a node takes from the chain whatever is there; gateways have a limit";
