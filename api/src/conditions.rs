@@ -225,7 +225,7 @@ fn checks_of_chain(chain: &ChainState) -> Vec<Check> {
             name: indexed,
             purpose: Some(Purpose::Publish),
             result: indexed_lately(chain),
-            remedy: "see the log: a strand that has halted needs a decision (`hawser recut`), any other \
+            remedy: "see the log: a strand that has halted needs a decision (`hawser truncate-strand`), any other \
                      one time",
         });
     }

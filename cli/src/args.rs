@@ -1,4 +1,4 @@
-//! The command tree: what can be asked for, and how.
+//! The command tree: every command with its arguments.
 
 #[cfg(feature = "dev")]
 pub(crate) mod chain;
@@ -27,68 +27,69 @@ pub(crate) struct Cli {
     /// Print the version.
     #[arg(short = 'v', short_alias = 'V', long, action = ArgAction::Version)]
     pub(crate) version: Option<bool>,
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
-/// What can be asked for.
+/// Every command.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a whole network on this machine, each node as its own process.
     #[cfg(feature = "dev")]
     Dev(dev::DevArgs),
-    /// Run chains to develop against.
+    /// Run chains for development.
     #[cfg(feature = "dev")]
     Chain {
-        /// What to do.
+        /// The subcommand.
         #[command(subcommand)]
         command: chain::ChainCommand,
     },
     /// Run one node.
     Node(NodeArgs),
-    /// Run a gateway: it signs for its users and pays for what they publish.
+    /// Run a gateway: it signs and pays for its users' messages.
     Gateway(gateway::GatewayArgs),
-    /// Look at the settings of a node.
+    /// Check or print the settings of a node.
     Config {
-        /// What to do.
+        /// The subcommand.
         #[command(subcommand)]
         command: ConfigCommand,
     },
-    /// Make and look at secret keys.
+    /// Generate and show secret keys.
     Keys {
-        /// What to do.
+        /// The subcommand.
         #[command(subcommand)]
         command: KeysCommand,
     },
     /// Sign envelopes and send them to a node.
     Publish(PublishArgs),
-    /// Print the envelopes of a node as they come.
+    /// Print envelopes of a node as they arrive.
     Tail(TailArgs),
-    /// Ask nodes how they are.
+    /// Print the status of nodes.
     Status(StatusArgs),
-    /// Ask a node whether it is ready: exits with 0 or 1 within 3 seconds.
+    /// Exit with 0 if a node is ready, with 1 if not, within 3 seconds.
     Health(HealthArgs),
-    /// Make all projections of a stopped node anew from its log.
+    /// Rebuild all projections of a stopped node from its log.
     Rebuild(RebuildArgs),
-    /// Take the end of a chain's strand off a stopped node, to read it anew: what to do when the
-    /// chain was reorganised below what is stored and the strand has halted.
+    /// Cut the end off a chain strand of a stopped node, so that it is read anew. Needed when the chain
+    /// was reorganised below the stored envelopes and the strand has halted.
+    #[command(alias = "recut")]
     TruncateStrand(TruncateStrandArgs),
     /// Administer nodes, rates and parameters on the settlement chain.
     Registry {
-        /// What to do.
+        /// The subcommand.
         #[command(subcommand)]
         command: registry::RegistryCommand,
     },
-    /// Pay for messages: balances of payers.
+    /// Manage the balances of payers.
     Payer {
-        /// What to do.
+        /// The subcommand.
         #[command(subcommand)]
         command: payer::PayerCommand,
     },
-    /// What nodes and the protocol have earned.
+    /// Claim and withdraw the fees of nodes and of the protocol.
     Fees {
-        /// What to do.
+        /// The subcommand.
         #[command(subcommand)]
         command: payer::FeesCommand,
     },
@@ -97,25 +98,25 @@ pub(crate) enum Command {
 /// `hawser config`, with the same flags, variables and file as `hawser node`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Say whether a node could start with these settings, without a socket or a database.
+    /// Check whether a node could start with these settings. Opens no socket and no database.
     Check(NodeArgs),
-    /// Print every setting as it is in effect, and where it comes from. Secrets are not shown.
+    /// Print every setting in effect and its source. Secrets are not shown.
     Print(NodeArgs),
 }
 
 /// `hawser keys`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeysCommand {
-    /// Make a new random key.
+    /// Generate a random key.
     Generate {
-        /// Write it there, readable by its owner only, instead of printing it. Never replaces a
+        /// File for the key, readable by its owner only [default: print the key]. Never replaces a
         /// file.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
-    /// Print address and public key that belong to a key file.
+    /// Print address and public key of a key file.
     Show {
-        /// The file.
+        /// Path of the key file.
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
@@ -124,24 +125,24 @@ pub(crate) enum KeysCommand {
 /// `hawser publish`.
 #[derive(Debug, Args)]
 pub(crate) struct PublishArgs {
-    /// The node's API: `host:port` or `http://…`.
+    /// API of the node: `host:port` or `http://…`.
     #[arg(long, value_name = "ADDR")]
     pub(crate) node: String,
-    /// The secret key that signs, and whose account pays.
+    /// File with the payer's secret key.
     #[arg(long, value_name = "FILE")]
     pub(crate) payer_key_file: PathBuf,
     /// Client envelopes as lines of JSON, in which only `hex` is required. Lines with the same
-    /// `request` go in one call; what belongs to a chain is left out.
+    /// `request` go in one call. Envelopes that a chain orders are left out.
     #[arg(long, value_name = "FILE")]
     pub(crate) file: PathBuf,
-    /// The node's id in the registry.
+    /// Id of the node in the registry.
     #[arg(long, value_name = "ID")]
     pub(crate) target: Option<u32>,
-    /// The file in which `hawser dev` describes its network, to find the node's id
+    /// File in which `hawser dev` describes its network, to find the node's id
     /// [default: network.json beside the payer's key].
     #[arg(long, value_name = "FILE", conflicts_with = "target")]
     pub(crate) network: Option<PathBuf>,
-    /// How long the envelopes shall be kept, 2 to 365; 4294967295 means for ever.
+    /// Retention of the envelopes in days, 2 to 365; 4294967295 means for ever.
     #[arg(long, value_name = "DAYS", default_value_t = 60)]
     pub(crate) retention_days: u32,
 }
@@ -149,19 +150,19 @@ pub(crate) struct PublishArgs {
 /// `hawser tail`.
 #[derive(Debug, Args)]
 pub(crate) struct TailArgs {
-    /// The node's API: `host:port` or `http://…`.
+    /// API of the node: `host:port` or `http://…`.
     #[arg(long, value_name = "ADDR")]
     pub(crate) node: String,
-    /// Only this topic: kind byte and identifier, hex.
+    /// Print this topic only: kind byte and identifier, hex.
     #[arg(long, value_name = "HEX", conflicts_with = "originator")]
     pub(crate) topic: Option<String>,
-    /// Only what this originator has put in order.
+    /// Print envelopes of this originator only.
     #[arg(long, value_name = "N")]
     pub(crate) originator: Option<u32>,
-    /// `now`, `start`, or the last ids that are known already, such as `0:12,100:7`.
+    /// Start: `now`, `start`, or the last known ids, such as `0:12,100:7`.
     #[arg(long, value_name = "WHERE", default_value = "now")]
     pub(crate) from: String,
-    /// End after so many envelopes.
+    /// End after N envelopes.
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<u64>,
 }
@@ -169,11 +170,11 @@ pub(crate) struct TailArgs {
 /// `hawser status`.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
-    /// Where the node serves its metrics, `host:port` [default: all nodes of ./hawser-dev, or
-    /// as the settings in the environment say, 127.0.0.1:8008].
+    /// Address of the node's metrics, `host:port` [default: all nodes of ./hawser-dev, or else the
+    /// settings in the environment, or else 127.0.0.1:8008].
     #[arg(long, value_name = "ADDR", conflicts_with = "network")]
     pub(crate) metrics: Option<String>,
-    /// The file in which `hawser dev` describes its network.
+    /// File in which `hawser dev` describes its network.
     #[arg(long, value_name = "FILE")]
     pub(crate) network: Option<PathBuf>,
 }
@@ -181,31 +182,31 @@ pub(crate) struct StatusArgs {
 /// `hawser health`.
 #[derive(Debug, Args)]
 pub(crate) struct HealthArgs {
-    /// Ready for what.
+    /// Purpose of the readiness.
     #[arg(long = "for", value_name = "WHAT", value_enum, default_value_t)]
     pub(crate) purpose: Purpose,
-    /// Where the node serves its metrics, `host:port` [default: as its settings say].
+    /// Address of the node's metrics, `host:port` [default: that of its settings].
     #[arg(long, value_name = "ADDR")]
     pub(crate) metrics: Option<String>,
-    /// The node's file with settings [env: HAWSER_CONFIG].
+    /// File with the node's settings [env: HAWSER_CONFIG].
     #[arg(long, value_name = "FILE")]
     config: Option<String>,
 }
 
-/// What a node can be ready for. Each one needs what those before it need.
+/// A purpose of readiness. Each needs all conditions of those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum Purpose {
-    /// Its database, registry and prices are loaded.
+    /// Database, registry and rates are loaded.
     Start,
-    /// To answer queries and serve streams.
+    /// Answers queries and serves streams.
     #[default]
     Read,
-    /// To take publishes.
+    /// Accepts publishes.
     Publish,
 }
 
 impl Purpose {
-    /// As it is written.
+    /// Returns the word for command line and URL.
     #[must_use]
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -226,7 +227,7 @@ impl HealthArgs {
 }
 
 impl StatusArgs {
-    /// The settings in the environment.
+    /// Returns the settings in the environment.
     #[must_use]
     pub(crate) fn sources(&self) -> SettingSources {
         SettingSources::new([], environment())
@@ -236,10 +237,10 @@ impl StatusArgs {
 /// `hawser rebuild`.
 #[derive(Debug, Args)]
 pub(crate) struct RebuildArgs {
-    /// The node's database [env: HAWSER_DATA_DIR; default: hawser-data].
+    /// Folder of the node's database [env: HAWSER_DATA_DIR; default: hawser-data].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
-    /// The node's file with settings [env: HAWSER_CONFIG].
+    /// File with the node's settings [env: HAWSER_CONFIG].
     #[arg(long, value_name = "FILE")]
     config: Option<String>,
 }
@@ -254,24 +255,24 @@ impl RebuildArgs {
     }
 }
 
-/// `hawser recut`, with the same flags, variables and file as `hawser node`.
+/// `hawser truncate-strand`, with the same flags, variables and file as `hawser node`.
 #[derive(Debug, Args)]
 pub(crate) struct TruncateStrandArgs {
-    /// Which strand.
+    /// Strand to cut.
     #[arg(long, value_enum)]
     pub(crate) strand: ChainStrand,
-    /// The first block that is to be read anew: at or below the first that is another one now.
+    /// First block to read anew: at or below the first block that was replaced.
     #[arg(long, value_name = "N")]
     pub(crate) from_block: u64,
-    /// Do not ask.
+    /// Cut without asking.
     #[arg(long)]
     pub(crate) yes: bool,
-    /// How the node is started.
+    /// Settings of the node.
     #[command(flatten)]
     pub(crate) node: NodeArgs,
 }
 
-/// A strand that comes from the app chain.
+/// A strand that the app chain orders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ChainStrand {
     /// Originator 0.
@@ -280,12 +281,12 @@ pub(crate) enum ChainStrand {
     IdentityUpdates,
 }
 
-/// `hawser node`: settings by their flags, not judged yet.
+/// `hawser node`: settings by their flags, not checked yet.
 #[derive(Debug, Default)]
 pub(crate) struct NodeArgs {
     flags: Vec<(String, String)>,
-    /// End when the standard input does, as if a signal had come. For a parent process that must
-    /// not leave nodes behind.
+    /// True if the end of the standard input stops the process like a signal, so that a parent process
+    /// leaves no nodes behind.
     pub(crate) exit_with_parent: bool,
 }
 
@@ -299,7 +300,7 @@ impl NodeArgs {
     }
 }
 
-/// Variables that are text.
+/// Returns the environment variables that are valid text.
 fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -360,7 +361,7 @@ fn of_setting(setting: &Setting) -> Arg {
     .help(help)
 }
 
-/// `--flag VALUE`. Any text is taken: the settings judge it, all together.
+/// `--flag VALUE`. Accepts any text, because the settings report all errors together.
 fn value(flag: &'static str) -> Arg {
     Arg::new(flag).long(flag).value_name("VALUE").allow_hyphen_values(true).overrides_with(flag)
 }

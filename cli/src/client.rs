@@ -1,4 +1,4 @@
-//! Talking to a node from outside: gRPC to its API, HTTP to its metrics.
+//! Calls to a running node: gRPC to its API, HTTP to its metrics.
 
 use std::time::Duration;
 
@@ -10,18 +10,19 @@ use tonic::{Code, Status};
 
 use hawser_node::error::{RunError, RunErrorKind};
 
-/// The largest message that nodes send.
+/// The largest message that is accepted from a node, bytes: the limit of the nodes' listener, 25 MiB,
+/// and room for framing.
 pub(crate) const MESSAGE_LEN_BYTES_MAX: usize = 26 * 1024 * 1024;
-/// A node on the same planet answers a connection within this time.
+/// Time limit of connecting. A guess: far more than a connection around the planet takes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Health and status are answered from memory.
+/// Time limit of a request to the metrics port, which answers from memory. A guess.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(3);
 const HTTP_BODY_LEN_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Connects to a node's API at `host:port` or `http://…`.
 ///
 /// # Errors
-/// When the address makes no sense, or nobody answers there.
+/// When the address is malformed, or no node answers there.
 pub(crate) async fn connect(address: &str) -> Result<Channel, RunError> {
     let endpoint = endpoint(address)?;
     endpoint.connect().await.map_err(|error| {
@@ -51,7 +52,7 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     cause.to_string()
 }
 
-/// The name of a status in the words of the protocol: `INVALID_ARGUMENT`.
+/// Returns the protocol's name of a status code, such as `INVALID_ARGUMENT`.
 #[must_use]
 pub(crate) fn code_name(code: Code) -> &'static str {
     match code {
@@ -75,7 +76,7 @@ pub(crate) fn code_name(code: Code) -> &'static str {
     }
 }
 
-/// Whether a status says that a rule was broken, or that something did not work.
+/// Returns the kind of error that a status code means: a broken rule, or something that did not work.
 #[must_use]
 pub(crate) fn reason_of(code: Code) -> RunErrorKind {
     match code {
@@ -91,46 +92,46 @@ pub(crate) fn reason_of(code: Code) -> RunErrorKind {
     }
 }
 
-/// A status as a failure: its name and its text.
+/// Converts a status into an error with its name and text.
 #[must_use]
 pub(crate) fn failure(status: &Status) -> RunError {
     let text = format!("{}: {}", code_name(status.code()), status.message());
     RunError { kind: reason_of(status.code()), text }
 }
 
-/// What an HTTP server answered.
+/// Response of an HTTP server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HttpResponse {
-    /// 200, 503, …
+    /// Status code: 200, 503, …
     pub(crate) status: u16,
-    /// As it came; what is no UTF-8 is replaced.
+    /// Body; bytes that are no UTF-8 are replaced.
     pub(crate) body: String,
 }
 
-/// Why there was no answer.
+/// The error of an HTTP request.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HttpError {
-    /// Nobody listens there.
+    /// No process listens at the address.
     #[error("{0}")]
     Connect(#[from] std::io::Error),
-    /// The connection broke, or what came is no HTTP.
+    /// The connection broke, or the response is no HTTP.
     #[error("{0}")]
     Http(#[from] hyper::Error),
-    /// The address cannot stand in a request.
+    /// The address cannot be part of a request.
     #[error("{0}")]
     Request(#[from] http::Error),
-    /// The answer broke off, or is larger than we take.
+    /// The response broke off, or is larger than the limit.
     #[error("{0}")]
     Body(Box<dyn std::error::Error + Send + Sync>),
-    /// It took too long.
+    /// The time limit passed.
     #[error("no answer within {} s", HTTP_TIMEOUT.as_secs())]
     Timeout,
 }
 
-/// Asks `http://address path`, with a bound on time and length.
+/// Requests `http://address path`, with limits on time and length.
 ///
 /// # Errors
-/// When there is no whole answer.
+/// When there is no complete response.
 pub(crate) async fn get(address: &str, path: &str) -> Result<HttpResponse, HttpError> {
     tokio::time::timeout(HTTP_TIMEOUT, get_unbounded(address, path))
         .await

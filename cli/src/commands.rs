@@ -1,4 +1,4 @@
-//! One file a command. Each takes its arguments and says on the standard output what it did.
+//! One file per command. Each takes its arguments and prints its result on the standard output.
 
 #[cfg(feature = "dev")]
 mod chain;
@@ -25,10 +25,10 @@ use hawser_node::error::RunError;
 
 use crate::args::{Cli, Command};
 
-/// Does what the command line says.
+/// Runs the command that was given.
 ///
 /// # Errors
-/// Says what did not work, and which exit code it is.
+/// When the command fails; the kind decides the exit code.
 pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
     let json = cli.json;
     match cli.command {
@@ -52,7 +52,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
     }
 }
 
-/// Runs a command that waits for sockets or processes: one thread is enough.
+/// Runs a command that waits for sockets or processes, on one thread.
 fn blocking<T>(command: impl Future<Output = Result<T, RunError>>) -> Result<T, RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -1,4 +1,4 @@
-//! Log lines: for people, or one JSON object per line; and what happens when something panics.
+//! Log lines, as text or as one JSON object per line; and the handling of panics.
 
 use std::fmt;
 use std::io::{self, IsTerminal as _};
@@ -17,15 +17,15 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::output;
 
-/// Begins to log, to the error output. To be called once.
+/// Starts logging to the error output. Must be called once.
 pub(crate) fn install(config: LogSettings) {
     let base = tracing_subscriber::fmt()
         .with_env_filter(filter(config.level))
         .with_writer(io::stderr)
-        // It would complain to the error output, and panic if nobody reads that any more.
+        // It would print to the error output, and panic if that is closed.
         .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal());
-    // Fails only if somebody logs already, as tests do.
+    // Fails only if a logger is installed already, as in tests.
     let _ = if config.json {
         base.event_format(JsonLines).try_init()
     } else {
@@ -33,7 +33,7 @@ pub(crate) fn install(config: LogSettings) {
     };
 }
 
-/// Our own lines from `level` on; the libraries' only when they are important.
+/// Selects this program's lines from `level` on, and warnings of libraries.
 fn filter(level: Level) -> EnvFilter {
     let libraries = match level {
         Level::TRACE => Level::DEBUG,
@@ -43,8 +43,8 @@ fn filter(level: Level) -> EnvFilter {
     EnvFilter::new(format!("{libraries},hawser={level}"))
 }
 
-/// From now on a panic in any thread or task ends the process, after it was logged: a node that
-/// lacks a part is worse than one that starts anew.
+/// Makes a panic in any thread or task end the process after it was logged: a node that lacks a part
+/// is worse than one that restarts.
 pub(crate) fn abort_on_panic() {
     std::panic::set_hook(Box::new(|panic: &PanicHookInfo<'_>| {
         let thread = std::thread::current();

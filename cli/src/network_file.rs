@@ -1,4 +1,4 @@
-//! `network.json`: what `hawser dev` says of the nodes it runs, for people and for programs.
+//! `network.json`: the description of the network that `hawser dev` runs.
 
 use std::path::{Path, PathBuf};
 
@@ -8,21 +8,21 @@ use serde_json::Value;
 /// The file's name in the folder of `hawser dev`.
 pub(crate) const FILE_NAME: &str = "network.json";
 
-/// The file as it is written.
+/// Content of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct NetworkFile {
-    /// By id, ascending.
+    /// Nodes, ascending by id.
     pub(crate) nodes: Vec<NetworkNode>,
-    /// Signs, and pays for, what the gateway and people by hand publish: it owns native tokens of
-    /// the app chain, and has paid into the payer registry.
+    /// Key file of the payer for the gateway and for `hawser publish`. The account has native tokens of
+    /// the app chain and a balance in the payer registry.
     pub(crate) payer_key_file: PathBuf,
-    /// Where clients connect; none when the nodes read a chain file.
+    /// The gateway; none when the nodes read a chain file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) gateway: Option<NetworkGateway>,
-    /// Group commits and identity updates.
+    /// The app chain: group commits and identity updates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) app_chain: Option<NetworkChain>,
-    /// Registry, prices, payers, reports.
+    /// The settlement chain: registry, rates, payers, reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) settlement_chain: Option<NetworkChain>,
     /// The addresses of the contracts, under the keys of `chain.json`.
@@ -37,7 +37,7 @@ pub(crate) struct NetworkGateway {
     pub(crate) grpc: String,
     /// Metrics and health, `host:port`.
     pub(crate) metrics: String,
-    /// Its process, when the file was written.
+    /// Process id, when the file was written.
     pub(crate) pid: u32,
 }
 
@@ -48,7 +48,7 @@ pub(crate) struct NetworkChain {
     pub(crate) rpc: String,
     /// The same and subscriptions, `ws://…`.
     pub(crate) ws: String,
-    /// What transactions name.
+    /// Chain id.
     pub(crate) chain_id: u64,
     /// The process that runs both chains, when the file was written.
     pub(crate) pid: u32,
@@ -61,7 +61,7 @@ pub(crate) struct NetworkNode {
     pub(crate) node_id: u32,
     /// The API, `host:port`.
     pub(crate) grpc: String,
-    /// Where peers connect, `host:port`.
+    /// QUIC address, `host:port`.
     pub(crate) quic: String,
     /// Metrics, health and status, `host:port`.
     pub(crate) metrics: String,
@@ -71,7 +71,7 @@ pub(crate) struct NetworkNode {
     pub(crate) public_key: String,
     /// Its database.
     pub(crate) data_dir: PathBuf,
-    /// Its process, when the file was written.
+    /// Process id, when the file was written.
     pub(crate) pid: u32,
 }
 
@@ -91,7 +91,7 @@ impl NetworkFile {
         self.nodes.iter().find(|node| host_and_port(&node.grpc) == wanted)
     }
 
-    /// Where the file lies that belongs to a key or another file of the same folder.
+    /// Returns the path of the network file in the folder of another file.
     #[must_use]
     pub(crate) fn beside(path: &Path) -> PathBuf {
         path.with_file_name(FILE_NAME)

@@ -1,4 +1,4 @@
-//! What commands print: text for people, or JSON for programs.
+//! Output of commands: text, or JSON for programs.
 
 use std::fmt;
 use std::io::{self, BufRead as _, Write as _};
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use hawser_node::error::{RunError, RunErrorKind};
 
-/// Prints a line. A reader that has seen enough, as `head` does, ends the program quietly.
+/// Prints a line. A closed pipe, as `head` leaves it, ends the program quietly.
 pub(crate) fn line(text: impl fmt::Display) {
     let mut out = io::stdout().lock();
     if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush()) {
@@ -18,7 +18,7 @@ pub(crate) fn line(text: impl fmt::Display) {
 /// Reports the progress of a command: text for people, or JSON for programs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reporter {
-    /// Whether programs read the output.
+    /// True if programs read the output.
     pub(crate) as_json: bool,
 }
 
@@ -42,7 +42,7 @@ impl Reporter {
     }
 }
 
-/// Prints a failure to the error output, if there is still something to say.
+/// Prints an error to the error output, unless its text is empty.
 pub(crate) fn failure(failure: &RunError, as_json: bool) {
     if failure.text.is_empty() {
         return;
@@ -52,7 +52,7 @@ pub(crate) fn failure(failure: &RunError, as_json: bool) {
     } else {
         format!("hawser: {failure}")
     };
-    // Nobody is left to be told that this failed.
+    // A failing error output cannot be reported anywhere.
     let _ = writeln!(io::stderr(), "{text}");
 }
 
@@ -67,10 +67,10 @@ pub(crate) fn exit_code(reason: RunErrorKind) -> u8 {
     }
 }
 
-/// Asks whoever sits at the terminal: true if the answer is yes.
+/// Asks the user at the terminal. Returns true if the answer is yes.
 ///
 /// # Errors
-/// When nobody can be asked.
+/// When the terminal cannot be read or written.
 pub(crate) fn ask(question: impl fmt::Display) -> Result<bool, RunError> {
     let mut answer = String::new();
     let mut out = io::stderr();
@@ -79,14 +79,14 @@ pub(crate) fn ask(question: impl fmt::Display) -> Result<bool, RunError> {
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
-/// A number of things: `1 request`, `2 requests`.
+/// Returns a number with its noun: `1 request`, `2 requests`.
 #[must_use]
 pub(crate) fn count(number: usize, thing: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {thing}{plural}")
 }
 
-/// A moment in unix nanoseconds as RFC 3339, UTC.
+/// Formats a time in unix nanoseconds as RFC 3339, UTC.
 #[must_use]
 pub(crate) fn time(unix_ns: i64) -> String {
     const SECOND_NS: i64 = 1_000_000_000;

@@ -1,4 +1,4 @@
-//! One envelope as people and programs want to read it.
+//! One envelope as a line of text or as JSON.
 
 use hawser_proto::envelope::{LayerError, OriginatorEnvelope, Payload, Proof};
 use hawser_proto::pb::{self, JsonError};
@@ -7,16 +7,16 @@ use serde_json::{Value, json};
 
 use crate::output;
 
-/// An envelope with what can be told from it alone.
+/// An envelope with everything that can be derived from it alone.
 #[derive(Debug)]
 pub(crate) struct Rendered {
     envelope: OriginatorEnvelope,
-    /// Whom the payer's signature recovers to; none on chain traffic.
+    /// Address recovered from the payer's signature; `None` for envelopes of a chain.
     payer: Option<Address>,
 }
 
 impl Rendered {
-    /// Takes the bytes of an originator envelope apart.
+    /// Parses the bytes of an originator envelope.
     ///
     /// # Errors
     /// When a layer is malformed.
@@ -28,13 +28,13 @@ impl Rendered {
         Ok(Self { envelope, payer: key.map(|key| key.address()) })
     }
 
-    /// Its place.
+    /// Returns the envelope id.
     #[must_use]
     pub(crate) fn id(&self) -> EnvelopeId {
         self.envelope.id()
     }
 
-    /// One line: time, id, topic, what it is, size, who pays how much, what it comes after.
+    /// Returns one line: time, id, topic, payload kind, size, payer and fee, dependencies.
     #[must_use]
     pub(crate) fn text(&self) -> String {
         let unsigned = self.envelope.unsigned();
@@ -61,7 +61,7 @@ impl Rendered {
         parts.join("  ")
     }
 
-    /// One object: the same facts, the exact bytes as hex, and all layers decoded.
+    /// Returns one object: the same facts, the exact bytes as hex, and all layers decoded.
     ///
     /// # Errors
     /// When the schema has no such message, which it has.
@@ -120,7 +120,7 @@ fn layer(name: &str, bytes: &[u8]) -> Result<Value, JsonError> {
     pb::to_json(&format!("xmtp.xmtpv4.envelopes.{name}"), bytes)
 }
 
-/// What an envelope carries, in the words of the schema.
+/// Returns the schema's name of a payload.
 fn payload_name(payload: &Payload) -> &'static str {
     match payload {
         Payload::GroupMessage(_) => "group_message",

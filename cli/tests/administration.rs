@@ -29,7 +29,7 @@ struct Chains {
     accounts: Vec<String>,
 }
 
-/// Who is who among the accounts.
+/// The accounts and their roles.
 const ADMIN: usize = 0;
 const STRANGER: usize = 1;
 
@@ -369,10 +369,10 @@ fn what_is_wrong_is_said_with_what_to_do() {
     };
     let text = failure(1, &with(&["--rpc-url", &chains.app]));
     assert!(text.contains("is chain 31338, and chain 31337 was expected"), "{text}");
-    let nobody = format!("http://127.0.0.1:{}", free_base(0));
-    let text = failure(1, &with(&["--rpc-url", &nobody]));
-    assert!(text.contains("does not answer") && text.contains(&nobody), "{text}");
-    let both = format!("{nobody},{}", chains.settlement);
+    let closed = format!("http://127.0.0.1:{}", free_base(0));
+    let text = failure(1, &with(&["--rpc-url", &closed]));
+    assert!(text.contains("does not answer") && text.contains(&closed), "{text}");
+    let both = format!("{closed},{}", chains.settlement);
     let args = with(&["--rpc-url", &both, "--json"]);
     let output = chains.run(ADMIN, &args.iter().map(String::as_str).collect::<Vec<_>>());
     assert!(output.status.success(), "the second of two URLs answers: {}", stderr(&output));

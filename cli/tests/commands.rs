@@ -1,4 +1,4 @@
-//! What the commands say and how they exit when there is no network.
+//! Output and exit codes of the commands without a network.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 

@@ -1,4 +1,4 @@
-//! `hawser dev` and the commands around it, as somebody uses them at a terminal.
+//! `hawser dev` and the commands around it, as a user runs them at a terminal.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 

@@ -172,10 +172,10 @@ impl Joined {
         self.runtime.block_on(async { chain.provider().get_block_number().await }).unwrap()
     }
 
-    /// `hawser recut` with the settings of a node.
-    fn recut(&self, node: u16, strand: &str, from_block: u64) -> Command {
+    /// `hawser truncate-strand` with the settings of a node; `recut` is its former name.
+    fn truncate_strand(&self, name: &str, node: u16, from_block: u64) -> Command {
         let mut command = hawser();
-        command.args(["recut", "--json", "--strand", strand]);
+        command.args([name, "--json", "--strand", "group-messages"]);
         command.args(["--from-block", &from_block.to_string()]);
         command.args(self.command(node).get_args().skip(1));
         command
@@ -309,20 +309,24 @@ fn a_strand_that_the_chain_took_back_halts_and_is_cut_off_and_read_anew_when_tol
     network.send("chain:group", &payloads[..4]);
     until("the strand has halted", || network.page(0, "/status").contains("halted"));
     assert_eq!(network.strand(0, "0", 9), before, "it keeps what it has");
-    let held = network.recut(0, "group-messages", fork).arg("--yes").output().unwrap();
+    let held = network.truncate_strand("recut", 0, fork).arg("--yes").output().unwrap();
     assert_eq!(held.status.code(), Some(3), "{}", support::stderr(&held));
     stop(node);
 
     let refusal = |from_block: u64, what: &str| {
-        let output = network.recut(0, "group-messages", from_block).arg("--yes").output().unwrap();
+        let output = network
+            .truncate_strand("truncate-strand", 0, from_block)
+            .arg("--yes")
+            .output()
+            .unwrap();
         assert_eq!(output.status.code(), Some(3), "{}", support::stderr(&output));
         assert!(support::stderr(&output).contains(what), "{}", support::stderr(&output));
     };
     refusal(fork + 1000, "has no block");
     refusal(fork + 2, "is older than block");
-    let unasked = network.recut(0, "group-messages", fork).output().unwrap();
+    let unasked = network.truncate_strand("truncate-strand", 0, fork).output().unwrap();
     assert!(support::stderr(&unasked).contains("--yes"), "{}", support::stderr(&unasked));
-    let done = network.recut(0, "group-messages", fork).arg("--yes").output().unwrap();
+    let done = network.truncate_strand("truncate-strand", 0, fork).arg("--yes").output().unwrap();
     assert!(done.status.success(), "{}", support::stderr(&done));
     let done: Value = serde_json::from_slice(&done.stdout).unwrap();
     assert_eq!(done["envelopes"], 3);
@@ -346,13 +350,13 @@ fn a_strand_that_the_chain_took_back_halts_and_is_cut_off_and_read_anew_when_tol
     stop(late);
 }
 
-/// What a node or gateway says at a page of its operators' port.
+/// Reads a page of a node's or gateway's operator port.
 fn told(address: &str, path: &str) -> Value {
     let page = page(address, path);
     serde_json::from_str(page.split_once("\r\n\r\n").unwrap().1).unwrap()
 }
 
-/// Whether the registry and the rates are taken to be read.
+/// Returns whether registry and rates count as read.
 fn lists_are_read(address: &str) -> bool {
     let page = told(address, "/readyz?for=publish");
     let mut conditions = page["conditions"].as_array().unwrap().iter();

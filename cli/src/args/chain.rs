@@ -1,4 +1,4 @@
-//! `hawser chain`: chains to develop against.
+//! `hawser chain`: chains for development.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use hawser_node::settings::duration;
 pub(crate) enum ChainCommand {
     /// Run the two chains of a development network, with all contracts on them.
     ///
-    /// For development and tests only: whoever reaches the ports controls the chains, and the keys
-    /// of all accounts are known to everybody. Both listen on this machine only.
+    /// For development and tests only: every program that reaches the ports controls the chains, and
+    /// the keys of all accounts are public. Both chains listen on this machine only.
     ///
     /// Every fresh start puts the contracts at the same addresses and writes them to chain.json,
     /// which configures other node software too. The addresses that the reference node has compiled
@@ -33,37 +33,38 @@ pub(crate) struct ChainDevArgs {
         value_parser = clap::value_parser!(u16).range(1..=65_524)
     )]
     pub(crate) base_port: u16,
-    /// Make a block each time so much has passed, such as 5s; from 1 s to 30 s, whole seconds
-    /// [default: a block for each transaction].
+    /// Time between two blocks, such as 5s; whole seconds from 1 s to 30 s [default: a block for each
+    /// transaction].
     #[arg(long, value_name = "TIME", value_parser = block_time)]
     pub(crate) block_time: Option<Duration>,
-    /// Keep the chains there [default: they end with the process].
+    /// Folder in which the chains are kept [default: they end with the process].
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
-    /// Where the addresses are written [default: chain.json in the data folder, or else
+    /// File for the addresses [default: chain.json in the data folder, or else
     /// hawser-chain/chain.json].
     #[arg(long, value_name = "FILE")]
     pub(crate) chain_json: Option<PathBuf>,
-    /// Register the nodes of this file, in the form of registry.json, and choose the canonical
-    /// ones.
+    /// Register the nodes of this file, in the form of registry.json, and make those canonical that
+    /// it says are.
     #[arg(long, value_name = "FILE")]
     pub(crate) register_nodes: Option<PathBuf>,
-    /// Who shall own the nodes that are registered [default: the account that deploys].
+    /// Owner of the registered nodes [default: the account that deploys].
     #[arg(long, value_name = "ADDRESS", requires = "register_nodes")]
     pub(crate) node_owner: Option<Address>,
-    /// Give this account what publishing costs: native tokens, and a balance in the payer registry.
+    /// Fund this account for publishing: native tokens, and a balance in the payer registry.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) fund_payer: Option<Address>,
     /// Run the chains with anvil instead of this program [default: the one that HAWSER_ANVIL names,
     /// or that scripts/contract-tools has installed, or that PATH has].
     #[arg(long, value_name = "PROGRAM", num_args = 0..=1, require_equals = true)]
     pub(crate) anvil: Option<Option<PathBuf>>,
-    /// End when the standard input does. For a parent process that must not leave chains behind.
+    /// True if the end of the standard input stops the process, so that a parent process leaves no
+    /// chains behind.
     #[arg(long, hide = true)]
     pub(crate) exit_with_parent: bool,
 }
 
-/// Whole seconds, as chains count them.
+/// Parses a block time: chains count whole seconds.
 pub(super) fn block_time(text: &str) -> Result<Duration, String> {
     let whole = |time: &Duration| time.subsec_nanos() == 0 && (1..=30).contains(&time.as_secs());
     let expected = "expected whole seconds from 1s to 30s, such as 5s";

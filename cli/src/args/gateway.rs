@@ -1,4 +1,4 @@
-//! `hawser gateway`: settings by their flags, not judged yet.
+//! `hawser gateway`: settings by their flags, not checked yet.
 
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
 use hawser_node::settings::SettingSources;
@@ -6,11 +6,11 @@ use hawser_node::settings::table::{self, chains, gateway};
 
 use super::{EXIT_WITH_PARENT, environment, of_setting, value};
 
-/// What was given to `hawser gateway`.
+/// Arguments of `hawser gateway`.
 #[derive(Debug, Default)]
 pub(crate) struct GatewayArgs {
     flags: Vec<(String, String)>,
-    /// End when the standard input does, as if a signal had come.
+    /// True if the end of the standard input stops the process like a signal.
     pub(crate) exit_with_parent: bool,
 }
 

@@ -1,5 +1,5 @@
-//! What all commands take that look at the contracts or change them: how the chains are reached,
-//! where the contracts are, and how a transaction is sent.
+//! Common arguments of the commands that read or change contracts: chains, contracts, and sending of
+//! transactions.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use hawser_node::settings::{SettingSources, duration};
 
 use super::{environment, of_setting};
 
-/// Chains and contracts by their flags, not judged yet.
+/// Chains and contracts by their flags, not checked yet.
 #[derive(Debug, Default)]
 pub(crate) struct NetworkArgs {
     flags: Vec<(String, String)>,
 }
 
-/// Shorter names of what is given most often.
+/// Shorter names of the most common flags.
 const ALIASES: [(&str, &str); 3] = [
     (chains::SETTLEMENT_RPC.flag, "rpc-url"),
     (chains::APP_RPC.flag, "app-rpc-url"),
@@ -41,7 +41,7 @@ impl Args for NetworkArgs {
             aliases.fold(arg, |arg, (_, alias)| arg.visible_alias(*alias))
         };
         let single = chains::SINGLE.iter().map(|(contract, setting)| {
-            let help = format!("Where {contract} is [env: {}]", setting.env);
+            let help = format!("Address of {contract} [env: {}]", setting.env);
             arg(setting).help(help).hide_short_help(true)
         });
         command.args(chains::GENERAL.into_iter().map(arg)).args(single)
@@ -67,27 +67,27 @@ impl FromArgMatches for NetworkArgs {
     }
 }
 
-/// How a transaction is sent, or not.
+/// Sending of transactions.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sending")]
 pub(crate) struct SendArgs {
-    /// Don't ask before sending.
+    /// Send without asking.
     #[arg(short = 'y', long)]
     pub(crate) yes: bool,
-    /// Try it on the chain as it is now, and send nothing.
+    /// Simulate the transactions on the current chain, and send nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// Print target, value and data for a multisig, and send nothing. Needs no key.
     #[arg(long, conflicts_with = "dry_run")]
     pub(crate) calldata: bool,
-    /// The secret key of the account that sends [env: HAWSER_KEY_FILE, or HAWSER_KEY for the key
+    /// File with the secret key of the sending account [env: HAWSER_KEY_FILE, or HAWSER_KEY for the key
     /// itself].
     #[arg(long, value_name = "FILE")]
     pub(crate) key_file: Option<PathBuf>,
-    /// The account that would send, with --dry-run or --calldata.
+    /// Address of the sending account, with --dry-run or --calldata.
     #[arg(long, value_name = "ADDRESS", value_parser = address, conflicts_with = "key_file")]
     pub(crate) from: Option<Address>,
-    /// How long to wait until a transaction is mined.
+    /// Time to wait until a transaction is mined.
     #[arg(long, value_name = "TIME", value_parser = timeout, default_value = "60s")]
     pub(crate) timeout: Duration,
 }
@@ -97,7 +97,7 @@ fn timeout(text: &str) -> Result<Duration, String> {
     above_zero.ok_or_else(|| "expected a time above 0 with units, such as 500ms, 60s or 5m".into())
 }
 
-/// An address. What has capital and small letters must have them as its checksum says.
+/// Parses an address. One in mixed case must have a valid checksum.
 pub(super) fn address(text: &str) -> Result<Address, String> {
     const EXPECTED: &str = "expected 0x and 40 hex digits";
     let digits = text.strip_prefix("0x").filter(|digits| digits.len() == 40).ok_or(EXPECTED)?;
@@ -110,9 +110,9 @@ pub(super) fn address(text: &str) -> Result<Address, String> {
     Ok(address)
 }
 
-/// An amount of dollars.
+/// Parses an amount of dollars.
 pub(super) fn amount(text: &str) -> Result<MicroDollars, String> {
-    text.parse::<MicroDollars>().map_err(|fault| fault.to_string())
+    text.parse::<MicroDollars>().map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

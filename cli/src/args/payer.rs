@@ -1,4 +1,4 @@
-//! `hawser payer` and `hawser fees`: money in, and money out.
+//! `hawser payer` and `hawser fees`: payments in and out.
 
 use alloy::primitives::Address;
 use clap::{ArgGroup, Args, Subcommand};
@@ -9,13 +9,13 @@ use super::onchain::{NetworkArgs, SendArgs, address, amount};
 /// `hawser payer`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum PayerCommand {
-    /// Pay into a payer's balance.
+    /// Deposit into a payer's balance.
     Deposit(DepositArgs),
-    /// Print what a payer has.
+    /// Print a payer's balance.
     Balance(BalanceArgs),
-    /// Take money out of the own balance.
+    /// Withdraw from the sending account's balance.
     Withdraw {
-        /// What to do.
+        /// The subcommand.
         #[command(subcommand)]
         command: WithdrawCommand,
     },
@@ -24,19 +24,19 @@ pub(crate) enum PayerCommand {
 /// `hawser payer deposit`.
 #[derive(Debug, Args)]
 pub(crate) struct DepositArgs {
-    /// How much: dollars with at most 6 decimals, such as 25 or 10.50.
+    /// Amount in dollars with at most 6 decimals, such as 25 or 10.50.
     #[arg(long, value_name = "DOLLARS", value_parser = amount)]
     pub(crate) amount: MicroDollars,
-    /// Whose balance [default: that of the account that sends].
+    /// Address of the payer [default: the account that sends].
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub(crate) payer: Option<Address>,
-    /// Make fee tokens that are missing of underlying tokens first.
+    /// Convert underlying tokens into missing fee tokens first.
     #[arg(long)]
     pub(crate) from_underlying: bool,
-    /// Whether and how it is sent.
+    /// Sending.
     #[command(flatten)]
     pub(crate) send: SendArgs,
-    /// Where it is.
+    /// Chains and contracts.
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
 }
@@ -44,13 +44,13 @@ pub(crate) struct DepositArgs {
 /// `hawser payer balance`.
 #[derive(Debug, Args)]
 pub(crate) struct BalanceArgs {
-    /// Whose balance [default: that of the key].
+    /// Address of the payer [default: that of the key].
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub(crate) payer: Option<Address>,
-    /// The payer's secret key, of which only the address is used.
+    /// File with the payer's secret key; only its address is used.
     #[arg(long, value_name = "FILE", conflicts_with = "payer")]
     pub(crate) key_file: Option<std::path::PathBuf>,
-    /// Where it is.
+    /// Chains and contracts.
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
 }
@@ -58,24 +58,24 @@ pub(crate) struct BalanceArgs {
 /// `hawser payer withdraw`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum WithdrawCommand {
-    /// Ask for money; it is ready when the lock is over.
+    /// Request a withdrawal; it can be finalized when the lock is over.
     Request(WithdrawRequestArgs),
-    /// Take the request back.
+    /// Cancel the requested withdrawal.
     Cancel(WithdrawCancelArgs),
-    /// Pay out what is ready.
+    /// Pay out the requested withdrawal.
     Finalize(WithdrawFinalizeArgs),
 }
 
 /// `hawser payer withdraw request`.
 #[derive(Debug, Args)]
 pub(crate) struct WithdrawRequestArgs {
-    /// How much: dollars with at most 6 decimals, such as 25 or 10.50.
+    /// Amount in dollars with at most 6 decimals, such as 25 or 10.50.
     #[arg(long, value_name = "DOLLARS", value_parser = amount)]
     pub(crate) amount: MicroDollars,
-    /// Whether and how it is sent.
+    /// Sending.
     #[command(flatten)]
     pub(crate) send: SendArgs,
-    /// Where it is.
+    /// Chains and contracts.
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
 }
@@ -83,10 +83,10 @@ pub(crate) struct WithdrawRequestArgs {
 /// `hawser payer withdraw cancel`.
 #[derive(Debug, Args)]
 pub(crate) struct WithdrawCancelArgs {
-    /// Whether and how it is sent.
+    /// Sending.
     #[command(flatten)]
     pub(crate) send: SendArgs,
-    /// Where it is.
+    /// Chains and contracts.
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
 }
@@ -94,16 +94,16 @@ pub(crate) struct WithdrawCancelArgs {
 /// `hawser payer withdraw finalize`.
 #[derive(Debug, Args)]
 pub(crate) struct WithdrawFinalizeArgs {
-    /// Who gets the money [default: the account that sends].
+    /// Recipient of the money [default: the account that sends].
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub(crate) recipient: Option<Address>,
-    /// As underlying tokens instead of fee tokens.
+    /// Pay out underlying tokens instead of fee tokens.
     #[arg(long)]
     pub(crate) into_underlying: bool,
-    /// Whether and how it is sent.
+    /// Sending.
     #[command(flatten)]
     pub(crate) send: SendArgs,
-    /// Where it is.
+    /// Chains and contracts.
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
 }
@@ -111,22 +111,22 @@ pub(crate) struct WithdrawFinalizeArgs {
 /// `hawser fees`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum FeesCommand {
-    /// Book the shares of all settled reports that were not claimed before.
+    /// Claim the shares of all settled reports that are not claimed yet.
     Claim(FeesClaimArgs),
-    /// Pay out what was claimed.
+    /// Pay out claimed fees.
     Withdraw(FeesWithdrawArgs),
-    /// Print what is owed, and what was claimed of each report.
+    /// Print fees that are owed, and the claims of each report.
     Show(FeesShowArgs),
 }
 
-/// Whose fees.
+/// Beneficiary of the fees.
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("whose").required(true).args(["node", "protocol"])))]
 pub(crate) struct WhoseArgs {
-    /// Those of this node, for its owner.
+    /// Fees of this node, for its owner.
     #[arg(long, value_name = "ID")]
     pub(crate) node: Option<u32>,
-    /// Those of the protocol.
+    /// Fees of the protocol.
     #[arg(long)]
     pub(crate) protocol: bool,
 }
@@ -134,16 +134,16 @@ pub(crate) struct WhoseArgs {
 /// `hawser fees claim`.
 #[derive(Debug, Args)]
 pub(crate) struct FeesClaimArgs {
-    /// Whose fees.
+    /// Beneficiary of the fees.
     #[command(flatten)]
     pub(crate) whose: WhoseArgs,
-    /// Only reports about this originator; may be given several times [default: all nodes].
+    /// Originator of the reports; may be given several times [default: all nodes].
     #[arg(long, value_name = "ID")]
     pub(crate) originator: Vec<u32>,
-    /// Whether and how it is sent.
+    /// Sending.
     #[command(flatten)]
     pub(crate) send: SendArgs,
-    /// Where it is.
+    /// Chains and contracts.
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
 }
@@ -151,19 +151,19 @@ pub(crate) struct FeesClaimArgs {
 /// `hawser fees withdraw`.
 #[derive(Debug, Args)]
 pub(crate) struct FeesWithdrawArgs {
-    /// Whose fees.
+    /// Beneficiary of the fees.
     #[command(flatten)]
     pub(crate) whose: WhoseArgs,
-    /// Who gets a node's fees [default: the account that sends].
+    /// Recipient of a node's fees [default: the account that sends].
     #[arg(long, value_name = "ADDRESS", value_parser = address, conflicts_with = "protocol")]
     pub(crate) recipient: Option<Address>,
-    /// As underlying tokens instead of fee tokens.
+    /// Pay out underlying tokens instead of fee tokens.
     #[arg(long)]
     pub(crate) into_underlying: bool,
-    /// Whether and how it is sent.
+    /// Sending.
     #[command(flatten)]
     pub(crate) send: SendArgs,
-    /// Where it is.
+    /// Chains and contracts.
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
 }
@@ -171,10 +171,10 @@ pub(crate) struct FeesWithdrawArgs {
 /// `hawser fees show`.
 #[derive(Debug, Args)]
 pub(crate) struct FeesShowArgs {
-    /// Only reports about this originator; may be given several times [default: all nodes].
+    /// Originator of the reports; may be given several times [default: all nodes].
     #[arg(long, value_name = "ID")]
     pub(crate) originator: Vec<u32>,
-    /// Where it is.
+    /// Chains and contracts.
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
 }

@@ -11,27 +11,27 @@ use super::onchain::{NetworkArgs, SendArgs, address, amount};
 /// `hawser registry`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum RegistryCommand {
-    /// The nodes.
+    /// Register and list nodes.
     Node {
-        /// What to do.
+        /// The subcommand.
         #[command(subcommand)]
         command: NodeCommand,
     },
-    /// Which nodes belong to the canonical network.
+    /// Choose the nodes of the canonical network.
     Canonical {
-        /// What to do.
+        /// The subcommand.
         #[command(subcommand)]
         command: CanonicalCommand,
     },
-    /// What messages cost.
+    /// List and add rates, the prices of messages.
     Rates {
-        /// What to do.
+        /// The subcommand.
         #[command(subcommand)]
         command: RatesCommand,
     },
-    /// What the contracts go by.
+    /// Read and set parameters of the contracts.
     Params {
-        /// What to do.
+        /// The subcommand.
         #[command(subcommand)]
         command: ParamsCommand,
     },
@@ -44,29 +44,29 @@ pub(crate) enum NodeCommand {
     Add(NodeAddArgs),
     /// Print all records.
     List(NetworkArgs),
-    /// Say where a node is reached from now on.
+    /// Change the URL of a node's API.
     UpdateHttp(UpdateHttpArgs),
 }
 
 /// `hawser registry node add`.
 #[derive(Debug, Args)]
 pub(crate) struct NodeAddArgs {
-    /// The account that may change the node's address, and that has its fees.
+    /// Account that may change the node's URL and that receives its fees.
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub(crate) owner: Address,
-    /// Where the node is reached: http://host:port or https://host.
+    /// URL of the node's API: http://host:port or https://host.
     #[arg(long, value_name = "URL")]
     pub(crate) http_address: String,
-    /// The node's public key: 65 bytes, hex, as `hawser keys show` prints it.
+    /// Public key of the node: 65 bytes, hex, as `hawser keys show` prints it.
     #[arg(long, value_name = "HEX", required_unless_present = "node_key_file")]
     pub(crate) public_key: Option<String>,
-    /// The node's secret key, of which only the public part is used.
+    /// File with the node's secret key; only the public key is used.
     #[arg(long, value_name = "FILE", conflicts_with = "public_key")]
     pub(crate) node_key_file: Option<PathBuf>,
-    /// Whether and how it is sent.
+    /// Sending.
     #[command(flatten)]
     pub(crate) send: SendArgs,
-    /// Where it is.
+    /// Chains and contracts.
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
 }
@@ -77,13 +77,13 @@ pub(crate) struct UpdateHttpArgs {
     /// The node's id.
     #[arg(value_name = "ID")]
     pub(crate) node: u32,
-    /// Where it is reached: http://host:port or https://host.
+    /// URL of the node's API: http://host:port or https://host.
     #[arg(value_name = "URL")]
     pub(crate) http_address: String,
-    /// Whether and how it is sent.
+    /// Sending.
     #[command(flatten)]
     pub(crate) send: SendArgs,
-    /// Where it is.
+    /// Chains and contracts.
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
 }
@@ -91,9 +91,9 @@ pub(crate) struct UpdateHttpArgs {
 /// `hawser registry canonical`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum CanonicalCommand {
-    /// Take a node into the canonical network.
+    /// Add a node to the canonical network.
     Add(CanonicalArgs),
-    /// Take a node out of the canonical network.
+    /// Remove a node from the canonical network.
     Remove(CanonicalArgs),
 }
 
@@ -103,10 +103,10 @@ pub(crate) struct CanonicalArgs {
     /// The node's id.
     #[arg(value_name = "ID")]
     pub(crate) node: u32,
-    /// Whether and how it is sent.
+    /// Sending.
     #[command(flatten)]
     pub(crate) send: SendArgs,
-    /// Where it is.
+    /// Chains and contracts.
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
 }
@@ -114,34 +114,34 @@ pub(crate) struct CanonicalArgs {
 /// `hawser registry rates`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum RatesCommand {
-    /// Add prices that hold from a time on. All fees are in picodollars, 10^-12 of a dollar.
+    /// Add rates that apply from a time on. All fees are in picodollars, 10^-12 of a dollar.
     Add(RatesAddArgs),
-    /// Print all prices, oldest first.
+    /// Print all rates, oldest first.
     List(NetworkArgs),
 }
 
 /// `hawser registry rates add`.
 #[derive(Debug, Args)]
 pub(crate) struct RatesAddArgs {
-    /// For each message, in picodollars.
+    /// Fee for each message, picodollars.
     #[arg(long, value_name = "P$")]
     pub(crate) message_fee: u64,
-    /// For each byte and day, in picodollars.
+    /// Fee for each byte and day, picodollars.
     #[arg(long, value_name = "P$")]
     pub(crate) storage_fee: u64,
-    /// For each unit of congestion, in picodollars.
+    /// Fee for each unit of congestion, picodollars.
     #[arg(long, value_name = "P$")]
     pub(crate) congestion_fee: u64,
-    /// Messages a minute from which congestion begins.
+    /// Messages per minute at which congestion begins.
     #[arg(long, visible_alias = "target-rate", value_name = "N")]
     pub(crate) target_rate_per_minute: u64,
-    /// From when on, in unix seconds [default: in two hours, when every node has read them].
+    /// Start in unix seconds [default: in two hours, so that every node has read them].
     #[arg(long, value_name = "SECONDS")]
     pub(crate) start_time: Option<u64>,
-    /// Whether and how it is sent.
+    /// Sending.
     #[command(flatten)]
     pub(crate) send: SendArgs,
-    /// Where it is.
+    /// Chains and contracts.
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
 }
@@ -149,22 +149,21 @@ pub(crate) struct RatesAddArgs {
 /// `hawser registry params`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ParamsCommand {
-    /// Print what is set, and what the contracts go by.
+    /// Print the parameters that are set, and the values that the contracts use.
     Get(ParamsGetArgs),
     /// Set parameters on the settlement chain.
     Set(ParamsSetArgs),
-    /// Bring parameters to the app chain.
+    /// Bridge parameters to the app chain.
     Bridge(ParamsBridgeArgs),
 }
 
 /// `hawser registry params get`.
 #[derive(Debug, Args)]
 pub(crate) struct ParamsGetArgs {
-    /// Names of parameters, such as xmtp.payerRegistry.minimumDeposit [default: all that are
-    /// known].
+    /// Names of parameters, such as xmtp.payerRegistry.minimumDeposit [default: all known ones].
     #[arg(value_name = "KEY")]
     pub(crate) keys: Vec<String>,
-    /// Where it is.
+    /// Chains and contracts.
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
 }
@@ -176,13 +175,13 @@ pub(crate) struct ParamsSetArgs {
     /// digits.
     #[arg(value_name = "KEY=VALUE", required = true)]
     pub(crate) assignments: Vec<String>,
-    /// Also call the functions that make the contracts take the values over.
+    /// Also call the functions with which the contracts take the values over.
     #[arg(long)]
     pub(crate) apply: bool,
-    /// Whether and how it is sent.
+    /// Sending.
     #[command(flatten)]
     pub(crate) send: SendArgs,
-    /// Where it is.
+    /// Chains and contracts.
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
 }
@@ -193,26 +192,25 @@ pub(crate) struct ParamsBridgeArgs {
     /// Names of parameters.
     #[arg(value_name = "KEY", required = true)]
     pub(crate) keys: Vec<String>,
-    /// Wait until they have arrived, and call the functions that make the contracts take them
-    /// over.
+    /// Wait until they have arrived, and call the functions with which the contracts take them over.
     #[arg(long)]
     pub(crate) apply: bool,
-    /// Gas on the app chain [default: 21000, and 120000 for each parameter].
+    /// Gas limit on the app chain [default: 21000, and 120000 for each parameter].
     #[arg(long, value_name = "GAS")]
     pub(crate) gas_limit: Option<u64>,
-    /// What is paid for a unit of it, in wei [default: 2 gwei].
+    /// Price of a unit of gas, wei [default: 2 gwei].
     #[arg(long, value_name = "WEI")]
     pub(crate) max_fee_per_gas: Option<u64>,
-    /// Fee tokens that are sent along for it [default: what it can cost].
+    /// Fee tokens sent along for the gas [default: the highest possible cost].
     #[arg(long, value_name = "DOLLARS", value_parser = amount)]
     pub(crate) amount: Option<MicroDollars>,
-    /// Make fee tokens that are missing of underlying tokens first.
+    /// Convert underlying tokens into missing fee tokens first.
     #[arg(long)]
     pub(crate) from_underlying: bool,
-    /// Whether and how it is sent.
+    /// Sending.
     #[command(flatten)]
     pub(crate) send: SendArgs,
-    /// Where it is.
+    /// Chains and contracts.
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
 }

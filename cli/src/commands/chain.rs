@@ -1,4 +1,4 @@
-//! `hawser chain`: chains to develop against.
+//! `hawser chain`: chains for development.
 
 pub(super) mod dev;
 mod report;

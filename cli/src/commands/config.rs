@@ -28,9 +28,9 @@ pub(super) fn run(command: ConfigCommand, as_json: bool) -> Result<(), RunError>
 /// Opens no socket and no database.
 fn check(sources: &SettingSources, as_json: bool) -> Result<(), RunError> {
     let config = NodeServiceSettings::read(sources).map_err(RunError::usage)?;
-    let faults = faults_of_files(&config);
-    if !faults.is_empty() {
-        return Err(RunError::usage(faults.join("\n")));
+    let errors = errors_of_files(&config);
+    if !errors.is_empty() {
+        return Err(RunError::usage(errors.join("\n")));
     }
     if as_json {
         output::line(json!({ "ok": true, "notes": config.notes }));
@@ -41,25 +41,25 @@ fn check(sources: &SettingSources, as_json: bool) -> Result<(), RunError> {
     Ok(())
 }
 
-/// What is wrong in the files that the settings name.
-fn faults_of_files(config: &NodeServiceSettings) -> Vec<String> {
+/// Returns the errors of the files that the settings name.
+fn errors_of_files(config: &NodeServiceSettings) -> Vec<String> {
     let StandInFiles { registry, rates, chain } = &config.files;
-    let mut faults = Vec::new();
+    let mut errors = Vec::new();
     match registry.as_ref().map(|path| (path, files::read(path, registry::parse))) {
         None => {}
-        Some((_, Err(error))) => faults.push(error.to_string()),
+        Some((_, Err(error))) => errors.push(error.to_string()),
         Some((path, Ok(records))) => {
             let key = config.signer.public_key();
             if registry::record_of(&records, &key).is_none() {
                 let (path, address) = (path.display(), key.address());
-                faults.push(format!("{path}: no node has the key of {address}, which is given"));
+                errors.push(format!("{path}: no node has the key of {address}, which is given"));
             }
         }
     }
     let rates = rates.as_ref().and_then(|path| files::read(path, rates::parse).err());
-    faults.extend(rates.map(|error| error.to_string()));
-    faults.extend(chain.as_deref().and_then(unreadable));
-    faults
+    errors.extend(rates.map(|error| error.to_string()));
+    errors.extend(chain.as_deref().and_then(unreadable));
+    errors
 }
 
 fn unreadable(path: &Path) -> Option<String> {
@@ -97,7 +97,7 @@ fn as_value(effective: &EffectiveSetting) -> Value {
     })
 }
 
-/// A line that a file with settings could have.
+/// Returns a line for a file with settings.
 fn as_toml(effective: &EffectiveSetting) -> String {
     let EffectiveSetting { setting, shown, origin } = effective;
     let (flag, origin) = (setting.flag, origin.name());

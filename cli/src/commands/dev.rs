@@ -1,5 +1,5 @@
-//! `hawser dev`: a whole network on this machine, each node as its own process, so that one can
-//! be killed and seen to recover; the gateway in one more, and both chains in another.
+//! `hawser dev`: a whole network on this machine. Each node is a process of its own, so that it can be
+//! killed and seen to recover; the gateway is one more, and both chains are another.
 
 mod child;
 mod folder;
@@ -32,7 +32,7 @@ use report::StartHints;
 
 const NODES_DEFAULT: u16 = 3;
 const ASK_EVERY: Duration = Duration::from_millis(100);
-/// Somebody who waits wants to know for what.
+/// Time after which the user is told what the start waits for. A guess.
 const TELL_AFTER: Duration = Duration::from_secs(10);
 
 /// Runs the command until it is told to stop.
@@ -57,7 +57,7 @@ pub(super) async fn run(args: DevArgs, as_json: bool) -> Result<(), RunError> {
     let mut network = Network::empty(ports, shared, source, reporter)?;
     tokio::select! {
         ready = network.start(&folder, &kind) => if let Err(failure) = ready {
-            // That the others end badly is of less interest than why one did not begin.
+            // The error of the start matters more than one of stopping the others.
             let _ = network.stop(&mut ends).await;
             return Err(failure);
         },
@@ -81,7 +81,7 @@ fn existing(path: &Path) -> Result<PathBuf, RunError> {
         .map_err(|error| RunError::not_found(format!("--chain-file {}: {error}", path.display())))
 }
 
-/// What was asked for, or else what the folder had, or else the defaults.
+/// Returns the ports that were given, or else those of the folder, or else the defaults.
 fn choose_ports(args: &DevArgs, folder: &Folder) -> Result<(Vec<Ports>, SharedPorts), RunError> {
     let known = folder.known_nodes()?;
     let nodes = args.nodes.or_else(|| u16::try_from(known.len()).ok().filter(|nodes| *nodes > 0));
@@ -136,8 +136,8 @@ impl Network {
         })
     }
 
-    /// Starts everything in its order: nodes find themselves in the registry, and the gateway
-    /// finds the nodes. Returns when everything is ready.
+    /// Starts chains, nodes and gateway in this order, because nodes need the registry and the gateway
+    /// needs the nodes. Returns when everything is ready.
     async fn start(&mut self, folder: &Folder, kind: &ChainKind) -> Result<(), RunError> {
         let chains = CommandLine::of_chains(&self.program, folder, self.shared, kind);
         self.add(ProcessName::Chains, chains, &folder.chains().join("log.txt")).await?;
@@ -162,7 +162,7 @@ impl Network {
         Ok(())
     }
 
-    /// Commits go from the gateway over the chain to nodes that read it.
+    /// A gateway needs the app chain: commits go over it to the nodes.
     fn has_gateway(&self) -> bool {
         matches!(self.source, NetworkSource::Chains)
     }
@@ -180,7 +180,7 @@ impl Network {
         Ok(())
     }
 
-    /// Waits for something that comes if no process ends.
+    /// Waits for readiness, and fails if a process ends meanwhile.
     async fn wait(&mut self, ready: impl Future<Output = ()>) -> Result<(), RunError> {
         tokio::pin!(ready);
         loop {
@@ -251,8 +251,8 @@ impl Network {
         self.running.iter().filter(|who| who.node_id().is_some()).count()
     }
 
-    /// Tells what happens until somebody says stop. What dies is not started again: it was killed
-    /// to see what happens then.
+    /// Reports events until a signal stops the network. A process that ends is not started again,
+    /// because the user may have killed it on purpose.
     async fn watch_over(&mut self, ends: &mut StopSignals) {
         loop {
             tokio::select! {
@@ -301,11 +301,15 @@ impl Network {
                 }
             }
         }
-        if in_order { Ok(()) } else { Err(RunError::failed("not everything has ended in order")) }
+        if in_order {
+            Ok(())
+        } else {
+            Err(RunError::failed("not every process has ended in order"))
+        }
     }
 }
 
-/// The file is written when everything is deployed.
+/// Waits for the file that is written when the contracts are deployed.
 async fn until_deployed(chain_json: &Path, reporter: Reporter) {
     let mut tell_at = Instant::now() + TELL_AFTER;
     while !chain_json.exists() {

@@ -21,7 +21,7 @@ pub(super) fn run(args: NodeArgs) -> Result<(), RunError> {
         tracing::warn!("{note}");
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
-    // The log is where whoever runs a node looks; the error output has it too.
+    // Operators look at the log; the error output has the error too.
     node::run(config, exit_with_parent).inspect_err(|failure| {
         tracing::error!(code = "node_failed", "{failure}");
     })

@@ -1,4 +1,4 @@
-//! `hawser payer`: paying in, looking, taking out.
+//! `hawser payer`: deposits, balances and withdrawals.
 
 use alloy::primitives::Address;
 use hawser_chain::admin::payers::{self, PayerBalance};
@@ -15,7 +15,7 @@ use crate::output;
 /// Runs the command.
 ///
 /// # Errors
-/// Says what did not work, and whether something was sent.
+/// When a step fails; the text says whether something was sent.
 pub(super) async fn run(command: PayerCommand, as_json: bool) -> Result<(), RunError> {
     match command {
         PayerCommand::Deposit(args) => deposit(&args, as_json).await,
@@ -93,7 +93,7 @@ async fn finalize(args: &WithdrawFinalizeArgs, as_json: bool) -> Result<(), RunE
     finish(session, payer).await
 }
 
-/// Who was named, or else the account that sends.
+/// Returns the payer that was given, or else the account that sends.
 pub(super) fn recipient(named: Option<Address>, account: &Account) -> Result<Address, RunError> {
     named
         .or_else(|| account.address())

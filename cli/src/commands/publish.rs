@@ -24,7 +24,7 @@ use plan::PublishPlan;
 /// Runs the command.
 ///
 /// # Errors
-/// When something could not be read, or when not every request was taken.
+/// When a file cannot be read, or when not every request was accepted.
 pub(super) async fn run(args: PublishArgs, as_json: bool) -> Result<(), RunError> {
     let payer = key::read(&args.payer_key_file).map_err(|error| error.at(&args.payer_key_file))?;
     let lines = files::read(&args.file, lines::parse)?;
@@ -45,22 +45,22 @@ struct Sender {
     retention_days: u32,
 }
 
-/// What became of everything.
+/// The outcome of all requests.
 #[derive(Default)]
 struct PublishSummary {
     published: Vec<EnvelopeId>,
     requests_taken: usize,
     rejected: Vec<RejectedRequest>,
-    /// Requests that were not tried because the node could not be used any more.
+    /// Requests that were not sent because an earlier one failed.
     not_tried: usize,
 }
 
-/// A request that was not taken.
+/// A request that was not accepted.
 struct RejectedRequest {
     lines: Vec<u64>,
     code: Code,
     text: String,
-    /// What is known beyond what the node said.
+    /// Advice beyond the node's status.
     hints: Vec<String>,
 }
 
@@ -92,7 +92,7 @@ impl Sender {
         summary
     }
 
-    /// Publishes one request and checks that the answer is about it.
+    /// Publishes one request and checks that the response contains its envelopes.
     async fn send(&self, request: &[EnvelopeLine]) -> Result<Vec<EnvelopeId>, Status> {
         let sign = |line: &EnvelopeLine| {
             let bytes = line.client_bytes.clone();
@@ -121,7 +121,7 @@ impl Sender {
             {
                 Ok(parsed.iter().map(OriginatorEnvelope::id).collect())
             }
-            _ => Err(Status::data_loss("the node's answer is not about what was sent")),
+            _ => Err(Status::data_loss("the node's response is about other envelopes")),
         }
     }
 
@@ -138,11 +138,11 @@ impl Sender {
         }
     }
 
-    /// Which lines come after something that the node does not have.
+    /// Returns advice about the lines whose dependencies the node lacks.
     async fn missing_dependencies(&self, request: &[EnvelopeLine]) -> Vec<String> {
         let mut api = MetadataApiClient::new(self.channel.clone());
         let Ok(answer) = api.get_sync_cursor(GetSyncCursorRequest {}).await else {
-            return Vec::new(); // the rejection itself is said in any case
+            return Vec::new(); // the status itself is printed in any case
         };
         let seen = Cursor::from(&answer.into_inner().latest_sync.unwrap_or_default());
         request.iter().flat_map(|line| missing_of(line, &seen)).collect()
@@ -244,7 +244,7 @@ impl PublishSummary {
         })
     }
 
-    /// The worst that happened decides: what did not work, before what was refused.
+    /// The worst outcome decides the exit code: a failure before a refusal.
     fn conclude(&self) -> Result<(), RunError> {
         let reasons = || self.rejected.iter().map(|rejection| client::reason_of(rejection.code));
         match reasons().find(|reason| *reason == RunErrorKind::Failed).or_else(|| reasons().next())

@@ -10,7 +10,7 @@ use crate::args::StatusArgs;
 use crate::network_file::{self, NetworkFile};
 use crate::{client, output};
 
-/// Where `hawser dev` keeps its network when nobody has said anything else.
+/// Default folder of `hawser dev`.
 const DEFAULT_DEV_FOLDER: &str = "hawser-dev";
 
 /// Runs the command. Succeeds when every node answers and none is failing.

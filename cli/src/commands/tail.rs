@@ -1,4 +1,4 @@
-//! `hawser tail`: prints envelopes of a node as they come.
+//! `hawser tail`: prints envelopes of a node as they arrive.
 
 use std::collections::BTreeSet;
 
@@ -25,10 +25,11 @@ use crate::args::TailArgs;
 use crate::render::Rendered;
 use crate::{client, output};
 
-/// Envelopes that wait to be printed. A slow terminal slows the streams down, nothing else.
+/// The most envelopes that wait to be printed. A guess: a slow terminal slows down its own streams
+/// only.
 const WAITING_MAX: usize = 256;
 
-/// Where to begin.
+/// The place at which printing starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum StartPoint {
     Now,
@@ -48,7 +49,7 @@ type Sender = mpsc::Sender<Result<envelopes_pb::OriginatorEnvelope, Status>>;
 /// Runs the command: ends with Ctrl-C, with the limit, or when the node ends the stream.
 ///
 /// # Errors
-/// When arguments make no sense, or when the node refuses or goes away.
+/// When arguments are wrong, or when the node refuses or goes away.
 pub(super) async fn run(args: TailArgs, as_json: bool) -> Result<(), RunError> {
     let from = parse_from(&args.from)?;
     let target = parse_target(&args)?;
@@ -167,7 +168,7 @@ async fn follow_originator(
     Ok(())
 }
 
-/// One stream for each originator that the node knows or gets to know.
+/// Opens one stream for each originator that the node knows or gets to know.
 async fn follow_all(channel: Channel, from: StartPoint, sender: Sender) -> Result<(), Status> {
     let mut api = MetadataApiClient::new(channel.clone());
     let mut clocks = api.subscribe_sync_cursor(GetSyncCursorRequest {}).await?.into_inner();
@@ -183,7 +184,8 @@ async fn follow_all(channel: Channel, from: StartPoint, sender: Sender) -> Resul
                 Ok(None) => break Status::unavailable("the node ended the stream"),
                 Err(status) => break status,
             };
-            // Who appears after the first clock is new, and is followed from its beginning.
+            // An originator that appears after the first clock is new, so it is followed from its
+            // beginning.
             let after = after.get_or_insert_with(|| clock.clone());
             let new = clock.iter().map(|id| id.originator).filter(|id| followed.insert(*id));
             for originator in new.collect::<Vec<_>>() {
@@ -195,13 +197,13 @@ async fn follow_all(channel: Channel, from: StartPoint, sender: Sender) -> Resul
                 }
             }
         };
-        // Nobody listens any more when this fails.
+        // Fails only if the printer has ended.
         let _ = sender.send(Err(ended)).await;
     });
     Ok(())
 }
 
-/// Passes envelopes on until the stream ends or nobody wants them.
+/// Passes envelopes on until the stream or the printer ends.
 async fn forward<M: 'static>(
     mut stream: tonic::Streaming<M>,
     sender: Sender,

@@ -1,5 +1,5 @@
-//! `hawser recut`: takes the end of a chain's strand off a stopped node, after a reorganisation of
-//! the chain below what the node has stored, so that it is read anew. See
+//! `hawser truncate-strand`: cuts the end off a chain strand of a stopped node, after a reorganisation
+//! of the chain below the stored envelopes, so that it is read anew. See
 //! `docs/protocol/chain-strands.md`.
 
 use std::fs::{self, File};
@@ -28,7 +28,7 @@ use crate::output;
 ///
 /// # Errors
 /// When the chain and the log do not agree before the block, when a node holds the database, or when
-/// nobody says yes. Nothing has been changed then.
+/// the operator does not confirm. Nothing has been changed then.
 pub(super) fn run(args: TruncateStrandArgs, as_json: bool) -> Result<(), RunError> {
     let TruncateStrandArgs { strand, from_block, yes, node } = args;
     let config = NodeServiceSettings::read(&node.sources()).map_err(RunError::usage)?;
@@ -49,7 +49,7 @@ pub(super) fn run(args: TruncateStrandArgs, as_json: bool) -> Result<(), RunErro
     if !yes {
         confirm(&cut, &evidence)?;
     }
-    keep(&snapshot, &cut, &evidence)
+    save_evidence(&snapshot, &cut, &evidence)
         .map_err(|error| error.while_doing("keeping what is cut off"))?;
     drop(snapshot);
     store
@@ -59,31 +59,31 @@ pub(super) fn run(args: TruncateStrandArgs, as_json: bool) -> Result<(), RunErro
         RunError::failed(format!("rebuilding: {error}; the node will try again"))
     })?;
     store.flush().map_err(|error| RunError::failed(format!("writing the rows: {error}")))?;
-    tell(&cut, &evidence, as_json);
+    report(&cut, &evidence, as_json);
     Ok(())
 }
 
-/// What is to go.
+/// The part of the strand to cut off.
 struct Truncation {
-    /// The first place of it.
+    /// Its first envelope.
     from: EnvelopeId,
-    /// The last place of it.
+    /// Its last envelope.
     through: EnvelopeId,
-    /// How many envelopes that is.
+    /// Number of its envelopes.
     envelopes: u64,
-    /// Where the chain's reader is then.
+    /// Position of the chain's reader afterwards.
     position: Option<ChainPosition>,
 }
 
-/// The chain whose strand it is, and the contract that speaks in it.
+/// The chain of the strand, and the contract whose events it holds.
 struct ChainContract {
     endpoints: Endpoints,
     subject: EventSource,
     contract: alloy::primitives::Address,
 }
 
-/// Goes back from the strand's end to the last envelope whose transaction the chain has in a block
-/// before `from_block`.
+/// Searches backwards from the strand's end for the last envelope whose transaction the chain has in a
+/// block before `from_block`. The chain decides, because block numbers are not stored.
 async fn find(
     snapshot: &Snapshot<'_>,
     config: &NodeServiceSettings,
@@ -133,7 +133,7 @@ impl ChainContract {
                 (EventSource::IdentityUpdates, Contract::IdentityUpdateBroadcaster)
             }
         };
-        let unknown = || RunError::usage(format!("where {contract} is was not said"));
+        let unknown = || RunError::usage(format!("the address of {contract} is not given"));
         let contract = deployment.contracts.get(contract).ok_or_else(unknown)?;
         let endpoints = Endpoints::new("app", &contracts.app.urls, deployment.app_id)
             .map_err(RunError::usage)?;
@@ -145,8 +145,8 @@ impl ChainContract {
         found.ok_or_else(|| RunError::refused(format!("the chain has no block {number} yet")))
     }
 
-    /// Whether the chain has this envelope in a block before `from_block`, the last of which is
-    /// `before`.
+    /// Returns whether the chain has this envelope in a block before `from_block`; `before` is the last
+    /// of these blocks.
     async fn keeps(
         &self,
         at: EnvelopeId,
@@ -162,7 +162,8 @@ impl ChainContract {
         let found =
             lookup::broadcasts(&self.endpoints, self.subject, self.contract, B256::from(hash));
         let Some(found) = found.await.map_err(unanswered)? else {
-            // What the chain has taken back was in one of the blocks that are to be cut off.
+            // A transaction that the chain took back was in one of the blocks to cut off, so its
+            // envelope is not older than the last block before them.
             let time_s = envelope.unsigned().originator_ns() / 1_000_000_000;
             let is_later =
                 |before: BlockHeader| i64::try_from(before.time_s).is_ok_and(|it| it <= time_s);
@@ -192,8 +193,8 @@ impl ChainContract {
     }
 }
 
-fn unanswered(fault: RequestError) -> RunError {
-    RunError::failed(format!("the app chain: {fault}"))
+fn unanswered(error: RequestError) -> RunError {
+    RunError::failed(format!("the app chain: {error}"))
 }
 
 fn unreadable(error: ReadError) -> RunError {
@@ -218,11 +219,11 @@ fn confirm(cut: &Truncation, evidence: &Path) -> Result<(), RunError> {
     if output::ask(question)? {
         return Ok(());
     }
-    Err(RunError::refused("nothing was changed: nobody said yes"))
+    Err(RunError::refused("nothing was changed: it was not confirmed"))
 }
 
-/// Writes what is cut off, so that it is on the disk before it leaves the log.
-fn keep(snapshot: &Snapshot<'_>, cut: &Truncation, path: &Path) -> Result<(), RunError> {
+/// Writes the envelopes to a file, synced before they leave the log.
+fn save_evidence(snapshot: &Snapshot<'_>, cut: &Truncation, path: &Path) -> Result<(), RunError> {
     let folder = path.parent().unwrap_or(path);
     fs::create_dir_all(folder).map_err(RunError::failed)?;
     let mut file = BufWriter::new(File::create_new(path).map_err(RunError::failed)?);
@@ -246,7 +247,7 @@ fn keep(snapshot: &Snapshot<'_>, cut: &Truncation, path: &Path) -> Result<(), Ru
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(RunError::failed)
 }
 
-fn tell(cut: &Truncation, evidence: &Path, as_json: bool) {
+fn report(cut: &Truncation, evidence: &Path, as_json: bool) {
     let Truncation { from, through, envelopes, position } = cut;
     let next_block = position.map_or(0, |position| position.block + 1);
     if as_json {

@@ -86,7 +86,7 @@ pub fn until(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-/// What a node says at one of its operators' addresses.
+/// Reads a page of a node's operator port.
 pub fn page(address: &str, path: &str) -> String {
     use std::io::{Read as _, Write as _};
     let mut stream = std::net::TcpStream::connect(address).unwrap();

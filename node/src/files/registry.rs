@@ -27,7 +27,7 @@ pub struct NodeEntry {
     pub node_id: u32,
     /// Address of the node's key.
     pub signer: String,
-    /// Whether the node belongs to the canonical network.
+    /// True if the node belongs to the canonical network.
     pub is_canonical: bool,
     /// Public key: 65 bytes, uncompressed, hex.
     pub signing_public_key: String,

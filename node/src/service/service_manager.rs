@@ -103,7 +103,7 @@ mod tests {
         assert_eq!(heard(&manager), "WATCHDOG=1");
         assert_eq!(heard(&manager), "WATCHDOG=1");
         drop(manager);
-        service_manager.stopping(); // nobody listens any more, and that does no harm
+        service_manager.stopping(); // without a listener the message is dropped
     }
 
     #[test]

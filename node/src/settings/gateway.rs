@@ -21,7 +21,7 @@ pub struct GatewayServiceSettings {
     pub listen: SocketAddr,
     /// Address of metrics, health and status; `None` switches them off.
     pub metrics: Option<SocketAddr>,
-    /// Whether gRPC reflection is answered.
+    /// True if gRPC reflection is answered.
     pub reflection: bool,
     /// Key of the account that pays.
     pub payer: SecretKey,

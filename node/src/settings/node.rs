@@ -21,13 +21,13 @@ pub struct NodeServiceSettings {
     pub api: NodeApiSettings,
     /// Address of metrics, health and status; `None` switches them off.
     pub metrics: Option<SocketAddr>,
-    /// Whether other nodes are followed.
+    /// True if other nodes are followed.
     pub sync: bool,
     /// The node's key.
     pub signer: SecretKey,
     /// The database.
     pub store: DatabaseSettings,
-    /// Whether a repeated payer envelope gets the first answer again.
+    /// True if a repeated payer envelope gets the first answer again.
     pub idempotent_publish: bool,
     /// Chain ids and RPC URLs for contract wallets, in order of preference.
     pub wallet_rpcs: Vec<(u64, String)>,
@@ -35,7 +35,7 @@ pub struct NodeServiceSettings {
     pub files: StandInFiles,
     /// The chains, as far as no file stands in for them.
     pub chains: ChainSettings,
-    /// Whether contracts are read into the log.
+    /// True if contracts are read into the log.
     pub indexer: bool,
     /// Log lines.
     pub log: LogSettings,
@@ -48,13 +48,13 @@ pub struct NodeServiceSettings {
 /// Listener for clients, gateways and peers.
 #[derive(Debug, Clone)]
 pub struct NodeApiSettings {
-    /// Whether the API is served.
+    /// True if the API is served.
     pub enable: bool,
     /// Address of the API on TCP, and of QUIC on UDP.
     pub address: SocketAddr,
     /// Time a stream may be silent before a keep-alive frame is sent.
     pub keep_alive: Duration,
-    /// Whether gRPC reflection is answered.
+    /// True if gRPC reflection is answered.
     pub reflection: bool,
 }
 

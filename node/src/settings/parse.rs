@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_duration_is_refused() {
+    fn other_texts_are_refused_as_durations() {
         for text in
             ["", "5", "s", ".s", "-1s", "1d", "1s5", "1..2s", "1 s", "999999999999999999h", "é"]
         {
@@ -136,6 +136,28 @@ mod tests {
     }
 
     proptest! {
+        /// Every text of numbers with units is read as the sum of its parts.
+        #[test]
+        fn durations_are_the_sum_of_their_parts(
+            parts in proptest::collection::vec((0u64..100_000, 0u64..1_000, 0usize..6), 1..6),
+        ) {
+            const UNITS: [(&str, u128); 6] = [
+                ("ns", 1),
+                ("us", 1_000),
+                ("ms", 1_000_000),
+                ("s", 1_000_000_000),
+                ("m", 60_000_000_000),
+                ("h", 3_600_000_000_000),
+            ];
+            let (mut text, mut total_ns) = (String::new(), 0u128);
+            for (whole, thousandths, unit) in parts {
+                let (name, unit_ns) = UNITS[unit];
+                text += &format!("{whole}.{thousandths:03}{name}");
+                total_ns += u128::from(whole) * unit_ns + u128::from(thousandths) * unit_ns / 1_000;
+            }
+            prop_assert_eq!(duration(&text).map(|time| time.as_nanos()), Some(total_ns));
+        }
+
         #[test]
         fn no_text_makes_the_parsers_panic(text in "\\PC*", near in "[0-9.]{0,40}(h|m|s|ms)?") {
             let _ = (duration(&text), duration(&near), port(&text), level(&text), network(&text));

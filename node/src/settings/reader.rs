@@ -17,7 +17,7 @@ use super::table::{Setting, SettingKind, node};
 pub struct LogSettings {
     /// The least important lines that are written.
     pub level: Level,
-    /// Whether a line is a JSON object instead of text.
+    /// True if a line is a JSON object instead of text.
     pub json: bool,
 }
 

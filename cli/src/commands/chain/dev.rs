@@ -18,7 +18,7 @@ use crate::args::chain::ChainDevArgs;
 use crate::logging;
 use crate::output::Reporter;
 
-/// Where the addresses are written when the chains are not kept.
+/// Folder for the addresses when the chains are not kept.
 const FOLDER_DEFAULT: &str = "hawser-chain";
 
 /// Runs the command until it is told to stop.
@@ -27,7 +27,7 @@ const FOLDER_DEFAULT: &str = "hawser-chain";
 /// When the chains do not start, or what is needed cannot be read or written.
 pub(super) fn run(args: ChainDevArgs, as_json: bool) -> Result<(), RunError> {
     logging::install(LogSettings { level: Level::INFO, json: false });
-    // Requests are executed beside one another and beside what the deployment waits for.
+    // Several threads: requests are executed beside one another, and the deployment waits for some.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -65,10 +65,10 @@ async fn serve(args: ChainDevArgs, reporter: Reporter) -> Result<(), RunError> {
     Ok(())
 }
 
-/// The program to run the chains with.
+/// Returns the anvil program.
 ///
 /// # Errors
-/// When there is none.
+/// When there is no anvil.
 pub(in crate::commands) fn anvil(named: Option<&Path>) -> Result<PathBuf, RunError> {
     let found = named.map(Path::to_owned).or_else(hawser_devchain::anvil::find_program);
     found.ok_or_else(|| {
@@ -83,11 +83,11 @@ fn chain_json(args: &ChainDevArgs) -> PathBuf {
     args.chain_json.clone().unwrap_or_else(|| folder().join(CHAIN_JSON))
 }
 
-/// The nodes of a registry file, as the contract takes them.
+/// Reads the nodes of a registry file, in the form of the contract.
 fn nodes_of(file: &Path, owner: Option<Address>) -> Result<Vec<NodeRegistration>, RunError> {
     let registry = files::read(file, registry::parse).map_err(RunError::failed)?;
     let owner = owner.unwrap_or_else(|| deploy::deployer().address());
-    let node = |record: &hawser_engine::ports::NodeRecord| NodeRegistration {
+    let node = |record: &hawser_rules::NodeRecord| NodeRegistration {
         id: record.id.0,
         owner,
         public_key: *record.public_key.as_bytes(),

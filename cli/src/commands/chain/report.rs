@@ -46,7 +46,8 @@ fn ready_text(devnet: &Devnet, chain_json: &Path, data_dir: Option<&Path>) -> St
         format!("  {name:<16}  id {id}  http://{address}  ws://{address}")
     };
     let mut lines = vec![
-        "Two chains for development and tests. Whoever reaches them controls them.".to_owned(),
+        "Two chains for development and tests. Every program that reaches them controls them."
+            .to_owned(),
         String::new(),
         chain("app chain", APP_ID, devnet.app_address()),
         chain("settlement chain", SETTLEMENT_ID, devnet.settlement_address()),
@@ -59,7 +60,7 @@ fn ready_text(devnet: &Devnet, chain_json: &Path, data_dir: Option<&Path>) -> St
     lines.extend(address_lines(devnet));
     lines.push(String::new());
     lines.push(
-        "Accounts, each with 10000 native tokens on both chains, and fee tokens. Everybody has the keys:".into(),
+        "Accounts, each with 10000 native tokens on both chains, and fee tokens. The keys are public:".into(),
     );
     lines.extend(deploy::accounts().iter().enumerate().map(|(index, key)| {
         let role = if index == 0 { "  deploys, administers" } else { "" };
@@ -82,7 +83,7 @@ fn ready_text(devnet: &Devnet, chain_json: &Path, data_dir: Option<&Path>) -> St
     lines.join("\n")
 }
 
-/// Every address under its key, in the order of the file.
+/// Returns every address with its key, in the order of the file.
 fn address_lines(devnet: &Devnet) -> Vec<String> {
     let Value::Object(addresses) = devnet.deployment().addresses.to_json() else {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! A process of the network: how it is started, what it says, and how it ends.
+//! A process of the network: its start, its log and its end.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -18,26 +18,26 @@ use tokio::time::{sleep, timeout};
 use super::folder::Folder;
 use super::ports::{Ports, SharedPorts};
 
-/// A process that does not end within this time is killed.
+/// Time after which a process that does not end is killed: more than a node's own limit of 30 s.
 const STOP_MAX: Duration = Duration::from_secs(35);
-/// How often somebody looks whether a log has grown.
+/// Time between two reads of a log. A guess.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Lines of its log that are shown when a process does not start.
+/// Lines of the log that are shown when a process does not start. A guess.
 const LAST_LINES: usize = 20;
 
-/// Which process of the network.
+/// A process of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ProcessName {
-    /// Where clients connect.
+    /// The gateway.
     Gateway,
     /// The node of this id.
     Node(u32),
-    /// The one that runs both chains.
+    /// The process of both chains.
     Chains,
 }
 
 impl ProcessName {
-    /// The node's id, if it is a node.
+    /// Returns the id of a node; `None` for other processes.
     pub(super) fn node_id(self) -> Option<u32> {
         match self {
             Self::Gateway | Self::Chains => None,
@@ -45,7 +45,7 @@ impl ProcessName {
         }
     }
 
-    /// When it is stopped: what needs others before those.
+    /// Returns the stage of stopping: a process stops before those that it needs.
     fn stage(self) -> Stage {
         match self {
             Self::Gateway => Stage::Gateway,
@@ -54,7 +54,7 @@ impl ProcessName {
         }
     }
 
-    /// Whether it ends in this stage.
+    /// Returns whether it stops in this stage.
     pub(super) fn ends_in(self, stage: Stage) -> bool {
         self.stage() == stage
     }
@@ -70,27 +70,27 @@ impl fmt::Display for ProcessName {
     }
 }
 
-/// What a process is started with.
+/// Program and arguments of a process.
 #[derive(Debug, Clone)]
 pub(super) struct CommandLine {
     program: PathBuf,
     args: Vec<String>,
 }
 
-/// Something that happened to a process.
+/// An event of a process.
 #[derive(Debug)]
 pub(super) enum ProcessEvent {
-    /// A line of its log that a person should see.
+    /// A line of its log that the user should see.
     LogLine { who: ProcessName, line: String },
     /// Its process has ended.
     Ended { who: ProcessName, status: io::Result<ExitStatus> },
 }
 
-/// What the processes are told, all at once.
+/// An order to all processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ProcessOrder {
     Run,
-    /// Those of this stage, and of those before it.
+    /// Stop the processes of this stage and of the stages before it.
     Stop(Stage),
     Kill,
 }
@@ -117,12 +117,12 @@ impl ProcessOrder {
     }
 }
 
-/// Where nodes and gateway learn of the network.
+/// Source of registry, rates and chain strands for the nodes.
 #[derive(Debug, Clone)]
 pub(super) enum NetworkSource {
-    /// From both chains.
+    /// Both chains.
     Chains,
-    /// From registry and price list in the folder, and this file instead of the app chain.
+    /// Registry and rates in the folder, and this file instead of the app chain.
     Files(PathBuf),
 }
 
@@ -156,7 +156,7 @@ impl CommandLine {
             self.add(&format!("contracts.{chain}.rpc-url"), format!("http://{address}"));
             self.add(&format!("contracts.{chain}.wss-url"), format!("ws://{address}"));
         }
-        // Contract wallets of people who try the network are on one of these chains.
+        // Contract wallets of the network's users are on one of these chains.
         let wallets =
             [(devnet::APP_ID, shared.app()), (devnet::SETTLEMENT_ID, shared.settlement())];
         let wallets = wallets.map(|(chain, address)| format!("{chain}=http://{address}"));
@@ -188,7 +188,7 @@ impl CommandLine {
         line.add("api.port", ports.api().port());
         line.add("metrics.metrics-address", ports.metrics().ip());
         line.add("metrics.metrics-port", ports.metrics().port());
-        // Nothing balances load here, so nobody has to notice that a node stops.
+        // No load balancer has to notice that a node stops.
         line.add("shutdown-drain", "0s");
         line
     }
@@ -229,14 +229,14 @@ impl CommandLine {
     }
 }
 
-/// What kind of chains a network has.
+/// Settings of the chains of a network.
 #[derive(Debug, Clone)]
 pub(super) struct ChainKind {
-    /// One block each time so much has passed.
+    /// Time between two blocks.
     pub(super) block_time: Option<Duration>,
     /// The program that runs them, if it is not this one.
     pub(super) anvil: Option<PathBuf>,
-    /// The account that owns what publishing costs.
+    /// Address of the account that is funded for publishing.
     pub(super) payer: String,
 }
 
@@ -258,8 +258,8 @@ fn quoted(text: &str) -> String {
 }
 
 impl ChildProcess {
-    /// Starts the process. It ends when this one does, however that ends: it watches the pipe to
-    /// it.
+    /// Starts the process. It watches a pipe to this one, so that it ends when this one does, in
+    /// whatever way.
     ///
     /// # Errors
     /// When the system starts no process, or the log cannot be written.
@@ -270,7 +270,7 @@ impl ChildProcess {
         orders: watch::Receiver<ProcessOrder>,
         events: mpsc::Sender<ProcessEvent>,
     ) -> io::Result<Self> {
-        // It writes its log itself: it goes on when nobody here reads it any more.
+        // The process writes its log itself, so that it does not depend on a reader.
         let log = std::fs::File::options().create(true).append(true).open(log_file)?;
         let mut reader = File::open(log_file).await?;
         reader.seek(SeekFrom::End(0)).await?;
@@ -300,7 +300,7 @@ impl ChildProcess {
         let followed = tokio::spawn(follower.follow(has_ended));
         tokio::spawn(async move {
             let status = keep(who, process, input, orders).await;
-            // What it said last comes before its end.
+            // The last lines of the log come before the event of the end.
             drop(ended);
             let _ = followed.await;
             let _ = events.send(ProcessEvent::Ended { who, status }).await;
@@ -308,14 +308,15 @@ impl ChildProcess {
         Ok(Self { who, pid, command, last_lines })
     }
 
-    /// The end of its log.
+    /// Returns the last lines of its log.
     pub(super) fn last_lines(&self) -> Vec<String> {
         let lines = self.last_lines.lock().unwrap_or_else(PoisonError::into_inner);
         lines.iter().cloned().collect()
     }
 }
 
-/// Settings in our environment are for a node that is run by hand; only the log level is for all.
+/// Removes settings from the environment, which are meant for a node that is run by hand. The log
+/// level stays.
 fn without_settings(process: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
@@ -326,7 +327,7 @@ fn without_settings(process: &mut Command) {
     }
 }
 
-/// Waits until the process has ended, by itself or as ordered.
+/// Waits until the process has ended, by itself or by an order.
 async fn keep(
     who: ProcessName,
     mut process: tokio::process::Child,
@@ -337,7 +338,7 @@ async fn keep(
         status = process.wait() => return status,
         _ = orders.wait_for(|order| order.ends(who)) => {}
     }
-    drop(input); // for the process this is what a signal is
+    drop(input); // the process takes the end of its input for a signal
     tokio::select! {
         status = timeout(STOP_MAX, process.wait()) => {
             if let Ok(status) = status {
@@ -350,18 +351,18 @@ async fn keep(
     process.wait().await
 }
 
-/// Reads the log of a process as it grows, and passes on what a person should see.
+/// Reads the log of a process as it grows, and passes on the lines that the user should see.
 struct LogFollower {
     who: ProcessName,
     reader: BufReader<File>,
-    /// The line that has no end yet.
+    /// The incomplete last line.
     line: Vec<u8>,
     last_lines: Arc<Mutex<VecDeque<String>>>,
     events: mpsc::Sender<ProcessEvent>,
 }
 
 impl LogFollower {
-    /// Follows it to what was there when `has_ended` closed.
+    /// Follows the log to its end at the time when `has_ended` closes.
     async fn follow(mut self, mut has_ended: oneshot::Receiver<()>) {
         let mut last_look = false;
         loop {
@@ -397,7 +398,7 @@ impl LogFollower {
     }
 }
 
-/// Warnings, errors, and what is no log line at all.
+/// Returns true for warnings, errors, and lines in no known form.
 fn is_important(line: &str) -> bool {
     let mut words = line.split_whitespace();
     let Some(first) = words.next() else { return false };

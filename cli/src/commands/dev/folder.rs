@@ -29,14 +29,14 @@ use crate::network_file::{self, NetworkFile};
 const LOCK: &str = "dev.lock";
 const NODE_PREFIX: &str = "node-";
 
-/// A folder that is ours as long as this lives.
+/// The folder, locked for this process as long as this value lives.
 #[derive(Debug)]
 pub(super) struct Folder {
     root: PathBuf,
     _lock: File,
 }
 
-/// What belongs to one node.
+/// Paths of one node.
 #[derive(Debug, Clone)]
 pub(super) struct NodeFolder {
     pub(super) key_file: PathBuf,
@@ -45,19 +45,19 @@ pub(super) struct NodeFolder {
 }
 
 impl Folder {
-    /// Makes the folder if it does not exist, and takes it for this process. With `fresh` an
-    /// earlier network in it is forgotten; what is not ours is never touched.
+    /// Creates the folder if it does not exist, and locks it. With `fresh` it deletes an earlier
+    /// network in it; files of other programs are never touched.
     ///
     /// # Errors
-    /// When somebody else runs a network there, or when `fresh` would meet foreign files.
+    /// When another process runs a network there, or when `fresh` finds files of other programs.
     pub(super) fn open(path: &Path, fresh: bool) -> Result<Self, RunError> {
         let fail = |error: io::Error| RunError::failed(format!("{}: {error}", path.display()));
         fs::create_dir_all(path).map_err(fail)?;
         let root = path.canonicalize().map_err(fail)?;
         if fresh && !is_empty(&root).map_err(fail)? && !is_ours(&root) {
             return Err(RunError::refused(format!(
-                "{} holds something else than a network of `hawser dev` (it has no {}), so \
-                 nothing in it is deleted: choose another --data-dir, or empty it yourself",
+                "{} holds other files than those of `hawser dev` (it has no {}), so nothing in \
+                 it is deleted: choose another --data-dir, or empty it yourself",
                 path.display(),
                 network_file::FILE_NAME
             )));
@@ -70,7 +70,7 @@ impl Folder {
         Ok(folder)
     }
 
-    /// Deletes what this file's header names, except the lock.
+    /// Deletes everything that the header of this file lists, except the lock.
     fn wipe(&self) -> io::Result<()> {
         let files =
             [self.network(), self.registry(), self.rates(), self.payer_key(), self.chain_json()];
@@ -116,17 +116,17 @@ impl Folder {
         self.root.join(crate::commands::chain::CHAIN_JSON)
     }
 
-    /// Where both chains are kept.
+    /// Folder of both chains.
     pub(super) fn chains(&self) -> PathBuf {
         self.root.join("chain")
     }
 
-    /// What the gateway keeps.
+    /// Folder of the gateway.
     pub(super) fn gateway(&self) -> PathBuf {
         self.root.join("gateway")
     }
 
-    /// The files of one node.
+    /// Returns the paths of one node.
     pub(super) fn node(&self, node_id: u32) -> NodeFolder {
         let root = self.root.join(format!("{NODE_PREFIX}{node_id}"));
         NodeFolder {
@@ -136,7 +136,7 @@ impl Folder {
         }
     }
 
-    /// The records of an earlier run, by id; none in a new folder.
+    /// Returns the records of an earlier run, by id; none in a new folder.
     ///
     /// # Errors
     /// When there is a registry that cannot be read.
@@ -151,9 +151,9 @@ impl Folder {
         Ok(nodes)
     }
 
-    /// Makes the nodes' keys that do not exist yet, and writes registry and price list: records of nodes
-    /// that do not run now stay, because their strands still have to be checked; prices that
-    /// somebody has changed stay too. Returns the records of the nodes at `ports`.
+    /// Creates missing keys, and writes registry and rates. Records of nodes that do not run now stay,
+    /// because their strands still have to be checked; rates that the user has changed stay too.
+    /// Returns the records of the nodes at `ports`.
     ///
     /// # Errors
     /// When something cannot be read or written.
@@ -184,7 +184,7 @@ impl Folder {
         Ok(running)
     }
 
-    /// The account that pays, whose key is made if there is none.
+    /// Returns the address of the payer, whose key is created if there is none.
     ///
     /// # Errors
     /// When the key cannot be read or written.
@@ -192,7 +192,7 @@ impl Folder {
         Ok(ensure_key(&self.payer_key())?.public_key().address().to_string())
     }
 
-    /// Says what runs. Written when everything is ready, so that its being there means that.
+    /// Writes the description of the network, when everything is ready: its existence means readiness.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -200,7 +200,7 @@ impl Folder {
         write(&self.network(), network)
     }
 
-    /// Takes back what an earlier run announced.
+    /// Removes the description that an earlier run wrote.
     ///
     /// # Errors
     /// When the file cannot be removed.
@@ -211,7 +211,7 @@ impl Folder {
     }
 }
 
-/// What is not there need not be removed.
+/// Treats an absent file as removed.
 fn absent_is_fine(removed: io::Result<()>) -> io::Result<()> {
     match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

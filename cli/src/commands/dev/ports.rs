@@ -1,4 +1,4 @@
-//! Which ports a development network uses, and whether they are free.
+//! The ports of a development network.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::time::{Duration, Instant};
@@ -7,9 +7,9 @@ use hawser_node::error::RunError;
 
 use crate::commands::chain::{APP_OFFSET, SETTLEMENT_OFFSET};
 
-/// The first node's API, when nobody has said anything else.
+/// Default port of the first node's API: that of the reference implementation.
 pub(super) const BASE_DEFAULT: u16 = 5050;
-/// Nodes of an earlier run that is just ending need a moment to let go of their ports.
+/// Time that an earlier run, which is just ending, gets to free its ports. A guess.
 const WAIT_FOR_PORTS: Duration = Duration::from_secs(5);
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
@@ -22,10 +22,11 @@ pub(super) struct Ports {
 }
 
 impl Ports {
-    /// Those of all nodes: node i from 0 has its API at `base` + 100·i, and its metrics behind it.
+    /// Returns the ports of all nodes: node i, from 0, has its API at `base` + 100·i and its metrics on
+    /// the next port.
     ///
     /// # Errors
-    /// When there are not that many ports.
+    /// When the ports do not fit below 65536.
     pub(super) fn of_network(nodes: u16, base: u16) -> Result<Vec<Self>, RunError> {
         let ports = |index: u16| {
             let api = index.checked_mul(100).and_then(|offset| base.checked_add(offset))?;
@@ -47,7 +48,7 @@ impl Ports {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.metrics))
     }
 
-    /// Those that somebody else uses now.
+    /// Returns the ports that another process uses.
     fn in_use(self) -> Vec<String> {
         let Self { node_id, api, metrics } = self;
         let taken = [
@@ -62,21 +63,21 @@ impl Ports {
     }
 }
 
-/// The ports of what there is once in a network, on this machine only: gateway and chains.
+/// The ports of gateway and chains, on this machine only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SharedPorts {
     base: u16,
 }
 
-/// The gateway's API, counted from the network's base port; its metrics are behind it.
+/// Port of the gateway's API, counted from the base port; its metrics are on the next one.
 const GATEWAY_OFFSET: u16 = 2;
 
 impl SharedPorts {
-    /// Those of a network that begins at `base`: the gateway is on `base` + 2 and its metrics on
-    /// the next port, the app chain on `base` + 10, the settlement chain on `base` + 11.
+    /// Returns the ports of a network at `base`: the gateway is on `base` + 2 and its metrics on the
+    /// next port, the app chain on `base` + 10, the settlement chain on `base` + 11.
     ///
     /// # Errors
-    /// When there are no such ports.
+    /// When the ports do not fit below 65536.
     pub(super) fn of_network(base: u16) -> Result<Self, RunError> {
         match base.checked_add(SETTLEMENT_OFFSET) {
             Some(_) => Ok(Self { base }),
@@ -130,7 +131,7 @@ impl SharedPorts {
 /// Waits a moment for all ports to be free.
 ///
 /// # Errors
-/// Names all that are not.
+/// When ports stay in use; the error names all of them.
 pub(super) async fn require_free(nodes: &[Ports], shared: SharedPorts) -> Result<(), RunError> {
     let deadline = Instant::now() + WAIT_FOR_PORTS;
     loop {
@@ -141,7 +142,7 @@ pub(super) async fn require_free(nodes: &[Ports], shared: SharedPorts) -> Result
         }
         if Instant::now() >= deadline {
             return Err(RunError::failed(format!(
-                "somebody else uses {}: stop that, or choose another --base-port",
+                "another process uses {}: stop it, or choose another --base-port",
                 in_use.join(", ")
             )));
         }

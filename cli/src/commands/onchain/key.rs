@@ -1,4 +1,4 @@
-//! In whose name a command acts: a key from a file or from the environment.
+//! The key of the account in whose name a command acts: from a file or from the environment.
 
 use std::path::{Path, PathBuf};
 
@@ -9,25 +9,25 @@ use zeroize::Zeroizing;
 use hawser_node::error::RunError;
 use hawser_node::files::key;
 
-/// Variables that hold a key: the name of its file, and the key itself.
+/// Variables with the name of a key file, or with the key itself.
 pub(crate) struct KeyVariables {
     file: &'static str,
     text: &'static str,
 }
 
-/// Whoever sends a transaction.
+/// Variables of the account that sends a transaction.
 pub(crate) const SENDER: &[KeyVariables] =
     &[KeyVariables { file: "HAWSER_KEY_FILE", text: "HAWSER_KEY" }];
-/// The same, or the gateway's key as the services have it.
+/// The same, and those of the gateway's payer.
 pub(crate) const PAYER: &[KeyVariables] = &[
     KeyVariables { file: "HAWSER_KEY_FILE", text: "HAWSER_KEY" },
     KeyVariables { file: "XMTPD_PAYER_PRIVATE_KEY_FILE", text: "XMTPD_PAYER_PRIVATE_KEY" },
 ];
 
-/// The key from the file, or else from the first of the variables that is set.
+/// Reads the key from the file, or else from the first variable that is set.
 ///
 /// # Errors
-/// When what was given is no key, or others can read the file.
+/// When the text is no key, or other users can read the file.
 pub(crate) fn signer(
     file: Option<&Path>,
     names: &[KeyVariables],
@@ -57,10 +57,10 @@ fn from_file(path: &Path) -> Result<PrivateKeySigner, RunError> {
     from_secret(&read(path)?)
 }
 
-/// A secret key in a file.
+/// Reads a secret key from a file.
 ///
 /// # Errors
-/// When it is no key, or others can read it.
+/// When the text is no key, or other users can read the file.
 pub(crate) fn read(path: &Path) -> Result<SecretKey, RunError> {
     key::read(path).map_err(|error| error.at(path))
 }

@@ -1,8 +1,8 @@
-//! What the commands share that look at the contracts or change them. In reading order:
+//! Common parts of the commands that read or change contracts. In reading order:
 //!
-//! - [`network`]: chains that are reached, and their contracts; [`key`]: in whose name;
-//! - [`Session`]: shows a plan, asks, sends it, waits, and says what came of it;
-//! - [`show`]: what steps and results look like.
+//! - [`network`]: connections to the chains; [`key`]: the key of the account;
+//! - [`Session`]: shows a plan, asks, sends it, waits, and prints the result;
+//! - [`show`]: text and JSON of steps and results.
 
 mod key;
 mod network;

@@ -1,4 +1,4 @@
-//! Chains and contracts, from what was given to what can be called.
+//! Connections to chains and contracts.
 
 use hawser_chain::admin::{ChainRole, Network};
 use hawser_chain::send::{Chain, ConnectError};
@@ -8,19 +8,19 @@ use hawser_node::settings::ContractSettings;
 
 use crate::args::onchain::NetworkArgs;
 
-/// Which chains a command talks to.
+/// The chains that a command needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ChainsNeeded {
     /// The settlement chain.
     Settlement,
-    /// That, and the app chain if its URL was given.
+    /// The settlement chain, and the app chain if its URL was given.
     AppIfGiven,
 }
 
-/// Reaches the chains and checks that they are the ones that were meant.
+/// Connects to the chains and checks their ids.
 ///
 /// # Errors
-/// Everything that is wrong with what was given, together; or why a chain was not reached.
+/// Everything that is wrong with the settings, together; or the error of connecting.
 pub(crate) async fn connect(args: &NetworkArgs, reach: ChainsNeeded) -> Result<Network, RunError> {
     let config = ContractSettings::read(&args.sources()).map_err(RunError::usage)?;
     let Deployment { settlement_id, app_id, contracts, .. } = Deployment::of(&config).await?;
@@ -34,8 +34,8 @@ pub(crate) async fn connect(args: &NetworkArgs, reach: ChainsNeeded) -> Result<N
     Ok(Network { settlement, app, app_id, contracts })
 }
 
-/// The first of the URLs where somebody answers. Another chain than the one that was meant is a
-/// mistake, and no reason to try the next.
+/// Connects to the first URL that answers. A wrong chain id is a mistake in the settings, so that the
+/// next URL is not tried then.
 async fn chain(urls: &[String], id: u64, side: ChainRole) -> Result<Chain, RunError> {
     let mut failures = Vec::new();
     for url in urls {

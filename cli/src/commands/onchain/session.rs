@@ -1,4 +1,4 @@
-//! One command from its plan to what came of it.
+//! One command from its plan to its result.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::show::{self, Fields};
 use crate::args::onchain::{NetworkArgs, SendArgs};
 use crate::output::{self, Reporter};
 
-/// What is done with a plan.
+/// The use of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Send { ask: bool },
@@ -26,9 +26,9 @@ enum Mode {
 
 /// A command that changes contracts.
 pub(crate) struct Session {
-    /// What it talks to.
+    /// Chains and contracts.
     pub(crate) network: Network,
-    /// In whose name.
+    /// Account in whose name the command acts.
     pub(crate) account: Account,
     senders: Option<Senders>,
     mode: Mode,
@@ -37,7 +37,7 @@ pub(crate) struct Session {
     transcript: Transcript,
 }
 
-/// The account's senders: one for each chain, as long as the command lasts.
+/// Senders of the account, one for each chain.
 struct Senders {
     settlement: Sender,
     app: Option<Sender>,
@@ -51,10 +51,10 @@ struct Transcript {
 }
 
 impl Session {
-    /// Judges what was given and reaches the chains.
+    /// Checks the arguments and connects to the chains.
     ///
     /// # Errors
-    /// When something is wrong with it, or nobody answers.
+    /// When an argument is wrong, or a chain does not answer.
     pub(crate) async fn open(
         network: &NetworkArgs,
         send: &SendArgs,
@@ -88,20 +88,21 @@ impl Session {
         })
     }
 
-    /// Whether anything is really sent.
+    /// Returns whether transactions are sent.
     pub(crate) fn sends(&self) -> bool {
         matches!(self.mode, Mode::Send { .. })
     }
 
-    /// How long something may take.
+    /// Returns the time limit of waiting.
     pub(crate) fn timeout(&self) -> Duration {
         self.timeout
     }
 
-    /// Shows the plan and does with it what was asked for.
+    /// Shows the plan, and sends it if the mode is to send.
     ///
     /// # Errors
-    /// When a step would fail or has failed, or nobody says yes. What was done before is told.
+    /// When a step would fail or has failed, or the user does not confirm. Steps that were sent before
+    /// the error are printed.
     pub(crate) async fn carry_out(&mut self, plan: Plan) -> Result<(), RunError> {
         let done = self.carry_out_steps(plan).await;
         let was_sent = |step: &Value| !step["receipt"].is_null();
@@ -133,7 +134,7 @@ impl Session {
         Ok(())
     }
 
-    /// Shows a step and what it would cost, or what a multisig needs of it.
+    /// Shows a step with its cost, or with the call data for a multisig.
     async fn propose(&mut self, what: &NumberedStep<'_>, place: usize) -> Result<(), RunError> {
         self.propose_text(show::step_text(&self.network, what.step, what.number, what.count));
         if self.mode == Mode::Calldata {
@@ -172,10 +173,11 @@ impl Session {
         self.transcript.steps[place]["receipt"] = show::receipt_json(receipt, &events);
     }
 
-    /// Something that whoever is asked has to know, also when programs read the answer.
+    /// Prints a line of the proposal. With JSON output it goes to the error output, because the user
+    /// who is asked must see it.
     fn propose_text(&self, text: String) {
         if self.reporter.as_json && self.mode == (Mode::Send { ask: true }) {
-            // Nobody is left to be told that this failed.
+            // A failing error output cannot be reported anywhere.
             let _ = writeln!(io::stderr(), "{text}");
         } else {
             self.say(text);
@@ -233,7 +235,7 @@ impl Session {
     }
 }
 
-/// A step and its place among others.
+/// A step with its number.
 struct NumberedStep<'a> {
     step: &'a PlanStep,
     number: usize,
@@ -259,7 +261,8 @@ impl Senders {
         Self { settlement: sender(&network.settlement), app: network.app.as_ref().map(sender) }
     }
 
-    /// What an earlier run has sent is mined first: it may be what this one is about to do again.
+    /// Waits until transactions of an earlier run are mined: they may be the ones that this run is
+    /// about to repeat.
     async fn settled(&self) -> Result<(), RunError> {
         for sender in [Some(&self.settlement), self.app.as_ref()].into_iter().flatten() {
             sender.settled().await.map_err(RunError::failed)?;
@@ -286,11 +289,11 @@ fn account(send: &SendArgs, mode: Mode, names: &[KeyVariables]) -> Result<Accoun
             false => Ok(Account::Address(address)),
         };
     }
-    // A multisig sends what is printed: a key that happens to be there is not its own.
+    // A multisig sends the call data, so a key in the environment is not the sender's.
     let is_asked_for = mode != Mode::Calldata || send.key_file.is_some();
     let key = if is_asked_for { key::signer(send.key_file.as_deref(), names)? } else { None };
     match (key, mode) {
-        // With its key it could sign permits, which a multisig cannot.
+        // A key could sign permits, which a multisig cannot, so only the address is used.
         (Some(key), Mode::Calldata) => Ok(Account::Address(key.address())),
         (Some(key), Mode::Send { .. } | Mode::DryRun) => Ok(Account::Key(key)),
         (None, Mode::Calldata) => Ok(Account::Unknown),
@@ -308,10 +311,10 @@ fn no_key() -> RunError {
     )
 }
 
-/// Asks whoever sits at the terminal.
+/// Asks the user at the terminal.
 fn confirm(count: usize) -> Result<(), RunError> {
     if output::ask(format_args!("Send {}?", output::count(count, "transaction")))? {
         return Ok(());
     }
-    Err(RunError::refused("nothing was sent: nobody said yes"))
+    Err(RunError::refused("nothing was sent: it was not confirmed"))
 }

@@ -1,4 +1,4 @@
-//! What steps, receipts and results look like, for people and for programs.
+//! Text and JSON of steps, receipts and results.
 
 use alloy::primitives::U256;
 use alloy::primitives::utils::{format_ether, format_units};
@@ -10,37 +10,37 @@ use serde_json::{Map, Value, json};
 
 use crate::output;
 
-/// What a command found or made: names and values, in their order.
+/// The result of a command: names and values, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Fields(Vec<Field>);
 
 #[derive(Debug)]
 struct Field {
     name: &'static str,
-    /// What people see; nothing if it is for programs only.
+    /// Text; `None` for a field of JSON only.
     text: Option<String>,
     value: Value,
 }
 
 impl Fields {
-    /// A value whose text is what JSON has.
+    /// Adds a value whose text is that of its JSON.
     pub(crate) fn with(self, name: &'static str, value: impl Into<Value>) -> Self {
         let value = value.into();
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         self.field(name, Some(text), value)
     }
 
-    /// A value that only programs are interested in.
+    /// Adds a value for JSON only.
     pub(crate) fn for_programs(self, name: &'static str, value: impl Into<Value>) -> Self {
         self.field(name, None, value.into())
     }
 
-    /// Dollars.
+    /// Adds an amount of dollars.
     pub(crate) fn amount(self, name: &'static str, amount: MicroDollars) -> Self {
         self.signed_amount(name, amount, false)
     }
 
-    /// Dollars, or a debt.
+    /// Adds an amount of dollars that may be a debt.
     pub(crate) fn signed_amount(
         self,
         name: &'static str,
@@ -56,7 +56,7 @@ impl Fields {
         self.field(name, Some(text), value)
     }
 
-    /// A moment: unix seconds for programs, a date for people.
+    /// Adds a time: unix seconds in JSON, a date in text.
     pub(crate) fn time(self, name: &'static str, seconds: u64) -> Self {
         self.field(name, Some(date(seconds)), seconds.into())
     }
@@ -73,7 +73,7 @@ impl Fields {
         self.0.iter().filter_map(text)
     }
 
-    /// Prints them one below the other.
+    /// Prints one line per field.
     pub(crate) fn print(&self) {
         let width = self.texts().map(|(name, _)| name.len()).max().unwrap_or_default();
         for (name, text) in self.texts() {
@@ -81,13 +81,13 @@ impl Fields {
         }
     }
 
-    /// Prints them in one line.
+    /// Prints all fields in one line.
     pub(crate) fn print_row(&self) {
         let cells = self.texts().map(|(name, text)| format!("{name}: {text}"));
         output::line(cells.collect::<Vec<_>>().join(", "));
     }
 
-    /// The same for programs.
+    /// Returns the fields as a JSON object.
     pub(crate) fn into_json(self) -> Value {
         let pairs = self.0.into_iter().map(|field| (field.name.to_owned(), field.value));
         Value::Object(pairs.collect::<Map<_, _>>())
@@ -103,7 +103,7 @@ fn date(seconds: u64) -> String {
     format!("{whole}Z ({seconds})")
 }
 
-/// A step for people: where, what, and with which arguments.
+/// Returns a step as text: chain, contract, function and arguments.
 pub(super) fn step_text(network: &Network, step: &PlanStep, number: usize, count: usize) -> String {
     let call = step.described();
     let side = step.contract.chain();
@@ -117,13 +117,13 @@ pub(super) fn step_text(network: &Network, step: &PlanStep, number: usize, count
     [head].into_iter().chain(arguments).collect::<Vec<_>>().join("\n")
 }
 
-/// What a multisig is given.
+/// Returns the call for a multisig as text.
 pub(super) fn calldata_text(step: &PlanStep) -> String {
     let to = step.call.to.unwrap_or_default();
     format!("  to     {to}\n  value  {}\n  data   {}", step.call.value, step.call.data)
 }
 
-/// What it will cost at most.
+/// Returns the highest cost as text.
 pub(super) fn quote_text(quote: Option<&Quote>) -> String {
     match quote {
         Some(quote) => format!(
@@ -136,7 +136,7 @@ pub(super) fn quote_text(quote: Option<&Quote>) -> String {
     }
 }
 
-/// What it did.
+/// Returns a receipt as text.
 pub(super) fn receipt_text(
     receipt: &TransactionReceipt,
     events: &[(Contract, Description)],
@@ -152,7 +152,7 @@ pub(super) fn receipt_text(
     [head].into_iter().chain(events).collect::<Vec<_>>().join("\n")
 }
 
-/// The step for programs.
+/// Returns a step as JSON.
 pub(super) fn step_json(network: &Network, step: &PlanStep) -> Value {
     let call = step.described();
     json!({
@@ -166,7 +166,7 @@ pub(super) fn step_json(network: &Network, step: &PlanStep) -> Value {
     })
 }
 
-/// What it will cost, for programs.
+/// Returns the cost as JSON.
 pub(super) fn quote_json(quote: &Quote) -> Value {
     json!({
         "gas_limit": quote.gas_limit,
@@ -175,7 +175,7 @@ pub(super) fn quote_json(quote: &Quote) -> Value {
     })
 }
 
-/// What it did, for programs.
+/// Returns a receipt as JSON.
 pub(super) fn receipt_json(
     receipt: &TransactionReceipt,
     events: &[(Contract, Description)],

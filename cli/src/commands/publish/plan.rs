@@ -1,10 +1,10 @@
-//! Which envelopes of a file go to the node, and in which requests.
+//! Selection of the envelopes that go to the node, and their division into requests.
 
 use std::collections::{BTreeMap, HashMap};
 
 use hawser_node::files::lines::{EnvelopeLine, Route};
 
-/// What is sent, and what is not.
+/// The requests to send, and counts of envelopes that are left out.
 #[derive(Debug, Default)]
 pub(super) struct PublishPlan {
     /// In the order in which their first lines stand in the file.

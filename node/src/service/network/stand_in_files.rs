@@ -83,7 +83,7 @@ pub(in crate::service) struct StandInReader {
     pub(in crate::service) network: NetworkState,
     pub(in crate::service) registry_file: Option<WatchedFile>,
     pub(in crate::service) rates_file: Option<WatchedFile>,
-    /// Whether the rates in force are those of the file as it was last read.
+    /// True if the rates in force are those of the file as it was last read.
     pub(in crate::service) rates_taken: bool,
     pub(in crate::service) chain: Option<(ChainFile, ChainAppender)>,
     /// The last logged error of the chain file. It is not logged again at every look.

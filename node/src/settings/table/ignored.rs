@@ -8,7 +8,7 @@ pub struct Ignored {
     pub flag: Option<&'static str>,
     /// Its environment variable.
     pub env: &'static str,
-    /// Whether it takes no value on the command line.
+    /// True if it takes no value on the command line.
     pub switch: bool,
     /// The reason.
     pub reason: &'static str,
