@@ -42,14 +42,14 @@ on_both_kinds_of_chain! {
     fees_are_claimed_once_and_paid_out
 }
 
-struct World {
+struct Administration {
     pair: Pair,
     network: Network,
     admin: Sender,
     app_admin: Sender,
 }
 
-impl World {
+impl Administration {
     async fn new(kind: ChainBackend) -> Self {
         let (pair, deployment) = Pair::deployed(kind).await;
         let network = Network {
@@ -126,7 +126,7 @@ fn new_node(account: usize) -> NewNode {
 }
 
 async fn nodes_are_added_once_chosen_and_moved(kind: ChainBackend) {
-    let world = World::new(kind).await;
+    let world = Administration::new(kind).await;
     let network = &world.network;
     let new = new_node(1);
     let plan = nodes::add(network, &new).await.unwrap();
@@ -162,7 +162,7 @@ async fn nodes_are_added_once_chosen_and_moved(kind: ChainBackend) {
 }
 
 async fn refusals_of_the_contracts_have_names(kind: ChainBackend) {
-    let world = World::new(kind).await;
+    let world = Administration::new(kind).await;
     let network = &world.network;
     let stranger = pair::sender(&world.pair.settlement, 2);
     let plan = nodes::add(network, &new_node(1)).await.unwrap();
@@ -184,7 +184,7 @@ async fn refusals_of_the_contracts_have_names(kind: ChainBackend) {
 }
 
 async fn rates_that_were_added_half_way_are_finished(kind: ChainBackend) {
-    let world = World::new(kind).await;
+    let world = Administration::new(kind).await;
     let network = &world.network;
     let before = rates::list(network).await.unwrap();
     let prices = Prices { message_fee: 101, congestion_fee: 7, ..before[0].prices };
@@ -219,7 +219,7 @@ async fn rates_that_were_added_half_way_are_finished(kind: ChainBackend) {
 }
 
 async fn parameters_are_adopted_in_the_order_that_contracts_accept(kind: ChainBackend) {
-    let world = World::new(kind).await;
+    let world = Administration::new(kind).await;
     let network = &world.network;
     let assigned = |key: &str, value: &str| parameters::assignment(key, value).unwrap();
     let lock = [assigned(parameter::PAYER_REGISTRY_WITHDRAW_LOCK_PERIOD, "60")];
@@ -266,7 +266,7 @@ async fn parameters_are_adopted_in_the_order_that_contracts_accept(kind: ChainBa
 }
 
 async fn parameters_are_brought_to_the_app_chain_once(kind: ChainBackend) {
-    let world = World::new(kind).await;
+    let world = Administration::new(kind).await;
     let network = &world.network;
     let paused = parameter::GROUP_MESSAGE_PAUSED.to_owned();
     let keys = [paused.clone(), parameter::GROUP_MESSAGE_MAX_PAYLOAD_SIZE.to_owned()];
@@ -305,7 +305,7 @@ async fn parameters_are_brought_to_the_app_chain_once(kind: ChainBackend) {
 }
 
 async fn a_deposit_goes_by_permit_or_by_approval(kind: ChainBackend) {
-    let world = World::new(kind).await;
+    let world = Administration::new(kind).await;
     let network = &world.network;
     let (payer, ten) = (Address::repeat_byte(5), usd("10"));
     let signing = Account::Key(key(0));
@@ -338,7 +338,7 @@ async fn a_deposit_goes_by_permit_or_by_approval(kind: ChainBackend) {
 }
 
 async fn an_interrupted_deposit_from_underlying_tokens_is_finished(kind: ChainBackend) {
-    let world = World::new(kind).await;
+    let world = Administration::new(kind).await;
     let network = &world.network;
     let account = Account::Key(key(0));
     let payer = world.admin.account();
@@ -371,7 +371,7 @@ async fn an_interrupted_deposit_from_underlying_tokens_is_finished(kind: ChainBa
 }
 
 async fn a_withdrawal_is_requested_waited_for_and_paid_out(kind: ChainBackend) {
-    let world = World::new(kind).await;
+    let world = Administration::new(kind).await;
     let network = &world.network;
     let account = Account::Key(key(0));
     let payer = world.admin.account();
@@ -406,7 +406,13 @@ async fn a_withdrawal_is_requested_waited_for_and_paid_out(kind: ChainBackend) {
 }
 
 /// Submits a report about one payer's fees, or about none, signed by node 100, the only canonical one.
-async fn report(world: &World, originator: u32, index: u64, payer: Address, picodollars: u128) {
+async fn report(
+    world: &Administration,
+    originator: u32,
+    index: u64,
+    payer: Address,
+    picodollars: u128,
+) {
     let node_ids = vec![100];
     let leaf = (payer, U256::from(picodollars)).abi_encode();
     let hashed = |parts: &[&[u8]]| keccak256(parts.concat());
@@ -459,7 +465,7 @@ fn vector(function: &str) -> Bytes {
 
 async fn fees_are_claimed_once_and_paid_out(kind: ChainBackend) {
     const DOLLAR: u128 = 1_000_000_000_000;
-    let world = World::new(kind).await;
+    let world = Administration::new(kind).await;
     let network = &world.network;
     let account = Account::Key(key(0));
     let payer = world.admin.account();

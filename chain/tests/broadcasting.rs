@@ -18,7 +18,7 @@ use alloy::sol_types::{SolCall, SolEvent as _};
 use futures_util::future::join_all;
 use hawser_chain::addresses::Addresses;
 use hawser_chain::broadcast::{
-    BroadcastError, BroadcastReceipt, BroadcastSettings, Broadcaster, StartError,
+    BroadcastError, BroadcastReceipt, BroadcastSettings, BroadcastStartError, Broadcaster,
 };
 use hawser_chain::contracts::GroupMessageBroadcaster::{MessageSent, updatePauseStatusCall};
 use hawser_chain::contracts::{AppChainParameterRegistry, parameter};
@@ -329,7 +329,7 @@ async fn a_restart_resumes_transactions_in_flight(kind: ChainBackend) {
     until_pending(&world.pair.app, 25).await;
     let second = BroadcastSettings { nonce_record: Some(record.clone()), ..world.settings() };
     let second = Broadcaster::start(second, key()).await;
-    assert!(matches!(second, Err(StartError::RecordInUse { .. })), "{second:?}");
+    assert!(matches!(second, Err(BroadcastStartError::RecordInUse { .. })), "{second:?}");
     broadcaster.stop().await;
     let told = waiting.await.unwrap();
     assert!(told.iter().all(|told| *told == Err(BroadcastError::Ended)), "{told:?}");

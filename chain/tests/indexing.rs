@@ -125,13 +125,13 @@ impl Memory {
 }
 
 /// A broadcaster on a chain of its own.
-struct Broadcaster {
+struct TestBroadcaster {
     pair: Pair,
     address: Address,
     sent: Vec<Bytes>,
 }
 
-impl Broadcaster {
+impl TestBroadcaster {
     async fn new(kind: ChainBackend) -> Self {
         let (pair, deployment) = Pair::deployed(kind).await;
         let address = deployment.addresses.group_message_broadcaster;
@@ -183,7 +183,7 @@ async fn until(what: &str, is_so: impl Fn() -> bool) {
 }
 
 async fn events_come_in_order_and_go_on_after_a_restart(kind: ChainBackend) {
-    let mut chain = Broadcaster::new(kind).await;
+    let mut chain = TestBroadcaster::new(kind).await;
     let memory = Arc::new(Memory::default());
     memory.0.lock().unwrap().failures = 3;
     chain.send(5).await;
@@ -202,7 +202,7 @@ async fn events_come_in_order_and_go_on_after_a_restart(kind: ChainBackend) {
 }
 
 async fn a_web_socket_announces_heads_and_logs(kind: ChainBackend) {
-    let mut chain = Broadcaster::new(kind).await;
+    let mut chain = TestBroadcaster::new(kind).await;
     let memory = Arc::new(Memory::default());
     let unreachable = "ws://127.0.0.1:1".to_owned();
     let push = vec![unreachable, chain.url().replace("http", "ws")];
@@ -218,7 +218,7 @@ async fn a_web_socket_announces_heads_and_logs(kind: ChainBackend) {
 }
 
 async fn a_reorganisation_below_the_stored_position_halts_the_strand(kind: ChainBackend) {
-    let mut chain = Broadcaster::new(kind).await;
+    let mut chain = TestBroadcaster::new(kind).await;
     let memory = Arc::new(Memory::default());
     chain.send(2).await;
     let reader = chain.read(&[chain.url()], Vec::new(), &memory);
@@ -239,7 +239,7 @@ async fn a_reorganisation_below_the_stored_position_halts_the_strand(kind: Chain
 
 #[tokio::test]
 async fn blocks_that_are_not_stored_are_read_again_after_a_reorganisation() {
-    let mut chain = Broadcaster::new(ChainBackend::Embedded).await;
+    let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
     let memory = Arc::new(Memory::default());
     chain.send(2).await;
     let reader = chain.read(&[chain.url()], Vec::new(), &memory);
@@ -262,7 +262,7 @@ async fn blocks_that_are_not_stored_are_read_again_after_a_reorganisation() {
 
 #[tokio::test]
 async fn events_that_wait_to_be_stored_during_a_reorganisation_are_not_lost() {
-    let mut chain = Broadcaster::new(ChainBackend::Embedded).await;
+    let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
     let provider = chain.pair.app.provider().clone();
     let first_block = provider.get_block_number().await.unwrap() + 1;
     // The first is being stored, the others wait for it.
@@ -290,7 +290,7 @@ async fn events_that_wait_to_be_stored_during_a_reorganisation_are_not_lost() {
 #[tokio::test]
 async fn a_chain_with_corrupt_responses_is_read_completely() {
     for seed in 0..3 {
-        let mut chain = Broadcaster::new(ChainBackend::Embedded).await;
+        let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
         let memory = Arc::new(Memory::default());
         chain.send(40).await;
         let proxy = Proxy::start(&chain.url(), seed).await;
@@ -308,7 +308,7 @@ async fn a_chain_with_corrupt_responses_is_read_completely() {
 
 #[tokio::test]
 async fn a_provider_that_does_not_answer_large_pages_is_asked_for_smaller_ones() {
-    let mut chain = Broadcaster::new(ChainBackend::Embedded).await;
+    let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
     let memory = Arc::new(Memory::default());
     chain.send(20).await;
     let proxy = Proxy::start(&chain.url(), 0).await;
@@ -321,7 +321,7 @@ async fn a_provider_that_does_not_answer_large_pages_is_asked_for_smaller_ones()
 
 #[tokio::test]
 async fn an_endpoint_without_old_transactions_is_left_for_another() {
-    let mut chain = Broadcaster::new(ChainBackend::Embedded).await;
+    let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
     let first_block = chain.pair.app.provider().get_block_number().await.unwrap() + 1;
     chain.send(4).await;
     let proxy = Proxy::start(&chain.url(), 0).await;
@@ -340,7 +340,7 @@ async fn an_endpoint_without_old_transactions_is_left_for_another() {
 
 #[tokio::test]
 async fn requests_go_to_the_first_endpoint_of_the_right_chain_and_return_to_the_preferred_one() {
-    let mut chain = Broadcaster::new(ChainBackend::Embedded).await;
+    let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
     let memory = Arc::new(Memory::default());
     let (liar, good) = (Proxy::start(&chain.url(), 1).await, Proxy::start(&chain.url(), 2).await);
     liar.set(|faults| faults.wrong_chain = true);

@@ -17,10 +17,10 @@ use super::error::BroadcastError;
 use super::jobs::{Jobs, Stage, Waiter};
 use super::nonces::{Nonces, replacement_price};
 use super::outcome::{BroadcastReceipt, BroadcastResult};
-use super::payload::{Contracts, Topic};
+use super::payload::{BroadcasterContracts, PayloadTopic};
 use super::poll::{self, PollRequest, PollResponse};
 use super::receipts::MinedPayload;
-use super::record::{LiveSlot, LiveSlots, Record, RecordEntry};
+use super::record::{LiveSlot, LiveSlots, NonceRecord, RecordEntry};
 use super::seek::SoughtPayload;
 use super::shared::BroadcasterState;
 use super::signing::{FILLER_GAS, TransactionSigner, UnsignedTransaction};
@@ -47,9 +47,9 @@ const BOUNDS_EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) enum Command {
     /// Broadcast a payload.
-    Send { topic: Topic, payload: Bytes, waiter: Waiter },
+    Send { topic: PayloadTopic, payload: Bytes, waiter: Waiter },
     /// A caller has stopped waiting. The reply is the transaction that may still be mined, if there is one.
-    GaveUp { topic: Topic, digest: B256, reply: oneshot::Sender<Option<B256>> },
+    GaveUp { topic: PayloadTopic, digest: B256, reply: oneshot::Sender<Option<B256>> },
     /// End the task.
     Stop { stopped: oneshot::Sender<()> },
 }
@@ -71,11 +71,11 @@ enum RequestResult {
 /// The task of a broadcaster.
 pub(super) struct Driver {
     state: Arc<BroadcasterState>,
-    contracts: Contracts,
+    contracts: BroadcasterContracts,
     signer: TransactionSigner,
     jobs: Jobs,
     nonces: Nonces,
-    record: Option<Record>,
+    record: Option<NonceRecord>,
     requests: JoinSet<RequestResult>,
     estimates: Arc<Semaphore>,
     is_sending: bool,
@@ -89,9 +89,9 @@ pub(super) struct Driver {
 impl Driver {
     pub(super) fn new(
         state: Arc<BroadcasterState>,
-        contracts: Contracts,
+        contracts: BroadcasterContracts,
         key: PrivateKeySigner,
-        record: Option<Record>,
+        record: Option<NonceRecord>,
     ) -> Self {
         let nonces = Nonces::new(Timeouts::new(state.in_flight_max));
         let mut driver = Self {
@@ -234,7 +234,7 @@ impl Driver {
         }
     }
 
-    fn gave_up(&mut self, topic: Topic, digest: B256) -> Option<B256> {
+    fn gave_up(&mut self, topic: PayloadTopic, digest: B256) -> Option<B256> {
         let id = self.jobs.find(topic, digest)?;
         let job = self.jobs.get(id)?;
         if job.is_abandoned() && (job.stage != Stage::Submitted || self.nonces.withdraw(id)) {

@@ -11,7 +11,7 @@ use crate::send::{ConnectError, RequestError, ViewError};
 
 /// The reason for which a broadcaster could not start.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum BroadcastStartError {
     /// A setting is out of range.
     #[error("{0}")]
     Setting(String),

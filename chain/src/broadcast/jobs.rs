@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::error::BroadcastError;
 use super::outcome::BroadcastResult;
-use super::payload::Topic;
+use super::payload::PayloadTopic;
 use super::slots::JobId;
 use crate::send::Call;
 
@@ -34,7 +34,7 @@ pub(super) enum Stage {
 /// A payload to broadcast.
 #[derive(Debug)]
 pub(super) struct Job {
-    pub(super) topic: Topic,
+    pub(super) topic: PayloadTopic,
     pub(super) call: Call,
     pub(super) gas_limit: u64,
     pub(super) stage: Stage,
@@ -53,10 +53,10 @@ impl Job {
 #[derive(Debug, Default)]
 pub(super) struct Jobs {
     jobs: HashMap<JobId, Job>,
-    by_payload: HashMap<(Topic, B256), JobId>,
+    by_payload: HashMap<(PayloadTopic, B256), JobId>,
     /// The payloads of each topic in the order of the calls. Only the first one gets a nonce, so a later one cannot be
     /// mined before it, even if the first one has to move to a higher nonce.
-    topics: HashMap<Topic, VecDeque<JobId>>,
+    topics: HashMap<PayloadTopic, VecDeque<JobId>>,
     made: u64,
     recent: RecentResults,
 }
@@ -68,13 +68,13 @@ pub(super) struct Jobs {
 /// less.
 #[derive(Debug, Default)]
 struct RecentResults {
-    results: HashMap<(Topic, B256), (Duration, BroadcastResult)>,
+    results: HashMap<(PayloadTopic, B256), (Duration, BroadcastResult)>,
     /// The keys with their times, oldest first.
-    ends: VecDeque<(Duration, (Topic, B256))>,
+    ends: VecDeque<(Duration, (PayloadTopic, B256))>,
 }
 
 impl RecentResults {
-    fn add(&mut self, key: (Topic, B256), outcome: BroadcastResult, now: Duration) {
+    fn add(&mut self, key: (PayloadTopic, B256), outcome: BroadcastResult, now: Duration) {
         self.ends.push_back((now, key));
         self.results.insert(key, (now, outcome));
         self.forget(now);
@@ -91,7 +91,7 @@ impl RecentResults {
         }
     }
 
-    fn get(&mut self, key: (Topic, B256), now: Duration) -> Option<&BroadcastResult> {
+    fn get(&mut self, key: (PayloadTopic, B256), now: Duration) -> Option<&BroadcastResult> {
         self.forget(now);
         self.results.get(&key).map(|(_, outcome)| outcome)
     }
@@ -114,7 +114,7 @@ impl Jobs {
     /// Answers the caller with a remembered result. Gives the channel back if there is none.
     pub(super) fn answer_from_memory(
         &mut self,
-        topic: Topic,
+        topic: PayloadTopic,
         payload: &Bytes,
         waiter: Waiter,
         now: Duration,
@@ -130,7 +130,7 @@ impl Jobs {
     /// Adds a payload and returns its id, or adds the caller to those that wait for the same payload already.
     pub(super) fn add(
         &mut self,
-        topic: Topic,
+        topic: PayloadTopic,
         payload: &Bytes,
         waiter: Option<Waiter>,
         call: impl FnOnce() -> Call,
@@ -152,7 +152,7 @@ impl Jobs {
     }
 
     /// Returns the payload with this topic and digest.
-    pub(super) fn find(&self, topic: Topic, digest: B256) -> Option<JobId> {
+    pub(super) fn find(&self, topic: PayloadTopic, digest: B256) -> Option<JobId> {
         self.by_payload.get(&(topic, digest)).copied()
     }
 
@@ -222,9 +222,9 @@ mod tests {
     use alloy::primitives::Address;
 
     use super::*;
-    use crate::broadcast::payload::Contracts;
+    use crate::broadcast::payload::BroadcasterContracts;
 
-    const TOPIC: Topic = Topic::Group([1; 16]);
+    const TOPIC: PayloadTopic = PayloadTopic::Group([1; 16]);
 
     fn mined(sequence_id: u64) -> BroadcastResult {
         let transaction_hash = B256::repeat_byte(1);
@@ -237,7 +237,7 @@ mod tests {
     }
 
     fn add(jobs: &mut Jobs, payload: &Bytes, waiter: Option<Waiter>) -> Option<JobId> {
-        let contracts = Contracts { groups: Address::ZERO, identities: Address::ZERO };
+        let contracts = BroadcasterContracts { groups: Address::ZERO, identities: Address::ZERO };
         jobs.add(TOPIC, payload, waiter, || contracts.call(TOPIC, payload.clone()))
     }
 

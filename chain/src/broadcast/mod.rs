@@ -46,13 +46,13 @@ use tokio::time::timeout;
 
 use crate::endpoints::Endpoints;
 use driver::{Command, Driver};
-pub use error::{BroadcastError, StartError};
+pub use error::{BroadcastError, BroadcastStartError};
 use outcome::BroadcastResult;
 pub use outcome::{BroadcastReceipt, BroadcastStatus, PayloadBounds};
-use payload::{Contracts, Topic};
+use payload::{BroadcasterContracts, PayloadTopic};
 use poll::PollRequest;
 use price::GasPrice;
-use record::Record;
+use record::NonceRecord;
 pub use settings::{BroadcastSettings, IN_FLIGHT, IN_FLIGHT_MAX, PAYLOAD_BYTES_MAX, WAIT_MAX};
 use shared::BroadcasterState;
 
@@ -85,14 +85,14 @@ impl Broadcaster {
     pub async fn start(
         settings: BroadcastSettings,
         key: PrivateKeySigner,
-    ) -> Result<Self, StartError> {
+    ) -> Result<Self, BroadcastStartError> {
         let in_flight_max = settings.in_flight_max;
         if !(1..=IN_FLIGHT_MAX).contains(&in_flight_max) {
             let text = format!("{in_flight_max} in flight: it must be 1 to {IN_FLIGHT_MAX}");
-            return Err(StartError::Setting(text));
+            return Err(BroadcastStartError::Setting(text));
         }
         let endpoints = Endpoints::new("app", &settings.urls, settings.chain_id)?;
-        let contracts = Contracts {
+        let contracts = BroadcasterContracts {
             groups: settings.group_message_broadcaster,
             identities: settings.identity_update_broadcaster,
         };
@@ -108,7 +108,7 @@ impl Broadcaster {
         });
         state.bounds.send_replace(state.read_bounds(contracts).await?);
         let record = match &settings.nonce_record {
-            Some(path) => Some(Record::open(path, settings.chain_id, account)?),
+            Some(path) => Some(NonceRecord::open(path, settings.chain_id, account)?),
             None => None,
         };
         if let Some(record) = &record {
@@ -152,7 +152,7 @@ impl Broadcaster {
         group: [u8; 16],
         payload: Bytes,
     ) -> Result<BroadcastReceipt, BroadcastError> {
-        self.send(Topic::Group(group), payload).await
+        self.send(PayloadTopic::Group(group), payload).await
     }
 
     /// Broadcasts an update of an inbox; see [`group_message`](Self::group_message).
@@ -164,7 +164,7 @@ impl Broadcaster {
         inbox: [u8; 32],
         payload: Bytes,
     ) -> Result<BroadcastReceipt, BroadcastError> {
-        self.send(Topic::Inbox(inbox), payload).await
+        self.send(PayloadTopic::Inbox(inbox), payload).await
     }
 
     /// Ends at once and releases the record. The next broadcaster with the same record resumes the transactions in
@@ -177,7 +177,7 @@ impl Broadcaster {
         }
     }
 
-    async fn send(&self, topic: Topic, payload: Bytes) -> BroadcastResult {
+    async fn send(&self, topic: PayloadTopic, payload: Bytes) -> BroadcastResult {
         let (bytes, max) = (payload.len(), self.state.payload_bytes_max);
         if max > 0 && bytes > max {
             return Err(BroadcastError::TooLong { bytes, max });
@@ -211,14 +211,17 @@ impl Broadcaster {
 
 /// Refuses a record of another chain: a chain that was started anew expects low nonces, and the transactions of its
 /// former life would be sent again on top of them.
-async fn require_near(state: &BroadcasterState, record: &Record) -> Result<(), StartError> {
+async fn require_near(
+    state: &BroadcasterState,
+    record: &NonceRecord,
+) -> Result<(), BroadcastStartError> {
     let Some(nonce) = record.live().first_nonce() else { return Ok(()) };
     let request = PollRequest { wants_pending: true, ..PollRequest::default() };
     let account = poll::poll(&state.endpoints, state.account, &request).await?.state;
     let next = account.pending.unwrap_or(account.mined);
     if nonce > next.saturating_add(AHEAD_MAX) {
         let path = record.path().to_owned();
-        return Err(StartError::RecordAhead { path, nonce, next });
+        return Err(BroadcastStartError::RecordAhead { path, nonce, next });
     }
     Ok(())
 }

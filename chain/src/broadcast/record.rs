@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use alloy::primitives::{Address, Bytes, keccak256};
 
-use super::error::StartError;
+use super::error::BroadcastStartError;
 use super::slots::SlotId;
 
 /// Length and digest before each body.
@@ -142,7 +142,7 @@ fn split_entry(bytes: &[u8]) -> Option<(RecordEntry, &[u8])> {
 
 /// The open file. A lock file keeps every other process out.
 #[derive(Debug)]
-pub(super) struct Record {
+pub(super) struct NonceRecord {
     path: PathBuf,
     head: String,
     file: File,
@@ -152,13 +152,17 @@ pub(super) struct Record {
     _lock: File,
 }
 
-impl Record {
+impl NonceRecord {
     /// Opens the record of an account on a chain, or creates it.
     ///
     /// # Errors
     /// When it is in use, belongs to another account or chain, or cannot be read.
-    pub(super) fn open(path: &Path, chain_id: u64, account: Address) -> Result<Self, StartError> {
-        let failed = |source| StartError::Record { path: path.to_owned(), source };
+    pub(super) fn open(
+        path: &Path,
+        chain_id: u64,
+        account: Address,
+    ) -> Result<Self, BroadcastStartError> {
+        let failed = |source| BroadcastStartError::Record { path: path.to_owned(), source };
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(failed)?;
         }
@@ -252,21 +256,23 @@ fn private_file(path: &Path) -> io::Result<File> {
     options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
-fn lock(path: &Path) -> Result<File, StartError> {
-    let failed = |source| StartError::Record { path: path.to_owned(), source };
+fn lock(path: &Path) -> Result<File, BroadcastStartError> {
+    let failed = |source| BroadcastStartError::Record { path: path.to_owned(), source };
     let file = private_file(&path.with_added_extension("lock")).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StartError::RecordInUse { path: path.to_owned() }),
+        Err(TryLockError::WouldBlock) => {
+            Err(BroadcastStartError::RecordInUse { path: path.to_owned() })
+        }
         Err(TryLockError::Error(source)) => Err(failed(source)),
     }
 }
 
-fn other(path: &Path, bytes: &[u8], head: &str) -> StartError {
+fn other(path: &Path, bytes: &[u8], head: &str) -> BroadcastStartError {
     let first = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let found = String::from_utf8_lossy(&first[..first.len().min(100)]).into_owned();
     let expected = head.trim_end().to_owned();
-    StartError::OtherRecord { path: path.to_owned(), found, expected }
+    BroadcastStartError::OtherRecord { path: path.to_owned(), found, expected }
 }
 
 #[cfg(test)]
@@ -284,8 +290,8 @@ mod tests {
         RecordEntry::Over { slot: SlotId(slot) }
     }
 
-    fn open(path: &Path) -> Record {
-        Record::open(path, CHAIN, Address::repeat_byte(1)).unwrap()
+    fn open(path: &Path) -> NonceRecord {
+        NonceRecord::open(path, CHAIN, Address::repeat_byte(1)).unwrap()
     }
 
     #[test]
@@ -311,7 +317,7 @@ mod tests {
         assert_eq!(slots(&open(&path)), [9]);
     }
 
-    fn slots(record: &Record) -> Vec<u64> {
+    fn slots(record: &NonceRecord) -> Vec<u64> {
         record.live().0.keys().map(|slot| slot.0).collect()
     }
 
@@ -349,16 +355,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("nonces");
         let record = open(&path);
-        let again = Record::open(&path, CHAIN, Address::repeat_byte(1));
-        assert!(matches!(again, Err(StartError::RecordInUse { .. })));
+        let again = NonceRecord::open(&path, CHAIN, Address::repeat_byte(1));
+        assert!(matches!(again, Err(BroadcastStartError::RecordInUse { .. })));
         drop(record);
         for (chain, account) in [(CHAIN, 2), (CHAIN + 1, 1)] {
-            let other = Record::open(&path, chain, Address::repeat_byte(account));
-            assert!(matches!(other, Err(StartError::OtherRecord { .. })));
+            let other = NonceRecord::open(&path, chain, Address::repeat_byte(account));
+            assert!(matches!(other, Err(BroadcastStartError::OtherRecord { .. })));
         }
         fs::write(&path, "something else").unwrap();
-        let other = Record::open(&path, CHAIN, Address::repeat_byte(1));
-        assert!(matches!(other, Err(StartError::OtherRecord { .. })));
+        let other = NonceRecord::open(&path, CHAIN, Address::repeat_byte(1));
+        assert!(matches!(other, Err(BroadcastStartError::OtherRecord { .. })));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use alloy::providers::Provider as _;
 use serde::Deserialize;
 
 use super::outcome::BroadcastReceipt;
-use super::payload::{Contracts, Topic};
+use super::payload::{BroadcasterContracts, PayloadTopic};
 use super::receipts::{MinedPayload, block_time, first_mined, head, transaction_count};
 use super::slots::NonceQuery;
 use crate::send::{Call, Chain, RequestError};
@@ -22,8 +22,8 @@ const BACK_BLOCKS: u64 = 5000;
 /// The payload whose event is sought.
 #[derive(Debug, Clone)]
 pub(super) struct SoughtPayload {
-    pub(super) contracts: Contracts,
-    pub(super) topic: Topic,
+    pub(super) contracts: BroadcasterContracts,
+    pub(super) topic: PayloadTopic,
     pub(super) call: Call,
 }
 

@@ -4,7 +4,7 @@ use alloy::primitives::Address;
 use tokio::sync::watch;
 
 use super::outcome::{BroadcastStatus, PayloadBounds};
-use super::payload::Contracts;
+use super::payload::BroadcasterContracts;
 use super::price::GasPrice;
 use crate::contracts::{GroupMessageBroadcaster, IdentityUpdateBroadcaster};
 use crate::endpoints::Endpoints;
@@ -24,7 +24,7 @@ pub(super) struct BroadcasterState {
 
 impl BroadcasterState {
     /// Reads the contracts' payload bounds again. Keeps the present ones if that fails.
-    pub(super) async fn refresh_bounds(&self, contracts: Contracts) {
+    pub(super) async fn refresh_bounds(&self, contracts: BroadcasterContracts) {
         match self.read_bounds(contracts).await {
             Ok(bounds) => {
                 self.bounds.send_if_modified(|known| std::mem::replace(known, bounds) != bounds);
@@ -36,7 +36,7 @@ impl BroadcasterState {
     /// Reads the payload bounds that both contracts and the settings allow.
     pub(super) async fn read_bounds(
         &self,
-        contracts: Contracts,
+        contracts: BroadcasterContracts,
     ) -> Result<PayloadBounds, ViewError> {
         let bounds = self.endpoints.ask(|chain| async move { bounds_at(&chain, contracts).await });
         let PayloadBounds { min, max } = bounds.await?;
@@ -45,8 +45,11 @@ impl BroadcasterState {
     }
 }
 
-async fn bounds_at(chain: &Chain, contracts: Contracts) -> Result<PayloadBounds, ViewError> {
-    let Contracts { groups, identities } = contracts;
+async fn bounds_at(
+    chain: &Chain,
+    contracts: BroadcasterContracts,
+) -> Result<PayloadBounds, ViewError> {
+    let BroadcasterContracts { groups, identities } = contracts;
     let (group_min, group_max, identity_min, identity_max) = tokio::try_join!(
         chain.view(groups, &GroupMessageBroadcaster::minPayloadSizeCall {}),
         chain.view(groups, &GroupMessageBroadcaster::maxPayloadSizeCall {}),

@@ -8,10 +8,10 @@ use tokio::time::sleep;
 use super::context::{Context, RETRY_MAX, blocking};
 use super::event::BlockRef;
 use super::head::HeadStatus;
-use super::reading::Reader;
+use super::reading::PageReader;
 use super::sink::{Sink, SinkError};
 use super::status::StatusCell;
-use super::storing::Writer;
+use super::storing::BatchWriter;
 use super::walk::{Walk, WalkSettings};
 use crate::endpoints::Endpoints;
 
@@ -42,9 +42,16 @@ pub(super) async fn run(
     let (gaps, gap_found) = mpsc::channel(1);
     let walk = Walk::new(settings.clone(), position);
     tracing::info!(strand = name, from_block = walk.unread(), "reading the chain");
-    let reader =
-        Reader::new(context.clone(), endpoints, head, settings, walk, last_sequence_id, batches);
-    let writer = Writer::new(context, sink, gaps);
+    let reader = PageReader::new(
+        context.clone(),
+        endpoints,
+        head,
+        settings,
+        walk,
+        last_sequence_id,
+        batches,
+    );
+    let writer = BatchWriter::new(context, sink, gaps);
     let mut stopped = stop;
     let reader = tokio::spawn(async move {
         tokio::select! {

@@ -29,7 +29,7 @@ const QUIET: Duration = Duration::from_secs(1);
 const FEW_BLOCKS: u64 = 16;
 
 /// Requests pages in the order that [`Walk`] decides, and hands verified batches to the storing half.
-pub(super) struct Reader {
+pub(super) struct PageReader {
     context: Context,
     endpoints: Endpoints,
     head: watch::Receiver<HeadStatus>,
@@ -56,7 +56,7 @@ struct GapSearch {
     searches: u32,
 }
 
-impl Reader {
+impl PageReader {
     pub(super) fn new(
         context: Context,
         endpoints: Endpoints,

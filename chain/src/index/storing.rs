@@ -19,7 +19,7 @@ use crate::backoff::Pauses;
 const POSITION_EVERY: Duration = Duration::from_secs(10);
 
 /// Stores batches in their order, and retries until the sink has taken each.
-pub(super) struct Writer {
+pub(super) struct BatchWriter {
     context: Context,
     sink: Arc<dyn Sink>,
     /// Tells the asking half the block after which events are missing.
@@ -29,7 +29,7 @@ pub(super) struct Writer {
     expected: Option<(u64, u64)>,
 }
 
-impl Writer {
+impl BatchWriter {
     pub(super) fn new(
         context: Context,
         sink: Arc<dyn Sink>,

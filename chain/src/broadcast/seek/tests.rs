@@ -11,8 +11,8 @@ use hawser_devchain::deploy;
 use hawser_devchain::devnet::{APP_ID, Devnet, DevnetSettings};
 use hawser_devchain::embedded::{EmbeddedChain, EmbeddedSettings, Genesis};
 
-const GROUP: Topic = Topic::Group([7; 16]);
-const INBOX: Topic = Topic::Inbox([8; 32]);
+const GROUP: PayloadTopic = PayloadTopic::Group([7; 16]);
+const INBOX: PayloadTopic = PayloadTopic::Inbox([8; 32]);
 
 /// The hash of a transaction that was never sent.
 fn lost() -> B256 {
@@ -31,7 +31,7 @@ fn payload(number: u8) -> Bytes {
 /// An app chain with contracts, and two accounts that send.
 struct AppChain {
     chain: Chain,
-    contracts: Contracts,
+    contracts: BroadcasterContracts,
     own: Sender,
     rival: Sender,
     _chains: Devnet,
@@ -43,7 +43,7 @@ impl AppChain {
         let url = format!("http://{}", chains.app_address());
         let chain = Chain::connect(&url, APP_ID).await.unwrap();
         let at = &chains.deployment().addresses;
-        let contracts = Contracts {
+        let contracts = BroadcasterContracts {
             groups: at.group_message_broadcaster,
             identities: at.identity_update_broadcaster,
         };
@@ -51,12 +51,12 @@ impl AppChain {
         Self { chain, contracts, own, rival, _chains: chains }
     }
 
-    fn sought(&self, topic: Topic, number: u8) -> SoughtPayload {
+    fn sought(&self, topic: PayloadTopic, number: u8) -> SoughtPayload {
         let call = self.contracts.call(topic, payload(number));
         SoughtPayload { contracts: self.contracts, topic, call }
     }
 
-    async fn send(&self, by: &Sender, topic: Topic, number: u8) -> BroadcastReceipt {
+    async fn send(&self, by: &Sender, topic: PayloadTopic, number: u8) -> BroadcastReceipt {
         let sent = by.send(&self.contracts.call(topic, payload(number))).await.unwrap();
         let block = self.chain.provider().get_block_by_hash(sent.block_hash.unwrap());
         BroadcastReceipt {
@@ -116,7 +116,7 @@ async fn a_payload_is_found_by_its_event_whatever_account_sent_it() {
         assert_eq!(world.event(&query, &world.sought(topic, 4)).await, None, "it was never sent");
     }
     let query = query(99, &[lost()], Some(0));
-    let elsewhere = world.sought(Topic::Group([9; 16]), 2);
+    let elsewhere = world.sought(PayloadTopic::Group([9; 16]), 2);
     assert_eq!(world.event(&query, &elsewhere).await, None, "the same bytes in another group");
 }
 
