@@ -9,15 +9,14 @@ use std::process::{Child, Command, Stdio};
 
 const BOT: &str = env!("CARGO_BIN_EXE_bot");
 
-/// Of the same build: testing the whole workspace makes it, since its own package has tests that
-/// run it.
+/// Returns the `hawser` binary of the same build. A test run of the whole workspace builds it.
 fn hawser() -> PathBuf {
     let hawser = Path::new(BOT).with_file_name("hawser");
     assert!(hawser.is_file(), "no binary at {}: test the workspace", hawser.display());
     hawser
 }
 
-/// A base port such that a network of two nodes fits on it now.
+/// Returns a base port on which a network of two nodes fits now.
 fn free_base() -> u16 {
     let free = |port: u16| {
         TcpListener::bind(("127.0.0.1", port)).is_ok()
@@ -31,7 +30,7 @@ fn free_base() -> u16 {
     }
 }
 
-/// A network that ends with the test, whichever way that ends.
+/// A network that ends with the test, however that ends.
 struct Network(Child);
 
 impl Network {
@@ -54,7 +53,7 @@ impl Network {
 impl Drop for Network {
     fn drop(&mut self) {
         let pid = self.0.id().to_string();
-        // What does not take it ends with the kill.
+        // If the signal fails, the wait below still ends when the process does.
         let _ = Command::new("kill").args(["-TERM", &pid]).status();
         let _ = self.0.wait();
     }
@@ -71,5 +70,5 @@ fn a_bot_that_pays_for_itself_echoes_through_another_node() {
         .unwrap();
     let text = String::from_utf8_lossy(&bot.stdout);
     assert!(bot.status.success(), "{text}{}", String::from_utf8_lossy(&bot.stderr));
-    assert_eq!(text.matches("asker heard: you said: is anybody there?").count(), 5, "{text}");
+    assert_eq!(text.matches("asker heard: you said: is the bot there?").count(), 5, "{text}");
 }

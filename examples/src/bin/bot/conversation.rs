@@ -1,4 +1,4 @@
-//! A group: made or joined, spoken in and listened to.
+//! A group of two: creating, joining, sending and receiving.
 
 use std::collections::HashSet;
 
@@ -15,19 +15,18 @@ use crate::Failure;
 use crate::inbox::{CIPHERSUITE, Inbox, envelope, topic};
 use crate::network::Received;
 
-/// A group as one of its members has it.
+/// The state of a group at one of its members.
 pub(crate) struct Conversation {
     group: MlsGroup,
     id: [u8; 16],
-    /// The last commit that was applied here: whoever reads a message must have it too.
+    /// The last commit that this member applied. Messages depend on it.
     commit: u64,
-    /// Messages of one's own that have not come back yet.
-    said: HashSet<Vec<u8>>,
+    /// Own messages that the stream has not delivered yet. MLS cannot decrypt them.
+    own_pending: HashSet<Vec<u8>>,
 }
 
 impl Conversation {
-    /// Makes a group of two. Returns the commit that adds the other one, and the welcome: it is
-    /// for the other one when the commit is on the chain.
+    /// Creates a group and adds a member. Returns the commit and the welcome; the welcome must follow the commit.
     pub(crate) fn create(
         me: &Inbox,
         key_package: &ClientEnvelope,
@@ -41,17 +40,17 @@ impl Conversation {
         let mut group =
             MlsGroup::new_with_group_id(&me.mls, &me.keys, &config, group_id, me.credential())?;
         let (commit, welcome, _) =
-            group.add_members(&me.mls, &me.keys, &[invited(me, key_package)?])?;
+            group.add_members(&me.mls, &me.keys, &[validated_key_package(me, key_package)?])?;
         group.merge_pending_commit(&me.mls)?;
         let commit = group_message(id, commit.tls_serialize_detached()?, None);
         Ok((
-            Self { group, id, commit: 0, said: HashSet::new() },
+            Self { group, id, commit: 0, own_pending: HashSet::new() },
             commit,
             welcome.tls_serialize_detached()?,
         ))
     }
 
-    /// What the new member finds among its welcomes. Clients of people encrypt it once more.
+    /// Returns the envelope of a welcome. XMTP's clients encrypt the welcome once more.
     pub(crate) fn welcome(
         to: &Inbox,
         welcome: Vec<u8>,
@@ -70,7 +69,7 @@ impl Conversation {
         envelope(&to.welcome_topic(), payload, None)
     }
 
-    /// Takes part in the group that one was welcomed to.
+    /// Joins the group of a welcome.
     pub(crate) fn join(me: &Inbox, received: &Received) -> Result<Self, Failure> {
         use prost::Message as _;
         let Payload::WelcomeMessage(input) = received.envelope.payload() else {
@@ -88,7 +87,7 @@ impl Conversation {
         let group = staged.into_group(&me.mls)?;
         let id = group.group_id().as_slice().try_into()?;
         let metadata = pb::WelcomeMetadata::decode(input.welcome_metadata.clone())?;
-        Ok(Self { group, id, commit: metadata.message_cursor, said: HashSet::new() })
+        Ok(Self { group, id, commit: metadata.message_cursor, own_pending: HashSet::new() })
     }
 
     pub(crate) fn id(&self) -> [u8; 16] {
@@ -99,30 +98,30 @@ impl Conversation {
         topic(TopicKind::GroupMessages, &self.id)
     }
 
-    /// The last commit that was applied here, by its place on the chain.
+    /// Returns the sequence id of the last commit that this member applied.
     pub(crate) fn commit(&self) -> u64 {
         self.commit
     }
 
-    /// The chain has given this place to the commit that made the group.
-    pub(crate) fn commit_is_at(&mut self, sequence_id: u64) {
+    /// Records the sequence id of the commit that made the group.
+    pub(crate) fn set_commit(&mut self, sequence_id: u64) {
         self.commit = sequence_id;
     }
 
-    /// A message to everybody in the group.
-    pub(crate) fn say(
+    /// Encrypts a message to the group.
+    pub(crate) fn encrypt(
         &mut self,
         me: &Inbox,
         text: &str,
     ) -> Result<envelopes_pb::ClientEnvelope, Failure> {
         let message = self.group.create_message(&me.mls, &me.keys, text.as_bytes())?;
         let message = message.tls_serialize_detached()?;
-        self.said.insert(message.clone());
+        self.own_pending.insert(message.clone());
         Ok(group_message(self.id, message, Some(self.commit)))
     }
 
-    /// What somebody else says; nothing if it is something else.
-    pub(crate) fn hear(
+    /// Decrypts a message of another member. `None` for commits and own messages.
+    pub(crate) fn decrypt(
         &mut self,
         me: &Inbox,
         received: &Received,
@@ -131,24 +130,24 @@ impl Conversation {
         let Some(pb::group_message_input::Version::V1(input)) = &input.version else {
             return Ok(None);
         };
-        // The commit that made the group is applied, and what one said oneself cannot be decrypted.
-        if received.originator == 0 || self.said.remove(&input.data[..]) {
+        // Originator 0 is the chain: its only commit made the group and is applied already.
+        if received.originator == 0 || self.own_pending.remove(&input.data[..]) {
             return Ok(None);
         }
         let message = MlsMessageIn::tls_deserialize_exact_bytes(&input.data)?;
         let message = message.try_into_protocol_message()?;
         let processed = self.group.process_message(&me.mls, message)?;
         match processed.into_content() {
-            ProcessedMessageContent::ApplicationMessage(said) => {
-                Ok(Some(String::from_utf8_lossy(&said.into_bytes()).into_owned()))
+            ProcessedMessageContent::ApplicationMessage(message) => {
+                Ok(Some(String::from_utf8_lossy(&message.into_bytes()).into_owned()))
             }
             _ => Ok(None),
         }
     }
 }
 
-/// Who is to be added. Anybody may have written the key package: it is checked.
-fn invited(me: &Inbox, key_package: &ClientEnvelope) -> Result<KeyPackage, Failure> {
+/// Validates the key package of the new member, because any payer can publish one.
+fn validated_key_package(me: &Inbox, key_package: &ClientEnvelope) -> Result<KeyPackage, Failure> {
     let Payload::UploadKeyPackage(upload) = key_package.payload() else {
         return Err("no key package".into());
     };

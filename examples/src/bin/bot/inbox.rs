@@ -1,4 +1,4 @@
-//! Who somebody is on the network: an inbox, founded by a wallet, with one installation.
+//! An identity on the network: an inbox that a wallet creates, with one installation.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -22,15 +22,15 @@ use sha2::{Digest as _, Sha512};
 
 use crate::Failure;
 
-/// The one that XMTP uses.
+/// The cipher suite of XMTP.
 pub(crate) const CIPHERSUITE: Ciphersuite =
     Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519;
-/// What an installation's signature of an identity update is for.
+/// Context string of an installation's signature of an identity update, as libxmtp defines it.
 const CONTEXT: &[u8] = b"IDENTITY UPDATE SIGNATURE";
-/// An address founds one inbox for each number.
+/// Number of the inbox. An address may create one inbox for each number.
 const NONCE: u64 = 1;
 
-/// A wallet, an installation, and what openmls keeps for it.
+/// A wallet, an installation, and its openmls store.
 pub(crate) struct Inbox {
     wallet: SecretKey,
     installation: SigningKey,
@@ -39,7 +39,7 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
-    /// A new one, which nobody knows yet.
+    /// Creates an identity with random keys. The network does not know it yet.
     pub(crate) fn new() -> Result<Self, Failure> {
         let installation = SigningKey::from_bytes(&rand::random());
         let keys = SignatureKeyPair::from_raw(
@@ -57,7 +57,7 @@ impl Inbox {
         MemberIdentifier::of_address(self.wallet.public_key().address())
     }
 
-    /// The inbox's id: it follows from the wallet.
+    /// Returns the inbox id, which follows from the wallet.
     pub(crate) fn id(&self) -> String {
         self.owner().inbox_id(NONCE)
     }
@@ -74,7 +74,7 @@ impl Inbox {
         topic(TopicKind::Welcomes, &self.installation_key())
     }
 
-    /// What the members of a group see of this one.
+    /// Returns the MLS credential, which names the inbox.
     pub(crate) fn credential(&self) -> CredentialWithKey {
         let credential = MlsCredential { inbox_id: self.id() }.encode_to_vec();
         CredentialWithKey {
@@ -83,7 +83,7 @@ impl Inbox {
         }
     }
 
-    /// What others add this installation to their groups with.
+    /// Returns the envelope of a key package, with which other clients add this installation to groups.
     pub(crate) fn key_package(&self) -> Result<ClientEnvelope, Failure> {
         let extensions = [ExtensionType::LastResort];
         let capable = Capabilities::new(None, Some(&[CIPHERSUITE]), Some(&extensions), None, None);
@@ -98,9 +98,9 @@ impl Inbox {
         Ok(envelope(&self.key_package_topic(), Payload::UploadKeyPackage(request), None))
     }
 
-    /// The update that founds the inbox and adds the installation, and the inbox's id.
+    /// Returns the inbox id, and the envelope of the update that creates the inbox and adds the installation.
     pub(crate) fn registration(&self) -> Result<([u8; 32], ClientEnvelope), Failure> {
-        // The text to sign follows from the update, whatever stands where the signatures will be.
+        // The text to sign does not depend on the signatures, so it comes from an update with empty ones.
         let text = signed_text(&self.signed_update("")?)?;
         let update = self.signed_update(&text)?;
         let inbox: [u8; 32] = hex::decode(self.id())?.try_into().map_err(|_| "no inbox id")?;
@@ -128,13 +128,13 @@ impl Inbox {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH)?;
         Ok(pb::IdentityUpdate {
             actions: actions.map(|kind| pb::IdentityAction { kind: Some(kind) }).to_vec(),
-            // Whole seconds: the text says no more than that.
+            // Whole seconds, the resolution of the signed text.
             client_timestamp_ns: since_1970.as_secs() * 1_000_000_000,
             inbox_id: self.id(),
         })
     }
 
-    /// As wallets sign what they show (ERC-191).
+    /// Signs a text as wallets do (ERC-191).
     fn signed_by_wallet(&self, text: &str) -> pb::Signature {
         let head = format!("\x19Ethereum Signed Message:\n{}", text.len());
         let signature = self.wallet.sign(keccak256(&[head.as_bytes(), text.as_bytes()]));
@@ -157,7 +157,7 @@ pub(crate) fn topic(kind: TopicKind, identifier: &[u8]) -> Topic {
     Topic::new(kind, identifier).expect("identifiers are short")
 }
 
-/// A payload for a topic, which comes after this commit.
+/// Returns the envelope of a payload. It depends on the commit `after`.
 pub(crate) fn envelope(topic: &Topic, payload: Payload, after: Option<u64>) -> ClientEnvelope {
     use hawser_proto::pb::xmtp::xmtpv4::envelopes::Cursor;
     let depends_on =

@@ -1,16 +1,16 @@
-//! A bot that pays for itself: it needs no gateway. What a group has to agree on (commits, identity
-//! updates) it sends to the app chain, everything else to a node, signed by its own payer.
+//! A bot that pays for itself and needs no gateway. It sends commits and identity updates, which need one order, to the
+//! app chain, and everything else to a node, signed by its own payer.
 //!
 //! ```sh
 //! hawser dev                      # in one terminal
 //! cargo run --release -p hawser-examples --bin bot -- --network hawser-dev/network.json
 //! ```
 //!
-//! Two installations live in this process, each with an inbox of its own. The asker makes a group,
-//! adds the bot, and says something; the bot echoes. They meet only through the network.
+//! Two installations run in this process, each with an inbox of its own. The asker makes a group, adds the bot, and
+//! sends messages; the bot echoes them. The two communicate only through the network.
 //!
 //! - `network`: publishing and reading;
-//! - `inbox`: who somebody is: a wallet, an installation, the update that ties them together;
+//! - `inbox`: an identity: a wallet, an installation, and the update that ties them together;
 //! - `conversation`: the group, by openmls.
 
 mod conversation;
@@ -24,7 +24,7 @@ use conversation::Conversation;
 use inbox::Inbox;
 use network::{Network, Stream};
 
-/// Whatever went wrong, in words.
+/// Any error, printed at the end.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Two installations that talk through a network: one asks, the other one echoes.
@@ -33,7 +33,7 @@ struct Args {
     /// The file in which `hawser dev` describes its network.
     #[arg(long, value_name = "FILE", default_value = "hawser-dev/network.json")]
     network: PathBuf,
-    /// How often the asker says something.
+    /// Messages that the asker sends.
     #[arg(long, value_name = "N", default_value_t = 3)]
     messages: u32,
 }
@@ -41,7 +41,7 @@ struct Args {
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let args = Args::parse();
-    // Whoever asks uses the first node, the bot the last one: the network is between them.
+    // The asker uses the first node and the bot the last one, so that messages cross the network.
     let first = Network::join(&args.network, 0).await?;
     let last = Network::join(&args.network, usize::MAX).await?;
     let (asker, bot) = (Inbox::new()?, Inbox::new()?);
@@ -51,12 +51,12 @@ async fn main() -> Result<(), Failure> {
     let welcomes = last.follow(&bot.welcome_topic(), &[]).await?;
     tokio::select! {
         asked = ask(&first, &asker, &bot, args.messages) => asked,
-        // It would wait for more.
+        // The echo never ends by itself.
         failed = echo(&last, &bot, welcomes) => failed,
     }
 }
 
-/// Makes somebody known: a key package to be added with first, then the inbox itself.
+/// Publishes a key package, then registers the inbox. In this order a client that finds the inbox can add it.
 async fn register(name: &str, inbox: &Inbox, network: &Network) -> Result<(), Failure> {
     network.publish(inbox.key_package()?).await?;
     let (inbox_id, update) = inbox.registration()?;
@@ -70,26 +70,26 @@ async fn register(name: &str, inbox: &Inbox, network: &Network) -> Result<(), Fa
     Ok(())
 }
 
-/// Makes a group with the bot and talks in it until everything was echoed.
+/// Makes a group with the bot and sends messages until all are echoed.
 async fn ask(network: &Network, asker: &Inbox, bot: &Inbox, messages: u32) -> Result<(), Failure> {
     let key_package = network.newest(&bot.key_package_topic()).await?;
     let key_package = key_package.ok_or("the bot's key package is not there")?;
     let (mut group, commit, welcome) = Conversation::create(asker, &key_package)?;
     let on_chain = network.commit(group.id(), commit).await?;
     println!("asker: group {}, commit {}", hex::encode(group.id()), on_chain.sequence_id);
-    group.commit_is_at(on_chain.sequence_id);
+    group.set_commit(on_chain.sequence_id);
 
-    // What depends on a commit is taken by nodes that have seen the commit.
+    // A node accepts an envelope that depends on a commit only after it has read the commit.
     let mut stream = network.follow(&group.topic(), &[]).await?;
     while stream.next().await?.originator != 0 {}
     network.publish(Conversation::welcome(bot, welcome, on_chain.sequence_id)).await?;
     for number in 1..=messages {
-        let text = format!("is anybody there? ({number})");
-        network.publish(group.say(asker, &text)?).await?;
+        let text = format!("is the bot there? ({number})");
+        network.publish(group.encrypt(asker, &text)?).await?;
         println!("asker: {text}");
         loop {
             let envelope = stream.next().await?;
-            if let Some(heard) = group.hear(asker, &envelope)? {
+            if let Some(heard) = group.decrypt(asker, &envelope)? {
                 println!("asker heard: {heard}");
                 if heard == echo_of(&text) {
                     break;
@@ -101,16 +101,16 @@ async fn ask(network: &Network, asker: &Inbox, bot: &Inbox, messages: u32) -> Re
     Ok(())
 }
 
-/// Joins the first group that the bot is welcomed to, and repeats what is said there.
+/// Joins the first group that welcomes the bot, and echoes its messages.
 async fn echo(network: &Network, bot: &Inbox, mut welcomes: Stream) -> Result<(), Failure> {
     let mut group = Conversation::join(bot, &welcomes.next().await?)?;
     println!("bot: joined group {}", hex::encode(group.id()));
-    // The commit that added the bot is known from the welcome.
+    // The welcome names the commit that added the bot.
     let mut stream = network.follow(&group.topic(), &[(0, group.commit())]).await?;
     loop {
         let envelope = stream.next().await?;
-        if let Some(heard) = group.hear(bot, &envelope)? {
-            network.publish(group.say(bot, &echo_of(&heard))?).await?;
+        if let Some(heard) = group.decrypt(bot, &envelope)? {
+            network.publish(group.encrypt(bot, &echo_of(&heard))?).await?;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One node and the app chain: everything that a client needs of a network.
+//! Access to a network: one node and the app chain.
 
 use std::path::Path;
 
@@ -22,9 +22,10 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::Failure;
 
+/// Retention of published envelopes. A guess: long enough for a demonstration.
 const RETENTION_DAYS: u32 = 30;
 
-/// A node to publish to and read from, the app chain, and the key that pays at both.
+/// A node for publishing and reading, the app chain, and the key of the payer on both.
 pub(crate) struct Network {
     channel: Channel,
     node: OriginatorId,
@@ -32,16 +33,15 @@ pub(crate) struct Network {
     broadcaster: Broadcaster,
 }
 
-/// What a node has put in order, or seen on the chain.
+/// An envelope from a node, with its originator.
 pub(crate) struct Received {
-    /// 0 and 1 are the chain.
+    /// The originator id; 0 and 1 are the chain.
     pub(crate) originator: u32,
     pub(crate) envelope: ClientEnvelope,
 }
 
 impl Network {
-    /// Reads the description that `hawser dev` gives of its network, and uses the node of this
-    /// index, or the last one.
+    /// Connects to the network that `hawser dev` describes in `file`: to the node with this index, or to the last one.
     pub(crate) async fn join(file: &Path, index: usize) -> Result<Self, Failure> {
         let described = std::fs::read_to_string(file)
             .map_err(|error| format!("{}: {error}; does `hawser dev` run?", file.display()))?;
@@ -66,7 +66,7 @@ impl Network {
         })
     }
 
-    /// Publishes to the node. When this returns, the node has it.
+    /// Publishes to the node. The envelope is durable at the node when this returns.
     pub(crate) async fn publish(&self, envelope: pb::ClientEnvelope) -> Result<(), Failure> {
         let bytes = envelope.encode_to_vec().into();
         let signed = PayerEnvelope::sign(bytes, self.node, RETENTION_DAYS, &self.payer);
@@ -75,7 +75,7 @@ impl Network {
         Ok(())
     }
 
-    /// Puts a commit or proposal of a group on the chain.
+    /// Sends a commit or proposal of a group to the chain and waits until it is mined.
     pub(crate) async fn commit(
         &self,
         group: [u8; 16],
@@ -85,7 +85,7 @@ impl Network {
         Ok(self.broadcaster.group_message(group, payload).await?)
     }
 
-    /// Puts an identity update on the chain.
+    /// Sends an identity update to the chain and waits until it is mined.
     pub(crate) async fn identity_update(
         &self,
         inbox: [u8; 32],
@@ -95,7 +95,7 @@ impl Network {
         Ok(self.broadcaster.identity_update(inbox, payload).await?)
     }
 
-    /// The newest envelope of a topic, as soon as the node has one.
+    /// Waits for an envelope of a topic and returns the newest. `None` after 5 seconds.
     pub(crate) async fn newest(&self, topic: &Topic) -> Result<Option<ClientEnvelope>, Failure> {
         let request = GetNewestEnvelopeRequest { topics: vec![topic.as_bytes().clone()] };
         for _ in 0..100 {
@@ -105,13 +105,13 @@ impl Network {
             if let Some(found) = found {
                 return Ok(Some(read(&found)?.envelope));
             }
-            // It was published to another node, and is on its way.
+            // Another node has it, and replication is under way.
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
         Ok(None)
     }
 
-    /// Everything of a topic after what was seen, and all that comes.
+    /// Subscribes to a topic after the sequence ids in `seen`, each with its originator.
     pub(crate) async fn follow(
         &self,
         topic: &Topic,
@@ -126,14 +126,14 @@ impl Network {
     }
 }
 
-/// A subscription.
+/// A subscription of one topic.
 pub(crate) struct Stream {
     messages: Streaming<SubscribeTopicsResponse>,
     ready: std::vec::IntoIter<pb::OriginatorEnvelope>,
 }
 
 impl Stream {
-    /// The next envelope, whenever it comes.
+    /// Waits for the next envelope.
     pub(crate) async fn next(&mut self) -> Result<Received, Failure> {
         loop {
             if let Some(envelope) = self.ready.next() {
