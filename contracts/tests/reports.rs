@@ -252,7 +252,7 @@ async fn signatures_come_in_order_and_from_known_nodes(w: &TestNetwork) {
     w.refuse_all([
         (with(vec![second.clone(), first.clone()]), UnorderedNodeIds {}.into()),
         (with(vec![first.clone(), first.clone(), second.clone()]), UnorderedNodeIds {}.into()),
-        // One bad signature spoils any number of good ones.
+        // One unknown node id reverts the submission, with any number of good signatures.
         (with(vec![first, second, third, unknown]), unregistered.into()),
     ])
     .await;

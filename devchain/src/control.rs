@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use hawser_chain::send::{Call, Chain, Quote, RECEIPT_MAX, RequestError, SendError};
 
-/// How long to wait between two looks for a receipt. A guess: the embedded chain makes its block at once.
+/// Time between two requests for a receipt. A guess: the embedded chain makes its block at once.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
 /// A chain that answers the control requests of development chains.

@@ -30,7 +30,7 @@ pub const APP_ID: u64 = 31338;
 
 /// The time of the first block of both chains: 2025-01-01, a fixed date so that equal runs give equal blocks.
 const GENESIS_TIME: u64 = 1_735_689_600;
-/// How far the clock of a new embedded chain is set back for the deployment.
+/// Time by which the clock of a new embedded chain is set back for the deployment.
 ///
 /// Blocks on demand are at least a second apart, and a deployment makes dozens at once. With the clock set back they
 /// do not lie in the future. A guess: some times the length of a deployment.

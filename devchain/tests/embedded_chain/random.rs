@@ -1,4 +1,4 @@
-//! Random histories: whatever happens, every block keeps the state that it had, and a folder is
+//! Random histories: after any steps, every block keeps its state, and a folder is
 //! opened again as it was left.
 
 use alloy::eips::eip2718::Encodable2718;
