@@ -7,7 +7,7 @@
 //!
 //! The relay reads its progress from the chains alone, so a restart neither loses a message nor
 //! delivers one twice: the inbox records each paid withdrawal, and a delivered ticket is a
-//! transaction that ends with the ticket's number (see [`mark`]). A message whose call reverts
+//! transaction that ends with the ticket's number (see the module `mark`). A message whose call reverts
 //! stays, and is tried again after the next block, so a paused gateway loses no message.
 
 mod events;
