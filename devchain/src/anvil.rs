@@ -31,6 +31,8 @@ pub struct AnvilSettings {
     pub port: u16,
     /// The file of the chain, written at an orderly stop. Without a file the chain ends with the process.
     pub state: Option<PathBuf>,
+    /// Makes a block each second besides those on demand, as a live chain has new heads also without transactions.
+    pub idle_blocks: bool,
 }
 
 /// The reason why anvil does not run.
@@ -61,7 +63,8 @@ pub enum AnvilError {
 
 /// A running anvil with the ten known accounts.
 ///
-/// The process ends when this value is dropped. Only [`stop`](Self::stop) lets it write its state.
+/// A drop closes the shell's standard input, which ends anvil. Only [`stop`](Self::stop) waits until its state is
+/// written.
 #[derive(Debug)]
 pub struct Anvil {
     shell: Child,
@@ -69,13 +72,12 @@ pub struct Anvil {
 }
 
 impl Anvil {
-    /// Starts anvil with blocks on demand and one more each second, as a live chain has new heads also without
-    /// transactions.
+    /// Starts anvil with blocks on demand, and with those that the settings ask for.
     ///
     /// # Errors
     /// When anvil does not start to listen.
     pub async fn start(settings: AnvilSettings) -> Result<Self, AnvilError> {
-        let AnvilSettings { program, chain_id, port, state } = settings;
+        let AnvilSettings { program, chain_id, port, state, idle_blocks } = settings;
         let fail = |source| AnvilError::Spawn { program: program.clone(), source };
         let mut command = Command::new("sh");
         command
@@ -83,13 +85,14 @@ impl Anvil {
             .arg(&program)
             .args(["--host", "127.0.0.1", "--port", &port.to_string()])
             .args(["--chain-id", &chain_id.to_string()])
-            .args(["--block-time", "1", "--mixed-mining"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             // A process group of its own: Ctrl-C in the terminal must reach this program only, which then stops anvil
             // in order.
-            .process_group(0)
-            .kill_on_drop(true);
+            .process_group(0);
+        if idle_blocks {
+            command.args(["--block-time", "1", "--mixed-mining"]);
+        }
         if let Some(state) = &state {
             command.arg("--state").arg(state);
         }

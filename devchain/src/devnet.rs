@@ -251,7 +251,13 @@ async fn anvil(
         std::fs::create_dir_all(folder).map_err(failed)?;
     }
     let state = settings.data_dir.as_ref().map(|folder| folder.join(format!("{name}-anvil.json")));
-    let anvil = Anvil::start(AnvilSettings { program: program.to_owned(), chain_id, port, state });
+    let anvil = Anvil::start(AnvilSettings {
+        program: program.to_owned(),
+        chain_id,
+        port,
+        state,
+        idle_blocks: true,
+    });
     anvil.await.map_err(|error| DevnetError::Anvil { chain: name, error })
 }
 

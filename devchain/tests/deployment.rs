@@ -1,5 +1,5 @@
-//! A deployment: the same addresses every time, finished when it was cut short, left alone when it
-//! is complete.
+//! A deployment: has the same addresses every time, continues after an interruption, and leaves a complete one as it
+//! is.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -39,7 +39,7 @@ async fn two_fresh_pairs_get_the_same_addresses(kind: ChainBackend) {
 
 async fn a_complete_deployment_is_left_as_it_is(kind: ChainBackend) {
     let (pair, first) = Pair::deployed(kind).await;
-    // What an administrator has changed is not changed back.
+    // A second run keeps the changes of an administrator.
     let admin = sender(&pair.settlement, 0);
     let registry = first.addresses.settlement_chain_parameter_registry;
     let set = SettlementChainParameterRegistry::set_0Call {
@@ -55,7 +55,7 @@ async fn a_complete_deployment_is_left_as_it_is(kind: ChainBackend) {
     assert_eq!([head(&pair.settlement).await, head(&pair.app).await], heads);
 }
 
-/// Cuts a deployment short again and again, after one to four transactions of each run.
+/// Interrupts a deployment again and again, after one to four transactions of each run.
 async fn a_deployment_that_was_cut_short_is_finished(kind: ChainBackend) {
     let (_reference, complete) = Pair::deployed(kind).await;
     let pair = Pair::start(kind).await;
@@ -77,7 +77,7 @@ async fn a_deployment_that_was_cut_short_is_finished(kind: ChainBackend) {
     assert_eq!(pair.deploy().await.transactions, 0);
 }
 
-/// One run that is aborted while it runs, at another moment each time; nothing if it was.
+/// Runs a deployment and aborts it at another moment each time. `None` if it was aborted.
 async fn interrupted(pair: &Pair, run: u32) -> Option<deploy::Deployment> {
     let before = pair_sent(pair).await;
     let (settlement, app) = (pair.settlement.clone(), pair.app.clone());
@@ -163,7 +163,7 @@ async fn first_values_are_in_effect(kind: ChainBackend) {
         assert_eq!(app.view(broadcaster, &most).await.unwrap(), 262_144);
         assert!(!app.view(broadcaster, &paused).await.unwrap());
     }
-    // Only the gateway sets parameters of the app chain.
+    // Only the gateway may set parameters of the app chain.
     let registry = at.app_chain_parameter_registry;
     let is_admin = |account_| AppChainParameterRegistry::isAdminCall { account_ };
     assert!(app.view(registry, &is_admin(at.app_chain_gateway)).await.unwrap());
@@ -185,7 +185,7 @@ async fn every_account_has_tokens(kind: ChainBackend) {
         assert!(tokens >= U256::from(10_000_000_000_u64));
         sum += tokens;
     }
-    // What the accounts own on the app chain is backed by the inbox.
+    // The inbox backs the native tokens of the accounts on the app chain.
     let backing = balance(deployment.inbox).await;
     let native = deploy::NATIVE_BALANCE * U256::from(10);
     assert!(backing * U256::from(1_000_000_000_000_u64) >= native);
@@ -240,7 +240,7 @@ async fn nodes_are_registered_in_their_order(kind: ChainBackend) {
     let signer = Address::from_raw_public_key(&node(100, 1, true).public_key[1..]);
     assert!(pair::native_balance(&pair.settlement, signer).await > U256::ZERO);
 
-    // Again, changed in what can change.
+    // A second registration, with changes in all that may change.
     let moved =
         NodeRegistration { http_address: "http://elsewhere:1".to_owned(), ..node(100, 1, false) };
     register(&[moved.clone(), node(200, 2, true)]).await.unwrap();

@@ -1,4 +1,4 @@
-//! The chains of a development network as they are started and stopped.
+//! Start and stop of the chains of a development network.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -48,7 +48,7 @@ async fn nothing_lies_in_the_future() {
     let rates = RateRegistry::getRatesCall { fromIndex_: U256::ZERO, count_: U256::ONE };
     let rates = chain.view(registry, &rates).await.unwrap();
     assert!(rates[0].startTime <= now(), "the first prices are in effect");
-    // And from now on the clock is that of the wall.
+    // From here on the clock is the machine's.
     let sender = Sender::new(chain.clone(), deploy::accounts().swap_remove(1));
     let before = now();
     let gift =

@@ -1,5 +1,5 @@
-//! The way between two development chains: parameters, deposits and withdrawals, in any order,
-//! after a failure and after a restart.
+//! The relay between two development chains: parameters, deposits and withdrawals, in any order, after a failure and
+//! after a restart.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -34,7 +34,7 @@ const FEE_PER_GAS: u64 = 2_000_000_000;
 /// Wei of the app chain in one unit of the fee token.
 const WEI_PER_UNIT: u64 = 1_000_000_000_000;
 
-/// A deployed pair with a relayer that does nothing by itself.
+/// A deployed pair with a relay that acts on request only.
 struct BridgedChains {
     pair: Pair,
     at: Deployment,
@@ -78,7 +78,7 @@ impl BridgedChains {
         value * U256::from(WEI_PER_UNIT) - U256::from(GAS_LIMIT * FEE_PER_GAS)
     }
 
-    /// Account 2 sends native tokens of the app chain home.
+    /// Account 2 withdraws native tokens of the app chain to the settlement chain.
     async fn withdraw(&self, recipient: Address, units: u64) {
         let withdraw = AppChainGateway::withdrawCall { recipient_: recipient };
         let value = U256::from(units) * U256::from(WEI_PER_UNIT);
@@ -95,7 +95,7 @@ impl BridgedChains {
         sender(&self.pair.settlement, 0).send(&Call::new(registry, &set)).await.unwrap();
     }
 
-    /// Sets a parameter and sends it on its way to the app chain.
+    /// Sets a parameter and sends it to the app chain.
     async fn send_parameter(&self, key: &str, value: u64) {
         self.set_parameter(key, value).await;
         let admin = sender(&self.pair.settlement, 0);
@@ -122,7 +122,7 @@ impl BridgedChains {
         self.step_by(RelayPolicy::default()).await
     }
 
-    /// Which messages were tried, in order, and whether they have arrived.
+    /// Steps the relay. Returns the attempted messages in order, each with true if it was delivered.
     async fn step_by(&mut self, policy: RelayPolicy) -> Vec<(BridgeMessageId, bool)> {
         let deliveries = self.relay.step(policy).await.unwrap();
         let row = |delivery: &hawser_devchain::relay::Delivery| {
@@ -140,7 +140,7 @@ fn stranger(byte: u8) -> Address {
     Address::repeat_byte(byte)
 }
 
-/// The deployment has sent the first ticket.
+/// Returns the id of a ticket, counted after the deployment, which sends the first one itself.
 fn ticket(number: u64) -> BridgeMessageId {
     BridgeMessageId::Ticket(number + 1)
 }
@@ -208,8 +208,8 @@ async fn what_fails_once_is_carried_the_second_time(kind: ChainBackend) {
     assert_eq!(world.step_by(failing).await, []);
 }
 
-/// Gateways take messages also while they are paused, so what refuses here is the
-/// recipient: a contract that takes no money.
+/// Gateways take messages also while they are paused, so here the recipient reverts: a contract that takes no native
+/// tokens.
 async fn nothing_is_lost_while_the_other_side_refuses(kind: ChainBackend) {
     let mut world = BridgedChains::start(kind).await;
     let recipient = world.at.addresses.group_message_broadcaster;
@@ -219,7 +219,7 @@ async fn nothing_is_lost_while_the_other_side_refuses(kind: ChainBackend) {
     assert_eq!(*reason, DeliveryOutcome::Reverted("TransferFailed()".to_owned()));
     assert_eq!(world.step().await, [(ticket(1), false)], "it is still there");
     assert!(world.relay.pending().await.unwrap().contains_key(&ticket(1)));
-    // Others pass by.
+    // Other messages overtake it.
     let expected = world.deposit(stranger(1), 1_000_000).await;
     assert_eq!(world.step().await, [(ticket(1), false), (ticket(2), true)]);
     assert_eq!(world.native(stranger(1)).await, expected);

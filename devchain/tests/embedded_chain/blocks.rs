@@ -1,4 +1,4 @@
-//! Blocks, receipts and what a chain says of itself.
+//! Blocks, receipts and methods about the chain.
 
 use alloy::consensus::proofs::calculate_transaction_root;
 use alloy::consensus::{TxEnvelope, TxReceipt};

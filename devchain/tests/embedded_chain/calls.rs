@@ -197,7 +197,7 @@ async fn the_next_block_is_simulated_at_the_time_it_would_have_now() {
     };
     let first = time_of(ask().await);
     running.call("eth_estimateGas", json!([{ "to": clock }])).await;
-    // The block before leads the clock by a second, and the next one by two.
+    // The last block is a second ahead of the clock, and the next one two seconds.
     tokio::time::sleep(std::time::Duration::from_millis(3300)).await;
     assert!(time_of(ask().await) > first, "no block was made, and time went on");
 }

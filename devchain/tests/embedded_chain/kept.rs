@@ -19,7 +19,7 @@ fn kept(folder: &Path) -> EmbeddedSettings {
     EmbeddedSettings { data_dir: Some(folder.to_owned()), ..settings() }
 }
 
-/// Everything that a client can see of a chain.
+/// Reads everything that a client can see of a chain.
 async fn everything(running: &RunningChain) -> Vec<String> {
     let mut seen = Vec::new();
     let provider = &running.provider;
@@ -128,7 +128,7 @@ fn in_another_process(folder: &Path) -> (Child, DynProvider) {
     (child, http(address.expect("it says where it listens")))
 }
 
-/// A receipt is answered only for what survives: the process is killed in the midst of a flood.
+/// Kills the process under load. Every transaction with a receipt must survive.
 #[tokio::test]
 async fn nothing_that_was_answered_is_lost_by_a_kill() {
     let folder = tempfile::tempdir().unwrap();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::*;
 
-/// Two notebooks, written to in turns: blocks 3 to 8 hold the values 1 to 6.
+/// Writes to two notebooks in turns: blocks 3 to 8 hold the values 1 to 6.
 async fn notebooks() -> (RunningChain, Address, Address) {
     let running = RunningChain::on_demand().await;
     let (first, second) = (running.deploy(&NOTEBOOK).await, running.deploy(&NOTEBOOK).await);
@@ -110,7 +110,7 @@ async fn ranges_can_be_limited_as_providers_do() {
 #[tokio::test]
 async fn an_answer_has_a_bounded_number_of_logs() {
     let running = RunningChain::on_demand().await;
-    // Logs nothing, 512 times.
+    // Emits 512 empty logs.
     let code = alloy::primitives::bytes!("6102005b5f5fa0600190038060035700");
     let logger = running.deploy(&code).await;
     for _ in 0..19 {
@@ -127,7 +127,7 @@ async fn an_answer_has_a_bounded_number_of_logs() {
     );
     running.note(logger, 0).await;
     let told = running.try_call("eth_getLogs", json!([{ "fromBlock": "0x0" }])).await.unwrap_err();
-    // The genesis block, the one that deployed, and 19 with logs.
+    // The genesis block, the block of the deployment, and 19 with logs.
     let words = "too much for one answer: make eth_getLogs requests with up to a 22 block range";
     assert_eq!(told, (-32005, words.to_owned()));
     let fits = json!([{ "fromBlock": "0x0", "toBlock": "0x14" }]);

@@ -1,4 +1,4 @@
-//! The embedded chain through its port: what clients and tests rely on.
+//! The embedded chain through its port.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 

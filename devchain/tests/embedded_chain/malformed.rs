@@ -126,7 +126,7 @@ async fn a_web_socket_is_told_the_same() {
     assert_eq!(running.provider.get_chain_id().await.unwrap(), CHAIN_ID);
 }
 
-/// Every method with parameters of every wrong kind: none may take the chain down.
+/// Calls every method with parameters of every wrong kind. None may end the chain.
 #[tokio::test]
 async fn no_method_breaks_on_what_it_does_not_expect() {
     let running = RunningChain::on_demand().await;

@@ -37,7 +37,7 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
-/// A block as it was seen while it was the head: its hash, and what the accounts had.
+/// A block as read while it was the head: its hash, and the values of the accounts.
 type ObservedState = (Value, Vec<U256>);
 
 struct Walk {
@@ -78,7 +78,7 @@ impl Walk {
         accounts.map(balance).collect()
     }
 
-    /// Takes note of new blocks, and of what the head has now.
+    /// Records new blocks and the state at the head.
     fn look(&mut self) {
         let height: U256 = serde_json::from_value(self.call("eth_blockNumber", json!([]))).unwrap();
         let height: usize = height.to();
@@ -142,7 +142,7 @@ impl Walk {
                 self.call("anvil_reorg", json!([depth, []]));
                 self.seen.truncate(self.seen.len() - depth);
                 let kept = self.seen.len();
-                // With a block the snapshots go that were made on it.
+                // A rollback of a block removes the snapshots on it.
                 self.snapshots.retain(|(_, seen)| seen.len() <= kept);
             }
             Action::Revert { .. } | Action::Reorganise { .. } => {}

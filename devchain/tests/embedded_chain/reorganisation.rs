@@ -1,4 +1,4 @@
-//! Blocks that are taken back.
+//! Rollbacks and reorganisations.
 
 use alloy::eips::BlockId;
 use alloy::primitives::{B256, U256};

@@ -1,4 +1,4 @@
-//! Transactions: which are taken, which wait, and what the others are told.
+//! Sending transactions: accepted, waiting and refused ones.
 
 use alloy::consensus::{SignableTransaction, TxEip2930, TxEip7702, TxEnvelope, TxLegacy};
 use alloy::eips::eip7702::Authorization;
@@ -261,7 +261,7 @@ async fn the_largest_payload_of_a_broadcaster_fits_a_block() {
 #[tokio::test]
 async fn code_over_the_limit_is_not_deployed() {
     let running = RunningChain::on_demand().await;
-    // Returns as many zero bytes as its value says.
+    // Returns as many zero bytes as its call value.
     let returning = |len: u16| {
         let [high, low] = len.to_be_bytes();
         let code = Bytes::from(vec![0x61, high, low, 0x5f, 0xf3]);

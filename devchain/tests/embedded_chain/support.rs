@@ -41,7 +41,7 @@ pub(crate) const SLOT: Bytes = bytes!("5f545f5260205ff3");
 /// The first topic of a notebook's logs.
 pub(crate) const TOPIC: B256 = B256::with_last_byte(0x11);
 
-/// Code that deploys this code.
+/// Returns init code that deploys this code.
 pub(crate) fn deploying(code: &Bytes) -> Bytes {
     let len = u8::try_from(code.len()).unwrap();
     [&[0x60, len, 0x80, 0x60, 9, 0x5f, 0x39, 0x5f, 0xf3], &code[..]].concat().into()
@@ -68,10 +68,10 @@ pub(crate) fn settings() -> EmbeddedSettings {
     }
 }
 
-/// A chain and clients of it.
+/// A running chain with a client.
 pub(crate) struct RunningChain {
     pub(crate) chain: EmbeddedChain,
-    /// With the keys of all rich accounts; the first is the default sender.
+    /// A client with the keys of all funded accounts; the first is the default sender.
     pub(crate) provider: DynProvider,
 }
 
@@ -152,7 +152,7 @@ fn wallet() -> EthereumWallet {
 
 pub(crate) fn http(address: SocketAddr) -> DynProvider {
     static TLS: Once = Once::new();
-    // The client library wants one even where nothing is encrypted.
+    // The client library needs a provider also without TLS.
     TLS.call_once(|| rustls::crypto::ring::default_provider().install_default().unwrap());
     let url = format!("http://{address}").parse().unwrap();
     ProviderBuilder::new()
@@ -162,7 +162,7 @@ pub(crate) fn http(address: SocketAddr) -> DynProvider {
         .erased()
 }
 
-/// A transfer with everything chosen, signed.
+/// Returns a signed transfer with all fields set.
 pub(crate) fn transfer(sender: u8, change: impl FnOnce(&mut TxEip1559)) -> TxEnvelope {
     let mut tx = TxEip1559 {
         chain_id: CHAIN_ID,
@@ -182,7 +182,7 @@ pub(crate) fn raw(tx: &TxEnvelope) -> Value {
     json!([Bytes::from(tx.encoded_2718())])
 }
 
-/// Posts a body as it is, and returns the status and what came back.
+/// Posts a body and returns status and body of the response.
 pub(crate) async fn post(address: SocketAddr, body: &[u8]) -> (u16, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let head = format!(

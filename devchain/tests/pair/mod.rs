@@ -1,4 +1,4 @@
-//! Two chains to test on. They end with the test program, whichever way it ends.
+//! Two chains to test on. They end with the test program, however that ends.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
@@ -66,7 +66,7 @@ async fn connected(kind: ChainBackend, chain_id: u64) -> (Chain, RunningChain) {
     (Chain::connect(&running.url, chain_id).await.unwrap(), running)
 }
 
-/// A sender for one of the known accounts.
+/// Returns a sender for one of the known accounts.
 pub(crate) fn sender(chain: &Chain, account: usize) -> Sender {
     Sender::new(chain.clone(), deploy::accounts().swap_remove(account))
 }
