@@ -1,4 +1,4 @@
-//! Turns the `.proto` files into Rust, and into the descriptor set that reflection serves.
+//! Generates Rust types and the descriptor set for reflection from the `.proto` files.
 //!
 //! The files are parsed in Rust, so building needs no `protoc`.
 
@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed={ROOT}"); // cargo walks a directory
     let mut files = Vec::new();
     collect(Path::new(ROOT), &mut files)?;
-    files.sort(); // the same bytes whatever order the disk lists them in
+    files.sort(); // the output must not depend on the order of the directory
 
     let mut compiler = Compiler::new([ROOT])?;
     compiler.include_imports(true).include_source_info(true).open_files(&files)?;
@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     generate(set.clone())?;
 
     for file in &mut set.file {
-        file.source_code_info = None; // comments are for readers of the source
+        file.source_code_info = None; // reflection serves no comments
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), set.encode_to_vec())?;
@@ -44,12 +44,12 @@ fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
     Ok(())
 }
 
-/// Bytes fields share the buffer they were read from, and maps are written in ascending order.
-/// Stubs exist only where they are wanted: the log itself knows nothing of gRPC.
+/// Generates the types: `bytes` fields share the buffer they were read from, and maps are written in
+/// ascending order. Stubs come with the feature `services` only, so that storage links no gRPC.
 fn generate(set: tonic_prost_build::FileDescriptorSet) -> io::Result<()> {
     let services = env::var_os("CARGO_FEATURE_SERVICES").is_some();
     let mut config = tonic_prost_build::Config::new();
-    config.enable_type_names(); // a type knows its full name, which `pb::to_json` asks for
+    config.enable_type_names(); // gives each type its full name, which `pb::to_json` takes
     tonic_prost_build::configure()
         .build_client(services)
         .build_server(services)

@@ -1,17 +1,18 @@
-//! Looks at a message before it is decoded, so that a few bytes cannot become much memory.
+//! Bounds on a message before it is decoded, so that few bytes cannot become much memory.
 //!
-//! A repeated message of two bytes on the wire may take hundreds of bytes once it is decoded. What
-//! is counted here is bounded by the callers, before anything is made of it.
+//! A repeated message of two bytes on the wire may take hundreds of bytes once it is decoded. Callers
+//! limit the counts of this module before they decode. The limits are about bytes, not about the
+//! meaning of a message, which is why they stand in this crate.
 
-/// The fields at the top of a message, until the first that is not well-formed. Groups, which no
-/// message of the network has, count as not well-formed.
+/// Iterator over the top-level fields of a message, up to the first that is malformed. Groups, which
+/// no message of the network has, count as malformed.
 struct Fields<'a> {
     rest: &'a [u8],
 }
 
 struct Field<'a> {
     number: u64,
-    /// Empty for a number.
+    /// Content of a length-delimited or fixed field; empty for a varint.
     bytes: &'a [u8],
 }
 
@@ -61,7 +62,7 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
-/// Bytes in the fields `numbers` at the top of a message.
+/// Returns the summed length of the top-level fields `numbers`, in bytes.
 #[must_use]
 pub fn field_len_bytes(message: &[u8], numbers: std::ops::RangeInclusive<u64>) -> usize {
     Fields { rest: message }
@@ -70,8 +71,10 @@ pub fn field_len_bytes(message: &[u8], numbers: std::ops::RangeInclusive<u64>) -
         .sum()
 }
 
-/// Whether a message has at most `max` fields, counting those at its top and those right below.
-/// Where a field holds bytes and not a message, they count only if they look like one.
+/// Returns true when a message has at most `max` fields, counted on its top two levels.
+///
+/// The content of a field counts as a message if it parses as one, or starts with more than `max`
+/// fields; other bytes, such as ciphertext, count as one field.
 #[must_use]
 pub fn has_at_most(message: &[u8], max: usize) -> bool {
     let mut count = 0;

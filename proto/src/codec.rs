@@ -1,4 +1,4 @@
-//! The codec of the gRPC stubs: protobuf, after a look at how much would be made of it.
+//! The codec of the gRPC stubs: protobuf with a bound on the number of fields.
 
 use std::marker::PhantomData;
 
@@ -10,11 +10,11 @@ use tonic_prost::{ProstDecoder, ProstEncoder};
 
 use crate::budget;
 
-/// Fields in one message, on its first two levels. Far above what fits into a message of real
-/// envelopes or topics, and a bound on the memory that empty ones take.
+/// Most fields in one message, counted on its top two levels. Calculated: far above the number of real
+/// envelopes or topics in 25 MiB, and a bound on the memory that empty ones take.
 pub const MESSAGE_FIELDS_MAX: usize = 1 << 20;
 
-/// Encodes `T`, decodes `U`.
+/// Codec that encodes `T` and decodes `U`, with [`MESSAGE_FIELDS_MAX`] as a bound.
 #[derive(Debug)]
 pub struct BoundedCodec<T, U>(PhantomData<(T, U)>);
 
@@ -43,7 +43,7 @@ where
     }
 }
 
-/// Refuses messages of too many fields with RESOURCE_EXHAUSTED.
+/// Decoder that refuses a message with too many fields with RESOURCE_EXHAUSTED.
 #[derive(Debug)]
 pub struct BoundedDecoder<U>(ProstDecoder<U>);
 
@@ -52,8 +52,8 @@ impl<U: Message + Default> Decoder for BoundedDecoder<U> {
     type Error = Status;
 
     fn decode(&mut self, source: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        // Shorter ones cannot have so many. A message lies in one piece, and if it ever did not,
-        // the first piece would be looked at.
+        // A shorter message cannot have so many fields. tonic hands a message over in one piece; of
+        // several pieces only the first would be counted.
         if source.remaining() > MESSAGE_FIELDS_MAX {
             let message = &source.chunk()[..source.remaining().min(source.chunk().len())];
             if !budget::has_at_most(message, MESSAGE_FIELDS_MAX) {

@@ -1,31 +1,31 @@
-//! The vector cursor: how far a reader has come in every strand.
+//! The vector cursor: the position of a reader in every strand.
 
 use std::collections::BTreeMap;
 
 use crate::ids::{EnvelopeId, OriginatorId, SequenceId};
 use crate::pb::xmtp::xmtpv4::envelopes as pb;
 
-/// Originator → highest sequence id seen. Absent means 0, and entries of 0 are not kept, so two
-/// cursors that promise the same are equal.
+/// A map from originator to the highest sequence id seen. An absent originator stands for 0, and
+/// entries of 0 are dropped, so two cursors with the same meaning are equal.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Cursor {
     seen: BTreeMap<OriginatorId, SequenceId>,
 }
 
 impl Cursor {
-    /// Nothing seen.
+    /// Returns the cursor of a reader that has seen nothing.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The highest sequence id seen of `originator`, 0 if none.
+    /// Returns the highest sequence id seen of `originator`, 0 for none.
     #[must_use]
     pub fn get(&self, originator: OriginatorId) -> SequenceId {
         self.seen.get(&originator).copied().unwrap_or_default()
     }
 
-    /// Moves up to `id`; never down.
+    /// Moves an entry up to `id`. Never moves it down.
     pub fn advance(&mut self, id: EnvelopeId) {
         if id.sequence > SequenceId::NONE {
             let seen = self.seen.entry(id.originator).or_default();
@@ -33,37 +33,37 @@ impl Cursor {
         }
     }
 
-    /// Takes the higher of both for every originator.
+    /// Takes the higher entry of both cursors for every originator.
     pub fn merge(&mut self, other: &Self) {
         for id in other.iter() {
             self.advance(id);
         }
     }
 
-    /// True when `id` is at or below what was seen.
+    /// Returns true when `id` is at or below its originator's entry.
     #[must_use]
     pub fn covers(&self, id: EnvelopeId) -> bool {
         id.sequence <= self.get(id.originator)
     }
 
-    /// The entries above 0, by originator ascending.
+    /// Iterates over the entries, by originator ascending.
     pub fn iter(&self) -> impl Iterator<Item = EnvelopeId> + '_ {
         self.seen.iter().map(|(&originator, &sequence)| EnvelopeId { originator, sequence })
     }
 
-    /// How many originators have been seen.
+    /// Returns the number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
         self.seen.len()
     }
 
-    /// True when nothing has been seen.
+    /// Returns true when the cursor has no entry.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.seen.is_empty()
     }
 
-    /// The wire form, entries ascending.
+    /// Returns the wire form, entries ascending.
     #[must_use]
     pub fn to_pb(&self) -> pb::Cursor {
         pb::Cursor {
@@ -75,8 +75,8 @@ impl Cursor {
     }
 }
 
-/// Reads the wire form. A sequence above what peers can store counts as that highest value, so a
-/// hostile cursor means "everything seen" and not "from the beginning".
+/// Converts the wire form. A sequence id above [`SequenceId::MAX`] counts as that maximum, so a hostile
+/// cursor means "everything seen" and never "from the beginning".
 impl From<&pb::Cursor> for Cursor {
     fn from(cursor: &pb::Cursor) -> Self {
         cursor

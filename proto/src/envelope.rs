@@ -1,8 +1,7 @@
-//! The four layers of an envelope, each parsed beside the exact bytes it came in.
+//! The four layers of an envelope, each parsed beside the exact bytes that arrived.
 //!
-//! A layer inside another one is opaque to it: digests are taken over the bytes that travelled,
-//! and nothing here encodes again what somebody signed. Parsing checks structure only, never
-//! signatures.
+//! Each layer is opaque bytes to the one around it. Digests cover the bytes that were sent, and no
+//! function encodes a signed layer again. Parsing checks structure only, never signatures.
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -18,42 +17,44 @@ use crate::topic::{Topic, TopicError, TopicKind};
 
 pub use pb::client_envelope::Payload;
 
-/// Why bytes are not the layer they should be.
+/// The reason bytes are not the expected layer.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum LayerError {
     /// The bytes are no protobuf message of this layer.
     #[error("wire format: {0}")]
     Wire(#[from] prost::DecodeError),
-    /// A client envelope must say what it is for.
+    /// The client envelope has no `aad`, which names its topic.
     #[error("aad is missing")]
     AadMissing,
-    /// No member of the payload is set, or one from a newer schema.
+    /// The payload is unset, or a member of a newer schema.
     #[error("payload is missing")]
     PayloadMissing,
-    /// The target topic is no topic.
+    /// The target topic is malformed.
     #[error(transparent)]
     Topic(#[from] TopicError),
-    /// Neither signature nor chain transaction stands behind the statement.
+    /// The statement has neither a signature nor a chain transaction.
     #[error("proof is missing")]
     ProofMissing,
     /// The originator's signature is not 65 bytes in canonical form.
     #[error("originator signature: {0}")]
     Signature(#[from] SignatureError),
-    /// A transaction hash has 32 bytes.
+    /// The transaction hash does not have 32 bytes.
     #[error("transaction hash has {0} bytes instead of 32")]
     TransactionHash(usize),
-    /// Identity updates and reports are small; a large one would take far more memory than bytes.
+    /// An identity update or report is above its limit. Decoded, it would take far more memory than
+    /// bytes.
     #[error("payload of {0} bytes is too long for its kind")]
     TooLong(usize),
-    /// An originator envelope has one form on disk and on the wire: known fields in order.
+    /// The originator envelope is not in its only form: known fields in order, nothing else.
     #[error("envelope is not in canonical form")]
     NotCanonical,
 }
 
-/// The longest identity update or report: above what the chain takes, 200,000 bytes.
+/// Length of the longest identity update or report. Guessed: above the 200,000 bytes that the chain's
+/// contracts accept.
 const STRUCTURED_LEN_BYTES_MAX: usize = 256 * 1024;
 
-/// The innermost layer: what the client wrote, for which topic, after which commits.
+/// The innermost layer: the client's payload, its topic, and the commits that it depends on.
 #[derive(Debug, Clone)]
 pub struct ClientEnvelope {
     bytes: Bytes,
@@ -63,10 +64,10 @@ pub struct ClientEnvelope {
 }
 
 impl ClientEnvelope {
-    /// Checks, in this order: protobuf, `aad`, payload, topic.
+    /// Parses the layer. Checks, in this order: length, protobuf, `aad`, payload, topic.
     ///
     /// # Errors
-    /// Names the first check that failed.
+    /// The first check that failed.
     pub fn parse(bytes: Bytes) -> Result<Self, LayerError> {
         let structured = Self::structured_len_bytes(&bytes);
         if structured > STRUCTURED_LEN_BYTES_MAX {
@@ -87,39 +88,39 @@ impl ClientEnvelope {
         Ok(Self { bytes, topic, depends_on, payload })
     }
 
-    /// Bytes in payloads that consist of many small messages (identity updates, reports), read off
-    /// without decoding. Decoded they take up to some hundred times as much.
+    /// Returns the length of payloads that consist of many small messages (identity updates, reports),
+    /// without decoding them. Decoded they take up to some hundred times as much.
     #[must_use]
     pub fn structured_len_bytes(bytes: &[u8]) -> usize {
         field_len_bytes(bytes, 5..=7)
     }
 
-    /// The bytes that the payer signed.
+    /// Returns the bytes that the payer signed.
     #[must_use]
     pub fn as_bytes(&self) -> &Bytes {
         &self.bytes
     }
 
-    /// The topic the client names.
+    /// Returns the topic that the client names.
     #[must_use]
     pub fn topic(&self) -> &Topic {
         &self.topic
     }
 
-    /// What must be known before this envelope makes sense; mostly one commit, or nothing. By
-    /// originator ascending, as written: an entry of 0 is kept, since rules judge what is named.
+    /// Returns the envelopes that this one depends on, mostly one commit or none. By originator
+    /// ascending. An entry of sequence 0 is kept, because rules judge each named entry.
     #[must_use]
     pub fn depends_on(&self) -> &[EnvelopeId] {
         &self.depends_on
     }
 
-    /// What is carried.
+    /// Returns the payload.
     #[must_use]
     pub fn payload(&self) -> &Payload {
         &self.payload
     }
 
-    /// The topic kind that belongs to the payload.
+    /// Returns the topic kind that belongs to the payload.
     #[must_use]
     pub fn payload_kind(&self) -> TopicKind {
         match self.payload {
@@ -144,9 +145,9 @@ pub struct PayerEnvelope {
 }
 
 impl PayerEnvelope {
-    /// Takes a message that came inside a publish request. Its bytes are our encoding of it
-    /// (fields ascending, defaults and unknown fields left out), which is what the originator
-    /// signs and what the fee is for.
+    /// Takes a message of a publish request. Its bytes are this node's encoding of it (fields
+    /// ascending, without defaults and unknown fields), which the originator signs and the fee is
+    /// computed from.
     ///
     /// # Errors
     /// When the client envelope inside is malformed.
@@ -155,7 +156,7 @@ impl PayerEnvelope {
         Self::assemble(bytes, message)
     }
 
-    /// Takes bytes out of an originator's statement, as they stand there.
+    /// Parses the bytes inside an originator's statement.
     ///
     /// # Errors
     /// When this layer or the client envelope inside is malformed.
@@ -193,44 +194,44 @@ impl PayerEnvelope {
         }
     }
 
-    /// The bytes inside the originator's statement; their length is the size that is paid for.
+    /// Returns the bytes inside the originator's statement. The payer pays for their length.
     #[must_use]
     pub fn as_bytes(&self) -> &Bytes {
         &self.bytes
     }
 
-    /// The layer inside.
+    /// Returns the layer inside.
     #[must_use]
     pub fn client(&self) -> &ClientEnvelope {
         &self.client
     }
 
-    /// The payer's signature as it came, of any length; none on chain traffic.
+    /// Returns the payer's signature as sent, of any length; `None` on chain traffic.
     #[must_use]
     pub fn signature_bytes(&self) -> Option<&Bytes> {
         self.signature.as_ref()
     }
 
-    /// What the payer's signature must cover.
+    /// Returns the digest that the payer's signature must cover.
     #[must_use]
     pub fn digest(&self) -> Digest {
         payer_digest(self.target, &self.client.bytes)
     }
 
-    /// The node that was asked to order this envelope.
+    /// Returns the node that the payer asks to sequence this envelope.
     #[must_use]
     pub fn target(&self) -> OriginatorId {
         self.target
     }
 
-    /// How long the envelope shall be kept, in days. Not covered by any payer's signature.
+    /// Returns the requested retention in days. The payer's signature does not cover it.
     #[must_use]
     pub fn retention_days(&self) -> u32 {
         self.retention_days
     }
 }
 
-/// An originator's statement: this payer envelope, in this place, at this time, for this price.
+/// An originator's statement: a payer envelope with its place, time, fees and expiry.
 #[derive(Debug, Clone)]
 pub struct UnsignedOriginatorEnvelope {
     bytes: Bytes,
@@ -246,7 +247,7 @@ impl UnsignedOriginatorEnvelope {
     /// Parses this layer and those inside.
     ///
     /// # Errors
-    /// Names what is malformed.
+    /// The first malformed part.
     pub fn parse(bytes: Bytes) -> Result<Self, LayerError> {
         let message = pb::UnsignedOriginatorEnvelope::decode(bytes.clone())?;
         Ok(Self {
@@ -263,59 +264,60 @@ impl UnsignedOriginatorEnvelope {
         })
     }
 
-    /// The bytes that the originator signed.
+    /// Returns the bytes that the originator signed.
     #[must_use]
     pub fn as_bytes(&self) -> &Bytes {
         &self.bytes
     }
 
-    /// Originator and sequence id.
+    /// Returns originator and sequence id.
     #[must_use]
     pub fn id(&self) -> EnvelopeId {
         self.id
     }
 
-    /// Unix nanoseconds, as the originator says.
+    /// Returns the originator's time in unix nanoseconds.
     #[must_use]
     pub fn originator_ns(&self) -> i64 {
         self.originator_ns
     }
 
-    /// Message and storage fee.
+    /// Returns message and storage fee together.
     #[must_use]
     pub fn base_fee_picodollars(&self) -> u64 {
         self.base_fee_picodollars
     }
 
-    /// What was added because the originator was busy.
+    /// Returns the surcharge for congestion at the originator.
     #[must_use]
     pub fn congestion_fee_picodollars(&self) -> u64 {
         self.congestion_fee_picodollars
     }
 
-    /// Unix seconds from which on the envelope may be pruned; 0 on chain traffic, which stays.
+    /// Returns the time in unix seconds from which on the envelope may be pruned; 0 on chain traffic,
+    /// which is kept.
     #[must_use]
     pub fn expiry_unix_s(&self) -> u64 {
         self.expiry_unix_s
     }
 
-    /// The layer inside.
+    /// Returns the layer inside.
     #[must_use]
     pub fn payer(&self) -> &PayerEnvelope {
         &self.payer
     }
 }
 
-/// What stands behind an originator's statement.
+/// The proof of an originator's statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Proof {
-    /// The originator signed it.
+    /// The originator's signature.
     Signature(Signature),
-    /// It was made from an event of this transaction.
+    /// Hash of the chain transaction with the event that the statement was made from.
     Transaction([u8; 32]),
 }
 
-/// The outermost layer: what is stored, replicated and answered, in its one canonical form.
+/// The outermost layer, in its one canonical form: stored, replicated and answered.
 #[derive(Debug, Clone)]
 pub struct OriginatorEnvelope {
     bytes: Bytes,
@@ -324,18 +326,18 @@ pub struct OriginatorEnvelope {
 }
 
 impl OriginatorEnvelope {
-    /// Parses all layers and insists on the canonical form of this one: known fields in order,
-    /// nothing else, a low-s signature of 65 bytes with v 0 or 1, or a 32-byte transaction hash.
+    /// Parses all layers and requires the canonical form of this one: known fields in order, nothing
+    /// else, a low-s signature of 65 bytes with v 0 or 1, or a 32-byte transaction hash.
     ///
     /// # Errors
-    /// Names what is malformed. [`OriginatorEnvelope::statement`] still reads the id of an
+    /// The first malformed part. [`OriginatorEnvelope::statement`] still reads the id of an
     /// envelope whose inner layers are broken.
     pub fn parse(bytes: Bytes) -> Result<Self, LayerError> {
         let (statement, proof) = Self::open(bytes.clone())?;
         Ok(Self { bytes, unsigned: UnsignedOriginatorEnvelope::parse(statement)?, proof })
     }
 
-    /// Opens the outer layer only: the statement's bytes and the proof behind them.
+    /// Opens the outer layer only. Returns the statement's bytes and their proof.
     ///
     /// # Errors
     /// When this layer is malformed or not canonical.
@@ -362,10 +364,10 @@ impl OriginatorEnvelope {
         Ok((message.unsigned_originator_envelope, proof))
     }
 
-    /// Reads place and time of a statement without looking into the payer envelope.
+    /// Reads id and time of a statement without parsing the payer envelope.
     ///
     /// # Errors
-    /// When the statement itself is no protobuf message.
+    /// When the statement is no protobuf message.
     pub fn statement(unsigned: Bytes) -> Result<(EnvelopeId, i64), LayerError> {
         let message = pb::UnsignedOriginatorEnvelope::decode(unsigned)?;
         let id = EnvelopeId::new(
@@ -375,7 +377,7 @@ impl OriginatorEnvelope {
         Ok((id, message.originator_ns))
     }
 
-    /// Puts a statement and its proof together, in canonical form.
+    /// Encodes a statement and its proof in canonical form.
     #[must_use]
     pub fn encode(unsigned: Bytes, proof: Proof) -> Bytes {
         use pb::originator_envelope::Proof as Wire;
@@ -392,31 +394,31 @@ impl OriginatorEnvelope {
             .into()
     }
 
-    /// The bytes as stored and sent.
+    /// Returns the bytes as stored and sent.
     #[must_use]
     pub fn as_bytes(&self) -> &Bytes {
         &self.bytes
     }
 
-    /// Originator and sequence id.
+    /// Returns originator and sequence id.
     #[must_use]
     pub fn id(&self) -> EnvelopeId {
         self.unsigned.id
     }
 
-    /// The statement.
+    /// Returns the statement.
     #[must_use]
     pub fn unsigned(&self) -> &UnsignedOriginatorEnvelope {
         &self.unsigned
     }
 
-    /// What stands behind it.
+    /// Returns the proof of the statement.
     #[must_use]
     pub fn proof(&self) -> Proof {
         self.proof
     }
 
-    /// The key that signed the statement; `None` when a chain stands behind it.
+    /// Recovers the key that signed the statement; `None` for a statement of a chain.
     ///
     /// # Errors
     /// When no key can have made the signature.
@@ -430,8 +432,8 @@ impl OriginatorEnvelope {
     }
 }
 
-/// A statement laid out in its final form with room for the signature, so that signing writes 65
-/// bytes and copies nothing.
+/// A statement in its final layout with room for the signature, so that signing appends 65 bytes and
+/// copies nothing.
 #[derive(Debug)]
 pub struct UnsealedEnvelope {
     bytes: Vec<u8>,
@@ -439,7 +441,7 @@ pub struct UnsealedEnvelope {
 }
 
 impl UnsealedEnvelope {
-    /// Lays out a statement. `message` is encoded once, here, and never again.
+    /// Lays out a statement. This is the only encoding of `message`.
     #[must_use]
     pub fn new(message: &pb::UnsignedOriginatorEnvelope) -> Self {
         use prost::encoding::{WireType, encode_key, encode_varint};
@@ -457,7 +459,7 @@ impl UnsealedEnvelope {
         Self { bytes, statement }
     }
 
-    /// Signs the statement: the one place where an originator's signature is made.
+    /// Signs the statement. No other function makes an originator's signature.
     #[must_use]
     pub fn seal(mut self, key: &SecretKey) -> Bytes {
         let signature = key.sign(originator_digest(&self.bytes[self.statement]));
@@ -466,7 +468,7 @@ impl UnsealedEnvelope {
     }
 }
 
-/// Field 2 (67 bytes) with its field 1 (65 bytes): what stands before the signature itself.
+/// The bytes in front of the signature: the heads of field 2 (67 bytes) and of its field 1 (65 bytes).
 const SIGNATURE_FIELD: [u8; 4] = [0x12, 67, 0x0a, 65];
 
 #[cfg(test)]

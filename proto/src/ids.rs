@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-/// Who put an envelope in order: a registered node, or a chain contract.
+/// Id of the originator that sequences an envelope: a registered node, or a chain contract.
 ///
-/// Ids below [`OriginatorId::FIRST_NODE`] are no nodes: 0 orders group commits and 1 identity
-/// updates on the app chain, 10 to 14 belong to data migrated from the older network.
+/// Ids below [`OriginatorId::FIRST_NODE`] are no nodes: 0 sequences group commits and 1 identity
+/// updates on the app chain; 10 to 14 belong to data migrated from the older network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct OriginatorId(pub u32);
 
@@ -14,10 +14,10 @@ impl OriginatorId {
     pub const GROUP_MESSAGES: Self = Self(0);
     /// The app chain's identity update broadcaster.
     pub const IDENTITY_UPDATES: Self = Self(1);
-    /// The lowest id the node registry hands out.
+    /// The lowest id that the node registry assigns.
     pub const FIRST_NODE: Self = Self(100);
 
-    /// True for ids that a registered node can have; every other strand comes from a chain.
+    /// Returns true for ids of registered nodes. Every other strand comes from a chain.
     #[must_use]
     pub fn is_node(self) -> bool {
         self >= Self::FIRST_NODE
@@ -30,23 +30,23 @@ impl fmt::Display for OriginatorId {
     }
 }
 
-/// The place of an envelope in its originator's strand: starts at 1; 0 means "nothing seen".
+/// Place of an envelope in its originator's strand. Starts at 1; 0 means that none was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct SequenceId(pub u64);
 
 impl SequenceId {
-    /// Before the first envelope.
+    /// The position before the first envelope.
     pub const NONE: Self = Self(0);
-    /// The highest id peers can store: they keep ids in signed 64-bit columns.
+    /// The highest id that peers can store, because they keep ids in signed 64-bit columns.
     pub const MAX: Self = Self(i64::MAX as u64);
 
-    /// The id after this one. Saturates, so that a hostile id cannot wrap to the beginning.
+    /// Returns the id after this one. Saturates, so that a hostile id cannot wrap to the beginning.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
 
-    /// The id before this one; [`SequenceId::NONE`] stays as it is.
+    /// Returns the id before this one; of [`SequenceId::NONE`] itself.
     #[must_use]
     pub fn previous(self) -> Self {
         Self(self.0.saturating_sub(1))
@@ -59,17 +59,17 @@ impl fmt::Display for SequenceId {
     }
 }
 
-/// Names one envelope in the whole network. Ordered by originator, then by sequence.
+/// Identifies one envelope in the whole network. Ordered by originator, then by sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct EnvelopeId {
-    /// Who ordered it.
+    /// The originator that sequenced it.
     pub originator: OriginatorId,
-    /// Its place in that strand.
+    /// The place in that strand.
     pub sequence: SequenceId,
 }
 
 impl EnvelopeId {
-    /// Joins the two numbers.
+    /// Combines the two numbers.
     #[must_use]
     pub fn new(originator: OriginatorId, sequence: SequenceId) -> Self {
         Self { originator, sequence }

@@ -1,14 +1,14 @@
-//! The wire: what travels between clients, payers, nodes and chains, and what is signed of it.
+//! The wire: messages between clients, payers, nodes and chains, and the digests that are signed.
 //!
 //! This crate knows bytes. It has no clock, no disk, no socket and no rule about what a node
-//! accepts; those live in the crates that use it. In reading order:
+//! accepts; `rules` and the engine have those. In reading order:
 //!
-//! - [`ids`], [`topic`], [`cursor`]: the words everything else is said in;
+//! - [`ids`], [`topic`], [`cursor`]: the terms of all other modules;
 //! - [`sign`]: digests, keys, 65-byte recoverable signatures;
 //! - [`envelope`]: the four layers, each parsed beside its exact bytes;
-//! - [`mls`]: the MLS framing and key package parsers, to the last byte;
-//! - [`frame`]: what nodes say to each other over QUIC;
-//! - [`budget`]: how much decoding would make of a message, told beforehand;
+//! - [`mls`]: parsers of MLS framing and key packages, to the last byte;
+//! - [`frame`]: the frames that nodes exchange over QUIC;
+//! - [`budget`]: bounds on the memory that decoding a message takes, computed beforehand;
 //! - [`pb`]: the generated protobuf types and, behind the feature `services`, the gRPC stubs.
 
 #![warn(missing_docs)]

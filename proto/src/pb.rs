@@ -1,13 +1,13 @@
-//! The wire types, generated from the `.proto` files of this crate: a module for each package.
+//! The wire types, generated from this crate's `.proto` files, with a module for each package.
 //!
 //! Every `bytes` field is a [`bytes::Bytes`] that shares the buffer it was decoded from, and maps
-//! are ordered. The codec drops unknown fields, so what others signed is never encoded again: it
-//! travels as the bytes it came in.
+//! are ordered. The codec drops unknown fields, so a signed message is never encoded again: it is
+//! forwarded as the bytes that arrived.
 //!
-//! With the feature `services` there are gRPC clients and servers beside the messages.
+//! The feature `services` adds gRPC clients and servers.
 
-/// Every file of the schema as a serialized `google.protobuf.FileDescriptorSet`, without source
-/// positions. For reflection.
+/// All files of the schema as a serialized `google.protobuf.FileDescriptorSet`, without source
+/// positions. gRPC reflection serves it.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 pub use generated::xmtp;

@@ -1,11 +1,11 @@
 //! Digests, keys and the 65-byte recoverable signatures of the network.
 //!
-//! A signature is `r ‖ s ‖ v` over secp256k1, v = 0 or 1. Every digest is keccak-256 over a domain
-//! label and the exact bytes that travelled; no Ethereum message prefix is used anywhere.
+//! A signature is `r ‖ s ‖ v` over secp256k1, with v = 0 or 1. Every digest is keccak-256 over a domain
+//! label and the exact bytes that were sent; no Ethereum message prefix is used.
 //!
-//! libsecp256k1 does the work, because it is about twice as fast as k256 at both recovering and
-//! signing (measured in `docs/performance.md`). Signing is deterministic (RFC 6979), so the bytes do
-//! not depend on the choice.
+//! The implementation is libsecp256k1, because it recovers and signs about twice as fast as k256
+//! (measured in `docs/performance.md`). Signing is deterministic (RFC 6979), so the bytes do not
+//! depend on that choice.
 
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
@@ -17,11 +17,11 @@ use sha3::{Digest as _, Keccak256};
 
 use crate::ids::OriginatorId;
 
-/// 32 bytes of keccak-256.
+/// A keccak-256 digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest(pub [u8; 32]);
 
-/// Keccak-256 over the parts, one after the other.
+/// Returns keccak-256 over the concatenated parts.
 #[must_use]
 pub fn keccak256(parts: &[&[u8]]) -> Digest {
     let mut hasher = Keccak256::new();
@@ -31,45 +31,45 @@ pub fn keccak256(parts: &[&[u8]]) -> Digest {
     Digest(hasher.finalize().into())
 }
 
-/// What a payer signs: the node that shall order the envelope, and the client's exact bytes.
-/// Retention is not part of it.
+/// Returns the digest that a payer signs: the target node and the client's exact bytes. The retention is
+/// not part of it.
 #[must_use]
 pub fn payer_digest(target: OriginatorId, unsigned_client_envelope: &[u8]) -> Digest {
     keccak256(&[b"target|", &target.0.to_be_bytes(), b"payer|", unsigned_client_envelope])
 }
 
-/// What an originator signs: its statement of order, time and price, byte for byte.
+/// Returns the digest that an originator signs: its statement of order, time and price, byte for byte.
 #[must_use]
 pub fn originator_digest(unsigned_originator_envelope: &[u8]) -> Digest {
     keccak256(&[b"originator|", unsigned_originator_envelope])
 }
 
-/// Why a signature was not accepted.
+/// The reason a signature was not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
-    /// A signature is `r ‖ s ‖ v`.
+    /// The signature is not `r ‖ s ‖ v` of 65 bytes.
     #[error("signature has {0} bytes instead of 65")]
     Length(usize),
-    /// The last byte is the raw recovery id, not the 27/28 of Ethereum transactions.
+    /// The last byte is not a raw recovery id. Ethereum's 27 and 28 are refused.
     #[error("recovery id {0} is not in 0..=3")]
     RecoveryId(u8),
-    /// r or s is zero or too large, or no point belongs to r.
+    /// r or s is zero or too large, or r is not on the curve.
     #[error("no public key can be recovered from the signature")]
     Unrecoverable,
-    /// Statements of originators have one form only: s in the lower half, v 0 or 1.
+    /// An originator's signature is not in its only form: s in the lower half, v 0 or 1.
     #[error("signature is not in canonical form (s in the lower half, v 0 or 1)")]
     NotCanonical,
 }
 
-/// 65 bytes `r ‖ s ‖ v` with v in 0..=3. Says nothing about validity.
+/// 65 bytes `r ‖ s ‖ v` with v in 0..=3. Not necessarily valid.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Signature([u8; 65]);
 
 impl Signature {
-    /// Takes the bytes as they travelled.
+    /// Takes the bytes as sent.
     ///
     /// # Errors
-    /// When there are not 65, or the recovery id is out of range (27 and 28 are).
+    /// When their number is not 65, or the recovery id is out of range (as 27 and 28 are).
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, SignatureError> {
         let bytes: [u8; 65] = bytes.try_into().map_err(|_| SignatureError::Length(bytes.len()))?;
         if bytes[64] > 3 {
@@ -78,16 +78,16 @@ impl Signature {
         Ok(Self(bytes))
     }
 
-    /// The bytes as they travel.
+    /// Returns the bytes as sent.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 65] {
         &self.0
     }
 
-    /// The one form in which an originator's signature is kept: low s, v 0 or 1.
+    /// Requires the one form in which an originator's signature is stored: low s, v 0 or 1.
     ///
     /// # Errors
-    /// [`SignatureError::NotCanonical`] otherwise.
+    /// [`SignatureError::NotCanonical`] for every other form.
     pub fn require_canonical(&self) -> Result<(), SignatureError> {
         // Half the group order, big-endian: s above it has a smaller twin.
         const HALF_ORDER: [u8; 32] = [
@@ -102,8 +102,8 @@ impl Signature {
         }
     }
 
-    /// The key that made this signature over `digest`. High s is accepted, as everywhere in the
-    /// network; [`Signature::require_canonical`] is the stricter rule.
+    /// Recovers the key that made this signature over `digest`. High s is accepted, as everywhere in
+    /// the network; [`Signature::require_canonical`] is stricter.
     ///
     /// # Errors
     /// [`SignatureError::Unrecoverable`] when no key can have made it.
@@ -123,19 +123,19 @@ impl fmt::Debug for Signature {
     }
 }
 
-/// Recovers the signer of every claim, in order. All checking of many signatures goes through
-/// here, so that a batch algorithm needs one change; callers split batches over their threads.
+/// Recovers the signer of every claim, in order. All checks of many signatures call this function, so
+/// that a batch algorithm needs one change. Callers split batches over their threads.
 #[must_use]
 pub fn recover_batch(claims: &[(Digest, Signature)]) -> Vec<Result<PublicKey, SignatureError>> {
     claims.iter().map(|(digest, signature)| signature.recover(*digest)).collect()
 }
 
-/// An uncompressed secp256k1 point: 65 bytes, the first one 4.
+/// An uncompressed secp256k1 point: 65 bytes, beginning with 4.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PublicKey([u8; 65]);
 
 impl PublicKey {
-    /// Takes an uncompressed point; `None` unless it has 65 bytes, starts with 4 and lies on the
+    /// Takes an uncompressed point. `None` unless it has 65 bytes, begins with 4 and lies on the
     /// curve.
     #[must_use]
     pub fn from_uncompressed(bytes: &[u8]) -> Option<Self> {
@@ -144,13 +144,14 @@ impl PublicKey {
         (bytes[0] == 4 && on_curve).then_some(Self(bytes))
     }
 
-    /// The 65 bytes.
+    /// Returns the 65 bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 65] {
         &self.0
     }
 
-    /// Last 20 bytes of the keccak-256 of the point without its leading 4.
+    /// Returns the account of this key: the last 20 bytes of keccak-256 over the point without its
+    /// leading 4.
     #[must_use]
     pub fn address(&self) -> Address {
         let digest = keccak256(&[&self.0[1..]]).0;
@@ -172,7 +173,7 @@ impl fmt::Debug for PublicKey {
     }
 }
 
-/// An account on the chains: who pays, or who a node is. Prints with the EIP-55 checksum.
+/// An account on the chains, of a payer, a node or a user. Prints with the EIP-55 checksum.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Address(pub [u8; 20]);
 
@@ -200,7 +201,7 @@ impl fmt::Debug for Address {
 impl std::str::FromStr for Address {
     type Err = hex::FromHexError;
 
-    /// Hex with or without `0x`; letter case does not matter.
+    /// Parses hex with or without `0x`, in any letter case.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut address = [0; 20];
         hex::decode_to_slice(text.strip_prefix("0x").unwrap_or(text), &mut address)?;
@@ -208,19 +209,19 @@ impl std::str::FromStr for Address {
     }
 }
 
-/// Why bytes are no secret key.
+/// The bytes or the text are not a secret key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a secret key is 32 bytes, not zero and below the group order, written as 64 hex digits")]
 pub struct SecretKeyError;
 
-/// A secret key: of a node, or of a payer. All clones share one place in memory, which is wiped
-/// with the last of them; it is never printed.
+/// The secret key of a node or a payer. Clones share one allocation, which is wiped with the last of
+/// them. Never printed.
 #[derive(Clone)]
 pub struct SecretKey(Arc<SigningKey>);
 
 struct SigningKey {
     scalar: secp256k1::SecretKey,
-    /// Blinded once, with this key: see [`SecretKey::sign`].
+    /// Blinded once, when the key is loaded: see [`SecretKey::sign`].
     context: Secp256k1<SignOnly>,
 }
 
@@ -231,7 +232,7 @@ impl Drop for SigningKey {
 }
 
 impl SecretKey {
-    /// Takes the 32 bytes of the scalar.
+    /// Takes the scalar as 32 big-endian bytes.
     ///
     /// # Errors
     /// When the scalar is zero or not below the group order.
@@ -243,10 +244,10 @@ impl SecretKey {
         Ok(Self(Arc::new(SigningKey { scalar, context })))
     }
 
-    /// Reads 64 hex digits, `0x` in front optional, white space around ignored.
+    /// Parses 64 hex digits. A leading `0x` is optional; surrounding white space is ignored.
     ///
     /// # Errors
-    /// When it is anything else. The error does not repeat what was given.
+    /// For any other text. The error does not repeat the text.
     pub fn from_hex(text: &str) -> Result<Self, SecretKeyError> {
         let text = text.trim();
         let mut bytes = [0; 32];
@@ -255,22 +256,23 @@ impl SecretKey {
         Self::from_bytes(&bytes)
     }
 
-    /// The scalar, for writing a key file.
+    /// Returns the scalar, for writing a key file.
     #[must_use]
     pub fn to_bytes(&self) -> [u8; 32] {
         self.0.scalar.to_secret_bytes()
     }
 
-    /// The key others check signatures against.
+    /// Returns the key that verifies signatures.
     #[must_use]
     pub fn public_key(&self) -> PublicKey {
         PublicKey(secp256k1::PublicKey::from_secret_key(&self.0.scalar).serialize_uncompressed())
     }
 
-    /// Signs: deterministic (RFC 6979), low s, v 0 or 1.
+    /// Signs a digest: deterministic (RFC 6979), low s, v 0 or 1.
     ///
-    /// The library's own signing function blinds its context anew after every signature, which
-    /// takes longer than the signature (`docs/performance.md`). Ours is blinded once per key.
+    /// The library's safe function blinds its context again after every signature, which takes longer
+    /// than the signature itself (`docs/performance.md`). This one uses a context blinded once per
+    /// key.
     #[must_use]
     #[expect(unsafe_code, reason = "the safe function costs more than twice as much")]
     pub fn sign(&self, digest: Digest) -> Signature {

@@ -1,4 +1,4 @@
-//! Topics: one kind byte and an identifier. Clients subscribe by them, nodes index by them.
+//! Topics: a kind byte and an identifier. Clients subscribe to topics, and nodes index by them.
 
 use std::fmt;
 
@@ -6,10 +6,11 @@ use bytes::Bytes;
 
 use crate::ids::OriginatorId;
 
-/// The longest topic a node accepts for publishing, querying or subscribing.
+/// Length of the longest topic that a node accepts for publishing, querying or subscribing.
+/// Specified in `docs/protocol/rules.md`.
 pub const TOPIC_LEN_BYTES_MAX: usize = 128;
 
-/// What an envelope on a topic carries. The byte values are part of the wire format.
+/// The kind of payload on a topic. The byte values are part of the wire format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum TopicKind {
@@ -17,18 +18,18 @@ pub enum TopicKind {
     GroupMessages = 0,
     /// Invitations for one installation; identifier: its public key.
     Welcomes = 1,
-    /// One inbox's log; identifier: inbox id, 32 raw bytes.
+    /// Identity updates of one inbox; identifier: inbox id, 32 raw bytes.
     IdentityUpdates = 2,
     /// Key packages of one installation; identifier: its public key.
     KeyPackages = 3,
-    /// Usage statements about one originator; identifier: its id, little-endian.
+    /// Payer reports about one originator; identifier: its id, little-endian.
     PayerReports = 4,
-    /// Agreements with such statements; identifier as there.
+    /// Attestations of payer reports; identifier as for payer reports.
     PayerReportAttestations = 5,
 }
 
 impl TopicKind {
-    /// The kind a first byte stands for.
+    /// Returns the kind of a first byte; `None` for an unknown one.
     #[must_use]
     pub fn from_byte(byte: u8) -> Option<Self> {
         Some(match byte {
@@ -42,7 +43,7 @@ impl TopicKind {
         })
     }
 
-    /// The network's name for the kind, as printed before the identifier.
+    /// Returns the network's name of the kind, which is printed before the identifier.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -55,32 +56,33 @@ impl TopicKind {
         }
     }
 
-    /// Only nodes write to reserved kinds; a payer cannot publish to them, and they cost nothing.
+    /// Returns true for kinds that only nodes write to. Payers cannot publish to them, and they are
+    /// free.
     #[must_use]
     pub fn is_reserved(self) -> bool {
         matches!(self, Self::PayerReports | Self::PayerReportAttestations)
     }
 }
 
-/// Why bytes are no topic.
+/// The reason bytes are not a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TopicError {
-    /// There must be a kind byte and at least one byte of identifier.
+    /// The kind byte or the identifier is missing.
     #[error("topic must be at least 2 bytes long")]
     TooShort,
-    /// The first byte names no kind.
+    /// The first byte is no known kind.
     #[error("unknown topic kind {0}")]
     UnknownKind(u8),
 }
 
-/// A well-formed topic: at least two bytes, known kind. Compares by its bytes.
+/// A well-formed topic: at least two bytes, of a known kind. Compares by its bytes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Topic {
     bytes: Bytes,
 }
 
 impl Topic {
-    /// Joins a kind and an identifier of at least one byte.
+    /// Combines a kind and an identifier of at least one byte.
     ///
     /// # Errors
     /// [`TopicError::TooShort`] for an empty identifier.
@@ -91,15 +93,15 @@ impl Topic {
         Self::parse(bytes.into())
     }
 
-    /// The topic of payer reports about `originator`: its id, little-endian, after the kind.
+    /// Returns the topic of payer reports about `originator`: its id, little-endian, after the kind.
     #[must_use]
     pub fn payer_reports(originator: OriginatorId) -> Self {
         Self::new(TopicKind::PayerReports, &originator.0.to_le_bytes())
             .expect("four bytes of identifier")
     }
 
-    /// Takes the bytes as they came. There is no upper bound here: the bound of
-    /// [`TOPIC_LEN_BYTES_MAX`] is a rule of admission and of queries.
+    /// Parses the bytes of a topic. There is no upper bound here: [`TOPIC_LEN_BYTES_MAX`] is a rule of
+    /// admission and of queries.
     ///
     /// # Errors
     /// When there are fewer than two bytes or the kind is unknown.
@@ -113,19 +115,19 @@ impl Topic {
         }
     }
 
-    /// What the topic carries.
+    /// Returns the kind of payload.
     #[must_use]
     pub fn kind(&self) -> TopicKind {
         TopicKind::from_byte(self.bytes[0]).expect("checked when the topic was made")
     }
 
-    /// The bytes after the kind.
+    /// Returns the bytes after the kind.
     #[must_use]
     pub fn identifier(&self) -> &[u8] {
         &self.bytes[1..]
     }
 
-    /// Kind byte and identifier, as they travel.
+    /// Returns kind byte and identifier, as sent.
     #[must_use]
     pub fn as_bytes(&self) -> &Bytes {
         &self.bytes

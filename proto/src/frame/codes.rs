@@ -1,14 +1,14 @@
 //! The numbers that end a connection or a stream.
 
-/// Why a connection is closed: the application error code of QUIC's `CONNECTION_CLOSE`.
+/// The application error code of QUIC's `CONNECTION_CLOSE`: the reason a connection is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum CloseCode {
     /// The node stops or restarts. Dial again, with a pause.
     Shutdown = 0,
-    /// A frame was refused, or stood where it may not.
+    /// A frame was malformed or out of place.
     ProtocolViolation = 1,
-    /// No version of the frames is known to both.
+    /// Both ends have no frame version in common.
     NoCommonVersion = 2,
     /// The registry has no such node, or it is not canonical.
     UnknownNode = 3,
@@ -22,9 +22,9 @@ pub enum CloseCode {
     Duplicate = 7,
     /// An envelope arrived whose originator did not sign it.
     BadEnvelope = 8,
-    /// As many peers as this node serves. Dial again, with a pause.
+    /// This node serves no more peers. Dial again, with a pause.
     Busy = 9,
-    /// This end failed through no fault of the peer's.
+    /// This end failed; the peer did nothing wrong.
     Internal = 10,
 }
 
@@ -43,41 +43,41 @@ impl CloseCode {
         Self::Internal,
     ];
 
-    /// The number on the wire.
+    /// Returns the number on the wire.
     #[must_use]
     pub fn code(self) -> u32 {
         self as u32
     }
 
-    /// The meaning of a number that a peer sent; `None` for one that is not known.
+    /// Returns the code of a number that a peer sent; `None` for an unknown one.
     #[must_use]
     pub fn from_code(code: u64) -> Option<Self> {
         Self::ALL.into_iter().find(|known| u64::from(known.code()) == code)
     }
 }
 
-/// Why one stream of data ends before its time: the code of `RESET_STREAM` and `STOP_SENDING`.
+/// The code of `RESET_STREAM` and `STOP_SENDING`: the reason one data stream ends early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum StreamCode {
-    /// The follower said [`Stop`](super::Stop), or wants no more.
+    /// The follower sent [`Stop`](super::Stop), or dropped its want.
     Stopped = 0,
     /// A newer [`Want`](super::Want) for the same originator took its place.
     Replaced = 1,
-    /// The sender cannot read on. The connection stays.
+    /// The sender cannot read its log further. The connection stays open.
     Internal = 2,
 }
 
 impl StreamCode {
     const ALL: [Self; 3] = [Self::Stopped, Self::Replaced, Self::Internal];
 
-    /// The number on the wire.
+    /// Returns the number on the wire.
     #[must_use]
     pub fn code(self) -> u32 {
         self as u32
     }
 
-    /// The meaning of a number that a peer sent; `None` for one that is not known.
+    /// Returns the code of a number that a peer sent; `None` for an unknown one.
     #[must_use]
     pub fn from_code(code: u64) -> Option<Self> {
         Self::ALL.into_iter().find(|known| u64::from(known.code()) == code)

@@ -17,94 +17,93 @@ const STOP: u8 = 0x04;
 const CLOCK: u8 = 0x05;
 const REFUSED: u8 = 0x06;
 
-/// Originator and sequence.
+/// Length of originator and sequence id.
 const CLOCK_ENTRY_LEN: usize = 12;
 
-/// What travels on the control stream, in both directions.
+/// A frame of the control stream, in either direction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ControlFrame {
     /// The first frame of either end.
     Hello(Hello),
-    /// The second frame of either end; nothing else is heard before it.
+    /// The second frame of either end. No other frame is accepted before it.
     Proof(NodeProof),
-    /// Asks for a strand.
+    /// Requests a strand.
     Want(Want),
-    /// Asks for no more of it.
+    /// Takes a request back.
     Stop(Stop),
-    /// Says how far the sender is.
+    /// The sender's durable heads.
     Clock(Clock),
-    /// Answers a want that cannot be met.
+    /// Refuses a want.
     Refused(WantRefused),
 }
 
-/// Who speaks, what it can, and how far it is.
+/// The sender's versions, features, claimed id and durable heads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
-    /// The frame versions it speaks, ascending; the highest that both name is used.
+    /// Frame versions of the sender, ascending. The highest common one is used.
     pub versions: Vec<u16>,
-    /// One bit for each optional ability; unknown bits mean nothing.
+    /// One bit for each optional feature; unknown bits are ignored.
     pub features: u64,
-    /// The node id it is going to prove.
+    /// The node id that the sender is going to prove.
     pub node_id: OriginatorId,
-    /// What it holds of each strand, durably.
+    /// The sender's durable head of each strand.
     pub clock: Cursor,
 }
 
-/// Proves the id said in the hello: see [`proof_preimage`](super::proof_preimage).
+/// Proves the id of the hello: see [`proof_preimage`](super::proof_preimage).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NodeProof {
-    /// The signer, as in its hello.
+    /// The signer's id, as in its hello.
     pub node_id: OriginatorId,
-    /// r ‖ s ‖ v.
+    /// The signature, r ‖ s ‖ v.
     pub signature: [u8; 65],
 }
 
-/// Asks the peer to send one strand. Takes the place of an earlier want for the same originator.
+/// Asks the peer to send one strand. Replaces an earlier want for the same originator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Want {
-    /// Whose strand.
+    /// Originator of the strand.
     pub originator: OriginatorId,
-    /// The highest sequence id the asker holds; excluded.
+    /// The highest sequence id that the follower holds; excluded.
     pub after: SequenceId,
-    /// The last sequence id that is wanted, included. `None`: all there is, and then what is new
-    /// as it comes.
+    /// The last wanted sequence id, included. `None` follows the strand without end.
     pub up_to: Option<SequenceId>,
-    /// How many bytes of envelopes a batch should have at most. A larger envelope comes alone.
+    /// Most bytes of envelopes in a batch. A larger envelope is sent in a batch of its own.
     pub bytes_max: u32,
 }
 
 /// Takes a want back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stop {
-    /// Whose strand is no longer wanted.
+    /// Originator of the strand that is no longer wanted.
     pub originator: OriginatorId,
 }
 
-/// What the sender holds durably. Entries only ever rise, and strands that are not named are where
-/// they were: a clock may be a part of the whole.
+/// The sender's durable heads. Entries only rise. A clock may be partial: strands without an entry are
+/// unchanged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clock {
-    /// Originator → highest sequence id.
+    /// The heads that have changed.
     pub entries: Cursor,
 }
 
-/// A want that is not met. The asker may turn to another peer.
+/// Refuses a want. The follower may ask another peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WantRefused {
-    /// Whose strand was wanted.
+    /// Originator of the wanted strand.
     pub originator: OriginatorId,
-    /// Why it does not come.
+    /// The reason.
     pub reason: RefusalReason,
 }
 
-/// Why a strand is not sent.
+/// The reason a strand is not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefusalReason {
     /// The peer holds nothing of it.
     UnknownOriginator,
     /// Strands below 100 are read from the chain, never from peers.
     NotFromPeers,
-    /// The peer serves as many strands as it can. Ask again later.
+    /// The peer sends no more strands at a time. Ask again later.
     Busy,
     /// A reason that a later version added.
     Other(u8),
@@ -134,7 +133,7 @@ impl ControlFrame {
     /// Appends the frame to `out`.
     ///
     /// # Errors
-    /// If a list is longer than a frame may be; `out` is then as it was.
+    /// When a list is too long for a frame; `out` is then unchanged.
     pub fn encode(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
         match self {
             Self::Hello(hello) => return hello.encode(out),
@@ -158,7 +157,7 @@ impl ControlFrame {
         Ok(())
     }
 
-    /// `None` for a type that a later version added.
+    /// Decodes a body; `None` for a type that a later version added.
     fn decode(kind: u8, body: Bytes) -> Result<Option<Self>, FrameError> {
         let mut fields = Fields::new(kind, body);
         let frame = match kind {
@@ -214,7 +213,7 @@ impl Hello {
         })
     }
 
-    /// The highest version that this hello and `peer` both name.
+    /// Returns the highest version that this hello and the peer's have in common.
     #[must_use]
     pub fn common_version(&self, peer: &Self) -> Option<u16> {
         self.versions.iter().rev().copied().find(|version| peer.versions.contains(version))
@@ -256,7 +255,7 @@ fn put_clock(body: &mut BytesMut, count: u16, clock: &Cursor) {
     }
 }
 
-/// The clock is the last field wherever it stands, so its count is held against what arrived.
+/// Decodes a clock. It is the last field of its frames, so its count must match the remaining bytes.
 fn decode_clock(fields: &mut Fields) -> Result<Cursor, FrameError> {
     let count = usize::from(fields.u16()?);
     if count > MAX_CLOCK_ENTRIES {

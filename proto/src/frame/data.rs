@@ -1,4 +1,4 @@
-//! The streams that carry strands: batches of envelopes, and what is said of those not sent.
+//! The streams of strands: batches of envelopes, and gaps between them.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -19,30 +19,30 @@ const HEADER_LEN: u32 = 4 + 8;
 const GAP_LEN: u32 = 8 + 8 + 1;
 const END_LEN: u32 = 8;
 
-/// Flags and count, before the envelopes of a batch.
+/// Length of flags and count, before the envelopes of a batch.
 pub(super) const BATCH_HEAD_LEN: u32 = 1 + 4;
-/// The length before each envelope.
+/// Length of the length before each envelope.
 pub(super) const ENVELOPE_HEAD_LEN: u32 = 4;
 
-/// What travels on the stream of one strand, in ascending order of sequence ids.
+/// A frame on the stream of one strand. Frames ascend by sequence id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DataFrame {
-    /// Opens the stream; stands nowhere else.
+    /// Opens the stream; appears once.
     Header(StreamHeader),
-    /// Envelopes.
+    /// Carries envelopes.
     Batch(Batch),
-    /// Sequence ids that the sender does not hold.
+    /// Names sequence ids that the sender does not hold.
     Gap(Gap),
     /// Closes a stream whose want had an end.
     End(End),
 }
 
-/// Says which want this stream answers.
+/// Names the want that this stream answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamHeader {
-    /// Whose strand follows.
+    /// Originator of the strand.
     pub originator: OriginatorId,
-    /// As in the want: the first envelope comes after it.
+    /// The `after` of the want; the first envelope follows it.
     pub after: SequenceId,
 }
 
@@ -50,22 +50,22 @@ pub struct StreamHeader {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
     count: u32,
-    /// Length and bytes of each envelope; checked to end with the last one.
+    /// Length and bytes of each envelope. The decoder has checked that they end with the last one.
     packed: Bytes,
 }
 
-/// Sequence ids that the sender looked for and does not have. What it says is no proof.
+/// Sequence ids that the sender does not hold. A claim without proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gap {
-    /// The first that is missing.
+    /// The first id, included.
     pub from: SequenceId,
-    /// The last that is missing, included.
+    /// The last id, included.
     pub to: SequenceId,
-    /// What the sender knows of them.
+    /// The sender's reason.
     pub reason: GapReason,
 }
 
-/// Why an envelope is not sent.
+/// The reason an envelope is not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum GapReason {
@@ -75,17 +75,16 @@ pub enum GapReason {
     Expired = 2,
 }
 
-/// Every sequence id up to `through` was sent or named as a gap, and there will be no more.
+/// Ends a stream: every sequence id up to `through` was sent or named as a gap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct End {
-    /// Where the sender stopped: the `up_to` of the want, or the head of what it holds if that is
-    /// lower.
+    /// The last sequence id covered: the `up_to` of the want, or the sender's head if that is lower.
     pub through: SequenceId,
 }
 
 impl DataFrame {
-    /// Appends the frame to `out`. Batches are better made by a [`BatchBuilder`], which copies
-    /// each envelope once.
+    /// Appends the frame to `out`. A [`BatchBuilder`] is cheaper for batches: it copies each envelope
+    /// once.
     pub fn encode(&self, out: &mut BytesMut) {
         match self {
             Self::Header(header) => put_frame(out, HEADER, |body| {
@@ -139,23 +138,23 @@ impl Gap {
 }
 
 impl Batch {
-    /// How many envelopes it holds; at least one.
+    /// Returns the number of envelopes, at least one.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "a batch is never empty")]
     pub fn len(&self) -> usize {
         usize::try_from(self.count).expect("held below MAX_BATCH_ENVELOPES")
     }
 
-    /// The envelopes in order, each a slice of the frame it came in.
+    /// Iterates over the envelopes in order, each a slice of the frame.
     #[must_use]
     pub fn envelopes(&self) -> Envelopes {
         Envelopes { left: self.len(), packed: self.packed.clone() }
     }
 
-    /// Walks the lengths once, so that nothing has to be checked later.
+    /// Checks all lengths once, so that iterating needs no check.
     fn decode(mut fields: Fields) -> Result<Self, FrameError> {
         if fields.u8()? != 0 {
-            return Err(fields.bad("flags")); // none is defined, and an unknown one may mean anything
+            return Err(fields.bad("flags")); // no flag is defined, and an unknown one could change the layout
         }
         let count = fields.u32()?;
         if count == 0 || count > MAX_BATCH_ENVELOPES {
@@ -201,16 +200,16 @@ impl Iterator for Envelopes {
 
 impl ExactSizeIterator for Envelopes {}
 
-/// What became of an envelope that was offered to a [`BatchBuilder`].
+/// The result of [`BatchBuilder::push`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pushed {
-    /// It is in the batch.
+    /// The batch has the envelope.
     Taken,
-    /// It is not: finish this batch and push it to the next.
+    /// The batch has no room: finish it and push the envelope to the next.
     Full,
 }
 
-/// Writes envelopes into the frame of a batch, each copied once.
+/// Builder of batch frames. Copies each envelope once.
 #[derive(Debug)]
 pub struct BatchBuilder {
     frame: BytesMut,
@@ -267,20 +266,19 @@ impl BatchBuilder {
                 && self.frame.len() + ENVELOPE_HEAD_LEN as usize + len <= frame_max)
     }
 
-    /// How many envelopes it holds.
+    /// Returns the number of envelopes pushed.
     #[must_use]
     pub fn len(&self) -> usize {
         usize::try_from(self.count).expect("held below MAX_BATCH_ENVELOPES")
     }
 
-    /// True until the first envelope.
+    /// Returns true before the first envelope.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// The whole frame, ready to be sent; `None` if nothing was pushed. The builder is empty
-    /// again.
+    /// Takes the complete frame, and leaves an empty builder. `None` if nothing was pushed.
     pub fn finish(&mut self) -> Option<Bytes> {
         if self.is_empty() {
             return None;

@@ -1,11 +1,11 @@
-//! The fields of one frame's body, read in order and to the last byte.
+//! A reader over the fields of one frame's body, in order and to the last byte.
 
 use bytes::{Buf, Bytes};
 
 use super::FrameError;
 use crate::ids::{OriginatorId, SequenceId};
 
-/// A body that is being read; names the frame in every error.
+/// A reader over a body. Every error names the frame's type.
 pub(super) struct Fields {
     kind: u8,
     body: Bytes,
@@ -36,7 +36,7 @@ impl Fields {
         self.u32().map(OriginatorId)
     }
 
-    /// Ids that nobody can store would overflow somewhere behind us, so they end here.
+    /// Reads a sequence id. Refuses ids above [`SequenceId::MAX`], which no node can store.
     pub(super) fn sequence(&mut self, field: &'static str) -> Result<SequenceId, FrameError> {
         let sequence = SequenceId(self.u64()?);
         if sequence > SequenceId::MAX {
@@ -51,7 +51,7 @@ impl Fields {
         Ok(array)
     }
 
-    /// What is not read yet.
+    /// Returns the unread bytes.
     pub(super) fn rest(&self) -> &Bytes {
         &self.body
     }
@@ -60,7 +60,7 @@ impl Fields {
         self.body
     }
 
-    /// Holds the remaining length against a count before anything is collected.
+    /// Requires exactly `len` unread bytes, before a list is collected.
     pub(super) fn expect_rest(&self, len: usize) -> Result<(), FrameError> {
         match self.body.len() {
             rest if rest < len => Err(self.truncated()),

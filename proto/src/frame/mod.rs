@@ -4,9 +4,9 @@
 //! strand being sent, one stream of [`DataFrame`]s ([`DataDecoder`], [`BatchBuilder`]). A frame is
 //! its type (`u8`), the length of its body (`u32`) and the body; integers are big-endian.
 //!
-//! The decoders do no I/O: they are fed what arrived and yield frames. They hold what arrived and
-//! never reserve by what a length claims. A refused frame ends a decoder for good, because what
-//! follows it cannot be told apart any more.
+//! The decoders do no I/O: they take arriving bytes and yield frames. They never reserve memory by a
+//! claimed length. An error shuts a decoder for good, because the frames after it cannot be told
+//! apart.
 
 mod buffer;
 mod codes;
@@ -27,14 +27,14 @@ pub use data::{
 };
 pub use proof::{PROOF_PREIMAGE_LEN, Role, proof_preimage};
 
-/// The protocol that both ends ask for in the TLS handshake.
+/// The application protocol that both ends negotiate in the TLS handshake. Specified in
+/// `docs/protocol/replication.md`, as are all numbers of this module.
 pub const ALPN: &[u8] = b"hawser/1";
 
-/// The version of the frames that this codec speaks, as [`Hello::versions`] names it.
+/// The version of this codec's frames, as offered in [`Hello::versions`].
 pub const VERSION: u16 = 1;
 
-/// The label under which both ends export the 32 bytes that [`proof_preimage`] binds to. Without
-/// context.
+/// The label of the 32 bytes that both ends export, without context, for [`proof_preimage`].
 pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-hawser-quic";
 
 /// The longest body of a control frame, in bytes.
@@ -44,23 +44,23 @@ pub const MAX_CONTROL_FRAME: u32 = 64 * 1024;
 /// with room to spare.
 pub const MAX_BATCH_FRAME: u32 = 32 * 1024 * 1024;
 
-/// The longest envelope that fits a batch, in bytes.
+/// Length of the longest envelope that fits a batch, in bytes.
 pub const MAX_ENVELOPE: u32 = MAX_BATCH_FRAME - data::BATCH_HEAD_LEN - data::ENVELOPE_HEAD_LEN;
 
-/// The most envelopes in one batch.
+/// Most envelopes in one batch.
 pub const MAX_BATCH_ENVELOPES: u32 = 65_536;
 
-/// The most originators that one clock names.
+/// Most originators in one clock.
 pub const MAX_CLOCK_ENTRIES: usize = 4_096;
 
-/// The most versions that one hello offers.
+/// Most versions in one hello.
 pub const MAX_VERSIONS: usize = 16;
 
-/// Type and length, before every body.
+/// Length of type and body length, before every body.
 const HEAD_LEN: usize = 5;
 
-/// Why bytes from a peer are not frames. Every one of these ends the connection with
-/// [`CloseCode::ProtocolViolation`]; which it was is for the log.
+/// The reason a peer's bytes are not frames. Each of them closes the connection with
+/// [`CloseCode::ProtocolViolation`]; only the log tells them apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// The body is longer than its type allows. Found before the body arrives.
@@ -68,9 +68,9 @@ pub enum FrameError {
     TooLong {
         /// The frame's type.
         kind: u8,
-        /// What its head says.
+        /// The claimed length.
         len_bytes: u32,
-        /// What its type allows.
+        /// The longest body of this type.
         max: u32,
     },
     /// The body ends inside a field.
@@ -84,10 +84,10 @@ pub enum FrameError {
     Trailing {
         /// The frame's type.
         kind: u8,
-        /// How many.
+        /// Number of extra bytes.
         extra: usize,
     },
-    /// A field holds what it may not hold.
+    /// A field has a forbidden value.
     #[error("frame {kind:#04x} has a bad {field}")]
     Value {
         /// The frame's type.
@@ -95,13 +95,13 @@ pub enum FrameError {
         /// The field's name in the specification.
         field: &'static str,
     },
-    /// Data frames cannot be skipped, so an unknown one is an error.
+    /// The type of a data frame is unknown. Data frames cannot be skipped.
     #[error("unknown data frame {kind:#04x}")]
     Unknown {
         /// The frame's type.
         kind: u8,
     },
-    /// A data frame before the header, a second header, or something after the end.
+    /// A data frame before the header, a second header, or a frame after the end.
     #[error("data frame {kind:#04x} out of place")]
     Order {
         /// The frame's type.
@@ -112,28 +112,28 @@ pub enum FrameError {
     Unfinished,
 }
 
-/// Why a frame cannot be written. Nothing of it has been.
+/// The reason a frame cannot be written. The output is unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
-    /// Split the clock over several [`Clock`] frames.
+    /// The clock has too many entries; split it over several [`Clock`] frames.
     #[error("a clock of {count} originators, {MAX_CLOCK_ENTRIES} fit a frame")]
     Clock {
-        /// How many originators it names.
+        /// Number of its originators.
         count: usize,
     },
-    /// None, too many, or not in ascending order.
+    /// The list of versions is empty, too long, or not ascending.
     #[error("a bad list of {count} versions")]
     Versions {
-        /// How many there are.
+        /// Number of versions.
         count: usize,
     },
-    /// No frame can carry it.
+    /// The envelope is longer than any frame.
     #[error("an envelope of {len_bytes} bytes, {MAX_ENVELOPE} fit a frame")]
     Envelope {
         /// Its length.
         len_bytes: usize,
     },
-    /// An empty envelope cannot exist.
+    /// The envelope is empty.
     #[error("an envelope without bytes")]
     EmptyEnvelope,
 }

@@ -1,19 +1,19 @@
-//! What a node signs to prove its id inside a connection.
+//! The bytes that a node signs to prove its id inside a connection.
 
 use crate::ids::OriginatorId;
 
-/// Which end of the connection signs. Part of what is signed, so that no proof can be reflected.
+/// The signer's end of the connection. Part of the signed bytes, so that no proof can be reflected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Role {
-    /// Opened the connection.
+    /// The end that opened the connection.
     Dialler = 0,
-    /// Was dialled.
+    /// The end that was dialled.
     Acceptor = 1,
 }
 
 impl Role {
-    /// The other end's.
+    /// Returns the role of the other end.
     #[must_use]
     pub fn peer(self) -> Self {
         match self {
@@ -25,11 +25,12 @@ impl Role {
 
 const DOMAIN: &[u8; 12] = b"hawser-quic|";
 
-/// How many bytes [`proof_preimage`] makes.
+/// Length of the bytes that [`proof_preimage`] returns.
 pub const PROOF_PREIMAGE_LEN: usize = DOMAIN.len() + 1 + 4 + 4 + 32;
 
-/// What the node `own` in `role` hashes with Keccak-256 and signs for its peer. `exporter` is what
-/// this connection's TLS session exports, so the signature is of no use in any other connection.
+/// Returns the bytes that the node `own` in `role` hashes with Keccak-256 and signs for its peer.
+/// `exporter` is the exported value of this connection's TLS session, so that the signature is useless
+/// in any other connection.
 ///
 /// The verifier swaps the parts: it passes the peer's role and id as `role` and `own`.
 #[must_use]

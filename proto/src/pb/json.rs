@@ -1,4 +1,4 @@
-//! Messages as JSON, for people to read: the protobuf mapping, driven by the descriptor set.
+//! Messages as JSON for display: the protobuf mapping, driven by the descriptor set.
 
 use std::sync::OnceLock;
 
@@ -6,16 +6,16 @@ use prost_reflect::{DescriptorPool, DynamicMessage};
 
 use super::FILE_DESCRIPTOR_SET;
 
-/// Why a message has no JSON form.
+/// The reason a message has no JSON form.
 #[derive(Debug, thiserror::Error)]
 pub enum JsonError {
     /// The schema has no message of this name.
     #[error("no message is called {0:?}")]
     UnknownMessage(String),
-    /// The bytes are not such a message.
+    /// The bytes are not a message of this type.
     #[error("bytes are not a message of this type")]
     Decode(#[from] prost::DecodeError),
-    /// A value that JSON cannot hold.
+    /// JSON cannot represent a value.
     #[error("message has no JSON form")]
     Render(#[from] serde_json::Error),
 }
@@ -24,10 +24,10 @@ pub enum JsonError {
 /// `xmtp.xmtpv4.envelopes.Cursor`, in the protobuf JSON mapping: lowerCamelCase names, 64-bit
 /// integers as strings, bytes as base64, unset fields left out.
 ///
-/// Fields that are bytes stay bytes, also if they hold a message. Unknown fields are not shown.
+/// A `bytes` field is shown as bytes even if it holds a message. Unknown fields are left out.
 ///
 /// # Errors
-/// If the name is unknown, or if the bytes do not decode.
+/// When the name is unknown, or the bytes do not decode.
 pub fn to_json(full_message_name: &str, bytes: &[u8]) -> Result<serde_json::Value, JsonError> {
     let descriptor = pool()
         .get_message_by_name(full_message_name)
