@@ -1,4 +1,4 @@
-//! Envelopes for places that the head has passed: repeats, conflicts and late finds.
+//! Appends at or below the head: repeats, conflicts and late finds.
 
 use std::collections::HashMap;
 
@@ -18,9 +18,13 @@ use crate::keys::mark::{Mark, MarkKey};
 use crate::raw_rows::nearest_mark;
 
 impl Group<'_> {
-    /// Passes over what is held already, stores what fills a place marked missing or expired, and
-    /// refuses everything else.
-    pub(crate) fn stage_late(&mut self, index: usize, entry: &LogEntry) -> Result<(), CommitError> {
+    /// Ignores a repeat of a held statement, stages an envelope for a place marked missing or expired,
+    /// and refuses every other envelope.
+    pub(crate) fn stage_below_head(
+        &mut self,
+        index: usize,
+        entry: &LogEntry,
+    ) -> Result<(), CommitError> {
         if let Some(held) = self.held(index, entry.id)? {
             #[cfg(feature = "faults")]
             if crate::faults::is_on(crate::faults::Fault::HiddenConflict) {
@@ -34,20 +38,20 @@ impl Group<'_> {
         }
         match self.mark_over(entry.id)? {
             Some((first, mark @ (Mark::Missing { .. } | Mark::Expired { .. }))) => {
-                self.cut_out(first, mark, entry.id);
+                self.split_range(first, mark, entry.id);
                 self.rows.expect_out_of_order();
                 self.put(entry);
                 Ok(())
             }
             Some((_, Mark::Void { .. })) => Err(CommitError::Conflict { at: entry.id }),
-            // The head says that this place is held or marked.
+            // Every place up to the head is held or marked, so the database is damaged.
             Some((_, Mark::Invalid(_) | Mark::Waiting)) | None => {
                 Err(ReadError::corrupt(Family::Log, &EnvelopeKey(entry.id).encode()).into())
             }
         }
     }
 
-    /// Takes an envelope out of waiting.
+    /// Stages the verdict on an envelope that is [`Validity::Waiting`].
     pub(crate) fn stage_resolved(&mut self, entry: &LogEntry) -> Result<(), CommitError> {
         let id = entry.id;
         if !matches!(self.mark_over(id)?, Some((at, Mark::Waiting)) if at == id) {
@@ -71,7 +75,7 @@ impl Group<'_> {
         Ok(())
     }
 
-    /// The envelope at `id`: stored, or from an earlier change of this group.
+    /// Returns the envelope at `id`: stored, or from a change of this group before `index`.
     fn held(&mut self, index: usize, id: EnvelopeId) -> Result<Option<Bytes>, ReadError> {
         let stored = self
             .store
@@ -90,7 +94,7 @@ impl Group<'_> {
         }))
     }
 
-    /// The row that speaks of `id`, with this group's changes taken into account.
+    /// Returns the mark that covers `id`, with this group's marks over the stored ones.
     fn mark_over(&self, id: EnvelopeId) -> Result<Option<(EnvelopeId, Mark)>, ReadError> {
         let mut rows = self.store.db.raw_iterator_cf(self.store.family(MarkKey::FAMILY));
         let mut below = id;
@@ -108,7 +112,7 @@ impl Group<'_> {
                     let covers = at.originator == id.originator && mark.end(at) >= id.sequence;
                     return Ok(covers.then_some((at, mark)));
                 }
-                // Deleted by this group: look further down.
+                // Deleted by this group: the covering row, if any, lies further down.
                 (at, None) if at.originator == id.originator => {
                     below = EnvelopeId { sequence: at.sequence.previous(), ..at };
                 }
@@ -117,10 +121,11 @@ impl Group<'_> {
         }
     }
 
-    /// Takes one place out of the range that begins at `first`.
-    fn cut_out(&mut self, first: EnvelopeId, range: Mark, hole: EnvelopeId) {
+    /// Splits the range that begins at `first` into the parts below and above `hole`.
+    fn split_range(&mut self, first: EnvelopeId, range: Mark, hole: EnvelopeId) {
         let end = range.end(first);
-        let before = (first.sequence < hole.sequence).then(|| range.cut(hole.sequence.previous()));
+        let before =
+            (first.sequence < hole.sequence).then(|| range.truncated(hole.sequence.previous()));
         self.marks.insert(first, before);
         if hole.sequence < end {
             let after = EnvelopeId { sequence: hole.sequence.next(), ..hole };
@@ -129,7 +134,7 @@ impl Group<'_> {
     }
 }
 
-/// Where each envelope occurs first.
+/// Returns the index of each envelope's first occurrence.
 fn first_places(changes: &[Change]) -> HashMap<EnvelopeId, usize> {
     let mut first = HashMap::new();
     for (index, change) in changes.iter().enumerate() {
@@ -140,7 +145,8 @@ fn first_places(changes: &[Change]) -> HashMap<EnvelopeId, usize> {
     first
 }
 
-/// Equal bytes signed twice are one statement: only what was signed is compared, not the proof.
+/// Compares two envelopes by the signed bytes, not by the proof: equal bytes signed twice are one
+/// statement.
 fn is_same_statement(a: &Bytes, b: &Bytes) -> bool {
     a == b
         || match (OriginatorEnvelope::open(a.clone()), OriginatorEnvelope::open(b.clone())) {

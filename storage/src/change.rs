@@ -1,33 +1,33 @@
-//! What a commit is made of.
+//! The parts of a commit.
 
 use bytes::Bytes;
 use hawser_proto::{Address, EnvelopeId, InboxId, OriginatorId, PayerAddress, SequenceId, Topic};
 
-/// One step of one strand.
+/// One change to one strand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::large_enum_variant, reason = "nearly all changes are envelopes")]
 pub enum Change {
-    /// The next envelope of a strand, or a late find that fills a place marked missing.
+    /// Appends the next envelope of a strand, or fills a place below the head that is marked missing
+    /// or expired.
     ///
-    /// An envelope that is held already is passed over without any effect, if it is the same
-    /// statement.
+    /// Has no effect if the same statement is held already.
     Append(LogEntry),
-    /// Declares that these places hold nothing, so that the head moves past them. Places at or
-    /// below the head keep what they have: an envelope, or an earlier mark.
+    /// Marks a range of places as empty and moves the head past it. Places at or below the head keep
+    /// their envelope or their earlier mark.
     Skip {
-        /// Whose strand.
+        /// Originator of the strand.
         originator: OriginatorId,
         /// The first place, included.
         from: SequenceId,
         /// The last place, included.
         through: SequenceId,
-        /// Why nothing is there.
+        /// The reason, which is recorded in the mark.
         reason: SkipReason,
     },
 }
 
 impl Change {
-    /// Whose strand the change belongs to.
+    /// Returns the originator of the strand.
     #[must_use]
     pub fn originator(&self) -> OriginatorId {
         match self {
@@ -45,7 +45,7 @@ impl Change {
         }
     }
 
-    /// The last place that the change fills.
+    /// Returns the last place that the change fills.
     #[must_use]
     pub fn end(&self) -> EnvelopeId {
         match self {
@@ -55,136 +55,136 @@ impl Change {
     }
 }
 
-/// A commit to the strand of a chain: beside the events, what has become known about earlier ones,
-/// and how far the chain has been read.
+/// A commit to a chain strand: new envelopes, verdicts on earlier ones, and the position of the chain
+/// reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChainCommit {
-    /// The strand. All changes and resolved envelopes are its own.
+    /// Originator of the strand that all changes and verdicts belong to.
     pub originator: OriginatorId,
-    /// Its next places.
+    /// Changes to the strand, in order.
     pub changes: Vec<Change>,
-    /// Envelopes that stand [`Validity::Waiting`] in the log, with the verdict that they get now.
+    /// Verdicts on envelopes of the log that are [`Validity::Waiting`].
     pub resolved: Vec<LogEntry>,
-    /// Where the chain's reader is. Replaces the position before; `None` leaves it.
+    /// New position of the chain reader; `None` leaves the stored one.
     pub position: Option<ChainPosition>,
 }
 
-/// A block of a chain.
+/// The last block that a chain reader has processed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChainPosition {
-    /// Its number.
+    /// Block number.
     pub block: u64,
-    /// Its hash.
+    /// Block hash, which shows a reorganisation at the same height.
     pub hash: [u8; 32],
 }
 
-/// One envelope and what follows from it.
+/// One envelope of the log with its validity and the facts for its projections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogEntry {
-    /// Its place. Must be the one that `bytes` state; this is not checked here.
+    /// Place of the envelope. Must equal the id that `bytes` state; storage does not check it.
     pub id: EnvelopeId,
-    /// The signed originator envelope, exactly as it is to be stored.
+    /// The signed originator envelope, stored unchanged.
     pub bytes: Bytes,
-    /// Whether readers get it.
+    /// Validity of the envelope; readers get valid ones only.
     pub validity: Validity,
-    /// What projections keep of it; `None` for what readers do not get.
+    /// Facts for the projections; `None` for an envelope that readers do not get.
     pub facts: Option<Facts>,
 }
 
 impl LogEntry {
-    /// An envelope that readers get.
+    /// Returns an entry that readers get.
     #[must_use]
     pub fn valid(id: EnvelopeId, bytes: Bytes, facts: Facts) -> Self {
         Self { id, bytes, validity: Validity::Valid, facts: Some(facts) }
     }
 
-    /// A well-signed envelope that breaks a rule: it fills its place, and readers never get it.
+    /// Returns an entry for a well-signed envelope that breaks a rule: it fills its place, and readers
+    /// never get it.
     #[must_use]
     pub fn invalid(id: EnvelopeId, bytes: Bytes, rule: InvalidRule) -> Self {
         Self { id, bytes, validity: Validity::Invalid(rule), facts: None }
     }
 
-    /// An envelope of a chain whose validity is not known yet: readers get it once it is valid.
+    /// Returns an entry for a chain envelope of yet unknown validity: readers get it once it is valid.
     #[must_use]
     pub fn waiting(id: EnvelopeId, bytes: Bytes) -> Self {
         Self { id, bytes, validity: Validity::Waiting, facts: None }
     }
 }
 
-/// Whether readers get an envelope. Recorded in `mark`, since it does not follow from its bytes
-/// alone.
+/// Validity of an envelope. Recorded in `mark`, because it does not follow from the bytes alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Validity {
-    /// They do.
+    /// The envelope is valid; readers get it.
     Valid,
-    /// It breaks a rule: it is kept, but they do not get it.
+    /// The envelope breaks a rule: it is stored and replicated, and readers do not get it.
     Invalid(InvalidRule),
-    /// Whether it is valid is not known yet: they do not get it until it is.
+    /// The validity is not known yet; readers do not get the envelope before it is.
     Waiting,
 }
 
 impl Validity {
-    /// Valid, or the rule that is broken.
+    /// Returns [`Validity::Invalid`] for a broken rule, else [`Validity::Valid`].
     #[must_use]
     pub fn of(invalid: Option<InvalidRule>) -> Self {
         invalid.map_or(Self::Valid, Self::Invalid)
     }
 }
 
-/// Why places of a strand hold nothing.
+/// The reason places of a strand hold no envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SkipReason {
-    /// Nobody could be found who has it. A late find may still fill it.
+    /// No reachable peer has the envelope. A late find may still fill the place.
     Missing,
-    /// Its originator no longer keeps it, so nobody needs to look for it. A late find may still
-    /// fill it.
+    /// The originator has pruned the envelope, so peers are not searched. A late find may still fill
+    /// the place.
     Expired,
-    /// Declared to hold nothing, for ever. An envelope for such a place is a conflict.
+    /// The place is declared empty for ever. An envelope for it is a conflict.
     Void,
 }
 
-/// The number of the rule that an envelope breaks. Its meaning belongs to the engine; the number
-/// is stored and never reused.
+/// Number of the rule that an envelope breaks. The engine defines its meaning. Numbers are stored and
+/// never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InvalidRule(pub u8);
 
-/// What projections keep of an envelope: a pure function of its bytes.
+/// Facts about an envelope for the projections: a pure function of its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
-    /// The topic it is found by. Above 65535 bytes it is not indexed.
+    /// Topic of the envelope. A topic above 65535 bytes is not indexed.
     pub topic: Topic,
-    /// Unix nanoseconds, as the originator says. Decides the minute that tallies count in.
+    /// The originator's time in unix nanoseconds. Selects the minute of the tallies.
     pub originator_ns: i64,
-    /// Chain envelopes that must be known first; mostly none or one.
+    /// Chain envelopes that readers must have first; mostly none or one.
     pub depends_on: Vec<EnvelopeId>,
-    /// Unix seconds from which on it may be pruned; `None` for what stays for ever.
+    /// Time in unix seconds from which on the envelope may be pruned; `None` keeps it for ever.
     pub expiry_unix_s: Option<u64>,
-    /// Digest of the publish request. Kept for this node's own strand only; when one digest
-    /// stands twice in it, the higher place is kept.
+    /// Digest of the publish request. Indexed for this node's own strand only; of two envelopes with
+    /// one digest the higher place is kept.
     pub receipt: Option<[u8; 32]>,
-    /// Who pays what; `None` for what is free.
+    /// Charge to the payer; `None` for a free envelope.
     pub charge: Option<Charge>,
-    /// Whether it counts towards how busy its originator was.
+    /// True if the envelope counts towards its originator's congestion.
     pub counts_for_congestion: bool,
-    /// Addresses that it makes members of its inbox, or that are none after it; each once.
+    /// Addresses that the envelope adds to its inbox or removes from it, each once.
     pub addresses: Vec<AddressChange>,
 }
 
-/// What an identity update does to an Ethereum address, all its actions together.
+/// Net effect of an identity update on an Ethereum address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AddressChange {
-    /// Which address.
+    /// The address.
     pub address: Address,
     /// The inbox.
     pub inbox: InboxId,
-    /// Whether it is a member afterwards.
+    /// True if the address is a member after the update.
     pub is_member: bool,
 }
 
-/// What one envelope costs. Also counts as one message, with the length of the stored envelope.
+/// Charge for one envelope. Also counts as one message of the stored length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Charge {
-    /// Who pays.
+    /// Account that pays.
     pub payer: PayerAddress,
     /// Base and congestion fee together.
     pub picodollars: u64,

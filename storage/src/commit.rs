@@ -1,4 +1,8 @@
-//! Writing: one group of changes becomes one synced write, or nothing.
+//! Commits: one group of changes becomes one synced write, or nothing.
+//!
+//! A group is staged first: each change is checked against its strand's head and against the changes
+//! before it, and rows gather in one batch. The heads stay locked from the check until the write is
+//! durable, so no other commit can take the same places.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::MutexGuard;
@@ -20,39 +24,41 @@ use crate::projection_rows::ProjectionRows;
 use crate::store::Store;
 
 impl Store {
-    /// Writes all changes, in order, with everything that follows from them, as one RocksDB
-    /// write, and returns when it is durable; readers see it only then. Nothing is written when
-    /// any change is refused.
+    /// Writes all changes, in order, with their projection rows, as one RocksDB write. Returns when it
+    /// is durable; readers see it only then. If any change is refused, nothing is written.
     ///
-    /// An [`Change::Append`] above the head must be the next place. At or below the head it is
-    /// passed over when the same statement is held, and stored when the place is marked missing or
+    /// A [`Change::Append`] above the head must be the next place. At or below the head it has no
+    /// effect when the same statement is held, and is stored when the place is marked missing or
     /// expired.
     ///
-    /// Single-writer invariant: each strand has one writer. Calls that touch the same strand wait
-    /// for one another; calls for different strands run at once and share their syncs. All wait
-    /// for a running rebuild.
+    /// Invariant: each strand has one writer at a time. Calls for the same strand wait for one
+    /// another; calls for different strands run in parallel and share syncs. All wait for a running
+    /// rebuild.
     ///
     /// # Errors
-    /// [`CommitError::Conflict`], [`CommitError::Gap`] and [`CommitError::OutOfRange`] speak of
-    /// the changes; after [`CommitError::Write`] the store is poisoned.
+    /// [`CommitError::Conflict`], [`CommitError::Gap`] and [`CommitError::OutOfRange`] refuse a
+    /// change. After [`CommitError::Write`] the store is poisoned.
     pub fn commit(&self, changes: &[Change]) -> Result<(), CommitError> {
         self.inner.commit(changes, |_| Ok(()))
     }
 
-    /// The same for the strand of a chain, with the chain's position and with what has become known
-    /// about envelopes that waited: all of it or nothing.
+    /// Writes a commit to a chain strand: its changes, the verdicts on waiting envelopes and the chain
+    /// reader's position, all or none. Otherwise as [`Store::commit`].
     ///
     /// # Errors
     /// As [`Store::commit`], and [`CommitError::NotWaiting`].
     ///
     /// # Panics
-    /// When a change or a verdict is of another strand, or a verdict leaves its envelope waiting.
+    /// If a change or a verdict belongs to another strand, or a verdict leaves its envelope waiting.
     pub fn commit_chain(&self, commit: &ChainCommit) -> Result<(), CommitError> {
         let is_own = |originator| originator == commit.originator;
-        assert!(commit.changes.iter().all(|it| is_own(it.originator())), "one strand in a commit");
+        assert!(
+            commit.changes.iter().all(|it| is_own(it.originator())),
+            "a chain commit is for one strand"
+        );
         let is_verdict =
             |it: &LogEntry| is_own(it.id.originator) && it.validity != Validity::Waiting;
-        assert!(commit.resolved.iter().all(is_verdict), "what is resolved waits no more");
+        assert!(commit.resolved.iter().all(is_verdict), "a verdict ends the waiting");
         self.inner.commit(&commit.changes, |group| group.stage_chain(commit))
     }
 }
@@ -84,11 +90,12 @@ impl Database {
         for head in &mut heads {
             *head.durable = head.staged;
         }
+        log_durable(changes);
         Ok(())
     }
 }
 
-/// A strand's head while a group is made: `staged` runs ahead of `durable` until the write is.
+/// A strand's head while a group is staged. `staged` is ahead of `durable` until the write is done.
 struct Head<'a> {
     originator: OriginatorId,
     durable: MutexGuard<'a, SequenceId>,
@@ -101,14 +108,15 @@ impl<'a> Head<'a> {
     }
 }
 
-/// One group on its way into one batch.
+/// One group of changes being staged into one batch.
 pub(crate) struct Group<'a> {
     pub(crate) store: &'a Database,
     pub(crate) changes: &'a [Change],
-    /// Changed rows of `mark`; `None` is a deleted one. They lie over the stored ones until the
-    /// end, because a late find may fill a range that the same group marks.
+    /// Changed rows of `mark`; `None` deletes one. They overlay the stored rows until the end, because
+    /// a late find may fill a range that the same group marks.
     pub(crate) marks: BTreeMap<EnvelopeId, Option<Mark>>,
-    /// Where each envelope first occurs in `changes`. Made when the first late one comes up.
+    /// Index in `changes` of the first occurrence of each envelope. Built for the first change below
+    /// a head, since most groups have none.
     pub(crate) first: Option<HashMap<EnvelopeId, usize>>,
     pub(crate) rows: ProjectionRows<'a>,
     batch: WriteBatch,
@@ -138,11 +146,12 @@ impl<'a> Group<'a> {
             Change::Append(entry) => {
                 require_place(entry.id)?;
                 if entry.id.sequence <= *head {
-                    return self.stage_late(index, entry);
+                    return self.stage_below_head(index, entry);
                 }
                 if entry.id.sequence > head.next() {
                     return Err(CommitError::Gap { after: *head, got: entry.id });
                 }
+                assert_eq!(entry.id.sequence, head.next(), "a strand is contiguous");
                 *head = entry.id.sequence;
                 self.put(entry);
                 Ok(())
@@ -189,7 +198,7 @@ impl<'a> Group<'a> {
         Ok(())
     }
 
-    /// Stores an envelope whose place was found to be free.
+    /// Stages an envelope for a place that was found to be free.
     pub(crate) fn put(&mut self, entry: &LogEntry) {
         #[cfg(feature = "faults")]
         let entry = &changed_if_faulty(entry);
@@ -204,15 +213,17 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// What follows from an envelope that is `len_bytes` long as stored.
+    /// Stages the projection rows of an envelope whose stored length is `len_bytes`.
     pub(crate) fn put_rows(&mut self, id: EnvelopeId, len_bytes: usize, facts: &Facts) {
         self.rows.put(&mut self.batch, id, len_bytes, facts);
     }
 
+    /// Completes the batch with marks, counters and heads.
     fn finish(self, heads: &[Head<'_>]) -> Result<WriteBatch, CommitError> {
         let Self { store, marks, rows, mut batch, .. } = self;
         rows.finish(&mut batch)?;
         put_marks(store, &marks, &mut batch);
+        assert!(heads.iter().all(|head| head.staged >= *head.durable), "a head never falls");
         for head in heads.iter().filter(|head| head.staged > *head.durable) {
             put_head(store, head, &mut batch);
         }
@@ -235,6 +246,7 @@ fn put_marks(store: &Database, marks: &BTreeMap<EnvelopeId, Option<Mark>>, batch
     }
 }
 
+/// Stages a strand's head. That of the own strand is also the highest issued sequence id.
 fn put_head(store: &Database, head: &Head<'_>, batch: &mut WriteBatch) {
     let sequence = head.staged.0.to_be_bytes();
     let key = CursorKey { name: CursorName::Head, originator: head.originator };
@@ -244,6 +256,7 @@ fn put_head(store: &Database, head: &Head<'_>, batch: &mut WriteBatch) {
     }
 }
 
+/// Refuses ids outside of 1 to [`SequenceId::MAX`].
 fn require_place(at: EnvelopeId) -> Result<(), CommitError> {
     if at.sequence == SequenceId::NONE || at.sequence > SequenceId::MAX {
         return Err(CommitError::OutOfRange { at });
@@ -251,9 +264,23 @@ fn require_place(at: EnvelopeId) -> Result<(), CommitError> {
     Ok(())
 }
 
-/// About what a batch of `changes` takes, so that its buffer is not moved while it grows.
+/// Logs each durable change, at debug level.
+fn log_durable(changes: &[Change]) {
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        for change in changes {
+            match change {
+                Change::Append(entry) => tracing::debug!(envelope = %entry.id, "durable"),
+                Change::Skip { originator, from, through, reason } => {
+                    tracing::debug!(%originator, %from, %through, ?reason, "skipped range durable");
+                }
+            }
+        }
+    }
+}
+
+/// Estimates the size of a batch in bytes, so that its buffer is not moved while it grows.
 fn batch_len_bytes(changes: &[Change]) -> usize {
-    /// Keys, tags and lengths of an envelope's rows; measured at 150 to 200 with short topics.
+    /// Keys, tags and lengths of one envelope's rows. Measured: 150 to 200 bytes with short topics.
     const ROWS: usize = 224;
     let envelopes = changes.iter().map(|change| match change {
         Change::Append(entry) => entry.bytes.len() + ROWS,

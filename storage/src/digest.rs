@@ -1,4 +1,4 @@
-//! Digests of projections: two databases with the same have the same rows.
+//! Digests of projections. Equal digests mean equal rows.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,8 @@ use crate::projection::Projection;
 use crate::snapshot::Snapshot;
 
 impl Snapshot<'_> {
-    /// For every projection by name, BLAKE3 over all its keys and values, each with its length in
-    /// front. What a rebuild must reproduce.
+    /// Returns for every projection BLAKE3 over all its keys and values, each with its length in front.
+    /// A rebuild must reproduce them.
     ///
     /// # Errors
     /// When a row cannot be read.

@@ -1,38 +1,38 @@
 //! The column families: one per kind of row.
 
-/// A column family. Stored by its name, which is never reused for another meaning.
+/// A column family. Its name is stored and never reused for another meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
-    /// Envelopes as their originators signed them: the truth.
+    /// Envelopes as their originators signed them.
     Log,
     /// Envelopes by topic. A projection.
     Topic,
-    /// Envelopes by the time from which they may be pruned. A projection.
+    /// Envelopes by expiry time. A projection.
     Expiry,
-    /// Why readers do not get what stands, or should stand, in a place of the log.
+    /// Places of the log that readers do not get, with the reason.
     Mark,
-    /// What was published already, by digest of the request. A projection.
+    /// Published envelopes by digest of their request. A projection.
     Receipt,
     /// Rates as they were learned from the chain, append-only.
     Rate,
-    /// Which inbox an address belongs to. A projection.
+    /// Inboxes by member address. A projection.
     Inbox,
-    /// What payers deposited, withdrew and used, as learned from the chain, append-only.
+    /// Deposits, withdrawals and settled usage of payers, as learned from the chain, append-only.
     Ledger,
-    /// How far something has come in each strand.
+    /// Positions in each strand: its head, and its chain reader.
     Cursor,
-    /// What payers owe, by originator and minute. A projection.
+    /// Usage by originator, minute and payer. A projection.
     Usage,
     /// The same rows, payer first. A projection.
     UsageByPayer,
-    /// How busy an originator was, by minute. A projection.
+    /// Messages by originator and minute, for congestion. A projection.
     Congestion,
-    /// What the database says about itself.
+    /// Format, owner and state of the database itself.
     Meta,
 }
 
 impl Family {
-    /// Every family of this format.
+    /// All families of this format.
     pub const ALL: [Self; 13] = [
         Self::Log,
         Self::Topic,
@@ -49,7 +49,7 @@ impl Family {
         Self::Meta,
     ];
 
-    /// The name on disk.
+    /// Returns the name on disk.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -1,4 +1,5 @@
-//! Locks whose data is replaced whole, so that a holder that panicked leaves nothing half done.
+//! Locking without poisoning. The data behind these locks is replaced whole, so a holder that panicked
+//! leaves nothing half done.
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 

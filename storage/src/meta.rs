@@ -1,4 +1,4 @@
-//! What the database says about itself, read and written as a whole.
+//! The `meta` family: format, owner and projection versions, read and written as a whole.
 
 use hawser_proto::{OriginatorId, PublicKey, SequenceId};
 use rocksdb::{DB, WriteBatch};
@@ -11,24 +11,25 @@ use crate::keys::{Key, decode_u64};
 use crate::projection::Projection;
 use crate::settings::StoreIdentity;
 
-/// The format that this code reads and writes.
+/// The format that this code reads and writes. Raised when rows change in a way that older programs
+/// cannot read.
 pub(crate) const FORMAT: u32 = 2;
-/// The oldest one that is brought up to it.
+/// The oldest format that opening migrates.
 pub(crate) const FORMAT_MIN: u32 = 1;
 
-/// What stands in `meta` from the beginning.
+/// The rows of `meta` that exist from the beginning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) identity: StoreIdentity,
     pub(crate) incarnation: [u8; 16],
-    /// As of the last commit to the own strand.
+    /// Head of the own strand, as of the last commit to it.
     pub(crate) highest_sequence: SequenceId,
-    /// Projections of other versions, or all after an interrupted rebuild.
+    /// Projections of other versions; after an interrupted rebuild all of them.
     pub(crate) stale: Vec<Projection>,
 }
 
-/// The stored format; `None` when the database has none yet. Everything else may be read only
-/// when this is from [`FORMAT_MIN`] to [`FORMAT`].
+/// Returns the stored format; `None` for a new database. Other rows may be read only when this is from
+/// [`FORMAT_MIN`] to [`FORMAT`].
 pub(crate) fn format(db: &DB) -> Result<Option<u32>, ReadError> {
     if db.cf_handle(Family::Meta.name()).is_none() {
         return Ok(None);
@@ -36,15 +37,15 @@ pub(crate) fn format(db: &DB) -> Result<Option<u32>, ReadError> {
     row(db, MetaKey::Format, decode_u32)
 }
 
-/// Brings an older database up to this format, after its families are made.
+/// Stages the current format. The families exist already.
 ///
-/// 1 → 2: `mark` may say that an envelope waits for its verdict, which older programs cannot read;
-/// `inbox`, a projection, and `ledger` are new. Rows stay as they are.
+/// Migration 1 → 2 changes no row: `mark` got a value for waiting envelopes, which older programs cannot
+/// read; the projection `inbox` and the family `ledger` are new.
 pub(crate) fn put_format(db: &DB, batch: &mut WriteBatch) {
     put(db, batch, MetaKey::Format, &FORMAT.to_be_bytes());
 }
 
-/// Reads a database of this format, or of one that is brought up to it.
+/// Reads the header of a database of this format, or of one that can be migrated.
 pub(crate) fn load(db: &DB) -> Result<Header, ReadError> {
     let network = required(db, MetaKey::Network, |bytes| String::from_utf8(bytes.to_vec()).ok())?;
     let node = OriginatorId(required(db, MetaKey::NodeId, decode_u32)?);
@@ -71,7 +72,7 @@ fn stale(db: &DB) -> Result<Vec<Projection>, ReadError> {
     Ok(stale)
 }
 
-/// Puts the rows of a new database.
+/// Stages the rows of a new database.
 pub(crate) fn put_new(
     db: &DB,
     identity: &StoreIdentity,
@@ -86,7 +87,7 @@ pub(crate) fn put_new(
     put_projection_versions(db, batch);
 }
 
-/// Says that all projections are as this code makes them.
+/// Stages the current versions of all projections.
 pub(crate) fn put_projection_versions(db: &DB, batch: &mut WriteBatch) {
     for projection in Projection::ALL {
         let version = projection.version().to_be_bytes();

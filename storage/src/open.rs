@@ -1,4 +1,4 @@
-//! Opening: a folder becomes a store, or a refusal that says what to do.
+//! Opening a folder as a store, with errors that tell the operator what to do.
 
 use std::fs;
 use std::hash::{BuildHasher as _, RandomState};
@@ -22,16 +22,16 @@ use crate::raw_rows::load_heads;
 use crate::settings::{Durability, StoreIdentity, StoreSettings};
 use crate::store::Store;
 
-/// Why a folder was not opened, and what to do.
+/// The reason a folder was not opened, with advice for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Something else stands there.
+    /// The path is not a folder.
     #[error("{path} is not a folder: name a folder for the data, or one that can be made")]
     NotADirectory {
         /// The path as given.
         path: PathBuf,
     },
-    /// The folder cannot be made, or nothing can be written to it and synced.
+    /// The folder cannot be created, or a file in it cannot be written and synced.
     #[error(
         "cannot write to {path}: {source}. Check owner, mode and free space, and that the \
              file system can sync"
@@ -39,22 +39,22 @@ pub enum OpenError {
     Unwritable {
         /// The path as given.
         path: PathBuf,
-        /// What failed.
+        /// The failure.
         source: io::Error,
     },
-    /// Another process, or another store of this one, has the database open.
+    /// Another process, or another store of this process, has the database open.
     #[error("{path} is in use by another process: stop it first, two nodes never share a folder")]
     Held {
         /// The path as given.
         path: PathBuf,
     },
-    /// There is no database to open.
+    /// The folder holds no database of a node.
     #[error("{path} holds no database of a node")]
     NotADatabase {
         /// The path as given.
         path: PathBuf,
     },
-    /// A newer program made this database.
+    /// A newer version of this program wrote the database.
     #[error(
         "the database has format {found}, this program knows {FORMAT}: use the program that \
              wrote it, or a newer one"
@@ -69,9 +69,9 @@ pub enum OpenError {
              the other network"
     )]
     OtherNetwork {
-        /// Whose it is.
+        /// The stored value.
         stored: String,
-        /// What was asked for.
+        /// The configured value.
         wanted: String,
     },
     /// The database belongs to another node.
@@ -80,9 +80,9 @@ pub enum OpenError {
              other node's key"
     )]
     OtherNode {
-        /// Whose it is.
+        /// The stored value.
         stored: OriginatorId,
-        /// What was asked for.
+        /// The configured value.
         wanted: OriginatorId,
     },
     /// The database belongs to the same node id, but to another key.
@@ -91,41 +91,41 @@ pub enum OpenError {
              only, so bring that key or choose another folder"
     )]
     OtherKey {
-        /// Whose it is.
+        /// The stored value.
         stored: Address,
-        /// What was asked for.
+        /// The configured value.
         wanted: Address,
     },
-    /// Something that was durable is damaged.
+    /// Durable data is damaged.
     #[error(
         "the database is damaged ({cause}): envelopes may be lost, so do not publish from it; \
              restore a backup, or start with an empty folder and fetch the strand from peers"
     )]
     Corrupt {
-        /// What RocksDB or a check of our own found.
+        /// The finding of RocksDB or of a check in this crate.
         cause: String,
     },
-    /// RocksDB failed otherwise.
+    /// RocksDB failed for another reason.
     #[error(transparent)]
     Database(#[from] DatabaseError),
-    /// What the database says about itself could not be read.
+    /// The rows of `meta` or the heads could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
 }
 
 impl Store {
-    /// Opens the database in a folder, or makes it. A lock file left by a crash is no hindrance.
+    /// Opens the database in a folder, or creates it. A lock file that a crash left is ignored.
     ///
     /// # Errors
     /// When the folder cannot be used, is in use, is damaged, or belongs to another node, key or
-    /// network; the error says what to do.
+    /// network. The error tells the operator what to do.
     pub fn open(settings: &StoreSettings) -> Result<Self, OpenError> {
         prepare_folder(&settings.path)?;
-        let place = Place::Folder(&settings.path);
-        start(place, Some(&settings.identity), settings.durability)
+        let location = Location::Folder(&settings.path);
+        start(location, Some(&settings.identity), settings.durability)
     }
 
-    /// Opens the database in a folder, whosever it is. For commands that know the folder only.
+    /// Opens the database in a folder, of any owner. For commands that know only the folder.
     ///
     /// # Errors
     /// As [`Store::open`], and when there is no database.
@@ -133,43 +133,43 @@ impl Store {
         if !has_database(path) {
             return Err(OpenError::NotADatabase { path: path.to_owned() });
         }
-        let store = start(Place::Folder(path), None, Durability::Fsync)?;
+        let store = start(Location::Folder(path), None, Durability::Fsync)?;
         let identity = store.identity().clone();
         Ok((store, identity))
     }
 
-    /// Makes a database in memory, for simulations. It is gone with its last clone.
+    /// Creates a database in memory, for simulations. Dropping the last clone deletes it.
     ///
     /// # Errors
     /// When RocksDB fails.
     pub fn in_memory(identity: StoreIdentity) -> Result<Self, OpenError> {
         let env = Env::mem_env().map_err(DatabaseError::from)?;
-        start(Place::Memory(&env), Some(&identity), Durability::Fsync)
+        start(Location::Memory(&env), Some(&identity), Durability::Fsync)
     }
 }
 
-/// Where a database lives.
+/// Location of a database.
 #[derive(Clone, Copy)]
-enum Place<'a> {
+enum Location<'a> {
     Folder(&'a Path),
     Memory(&'a Env),
 }
 
 fn start(
-    place: Place<'_>,
+    location: Location<'_>,
     wanted: Option<&StoreIdentity>,
     durability: Durability,
 ) -> Result<Store, OpenError> {
     let cache = options::block_cache();
-    let mut db = open_database(place, &cache)?;
+    let mut db = open_database(location, &cache)?;
     let found = meta::format(&db)?;
     match found {
         Some(FORMAT_MIN..=FORMAT) => {}
         Some(found) if found > FORMAT => return Err(OpenError::NewerFormat { found }),
         Some(found) => return Err(OpenError::Corrupt { cause: format!("format {found}") }),
         None => {
-            let wanted = wanted.ok_or_else(|| place.not_a_database())?;
-            initialise(&mut db, place, wanted, &cache)?;
+            let wanted = wanted.ok_or_else(|| location.not_a_database())?;
+            initialise(&mut db, location, wanted, &cache)?;
         }
     }
     make_families(&mut db, &cache)?;
@@ -187,17 +187,17 @@ fn start(
             db,
             identity: header.identity,
             incarnation: header.incarnation,
-            path: place.folder().map(Path::to_owned),
+            path: location.folder().map(Path::to_owned),
             heads,
             stale: header.stale,
             durability,
         })),
     };
-    log_opened(&store, place, header.highest_sequence);
+    log_opened(&store, location, header.highest_sequence);
     Ok(store)
 }
 
-impl<'a> Place<'a> {
+impl<'a> Location<'a> {
     fn folder(self) -> Option<&'a Path> {
         match self {
             Self::Folder(path) => Some(path),
@@ -205,8 +205,8 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// The path that RocksDB is given. In memory any will do, but the binding makes the folder on
-    /// the real disk, so it has to be one that exists.
+    /// Returns the path for RocksDB. In memory any path works, but the binding creates the folder on
+    /// disk, so it is one that exists.
     fn path(self) -> PathBuf {
         self.folder().map_or_else(std::env::temp_dir, Path::to_owned)
     }
@@ -216,7 +216,7 @@ impl<'a> Place<'a> {
     }
 }
 
-/// Makes the folder, and shows that a file in it can be written and synced.
+/// Creates the folder, and checks that a file in it can be written and synced.
 fn prepare_folder(path: &Path) -> Result<(), OpenError> {
     let unwritable = |source| OpenError::Unwritable { path: path.to_owned(), source };
     match fs::metadata(path) {
@@ -247,24 +247,24 @@ fn make_folder(path: &Path) -> io::Result<()> {
     builder.create(path)
 }
 
-/// True when RocksDB has made a database there.
+/// Returns true when the folder holds a RocksDB database.
 fn has_database(path: &Path) -> bool {
     path.join("CURRENT").is_file()
 }
 
-/// Opens what is there with the families it has, so that a newer format is not added to before it
-/// is recognised; a new database gets all families at once.
-fn open_database(place: Place<'_>, cache: &Cache) -> Result<DB, OpenError> {
-    let path = place.path();
-    let (options, names) = match place {
-        Place::Folder(folder) if has_database(folder) => {
+/// Opens an existing database with its own families, so that nothing is added to a newer format before
+/// it is recognised. A new database gets all families at once.
+fn open_database(location: Location<'_>, cache: &Cache) -> Result<DB, OpenError> {
+    let path = location.path();
+    let (options, names) = match location {
+        Location::Folder(folder) if has_database(folder) => {
             let mut options = options::database(None);
             options.create_missing_column_families(false);
             let names = DB::list_cf(&options, &path).map_err(|error| explain(&path, error))?;
             (options, names)
         }
-        Place::Folder(_) => (options::database(None), known_names()),
-        Place::Memory(env) => (options::database(Some(env)), known_names()),
+        Location::Folder(_) => (options::database(None), known_names()),
+        Location::Memory(env) => (options::database(Some(env)), known_names()),
     };
     let families = names.iter().map(|name| {
         Family::ALL.into_iter().find(|family| family.name() == name).map_or_else(
@@ -279,7 +279,7 @@ fn known_names() -> Vec<String> {
     Family::ALL.into_iter().map(|family| family.name().to_owned()).collect()
 }
 
-/// RocksDB says in words only why it did not open.
+/// Maps an error of opening. RocksDB tells a held lock from other I/O errors only by its text.
 fn explain(path: &Path, error: rocksdb::Error) -> OpenError {
     let text: &str = error.as_ref();
     match error.kind() {
@@ -294,21 +294,21 @@ fn explain(path: &Path, error: rocksdb::Error) -> OpenError {
     }
 }
 
-/// Makes a database of this format out of one that has nothing yet. A crash in between leaves
-/// families without rows, which the next start takes for new again.
+/// Writes the rows of a new database. A crash before that leaves families without rows, which the next
+/// start treats as new again.
 fn initialise(
     db: &mut DB,
-    place: Place<'_>,
+    location: Location<'_>,
     identity: &StoreIdentity,
     cache: &Cache,
 ) -> Result<(), OpenError> {
-    let foreign = place.folder().is_some_and(|path| {
+    let foreign = location.folder().is_some_and(|path| {
         DB::list_cf(&Options::default(), path).is_ok_and(|names| {
             names.iter().any(|name| name != "default" && !known_names().contains(name))
         })
     });
     if foreign {
-        return Err(place.not_a_database());
+        return Err(location.not_a_database());
     }
     make_families(db, cache)?;
     let mut log = db.raw_iterator_cf(family_of(db, Family::Log));
@@ -322,8 +322,8 @@ fn initialise(
     Ok(())
 }
 
-/// A crash in between leaves the older format with families it did not have, which the next start
-/// goes on from.
+/// Migrates an older format. A crash before the write leaves the older format with new families, and
+/// the next start repeats the migration.
 fn migrate(db: &DB, older: u32) -> Result<(), DatabaseError> {
     tracing::info!(from = older, to = FORMAT, "bringing the database up to a newer format");
     let mut batch = WriteBatch::default();
@@ -347,8 +347,10 @@ fn make_families(db: &mut DB, cache: &Cache) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// 16 bytes that no other database has. The keys of a hash map come from the system's randomness,
-/// and time, process and address keep apart what might share them.
+/// Returns 16 bytes that no other database has.
+///
+/// The keys of a hash map come from the system's randomness. Time, process id and an address are hashed
+/// in, for systems with weak randomness.
 fn new_incarnation() -> [u8; 16] {
     let state = RandomState::new();
     let mut hasher = blake3::Hasher::new();
@@ -383,7 +385,8 @@ fn require_same(stored: &StoreIdentity, wanted: &StoreIdentity) -> Result<(), Op
     Ok(())
 }
 
-/// Both rows are written by the same commits; if they differ, the next sequence id is not known.
+/// Compares the own strand's head in `cursor` and in `meta`. The same commits write both, so a
+/// difference means that the next sequence id is unknown.
 fn require_own_head(
     heads: &[EnvelopeId],
     own: OriginatorId,
@@ -399,11 +402,11 @@ fn require_own_head(
     })
 }
 
-fn log_opened(store: &Store, place: Place<'_>, own_head: SequenceId) {
+fn log_opened(store: &Store, location: Location<'_>, own_head: SequenceId) {
     let StoreIdentity { network, node, .. } = store.identity();
-    match place {
-        Place::Memory(_) => tracing::debug!(%network, %node, "database in memory"),
-        Place::Folder(path) => tracing::info!(
+    match location {
+        Location::Memory(_) => tracing::debug!(%network, %node, "database in memory"),
+        Location::Folder(path) => tracing::info!(
             path = %path.display(),
             %network,
             %node,

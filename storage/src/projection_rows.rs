@@ -1,9 +1,8 @@
-//! The projections' rows: which ones an envelope leaves, written the same by a commit and by a
-//! rebuild.
+//! The projection rows of an envelope. Commits and rebuilds write them by the same code.
 //!
-//! Counters are read, added to and written back by their originator's only writer. They, and the
-//! rest, come out the same in whatever order envelopes arrive: sums and maxima know no order, and
-//! every other row is a function of one envelope.
+//! A counter row is read, increased and written back by its originator's only writer. All rows are
+//! independent of the order in which envelopes arrive: sums and maxima commute, and every other row is
+//! a function of one envelope.
 
 use std::collections::HashMap;
 
@@ -24,7 +23,8 @@ use crate::keys::usage::{UsageKey, UsageRow, minute_of};
 use crate::keys::usage_by_payer::UsageByPayerKey;
 use crate::keys::{Key, decode_u64};
 
-/// Puts the rows of envelopes into one batch. Counters wait until [`ProjectionRows::finish`].
+/// Stages the rows of envelopes into one batch. Counters gather until [`ProjectionRows::finish`], so
+/// that each row is read and written once for a batch.
 pub(crate) struct ProjectionRows<'a> {
     db: &'a DB,
     own: OriginatorId,
@@ -34,8 +34,8 @@ pub(crate) struct ProjectionRows<'a> {
     congestion: HashMap<CongestionKey, u64>,
     receipts: HashMap<ReceiptKey, SequenceId>,
     inboxes: HashMap<InboxKey, InboxRow>,
-    /// Set when an envelope came after one with a higher place: its receipt may be older than the
-    /// stored one.
+    /// True when an envelope filled a place below the head: its receipt may be older than the stored
+    /// one.
     out_of_order: bool,
     key: Vec<u8>,
     value: Vec<u8>,
@@ -58,12 +58,12 @@ impl<'a> ProjectionRows<'a> {
         }
     }
 
-    /// Says that the next envelope fills a place below the head.
+    /// Announces that the next envelope fills a place below the head.
     pub(crate) fn expect_out_of_order(&mut self) {
         self.out_of_order = true;
     }
 
-    /// Puts what `facts` say of the envelope `id`, `len_bytes` long as stored.
+    /// Stages the rows of the envelope `id`, whose stored length is `len_bytes`.
     pub(crate) fn put(
         &mut self,
         batch: &mut WriteBatch,
@@ -121,8 +121,8 @@ impl<'a> ProjectionRows<'a> {
         }
     }
 
-    /// Adds the counts to the stored ones and puts the sums. Nothing else may write counters of
-    /// the same originators until the batch is written.
+    /// Adds the gathered counts to the stored ones and stages the sums. No other writer may change
+    /// counters of the same originators before the batch is written.
     pub(crate) fn finish(self, batch: &mut WriteBatch) -> Result<(), ReadError> {
         let usage = family_of(self.db, Family::Usage);
         let by_payer = family_of(self.db, Family::UsageByPayer);
@@ -160,7 +160,7 @@ impl<'a> ProjectionRows<'a> {
     }
 }
 
-/// The row of `key` as it is now.
+/// Reads the stored row of `key`.
 fn stored<K: for<'b> Key<'b>, V>(
     db: &DB,
     key: K,

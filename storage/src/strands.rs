@@ -1,4 +1,4 @@
-//! The head of every strand, in memory, each behind the lock that makes its writer the only one.
+//! The heads of all strands in memory, each behind the lock that its writer holds.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, RwLock};
@@ -8,10 +8,10 @@ use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use crate::change::Change;
 use crate::locks::{read, write};
 
-/// One strand's head; held locked from the check against it until the write is durable.
+/// One strand's head. Locked from the check of a change until its write is durable.
 pub(crate) type Head = Arc<Mutex<SequenceId>>;
 
-/// All strands that have ever been written to.
+/// The strands that have been written to. An entry per originator, which the registry bounds.
 #[derive(Debug, Default)]
 pub(crate) struct Strands {
     heads: RwLock<HashMap<OriginatorId, Head>>,
@@ -28,8 +28,8 @@ impl FromIterator<EnvelopeId> for Strands {
 }
 
 impl Strands {
-    /// The heads that `changes` move, by originator ascending: the order in which they are to be
-    /// locked, so that two commits never wait for each other.
+    /// Returns the heads of the strands in `changes`, by originator ascending. Callers lock them in
+    /// this order, so that two commits never wait for each other.
     pub(crate) fn of(&self, changes: &[Change]) -> Vec<(OriginatorId, Head)> {
         let mut originators: Vec<OriginatorId> = Vec::new();
         for change in changes {
@@ -43,6 +43,7 @@ impl Strands {
         originators.into_iter().map(|originator| (originator, self.head(originator))).collect()
     }
 
+    /// Returns the head of a strand, 0 for a new one.
     pub(crate) fn head(&self, originator: OriginatorId) -> Head {
         if let Some(head) = read(&self.heads).get(&originator) {
             return Arc::clone(head);

@@ -1,4 +1,4 @@
-//! Cutting off the end of a chain's strand, after the chain itself has taken it back.
+//! Removing the end of a chain strand after a reorganisation of the chain.
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use rocksdb::WriteBatch;
@@ -15,16 +15,16 @@ use crate::raw_rows::nearest_mark;
 use crate::store::Store;
 
 impl Store {
-    /// Forgets the places of a chain's strand from `from` on, with all that is noted about them, and
-    /// lets the chain's reader go on after `position`, or from the beginning. The projections are
-    /// dropped in the same write and are stale until [`Store::rebuild`] is done. Whoever wants to
-    /// keep what is cut off reads it before.
+    /// Deletes the places of a chain strand from `from` on, with their marks, and sets the chain reader
+    /// back to `position`, or to the beginning. The same write drops the projections, which stay stale
+    /// until [`Store::rebuild`] is done. A caller that wants to keep the deleted envelopes reads them
+    /// before.
     ///
-    /// This is the one way in which anything leaves a strand before it expires. It exists because a
-    /// chain's order is not this node's statement.
+    /// No other operation removes an envelope before it expires. This one exists because the order of
+    /// a chain is not this node's statement.
     ///
     /// # Errors
-    /// [`CommitError::OutOfRange`] if `from` is no place of a chain's strand; after
+    /// [`CommitError::OutOfRange`] if `from` is no place of a chain strand. After
     /// [`CommitError::Write`] the store is poisoned.
     pub fn truncate_strand(
         &self,
@@ -49,12 +49,13 @@ impl Store {
         }
         let marks = self.inner.family(MarkKey::FAMILY);
         let before = EnvelopeId { sequence: from.sequence.previous(), ..from };
+        // A range that begins before `from` may reach beyond it: it ends just below.
         let nearest = nearest_mark(&mut self.inner.db.raw_iterator_cf(marks), before)?;
         if let Some((at, mark)) = nearest
             .filter(|(at, mark)| at.originator == from.originator && mark.end(*at) >= from.sequence)
         {
             let mut value = Vec::new();
-            mark.cut(before.sequence).encode_into(&mut value);
+            mark.truncated(before.sequence).encode_into(&mut value);
             batch.put_cf(marks, MarkKey(at).encode(), value);
         }
         let cursors = self.inner.family(CursorKey::FAMILY);

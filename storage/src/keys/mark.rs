@@ -76,7 +76,7 @@ impl Mark {
     }
 
     /// The same range, ending at `through`.
-    pub(crate) fn cut(self, through: SequenceId) -> Self {
+    pub(crate) fn truncated(self, through: SequenceId) -> Self {
         match self {
             Self::Invalid(_) | Self::Waiting => self,
             Self::Missing { .. } => Self::Missing { through },
