@@ -1,4 +1,4 @@
-//! What a peer may not do is refused and counted, and everything else goes on.
+//! Violations by a peer are refused and counted, and other sessions go on.
 
 mod common;
 

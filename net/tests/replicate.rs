@@ -1,4 +1,4 @@
-//! What is published at one node is held by the others, byte for byte.
+//! Replication: the other nodes hold published envelopes byte for byte.
 
 mod common;
 
@@ -52,7 +52,7 @@ async fn every_node_holds_every_strand_byte_for_byte() {
         assert_eq!(strands[&originator].received.get(), 20);
         assert_eq!(strands[&originator].source(), Some(originator));
     }
-    assert_eq!(strands.len(), 2, "its own strand comes from nobody");
+    assert_eq!(strands.len(), 2, "no peer sends a node its own strand");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -50,7 +50,7 @@ fn expected() -> Value {
     serde_json::from_str(&text).expect("vectors are JSON")
 }
 
-/// Where `ours` lacks or contradicts something of `expected`. More is allowed.
+/// Collects the parts of `expected` that `ours` lacks or contradicts. Extra parts are allowed.
 fn differences(expected: &Value, ours: &Value) -> Vec<String> {
     let mut found = Vec::new();
     compare("", expected, ours, &mut found);

@@ -128,7 +128,7 @@ fn chunks(mut stream: Bytes, cuts: &[usize]) -> Vec<Bytes> {
     chunks
 }
 
-/// What comes out of a decoder that is fed these chunks: frames, and how it ended.
+/// Feeds chunks to a decoder. Returns its frames and its last result.
 fn control_run(chunks: Vec<Bytes>) -> (Vec<ControlFrame>, Result<(), FrameError>) {
     let (mut decoder, mut frames) = (ControlDecoder::new(), Vec::new());
     for chunk in chunks {

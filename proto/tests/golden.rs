@@ -19,8 +19,8 @@ struct Golden {
 }
 
 impl Golden {
-    /// Whether `encoded` is a right encoding of the message. Of a map entry that holds defaults
-    /// there are two: with them, and without.
+    /// Returns true if `encoded` is a correct encoding of the message. A map entry with defaults has two:
+    /// with them, and without.
     fn accepts(&self, encoded: &[u8]) -> bool {
         let encoded = hex::encode(encoded);
         encoded == *self.canonical_hex.as_ref().unwrap_or(&self.hex)

@@ -1,5 +1,5 @@
-//! What real clients sent parses as it was recorded, and to its last byte; what is built by hand
-//! covers the parts that their traffic hides.
+//! MLS vectors: recorded traffic of real clients parses to its last byte, and hand-built messages
+//! cover the parts that their traffic hides.
 
 use hawser_proto::mls::{
     ContentType, Credential, MlsParseError, Sender, WireFormat, parse_group_message,

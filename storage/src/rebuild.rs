@@ -1,8 +1,8 @@
 //! Rebuilding all projections from the log.
 //!
-//! Facts cost the most: for each envelope its payer is recovered from a signature. So they are made
-//! on all cores, a batch at a time, while the batch before is written and the one after is read.
-//! ProjectionRows are written in the order of the log by one thread.
+//! Deriving facts costs the most, because the payer of each envelope is recovered from a signature. All
+//! cores derive the facts of one batch while one thread writes the rows of the batch before and reads
+//! the batch after. Rows are written in the order of the log.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};

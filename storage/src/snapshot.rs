@@ -317,7 +317,7 @@ impl<'a> Snapshot<'a> {
         Ok(entries)
     }
 
-    /// Passes on all entries of all payers, each payer's in the order in which they were written.
+    /// Calls `each` with all entries of all payers, each payer's in the order of writing.
     ///
     /// # Errors
     /// When a row cannot be read.
@@ -334,8 +334,8 @@ impl<'a> Snapshot<'a> {
         Ok(())
     }
 
-    /// How far the chain behind the ledger had been read at its last write; `None` before the first
-    /// that says so.
+    /// Returns the position of the reader of payer events, as of its last write. `None` before the
+    /// first write with a position.
     ///
     /// # Errors
     /// When the row cannot be read.

@@ -1,4 +1,4 @@
-//! What a commit does, in memory and on disk alike.
+//! Commits, in memory and on disk alike.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 

@@ -123,7 +123,7 @@ fn what_is_no_folder_or_cannot_be_written_to_is_refused() {
     assert!(matches!(refused, Err(OpenError::NotADirectory { .. })), "{refused:?}");
     let refused = Store::open(&settings(&file.join("below"))).map(drop);
     assert!(matches!(refused, Err(OpenError::Unwritable { .. })), "{refused:?}");
-    // A folder in which the probe cannot be made, whoever runs this test.
+    // A folder in which no user can write the probe, root included.
     fs::create_dir(folder.path().join("write-probe")).unwrap();
     let refused = Store::open(&settings(folder.path())).map(drop);
     assert!(matches!(refused, Err(OpenError::Unwritable { .. })), "{refused:?}");

@@ -1,4 +1,4 @@
-//! What readers get, in memory and on disk alike.
+//! Reading, in memory and on disk alike.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 

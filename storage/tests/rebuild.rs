@@ -14,7 +14,7 @@ use hawser_storage::{
 use proptest::prelude::*;
 use support::*;
 
-/// What an envelope becomes: a pure function of its place, as the engine's is of its bytes.
+/// Facts of an envelope: a pure function of its place, as the engine's are of its bytes.
 fn derived(at: EnvelopeId) -> (Option<InvalidRule>, Option<Facts>) {
     let random = digest(at.sequence.0 * 1_000 + u64::from(at.originator.0));
     if random[0] < 40 {
@@ -64,7 +64,7 @@ fn rebuild(store: &Store) -> hawser_storage::RebuildReport {
         .unwrap()
 }
 
-/// What every place of the strands should hold; `None` is an envelope.
+/// Expected marks of all places of the strands; `None` is an envelope.
 type Model = BTreeMap<EnvelopeId, Option<SkipReason>>;
 
 /// Turns random numbers into a change that the store has to accept.

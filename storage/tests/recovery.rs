@@ -1,4 +1,4 @@
-//! What survives a crash: everything acknowledged, and of the rest whole commits only.
+//! Recovery after a crash: every acknowledged commit survives, and of the others whole ones only.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -27,7 +27,7 @@ fn commit_number(store: &Store, number: u64) {
     store.commit(&changes).unwrap();
 }
 
-/// How many commits a store holds; fails when one of them is there in part.
+/// Counts the commits in a store. Fails when one of them is incomplete.
 fn whole_commits(store: &Store) -> u64 {
     let snapshot = store.snapshot();
     let (own, peer) = (snapshot.head(OWN).unwrap().0, snapshot.head(PEER).unwrap().0);

@@ -29,7 +29,7 @@ pub fn rates() -> RateTable {
     RateTable::new(vec![rate], None).unwrap()
 }
 
-/// What a payer asks `target` to order: a group message that says `text`.
+/// A payer envelope for `target`: a group message with `text`.
 pub fn message(target: OriginatorId, text: u64) -> pb::PayerEnvelope {
     let mut data = vec![0, 1, 0, 2, 4, 9, 9, 9, 9];
     data.extend(1u64.to_be_bytes());
@@ -48,7 +48,7 @@ pub fn message(target: OriginatorId, text: u64) -> pb::PayerEnvelope {
     PayerEnvelope::sign(client.encode_to_vec().into(), target, DAYS, &payer)
 }
 
-/// What `originator` states when it does as it should.
+/// A correct statement of `originator`.
 pub fn statement(originator: OriginatorId, sequence: u64) -> pb::UnsignedOriginatorEnvelope {
     let payer: Bytes = message(originator, sequence).encode_to_vec().into();
     pb::UnsignedOriginatorEnvelope {
@@ -73,7 +73,7 @@ pub fn envelope(originator: OriginatorId, sequence: u64) -> Bytes {
     sign(&statement(originator, sequence), originator)
 }
 
-/// The same, signed by somebody else.
+/// The same statement, signed with another node's key.
 pub fn forged(originator: OriginatorId, sequence: u64) -> Bytes {
     sign(&statement(originator, sequence), OriginatorId(9900))
 }

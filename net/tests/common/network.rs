@@ -19,7 +19,7 @@ use super::envelopes::{NOW_NS, key, message, rates};
 /// Longer than anything takes that works, also on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-/// An address at which nobody is.
+/// An address without a node.
 pub const UNREACHABLE: &str = "127.0.0.1:1";
 
 struct StoppedClock;
@@ -86,7 +86,7 @@ impl Network {
         let (engine, threads) = Engine::start(key(id), settings, ports, store).unwrap();
         let (replication, tasks) = Replication::start(&engine);
         if !self.records.contains_key(&id) {
-            self.register(id, UNREACHABLE); // before it dials anybody
+            self.register(id, UNREACHABLE); // before it dials
         }
         let endpoint = self.listen(id, listen, &replication);
         self.register(id, endpoint.local_addr());
@@ -124,7 +124,7 @@ impl Node {
         self.engine.publish(vec![message(self.id, text)]).await.unwrap().remove(0)
     }
 
-    /// What the node holds of a strand, by place.
+    /// Returns the envelopes that the node holds of a strand, by place.
     pub fn held(&self, originator: u32) -> BTreeMap<u64, Bytes> {
         let snapshot = self.engine.store().snapshot();
         let start = EnvelopeId::new(OriginatorId(originator), SequenceId::NONE);

@@ -168,7 +168,7 @@ pub async fn closed(connection: &Connection) -> Option<CloseCode> {
     }
 }
 
-/// An address at which somebody takes connections and says nothing.
+/// A listener that accepts connections and sends nothing.
 pub struct SilentServer(Endpoint);
 
 impl SilentServer {
@@ -191,7 +191,7 @@ impl SilentServer {
         self.0.local_addr().unwrap()
     }
 
-    /// The next connection that somebody dials.
+    /// Accepts the next connection.
     pub async fn accept(&self) -> Connection {
         self.0.accept().await.unwrap().await.unwrap()
     }

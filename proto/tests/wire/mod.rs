@@ -1,4 +1,4 @@
-//! What the tests of the vectors share: the files, and the generated types by full name.
+//! Shared parts of the vector tests: the files, and the generated types by full name.
 
 use std::collections::BTreeMap;
 

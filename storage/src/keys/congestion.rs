@@ -1,4 +1,4 @@
-//! How busy an originator was.
+//! Message counts of originators, for congestion fees.
 
 use hawser_proto::OriginatorId;
 

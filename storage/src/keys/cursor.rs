@@ -1,4 +1,4 @@
-//! How far something has come in each strand.
+//! Positions in strands: heads, and chain readers.
 
 use hawser_proto::OriginatorId;
 
@@ -6,14 +6,14 @@ use super::{Key, decode_u64};
 use crate::change::ChainPosition;
 use crate::family::Family;
 
-/// Whose position it is. No name is the beginning of another, so the rows of one lie together.
+/// The kind of a position. No name is a prefix of another, so the rows of one kind are adjacent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum CursorName {
-    /// The reader of the chain that a strand is made from: `[block u64 BE][block hash, 32 bytes]`.
+    /// Position of the chain reader of a strand: `[block u64 BE][block hash, 32 bytes]`.
     Chain,
-    /// The log's own: everything up to there is held or marked. `[sequence u64 BE]`.
+    /// Head of a strand: every place up to it is held or marked. `[sequence u64 BE]`.
     Head,
-    /// The reader of what payers deposit and withdraw, filed under 0: a value as `Chain` has.
+    /// Position of the reader of payer events, stored under originator 0. Value as for `Chain`.
     Ledger,
 }
 
@@ -29,7 +29,7 @@ impl CursorName {
     }
 }
 
-/// Column family `cursor`: `[name][originator u32 BE]` → a position, as its name has it.
+/// Column family `cursor`: `[name][originator u32 BE]` → a position in the format of its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct CursorKey {
     pub(crate) name: CursorName,
@@ -37,7 +37,7 @@ pub(crate) struct CursorKey {
 }
 
 impl CursorKey {
-    /// The reader of what payers deposit and withdraw.
+    /// The position of the reader of payer events.
     pub(crate) const LEDGER: Self = Self { name: CursorName::Ledger, originator: OriginatorId(0) };
 }
 
@@ -56,7 +56,7 @@ impl Key<'_> for CursorKey {
     }
 }
 
-/// The value that names a block.
+/// Encodes the position of a chain reader.
 pub(crate) fn encode_position(position: ChainPosition) -> [u8; 40] {
     let mut value = [0; 40];
     value[..8].copy_from_slice(&position.block.to_be_bytes());
@@ -64,6 +64,7 @@ pub(crate) fn encode_position(position: ChainPosition) -> [u8; 40] {
     value
 }
 
+/// Decodes the position of a chain reader; `None` for malformed bytes.
 pub(crate) fn decode_position(value: &[u8]) -> Option<ChainPosition> {
     let (block, hash) = value.split_at_checked(8)?;
     Some(ChainPosition { block: decode_u64(block)?, hash: hash.try_into().ok()? })

@@ -1,4 +1,4 @@
-//! Places in the log.
+//! Envelopes by place.
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 

@@ -1,4 +1,4 @@
-//! Envelopes by the time from which they may be pruned.
+//! Envelopes by expiry time.
 
 use hawser_proto::EnvelopeId;
 
@@ -7,7 +7,7 @@ use super::{Key, take};
 use crate::family::Family;
 
 /// Column family `expiry`: `[unix seconds u64 BE][originator u32 BE][sequence u64 BE]` → nothing.
-/// What expires first comes first.
+/// Sorts by expiry time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ExpiryKey {
     pub(crate) expiry_unix_s: u64,

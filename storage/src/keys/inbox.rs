@@ -1,17 +1,17 @@
-//! Which inbox an address belongs to.
+//! Inboxes by member address.
 
 use hawser_proto::{Address, InboxId};
 
 use super::{Key, decode_u64, take};
 use crate::family::Family;
 
-/// What an identifier is; further kinds take other numbers.
+/// Kind byte of Ethereum addresses. Further identifier kinds take other numbers.
 const ETHEREUM: u8 = 1;
 
 /// Column family `inbox`: `[1][Ethereum address, 20 bytes][inbox id, 32 bytes]` →
 /// `[sequence that set it u64 BE][sequence that cleared it u64 BE]`, 0 for never.
 ///
-/// The inbox is part of the key, since an address may be in two of them.
+/// The inbox is part of the key, because an address may be a member of two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct InboxKey {
     pub(crate) address: Address,
@@ -19,7 +19,7 @@ pub(crate) struct InboxKey {
 }
 
 impl InboxKey {
-    /// What the keys of all inboxes of an address begin with.
+    /// Returns the common prefix of the keys of all inboxes of an address.
     pub(crate) fn prefix(address: Address) -> [u8; 21] {
         let mut prefix = [ETHEREUM; 21];
         prefix[1..].copy_from_slice(&address.0);
@@ -46,23 +46,23 @@ impl Key<'_> for InboxKey {
     }
 }
 
-/// The updates of an inbox that last spoke of an address.
+/// Sequence ids of the last updates of an inbox that changed an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct InboxRow {
-    /// The last one after which it was a member; 0: none.
+    /// The last update after which the address was a member; 0 for none.
     pub(crate) set: u64,
-    /// The last one after which it was not; 0: none.
+    /// The last update after which the address was no member; 0 for none.
     pub(crate) cleared: u64,
 }
 
 impl InboxRow {
-    /// Takes the later of both: whatever the order, the same comes out.
+    /// Takes the later of both. Commutative, so the order of updates does not matter.
     pub(crate) fn merge(&mut self, other: Self) {
         self.set = self.set.max(other.set);
         self.cleared = self.cleared.max(other.cleared);
     }
 
-    /// The update that made it a member, if it is one.
+    /// Returns the update that made the address a member; `None` if it is none.
     pub(crate) fn member_since(self) -> Option<u64> {
         (self.set > self.cleared).then_some(self.set)
     }

@@ -1,4 +1,4 @@
-//! Why readers do not get what stands, or should stand, in a place.
+//! Marks: places of the log that readers do not get, with the reason.
 
 use hawser_proto::{EnvelopeId, SequenceId};
 
@@ -9,11 +9,11 @@ use crate::family::Family;
 
 /// Column family `mark`: `[originator u32 BE][sequence u64 BE]` → `[1][rule u8]` for an invalid
 /// envelope, or for a range that begins here `[2][through u64 BE]` (missing),
-/// `[3][through u64 BE]` (void) and `[4][through u64 BE]` (expired); `[5]` for an envelope that waits
-/// for its verdict.
+/// `[3][through u64 BE]` (void) and `[4][through u64 BE]` (expired); `[5]` for an envelope whose
+/// validity is not known yet.
 ///
-/// Ranges do not overlap and cover no place that holds an envelope, so the nearest row at or below
-/// a place tells everything about it.
+/// Ranges neither overlap nor cover a held envelope, so the nearest row at or below a place decides
+/// about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct MarkKey(pub(crate) EnvelopeId);
 
@@ -30,25 +30,25 @@ impl Key<'_> for MarkKey {
     }
 }
 
-/// What is noted about a place.
+/// The mark of a place or a range of places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mark {
     /// The envelope is held and breaks this rule.
     Invalid(InvalidRule),
-    /// The envelope is held, and whether it is valid is not known yet.
+    /// The envelope is held, and its validity is not known yet.
     Waiting,
-    /// Nobody could be found who has the envelopes up to and including `through`.
+    /// No reachable peer has the envelopes up to and including `through`.
     Missing {
         /// The last place of the range.
         through: SequenceId,
     },
-    /// The places up to and including `through` are declared to hold nothing.
+    /// The places up to and including `through` are declared empty.
     Void {
         /// The last place of the range.
         through: SequenceId,
     },
-    /// The envelopes up to and including `through` are no longer kept by their originator, and
-    /// were never held here.
+    /// The originator has pruned the envelopes up to and including `through`, and this node never held
+    /// them.
     Expired {
         /// The last place of the range.
         through: SequenceId,
@@ -56,7 +56,7 @@ pub enum Mark {
 }
 
 impl Mark {
-    /// The mark of a range that ends with `through`.
+    /// Returns the mark of a range that ends with `through`.
     pub(crate) fn range(reason: SkipReason, through: SequenceId) -> Self {
         match reason {
             SkipReason::Missing => Self::Missing { through },
@@ -65,7 +65,7 @@ impl Mark {
         }
     }
 
-    /// The last place that a row at `at` speaks of.
+    /// Returns the last place that a row at `at` covers.
     pub(crate) fn end(self, at: EnvelopeId) -> SequenceId {
         match self {
             Self::Invalid(_) | Self::Waiting => at.sequence,
@@ -75,7 +75,7 @@ impl Mark {
         }
     }
 
-    /// The same range, ending at `through`.
+    /// Returns the same range, ending at `through`.
     pub(crate) fn truncated(self, through: SequenceId) -> Self {
         match self {
             Self::Invalid(_) | Self::Waiting => self,

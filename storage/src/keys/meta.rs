@@ -1,28 +1,28 @@
-//! What the database says about itself.
+//! Rows about the database itself.
 
 use super::Key;
 use crate::family::Family;
 use crate::projection::Projection;
 
-/// Column family `meta`: a name → a value of its own kind. Variants stand in the order of their
+/// Column family `meta`: a name → a value in the format of the name. Variants are in the order of their
 /// names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum MetaKey {
-    /// `u32 BE`: how to read everything else. Never moves.
+    /// `u32 BE`: the format of all other rows. Never moves.
     Format,
-    /// `u64 BE`: head of the node's own strand, written with every commit to it.
+    /// `u64 BE`: head of the own strand, written with every commit to it.
     HighestSequence,
-    /// 16 random bytes, made when the database is.
+    /// 16 random bytes, made together with the database.
     Incarnation,
     /// UTF-8: the network's name.
     Network,
-    /// `u32 BE`: the node whose database this is.
+    /// `u32 BE`: id of the node that owns the database.
     NodeId,
-    /// `u32 BE`: the version of the code that a projection's rows were made by.
+    /// `u32 BE`: version of the code that made a projection's rows.
     Projection(Projection),
-    /// 65 bytes: the node's key, uncompressed.
+    /// 65 bytes: the node's public key, uncompressed.
     PublicKey,
-    /// Present, and empty, from the dropping of the projections until all are made anew.
+    /// Empty. Present while projections are dropped and not yet rebuilt.
     Rebuilding,
 }
 

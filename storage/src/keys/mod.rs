@@ -1,5 +1,5 @@
-//! One file per stored key, with the row's value beside it. Integers are big-endian, so that byte
-//! order is the order we read in.
+//! Stored keys, one file each, with the row's value beside it. Integers are big-endian, so that byte
+//! order is the order of scans.
 
 pub(crate) mod congestion;
 pub(crate) mod cursor;
@@ -17,39 +17,40 @@ pub(crate) mod usage_by_payer;
 
 use crate::family::Family;
 
-/// A stored key. Its bytes sort as its values do, and the layout is pinned by a test beside it.
+/// A stored key. Its bytes sort like its values. A test beside each key pins the layout.
 pub(crate) trait Key<'a>: Copy + Ord {
-    /// Where rows with this key lie.
+    /// The family of the rows with this key.
     const FAMILY: Family;
-    /// An array where the length is fixed.
+    /// The encoded key; an array if the length is fixed.
     type Bytes: AsRef<[u8]>;
 
+    /// Encodes the key.
     fn encode(self) -> Self::Bytes;
 
-    /// `None` for bytes that no key encodes to.
+    /// Decodes a key; `None` for bytes that no key encodes to.
     fn decode(bytes: &'a [u8]) -> Option<Self>;
 }
 
-/// Takes `N` bytes off the front.
+/// Splits `N` bytes off the front.
 pub(crate) fn take<const N: usize>(bytes: &[u8]) -> Option<([u8; N], &[u8])> {
     let (front, rest) = bytes.split_first_chunk::<N>()?;
     Some((*front, rest))
 }
 
-/// Reads a value that is one number.
+/// Decodes a value of exactly one number.
 pub(crate) fn decode_u64(bytes: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(bytes.try_into().ok()?))
 }
 
 #[cfg(test)]
 pub(crate) mod testing {
-    //! What every key has to show.
+    //! Properties that every key must have.
 
     use std::fmt::Debug;
 
     use super::Key;
 
-    /// Bytes back to the same key.
+    /// Encoded bytes decode to the same key.
     pub(crate) fn round_trips<K>(key: K)
     where
         K: for<'a> Key<'a> + Debug,
@@ -58,7 +59,7 @@ pub(crate) mod testing {
         assert_eq!(K::decode(bytes.as_ref()), Some(key));
     }
 
-    /// Keys compare as their bytes do.
+    /// Keys compare like their bytes.
     pub(crate) fn keeps_order<'a, K: Key<'a> + Debug>(a: K, b: K) {
         assert_eq!(a.cmp(&b), a.encode().as_ref().cmp(b.encode().as_ref()), "{a:?} and {b:?}");
     }

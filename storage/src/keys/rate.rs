@@ -23,10 +23,10 @@ impl Key<'_> for RateKey {
     }
 }
 
-/// Rates that hold from a moment on, as the chain's rate registry published them.
+/// Rates that apply from a moment on, as the chain's rate registry published them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateRow {
-    /// When they begin to hold.
+    /// Start of validity in unix seconds.
     pub start_unix_s: u64,
     /// Picodollars per message.
     pub message_fee: u64,

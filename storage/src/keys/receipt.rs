@@ -1,4 +1,4 @@
-//! What was published already.
+//! Published envelopes by digest of their request.
 
 use super::Key;
 use crate::family::Family;

@@ -12,8 +12,7 @@ use crate::family::Family;
 /// `[originator_ns i64 BE][envelope length u32 BE]` and, per envelope depended on,
 /// `[originator u32 BE][sequence u64 BE]`.
 ///
-/// The length in front keeps one topic's rows together even when a topic is the beginning of
-/// another one. Rows of a topic sort by originator, then by sequence.
+/// The length in front keeps the rows of one topic adjacent even when the topic is a prefix of another. Rows of a topic sort by originator, then by sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TopicKey<'a> {
     topic: &'a [u8],
@@ -21,7 +20,7 @@ pub(crate) struct TopicKey<'a> {
 }
 
 impl<'a> TopicKey<'a> {
-    /// `None` for a topic whose length has no place in a key; such a topic is not indexed.
+    /// Returns the key; `None` for a topic above 65,535 bytes, which is not indexed.
     pub(crate) fn new(topic: &'a [u8], id: EnvelopeId) -> Option<Self> {
         u16::try_from(topic.len()).is_ok().then_some(Self { topic, id })
     }
@@ -34,7 +33,8 @@ impl<'a> TopicKey<'a> {
         self.id
     }
 
-    /// Replaces what is in `buffer`: saves an allocation per key where many are written.
+    /// Encodes the key into `buffer`, replacing its content. Saves an allocation per key where many are
+    /// written.
     pub(crate) fn encode_into(self, buffer: &mut Vec<u8>) {
         let len = u16::try_from(self.topic.len()).expect("checked when the key was made");
         buffer.clear();
@@ -44,7 +44,7 @@ impl<'a> TopicKey<'a> {
     }
 }
 
-/// How many bytes of `key`, from the front, name the topic; `None` when it is no key.
+/// Returns the length of the topic part at the front of `key`; `None` for malformed bytes.
 pub(crate) fn prefix_len(key: &[u8]) -> Option<usize> {
     let (len, rest) = take::<2>(key)?;
     let len = usize::from(u16::from_be_bytes(len));
@@ -79,20 +79,20 @@ impl PartialOrd for TopicKey<'_> {
     }
 }
 
-/// One envelope of a topic.
+/// One row of the topic index: an envelope with all that a page plan needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicRow {
-    /// Which one.
+    /// Id of the envelope.
     pub id: EnvelopeId,
-    /// Unix nanoseconds, as its originator says.
+    /// The originator's time in unix nanoseconds.
     pub originator_ns: i64,
-    /// Its length as stored.
+    /// Length of the stored envelope.
     pub len_bytes: u32,
-    /// Chain envelopes that must be known first. Nothing is allocated when there are none.
+    /// Chain envelopes that readers must have first. Allocates only if there are any.
     pub depends_on: Vec<EnvelopeId>,
 }
 
-/// Writes the value of a row, replacing what is in `buffer`.
+/// Encodes the value of a row into `buffer`, replacing its content.
 pub(crate) fn encode_value(
     originator_ns: i64,
     len_bytes: u32,
@@ -107,7 +107,7 @@ pub(crate) fn encode_value(
     }
 }
 
-/// Reads a row's value; `None` when it is none.
+/// Decodes the value of a row; `None` for malformed bytes.
 pub(crate) fn decode_value(id: EnvelopeId, value: &[u8]) -> Option<TopicRow> {
     let (originator_ns, rest) = take(value)?;
     let (len_bytes, rest) = take(rest)?;

@@ -1,4 +1,4 @@
-//! What payers owe, by originator and minute.
+//! Usage of payers by originator and minute.
 
 use hawser_proto::{Address, OriginatorId, PayerAddress, SequenceId};
 
@@ -37,29 +37,29 @@ impl Key<'_> for UsageKey {
     }
 }
 
-/// The minute that an envelope counts in: whole minutes since 1970, by its originator's time.
+/// Returns the minute in which an envelope counts: whole minutes since 1970 by its originator's time.
 /// Times before 1970 count in minute 0.
 #[must_use]
 pub fn minute_of(originator_ns: i64) -> u32 {
     u32::try_from(originator_ns.div_euclid(60_000_000_000)).unwrap_or(0)
 }
 
-/// What one payer used at one originator in one minute. Counters stop at their highest value.
+/// Usage of one payer at one originator in one minute. Counters saturate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct UsageRow {
     /// Base and congestion fees together.
     pub picodollars: u64,
-    /// Envelopes that were charged.
+    /// Charged envelopes.
     pub messages: u64,
-    /// Their length as stored.
+    /// Sum of their stored lengths.
     pub bytes: u64,
-    /// The highest place among them.
+    /// The highest sequence id among them.
     pub last_sequence: SequenceId,
 }
 
 impl UsageRow {
-    /// Joins two counts. The order of joining does not matter, which is why a rebuild and a late
-    /// find come out the same as what was counted in order.
+    /// Adds another count. Commutative and associative, so that rebuilds and late finds give the same
+    /// rows as commits in order.
     pub(crate) fn add(&mut self, other: Self) {
         self.picodollars = self.picodollars.saturating_add(other.picodollars);
         self.messages = self.messages.saturating_add(other.messages);

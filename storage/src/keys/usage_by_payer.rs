@@ -1,4 +1,4 @@
-//! What payers owe, payer first.
+//! Usage of payers, payer first.
 
 use hawser_proto::{Address, OriginatorId};
 
@@ -7,7 +7,7 @@ use super::{Key, take};
 use crate::family::Family;
 
 /// Column family `usage_by_payer`: `[payer 20 bytes][originator u32 BE][minute u32 BE]` → the
-/// value of the `usage` row of the same three.
+/// value of the `usage` row with the same parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct UsageByPayerKey(pub(crate) UsageKey);
 
