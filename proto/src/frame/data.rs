@@ -219,8 +219,8 @@ pub struct BatchBuilder {
 }
 
 impl BatchBuilder {
-    /// A batch whose envelopes together have at most `bytes_max` bytes, except that the first is
-    /// taken whatever its length.
+    /// Returns an empty builder. The envelopes of a batch have at most `bytes_max` bytes together, but
+    /// the first one is taken at any length.
     #[must_use]
     pub fn new(bytes_max: u32) -> Self {
         Self {
@@ -234,7 +234,7 @@ impl BatchBuilder {
     /// Appends an envelope unless the batch is full.
     ///
     /// # Errors
-    /// If no batch can carry it; the batch is then as it was.
+    /// When no batch can carry the envelope; the batch is then unchanged.
     pub fn push(&mut self, envelope: &[u8]) -> Result<Pushed, EncodeError> {
         let len = self.checked_len(envelope)?;
         if !self.has_room(envelope.len()) {
@@ -283,7 +283,9 @@ impl BatchBuilder {
         if self.is_empty() {
             return None;
         }
-        let body_len = u32::try_from(self.frame.len() - HEAD_LEN).expect("held below the limit");
+        let body_len = u32::try_from(self.frame.len() - HEAD_LEN).expect("bounded by `has_room`");
+        // A peer would close the connection over a larger batch.
+        assert!(body_len <= MAX_BATCH_FRAME && self.count <= MAX_BATCH_ENVELOPES);
         let mut head = &mut self.frame[..];
         head.put_u8(BATCH);
         head.put_u32(body_len);
