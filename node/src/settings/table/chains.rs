@@ -89,7 +89,8 @@ pub const APP_PUSH: Setting = urls(
     "XMTPD_APP_CHAIN_WSS_URL",
     PUSH_URLS,
     "ws://127.0.0.1:5060",
-    "The app chain's news, ws or wss; without it the chain is asked every second",
+    "WebSocket for new blocks of the app chain, ws or wss; without it the chain is polled every \
+     second",
 );
 /// URLs for new blocks of the settlement chain.
 pub const SETTLEMENT_PUSH: Setting = urls(
@@ -97,7 +98,8 @@ pub const SETTLEMENT_PUSH: Setting = urls(
     "XMTPD_SETTLEMENT_CHAIN_WSS_URL",
     PUSH_URLS,
     "ws://127.0.0.1:5061",
-    "The settlement chain's news, ws or wss; without it the chain is asked every second",
+    "WebSocket for new blocks of the settlement chain, ws or wss; without it the chain is polled \
+     every second",
 );
 pub(in crate::settings) const APP_DISCONNECT: Setting = value(
     "contracts.app-chain.max-chain-disconnect-time",
@@ -105,7 +107,7 @@ pub(in crate::settings) const APP_DISCONNECT: Setting = value(
     Some("60s"),
     DURATION,
     "60s",
-    "Nothing is published after so long without the app chain; reading goes on",
+    "Time without the app chain after which nothing is published; reading goes on",
 );
 pub(in crate::settings) const SETTLEMENT_DISCONNECT: Setting = value(
     "contracts.settlement-chain.max-chain-disconnect-time",
@@ -113,7 +115,7 @@ pub(in crate::settings) const SETTLEMENT_DISCONNECT: Setting = value(
     Some("300s"),
     DURATION,
     "300s",
-    "Nothing is published after so long without the settlement chain; reading goes on",
+    "Time without the settlement chain after which nothing is published; reading goes on",
 );
 pub(in crate::settings) const APP_PAGE: Setting = value(
     "contracts.app-chain.backfill-block-page-size",
@@ -121,7 +123,7 @@ pub(in crate::settings) const APP_PAGE: Setting = value(
     Some("500"),
     ABOVE_ZERO,
     "500",
-    "Blocks of the app chain in one question for events; halved when a provider refuses",
+    "Blocks of the app chain in one query for events; halved when a provider refuses",
 );
 pub(in crate::settings) const SETTLEMENT_PAGE: Setting = value(
     "contracts.settlement-chain.backfill-block-page-size",
@@ -129,7 +131,7 @@ pub(in crate::settings) const SETTLEMENT_PAGE: Setting = value(
     Some("500"),
     ABOVE_ZERO,
     "500",
-    "Blocks of the settlement chain in one question for events; halved when a provider refuses",
+    "Blocks of the settlement chain in one query for events; halved when a provider refuses",
 );
 pub(in crate::settings) const APP_FIRST_BLOCK: Setting = value(
     "contracts.app-chain.deployment-block",
@@ -137,7 +139,7 @@ pub(in crate::settings) const APP_FIRST_BLOCK: Setting = value(
     None,
     NUMBER,
     "7243",
-    "The app chain's first block with something to read, if it is not the file's; 0 says nothing",
+    "The app chain's first block to read, if it differs from the file's; 0 counts as not given",
 );
 pub(in crate::settings) const SETTLEMENT_FIRST_BLOCK: Setting = value(
     "contracts.settlement-chain.deployment-block",
@@ -145,8 +147,8 @@ pub(in crate::settings) const SETTLEMENT_FIRST_BLOCK: Setting = value(
     None,
     NUMBER,
     "7243",
-    "The settlement chain's first block with something to read, if it is not the file's; 0 says \
-     nothing",
+    "The settlement chain's first block to read, if it differs from the file's; 0 counts as not \
+     given",
 );
 pub(in crate::settings) const APP_CONFIRMATIONS: Setting = value(
     "app-chain-confirmations",
@@ -154,7 +156,7 @@ pub(in crate::settings) const APP_CONFIRMATIONS: Setting = value(
     Some("0"),
     NUMBER,
     "0",
-    "How many blocks of the app chain must follow an event before it is taken into the log",
+    "Blocks of the app chain that must follow an event before it enters the log",
 );
 pub(in crate::settings) const SETTLEMENT_CONFIRMATIONS: Setting = value(
     "settlement-chain-confirmations",
@@ -162,7 +164,7 @@ pub(in crate::settings) const SETTLEMENT_CONFIRMATIONS: Setting = value(
     Some("0"),
     NUMBER,
     "0",
-    "How many blocks of the settlement chain must follow a payment before it is booked",
+    "Blocks of the settlement chain that must follow a payment before it is booked",
 );
 pub(in crate::settings) const NODES_REFRESH: Setting = value(
     "contracts.settlement-chain.node-registry-refresh-interval",
@@ -170,7 +172,7 @@ pub(in crate::settings) const NODES_REFRESH: Setting = value(
     Some("60s"),
     DURATION_ABOVE_ZERO,
     "60s",
-    "How often the node registry is read, whether it says that something has changed or not",
+    "Time between two reads of the node registry, even if it announces no change",
 );
 pub(in crate::settings) const RATES_REFRESH: Setting = value(
     "contracts.settlement-chain.rate-registry-refresh-interval",
@@ -178,7 +180,7 @@ pub(in crate::settings) const RATES_REFRESH: Setting = value(
     Some("300s"),
     DURATION_ABOVE_ZERO,
     "300s",
-    "How often the rates are read, whether there is something new or not",
+    "Time between two reads of the rates, even if they announce no change",
 );
 
 /// Settings for reading the chains, beside [`GENERAL`] and [`SINGLE`].
@@ -216,7 +218,7 @@ pub static SINGLE: [(Contract, Setting); 13] = [
 ];
 
 const fn single(flag: &'static str, env: &'static str) -> Setting {
-    value(flag, env, None, ADDRESS, EXAMPLE_ADDRESS, "Where this contract is")
+    value(flag, env, None, ADDRESS, EXAMPLE_ADDRESS, "Address of this contract")
 }
 
 /// Returns the flag that gives a contract's address.

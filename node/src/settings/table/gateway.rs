@@ -23,7 +23,7 @@ pub(in crate::settings) const STRATEGY: Setting = value(
     Some("stable"),
     "stable, manual, ordered, random or closest",
     "stable",
-    "How a node is chosen for a topic: by its identifier, from a list, any, or the quickest",
+    "Choice of the node for a topic: by its identifier, from a list, at random, or the quickest",
 );
 pub(in crate::settings) const PREFERRED: Setting = value(
     "payer.node-selector-preferred-nodes",
@@ -39,7 +39,7 @@ pub(in crate::settings) const CACHE_EXPIRY: Setting = value(
     Some("5m"),
     DURATION_ABOVE_ZERO,
     "5m",
-    "How often closest measures how long it takes to connect",
+    "Time between two measurements of the time to connect, for closest",
 );
 pub(in crate::settings) const CONNECT_TIMEOUT: Setting = value(
     "payer.node-selector-connect-timeout",
@@ -47,7 +47,7 @@ pub(in crate::settings) const CONNECT_TIMEOUT: Setting = value(
     Some("2s"),
     DURATION_ABOVE_ZERO,
     "2s",
-    "How long connecting may take then",
+    "Time limit of such a measurement",
 );
 pub(in crate::settings) const PUBLISH_TIMEOUT: Setting = value(
     "payer.envelope-publish-timeout",
@@ -55,7 +55,7 @@ pub(in crate::settings) const PUBLISH_TIMEOUT: Setting = value(
     Some("30s"),
     DURATION_ABOVE_ZERO,
     "30s",
-    "How long a node may take before the next one is asked",
+    "Time limit of a call before the next node is asked",
 );
 pub(in crate::settings) const PUBLISH_ATTEMPTS: Setting = value(
     "payer.envelope-publish-retries",
@@ -63,7 +63,7 @@ pub(in crate::settings) const PUBLISH_ATTEMPTS: Setting = value(
     Some("5"),
     "a number from 1 to 100",
     "5",
-    "How many nodes are asked in total",
+    "The most nodes that are asked for one request",
 );
 pub(in crate::settings) const PAYLOAD_MAX: Setting = value(
     "contracts.app-chain.max-blockchain-payload-size",
@@ -87,7 +87,8 @@ pub(in crate::settings) const NONCE_RECORD: Setting = value(
     None,
     "a file",
     "gateway.nonces",
-    "Where transactions are recorded before they are sent, so that a crash loses and doubles none",
+    "File in which transactions are recorded before they are sent, so that a crash loses and \
+     doubles none",
 );
 
 /// Settings that no node has and that the reference has no name for.

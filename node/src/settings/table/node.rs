@@ -42,7 +42,7 @@ pub(in crate::settings) const API_KEEP_ALIVE: Setting = value(
     Some("30s"),
     DURATION_ABOVE_ZERO,
     "30s",
-    "How long a stream may be silent before it says that it lives",
+    "Time a stream may be silent before a keep-alive frame is sent",
 );
 pub(in crate::settings) const SYNC_ENABLE: Setting =
     switch("sync.enable", "XMTPD_SYNC_ENABLE", "true", "Follow the other nodes of the registry");
@@ -71,7 +71,7 @@ pub(in crate::settings) const METRICS_ADDRESS: Setting = value(
     Some("127.0.0.1"),
     "an IP address of this machine",
     "127.0.0.1",
-    "Where metrics, health and status are served",
+    "Address of metrics, health and status",
 );
 pub(in crate::settings) const METRICS_PORT: Setting = value(
     "metrics.metrics-port",
@@ -104,7 +104,7 @@ pub(in crate::settings) const LOG_ENCODING: Setting = value(
     Some("console"),
     "console or json",
     "json",
-    "Log lines for people, or one JSON object per line",
+    "Log lines as text, or one JSON object per line",
 );
 pub(in crate::settings) const DATA_DIR: Setting = value(
     "data-dir",
@@ -112,7 +112,7 @@ pub(in crate::settings) const DATA_DIR: Setting = value(
     Some("hawser-data"),
     "a folder",
     "/var/lib/hawser",
-    "Where the log lies; made if it does not exist",
+    "Folder of the database; created if it does not exist",
 );
 pub(in crate::settings) const DURABILITY: Setting = value(
     "durability",
@@ -120,7 +120,7 @@ pub(in crate::settings) const DURABILITY: Setting = value(
     Some("fsync"),
     "fsync or os",
     "fsync",
-    "When an envelope counts as stored: on disk (survives power loss), or with the operating \
+    "The point at which an envelope counts as stored: on disk (survives power loss), or with the operating \
      system (survives a crash of the node)",
 );
 pub(in crate::settings) const REGISTRY_FILE: Setting = value(
@@ -137,7 +137,7 @@ pub(in crate::settings) const RATES_FILE: Setting = value(
     None,
     "a JSON file with the records of the rate registry",
     "rates.json",
-    "The price list, instead of the settlement chain's; read again when it changes",
+    "The rates, instead of the settlement chain's; read again when it changes",
 );
 pub(in crate::settings) const CHAIN_FILE: Setting = value(
     "chain-file",
@@ -145,8 +145,7 @@ pub(in crate::settings) const CHAIN_FILE: Setting = value(
     None,
     "a file of JSON lines",
     "chain.jsonl",
-    "The envelopes that a chain has put in order, instead of the app chain's; lines that are \
-     appended are read",
+    "Envelopes ordered by a chain, instead of the app chain's; appended lines are read",
 );
 pub(in crate::settings) const INDEXER_ENABLE: Setting = switch(
     "indexer.enable",
@@ -160,7 +159,7 @@ pub(in crate::settings) const LISTEN_ADDRESS: Setting = value(
     Some("0.0.0.0"),
     "an IP address of this machine",
     "0.0.0.0",
-    "Where the API and QUIC listen",
+    "IP address of API and QUIC",
 );
 pub(in crate::settings) const NETWORK: Setting = value(
     "network",
@@ -176,14 +175,14 @@ pub(in crate::settings) const WALLET_RPC: Setting = value(
     None,
     "pairs CHAIN=URL with the chain's id and an http or https URL, comma separated",
     "8453=https://base.example,1=https://ethereum.example",
-    "Where contract wallets of other chains are asked whether they signed, as CHAIN=URL, comma \
+    "RPC endpoints for signatures of contract wallets on other chains, as CHAIN=URL, comma \
      separated; several of one chain in order of preference",
 );
 pub(in crate::settings) const IDEMPOTENT_PUBLISH: Setting = switch(
     "idempotent-publish",
     "HAWSER_IDEMPOTENT_PUBLISH",
     "true",
-    "Answer a payer envelope that comes again with the first result",
+    "Answer a repeated payer envelope with the first result",
 );
 pub(in crate::settings) const SHUTDOWN_DRAIN: Setting = value(
     "shutdown-drain",
@@ -191,8 +190,8 @@ pub(in crate::settings) const SHUTDOWN_DRAIN: Setting = value(
     Some("5s"),
     DURATION,
     "5s",
-    "How long the node still serves after the first signal, not ready any more, so that load \
-     balancers notice",
+    "Time the node still serves after the first signal, no longer ready, so that load balancers \
+     notice",
 );
 pub(in crate::settings) const SHUTDOWN_GRACE: Setting = value(
     "shutdown-grace",
@@ -200,14 +199,14 @@ pub(in crate::settings) const SHUTDOWN_GRACE: Setting = value(
     Some("30s"),
     DURATION,
     "30s",
-    "How long stopping may take after that",
+    "Time limit of stopping after that",
 );
 /// Accepts secrets on the command line.
 pub(in crate::settings) const ALLOW_SECRET_FLAGS: Setting = switch(
     "allow-secret-flags",
     "HAWSER_ALLOW_SECRET_FLAGS",
     "false",
-    "Take secrets from the command line, where every user of the machine can read them",
+    "Accept secrets on the command line, where every user of the machine can read them",
 );
 
 /// All of them, in the order of the help text.
