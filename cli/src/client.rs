@@ -17,6 +17,7 @@ pub(crate) const MESSAGE_LEN_BYTES_MAX: usize = 26 * 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time limit of a request to the metrics port, which answers from memory. A guess.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(3);
+/// The largest response of the metrics port that is read, bytes. A guess: far above any status page.
 const HTTP_BODY_LEN_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Connects to a node's API at `host:port` or `http://…`.

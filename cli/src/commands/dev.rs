@@ -30,7 +30,9 @@ use folder::Folder;
 use ports::{Ports, SharedPorts};
 use report::StartHints;
 
+/// Default number of nodes: the fewest of which a majority survives the loss of one.
 const NODES_DEFAULT: u16 = 3;
+/// Time between two readiness checks during the start. A guess: soon noticed, and cheap.
 const ASK_EVERY: Duration = Duration::from_millis(100);
 /// Time after which the user is told what the start waits for. A guess.
 const TELL_AFTER: Duration = Duration::from_secs(10);

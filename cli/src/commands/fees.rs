@@ -12,7 +12,7 @@ use crate::output;
 /// Runs the command.
 ///
 /// # Errors
-/// Says what did not work, and whether something was sent.
+/// When a step fails; the text says whether something was sent.
 pub(super) async fn run(command: FeesCommand, as_json: bool) -> Result<(), RunError> {
     match command {
         FeesCommand::Claim(args) => claim(&args, as_json).await,

@@ -10,7 +10,7 @@ use crate::{client, output};
 /// Runs the command. Succeeds when the node is ready; takes at most about three seconds.
 ///
 /// # Errors
-/// When it is not, or does not answer.
+/// When the node is not ready, or does not answer.
 pub(super) async fn run(args: HealthArgs, as_json: bool) -> Result<(), RunError> {
     let address = match args.metrics {
         Some(address) => address,

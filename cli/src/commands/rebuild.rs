@@ -68,7 +68,7 @@ fn digests(store: &Store) -> Result<Digests, RunError> {
     Ok(digests.into_iter().map(|(name, digest)| (name, hex::encode(digest))).collect())
 }
 
-/// Why a stopped node's database cannot be opened.
+/// Converts the error of opening a stopped node's database.
 pub(super) fn refusal(error: OpenError) -> RunError {
     match error {
         OpenError::NotADatabase { .. } | OpenError::NotADirectory { .. } => {

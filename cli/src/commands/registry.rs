@@ -13,7 +13,7 @@ use crate::args::registry::{
 /// Runs the command.
 ///
 /// # Errors
-/// Says what did not work, and whether something was sent.
+/// When a step fails; the text says whether something was sent.
 pub(super) async fn run(command: RegistryCommand, as_json: bool) -> Result<(), RunError> {
     match command {
         RegistryCommand::Node { command } => match command {

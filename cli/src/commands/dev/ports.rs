@@ -11,6 +11,7 @@ use crate::commands::chain::{APP_OFFSET, SETTLEMENT_OFFSET};
 pub(super) const BASE_DEFAULT: u16 = 5050;
 /// Time that an earlier run, which is just ending, gets to free its ports. A guess.
 const WAIT_FOR_PORTS: Duration = Duration::from_secs(5);
+/// Time between two checks of the ports. A guess.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// The ports of one node, on this machine only.

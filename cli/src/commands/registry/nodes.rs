@@ -82,7 +82,7 @@ async fn finish(session: Session, node_id: u32) -> Result<(), RunError> {
     Ok(())
 }
 
-/// With the names of `registry.json`, and the owner.
+/// Returns a record with the field names of `registry.json`, and the owner.
 fn fields(node: RegisteredNode) -> Fields {
     Fields::default()
         .with("nodeId", node.node_id)
@@ -107,7 +107,7 @@ fn public_key(args: &NodeAddArgs) -> Result<PublicKey, RunError> {
     })
 }
 
-/// A URL that others can dial: the contract takes any text.
+/// Parses a URL that peers can dial. The contract would accept any text.
 fn http_address(text: &str) -> Result<String, RunError> {
     let is_good = text.parse::<http::Uri>().is_ok_and(|uri| {
         let has_host = uri.host().is_some_and(|host| !host.is_empty());

@@ -11,6 +11,7 @@ use crate::args::registry::{ParamsBridgeArgs, ParamsGetArgs, ParamsSetArgs};
 use crate::commands::onchain::{self, ChainsNeeded, Fields, SENDER, Session};
 use crate::output;
 
+/// Time between two reads of the app chain while bridged parameters are awaited. A guess.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 pub(super) async fn get(args: ParamsGetArgs, as_json: bool) -> Result<(), RunError> {
@@ -66,7 +67,7 @@ pub(super) async fn bridge(args: &ParamsBridgeArgs, as_json: bool) -> Result<(),
     finish(session, &keys).await
 }
 
-/// Waits until the app chain has what is set. The transaction that sent it is mined already.
+/// Waits until the app chain has the parameters. The transaction that sent them is mined already.
 async fn wait_until_arrived(session: &Session, keys: &[String]) -> Result<(), RunError> {
     let begun = Instant::now();
     loop {
@@ -104,7 +105,7 @@ fn assignment(text: &str) -> Result<Assignment, RunError> {
     parameters::assignment(key, value).map_err(RunError::from)
 }
 
-/// The same parameter twice is a mistake: which of the values was meant?
+/// Refuses a parameter that is given twice, because its value would be ambiguous.
 fn once_each<'a>(keys: impl Iterator<Item = &'a String>) -> Result<Vec<String>, RunError> {
     let mut seen = Vec::new();
     for key in keys {
@@ -116,8 +117,8 @@ fn once_each<'a>(keys: impl Iterator<Item = &'a String>) -> Result<Vec<String>, 
     Ok(seen)
 }
 
-/// The value as people write it and as the registry holds it; what the app chain has of it, and
-/// what its contract goes by, where that can be asked.
+/// Returns the value as text and as the registry holds it; also the value on the app chain and the
+/// one that the contract uses, where they can be read.
 fn fields(state: &ParameterState) -> Fields {
     let shown = |word: Option<_>| word.map(|word| state.shown(word));
     let fields = Fields::default()

@@ -48,7 +48,7 @@ pub(super) async fn list(args: &NetworkArgs, as_json: bool) -> Result<(), RunErr
     Ok(())
 }
 
-/// Fees are in picodollars. With the names of `rates.json`, and the place in the list.
+/// Returns a rate with the field names of `rates.json`, fees in picodollars, and its place in the list.
 fn fields(index: usize, rates: &RateEntry) -> Fields {
     let Prices { message_fee, storage_fee, congestion_fee, target_rate_per_minute } = rates.prices;
     Fields::default()

@@ -1,7 +1,7 @@
 //! A gateway at work: its inputs, its start and its end.
 //!
 //! - `files`: registry and rates from files; from the chain they come through
-//!   [`settlement`](super::settlement);
+//!   `settlement`;
 //! - `chain`: the app chain, as the gateway writes to it.
 
 mod chain;
