@@ -5,7 +5,7 @@
 //! - [`SettingSources`]: the values that were given, and where;
 //! - [`NodeServiceSettings`], [`GatewayServiceSettings`], [`ContractSettings`]: the typed values, or
 //!   a [`SettingsError`] with everything that is wrong;
-//! - [`effective`]: every value in effect, for operators to look at.
+//! - [`effective()`]: every value in effect, for operators to look at.
 
 mod chains;
 mod effective;
