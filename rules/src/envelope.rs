@@ -229,3 +229,74 @@ pub fn check_charges(
         WrongFee::Congestion => Violation::CongestionFee(congestion),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::EnvelopeId;
+    use hawser_proto::pb::xmtp::mls::api::v1::WelcomeMessageInput;
+    use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+    use prost::Message as _;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn welcome(topic: &[u8], depends_on: &[(u32, u64)]) -> ClientEnvelope {
+        let cursor = pb::Cursor { node_id_to_sequence_id: depends_on.iter().copied().collect() };
+        let aad = pb::AuthenticatedData {
+            target_topic: Bytes::copy_from_slice(topic),
+            depends_on: Some(cursor),
+        };
+        let payload = Some(Payload::WelcomeMessage(WelcomeMessageInput::default()));
+        let client = pb::ClientEnvelope { aad: Some(aad), payload };
+        ClientEnvelope::parse(client.encode_to_vec().into()).unwrap()
+    }
+
+    /// Envelopes that real clients sent: the class says where the real gateway sent each, and a
+    /// node accepts those that it orders, and no other.
+    #[test]
+    fn captured_envelopes_have_the_class_of_their_route() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/client/envelopes.jsonl");
+        let text = std::fs::read_to_string(path).unwrap();
+        let mut classes = std::collections::BTreeSet::new();
+        for line in text.lines() {
+            let vector: Value = serde_json::from_str(line).unwrap();
+            let bytes = hex::decode(vector["hex"].as_str().unwrap()).unwrap();
+            let client = ClientEnvelope::parse(bytes.into()).unwrap();
+            assert_eq!(check_topic(&client), Ok(()));
+            let class = payload_class(&client, key_package_form).unwrap();
+            let (route, expected) = match class {
+                PayloadClass::Commit => ("chain:group", Err(Violation::ChainBoundMessage)),
+                PayloadClass::IdentityUpdate => ("chain:identity", Err(Violation::IdentityUpdate)),
+                PayloadClass::Message | PayloadClass::Welcome | PayloadClass::KeyPackage => {
+                    ("node", Ok(()))
+                }
+            };
+            assert_eq!(vector["expect_route"].as_str(), Some(route), "{vector}");
+            assert_eq!(check_payload(&client, key_package_form), expected, "{vector}");
+            classes.insert(class);
+        }
+        assert_eq!(classes.len(), PayloadClass::ALL.len(), "the vectors have every class");
+    }
+
+    #[test]
+    fn a_topic_belongs_to_its_payload_and_can_be_queried() {
+        assert_eq!(check_topic(&welcome(&[1; TOPIC_LEN_BYTES_MAX], &[])), Ok(()));
+        let long = welcome(&[1; TOPIC_LEN_BYTES_MAX + 1], &[]);
+        assert_eq!(check_topic(&long), Err(Violation::TopicTooLong(TOPIC_LEN_BYTES_MAX + 1)));
+        assert_eq!(check_topic(&welcome(&[0, 1], &[])), Err(Violation::TopicMismatch));
+    }
+
+    #[test]
+    fn dependencies_are_on_chains_and_held_here() {
+        let on = |originator, sequence| welcome(&[1, 1], &[(originator, sequence)]);
+        assert_eq!(check_dependencies_on_chains(&on(0, 7)), Ok(()));
+        let node = check_dependencies_on_chains(&on(100, 7));
+        assert!(matches!(node, Err(Violation::DependsOnNode(_))));
+        let needed = EnvelopeId::new(OriginatorId(0), hawser_proto::SequenceId(7));
+        assert_eq!(check_dependencies_known(&on(0, 7), |_| 7), Ok(()));
+        let ahead = Violation::DependencyAhead { needed, seen: 6 };
+        assert_eq!(check_dependencies_known(&on(0, 7), |_| 6), Err(ahead));
+        let unseen = Violation::DependencyUnseen(needed);
+        assert_eq!(check_dependencies_known(&on(0, 7), |_| 0), Err(unseen));
+    }
+}

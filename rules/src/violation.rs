@@ -116,3 +116,40 @@ impl Violation {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::{OriginatorId, SequenceId};
+
+    use super::*;
+
+    /// Numbers are stored in logs and written in `docs/protocol/rules.md`, so they never change.
+    #[test]
+    fn numbers_are_those_of_the_page() {
+        let id = EnvelopeId::new(OriginatorId(0), SequenceId(1));
+        let cases = [
+            (Violation::Undecodable(LayerError::TooLong(1)), Some(1)),
+            (Violation::PayerSignatureMissing, Some(2)),
+            (Violation::Target, Some(3)),
+            (Violation::TopicMismatch, Some(4)),
+            (Violation::TopicTooLong(129), Some(4)),
+            (Violation::Reserved, Some(5)),
+            (Violation::IdentityUpdate, Some(6)),
+            (Violation::ChainBoundMessage, Some(6)),
+            (Violation::GroupMessageEmpty, Some(6)),
+            (Violation::DependsOnNode(id), Some(7)),
+            (Violation::Retention(1), Some(8)),
+            (Violation::Expiry(0), Some(9)),
+            (Violation::BaseFee(0), Some(10)),
+            (Violation::CongestionFee(0), Some(11)),
+            (Violation::KeyPackage(String::new()), Some(14)),
+            (Violation::DependencyUnseen(id), None),
+            (Violation::DependencyAhead { needed: id, seen: 0 }, None),
+            (Violation::PriceUnknown, None),
+        ];
+        for (violation, number) in cases {
+            assert_eq!(violation.rule().map(|rule| rule.0), number, "{violation:?}");
+        }
+        assert_eq!(RuleNumber::IDENTITY_UPDATE.0, 15);
+    }
+}
