@@ -1,7 +1,7 @@
 //! Every refusal of a publish, by the text that publishers match on.
 
 use crate::common::{
-    NODE, client, frame, group_payload, group_topic, message, payer, sign, start, store,
+    NODE, Node, client, frame, group_payload, group_topic, message, payer, sign, start, store,
 };
 use hawser_engine::chain_strand::ChainEvent;
 use hawser_engine::runtime::PublishError;
@@ -31,6 +31,10 @@ fn with_signature(bytes: Option<Vec<u8>>) -> pb::PayerEnvelope {
     envelope
 }
 
+fn retained(days: u32) -> pb::PayerEnvelope {
+    sign(message(1, "x").unsigned_client_envelope, days)
+}
+
 fn key_package(bytes: &'static [u8]) -> pb::PayerEnvelope {
     let upload = mls::KeyPackageUpload { key_package_tls_serialized: Bytes::from_static(bytes) };
     let payload = Payload::UploadKeyPackage(mls::UploadKeyPackageRequest {
@@ -40,8 +44,8 @@ fn key_package(bytes: &'static [u8]) -> pb::PayerEnvelope {
     on_topic(&[&[3][..], &[7; 32]].concat(), payload)
 }
 
-#[tokio::test]
-async fn every_rule_refuses_with_its_text() {
+/// Returns an envelope for each way to break a rule, with a part of the text that refuses it.
+fn refused() -> Vec<(pb::PayerEnvelope, &'static str)> {
     let trailing = [frame(1, 1, b"x"), vec![0]].concat();
     let truncated = frame(1, 1, b"x")[..40].to_vec();
     let mut unparsable = message(1, "x");
@@ -53,8 +57,7 @@ async fn every_rule_refuses_with_its_text() {
         ..other_node
     };
     let long_topic = on_topic(&[0; 129], group_payload(frame(1, 1, b"x")));
-    let retained = |days| sign(message(1, "x").unsigned_client_envelope, days);
-    let cases = [
+    vec![
         (unparsable, "could not unmarshal payer envelope"),
         (no_aad, "aad is missing"),
         (wrong_target, "invalid target originator"),
@@ -90,10 +93,11 @@ async fn every_rule_refuses_with_its_text() {
             "invalid group message",
         ),
         (key_package(b"\x00\x01"), "key package validation failed"),
-    ];
-    let store = store();
-    let node = start(store.clone());
-    // One commit is known, so that dependencies on it can be right and wrong.
+    ]
+}
+
+/// Appends one commit, so that dependencies on it can be right and wrong.
+fn append_commit(node: &Node) {
     let commit = client(&group_topic(1), None, group_payload(frame(1, 3, b"commit")));
     let event = ChainEvent {
         sequence: SequenceId(1),
@@ -104,7 +108,14 @@ async fn every_rule_refuses_with_its_text() {
         bootstrapped: false,
     };
     node.engine.chain_appender().append(OriginatorId::GROUP_MESSAGES, &[event], None).unwrap();
-    for (envelope, text) in cases {
+}
+
+#[tokio::test]
+async fn every_rule_refuses_with_its_text() {
+    let store = store();
+    let node = start(store.clone());
+    append_commit(&node);
+    for (envelope, text) in refused() {
         match node.engine.publish(vec![envelope]).await {
             Err(PublishError::Refused(said)) => assert!(said.contains(text), "{text}: {said}"),
             answer => panic!("{text}: {answer:?}"),
