@@ -1,5 +1,6 @@
-//! `chain.json`: the contracts of a network, their chains, and the blocks at which reading begins. The keys are those of
-//! the environment files of the deployed networks, so one file serves any node software.
+//! `chain.json`: the contracts of a network, their chains, and the blocks at which reading begins.
+//! The keys are those of the environment files of the deployed networks, so one file serves any
+//! node software.
 //!
 //! `{"appChainId":31338,"appChainDeploymentBlock":0,"groupMessageBroadcaster":"0x…", …}`
 

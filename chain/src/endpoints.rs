@@ -1,18 +1,20 @@
 //! One chain behind several RPC URLs, in order of preference.
 //!
-//! A request goes to the first endpoint that is not known to fail, then to the next one. An endpoint that serves
-//! another chain receives no request.
+//! A request goes to the first endpoint that is not known to fail, then to the next one. An
+//! endpoint that serves another chain receives no request.
 //!
 //! # Why not alloy's layers
 //!
-//! `FallbackLayer` ranks transports by latency and success rate and sends each request to several of them at once.
-//! `RetryBackoffLayer` repeats rate-limited requests at one transport. Neither fits:
+//! `FallbackLayer` ranks transports by latency and success rate and sends each request to several
+//! of them at once. `RetryBackoffLayer` repeats rate-limited requests at one transport. Neither
+//! fits:
 //!
 //! - Operators order their endpoints by price and trust, so preference has to win over latency.
-//! - A transport sees requests, not chains. Every endpoint has to prove its chain id before its first request, after
-//!   each failure and once a minute: one wrong URL must never feed a strand or a balance.
-//! - A response can be well-formed and wrong (a log left out, an unknown transaction). Only the caller finds out,
-//!   and then [`Endpoints::distrust`] moves on; a layer has no way in for that.
+//! - A transport sees requests, not chains. Every endpoint has to prove its chain id before its
+//!   first request, after each failure and once a minute: one wrong URL must never feed a strand or
+//!   a balance.
+//! - A response can be well-formed and wrong (a log left out, an unknown transaction). Only the
+//!   caller finds out, and then [`Endpoints::distrust`] moves on; a layer has no way in for that.
 //! - Some callers need the evidence of *every* endpoint: see `Endpoints::find`.
 //! - Operators see each endpoint's error and the counts by kind: see [`Endpoints::status`].
 //!
@@ -26,8 +28,9 @@ use std::time::{Duration, Instant};
 use crate::backoff::Pauses;
 use crate::send::{Chain, ConnectError, RequestError, ViewError, parse_url};
 
-/// First and longest time for which a failed endpoint is not used; doubles with each failure in a row. Guesses: a
-/// restart takes seconds, and a provider's rate limit is counted by the second or by the minute.
+/// First and longest time for which a failed endpoint is not used; doubles with each failure in a
+/// row. Guesses: a restart takes seconds, and a provider's rate limit is counted by the second or
+/// by the minute.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Interval at which each endpoint that is used proves its chain id again. Guess.
@@ -96,9 +99,11 @@ impl EndpointErrorKind {
     }
 }
 
-/// An error of a request through [`Endpoints::ask`], which may be the endpoint's fault or the request's.
+/// An error of a request through [`Endpoints::ask`], which may be the endpoint's fault or the
+/// request's.
 pub trait EndpointError: From<RequestError> + fmt::Display {
-    /// Returns the failure of the RPC request; `None` if the chain answered and the request itself is at fault.
+    /// Returns the failure of the RPC request; `None` if the chain answered and the request itself
+    /// is at fault.
     fn request_error(&self) -> Option<&RequestError>;
 }
 
@@ -129,8 +134,8 @@ pub struct EndpointStatus {
 }
 
 impl Endpoints {
-    /// Creates the endpoints of chain `id` from at least one URL, the preferred one first. Sends no request yet.
-    /// `name` appears in logs.
+    /// Creates the endpoints of chain `id` from at least one URL, the preferred one first. Sends no
+    /// request yet. `name` appears in logs.
     ///
     /// # Errors
     /// When the list is empty, or a URL is not an HTTP URL.
@@ -166,8 +171,8 @@ impl Endpoints {
         self.0.id
     }
 
-    /// Sends a request to the first endpoint that is not known to fail, then to the next ones, until one answers.
-    /// An error that the chain itself returns, such as a revert, is an answer.
+    /// Sends a request to the first endpoint that is not known to fail, then to the next ones,
+    /// until one answers. An error that the chain itself returns, such as a revert, is an answer.
     ///
     /// # Errors
     /// The error of the last endpoint.
@@ -208,8 +213,9 @@ impl Endpoints {
         Err(last.expect("there is at least one endpoint, and each leaves an error"))
     }
 
-    /// Asks like [`ask`](Self::ask), and goes on to the next endpoint also when one returns an error of the chain: one
-    /// endpoint may have pruned a block, or not have it yet, that another one knows.
+    /// Asks like [`ask`](Self::ask), and goes on to the next endpoint also when one returns an
+    /// error of the chain: one endpoint may have pruned a block, or not have it yet, that another
+    /// one knows.
     ///
     /// # Errors
     /// The error of the last endpoint.
@@ -245,8 +251,8 @@ impl Endpoints {
         Err(last.expect("there is at least one endpoint, and each leaves an error"))
     }
 
-    /// Asks every endpoint, including those that failed lately, until one returns something. The others may be behind,
-    /// or may have pruned it.
+    /// Asks every endpoint, including those that failed lately, until one returns something. The
+    /// others may be behind, or may have pruned it.
     pub(crate) async fn find<T, F, Fut>(&self, ask: F) -> Option<T>
     where
         F: Fn(Chain) -> Fut,
@@ -265,8 +271,8 @@ impl Endpoints {
         None
     }
 
-    /// Pauses the endpoint that gave the last answer, because its answers turned out to be unusable. Does nothing if
-    /// there is no other endpoint.
+    /// Pauses the endpoint that gave the last answer, because its answers turned out to be
+    /// unusable. Does nothing if there is no other endpoint.
     pub fn distrust(&self, reason: &str) {
         let index = self.0.active.load(Ordering::Relaxed);
         if index < self.0.slots.len() && self.0.slots.len() > 1 {
@@ -293,7 +299,8 @@ impl Endpoints {
         EndpointErrorKind::ALL.map(|kind| (kind, count(kind))).into()
     }
 
-    /// Returns the endpoints to use, in order. If all are paused, all of them are used nevertheless.
+    /// Returns the endpoints to use, in order. If all are paused, all of them are used
+    /// nevertheless.
     fn order(&self, now: Instant) -> Vec<usize> {
         let is_due = |slot: &Slot| slot.lock().retry_at.is_none_or(|at| at <= now);
         let due: Vec<_> = (0..self.0.slots.len()).filter(|i| is_due(&self.0.slots[*i])).collect();
@@ -384,7 +391,8 @@ fn kind_of(error: &RequestError) -> EndpointErrorKind {
     }
 }
 
-/// Returns true if another endpoint may answer. An error about the request itself comes from every endpoint.
+/// Returns true if another endpoint may answer. An error about the request itself comes from every
+/// endpoint.
 fn is_endpoints_fault(error: &RequestError) -> bool {
     match error {
         RequestError::Unreachable { .. } | RequestError::Malformed { .. } => true,
@@ -441,7 +449,8 @@ mod tests {
     }
 
     proptest! {
-        /// The choice follows preference among the endpoints that are not paused, and falls back to all of them.
+        /// The choice follows preference among the endpoints that are not paused, and falls back to
+        /// all of them.
         #[test]
         fn requests_go_to_the_preferred_endpoint_that_works(
             count in 1_usize..6,

@@ -1,13 +1,15 @@
 //! Both chains of the network: their contracts as types, and all access to them over JSON-RPC.
 //!
-//! The *settlement chain* holds nodes, rates, payers and reports. The *app chain* decides the order of group messages and
-//! identity updates. This crate decides nothing about envelopes. In reading order:
+//! The *settlement chain* holds nodes, rates, payers and reports. The *app chain* decides the order
+//! of group messages and identity updates. This crate decides nothing about envelopes. In reading
+//! order:
 //!
 //! - [`contracts`]: the contracts as types and as data, and the errors of failed calls;
 //! - [`addresses`]: `chain.json` with the addresses of a deployment;
 //! - [`send`]: calls and transactions at one endpoint;
 //! - [`endpoints`]: one chain behind several URLs;
-//! - [`index`]: reads the events of contracts; [`watch`]: keeps node registry and price list current;
+//! - [`index`]: reads the events of contracts; [`watch`]: keeps node registry and price list
+//!   current;
 //! - [`broadcast`]: puts payloads on the app chain, many at once;
 //! - [`admin`]: the operations on the contracts, for operators.
 

@@ -1,5 +1,5 @@
-//! The operations of administration on both kinds of development chain: plans are made, executed, interrupted and made
-//! again.
+//! The operations of administration on both kinds of development chain: plans are made, executed,
+//! interrupted and made again.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -405,7 +405,8 @@ async fn a_withdrawal_is_requested_waited_for_and_paid_out(kind: ChainBackend) {
     assert_eq!(payers::balance(network, payer).await.unwrap().microdollars, 19_500_000);
 }
 
-/// Submits a report about one payer's fees, or about none, signed by node 100, the only canonical one.
+/// Submits a report about one payer's fees, or about none, signed by node 100, the only canonical
+/// one.
 async fn report(
     world: &Administration,
     originator: u32,

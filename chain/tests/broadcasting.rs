@@ -1,4 +1,5 @@
-//! Broadcasting to the app chain: many payloads at once, with refusals, rivals, rising prices and crashes.
+//! Broadcasting to the app chain: many payloads at once, with refusals, rivals, rising prices and
+//! crashes.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 

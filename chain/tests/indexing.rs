@@ -78,7 +78,8 @@ impl Sink for Memory {
     }
 }
 
-/// A sink with the checks of a ledger, which cannot notice missing events. Blocks each batch until it is opened.
+/// A sink with the checks of a ledger, which cannot notice missing events. Blocks each batch until
+/// it is opened.
 #[derive(Default)]
 struct Ledger {
     standing: Mutex<Vec<(BlockRef, Bytes)>>,
@@ -328,7 +329,8 @@ async fn an_endpoint_without_old_transactions_is_left_for_another() {
     proxy.set(|faults| faults.unindexed = true);
     let ledger = Arc::new(Ledger::default());
     ledger.open();
-    // Reading begins with the second one, so the transaction shows if the first id was skipped on purpose.
+    // Reading begins with the second one, so the transaction shows if the first id was skipped on
+    // purpose.
     let walk = WalkSettings { first_block: first_block + 1, ..chain.walk() };
     let endpoints = Endpoints::new("app", &[proxy.url(), chain.url()], APP_ID).unwrap();
     let sink: Arc<dyn Sink> = ledger.clone();

@@ -1,5 +1,5 @@
-//! The reading order on a simulated chain that is reorganised and returns corrupt responses: the stored events end as those
-//! of the final chain, in its order.
+//! The reading order on a simulated chain that is reorganised and returns corrupt responses: the
+//! stored events end as those of the final chain, in its order.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -138,7 +138,8 @@ impl Chain {
 struct Stored {
     latest: BTreeMap<u64, Bytes>,
     contradictions: u64,
-    /// Block, index and sequence id of the valid events, if each batch replaces everything from its first block on.
+    /// Block, index and sequence id of the valid events, if each batch replaces everything from its
+    /// first block on.
     standing: Vec<(BlockRef, u64, u64)>,
     position: Option<BlockRef>,
 }

@@ -1,4 +1,5 @@
-//! Deployments from elsewhere: those of the deployed networks, which are built in, and those behind a URL.
+//! Deployments from elsewhere: those of the deployed networks, which are built in, and those behind
+//! a URL.
 
 use super::{Addresses, AddressesError, AddressesParseError, BYTES_MAX};
 use crate::send::{http_client, innermost, parse_url};

@@ -1,5 +1,5 @@
-//! Brings parameters to the app chain: the settlement chain's gateway sends their present values, and pays for gas on
-//! the app chain in fee tokens.
+//! Brings parameters to the app chain: the settlement chain's gateway sends their present values,
+//! and pays for gas on the app chain in fee tokens.
 
 use alloy::eips::BlockNumberOrTag;
 use alloy::primitives::{B256, U256};
@@ -11,11 +11,11 @@ use super::{Account, AdminError, Contract, MicroDollars, Network, Plan, PlanStep
 use crate::contracts::{AppChainGateway, ERC20Inbox, SettlementChainGateway};
 use crate::send::Chain;
 
-/// Default gas of a message: a base, and an amount per parameter. The base is that of any transaction; a parameter sets a
-/// few storage slots and emits an event. Guesses with some room.
+/// Default gas of a message: a base, and an amount per parameter. The base is that of any
+/// transaction; a parameter sets a few storage slots and emits an event. Guesses with some room.
 const GAS_BASE: u64 = 21_000;
 const GAS_PER_KEY: u64 = 120_000;
-/// Default price of gas on the app chain: 2 gwei. Guess far above the usual price; the rest is refunded there.
+/// Default price of gas on the app chain: 2 gwei. Guess far above the usual price.
 const WEI_PER_GAS: u64 = 2_000_000_000;
 /// The app chain's native token has 18 decimals, the fee token 6.
 const WEI_PER_MICRODOLLAR: u64 = 1_000_000_000_000;
@@ -33,7 +33,8 @@ pub struct BridgeTerms {
     pub wrap: bool,
 }
 
-/// Plans to send parameters to the app chain. Leaves out those that the app chain has already, if it is connected.
+/// Plans to send parameters to the app chain. Leaves out those that the app chain has already, if
+/// it is connected.
 ///
 /// # Errors
 /// When a contract cannot be read or does not know the app chain, or tokens are missing.
@@ -63,7 +64,8 @@ pub async fn send(
     Ok(payment.before.then(Plan::of([step])).note(note))
 }
 
-/// Returns the parameters whose present value the app chain does not have; all of them without a connection to it.
+/// Returns the parameters whose present value the app chain does not have; all of them without a
+/// connection to it.
 ///
 /// # Errors
 /// When a registry cannot be read.
@@ -142,8 +144,8 @@ async fn cost(
     Ok(MicroDollars::of_token(wei.div_ceil(U256::from(WEI_PER_MICRODOLLAR))))
 }
 
-/// Returns twice the base fee of the latest block. The base fee rises by at most an eighth per block (EIP-1559), so this
-/// covers five blocks.
+/// Returns twice the base fee of the latest block. The base fee rises by at most an eighth per
+/// block (EIP-1559), so this covers five blocks.
 async fn base_fee(chain: &Chain) -> Result<u64, AdminError> {
     let block = chain.provider().get_block_by_number(BlockNumberOrTag::Latest).await;
     let block = block.map_err(|error| chain.request_error("eth_getBlockByNumber", error))?;

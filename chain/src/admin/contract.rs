@@ -82,8 +82,8 @@ impl Contract {
         }
     }
 
-    /// Returns the name of the artifact with the contract's interface. The underlying token is a foreign contract; only
-    /// the functions that every token has are used.
+    /// Returns the name of the artifact with the contract's interface. The underlying token is a
+    /// foreign contract; only the functions that every token has are used.
     #[must_use]
     pub fn interface(self) -> &'static str {
         match self {

@@ -1,7 +1,7 @@
 //! The distribution manager: the shares of nodes and of the protocol in settled reports.
 //!
-//! Each node that a report lists claims it once, and the protocol once. Claimed fees are owed until they are withdrawn.
-//! The contract has no list of unclaimed reports, so all reports are read.
+//! Each node that a report lists claims it once, and the protocol once. Claimed fees are owed until
+//! they are withdrawn. The contract has no list of unclaimed reports, so all reports are read.
 
 use std::collections::BTreeSet;
 
@@ -184,7 +184,8 @@ pub async fn claim(
 
 /// Plans to withdraw the beneficiary's owed fees, as far as the funds suffice; the rest stays owed.
 ///
-/// `recipient` receives a node's fees. The protocol's fees go to the recipient that its parameter names.
+/// `recipient` receives a node's fees. The protocol's fees go to the recipient that its parameter
+/// names.
 ///
 /// # Errors
 /// [`AdminError::UnknownNode`], and when a contract cannot be read.
@@ -359,8 +360,8 @@ async fn reports_about(
     Ok(all)
 }
 
-/// Returns the number of reports about an originator. The contract has no such function, so the first index without a
-/// report is searched: by doubling, then by bisection.
+/// Returns the number of reports about an originator. The contract has no such function, so the
+/// first index without a report is searched: by doubling, then by bisection.
 async fn count(network: &Network, originator: u32) -> Result<u64, AdminError> {
     if !exists(network, originator, 0).await? {
         return Ok(0);

@@ -6,8 +6,9 @@
 //! nodes::list(&network)            → the present records
 //! ```
 //!
-//! A plan follows from the chain's present state and leaves out finished steps: after an interrupted command, a second
-//! run plans the rest. Operations that are known to fail are refused before anything is sent.
+//! A plan follows from the chain's present state and leaves out finished steps: after an
+//! interrupted command, a second run plans the rest. Operations that are known to fail are refused
+//! before anything is sent.
 
 mod account;
 mod amount;

@@ -83,7 +83,8 @@ pub async fn with_key(network: &Network, key: &[u8]) -> Result<Option<Registered
     }
 }
 
-/// Plans to add a node, which is not canonical at first. The plan is empty if the record exists already.
+/// Plans to add a node, which is not canonical at first. The plan is empty if the record exists
+/// already.
 ///
 /// # Errors
 /// [`AdminError::KeyInUse`], and when the registry cannot be read.

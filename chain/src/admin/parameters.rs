@@ -1,4 +1,5 @@
-//! Parameters: their values in the registry and on the app chain, and the values that contracts have adopted.
+//! Parameters: their values in the registry and on the app chain, and the values that contracts
+//! have adopted.
 
 mod known;
 
@@ -46,7 +47,8 @@ impl ParameterState {
         self.chain() == ChainRole::Settlement || self.on_app_chain == Some(self.value)
     }
 
-    /// Returns the parameter if its contract needs a call to adopt the value and has not adopted it.
+    /// Returns the parameter if its contract needs a call to adopt the value and has not adopted
+    /// it.
     fn to_apply(&self) -> Option<&Parameter> {
         let parameter = self.parameter.as_ref()?;
         (parameter.update.is_some() && self.applied != Some(self.value)).then_some(parameter)
@@ -56,8 +58,8 @@ impl ParameterState {
 /// A parameter's name with its new value.
 pub type Assignment = (String, B256);
 
-/// Parses the value of a parameter: an address, `true` or `false`, or a decimal number by its declaration, or 32 bytes as
-/// `0x` and 64 digits for any parameter.
+/// Parses the value of a parameter: an address, `true` or `false`, or a decimal number by its
+/// declaration, or 32 bytes as `0x` and 64 digits for any parameter.
 ///
 /// # Errors
 /// When the name is not known, or the contract would refuse the value.
@@ -128,8 +130,8 @@ async fn state(network: &Network, key: &str, value: B256) -> Result<ParameterSta
     Ok(ParameterState { key: key.to_owned(), value, on_app_chain, applied, parameter })
 }
 
-/// Plans to set parameters on the settlement chain, without those that have the value already. With `apply`, adds the calls
-/// that make contracts adopt the values.
+/// Plans to set parameters on the settlement chain, without those that have the value already. With
+/// `apply`, adds the calls that make contracts adopt the values.
 ///
 /// # Errors
 /// When a registry or a contract cannot be read.
@@ -162,7 +164,8 @@ pub async fn set(
     Ok(plan)
 }
 
-/// Plans the calls that make contracts adopt the present values, as far as those have arrived on the contract's chain.
+/// Plans the calls that make contracts adopt the present values, as far as those have arrived on
+/// the contract's chain.
 ///
 /// # Errors
 /// When a registry or a contract cannot be read.
@@ -220,8 +223,9 @@ fn adopting(network: &Network, states: &[ParameterState], apply: bool) -> Result
     Ok(plan)
 }
 
-/// Returns the broadcasters whose new upper limit lies below their adopted lower limit. They must adopt the new lower limit
-/// first, because a broadcaster refuses an upper limit below its lower one. All others adopt the upper limit first.
+/// Returns the broadcasters whose new upper limit lies below their adopted lower limit. They must
+/// adopt the new lower limit first, because a broadcaster refuses an upper limit below its lower
+/// one. All others adopt the upper limit first.
 fn lowered_limits(adoptions: &[(&ParameterState, &Parameter)]) -> BTreeSet<Contract> {
     let upper = adoptions.iter().filter(|(_, parameter)| parameter.is_upper_limit());
     let is_lowered = |(state, parameter): &&(&ParameterState, &Parameter)| {

@@ -73,8 +73,8 @@ pub async fn bounds(network: &Network) -> Result<PayerRegistryBounds, AdminError
     Ok(PayerRegistryBounds { minimum_deposit: minimum.into(), withdraw_lock_seconds: lock, paused })
 }
 
-/// Plans a deposit into a payer's balance from the account's fee tokens. With `wrap`, missing fee tokens are wrapped from
-/// underlying tokens first.
+/// Plans a deposit into a payer's balance from the account's fee tokens. With `wrap`, missing fee
+/// tokens are wrapped from underlying tokens first.
 ///
 /// # Errors
 /// When the registry would refuse it, tokens are missing, or a contract cannot be read.
@@ -115,7 +115,8 @@ pub async fn deposit(
     Ok(payment.before.then(Plan::of([step])).note(format!("deposits {amount} for {payer}")))
 }
 
-/// Plans to request a withdrawal from the account's own balance. It can be finalized after the lock period.
+/// Plans to request a withdrawal from the account's own balance. It can be finalized after the lock
+/// period.
 ///
 /// # Errors
 /// When the registry cannot be read.

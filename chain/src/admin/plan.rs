@@ -13,8 +13,8 @@ pub struct PlanStep {
     pub contract: Contract,
     /// The function and its arguments.
     pub call: Call,
-    /// True if the step can succeed only after the steps before it are mined, so that running it earlier as a trial
-    /// proves nothing.
+    /// True if the step can succeed only after the steps before it are mined, so that running it
+    /// earlier as a trial proves nothing.
     pub waits: bool,
 }
 

@@ -1,7 +1,7 @@
 //! The rate registry: the prices of messages, with the time from which they hold.
 //!
-//! New rates are five parameters and a call that adopts them, so adding them can stop half way. A second run finds the
-//! parameters set and plans the rest.
+//! New rates are five parameters and a call that adopts them, so adding them can stop half way. A
+//! second run finds the parameters set and plans the rest.
 
 use alloy::primitives::{B256, U256};
 use alloy::sol_types::SolError;
@@ -65,8 +65,8 @@ pub async fn list(network: &Network) -> Result<Vec<RateEntry>, AdminError> {
     Ok(all)
 }
 
-/// Plans to add an entry. Without a start it begins after [`START_AFTER_SECONDS`], or at the start that an interrupted
-/// run has set.
+/// Plans to add an entry. Without a start it begins after [`START_AFTER_SECONDS`], or at the start
+/// that an interrupted run has set.
 ///
 /// `now` is the present time in unix seconds.
 ///

@@ -12,7 +12,8 @@ use alloy::sol_types::{Eip712Domain, SolStruct as _, eip712_domain};
 use super::{Account, AdminError, Contract, MicroDollars, Network, Plan};
 use crate::contracts::FeeToken;
 
-/// Validity of a permit. Guess: the transaction with the permit is sent at once, and mined within the hour.
+/// Validity of a permit. Guess: the transaction with the permit is sent at once, and mined within
+/// the hour.
 const PERMIT_SECONDS: u64 = 3600;
 
 mod eip2612 {
@@ -45,8 +46,8 @@ pub(super) struct Permit {
     pub(super) s: B256,
 }
 
-/// Prepares a payment of `amount` fee tokens to `spender`. With `wrap`, missing fee tokens are wrapped from underlying
-/// tokens first.
+/// Prepares a payment of `amount` fee tokens to `spender`. With `wrap`, missing fee tokens are
+/// wrapped from underlying tokens first.
 pub(super) async fn pay(
     network: &Network,
     account: &Account,
@@ -140,7 +141,8 @@ fn approval(
     Ok(Plan::of([network.step(token, &approve)?]))
 }
 
-/// Signs a permit. Returns `None` if the token has another signing domain than expected, and would refuse it.
+/// Signs a permit. Returns `None` if the token has another signing domain than expected, and would
+/// refuse it.
 async fn permit(
     network: &Network,
     key: &PrivateKeySigner,
@@ -181,8 +183,8 @@ fn domain(chain_id: u64, token: Address) -> Eip712Domain {
     }
 }
 
-/// Returns the chain's time in unix seconds: the later of the clock and the latest block. A development chain may be ahead
-/// of the clock.
+/// Returns the chain's time in unix seconds: the later of the clock and the latest block. A
+/// development chain may be ahead of the clock.
 pub(super) async fn now(network: &Network) -> Result<u64, AdminError> {
     let block = network.settlement.provider().get_block_by_number(BlockNumberOrTag::Latest).await;
     let block =

@@ -1,4 +1,5 @@
-//! The task that owns the account's nonces: carries out the decisions of [`Nonces`] and reports their outcome to it.
+//! The task that owns the account's nonces: carries out the decisions of [`Nonces`] and reports
+//! their outcome to it.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -30,17 +31,19 @@ use super::slots::{
 use super::submission;
 use crate::send::RequestError;
 
-/// First and longest pause between two polls. Guesses: below the block time of the rollups in use, so polling adds little
-/// to the latency of a payload. No jitter: the provider sees one account.
+/// First and longest pause between two polls. Guesses: below the block time of the rollups in use,
+/// so polling adds little to the latency of a payload. No jitter: the provider sees one account.
 const POLL_MIN: Duration = Duration::from_millis(10);
 const POLL_MAX: Duration = Duration::from_millis(100);
 /// Pause after a poll that no endpoint answered. Guess.
 const POLL_AFTER_ERROR: Duration = Duration::from_millis(500);
 /// Payloads whose gas is estimated at once. Guess.
 const ESTIMATES_MAX: usize = 32;
-/// Bound of a replacement's price, as a multiple of the present price. Guess: 17 replacements by an eighth each.
+/// Bound of a replacement's price, as a multiple of the present price. Guess: 17 replacements by an
+/// eighth each.
 const PRICE_FACTOR_MAX: u128 = 8;
-/// Interval at which the contracts' payload bounds are read. Guess: an administrator changes them a few times a year.
+/// Interval at which the contracts' payload bounds are read. Guess: an administrator changes them a
+/// few times a year.
 const BOUNDS_EVERY: Duration = Duration::from_secs(60);
 
 /// A message of a caller to the task.
@@ -48,7 +51,8 @@ const BOUNDS_EVERY: Duration = Duration::from_secs(60);
 pub(super) enum Command {
     /// Broadcast a payload.
     Send { topic: PayloadTopic, payload: Bytes, waiter: Waiter },
-    /// A caller has stopped waiting. The reply is the transaction that may still be mined, if there is one.
+    /// A caller has stopped waiting. The reply is the transaction that may still be mined, if there
+    /// is one.
     GaveUp { topic: PayloadTopic, digest: B256, reply: oneshot::Sender<Option<B256>> },
     /// End the task.
     Stop { stopped: oneshot::Sender<()> },
@@ -260,7 +264,8 @@ impl Driver {
         });
     }
 
-    /// Signs the transactions that are needed, and returns when all of them are on record. One sync covers all of them.
+    /// Signs the transactions that are needed, and returns when all of them are on record. One sync
+    /// covers all of them.
     async fn sign(&mut self) {
         let jobs = &self.jobs;
         let is_wanted = |id| jobs.get(id).is_some_and(|job| !job.is_abandoned());
@@ -335,7 +340,8 @@ impl Driver {
         }
     }
 
-    /// Puts entries on record, if there is a record. With `durable` they are synced when this returns.
+    /// Puts entries on record, if there is a record. With `durable` they are synced when this
+    /// returns.
     async fn write(
         &mut self,
         entries: Vec<RecordEntry>,
@@ -448,8 +454,8 @@ impl Driver {
             | SlotOutcome::Void { slot }
             | SlotOutcome::Unknown { slot, .. } => RecordEntry::Over { slot: *slot },
         });
-        // A restart finds mined transactions again by polling. A refused payload it would send again, although its
-        // caller was told that nothing was sent.
+        // A restart finds mined transactions again by polling. A refused payload it would send
+        // again, although its caller was told that nothing was sent.
         let durable = done.iter().any(|done| matches!(done, SlotOutcome::Refused { .. }));
         if let Err(error) = self.write(entries.collect(), durable).await {
             tracing::error!(%error, "the end of a transaction cannot be put on record");

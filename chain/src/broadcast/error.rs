@@ -66,8 +66,8 @@ pub enum BroadcastStartError {
     },
 }
 
-/// The reason for which a payload is not on the chain, or not known to be. Each variant states whether it may still be
-/// mined.
+/// The reason for which a payload is not on the chain, or not known to be. Each variant states
+/// whether it may still be mined.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BroadcastError {
     /// The payload is shorter than the contract takes; nothing was sent.
@@ -141,7 +141,8 @@ pub enum BroadcastError {
         /// The result of running the call again.
         reason: String,
     },
-    /// The transaction succeeded without the contract's event: the address belongs to another contract.
+    /// The transaction succeeded without the contract's event: the address belongs to another
+    /// contract.
     #[error("transaction {hash} has succeeded without the event of {contract}")]
     NoEvent {
         /// The transaction.
@@ -155,7 +156,8 @@ pub enum BroadcastError {
         /// The time waited.
         waited: Duration,
     },
-    /// The transaction was not mined in time and may be later. A repeated call waits for the same transaction.
+    /// The transaction was not mined in time and may be later. A repeated call waits for the same
+    /// transaction.
     #[error("transaction {hash} was not mined within {} s, and still may be", waited.as_secs())]
     NotMined {
         /// The transaction that was sent last.
@@ -163,14 +165,15 @@ pub enum BroadcastError {
         /// The time waited.
         waited: Duration,
     },
-    /// The nonce is used, and no endpoint shows by which transaction: the payload may be on the chain. It is not sent
-    /// again.
+    /// The nonce is used, and no endpoint shows by which transaction: the payload may be on the
+    /// chain. It is not sent again.
     #[error("what became of transaction {hash} cannot be found out: it may have been mined")]
     Unknown {
         /// The transaction that was sent last.
         hash: B256,
     },
-    /// The broadcaster has ended. Sent transactions may be mined; a broadcaster with the same record resumes them.
+    /// The broadcaster has ended. Sent transactions may be mined; a broadcaster with the same
+    /// record resumes them.
     #[error("the broadcaster has ended")]
     Ended,
 }

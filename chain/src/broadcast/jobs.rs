@@ -12,8 +12,8 @@ use super::payload::PayloadTopic;
 use super::slots::JobId;
 use crate::send::Call;
 
-/// Time for which a result is remembered, and the number of remembered results. Guesses: callers retry within minutes;
-/// each result takes some 300 bytes, so the worst case is 2.5 MB.
+/// Time for which a result is remembered, and the number of remembered results. Guesses: callers
+/// retry within minutes; each result takes some 300 bytes, so the worst case is 2.5 MB.
 const KNOWN_FOR: Duration = Duration::from_secs(600);
 const KNOWN_MAX: usize = 8192;
 
@@ -54,8 +54,8 @@ impl Job {
 pub(super) struct Jobs {
     jobs: HashMap<JobId, Job>,
     by_payload: HashMap<(PayloadTopic, B256), JobId>,
-    /// The payloads of each topic in the order of the calls. Only the first one gets a nonce, so a later one cannot be
-    /// mined before it, even if the first one has to move to a higher nonce.
+    /// The payloads of each topic in the order of the calls. Only the first one gets a nonce, so a
+    /// later one cannot be mined before it, even if the first one has to move to a higher nonce.
     topics: HashMap<PayloadTopic, VecDeque<JobId>>,
     made: u64,
     recent: RecentResults,
@@ -63,9 +63,9 @@ pub(super) struct Jobs {
 
 /// A bounded memory of results, oldest out first.
 ///
-/// Own code instead of a cache crate: an entry must never leave before its time while fewer than [`KNOWN_MAX`] are newer,
-/// since a forgotten result lets a retry broadcast the payload a second time. Caches with admission policies promise
-/// less.
+/// Own code instead of a cache crate: an entry must never leave before its time while fewer than
+/// [`KNOWN_MAX`] are newer, since a forgotten result lets a retry broadcast the payload a second
+/// time. Caches with admission policies promise less.
 #[derive(Debug, Default)]
 struct RecentResults {
     results: HashMap<(PayloadTopic, B256), (Duration, BroadcastResult)>,
@@ -127,7 +127,8 @@ impl Jobs {
         None
     }
 
-    /// Adds a payload and returns its id, or adds the caller to those that wait for the same payload already.
+    /// Adds a payload and returns its id, or adds the caller to those that wait for the same
+    /// payload already.
     pub(super) fn add(
         &mut self,
         topic: PayloadTopic,
@@ -156,7 +157,8 @@ impl Jobs {
         self.by_payload.get(&(topic, digest)).copied()
     }
 
-    /// Takes note that the call succeeds with this gas limit. Returns true if it is the payload's turn.
+    /// Takes note that the call succeeds with this gas limit. Returns true if it is the payload's
+    /// turn.
     pub(super) fn tried(&mut self, id: JobId, gas_limit: u64) -> bool {
         let Some(job) = self.jobs.get_mut(&id) else { return false };
         job.gas_limit = gas_limit;
@@ -164,7 +166,8 @@ impl Jobs {
         self.take_turn(id)
     }
 
-    /// Marks a payload as submitted if it is the first of its topic and was tried. Returns true if so.
+    /// Marks a payload as submitted if it is the first of its topic and was tried. Returns true if
+    /// so.
     fn take_turn(&mut self, id: JobId) -> bool {
         let Some(job) = self.jobs.get_mut(&id) else { return false };
         let first = self.topics.get(&job.topic).and_then(VecDeque::front);
@@ -182,7 +185,8 @@ impl Jobs {
         }
     }
 
-    /// Answers all callers of a payload. Returns the next payload of the topic if it can be sent now.
+    /// Answers all callers of a payload. Returns the next payload of the topic if it can be sent
+    /// now.
     pub(super) fn finish(
         &mut self,
         id: JobId,

@@ -1,8 +1,10 @@
-//! Puts payloads on the app chain: group commits and identity updates, whose order the chain decides.
+//! Puts payloads on the app chain: group commits and identity updates, whose order the chain
+//! decides.
 //!
-//! A [`Broadcaster`] owns an account's nonces on that chain. Each payload is mined once or not at all, byte for byte as
-//! the caller passed it, and the caller learns which. Many payloads are in flight at once. Payloads of one topic follow
-//! one another, so their order holds through failures and restarts.
+//! A [`Broadcaster`] owns an account's nonces on that chain. Each payload is mined once or not at
+//! all, byte for byte as the caller passed it, and the caller learns which. Many payloads are in
+//! flight at once. Payloads of one topic follow one another, so their order holds through failures
+//! and restarts.
 //!
 //! ```text
 //! group_message ─▶ jobs ── gas estimated, its turn ─▶ nonces ─▶ signed ─▶ record ─▶ sent
@@ -10,11 +12,13 @@
 //!      └──────────── mined ◀────────────── poll ◀───────┴────────────────────────────┘
 //! ```
 //!
-//! A transaction is recorded before it is sent. After a crash the next broadcaster with the same record finds out what
-//! became of each transaction, and sends it again or replaces it where necessary.
+//! A transaction is recorded before it is sent. After a crash the next broadcaster with the same
+//! record finds out what became of each transaction, and sends it again or replaces it where
+//! necessary.
 //!
-//! Modules in reading order: `payload`, `jobs`, `slots` and `nonces` (the decisions, as a plain value), `record`, `price`,
-//! `submission` and `poll` (the requests), `seek` (finds the user of a nonce), `signing`, `driver` (the task).
+//! Modules in reading order: `payload`, `jobs`, `slots` and `nonces` (the decisions, as a plain
+//! value), `record`, `price`, `submission` and `poll` (the requests), `seek` (finds the user of a
+//! nonce), `signing`, `driver` (the task).
 
 mod driver;
 mod error;
@@ -56,13 +60,15 @@ use record::NonceRecord;
 pub use settings::{BroadcastSettings, IN_FLIGHT, IN_FLIGHT_MAX, PAYLOAD_BYTES_MAX, WAIT_MAX};
 use shared::BroadcasterState;
 
-/// Calls that wait for the task before further ones are refused. Guess: with the longest payloads they hold 200 MB.
+/// Calls that wait for the task before further ones are refused. Guess: with the longest payloads
+/// they hold 200 MB.
 const CALLS_MAX: usize = 1024;
-/// A record whose nonces are further ahead of the chain than this belongs to another chain. Guess: far above the nonces
-/// that an endpoint may lag behind.
+/// A record whose nonces are further ahead of the chain than this belongs to another chain. Guess:
+/// far above the nonces that an endpoint may lag behind.
 const AHEAD_MAX: u64 = 1000;
 
-/// Broadcasts for one account. Cheap to clone; all clones share one task, which ends with the last of them.
+/// Broadcasts for one account. Cheap to clone; all clones share one task, which ends with the last
+/// of them.
 #[derive(Clone)]
 pub struct Broadcaster {
     state: Arc<BroadcasterState>,
@@ -77,8 +83,9 @@ impl fmt::Debug for Broadcaster {
 }
 
 impl Broadcaster {
-    /// Connects to the chain, resumes the transactions on record, and broadcasts for the account of this key from now on.
-    /// Another sender of the same account slows this one down and does no other harm.
+    /// Connects to the chain, resumes the transactions on record, and broadcasts for the account of
+    /// this key from now on. Another sender of the same account slows this one down and does no
+    /// other harm.
     ///
     /// # Errors
     /// When no endpoint serves the chain, a contract does not exist, or the record cannot be used.
@@ -139,9 +146,9 @@ impl Broadcaster {
 
     /// Broadcasts a payload of a group, and waits until it is mined.
     ///
-    /// Payloads of one group are mined in the order in which these futures are first polled. A payload that is in flight
-    /// already, or was mined or given up as unknown within the last ten minutes, is not sent again: the call returns the
-    /// result of the first one.
+    /// Payloads of one group are mined in the order in which these futures are first polled. A
+    /// payload that is in flight already, or was mined or given up as unknown within the last ten
+    /// minutes, is not sent again: the call returns the result of the first one.
     ///
     /// Dropping the future takes the payload back only if it is not signed yet.
     ///
@@ -167,8 +174,8 @@ impl Broadcaster {
         self.send(PayloadTopic::Inbox(inbox), payload).await
     }
 
-    /// Ends at once and releases the record. The next broadcaster with the same record resumes the transactions in
-    /// flight.
+    /// Ends at once and releases the record. The next broadcaster with the same record resumes the
+    /// transactions in flight.
     pub async fn stop(self) {
         let (stopped, has_stopped) = oneshot::channel();
         if self.commands.send(Command::Stop { stopped }).await.is_ok() {
@@ -209,8 +216,8 @@ impl Broadcaster {
     }
 }
 
-/// Refuses a record of another chain: a chain that was started anew expects low nonces, and the transactions of its
-/// former life would be sent again on top of them.
+/// Refuses a record of another chain: a chain that was started anew expects low nonces, and the
+/// transactions of its former life would be sent again on top of them.
 async fn require_near(
     state: &BroadcasterState,
     record: &NonceRecord,

@@ -1,4 +1,5 @@
-//! The assignment of nonces to payloads, and the next step of each: a plain value that reads neither clock nor chain.
+//! The assignment of nonces to payloads, and the next step of each: a plain value that reads
+//! neither clock nor chain.
 //!
 //! ```text
 //!             sign ──▶ send ──▶ pending ──▶ mined
@@ -8,17 +9,19 @@
 //!
 //! # Why a payload is mined once
 //!
-//! A payload holds one nonce at a time, and every transaction ever signed for it has that nonce. The chain mines at most
-//! one transaction per nonce, so at most one of them is mined.
+//! A payload holds one nonce at a time, and every transaction ever signed for it has that nonce.
+//! The chain mines at most one transaction per nonce, so at most one of them is mined.
 //!
-//! A payload moves to another nonce only on *proof* that another transaction used its own. A missing receipt is no
-//! proof: nodes serve receipts later than counts, and some prune them. If no proof turns up, the payload is given up as
-//! unknown and never sent again: a caller can resolve an unknown payload, but not a doubled one.
+//! A payload moves to another nonce only on *proof* that another transaction used its own. A
+//! missing receipt is no proof: nodes serve receipts later than counts, and some prune them. If no
+//! proof turns up, the payload is given up as unknown and never sent again: a caller can resolve an
+//! unknown payload, but not a doubled one.
 //!
 //! # Why nonces have no gaps
 //!
-//! A chain mines an account's nonces in order, so one missing nonce blocks all later ones. The nonce of a refused
-//! payload is given back if it is the highest. Otherwise a filler, a transaction that does nothing, uses it up.
+//! A chain mines an account's nonces in order, so one missing nonce blocks all later ones. The
+//! nonce of a refused payload is given back if it is the highest. Otherwise a filler, a transaction
+//! that does nothing, uses it up.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -30,25 +33,27 @@ use super::slots::{
     SignedTransaction, Slot, SlotId, SlotOutcome, Timeouts,
 };
 
-/// The part of the old price by which a replacement costs more. go-ethereum demands a tenth (`--txpool.pricebump`); an
-/// eighth leaves room for rounding.
+/// The part of the old price by which a replacement costs more. go-ethereum demands a tenth
+/// (`--txpool.pricebump`); an eighth leaves room for rounding.
 const BUMP_DIVISOR: u128 = 8;
-/// Attempts to sign a transaction again at a higher price after the chain found it too cheap. Guess.
+/// Attempts to sign a transaction again at a higher price after the chain found it too cheap.
+/// Guess.
 const PRICE_TRIES: u32 = 12;
-/// Fillers that are created at once. Guess: the bound keeps a wrong count from emptying the account.
+/// Fillers that are created at once. Guess: the bound keeps a wrong count from emptying the
+/// account.
 const FILL_MAX: u64 = 64;
 
 /// The nonces of one account.
 ///
-/// Invariants: `next` is above every assigned nonce, and a slot in the phase [`Phase::Send`] or later has a signed
-/// transaction.
+/// Invariants: `next` is above every assigned nonce, and a slot in the phase [`Phase::Send`] or
+/// later has a signed transaction.
 #[derive(Debug)]
 pub(super) struct Nonces {
     timeouts: Timeouts,
     /// The nonce that the next payload gets.
     next: u64,
-    /// False until the first poll, and again after another sender was seen to use the account. No nonce is assigned
-    /// meanwhile.
+    /// False until the first poll, and again after another sender was seen to use the account. No
+    /// nonce is assigned meanwhile.
     is_current: bool,
     /// The lowest unused nonce on the chain.
     mined: u64,
@@ -83,8 +88,9 @@ impl Nonces {
         }
     }
 
-    /// Restores a slot of an earlier process. Slots come in the order of their ids, and any of their transactions may be
-    /// out. Of two slots with one nonce the later one holds it: the earlier payload had given it up.
+    /// Restores a slot of an earlier process. Slots come in the order of their ids, and any of
+    /// their transactions may be out. Of two slots with one nonce the later one holds it: the
+    /// earlier payload had given it up.
     pub(super) fn recover(
         &mut self,
         id: SlotId,
@@ -117,7 +123,8 @@ impl Nonces {
     /// Takes back a payload that has no nonce and never had one. Returns false if it stays.
     pub(super) fn withdraw(&mut self, job: JobId) -> bool {
         let before = self.ready.len();
-        // The record of a payload with a former slot still stands: after a crash it would be sent again.
+        // The record of a payload with a former slot still stands: after a crash it would be sent
+        // again.
         self.ready.retain(|(ready, instead_of)| *ready != job || instead_of.is_some());
         self.ready.len() < before
     }
@@ -171,8 +178,8 @@ impl Nonces {
         unwanted
     }
 
-    /// Assigns nonces to waiting payloads. Returns the transactions to sign, ascending by nonce; all of them may go on
-    /// record at once.
+    /// Assigns nonces to waiting payloads. Returns the transactions to sign, ascending by nonce;
+    /// all of them may go on record at once.
     pub(super) fn assign(&mut self) -> Vec<SignRequest> {
         if !self.is_current {
             return Vec::new();
@@ -200,11 +207,11 @@ impl Nonces {
             .collect()
     }
 
-    /// Returns the transaction to send now, the one with the lowest nonce. The next one is due after
-    /// [`sent`](Self::sent).
+    /// Returns the transaction to send now, the one with the lowest nonce. The next one is due
+    /// after [`sent`](Self::sent).
     ///
-    /// One at a time keeps the nonces in order at the nodes, and lets a refused nonce be given back before the next one
-    /// is out.
+    /// One at a time keeps the nonces in order at the nodes, and lets a refused nonce be given back
+    /// before the next one is out.
     pub(super) fn due(&self, now: Duration) -> Option<(u64, SignedTransaction)> {
         let is_due = |slot: &Slot| matches!(slot.phase, Phase::Send { at } if at <= now);
         let (nonce, slot) = self.slots.iter().find(|(_, slot)| is_due(slot))?;
@@ -250,8 +257,8 @@ impl Nonces {
         }
     }
 
-    /// Takes note that a transaction was not signed or not recorded, or would cost too much. Gives the payload up if no
-    /// node can have it.
+    /// Takes note that a transaction was not signed or not recorded, or would cost too much. Gives
+    /// the payload up if no node can have it.
     pub(super) fn not_signed(&mut self, nonce: u64, now: Duration) -> Option<SlotOutcome> {
         let head = self.head;
         let slot = self.slots.get_mut(&nonce)?;
@@ -350,7 +357,8 @@ impl Nonces {
         }
     }
 
-    /// Sends lower nonces again, because a node misses them: it may have dropped them, or be another node.
+    /// Sends lower nonces again, because a node misses them: it may have dropped them, or be
+    /// another node.
     fn send_again_below(&mut self, nonce: u64, now: Duration) {
         for slot in self.slots.range_mut(..nonce).map(|(_, slot)| slot) {
             if let Phase::Pending { since, .. } = slot.phase
@@ -384,8 +392,8 @@ impl Nonces {
                 NonceUse::Unknown => self.not_shown(query, state.asked_at, now),
             });
         }
-        // Without own transactions, a higher `next` came from pending ones of another sender, which may have been
-        // dropped since.
+        // Without own transactions, a higher `next` came from pending ones of another sender, which
+        // may have been dropped since.
         if self.slots.is_empty() {
             self.next = state.pending.map_or(self.next, |pending| pending.max(state.mined));
         }
@@ -400,7 +408,8 @@ impl Nonces {
         Some(SlotOutcome::Mined { slot: slot.id, purpose: slot.purpose, hash })
     }
 
-    /// Takes note that a transaction with this nonce is on the chain that was not ours at the time of the query.
+    /// Takes note that a transaction with this nonce is on the chain that was not ours at the time
+    /// of the query.
     fn used_by(&mut self, nonce: u64, hash: B256) -> Option<SlotOutcome> {
         let slot = self.slots.get(&nonce)?;
         // It may have been signed since the query.
@@ -441,8 +450,8 @@ impl Nonces {
         }
     }
 
-    /// Restarts the timeouts of pending transactions when the count advances: one that waits behind others is not stuck.
-    /// Sends a nonce again that a node called used and the count calls free.
+    /// Restarts the timeouts of pending transactions when the count advances: one that waits behind
+    /// others is not stuck. Sends a nonce again that a node called used and the count calls free.
     fn restart_clocks(&mut self, advanced: bool, now: Duration) {
         let (mined, head) = (self.mined, self.head);
         for (nonce, slot) in &mut self.slots {
@@ -460,8 +469,8 @@ impl Nonces {
         }
     }
 
-    /// Sends everything again when the next transaction to be mined takes too long: a node may have dropped it. If that
-    /// does not help, signs that one again at a higher price.
+    /// Sends everything again when the next transaction to be mined takes too long: a node may have
+    /// dropped it. If that does not help, signs that one again at a higher price.
     fn find_stuck(&mut self, now: Duration) {
         let Timeouts { stuck_after, stuck_without_blocks_after, .. } = self.timeouts;
         let Some(slot) = self.slots.get_mut(&self.mined) else { return };
@@ -481,7 +490,8 @@ impl Nonces {
 
     /// Uses up the nonces below the lowest assigned one for which no node has a transaction.
     ///
-    /// Another sender's pending transaction, dropped by the nodes since, leaves such a gap. It blocks every nonce above.
+    /// Another sender's pending transaction, dropped by the nodes since, leaves such a gap. It
+    /// blocks every nonce above.
     fn find_gap(&mut self, state: &AccountState, now: Duration) {
         let first = self.slots.first_key_value().map(|(first, _)| *first);
         let is_gap = first.is_some_and(|first| {

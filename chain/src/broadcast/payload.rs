@@ -57,7 +57,8 @@ impl BroadcasterContracts {
         Some((PayloadTopic::Inbox(call.inboxId_.0), call.identityUpdate_))
     }
 
-    /// Returns the sequence id that the contract assigned to a payload of this topic in this receipt.
+    /// Returns the sequence id that the contract assigned to a payload of this topic in this
+    /// receipt.
     pub(super) fn sequence_id(
         self,
         topic: PayloadTopic,

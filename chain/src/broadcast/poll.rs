@@ -34,7 +34,8 @@ pub(super) struct PollResponse {
     pub(super) mined: HashMap<B256, MinedPayload>,
 }
 
-/// Polls the first endpoint that answers, then asks every endpoint about the nonces whose user is sought.
+/// Polls the first endpoint that answers, then asks every endpoint about the nonces whose user is
+/// sought.
 pub(super) async fn poll(
     endpoints: &Endpoints,
     account: Address,

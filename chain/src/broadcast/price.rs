@@ -20,7 +20,8 @@ const WORD_OF_TOTAL: usize = 5;
 const FRESH_FOR: Duration = Duration::from_millis(250);
 /// Time limit of the request, after which the last price counts. Guess.
 const ASK_MAX: Duration = Duration::from_secs(2);
-/// Prices before the first response, in wei: on Arbitrum chains, and on others. Guesses well above the usual prices.
+/// Prices before the first response, in wei: on Arbitrum chains, and on others. Guesses well above
+/// the usual prices.
 const FALLBACK_ARBITRUM: u128 = 100_000_000;
 const FALLBACK: u128 = 10_000_000_000;
 
@@ -33,8 +34,8 @@ pub(super) struct GasPrice {
 }
 
 impl GasPrice {
-    /// Returns the price in wei per unit of gas plus a tenth. Concurrent callers share one request; after a failure the
-    /// last price counts.
+    /// Returns the price in wei per unit of gas plus a tenth. Concurrent callers share one request;
+    /// after a failure the last price counts.
     pub(super) async fn current(&self, endpoints: &Endpoints) -> u128 {
         if let Some(fresh) = self.fresh() {
             return fresh;

@@ -48,7 +48,8 @@ pub(super) async fn head(chain: &Chain) -> Result<u64, RequestError> {
     head.map_err(|error| chain.request_error("eth_blockNumber", error))
 }
 
-/// Returns the first of these transactions that has a receipt. They share a nonce, so at most one has.
+/// Returns the first of these transactions that has a receipt. They share a nonce, so at most one
+/// has.
 pub(super) async fn first_mined(
     chain: &Chain,
     hashes: &[B256],

@@ -1,4 +1,5 @@
-//! The record of transactions in flight: an append-only file that is synced before anything is sent.
+//! The record of transactions in flight: an append-only file that is synced before anything is
+//! sent.
 //!
 //! ```text
 //! hawser-nonces 1 <chain id> <account>\n
@@ -7,7 +8,8 @@
 //!       2, slot: u64 BE      the slot has ended: mined, or none of its transactions is out or will be
 //! ```
 //!
-//! A torn last entry is cut off at the next start. Its transaction was never sent, because the sync comes first.
+//! A torn last entry is cut off at the next start. Its transaction was never sent, because the sync
+//! comes first.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
@@ -21,7 +23,8 @@ use super::slots::SlotId;
 
 /// Length and digest before each body.
 const HEAD_LEN: usize = 12;
-/// The file is rewritten above this size if at most a quarter of it is live. Guess: 20 of the longest payloads.
+/// The file is rewritten above this size if at most a quarter of it is live. Guess: 20 of the
+/// longest payloads.
 const COMPACT_FROM_BYTES: u64 = 4 << 20;
 
 /// A fact that a restart needs.

@@ -1,5 +1,5 @@
-//! Finds out how a nonce was used when no receipt shows it: by the payload's event, or by another transaction of the
-//! account with that nonce.
+//! Finds out how a nonce was used when no receipt shows it: by the payload's event, or by another
+//! transaction of the account with that nonce.
 
 use alloy::eips::BlockNumberOrTag;
 use alloy::primitives::{Address, B256, U64};
@@ -38,8 +38,8 @@ pub(super) enum NonceUser {
 
 /// Searches one endpoint. Returns `None` if it holds no proof.
 ///
-/// The order matters: a receipt proves most, and a payload's event proves more than another transaction does. A payload
-/// that is on the chain must never be sent again.
+/// The order matters: a receipt proves most, and a payload's event proves more than another
+/// transaction does. A payload that is on the chain must never be sent again.
 pub(super) async fn seek(
     chain: &Chain,
     account: Address,
@@ -64,8 +64,8 @@ pub(super) async fn seek(
 
 /// Returns the payload's event since it was sent.
 ///
-/// After a crash the block of sending is not known. Then only an event of the nonce's own transactions counts, because
-/// another sender may have broadcast the same bytes long before.
+/// After a crash the block of sending is not known. Then only an event of the nonce's own
+/// transactions counts, because another sender may have broadcast the same bytes long before.
 async fn event(
     chain: &Chain,
     query: &NonceQuery,
@@ -103,8 +103,9 @@ async fn event(
 
 /// Returns the account's transaction with this nonce.
 ///
-/// Gallops back from the head and then bisects, by the account's transaction count at past blocks. The first steps are
-/// short, so a node that keeps the state of a few blocks only can answer for a recent nonce.
+/// Gallops back from the head and then bisects, by the account's transaction count at past blocks.
+/// The first steps are short, so a node that keeps the state of a few blocks only can answer for a
+/// recent nonce.
 async fn user(
     chain: &Chain,
     account: Address,

@@ -11,8 +11,8 @@ use crate::addresses::Addresses;
 pub const PAYLOAD_BYTES_MAX: usize = 200_000;
 /// Default number of transactions in flight. Guess: half of what nodes keep for one account.
 pub const IN_FLIGHT: usize = 32;
-/// Upper bound of the transactions in flight: go-ethereum keeps 64 queued transactions of one account
-/// (`--txpool.accountqueue`).
+/// Upper bound of the transactions in flight: go-ethereum keeps 64 queued transactions of one
+/// account (`--txpool.accountqueue`).
 pub const IN_FLIGHT_MAX: usize = 64;
 /// Default time that a caller waits for its payload to be mined. Guess.
 pub const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -28,8 +28,9 @@ pub struct BroadcastSettings {
     pub group_message_broadcaster: Address,
     /// The contract that orders identity updates.
     pub identity_update_broadcaster: Address,
-    /// The file in which transactions are recorded before they are sent. Without it, a restart forgets the transactions
-    /// in flight, and a payload that a caller sends again may be mined twice.
+    /// The file in which transactions are recorded before they are sent. Without it, a restart
+    /// forgets the transactions in flight, and a payload that a caller sends again may be mined
+    /// twice.
     pub nonce_record: Option<PathBuf>,
     /// The longest payload, in bytes; 0 leaves the bound to the contracts.
     pub payload_bytes_max: usize,

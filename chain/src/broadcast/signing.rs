@@ -9,8 +9,8 @@ use alloy::signers::local::PrivateKeySigner;
 use super::error::BroadcastError;
 use super::slots::SignedTransaction;
 
-/// Gas limit of a filler, a transfer of nothing to the account itself. A transfer needs 21,000; chains that charge for
-/// data as gas need some more. Guess.
+/// Gas limit of a filler, a transfer of nothing to the account itself. A transfer needs 21,000;
+/// chains that charge for data as gas need some more. Guess.
 pub(super) const FILLER_GAS: u64 = 100_000;
 
 /// A transaction before it is signed.

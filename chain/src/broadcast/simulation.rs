@@ -1,5 +1,5 @@
-//! The nonce decisions against a simulated chain with two nodes, rivals, price changes, lost responses and crashes:
-//! every payload is mined once.
+//! The nonce decisions against a simulated chain with two nodes, rivals, price changes, lost
+//! responses and crashes: every payload is mined once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -17,8 +17,8 @@ use super::slots::{
 
 const PAYLOADS: u64 = 40;
 const IN_FLIGHT: usize = 8;
-/// Delays after which receipts and other proofs of a nonce's use become visible: the usual bound, and the bound of one
-/// in ten. Another one in ten never becomes visible.
+/// Delays after which receipts and other proofs of a nonce's use become visible: the usual bound,
+/// and the bound of one in ten. Another one in ten never becomes visible.
 const LAG_MS: u64 = 2000;
 const LONG_LAG_MS: u64 = 60_000;
 
@@ -213,8 +213,8 @@ impl Simulation {
         self.faults && self.rng.random_range(0..100) < percent
     }
 
-    /// Starts a new process from the record. A caller without an answer asks again, unless its payload is known to be in
-    /// flight or on the chain.
+    /// Starts a new process from the record. A caller without an answer asks again, unless its
+    /// payload is known to be in flight or on the chain.
     fn restart(&mut self) {
         let kept = self.rng.random_range(0..=self.unsynced.len());
         self.record.extend(self.unsynced.drain(..).take(kept));

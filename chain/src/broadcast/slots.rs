@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use alloy::primitives::{B256, Bytes};
 
-/// First and longest pause before a transaction whose response was lost is sent again. Guesses: a lost response is
-/// often a restarted proxy. The pauses have no jitter, because the simulation replays these decisions by seed.
+/// First and longest pause before a transaction whose response was lost is sent again. Guesses: a
+/// lost response is often a restarted proxy. The pauses have no jitter, because the simulation
+/// replays these decisions by seed.
 pub(super) const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
@@ -14,8 +15,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct JobId(pub(super) u64);
 
-/// The assignment of a nonce to a payload, on record under this number. A payload that needs another nonce gets
-/// another slot.
+/// The assignment of a nonce to a payload, on record under this number. A payload that needs
+/// another nonce gets another slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct SlotId(pub(super) u64);
 
@@ -24,8 +25,8 @@ pub(super) struct SlotId(pub(super) u64);
 pub(super) struct Timeouts {
     /// Nonces in use at once.
     pub(super) in_flight_max: usize,
-    /// The next transaction to be mined is sent again after this time, and replaced after as long again and two
-    /// blocks.
+    /// The next transaction to be mined is sent again after this time, and replaced after as long
+    /// again and two blocks.
     pub(super) stuck_after: Duration,
     /// It is replaced after this time even without blocks.
     pub(super) stuck_without_blocks_after: Duration,
@@ -36,8 +37,8 @@ pub(super) struct Timeouts {
 }
 
 impl Timeouts {
-    /// Returns the timeouts in use. Guesses for chains with blocks of two seconds and less; giving up takes five
-    /// minutes, because a wrong answer to the caller costs more than a late one.
+    /// Returns the timeouts in use. Guesses for chains with blocks of two seconds and less; giving
+    /// up takes five minutes, because a wrong answer to the caller costs more than a late one.
     pub(super) fn new(in_flight_max: usize) -> Self {
         Self {
             in_flight_max,
@@ -67,7 +68,8 @@ pub(super) enum Purpose {
     Filler,
 }
 
-/// A transaction to sign and to record. The driver answers with `Nonces::signed` or `Nonces::not_signed`.
+/// A transaction to sign and to record. The driver answers with `Nonces::signed` or
+/// `Nonces::not_signed`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SignRequest {
     pub(super) slot: SlotId,
@@ -91,7 +93,8 @@ pub(super) enum SendOutcome {
     NonceUsed,
     /// Transactions before it are missing at this node.
     NonceAhead,
-    /// The node has another transaction with this nonce, and this one does not pay enough to replace it.
+    /// The node has another transaction with this nonce, and this one does not pay enough to
+    /// replace it.
     Underpriced,
     /// The price is below what the chain takes at present.
     TooCheap(String),
@@ -185,7 +188,8 @@ pub(super) enum Phase {
     Sign,
     /// The latest transaction has to be sent at this time.
     Send { at: Duration },
-    /// A node has it. `since` and `head` are the time and the latest block when it became the next one to be mined.
+    /// A node has it. `since` and `head` are the time and the latest block when it became the next
+    /// one to be mined.
     Pending { since: Duration, head: u64, sent_again: bool },
     /// The nonce is used, and its user is sought.
     Used { since: Duration, seek_at: Duration },

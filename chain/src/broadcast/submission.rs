@@ -54,8 +54,9 @@ fn floor_gas(data: &[u8]) -> u64 {
     GAS_OF_TRANSACTION + zeros * FLOOR_GAS_OF_ZERO + others * FLOOR_GAS_OF_OTHERS
 }
 
-/// Runs the call without sending it, and returns its gas limit: a quarter above the estimate, and at least a tenth above
-/// the floor price of its data. Older nodes leave that floor out of their estimates.
+/// Runs the call without sending it, and returns its gas limit: a quarter above the estimate, and
+/// at least a tenth above the floor price of its data. Older nodes leave that floor out of their
+/// estimates.
 pub(super) async fn gas_limit(
     endpoints: &Endpoints,
     account: Address,
@@ -107,8 +108,8 @@ pub(super) fn refused(account: Address, chain_id: u64, said: String) -> Broadcas
 
 /// Sends a transaction to the first endpoint that answers.
 ///
-/// An endpoint whose response was lost may have the transaction. A refusal by the next endpoint then proves nothing, so
-/// the outcome is [`SendOutcome::Lost`].
+/// An endpoint whose response was lost may have the transaction. A refusal by the next endpoint
+/// then proves nothing, so the outcome is [`SendOutcome::Lost`].
 pub(super) async fn send(endpoints: &Endpoints, raw: &Bytes) -> SendOutcome {
     let (raw, is_lost) = (&raw, &AtomicBool::new(false));
     let sent = endpoints.ask(|chain| async move {
@@ -128,8 +129,8 @@ pub(super) async fn send(endpoints: &Endpoints, raw: &Bytes) -> SendOutcome {
     }
 }
 
-/// Parts of messages by which nodes refuse a transaction for good, whichever node is asked. From the errors of
-/// go-ethereum's `core` and `txpool`, and of anvil.
+/// Parts of messages by which nodes refuse a transaction for good, whichever node is asked. From
+/// the errors of go-ethereum's `core` and `txpool`, and of anvil.
 const FINAL: [&str; 14] = [
     "insufficient funds",
     "insufficient balance",
@@ -147,11 +148,12 @@ const FINAL: [&str; 14] = [
     "only replay-protected",
 ];
 
-/// Classifies a node's error message. JSON-RPC has no codes for these cases; the wordings are those of go-ethereum, which
-/// other nodes follow.
+/// Classifies a node's error message. JSON-RPC has no codes for these cases; the wordings are those
+/// of go-ethereum, which other nodes follow.
 ///
-/// An unknown message, such as an error behind a proxy, may come from a node that has the transaction: it counts as lost,
-/// never as refused. The transaction is then sent again, which is safe, and never moved to another nonce, which is not.
+/// An unknown message, such as an error behind a proxy, may come from a node that has the
+/// transaction: it counts as lost, never as refused. The transaction is then sent again, which is
+/// safe, and never moved to another nonce, which is not.
 fn classify(said: String) -> SendOutcome {
     let lower = said.to_ascii_lowercase();
     let has = |texts: &[&str]| texts.iter().any(|text| lower.contains(text));
@@ -174,7 +176,8 @@ fn classify(said: String) -> SendOutcome {
     }
 }
 
-/// Returns the reason for which a mined transaction failed, found by running its call on the block before.
+/// Returns the reason for which a mined transaction failed, found by running its call on the block
+/// before.
 pub(super) async fn reason(
     endpoints: &Endpoints,
     account: Address,

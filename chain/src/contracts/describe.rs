@@ -9,8 +9,8 @@ use super::revert::nested_revert;
 
 pub use super::description::{Argument, Description};
 
-/// Describes a call of one of the contract's functions. Returns `None` if the contract has no such function, or if the
-/// arguments do not decode.
+/// Describes a call of one of the contract's functions. Returns `None` if the contract has no such
+/// function, or if the arguments do not decode.
 #[must_use]
 pub fn call(contract: &Artifact, data: &[u8]) -> Option<Description> {
     let (selector, arguments) = data.split_first_chunk::<4>()?;
@@ -20,8 +20,8 @@ pub fn call(contract: &Artifact, data: &[u8]) -> Option<Description> {
     Some(Description::new(&function.name, &function.inputs, &values, nested_revert))
 }
 
-/// Describes an event of the contract. Returns `None` if the contract has no such event. An indexed string appears as
-/// its hash, which is all that the chain keeps of it.
+/// Describes an event of the contract. Returns `None` if the contract has no such event. An indexed
+/// string appears as its hash, which is all that the chain keeps of it.
 #[must_use]
 pub fn event(contract: &Artifact, log: &LogData) -> Option<Description> {
     let topic = log.topics().first()?;

@@ -17,7 +17,8 @@ pub struct Description {
 /// One argument of a [`Description`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Argument {
-    /// The name in the interface, without the underscore at its end; empty if the interface names none.
+    /// The name in the interface, without the underscore at its end; empty if the interface names
+    /// none.
     pub name: String,
     /// The Solidity type: `uint96`, `(uint32,bytes)[]`.
     pub kind: String,

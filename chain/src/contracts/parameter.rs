@@ -1,7 +1,7 @@
 //! Names and values of the parameters that contracts read from the parameter registry.
 //!
-//! A name is a list of words joined by dots; an address in a name is lower-case hex. A value is one word of 32 bytes
-//! with the number, flag or address at its end.
+//! A name is a list of words joined by dots; an address in a name is lower-case hex. A value is one
+//! word of 32 bytes with the number, flag or address at its end.
 
 use alloy::primitives::{Address, B256, U256};
 
@@ -59,8 +59,8 @@ pub const IDENTITY_UPDATE_PAUSED: &str = "xmtp.identityUpdateBroadcaster.paused"
 pub const IDENTITY_UPDATE_PAYLOAD_BOOTSTRAPPER: &str =
     "xmtp.identityUpdateBroadcaster.payloadBootstrapper";
 
-/// Returns the name of the flag that lets an account set parameters of the settlement chain. Any value but zero counts
-/// as set.
+/// Returns the name of the flag that lets an account set parameters of the settlement chain. Any
+/// value but zero counts as set.
 #[must_use]
 pub fn settlement_admin(account: Address) -> String {
     format!("xmtp.settlementChainParameterRegistry.isAdmin.{account:#x}")

@@ -12,7 +12,8 @@ use alloy::sol_types::{Panic, PanicKind, Revert as ErrorText, SolError};
 use super::artifact;
 use super::description::Description;
 
-/// The reason for which a call was reverted. Shown by name and arguments, and as digits if no contract declares it.
+/// The reason for which a call was reverted. Shown by name and arguments, and as digits if no
+/// contract declares it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revert {
     /// The data that the contract returned.
@@ -71,7 +72,8 @@ impl Revert {
     }
 }
 
-/// Describes bytes that are an error: some errors carry the data with which an inner call was reverted.
+/// Describes bytes that are an error: some errors carry the data with which an inner call was
+/// reverted.
 pub(super) fn nested_revert(bytes: &[u8]) -> Option<String> {
     let revert = Revert::decode(bytes);
     revert.name().is_some().then(|| revert.to_string())

@@ -27,8 +27,9 @@ pub(super) struct Context {
     /// The contract's kind, for logs.
     pub(super) name: &'static str,
     pub(super) status: StatusCell,
-    /// The number of the present pass. It rises whenever reading starts over at an earlier block. Batches of an
-    /// earlier pass are dropped instead of stored: they may belong to a branch that the chain has abandoned.
+    /// The number of the present pass. It rises whenever reading starts over at an earlier block.
+    /// Batches of an earlier pass are dropped instead of stored: they may belong to a branch that
+    /// the chain has abandoned.
     pub(super) pass: Arc<AtomicU64>,
     /// True while a commit is being retried.
     pub(super) is_storing_stuck: Arc<AtomicBool>,

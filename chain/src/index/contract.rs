@@ -63,7 +63,8 @@ pub(super) async fn run(
     reader.abort();
 }
 
-/// Returns the sink's position and last sequence id; `None` if reading is stopped before they are known.
+/// Returns the sink's position and last sequence id; `None` if reading is stopped before they are
+/// known.
 async fn stored_position(
     context: &Context,
     sink: &Arc<dyn Sink>,

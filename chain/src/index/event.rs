@@ -57,8 +57,8 @@ impl EventSource {
         Filter::new().address(address).event_signature(self.topics())
     }
 
-    /// Returns the selector of the call with which the contract's operator assigns sequence ids by hand, if the
-    /// contract has such a call.
+    /// Returns the selector of the call with which the contract's operator assigns sequence ids by
+    /// hand, if the contract has such a call.
     #[must_use]
     pub fn bootstrap_selector(self) -> Option<[u8; 4]> {
         match self {
@@ -160,8 +160,8 @@ pub enum ContractEvent {
         sequence_id: u64,
         /// The payload as it was broadcast.
         payload: Bytes,
-        /// True if the contract's operator assigned the sequence id, in a call that may skip ids. Looked up only
-        /// where the id does not follow the previous one.
+        /// True if the contract's operator assigned the sequence id, in a call that may skip ids.
+        /// Looked up only where the id does not follow the previous one.
         bootstrapped: bool,
     },
     /// A payer's balance changed.

@@ -17,7 +17,8 @@ use crate::send::{Chain, RequestError};
 /// Requests in one JSON-RPC batch. A guess: the common providers accept at least 100.
 const REQUESTS_PER_BATCH: usize = 50;
 
-/// The fields of a block that reading needs. Further fields, which differ between chains, are ignored.
+/// The fields of a block that reading needs. Further fields, which differ between chains, are
+/// ignored.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Block {
@@ -30,7 +31,8 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// Converts to a header. With a filter, the block's bloom filter tells whether matching logs are possible.
+    /// Converts to a header. With a filter, the block's bloom filter tells whether matching logs
+    /// are possible.
     pub(super) fn header(self, filter: Option<&Filter>) -> BlockHeader {
         let bloom = self.logs_bloom.zip(filter);
         BlockHeader {
@@ -84,7 +86,8 @@ pub(super) async fn headers(
     Ok(headers)
 }
 
-/// Returns a page of logs with the wanted headers. Adds the headers of blocks whose logs carry no timestamp.
+/// Returns a page of logs with the wanted headers. Adds the headers of blocks whose logs carry no
+/// timestamp.
 pub(super) async fn page(
     chain: &Chain,
     filter: &Filter,
@@ -114,8 +117,8 @@ fn without_time(logs: &[Log], known: &[BlockHeader], blocks: &RangeInclusive<u64
     numbers.into_iter().collect()
 }
 
-/// Returns those of the transactions that call the contract directly with this selector; `None` if the endpoint does
-/// not know one of them.
+/// Returns those of the transactions that call the contract directly with this selector; `None` if
+/// the endpoint does not know one of them.
 pub(super) async fn calling(
     chain: &Chain,
     transactions: &BTreeSet<B256>,
@@ -149,8 +152,8 @@ pub(super) async fn calling(
     Ok(Some(calling))
 }
 
-/// Returns the message of an error that a smaller page may avoid. Providers word their limits differently, so every
-/// error response counts.
+/// Returns the message of an error that a smaller page may avoid. Providers word their limits
+/// differently, so every error response counts.
 pub(super) fn refusal_message(error: &RequestError) -> Option<&str> {
     match error {
         RequestError::Refused { message, .. } => Some(message),

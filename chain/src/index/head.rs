@@ -1,7 +1,8 @@
-//! Follows the head of a chain: by polling, and by a WebSocket that also announces logs of contracts at once.
+//! Follows the head of a chain: by polling, and by a WebSocket that also announces logs of
+//! contracts at once.
 //!
-//! A message on the WebSocket only causes a look at the chain: events themselves are read over HTTP alone, so a
-//! WebSocket that lies or loses messages costs time and nothing else.
+//! A message on the WebSocket only causes a look at the chain: events themselves are read over HTTP
+//! alone, so a WebSocket that lies or loses messages costs time and nothing else.
 
 use std::time::{Duration, Instant};
 
@@ -25,10 +26,11 @@ const POLL_EVERY: Duration = Duration::from_secs(1);
 const POLL_PUSHED_EVERY: Duration = Duration::from_secs(10);
 /// Time limit for connecting and subscribing. Guess.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
-/// A WebSocket is given up after this silence if polling has found new blocks meanwhile. Guess: two slots
-/// of Ethereum.
+/// A WebSocket is given up after this silence if polling has found new blocks meanwhile. Guess: two
+/// slots of Ethereum.
 const SILENCE_MAX: Duration = Duration::from_secs(25);
-/// A WebSocket other than the preferred one is left after this time, to try the preferred one again. Guess.
+/// A WebSocket other than the preferred one is left after this time, to try the preferred one
+/// again. Guess.
 const SECOND_BEST_MAX: Duration = Duration::from_secs(300);
 /// First and longest pause between rounds over all WebSockets. Guesses.
 const PAUSE_MIN: Duration = Duration::from_millis(500);

@@ -20,7 +20,8 @@ pub struct Broadcasts {
     pub payloads: Vec<(u64, Bytes)>,
 }
 
-/// Returns the header of the block with this number on the present chain; `None` if there is no such block.
+/// Returns the header of the block with this number on the present chain; `None` if there is no
+/// such block.
 ///
 /// # Errors
 /// When no endpoint answers.
@@ -35,8 +36,8 @@ pub async fn block(
     Ok(headers.first().copied())
 }
 
-/// Returns the payloads that a transaction ordered through the broadcaster at `address`, on the present chain; `None`
-/// if the chain does not contain the transaction.
+/// Returns the payloads that a transaction ordered through the broadcaster at `address`, on the
+/// present chain; `None` if the chain does not contain the transaction.
 ///
 /// # Errors
 /// When no endpoint answers.

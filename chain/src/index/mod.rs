@@ -1,5 +1,5 @@
-//! Reads the events of contracts from a first block on, without end, and hands them to a [`Sink`] in the order of
-//! the chain: each event at least once, none left out.
+//! Reads the events of contracts from a first block on, without end, and hands them to a [`Sink`]
+//! in the order of the chain: each event at least once, none left out.
 //!
 //! In reading order:
 //!
@@ -7,7 +7,8 @@
 //! - [`walk`]: the decisions, without I/O;
 //! - [`sink`]: the port through which events are stored;
 //! - `head`: follows the chain's head; `fetch`: the requests;
-//! - `contract`: one contract's reader, which joins `reading` (asks) and `storing` (stores) through `context`;
+//! - `contract`: one contract's reader, which joins `reading` (asks) and `storing` (stores) through
+//!   `context`;
 //! - [`status`]: what operators see; [`lookup`]: single blocks and transactions.
 
 mod context;
@@ -39,7 +40,8 @@ pub use walk::{EventBatch, WalkSettings};
 
 /// The readers of one chain's contracts, with the watcher of its head.
 ///
-/// Reading ends when this value is dropped; [`ChainReader::stop`] also waits until a running commit has finished.
+/// Reading ends when this value is dropped; [`ChainReader::stop`] also waits until a running commit
+/// has finished.
 pub struct ChainReader {
     endpoints: Endpoints,
     head: watch::Receiver<HeadStatus>,
@@ -53,7 +55,8 @@ pub struct ChainReader {
 pub struct PushSettings {
     /// WebSocket URLs, the preferred one first. Without one, the head is polled every second.
     pub urls: Vec<String>,
-    /// Contracts that are not read here, each with a counter that rises when the contract emits a log.
+    /// Contracts that are not read here, each with a counter that rises when the contract emits a
+    /// log.
     pub notify: Vec<(Address, watch::Sender<u64>)>,
 }
 
@@ -66,8 +69,8 @@ pub struct ChainView {
 }
 
 impl ChainReader {
-    /// Starts to follow the head of a chain and to read contracts into their sinks. Must be called within a tokio
-    /// runtime.
+    /// Starts to follow the head of a chain and to read contracts into their sinks. Must be called
+    /// within a tokio runtime.
     #[must_use]
     pub fn start(
         endpoints: Endpoints,

@@ -21,14 +21,16 @@ use crate::send::RequestError;
 
 /// Useless responses in a row after which the endpoint is distrusted. Guess.
 const USELESS_MAX: u32 = 8;
-/// Unanswered requests for one page after which the page counts as too large, as long as the chain answers other
-/// requests. Guess: one lost connection is common.
+/// Unanswered requests for one page after which the page counts as too large, as long as the chain
+/// answers other requests. Guess: one lost connection is common.
 const UNANSWERED_MAX: u32 = 2;
-/// Interval at which new blocks are read while no log is announced, and a few blocks that can wait. Guesses.
+/// Interval at which new blocks are read while no log is announced, and a few blocks that can wait.
+/// Guesses.
 const QUIET: Duration = Duration::from_secs(1);
 const FEW_BLOCKS: u64 = 16;
 
-/// Requests pages in the order that [`Walk`] decides, and hands verified batches to the storing half.
+/// Requests pages in the order that [`Walk`] decides, and hands verified batches to the storing
+/// half.
 pub(super) struct PageReader {
     context: Context,
     endpoints: Endpoints,
@@ -47,7 +49,8 @@ pub(super) struct PageReader {
     last_page: Option<Instant>,
 }
 
-/// The search for events that a provider left out. Each search for the same gap starts further back.
+/// The search for events that a provider left out. Each search for the same gap starts further
+/// back.
 #[derive(Default)]
 struct GapSearch {
     /// The last stored block before the gap.
@@ -187,9 +190,11 @@ impl PageReader {
         }
     }
 
-    /// Reduces the page after a refusal, or after repeated silence. Returns false if it stays as it is.
+    /// Reduces the page after a refusal, or after repeated silence. Returns false if it stays as it
+    /// is.
     ///
-    /// Some providers do not refuse a page that is too large for them: they close the connection or take too long.
+    /// Some providers do not refuse a page that is too large for them: they close the connection or
+    /// take too long.
     fn reduce_page(&mut self, refusal: Option<&str>) -> bool {
         if let Some(message) = refusal {
             self.unanswered = 0;
@@ -229,11 +234,11 @@ impl PageReader {
         self.batches.send(NumberedBatch { batch, pass }).await.is_ok()
     }
 
-    /// Sets the flag of payloads whose sequence id the contract's operator assigned. Returns false, after a pause,
-    /// if the transactions could not be read.
+    /// Sets the flag of payloads whose sequence id the contract's operator assigned. Returns false,
+    /// after a pause, if the transactions could not be read.
     ///
-    /// A sequence id that does not follow the previous one is either a gap in the provider's response or a
-    /// bootstrap call, which skips ids on purpose. Only the transaction tells which.
+    /// A sequence id that does not follow the previous one is either a gap in the provider's
+    /// response or a bootstrap call, which skips ids on purpose. Only the transaction tells which.
     async fn mark_bootstrapped(&mut self, batch: &mut EventBatch) -> bool {
         let Some(selector) = self.settings.source.bootstrap_selector() else { return true };
         let mut last = self.last_sequence_id;
@@ -279,7 +284,8 @@ impl PageReader {
             self.context.stuck(reason);
         }
         sleep(self.pauses.next()).await;
-        // After the pause, so that the next request goes to another endpoint even if the pause of this one is short.
+        // After the pause, so that the next request goes to another endpoint even if the pause of
+        // this one is short.
         if is_endpoints_fault {
             self.endpoints.distrust(reason);
         }
@@ -313,8 +319,9 @@ impl PageReader {
         }
     }
 
-    /// Starts a new pass after the last stored block. Batches that are read and not stored yet belong to another
-    /// branch, or follow a gap: the storing half drops them, and their blocks are read again.
+    /// Starts a new pass after the last stored block. Batches that are read and not stored yet
+    /// belong to another branch, or follow a gap: the storing half drops them, and their blocks are
+    /// read again.
     fn begin_pass(&mut self) {
         self.last_sequence_id = 0; // so the next batch looks up its first transaction
         self.context.begin_pass();
@@ -324,9 +331,9 @@ impl PageReader {
         status.read = self.walk.unread().checked_sub(1);
     }
 
-    /// Reads again because events after `block` are missing: from there at first, and from twice as far back with
-    /// each further search for the same gap. The missing events may lie before the stored position, where the
-    /// provider left them out earlier and the sink could not notice.
+    /// Reads again because events after `block` are missing: from there at first, and from twice as
+    /// far back with each further search for the same gap. The missing events may lie before the
+    /// stored position, where the provider left them out earlier and the sink could not notice.
     fn search_gap(&mut self, block: Option<u64>) {
         let last = self.walk.unread();
         if block > self.gap.after {

@@ -3,10 +3,11 @@
 use super::event::BlockRef;
 use super::walk::EventBatch;
 
-/// Stores the events of one contract. Calls block and come one after another, never on two threads at once.
+/// Stores the events of one contract. Calls block and come one after another, never on two threads
+/// at once.
 pub trait Sink: Send + Sync + 'static {
-    /// Returns the last block whose events are stored together with those of all blocks before it; `None` if
-    /// nothing is stored.
+    /// Returns the last block whose events are stored together with those of all blocks before it;
+    /// `None` if nothing is stored.
     ///
     /// # Errors
     /// When the position cannot be read.
@@ -20,8 +21,9 @@ pub trait Sink: Send + Sync + 'static {
 
     /// Stores the events and the new position in one commit.
     ///
-    /// Events come in the order of the chain, each at least once. After a reorganisation a batch starts at or below
-    /// the stored position, and its own position may be lower: see [`EventBatch::from_block`].
+    /// Events come in the order of the chain, each at least once. After a reorganisation a batch
+    /// starts at or below the stored position, and its own position may be lower: see
+    /// [`EventBatch::from_block`].
     ///
     /// # Errors
     /// Nothing was stored. The variant tells the reader how to go on.

@@ -14,8 +14,8 @@ use super::status::ReaderState;
 use super::walk::EventBatch;
 use crate::backoff::Pauses;
 
-/// Shortest interval between commits that hold a position and no events. Guess: after a restart, ten seconds of empty
-/// blocks are read again.
+/// Shortest interval between commits that hold a position and no events. Guess: after a restart,
+/// ten seconds of empty blocks are read again.
 const POSITION_EVERY: Duration = Duration::from_secs(10);
 
 /// Stores batches in their order, and retries until the sink has taken each.
@@ -25,7 +25,8 @@ pub(super) struct BatchWriter {
     /// Tells the asking half the block after which events are missing.
     gaps: mpsc::Sender<Option<u64>>,
     stored_at: Option<Instant>,
-    /// The pass of the last received batch, and the block at which the next one of this pass must begin.
+    /// The pass of the last received batch, and the block at which the next one of this pass must
+    /// begin.
     expected: Option<(u64, u64)>,
 }
 
@@ -57,8 +58,8 @@ impl BatchWriter {
         }
     }
 
-    /// Checks that the batches of one pass cover the chain without a gap. A gap here would leave out events that no
-    /// sink of balances could miss, since those events carry no sequence id.
+    /// Checks that the batches of one pass cover the chain without a gap. A gap here would leave
+    /// out events that no sink of balances could miss, since those events carry no sequence id.
     fn check_contiguous(&mut self, batch: &EventBatch, pass: u64) {
         assert!(batch.from_block <= batch.position.number, "a batch covers at least one block");
         if let Some((_, next)) = self.expected.filter(|(last, _)| *last == pass) {

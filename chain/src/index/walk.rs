@@ -1,9 +1,9 @@
-//! The order in which a chain's blocks are read, as decisions without I/O: the next request, the validity of a
-//! response, and the detection of reorganisations.
+//! The order in which a chain's blocks are read, as decisions without I/O: the next request, the
+//! validity of a response, and the detection of reorganisations.
 //!
-//! Within 64 blocks of the head every header is fetched with the logs. Each header must follow the one before it,
-//! and each log must belong to its header, so a chain that changes during a request never yields a mixture of both
-//! versions. Further back only the page boundaries are compared.
+//! Within 64 blocks of the head every header is fetched with the logs. Each header must follow the
+//! one before it, and each log must belong to its header, so a chain that changes during a request
+//! never yields a mixture of both versions. Further back only the page boundaries are compared.
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
@@ -13,17 +13,19 @@ use alloy::rpc::types::Log;
 
 use super::event::{BlockRef, EventSource, IndexedEvent};
 
-/// Distance from the head, in blocks, within which all headers are fetched. Two epochs of Ethereum, after which
-/// its blocks are final.
+/// Distance from the head, in blocks, within which all headers are fetched. Two epochs of Ethereum,
+/// after which its blocks are final.
 const NEAR: u64 = 64;
-/// Blocks that are remembered to find the fork point of a reorganisation. Guess: four times [`NEAR`].
+/// Blocks that are remembered to find the fork point of a reorganisation. Guess: four times
+/// [`NEAR`].
 const BLOCKS_MAX: usize = 256;
-/// Blocks that are read again when no remembered block shows the fork point. Guess: four times [`BLOCKS_MAX`].
+/// Blocks that are read again when no remembered block shows the fork point. Guess: four times
+/// [`BLOCKS_MAX`].
 const REWIND: u64 = 1024;
 /// Repeated requests for a block whose bloom filter promises logs while none arrive. Guess.
 const DOUBTS_MAX: u32 = 2;
-/// Blocks whose bloom filter promised logs in vain before bloom filters are ignored. Guess: so many in a row are
-/// hardly chance, so the chain does not fill its bloom filters.
+/// Blocks whose bloom filter promised logs in vain before bloom filters are ignored. Guess: so many
+/// in a row are hardly chance, so the chain does not fill its bloom filters.
 const FALSE_ALARMS_MAX: u32 = 16;
 /// Answered pages after which a reduced page size doubles again. Guess.
 const GROW_AFTER: u32 = 16;
@@ -77,16 +79,17 @@ pub enum WalkAction {
 pub struct PageResponse {
     /// Logs in any order, possibly with logs that were not requested.
     pub logs: Vec<Log>,
-    /// The requested headers, without those that do not exist, and the headers of blocks whose logs carry no
-    /// timestamp.
+    /// The requested headers, without those that do not exist, and the headers of blocks whose logs
+    /// carry no timestamp.
     pub headers: Vec<BlockHeader>,
 }
 
 /// The verified events of a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventBatch {
-    /// The first block of the page. If an earlier batch covered it already, the chain was reorganised or is read
-    /// again: events of this block and of later ones are void unless they come again.
+    /// The first block of the page. If an earlier batch covered it already, the chain was
+    /// reorganised or is read again: events of this block and of later ones are void unless they
+    /// come again.
     pub from_block: u64,
     /// The events, ascending by block number and log index.
     pub events: Vec<IndexedEvent>,
@@ -99,8 +102,8 @@ pub struct EventBatch {
 pub enum PageOutcome {
     /// The response is consistent.
     Accepted(EventBatch),
-    /// The chain changed during the requests, or the responses contradict each other: the same page is requested
-    /// again.
+    /// The chain changed during the requests, or the responses contradict each other: the same page
+    /// is requested again.
     Retry(&'static str),
     /// The chain was reorganised below the page: [`Walk::next`] returns the headers to compare.
     Reorganised,
@@ -145,7 +148,8 @@ pub struct Walk {
     answered: u32,
     /// The chain may have been reorganised: headers have to be compared before anything is read.
     is_doubtful: bool,
-    /// The headers requested with the current page. Each links the blocks read so far with the next one.
+    /// The headers requested with the current page. Each links the blocks read so far with the next
+    /// one.
     wanted: Vec<u64>,
     /// Repetitions of the current page because logs may be missing in it.
     doubts: u32,
@@ -302,11 +306,13 @@ impl Walk {
         None
     }
 
-    /// Returns true if a block's bloom filter promises logs, none arrived, and the page is worth another request.
+    /// Returns true if a block's bloom filter promises logs, none arrived, and the page is worth
+    /// another request.
     ///
-    /// Some providers index logs later than headers: their `eth_getLogs` answers nothing for a block whose header
-    /// they already serve. The bloom filter exposes that. It has false positives, so the suspicion ends after a few
-    /// requests, and on a chain with meaningless filters it ends for good.
+    /// Some providers index logs later than headers: their `eth_getLogs` answers nothing for a
+    /// block whose header they already serve. The bloom filter exposes that. It has false
+    /// positives, so the suspicion ends after a few requests, and on a chain with meaningless
+    /// filters it ends for good.
     fn lacks_logs(
         &mut self,
         blocks: &RangeInclusive<u64>,
@@ -393,11 +399,12 @@ impl Walk {
         }
     }
 
-    /// Finds the fork point from the headers of the remembered blocks. Returns the number of blocks that were
-    /// replaced, and continues after the last one that was not; `None` if no block differs.
+    /// Finds the fork point from the headers of the remembered blocks. Returns the number of blocks
+    /// that were replaced, and continues after the last one that was not; `None` if no block
+    /// differs.
     ///
-    /// A header that the endpoint does not serve proves nothing: the endpoint may be behind. Only a header with
-    /// another hash proves a reorganisation.
+    /// A header that the endpoint does not serve proves nothing: the endpoint may be behind. Only a
+    /// header with another hash proves a reorganisation.
     pub fn compared(&mut self, headers: &[BlockHeader]) -> Option<u64> {
         self.is_doubtful = false;
         let there = |block: &BlockRef| headers.iter().find(|it| it.block.number == block.number);
@@ -414,8 +421,8 @@ impl Walk {
         Some(last.saturating_sub(self.next))
     }
 
-    /// Continues at an earlier block: what was read since is not stored, or is incomplete. A later block than the
-    /// present one changes nothing.
+    /// Continues at an earlier block: what was read since is not stored, or is incomplete. A later
+    /// block than the present one changes nothing.
     pub fn rewind(&mut self, block: u64) {
         self.next = block.clamp(self.settings.first_block, self.next);
         while self.blocks.back().is_some_and(|block| block.number >= self.next) {
@@ -423,9 +430,11 @@ impl Walk {
         }
     }
 
-    /// Reduces the page size after a provider refused a page. Returns false if it is at its minimum already.
+    /// Reduces the page size after a provider refused a page. Returns false if it is at its minimum
+    /// already.
     ///
-    /// Some providers name their limit in the error message: a lower number than the present page size replaces it.
+    /// Some providers name their limit in the error message: a lower number than the present page
+    /// size replaces it.
     pub fn refused(&mut self, message: &str) -> bool {
         self.answered = 0;
         let named = range_named(message).map(|blocks| blocks.saturating_sub(1).max(1));

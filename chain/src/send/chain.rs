@@ -108,7 +108,8 @@ impl Chain {
     /// Calls a view function of a contract on the state of the latest block.
     ///
     /// # Errors
-    /// When there is no contract or another one, when it reverts, or when the chain does not answer.
+    /// When there is no contract or another one, when it reverts, or when the chain does not
+    /// answer.
     pub async fn view<C: SolCall>(&self, to: Address, call: &C) -> Result<C::Return, ViewError> {
         let request = Call::new(to, call).request(Address::ZERO);
         let returned = match self.call(request, BlockId::latest()).await {
@@ -130,7 +131,8 @@ impl Chain {
         }
     }
 
-    /// Returns the result and the cost of a call if this account sent it now. Sends nothing, and needs no key.
+    /// Returns the result and the cost of a call if this account sent it now. Sends nothing, and
+    /// needs no key.
     ///
     /// # Errors
     /// When the call would fail: see the variants by which nothing was sent.
@@ -151,8 +153,8 @@ impl Chain {
         if balance < needed { Err(no_funds(needed)) } else { Ok(quote) }
     }
 
-    /// Returns the result and the cost of a call, also if the account cannot pay the fee. Sends nothing, and
-    /// needs no key.
+    /// Returns the result and the cost of a call, also if the account cannot pay the fee. Sends
+    /// nothing, and needs no key.
     ///
     /// # Errors
     /// When the call would be reverted, or the chain does not answer.
@@ -169,7 +171,8 @@ impl Chain {
         })
     }
 
-    /// Refuses a call with data to an account without code. The chain would accept it and do nothing.
+    /// Refuses a call with data to an account without code. The chain would accept it and do
+    /// nothing.
     async fn require_code(&self, call: &Call) -> Result<(), SendError> {
         match call.to {
             Some(address) if !call.data.is_empty() && !self.has_code(address).await? => {
@@ -191,7 +194,8 @@ impl Chain {
         fees.map_err(|error| self.request_error("eth_feeHistory", error))
     }
 
-    /// Finds out why a mined transaction failed, by running its call again on the block before its own.
+    /// Finds out why a mined transaction failed, by running its call again on the block before its
+    /// own.
     pub async fn reverted(
         &self,
         from: Address,
@@ -259,7 +263,8 @@ fn with_head_room(estimate: u64) -> u64 {
     roomy.min(estimate.max(TRANSACTION_GAS_MAX))
 }
 
-/// Parses a URL. Returns it with the part that may be shown: paths and queries of providers hold keys.
+/// Parses a URL. Returns it with the part that may be shown: paths and queries of providers hold
+/// keys.
 pub(crate) fn parse(given: &str) -> Result<(reqwest::Url, String), ConnectError> {
     let fail = |given: &str, reason: &str| {
         Err(ConnectError::Url { given: given.to_owned(), reason: reason.to_owned() })

@@ -246,8 +246,8 @@ impl RequestError {
     }
 }
 
-/// Returns the message of the innermost error. The outer layers of a failed connection repeat the URL, which may hold a
-/// secret, and leave out the reason.
+/// Returns the message of the innermost error. The outer layers of a failed connection repeat the
+/// URL, which may hold a secret, and leave out the reason.
 pub(crate) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     let mut last = error;
     while let Some(source) = last.source() {

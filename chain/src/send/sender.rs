@@ -22,14 +22,14 @@ pub const RECEIPT_MAX: Duration = Duration::from_secs(60);
 const LOOK_EVERY_MAX: Duration = Duration::from_millis(500);
 /// First pause between two requests. Guess: a development chain mines within milliseconds.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
-/// Time within which a used nonce must show its receipt. Receipts appear later than counts, and at other machines of the
-/// same provider later still. Guess.
+/// Time within which a used nonce must show its receipt. Receipts appear later than counts, and at
+/// other machines of the same provider later still. Guess.
 const RECEIPT_FOLLOWS_WITHIN: Duration = Duration::from_secs(3);
 /// Attempts with a fresh nonce after another sender took the one before. Guess.
 const NONCE_TRIES: u32 = 5;
 
-/// The owner of an account's nonces on a chain. Two senders for one account take nonces from one another, so share one by
-/// reference.
+/// The owner of an account's nonces on a chain. Two senders for one account take nonces from one
+/// another, so share one by reference.
 pub struct Sender {
     chain: Chain,
     wallet: EthereumWallet,
@@ -101,10 +101,12 @@ impl Sender {
         self.chain.quote(self.account, call).await
     }
 
-    /// Runs the call as a trial, sends it if it would succeed, and waits until it is mined. The receipt is that of a success.
+    /// Runs the call as a trial, sends it if it would succeed, and waits until it is mined. The
+    /// receipt is that of a success.
     ///
     /// # Errors
-    /// Each variant states whether something was sent. Another attempt is safe unless the variant says otherwise.
+    /// Each variant states whether something was sent. Another attempt is safe unless the variant
+    /// says otherwise.
     pub async fn send(&self, call: &Call) -> Result<TransactionReceipt, SendError> {
         let quote = self.quote(call).await?;
         self.send_quoted(call, &quote).await
@@ -128,8 +130,8 @@ impl Sender {
         }
     }
 
-    /// Signs the call with the next nonce and submits it. The lock admits one call at a time, so no two get the same nonce, and
-    /// the node receives nonces in order.
+    /// Signs the call with the next nonce and submits it. The lock admits one call at a time, so no
+    /// two get the same nonce, and the node receives nonces in order.
     async fn submit(&self, call: &Call, quote: &Quote) -> Result<Signed, SendError> {
         let mut next = self.next_nonce.lock().await;
         for _ in 0..NONCE_TRIES {
@@ -152,8 +154,8 @@ impl Sender {
         Err(SendError::NonceContended { account: self.account, chain_id: self.chain.id() })
     }
 
-    /// Waits until every transaction of the account that the node knows is mined, so that no transaction of an earlier run
-    /// changes the chain's state later.
+    /// Waits until every transaction of the account that the node knows is mined, so that no
+    /// transaction of an earlier run changes the chain's state later.
     ///
     /// # Errors
     /// [`SendError::NotSettled`] when they are not mined in time.

@@ -1,7 +1,8 @@
-//! Keeps the node registry and the price list of the settlement chain current, as values of `hawser_rules`.
+//! Keeps the node registry and the price list of the settlement chain current, as values of
+//! `hawser_rules`.
 //!
-//! Node and gateway both read through this module, so both see the same records. The first reading has to succeed.
-//! After a later one fails, the last value stays, with the error beside it.
+//! Node and gateway both read through this module, so both see the same records. The first reading
+//! has to succeed. After a later one fails, the last value stays, with the error beside it.
 
 mod rates;
 mod registry;
@@ -58,7 +59,8 @@ pub struct ListWatcher<T> {
 }
 
 impl<T> ListWatcher<T> {
-    /// Returns a receiver of each new snapshot. It keeps the last one after the watcher was dropped.
+    /// Returns a receiver of each new snapshot. It keeps the last one after the watcher was
+    /// dropped.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<ListSnapshot<T>> {
         self.snapshots.clone()
@@ -71,11 +73,12 @@ impl<T> Drop for ListWatcher<T> {
     }
 }
 
-/// Watches the node registry: reads it at once, then at the interval `every` and whenever `notify` changes.
+/// Watches the node registry: reads it at once, then at the interval `every` and whenever `notify`
+/// changes.
 ///
-/// Records that no node can use are left out: ids that are no node ids, keys that are no public keys, addresses that
-/// are no HTTP URLs. Of several records with one key only the one with the lowest id stays, because an envelope's
-/// signature has to name one originator.
+/// Records that no node can use are left out: ids that are no node ids, keys that are no public
+/// keys, addresses that are no HTTP URLs. Of several records with one key only the one with the
+/// lowest id stays, because an envelope's signature has to name one originator.
 ///
 /// # Errors
 /// When the registry cannot be read now.
@@ -92,8 +95,8 @@ pub async fn registry(
     watch_list("node registry", every, notify, read).await
 }
 
-/// Watches the price list: reads it at once, then at the interval `every` and whenever `notify` changes. Each table is
-/// confirmed as of its reading: see [`RateTable::refreshed_ns`].
+/// Watches the price list: reads it at once, then at the interval `every` and whenever `notify`
+/// changes. Each table is confirmed as of its reading: see [`RateTable::refreshed_ns`].
 ///
 /// # Errors
 /// When the list cannot be read now, is empty, or does not ascend by start.

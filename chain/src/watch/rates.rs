@@ -12,8 +12,8 @@ use crate::endpoints::Endpoints;
 /// Entries per call. Guess: some 20 kB of return data, far below the limits of providers.
 const PAGE: usize = 100;
 
-/// Reads the entries after the known ones: the contract only appends. A list that cannot be read to its end is
-/// discarded whole.
+/// Reads the entries after the known ones: the contract only appends. A list that cannot be read to
+/// its end is discarded whole.
 pub(super) async fn read(
     endpoints: &Endpoints,
     address: Address,

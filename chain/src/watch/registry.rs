@@ -21,7 +21,8 @@ pub(super) async fn read(
     Ok(usable(entries.await?))
 }
 
-/// Returns the records that can be used. A node whose registration is wrong harms itself alone, so the others stay.
+/// Returns the records that can be used. A node whose registration is wrong harms itself alone, so
+/// the others stay.
 fn usable(mut entries: Vec<NodeWithId>) -> Registry {
     // The oldest record of a key keeps it: a later one must not displace a running node.
     entries.sort_by_key(|entry| entry.nodeId);

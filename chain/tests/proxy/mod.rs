@@ -17,7 +17,8 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-/// The faults of the proxy. Those other than `dead`, `wrong_chain`, `weak` and `unindexed` occur at random.
+/// The faults of the proxy. Those other than `dead`, `wrong_chain`, `weak` and `unindexed` occur at
+/// random.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Faults {
     /// Closes every connection.

@@ -1,4 +1,5 @@
-//! Every parameter that a contract reads: its name, its accepted values, and the function by which the contract adopts it.
+//! Every parameter that a contract reads: its name, its accepted values, and the function by which
+//! the contract adopts it.
 
 use alloy::primitives::{Address, B256, Bytes, U256};
 
@@ -187,7 +188,8 @@ const ROWS: &[Row] = &[
     read_only(Identities, MIGRATOR, ACCOUNT_OR_NONE),
 ];
 
-/// Returns a parameter's name, such as `xmtp.payerRegistry.paused`: the contract's name begins with a small letter.
+/// Returns a parameter's name, such as `xmtp.payerRegistry.paused`: the contract's name begins with
+/// a small letter.
 fn key_of(reader: Contract, name: &str) -> String {
     let (first, rest) = reader.name().split_at(1);
     format!("xmtp.{}{rest}.{name}", first.to_ascii_lowercase())
@@ -272,7 +274,8 @@ impl Parameter {
         format!("{}.{}({argument})", self.reader, self.update.unwrap_or_default())
     }
 
-    /// Returns the operator's next step for a value that no call of this program makes the contract adopt.
+    /// Returns the operator's next step for a value that no call of this program makes the contract
+    /// adopt.
     pub(super) fn hint(&self) -> Option<String> {
         let key = &self.key;
         if self.update.is_some() {
