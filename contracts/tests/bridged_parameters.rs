@@ -136,8 +136,8 @@ async fn every_chain_gets_the_same_message(w: &TestNetwork) {
     assert_eq!(returned, n(600));
     let receipt = w.send(customer.calls(w.at.gateway, call)).await;
     let sent = receipt.events::<ParametersSent>(w.at.gateway);
-    let told: Vec<_> = sent.iter().map(|it| (it.chainId, it.messageNumber, it.nonce)).collect();
-    assert_eq!(told, [(chain(), n(1), n(1)), (other, n(2), n(1))]);
+    let logged: Vec<_> = sent.iter().map(|it| (it.chainId, it.messageNumber, it.nonce)).collect();
+    assert_eq!(logged, [(chain(), n(1), n(1)), (other, n(2), n(1))]);
     let tickets = receipt.events::<RetryableTicketCreated>(w.at.inbox);
     assert!(tickets.iter().all(|it| it.ticket.tokenTotalFeeAmount == n(300)));
     assert_eq!(tickets[0].ticket.data, tickets[1].ticket.data);

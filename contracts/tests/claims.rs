@@ -123,13 +123,13 @@ fn report(case: &serde_json::Value) -> PayerReport {
 async fn shares_are_those_of_the_vectors(w: &TestNetwork) {
     w.add_node(100).await;
     // No real report reaches the last case, so a contract in machine code returns such reports.
-    let teller = actor("teller").address();
+    let report_source = actor("teller").address();
     let at = w.at;
-    let arguments = (at.params, at.nodes, teller, at.payers, at.token).abi_encode();
+    let arguments = (at.params, at.nodes, report_source, at.payers, at.token).abi_encode();
     let manager = w.create(anyone().address(), "DistributionManager", arguments).await;
     for case in list(&vectors("fees"), "protocol_fee_split") {
-        let told = vec![report(case)].abi_encode();
-        w.set_code(teller, &bytecode::telling(&told).into()).await;
+        let returned = vec![report(case)].abi_encode();
+        w.set_code(report_source, &bytecode::answering_bytes(&returned).into()).await;
         let (originatorNodeIds_, payerReportIndices_) = (vec![100], vec![index(0)]);
         let call = claimProtocolFeesCall { originatorNodeIds_, payerReportIndices_ };
         let protocol = w.returned(anyone().address(), manager, call).await;

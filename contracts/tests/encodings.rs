@@ -82,7 +82,7 @@ fn logs_are_decoded_as_in_the_vectors() {
 #[test]
 fn errors_have_the_selectors_of_the_vectors() {
     let selectors = vectors("revert_selectors");
-    let mut told = BTreeSet::new();
+    let mut covered = BTreeSet::new();
     for (selector, error) in selectors["selectors"].as_object().unwrap() {
         let signature = error["signature"].as_str().unwrap();
         for contract in list(error, "contracts").iter().filter_map(Value::as_str) {
@@ -92,7 +92,7 @@ fn errors_have_the_selectors_of_the_vectors() {
             let found = interface(contract).errors().find(|it| it.signature() == signature);
             let found = found.unwrap_or_else(|| panic!("{contract} has {signature}"));
             assert_eq!(&found.selector().to_string(), selector);
-            told.insert((contract.to_owned(), signature.to_owned()));
+            covered.insert((contract.to_owned(), signature.to_owned()));
         }
     }
     let abi = vectors("abi");
@@ -100,7 +100,7 @@ fn errors_have_the_selectors_of_the_vectors() {
         for error in list(interface, "errors") {
             let signature = error["signature"].as_str().unwrap().to_owned();
             assert!(
-                told.contains(&(contract.clone(), signature.clone())),
+                covered.contains(&(contract.clone(), signature.clone())),
                 "{contract} {signature}"
             );
         }

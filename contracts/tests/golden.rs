@@ -74,8 +74,8 @@ fn verification(at: Address, root_: B256, start: u64, leaves_: &[Bytes], proof: 
 }
 
 /// Asserts the result of the deployed contract.
-async fn expect(w: &TestNetwork, tx: Tx, said: &str) {
-    match said {
+async fn expect(w: &TestNetwork, tx: Tx, expected: &str) {
+    match expected {
         "ok" => drop(w.answer_to(tx).await),
         "Panic(0x32)" => w.refuse(tx, alloy::sol_types::Panic::from(0x32)).await,
         error => w.refuse(tx, ExpectedRevert::named(error)).await,
@@ -93,11 +93,11 @@ async fn ranges_of_trees_are_proven_as_in_the_vectors(w: &TestNetwork) {
             let (start, count): (usize, usize) = (field(case, "start"), field(case, "count"));
             let range = start..start + count;
             let proof: Vec<B256> = scalars(case, "proof_elements");
-            let said = case["on_chain"].as_str().unwrap();
-            if said == "ok" && count > 0 {
+            let expected = case["on_chain"].as_str().unwrap();
+            if expected == "ok" && count > 0 {
                 assert_eq!(Tree::new(&leaves).proof(range.clone()), proof);
             }
-            expect(w, verification(at, root, start as u64, &leaves[range], proof), said).await;
+            expect(w, verification(at, root, start as u64, &leaves[range], proof), expected).await;
         }
     }
     for case in list(&vectors, "known_samples") {

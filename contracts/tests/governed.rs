@@ -251,12 +251,12 @@ async fn keys_are_those_of_the_deployed_contracts(w: &TestNetwork) {
             .map(|key| key["key"].as_str().unwrap().split(".{").next().unwrap().to_owned())
             .collect();
         let artifact = artifact::named(it.name).unwrap();
-        let mut told = BTreeSet::new();
+        let mut returned = BTreeSet::new();
         for function in artifact.abi.functions().filter(|it| it.name.ends_with("ParameterKey")) {
             let tx = Tx::raw(Address::ZERO, it.address, function.selector().to_vec());
-            told.insert(String::abi_decode(&w.answer_to(tx).await).unwrap());
+            returned.insert(String::abi_decode(&w.answer_to(tx).await).unwrap());
         }
-        assert_eq!(told, expected, "{}", it.name);
+        assert_eq!(returned, expected, "{}", it.name);
     }
 }
 

@@ -134,18 +134,18 @@ fn read(table: &str) -> Rows {
     rows.collect()
 }
 
-fn assert_close(told: &Rows, measured: &Rows) {
+fn assert_close(table: &Rows, measured: &Rows) {
     let mut faults = Vec::new();
     for (row, gas) in measured {
-        match told.get(row) {
+        match table.get(row) {
             None => faults.push(format!("{row:?} is missing: {gas}")),
-            Some(told) if told.abs_diff(*gas) * 100 > gas * TOLERANCE => {
-                faults.push(format!("{row:?} costs {gas} and not {told}"));
+            Some(stated) if stated.abs_diff(*gas) * 100 > gas * TOLERANCE => {
+                faults.push(format!("{row:?} costs {gas} and not {stated}"));
             }
             Some(_) => {}
         }
     }
-    let gone = told.keys().filter(|row| !measured.contains_key(row));
+    let gone = table.keys().filter(|row| !measured.contains_key(row));
     faults.extend(gone.map(|row| format!("{row:?} is not measured any more")));
     let text = faults.join("\n");
     assert!(

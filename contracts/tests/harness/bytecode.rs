@@ -28,7 +28,7 @@ pub(crate) fn writing(slot: B256, value: B256) -> Vec<u8> {
 }
 
 /// Answers every call with these bytes.
-pub(crate) fn telling(answer: &[u8]) -> Vec<u8> {
+pub(crate) fn answering_bytes(answer: &[u8]) -> Vec<u8> {
     let [high, low] = u16::try_from(answer.len()).expect("it is short").to_be_bytes();
     // push2 length; push1 12; push0; codecopy; push2 length; push0; return; the answer
     let code = [0x61, high, low, 0x60, 12, 0x5f, 0x39, 0x61, high, low, 0x5f, 0xf3];

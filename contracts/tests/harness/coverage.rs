@@ -44,7 +44,9 @@ pub(crate) fn check(kind: ChainBackend, cases: impl Iterator<Item = Case>) {
         match (is_met, reason) {
             (false, None) => faults.push(format!("{contract}.{signature} is not exercised")),
             (true, Some(reason)) => {
-                faults.push(format!("{contract}.{signature} was met, though it is said: {reason}"));
+                faults.push(format!(
+                    "{contract}.{signature} was met, but is listed as unreachable: {reason}"
+                ));
             }
             (true, None) | (false, Some(_)) => {}
         }

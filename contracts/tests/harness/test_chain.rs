@@ -65,7 +65,7 @@ impl TestChain {
         let receipt = self.mine(&tx).await;
         if !receipt.status() {
             let why = self.call(&tx).await;
-            panic!("{} was reverted; now it says {why:?}", self.told(&tx));
+            panic!("{} was reverted; now it returns {why:?}", self.describe(&tx));
         }
         self.note_success(&tx, &receipt);
         Receipt(receipt)
@@ -122,13 +122,13 @@ impl TestChain {
 
     async fn answer<C: SolCall>(&self, tx: Tx, _: C) -> C::Return {
         let returned = self.answer_to(tx).await;
-        C::abi_decode_returns(&returned).expect("it returns what its interface says")
+        C::abi_decode_returns(&returned).expect("the result has the type of its interface")
     }
 
     /// Returns the encoded result of a call.
     pub(crate) async fn answer_to(&self, tx: Tx) -> Bytes {
         let returned = self.call(&tx).await.unwrap_or_else(|revert| {
-            panic!("{} was refused: {revert}", self.told(&tx));
+            panic!("{} was refused: {revert}", self.describe(&tx));
         });
         self.note_call(&tx);
         returned
@@ -146,10 +146,12 @@ impl TestChain {
     async fn refuse_as(&self, tx: Tx, expected: ExpectedRevert) {
         self.enable(tx.from).await;
         match self.call(&tx).await {
-            Ok(returned) => panic!("{} was not refused but returned {returned}", self.told(&tx)),
+            Ok(returned) => {
+                panic!("{} was not refused but returned {returned}", self.describe(&tx))
+            }
             Err(revert) => {
                 let wanted = Revert::decode(&expected.0);
-                assert_eq!(revert, wanted, "{}: {revert} instead of {wanted}", self.told(&tx));
+                assert_eq!(revert, wanted, "{}: {revert} instead of {wanted}", self.describe(&tx));
                 self.note_revert(&tx, &revert);
             }
         }
@@ -254,7 +256,7 @@ impl TestChain {
             if let Some(receipt) = receipt {
                 return receipt;
             }
-            assert!(begun.elapsed() < RECEIPT_MAX, "{} is not mined", self.told(tx));
+            assert!(begun.elapsed() < RECEIPT_MAX, "{} is not mined", self.describe(tx));
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
@@ -263,7 +265,7 @@ impl TestChain {
         let params = json!([tx.request(), "latest"]);
         self.ask("eth_call", params).await.map_err(|error| {
             let payload = error.as_error_resp().expect("the chain answers").clone();
-            assert!(payload.message.contains("revert"), "{}: {payload}", self.told(tx));
+            assert!(payload.message.contains("revert"), "{}: {payload}", self.describe(tx));
             Revert::decode(&payload.as_revert_data().unwrap_or_default())
         })
     }
@@ -278,7 +280,7 @@ impl TestChain {
     }
 
     /// Describes a transaction: contract, function and arguments.
-    fn told(&self, tx: &Tx) -> String {
+    fn describe(&self, tx: &Tx) -> String {
         let Some(to) = tx.to else { return "a creation".to_owned() };
         let name = self.name_of(to).unwrap_or("an unnamed contract");
         let call = artifact::named(name).and_then(|contract| describe::call(contract, &tx.data));

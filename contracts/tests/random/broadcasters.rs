@@ -61,8 +61,8 @@ impl Model {
             Ok(receipt) => {
                 assert!(self.is_paused);
                 let sent = self.it.sent(&receipt);
-                let told: Vec<u64> = sent.into_iter().map(|(_, _, number)| number).collect();
-                assert_eq!(told, numbers);
+                let logged: Vec<u64> = sent.into_iter().map(|(_, _, number)| number).collect();
+                assert_eq!(logged, numbers);
                 self.last = numbers.into_iter().fold(self.last, u64::max);
             }
             Err(refused) => {

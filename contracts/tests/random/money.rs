@@ -195,9 +195,9 @@ impl Machine<'_> {
         let tx = anyone().calls(self.w.at.reports, draft.settlement(index as u64, from..to));
         let receipt = expect(self.w, tx, Ok(())).await.unwrap();
         let events = receipt.events::<UsageSettled>(self.w.at.payers);
-        let told: Vec<(Address, u128)> =
+        let logged: Vec<(Address, u128)> =
             events.into_iter().map(|it| (it.payer, it.amount.to())).collect();
-        assert_eq!(told, expected);
+        assert_eq!(logged, expected);
     }
 
     async fn claim(&mut self, rng: &mut StdRng) {

@@ -36,13 +36,13 @@ async fn a_revert_is_told_with_its_reason_and_its_data() {
     let reason = Bytes::from(Revert::from("no such node").abi_encode());
     let panic = Bytes::from(Panic::from(PanicKind::UnderOverflow).abi_encode());
     let custom = Bytes::from(vec![1, 2, 3, 4]);
-    let told = [
+    let expected = [
         (&reason, "execution reverted: no such node"),
         (&panic, "execution reverted: panic: arithmetic underflow or overflow (0x11)"),
         (&custom, "execution reverted"),
         (&Bytes::new(), "execution reverted"),
     ];
-    for (data, message) in told {
+    for (data, message) in expected {
         for method in ["eth_call", "eth_estimateGas"] {
             let body = json!({
                 "jsonrpc": "2.0", "id": 1, "method": method, "params": [call(refuser, data)],
@@ -132,19 +132,20 @@ async fn an_estimate_is_enough_and_close() {
 async fn what_cannot_succeed_has_no_estimate() {
     let running = RunningChain::on_demand().await;
     let endless = running.deploy(&LOOP).await;
-    let told = async |request: Value| {
+    let error_of = async |request: Value| {
         running.try_call("eth_estimateGas", json!([request])).await.unwrap_err().1
     };
-    let exceeded = told(call(endless, &Bytes::new())).await;
+    let exceeded = error_of(call(endless, &Bytes::new())).await;
     assert_eq!(exceeded, "gas required exceeds allowance (60000000)");
-    let little = told(json!({ "to": endless, "gas": "0x7530" })).await;
+    let little = error_of(json!({ "to": endless, "gas": "0x7530" })).await;
     assert_eq!(little, "gas required exceeds allowance (30000)");
-    let poor = told(json!({ "from": STRANGER, "to": endless, "value": "0x1" })).await;
+    let poor = error_of(json!({ "from": STRANGER, "to": endless, "value": "0x1" })).await;
     assert!(poor.starts_with("insufficient funds"), "{poor}");
     let poor =
-        told(json!({ "from": STRANGER, "to": endless, "value": "0x1", "gasPrice": "0x9" })).await;
+        error_of(json!({ "from": STRANGER, "to": endless, "value": "0x1", "gasPrice": "0x9" }))
+            .await;
     assert_eq!(poor, "insufficient funds for transfer");
-    let both = told(json!({ "to": STRANGER, "gasPrice": "0x1", "maxFeePerGas": "0x1" })).await;
+    let both = error_of(json!({ "to": STRANGER, "gasPrice": "0x1", "maxFeePerGas": "0x1" })).await;
     assert_eq!(both, "both gasPrice and (maxFeePerGas or maxPriorityFeePerGas) specified");
 }
 
@@ -158,8 +159,8 @@ async fn estimates_and_nonces_count_what_waits() {
     running.call("eth_sendRawTransaction", raw(&deploy)).await;
     let address = signer(0).address().create(0);
     let request = call(address, &word(1));
-    let told = running.try_call("eth_estimateGas", json!([request])).await.unwrap_err();
-    assert_eq!(told.0, 3, "it reverts in the next block");
+    let error = running.try_call("eth_estimateGas", json!([request])).await.unwrap_err();
+    assert_eq!(error.0, 3, "it reverts in the next block");
     running.call("eth_estimateGas", json!([request, "latest"])).await;
 }
 
@@ -224,8 +225,8 @@ async fn a_failed_transaction_is_traced_to_what_it_reverted_with() {
     assert_eq!(frame["revertReason"], "no such node");
     assert_eq!(frame["gasUsed"], json!(format!("{:#x}", receipt.gas_used)));
     let unknown = json!([alloy::primitives::B256::ZERO, tracer]);
-    let told = running.try_call("debug_traceTransaction", unknown).await.unwrap_err();
-    assert_eq!(told, (-32000, "transaction not found".to_owned()));
+    let error = running.try_call("debug_traceTransaction", unknown).await.unwrap_err();
+    assert_eq!(error, (-32000, "transaction not found".to_owned()));
     let other = json!([receipt.transaction_hash, { "tracer": "prestateTracer" }]);
     assert_eq!(running.try_call("debug_traceTransaction", other).await.unwrap_err().0, -32602);
 }

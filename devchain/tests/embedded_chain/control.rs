@@ -49,8 +49,8 @@ async fn impersonated_accounts_send_without_a_key() {
     let alias = address!("0x1111000000000000000000000000000000002222");
     let notebook = running.deploy(&NOTEBOOK).await;
     let request = json!([{ "from": alias, "to": notebook, "data": word(3) }]);
-    let told = running.try_call("eth_sendTransaction", request.clone()).await.unwrap_err();
-    assert!(told.1.contains("anvil_impersonateAccount"), "{told:?}");
+    let error = running.try_call("eth_sendTransaction", request.clone()).await.unwrap_err();
+    assert!(error.1.contains("anvil_impersonateAccount"), "{error:?}");
     running.call("anvil_impersonateAccount", json!([alias])).await;
     assert_eq!(running.call("eth_accounts", json!([])).await, json!([alias]));
     let poor = running.try_call("eth_sendTransaction", request.clone()).await.unwrap_err();
@@ -93,8 +93,8 @@ async fn time_goes_where_it_is_sent() {
     assert_eq!(latest_time(&running).await, later + 500);
     running.mine().await;
     assert!((later + 501..later + 510).contains(&latest_time(&running).await), "the clock goes on");
-    let told = running.try_call("evm_setNextBlockTimestamp", json!([later])).await.unwrap_err();
-    assert!(told.1.contains("is not after the latest block's"), "{told:?}");
+    let error = running.try_call("evm_setNextBlockTimestamp", json!([later])).await.unwrap_err();
+    assert!(error.1.contains("is not after the latest block's"), "{error:?}");
     running.call("evm_mine", json!([later + 2000])).await;
     assert_eq!(latest_time(&running).await, later + 2000);
     running.call("anvil_mine", json!(["0x3", "0x3c"])).await;
@@ -176,8 +176,8 @@ async fn the_next_base_fee_can_be_chosen() {
     let block = running.provider.get_block(1.into()).await.unwrap().unwrap();
     assert_eq!(block.header.base_fee_per_gas, Some(2_000_000_000));
     let huge = json!(["0xffffffffffffffff"]);
-    let told = running.try_call("anvil_setNextBlockBaseFeePerGas", huge).await.unwrap_err();
-    assert_eq!(told.0, -32602);
+    let error = running.try_call("anvil_setNextBlockBaseFeePerGas", huge).await.unwrap_err();
+    assert_eq!(error.0, -32602);
     running.call("anvil_setNextBlockBaseFeePerGas", json!(["0x38d7ea4c68000"])).await;
     let gas_price = running.provider.get_gas_price().await.unwrap();
     assert_eq!(gas_price, 1_000_000_000_000_000 + 1_000_000);

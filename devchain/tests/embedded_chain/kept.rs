@@ -125,18 +125,18 @@ fn in_another_process(folder: &Path) -> (Child, DynProvider) {
     let address = lines
         .map_while(Result::ok)
         .find_map(|line| line.strip_prefix("listens on ").map(|address| address.parse().unwrap()));
-    (child, http(address.expect("it says where it listens")))
+    (child, http(address.expect("it prints its address")))
 }
 
 /// Kills the process under load. Every transaction with a receipt must survive.
 #[tokio::test]
 async fn nothing_that_was_answered_is_lost_by_a_kill() {
     let folder = tempfile::tempdir().unwrap();
-    let mut told: Vec<TransactionReceipt> = Vec::new();
+    let mut confirmed: Vec<TransactionReceipt> = Vec::new();
     let mut nonce = 0;
     for round in 0..4usize {
         let (mut child, provider) = in_another_process(folder.path());
-        check(&provider, &told).await;
+        check(&provider, &confirmed).await;
         let start = provider.get_transaction_count(signer(0).address()).await.unwrap();
         assert!(start >= nonce, "round {round}");
         let (sender, mut receipts) = tokio::sync::mpsc::unbounded_channel();
@@ -154,22 +154,22 @@ async fn nothing_that_was_answered_is_lost_by_a_kill() {
         });
         let enough = 20 + 37 * round;
         for _ in 0..enough {
-            told.push(receipts.recv().await.unwrap());
+            confirmed.push(receipts.recv().await.unwrap());
         }
         child.kill().unwrap();
         child.wait().unwrap();
         flood.await.unwrap();
         while let Some(receipt) = receipts.recv().await {
-            told.push(receipt);
+            confirmed.push(receipt);
         }
-        nonce = told.len() as u64;
+        nonce = confirmed.len() as u64;
     }
     let running = RunningChain::with(kept(folder.path())).await;
-    check(&running.provider, &told).await;
+    check(&running.provider, &confirmed).await;
 }
 
-async fn check(provider: &DynProvider, told: &[TransactionReceipt]) {
-    for receipt in told {
+async fn check(provider: &DynProvider, confirmed: &[TransactionReceipt]) {
+    for receipt in confirmed {
         let found = provider.get_transaction_receipt(receipt.transaction_hash).await.unwrap();
         assert_eq!(found.as_ref(), Some(receipt));
     }

@@ -88,9 +88,9 @@ async fn wrong_filters_are_refused() {
         (json!("latest"), -32602, "invalid argument 0"),
     ];
     for (filter, code, words) in cases {
-        let told = running.try_call("eth_getLogs", json!([filter])).await.unwrap_err();
-        assert_eq!(told.0, code, "{filter}: {told:?}");
-        assert!(told.1.contains(words), "{filter}: {told:?}");
+        let error = running.try_call("eth_getLogs", json!([filter])).await.unwrap_err();
+        assert_eq!(error.0, code, "{filter}: {error:?}");
+        assert!(error.1.contains(words), "{filter}: {error:?}");
     }
 }
 
@@ -99,9 +99,9 @@ async fn ranges_can_be_limited_as_providers_do() {
     let (running, ..) = notebooks().await;
     running.call("hawser_setLogBlocksMax", json!([3])).await;
     let range = |from, to| json!({ "fromBlock": from, "toBlock": to });
-    let told = running.try_call("eth_getLogs", json!([range("0x3", "0x6")])).await.unwrap_err();
+    let error = running.try_call("eth_getLogs", json!([range("0x3", "0x6")])).await.unwrap_err();
     let words = "too much for one answer: make eth_getLogs requests with up to a 4 block range";
-    assert_eq!(told, (-32005, words.to_owned()));
+    assert_eq!(error, (-32005, words.to_owned()));
     assert_eq!(values(&running, range("0x3", "0x5")).await, [1, 2, 3]);
     running.call("hawser_setLogBlocksMax", json!([])).await;
     assert_eq!(values(&running, range("0x3", "0x6")).await, [1, 2, 3, 4]);
@@ -126,10 +126,10 @@ async fn an_answer_has_a_bounded_number_of_logs() {
         19 * 512
     );
     running.note(logger, 0).await;
-    let told = running.try_call("eth_getLogs", json!([{ "fromBlock": "0x0" }])).await.unwrap_err();
+    let error = running.try_call("eth_getLogs", json!([{ "fromBlock": "0x0" }])).await.unwrap_err();
     // The genesis block, the block of the deployment, and 19 with logs.
     let words = "too much for one answer: make eth_getLogs requests with up to a 22 block range";
-    assert_eq!(told, (-32005, words.to_owned()));
+    assert_eq!(error, (-32005, words.to_owned()));
     let fits = json!([{ "fromBlock": "0x0", "toBlock": "0x14" }]);
     assert_eq!(running.call("eth_getLogs", fits).await.as_array().unwrap().len(), 19 * 512);
 }
@@ -163,7 +163,7 @@ async fn filters_tell_what_is_new_since_they_were_asked() {
     let hashes = receipts.each_ref().map(|receipt| receipt.transaction_hash);
     assert_eq!(changes(&waiting).await, json!(hashes));
     for id in [&logs, &later, &blocks, &waiting] {
-        assert_eq!(changes(id).await, json!([]), "told once");
+        assert_eq!(changes(id).await, json!([]), "delivered once");
     }
     let range = json!([{ "fromBlock": "0x2", "address": notebook }]);
     let ranged = running.call("eth_newFilter", range).await;
@@ -173,8 +173,8 @@ async fn filters_tell_what_is_new_since_they_were_asked() {
     assert_eq!(gone, json!(true));
     assert_eq!(running.call("eth_uninstallFilter", json!([logs])).await, json!(false));
     for (method, id) in [("eth_getFilterChanges", &logs), ("eth_getFilterLogs", &blocks)] {
-        let told = running.try_call(method, json!([id])).await.unwrap_err();
-        assert_eq!(told, (-32000, "filter not found".to_owned()));
+        let error = running.try_call(method, json!([id])).await.unwrap_err();
+        assert_eq!(error, (-32000, "filter not found".to_owned()));
     }
 }
 

@@ -42,8 +42,8 @@ async fn the_last_blocks_are_replaced_and_their_transactions_dropped() {
     assert_eq!(provider.get_transaction_count(signer(0).address()).await.unwrap(), 1);
     assert!(provider.get_logs(&Filter::new().from_block(0)).await.unwrap().is_empty());
     running.note(notebook, 3).await;
-    let told = running.try_call("anvil_reorg", json!([9, []])).await.unwrap_err();
-    assert!(told.1.contains("more than the chain's height"), "{told:?}");
+    let error = running.try_call("anvil_reorg", json!([9, []])).await.unwrap_err();
+    assert!(error.1.contains("more than the chain's height"), "{error:?}");
 }
 
 #[tokio::test]
@@ -87,13 +87,13 @@ async fn followers_hear_of_removed_logs_and_new_heads() {
     }
     running.call("anvil_reorg", json!([2, []])).await;
     running.note(notebook, 4).await;
-    let mut told = Vec::new();
+    let mut delivered = Vec::new();
     for _ in 0..6 {
         let log: Log = logs.recv().await.unwrap();
-        told.push((U256::from_be_bytes(log.topics()[1].0).to::<u64>(), log.removed));
+        delivered.push((U256::from_be_bytes(log.topics()[1].0).to::<u64>(), log.removed));
     }
     let expected = [(1, false), (2, false), (3, false), (3, true), (2, true), (4, false)];
-    assert_eq!(told, expected);
+    assert_eq!(delivered, expected);
     let mut numbers = Vec::new();
     for _ in 0..6 {
         numbers.push(heads.recv().await.unwrap().number);
