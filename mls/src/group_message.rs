@@ -1,25 +1,25 @@
-//! Group messages, as far as they can be judged without the group's secrets.
+//! Reads the parts of group messages that are not encrypted.
 
 use hawser_proto::mls::{MlsParseError, parse_group_message};
 
-/// What anybody may know of a group message.
+/// The public facts of a group message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupMessage {
-    /// The group it belongs to. 16 bytes in XMTP, any number in MLS.
+    /// Id of the group: 16 bytes in XMTP, any number in MLS.
     pub group_id: Vec<u8>,
-    /// Whether it changes the group. True for proposals too: the chain orders both.
+    /// True for commits, and for proposals too: the chain orders both.
     pub is_commit: bool,
 }
 
-/// Why bytes are no group message.
+/// The bytes are no group message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not an MLS group message: {0}")]
 pub struct GroupMessageError(#[from] MlsParseError);
 
-/// Reads an MLS message that is public or private, to its last byte.
+/// Parses a public or private MLS message to its last byte.
 ///
 /// # Errors
-/// If it is anything else.
+/// When the bytes are anything else.
 pub fn group_message(bytes: &[u8]) -> Result<GroupMessage, GroupMessageError> {
     let frame = parse_group_message(bytes)?;
     Ok(GroupMessage { group_id: frame.group_id.to_vec(), is_commit: frame.is_chain_bound() })

@@ -1,9 +1,9 @@
-//! Key packages: whether an installation may really be added with one (RFC 9420 §10).
+//! Validates key packages: an installation can be added to a group with one (RFC 9420 §10).
 //!
-//! The framing parser of `hawser_proto` goes first: it allocates nothing, and what it lets through is
-//! small and short-listed before OpenMLS builds its own picture and checks both signatures. OpenMLS
-//! asks the system clock for the lifetime, as its last step, so its verdict on the lifetime is set
-//! aside here and the given time decides.
+//! The framing parser of `hawser_proto` runs first. It allocates nothing and bounds size and number of
+//! extensions before OpenMLS builds its own structures and verifies both signatures. OpenMLS checks
+//! the lifetime last and by the system clock, so its result for the lifetime is ignored here and the
+//! given time decides.
 
 use std::sync::LazyLock;
 
@@ -14,82 +14,82 @@ use openmls::prelude::{KeyPackageIn, KeyPackageVerifyError, ProtocolVersion};
 use openmls_rust_crypto::RustCrypto;
 use prost::Message as _;
 
-/// The longest key package that is looked at. Real ones have 1.7 KB.
+/// Largest key package in bytes. A guess: 40 times the 1.7 kB of those that clients upload.
 pub const KEY_PACKAGE_LEN_BYTES_MAX: usize = 64 * 1024;
-/// The most extensions of a leaf or of a key package. Real ones have up to 3.
+/// Largest number of extensions of a leaf or of a key package. A guess; clients use up to 3.
 const EXTENSIONS_MAX: usize = 256;
-/// Digits of an inbox id.
+/// Hexadecimal digits of an inbox id (XIP-46: a SHA-256).
 const INBOX_ID_LEN: usize = 64;
 
-/// Only its random numbers have a state, and checking draws none.
+/// Shared, because only its random numbers have a state, and verifying draws none.
 static CRYPTO: LazyLock<RustCrypto> = LazyLock::new(RustCrypto::default);
 
-/// What a valid key package says.
+/// The facts of a valid key package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyPackage {
-    /// The inbox that the owner says to belong to: 64 hexadecimal digits. Whether the inbox agrees
-    /// is for its log to tell.
+    /// The inbox that the owner claims to belong to: 64 hexadecimal digits. Only the log of that inbox
+    /// proves it.
     pub inbox_id: String,
-    /// The key the owner signs with, which is the installation's name.
+    /// The signature key of the owner, which identifies the installation.
     pub installation_key: Vec<u8>,
-    /// As registered with IANA; XMTP uses 3.
+    /// Number of the cipher suite (IANA); XMTP uses 3.
     pub cipher_suite: u16,
-    /// The first second at which it may be used.
+    /// First second of its lifetime, unix time.
     pub not_before_unix_s: u64,
-    /// The second from which on it may not be used any more.
+    /// Second after its lifetime, unix time.
     pub not_after_unix_s: u64,
-    /// Whether it may be used more than once.
+    /// Allows more than one use.
     pub last_resort: bool,
 }
 
-/// Why a key package cannot be used.
+/// Why a key package is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyPackageError {
-    /// Nobody's key package is that long.
+    /// The key package is longer than [`KEY_PACKAGE_LEN_BYTES_MAX`].
     #[error("key package of {0} bytes; at most {KEY_PACKAGE_LEN_BYTES_MAX} are allowed")]
     TooLong(usize),
     /// The bytes are not exactly one MLS 1.0 key package.
     #[error("not a key package: {0}")]
     Framing(#[from] MlsParseError),
-    /// More extensions than anybody has a use for.
+    /// The key package has too many extensions.
     #[error("key package with more than {EXTENSIONS_MAX} extensions")]
     TooManyExtensions,
-    /// A known extension, cipher suite or key that does not decode.
+    /// A known extension, the cipher suite or a key does not decode.
     #[error("key package does not decode: {0}")]
     Decode(String),
-    /// A signature, or what the signed parts say of each other.
+    /// A signature is wrong, or the signed parts contradict each other.
     #[error("key package is not valid: {0}")]
     Verify(String),
-    /// Only basic credentials name inboxes.
+    /// The credential is not a basic one, so it names no inbox.
     #[error("the credential of the key package is not a basic one")]
     CredentialType,
-    /// The credential is not the message that names an inbox.
+    /// The content of the credential names no inbox.
     #[error("the credential of the key package names no inbox: {0}")]
     Credential(&'static str),
-    /// It may be used later.
+    /// The lifetime has not begun.
     #[error("key package is valid from {not_before_unix_s} on and it is {now_unix_s}")]
     NotYet {
-        /// Its first second.
+        /// First second of the lifetime.
         not_before_unix_s: u64,
-        /// The time it was judged at.
+        /// Time of the judgement.
         now_unix_s: u64,
     },
-    /// Its time is over; the installation has to upload a new one.
+    /// The lifetime is over; the installation has to upload a new key package.
     #[error("key package was valid until {not_after_unix_s} and it is {now_unix_s}")]
     Expired {
-        /// The end of its time.
+        /// Second after the lifetime.
         not_after_unix_s: u64,
-        /// The time it was judged at.
+        /// Time of the judgement.
         now_unix_s: u64,
     },
 }
 
-/// Judges the TLS-serialized `KeyPackage` at the time `now_unix_s`: decoding to the last byte, both
-/// signatures, capabilities, lifetime, and a credential that names an inbox. Costs two signature
-/// checks and copies of the input, whatever the input.
+/// Validates a TLS-serialized `KeyPackage` at the time `now_unix_s`: decodes it to the last byte, and
+/// checks both signatures, the capabilities, the lifetime and that the credential names an inbox.
+/// Costs at most two signature checks and copies of the input.
 ///
 /// # Errors
-/// Says what is wrong.
+/// Returns the first mistake.
 pub fn key_package(bytes: &[u8], now_unix_s: u64) -> Result<KeyPackage, KeyPackageError> {
     if bytes.len() > KEY_PACKAGE_LEN_BYTES_MAX {
         return Err(KeyPackageError::TooLong(bytes.len()));
@@ -111,10 +111,10 @@ pub fn key_package(bytes: &[u8], now_unix_s: u64) -> Result<KeyPackage, KeyPacka
     })
 }
 
-/// The extension type of RFC 9420's successor drafts that marks a package as usable again.
+/// Extension type `last_resort` (draft-ietf-mls-extensions): the package may be used more than once.
 const LAST_RESORT: u16 = 10;
 
-/// Everything that OpenMLS checks but the lifetime, which it checks last.
+/// Runs all checks of OpenMLS but that of the lifetime, which comes last there.
 fn signatures(bytes: &[u8]) -> Result<(), KeyPackageError> {
     let package = KeyPackageIn::tls_deserialize_exact_bytes(bytes)
         .map_err(|error| KeyPackageError::Decode(error.to_string()))?;

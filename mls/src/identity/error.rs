@@ -1,25 +1,24 @@
-//! Why an identity update does not hold.
+//! The rules that an identity update can break.
 //!
-//! Other software tells final refusals from passing trouble by phrases in these texts, so the part
-//! of each text before its first colon never changes.
+//! Clients tell final errors from temporary ones by phrases in these texts, so the part of each text
+//! before its first colon never changes.
 
 use std::fmt;
 
-use super::member::MemberKind;
-use super::signature::SignatureKind;
+use super::kind::{MemberKind, SignatureKind};
 
-/// A refused update: what was wrong and with which action.
+/// The first rule that an update breaks, and the action that breaks it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdentityError {
-    /// The place of the action in its update, from 0; `None` when it is about the update.
+    /// Index of the action in its update, from 0; `None` if the update as a whole breaks the rule.
     pub action: Option<usize>,
-    /// What was wrong.
-    pub refusal: Refusal,
+    /// The broken rule.
+    pub violation: IdentityViolation,
 }
 
 impl fmt::Display for IdentityError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.refusal.fmt(f)?;
+        self.violation.fmt(f)?;
         match self.action {
             Some(action) => write!(f, " (action {action})"),
             None => Ok(()),
@@ -29,69 +28,69 @@ impl fmt::Display for IdentityError {
 
 impl std::error::Error for IdentityError {}
 
-/// What can be wrong with an update.
+/// A broken rule of identity updates.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// A field that has to be there is not, or does not read.
+pub enum IdentityViolation {
+    /// A required field is missing or malformed.
     #[error("Deserialization error: {0}")]
     Malformed(&'static str),
-    /// A contract wallet whose address is none.
+    /// The address of a contract wallet is malformed.
     #[error("Invalid account address: Must be 42 hex characters, starting with '0x'.")]
     InvalidAddress,
-    /// A signature that its signer did not make over this update.
+    /// A signature is not its signer's, or not over this update.
     #[error("Signature validation failed: {0}")]
     Signature(&'static str),
-    /// Somebody adds itself.
+    /// The signer adds itself.
     #[error("Error creating association: tried to add self")]
     AddsItself,
-    /// Only the first action of an inbox's first update creates it.
+    /// An action other than the first one of the inbox creates it.
     #[error("Multiple create operations detected")]
     MultipleCreate,
-    /// The first action of an inbox has to create it.
+    /// The first action of an inbox does not create it.
     #[error("XID not yet created")]
     NotCreated,
-    /// A kind of member that may not bring in that other kind.
+    /// A member of the first kind may not add one of the second.
     #[error("Member of kind {0} not allowed to add {1}")]
     NotAllowedToAdd(MemberKind, MemberKind),
-    /// The signer is not who had to sign.
+    /// The signer is not the one that has to sign.
     #[error("Missing existing member: {0}")]
     MissingExistingMember(&'static str),
-    /// Legacy keys speak for the inbox of their wallet and nonce 0 alone.
+    /// A legacy key signs for another inbox than that of its wallet with nonce 0.
     #[error("Legacy key is only allowed to be associated using a legacy signature with nonce 0")]
     LegacyKey,
-    /// The new member did not sign itself.
+    /// The new member has not signed its own addition.
     #[error("The new member identifier does not match the signer")]
     NewMemberNotSigner,
-    /// The update is for another inbox than the one it is in.
+    /// The update names another inbox than the one that it belongs to.
     #[error("Wrong inbox_id specified on association")]
     WrongInboxId,
-    /// Whoever signs has to sign as its kind does.
+    /// The signature is of another kind than the signer's.
     #[error("Signature not allowed for role: {role} with {signature}")]
     SignatureNotAllowed {
-        /// Whose signature it should be.
+        /// Kind of the signer.
         role: MemberKind,
-        /// What it is.
+        /// Kind of the signature.
         signature: SignatureKind,
     },
-    /// The signature was used in an earlier update.
+    /// The signature was used in an earlier update of the inbox.
     #[error("Replay detected: the signature was used in an earlier update of this inbox")]
     Replay,
-    /// A contract wallet belongs to one chain, and accounts with keys to none (0).
+    /// The wallet signs from another chain than it was added with. Accounts with keys count as chain 0.
     #[error("Wrong chain id. Initially added with {added} but now signing from {signing}")]
     WrongChainId {
-        /// The chain it was added with.
+        /// Chain that it was added with (EIP-155).
         added: u64,
-        /// The chain it signs from now.
+        /// Chain that it signs from.
         signing: u64,
     },
 }
 
-impl Refusal {
-    pub(super) fn of_update(self) -> IdentityError {
-        IdentityError { action: None, refusal: self }
+impl IdentityViolation {
+    pub(super) fn in_update(self) -> IdentityError {
+        IdentityError { action: None, violation: self }
     }
 
-    pub(super) fn of_action(self, action: usize) -> IdentityError {
-        IdentityError { action: Some(action), refusal: self }
+    pub(super) fn in_action(self, action: usize) -> IdentityError {
+        IdentityError { action: Some(action), violation: self }
     }
 }

@@ -6,23 +6,22 @@ use pb::signature::Union as Signed;
 use pb::unsigned_public_key::Union as Key;
 use prost::Message as _;
 
-use super::error::Refusal;
-use super::recover::{LEN, recover};
-use super::signature::personal_digest;
+use super::error::IdentityViolation;
+use super::recover::{SIGNATURE_LEN_BYTES, personal_digest, recover};
 
-/// A delegation that its wallet really signed.
+/// A delegation with a valid signature of its wallet.
 pub(super) struct Delegation {
     pub(super) address: Address,
-    /// The wallet's signature, s in the lower half.
-    pub(super) signature: [u8; LEN],
-    /// The account of the key that the wallet delegated to.
+    /// The wallet's signature with s in the lower half.
+    pub(super) signature: [u8; SIGNATURE_LEN_BYTES],
+    /// Address of the key that the wallet delegated to.
     pub(super) delegate: Address,
 }
 
-/// The wallet that signed `key`, and what it signed.
-pub(super) fn wallet_of(key: &pb::SignedPublicKey) -> Result<Delegation, Refusal> {
+/// Verifies a delegated key and returns its delegation.
+pub(super) fn wallet_of(key: &pb::SignedPublicKey) -> Result<Delegation, IdentityViolation> {
     let union = key.signature.as_ref().and_then(|signature| signature.union.as_ref());
-    let (compact, recovery) = match union.ok_or(Refusal::Signature("unsigned delegated key"))? {
+    let (compact, recovery) = match union.ok_or(IdentityViolation::Signature("unsigned delegated key"))? {
         Signed::EcdsaCompact(signature) => (&signature.bytes, signature.recovery),
         Signed::WalletEcdsaCompact(signature) => (&signature.bytes, signature.recovery),
     };
@@ -36,8 +35,8 @@ pub(super) fn wallet_of(key: &pb::SignedPublicKey) -> Result<Delegation, Refusal
     Ok(Delegation { address, signature, delegate: delegate_of(key)? })
 }
 
-fn delegate_of(key: &pb::SignedPublicKey) -> Result<Address, Refusal> {
-    let unreadable = Refusal::Signature("delegated key that does not read");
+fn delegate_of(key: &pb::SignedPublicKey) -> Result<Address, IdentityViolation> {
+    let unreadable = IdentityViolation::Signature("delegated key that does not read");
     let Ok(unsigned) = pb::UnsignedPublicKey::decode(key.key_bytes.clone()) else {
         return Err(unreadable);
     };

@@ -1,4 +1,4 @@
-//! Who can belong to an inbox, and the inbox's name.
+//! Members of an inbox and their identifiers, and the id of an inbox.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -9,13 +9,15 @@ use hawser_proto::pb::xmtp::identity::associations as pb;
 use pb::member_identifier::Kind as PbKind;
 use sha2::{Digest as _, Sha256};
 
-/// A member, or somebody who might be one.
+use super::kind::MemberKind;
+
+/// The identifier of a member, or of a signer that may become one.
 ///
-/// Ethereum accounts are compared as text. Who signs is always written in lower case, so an account
-/// that an update writes in any other way is nobody: it can be neither added nor removed.
+/// Ethereum accounts are compared as text. Signers are always written in lower case, so an account
+/// that an update writes in any other way matches no signer: it can be neither added nor removed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MemberIdentifier {
-    /// An account, as `0x` and 40 digits.
+    /// An account: `0x` and 40 hexadecimal digits.
     Ethereum(String),
     /// An installation's Ed25519 key.
     Installation(Bytes),
@@ -23,12 +25,12 @@ pub enum MemberIdentifier {
     Passkey(Passkey),
 }
 
-/// A passkey's P-256 key. Where it is used says nothing about who it is.
+/// A passkey's P-256 key. Compared by the key alone.
 #[derive(Debug, Clone)]
 pub struct Passkey {
-    /// The point, in the form the signer gave.
+    /// The point, in the form that the signer gave.
     pub key: Bytes,
-    /// The site it was made for.
+    /// The site that it was made for.
     pub relying_party: Option<String>,
 }
 
@@ -52,29 +54,8 @@ impl Ord for Passkey {
     }
 }
 
-/// The sorts of members.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MemberKind {
-    /// An Ethereum account.
-    Ethereum,
-    /// An installation of an app.
-    Installation,
-    /// A passkey.
-    Passkey,
-}
-
-impl fmt::Display for MemberKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Ethereum => "ethereum",
-            Self::Installation => "installation",
-            Self::Passkey => "passkey",
-        })
-    }
-}
-
 impl MemberIdentifier {
-    /// Of which sort it is.
+    /// Returns the kind of member.
     #[must_use]
     pub fn kind(&self) -> MemberKind {
         match self {
@@ -84,7 +65,7 @@ impl MemberIdentifier {
         }
     }
 
-    /// How many bytes hold it. Accounts and relying parties are as long as somebody wrote them.
+    /// Returns the length in bytes. Updates can hold accounts and relying parties of any length.
     pub(super) fn len_bytes(&self) -> usize {
         match self {
             Self::Ethereum(text) => text.len(),
@@ -95,19 +76,20 @@ impl MemberIdentifier {
         }
     }
 
-    /// An account in the one way in which signers are written.
+    /// Returns the identifier of an account as signers are written: in lower case.
     #[must_use]
     pub fn of_address(address: Address) -> Self {
         Self::Ethereum(format!("0x{}", hex::encode(address.0)))
     }
 
-    /// The inbox that this identifier founds with `nonce`: 64 lower-case hexadecimal digits.
+    /// Returns the id of the inbox that this identifier creates with `nonce`: 64 lower-case hexadecimal
+    /// digits (XIP-46).
     #[must_use]
     pub fn inbox_id(&self, nonce: u64) -> String {
         hex::encode(Sha256::digest(format!("{self}{nonce}")))
     }
 
-    /// Reads the form that travels. `None` when it names nobody.
+    /// Converts from the wire form; `None` if it holds no identifier.
     #[must_use]
     pub fn from_pb(identifier: &pb::MemberIdentifier) -> Option<Self> {
         Some(match identifier.kind.as_ref()? {
@@ -120,7 +102,7 @@ impl MemberIdentifier {
         })
     }
 
-    /// The form that travels.
+    /// Converts to the wire form.
     #[must_use]
     pub fn to_pb(&self) -> pb::MemberIdentifier {
         let kind = match self {
@@ -135,7 +117,7 @@ impl MemberIdentifier {
     }
 }
 
-/// The text that is signed: accounts as they were written, keys as hexadecimal digits.
+/// Formats as in the signed text: accounts as they were written, keys as hexadecimal digits.
 impl fmt::Display for MemberIdentifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -146,22 +128,22 @@ impl fmt::Display for MemberIdentifier {
     }
 }
 
-/// Somebody who belongs to an inbox.
+/// A member of an inbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
-    /// Who.
+    /// Identifier of the member.
     pub identifier: MemberIdentifier,
-    /// Which member added it; `None` for the founder.
+    /// The member that added it; `None` for the founder.
     pub added_by: Option<MemberIdentifier>,
-    /// When, by the clock of the client that wrote the update, in Unix nanoseconds; `None` for the
-    /// founder.
+    /// Time of the addition by the clock of the client that wrote the update, unix nanoseconds; `None`
+    /// for the founder.
     pub client_timestamp_ns: Option<u64>,
-    /// The chain of a contract wallet.
+    /// Chain of a contract wallet (EIP-155); `None` for other members.
     pub chain_id: Option<u64>,
 }
 
 impl Member {
-    /// The form that travels.
+    /// Converts to the wire form.
     #[must_use]
     pub fn to_pb(&self) -> pb::Member {
         pb::Member {

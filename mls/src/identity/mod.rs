@@ -1,9 +1,10 @@
-//! Inboxes: who belongs to one, as the log of its signed updates says.
+//! Validates identity updates and computes the state of an inbox from its log.
 //!
-//! [`judge`] decides one update against the state before it; a log's state is what its valid updates
-//! add up to. An update holds as a whole or not at all.
+//! [`judge`] decides about one update by the state before it. An update is valid as a whole or not at
+//! all. The state of an inbox is the result of its valid updates in their order.
 
 mod error;
+mod kind;
 mod legacy;
 mod member;
 mod recover;
@@ -15,31 +16,31 @@ mod wallet;
 
 use hawser_proto::pb::xmtp::identity::associations as pb;
 
-pub use error::{IdentityError, Refusal};
-pub use member::{Member, MemberIdentifier, MemberKind, Passkey};
-pub use signature::SignatureKind;
+pub use error::{IdentityError, IdentityViolation};
+pub use kind::{MemberKind, SignatureKind};
+pub use member::{Member, MemberIdentifier, Passkey};
 pub use state::AssociationState;
 pub use wallet::{AccountIdError, WalletQuestion, parse_account_id};
 
-use signature::{Claim, Signed, Signer};
+use signature::{Claim, SignedText, Signer};
 use state::Draft;
 use update::{Action, Update};
 
-/// What an update is worth.
+/// The judgement of an update.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Judgement {
-    /// It holds; the inbox is now like this.
+    /// The update is valid; this is the state after it.
     Valid(AssociationState),
-    /// It never holds, whatever anybody answers.
+    /// The update is invalid, whatever contract wallets answer.
     Invalid(IdentityError),
-    /// It holds if these wallets agree. Everything else about it is in order.
+    /// The update is valid if all these wallets agree.
     Waiting(Vec<WalletQuestion>),
 }
 
 /// Judges `update` against the state of its inbox before it (`None` for an inbox without updates).
 ///
-/// `answer` is asked for contract wallets alone, and only when their agreement decides: `None` says
-/// that it is not known yet.
+/// `answer` returns the answer of a contract wallet, `None` while it is unknown. It is called only if
+/// the update is valid otherwise.
 pub fn judge(
     before: Option<&AssociationState>,
     update: &pb::IdentityUpdate,
@@ -54,8 +55,8 @@ pub fn judge(
         match answer(&question) {
             Some(true) => {}
             Some(false) => {
-                let refusal = Refusal::Signature("the contract wallet does not agree");
-                return Judgement::Invalid(refusal.of_action(action));
+                let violation = IdentityViolation::Signature("the contract wallet does not agree");
+                return Judgement::Invalid(violation.in_action(action));
             }
             None if open.contains(&question) => {}
             None => open.push(question),
@@ -64,9 +65,8 @@ pub fn judge(
     if open.is_empty() { Judgement::Valid(after) } else { Judgement::Waiting(open) }
 }
 
-/// The text that every signature of `update` covers: what wallets show and installations sign. It
-/// does not depend on the signatures that the update has already; something must stand in their
-/// place.
+/// Returns the text that every signature of `update` covers: wallets show it and installations sign
+/// it. The text does not depend on the signatures, but each has to be present in some form.
 ///
 /// # Errors
 /// When the update is malformed.
@@ -74,29 +74,30 @@ pub fn signed_text(update: &pb::IdentityUpdate) -> Result<String, IdentityError>
     Ok(text::signed_text(&update::parse(update)?))
 }
 
-/// Every contract wallet that `update` names as a signer, and what it would be asked: also where
-/// its agreement would not decide.
+/// Returns the question for every contract wallet that signs in `update`, also where its answer would
+/// not decide.
 ///
 /// # Errors
 /// When the update is malformed.
 pub fn wallet_questions(update: &pb::IdentityUpdate) -> Result<Vec<WalletQuestion>, IdentityError> {
     let claimed = update::parse(update)?;
-    let signed = Signed::new(text::signed_text(&claimed));
+    let signed = SignedText::new(text::signed_text(&claimed));
     let claims = claimed.actions.iter().flat_map(Action::signatures);
     Ok(claims.filter_map(|claim| claim.question(&signed)).collect())
 }
 
-/// The state after `update` if all contract wallets agree, and what each would have to agree to.
+/// Returns the state after `update` if all contract wallets agree, and the question for each with the
+/// index of its action.
 fn suppose(
     before: Option<&AssociationState>,
     update: &pb::IdentityUpdate,
 ) -> Result<(AssociationState, Vec<(usize, WalletQuestion)>), IdentityError> {
     let claimed = update::parse(update)?;
-    let signed = Signed::new(text::signed_text(&claimed));
+    let signed = SignedText::new(text::signed_text(&claimed));
     let (mut actions, mut questions) = (Vec::with_capacity(claimed.actions.len()), Vec::new());
     for (place, action) in claimed.actions.iter().enumerate() {
         let verified = action.try_map(|claim| claim.verify(&signed));
-        actions.push(verified.map_err(|refusal| refusal.of_action(place))?);
+        actions.push(verified.map_err(|violation| violation.in_action(place))?);
         let asked = action.signatures().filter_map(|claim| claim.question(&signed));
         questions.extend(asked.map(|question| (place, question)));
     }
@@ -105,8 +106,8 @@ fn suppose(
     Ok((after, questions))
 }
 
-/// Adds updates that were judged valid before to `state`. No signature is checked again, so a long
-/// log is cheap; an account's address is recovered only where several could have signed.
+/// Applies updates that were judged valid before to `state`. Verifies no signature again, so a long
+/// log is cheap; recovers an account only where several accounts could have signed.
 ///
 /// # Errors
 /// When the updates cannot all have been valid in this order.
@@ -122,22 +123,22 @@ fn add_trusted(
     update: &pb::IdentityUpdate,
 ) -> Result<AssociationState, IdentityError> {
     let claimed = update::parse(update)?;
-    let signed = Signed::new(text::signed_text(&claimed));
+    let signed = SignedText::new(text::signed_text(&claimed));
     let mut draft = Draft::new(state, claimed.client_timestamp_ns);
     for (place, action) in claimed.actions.iter().enumerate() {
         trusted(action, draft.state(), &signed)
-            .and_then(|action| draft.act(&action))
-            .map_err(|refusal| refusal.of_action(place))?;
+            .and_then(|action| draft.apply(&action))
+            .map_err(|violation| violation.in_action(place))?;
     }
-    draft.finish(claimed.inbox_id).map_err(Refusal::of_update)
+    draft.finish(claimed.inbox_id).map_err(IdentityViolation::in_update)
 }
 
-/// A valid action says who signed it, most of the time.
+/// Returns a valid action with its signers, which mostly follow from the action and the state.
 fn trusted(
     action: &Action<Claim<'_>>,
     state: Option<&AssociationState>,
-    signed: &Signed,
-) -> Result<Action<Signer>, Refusal> {
+    signed: &SignedText,
+) -> Result<Action<Signer>, IdentityViolation> {
     let by = match action {
         Action::Create { account, .. } => Some(account),
         Action::Add { .. } => state.and_then(AssociationState::only_account),

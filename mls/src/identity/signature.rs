@@ -1,7 +1,6 @@
-//! The five kinds of signatures, and who made one.
+//! Verifies the five kinds of signatures and finds their signers.
 
 use std::cell::OnceCell;
-use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,50 +8,23 @@ use bytes::Bytes;
 use ed25519_dalek::VerifyingKey;
 use hawser_proto::pb::xmtp::identity::associations as pb;
 use hawser_proto::pb::xmtp::message_contents as legacy;
-use hawser_proto::sign::keccak256;
 use hawser_proto::{Address, Digest};
 use p256::ecdsa::signature::Verifier as _;
 use pb::signature::Signature as Kind;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256, Sha512};
 
-use super::error::Refusal;
+use super::error::IdentityViolation;
+use super::kind::SignatureKind;
 use super::legacy::wallet_of;
 use super::member::{MemberIdentifier, Passkey};
-use super::recover::recover;
+use super::recover::{low_s, personal_digest, recover};
 use super::wallet::{WalletQuestion, account_of_wallet};
 
-/// What installations' signatures are bound to (RFC 8032 §5.1, Ed25519ph).
+/// Context of installations' signatures (Ed25519ph, RFC 8032 §5.1; XIP-46).
 const INSTALLATION_CONTEXT: &[u8] = b"IDENTITY UPDATE SIGNATURE";
 
-/// How somebody signs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SignatureKind {
-    /// An account's key signed a personal message.
-    Erc191,
-    /// A contract wallet agrees.
-    Erc1271,
-    /// An installation's key.
-    InstallationKey,
-    /// A key that a wallet once delegated to.
-    LegacyDelegated,
-    /// A passkey.
-    P256,
-}
-
-impl fmt::Display for SignatureKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Erc191 => "erc-191",
-            Self::Erc1271 => "erc-1271",
-            Self::InstallationKey => "installation-key",
-            Self::LegacyDelegated => "legacy-delegated",
-            Self::P256 => "p256",
-        })
-    }
-}
-
-/// A signature nobody has checked.
+/// A signature that is not verified yet.
 #[derive(Debug)]
 pub(super) enum Claim<'a> {
     Account(&'a Bytes),
@@ -62,38 +34,38 @@ pub(super) enum Claim<'a> {
     Passkey(&'a pb::RecoverablePasskeySignature),
 }
 
-/// Who signed, and how.
+/// A verified signature: the signer and its kind.
 #[derive(Debug)]
 pub(super) struct Signer {
     pub(super) identifier: MemberIdentifier,
     pub(super) kind: SignatureKind,
-    /// What must not be seen again in a later update.
+    /// Identifies the signature; a later update with the same one is a replay.
     pub(super) replay_key: Bytes,
     pub(super) chain_id: Option<u64>,
 }
 
-/// What a browser signs beside the authenticator's data (WebAuthn §5.8.1).
+/// The data that a browser adds to a passkey's signature (WebAuthn §5.8.1).
 #[derive(Deserialize)]
 struct ClientData {
     origin: String,
     challenge: String,
 }
 
-/// A text in the forms in which signers sign it, each made when it is needed.
-pub(super) struct Signed {
+/// The text of an update in the forms that signers sign, each computed on first use.
+pub(super) struct SignedText {
     text: String,
     personal: OnceCell<Digest>,
     prehash: OnceCell<Sha512>,
     challenge: OnceCell<String>,
 }
 
-impl Signed {
+impl SignedText {
     pub(super) fn new(text: String) -> Self {
         let (personal, prehash, challenge) = <(OnceCell<_>, OnceCell<_>, OnceCell<_>)>::default();
         Self { text, personal, prehash, challenge }
     }
 
-    /// As a personal message (ERC-191).
+    /// Returns the digest as a personal message (ERC-191).
     pub(super) fn personal(&self) -> Digest {
         *self.personal.get_or_init(|| personal_digest(&self.text))
     }
@@ -107,14 +79,9 @@ impl Signed {
     }
 }
 
-/// What wallets sign when they are shown `text` (ERC-191, version 0x45).
-pub(super) fn personal_digest(text: &str) -> Digest {
-    let prefix = format!("\x19Ethereum Signed Message:\n{}", text.len());
-    keccak256(&[prefix.as_bytes(), text.as_bytes()])
-}
-
 impl<'a> Claim<'a> {
-    pub(super) fn read(signature: &'a Kind) -> Result<Self, Refusal> {
+    /// Reads a signature.
+    pub(super) fn read(signature: &'a Kind) -> Result<Self, IdentityViolation> {
         Ok(match signature {
             Kind::Erc191(account) => Self::Account(&account.bytes),
             Kind::Erc6492(contract) => {
@@ -129,45 +96,47 @@ impl<'a> Claim<'a> {
                 key: delegated
                     .delegated_key
                     .as_ref()
-                    .ok_or(Refusal::Malformed("missing delegated key"))?,
+                    .ok_or(IdentityViolation::Malformed("missing delegated key"))?,
                 signature: &delegated
                     .signature
                     .as_ref()
-                    .ok_or(Refusal::Malformed("missing signature of the delegated key"))?
+                    .ok_or(IdentityViolation::Malformed("missing signature of the delegated key"))?
                     .bytes,
             },
             Kind::Passkey(passkey) => Self::Passkey(passkey),
         })
     }
 
-    /// Checks everything but what a contract wallet's chain has to say.
-    pub(super) fn verify(&self, signed: &Signed) -> Result<Signer, Refusal> {
+    /// Verifies the signature. A contract wallet is taken to agree; [`question`](Self::question) is what
+    /// its chain has to confirm.
+    pub(super) fn verify(&self, signed: &SignedText) -> Result<Signer, IdentityViolation> {
         match self {
             Self::Installation { key, signature } => verify_installation(key, signature, signed)?,
             Self::Passkey(passkey) => verify_passkey(passkey, signed)?,
             Self::Legacy { key, signature } => {
                 let (delegate, _) = recover(signed.personal(), signature)?;
                 if wallet_of(key)?.delegate != delegate {
-                    return Err(Refusal::Signature("not made with the delegated key"));
+                    return Err(IdentityViolation::Signature("not made with the delegated key"));
                 }
             }
-            Self::Account(_) | Self::Contract { .. } => {} // the one shows its signer, the other asks
+            // Recovering an account's key is its verification, and a wallet's chain verifies for it.
+            Self::Account(_) | Self::Contract { .. } => {}
         }
         self.signer(None, signed)
     }
 
-    /// Who signed, if the signature holds, in bytes of its own: states outlive the envelopes that
-    /// made them. `known` spares recovering an account's address.
+    /// Returns the signer, provided that the signature is valid. Copies all bytes, because states
+    /// outlive the envelopes that they come from. A `known` account is not recovered again.
     pub(super) fn signer(
         &self,
         known: Option<&MemberIdentifier>,
-        signed: &Signed,
-    ) -> Result<Signer, Refusal> {
+        signed: &SignedText,
+    ) -> Result<Signer, IdentityViolation> {
         let account = MemberIdentifier::of_address;
         Ok(match self {
             Self::Account(signature) => {
                 let (identifier, replay_key) = match known {
-                    Some(known) => (known.clone(), super::recover::low_s(signature)?),
+                    Some(known) => (known.clone(), low_s(signature)?),
                     None => {
                         let (address, low) = recover(signed.personal(), signature)?;
                         (account(address), low)
@@ -201,8 +170,8 @@ impl<'a> Claim<'a> {
         })
     }
 
-    /// What the wallet's chain has to be asked, for contract wallets.
-    pub(super) fn question(&self, signed: &Signed) -> Option<WalletQuestion> {
+    /// Returns the question for the chain of a contract wallet; `None` for other signatures.
+    pub(super) fn question(&self, signed: &SignedText) -> Option<WalletQuestion> {
         let Self::Contract { chain_id, address, block_number, signature } = self else {
             return None;
         };
@@ -211,7 +180,7 @@ impl<'a> Claim<'a> {
             address: *address,
             block_number: *block_number,
             digest: signed.personal(),
-            signature: Bytes::copy_from_slice(signature), // questions wait, and answers are kept
+            signature: Bytes::copy_from_slice(signature), // a question outlives its envelope
         })
     }
 }
@@ -222,39 +191,40 @@ impl Signer {
     }
 }
 
-fn verify_installation(key: &[u8], signature: &[u8], signed: &Signed) -> Result<(), Refusal> {
+fn verify_installation(key: &[u8], signature: &[u8], signed: &SignedText) -> Result<(), IdentityViolation> {
     let key = VerifyingKey::try_from(key)
-        .map_err(|_| Refusal::Malformed("installation key that is no Ed25519 point"))?;
+        .map_err(|_| IdentityViolation::Malformed("installation key that is no Ed25519 point"))?;
     let signature = ed25519_dalek::Signature::from_slice(signature)
-        .map_err(|_| Refusal::Signature("an Ed25519 signature has 64 bytes"))?;
+        .map_err(|_| IdentityViolation::Signature("an Ed25519 signature has 64 bytes"))?;
     key.verify_prehashed(signed.prehash(), Some(INSTALLATION_CONTEXT), &signature)
-        .map_err(|_| Refusal::Signature("not made with the installation's key"))
+        .map_err(|_| IdentityViolation::Signature("not made with the installation's key"))
 }
 
-/// WebAuthn §7.2, as far as a node knows what to expect.
+/// Verifies a passkey's assertion (WebAuthn §7.2) as far as a node knows the expected values: the
+/// challenge, not the origin.
 fn verify_passkey(
     passkey: &pb::RecoverablePasskeySignature,
-    signed: &Signed,
-) -> Result<(), Refusal> {
+    signed: &SignedText,
+) -> Result<(), IdentityViolation> {
     if client_data(passkey)?.challenge != signed.challenge() {
-        return Err(Refusal::Signature("the passkey signed another challenge"));
+        return Err(IdentityViolation::Signature("the passkey signed another challenge"));
     }
     let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(&passkey.public_key)
-        .map_err(|_| Refusal::Signature("the passkey is no P-256 point"))?;
+        .map_err(|_| IdentityViolation::Signature("the passkey is no P-256 point"))?;
     let mut data = passkey.authenticator_data.to_vec();
     data.extend_from_slice(&Sha256::digest(&passkey.client_data_json));
     key.verify(&data, &p256_signature(passkey)?)
-        .map_err(|_| Refusal::Signature("not made with the passkey"))
+        .map_err(|_| IdentityViolation::Signature("not made with the passkey"))
 }
 
-fn client_data(passkey: &pb::RecoverablePasskeySignature) -> Result<ClientData, Refusal> {
+fn client_data(passkey: &pb::RecoverablePasskeySignature) -> Result<ClientData, IdentityViolation> {
     serde_json::from_slice(&passkey.client_data_json)
-        .map_err(|_| Refusal::Signature("client data that is not JSON with origin and challenge"))
+        .map_err(|_| IdentityViolation::Signature("client data that is not JSON with origin and challenge"))
 }
 
 fn p256_signature(
     passkey: &pb::RecoverablePasskeySignature,
-) -> Result<p256::ecdsa::Signature, Refusal> {
+) -> Result<p256::ecdsa::Signature, IdentityViolation> {
     p256::ecdsa::Signature::from_der(&passkey.signature)
-        .map_err(|_| Refusal::Signature("a passkey's signature is written in DER"))
+        .map_err(|_| IdentityViolation::Signature("a passkey's signature is written in DER"))
 }

@@ -1,16 +1,17 @@
-//! What an inbox's log adds up to, and what each action does to it (XIP-46).
+//! The state of an inbox, and the effect of each action on it (XIP-46).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use hawser_proto::pb::xmtp::identity::associations as pb;
 
-use super::error::{IdentityError, Refusal};
-use super::member::{Member, MemberIdentifier, MemberKind};
-use super::signature::{SignatureKind, Signer};
+use super::error::{IdentityError, IdentityViolation};
+use super::kind::{MemberKind, SignatureKind};
+use super::member::{Member, MemberIdentifier};
+use super::signature::Signer;
 use super::update::{Action, Update};
 
-/// Who belongs to an inbox.
+/// The state of an inbox: its members, its recovery identifier and the signatures used so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AssociationState {
     inbox_id: String,
@@ -20,30 +21,30 @@ pub struct AssociationState {
 }
 
 impl AssociationState {
-    /// The inbox: 64 lower-case hexadecimal digits.
+    /// Returns the id of the inbox: 64 lower-case hexadecimal digits.
     #[must_use]
     pub fn inbox_id(&self) -> &str {
         &self.inbox_id
     }
 
-    /// Everybody who belongs to it, ordered by identifier.
+    /// Iterates over the members, ordered by identifier.
     pub fn members(&self) -> impl Iterator<Item = &Member> {
         self.members.values()
     }
 
-    /// Whoever belongs to it under this identifier.
+    /// Returns the member with this identifier.
     #[must_use]
     pub fn member(&self, identifier: &MemberIdentifier) -> Option<&Member> {
         self.members.get(identifier)
     }
 
-    /// Who may revoke, whether or not it is a member.
+    /// Returns the recovery identifier, which alone may revoke members. It need not be a member.
     #[must_use]
     pub fn recovery(&self) -> &MemberIdentifier {
         &self.recovery
     }
 
-    /// About how many bytes this takes in memory.
+    /// Returns about the bytes of memory that this state takes.
     #[must_use]
     pub fn weight(&self) -> usize {
         let member = |member: &Member| {
@@ -55,7 +56,7 @@ impl AssociationState {
         512 + self.recovery.len_bytes() + members + seen
     }
 
-    /// The form that travels.
+    /// Converts to the wire form.
     #[must_use]
     pub fn to_pb(&self) -> pb::AssociationState {
         let (kind, relying_party) = match &self.recovery {
@@ -78,7 +79,7 @@ impl AssociationState {
         }
     }
 
-    /// Who came and who went since `before`. Whoever was there before and is there now is neither.
+    /// Returns the members added and removed since `before`, by identifier.
     #[must_use]
     pub fn difference(&self, before: Option<&Self>) -> pb::AssociationStateDiff {
         let empty = BTreeMap::new();
@@ -93,7 +94,7 @@ impl AssociationState {
         }
     }
 
-    /// The one account that can have signed for a member with its key, if there is just one.
+    /// Returns the only account that can have signed with a key, if there is exactly one.
     pub(super) fn only_account(&self) -> Option<&MemberIdentifier> {
         let accounts = self.members.values().filter(|member| member.chain_id.is_none());
         let mut accounts = accounts
@@ -118,14 +119,14 @@ impl AssociationState {
         }
     }
 
-    fn refuse_replay(&self, signer: &Signer) -> Result<(), Refusal> {
-        if self.seen.contains(&signer.replay_key) { Err(Refusal::Replay) } else { Ok(()) }
+    fn check_replay(&self, signer: &Signer) -> Result<(), IdentityViolation> {
+        if self.seen.contains(&signer.replay_key) { Err(IdentityViolation::Replay) } else { Ok(()) }
     }
 
-    /// A member that is a contract wallet stays on its chain, and one that has a key has none.
-    fn same_chain(&self, signer: &Signer) -> Result<(), Refusal> {
+    /// Refuses a member that signs from another chain than it was added with.
+    fn check_chain(&self, signer: &Signer) -> Result<(), IdentityViolation> {
         match self.members.get(&signer.identifier) {
-            Some(member) if member.chain_id != signer.chain_id => Err(Refusal::WrongChainId {
+            Some(member) if member.chain_id != signer.chain_id => Err(IdentityViolation::WrongChainId {
                 added: member.chain_id.unwrap_or(0),
                 signing: signer.chain_id.unwrap_or(0),
             }),
@@ -133,16 +134,17 @@ impl AssociationState {
         }
     }
 
-    /// Only the recovery identifier itself revokes and names its successor.
-    fn signed_by_recovery(&self, signer: &Signer) -> Result<(), Refusal> {
-        self.refuse_replay(signer)?;
-        self.same_chain(signer)?;
+    /// Refuses signers other than the recovery identifier itself, which alone revokes members and names
+    /// its successor.
+    fn check_recovery(&self, signer: &Signer) -> Result<(), IdentityViolation> {
+        self.check_replay(signer)?;
+        self.check_chain(signer)?;
         if signer.kind == SignatureKind::LegacyDelegated {
             let (role, signature) = (MemberKind::Ethereum, signer.kind);
-            return Err(Refusal::SignatureNotAllowed { role, signature });
+            return Err(IdentityViolation::SignatureNotAllowed { role, signature });
         }
         if signer.identifier != self.recovery {
-            return Err(Refusal::MissingExistingMember(
+            return Err(IdentityViolation::MissingExistingMember(
                 "the signer is not the recovery identifier",
             ));
         }
@@ -155,23 +157,23 @@ impl AssociationState {
         by: &Signer,
         new: &Signer,
         client_timestamp_ns: u64,
-    ) -> Result<(), Refusal> {
-        self.refuse_replay(by)?;
-        self.refuse_replay(new)?;
+    ) -> Result<(), IdentityViolation> {
+        self.check_replay(by)?;
+        self.check_replay(new)?;
         if new.identifier != *identifier {
-            return Err(Refusal::NewMemberNotSigner);
+            return Err(IdentityViolation::NewMemberNotSigner);
         }
         if new.identifier == by.identifier {
-            return Err(Refusal::AddsItself);
+            return Err(IdentityViolation::AddsItself);
         }
-        self.legacy_belongs_here(by, new)?;
-        fits(identifier.kind(), new.kind)?;
-        self.same_chain(by)?;
+        self.check_legacy(by, new)?;
+        check_kinds(identifier.kind(), new.kind)?;
+        self.check_chain(by)?;
         let parent = self.parent(by)?.clone();
-        fits(parent.kind(), by.kind)?;
+        check_kinds(parent.kind(), by.kind)?;
         let kinds = (by.identifier.kind(), identifier.kind());
         if kinds == (MemberKind::Installation, MemberKind::Installation) {
-            return Err(Refusal::NotAllowedToAdd(kinds.0, kinds.1));
+            return Err(IdentityViolation::NotAllowedToAdd(kinds.0, kinds.1));
         }
         let member = Member {
             identifier: new.identifier.clone(),
@@ -179,40 +181,40 @@ impl AssociationState {
             client_timestamp_ns: Some(client_timestamp_ns),
             chain_id: new.chain_id,
         };
-        // Replaces both key and value: an identifier carries more than what it is compared by.
+        // Removes first, to replace the key too: passkeys that compare equal can differ in their site.
         self.members.remove(identifier);
         self.members.insert(new.identifier.clone(), member);
         Ok(())
     }
 
-    /// Legacy keys work only in the inbox that their wallet has with nonce 0. An installation is
-    /// nobody's wallet, so next to its signature there is nothing to compare.
-    fn legacy_belongs_here(&self, by: &Signer, new: &Signer) -> Result<(), Refusal> {
+    /// Refuses a legacy key outside of the inbox that its wallet has with nonce 0. An installation
+    /// belongs to no wallet, so beside its signature there is nothing to compare.
+    fn check_legacy(&self, by: &Signer, new: &Signer) -> Result<(), IdentityViolation> {
         let legacy = [by, new].iter().any(|it| it.kind == SignatureKind::LegacyDelegated);
         let wallet = by.identifier.kind() != MemberKind::Installation;
         if legacy && wallet && by.identifier.inbox_id(0) != self.inbox_id {
-            return Err(Refusal::LegacyKey);
+            return Err(IdentityViolation::LegacyKey);
         }
         Ok(())
     }
 
-    /// Who brings a member in: a member, or the recovery identifier in person.
-    fn parent(&self, by: &Signer) -> Result<&MemberIdentifier, Refusal> {
+    /// Returns the identifier that adds a member: another member, or the recovery identifier.
+    fn parent(&self, by: &Signer) -> Result<&MemberIdentifier, IdentityViolation> {
         if let Some(member) = self.members.get(&by.identifier) {
             return Ok(&member.identifier);
         }
         if by.identifier != self.recovery {
-            return Err(Refusal::MissingExistingMember(
+            return Err(IdentityViolation::MissingExistingMember(
                 "the signer is neither a member nor the recovery identifier",
             ));
         }
         if by.kind == SignatureKind::LegacyDelegated {
-            return Err(Refusal::LegacyKey);
+            return Err(IdentityViolation::LegacyKey);
         }
         Ok(&self.recovery)
     }
 
-    /// Takes the installations along that this member had brought in. Revoking nobody is no fault.
+    /// Removes a member and the installations that it added. An unknown identifier changes nothing.
     fn revoke(&mut self, revoked: &MemberIdentifier) {
         self.members.retain(|identifier, member| {
             let orphan = identifier.kind() == MemberKind::Installation
@@ -222,8 +224,8 @@ impl AssociationState {
     }
 }
 
-/// Who may sign how.
-fn fits(role: MemberKind, signature: SignatureKind) -> Result<(), Refusal> {
+/// Refuses a signature of a kind that this kind of member does not make.
+fn check_kinds(role: MemberKind, signature: SignatureKind) -> Result<(), IdentityViolation> {
     use SignatureKind as Signature;
 
     let fits = match role {
@@ -233,10 +235,10 @@ fn fits(role: MemberKind, signature: SignatureKind) -> Result<(), Refusal> {
         MemberKind::Installation => signature == Signature::InstallationKey,
         MemberKind::Passkey => signature == Signature::P256,
     };
-    if fits { Ok(()) } else { Err(Refusal::SignatureNotAllowed { role, signature }) }
+    if fits { Ok(()) } else { Err(IdentityViolation::SignatureNotAllowed { role, signature }) }
 }
 
-/// An update in the making: what its actions have led to so far.
+/// The state while the actions of one update are applied.
 pub(super) struct Draft {
     state: Option<AssociationState>,
     client_timestamp_ns: u64,
@@ -252,8 +254,8 @@ impl Draft {
         self.state.as_ref()
     }
 
-    /// After a refusal the draft is of no use.
-    pub(super) fn act(&mut self, action: &Action<Signer>) -> Result<(), Refusal> {
+    /// Applies an action. After an error the draft must be dropped.
+    pub(super) fn apply(&mut self, action: &Action<Signer>) -> Result<(), IdentityViolation> {
         match action {
             Action::Create { account, nonce, by } => self.create(account, *nonce, by)?,
             Action::Add { member, by, new } => {
@@ -262,12 +264,12 @@ impl Draft {
             }
             Action::Revoke { member, by } => {
                 let state = self.created()?;
-                state.signed_by_recovery(by)?;
+                state.check_recovery(by)?;
                 state.revoke(member);
             }
             Action::ChangeRecovery { to, by } => {
                 let state = self.created()?;
-                state.signed_by_recovery(by)?;
+                state.check_recovery(by)?;
                 state.recovery = to.clone();
             }
         }
@@ -275,8 +277,8 @@ impl Draft {
         Ok(())
     }
 
-    fn created(&mut self) -> Result<&mut AssociationState, Refusal> {
-        self.state.as_mut().ok_or(Refusal::NotCreated)
+    fn created(&mut self) -> Result<&mut AssociationState, IdentityViolation> {
+        self.state.as_mut().ok_or(IdentityViolation::NotCreated)
     }
 
     fn create(
@@ -284,40 +286,40 @@ impl Draft {
         account: &MemberIdentifier,
         nonce: u64,
         by: &Signer,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), IdentityViolation> {
         if self.state.is_some() {
-            return Err(Refusal::MultipleCreate);
+            return Err(IdentityViolation::MultipleCreate);
         }
         if by.identifier != *account {
-            return Err(Refusal::MissingExistingMember("the signer is not the initial identifier"));
+            return Err(IdentityViolation::MissingExistingMember("the signer is not the initial identifier"));
         }
-        fits(account.kind(), by.kind)?;
+        check_kinds(account.kind(), by.kind)?;
         if by.kind == SignatureKind::LegacyDelegated && nonce != 0 {
-            return Err(Refusal::LegacyKey);
+            return Err(IdentityViolation::LegacyKey);
         }
         self.state = Some(AssociationState::found(account, nonce, by.chain_id));
         Ok(())
     }
 
-    /// The state after the whole update.
-    pub(super) fn finish(self, inbox_id: &str) -> Result<AssociationState, Refusal> {
-        let mut state = self.state.ok_or(Refusal::NotCreated)?;
+    /// Returns the state after the whole update.
+    pub(super) fn finish(self, inbox_id: &str) -> Result<AssociationState, IdentityViolation> {
+        let mut state = self.state.ok_or(IdentityViolation::NotCreated)?;
         if state.inbox_id != inbox_id {
-            return Err(Refusal::WrongInboxId);
+            return Err(IdentityViolation::WrongInboxId);
         }
         state.seen.extend(self.used);
         Ok(state)
     }
 }
 
-/// The whole update or nothing of it.
+/// Applies a whole update to the state before it. An error leaves nothing of it.
 pub(super) fn apply(
     before: Option<&AssociationState>,
     update: &Update<'_, Signer>,
 ) -> Result<AssociationState, IdentityError> {
     let mut draft = Draft::new(before.cloned(), update.client_timestamp_ns);
     for (place, action) in update.actions.iter().enumerate() {
-        draft.act(action).map_err(|refusal| refusal.of_action(place))?;
+        draft.apply(action).map_err(|violation| violation.in_action(place))?;
     }
-    draft.finish(update.inbox_id).map_err(Refusal::of_update)
+    draft.finish(update.inbox_id).map_err(IdentityViolation::in_update)
 }

@@ -1,12 +1,13 @@
-//! The text that every signature of an identity update covers. It is never sent: it follows from
-//! the update (XIP-46).
+//! The text that every signature of an identity update covers (XIP-46). It is never sent: every
+//! reader computes it from the update.
 
 use std::fmt::Write as _;
 
-use super::member::{MemberIdentifier, MemberKind};
+use super::kind::MemberKind;
+use super::member::MemberIdentifier;
 use super::update::{Action, Update};
 
-/// What wallets show and installations sign.
+/// Returns the text that wallets show and installations sign.
 pub(super) fn signed_text<S>(update: &Update<'_, S>) -> String {
     let mut text = format!(
         "XMTP : Authenticate to inbox\n\nInbox ID: {}\nCurrent time: {}\n",
@@ -55,8 +56,8 @@ fn label(member: &MemberIdentifier) -> &'static str {
     }
 }
 
-/// RFC 3339 in UTC, whole seconds. Times above the range of signed nanoseconds count as before 1970,
-/// as signers count them.
+/// Formats a time as RFC 3339 in UTC with whole seconds. A time above the range of signed nanoseconds
+/// counts as before 1970, as in the clients that sign.
 fn time(unix_ns: u64) -> String {
     let seconds = unix_ns.cast_signed().div_euclid(1_000_000_000);
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
@@ -65,8 +66,8 @@ fn time(unix_ns: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
-/// The proleptic Gregorian date of a day since 1970. A year here begins in March, so that the leap
-/// day is its last day.
+/// Returns the proleptic Gregorian date of a day since 1970. Ours, because it is ten lines and clients
+/// sign these bytes. A year here begins in March, so that the leap day is its last day.
 fn date(days: i64) -> (i64, i64, i64) {
     let since_march_0000 = days + 719_468;
     let era = since_march_0000.div_euclid(146_097);

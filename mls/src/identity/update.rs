@@ -1,14 +1,14 @@
-//! An identity update, read: its actions, and the signatures that they claim to have.
+//! Reads an identity update: its actions and their signatures.
 
 use hawser_proto::pb::xmtp::identity::associations as pb;
 use pb::IdentifierKind;
 use pb::identity_action::Kind;
 
-use super::error::{IdentityError, Refusal};
+use super::error::{IdentityError, IdentityViolation};
 use super::member::{MemberIdentifier, Passkey};
 use super::signature::Claim;
 
-/// Actions that are signed together. `S` is what is known of their signatures.
+/// Actions that are signed together. `S` is a signature before or after verification.
 #[derive(Debug)]
 pub(super) struct Update<'a, S> {
     pub(super) inbox_id: &'a str,
@@ -26,7 +26,7 @@ pub(super) enum Action<S> {
 }
 
 impl<S> Action<S> {
-    /// The signatures, whoever agrees to the action first.
+    /// Returns the signatures, that of the member that agrees to the action first.
     pub(super) fn signatures(&self) -> impl Iterator<Item = &S> {
         let (by, new) = match self {
             Self::Add { by, new, .. } => (by, Some(new)),
@@ -37,7 +37,7 @@ impl<S> Action<S> {
         std::iter::once(by).chain(new)
     }
 
-    /// The same action with what `check` makes of each signature.
+    /// Returns the action with `check` applied to each signature.
     pub(super) fn try_map<T, E>(
         &self,
         mut check: impl FnMut(&S) -> Result<T, E>,
@@ -59,20 +59,20 @@ impl<S> Action<S> {
     }
 }
 
-/// Reads what travels.
+/// Reads the wire form.
 pub(super) fn parse(update: &pb::IdentityUpdate) -> Result<Update<'_, Claim<'_>>, IdentityError> {
     let actions = update.actions.iter().enumerate();
     Ok(Update {
         inbox_id: &update.inbox_id,
         client_timestamp_ns: update.client_timestamp_ns,
         actions: actions
-            .map(|(place, given)| action(given).map_err(|refusal| refusal.of_action(place)))
+            .map(|(place, given)| action(given).map_err(|violation| violation.in_action(place)))
             .collect::<Result<_, _>>()?,
     })
 }
 
-fn action(action: &pb::IdentityAction) -> Result<Action<Claim<'_>>, Refusal> {
-    let kind = action.kind.as_ref().ok_or(Refusal::Malformed("action of no known kind"))?;
+fn action(action: &pb::IdentityAction) -> Result<Action<Claim<'_>>, IdentityViolation> {
+    let kind = action.kind.as_ref().ok_or(IdentityViolation::Malformed("action of no known kind"))?;
     Ok(match kind {
         Kind::CreateInbox(create) => Action::Create {
             account: account(
@@ -103,30 +103,31 @@ fn action(action: &pb::IdentityAction) -> Result<Action<Claim<'_>>, Refusal> {
     })
 }
 
-fn claim(signature: Option<&pb::Signature>) -> Result<Claim<'_>, Refusal> {
+fn claim(signature: Option<&pb::Signature>) -> Result<Claim<'_>, IdentityViolation> {
     let signature = signature.and_then(|signature| signature.signature.as_ref());
-    Claim::read(signature.ok_or(Refusal::Malformed("missing signature"))?)
+    Claim::read(signature.ok_or(IdentityViolation::Malformed("missing signature"))?)
 }
 
-fn member(identifier: Option<&pb::MemberIdentifier>) -> Result<MemberIdentifier, Refusal> {
+fn member(identifier: Option<&pb::MemberIdentifier>) -> Result<MemberIdentifier, IdentityViolation> {
     identifier
         .and_then(MemberIdentifier::from_pb)
-        .ok_or(Refusal::Malformed("missing member identifier"))
+        .ok_or(IdentityViolation::Malformed("missing member identifier"))
 }
 
-/// Founders and recovery identifiers travel as text. Writers that know of no kinds mean Ethereum.
+/// Reads a founder or a recovery identifier, which are text. Clients from before there were kinds mean
+/// Ethereum.
 fn account(
     text: &str,
     kind: IdentifierKind,
     relying_party: Option<&String>,
-) -> Result<MemberIdentifier, Refusal> {
+) -> Result<MemberIdentifier, IdentityViolation> {
     Ok(match kind {
         IdentifierKind::Unspecified | IdentifierKind::Ethereum => {
             MemberIdentifier::Ethereum(text.to_owned())
         }
         IdentifierKind::Passkey => MemberIdentifier::Passkey(Passkey {
             key: hex::decode(text)
-                .map_err(|_| Refusal::Malformed("passkey that is not hexadecimal"))?
+                .map_err(|_| IdentityViolation::Malformed("passkey that is not hexadecimal"))?
                 .into(),
             relying_party: relying_party.cloned(),
         }),

@@ -1,43 +1,43 @@
-//! Contract wallets: what only their chain can tell.
+//! Questions to contract wallets, which only their chain can answer.
 
 use bytes::Bytes;
 use hawser_proto::{Address, Digest};
 
-use super::error::Refusal;
+use super::error::IdentityViolation;
 
-/// Whether a contract wallet agrees to a signature (ERC-1271, ERC-6492). Its chain's state at one
-/// block gives one answer for ever.
+/// The question whether a contract wallet accepts a signature (ERC-1271, ERC-6492). The state of its
+/// chain at one block gives one answer for ever.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WalletQuestion {
-    /// The chain of the wallet (EIP-155).
+    /// Chain of the wallet (EIP-155).
     pub chain_id: u64,
-    /// The wallet.
+    /// Address of the wallet.
     pub address: Address,
-    /// The block at which it is asked.
+    /// Block at whose state the wallet is asked.
     pub block_number: u64,
-    /// What it should have signed: the digest of the text as a personal message (ERC-191).
+    /// Digest of the signed text as a personal message (ERC-191).
     pub digest: Digest,
-    /// What it is said to have signed with.
+    /// The signature, as it came.
     pub signature: Bytes,
 }
 
-/// Why a text names no account on an EVM chain.
+/// The text is no account id of an EVM chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no account id of the form eip155:<chain id>:0x<40 hex digits>")]
 pub struct AccountIdError;
 
-/// Reads a CAIP-10 account id of an EVM chain: `eip155:8453:0x…`.
+/// Parses a CAIP-10 account id of an EVM chain, such as `eip155:8453:0x…`, into chain id and address.
 ///
 /// # Errors
-/// If it is anything else.
+/// When the text has another form.
 pub fn parse_account_id(text: &str) -> Result<(u64, Address), AccountIdError> {
     let (chain, address) = chain_and_address(text).ok_or(AccountIdError)?;
     Ok((chain, parse_address(address).map_err(|_| AccountIdError)?))
 }
 
-pub(super) fn account_of_wallet(text: &str) -> Result<(u64, Address), Refusal> {
+pub(super) fn account_of_wallet(text: &str) -> Result<(u64, Address), IdentityViolation> {
     let (chain, address) =
-        chain_and_address(text).ok_or(Refusal::Malformed("account id of no EVM chain"))?;
+        chain_and_address(text).ok_or(IdentityViolation::Malformed("account id of no EVM chain"))?;
     Ok((chain, parse_address(address)?))
 }
 
@@ -47,9 +47,9 @@ fn chain_and_address(text: &str) -> Option<(u64, &str)> {
     Some((chain.parse().ok().filter(|_| digits)?, address))
 }
 
-fn parse_address(text: &str) -> Result<Address, Refusal> {
+fn parse_address(text: &str) -> Result<Address, IdentityViolation> {
     let mut address = [0; 20];
-    let digits = text.strip_prefix("0x").ok_or(Refusal::InvalidAddress)?;
-    hex::decode_to_slice(digits, &mut address).map_err(|_| Refusal::InvalidAddress)?;
+    let digits = text.strip_prefix("0x").ok_or(IdentityViolation::InvalidAddress)?;
+    hex::decode_to_slice(digits, &mut address).map_err(|_| IdentityViolation::InvalidAddress)?;
     Ok(Address(address))
 }
