@@ -13,7 +13,7 @@ use hawser_proto::{OriginatorId, SequenceId};
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::transport::Channel;
 
-use super::publisher::PublishItem;
+use super::item::PublishItem;
 use crate::nodes::{Node, PlacedEnvelope};
 
 /// Time for which a node is asked, and the pause between two questions. Guesses: a node that is only

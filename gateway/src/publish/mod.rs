@@ -5,7 +5,9 @@
 //! - `arrival`: asks a silent node whether an envelope has arrived all the same.
 
 mod arrival;
+mod item;
 mod publisher;
 mod retry;
 
-pub(crate) use publisher::{PublishError, PublishItem, Publisher};
+pub(crate) use item::PublishItem;
+pub(crate) use publisher::{PublishError, Publisher};

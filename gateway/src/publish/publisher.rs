@@ -6,22 +6,12 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, join_all};
-use hawser_proto::{Bytes, OriginatorId, Topic};
+use hawser_proto::{Bytes, OriginatorId};
 
 use super::arrival;
+use super::item::PublishItem;
 use super::retry::{NextStep, RetryState};
 use crate::nodes::{Health, Node, NodeError, Nodes, PlacedEnvelope};
-
-/// A client envelope for a node.
-#[derive(Debug, Clone)]
-pub(crate) struct PublishItem {
-    /// Index in the request.
-    pub(crate) index: usize,
-    pub(crate) topic: Topic,
-    pub(crate) client: Bytes,
-    /// Largest congestion fee that the caller pays, in picodollars; `None` for no limit.
-    pub(crate) congestion_fee_max: Option<u64>,
-}
 
 /// Why no node published an envelope.
 #[derive(Debug, Clone, thiserror::Error)]

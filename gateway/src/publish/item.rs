@@ -1,0 +1,14 @@
+//! An envelope for a node.
+
+use hawser_proto::{Bytes, Topic};
+
+/// A client envelope for a node.
+#[derive(Debug, Clone)]
+pub(crate) struct PublishItem {
+    /// Index in the request.
+    pub(crate) index: usize,
+    pub(crate) topic: Topic,
+    pub(crate) client: Bytes,
+    /// Largest congestion fee that the caller pays, in picodollars; `None` for no limit.
+    pub(crate) congestion_fee_max: Option<u64>,
+}
