@@ -1,4 +1,4 @@
-//! The settings of a gateway, and what it needs from outside.
+//! The settings and the inputs of a gateway.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -79,7 +79,7 @@ impl GatewaySettings {
     }
 }
 
-/// What a gateway needs from outside: the state of the network, and access to the chains.
+/// The inputs of a gateway: the state of the network, and access to the chains.
 #[derive(Clone)]
 pub struct GatewayPorts {
     /// The node registry, as last read.

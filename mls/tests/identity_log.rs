@@ -89,7 +89,7 @@ fn every_kind_of_member_joins_and_leaves() {
 }
 
 #[test]
-fn only_installations_go_with_whoever_brought_them_in() {
+fn only_installations_leave_with_the_member_that_added_them() {
     let (owner, second, phone) = (wallet(1), wallet(2), installation(3));
     let (id, state) = inbox();
     let actions =
@@ -114,7 +114,7 @@ fn a_passkey_founds_an_inbox() {
 }
 
 #[test]
-fn whoever_recovers_adds_and_revokes_without_being_a_member() {
+fn the_recovery_identifier_adds_and_revokes_without_being_a_member() {
     let (owner, recovery, phone) = (wallet(1), wallet(2), installation(3));
     let (id, state) = inbox();
     let change = vec![change_recovery(&recovery.identifier(), &owner)];
@@ -132,7 +132,7 @@ fn whoever_recovers_adds_and_revokes_without_being_a_member() {
 }
 
 #[test]
-fn revoking_somebody_who_is_not_there_changes_nothing() {
+fn revoking_an_absent_member_changes_nothing() {
     let (id, state) = inbox();
     let stranger = wallet(77).identifier();
     let after = valid(Some(&state), &update(&id, vec![revoke(&stranger, &wallet(1))]));
@@ -157,7 +157,7 @@ fn a_contract_wallet_waits_for_its_chain_and_does_as_the_chain_says() {
     let id = account.inbox_id(1);
     let founding = update(&id, vec![create(&account, 1, common::by(sign))]);
     let Judgement::Waiting(questions) = judge(None, &founding, |_| None) else {
-        panic!("nobody knows yet")
+        panic!("the answer is not known yet")
     };
     let [question] = &questions[..] else { panic!("{questions:?}") };
     assert_eq!((question.chain_id, question.block_number), (8453, 7));
@@ -173,7 +173,7 @@ fn a_contract_wallet_waits_for_its_chain_and_does_as_the_chain_says() {
         panic!("the wallet agreed")
     };
     assert_eq!(state.member(&account).unwrap().chain_id, Some(8453));
-    assert_eq!(fold_trusted(None, [&founding]).unwrap(), Some(state), "nobody is asked again");
+    assert_eq!(fold_trusted(None, [&founding]).unwrap(), Some(state), "no wallet is asked again");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Identity updates that do not hold, each with the phrase by which others know it, and that
-//! nothing is left of one.
+//! Invalid identity updates, each with the phrase by which clients know it. None of them changes the
+//! state.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -108,7 +108,7 @@ fn members_that_were_revoked_have_nothing_more_to_say() {
 }
 
 #[test]
-fn an_account_is_written_in_lower_case_or_is_nobody() {
+fn an_account_is_written_in_lower_case_or_matches_no_signer() {
     let (owner, second) = (wallet(1), wallet(2));
     let (id, state) = inbox();
     let shouted = MemberIdentifier::Ethereum(second.text().to_uppercase().replace("0X", "0x"));

@@ -186,7 +186,7 @@ async fn wallets_are_answered_in_order_with_errors_in_their_places() {
         request(1, Some(5), 1),
         request(1, None, 0),
         request(2, None, 1),
-        WalletRequest { account_id: "nobody".into(), ..request(1, None, 1) },
+        WalletRequest { account_id: "no account".into(), ..request(1, None, 1) },
         WalletRequest { hash: vec![0; 31].into(), ..request(1, None, 1) },
     ];
     let request = identity_api::VerifySmartContractWalletSignaturesRequest { signatures };

@@ -1,4 +1,4 @@
-//! Contract wallets, asked on both kinds of development chain.
+//! Questions to contract wallets, on both kinds of development chain.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -68,7 +68,7 @@ struct World {
     pair: Pair,
     sender: Sender,
     factory: Address,
-    /// What creates a wallet of key 7.
+    /// The call that creates a wallet of key 7.
     deploy: Bytes,
     wallet: Address,
 }

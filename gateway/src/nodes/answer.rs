@@ -15,7 +15,7 @@ use pb::originator_envelope::Proof;
 /// is synchronised at all, so that only a false time is reported.
 const CLOCK_TOLERANCE_NS: u64 = 30 * 60 * 1_000_000_000;
 
-/// What a correct answer has to match.
+/// The values that a correct answer has to match.
 #[derive(Debug, Clone)]
 pub(super) struct ExpectedAnswer<'a> {
     /// The node that was called.

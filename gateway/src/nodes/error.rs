@@ -1,4 +1,4 @@
-//! How a node fails an attempt to publish, and how operators count that.
+//! The failures of nodes, and their kinds in the metrics.
 
 use std::time::Duration;
 

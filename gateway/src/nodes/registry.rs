@@ -16,7 +16,7 @@ use super::watch;
 use crate::metrics::GatewayMetrics;
 use crate::select::Strategy;
 
-/// What every node is started with.
+/// Values that every node is started with.
 pub(crate) struct NodeSetup {
     pub(crate) strategy: Strategy,
     pub(crate) payer: Arc<PayerSettings>,

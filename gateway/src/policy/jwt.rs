@@ -181,12 +181,12 @@ impl TokenKeys {
         let candidates: Vec<_> = match named {
             Some(key) => vec![key],
             None if header.kid.is_some() && self.without_id.is_empty() => {
-                return Err(TokenError::Invalid("nobody knows its key".into()));
+                return Err(TokenError::Invalid("its key is not known".into()));
             }
             None if header.kid.is_some() => self.without_id.iter().collect(),
             None => self.without_id.iter().chain(self.by_id.values()).collect(),
         };
-        let mut last = TokenError::Invalid("nobody knows its key".into());
+        let mut last = TokenError::Invalid("its key is not known".into());
         for key in candidates {
             match decode::<Value>(token, key, &validation) {
                 Ok(token) => return Ok(token.claims),

@@ -101,7 +101,7 @@ fn an_update_is_for_the_inbox_of_its_topic() {
 }
 
 #[test]
-fn what_nobody_would_take_is_refused() {
+fn envelopes_that_no_originator_accepts_are_refused() {
     let welcome = || Payload::WelcomeMessage(WelcomeMessageInput::default());
     assert_eq!(fault(client(&[0, 1], welcome())), Violation::TopicMismatch.into());
     assert_eq!(fault(client(&[1; 129], welcome())), Violation::TopicTooLong(129).into());

@@ -1,4 +1,4 @@
-//! What the chain puts in order.
+//! Envelopes that the chain orders.
 
 use std::time::Duration;
 
@@ -120,7 +120,7 @@ async fn what_is_not_sent_holds_up_no_other_topic() {
     let publishing = net.publish(vec![commit(1, "a"), commit(2, "b")]);
     let (failed, ()) = futures_util::future::join(publishing, showing).await;
     let failed = failed.unwrap_err();
-    // Which of two topics comes first is nobody's promise.
+    // The order of two topics is not promised.
     assert!(failed.metadata().get("published-envelopes").is_some(), "{failed}");
     assert_eq!(net.chain.count(), 1);
 }
@@ -141,7 +141,7 @@ async fn the_same_payload_is_sent_once_however_often_it_is_asked_for() {
 }
 
 #[tokio::test]
-async fn whoever_asks_again_gets_what_was_sent_before_and_was_not_shown_in_time() {
+async fn a_repeated_request_gets_what_was_sent_before_and_was_not_shown_in_time() {
     let net = Net::with(1, impatient, |_| {}).await;
     let late = net.publish(vec![commit(1, "a")]).await.unwrap_err();
     assert_eq!(late.code(), Code::DeadlineExceeded);
@@ -153,7 +153,7 @@ async fn whoever_asks_again_gets_what_was_sent_before_and_was_not_shown_in_time(
 }
 
 #[tokio::test]
-async fn what_could_not_be_sent_is_sent_when_somebody_asks_again() {
+async fn what_could_not_be_sent_is_sent_with_the_next_request() {
     let net = Net::start(1).await;
     net.chain.faults.lock().unwrap().push(ChainPublishError::NotSent("no gas".into()));
     let failed = net.publish(vec![commit(1, "a")]).await.unwrap_err();
@@ -165,15 +165,15 @@ async fn what_could_not_be_sent_is_sent_when_somebody_asks_again() {
 }
 
 #[tokio::test]
-async fn what_is_pending_is_followed_and_whoever_asks_again_waits_for_the_same_transaction() {
+async fn a_pending_transaction_is_followed_and_a_repeated_request_waits_for_it() {
     let net = Net::start(1).await;
     let pending = || ChainPublishError::Pending { hash: [7; 32], reason: "not mined yet".into() };
-    // The last comes first: it stays pending, and for a moment nobody can say anything.
+    // The last comes first: it stays pending, and for a moment its state is unknown.
     let faults = [ChainPublishError::NotSent("the chain is silent".into()), pending(), pending()];
     net.chain.faults.lock().unwrap().extend(faults);
     let told = net.publish(vec![commit(1, "a")]).await.unwrap_err();
     assert_eq!(told.code(), Code::DeadlineExceeded);
-    until(async || net.chain.count() == 1).await; // without anybody asking
+    until(async || net.chain.count() == 1).await; // without a request
     let showing = net.chain.shown_by(0, &net.nodes[..1]);
     let again = net.publish(vec![commit(1, "a")]);
     let (answer, ()) = futures_util::future::join(again, showing).await;
@@ -192,7 +192,7 @@ async fn what_stays_pending_is_asked_about_now_and_then_and_not_all_the_time() {
 }
 
 #[tokio::test]
-async fn what_nobody_can_tell_of_is_told_so_and_not_sent_again() {
+async fn a_payload_of_unknown_outcome_is_reported_and_not_sent_again() {
     let net = Net::start(1).await;
     let pending = ChainPublishError::Pending { hash: [7; 32], reason: "not mined yet".into() };
     let unknown =
@@ -210,7 +210,7 @@ async fn what_nobody_can_tell_of_is_told_so_and_not_sent_again() {
 }
 
 #[tokio::test]
-async fn what_was_pending_and_has_failed_is_sent_when_somebody_asks_again() {
+async fn what_was_pending_and_has_failed_is_sent_with_the_next_request() {
     let net = Net::start(1).await;
     let pending = ChainPublishError::Pending { hash: [7; 32], reason: "not mined yet".into() };
     let failed = ChainPublishError::Failed { hash: [7; 32], reason: "it was reverted".into() };
@@ -370,7 +370,7 @@ impl Net {
         self
     }
 
-    /// What a node makes of an update.
+    /// Returns the envelope that a node makes of an update.
     fn show_update(&self, node: usize, sequence: u64, update: &pb::ClientEnvelope) {
         self.nodes[node].show(1, sequence, &indexed(1, sequence, update.encode_to_vec().into()));
     }

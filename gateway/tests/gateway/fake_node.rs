@@ -31,7 +31,7 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 pub(crate) const RETENTION_DAYS: u32 = 60;
 
-/// What a node does with what it is asked to publish.
+/// The behaviour of a node when it is asked to publish.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Manner {
     Honest,
@@ -68,7 +68,7 @@ struct Inner {
     key: SecretKey,
     manner: watch::Sender<Manner>,
     serving: watch::Sender<bool>,
-    /// What it says that it runs; if nothing, it does not know the question.
+    /// The version that it reports; `None` if it does not know the method.
     version: watch::Sender<Option<String>>,
     stored: Arc<Mutex<Stored>>,
     shown: broadcast::Sender<pb::OriginatorEnvelope>,
@@ -118,7 +118,7 @@ impl FakeNode {
         self.inner.version.send_replace(version.map(str::to_owned));
     }
 
-    /// Nobody listens any more.
+    /// Closes the listener.
     pub(crate) fn die(&mut self) {
         self.server = None;
     }

@@ -204,11 +204,11 @@ async fn a_client_that_goes_away_ends_the_search() {
         let asking = net.publish(vec![message(1, "a")]);
         let going = until(async || asked() == 1);
         tokio::select! {
-            _ = asking => panic!("nobody answers"),
+            _ = asking => panic!("no node answers"),
             () = going => {}
         }
     }
     // Longer than the time that an attempt has.
     tokio::time::sleep(Duration::from_secs(6)).await;
-    assert_eq!(asked(), 1, "nobody else was asked");
+    assert_eq!(asked(), 1, "no other node was asked");
 }

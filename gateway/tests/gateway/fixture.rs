@@ -28,7 +28,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::fake_node::{FakeNode, key_of};
 
-/// A bound on waiting, for what has to happen.
+/// Longest time that a test waits for an event.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 pub(crate) struct Net {
@@ -95,7 +95,7 @@ impl Net {
         until(async || self.page("/status").await.1.matches(up).count() == self.nodes.len()).await;
     }
 
-    /// Tells the registry anew.
+    /// Publishes the registry again with the nodes as they are.
     pub(crate) fn register(&self) {
         self.records.send_replace(Arc::new(self.nodes.iter().map(record).collect()));
     }
@@ -122,7 +122,7 @@ impl Net {
         self.client().await.get_nodes(api::GetNodesRequest {}).await.unwrap().into_inner().nodes
     }
 
-    /// A page of the operators' port: its status and its text.
+    /// Gets a page of the operators' port: its status and its text.
     pub(crate) async fn page(&self, path: &str) -> (u16, String) {
         let address = self.gateway.metrics_address().unwrap();
         let head = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
@@ -131,13 +131,13 @@ impl Net {
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
 
-    /// The same of a page that is JSON.
+    /// Gets a page as JSON.
     pub(crate) async fn json(&self, path: &str) -> (u16, Value) {
         let (status, text) = self.page(path).await;
         (status, serde_json::from_str(&text).unwrap())
     }
 
-    /// What keeps it from being ready.
+    /// Returns the names of the conditions that are not met.
     pub(crate) async fn unmet(&self) -> Vec<String> {
         let (status, page) = self.json("/readyz").await;
         let unmet = page["conditions"].as_array().unwrap().iter().filter(|it| it["met"] == false);
@@ -153,7 +153,7 @@ impl Net {
         line.map_or(0, |value| value.trim().parse().unwrap())
     }
 
-    /// How many nodes hold this client envelope.
+    /// Returns the number of nodes that hold this client envelope.
     pub(crate) fn held_by(&self, envelope: &pb::ClientEnvelope) -> usize {
         let bytes = Bytes::from(envelope.encode_to_vec());
         let times = |node: &FakeNode| node.clients().iter().filter(|held| **held == bytes).count();
@@ -185,7 +185,7 @@ pub(crate) async fn raw(address: SocketAddr, request: &[u8]) -> Vec<u8> {
     answer
 }
 
-/// Waits until something is so.
+/// Waits until a condition holds.
 pub(crate) async fn until(so: impl AsyncFn() -> bool) {
     let waiting = async {
         while !so().await {
@@ -195,11 +195,11 @@ pub(crate) async fn until(so: impl AsyncFn() -> bool) {
     tokio::time::timeout(SOON, waiting).await.expect("it never came");
 }
 
-/// The app chain: numbers payloads, and has nodes show them when a test wants it.
+/// A fake app chain: numbers payloads, and has nodes show them on request.
 #[derive(Default)]
 pub(crate) struct FakeChain {
     pub(crate) taken: Mutex<Vec<(ChainTopic, Bytes)>>,
-    /// What is answered instead, once each.
+    /// Errors to answer instead, once each.
     pub(crate) faults: Mutex<Vec<ChainPublishError>>,
 }
 
@@ -228,7 +228,7 @@ impl FakeChain {
     }
 }
 
-/// What nodes make of a payload on the chain.
+/// Returns the envelope that nodes make of a payload on the chain.
 pub(crate) fn indexed(originator: u32, sequence: u64, payload: Bytes) -> pb::OriginatorEnvelope {
     let payer =
         pb::PayerEnvelope { unsigned_client_envelope: payload, ..pb::PayerEnvelope::default() };
@@ -273,7 +273,7 @@ impl ChainWriter for FakeChain {
     }
 }
 
-/// Takes updates unless their inbox is spoilt.
+/// Accepts updates of every inbox but this one.
 pub(crate) struct NoSpoiltInbox(pub(crate) [u8; 32]);
 
 impl IdentityCheck for NoSpoiltInbox {
@@ -291,7 +291,7 @@ impl IdentityCheck for NoSpoiltInbox {
     }
 }
 
-/// Takes an update if its number is that of the earlier ones.
+/// Accepts an update if its number is the count of the earlier ones.
 pub(crate) struct Numbered;
 
 impl IdentityCheck for Numbered {
@@ -310,7 +310,7 @@ impl IdentityCheck for Numbered {
     }
 }
 
-/// Takes every update, and says this of contract wallets.
+/// Accepts every update, and answers this for contract wallets.
 pub(crate) struct Wallets(pub(crate) VouchError);
 
 impl IdentityCheck for Wallets {

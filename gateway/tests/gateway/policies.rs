@@ -1,4 +1,4 @@
-//! Who may publish what.
+//! Policies: callers, their limits and their tokens.
 
 use std::sync::Arc;
 
@@ -74,7 +74,7 @@ async fn poor_and_rich() -> String {
     )
 }
 
-/// What a message of one letter is taken to cost before it is sent.
+/// Price of a message of one letter, as computed before it is sent.
 async fn base_fee() -> u64 {
     let usual = Net::start(1).await.publish(vec![message(1, "a")]).await.unwrap();
     let unsigned = usual[0].unsigned_originator_envelope.clone();
@@ -148,7 +148,7 @@ async fn repeats_and_updates_that_are_refused_take_nothing_of_the_day() {
 }
 
 #[tokio::test]
-async fn what_a_busy_node_charges_keeps_those_away_who_do_not_pay_it_and_nobody_else() {
+async fn a_congestion_fee_keeps_away_only_the_callers_that_do_not_pay_it() {
     let net = with(&poor_and_rich().await).await;
     let code = async |address, text| {
         let published = publish_from(&net, address, text).await;
@@ -156,7 +156,7 @@ async fn what_a_busy_node_charges_keeps_those_away_who_do_not_pay_it_and_nobody_
     };
     let (poor, rich) = ("1.2.3.4", "1.2.3.5");
     net.nodes[0].becomes(Manner::IsBusy(15_000));
-    assert_eq!(code(poor, "a").await, Code::Ok, "nobody knows yet");
+    assert_eq!(code(poor, "a").await, Code::Ok, "no fee is known yet");
     assert_eq!(code(poor, "b").await, Code::ResourceExhausted);
     assert_eq!(code(rich, "c").await, Code::Ok);
     assert_eq!(code(poor, "d").await, Code::ResourceExhausted);
@@ -194,20 +194,20 @@ async fn callers_without_a_token_are_unknown() {
     assert_eq!(publish(Some("nonsense".into())).await, Code::Unauthenticated);
     assert_eq!(publish(Some(token("mallory"))).await, Code::PermissionDenied);
     assert_eq!(publish(Some(token("alice"))).await, Code::Ok);
-    // Whoever only asks for nodes needs none.
+    // GetNodes needs no token.
     assert_eq!(net.get_nodes().await.len(), 1);
 }
 
 #[tokio::test]
 async fn a_gateway_whose_login_service_is_away_starts_and_says_so() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let net = with(&format!(
         "[identity]\nkind = \"jwt\"\n[identity.jwt]\nalgorithm = \"ES256\"\n\
-         jwks_url = \"http://{nobody}/keys\""
+         jwks_url = \"http://{closed}/keys\""
     ))
     .await;
     let refused = net.publish(vec![message(1, "a")]).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable, "{refused}");
     assert_eq!(net.unmet().await, ["token_keys_known"]);
-    assert_eq!(net.get_nodes().await.len(), 1, "whoever only asks for nodes needs no token");
+    assert_eq!(net.get_nodes().await.len(), 1, "GetNodes needs no token");
 }

@@ -1,4 +1,4 @@
-//! What nodes put in order.
+//! Envelopes that nodes order.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! What a gateway shows: of the lists that it reads, of the nodes, and of its own schema.
+//! The pages of the operators' port, and the schema for reflection.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! People who sign identity updates, and what clients really sent.
+//! Signers of identity updates, and captured envelopes of clients.
 
 #![allow(dead_code, unreachable_pub, reason = "every test file uses a part of this")]
 
@@ -49,7 +49,7 @@ pub fn captured(kind: &str) -> Vec<Captured> {
         .collect()
 }
 
-/// Somebody with an account.
+/// Returns a signer with an account.
 pub fn wallet(number: u8) -> Wallet {
     Wallet(SecretKey::from_bytes(&[number; 32]).unwrap())
 }
@@ -212,7 +212,7 @@ impl Delegate {
     }
 }
 
-/// What a contract wallet's owner sends.
+/// Returns a signature of a contract wallet.
 pub fn contract_signature(account_id: &str, block_number: u64, bytes: &[u8]) -> pb::Signature {
     signed(Signed::Erc6492(pb::SmartContractWalletSignature {
         account_id: account_id.to_owned(),
@@ -229,7 +229,7 @@ pub struct Act {
 
 type Sign = Box<dyn Fn(&str) -> pb::Signature>;
 
-/// How somebody signs.
+/// Makes a signature over a text.
 pub fn by<F: Fn(&str) -> pb::Signature + 'static>(sign: F) -> Sign {
     Box::new(sign)
 }
@@ -331,7 +331,7 @@ fn kind_of(identifier: &MemberIdentifier) -> pb::IdentifierKind {
     }
 }
 
-/// The update, signed by everybody it takes.
+/// Returns the update with all its signatures.
 pub fn update(inbox_id: &str, actions: Vec<Act>) -> pb::IdentityUpdate {
     let entries: Vec<&str> = actions.iter().map(|act| act.entry.as_str()).collect();
     let text = format!(
@@ -356,7 +356,7 @@ pub fn inbox() -> (String, AssociationState) {
     (inbox_id, state)
 }
 
-/// The state after an update that holds without asking anybody.
+/// Returns the state after an update that is valid without an answer of a contract wallet.
 #[track_caller]
 pub fn valid(before: Option<&AssociationState>, update: &pb::IdentityUpdate) -> AssociationState {
     match judge(before, update, |question| panic!("asks {question:?}")) {

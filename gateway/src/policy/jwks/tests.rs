@@ -20,7 +20,7 @@ const NOW_S: u64 = 1_750_000_000;
 const QUICK: KeyFetchSettings =
     KeyFetchSettings { every: Duration::from_millis(50), retry_after: Duration::from_millis(10) };
 
-/// What the login service answers: a status and a body, or nothing at all.
+/// The answer of the login service: a status and a body, or nothing.
 type Answer = Option<(u16, String)>;
 
 /// A login service.
@@ -119,7 +119,7 @@ async fn keys_that_are_changed_are_taken_over_and_old_ones_forgotten() {
     let login = Login::start(set(SET)).await;
     let policies = login.policies(QUICK);
     until(|| knows(&policies, &first())).await;
-    assert!(!knows(&policies, &next()), "nobody has published its key");
+    assert!(!knows(&policies, &next()), "its key is not published");
     assert!(!knows(&policies, &signed(NEXT_PRIVATE, Some("ec"))), "it is not that key's");
     assert!(!knows(&policies, &signed(NEXT_PRIVATE, None)));
     login.answers(set(NEXT_SET));
@@ -135,7 +135,7 @@ async fn a_token_with_an_unknown_key_has_the_keys_fetched() {
     until(|| knows(&policies, &first())).await;
     let asked = login.asked.load(Ordering::Relaxed);
     login.answers(set(NEXT_SET));
-    assert!(knows(&policies, &first()), "nobody has asked for another one");
+    assert!(knows(&policies, &first()), "no token has asked for another one");
     until(|| knows(&policies, &next())).await;
     assert!(login.asked.load(Ordering::Relaxed) > asked);
 }
@@ -167,9 +167,9 @@ async fn while_keys_cannot_be_fetched_those_that_are_known_stay() {
 }
 
 #[tokio::test]
-async fn without_keys_from_the_start_nobody_is_known_until_they_come() {
+async fn without_keys_from_the_start_no_caller_is_known_until_they_come() {
     let login = Login::start(None).await;
-    // Whoever sends tokens need not name their key.
+    // A token need not name its key.
     let policies =
         login.policies(KeyFetchSettings { every: Duration::from_secs(100_000), ..QUICK });
     login.was_heard().await;

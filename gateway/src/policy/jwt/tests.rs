@@ -84,7 +84,7 @@ fn issuer_audience_and_signature_have_to_be_right() {
 }
 
 #[test]
-fn a_request_without_a_token_is_nobodys() {
+fn a_request_without_a_token_has_no_caller() {
     let keys = TokenKeys::parse(SECRET, JwtAlgorithm::HS256).unwrap();
     let config = config(JwtAlgorithm::HS256);
     assert_eq!(keys.caller(&config, &HeaderMap::new(), NOW_S), Err(TokenError::Missing));
@@ -115,7 +115,7 @@ fn every_algorithm_is_checked_with_pems_and_with_key_sets() {
         assert!(by_set.lacks(&token(Some("new"))) && !by_set.lacks(&token(Some(id))));
         assert!(TokenKeys::parse(SET, JwtAlgorithm::HS256).is_err(), "no secret is in it");
     }
-    // A public key is no secret: nobody may sign with it.
+    // A public key is no secret: no token may be signed with it.
     let forged = headers(&signed(&claims(), EC_PUBLIC));
     let keys = TokenKeys::parse(EC_PUBLIC, JwtAlgorithm::ES256).unwrap();
     assert!(keys.caller(&config(JwtAlgorithm::ES256), &forged, NOW_S).is_err());
