@@ -21,10 +21,11 @@ pub(super) struct Delegation {
 /// Verifies a delegated key and returns its delegation.
 pub(super) fn wallet_of(key: &pb::SignedPublicKey) -> Result<Delegation, IdentityViolation> {
     let union = key.signature.as_ref().and_then(|signature| signature.union.as_ref());
-    let (compact, recovery) = match union.ok_or(IdentityViolation::Signature("unsigned delegated key"))? {
-        Signed::EcdsaCompact(signature) => (&signature.bytes, signature.recovery),
-        Signed::WalletEcdsaCompact(signature) => (&signature.bytes, signature.recovery),
-    };
+    let (compact, recovery) =
+        match union.ok_or(IdentityViolation::Signature("unsigned delegated key"))? {
+            Signed::EcdsaCompact(signature) => (&signature.bytes, signature.recovery),
+            Signed::WalletEcdsaCompact(signature) => (&signature.bytes, signature.recovery),
+        };
     let mut signature = compact.to_vec();
     signature.push(recovery.to_le_bytes()[0]);
     let text = format!(

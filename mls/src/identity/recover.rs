@@ -27,7 +27,10 @@ pub(super) fn personal_digest(text: &str) -> Digest {
 }
 
 /// Returns the account whose key signed `digest`, and the signature with s in the lower half.
-pub(super) fn recover(digest: Digest, bytes: &[u8]) -> Result<(Address, [u8; SIGNATURE_LEN_BYTES]), IdentityViolation> {
+pub(super) fn recover(
+    digest: Digest,
+    bytes: &[u8],
+) -> Result<(Address, [u8; SIGNATURE_LEN_BYTES]), IdentityViolation> {
     let low = low_s(bytes)?;
     let mut raw = low;
     raw[64] = recovery_id(low[64])?;
@@ -40,8 +43,9 @@ pub(super) fn recover(digest: Digest, bytes: &[u8]) -> Result<(Address, [u8; SIG
 /// Returns the equivalent signature with s in the lower half, so that both forms are one to the
 /// replay check. Keeps the numbering of v, from 0 or from 27.
 pub(super) fn low_s(bytes: &[u8]) -> Result<[u8; SIGNATURE_LEN_BYTES], IdentityViolation> {
-    let mut signature: [u8; SIGNATURE_LEN_BYTES] =
-        bytes.try_into().map_err(|_| IdentityViolation::Signature("an account's signature has 65 bytes"))?;
+    let mut signature: [u8; SIGNATURE_LEN_BYTES] = bytes
+        .try_into()
+        .map_err(|_| IdentityViolation::Signature("an account's signature has 65 bytes"))?;
     recovery_id(signature[64])?;
     let s: &mut [u8] = &mut signature[32..64];
     if *s > HALF_ORDER[..] && *s < ORDER[..] {
@@ -64,6 +68,8 @@ fn recovery_id(v: u8) -> Result<u8, IdentityViolation> {
     match v {
         0 | 1 => Ok(v),
         27 | 28 => Ok(v - 27),
-        _ => Err(IdentityViolation::Signature("the last byte of an account's signature is 0, 1, 27 or 28")),
+        _ => Err(IdentityViolation::Signature(
+            "the last byte of an account's signature is 0, 1, 27 or 28",
+        )),
     }
 }

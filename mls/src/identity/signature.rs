@@ -191,7 +191,11 @@ impl Signer {
     }
 }
 
-fn verify_installation(key: &[u8], signature: &[u8], signed: &SignedText) -> Result<(), IdentityViolation> {
+fn verify_installation(
+    key: &[u8],
+    signature: &[u8],
+    signed: &SignedText,
+) -> Result<(), IdentityViolation> {
     let key = VerifyingKey::try_from(key)
         .map_err(|_| IdentityViolation::Malformed("installation key that is no Ed25519 point"))?;
     let signature = ed25519_dalek::Signature::from_slice(signature)
@@ -218,8 +222,9 @@ fn verify_passkey(
 }
 
 fn client_data(passkey: &pb::RecoverablePasskeySignature) -> Result<ClientData, IdentityViolation> {
-    serde_json::from_slice(&passkey.client_data_json)
-        .map_err(|_| IdentityViolation::Signature("client data that is not JSON with origin and challenge"))
+    serde_json::from_slice(&passkey.client_data_json).map_err(|_| {
+        IdentityViolation::Signature("client data that is not JSON with origin and challenge")
+    })
 }
 
 fn p256_signature(

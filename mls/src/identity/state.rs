@@ -126,10 +126,12 @@ impl AssociationState {
     /// Refuses a member that signs from another chain than it was added with.
     fn check_chain(&self, signer: &Signer) -> Result<(), IdentityViolation> {
         match self.members.get(&signer.identifier) {
-            Some(member) if member.chain_id != signer.chain_id => Err(IdentityViolation::WrongChainId {
-                added: member.chain_id.unwrap_or(0),
-                signing: signer.chain_id.unwrap_or(0),
-            }),
+            Some(member) if member.chain_id != signer.chain_id => {
+                Err(IdentityViolation::WrongChainId {
+                    added: member.chain_id.unwrap_or(0),
+                    signing: signer.chain_id.unwrap_or(0),
+                })
+            }
             _ => Ok(()),
         }
     }
@@ -291,7 +293,9 @@ impl Draft {
             return Err(IdentityViolation::MultipleCreate);
         }
         if by.identifier != *account {
-            return Err(IdentityViolation::MissingExistingMember("the signer is not the initial identifier"));
+            return Err(IdentityViolation::MissingExistingMember(
+                "the signer is not the initial identifier",
+            ));
         }
         check_kinds(account.kind(), by.kind)?;
         if by.kind == SignatureKind::LegacyDelegated && nonce != 0 {

@@ -72,7 +72,8 @@ pub(super) fn parse(update: &pb::IdentityUpdate) -> Result<Update<'_, Claim<'_>>
 }
 
 fn action(action: &pb::IdentityAction) -> Result<Action<Claim<'_>>, IdentityViolation> {
-    let kind = action.kind.as_ref().ok_or(IdentityViolation::Malformed("action of no known kind"))?;
+    let kind =
+        action.kind.as_ref().ok_or(IdentityViolation::Malformed("action of no known kind"))?;
     Ok(match kind {
         Kind::CreateInbox(create) => Action::Create {
             account: account(
@@ -108,7 +109,9 @@ fn claim(signature: Option<&pb::Signature>) -> Result<Claim<'_>, IdentityViolati
     Claim::read(signature.ok_or(IdentityViolation::Malformed("missing signature"))?)
 }
 
-fn member(identifier: Option<&pb::MemberIdentifier>) -> Result<MemberIdentifier, IdentityViolation> {
+fn member(
+    identifier: Option<&pb::MemberIdentifier>,
+) -> Result<MemberIdentifier, IdentityViolation> {
     identifier
         .and_then(MemberIdentifier::from_pb)
         .ok_or(IdentityViolation::Malformed("missing member identifier"))

@@ -36,8 +36,8 @@ pub fn parse_account_id(text: &str) -> Result<(u64, Address), AccountIdError> {
 }
 
 pub(super) fn account_of_wallet(text: &str) -> Result<(u64, Address), IdentityViolation> {
-    let (chain, address) =
-        chain_and_address(text).ok_or(IdentityViolation::Malformed("account id of no EVM chain"))?;
+    let (chain, address) = chain_and_address(text)
+        .ok_or(IdentityViolation::Malformed("account id of no EVM chain"))?;
     Ok((chain, parse_address(address)?))
 }
 
