@@ -42,7 +42,7 @@ fn secret_file(mode: u32, content: &str) -> (tempfile::TempDir, String) {
 }
 
 #[test]
-fn deerrors_are_those_of_the_reference_and_on_where_it_is_off() {
+fn defaults_are_those_of_the_reference_and_on_where_it_is_off() {
     let config = read(&[], &[]).unwrap();
     assert!(config.api.enable && config.sync && config.idempotent_publish);
     assert_eq!(config.api.address, "0.0.0.0:5050".parse().unwrap());
