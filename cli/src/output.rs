@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, BufRead as _, Write as _};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use hawser_node::error::{RunError, RunErrorKind};
 
@@ -26,7 +26,11 @@ impl Reporter {
     /// Prints an event in the one form or the other. Only `hawser dev` and `hawser chain dev` run
     /// long enough to have events.
     #[cfg(feature = "dev")]
-    pub(crate) fn event(self, text: impl FnOnce() -> String, event: impl FnOnce() -> Value) {
+    pub(crate) fn event(
+        self,
+        text: impl FnOnce() -> String,
+        event: impl FnOnce() -> serde_json::Value,
+    ) {
         if self.as_json {
             line(event());
         } else {
