@@ -1,6 +1,6 @@
 //! Descriptors of RPC methods: the path and which side streams.
 
-/// Which sides of a method stream.
+/// The sides of a method that stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MethodKind {
     /// One request message, one response message.

@@ -173,7 +173,7 @@ pub(crate) fn missing(id: EnvelopeId) -> Change {
     }
 }
 
-/// Which envelope these bytes are.
+/// Returns the id of the envelope that these bytes are.
 pub(crate) fn id_of(bytes: &Bytes) -> EnvelopeId {
     let (unsigned, _) = OriginatorEnvelope::open(bytes.clone()).expect("made by these tests");
     OriginatorEnvelope::statement(unsigned).expect("made by these tests").0

@@ -85,7 +85,7 @@ async fn nothing_about_a_client_reaches_a_node() {
     let own = [
         ("x-forwarded-for", "203.0.113.77"),
         ("forwarded", "for=203.0.113.77"),
-        ("authorization", "Bearer somebody"),
+        ("authorization", "Bearer a-token"),
         ("x-app-version", "chat/1.2"),
         ("x-libxmtp-version", "1.9.1"),
         ("baggage", "user=alice"),

@@ -41,7 +41,9 @@ fn roles_are_named() {
     let mut broken = Vec::new();
     for (path, text) in texts(&["rs", "md"]) {
         for (number, line) in text.lines().enumerate() {
-            let mut words = line.split(|letter: char| !letter.is_alphanumeric());
+            // The name that policies give to all callers of a gateway is a value, not prose.
+            let prose = line.replace("\"everybody\"", "").replace("`everybody`", "");
+            let mut words = prose.split(|letter: char| !letter.is_alphanumeric());
             if words.any(|word| nobodies.contains(&word.to_lowercase())) {
                 broken.push(format!("{path}:{}: {}", number + 1, line.trim()));
             }

@@ -116,26 +116,6 @@ fn files_of_a_crate_form_no_circles() {
     assert_none(&circles::circles(&texts(&["rs"])), "a shared type moves into a file below both");
 }
 
-/// Rooms with decisions get time and randomness as arguments.
-#[test]
-fn decisions_know_no_runtime() {
-    let names = ["tokio", "crossbeam_channel", "std::thread", "std::sync::mpsc", "std::fs"];
-    let rooms = texts(&["rs"]).into_iter().filter(|(path, _)| {
-        path.starts_with("rules/src/")
-            || (path.starts_with("engine/src/") && !path.starts_with("engine/src/runtime/"))
-    });
-    let mut broken = Vec::new();
-    for (path, text) in rooms {
-        for (number, line) in text.lines().enumerate() {
-            let code = line.split("//").next().unwrap_or(line);
-            if names.iter().any(|name| code.contains(&format!("{name}::"))) {
-                broken.push(format!("{path}:{}: {}", number + 1, line.trim()));
-            }
-        }
-    }
-    assert_none(&broken, "what runs lives in engine::runtime");
-}
-
 #[test]
 fn every_crate_takes_the_lints_of_the_workspace() {
     let manifests = texts(&["toml"]);
@@ -164,7 +144,7 @@ fn every_exception_from_a_lint_has_a_reason() {
     assert_none(&broken, "`allow` and `expect` carry a reason");
 }
 
-/// What a machine is called is no part of the project.
+/// Names of machines and their folders are no part of the project.
 #[test]
 fn no_file_names_a_place_on_somebodys_machine() {
     let places = ["ro ot", "wo rk", "ho me"].map(|place| format!("/{}/", place.replace(' ', "")));

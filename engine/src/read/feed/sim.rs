@@ -71,7 +71,7 @@ impl Node {
         &self.by_offset
     }
 
-    /// Which envelope these bytes are.
+    /// Returns the id of the envelope that these bytes are.
     fn known(&self, bytes: &Bytes) -> Arc<Committed> {
         let offset = bytes.as_ptr() as usize - self.buffer.as_ptr() as usize;
         Arc::clone(&self.by_offset[offset])
