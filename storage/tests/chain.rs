@@ -189,7 +189,7 @@ fn a_ledger_keeps_the_order_of_each_payers_entries() {
         let entry = |number: u8| LedgerEntry {
             event: [number; 32],
             block: u64::from(number),
-            kind: LedgerKind::Deposit,
+            kind: LedgerKind::WithdrawalRequested,
             picodollars: -i64::from(number),
         };
         // Events in no order of their own, payers whose addresses are next to one another.
