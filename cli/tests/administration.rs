@@ -337,7 +337,7 @@ fn money_goes_in_waits_and_comes_out() {
 }
 
 #[test]
-fn fees_are_shown_and_what_nobody_owes_is_not_paid() {
+fn fees_are_shown_and_only_owed_fees_are_paid() {
     let chains = Chains::start();
     chains.json(ADMIN, &ADD);
     let shown = chains.json(ADMIN, &["fees", "show"]);
@@ -429,7 +429,7 @@ fn a_transaction_that_is_not_mined_is_waited_for_in_bounds_and_not_sent_twice() 
 }
 
 #[test]
-fn whoever_sits_at_a_terminal_is_asked() {
+fn a_user_at_a_terminal_is_asked() {
     let chains = Chains::start();
     let answered = |answer: &str| {
         let command = chains.command(ADMIN, &ADD);

@@ -139,7 +139,7 @@ fn what_does_not_exist_exits_with_4_and_what_is_refused_with_3() {
 }
 
 #[test]
-fn nobody_at_the_address_is_a_failure_in_both_forms() {
+fn an_address_without_a_listener_is_a_failure_in_both_forms() {
     let address = format!("127.0.0.1:{}", free_base(1));
     let output = run(&["tail", "--node", &address]);
     assert_eq!(output.status.code(), Some(1));
@@ -343,7 +343,7 @@ fn a_bad_line_in_the_chain_file_is_named_at_start() {
 }
 
 #[test]
-fn a_port_that_somebody_else_uses_is_named_with_what_to_do() {
+fn a_port_in_use_is_named_with_the_remedy() {
     let single = Single::new();
     for port in [single.base, single.base + 1] {
         let _taken = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();

@@ -29,7 +29,7 @@ on_both_chains! {
     shares_wait_for_the_whole_report
     shares_belong_to_the_nodes_that_the_report_lists
     a_node_that_has_left_still_claims
-    shares_are_claimed_by_whoever_owns_the_node
+    shares_are_claimed_by_the_owner_of_the_node
     claims_name_reports_that_exist
     a_paused_manager_does_nothing
 }
@@ -210,7 +210,7 @@ async fn a_node_that_has_left_still_claims(w: &TestNetwork) {
     assert_eq!(owed(w, 200).await.0, 330);
 }
 
-async fn shares_are_claimed_by_whoever_owns_the_node(w: &TestNetwork) {
+async fn shares_are_claimed_by_the_owner_of_the_node(w: &TestNetwork) {
     w.settled_report(1000).await;
     let by_other = owner(200).calls(w.at.distribution, claim_call(100, &[0]));
     w.refuse(by_other.clone(), NotNodeOwner {}).await;

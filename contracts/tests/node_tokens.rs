@@ -22,7 +22,7 @@ on_both_chains! {
     who_is_approved_may_transfer_once
     operators_may_transfer_everything_of_their_owner
     safe_transfers_ask_receivers_that_are_contracts
-    transfers_that_nobody_allowed_are_refused
+    transfers_without_an_allowance_are_refused
 }
 
 const NODE: u32 = 100;
@@ -151,7 +151,7 @@ async fn safe_transfers_ask_receivers_that_are_contracts(w: &TestNetwork) {
     w.send(owner(200).calls(w.at.nodes, call)).await;
 }
 
-async fn transfers_that_nobody_allowed_are_refused(w: &TestNetwork) {
+async fn transfers_without_an_allowance_are_refused(w: &TestNetwork) {
     w.add_node(NODE).await;
     let (old, thief) = (owner(NODE), actor("thief"));
     let at = w.at.nodes;

@@ -38,7 +38,7 @@ on_both_chains! {
     sums_that_leave_their_type_panic
     what_was_paid_and_used_is_passed_on
     a_debt_is_passed_on_once_it_is_paid
-    excess_needs_somebody_to_get_it
+    excess_needs_a_recipient
     a_paused_registry_moves_nothing
     accounts_and_amounts_are_taken_over_from_parameters
 }
@@ -292,7 +292,7 @@ async fn a_debt_is_passed_on_once_it_is_paid(w: &TestNetwork) {
     assert_eq!(w.fee_tokens(w.at.distribution).await, 3 * DOLLAR);
 }
 
-async fn excess_needs_somebody_to_get_it(w: &TestNetwork) {
+async fn excess_needs_a_recipient(w: &TestNetwork) {
     let registry = w.fresh("PayerRegistry").await;
     let send = || anyone().calls(registry, sendExcessToFeeDistributorCall {});
     w.refuse(send(), NoExcess {}).await;

@@ -20,9 +20,9 @@ use crate::harness::tx::Tx;
 on_both_chains! {
     a_payout_fetches_what_payers_have_used
     nodes_are_paid_in_the_underlying_token
-    the_protocol_is_paid_whoever_asks
+    the_protocol_is_paid_for_any_caller
     what_is_not_there_stays_owed
-    whoever_comes_first_is_paid_first
+    the_first_claim_is_paid_first
     money_at_hand_is_paid_without_asking_for_more
     without_money_nothing_is_paid
     payouts_are_refused_in_order
@@ -95,7 +95,7 @@ async fn nodes_are_paid_in_the_underlying_token(w: &TestNetwork) {
     assert_eq!(owed(w, 100).await.0, 0);
 }
 
-async fn the_protocol_is_paid_whoever_asks(w: &TestNetwork) {
+async fn the_protocol_is_paid_for_any_caller(w: &TestNetwork) {
     claimed(w).await;
     name_recipient(w, pocket()).await;
     let snapshot = w.snapshot().await;
@@ -125,7 +125,7 @@ async fn what_is_not_there_stays_owed(w: &TestNetwork) {
     assert_eq!(owed(w, 100).await, (0, 660, 10));
 }
 
-async fn whoever_comes_first_is_paid_first(w: &TestNetwork) {
+async fn the_first_claim_is_paid_first(w: &TestNetwork) {
     claimed_on_credit(w).await;
     name_recipient(w, pocket()).await;
     w.give(&w.at.distribution, 400).await;

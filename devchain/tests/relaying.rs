@@ -262,7 +262,7 @@ async fn a_running_relayer_carries_what_comes(kind: ChainBackend) {
 
 async fn what_is_not_for_a_gateway_stays(kind: ChainBackend) {
     let mut world = BridgedChains::start(kind).await;
-    let ticket_for_nobody = ERC20Inbox::createRetryableTicketCall {
+    let ticket_without_recipient = ERC20Inbox::createRetryableTicketCall {
         to_: stranger(9),
         l2CallValue_: U256::ZERO,
         maxSubmissionCost_: U256::ZERO,
@@ -273,7 +273,7 @@ async fn what_is_not_for_a_gateway_stays(kind: ChainBackend) {
         tokenTotalFeeAmount_: U256::ZERO,
         data_: Default::default(),
     };
-    let call = Call::new(world.at.inbox, &ticket_for_nobody);
+    let call = Call::new(world.at.inbox, &ticket_without_recipient);
     sender(&world.pair.settlement, 1).send(&call).await.unwrap();
     let deliveries = world.relay.step(RelayPolicy::default()).await.unwrap();
     assert_eq!(deliveries[0].outcome, DeliveryOutcome::Foreign);

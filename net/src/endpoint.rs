@@ -281,7 +281,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_goodbye_waits_for_the_peer_that_is_furthest_away_and_for_nobody_if_there_is_none() {
+    fn a_goodbye_waits_for_the_furthest_peer_and_not_without_peers() {
         let ms = Duration::from_millis;
         assert_eq!(goodbye([].into_iter()), Duration::ZERO);
         assert_eq!(goodbye([ms(1), ms(50), ms(2)].into_iter()), ms(250));

@@ -134,7 +134,7 @@ async fn a_version_that_is_not_known_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_does_not_prove_its_id_in_time_is_refused() {
+async fn a_peer_that_does_not_prove_its_id_in_time_is_refused() {
     let server = SilentServer::start();
     let mut network = Network::new();
     network.register(LIAR, server.address());

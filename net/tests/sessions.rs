@@ -54,7 +54,7 @@ async fn a_node_that_stops_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_that_prove_nothing_are_bounded_and_keep_nobody_out_who_is_in() {
+async fn connections_that_prove_nothing_are_bounded_and_close_no_session() {
     let mut network = Network::new();
     let (node, honest) = (network.start(100), network.start(200));
     honest.publish(0).await;

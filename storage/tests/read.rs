@@ -47,7 +47,7 @@ fn many_envelopes_are_read_in_the_order_asked_for() {
 }
 
 #[test]
-fn what_a_payer_used_is_read_by_originator_and_minute_and_is_nobody_elses() {
+fn usage_is_read_by_payer_originator_and_minute() {
     on_each(|store| {
         let charged = |originator, sequence, payer: u8, minute: i64| {
             let at = id(originator, sequence);

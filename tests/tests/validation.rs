@@ -171,14 +171,14 @@ async fn inboxes_come_to_what_their_updates_say() {
     assert_eq!(answer.state_diff.unwrap().new_members, [identifier(&friend.address())]);
     assert_eq!(answer.association_state.unwrap().members.len(), 2);
 
-    let of_nobody = adding(inbox, &stranger, &friend);
+    let of_stranger = adding(inbox, &stranger, &friend);
     let mut changed = first.clone();
     changed.client_timestamp_ns += 1_000_000_000;
     for (old, new) in [
         (vec![], vec![]),
         (vec![], vec![second.clone()]),
         (vec![first.clone()], vec![first.clone()]),
-        (vec![first.clone()], vec![of_nobody]),
+        (vec![first.clone()], vec![of_stranger]),
         (vec![], vec![changed]),
         (vec![second], vec![first]),
     ] {

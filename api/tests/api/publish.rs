@@ -85,14 +85,19 @@ fn refusals_of_layers() -> Vec<RefusedRequest> {
 }
 
 fn refusals_of_content() -> Vec<RefusedRequest> {
+    [refusals_of_dependencies_and_retention(), refusals_of_payloads()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn refusals_of_dependencies_and_retention() -> Vec<RefusedRequest> {
     let text = || group_payload(frame(1, 1, b"text"));
     let to = |topic: &Topic, payload| vec![sign(client(topic, None, payload))];
     let depending = |originator, sequence| {
         vec![dependent_message(1, "text", Some(wire_cursor([(originator, sequence)])))]
     };
     let topic = |kind, identifier: &[u8]| Topic::new(kind, identifier).unwrap();
-    let fine = || message(1, "text");
-    let key_packages = topic(TopicKind::KeyPackages, &[1; 32]);
     vec![
         (
             "kind and payload apart",
@@ -112,6 +117,16 @@ fn refusals_of_content() -> Vec<RefusedRequest> {
             vec![sign_as(client(&group_topic(1), None, text()), 0, 366)],
             "invalid expiry retention days",
         ),
+    ]
+}
+
+fn refusals_of_payloads() -> Vec<RefusedRequest> {
+    let text = || group_payload(frame(1, 1, b"text"));
+    let to = |topic: &Topic, payload| vec![sign(client(topic, None, payload))];
+    let topic = |kind, identifier: &[u8]| Topic::new(kind, identifier).unwrap();
+    let fine = || message(1, "text");
+    let key_packages = topic(TopicKind::KeyPackages, &[1; 32]);
+    vec![
         (
             "reserved",
             to(

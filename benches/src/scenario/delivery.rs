@@ -153,7 +153,7 @@ async fn receive(
         for envelope in envelopes.envelopes {
             let envelope = OriginatorEnvelope::parse(envelope.encode_to_vec().into())?;
             let index = workload::index(envelope.unsigned().payer().client().payload())
-                .ok_or("an envelope that nobody sent")?;
+                .ok_or("an envelope that was not sent")?;
             if !seen.insert(index) {
                 return Err(format!("{} was delivered twice", envelope.id()).into());
             }

@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_is_checked_before_anybody_is_asked() {
+    fn a_topic_is_checked_before_the_node_is_asked() {
         let args = |topic: &str| TailArgs {
             node: String::new(),
             topic: Some(topic.into()),

@@ -165,7 +165,7 @@ async fn estimates_and_nonces_count_what_waits() {
 }
 
 #[tokio::test]
-async fn a_long_call_holds_up_nobody() {
+async fn a_long_call_delays_no_other_call() {
     let running = RunningChain::on_demand().await;
     let endless = running.deploy(&LOOP).await;
     let address = running.chain.local_addr();

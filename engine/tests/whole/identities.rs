@@ -387,7 +387,7 @@ async fn addresses_belong_to_the_inbox_that_they_joined_last_and_have_not_left()
 }
 
 #[tokio::test]
-async fn an_account_that_is_written_otherwise_is_nobody() {
+async fn an_account_that_is_written_otherwise_is_not_found() {
     let node = start(store());
     let chain = node.engine.chain_appender();
     append(&chain, &[update_with(1, 1, 1, vec![create(0xab), add(0xcd)])]);

@@ -29,7 +29,7 @@ use crate::routing::Routed;
 use hawser_rules::PayloadClass;
 
 /// The one caller of a gateway that does not tell callers apart.
-const EVERYBODY: &str = "everybody";
+const ALL_CALLERS: &str = "everybody";
 
 /// Why a policy refuses a valid request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -121,7 +121,7 @@ impl Policies {
                 keys.caller(jwt, headers, now_s)?
             }
             (CallerIdentityKind::Jwt, None) => return Err(TokenError::NoKeys.into()),
-            (CallerIdentityKind::None, _) => EVERYBODY.to_owned(),
+            (CallerIdentityKind::None, _) => ALL_CALLERS.to_owned(),
         };
         let caller = CallerId(name);
         if self.file.policy_of(&caller.0).deny { Err(PolicyError::Denied) } else { Ok(caller) }

@@ -68,7 +68,7 @@ async fn raw_calls_that_are_whole_are_served() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bytes_that_are_no_requests_are_refused_counted_and_harm_nobody() {
+async fn bytes_that_are_no_requests_are_refused_counted_and_harm_no_other_caller() {
     let network = Network::start(1).await;
     let node = &network.nodes[0];
     let mut rng = seed::rng(seed::seed(), 0);
@@ -159,7 +159,7 @@ async fn requests_with_flipped_bits_are_refused_or_stored_as_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn calls_over_http2_with_flipped_bits_harm_nobody() {
+async fn calls_over_http2_with_flipped_bits_harm_no_other_caller() {
     let network = Network::start(1).await;
     let node = &network.nodes[0];
     let mut rng = seed::rng(seed::seed(), 0);
@@ -256,7 +256,7 @@ async fn silent_connections_are_in_nobodys_way() {
 
 /// The QUIC port hears noise too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn noise_on_the_port_for_peers_harms_nobody() {
+async fn noise_on_the_port_for_peers_harms_no_peer() {
     let network = Network::start(2).await;
     let mut rng = seed::rng(seed::seed(), 0);
     let socket = tokio::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();

@@ -152,6 +152,7 @@ fn every_path_in_the_guides_exists() {
         let broken: Vec<String> = quoted(&text)
             .into_iter()
             .filter(|text| text.contains('/') && !text.contains([' ', ':', '*', '…', '~', '$']))
+            .filter(|path| !path.starts_with("hawser-dev/")) // written by a running network
             .filter(|path| !root().join(path).exists())
             .collect();
         assert_none(&broken, &format!("paths in {document} exist"));

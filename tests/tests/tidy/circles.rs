@@ -122,6 +122,10 @@ fn inline_paths(text: &str) -> Vec<ModulePath> {
     let mut found = Vec::new();
     for opening in ["crate::", "super::", "self::"] {
         for (at, _) in text.match_indices(opening) {
+            let line = text[..at].rsplit('\n').next().unwrap_or("").trim_start();
+            if line.starts_with("use ") || (line.starts_with("pub") && line.contains("use ")) {
+                continue; // read as a declaration
+            }
             let before = text[..at].chars().next_back();
             if before.is_some_and(|before| before.is_alphanumeric() || "_:".contains(before)) {
                 continue;

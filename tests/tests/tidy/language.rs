@@ -39,7 +39,10 @@ fn doc_lines_begin_with_what_the_item_is_or_does() {
 fn roles_are_named() {
     let nobodies = nobodies();
     let mut broken = Vec::new();
-    for (path, text) in texts(&["rs", "md"]) {
+    // This file has to write the words down.
+    let prose =
+        texts(&["rs", "md"]).into_iter().filter(|(path, _)| !path.ends_with("tidy/language.rs"));
+    for (path, text) in prose {
         for (number, line) in text.lines().enumerate() {
             // The name that policies give to all callers of a gateway is a value, not prose.
             let prose = line.replace("\"everybody\"", "").replace("`everybody`", "");

@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn prices_that_somebody_has_changed_stay() {
+    fn prices_that_an_operator_has_changed_stay() {
         let place = tempfile::tempdir().unwrap();
         let folder = Folder::open(place.path(), false).unwrap();
         folder.prepare(&ports(1, 5050)).unwrap();

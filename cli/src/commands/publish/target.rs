@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_not_found_is_told_what_to_say() {
+    fn a_node_that_is_not_found_is_an_error_with_the_remedy() {
         let folder = tempfile::tempdir().unwrap();
         let nothing = find(&args(folder.path(), "127.0.0.1:5150")).unwrap_err();
         network(folder.path());
