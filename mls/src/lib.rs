@@ -4,7 +4,7 @@
 //! number, and the answer of a contract wallet, which only its chain knows, is an argument too
 //! ([`identity::WalletQuestion`]); `hawser_validation` supplies both.
 //!
-//! - [`key_package`] and [`group_message`]: the MLS structures that nodes read;
+//! - [`key_package()`] and [`group_message()`]: the MLS structures that nodes read;
 //! - [`identity`]: the members of an inbox, computed from its log of signed updates.
 //!
 //! `docs/protocol/identity.md` has the rules.
