@@ -16,7 +16,7 @@ use hawser_tests::harness::power::{self, SyncLog};
 use hawser_tests::harness::seed;
 use hawser_tests::sim::{Faults, Sim};
 
-/// Seeds until a fault has to be noticed. Guessed; the faults of today are noticed within three.
+/// Seeds until a fault has to be noticed. A guess: twice the seeds that the slowest fault of today needs.
 const SEEDS: u64 = 40;
 
 const LOSSY: Faults = Faults {
