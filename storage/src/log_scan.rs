@@ -69,30 +69,30 @@ impl<'s> LogScan<'s> {
         loop {
             let envelope = self.envelope()?;
             let Some((at, mark)) = self.mark()? else {
-                return Ok(envelope.map(|id| self.take_envelope(id, Validity::Valid)));
+                return envelope.map(|id| self.take_envelope(id, Validity::Valid)).transpose();
             };
             match (envelope, mark) {
                 (Some(id), _) if id < at => {
-                    return Ok(Some(self.take_envelope(id, Validity::Valid)));
+                    return self.take_envelope(id, Validity::Valid).map(Some);
                 }
                 (Some(id), Mark::Invalid(rule)) if id == at => {
                     self.marks.next();
-                    return Ok(Some(self.take_envelope(id, Validity::Invalid(rule))));
+                    return self.take_envelope(id, Validity::Invalid(rule)).map(Some);
                 }
                 (Some(id), Mark::Waiting) if id == at => {
                     self.marks.next();
-                    return Ok(Some(self.take_envelope(id, Validity::Waiting)));
+                    return self.take_envelope(id, Validity::Waiting).map(Some);
                 }
                 // The envelope has been pruned, or lies beyond the bound.
                 (_, Mark::Invalid(_) | Mark::Waiting) => self.marks.next(),
                 (_, Mark::Missing { through }) => {
-                    return Ok(Some(self.take_range(at, through, SkipReason::Missing)));
+                    return self.take_range(at, through, SkipReason::Missing).map(Some);
                 }
                 (_, Mark::Void { through }) => {
-                    return Ok(Some(self.take_range(at, through, SkipReason::Void)));
+                    return self.take_range(at, through, SkipReason::Void).map(Some);
                 }
                 (_, Mark::Expired { through }) => {
-                    return Ok(Some(self.take_range(at, through, SkipReason::Expired)));
+                    return self.take_range(at, through, SkipReason::Expired).map(Some);
                 }
             }
         }
@@ -119,21 +119,34 @@ impl<'s> LogScan<'s> {
         Ok(None)
     }
 
-    fn take_envelope(&mut self, id: EnvelopeId, validity: Validity) -> LogItem {
-        assert!(id >= self.next, "scan went back from {} to {id}", self.next);
+    /// Takes the envelope under the log iterator.
+    ///
+    /// An envelope inside a range that was skipped is damage, not a broken invariant of this process:
+    /// it ends the scan with an error, so that no place is told twice.
+    fn take_envelope(&mut self, id: EnvelopeId, validity: Validity) -> Result<LogItem, ReadError> {
+        if id < self.next {
+            return Err(ReadError::corrupt(Family::Log, &EnvelopeKey(id).encode()));
+        }
         let bytes = Bytes::copy_from_slice(self.log.value().expect("the iterator stands on it"));
         self.log.next();
         self.next.sequence = id.sequence.next();
-        LogItem::Envelope { id, bytes, validity }
+        Ok(LogItem::Envelope { id, bytes, validity })
     }
 
-    fn take_range(&mut self, at: EnvelopeId, end: SequenceId, reason: SkipReason) -> LogItem {
+    fn take_range(
+        &mut self,
+        at: EnvelopeId,
+        end: SequenceId,
+        reason: SkipReason,
+    ) -> Result<LogItem, ReadError> {
         let from = at.sequence.max(self.next.sequence);
         let through = end.min(self.through);
-        assert!(from <= through, "scan skips from {from} through {through}");
+        if from > through {
+            return Err(ReadError::corrupt(MarkKey::FAMILY, &MarkKey(at).encode()));
+        }
         self.marks.next();
         self.next.sequence = through.next();
-        LogItem::Skipped { from, through, reason }
+        Ok(LogItem::Skipped { from, through, reason })
     }
 }
 
