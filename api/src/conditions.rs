@@ -1,12 +1,14 @@
 //! The conditions of a node: what it is ready for, and if not, the reason and the remedy.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hawser_engine::Engine;
+use hawser_engine::own_strand::OwnStrandStatus;
 use hawser_engine::runtime::PublishError;
 use hawser_serve::readiness::{Check, Checks, Purpose};
+use parking_lot::Mutex;
 
 use crate::settings::ApiSettings;
 use crate::views::{ChainState, ChainsView, DiskView, ReadingState};
@@ -65,7 +67,7 @@ impl NodeChecks {
             let reason = "disk is nearly full".into();
             return Err(PublishError::Unavailable { reason, retry_after: RETRY_AFTER_DISK });
         }
-        match &*self.chain_fault.lock().unwrap_or_else(PoisonError::into_inner) {
+        match &*self.chain_fault.lock() {
             None => Ok(()),
             Some(reason) => Err(PublishError::Unavailable {
                 reason: reason.clone(),
@@ -157,6 +159,20 @@ impl NodeChecks {
                 remedy: "prune, or extend the disk",
             },
             Check {
+                name: "own_strand",
+                purpose: Some(Purpose::Publish),
+                result: engine.may_sign().map_err(|error| error.to_string()),
+                remedy: "wait for peers, or follow docs/runbooks/restore.md",
+            },
+            Check {
+                name: "sole_signer",
+                purpose: Some(Purpose::Publish),
+                result: unless(engine.own_strand_status() == OwnStrandStatus::Stopped, || {
+                    "another process has signed with this node's key".into()
+                }),
+                remedy: "stop the other process, then follow docs/runbooks/restore.md",
+            },
+            Check {
                 name: "publishing",
                 purpose: Some(Purpose::Publish),
                 result: engine.ready_to_publish().map_err(|error| match error {
@@ -172,7 +188,7 @@ impl NodeChecks {
         let chains = self.chains.as_ref().map(|chains| chains.chains()).unwrap_or_default();
         let checks: Vec<Check> = chains.iter().flat_map(checks_of_chain).collect();
         let fault = checks.iter().find_map(|check| check.result.as_ref().err());
-        *self.chain_fault.lock().unwrap_or_else(PoisonError::into_inner) = fault.cloned();
+        *self.chain_fault.lock() = fault.cloned();
         checks
     }
 

@@ -2,11 +2,14 @@
 
 use hawser_engine::read::ReadError;
 use hawser_engine::runtime::PublishError;
-use hawser_serve::{MESSAGE_LEN_BYTES_MAX, SHUTTING_DOWN};
+use hawser_serve::{MESSAGE_LEN_BYTES_MAX, Overloaded, SHUTTING_DOWN};
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
+use crate::limit_status::limited;
 use crate::limits::LimitError;
+use crate::metrics::LimitedCall;
+use crate::tokens::{TOKEN_HEADER, TokenError};
 
 /// The error of a call.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,12 +41,35 @@ pub(crate) enum CallError {
     /// The thread that read the log panicked.
     #[error("reading was interrupted")]
     Interrupted,
+    /// The caller asks for more than its share.
+    #[error(transparent)]
+    Overloaded(#[from] Overloaded),
     /// The response would exceed the limit of a message.
     #[error("the answer would exceed {MESSAGE_LEN_BYTES_MAX} bytes: ask for less at once")]
     AnswerTooLarge,
     /// The server stops and ends its streams.
     #[error("{SHUTTING_DOWN}")]
     ShuttingDown,
+    /// A node token is not accepted.
+    #[error("invalid auth token: {0}")]
+    Token(#[from] TokenError),
+    /// An address has had too many signatures of node tokens checked; seconds until the next one.
+    #[error("too many node tokens were checked for this address")]
+    TooManyTokens(u64),
+    /// Only nodes may call this service.
+    #[error("this service is for nodes: the header {TOKEN_HEADER} is missing")]
+    NodesOnly,
+    /// A call exceeds the limits of its caller.
+    #[error("{}", call.refusal())]
+    RateLimited {
+        /// The call.
+        call: LimitedCall,
+        /// Seconds after which the same call fits.
+        retry_after_s: u64,
+    },
+    /// A caller has as many streams of all envelopes open as it may have.
+    #[error("too many streams of all envelopes are open from this address")]
+    TooManyStreams,
     /// This node does not serve that part of the protocol.
     #[error("{0} is not served by this node")]
     NotServed(&'static str),
@@ -76,9 +102,12 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
         CallError::Publish(PublishError::AnswerTooLarge) | CallError::AnswerTooLarge => {
             Status::resource_exhausted(text)
         }
+        CallError::Publish(PublishError::Balance { .. }) => Status::failed_precondition(text),
         CallError::Publish(PublishError::Unavailable { retry_after, .. }) => {
             unavailable(text, retry_after.as_secs())
         }
+        CallError::Read(ReadError::TooLarge(_)) => into_status(CallError::AnswerTooLarge),
+        CallError::Read(ReadError::NoMemory(_)) | CallError::Overloaded(_) => Overloaded.into(),
         CallError::Read(_) | CallError::Undecodable | CallError::Interrupted => {
             tracing::error!(code = "read_failed", error = text, "a call could not be served");
             Status::internal(text)
@@ -86,6 +115,14 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
         CallError::ShuttingDown => Status::unavailable(text),
         CallError::UnknownPayer(_) => Status::not_found(text),
         CallError::NotServed(_) => Status::unimplemented(text),
+        CallError::Token(_) | CallError::NodesOnly => Status::unauthenticated(text),
+        CallError::TooManyTokens(retry_after_s) => {
+            limited(&text, "TOKEN_CHECKS", Some(retry_after_s))
+        }
+        CallError::RateLimited { retry_after_s, .. } => {
+            limited(&text, "RATE_LIMIT", Some(retry_after_s))
+        }
+        CallError::TooManyStreams => limited(&text, "STREAM_LIMIT", None),
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_engine::Engine;
+use hawser_engine::runtime::Committer;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::notification_api_server::NotificationApiServer;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::publish_api_server::PublishApiServer;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::query_api_server::QueryApiServer;
@@ -13,14 +14,15 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_server::Replica
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_server::MetadataApiServer;
 use hawser_serve::readiness::Readiness;
 use hawser_serve::{
-    BuildInfo, CallMetrics, HealthService, MESSAGE_LEN_BYTES_MAX, SchemaError, ServeSettings,
-    Server, pages, reflect,
+    BuildInfo, CallMetrics, HealthService, MESSAGE_LEN_BYTES_MAX, MemoryBudget, SchemaError,
+    ServeSettings, Server, pages, reflect,
 };
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tonic::service::{Routes, RoutesBuilder};
+use tonic::service::{InterceptorLayer, LayerExt as _, Routes, RoutesBuilder};
 
+use crate::callers::Callers;
 use crate::conditions::NodeChecks;
 use crate::lag::LagTracker;
 use crate::metadata::Metadata;
@@ -29,6 +31,7 @@ use crate::metrics::{self, HandlerMetrics};
 use crate::node_api::NodeApi;
 use crate::node_status::{NewestTimes, NodeObserver};
 use crate::operator::NodePages;
+use crate::read_workers::ReadWorkers;
 use crate::settings::ApiSettings;
 use crate::views::PeerView;
 
@@ -50,6 +53,11 @@ pub enum ApiError {
     /// An interval of 0 would send signs of life without pause.
     #[error("the keepalive interval must be above 0")]
     KeepaliveInterval,
+    /// The Redis of the limits does not answer.
+    #[error(
+        "the limits of callers cannot be kept in Redis: {0}; without redis.redis-url they are kept here"
+    )]
+    Redis(#[from] redis::RedisError),
     /// The schema that reflection would serve is broken.
     #[error("reflection cannot be served: {0}")]
     Reflection(#[from] SchemaError),
@@ -60,6 +68,7 @@ pub struct ApiHandle {
     server: Option<Server>,
     operators: Option<(SocketAddr, JoinHandle<()>)>,
     readiness: Readiness,
+    committer: Committer,
     /// Ends the operators' port and the tasks that only observe.
     end: tokio_util::sync::DropGuard,
 }
@@ -84,19 +93,25 @@ pub async fn start(
     let mut served = methods::all();
     served.extend(settings.extra_service.iter().flat_map(|it| it.methods.iter().copied()));
     let calls = CallMetrics::new(&served);
+    let callers = Callers::start(engine.clone(), &settings).await?;
     let api = NodeApi {
         engine: engine.clone(),
         checks,
+        callers: callers.clone(),
         metrics: handler_metrics.clone(),
+        reads: ReadWorkers::start(settings.read_threads),
         keepalive_interval: settings.keepalive_interval,
         stop: stop.clone(),
     };
     let routes = routes(&settings, api, readiness.clone())?;
+    let memory = MemoryBudget::new(settings.callers_bytes_max);
+    let serve = settings.listen.map(|address| serve_settings(&settings, address, &memory));
     let build = BuildInfo {
         version: settings.version,
         commit: settings.commit,
         started_ns: engine.ports().clock.now_ns(),
     };
+    let committer = engine.committer().clone();
     let observer = NodeObserver {
         engine,
         readiness: readiness.clone(),
@@ -107,7 +122,8 @@ pub async fn start(
         newest: Arc::new(NewestTimes::default()),
         lags: Arc::new(LagTracker::default()),
     };
-    let page = metrics::page(calls.clone(), handler_metrics, observer.clone());
+    let page =
+        metrics::page(calls.clone(), memory, handler_metrics, callers.metrics(), observer.clone());
     let shown = Arc::new(NodePages::new(page, observer.clone()));
     let operators = match settings.metrics {
         Some(address) => Some(
@@ -118,17 +134,17 @@ pub async fn start(
         None => None,
     };
     let end_guard = end.clone().drop_guard();
-    let server = match settings.listen {
-        Some(address) => Some(
-            Server::bind(ServeSettings::new(address), routes, calls, stop)
-                .await
-                .map_err(|source| ApiError::Listen { address, source })?,
-        ),
+    let server = match serve {
+        Some(serve) => {
+            let address = serve.listen;
+            let bound = Server::bind(serve, routes, calls, stop).await;
+            Some(bound.map_err(|source| ApiError::Listen { address, source })?)
+        }
         None => None,
     };
     tokio::spawn(record_positions(observer, end.clone()));
     tokio::spawn(readiness.clone().keep_current(end));
-    Ok(ApiHandle { server, operators, readiness, end: end_guard })
+    Ok(ApiHandle { server, operators, readiness, committer, end: end_guard })
 }
 
 impl ApiHandle {
@@ -159,6 +175,8 @@ impl ApiHandle {
     pub async fn shutdown(self, drain: Duration) {
         self.drain();
         sleep(drain).await;
+        // Streams owe their clients what has been committed by now.
+        self.committer.streams_settled().await;
         if let Some(server) = self.server {
             server.close().await;
         }
@@ -179,43 +197,59 @@ async fn record_positions(observer: NodeObserver, end: CancellationToken) {
     }
 }
 
+fn serve_settings(
+    settings: &ApiSettings,
+    listen: SocketAddr,
+    memory: &MemoryBudget,
+) -> ServeSettings {
+    ServeSettings {
+        trusted_proxies: settings.trusted_proxies.clone(),
+        connections_per_address_max: settings.connections_per_address_max,
+        streams_per_connection_max: settings.streams_per_connection_max,
+        memory: memory.clone(),
+        ..ServeSettings::new(listen)
+    }
+}
+
 fn routes(settings: &ApiSettings, api: NodeApi, readiness: Readiness) -> Result<Routes, ApiError> {
     let metadata = Metadata {
         engine: api.engine.clone(),
         version: settings.version.as_str().into(),
+        reads: api.reads.clone(),
         stop: api.stop.clone(),
     };
     let health = HealthService::server(readiness, &methods::HEALTH, api.stop.clone());
+    let check = api.callers.check(false);
+    let nodes = api.callers.check(settings.require_node_auth);
+    let checked = InterceptorLayer::new(check);
     let mut routes = match &settings.extra_service {
-        Some(extra) => RoutesBuilder::from(extra.routes.clone()),
+        Some(extra) => {
+            let router = extra.routes.clone().into_axum_router();
+            RoutesBuilder::from(router.layer(checked.clone()))
+        }
         None => RoutesBuilder::default(),
     };
+    let replication = ReplicationApiServer::new(api.clone())
+        .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX);
+    let query = QueryApiServer::new(api.clone())
+        .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX);
+    let publish = PublishApiServer::new(api.clone())
+        .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX);
+    let notification = NotificationApiServer::new(api)
+        .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX);
+    let metadata = MetadataApiServer::new(metadata)
+        .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX);
     routes
-        .add_service(
-            ReplicationApiServer::new(api.clone())
-                .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
-                .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX),
-        )
-        .add_service(
-            QueryApiServer::new(api.clone())
-                .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
-                .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX),
-        )
-        .add_service(
-            PublishApiServer::new(api.clone())
-                .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
-                .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX),
-        )
-        .add_service(
-            NotificationApiServer::new(api)
-                .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
-                .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX),
-        )
-        .add_service(
-            MetadataApiServer::new(metadata)
-                .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
-                .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX),
-        )
+        .add_service(InterceptorLayer::new(nodes).named_layer(replication))
+        .add_service(checked.named_layer(query))
+        .add_service(checked.named_layer(publish))
+        .add_service(checked.named_layer(notification))
+        .add_service(checked.named_layer(metadata))
         .add_service(health);
     if settings.reflection {
         let extra = settings.extra_service.iter().map(|it| it.name);

@@ -1,9 +1,9 @@
 //! The age of each strand's lag. Decides without a clock: the time is an argument.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use parking_lot::Mutex;
 
 /// Positions that are kept of one strand. Beyond that every other one is dropped, so the age stays
 /// bounded in memory and exact for the oldest. A guess.
@@ -21,7 +21,7 @@ impl LagTracker {
     /// Records that this node holds `held` and that a peer claims `furthest`. Returns the seconds since
     /// the first claim of an envelope that this node lacks; 0 if it lacks none.
     pub(crate) fn note(&self, now_ns: i64, held: EnvelopeId, furthest: SequenceId) -> f64 {
-        let mut strands = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut strands = self.0.lock();
         let lag_ns =
             strands.entry(held.originator).or_default().note(now_ns, held.sequence, furthest);
         lag_ns as f64 / 1e9

@@ -6,34 +6,45 @@
 //!
 //! - `methods`: services and methods by name;
 //! - `node_api`, `service`, `query`, `streams`, `metadata`: the handlers;
-//! - `limits`: limits of requests; `error`: errors and their statuses;
+//! - `read_workers`: the threads that answer queries;
+//! - `callers`: whose call it is, and what its caller may ask for; `tokens`, `rate_limits`,
+//!   `redis_limits`, `breaker`;
+//! - `limits`: limits of requests; `error`, `limit_status`: errors and their statuses;
 //! - `conditions`, `lag`, `node_status`: readiness and status of the node;
-//! - `views`: what other crates observe; `metrics`, `operator`: what operators see;
+//! - `views`: what other crates observe; `metrics`, `misbehavior_page`, `operator`: what operators see;
 //! - [`start`] and [`ApiHandle`]: start and shutdown.
 //!
 //! Invariant: no request delays or breaks the service of another caller.
 
 #![warn(missing_docs)]
 
+mod breaker;
+mod callers;
 mod conditions;
 mod error;
 mod handle;
 mod lag;
+mod limit_status;
 mod limits;
 mod metadata;
 mod methods;
 mod metrics;
+mod misbehavior_page;
 mod node_api;
 mod node_status;
 mod operator;
 mod query;
+mod rate_limits;
+mod read_workers;
+mod redis_limits;
 mod service;
 mod settings;
 mod streams;
+mod tokens;
 mod views;
 
 pub use handle::{ApiError, ApiHandle, start};
-pub use settings::{ApiSettings, ExtraService};
+pub use settings::{ApiSettings, ExtraService, RateLimitSettings, RedisSettings};
 pub use views::{
     ChainEndpoint, ChainState, ChainsView, ContractReading, DiskSpace, DiskView, NoPeers,
     PeerCounts, PeerState, PeerView, ReadingState, StrandState,

@@ -15,6 +15,9 @@ const SELECTED_MAX: usize = 10_000;
 const CURSOR_ENTRIES_MAX: usize = 100;
 /// Identifiers of one request for inboxes. Specified.
 const IDENTIFIERS_MAX: usize = 1000;
+/// Payer envelopes of one publish. Specified in `docs/protocol/api.md`; the value is a guess, far above
+/// what clients and gateways send at once.
+const PUBLISHED_MAX: usize = 10_000;
 /// Payers of one request: each may have a row for every minute of its past. Specified.
 const PAYERS_MAX: usize = 100;
 
@@ -41,6 +44,8 @@ pub(crate) enum LimitError {
     FiltersMissing,
     #[error("too many requests: {0}, at most {IDENTIFIERS_MAX} are allowed")]
     TooManyIdentifiers(usize),
+    #[error("too many payer_envelopes: {0}, at most {PUBLISHED_MAX} are allowed")]
+    TooManyPublished(usize),
     #[error("payer_addresses cannot be empty")]
     PayersMissing,
     #[error("too many payer_addresses: {0}, at most {PAYERS_MAX} are allowed")]
@@ -151,6 +156,17 @@ pub(crate) fn newest_topics(topics: Vec<Bytes>) -> Result<Vec<Option<Topic>>, Li
         return Err(LimitError::TooMany(topics.len()));
     }
     Ok(topics.into_iter().map(storable).collect())
+}
+
+/// Checks the number of envelopes that a publish may have.
+///
+/// # Errors
+/// [`LimitError::TooManyPublished`].
+pub(crate) fn published(envelopes: usize) -> Result<(), LimitError> {
+    if envelopes > PUBLISHED_MAX {
+        return Err(LimitError::TooManyPublished(envelopes));
+    }
+    Ok(())
 }
 
 /// Returns the identifiers of a request as written. Their kinds are ignored, because only addresses

@@ -21,7 +21,8 @@ use tonic::{Request, Response, Status};
 
 use crate::error::{CallError, into_status};
 use crate::limits::payers;
-use crate::node_api::{MessageStream, blocking};
+use crate::node_api::{MessageStream, charged};
+use crate::read_workers::ReadWorkers;
 use hawser_serve::MESSAGE_LEN_BYTES_MAX;
 
 /// Time after which an unchanged cursor is sent again. Specified in `docs/protocol/api.md`.
@@ -30,11 +31,16 @@ const CURSOR_REPEATED_AFTER: Duration = Duration::from_secs(30);
 /// second. Specified in `docs/protocol/api.md`.
 const CURSOR_SENT_EVERY: Duration = Duration::from_millis(100);
 
+/// Memory that a period takes: as read, as a message, and encoded. Counted from the types, with room to
+/// spare.
+const PERIOD_BYTES: usize = 128;
+
 /// Serves metadata. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Metadata {
     pub(crate) engine: Engine,
     pub(crate) version: Arc<str>,
+    pub(crate) reads: ReadWorkers,
     /// Cancelled when streams are to end.
     pub(crate) stop: CancellationToken,
 }
@@ -77,25 +83,29 @@ impl MetadataApi for Metadata {
         &self,
         request: Request<pb::GetPayerInfoRequest>,
     ) -> Result<Response<pb::GetPayerInfoResponse>, Status> {
-        self.payer_info(request.into_inner()).await.map(Response::new).map_err(into_status)
+        self.payer_info(request).await.map(Response::new).map_err(into_status)
     }
 }
 
 impl Metadata {
     async fn payer_info(
         &self,
-        request: pb::GetPayerInfoRequest,
+        request: Request<pb::GetPayerInfoRequest>,
     ) -> Result<pb::GetPayerInfoResponse, CallError> {
+        let (charge, request) = charged(request);
         let (payers, minutes) = payers(request).map_err(CallError::Request)?;
         let reader = self.engine.reader().clone();
-        let used = blocking(move || {
+        let of_periods = charge.clone();
+        let read = move || {
             let used = payers.into_iter().map(|(name, payer)| {
                 let periods = reader.usage(payer, minutes)?;
+                let bytes = periods.len() * PERIOD_BYTES;
+                of_periods.take(bytes).map_err(|_| ReadError::NoMemory(bytes))?;
                 Ok((name, periods))
             });
             used.collect::<Result<Vec<_>, ReadError>>()
-        })
-        .await?;
+        };
+        let used = self.reads.run(&charge, read).await?;
         let unknown = used.iter().find(|(_, periods)| periods.is_empty());
         if let Some((name, _)) = unknown {
             return Err(CallError::UnknownPayer(name.clone()));

@@ -5,22 +5,25 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream::Stream;
+use futures_util::stream::{Stream, StreamExt as _};
 use hawser_engine::Engine;
-use hawser_engine::read::{ReadError, wire_len_bytes};
+use hawser_engine::read::wire_len_bytes;
+use hawser_engine::runtime::Reader;
 use hawser_proto::Bytes;
 use hawser_proto::envelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
-use hawser_serve::MESSAGE_LEN_BYTES_MAX;
+use hawser_serve::{Charge, MESSAGE_LEN_BYTES_MAX};
 use prost::Message as _;
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
+use tonic::{Request, Status};
 use tracing::Level;
 
+use crate::callers::Callers;
 use crate::conditions::NodeChecks;
 use crate::error::CallError;
 use crate::methods::EnvelopeMethod;
 use crate::metrics::HandlerMetrics;
+use crate::read_workers::{CallMemory, ReadWorkers};
 
 /// Bytes around an envelope in a stream's message or a result, besides its tag and length: tags and
 /// lengths of the messages around it, at most 10 bytes in today's schema, and room to spare.
@@ -29,12 +32,26 @@ const WRAPPING_LEN_BYTES: usize = 16;
 /// The response of a streaming method.
 pub(crate) type MessageStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
+/// Returns the same stream, which keeps `held` until it is dropped.
+pub(crate) fn holding<T: 'static>(
+    stream: MessageStream<T>,
+    held: impl Send + 'static,
+) -> MessageStream<T> {
+    let keep = move |message| {
+        let _ = &held;
+        message
+    };
+    stream.map(keep).boxed()
+}
+
 /// The state of the handlers. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct NodeApi {
     pub(crate) engine: Engine,
     pub(crate) checks: Arc<NodeChecks>,
+    pub(crate) callers: Callers,
     pub(crate) metrics: Arc<HandlerMetrics>,
+    pub(crate) reads: ReadWorkers,
     /// Silence after which a stream sends a sign of life.
     pub(crate) keepalive_interval: Duration,
     /// Cancelled when streams are to end.
@@ -42,6 +59,11 @@ pub(crate) struct NodeApi {
 }
 
 impl NodeApi {
+    /// Returns a reader whose answers are charged to a call before they are read.
+    pub(crate) fn reader(&self, charge: &Charge) -> Reader {
+        self.engine.reader().charged_to(Arc::new(CallMemory(charge.clone())))
+    }
+
     /// Counts stored envelopes as delivered and turns them into messages. A message points into the
     /// stored bytes: nothing is copied.
     ///
@@ -55,6 +77,11 @@ impl NodeApi {
         count_delivered(&self.metrics, method, &stored);
         stored.into_iter().map(decode).collect()
     }
+}
+
+/// Returns the charge of the call that a request belongs to, and its message.
+pub(crate) fn charged<T>(request: Request<T>) -> (Charge, T) {
+    (Charge::of(request.extensions()), request.into_inner())
 }
 
 /// Decodes the outer layer of one stored envelope.
@@ -85,16 +112,6 @@ pub(crate) fn count_delivered<'a>(
             tracing::debug!(envelope = %id, "delivered");
         }
     }
-}
-
-/// Runs a read on a thread that may wait for the disk.
-///
-/// # Errors
-/// The read's, or [`CallError::Interrupted`] if its thread panicked.
-pub(crate) async fn blocking<T: Send + 'static>(
-    read: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
-) -> Result<T, CallError> {
-    Ok(tokio::task::spawn_blocking(read).await.map_err(|_| CallError::Interrupted)??)
 }
 
 /// Checks that envelopes of these lengths fit into one message.

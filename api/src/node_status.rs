@@ -1,16 +1,18 @@
 //! The status of a node: one health level, its reasons, and the observations behind them.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use hawser_engine::Engine;
-use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_engine::misbehavior::{is_ahead, stated_ns};
 use hawser_proto::{Cursor, EnvelopeId, SequenceId};
 use hawser_serve::readiness::{Condition, Purpose, Readiness, ReadyPurposes};
 use hawser_serve::{BuildInfo, ChainListReport};
+use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::lag::LagTracker;
+use crate::misbehavior_page::{self, FactCounts};
 use crate::views::{ChainState, ChainsView, DiskView, PeerState, PeerView, ReadingState};
 
 /// Envelopes that a strand may be behind before the node is degraded. A guess: seconds of a busy
@@ -189,6 +191,8 @@ pub(crate) struct StatusPage {
     peers: Vec<PeerReport>,
     chains: Vec<ChainReport>,
     disk: DiskReport,
+    /// Facts that there is evidence of, by accused node. `/misbehavior` shows them.
+    misbehavior: BTreeMap<u32, FactCounts>,
 }
 
 impl NodeObserver {
@@ -234,6 +238,7 @@ impl NodeObserver {
             peers: status.peers,
             chains: status.chains.iter().map(ChainReport::from).collect(),
             disk: status.disk,
+            misbehavior: misbehavior_page::counts(&self.engine),
         }
     }
 
@@ -310,8 +315,10 @@ fn assess(
     peers: &[PeerState],
 ) -> (HealthLevel, Vec<String>) {
     let unmet = conditions.iter().filter(|it| !it.met).map(|it| {
-        // A node that only cannot publish still serves readers. A broken log ends more than that.
-        let publish_only = it.purpose == Some(Purpose::Publish) && it.name != "log_writable";
+        // A node that only cannot publish still serves readers. A broken log ends more than that, and a
+        // second process with the key does harm as long as it runs.
+        let publish_only = it.purpose == Some(Purpose::Publish)
+            && !["log_writable", "sole_signer"].contains(&it.name);
         let level = if publish_only { HealthLevel::Degraded } else { HealthLevel::Failing };
         (level, format!("{}: {}", it.name, it.reason.as_deref().unwrap_or("not met")))
     });
@@ -341,16 +348,16 @@ pub(crate) struct NewestTimes {
 }
 
 impl NewestTimes {
-    /// Returns the time of the envelope at `head`, or of the last one known if that place is a gap.
+    /// Returns the time of the envelope at `head`, or of the last one known if that place is a gap or is
+    /// dated into the future: such a date must not make a strand that stands still look fresh.
     fn time_of(&self, engine: &Engine, head: EnvelopeId) -> Option<i64> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let now_ns = engine.ports().clock.now_ns();
+        let mut known = self.known.lock();
         let entry = known.entry(head.originator.0).or_default();
         if entry.0 != head.sequence {
             let read = engine.store().snapshot().get(head).ok().flatten();
-            let time = read.and_then(|stored| {
-                let (statement, _) = OriginatorEnvelope::open(stored).ok()?;
-                Some(OriginatorEnvelope::statement(statement).ok()?.1)
-            });
+            let time = read.and_then(|stored| stated_ns(&stored));
+            let time = time.filter(|&ns| !is_ahead(ns, now_ns));
             *entry = (head.sequence, time.or(entry.1));
         }
         entry.1

@@ -1,10 +1,11 @@
-//! The node's pages on the operators' port: metrics, readiness, status.
+//! The node's pages on the operators' port: metrics, readiness, status, evidence against nodes.
 
 use hawser_serve::metrics::MetricsPage;
 use hawser_serve::pages::{Page, Pages, json, open_metrics, plain, readiness};
 use hawser_serve::readiness::Purpose;
 use http::StatusCode;
 
+use crate::misbehavior_page::{self, position_of};
 use crate::node_status::NodeObserver;
 
 /// The pages of a node.
@@ -16,6 +17,22 @@ pub(crate) struct NodePages {
 impl NodePages {
     pub(crate) fn new(metrics: MetricsPage, observer: NodeObserver) -> Self {
         Self { metrics, observer }
+    }
+
+    fn misbehavior(&self, query: &str) -> Page {
+        let Some(after) = position_of(query) else {
+            return plain(
+                StatusCode::BAD_REQUEST,
+                "after is the position of a piece of evidence\n",
+            );
+        };
+        match misbehavior_page::page(&self.observer.engine, after) {
+            Ok(page) => json(StatusCode::OK, &page),
+            Err(error) => {
+                tracing::error!(%error, "the evidence cannot be read");
+                plain(StatusCode::INTERNAL_SERVER_ERROR, "the evidence cannot be read\n")
+            }
+        }
     }
 
     fn readiness(&self, purpose: Purpose) -> Page {
@@ -35,9 +52,10 @@ impl Pages for NodePages {
                 None => plain(StatusCode::BAD_REQUEST, "for is one of start, read, publish\n"),
             },
             "/status" => json(StatusCode::OK, &self.observer.page()),
+            "/misbehavior" => self.misbehavior(query),
             _ => plain(
                 StatusCode::NOT_FOUND,
-                "try /metrics, /livez, /startupz, /readyz, /readyz?for=publish, /status\n",
+                "try /metrics, /livez, /startupz, /readyz, /readyz?for=publish, /status, /misbehavior\n",
             ),
         }
     }

@@ -7,11 +7,12 @@ use hawser_proto::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::get_inbox_ids_response::Response as InboxFound;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::get_newest_envelope_response::Response as Newest;
+use tonic::Request;
 
 use crate::error::CallError;
 use crate::limits::{Selected, Selection, identifiers, newest_topics};
 use crate::methods::EnvelopeMethod;
-use crate::node_api::{NodeApi, blocking, check_size, count_delivered, decode, wrapped_len_bytes};
+use crate::node_api::{NodeApi, charged, check_size, count_delivered, decode};
 
 impl NodeApi {
     /// Returns one page of envelopes.
@@ -21,19 +22,20 @@ impl NodeApi {
     pub(crate) async fn query(
         &self,
         method: EnvelopeMethod,
-        request: pb::QueryEnvelopesRequest,
+        request: Request<pb::QueryEnvelopesRequest>,
     ) -> Result<pb::QueryEnvelopesResponse, CallError> {
+        let (charge, request) = charged(request);
         let Selected { selection, last_seen } =
             Selected::parse(request.query).map_err(CallError::Query)?;
         let last_seen = last_seen.unwrap_or_default();
         let limit = request.limit as usize;
-        let reader = self.engine.reader().clone();
-        let page = blocking(move || match selection {
+        let reader = self.reader(&charge);
+        let read = move || match selection {
             Selection::Nothing => Ok(Vec::new()),
             Selection::Topics(topics) => reader.query_topics(&topics, &last_seen, limit),
             Selection::Originators(ids) => reader.query_originators(&ids, &last_seen, limit),
-        })
-        .await?;
+        };
+        let page = self.reads.run(&charge, read).await?;
         // The engine fills pages below the limit; only an envelope that is alone can exceed it.
         check_size(page.iter().map(|envelope| wire_len_bytes(envelope.len())))?;
         Ok(pb::QueryEnvelopesResponse { envelopes: self.deliver(method, page)? })
@@ -46,18 +48,18 @@ impl NodeApi {
     pub(crate) async fn newest(
         &self,
         method: EnvelopeMethod,
-        request: pb::GetNewestEnvelopeRequest,
+        request: Request<pb::GetNewestEnvelopeRequest>,
     ) -> Result<pb::GetNewestEnvelopeResponse, CallError> {
+        let (charge, request) = charged(request);
         let requested = newest_topics(request.topics).map_err(CallError::Query)?;
-        let reader = self.engine.reader().clone();
-        let newest = blocking(move || {
+        let reader = self.reader(&charge);
+        let read = move || {
             let topics: Vec<_> = requested.iter().flatten().cloned().collect();
             let mut newest = reader.newest(&topics)?.into_iter();
             let in_place = requested.into_iter().map(|topic| topic.and_then(|_| newest.next()?));
             Ok(in_place.collect::<Vec<Option<Bytes>>>())
-        })
-        .await?;
-        check_size(newest.iter().flatten().map(wrapped_len_bytes))?;
+        };
+        let newest = self.reads.run(&charge, read).await?;
         count_delivered(&self.metrics, method, newest.iter().flatten());
         let results = newest
             .into_iter()
@@ -72,13 +74,14 @@ impl NodeApi {
     /// A limit that the request breaks, or a log that cannot be read.
     pub(crate) async fn inbox_ids(
         &self,
-        request: pb::GetInboxIdsRequest,
+        request: Request<pb::GetInboxIdsRequest>,
     ) -> Result<pb::GetInboxIdsResponse, CallError> {
+        let (charge, request) = charged(request);
         let identifiers = identifiers(request).map_err(CallError::Request)?;
         let addresses: Vec<_> =
             identifiers.iter().map(|text| inbox::member_address(text)).collect();
         let reader = self.engine.reader().clone();
-        let inboxes = blocking(move || reader.inboxes(&addresses)).await?;
+        let inboxes = self.reads.run(&charge, move || reader.inboxes(&addresses)).await?;
         let responses = identifiers
             .into_iter()
             .zip(inboxes)

@@ -8,24 +8,57 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::query_api_server::QueryApi;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_server::ReplicationApi;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::callers::caller_of;
 use crate::error::{CallError, into_status};
+use crate::limits::published;
 use crate::methods::EnvelopeMethod;
-use crate::node_api::{MessageStream, NodeApi};
+use crate::metrics::LimitedCall;
+use crate::node_api::{MessageStream, NodeApi, charged, holding};
+use crate::rate_limits::CallCost;
+
+/// Copies of an envelope's bytes that a publish makes: as the payer signed it, as the originator signed
+/// it, in the write to disk or in the answer.
+const COPIES: usize = 3;
 
 impl NodeApi {
     /// Publishes the request's envelopes and returns when they are durable.
     async fn publish(
         &self,
         method: EnvelopeMethod,
-        request: pb::PublishPayerEnvelopesRequest,
+        request: Request<pb::PublishPayerEnvelopesRequest>,
     ) -> Result<pb::PublishPayerEnvelopesResponse, CallError> {
+        let (charge, request) = charged(request);
+        let envelopes = request.payer_envelopes;
+        published(envelopes.len()).map_err(CallError::Request)?;
+        let lengths = envelopes.iter().map(|envelope| envelope.unsigned_client_envelope.len());
+        charge.take(lengths.sum::<usize>() * COPIES)?;
         let stored = match self.checks.admits_publishes() {
-            Ok(()) => self.engine.publish(request.payer_envelopes).await,
+            Ok(()) => {
+                let engine = self.engine.clone();
+                // A publish goes on when its call has ended, and is charged to it all the same.
+                let publish = async move {
+                    let _charge = charge;
+                    engine.publish(envelopes).await
+                };
+                tokio::spawn(publish).await.map_err(|_| CallError::Interrupted)?
+            }
             Err(unavailable) => Err(unavailable),
         };
         let stored = stored.inspect_err(|error| self.metrics.publish_failed(error))?;
         let originator_envelopes = self.deliver(method, stored)?;
         Ok(pb::PublishPayerEnvelopesResponse { originator_envelopes })
+    }
+}
+
+impl NodeApi {
+    /// Takes the cost of a call from its caller's limits.
+    async fn charge<T>(
+        &self,
+        request: &Request<T>,
+        call: LimitedCall,
+        cost: CallCost,
+    ) -> Result<(), Status> {
+        self.callers.charge(caller_of(request), call, cost).await.map_err(into_status)
     }
 }
 
@@ -45,49 +78,51 @@ impl ReplicationApi for NodeApi {
         &self,
         request: Request<pb::SubscribeOriginatorsRequest>,
     ) -> Answered<Self::SubscribeOriginatorsStream> {
-        answer(self.originators(request.into_inner()))
+        answer(self.originators(request))
     }
 
     async fn subscribe_envelopes(
         &self,
         request: Request<pb::SubscribeEnvelopesRequest>,
     ) -> Answered<Self::SubscribeEnvelopesStream> {
-        answer(self.envelopes(request.into_inner()))
+        answer(self.envelopes(request))
     }
 
     async fn subscribe_topics(
         &self,
         request: Request<pb::SubscribeTopicsRequest>,
     ) -> Answered<Self::SubscribeTopicsStream> {
-        Ok(Response::new(self.topics(EnvelopeMethod::ReplicationTopics, request.into_inner())))
+        let cost = CallCost::of_topics(request.get_ref().filters.len());
+        self.charge(&request, LimitedCall::ReplicationTopics, cost).await?;
+        Ok(Response::new(self.topics(EnvelopeMethod::ReplicationTopics, request)))
     }
 
     async fn query_envelopes(
         &self,
         request: Request<pb::QueryEnvelopesRequest>,
     ) -> Answered<pb::QueryEnvelopesResponse> {
-        answer(self.query(EnvelopeMethod::ReplicationQuery, request.into_inner()).await)
+        answer(self.query(EnvelopeMethod::ReplicationQuery, request).await)
     }
 
     async fn publish_payer_envelopes(
         &self,
         request: Request<pb::PublishPayerEnvelopesRequest>,
     ) -> Answered<pb::PublishPayerEnvelopesResponse> {
-        answer(self.publish(EnvelopeMethod::ReplicationPublish, request.into_inner()).await)
+        answer(self.publish(EnvelopeMethod::ReplicationPublish, request).await)
     }
 
     async fn get_inbox_ids(
         &self,
         request: Request<pb::GetInboxIdsRequest>,
     ) -> Answered<pb::GetInboxIdsResponse> {
-        answer(self.inbox_ids(request.into_inner()).await)
+        answer(self.inbox_ids(request).await)
     }
 
     async fn get_newest_envelope(
         &self,
         request: Request<pb::GetNewestEnvelopeRequest>,
     ) -> Answered<pb::GetNewestEnvelopeResponse> {
-        answer(self.newest(EnvelopeMethod::ReplicationNewest, request.into_inner()).await)
+        answer(self.newest(EnvelopeMethod::ReplicationNewest, request).await)
     }
 }
 
@@ -100,14 +135,18 @@ impl QueryApi for NodeApi {
         &self,
         request: Request<pb::QueryEnvelopesRequest>,
     ) -> Answered<pb::QueryEnvelopesResponse> {
-        answer(self.query(EnvelopeMethod::Query, request.into_inner()).await)
+        let topics = request.get_ref().query.as_ref().map_or(0, |query| query.topics.len());
+        self.charge(&request, LimitedCall::Query, CallCost::of_topics(topics)).await?;
+        answer(self.query(EnvelopeMethod::Query, request).await)
     }
 
     async fn subscribe_topics(
         &self,
         request: Request<pb::SubscribeTopicsRequest>,
     ) -> Answered<<Self as QueryApi>::SubscribeTopicsStream> {
-        Ok(Response::new(self.topics(EnvelopeMethod::QueryTopics, request.into_inner())))
+        let cost = CallCost::of_topics(request.get_ref().filters.len()).opening();
+        self.charge(&request, LimitedCall::QueryTopics, cost).await?;
+        Ok(Response::new(self.topics(EnvelopeMethod::QueryTopics, request)))
     }
 
     async fn subscribe(
@@ -121,14 +160,16 @@ impl QueryApi for NodeApi {
         &self,
         request: Request<pb::GetInboxIdsRequest>,
     ) -> Answered<pb::GetInboxIdsResponse> {
-        answer(self.inbox_ids(request.into_inner()).await)
+        self.charge(&request, LimitedCall::Inboxes, CallCost::of_topics(1)).await?;
+        answer(self.inbox_ids(request).await)
     }
 
     async fn get_newest_envelope(
         &self,
         request: Request<pb::GetNewestEnvelopeRequest>,
     ) -> Answered<pb::GetNewestEnvelopeResponse> {
-        answer(self.newest(EnvelopeMethod::QueryNewest, request.into_inner()).await)
+        self.charge(&request, LimitedCall::Newest, CallCost::of_topics(1)).await?;
+        answer(self.newest(EnvelopeMethod::QueryNewest, request).await)
     }
 }
 
@@ -138,7 +179,7 @@ impl PublishApi for NodeApi {
         &self,
         request: Request<pb::PublishPayerEnvelopesRequest>,
     ) -> Answered<pb::PublishPayerEnvelopesResponse> {
-        answer(self.publish(EnvelopeMethod::Publish, request.into_inner()).await)
+        answer(self.publish(EnvelopeMethod::Publish, request).await)
     }
 }
 
@@ -148,8 +189,9 @@ impl NotificationApi for NodeApi {
 
     async fn subscribe_all_envelopes(
         &self,
-        _: Request<pb::SubscribeAllEnvelopesRequest>,
+        request: Request<pb::SubscribeAllEnvelopesRequest>,
     ) -> Answered<Self::SubscribeAllEnvelopesStream> {
-        Ok(Response::new(self.all()))
+        let place = self.callers.stream_place(caller_of(&request)).await;
+        answer(place.map(|place| holding(self.all(&request), place)))
     }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use tonic::service::Routes;
 
 use crate::views::{ChainsView, DiskView};
-use hawser_serve::RpcMethod;
+use hawser_serve::address::TrustedProxies;
+use hawser_serve::{CALLERS_BYTES_MAX, RpcMethod};
 
 /// Settings of the API. [`Default`] gives the documented defaults.
 #[derive(Clone)]
@@ -33,8 +34,96 @@ pub struct ApiSettings {
     pub chains: Option<Arc<dyn ChainsView>>,
     /// Free disk space below which publishing stops, bytes. Default: 1 GiB.
     pub disk_free_bytes_min: u64,
+    /// Memory that callers may make the process hold, bytes. Default: 256 MiB.
+    pub callers_bytes_max: usize,
+    /// Threads that answer queries. Default: two for each core, since reads wait for the disk about as
+    /// long as they compute.
+    pub read_threads: usize,
     /// One more service on the same listener. Default: none.
     pub extra_service: Option<ExtraService>,
+    /// The proxies whose word is taken for their clients' addresses. Default: none.
+    pub trusted_proxies: TrustedProxies,
+    /// Connections that one client address may have open at once. Default: 256.
+    pub connections_per_address_max: usize,
+    /// Calls that one connection may have open at once. Default: 1000.
+    pub streams_per_connection_max: u32,
+    /// Limits on what each address may ask for; `None`: no limits, the default.
+    pub rate_limits: Option<RateLimitSettings>,
+    /// Serves the `ReplicationApi` to nodes only. Default: no.
+    pub require_node_auth: bool,
+}
+
+/// Limits on what each address may ask for. [`Default`] gives those of the network's reference node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RateLimitSettings {
+    /// Tokens for queries that flow in each minute; above 0.
+    pub per_minute: u64,
+    /// The same for each hour; above 0.
+    pub per_hour: u64,
+    /// Streams of topics that an address may open in a minute; above 0.
+    pub opens_per_minute: u64,
+    /// Streams of all envelopes that an address may have open at once.
+    pub subscribe_all_max: usize,
+    /// The Redis that several processes share these limits in; `None`: each has its own.
+    pub redis: Option<RedisSettings>,
+}
+
+/// A Redis that holds limits.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RedisSettings {
+    /// Its URL, `redis://…`; may hold a password.
+    pub url: String,
+    /// Begins every key.
+    pub key_prefix: String,
+    /// Time limit of the first connection.
+    pub connect_timeout: Duration,
+    /// Time after which a call passes without an answer.
+    pub call_timeout: Duration,
+    /// Failures in a row after which Redis is left alone; above 0.
+    pub breaker_failures_max: u32,
+    /// Time for which it is left alone.
+    pub breaker_cooldown: Duration,
+    /// Time after which the places of a process that has gone are free.
+    pub stream_ttl: Duration,
+    /// Time between two signs of life of a place.
+    pub stream_refresh_interval: Duration,
+}
+
+impl RedisSettings {
+    /// Takes the defaults of the network's reference node for everything but the URL.
+    #[must_use]
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            key_prefix: "xmtpd:".into(),
+            connect_timeout: Duration::from_secs(10),
+            call_timeout: Duration::from_millis(50),
+            breaker_failures_max: 5,
+            breaker_cooldown: Duration::from_secs(10),
+            stream_ttl: Duration::from_secs(900),
+            stream_refresh_interval: Duration::from_secs(300),
+        }
+    }
+}
+
+impl std::fmt::Debug for RedisSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedisSettings")
+            .field("key_prefix", &self.key_prefix)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for RateLimitSettings {
+    fn default() -> Self {
+        Self {
+            per_minute: 60,
+            per_hour: 1200,
+            opens_per_minute: 10,
+            subscribe_all_max: 2,
+            redis: None,
+        }
+    }
 }
 
 /// A service of another crate on the same listener, with metrics and reflection like the API's own.
@@ -60,7 +149,14 @@ impl Default for ApiSettings {
             disk: None,
             chains: None,
             disk_free_bytes_min: 1 << 30,
+            callers_bytes_max: CALLERS_BYTES_MAX,
+            read_threads: 2 * std::thread::available_parallelism().map_or(1, usize::from),
             extra_service: None,
+            trusted_proxies: TrustedProxies::default(),
+            connections_per_address_max: 256,
+            streams_per_connection_max: 1000,
+            rate_limits: None,
+            require_node_auth: false,
         }
     }
 }
@@ -73,6 +169,7 @@ impl std::fmt::Debug for ApiSettings {
             .field("keepalive_interval", &self.keepalive_interval)
             .field("reflection", &self.reflection)
             .field("version", &self.version)
+            .field("rate_limits", &self.rate_limits)
             .finish_non_exhaustive()
     }
 }

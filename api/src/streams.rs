@@ -15,14 +15,16 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_topics_response::{
     StatusUpdate, SubscriptionStatus,
 };
+use hawser_serve::Charge;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use tonic::Request;
 
 use crate::error::{CallError, into_status};
 use crate::limits::{LimitError, Selected, Selection, originators, topic_filters};
 use crate::methods::EnvelopeMethod;
 use crate::metrics::{HandlerMetrics, OpenStream};
-use crate::node_api::{MessageStream, NodeApi, count_delivered, decode, is_sendable};
+use crate::node_api::{MessageStream, NodeApi, charged, count_delivered, decode, is_sendable};
 
 /// A message of a streaming method.
 pub(crate) trait StreamItem: Send + Sized + 'static {
@@ -43,11 +45,12 @@ impl NodeApi {
     /// A limit that the request breaks.
     pub(crate) fn envelopes(
         &self,
-        request: pb::SubscribeEnvelopesRequest,
+        request: Request<pb::SubscribeEnvelopesRequest>,
     ) -> Result<MessageStream<pb::SubscribeEnvelopesResponse>, CallError> {
+        let (charge, request) = charged(request);
         let Selected { selection, last_seen } =
             Selected::parse(request.query).map_err(CallError::of_subscription)?;
-        let reader = self.engine.reader();
+        let reader = self.reader(&charge);
         let subscription = match selection {
             Selection::Nothing => return Err(CallError::of_subscription(LimitError::Neither)),
             Selection::Topics(topics) => reader.subscribe_topics_sharing(topics, last_seen),
@@ -62,10 +65,11 @@ impl NodeApi {
     /// A limit that the request breaks.
     pub(crate) fn originators(
         &self,
-        request: pb::SubscribeOriginatorsRequest,
+        request: Request<pb::SubscribeOriginatorsRequest>,
     ) -> Result<MessageStream<pb::SubscribeOriginatorsResponse>, CallError> {
+        let (charge, request) = charged(request);
         let (ids, last_seen) = originators(request.filter).map_err(CallError::of_subscription)?;
-        let subscription = self.engine.reader().subscribe_originators(ids, Some(last_seen));
+        let subscription = self.reader(&charge).subscribe_originators(ids, Some(last_seen));
         Ok(self.stream(EnvelopeMethod::ReplicationOriginators, subscription))
     }
 
@@ -73,10 +77,11 @@ impl NodeApi {
     pub(crate) fn topics(
         &self,
         method: EnvelopeMethod,
-        request: pb::SubscribeTopicsRequest,
+        request: Request<pb::SubscribeTopicsRequest>,
     ) -> MessageStream<pb::SubscribeTopicsResponse> {
+        let (charge, request) = charged(request);
         match topic_filters(request.filters) {
-            Ok(topics) => self.stream(method, self.engine.reader().subscribe_topics(topics)),
+            Ok(topics) => self.stream(method, self.reader(&charge).subscribe_topics(topics)),
             Err(error) => {
                 let refused = into_status(CallError::of_subscription(error));
                 stream::iter([Ok(StreamItem::opened()), Err(refused)]).boxed()
@@ -85,8 +90,12 @@ impl NodeApi {
     }
 
     /// Opens a stream of all envelopes from now on.
-    pub(crate) fn all(&self) -> MessageStream<pb::SubscribeEnvelopesResponse> {
-        self.stream(EnvelopeMethod::All, self.engine.reader().subscribe_all())
+    pub(crate) fn all(
+        &self,
+        request: &Request<pb::SubscribeAllEnvelopesRequest>,
+    ) -> MessageStream<pb::SubscribeEnvelopesResponse> {
+        let charge = Charge::of(request.extensions());
+        self.stream(EnvelopeMethod::All, self.reader(&charge).subscribe_all())
     }
 
     fn stream<T: StreamItem>(

@@ -1,4 +1,6 @@
 //! Views of peers, chains and the disk, which other crates know. The node library implements them.
+//!
+//! The states of chains repeat a part of what the chain's readers report, because this crate links no alloy.
 
 use std::time::Duration;
 

@@ -113,6 +113,15 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 512)]
         payload_size: usize,
     },
+    /// Measures commits without streams, and beside many that listen to all envelopes. Prints text.
+    Streams {
+        /// Data is written to new folders in here, and removed afterwards.
+        #[arg(long)]
+        data_dir: Option<PathBuf>,
+        /// Streams of all envelopes, within one process.
+        #[arg(long, default_value_t = 10_000)]
+        listeners: usize,
+    },
     /// Measures how many key packages one core validates, beside the signature checks alone. Prints text.
     KeyPackage,
     /// Put the figures of earlier runs into a document, or print them.

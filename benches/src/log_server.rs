@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use alloy::primitives::{Address, B256, keccak256};
@@ -15,6 +15,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
@@ -89,7 +90,7 @@ impl LogServer {
 
     /// Requests received so far.
     pub(crate) fn asked(&self) -> Asked {
-        self.shared.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.asked.lock().clone()
     }
 }
 
@@ -172,7 +173,7 @@ impl Shared {
             return "[]".to_owned();
         }
         {
-            let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut asked = self.asked.lock();
             asked.first.get_or_insert_with(Instant::now);
             asked.pages.push(from..=to);
         }

@@ -4,8 +4,8 @@
 //! In reading order: [`workload`] makes signed envelopes, [`rpc`] and [`load`] send them,
 //! [`network`] starts nodes as processes, [`log_server`] stands for a chain, [`limits`] measures the machine, [`scenario`] has one
 //! file for each figure, [`results`] keeps figures, [`verdict`] compares them with what is
-//! promised, and [`report`] writes them up. [`micro`] and [`key_package`] measure parts of a node by
-//! themselves.
+//! promised, and [`report`] writes them up. [`micro`], [`key_package`] and [`streams`] measure parts of
+//! a node by themselves.
 
 mod child;
 mod cli;
@@ -25,6 +25,7 @@ mod rpc;
 mod run;
 mod scenario;
 mod stats;
+mod streams;
 mod verdict;
 mod workload;
 
@@ -58,6 +59,9 @@ fn start(command: Command) -> Result<(), BenchError> {
             micro::run(&data_dir.unwrap_or_else(std::env::temp_dir), payload_size)
         }
         Command::KeyPackage => key_package::run(),
+        Command::Streams { data_dir, listeners } => {
+            streams::run(&data_dir.unwrap_or_else(std::env::temp_dir), listeners)
+        }
         Command::Report { results, document } => {
             let runs = results.iter().map(|path| Run::load(path)).collect::<Result<Vec<_>, _>>()?;
             match document {

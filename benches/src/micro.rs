@@ -150,8 +150,13 @@ fn commits(
     let folder = tempfile::tempdir_in(data_dir)?;
     let identity =
         StoreIdentity { network: "micro".into(), node: NODE, public_key: key()?.public_key() };
-    let store =
-        Store::open(&StoreSettings { path: folder.path().join("db"), identity, durability })?;
+    let store = Store::open(&StoreSettings {
+        path: folder.path().join("db"),
+        identity,
+        durability,
+        price: |_, _| 7_000_000,
+        host: None,
+    })?;
     let stored = originator_bytes(1, &envelopes[0], &key()?);
     let (mut count, mut commits) = (0, 0);
     let cpu_before = process::cpu_time(std::process::id())?;
@@ -185,7 +190,12 @@ fn change(sequence: u64, payer: &PayerEnvelope, stored: &Bytes) -> Change {
         depends_on: Vec::new(),
         expiry_unix_s: Some(1_805_184_000),
         receipt: Some(*blake3::hash(&sequence.to_be_bytes()).as_bytes()),
-        charge: Some(Charge { payer: address(payer_address), picodollars: 7_000_000 }),
+        charge: Some(Charge {
+            payer: address(payer_address),
+            size_bytes: payer.as_bytes().len() as u64,
+            retention_days: payer.retention_days(),
+            stated_picodollars: 7_000_000,
+        }),
         counts_for_congestion: true,
         addresses: Vec::new(),
     };

@@ -143,6 +143,9 @@ impl Network {
             .args(["--metrics.metrics-address", &member.metrics.ip().to_string()])
             .args(["--metrics.metrics-port", &member.metrics.port().to_string()])
             .args(flags)
+            // As variables: a program of an earlier version, to compare with, passes over them.
+            .env("HAWSER_STATE_DIR", at(format!("{}.state", member.id.0)))
+            .env("HAWSER_NEW_STRAND", (!at(format!("{}.data", member.id.0)).exists()).to_string())
             .stdout(Stdio::null())
             .stderr(File::options().create(true).append(true).open(&log)?);
         let mut process = Process::start(&mut command)?;

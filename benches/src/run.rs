@@ -70,6 +70,7 @@ pub(crate) async fn run(command: Command) -> Result<(), BenchError> {
         Command::Micro { .. }
         | Command::KeyPackage
         | Command::Report { .. }
+        | Command::Streams { .. }
         | Command::IdleServer { .. } => Err("this command needs no runtime".into()),
     }
 }

@@ -21,9 +21,11 @@
 //! The tests hold the choice of endpoints against a model.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use crate::backoff::Pauses;
 use crate::send::{Chain, ConnectError, RequestError, ViewError, parse_url};
@@ -287,7 +289,7 @@ impl Endpoints {
         let status = |(index, slot): (usize, &Slot)| EndpointStatus {
             display_url: slot.display_url.clone(),
             active: index == active,
-            error: slot.lock().error.clone(),
+            error: slot.state.lock().error.clone(),
         };
         self.0.slots.iter().enumerate().map(status).collect()
     }
@@ -302,7 +304,7 @@ impl Endpoints {
     /// Returns the endpoints to use, in order. If all are paused, all of them are used
     /// nevertheless.
     fn order(&self, now: Instant) -> Vec<usize> {
-        let is_due = |slot: &Slot| slot.lock().retry_at.is_none_or(|at| at <= now);
+        let is_due = |slot: &Slot| slot.state.lock().retry_at.is_none_or(|at| at <= now);
         let due: Vec<_> = (0..self.0.slots.len()).filter(|i| is_due(&self.0.slots[*i])).collect();
         if due.is_empty() { (0..self.0.slots.len()).collect() } else { due }
     }
@@ -310,7 +312,7 @@ impl Endpoints {
     /// Returns the connection to an endpoint that proved its chain id lately.
     async fn chain(&self, index: usize) -> Result<Chain, RequestError> {
         let slot = &self.0.slots[index];
-        let known = slot.lock().chain.clone();
+        let known = slot.state.lock().chain.clone();
         let checked = match known {
             Some((chain, at)) if at.elapsed() < CHECK_EVERY => return Ok(chain),
             Some((chain, _)) => chain.check_id().await.map(|()| chain),
@@ -318,7 +320,7 @@ impl Endpoints {
         };
         match checked {
             Ok(chain) => {
-                slot.lock().chain = Some((chain.clone(), Instant::now()));
+                slot.state.lock().chain = Some((chain.clone(), Instant::now()));
                 Ok(chain)
             }
             Err(ConnectError::Rpc(error)) => {
@@ -337,7 +339,7 @@ impl Endpoints {
     fn succeeded(&self, index: usize) {
         let before = self.0.active.swap(index, Ordering::Relaxed);
         let slot = &self.0.slots[index];
-        let mut state = slot.lock();
+        let mut state = slot.state.lock();
         if state.error.take().is_some() {
             tracing::info!(chain = self.0.name, endpoint = slot.display_url, "answers again");
         } else if before != index {
@@ -354,7 +356,7 @@ impl Endpoints {
     fn failed(&self, index: usize, kind: EndpointErrorKind, reason: String) {
         self.count(kind);
         let slot = &self.0.slots[index];
-        let mut state = slot.lock();
+        let mut state = slot.state.lock();
         if state.error.as_ref() != Some(&reason) {
             let (chain, code) = (self.0.name, kind.label());
             tracing::warn!(chain, code, endpoint = slot.display_url, "an endpoint fails: {reason}");
@@ -366,12 +368,6 @@ impl Endpoints {
 
     fn count(&self, kind: EndpointErrorKind) {
         self.0.errors[kind as usize].fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-impl Slot {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

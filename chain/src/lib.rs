@@ -11,7 +11,8 @@
 //! - [`index`]: reads the events of contracts; [`watch`]: keeps node registry and price list
 //!   current;
 //! - [`broadcast`]: puts payloads on the app chain, many at once;
-//! - [`admin`]: the operations on the contracts, for operators.
+//! - [`admin`]: the operations on the contracts, for operators; [`deploy`]: puts the contracts on two
+//!   fresh chains.
 
 #![warn(missing_docs)]
 
@@ -20,6 +21,7 @@ pub mod admin;
 mod backoff;
 pub mod broadcast;
 pub mod contracts;
+pub mod deploy;
 pub mod endpoints;
 pub mod index;
 pub mod send;

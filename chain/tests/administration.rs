@@ -126,13 +126,13 @@ fn new_node(account: usize) -> NewNode {
 }
 
 async fn nodes_are_added_once_chosen_and_moved(kind: ChainBackend) {
-    let world = Administration::new(kind).await;
-    let network = &world.network;
+    let setup = Administration::new(kind).await;
+    let network = &setup.network;
     let new = new_node(1);
     let plan = nodes::add(network, &new).await.unwrap();
     assert_eq!(functions(&plan), ["NodeRegistry.addNode"]);
-    assert!(plan.notes[0].contains(&world.admin.account().to_string()), "{:?}", plan.notes);
-    world.carry_out(&plan).await;
+    assert!(plan.notes[0].contains(&setup.admin.account().to_string()), "{:?}", plan.notes);
+    setup.carry_out(&plan).await;
 
     let again = nodes::add(network, &new).await.unwrap();
     assert!(again.steps.is_empty() && again.notes[0].contains("node 100"), "{again:?}");
@@ -140,18 +140,18 @@ async fn nodes_are_added_once_chosen_and_moved(kind: ChainBackend) {
     let refused = nodes::add(network, &other).await.unwrap_err();
     assert_eq!(refused, AdminError::KeyInUse { node_id: 100 });
 
-    world.carry_out(&nodes::add_canonical(network, 100).await.unwrap()).await;
+    setup.carry_out(&nodes::add_canonical(network, 100).await.unwrap()).await;
     assert!(nodes::get(network, 100).await.unwrap().is_canonical);
     assert!(nodes::add_canonical(network, 100).await.unwrap().steps.is_empty());
-    world.carry_out(&nodes::remove_canonical(network, 100).await.unwrap()).await;
+    setup.carry_out(&nodes::remove_canonical(network, 100).await.unwrap()).await;
     assert!(!nodes::get(network, 100).await.unwrap().is_canonical);
     assert!(nodes::remove_canonical(network, 100).await.unwrap().steps.is_empty());
     let unknown = nodes::add_canonical(network, 200).await.unwrap_err();
     assert_eq!(unknown, AdminError::UnknownNode { node_id: 200 });
 
     let plan = nodes::update_http(network, 100, "https://moved.example").await.unwrap();
-    let owner = pair::sender(&world.pair.settlement, 1);
-    world.carry_out_as(&owner, &plan).await.unwrap();
+    let owner = pair::sender(&setup.pair.settlement, 1);
+    setup.carry_out_as(&owner, &plan).await.unwrap();
     let listed = nodes::list(network).await.unwrap();
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0].http_address, "https://moved.example");
@@ -162,11 +162,11 @@ async fn nodes_are_added_once_chosen_and_moved(kind: ChainBackend) {
 }
 
 async fn refusals_of_the_contracts_have_names(kind: ChainBackend) {
-    let world = Administration::new(kind).await;
-    let network = &world.network;
-    let stranger = pair::sender(&world.pair.settlement, 2);
+    let setup = Administration::new(kind).await;
+    let network = &setup.network;
+    let stranger = pair::sender(&setup.pair.settlement, 2);
     let plan = nodes::add(network, &new_node(1)).await.unwrap();
-    let error = world.carry_out_as(&stranger, &plan).await.unwrap_err();
+    let error = setup.carry_out_as(&stranger, &plan).await.unwrap_err();
     assert_eq!(error.revert().unwrap().to_string(), "NotAdmin()");
     let (account, payer) = (Account::Key(key(2)), stranger.account());
     let error = payers::deposit(network, &account, payer, usd("9.999999"), false).await;
@@ -184,8 +184,8 @@ async fn refusals_of_the_contracts_have_names(kind: ChainBackend) {
 }
 
 async fn rates_that_were_added_half_way_are_finished(kind: ChainBackend) {
-    let world = Administration::new(kind).await;
-    let network = &world.network;
+    let setup = Administration::new(kind).await;
+    let network = &setup.network;
     let before = rates::list(network).await.unwrap();
     let prices = Prices { message_fee: 101, congestion_fee: 7, ..before[0].prices };
     let plan = rates::add(network, &prices, None, now()).await.unwrap();
@@ -196,12 +196,12 @@ async fn rates_that_were_added_half_way_are_finished(kind: ChainBackend) {
     let changed = plan.steps[0].described().arguments[0].value.matches("xmtp.").count();
     assert_eq!(changed, 3, "two prices and the start: {plan:?}");
     assert!(!plan.steps[0].waits && plan.steps[1].waits);
-    world.admin.send(&plan.steps[0].call).await.unwrap();
+    setup.admin.send(&plan.steps[0].call).await.unwrap();
 
     let rest = rates::add(network, &prices, None, now()).await.unwrap();
     assert_eq!(functions(&rest), ["RateRegistry.updateRates"]);
     assert!(!rest.steps[0].waits);
-    world.carry_out(&rest).await;
+    setup.carry_out(&rest).await;
     let after = rates::list(network).await.unwrap();
     assert_eq!(after.len(), before.len() + 1);
     assert_eq!(after[1].prices, prices);
@@ -219,18 +219,18 @@ async fn rates_that_were_added_half_way_are_finished(kind: ChainBackend) {
 }
 
 async fn parameters_are_adopted_in_the_order_that_contracts_accept(kind: ChainBackend) {
-    let world = Administration::new(kind).await;
-    let network = &world.network;
+    let setup = Administration::new(kind).await;
+    let network = &setup.network;
     let assigned = |key: &str, value: &str| parameters::assignment(key, value).unwrap();
     let lock = [assigned(parameter::PAYER_REGISTRY_WITHDRAW_LOCK_PERIOD, "60")];
     let quiet = parameters::set(network, &lock, false).await.unwrap();
     assert_eq!(functions(&quiet), ["SettlementChainParameterRegistry.set"]);
     assert!(quiet.notes[0].ends_with("172800 becomes 60"), "{quiet:?}");
     assert!(quiet.notes[1].contains("PayerRegistry.updateWithdrawLockPeriod()"), "{quiet:?}");
-    world.carry_out(&quiet).await;
+    setup.carry_out(&quiet).await;
     let rest = parameters::set(network, &lock, true).await.unwrap();
     assert_eq!(functions(&rest), ["PayerRegistry.updateWithdrawLockPeriod"]);
-    world.carry_out(&rest).await;
+    setup.carry_out(&rest).await;
     assert!(parameters::set(network, &lock, true).await.unwrap().steps.is_empty());
     assert_eq!(payers::bounds(network).await.unwrap().withdraw_lock_seconds, 60);
 
@@ -244,14 +244,14 @@ async fn parameters_are_adopted_in_the_order_that_contracts_accept(kind: ChainBa
         let set = parameters::set(network, &limits, true).await.unwrap();
         assert_eq!(functions(&set), ["SettlementChainParameterRegistry.set"]);
         assert!(set.notes[2].contains("params bridge"), "{set:?}");
-        world.carry_out(&set).await;
+        setup.carry_out(&set).await;
         let account = Account::Key(key(0));
         let send = bridge::send(network, &account, &keys, &BridgeTerms::default()).await.unwrap();
-        world.carry_out(&send).await;
-        world.relay().await.step(RelayPolicy::default()).await.unwrap();
+        setup.carry_out(&send).await;
+        setup.relay().await.step(RelayPolicy::default()).await.unwrap();
         let apply = parameters::apply(network, &keys).await.unwrap();
         assert_eq!(apply.steps.len(), 2);
-        world.carry_out(&apply).await;
+        setup.carry_out(&apply).await;
         let states = parameters::get(network, &keys).await.unwrap();
         for state in &states {
             assert_eq!(state.applied, Some(state.value), "{state:?}");
@@ -266,12 +266,12 @@ async fn parameters_are_adopted_in_the_order_that_contracts_accept(kind: ChainBa
 }
 
 async fn parameters_are_brought_to_the_app_chain_once(kind: ChainBackend) {
-    let world = Administration::new(kind).await;
-    let network = &world.network;
+    let setup = Administration::new(kind).await;
+    let network = &setup.network;
     let paused = parameter::GROUP_MESSAGE_PAUSED.to_owned();
     let keys = [paused.clone(), parameter::GROUP_MESSAGE_MAX_PAYLOAD_SIZE.to_owned()];
     let on = [parameters::assignment(&paused, "true").unwrap()];
-    world.carry_out(&parameters::set(network, &on, false).await.unwrap()).await;
+    setup.carry_out(&parameters::set(network, &on, false).await.unwrap()).await;
     assert_eq!(bridge::missing(network, &keys).await.unwrap(), [paused.as_str()]);
 
     let account = Account::Key(key(0));
@@ -285,9 +285,9 @@ async fn parameters_are_brought_to_the_app_chain_once(kind: ChainBackend) {
     assert_eq!(argument("gasLimit"), "141000");
     assert_eq!(argument("maxFeePerGas"), "2000000000");
     assert_eq!(argument("amountToSend"), "282", "gas × price, in microdollars, rounded up");
-    world.carry_out(&plan).await;
+    setup.carry_out(&plan).await;
 
-    let mut relay = world.relay().await;
+    let mut relay = setup.relay().await;
     relay.step(RelayPolicy { fail_once: true, ..RelayPolicy::default() }).await.unwrap();
     assert_eq!(bridge::missing(network, &keys).await.unwrap(), [paused.as_str()]);
     relay.step(RelayPolicy::default()).await.unwrap();
@@ -295,34 +295,34 @@ async fn parameters_are_brought_to_the_app_chain_once(kind: ChainBackend) {
     assert!(again.steps.is_empty(), "{again:?}");
     let apply = parameters::apply(network, &keys).await.unwrap();
     assert_eq!(functions(&apply), ["GroupMessageBroadcaster.updatePauseStatus"]);
-    world.carry_out(&apply).await;
+    setup.carry_out(&apply).await;
 
     let multisig = Account::Address(Address::repeat_byte(7));
     let off = [parameters::assignment(&paused, "false").unwrap()];
-    world.carry_out(&parameters::set(network, &off, false).await.unwrap()).await;
+    setup.carry_out(&parameters::set(network, &off, false).await.unwrap()).await;
     let plan = bridge::send(network, &multisig, &keys, &BridgeTerms::default()).await.unwrap();
     assert_eq!(functions(&plan), ["FeeToken.approve", "SettlementChainGateway.sendParameters"]);
 }
 
 async fn a_deposit_goes_by_permit_or_by_approval(kind: ChainBackend) {
-    let world = Administration::new(kind).await;
-    let network = &world.network;
+    let setup = Administration::new(kind).await;
+    let network = &setup.network;
     let (payer, ten) = (Address::repeat_byte(5), usd("10"));
     let signing = Account::Key(key(0));
     let plan = payers::deposit(network, &signing, payer, ten, false).await.unwrap();
     assert_eq!(functions(&plan), ["PayerRegistry.depositWithPermit"]);
-    world.carry_out(&plan).await;
+    setup.carry_out(&plan).await;
 
-    let known = Account::Address(world.admin.account());
+    let known = Account::Address(setup.admin.account());
     let plan = payers::deposit(network, &known, payer, ten, false).await.unwrap();
     assert_eq!(functions(&plan), ["FeeToken.approve", "PayerRegistry.deposit"]);
-    world.carry_out(&plan).await;
-    let spender = world.at(Contract::PayerRegistry);
+    setup.carry_out(&plan).await;
+    let spender = setup.at(Contract::PayerRegistry);
     let approve = FeeToken::approveCall { spender, value: U256::from(ten.get()) };
-    world.admin.send(&Call::new(world.at(Contract::FeeToken), &approve)).await.unwrap();
+    setup.admin.send(&Call::new(setup.at(Contract::FeeToken), &approve)).await.unwrap();
     let plan = payers::deposit(network, &signing, payer, ten, false).await.unwrap();
     assert_eq!(functions(&plan), ["PayerRegistry.deposit"], "it is approved already");
-    world.carry_out(&plan).await;
+    setup.carry_out(&plan).await;
     assert_eq!(payers::balance(network, payer).await.unwrap().microdollars, 30_000_000);
 
     let unknown = payers::deposit(network, &Account::Unknown, payer, ten, true).await.unwrap();
@@ -338,10 +338,10 @@ async fn a_deposit_goes_by_permit_or_by_approval(kind: ChainBackend) {
 }
 
 async fn an_interrupted_deposit_from_underlying_tokens_is_finished(kind: ChainBackend) {
-    let world = Administration::new(kind).await;
-    let network = &world.network;
+    let setup = Administration::new(kind).await;
+    let network = &setup.network;
     let account = Account::Key(key(0));
-    let payer = world.admin.account();
+    let payer = setup.admin.account();
     let before = payers::balance(network, payer).await.unwrap();
     let amount = MicroDollars::new(before.fee_tokens.get() + 5_000_000).unwrap();
     let plan = async || payers::deposit(network, &account, payer, amount, true).await.unwrap();
@@ -351,13 +351,13 @@ async fn an_interrupted_deposit_from_underlying_tokens_is_finished(kind: ChainBa
         ["UnderlyingFeeToken.approve", "FeeToken.deposit", "PayerRegistry.depositWithPermit"]
     );
     assert_eq!(whole.steps[1].described().arguments[0].value, "5000000", "only what is missing");
-    world.admin.send(&whole.steps[0].call).await.unwrap();
+    setup.admin.send(&whole.steps[0].call).await.unwrap();
     let rest = plan().await;
     assert_eq!(functions(&rest), ["FeeToken.deposit", "PayerRegistry.depositWithPermit"]);
-    world.admin.send(&rest.steps[0].call).await.unwrap();
+    setup.admin.send(&rest.steps[0].call).await.unwrap();
     let rest = plan().await;
     assert_eq!(functions(&rest), ["PayerRegistry.depositWithPermit"]);
-    world.carry_out(&rest).await;
+    setup.carry_out(&rest).await;
     let after = payers::balance(network, payer).await.unwrap();
     assert_eq!(after.microdollars.unsigned_abs(), amount.get());
     assert_eq!(after.fee_tokens, MicroDollars::default());
@@ -366,41 +366,41 @@ async fn an_interrupted_deposit_from_underlying_tokens_is_finished(kind: ChainBa
     assert!(matches!(too_much, Err(AdminError::TooFewTokens { .. })), "{too_much:?}");
     let plan = payers::deposit(network, &account, payer, usd("10"), false).await.unwrap();
     assert!(plan.notes[0].contains("--from-underlying"), "{plan:?}");
-    let error = world.carry_out_as(&world.admin, &plan).await.unwrap_err();
+    let error = setup.carry_out_as(&setup.admin, &plan).await.unwrap_err();
     assert_eq!(error.revert().unwrap().name(), Some("ERC20InsufficientBalance"), "{error}");
 }
 
 async fn a_withdrawal_is_requested_waited_for_and_paid_out(kind: ChainBackend) {
-    let world = Administration::new(kind).await;
-    let network = &world.network;
+    let setup = Administration::new(kind).await;
+    let network = &setup.network;
     let account = Account::Key(key(0));
-    let payer = world.admin.account();
+    let payer = setup.admin.account();
     let recipient = Address::repeat_byte(6);
     let deposit = payers::deposit(network, &account, payer, usd("25"), false).await.unwrap();
-    world.carry_out(&deposit).await;
+    setup.carry_out(&deposit).await;
     let request = payers::request_withdrawal(network, usd("5.5")).await.unwrap();
     assert!(request.notes[0].contains("172800 s"), "{request:?}");
-    world.carry_out(&request).await;
-    let error = world.carry_out_as(&world.admin, &request).await.unwrap_err();
+    setup.carry_out(&request).await;
+    let error = setup.carry_out_as(&setup.admin, &request).await.unwrap_err();
     assert_eq!(error.revert().unwrap().to_string(), "PendingWithdrawalExists()");
     let balance = payers::balance(network, payer).await.unwrap();
     assert_eq!(balance.microdollars, 19_500_000);
     let withdrawal = balance.withdrawal.unwrap();
     assert_eq!((withdrawal.amount, withdrawal.nonce), (usd("5.5"), 1));
 
-    world.carry_out(&payers::cancel_withdrawal(network, &account).await.unwrap()).await;
+    setup.carry_out(&payers::cancel_withdrawal(network, &account).await.unwrap()).await;
     assert_eq!(payers::balance(network, payer).await.unwrap().withdrawal, None);
-    world.carry_out(&request).await;
+    setup.carry_out(&request).await;
     let early = payers::finalize_withdrawal(network, &account, recipient, false).await.unwrap();
     assert!(early.notes[0].contains("ready in"), "{early:?}");
-    let error = world.carry_out_as(&world.admin, &early).await.unwrap_err();
+    let error = setup.carry_out_as(&setup.admin, &early).await.unwrap_err();
     assert_eq!(error.revert().unwrap().name(), Some("WithdrawalNotReady"), "{error}");
 
     // Blocks on demand may lie some minutes ahead of the clock.
-    world.pass_time(172_800 + 3600).await;
+    setup.pass_time(172_800 + 3600).await;
     let plan = payers::finalize_withdrawal(network, &account, recipient, false).await.unwrap();
     assert!(plan.notes[0].ends_with("ready"), "{plan:?}");
-    world.carry_out(&plan).await;
+    setup.carry_out(&plan).await;
     assert_eq!(payers::balance(network, recipient).await.unwrap().fee_tokens, usd("5.5"));
     assert_eq!(payers::balance(network, payer).await.unwrap().microdollars, 19_500_000);
 }
@@ -408,7 +408,7 @@ async fn a_withdrawal_is_requested_waited_for_and_paid_out(kind: ChainBackend) {
 /// Submits a report about one payer's fees, or about none, signed by node 100, the only canonical
 /// one.
 async fn report(
-    world: &Administration,
+    setup: &Administration,
     originator: u32,
     index: u64,
     payer: Address,
@@ -431,8 +431,8 @@ async fn report(
         payersMerkleRoot_: root,
         nodeIds_: node_ids.clone(),
     };
-    let manager = world.at(Contract::PayerReportManager);
-    let digest = world.pair.settlement.view(manager, &digest).await.unwrap();
+    let manager = setup.at(Contract::PayerReportManager);
+    let digest = setup.pair.settlement.view(manager, &digest).await.unwrap();
     let signature = Bytes::from(key(1).sign_hash_sync(&digest).unwrap().as_bytes().to_vec());
     let submit = PayerReportManager::submitCall {
         originatorNodeId_: originator,
@@ -443,7 +443,7 @@ async fn report(
         nodeIds_: node_ids,
         signatures_: vec![PayerReportSignature { nodeId: 100, signature }],
     };
-    world.admin.send(&Call::new(manager, &submit)).await.unwrap();
+    setup.admin.send(&Call::new(manager, &submit)).await.unwrap();
     if picodollars > 0 {
         let settle = PayerReportManager::settleCall {
             originatorNodeId_: originator,
@@ -451,7 +451,7 @@ async fn report(
             payerFees_: vec![leaf.into()],
             proofElements_: vec![U256::from(1).into()],
         };
-        world.admin.send(&Call::new(manager, &settle)).await.unwrap();
+        setup.admin.send(&Call::new(manager, &settle)).await.unwrap();
     }
 }
 
@@ -466,42 +466,42 @@ fn vector(function: &str) -> Bytes {
 
 async fn fees_are_claimed_once_and_paid_out(kind: ChainBackend) {
     const DOLLAR: u128 = 1_000_000_000_000;
-    let world = Administration::new(kind).await;
-    let network = &world.network;
+    let setup = Administration::new(kind).await;
+    let network = &setup.network;
     let account = Account::Key(key(0));
-    let payer = world.admin.account();
+    let payer = setup.admin.account();
     let deposit = payers::deposit(network, &account, payer, usd("25"), false).await.unwrap();
-    world.carry_out(&deposit).await;
-    world.carry_out(&nodes::add(network, &new_node(1)).await.unwrap()).await;
-    world.carry_out(&nodes::add(network, &new_node(2)).await.unwrap()).await;
-    world.carry_out(&nodes::add_canonical(network, 100).await.unwrap()).await;
+    setup.carry_out(&deposit).await;
+    setup.carry_out(&nodes::add(network, &new_node(1)).await.unwrap()).await;
+    setup.carry_out(&nodes::add(network, &new_node(2)).await.unwrap()).await;
+    setup.carry_out(&nodes::add_canonical(network, 100).await.unwrap()).await;
     let node = Beneficiary::Node(100);
-    let owner = pair::sender(&world.pair.settlement, 1);
-    let stranger = pair::sender(&world.pair.settlement, 3);
+    let owner = pair::sender(&setup.pair.settlement, 1);
+    let stranger = pair::sender(&setup.pair.settlement, 3);
     assert!(fees::claim(network, node, &[]).await.unwrap().steps.is_empty(), "no reports yet");
 
     for index in 0..4 {
-        report(&world, 100, index, payer, DOLLAR).await;
+        report(&setup, 100, index, payer, DOLLAR).await;
     }
     let some = fees::claim(network, node, &[100]).await.unwrap();
     assert_eq!(functions(&some), ["DistributionManager.claim"]);
-    let error = world.carry_out_as(&stranger, &some).await.unwrap_err();
+    let error = setup.carry_out_as(&stranger, &some).await.unwrap_err();
     assert_eq!(error.revert().unwrap().to_string(), "NotNodeOwner()");
-    world.carry_out_as(&owner, &some).await.unwrap();
-    report(&world, 100, 4, payer, DOLLAR).await;
-    report(&world, 200, 0, payer, 0).await;
+    setup.carry_out_as(&owner, &some).await.unwrap();
+    report(&setup, 100, 4, payer, DOLLAR).await;
+    report(&setup, 200, 0, payer, 0).await;
     let seen = fees::reports(network, &[]).await.unwrap();
     let places: Vec<_> = seen.iter().map(|report| (report.originator, report.index)).collect();
     assert_eq!(places, [(100, 0), (100, 1), (100, 2), (100, 3), (100, 4), (200, 0)]);
     assert_eq!((seen[0].fees_settled, seen[0].share_of_node()), (usd("1"), usd("0.99")));
     let rest = fees::claim(network, node, &[]).await.unwrap();
     assert_eq!(rest.steps[0].call.data, vector("claim(uint32,uint32[],uint256[])"));
-    world.carry_out_as(&owner, &rest).await.unwrap();
+    setup.carry_out_as(&owner, &rest).await.unwrap();
     assert!(fees::claim(network, node, &[]).await.unwrap().steps.is_empty(), "each once");
     let unlisted = fees::claim(network, Beneficiary::Node(200), &[]).await.unwrap();
     assert!(unlisted.steps.is_empty());
     let plan = fees::claim(network, Beneficiary::Protocol, &[100]).await.unwrap();
-    world.carry_out_as(&stranger, &plan).await.unwrap();
+    setup.carry_out_as(&stranger, &plan).await.unwrap();
 
     let owed = fees::owed(network).await.unwrap();
     assert_eq!(owed.nodes, [(100, usd("4.95")), (200, usd("0"))]);
@@ -514,12 +514,12 @@ async fn fees_are_claimed_once_and_paid_out(kind: ChainBackend) {
 
     let recipient = Address::repeat_byte(8);
     let plan = fees::withdraw(network, node, recipient, false).await.unwrap();
-    world.carry_out_as(&owner, &plan).await.unwrap();
+    setup.carry_out_as(&owner, &plan).await.unwrap();
     assert_eq!(payers::balance(network, recipient).await.unwrap().fee_tokens, usd("4.95"));
-    let error = world.carry_out_as(&owner, &plan).await.unwrap_err();
+    let error = setup.carry_out_as(&owner, &plan).await.unwrap_err();
     assert_eq!(error.revert().unwrap().to_string(), "NoFeesOwed()");
     let plan = fees::withdraw(network, Beneficiary::Protocol, Address::ZERO, true).await.unwrap();
-    world.carry_out_as(&stranger, &plan).await.unwrap();
+    setup.carry_out_as(&stranger, &plan).await.unwrap();
     assert_eq!(fees::owed_to(network, Beneficiary::Protocol).await.unwrap(), usd("0"));
     let error = fees::claim(network, Beneficiary::Node(300), &[]).await.unwrap_err();
     assert_eq!(error, AdminError::UnknownNode { node_id: 300 });

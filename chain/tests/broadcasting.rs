@@ -26,6 +26,7 @@ use hawser_chain::contracts::{AppChainParameterRegistry, parameter};
 use hawser_chain::send::{Call, Chain, Sender};
 use hawser_devchain::control::DevChain;
 use hawser_devchain::deploy;
+use hawser_proto::{GroupId, InboxId, SequenceId};
 use pair::{ChainBackend, Pair};
 use serde_json::{Value, json};
 
@@ -62,10 +63,10 @@ fn payload(number: u32) -> Bytes {
     bytes.into()
 }
 
-fn group(number: u32) -> [u8; 16] {
+fn group(number: u32) -> GroupId {
     let mut group = [0; 16];
     group[..4].copy_from_slice(&number.to_be_bytes());
-    group
+    GroupId(group)
 }
 
 impl Chains {
@@ -107,14 +108,15 @@ impl Chains {
     }
 
     /// Returns all events of the group contract: sequence id to group and payload.
-    async fn logged(&self) -> BTreeMap<u64, ([u8; 16], Bytes)> {
+    async fn logged(&self) -> BTreeMap<u64, (GroupId, Bytes)> {
         let filter = Filter::new()
             .address(self.addresses.group_message_broadcaster)
             .event_signature(MessageSent::SIGNATURE_HASH)
             .from_block(0);
         let logs = self.pair.app.provider().get_logs(&filter).await.unwrap();
         let event = |log: alloy::rpc::types::Log| MessageSent::decode_log(&log.inner).unwrap().data;
-        let entry = |event: MessageSent| (event.sequenceId, (event.groupId.0, event.message));
+        let entry =
+            |event: MessageSent| (event.sequenceId, (GroupId(event.groupId.0), event.message));
         logs.into_iter().map(event).map(entry).collect()
     }
 
@@ -166,119 +168,119 @@ async fn until_pending(chain: &Chain, nonce: u64) {
 }
 
 async fn many_payloads_are_in_flight_at_once(kind: ChainBackend) {
-    let world = Chains::start(kind).await;
-    let broadcaster = world.broadcaster().await;
+    let chains = Chains::start(kind).await;
+    let broadcaster = chains.broadcaster().await;
     assert_eq!(broadcaster.payload_bounds().min, 78);
     assert_eq!(broadcaster.payload_bounds().max, 200_000);
     let sent = send_all(&broadcaster, 0..60).await;
-    world.assert_logged_once(0..60).await;
-    let logged = world.logged().await;
+    chains.assert_logged_once(0..60).await;
+    let logged = chains.logged().await;
     for (number, sent) in (0..).zip(&sent) {
-        assert_eq!(logged[&sent.sequence_id], (group(number), payload(number)));
-        let block = world.pair.app.provider().get_block(sent.block_number.into()).await.unwrap();
+        assert_eq!(logged[&sent.sequence_id.0], (group(number), payload(number)));
+        let block = chains.pair.app.provider().get_block(sent.block_number.into()).await.unwrap();
         assert_eq!(block.unwrap().header.timestamp, sent.block_time_s);
     }
 
     // All of them wait for the same block.
-    world.hold_blocks().await;
+    chains.hold_blocks().await;
     let waiting = send_all(&broadcaster, 60..100);
     tokio::pin!(waiting);
     tokio::select! {
         _ = &mut waiting => unreachable!("there are no blocks"),
-        () = until_pending(&world.pair.app, 60 + 32) => {}
+        () = until_pending(&chains.pair.app, 60 + 32) => {}
     }
     assert_eq!(broadcaster.status().in_flight, 32);
-    world.release_blocks().await;
+    chains.release_blocks().await;
     waiting.await;
-    world.assert_logged_once(0..100).await;
+    chains.assert_logged_once(0..100).await;
 
-    let update = broadcaster.identity_update([9; 32], payload(1)).await.unwrap();
-    assert_eq!(update.sequence_id, 1, "the other contract counts for itself");
+    let update = broadcaster.identity_update(InboxId([9; 32]), payload(1)).await.unwrap();
+    assert_eq!(update.sequence_id, SequenceId(1), "the other contract counts for itself");
 }
 
 async fn payloads_of_one_group_keep_their_order(kind: ChainBackend) {
-    let world = Chains::start(kind).await;
-    let broadcaster = world.broadcaster().await;
+    let chains = Chains::start(kind).await;
+    let broadcaster = chains.broadcaster().await;
     let sizes = [5000, 100, 90_000, 100, 20_000, 100];
     let payloads = (0_u8..).zip(sizes).map(|(at, size)| Bytes::from(vec![at + 1; size]));
     let payloads: Vec<Bytes> = payloads.collect();
     let sent = payloads.iter().map(|payload| broadcaster.group_message(group(1), payload.clone()));
     let sent = join_all(sent).await;
-    let numbers: Vec<u64> = sent.into_iter().map(|sent| sent.unwrap().sequence_id).collect();
+    let numbers: Vec<u64> = sent.into_iter().map(|sent| sent.unwrap().sequence_id.0).collect();
     assert_eq!(numbers, [1, 2, 3, 4, 5, 6]);
     let logged: Vec<Bytes> =
-        world.logged().await.into_values().map(|(_, payload)| payload).collect();
+        chains.logged().await.into_values().map(|(_, payload)| payload).collect();
     assert_eq!(logged, payloads);
 }
 
 async fn a_payload_in_flight_is_not_sent_again(kind: ChainBackend) {
-    let world = Chains::start(kind).await;
-    let broadcaster = world.broadcaster().await;
+    let chains = Chains::start(kind).await;
+    let broadcaster = chains.broadcaster().await;
     let sent = (0..5).map(|_| broadcaster.group_message(group(1), payload(1)));
     let sent: Vec<_> = join_all(sent).await.into_iter().map(Result::unwrap).collect();
     assert!(sent.iter().all(|one| *one == sent[0]), "{sent:?}");
-    world.assert_logged_once([1]).await;
+    chains.assert_logged_once([1]).await;
     // A mined payload is not sent again either: a caller that lost the answer gets it again.
     let again = broadcaster.group_message(group(1), payload(1)).await.unwrap();
     assert_eq!(again, sent[0]);
-    world.assert_logged_once([1]).await;
+    chains.assert_logged_once([1]).await;
     // The same bytes in another group are another payload.
     broadcaster.group_message(group(2), payload(1)).await.unwrap();
-    assert_eq!(world.logged().await.len(), 2);
+    assert_eq!(chains.logged().await.len(), 2);
 }
 
 async fn payloads_of_every_accepted_size_are_mined(kind: ChainBackend) {
-    let world = Chains::start(kind).await;
-    let settings = BroadcastSettings { payload_bytes_max: 0, ..world.settings() };
+    let chains = Chains::start(kind).await;
+    let settings = BroadcastSettings { payload_bytes_max: 0, ..chains.settings() };
     let broadcaster = Broadcaster::start(settings, key()).await.unwrap();
     let sizes = [78, 1000, 150_000, 200_000, 262_144];
     for (size, byte) in sizes.into_iter().zip(1..) {
         // Without zeros, which makes the data as expensive as possible.
         let payload = Bytes::from(vec![byte; size]);
         broadcaster.group_message(group(1), payload.clone()).await.unwrap();
-        let logged = world.logged().await;
+        let logged = chains.logged().await;
         assert_eq!(logged.last_key_value().unwrap().1.1, payload);
     }
 }
 
 async fn payloads_that_the_contract_refuses_fail_by_name(kind: ChainBackend) {
-    let world = Chains::start(kind).await;
-    let broadcaster = world.broadcaster().await;
+    let chains = Chains::start(kind).await;
+    let broadcaster = chains.broadcaster().await;
     let sent = |size: usize| broadcaster.group_message(group(1), vec![1; size].into());
     assert_eq!(sent(77).await, Err(BroadcastError::TooShort { bytes: 77, min: 78 }));
     assert_eq!(sent(200_001).await, Err(BroadcastError::TooLong { bytes: 200_001, max: 200_000 }));
-    let settings = BroadcastSettings { payload_bytes_max: 0, ..world.settings() };
+    let settings = BroadcastSettings { payload_bytes_max: 0, ..chains.settings() };
     let unbounded = Broadcaster::start(settings, deploy::accounts().swap_remove(6)).await.unwrap();
     let long = unbounded.group_message(group(1), vec![1; 262_145].into()).await;
     assert_eq!(long, Err(BroadcastError::TooLong { bytes: 262_145, max: 262_144 }));
 
-    world.set_app_parameter(parameter::GROUP_MESSAGE_PAUSED, 1).await;
-    world.poke(&updatePauseStatusCall {}).await;
+    chains.set_app_parameter(parameter::GROUP_MESSAGE_PAUSED, 1).await;
+    chains.poke(&updatePauseStatusCall {}).await;
     assert_eq!(sent(100).await, Err(BroadcastError::Paused));
-    broadcaster.identity_update([1; 32], payload(1)).await.unwrap();
-    world.set_app_parameter(parameter::GROUP_MESSAGE_PAUSED, 0).await;
-    world.poke(&updatePauseStatusCall {}).await;
+    broadcaster.identity_update(InboxId([1; 32]), payload(1)).await.unwrap();
+    chains.set_app_parameter(parameter::GROUP_MESSAGE_PAUSED, 0).await;
+    chains.poke(&updatePauseStatusCall {}).await;
     sent(100).await.unwrap();
-    assert_eq!(world.logged().await.len(), 1);
+    assert_eq!(chains.logged().await.len(), 1);
 }
 
 async fn an_account_without_funds_fails_and_succeeds_once_funded(kind: ChainBackend) {
-    let world = Chains::start(kind).await;
+    let chains = Chains::start(kind).await;
     let poor = PrivateKeySigner::random();
-    let broadcaster = Broadcaster::start(world.settings(), poor.clone()).await.unwrap();
+    let broadcaster = Broadcaster::start(chains.settings(), poor.clone()).await.unwrap();
     let sent = broadcaster.group_message(group(1), payload(1)).await;
     assert!(matches!(sent, Err(BroadcastError::NoFunds { .. })), "{sent:?}");
     assert_eq!(broadcaster.status().in_flight, 0);
     let wei = U256::from(10_u64.pow(18));
-    DevChain(&world.pair.app).set_balance(poor.address(), wei).await.unwrap();
+    DevChain(&chains.pair.app).set_balance(poor.address(), wei).await.unwrap();
     broadcaster.group_message(group(1), payload(1)).await.unwrap();
-    world.assert_logged_once([1]).await;
+    chains.assert_logged_once([1]).await;
 }
 
 async fn a_rival_with_the_same_account_doubles_and_loses_nothing(kind: ChainBackend) {
-    let world = Chains::start(kind).await;
-    let [first, second] = [world.broadcaster().await, world.broadcaster().await];
-    let rival = Sender::new(world.pair.app.clone(), key());
+    let chains = Chains::start(kind).await;
+    let [first, second] = [chains.broadcaster().await, chains.broadcaster().await];
+    let rival = Sender::new(chains.pair.app.clone(), key());
     let gift = Call { to: Some(Address::repeat_byte(1)), data: Bytes::new(), value: U256::ONE };
     let gifts = async {
         for _ in 0..10 {
@@ -287,24 +289,24 @@ async fn a_rival_with_the_same_account_doubles_and_loses_nothing(kind: ChainBack
         }
     };
     tokio::join!(send_all(&first, 0..20), send_all(&second, 20..40), gifts);
-    world.assert_logged_once(0..40).await;
+    chains.assert_logged_once(0..40).await;
 }
 
 async fn a_transaction_that_became_too_cheap_is_replaced(kind: ChainBackend) {
-    let world = Chains::start(kind).await;
-    let broadcaster = world.broadcaster().await;
-    world.hold_blocks().await;
+    let chains = Chains::start(kind).await;
+    let broadcaster = chains.broadcaster().await;
+    chains.hold_blocks().await;
     let waiting = send_all(&broadcaster, 0..3);
     tokio::pin!(waiting);
     tokio::select! {
         _ = &mut waiting => unreachable!("there are no blocks"),
-        () = until_pending(&world.pair.app, 3) => {}
+        () = until_pending(&chains.pair.app, 3) => {}
     }
     // Blocks go on, at a price above that of the pending transactions.
     let dearer = async {
         loop {
-            world.rpc("anvil_setNextBlockBaseFeePerGas", json!(["0x4a817c800"])).await;
-            world.mine().await;
+            chains.rpc("anvil_setNextBlockBaseFeePerGas", json!(["0x4a817c800"])).await;
+            chains.mine().await;
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     };
@@ -312,30 +314,30 @@ async fn a_transaction_that_became_too_cheap_is_replaced(kind: ChainBackend) {
         _ = waiting => {}
         () = dearer => {}
     }
-    world.assert_logged_once(0..3).await;
+    chains.assert_logged_once(0..3).await;
 }
 
 async fn a_restart_resumes_transactions_in_flight(kind: ChainBackend) {
-    let world = Chains::start(kind).await;
+    let chains = Chains::start(kind).await;
     let folder = tempfile::tempdir().unwrap();
     let record = folder.path().join("nonces");
-    let broadcaster = world.recording(&record).await;
+    let broadcaster = chains.recording(&record).await;
     send_all(&broadcaster, 0..5).await;
-    world.hold_blocks().await;
+    chains.hold_blocks().await;
     let held = broadcaster.clone();
     let waiting = tokio::spawn(async move {
         let sent = (5..25).map(|number| held.group_message(group(number), payload(number)));
         join_all(sent).await
     });
-    until_pending(&world.pair.app, 25).await;
-    let second = BroadcastSettings { nonce_record: Some(record.clone()), ..world.settings() };
+    until_pending(&chains.pair.app, 25).await;
+    let second = BroadcastSettings { nonce_record: Some(record.clone()), ..chains.settings() };
     let second = Broadcaster::start(second, key()).await;
     assert!(matches!(second, Err(BroadcastStartError::RecordInUse { .. })), "{second:?}");
     broadcaster.stop().await;
     let told = waiting.await.unwrap();
     assert!(told.iter().all(|told| *told == Err(BroadcastError::Ended)), "{told:?}");
 
-    let broadcaster = world.recording(&record).await;
+    let broadcaster = chains.recording(&record).await;
     until_in_flight(&broadcaster, 20).await;
     // A caller that asks again for a payload in flight gets its answer.
     let asking = broadcaster.clone();
@@ -343,48 +345,48 @@ async fn a_restart_resumes_transactions_in_flight(kind: ChainBackend) {
     tokio::pin!(again);
     tokio::select! {
         _ = &mut again => unreachable!("there are no blocks"),
-        () = until_pending(&world.pair.app, 30) => {}
+        () = until_pending(&chains.pair.app, 30) => {}
     }
-    world.release_blocks().await;
+    chains.release_blocks().await;
     again.await;
     until_in_flight(&broadcaster, 0).await;
-    world.assert_logged_once(0..30).await;
+    chains.assert_logged_once(0..30).await;
     broadcaster.stop().await;
-    let broadcaster = world.recording(&record).await;
+    let broadcaster = chains.recording(&record).await;
     send_all(&broadcaster, 30..31).await;
-    world.assert_logged_once(0..31).await;
+    chains.assert_logged_once(0..31).await;
 }
 
 async fn a_node_that_dropped_transactions_gets_them_again(kind: ChainBackend) {
-    let world = Chains::start(kind).await;
+    let chains = Chains::start(kind).await;
     let folder = tempfile::tempdir().unwrap();
     let record = folder.path().join("nonces");
-    let broadcaster = world.recording(&record).await;
-    world.hold_blocks().await;
+    let broadcaster = chains.recording(&record).await;
+    chains.hold_blocks().await;
     let held = broadcaster.clone();
     let waiting = tokio::spawn(async move { send_all(&held, 0..8).await });
-    until_pending(&world.pair.app, 8).await;
-    world.rpc("anvil_dropAllTransactions", json!([])).await;
-    world.rpc("evm_setAutomine", json!([true])).await;
+    until_pending(&chains.pair.app, 8).await;
+    chains.rpc("anvil_dropAllTransactions", json!([])).await;
+    chains.rpc("evm_setAutomine", json!([true])).await;
     waiting.await.unwrap();
-    world.assert_logged_once(0..8).await;
+    chains.assert_logged_once(0..8).await;
 
     // The same with a crash in between.
-    world.hold_blocks().await;
+    chains.hold_blocks().await;
     let held = broadcaster.clone();
     let waiting = tokio::spawn(async move {
         let sent = (8..16).map(|number| held.group_message(group(number), payload(number)));
         join_all(sent).await
     });
-    until_pending(&world.pair.app, 16).await;
+    until_pending(&chains.pair.app, 16).await;
     broadcaster.stop().await;
     waiting.await.unwrap();
-    world.rpc("anvil_dropAllTransactions", json!([])).await;
-    world.rpc("evm_setAutomine", json!([true])).await;
-    let broadcaster = world.recording(&record).await;
-    until_pending(&world.pair.app, 16).await;
+    chains.rpc("anvil_dropAllTransactions", json!([])).await;
+    chains.rpc("evm_setAutomine", json!([true])).await;
+    let broadcaster = chains.recording(&record).await;
+    until_pending(&chains.pair.app, 16).await;
     until_in_flight(&broadcaster, 0).await;
-    world.assert_logged_once(0..16).await;
+    chains.assert_logged_once(0..16).await;
 }
 
 /// The environment variable with the arguments of the sending process.
@@ -409,11 +411,11 @@ async fn send_until_killed() {
 }
 
 async fn a_killed_process_neither_loses_nor_doubles_payloads(kind: ChainBackend) {
-    let world = Chains::start(kind).await;
+    let chains = Chains::start(kind).await;
     let folder = tempfile::tempdir().unwrap();
     let record = folder.path().join("nonces");
     let told = json!({
-        "record": record, "url": world.url, "addresses": world.addresses.to_json(),
+        "record": record, "url": chains.url, "addresses": chains.addresses.to_json(),
     });
     let mut process = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "send_until_killed", "--nocapture"])
@@ -429,31 +431,31 @@ async fn a_killed_process_neither_loses_nor_doubles_payloads(kind: ChainBackend)
     let sent = sent.await.unwrap().expect("the process sends");
     let sent: u32 = sent.parse().unwrap();
     // In the middle of the next batch.
-    while world.logged().await.len() < sent as usize + 5 {
+    while chains.logged().await.len() < sent as usize + 5 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     process.kill().unwrap();
     process.wait().unwrap();
 
-    let broadcaster = world.recording(&record).await;
+    let broadcaster = chains.recording(&record).await;
     until_in_flight(&broadcaster, 0).await;
-    let logged: BTreeSet<_> = world.logged().await.into_values().map(|(group, _)| group).collect();
+    let logged: BTreeSet<_> = chains.logged().await.into_values().map(|(group, _)| group).collect();
     let all = u32::try_from(logged.len()).unwrap().div_ceil(40) * 40;
     for number in (0..all).filter(|number| !logged.contains(&group(*number))) {
         broadcaster.group_message(group(number), payload(number)).await.unwrap();
     }
-    world.assert_logged_once(0..all).await;
+    chains.assert_logged_once(0..all).await;
 }
 
 async fn a_payload_that_was_not_sent_in_time_is_taken_back(kind: ChainBackend) {
-    let world = Chains::start(kind).await;
+    let chains = Chains::start(kind).await;
     let settings = BroadcastSettings {
         in_flight_max: 1,
         wait_max: Duration::from_secs(3),
-        ..world.settings()
+        ..chains.settings()
     };
     let broadcaster = Broadcaster::start(settings, key()).await.unwrap();
-    world.hold_blocks().await;
+    chains.hold_blocks().await;
     let (first, second) = tokio::join!(
         broadcaster.group_message(group(1), payload(1)),
         broadcaster.group_message(group(2), payload(2)),
@@ -464,25 +466,25 @@ async fn a_payload_that_was_not_sent_in_time_is_taken_back(kind: ChainBackend) {
         (Err(BroadcastError::NotSent { .. }), Err(BroadcastError::NotMined { .. })) => 2,
         other => panic!("{other:?}"),
     };
-    world.release_blocks().await;
+    chains.release_blocks().await;
     until_in_flight(&broadcaster, 0).await;
-    world.assert_logged_once([sent]).await;
+    chains.assert_logged_once([sent]).await;
 }
 
 async fn an_unreachable_endpoint_is_passed_over(kind: ChainBackend) {
-    let world = Chains::start(kind).await;
+    let chains = Chains::start(kind).await;
     let unused = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let unreachable = format!("http://{}", unused.local_addr().unwrap());
     drop(unused);
-    let urls = vec![unreachable, world.url.clone()];
+    let urls = vec![unreachable, chains.url.clone()];
     let broadcaster =
-        Broadcaster::start(BroadcastSettings { urls, ..world.settings() }, key()).await.unwrap();
+        Broadcaster::start(BroadcastSettings { urls, ..chains.settings() }, key()).await.unwrap();
     send_all(&broadcaster, 0..3).await;
-    world.assert_logged_once(0..3).await;
-    let wrong = BroadcastSettings { chain_id: 5, ..world.settings() };
+    chains.assert_logged_once(0..3).await;
+    let wrong = BroadcastSettings { chain_id: 5, ..chains.settings() };
     let error = Broadcaster::start(wrong, key()).await.unwrap_err();
     assert!(error.to_string().contains("is chain 31338"), "{error}");
-    let mut elsewhere = world.settings();
+    let mut elsewhere = chains.settings();
     elsewhere.group_message_broadcaster = Address::repeat_byte(3);
     let error = Broadcaster::start(elsewhere, key()).await.unwrap_err();
     assert!(error.to_string().contains("no contract at"), "{error}");

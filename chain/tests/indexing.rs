@@ -6,7 +6,7 @@
 mod pair;
 mod proxy;
 
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use alloy::primitives::{Address, Bytes, FixedBytes};
@@ -20,6 +20,7 @@ use hawser_chain::index::{
 use hawser_chain::send::Call;
 use hawser_chain::watch;
 use pair::{APP_ID, ChainBackend, Pair, sender};
+use parking_lot::{Condvar, Mutex};
 use proxy::Proxy;
 use serde_json::json;
 
@@ -46,15 +47,15 @@ struct Kept {
 
 impl Sink for Memory {
     fn position(&self) -> Result<Option<BlockRef>, SinkError> {
-        Ok(self.0.lock().unwrap().position)
+        Ok(self.0.lock().position)
     }
 
     fn last_sequence_id(&self) -> Result<u64, SinkError> {
-        Ok(self.0.lock().unwrap().payloads.len() as u64)
+        Ok(self.0.lock().payloads.len() as u64)
     }
 
     fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {
-        let mut kept = self.0.lock().unwrap();
+        let mut kept = self.0.lock();
         if kept.failures > 0 {
             kept.failures -= 1;
             return Err(SinkError::Retry("the disk is full".into()));
@@ -97,8 +98,8 @@ impl Sink for Ledger {
     }
 
     fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {
-        drop(self.opened.wait_while(self.is_open.lock().unwrap(), |is_open| !*is_open).unwrap());
-        let mut standing = self.standing.lock().unwrap();
+        self.opened.wait_while(&mut self.is_open.lock(), |is_open| !*is_open);
+        let mut standing = self.standing.lock();
         standing.retain(|(block, _)| block.number < batch.from_block);
         standing.extend(batch.events.iter().map(|event| match &event.decoded {
             ContractEvent::Payload { payload, .. } => (event.block, payload.clone()),
@@ -110,18 +111,18 @@ impl Sink for Ledger {
 
 impl Ledger {
     fn open(&self) {
-        *self.is_open.lock().unwrap() = true;
+        *self.is_open.lock() = true;
         self.opened.notify_all();
     }
 
     fn payloads(&self) -> Vec<Bytes> {
-        self.standing.lock().unwrap().iter().map(|(_, payload)| payload.clone()).collect()
+        self.standing.lock().iter().map(|(_, payload)| payload.clone()).collect()
     }
 }
 
 impl Memory {
     fn payloads(&self) -> Vec<Bytes> {
-        self.0.lock().unwrap().payloads.clone()
+        self.0.lock().payloads.clone()
     }
 }
 
@@ -186,7 +187,7 @@ async fn until(what: &str, is_so: impl Fn() -> bool) {
 async fn events_come_in_order_and_go_on_after_a_restart(kind: ChainBackend) {
     let mut chain = TestBroadcaster::new(kind).await;
     let memory = Arc::new(Memory::default());
-    memory.0.lock().unwrap().failures = 3;
+    memory.0.lock().failures = 3;
     chain.send(5).await;
     let reader = chain.read(&[chain.url()], Vec::new(), &memory);
     until("everything is there", || memory.payloads() == chain.sent).await;

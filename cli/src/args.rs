@@ -67,6 +67,12 @@ pub(crate) enum Command {
     Tail(TailArgs),
     /// Print the status of nodes.
     Status(StatusArgs),
+    /// Show the evidence against nodes that a running node keeps.
+    Misbehavior {
+        /// The subcommand.
+        #[command(subcommand)]
+        command: MisbehaviorCommand,
+    },
     /// Exit with 0 if a node is ready, with 1 if not, within 3 seconds.
     Health(HealthArgs),
     /// Rebuild all projections of a stopped node from its log.
@@ -75,6 +81,12 @@ pub(crate) enum Command {
     /// was reorganised below the stored envelopes and the strand has halted.
     #[command(alias = "recut")]
     TruncateStrand(TruncateStrandArgs),
+    /// Answer a node that waits in quarantine, after its folder was restored, copied or lost.
+    Restore {
+        /// The subcommand.
+        #[command(subcommand)]
+        command: RestoreCommand,
+    },
     /// Administer nodes, rates and parameters on the settlement chain.
     Registry {
         /// The subcommand.
@@ -179,12 +191,38 @@ pub(crate) struct StatusArgs {
     pub(crate) network: Option<PathBuf>,
 }
 
+/// `hawser misbehavior`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum MisbehaviorCommand {
+    /// Lists evidence, oldest first.
+    List(MisbehaviorListArgs),
+}
+
+/// `hawser misbehavior list`.
+#[derive(Debug, Args)]
+pub(crate) struct MisbehaviorListArgs {
+    /// Address of the node's metrics, `host:port` [default: that of the settings in the environment].
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) metrics: Option<String>,
+    /// List what was stored after this position.
+    #[arg(long, value_name = "POSITION")]
+    pub(crate) after: Option<String>,
+}
+
+impl MisbehaviorListArgs {
+    /// Returns the settings in the environment.
+    #[must_use]
+    pub(crate) fn sources(&self) -> SettingSources {
+        SettingSources::new([], environment())
+    }
+}
+
 /// `hawser health`.
 #[derive(Debug, Args)]
 pub(crate) struct HealthArgs {
     /// Purpose of the readiness.
     #[arg(long = "for", value_name = "WHAT", value_enum, default_value_t)]
-    pub(crate) purpose: Purpose,
+    pub(crate) purpose: HealthPurpose,
     /// Address of the node's metrics, `host:port` [default: that of its settings].
     #[arg(long, value_name = "ADDR")]
     pub(crate) metrics: Option<String>,
@@ -195,7 +233,7 @@ pub(crate) struct HealthArgs {
 
 /// A purpose of readiness. Each needs all conditions of those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub(crate) enum Purpose {
+pub(crate) enum HealthPurpose {
     /// Database, registry and rates are loaded.
     Start,
     /// Answers queries and serves streams.
@@ -205,7 +243,7 @@ pub(crate) enum Purpose {
     Publish,
 }
 
-impl Purpose {
+impl HealthPurpose {
     /// Returns the word for command line and URL.
     #[must_use]
     pub(crate) fn name(self) -> &'static str {
@@ -251,6 +289,45 @@ impl RebuildArgs {
     pub(crate) fn sources(&self) -> SettingSources {
         let flag = |name: &str, value: &Option<String>| Some((name.to_owned(), value.clone()?));
         let flags = [flag("data-dir", &self.data_dir), flag("config", &self.config)];
+        SettingSources::new(flags.into_iter().flatten(), environment())
+    }
+}
+
+/// `hawser restore`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RestoreCommand {
+    /// Confirm that no other process signs with the node's key, so that the node publishes again. The
+    /// node must be running.
+    Confirm(RestoreConfirmArgs),
+}
+
+/// `hawser restore confirm`.
+#[derive(Debug, Args)]
+pub(crate) struct RestoreConfirmArgs {
+    /// The data folder holds everything that the node has ever signed, as after moving the disk of a
+    /// stopped node: leave no gap of a million places.
+    #[arg(long)]
+    pub(crate) complete: bool,
+    /// Confirm without being asked.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Id of the node, if several nodes of this host wait.
+    #[arg(long, value_name = "ID")]
+    pub(crate) node_id: Option<u32>,
+    /// Folder of what this host knows of its nodes, as the node has it [env: HAWSER_STATE_DIR].
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<String>,
+    /// File with the node's settings [env: HAWSER_CONFIG].
+    #[arg(long, value_name = "FILE")]
+    config: Option<String>,
+}
+
+impl RestoreConfirmArgs {
+    /// Returns the flags together with the environment.
+    #[must_use]
+    pub(crate) fn sources(&self) -> SettingSources {
+        let flag = |name: &str, value: &Option<String>| Some((name.to_owned(), value.clone()?));
+        let flags = [flag("state-dir", &self.state_dir), flag("config", &self.config)];
         SettingSources::new(flags.into_iter().flatten(), environment())
     }
 }
@@ -425,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_in_a_value_is_not_clap_s_business() {
+    fn invalid_values_are_not_refused_by_clap() {
         assert_eq!(node(&["--api.port", "-1"]).unwrap().flags, [("api.port".into(), "-1".into())]);
     }
 

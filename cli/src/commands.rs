@@ -9,12 +9,14 @@ mod fees;
 mod gateway;
 mod health;
 mod keys;
+mod misbehavior;
 mod node;
 pub(crate) mod onchain;
 mod payer;
 mod publish;
 mod rebuild;
 mod registry;
+mod restore;
 mod status;
 mod tail;
 mod truncate_strand;
@@ -43,8 +45,10 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         Command::Publish(args) => blocking(publish::run(args, json)),
         Command::Tail(args) => blocking(tail::run(args, json)),
         Command::Status(args) => blocking(status::run(args, json)),
+        Command::Misbehavior { command } => blocking(misbehavior::run(command, json)),
         Command::Health(args) => blocking(health::run(args, json)),
         Command::Rebuild(args) => rebuild::run(&args, json),
+        Command::Restore { command } => restore::run(command, json),
         Command::TruncateStrand(args) => truncate_strand::run(args, json),
         Command::Registry { command } => blocking(registry::run(command, json)),
         Command::Payer { command } => blocking(payer::run(command, json)),

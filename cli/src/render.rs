@@ -142,13 +142,13 @@ mod tests {
 
     use super::*;
     use hawser_node::files::key;
-    use hawser_node::files::lines::{self, Route};
+    use hawser_node::files::lines::{self, StrandKind};
 
     fn sealed(node: &SecretKey, payer: &SecretKey) -> Bytes {
         let text = std::fs::read_to_string(crate::VECTORS).unwrap();
         let lines = lines::parse(&text).unwrap();
         let dependent = |line: &&lines::EnvelopeLine| {
-            line.route == Route::Node && {
+            line.route == StrandKind::Node && {
                 let client =
                     hawser_proto::envelope::ClientEnvelope::parse(line.client_bytes.clone());
                 !client.unwrap().depends_on().is_empty()

@@ -358,7 +358,7 @@ fn fees_are_shown_and_only_owed_fees_are_paid() {
 }
 
 #[test]
-fn what_is_wrong_is_said_with_what_to_do() {
+fn errors_say_what_to_do() {
     let chains = Chains::start();
     let list = ["registry", "node", "list"];
     let with = |more: &[&str]| -> Vec<String> {

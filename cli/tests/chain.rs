@@ -49,7 +49,7 @@ fn registered(settlement: &str, addresses: &Addresses) -> Vec<(u32, bool, String
 }
 
 #[test]
-fn both_chains_run_and_say_where() {
+fn both_chains_run_and_print_their_addresses() {
     let place = tempfile::tempdir().unwrap();
     let base = free_base(1);
     let (running, ready) = start(place.path(), base, &[]);

@@ -115,7 +115,7 @@ fn a_secret_on_the_command_line_is_refused_and_not_repeated() {
 }
 
 #[test]
-fn what_does_not_exist_exits_with_4_and_what_is_refused_with_3() {
+fn missing_things_exit_with_4_and_refusals_with_3() {
     let place = tempfile::tempdir().unwrap();
     let key = place.path().join("key");
     let key = key.to_str().unwrap();
@@ -182,6 +182,7 @@ impl Single {
         let file = |name: &str| self.place.path().join(name).display().to_string();
         let mut command = hawser();
         command.args(["node", "--data-dir", &file("data"), "--shutdown-drain", "0s"]);
+        command.args(["--state-dir", &file("state")]).env("HAWSER_NEW_STRAND", "true");
         command.args(["--registry-file", &file("registry.json")]);
         command.args(["--rates-file", &file("rates.json")]);
         command.args(["--listen-address", "127.0.0.1", "-p", &self.base.to_string()]);

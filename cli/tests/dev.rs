@@ -20,7 +20,7 @@ fn hexes(envelopes: &[Value]) -> Vec<&str> {
 }
 
 #[test]
-fn what_is_published_at_one_node_is_read_at_all_with_the_same_bytes() {
+fn every_node_shows_the_same_bytes() {
     let place = tempfile::tempdir().unwrap();
     let dev = Dev::start(place.path(), free_base(3), &["--chain-file", VECTORS]);
     let written: Value =

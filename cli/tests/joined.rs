@@ -100,6 +100,11 @@ impl Joined {
         let mut command = hawser();
         command.args(["node", "--listen-address", "127.0.0.1", "--shutdown-drain", "0s"]);
         command.args(["--data-dir", &file(format!("data-{node}")), "-p", &port.to_string()]);
+        let (data, state) = (file(format!("data-{node}")), file("state".into()));
+        command.args(["--state-dir", &state]);
+        if !std::path::Path::new(&data).exists() {
+            command.env("HAWSER_NEW_STRAND", "true");
+        }
         command.args(["--metrics.metrics-port", &(port + 1).to_string()]);
         command.args(["--signer.private-key-file", &file(format!("key-{node}"))]);
         command.args(["--contracts.config-file-path", &file("chain.json".into())]);
@@ -218,7 +223,7 @@ fn stop(node: Running) {
 }
 
 #[test]
-fn what_contracts_put_in_order_is_the_same_at_all_nodes_and_after_a_restart() {
+fn chain_strands_are_equal_at_all_nodes_and_after_a_restart() {
     let network = Joined::new(2);
     let first = network.start(0);
     let groups = network.broadcast("chain:group");

@@ -63,7 +63,7 @@ fn a_killed_gateway_goes_on_when_started_again() {
 }
 
 #[test]
-fn what_needs_others_ends_before_them() {
+fn dependants_stop_before_what_they_use() {
     let place = tempfile::tempdir().unwrap();
     let mut dev = Dev::start(place.path(), free_base(2), &["--nodes", "2"]);
     signal(dev.running.pid(), "INT");

@@ -19,7 +19,7 @@ use crate::harness::test_chain::TestChain;
 
 on_both_chains! {
     a_parameter_takes_effect_on_the_other_chain
-    what_goes_over_comes_back
+    tokens_cross_the_bridge_and_return
 }
 
 /// Wei of the app chain in a unit of the fee token.
@@ -114,7 +114,7 @@ async fn a_parameter_takes_effect_on_the_other_chain(w: &TestNetwork) {
     assert_eq!(bridge.app.read(broadcaster, max).await, 1000);
 }
 
-async fn what_goes_over_comes_back(w: &TestNetwork) {
+async fn tokens_cross_the_bridge_and_return(w: &TestNetwork) {
     let mut bridge = Bridge::start(w).await;
     let customer = bridge.customer().await;
     let traveller = actor("traveller").address();

@@ -19,7 +19,7 @@ use crate::harness::vectors::vectors;
 on_both_chains! {
     the_token_has_the_names_of_the_deployed_one
     a_transfer_moves_the_rights_to_a_node
-    who_is_approved_may_transfer_once
+    an_approved_account_may_transfer_once
     operators_may_transfer_everything_of_their_owner
     safe_transfers_ask_receivers_that_are_contracts
     transfers_without_an_allowance_are_refused
@@ -83,7 +83,7 @@ async fn a_transfer_moves_the_rights_to_a_node(w: &TestNetwork) {
     w.send(new.calls(w.at.nodes, set)).await;
 }
 
-async fn who_is_approved_may_transfer_once(w: &TestNetwork) {
+async fn an_approved_account_may_transfer_once(w: &TestNetwork) {
     w.add_node(NODE).await;
     let (old, agent, new) = (owner(NODE), actor("agent"), actor("new owner"));
     let call = approveCall { to: agent.address(), tokenId: token() };

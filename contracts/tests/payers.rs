@@ -36,7 +36,7 @@ on_both_chains! {
     a_deposit_repays_debts_first
     only_the_settler_settles
     sums_that_leave_their_type_panic
-    what_was_paid_and_used_is_passed_on
+    fees_that_were_used_are_passed_on
     a_debt_is_passed_on_once_it_is_paid
     excess_needs_a_recipient
     a_paused_registry_moves_nothing
@@ -262,7 +262,7 @@ async fn sums_that_leave_their_type_panic(w: &TestNetwork) {
     w.refuse(settlement(w, &settler, &[(&other, 1)]), Panic::from(0x11)).await;
 }
 
-async fn what_was_paid_and_used_is_passed_on(w: &TestNetwork) {
+async fn fees_that_were_used_are_passed_on(w: &TestNetwork) {
     let settler = appoint_settler(w).await;
     let send = || anyone().calls(w.at.payers, sendExcessToFeeDistributorCall {});
     w.deposit(&payer(1), 20 * DOLLAR).await;

@@ -21,7 +21,7 @@ on_both_chains! {
     a_payout_fetches_what_payers_have_used
     nodes_are_paid_in_the_underlying_token
     the_protocol_is_paid_for_any_caller
-    what_is_not_there_stays_owed
+    unfunded_fees_stay_owed
     the_first_claim_is_paid_first
     money_at_hand_is_paid_without_asking_for_more
     without_money_nothing_is_paid
@@ -112,7 +112,7 @@ async fn the_protocol_is_paid_for_any_caller(w: &TestNetwork) {
     assert_eq!(owed(w, 100).await, (330, 990, 0));
 }
 
-async fn what_is_not_there_stays_owed(w: &TestNetwork) {
+async fn unfunded_fees_stay_owed(w: &TestNetwork) {
     claimed_on_credit(w).await;
     w.give(&w.at.distribution, 100).await;
     let receipt = w.send(withdraw(w, 100, pocket())).await;

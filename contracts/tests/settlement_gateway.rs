@@ -30,7 +30,7 @@ on_both_chains! {
     the_bridge_may_ask_for_a_submission_fee
     a_deposit_can_bring_its_permit
     deposits_are_refused_in_order
-    what_comes_from_the_underlying_token_always_fails
+    transfers_from_the_underlying_token_fail
     a_withdrawal_empties_the_gateway
     a_withdrawal_can_arrive_as_the_underlying_token
     an_inbox_can_be_replaced_and_taken_away
@@ -276,7 +276,7 @@ fn from_underlying(w: &TestNetwork, customer: &Actor, amount: u128, permit: Perm
     ]
 }
 
-async fn what_comes_from_the_underlying_token_always_fails(w: &TestNetwork) {
+async fn transfers_from_the_underlying_token_fail(w: &TestNetwork) {
     let customer = actor("customer");
     w.mint(&customer, DOLLAR).await;
     for tx in from_underlying(w, &customer, DOLLAR, NO_PERMIT) {

@@ -25,7 +25,7 @@ on_both_chains! {
     zero_addresses_take_no_part
     wrapping_takes_dollars_and_gives_fee_tokens
     unwrapping_gives_the_dollars_back
-    what_cannot_be_wrapped_or_unwrapped_is_refused
+    invalid_wraps_and_unwraps_are_refused
     dollars_that_do_not_move_are_noticed
 }
 
@@ -176,7 +176,7 @@ async fn unwrapping_gives_the_dollars_back(w: &TestNetwork) {
     assert_eq!(w.owned(w.at.underlying, w.at.token).await, before.1 - 100);
 }
 
-async fn what_cannot_be_wrapped_or_unwrapped_is_refused(w: &TestNetwork) {
+async fn invalid_wraps_and_unwraps_are_refused(w: &TestNetwork) {
     let alice = actor("alice");
     w.give(&alice, 10).await;
     let (token, zero) = (w.at.token, Address::ZERO);

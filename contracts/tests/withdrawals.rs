@@ -24,7 +24,7 @@ on_both_chains! {
     a_cancelled_withdrawal_is_back_in_the_balance
     requests_count_up
     requests_are_for_what_is_there
-    what_was_not_requested_is_not_paid
+    a_withdrawal_that_was_not_requested_is_not_paid
     a_withdrawal_waits_for_its_lock_period
     a_debt_blocks_a_withdrawal_until_it_is_repaid_or_cancelled
     a_new_lock_period_counts_for_new_requests
@@ -153,7 +153,7 @@ async fn requests_are_for_what_is_there(w: &TestNetwork) {
     .await;
 }
 
-async fn what_was_not_requested_is_not_paid(w: &TestNetwork) {
+async fn a_withdrawal_that_was_not_requested_is_not_paid(w: &TestNetwork) {
     let payer = payer(1);
     let underlying =
         |recipient_| payer.calls(w.at.payers, finalizeWithdrawalIntoUnderlyingCall { recipient_ });

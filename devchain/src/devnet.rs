@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use crate::anvil::{Anvil, AnvilError, AnvilSettings};
 use crate::control::DevChain;
 use crate::deploy::{
-    self, DeployError, Deployment, FundError, NATIVE_BALANCE, NodeRegistration, RegisterError,
+    self, Deployment, DevDeployError, FundError, NATIVE_BALANCE, NodeRegistration, RegisterError,
 };
 use crate::embedded::{EmbeddedChain, EmbeddedSettings, EmbeddedStartError, Genesis};
 use crate::relay::{Relay, RelayError, RelayPolicy};
@@ -87,7 +87,7 @@ pub enum DevnetError {
     Connect(#[from] ConnectError),
     /// The deployment is not complete.
     #[error(transparent)]
-    Deploy(#[from] DeployError),
+    Deploy(#[from] DevDeployError),
     /// The nodes are not registered.
     #[error(transparent)]
     Register(#[from] RegisterError),

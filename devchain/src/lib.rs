@@ -4,7 +4,7 @@
 //!
 //! - [`embedded`]: an EVM behind the usual JSON-RPC, in this process; [`anvil`]: another one, as a process of its own;
 //! - [`control`]: the requests that only a development chain answers;
-//! - [`deploy`]: puts all contracts on two development chains; [`relay`]: carries messages between the two;
+//! - [`deploy`]: a deployment with funded accounts; [`relay`]: carries messages between the two chains;
 //! - [`devnet`]: all of this in one process.
 
 #![warn(missing_docs)]

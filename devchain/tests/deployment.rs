@@ -13,8 +13,9 @@ use hawser_chain::contracts::{
     MockUnderlyingFeeToken, NodeRegistry, PayerRegistry, PayerReportManager, RateRegistry,
     SettlementChainGateway, SettlementChainParameterRegistry, artifact, parameter,
 };
+use hawser_chain::deploy::DeployError;
 use hawser_chain::send::{Call, Chain, Sender};
-use hawser_devchain::deploy::{self, DeployError, NodeRegistration, RegisterError};
+use hawser_devchain::deploy::{self, DevDeployError, NodeRegistration, RegisterError};
 use pair::{ChainBackend, Pair, sender};
 
 on_both_kinds_of_chain! {
@@ -204,13 +205,18 @@ async fn a_deployer_that_was_used_is_refused(kind: ChainBackend) {
     let gift = Call { to, data: Default::default(), value: U256::ONE };
     deployer.send(&gift).await.unwrap();
     let error = deploy::deploy(&pair.settlement, &pair.app, &deploy::deployer()).await.unwrap_err();
-    assert!(matches!(error, DeployError::DeployerUsed { sent: 1, .. }), "{error}");
+    let used = DevDeployError::Contracts(DeployError::DeployerUsed {
+        account: deployer.account(),
+        chain_id: pair.settlement.id(),
+        sent: 1,
+    });
+    assert_eq!(error, used);
 }
 
 async fn one_chain_for_both_is_refused(kind: ChainBackend) {
     let pair = Pair::start(kind).await;
     let error = deploy::deploy(&pair.app, &pair.app, &deploy::deployer()).await.unwrap_err();
-    assert_eq!(error, DeployError::SameChain(pair::APP_ID));
+    assert_eq!(error, DevDeployError::Contracts(DeployError::SameChain(pair::APP_ID)));
 }
 
 async fn nodes_are_registered_in_their_order(kind: ChainBackend) {

@@ -59,7 +59,7 @@ async fn nothing_lies_in_the_future() {
 }
 
 #[tokio::test]
-async fn what_was_left_at_the_bridge_is_carried_after_a_restart() {
+async fn messages_left_at_the_bridge_are_delivered_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let devnet = Devnet::start(kept_in(folder.path())).await.unwrap();
     let addresses = devnet.deployment().addresses.clone();

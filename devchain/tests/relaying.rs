@@ -22,11 +22,11 @@ on_both_kinds_of_chain! {
     a_deposit_becomes_native_tokens
     a_withdrawal_pays_out_tokens
     messages_may_overtake_one_another
-    what_fails_once_is_carried_the_second_time
+    a_message_that_failed_once_is_delivered_later
     nothing_is_lost_while_the_other_side_refuses
     a_restart_neither_loses_nor_repeats
     a_running_relayer_carries_what_comes
-    what_is_not_for_a_gateway_stays
+    messages_for_other_receivers_stay
 }
 
 const GAS_LIMIT: u64 = 200_000;
@@ -146,122 +146,122 @@ fn ticket(number: u64) -> BridgeMessageId {
 }
 
 async fn parameters_cross(kind: ChainBackend) {
-    let mut world = BridgedChains::start(kind).await;
-    assert_eq!(world.relay.pending().await.unwrap().len(), 0, "the deployment leaves nothing");
+    let mut chains = BridgedChains::start(kind).await;
+    assert_eq!(chains.relay.pending().await.unwrap().len(), 0, "the deployment leaves nothing");
     let key = parameter::GROUP_MESSAGE_MAX_PAYLOAD_SIZE;
-    assert_eq!(world.parameter(key).await, U256::from(262_144));
-    world.send_parameter(key, 1000).await;
-    assert_eq!(world.parameter(key).await, U256::from(262_144), "it takes a relayer");
-    assert_eq!(world.step().await, [(ticket(1), true)]);
-    assert_eq!(world.parameter(key).await, U256::from(1000));
-    assert_eq!(world.step().await, []);
+    assert_eq!(chains.parameter(key).await, U256::from(262_144));
+    chains.send_parameter(key, 1000).await;
+    assert_eq!(chains.parameter(key).await, U256::from(262_144), "it takes a relayer");
+    assert_eq!(chains.step().await, [(ticket(1), true)]);
+    assert_eq!(chains.parameter(key).await, U256::from(1000));
+    assert_eq!(chains.step().await, []);
 }
 
 async fn a_deposit_becomes_native_tokens(kind: ChainBackend) {
-    let mut world = BridgedChains::start(kind).await;
-    let held = world.tokens(world.at.inbox).await;
-    let expected = world.deposit(stranger(1), 5_000_000).await;
-    assert_eq!(world.step().await, [(ticket(1), true)]);
-    assert_eq!(world.native(stranger(1)).await, expected);
-    assert_eq!(world.tokens(world.at.inbox).await, held + U256::from(5_000_000));
-    let alias = hawser_devchain::relay::alias(world.gateway());
-    assert_eq!(world.native(alias).await, U256::ZERO, "nothing is left over with the sender");
+    let mut chains = BridgedChains::start(kind).await;
+    let held = chains.tokens(chains.at.inbox).await;
+    let expected = chains.deposit(stranger(1), 5_000_000).await;
+    assert_eq!(chains.step().await, [(ticket(1), true)]);
+    assert_eq!(chains.native(stranger(1)).await, expected);
+    assert_eq!(chains.tokens(chains.at.inbox).await, held + U256::from(5_000_000));
+    let alias = hawser_devchain::relay::alias(chains.gateway());
+    assert_eq!(chains.native(alias).await, U256::ZERO, "nothing is left over with the sender");
 }
 
 async fn a_withdrawal_pays_out_tokens(kind: ChainBackend) {
-    let mut world = BridgedChains::start(kind).await;
-    let held = world.tokens(world.at.inbox).await;
-    world.withdraw(stranger(1), 3_000_000).await;
-    assert_eq!(world.step().await, [(BridgeMessageId::Withdrawal(1), true)]);
-    assert_eq!(world.tokens(stranger(1)).await, U256::from(3_000_000));
-    assert_eq!(world.tokens(world.at.inbox).await, held - U256::from(3_000_000));
-    assert_eq!(world.step().await, []);
+    let mut chains = BridgedChains::start(kind).await;
+    let held = chains.tokens(chains.at.inbox).await;
+    chains.withdraw(stranger(1), 3_000_000).await;
+    assert_eq!(chains.step().await, [(BridgeMessageId::Withdrawal(1), true)]);
+    assert_eq!(chains.tokens(stranger(1)).await, U256::from(3_000_000));
+    assert_eq!(chains.tokens(chains.at.inbox).await, held - U256::from(3_000_000));
+    assert_eq!(chains.step().await, []);
 }
 
 async fn messages_may_overtake_one_another(kind: ChainBackend) {
-    let mut world = BridgedChains::start(kind).await;
+    let mut chains = BridgedChains::start(kind).await;
     let key = parameter::GROUP_MESSAGE_MIN_PAYLOAD_SIZE;
-    world.send_parameter(key, 80).await;
-    world.send_parameter(key, 90).await;
-    let expected = world.deposit(stranger(1), 1_000_000).await;
-    world.withdraw(stranger(2), 7).await;
-    let order = world.step_by(RelayPolicy { newest_first: true, ..RelayPolicy::default() }).await;
+    chains.send_parameter(key, 80).await;
+    chains.send_parameter(key, 90).await;
+    let expected = chains.deposit(stranger(1), 1_000_000).await;
+    chains.withdraw(stranger(2), 7).await;
+    let order = chains.step_by(RelayPolicy { newest_first: true, ..RelayPolicy::default() }).await;
     let ids = [BridgeMessageId::Withdrawal(1), ticket(3), ticket(2), ticket(1)];
     assert_eq!(order, ids.map(|id| (id, true)));
-    assert_eq!(world.native(stranger(1)).await, expected);
-    assert_eq!(world.tokens(stranger(2)).await, U256::from(7));
-    assert_eq!(world.parameter(key).await, U256::from(90), "a later value is not overwritten");
+    assert_eq!(chains.native(stranger(1)).await, expected);
+    assert_eq!(chains.tokens(stranger(2)).await, U256::from(7));
+    assert_eq!(chains.parameter(key).await, U256::from(90), "a later value is not overwritten");
 }
 
-async fn what_fails_once_is_carried_the_second_time(kind: ChainBackend) {
-    let mut world = BridgedChains::start(kind).await;
-    let expected = world.deposit(stranger(1), 1_000_000).await;
-    world.withdraw(stranger(2), 7).await;
+async fn a_message_that_failed_once_is_delivered_later(kind: ChainBackend) {
+    let mut chains = BridgedChains::start(kind).await;
+    let expected = chains.deposit(stranger(1), 1_000_000).await;
+    chains.withdraw(stranger(2), 7).await;
     let failing = RelayPolicy { fail_once: true, ..RelayPolicy::default() };
     let ids = [ticket(1), BridgeMessageId::Withdrawal(1)];
-    assert_eq!(world.step_by(failing).await, ids.map(|id| (id, false)));
-    assert_eq!(world.native(stranger(1)).await, U256::ZERO);
-    assert_eq!(world.tokens(stranger(2)).await, U256::ZERO);
-    assert_eq!(world.step_by(failing).await, ids.map(|id| (id, true)));
-    assert_eq!(world.native(stranger(1)).await, expected);
-    assert_eq!(world.tokens(stranger(2)).await, U256::from(7));
-    assert_eq!(world.step_by(failing).await, []);
+    assert_eq!(chains.step_by(failing).await, ids.map(|id| (id, false)));
+    assert_eq!(chains.native(stranger(1)).await, U256::ZERO);
+    assert_eq!(chains.tokens(stranger(2)).await, U256::ZERO);
+    assert_eq!(chains.step_by(failing).await, ids.map(|id| (id, true)));
+    assert_eq!(chains.native(stranger(1)).await, expected);
+    assert_eq!(chains.tokens(stranger(2)).await, U256::from(7));
+    assert_eq!(chains.step_by(failing).await, []);
 }
 
 /// Gateways take messages also while they are paused, so here the recipient reverts: a contract that takes no native
 /// tokens.
 async fn nothing_is_lost_while_the_other_side_refuses(kind: ChainBackend) {
-    let mut world = BridgedChains::start(kind).await;
-    let recipient = world.at.addresses.group_message_broadcaster;
-    world.deposit(recipient, 1_000_000).await;
-    let deliveries = world.relay.step(RelayPolicy::default()).await.unwrap();
+    let mut chains = BridgedChains::start(kind).await;
+    let recipient = chains.at.addresses.group_message_broadcaster;
+    chains.deposit(recipient, 1_000_000).await;
+    let deliveries = chains.relay.step(RelayPolicy::default()).await.unwrap();
     let reason = &deliveries[0].outcome;
     assert_eq!(*reason, DeliveryOutcome::Reverted("TransferFailed()".to_owned()));
-    assert_eq!(world.step().await, [(ticket(1), false)], "it is still there");
-    assert!(world.relay.pending().await.unwrap().contains_key(&ticket(1)));
+    assert_eq!(chains.step().await, [(ticket(1), false)], "it is still there");
+    assert!(chains.relay.pending().await.unwrap().contains_key(&ticket(1)));
     // Other messages overtake it.
-    let expected = world.deposit(stranger(1), 1_000_000).await;
-    assert_eq!(world.step().await, [(ticket(1), false), (ticket(2), true)]);
-    assert_eq!(world.native(stranger(1)).await, expected);
+    let expected = chains.deposit(stranger(1), 1_000_000).await;
+    assert_eq!(chains.step().await, [(ticket(1), false), (ticket(2), true)]);
+    assert_eq!(chains.native(stranger(1)).await, expected);
 }
 
 async fn a_restart_neither_loses_nor_repeats(kind: ChainBackend) {
-    let mut world = BridgedChains::start(kind).await;
-    let first = world.deposit(stranger(1), 1_000_000).await;
-    world.withdraw(stranger(2), 7).await;
-    assert_eq!(world.step().await.len(), 2);
-    let second = world.deposit(stranger(1), 2_000_000).await;
-    world.withdraw(stranger(2), 8).await;
-    world.relay = world.new_relay().await;
+    let mut chains = BridgedChains::start(kind).await;
+    let first = chains.deposit(stranger(1), 1_000_000).await;
+    chains.withdraw(stranger(2), 7).await;
+    assert_eq!(chains.step().await.len(), 2);
+    let second = chains.deposit(stranger(1), 2_000_000).await;
+    chains.withdraw(stranger(2), 8).await;
+    chains.relay = chains.new_relay().await;
     let ids = [ticket(2), BridgeMessageId::Withdrawal(2)];
-    assert_eq!(world.step().await, ids.map(|id| (id, true)));
-    world.relay = world.new_relay().await;
-    assert_eq!(world.step().await, []);
-    assert_eq!(world.native(stranger(1)).await, first + second);
-    assert_eq!(world.tokens(stranger(2)).await, U256::from(15));
+    assert_eq!(chains.step().await, ids.map(|id| (id, true)));
+    chains.relay = chains.new_relay().await;
+    assert_eq!(chains.step().await, []);
+    assert_eq!(chains.native(stranger(1)).await, first + second);
+    assert_eq!(chains.tokens(stranger(2)).await, U256::from(15));
 }
 
 async fn a_running_relayer_carries_what_comes(kind: ChainBackend) {
-    let world = BridgedChains::start(kind).await;
+    let chains = BridgedChains::start(kind).await;
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
-    let relay = world.new_relay().await;
+    let relay = chains.new_relay().await;
     let running = tokio::spawn(relay.run(RelayPolicy::default(), async {
         let _ = ended.await;
     }));
-    let expected = world.deposit(stranger(1), 1_000_000).await;
-    while world.native(stranger(1)).await != expected {
+    let expected = chains.deposit(stranger(1), 1_000_000).await;
+    while chains.native(stranger(1)).await != expected {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    world.withdraw(stranger(2), 7).await;
-    while world.tokens(stranger(2)).await != U256::from(7) {
+    chains.withdraw(stranger(2), 7).await;
+    while chains.tokens(stranger(2)).await != U256::from(7) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     end.send(()).unwrap();
     running.await.unwrap();
 }
 
-async fn what_is_not_for_a_gateway_stays(kind: ChainBackend) {
-    let mut world = BridgedChains::start(kind).await;
+async fn messages_for_other_receivers_stay(kind: ChainBackend) {
+    let mut chains = BridgedChains::start(kind).await;
     let ticket_without_recipient = ERC20Inbox::createRetryableTicketCall {
         to_: stranger(9),
         l2CallValue_: U256::ZERO,
@@ -273,8 +273,8 @@ async fn what_is_not_for_a_gateway_stays(kind: ChainBackend) {
         tokenTotalFeeAmount_: U256::ZERO,
         data_: Default::default(),
     };
-    let call = Call::new(world.at.inbox, &ticket_without_recipient);
-    sender(&world.pair.settlement, 1).send(&call).await.unwrap();
-    let deliveries = world.relay.step(RelayPolicy::default()).await.unwrap();
+    let call = Call::new(chains.at.inbox, &ticket_without_recipient);
+    sender(&chains.pair.settlement, 1).send(&call).await.unwrap();
+    let deliveries = chains.relay.step(RelayPolicy::default()).await.unwrap();
     assert_eq!(deliveries[0].outcome, DeliveryOutcome::Foreign);
 }

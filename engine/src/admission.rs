@@ -17,6 +17,9 @@ use crate::sequencer::Admitted;
 /// reports. A guess. A node refuses both in any case, and decoded they take up to some hundred
 /// times as much memory, so larger ones are not decoded just to refuse them by their kind.
 const STRUCTURED_LEN_BYTES_MAX: usize = 16 * 1024;
+/// The most refused envelopes that the text for the publisher names. A guess: a publisher with more
+/// has one mistake in all of them.
+const NAMED_MAX: usize = 20;
 
 /// The node's state that a publish is checked against, besides the rules.
 pub struct AdmissionContext<'a> {
@@ -69,6 +72,10 @@ fn open(
     if structured > STRUCTURED_LEN_BYTES_MAX {
         return Err(LayerError::TooLong(structured).into());
     }
+    if let Some(signature) = &envelope.payer_signature {
+        // Before it is copied: a signature may be as long as a request.
+        Signature::from_bytes(&signature.bytes)?;
+    }
     let envelope = PayerEnvelope::from_message(envelope)?;
     if envelope.target() != context.node {
         return Err(Violation::Target);
@@ -92,27 +99,36 @@ fn check_rules(context: &AdmissionContext<'_>, envelope: &PayerEnvelope) -> Resu
 /// Joins the results of [`admit`] for one request: a request is admitted as a whole or not at all.
 ///
 /// # Errors
-/// The text for the publisher, with a line for each refused envelope. Publishers match on it.
+/// The text for the publisher, with a line for each of the first refused envelopes. Publishers match on
+/// it.
 pub fn conclude(
     results: impl IntoIterator<Item = Result<Admitted, Violation>>,
 ) -> Result<Vec<Admitted>, String> {
     let mut admitted = Vec::new();
-    let mut refused = Vec::new();
+    let (mut named, mut refused) = (Vec::new(), 0);
     for (index, result) in results.into_iter().enumerate() {
         match result {
             Ok(envelope) => admitted.push(envelope),
-            Err(violation) => refused.push(format!(
-                "could not validate envelope. index {index}: invalid_argument: {violation}"
-            )),
+            Err(violation) => {
+                refused += 1;
+                if named.len() < NAMED_MAX {
+                    named.push(format!(
+                        "could not validate envelope. index {index}: invalid_argument: {violation}"
+                    ));
+                }
+            }
         }
     }
-    if !has_one_payer(&admitted) {
-        refused.push("all envelopes in a request must be from the same payer".into());
+    if refused > named.len() {
+        named.push(format!("and {} more", refused - named.len()));
     }
-    if refused.is_empty() {
+    if !has_one_payer(&admitted) {
+        named.push("all envelopes in a request must be from the same payer".into());
+    }
+    if named.is_empty() {
         Ok(admitted)
     } else {
-        Err(format!("error processing payer envelopes:{}", refused.join("\n")))
+        Err(format!("error processing payer envelopes:{}", named.join("\n")))
     }
 }
 

@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_payload_of_the_strand_leaves_its_place_empty() {
+    fn a_foreign_payload_leaves_its_place_empty() {
         let void = |originator, bytes| {
             matches!(ChainEntry::from_event(originator, &event(bytes)), ChainEntry::Void(_))
         };

@@ -62,7 +62,9 @@ pub fn of_statement(
             .map(|payer| receipt(envelope.digest(), payer)),
         charge: charged.map(|payer| Charge {
             payer,
-            picodollars: statement
+            size_bytes: envelope.as_bytes().len() as u64,
+            retention_days: envelope.retention_days(),
+            stated_picodollars: statement
                 .base_fee_picodollars()
                 .saturating_add(statement.congestion_fee_picodollars()),
         }),

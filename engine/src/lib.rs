@@ -7,11 +7,12 @@
 //!
 //! - [`ports`]: the capabilities to inject;
 //! - [`readiness`], [`admission`], [`sequencer`]: from a publish request to a place in the strand;
-//! - [`facts`], [`inbox`], [`chain_strand`]: the rows that projections keep of an envelope, and the
-//!   envelopes that a chain's events become;
+//! - [`facts`], [`price`], [`inbox`], [`chain_strand`]: the rows that projections keep of an envelope,
+//!   what it costs, and the envelopes that a chain's events become;
 //! - [`ledger`]: the entries of a payer's balance;
+//! - [`misbehavior`]: faults of other nodes;
 //! - [`committed`], [`read`]: pages and live streams for readers;
-//! - [`replication`]: strands of other nodes;
+//! - [`replication`]: strands of other nodes; [`own_strand`]: the right to sign this node's own;
 //! - [`runtime`]: the tasks that drive all of it; [`counters`]: its metrics.
 
 #![warn(missing_docs)]
@@ -22,7 +23,10 @@ pub mod committed;
 pub mod facts;
 pub mod inbox;
 pub mod ledger;
+pub mod misbehavior;
+pub mod own_strand;
 pub mod ports;
+pub mod price;
 pub mod read;
 pub mod readiness;
 pub mod replication;

@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_freed_again_is_counted() {
+    fn freed_memory_counts_for_the_peak() {
         let (len, peak) = peak_bytes(|| {
             drop(std::hint::black_box(vec![1u8; 100_000]));
             std::hint::black_box(vec![1u8; 1_000]).len()
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_held_before_is_not() {
+    fn memory_held_before_is_not_counted() {
         let held = std::hint::black_box(vec![1u8; 1 << 20]);
         let (_, peak) = peak_bytes(|| std::hint::black_box(7));
         assert_eq!((peak, held.len()), (0, 1 << 20));

@@ -1,10 +1,11 @@
 //! The conditions of a gateway: what it is ready for, and if not, the reason and the remedy.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_serve::readiness::{Check, Checks};
 use hawser_serve::{ChainListStatus, ChainListsView};
+use parking_lot::Mutex;
 
 use crate::nodes::Nodes;
 use crate::policy::Policies;
@@ -36,7 +37,7 @@ impl GatewayChecks {
     /// Records the app chain's last answer.
     pub(crate) fn set_chain(&self, answer: Result<(), String>) {
         if let Some(chain) = &self.chain {
-            *chain.lock().unwrap_or_else(PoisonError::into_inner) = answer.err();
+            *chain.lock() = answer.err();
         }
     }
 
@@ -74,7 +75,7 @@ impl Checks for GatewayChecks {
             ),
         ];
         if let Some(chain) = &self.chain {
-            let fault = chain.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let fault = chain.lock().clone();
             let result = fault.map_or(Ok(()), Err);
             checks.push(check("app_chain", result, "check the app chain's URLs"));
         }

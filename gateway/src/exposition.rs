@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use hawser_serve::metrics::{Exposition, MetricsPage};
 use hawser_serve::readiness::Condition;
-use hawser_serve::{CallMetrics, ChainListStatus};
+use hawser_serve::{CallMetrics, ChainListStatus, MemoryBudget};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
@@ -18,11 +18,12 @@ use crate::policy::PolicyError;
 /// Returns the metrics page of a gateway.
 pub(crate) fn page(
     calls: CallMetrics,
+    memory: MemoryBudget,
     metrics: Arc<GatewayMetrics>,
     observer: GatewayObserver,
 ) -> MetricsPage {
-    let collectors: [Box<dyn Collector>; 2] =
-        [Box::new(calls), Box::new(GatewayCollector { metrics, observer })];
+    let collectors: [Box<dyn Collector>; 3] =
+        [Box::new(calls), Box::new(memory), Box::new(GatewayCollector { metrics, observer })];
     MetricsPage::new(collectors)
 }
 

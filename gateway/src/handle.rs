@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use hawser_serve::readiness::{Purpose, Readiness};
 use hawser_serve::{
-    BuildInfo, CallMetrics, HealthService, MethodKind, RpcMethod, SchemaError, ServeSettings,
-    Server, pages, reflect,
+    BuildInfo, CallMetrics, FieldCost, HealthService, MethodKind, RpcMethod, SchemaError,
+    ServeSettings, Server, pages, reflect,
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -24,7 +24,7 @@ use crate::metrics::GatewayMetrics;
 use crate::nodes::{ChainStrands, NodeSetup, Nodes, PayerSettings, follow_registry};
 use crate::operator::GatewayPages;
 use crate::policy::{KeyFetchSettings, KeysError, Policies};
-use crate::publish::Publisher;
+use crate::publish::NodePublisher;
 use crate::select::Strategy;
 use crate::serve::publish::PublishService;
 use crate::serve::wire;
@@ -35,11 +35,25 @@ const CHAIN_PROBED_EVERY: Duration = Duration::from_secs(2);
 /// Time for the app chain to answer a probe. A guess: RPC providers answer within seconds.
 const CHAIN_PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Client envelopes: copied to be signed, to be sent, and in the answer; and the identity updates among
+/// them, which become many small messages. A guess.
+const PUBLISH_FIELDS: &[FieldCost] = &[FieldCost::with_length(
+    1,
+    1024,
+    3,
+    &[
+        FieldCost::each(1, 0, &[FieldCost::each(3, 0, &[FieldCost::each(1, 96, &[])])]),
+        FieldCost::by_length(5, 64),
+    ],
+)];
+
 /// Every method that a gateway serves.
 const METHODS: [RpcMethod; 8] = [
-    RpcMethod::new("/xmtp.xmtpv4.payer_api.PayerApi/PublishClientEnvelopes", MethodKind::Unary),
+    RpcMethod::new("/xmtp.xmtpv4.payer_api.PayerApi/PublishClientEnvelopes", MethodKind::Unary)
+        .decoding(PUBLISH_FIELDS),
     RpcMethod::new("/xmtp.xmtpv4.payer_api.PayerApi/GetNodes", MethodKind::Unary),
-    RpcMethod::new("/xmtp.xmtpv4.gateway_api.GatewayApi/PublishClientEnvelopes", MethodKind::Unary),
+    RpcMethod::new("/xmtp.xmtpv4.gateway_api.GatewayApi/PublishClientEnvelopes", MethodKind::Unary)
+        .decoding(PUBLISH_FIELDS),
     RpcMethod::new("/xmtp.xmtpv4.gateway_api.GatewayApi/GetNodes", MethodKind::Unary),
     RpcMethod::new("/grpc.health.v1.Health/Check", MethodKind::Unary),
     RpcMethod::new("/grpc.health.v1.Health/Watch", MethodKind::ServerStream),
@@ -107,7 +121,9 @@ pub async fn start(
     let readiness = Readiness::new(checks.clone());
     let calls = CallMetrics::new(&METHODS);
     let observer = observer(&settings, nodes.clone(), checks.clone(), readiness.clone());
-    let page = exposition::page(calls.clone(), metrics.clone(), observer.clone());
+    let serve = ServeSettings::new(settings.listen);
+    let page =
+        exposition::page(calls.clone(), serve.memory.clone(), metrics.clone(), observer.clone());
     let pages = Arc::new(GatewayPages { metrics: page, observer });
     let listen = |address| move |source| StartError::Listen { address, source };
     let operators = match settings.metrics {
@@ -120,9 +136,7 @@ pub async fn start(
     let service = service(&settings, ports, policies.clone(), nodes, strands, metrics);
     let health = HealthService::server(readiness.clone(), &HEALTH, stop.clone());
     let routes = routes(service, health, settings.reflection)?;
-    let server = Server::bind(ServeSettings::new(settings.listen), routes, calls, stop)
-        .await
-        .map_err(listen(settings.listen))?;
+    let server = Server::bind(serve, routes, calls, stop).await.map_err(listen(settings.listen))?;
     if let Some(chain) = probe {
         tokio::spawn(probe_chain(chain, checks, end.clone()));
     }
@@ -162,7 +176,7 @@ fn service(
         metrics.clone(),
         settings.shown_timeout,
     );
-    let publisher = Publisher {
+    let publisher = NodePublisher {
         nodes: nodes.clone(),
         attempt_timeout: settings.attempt_timeout,
         attempts_max: settings.attempts_max,
@@ -240,8 +254,8 @@ fn routes(
 ) -> Result<Routes, SchemaError> {
     let mut routes = RoutesBuilder::default();
     routes
-        .add_service(wire::Server::<wire::Payer>::new(service.clone()))
-        .add_service(wire::Server::<wire::Gateway>::new(service))
+        .add_service(wire::GatewayMethods::<wire::Payer>::new(service.clone()))
+        .add_service(wire::GatewayMethods::<wire::Gateway>::new(service))
         .add_service(health);
     if reflection {
         reflect(&mut routes, wire::SERVICES.into_iter().chain(["grpc.health.v1.Health"]))?;

@@ -12,7 +12,7 @@ use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::{EnvelopesQuery, QueryEnvelopesRequest};
-use hawser_proto::{Bytes, EnvelopeId, OriginatorId, Topic, TopicKind};
+use hawser_proto::{Bytes, EnvelopeId, InboxId, OriginatorId, Topic, TopicKind};
 use hawser_serve::MESSAGE_LEN_BYTES_MAX;
 use hawser_validation::precheck::UpdatePrecheck;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -39,7 +39,7 @@ pub trait IdentityCheck: Send + Sync + 'static {
     /// The reason for which nodes would drop the update.
     fn check(
         &self,
-        inbox: [u8; 32],
+        inbox: InboxId,
         earlier: &[IdentityUpdate],
         update: &IdentityUpdate,
     ) -> Result<(), String>;
@@ -55,7 +55,7 @@ pub trait IdentityCheck: Send + Sync + 'static {
 impl IdentityCheck for UpdatePrecheck {
     fn check(
         &self,
-        _: [u8; 32],
+        _: InboxId,
         earlier: &[IdentityUpdate],
         update: &IdentityUpdate,
     ) -> Result<(), String> {
@@ -103,10 +103,10 @@ pub(crate) type CheckedUpdates = Result<Vec<PlacedUpdate>, InvalidUpdate>;
 pub(crate) async fn judge(
     check: &Arc<dyn IdentityCheck>,
     nodes: &Nodes,
-    inbox: [u8; 32],
+    inbox: InboxId,
     updates: Vec<UpdateItem>,
 ) -> CheckedUpdates {
-    let Ok(topic) = Topic::new(TopicKind::IdentityUpdates, &inbox) else { return Ok(Vec::new()) };
+    let Ok(topic) = Topic::new(TopicKind::IdentityUpdates, &inbox.0) else { return Ok(Vec::new()) };
     let updates = Arc::new(updates);
     let judge_at = async |node: Arc<Node>| {
         judge_at(&node, check.clone(), inbox, &topic, updates.clone()).await
@@ -148,11 +148,11 @@ pub(crate) async fn ask_wallets(
 pub(crate) async fn judge_at_place(
     check: &Arc<dyn IdentityCheck>,
     nodes: &Nodes,
-    inbox: [u8; 32],
+    inbox: InboxId,
     update: UpdateItem,
     place: EnvelopeId,
 ) -> Vec<(OriginatorId, Option<CheckedUpdates>)> {
-    let Ok(topic) = Topic::new(TopicKind::IdentityUpdates, &inbox) else { return Vec::new() };
+    let Ok(topic) = Topic::new(TopicKind::IdentityUpdates, &inbox.0) else { return Vec::new() };
     let updates = Arc::new(vec![update]);
     let judged = nodes.usable().into_iter().map(async |node| {
         let Some(mut log) = log_of(&node, &topic).await else { return (node.id(), None) };
@@ -166,7 +166,7 @@ pub(crate) async fn judge_at_place(
 async fn judge_at(
     node: &Node,
     check: Arc<dyn IdentityCheck>,
-    inbox: [u8; 32],
+    inbox: InboxId,
     topic: &Topic,
     updates: Arc<Vec<UpdateItem>>,
 ) -> Option<CheckedUpdates> {
@@ -177,7 +177,7 @@ async fn judge_at(
 /// Validates on a thread that may block: each update costs several signature checks.
 async fn judge_with(
     check: Arc<dyn IdentityCheck>,
-    inbox: [u8; 32],
+    inbox: InboxId,
     log: Vec<LogUpdate>,
     updates: Arc<Vec<UpdateItem>>,
 ) -> Option<CheckedUpdates> {
@@ -188,7 +188,7 @@ async fn judge_with(
 /// Validates `updates` one after another behind the log.
 fn judge_after(
     check: &dyn IdentityCheck,
-    inbox: [u8; 32],
+    inbox: InboxId,
     log: Vec<LogUpdate>,
     updates: &[UpdateItem],
 ) -> CheckedUpdates {

@@ -1,11 +1,12 @@
 //! Counters of the gateway, which requests and calls to nodes count. `exposition` names them.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_proto::OriginatorId;
 use hawser_serve::metrics::{Counter, Gauge, Histogram};
+use parking_lot::Mutex;
 
 use crate::nodes::NodeErrorKind;
 use crate::policy::PolicyError;
@@ -86,7 +87,7 @@ pub(crate) struct GatewayMetrics {
 impl GatewayMetrics {
     /// Returns the metrics of one originator, which are created with its first use.
     pub(crate) fn of(&self, originator: OriginatorId) -> Arc<OriginatorMetrics> {
-        let mut all = self.originators.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.originators.lock();
         all.entry(originator).or_default().clone()
     }
 
@@ -97,7 +98,7 @@ impl GatewayMetrics {
 
     /// Returns the metrics of each originator by its id as text.
     pub(crate) fn originators(&self) -> Vec<(String, Arc<OriginatorMetrics>)> {
-        let all = self.originators.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.originators.lock();
         all.iter().map(|(id, metrics)| (id.to_string(), metrics.clone())).collect()
     }
 }

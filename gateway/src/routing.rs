@@ -6,7 +6,7 @@
 
 use hawser_proto::envelope::{ClientEnvelope, LayerError, Payload};
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
-use hawser_proto::{Bytes, Topic};
+use hawser_proto::{Bytes, GroupId, InboxId, Topic};
 use hawser_rules::{
     PayloadClass, Violation, check_dependencies_on_chains, check_topic, key_package_form,
     payload_class,
@@ -25,9 +25,9 @@ pub enum Route {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ChainTopic {
     /// A group id.
-    Group([u8; 16]),
+    Group(GroupId),
     /// An inbox id.
-    Inbox([u8; 32]),
+    Inbox(InboxId),
 }
 
 /// A client envelope with its route.
@@ -127,15 +127,15 @@ fn route_of(client: &ClientEnvelope, class: PayloadClass) -> Result<Route, Route
         PayloadClass::Message | PayloadClass::Welcome | PayloadClass::KeyPackage => Ok(Route::Node),
         PayloadClass::Commit => {
             let group =
-                identifier.try_into().map_err(|_| RouteError::GroupIdLen(identifier.len()))?;
+                GroupId::from_slice(identifier).ok_or(RouteError::GroupIdLen(identifier.len()))?;
             Ok(Route::Chain(ChainTopic::Group(group)))
         }
         PayloadClass::IdentityUpdate => {
-            let inbox: [u8; 32] =
-                identifier.try_into().map_err(|_| RouteError::InboxIdLen(identifier.len()))?;
+            let inbox =
+                InboxId::from_slice(identifier).ok_or(RouteError::InboxIdLen(identifier.len()))?;
             match client.payload() {
                 Payload::IdentityUpdate(update)
-                    if update.inbox_id.eq_ignore_ascii_case(&hex::encode(inbox)) =>
+                    if update.inbox_id.eq_ignore_ascii_case(&inbox.to_string()) =>
                 {
                     Ok(Route::Chain(ChainTopic::Inbox(inbox)))
                 }

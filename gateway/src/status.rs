@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 use crate::chain::ChainPublishError;
 use crate::nodes::{NodeError, PlacedEnvelope};
 use crate::policy::PolicyError;
-use crate::publish::PublishError;
+use crate::publish::NodePublishError;
 
 /// The metadata key of the envelopes that a failed request has published: indexes from 0, such as `0-2,5`.
 pub(crate) const PUBLISHED: &str = "published-envelopes";
@@ -27,7 +27,7 @@ pub(crate) type Outcome = Result<PlacedEnvelope, EnvelopeError>;
 pub(crate) enum EnvelopeError {
     /// Nodes did not publish it.
     #[error(transparent)]
-    Node(PublishError),
+    Node(NodePublishError),
     /// The chain path did not publish it.
     #[error(transparent)]
     Chain(ChainPublishError),
@@ -40,8 +40,8 @@ impl EnvelopeError {
     /// Returns true if the envelope may be published all the same, now or later.
     pub(crate) fn may_be_published(&self) -> bool {
         match self {
-            Self::Node(PublishError::NoNode) => false,
-            Self::Node(PublishError::Last { may_be_published, .. }) => *may_be_published,
+            Self::Node(NodePublishError::NoNode) => false,
+            Self::Node(NodePublishError::Last { may_be_published, .. }) => *may_be_published,
             Self::Chain(fault) => !matches!(
                 fault,
                 ChainPublishError::Invalid(_)
@@ -54,14 +54,14 @@ impl EnvelopeError {
 
     fn code(&self) -> Code {
         match self {
-            Self::Node(PublishError::Last { error, .. }) => match error {
+            Self::Node(NodePublishError::Last { error, .. }) => match error {
                 NodeError::Refused(status) => status.code(),
                 NodeError::Timeout(_) => Code::DeadlineExceeded,
                 NodeError::WentDown | NodeError::Failed(_) | NodeError::WrongAnswer(_) => {
                     Code::Unavailable
                 }
             },
-            Self::Node(PublishError::NoNode) => Code::Unavailable,
+            Self::Node(NodePublishError::NoNode) => Code::Unavailable,
             Self::Chain(fault) => match fault {
                 ChainPublishError::Invalid(_) | ChainPublishError::Dropped { .. } => {
                     Code::InvalidArgument
@@ -162,8 +162,8 @@ fn exhausted(text: String, retry_after_s: Option<u64>) -> Status {
 
 #[cfg(test)]
 mod tests {
-    use hawser_proto::OriginatorId;
     use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
+    use hawser_proto::{OriginatorId, SequenceId, TransactionHash};
 
     use super::*;
 
@@ -187,9 +187,11 @@ mod tests {
         let fault = NodeError::Refused(Status::invalid_argument("bad"));
         let (node, may_be_published) = (OriginatorId(100), false);
         let refused =
-            EnvelopeError::Node(PublishError::Last { node, error: fault, may_be_published });
-        let gone =
-            EnvelopeError::Chain(ChainPublishError::NotShown { hash: [7; 32], sequence_id: 5 });
+            EnvelopeError::Node(NodePublishError::Last { node, error: fault, may_be_published });
+        let gone = EnvelopeError::Chain(ChainPublishError::NotShown {
+            hash: TransactionHash([7; 32]),
+            sequence_id: SequenceId(5),
+        });
         let outcomes = vec![placed(1), placed(2), Err(refused), Err(gone), placed(3)];
         let status = answer(outcomes).unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument, "that of the first");

@@ -10,7 +10,9 @@ use common::{
     add, captured, change_recovery, contract_signature, create, delegate, inbox, installation,
     passkey, revoke, update, valid, wallet,
 };
-use hawser_mls::identity::{AssociationState, Judgement, MemberIdentifier, fold_trusted, judge};
+use hawser_mls::identity::{
+    AssociationState, Judgement, MemberIdentifier, NextJudgement, fold_trusted, judge, judge_next,
+};
 use hawser_proto::pb::xmtp::identity::associations as pb;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::client_envelope::Payload;
 
@@ -49,6 +51,33 @@ fn updates_of_real_clients_hold_in_their_order() {
     for (inbox, log) in &logs {
         let folded = fold_trusted(None, log).unwrap();
         assert_eq!(folded.as_ref(), states.get(inbox), "a trusted log leads to the same state");
+    }
+}
+
+/// A log of thousands of updates would cost its square otherwise.
+#[test]
+fn a_state_is_taken_along_and_copied_for_contract_wallets_only() {
+    let (id, before) = inbox();
+    let (owner, phone) = (wallet(1), installation(2));
+    let adding = update(&id, vec![add(&phone.identifier(), &owner, &phone)]);
+    let expected = valid(Some(&before), &adding);
+    let place = before.inbox_id().as_ptr();
+    let after = match judge_next(Some(before), &adding, |_| None) {
+        NextJudgement::Valid(after) => after,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(after, expected);
+    assert_eq!(after.inbox_id().as_ptr(), place, "no copy was made");
+
+    let account = MemberIdentifier::Ethereum("0x00000000000000000000000000000000000000aa".into());
+    let name = format!("eip155:1:{account}");
+    let sign = move |_: &str| contract_signature(&name, 7, &[1]);
+    let wallet = update(&id, vec![add(&account, &owner, common::by(sign))]);
+    match judge_next(Some(after.clone()), &wallet, |_| None) {
+        NextJudgement::Waiting { before, questions } => {
+            assert_eq!((before, questions.len()), (Some(after), 1));
+        }
+        other => panic!("{other:?}"),
     }
 }
 

@@ -62,7 +62,7 @@ fn an_update_names_its_own_inbox() {
 }
 
 #[test]
-fn who_adds_belongs_to_the_inbox_and_who_is_added_agrees() {
+fn an_added_member_needs_a_member_and_its_own_consent() {
     let (owner, stranger, phone) = (wallet(1), wallet(66), installation(2));
     let (id, state) = inbox();
     for (action, phrase) in [
@@ -264,7 +264,7 @@ fn a_wallet_keeps_its_chain_and_an_account_with_a_key_has_none() {
 }
 
 #[test]
-fn what_does_not_read_is_no_update() {
+fn unreadable_bytes_are_no_update() {
     let (id, state) = inbox();
     let (owner, phone) = (wallet(1), installation(2));
     let good = update(&id, vec![add(&phone.identifier(), &owner, &phone)]);

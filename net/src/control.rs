@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use hawser_proto::Cursor;
 use hawser_proto::frame::{
-    Clock, CloseCode, ControlDecoder, ControlFrame, FrameError, MAX_CLOCK_ENTRIES,
+    ClockFrame, CloseCode, ControlDecoder, ControlFrame, FrameError, MAX_CLOCK_ENTRIES,
     MAX_CONTROL_FRAME,
 };
 use quinn::{ConnectionError, ReadError, RecvStream, SendStream, WriteError};
@@ -155,7 +155,7 @@ impl ControlWriter {
         let ids: Vec<_> = clock.iter().collect();
         for part in ids.chunks(MAX_CLOCK_ENTRIES) {
             let entries = part.iter().copied().collect();
-            self.send(ControlFrame::Clock(Clock { entries })).await?;
+            self.send(ControlFrame::Clock(ClockFrame { entries })).await?;
         }
         Ok(())
     }

@@ -19,9 +19,9 @@ use crate::tls::SERVER_NAME;
 /// Longest wait for an address to answer. Guessed: three retransmissions at the initial round trip
 /// of QUIC, with room.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
-/// Longest time from the connection to the peer's proof. Guessed: three round trips and a signature
-/// take far less, also on a loaded node.
-pub(crate) const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// Longest life of a connection without the peer's proof. Specified in `docs/protocol/replication.md`:
+/// a few round trips and two signatures take far less, also on a loaded node.
+pub(crate) const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 /// A session that lasted this long resets the backoff. Guessed: the longest pause.
 const GOOD_AFTER: Duration = Duration::from_secs(10);
 

@@ -10,12 +10,12 @@ use hawser_engine::runtime::replication::Replication;
 use hawser_proto::frame::CloseCode;
 use hawser_proto::{OriginatorId, SecretKey};
 use quinn::{Connection, Incoming, TokioRuntime};
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::control::SessionError;
-use crate::counters::{NetCounters, PeerError};
+use crate::counters::NetCounters;
 use crate::dial::{self, HANDSHAKE_MAX};
 use crate::failures::{FailureLog, PeerFailures};
 use crate::handshake::{LocalIdentity, ProvenConnection};
@@ -23,13 +23,8 @@ use crate::session::NetState;
 use crate::sessions::{Sessions, close_code};
 use crate::tls::TlsError;
 use crate::transport;
+use crate::unproven::{Unproven, UnprovenPlace};
 
-/// Connections whose peer has proved nothing yet, at most. Guessed: bounds the work that strangers can
-/// cause.
-const UNPROVEN_MAX: usize = 64;
-/// Number of unproven connections from which on a dialler has to prove its address (RFC 9000 §8.1.2).
-/// Guessed.
-const UNVALIDATED_MAX: usize = 16;
 /// Longest wait at shutdown for peers to receive the close. Guessed: within a supervisor's patience.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
 /// Shortest wait at shutdown, so that a peer that answers late is told once more. Guessed.
@@ -204,15 +199,20 @@ async fn dial_all(net: Arc<NetState>, quic: quinn::Endpoint) {
 }
 
 async fn accept(net: Arc<NetState>, quic: quinn::Endpoint) {
-    let unproven = Arc::new(Semaphore::new(UNPROVEN_MAX));
+    let unproven = Arc::new(Unproven::default());
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             incoming = quic.accept() => {
                 let Some(incoming) = incoming else { return };
-                if let Some(incoming) = screen(&net, &unproven, incoming) {
-                    connections.spawn(receive(net.clone(), unproven.clone(), incoming));
+                let address = incoming.remote_address().ip();
+                if unproven.needs_validation(address) && !incoming.remote_address_validated() {
+                    // Stateless and cheap; a dialler with a forged address never receives the answer.
+                    let _ = incoming.retry();
+                    continue;
                 }
+                let place = unproven.admit(address);
+                connections.spawn(receive(net.clone(), place, incoming));
             }
             Some(ended) = connections.join_next() => {
                 if let Err(error) = ended {
@@ -223,57 +223,31 @@ async fn accept(net: Arc<NetState>, quic: quinn::Endpoint) {
     }
 }
 
-/// Admits an incoming connection to the handshake, refuses it, or asks it to prove its address.
-fn screen(net: &NetState, unproven: &Semaphore, incoming: Incoming) -> Option<Incoming> {
-    let free = unproven.available_permits();
-    if free == 0 {
-        net.counters.refuse(PeerError::Busy);
-        incoming.refuse();
-        return None;
-    }
-    let waiting = UNPROVEN_MAX - free;
-    if waiting >= UNVALIDATED_MAX && !incoming.remote_address_validated() {
-        // Stateless and cheap; a dialler with a forged address never receives the answer.
-        let _ = incoming.retry();
-        return None;
-    }
-    Some(incoming)
-}
-
 /// Handles one connection that a peer dialled: handshake, then session.
-async fn receive(net: Arc<NetState>, unproven: Arc<Semaphore>, incoming: Incoming) {
-    let Ok(permit) = unproven.try_acquire() else {
-        net.counters.refuse(PeerError::Busy);
-        incoming.refuse();
-        return;
-    };
+async fn receive(net: Arc<NetState>, place: UnprovenPlace, incoming: Incoming) {
     let remote = incoming.remote_address();
-    match prove(&net, incoming, permit).await {
+    match prove(&net, incoming, place).await {
         Ok(proven) => net.run_session(proven).await,
         Err(error) => tracing::debug!(%remote, %error, "no session"),
     }
 }
 
-/// Runs the handshake and holds the permit meanwhile.
+/// Runs the handshake, with one deadline for all of it, and holds the place meanwhile.
 async fn prove(
     net: &NetState,
     incoming: Incoming,
-    _permit: SemaphorePermit<'_>,
+    mut place: UnprovenPlace,
 ) -> Result<ProvenConnection, SessionError> {
-    let connection = timeout(HANDSHAKE_MAX, incoming)
-        .await
-        .map_err(|_| SessionError::from(PeerError::HandshakeTimeout))
-        .and_then(|connected| Ok(connected?))
-        .inspect_err(|error| {
-            if let SessionError::Peer(reason) = error {
-                net.counters.refuse(*reason);
-            }
-        })?;
+    let deadline = Instant::now() + HANDSHAKE_MAX;
+    let connected = place.run(deadline, async { Ok(incoming.await?) }).await;
+    let connection = connected.inspect_err(|error| {
+        if let SessionError::Peer(reason) = error {
+            net.counters.refuse(*reason);
+        }
+    })?;
     let clock = net.replication.heads().get();
-    timeout(HANDSHAKE_MAX, net.identity.accept(connection.clone(), &clock))
-        .await
-        .unwrap_or_else(|_| Err(PeerError::HandshakeTimeout.into()))
-        .inspect_err(|error| net.close(&connection, error))
+    let proven = place.run(deadline, net.identity.accept(connection.clone(), &clock)).await;
+    proven.inspect_err(|error| net.close_stranger(&connection, error))
 }
 
 #[cfg(test)]

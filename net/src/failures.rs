@@ -1,9 +1,9 @@
 //! Failures by peer: attempts that did not reach it, refusals, and the last error.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hawser_proto::OriginatorId;
+use parking_lot::Mutex;
 
 use crate::control::SessionError;
 
@@ -26,7 +26,7 @@ pub(crate) struct FailureLog(Mutex<BTreeMap<OriginatorId, PeerFailures>>);
 impl FailureLog {
     /// Records an attempt to dial the peer that ended without a session.
     pub(crate) fn not_reached(&self, peer: OriginatorId, why: &SessionError) {
-        let mut peers = self.lock();
+        let mut peers = self.0.lock();
         let failures = peers.entry(peer).or_default();
         failures.failed_attempts += 1;
         failures.ended(why);
@@ -34,16 +34,12 @@ impl FailureLog {
 
     /// Records the end of a session with the peer.
     pub(crate) fn disconnected(&self, peer: OriginatorId, why: &SessionError) {
-        self.lock().entry(peer).or_default().ended(why);
+        self.0.lock().entry(peer).or_default().ended(why);
     }
 
     /// Returns a copy of all entries.
     pub(crate) fn all(&self) -> BTreeMap<OriginatorId, PeerFailures> {
-        self.lock().clone()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<OriginatorId, PeerFailures>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().clone()
     }
 }
 

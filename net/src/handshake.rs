@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use crate::control::{ControlReader, ControlWriter, SessionError};
 use crate::counters::PeerError;
+use crate::transport;
 
 /// This node's id and key, and the registry with the keys of its peers.
 pub(crate) struct LocalIdentity {
@@ -65,6 +66,7 @@ impl LocalIdentity {
             &exporter,
         )?;
         writer.send(self.proof(Role::Dialler, peer, &exporter)).await?;
+        transport::open_up(&connection);
         let dialler = self.own;
         Ok(ProvenConnection { connection, peer, dialler, clock: hello.clock, reader, writer })
     }
@@ -90,6 +92,7 @@ impl LocalIdentity {
         writer.send(self.hello(clock)).await?;
         writer.send(self.proof(Role::Acceptor, peer, &exporter)).await?;
         check_proof(read_proof(&mut reader).await?, key, Role::Dialler, peer, self.own, &exporter)?;
+        transport::open_up(&connection);
         Ok(ProvenConnection { connection, peer, dialler: peer, clock: hello.clock, reader, writer })
     }
 

@@ -4,7 +4,8 @@
 //! storage. In reading order:
 //!
 //! - [`endpoint`]: the socket, dialling and accepting;
-//! - `handshake`: both ends prove their node ids inside the connection;
+//! - `handshake`: both ends prove their node ids inside the connection; `unproven`: the places for
+//!   connections before that;
 //! - `sessions`: one connection for each peer, in whichever direction it was dialled;
 //! - `session`: a connection at work; `receive` reads what was asked for, `send` sends what the
 //!   peer asks for;
@@ -29,6 +30,7 @@ mod session;
 mod sessions;
 mod tls;
 mod transport;
+mod unproven;
 
 pub use counters::{NetCounters, PeerError};
 pub use endpoint::{Endpoint, NetSettings, NetStartError, PeerStatus};

@@ -1,13 +1,14 @@
 //! Receiving strands: matching a peer's streams to open wants, and decoding them.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hawser_engine::replication::{RequestId, StrandItem, Want};
 use hawser_engine::runtime::replication::ResponseSink;
 use hawser_proto::frame::{Batch, DataDecoder, DataFrame, GapReason, StreamCode, StreamHeader};
 use hawser_proto::{OriginatorId, SequenceId};
+use parking_lot::{Mutex, MutexGuard};
 use quinn::{ReadError, RecvStream, VarInt};
 use tokio::sync::oneshot;
 
@@ -99,7 +100,7 @@ impl OpenWants {
     }
 
     fn strands(&self) -> MutexGuard<'_, HashMap<OriginatorId, StrandWants>> {
-        self.strands.lock().unwrap_or_else(PoisonError::into_inner)
+        self.strands.lock()
     }
 }
 

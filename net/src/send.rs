@@ -8,8 +8,8 @@ use hawser_engine::replication::StrandItem;
 use hawser_engine::runtime::replication::{Replication, StrandReadError, StrandReader};
 use hawser_proto::OriginatorId;
 use hawser_proto::frame::{
-    BatchBuilder, DataFrame, EncodeError, End, Gap, GapReason, Pushed, RefusalReason, StreamCode,
-    StreamHeader, Want,
+    BatchBuilder, BatchPush, DataFrame, EncodeError, End, Gap, GapReason, RefusalReason,
+    StreamCode, StreamHeader, WantFrame,
 };
 use quinn::{Connection, SendStream, VarInt, WriteError};
 use tokio::sync::oneshot;
@@ -61,7 +61,7 @@ impl StrandSenders {
     ///
     /// # Errors
     /// The reason to refuse the want with.
-    pub(crate) fn start(&mut self, want: Want) -> Result<(), RefusalReason> {
+    pub(crate) fn start(&mut self, want: WantFrame) -> Result<(), RefusalReason> {
         self.counters.wants.inc();
         self.stop(want.originator, StreamCode::Replaced);
         if self.tasks.len() >= STRANDS_MAX {
@@ -189,7 +189,7 @@ impl StrandSender {
     ) -> Result<(), SendError> {
         match item {
             StrandItem::Envelope(envelope) => {
-                if self.batch.push(&envelope)? == Pushed::Full {
+                if self.batch.push(&envelope)? == BatchPush::Full {
                     self.flush(stream).await?;
                     self.batch.push(&envelope)?;
                 }

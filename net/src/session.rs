@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use hawser_engine::replication::LinkCommand;
 use hawser_engine::runtime::replication::{Link, Replication};
 use hawser_proto::Cursor;
-use hawser_proto::frame::{CloseCode, ControlFrame, Stop, StreamCode, Want, WantRefused};
+use hawser_proto::frame::{CloseCode, ControlFrame, Stop, StreamCode, WantFrame, WantRefused};
 use quinn::Connection;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -74,11 +74,19 @@ impl NetState {
         drop(guard); // only now may the peer be dialled again
     }
 
-    /// Closes a connection with the code of its error, and counts a refusal.
+    /// Closes the connection of a node of the registry with the code of its error, and counts and logs a
+    /// refusal.
     pub(crate) fn close(&self, connection: &Connection, error: &SessionError) {
+        if let SessionError::Peer(reason) = error {
+            tracing::warn!(remote = %connection.remote_address(), %reason, "peer refused");
+        }
+        self.close_stranger(connection, error);
+    }
+
+    /// The same without the line in the log, which anyone could fill.
+    pub(crate) fn close_stranger(&self, connection: &Connection, error: &SessionError) {
         let code = match error {
             SessionError::Peer(reason) => {
-                tracing::warn!(remote = %connection.remote_address(), %reason, "peer refused");
                 self.counters.refuse(*reason);
                 reason.close_code()
             }
@@ -150,7 +158,7 @@ impl<'a> Session<'a> {
         match command {
             LinkCommand::Want { request, want } => {
                 self.wants.open(request, want);
-                let frame = Want {
+                let frame = WantFrame {
                     originator: want.originator,
                     after: want.after,
                     up_to: want.up_to,

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_proto::SecretKey;
+use hawser_proto::frame::MAX_CONTROL_FRAME;
 use hawser_proto::sign::keccak256;
 use quinn::crypto::{CryptoError, HmacKey};
 use quinn::{
-    ClientConfig, ConnectionId, ConnectionIdGenerator, EndpointConfig, ServerConfig,
+    ClientConfig, Connection, ConnectionId, ConnectionIdGenerator, EndpointConfig, ServerConfig,
     TransportConfig, VarInt,
 };
 
@@ -16,6 +17,14 @@ use crate::tls::{self, TlsError};
 /// Receive window of one stream, which carries one strand. Calculated: with a round trip of 100 ms
 /// it carries about 40 MB/s, several times the rate at which one machine verifies envelopes.
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// Window of a connection in each direction before the peer's proof: two control frames of the largest
+/// size. Bounds the memory that a stranger can fill.
+const UNPROVEN_WINDOW_BYTES: u32 = 2 * MAX_CONTROL_FRAME;
+/// Connections that wait to be accepted, and bytes that are buffered for one of them and for all. They
+/// are accepted at once, so these hold only while the node is overloaded. Guessed.
+const INCOMING_MAX: usize = 256;
+const INCOMING_BUFFER_BYTES: u64 = 16 * 1024;
+const INCOMING_BUFFERS_BYTES: u64 = 1024 * 1024;
 /// Receive window of one connection: eight full streams. Bounds the receiver's memory per peer.
 const CONNECTION_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
 /// Unacknowledged bytes of one connection. Bounds the sender's memory per peer; guessed as two full
@@ -33,13 +42,15 @@ const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// Guessed; RFC 9002 §6.2.2 recommends 333 ms, which would delay sessions on lossy links.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
 
+/// Returns the settings of a connection until the peer's proof: small windows, and no stream but the
+/// control stream. The window of a stream cannot be changed later; that of the connection bounds it.
 fn transport() -> TransportConfig {
     let mut config = TransportConfig::default();
     config
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
-        .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
-        .send_window(SEND_WINDOW_BYTES)
-        .max_concurrent_uni_streams(VarInt::from_u32(STREAMS_MAX))
+        .receive_window(VarInt::from_u32(UNPROVEN_WINDOW_BYTES))
+        .send_window(UNPROVEN_WINDOW_BYTES.into())
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
         .max_concurrent_bidi_streams(VarInt::from_u32(1)) // the control stream
         .datagram_receive_buffer_size(None)
         .initial_rtt(INITIAL_RTT)
@@ -48,10 +59,21 @@ fn transport() -> TransportConfig {
     config
 }
 
+/// Gives a connection whose peer has proved its id its streams and windows.
+pub(crate) fn open_up(connection: &Connection) {
+    connection.set_receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES));
+    connection.set_send_window(SEND_WINDOW_BYTES);
+    connection.set_max_concurrent_uni_streams(VarInt::from_u32(STREAMS_MAX));
+}
+
 /// Returns the settings for connections that peers dial.
 pub(crate) fn server() -> Result<ServerConfig, TlsError> {
     let mut config = ServerConfig::with_crypto(Arc::new(tls::server()?));
-    config.transport_config(Arc::new(transport()));
+    config
+        .transport_config(Arc::new(transport()))
+        .max_incoming(INCOMING_MAX)
+        .incoming_buffer_size(INCOMING_BUFFER_BYTES)
+        .incoming_buffer_size_total(INCOMING_BUFFERS_BYTES);
     Ok(config)
 }
 

@@ -161,7 +161,7 @@ async fn nothing_is_served_before_the_proof() {
     let mut peer = scene.connect().await;
     peer.greet(LIAR).await;
     let (originator, after) = (OriginatorId(100), SequenceId(0));
-    let want = hawser_proto::frame::Want { originator, after, up_to: None, bytes_max: 1 };
+    let want = hawser_proto::frame::WantFrame { originator, after, up_to: None, bytes_max: 1 };
     peer.say(ControlFrame::Want(want)).await;
     scene.assert_refused(&peer, PeerError::Protocol, CloseCode::ProtocolViolation).await;
 }

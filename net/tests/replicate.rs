@@ -7,13 +7,13 @@ use common::envelopes::{envelope, sign, statement};
 use common::network::{Network, UNREACHABLE, eventually};
 use common::raw::RawPeer;
 use hawser_proto::frame::{
-    ControlFrame, DataFrame, End, RefusalReason, StreamCode, Want, WantRefused,
+    ControlFrame, DataFrame, End, RefusalReason, StreamCode, WantFrame, WantRefused,
 };
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{InvalidRule, Mark};
 
 fn want(originator: u32, after: u64, up_to: Option<u64>) -> ControlFrame {
-    ControlFrame::Want(Want {
+    ControlFrame::Want(WantFrame {
         originator: OriginatorId(originator),
         after: SequenceId(after),
         up_to: up_to.map(SequenceId),
@@ -56,7 +56,7 @@ async fn every_node_holds_every_strand_byte_for_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_went_wrong_with_a_peer_is_remembered() {
+async fn failures_of_a_peer_are_kept() {
     let mut network = Network::new();
     network.register(OriginatorId(300), UNREACHABLE);
     let (node, peer) = (network.start(100), network.start(200));
@@ -192,7 +192,7 @@ async fn a_gap_is_filled_by_another_peer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_peer_does_not_send_to_its_end_or_refuses_is_asked_for_again() {
+async fn unfinished_and_refused_wants_are_repeated() {
     let mut network = Network::new();
     let id = OriginatorId(300);
     network.register(id, UNREACHABLE);
@@ -224,15 +224,15 @@ async fn a_signed_envelope_that_breaks_a_rule_is_kept_and_marked_and_passed_on()
     network.register(id, UNREACHABLE);
     network.register(OriginatorId(400), UNREACHABLE);
     let node = network.start(100);
-    let mut dear = statement(id, 2);
-    dear.base_fee_picodollars += 1;
-    let strand = [envelope(id, 1), sign(&dear, id), envelope(id, 3)];
+    let mut kept_too_long = statement(id, 2);
+    kept_too_long.expiry_unixtime += 3600;
+    let strand = [envelope(id, 1), sign(&kept_too_long, id), envelope(id, 3)];
     let mut peer = RawPeer::join(node.endpoint.local_addr(), 300, node.id).await;
     let _open = peer.answer(300, &strand).await;
     node.wait_for(300, 3).await;
     let place = EnvelopeId::new(id, SequenceId(2));
     let mark = node.engine.store().snapshot().mark(place).unwrap();
-    assert_eq!(mark, Some(Mark::Invalid(InvalidRule(10))));
+    assert_eq!(mark, Some(Mark::Invalid(InvalidRule(9))));
     assert_eq!(node.engine.counters().invalid.get(), 1);
 
     let mut other = RawPeer::join(node.endpoint.local_addr(), 400, node.id).await;

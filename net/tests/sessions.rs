@@ -2,12 +2,14 @@
 
 mod common;
 
+use std::net::Ipv4Addr;
+
 use common::envelopes::{envelope, key};
-use common::network::{Network, Node, UNREACHABLE};
+use common::network::{Network, Node, UNREACHABLE, eventually};
 use common::raw::RawPeer;
 use hawser_net::PeerError;
-use hawser_proto::OriginatorId;
-use hawser_proto::frame::CloseCode;
+use hawser_proto::frame::{ClockFrame, CloseCode, ControlFrame, MAX_CLOCK_ENTRIES};
+use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId};
 
 const PEER: OriginatorId = OriginatorId(300);
 
@@ -53,33 +55,87 @@ async fn a_node_that_stops_says_so() {
     assert_eq!(peer.closed().await, Some(CloseCode::Shutdown));
 }
 
+/// More strangers than there are places, each at an address of its own, and none of them says anything.
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_that_prove_nothing_are_bounded_and_close_no_session() {
+async fn silent_strangers_keep_no_honest_peer_out() {
     let mut network = Network::new();
+    network.register(PEER, UNREACHABLE);
     let (node, honest) = (network.start(100), network.start(200));
     honest.publish(0).await;
     node.wait_for(200, 1).await;
-    let mut silent = Vec::new();
-    let turned_away = loop {
-        assert!(silent.len() < 200, "there is no bound");
-        match RawPeer::try_connect(node.endpoint.local_addr()).await {
-            Ok(peer) => silent.push(peer),
-            Err(error) => break error,
-        }
-    };
-    assert!(matches!(turned_away, quinn::ConnectionError::ConnectionClosed(_)), "{turned_away}");
-    assert!(node.endpoint.counters().refused(PeerError::Busy) > 0);
+    let address = node.endpoint.local_addr();
+    let mut strangers = Vec::new();
+    for number in 1..=96 {
+        let from = Ipv4Addr::new(127, 0, 1, number);
+        strangers.push(RawPeer::connect_from(from, address).await.unwrap());
+    }
+    let mut peer = RawPeer::join(address, PEER.0, node.id).await;
+    peer.hear_want(PEER.0).await;
+    assert_eq!(peer.connection.close_reason(), None);
+    assert_eq!(strangers[0].closed().await, Some(CloseCode::Busy), "the oldest gives way");
+    assert!(node.endpoint.counters().refused(PeerError::Busy) >= 96 - 64);
+    // A session that stands suffers nothing.
     honest.publish(1).await;
     node.wait_for(200, 2).await;
-    let address = node.endpoint.local_addr();
-    drop(silent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_address_has_few_connections_that_prove_nothing() {
+    let mut network = Network::new();
     network.register(PEER, UNREACHABLE);
-    let mut peer = loop {
-        // Soon: those who are gone have to be missed first.
-        if let Ok(peer) = RawPeer::try_connect(address).await {
-            break peer;
-        }
+    let node = network.start(100);
+    let address = node.endpoint.local_addr();
+    let mut strangers = Vec::new();
+    for _ in 0..12 {
+        strangers.push(RawPeer::connect(address).await);
+    }
+    for stranger in &strangers[..4] {
+        assert_eq!(stranger.closed().await, Some(CloseCode::Busy));
+    }
+    let mut peer = RawPeer::join(address, PEER.0, node.id).await;
+    peer.hear_want(PEER.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_opens_data_streams_only_after_its_proof() {
+    let mut network = Network::new();
+    network.register(PEER, UNREACHABLE);
+    let node = network.start(100);
+    let mut peer = RawPeer::connect(node.endpoint.local_addr()).await;
+    peer.greet(PEER).await;
+    let opened = tokio::select! {
+        biased;
+        _ = peer.connection.open_uni() => true,
+        () = std::future::ready(()) => false,
     };
-    peer.prove(PEER, &key(PEER), node.id).await;
-    peer.hear_want(300).await;
+    assert!(!opened, "it has proved nothing");
+    peer.prove_after_greeting(PEER, &key(PEER), node.id).await;
+    let _strand = peer.answer(PEER.0, &[envelope(PEER, 1)]).await;
+    node.wait_for(PEER.0, 1).await;
+}
+
+/// A million originators that do not exist, in as few frames as possible.
+#[tokio::test(flavor = "multi_thread")]
+async fn claims_about_invented_originators_are_neither_kept_nor_shown() {
+    const FRAMES: u32 = 256;
+    let per_frame = u32::try_from(MAX_CLOCK_ENTRIES).unwrap();
+    let mut network = Network::new();
+    network.register(PEER, UNREACHABLE);
+    let node = network.start(100);
+    let mut peer = RawPeer::join(node.endpoint.local_addr(), PEER.0, node.id).await;
+    let claim = |originator, head| EnvelopeId::new(OriginatorId(originator), SequenceId(head));
+    for frame in 0..FRAMES {
+        let first = 1_000 + frame * per_frame;
+        let entries = (first..first + per_frame).map(|originator| claim(originator, 7)).collect();
+        peer.say(ControlFrame::Clock(ClockFrame { entries })).await;
+    }
+    let entries: Cursor = [claim(PEER.0, 9)].into_iter().collect();
+    peer.say(ControlFrame::Clock(ClockFrame { entries: entries.clone() })).await;
+    eventually("the last claim has arrived", || {
+        let clocks = node.replication.peer_clocks();
+        clocks.iter().any(|(_, clock)| clock.get(PEER) == SequenceId(9))
+    })
+    .await;
+    assert_eq!(node.replication.peer_clocks(), [(PEER, entries)]);
+    assert!(node.replication.strands().len() <= 1, "only strands of the registry are followed");
 }

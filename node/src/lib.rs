@@ -4,6 +4,7 @@
 //! - [`settings`]: typed settings, read from flags, environment and file, and checked together;
 //! - [`files`]: registry, rates, chain, envelopes, keys;
 //! - [`service`]: a node or a gateway from its start to its end;
+//! - [`restore`]: the conversation of a node in quarantine with its operator;
 //! - [`error`]: the error with which a run or a command ends.
 //!
 //! Invariant: no rule about envelopes lives here. Invariant: this crate knows no command line and
@@ -13,5 +14,6 @@
 
 pub mod error;
 pub mod files;
+pub mod restore;
 pub mod service;
 pub mod settings;

@@ -1,4 +1,4 @@
-//! Ids of originators, envelopes and inboxes, kept apart by type.
+//! Ids of originators, envelopes, groups, inboxes and transactions, kept apart by type.
 
 use std::fmt;
 
@@ -92,6 +92,28 @@ impl InboxId {
     #[must_use]
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
+    }
+}
+
+/// Id of a group as the app chain's contract names it. Group ids on other paths may have any length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupId(pub [u8; 16]);
+
+impl GroupId {
+    /// Reads the identifier of a group's topic; `None` unless it has 16 bytes.
+    #[must_use]
+    pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+}
+
+/// Hash of a transaction on a chain. Displayed as `0x` and 64 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TransactionHash(pub [u8; 32]);
+
+impl fmt::Display for TransactionHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "0x{}", hex::encode(self.0))
     }
 }
 

@@ -3,7 +3,7 @@
 //! This crate knows bytes. It has no clock, no disk, no socket and no rule about what a node
 //! accepts; `rules` and the engine have those. In reading order:
 //!
-//! - [`ids`], [`topic`], [`cursor`]: the terms of all other modules;
+//! - [`ids`], [`topic`], [`cursor`], [`minute`]: the terms of all other modules;
 //! - [`sign`]: digests, keys, 65-byte recoverable signatures;
 //! - [`envelope`]: the four layers, each parsed beside its exact bytes;
 //! - [`mls`]: parsers of MLS framing and key packages, to the last byte;
@@ -20,6 +20,7 @@ pub mod cursor;
 pub mod envelope;
 pub mod frame;
 pub mod ids;
+pub mod minute;
 pub mod mls;
 pub mod pb;
 pub mod sign;
@@ -27,6 +28,7 @@ pub mod topic;
 
 pub use bytes::Bytes;
 pub use cursor::Cursor;
-pub use ids::{EnvelopeId, InboxId, OriginatorId, SequenceId};
+pub use ids::{EnvelopeId, GroupId, InboxId, OriginatorId, SequenceId, TransactionHash};
+pub use minute::minute_of;
 pub use sign::{Address, Digest, PayerAddress, PublicKey, SecretKey, Signature};
 pub use topic::{TOPIC_LEN_BYTES_MAX, Topic, TopicKind};

@@ -150,6 +150,19 @@ impl PublicKey {
         &self.0
     }
 
+    /// Returns whether this key made a signature `r ‖ s` over `digest`; false for other bytes. High s is
+    /// accepted. For texts whose recovery id does not count; [`Signature::recover`] is for all others.
+    #[must_use]
+    pub fn verifies(&self, digest: Digest, compact: &[u8]) -> bool {
+        let Ok(mut signature) = secp256k1::ecdsa::Signature::from_compact(compact) else {
+            return false;
+        };
+        signature.normalize_s(); // the library takes the lower twin only
+        let message = secp256k1::Message::from_digest(digest.0);
+        secp256k1::PublicKey::from_byte_array_uncompressed(self.0)
+            .is_ok_and(|key| signature.verify(message, &key).is_ok())
+    }
+
     /// Returns the account of this key: the last 20 bytes of keccak-256 over the point without its
     /// leading 4.
     #[must_use]

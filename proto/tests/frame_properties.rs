@@ -2,9 +2,9 @@
 
 use bytes::{Bytes, BytesMut};
 use hawser_proto::frame::{
-    BatchBuilder, Clock, ControlDecoder, ControlFrame, DataDecoder, DataFrame, EncodeError, End,
-    FrameError, Gap, GapReason, Hello, MAX_BATCH_ENVELOPES, MAX_CLOCK_ENTRIES, MAX_ENVELOPE,
-    NodeProof, Pushed, RefusalReason, Stop, StreamHeader, Want, WantRefused,
+    BatchBuilder, BatchPush, ClockFrame, ControlDecoder, ControlFrame, DataDecoder, DataFrame,
+    EncodeError, End, FrameError, Gap, GapReason, Hello, MAX_BATCH_ENVELOPES, MAX_CLOCK_ENTRIES,
+    MAX_ENVELOPE, NodeProof, RefusalReason, Stop, StreamHeader, WantFrame, WantRefused,
 };
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId};
 use proptest::collection::{btree_set, vec};
@@ -23,11 +23,11 @@ fn clocks() -> impl Strategy<Value = Cursor> {
     vec(entry, 0..20).prop_map(|entries| entries.into_iter().collect())
 }
 
-fn wants() -> impl Strategy<Value = Want> {
+fn wants() -> impl Strategy<Value = WantFrame> {
     (originators(), sequences(), sequences(), any::<u32>()).prop_map(
         |(originator, a, b, bytes_max)| {
             let up_to = Some(a.max(b)).filter(|_| a != b);
-            Want { originator, after: a.min(b), up_to, bytes_max }
+            WantFrame { originator, after: a.min(b), up_to, bytes_max }
         },
     )
 }
@@ -48,7 +48,7 @@ fn control_frames() -> impl Strategy<Value = ControlFrame> {
         }),
         wants().prop_map(ControlFrame::Want),
         originators().prop_map(|originator| ControlFrame::Stop(Stop { originator })),
-        clocks().prop_map(|entries| ControlFrame::Clock(Clock { entries })),
+        clocks().prop_map(|entries| ControlFrame::Clock(ClockFrame { entries })),
         (originators(), 1u8..9).prop_map(|(originator, code)| {
             let reason = match code {
                 1 => RefusalReason::UnknownOriginator,
@@ -64,7 +64,7 @@ fn control_frames() -> impl Strategy<Value = ControlFrame> {
 fn batch(envelopes: &[Vec<u8>]) -> DataFrame {
     let mut builder = BatchBuilder::new(u32::MAX);
     for envelope in envelopes {
-        assert_eq!(builder.push(envelope), Ok(Pushed::Taken));
+        assert_eq!(builder.push(envelope), Ok(BatchPush::Taken));
     }
     let frame = builder.finish().expect("at least one envelope");
     let mut decoder = started();
@@ -298,23 +298,23 @@ fn the_highest_common_version_is_used() {
 fn a_batch_ends_before_the_envelope_that_would_pass_its_size() {
     let mut builder = BatchBuilder::new(10);
     assert_eq!(builder.finish(), None);
-    assert_eq!(builder.push(&[1; 6]), Ok(Pushed::Taken));
-    assert_eq!(builder.push(&[2; 5]), Ok(Pushed::Full));
-    assert_eq!(builder.push(&[3; 4]), Ok(Pushed::Taken));
-    assert_eq!(builder.push(&[4; 1]), Ok(Pushed::Full));
+    assert_eq!(builder.push(&[1; 6]), Ok(BatchPush::Taken));
+    assert_eq!(builder.push(&[2; 5]), Ok(BatchPush::Full));
+    assert_eq!(builder.push(&[3; 4]), Ok(BatchPush::Taken));
+    assert_eq!(builder.push(&[4; 1]), Ok(BatchPush::Full));
     assert_eq!(builder.len(), 2);
     let first = builder.finish().expect("two envelopes");
 
     assert!(builder.is_empty());
     assert_eq!(
         builder.push(&[5; 500]),
-        Ok(Pushed::Taken),
+        Ok(BatchPush::Taken),
         "the first is taken whatever its length"
     );
-    assert_eq!(builder.push(&[6; 1]), Ok(Pushed::Full));
+    assert_eq!(builder.push(&[6; 1]), Ok(BatchPush::Full));
     let second = builder.finish().expect("one envelope");
-    assert_eq!(builder.push(&[7; 5]), Ok(Pushed::Taken), "the size begins anew with each batch");
-    assert_eq!(builder.push(&[8; 5]), Ok(Pushed::Taken));
+    assert_eq!(builder.push(&[7; 5]), Ok(BatchPush::Taken), "the size begins anew with each batch");
+    assert_eq!(builder.push(&[8; 5]), Ok(BatchPush::Taken));
 
     let mut decoder = started();
     decoder.push(first);
@@ -334,7 +334,7 @@ fn the_longest_envelope_fits_and_a_longer_one_is_refused() {
     let error = EncodeError::Envelope { len_bytes: len + 1 };
     assert_eq!(builder.push(&vec![1; len + 1]), Err(error));
     assert_eq!(builder.push(&[]), Err(EncodeError::EmptyEnvelope));
-    assert_eq!(builder.push(&vec![1; len]), Ok(Pushed::Taken));
+    assert_eq!(builder.push(&vec![1; len]), Ok(BatchPush::Taken));
     let mut decoder = started();
     for chunk in chunks(builder.finish().expect("one"), &[1_000_000; 8]) {
         assert_eq!(decoder.next_frame(), Ok(None));
@@ -348,9 +348,9 @@ fn the_longest_envelope_fits_and_a_longer_one_is_refused() {
 fn a_batch_takes_no_more_envelopes_than_a_receiver_accepts() {
     let mut builder = BatchBuilder::new(u32::MAX);
     for _ in 0..MAX_BATCH_ENVELOPES {
-        assert_eq!(builder.push(&[1]), Ok(Pushed::Taken));
+        assert_eq!(builder.push(&[1]), Ok(BatchPush::Taken));
     }
-    assert_eq!(builder.push(&[1]), Ok(Pushed::Full));
+    assert_eq!(builder.push(&[1]), Ok(BatchPush::Full));
     let mut decoder = started();
     decoder.push(builder.finish().expect("many"));
     let Ok(Some(DataFrame::Batch(batch))) = decoder.next_frame() else { panic!("no batch") };
@@ -361,7 +361,7 @@ fn a_batch_takes_no_more_envelopes_than_a_receiver_accepts() {
 fn a_full_frame_of_many_envelopes_stays_within_its_limit() {
     let envelope = vec![7; 1 << 20];
     let mut builder = BatchBuilder::new(u32::MAX);
-    while builder.push(&envelope) == Ok(Pushed::Taken) {}
+    while builder.push(&envelope) == Ok(BatchPush::Taken) {}
     assert_eq!(builder.len(), 31); // 32 of them and their lengths pass 32 MiB
     let mut decoder = started();
     decoder.push(builder.finish().expect("many"));

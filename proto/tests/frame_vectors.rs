@@ -3,8 +3,8 @@
 
 use bytes::{Bytes, BytesMut};
 use hawser_proto::frame::{
-    BatchBuilder, ControlDecoder, ControlFrame, DataDecoder, DataFrame, FrameError, GapReason,
-    Pushed, RefusalReason, Role, proof_preimage,
+    BatchBuilder, BatchPush, ControlDecoder, ControlFrame, DataDecoder, DataFrame, FrameError,
+    GapReason, RefusalReason, Role, proof_preimage,
 };
 use hawser_proto::{Cursor, OriginatorId};
 use serde_json::{Value, json};
@@ -149,7 +149,7 @@ fn the_builder_writes_the_same_batches() {
             let DataFrame::Batch(batch) = &frame else { continue };
             let mut builder = BatchBuilder::new(u32::MAX);
             for envelope in batch.envelopes() {
-                assert_eq!(builder.push(&envelope), Ok(Pushed::Taken));
+                assert_eq!(builder.push(&envelope), Ok(BatchPush::Taken));
             }
             let mut encoded = BytesMut::new();
             frame.encode(&mut encoded);
@@ -161,7 +161,7 @@ fn the_builder_writes_the_same_batches() {
 }
 
 #[test]
-fn what_breaks_the_protocol_is_refused_for_the_reason_given() {
+fn violations_are_refused_with_their_reason() {
     for vector in vectors("control", "error") {
         let error = control_frames(bytes(&vector["hex"])).expect_err("a bad vector");
         assert_eq!(vector["error"], error.to_string(), "{}", vector["name"]);

@@ -75,7 +75,7 @@ fn types_write_the_golden_bytes() {
 }
 
 #[test]
-fn what_types_write_is_the_golden_json() {
+fn types_write_the_golden_json() {
     let (table, pool) = (wire::table(), pool());
     for vector in golden() {
         for bytes in vector.encodings() {

@@ -2,7 +2,7 @@
 //! cover the parts that their traffic hides.
 
 use hawser_proto::mls::{
-    ContentType, Credential, MlsParseError, Sender, WireFormat, parse_group_message,
+    ContentType, Credential, MlsParseError, MlsSender, WireFormat, parse_group_message,
     parse_key_package,
 };
 use hawser_proto::pb::xmtp::identity::MlsCredential;
@@ -183,10 +183,10 @@ fn vectors_that_claim_more_than_there_is_are_refused() {
 fn public_messages_end_where_their_kind_says() {
     let member = [1, 0, 0, 0, 7];
     for (sender, parsed) in [
-        (&member[..], Sender::Member(7)),
-        (&[2, 0, 0, 0, 9], Sender::External(9)),
-        (&[3], Sender::NewMemberProposal),
-        (&[4], Sender::NewMemberCommit),
+        (&member[..], MlsSender::Member(7)),
+        (&[2, 0, 0, 0, 9], MlsSender::External(9)),
+        (&[3], MlsSender::NewMemberProposal),
+        (&[4], MlsSender::NewMemberCommit),
     ] {
         let tag = if sender == member { opaque(b"membership") } else { vec![] };
         let signature = opaque(b"signature");
@@ -234,7 +234,7 @@ fn a_commit_carries_proposals_references_and_a_path() {
 }
 
 #[test]
-fn what_selects_nothing_is_refused() {
+fn unknown_selectors_are_refused() {
     let proposal = |body: &[u8]| public_message(&[3], 2, &[body, &[0; 40]].concat());
     let refused = |body: &[u8], field, value| {
         let error = MlsParseError::Selector { field, value };

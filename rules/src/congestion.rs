@@ -3,20 +3,11 @@
 //! Specified in `docs/protocol/fees.md`; the golden values in `tests/vectors/contracts/fees.json`
 //! come from the reference implementation.
 
-/// Nanoseconds in a minute.
-pub const MINUTE_NS: i64 = 60_000_000_000;
-
 /// Full congestion. Specified: the fee grows in this many steps.
 pub const CONGESTION_UNITS_MAX: u64 = 100;
 
 /// Minutes that the congestion curve looks at: the current one and four before it. Specified.
 const WINDOW_MINUTES: usize = 5;
-
-/// Returns the minute since the epoch that contains `ns`; times before 1970 count as minute 0.
-#[must_use]
-pub fn minute_of(ns: i64) -> u32 {
-    u32::try_from(ns.div_euclid(MINUTE_NS).max(0)).unwrap_or(u32::MAX)
-}
 
 /// Returns the congestion units for these counts of envelopes: `counts[0]` in the current minute
 /// so far, `counts[1]` in the minute before, and so on.
@@ -125,15 +116,6 @@ mod tests {
     fn a_negative_or_absent_target_means_no_congestion() {
         assert_eq!(congestion_units([1_000_000; 5], 0), 0);
         assert_eq!(congestion_units([1_000_000; 5], 0x8000_0000), 0);
-    }
-
-    #[test]
-    fn minutes_equal_the_golden_ones() {
-        let vectors = vectors();
-        for case in cases(&vectors, "minutes_since_epoch") {
-            let ns = i64::try_from(number(&case["ns"])).unwrap();
-            assert_eq!(u64::from(minute_of(ns)), number(&case["minute"]));
-        }
     }
 
     #[test]

@@ -150,18 +150,32 @@ pub fn key_package_form(tls_bytes: &Bytes) -> Result<(), String> {
     mls::parse_key_package(tls_bytes).map(|_| ()).map_err(|error| error.to_string())
 }
 
-/// Checks a statement that another node has signed against every rule that follows from bytes,
-/// registry and rates. `payer` is the account that the payer signature recovered to, and
-/// `node_key` the signing node's key in the registry.
+/// Length of the longest originator envelope that readers get, in bytes. Specified
+/// (`docs/protocol/rules.md`, rule 16): clients and peers accept messages of 25 MiB, and 2 KiB are left
+/// for whatever wraps the envelope in one.
+pub const ENVELOPE_LEN_BYTES_MAX: usize = 25 * 1024 * 1024 - 2 * 1024;
+
+/// Checks that an originator envelope of `len_bytes` fits into every kind of answer.
 ///
 /// # Errors
-/// The first rule broken. [`Violation::PriceUnknown`] is the only one here without a number: the
-/// price list may lack a rate that explains the price.
+/// [`Violation::TooLong`].
+pub fn check_length(len_bytes: usize) -> Result<(), Violation> {
+    match len_bytes {
+        0..=ENVELOPE_LEN_BYTES_MAX => Ok(()),
+        _ => Err(Violation::TooLong(len_bytes)),
+    }
+}
+
+/// Checks a statement that another node has signed against every rule that follows from its bytes and
+/// the registry. `payer` is the account that the payer signature recovered to, and `node_key` the
+/// signing node's key in the registry. Fees are no part of it ([`check_charges`]).
+///
+/// # Errors
+/// The first rule broken. It has a number.
 pub fn check_statement(
     statement: &UnsignedOriginatorEnvelope,
     payer: Result<Address, Violation>,
     node_key: &PublicKey,
-    rates: &RateTable,
 ) -> Result<(), Violation> {
     let envelope = statement.payer();
     if envelope.target() != statement.id().originator {
@@ -180,21 +194,7 @@ pub fn check_statement(
     } else {
         check_payload(client, key_package_form)?;
     }
-    check_expiry(statement.originator_ns(), envelope.retention_days(), statement.expiry_unix_s())?;
-    check_price(statement, rates)
-}
-
-/// Checks the fees, and tells a wrong price from one that this node cannot know yet.
-fn check_price(statement: &UnsignedOriginatorEnvelope, rates: &RateTable) -> Result<(), Violation> {
-    // A mark is for good. While the price list may lack the rate that was in force, a price that
-    // no known rate explains proves nothing against the signer.
-    check_charges(statement, rates).map_err(|violation| {
-        let is_free = is_free(statement.payer().client().topic().kind());
-        match is_free || rates.covers(statement.originator_ns()) {
-            true => violation,
-            false => Violation::PriceUnknown,
-        }
-    })
+    check_expiry(statement.originator_ns(), envelope.retention_days(), statement.expiry_unix_s())
 }
 
 /// Checks that a rate in force at the statement's time explains its base fee and its congestion
@@ -284,6 +284,13 @@ mod tests {
         let long = welcome(&[1; TOPIC_LEN_BYTES_MAX + 1], &[]);
         assert_eq!(check_topic(&long), Err(Violation::TopicTooLong(TOPIC_LEN_BYTES_MAX + 1)));
         assert_eq!(check_topic(&welcome(&[0, 1], &[])), Err(Violation::TopicMismatch));
+    }
+
+    #[test]
+    fn an_envelope_fits_into_an_answer() {
+        assert_eq!(check_length(ENVELOPE_LEN_BYTES_MAX), Ok(()));
+        let longer = ENVELOPE_LEN_BYTES_MAX + 1;
+        assert_eq!(check_length(longer), Err(Violation::TooLong(longer)));
     }
 
     #[test]

@@ -4,8 +4,9 @@
 //! stores them in signed columns. Specified in `docs/protocol/fees.md`.
 
 use hawser_proto::TopicKind;
+use hawser_proto::minute::MINUTE_NS;
 
-use crate::congestion::{CONGESTION_UNITS_MAX, MINUTE_NS};
+use crate::congestion::{CONGESTION_UNITS_MAX, congestion_units};
 
 /// Accepted difference between the clocks of honest nodes when it comes to which rate was in force.
 /// Specified (`docs/protocol/rules.md`, rule 10).
@@ -78,6 +79,12 @@ pub fn is_free(kind: TopicKind) -> bool {
     kind.is_reserved()
 }
 
+/// True if a rate that starts at `start_unix_s` has started by `ns`, unix nanoseconds.
+#[must_use]
+pub fn has_started(start_unix_s: u64, ns: i64) -> bool {
+    i128::from(start_unix_s) * 1_000_000_000 <= i128::from(ns)
+}
+
 /// The price list: at least one rate, with strictly increasing start times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RateTable {
@@ -132,8 +139,7 @@ impl RateTable {
     /// # Errors
     /// [`FeeError::BeforeFirstRate`] if no rate was in force yet.
     pub fn at(&self, ns: i64) -> Result<&Rate, FeeError> {
-        let started = |rate: &Rate| i128::from(rate.start_unix_s) * 1_000_000_000 <= i128::from(ns);
-        let after = self.rates.partition_point(started);
+        let after = self.rates.partition_point(|rate| has_started(rate.start_unix_s, ns));
         after.checked_sub(1).map(|index| &self.rates[index]).ok_or(FeeError::BeforeFirstRate)
     }
 
@@ -146,6 +152,26 @@ impl RateTable {
             .filter(move |rate| end.is_some_and(|end| (start..=end).contains(&rate.start_unix_s)))
     }
 
+    /// Returns true if some rate in force at `at_ns`, or within five minutes of it, gives the sum of base
+    /// fee and congestion fee, or if none is known. A cheap form of [`Self::explain`]: what it refuses,
+    /// that refuses too.
+    #[must_use]
+    pub fn explains_sum(&self, at_ns: i64, size_bytes: u64, days: u32, sum: u64) -> bool {
+        let mut in_force = self.near(at_ns).peekable();
+        let explains = |rate: &Rate| {
+            let base = rate.base_fee(size_bytes, days).ok();
+            let congestion = base.and_then(|base| sum.checked_sub(base));
+            congestion.is_some_and(|fee| rate.may_charge_for_congestion(fee))
+        };
+        in_force.peek().is_none() || in_force.any(explains)
+    }
+
+    /// Iterates over the rates in force within five minutes of `at_ns`.
+    fn near(&self, at_ns: i64) -> impl Iterator<Item = &Rate> {
+        let from_ns = at_ns.saturating_sub(CLOCK_TOLERANCE_NS);
+        self.during(from_ns, at_ns.saturating_add(CLOCK_TOLERANCE_NS))
+    }
+
     /// Checks that a rate in force at the time of the charge, or within five minutes of it,
     /// explains the fees. A charge that is older than the first rate passes: nothing known here
     /// contradicts it.
@@ -154,9 +180,7 @@ impl RateTable {
     /// The first fee that no rate explains.
     pub fn explain(&self, charged: &Charged) -> Result<(), WrongFee> {
         let Charged { at_ns, size_bytes, days, base, congestion } = *charged;
-        let (from_ns, to_ns) =
-            (at_ns.saturating_sub(CLOCK_TOLERANCE_NS), at_ns.saturating_add(CLOCK_TOLERANCE_NS));
-        let in_force = || self.during(from_ns, to_ns);
+        let in_force = || self.near(at_ns);
         if in_force().next().is_none() {
             return Ok(());
         }
@@ -222,6 +246,18 @@ impl Rate {
             .and_then(|fee| fee.checked_mul(u128::from(days)))
             .and_then(|fee| fee.checked_add(u128::from(self.message_fee)));
         in_range(fee)
+    }
+
+    /// Returns base fee and congestion fee together. `counts` are the envelopes of the originator before
+    /// this one, as for [`congestion_units`].
+    ///
+    /// # Errors
+    /// If one of the fees has no value, or their sum leaves the signed 64-bit range.
+    pub fn fee(&self, size_bytes: u64, days: u32, counts: [u64; 5]) -> Result<u64, PriceError> {
+        let base = self.base_fee(size_bytes, days).map_err(PriceError::Base)?;
+        let units = congestion_units(counts, self.target_rate_per_minute);
+        let congestion = self.congestion_fee(units).map_err(PriceError::Congestion)?;
+        in_range(u128::from(base).checked_add(congestion.into())).map_err(PriceError::Congestion)
     }
 
     /// Returns the fee for `units` of congestion.

@@ -24,8 +24,9 @@ pub mod retention;
 pub mod violation;
 
 pub use envelope::{
-    PayloadClass, check_charges, check_dependencies_known, check_dependencies_on_chains,
-    check_payload, check_statement, check_topic, key_package_form, payload_class,
+    ENVELOPE_LEN_BYTES_MAX, PayloadClass, check_charges, check_dependencies_known,
+    check_dependencies_on_chains, check_length, check_payload, check_statement, check_topic,
+    key_package_form, payload_class,
 };
 pub use fees::{PriceError, Rate, RateTable, is_free};
 pub use registry::{NodeRecord, Registry};

@@ -82,16 +82,16 @@ pub enum Violation {
     /// The congestion fee, in picodollars, is no multiple of the rate, or too high a multiple.
     #[error("congestion fee {0} is not what the rates can give")]
     CongestionFee(u64),
-    /// No known rate gives this price, but the price list may be older than the envelope.
-    #[error("the price list may be older than the envelope, so its price cannot be judged")]
-    PriceUnknown,
+    /// The envelope, in bytes, is longer than any answer can carry.
+    #[error("envelope has {0} bytes, no answer can carry it")]
+    TooLong(usize),
 }
 
 impl Violation {
     /// Returns the number that marks an envelope which a node signed although it breaks this rule.
     ///
-    /// `None` for rules whose outcome depends on what this node has learned so far: then the
-    /// signer is not at fault, and nothing may be marked.
+    /// `None` for rules whose outcome depends on what this node has learned so far, such as its price
+    /// list: a mark is for good, and all nodes have to end with the same ones.
     #[must_use]
     pub fn rule(&self) -> Option<RuleNumber> {
         Some(RuleNumber(match self {
@@ -107,12 +107,12 @@ impl Violation {
             Self::DependsOnNode(_) => 7,
             Self::Retention(_) => 8,
             Self::Expiry(_) => 9,
-            Self::BaseFee(_) => 10,
-            Self::CongestionFee(_) => 11,
             Self::KeyPackage(_) => 14,
-            Self::DependencyUnseen(_) | Self::DependencyAhead { .. } | Self::PriceUnknown => {
-                return None;
-            }
+            Self::TooLong(_) => 16,
+            Self::BaseFee(_)
+            | Self::CongestionFee(_)
+            | Self::DependencyUnseen(_)
+            | Self::DependencyAhead { .. } => return None,
         }))
     }
 }
@@ -140,12 +140,12 @@ mod tests {
             (Violation::DependsOnNode(id), Some(7)),
             (Violation::Retention(1), Some(8)),
             (Violation::Expiry(0), Some(9)),
-            (Violation::BaseFee(0), Some(10)),
-            (Violation::CongestionFee(0), Some(11)),
             (Violation::KeyPackage(String::new()), Some(14)),
+            (Violation::TooLong(0), Some(16)),
+            (Violation::BaseFee(0), None),
+            (Violation::CongestionFee(0), None),
             (Violation::DependencyUnseen(id), None),
             (Violation::DependencyAhead { needed: id, seen: 0 }, None),
-            (Violation::PriceUnknown, None),
         ];
         for (violation, number) in cases {
             assert_eq!(violation.rule().map(|rule| rule.0), number, "{violation:?}");

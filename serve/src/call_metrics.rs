@@ -8,6 +8,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use tonic::Code;
 
+use crate::arrival::ConnectionRefusal;
 use crate::method::{MethodKind, RpcMethod};
 use crate::metrics::{Counter, Exposition, Gauge, Histogram};
 
@@ -102,6 +103,7 @@ struct CallMetricsState {
     unknown: &'static MethodMetrics,
     not_grpc: Counter,
     connections_failed: Counter,
+    connections_refused: [Counter; ConnectionRefusal::ALL.len()],
 }
 
 impl CallMetrics {
@@ -114,6 +116,7 @@ impl CallMetrics {
             unknown: leaked(RpcMethod::new("/unknown/unknown", MethodKind::Unary)),
             not_grpc: Counter::default(),
             connections_failed: Counter::default(),
+            connections_refused: std::array::from_fn(|_| Counter::default()),
         }))
     }
 
@@ -127,6 +130,10 @@ impl CallMetrics {
 
     pub(crate) fn connection_failed(&self) {
         self.0.connections_failed.inc();
+    }
+
+    pub(crate) fn connection_refused(&self, refusal: ConnectionRefusal) {
+        self.0.connections_refused[refusal as usize].inc();
     }
 
     /// Returns all methods' metrics by path, so that two scrapes differ in values only.
@@ -177,6 +184,13 @@ impl Collector for CallMetrics {
             "xmtp_api_connections_failed",
             "Connections that broke, spoke no HTTP, or stayed silent",
             self.0.connections_failed.get(),
+        )?;
+        out.counters(
+            "xmtp_api_connections_refused",
+            "Connections that were closed to bound what a stranger may cost, by reason",
+            ConnectionRefusal::ALL.map(|it| {
+                ([("reason", it.label())], self.0.connections_refused[it as usize].get())
+            }),
         )
     }
 }

@@ -2,17 +2,19 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Request;
-use hyper::body::Incoming;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -20,23 +22,28 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpConnectInfo;
 
+use crate::arrival::{Arrivals, Arrived, ConnectionRefusal};
+use crate::budget::ConnectionShare;
+use crate::call_share::Outgoing;
 use crate::dispatch::Dispatcher;
+use crate::frame_meter::{HTTP2_PREFACE, Metered};
 use crate::settings::ServeSettings;
 
-/// Calls that one connection may have open at once; more wait. Specified in `docs/protocol/api.md`.
-const STREAMS_PER_CONNECTION_MAX: u32 = 1000;
+/// Calls that a peer has reset before they were begun; more end the connection. The library's value.
+const PENDING_RESETS_MAX: usize = 20;
+/// Calls that this end has reset because of the peer's errors; more end the connection. The library's
+/// value.
+const ERROR_RESETS_MAX: usize = 1024;
 /// All headers of a request together. Specified in `docs/protocol/api.md`.
 const HEADER_LIST_LEN_BYTES_MAX: u32 = 64 * 1024;
-/// Bytes that a connection may have sent before a call reads them: half a second at 256 Mbit/s. A
-/// guess.
-const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+/// Bytes that a connection may have sent before a call reads them, which are charged when it does: a
+/// quarter of a second at 64 Mbit/s. A guess.
+const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 /// The same for each call: a usual publish in one flight. A guess.
 const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
-/// Bytes of a response that may wait for the connection. Worst-case memory of a connection is this
-/// times [`STREAMS_PER_CONNECTION_MAX`]. A guess.
+/// Bytes of a response that may wait for the connection before the next ones are asked for. What
+/// waits is charged, so this bounds no memory. A guess.
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
-/// First bytes of HTTP/2 with prior knowledge (RFC 9113 §3.4).
-const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Silence after which the peer's kernel is probed. A client that sleeps answers; a machine that is
 /// gone does not, and its streams are freed. A guess: mobile networks drop idle mappings later.
 const TCP_PROBE_AFTER: Duration = Duration::from_secs(60);
@@ -46,6 +53,8 @@ const TCP_PROBE_EVERY: Duration = Duration::from_secs(20);
 /// Pause after a failed accept. A guess: most often the process has too many open files, and an
 /// immediate retry would fail as well.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Time for the calls of a connection that holds too much to end with a status. A guess.
+const CLOSED_GRACE: Duration = Duration::from_secs(1);
 /// Time for a connection without calls to close after GOAWAY. A guess: two round trips of a slow
 /// network.
 const GOAWAY_GRACE: Duration = Duration::from_secs(2);
@@ -53,6 +62,7 @@ const GOAWAY_GRACE: Duration = Duration::from_secs(2);
 /// State that the connections of a listener share.
 pub(crate) struct Connections {
     dispatcher: Dispatcher,
+    arrivals: Arrivals,
     http: auto::Builder<TokioExecutor>,
     settings: ServeSettings,
     stop: CancellationToken,
@@ -71,12 +81,16 @@ impl Connections {
             .max_buf_size(HEADER_LIST_LEN_BYTES_MAX as usize);
         http.http2()
             .timer(TokioTimer::new())
-            .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+            .max_concurrent_streams(settings.streams_per_connection_max)
+            .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
+            .max_local_error_reset_streams(ERROR_RESETS_MAX)
             .max_header_list_size(HEADER_LIST_LEN_BYTES_MAX)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .max_send_buf_size(SEND_BUFFER_BYTES);
-        Arc::new(Self { dispatcher, http, settings, stop })
+        let arrivals =
+            Arrivals::new(settings.trusted_proxies.clone(), settings.connections_per_address_max);
+        Arc::new(Self { dispatcher, arrivals, http, settings, stop })
     }
 
     /// Accepts connections until the stop, then waits for those that are open.
@@ -104,48 +118,76 @@ impl Connections {
         sleep(ACCEPT_PAUSE).await;
     }
 
-    async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+    async fn serve(self: Arc<Self>, mut stream: TcpStream, peer: SocketAddr) {
         if let Err(error) = prepare(&stream) {
             tracing::debug!(%error, "socket options were not set");
         }
-        tokio::select! {
-            begun = timeout(self.settings.head_timeout, begin(&stream)) => match begun {
-                Ok(Ok(())) => {}
+        let arrived = tokio::select! {
+            begun = timeout(self.settings.head_timeout, self.begin(&mut stream, peer)) => match begun {
+                Ok(Ok(Ok(arrived))) => arrived,
+                Ok(Ok(Err(refusal))) => return self.dispatcher.metrics().connection_refused(refusal),
                 // Balancers probe the port: they connect and close.
                 Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return,
                 Ok(Err(_)) | Err(_) => return self.dispatcher.metrics().connection_failed(),
             },
             () = self.stop.cancelled() => return,
+        };
+        match self.settings.memory.connection(arrived.client.ip()) {
+            Ok(share) => self.converse(stream, arrived, share).await,
+            Err(_) => self.dispatcher.metrics().connection_failed(),
         }
-        self.converse(stream, peer).await;
+    }
+
+    /// Lets a connection arrive and waits for the first bytes of HTTP.
+    async fn begin(
+        &self,
+        stream: &mut TcpStream,
+        peer: SocketAddr,
+    ) -> io::Result<Result<Arrived, ConnectionRefusal>> {
+        let arrived = match self.arrivals.arrive(stream, peer).await {
+            Ok(arrived) => arrived,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        begin(stream).await.map(|()| Ok(arrived))
     }
 
     /// Serves one connection until either end closes it.
-    async fn converse(&self, stream: TcpStream, peer: SocketAddr) {
+    async fn converse(&self, stream: TcpStream, arrived: Arrived, share: Arc<ConnectionShare>) {
+        let peer = arrived.client;
         let activity = Arc::new(Activity::new());
-        let dispatcher = self.dispatcher.for_connection();
         let service = service_fn(|mut request: Request<Incoming>| {
-            let (dispatcher, activity) = (dispatcher.clone(), activity.clone());
+            let (dispatcher, activity) = (self.dispatcher.clone(), activity.clone());
             // `tonic::Request::remote_addr` reads this extension.
             let connected = TcpConnectInfo { local_addr: None, remote_addr: Some(peer) };
             request.extensions_mut().insert(connected);
+            request.extensions_mut().insert(share.clone());
+            let open = OpenCall { share: share.clone(), _busy: Busy::new(activity) };
             async move {
-                let busy = Busy::new(activity);
                 dispatcher
                     .answer(request)
                     .await
-                    .map(|response| response.map(|body| busy.until(body)))
+                    .map(|response| response.map(|body| open.until(body)))
             }
         });
+        let metrics = self.dispatcher.metrics().clone();
+        let stream =
+            Metered::new(stream, move || metrics.connection_refused(ConnectionRefusal::Flood));
         let mut connection = pin!(self.http.serve_connection(TokioIo::new(stream), service));
+        let mut unread = pin!(share.unread_for(self.settings.write_timeout));
         tokio::select! {
             ended = connection.as_mut() => return self.ended(ended),
             () = self.stop.cancelled() => {}
             () = activity.idle_for(self.settings.idle_timeout) => {}
+            () = share.closed() => {
+                let _ = timeout(CLOSED_GRACE, connection).await; // closed in any case
+                return;
+            }
+            () = unread.as_mut() => return self.settings.memory.count_unread(),
         }
         connection.as_mut().graceful_shutdown();
         tokio::select! {
             ended = connection => self.ended(ended),
+            () = unread => self.settings.memory.count_unread(),
             // A client that is gone never closes its side.
             () = async { sleep(GOAWAY_GRACE).await; activity.idle_for(Duration::ZERO).await } => {}
         }
@@ -205,7 +247,7 @@ impl Activity {
     /// Returns when the connection has had no call for `limit`.
     async fn idle_for(&self, limit: Duration) {
         loop {
-            let since = *self.idle_since.lock().unwrap_or_else(PoisonError::into_inner);
+            let since = *self.idle_since.lock();
             let idle = self.calls.load(Ordering::Acquire) == 0;
             if idle && since.elapsed() >= limit {
                 return;
@@ -225,42 +267,53 @@ impl Busy {
         activity.calls.fetch_add(1, Ordering::AcqRel);
         Self(activity)
     }
-
-    /// Ties the call to the body of its response.
-    fn until<B>(self, body: B) -> Held<B> {
-        Held { body, _busy: self }
-    }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        *self.0.idle_since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.0.idle_since.lock() = Instant::now();
         self.0.calls.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
-/// A response body that keeps its connection from being idle.
-struct Held<B> {
-    body: B,
+/// An open call, and the share that its answer is charged to.
+struct OpenCall {
+    share: Arc<ConnectionShare>,
     _busy: Busy,
 }
 
-impl<B: hyper::body::Body + Unpin> hyper::body::Body for Held<B> {
-    type Data = B::Data;
+impl OpenCall {
+    /// Ties the call to the body of its response.
+    fn until<B>(self, body: B) -> AnswerBody<B> {
+        AnswerBody { body, call: self }
+    }
+}
+
+/// A response body that keeps its connection from being idle, and whose pieces are charged until they
+/// are written.
+struct AnswerBody<B> {
+    body: B,
+    call: OpenCall,
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for AnswerBody<B> {
+    type Data = Outgoing;
     type Error = B::Error;
 
     fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<hyper::body::Frame<B::Data>, B::Error>>> {
-        std::pin::Pin::new(&mut self.body).poll_frame(cx)
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Outgoing>, B::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let charged = |bytes| Outgoing::new(bytes, self.call.share.clone());
+        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(charged))))
     }
 
     fn is_end_stream(&self) -> bool {
         self.body.is_end_stream()
     }
 
-    fn size_hint(&self) -> hyper::body::SizeHint {
+    fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
 }

@@ -37,11 +37,6 @@ impl Dispatcher {
         Self { calls: Calls::new(routes.prepare(), metrics, body_timeout) }
     }
 
-    /// Returns the same services for another connection.
-    pub(crate) fn for_connection(&self) -> Self {
-        Self { calls: self.calls.for_connection() }
-    }
-
     pub(crate) fn metrics(&self) -> &CallMetrics {
         self.calls.metrics()
     }

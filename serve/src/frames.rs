@@ -25,7 +25,7 @@ pub(crate) struct Step {
 
 /// A message head that no working client sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum FrameError {
+pub(crate) enum MessageHeadError {
     /// Neither 0 (plain) nor 1 (compressed). The decoder behind decides which of these it serves.
     #[error("invalid message flag {0}")]
     Flag(u8),
@@ -37,8 +37,12 @@ impl Frames {
     /// Advances over the next piece of the body.
     ///
     /// # Errors
-    /// [`FrameError`] as soon as a head is complete that cannot be served.
-    pub(crate) fn step(&mut self, mut piece: &[u8], max_bytes: usize) -> Result<Step, FrameError> {
+    /// [`MessageHeadError`] as soon as a head is complete that cannot be served.
+    pub(crate) fn step(
+        &mut self,
+        mut piece: &[u8],
+        max_bytes: usize,
+    ) -> Result<Step, MessageHeadError> {
         let len = piece.len();
         let mut step = Step { begun: 0, whole: None };
         while !piece.is_empty() {
@@ -72,14 +76,14 @@ impl Frames {
         rest
     }
 
-    fn begin(&mut self, max_bytes: usize) -> Result<(), FrameError> {
+    fn begin(&mut self, max_bytes: usize) -> Result<(), MessageHeadError> {
         let [flag, length @ ..] = self.head;
         if flag > 1 {
-            return Err(FrameError::Flag(flag));
+            return Err(MessageHeadError::Flag(flag));
         }
         let len_bytes = u32::from_be_bytes(length) as usize;
         if len_bytes > max_bytes {
-            return Err(FrameError::TooLarge { len_bytes, max_bytes });
+            return Err(MessageHeadError::TooLarge { len_bytes, max_bytes });
         }
         self.head_len = 0;
         self.missing = len_bytes;
@@ -136,11 +140,14 @@ mod tests {
         let mut frames = Frames::default();
         assert!(frames.step(&[0, 0, 0, 0], 10).is_ok());
         let refused = frames.step(&[11], 10);
-        assert_eq!(refused, Err(FrameError::TooLarge { len_bytes: 11, max_bytes: 10 }));
+        assert_eq!(refused, Err(MessageHeadError::TooLarge { len_bytes: 11, max_bytes: 10 }));
     }
 
     #[test]
     fn a_flag_of_another_protocol_is_refused() {
-        assert_eq!(Frames::default().step(&[0x80, 0, 0, 0, 0], 10), Err(FrameError::Flag(0x80)));
+        assert_eq!(
+            Frames::default().step(&[0x80, 0, 0, 0, 0], 10),
+            Err(MessageHeadError::Flag(0x80))
+        );
     }
 }

@@ -55,7 +55,7 @@ impl Health for HealthService {
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
         let purpose = self.purpose_of(&request.get_ref().service)?;
-        Ok(Response::new(response(self.readiness.ready(), purpose)))
+        Ok(Response::new(response(self.readiness.current().await, purpose)))
     }
 
     async fn watch(
@@ -63,7 +63,7 @@ impl Health for HealthService {
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let purpose = self.purpose_of(&request.get_ref().service)?;
-        self.readiness.evaluate(); // the first message is the present state
+        self.readiness.current().await; // the first message is the present state
         let watcher = Watcher {
             ready: self.readiness.subscribe(),
             purpose,

@@ -5,10 +5,15 @@
 //! so this crate knows neither. In reading order:
 //!
 //! - [`Server`], [`ServeSettings`]: the listener and its limits;
-//! - `connection`: sockets, idle connections, shutdown of a connection;
+//! - `connection`: sockets, idle connections, shutdown of a connection; `arrival`, `proxy_protocol`:
+//!   where a connection comes from; `frame_meter`: floods of HTTP/2 frames;
+//! - [`address`], [`bucket`], [`caller_table`], [`slots`]: callers by address, and limits on each, for
+//!   every service;
 //! - `dispatch`, `cors`, `connect`: classification of a request, and the headers of every response;
-//! - `calls`, `request`, `response`: one call, its messages, its metrics; `budget`: memory for
-//!   requests that are still arriving; `frames`: message boundaries in a body;
+//! - `calls`, `request`, `response`: one call, its messages, its metrics; `frames`: message boundaries
+//!   in a body;
+//! - [`MemoryBudget`], [`Charge`], [`Overloaded`]: the memory that callers may make a process hold;
+//!   [`FieldCost`]: what a request takes once it is decoded;
 //! - [`metrics`], [`CallMetrics`]: counting, and the text format for scrapes;
 //! - [`readiness`], [`HealthService`]: conditions of a process, and readiness for balancers;
 //! - [`reflect`]: gRPC reflection of the services that are served;
@@ -19,32 +24,46 @@
 
 #![warn(missing_docs)]
 
+pub mod address;
+mod arrival;
+pub mod bucket;
 mod budget;
 mod build_info;
 mod call_metrics;
+mod call_share;
+pub mod caller_table;
 mod calls;
 mod chain_list;
 mod connect;
 mod connection;
 mod cors;
+mod decoding;
 mod dispatch;
+mod frame_meter;
 mod frames;
 mod health;
 mod listener;
 mod method;
 pub mod metrics;
+mod overloaded;
 pub mod pages;
+mod proxy_protocol;
 pub mod readiness;
 mod reflection;
 mod request;
 mod response;
 mod settings;
+pub mod slots;
 
+pub use budget::{CALLERS_BYTES_MAX, MemoryBudget};
 pub use build_info::BuildInfo;
 pub use call_metrics::CallMetrics;
+pub use call_share::Charge;
 pub use chain_list::{ChainListReport, ChainListStatus, ChainListsView};
+pub use decoding::FieldCost;
 pub use health::HealthService;
 pub use listener::Server;
 pub use method::{MethodKind, RpcMethod};
+pub use overloaded::Overloaded;
 pub use reflection::{SchemaError, reflect};
 pub use settings::{MESSAGE_LEN_BYTES_MAX, SHUTTING_DOWN, ServeSettings};

@@ -1,4 +1,6 @@
-//! Descriptors of RPC methods: the path and which side streams.
+//! Descriptors of RPC methods: the path, which side streams, and what a request costs in memory.
+
+use crate::decoding::FieldCost;
 
 /// The sides of a method that stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,13 +35,36 @@ impl MethodKind {
 pub struct RpcMethod {
     path: &'static str,
     kind: MethodKind,
+    fields: &'static [FieldCost],
 }
 
+/// The costs of requests that have a handful of fields at most: a message in a message, of strings.
+const SMALL_REQUEST: &[FieldCost] = &[
+    FieldCost::by_length(1, 64),
+    FieldCost::by_length(2, 64),
+    FieldCost::by_length(3, 64),
+    FieldCost::by_length(4, 64),
+    FieldCost::by_length(5, 64),
+    FieldCost::by_length(6, 64),
+    FieldCost::by_length(7, 64),
+];
+
 impl RpcMethod {
-    /// Describes the method that requests name by `path`: `/package.Service/RpcMethod`.
+    /// Describes the method that requests name by `path`: `/package.Service/RpcMethod`. Its requests
+    /// are charged as if they were all small fields; see [`RpcMethod::decoding`].
     #[must_use]
     pub const fn new(path: &'static str, kind: MethodKind) -> Self {
-        Self { path, kind }
+        Self { path, kind, fields: SMALL_REQUEST }
+    }
+
+    /// Charges requests by `fields` instead.
+    #[must_use]
+    pub const fn decoding(self, fields: &'static [FieldCost]) -> Self {
+        Self { fields, ..self }
+    }
+
+    pub(crate) fn fields(&self) -> &'static [FieldCost] {
+        self.fields
     }
 
     /// Returns the path of its requests.

@@ -5,12 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Exposition;
@@ -18,6 +20,9 @@ use crate::metrics::Exposition;
 /// Time between two evaluations that no request causes. A guess: watchers of health learn of a
 /// change that much later at the most.
 const EVALUATED_EVERY: Duration = Duration::from_millis(500);
+/// Time within which the checks have to end: a disk that does not answer is not ready. A guess: far
+/// above what a busy one takes, and below the patience of balancers.
+const EVALUATED_WITHIN: Duration = Duration::from_secs(5);
 
 /// A purpose that a process can be ready for. Each one includes the needs of those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -141,6 +146,8 @@ struct ReadinessState {
     /// The last result of each check and the time of its first evaluation, unix seconds.
     since: Mutex<BTreeMap<&'static str, (bool, i64)>>,
     ready: watch::Sender<ReadyPurposes>,
+    /// Held by the one evaluation that callers wait for.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl fmt::Debug for Readiness {
@@ -158,6 +165,7 @@ impl Readiness {
             draining: AtomicBool::new(false),
             since: Mutex::default(),
             ready: watch::Sender::default(),
+            turn: Arc::default(),
         }));
         readiness.evaluate();
         readiness
@@ -168,7 +176,7 @@ impl Readiness {
         let state = &*self.0;
         let now_unix_s = state.checks.now_unix_s();
         // The lock is held over the checks, so that evaluations become visible in their order.
-        let mut since = state.since.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut since = state.since.lock();
         let checks = state.checks.run(state.draining.load(Ordering::Acquire));
         let conditions: Vec<Condition> = checks
             .into_iter()
@@ -193,9 +201,31 @@ impl Readiness {
         conditions
     }
 
-    /// Evaluates, and returns the purposes that the process is ready for now.
+    /// Evaluates, and returns the purposes that the process is ready for now. May block on the disk.
     pub fn ready(&self) -> ReadyPurposes {
         ReadyPurposes::of(&self.evaluate())
+    }
+
+    /// Does the same on a thread that may block, one evaluation at a time. Checks that do not end
+    /// within 5 s mean that the process is ready for nothing.
+    pub async fn current(&self) -> ReadyPurposes {
+        let readiness = self.clone();
+        let evaluated = async {
+            let turn = readiness.0.turn.clone().lock_owned().await;
+            tokio::task::spawn_blocking(move || {
+                let _turn = turn;
+                readiness.ready()
+            })
+            .await
+        };
+        match timeout(EVALUATED_WITHIN, evaluated).await {
+            Ok(Ok(ready)) => ready,
+            Ok(Err(_)) | Err(_) => {
+                let ready = ReadyPurposes::default();
+                self.0.ready.send_if_modified(|known| std::mem::replace(known, ready) != ready);
+                ready
+            }
+        }
     }
 
     /// Follows readiness as evaluations find it.
@@ -215,7 +245,7 @@ impl Readiness {
         loop {
             tokio::select! {
                 () = end.cancelled() => return,
-                () = tokio::time::sleep(EVALUATED_EVERY) => { self.evaluate(); }
+                () = sleep(EVALUATED_EVERY) => { self.current().await; }
             }
         }
     }
@@ -270,6 +300,39 @@ mod tests {
         assert!(watcher.has_changed().unwrap());
         assert!(!watcher.borrow().contains(Purpose::Read));
         assert!(watcher.borrow().contains(Purpose::Start));
+    }
+
+    struct Hanging(std::sync::mpsc::Sender<()>, Mutex<std::sync::mpsc::Receiver<()>>, AtomicBool);
+
+    impl Checks for Hanging {
+        fn run(&self, _: bool) -> Vec<Check> {
+            if self.2.load(Ordering::Relaxed) {
+                let _ = self.0.send(());
+                let _ = self.1.lock().recv();
+            }
+            Vec::new()
+        }
+
+        fn now_unix_s(&self) -> i64 {
+            0
+        }
+    }
+
+    #[tokio::test]
+    async fn checks_that_hang_block_no_task_and_mean_not_ready() {
+        let ((entered, enters), (release, released)) =
+            (std::sync::mpsc::channel(), std::sync::mpsc::channel());
+        let checks = Arc::new(Hanging(entered, Mutex::new(released), AtomicBool::new(false)));
+        let readiness = Readiness::new(checks.clone());
+        assert!(readiness.current().await.contains(Purpose::Read));
+        checks.2.store(true, Ordering::Relaxed);
+        let (first, second) = tokio::join!(readiness.current(), readiness.current());
+        assert_eq!((first, second), (ReadyPurposes::default(), ReadyPurposes::default()));
+        assert!(!readiness.subscribe().borrow().contains(Purpose::Read));
+        assert_eq!(enters.try_iter().count(), 1, "one evaluation, whatever the number of callers");
+        checks.2.store(false, Ordering::Relaxed);
+        release.send(()).unwrap();
+        assert!(readiness.current().await.contains(Purpose::Read));
     }
 
     #[test]

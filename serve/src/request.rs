@@ -1,29 +1,37 @@
 //! The body of a request on its way to a service: whole messages only, none of them too large.
 //!
 //! The decoder behind allocates for a message as soon as it has read its length. It sees a message
-//! only when all of it has arrived, so that a peer cannot reserve memory by a claim.
+//! only when all of it has arrived, so that a peer cannot reserve memory by a claim. Each piece is
+//! charged when it comes, and what a message takes once it is decoded before it is passed on.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::Version;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-use crate::budget::Share;
 use crate::call_metrics::MethodMetrics;
-use crate::frames::{FrameError, Frames};
+use crate::call_share::Charge;
+use crate::decoding::cost_bytes;
+use crate::frames::{Frames, MessageHeadError};
 use crate::method::MethodKind;
 use crate::settings::MESSAGE_LEN_BYTES_MAX;
 
 /// Bytes of a refused body that are still read over HTTP/1.1, whose clients do not read a response
 /// while they send. More than two of the largest messages; a guess.
 const DISCARDED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Length below which pieces are copied together: each one by itself keeps a buffer of the connection
+/// alive, and a peer may send them byte by byte. A guess.
+const PIECE_LEN_BYTES_MIN: usize = 4096;
+/// Cost at which a message is not scanned any further: no caller may hold that much. Guessed: above
+/// every limit in use.
+const COST_BYTES_MAX: usize = 4 * 1024 * 1024 * 1024;
 
 /// A request body that passes whole messages and counts them.
 pub(crate) struct RequestBody {
@@ -31,10 +39,14 @@ pub(crate) struct RequestBody {
     frames: Frames,
     /// Pieces of whole messages, then those of an unfinished one.
     pieces: VecDeque<Bytes>,
+    /// Small pieces at the end of `pieces`.
+    tail: BytesMut,
     /// The number of `pieces` that belong to whole messages.
     whole: usize,
     messages: u64,
-    share: Share,
+    charge: Charge,
+    /// Bytes that were charged for the messages of a stream and not given back.
+    charged_bytes: usize,
     metrics: &'static MethodMetrics,
     http1: bool,
     refused: Option<RefusedBody>,
@@ -53,16 +65,18 @@ impl RequestBody {
         body: Body,
         version: Version,
         metrics: &'static MethodMetrics,
-        share: Share,
+        charge: Charge,
         timeout: Duration,
     ) -> Self {
         Self {
             body,
             frames: Frames::default(),
             pieces: VecDeque::new(),
+            tail: BytesMut::new(),
             whole: 0,
             messages: 0,
-            share,
+            charge,
+            charged_bytes: 0,
             metrics,
             http1: version < Version::HTTP_2,
             refused: None,
@@ -83,8 +97,8 @@ impl RequestBody {
     fn take(&mut self, mut piece: Bytes) -> Result<(), Status> {
         let step = self.frames.step(&piece, MESSAGE_LEN_BYTES_MAX).map_err(|error| {
             let code = match error {
-                FrameError::TooLarge { .. } => Code::ResourceExhausted,
-                FrameError::Flag(_) => Code::InvalidArgument,
+                MessageHeadError::TooLarge { .. } => Code::ResourceExhausted,
+                MessageHeadError::Flag(_) => Code::InvalidArgument,
             };
             Status::new(code, error.to_string())
         })?;
@@ -93,21 +107,49 @@ impl RequestBody {
         if self.takes_one_message() && self.messages > 1 {
             return Err(Status::invalid_argument("more than one request message"));
         }
-        if !self.share.take(piece.len()) {
-            return Err(Status::resource_exhausted("too much is being received at once"));
-        }
+        self.take_memory(piece.len())?;
         if let Some(end) = step.whole {
-            self.pieces.push_back(piece.split_to(end));
+            let last = piece.split_to(end);
+            if self.tail.is_empty() {
+                self.pieces.push_back(last);
+            } else {
+                self.keep(last);
+                self.keep_tail();
+            }
+            let whole = self.pieces.iter().map(|piece| &piece[..]);
+            let fields = self.metrics.method().fields();
+            self.take_memory(cost_bytes(whole, fields, COST_BYTES_MAX))?;
             self.whole = self.pieces.len();
         }
-        if !piece.is_empty() {
+        self.keep(piece);
+        Ok(())
+    }
+
+    fn take_memory(&mut self, bytes: usize) -> Result<(), Status> {
+        self.charge.take(bytes)?;
+        self.charged_bytes += bytes;
+        Ok(())
+    }
+
+    /// Puts a piece of an unfinished message behind the others.
+    fn keep(&mut self, piece: Bytes) {
+        if piece.len() < PIECE_LEN_BYTES_MIN {
+            self.tail.extend_from_slice(&piece);
+        } else {
+            self.keep_tail();
             self.pieces.push_back(piece);
         }
-        Ok(())
+    }
+
+    fn keep_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.pieces.push_back(self.tail.split().freeze());
+        }
     }
 
     fn refuse(&mut self, status: Status) {
         self.pieces.clear();
+        self.tail.clear();
         self.whole = 0;
         self.refused = Some(RefusedBody { status, discarded_bytes: 0 });
     }
@@ -170,6 +212,11 @@ impl HttpBody for RequestBody {
                 self.whole -= 1;
                 return Poll::Ready(self.pieces.pop_front().map(|piece| Ok(Frame::data(piece))));
             }
+            if !self.takes_one_message() && self.frames.at_boundary() {
+                // The handler asks for more, so it is done with the messages before.
+                let done_bytes = std::mem::take(&mut self.charged_bytes);
+                self.charge.give_back(done_bytes);
+            }
             let polled = if self.refused.is_some() {
                 self.poll_refused(cx).map(|status| Some(Err(status)))
             } else {
@@ -219,7 +266,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::budget::Budget;
+    use crate::budget::MemoryBudget;
     use crate::method::RpcMethod;
 
     fn metrics_of(kind: MethodKind) -> &'static MethodMetrics {
@@ -229,8 +276,13 @@ mod tests {
     fn body_of(pieces: Vec<Bytes>, kind: MethodKind) -> RequestBody {
         let pieces = pieces.into_iter().map(|piece| Ok::<_, Status>(Frame::data(piece)));
         let body = Body::new(StreamBody::new(tokio_stream::iter(pieces)));
-        let share = Budget::default().request();
-        RequestBody::new(body, Version::HTTP_2, metrics_of(kind), share, Duration::from_secs(30))
+        charged_body_of(body, kind, &MemoryBudget::new(usize::MAX / 4))
+    }
+
+    fn charged_body_of(body: Body, kind: MethodKind, budget: &MemoryBudget) -> RequestBody {
+        let connection = budget.connection(std::net::Ipv4Addr::LOCALHOST.into()).unwrap();
+        let timeout = Duration::from_secs(30);
+        RequestBody::new(body, Version::HTTP_2, metrics_of(kind), Charge::new(connection), timeout)
     }
 
     async fn read(mut body: RequestBody) -> (Vec<u8>, Option<Status>) {
@@ -254,6 +306,13 @@ mod tests {
         message.extend_from_slice(&u32::try_from(len).unwrap().to_be_bytes());
         message.resize(5 + len, 9);
         message
+    }
+
+    fn framed(message: &[u8]) -> Vec<u8> {
+        let mut framed = vec![0];
+        framed.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());
+        framed.extend_from_slice(message);
+        framed
     }
 
     fn cut(bytes: &[u8], len: usize) -> Vec<Bytes> {
@@ -296,6 +355,22 @@ mod tests {
         let (passed, status) = read(body_of(vec![head.into()], MethodKind::Unary)).await;
         assert!(passed.is_empty());
         assert_eq!(status.unwrap().code(), Code::ResourceExhausted);
+    }
+
+    #[tokio::test]
+    async fn a_message_that_grows_when_it_is_decoded_is_refused_before() {
+        let budget = MemoryBudget::new(16 * 1024 * 1024);
+        // 200 kB, and by the costs of a small request 64 times as much.
+        let elements = framed(&[[0x0a, 100].as_slice(), &[1; 100]].concat().repeat(2000));
+        let pieces = cut(&elements, 16 * 1024).into_iter();
+        let pieces = pieces.map(|piece| Ok::<_, Status>(Frame::data(piece)));
+        let body = Body::new(StreamBody::new(tokio_stream::iter(pieces)));
+        let (passed, status) = read(charged_body_of(body, MethodKind::Unary, &budget)).await;
+        assert!(passed.is_empty());
+        let status = status.unwrap();
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert!(status.metadata().get("retry-after").is_some());
+        assert_eq!(budget.used_bytes(), 0, "given back");
     }
 
     #[tokio::test]

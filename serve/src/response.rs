@@ -12,13 +12,14 @@ use tonic::{Code, Status};
 use tracing::Span;
 
 use crate::call_metrics::MethodMetrics;
+use crate::call_share::Charge;
 use crate::frames::Frames;
 use crate::method::MethodKind;
 
 /// A call from its first byte to its status. A call that is dropped before counts as cancelled: the
 /// caller went away.
 #[derive(Debug)]
-pub(crate) struct Call {
+pub(crate) struct CountedCall {
     metrics: &'static MethodMetrics,
     span: Span,
     /// Start of the call, or the time of a stream's last message.
@@ -26,7 +27,7 @@ pub(crate) struct Call {
     ended: bool,
 }
 
-impl Call {
+impl CountedCall {
     /// Counts the start of a call. `span` is entered while its response body is written.
     pub(crate) fn start(metrics: &'static MethodMetrics, span: Span) -> Self {
         metrics.started();
@@ -52,7 +53,7 @@ impl Call {
     }
 }
 
-impl Drop for Call {
+impl Drop for CountedCall {
     fn drop(&mut self) {
         self.end(Code::Cancelled);
     }
@@ -67,12 +68,13 @@ pub(crate) fn status_of(headers: &HeaderMap) -> Option<Code> {
 pub(crate) struct ResponseBody {
     body: Body,
     frames: Frames,
-    call: Call,
+    call: CountedCall,
+    charge: Charge,
 }
 
 impl ResponseBody {
-    pub(crate) fn new(body: Body, call: Call) -> Self {
-        Self { body, frames: Frames::default(), call }
+    pub(crate) fn new(body: Body, call: CountedCall, charge: Charge) -> Self {
+        Self { body, frames: Frames::default(), call, charge }
     }
 }
 
@@ -94,6 +96,10 @@ impl HttpBody for ResponseBody {
                     debug_assert!(step.is_ok(), "this server frames its own messages: {step:?}");
                     let begun = step.map_or(0, |step| step.begun);
                     self.call.sent(begun);
+                    if self.call.metrics.method().kind() == MethodKind::Unary {
+                        // The answer is encoded: what it was made of is gone.
+                        self.charge.clear();
+                    }
                 } else if let Some(code) = frame.trailers_ref().and_then(status_of) {
                     self.call.end(code);
                 }

@@ -3,6 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::address::TrustedProxies;
+use crate::budget::{CALLERS_BYTES_MAX, MemoryBudget};
+
 /// The largest message in either direction, bytes.
 ///
 /// Specified: `docs/protocol/api.md`, the limit of the network's reference node.
@@ -23,11 +26,24 @@ pub struct ServeSettings {
     pub body_timeout: Duration,
     /// Time without open calls after which a connection is closed.
     pub idle_timeout: Duration,
+    /// The proxies whose word is taken for their clients' addresses: in a PROXY header, and in
+    /// `X-Forwarded-For` by services. Default: none.
+    pub trusted_proxies: TrustedProxies,
+    /// Connections that one client address may have open at once; more are refused. Those of trusted
+    /// proxies that name no client do not count. Default: no bound.
+    pub connections_per_address_max: usize,
+    /// Calls that one connection may have open at once; more wait. Default: 1000.
+    pub streams_per_connection_max: u32,
+    /// Time for a peer to read something of the answers that wait for it; its connection is closed after
+    /// that.
+    pub write_timeout: Duration,
+    /// The memory for all callers.
+    pub memory: MemoryBudget,
 }
 
 impl ServeSettings {
-    /// The documented limits (`docs/protocol/api.md`): 10 s for a head, 30 s for a message,
-    /// 5 minutes of idleness.
+    /// The documented limits (`docs/protocol/api.md`): 10 s for a head, 30 s for a message, 30 s without
+    /// reading an answer, 5 minutes of idleness, and the default memory.
     #[must_use]
     pub fn new(listen: SocketAddr) -> Self {
         Self {
@@ -35,6 +51,11 @@ impl ServeSettings {
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(300),
+            trusted_proxies: TrustedProxies::default(),
+            connections_per_address_max: usize::MAX,
+            streams_per_connection_max: 1000,
+            write_timeout: Duration::from_secs(30),
+            memory: MemoryBudget::new(CALLERS_BYTES_MAX),
         }
     }
 }

@@ -40,8 +40,7 @@ impl Group<'_> {
             Some((first, mark @ (Mark::Missing { .. } | Mark::Expired { .. }))) => {
                 self.split_range(first, mark, entry.id);
                 self.rows.expect_out_of_order();
-                self.put(entry);
-                Ok(())
+                Ok(self.put(entry)?)
             }
             Some((_, Mark::Void { .. })) => Err(CommitError::Conflict { at: entry.id }),
             // Every place up to the head is held or marked, so the database is damaged.
@@ -70,7 +69,7 @@ impl Group<'_> {
         };
         self.marks.insert(id, mark);
         if let Some(facts) = &entry.facts {
-            self.put_rows(id, bytes.len(), facts);
+            self.put_rows(id, bytes.len(), facts)?;
         }
         Ok(())
     }

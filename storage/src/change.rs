@@ -181,11 +181,16 @@ pub struct AddressChange {
     pub is_member: bool,
 }
 
-/// Charge for one envelope. Also counts as one message of the stored length.
+/// Charge for one envelope. Also counts as one message of the stored length. The amount is not part of
+/// it: that follows from the recorded rates and from the envelopes before it ([`crate::PriceFn`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Charge {
     /// Account that pays.
     pub payer: PayerAddress,
-    /// Base and congestion fee together.
-    pub picodollars: u64,
+    /// Length of the payer envelope.
+    pub size_bytes: u64,
+    /// Retention in days.
+    pub retention_days: u32,
+    /// Base and congestion fee together, as the originator states them. Recorded, never booked.
+    pub stated_picodollars: u64,
 }

@@ -5,23 +5,24 @@
 //! durable, so no other commit can take the same places.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::MutexGuard;
+use std::sync::atomic::Ordering;
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use parking_lot::MutexGuard;
 use rocksdb::{ColumnFamily, WriteBatch};
 
 use crate::change::{ChainCommit, Change, Facts, LogEntry, SkipReason, Validity};
 use crate::database::Database;
-use crate::error::CommitError;
+use crate::error::{CommitError, ReadError};
 use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::cursor::{CursorKey, CursorName, encode_position};
 use crate::keys::envelope::EnvelopeKey;
 use crate::keys::mark::{Mark, MarkKey};
 use crate::keys::meta::MetaKey;
-use crate::locks::{lock, read};
 use crate::projection_rows::ProjectionRows;
 use crate::store::Store;
+use crate::tallies::{Pricing, TallyReport};
 
 impl Store {
     /// Writes all changes, in order, with their projection rows, as one RocksDB write. Returns when it
@@ -70,11 +71,14 @@ impl Database {
         stage_more: impl FnOnce(&mut Group<'_>) -> Result<(), CommitError>,
     ) -> Result<(), CommitError> {
         self.poison.check()?;
-        let _no_rebuild = read(&self.gate);
+        let _no_rebuild = self.gate.read();
+        // Until the write: a rate that is recorded meanwhile finds the new rows and has them corrected.
+        let rates = self.rate_list.read();
         let strands = self.strands.of(changes);
         let mut heads: Vec<Head<'_>> =
-            strands.iter().map(|(originator, head)| Head::new(*originator, lock(head))).collect();
-        let mut group = Group::new(self, changes);
+            strands.iter().map(|(originator, head)| Head::new(*originator, head.lock())).collect();
+        let pricing = Pricing { price: self.price, rates: &rates };
+        let mut group = Group::new(self, changes, pricing);
         for (index, change) in changes.iter().enumerate() {
             let at = heads
                 .binary_search_by_key(&change.originator(), |head| head.originator)
@@ -82,16 +86,30 @@ impl Database {
             group.stage(index, change, &mut heads[at].staged)?;
         }
         stage_more(&mut group)?;
-        let batch = group.finish(&heads)?;
+        let (batch, tallies) = group.finish(&heads)?;
         if batch.is_empty() {
             return Ok(());
         }
         self.write_durable(batch)?;
+        self.note(tallies);
         for head in &mut heads {
             *head.durable = head.staged;
+            if let Some(host) = &self.host
+                && head.originator == self.identity.node
+            {
+                host.note_head(head.staged);
+            }
         }
         log_durable(changes);
         Ok(())
+    }
+
+    /// Takes over what a durable batch has done beyond its rows.
+    pub(crate) fn note(&self, tallies: TallyReport) {
+        self.differing_fees.fetch_add(tallies.differing, Ordering::Relaxed);
+        if tallies.has_marked {
+            self.unpriced.store(true, Ordering::Release);
+        }
     }
 }
 
@@ -124,13 +142,13 @@ pub(crate) struct Group<'a> {
 }
 
 impl<'a> Group<'a> {
-    fn new(store: &'a Database, changes: &'a [Change]) -> Self {
+    fn new(store: &'a Database, changes: &'a [Change], pricing: Pricing<'a>) -> Self {
         Self {
             store,
             changes,
             marks: BTreeMap::new(),
             first: None,
-            rows: ProjectionRows::new(store),
+            rows: ProjectionRows::new(store, pricing),
             batch: WriteBatch::with_capacity_bytes(batch_len_bytes(changes)),
             log: store.family(Family::Log),
         }
@@ -153,8 +171,7 @@ impl<'a> Group<'a> {
                 }
                 assert_eq!(entry.id.sequence, head.next(), "a strand is contiguous");
                 *head = entry.id.sequence;
-                self.put(entry);
-                Ok(())
+                Ok(self.put(entry)?)
             }
             &Change::Skip { originator, from, through, reason } => {
                 self.stage_skip(EnvelopeId::new(originator, from), through, reason, head)
@@ -199,7 +216,7 @@ impl<'a> Group<'a> {
     }
 
     /// Stages an envelope for a place that was found to be free.
-    pub(crate) fn put(&mut self, entry: &LogEntry) {
+    pub(crate) fn put(&mut self, entry: &LogEntry) -> Result<(), ReadError> {
         #[cfg(feature = "faults")]
         let entry = &changed_if_faulty(entry);
         self.batch.put_cf(self.log, EnvelopeKey(entry.id).encode(), &entry.bytes);
@@ -208,26 +225,32 @@ impl<'a> Group<'a> {
             Validity::Invalid(rule) => _ = self.marks.insert(entry.id, Some(Mark::Invalid(rule))),
             Validity::Waiting => _ = self.marks.insert(entry.id, Some(Mark::Waiting)),
         }
-        if let Some(facts) = &entry.facts {
-            self.put_rows(entry.id, entry.bytes.len(), facts);
+        match &entry.facts {
+            Some(facts) => self.put_rows(entry.id, entry.bytes.len(), facts),
+            None => Ok(()),
         }
     }
 
     /// Stages the projection rows of an envelope whose stored length is `len_bytes`.
-    pub(crate) fn put_rows(&mut self, id: EnvelopeId, len_bytes: usize, facts: &Facts) {
-        self.rows.put(&mut self.batch, id, len_bytes, facts);
+    pub(crate) fn put_rows(
+        &mut self,
+        id: EnvelopeId,
+        len_bytes: usize,
+        facts: &Facts,
+    ) -> Result<(), ReadError> {
+        self.rows.put(&mut self.batch, id, len_bytes, facts)
     }
 
     /// Completes the batch with marks, counters and heads.
-    fn finish(self, heads: &[Head<'_>]) -> Result<WriteBatch, CommitError> {
+    fn finish(self, heads: &[Head<'_>]) -> Result<(WriteBatch, TallyReport), CommitError> {
         let Self { store, marks, rows, mut batch, .. } = self;
-        rows.finish(&mut batch)?;
+        let tallies = rows.finish(&mut batch)?;
         put_marks(store, &marks, &mut batch);
         assert!(heads.iter().all(|head| head.staged >= *head.durable), "a head never falls");
         for head in heads.iter().filter(|head| head.staged > *head.durable) {
             put_head(store, head, &mut batch);
         }
-        Ok(batch)
+        Ok((batch, tallies))
     }
 }
 

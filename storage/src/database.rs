@@ -1,14 +1,19 @@
 //! The open RocksDB database and the state beside it that all clones of a store share.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use hawser_proto::EnvelopeId;
+use parking_lot::{Mutex, RwLock};
 use rocksdb::{ColumnFamily, DB, WriteBatch, WriteOptions};
 
 use crate::error::{CommitError, DatabaseError};
+use crate::evidence_index::EvidenceIndex;
 use crate::family::Family;
+use crate::host::{FolderFacts, HostMarker};
+use crate::keys::rate::RateRow;
 use crate::poison::Poison;
+use crate::price::PriceFn;
 use crate::projection::Projection;
 use crate::settings::{Durability, StoreIdentity};
 use crate::strands::Strands;
@@ -20,14 +25,25 @@ pub(crate) struct Database {
     pub(crate) incarnation: [u8; 16],
     /// `None` for a database in memory.
     pub(crate) path: Option<PathBuf>,
+    /// The host's knowledge of the folder; `None` if it was not asked for.
+    pub(crate) host: Option<HostMarker>,
     pub(crate) strands: Strands,
     pub(crate) poison: Poison,
     /// Held shared by commits and exclusively by a rebuild, which therefore sees no log grow.
     pub(crate) gate: RwLock<()>,
-    /// Serialises recording of rates: comparing with the recorded ones and writing.
-    pub(crate) rates: Mutex<()>,
+    /// Calculates what envelopes cost.
+    pub(crate) price: PriceFn,
+    /// The recorded rates, by start ascending. Commits hold it shared, so that an amount is calculated
+    /// and written with one state of it.
+    pub(crate) rate_list: RwLock<Vec<RateRow>>,
+    /// True if minutes may be marked to be priced again.
+    pub(crate) unpriced: AtomicBool,
+    /// Envelopes whose stated fees were not the booked ones.
+    pub(crate) differing_fees: AtomicU64,
     /// Serialises ledger writes, so that each payer's entries are numbered without repeats.
     pub(crate) ledger: Mutex<()>,
+    /// Serialises writes of evidence, and counts it.
+    pub(crate) evidence: Mutex<EvidenceIndex>,
     /// Projections whose rows must be rebuilt before use.
     pub(crate) stale: Mutex<Vec<Projection>>,
     durable: WriteOptions,
@@ -40,9 +56,14 @@ pub(crate) struct OpenedDatabase {
     pub(crate) identity: StoreIdentity,
     pub(crate) incarnation: [u8; 16],
     pub(crate) path: Option<PathBuf>,
+    pub(crate) host: Option<HostMarker>,
     pub(crate) heads: Vec<EnvelopeId>,
     pub(crate) stale: Vec<Projection>,
     pub(crate) durability: Durability,
+    pub(crate) price: PriceFn,
+    pub(crate) rates: Vec<RateRow>,
+    pub(crate) has_unpriced: bool,
+    pub(crate) evidence: EvidenceIndex,
 }
 
 impl Database {
@@ -54,11 +75,16 @@ impl Database {
             identity: opened.identity,
             incarnation: opened.incarnation,
             path: opened.path,
+            host: opened.host,
             strands: opened.heads.into_iter().collect(),
             poison: Poison::default(),
             gate: RwLock::default(),
-            rates: Mutex::default(),
+            price: opened.price,
+            rate_list: RwLock::new(opened.rates),
+            unpriced: AtomicBool::new(opened.has_unpriced),
+            differing_fees: AtomicU64::new(0),
             ledger: Mutex::default(),
+            evidence: Mutex::new(opened.evidence),
             stale: Mutex::new(opened.stale),
             durable,
             buffered: WriteOptions::default(),
@@ -67,6 +93,12 @@ impl Database {
 
     pub(crate) fn family(&self, family: Family) -> &ColumnFamily {
         family_of(&self.db, family)
+    }
+
+    /// Returns what the host marker repeats of the folder, for a generation.
+    pub(crate) fn folder_facts(&self, generation: u64) -> FolderFacts {
+        let head = *self.strands.head(self.identity.node).lock();
+        FolderFacts { incarnation: self.incarnation, generation, inode: 0, head }
     }
 
     /// Writes one batch and returns when it is durable. RocksDB appends it to its write-ahead
@@ -130,6 +162,13 @@ fn folder_bytes(path: &std::path::Path) -> u64 {
         .filter_map(|file| file.ok()?.metadata().ok())
         .filter(std::fs::Metadata::is_file)
         .fold(0, |sum, file| sum.saturating_add(file.len()))
+}
+
+/// Writes one batch and syncs it, whatever the durability of commits is.
+pub(crate) fn write_synced(db: &DB, batch: WriteBatch) -> Result<(), DatabaseError> {
+    let mut synced = WriteOptions::default();
+    synced.set_sync(true);
+    Ok(db.write_opt(batch, &synced)?)
 }
 
 /// Returns the handle of a family.

@@ -19,6 +19,10 @@ pub enum Family {
     Inbox,
     /// Deposits, withdrawals and settled usage of payers, as learned from the chain, append-only.
     Ledger,
+    /// Evidence against nodes, append-only.
+    Misbehavior,
+    /// Index of the facts that there is evidence of.
+    MisbehaviorFact,
     /// Positions in each strand: its head, and its chain reader.
     Cursor,
     /// Usage by originator, minute and payer. A projection.
@@ -27,13 +31,15 @@ pub enum Family {
     UsageByPayer,
     /// Messages by originator and minute, for congestion. A projection.
     Congestion,
+    /// Minutes whose booked amounts have to be calculated again.
+    Reprice,
     /// Format, owner and state of the database itself.
     Meta,
 }
 
 impl Family {
     /// All families of this format.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::Log,
         Self::Topic,
         Self::Expiry,
@@ -42,10 +48,13 @@ impl Family {
         Self::Rate,
         Self::Inbox,
         Self::Ledger,
+        Self::Misbehavior,
+        Self::MisbehaviorFact,
         Self::Cursor,
         Self::Usage,
         Self::UsageByPayer,
         Self::Congestion,
+        Self::Reprice,
         Self::Meta,
     ];
 
@@ -61,10 +70,13 @@ impl Family {
             Self::Rate => "rate",
             Self::Inbox => "inbox",
             Self::Ledger => "ledger",
+            Self::Misbehavior => "misbehavior",
+            Self::MisbehaviorFact => "misbehavior_fact",
             Self::Cursor => "cursor",
             Self::Usage => "usage",
             Self::UsageByPayer => "usage_by_payer",
             Self::Congestion => "congestion",
+            Self::Reprice => "reprice",
             Self::Meta => "meta",
         }
     }

@@ -10,7 +10,6 @@ use crate::error::{CommitError, ReadError};
 use crate::keys::Key;
 use crate::keys::cursor::{CursorKey, encode_position};
 use crate::keys::ledger::{LedgerEntry, LedgerKey};
-use crate::locks::lock;
 use crate::raw_rows::current_ledger_entry;
 use crate::store::Store;
 
@@ -25,19 +24,20 @@ impl Store {
     /// When the ledger cannot be read. After [`CommitError::Write`] the store is poisoned.
     ///
     /// # Panics
-    /// If an entry's amount has the wrong sign for its kind, before anything is written.
+    /// If an entry's amount has the wrong sign for its kind, before anything is written: the caller's
+    /// arithmetic is wrong then, whatever the chain said.
     pub fn record_ledger(
         &self,
         entries: &[(PayerAddress, LedgerEntry)],
         position: Option<ChainPosition>,
     ) -> Result<(), CommitError> {
         self.inner.poison.check()?;
-        let _one_at_a_time = lock(&self.inner.ledger);
+        let _one_at_a_time = self.inner.ledger.lock();
         let family = self.inner.family(LedgerKey::FAMILY);
         let mut batch = WriteBatch::default();
         let mut last: HashMap<PayerAddress, u64> = HashMap::new();
         for (payer, entry) in entries {
-            assert!(entry.has_sign_of_its_kind(), "{payer} would be booked {entry:?}");
+            assert!(entry.is_sound(), "{payer} would be booked {entry:?}");
             let order = match last.get(payer) {
                 Some(order) => order + 1,
                 None => self.last_order(*payer)? + 1,

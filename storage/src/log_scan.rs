@@ -171,3 +171,39 @@ pub(crate) fn read_options(originator: OriginatorId, through: SequenceId) -> Rea
     options.fill_cache(false);
     options
 }
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::SecretKey;
+
+    use super::*;
+    use crate::{Change, Store, StoreIdentity};
+
+    const NODE: OriginatorId = OriginatorId(100);
+
+    /// A store with the places 1 to 5 skipped, and damage: an envelope in the middle of them.
+    fn damaged() -> Store {
+        let public_key = SecretKey::from_bytes(&[1; 32]).unwrap().public_key();
+        let identity = StoreIdentity { network: "testnet".to_owned(), node: NODE, public_key };
+        let store = Store::in_memory(identity, |_, _| 0).unwrap();
+        let (from, through) = (SequenceId(1), SequenceId(5));
+        let skip = Change::Skip { originator: NODE, from, through, reason: SkipReason::Missing };
+        store.commit(&[skip]).unwrap();
+        let key = EnvelopeKey(EnvelopeId::new(NODE, SequenceId(3))).encode();
+        store.inner.db.put_cf(store.inner.family(Family::Log), key, b"envelope").unwrap();
+        store
+    }
+
+    #[test]
+    fn an_envelope_inside_a_skipped_range_ends_the_scan_with_an_error() {
+        let store = damaged();
+        let snapshot = store.snapshot();
+        let mut scan = snapshot.log(EnvelopeId::new(NODE, SequenceId::NONE), SequenceId(9));
+        let (from, through) = (SequenceId(1), SequenceId(5));
+        let skipped = LogItem::Skipped { from, through, reason: SkipReason::Missing };
+        assert_eq!(scan.next(), Some(Ok(skipped)));
+        let key = EnvelopeKey(EnvelopeId::new(NODE, SequenceId(3))).encode();
+        assert_eq!(scan.next(), Some(Err(ReadError::corrupt(Family::Log, &key))));
+        assert_eq!(scan.next(), None, "it goes on after an error");
+    }
+}

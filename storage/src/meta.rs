@@ -3,6 +3,7 @@
 use hawser_proto::{OriginatorId, PublicKey, SequenceId};
 use rocksdb::{DB, WriteBatch};
 
+use crate::database::write_synced;
 use crate::error::DatabaseError;
 use crate::error::ReadError;
 use crate::family::Family;
@@ -13,7 +14,7 @@ use crate::settings::StoreIdentity;
 
 /// The format that this code reads and writes. Raised when rows change in a way that older programs
 /// cannot read.
-pub(crate) const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 3;
 /// The oldest format that opening migrates.
 pub(crate) const FORMAT_MIN: u32 = 1;
 
@@ -22,6 +23,8 @@ pub(crate) const FORMAT_MIN: u32 = 1;
 pub(crate) struct Header {
     pub(crate) identity: StoreIdentity,
     pub(crate) incarnation: [u8; 16],
+    /// Number of the last run that was about to sign; 0 before the first.
+    pub(crate) generation: u64,
     /// Head of the own strand, as of the last commit to it.
     pub(crate) highest_sequence: SequenceId,
     /// Projections of other versions; after an interrupted rebuild all of them.
@@ -40,7 +43,8 @@ pub(crate) fn format(db: &DB) -> Result<Option<u32>, ReadError> {
 /// Stages the current format. The families exist already.
 ///
 /// Migration 1 → 2 changes no row: `mark` got a value for waiting envelopes, which older programs cannot
-/// read; the projection `inbox` and the family `ledger` are new.
+/// read; the projection `inbox` and the family `ledger` are new. Migration 2 → 3 removes the marks of
+/// prices, which are no rule any more.
 pub(crate) fn put_format(db: &DB, batch: &mut WriteBatch) {
     put(db, batch, MetaKey::Format, &FORMAT.to_be_bytes());
 }
@@ -53,6 +57,7 @@ pub(crate) fn load(db: &DB) -> Result<Header, ReadError> {
     Ok(Header {
         identity: StoreIdentity { network, node, public_key },
         incarnation: required(db, MetaKey::Incarnation, |bytes| bytes.try_into().ok())?,
+        generation: row(db, MetaKey::Generation, decode_u64)?.unwrap_or_default(),
         highest_sequence: SequenceId(
             row(db, MetaKey::HighestSequence, decode_u64)?.unwrap_or_default(),
         ),
@@ -85,6 +90,13 @@ pub(crate) fn put_new(
     put(db, batch, MetaKey::PublicKey, identity.public_key.as_bytes());
     put(db, batch, MetaKey::Incarnation, &incarnation);
     put_projection_versions(db, batch);
+}
+
+/// Writes the number of the run that is about to sign, durably.
+pub(crate) fn write_generation(db: &DB, generation: u64) -> Result<(), DatabaseError> {
+    let mut batch = WriteBatch::default();
+    put(db, &mut batch, MetaKey::Generation, &generation.to_be_bytes());
+    write_synced(db, batch)
 }
 
 /// Stages the current versions of all projections.

@@ -8,19 +8,24 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use hawser_proto::{Address, EnvelopeId, OriginatorId, SequenceId};
-use rocksdb::{
-    Cache, ColumnFamilyDescriptor, DB, Env, ErrorKind, Options, WriteBatch, WriteOptions,
-};
+use rocksdb::{Cache, ColumnFamilyDescriptor, DB, Env, ErrorKind, Options, WriteBatch};
 
-use crate::database::{Database, OpenedDatabase, family_of};
+use crate::change::InvalidRule;
+use crate::database::{Database, OpenedDatabase, family_of, write_synced};
 use crate::error::DatabaseError;
 use crate::error::ReadError;
 use crate::family::Family;
-use crate::meta::{self, FORMAT, FORMAT_MIN};
+use crate::folder::make_folder;
+use crate::host::{FolderFacts, FolderStanding, HostMarker, HostMarkerError, UnknownFolder};
+use crate::keys::Key;
+use crate::keys::mark::{Mark, MarkKey};
+use crate::meta::{self, FORMAT, FORMAT_MIN, Header};
+use crate::misbehavior::load_index;
 use crate::options;
-use crate::raw_rows::load_heads;
-use crate::settings::{Durability, StoreIdentity, StoreSettings};
-use crate::store::Store;
+use crate::price::PriceFn;
+use crate::raw_rows::{current_mark, is_empty, load_heads, load_rates};
+use crate::settings::{Durability, HostSettings, StoreIdentity, StoreSettings};
+use crate::store::{AdoptError, Store};
 
 /// The reason a folder was not opened, with advice for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -98,8 +103,9 @@ pub enum OpenError {
     },
     /// Durable data is damaged.
     #[error(
-        "the database is damaged ({cause}): envelopes may be lost, so do not publish from it; \
-             restore a backup, or start with an empty folder and fetch the strand from peers"
+        "the database is damaged ({cause}), and acknowledged envelopes may be lost: keep the folder as it \
+             is and follow docs/runbooks/restore.md, which begins with moving it aside. Never set \
+             --new-strand for this node"
     )]
     Corrupt {
         /// The finding of RocksDB or of a check in this crate.
@@ -111,6 +117,21 @@ pub enum OpenError {
     /// The rows of `meta` or the heads could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The host marker cannot be used.
+    #[error(transparent)]
+    Host(#[from] HostMarkerError),
+    /// The folder cannot be made the one that this host wrote last.
+    #[error(transparent)]
+    Adopt(#[from] AdoptError),
+    /// The operator says that the key has no strand, and it has one.
+    #[error(
+        "--new-strand says that this node has published nothing in this network yet, but {found}: start \
+             it without the flag, and see docs/runbooks/restore.md"
+    )]
+    StrandExists {
+        /// The contradiction.
+        found: String,
+    },
 }
 
 impl Store {
@@ -122,18 +143,20 @@ impl Store {
     pub fn open(settings: &StoreSettings) -> Result<Self, OpenError> {
         prepare_folder(&settings.path)?;
         let location = Location::Folder(&settings.path);
-        start(location, Some(&settings.identity), settings.durability)
+        let wanted = Wanted { identity: &settings.identity, host: settings.host.as_ref() };
+        start(location, Some(wanted), settings.durability, settings.price)
     }
 
-    /// Opens the database in a folder, of any owner. For commands that know only the folder.
+    /// Opens the database in a folder, of any owner. For commands that know only the folder. `price`
+    /// calculates what envelopes cost.
     ///
     /// # Errors
     /// As [`Store::open`], and when there is no database.
-    pub fn open_existing(path: &Path) -> Result<(Self, StoreIdentity), OpenError> {
+    pub fn open_existing(path: &Path, price: PriceFn) -> Result<(Self, StoreIdentity), OpenError> {
         if !has_database(path) {
             return Err(OpenError::NotADatabase { path: path.to_owned() });
         }
-        let store = start(Location::Folder(path), None, Durability::Fsync)?;
+        let store = start(Location::Folder(path), None, Durability::Fsync, price)?;
         let identity = store.identity().clone();
         Ok((store, identity))
     }
@@ -142,9 +165,10 @@ impl Store {
     ///
     /// # Errors
     /// When RocksDB fails.
-    pub fn in_memory(identity: StoreIdentity) -> Result<Self, OpenError> {
+    pub fn in_memory(identity: StoreIdentity, price: PriceFn) -> Result<Self, OpenError> {
         let env = Env::mem_env().map_err(DatabaseError::from)?;
-        start(Location::Memory(&env), Some(&identity), Durability::Fsync)
+        let wanted = Wanted { identity: &identity, host: None };
+        start(Location::Memory(&env), Some(wanted), Durability::Fsync, price)
     }
 }
 
@@ -155,10 +179,18 @@ enum Location<'a> {
     Memory(&'a Env),
 }
 
+/// The owner that a database has to have.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    identity: &'a StoreIdentity,
+    host: Option<&'a HostSettings>,
+}
+
 fn start(
     location: Location<'_>,
-    wanted: Option<&StoreIdentity>,
+    wanted: Option<Wanted<'_>>,
     durability: Durability,
+    price: PriceFn,
 ) -> Result<Store, OpenError> {
     let cache = options::block_cache();
     let mut db = open_database(location, &cache)?;
@@ -169,32 +201,75 @@ fn start(
         Some(found) => return Err(OpenError::Corrupt { cause: format!("format {found}") }),
         None => {
             let wanted = wanted.ok_or_else(|| location.not_a_database())?;
-            initialise(&mut db, location, wanted, &cache)?;
+            initialise(&mut db, location, wanted.identity, &cache)?;
         }
     }
     make_families(&mut db, &cache)?;
     let header = meta::load(&db)?;
     if let Some(wanted) = wanted {
-        require_same(&header.identity, wanted)?;
+        require_same(&header.identity, wanted.identity)?;
     }
     if let Some(older) = found.filter(|&found| found < FORMAT) {
         migrate(&db, older)?;
     }
     let heads = load_heads(&db)?;
     require_own_head(&heads, header.identity.node, header.highest_sequence)?;
+    let rates = load_rates(&db)?;
+    let has_unpriced = !is_empty(&db, Family::Reprice)?;
+    let evidence = load_index(&db)?;
+    let host = wanted.and_then(|wanted| Some((location.folder()?, wanted.host?)));
+    let host = host.map(|(folder, host)| judge(folder, host, &header)).transpose()?;
+    let is_newest = host.as_ref().is_some_and(|it| it.standing() == FolderStanding::Newest);
     let store = Store {
         inner: Arc::new(Database::new(OpenedDatabase {
             db,
             identity: header.identity,
             incarnation: header.incarnation,
             path: location.folder().map(Path::to_owned),
+            host,
             heads,
             stale: header.stale,
             durability,
+            price,
+            rates,
+            has_unpriced,
+            evidence,
         })),
     };
+    if is_newest {
+        store.adopt()?;
+    }
     log_opened(&store, location, header.highest_sequence);
     Ok(store)
+}
+
+/// Compares the folder with the host marker, and with the operator's word.
+fn judge(folder: &Path, host: &HostSettings, header: &Header) -> Result<HostMarker, OpenError> {
+    let Header { identity, incarnation, generation, highest_sequence, .. } = header;
+    let facts = FolderFacts {
+        incarnation: *incarnation,
+        generation: *generation,
+        inode: 0,
+        head: *highest_sequence,
+    };
+    let marker = HostMarker::judge(&host.state_dir, identity, folder, facts)?;
+    if !host.new_strand || marker.note_new() {
+        return Ok(marker);
+    }
+    match marker.standing() {
+        // The flag has been there since before the first envelope.
+        FolderStanding::Newest if *highest_sequence == SequenceId::NONE => Ok(marker),
+        FolderStanding::Newest | FolderStanding::New => {
+            Err(OpenError::StrandExists { found: format!("its strand ends at {highest_sequence}") })
+        }
+        FolderStanding::Unknown(UnknownFolder::NoMarker) => {
+            let found = format!("the folder holds its strand up to {highest_sequence}");
+            Err(OpenError::StrandExists { found })
+        }
+        FolderStanding::Unknown(reason) => {
+            Err(OpenError::StrandExists { found: reason.explanation().to_owned() })
+        }
+    }
 }
 
 impl<'a> Location<'a> {
@@ -237,14 +312,6 @@ fn prepare_folder(path: &Path) -> Result<(), OpenError> {
         })
         .and_then(|()| fs::remove_file(&probe))
         .map_err(unwritable)
-}
-
-fn make_folder(path: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)
 }
 
 /// Returns true when the folder holds a RocksDB database.
@@ -318,23 +385,37 @@ fn initialise(
     }
     let mut batch = WriteBatch::default();
     meta::put_new(db, identity, new_incarnation(), &mut batch);
-    write_durable(db, batch)?;
+    write_synced(db, batch)?;
     Ok(())
 }
 
 /// Migrates an older format. A crash before the write leaves the older format with new families, and
 /// the next start repeats the migration.
-fn migrate(db: &DB, older: u32) -> Result<(), DatabaseError> {
+fn migrate(db: &DB, older: u32) -> Result<(), OpenError> {
     tracing::info!(from = older, to = FORMAT, "bringing the database up to a newer format");
     let mut batch = WriteBatch::default();
+    if older < 3 {
+        unmark_prices(db, &mut batch)?;
+    }
     meta::put_format(db, &mut batch);
-    write_durable(db, batch)
+    Ok(write_synced(db, batch)?)
 }
 
-fn write_durable(db: &DB, batch: WriteBatch) -> Result<(), DatabaseError> {
-    let mut durable = WriteOptions::default();
-    durable.set_sync(true);
-    Ok(db.write_opt(batch, &durable)?)
+/// Stages the removal of the marks of prices. Formats up to 2 kept envelopes from readers whose fees the
+/// price list did not explain. The projections of these formats are stale, so their rows come with the
+/// rebuild at this start.
+fn unmark_prices(db: &DB, batch: &mut WriteBatch) -> Result<(), ReadError> {
+    const PRICE_RULES: [InvalidRule; 2] = [InvalidRule(10), InvalidRule(11)];
+    let family = family_of(db, MarkKey::FAMILY);
+    let mut rows = db.raw_iterator_cf(family);
+    rows.seek_to_first();
+    while let Some((at, mark)) = current_mark(&rows)? {
+        if matches!(mark, Mark::Invalid(rule) if PRICE_RULES.contains(&rule)) {
+            batch.delete_cf(family, MarkKey(at).encode());
+        }
+        rows.next();
+    }
+    Ok(())
 }
 
 fn make_families(db: &mut DB, cache: &Cache) -> Result<(), OpenError> {
@@ -412,6 +493,7 @@ fn log_opened(store: &Store, location: Location<'_>, own_head: SequenceId) {
             %node,
             format = FORMAT,
             %own_head,
+            standing = ?store.standing(),
             disk_bytes = store.disk_bytes(),
             stale_projections = ?store.stale_projections(),
             "database open",

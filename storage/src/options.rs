@@ -16,6 +16,8 @@ const WRITE_BUFFERS_BYTES: usize = 128 * MIB;
 /// Blocks, indexes and filters of all families together. Guessed: indexes and filters of some ten
 /// million envelopes.
 const BLOCK_CACHE_BYTES: usize = 64 * MIB;
+/// Memory that the database takes at most for what is written and read: memory tables, and blocks.
+pub const BUFFERS_BYTES_MAX: usize = WRITE_BUFFERS_BYTES + BLOCK_CACHE_BYTES;
 /// Total size of write-ahead logs at which RocksDB flushes the family that holds the oldest one back.
 /// Bounds the time of a start after a crash. Guessed: twice the memory tables.
 const WAL_BYTES_MAX: u64 = 256 * MIB as u64;
@@ -98,8 +100,11 @@ pub(crate) fn family_options(family: Family, cache: &Cache) -> Options {
         | Family::Mark
         | Family::Rate
         | Family::Ledger
+        | Family::Misbehavior
+        | Family::MisbehaviorFact
         | Family::Cursor
         | Family::Congestion
+        | Family::Reprice
         | Family::Meta => {}
     }
     options.set_block_based_table_factory(&blocks);

@@ -48,13 +48,9 @@ impl Projection {
     /// facts from the same bytes: the rows are then rebuilt at the next start.
     pub(crate) fn version(self) -> u32 {
         match self {
-            Self::Congestion
-            | Self::Expiry
-            | Self::Inbox
-            | Self::Receipt
-            | Self::Topic
-            | Self::Usage
-            | Self::UsageByPayer => 1,
+            // 2: amounts by this node's own calculation, and the span of each minute.
+            Self::Congestion | Self::Usage | Self::UsageByPayer => 2,
+            Self::Expiry | Self::Inbox | Self::Receipt | Self::Topic => 1,
         }
     }
 }

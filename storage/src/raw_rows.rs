@@ -96,3 +96,32 @@ pub(crate) fn collect_rates(rows: &mut DBRawIterator<'_>) -> Result<Vec<RateRow>
     }
     Ok(rates)
 }
+
+/// Reads all recorded rates, by start ascending.
+pub(crate) fn load_rates(db: &DB) -> Result<Vec<RateRow>, ReadError> {
+    let mut rows = db.raw_iterator_cf(family_of(db, Family::Rate));
+    rows.seek_to_first();
+    collect_rates(&mut rows)
+}
+
+/// Returns true if a family has no row.
+pub(crate) fn is_empty(db: &DB, family: Family) -> Result<bool, ReadError> {
+    let mut rows = db.raw_iterator_cf(family_of(db, family));
+    rows.seek_to_first();
+    rows.status().map_err(DatabaseError::from)?;
+    Ok(!rows.valid())
+}
+
+/// Reads the stored row of `key`.
+pub(crate) fn stored<K: for<'b> Key<'b>, V>(
+    db: &DB,
+    key: K,
+    decode: impl FnOnce(&[u8]) -> Option<V>,
+) -> Result<Option<V>, ReadError> {
+    let key = key.encode();
+    let value =
+        db.get_pinned_cf(family_of(db, K::FAMILY), key.as_ref()).map_err(DatabaseError::from)?;
+    value
+        .map(|value| decode(&value).ok_or_else(|| ReadError::corrupt(K::FAMILY, key.as_ref())))
+        .transpose()
+}

@@ -4,11 +4,11 @@
 //! cores derive the facts of one batch while one thread writes the rows of the batch before and reads
 //! the batch after. Rows are written in the order of the log.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use hawser_proto::{Cursor, EnvelopeId, SequenceId};
+use parking_lot::Mutex;
 use rocksdb::WriteBatch;
 
 use crate::change::{Facts, Validity};
@@ -17,13 +17,13 @@ use crate::error::ReadError;
 use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::meta::MetaKey;
-use crate::locks::{lock, write};
 use crate::log_scan::{LogItem, LogScan};
 use crate::meta;
 use crate::projection::Projection;
 use crate::projection_rows::ProjectionRows;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
+use crate::tallies::{Pricing, TallyReport};
 
 /// Most envelopes in one batch. Guessed: large enough that each counter is rarely read and written.
 const BATCH_ENVELOPES: usize = 4096;
@@ -95,7 +95,7 @@ impl Store {
         progress: &mut dyn FnMut(RebuildProgress),
     ) -> Result<RebuildReport, RebuildError> {
         self.inner.poison.check()?;
-        let _no_commits = write(&self.inner.gate);
+        let _no_commits = self.inner.gate.write();
         self.drop_projections()?;
         let report = self.replay(derive, progress)?;
         self.finish_rebuild()?;
@@ -110,14 +110,17 @@ impl Store {
         self.inner.write_durable(batch)
     }
 
-    /// Stages the flag and the deletion of all projection rows.
+    /// Stages the flag and the deletion of all projection rows, and of the marks of minutes to be priced
+    /// again.
     pub(crate) fn stage_drop_of_projections(&self, batch: &mut WriteBatch) {
         batch.put_cf(self.inner.family(Family::Meta), MetaKey::Rebuilding.encode(), []);
         for projection in Projection::ALL {
             let family = self.inner.family(projection.family());
             batch.delete_range_cf(family, &[][..], &ABOVE_ALL_KEYS[..]);
         }
-        *lock(&self.inner.stale) = Projection::ALL.to_vec();
+        let marked = self.inner.family(Family::Reprice);
+        batch.delete_range_cf(marked, &[][..], &ABOVE_ALL_KEYS[..]);
+        *self.inner.stale.lock() = Projection::ALL.to_vec();
     }
 
     fn replay(
@@ -158,17 +161,20 @@ impl Store {
         if derived.is_empty() {
             return Ok(());
         }
-        let mut rows = ProjectionRows::new(&self.inner);
+        let rates = self.inner.rate_list.read();
+        let pricing = Pricing { price: self.inner.price, rates: &rates };
+        let mut rows = ProjectionRows::new(&self.inner, pricing);
         let mut batch = WriteBatch::default();
         for envelope in derived {
             report.envelopes += 1;
             report.invalid += u64::from(envelope.invalid);
             if let Some(facts) = &envelope.facts {
                 report.projected += 1;
-                rows.put(&mut batch, envelope.id, envelope.len_bytes, facts);
+                rows.put(&mut batch, envelope.id, envelope.len_bytes, facts)?;
             }
         }
-        rows.finish(&mut batch)?;
+        let TallyReport { has_marked, .. } = rows.finish(&mut batch)?;
+        debug_assert!(!has_marked, "a rebuild goes in the order of each strand");
         Ok(self.inner.write_buffered(batch)?)
     }
 
@@ -177,7 +183,7 @@ impl Store {
         batch.delete_cf(self.inner.family(Family::Meta), MetaKey::Rebuilding.encode());
         meta::put_projection_versions(&self.inner.db, &mut batch);
         self.inner.write_durable(batch)?;
-        lock(&self.inner.stale).clear();
+        self.inner.stale.lock().clear();
         Ok(())
     }
 
@@ -269,7 +275,7 @@ fn derive_all<T>(
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(chunk) = envelopes.chunks(CHUNK).nth(index) else { return };
             let facts = chunk.iter().map(|it| derive(it.id, &it.bytes, it.validity)).collect();
-            lock(&done).push((index, facts));
+            done.lock().push((index, facts));
         }
     };
     let beside = std::thread::scope(|scope| {
@@ -277,7 +283,7 @@ fn derive_all<T>(
         (0..threads).for_each(|_| drop(scope.spawn(work)));
         meanwhile()
     });
-    let mut done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut done = done.into_inner();
     done.sort_unstable_by_key(|(index, _)| *index);
     (done.into_iter().flat_map(|(_, facts)| facts).collect(), beside)
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use hawser_proto::{OriginatorId, PublicKey};
 
+use crate::price::PriceFn;
+
 /// The owner of a database: one node of one network, for ever.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreIdentity {
@@ -34,4 +36,18 @@ pub struct StoreSettings {
     pub identity: StoreIdentity,
     /// Durability of commits.
     pub durability: Durability,
+    /// Calculates what envelopes cost.
+    pub price: PriceFn,
+    /// The host's knowledge of the folder; `None` takes the folder as it is, for tests and measurements.
+    pub host: Option<HostSettings>,
+}
+
+/// Settings of the host marker; see [`FolderStanding`](crate::FolderStanding).
+#[derive(Debug, Clone)]
+pub struct HostSettings {
+    /// Folder of the marker, which no backup or copy of the data folder brings along. Created with mode
+    /// 0700 if it does not exist.
+    pub state_dir: PathBuf,
+    /// The operator says that the node's key has no strand yet.
+    pub new_strand: bool,
 }

@@ -8,7 +8,7 @@ use crate::change::ChainPosition;
 use crate::database::Database;
 use crate::error::{DatabaseError, ReadError};
 use crate::family::Family;
-use crate::keys::congestion::CongestionKey;
+use crate::keys::congestion::{CongestionKey, CongestionRow};
 use crate::keys::cursor::{CursorKey, CursorName, decode_position};
 use crate::keys::envelope::EnvelopeKey;
 use crate::keys::inbox::{InboxKey, InboxRow};
@@ -16,7 +16,7 @@ use crate::keys::ledger::{LedgerEntry, LedgerKey};
 use crate::keys::mark::{Mark, MarkKey};
 use crate::keys::rate::RateRow;
 use crate::keys::receipt::ReceiptKey;
-use crate::keys::topic::{self, TopicKey};
+use crate::keys::topic::TopicKey;
 use crate::keys::usage::{UsageKey, UsageRow};
 use crate::keys::usage_by_payer::UsageByPayerKey;
 use crate::keys::{Key, decode_u64};
@@ -78,6 +78,24 @@ impl<'a> Snapshot<'a> {
     /// When the row cannot be read.
     pub fn get(&self, id: EnvelopeId) -> Result<Option<Bytes>, ReadError> {
         self.row(EnvelopeKey(id), |bytes| Some(Bytes::copy_from_slice(bytes)))
+    }
+
+    /// Returns the envelope of a strand with the highest place that is held.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn last_held(
+        &self,
+        originator: OriginatorId,
+    ) -> Result<Option<(EnvelopeId, Bytes)>, ReadError> {
+        let mut rows = self.rows(EnvelopeKey::FAMILY, ReadOptions::default());
+        rows.seek_for_prev(EnvelopeKey(EnvelopeId::new(originator, SequenceId(u64::MAX))).encode());
+        rows.status().map_err(DatabaseError::from)?;
+        let Some((key, bytes)) = rows.item() else { return Ok(None) };
+        let EnvelopeKey(id) =
+            EnvelopeKey::decode(key).ok_or_else(|| ReadError::corrupt(Family::Log, key))?;
+        let is_own = id.originator == originator;
+        Ok(is_own.then(|| (id, Bytes::copy_from_slice(bytes))))
     }
 
     /// Returns the bytes of many envelopes, in the order of `ids`. Cheaper than single reads, most of
@@ -186,35 +204,6 @@ impl<'a> Snapshot<'a> {
         TopicScan::new(self.rows(TopicKey::FAMILY, ReadOptions::default()))
     }
 
-    /// Returns the newest envelope of a topic: the greatest `originator_ns`, ties by envelope id.
-    ///
-    /// Reads only each strand's last row of the topic, since the times of a strand ascend. Costs one
-    /// seek per strand that has written to the topic.
-    ///
-    /// # Errors
-    /// When a row cannot be read.
-    pub fn newest(&self, topic: &[u8]) -> Result<Option<EnvelopeId>, ReadError> {
-        let mut rows = self.rows(TopicKey::FAMILY, ReadOptions::default());
-        let mut newest: Option<(i64, EnvelopeId)> = None;
-        let mut originator = Some(OriginatorId(u32::MAX));
-        while let Some(highest) = originator {
-            let last = EnvelopeId::new(highest, SequenceId(u64::MAX));
-            let Some(key) = TopicKey::new(topic, last) else { break };
-            rows.seek_for_prev(key.encode());
-            let Some((key, value)) = rows.item() else { break };
-            let corrupt = || ReadError::corrupt(TopicKey::FAMILY, key);
-            let found = TopicKey::decode(key).ok_or_else(corrupt)?;
-            if found.topic() != topic {
-                break;
-            }
-            let row = topic::decode_value(found.id(), value).ok_or_else(corrupt)?;
-            newest = newest.max(Some((row.originator_ns, row.id)));
-            originator = row.id.originator.0.checked_sub(1).map(OriginatorId);
-        }
-        rows.status().map_err(DatabaseError::from)?;
-        Ok(newest.map(|(_, id)| id))
-    }
-
     /// Returns the place in this node's own strand of the envelope published with this digest.
     ///
     /// # Errors
@@ -223,7 +212,7 @@ impl<'a> Snapshot<'a> {
         Ok(self.row(ReceiptKey(*digest), decode_u64)?.map(SequenceId))
     }
 
-    /// Returns the usage of one payer at one originator in one minute ([`crate::minute_of`]).
+    /// Returns the usage of one payer at one originator in one minute ([`hawser_proto::minute_of`]).
     ///
     /// # Errors
     /// When the row cannot be read.
@@ -264,7 +253,8 @@ impl<'a> Snapshot<'a> {
     /// # Errors
     /// When the row cannot be read.
     pub fn congestion(&self, originator: OriginatorId, minute: u32) -> Result<u64, ReadError> {
-        Ok(self.row(CongestionKey { originator, minute }, decode_u64)?.unwrap_or_default())
+        let row = self.row(CongestionKey { originator, minute }, CongestionRow::decode)?;
+        Ok(row.unwrap_or_default().messages)
     }
 
     /// Returns all recorded rates, by start ascending.
@@ -348,7 +338,7 @@ impl<'a> Snapshot<'a> {
         self.view.raw_iterator_cf_opt(self.store.family(family), options)
     }
 
-    fn row<K: for<'k> Key<'k>, V>(
+    pub(crate) fn row<K: for<'k> Key<'k>, V>(
         &self,
         key: K,
         decode: impl FnOnce(&[u8]) -> Option<V>,

@@ -1,12 +1,12 @@
 //! The heads of all strands in memory, each behind the lock that its writer holds.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::Arc;
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use parking_lot::{Mutex, RwLock};
 
 use crate::change::Change;
-use crate::locks::{read, write};
 
 /// One strand's head. Locked from the check of a change until its write is durable.
 pub(crate) type Head = Arc<Mutex<SequenceId>>;
@@ -45,9 +45,9 @@ impl Strands {
 
     /// Returns the head of a strand, 0 for a new one.
     pub(crate) fn head(&self, originator: OriginatorId) -> Head {
-        if let Some(head) = read(&self.heads).get(&originator) {
+        if let Some(head) = self.heads.read().get(&originator) {
             return Arc::clone(head);
         }
-        Arc::clone(write(&self.heads).entry(originator).or_default())
+        Arc::clone(self.heads.write().entry(originator).or_default())
     }
 }

@@ -54,6 +54,37 @@ impl<'s> TopicScan<'s> {
         self.current()
     }
 
+    /// Seeks to the last row of `topic` at or before `through`; `None` before the topic's first row. The
+    /// row may belong to a lower strand.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn seek_back(
+        &mut self,
+        topic: &[u8],
+        through: EnvelopeId,
+    ) -> Result<Option<TopicRow>, ReadError> {
+        self.on_row = false;
+        let Some(key) = TopicKey::new(topic, through) else { return Ok(None) };
+        key.encode_into(&mut self.key);
+        self.prefix_len = 2 + topic.len();
+        self.rows.seek_for_prev(&self.key);
+        self.current()
+    }
+
+    /// Returns the row of the same topic before the one returned last; `None` before its first row, and
+    /// when the last call returned none.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn previous_row(&mut self) -> Result<Option<TopicRow>, ReadError> {
+        if !self.on_row {
+            return Ok(None);
+        }
+        self.rows.prev();
+        self.current()
+    }
+
     fn current(&mut self) -> Result<Option<TopicRow>, ReadError> {
         self.on_row = false;
         let Some((key, value)) = self.rows.item() else {

@@ -10,7 +10,6 @@ use crate::keys::Key;
 use crate::keys::cursor::{CursorKey, CursorName, encode_position};
 use crate::keys::envelope::EnvelopeKey;
 use crate::keys::mark::MarkKey;
-use crate::locks::{lock, write};
 use crate::raw_rows::nearest_mark;
 use crate::store::Store;
 
@@ -35,9 +34,9 @@ impl Store {
         if from.originator.is_node() || from.sequence == SequenceId::NONE {
             return Err(CommitError::OutOfRange { at: from });
         }
-        let _no_commits = write(&self.inner.gate);
+        let _no_commits = self.inner.gate.write();
         let head = self.inner.strands.head(from.originator);
-        let mut head = lock(&head);
+        let mut head = head.lock();
         let last = from.sequence.previous().min(*head);
 
         let mut batch = WriteBatch::default();

@@ -52,7 +52,7 @@ fn validities(store: &Store) -> Vec<Validity> {
 }
 
 #[test]
-fn what_waits_has_no_rows_until_its_verdict() {
+fn a_waiting_update_has_no_rows() {
     on_each(|store| {
         let changes = vec![append(STRAND, 1), waiting(2), waiting(3), append(STRAND, 4)];
         store.commit_chain(&ChainCommit { changes, position: position(5), ..commit() }).unwrap();
@@ -61,15 +61,15 @@ fn what_waits_has_no_rows_until_its_verdict() {
         assert_eq!(snapshot.mark(place(2)).unwrap(), Some(Mark::Waiting));
         assert_eq!(snapshot.get(place(2)).unwrap(), Some(entry(place(2)).bytes));
         assert_eq!(snapshot.chain_position(STRAND).unwrap(), position(5));
-        assert_eq!(snapshot.newest(topic("t2").as_bytes()).unwrap(), None);
+        assert_eq!(last_of(&snapshot, topic("t2").as_bytes()), None);
 
         let resolved = vec![valid(2), invalid(3)];
         store.commit_chain(&ChainCommit { resolved, ..commit() }).unwrap();
         use Validity::{Invalid, Valid};
         assert_eq!(validities(store), [Valid, Valid, Invalid(InvalidRule(15)), Valid]);
         let snapshot = store.snapshot();
-        assert_eq!(snapshot.newest(topic("t2").as_bytes()).unwrap(), Some(place(2)));
-        assert_eq!(snapshot.newest(topic("t0").as_bytes()).unwrap(), None);
+        assert_eq!(last_of(&snapshot, topic("t2").as_bytes()), Some(place(2)));
+        assert_eq!(last_of(&snapshot, topic("t0").as_bytes()), None);
         assert_eq!(snapshot.chain_position(STRAND).unwrap(), position(5), "it stays");
         assert_eq!(snapshot.waiting(STRAND).unwrap(), []);
 
@@ -115,7 +115,7 @@ fn a_verdict_is_for_what_waits_and_comes_once() {
 }
 
 #[test]
-fn what_waits_keeps_its_place() {
+fn a_waiting_update_keeps_its_place() {
     on_each(|store| {
         store.commit(&[waiting(1)]).unwrap();
         store.commit(&[append(STRAND, 1)]).unwrap();
@@ -131,7 +131,7 @@ fn what_waits_keeps_its_place() {
 }
 
 #[test]
-fn what_waits_and_where_readers_are_survive_a_restart() {
+fn waiting_updates_and_reader_positions_survive_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&settings(folder.path())).unwrap();
     let changes = vec![append(STRAND, 1), waiting(2)];

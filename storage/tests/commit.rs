@@ -4,11 +4,10 @@
 
 mod support;
 
-use hawser_proto::{Address, OriginatorId, SequenceId};
+use hawser_proto::{Address, OriginatorId, SequenceId, minute_of};
 use hawser_storage::SkipReason::{Expired, Missing, Void};
 use hawser_storage::{
-    Change, Charge, CommitError, InvalidRule, LogEntry, LogItem, Mark, RateRow, Store, UsageRow,
-    Validity, minute_of,
+    Change, CommitError, InvalidRule, LogEntry, LogItem, Mark, RateRow, Store, UsageRow, Validity,
 };
 use support::*;
 
@@ -51,7 +50,7 @@ fn everything_that_follows_from_an_envelope_is_there_with_it() {
         assert_eq!(snapshot.heads().unwrap(), [at].into_iter().collect());
         assert_eq!(snapshot.get(at).unwrap(), Some(entry.bytes.clone()));
         assert_eq!(snapshot.mark(at).unwrap(), None);
-        assert_eq!(snapshot.newest(facts.topic.as_bytes()).unwrap(), Some(at));
+        assert_eq!(last_of(&snapshot, facts.topic.as_bytes()), Some(at));
         assert_eq!(snapshot.receipt(&digest(1)).unwrap(), Some(SequenceId(1)));
         assert_eq!(snapshot.congestion(OWN, minute).unwrap(), 1);
         assert_eq!(
@@ -61,6 +60,7 @@ fn everything_that_follows_from_an_envelope_is_there_with_it() {
                 messages: 1,
                 bytes: u64::try_from(entry.bytes.len()).unwrap(),
                 last_sequence: SequenceId(1),
+                stated_picodollars: 10,
             })
         );
     });
@@ -103,7 +103,7 @@ fn a_refused_change_leaves_nothing_of_its_group() {
 }
 
 #[test]
-fn what_is_held_already_changes_nothing() {
+fn envelopes_that_are_held_change_nothing() {
     on_each(|store| {
         extend(store, OWN, 3);
         let digests = store.snapshot().projection_digests().unwrap();
@@ -262,7 +262,7 @@ fn an_expired_place_is_told_as_such_and_may_be_filled() {
 }
 
 #[test]
-fn what_is_missing_is_listed_for_each_strand_and_nothing_else_is() {
+fn missing_places_are_listed_by_strand() {
     on_each(|store| {
         let ranges = |originator| -> Vec<(u64, u64)> {
             let missing = store.snapshot().missing(originator).unwrap();
@@ -304,7 +304,7 @@ fn marks_of_one_strand_say_nothing_about_another() {
 fn counters_add_up_over_groups_minutes_and_payers() {
     on_each(|store| {
         let charged = |sequence: u64, payer: u8, picodollars| {
-            let charge = Some(Charge { payer: Address([payer; 20]), picodollars });
+            let charge = Some(charge(payer, picodollars));
             append_with(
                 PEER,
                 sequence,

@@ -7,7 +7,9 @@ mod support;
 use std::fs;
 
 use hawser_proto::{OriginatorId, SequenceId};
-use hawser_storage::{OpenError, RateRow, SkipReason, Store, StoreIdentity, StoreSettings};
+use hawser_storage::{
+    InvalidRule, Mark, OpenError, RateRow, SkipReason, Store, StoreIdentity, StoreSettings,
+};
 use support::*;
 
 #[test]
@@ -87,7 +89,7 @@ fn a_database_in_use_is_refused_until_it_is_closed() {
     let held = |result: Result<_, OpenError>| matches!(result, Err(OpenError::Held { .. }));
     assert!(held(Store::open(&settings(folder.path())).map(drop)));
     drop(store);
-    assert!(held(Store::open_existing(folder.path()).map(drop)));
+    assert!(held(Store::open_existing(folder.path(), price).map(drop)));
     drop(clone);
     Store::open(&settings(folder.path())).unwrap();
 }
@@ -98,7 +100,7 @@ fn whosever_it_is_an_existing_database_can_be_opened() {
     let store = Store::open(&settings(folder.path())).unwrap();
     extend(&store, OWN, 2);
     drop(store);
-    let (store, found) = Store::open_existing(folder.path()).unwrap();
+    let (store, found) = Store::open_existing(folder.path(), price).unwrap();
     assert_eq!(found, identity());
     assert_eq!(store.snapshot().head(OWN).unwrap(), SequenceId(2));
 }
@@ -108,14 +110,14 @@ fn a_folder_without_a_database_is_not_made_into_one_by_looking() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("missing");
     for path in [folder.path(), &missing] {
-        let refused = Store::open_existing(path).map(drop);
+        let refused = Store::open_existing(path, price).map(drop);
         assert!(matches!(refused, Err(OpenError::NotADatabase { .. })), "{refused:?}");
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
 #[test]
-fn what_is_no_folder_or_cannot_be_written_to_is_refused() {
+fn a_folder_that_cannot_be_written_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     fs::write(&file, "x").unwrap();
@@ -141,12 +143,12 @@ fn a_newer_format_is_refused_and_left_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
     drop(Store::open(&settings(folder.path())).unwrap());
     let mut db = raw(folder.path());
-    db.put_cf(db.cf_handle("meta").unwrap(), "format", 3u32.to_be_bytes()).unwrap();
+    db.put_cf(db.cf_handle("meta").unwrap(), "format", 99u32.to_be_bytes()).unwrap();
     db.create_cf("tree", &rocksdb::Options::default()).unwrap();
     db.drop_cf("congestion").unwrap();
     drop(db);
     let refused = Store::open(&settings(folder.path())).map(drop);
-    assert!(matches!(refused, Err(OpenError::NewerFormat { found: 3 })), "{refused:?}");
+    assert!(matches!(refused, Err(OpenError::NewerFormat { found: 99 })), "{refused:?}");
     let names = rocksdb::DB::list_cf(&rocksdb::Options::default(), folder.path()).unwrap();
     assert!(names.contains(&"tree".to_owned()) && !names.contains(&"congestion".to_owned()));
 }
@@ -156,6 +158,7 @@ fn an_older_database_is_brought_up_to_this_format() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&settings(folder.path())).unwrap();
     extend(&store, OWN, 3);
+    store.commit(&[append_invalid(PEER, 1, 10), append_invalid(PEER, 2, 9)]).unwrap();
     drop(store);
     // As the first format was: without two families, and without a word about one of them.
     let mut db = raw(folder.path());
@@ -172,12 +175,15 @@ fn an_older_database_is_brought_up_to_this_format() {
     let store = Store::open(&settings(folder.path())).unwrap();
     assert_eq!(store.stale_projections(), ["inbox"]);
     assert_eq!(store.snapshot().head(OWN).unwrap(), SequenceId(3));
+    let mark = |sequence| store.snapshot().mark(id(PEER, sequence)).unwrap();
+    assert_eq!(mark(1), None, "a price is no rule any more");
+    assert_eq!(mark(2), Some(Mark::Invalid(InvalidRule(9))));
     store.rebuild(&|at, _, _| Some(facts(at)), &mut |_| {}).unwrap();
     extend(&store, OWN, 1);
     drop(store);
     let db = raw(folder.path());
     let format = db.get_cf(db.cf_handle("meta").unwrap(), "format").unwrap();
-    assert_eq!(format.as_deref(), Some(&2u32.to_be_bytes()[..]));
+    assert_eq!(format.as_deref(), Some(&3u32.to_be_bytes()[..]));
     drop(db);
     assert_eq!(Store::open(&settings(folder.path())).unwrap().stale_projections(), [""; 0]);
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use hawser_proto::{Address, EnvelopeId, OriginatorId, SequenceId, Topic, TopicKind};
 use hawser_storage::{
-    Change, Charge, Facts, LogEntry, LogItem, SkipReason, Store, TopicRow, UsageRow, Validity,
+    Change, Facts, LogEntry, LogItem, SkipReason, Store, TopicRow, UsageRow, Validity,
 };
 use proptest::prelude::*;
 use support::*;
@@ -51,7 +51,7 @@ fn usage_is_read_by_payer_originator_and_minute() {
     on_each(|store| {
         let charged = |originator, sequence, payer: u8, minute: i64| {
             let at = id(originator, sequence);
-            let charge = Some(Charge { payer: Address([payer; 20]), picodollars: sequence });
+            let charge = Some(charge(payer, sequence));
             let originator_ns = minute * 60_000_000_000;
             append_with(originator, sequence, Facts { charge, originator_ns, ..facts(at) })
         };
@@ -169,34 +169,53 @@ fn a_topic_too_long_for_the_index_is_stored_and_not_found_by_topic() {
         let snapshot = store.snapshot();
         assert!(snapshot.get(id(PEER, 1)).unwrap().is_some());
         assert_eq!(rows(store, long.as_bytes(), EnvelopeId::default()), []);
-        assert_eq!(snapshot.newest(long.as_bytes()).unwrap(), None);
+        assert_eq!(last_of(&snapshot, long.as_bytes()), None);
     });
 }
 
 #[test]
-fn the_newest_envelope_has_the_greatest_time_then_the_greatest_id() {
+fn rows_of_a_topic_are_read_backwards_to_its_first_and_no_further() {
     on_each(|store| {
-        let name = topic("newest");
-        let newest = || store.snapshot().newest(name.as_bytes()).unwrap();
-        assert_eq!(newest(), None);
         let highest = OriginatorId(u32::MAX);
-        let steps = [
-            (id(OWN, 1), 50, id(OWN, 1)),
-            (id(PEER, 1), 40, id(OWN, 1)),
-            (id(PEER, 2), 50, id(PEER, 2)),
-            (id(OWN, 2), 51, id(OWN, 2)),
-            (id(OriginatorId(0), 1), 60, id(OriginatorId(0), 1)),
-            (id(highest, 1), 60, id(highest, 1)),
-        ];
-        for (at, originator_ns, expected) in steps {
-            store.commit(&[on_topic(at, name.clone(), originator_ns)]).unwrap();
-            assert_eq!(newest(), Some(expected));
+        let own = [id(OriginatorId(0), 7), id(OWN, 2), id(OWN, 5), id(highest, 1)];
+        // The neighbours in the index do not count.
+        for (name, ids) in
+            [("newess", vec![id(PEER, 1)]), ("newest", own.into()), ("newesu", vec![id(PEER, 2)])]
+        {
+            for at in ids {
+                for sequence in store.snapshot().head(at.originator).unwrap().0 + 1..at.sequence.0 {
+                    store
+                        .commit(&[on_topic(id(at.originator, sequence), topic("other"), 0)])
+                        .unwrap();
+                }
+                store.commit(&[on_topic(at, topic(name), 0)]).unwrap();
+            }
         }
-        // A neighbour in the index does not count.
-        store.commit(&[on_topic(id(PEER, 3), topic("newesu"), 99)]).unwrap();
-        assert_eq!(newest(), Some(id(highest, 1)));
-        store.flush().unwrap();
-        assert_eq!(newest(), Some(id(highest, 1)));
+        let back_from = |through| {
+            let snapshot = store.snapshot();
+            let mut scan = snapshot.topics();
+            let name = topic("newest");
+            let mut ids: Vec<_> = scan
+                .seek_back(name.as_bytes(), through)
+                .unwrap()
+                .into_iter()
+                .map(|row| row.id)
+                .collect();
+            while let Some(row) = scan.previous_row().unwrap() {
+                ids.push(row.id);
+            }
+            ids.reverse();
+            ids
+        };
+        for flushed in [false, true] {
+            if flushed {
+                store.flush().unwrap();
+            }
+            assert_eq!(back_from(id(highest, u64::MAX)), own);
+            assert_eq!(back_from(id(OWN, 5)), own[..3]);
+            assert_eq!(back_from(id(OWN, 4)), own[..2]);
+            assert_eq!(back_from(id(OriginatorId(0), 6)), []);
+        }
     });
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use hawser_proto::{Address, EnvelopeId, InboxId, OriginatorId, SequenceId};
 use hawser_storage::{
-    AddressChange, Change, Charge, Facts, InvalidRule, LogEntry, LogItem, Mark, RebuildError,
+    AddressChange, Change, Facts, InvalidRule, LogEntry, LogItem, Mark, RateRow, RebuildError,
     SkipReason, Store, Validity,
 };
 use proptest::prelude::*;
@@ -27,10 +27,10 @@ fn derived(at: EnvelopeId) -> (Option<InvalidRule>, Option<Facts>) {
         expiry_unix_s: (random[5] > 50).then(|| u64::from(random[6])),
         // Few, so that one digest often stands at several places.
         receipt: (random[7] > 50).then(|| digest(u64::from(random[8] % 8))),
-        charge: (random[9] > 50).then(|| Charge {
-            payer: Address([random[10] % 3; 20]),
+        charge: (random[9] > 50).then(|| {
             // Sometimes so much that counters reach their end.
-            picodollars: if random[11] > 250 { u64::MAX / 2 } else { u64::from(random[12]) },
+            let size = if random[11] > 250 { u64::MAX / 2 } else { u64::from(random[12]) };
+            charge(random[10] % 3, size)
         }),
         counts_for_congestion: random[13] > 50,
         // Few, so that one row is often spoken of.
@@ -51,17 +51,25 @@ fn change(at: EnvelopeId) -> Change {
 }
 
 fn rebuild(store: &Store) -> hawser_storage::RebuildReport {
-    store
-        .rebuild(
-            &|at, bytes, validity| {
-                assert_eq!(bytes, &entry(at).bytes);
-                let (rule, facts) = derived(at);
-                assert_eq!(validity, Validity::of(rule));
-                facts
-            },
-            &mut |_| {},
-        )
-        .unwrap()
+    store.rebuild(&derive, &mut |_| {}).unwrap()
+}
+
+fn derive(at: EnvelopeId, bytes: &bytes::Bytes, validity: Validity) -> Option<Facts> {
+    assert_eq!(bytes, &entry(at).bytes);
+    let (rule, facts) = derived(at);
+    assert_eq!(validity, Validity::of(rule));
+    facts
+}
+
+/// Prices all marked minutes again, a few at a time.
+fn reprice(store: &Store) {
+    while store.reprice(&derive, 3).unwrap() == 3 {}
+    assert!(!store.has_unpriced());
+}
+
+/// Rates that apply from the beginning, and from a moment within the times of the envelopes on.
+fn rates(late_s: u8) -> [RateRow; 2] {
+    [rate(0, 1), rate(1 + u64::from(late_s), 1000)]
 }
 
 /// Expected marks of all places of the strands; `None` is an envelope.
@@ -136,8 +144,9 @@ fn assert_holds(store: &Store, model: &Model) {
 }
 
 /// The same log, written in order and one change at a time.
-fn in_order(model: &Model) -> Store {
+fn in_order(model: &Model, late_s: u8) -> Store {
     let store = in_memory();
+    store.record_rates(&rates(late_s)).unwrap();
     for (&at, &skipped) in model {
         let change = match skipped {
             None => change(at),
@@ -156,6 +165,8 @@ proptest! {
         groups in proptest::collection::vec(
             proptest::collection::vec(any::<Step>(), 1..25), 1..12),
         flush_at in 0usize..12,
+        late_s in any::<u8>(),
+        rates_at in proptest::array::uniform2(0usize..12),
     ) {
         let store = in_memory();
         let (mut model, mut heads) = (Model::new(), [0; 3]);
@@ -164,14 +175,22 @@ proptest! {
                 .into_iter()
                 .map(|step| next_change(&mut model, &mut heads, step))
                 .collect();
+            for (rate, at) in rates(late_s).into_iter().zip(rates_at) {
+                if at == index {
+                    store.record_rates(&[rate]).unwrap();
+                }
+            }
             store.commit(&changes).unwrap();
             if index == flush_at {
                 store.flush().unwrap();
+                reprice(&store);
             }
         }
+        store.record_rates(&rates(late_s)).unwrap();
+        reprice(&store);
         assert_holds(&store, &model);
         let digests = store.snapshot().projection_digests().unwrap();
-        prop_assert_eq!(&in_order(&model).snapshot().projection_digests().unwrap(), &digests);
+        prop_assert_eq!(&in_order(&model, late_s).snapshot().projection_digests().unwrap(), &digests);
 
         let report = rebuild(&store);
         assert_holds(&store, &model);
@@ -186,7 +205,7 @@ proptest! {
         model.insert(id(OWN, heads[0] + 1), None);
         prop_assert_eq!(
             store.snapshot().projection_digests().unwrap(),
-            in_order(&model).snapshot().projection_digests().unwrap()
+            in_order(&model, late_s).snapshot().projection_digests().unwrap()
         );
     }
 }
@@ -202,7 +221,7 @@ fn rows_that_the_log_does_not_speak_of_are_gone_after_a_rebuild() {
         assert_eq!(store.snapshot().projection_digests().unwrap(), empty);
         let snapshot = store.snapshot();
         assert_eq!(snapshot.head(OWN).unwrap(), SequenceId(10));
-        assert_eq!(snapshot.newest(topic("t1").as_bytes()).unwrap(), None);
+        assert_eq!(last_of(&snapshot, topic("t1").as_bytes()), None);
         assert_eq!(snapshot.receipt(&digest(1)).unwrap(), None);
         store.rebuild(&|at, _, _| Some(facts(at)), &mut |_| {}).unwrap();
         assert_eq!(store.snapshot().projection_digests().unwrap(), before);

@@ -46,7 +46,7 @@ fn whole_commits(store: &Store) -> u64 {
     own / PER_COMMIT
 }
 
-/// Not a test by itself: the process that [`what_was_acknowledged_survives_a_kill`] kills.
+/// Not a test by itself: the process that [`acknowledged_commits_survive_a_kill`] kills.
 #[test]
 fn child_writes_until_killed() {
     let Some(folder) = std::env::var_os(CHILD_FOLDER) else { return };
@@ -58,7 +58,7 @@ fn child_writes_until_killed() {
 }
 
 #[test]
-fn what_was_acknowledged_survives_a_kill() {
+fn acknowledged_commits_survive_a_kill() {
     let folder = tempfile::tempdir().unwrap();
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "child_writes_until_killed", "--nocapture"])

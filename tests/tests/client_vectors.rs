@@ -193,7 +193,7 @@ async fn read(mut stream: Subscription, count: usize) -> Causal {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_real_client_sent_comes_back_from_the_other_nodes_byte_for_byte() {
+async fn captured_envelopes_come_back_from_other_nodes_byte_for_byte() {
     let capture = Capture::new();
     let dev = Dev::start().await;
     let filters: Vec<_> =

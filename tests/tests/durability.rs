@@ -1,32 +1,68 @@
-//! Durability beyond SIGKILL, which cannot show it because the page cache outlives a process: an answer means that a
-//! completed sync of the write-ahead log covers what it acknowledges.
+//! Acknowledged means durable: a node that is killed or loses power, again and again and with requests in flight, loses
+//! nothing that it has acknowledged, and nothing is there twice.
 //!
-//! The nodes here run with a library loaded that writes down every completed sync; see
-//! `hawser_tests::harness::power`.
+//! A kill alone cannot show it, because the page cache outlives a process. So nodes also run with a library loaded that
+//! writes down every completed sync, and the rest is taken from their folders; see `hawser_tests::harness::power`.
 
-use std::time::Duration;
-
-use hawser_tests::harness::envelopes::{group_message, payer, sign};
-use hawser_tests::harness::load::{Ledger, Plan};
+use hawser_tests::harness::envelopes::group_message;
+use hawser_tests::harness::load::Plan;
 use hawser_tests::harness::network::Network;
-use hawser_tests::harness::power::{self, Loss, SyncLog};
-use hawser_tests::harness::{projections, seed, strand, wait};
+use hawser_tests::harness::outage::{
+    Life, Outage, follower_gets_the_same_again, is_answer_synced, publisher_keeps_every_answer,
+};
+use hawser_tests::harness::power::{Loss, SyncLog};
+use hawser_tests::harness::{seed, strand};
 use rand::RngExt as _;
 
-/// Power losses in a run.
-const POWER_LOSSES: u32 = 10;
+/// Kills of a publisher.
+const KILLS: usize = 24;
+/// Kills of a follower.
+const FOLLOWER_KILLS: u32 = 6;
+/// Power losses of a publisher.
+const POWER_LOSSES: u64 = 10;
+/// Power losses of a follower.
+const FOLLOWER_POWER_LOSSES: u32 = 5;
 
-/// One node under watch, not started.
-fn watched() -> (Network, SyncLog) {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_nodes_keep_every_acknowledged_envelope_once() {
     let mut network = Network::new(1);
-    let log = SyncLog::new(network.nodes[0].folder().join("syncs"));
-    network.nodes[0].sync_log = Some(log.clone());
-    (network, log)
+    let life = Life { acknowledged_min: 1, body_len: 16..700 };
+    let lives = std::iter::repeat_n(life, KILLS);
+    publisher_keeps_every_answer(&mut network, &Outage::Kill, lives).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn power_loss_takes_nothing_that_was_acknowledged() {
+    let mut network = Network::new(1);
+    let outage = Outage::power_loss(&mut network.nodes[0]);
+    // Sometimes so much that tables are written out beside the write-ahead log.
+    let lives = (0..POWER_LOSSES).map(|number| match number % 4 {
+        3 => Life { acknowledged_min: 1_000, body_len: 20_000..60_000 },
+        _ => Life { acknowledged_min: 30 * (number + 1), body_len: 16..700 },
+    });
+    publisher_keeps_every_answer(&mut network, &outage, lives).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_follower_goes_on_where_its_disk_is() {
+    let mut network = Network::new(2);
+    follower_gets_the_same_again(&mut network, &Outage::Kill, FOLLOWER_KILLS).await;
+}
+
+/// A follower says how far it is by what is on its disk, so what a power loss takes from it comes
+/// again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_loses_power_gets_the_same_again() {
+    let mut network = Network::new(2);
+    let outage = Outage::power_loss(&mut network.nodes[1]);
+    follower_gets_the_same_again(&mut network, &outage, FOLLOWER_POWER_LOSSES).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_completed_sync_of_the_log_stands_before_every_answer() {
-    let (mut network, log) = watched();
+    let mut network = Network::new(1);
+    let log = SyncLog::new(network.nodes[0].folder().join("syncs"));
+    network.nodes[0].sync_log = Some(log.clone());
     network.start_all().await;
     let node = &network.nodes[0];
     let client = node.client();
@@ -34,106 +70,31 @@ async fn a_completed_sync_of_the_log_stands_before_every_answer() {
     for number in 0..50 {
         let body_len = if number % 10 == 0 { 100_000 } else { rng.random_range(16..2_000) };
         let message = group_message([3; 16], body_len, &mut rng);
-        let before = log.len();
-        let answer = client.publish(vec![sign(&message, node.id, &payer(1))]).await.unwrap();
-        // Only syncs that were complete by now are in the log of syncs.
-        assert!(log.len() > before, "answered without a sync");
-        let file = power::write_ahead_log(&node.data_dir());
-        let safe = power::written(&file, log.synced_len(&file));
         assert!(
-            power::contains(&safe, &answer[0]),
+            is_answer_synced(node, &client, &log, &message).await,
             "envelope {number} was answered before the log was synced up to it"
         );
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn power_loss_takes_nothing_that_was_acknowledged() {
-    let seed = seed::seed();
-    let mut rng = seed::rng(seed, 1000);
-    let (mut network, log) = watched();
-    let node = &mut network.nodes[0];
-    let mut ledger = Ledger::default();
-    let mut total = Loss::default();
-    for number in 0..POWER_LOSSES {
-        node.start();
-        node.ready().await;
-        let strand = strand::read(&node.client(), node.id).await;
-        strand::assert_sound(&strand);
-        strand::assert_holds(&strand, &ledger);
-        let plan = Plan::new(node.port, node.id, seed ^ u64::from(number));
-        // Sometimes so much that tables are written out beside the write-ahead log.
-        let (body_len, enough) =
-            if number % 4 == 3 { (20_000..60_000, 1_000) } else { (16..700, 30 * (number + 1)) };
-        let load = Plan { body_len, ..plan }.start(Vec::new());
-        wait::until("enough is acknowledged", async || {
-            (load.acknowledged() >= u64::from(enough)).then_some(())
-        })
-        .await;
-        tokio::time::sleep(Duration::from_millis(rng.random_range(0..100))).await;
-        node.kill();
-        ledger.extend(load.join().await);
-        let loss = power::cut(&node.data_dir(), &log);
-        total = Loss { bytes: total.bytes + loss.bytes, files: total.files + loss.files };
-    }
-    projections::assert_equal_a_rebuild(&node.data_dir());
-    node.start();
-    node.ready().await;
-    let strand = strand::read(&node.client(), node.id).await;
-    strand::assert_sound(&strand);
-    strand::assert_holds(&strand, &ledger);
-    println!("{} acknowledged envelopes survived {total:?}", ledger.acknowledged().count());
-}
-
-/// A follower says how far it is by what is on its disk, so what a power loss takes from it comes
-/// again.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_follower_that_loses_power_gets_the_same_again() {
-    let seed = seed::seed();
-    let mut network = Network::new(2);
-    let log = SyncLog::new(network.nodes[1].folder().join("syncs"));
-    network.nodes[1].sync_log = Some(log.clone());
-    network.start_all().await;
-    let plan =
-        Plan { connections: 2, ..Plan::new(network.nodes[0].port, network.nodes[0].id, seed) };
-    let load = plan.start(Vec::new());
-    for _ in 0..POWER_LOSSES / 2 {
-        let before = load.acknowledged();
-        wait::until("more is published", async || {
-            (load.acknowledged() > before + 100).then_some(())
-        })
-        .await;
-        network.nodes[1].kill();
-        power::cut(&network.nodes[1].data_dir(), &log);
-        network.nodes[1].start();
-        network.nodes[1].ready().await;
-    }
-    let ledger = load.stop().await;
-    network.converged().await;
-    let id = network.nodes[0].id;
-    let origin = strand::read(&network.nodes[0].client(), id).await;
-    strand::assert_holds(&origin, &ledger);
-    let follower = strand::read(&network.nodes[1].client(), id).await;
-    assert!(follower == origin, "the follower holds something else");
 }
 
 /// With syncs switched off, what was acknowledged is gone after a power loss: the tests above would
 /// notice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_syncs_power_loss_does_take_acknowledged_envelopes() {
-    let (mut network, log) = watched();
+    let mut network = Network::new(1);
     let node = &mut network.nodes[0];
+    let outage = Outage::power_loss(node);
     node.arguments = vec!["--durability".into(), "os".into()];
     node.start();
     node.ready().await;
     let load = Plan { envelopes_max: 200, ..Plan::new(node.port, node.id, seed::seed()) };
     let ledger = load.start(Vec::new()).join().await;
     assert!(ledger.acknowledged().count() >= 200);
-    node.kill();
-    assert!(!power::cut(&node.data_dir(), &log).eq(&Loss::default()));
+    assert_ne!(outage.strike(node), Loss::default());
     node.arguments.clear();
     node.start();
-    node.ready().await;
+    // It does not publish: its host knows that there was more.
+    node.readable().await;
     let strand = strand::read(&node.client(), node.id).await;
     assert!(!strand::lost(&strand, &ledger).is_empty(), "nothing was lost without a sync");
 }

@@ -12,7 +12,8 @@ use hawser_proto::OriginatorId;
 use hawser_storage::faults::{self, Fault};
 use hawser_tests::harness::envelopes::{group_message, payer, sign};
 use hawser_tests::harness::network::Network;
-use hawser_tests::harness::power::{self, SyncLog};
+use hawser_tests::harness::outage::is_answer_synced;
+use hawser_tests::harness::power::SyncLog;
 use hawser_tests::harness::seed;
 use hawser_tests::sim::{Faults, Sim};
 
@@ -115,14 +116,11 @@ async fn is_every_answer_synced(fault: Option<Fault>) -> bool {
     network.start_all().await;
     let node = &network.nodes[0];
     let mut rng = seed::rng(seed::seed(), 0);
+    let client = node.client();
     let mut is_covered = true;
     for _ in 0..10 {
         let message = group_message([3; 16], 100, &mut rng);
-        let before = log.len();
-        let answer = node.client().publish(vec![sign(&message, node.id, &payer(1))]).await.unwrap();
-        let file = power::write_ahead_log(&node.data_dir());
-        let safe = power::written(&file, log.synced_len(&file));
-        is_covered &= log.len() > before && power::contains(&safe, &answer[0]);
+        is_covered &= is_answer_synced(node, &client, &log, &message).await;
     }
     is_covered
 }

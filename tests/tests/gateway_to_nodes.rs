@@ -106,7 +106,7 @@ async fn held_everywhere(network: &Network, nodes: &[usize], acknowledged: &BTre
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_acknowledged_can_be_read_at_every_node() {
+async fn acknowledged_envelopes_can_be_read_at_every_node() {
     let network = Network::start(3).await;
     let mut gateway = Gateway::start(&network).await;
     let nodes: hawser_proto::pb::xmtp::xmtpv4::payer_api::GetNodesResponse =

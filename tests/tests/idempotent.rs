@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use hawser_proto::envelope::PayerEnvelope;
+use hawser_proto::minute_of;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
-use hawser_storage::{Store, minute_of};
+use hawser_storage::Store;
 use hawser_tests::harness::envelopes::{group_message, payer, sign};
 use hawser_tests::harness::network::{Network, Node};
 use hawser_tests::harness::{seed, strand};
@@ -132,7 +133,7 @@ async fn a_repeat_costs_nothing() {
 /// Returns the payer's debt for the minutes of these envelopes and the count of messages, by the
 /// stopped node's own account.
 fn charged(node: &Node, answer: &[Bytes]) -> (u64, u64) {
-    let (store, _) = Store::open_existing(&node.data_dir()).unwrap();
+    let (store, _) = Store::open_existing(&node.data_dir(), hawser_engine::price::price).unwrap();
     let minutes: BTreeSet<u32> = answer
         .iter()
         .map(|bytes| minute_of(strand::open(bytes).unsigned().originator_ns()))

@@ -1,10 +1,11 @@
 //! Followers in a simulated network: whatever the wire does, however often nodes crash and
 //! whatever a peer says, logs stay sound, and once nothing goes wrong they come to be the same.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hawser_proto::OriginatorId;
-use hawser_tests::sim::{Faults, Sim, seeds};
+use hawser_tests::sim::{Behaviour, Faults, Sim, hostile_seeds, seeds};
 
 const LOSSY: Faults = Faults {
     delay_ms_max: 80,
@@ -76,9 +77,41 @@ fn a_peer_that_lies_harms_no_strand_but_its_own() {
     assert!(few_seeds || conflicts > 0, "no node was ever told two stories about a place");
 }
 
+/// Node 300 does everything that a registered node can do to others.
+#[test]
+fn a_hostile_node_hides_nothing_and_stops_no_other_one() {
+    const BREAKS: Faults = Faults {
+        delay_ms_max: 80,
+        breaks_one_in: 60,
+        resets_one_in: 60,
+        crashes_one_in: 200,
+        burns_ids: true,
+        ..Faults::NONE
+    };
+    let mut met: BTreeMap<Behaviour, u64> = BTreeMap::new();
+    for seed in hostile_seeds() {
+        println!("seed {seed}");
+        let mut sim = Sim::hostile(seed, BREAKS);
+        sim.publish(12, Duration::from_secs(30));
+        sim.run_for(Duration::from_secs(60));
+        sim.assert_invariants();
+        sim.settle_hostile();
+        for (behaviour, times) in sim.met() {
+            *met.entry(behaviour).or_default() += times;
+        }
+    }
+    println!("{met:#?}");
+    // A short run need not meet all of it.
+    if hostile_seeds().count() >= 500 {
+        for behaviour in Behaviour::ALL {
+            assert!(met.contains_key(&behaviour), "no seed has met {behaviour:?}");
+        }
+    }
+}
+
 /// Node 300 keeps some envelopes from node 100, which cannot ask the one that has them.
 #[test]
-fn what_turns_up_after_it_was_marked_missing_is_filled_in() {
+fn a_late_find_fills_its_place() {
     let [cut_off, holder, liar] = [100, 200, 300].map(OriginatorId);
     for_each_seed(|seed| {
         let mut sim = Sim::new(seed, Faults { withholds_from: Some(cut_off), ..Faults::NONE });

@@ -29,17 +29,17 @@ const CHAIN_ID: u64 = 31_400;
 const NOWHERE_ID: u64 = 31_401;
 
 /// A node, and the chain that it may ask about wallets.
-struct World {
+struct NodeAndChain {
     network: Network,
     chain: EmbeddedChain,
 }
 
-impl World {
+impl NodeAndChain {
     async fn start() -> Self {
         let chain = EmbeddedChain::start(EmbeddedSettings::new(CHAIN_ID)).await.unwrap();
         let mut network = Network::new(1);
         let url = format!("{CHAIN_ID}=http://{}", chain.local_addr());
-        network.nodes[0].arguments = vec!["--wallet-rpc".into(), url];
+        network.nodes[0].arguments = vec!["--wallet-rpc".into(), url, "--validation-api".into()];
         network.start_all().await;
         Self { network, chain }
     }
@@ -81,8 +81,19 @@ fn captured(kinds: &[&str]) -> Vec<(Payload, Value)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_validates_for_others_only_if_its_operator_says_so() {
+    let mut network = Network::new(1);
+    network.start_all().await;
+    let client: Client = network.nodes[0].client();
+    let request = api::ValidateGroupMessagesRequest::default();
+    let answered: Result<api::ValidateGroupMessagesResponse, Status> =
+        client.unary(&format!("{SERVICE}/ValidateGroupMessages"), request).await;
+    assert_eq!(answered.unwrap_err().code(), Code::Unimplemented);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn group_messages_are_told_apart() {
-    let world = World::start().await;
+    let setup = NodeAndChain::start().await;
     let kinds = ["group_commit", "group_proposal", "group_application"];
     let mut request = api::ValidateGroupMessagesRequest::default();
     let captured = captured(&kinds);
@@ -96,7 +107,7 @@ async fn group_messages_are_told_apart() {
         }
     }
     let answer: api::ValidateGroupMessagesResponse =
-        world.ask("ValidateGroupMessages", request).await.unwrap();
+        setup.ask("ValidateGroupMessages", request).await.unwrap();
     assert_eq!(answer.responses.len(), 2 * captured.len());
     for (pair, (_, line)) in answer.responses.chunks(2).zip(&captured) {
         let [whole, cut] = pair else { panic!() };
@@ -109,7 +120,7 @@ async fn group_messages_are_told_apart() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn key_packages_are_judged_by_the_clock() {
-    let world = World::start().await;
+    let setup = NodeAndChain::start().await;
     let mut request = api::ValidateKeyPackagesRequest::default();
     let captured = captured(&["key_package"]);
     for (payload, _) in &captured {
@@ -125,7 +136,7 @@ async fn key_packages_are_judged_by_the_clock() {
         }
     }
     let answer: api::ValidateInboxIdKeyPackagesResponse =
-        world.ask("ValidateInboxIdKeyPackages", request).await.unwrap();
+        setup.ask("ValidateInboxIdKeyPackages", request).await.unwrap();
     assert_eq!(answer.responses.len(), 4 * captured.len());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     for (four, (_, line)) in answer.responses.chunks(4).zip(&captured) {
@@ -148,7 +159,7 @@ async fn key_packages_are_judged_by_the_clock() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn inboxes_come_to_what_their_updates_say() {
-    let world = World::start().await;
+    let setup = NodeAndChain::start().await;
     let mut inboxes: BTreeMap<String, Vec<IdentityUpdate>> = BTreeMap::new();
     for (payload, _) in captured(&["identity_update"]) {
         let Payload::IdentityUpdate(update) = payload else { panic!("{payload:?}") };
@@ -156,17 +167,17 @@ async fn inboxes_come_to_what_their_updates_say() {
     }
     for (inbox, updates) in &inboxes {
         let (old, new) = updates.split_at(updates.len() / 2);
-        let answer = world.state(old, new).await.unwrap();
+        let answer = setup.state(old, new).await.unwrap();
         let state = answer.association_state.unwrap();
         assert_eq!((&state.inbox_id, state.members.is_empty()), (inbox, false));
-        assert_eq!(world.state(&[], updates).await.unwrap().association_state, Some(state));
+        assert_eq!(setup.state(&[], updates).await.unwrap().association_state, Some(state));
     }
 
     let [owner, friend, stranger] = [11, 12, 13].map(Account::with_key);
     let inbox = owner.inbox_id(1);
     let first = founding(&owner, 1);
     let second = adding(inbox, &owner, &friend);
-    let answer = world.state(std::slice::from_ref(&first), std::slice::from_ref(&second)).await;
+    let answer = setup.state(std::slice::from_ref(&first), std::slice::from_ref(&second)).await;
     let answer = answer.unwrap();
     assert_eq!(answer.state_diff.unwrap().new_members, [identifier(&friend.address())]);
     assert_eq!(answer.association_state.unwrap().members.len(), 2);
@@ -182,7 +193,7 @@ async fn inboxes_come_to_what_their_updates_say() {
         (vec![], vec![changed]),
         (vec![second], vec![first]),
     ] {
-        let refused = world.state(&old, &new).await.unwrap_err();
+        let refused = setup.state(&old, &new).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument, "{old:?} {new:?}: {refused}");
     }
 }
@@ -195,13 +206,13 @@ fn account(chain_id: u64, number: u8) -> Account {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn contract_wallets_are_asked_on_their_chains() {
-    let world = World::start().await;
-    let agreed = world.state(&[], &[founding(&account(CHAIN_ID, 11), 1)]).await.unwrap();
+    let setup = NodeAndChain::start().await;
+    let agreed = setup.state(&[], &[founding(&account(CHAIN_ID, 11), 1)]).await.unwrap();
     assert_eq!(agreed.association_state.unwrap().members.len(), 1);
     for (chain_id, signer, code) in
         [(CHAIN_ID, 12, Code::InvalidArgument), (NOWHERE_ID, 11, Code::Unavailable)]
     {
-        let refused = world.state(&[], &[founding(&account(chain_id, signer), 1)]).await;
+        let refused = setup.state(&[], &[founding(&account(chain_id, signer), 1)]).await;
         assert_eq!(refused.unwrap_err().code(), code, "chain {chain_id}, key {signer}");
     }
 
@@ -228,7 +239,7 @@ async fn contract_wallets_are_asked_on_their_chains() {
     ];
     let request = identity_api::VerifySmartContractWalletSignaturesRequest { signatures };
     let answer: identity_api::VerifySmartContractWalletSignaturesResponse =
-        world.ask("VerifySmartContractWalletSignatures", request).await.unwrap();
+        setup.ask("VerifySmartContractWalletSignatures", request).await.unwrap();
     let seen: Vec<_> = answer
         .responses
         .iter()
@@ -238,7 +249,7 @@ async fn contract_wallets_are_asked_on_their_chains() {
     let known = [(true, Some(0), false), (false, Some(0), false)];
     assert_eq!(seen, [&known[..], &[unknown; 4]].concat());
 
-    let World { network, chain } = world;
+    let NodeAndChain { network, chain } = setup;
     let calls = network.nodes[0].metrics().await;
     let service = "grpc_service=\"xmtp.mls_validation.v1.ValidationApi\"";
     assert!(calls.sum("grpc_server_started_total", &[service]) >= 4.0, "{}", calls.text());

@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A source of unix time in seconds.
-pub type Clock = dyn Fn() -> u64 + Send + Sync;
+pub type UnixClock = dyn Fn() -> u64 + Send + Sync;
 
 /// Returns the unix time of this machine in seconds; 0 while its clock stands before 1970.
 #[must_use]

@@ -19,6 +19,17 @@ pub const REQUEST_WALLETS_MAX: usize = 64;
 /// one RPC request ([`hawser_chain::send::REQUEST_MAX`]).
 pub const REQUEST_WALLETS_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Requests to the service that are at work or wait for a core. A guess: each holds a message of up to
+/// 25 MiB, and further ones are refused at once.
+pub const REQUESTS_MAX: usize = 16;
+
+/// Contract wallets that all requests to the service together may have asked in [`QUOTA_PERIOD`]. A guess:
+/// each costs two requests to an RPC provider, which the operator pays.
+pub const WALLETS_PER_PERIOD_MAX: usize = 600;
+
+/// Period of [`WALLETS_PER_PERIOD_MAX`].
+pub const QUOTA_PERIOD: Duration = Duration::from_secs(60);
+
 /// Questions to contract wallets that are under way at once, for all callers together and for one
 /// request. A guess that stays below the rate limits of public RPC providers.
 pub const WALLETS_CONCURRENT_MAX: usize = 8;

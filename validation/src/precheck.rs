@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_nodes_could_not_ask_about_is_refused() {
+    async fn wallets_of_unknown_chains_are_refused() {
         let chain = EmbeddedChain::start(EmbeddedSettings::new(CHAIN_ID)).await.unwrap();
         let url = format!("http://{}", chain.local_addr());
         let away = "http://127.0.0.1:9".to_owned();

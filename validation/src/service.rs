@@ -1,12 +1,15 @@
 //! `xmtp.mls_validation.v1`: the validations of this crate for other software, over gRPC.
 //!
-//! Validation computes, so it runs on threads that may block, at most one per core. Callers are not
-//! known, so [`limits`](crate::limits) bounds the cost of each request.
+//! Validation computes, so it runs on threads that may block, on a bounded number of cores. Callers are
+//! not known, so [`limits`](crate::limits) bounds the cost of each request, the requests that are at work,
+//! and the contract wallets that all of them may have asked.
 
 use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt as _};
-use hawser_mls::identity::{AssociationState, Judgement, WalletQuestion, judge, parse_account_id};
+use hawser_mls::identity::{
+    AssociationState, IdentityError, NextJudgement, WalletQuestion, judge_next, parse_account_id,
+};
 use hawser_mls::{group_message, key_package};
 use hawser_proto::Digest;
 use hawser_proto::pb::xmtp::identity::MlsCredential;
@@ -14,13 +17,15 @@ use hawser_proto::pb::xmtp::identity::api::v1 as identity_api;
 use hawser_proto::pb::xmtp::identity::associations as pb;
 use hawser_proto::pb::xmtp::mls_validation::v1 as api;
 use identity_api::verify_smart_contract_wallet_signatures_response::ValidationResponse as WalletResponse;
-use tokio::sync::Semaphore;
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
-use crate::clock::Clock;
+use crate::clock::UnixClock;
 use crate::limits::{
-    ITEMS_PER_THREAD, REQUEST_ACTIONS_MAX, REQUEST_ITEMS_MAX, REQUEST_WALLETS_MAX,
-    REQUEST_WALLETS_TIMEOUT, WALLETS_CONCURRENT_MAX,
+    ITEMS_PER_THREAD, QUOTA_PERIOD, REQUEST_ACTIONS_MAX, REQUEST_ITEMS_MAX, REQUEST_WALLETS_MAX,
+    REQUEST_WALLETS_TIMEOUT, REQUESTS_MAX, WALLETS_CONCURRENT_MAX, WALLETS_PER_PERIOD_MAX,
 };
 use crate::wallets::{WalletError, Wallets};
 
@@ -28,16 +33,30 @@ use crate::wallets::{WalletError, Wallets};
 #[derive(Clone)]
 pub struct ValidationService {
     wallets: Arc<Wallets>,
-    now_unix_s: Arc<Clock>,
+    now_unix_s: Arc<UnixClock>,
     cores: Arc<Semaphore>,
+    places: Arc<Semaphore>,
+    quota: Arc<WalletQuota>,
 }
 
 impl ValidationService {
     /// Validates on at most `cores` threads at once. Key packages are judged at the time of
     /// `now_unix_s`; contract wallets are asked through `wallets`.
     #[must_use]
-    pub fn new(wallets: Arc<Wallets>, now_unix_s: Arc<Clock>, cores: usize) -> Self {
-        Self { wallets, now_unix_s, cores: Arc::new(Semaphore::new(cores.max(1))) }
+    pub fn new(wallets: Arc<Wallets>, now_unix_s: Arc<UnixClock>, cores: usize) -> Self {
+        Self {
+            wallets,
+            now_unix_s,
+            cores: Arc::new(Semaphore::new(cores.max(1))),
+            places: Arc::new(Semaphore::new(REQUESTS_MAX)),
+            quota: Arc::default(),
+        }
+    }
+
+    /// Takes the place of one request, until the result is dropped.
+    fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
+        let full = |_| Status::resource_exhausted("too many validations are at work: try again");
+        self.places.clone().try_acquire_owned().map_err(full)
     }
 
     /// Runs `judgement` on a thread that may block, when a core is free.
@@ -94,16 +113,10 @@ impl ValidationService {
         while next < updates.len() {
             let (list, known) = (updates.clone(), std::mem::take(&mut answers));
             let stretch = self.compute(move || stretch(state, &list, next, &known)).await?;
+            let stretch = stretch.map_err(|error| Status::invalid_argument(error.to_string()))?;
             (state, next) = (stretch.state, stretch.next);
-            match stretch.stopped {
-                None => {}
-                Some(Judgement::Waiting(questions)) => {
-                    answers = self.ask(questions, budget).await?;
-                }
-                Some(Judgement::Invalid(error)) => {
-                    return Err(Status::invalid_argument(error.to_string()));
-                }
-                Some(Judgement::Valid(_)) => unreachable!("a stretch goes on after these"),
+            if !stretch.questions.is_empty() {
+                answers = self.ask(stretch.questions, budget).await?;
             }
         }
         Ok(state)
@@ -115,6 +128,7 @@ impl ValidationService {
         budget: &mut WalletBudget,
     ) -> Result<Vec<(WalletQuestion, bool)>, Status> {
         budget.take(questions.len())?;
+        self.quota.take(questions.len())?;
         let asked = stream::iter(questions).map(|question| async move {
             let agrees = self.wallets.ask(&question).await;
             agrees.map(|agrees| (question, agrees))
@@ -176,6 +190,25 @@ impl ValidationService {
     }
 }
 
+/// The contract wallets that all requests together have had asked in the present minute.
+#[derive(Debug, Default)]
+struct WalletQuota(Mutex<Option<(Instant, usize)>>);
+
+impl WalletQuota {
+    fn take(&self, count: usize) -> Result<(), Status> {
+        let mut minute = self.0.lock();
+        let (since, asked) = minute
+            .filter(|(since, _)| since.elapsed() < QUOTA_PERIOD)
+            .unwrap_or_else(|| (Instant::now(), 0));
+        if asked + count > WALLETS_PER_PERIOD_MAX {
+            let text = "too many contract wallets are being asked: try again in a minute";
+            return Err(Status::resource_exhausted(text));
+        }
+        *minute = Some((since, asked + count));
+        Ok(())
+    }
+}
+
 /// The number of contract wallets that a request may still have asked, and the deadline.
 struct WalletBudget {
     left: usize,
@@ -208,27 +241,31 @@ struct Stretch {
     state: Option<AssociationState>,
     /// Index of the first update that was not applied.
     next: usize,
-    /// The judgement that ended the stretch; `None` at the end of the log.
-    stopped: Option<Judgement>,
+    /// The questions of that update; empty at the end of the log.
+    questions: Vec<WalletQuestion>,
 }
 
-/// Applies updates from index `next` on. `answers` belong to the wallets of that one.
+/// Applies updates from index `next` on. `answers` belong to the wallets of that one. The state is taken
+/// along and not copied: a long log costs its length and not its square.
 fn stretch(
     mut state: Option<AssociationState>,
     updates: &[pb::IdentityUpdate],
     next: usize,
     answers: &[(WalletQuestion, bool)],
-) -> Stretch {
+) -> Result<Stretch, IdentityError> {
     let answer = |question: &WalletQuestion| {
         answers.iter().find(|(asked, _)| asked == question).map(|(_, agrees)| *agrees)
     };
     for (at, update) in updates.iter().enumerate().skip(next) {
-        match judge(state.as_ref(), update, answer) {
-            Judgement::Valid(after) => state = Some(after),
-            stopped => return Stretch { state, next: at, stopped: Some(stopped) },
+        match judge_next(state, update, answer) {
+            NextJudgement::Valid(after) => state = Some(after),
+            NextJudgement::Waiting { before, questions } => {
+                return Ok(Stretch { state: before, next: at, questions });
+            }
+            NextJudgement::Invalid(error) => return Err(error),
         }
     }
-    Stretch { state, next: updates.len(), stopped: None }
+    Ok(Stretch { state, next: updates.len(), questions: Vec::new() })
 }
 
 fn check_size(updates: &[&[pb::IdentityUpdate]]) -> Result<(), Status> {
@@ -251,6 +288,7 @@ impl api::validation_api_server::ValidationApi for ValidationService {
     ) -> Result<Response<api::ValidateGroupMessagesResponse>, Status> {
         use api::validate_group_messages_response::ValidationResponse;
 
+        let _place = self.place()?;
         let messages = request.into_inner().group_messages;
         let responses = self.each(messages, |message| {
             match group_message(&message.group_message_bytes_tls_serialized) {
@@ -274,6 +312,7 @@ impl api::validation_api_server::ValidationApi for ValidationService {
         &self,
         request: Request<api::GetAssociationStateRequest>,
     ) -> Result<Response<api::GetAssociationStateResponse>, Status> {
+        let _place = self.place()?;
         let api::GetAssociationStateRequest { old_updates, new_updates } = request.into_inner();
         check_size(&[&old_updates, &new_updates])?;
         let mut budget = WalletBudget::new();
@@ -294,6 +333,7 @@ impl api::validation_api_server::ValidationApi for ValidationService {
     ) -> Result<Response<api::ValidateInboxIdKeyPackagesResponse>, Status> {
         use api::validate_inbox_id_key_packages_response::Response as One;
 
+        let _place = self.place()?;
         let now_unix_s = (self.now_unix_s)();
         let packages = request.into_inner().key_packages;
         let responses = self.each(packages, move |package| {
@@ -316,10 +356,12 @@ impl api::validation_api_server::ValidationApi for ValidationService {
         &self,
         request: Request<identity_api::VerifySmartContractWalletSignaturesRequest>,
     ) -> Result<Response<identity_api::VerifySmartContractWalletSignaturesResponse>, Status> {
+        let _place = self.place()?;
         let signatures = request.into_inner().signatures;
         if signatures.len() > REQUEST_WALLETS_MAX {
             return Err(too_many("contract wallets", REQUEST_WALLETS_MAX));
         }
+        self.quota.take(signatures.len())?;
         let asked = stream::iter(signatures).map(|signature| self.verify_wallet(signature));
         let responses = asked.buffered(WALLETS_CONCURRENT_MAX).collect().await;
         Ok(Response::new(identity_api::VerifySmartContractWalletSignaturesResponse { responses }))

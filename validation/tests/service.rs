@@ -15,12 +15,13 @@ use hawser_mls::identity::{MemberIdentifier, WalletQuestion};
 use hawser_proto::pb::xmtp::identity::api::v1 as identity_api;
 use hawser_proto::pb::xmtp::mls_validation::v1 as api;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::client_envelope::Payload;
+use hawser_validation::limits::{REQUESTS_MAX, WALLETS_PER_PERIOD_MAX};
 use hawser_validation::service::ValidationService;
 use hawser_validation::wallets::{WalletChains, WalletError, Wallets};
 use identity_api::VerifySmartContractWalletSignatureRequestSignature as WalletRequest;
 use tonic::{Code, Request};
 
-/// Wallets of chain 1 agree to what starts with 1; chain 2 never answers.
+/// Wallets of chain 1 agree to what starts with 1; chain 2 has no answer, chain 3 never ends.
 #[derive(Default)]
 struct Chains {
     asked: AtomicUsize,
@@ -39,6 +40,7 @@ impl WalletChains for Chains {
     async fn ask(&self, question: &WalletQuestion) -> Result<bool, WalletError> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         match question.chain_id {
+            3 => std::future::pending().await,
             1 => Ok(question.signature.first() == Some(&1)),
             other => Err(WalletError::NoEndpoint(other)),
         }
@@ -199,7 +201,7 @@ async fn wallets_are_answered_in_order_with_errors_in_their_places() {
 }
 
 #[tokio::test]
-async fn what_one_request_may_cost_is_bounded() {
+async fn the_cost_of_a_request_is_bounded() {
     let (service, chains) = service();
     let packages = vec![key_package(Bytes::new()); 5000];
     let request = api::ValidateKeyPackagesRequest { key_packages: packages };
@@ -216,4 +218,60 @@ async fn what_one_request_may_cost_is_bounded() {
     let answered = service.verify_smart_contract_wallet_signatures(Request::new(request)).await;
     assert_eq!(answered.unwrap_err().code(), Code::InvalidArgument);
     assert_eq!(chains.asked.load(Ordering::Relaxed), 0);
+}
+
+fn wallets(
+    count: usize,
+    chain: u64,
+) -> Request<identity_api::VerifySmartContractWalletSignaturesRequest> {
+    let signature = WalletRequest {
+        account_id: format!("eip155:{chain}:0x00000000000000000000000000000000000000aa"),
+        block_number: Some(5),
+        signature: vec![1].into(),
+        hash: vec![0; 32].into(),
+    };
+    let signatures = vec![signature; count];
+    Request::new(identity_api::VerifySmartContractWalletSignaturesRequest { signatures })
+}
+
+#[tokio::test]
+async fn requests_beyond_the_places_are_refused_at_once() {
+    let (service, chains) = service();
+    let waiting: Vec<_> = (0..REQUESTS_MAX)
+        .map(|_| {
+            let service = service.clone();
+            tokio::spawn(async move {
+                service.verify_smart_contract_wallet_signatures(wallets(1, 3)).await
+            })
+        })
+        .collect();
+    while chains.asked.load(Ordering::Relaxed) == 0 {
+        tokio::task::yield_now().await;
+    }
+    let one = || {
+        service.validate_group_messages(Request::new(api::ValidateGroupMessagesRequest::default()))
+    };
+    let refused = loop {
+        match one().await {
+            Ok(_) => tokio::task::yield_now().await,
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    for request in waiting {
+        request.abort();
+        let _ = request.await;
+    }
+    assert!(one().await.is_ok(), "the places are free again");
+}
+
+#[tokio::test]
+async fn strangers_have_a_bounded_number_of_wallets_asked() {
+    let (service, _) = service();
+    for asked in (0..WALLETS_PER_PERIOD_MAX).step_by(60) {
+        let answered = service.verify_smart_contract_wallet_signatures(wallets(60, 1)).await;
+        assert!(answered.is_ok(), "{asked}");
+    }
+    let refused = service.verify_smart_contract_wallet_signatures(wallets(1, 1)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
 }

@@ -64,7 +64,7 @@ fn query(wallet: Address, signature: impl Into<Bytes>) -> WalletQuestion {
     }
 }
 
-struct World {
+struct WalletChain {
     pair: Pair,
     sender: Sender,
     factory: Address,
@@ -73,7 +73,7 @@ struct World {
     wallet: Address,
 }
 
-impl World {
+impl WalletChain {
     async fn new(kind: ChainBackend) -> Self {
         use alloy::sol_types::SolCall as _;
 
@@ -113,61 +113,61 @@ impl World {
 }
 
 async fn a_deployed_wallet_is_asked_itself_at_the_block_that_is_named(kind: ChainBackend) {
-    let world = World::new(kind).await;
-    world.deploy().await;
-    let block_number = world.newest().await;
-    let before = WalletQuestion { block_number, ..query(world.wallet, sign(&key(7))) };
-    assert!(ask(&world.pair.app, &before).await.unwrap());
-    assert!(!world.agrees(&query(world.wallet, sign(&key(8)))).await);
+    let chain = WalletChain::new(kind).await;
+    chain.deploy().await;
+    let block_number = chain.newest().await;
+    let before = WalletQuestion { block_number, ..query(chain.wallet, sign(&key(7))) };
+    assert!(ask(&chain.pair.app, &before).await.unwrap());
+    assert!(!chain.agrees(&query(chain.wallet, sign(&key(8)))).await);
     let zero = hawser_proto::Digest([0; 32]);
-    let other = WalletQuestion { digest: zero, ..query(world.wallet, sign(&key(7))) };
-    assert!(!world.agrees(&other).await);
-    let wrapped = world.wrap(&world.deploy, sign(&key(7)));
-    assert!(world.agrees(&query(world.wallet, wrapped)).await, "the wrapper is not needed");
+    let other = WalletQuestion { digest: zero, ..query(chain.wallet, sign(&key(7))) };
+    assert!(!chain.agrees(&other).await);
+    let wrapped = chain.wrap(&chain.deploy, sign(&key(7)));
+    assert!(chain.agrees(&query(chain.wallet, wrapped)).await, "the wrapper is not needed");
 
     let call = WalletHarness::setOwnerCall { owner_: key(8).address() };
-    world.sender.send(&Call::new(world.wallet, &call)).await.unwrap();
-    assert!(!world.agrees(&query(world.wallet, sign(&key(7)))).await);
-    assert!(ask(&world.pair.app, &before).await.unwrap(), "that block's state has not changed");
+    chain.sender.send(&Call::new(chain.wallet, &call)).await.unwrap();
+    assert!(!chain.agrees(&query(chain.wallet, sign(&key(7)))).await);
+    assert!(ask(&chain.pair.app, &before).await.unwrap(), "that block's state has not changed");
 }
 
 async fn a_wallet_that_is_not_there_yet_is_deployed_for_the_question(kind: ChainBackend) {
-    let world = World::new(kind).await;
-    let ask = |call: &Bytes, signer| query(world.wallet, world.wrap(call, sign(&key(signer))));
-    assert!(world.agrees(&ask(&world.deploy, 7)).await);
-    assert!(!world.agrees(&ask(&world.deploy, 8)).await);
-    assert!(!world.agrees(&ask(&Bytes::from_static(b"nothing it knows"), 7)).await);
-    assert!(!world.agrees(&query(world.wallet, sign(&key(7)))).await, "without a wrapper");
-    assert!(!world.pair.app.has_code(world.wallet).await.unwrap(), "nothing was left behind");
+    let chain = WalletChain::new(kind).await;
+    let ask = |call: &Bytes, signer| query(chain.wallet, chain.wrap(call, sign(&key(signer))));
+    assert!(chain.agrees(&ask(&chain.deploy, 7)).await);
+    assert!(!chain.agrees(&ask(&chain.deploy, 8)).await);
+    assert!(!chain.agrees(&ask(&Bytes::from_static(b"nothing it knows"), 7)).await);
+    assert!(!chain.agrees(&query(chain.wallet, sign(&key(7)))).await, "without a wrapper");
+    assert!(!chain.pair.app.has_code(chain.wallet).await.unwrap(), "nothing was left behind");
     let broken = [&[1; 7][..], &[0x64, 0x92].repeat(16)].concat();
-    assert!(!world.agrees(&query(world.wallet, broken)).await);
+    assert!(!chain.agrees(&query(chain.wallet, broken)).await);
 }
 
 async fn an_account_without_code_signs_with_its_key(kind: ChainBackend) {
-    let world = World::new(kind).await;
-    assert!(world.agrees(&query(key(7).address(), sign(&key(7)))).await);
-    assert!(!world.agrees(&query(key(8).address(), sign(&key(7)))).await);
-    assert!(!world.agrees(&query(Address::ZERO, vec![0; 65])).await);
-    assert!(!world.agrees(&query(key(7).address(), sign(&key(7)).slice(..64))).await);
+    let chain = WalletChain::new(kind).await;
+    assert!(chain.agrees(&query(key(7).address(), sign(&key(7)))).await);
+    assert!(!chain.agrees(&query(key(8).address(), sign(&key(7)))).await);
+    assert!(!chain.agrees(&query(Address::ZERO, vec![0; 65])).await);
+    assert!(!chain.agrees(&query(key(7).address(), sign(&key(7)).slice(..64))).await);
 }
 
 async fn wallets_that_misbehave_do_not_agree(kind: ChainBackend) {
-    let world = World::new(kind).await;
-    world.deploy().await;
+    let chain = WalletChain::new(kind).await;
+    chain.deploy().await;
     for how in [1u8, 2, 3] {
-        assert!(!world.agrees(&query(world.wallet, vec![how])).await, "way {how}");
+        assert!(!chain.agrees(&query(chain.wallet, vec![how])).await, "way {how}");
     }
     let long = vec![9; SIGNATURE_LEN_BYTES_MAX];
-    assert!(!world.agrees(&query(world.wallet, long)).await);
+    assert!(!chain.agrees(&query(chain.wallet, long)).await);
     let too_long = vec![9; SIGNATURE_LEN_BYTES_MAX + 1];
-    assert!(!world.agrees(&query(world.wallet, too_long)).await);
+    assert!(!chain.agrees(&query(chain.wallet, too_long)).await);
 }
 
 async fn blocks_that_are_not_there_are_no_answer(kind: ChainBackend) {
-    let world = World::new(kind).await;
-    for block_number in [world.newest().await + 1000, u64::MAX] {
+    let chain = WalletChain::new(kind).await;
+    for block_number in [chain.newest().await + 1000, u64::MAX] {
         let later = WalletQuestion { block_number, ..query(key(7).address(), sign(&key(7))) };
-        assert!(ask(&world.pair.app, &later).await.is_err(), "block {block_number}");
+        assert!(ask(&chain.pair.app, &later).await.is_err(), "block {block_number}");
     }
 }
 

@@ -1,22 +1,26 @@
 //! Metrics of the node. The names are those of `docs/metrics.md`.
 //!
 //! - this file: what the handlers count;
+//! - `limits`: what limits on callers decide;
 //! - `node`: what a scrape observes of the node; `chains`: of the chains that it reads.
 
 mod chains;
+mod limits;
 mod node;
 
 use std::fmt;
 use std::sync::Arc;
 
 use hawser_engine::runtime::PublishError;
-use hawser_serve::CallMetrics;
 use hawser_serve::metrics::{Counter, Exposition, Gauge, MetricsPage};
+use hawser_serve::{CallMetrics, MemoryBudget};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
 use crate::methods::EnvelopeMethod;
 use crate::node_status::NodeObserver;
+
+pub(crate) use limits::{LimitMetrics, LimitOutcome, LimitedCall};
 
 /// Metrics of the handlers.
 #[derive(Debug, Default)]
@@ -25,6 +29,7 @@ pub(crate) struct HandlerMetrics {
     open_streams: Gauge,
     rule_broken: Counter,
     answer_too_large: Counter,
+    no_balance: Counter,
     unavailable: Counter,
 }
 
@@ -39,6 +44,7 @@ impl HandlerMetrics {
         match error {
             PublishError::Refused(_) => self.rule_broken.inc(),
             PublishError::AnswerTooLarge => self.answer_too_large.inc(),
+            PublishError::Balance { .. } => self.no_balance.inc(),
             PublishError::Unavailable { .. } => self.unavailable.inc(),
         };
     }
@@ -63,12 +69,16 @@ impl Drop for OpenStream {
 /// Returns the metrics page of a node.
 pub(crate) fn page(
     calls: CallMetrics,
+    memory: MemoryBudget,
     handlers: Arc<HandlerMetrics>,
+    limits: LimitMetrics,
     observer: NodeObserver,
 ) -> MetricsPage {
-    let collectors: [Box<dyn Collector>; 3] = [
+    let collectors: [Box<dyn Collector>; 5] = [
         Box::new(calls),
+        Box::new(memory),
         Box::new(HandlerCollector(handlers)),
+        Box::new(limits),
         Box::new(node::NodeCollector(observer)),
     ];
     MetricsPage::new(collectors)
@@ -101,6 +111,7 @@ impl Collector for HandlerCollector {
             [
                 rejected("invalid_argument", "rule", &metrics.rule_broken),
                 rejected("resource_exhausted", "answer_too_large", &metrics.answer_too_large),
+                rejected("failed_precondition", "balance", &metrics.no_balance),
                 rejected("unavailable", "node_state", &metrics.unavailable),
             ],
         )

@@ -9,6 +9,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
 use super::chains::{chains, contracts};
+use crate::misbehavior_page::{self, FactCounts};
 use crate::node_status::{NodeObserver, NodeStatus};
 
 /// Observes the node at each scrape. Blocks on the disk.
@@ -34,6 +35,7 @@ impl Collector for NodeCollector {
         identities(&mut out, &self.0)?;
         peers(&mut out, &status)?;
         replication(&mut out, &self.0)?;
+        misbehavior(&mut out, &self.0)?;
         chains(&mut out, &status.chains)?;
         contracts(&mut out, &status.chains)
     }
@@ -171,6 +173,11 @@ fn streams(out: &mut Exposition<'_>, observer: &NodeObserver) -> fmt::Result {
         "xmtp_subscriber_demotions",
         "Times that a stream was too slow for what was committed and went on from disk",
         streams.demotions.get(),
+    )?;
+    out.counter(
+        "xmtp_subscriber_wakeups",
+        "Times that a stream was woken, for envelopes or for a page from disk",
+        streams.wakeups.get(),
     )
 }
 
@@ -264,6 +271,27 @@ fn peers(out: &mut Exposition<'_>, status: &NodeStatus) -> fmt::Result {
         "xmtp_sync_messages_received_error_count",
         "Sessions with the peer, and attempts at one, that ended because of what it sent",
         peers.iter().map(|peer| (originator(peer.node_id), peer.refused)),
+    )
+}
+
+fn misbehavior(out: &mut Exposition<'_>, observer: &NodeObserver) -> fmt::Result {
+    let counts = misbehavior_page::counts(&observer.engine).into_iter();
+    let label = |node: u32, verdict| [("originator_id", node.to_string()), ("verdict", verdict)];
+    let both = |(node, it): (u32, FactCounts)| {
+        [
+            (label(node, "proven".to_owned()), it.proven),
+            (label(node, "claim".to_owned()), it.claims),
+        ]
+    };
+    out.gauges(
+        "xmtp_misbehavior_facts",
+        "Facts about the node that there is evidence of",
+        counts.flat_map(both),
+    )?;
+    out.counter(
+        "xmtp_fees_differing",
+        "Envelopes whose stated fees were not the ones that this node booked",
+        observer.engine.store().differing_fees(),
     )
 }
 

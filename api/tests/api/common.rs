@@ -24,7 +24,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::query_api_client::QueryApiClien
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
 use hawser_proto::{EnvelopeId, OriginatorId, SecretKey, SequenceId, Topic, TopicKind};
 use hawser_rules::{Rate, RateTable};
-use hawser_storage::{Change, LogEntry, Store, StoreIdentity};
+use hawser_storage::{Change, LogEntry, RateRow, Store, StoreIdentity};
 use http_body_util::BodyExt as _;
 use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -79,7 +79,12 @@ pub(crate) async fn node_with(
 ) -> Node {
     let identity =
         StoreIdentity { network: "test".into(), node: NODE, public_key: node_key().public_key() };
-    let store = Store::in_memory(identity).unwrap();
+    let store = Store::in_memory(identity, hawser_engine::price::price).unwrap();
+    let Rate { start_unix_s, message_fee, storage_fee, congestion_fee, target_rate_per_minute } =
+        rate();
+    let row =
+        RateRow { start_unix_s, message_fee, storage_fee, congestion_fee, target_rate_per_minute };
+    store.record_rates(&[row]).unwrap();
     let (registry, registry_receiver) =
         watch::channel(Arc::new([record()].into_iter().collect::<Registry>()));
     let table = RateTable::new(vec![rate()], None).unwrap();
@@ -92,7 +97,10 @@ pub(crate) async fn node_with(
         registry: registry_receiver,
         rates: rates_receiver,
     };
-    let settings = EngineSettings { publish: PublishSettings { idempotent: true }, workers: 2 };
+    let settings = EngineSettings {
+        publish: PublishSettings { idempotent: true, require_balance: false },
+        workers: 2,
+    };
     let (engine, _threads) = Engine::start(node_key(), settings, ports, store).unwrap();
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let mut settings = ApiSettings {
@@ -165,13 +173,25 @@ impl Node {
         group: u8,
         depends_on: Option<pb_env::Cursor>,
     ) {
+        let at_ns = START_NS + i64::try_from(sequence).unwrap();
+        self.dated_by_peer(sequence, group, at_ns, depends_on);
+    }
+
+    /// Takes over what another node has ordered and dated as it likes.
+    pub(crate) fn dated_by_peer(
+        &self,
+        sequence: u64,
+        group: u8,
+        originator_ns: i64,
+        depends_on: Option<pb_env::Cursor>,
+    ) {
         let payload = group_payload(frame(group, 1, &sequence.to_be_bytes()));
         let payer = SecretKey::from_bytes(&[10; 32]).unwrap();
         let client = client(&group_topic(group), depends_on, payload);
         let statement = pb_env::UnsignedOriginatorEnvelope {
             originator_node_id: PEER.0,
             originator_sequence_id: sequence,
-            originator_ns: START_NS + i64::try_from(sequence).unwrap(),
+            originator_ns,
             payer_envelope_bytes: PayerEnvelope::sign(client, PEER, 60, &payer)
                 .encode_to_vec()
                 .into(),

@@ -2,15 +2,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod callers;
 mod common;
 mod health;
 mod hostile;
+mod hostile_node;
 mod inboxes;
 mod metadata;
 mod operator;
 mod protocols;
 mod publish;
 mod query;
+mod reads;
+mod redis;
 mod shutdown;
 mod streams;
 mod waiting;

@@ -1,17 +1,19 @@
 //! The operators' port.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hawser_api::{
     ChainState, ChainsView, DiskSpace, DiskView, NoPeers, PeerCounts, PeerState, PeerView,
     StrandState,
 };
+use hawser_engine::misbehavior::{Evidence, Misbehavior, Severity};
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_serve::ChainListStatus;
+use parking_lot::Mutex;
 use serde_json::Value;
 use tonic::Code;
 
@@ -253,7 +255,7 @@ struct Chain(Mutex<ChainListStatus>);
 
 impl Chain {
     fn rates(&self, failing_for_s: Option<u64>) {
-        let mut list = self.0.lock().unwrap();
+        let mut list = self.0.lock();
         list.failing_for = failing_for_s.map(Duration::from_secs);
         list.fault = failing_for_s.map(|_| "the endpoint is tired".into());
         list.failures += u64::from(failing_for_s.is_some());
@@ -280,7 +282,7 @@ impl ChainsView for Chain {
             faults: Vec::new(),
             reorganisations: Vec::new(),
             contracts: Vec::new(),
-            lists: vec![list("node_registry"), self.0.lock().unwrap().clone()],
+            lists: vec![list("node_registry"), self.0.lock().clone()],
         }]
     }
 }
@@ -413,4 +415,40 @@ async fn a_scrape_of_twenty_strands_stays_small() {
     let (_, page) = node.page("/metrics").await;
     assert!(page.len() < 1 << 20, "{} bytes", page.len());
     assert!(page.contains(r#"xmtp_originator_lag_envelopes{originator_id="2000"} 7"#));
+}
+
+#[tokio::test]
+async fn evidence_against_nodes_is_shown_and_counted() {
+    let node = node().await;
+    let (status, page) = node.page("/misbehavior").await;
+    assert_eq!(status, 200);
+    let page: Value = serde_json::from_str(&page).unwrap();
+    assert_eq!(page["misbehavior"].as_array().unwrap().len(), 0);
+    let at = EnvelopeId::new(OriginatorId(300), SequenceId(7));
+    let fault = |misbehavior| Evidence {
+        misbehavior,
+        at,
+        from: Some(OriginatorId(200)),
+        envelopes: vec![b"first".as_slice().into(), b"second".as_slice().into()],
+    };
+    let all = [Misbehavior::TwoStatements(Severity::Metadata), Misbehavior::TimeAhead].map(fault);
+    node.engine.store().record_evidence(5, &all).unwrap();
+
+    let page: Value = serde_json::from_str(&node.page("/misbehavior").await.1).unwrap();
+    let first = &page["misbehavior"][0];
+    assert_eq!((&first["position"], &first["kind"]), (&"5.0".into(), &5.into()));
+    assert_eq!((&first["misbehaving_node_id"], &first["from_node_id"]), (&300.into(), &200.into()));
+    assert_eq!((&first["verdict"], &first["severity"]), (&"proven".into(), &"metadata".into()));
+    assert_eq!(first["envelopes"][1], hex::encode("second"));
+    let rest: Value = serde_json::from_str(&node.page("/misbehavior?after=5.0").await.1).unwrap();
+    assert_eq!(rest["misbehavior"].as_array().unwrap().len(), 1);
+    assert_eq!(rest["misbehavior"][0]["verdict"], "claim");
+    assert_eq!(node.page("/misbehavior?after=x").await.0, 400);
+
+    let status: Value = serde_json::from_str(&node.page("/status").await.1).unwrap();
+    assert_eq!(status["misbehavior"]["300"]["proven"], 1);
+    assert_eq!(status["misbehavior"]["300"]["claims"], 1);
+    let metrics = node.page("/metrics").await.1;
+    let line = r#"xmtp_misbehavior_facts{originator_id="300",verdict="proven"} 1"#;
+    assert!(metrics.contains(line), "{metrics}");
 }

@@ -169,7 +169,7 @@ async fn connect_is_refused_in_its_own_form() {
 }
 
 #[tokio::test]
-async fn what_is_no_call_gets_a_plain_refusal() {
+async fn bytes_that_are_no_call_get_a_plain_refusal() {
     let node = node().await;
     let get = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     let answer = ask(&node, get).await;

@@ -17,7 +17,7 @@ fn request(payer_envelopes: Vec<pb_env::PayerEnvelope>) -> pb::PublishPayerEnvel
 }
 
 #[tokio::test]
-async fn both_names_answer_with_the_stored_bytes_in_request_order() {
+async fn each_service_name_answers_with_the_stored_bytes_in_request_order() {
     let node = node().await;
     let sent = vec![message(1, "one"), message(2, "two")];
     let first = node.replication().await.publish_payer_envelopes(request(sent.clone())).await;

@@ -146,7 +146,7 @@ async fn an_answer_is_cut_below_the_message_limit() {
 }
 
 #[tokio::test]
-async fn what_is_not_served_is_unimplemented() {
+async fn unknown_methods_are_unimplemented() {
     let node = node().await;
     let mut query = node.query().await;
     let requests = tokio_stream::iter([pb::SubscribeRequest::default()]);

@@ -1,12 +1,13 @@
 //! Published at one node, delivered at another.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
+use parking_lot::Mutex;
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
@@ -118,7 +119,7 @@ async fn send(
         let sent_at = Arc::clone(sent_at);
         tasks.spawn(async move {
             let before = Instant::now();
-            sent_at.lock().unwrap_or_else(PoisonError::into_inner)[index] = Some(before);
+            sent_at.lock()[index] = Some(before);
             let answer = connection.call(rpc::PUBLISH, request).await?;
             match rpc::count_entries(&answer) {
                 Some(1) => Ok::<_, BenchError>(before.elapsed()),
@@ -157,7 +158,7 @@ async fn receive(
             if !seen.insert(index) {
                 return Err(format!("{} was delivered twice", envelope.id()).into());
             }
-            let sent_at = sent_at.lock().unwrap_or_else(PoisonError::into_inner);
+            let sent_at = sent_at.lock();
             let sent = sent_at.get(usize::try_from(index)?).copied().flatten();
             latencies.record(now - sent.ok_or("an envelope came before it was sent")?);
         }

@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn both_units_are_shown() {
+    fn amounts_are_shown_in_each_unit() {
         assert_eq!(MicroDollars(25_500_000).to_string(), "25.5 USD (25500000 µ$)");
         assert_eq!(MicroDollars(0).to_string(), "0 USD (0 µ$)");
     }

@@ -13,12 +13,12 @@ use crate::send::Chain;
 
 /// Default gas of a message: a base, and an amount per parameter. The base is that of any
 /// transaction; a parameter sets a few storage slots and emits an event. Guesses with some room.
-const GAS_BASE: u64 = 21_000;
-const GAS_PER_KEY: u64 = 120_000;
+pub(crate) const GAS_BASE: u64 = 21_000;
+pub(crate) const GAS_PER_KEY: u64 = 120_000;
 /// Default price of gas on the app chain: 2 gwei. Guess far above the usual price.
-const WEI_PER_GAS: u64 = 2_000_000_000;
-/// The app chain's native token has 18 decimals, the fee token 6.
-const WEI_PER_MICRODOLLAR: u64 = 1_000_000_000_000;
+pub(crate) const WEI_PER_GAS: u64 = 2_000_000_000;
+/// One unit of the fee token (6 decimals) in wei of the app chain (18 decimals).
+pub const WEI_PER_MICRODOLLAR: u64 = 1_000_000_000_000;
 
 /// The payment for gas on the app chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::error::BroadcastError;
-use super::jobs::{Jobs, Stage, Waiter};
+use super::jobs::{JobStage, Jobs, Waiter};
 use super::nonces::{Nonces, replacement_price};
 use super::outcome::{BroadcastReceipt, BroadcastResult};
 use super::payload::{BroadcasterContracts, PayloadTopic};
@@ -26,7 +26,7 @@ use super::seek::SoughtPayload;
 use super::shared::BroadcasterState;
 use super::signing::{FILLER_GAS, TransactionSigner, UnsignedTransaction};
 use super::slots::{
-    JobId, Purpose, SendOutcome, SignRequest, SignedTransaction, SlotOutcome, Timeouts,
+    JobId, NoncePurpose, SendOutcome, SignRequest, SignedTransaction, SlotOutcome, Timeouts,
 };
 use super::submission;
 use crate::send::RequestError;
@@ -48,7 +48,7 @@ const BOUNDS_EVERY: Duration = Duration::from_secs(60);
 
 /// A message of a caller to the task.
 #[derive(Debug)]
-pub(super) enum Command {
+pub(super) enum DriverCommand {
     /// Broadcast a payload.
     Send { topic: PayloadTopic, payload: Bytes, waiter: Waiter },
     /// A caller has stopped waiting. The reply is the transaction that may still be mined, if there
@@ -132,7 +132,7 @@ impl Driver {
     /// Resumes the transactions of an earlier process.
     fn recover(&mut self, live: &LiveSlots) {
         for (slot, LiveSlot { nonce, raws }) in &live.0 {
-            let mut purpose = Purpose::Filler;
+            let mut purpose = NoncePurpose::Filler;
             let mut signed = Vec::new();
             for raw in raws {
                 let Ok(tx) = TxEnvelope::decode_2718_exact(raw) else { continue };
@@ -143,7 +143,7 @@ impl Driver {
                     let call = || self.contracts.call(topic, payload.clone());
                     if let Some(id) = self.jobs.add(topic, &payload, None, call) {
                         self.jobs.resume(id, tx.gas_limit());
-                        purpose = Purpose::Payload(id);
+                        purpose = NoncePurpose::Payload(id);
                     }
                 }
             }
@@ -155,7 +155,7 @@ impl Driver {
     }
 
     /// Runs until it is told to stop, or the last [`Broadcaster`](super::Broadcaster) is dropped.
-    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<DriverCommand>) {
         self.refresh_bounds_later();
         let stopped = loop {
             self.sign().await;
@@ -165,7 +165,7 @@ impl Driver {
             let rest = self.rest();
             tokio::select! {
                 command = commands.recv() => match command {
-                    Some(Command::Stop { stopped }) => break Some(stopped),
+                    Some(DriverCommand::Stop { stopped }) => break Some(stopped),
                     Some(command) => self.take(command),
                     None => break None,
                 },
@@ -218,9 +218,9 @@ impl Driver {
         !self.nonces.is_idle() || self.nonces.must_poll()
     }
 
-    fn take(&mut self, command: Command) {
+    fn take(&mut self, command: DriverCommand) {
         match command {
-            Command::Send { topic, payload, waiter } => {
+            DriverCommand::Send { topic, payload, waiter } => {
                 let now = self.now();
                 let waiter = self.jobs.answer_from_memory(topic, &payload, waiter, now);
                 let Some(waiter) = waiter else { return };
@@ -229,19 +229,19 @@ impl Driver {
                     self.estimate_gas(id);
                 }
             }
-            Command::GaveUp { topic, digest, reply } => {
+            DriverCommand::GaveUp { topic, digest, reply } => {
                 let transaction = self.gave_up(topic, digest);
                 // An error means that the caller has gone.
                 let _ = reply.send(transaction);
             }
-            Command::Stop { .. } => {}
+            DriverCommand::Stop { .. } => {}
         }
     }
 
     fn gave_up(&mut self, topic: PayloadTopic, digest: B256) -> Option<B256> {
         let id = self.jobs.find(topic, digest)?;
         let job = self.jobs.get(id)?;
-        if job.is_abandoned() && (job.stage != Stage::Submitted || self.nonces.withdraw(id)) {
+        if job.is_abandoned() && (job.stage != JobStage::Submitted || self.nonces.withdraw(id)) {
             self.finish(id, &Err(BroadcastError::Ended));
             return None;
         }
@@ -317,8 +317,8 @@ impl Driver {
         }
         let gas_price = price.max(least);
         let (to, input, gas_limit) = match it.purpose {
-            Purpose::Filler => (self.account(), Bytes::new(), FILLER_GAS),
-            Purpose::Payload(id) => {
+            NoncePurpose::Filler => (self.account(), Bytes::new(), FILLER_GAS),
+            NoncePurpose::Payload(id) => {
                 let job = self.jobs.get(id).ok_or(BroadcastError::Ended)?;
                 let to = job.call.to.unwrap_or(self.account());
                 (to, job.call.data.clone(), job.gas_limit)
@@ -385,7 +385,7 @@ impl Driver {
         let (state, account) = (self.state.clone(), self.account());
         let (queries, contracts) = (self.nonces.queries(self.now()), self.contracts);
         let sought = queries.iter().filter(|query| query.seeks).filter_map(|query| {
-            let Purpose::Payload(id) = query.purpose else { return None };
+            let NoncePurpose::Payload(id) = query.purpose else { return None };
             let job = self.jobs.get(id)?;
             let (topic, call) = (job.topic, job.call.clone());
             Some((query.slot, SoughtPayload { contracts, topic, call }))
@@ -462,7 +462,7 @@ impl Driver {
         }
         for done in done {
             match done {
-                SlotOutcome::Mined { purpose: Purpose::Payload(job), hash, .. } => {
+                SlotOutcome::Mined { purpose: NoncePurpose::Payload(job), hash, .. } => {
                     if let Some(mined) = payloads.get(&hash) {
                         self.mined(job, mined);
                     }
@@ -476,7 +476,8 @@ impl Driver {
                     tracing::warn!(%hash, "no endpoint shows the outcome of a transaction");
                     self.finish(job, &Err(BroadcastError::Unknown { hash }));
                 }
-                SlotOutcome::Mined { purpose: Purpose::Filler, .. } | SlotOutcome::Void { .. } => {}
+                SlotOutcome::Mined { purpose: NoncePurpose::Filler, .. }
+                | SlotOutcome::Void { .. } => {}
             }
         }
     }

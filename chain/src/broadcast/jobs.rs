@@ -22,7 +22,7 @@ pub(super) type Waiter = oneshot::Sender<BroadcastResult>;
 
 /// The progress of a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum JobStage {
     /// Its call is being tried and its gas estimated.
     Trying,
     /// It waits for earlier payloads of its topic.
@@ -37,7 +37,7 @@ pub(super) struct Job {
     pub(super) topic: PayloadTopic,
     pub(super) call: Call,
     pub(super) gas_limit: u64,
-    pub(super) stage: Stage,
+    pub(super) stage: JobStage,
     digest: B256,
     waiters: Vec<Waiter>,
 }
@@ -144,7 +144,7 @@ impl Jobs {
         }
         self.made += 1;
         let id = JobId(self.made);
-        let (stage, waiters) = (Stage::Trying, waiter.into_iter().collect());
+        let (stage, waiters) = (JobStage::Trying, waiter.into_iter().collect());
         let job = Job { topic, call: call(), gas_limit: 0, stage, digest, waiters };
         self.jobs.insert(id, job);
         self.by_payload.insert((topic, digest), id);
@@ -162,7 +162,7 @@ impl Jobs {
     pub(super) fn tried(&mut self, id: JobId, gas_limit: u64) -> bool {
         let Some(job) = self.jobs.get_mut(&id) else { return false };
         job.gas_limit = gas_limit;
-        job.stage = Stage::Waiting;
+        job.stage = JobStage::Waiting;
         self.take_turn(id)
     }
 
@@ -171,9 +171,9 @@ impl Jobs {
     fn take_turn(&mut self, id: JobId) -> bool {
         let Some(job) = self.jobs.get_mut(&id) else { return false };
         let first = self.topics.get(&job.topic).and_then(VecDeque::front);
-        let is_turn = job.stage == Stage::Waiting && first == Some(&id);
+        let is_turn = job.stage == JobStage::Waiting && first == Some(&id);
         if is_turn {
-            job.stage = Stage::Submitted;
+            job.stage = JobStage::Submitted;
         }
         is_turn
     }
@@ -181,7 +181,7 @@ impl Jobs {
     /// Marks a payload of an earlier process, whose transactions may be out.
     pub(super) fn resume(&mut self, id: JobId, gas_limit: u64) {
         if let Some(job) = self.jobs.get_mut(&id) {
-            (job.stage, job.gas_limit) = (Stage::Submitted, gas_limit);
+            (job.stage, job.gas_limit) = (JobStage::Submitted, gas_limit);
         }
     }
 
@@ -224,16 +224,17 @@ impl Jobs {
 #[cfg(test)]
 mod tests {
     use alloy::primitives::Address;
+    use hawser_proto::{GroupId, SequenceId};
 
     use super::*;
     use crate::broadcast::payload::BroadcasterContracts;
 
-    const TOPIC: PayloadTopic = PayloadTopic::Group([1; 16]);
+    const TOPIC: PayloadTopic = PayloadTopic::Group(GroupId([1; 16]));
 
     fn mined(sequence_id: u64) -> BroadcastResult {
         let transaction_hash = B256::repeat_byte(1);
         Ok(crate::broadcast::BroadcastReceipt {
-            sequence_id,
+            sequence_id: SequenceId(sequence_id),
             transaction_hash,
             block_number: 1,
             block_time_s: 1,

@@ -45,11 +45,12 @@ use std::time::Duration;
 
 use alloy::primitives::{Address, Bytes, keccak256};
 use alloy::signers::local::PrivateKeySigner;
+use hawser_proto::{GroupId, InboxId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::endpoints::Endpoints;
-use driver::{Command, Driver};
+use driver::{Driver, DriverCommand};
 pub use error::{BroadcastError, BroadcastStartError};
 use outcome::BroadcastResult;
 pub use outcome::{BroadcastReceipt, BroadcastStatus, PayloadBounds};
@@ -72,7 +73,7 @@ const AHEAD_MAX: u64 = 1000;
 #[derive(Clone)]
 pub struct Broadcaster {
     state: Arc<BroadcasterState>,
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<DriverCommand>,
     wait_max: Duration,
 }
 
@@ -156,7 +157,7 @@ impl Broadcaster {
     /// Each variant states whether the payload may still be mined.
     pub async fn group_message(
         &self,
-        group: [u8; 16],
+        group: GroupId,
         payload: Bytes,
     ) -> Result<BroadcastReceipt, BroadcastError> {
         self.send(PayloadTopic::Group(group), payload).await
@@ -168,7 +169,7 @@ impl Broadcaster {
     /// Each variant states whether the payload may still be mined.
     pub async fn identity_update(
         &self,
-        inbox: [u8; 32],
+        inbox: InboxId,
         payload: Bytes,
     ) -> Result<BroadcastReceipt, BroadcastError> {
         self.send(PayloadTopic::Inbox(inbox), payload).await
@@ -178,7 +179,7 @@ impl Broadcaster {
     /// transactions in flight.
     pub async fn stop(self) {
         let (stopped, has_stopped) = oneshot::channel();
-        if self.commands.send(Command::Stop { stopped }).await.is_ok() {
+        if self.commands.send(DriverCommand::Stop { stopped }).await.is_ok() {
             // An error means that the task has ended already.
             let _ = has_stopped.await;
         }
@@ -191,7 +192,7 @@ impl Broadcaster {
         }
         let digest = keccak256(&payload);
         let (waiter, mut outcome) = oneshot::channel();
-        let command = Command::Send { topic, payload, waiter };
+        let command = DriverCommand::Send { topic, payload, waiter };
         self.commands.try_send(command).map_err(|refused| match refused {
             mpsc::error::TrySendError::Full(_) => BroadcastError::Busy { waiting: CALLS_MAX },
             mpsc::error::TrySendError::Closed(_) => BroadcastError::Ended,
@@ -201,7 +202,7 @@ impl Broadcaster {
         }
         outcome.close();
         let (reply, transaction) = oneshot::channel();
-        let asked = self.commands.send(Command::GaveUp { topic, digest, reply }).await;
+        let asked = self.commands.send(DriverCommand::GaveUp { topic, digest, reply }).await;
         let transaction = transaction.await;
         // The result may have come at the last moment.
         if let Ok(result) = outcome.try_recv() {

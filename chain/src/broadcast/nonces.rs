@@ -29,8 +29,8 @@ use std::time::Duration;
 use alloy::primitives::B256;
 
 use super::slots::{
-    AccountState, JobId, NonceQuery, NonceUse, PAUSE_MIN, Phase, Purpose, SendOutcome, SignRequest,
-    SignedTransaction, Slot, SlotId, SlotOutcome, Timeouts,
+    AccountState, JobId, NoncePurpose, NonceQuery, NonceUse, PAUSE_MIN, Phase, SendOutcome,
+    SignRequest, SignedTransaction, Slot, SlotId, SlotOutcome, Timeouts,
 };
 
 /// The part of the old price by which a replacement costs more. go-ethereum demands a tenth
@@ -95,7 +95,7 @@ impl Nonces {
         &mut self,
         id: SlotId,
         nonce: u64,
-        purpose: Purpose,
+        purpose: NoncePurpose,
         signed: Vec<SignedTransaction>,
     ) {
         assert!(!signed.is_empty(), "a slot on record has a signed transaction");
@@ -103,7 +103,7 @@ impl Nonces {
         let phase = Phase::Send { at: Duration::ZERO };
         let slot = Slot { signed, maybe_out: true, phase, ..Slot::new(id, purpose, None) };
         if let Some(earlier) = self.slots.insert(nonce, slot)
-            && let Purpose::Payload(job) = earlier.purpose
+            && let NoncePurpose::Payload(job) = earlier.purpose
         {
             self.ready.push_back((job, Some(earlier.id)));
         }
@@ -166,7 +166,7 @@ impl Nonces {
 
     /// Returns the latest transaction signed for a payload.
     pub(super) fn latest(&self, job: JobId) -> Option<B256> {
-        let slot = self.slots.values().find(|slot| slot.purpose == Purpose::Payload(job))?;
+        let slot = self.slots.values().find(|slot| slot.purpose == NoncePurpose::Payload(job))?;
         slot.signed.last().map(|signed| signed.hash)
     }
 
@@ -187,7 +187,7 @@ impl Nonces {
         while self.slots.len() < self.timeouts.in_flight_max
             && let Some((job, instead_of)) = self.ready.pop_front()
         {
-            let slot = Slot::new(self.slot_id(), Purpose::Payload(job), instead_of);
+            let slot = Slot::new(self.slot_id(), NoncePurpose::Payload(job), instead_of);
             self.slots.insert(self.next, slot);
             self.next += 1;
         }
@@ -328,7 +328,7 @@ impl Nonces {
         if is_last {
             self.slots.remove(&nonce);
             self.next = nonce;
-        } else if purpose == Purpose::Filler {
+        } else if purpose == NoncePurpose::Filler {
             let pause = slot.next_pause();
             slot.phase = match slot.signed.last() {
                 Some(_) => Phase::Send { at: now + pause },
@@ -336,11 +336,11 @@ impl Nonces {
             };
             return None;
         } else {
-            *slot = Slot::new(filler, Purpose::Filler, None);
+            *slot = Slot::new(filler, NoncePurpose::Filler, None);
         }
         Some(match purpose {
-            Purpose::Payload(job) => SlotOutcome::Refused { slot: id, job, said },
-            Purpose::Filler => SlotOutcome::Void { slot: id },
+            NoncePurpose::Payload(job) => SlotOutcome::Refused { slot: id, job, said },
+            NoncePurpose::Filler => SlotOutcome::Void { slot: id },
         })
     }
 
@@ -349,11 +349,11 @@ impl Nonces {
         let slot = self.slots.remove(&nonce)?;
         self.is_current = false;
         match slot.purpose {
-            Purpose::Payload(job) => {
+            NoncePurpose::Payload(job) => {
                 self.ready.push_front((job, Some(slot.id)));
                 None
             }
-            Purpose::Filler => Some(SlotOutcome::Void { slot: slot.id }),
+            NoncePurpose::Filler => Some(SlotOutcome::Void { slot: slot.id }),
         }
     }
 
@@ -438,15 +438,15 @@ impl Nonces {
         let is_over = asked_at >= *since + give_up_after;
         let (id, purpose, hash) = (slot.id, slot.purpose, slot.signed.last()?.hash);
         match purpose {
-            Purpose::Filler => {
+            NoncePurpose::Filler => {
                 self.slots.remove(&query.nonce);
                 Some(SlotOutcome::Void { slot: id })
             }
-            Purpose::Payload(job) if is_over => {
+            NoncePurpose::Payload(job) if is_over => {
                 self.slots.remove(&query.nonce);
                 Some(SlotOutcome::Unknown { slot: id, job, hash })
             }
-            Purpose::Payload(_) => None,
+            NoncePurpose::Payload(_) => None,
         }
     }
 
@@ -505,7 +505,7 @@ impl Nonces {
         if now >= since + self.timeouts.stuck_after {
             self.gap_since = None;
             for nonce in state.mined..first.min(state.mined + FILL_MAX) {
-                let slot = Slot::new(self.slot_id(), Purpose::Filler, None);
+                let slot = Slot::new(self.slot_id(), NoncePurpose::Filler, None);
                 self.slots.insert(nonce, slot);
             }
         }

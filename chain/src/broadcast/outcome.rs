@@ -1,6 +1,7 @@
 //! The values that a broadcaster returns to its callers.
 
 use alloy::primitives::B256;
+use hawser_proto::SequenceId;
 
 use super::error::BroadcastError;
 
@@ -11,7 +12,7 @@ pub(super) type BroadcastResult = Result<BroadcastReceipt, BroadcastError>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BroadcastReceipt {
     /// The sequence id that the contract assigned.
-    pub sequence_id: u64,
+    pub sequence_id: SequenceId,
     /// The hash of the transaction.
     pub transaction_hash: B256,
     /// The number of the block.

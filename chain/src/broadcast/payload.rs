@@ -3,6 +3,7 @@
 use alloy::primitives::{Address, B256, Bytes, FixedBytes, Log};
 use alloy::rpc::types::{Filter, TransactionReceipt};
 use alloy::sol_types::{SolCall as _, SolEvent as _};
+use hawser_proto::{GroupId, InboxId, SequenceId};
 
 use crate::contracts::GroupMessageBroadcaster::{MessageSent, addMessageCall};
 use crate::contracts::IdentityUpdateBroadcaster::{IdentityUpdateCreated, addIdentityUpdateCall};
@@ -11,8 +12,8 @@ use crate::send::Call;
 /// A group or an inbox. Payloads of one topic keep their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum PayloadTopic {
-    Group([u8; 16]),
-    Inbox([u8; 32]),
+    Group(GroupId),
+    Inbox(InboxId),
 }
 
 /// The addresses of the two broadcaster contracts.
@@ -36,10 +37,10 @@ impl BroadcasterContracts {
         let to = self.of(topic);
         match topic {
             PayloadTopic::Group(group) => {
-                Call::new(to, &addMessageCall { groupId_: group.into(), message_: payload })
+                Call::new(to, &addMessageCall { groupId_: group.0.into(), message_: payload })
             }
             PayloadTopic::Inbox(inbox) => {
-                let inbox = B256::from(inbox);
+                let inbox = B256::from(inbox.0);
                 Call::new(to, &addIdentityUpdateCall { inboxId_: inbox, identityUpdate_: payload })
             }
         }
@@ -50,11 +51,11 @@ impl BroadcasterContracts {
         if to == self.groups
             && let Ok(call) = addMessageCall::abi_decode(data)
         {
-            return Some((PayloadTopic::Group(call.groupId_.0), call.message_));
+            return Some((PayloadTopic::Group(GroupId(call.groupId_.0)), call.message_));
         }
         let call =
             addIdentityUpdateCall::abi_decode(data).ok().filter(|_| to == self.identities)?;
-        Some((PayloadTopic::Inbox(call.inboxId_.0), call.identityUpdate_))
+        Some((PayloadTopic::Inbox(InboxId(call.inboxId_.0)), call.identityUpdate_))
     }
 
     /// Returns the sequence id that the contract assigned to a payload of this topic in this
@@ -63,7 +64,7 @@ impl BroadcasterContracts {
         self,
         topic: PayloadTopic,
         receipt: &TransactionReceipt,
-    ) -> Option<u64> {
+    ) -> Option<SequenceId> {
         let contract = self.of(topic);
         let logs = receipt.inner.logs().iter().map(|log| &log.inner);
         logs.filter(|log| log.address == contract).find_map(|log| sequence_id_in(topic, log))
@@ -75,15 +76,20 @@ impl BroadcasterContracts {
         match topic {
             PayloadTopic::Group(group) => filter
                 .event_signature(MessageSent::SIGNATURE_HASH)
-                .topic1(B256::right_padding_from(&group)),
+                .topic1(B256::right_padding_from(&group.0)),
             PayloadTopic::Inbox(inbox) => filter
                 .event_signature(IdentityUpdateCreated::SIGNATURE_HASH)
-                .topic1(B256::from(inbox)),
+                .topic1(B256::from(inbox.0)),
         }
     }
 
     /// Returns the sequence id in an event, if the event is about the payload of this call.
-    pub(super) fn sequence_id_of(self, topic: PayloadTopic, call: &Call, log: &Log) -> Option<u64> {
+    pub(super) fn sequence_id_of(
+        self,
+        topic: PayloadTopic,
+        call: &Call,
+        log: &Log,
+    ) -> Option<SequenceId> {
         let payload = match topic {
             PayloadTopic::Group(_) => MessageSent::decode_log(log).ok()?.data.message,
             PayloadTopic::Inbox(_) => IdentityUpdateCreated::decode_log(log).ok()?.data.update,
@@ -93,15 +99,15 @@ impl BroadcasterContracts {
     }
 }
 
-fn sequence_id_in(topic: PayloadTopic, log: &Log) -> Option<u64> {
+fn sequence_id_in(topic: PayloadTopic, log: &Log) -> Option<SequenceId> {
     match topic {
         PayloadTopic::Group(group) => {
             let event = MessageSent::decode_log(log).ok()?;
-            (event.groupId == FixedBytes(group)).then_some(event.sequenceId)
+            (event.groupId == FixedBytes(group.0)).then_some(SequenceId(event.sequenceId))
         }
         PayloadTopic::Inbox(inbox) => {
             let event = IdentityUpdateCreated::decode_log(log).ok()?;
-            (event.inboxId == B256::from(inbox)).then_some(event.sequenceId)
+            (event.inboxId == B256::from(inbox.0)).then_some(SequenceId(event.sequenceId))
         }
     }
 }

@@ -1,11 +1,11 @@
 //! The present price of gas.
 
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use alloy::primitives::{Address, U256, address, bytes};
 use alloy::providers::Provider as _;
 use alloy::rpc::types::{TransactionInput, TransactionRequest};
+use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
@@ -48,9 +48,7 @@ impl GasPrice {
         match timeout(ASK_MAX, asked).await {
             Ok(Ok(price)) => {
                 let price = price.saturating_add(price / 10).max(1);
-                if let Ok(mut known) = self.known.lock() {
-                    *known = Some((Instant::now(), price));
-                }
+                *self.known.lock() = Some((Instant::now(), price));
                 price
             }
             Ok(Err(error)) => {
@@ -65,11 +63,11 @@ impl GasPrice {
     pub(super) fn last(&self) -> u128 {
         let fallback =
             if self.is_arbitrum.get() == Some(&true) { FALLBACK_ARBITRUM } else { FALLBACK };
-        self.known.lock().ok().and_then(|known| *known).map_or(fallback, |(_, price)| price)
+        self.known.lock().map_or(fallback, |(_, price)| price)
     }
 
     fn fresh(&self) -> Option<u128> {
-        let known = *self.known.lock().ok()?;
+        let known = *self.known.lock();
         known.filter(|(at, _)| at.elapsed() < FRESH_FOR).map(|(_, price)| price)
     }
 

@@ -11,7 +11,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use super::nonces::{Nonces, replacement_price};
 use super::record::{LiveSlot, LiveSlots, RecordEntry};
 use super::slots::{
-    AccountState, JobId, NonceQuery, NonceUse, Purpose, SendOutcome, SignedTransaction,
+    AccountState, JobId, NoncePurpose, NonceQuery, NonceUse, SendOutcome, SignedTransaction,
     SlotOutcome, Timeouts,
 };
 
@@ -154,7 +154,7 @@ struct Process {
 struct Simulation {
     seed: u64,
     rng: StdRng,
-    world: SimulatedChain,
+    chain: SimulatedChain,
     process: Process,
     /// On disk, and written but not synced.
     record: Vec<RecordEntry>,
@@ -185,12 +185,12 @@ impl Process {
 impl Simulation {
     fn new(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let world =
+        let chain =
             SimulatedChain { price: 100, is_strict: rng.random(), ..SimulatedChain::default() };
         let mut simulation = Self {
             seed,
             rng,
-            world,
+            chain,
             process: Process::new(),
             record: Vec::new(),
             unsynced: Vec::new(),
@@ -223,7 +223,7 @@ impl Simulation {
         self.record.iter().for_each(|entry| live.apply(entry));
         self.process = Process::new();
         let mut known: BTreeSet<u64> =
-            self.world.mined.iter().filter_map(|(tx, _)| tx.payload).collect();
+            self.chain.mined.iter().filter_map(|(tx, _)| tx.payload).collect();
         for (slot, LiveSlot { nonce, raws }) in live.0 {
             let signed = raws.iter().map(|raw| {
                 let tx = Tx::read(raw);
@@ -233,9 +233,9 @@ impl Simulation {
             let purpose = match Tx::read(&raws[0]).payload {
                 Some(payload) => {
                     known.insert(payload);
-                    Purpose::Payload(self.process.job(payload))
+                    NoncePurpose::Payload(self.process.job(payload))
                 }
-                None => Purpose::Filler,
+                None => NoncePurpose::Filler,
             };
             self.process.nonces.recover(slot, nonce, purpose, signed);
         }
@@ -252,7 +252,7 @@ impl Simulation {
             None => {}
             Some(SlotOutcome::Mined { slot, purpose, .. }) => {
                 self.unsynced.push(RecordEntry::Over { slot });
-                if let Purpose::Payload(job) = purpose {
+                if let NoncePurpose::Payload(job) = purpose {
                     self.wanted.remove(&self.process.jobs[&job]);
                 }
             }
@@ -278,10 +278,10 @@ impl Simulation {
         let mut signed = Vec::new();
         for it in self.process.nonces.assign() {
             let payload = match it.purpose {
-                Purpose::Payload(job) => Some(self.process.jobs[&job]),
-                Purpose::Filler => None,
+                NoncePurpose::Payload(job) => Some(self.process.jobs[&job]),
+                NoncePurpose::Filler => None,
             };
-            let price = it.over.map_or(0, replacement_price).max(self.world.price);
+            let price = it.over.map_or(0, replacement_price).max(self.chain.price);
             let tx = Tx { nonce: it.nonce, payload, price, is_foreign: false };
             signed.push((it, SignedTransaction { hash: tx.hash(), price, raw: tx.raw() }));
         }
@@ -317,7 +317,7 @@ impl Simulation {
             self.node = 1 - self.node;
             return true;
         }
-        let mut said = self.world.receive(self.node, &Tx::read(&signed.raw));
+        let mut said = self.chain.receive(self.node, &Tx::read(&signed.raw));
         if self.chance(3) {
             return false;
         }
@@ -335,7 +335,7 @@ impl Simulation {
             Some(polled) => polled,
             None => {
                 let queries = self.process.nonces.queries(self.now());
-                let polled = self.world.poll(self.node, self.now_ms, &queries);
+                let polled = self.chain.poll(self.node, self.now_ms, &queries);
                 if self.chance(50) {
                     self.process.polled = Some(polled);
                     return;
@@ -355,23 +355,23 @@ impl Simulation {
         }
         if self.chance(3) {
             let node = self.rng.random_range(0..2);
-            let nonce = self.world.pending(node);
-            let price = self.world.price * 2;
+            let nonce = self.chain.pending(node);
+            let price = self.chain.price * 2;
             let tx = Tx { nonce, payload: None, price, is_foreign: true };
-            self.world.receive(node, &tx);
+            self.chain.receive(node, &tx);
         }
         if self.chance(3) {
             let node = self.rng.random_range(0..2);
             let forgotten = self.rng.random_range(0..=4);
             for _ in 0..forgotten {
-                self.world.pools[node].pop_last();
+                self.chain.pools[node].pop_last();
             }
         }
         if self.chance(2) {
-            self.world.price = self.rng.random_range(50..2000);
+            self.chain.price = self.rng.random_range(50..2000);
         }
         if self.chance(1) {
-            self.world.is_poor = !self.world.is_poor;
+            self.chain.is_poor = !self.chain.is_poor;
         }
     }
 
@@ -387,7 +387,7 @@ impl Simulation {
             _ => {
                 let (node, most) = (self.rng.random_range(0..2), self.rng.random_range(0..4));
                 let now = self.now_ms;
-                self.world.mine(node, most, now, &mut self.rng);
+                self.chain.mine(node, most, now, &mut self.rng);
                 true
             }
         };
@@ -401,7 +401,7 @@ impl Simulation {
             self.step();
         }
         self.faults = false;
-        self.world.is_poor = false;
+        self.chain.is_poor = false;
         for _ in 0..20_000 {
             if self.wanted.is_empty() && self.process.nonces.is_idle() {
                 break;
@@ -411,13 +411,13 @@ impl Simulation {
                 continue;
             }
             // A caller whose answer was lost in a crash learns it from the chain.
-            let mined = self.world.mined.iter().filter_map(|(tx, _)| tx.payload);
+            let mined = self.chain.mined.iter().filter_map(|(tx, _)| tx.payload);
             let mined: BTreeSet<u64> = mined.collect();
             let under_way: BTreeSet<u64> = self.process.jobs.values().copied().collect();
             self.wanted.retain(|it| !mined.contains(it) || under_way.contains(it));
         }
         let mut times: BTreeMap<u64, u32> = BTreeMap::new();
-        for payload in self.world.mined.iter().filter_map(|(tx, _)| tx.payload) {
+        for payload in self.chain.mined.iter().filter_map(|(tx, _)| tx.payload) {
             *times.entry(payload).or_default() += 1;
         }
         for payload in 0..PAYLOADS {

@@ -61,7 +61,7 @@ pub(super) struct SignedTransaction {
 
 /// The purpose of a nonce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub(super) enum NoncePurpose {
     /// Puts a payload on the chain.
     Payload(JobId),
     /// Does nothing but use the nonce up, so that later ones can be mined.
@@ -74,7 +74,7 @@ pub(super) enum Purpose {
 pub(super) struct SignRequest {
     pub(super) slot: SlotId,
     pub(super) nonce: u64,
-    pub(super) purpose: Purpose,
+    pub(super) purpose: NoncePurpose,
     /// The highest price signed so far for this nonce. The new transaction must cost at least
     /// [`replacement_price`](super::nonces::replacement_price) of it.
     pub(super) over: Option<u128>,
@@ -124,7 +124,7 @@ pub(super) struct AccountState {
 pub(super) struct NonceQuery {
     pub(super) slot: SlotId,
     pub(super) nonce: u64,
-    pub(super) purpose: Purpose,
+    pub(super) purpose: NoncePurpose,
     /// The hashes of all transactions signed for the nonce, the latest first.
     pub(super) hashes: Vec<B256>,
     /// True if every endpoint is to be searched for the nonce's user.
@@ -152,7 +152,7 @@ pub(super) enum SlotOutcome {
         /// The slot that ended.
         slot: SlotId,
         /// Its purpose.
-        purpose: Purpose,
+        purpose: NoncePurpose,
         /// The mined transaction.
         hash: B256,
     },
@@ -199,7 +199,7 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) id: SlotId,
-    pub(super) purpose: Purpose,
+    pub(super) purpose: NoncePurpose,
     /// All transactions signed for the nonce, the oldest first.
     pub(super) signed: Vec<SignedTransaction>,
     /// True if a node may have one of them. From then on the nonce cannot be given back.
@@ -213,7 +213,7 @@ pub(super) struct Slot {
 
 impl Slot {
     /// Creates a slot whose first transaction has to be signed.
-    pub(super) fn new(id: SlotId, purpose: Purpose, instead_of: Option<SlotId>) -> Self {
+    pub(super) fn new(id: SlotId, purpose: NoncePurpose, instead_of: Option<SlotId>) -> Self {
         Self {
             id,
             purpose,

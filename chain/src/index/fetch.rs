@@ -8,7 +8,8 @@ use alloy::providers::Provider as _;
 use alloy::rpc::client::BatchRequest;
 use alloy::rpc::types::{Filter, Log};
 use alloy::transports::TransportError;
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use super::event::BlockRef;
 use super::walk::{BlockHeader, PageResponse};
@@ -16,12 +17,15 @@ use crate::send::{Chain, RequestError};
 
 /// Requests in one JSON-RPC batch. A guess: the common providers accept at least 100.
 const REQUESTS_PER_BATCH: usize = 50;
+/// Highest block number that is believed: positions are kept in signed 64-bit columns by others.
+const BLOCK_NUMBER_MAX: u64 = i64::MAX as u64;
 
 /// The fields of a block that reading needs. Further fields, which differ between chains, are
 /// ignored.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Block {
+pub(super) struct FetchedBlock {
+    #[serde(deserialize_with = "block_number")]
     number: U64,
     hash: B256,
     parent_hash: B256,
@@ -30,7 +34,16 @@ pub(super) struct Block {
     logs_bloom: Option<Bloom>,
 }
 
-impl Block {
+/// Reads a block number. Refuses numbers that no chain reaches, because readers count up from it.
+fn block_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<U64, D::Error> {
+    let number = U64::deserialize(deserializer)?;
+    if number.to::<u64>() > BLOCK_NUMBER_MAX {
+        return Err(D::Error::custom(format_args!("no chain has a block {number}")));
+    }
+    Ok(number)
+}
+
+impl FetchedBlock {
     /// Converts to a header. With a filter, the block's bloom filter tells whether matching logs
     /// are possible.
     pub(super) fn header(self, filter: Option<&Filter>) -> BlockHeader {
@@ -47,7 +60,7 @@ impl Block {
 /// Returns the header of the latest block.
 pub(super) async fn head(chain: &Chain) -> Result<BlockHeader, RequestError> {
     let client = chain.provider().client();
-    let block = client.request::<_, Block>("eth_getBlockByNumber", ("latest", false));
+    let block = client.request::<_, FetchedBlock>("eth_getBlockByNumber", ("latest", false));
     block
         .await
         .map(|block| block.header(None))
@@ -66,7 +79,8 @@ pub(super) async fn headers(
     for numbers in numbers.chunks(REQUESTS_PER_BATCH) {
         let client = chain.provider().client();
         if let [number] = numbers {
-            let block = client.request::<_, Option<Block>>(METHOD, (U64::from(*number), false));
+            let block =
+                client.request::<_, Option<FetchedBlock>>(METHOD, (U64::from(*number), false));
             headers.extend(block.await.map_err(failed)?.map(|block| block.header(filter)));
             continue;
         }
@@ -74,7 +88,8 @@ pub(super) async fn headers(
         let mut waiters = Vec::with_capacity(numbers.len());
         for number in numbers {
             let params = (U64::from(*number), false);
-            waiters.push(batch.add_call::<_, Option<Block>>(METHOD, &params).map_err(failed)?);
+            waiters
+                .push(batch.add_call::<_, Option<FetchedBlock>>(METHOD, &params).map_err(failed)?);
         }
         batch.send().await.map_err(failed)?;
         for waiter in waiters {
@@ -158,5 +173,26 @@ pub(super) fn refusal_message(error: &RequestError) -> Option<&str> {
     match error {
         RequestError::Refused { message, .. } => Some(message),
         RequestError::Unreachable { .. } | RequestError::Malformed { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(number: &str) -> Result<FetchedBlock, serde_json::Error> {
+        let hash = B256::ZERO;
+        serde_json::from_value(serde_json::json!({
+            "number": number, "hash": hash, "parentHash": hash, "timestamp": "0x1",
+        }))
+    }
+
+    #[test]
+    fn a_block_number_that_no_chain_reaches_is_malformed() {
+        assert_eq!(block("0x10").unwrap().header(None).block.number, 16);
+        assert!(block("0x7fffffffffffffff").is_ok());
+        for number in ["0x8000000000000000", "0xffffffffffffffff", "0x10000000000000000"] {
+            assert!(block(number).is_err(), "{number}");
+        }
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::event::BlockRef;
-use super::fetch::{self, Block};
+use super::fetch::{self, FetchedBlock};
 use super::walk::BlockHeader;
 use crate::backoff::Pauses;
 use crate::endpoints::Endpoints;
@@ -161,7 +161,7 @@ impl HeadWatcher {
         if id != self.endpoints.id() {
             return Err(format!("it serves chain {id} instead of {}", self.endpoints.id()));
         }
-        let heads = provider.subscribe::<_, Block>(("newHeads",)).await;
+        let heads = provider.subscribe::<_, FetchedBlock>(("newHeads",)).await;
         let heads = heads.map_err(|error| innermost(&error))?;
         let others = self.notify.iter().map(|(address, _)| *address);
         let addresses: Vec<_> = self.contracts.iter().copied().chain(others).collect();
@@ -219,7 +219,7 @@ impl HeadWatcher {
 
 /// An open WebSocket with its two subscriptions.
 struct PushSubscription {
-    heads: alloy::pubsub::Subscription<Block>,
+    heads: alloy::pubsub::Subscription<FetchedBlock>,
     logs: alloy::pubsub::Subscription<Log>,
     /// The head after the last message, to recognise silence.
     last_head: Option<BlockRef>,

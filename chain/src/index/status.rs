@@ -1,9 +1,10 @@
 //! The status of a contract's reader, for operators and metrics.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alloy::primitives::Address;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::event::{BlockRef, EventSource};
 use super::walk::Anomalies;
@@ -138,8 +139,7 @@ impl StatusCell {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, ReaderStatus> {
-        // Each write leaves a valid status, so a panic of another holder changes nothing.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Sets the state. A halted reader stays halted.

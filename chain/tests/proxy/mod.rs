@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full};
@@ -11,6 +11,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
@@ -102,17 +103,17 @@ impl Proxy {
     }
 
     pub(crate) fn set(&self, change: impl FnOnce(&mut Faults)) {
-        change(&mut self.shared.state.lock().unwrap().faults);
+        change(&mut self.shared.state.lock().faults);
     }
 
     /// Returns the number of corrupt responses.
     pub(crate) fn spoilt(&self) -> u64 {
-        self.shared.state.lock().unwrap().spoilt
+        self.shared.state.lock().spoilt
     }
 
     /// Returns the number of requests of a method.
     pub(crate) fn asked(&self, method: &str) -> u64 {
-        self.shared.state.lock().unwrap().asked.get(method).copied().unwrap_or_default()
+        self.shared.state.lock().asked.get(method).copied().unwrap_or_default()
     }
 }
 
@@ -149,7 +150,7 @@ impl Shared {
     }
 
     fn is_too_much(&self, asked: &Value) -> bool {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.lock();
         let filter = &asked["params"][0];
         let block = |name: &str| {
             let text = filter[name].as_str().and_then(|text| text.strip_prefix("0x"));
@@ -163,7 +164,7 @@ impl Shared {
 
     /// Returns the delay, and the status of a response that is none.
     fn mood(&self) -> (u64, Option<u16>) {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.lock();
         let faults = state.faults;
         if faults.dead {
             return (0, Some(503));
@@ -176,7 +177,7 @@ impl Shared {
     }
 
     fn spoil(&self, asked: &Value, answer: &mut Value) {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.lock();
         let state = &mut *state;
         let method = asked["method"].as_str().unwrap_or_default();
         *state.asked.entry(method.to_owned()).or_default() += 1;

@@ -67,6 +67,17 @@ impl FromArgMatches for NetworkArgs {
     }
 }
 
+/// Arguments of a command that sends transactions.
+#[derive(Debug, Args)]
+pub(crate) struct TransactionArgs {
+    /// Sending.
+    #[command(flatten)]
+    pub(crate) send: SendArgs,
+    /// Chains and contracts.
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+}
+
 /// Sending of transactions.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sending")]

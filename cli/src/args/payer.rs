@@ -4,7 +4,7 @@ use alloy::primitives::Address;
 use clap::{ArgGroup, Args, Subcommand};
 use hawser_chain::admin::MicroDollars;
 
-use super::onchain::{NetworkArgs, SendArgs, address, amount};
+use super::onchain::{NetworkArgs, TransactionArgs, address, amount};
 
 /// `hawser payer`.
 #[derive(Debug, Subcommand)]
@@ -33,12 +33,9 @@ pub(crate) struct DepositArgs {
     /// Convert underlying tokens into missing fee tokens first.
     #[arg(long)]
     pub(crate) from_underlying: bool,
-    /// Sending.
+    /// Sending, chains and contracts.
     #[command(flatten)]
-    pub(crate) send: SendArgs,
-    /// Chains and contracts.
-    #[command(flatten)]
-    pub(crate) network: NetworkArgs,
+    pub(crate) transactions: TransactionArgs,
 }
 
 /// `hawser payer balance`.
@@ -61,7 +58,7 @@ pub(crate) enum WithdrawCommand {
     /// Request a withdrawal; it can be finalized when the lock is over.
     Request(WithdrawRequestArgs),
     /// Cancel the requested withdrawal.
-    Cancel(WithdrawCancelArgs),
+    Cancel(TransactionArgs),
     /// Pay out the requested withdrawal.
     Finalize(WithdrawFinalizeArgs),
 }
@@ -72,23 +69,9 @@ pub(crate) struct WithdrawRequestArgs {
     /// Amount in dollars with at most 6 decimals, such as 25 or 10.50.
     #[arg(long, value_name = "DOLLARS", value_parser = amount)]
     pub(crate) amount: MicroDollars,
-    /// Sending.
+    /// Sending, chains and contracts.
     #[command(flatten)]
-    pub(crate) send: SendArgs,
-    /// Chains and contracts.
-    #[command(flatten)]
-    pub(crate) network: NetworkArgs,
-}
-
-/// `hawser payer withdraw cancel`.
-#[derive(Debug, Args)]
-pub(crate) struct WithdrawCancelArgs {
-    /// Sending.
-    #[command(flatten)]
-    pub(crate) send: SendArgs,
-    /// Chains and contracts.
-    #[command(flatten)]
-    pub(crate) network: NetworkArgs,
+    pub(crate) transactions: TransactionArgs,
 }
 
 /// `hawser payer withdraw finalize`.
@@ -100,12 +83,9 @@ pub(crate) struct WithdrawFinalizeArgs {
     /// Pay out underlying tokens instead of fee tokens.
     #[arg(long)]
     pub(crate) into_underlying: bool,
-    /// Sending.
+    /// Sending, chains and contracts.
     #[command(flatten)]
-    pub(crate) send: SendArgs,
-    /// Chains and contracts.
-    #[command(flatten)]
-    pub(crate) network: NetworkArgs,
+    pub(crate) transactions: TransactionArgs,
 }
 
 /// `hawser fees`.
@@ -140,12 +120,9 @@ pub(crate) struct FeesClaimArgs {
     /// Originator of the reports; may be given several times [default: all nodes].
     #[arg(long, value_name = "ID")]
     pub(crate) originator: Vec<u32>,
-    /// Sending.
+    /// Sending, chains and contracts.
     #[command(flatten)]
-    pub(crate) send: SendArgs,
-    /// Chains and contracts.
-    #[command(flatten)]
-    pub(crate) network: NetworkArgs,
+    pub(crate) transactions: TransactionArgs,
 }
 
 /// `hawser fees withdraw`.
@@ -160,12 +137,9 @@ pub(crate) struct FeesWithdrawArgs {
     /// Pay out underlying tokens instead of fee tokens.
     #[arg(long)]
     pub(crate) into_underlying: bool,
-    /// Sending.
+    /// Sending, chains and contracts.
     #[command(flatten)]
-    pub(crate) send: SendArgs,
-    /// Chains and contracts.
-    #[command(flatten)]
-    pub(crate) network: NetworkArgs,
+    pub(crate) transactions: TransactionArgs,
 }
 
 /// `hawser fees show`.

@@ -6,7 +6,7 @@ use alloy::primitives::Address;
 use clap::{Args, Subcommand};
 use hawser_chain::admin::MicroDollars;
 
-use super::onchain::{NetworkArgs, SendArgs, address, amount};
+use super::onchain::{NetworkArgs, TransactionArgs, address, amount};
 
 /// `hawser registry`.
 #[derive(Debug, Subcommand)]
@@ -63,12 +63,9 @@ pub(crate) struct NodeAddArgs {
     /// File with the node's secret key; only the public key is used.
     #[arg(long, value_name = "FILE", conflicts_with = "public_key")]
     pub(crate) node_key_file: Option<PathBuf>,
-    /// Sending.
+    /// Sending, chains and contracts.
     #[command(flatten)]
-    pub(crate) send: SendArgs,
-    /// Chains and contracts.
-    #[command(flatten)]
-    pub(crate) network: NetworkArgs,
+    pub(crate) transactions: TransactionArgs,
 }
 
 /// `hawser registry node update-http`.
@@ -80,12 +77,9 @@ pub(crate) struct UpdateHttpArgs {
     /// URL of the node's API: http://host:port or https://host.
     #[arg(value_name = "URL")]
     pub(crate) http_address: String,
-    /// Sending.
+    /// Sending, chains and contracts.
     #[command(flatten)]
-    pub(crate) send: SendArgs,
-    /// Chains and contracts.
-    #[command(flatten)]
-    pub(crate) network: NetworkArgs,
+    pub(crate) transactions: TransactionArgs,
 }
 
 /// `hawser registry canonical`.
@@ -103,12 +97,9 @@ pub(crate) struct CanonicalArgs {
     /// The node's id.
     #[arg(value_name = "ID")]
     pub(crate) node: u32,
-    /// Sending.
+    /// Sending, chains and contracts.
     #[command(flatten)]
-    pub(crate) send: SendArgs,
-    /// Chains and contracts.
-    #[command(flatten)]
-    pub(crate) network: NetworkArgs,
+    pub(crate) transactions: TransactionArgs,
 }
 
 /// `hawser registry rates`.
@@ -138,12 +129,9 @@ pub(crate) struct RatesAddArgs {
     /// Start in unix seconds [default: in two hours, so that every node has read them].
     #[arg(long, value_name = "SECONDS")]
     pub(crate) start_time: Option<u64>,
-    /// Sending.
+    /// Sending, chains and contracts.
     #[command(flatten)]
-    pub(crate) send: SendArgs,
-    /// Chains and contracts.
-    #[command(flatten)]
-    pub(crate) network: NetworkArgs,
+    pub(crate) transactions: TransactionArgs,
 }
 
 /// `hawser registry params`.
@@ -178,12 +166,9 @@ pub(crate) struct ParamsSetArgs {
     /// Also call the functions with which the contracts take the values over.
     #[arg(long)]
     pub(crate) apply: bool,
-    /// Sending.
+    /// Sending, chains and contracts.
     #[command(flatten)]
-    pub(crate) send: SendArgs,
-    /// Chains and contracts.
-    #[command(flatten)]
-    pub(crate) network: NetworkArgs,
+    pub(crate) transactions: TransactionArgs,
 }
 
 /// `hawser registry params bridge`.
@@ -207,10 +192,7 @@ pub(crate) struct ParamsBridgeArgs {
     /// Convert underlying tokens into missing fee tokens first.
     #[arg(long)]
     pub(crate) from_underlying: bool,
-    /// Sending.
+    /// Sending, chains and contracts.
     #[command(flatten)]
-    pub(crate) send: SendArgs,
-    /// Chains and contracts.
-    #[command(flatten)]
-    pub(crate) network: NetworkArgs,
+    pub(crate) transactions: TransactionArgs,
 }

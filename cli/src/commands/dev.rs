@@ -24,10 +24,10 @@ use crate::network_file::{NetworkChain, NetworkFile, NetworkGateway, NetworkNode
 use crate::output::Reporter;
 use child::{
     ChainKind, ChildProcess, CommandLine, NetworkSource, ProcessEvent, ProcessName, ProcessOrder,
-    Stage,
+    StopStage,
 };
 use folder::Folder;
-use ports::{Ports, SharedPorts};
+use ports::{DevPorts, SharedPorts};
 use report::StartHints;
 
 /// Default number of nodes: the fewest of which a majority survives the loss of one.
@@ -84,12 +84,12 @@ fn existing(path: &Path) -> Result<PathBuf, RunError> {
 }
 
 /// Returns the ports that were given, or else those of the folder, or else the defaults.
-fn choose_ports(args: &DevArgs, folder: &Folder) -> Result<(Vec<Ports>, SharedPorts), RunError> {
+fn choose_ports(args: &DevArgs, folder: &Folder) -> Result<(Vec<DevPorts>, SharedPorts), RunError> {
     let known = folder.known_nodes()?;
     let nodes = args.nodes.or_else(|| u16::try_from(known.len()).ok().filter(|nodes| *nodes > 0));
     let base = args.base_port.or_else(|| known.first().and_then(base_port_of));
     let base = base.unwrap_or(ports::BASE_DEFAULT);
-    let nodes = Ports::of_network(nodes.unwrap_or(NODES_DEFAULT), base)?;
+    let nodes = DevPorts::of_network(nodes.unwrap_or(NODES_DEFAULT), base)?;
     Ok((nodes, SharedPorts::of_network(base)?))
 }
 
@@ -101,7 +101,7 @@ fn base_port_of(first: &NodeEntry) -> Option<u16> {
 /// The processes of the network.
 struct Network {
     program: PathBuf,
-    ports: Vec<Ports>,
+    ports: Vec<DevPorts>,
     shared: SharedPorts,
     source: NetworkSource,
     children: Vec<ChildProcess>,
@@ -115,7 +115,7 @@ struct Network {
 
 impl Network {
     fn empty(
-        ports: Vec<Ports>,
+        ports: Vec<DevPorts>,
         shared: SharedPorts,
         source: NetworkSource,
         reporter: Reporter,
@@ -216,7 +216,7 @@ impl Network {
     }
 
     fn describe(&self, folder: &Folder, records: &[NodeEntry]) -> Result<NetworkFile, RunError> {
-        let node = |(ports, record): (&Ports, &NodeEntry)| NetworkNode {
+        let node = |(ports, record): (&DevPorts, &NodeEntry)| NetworkNode {
             node_id: record.node_id,
             grpc: ports.api().to_string(),
             quic: ports.api().to_string(),
@@ -280,7 +280,7 @@ impl Network {
         }
         report::stopping(self.reporter);
         let (mut in_order, mut order) = (true, ProcessOrder::Run);
-        for stage in Stage::ALL {
+        for stage in StopStage::ALL {
             if order != ProcessOrder::Kill {
                 order = ProcessOrder::Stop(stage);
                 self.orders.send_replace(order);

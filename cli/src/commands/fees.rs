@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::payer::recipient;
 use crate::args::payer::{FeesClaimArgs, FeesCommand, FeesShowArgs, FeesWithdrawArgs, WhoseArgs};
-use crate::commands::onchain::{self, ChainsNeeded, Fields, SENDER, Session};
+use crate::commands::onchain::{self, ChainsNeeded, OnchainSession, ResultFields, SENDER};
 use crate::output;
 
 /// Runs the command.
@@ -24,7 +24,7 @@ pub(super) async fn run(command: FeesCommand, as_json: bool) -> Result<(), RunEr
 async fn claim(args: &FeesClaimArgs, as_json: bool) -> Result<(), RunError> {
     let whose = beneficiary(&args.whose)?;
     let mut session =
-        Session::open(&args.network, &args.send, ChainsNeeded::Settlement, SENDER, as_json).await?;
+        OnchainSession::open(&args.transactions, ChainsNeeded::Settlement, SENDER, as_json).await?;
     let plan = fees::claim(&session.network, whose, &args.originator).await?;
     session.carry_out(plan).await?;
     finish(session, whose).await
@@ -33,7 +33,7 @@ async fn claim(args: &FeesClaimArgs, as_json: bool) -> Result<(), RunError> {
 async fn withdraw(args: &FeesWithdrawArgs, as_json: bool) -> Result<(), RunError> {
     let whose = beneficiary(&args.whose)?;
     let mut session =
-        Session::open(&args.network, &args.send, ChainsNeeded::Settlement, SENDER, as_json).await?;
+        OnchainSession::open(&args.transactions, ChainsNeeded::Settlement, SENDER, as_json).await?;
     let recipient = match whose {
         Beneficiary::Node(_) => recipient(args.recipient, &session.account)?,
         Beneficiary::Protocol => Default::default(),
@@ -43,12 +43,12 @@ async fn withdraw(args: &FeesWithdrawArgs, as_json: bool) -> Result<(), RunError
     finish(session, whose).await
 }
 
-async fn finish(session: Session, whose: Beneficiary) -> Result<(), RunError> {
+async fn finish(session: OnchainSession, whose: Beneficiary) -> Result<(), RunError> {
     let result = if session.sends() {
         let owed = fees::owed_to(&session.network, whose).await?;
         let fields = match whose {
-            Beneficiary::Node(node_id) => Fields::default().with("node", node_id),
-            Beneficiary::Protocol => Fields::default().with("protocol", true),
+            Beneficiary::Node(node_id) => ResultFields::default().with("node", node_id),
+            Beneficiary::Protocol => ResultFields::default().with("protocol", true),
         };
         Some(fields.amount("owed", owed))
     } else {
@@ -62,13 +62,12 @@ async fn show(args: &FeesShowArgs, as_json: bool) -> Result<(), RunError> {
     let network = onchain::connect(&args.network, ChainsNeeded::Settlement).await?;
     let owed = fees::owed(&network).await?;
     let claims = fees::claims(&network, &args.originator).await?;
-    let nodes = owed
-        .nodes
-        .iter()
-        .map(|(node_id, owed)| Fields::default().with("node", *node_id).amount("owed", *owed));
+    let nodes = owed.nodes.iter().map(|(node_id, owed)| {
+        ResultFields::default().with("node", *node_id).amount("owed", *owed)
+    });
     if as_json {
         output::line(json!({
-            "nodes": nodes.map(Fields::into_json).collect::<Vec<_>>(),
+            "nodes": nodes.map(ResultFields::into_json).collect::<Vec<_>>(),
             "totals": totals(&owed).into_json(),
             "reports": claims.iter().map(|claims| report(claims).into_json()).collect::<Vec<_>>(),
         }));
@@ -80,19 +79,19 @@ async fn show(args: &FeesShowArgs, as_json: bool) -> Result<(), RunError> {
     Ok(())
 }
 
-fn totals(owed: &OwedFees) -> Fields {
-    Fields::default()
+fn totals(owed: &OwedFees) -> ResultFields {
+    ResultFields::default()
         .amount("protocol_owed", owed.protocol)
         .with("protocol_recipient", owed.protocol_recipient.to_string())
         .amount("available", owed.available)
         .amount("excess_of_payers", owed.excess)
 }
 
-fn report(claims: &ReportClaims) -> Fields {
+fn report(claims: &ReportClaims) -> ResultFields {
     let ReportClaims { report, nodes, protocol } = claims;
     let state = if report.is_settled { "settled" } else { "not settled" };
     let ids = |ids: &mut dyn Iterator<Item = &u32>| ids.copied().collect::<Value>();
-    Fields::default()
+    ResultFields::default()
         .with("originator", report.originator)
         .with("index", report.index)
         .with("end_sequence_id", report.end_sequence_id)

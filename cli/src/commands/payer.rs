@@ -5,11 +5,12 @@ use hawser_chain::admin::payers::{self, PayerBalance};
 use hawser_chain::admin::{Account, MicroDollars};
 use hawser_node::error::RunError;
 
+use crate::args::onchain::TransactionArgs;
 use crate::args::payer::{
-    BalanceArgs, DepositArgs, PayerCommand, WithdrawCancelArgs, WithdrawCommand,
-    WithdrawFinalizeArgs, WithdrawRequestArgs,
+    BalanceArgs, DepositArgs, PayerCommand, WithdrawCommand, WithdrawFinalizeArgs,
+    WithdrawRequestArgs,
 };
-use crate::commands::onchain::{self, ChainsNeeded, Fields, PAYER, Session};
+use crate::commands::onchain::{self, ChainsNeeded, OnchainSession, PAYER, ResultFields};
 use crate::output;
 
 /// Runs the command.
@@ -30,12 +31,12 @@ pub(super) async fn run(command: PayerCommand, as_json: bool) -> Result<(), RunE
 
 async fn deposit(args: &DepositArgs, as_json: bool) -> Result<(), RunError> {
     let mut session =
-        Session::open(&args.network, &args.send, ChainsNeeded::Settlement, PAYER, as_json).await?;
+        OnchainSession::open(&args.transactions, ChainsNeeded::Settlement, PAYER, as_json).await?;
     let payer = match (args.payer, session.account.address()) {
         (Some(payer), _) | (None, Some(payer)) => payer,
         (None, None) => return Err(RunError::usage("for whom? Give --payer ADDRESS")),
     };
-    let Session { network, account, .. } = &session;
+    let OnchainSession { network, account, .. } = &session;
     let plan = payers::deposit(network, account, payer, args.amount, args.from_underlying).await;
     session.carry_out(plan?).await?;
     finish(session, Some(payer)).await
@@ -66,16 +67,15 @@ async fn balance(args: &BalanceArgs, as_json: bool) -> Result<(), RunError> {
 
 async fn request(args: &WithdrawRequestArgs, as_json: bool) -> Result<(), RunError> {
     let mut session =
-        Session::open(&args.network, &args.send, ChainsNeeded::Settlement, PAYER, as_json).await?;
+        OnchainSession::open(&args.transactions, ChainsNeeded::Settlement, PAYER, as_json).await?;
     let plan = payers::request_withdrawal(&session.network, args.amount).await?;
     session.carry_out(plan).await?;
     let payer = session.account.address();
     finish(session, payer).await
 }
 
-async fn cancel(args: &WithdrawCancelArgs, as_json: bool) -> Result<(), RunError> {
-    let mut session =
-        Session::open(&args.network, &args.send, ChainsNeeded::Settlement, PAYER, as_json).await?;
+async fn cancel(args: &TransactionArgs, as_json: bool) -> Result<(), RunError> {
+    let mut session = OnchainSession::open(args, ChainsNeeded::Settlement, PAYER, as_json).await?;
     let plan = payers::cancel_withdrawal(&session.network, &session.account).await;
     session.carry_out(plan?).await?;
     let payer = session.account.address();
@@ -84,9 +84,9 @@ async fn cancel(args: &WithdrawCancelArgs, as_json: bool) -> Result<(), RunError
 
 async fn finalize(args: &WithdrawFinalizeArgs, as_json: bool) -> Result<(), RunError> {
     let mut session =
-        Session::open(&args.network, &args.send, ChainsNeeded::Settlement, PAYER, as_json).await?;
+        OnchainSession::open(&args.transactions, ChainsNeeded::Settlement, PAYER, as_json).await?;
     let recipient = recipient(args.recipient, &session.account)?;
-    let Session { network, account, .. } = &session;
+    let OnchainSession { network, account, .. } = &session;
     let plan = payers::finalize_withdrawal(network, account, recipient, args.into_underlying).await;
     session.carry_out(plan?).await?;
     let payer = session.account.address();
@@ -100,7 +100,7 @@ pub(super) fn recipient(named: Option<Address>, account: &Account) -> Result<Add
         .ok_or_else(|| RunError::usage("who gets it? Give --recipient ADDRESS"))
 }
 
-async fn finish(session: Session, payer: Option<Address>) -> Result<(), RunError> {
+async fn finish(session: OnchainSession, payer: Option<Address>) -> Result<(), RunError> {
     let result = match payer {
         Some(payer) if session.sends() => {
             let balance = payers::balance(&session.network, payer).await?;
@@ -112,9 +112,9 @@ async fn finish(session: Session, payer: Option<Address>) -> Result<(), RunError
     Ok(())
 }
 
-fn fields(balance: &PayerBalance) -> Fields {
+fn fields(balance: &PayerBalance) -> ResultFields {
     let amount = MicroDollars::new(balance.microdollars.unsigned_abs()).unwrap_or_default();
-    let fields = Fields::default()
+    let fields = ResultFields::default()
         .with("payer", balance.payer.to_string())
         .signed_amount("balance", amount, balance.microdollars < 0)
         .amount("fee_tokens", balance.fee_tokens);

@@ -18,7 +18,7 @@ use crate::output;
 /// When there is no database, when a node holds it, or when log or rows fail.
 pub(super) fn run(args: &RebuildArgs, as_json: bool) -> Result<(), RunError> {
     let data_dir = settings::data_dir(&args.sources()).map_err(RunError::usage)?;
-    let (store, identity) = Store::open_existing(&data_dir).map_err(refusal)?;
+    let (store, identity) = projections::open_existing(&data_dir).map_err(refusal)?;
     let before = digests(&store)?;
     let stale = store.stale_projections();
     if !as_json {

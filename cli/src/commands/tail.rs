@@ -270,7 +270,7 @@ mod tests {
     use hawser_node::error::RunErrorKind;
 
     #[test]
-    fn where_to_begin_is_now_the_start_or_a_cursor() {
+    fn a_stream_begins_now_at_the_start_or_at_a_cursor() {
         assert_eq!(parse_from("now").unwrap(), StartPoint::Now);
         assert_eq!(parse_from("start").unwrap(), StartPoint::After(Cursor::new()));
         let StartPoint::After(cursor) = parse_from("0:12, 100:7").unwrap() else { panic!() };

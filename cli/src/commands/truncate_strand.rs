@@ -13,11 +13,12 @@ use hawser_chain::index::walk::BlockHeader;
 use hawser_chain::index::{EventSource, lookup};
 use hawser_chain::send::RequestError;
 use hawser_node::error::RunError;
-use hawser_node::files::deployment::Deployment;
+use hawser_node::files::deployment::KnownDeployment;
+use hawser_node::service::projections;
 use hawser_node::settings::NodeServiceSettings;
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::{EnvelopeId, OriginatorId};
-use hawser_storage::{ChainPosition, LogItem, ReadError, Snapshot, Store, Validity};
+use hawser_storage::{ChainPosition, LogItem, ReadError, Snapshot, Validity};
 use serde_json::json;
 
 use super::rebuild;
@@ -33,7 +34,7 @@ pub(super) fn run(args: TruncateStrandArgs, as_json: bool) -> Result<(), RunErro
     let TruncateStrandArgs { strand, from_block, yes, node } = args;
     let config = NodeServiceSettings::read(&node.sources()).map_err(RunError::usage)?;
     let data_dir = &config.store.data_dir;
-    let (store, identity) = Store::open_existing(data_dir).map_err(rebuild::refusal)?;
+    let (store, identity) = projections::open_existing(data_dir).map_err(rebuild::refusal)?;
     let snapshot = store.snapshot();
     let cut = super::blocking(find(&snapshot, &config, strand, from_block))?;
     let evidence = evidence_path(data_dir, cut.from);
@@ -124,7 +125,7 @@ impl ChainContract {
             let text = "the app chain has to be asked: give --contracts.app-chain.rpc-url";
             return Err(RunError::usage(text));
         }
-        let deployment = Deployment::of(contracts).await?;
+        let deployment = KnownDeployment::of(contracts).await?;
         let (subject, contract) = match strand {
             ChainStrand::GroupMessages => {
                 (EventSource::GroupMessages, Contract::GroupMessageBroadcaster)

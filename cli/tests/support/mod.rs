@@ -8,9 +8,9 @@ use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use serde_json::Value;
 
 /// Only how long a test that fails may take: nothing is measured by it.
@@ -60,7 +60,7 @@ static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 /// A base port such that a network of `nodes` fits on it. Below the range that systems hand out to
 /// outgoing connections, so that none of these takes it.
 pub fn free_base(nodes: u16) -> u16 {
-    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut given = GIVEN.lock();
     loop {
         let base = 20_000 + rand::random::<u16>() % (12_000 - 100 * nodes);
         let of_nodes = (0..nodes).flat_map(|i| [100 * i, 100 * i + 1]);

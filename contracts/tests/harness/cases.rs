@@ -4,8 +4,9 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, LazyLock, Mutex, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
+use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 
 use super::chain::ChainBackend;
@@ -78,12 +79,12 @@ pub(crate) fn check(kind: ChainBackend, cases: &[Case], name: &str) {
 
 /// Runs a case unless it has run, and returns its result.
 pub(crate) fn outcome(kind: ChainBackend, case: Case) -> CaseResult {
-    let cell = Arc::clone(OUTCOMES.lock().unwrap().entry((kind, case.name)).or_default());
+    let cell = Arc::clone(OUTCOMES.lock().entry((kind, case.name)).or_default());
     cell.get_or_init(|| run(kind, case)).clone()
 }
 
 fn run(kind: ChainBackend, case: Case) -> CaseResult {
-    let idle = IDLE.lock().unwrap().entry(kind).or_default().pop();
+    let idle = IDLE.lock().entry(kind).or_default().pop();
     let result = catch_unwind(AssertUnwindSafe(|| {
         RUNTIME.block_on(async {
             let world = match idle {
@@ -95,7 +96,7 @@ fn run(kind: ChainBackend, case: Case) -> CaseResult {
         })
     }));
     let world = result.map_err(|panic| format!("{}: {}", case.name, message(&*panic)))?;
-    IDLE.lock().unwrap().entry(kind).or_default().push(world);
+    IDLE.lock().entry(kind).or_default().push(world);
     Ok(())
 }
 

@@ -1,9 +1,10 @@
 //! Coverage: the functions, events and errors that tests met, compared with the interface of the deployed contracts.
 
 use std::collections::BTreeSet;
-use std::sync::{LazyLock, Mutex};
+use std::sync::LazyLock;
 
 use alloy::primitives::B256;
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::cases::{Case, outcome};
@@ -26,7 +27,7 @@ type Met = (ChainBackend, &'static str, Entry);
 static EXERCISED: LazyLock<Mutex<BTreeSet<Met>>> = LazyLock::new(Mutex::default);
 
 pub(crate) fn note(kind: ChainBackend, contract: &'static str, entry: Entry) {
-    EXERCISED.lock().unwrap().insert((kind, contract, entry));
+    EXERCISED.lock().insert((kind, contract, entry));
 }
 
 /// Runs every case that has not run, and compares the met entries with the interface.
@@ -34,7 +35,7 @@ pub(crate) fn check(kind: ChainBackend, cases: impl Iterator<Item = Case>) {
     let failed = cases.filter(|case| outcome(kind, *case).is_err()).count();
     assert_eq!(failed, 0, "what is exercised is known once all tests succeed");
 
-    let exercised = EXERCISED.lock().unwrap().clone();
+    let exercised = EXERCISED.lock().clone();
     let mut faults = Vec::new();
     for (contract, signature, entry) in interface() {
         let is_met = exercised

@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use alloy::primitives::{Address, B256, Bytes, U256};
@@ -13,6 +12,7 @@ use alloy::transports::TransportResult;
 use hawser_chain::contracts::revert::Revert;
 use hawser_chain::contracts::{artifact, describe};
 use hawser_chain::send::Chain;
+use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -48,7 +48,7 @@ impl TestChain {
 
     /// Records the contract at an address, for messages and for coverage.
     pub(crate) fn name(&self, address: Address, name: &'static str) {
-        self.names.lock().unwrap().insert(address, name);
+        self.names.lock().insert(address, name);
     }
 
     /// Returns the contract that a transaction calls.
@@ -57,7 +57,7 @@ impl TestChain {
     }
 
     fn name_of(&self, address: Address) -> Option<&'static str> {
-        self.names.lock().unwrap().get(&address).copied()
+        self.names.lock().get(&address).copied()
     }
 
     /// Sends a transaction that is expected to succeed.
@@ -233,12 +233,12 @@ impl TestChain {
     pub(crate) async fn revert_to(&self, snapshot: U256) {
         let done: bool = self.rpc("evm_revert", json!([snapshot])).await;
         assert!(done, "the snapshot is there");
-        self.enabled.lock().unwrap().clear();
+        self.enabled.lock().clear();
     }
 
     /// Funds and impersonates an account, so that it can send without its key.
     pub(crate) async fn enable(&self, account: Address) {
-        if !self.enabled.lock().unwrap().insert(account) {
+        if !self.enabled.lock().insert(account) {
             return;
         }
         let plenty = U256::from(10).pow(U256::from(27));

@@ -5,21 +5,22 @@
 //! impersonated accounts) changes directly.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use alloy::consensus::Transaction;
 use alloy::eips::{BlockId, BlockNumberOrTag};
 use alloy::primitives::{Address, B256};
+use parking_lot::Mutex;
 
 use super::admission::{self, SenderState, TransactionError};
 use super::block::{BASE_FEE_MAX, BASE_FEE_MIN, Block, MinedTransaction};
 use super::builder::{BlockBuilder, BuiltBlock};
-use super::feed::{Feed, FeedEvent};
+use super::feed::{EventFeed, FeedEvent};
 use super::history::{History, StateAt};
 use super::pool::TransactionPool;
 use super::pooled::PooledTransaction;
 use super::record::JournalStep;
-use super::state::{Account, StateDiff};
+use super::state::{AccountState, StateDiff};
 
 /// Depth of the `safe` block below the head; `finalized` is twice as deep. One and two epochs of Ethereum.
 const SAFE_DEPTH: u64 = 32;
@@ -72,7 +73,7 @@ pub(super) struct Core {
     next_timestamp: Option<u64>,
     next_base_fee: Option<u64>,
     pub(super) pool: TransactionPool,
-    pub(super) feed: Feed,
+    pub(super) feed: EventFeed,
     snapshots: BTreeMap<u64, Snapshot>,
     snapshots_made: u64,
     pub(super) impersonated: BTreeSet<Address>,
@@ -95,7 +96,7 @@ impl Core {
             next_timestamp: None,
             next_base_fee: None,
             pool: TransactionPool::default(),
-            feed: Feed::default(),
+            feed: EventFeed::default(),
             snapshots: BTreeMap::new(),
             snapshots_made: 0,
             impersonated: BTreeSet::new(),
@@ -175,7 +176,7 @@ impl Core {
         StateAt { history: &self.history, version, blocks }
     }
 
-    pub(super) fn account(&self, address: Address) -> Account {
+    pub(super) fn account(&self, address: Address) -> AccountState {
         self.history.account(address, self.history.version())
     }
 
@@ -205,7 +206,7 @@ impl Core {
     /// Returns the pending block: the next block if it were made now, with all waiting transactions that fit.
     pub(super) fn pending(&self, now: u64) -> Arc<BuiltBlock> {
         let timestamp = self.next_timestamp(now);
-        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pending = self.pending.lock();
         // A contract may read the block time, so the pending block of another second can differ.
         if let Some(known) = pending.as_ref().filter(|known| known.timestamp() == timestamp) {
             return known.clone();
@@ -219,7 +220,7 @@ impl Core {
 
     /// Drops the pending block after a change of its inputs.
     fn forget_pending(&mut self) {
-        *self.pending.get_mut().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.pending.get_mut() = None;
     }
 
     /// Returns the number of waiting transactions that the next blocks can take.
@@ -495,7 +496,7 @@ impl Core {
 
     /// Clears the feed after a replay, before the first client connects.
     pub(super) fn forget_feed(&mut self) {
-        self.feed = Feed::default();
+        self.feed = EventFeed::default();
     }
 }
 

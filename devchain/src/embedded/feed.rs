@@ -28,12 +28,12 @@ pub(super) struct LaggedError;
 
 /// The latest events, numbered from the start of the process.
 #[derive(Debug, Default)]
-pub(super) struct Feed {
+pub(super) struct EventFeed {
     kept: VecDeque<FeedEvent>,
     first: u64,
 }
 
-impl Feed {
+impl EventFeed {
     /// Adds an event. The oldest one goes if the feed is full.
     pub(super) fn push(&mut self, notice: FeedEvent) {
         if self.kept.len() == KEPT_MAX {
@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn a_follower_reads_what_is_kept_or_learns_that_it_missed_something() {
-        let mut feed = Feed::default();
+        let mut feed = EventFeed::default();
         for number in 0..KEPT_MAX as u64 + 3 {
             feed.push(FeedEvent::TransactionPending(B256::from(alloy::primitives::U256::from(
                 number,

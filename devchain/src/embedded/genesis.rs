@@ -10,7 +10,7 @@ use super::core::{Core, TIME_MAX};
 use super::history::commitment_after;
 use super::record::JournalStep;
 use super::settings::{EmbeddedStartError, Genesis};
-use super::state::{Account, StateDiff};
+use super::state::{AccountState, StateDiff};
 
 /// The deterministic deployment proxy: deploys the code that it is sent with CREATE2. It has the same address on
 /// nearly every chain, and every genesis contains it, as on other development chains.
@@ -31,7 +31,7 @@ fn state(genesis: &Genesis) -> Result<StateDiff, EmbeddedStartError> {
     for (address, code) in std::iter::once(&deployer).chain(&genesis.code) {
         let code = Bytecode::new_raw_checked(code.clone())
             .map_err(|_| EmbeddedStartError::GenesisCode { address: *address })?;
-        let account: &mut Account = &mut diff.accounts.entry(*address).or_default().account;
+        let account: &mut AccountState = &mut diff.accounts.entry(*address).or_default().account;
         account.nonce = 1;
         account.code_hash = code.hash_slow();
         diff.code.insert(account.code_hash, code);

@@ -14,7 +14,7 @@ use revm::state::AccountInfo;
 
 use super::block::Block;
 use super::record;
-use super::state::{Account, StateDiff};
+use super::state::{AccountState, StateDiff};
 
 /// The values of one account or slot, each with the version since which it holds, oldest first.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ impl<T: Copy> Timeline<T> {
 /// All values of one account and its slots.
 #[derive(Debug, Default)]
 struct AccountHistory {
-    account: Timeline<Account>,
+    account: Timeline<AccountState>,
     slots: HashMap<U256, Timeline<U256>>,
 }
 
@@ -145,9 +145,9 @@ impl History {
     }
 
     /// Returns an account at a version; an account that does not exist is empty.
-    pub(super) fn account(&self, address: Address, version: u64) -> Account {
+    pub(super) fn account(&self, address: Address, version: u64) -> AccountState {
         let entry = self.entries.get(&address);
-        entry.and_then(|entry| entry.account.at(version)).unwrap_or(Account::EMPTY)
+        entry.and_then(|entry| entry.account.at(version)).unwrap_or(AccountState::EMPTY)
     }
 
     fn slot(&self, address: Address, slot: U256, version: u64) -> U256 {
@@ -203,7 +203,7 @@ mod tests {
 
     fn diff(address: Address, nonce: u64, wiped: bool, slots: &[(u64, u64)]) -> StateDiff {
         let slots = slots.iter().map(|(slot, value)| (U256::from(*slot), U256::from(*value)));
-        let account = Account { nonce, ..Account::EMPTY };
+        let account = AccountState { nonce, ..AccountState::EMPTY };
         let change = AccountDiff { account, wiped, slots: slots.collect() };
         StateDiff { accounts: [(address, change)].into(), ..StateDiff::default() }
     }

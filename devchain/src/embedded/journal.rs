@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_this_chain_is_refused_and_left_alone() {
+    fn a_record_of_another_chain_is_refused_and_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("chain.log");
         for foreign in [&b"notes"[..], &[b'x'; 100], b"development chain log 2\n01234567"] {

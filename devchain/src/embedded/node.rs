@@ -4,11 +4,17 @@
 //! takes microseconds. A simulation holds no lock while it runs: it reads value by value, at the version with which
 //! it started.
 
+#![expect(
+    clippy::disallowed_types,
+    reason = "the one lock that has to poison: a chain that a panic left half changed must not be served"
+)]
+
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use alloy::primitives::B256;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use super::core::Core;
@@ -31,7 +37,7 @@ pub(super) struct MiningMode {
 
 /// The right to change the chain, with the target of its steps.
 #[derive(Debug)]
-pub(super) enum ChainWriter {
+pub(super) enum WriteAccess {
     /// The chain is in memory only.
     Memory,
     /// The chain has a journal.
@@ -44,7 +50,7 @@ pub(super) enum ChainWriter {
 #[derive(Debug)]
 pub(super) struct EmbeddedNode {
     core: RwLock<Core>,
-    writer: Mutex<ChainWriter>,
+    writer: Mutex<WriteAccess>,
     /// The filters that clients poll.
     pub(super) filters: Mutex<Filters>,
     /// The rule by which blocks are made; the mining task follows it.
@@ -89,7 +95,7 @@ impl EmbeddedNode {
         };
         Ok(Self {
             core: RwLock::new(core),
-            writer: Mutex::new(journal.map_or(ChainWriter::Memory, ChainWriter::Folder)),
+            writer: Mutex::new(journal.map_or(WriteAccess::Memory, WriteAccess::Folder)),
             filters: Mutex::default(),
             mining: watch::Sender::new(mining),
             happened: watch::Sender::new(0),
@@ -107,8 +113,8 @@ impl EmbeddedNode {
     }
 
     /// Waits for the right to change the chain.
-    pub(super) fn writer(&self) -> MutexGuard<'_, ChainWriter> {
-        self.writer.lock().expect(BROKEN)
+    pub(super) fn writer(&self) -> MutexGuard<'_, WriteAccess> {
+        self.writer.lock()
     }
 
     pub(super) fn log_blocks_max(&self) -> u64 {
@@ -116,7 +122,7 @@ impl EmbeddedNode {
     }
 
     /// Makes a change that the journal does not hold, and notifies subscribers.
-    pub(super) fn change<T>(&self, _: &mut ChainWriter, change: impl FnOnce(&mut Core) -> T) -> T {
+    pub(super) fn change<T>(&self, _: &mut WriteAccess, change: impl FnOnce(&mut Core) -> T) -> T {
         let mut core = self.write();
         let value = change(&mut core);
         self.happened.send_replace(core.feed.end());
@@ -127,18 +133,18 @@ impl EmbeddedNode {
     /// a kill could lose.
     fn record<T>(
         &self,
-        writer: &mut ChainWriter,
+        writer: &mut WriteAccess,
         steps: Vec<JournalStep>,
         carry_out: impl FnOnce(&mut Core, Vec<JournalStep>) -> T,
     ) -> Result<T, JournalError> {
         match writer {
-            ChainWriter::Memory => {}
-            ChainWriter::Folder(journal) => {
+            WriteAccess::Memory => {}
+            WriteAccess::Folder(journal) => {
                 journal
                     .append(&steps)
                     .inspect_err(|error| tracing::error!(%error, "not written"))?;
             }
-            ChainWriter::Closed => return Err(JournalError::Closed),
+            WriteAccess::Closed => return Err(JournalError::Closed),
         }
         Ok(self.change(writer, |core| carry_out(core, steps)))
     }
@@ -146,7 +152,7 @@ impl EmbeddedNode {
     /// Writes steps to the journal and applies them.
     pub(super) fn commit(
         &self,
-        writer: &mut ChainWriter,
+        writer: &mut WriteAccess,
         steps: Vec<JournalStep>,
     ) -> Result<(), JournalError> {
         self.record(writer, steps, |core, steps| {
@@ -159,7 +165,7 @@ impl EmbeddedNode {
     /// Makes one block and returns the number of its transactions.
     pub(super) fn mine(
         &self,
-        writer: &mut ChainWriter,
+        writer: &mut WriteAccess,
         timestamp: Option<u64>,
     ) -> Result<usize, RpcError> {
         let plan = self.read().plan_block(wall_clock(), timestamp).map_err(failed)?;
@@ -174,7 +180,7 @@ impl EmbeddedNode {
     /// Adds a transaction to the pool, and makes a block for it if blocks are on demand.
     pub(super) fn send(
         &self,
-        writer: &mut ChainWriter,
+        writer: &mut WriteAccess,
         pooled: Arc<PooledTransaction>,
     ) -> Result<B256, RpcError> {
         let hash = pooled.hash();
@@ -191,7 +197,7 @@ impl EmbeddedNode {
     }
 
     /// Makes blocks until no waiting transaction can be mined.
-    fn mine_ready(&self, writer: &mut ChainWriter) -> Result<(), RpcError> {
+    fn mine_ready(&self, writer: &mut WriteAccess) -> Result<(), RpcError> {
         while self.read().ready_count() > 0 {
             if self.mine(writer, None)? == 0 {
                 break;
@@ -201,7 +207,7 @@ impl EmbeddedNode {
     }
 
     /// Returns to a snapshot. False if there is none with this id.
-    pub(super) fn revert(&self, writer: &mut ChainWriter, id: u64) -> Result<bool, JournalError> {
+    pub(super) fn revert(&self, writer: &mut WriteAccess, id: u64) -> Result<bool, JournalError> {
         let Some(steps) = self.read().plan_revert(id) else { return Ok(false) };
         self.record(writer, steps, |core, steps| core.revert(id, steps))?;
         Ok(true)
@@ -209,8 +215,8 @@ impl EmbeddedNode {
 
     /// Closes the chain: syncs the journal and releases the lock of the folder.
     pub(super) fn close(&self) {
-        let writer = std::mem::replace(&mut *self.writer(), ChainWriter::Closed);
-        if let ChainWriter::Folder(journal) = writer
+        let writer = std::mem::replace(&mut *self.writer(), WriteAccess::Closed);
+        if let WriteAccess::Folder(journal) = writer
             && let Err(error) = journal.sync()
         {
             tracing::warn!(%error, "the chain was not synced at its end");

@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_passed_is_forgotten() {
+    fn used_nonces_are_forgotten() {
         let mut pool = TransactionPool::default();
         for nonce in 0..4 {
             pool.insert(pooled(1, nonce, 100, 1)).unwrap();

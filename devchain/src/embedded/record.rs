@@ -14,7 +14,7 @@ use alloy::rlp::Decodable;
 use revm::bytecode::Bytecode;
 
 use super::block::{Block, ExecutedTransaction};
-use super::state::{Account, AccountDiff, StateDiff};
+use super::state::{AccountDiff, AccountState, StateDiff};
 
 /// One step of a chain.
 #[derive(Debug, Clone)]
@@ -101,7 +101,7 @@ fn write_block(out: &mut Vec<u8>, block: &Block) {
 pub(super) fn write_diff(out: &mut Vec<u8>, diff: &StateDiff) {
     write_count(out, diff.accounts.len());
     for (address, change) in &diff.accounts {
-        let Account { nonce, balance, code_hash } = change.account;
+        let AccountState { nonce, balance, code_hash } = change.account;
         out.extend(address);
         out.extend(nonce.to_be_bytes());
         out.extend(balance.to_be_bytes::<32>());
@@ -235,7 +235,7 @@ impl<'a> Reader<'a> {
         let accounts = self.list(|rest| {
             let address = rest.address()?;
             let (nonce, balance) = (rest.u64()?, rest.word()?);
-            let account = Account { nonce, balance, code_hash: rest.hash()? };
+            let account = AccountState { nonce, balance, code_hash: rest.hash()? };
             let wiped = rest.flag()?;
             let slots = rest.list(|rest| Ok((rest.word()?, rest.word()?)))?;
             Ok((address, AccountDiff { account, wiped, slots: slots.into_iter().collect() }))
@@ -279,7 +279,7 @@ mod tests {
         let code = Bytecode::new_raw(Bytes::from_static(&[0x60, 1, 0x5b]));
         let code_hash = code.hash_slow();
         let change = AccountDiff {
-            account: Account { nonce: 3, balance: U256::from(77), code_hash },
+            account: AccountState { nonce: 3, balance: U256::from(77), code_hash },
             wiped: true,
             slots: [(U256::from(1), U256::MAX), (U256::from(2), U256::ZERO)].into(),
         };

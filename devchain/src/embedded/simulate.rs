@@ -23,7 +23,7 @@ const ESTIMATE_ERROR_PERMILLE: u64 = 15;
 
 /// The reason why a call or an estimate has no result.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum CallError {
+pub(super) enum SimulationError {
     /// The call reverted with this data.
     #[error("execution reverted")]
     Reverted(Bytes),
@@ -64,7 +64,7 @@ impl<B: DatabaseRef<Error = ReorganisedError>> Simulation<B> {
         request: TransactionRequest,
         overrides: Option<StateOverride>,
         block_overrides: Option<BlockOverrides>,
-    ) -> Result<Self, CallError> {
+    ) -> Result<Self, SimulationError> {
         let mut block = evm::block_env(header);
         if let Some(overrides) = block_overrides {
             override_block(&mut block, &mut state, overrides)?;
@@ -86,14 +86,14 @@ impl<B: DatabaseRef<Error = ReorganisedError>> Simulation<B> {
     }
 
     /// Runs the call and returns its output.
-    pub(super) fn call(&self) -> Result<Bytes, CallError> {
+    pub(super) fn call(&self) -> Result<Bytes, SimulationError> {
         let gas_limit = if self.gas_given { self.tx.gas_limit } else { self.allowance()? };
         let done = self.run(gas_limit).map_err(|error| self.refused(error))?;
         match done.result {
             ExecutionResult::Success { output, .. } => Ok(output.into_data()),
-            ExecutionResult::Revert { output, .. } => Err(CallError::Reverted(output)),
+            ExecutionResult::Revert { output, .. } => Err(SimulationError::Reverted(output)),
             ExecutionResult::Halt { reason, .. } => {
-                Err(CallError::Halted(evm::halt_message(&reason)))
+                Err(SimulationError::Halted(evm::halt_message(&reason)))
             }
         }
     }
@@ -102,7 +102,7 @@ impl<B: DatabaseRef<Error = ReorganisedError>> Simulation<B> {
     ///
     /// Bisects between the gas used by a run with all gas, and that allowance: a call keeps back gas and a refund
     /// comes only at the end, so the gas used can be too low a limit.
-    pub(super) fn estimate(&self) -> Result<u64, CallError> {
+    pub(super) fn estimate(&self) -> Result<u64, SimulationError> {
         let allowance = self.allowance()?;
         if self.is_plain_transfer()? && self.suffices(TRANSFER_GAS)? {
             return Ok(TRANSFER_GAS);
@@ -111,16 +111,18 @@ impl<B: DatabaseRef<Error = ReorganisedError>> Simulation<B> {
             Err(EVMError::Transaction(
                 InvalidTransaction::CallGasCostMoreThanGasLimit { .. }
                 | InvalidTransaction::GasFloorMoreThanGasLimit { .. },
-            )) => return Err(CallError::NotEnoughGas { allowance }),
+            )) => return Err(SimulationError::NotEnoughGas { allowance }),
             Err(error) => return Err(self.refused(error)),
             Ok(done) => match done.result {
                 ExecutionResult::Success { gas, .. } => gas,
-                ExecutionResult::Revert { output, .. } => return Err(CallError::Reverted(output)),
+                ExecutionResult::Revert { output, .. } => {
+                    return Err(SimulationError::Reverted(output));
+                }
                 ExecutionResult::Halt { reason: HaltReason::OutOfGas(_), .. } => {
-                    return Err(CallError::NotEnoughGas { allowance });
+                    return Err(SimulationError::NotEnoughGas { allowance });
                 }
                 ExecutionResult::Halt { reason, .. } => {
-                    return Err(CallError::Halted(evm::halt_message(&reason)));
+                    return Err(SimulationError::Halted(evm::halt_message(&reason)));
                 }
             },
         };
@@ -150,7 +152,7 @@ impl<B: DatabaseRef<Error = ReorganisedError>> Simulation<B> {
     }
 
     /// Returns true if the transaction succeeds with this gas limit.
-    fn suffices(&self, gas_limit: u64) -> Result<bool, CallError> {
+    fn suffices(&self, gas_limit: u64) -> Result<bool, SimulationError> {
         match self.run(gas_limit) {
             Ok(done) => Ok(done.result.is_success()),
             Err(EVMError::Database(moved)) => Err(moved.into()),
@@ -158,35 +160,36 @@ impl<B: DatabaseRef<Error = ReorganisedError>> Simulation<B> {
         }
     }
 
-    fn is_plain_transfer(&self) -> Result<bool, CallError> {
+    fn is_plain_transfer(&self) -> Result<bool, SimulationError> {
         let TxKind::Call(to) = self.tx.kind else { return Ok(false) };
         let plain = self.tx.data.is_empty() && self.tx.authorization_list.is_empty();
-        Ok(plain && self.state.account(to)?.code_hash == super::state::Account::EMPTY.code_hash)
+        Ok(plain
+            && self.state.account(to)?.code_hash == super::state::AccountState::EMPTY.code_hash)
     }
 
     /// Returns the most gas that the call may use: the least of request, block limit and the sender's funds.
-    fn allowance(&self) -> Result<u64, CallError> {
+    fn allowance(&self) -> Result<u64, SimulationError> {
         let asked = if self.gas_given { self.tx.gas_limit } else { self.block.gas_limit };
         if self.tx.gas_price == 0 {
             return Ok(asked);
         }
         let balance = self.state.account(self.tx.caller)?.balance;
-        let left = balance
-            .checked_sub(self.tx.value)
-            .ok_or_else(|| CallError::Refused("insufficient funds for transfer".to_owned()))?;
+        let left = balance.checked_sub(self.tx.value).ok_or_else(|| {
+            SimulationError::Refused("insufficient funds for transfer".to_owned())
+        })?;
         let affordable = left / U256::from(self.tx.gas_price);
         Ok(u64::try_from(affordable).map_or(asked, |affordable| affordable.min(asked)))
     }
 
     /// Words an error of revm as go-ethereum does, because clients match on the text.
-    fn refused(&self, error: EVMError<ReorganisedError>) -> CallError {
+    fn refused(&self, error: EVMError<ReorganisedError>) -> SimulationError {
         let TxEnv { caller, gas_limit, gas_price, value, data, .. } = &self.tx;
         let reason = match error {
             EVMError::Database(moved) => return moved.into(),
             EVMError::Transaction(reason) => reason,
-            other => return CallError::Refused(other.to_string()),
+            other => return SimulationError::Refused(other.to_string()),
         };
-        CallError::Refused(match reason {
+        SimulationError::Refused(match reason {
             InvalidTransaction::LackOfFundForMaxFee { fee, balance } => format!(
                 "insufficient funds for gas * price + value: address {caller} have {balance} want {fee}"
             ),
@@ -219,11 +222,11 @@ fn tx_env(
     request: TransactionRequest,
     chain_id: u64,
     block_gas_limit: u64,
-) -> Result<TxEnv, CallError> {
-    let wrong = |reason: &str| CallError::Request(reason.to_owned());
+) -> Result<TxEnv, SimulationError> {
+    let wrong = |reason: &str| SimulationError::Request(reason.to_owned());
     if let Some(have) = request.chain_id.filter(|have| *have != chain_id) {
         let reason = format!("chainId does not match node's (have={have}, want={chain_id})");
-        return Err(CallError::Request(reason));
+        return Err(SimulationError::Request(reason));
     }
     if request.blob_versioned_hashes.is_some() || request.sidecar.is_some() {
         return Err(wrong("blob transactions are not supported"));
@@ -237,7 +240,7 @@ fn tx_env(
         && max_fee < tip
     {
         let reason = format!("maxFeePerGas ({max_fee}) < maxPriorityFeePerGas ({tip})");
-        return Err(CallError::Request(reason));
+        return Err(SimulationError::Request(reason));
     }
     let data = request.input.try_into_unique_input().map_err(|_| {
         wrong("both \"data\" and \"input\" are set and not equal: use \"input\" alone")
@@ -277,8 +280,8 @@ fn override_block<B>(
     block: &mut BlockEnv,
     state: &mut StateOverlay<B>,
     overrides: BlockOverrides,
-) -> Result<(), CallError> {
-    let too_large = |name: &str| CallError::Request(format!("{name} is too large"));
+) -> Result<(), SimulationError> {
+    let too_large = |name: &str| SimulationError::Request(format!("{name} is too large"));
     if let Some(number) = overrides.number {
         block.number = number;
     }
@@ -308,8 +311,8 @@ fn override_account<B: DatabaseRef<Error = ReorganisedError>>(
     state: &mut StateOverlay<B>,
     address: Address,
     change: AccountOverride,
-) -> Result<(), CallError> {
-    let wrong = |reason: &str| CallError::Request(format!("override of {address}: {reason}"));
+) -> Result<(), SimulationError> {
+    let wrong = |reason: &str| SimulationError::Request(format!("override of {address}: {reason}"));
     if change.move_precompile_to.is_some() {
         return Err(wrong("moving precompiles is not supported"));
     }

@@ -10,13 +10,13 @@ use revm::{Database, DatabaseRef};
 
 /// One account without its storage. An account that does not exist is the empty one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Account {
+pub(super) struct AccountState {
     pub(super) nonce: u64,
     pub(super) balance: U256,
     pub(super) code_hash: B256,
 }
 
-impl Account {
+impl AccountState {
     pub(super) const EMPTY: Self =
         Self { nonce: 0, balance: U256::ZERO, code_hash: KECCAK256_EMPTY };
 
@@ -33,7 +33,7 @@ impl Account {
     }
 }
 
-impl Default for Account {
+impl Default for AccountState {
     fn default() -> Self {
         Self::EMPTY
     }
@@ -43,7 +43,7 @@ impl Default for Account {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct AccountDiff {
     /// The account after the change.
-    pub(super) account: Account,
+    pub(super) account: AccountState,
     /// True if all slots that `slots` does not name became zero.
     pub(super) wiped: bool,
     /// The new values of changed slots.
@@ -94,12 +94,12 @@ impl<B: DatabaseRef> StateOverlay<B> {
     }
 
     /// Returns an account with the changes applied.
-    pub(super) fn account(&self, address: Address) -> Result<Account, B::Error> {
+    pub(super) fn account(&self, address: Address) -> Result<AccountState, B::Error> {
         if let Some(ours) = self.diff.accounts.get(&address) {
             return Ok(ours.account);
         }
         let below = self.base.basic_ref(address)?;
-        Ok(below.map_or(Account::EMPTY, |info| Account::from_evm(&info)))
+        Ok(below.map_or(AccountState::EMPTY, |info| AccountState::from_evm(&info)))
     }
 
     /// Adds the changes of an execution on this state.
@@ -111,7 +111,8 @@ impl<B: DatabaseRef> StateOverlay<B> {
             let gone = account.is_selfdestructed();
             let fresh = gone || account.is_created();
             let before = self.account(address)?;
-            let after = if gone { Account::EMPTY } else { Account::from_evm(&account.info) };
+            let after =
+                if gone { AccountState::EMPTY } else { AccountState::from_evm(&account.info) };
             let slots: Vec<_> = account
                 .changed_storage_slots()
                 .filter(|_| !gone)

@@ -35,14 +35,14 @@ pub(super) enum BridgeEvent {
 }
 
 /// Selects and decodes the logs of one chain.
-pub(super) trait EventSource {
+pub(super) trait MessageSource {
     /// Returns the contracts whose logs matter.
     fn contracts(&self) -> Vec<Address>;
     /// Decodes a log. `None` if it does not matter.
     fn read(&self, log: &Log) -> Option<BridgeEvent>;
 }
 
-impl<E: EventSource> EventReader<E> {
+impl<E: MessageSource> EventReader<E> {
     pub(super) fn new(events: E) -> Self {
         Self { events, last: None, messages: BTreeMap::new(), done: BTreeSet::new() }
     }
@@ -125,7 +125,7 @@ pub(super) struct SettlementEvents {
     pub(super) inbox: Address,
 }
 
-impl EventSource for SettlementEvents {
+impl MessageSource for SettlementEvents {
     fn contracts(&self) -> Vec<Address> {
         vec![self.inbox]
     }
@@ -151,7 +151,7 @@ pub(super) struct AppEvents {
     pub(super) gateway: Address,
 }
 
-impl EventSource for AppEvents {
+impl MessageSource for AppEvents {
     fn contracts(&self) -> Vec<Address> {
         vec![self.gateway, ARB_SYS]
     }

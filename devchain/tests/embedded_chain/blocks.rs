@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::support::*;
 
 #[tokio::test]
-async fn it_says_what_it_is() {
+async fn a_fresh_chain_reports_its_ids_and_version() {
     let running = RunningChain::on_demand().await;
     assert_eq!(running.provider.get_chain_id().await.unwrap(), CHAIN_ID);
     assert_eq!(running.call("net_version", json!([])).await, json!("31337"));

@@ -129,7 +129,7 @@ async fn an_estimate_is_enough_and_close() {
 }
 
 #[tokio::test]
-async fn what_cannot_succeed_has_no_estimate() {
+async fn a_call_that_reverts_has_no_gas_estimate() {
     let running = RunningChain::on_demand().await;
     let endless = running.deploy(&LOOP).await;
     let error_of = async |request: Value| {

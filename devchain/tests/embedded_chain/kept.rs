@@ -97,7 +97,7 @@ async fn a_folder_is_used_only_for_the_chain_that_it_holds() {
 }
 
 #[tokio::test]
-async fn what_is_no_folder_is_refused() {
+async fn a_path_that_is_no_folder_is_refused() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let error = EmbeddedChain::start(kept(file.path())).await.unwrap_err();
     assert!(matches!(error, EmbeddedStartError::Store(JournalError::Io { .. })), "{error}");

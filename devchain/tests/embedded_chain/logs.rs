@@ -135,7 +135,7 @@ async fn an_answer_has_a_bounded_number_of_logs() {
 }
 
 #[tokio::test]
-async fn what_a_filter_has_besides_is_passed_over() {
+async fn unknown_fields_of_a_filter_are_ignored() {
     let (running, ..) = notebooks().await;
     let filter = json!({ "fromBlock": "0x3", "toBlock": "0x5", "limit": 7 });
     assert_eq!(values(&running, filter.clone()).await, [1, 2, 3]);

@@ -247,7 +247,7 @@ async fn pages_of_any_origin_may_ask() {
 }
 
 #[tokio::test]
-async fn it_listens_to_this_machine_alone_unless_told() {
+async fn the_default_listen_address_is_loopback() {
     let everywhere = EmbeddedSettings { listen: "0.0.0.0:0".parse().unwrap(), ..settings() };
     let error = EmbeddedChain::start(everywhere.clone()).await.unwrap_err();
     assert!(matches!(error, EmbeddedStartError::Remote { .. }), "{error}");

@@ -196,7 +196,7 @@ async fn one_block_takes_what_waits_best_payers_first() {
 }
 
 #[tokio::test]
-async fn what_one_block_cannot_take_goes_into_the_next() {
+async fn a_full_block_leaves_transactions_to_the_next() {
     let running = RunningChain::by_hand().await;
     let mut balance = 0;
     for nonce in 0..5 {

@@ -2,7 +2,7 @@
 
 use hawser_proto::EnvelopeId;
 
-/// A query or a subscription could not be served. The cause is always this node, never the reader.
+/// A query or a subscription could not be served.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// The store failed.
@@ -14,4 +14,10 @@ pub enum ReadError {
     /// The bytes that the log holds there are no envelope.
     #[error("envelope {0} in the log does not decode")]
     Undecodable(EnvelopeId),
+    /// The answer would be larger than a message may be.
+    #[error("the answer would take {0} bytes")]
+    TooLarge(usize),
+    /// The reader may not have the memory for its answer now.
+    #[error("no memory for an answer of {0} bytes now")]
+    NoMemory(usize),
 }

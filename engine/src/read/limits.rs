@@ -3,10 +3,16 @@
 /// The most envelopes that one query answers with. Specified: `docs/protocol/api.md`.
 pub const PAGE_ENVELOPES_MAX: usize = 1000;
 
-/// The most bytes that the envelopes of one answer take on the wire, tags and lengths included.
-/// Specified: clients and peers accept messages of 25 MiB (`docs/protocol/wire.md`). 1 KiB is left for
-/// the fields around the envelopes.
-pub const PAGE_LEN_BYTES_MAX: usize = 25 * 1024 * 1024 - 1024;
+/// The largest message that clients and peers accept. Specified: `docs/protocol/wire.md`.
+const MESSAGE_LEN_BYTES_MAX: usize = 25 * 1024 * 1024;
+
+/// The most bytes that the envelopes of one answer take on the wire, tags and lengths included, unless
+/// it is a single envelope. 1 KiB is left for the fields around the envelopes.
+pub const PAGE_LEN_BYTES_MAX: usize = MESSAGE_LEN_BYTES_MAX - 1024;
+
+/// Bytes around an envelope that is alone in a message, besides its tag and length: at most 10 in
+/// today's schema, and room to spare.
+const WRAPPING_LEN_BYTES: usize = 16;
 
 /// Returns the size of an envelope of `len_bytes` as an entry of a repeated field: one byte of tag,
 /// its length and itself.
@@ -14,6 +20,13 @@ pub const PAGE_LEN_BYTES_MAX: usize = 25 * 1024 * 1024 - 1024;
 pub fn wire_len_bytes(len_bytes: usize) -> usize {
     let bits = (usize::BITS - (len_bytes | 1).leading_zeros()) as usize;
     1 + bits.div_ceil(7) + len_bytes
+}
+
+/// Returns true if a message has room for an envelope of `len_bytes`. Readers never get any other:
+/// they are passed over wherever they are stored.
+#[must_use]
+pub fn is_deliverable(len_bytes: usize) -> bool {
+    wire_len_bytes(len_bytes) <= MESSAGE_LEN_BYTES_MAX - WRAPPING_LEN_BYTES
 }
 
 /// Bounds of one page or batch. The first envelope fits whatever its size, so that a reader always
@@ -33,9 +46,17 @@ impl BatchLimits {
     /// being read from disk. Worst-case memory of a stream is twice this and one page. Guessed.
     pub(crate) const QUEUE: Self = Self { envelopes: 1024, len_bytes: 4 * 1024 * 1024 };
 
+    /// Bounds of the queue between commits and all streams. Guessed: seconds of work for a fast disk.
+    pub(crate) const BACKLOG: Self = Self { envelopes: 65_536, len_bytes: 32 * 1024 * 1024 };
+
     /// Bounds of a query for the whole logs of inboxes: bytes only.
     pub(crate) const WHOLE_LOGS: Self =
         Self { envelopes: usize::MAX, len_bytes: PAGE_LEN_BYTES_MAX };
+
+    /// Returns the bounds of half a page, at least one envelope.
+    pub(crate) fn half(self) -> Self {
+        Self { envelopes: self.envelopes.div_ceil(2), len_bytes: self.len_bytes / 2 }
+    }
 
     /// Returns the bounds of a query. A limit of 0 and a limit above the maximum mean the maximum.
     pub(crate) fn of_query(limit: usize) -> Self {
@@ -75,7 +96,6 @@ impl BatchSize {
     }
 
     /// Returns the bytes of the batch on the wire.
-    #[cfg(test)]
     pub(crate) fn len_bytes(&self) -> usize {
         self.len_bytes
     }
@@ -91,6 +111,14 @@ mod tests {
             let field = prost::encoding::bytes::encoded_len(1, &vec![0u8; len]);
             assert_eq!(wire_len_bytes(len), field, "{len}");
         }
+    }
+
+    #[test]
+    fn an_envelope_is_deliverable_if_a_message_has_room_for_it_alone() {
+        let most = MESSAGE_LEN_BYTES_MAX - WRAPPING_LEN_BYTES - 5;
+        assert_eq!(wire_len_bytes(most) + WRAPPING_LEN_BYTES, MESSAGE_LEN_BYTES_MAX);
+        assert!(is_deliverable(0) && is_deliverable(most));
+        assert!(!is_deliverable(most + 1) && !is_deliverable(u32::MAX as usize));
     }
 
     #[test]

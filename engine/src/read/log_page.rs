@@ -7,7 +7,8 @@ use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{LogItem, LogScan, Snapshot, Validity};
 
 use super::error::ReadError;
-use super::limits::{BatchLimits, BatchSize};
+use super::limits::{BatchLimits, BatchSize, is_deliverable};
+use super::memory::PageMemory;
 
 /// A range of one strand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,17 +28,18 @@ pub(crate) struct LogPage {
 }
 
 /// Reads the valid envelopes of `ranges`, each of another originator: across originators by time,
-/// each originator ascending.
+/// each originator ascending. A page for which the memory ends early is shorter.
 pub(crate) fn read_log(
     snapshot: &Snapshot<'_>,
     ranges: impl IntoIterator<Item = LogRange>,
     limits: BatchLimits,
+    memory: &mut PageMemory<'_>,
 ) -> Result<LogPage, ReadError> {
     let mut strands = Vec::new();
     for range in ranges {
         if range.after.sequence < range.through {
             let scan = snapshot.log(range.after, range.through);
-            strands.extend(StrandScan::start(range.after.originator, scan)?);
+            strands.extend(StrandScan::start(range.after.originator, scan, memory)?);
         }
     }
     let mut size = BatchSize::default();
@@ -48,7 +50,11 @@ pub(crate) fn read_log(
         }
         let strand = strands.swap_remove(index);
         envelopes.push((strand.id, strand.bytes));
-        strands.extend(StrandScan::start(strand.id.originator, strand.scan)?);
+        match StrandScan::start(strand.id.originator, strand.scan, memory) {
+            Ok(next) => strands.extend(next),
+            Err(ReadError::NoMemory(_)) => return Ok(LogPage { envelopes, finished: false }),
+            Err(error) => return Err(error),
+        }
     }
     Ok(LogPage { envelopes, finished: true })
 }
@@ -66,12 +72,20 @@ struct StrandScan<'s> {
 }
 
 impl<'s> StrandScan<'s> {
-    /// Moves to the next valid envelope of `originator`, if there is one.
-    fn start(originator: OriginatorId, mut scan: LogScan<'s>) -> Result<Option<Self>, ReadError> {
+    /// Moves to the next envelope of `originator` that readers get, if there is one.
+    fn start(
+        originator: OriginatorId,
+        mut scan: LogScan<'s>,
+        memory: &mut PageMemory<'_>,
+    ) -> Result<Option<Self>, ReadError> {
         while let Some(item) = scan.next() {
             let LogItem::Envelope { id, bytes, validity: Validity::Valid } = item? else {
                 continue;
             };
+            if !is_deliverable(bytes.len()) {
+                continue;
+            }
+            memory.add(1, bytes.len())?;
             debug_assert_eq!(id.originator, originator, "a scan keeps to its strand");
             let (_, originator_ns) = OriginatorEnvelope::open(bytes.clone())
                 .and_then(|(unsigned, _)| OriginatorEnvelope::statement(unsigned))

@@ -3,14 +3,14 @@
 //! In reading order:
 //!
 //! - `limits` and `rows`: bounds of one answer, and the source of its rows;
+//! - `memory`: the memory that a reader may take for its answers;
 //! - `plan`: the next envelopes of some topics, their order, and the ones that have to wait;
 //! - `log_page`: the same for whole strands, where nothing waits;
 //! - `newest`: the newest visible envelope of a topic;
-//! - `queue`: committed envelopes that one listener has not taken yet;
+//! - `backlog` and `queue`: committed envelopes that the hub, and one listener, has not taken yet;
 //! - `feed`: everything that a stream still owes its reader.
 //!
-//! [`Reader`](crate::runtime::Reader), [`Hub`](crate::runtime::Hub) and
-//! [`Subscription`](crate::runtime::Subscription) drive them.
+//! [`Reader`](crate::runtime::Reader) and [`Subscription`](crate::runtime::Subscription) drive them.
 //!
 //! Invariant: within one page or stream each originator ascends; across originators time decides.
 //! Invariant: a reader of topics never sees an envelope before the chain envelope it depends on.
@@ -18,10 +18,12 @@
 //!
 //! See `docs/decisions/0003-reading.md` for the reasons.
 
+pub(crate) mod backlog;
 pub(crate) mod error;
 pub(crate) mod feed;
 pub(crate) mod limits;
 pub(crate) mod log_page;
+pub(crate) mod memory;
 pub(crate) mod newest;
 pub(crate) mod plan;
 pub(crate) mod queue;
@@ -31,4 +33,5 @@ pub(crate) mod testing;
 
 pub use error::ReadError;
 pub use feed::{SubscriptionEvent, WaveId};
-pub use limits::{PAGE_ENVELOPES_MAX, PAGE_LEN_BYTES_MAX, wire_len_bytes};
+pub use limits::{PAGE_ENVELOPES_MAX, PAGE_LEN_BYTES_MAX, is_deliverable, wire_len_bytes};
+pub use memory::{ReadMemory, Unlimited};

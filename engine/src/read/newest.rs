@@ -1,77 +1,148 @@
-//! The newest visible envelope of a topic.
+//! The newest envelope of a topic.
+//!
+//! A strand is in its own order, and across strands time decides, as in pages. A time that has not
+//! come decides nothing: a node could date one envelope far ahead and hide all others behind it for
+//! good. See `docs/decisions/0013-times-that-have-not-come.md`.
 
-use hawser_proto::{Cursor, EnvelopeId, SequenceId, Topic};
-use hawser_storage::{Snapshot, TopicRow};
+use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
+use hawser_storage::TopicRow;
 
 use super::error::ReadError;
 use super::rows::{Rows, first_unsatisfied};
 
-/// Sequence ids in the first window that is read backwards when the last envelope has to wait.
-/// Guessed: mostly a few envelopes wait.
-const WINDOW_MIN: u64 = 64;
+/// The most by which a time may lie ahead of this node's clock and still count. Specified:
+/// `docs/protocol/api.md`.
+pub(crate) const FUTURE_NS_MAX: i64 = 5 * 60 * 1_000_000_000;
 
-/// Returns the newest envelope of `topic` that depends on nothing above `heads`: highest
-/// `originator_ns`, ties by envelope id.
+/// Rows at the end of a strand that are looked at one by one before the search takes larger steps.
+/// Specified: `docs/protocol/api.md`. Mostly the first one counts.
+const STEPS_MAX: u64 = 64;
+
+/// Returns the newest envelope of `topic` at `horizon_ns`, and its length. Of each strand counts the last envelope
+/// that depends on nothing above `heads` and is dated up to `horizon_ns`; of these the one with the
+/// highest time is the newest, then the one with the highest id. Only if no strand has one, the last
+/// one with the lowest time.
+///
+/// Costs a seek for each strand in the topic, and at most some 200 rows for one whose end does not
+/// count.
 pub(crate) fn newest_visible(
-    snapshot: &Snapshot<'_>,
-    heads: &Cursor,
-    topic: &Topic,
-) -> Result<Option<EnvelopeId>, ReadError> {
-    let Some(newest) = snapshot.newest(topic.as_bytes())? else { return Ok(None) };
-    let mut rows = snapshot.topics();
-    match Rows::seek(&mut rows, topic, newest)? {
-        Some(row) if is_visible(&row, heads) => Ok(Some(newest)),
-        _ => newest_visible_of_strands(&mut rows, heads, topic),
-    }
-}
-
-fn is_visible(row: &TopicRow, heads: &Cursor) -> bool {
-    heads.covers(row.id)
-        && first_unsatisfied(row.id, &row.depends_on, |on| heads.covers(on)).is_none()
-}
-
-/// Searches each strand on its own: the newest visible envelope may lie behind one that waits.
-fn newest_visible_of_strands(
     rows: &mut impl Rows,
     heads: &Cursor,
     topic: &Topic,
-) -> Result<Option<EnvelopeId>, ReadError> {
-    let mut newest = None;
-    for head in heads.iter() {
-        let last = last_visible(rows, heads, topic, head)?;
-        newest = newest.max(last.map(|row| (row.originator_ns, row.id)));
+    horizon_ns: i64,
+) -> Result<Option<(EnvelopeId, u32)>, ReadError> {
+    let mut search = Search { rows, heads, topic, horizon_ns };
+    let mut newest: Option<Rank> = None;
+    let mut highest = Some(OriginatorId(u32::MAX));
+    while let Some(originator) = highest {
+        let through = EnvelopeId::new(originator, SequenceId(u64::MAX));
+        let Some(last) = search.rows.seek_back(topic, through)? else { break };
+        highest = last.id.originator.0.checked_sub(1).map(OriginatorId);
+        newest = newest.max(search.last_of_strand(last)?);
     }
-    Ok(newest.map(|(_, id)| id))
+    Ok(newest.map(|rank| (rank.id, rank.len_bytes)))
 }
 
-/// Returns the last visible row of the strand of `head`. Reads backwards in windows that grow: the
-/// cost is a few seeks and the rows that wait.
-fn last_visible(
-    rows: &mut impl Rows,
-    heads: &Cursor,
-    topic: &Topic,
-    head: EnvelopeId,
-) -> Result<Option<TopicRow>, ReadError> {
-    let mut window = WINDOW_MIN;
-    let mut end = head.sequence;
-    while end > SequenceId::NONE {
-        let begin = SequenceId(end.0.saturating_sub(window));
-        let mut found = None;
-        let mut row = rows.seek(topic, EnvelopeId { sequence: begin.next(), ..head })?;
-        while let Some(current) = row {
-            if current.id.originator != head.originator || current.id.sequence > end {
-                break;
+/// Order of the last envelopes of strands: the greatest is the newest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    has_come: bool,
+    /// The time; its opposite if it has not come, so that it gains nothing by being high.
+    time: i64,
+    id: EnvelopeId,
+    len_bytes: u32,
+}
+
+struct Search<'a, R> {
+    rows: &'a mut R,
+    heads: &'a Cursor,
+    topic: &'a Topic,
+    horizon_ns: i64,
+}
+
+impl<R: Rows> Search<'_, R> {
+    /// Returns the last envelope that counts of the strand that ends with the row `last`, under the
+    /// cursor of `rows`.
+    fn last_of_strand(&mut self, last: TopicRow) -> Result<Option<Rank>, ReadError> {
+        let originator = last.id.originator;
+        let mut early = None;
+        let mut lowest = last.id;
+        let mut row = Some(last);
+        for _ in 0..STEPS_MAX {
+            let Some(current) = row.filter(|row| row.id.originator == originator) else {
+                return Ok(early);
+            };
+            if self.counts(&current) {
+                return Ok(Some(self.rank(&current)));
             }
-            found = Some(current).filter(|row| is_visible(row, heads)).or(found);
-            row = rows.next_row()?;
+            if early.is_none() && self.is_visible(&current) {
+                early = Some(self.rank(&current));
+            }
+            lowest = current.id;
+            row = self.rows.previous_row()?;
         }
-        if found.is_some() {
-            return Ok(found);
-        }
-        end = begin;
-        window = window.saturating_mul(4);
+        let found = self.search_below(lowest)?;
+        Ok(found.map(|row| self.rank(&row)).or(early))
     }
-    Ok(None)
+
+    /// Searches below a row that does not count, in steps that double, and then between the last two:
+    /// a strand in the order of its times ends with all the rows that do not count. In another one
+    /// this finds a row that counts before one that does not.
+    fn search_below(&mut self, beyond: EnvelopeId) -> Result<Option<TopicRow>, ReadError> {
+        let mut beyond = beyond;
+        let (mut found, mut low): (Option<TopicRow>, u64) = (None, 0);
+        let mut step = STEPS_MAX;
+        while found.is_none() && low == 0 && beyond.sequence.0 > step {
+            let target = beyond.sequence.0 - step;
+            match self.at_or_before(beyond, target)? {
+                Some(row) if !self.counts(&row) => beyond = row.id,
+                row => (found, low) = (row, target),
+            }
+            step = step.saturating_mul(2);
+        }
+        // No row lies above `found` and up to `low`.
+        while beyond.sequence.0.saturating_sub(low) > 1 {
+            let middle = low + (beyond.sequence.0 - low) / 2;
+            match self.at_or_before(beyond, middle)? {
+                Some(row) if found.as_ref().is_none_or(|found| found.id < row.id) => {
+                    if self.counts(&row) {
+                        (found, low) = (Some(row), middle);
+                    } else {
+                        beyond = row.id;
+                    }
+                }
+                _ => low = middle,
+            }
+        }
+        Ok(found)
+    }
+
+    /// Returns the row at `sequence` or the last one before it, in the strand of `of`.
+    fn at_or_before(
+        &mut self,
+        of: EnvelopeId,
+        sequence: u64,
+    ) -> Result<Option<TopicRow>, ReadError> {
+        let row = self
+            .rows
+            .seek_back(self.topic, EnvelopeId::new(of.originator, SequenceId(sequence)))?;
+        Ok(row.filter(|row| row.id.originator == of.originator))
+    }
+
+    fn is_visible(&self, row: &TopicRow) -> bool {
+        self.heads.covers(row.id)
+            && first_unsatisfied(row.id, &row.depends_on, |on| self.heads.covers(on)).is_none()
+    }
+
+    fn counts(&self, row: &TopicRow) -> bool {
+        row.originator_ns <= self.horizon_ns && self.is_visible(row)
+    }
+
+    fn rank(&self, row: &TopicRow) -> Rank {
+        let has_come = row.originator_ns <= self.horizon_ns;
+        let time = if has_come { row.originator_ns } else { row.originator_ns.saturating_neg() };
+        Rank { has_come, time, id: row.id, len_bytes: row.len_bytes }
+    }
 }
 
 #[cfg(test)]

@@ -1,13 +1,20 @@
 //! The newest visible envelope, over a store.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::super::testing::{Dice, append, committed, cursor, id, id_of, store, topic};
+use super::super::testing::{
+    Dice, MemoryRows, StoppedClock, append, committed, id, id_of, store, topic,
+};
 use super::*;
 use crate::runtime::Heads;
-use crate::runtime::{Hub, Reader};
+use crate::runtime::Reader;
+use crate::runtime::read::hub::Hub;
+
+const NOW_NS: i64 = 1_800_000_000_000_000_000;
+const FAR_NS: i64 = 4_102_444_800_000_000_000; // the year 2100
 
 fn reader_of(envelopes: &[(EnvelopeId, u8, i64, Vec<EnvelopeId>)]) -> Reader {
     let store = store();
@@ -17,7 +24,7 @@ fn reader_of(envelopes: &[(EnvelopeId, u8, i64, Vec<EnvelopeId>)]) -> Reader {
         store.commit(&[append(&envelope)]).unwrap();
         heads.advance(*id);
     }
-    Reader::new(store, Heads::new(heads), Hub::new())
+    Reader::new(store, Heads::new(heads), Hub::new(), Arc::new(StoppedClock(NOW_NS)))
 }
 
 fn newest(reader: &Reader, names: &[u8]) -> Vec<Option<EnvelopeId>> {
@@ -44,7 +51,7 @@ fn of_equal_times_the_highest_id_wins() {
 }
 
 #[test]
-fn what_waits_for_its_commit_is_passed_over_however_much_of_it_there_is() {
+fn any_number_of_dependants_is_passed_over() {
     let mut envelopes = vec![(id(0, 1), 2, 1, vec![]), (id(200, 1), 1, 2, vec![])];
     envelopes.push((id(100, 1), 1, 3, vec![id(0, 1)]));
     for sequence in 2..=500 {
@@ -53,6 +60,161 @@ fn what_waits_for_its_commit_is_passed_over_however_much_of_it_there_is() {
     }
     let reader = reader_of(&envelopes);
     assert_eq!(newest(&reader, &[1]), [Some(id(100, 1))]);
+}
+
+#[test]
+fn a_time_that_has_not_come_hides_nothing() {
+    let reader = reader_of(&[
+        (id(100, 1), 1, NOW_NS - 10, vec![]),
+        (id(200, 1), 1, NOW_NS - 20, vec![]),
+        (id(200, 2), 1, FAR_NS, vec![]),
+        (id(200, 3), 2, NOW_NS - 40, vec![]),
+        (id(300, 1), 1, NOW_NS + FUTURE_NS_MAX + 1, vec![]),
+        (id(100, 2), 2, NOW_NS - 50, vec![]),
+        (id(100, 3), 3, FAR_NS, vec![]),
+        (id(200, 4), 3, FAR_NS - 1, vec![]),
+        (id(200, 5), 3, FAR_NS - 2, vec![]),
+        (id(100, 4), 4, NOW_NS + FUTURE_NS_MAX, vec![]),
+    ]);
+    let expected = [id(100, 1), id(200, 3), id(200, 5), id(100, 4)];
+    assert_eq!(
+        newest(&reader, &[1, 2, 3, 4]),
+        expected.map(Some),
+        "the clock may be a little behind"
+    );
+}
+
+#[test]
+fn in_a_strand_its_order_decides_and_across_strands_the_time() {
+    let reader = reader_of(&[
+        (id(100, 1), 1, NOW_NS - 30, vec![]),
+        (id(200, 1), 1, NOW_NS - 10, vec![]),
+        (id(200, 2), 1, NOW_NS - 40, vec![]),
+    ]);
+    assert_eq!(newest(&reader, &[1]), [Some(id(100, 1))], "200:2 is the last that 200 says");
+}
+
+/// The answer by looking at every row.
+fn model(
+    rows: &[TopicRow],
+    heads: &Cursor,
+    counts: impl Fn(&TopicRow) -> bool,
+) -> Option<EnvelopeId> {
+    let visible = |row: &&TopicRow| {
+        !row.id.originator.is_node() || row.depends_on.iter().all(|on| heads.covers(*on))
+    };
+    let (mut last, mut early) = (BTreeMap::new(), BTreeMap::new());
+    for row in rows.iter().filter(visible) {
+        if counts(row) {
+            last.insert(row.id.originator, (row.originator_ns, row.id));
+        } else {
+            early.insert(row.id.originator, (row.originator_ns, row.id));
+        }
+    }
+    let newest = last.into_values().max().map(|(_, id)| id);
+    newest.or_else(|| {
+        early.into_values().min_by_key(|(ns, id)| (*ns, std::cmp::Reverse(*id))).map(|(_, id)| id)
+    })
+}
+
+/// Asks for the newest of topic 1 in memory. Returns it and the number of rows that were looked at.
+fn ask(rows: &[TopicRow], heads: &Cursor) -> (Option<EnvelopeId>, usize) {
+    let mut memory = MemoryRows::default();
+    rows.iter().for_each(|row| memory.insert(topic(1), row.clone()));
+    let found = newest_visible(&mut memory, heads, &topic(1), NOW_NS).unwrap().map(|(id, _)| id);
+    (found, memory.reads)
+}
+
+fn row(id: EnvelopeId, originator_ns: i64, depends_on: Vec<EnvelopeId>) -> TopicRow {
+    TopicRow { id, originator_ns, len_bytes: 9, depends_on }
+}
+
+/// A hostile node fills the topic with envelopes of 2100, or with such that wait for ever.
+#[test]
+fn a_hundred_thousand_rows_that_do_not_count_cost_few_reads() {
+    for kind in 0..3 {
+        let mut rows = vec![row(id(100, 1), NOW_NS - 500, vec![])];
+        rows.extend((1..=50_000).map(|n| row(id(200, 3 * n), NOW_NS - 100_000 + n as i64, vec![])));
+        rows.extend((50_001..=150_000).map(|n| match kind {
+            0 => row(id(200, 3 * n), FAR_NS + n as i64, vec![]),
+            1 => row(id(200, 3 * n), NOW_NS - 1, vec![id(0, 1 << 62)]),
+            _ => row(
+                id(200, 3 * n),
+                if n % 2 == 0 { FAR_NS } else { i64::MIN },
+                vec![id(0, 1 << 62)],
+            ),
+        }));
+        let heads: Cursor = [id(100, 1), id(200, 1_000_000)].into_iter().collect();
+        let (newest, reads) = ask(&rows, &heads);
+        // 50,000 rows below NOW - 50,000 ns: older than that of 100.
+        assert_eq!(newest, Some(id(100, 1)));
+        rows.remove(0);
+        assert_eq!(ask(&rows, &heads).0, Some(id(200, 150_000)), "kind {kind}");
+        assert!(reads <= 250, "{reads} rows were read");
+    }
+}
+
+/// Rows of some strands in the topic. `dated` gives the time of each.
+fn strands(dice: &mut Dice, mut dated: impl FnMut(&mut Dice, i64) -> i64) -> Vec<TopicRow> {
+    let mut rows = Vec::new();
+    for originator in [0, 100, 200, 300] {
+        let (mut ns, mut sequence) = (NOW_NS - 400, 0);
+        for _ in 0..dice.below(200) {
+            sequence += 1 + dice.below(3);
+            ns = dated(dice, ns);
+            rows.push(row(id(originator, sequence), ns, vec![]));
+        }
+    }
+    rows
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Honest strands, one of which may date ahead for good.
+    #[test]
+    fn of_strands_in_the_order_of_their_times_the_newest_is_that_of_the_model(seed: u64) {
+        let dice = &mut Dice::new(seed);
+        let rows = strands(dice, |dice, ns| {
+            let step = i64::try_from(dice.below(6)).unwrap();
+            if dice.chance(400) { ns.max(FAR_NS) + step } else { ns + step }
+        });
+        let heads: Cursor = rows.iter().map(|row| row.id).collect();
+        let expected = model(&rows, &heads, |row| row.originator_ns <= NOW_NS);
+        let (found, reads) = ask(&rows, &heads);
+        prop_assert_eq!(found, expected);
+        prop_assert!(reads <= 4 * 250, "{} rows were read", reads);
+    }
+
+    /// A node that dates as it likes and makes envelopes wait has a say in its own strand only.
+    #[test]
+    fn a_hostile_strand_hides_no_other(seed: u64) {
+        let dice = &mut Dice::new(seed);
+        let mut rows = strands(dice, |dice, ns| ns + i64::try_from(dice.below(6)).unwrap());
+        for hostile in rows.iter_mut().filter(|row| row.id.originator == OriginatorId(200)) {
+            hostile.originator_ns = *dice.pick(&[i64::MIN, 0, NOW_NS, FAR_NS, i64::MAX]);
+            if dice.chance(3) {
+                hostile.depends_on = vec![id(0, 1 << 62)];
+            }
+        }
+        let heads: Cursor = rows.iter().map(|row| row.id).collect();
+        let honest: Vec<TopicRow> =
+            rows.iter().filter(|row| row.id.originator != OriginatorId(200)).cloned().collect();
+        let counts = |row: &TopicRow| row.originator_ns <= NOW_NS;
+        let (found, expected) = (ask(&rows, &heads).0, model(&honest, &heads, counts));
+        let of_hostile = found.filter(|id| id.originator == OriginatorId(200));
+        match of_hostile {
+            None => prop_assert_eq!(found, expected),
+            Some(id) => {
+                let row = rows.iter().find(|row| row.id == id).unwrap();
+                let newer = |honest: &TopicRow| counts(honest) && honest.originator_ns > row.originator_ns;
+                prop_assert!(row.depends_on.is_empty());
+                prop_assert!(counts(row) || !honest.iter().any(counts));
+                let shown = expected.and_then(|id| honest.iter().find(|row| row.id == id));
+                prop_assert!(!shown.is_some_and(|shown| counts(row) && newer(shown)));
+            }
+        }
+    }
 }
 
 proptest! {
@@ -78,8 +240,8 @@ proptest! {
         for name in 0..4u8 {
             let mut last = BTreeMap::new();
             for (id, _, ns, depends_on) in envelopes.iter().filter(|row| row.1 == name) {
-                let visible = id.originator == cursor(&[(0, 1)]).iter().next().unwrap().originator
-                    || depends_on.iter().all(|on| heads.covers(*on));
+                let visible =
+                    !id.originator.is_node() || depends_on.iter().all(|on| heads.covers(*on));
                 if visible {
                     last.insert(id.originator, (*ns, *id));
                 }

@@ -1,7 +1,7 @@
 //! Plans pages of topics: the next envelopes, their order, and the originators that have to wait.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
@@ -13,6 +13,10 @@ use super::rows::{Rows, first_unsatisfied};
 
 /// The most rows of one lane that are read at once. Guessed.
 const CHUNK_ROWS_MAX: usize = 128;
+
+/// The most rows of all lanes together that are read before the first page. Guessed: a page of
+/// everything that has no limit of its own is mostly shorter.
+const OPENING_ROWS_MAX: usize = 4096;
 
 /// Rows of a topic that are stepped over before a seek. Guessed: most topics have few rows, and a
 /// step is cheaper than a seek.
@@ -40,10 +44,11 @@ pub(crate) struct PlanTopic {
 }
 
 /// An originator that could not go on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HeldOriginator {
-    /// The topic, by its place in the plan; `None`: in all of them.
-    pub(crate) topic: Option<usize>,
+    /// The topics, by their places in the plan, in which it has envelopes that wait. Where each topic
+    /// has its own cursor this is one, and where they share one the originator stops in all of them.
+    pub(crate) topics: Vec<usize>,
     /// The last place that has been delivered or left out.
     pub(crate) after: EnvelopeId,
     /// The chain envelope that it waits for.
@@ -52,9 +57,11 @@ pub(crate) struct HeldOriginator {
 
 /// One page of a plan.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Page {
+pub(crate) struct PlannedPage {
     /// Topics, by their places in the plan, and envelopes, in the order of delivery.
     pub(crate) rows: Vec<(usize, EnvelopeId)>,
+    /// Bytes of the envelopes on the wire.
+    pub(crate) len_bytes: usize,
     /// The plan has reached its ceiling, except for originators that are held.
     pub(crate) finished: bool,
 }
@@ -69,13 +76,16 @@ pub(crate) struct Page {
 /// Rows are read a few at a time, as pages need them. Between pages the source may be another, later
 /// view of the same log. After an error the plan cannot be used any more.
 #[derive(Debug)]
-pub(crate) struct Plan {
+pub(crate) struct PagePlan {
     cursors: Cursors,
     topics: Vec<PlanTopic>,
     ceiling: Arc<Cursor>,
+    /// Only originators that are resumed are read, up to where the reader is.
+    resumed_only: bool,
     /// The entries of the ceiling, ascending.
     ends: Vec<EnvelopeId>,
-    opened: bool,
+    /// The number of topics whose beginnings have been read.
+    opened: usize,
     lanes: Vec<Lane>,
     strands: BTreeMap<OriginatorId, StrandLanes>,
     held: Vec<HeldOriginator>,
@@ -99,7 +109,7 @@ struct StrandLanes {
     lanes: BinaryHeap<Reverse<(SequenceId, usize)>>,
 }
 
-impl Plan {
+impl PagePlan {
     /// Plans `topics`. If a topic is named again, only the first one counts.
     pub(crate) fn new(
         cursors: Cursors,
@@ -113,12 +123,29 @@ impl Plan {
             cursors,
             topics,
             ceiling,
+            resumed_only: false,
             ends,
-            opened: false,
+            opened: 0,
             lanes: Vec::new(),
             strands: BTreeMap::new(),
             held: Vec::new(),
         }
+    }
+
+    /// Plans only the originators that are resumed, each from its place to where the reader of the
+    /// topic is.
+    pub(crate) fn of_resumed(
+        cursors: Cursors,
+        topics: impl IntoIterator<Item = PlanTopic>,
+    ) -> Self {
+        let topics: Vec<PlanTopic> = topics.into_iter().collect();
+        let mut ceiling = Cursor::new();
+        for topic in &topics {
+            for EnvelopeId { originator, .. } in topic.resume.iter().copied() {
+                ceiling.advance(EnvelopeId::new(originator, topic.from.get(originator)));
+            }
+        }
+        Self { resumed_only: true, ..Self::new(cursors, topics, Arc::new(ceiling)) }
     }
 
     /// Returns the next page. A page that is not finished has at least one envelope.
@@ -126,18 +153,88 @@ impl Plan {
         &mut self,
         rows: &mut impl Rows,
         limits: BatchLimits,
-    ) -> Result<Page, ReadError> {
-        self.open(rows, limits)?;
+    ) -> Result<PlannedPage, ReadError> {
+        self.open(rows, limits, usize::MAX)?;
         let mut size = BatchSize::default();
         let mut page = Vec::new();
-        while let Some(originator) = self.pick() {
-            let len_bytes = self.head(originator).map_or(0, |row| row.len_bytes as usize);
-            if !size.try_add(limits, len_bytes) {
-                return Ok(Page { rows: page, finished: false });
+        while let Some(originator) = self.pick(|_| true) {
+            if !size.try_add(limits, self.head_len_bytes(originator)) {
+                return Ok(PlannedPage {
+                    rows: page,
+                    len_bytes: size.len_bytes(),
+                    finished: false,
+                });
             }
             page.extend(self.advance(rows, originator)?);
         }
-        Ok(Page { rows: page, finished: true })
+        Ok(PlannedPage { rows: page, len_bytes: size.len_bytes(), finished: true })
+    }
+
+    /// Returns the next page, of which no node's strand fills more than half while another strand has
+    /// an envelope to give. So it is by time within each half only.
+    pub(crate) fn next_shared_page(
+        &mut self,
+        rows: &mut impl Rows,
+        limits: BatchLimits,
+    ) -> Result<PlannedPage, ReadError> {
+        self.open(rows, limits, usize::MAX)?;
+        let half = limits.half();
+        let mut size = BatchSize::default();
+        let mut shares: BTreeMap<OriginatorId, BatchSize> = BTreeMap::new();
+        let mut served: BTreeSet<OriginatorId> = BTreeSet::new();
+        let mut page = Vec::new();
+        while let Some(originator) =
+            self.pick(|originator| !served.contains(&originator)).or_else(|| self.pick(|_| true))
+        {
+            let len_bytes = self.head_len_bytes(originator);
+            if originator.is_node() && !served.contains(&originator) {
+                let share = shares.entry(originator).or_default();
+                if !share.try_add(half, len_bytes) {
+                    served.insert(originator);
+                    continue;
+                }
+            }
+            if !size.try_add(limits, len_bytes) {
+                return Ok(PlannedPage {
+                    rows: page,
+                    len_bytes: size.len_bytes(),
+                    finished: false,
+                });
+            }
+            page.extend(self.advance(rows, originator)?);
+        }
+        Ok(PlannedPage { rows: page, len_bytes: size.len_bytes(), finished: true })
+    }
+
+    /// Returns true if most of the page that came last is one node's, and another strand has an
+    /// envelope that had no room in it.
+    ///
+    /// Such a page is better shared: one node may date its envelopes back and so put any number of
+    /// them in front, and a reader of single pages would not get to those of the others.
+    pub(crate) fn is_crowded(&self, page: &PlannedPage) -> bool {
+        let mut counts: BTreeMap<OriginatorId, usize> = BTreeMap::new();
+        page.rows.iter().for_each(|(_, id)| *counts.entry(id.originator).or_default() += 1);
+        let has_more = |originator: OriginatorId| self.head(originator).is_some();
+        let most = counts.into_iter().find(|(_, count)| *count > page.rows.len() / 2);
+        most.is_some_and(|(most, _)| {
+            let mut others = self.strands.keys().filter(|&&originator| originator != most);
+            most.is_node() && !page.finished && others.any(|&originator| has_more(originator))
+        })
+    }
+
+    /// Does one turn of a plan that takes many: reads the beginnings of up to `topics` topics, or a
+    /// page once all have been read. Returns a page without envelopes in between.
+    pub(crate) fn next_turn(
+        &mut self,
+        rows: &mut impl Rows,
+        limits: BatchLimits,
+        topics: usize,
+    ) -> Result<PlannedPage, ReadError> {
+        if self.open(rows, limits, topics)? {
+            self.next_page(rows, limits)
+        } else {
+            Ok(PlannedPage { rows: Vec::new(), len_bytes: 0, finished: false })
+        }
     }
 
     /// Returns the topics as planned.
@@ -155,26 +252,28 @@ impl Plan {
         &self.ceiling
     }
 
-    /// Returns the originator whose turn it is.
-    fn pick(&mut self) -> Option<OriginatorId> {
-        self.hold_what_waits();
+    /// Returns the originator whose turn it is, among those that `may_go`. A chain strand goes
+    /// regardless, if an envelope depends on it.
+    fn pick(&self, may_go: impl Fn(OriginatorId) -> bool) -> Option<OriginatorId> {
         let (_, originator) = self
             .strands
             .keys()
+            .filter(|&&originator| may_go(originator))
             .filter_map(|&originator| Some((self.head(originator)?.originator_ns, originator)))
             .min()?;
         // A chain strand never waits itself, so its turn ends this wait.
         Some(self.pending_chain(originator).unwrap_or(originator))
     }
 
-    /// Stops every lane whose first row waits for an envelope above the ceiling.
-    fn hold_what_waits(&mut self) {
-        let originators: Vec<OriginatorId> =
-            self.strands.keys().copied().filter(|originator| originator.is_node()).collect();
-        for originator in originators {
-            while let Some(on) = self.unreachable(originator) {
-                self.hold(originator, on);
-            }
+    fn head_len_bytes(&self, originator: OriginatorId) -> usize {
+        self.head(originator).map_or(0, |row| row.len_bytes as usize)
+    }
+
+    /// Stops every lane of an originator whose first row waits for an envelope above the ceiling. To
+    /// be called when its first row has changed.
+    fn hold_what_waits(&mut self, originator: OriginatorId) {
+        while let Some(on) = self.unreachable(originator) {
+            self.hold(originator, on);
         }
     }
 
@@ -202,18 +301,19 @@ impl Plan {
         let Some((lane, row)) = self.head_lane(originator) else { return };
         let after = EnvelopeId::new(originator, row.id.sequence.previous());
         let topic = lane.topic;
-        match self.cursors {
+        let topics = match self.cursors {
             Cursors::Shared => {
-                self.held.push(HeldOriginator { topic: None, after, on });
-                self.strands.remove(&originator);
+                let lanes = self.strands.remove(&originator).unwrap_or_default().lanes;
+                lanes.into_iter().map(|Reverse((_, lane))| self.lanes[lane].topic).collect()
             }
             Cursors::PerTopic => {
-                self.held.push(HeldOriginator { topic: Some(topic), after, on });
                 if let Some(strand) = self.strands.get_mut(&originator) {
                     strand.lanes.pop();
                 }
+                vec![topic]
             }
-        }
+        };
+        self.held.push(HeldOriginator { topics, after, on });
     }
 
     fn head(&self, originator: OriginatorId) -> Option<&TopicRow> {
@@ -238,23 +338,43 @@ impl Plan {
         let taken = lane.rows.pop_front().map(|row| (lane.topic, row.id));
         if lane.rows.is_empty() {
             let topic = &self.topics[lane.topic].topic;
-            lane.fill(rows, topic, self.ceiling.get(originator))?;
+            let end = if self.resumed_only { &self.topics[lane.topic].from } else { &self.ceiling };
+            lane.fill(rows, topic, end.get(originator))?;
         }
         if let Some(row) = lane.rows.front() {
             strand.lanes.push(Reverse((row.id.sequence, index)));
         }
+        if strand.lanes.is_empty() {
+            self.strands.remove(&originator);
+        } else {
+            self.hold_what_waits(originator);
+        }
         Ok(taken)
     }
 
-    /// Reads the beginnings of all lanes.
-    fn open(&mut self, rows: &mut impl Rows, limits: BatchLimits) -> Result<(), ReadError> {
-        if self.opened {
-            return Ok(());
+    /// Reads the beginnings of the lanes of up to `topics` topics. Returns true once all have been
+    /// read.
+    fn open(
+        &mut self,
+        rows: &mut impl Rows,
+        limits: BatchLimits,
+        topics: usize,
+    ) -> Result<bool, ReadError> {
+        let first = self.opened;
+        if first == self.topics.len() {
+            return Ok(true);
         }
-        self.opened = true;
-        let chunk = limits.envelopes.div_ceil(self.topics.len().max(1)).clamp(1, CHUNK_ROWS_MAX);
-        for topic in 0..self.topics.len() {
+        let chunk = limits
+            .envelopes
+            .min(OPENING_ROWS_MAX)
+            .div_ceil(self.topics.len())
+            .clamp(1, CHUNK_ROWS_MAX);
+        self.opened = first.saturating_add(topics).min(self.topics.len());
+        for topic in first..self.opened {
             self.open_topic(rows, topic, chunk)?;
+        }
+        if self.opened < self.topics.len() {
+            return Ok(false);
         }
         for (index, lane) in self.lanes.iter().enumerate() {
             if let Some(row) = lane.rows.front() {
@@ -262,7 +382,10 @@ impl Plan {
                 strand.lanes.push(Reverse((row.id.sequence, index)));
             }
         }
-        Ok(())
+        let nodes: Vec<OriginatorId> =
+            self.strands.keys().copied().filter(|originator| originator.is_node()).collect();
+        nodes.into_iter().for_each(|originator| self.hold_what_waits(originator));
+        Ok(true)
     }
 
     fn open_topic(
@@ -277,7 +400,7 @@ impl Plan {
         while let Some(found) = row {
             let id = found.id;
             let after_this = self.ends.partition_point(|end| end.originator <= id.originator);
-            let (start, end) = (self.start(topic, id.originator), self.ceiling.get(id.originator));
+            let (start, end) = (self.start(topic, id.originator), self.end(topic, id.originator));
             row = if id.sequence > end || start >= end {
                 self.seek_strand(rows, topic, after_this)?
             } else if id.sequence <= start && steps > 0 {
@@ -303,7 +426,7 @@ impl Plan {
     ) -> Result<Option<TopicRow>, ReadError> {
         for end in &self.ends[index..] {
             let start = self.start(topic, end.originator);
-            if start < end.sequence {
+            if start < self.end(topic, end.originator) {
                 let from = EnvelopeId::new(end.originator, start.next());
                 return rows.seek(&self.topics[topic].topic, from);
             }
@@ -329,6 +452,12 @@ impl Plan {
             lane.next = Some(EnvelopeId { sequence: id.sequence.next(), ..id });
         }
         full
+    }
+
+    /// Returns the place up to which `originator` is read in `topic`.
+    fn end(&self, topic: usize, originator: OriginatorId) -> SequenceId {
+        let end = if self.resumed_only { &self.topics[topic].from } else { &self.ceiling };
+        end.get(originator)
     }
 
     /// Returns the place up to which the reader has `originator` in `topic`.

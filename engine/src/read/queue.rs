@@ -6,6 +6,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use hawser_proto::EnvelopeId;
+
 use super::limits::{BatchLimits, BatchSize};
 use crate::committed::Committed;
 
@@ -14,14 +16,24 @@ use crate::committed::Committed;
 /// When the listener is too slow for its limits, the queue drops everything that it holds and says
 /// so at the next [`pop`](Self::pop): the listener then reads from disk, and no commit has waited.
 ///
-/// Invariant: the queue holds at most what its limits allow, or one envelope of any size.
+/// Between the envelopes stand the places of chain strands that the listener has asked to be told of:
+/// the listener has everything up to such a place once it has popped what stands before it.
+///
+/// Invariant: the queue holds at most what its limits allow, or one envelope of any size, and the
+/// places that were asked for.
 #[derive(Debug)]
 pub(crate) struct Queue {
     limits: BatchLimits,
-    items: VecDeque<Arc<Committed>>,
+    entries: VecDeque<Entry>,
     size: BatchSize,
     waiting_bytes: u64,
     overflowed: bool,
+}
+
+#[derive(Debug)]
+enum Entry {
+    Envelope(Arc<Committed>),
+    Reached(EnvelopeId),
 }
 
 /// Effect of a [`Queue::push`].
@@ -43,8 +55,9 @@ pub(crate) enum Pushed {
 /// Result of a [`Queue::pop`].
 #[derive(Debug)]
 pub(crate) enum Popped {
-    /// Envelopes in the order of commits; empty if the queue is.
-    Items(Vec<Arc<Committed>>),
+    /// Envelopes in the order of commits, and the places that have been reached with them; both empty
+    /// if the queue is.
+    Items(Vec<Arc<Committed>>, Vec<EnvelopeId>),
     /// Envelopes were dropped. From here on the queue keeps envelopes again: a listener that reads
     /// the heads after this, and then disk up to them, has missed nothing.
     Overflowed,
@@ -55,7 +68,7 @@ impl Queue {
     pub(crate) fn new(limits: BatchLimits) -> Self {
         Self {
             limits,
-            items: VecDeque::new(),
+            entries: VecDeque::new(),
             size: BatchSize::default(),
             waiting_bytes: 0,
             overflowed: false,
@@ -67,16 +80,33 @@ impl Queue {
         if self.overflowed {
             return Pushed::Ignored;
         }
-        let is_first = self.items.is_empty();
+        let is_first = self.entries.is_empty();
         if !self.size.try_add(self.limits, item.bytes.len()) {
-            let dropped_bytes = self.waiting_bytes;
-            *self = Self { overflowed: true, ..Self::new(self.limits) };
-            return Pushed::Overflowed { dropped_bytes };
+            return self.lose();
         }
-        self.items.push_back(Arc::clone(item));
+        self.entries.push_back(Entry::Envelope(Arc::clone(item)));
         self.waiting_bytes += item.bytes.len() as u64;
-        debug_assert!(is_first || self.items.len() <= self.limits.envelopes, "queues are bounded");
         if is_first { Pushed::First } else { Pushed::Behind }
+    }
+
+    /// Notes that a chain strand has got to a place, behind everything that is in the queue.
+    pub(crate) fn push_reached(&mut self, reached: EnvelopeId) -> Pushed {
+        if self.overflowed {
+            return Pushed::Ignored;
+        }
+        let is_first = self.entries.is_empty();
+        self.entries.push_back(Entry::Reached(reached));
+        if is_first { Pushed::First } else { Pushed::Behind }
+    }
+
+    /// Drops everything, because an envelope is missing in it.
+    pub(crate) fn lose(&mut self) -> Pushed {
+        if self.overflowed {
+            return Pushed::Ignored;
+        }
+        let dropped_bytes = self.waiting_bytes;
+        *self = Self { overflowed: true, ..Self::new(self.limits) };
+        Pushed::Overflowed { dropped_bytes }
     }
 
     /// Takes out what fits into `limits`, at least one envelope if there is one.
@@ -85,22 +115,29 @@ impl Queue {
             return Popped::Overflowed;
         }
         let mut popped = BatchSize::default();
-        let mut items = Vec::new();
-        while let Some(item) = self.items.front() {
-            let len_bytes = item.bytes.len();
-            if !popped.try_add(limits, len_bytes) {
+        let (mut items, mut reached) = (Vec::new(), Vec::new());
+        while let Some(entry) = self.entries.front() {
+            if let Entry::Envelope(item) = entry
+                && !popped.try_add(limits, item.bytes.len())
+            {
                 break;
             }
-            self.size.remove(len_bytes);
-            self.waiting_bytes -= len_bytes as u64;
-            items.extend(self.items.pop_front());
+            match self.entries.pop_front() {
+                Some(Entry::Envelope(item)) => {
+                    self.size.remove(item.bytes.len());
+                    self.waiting_bytes -= item.bytes.len() as u64;
+                    items.push(item);
+                }
+                Some(Entry::Reached(place)) => reached.push(place),
+                None => break,
+            }
         }
-        Popped::Items(items)
+        Popped::Items(items, reached)
     }
 
     /// Returns true if the next [`pop`](Self::pop) has something to tell.
     pub(crate) fn is_ready(&self) -> bool {
-        self.overflowed || !self.items.is_empty()
+        self.overflowed || !self.entries.is_empty()
     }
 
     /// Returns the sum of the waiting envelopes' lengths.
@@ -133,7 +170,7 @@ mod tests {
 
     fn sequences(popped: Popped) -> Option<Vec<u64>> {
         match popped {
-            Popped::Items(items) => Some(items.iter().map(|item| item.id.sequence.0).collect()),
+            Popped::Items(items, _) => Some(items.iter().map(|item| item.id.sequence.0).collect()),
             Popped::Overflowed => None,
         }
     }
@@ -141,7 +178,7 @@ mod tests {
     const ALL: BatchLimits = BatchLimits { envelopes: usize::MAX, len_bytes: usize::MAX };
 
     #[test]
-    fn what_is_pushed_is_popped_in_order_and_in_bounded_pieces() {
+    fn envelopes_are_popped_in_order_and_in_bounded_pieces() {
         let mut queue = Queue::new(BatchLimits::QUEUE);
         assert_eq!(queue.push(&item(1, 98)), Pushed::First);
         (2..=5).for_each(|sequence| assert_eq!(queue.push(&item(sequence, 98)), Pushed::Behind));
@@ -154,6 +191,29 @@ mod tests {
         assert!(!queue.is_ready());
         assert_eq!(sequences(queue.pop(ALL)), Some(vec![]));
         assert_eq!((queue.len_bytes(), queue.waiting_bytes()), (0, 0));
+    }
+
+    #[test]
+    fn a_place_is_told_once_everything_before_it_is_popped() {
+        let place = EnvelopeId::new(OriginatorId(0), SequenceId(7));
+        let mut queue = Queue::new(BatchLimits::QUEUE);
+        assert_eq!(queue.push_reached(place), Pushed::First);
+        assert!(
+            matches!(queue.pop(ALL), Popped::Items(items, told) if items.is_empty() && told == [place])
+        );
+        (1..=3).for_each(|sequence| _ = queue.push(&item(sequence, 98)));
+        assert_eq!(queue.push_reached(place), Pushed::Behind);
+        let two = BatchLimits { envelopes: 2, len_bytes: usize::MAX };
+        assert!(
+            matches!(queue.pop(two), Popped::Items(items, told) if items.len() == 2 && told.is_empty())
+        );
+        assert!(
+            matches!(queue.pop(two), Popped::Items(items, told) if items.len() == 1 && told == [place])
+        );
+        assert!(!queue.is_ready());
+        assert_eq!(queue.lose(), Pushed::Overflowed { dropped_bytes: 0 });
+        assert_eq!(queue.push_reached(place), Pushed::Ignored);
+        assert!(matches!(queue.pop(ALL), Popped::Overflowed));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use hawser_proto::{EnvelopeId, Topic};
 use hawser_storage::{TopicRow, TopicScan};
 
 use super::error::ReadError;
+use super::limits::is_deliverable;
 
 /// Rows of topics, by originator and then by sequence.
 pub(crate) trait Rows {
@@ -12,16 +13,56 @@ pub(crate) trait Rows {
 
     /// Moves to the row after the one returned last, within the same topic.
     fn next_row(&mut self) -> Result<Option<TopicRow>, ReadError>;
+
+    /// Moves to the last row of `topic` at or before `through`, which may belong to a lower strand.
+    fn seek_back(
+        &mut self,
+        topic: &Topic,
+        through: EnvelopeId,
+    ) -> Result<Option<TopicRow>, ReadError>;
+
+    /// Moves to the row before the one returned last, within the same topic.
+    fn previous_row(&mut self) -> Result<Option<TopicRow>, ReadError>;
 }
 
+/// Rows on disk. Those of envelopes that fit into no answer are passed over: a hostile node may
+/// have had one stored, and it must not stop the others of its topic.
 impl Rows for TopicScan<'_> {
     fn seek(&mut self, topic: &Topic, from: EnvelopeId) -> Result<Option<TopicRow>, ReadError> {
-        Ok(TopicScan::seek(self, topic.as_bytes(), from)?)
+        let found = TopicScan::seek(self, topic.as_bytes(), from)?;
+        deliverable(self, found, TopicScan::next_row)
     }
 
     fn next_row(&mut self) -> Result<Option<TopicRow>, ReadError> {
-        Ok(TopicScan::next_row(self)?)
+        let found = TopicScan::next_row(self)?;
+        deliverable(self, found, TopicScan::next_row)
     }
+
+    fn seek_back(
+        &mut self,
+        topic: &Topic,
+        through: EnvelopeId,
+    ) -> Result<Option<TopicRow>, ReadError> {
+        let found = TopicScan::seek_back(self, topic.as_bytes(), through)?;
+        deliverable(self, found, TopicScan::previous_row)
+    }
+
+    fn previous_row(&mut self) -> Result<Option<TopicRow>, ReadError> {
+        let found = TopicScan::previous_row(self)?;
+        deliverable(self, found, TopicScan::previous_row)
+    }
+}
+
+/// Steps on until a row's envelope fits into an answer.
+fn deliverable<'s>(
+    scan: &mut TopicScan<'s>,
+    mut found: Option<TopicRow>,
+    step: impl Fn(&mut TopicScan<'s>) -> Result<Option<TopicRow>, hawser_storage::ReadError>,
+) -> Result<Option<TopicRow>, ReadError> {
+    while found.as_ref().is_some_and(|row| !is_deliverable(row.len_bytes as usize)) {
+        found = step(scan)?;
+    }
+    Ok(found)
 }
 
 /// Returns the first dependency of an envelope that is not `satisfied` and that its readers have to

@@ -16,6 +16,7 @@ use prost::Message as _;
 use super::error::ReadError;
 use super::rows::Rows;
 use crate::committed::Committed;
+use crate::ports::Clock;
 
 pub(crate) fn id(originator: u32, sequence: u64) -> EnvelopeId {
     EnvelopeId::new(OriginatorId(originator), SequenceId(sequence))
@@ -59,6 +60,17 @@ impl MemoryRows {
     }
 }
 
+impl MemoryRows {
+    fn step_back(&mut self, topic: &Topic, through: Bound<EnvelopeId>) -> Option<TopicRow> {
+        self.reads += 1;
+        let first = Bound::Included((topic.clone(), EnvelopeId::default()));
+        let through = through.map(|id| (topic.clone(), id));
+        let (key, row) = self.rows.range((first, through)).next_back()?;
+        self.at = Some(key.clone());
+        Some(row.clone())
+    }
+}
+
 impl Rows for MemoryRows {
     fn seek(&mut self, topic: &Topic, from: EnvelopeId) -> Result<Option<TopicRow>, ReadError> {
         self.seeks += 1;
@@ -69,6 +81,21 @@ impl Rows for MemoryRows {
     fn next_row(&mut self) -> Result<Option<TopicRow>, ReadError> {
         let Some((topic, id)) = self.at.take() else { return Ok(None) };
         Ok(self.step(&topic, Bound::Excluded(id)))
+    }
+
+    fn seek_back(
+        &mut self,
+        topic: &Topic,
+        through: EnvelopeId,
+    ) -> Result<Option<TopicRow>, ReadError> {
+        self.seeks += 1;
+        self.at = None;
+        Ok(self.step_back(topic, Bound::Included(through)))
+    }
+
+    fn previous_row(&mut self) -> Result<Option<TopicRow>, ReadError> {
+        let Some((topic, id)) = self.at.take() else { return Ok(None) };
+        Ok(self.step_back(&topic, Bound::Excluded(id)))
     }
 }
 
@@ -108,15 +135,25 @@ impl Dice {
     }
 }
 
+/// A clock that stands still.
+#[derive(Debug)]
+pub(crate) struct StoppedClock(pub(crate) i64);
+
+impl Clock for StoppedClock {
+    fn now_ns(&self) -> i64 {
+        self.0
+    }
+}
+
 /// A store in memory.
 pub(crate) fn store() -> Store {
     let key = SecretKey::from_bytes(&[7; 32]).expect("a valid scalar");
-    Store::in_memory(StoreIdentity {
+    let identity = StoreIdentity {
         network: "test".into(),
         node: OriginatorId(100),
         public_key: key.public_key(),
-    })
-    .expect("memory can be opened")
+    };
+    Store::in_memory(identity, crate::price::price).expect("memory can be opened")
 }
 
 /// An envelope whose statement decodes; what is inside it does not matter to readers.

@@ -3,6 +3,7 @@
 //! - [`EnvelopeVerifier`] turns bytes from a peer into entries to store, or into the peer's
 //!   violation;
 //! - [`Follower`] follows one strand: a state machine without I/O;
+//! - [`PeerClock`] keeps what one peer claims to hold, in bounded memory;
 //! - [`link`] holds the values that the engine and the transport exchange.
 //!
 //! `engine::runtime::replication` holds the tasks that drive these, and reads the strands that are
@@ -11,9 +12,11 @@
 
 mod follower;
 pub mod link;
+mod peer_clock;
 mod ranges;
 mod verify;
 
 pub use follower::{Effect, Follower, StrandWrite};
 pub use link::{LinkCommand, PeerViolation, RequestId, StrandItem, Want, WantResponse};
-pub use verify::{EnvelopeVerifier, VerifyError, VerifyResult};
+pub use peer_clock::PeerClock;
+pub use verify::{EnvelopeVerifier, VerifyResult};

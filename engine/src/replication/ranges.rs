@@ -19,6 +19,11 @@ impl Ranges {
         self.0.is_empty()
     }
 
+    /// Returns the number of ranges.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Returns the first range, or the rest of one, that lies after `after`.
     pub(super) fn next_after(&self, after: SequenceId) -> Option<(SequenceId, SequenceId)> {
         self.0.iter().find(|(_, to)| *to > after).map(|&(from, to)| (from.max(after.next()), to))

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use hawser_proto::EnvelopeId;
+use hawser_proto::{Cursor, EnvelopeId};
 use hawser_storage::{ChainCommit, Change, CommitError, LogEntry, Store};
 
-use super::read::Hub;
+use super::read::fan_out::FanOut;
 use crate::committed::Committed;
 use crate::runtime::Heads;
 use crate::runtime::counters::Counters;
@@ -18,19 +18,24 @@ use crate::runtime::counters::Counters;
 pub struct Committer {
     store: Store,
     heads: Heads,
-    hub: Hub,
+    streams: FanOut,
     counters: Arc<Counters>,
 }
 
 impl Committer {
     /// Puts the parts together.
     #[must_use]
-    pub fn new(store: Store, heads: Heads, hub: Hub, counters: Arc<Counters>) -> Self {
-        Self { store, heads, hub, counters }
+    pub(super) fn new(
+        store: Store,
+        heads: Heads,
+        streams: FanOut,
+        counters: Arc<Counters>,
+    ) -> Self {
+        Self { store, heads, streams, counters }
     }
 
-    /// Commits `changes` as a whole. Returns when they are durable and on their way to
-    /// subscribers. Blocks for a sync of the disk.
+    /// Commits `changes` as a whole. Returns when they are durable; subscribers get them from another
+    /// thread. Blocks for a sync of the disk.
     ///
     /// # Errors
     /// Nothing was written. See [`CommitError`] for what may be done about it.
@@ -63,8 +68,13 @@ impl Committer {
         Ok(())
     }
 
+    /// Waits until subscribers have been handed everything that was committed before.
+    pub async fn streams_settled(&self) {
+        self.streams.settled().await;
+    }
+
     /// Announces what is durable now: heads first, so that a subscriber which the hub reaches
-    /// finds the envelope covered by them.
+    /// finds the envelope covered by them. Waits for no stream.
     fn announce(&self, resolved: Vec<LogEntry>, changes: Vec<Change>) {
         let mut shown = Vec::with_capacity(resolved.len() + changes.len());
         // What waited stands below what is new, and the hub passes on only what ascends.
@@ -82,9 +92,9 @@ impl Committer {
                 shown.extend(Committed::from_entry(entry).map(Arc::new));
             }
         }
-        for end in ends {
-            self.heads.announce(end);
+        for end in &ends {
+            self.heads.announce(*end);
         }
-        self.hub.publish(&shown);
+        self.streams.publish(shown, &Cursor::from_iter(ends));
     }
 }

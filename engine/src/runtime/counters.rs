@@ -130,6 +130,8 @@ pub struct ReadCounters {
 pub struct StreamCounters {
     /// Bytes in the queues of streams, counted once for each stream.
     pub waiting_bytes: Gauge,
+    /// Events that streams have been woken for: envelopes in their queues, and pages.
+    pub wakeups: Counter,
     /// Moves of a slow stream from its queue back to disk.
     pub demotions: Counter,
 }

@@ -2,10 +2,11 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use hawser_proto::PayerAddress;
 use hawser_storage::{CommitError, LedgerEntry, ReadError, Snapshot, Store};
+use parking_lot::Mutex;
 
 use crate::chain_strand::ChainPosition;
 use crate::ledger::{self, LedgerEvent};
@@ -64,7 +65,7 @@ impl LedgerAppender {
         events: &[LedgerEvent],
         position: ChainPosition,
     ) -> Result<BookedEvents, LedgerAppendError> {
-        let _one_at_a_time = self.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.one_at_a_time.lock();
         let snapshot = self.store.snapshot();
         let there: HashSet<[u8; 32]> = events.iter().map(|event| event.id).collect();
         let mut ledgers: HashMap<PayerAddress, Vec<LedgerEntry>> = HashMap::new();

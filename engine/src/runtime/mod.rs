@@ -4,8 +4,9 @@
 //! - [`Publisher`]: from a publish request to its answer;
 //! - [`Committer`]: the one way into the log; [`Heads`]: how far each strand is durable;
 //! - [`ChainAppender`], [`LedgerAppender`]: the ways in for what the chains say;
+//! - [`PriceTask`]: corrects booked amounts;
 //! - [`replication`]: the tasks that follow other nodes' strands, and readers for peers;
-//! - [`Hub`], [`Reader`], [`Subscription`]: out to readers;
+//! - [`Reader`], [`Subscription`]: out to readers;
 //! - [`Workers`]: threads for computing; [`counters`]: what the engine counts.
 //!
 //! Invariant: only this module of the crate names tokio, channels, threads, locks and the clock.
@@ -24,6 +25,7 @@ mod heads;
 mod ledger;
 mod own_strand;
 mod ports;
+mod prices;
 mod publisher;
 pub(crate) mod read;
 pub mod replication;
@@ -35,18 +37,22 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Bytes, SecretKey};
 use hawser_storage::{ReadError, Store};
 
+use crate::own_strand::{OperatorWord, OwnStrandStatus};
 use chain_clock::ChainClock;
 use counters::Counters;
+use read::fan_out::FanOut;
+use read::hub::Hub;
 
 pub use chain::{ChainAppendError, ChainAppender, ChainConflict, JudgedUpdates};
 pub use committer::Committer;
 pub use heads::Heads;
 pub use ledger::{BookedEvents, LedgerAppendError, LedgerAppender};
 pub use ports::Ports;
+pub use prices::PriceTask;
 pub use publisher::{
     ANSWER_LEN_BYTES_MAX, PublishError, PublishSettings, Publisher, PublisherThreads,
 };
-pub use read::{Hub, Reader, Subscription, UsedPeriod};
+pub use read::{Reader, Subscription, UsedPeriod};
 pub use workers::{Priority, Workers};
 
 /// Settings of an engine.
@@ -88,7 +94,9 @@ impl Engine {
         let counters = Arc::new(Counters::default());
         let workers = Workers::start(settings.workers);
         let hub = Hub::new();
-        let committer = Committer::new(store.clone(), heads.clone(), hub.clone(), counters.clone());
+        hub.publish(&[], &heads.get());
+        let streams = FanOut::start(hub.clone());
+        let committer = Committer::new(store.clone(), heads.clone(), streams, counters.clone());
         let judge = Arc::clone(&ports.identities);
         let clock = ChainClock::load(store.clone())?;
         let chain = ChainAppender::new(chain::ChainAppenderParts {
@@ -100,7 +108,7 @@ impl Engine {
             counters: counters.clone(),
         })?;
         let ledger = LedgerAppender::new(store.clone());
-        let reader = Reader::new(store.clone(), heads.clone(), hub);
+        let reader = Reader::new(store.clone(), heads.clone(), hub, ports.clock.clone());
         let parts = publisher::PublisherParts {
             key,
             ports: ports.clone(),
@@ -144,6 +152,32 @@ impl Engine {
     /// [`PublishError::Unavailable`] with the missing condition.
     pub fn ready_to_publish(&self) -> Result<(), PublishError> {
         self.publisher.ready()
+    }
+
+    /// Returns the status of this node's right to sign its own strand.
+    #[must_use]
+    pub fn own_strand_status(&self) -> OwnStrandStatus {
+        self.publisher.own_strand().status()
+    }
+
+    /// Checks that this node may sign its own strand, whatever else publishing needs.
+    ///
+    /// # Errors
+    /// [`PublishError::Unavailable`].
+    pub fn may_sign(&self) -> Result<(), PublishError> {
+        Ok(self.publisher.own_strand().check().map(drop)?)
+    }
+
+    /// Returns once the peers that can be reached have been asked for the end of this node's own strand,
+    /// or the node is in quarantine. Cancel safe.
+    pub async fn own_strand_asked(&self) {
+        self.publisher.own_strand().asked().await;
+    }
+
+    /// Takes the operator's word that no other process signs with this node's key. Ends a quarantine, and
+    /// means nothing without one.
+    pub fn confirm_own_strand(&self, word: OperatorWord) {
+        self.publisher.own_strand().note_word(word);
     }
 
     /// Takes no more publishes. [`PublisherThreads::join`] then waits for the last answer.

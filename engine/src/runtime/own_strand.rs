@@ -1,149 +1,224 @@
-//! Status of this node's own strand. While a peer may hold more of it, the node must not publish.
+//! The right to sign this node's own strand, as the publish path and the tasks of replication share it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_proto::{OriginatorId, SequenceId};
+use hawser_storage::FolderStanding;
 use tokio::sync::watch;
 
-/// A claim about the own strand is settled within seconds: the peer shows what it holds, or is not
-/// believed any more.
-const RETRY_CLAIMED: Duration = Duration::from_secs(5);
-/// A strand that was set back takes at least a restart. Guessed.
-const RETRY_SET_BACK: Duration = Duration::from_secs(60);
+use crate::own_strand::{OperatorWord, OwnStrandStatus, Quarantine};
 
-/// Knowledge about the end of this node's own strand. Cheap to clone; all clones are the same.
-///
-/// A node whose folder was set back in time, as by a restored backup, would give sequence ids out
-/// twice. Its peers have seen the first ones.
+/// Pause for publishers while peers are asked at the start: it is over within two seconds.
+const RETRY_ASKING: Duration = Duration::from_secs(1);
+/// Pause for publishers while a peer is asked to show what it claims.
+const RETRY_CLAIMED: Duration = Duration::from_secs(5);
+/// Pause for publishers while peers have to answer, or the operator has to act.
+const RETRY_QUARANTINED: Duration = Duration::from_secs(30);
+
+/// Handle to the right to sign. Cheap to clone; all clones are the same.
 #[derive(Debug, Clone)]
 pub(super) struct OwnStrand {
-    status: Arc<watch::Sender<OwnStrandStatus>>,
+    gate: Arc<watch::Sender<Gate>>,
+    reports: Arc<watch::Sender<Reports>>,
 }
 
-/// Status of a node's own strand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum OwnStrandStatus {
-    /// No peer is known to hold more of it than this node.
-    Whole,
-    /// A peer claims that it holds more. That is no proof, so it is asked to show it.
-    Claimed {
-        /// The peer that claims it.
-        peer: OriginatorId,
-        /// The head that it claims.
-        head: SequenceId,
-    },
-    /// A peer has shown what this node signed and does not hold. Lasts until the process ends.
-    SetBack {
-        /// A connected peer claims to hold more than has been fetched.
-        is_behind: bool,
-    },
+/// The status, and the number of times that signing has begun.
+#[derive(Debug, Clone, Copy)]
+struct Gate {
+    status: OwnStrandStatus,
+    releases: u64,
+}
+
+/// Reports to the guard that it has not taken yet.
+#[derive(Debug, Default)]
+pub(super) struct Reports {
+    /// The places that each peer has shown of the own strand. Bounded by the peers.
+    pub(super) shown: BTreeMap<OriginatorId, Shown>,
+    /// The operator's last word.
+    pub(super) word: Option<OperatorWord>,
+}
+
+/// The highest place and the latest time of the envelopes that a peer has shown.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Shown {
+    pub(super) sequence: SequenceId,
+    pub(super) originator_ns: Option<i64>,
 }
 
 /// This node must not give out places in its own strand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum OwnStrandError {
-    /// A peer claims to hold more of it, and is asked to show it.
-    #[error(
-        "node {peer} says that it holds this node's own strand up to {head}, which is more than \
-         there is here: it is being asked for it"
-    )]
-    Claimed {
-        /// The peer that claims it.
-        peer: OriginatorId,
-        /// The head that it claims.
-        head: SequenceId,
-    },
-    /// The strand was set back, and its end is being fetched.
-    #[error(
-        "this node has lost the end of its own strand, as a restored backup has: it is being \
-         fetched from peers"
-    )]
-    Behind,
-    /// The strand was set back, and its end has been fetched from the connected peers.
-    #[error(
-        "this node had lost the end of its own strand and has fetched what connected peers hold of \
-         it: make sure that no other process uses its key, then restart it to publish again"
-    )]
-    SetBack,
-}
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct OwnStrandError(pub(super) OwnStrandStatus);
 
 impl OwnStrandError {
     /// Returns the time after which a publisher may try again.
     pub(super) fn retry_after(self) -> Duration {
-        match self {
-            Self::Claimed { .. } => RETRY_CLAIMED,
-            Self::Behind | Self::SetBack => RETRY_SET_BACK,
+        match self.0 {
+            OwnStrandStatus::Ready | OwnStrandStatus::Asking => RETRY_ASKING,
+            OwnStrandStatus::Claimed { .. } => RETRY_CLAIMED,
+            OwnStrandStatus::Quarantined(_) | OwnStrandStatus::Stopped => RETRY_QUARANTINED,
         }
     }
 }
 
-impl Default for OwnStrand {
-    fn default() -> Self {
-        Self { status: Arc::new(watch::Sender::new(OwnStrandStatus::Whole)) }
+impl std::error::Error for OwnStrandError {}
+
+impl std::fmt::Display for OwnStrandError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            OwnStrandStatus::Ready => write!(f, "this node may publish"),
+            OwnStrandStatus::Asking => {
+                write!(f, "peers are being asked for the end of this node's own strand")
+            }
+            OwnStrandStatus::Claimed { peer, head } => write!(
+                f,
+                "node {peer} says that it holds this node's own strand up to {head}, which is more than \
+                 there is here: it is being asked for it"
+            ),
+            OwnStrandStatus::Quarantined(quarantine) => {
+                let Quarantine { reason, answered, others, .. } = quarantine;
+                write!(f, "this node is in quarantine, because {reason}: ")?;
+                match quarantine.needed() {
+                    Some(needed) => write!(
+                        f,
+                        "{answered} of {others} other nodes have answered, and it publishes when {needed} \
+                         have, or after `hawser restore confirm`"
+                    ),
+                    None => write!(f, "it publishes after `hawser restore confirm`"),
+                }
+            }
+            OwnStrandStatus::Stopped => write!(
+                f,
+                "another process signs with this node's key, or the data folder was set back while this \
+                 node published: nothing is published until the other process has ended and the operator \
+                 has said so with `hawser restore confirm`"
+            ),
+        }
     }
 }
 
 impl OwnStrand {
-    /// Takes a status over. Once the strand is known to have been set back, only another
-    /// [`OwnStrandStatus::SetBack`] replaces that.
-    pub(super) fn note(&self, status: OwnStrandStatus) {
-        self.status.send_if_modified(|known| {
-            let changes = *known != status && (!is_set_back(known) || is_set_back(&status));
-            if changes {
-                *known = status;
+    /// Starts with what the store knows of its folder. Without peers to ask, a known folder may sign.
+    pub(super) fn new(standing: FolderStanding) -> Self {
+        let status = match standing {
+            FolderStanding::Newest | FolderStanding::New => OwnStrandStatus::Ready,
+            FolderStanding::Unknown(reason) => {
+                let (answered, others) = (0, 0);
+                let needs_word = true;
+                OwnStrandStatus::Quarantined(Quarantine { reason, answered, others, needs_word })
             }
+        };
+        Self {
+            gate: Arc::new(watch::Sender::new(Gate { status, releases: 0 })),
+            reports: Arc::default(),
+        }
+    }
+
+    /// Takes the guard's status over.
+    pub(super) fn set(&self, status: OwnStrandStatus) {
+        self.gate.send_if_modified(|gate| {
+            let begins = status == OwnStrandStatus::Ready && gate.status != status;
+            let changes = gate.status != status;
+            gate.status = status;
+            gate.releases += u64::from(begins);
             changes
         });
     }
 
-    /// Returns true if a peer has shown that the strand was set back.
-    pub(super) fn is_set_back(&self) -> bool {
-        is_set_back(&self.status.borrow())
+    /// Returns the status.
+    pub(super) fn status(&self) -> OwnStrandStatus {
+        self.gate.borrow().status
     }
 
-    /// Returns once a peer has shown that the strand was set back. Cancel safe.
-    pub(super) async fn set_back(&self) {
-        let mut changes = self.status.subscribe();
-        changes.wait_for(is_set_back).await.map(drop).expect("the sender is held here");
+    /// Returns once the first question to the peers is over. Cancel safe.
+    pub(super) async fn asked(&self) {
+        let is_over = |gate: &Gate| {
+            !matches!(gate.status, OwnStrandStatus::Asking | OwnStrandStatus::Claimed { .. })
+        };
+        let mut changes = self.gate.subscribe();
+        changes.wait_for(is_over).await.map(drop).expect("the sender is held here");
     }
 
-    /// Checks that new places may be given out.
+    /// Checks that new places may be given out. Returns the number of times that signing has begun: when
+    /// it rises, the strand may have grown without the sequencer.
     ///
     /// # Errors
-    /// [`OwnStrandError`] while this node may hold less of its strand than a peer.
-    pub(super) fn check(&self) -> Result<(), OwnStrandError> {
-        match *self.status.borrow() {
-            OwnStrandStatus::Whole => Ok(()),
-            OwnStrandStatus::Claimed { peer, head } => Err(OwnStrandError::Claimed { peer, head }),
-            OwnStrandStatus::SetBack { is_behind: true } => Err(OwnStrandError::Behind),
-            OwnStrandStatus::SetBack { is_behind: false } => Err(OwnStrandError::SetBack),
-        }
+    /// [`OwnStrandError`] while this node may hold less of its strand than was signed.
+    pub(super) fn check(&self) -> Result<u64, OwnStrandError> {
+        let Gate { status, releases } = *self.gate.borrow();
+        if status == OwnStrandStatus::Ready { Ok(releases) } else { Err(OwnStrandError(status)) }
     }
-}
 
-fn is_set_back(status: &OwnStrandStatus) -> bool {
-    matches!(status, OwnStrandStatus::SetBack { .. })
+    /// Reports an envelope of the own strand that a peer has shown.
+    pub(super) fn note_shown(
+        &self,
+        peer: OriginatorId,
+        sequence: SequenceId,
+        originator_ns: Option<i64>,
+    ) {
+        self.reports.send_modify(|reports| {
+            let shown = reports.shown.entry(peer).or_default();
+            shown.sequence = shown.sequence.max(sequence);
+            shown.originator_ns = shown.originator_ns.max(originator_ns);
+        });
+    }
+
+    /// Passes the operator's word on to the guard.
+    pub(super) fn note_word(&self, word: OperatorWord) {
+        self.reports.send_modify(|reports| reports.word = Some(word));
+    }
+
+    /// Returns a receiver that wakes up when there are reports.
+    pub(super) fn reports(&self) -> watch::Receiver<Reports> {
+        self.reports.subscribe()
+    }
+
+    /// Takes the reports, without waking up those that wait for them.
+    pub(super) fn take_reports(&self) -> Reports {
+        let mut taken = Reports::default();
+        self.reports.send_if_modified(|reports| {
+            taken = std::mem::take(reports);
+            false
+        });
+        taken
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use hawser_storage::UnknownFolder;
+
     use super::*;
 
     #[test]
-    fn a_strand_that_was_set_back_is_never_whole_again() {
-        let strand = OwnStrand::default();
-        let (peer, head) = (OriginatorId(200), SequenceId(7));
-        assert_eq!(strand.check(), Ok(()));
-        strand.note(OwnStrandStatus::Claimed { peer, head });
-        assert_eq!(strand.check(), Err(OwnStrandError::Claimed { peer, head }));
-        strand.note(OwnStrandStatus::Whole);
-        assert_eq!(strand.check(), Ok(()), "the claim was not proved");
-        strand.note(OwnStrandStatus::SetBack { is_behind: true });
-        strand.note(OwnStrandStatus::Whole);
-        strand.note(OwnStrandStatus::Claimed { peer, head });
-        assert_eq!(strand.check(), Err(OwnStrandError::Behind));
-        strand.note(OwnStrandStatus::SetBack { is_behind: false });
-        assert_eq!(strand.check(), Err(OwnStrandError::SetBack));
+    fn signing_is_counted_each_time_it_begins() {
+        let strand = OwnStrand::new(FolderStanding::Newest);
+        assert_eq!(strand.check(), Ok(0));
+        let claimed = OwnStrandStatus::Claimed { peer: OriginatorId(200), head: SequenceId(7) };
+        for status in [OwnStrandStatus::Asking, claimed, OwnStrandStatus::Stopped] {
+            strand.set(status);
+            assert_eq!(strand.check(), Err(OwnStrandError(status)));
+        }
+        strand.set(OwnStrandStatus::Ready);
+        strand.set(OwnStrandStatus::Ready);
+        assert_eq!(strand.check(), Ok(1));
+        let unknown = OwnStrand::new(FolderStanding::Unknown(UnknownFolder::Empty));
+        let refused = unknown.check().unwrap_err().to_string();
+        assert!(refused.contains("hawser restore confirm"), "{refused}");
+    }
+
+    #[test]
+    fn reports_keep_the_highest_of_each_peer() {
+        let strand = OwnStrand::new(FolderStanding::Newest);
+        let (a, b) = (OriginatorId(200), OriginatorId(300));
+        for (peer, sequence, ns) in [(a, 5, Some(9)), (a, 7, None), (a, 6, Some(8)), (b, 1, None)] {
+            strand.note_shown(peer, SequenceId(sequence), ns);
+        }
+        let reports = strand.take_reports();
+        assert_eq!(reports.shown.len(), 2);
+        assert_eq!(reports.shown[&a].sequence, SequenceId(7));
+        assert_eq!(reports.shown[&a].originator_ns, Some(9));
+        assert!(strand.take_reports().shown.is_empty());
     }
 }

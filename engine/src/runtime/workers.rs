@@ -1,7 +1,8 @@
 //! One thread per core for work that is all computing: signatures, mostly.
 //!
 //! Urgent work goes first. Signing is urgent, because the log waits for it; checking new arrivals is
-//! not.
+//! not. What callers send has a queue of its own, so that no amount of it stands before the strands of
+//! other nodes.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -19,6 +20,7 @@ pub struct Workers {
 struct WorkerPool {
     urgent: Sender<Job>,
     normal: Sender<Job>,
+    callers: Sender<Job>,
     threads: usize,
     handles: Vec<JoinHandle<()>>,
 }
@@ -28,8 +30,10 @@ struct WorkerPool {
 pub enum Priority {
     /// The log waits for it.
     Urgent,
-    /// Any other job.
+    /// Strands of other nodes and of chains are checked.
     Normal,
+    /// Publishes of callers are checked. Takes turns with [`Self::Normal`] where both wait.
+    Callers,
 }
 
 impl Workers {
@@ -40,15 +44,16 @@ impl Workers {
         // strand by one batch, chain strands by one batch.
         let (urgent, urgent_jobs) = unbounded();
         let (normal, normal_jobs) = unbounded();
+        let (callers, callers_jobs) = unbounded();
         let start = |index| {
-            let (urgent, normal) = (urgent_jobs.clone(), normal_jobs.clone());
+            let jobs = (urgent_jobs.clone(), normal_jobs.clone(), callers_jobs.clone());
             std::thread::Builder::new()
                 .name(format!("worker-{index}"))
-                .spawn(move || run(&urgent, &normal))
+                .spawn(move || run(&jobs.0, &jobs.1, &jobs.2))
                 .expect("the system gives us a thread at start")
         };
         let handles = (0..threads).map(start).collect();
-        Self { pool: Arc::new(WorkerPool { urgent, normal, threads, handles }) }
+        Self { pool: Arc::new(WorkerPool { urgent, normal, callers, threads, handles }) }
     }
 
     /// Returns the number of threads.
@@ -62,6 +67,7 @@ impl Workers {
         let queue = match priority {
             Priority::Urgent => &self.pool.urgent,
             Priority::Normal => &self.pool.normal,
+            Priority::Callers => &self.pool.callers,
         };
         queue.send(Box::new(job)).expect("the threads live as long as their handles");
     }
@@ -108,13 +114,15 @@ impl Workers {
     }
 }
 
-fn run(urgent: &Receiver<Job>, normal: &Receiver<Job>) {
+fn run(urgent: &Receiver<Job>, normal: &Receiver<Job>, callers: &Receiver<Job>) {
     loop {
         let job = match urgent.try_recv() {
             Ok(job) => job,
+            // Of several that wait, one is taken at random.
             Err(_) => crossbeam_channel::select! {
                 recv(urgent) -> job => match job { Ok(job) => job, Err(_) => return },
                 recv(normal) -> job => match job { Ok(job) => job, Err(_) => return },
+                recv(callers) -> job => match job { Ok(job) => job, Err(_) => return },
             },
         };
         job();
@@ -123,8 +131,9 @@ fn run(urgent: &Receiver<Job>, normal: &Receiver<Job>) {
 
 impl Drop for WorkerPool {
     fn drop(&mut self) {
-        let (urgent, normal) = (unbounded().0, unbounded().0);
-        (self.urgent, self.normal) = (urgent, normal);
+        for queue in [&mut self.urgent, &mut self.normal, &mut self.callers] {
+            *queue = unbounded().0;
+        }
         let here = std::thread::current().id();
         for handle in self.handles.drain(..) {
             // The last handle may be dropped by a job.
@@ -164,5 +173,22 @@ mod tests {
         }
         go.send(()).unwrap();
         assert_eq!(order.iter().take(2).collect::<Vec<_>>(), ["urgent", "normal"]);
+    }
+
+    #[test]
+    fn a_flood_of_callers_does_not_stand_before_other_strands() {
+        const FLOOD: usize = 10_000;
+        let workers = Workers::start(1);
+        let (sender, order) = unbounded();
+        let (go, wait) = bounded::<()>(0);
+        workers.spawn(Priority::Urgent, move || wait.recv().unwrap());
+        for _ in 0..FLOOD {
+            let sender = sender.clone();
+            workers.spawn(Priority::Callers, move || sender.send("caller").unwrap());
+        }
+        workers.spawn(Priority::Normal, move || sender.send("strand").unwrap());
+        go.send(()).unwrap();
+        let before = order.iter().position(|name| name == "strand").unwrap();
+        assert!(before < 100, "{before} of {FLOOD} went first");
     }
 }

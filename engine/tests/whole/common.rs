@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use hawser_engine::ports::{
     Clock, IdentityJudge, NodeRecord, PayloadValidator, Registry, TrustingJudge,
 };
+use hawser_engine::price;
 use hawser_engine::runtime::{Engine, EngineSettings, Ports, PublishSettings, PublisherThreads};
 use hawser_proto::envelope::{PayerEnvelope, Payload};
 use hawser_proto::pb::xmtp::mls::api::v1::GroupMessageInput;
@@ -13,7 +14,7 @@ use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::{V1, Version};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Bytes, OriginatorId, SecretKey, Topic, TopicKind};
 use hawser_rules::{Rate, RateTable};
-use hawser_storage::{Store, StoreIdentity};
+use hawser_storage::{RateRow, Store, StoreIdentity};
 use prost::Message as _;
 use tokio::sync::watch;
 
@@ -55,7 +56,9 @@ pub fn payer(index: u8) -> SecretKey {
 pub fn store() -> Store {
     let identity =
         StoreIdentity { network: "test".into(), node: NODE, public_key: node_key().public_key() };
-    Store::in_memory(identity).unwrap()
+    let store = Store::in_memory(identity, price::price).unwrap();
+    record_rates(&store, &[rate()]);
+    store
 }
 
 pub fn record() -> NodeRecord {
@@ -79,6 +82,18 @@ pub fn rate() -> Rate {
     }
 }
 
+/// Records rates, as their owner does before it hands them out.
+pub fn record_rates(store: &Store, rates: &[Rate]) {
+    let row = |rate: &Rate| RateRow {
+        start_unix_s: rate.start_unix_s,
+        message_fee: rate.message_fee,
+        storage_fee: rate.storage_fee,
+        congestion_fee: rate.congestion_fee,
+        target_rate_per_minute: rate.target_rate_per_minute,
+    };
+    store.record_rates(&rates.iter().map(row).collect::<Vec<_>>()).unwrap();
+}
+
 pub fn start(store: Store) -> Node {
     start_with(store, true)
 }
@@ -88,6 +103,14 @@ pub fn start_with(store: Store, idempotent: bool) -> Node {
 }
 
 pub fn start_judging(store: Store, idempotent: bool, judge: Arc<dyn IdentityJudge>) -> Node {
+    start_publishing(store, PublishSettings { idempotent, require_balance: false }, judge)
+}
+
+pub fn start_publishing(
+    store: Store,
+    publish: PublishSettings,
+    judge: Arc<dyn IdentityJudge>,
+) -> Node {
     let (registry, registry_receiver) =
         watch::channel(Arc::new([record()].into_iter().collect::<Registry>()));
     let (rates, rates_receiver) =
@@ -99,7 +122,7 @@ pub fn start_judging(store: Store, idempotent: bool, judge: Arc<dyn IdentityJudg
         registry: registry_receiver,
         rates: rates_receiver,
     };
-    let settings = EngineSettings { publish: PublishSettings { idempotent }, workers: 2 };
+    let settings = EngineSettings { publish, workers: 2 };
     let (engine, threads) = Engine::start(node_key(), settings, ports, store).unwrap();
     Node { engine, threads, registry, rates }
 }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hawser_engine::Engine;
+use hawser_engine::own_strand::{GAP, OperatorWord, OwnStrandStatus};
 use hawser_engine::ports::NodeRecord;
 use hawser_engine::replication::{LinkCommand, RequestId, StrandItem, Want};
 use hawser_engine::runtime::PublishError;
@@ -11,8 +13,11 @@ use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Proof};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SecretKey, SequenceId};
-use hawser_rules::{Rate, RateTable};
-use hawser_storage::{Change, LogEntry, LogItem, SkipReason, Store, Validity};
+use hawser_rules::Rate;
+use hawser_storage::{
+    Change, Evidence, EvidenceTime, LogEntry, LogItem, Misbehavior, Severity, SkipReason, Store,
+    Validity,
+};
 use prost::Message as _;
 
 use crate::common::{
@@ -39,16 +44,26 @@ fn envelope(originator: OriginatorId, sequence: u64, text: &str) -> Bytes {
 
 /// The same at another price.
 fn priced(originator: OriginatorId, sequence: u64, text: &str, rate: Rate) -> Bytes {
+    let ns = START_NS + i64::try_from(sequence).unwrap();
+    signed(originator, sequence, text, rate, ns)
+}
+
+/// An envelope that states this time.
+fn dated(originator: OriginatorId, sequence: u64, ns: i64) -> Bytes {
+    signed(originator, sequence, "true", rate(), ns)
+}
+
+fn signed(originator: OriginatorId, sequence: u64, text: &str, rate: Rate, ns: i64) -> Bytes {
     let payload = group_payload(frame(1, 1, text.as_bytes()));
     let client = client(&group_topic(1), None, payload);
     let paid: Bytes = PayerEnvelope::sign(client, originator, 60, &payer(0)).encode_to_vec().into();
     let statement = pb::UnsignedOriginatorEnvelope {
         originator_node_id: originator.0,
         originator_sequence_id: sequence,
-        originator_ns: START_NS + i64::try_from(sequence).unwrap(),
+        originator_ns: ns,
         base_fee_picodollars: rate.base_fee(paid.len() as u64, 60).unwrap(),
         congestion_fee_picodollars: 0,
-        expiry_unixtime: u64::try_from(START_NS / 1_000_000_000).unwrap() + 60 * 86_400,
+        expiry_unixtime: u64::try_from(ns / 1_000_000_000).unwrap() + 60 * 86_400,
         payer_envelope_bytes: paid,
     };
     let bytes: Bytes = statement.encode_to_vec().into();
@@ -124,7 +139,13 @@ impl Follower {
         }
     }
 
+    fn engine(&self) -> &Engine {
+        &self.node.engine
+    }
+
     async fn publish(&self, text: &str) -> Result<Bytes, PublishError> {
+        let status = || self.engine().own_strand_status();
+        self.until("the peers are asked", || status() != OwnStrandStatus::Asking).await;
         let answer = self.node.engine.publish(vec![message(1, text)]).await;
         answer.map(|mut envelopes| envelopes.remove(0))
     }
@@ -171,7 +192,7 @@ impl Peer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_statements_for_one_place_the_first_is_kept_and_the_second_is_counted() {
+async fn of_two_statements_for_one_place_the_first_is_kept_and_both_are_evidence() {
     let follower = Follower::start(common::store());
     let (mut source, mut other) = (follower.connect(SOURCE, &[]), follower.connect(OTHER, &[]));
     assert_eq!(source.want(SOURCE).await, (0, None));
@@ -192,11 +213,18 @@ async fn of_two_statements_for_one_place_the_first_is_kept_and_the_second_is_cou
     follower.wait_for(SOURCE, 4).await;
     assert_eq!(follower.held(SOURCE), strand(SOURCE, &[1, 2, 3, 4]));
     assert_eq!(counters.conflicts.get(), 1);
+    let store = follower.node.engine.store().clone();
+    let all = || store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
+    assert_eq!(all().len(), 1);
+    let Evidence { misbehavior, at, from, envelopes } = all().remove(0).evidence;
+    assert_eq!(misbehavior, Misbehavior::TwoStatements(Severity::Content));
+    assert_eq!((at, from), (EnvelopeId::new(SOURCE, SequenceId(2)), Some(SOURCE)));
+    assert_eq!(envelopes, [envelope(SOURCE, 2, "true"), envelope(SOURCE, 2, "other")]);
     follower.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_marked_missing_before_a_restart_is_still_looked_for() {
+async fn missing_places_are_looked_for_after_a_restart() {
     let store = common::store();
     let (from, through) = (SequenceId(1), SequenceId(3));
     let skip = Change::Skip { originator: SOURCE, from, through, reason: SkipReason::Missing };
@@ -218,45 +246,67 @@ async fn what_was_marked_missing_before_a_restart_is_still_looked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_whose_price_list_is_late_waits_for_it_and_marks_nothing() {
+async fn a_fee_that_no_rate_explains_holds_nothing_up_and_is_not_what_is_booked() {
     let follower = Follower::start(common::store());
-    let old = RateTable::new(vec![rate()], Some(START_NS - 1)).unwrap();
-    follower.node.rates.send_replace(Arc::new(old));
-    let new_rate = Rate { start_unix_s: 1_000_000_000, message_fee: 2000, ..rate() };
-    let new_strand = |sequences: &[u64]| {
-        let at_new_rate = |&sequence| priced(SOURCE, sequence, "true", new_rate);
-        sequences.iter().map(at_new_rate).collect::<Vec<_>>()
-    };
     let mut source = follower.connect(SOURCE, &[]);
     assert_eq!(source.want(SOURCE).await, (0, None));
-    source.send(new_strand(&[1, 2])).await;
-    let counters = follower.replication.counters();
-    follower.until("the price is in doubt", || counters.undecided.get() == 2).await;
-    assert_eq!(source.want(SOURCE).await, (0, None), "asked for again");
-    assert_eq!(follower.held(SOURCE), [] as [Bytes; 0]);
-
-    let new = RateTable::new(vec![rate(), new_rate], Some(START_NS + 2)).unwrap();
-    follower.node.rates.send_replace(Arc::new(new));
-    source.send(new_strand(&[1, 2])).await;
+    let dear = Rate { message_fee: 2000, ..rate() };
+    let sent = [envelope(SOURCE, 1, "true"), priced(SOURCE, 2, "true", dear)];
+    source.send(sent.clone()).await;
     follower.wait_for(SOURCE, 2).await;
-    assert_eq!(follower.held(SOURCE), new_strand(&[1, 2]));
-    assert_eq!(follower.node.engine.counters().invalid.get(), 0);
+    assert_eq!(follower.held(SOURCE), sent);
+    assert_eq!(follower.node.engine.counters().invalid.get(), 0, "readers get both");
+    let store = follower.node.engine.store();
+    let minute = hawser_proto::minute_of(START_NS);
+    let payer = payer(0).public_key().address();
+    let row = store.snapshot().usage(SOURCE, minute, payer).unwrap().unwrap();
+    assert_eq!(row.messages, 2);
+    assert_eq!(row.stated_picodollars, row.picodollars + 1000, "two thousand instead of one");
+    assert_eq!(store.differing_fees(), 1);
 
-    // A list that is newer than the envelope is held against its originator.
-    let cheap = || [priced(SOURCE, 3, "true", Rate { message_fee: 7, ..rate() })];
-    source.send(cheap()).await;
-    assert_eq!(source.want(SOURCE).await, (2, None), "not before it is");
-    let confirmed = follower.node.rates.borrow().confirmed(START_NS + 3);
-    follower.node.rates.send_replace(Arc::new(confirmed));
-    source.send(cheap()).await;
-    follower.wait_for(SOURCE, 3).await;
-    assert_eq!(follower.node.engine.counters().invalid.get(), 1);
+    // It is evidence once the list is known to have every rate of that time.
+    let store = store.clone();
+    let count = || store.evidence_counts().get(&SOURCE).map_or(0, |it| it.proven);
+    assert_eq!(count(), 0);
+    let confirmed = |ns| Arc::new(follower.node.rates.borrow().confirmed(ns));
+    let old = confirmed(START_NS);
+    follower.node.rates.send_replace(old);
+    let new = confirmed(START_NS + 2);
+    follower.node.rates.send_replace(new);
+    follower.until("the fee is judged", || count() == 1).await;
     follower.stop().await;
 }
 
-/// As after a restored backup: the log lacks what was published last, and peers hold it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_was_set_back_fetches_its_own_strand_and_repeats_no_place() {
+async fn wrong_times_are_evidence_and_hold_nothing_up() {
+    let follower = Follower::start(common::store());
+    let mut source = follower.connect(SOURCE, &[]);
+    assert_eq!(source.want(SOURCE).await, (0, None));
+    let hour_ns = 3_600_000_000_000;
+    let sent = [
+        dated(SOURCE, 1, START_NS),
+        dated(SOURCE, 2, START_NS + hour_ns),
+        dated(SOURCE, 3, START_NS + 1),
+        dated(SOURCE, 4, START_NS + 2),
+    ];
+    source.send(sent.clone()).await;
+    follower.wait_for(SOURCE, 4).await;
+    assert_eq!(follower.held(SOURCE), sent);
+    assert_eq!(follower.node.engine.counters().invalid.get(), 0, "readers get all of them");
+    let store = follower.node.engine.store().clone();
+    let all = || store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
+    follower.until("the times are recorded", || all().len() == 2).await;
+    let [ahead, back] = <[_; 2]>::try_from(all()).unwrap().map(|it| it.evidence);
+    assert_eq!((ahead.misbehavior, ahead.at.sequence.0), (Misbehavior::TimeAhead, 2));
+    assert_eq!((back.misbehavior, back.at.sequence.0), (Misbehavior::TimeBack, 3));
+    assert_eq!(back.envelopes, sent[1..3]);
+    follower.stop().await;
+}
+
+/// As after a restored backup whose peers are late: the log lacks what was published last, and one place
+/// is given out again before a peer can say so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_set_back_fetches_its_own_strand_and_repeats_no_further_place() {
     let before = Follower::start(common::store());
     let mut published = Vec::new();
     for text in ["one", "two", "three"] {
@@ -275,23 +325,52 @@ async fn a_node_that_was_set_back_fetches_its_own_strand_and_repeats_no_place() 
     other.send(published[1..].iter().cloned()).await;
     restored.wait_for(NODE, 3).await;
     assert_eq!(restored.held(NODE), published);
-    let fetched = || restored.complaint().is_some_and(|reason| reason.contains("has fetched"));
-    restored.until("the strand is complete", fetched).await;
-    assert!(matches!(restored.publish("four").await, Err(PublishError::Unavailable { .. })));
+    let stopped = || restored.engine().own_strand_status() == OwnStrandStatus::Stopped;
+    restored.until("the node stops publishing", stopped).await;
     drop(other);
-    assert!(restored.complaint().is_some(), "also when no peer is there to claim more");
+    assert!(matches!(restored.publish("four").await, Err(PublishError::Unavailable { .. })));
 
-    let restarted = Follower::start(restored.stop().await);
-    restarted.publish("four").await.unwrap();
-    assert_eq!(restarted.held(NODE).len(), 4);
-    assert_eq!(restarted.held(NODE)[..3], published);
-    restarted.stop().await;
+    restored.engine().confirm_own_strand(OperatorWord { gap: 0 });
+    restored.until("the operator is heard", || restored.complaint().is_none()).await;
+    restored.publish("four").await.unwrap();
+    assert_eq!(restored.held(NODE).len(), 4);
+    assert_eq!(restored.held(NODE)[..3], published);
+    restored.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn places_that_were_left_out_are_looked_for_at_peers_while_the_node_publishes() {
+    let follower = Follower::start(common::store());
+    let mut other = follower.connect(OTHER, &[(NODE, 2)]);
+    assert_eq!(other.want(NODE).await, (0, None));
+    other.send(strand(NODE, &[1, 2])).await;
+    follower.wait_for(NODE, 2).await;
+    let status = || follower.engine().own_strand_status();
+    let is_quarantined = || matches!(status(), OwnStrandStatus::Quarantined(_));
+    follower.until("a peer shows what is not held", is_quarantined).await;
+
+    follower.engine().confirm_own_strand(OperatorWord { gap: GAP });
+    follower.until("the operator is heard", || follower.complaint().is_none()).await;
+    let after = follower.publish("after the gap").await.unwrap();
+    let after = OriginatorEnvelope::parse(after).unwrap();
+    assert_eq!(after.id(), EnvelopeId::new(NODE, SequenceId(2 + GAP + 1)));
+
+    assert_eq!(other.want(NODE).await, (2, Some(2 + GAP)), "only the gap");
+    let mut items: Vec<_> = strand(NODE, &[5]).into_iter().map(StrandItem::Envelope).collect();
+    items.push(StrandItem::End);
+    other.answer(items).await;
+    let found = || follower.held(NODE)[..3] == strand(NODE, &[1, 2, 5]);
+    follower.until("the find is stored", || follower.held(NODE).len() == 4 && found()).await;
+    follower.publish("and on").await.unwrap();
+    assert_eq!(follower.held(NODE).len(), 5);
+    follower.stop().await;
 }
 
 /// On a clock that only moves while all tasks wait.
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_does_not_show_what_it_says_it_holds_stops_publishing_only_for_a_while() {
     let follower = Follower::start(common::store());
+    follower.until("no peer answers", || follower.complaint().is_none()).await;
     let liar = follower.connect(OTHER, &[(NODE, 1000)]);
     follower.until("the peer is asked", || follower.complaint().is_some()).await;
     // Neither by going away nor by coming back does it gain anything.

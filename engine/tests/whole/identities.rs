@@ -2,7 +2,7 @@
 //! waiting where the verdict is not known yet.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use hawser_engine::chain_strand::ChainEvent;
 use hawser_engine::facts;
@@ -19,6 +19,7 @@ use hawser_proto::{
     Address, Bytes, Cursor, EnvelopeId, InboxId, OriginatorId, SequenceId, Topic, TopicKind,
 };
 use hawser_storage::{InvalidRule, Mark, Store};
+use parking_lot::Mutex;
 
 use crate::common::*;
 
@@ -45,8 +46,8 @@ impl IdentityJudge for Scripted {
         let name = update.client_timestamp_ns;
         let before: Vec<u64> = earlier.iter().map(|update| update.client_timestamp_ns).collect();
         let repeats = before.contains(&name);
-        self.asked.lock().unwrap().push((inbox.0[0], before, name));
-        if self.unknown.lock().unwrap().contains(&name) {
+        self.asked.lock().push((inbox.0[0], before, name));
+        if self.unknown.lock().contains(&name) {
             IdentityVerdict::Waiting("its chain does not answer".into())
         } else if name >= BAD || repeats {
             IdentityVerdict::Invalid("no".into())
@@ -63,11 +64,11 @@ impl Scripted {
     }
 
     fn learn(&self) {
-        self.unknown.lock().unwrap().clear();
+        self.unknown.lock().clear();
     }
 
     fn asked(&self) -> Vec<(u8, Vec<u64>, u64)> {
-        let mut asked = std::mem::take(&mut *self.asked.lock().unwrap());
+        let mut asked = std::mem::take(&mut *self.asked.lock());
         asked.sort_by_key(|(inbox, _, name)| (*inbox, *name));
         asked
     }
@@ -146,7 +147,7 @@ async fn an_update_is_judged_against_all_valid_ones_before_it() {
 }
 
 #[tokio::test]
-async fn what_is_invalid_takes_up_its_place_and_reaches_no_reader() {
+async fn an_invalid_envelope_keeps_its_place_and_reaches_no_reader() {
     let store = store();
     let node = start_judging(store.clone(), true, Scripted::unknown(&[]));
     let chain = node.engine.chain_appender();
@@ -246,7 +247,7 @@ async fn of_many_inboxes_that_wait_each_goes_on_when_it_can() {
         chain.judge_waiting().unwrap(),
         JudgedUpdates { valid: 0, invalid: 0, waiting: 200 }
     );
-    judge.unknown.lock().unwrap().retain(|name| name % 3 == 0);
+    judge.unknown.lock().retain(|name| name % 3 == 0);
     assert_eq!(
         chain.judge_waiting().unwrap(),
         JudgedUpdates { valid: 133, invalid: 0, waiting: 67 }

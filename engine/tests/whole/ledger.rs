@@ -1,9 +1,15 @@
-//! Payers' events in the ledger of an engine.
+//! Payers' events in the ledger of an engine, and publishes that depend on balances.
 
 use hawser_engine::chain_strand::ChainPosition;
 use hawser_engine::ledger::{LedgerAction, LedgerEvent};
-use hawser_engine::runtime::BookedEvents;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use hawser_engine::ports::TrustingJudge;
+use hawser_engine::runtime::{BookedEvents, PublishError, PublishSettings};
 use hawser_proto::Address;
+use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_storage::Store;
 
 use crate::common::*;
 
@@ -62,4 +68,57 @@ async fn balances_follow_from_the_events_of_each_payer() {
     assert_eq!([1, 2].map(balance), [10_000_000, -7_000_000]);
     store.rebuild(&|_, _, _| None, &mut |_| {}).unwrap();
     assert_eq!([1, 2].map(balance), [10_000_000, -7_000_000], "recorded, not derived");
+}
+
+fn start_asking_for_balances(store: Store) -> Node {
+    let publish = PublishSettings { idempotent: true, require_balance: true };
+    start_publishing(store, publish, Arc::new(TrustingJudge))
+}
+
+/// The books of this node: what it charges counts before it is durable, and once.
+#[tokio::test]
+async fn a_payer_spends_what_it_has_and_no_more_however_many_publish_at_once() {
+    let store = store();
+    let node = start_asking_for_balances(store.clone());
+    let texts: Vec<String> = (0..100).map(|number| format!("{number:03}")).collect();
+    let poor = node.engine.publish(vec![message(1, "poor")]).await;
+    assert!(matches!(poor, Err(PublishError::Balance { left: 0, .. })), "{poor:?}");
+    assert_eq!(store.snapshot().head(NODE).unwrap().0, 0, "nothing was stored");
+
+    let pay = |block: u8, microdollars| {
+        let event = LedgerEvent {
+            id: [block; 32],
+            block: block.into(),
+            payer: payer(0).public_key().address(),
+            action: deposit(microdollars),
+        };
+        let position = ChainPosition { block: block.into(), hash: [block; 32] };
+        node.engine.ledger_appender().append(block.into(), &[event], position).unwrap();
+    };
+    pay(1, 1);
+    // A balance is read again after a while, or by a new process.
+    let node = start_asking_for_balances(store.clone());
+    let publish = |text: &String| {
+        let (engine, message) = (node.engine.clone(), message(1, text));
+        async move { engine.publish(vec![message]).await }
+    };
+    let answers = join_all(texts.iter().map(publish)).await;
+    let fee = |bytes: &hawser_proto::Bytes| {
+        let envelope = OriginatorEnvelope::parse(bytes.clone()).unwrap();
+        envelope.unsigned().base_fee_picodollars()
+    };
+    let fees: Vec<u64> = answers.iter().flatten().flatten().map(fee).collect();
+    let spent: u64 = fees.iter().sum();
+    assert!(spent <= 1_000_000 && spent + fees[0] > 1_000_000, "{spent} of {} a piece", fees[0]);
+    let refused = answers.iter().filter(|it| matches!(it, Err(PublishError::Balance { .. })));
+    assert_eq!(refused.count(), 100 - fees.len());
+
+    let first = answers.iter().position(Result::is_ok).unwrap();
+    assert_eq!(publish(&texts[first]).await, answers[first], "a repeat costs nothing");
+    let node = start_asking_for_balances(store.clone());
+    let poor = node.engine.publish(vec![message(1, "after a restart")]).await;
+    assert!(matches!(poor, Err(PublishError::Balance { .. })), "{poor:?}");
+    pay(2, 1);
+    let node = start_asking_for_balances(store);
+    assert!(node.engine.publish(vec![message(1, "paid")]).await.is_ok());
 }

@@ -14,4 +14,5 @@ mod common;
 mod follow;
 mod identities;
 mod ledger;
+mod prices;
 mod publish;

@@ -31,7 +31,7 @@ fn rebuilt(store: &Store) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_is_acknowledged_is_stored_in_order_and_signed_by_this_node() {
+async fn acknowledged_envelopes_are_stored_in_order_and_signed() {
     let store = store();
     let node = start(store.clone());
     let mut tasks = tokio::task::JoinSet::new();
@@ -104,6 +104,29 @@ async fn copies_that_are_under_way_at_once_become_one_envelope() {
         assert!(answers.into_iter().all(|answer| answer.unwrap() == first));
     }
     assert_eq!(head(&store), 30);
+}
+
+/// A copy that comes while the first one is being written finds it in memory. Its answer waits for that
+/// write all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_copy_of_what_could_not_be_stored_is_acknowledged() {
+    for round in 0..20 {
+        let store = store();
+        let node = start(store.clone());
+        store.fail_next_write();
+        let copies = (0..16).map(|_| {
+            let engine = node.engine.clone();
+            tokio::spawn(async move { engine.publish(vec![message(2, "copy")]).await })
+        });
+        for answer in futures_util::future::join_all(copies).await {
+            let answer = answer.unwrap();
+            let is_refused = matches!(answer, Err(PublishError::Unavailable { .. }));
+            assert!(is_refused, "round {round}: {answer:?}");
+        }
+        assert_eq!(head(&store), 0);
+        node.engine.drain();
+        node.threads.join();
+    }
 }
 
 #[tokio::test]

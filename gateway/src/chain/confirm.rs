@@ -114,7 +114,7 @@ fn report(
             code = "chain_envelope_differs",
             node_id = node.0,
             id = %expected.id,
-            transaction = hex::encode(expected.transaction_hash),
+            transaction = %expected.transaction_hash,
             evidence = hex::encode(shown),
             evidence_bytes = evidence.len(),
             "a node shows something else in the place of what was put on the chain"

@@ -48,7 +48,7 @@ impl DropJudge<'_> {
         if let Some(envelope) = shown {
             return Ok(envelope);
         }
-        let (hash, sequence_id) = (expected.transaction_hash, expected.id.sequence.0);
+        let (hash, sequence_id) = (expected.transaction_hash, expected.id.sequence);
         let not_shown = || Err(ChainPublishError::NotShown { hash, sequence_id });
         self.judge(item, is_settled, expected, true).await.unwrap_or_else(not_shown)
     }
@@ -96,7 +96,7 @@ impl DropJudge<'_> {
                 None => return None,
             }
         }
-        let (hash, sequence_id) = (expected.transaction_hash, expected.id.sequence.0);
+        let (hash, sequence_id) = (expected.transaction_hash, expected.id.sequence);
         let dropped = |reason| Err(ChainPublishError::Dropped { hash, sequence_id, reason });
         reason.filter(|_| is_certain).map(dropped)
     }

@@ -1,11 +1,12 @@
 //! The path of a payload from its request over the chain to the answer.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
-use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -102,10 +103,10 @@ impl ChainPath {
     /// failed there.
     pub(crate) fn knows(&self, payload: &Bytes) -> bool {
         let (key, now) = (payload_key(payload), std::time::Instant::now());
-        let progress = lock(&self.progress).get(&key, now);
+        let progress = self.progress.lock().get(&key, now);
         match progress {
             Some(progress) => !matches!(*progress.borrow(), Progress::Done(Err(_))),
-            None => lock(&self.on_chain).get(&key, now).is_some(),
+            None => self.on_chain.lock().get(&key, now).is_some(),
         }
     }
 
@@ -158,7 +159,7 @@ impl ChainPath {
     ) -> TopicStep {
         let now = std::time::Instant::now();
         // One lock for question and entry: two equal payloads must not both be new.
-        let mut recent = lock(&self.progress);
+        let mut recent = self.progress.lock();
         if let Some(progress) = recent.get(&key, now) {
             self.metrics.chain_repeats.inc();
             return TopicStep { progress, new: None };
@@ -181,7 +182,7 @@ impl ChainPath {
                 }
                 Some(NewPayload { key, progress, .. }) => {
                     let reason = "what comes before it in the request is not on the chain";
-                    lock(&self.progress).remove(&key);
+                    self.progress.lock().remove(&key);
                     let error = ChainPublishError::NotSent(reason.into());
                     progress.send_replace(Progress::Done(Err(error)));
                 }
@@ -224,7 +225,7 @@ impl ChainPath {
                     if result.is_err() {
                         // A new request starts a new attempt; what is on the chain is not sent again
                         // even so.
-                        lock(&self.progress).remove(&new.key);
+                        self.progress.lock().remove(&new.key);
                     }
                     new.progress.send_replace(Progress::Done(result));
                     return;
@@ -236,7 +237,7 @@ impl ChainPath {
 
     fn remember(&self, payload: &Bytes, key: PayloadKey, progress: watch::Receiver<Progress>) {
         let now = std::time::Instant::now();
-        lock(&self.progress).put(key, progress, weight_of(payload), now);
+        self.progress.lock().put(key, progress, weight_of(payload), now);
     }
 
     /// Makes one attempt, from sending until a node shows the envelope.
@@ -250,7 +251,8 @@ impl ChainPath {
         let on_chain = self.put(item.topic, &item.payload, *key).await?;
         progress.send_replace(Progress::OnChain);
         let OnChain { sequence_id, transaction_hash, block_time_s } = on_chain;
-        let id = EnvelopeId::new(originator, SequenceId(sequence_id));
+        let id = EnvelopeId::new(originator, sequence_id);
+        tracing::debug!(envelope = %id, transaction = %transaction_hash, "durable on the chain");
         let payload = item.payload.clone();
         let expected = ExpectedEnvelope { id, payload, transaction_hash, block_time_s };
         let judge = DropJudge {
@@ -273,14 +275,14 @@ impl ChainPath {
         payload: &Bytes,
         key: PayloadKey,
     ) -> Result<OnChain, ChainPublishError> {
-        let known = lock(&self.on_chain).get(&key, std::time::Instant::now());
+        let known = self.on_chain.lock().get(&key, std::time::Instant::now());
         if let Some(known) = known {
             return Ok(known);
         }
         let writer = self.writer.as_ref().ok_or(ChainPublishError::NoChain)?;
         let on_chain = writer.publish(topic, payload.clone()).await?;
         let now = std::time::Instant::now();
-        lock(&self.on_chain).put(key, on_chain, size_of::<OnChain>(), now);
+        self.on_chain.lock().put(key, on_chain, size_of::<OnChain>(), now);
         Ok(on_chain)
     }
 }
@@ -293,8 +295,4 @@ fn is_settled(progress: &Progress) -> bool {
 
 fn weight_of(payload: &Bytes) -> usize {
     payload.len() + ANSWER_OVERHEAD_BYTES
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_sent_begins_anew_and_is_remembered_from_then_on() {
+    fn an_unsent_payload_starts_anew_and_is_remembered() {
         let start = Instant::now();
         let mut recent = RecentPayloads::default();
         recent.put(key(1), 1, 1, start);

@@ -1,7 +1,7 @@
 //! The access to the app chain that a gateway needs.
 
 use futures_util::future::BoxFuture;
-use hawser_proto::Bytes;
+use hawser_proto::{Bytes, SequenceId, TransactionHash};
 
 use crate::routing::ChainTopic;
 
@@ -26,9 +26,9 @@ pub trait ChainWriter: Send + Sync + 'static {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OnChain {
     /// Sequence id among the payloads of its contract.
-    pub sequence_id: u64,
+    pub sequence_id: SequenceId,
     /// Hash of the transaction.
-    pub transaction_hash: [u8; 32],
+    pub transaction_hash: TransactionHash,
     /// Time of the block, unix seconds.
     pub block_time_s: u64,
 }
@@ -43,52 +43,50 @@ pub enum ChainPublishError {
     #[error("it could not be sent to the chain: {0}")]
     NotSent(String),
     /// The transaction was sent and may still be included.
-    #[error("transaction 0x{} was sent: {reason}", hex::encode(hash))]
+    #[error("transaction {hash} was sent: {reason}")]
     Pending {
         /// Hash of the transaction.
-        hash: [u8; 32],
+        hash: TransactionHash,
         /// State of the transaction, in words.
         reason: String,
     },
     /// The transaction was sent, and its outcome cannot be found out: it may be on the chain.
-    #[error("transaction 0x{} was sent: {reason}", hex::encode(hash))]
+    #[error("transaction {hash} was sent: {reason}")]
     Unknown {
         /// Hash of the transaction.
-        hash: [u8; 32],
+        hash: TransactionHash,
         /// State of the transaction, in words.
         reason: String,
     },
     /// The transaction was included and has failed.
-    #[error("transaction 0x{} has failed: {reason}", hex::encode(hash))]
+    #[error("transaction {hash} has failed: {reason}")]
     Failed {
         /// Hash of the transaction.
-        hash: [u8; 32],
+        hash: TransactionHash,
         /// The reason for the failure.
         reason: String,
     },
     /// The payload is on the chain, and no node shows it yet.
     #[error(
-        "transaction 0x{} was sent and is on the chain as number {sequence_id}, and no node shows \
-         it yet",
-        hex::encode(hash)
+        "transaction {hash} was sent and is on the chain as number {sequence_id}, and no node shows \
+         it yet"
     )]
     NotShown {
         /// Hash of the transaction.
-        hash: [u8; 32],
+        hash: TransactionHash,
         /// Sequence id on the chain.
-        sequence_id: u64,
+        sequence_id: SequenceId,
     },
     /// The payload is on the chain, and nodes drop it: an update before it there makes it invalid.
     #[error(
-        "transaction 0x{} was sent and is on the chain as number {sequence_id}, where it is an \
-         invalid identity update: {reason}",
-        hex::encode(hash)
+        "transaction {hash} was sent and is on the chain as number {sequence_id}, where it is an \
+         invalid identity update: {reason}"
     )]
     Dropped {
         /// Hash of the transaction.
-        hash: [u8; 32],
+        hash: TransactionHash,
         /// Sequence id on the chain.
-        sequence_id: u64,
+        sequence_id: SequenceId,
         /// The rule that it breaks there.
         reason: String,
     },

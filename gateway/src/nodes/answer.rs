@@ -5,7 +5,7 @@
 use hawser_proto::envelope::{LayerError, UnsignedOriginatorEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::{SignatureError, originator_digest};
-use hawser_proto::{Bytes, OriginatorId, PublicKey, Signature};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, Signature};
 use hawser_rules::retention::check_expiry;
 use hawser_rules::{RateTable, Violation, check_charges};
 
@@ -72,6 +72,7 @@ pub(crate) enum AnswerError {
 /// The facts of a correct answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct VerifiedAnswer {
+    pub(super) id: EnvelopeId,
     /// Sum of all fees.
     pub(super) fee_picodollars: u64,
     /// The congestion fee alone.
@@ -118,6 +119,7 @@ pub(super) fn verify(
     )?;
     check_charges(&statement, rates)?;
     Ok(VerifiedAnswer {
+        id: statement.id(),
         fee_picodollars: statement
             .base_fee_picodollars()
             .saturating_add(statement.congestion_fee_picodollars()),

@@ -328,6 +328,7 @@ impl NodeCaller {
     }
 
     fn placed(&self, envelope: pb::OriginatorEnvelope, verified: VerifiedAnswer) -> PlacedEnvelope {
+        tracing::debug!(envelope = %verified.id, "durable at its node");
         PlacedEnvelope {
             envelope,
             node: self.record.id,

@@ -1,6 +1,6 @@
 //! Follows the chain strands at every node, so that an envelope is known as soon as a node shows it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
@@ -8,6 +8,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::Replica
 use hawser_proto::pb::xmtp::xmtpv4::message_api::{EnvelopesQuery, SubscribeEnvelopesRequest};
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId};
 use hawser_serve::MESSAGE_LEN_BYTES_MAX;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -107,6 +108,6 @@ impl ChainStrands {
     }
 
     fn with<T>(&self, look: impl FnOnce(&mut Observations) -> T) -> T {
-        look(&mut self.0.observed.lock().unwrap_or_else(PoisonError::into_inner))
+        look(&mut self.0.observed.lock())
     }
 }

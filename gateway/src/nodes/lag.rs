@@ -15,13 +15,13 @@ const REMEMBERED: Duration = Duration::from_secs(300);
 
 /// The cursors that nodes have reported.
 #[derive(Debug, Default)]
-pub(crate) struct LagTracker {
+pub(crate) struct NodeLags {
     cursors: BTreeMap<OriginatorId, Cursor>,
     /// For each originator the times at which two nodes had reached a sequence id, ascending in both.
     heads: BTreeMap<OriginatorId, VecDeque<(Instant, SequenceId)>>,
 }
 
-impl LagTracker {
+impl NodeLags {
     /// Records the cursor that a node reports, without originators that are not `known`: a node may
     /// name any number of them.
     pub(crate) fn record(
@@ -86,7 +86,7 @@ mod tests {
     const B: OriginatorId = OriginatorId(200);
     const C: OriginatorId = OriginatorId(300);
 
-    fn record(lags: &mut LagTracker, node: OriginatorId, sequence: u64, now: Instant) {
+    fn record(lags: &mut NodeLags, node: OriginatorId, sequence: u64, now: Instant) {
         let cursor = [EnvelopeId::new(A, SequenceId(sequence))].into_iter().collect();
         lags.record(node, &cursor, |originator| originator == A, now);
     }
@@ -95,7 +95,7 @@ mod tests {
     fn a_node_is_late_since_two_others_had_more() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut lags = LagTracker::default();
+        let mut lags = NodeLags::default();
         for node in [A, B, C] {
             record(&mut lags, node, 5, at(0));
         }
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn one_node_cannot_make_all_others_late() {
         let start = Instant::now();
-        let mut lags = LagTracker::default();
+        let mut lags = NodeLags::default();
         for (node, sequence) in [(A, 5), (B, 5), (C, u64::MAX / 2)] {
             record(&mut lags, node, sequence, start);
         }
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn unknown_originators_leave_nothing_behind() {
-        let mut lags = LagTracker::default();
+        let mut lags = NodeLags::default();
         for round in 1..4 {
             let many = (0..1000).map(|n| OriginatorId(1_000_000 * round + n));
             let many: Cursor = many.map(|it| EnvelopeId::new(it, SequenceId(9))).collect();
@@ -134,9 +134,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded_and_lateness_is_kept() {
+    fn claims_are_bounded_and_the_oldest_is_kept() {
         let start = Instant::now();
-        let mut lags = LagTracker::default();
+        let mut lags = NodeLags::default();
         record(&mut lags, C, 1, start);
         for second in 0..1000 {
             let now = start + Duration::from_secs(second);

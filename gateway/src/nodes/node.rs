@@ -1,13 +1,14 @@
 //! One node of the canonical network, and what this gateway knows of it.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hawser_proto::OriginatorId;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
 use hawser_rules::NodeRecord;
 use hawser_serve::MESSAGE_LEN_BYTES_MAX;
+use parking_lot::Mutex;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Error as TransportError};
 
@@ -98,16 +99,16 @@ impl Node {
 
     /// Records the time that the last connection took; `None` when there was none.
     pub(super) fn record_connect_time(&self, time: Option<Duration>) {
-        *lock(&self.connect_time) = time;
+        *self.connect_time.lock() = time;
     }
 
     pub(super) fn has_connect_time(&self) -> bool {
-        lock(&self.connect_time).is_some()
+        self.connect_time.lock().is_some()
     }
 
     /// Returns the version that the node reports, if it does.
     pub(crate) fn version(&self) -> Option<String> {
-        lock(&self.version).clone()
+        self.version.lock().clone()
     }
 
     /// Records the version that the node reports, cut to what a person can read.
@@ -117,7 +118,7 @@ impl Node {
             shown.take(VERSION_CHARS_MAX).collect::<String>()
         };
         let reported = reported.map(readable).filter(|version| !version.is_empty());
-        let mut known = lock(&self.version);
+        let mut known = self.version.lock();
         if let Some(version) = reported.as_deref().filter(|new| Some(*new) != known.as_deref()) {
             tracing::info!(node_id = self.id().0, version, "what a node runs");
         }
@@ -126,18 +127,18 @@ impl Node {
 
     /// Records the congestion fee that the node has just charged for an envelope, in picodollars.
     pub(crate) fn record_congestion_fee(&self, picodollars: u64) {
-        *lock(&self.congestion_fee) = Some((picodollars, Instant::now()));
+        *self.congestion_fee.lock() = Some((picodollars, Instant::now()));
     }
 
     /// Returns whether the node's last congestion fee is recent and above the caller's limit.
     pub(super) fn is_expensive(&self, congestion_fee_max: Option<u64>) -> bool {
         let Some(max) = congestion_fee_max else { return false };
-        let last = *lock(&self.congestion_fee);
+        let last = *self.congestion_fee.lock();
         last.is_some_and(|(fee, at)| fee > max && at.elapsed() < CONGESTION_REMEMBERED)
     }
 
     pub(super) fn candidate(&self) -> Candidate {
-        Candidate { id: self.id(), connect_time: *lock(&self.connect_time) }
+        Candidate { id: self.id(), connect_time: *self.connect_time.lock() }
     }
 }
 
@@ -145,10 +146,6 @@ impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Node").field("record", &self.record).finish_non_exhaustive()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Returns the endpoint of a node's URL, with TLS for `https:`.

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use hawser_proto::envelope::UnsignedOriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::originator_envelope::Proof;
-use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId};
+use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, TransactionHash};
 
 /// Envelopes kept of each node, and bytes of them. Guesses: some minutes of a busy chain; with 20
 /// nodes that all show different bytes the worst case is 320 MB, with honest nodes 16 MB.
@@ -22,7 +22,7 @@ pub(crate) struct ExpectedEnvelope {
     pub(crate) id: EnvelopeId,
     /// The client envelope.
     pub(crate) payload: Bytes,
-    pub(crate) transaction_hash: [u8; 32],
+    pub(crate) transaction_hash: TransactionHash,
     /// Time of the block, unix seconds.
     pub(crate) block_time_s: u64,
 }
@@ -37,7 +37,7 @@ impl ExpectedEnvelope {
         let Some(Proof::BlockchainProof(proof)) = &envelope.proof else { return None };
         let matches = statement.id() == self.id
             && statement.payer().client().as_bytes() == &self.payload
-            && *proof.transaction_hash == self.transaction_hash;
+            && *proof.transaction_hash == self.transaction_hash.0;
         let block_ns = i64::try_from(self.block_time_s.saturating_mul(NS_PER_S)).ok()?;
         matches.then(|| statement.originator_ns().abs_diff(block_ns))
     }
@@ -193,7 +193,7 @@ mod tests {
         ExpectedEnvelope {
             id: id(1, sequence),
             payload,
-            transaction_hash: [7; 32],
+            transaction_hash: TransactionHash([7; 32]),
             block_time_s: 0,
         }
     }
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_chain_envelope_is_passed_over() {
+    fn envelopes_of_no_chain_are_ignored() {
         let mut observed = Observations::default();
         observed.record(OriginatorId(100), envelope(300, 5, 0));
         let garbage = Bytes::from_static(b"\xff\xff");

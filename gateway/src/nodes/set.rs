@@ -1,12 +1,13 @@
 //! All nodes of the canonical network, and the choice among them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hawser_proto::{Cursor, OriginatorId, Topic};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 
-use super::lag::LagTracker;
+use super::lag::NodeLags;
 use super::node::Node;
 use super::placement::TopicPlacements;
 use crate::select::{Strategy, random_of};
@@ -28,7 +29,7 @@ struct Inner {
     seed: u64,
     canonical: RwLock<Arc<NodeMap>>,
     placements: TopicPlacements,
-    lags: Mutex<LagTracker>,
+    lags: Mutex<NodeLags>,
 }
 
 impl Nodes {
@@ -49,12 +50,12 @@ impl Nodes {
             tracing::info!(node_id = id.0, "a node is no longer used");
             self.lags().forget(*id);
         }
-        *self.0.canonical.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(after);
+        *self.0.canonical.write() = Arc::new(after);
     }
 
     /// Returns all nodes of the canonical network, usable or not.
     pub(crate) fn all(&self) -> Arc<NodeMap> {
-        self.0.canonical.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.canonical.read().clone()
     }
 
     /// Returns one node of the canonical network.
@@ -144,7 +145,7 @@ impl Nodes {
         }
     }
 
-    fn lags(&self) -> MutexGuard<'_, LagTracker> {
-        self.0.lags.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lags(&self) -> MutexGuard<'_, NodeLags> {
+        self.0.lags.lock()
     }
 }

@@ -1,7 +1,6 @@
 //! Fetches the keys of tokens from a URL, again and again, because the issuer rotates them. The last
 //! version stays in use while fetching fails.
 
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
@@ -53,7 +52,7 @@ impl Policies {
             }
             is_failing = fetched.is_err();
             if let Ok(keys) = fetched {
-                *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+                *self.keys.write() = keys;
             }
             tokio::select! {
                 () = end.cancelled() => return,

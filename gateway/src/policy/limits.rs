@@ -1,21 +1,19 @@
 //! The usage of each caller against the limits of its policy. Plain values; time is an argument.
 //!
-//! The buckets are ours and not a library's. A request takes several envelopes from two buckets and
-//! two budgets of a day, all or nothing, and gets the exact time after which it fits. The capacity
-//! comes with each request, from the caller's policy. The rate limiters of the field fix the capacity
-//! when a bucket is made, and cannot return what a later check refuses. A property test below holds
-//! the bound.
+//! A request takes several envelopes from two buckets and two budgets of a day, all or nothing, and gets
+//! the exact time after which it fits. A property test below holds the bound.
 
-use std::collections::HashMap;
+use std::sync::Arc;
+
+use hawser_serve::bucket::{Bucket, BucketSize};
+use hawser_serve::caller_table::CallerTable;
 
 use super::config::Policy;
 
-/// Callers that are remembered. A guess: 200,000 take about 40 MB. Beyond it, callers leave whose usage
-/// no longer counts, then those that were away for longest.
+/// Callers that are remembered. A guess: 200,000 take about 60 MB. Beyond it, the caller leaves whose
+/// usage stops counting first.
 const CALLERS_MAX: usize = 200_000;
-const MINUTE_MS: u64 = 60_000;
-const HOUR_MS: u64 = 60 * MINUTE_MS;
-const DAY_MS: u64 = 24 * HOUR_MS;
+const DAY_MS: u64 = 24 * 3_600_000;
 
 /// The cost of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -34,9 +32,15 @@ pub(crate) struct LimitExceeded {
 }
 
 /// The usage of all callers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct CallerLimits {
-    callers: HashMap<String, CallerUsage>,
+    callers: CallerTable<Arc<str>, CallerUsage>,
+}
+
+impl Default for CallerLimits {
+    fn default() -> Self {
+        Self { callers: CallerTable::new(CALLERS_MAX) }
+    }
 }
 
 /// The usage of one caller.
@@ -48,54 +52,38 @@ struct CallerUsage {
     day: u64,
     envelopes_of_day: u64,
     picodollars_of_day: u64,
-    last_ms: u64,
 }
 
-/// A bucket that refills evenly over its window. Counts in envelopes × milliseconds of the window, so
-/// that the refill of one millisecond is a whole number.
-#[derive(Debug, Clone, Copy, Default)]
-struct Bucket {
-    taken: u128,
-    at_ms: u64,
+fn minute(policy: &Policy) -> Option<BucketSize> {
+    policy.envelopes_per_minute.map(BucketSize::per_minute)
 }
 
-impl Bucket {
-    /// Returns the amount that has not been refilled at `now_ms`.
-    fn taken(&self, capacity: u64, now_ms: u64) -> u128 {
-        let filled = u128::from(capacity) * u128::from(now_ms.saturating_sub(self.at_ms));
-        self.taken.saturating_sub(filled)
-    }
-
-    /// Returns the milliseconds until `cost` fits, 0 if it fits now, and `None` if it exceeds the
-    /// capacity.
-    fn wait_ms(&self, capacity: u64, window_ms: u64, cost: u64, now_ms: u64) -> Option<u64> {
-        if cost > capacity {
-            return None;
-        }
-        let room = u128::from(capacity - cost) * u128::from(window_ms);
-        let over = self.taken(capacity, now_ms).saturating_sub(room);
-        u64::try_from(over.div_ceil(u128::from(capacity.max(1)))).ok()
-    }
-
-    fn take(&mut self, capacity: u64, window_ms: u64, cost: u64, now_ms: u64) {
-        self.taken = self.taken(capacity, now_ms) + u128::from(cost) * u128::from(window_ms);
-        self.at_ms = now_ms;
-    }
+fn hour(policy: &Policy) -> Option<BucketSize> {
+    policy.envelopes_per_hour.map(BucketSize::per_hour)
 }
 
 impl CallerUsage {
+    /// Returns the time at which nothing of it counts any more.
+    fn ends_ms(&self, policy: &Policy) -> u64 {
+        let minute = minute(policy).map_or(0, |size| self.minute.full_at_ms(size));
+        let hour = hour(policy).map_or(0, |size| self.hour.full_at_ms(size));
+        let has_budget = policy.envelopes_per_day.is_some() || policy.picodollars_per_day.is_some();
+        let midnight = if has_budget { (self.day + 1) * DAY_MS } else { 0 };
+        minute.max(hour).max(midnight)
+    }
+
     fn check_buckets(
         &self,
         policy: &Policy,
         cost: CallerCost,
         now_ms: u64,
     ) -> Result<(), LimitExceeded> {
-        for (what, bucket, capacity, window_ms) in [
-            ("envelopes a minute", &self.minute, policy.envelopes_per_minute, MINUTE_MS),
-            ("envelopes an hour", &self.hour, policy.envelopes_per_hour, HOUR_MS),
+        for (what, bucket, size) in [
+            ("envelopes a minute", &self.minute, minute(policy)),
+            ("envelopes an hour", &self.hour, hour(policy)),
         ] {
-            let Some(capacity) = capacity else { continue };
-            match bucket.wait_ms(capacity, window_ms, cost.envelopes, now_ms) {
+            let Some(size) = size else { continue };
+            match bucket.wait_ms(size, cost.envelopes, now_ms) {
                 Some(0) => {}
                 Some(wait_ms) => {
                     let retry_after_s = Some(wait_ms.div_ceil(1000));
@@ -151,23 +139,21 @@ impl CallerLimits {
             day,
             envelopes_of_day: 0,
             picodollars_of_day: 0,
-            last_ms: now_ms,
         });
         if used.day != day {
             (used.day, used.envelopes_of_day, used.picodollars_of_day) = (day, 0, 0);
         }
         used.check_buckets(policy, cost, now_ms)?;
         used.check_budgets(policy, cost, now_ms)?;
-        if let Some(capacity) = policy.envelopes_per_minute {
-            used.minute.take(capacity, MINUTE_MS, cost.envelopes, now_ms);
+        if let Some(size) = minute(policy) {
+            used.minute.take(size, cost.envelopes, now_ms);
         }
-        if let Some(capacity) = policy.envelopes_per_hour {
-            used.hour.take(capacity, HOUR_MS, cost.envelopes, now_ms);
+        if let Some(size) = hour(policy) {
+            used.hour.take(size, cost.envelopes, now_ms);
         }
         used.envelopes_of_day = used.envelopes_of_day.saturating_add(cost.envelopes);
         used.picodollars_of_day = used.picodollars_of_day.saturating_add(cost.picodollars);
-        used.last_ms = now_ms;
-        self.remember(caller, used, now_ms);
+        self.callers.put(caller.into(), used, used.ends_ms(policy), now_ms);
         Ok(())
     }
 
@@ -187,32 +173,6 @@ impl CallerLimits {
             used.picodollars_of_day = used.picodollars_of_day.saturating_sub(cost.picodollars);
         }
     }
-
-    fn remember(&mut self, caller: &str, used: CallerUsage, now_ms: u64) {
-        if let Some(known) = self.callers.get_mut(caller) {
-            *known = used;
-            return;
-        }
-        if self.callers.len() >= CALLERS_MAX {
-            self.make_room(now_ms);
-        }
-        self.callers.insert(caller.to_owned(), used);
-    }
-
-    /// Removes at least a quarter of the callers, so that the scan is rare.
-    fn make_room(&mut self, now_ms: u64) {
-        let day = now_ms / DAY_MS;
-        self.callers
-            .retain(|_, used| now_ms - used.last_ms.min(now_ms) < HOUR_MS || used.day == day);
-        let most = CALLERS_MAX - CALLERS_MAX / 4;
-        if self.callers.len() > most {
-            let mut times: Vec<u64> = self.callers.values().map(|used| used.last_ms).collect();
-            let place = self.callers.len() - most;
-            let (_, oldest, _) = times.select_nth_unstable(place);
-            let oldest = *oldest;
-            self.callers.retain(|_, used| used.last_ms > oldest);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -229,6 +189,8 @@ mod tests {
         CallerCost { envelopes, picodollars: 0 }
     }
 
+    const MINUTE_MS: u64 = 60_000;
+    const HOUR_MS: u64 = 60 * MINUTE_MS;
     const NOON: u64 = 20_000 * DAY_MS + 12 * HOUR_MS;
 
     #[test]
@@ -280,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_back_counts_for_its_day_alone_and_not_for_floods() {
+    fn refunds_count_for_their_day_and_not_for_the_rate() {
         let policy = Policy { envelopes_per_day: Some(1), ..policy(Some(3), None) };
         let mut limits = CallerLimits::default();
         for _ in 0..3 {
@@ -297,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn callers_are_bounded_and_those_longest_away_are_forgotten() {
+    fn callers_are_bounded_and_those_that_stop_counting_first_are_forgotten() {
         let policy = policy(Some(1), None);
         let mut limits = CallerLimits::default();
         for n in 0..CALLERS_MAX as u64 + 10 {

@@ -13,7 +13,6 @@ mod jwt;
 mod limits;
 
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError, RwLock};
 
 use config::{CallerIdentityKind, PolicyFile};
 use http::HeaderMap;
@@ -23,6 +22,7 @@ pub(crate) use jwt::TokenError;
 use jwt::TokenKeys;
 pub(crate) use limits::CallerCost;
 use limits::{CallerLimits, LimitExceeded};
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use crate::routing::Routed;
@@ -111,10 +111,10 @@ impl Policies {
         let identity = &self.file.identity;
         let name = match (identity.kind, &identity.jwt) {
             (CallerIdentityKind::Address, _) => {
-                address::caller(headers, peer, &identity.trusted_proxies)
+                address::caller(headers, peer, &identity.trusted_proxies).to_string()
             }
             (CallerIdentityKind::Jwt, Some(jwt)) => {
-                let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+                let keys = self.keys.read();
                 if jwt.jwks_url.is_some() && keys.lacks(headers) {
                     self.keys_wanted.notify_one();
                 }
@@ -156,7 +156,7 @@ impl Policies {
             cost.envelopes += 1;
             cost.picodollars = cost.picodollars.saturating_add(fee);
         }
-        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut limits = self.limits.lock();
         limits.take(&caller.0, policy, cost, now_ms).map_err(PolicyError::LimitExceeded)
     }
 
@@ -167,19 +167,19 @@ impl Policies {
 
     /// Takes from the budget what nodes charged beyond the price taken before.
     pub(crate) fn add_cost(&self, caller: &CallerId, picodollars: u64) {
-        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut limits = self.limits.lock();
         limits.add_cost(&caller.0, picodollars);
     }
 
     /// Returns a part of the cost taken at `taken_ms`, for envelopes that were not published.
     pub(crate) fn give_back(&self, caller: &CallerId, cost: CallerCost, taken_ms: u64) {
-        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut limits = self.limits.lock();
         limits.give_back(&caller.0, cost, taken_ms);
     }
 
     /// Returns whether tokens are required and no key to verify them is known yet.
     pub(crate) fn lacks_keys(&self) -> bool {
-        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        let keys = self.keys.read();
         self.file.identity.kind == CallerIdentityKind::Jwt && keys.is_empty()
     }
 }

@@ -10,4 +10,4 @@ mod publisher;
 mod retry;
 
 pub(crate) use item::PublishItem;
-pub(crate) use publisher::{PublishError, Publisher};
+pub(crate) use publisher::{NodePublishError, NodePublisher};

@@ -1,12 +1,13 @@
 //! Sends each envelope of a request to a node, and to another one when that fails.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, join_all};
 use hawser_proto::{Bytes, OriginatorId};
+use parking_lot::Mutex;
 
 use super::arrival;
 use super::item::PublishItem;
@@ -15,7 +16,7 @@ use crate::nodes::{Health, Node, NodeError, Nodes, PlacedEnvelope};
 
 /// Why no node published an envelope.
 #[derive(Debug, Clone, thiserror::Error)]
-pub(crate) enum PublishError {
+pub(crate) enum NodePublishError {
     /// The registry has no canonical node that was not tried.
     #[error("no node of the network can be used")]
     NoNode,
@@ -30,17 +31,17 @@ pub(crate) enum PublishError {
 }
 
 /// The result for the envelope with this index in the request.
-pub(crate) type PublishResult = (usize, Result<PlacedEnvelope, PublishError>);
+pub(crate) type PublishResult = (usize, Result<PlacedEnvelope, NodePublishError>);
 
 /// Publishes to nodes. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Publisher {
+pub(crate) struct NodePublisher {
     pub(crate) nodes: Nodes,
     pub(crate) attempt_timeout: Duration,
     pub(crate) attempts_max: usize,
 }
 
-impl Publisher {
+impl NodePublisher {
     /// Publishes every envelope to one node, to different nodes at once. Returns one result for each,
     /// in any order. Dropping the future ends it: no further attempt starts.
     pub(crate) async fn publish(&self, items: Vec<PublishItem>) -> Vec<PublishResult> {
@@ -53,25 +54,25 @@ impl Publisher {
         &self,
         items: Vec<PublishItem>,
         state: Arc<Mutex<RetryState>>,
-        last: Option<PublishError>,
+        last: Option<NodePublishError>,
     ) -> BoxFuture<'_, Vec<PublishResult>> {
         async move {
             let mut groups: BTreeMap<OriginatorId, (Arc<Node>, Vec<PublishItem>)> = BTreeMap::new();
             let mut published = Vec::with_capacity(items.len());
-            let banned = lock(&state).banned().clone();
+            let banned = state.lock().banned().clone();
             for item in items {
                 match self.nodes.choose(&item.topic, &banned, item.congestion_fee_max) {
                     Some(node) => {
                         groups.entry(node.id()).or_insert_with(|| (node, Vec::new())).1.push(item);
                     }
                     None => {
-                        let error = last.clone().unwrap_or(PublishError::NoNode);
+                        let error = last.clone().unwrap_or(NodePublishError::NoNode);
                         published.push((item.index, Err(error)));
                     }
                 }
             }
             let may_be_published =
-                matches!(last, Some(PublishError::Last { may_be_published: true, .. }));
+                matches!(last, Some(NodePublishError::Last { may_be_published: true, .. }));
             let groups = groups
                 .into_values()
                 .map(|(node, items)| self.attempt(node, items, &state, may_be_published));
@@ -90,14 +91,14 @@ impl Publisher {
         state: &Arc<Mutex<RetryState>>,
         may_be_published: bool,
     ) -> Vec<PublishResult> {
-        let attempt = lock(state).begin();
+        let attempt = state.lock().begin();
         let since = Instant::now();
         let clients: Vec<Bytes> = items.iter().map(|item| item.client.clone()).collect();
         let error = match self.call(&node, clients).await {
             Ok(envelopes) => {
                 debug_assert_eq!(envelopes.len(), items.len(), "one envelope for each item");
                 node.metrics.count_published(since.elapsed(), items.len(), attempt.failed_before);
-                let unable = lock(state).unable().clone();
+                let unable = state.lock().unable().clone();
                 for item in &items {
                     self.nodes.record_published(&item.topic, node.id(), &unable);
                 }
@@ -118,9 +119,9 @@ impl Publisher {
             NodeError::Timeout(_) | NodeError::WentDown => self.find_arrived(&node, items).await,
             _ => (Vec::new(), items),
         };
-        let next = lock(state).failed(&attempt, node.id(), error.kind());
+        let next = state.lock().failed(&attempt, node.id(), error.kind());
         let may_be_published = may_be_published || error.may_be_published();
-        let last = PublishError::Last { node: node.id(), error, may_be_published };
+        let last = NodePublishError::Last { node: node.id(), error, may_be_published };
         published.extend(match next {
             NextStep::TryOthers => self.place(items, state.clone(), Some(last)).await,
             NextStep::GiveUp => items.iter().map(|item| (item.index, Err(last.clone()))).collect(),
@@ -171,8 +172,4 @@ impl Publisher {
             .filter_map(|(item, found)| found.map(|envelope| (item.index, Ok(envelope))));
         (arrived.collect(), missing.into_iter().map(|(item, _)| item).collect())
     }
-}
-
-fn lock(state: &Mutex<RetryState>) -> MutexGuard<'_, RetryState> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures_util::future::{join, try_join_all};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api::{GetNodesResponse, PublishClientEnvelopesResponse};
-use hawser_proto::{Bytes, OriginatorId};
+use hawser_proto::{Bytes, InboxId, OriginatorId};
 use hawser_rules::RateTable;
 use hawser_serve::MESSAGE_LEN_BYTES_MAX;
 use http::HeaderMap;
@@ -20,7 +20,7 @@ use crate::identity::{self, IdentityCheck, InvalidUpdate, PlacedUpdate, UpdateIt
 use crate::metrics::GatewayMetrics;
 use crate::nodes::{Nodes, PlacedEnvelope};
 use crate::policy::{CallerCost, CallerId, Policies, PolicyError};
-use crate::publish::{PublishItem, Publisher};
+use crate::publish::{NodePublisher, PublishItem};
 use crate::routing::{ChainTopic, Route, Routed, route};
 use crate::status::{self, EnvelopeError, Outcome};
 
@@ -32,7 +32,7 @@ const ANSWER_OVERHEAD_BYTES: usize = 512;
 pub(crate) struct PublishService {
     pub(crate) policies: Arc<Policies>,
     pub(crate) nodes: Nodes,
-    pub(crate) publisher: Publisher,
+    pub(crate) publisher: NodePublisher,
     pub(crate) chain: ChainPath,
     pub(crate) identity: Option<Arc<dyn IdentityCheck>>,
     pub(crate) rates: watch::Receiver<Arc<RateTable>>,
@@ -100,6 +100,7 @@ impl PublishService {
         self.policies.give_back(&caller, unused, now_ms);
         let taken = cost_of(fees).picodollars.saturating_sub(unused.picodollars);
         self.account(&caller, &outcomes, taken);
+        log_answered(&outcomes);
         status::answer(outcomes).inspect_err(|failed| {
             if failed.metadata().contains_key(status::PUBLISHED) {
                 self.metrics.partial.inc();
@@ -156,7 +157,7 @@ impl PublishService {
     async fn validate_identities(&self, routed: &[Routed]) -> Result<(), Status> {
         let Some(check) = &self.identity else { return Ok(()) };
         // Updates of one inbox are validated in their order, as nodes do.
-        let mut inboxes: BTreeMap<[u8; 32], Vec<UpdateItem>> = BTreeMap::new();
+        let mut inboxes: BTreeMap<InboxId, Vec<UpdateItem>> = BTreeMap::new();
         for (index, envelope) in routed.iter().enumerate() {
             let Route::Chain(ChainTopic::Inbox(inbox)) = envelope.route else { continue };
             let Some(update) = &envelope.identity_update else { continue };
@@ -224,6 +225,19 @@ fn cost_of(fees: impl IntoIterator<Item = u64>) -> CallerCost {
 
 fn was_not_published(outcome: &Outcome) -> bool {
     outcome.as_ref().is_err_and(|failure| !failure.may_be_published())
+}
+
+/// Writes a line for each envelope that the caller is told is published.
+fn log_answered(outcomes: &[Outcome]) {
+    if !tracing::enabled!(tracing::Level::DEBUG) {
+        return; // an id is known only after parsing the envelope
+    }
+    for placed in outcomes.iter().flatten() {
+        let unsigned = placed.envelope.unsigned_originator_envelope.clone();
+        if let Ok((id, _)) = hawser_proto::envelope::OriginatorEnvelope::statement(unsigned) {
+            tracing::debug!(envelope = %id, "answered");
+        }
+    }
 }
 
 fn placed_by_chain(envelope: OriginatorEnvelope) -> PlacedEnvelope {

@@ -51,22 +51,22 @@ impl NamedService for Gateway {
 
 /// A server of the methods under one of the names.
 #[derive(Clone)]
-pub(crate) struct Server<N> {
+pub(crate) struct GatewayMethods<N> {
     service: Arc<PublishService>,
     name: std::marker::PhantomData<N>,
 }
 
-impl<N> Server<N> {
+impl<N> GatewayMethods<N> {
     pub(crate) fn new(service: Arc<PublishService>) -> Self {
         Self { service, name: std::marker::PhantomData }
     }
 }
 
-impl<N: NamedService> NamedService for Server<N> {
+impl<N: NamedService> NamedService for GatewayMethods<N> {
     const NAME: &'static str = N::NAME;
 }
 
-impl<N> Service<http::Request<Body>> for Server<N> {
+impl<N> Service<http::Request<Body>> for GatewayMethods<N> {
     type Response = http::Response<Body>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;

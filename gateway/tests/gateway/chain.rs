@@ -6,15 +6,15 @@ use hawser_gateway::chain::ChainPublishError;
 use hawser_gateway::identity::VouchError;
 use hawser_gateway::routing::ChainTopic;
 use hawser_gateway::{GatewayPorts, GatewaySettings};
-use hawser_proto::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::{Bytes, InboxId};
 use prost::Message as _;
 use tonic::Code;
 
 use super::fake_node::{client_of, id_of};
 use super::fixture::{
-    Net, NoSpoiltInbox, Numbered, SOON, Wallets, commit, identity_update, indexed, message,
-    numbered_update, proposal, until,
+    Net, NoSpoiltInbox, Numbered, SOON, TRANSACTION, Wallets, commit, identity_update, indexed,
+    message, numbered_update, proposal, until,
 };
 
 fn impatient(settings: &mut GatewaySettings) {
@@ -78,8 +78,7 @@ async fn the_order_of_a_request_is_the_order_on_the_chain() {
     let (answer, ()) = futures_util::future::join(net.publish(envelopes.clone()), showing).await;
     let sent: Vec<_> =
         envelopes.iter().map(|envelope| Bytes::from(envelope.encode_to_vec())).collect();
-    let taken: Vec<_> =
-        net.chain.taken.lock().unwrap().iter().map(|(_, payload)| payload.clone()).collect();
+    let taken: Vec<_> = net.chain.taken.lock().iter().map(|(_, payload)| payload.clone()).collect();
     assert_eq!(taken, sent);
     let answered: Vec<_> = answer.unwrap().iter().map(client_of).collect();
     assert_eq!(answered, sent);
@@ -88,11 +87,11 @@ async fn the_order_of_a_request_is_the_order_on_the_chain() {
 #[tokio::test]
 async fn after_what_is_not_sent_nothing_of_its_topic_is_and_the_request_again_keeps_its_order() {
     let not_sent = ChainPublishError::NotSent("no gas".into());
-    let pending = ChainPublishError::Pending { hash: [7; 32], reason: "not mined yet".into() };
+    let pending = ChainPublishError::Pending { hash: TRANSACTION, reason: "not mined yet".into() };
     for (fault, code) in [(not_sent, Code::Unavailable), (pending, Code::DeadlineExceeded)] {
         let net = Net::start(1).await;
         let envelopes = vec![proposal(1, "a"), commit(1, "b")];
-        net.chain.faults.lock().unwrap().push(fault);
+        net.chain.faults.lock().push(fault);
         let failed = net.publish(envelopes.clone()).await.unwrap_err();
         assert_eq!(failed.code(), code);
         assert_eq!(failed.metadata().get("failed-envelopes").unwrap(), "0-1");
@@ -113,9 +112,9 @@ async fn after_what_is_not_sent_nothing_of_its_topic_is_and_the_request_again_ke
 }
 
 #[tokio::test]
-async fn what_is_not_sent_holds_up_no_other_topic() {
+async fn an_unsent_payload_delays_no_other_topic() {
     let net = Net::start(1).await;
-    net.chain.faults.lock().unwrap().push(ChainPublishError::NotSent("no gas".into()));
+    net.chain.faults.lock().push(ChainPublishError::NotSent("no gas".into()));
     let showing = net.chain.shown_by(0, &net.nodes);
     let publishing = net.publish(vec![commit(1, "a"), commit(2, "b")]);
     let (failed, ()) = futures_util::future::join(publishing, showing).await;
@@ -153,9 +152,9 @@ async fn a_repeated_request_gets_what_was_sent_before_and_was_not_shown_in_time(
 }
 
 #[tokio::test]
-async fn what_could_not_be_sent_is_sent_with_the_next_request() {
+async fn an_unsent_payload_is_sent_with_the_next_request() {
     let net = Net::start(1).await;
-    net.chain.faults.lock().unwrap().push(ChainPublishError::NotSent("no gas".into()));
+    net.chain.faults.lock().push(ChainPublishError::NotSent("no gas".into()));
     let failed = net.publish(vec![commit(1, "a")]).await.unwrap_err();
     assert_eq!(failed.code(), Code::Unavailable);
     assert!(failed.message().contains("no gas"), "{}", failed.message());
@@ -167,10 +166,11 @@ async fn what_could_not_be_sent_is_sent_with_the_next_request() {
 #[tokio::test]
 async fn a_pending_transaction_is_followed_and_a_repeated_request_waits_for_it() {
     let net = Net::start(1).await;
-    let pending = || ChainPublishError::Pending { hash: [7; 32], reason: "not mined yet".into() };
+    let pending =
+        || ChainPublishError::Pending { hash: TRANSACTION, reason: "not mined yet".into() };
     // The last comes first: it stays pending, and for a moment its state is unknown.
     let faults = [ChainPublishError::NotSent("the chain is silent".into()), pending(), pending()];
-    net.chain.faults.lock().unwrap().extend(faults);
+    net.chain.faults.lock().extend(faults);
     let told = net.publish(vec![commit(1, "a")]).await.unwrap_err();
     assert_eq!(told.code(), Code::DeadlineExceeded);
     until(async || net.chain.count() == 1).await; // without a request
@@ -182,25 +182,25 @@ async fn a_pending_transaction_is_followed_and_a_repeated_request_waits_for_it()
 }
 
 #[tokio::test]
-async fn what_stays_pending_is_asked_about_now_and_then_and_not_all_the_time() {
+async fn a_pending_transaction_is_polled_with_pauses() {
     let net = Net::start(1).await;
-    let pending = ChainPublishError::Pending { hash: [7; 32], reason: "not mined yet".into() };
-    net.chain.faults.lock().unwrap().extend(vec![pending; 1000]);
+    let pending = ChainPublishError::Pending { hash: TRANSACTION, reason: "not mined yet".into() };
+    net.chain.faults.lock().extend(vec![pending; 1000]);
     let told = net.publish(vec![commit(1, "a")]).await.unwrap_err();
     assert_eq!(told.code(), Code::DeadlineExceeded);
-    assert!(!net.chain.faults.lock().unwrap().is_empty(), "it was asked a thousand times");
+    assert!(!net.chain.faults.lock().is_empty(), "it was asked a thousand times");
 }
 
 #[tokio::test]
 async fn a_payload_of_unknown_outcome_is_reported_and_not_sent_again() {
     let net = Net::start(1).await;
-    let pending = ChainPublishError::Pending { hash: [7; 32], reason: "not mined yet".into() };
+    let pending = ChainPublishError::Pending { hash: TRANSACTION, reason: "not mined yet".into() };
     let unknown =
-        ChainPublishError::Unknown { hash: [7; 32], reason: "it may have been mined".into() };
-    net.chain.faults.lock().unwrap().extend([unknown, pending]);
+        ChainPublishError::Unknown { hash: TRANSACTION, reason: "it may have been mined".into() };
+    net.chain.faults.lock().extend([unknown, pending]);
     let told = net.publish(vec![commit(1, "a")]).await.unwrap_err();
     assert_eq!(told.code(), Code::DeadlineExceeded);
-    until(async || net.chain.faults.lock().unwrap().is_empty()).await;
+    until(async || net.chain.faults.lock().is_empty()).await;
     for _ in 0..2 {
         let told = net.publish(vec![commit(1, "a")]).await.unwrap_err();
         assert_eq!(told.code(), Code::DeadlineExceeded);
@@ -210,14 +210,14 @@ async fn a_payload_of_unknown_outcome_is_reported_and_not_sent_again() {
 }
 
 #[tokio::test]
-async fn what_was_pending_and_has_failed_is_sent_with_the_next_request() {
+async fn a_payload_that_failed_is_sent_with_the_next_request() {
     let net = Net::start(1).await;
-    let pending = ChainPublishError::Pending { hash: [7; 32], reason: "not mined yet".into() };
-    let failed = ChainPublishError::Failed { hash: [7; 32], reason: "it was reverted".into() };
-    net.chain.faults.lock().unwrap().extend([failed, pending]);
+    let pending = ChainPublishError::Pending { hash: TRANSACTION, reason: "not mined yet".into() };
+    let failed = ChainPublishError::Failed { hash: TRANSACTION, reason: "it was reverted".into() };
+    net.chain.faults.lock().extend([failed, pending]);
     let told = net.publish(vec![commit(1, "a")]).await.unwrap_err();
     assert_eq!(told.code(), Code::DeadlineExceeded);
-    until(async || net.chain.faults.lock().unwrap().is_empty()).await;
+    until(async || net.chain.faults.lock().is_empty()).await;
     assert_eq!(net.chain.count(), 0);
     let again = async {
         let aborted = net.publish(vec![commit(1, "a")]).await;
@@ -230,7 +230,7 @@ async fn what_was_pending_and_has_failed_is_sent_with_the_next_request() {
 }
 
 #[tokio::test]
-async fn what_no_stream_has_shown_is_asked_for() {
+async fn an_envelope_that_no_stream_shows_is_queried() {
     let net = Net::start(1).await;
     let (originator, sequence) = (0, 1);
     let publishing = net.publish(vec![commit(1, "a")]);
@@ -366,7 +366,7 @@ fn rival_of(update: &pb::ClientEnvelope) -> pb::ClientEnvelope {
 impl Net {
     /// Something is on the chain before what a test sends.
     fn with_first_place_taken(self) -> Self {
-        self.chain.taken.lock().unwrap().push((ChainTopic::Inbox([9; 32]), Bytes::new()));
+        self.chain.taken.lock().push((ChainTopic::Inbox(InboxId([9; 32])), Bytes::new()));
         self
     }
 

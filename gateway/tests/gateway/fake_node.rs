@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, stream};
@@ -20,6 +20,7 @@ use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_server::{
 use hawser_proto::{Bytes, OriginatorId, SecretKey};
 use hawser_serve::{CallMetrics, ServeSettings, Server};
 use http::HeaderMap;
+use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
@@ -138,16 +139,16 @@ impl FakeNode {
 
     /// Client envelopes in its log, in order.
     pub(crate) fn clients(&self) -> Vec<Bytes> {
-        let stored = self.inner.stored.lock().unwrap();
+        let stored = self.inner.stored.lock();
         stored.log.iter().map(client_of).collect()
     }
 
     pub(crate) fn calls(&self) -> usize {
-        self.inner.stored.lock().unwrap().calls
+        self.inner.stored.lock().calls
     }
 
     pub(crate) fn headers(&self) -> Vec<HeaderMap> {
-        self.inner.stored.lock().unwrap().headers.clone()
+        self.inner.stored.lock().headers.clone()
     }
 
     /// Has indexed an envelope of a chain, and no stream shows it.
@@ -157,7 +158,7 @@ impl FakeNode {
         sequence: u64,
         envelope: &pb::OriginatorEnvelope,
     ) {
-        let mut stored = self.inner.stored.lock().unwrap();
+        let mut stored = self.inner.stored.lock();
         stored.chain.insert((originator, sequence), envelope.clone());
     }
 
@@ -241,7 +242,7 @@ impl Inner {
     }
 
     fn store(&self, manner: &Manner, payer: &PayerEnvelope) -> pb::OriginatorEnvelope {
-        let mut stored = self.stored.lock().unwrap();
+        let mut stored = self.stored.lock();
         // The same payer envelope again is answered with the first result.
         let same = |known: &&pb::OriginatorEnvelope| {
             let unsigned = known.unsigned_originator_envelope.clone();
@@ -271,7 +272,7 @@ impl ReplicationApi for Inner {
     ) -> Result<Response<api::PublishPayerEnvelopesResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
         {
-            let mut stored = self.stored.lock().unwrap();
+            let mut stored = self.stored.lock();
             stored.calls += 1;
             stored.headers.push(metadata.into_headers());
         }
@@ -307,7 +308,7 @@ impl ReplicationApi for Inner {
     ) -> Result<Response<api::QueryEnvelopesResponse>, Status> {
         let query = request.into_inner().query.unwrap_or_default();
         let seen = query.last_seen.unwrap_or_default().node_id_to_sequence_id;
-        let stored = self.stored.lock().unwrap();
+        let stored = self.stored.lock();
         let fits = |envelope: &&pb::OriginatorEnvelope| {
             let (originator, sequence) = id_of(envelope);
             let client =
@@ -324,7 +325,7 @@ impl ReplicationApi for Inner {
         &self,
         request: Request<api::GetNewestEnvelopeRequest>,
     ) -> Result<Response<api::GetNewestEnvelopeResponse>, Status> {
-        let stored = self.stored.lock().unwrap();
+        let stored = self.stored.lock();
         let newest = |topic: &Bytes| {
             let of_topic = |envelope: &&pb::OriginatorEnvelope| {
                 let client = client_of(envelope);

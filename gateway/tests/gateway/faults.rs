@@ -90,7 +90,7 @@ async fn a_node_that_stops_to_answer_while_it_is_asked_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn what_two_nodes_refuse_is_refused_with_their_words() {
+async fn a_refusal_of_two_nodes_is_passed_on() {
     let net = Net::start(3).await;
     net.nodes.iter().for_each(|node| node.becomes(Manner::Refuses(0xee)));
     let refused = net.publish(vec![message(0xee, "a")]).await.unwrap_err();
@@ -125,7 +125,7 @@ async fn a_topic_stays_on_a_node_that_has_refused_something_and_lives() {
 }
 
 #[tokio::test]
-async fn what_is_published_at_once_to_a_new_topic_goes_to_one_node() {
+async fn concurrent_publishes_to_a_new_topic_go_to_one_node() {
     let random = |settings: &mut hawser_gateway::GatewaySettings| {
         settings.strategy = hawser_gateway::select::Strategy::Random;
     };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -17,8 +17,9 @@ use hawser_proto::pb::xmtp::mls::api::v1::{GroupMessageInput, WelcomeMessageInpu
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api as api;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api::payer_api_client::PayerApiClient;
-use hawser_proto::{Address, Bytes, SecretKey};
+use hawser_proto::{Address, Bytes, InboxId, SecretKey, SequenceId, TransactionHash};
 use hawser_rules::{NodeRecord, Rate, RateTable, Registry};
+use parking_lot::Mutex;
 use prost::Message as _;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -205,12 +206,12 @@ pub(crate) struct FakeChain {
 
 impl FakeChain {
     pub(crate) fn count(&self) -> usize {
-        self.taken.lock().unwrap().len()
+        self.taken.lock().len()
     }
 
     /// The envelope that nodes make of a payload, with its id.
     pub(crate) fn envelope(&self, place: usize) -> (u32, u64, pb::OriginatorEnvelope) {
-        let taken = self.taken.lock().unwrap();
+        let taken = self.taken.lock();
         let (topic, payload) = &taken[place];
         let originator = match topic {
             ChainTopic::Group(_) => 0,
@@ -254,16 +255,16 @@ impl ChainWriter for FakeChain {
     ) -> BoxFuture<'_, Result<OnChain, ChainPublishError>> {
         async move {
             // The first poll decides about the order.
-            if let Some(fault) = self.faults.lock().unwrap().pop() {
+            if let Some(fault) = self.faults.lock().pop() {
                 return Err(fault);
             }
             let sequence_id = {
-                let mut taken = self.taken.lock().unwrap();
+                let mut taken = self.taken.lock();
                 taken.push((topic, payload));
-                taken.len() as u64
+                SequenceId(taken.len() as u64)
             };
             tokio::time::sleep(Duration::from_millis(5)).await;
-            Ok(OnChain { sequence_id, transaction_hash: [7; 32], block_time_s: 1_750_000_000 })
+            Ok(OnChain { sequence_id, transaction_hash: TRANSACTION, block_time_s: 1_750_000_000 })
         }
         .boxed()
     }
@@ -273,17 +274,20 @@ impl ChainWriter for FakeChain {
     }
 }
 
+/// The transaction of every payload on the chain.
+pub(crate) const TRANSACTION: TransactionHash = TransactionHash([7; 32]);
+
 /// Accepts updates of every inbox but this one.
 pub(crate) struct NoSpoiltInbox(pub(crate) [u8; 32]);
 
 impl IdentityCheck for NoSpoiltInbox {
     fn check(
         &self,
-        inbox: [u8; 32],
+        inbox: InboxId,
         _: &[IdentityUpdate],
         _: &IdentityUpdate,
     ) -> Result<(), String> {
-        if inbox == self.0 { Err("it is spoilt".into()) } else { Ok(()) }
+        if inbox.0 == self.0 { Err("it is spoilt".into()) } else { Ok(()) }
     }
 
     fn wallets<'a>(&'a self, _: &'a IdentityUpdate) -> BoxFuture<'a, Result<(), VouchError>> {
@@ -297,7 +301,7 @@ pub(crate) struct Numbered;
 impl IdentityCheck for Numbered {
     fn check(
         &self,
-        _: [u8; 32],
+        _: InboxId,
         earlier: &[IdentityUpdate],
         update: &IdentityUpdate,
     ) -> Result<(), String> {
@@ -314,7 +318,7 @@ impl IdentityCheck for Numbered {
 pub(crate) struct Wallets(pub(crate) VouchError);
 
 impl IdentityCheck for Wallets {
-    fn check(&self, _: [u8; 32], _: &[IdentityUpdate], _: &IdentityUpdate) -> Result<(), String> {
+    fn check(&self, _: InboxId, _: &[IdentityUpdate], _: &IdentityUpdate) -> Result<(), String> {
         Ok(())
     }
 

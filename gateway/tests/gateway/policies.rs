@@ -96,7 +96,7 @@ async fn a_topic_stays_on_a_node_that_is_too_dear_for_one_caller() {
 }
 
 #[tokio::test]
-async fn what_was_not_published_is_given_back_and_what_may_have_been_is_not() {
+async fn only_certainly_unpublished_envelopes_are_refunded() {
     // Enough for one envelope, and too little for two.
     let fee = base_fee().await;
     let policies = format!("[default]\npicodollars_per_day = {}\nenvelopes_per_day = 1", fee + 1);
@@ -134,7 +134,7 @@ async fn repeats_and_updates_that_are_refused_take_nothing_of_the_day() {
     };
     for _ in 0..3 {
         assert_eq!(code(identity_update(spoilt)).await, Code::InvalidArgument);
-        *net.chain.faults.lock().unwrap() = vec![ChainPublishError::NotSent("not now".into())];
+        *net.chain.faults.lock() = vec![ChainPublishError::NotSent("not now".into())];
         assert_eq!(code(commit(1, "a")).await, Code::Unavailable);
     }
     let shown = net.chain.shown_by(0, &net.nodes);

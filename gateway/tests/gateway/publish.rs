@@ -36,7 +36,7 @@ async fn an_answer_is_what_the_node_stores_and_a_repetition_gets_the_same() {
 }
 
 #[tokio::test]
-async fn both_names_of_the_service_do_the_same_and_nothing_is_success() {
+async fn each_service_name_publishes_and_an_empty_request_succeeds() {
     let net = Net::start(1).await;
     let mut client = GatewayApiClient::new(net.channel().await);
     let request = api::PublishClientEnvelopesRequest { envelopes: vec![welcome(5)] };

@@ -1,9 +1,10 @@
 //! The pages of the operators' port, and the schema for reflection.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_serve::{ChainListStatus, ChainListsView};
+use parking_lot::Mutex;
 use tonic::Code;
 use tonic_reflection::pb::{v1, v1alpha};
 use v1::server_reflection_client::ServerReflectionClient;
@@ -18,7 +19,7 @@ struct Lists(Mutex<Vec<ChainListStatus>>);
 
 impl ChainListsView for Lists {
     fn lists(&self) -> Vec<ChainListStatus> {
-        self.0.lock().unwrap().clone()
+        self.0.lock().clone()
     }
 }
 
@@ -37,7 +38,7 @@ async fn lists_that_cannot_be_read_are_shown_at_once_and_count_after_a_while() {
     )
     .await;
     let becomes = |failing_for: Option<u64>, failures| {
-        let rates = &mut lists.0.lock().unwrap()[1];
+        let rates = &mut lists.0.lock()[1];
         rates.failing_for = failing_for.map(Duration::from_secs);
         rates.fault = failing_for.map(|_| "the endpoint is tired".into());
         rates.failures = failures;
@@ -69,7 +70,7 @@ async fn lists_that_cannot_be_read_are_shown_at_once_and_count_after_a_while() {
 }
 
 #[tokio::test]
-async fn what_nodes_say_that_they_run_is_shown_and_nothing_depends_on_it() {
+async fn versions_of_nodes_are_shown_and_decide_nothing() {
     let net = Net::start(2).await;
     let node =
         async |place: usize, name: &str| net.json("/status").await.1["nodes"][place][name].clone();

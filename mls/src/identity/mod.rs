@@ -46,9 +46,44 @@ pub fn judge(
     update: &pb::IdentityUpdate,
     answer: impl Fn(&WalletQuestion) -> Option<bool>,
 ) -> Judgement {
-    let (after, questions) = match suppose(before, update) {
+    match judge_next(before.cloned(), update, answer) {
+        NextJudgement::Valid(after) => Judgement::Valid(after),
+        NextJudgement::Invalid(error) => Judgement::Invalid(error),
+        NextJudgement::Waiting { questions, .. } => Judgement::Waiting(questions),
+    }
+}
+
+/// The judgement of an update together with the state of its inbox.
+#[derive(Debug)]
+pub enum NextJudgement {
+    /// The update is valid; this is the state after it.
+    Valid(AssociationState),
+    /// The update is invalid, whatever contract wallets answer. The state is lost.
+    Invalid(IdentityError),
+    /// The update is valid if all these wallets agree.
+    Waiting {
+        /// The state before the update.
+        before: Option<AssociationState>,
+        /// The questions without an answer.
+        questions: Vec<WalletQuestion>,
+    },
+}
+
+/// Judges like [`judge`] and takes the state along, so that a log of many updates is judged without a
+/// copy of the state for each. Only an update with a contract wallet costs a copy.
+pub fn judge_next(
+    before: Option<AssociationState>,
+    update: &pb::IdentityUpdate,
+    answer: impl Fn(&WalletQuestion) -> Option<bool>,
+) -> NextJudgement {
+    let (supposed, questions) = match verified(update) {
         Ok(supposed) => supposed,
-        Err(error) => return Judgement::Invalid(error),
+        Err(error) => return NextJudgement::Invalid(error),
+    };
+    let kept = if questions.is_empty() { None } else { before.clone() };
+    let after = match state::apply(before, &supposed) {
+        Ok(after) => after,
+        Err(error) => return NextJudgement::Invalid(error),
     };
     let mut open = Vec::new();
     for (action, question) in questions {
@@ -56,13 +91,17 @@ pub fn judge(
             Some(true) => {}
             Some(false) => {
                 let violation = IdentityViolation::Signature("the contract wallet does not agree");
-                return Judgement::Invalid(violation.in_action(action));
+                return NextJudgement::Invalid(violation.in_action(action));
             }
             None if open.contains(&question) => {}
             None => open.push(question),
         }
     }
-    if open.is_empty() { Judgement::Valid(after) } else { Judgement::Waiting(open) }
+    if open.is_empty() {
+        NextJudgement::Valid(after)
+    } else {
+        NextJudgement::Waiting { before: kept, questions: open }
+    }
 }
 
 /// Returns the text that every signature of `update` covers: wallets show it and installations sign
@@ -86,12 +125,12 @@ pub fn wallet_questions(update: &pb::IdentityUpdate) -> Result<Vec<WalletQuestio
     Ok(claims.filter_map(|claim| claim.question(&signed)).collect())
 }
 
-/// Returns the state after `update` if all contract wallets agree, and the question for each with the
+/// An update with its signers, if all contract wallets agree, and the question for each of them with the
 /// index of its action.
-fn suppose(
-    before: Option<&AssociationState>,
-    update: &pb::IdentityUpdate,
-) -> Result<(AssociationState, Vec<(usize, WalletQuestion)>), IdentityError> {
+type Supposed<'a> = (Update<'a, Signer>, Vec<(usize, WalletQuestion)>);
+
+/// Verifies every signature that needs no chain.
+fn verified(update: &pb::IdentityUpdate) -> Result<Supposed<'_>, IdentityError> {
     let claimed = update::parse(update)?;
     let signed = SignedText::new(text::signed_text(&claimed));
     let (mut actions, mut questions) = (Vec::with_capacity(claimed.actions.len()), Vec::new());
@@ -102,8 +141,7 @@ fn suppose(
         questions.extend(asked.map(|question| (place, question)));
     }
     let (inbox_id, client_timestamp_ns) = (claimed.inbox_id, claimed.client_timestamp_ns);
-    let after = state::apply(before, &Update { inbox_id, client_timestamp_ns, actions })?;
-    Ok((after, questions))
+    Ok((Update { inbox_id, client_timestamp_ns, actions }, questions))
 }
 
 /// Applies updates that were judged valid before to `state`. Verifies no signature again, so a long

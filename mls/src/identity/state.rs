@@ -318,10 +318,10 @@ impl Draft {
 
 /// Applies a whole update to the state before it. An error leaves nothing of it.
 pub(super) fn apply(
-    before: Option<&AssociationState>,
+    before: Option<AssociationState>,
     update: &Update<'_, Signer>,
 ) -> Result<AssociationState, IdentityError> {
-    let mut draft = Draft::new(before.cloned(), update.client_timestamp_ns);
+    let mut draft = Draft::new(before, update.client_timestamp_ns);
     for (place, action) in update.actions.iter().enumerate() {
         draft.apply(action).map_err(|violation| violation.in_action(place))?;
     }

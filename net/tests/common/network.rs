@@ -68,7 +68,10 @@ impl Network {
         let id = OriginatorId(id);
         let public_key = key(id).public_key();
         let identity = StoreIdentity { network: "test".to_owned(), node: id, public_key };
-        self.start_on(Store::in_memory(identity).unwrap(), "127.0.0.1:0")
+        self.start_on(
+            Store::in_memory(identity, hawser_engine::price::price).unwrap(),
+            "127.0.0.1:0",
+        )
     }
 
     /// Starts a node on its log and registers it.
@@ -81,7 +84,7 @@ impl Network {
             registry: self.registry.subscribe(),
             rates: watch::Sender::new(Arc::new(rates())).subscribe(),
         };
-        let publish = PublishSettings { idempotent: true };
+        let publish = PublishSettings { idempotent: true, require_balance: false };
         let settings = EngineSettings { publish, workers: 2 };
         let (engine, threads) = Engine::start(key(id), settings, ports, store).unwrap();
         let (replication, tasks) = Replication::start(&engine);
@@ -121,6 +124,7 @@ pub struct Node {
 impl Node {
     /// Publishes what no other publish has said, and gives the envelope.
     pub async fn publish(&self, text: u64) -> Bytes {
+        self.engine.own_strand_asked().await;
         self.engine.publish(vec![message(self.id, text)]).await.unwrap().remove(0)
     }
 

@@ -1,12 +1,12 @@
 //! A peer that says what a test wants it to say, over a QUIC of its own.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use hawser_proto::frame::{
-    ALPN, BatchBuilder, CloseCode, ControlDecoder, ControlFrame, DataDecoder, DataFrame,
-    EXPORTER_LABEL, Hello, NodeProof, Pushed, Role, StreamHeader, VERSION, Want, proof_preimage,
+    ALPN, BatchBuilder, BatchPush, CloseCode, ControlDecoder, ControlFrame, DataDecoder, DataFrame,
+    EXPORTER_LABEL, Hello, NodeProof, Role, StreamHeader, VERSION, WantFrame, proof_preimage,
 };
 use hawser_proto::sign::keccak256;
 use hawser_proto::{Cursor, OriginatorId, SecretKey, SequenceId};
@@ -33,11 +33,11 @@ pub struct RawPeer {
 impl RawPeer {
     /// Connects, and has proved nothing yet.
     pub async fn connect(address: SocketAddr) -> Self {
-        Self::try_connect(address).await.unwrap()
+        Self::connect_from(Ipv4Addr::LOCALHOST, address).await.unwrap()
     }
 
-    /// The same, unless it is turned away.
-    pub async fn try_connect(address: SocketAddr) -> Result<Self, ConnectionError> {
+    /// The same from an address of this machine, unless it is turned away.
+    pub async fn connect_from(own: Ipv4Addr, address: SocketAddr) -> Result<Self, ConnectionError> {
         let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
@@ -46,7 +46,7 @@ impl RawPeer {
             .with_no_client_auth();
         config.alpn_protocols = vec![ALPN.to_vec()];
         let config = QuicClientConfig::try_from(config).unwrap();
-        let mut endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+        let mut endpoint = Endpoint::client(SocketAddr::from((own, 0))).unwrap();
         endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(config)));
         let connection = endpoint.connect(address, "hawser").unwrap().await?;
         let (send, receive) = connection.open_bi().await.unwrap();
@@ -69,6 +69,16 @@ impl RawPeer {
         peer: OriginatorId,
     ) -> [u8; 65] {
         let _ = self.greet(own).await;
+        self.prove_after_greeting(own, key, peer).await
+    }
+
+    /// The same after the greeting.
+    pub async fn prove_after_greeting(
+        &mut self,
+        own: OriginatorId,
+        key: &SecretKey,
+        peer: OriginatorId,
+    ) -> [u8; 65] {
         let digest = keccak256(&[&proof_preimage(Role::Dialler, own, peer, &self.exporter())]);
         let signature = *key.sign(digest).as_bytes();
         self.say(ControlFrame::Proof(NodeProof { node_id: own, signature })).await;
@@ -113,7 +123,7 @@ impl RawPeer {
     }
 
     /// The next want for a strand; everything else is passed over.
-    pub async fn hear_want(&mut self, originator: u32) -> Want {
+    pub async fn hear_want(&mut self, originator: u32) -> WantFrame {
         loop {
             if let ControlFrame::Want(want) = self.hear().await
                 && want.originator.0 == originator
@@ -211,7 +221,7 @@ impl Strand {
     pub async fn send_batch(&mut self, envelopes: &[Bytes]) {
         let mut batch = BatchBuilder::new(u32::MAX);
         for envelope in envelopes {
-            assert_eq!(batch.push(envelope).unwrap(), Pushed::Taken);
+            assert_eq!(batch.push(envelope).unwrap(), BatchPush::Taken);
         }
         if let Some(frame) = batch.finish() {
             // The node may refuse it before it has arrived as a whole.

@@ -10,7 +10,7 @@ use crate::settings::{AddressSource, ChainAccessSettings, ContractSettings};
 
 /// Ids, contracts and first blocks of both chains.
 #[derive(Debug, Clone)]
-pub struct Deployment {
+pub struct KnownDeployment {
     /// Chain id of the settlement chain.
     pub settlement_id: u64,
     /// First block of the settlement chain with events; 0 if it is not known.
@@ -23,7 +23,7 @@ pub struct Deployment {
     pub contracts: Contracts,
 }
 
-impl Deployment {
+impl KnownDeployment {
     /// Reads the named source of addresses. Ids and addresses that are given by themselves win.
     ///
     /// # Errors

@@ -22,7 +22,7 @@ use serde::Deserialize;
 
 /// The originator kind that orders an envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Route {
+pub enum StrandKind {
     /// A node.
     Node,
     /// The app chain's group message broadcaster.
@@ -31,7 +31,7 @@ pub enum Route {
     Identity,
 }
 
-impl Route {
+impl StrandKind {
     /// Returns the originator of the chain strand; `None` for a node.
     #[must_use]
     pub fn strand(self) -> Option<OriginatorId> {
@@ -57,7 +57,7 @@ impl Route {
     }
 }
 
-impl fmt::Display for Route {
+impl fmt::Display for StrandKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
@@ -71,7 +71,7 @@ pub struct EnvelopeLine {
     /// The client envelope.
     pub client_bytes: Bytes,
     /// The originator kind that orders it.
-    pub route: Route,
+    pub route: StrandKind,
     /// Name of the publish call that the line shares with others.
     pub request: Option<String>,
     /// Time of the block, unix seconds.
@@ -146,7 +146,7 @@ fn read(number: u64, text: &str) -> Result<EnvelopeLine, LineContentError> {
     let written: Written = serde_json::from_str(text)?;
     let client_bytes = Bytes::from(hex::decode(bare(&written.hex)).map_err(LineContentError::Hex)?);
     let route = match written.expect_route {
-        Some(name) => Route::from_name(&name).ok_or(LineContentError::Route(name))?,
+        Some(name) => StrandKind::from_name(&name).ok_or(LineContentError::Route(name))?,
         None => route_of(&ClientEnvelope::parse(client_bytes.clone())?),
     };
     let transaction_hash = written.transaction_hash.map(|hash| hash_of(&hash)).transpose()?;
@@ -176,19 +176,19 @@ fn hash_of(text: &str) -> Result<[u8; 32], LineContentError> {
 /// Returns the originator kind that orders an envelope, by its payload: the chain orders identity
 /// updates, commits and proposals, a node everything else.
 #[must_use]
-pub fn route_of(client: &ClientEnvelope) -> Route {
+pub fn route_of(client: &ClientEnvelope) -> StrandKind {
     match client.payload() {
-        Payload::IdentityUpdate(_) => Route::Identity,
+        Payload::IdentityUpdate(_) => StrandKind::Identity,
         Payload::GroupMessage(message) => match &message.version {
             Some(Version::V1(v1))
                 if parse_group_message(&v1.data).is_ok_and(|frame| frame.is_chain_bound()) =>
             {
-                Route::Group
+                StrandKind::Group
             }
             // A broken message goes to a node, whose error says more.
-            _ => Route::Node,
+            _ => StrandKind::Node,
         },
-        _ => Route::Node,
+        _ => StrandKind::Node,
     }
 }
 
@@ -227,7 +227,7 @@ pub(crate) mod tests {
     #[test]
     fn an_expected_route_is_believed() {
         let line = parse_line(1, r#"{"hex":"ff","expect_route":"chain:group"}"#).unwrap().unwrap();
-        assert_eq!(line.route, Route::Group);
+        assert_eq!(line.route, StrandKind::Group);
         assert_eq!(line.client_bytes, Bytes::from_static(&[0xff]));
     }
 
@@ -239,7 +239,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn each_error_is_named() {
         assert!(matches!(fault("{}"), LineContentError::Json(_)));
         assert!(matches!(fault("[1]"), LineContentError::Json(_)));
         assert!(matches!(fault(r#"{"hex":"0"}"#), LineContentError::Hex(_)));

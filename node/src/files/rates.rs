@@ -15,13 +15,13 @@ use serde::{Deserialize, Deserializer, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct RatesFile {
     /// Records, ascending by start.
-    pub rates: Vec<RateEntry>,
+    pub rates: Vec<RateRecord>,
 }
 
 /// One record of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct RateEntry {
+pub struct RateRecord {
     /// Picodollars per envelope.
     #[serde(deserialize_with = "number_or_text")]
     pub message_fee: u64,
@@ -39,7 +39,7 @@ pub struct RateEntry {
     pub start_time: u64,
 }
 
-impl RateEntry {
+impl RateRecord {
     /// The first prices of a new deployment of the contracts. They start at 0, so that every envelope
     /// has a price.
     pub const FIRST: Self = Self {
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     fn text(starts: &[u64]) -> String {
-        let rates = starts.iter().map(|&start_time| RateEntry { start_time, ..RateEntry::FIRST });
+        let rates = starts.iter().map(|&start_time| RateRecord { start_time, ..RateRecord::FIRST });
         serde_json::to_string(&RatesFile { rates: rates.collect() }).unwrap()
     }
 
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_price_list_is_refused() {
+    fn an_invalid_price_list_is_refused() {
         let table = |starts| match parse(&text(starts)) {
             Err(RatesFileError::Table(error)) => error,
             other => panic!("{other:?}"),

@@ -5,6 +5,7 @@
 //! - `network`: registry, rates and chain strands, from files or from the chains; `settlement`:
 //!   registry and rates of the settlement chain, for nodes and gateways;
 //! - `peers`: the QUIC endpoint and its status for the API;
+//! - `restore_desk`: asks the operator while the node may not sign;
 //! - `validation`: connects validation of key packages and identity updates to the engine;
 //! - `ports`: the clock; `system`: limits of the process, room on the disk;
 //! - [`stop_signal`]: signals that stop a process; `service_manager`: messages to systemd;
@@ -18,8 +19,14 @@ pub mod open;
 mod peers;
 mod ports;
 pub mod projections;
+mod restore_desk;
 mod service_manager;
 mod settlement;
 pub mod stop_signal;
 mod system;
 mod validation;
+
+/// Runs blocking work on a thread for it.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.expect("a panic ends the process")
+}

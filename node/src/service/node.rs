@@ -1,25 +1,28 @@
 //! A node at work: its parts in the order in which they start and stop.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use hawser_api::{ApiError, ApiHandle, ApiSettings, ChainsView, ExtraService, NoPeers, PeerView};
+use hawser_api::{ApiError, ApiHandle, ApiSettings, ChainsView, ExtraService, PeerView};
 use hawser_engine::Engine;
-use hawser_engine::runtime::PublisherThreads;
+use hawser_engine::runtime::{PriceTask, PublisherThreads};
 use hawser_net::{NetSettings, NetStartError};
 use hawser_proto::pb::xmtp::mls_validation::v1::validation_api_server::ValidationApiServer;
 use hawser_serve::{MESSAGE_LEN_BYTES_MAX, MethodKind, RpcMethod};
 use hawser_validation::clock::system_unix_s;
 use hawser_validation::service::ValidationService;
 use hawser_validation::wallets::{WalletTask, Wallets};
+use parking_lot::Mutex;
 use tokio::runtime::Runtime;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tonic::service::Routes;
 
+use super::blocking;
 use super::network::chains::RunningChains;
 use super::network::stand_in_files::FileWatcher;
 use super::open::{self, OpenNodeError, OpenedNode};
 use super::peers::Peers;
+use super::restore_desk::RestoreDesk;
 use super::service_manager::ServiceManager;
 use super::stop_signal::{StopReason, StopSignals};
 use super::system::{self, Disk};
@@ -30,6 +33,10 @@ use crate::settings::{NodeServiceSettings, StopSettings};
 /// Time limit for tasks that are left when everything has stopped in order. A guess: they hold no
 /// state.
 const REST_MAX: Duration = Duration::from_secs(1);
+
+/// Time limit of the question to peers at the start, after which readers are served all the same. A
+/// guess: above the limit of the question itself.
+const ASK_MAX: Duration = Duration::from_secs(2);
 
 /// The error of starting the listeners after the database was opened.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +70,7 @@ impl ServeError {
 /// # Errors
 /// When it does not start, or does not stop in order.
 pub fn run(config: NodeServiceSettings, exit_with_parent: bool) -> Result<(), RunError> {
+    system::return_freed_memory();
     system::require_open_files().map_err(RunError::failed)?;
     let runtime = Runtime::new().map_err(RunError::failed)?;
     let done = runtime.block_on(live(config, exit_with_parent));
@@ -112,10 +120,12 @@ struct Node {
     api: ApiHandle,
     engine: Engine,
     threads: PublisherThreads,
-    peers: Option<Peers>,
+    desk: RestoreDesk,
+    peers: Peers,
     files: FileWatcher,
     chains: RunningChains,
     wallets: WalletTask,
+    prices: PriceTask,
 }
 
 impl Node {
@@ -123,17 +133,17 @@ impl Node {
         let OpenedNode { engine, threads, inputs, chains, wallets } = opened;
         let own = inputs.network.own;
         let chains = chains.start(&engine, inputs.network.clone());
-        let peers = if config.sync {
-            let settings = NetSettings { listen: config.api.address, key: config.signer.clone() };
-            Some(Peers::start(settings, &engine)?)
-        } else {
+        let settings = NetSettings { listen: config.api.address, key: config.signer.clone() };
+        let peers = Peers::start(config.sync.then_some(settings), &engine)?;
+        // Peers first: a restart is over when the node may publish, which they decide within moments.
+        if timeout(ASK_MAX, engine.own_strand_asked()).await.is_err() {
             tracing::warn!(
-                "sync.enable is off: this node neither follows others nor is followed over QUIC"
+                "the node serves readers while a peer is asked for the end of its strand"
             );
-            None
-        };
-        let view = peers.as_ref().map_or_else(|| Arc::new(NoPeers) as _, Peers::view);
-        let api = serve_api(config, &engine, view, chains.view(), wallets.clone()).await?;
+        }
+        let desk = RestoreDesk::start(&engine);
+        let api = serve_api(config, &engine, peers.view(), chains.view()).await?;
+        let prices = PriceTask::start(&engine);
         let wallets = wallets.start(Arc::new(HeldUpdates(engine.chain_appender())));
         let files = inputs.watch().map_err(ServeError::Files)?;
         match api.address() {
@@ -143,7 +153,7 @@ impl Node {
             }
             None => tracing::warn!(node_id = own.0, "api.enable is off: no clients are served"),
         }
-        Ok(Self { api, engine, threads, peers, files, chains, wallets })
+        Ok(Self { api, engine, threads, desk, peers, files, chains, wallets, prices })
     }
 
     /// Stops everything in order. Exits with 1 at the second signal, or when the time is over.
@@ -169,11 +179,11 @@ impl Node {
         self.engine.drain();
         let threads = self.threads;
         steps.run("publishes that were accepted", blocking(move || threads.join())).await;
-        if let Some(peers) = self.peers {
-            steps.run("peers and their strands", peers.stop()).await;
-        }
+        self.desk.stop().await;
+        steps.run("peers and their strands", self.peers.stop()).await;
         steps.run("chains", self.chains.stop()).await;
         steps.run(WALLETS, self.wallets.stop()).await;
+        steps.run("corrections of booked amounts", self.prices.stop()).await;
         let files = self.files;
         steps.run("files", blocking(move || files.stop())).await;
         let engine = self.engine;
@@ -186,7 +196,6 @@ async fn serve_api(
     engine: &Engine,
     peers: Arc<dyn PeerView>,
     chains: Arc<dyn ChainsView>,
-    wallets: Arc<Wallets>,
 ) -> Result<ApiHandle, ApiError> {
     let settings = ApiSettings {
         listen: config.api.enable.then_some(config.api.address),
@@ -197,14 +206,21 @@ async fn serve_api(
         commit: option_env!("HAWSER_COMMIT").unwrap_or_default().to_owned(),
         disk: Some(Arc::new(Disk(config.store.data_dir.clone()))),
         chains: Some(chains),
-        extra_service: Some(validation_service(wallets)),
+        callers_bytes_max: config.api.callers_bytes_max(),
+        extra_service: config.validation_api.then(|| validation_service(&config.wallet_rpcs)),
+        trusted_proxies: config.limits.trusted_proxies.clone(),
+        connections_per_address_max: config.limits.connections_per_address,
+        streams_per_connection_max: config.limits.streams_per_connection,
+        rate_limits: config.limits.rates.clone(),
+        require_node_auth: config.limits.require_node_auth,
         ..ApiSettings::default()
     };
     hawser_api::start(settings, engine.clone(), peers).await
 }
 
-/// Offers this node's validation of payloads to other software, over gRPC.
-fn validation_service(wallets: Arc<Wallets>) -> ExtraService {
+/// Offers this node's validation of payloads to other software, over gRPC. Its answers of contract wallets
+/// and its threads are its own, so that no stranger takes those of the node, and it uses half of the cores.
+fn validation_service(wallet_rpcs: &[(u64, String)]) -> ExtraService {
     const METHODS: [&str; 4] = [
         "/xmtp.mls_validation.v1.ValidationApi/ValidateGroupMessages",
         "/xmtp.mls_validation.v1.ValidationApi/GetAssociationState",
@@ -212,7 +228,8 @@ fn validation_service(wallets: Arc<Wallets>) -> ExtraService {
         "/xmtp.mls_validation.v1.ValidationApi/VerifySmartContractWalletSignatures",
     ];
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let validation = ValidationService::new(wallets, Arc::new(system_unix_s), cores);
+    let wallets = Arc::new(Wallets::over_rpc(wallet_rpcs.iter().cloned()));
+    let validation = ValidationService::new(wallets, Arc::new(system_unix_s), cores / 2);
     let service = ValidationApiServer::new(validation)
         .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX);
@@ -235,10 +252,6 @@ fn close(engine: &Engine) {
     }
 }
 
-async fn blocking(work: impl FnOnce() + Send + 'static) {
-    tokio::task::spawn_blocking(work).await.expect("a panic ends the process");
-}
-
 /// Name of the step that ends queries of contract wallets.
 const WALLETS: &str = "questions to contract wallets";
 
@@ -254,6 +267,7 @@ impl Default for StopSteps {
             "peers and their strands",
             "chains",
             WALLETS,
+            "corrections of booked amounts",
             "files",
             "database",
         ]))
@@ -264,10 +278,10 @@ impl StopSteps {
     async fn run(&self, name: &'static str, step: impl Future<Output = ()>) {
         step.await;
         tracing::debug!(step = name, "ended");
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|left| *left != name);
+        self.0.lock().retain(|left| *left != name);
     }
 
     fn left(&self) -> Vec<&'static str> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 }

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use hawser_engine::Engine;
 use hawser_engine::ports::{NodeRecord, Registry};
 use hawser_engine::runtime::{EngineSettings, Ports, PublishSettings, PublisherThreads};
+use hawser_engine::{Engine, price};
 use hawser_proto::{Address, SecretKey};
 use hawser_rules::RateTable;
-use hawser_storage::{OpenError, ReadError, RebuildError, Store, StoreIdentity, StoreSettings};
+use hawser_storage::{
+    HostMarkerError, HostSettings, OpenError, ReadError, RebuildError, Store, StoreIdentity,
+    StoreSettings,
+};
 use hawser_validation::wallets::Wallets;
 use tokio::runtime::Handle;
 
@@ -77,6 +80,8 @@ impl From<OpenNodeError> for RunError {
             }
             OpenNodeError::Open(
                 OpenError::Held { .. }
+                | OpenError::Host(HostMarkerError::Held { .. })
+                | OpenError::StrandExists { .. }
                 | OpenError::OtherKey { .. }
                 | OpenError::OtherNetwork { .. }
                 | OpenError::OtherNode { .. },
@@ -189,6 +194,11 @@ fn open_store(config: &DatabaseSettings, own: &NodeRecord) -> Result<Store, Open
             public_key: own.public_key,
         },
         durability: config.durability,
+        price: price::price,
+        host: Some(HostSettings {
+            state_dir: config.state_dir.clone(),
+            new_strand: config.new_strand,
+        }),
     })
 }
 
@@ -210,7 +220,10 @@ fn start_engine(
     store: Store,
 ) -> Result<(Engine, PublisherThreads), ReadError> {
     let settings = EngineSettings {
-        publish: PublishSettings { idempotent: config.idempotent_publish },
+        publish: PublishSettings {
+            idempotent: config.idempotent_publish,
+            require_balance: config.limits.require_balance,
+        },
         workers: std::thread::available_parallelism().map_or(1, usize::from),
     };
     Engine::start(key.clone(), settings, ports, store)

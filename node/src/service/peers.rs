@@ -1,18 +1,20 @@
 //! The QUIC endpoint, and its status for the API.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use hawser_api::{PeerCounts, PeerState, PeerView, StrandState};
+use hawser_api::{NoPeers, PeerCounts, PeerState, PeerView, StrandState};
 use hawser_engine::Engine;
 use hawser_engine::runtime::replication::{
     Replication, ReplicationCounters, ReplicationTasks, StrandCounters,
 };
 use hawser_net::{Endpoint, NetSettings, NetStartError, PeerError, PeerFailures, PeerStatus};
 use hawser_proto::{Cursor, OriginatorId};
+use parking_lot::Mutex;
 
 /// The transport and the tasks behind it.
 pub(super) struct Peers {
-    view: Arc<PeerStatusView>,
+    /// `None` if this node neither follows others nor is followed.
+    view: Option<Arc<PeerStatusView>>,
     tasks: ReplicationTasks,
 }
 
@@ -25,28 +27,41 @@ pub(super) struct PeerStatusView {
 }
 
 impl Peers {
-    /// Starts listening, dialling and following strands. Needs a tokio runtime.
+    /// Starts listening, dialling and following strands; without settings, only the guard of the node's
+    /// own strand, which then has no peer to ask. Needs a tokio runtime.
     ///
     /// # Errors
     /// When the address cannot be listened on.
-    pub(super) fn start(settings: NetSettings, engine: &Engine) -> Result<Self, NetStartError> {
+    pub(super) fn start(
+        settings: Option<NetSettings>,
+        engine: &Engine,
+    ) -> Result<Self, NetStartError> {
         let (replication, tasks) = Replication::start(engine);
+        let Some(settings) = settings else {
+            tracing::warn!(
+                "sync.enable is off: this node neither follows others nor is followed over QUIC"
+            );
+            return Ok(Self { view: None, tasks });
+        };
         let registry = engine.ports().registry.clone();
         let endpoint = Endpoint::start(settings, registry, replication.clone())?;
         tracing::info!(address = %endpoint.local_addr(), "listening for peers over QUIC");
         let endpoint = Mutex::new(Some(endpoint));
         let view = Arc::new(PeerStatusView { engine: engine.clone(), replication, endpoint });
-        Ok(Self { view, tasks })
+        Ok(Self { view: Some(view), tasks })
     }
 
     /// Returns the status view for the API.
     pub(super) fn view(&self) -> Arc<dyn PeerView> {
-        self.view.clone()
+        match &self.view {
+            Some(view) => view.clone(),
+            None => Arc::new(NoPeers),
+        }
     }
 
     /// Closes the connections to all peers, and ends the tasks.
     pub(super) async fn stop(self) {
-        let endpoint = self.view.take();
+        let endpoint = self.view.as_ref().and_then(|view| view.take());
         if let Some(endpoint) = endpoint {
             endpoint.shutdown().await;
         }
@@ -56,11 +71,11 @@ impl Peers {
 
 impl PeerStatusView {
     fn take(&self) -> Option<Endpoint> {
-        self.endpoint.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.endpoint.lock().take()
     }
 
     fn with_endpoint<T: Default>(&self, look: impl FnOnce(&Endpoint) -> T) -> T {
-        let endpoint = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner);
+        let endpoint = self.endpoint.lock();
         endpoint.as_ref().map(look).unwrap_or_default()
     }
 }
@@ -115,7 +130,6 @@ fn replicated(counters: &ReplicationCounters) -> Vec<(&'static str, u64)> {
     vec![
         ("verified", counters.verified.get()),
         ("forged", counters.forged.get()),
-        ("undecided", counters.undecided.get()),
         ("stored", counters.stored.get()),
         ("compared", counters.compared.get()),
         ("missing", counters.missing.get()),

@@ -1,12 +1,23 @@
-//! Rebuilding the projections of a database from its log.
+//! Opening the database of a stopped node, and rebuilding its projections from the log.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use hawser_engine::facts;
-use hawser_storage::{RebuildError, RebuildProgress, RebuildReport, Store};
+use hawser_engine::{facts, price};
+use hawser_storage::{
+    OpenError, RebuildError, RebuildProgress, RebuildReport, Store, StoreIdentity,
+};
 
 /// Time between two log lines about a rebuild. A guess: often enough to see that it goes on.
 const LOG_EVERY: Duration = Duration::from_secs(5);
+
+/// Opens the database of a stopped node, of any owner.
+///
+/// # Errors
+/// As [`Store::open_existing`].
+pub fn open_existing(path: &Path) -> Result<(Store, StoreIdentity), OpenError> {
+    Store::open_existing(path, price::price)
+}
 
 /// Drops every projection of `store` and derives it anew from the log. Calls `progress` now and
 /// then.

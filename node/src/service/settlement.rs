@@ -15,7 +15,7 @@ use hawser_serve::{ChainListStatus, ChainListsView};
 use tokio::sync::{Notify, watch};
 
 use crate::error::RunError;
-use crate::files::deployment::Deployment;
+use crate::files::deployment::KnownDeployment;
 use crate::settings::ChainSettings;
 use crate::settings::table::chains::flag_of;
 
@@ -87,7 +87,7 @@ impl SettlementReader {
     /// When a URL is malformed.
     pub(super) fn new(
         settings: &ChainSettings,
-        deployment: &Deployment,
+        deployment: &KnownDeployment,
     ) -> Result<Self, ChainSetupError> {
         let urls = &settings.contracts.settlement.urls;
         let endpoints = Endpoints::new(SETTLEMENT, urls, deployment.settlement_id)?;

@@ -9,7 +9,7 @@ use hawser_proto::InboxId;
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_validation::clock::system_unix_s;
 use hawser_validation::identity::{IdentityValidator, UpdateValidity};
-use hawser_validation::wallets::{WaitingUpdates, Wallets};
+use hawser_validation::wallets::{WaitingInboxes, Wallets};
 
 /// Validates key packages at the time of this machine's clock.
 #[derive(Debug, Clone, Copy)]
@@ -50,7 +50,7 @@ impl IdentityJudge for Identities {
 /// The updates in this node's log that wait for contract wallets.
 pub(super) struct HeldUpdates(pub(super) ChainAppender);
 
-impl WaitingUpdates for HeldUpdates {
+impl WaitingInboxes for HeldUpdates {
     fn inboxes_waiting(&self) -> u64 {
         self.0.inboxes_waiting()
     }

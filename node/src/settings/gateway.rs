@@ -11,8 +11,8 @@ use super::chains::ChainSettings;
 use super::error::SettingsError;
 use super::parse;
 use super::reader::{CHECKED, LogSettings, SettingsReader, StopSettings};
-use super::sources::SettingSources;
-use super::table::{self, Setting, chains, gateway, node};
+use super::sources::{SettingOrigin, SettingSources};
+use super::table::{self, Setting, chains, gateway, limits, node};
 
 /// Settings of a gateway process.
 #[derive(Debug)]
@@ -95,7 +95,13 @@ impl GatewayServiceSettings {
         if !has_files && !chains.as_ref().is_some_and(is_named) {
             reader.error(&chains::SETTLEMENT_RPC, None);
         }
+        reader.refuse_rate_limits();
         let used: Vec<_> = table::of_gateway().collect();
+        let mut notes = sources.notes_beside(&used);
+        if reader.origin(&limits::REDIS_URL) != SettingOrigin::Default {
+            let name = limits::REDIS_URL.env;
+            notes.push(format!("{name} has no effect: a gateway keeps nothing in Redis"));
+        }
         reader.finish(|| Self {
             listen: SocketAddr::new(listen.expect(CHECKED), port.expect(CHECKED)),
             metrics: metrics.expect(CHECKED),
@@ -111,12 +117,21 @@ impl GatewayServiceSettings {
             nonce_record,
             log: log.expect(CHECKED),
             stop: stop.expect(CHECKED),
-            notes: sources.notes_beside(&used),
+            notes,
         })
     }
 }
 
 impl SettingsReader<'_> {
+    /// Refuses the switch of a node's limits: an operator who sets it for a gateway relies on limits
+    /// that are not there.
+    fn refuse_rate_limits(&mut self) {
+        if self.switch(&limits::ENABLE) == Some(true) {
+            let given = "\"true\", but the limits of a gateway are in its policies (--policies)";
+            self.error(&limits::ENABLE, Some(given.to_owned()));
+        }
+    }
+
     fn node_selection(&mut self) -> Option<NodeSelectionSettings> {
         let preferred = self.preferred_nodes();
         let strategy = self.strategy(preferred);
@@ -226,6 +241,15 @@ mod tests {
         assert_eq!(wallets, [(1, "http://127.0.0.1:9".to_owned())]);
         let without_rates = read(&flags[..1], &[("XMTPD_PAYER_PRIVATE_KEY", KEY)]).unwrap_err();
         assert!(without_rates.contains("rpc-url"), "{without_rates}");
+    }
+
+    #[test]
+    fn limits_that_a_gateway_does_not_have_are_refused() {
+        let flags = [("registry-file", "registry.json"), ("rates-file", "rates.json")];
+        let key = ("XMTPD_PAYER_PRIVATE_KEY", KEY);
+        let refused = read(&flags, &[key, ("XMTPD_RATE_LIMIT_ENABLE", "true")]).unwrap_err();
+        assert!(refused.contains("--rate-limit.enable") && refused.contains("--policies"));
+        assert!(read(&flags, &[key, ("XMTPD_RATE_LIMIT_ENABLE", "false")]).is_ok());
     }
 
     #[test]

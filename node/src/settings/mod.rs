@@ -12,6 +12,7 @@ mod effective;
 mod error;
 mod file;
 mod gateway;
+mod limits;
 mod nearest;
 mod node;
 mod parse;
@@ -25,8 +26,10 @@ pub use chains::{
 pub use effective::{EffectiveSetting, ShownValue, effective};
 pub use error::{SettingError, SettingsError};
 pub use gateway::{GatewayServiceSettings, NodeSelectionSettings};
+pub use limits::CallerLimitSettings;
 pub use node::{
-    DatabaseSettings, NodeApiSettings, NodeServiceSettings, StandInFiles, data_dir, metrics_address,
+    DatabaseSettings, NodeApiSettings, NodeServiceSettings, StandInFiles, data_dir,
+    metrics_address, state_dir,
 };
 pub use parse::duration;
 pub use reader::{LogSettings, StopSettings};

@@ -5,14 +5,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hawser_proto::SecretKey;
-use hawser_storage::Durability;
+use hawser_storage::{BUFFERS_BYTES_MAX, Durability};
 
 use super::chains::ChainSettings;
 use super::error::SettingsError;
+use super::limits::CallerLimitSettings;
 use super::parse;
 use super::reader::{CHECKED, LogSettings, SettingsReader, StopSettings};
 use super::sources::{SettingOrigin, SettingSources};
-use super::table::{chains, node};
+use super::table::{chains, limits, node};
 
 /// Settings of a node process.
 #[derive(Debug)]
@@ -35,8 +36,12 @@ pub struct NodeServiceSettings {
     pub files: StandInFiles,
     /// The chains, as far as no file stands in for them.
     pub chains: ChainSettings,
+    /// True if other software may have payloads validated over gRPC.
+    pub validation_api: bool,
     /// True if contracts are read into the log.
     pub indexer: bool,
+    /// Bounds on what callers may ask for.
+    pub limits: CallerLimitSettings,
     /// Log lines.
     pub log: LogSettings,
     /// Time limits of stopping.
@@ -56,6 +61,20 @@ pub struct NodeApiSettings {
     pub keep_alive: Duration,
     /// True if gRPC reflection is answered.
     pub reflection: bool,
+    /// Memory that callers may make the node hold beyond what it takes when idle, bytes.
+    pub memory_limit_bytes: usize,
+}
+
+/// The least [`NodeApiSettings::memory_limit_bytes`]. A guess: a node with less refuses usual requests.
+const MEMORY_LIMIT_BYTES_MIN: usize = 256 << 20;
+
+impl NodeApiSettings {
+    /// Returns the part of the memory that is charged to calls. The rest is the buffers of the database,
+    /// which callers fill too, and a fifth for what the allocator keeps.
+    #[must_use]
+    pub fn callers_bytes_max(&self) -> usize {
+        self.memory_limit_bytes.saturating_sub(BUFFERS_BYTES_MAX) / 5 * 4
+    }
 }
 
 /// The database of a node.
@@ -63,6 +82,10 @@ pub struct NodeApiSettings {
 pub struct DatabaseSettings {
     /// The folder.
     pub data_dir: PathBuf,
+    /// Folder of what this host knows of its nodes.
+    pub state_dir: PathBuf,
+    /// The operator says that the key has published nothing in this network yet.
+    pub new_strand: bool,
     /// The network's name. A database belongs to one network.
     pub network: String,
     /// The point at which an envelope counts as stored.
@@ -98,6 +121,8 @@ impl NodeServiceSettings {
         let files = reader.stand_in_files();
         let chains = reader.chains();
         let indexer = reader.switch(&node::INDEXER_ENABLE);
+        let validation_api = reader.switch(&limits::VALIDATION_API);
+        let limits = reader.caller_limits();
         let (log, stop) = (reader.log(), reader.stop());
         reader.switch(&node::ALLOW_SECRET_FLAGS);
         let mut notes = sources.notes();
@@ -106,6 +131,7 @@ impl NodeServiceSettings {
         }
         if let Some(chains) = &chains {
             reader.require_sources(&files, chains);
+            reader.require_balances(limits.as_ref(), chains, indexer);
         }
         reader.finish(|| Self {
             api: api.expect(CHECKED),
@@ -117,7 +143,9 @@ impl NodeServiceSettings {
             wallet_rpcs: wallet_rpcs.expect(CHECKED),
             files,
             chains: chains.expect(CHECKED),
+            validation_api: validation_api.expect(CHECKED),
             indexer: indexer.expect(CHECKED),
+            limits: limits.expect(CHECKED),
             log: log.expect(CHECKED),
             stop: stop.expect(CHECKED),
             notes,
@@ -133,6 +161,24 @@ pub fn data_dir(sources: &SettingSources) -> Result<PathBuf, SettingsError> {
     let mut reader = SettingsReader::new(sources);
     let path = reader.path(&node::DATA_DIR);
     reader.finish(|| path.expect(CHECKED))
+}
+
+/// Returns the folder of what this host knows of its nodes, whatever the other settings are.
+///
+/// # Errors
+/// When this setting, or the file with settings, is wrong.
+pub fn state_dir(sources: &SettingSources) -> Result<PathBuf, SettingsError> {
+    let mut reader = SettingsReader::new(sources);
+    let path = reader.state_dir();
+    reader.finish(|| path.expect(CHECKED))
+}
+
+/// Returns the folder for the state of programs of this user, by the XDG Base Directory Specification.
+fn usual_state_dir() -> Option<PathBuf> {
+    let folder = |name| std::env::var_os(name).filter(|it| !it.is_empty()).map(PathBuf::from);
+    let home = || folder("HOME").map(|home| home.join(".local/state"));
+    let state = folder("XDG_STATE_HOME").filter(|it| it.is_absolute()).or_else(home);
+    state.map(|state| state.join("hawser"))
 }
 
 /// Returns the address under which this machine reaches the node's metrics, whatever the other
@@ -161,11 +207,15 @@ impl SettingsReader<'_> {
         let port = self.get(&node::API_PORT, parse::port);
         let keep_alive = self.duration_above_zero(&node::API_KEEP_ALIVE);
         let reflection = self.switch(&node::REFLECTION_ENABLE);
+        let memory_limit_bytes = self.get(&node::API_MEMORY_LIMIT, |text| {
+            parse::size(text).filter(|bytes| *bytes >= MEMORY_LIMIT_BYTES_MIN)
+        });
         Some(NodeApiSettings {
             enable: enable?,
             address: SocketAddr::new(listen?, port?),
             keep_alive: keep_alive?,
             reflection: reflection?,
+            memory_limit_bytes: memory_limit_bytes?,
         })
     }
 
@@ -179,13 +229,31 @@ impl SettingsReader<'_> {
 
     fn database(&mut self) -> Option<DatabaseSettings> {
         let data_dir = self.path(&node::DATA_DIR);
+        let state_dir = self.state_dir();
+        let new_strand = self.switch(&node::NEW_STRAND);
         let network = self.get(&node::NETWORK, parse::network);
         let durability = self.get(&node::DURABILITY, |text| match text {
             "fsync" => Some(Durability::Fsync),
             "os" => Some(Durability::Os),
             _ => None,
         });
-        Some(DatabaseSettings { data_dir: data_dir?, network: network?, durability: durability? })
+        Some(DatabaseSettings {
+            data_dir: data_dir?,
+            state_dir: state_dir?,
+            new_strand: new_strand?,
+            network: network?,
+            durability: durability?,
+        })
+    }
+
+    /// The folder that was given, or else the usual one of the user.
+    fn state_dir(&mut self) -> Option<PathBuf> {
+        let given = self.non_empty(&node::STATE_DIR).map(PathBuf::from);
+        let found = given.or_else(usual_state_dir);
+        if found.is_none() {
+            self.error(&node::STATE_DIR, None);
+        }
+        found
     }
 
     fn stand_in_files(&mut self) -> StandInFiles {
@@ -194,6 +262,21 @@ impl SettingsReader<'_> {
             registry: file(&node::REGISTRY_FILE),
             rates: file(&node::RATES_FILE),
             chain: file(&node::CHAIN_FILE),
+        }
+    }
+
+    /// Requires the chain with the payers' balances where publishes depend on them.
+    fn require_balances(
+        &mut self,
+        limits: Option<&CallerLimitSettings>,
+        chains: &ChainSettings,
+        indexer: Option<bool>,
+    ) {
+        let wanted = limits.is_some_and(|limits| limits.require_balance);
+        let followed = !chains.contracts.settlement.urls.is_empty() && indexer == Some(true);
+        if wanted && !followed {
+            let given = "\"true\" without the settlement chain, where balances are, or without indexer.enable";
+            self.error(&limits::REQUIRE_BALANCE, Some(given.to_owned()));
         }
     }
 

@@ -23,6 +23,17 @@ pub(super) fn port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|port| *port > 0)
 }
 
+/// Parses a size in bytes: a whole number and a unit, `KiB`, `MiB` or `GiB`.
+pub(super) fn size(text: &str) -> Option<usize> {
+    let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+    let parsed = |(unit, bytes): (&str, usize)| {
+        let number = text.strip_suffix(unit)?;
+        let digits = number.bytes().all(|byte| byte.is_ascii_digit());
+        number.parse().ok().filter(|_| digits).and_then(|number: usize| number.checked_mul(bytes))
+    };
+    units.into_iter().find_map(parsed)
+}
+
 /// Parses a log level. The reference's levels above ERROR count as ERROR.
 pub(super) fn level(text: &str) -> Option<Level> {
     Some(match text.to_ascii_uppercase().as_str() {

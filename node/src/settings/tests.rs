@@ -180,7 +180,7 @@ fn a_flag_with_a_file_wins_over_the_variable_and_both_variables_are_one_too_many
 }
 
 #[test]
-fn what_has_no_effect_and_what_is_not_known_is_named() {
+fn ignored_and_unknown_settings_are_named() {
     let env = [
         ("XMTPD_DB_WRITER_CONNECTION_STRING", "postgres://secret"),
         ("XMTPD_API_PROT", "1"),
@@ -195,6 +195,58 @@ fn what_has_no_effect_and_what_is_not_known_is_named() {
     );
     assert!(notes.contains("the nearest known name is HAWSER_DATA_DIR"), "{notes}");
     assert!(!notes.contains("secret") && !notes.contains("PATH"), "{notes}");
+}
+
+#[test]
+fn limits_on_callers_are_read() {
+    let limits = read(&[], &[]).unwrap().limits;
+    assert!(limits.rates.is_none() && !limits.require_node_auth);
+    assert_eq!((limits.connections_per_address, limits.streams_per_connection), (256, 1000));
+    let env = [
+        ("XMTPD_RATE_LIMIT_ENABLE", "true"),
+        ("XMTPD_RATE_LIMIT_T2_PER_HOUR_CAPACITY", "7"),
+        ("XMTPD_RATE_LIMIT_TRUSTED_PROXY_CIDRS", "10.0.0.0/8, ::1,"),
+        ("XMTPD_API_REQUIRE_REPLICATION_NODE_AUTH", "true"),
+    ];
+    let limits = read(&[("connections-per-address", "3")], &env).unwrap().limits;
+    assert_eq!(limits.connections_per_address, 3);
+    let rates = limits.rates.unwrap();
+    assert_eq!((rates.per_minute, rates.per_hour, rates.opens_per_minute), (60, 7, 10));
+    assert_eq!(rates.subscribe_all_max, 2);
+    assert!(limits.require_node_auth);
+    assert!(limits.trusted_proxies.contains("10.1.1.1".parse().unwrap()));
+    assert!(limits.trusted_proxies.contains("::1".parse().unwrap()));
+    assert_eq!(rates.redis, None);
+    let redis = ("XMTPD_REDIS_URL", "redis://user:hunter2@10.0.0.1:6379/1");
+    let env = [("XMTPD_RATE_LIMIT_ENABLE", "true"), redis];
+    let rates = read(&[], &env).unwrap().limits.rates.unwrap();
+    assert_eq!(rates.redis, Some(hawser_api::RedisSettings::new(redis.1)), "the defaults");
+    let given = SettingSources::new([], pairs(&[redis]));
+    assert!(effective(&given).iter().all(|it| !format!("{:?}", it.shown).contains("hunter2")));
+    let wrong = [
+        ("rate-limit.trusted-proxy-cidrs", "10.0.0.0/33"),
+        ("rate-limit.t2-per-minute-capacity", "0"),
+        ("streams-per-connection", "-1"),
+    ];
+    let text = read(&wrong, &[]).unwrap_err().to_string();
+    assert!(
+        text.contains("3 faults") && wrong.iter().all(|(flag, _)| text.contains(flag)),
+        "{text}"
+    );
+}
+
+/// Balances are on the settlement chain: a node that does not follow it would refuse everything.
+#[test]
+fn balances_need_the_chain_that_holds_them() {
+    let wanted = ("api.require-payer-positive-balance", "true");
+    let text = read(&[wanted], &[]).unwrap_err().to_string();
+    assert!(text.contains("--api.require-payer-positive-balance"), "{text}");
+    let chains = [
+        ("XMTPD_SETTLEMENT_CHAIN_RPC_URL", "http://127.0.0.1:9"),
+        ("XMTPD_APP_CHAIN_RPC_URL", "http://127.0.0.1:9"),
+    ];
+    assert!(read(&[wanted], &chains).unwrap().limits.require_balance);
+    assert!(read(&[wanted, ("indexer.enable", "false")], &chains).is_err());
 }
 
 fn settings_file(mode: u32, content: &str) -> (tempfile::TempDir, String) {
@@ -220,7 +272,7 @@ fn a_file_is_read_below_variables_and_flags() {
 }
 
 #[test]
-fn what_a_file_may_not_say_is_told_with_everything_else() {
+fn errors_of_the_file_are_reported_with_all_others() {
     let content = "[api]\nprot = 1\nport = 1.5\n[db]\nmax-open-conns = 4\n";
     let (_folder, path) = settings_file(0o644, content);
     let errors = read(&[("config", &path), ("durability", "maybe")], &[]).unwrap_err();

@@ -62,7 +62,7 @@ impl CloseCode {
 pub enum StreamCode {
     /// The follower sent [`Stop`](super::Stop), or dropped its want.
     Stopped = 0,
-    /// A newer [`Want`](super::Want) for the same originator took its place.
+    /// A newer [`WantFrame`](super::WantFrame) for the same originator took its place.
     Replaced = 1,
     /// The sender cannot read its log further. The connection stays open.
     Internal = 2,

@@ -28,11 +28,11 @@ pub enum ControlFrame {
     /// The second frame of either end. No other frame is accepted before it.
     Proof(NodeProof),
     /// Requests a strand.
-    Want(Want),
+    Want(WantFrame),
     /// Takes a request back.
     Stop(Stop),
     /// The sender's durable heads.
-    Clock(Clock),
+    Clock(ClockFrame),
     /// Refuses a want.
     Refused(WantRefused),
 }
@@ -61,7 +61,7 @@ pub struct NodeProof {
 
 /// Asks the peer to send one strand. Replaces an earlier want for the same originator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Want {
+pub struct WantFrame {
     /// Originator of the strand.
     pub originator: OriginatorId,
     /// The highest sequence id that the follower holds; excluded.
@@ -82,7 +82,7 @@ pub struct Stop {
 /// The sender's durable heads. Entries only rise. A clock may be partial: strands without an entry are
 /// unchanged.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Clock {
+pub struct ClockFrame {
     /// The heads that have changed.
     pub entries: Cursor,
 }
@@ -165,9 +165,9 @@ impl ControlFrame {
             PROOF => {
                 Self::Proof(NodeProof { node_id: fields.originator()?, signature: fields.array()? })
             }
-            WANT => Self::Want(Want::decode(&mut fields)?),
+            WANT => Self::Want(WantFrame::decode(&mut fields)?),
             STOP => Self::Stop(Stop { originator: fields.originator()? }),
-            CLOCK => Self::Clock(Clock { entries: decode_clock(&mut fields)? }),
+            CLOCK => Self::Clock(ClockFrame { entries: decode_clock(&mut fields)? }),
             REFUSED => Self::Refused(WantRefused {
                 originator: fields.originator()?,
                 reason: RefusalReason::from_code(fields.u8()?),
@@ -220,7 +220,7 @@ impl Hello {
     }
 }
 
-impl Want {
+impl WantFrame {
     fn decode(fields: &mut Fields) -> Result<Self, FrameError> {
         let (originator, after) = (fields.originator()?, fields.sequence("after")?);
         let up_to = Some(fields.sequence("up_to")?).filter(|id| *id != SequenceId::NONE);
@@ -231,7 +231,7 @@ impl Want {
     }
 }
 
-impl Clock {
+impl ClockFrame {
     fn encode(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
         let count = clock_count(&self.entries)?;
         put_frame(out, CLOCK, |body| put_clock(body, count, &self.entries));

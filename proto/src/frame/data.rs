@@ -202,7 +202,7 @@ impl ExactSizeIterator for Envelopes {}
 
 /// The result of [`BatchBuilder::push`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pushed {
+pub enum BatchPush {
     /// The batch has the envelope.
     Taken,
     /// The batch has no room: finish it and push the envelope to the next.
@@ -235,10 +235,10 @@ impl BatchBuilder {
     ///
     /// # Errors
     /// When no batch can carry the envelope; the batch is then unchanged.
-    pub fn push(&mut self, envelope: &[u8]) -> Result<Pushed, EncodeError> {
+    pub fn push(&mut self, envelope: &[u8]) -> Result<BatchPush, EncodeError> {
         let len = self.checked_len(envelope)?;
         if !self.has_room(envelope.len()) {
-            return Ok(Pushed::Full);
+            return Ok(BatchPush::Full);
         }
         if self.count == 0 {
             self.frame.put_bytes(0, HEAD_LEN + BATCH_HEAD_LEN as usize); // filled in at the end
@@ -247,7 +247,7 @@ impl BatchBuilder {
         self.frame.put_slice(envelope);
         self.count += 1;
         self.bytes += envelope.len();
-        Ok(Pushed::Taken)
+        Ok(BatchPush::Taken)
     }
 
     fn checked_len(&self, envelope: &[u8]) -> Result<u32, EncodeError> {

@@ -19,10 +19,11 @@ use bytes::{BufMut, BytesMut};
 
 pub use codes::{CloseCode, StreamCode};
 pub use control::{
-    Clock, ControlDecoder, ControlFrame, Hello, NodeProof, RefusalReason, Stop, Want, WantRefused,
+    ClockFrame, ControlDecoder, ControlFrame, Hello, NodeProof, RefusalReason, Stop, WantFrame,
+    WantRefused,
 };
 pub use data::{
-    Batch, BatchBuilder, DataDecoder, DataFrame, End, Envelopes, Gap, GapReason, Pushed,
+    Batch, BatchBuilder, BatchPush, DataDecoder, DataFrame, End, Envelopes, Gap, GapReason,
     StreamHeader,
 };
 pub use proof::{PROOF_PREIMAGE_LEN, Role, proof_preimage};
@@ -115,7 +116,7 @@ pub enum FrameError {
 /// The reason a frame cannot be written. The output is unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
-    /// The clock has too many entries; split it over several [`Clock`] frames.
+    /// The clock has too many entries; split it over several [`ClockFrame`] frames.
     #[error("a clock of {count} originators, {MAX_CLOCK_ENTRIES} fit a frame")]
     Clock {
         /// Number of its originators.

@@ -37,7 +37,7 @@ impl ContentType {
 
 /// The sender that a public message claims.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sender {
+pub enum MlsSender {
     /// A member, by its leaf index.
     Member(u32),
     /// A sender that the group's `external_senders` extension lists at this index.
@@ -60,7 +60,7 @@ pub struct GroupMessageFrame<'a> {
     /// Application data, proposal or commit.
     pub content_type: ContentType,
     /// Claimed sender; `None` in private messages, which encrypt it.
-    pub sender: Option<Sender>,
+    pub sender: Option<MlsSender>,
     /// Data that the application attached unencrypted.
     pub authenticated_data: &'a [u8],
 }
@@ -130,7 +130,7 @@ fn public_message<'a>(reader: &mut Reader<'a>) -> Result<GroupMessageFrame<'a>, 
     if content_type == ContentType::Commit {
         reader.vector()?; // confirmation_tag
     }
-    if matches!(sender, Sender::Member(_)) {
+    if matches!(sender, MlsSender::Member(_)) {
         reader.vector()?; // membership_tag
     }
     Ok(GroupMessageFrame {
@@ -143,12 +143,12 @@ fn public_message<'a>(reader: &mut Reader<'a>) -> Result<GroupMessageFrame<'a>, 
     })
 }
 
-fn sender(reader: &mut Reader<'_>) -> Result<Sender, MlsParseError> {
+fn sender(reader: &mut Reader<'_>) -> Result<MlsSender, MlsParseError> {
     match reader.u8()? {
-        1 => Ok(Sender::Member(reader.u32()?)),
-        2 => Ok(Sender::External(reader.u32()?)),
-        3 => Ok(Sender::NewMemberProposal),
-        4 => Ok(Sender::NewMemberCommit),
+        1 => Ok(MlsSender::Member(reader.u32()?)),
+        2 => Ok(MlsSender::External(reader.u32()?)),
+        3 => Ok(MlsSender::NewMemberProposal),
+        4 => Ok(MlsSender::NewMemberCommit),
         other => Err(MlsParseError::Selector { field: "sender_type", value: other.into() }),
     }
 }

@@ -14,7 +14,7 @@ mod leaf;
 mod proposal;
 mod reader;
 
-pub use framing::{ContentType, GroupMessageFrame, Sender, WireFormat, parse_group_message};
+pub use framing::{ContentType, GroupMessageFrame, MlsSender, WireFormat, parse_group_message};
 pub use key_package::{KeyPackageView, parse_key_package};
 pub use leaf::{Certificates, Credential, Extension, Extensions, Lifetime};
 

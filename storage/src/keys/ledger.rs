@@ -72,14 +72,16 @@ impl LedgerKind {
 }
 
 impl LedgerEntry {
-    /// Returns true when credits are not negative and debits are not positive. A reversal may be
-    /// either.
-    pub(crate) fn has_sign_of_its_kind(&self) -> bool {
-        match self.kind {
-            LedgerKind::Deposit | LedgerKind::WithdrawalCancelled => self.picodollars >= 0,
-            LedgerKind::WithdrawalRequested | LedgerKind::UsageSettled => self.picodollars <= 0,
-            LedgerKind::Reversal => true,
-        }
+    /// Returns true when credits are not negative, debits are not positive, and the amount has an
+    /// opposite, with which a reversal balances it. A reversal may have either sign.
+    pub(crate) fn is_sound(&self) -> bool {
+        let has_opposite = self.picodollars != i64::MIN;
+        has_opposite
+            && match self.kind {
+                LedgerKind::Deposit | LedgerKind::WithdrawalCancelled => self.picodollars >= 0,
+                LedgerKind::WithdrawalRequested | LedgerKind::UsageSettled => self.picodollars <= 0,
+                LedgerKind::Reversal => true,
+            }
     }
 
     pub(crate) fn encode(&self) -> [u8; 49] {
@@ -91,16 +93,18 @@ impl LedgerEntry {
         value
     }
 
+    /// `None` for bytes that are never written, among them an amount with the wrong sign.
     pub(crate) fn decode(value: &[u8]) -> Option<Self> {
         let (event, rest) = take::<32>(value)?;
         let (block, rest) = take::<8>(rest)?;
         let ([kind], picodollars) = take::<1>(rest)?;
-        Some(Self {
+        let entry = Self {
             event,
             block: u64::from_be_bytes(block),
             kind: LedgerKind::ALL.into_iter().find(|known| *known as u8 == kind)?,
             picodollars: i64::from_be_bytes(picodollars.try_into().ok()?),
-        })
+        };
+        Some(entry).filter(Self::is_sound)
     }
 }
 
@@ -133,7 +137,23 @@ mod tests {
             picodollars in any::<i64>(),
         ) {
             let entry = LedgerEntry { event, block, kind: LedgerKind::ALL[kind], picodollars };
-            prop_assert_eq!(LedgerEntry::decode(&entry.encode()), Some(entry));
+            let expected = Some(entry).filter(LedgerEntry::is_sound);
+            prop_assert_eq!(LedgerEntry::decode(&entry.encode()), expected);
+        }
+    }
+
+    #[test]
+    fn an_amount_that_cannot_be_balanced_is_damage() {
+        let entry = |kind, picodollars| LedgerEntry { event: [1; 32], block: 1, kind, picodollars };
+        for (kind, amount) in [
+            (LedgerKind::Deposit, -1),
+            (LedgerKind::WithdrawalCancelled, -1),
+            (LedgerKind::WithdrawalRequested, 1),
+            (LedgerKind::UsageSettled, 1),
+            (LedgerKind::UsageSettled, i64::MIN),
+            (LedgerKind::Reversal, i64::MIN),
+        ] {
+            assert_eq!(LedgerEntry::decode(&entry(kind, amount).encode()), None, "{kind:?}");
         }
     }
 

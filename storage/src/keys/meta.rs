@@ -10,6 +10,8 @@ use crate::projection::Projection;
 pub(crate) enum MetaKey {
     /// `u32 BE`: the format of all other rows. Never moves.
     Format,
+    /// `u64 BE`: number of the last run that was about to sign; see `host`.
+    Generation,
     /// `u64 BE`: head of the own strand, written with every commit to it.
     HighestSequence,
     /// 16 random bytes, made together with the database.
@@ -27,8 +29,9 @@ pub(crate) enum MetaKey {
 }
 
 impl MetaKey {
-    const PLAIN: [Self; 7] = [
+    const PLAIN: [Self; 8] = [
         Self::Format,
+        Self::Generation,
         Self::HighestSequence,
         Self::Incarnation,
         Self::Network,
@@ -45,6 +48,7 @@ impl Key<'_> for MetaKey {
     fn encode(self) -> Self::Bytes {
         match self {
             Self::Format => b"format",
+            Self::Generation => b"generation",
             Self::HighestSequence => b"highest_sequence",
             Self::Incarnation => b"incarnation",
             Self::Network => b"network",
@@ -98,7 +102,7 @@ mod tests {
             keys.into_iter().map(|key| std::str::from_utf8(key.encode()).unwrap()).collect();
         assert_eq!(
             names.join(" "),
-            "format highest_sequence incarnation network node_id projection.congestion \
+            "format generation highest_sequence incarnation network node_id projection.congestion \
              projection.expiry projection.inbox projection.receipt projection.topic projection.usage \
              projection.usage_by_payer public_key rebuilding"
         );

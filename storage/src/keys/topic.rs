@@ -25,10 +25,6 @@ impl<'a> TopicKey<'a> {
         u16::try_from(topic.len()).is_ok().then_some(Self { topic, id })
     }
 
-    pub(crate) fn topic(&self) -> &'a [u8] {
-        self.topic
-    }
-
     pub(crate) fn id(&self) -> EnvelopeId {
         self.id
     }

@@ -6,7 +6,7 @@ use super::{Key, take};
 use crate::family::Family;
 
 /// Column family `usage`: `[originator u32 BE][minute u32 BE][payer 20 bytes]` → picodollars,
-/// messages, bytes and last sequence, each `u64 BE`.
+/// messages, bytes, last sequence and stated picodollars, each `u64 BE`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct UsageKey {
     pub(crate) originator: OriginatorId,
@@ -37,17 +37,10 @@ impl Key<'_> for UsageKey {
     }
 }
 
-/// Returns the minute in which an envelope counts: whole minutes since 1970 by its originator's time.
-/// Times before 1970 count in minute 0.
-#[must_use]
-pub fn minute_of(originator_ns: i64) -> u32 {
-    u32::try_from(originator_ns.div_euclid(60_000_000_000)).unwrap_or(0)
-}
-
 /// Usage of one payer at one originator in one minute. Counters saturate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct UsageRow {
-    /// Base and congestion fees together.
+    /// Base and congestion fees together, by this node's own calculation.
     pub picodollars: u64,
     /// Charged envelopes.
     pub messages: u64,
@@ -55,6 +48,9 @@ pub struct UsageRow {
     pub bytes: u64,
     /// The highest sequence id among them.
     pub last_sequence: SequenceId,
+    /// Sum of the fees that the originator stated. A difference to `picodollars` is evidence; it is
+    /// never booked.
+    pub stated_picodollars: u64,
 }
 
 impl UsageRow {
@@ -65,14 +61,16 @@ impl UsageRow {
         self.messages = self.messages.saturating_add(other.messages);
         self.bytes = self.bytes.saturating_add(other.bytes);
         self.last_sequence = self.last_sequence.max(other.last_sequence);
+        self.stated_picodollars = self.stated_picodollars.saturating_add(other.stated_picodollars);
     }
 
-    pub(crate) fn encode(self) -> [u8; 32] {
-        let mut value = [0; 32];
+    pub(crate) fn encode(self) -> [u8; 40] {
+        let mut value = [0; 40];
         value[..8].copy_from_slice(&self.picodollars.to_be_bytes());
         value[8..16].copy_from_slice(&self.messages.to_be_bytes());
         value[16..24].copy_from_slice(&self.bytes.to_be_bytes());
-        value[24..].copy_from_slice(&self.last_sequence.0.to_be_bytes());
+        value[24..32].copy_from_slice(&self.last_sequence.0.to_be_bytes());
+        value[32..].copy_from_slice(&self.stated_picodollars.to_be_bytes());
         value
     }
 
@@ -80,11 +78,13 @@ impl UsageRow {
         let (picodollars, rest) = take(value)?;
         let (messages, rest) = take(rest)?;
         let (bytes, rest) = take(rest)?;
+        let (last_sequence, rest) = take(rest)?;
         Some(Self {
             picodollars: u64::from_be_bytes(picodollars),
             messages: u64::from_be_bytes(messages),
             bytes: u64::from_be_bytes(bytes),
-            last_sequence: SequenceId(super::decode_u64(rest)?),
+            last_sequence: SequenceId(u64::from_be_bytes(last_sequence)),
+            stated_picodollars: super::decode_u64(rest)?,
         })
     }
 }
@@ -105,11 +105,12 @@ mod tests {
     }
 
     fn rows() -> impl Strategy<Value = UsageRow> {
-        any::<[u64; 4]>().prop_map(|[picodollars, messages, bytes, last]| UsageRow {
+        any::<[u64; 5]>().prop_map(|[picodollars, messages, bytes, last, stated]| UsageRow {
             picodollars,
             messages,
             bytes,
             last_sequence: SequenceId(last),
+            stated_picodollars: stated,
         })
     }
 
@@ -147,19 +148,16 @@ mod tests {
         let mut expected = [7; 28];
         expected[..8].copy_from_slice(&[0, 0, 0, 100, 0, 0, 1, 2]);
         assert_eq!(key.encode(), expected);
-        let row = UsageRow { picodollars: 1, messages: 2, bytes: 3, last_sequence: SequenceId(4) };
-        let mut expected = [0; 32];
-        (expected[7], expected[15], expected[23], expected[31]) = (1, 2, 3, 4);
+        let row = UsageRow {
+            picodollars: 1,
+            messages: 2,
+            bytes: 3,
+            last_sequence: SequenceId(4),
+            stated_picodollars: 5,
+        };
+        let mut expected = [0; 40];
+        (expected[7], expected[15], expected[23]) = (1, 2, 3);
+        (expected[31], expected[39]) = (4, 5);
         assert_eq!(row.encode(), expected);
-    }
-
-    #[test]
-    fn minutes_begin_at_the_full_minute_and_never_before_1970() {
-        assert_eq!(minute_of(0), 0);
-        assert_eq!(minute_of(59_999_999_999), 0);
-        assert_eq!(minute_of(60_000_000_000), 1);
-        assert_eq!(minute_of(-1), 0);
-        assert_eq!(minute_of(i64::MIN), 0);
-        assert_eq!(minute_of(i64::MAX), 153_722_867);
     }
 }

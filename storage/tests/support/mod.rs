@@ -9,8 +9,8 @@ use hawser_proto::{
     Address, EnvelopeId, InboxId, OriginatorId, SecretKey, SequenceId, Topic, TopicKind,
 };
 use hawser_storage::{
-    AddressChange, Change, Charge, Durability, Facts, InvalidRule, LogEntry, SkipReason, Store,
-    StoreIdentity, StoreSettings, Validity,
+    AddressChange, Change, Charge, Durability, Facts, InvalidRule, LogEntry, PricedEnvelope,
+    RateRow, SkipReason, Snapshot, Store, StoreIdentity, StoreSettings, Validity,
 };
 
 /// The node whose database it is.
@@ -27,11 +27,32 @@ pub(crate) fn key(seed: u8) -> SecretKey {
 }
 
 pub(crate) fn settings(path: &std::path::Path) -> StoreSettings {
-    StoreSettings { path: path.to_owned(), identity: identity(), durability: Durability::Fsync }
+    let durability = Durability::Fsync;
+    StoreSettings { path: path.to_owned(), identity: identity(), durability, price, host: None }
+}
+
+/// Each byte costs a picodollar; so does, times the message fee of the rate in force, each envelope that
+/// counts in the minutes before, and the envelope itself.
+pub(crate) fn price(rates: &[RateRow], envelope: &PricedEnvelope) -> u64 {
+    let ns = |rate: &RateRow| i128::from(rate.start_unix_s) * 1_000_000_000;
+    let in_force = rates.iter().rev().find(|rate| ns(rate) <= i128::from(envelope.originator_ns));
+    let messages = 1 + envelope.earlier.iter().sum::<u64>();
+    let fee = in_force.map_or(0, |rate| rate.message_fee.saturating_mul(messages));
+    envelope.size_bytes.saturating_add(fee)
+}
+
+/// Charges a payer for an envelope of so many bytes, for which its originator asked 10 picodollars.
+pub(crate) fn charge(payer: u8, size_bytes: u64) -> Charge {
+    Charge { payer: Address([payer; 20]), size_bytes, retention_days: 2, stated_picodollars: 10 }
+}
+
+pub(crate) fn rate(start_unix_s: u64, message_fee: u64) -> RateRow {
+    let (storage_fee, congestion_fee, target_rate_per_minute) = (0, 0, 0);
+    RateRow { start_unix_s, message_fee, storage_fee, congestion_fee, target_rate_per_minute }
 }
 
 pub(crate) fn in_memory() -> Store {
-    Store::in_memory(identity()).unwrap()
+    Store::in_memory(identity(), price).unwrap()
 }
 
 /// Runs a test in memory and on disk: both must behave the same.
@@ -39,6 +60,12 @@ pub(crate) fn on_each(test: impl Fn(&Store)) {
     test(&in_memory());
     let folder = tempfile::tempdir().unwrap();
     test(&Store::open(&settings(folder.path())).unwrap());
+}
+
+/// Returns the last row of a topic: the highest place of the highest originator.
+pub(crate) fn last_of(snapshot: &Snapshot<'_>, topic: &[u8]) -> Option<EnvelopeId> {
+    let highest = id(OriginatorId(u32::MAX), u64::MAX);
+    snapshot.topics().seek_back(topic, highest).unwrap().map(|row| row.id)
 }
 
 pub(crate) fn id(originator: OriginatorId, sequence: u64) -> EnvelopeId {
@@ -75,7 +102,7 @@ pub(crate) fn facts(at: EnvelopeId) -> Facts {
         depends_on: Vec::new(),
         expiry_unix_s: Some(sequence % 1_000_000),
         receipt: Some(digest(sequence)),
-        charge: Some(Charge { payer: Address([7; 20]), picodollars: 10 }),
+        charge: Some(charge(7, 10)),
         counts_for_congestion: true,
         addresses: vec![AddressChange {
             address: Address([u8::try_from(sequence % 2).unwrap(); 20]),

@@ -5,7 +5,9 @@
 //! - [`client`], [`envelopes`], [`identities`], [`vectors`]: what is sent, and how;
 //! - [`load`], [`strand`], [`projections`]: publishing without pause, and what must come of it;
 //! - [`reader`]: subscriptions that are checked while they run;
-//! - [`udp`], [`power`], [`raw`]: cut cables, power loss, broken requests.
+//! - [`udp`], [`power`], [`raw`]: cut cables, power loss, broken requests;
+//! - [`outage`]: nodes that are killed or lose power under load, and lose nothing;
+//! - [`memory`]: the memory of a process, watched.
 
 pub mod binary;
 pub mod client;
@@ -13,7 +15,9 @@ pub mod envelopes;
 pub mod files;
 pub mod identities;
 pub mod load;
+pub mod memory;
 pub mod network;
+pub mod outage;
 pub mod ports;
 pub mod power;
 pub mod process;

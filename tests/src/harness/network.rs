@@ -47,6 +47,8 @@ pub struct Node {
     /// Fault of `hawser_storage::faults` that the process has, from the next start on. Programs that
     /// are built without the feature `faults` ignore it.
     pub fault: Option<String>,
+    /// The next start is the first one, and the operator says so.
+    pub is_new: bool,
     canonical: bool,
     folder: PathBuf,
     process: Option<Process>,
@@ -188,6 +190,7 @@ impl Node {
             arguments: Vec::new(),
             sync_log: None,
             fault: None,
+            is_new: true,
             canonical: true,
             folder,
             process: None,
@@ -198,6 +201,12 @@ impl Node {
     #[must_use]
     pub fn data_dir(&self) -> PathBuf {
         self.folder.join("data")
+    }
+
+    /// Returns the folder of what its host knows of it.
+    #[must_use]
+    pub fn state_dir(&self) -> PathBuf {
+        self.folder.join("state")
     }
 
     /// Returns a folder for the test's own files about this node.
@@ -211,13 +220,16 @@ impl Node {
         files::write_rates(&self.folder.join("rates.json"), rates);
     }
 
-    /// Starts the process and does not wait for anything.
-    pub fn start(&mut self) {
+    /// Returns the command line of its process.
+    #[must_use]
+    pub fn command(&self) -> Command {
         let mut command = Command::new(hawser());
         command
             .arg("node")
             .arg("--data-dir")
             .arg(self.data_dir())
+            .arg("--state-dir")
+            .arg(self.state_dir())
             .args(["--network", NAME])
             .arg("--signer.private-key-file")
             .arg(self.folder.join("node.key"))
@@ -231,6 +243,16 @@ impl Node {
             .args(["--shutdown-drain", "0s"])
             .args(&self.arguments);
         forget_settings(&mut command);
+        command
+    }
+
+    /// Starts the process and does not wait for anything.
+    pub fn start(&mut self) {
+        let mut command = self.command();
+        if self.is_new {
+            command.env("HAWSER_NEW_STRAND", "true");
+            self.is_new = false;
+        }
         if let Some(log) = &self.sync_log {
             log.watch(&mut command);
         }
@@ -246,13 +268,25 @@ impl Node {
     /// # Panics
     /// When it ends, or takes too long.
     pub async fn ready(&mut self) {
+        self.ready_for("publish").await;
+    }
+
+    /// Waits until it answers queries.
+    ///
+    /// # Panics
+    /// When it ends, or takes too long.
+    pub async fn readable(&mut self) {
+        self.ready_for("read").await;
+    }
+
+    async fn ready_for(&mut self, purpose: &str) {
         let (id, port) = (self.id, self.metrics_port);
         let process = self.process.as_mut().expect("the node was started");
-        wait::until(&format!("node {id} is ready"), async || {
+        wait::until(&format!("node {id} is ready to {purpose}"), async || {
             if let Some(status) = process.ended() {
                 panic!("node {id} has ended: {status}");
             }
-            let answer = raw::get(port, "/readyz?for=publish").await;
+            let answer = raw::get(port, &format!("/readyz?for={purpose}")).await;
             answer.is_ok_and(|(status, _)| status == 200).then_some(())
         })
         .await;

@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
-use std::sync::{LazyLock, Mutex};
+use std::sync::LazyLock;
 
+use parking_lot::Mutex;
 use rand::RngExt as _;
 
 /// Below the range that the system hands out to outgoing connections, so that no connection takes one
@@ -38,7 +39,7 @@ pub fn dev_base(nodes: u16) -> u16 {
 fn take(offsets: &[u16]) -> u16 {
     // Test processes may run beside each other: where to look must differ between them.
     let mut rng = rand::rng();
-    let mut given = GIVEN.lock().unwrap();
+    let mut given = GIVEN.lock();
     for _ in 0..500 {
         let base = rng.random_range(RANGE.start..RANGE.end - offsets.iter().max().unwrap_or(&0));
         let ports = offsets.iter().map(|offset| base + offset);

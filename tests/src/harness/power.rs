@@ -9,6 +9,7 @@
 //! one file that is renamed over another, `CURRENT`, keeps its name here in any case.
 
 use std::fs::{self, File, Metadata, OpenOptions};
+use std::ops::AddAssign;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -49,6 +50,13 @@ pub struct Loss {
     pub bytes: u64,
     /// Files without a name.
     pub files: u64,
+}
+
+impl AddAssign for Loss {
+    fn add_assign(&mut self, more: Self) {
+        self.bytes += more.bytes;
+        self.files += more.files;
+    }
 }
 
 impl SyncLog {

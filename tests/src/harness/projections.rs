@@ -15,7 +15,7 @@ use super::files;
 pub fn assert_equal_a_rebuild(data_dir: &Path) {
     let copy = tempfile::tempdir().unwrap();
     files::copy_folder(data_dir, copy.path());
-    let (store, identity) = Store::open_existing(copy.path()).unwrap();
+    let (store, identity) = Store::open_existing(copy.path(), hawser_engine::price::price).unwrap();
     assert_eq!(store.stale_projections(), [""; 0]);
     let stored = store.snapshot().projection_digests().unwrap();
     let derive = |_, bytes: &_, validity| facts::of_stored(bytes, validity, identity.node);

@@ -23,25 +23,46 @@ pub fn grpc_message(message: &[u8]) -> Vec<u8> {
 }
 
 /// A gRPC call over HTTP/2 with prior knowledge, complete up to the end of its one stream: preface,
-/// empty settings, headers without Huffman codes, the body in frames of at most 16 KiB.
+/// empty settings, and [`http2_request`].
 ///
 /// # Panics
 /// When `path` has more than 127 bytes.
 #[must_use]
 pub fn http2_call(path: &str, body: &[u8]) -> Vec<u8> {
+    let mut call = HTTP2_PREFACE.to_vec();
+    call.extend(http2_frame(4, 0, 0, &[]));
+    call.extend(http2_request(path, body, 1));
+    call
+}
+
+/// The beginning of an HTTP/2 connection that takes answers of any length: as far as flow control goes,
+/// the peer may send two gigabytes for each call, and for all together.
+#[must_use]
+pub fn http2_preface_without_windows() -> Vec<u8> {
+    const WINDOW: u32 = 0x7fff_ffff;
+    let window = [&[0, 4][..], &WINDOW.to_be_bytes()].concat();
+    let more = (WINDOW - 65_535).to_be_bytes();
+    [HTTP2_PREFACE, &http2_frame(4, 0, 0, &window), &http2_frame(8, 0, 0, &more)].concat()
+}
+
+/// One call on a connection that has begun: headers without Huffman codes, the body in frames of at
+/// most 16 KiB.
+///
+/// # Panics
+/// When `path` has more than 127 bytes.
+#[must_use]
+pub fn http2_request(path: &str, body: &[u8], stream: u32) -> Vec<u8> {
     let mut headers = vec![0x83, 0x86]; // :method POST, :scheme http
     literal(&mut headers, &[0x04], path); // :path
     literal(&mut headers, &[0x01], "localhost"); // :authority
     literal(&mut headers, &[0x0f, 0x10], "application/grpc"); // content-type
     headers.push(0); // a name that is not in the static table
     literal(&mut headers, &[2, b't', b'e'], "trailers");
-    let mut call = HTTP2_PREFACE.to_vec();
-    call.extend(http2_frame(4, 0, 0, &[]));
-    call.extend(http2_frame(1, 4, 1, &headers));
+    let mut call = http2_frame(1, 4, stream, &headers);
     let mut chunks = body.chunks(16 * 1024).peekable();
     while let Some(chunk) = chunks.next() {
         let end = u8::from(chunks.peek().is_none());
-        call.extend(http2_frame(0, end, 1, chunk));
+        call.extend(http2_frame(0, end, stream, chunk));
     }
     call
 }

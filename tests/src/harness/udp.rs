@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::net::UdpSocket;
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -45,18 +46,18 @@ impl Cable {
 
     /// Drops all datagrams from now on, in both directions, without a sign to either side.
     pub fn cut(&self) {
-        self.state.lock().unwrap().is_cut = true;
+        self.state.lock().is_cut = true;
     }
 
     /// From now on everything arrives.
     pub fn mend(&self) {
-        self.state.lock().unwrap().is_cut = false;
+        self.state.lock().is_cut = false;
     }
 
     /// Returns the count of datagrams that were passed on.
     #[must_use]
     pub fn passed(&self) -> u64 {
-        self.state.lock().unwrap().passed
+        self.state.lock().passed
     }
 }
 
@@ -68,7 +69,7 @@ impl Drop for Cable {
 
 /// Passes one datagram on. One that cannot be sent is lost, as on any cable.
 async fn send(state: &Mutex<State>, from: &UdpSocket, datagram: &[u8], to: SocketAddr) {
-    if take(&mut state.lock().unwrap()) {
+    if take(&mut state.lock()) {
         let _ = from.send_to(datagram, to).await;
     }
 }

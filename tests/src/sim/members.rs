@@ -2,9 +2,10 @@
 
 use hawser_proto::OriginatorId;
 
-/// The honest nodes.
-pub(in crate::sim) const HONEST: [OriginatorId; 2] = [OriginatorId(100), OriginatorId(200)];
-/// The one that may lie.
+/// The one that may lie, or be hostile. All others are honest.
 pub(in crate::sim) const LIAR: OriginatorId = OriginatorId(300);
-/// Every node.
-pub(in crate::sim) const ALL: [OriginatorId; 3] = [HONEST[0], HONEST[1], LIAR];
+
+/// The nodes of a network of so many: 100, 200, and so on.
+pub(in crate::sim) fn members(count: u32) -> Vec<OriginatorId> {
+    (1..=count).map(|number| OriginatorId(number * 100)).collect()
+}

@@ -5,6 +5,7 @@
 //! in-memory environment. Simulated parts: the wire, the disk's latency, crashes, and a peer that
 //! lies. Everything that is left to chance is drawn from one seed, so a seed is a run.
 
+mod hostile;
 pub mod invariants;
 mod liar;
 mod members;
@@ -16,12 +17,15 @@ mod strands;
 mod wire;
 mod world;
 
+pub use hostile::Behaviour;
 pub use world::{Faults, Sim};
 
 use crate::harness::seed::VARIABLE;
 
 /// Seeds of an ordinary test run.
 const SEEDS: u64 = 200;
+/// Seeds of an ordinary run of the network with a hostile node.
+const HOSTILE_SEEDS: u64 = 2_000;
 /// Set this to try another number of them.
 const COUNT_VARIABLE: &str = "HAWSER_SIM_SEEDS";
 
@@ -31,12 +35,25 @@ const COUNT_VARIABLE: &str = "HAWSER_SIM_SEEDS";
 /// When a variable holds no number.
 #[must_use]
 pub fn seeds() -> std::ops::Range<u64> {
+    seeds_or(SEEDS)
+}
+
+/// The seeds to try of the network with a hostile node: one if it was named, else some thousand.
+///
+/// # Panics
+/// When a variable holds no number.
+#[must_use]
+pub fn hostile_seeds() -> std::ops::Range<u64> {
+    seeds_or(HOSTILE_SEEDS)
+}
+
+fn seeds_or(usual: u64) -> std::ops::Range<u64> {
     let number = |name| {
         let text = std::env::var(name).ok()?;
         Some(text.parse::<u64>().expect("the variable holds a number"))
     };
     match number(VARIABLE) {
         Some(seed) => seed..seed + 1,
-        None => 0..number(COUNT_VARIABLE).unwrap_or(SEEDS),
+        None => 0..number(COUNT_VARIABLE).unwrap_or(usual),
     }
 }

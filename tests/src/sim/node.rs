@@ -3,15 +3,21 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use hawser_engine::replication::{Follower, StrandWrite};
+use bytes::Bytes;
+use hawser_engine::misbehavior::{
+    Evidence, Misbehavior, StrandTimes, TimeFault, difference, stated_ns,
+};
+use hawser_engine::replication::{Follower, PeerClock, StrandWrite};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
-use hawser_storage::{Change, CommitError, LogItem, Store, StoreIdentity};
+use hawser_storage::{Change, CommitError, LogEntry, LogItem, Store, StoreIdentity};
 
 use super::strands::key;
 
 /// One followed strand of a running node.
 pub(super) struct Following {
     pub(super) follower: Follower,
+    /// Times of what was written.
+    pub(super) times: StrandTimes,
     /// Accepted and not yet on its way to disk.
     pub(super) waiting: Vec<StrandWrite>,
     /// On its way to disk, to tell at a crash whether it got there.
@@ -27,17 +33,29 @@ pub(super) struct Node {
     pub(super) is_running: bool,
     /// By originator; empty while the node is down.
     pub(super) following: BTreeMap<OriginatorId, Following>,
+    /// Claims of each peer; empty while the node is down.
+    pub(super) clocks: BTreeMap<OriginatorId, PeerClock>,
     /// Second statements that were met for a place.
     pub(super) conflicts: u64,
+    /// Records evidence, which costs a write.
+    pub(super) keeps_evidence: bool,
 }
 
 impl Node {
     pub(super) fn new(id: OriginatorId) -> Self {
         let public_key = key(id).public_key();
         let identity = StoreIdentity { network: "sim".to_owned(), node: id, public_key };
-        let store = Store::in_memory(identity).unwrap();
-        let following = BTreeMap::new();
-        Self { id, store, incarnation: 0, is_running: false, following, conflicts: 0 }
+        let store = Store::in_memory(identity, hawser_engine::price::price).unwrap();
+        Self {
+            id,
+            store,
+            incarnation: 0,
+            is_running: false,
+            following: BTreeMap::new(),
+            clocks: BTreeMap::new(),
+            conflicts: 0,
+            keeps_evidence: false,
+        }
     }
 
     pub(super) fn head(&self, originator: OriginatorId) -> SequenceId {
@@ -58,7 +76,9 @@ impl Node {
         for &originator in others.iter().filter(|id| **id != self.id) {
             let missing = self.store.snapshot().missing(originator).unwrap();
             let follower = Follower::new(originator, self.head(originator), missing, now);
-            let following = Following { follower, waiting: Vec::new(), writing: None, armed: None };
+            let times = StrandTimes::default();
+            let following =
+                Following { follower, times, waiting: Vec::new(), writing: None, armed: None };
             self.following.insert(originator, following);
         }
     }
@@ -68,22 +88,27 @@ impl Node {
         self.is_running = false;
         self.incarnation += 1;
         self.following.clear();
+        self.clocks.clear();
     }
 
-    /// Does the writes to one strand, and tells up to where it grew.
-    pub(super) fn write(&mut self, writes: &[StrandWrite]) -> Option<SequenceId> {
+    /// Does the writes to one strand at `now_ns`, and tells up to where it grew.
+    pub(super) fn write(&mut self, now_ns: i64, writes: &[StrandWrite]) -> Option<SequenceId> {
         let mut durable = None;
         for write in writes {
             match write {
                 StrandWrite::Append { changes, through } => {
                     self.store.commit(changes).unwrap();
+                    self.judge_times(now_ns, changes);
                     durable = Some(*through);
                 }
-                StrandWrite::Compare(entries) => {
+                StrandWrite::Compare { from, entries } => {
                     for entry in entries {
                         match self.store.commit(&[Change::Append(entry.clone())]) {
                             Ok(()) => {}
-                            Err(CommitError::Conflict { .. }) => self.conflicts += 1,
+                            Err(CommitError::Conflict { at }) => {
+                                self.conflicts += 1;
+                                self.record_conflict(now_ns, *from, at, entry);
+                            }
                             Err(error) => panic!("{}: {error}", self.id),
                         }
                     }
@@ -91,5 +116,41 @@ impl Node {
             }
         }
         durable
+    }
+
+    fn judge_times(&mut self, now_ns: i64, changes: &[Change]) {
+        for change in changes {
+            let Change::Append(entry) = change else { continue };
+            let Some(following) = self.following.get_mut(&entry.id.originator) else { continue };
+            let ns = stated_ns(&entry.bytes).unwrap();
+            for fault in following.times.next(entry.id, ns, now_ns) {
+                let misbehavior = match fault {
+                    TimeFault::Back { .. } => Misbehavior::TimeBack,
+                    TimeFault::Ahead => Misbehavior::TimeAhead,
+                };
+                self.record(now_ns, misbehavior, entry.id, None, vec![entry.bytes.clone()]);
+            }
+        }
+    }
+
+    fn record_conflict(&self, now_ns: i64, from: OriginatorId, at: EnvelopeId, other: &LogEntry) {
+        let Some(held) = self.store.snapshot().get(at).unwrap() else { return };
+        let severity = difference(&held, &other.bytes).expect("it is a conflict");
+        let misbehavior = Misbehavior::TwoStatements(severity);
+        self.record(now_ns, misbehavior, at, Some(from), vec![held, other.bytes.clone()]);
+    }
+
+    fn record(
+        &self,
+        now_ns: i64,
+        misbehavior: Misbehavior,
+        at: EnvelopeId,
+        from: Option<OriginatorId>,
+        envelopes: Vec<Bytes>,
+    ) {
+        if self.keeps_evidence {
+            let evidence = Evidence { misbehavior, at, from, envelopes };
+            self.store.record_evidence(now_ns.unsigned_abs(), &[evidence]).unwrap();
+        }
     }
 }

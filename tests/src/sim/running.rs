@@ -4,14 +4,15 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use hawser_engine::replication::{Effect, RequestId, StrandItem, StrandWrite, Want, WantResponse};
-use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{Change, LogEntry, SkipReason, Validity};
 use rand::RngExt as _;
 
+use super::hostile::Behaviour;
 use super::liar::is_withheld;
-use super::members::{ALL, LIAR};
+use super::members::LIAR;
 use super::strands::{Version, envelope, judge};
-use super::wire::{Event, Path, paths};
+use super::wire::{Event, Path};
 use super::world::Sim;
 
 /// Longest duration of a write.
@@ -83,7 +84,11 @@ impl Sim {
             response.items = vec![StrandItem::Closed];
         }
         let now = self.now;
-        let head = self.nodes[&path.server].head(originator);
+        let claims = self.clock_of(path.server, originator);
+        let members = self.members.clone();
+        let clock = self.node(path.follower).clocks.entry(path.server).or_default();
+        clock.merge(&claims, |originator| members.contains(&originator));
+        let head = clock.head(originator);
         let following = self.node(path.follower).following.get_mut(&originator).unwrap();
         let WantResponse { peer, request, items } = response;
         if following.follower.awaits(peer, request) {
@@ -93,6 +98,21 @@ impl Sim {
             following.follower.handle_response(now, WantResponse { peer, request, items });
         }
         self.route_effects(path.follower, originator);
+    }
+
+    /// Returns what a server says that it holds of a strand, and of others.
+    fn clock_of(&mut self, server: OriginatorId, originator: OriginatorId) -> Cursor {
+        let head = EnvelopeId::new(originator, self.nodes[&server].head(originator));
+        let Some(hostility) = self.hostility.as_ref().filter(|_| server == LIAR) else {
+            return [head].into_iter().collect();
+        };
+        let clock = hostility.clock(vec![head]);
+        for behaviour in [Behaviour::EmptyClaims, Behaviour::InventedOriginators] {
+            if self.hostility.as_ref().is_some_and(|it| it.does(behaviour)) {
+                self.meet(behaviour);
+            }
+        }
+        clock
     }
 
     pub(super) fn route_effects(&mut self, node: OriginatorId, originator: OriginatorId) {
@@ -111,6 +131,7 @@ impl Sim {
                 }
                 Effect::Disconnect { peer, violation } => {
                     assert!(peer == LIAR && self.has_liar, "{peer} is honest: {violation}");
+                    self.meet_violation(violation);
                     self.break_off(Path { follower: node, server: peer }, AVOID_MS_MAX);
                 }
             }
@@ -170,7 +191,8 @@ impl Sim {
         originator: OriginatorId,
         writes: &[StrandWrite],
     ) {
-        let durable = self.node(node).write(writes);
+        let now_ns = self.now_ns();
+        let durable = self.node(node).write(now_ns, writes);
         let following = self.node(node).following.get_mut(&originator).unwrap();
         following.writing = None;
         if let Some(through) = durable {
@@ -204,11 +226,12 @@ impl Sim {
             let writing = self.node(id).following.get_mut(&originator).unwrap().writing.take();
             // A write under way has reached the disk, or it has not.
             if let Some(writes) = writing.filter(|_| self.rng.random()) {
-                self.node(id).write(&writes);
+                let now_ns = self.now_ns();
+                self.node(id).write(now_ns, &writes);
             }
         }
         self.node(id).crash();
-        for path in paths().filter(|path| path.follower == id || path.server == id) {
+        for path in self.paths_of(id) {
             self.break_off(path, RECONNECT_MS_MAX);
         }
         self.plan(DOWN_MS_MAX, Event::Restart { node: id });
@@ -216,11 +239,12 @@ impl Sim {
 
     pub(super) fn restart(&mut self, id: OriginatorId) {
         let now = self.now;
-        self.node(id).start(&ALL, now);
+        let members = self.members.clone();
+        self.node(id).start(&members, now);
         for originator in self.followed_by(id) {
             self.route_effects(id, originator);
         }
-        for path in paths().filter(|path| path.follower == id || path.server == id) {
+        for path in self.paths_of(id) {
             self.plan(RECONNECT_MS_MAX, Event::Up { path });
         }
     }

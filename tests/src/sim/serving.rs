@@ -50,6 +50,11 @@ impl Sim {
         if path.server == LIAR && self.faults.lies {
             items = twist(items, originator, position, request, &mut self.rng);
         }
+        if path.server == LIAR
+            && let Some(hostility) = &self.hostility
+        {
+            items = hostility.twist(items, path.follower, originator, request, &mut self.rng);
+        }
         if path.server == LIAR && self.faults.withholds_from == Some(path.follower) {
             items.retain(|item| !is_kept_back(item, originator));
         }

@@ -7,12 +7,15 @@ use bytes::Bytes;
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::LogItem;
 
-use super::members::{ALL, HONEST, LIAR};
+use super::members::LIAR;
 use super::world::Sim;
 
 /// Longer than anything takes: searches for gaps one after the other, and the rounds over what is
 /// missing.
 const SETTLED_AFTER: Duration = Duration::from_secs(2_000);
+
+/// Longer than a peer is kept out, several searches for gaps, and a round over what is missing.
+const SETTLED_WITH_HOSTILE_AFTER: Duration = Duration::from_secs(800);
 
 impl Sim {
     /// Lets the network come to rest, with nothing going wrong, and holds it to what it promises.
@@ -23,17 +26,17 @@ impl Sim {
         self.calm();
         self.run_for(SETTLED_AFTER);
         self.assert_invariants();
-        for originator in HONEST {
+        for originator in self.honest() {
             let origin = self.held(originator, originator);
-            for node in HONEST {
+            for node in self.honest() {
                 assert_eq!(self.held(node, originator), origin, "{node}: {originator}");
             }
         }
-        for originator in ALL {
+        for originator in self.members.clone() {
             let head = self.nodes[&originator].head(originator);
             // A place that stays empty is passed over once something stands behind it.
             let end = self.held(originator, originator).keys().copied().max().unwrap_or_default();
-            for node in ALL {
+            for node in self.members.clone() {
                 let reached = self.nodes[&node].head(originator);
                 // The liar may have signed more than it has kept.
                 let head = if originator == LIAR { SequenceId::MAX } else { head };
@@ -41,7 +44,24 @@ impl Sim {
             }
         }
         let places = |node| self.held(node, LIAR).into_keys().collect::<Vec<_>>();
-        assert_eq!(places(HONEST[0]), places(HONEST[1]), "late finds reach every node");
+        for node in self.honest() {
+            assert_eq!(places(OriginatorId(100)), places(node), "late finds reach every node");
+        }
+    }
+
+    /// Lets the network's own faults end while the hostile node goes on, and holds the honest nodes to what
+    /// they promise. Then the hostile node becomes honest, too.
+    ///
+    /// # Panics
+    /// When a promise is not kept.
+    pub fn settle_hostile(&mut self) {
+        self.mend();
+        self.run_for(SETTLED_WITH_HOSTILE_AFTER);
+        self.assert_all_running();
+        self.assert_invariants();
+        self.assert_equal_strands();
+        self.assert_readable();
+        self.assert_equal_tallies();
     }
 
     /// Returns the part of a strand that a node holds, by place.

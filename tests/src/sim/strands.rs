@@ -1,21 +1,22 @@
 //! Envelopes that the simulated nodes sign. Made once: a place of a strand has the same bytes in every run.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use hawser_engine::replication::{EnvelopeVerifier, VerifyResult};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Proof};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
-use hawser_proto::{OriginatorId, SecretKey, SequenceId};
-use hawser_rules::{Rate, RateTable};
+use hawser_proto::{EnvelopeId, OriginatorId, SecretKey, SequenceId};
+use hawser_rules::ENVELOPE_LEN_BYTES_MAX;
+use hawser_storage::RateRow;
+use parking_lot::Mutex;
 use prost::Message as _;
 
-use crate::harness::envelopes::{RETENTION_DAYS, group_message, payer};
+use crate::harness::envelopes::{Frame, RETENTION_DAYS, client, group_payload, group_topic, payer};
 use crate::harness::seed::rng;
 
-const START_NS: i64 = 1_750_000_000_000_000_000;
+pub(super) const START_NS: i64 = 1_750_000_000_000_000_000;
 
 /// The statement that is signed for a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,8 +27,32 @@ pub(super) enum Version {
     Other,
     /// It costs too much.
     Dear,
+    /// It is dated far into the future.
+    Future,
+    /// It is dated an hour before its turn.
+    Past,
+    /// It expires an hour too late.
+    KeptTooLong,
+    /// It depends on a place of a chain that will not come.
+    Dependent,
+    /// No answer can carry it.
+    Oversized,
     /// The true statement, signed with a key of no node.
     Forged,
+}
+
+impl Version {
+    /// All that a node may sign for a place of its own.
+    pub(super) const SIGNED: [Self; 8] = [
+        Self::True,
+        Self::Other,
+        Self::Dear,
+        Self::Future,
+        Self::Past,
+        Self::KeptTooLong,
+        Self::Dependent,
+        Self::Oversized,
+    ];
 }
 
 /// A key that no node has.
@@ -37,23 +62,12 @@ pub(super) fn key(node: OriginatorId) -> SecretKey {
     SecretKey::from_bytes(&[u8::try_from(node.0 / 100).unwrap(); 32]).unwrap()
 }
 
-fn rates() -> Arc<RateTable> {
-    let rate = Rate {
-        start_unix_s: 0,
-        message_fee: 10,
-        storage_fee: 1,
-        congestion_fee: 0,
-        target_rate_per_minute: 0,
-    };
-    Arc::new(RateTable::new(vec![rate], None).unwrap())
-}
-
 type Made = BTreeMap<(OriginatorId, SequenceId, Version), Bytes>;
 
 /// The envelope for a place.
 pub(super) fn envelope(originator: OriginatorId, sequence: SequenceId, version: Version) -> Bytes {
     static MADE: Mutex<Made> = Mutex::new(BTreeMap::new());
-    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut made = MADE.lock();
     made.entry((originator, sequence, version))
         .or_insert_with(|| make(originator, sequence, version))
         .clone()
@@ -65,7 +79,7 @@ pub(super) fn judge(originator: OriginatorId, own: OriginatorId, bytes: &Bytes) 
     static JUDGED: Mutex<Judged> = Mutex::new(BTreeMap::new());
     let check = || {
         let key = key(originator).public_key();
-        let judge = EnvelopeVerifier { originator, key, own, rates: rates() };
+        let judge = EnvelopeVerifier { originator, key, own };
         judge.check(vec![bytes.clone()]).remove(0)
     };
     // A verdict with a fault is no verdict for other runs.
@@ -73,27 +87,64 @@ pub(super) fn judge(originator: OriginatorId, own: OriginatorId, bytes: &Bytes) 
     if hawser_storage::faults::is_on(hawser_storage::faults::Fault::UncheckedSignature) {
         return check();
     }
-    let mut judged = JUDGED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut judged = JUDGED.lock();
     judged.entry((originator, own, bytes.clone())).or_insert_with(check).clone()
 }
 
 type Judged = BTreeMap<(OriginatorId, OriginatorId, Bytes), VerifyResult>;
 
+/// Returns which of its statements a node has signed with these bytes.
+pub(super) fn version_of(id: EnvelopeId, bytes: &Bytes) -> Option<Version> {
+    static KNOWN: Mutex<BTreeMap<Bytes, Option<Version>>> = Mutex::new(BTreeMap::new());
+    let mut known = KNOWN.lock();
+    *known.entry(bytes.clone()).or_insert_with(|| {
+        let small = Version::SIGNED.into_iter().filter(|it| *it != Version::Oversized);
+        small.into_iter().find(|it| envelope(id.originator, id.sequence, *it) == *bytes)
+    })
+}
+
+/// The rates of the network; the second one is in force from the tenth envelope of each strand on.
+pub(super) fn rates() -> [RateRow; 2] {
+    let first = RateRow {
+        start_unix_s: 0,
+        message_fee: 10,
+        storage_fee: 1,
+        congestion_fee: 3,
+        target_rate_per_minute: 4,
+    };
+    let start_unix_s = u64::try_from(START_NS / 1_000_000_000).unwrap() + 1;
+    [first, RateRow { start_unix_s, message_fee: 20, ..first }]
+}
+
+/// The topic of all envelopes.
+pub(super) const GROUP: [u8; 16] = [7; 16];
+
 fn make(originator: OriginatorId, sequence: SequenceId, version: Version) -> Bytes {
     let text = sequence.0 * 2 + u64::from(version == Version::Other);
-    let client = group_message([7; 16], 16, &mut rng(text, u64::from(originator.0)));
+    let len = if version == Version::Oversized { ENVELOPE_LEN_BYTES_MAX } else { 16 };
+    let frame = Frame::application(GROUP, len).encode(&mut rng(text, u64::from(originator.0)));
+    let beyond = pb::Cursor { node_id_to_sequence_id: [(0, 1 << 62)].into() };
+    let depends_on = (version == Version::Dependent).then_some(beyond);
+    let client = client(group_topic(GROUP).as_bytes(), depends_on, Some(group_payload(frame)));
     let paid = PayerEnvelope::sign(client, originator, RETENTION_DAYS, &payer(3));
     let payer_bytes: Bytes = paid.encode_to_vec().into();
-    let originator_ns = START_NS + i64::try_from(sequence.0).unwrap() * 1_000_000;
-    let price = 10 + payer_bytes.len() as u64 * u64::from(RETENTION_DAYS);
+    let originator_ns = match version {
+        Version::Future => FUTURE_NS,
+        Version::Past => START_NS - 3_600_000_000_000,
+        _ => START_NS + i64::try_from(sequence.0).unwrap() * STEP_NS,
+    };
+    let second = u64::try_from(originator_ns / 1_000_000_000).unwrap();
+    let fee = rates().iter().rev().find(|it| it.start_unix_s <= second).unwrap().message_fee;
+    let price = fee + payer_bytes.len() as u64 * u64::from(RETENTION_DAYS);
     let statement = pb::UnsignedOriginatorEnvelope {
         originator_node_id: originator.0,
         originator_sequence_id: sequence.0,
         originator_ns,
         base_fee_picodollars: price + u64::from(version == Version::Dear),
         congestion_fee_picodollars: 0,
-        expiry_unixtime: u64::try_from(originator_ns / 1_000_000_000).unwrap()
-            + u64::from(RETENTION_DAYS) * 86_400,
+        expiry_unixtime: second
+            + u64::from(RETENTION_DAYS) * 86_400
+            + if version == Version::KeptTooLong { 3_600 } else { 0 },
         payer_envelope_bytes: payer_bytes,
     };
     let bytes: Bytes = statement.encode_to_vec().into();
@@ -101,3 +152,8 @@ fn make(originator: OriginatorId, sequence: SequenceId, version: Version) -> Byt
     let signature = key(signer).sign(originator_digest(&bytes));
     OriginatorEnvelope::encode(bytes, Proof::Signature(signature))
 }
+
+/// Time between two envelopes of a strand.
+const STEP_NS: i64 = 100_000_000;
+/// Some day in the year 2100.
+const FUTURE_NS: i64 = 4_110_000_000_000_000_000;

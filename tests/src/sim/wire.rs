@@ -7,8 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use hawser_engine::replication::{RequestId, StrandItem, StrandWrite, Want, WantResponse};
 use hawser_proto::{OriginatorId, SequenceId};
-
-use super::members::ALL;
+use hawser_storage::RateRow;
 
 /// A follower's connection to a server: who asks, who answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,10 +22,10 @@ impl Path {
     }
 }
 
-/// Every connection there can be.
-pub(super) fn paths() -> impl Iterator<Item = Path> {
-    let both = |follower| ALL.into_iter().map(move |server| Path { follower, server });
-    ALL.into_iter().flat_map(both).filter(|path| path.follower != path.server)
+/// Every connection that there can be between members.
+pub(super) fn paths(members: &[OriginatorId]) -> Vec<Path> {
+    let of = |&follower| members.iter().map(move |&server| Path { follower, server });
+    members.iter().flat_map(of).filter(|path| path.follower != path.server).collect()
 }
 
 /// Something that happens at a moment. What belongs to a connection names its generation, and
@@ -51,6 +50,8 @@ pub(super) enum Event {
         originator: OriginatorId,
         writes: Vec<StrandWrite>,
     },
+    /// A node learns of a rate.
+    Rate { node: OriginatorId, rate: RateRow },
     /// A node adds to its own strand.
     Publish { node: OriginatorId },
     /// A node that crashed is back.
@@ -83,6 +84,9 @@ impl fmt::Display for Event {
             Self::Timer { node, originator, .. } => write!(f, "{node} timer of {originator}"),
             Self::Durable { node, originator, writes, .. } => {
                 write!(f, "{node} durable {originator}: {} writes", writes.len())
+            }
+            Self::Rate { node, rate } => {
+                write!(f, "{node} learns of the rate of {}", rate.start_unix_s)
             }
             Self::Publish { node } => write!(f, "{node} publishes"),
             Self::Restart { node } => write!(f, "{node} restarts"),

@@ -7,8 +7,10 @@ use hawser_proto::OriginatorId;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
-use super::members::{ALL, HONEST};
+use super::hostile::{Behaviour, Hostility};
+use super::members::{LIAR, members};
 use super::node::Node;
+use super::strands::{START_NS, rates};
 use super::wire::{Connection, Event, Path, Queue, paths};
 use crate::harness::seed::rng;
 
@@ -44,7 +46,7 @@ impl Faults {
     };
 }
 
-/// A network of three nodes that all follow each other. The third one may lie.
+/// A network of nodes that all follow each other. The third one may lie.
 pub struct Sim {
     pub(super) nodes: BTreeMap<OriginatorId, Node>,
     pub(super) faults: Faults,
@@ -58,15 +60,40 @@ pub struct Sim {
     /// Pairs of nodes that cannot reach each other.
     pub(super) cuts: BTreeSet<[OriginatorId; 2]>,
     trace: Vec<String>,
+    pub(super) members: Vec<OriginatorId>,
+    /// Behaviours of node 300, if it is hostile.
+    pub(super) hostility: Option<Hostility>,
+    /// The behaviours that honest nodes have met on the way.
+    pub(super) met: BTreeMap<Behaviour, u64>,
 }
 
 impl Sim {
     /// Three nodes without envelopes, not yet connected.
     #[must_use]
     pub fn new(seed: u64, faults: Faults) -> Self {
+        Self::of(seed, faults, members(3))
+    }
+
+    /// Five nodes, of which one is hostile in the ways that the seed says. Rates become known at each node
+    /// at another time.
+    #[must_use]
+    pub fn hostile(seed: u64, faults: Faults) -> Self {
+        let mut sim = Self::of(seed, faults, members(5));
+        sim.hostility = Some(Hostility::of_seed(seed));
+        sim.has_liar = true;
+        for node in sim.honest() {
+            sim.node(node).keeps_evidence = true;
+            for rate in rates() {
+                sim.plan(60_000, Event::Rate { node, rate });
+            }
+        }
+        sim
+    }
+
+    fn of(seed: u64, faults: Faults, members: Vec<OriginatorId>) -> Self {
         let now = Instant::now(); // an origin only: nothing depends on where it is
         let mut sim = Self {
-            nodes: ALL.into_iter().map(|id| (id, Node::new(id))).collect(),
+            nodes: members.iter().map(|&id| (id, Node::new(id))).collect(),
             faults,
             has_liar: faults.lies,
             rng: rng(seed, 1),
@@ -76,11 +103,14 @@ impl Sim {
             connections: BTreeMap::new(),
             cuts: BTreeSet::new(),
             trace: Vec::new(),
+            members: members.clone(),
+            hostility: None,
+            met: BTreeMap::new(),
         };
-        for id in ALL {
-            sim.node(id).start(&ALL, now);
+        for &id in &members {
+            sim.node(id).start(&members, now);
         }
-        for path in paths() {
+        for path in paths(&members) {
             let connection = Connection {
                 generation: 0,
                 is_up: false,
@@ -96,7 +126,7 @@ impl Sim {
     /// Plans `count` envelopes for every node's strand, spread over `within`.
     pub fn publish(&mut self, count: u64, within: Duration) {
         let within_ms = u64::try_from(within.as_millis()).unwrap();
-        for node in ALL {
+        for node in self.members.clone() {
             for _ in 0..count {
                 self.plan(within_ms, Event::Publish { node });
             }
@@ -122,7 +152,7 @@ impl Sim {
     /// Separates two nodes until the network comes to rest.
     pub fn cut(&mut self, a: OriginatorId, b: OriginatorId) {
         self.cuts.insert([a, b]);
-        for path in paths().filter(|path| path.joins(a, b)) {
+        for path in self.paths().into_iter().filter(|path| path.joins(a, b)) {
             self.break_off(path, 1);
         }
     }
@@ -130,8 +160,15 @@ impl Sim {
     /// Ends all faults: from now on every node is honest and reaches every other node.
     pub(super) fn calm(&mut self) {
         self.faults = Faults::NONE;
+        self.hostility = None;
+        self.mend();
+    }
+
+    /// Ends all faults of the network. A hostile node stays as it is.
+    pub(super) fn mend(&mut self) {
+        self.faults = Faults { lies: self.faults.lies, ..Faults::NONE };
         self.cuts.clear();
-        for path in paths() {
+        for path in self.paths() {
             self.plan(1, Event::Up { path });
         }
     }
@@ -145,7 +182,28 @@ impl Sim {
     /// Returns how often an honest node has met a second statement for a place.
     #[must_use]
     pub fn conflicts(&self) -> u64 {
-        HONEST.iter().map(|id| self.nodes[id].conflicts).sum()
+        self.honest().iter().map(|id| self.nodes[id].conflicts).sum()
+    }
+
+    /// Returns the honest nodes.
+    #[must_use]
+    pub fn honest(&self) -> Vec<OriginatorId> {
+        self.members.iter().copied().filter(|id| *id != LIAR).collect()
+    }
+
+    pub(super) fn paths(&self) -> Vec<Path> {
+        paths(&self.members)
+    }
+
+    pub(super) fn paths_of(&self, id: OriginatorId) -> Vec<Path> {
+        let touches = |path: &Path| path.follower == id || path.server == id;
+        self.paths().into_iter().filter(touches).collect()
+    }
+
+    /// Returns the time of all nodes' clocks, unix nanoseconds.
+    pub(super) fn now_ns(&self) -> i64 {
+        let elapsed = self.now.duration_since(self.started).as_nanos();
+        START_NS + i64::try_from(elapsed).unwrap()
     }
 
     pub(super) fn node(&mut self, id: OriginatorId) -> &mut Node {
@@ -201,6 +259,7 @@ impl Sim {
             {
                 self.finish_write(node, originator, &writes);
             }
+            Event::Rate { node, rate } => self.node(node).store.record_rates(&[rate]).unwrap(),
             Event::Publish { node } => self.add_to_strand(node),
             Event::Restart { node } => self.restart(node),
             // It belongs to a connection or to a run that is over.

@@ -47,7 +47,7 @@ async fn a_node_that_left_the_registry_takes_no_publishes_and_still_serves_reade
 
 /// A price that cannot be told is no reason to give the envelope a place.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_has_no_price_is_refused_and_burns_nothing() {
+async fn an_envelope_without_a_price_is_refused_and_burns_no_id() {
     let mut network = Network::new(1);
     network.nodes[0].write_rates(&[(0, u64::MAX)]);
     network.start_all().await;

@@ -23,7 +23,7 @@ use crate::limits::{JUDGE_AGAIN_EVERY, WALLET_ANSWERS_MAX, WALLETS_CONCURRENT_MA
 use queue::QuestionQueue;
 
 /// Identity updates that wait for answers of contract wallets. A node implements it on its log.
-pub trait WaitingUpdates: Send + Sync + 'static {
+pub trait WaitingInboxes: Send + Sync + 'static {
     /// Returns the number of inboxes with an update that waits.
     fn inboxes_waiting(&self) -> u64;
 
@@ -121,14 +121,14 @@ impl Wallets {
     /// Starts the task that asks queued questions and has waiting updates judged again when answers
     /// arrive.
     #[must_use]
-    pub fn start(self: Arc<Self>, updates: Arc<dyn WaitingUpdates>) -> WalletTask {
+    pub fn start(self: Arc<Self>, updates: Arc<dyn WaitingInboxes>) -> WalletTask {
         let (stop, stopped) = oneshot::channel();
         WalletTask { stop, task: tokio::spawn(self.run(updates, stopped)) }
     }
 
     async fn run(
         self: Arc<Self>,
-        updates: Arc<dyn WaitingUpdates>,
+        updates: Arc<dyn WaitingInboxes>,
         mut stop: oneshot::Receiver<()>,
     ) {
         judge_again(&updates).await; // updates that waited when this node last stopped
@@ -182,7 +182,7 @@ fn answer_key(question: &WalletQuestion) -> Digest {
     ])
 }
 
-async fn judge_again(updates: &Arc<dyn WaitingUpdates>) {
+async fn judge_again(updates: &Arc<dyn WaitingInboxes>) {
     let updates = updates.clone();
     let judging = tokio::task::spawn_blocking(move || updates.judge_again());
     judging.await.expect("a panic ends the process");

@@ -2,10 +2,10 @@
 //! next attempt.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use hawser_mls::identity::WalletQuestion;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -50,7 +50,7 @@ impl QuestionQueue {
     /// Adds a question, due at once, unless it is queued already. A full queue drops the question
     /// that failed most often: it comes back when its update is judged again.
     pub(super) fn add(&self, question: &WalletQuestion) {
-        let mut open = self.lock();
+        let mut open = self.open.lock();
         if open.contains_key(question) {
             return;
         }
@@ -72,12 +72,12 @@ impl QuestionQueue {
 
     /// Removes a question that has its answer.
     pub(super) fn remove(&self, question: &WalletQuestion) {
-        self.lock().remove(question);
+        self.open.lock().remove(question);
     }
 
     /// Postpones a question that got no answer.
     pub(super) fn failed(&self, question: &WalletQuestion, error: &WalletError) {
-        let mut open = self.lock();
+        let mut open = self.open.lock();
         let Some(attempts) = open.get_mut(question) else { return };
         if attempts.failures == 0 {
             tracing::warn!(
@@ -93,16 +93,12 @@ impl QuestionQueue {
     /// Returns the questions to ask now, at most [`WALLETS_CONCURRENT_MAX`], and the time to look
     /// again.
     pub(super) fn due(&self) -> (Vec<WalletQuestion>, Instant) {
-        let (open, now) = (self.lock(), Instant::now());
+        let (open, now) = (self.open.lock(), Instant::now());
         let due = open.iter().filter(|(_, attempts)| attempts.due <= now);
         let due = due.take(WALLETS_CONCURRENT_MAX).map(|(question, _)| question.clone()).collect();
         let next = open.values().map(|attempts| attempts.due).min();
         let latest = now + JUDGE_AGAIN_EVERY;
         (due, next.unwrap_or(latest).min(latest))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<WalletQuestion, Attempts>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

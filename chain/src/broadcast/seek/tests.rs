@@ -4,15 +4,16 @@ use alloy::primitives::{Bytes, U256};
 use alloy::rpc::types::TransactionReceipt;
 use serde_json::{Value, json};
 
-use super::super::slots::{JobId, Purpose, SlotId};
+use super::super::slots::{JobId, NoncePurpose, SlotId};
 use super::*;
 use crate::send::Sender;
 use hawser_devchain::deploy;
 use hawser_devchain::devnet::{APP_ID, Devnet, DevnetSettings};
 use hawser_devchain::embedded::{EmbeddedChain, EmbeddedSettings, Genesis};
+use hawser_proto::{GroupId, InboxId};
 
-const GROUP: PayloadTopic = PayloadTopic::Group([7; 16]);
-const INBOX: PayloadTopic = PayloadTopic::Inbox([8; 32]);
+const GROUP: PayloadTopic = PayloadTopic::Group(GroupId([7; 16]));
+const INBOX: PayloadTopic = PayloadTopic::Inbox(InboxId([8; 32]));
 
 /// The hash of a transaction that was never sent.
 fn lost() -> B256 {
@@ -20,7 +21,7 @@ fn lost() -> B256 {
 }
 
 fn query(nonce: u64, hashes: &[B256], since_block: Option<u64>) -> NonceQuery {
-    let (slot, purpose) = (SlotId(1), Purpose::Payload(JobId(1)));
+    let (slot, purpose) = (SlotId(1), NoncePurpose::Payload(JobId(1)));
     NonceQuery { slot, nonce, purpose, hashes: hashes.to_vec(), seeks: true, since_block }
 }
 
@@ -91,11 +92,12 @@ async fn mine(chain: &Chain, blocks: u64) {
 
 #[tokio::test]
 async fn a_receipt_proves_more_than_anything_else() {
-    let world = AppChain::start().await;
-    let sent = world.send(&world.own, GROUP, 1).await;
+    let app_chain = AppChain::start().await;
+    let sent = app_chain.send(&app_chain.own, GROUP, 1).await;
     let query = query(0, &[lost(), sent.transaction_hash], Some(0));
-    let wanted = world.sought(GROUP, 1);
-    let seen = seek(&world.chain, world.own.account(), &query, Some(&wanted)).await.unwrap();
+    let wanted = app_chain.sought(GROUP, 1);
+    let seen =
+        seek(&app_chain.chain, app_chain.own.account(), &query, Some(&wanted)).await.unwrap();
     let Some(NonceUser::Payload(MinedPayload::Receipt { receipt, block_time_s })) = seen else {
         panic!("{seen:?}")
     };
@@ -105,32 +107,37 @@ async fn a_receipt_proves_more_than_anything_else() {
 
 #[tokio::test]
 async fn a_payload_is_found_by_its_event_whatever_account_sent_it() {
-    let world = AppChain::start().await;
-    for (topic, by) in [(GROUP, &world.own), (INBOX, &world.rival)] {
-        let before = head(&world.chain).await.unwrap();
-        world.send(by, topic, 1).await;
-        let sent = world.send(by, topic, 2).await;
-        world.send(by, topic, 3).await;
+    let app_chain = AppChain::start().await;
+    for (topic, by) in [(GROUP, &app_chain.own), (INBOX, &app_chain.rival)] {
+        let before = head(&app_chain.chain).await.unwrap();
+        app_chain.send(by, topic, 1).await;
+        let sent = app_chain.send(by, topic, 2).await;
+        app_chain.send(by, topic, 3).await;
         let query = query(99, &[lost()], Some(before));
-        assert_eq!(world.event(&query, &world.sought(topic, 2)).await, Some(sent));
-        assert_eq!(world.event(&query, &world.sought(topic, 4)).await, None, "it was never sent");
+        assert_eq!(app_chain.event(&query, &app_chain.sought(topic, 2)).await, Some(sent));
+        assert_eq!(
+            app_chain.event(&query, &app_chain.sought(topic, 4)).await,
+            None,
+            "it was never sent"
+        );
     }
     let query = query(99, &[lost()], Some(0));
-    let elsewhere = world.sought(PayloadTopic::Group([9; 16]), 2);
-    assert_eq!(world.event(&query, &elsewhere).await, None, "the same bytes in another group");
+    let elsewhere = app_chain.sought(PayloadTopic::Group(GroupId([9; 16])), 2);
+    assert_eq!(app_chain.event(&query, &elsewhere).await, None, "the same bytes in another group");
 }
 
 #[tokio::test]
 async fn only_what_was_sent_since_counts() {
-    let world = AppChain::start().await;
-    let (first, wanted) = (world.send(&world.own, GROUP, 1).await, world.sought(GROUP, 1));
+    let app_chain = AppChain::start().await;
+    let (first, wanted) =
+        (app_chain.send(&app_chain.own, GROUP, 1).await, app_chain.sought(GROUP, 1));
     let since = |block| query(99, &[lost()], Some(block));
-    assert_eq!(world.event(&since(first.block_number), &wanted).await, Some(first));
-    assert_eq!(world.event(&since(first.block_number + 1), &wanted).await, None);
-    let second = world.send(&world.rival, GROUP, 1).await;
-    assert_eq!(world.event(&since(first.block_number + 1), &wanted).await, Some(second));
+    assert_eq!(app_chain.event(&since(first.block_number), &wanted).await, Some(first));
+    assert_eq!(app_chain.event(&since(first.block_number + 1), &wanted).await, None);
+    let second = app_chain.send(&app_chain.rival, GROUP, 1).await;
+    assert_eq!(app_chain.event(&since(first.block_number + 1), &wanted).await, Some(second));
     assert_eq!(
-        world.event(&since(second.block_number + 100), &wanted).await,
+        app_chain.event(&since(second.block_number + 100), &wanted).await,
         None,
         "not yet there"
     );
@@ -138,25 +145,25 @@ async fn only_what_was_sent_since_counts() {
 
 #[tokio::test]
 async fn after_a_crash_an_event_of_another_account_proves_nothing() {
-    let world = AppChain::start().await;
-    let sent = world.send(&world.rival, GROUP, 1).await;
-    let wanted = world.sought(GROUP, 1);
-    assert_eq!(world.event(&query(99, &[lost()], None), &wanted).await, None);
-    assert_eq!(world.event(&query(99, &[lost()], Some(0)), &wanted).await, Some(sent));
+    let app_chain = AppChain::start().await;
+    let sent = app_chain.send(&app_chain.rival, GROUP, 1).await;
+    let wanted = app_chain.sought(GROUP, 1);
+    assert_eq!(app_chain.event(&query(99, &[lost()], None), &wanted).await, None);
+    assert_eq!(app_chain.event(&query(99, &[lost()], Some(0)), &wanted).await, Some(sent));
 }
 
 #[tokio::test]
 async fn a_long_stretch_is_searched_page_by_page() {
-    let world = AppChain::start().await;
-    let from = head(&world.chain).await.unwrap();
-    mine(&world.chain, 2 * PAGE_BLOCKS).await;
-    let sent = world.send(&world.own, GROUP, 1).await;
-    mine(&world.chain, PAGE_BLOCKS).await;
-    let wanted = world.sought(GROUP, 1);
+    let app_chain = AppChain::start().await;
+    let from = head(&app_chain.chain).await.unwrap();
+    mine(&app_chain.chain, 2 * PAGE_BLOCKS).await;
+    let sent = app_chain.send(&app_chain.own, GROUP, 1).await;
+    mine(&app_chain.chain, PAGE_BLOCKS).await;
+    let wanted = app_chain.sought(GROUP, 1);
     // Wherever the pages begin, no block lies between two of them.
     for shift in [0, 1, 2, PAGE_BLOCKS - 1, PAGE_BLOCKS] {
         let query = query(99, &[lost()], Some(from + shift));
-        assert_eq!(world.event(&query, &wanted).await, Some(sent), "from {shift} on");
+        assert_eq!(app_chain.event(&query, &wanted).await, Some(sent), "from {shift} on");
     }
 }
 

@@ -5,10 +5,11 @@ use std::fmt;
 use std::io::{self, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_devchain::devnet;
+use parking_lot::Mutex;
 use tokio::fs::File;
 use tokio::io::{AsyncBufReadExt as _, AsyncSeekExt as _, BufReader};
 use tokio::process::{ChildStdin, Command};
@@ -16,7 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use super::folder::Folder;
-use super::ports::{Ports, SharedPorts};
+use super::ports::{DevPorts, SharedPorts};
 
 /// Time after which a process that does not end is killed: more than a node's own limit of 30 s.
 const STOP_MAX: Duration = Duration::from_secs(35);
@@ -46,16 +47,16 @@ impl ProcessName {
     }
 
     /// Returns the stage of stopping: a process stops before those that it needs.
-    fn stage(self) -> Stage {
+    fn stage(self) -> StopStage {
         match self {
-            Self::Gateway => Stage::Gateway,
-            Self::Node(_) => Stage::Nodes,
-            Self::Chains => Stage::Chains,
+            Self::Gateway => StopStage::Gateway,
+            Self::Node(_) => StopStage::Nodes,
+            Self::Chains => StopStage::Chains,
         }
     }
 
     /// Returns whether it stops in this stage.
-    pub(super) fn ends_in(self, stage: Stage) -> bool {
+    pub(super) fn ends_in(self, stage: StopStage) -> bool {
         self.stage() == stage
     }
 }
@@ -75,6 +76,9 @@ impl fmt::Display for ProcessName {
 pub(super) struct CommandLine {
     program: PathBuf,
     args: Vec<String>,
+    /// The process is a node that has no strand yet. Not part of the line as it is shown: a node that is
+    /// started again by hand has one.
+    is_new_node: bool,
 }
 
 /// An event of a process.
@@ -91,19 +95,19 @@ pub(super) enum ProcessEvent {
 pub(super) enum ProcessOrder {
     Run,
     /// Stop the processes of this stage and of the stages before it.
-    Stop(Stage),
+    Stop(StopStage),
     Kill,
 }
 
 /// The order in which a network is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Stage {
+pub(super) enum StopStage {
     Gateway,
     Nodes,
     Chains,
 }
 
-impl Stage {
+impl StopStage {
     pub(super) const ALL: [Self; 3] = [Self::Gateway, Self::Nodes, Self::Chains];
 }
 
@@ -138,7 +142,7 @@ pub(super) struct ChildProcess {
 impl CommandLine {
     fn new(program: &Path, command: &[&str]) -> Self {
         let args = command.iter().map(|word| (*word).to_owned()).collect();
-        Self { program: program.to_owned(), args }
+        Self { program: program.to_owned(), args, is_new_node: false }
     }
 
     fn add(&mut self, flag: &str, value: impl fmt::Display) {
@@ -167,7 +171,7 @@ impl CommandLine {
     pub(super) fn of_node(
         program: &Path,
         folder: &Folder,
-        ports: Ports,
+        ports: DevPorts,
         shared: SharedPorts,
         source: &NetworkSource,
     ) -> Self {
@@ -175,6 +179,9 @@ impl CommandLine {
         let mut line = Self::new(program, &["node"]);
         line.add("network", "hawser-dev");
         line.add_path("data-dir", &node.data_dir);
+        line.add_path("state-dir", &node.state_dir);
+        // A node that this command has just given a key has published nothing.
+        line.is_new_node = !node.data_dir.exists();
         line.add_path("signer.private-key-file", &node.key_file);
         match source {
             NetworkSource::Chains => line.add_chains(folder, shared),
@@ -285,6 +292,9 @@ impl ChildProcess {
             .process_group(0)
             .kill_on_drop(true);
         without_settings(&mut process);
+        if command.is_new_node {
+            process.env("HAWSER_NEW_STRAND", "true");
+        }
         let mut process = process.spawn()?;
         let pid = process.id().unwrap_or_default();
         let input = process.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
@@ -310,7 +320,7 @@ impl ChildProcess {
 
     /// Returns the last lines of its log.
     pub(super) fn last_lines(&self) -> Vec<String> {
-        let lines = self.last_lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = self.last_lines.lock();
         lines.iter().cloned().collect()
     }
 }
@@ -390,7 +400,7 @@ impl LogFollower {
             let event = ProcessEvent::LogLine { who: self.who, line: text.clone() };
             let _ = self.events.send(event).await;
         }
-        let mut lines = self.last_lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = self.last_lines.lock();
         lines.push_back(text);
         if lines.len() > LAST_LINES {
             lines.pop_front();
@@ -415,6 +425,7 @@ mod tests {
         let command = CommandLine {
             program: "/opt/my tools/hawser".into(),
             args: vec!["node".into(), "--data-dir".into(), "it's".into(), String::new()],
+            is_new_node: false,
         };
         assert_eq!(command.to_string(), r"'/opt/my tools/hawser' node --data-dir 'it'\''s' ''");
     }

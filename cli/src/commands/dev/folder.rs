@@ -9,7 +9,7 @@
 //! chain.json     where the contracts are, while and after the chains run
 //! chain/         app and settlement: both chains; log.txt: their log
 //! gateway/       nonces: what it is sending to the app chain; log.txt: its log
-//! node-100/      key: the node's; data: its database; log.txt: its log
+//! node-100/      key: the node's; data: its database; state: what this host knows of it; log.txt: its log
 //! ```
 
 use std::fs::{self, File, TryLockError};
@@ -17,13 +17,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use hawser_node::error::RunError;
-use hawser_node::files::rates::{RateEntry, RatesFile};
+use hawser_node::files::rates::{RateRecord, RatesFile};
 use hawser_node::files::registry::{NodeEntry, RegistryFile};
 use hawser_node::files::{self, key};
 use hawser_proto::SecretKey;
 use serde::Serialize;
 
-use super::ports::Ports;
+use super::ports::DevPorts;
 use crate::network_file::{self, NetworkFile};
 
 const LOCK: &str = "dev.lock";
@@ -41,6 +41,7 @@ pub(super) struct Folder {
 pub(super) struct NodeFolder {
     pub(super) key_file: PathBuf,
     pub(super) data_dir: PathBuf,
+    pub(super) state_dir: PathBuf,
     pub(super) log_file: PathBuf,
 }
 
@@ -132,6 +133,7 @@ impl Folder {
         NodeFolder {
             key_file: root.join("key"),
             data_dir: root.join("data"),
+            state_dir: root.join("state"),
             log_file: root.join("log.txt"),
         }
     }
@@ -157,7 +159,7 @@ impl Folder {
     ///
     /// # Errors
     /// When something cannot be read or written.
-    pub(super) fn prepare(&self, ports: &[Ports]) -> Result<Vec<NodeEntry>, RunError> {
+    pub(super) fn prepare(&self, ports: &[DevPorts]) -> Result<Vec<NodeEntry>, RunError> {
         for folder in [self.chains(), self.gateway()] {
             fs::create_dir_all(folder).map_err(RunError::failed)?;
         }
@@ -179,7 +181,7 @@ impl Folder {
         nodes.sort_by_key(|node| node.node_id);
         write(&self.registry(), &RegistryFile { nodes })?;
         if !self.rates().exists() {
-            write(&self.rates(), &RatesFile { rates: vec![RateEntry::FIRST] })?;
+            write(&self.rates(), &RatesFile { rates: vec![RateRecord::FIRST] })?;
         }
         Ok(running)
     }
@@ -256,7 +258,7 @@ fn ensure_key(path: &Path) -> Result<SecretKey, RunError> {
     Ok(secret)
 }
 
-fn record(ports: &Ports, key: &SecretKey, is_canonical: bool) -> NodeEntry {
+fn record(ports: &DevPorts, key: &SecretKey, is_canonical: bool) -> NodeEntry {
     NodeEntry {
         node_id: ports.node_id,
         signer: key.public_key().address().to_string(),
@@ -280,8 +282,8 @@ mod tests {
     use hawser_node::error::RunErrorKind;
     use hawser_node::files::registry;
 
-    fn ports(nodes: u16, base: u16) -> Vec<Ports> {
-        Ports::of_network(nodes, base).unwrap()
+    fn ports(nodes: u16, base: u16) -> Vec<DevPorts> {
+        DevPorts::of_network(nodes, base).unwrap()
     }
 
     #[test]

@@ -16,13 +16,13 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// The ports of one node, on this machine only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Ports {
+pub(super) struct DevPorts {
     pub(super) node_id: u32,
     api: u16,
     metrics: u16,
 }
 
-impl Ports {
+impl DevPorts {
     /// Returns the ports of all nodes: node i, from 0, has its API at `base` + 100·i and its metrics on
     /// the next port.
     ///
@@ -133,7 +133,7 @@ impl SharedPorts {
 ///
 /// # Errors
 /// When ports stay in use; the error names all of them.
-pub(super) async fn require_free(nodes: &[Ports], shared: SharedPorts) -> Result<(), RunError> {
+pub(super) async fn require_free(nodes: &[DevPorts], shared: SharedPorts) -> Result<(), RunError> {
     let deadline = Instant::now() + WAIT_FOR_PORTS;
     loop {
         let in_use = nodes.iter().flat_map(|ports| ports.in_use());
@@ -157,13 +157,13 @@ mod tests {
 
     #[test]
     fn nodes_are_a_hundred_ports_apart() {
-        let ports = Ports::of_network(3, 5050).unwrap();
+        let ports = DevPorts::of_network(3, 5050).unwrap();
         let all: Vec<_> =
             ports.iter().map(|p| (p.node_id, p.api().port(), p.metrics().port())).collect();
         assert_eq!(all, [(100, 5050, 5051), (200, 5150, 5151), (300, 5250, 5251)]);
-        assert!(Ports::of_network(2, 65_500).is_err());
-        assert!(Ports::of_network(1, 65_535).is_err());
-        assert!(Ports::of_network(1, 65_534).is_ok());
+        assert!(DevPorts::of_network(2, 65_500).is_err());
+        assert!(DevPorts::of_network(1, 65_535).is_err());
+        assert!(DevPorts::of_network(1, 65_534).is_ok());
     }
 
     #[test]
@@ -182,7 +182,7 @@ mod tests {
     fn a_port_that_is_taken_is_named() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let api = listener.local_addr().unwrap().port();
-        let ports = Ports { node_id: 100, api, metrics: 1 };
+        let ports = DevPorts { node_id: 100, api, metrics: 1 };
         assert!(ports.in_use()[0].starts_with(&format!("{api}/tcp (API of node 100)")));
     }
 }

@@ -1,7 +1,7 @@
 //! Common parts of the commands that read or change contracts. In reading order:
 //!
 //! - [`network`]: connections to the chains; [`key`]: the key of the account;
-//! - [`Session`]: shows a plan, asks, sends it, waits, and prints the result;
+//! - [`OnchainSession`]: shows a plan, asks, sends it, waits, and prints the result;
 //! - [`show`]: text and JSON of steps and results.
 
 mod key;
@@ -11,5 +11,5 @@ mod show;
 
 pub(super) use key::{PAYER, SENDER, read as read_key, signer};
 pub(super) use network::{ChainsNeeded, connect};
-pub(super) use session::Session;
-pub(super) use show::Fields;
+pub(super) use session::OnchainSession;
+pub(super) use show::ResultFields;

@@ -3,7 +3,7 @@
 use hawser_chain::admin::{ChainRole, Network};
 use hawser_chain::send::{Chain, ConnectError};
 use hawser_node::error::RunError;
-use hawser_node::files::deployment::Deployment;
+use hawser_node::files::deployment::KnownDeployment;
 use hawser_node::settings::ContractSettings;
 
 use crate::args::onchain::NetworkArgs;
@@ -23,7 +23,8 @@ pub(crate) enum ChainsNeeded {
 /// Everything that is wrong with the settings, together; or the error of connecting.
 pub(crate) async fn connect(args: &NetworkArgs, reach: ChainsNeeded) -> Result<Network, RunError> {
     let config = ContractSettings::read(&args.sources()).map_err(RunError::usage)?;
-    let Deployment { settlement_id, app_id, contracts, .. } = Deployment::of(&config).await?;
+    let KnownDeployment { settlement_id, app_id, contracts, .. } =
+        KnownDeployment::of(&config).await?;
     let settlement = chain(&config.settlement.urls, settlement_id, ChainRole::Settlement).await?;
     let app = match reach {
         ChainsNeeded::AppIfGiven if !config.app.urls.is_empty() => {

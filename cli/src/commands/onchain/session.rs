@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use super::key::{self, KeyVariables};
 use super::network::{ChainsNeeded, connect};
-use super::show::{self, Fields};
-use crate::args::onchain::{NetworkArgs, SendArgs};
+use super::show::{self, ResultFields};
+use crate::args::onchain::{SendArgs, TransactionArgs};
 use crate::output::{self, Reporter};
 
 /// The use of a plan.
@@ -25,7 +25,7 @@ enum Mode {
 }
 
 /// A command that changes contracts.
-pub(crate) struct Session {
+pub(crate) struct OnchainSession {
     /// Chains and contracts.
     pub(crate) network: Network,
     /// Account in whose name the command acts.
@@ -50,25 +50,25 @@ struct Transcript {
     steps: Vec<Value>,
 }
 
-impl Session {
+impl OnchainSession {
     /// Checks the arguments and connects to the chains.
     ///
     /// # Errors
     /// When an argument is wrong, or a chain does not answer.
     pub(crate) async fn open(
-        network: &NetworkArgs,
-        send: &SendArgs,
+        args: &TransactionArgs,
         reach: ChainsNeeded,
         names: &[KeyVariables],
         as_json: bool,
     ) -> Result<Self, RunError> {
+        let send = &args.send;
         let mode = match (send.dry_run, send.calldata) {
             (false, false) => Mode::Send { ask: !send.yes && io::stdin().is_terminal() },
             (true, _) => Mode::DryRun,
             (_, true) => Mode::Calldata,
         };
         let account = account(send, mode, names)?;
-        let network = connect(network, reach).await?;
+        let network = connect(&args.network, reach).await?;
         let senders = match &account {
             Account::Key(key) => Some(Senders::new(&network, key, send.timeout)),
             Account::Address(_) | Account::Unknown => None,
@@ -190,10 +190,10 @@ impl Session {
     }
 
     /// StopSignals the command with what came of it, if anything was sent.
-    pub(crate) fn finish(self, result: Option<Fields>) {
+    pub(crate) fn finish(self, result: Option<ResultFields>) {
         match result {
             result if self.reporter.as_json => {
-                self.print_json(&result.map_or(Value::Null, Fields::into_json));
+                self.print_json(&result.map_or(Value::Null, ResultFields::into_json));
             }
             Some(result) => result.print(),
             None => self.say_that_nothing_was_sent(),
@@ -201,14 +201,15 @@ impl Session {
     }
 
     /// StopSignals the command with a list of things that came of it, if anything was sent.
-    pub(crate) fn finish_list(self, results: Option<Vec<Fields>>) {
+    pub(crate) fn finish_list(self, results: Option<Vec<ResultFields>>) {
         match results {
             results if self.reporter.as_json => {
-                let list =
-                    |results: Vec<Fields>| results.into_iter().map(Fields::into_json).collect();
+                let list = |results: Vec<ResultFields>| {
+                    results.into_iter().map(ResultFields::into_json).collect()
+                };
                 self.print_json(&results.map_or(Value::Null, list));
             }
-            Some(results) => results.iter().for_each(Fields::print_row),
+            Some(results) => results.iter().for_each(ResultFields::print_row),
             None => self.say_that_nothing_was_sent(),
         }
     }

@@ -12,7 +12,7 @@ use crate::output;
 
 /// The result of a command: names and values, in order.
 #[derive(Debug, Default)]
-pub(crate) struct Fields(Vec<Field>);
+pub(crate) struct ResultFields(Vec<Field>);
 
 #[derive(Debug)]
 struct Field {
@@ -22,7 +22,7 @@ struct Field {
     value: Value,
 }
 
-impl Fields {
+impl ResultFields {
     /// Adds a value whose text is that of its JSON.
     pub(crate) fn with(self, name: &'static str, value: impl Into<Value>) -> Self {
         let value = value.into();
@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn amounts_and_moments_are_shown_in_both_forms() {
         let amount = MicroDollars::new(1_500_000).unwrap();
-        let fields = Fields::default()
+        let fields = ResultFields::default()
             .amount("balance", amount)
             .signed_amount("debt", amount, true)
             .time("ready_at", 1_750_000_001)

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use hawser_node::files::lines::{EnvelopeLine, Route};
+use hawser_node::files::lines::{EnvelopeLine, StrandKind};
 
 /// The requests to send, and counts of envelopes that are left out.
 #[derive(Debug, Default)]
@@ -10,7 +10,7 @@ pub(super) struct PublishPlan {
     /// In the order in which their first lines stand in the file.
     pub(super) requests: Vec<Vec<EnvelopeLine>>,
     /// Envelopes that belong to a chain, by which.
-    pub(super) left_out: BTreeMap<Route, usize>,
+    pub(super) left_out: BTreeMap<StrandKind, usize>,
     /// Requests of which some envelopes are sent and some belong to a chain.
     pub(super) partly_left_out: usize,
 }
@@ -21,7 +21,7 @@ impl PublishPlan {
         let mut place_of: HashMap<String, usize> = HashMap::new();
         let mut left_out_of: HashMap<String, usize> = HashMap::new();
         for line in lines {
-            if line.route != Route::Node {
+            if line.route != StrandKind::Node {
                 *plan.left_out.entry(line.route).or_default() += 1;
                 *left_out_of.entry(line.request.unwrap_or_default()).or_default() += 1;
                 continue;
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_to_a_chain_is_left_out_and_counted() {
+    fn envelopes_for_chains_are_left_out_and_counted() {
         let one = ",\"request\":1";
         let plan = plan(&[
             ("chain:group", one),
@@ -82,7 +82,10 @@ mod tests {
             ("node", ""),
         ]);
         assert_eq!(numbers(&plan), [vec![2], vec![5]]);
-        assert_eq!(plan.left_out, BTreeMap::from([(Route::Group, 2), (Route::Identity, 1)]));
+        assert_eq!(
+            plan.left_out,
+            BTreeMap::from([(StrandKind::Group, 2), (StrandKind::Identity, 1)])
+        );
         assert_eq!(plan.partly_left_out, 1);
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::args::onchain::NetworkArgs;
 use crate::args::registry::{CanonicalArgs, NodeAddArgs, UpdateHttpArgs};
-use crate::commands::onchain::{self, ChainsNeeded, Fields, SENDER, Session};
+use crate::commands::onchain::{self, ChainsNeeded, OnchainSession, ResultFields, SENDER};
 use crate::output;
 
 pub(super) async fn add(args: &NodeAddArgs, as_json: bool) -> Result<(), RunError> {
@@ -20,7 +20,7 @@ pub(super) async fn add(args: &NodeAddArgs, as_json: bool) -> Result<(), RunErro
         return Err(RunError::usage("--owner must not be the zero address"));
     }
     let mut session =
-        Session::open(&args.network, &args.send, ChainsNeeded::Settlement, SENDER, as_json).await?;
+        OnchainSession::open(&args.transactions, ChainsNeeded::Settlement, SENDER, as_json).await?;
     let plan = nodes::add(&session.network, &new).await?;
     session.carry_out(plan).await?;
     let result = if session.sends() {
@@ -50,7 +50,7 @@ pub(super) async fn list(args: &NetworkArgs, as_json: bool) -> Result<(), RunErr
 pub(super) async fn update_http(args: &UpdateHttpArgs, as_json: bool) -> Result<(), RunError> {
     let address = http_address(&args.http_address)?;
     let mut session =
-        Session::open(&args.network, &args.send, ChainsNeeded::Settlement, SENDER, as_json).await?;
+        OnchainSession::open(&args.transactions, ChainsNeeded::Settlement, SENDER, as_json).await?;
     let plan = nodes::update_http(&session.network, args.node, &address).await;
     session.carry_out(plan?).await?;
     finish(session, args.node).await
@@ -62,7 +62,7 @@ pub(super) async fn canonical(
     as_json: bool,
 ) -> Result<(), RunError> {
     let mut session =
-        Session::open(&args.network, &args.send, ChainsNeeded::Settlement, SENDER, as_json).await?;
+        OnchainSession::open(&args.transactions, ChainsNeeded::Settlement, SENDER, as_json).await?;
     let plan = if belongs {
         nodes::add_canonical(&session.network, args.node).await
     } else {
@@ -72,7 +72,7 @@ pub(super) async fn canonical(
     finish(session, args.node).await
 }
 
-async fn finish(session: Session, node_id: u32) -> Result<(), RunError> {
+async fn finish(session: OnchainSession, node_id: u32) -> Result<(), RunError> {
     let result = if session.sends() {
         Some(fields(nodes::get(&session.network, node_id).await?))
     } else {
@@ -83,8 +83,8 @@ async fn finish(session: Session, node_id: u32) -> Result<(), RunError> {
 }
 
 /// Returns a record with the field names of `registry.json`, and the owner.
-fn fields(node: RegisteredNode) -> Fields {
-    Fields::default()
+fn fields(node: RegisteredNode) -> ResultFields {
+    ResultFields::default()
         .with("nodeId", node.node_id)
         .with("owner", node.owner.to_string())
         .with("signer", node.signer.to_string())

@@ -8,7 +8,7 @@ use hawser_node::error::RunError;
 use serde_json::Value;
 
 use crate::args::registry::{ParamsBridgeArgs, ParamsGetArgs, ParamsSetArgs};
-use crate::commands::onchain::{self, ChainsNeeded, Fields, SENDER, Session};
+use crate::commands::onchain::{self, ChainsNeeded, OnchainSession, ResultFields, SENDER};
 use crate::output;
 
 /// Time between two reads of the app chain while bridged parameters are awaited. A guess.
@@ -20,7 +20,7 @@ pub(super) async fn get(args: ParamsGetArgs, as_json: bool) -> Result<(), RunErr
     let states = parameters::get(&network, &keys).await?;
     let rows = states.iter().map(fields);
     if as_json {
-        output::line(rows.map(Fields::into_json).collect::<Value>());
+        output::line(rows.map(ResultFields::into_json).collect::<Value>());
     } else {
         rows.for_each(|row| row.print_row());
     }
@@ -32,7 +32,7 @@ pub(super) async fn set(args: &ParamsSetArgs, as_json: bool) -> Result<(), RunEr
         args.assignments.iter().map(|text| assignment(text)).collect::<Result<_, _>>()?;
     let keys = once_each(assignments.iter().map(|(key, _)| key))?;
     let mut session =
-        Session::open(&args.network, &args.send, ChainsNeeded::AppIfGiven, SENDER, as_json).await?;
+        OnchainSession::open(&args.transactions, ChainsNeeded::AppIfGiven, SENDER, as_json).await?;
     let plan = parameters::set(&session.network, &assignments, args.apply).await;
     session.carry_out(plan?).await?;
     finish(session, &keys).await
@@ -47,7 +47,7 @@ pub(super) async fn bridge(args: &ParamsBridgeArgs, as_json: bool) -> Result<(),
         wrap: args.from_underlying,
     };
     let mut session =
-        Session::open(&args.network, &args.send, ChainsNeeded::AppIfGiven, SENDER, as_json).await?;
+        OnchainSession::open(&args.transactions, ChainsNeeded::AppIfGiven, SENDER, as_json).await?;
     let is_reached = session.network.app.is_some();
     if args.apply && !is_reached {
         return Err(RunError::usage("--apply needs the app chain: give --app-rpc-url URL"));
@@ -68,7 +68,7 @@ pub(super) async fn bridge(args: &ParamsBridgeArgs, as_json: bool) -> Result<(),
 }
 
 /// Waits until the app chain has the parameters. The transaction that sent them is mined already.
-async fn wait_until_arrived(session: &Session, keys: &[String]) -> Result<(), RunError> {
+async fn wait_until_arrived(session: &OnchainSession, keys: &[String]) -> Result<(), RunError> {
     let begun = Instant::now();
     loop {
         let missing = bridge::missing(&session.network, keys).await?;
@@ -87,7 +87,7 @@ async fn wait_until_arrived(session: &Session, keys: &[String]) -> Result<(), Ru
     }
 }
 
-async fn finish(session: Session, keys: &[String]) -> Result<(), RunError> {
+async fn finish(session: OnchainSession, keys: &[String]) -> Result<(), RunError> {
     let result = if session.sends() {
         let states = parameters::get(&session.network, keys).await?;
         Some(states.iter().map(fields).collect())
@@ -119,9 +119,9 @@ fn once_each<'a>(keys: impl Iterator<Item = &'a String>) -> Result<Vec<String>, 
 
 /// Returns the value as text and as the registry holds it; also the value on the app chain and the
 /// one that the contract uses, where they can be read.
-fn fields(state: &ParameterState) -> Fields {
+fn fields(state: &ParameterState) -> ResultFields {
     let shown = |word: Option<_>| word.map(|word| state.shown(word));
-    let fields = Fields::default()
+    let fields = ResultFields::default()
         .with("key", state.key.as_str())
         .with("value", state.shown(state.value))
         .for_programs("word", state.value.to_string());

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::args::onchain::NetworkArgs;
 use crate::args::registry::RatesAddArgs;
-use crate::commands::onchain::{self, ChainsNeeded, Fields, SENDER, Session};
+use crate::commands::onchain::{self, ChainsNeeded, OnchainSession, ResultFields, SENDER};
 use crate::output;
 
 pub(super) async fn add(args: &RatesAddArgs, as_json: bool) -> Result<(), RunError> {
@@ -19,7 +19,7 @@ pub(super) async fn add(args: &RatesAddArgs, as_json: bool) -> Result<(), RunErr
         target_rate_per_minute: args.target_rate_per_minute,
     };
     let mut session =
-        Session::open(&args.network, &args.send, ChainsNeeded::Settlement, SENDER, as_json).await?;
+        OnchainSession::open(&args.transactions, ChainsNeeded::Settlement, SENDER, as_json).await?;
     // Nodes price by their clocks, not by the chain's.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(RunError::failed)?.as_secs();
     let plan = rates::add(&session.network, &prices, args.start_time, now).await;
@@ -39,7 +39,7 @@ pub(super) async fn list(args: &NetworkArgs, as_json: bool) -> Result<(), RunErr
     let all = rates::list(&network).await?;
     let rows = all.iter().enumerate().map(|(index, rates)| fields(index, rates));
     if as_json {
-        output::line(rows.map(Fields::into_json).collect::<Value>());
+        output::line(rows.map(ResultFields::into_json).collect::<Value>());
     } else if all.is_empty() {
         output::line("there are no rates");
     } else {
@@ -49,9 +49,9 @@ pub(super) async fn list(args: &NetworkArgs, as_json: bool) -> Result<(), RunErr
 }
 
 /// Returns a rate with the field names of `rates.json`, fees in picodollars, and its place in the list.
-fn fields(index: usize, rates: &RateEntry) -> Fields {
+fn fields(index: usize, rates: &RateEntry) -> ResultFields {
     let Prices { message_fee, storage_fee, congestion_fee, target_rate_per_minute } = rates.prices;
-    Fields::default()
+    ResultFields::default()
         .with("index", index)
         .with("messageFee", message_fee)
         .with("storageFee", storage_fee)

@@ -11,7 +11,7 @@ use super::{Group, RpcResult, answer};
 use crate::embedded::core::Core;
 use crate::embedded::history::StateAt;
 use crate::embedded::node::{EmbeddedNode, wall_clock};
-use crate::embedded::state::{Account, StateDiff, StateOverlay};
+use crate::embedded::state::{AccountState, StateDiff, StateOverlay};
 
 pub(super) const METHODS: Group = &[
     (&["eth_accounts"], |node, _| answer(&node.read().impersonated)),
@@ -33,7 +33,7 @@ fn state(core: &Core, id: Option<BlockId>) -> Result<StateOverlay<StateAt<'_>>, 
     Ok(StateOverlay::with(core.state_at(core.version_at(number), number), StateDiff::default()))
 }
 
-fn account(core: &Core, address: Address, id: Option<BlockId>) -> Result<Account, RpcError> {
+fn account(core: &Core, address: Address, id: Option<BlockId>) -> Result<AccountState, RpcError> {
     let Ok(account) = state(core, id)?.account(address);
     Ok(account)
 }
@@ -52,7 +52,7 @@ fn code(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let core = node.read();
     let state = state(&core, id)?;
     let Ok(account) = state.account(address);
-    if account.code_hash == Account::EMPTY.code_hash {
+    if account.code_hash == AccountState::EMPTY.code_hash {
         return answer(&Bytes::new());
     }
     let Ok(code) = state.code_by_hash_ref(account.code_hash);

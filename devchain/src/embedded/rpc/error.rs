@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::embedded::admission::TransactionError;
 use crate::embedded::journal::JournalError;
-use crate::embedded::simulate::CallError;
+use crate::embedded::simulate::SimulationError;
 
 /// Error codes of JSON-RPC 2.0 and EIP-1474, and go-ethereum's code for a revert.
 pub(in crate::embedded) mod code {
@@ -80,11 +80,11 @@ impl From<JournalError> for RpcError {
     }
 }
 
-impl From<CallError> for RpcError {
-    fn from(error: CallError) -> Self {
+impl From<SimulationError> for RpcError {
+    fn from(error: SimulationError) -> Self {
         match error {
-            CallError::Reverted(data) => reverted(data),
-            CallError::Request(reason) => invalid(reason),
+            SimulationError::Reverted(data) => reverted(data),
+            SimulationError::Request(reason) => invalid(reason),
             error => failed(error),
         }
     }

@@ -25,13 +25,9 @@ pub(super) const METHODS: Group = &[
     (&["eth_getFilterLogs"], all_logs),
     (&["eth_uninstallFilter"], |node, args| {
         let Number(id) = args.get(0)?;
-        answer(&lock(node).remove(id))
+        answer(&node.filters.lock().remove(id))
     }),
 ];
-
-fn lock(node: &EmbeddedNode) -> std::sync::MutexGuard<'_, crate::embedded::filters::Filters> {
-    node.filters.lock().expect("filters are changed by code that does not panic")
-}
 
 fn not_found() -> RpcError {
     failed("filter not found")
@@ -39,12 +35,12 @@ fn not_found() -> RpcError {
 
 fn add(node: &EmbeddedNode, kind: FilterKind) -> RpcResult {
     let next = node.read().feed.end();
-    answer(&U64::from(lock(node).add(Instant::now(), kind, next).map_err(failed)?))
+    answer(&U64::from(node.filters.lock().add(Instant::now(), kind, next).map_err(failed)?))
 }
 
 fn changes(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let Number(id) = args.get(0)?;
-    let mut filters = lock(node);
+    let mut filters = node.filters.lock();
     let (kind, next) = filters.get(Instant::now(), id).ok_or_else(not_found)?;
     let core = node.read();
     let Ok(notices) = core.feed.read(next, usize::MAX) else {
@@ -105,7 +101,7 @@ pub(in crate::embedded) fn logs_of(notice: &FeedEvent, filter: &Filter) -> Vec<L
 
 fn all_logs(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let Number(id) = args.get(0)?;
-    let found = lock(node).get(Instant::now(), id);
+    let found = node.filters.lock().get(Instant::now(), id);
     let Some((FilterKind::Logs(filter), _)) = found else { return Err(not_found()) };
     answer(&logs::find(&node.read(), &filter, node.log_blocks_max())?)
 }

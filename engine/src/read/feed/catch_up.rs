@@ -6,7 +6,7 @@ use hawser_proto::{Cursor, Topic};
 
 use super::WaveId;
 use super::tail::Tail;
-use crate::read::plan::Plan;
+use crate::read::plan::PagePlan;
 
 /// Topics of a stream that are read from disk together, up to the heads at the start.
 #[derive(Debug)]
@@ -24,8 +24,6 @@ pub(super) enum Cause {
     Wave(WaveId),
     /// The listener's queue overflowed: envelopes of the topics were dropped.
     Overflow,
-    /// A chain envelope has come that an envelope of the topics had to wait for.
-    Chain,
 }
 
 impl Cause {
@@ -33,7 +31,7 @@ impl Cause {
     pub(super) fn wave(self) -> Option<WaveId> {
         match self {
             Self::Wave(wave) => Some(wave),
-            Self::Overflow | Self::Chain => None,
+            Self::Overflow => None,
         }
     }
 }
@@ -45,7 +43,7 @@ pub(super) enum Reading {
     /// is committed before it.
     NotStarted,
     /// Between two pages.
-    Paused(Box<Plan>),
+    Paused(Box<PagePlan>),
     /// A page is being read up to this ceiling.
     Page(Arc<Cursor>),
     /// All pages up to this ceiling have come, but the topics cannot be live yet.

@@ -1,8 +1,9 @@
 //! Everything that a stream still owes its reader, as a plain value without I/O and clock.
 //!
 //! Inputs of a feed: committed envelopes (`handle_live`), the loss of some of them
-//! (`handle_overflow`), the heads of this node (`handle_heads`), and pages from disk
-//! (`handle_page`). Outputs: the next read (`poll_read`) and the next delivery (`poll_event`).
+//! (`handle_overflow`), the news that a chain strand has got to a place (`handle_reached`), and pages
+//! from disk (`handle_page`). Outputs: the next read (`poll_read`), the next delivery (`poll_event`),
+//! and the places of chain strands to be told of (`awaited`).
 //!
 //! A stream has no gap because three things happen in this order: the hub registers the listener;
 //! then the heads are read; then disk is read up to those heads. An envelope that is committed in
@@ -12,12 +13,14 @@
 //! - `holds`: originators that wait for a chain envelope;
 //! - `tail`: envelopes that were committed while their topics were being read from disk;
 //! - `catch_up`: a set of topics that is read from disk, and the cause;
+//! - `released`: originators that go on after their wait;
 //! - `topics`: streams by topic; `log`: streams of whole strands.
 
 mod catch_up;
 mod holds;
 mod log;
 mod outbox;
+mod released;
 mod tail;
 mod topics;
 
@@ -27,7 +30,7 @@ use bytes::Bytes;
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, Topic};
 
 use super::log_page::{LogPage, LogRange};
-use super::plan::Plan;
+use super::plan::PagePlan;
 use crate::committed::Committed;
 
 pub(crate) use log::LogFeed;
@@ -63,7 +66,7 @@ pub enum SubscriptionEvent {
 #[derive(Debug)]
 pub(crate) enum Read {
     /// The next page of a plan, which comes back with it.
-    Topics(CatchUpId, Box<Plan>),
+    Topics(CatchUpId, Box<PagePlan>),
     /// One page from the beginning of these ranges.
     Log(Vec<LogRange>),
 }
@@ -73,7 +76,7 @@ pub(crate) enum Read {
 pub(crate) enum PageRead {
     Topics {
         catch_up: CatchUpId,
-        plan: Box<Plan>,
+        plan: Box<PagePlan>,
         /// Topics by their places in the plan.
         envelopes: Vec<(usize, EnvelopeId, Bytes)>,
         finished: bool,
@@ -167,15 +170,20 @@ impl Feed {
         }
     }
 
-    /// Returns true if an originator waits for heads to move.
-    pub(crate) fn waits(&self) -> bool {
-        matches!(self, Self::Topics(feed) if feed.waits())
+    /// Returns the places of chain strands that this feed is to be told of when they are reached: of
+    /// each strand the lowest that an originator waits for.
+    pub(crate) fn awaited(&self) -> Vec<EnvelopeId> {
+        match self {
+            Self::Topics(feed) => feed.awaited(),
+            Self::Log(_) => Vec::new(),
+        }
     }
 
-    /// Takes the newest heads of this node.
-    pub(crate) fn handle_heads(&mut self, heads: &Cursor) {
+    /// Notes that a chain strand has got to `reached`, and that everything up to there which the hub
+    /// had for this feed has been handed in.
+    pub(crate) fn handle_reached(&mut self, reached: EnvelopeId) {
         if let Self::Topics(feed) = self {
-            feed.handle_heads(heads);
+            feed.handle_reached(reached);
         }
     }
 }

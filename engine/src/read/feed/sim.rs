@@ -17,7 +17,8 @@ use crate::read::plan::Cursors;
 use crate::read::queue::Popped;
 use crate::read::testing::{Dice, MemoryRows, id, topic};
 use crate::runtime::Heads;
-use crate::runtime::Hub;
+use crate::runtime::read::awaited::AwaitedPlaces;
+use crate::runtime::read::hub::Hub;
 use crate::runtime::read::listener::Listener;
 
 pub(super) const TOPICS: u8 = 5;
@@ -135,7 +136,10 @@ impl Node {
         let announced = waiting.iter().take_while(|item| heads.covers(item.id)).count();
         let count = announced.min(1 + dice.index(8));
         let batch: Vec<Arc<Committed>> = waiting.drain(..count).collect();
-        self.hub.publish(&batch);
+        // Missing places behind the last envelope are reached with it.
+        let next = waiting.front().map(|item| item.id.sequence.previous());
+        let reached = next.unwrap_or(heads.get(originator)).min(heads.get(originator));
+        self.hub.publish(&batch, &[EnvelopeId::new(originator, reached)].into_iter().collect());
     }
 
     /// An envelope that was marked missing is found, and goes the way of all others.
@@ -150,7 +154,7 @@ impl Node {
         }
         let found = self.make(dice, id, false);
         self.late.insert(id);
-        self.hub.publish(&[found]);
+        self.hub.publish(&[found], &Cursor::new());
     }
 
     /// Everything on disk becomes known.
@@ -159,9 +163,10 @@ impl Node {
             self.heads.announce(head);
         }
         for waiting in self.unpublished.values_mut() {
-            self.hub.publish(waiting.make_contiguous());
+            self.hub.publish(waiting.make_contiguous(), &Cursor::new());
             waiting.clear();
         }
+        self.hub.publish(&[], &self.durable);
     }
 
     fn read_log(&self, ranges: &[LogRange], limits: BatchLimits) -> LogPage {
@@ -198,6 +203,7 @@ pub(super) struct Stream {
     pub(super) kind: Kind,
     feed: Feed,
     listener: Arc<Listener>,
+    awaited: AwaitedPlaces,
     reading: Option<Read>,
     /// In the order of delivery, since the stream began.
     pub(super) delivered: Vec<(Option<WaveId>, Arc<Committed>)>,
@@ -237,6 +243,7 @@ impl Stream {
             name,
             feed,
             listener,
+            awaited: AwaitedPlaces::default(),
             reading: None,
             delivered: Vec::new(),
             heads_then: Vec::new(),
@@ -259,6 +266,7 @@ impl Stream {
         for interest in self.feed.interests() {
             node.hub.unlisten(&interest, &self.listener);
         }
+        self.awaited.leave(&node.hub, &self.listener);
     }
 
     /// Delivers what is ready. Returns whether there was anything.
@@ -287,12 +295,10 @@ impl Stream {
         if self.drain(node) {
             return true;
         }
-        if self.feed.waits() {
-            self.feed.handle_heads(&node.heads.get());
-        }
+        self.awaited.update(&self.feed, &node.hub, &self.listener);
         match dice.below(3) {
-            0 => self.pop(dice) || self.read(node, dice),
-            _ => self.read(node, dice) || self.pop(dice),
+            0 => self.pop(node, dice) || self.read(node, dice),
+            _ => self.read(node, dice) || self.pop(node, dice),
         }
     }
 
@@ -306,7 +312,9 @@ impl Stream {
         let page = match read {
             Read::Log(ranges) => PageRead::Log(node.read_log(&ranges, limits)),
             Read::Topics(catch_up, mut plan) => {
-                let page = plan.next_page(&mut node.rows, limits).expect("memory does not fail");
+                let topics = 1 + dice.index(3);
+                let page = plan.next_turn(&mut node.rows, limits, topics);
+                let page = page.expect("memory does not fail");
                 let bytes = |id| {
                     let found = node.by_offset.iter().find(|item| item.id == id);
                     found.expect("rows have envelopes").bytes.clone()
@@ -320,18 +328,21 @@ impl Stream {
         true
     }
 
-    fn pop(&mut self, dice: &mut Dice) -> bool {
+    fn pop(&mut self, node: &Node, dice: &mut Dice) -> bool {
         assert!(self.listener.len_bytes() <= BatchLimits::QUEUE.len_bytes, "queues are bounded");
         match self.listener.pop(BatchLimits { envelopes: 1 + dice.index(9), ..BatchLimits::STREAM })
         {
             Popped::Overflowed => {
                 self.overflows += 1;
                 self.feed.handle_overflow();
+                self.awaited.ask_again(&node.hub, &self.listener);
                 true
             }
-            Popped::Items(items) => {
+            Popped::Items(items, reached) => {
                 self.feed.handle_live(&items);
-                !items.is_empty()
+                let progress = !items.is_empty() || !reached.is_empty();
+                reached.into_iter().for_each(|place| self.feed.handle_reached(place));
+                progress
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hawser_proto::EnvelopeId;
+use hawser_proto::{EnvelopeId, Topic};
 
 use super::holds::{HeldLane, Hold};
 use crate::committed::Committed;
@@ -35,15 +35,18 @@ impl Tail {
         debug_assert!(self.items.len() <= BatchLimits::QUEUE.envelopes, "tails are bounded");
     }
 
-    /// Notes that a lane stops at `id`: everything in it from there on is left out.
-    pub(super) fn hold(&mut self, lane: HeldLane, id: EnvelopeId, on: EnvelopeId) {
-        let after = EnvelopeId { sequence: id.sequence.previous(), ..id };
-        self.holds.insert(lane, Hold { after, on });
+    /// Notes that a lane stops at `item`: everything in it from there on is left out.
+    pub(super) fn hold(&mut self, lane: HeldLane, item: &Committed, on: EnvelopeId) {
+        let hold = Hold::at(&lane, &item.topic, item.id, on);
+        self.holds.insert(lane, hold);
     }
 
-    /// Returns true if a lane has stopped here.
-    pub(super) fn holds(&self, lane: &HeldLane) -> bool {
-        !self.holds.is_empty() && self.holds.contains_key(lane)
+    /// Notes that an envelope of `topic` is left out, if its lane has stopped here. Returns false if
+    /// it has not.
+    pub(super) fn note(&mut self, lane: &HeldLane, topic: &Topic) -> bool {
+        let Some(hold) = self.holds.get_mut(lane) else { return false };
+        hold.note(lane, topic);
+        true
     }
 
     /// Drops everything, because an envelope is missing in it.

@@ -8,12 +8,13 @@ use bytes::Bytes;
 use hawser_proto::{Cursor, EnvelopeId, Topic};
 
 use super::catch_up::{CatchUp, Cause, CursorMerger, Reading};
-use super::holds::{HeldLane, Hold, Holds};
+use super::holds::{HeldLane, Hold, Holds, lane_of};
 use super::outbox::Outbox;
+use super::released::{Released, holds_of};
 use super::tail::Tail;
 use super::{CatchUpId, Read, SubscriptionEvent, WaveId};
 use crate::committed::Committed;
-use crate::read::plan::{Cursors, Plan, PlanTopic};
+use crate::read::plan::{Cursors, PagePlan, PlanTopic};
 use crate::read::rows::first_unsatisfied;
 
 /// Everything that a stream of topics still owes its reader.
@@ -23,14 +24,15 @@ use crate::read::rows::first_unsatisfied;
 /// page the tail follows, and the topics are live. If the tail has grown too long, another catch-up
 /// begins instead.
 ///
-/// Causes of a catch-up: topics are added (a wave); the hub's queue has overflowed; a chain envelope
-/// has come for which an envelope had to wait.
+/// Causes of a catch-up: topics are added (a wave), or the hub's queue has overflowed. When a chain
+/// envelope comes for which envelopes had to wait, only those are read: their topics stay live.
 #[derive(Debug)]
 pub(crate) struct TopicFeed {
     cursors: Cursors,
     topics: HashMap<Topic, TopicState>,
     catch_ups: BTreeMap<CatchUpId, CatchUp>,
     holds: Holds,
+    released: Released,
     /// Heads up to which the hub's queue has been emptied, over all topics.
     popped: Cursor,
     /// Heads up to which live topics may have gone ahead of that, on disk.
@@ -63,6 +65,7 @@ impl TopicFeed {
             topics: HashMap::new(),
             catch_ups: BTreeMap::new(),
             holds: Holds::default(),
+            released: Released::new(cursors),
             popped: Cursor::new(),
             ahead: Cursor::new(),
             last_catch_up: CatchUpId(0),
@@ -114,6 +117,7 @@ impl TopicFeed {
     pub(crate) fn remove(&mut self, topic: &Topic) -> bool {
         if self.cursors == Cursors::PerTopic {
             self.holds.take(Some(topic));
+            self.released.remove(topic);
         }
         self.topics.remove(topic).is_some()
     }
@@ -132,13 +136,28 @@ impl TopicFeed {
     }
 
     pub(super) fn poll_read(&mut self, heads: &Arc<Cursor>) -> Option<Read> {
+        if self.released.is_ready() {
+            let id = self.next_catch_up();
+            let mut merger = CursorMerger::new(Arc::new(self.popped.clone()));
+            let topics = &self.topics;
+            self.released.start(id, &mut self.holds, |topic| {
+                let state = topics.get(topic).expect("released lanes are of topics of this stream");
+                merger.merge(&state.floor)
+            });
+        }
         let readable = |(id, catch_up): (&CatchUpId, &CatchUp)| {
             (!matches!(catch_up.reading, Reading::Parked(_))).then_some(*id)
         };
         let after = (Bound::Excluded(self.turn), Bound::Unbounded);
         let next = self.catch_ups.range(after).find_map(readable);
-        let id = next.or_else(|| self.catch_ups.iter().find_map(readable))?;
+        let next = next.or_else(|| self.catch_ups.iter().find_map(readable));
+        // Those after the last one come first.
+        let id = next.into_iter().chain(self.released.readable());
+        let id = id.min_by_key(|&id| (id <= self.turn, id))?;
         self.turn = id;
+        if let Some(plan) = self.released.take_plan(id) {
+            return Some(Read::Topics(id, plan));
+        }
         let mut catch_up = self.catch_ups.remove(&id)?;
         let plan = match catch_up.reading {
             Reading::Paused(plan) => plan,
@@ -151,7 +170,7 @@ impl TopicFeed {
 
     /// Plans the topics of a catch-up that are still in the stream. Lanes that had to wait are read
     /// from the place where they stopped.
-    fn plan(&mut self, id: CatchUpId, topics: &mut Vec<Topic>, heads: &Arc<Cursor>) -> Plan {
+    fn plan(&mut self, id: CatchUpId, topics: &mut Vec<Topic>, heads: &Arc<Cursor>) -> PagePlan {
         topics
             .retain(|topic| self.topics.get(topic).is_some_and(|state| state.catch_up == Some(id)));
         let shared = (self.cursors == Cursors::Shared).then(|| self.holds.take(None));
@@ -163,17 +182,22 @@ impl TopicFeed {
                 resume: shared.clone().unwrap_or_else(|| self.holds.take(Some(topic))),
             })
             .collect();
-        Plan::new(self.cursors, planned, Arc::clone(heads))
+        PagePlan::new(self.cursors, planned, Arc::clone(heads))
     }
 
     pub(super) fn handle_page(
         &mut self,
         id: CatchUpId,
-        plan: Box<Plan>,
+        plan: Box<PagePlan>,
         envelopes: Vec<(usize, EnvelopeId, Bytes)>,
         finished: bool,
     ) {
-        let catch_up = self.catch_ups.get_mut(&id).expect("a catch-up lasts until its last page");
+        if self.released.is_reading(id) {
+            let (holds, outbox) = (&mut self.holds, &mut self.outbox);
+            return self.released.handle_page(plan, envelopes, finished, holds, outbox);
+        }
+        // A read of released lanes may have been given up since.
+        let Some(catch_up) = self.catch_ups.get_mut(&id) else { return };
         for (place, _, bytes) in envelopes {
             let state = self.topics.get(&plan.topics()[place].topic);
             if state.is_some_and(|state| state.catch_up == Some(id)) {
@@ -188,7 +212,7 @@ impl TopicFeed {
     }
 
     /// Ends the reading: everything up to the ceiling is delivered, except for what is held.
-    fn end_pages(&mut self, id: CatchUpId, plan: &Plan) {
+    fn end_pages(&mut self, id: CatchUpId, plan: &PagePlan) {
         let mut merger = CursorMerger::new(Arc::clone(plan.ceiling()));
         for planned in plan.topics() {
             if let Some(state) = self.topics.get_mut(&planned.topic)
@@ -197,11 +221,9 @@ impl TopicFeed {
                 state.floor = merger.merge(&state.floor);
             }
         }
-        for held in plan.held() {
-            let topic = held.topic.map(|place| &plan.topics()[place].topic);
-            if topic.is_none_or(|topic| self.is_in(topic, id)) {
-                let hold = Hold { after: held.after, on: held.on };
-                self.holds.insert((topic.cloned(), held.after.originator), hold);
+        for (lane, hold) in holds_of(self.cursors, plan) {
+            if lane.0.as_ref().is_none_or(|topic| self.is_in(topic, id)) {
+                self.holds.insert(lane, hold);
             }
         }
         if let Some(catch_up) = self.catch_ups.get_mut(&id) {
@@ -249,7 +271,7 @@ impl TopicFeed {
         let (items, holds) = catch_up.tail.take();
         for item in &items {
             // A lane that was held in the pages stopped before its part of the tail.
-            if self.is_in(&item.topic, id) && !self.holds.contains(&self.lane(item)) {
+            if self.is_in(&item.topic, id) && !self.holds.note(&self.lane(item), &item.topic) {
                 self.outbox.push(wave, item.bytes.clone());
             }
         }
@@ -264,7 +286,13 @@ impl TopicFeed {
             {
                 // No floor is needed for the tail: its envelopes are at or below `popped`.
                 state.catch_up = None;
+                if self.cursors == Cursors::PerTopic {
+                    self.released.add(self.holds.free(Some(topic), &self.popped));
+                }
             }
+        }
+        if self.cursors == Cursors::Shared {
+            self.released.add(self.holds.free(None, &self.popped));
         }
         if let (Cause::Overflow, Some(ceiling)) = (catch_up.cause, catch_up.reading.ceiling()) {
             self.ahead.merge(ceiling);
@@ -279,6 +307,26 @@ impl TopicFeed {
             self.handle_item(item);
             self.popped.advance(item.id);
         }
+        self.release();
+    }
+
+    /// Notes that the hub's queue has been emptied of everything up to `reached` in its strand.
+    pub(super) fn handle_reached(&mut self, reached: EnvelopeId) {
+        self.popped.advance(reached);
+        self.release();
+    }
+
+    /// Hands lanes over whose chain envelope has come. Those of a catch-up follow when they are live.
+    fn release(&mut self) {
+        for lane in self.holds.ready(&self.popped) {
+            let is_live = match &lane.0 {
+                Some(topic) => self.topics.get(topic).is_some_and(|it| it.catch_up.is_none()),
+                None => self.catch_ups.is_empty(),
+            };
+            if is_live {
+                self.released.add([lane]);
+            }
+        }
     }
 
     fn handle_item(&mut self, item: &Arc<Committed>) {
@@ -286,15 +334,18 @@ impl TopicFeed {
         let lane = self.lane(item);
         let known = |on| self.popped.covers(on) || state.floor.covers(on);
         let Some(id) = state.catch_up else {
-            if state.floor.covers(item.id) || self.holds.contains(&lane) {
+            if state.floor.covers(item.id) {
                 return;
+            }
+            if self.holds.note(&lane, &item.topic) {
+                let kept_bytes = self.kept_bytes();
+                return self.released.keep(lane, item, kept_bytes, known);
             }
             match first_unsatisfied(item.id, &item.depends_on, known) {
                 None => self.outbox.push(None, item.bytes.clone()),
                 Some(on) => {
-                    let sequence = item.id.sequence.previous();
-                    let after = EnvelopeId { sequence, ..item.id };
-                    self.holds.insert(lane, Hold { after, on });
+                    let hold = Hold::at(&lane, &item.topic, item.id, on);
+                    self.holds.insert(lane, hold);
                 }
             }
             return;
@@ -303,13 +354,16 @@ impl TopicFeed {
         let catch_up =
             self.catch_ups.get_mut(&id).expect("a catch-up lasts as long as its topics are in it");
         let Some(ceiling) = catch_up.reading.ceiling() else { return };
-        if ceiling.covers(item.id) || state.floor.covers(item.id) || catch_up.tail.holds(&lane) {
+        if ceiling.covers(item.id) || state.floor.covers(item.id) {
+            return;
+        }
+        if catch_up.tail.note(&lane, &item.topic) {
             return;
         }
         let known = |on| known(on) || ceiling.covers(on);
         match first_unsatisfied(item.id, &item.depends_on, known) {
             None => catch_up.tail.push(item, kept_bytes),
-            Some(on) => catch_up.tail.hold(lane, item.id, on),
+            Some(on) => catch_up.tail.hold(lane, item, on),
         }
     }
 
@@ -319,41 +373,16 @@ impl TopicFeed {
                 catch_up.tail.lose();
             }
         }
+        self.released.cancel();
         let live = self.topics.iter().filter(|(_, state)| state.catch_up.is_none());
-        let live = live.map(|(topic, _)| topic.clone()).collect();
+        let mut live: Vec<Topic> = live.map(|(topic, _)| topic.clone()).collect();
+        live.sort_unstable(); // so that equal inputs give equal streams
         self.read_again(Cause::Overflow, live);
     }
 
-    pub(super) fn waits(&self) -> bool {
-        self.holds.waits()
-    }
-
-    pub(super) fn handle_heads(&mut self, heads: &Cursor) {
-        let ready = self.holds.ready(heads);
-        if ready.is_empty() {
-            return;
-        }
-        let mut topics: Vec<Topic> = match self.cursors {
-            Cursors::Shared => self.topics.keys().cloned().collect(),
-            Cursors::PerTopic => ready.into_iter().filter_map(|(topic, _)| topic).collect(),
-        };
-        self.restart_parked(&topics);
-        // A catch-up that is under way reads what is held at its start, or holds it again at its end.
-        topics.retain(|topic| self.topics.get(topic).is_some_and(|state| state.catch_up.is_none()));
-        topics.dedup();
-        self.read_again(Cause::Chain, topics);
-    }
-
-    /// Starts parked catch-ups again: they have read past envelopes that may be delivered now.
-    fn restart_parked(&mut self, topics: &[Topic]) {
-        for id in topics.iter().filter_map(|topic| self.topics.get(topic)?.catch_up) {
-            if let Some(catch_up) = self.catch_ups.get_mut(&id)
-                && matches!(catch_up.reading, Reading::Parked(_))
-            {
-                catch_up.reading = Reading::NotStarted;
-                catch_up.tail = Tail::default();
-            }
-        }
+    /// Returns the chain envelopes that lanes wait for: of each strand the lowest.
+    pub(super) fn awaited(&self) -> Vec<EnvelopeId> {
+        self.holds.awaited()
     }
 
     /// Moves live topics to disk, from the place where they are.
@@ -383,7 +412,8 @@ impl TopicFeed {
 
     /// Returns the bytes kept in memory until pages have come, as on the wire.
     pub(super) fn kept_bytes(&self) -> usize {
-        self.catch_ups.values().map(|catch_up| catch_up.tail.len_bytes()).sum()
+        let tails = self.catch_ups.values().map(|catch_up| catch_up.tail.len_bytes());
+        tails.sum::<usize>() + self.released.kept_bytes()
     }
 
     fn is_in(&self, topic: &Topic, catch_up: CatchUpId) -> bool {
@@ -391,9 +421,6 @@ impl TopicFeed {
     }
 
     fn lane(&self, item: &Committed) -> HeldLane {
-        match self.cursors {
-            Cursors::Shared => (None, item.id.originator),
-            Cursors::PerTopic => (Some(item.topic.clone()), item.id.originator),
-        }
+        lane_of(self.cursors, &item.topic, item.id.originator)
     }
 }

@@ -18,7 +18,12 @@ pub enum StrandWrite {
     },
     /// Compare these entries with the stored ones, after all appends before them. The same
     /// statement changes nothing, another one is a conflict, and a place marked missing is filled.
-    Compare(Vec<LogEntry>),
+    Compare {
+        /// The peer that sent them.
+        from: OriginatorId,
+        /// The entries, of places that the strand has passed.
+        entries: Vec<LogEntry>,
+    },
 }
 
 /// One thing for the driver to do.

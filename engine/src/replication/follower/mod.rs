@@ -19,14 +19,14 @@ pub use effect::{Effect, StrandWrite};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_proto::{OriginatorId, SequenceId};
 #[cfg(feature = "faults")]
 use hawser_storage::faults::{self, Fault};
 use hawser_storage::{Change, LogEntry, SkipReason};
 
 use super::link::{PeerViolation, RequestId, StrandItem, Want, WantResponse};
 use super::ranges::Ranges;
-use super::verify::{VerifyError, VerifyResult};
+use super::verify::VerifyResult;
 use open_want::OpenWant;
 
 /// Duration of a gap search. Specified (`docs/protocol/replication.md`, Gaps).
@@ -40,9 +40,6 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Silence after which a source that claims a higher head is asked anew. Specified
 /// (`docs/protocol/replication.md`, What the follower does).
 const STALL_AFTER: Duration = Duration::from_secs(10);
-/// Pause before an envelope whose price could not be judged is asked for again. Specified (same
-/// table).
-const PRICE_RETRY_AFTER: Duration = Duration::from_secs(5);
 /// Interval at which connected peers are asked again for places marked missing. Specified
 /// (`docs/protocol/replication.md`, Gaps).
 const FILL_EVERY: Duration = Duration::from_secs(600);
@@ -69,8 +66,6 @@ pub struct Follower {
     durable: SequenceId,
     peers: BTreeMap<OriginatorId, PeerProgress>,
     search: Option<Search>,
-    /// The next place, if a peer has sent its envelope and the price could not be judged yet.
-    undecided: Option<SequenceId>,
     /// Places below `accepted` that are marked missing.
     missing: Ranges,
     /// Requests so far; the next one gets the next number.
@@ -129,7 +124,6 @@ impl Follower {
             durable: stored,
             peers: BTreeMap::new(),
             search: None,
-            undecided: None,
             missing: ranges,
             requests: 0,
             source_heard_at: now,
@@ -160,6 +154,13 @@ impl Follower {
     #[must_use]
     pub fn is_searching(&self) -> bool {
         self.search.is_some()
+    }
+
+    /// Returns the number of things that the follower keeps in memory: peers, ranges that it searches for,
+    /// and effects that were not taken yet.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.peers.len() + self.missing.len() + self.effects.len()
     }
 
     /// True if this request is still open at the peer. Responses to other requests change nothing,
@@ -213,7 +214,7 @@ impl Follower {
                 self.effects.push_back(Effect::Disconnect { peer, violation });
             }
         }
-        self.emit(writes);
+        self.emit(peer, writes);
         self.send_wants(now);
     }
 
@@ -270,13 +271,8 @@ impl Follower {
         writes: &mut PendingWrites,
     ) -> Result<(), PeerViolation> {
         match item {
-            StrandItem::Envelope(Ok(entry)) => {
-                self.handle_envelope(now, from, entry.id, Some(entry), writes)
-            }
-            StrandItem::Envelope(Err(VerifyError::Undecided(id))) => {
-                self.handle_envelope(now, from, id, None, writes)
-            }
-            StrandItem::Envelope(Err(VerifyError::Peer(violation))) => Err(violation),
+            StrandItem::Envelope(Ok(entry)) => self.handle_envelope(now, from, entry, writes),
+            StrandItem::Envelope(Err(violation)) => Err(violation),
             StrandItem::Gap { from: first, to, expired } => {
                 // Only the strand's own node can know what it has stopped keeping.
                 let is_own_claim = from == self.originator;
@@ -296,15 +292,15 @@ impl Follower {
         }
     }
 
-    /// Handles a signed envelope. `entry` is `None` if its price cannot be judged yet.
+    /// Handles a signed envelope.
     fn handle_envelope(
         &mut self,
         now: Instant,
         from: OriginatorId,
-        id: EnvelopeId,
-        entry: Option<LogEntry>,
+        entry: LogEntry,
         writes: &mut PendingWrites,
     ) -> Result<(), PeerViolation> {
+        let id = entry.id;
         if id.originator != self.originator {
             return Err(PeerViolation::WrongOriginator);
         }
@@ -312,15 +308,13 @@ impl Follower {
         let expired = self.open_want_mut(from).advance(sequence)?;
         let next = self.accepted.next();
         if sequence < next {
-            if let Some(entry) = entry {
-                #[cfg(feature = "faults")]
-                if faults::is_on(Fault::DroppedLateEnvelope) {
-                    return Ok(());
-                }
-                self.missing.remove(sequence);
-                // Sent again, or a late find. Storage tells which by comparing the statements.
-                writes.compare.push(entry);
+            #[cfg(feature = "faults")]
+            if faults::is_on(Fault::DroppedLateEnvelope) {
+                return Ok(());
             }
+            self.missing.remove(sequence);
+            // Sent again, or a late find. Storage tells which by comparing the statements.
+            writes.compare.push(entry);
             return Ok(());
         }
         #[cfg(feature = "faults")]
@@ -334,21 +328,8 @@ impl Follower {
             self.start_or_narrow_search(now, sequence.previous());
             return Ok(());
         }
-        match entry {
-            Some(entry) => self.accept(now, Change::Append(entry), writes),
-            None => self.wait_for_price(now, from, sequence),
-        }
+        self.accept(now, Change::Append(entry), writes);
         Ok(())
-    }
-
-    /// Holds the strand at `next` until the price list covers that envelope. A mark is for good,
-    /// so a price that a newer list might explain must not be marked invalid.
-    fn wait_for_price(&mut self, now: Instant, from: OriginatorId, next: SequenceId) {
-        self.undecided = Some(next);
-        self.cancel_want(from);
-        if let Some(peer) = self.peers.get_mut(&from) {
-            peer.ask_at = now + PRICE_RETRY_AFTER;
-        }
     }
 
     /// Hands the next change over for storing.
@@ -369,7 +350,6 @@ impl Follower {
         if faults::is_on(Fault::AcceptedIsDurable) {
             self.durable = through;
         }
-        self.undecided = None;
         if self.search.as_ref().is_some_and(|search| search.through <= through) {
             // The gap is closed: no other peer needs to answer, and the source goes on.
             self.search = None;
@@ -399,9 +379,7 @@ impl Follower {
     /// that would be wrong.
     fn conclude_search(&mut self, now: Instant) {
         let Some(search) = &mut self.search else { return };
-        // An envelope whose price cannot be judged yet exists, so it is not missing. The note is
-        // taken: unless a peer sends the envelope again, the next end of the search counts.
-        if !search.answered || self.undecided.take() == Some(self.accepted.next()) {
+        if !search.answered {
             search.until = now + SEARCH_FOR;
             return;
         }
@@ -413,14 +391,14 @@ impl Follower {
         let skip = self.skip(from, through, SkipReason::Missing);
         self.accept(now, skip, &mut writes);
         self.missing.push(from, through);
-        self.emit(writes);
+        self.emit(self.source, writes);
     }
 
     fn skip(&self, from: SequenceId, through: SequenceId, reason: SkipReason) -> Change {
         Change::Skip { originator: self.originator, from, through, reason }
     }
 
-    fn emit(&mut self, writes: PendingWrites) {
+    fn emit(&mut self, from: OriginatorId, writes: PendingWrites) {
         // Appends first: places at or below `accepted` may still be on their way to disk, and a
         // comparison reads what is stored.
         if !writes.append.is_empty() {
@@ -429,7 +407,8 @@ impl Follower {
             self.effects.push_back(Effect::Write(append));
         }
         if !writes.compare.is_empty() {
-            self.effects.push_back(Effect::Write(StrandWrite::Compare(writes.compare)));
+            let compare = StrandWrite::Compare { from, entries: writes.compare };
+            self.effects.push_back(Effect::Write(compare));
         }
     }
 

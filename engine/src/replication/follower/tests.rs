@@ -1,6 +1,6 @@
 //! Tests of the follower: inputs, then assertions on its effects.
 
-use hawser_proto::Bytes;
+use hawser_proto::{Bytes, EnvelopeId};
 use hawser_storage::{InvalidRule, Validity};
 use proptest::prelude::*;
 
@@ -32,6 +32,11 @@ fn appends(sequences: impl IntoIterator<Item = u64>) -> Effect {
     let Some(Change::Append(last)) = changes.last() else { panic!("nothing to append") };
     let through = last.id.sequence;
     Effect::Write(StrandWrite::Append { changes, through })
+}
+
+fn compares(from: OriginatorId, sequences: impl IntoIterator<Item = u64>) -> Effect {
+    let entries = sequences.into_iter().map(entry).collect();
+    Effect::Write(StrandWrite::Compare { from, entries })
 }
 
 fn skips(from: u64, through: u64, reason: SkipReason) -> Change {
@@ -140,7 +145,7 @@ fn the_strand_is_asked_of_its_own_node_from_what_is_stored() {
 }
 
 #[test]
-fn what_follows_is_appended_in_order() {
+fn contiguous_envelopes_are_appended_in_order() {
     let mut rig = Rig::connected(7);
     assert_eq!(rig.answer(SOURCE, envelopes([8, 9, 10])), [appends([8, 9, 10])]);
     assert_eq!(rig.follower.accepted(), SequenceId(10));
@@ -158,10 +163,7 @@ fn a_new_connection_is_asked_for_what_is_not_on_disk_and_repeats_are_compared() 
     rig.up(SOURCE);
     assert_eq!(rig.asks(SOURCE), Some((2, None)));
     let effects = rig.answer(SOURCE, envelopes(3..=6));
-    assert_eq!(
-        effects,
-        [appends([6]), Effect::Write(StrandWrite::Compare(vec![entry(3), entry(4), entry(5)]))]
-    );
+    assert_eq!(effects, [appends([6]), compares(SOURCE, [3, 4, 5])]);
 }
 
 #[test]
@@ -260,7 +262,7 @@ fn a_part_that_is_found_further_up_narrows_the_search() {
 }
 
 #[test]
-fn what_is_missing_is_asked_of_peers_that_come_later_and_a_find_is_compared() {
+fn missing_places_are_asked_of_later_peers_and_finds_are_compared() {
     let mut rig = Rig::new(9);
     rig.follower = Follower::new(
         SOURCE,
@@ -275,7 +277,7 @@ fn what_is_missing_is_asked_of_peers_that_come_later_and_a_find_is_compared() {
     let mut found = envelopes([3]);
     found.push(StrandItem::End);
     let effects = rig.answer(OTHER, found);
-    assert!(effects.contains(&Effect::Write(StrandWrite::Compare(vec![entry(3)]))));
+    assert!(effects.contains(&compares(OTHER, [3])));
     assert_eq!(rig.asks(OTHER), Some((5, Some(6))));
     rig.answer(OTHER, vec![StrandItem::End]);
     rig.up(THIRD);
@@ -283,7 +285,7 @@ fn what_is_missing_is_asked_of_peers_that_come_later_and_a_find_is_compared() {
 }
 
 #[test]
-fn what_its_own_node_no_longer_keeps_is_passed_over_without_a_search() {
+fn places_that_their_own_node_has_pruned_are_not_searched() {
     let mut rig = Rig::connected(0);
     rig.up(OTHER);
     let gap =
@@ -329,10 +331,7 @@ fn a_gap_of_which_a_part_has_not_expired_is_searched_for() {
 #[test]
 fn a_fault_ends_the_connection_and_keeps_what_came_before_it() {
     for (bad, violation) in [
-        (
-            StrandItem::Envelope(Err(PeerViolation::ForgedSignature.into())),
-            PeerViolation::ForgedSignature,
-        ),
+        (StrandItem::Envelope(Err(PeerViolation::ForgedSignature)), PeerViolation::ForgedSignature),
         (StrandItem::Envelope(Ok(entry(2))), PeerViolation::OutOfOrder),
         (StrandItem::Envelope(Ok(entry(1))), PeerViolation::OutOfOrder),
         (StrandItem::Envelope(Ok(entry_of(OTHER, 3))), PeerViolation::WrongOriginator),
@@ -365,55 +364,6 @@ fn more_than_was_asked_for_is_out_of_order() {
     let effects = rig.answer(OTHER, envelopes([3]));
     assert_eq!(effects, [Effect::Disconnect { peer: OTHER, violation }]);
     assert!(rig.follower.is_searching(), "the others go on");
-}
-
-/// Item of an envelope whose price the price list does not explain and may be too old to judge.
-fn undecided(sequence: u64) -> StrandItem<VerifyResult> {
-    StrandItem::Envelope(Err(VerifyError::Undecided(EnvelopeId::new(SOURCE, SequenceId(sequence)))))
-}
-
-#[test]
-fn an_envelope_that_cannot_be_judged_yet_holds_its_strand_up_until_it_can() {
-    let mut rig = Rig::connected(0);
-    let mut items = envelopes([1, 2]);
-    items.push(undecided(3));
-    items.extend(envelopes([4]));
-    assert_eq!(rig.answer(SOURCE, items), [Effect::Stop { peer: SOURCE }, appends([1, 2])]);
-    rig.follower.handle_durable(SequenceId(2));
-    for _ in 0..100 {
-        let wants = rig.wait(PRICE_RETRY_AFTER);
-        assert!(matches!(wants[..], [Effect::Want { peer: SOURCE, .. }]), "{wants:?}");
-        assert_eq!(rig.asks(SOURCE), Some((2, None)));
-        assert_eq!(rig.answer(SOURCE, vec![undecided(3)]), [Effect::Stop { peer: SOURCE }]);
-    }
-    rig.wait(PRICE_RETRY_AFTER);
-    assert_eq!(rig.answer(SOURCE, envelopes([3, 4])), [appends([3, 4])]);
-}
-
-#[test]
-fn what_cannot_be_judged_yet_is_not_missing() {
-    let mut rig = Rig::connected(0);
-    rig.up(OTHER);
-    rig.answer(SOURCE, envelopes([1, 4]));
-    rig.answer(SOURCE, vec![StrandItem::End]);
-    let until = rig.now + SEARCH_FOR * 3;
-    while rig.now < until {
-        if rig.asks(OTHER).is_some() {
-            rig.answer(OTHER, vec![undecided(2)]);
-        }
-        assert_eq!(count_appends(&rig.wait(Duration::from_secs(1))), 0);
-    }
-    // Now no peer has it any more.
-    rig.down(OTHER);
-    let effects = rig.wait(SEARCH_FOR * 2);
-    let changes = vec![skips(2, 3, SkipReason::Missing)];
-    let missing = Effect::Write(StrandWrite::Append { changes, through: SequenceId(3) });
-    assert!(effects.contains(&missing), "{effects:?}");
-    // Found late, it stays missing until it can be judged.
-    rig.follower.handle_durable(SequenceId(3));
-    rig.up(OTHER);
-    rig.answer(OTHER, vec![undecided(2), StrandItem::End]);
-    assert_eq!(rig.follower.missing.next_after(SequenceId::NONE).map(|(from, _)| from.0), Some(2));
 }
 
 #[test]
@@ -458,13 +408,9 @@ enum Input {
     Wait(u64),
 }
 
-/// First number of the inputs that stand for envelopes whose price cannot be judged yet.
-const UNDECIDED: u64 = 100;
-
 fn items() -> impl Strategy<Value = StrandItem<u64>> {
     prop_oneof![
         6 => (0u64..24).prop_map(StrandItem::Envelope),
-        1 => (UNDECIDED..UNDECIDED + 24).prop_map(StrandItem::Envelope),
         2 => (0u64..24, 0u64..24, any::<bool>()).prop_map(|(from, to, expired)| StrandItem::Gap {
             from: SequenceId(from),
             to: SequenceId(to),
@@ -506,10 +452,7 @@ proptest! {
                     Vec::new()
                 }
                 Input::Pieces(peer, items) if rig.asked.contains_key(&OriginatorId(peer)) => {
-                    let items = items.into_iter().map(|item| match item {
-                        StrandItem::Envelope(s) if s >= UNDECIDED => undecided(s - UNDECIDED),
-                        item => item.map(|s| Ok(entry(s))),
-                    });
+                    let items = items.into_iter().map(|item| item.map(|s| Ok(entry(s))));
                     rig.answer(OriginatorId(peer), items.collect())
                 }
                 Input::Pieces(..) => Vec::new(),

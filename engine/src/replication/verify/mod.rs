@@ -3,12 +3,10 @@
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-
 use hawser_proto::envelope::{LayerError, OriginatorEnvelope, Proof, UnsignedOriginatorEnvelope};
 use hawser_proto::sign::{originator_digest, recover_batch};
 use hawser_proto::{Bytes, Digest, EnvelopeId, OriginatorId, PublicKey, SequenceId, Signature};
-use hawser_rules::{RateTable, Violation, check_statement};
+use hawser_rules::{Violation, check_length, check_statement};
 use hawser_storage::LogEntry;
 #[cfg(feature = "faults")]
 use hawser_storage::faults::{self, Fault};
@@ -16,21 +14,9 @@ use hawser_storage::faults::{self, Fault};
 use super::link::PeerViolation;
 use crate::facts;
 
-/// The entry to store, marked invalid if the envelope breaks a rule; or the reason why nothing may
-/// be stored.
-pub type VerifyResult = Result<LogEntry, VerifyError>;
-
-/// The reason why an envelope is not stored as it came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum VerifyError {
-    /// The peer that sent it is at fault.
-    #[error(transparent)]
-    Peer(#[from] PeerViolation),
-    /// Its originator has signed it, but the price list here may be older than the envelope, so the
-    /// price cannot be judged yet.
-    #[error("the price of {0} cannot be judged yet")]
-    Undecided(EnvelopeId),
-}
+/// The entry to store, marked invalid if the envelope breaks a rule; or the fault of the peer that sent
+/// it, for which nothing is stored.
+pub type VerifyResult = Result<LogEntry, PeerViolation>;
 
 /// Verifier for the envelopes of one strand. A pure function of the bytes and of its fields.
 #[derive(Debug, Clone)]
@@ -41,8 +27,6 @@ pub struct EnvelopeVerifier {
     pub key: PublicKey,
     /// The node that keeps this log.
     pub own: OriginatorId,
-    /// The price list.
-    pub rates: Arc<RateTable>,
 }
 
 /// A digest, and the signature whose signer is to be recovered.
@@ -92,7 +76,8 @@ impl EnvelopeVerifier {
         let mut payers = self.payers(&opened).into_iter();
         let result = |slot: Result<OpenedEnvelope, PeerViolation>| {
             let envelope = slot?;
-            self.entry(envelope, payers.next().expect("one payer for each signed envelope"))
+            let payer = payers.next().expect("one payer for each signed envelope");
+            Ok(self.entry(envelope, payer))
         };
         opened.into_iter().map(result).collect()
     }
@@ -139,21 +124,23 @@ impl EnvelopeVerifier {
         claimed.into_iter().map(|claimed| claimed.and_then(|()| resolve())).collect()
     }
 
-    fn entry(&self, envelope: OpenedEnvelope, payer: Result<PublicKey, Violation>) -> VerifyResult {
+    fn entry(&self, envelope: OpenedEnvelope, payer: Result<PublicKey, Violation>) -> LogEntry {
         let OpenedEnvelope { bytes, id, inner } = envelope;
         let payer = payer.map(|key| key.address());
-        let judged = inner.map_err(Violation::from).and_then(|statement| {
-            check_statement(&statement, payer.clone(), &self.key, &self.rates).map(|()| statement)
+        let judged = check_length(bytes.len()).and_then(|()| {
+            let statement = inner?;
+            check_statement(&statement, payer.clone(), &self.key)?;
+            Ok(statement)
         });
-        Ok(match judged {
+        match judged {
             Ok(statement) => {
                 LogEntry::valid(id, bytes, facts::of_statement(&statement, payer.ok(), self.own))
             }
             Err(violation) => {
-                let rule = violation.rule().ok_or(VerifyError::Undecided(id))?;
+                let rule = violation.rule().expect("each rule of a statement has a number");
                 LogEntry::invalid(id, bytes, facts::mark_of(rule))
             }
-        })
+        }
     }
 }
 

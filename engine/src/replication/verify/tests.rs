@@ -11,7 +11,7 @@ use hawser_storage::{InvalidRule, Validity};
 use prost::Message as _;
 
 use super::*;
-use hawser_rules::fees::Rate;
+use hawser_rules::ENVELOPE_LEN_BYTES_MAX;
 
 const SOURCE: OriginatorId = OriginatorId(200);
 const OWN: OriginatorId = OriginatorId(100);
@@ -23,15 +23,7 @@ fn key(seed: u8) -> SecretKey {
 }
 
 fn verifier() -> EnvelopeVerifier {
-    let rate = Rate {
-        start_unix_s: 0,
-        message_fee: 1000,
-        storage_fee: 3,
-        congestion_fee: 7,
-        target_rate_per_minute: 10,
-    };
-    let rates = Arc::new(RateTable::new(vec![rate], None).unwrap());
-    EnvelopeVerifier { originator: SOURCE, key: key(2).public_key(), own: OWN, rates }
+    EnvelopeVerifier { originator: SOURCE, key: key(2).public_key(), own: OWN }
 }
 
 /// A client envelope with an MLS private message of this content type.
@@ -104,7 +96,7 @@ fn an_honest_envelope_is_taken_over_with_its_facts() {
 }
 
 #[test]
-fn what_its_originator_cannot_have_sent_is_a_fault_of_the_peer() {
+fn a_forged_envelope_is_a_fault_of_the_peer() {
     let honest = statement(5, &paid(application(), SOURCE, 60));
     let (bytes, _) = OriginatorEnvelope::open(good(5)).unwrap();
     let with = |change: fn(&mut pb::UnsignedOriginatorEnvelope)| {
@@ -132,13 +124,13 @@ fn what_its_originator_cannot_have_sent_is_a_fault_of_the_peer() {
             PeerViolation::NotCanonical,
         ),
     ] {
-        assert_eq!(check_one(bytes.clone()), Err(violation.into()), "{}", hex::encode(bytes));
+        assert_eq!(check_one(bytes.clone()), Err(violation), "{}", hex::encode(bytes));
     }
     assert!(check_one(tampered.into()).is_err());
 }
 
 #[test]
-fn what_is_signed_but_breaks_a_rule_is_kept_under_the_rules_number() {
+fn a_signed_violation_is_kept_under_the_number_of_its_rule() {
     let honest = statement(5, &paid(application(), SOURCE, 60));
     let of = |payer: &pb::PayerEnvelope| statement(5, payer);
     let with = |change: fn(&mut pb::UnsignedOriginatorEnvelope)| {
@@ -159,8 +151,6 @@ fn what_is_signed_but_breaks_a_rule_is_kept_under_the_rules_number() {
         (7, of(&paid(dependent, SOURCE, 60))),
         (8, of(&paid(application(), SOURCE, 1))),
         (9, with(|s| s.expiry_unixtime += 601)),
-        (10, with(|s| s.base_fee_picodollars += 1)),
-        (11, with(|s| s.congestion_fee_picodollars = 8)),
     ]);
     for (rule, statement) in cases {
         let bytes = signed(&statement, 2);
@@ -171,28 +161,42 @@ fn what_is_signed_but_breaks_a_rule_is_kept_under_the_rules_number() {
 }
 
 #[test]
-fn a_price_list_that_may_be_older_than_the_envelope_marks_no_price() {
+fn a_price_is_no_rule() {
     let with = |change: fn(&mut pb::UnsignedOriginatorEnvelope)| {
         let mut changed = statement(5, &paid(application(), SOURCE, 60));
         change(&mut changed);
         signed(&changed, 2)
     };
-    let overpriced =
-        [with(|s| s.base_fee_picodollars += 1), with(|s| s.congestion_fee_picodollars = 8)];
-    let confirmed =
-        |ns| EnvelopeVerifier { rates: Arc::new(verifier().rates.confirmed(ns)), ..verifier() };
-    let id = EnvelopeId::new(SOURCE, SequenceId(5));
-    for bytes in overpriced {
-        let check = |verifier: EnvelopeVerifier| verifier.check(vec![bytes.clone()]).remove(0);
-        assert_eq!(check(confirmed(NS - 1)), Err(VerifyError::Undecided(id)));
-        assert!(check(confirmed(NS)).unwrap().validity != Validity::Valid);
+    let stated = [
+        with(|s| s.base_fee_picodollars += 1),
+        with(|s| s.base_fee_picodollars = u64::MAX),
+        with(|s| s.congestion_fee_picodollars = 8),
+    ];
+    for bytes in stated {
+        let entry = check_one(bytes.clone()).unwrap();
+        assert_eq!((entry.validity, entry.bytes), (Validity::Valid, bytes));
+        let charge = entry.facts.unwrap().charge.unwrap();
+        assert_eq!(charge.retention_days, 60, "what it costs follows from this, not from the fee");
     }
-    // A price that the list knows is right however old the list is, and what breaks a rule that
-    // has nothing to do with prices breaks it in any case.
-    let batch = vec![good(5), with(|s| s.expiry_unixtime += 601)];
-    let results = confirmed(0).check(batch);
-    let marks: Vec<_> = results.into_iter().map(|result| result.unwrap().validity).collect();
-    assert_eq!(marks, [Validity::Valid, Validity::Invalid(InvalidRule(9))]);
+}
+
+#[test]
+fn an_envelope_that_no_answer_can_carry_is_kept_under_a_rule() {
+    let of_len = |extra: usize| {
+        let mut client = pb::ClientEnvelope::decode(application()).unwrap();
+        let Some(Payload::GroupMessage(message)) = &mut client.payload else { unreachable!() };
+        let Some(Version::V1(v1)) = &mut message.version else { unreachable!() };
+        v1.sender_hmac = vec![7; extra].into();
+        let client: Bytes = client.encode_to_vec().into();
+        signed(&statement(5, &paid(client, SOURCE, 60)), 2)
+    };
+    let around = of_len(ENVELOPE_LEN_BYTES_MAX - 1000);
+    let room = ENVELOPE_LEN_BYTES_MAX - around.len();
+    let longest = of_len(ENVELOPE_LEN_BYTES_MAX - 1000 + room);
+    assert_eq!(longest.len(), ENVELOPE_LEN_BYTES_MAX);
+    assert_eq!(check_one(longest).unwrap().validity, Validity::Valid);
+    let longer = of_len(ENVELOPE_LEN_BYTES_MAX - 1000 + room + 1);
+    assert_eq!(check_one(longer).unwrap().validity, Validity::Invalid(InvalidRule(16)));
 }
 
 #[test]
@@ -209,9 +213,9 @@ fn a_batch_is_judged_one_by_one_in_its_order() {
         .collect();
     let expected = [
         Ok((1, Validity::Valid)),
-        Err(PeerViolation::ForgedSignature.into()),
+        Err(PeerViolation::ForgedSignature),
         Ok((3, Validity::Invalid(InvalidRule(2)))),
-        Err(PeerViolation::NotCanonical.into()),
+        Err(PeerViolation::NotCanonical),
         Ok((4, Validity::Valid)),
     ];
     assert_eq!(told, expected);

@@ -10,10 +10,11 @@ mod new_events;
 mod parts;
 mod replay;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::{ChainCommit, Change, ReadError};
+use parking_lot::Mutex;
 
 use crate::chain_strand::{ChainEvent, ChainPosition};
 use identities::{JudgedBatch, WaitingUpdates};
@@ -64,7 +65,7 @@ impl ChainAppender {
         if originator == OriginatorId::IDENTITY_UPDATES {
             self.append_identities(events, position)
         } else {
-            let _one_at_a_time = lock(&self.state.groups);
+            let _one_at_a_time = self.state.groups.lock();
             let entries = new_entries(&self.state.parts, originator, events)?;
             let changes = entries.into_iter().map(NewEntry::into_change).collect();
             self.commit(originator, changes, position)
@@ -77,7 +78,7 @@ impl ChainAppender {
         position: Option<ChainPosition>,
     ) -> Result<(), ChainAppendError> {
         let parts = &self.state.parts;
-        let mut waiting_updates = lock(&self.state.identities);
+        let mut waiting_updates = self.state.identities.lock();
         let entries = new_entries(parts, OriginatorId::IDENTITY_UPDATES, events)?;
         let batch = waiting_updates.judge(parts, entries)?;
         let JudgedBatch { mut changes, waiting, valid, invalid } = batch;
@@ -135,7 +136,7 @@ impl ChainAppender {
         let mut after = None;
         loop {
             // Taken for some inboxes at a time: an append waits for those at most.
-            let mut waiting_updates = lock(&self.state.identities);
+            let mut waiting_updates = self.state.identities.lock();
             let inboxes = waiting_updates.after(after);
             after = inboxes.last().map(|(inbox, _)| *inbox);
             if after.is_none() {
@@ -157,10 +158,4 @@ impl ChainAppender {
     pub fn inboxes_waiting(&self) -> u64 {
         self.state.parts.counters.identities.inboxes_waiting.get()
     }
-}
-
-/// Data under these locks is written whole, after what may fail, so a lock that a panic has poisoned
-/// can be used on.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,10 +1,11 @@
 //! Admission of one request: its chunks are checked on all cores, and the last one concludes it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_rules::Violation;
+use parking_lot::Mutex;
 
 use super::error::PublishError;
 use super::request::{PendingReply, Request};
@@ -47,7 +48,7 @@ impl AdmissionJob {
         });
         for (index, chunk) in chunks.into_iter().enumerate() {
             let job = job.clone();
-            state.workers.spawn(Priority::Normal, move || job.admit(index, chunk));
+            state.workers.spawn(Priority::Callers, move || job.admit(index, chunk));
         }
     }
 
@@ -62,7 +63,7 @@ impl AdmissionJob {
             later_ns: &|ids| state.chain_clock.latest_ns(ids, now_ns),
         };
         let admitted = admission::admit(&context, chunk);
-        lock(&self.chunks)[index] = admitted;
+        self.chunks.lock()[index] = admitted;
         // Release and acquire: the worker that counts to zero sees the chunks of all others.
         if self.missing.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.conclude();
@@ -70,8 +71,8 @@ impl AdmissionJob {
     }
 
     fn conclude(&self) {
-        let chunks = std::mem::take(&mut *lock(&self.chunks));
-        let reply = lock(&self.reply).take();
+        let chunks = std::mem::take(&mut *self.chunks.lock());
+        let reply = self.reply.lock().take();
         let mut reply = reply.expect("concluded once, by the last chunk");
         let envelopes = match admission::conclude(chunks.into_iter().flatten()) {
             Ok(envelopes) => envelopes,
@@ -82,12 +83,22 @@ impl AdmissionJob {
             let receipt = blake3::Hash::from_bytes(admitted.receipt);
             tracing::debug!(%receipt, "admitted");
         }
+        if let Err(error) = self.read_balance(&envelopes) {
+            return reply.send(Err(error));
+        }
         reply.stage.lap(&self.state.counters.admit_seconds);
         reply.admitted = reply.stage;
         self.state.send_to_sequencer(Request { envelopes, reply });
     }
-}
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Reads the balance of the request's one payer, if the node asks for balances.
+    fn read_balance(&self, envelopes: &[Admitted]) -> Result<(), PublishError> {
+        let state = &self.state;
+        let (Some(balances), Some(first)) = (&state.balances, envelopes.first()) else {
+            return Ok(());
+        };
+        let now_ns = state.ports.clock.now_ns();
+        let read = balances.refresh(&state.store, state.node, first.payer, now_ns);
+        read.map_err(|error| PublishError::broken(format!("a balance cannot be read: {error}")))
+    }
 }

@@ -38,6 +38,9 @@ pub(super) fn run(
     stored: &AtomicU64,
     broken: &AtomicBool,
 ) {
+    // The first failure. The places of that group are never filled, and answers behind it may rest on
+    // bytes that are not stored.
+    let mut failure: Option<CommitError> = None;
     while let Ok(first) = groups.recv() {
         let mut waiting = vec![first];
         let mut envelopes = waiting[0].entries.len();
@@ -48,8 +51,14 @@ pub(super) fn run(
             waiting.push(next);
         }
         let entries = waiting.iter_mut().flat_map(|group| std::mem::take(&mut group.entries));
-        let result = committer.commit(entries.map(Change::Append).collect());
-        if result.is_err() {
+        // A group without entries repeats what an earlier one was to store: if that has failed, so has
+        // the repeat, although nothing is left to write.
+        let result = match failure.take() {
+            Some(error) => Err(error),
+            None => committer.commit(entries.map(Change::Append).collect()),
+        };
+        if let Err(error) = &result {
+            failure = Some(error.clone());
             // The places of this group are given out and will never be filled: every later group
             // would leave a gap, so this process publishes no more.
             broken.store(true, Ordering::Release);

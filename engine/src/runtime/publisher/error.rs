@@ -7,7 +7,7 @@ use crate::runtime::own_strand::OwnStrandError;
 
 /// The largest answer to a publish, in bytes. Specified: clients and peers accept no larger message
 /// (`docs/protocol/wire.md`).
-pub const ANSWER_LEN_BYTES_MAX: usize = 25 * 1024 * 1024;
+pub const ANSWER_LEN_BYTES_MAX: usize = hawser_rules::ENVELOPE_LEN_BYTES_MAX;
 
 /// Pause for publishers while this node shuts down: another process may take over within seconds.
 const RETRY_RESTART: Duration = Duration::from_secs(5);
@@ -25,6 +25,14 @@ pub enum PublishError {
         "the answer would exceed {ANSWER_LEN_BYTES_MAX} bytes: publish fewer envelopes at once"
     )]
     AnswerTooLarge,
+    /// The payer cannot pay for the request.
+    #[error("the request costs {price} picodollars, and its payer has {left} left")]
+    Balance {
+        /// Fees of the request, picodollars.
+        price: u64,
+        /// The amount that the payer can still spend, picodollars; may be below 0.
+        left: i128,
+    },
     /// The node takes no publish now, whatever is in it.
     #[error("{reason}")]
     Unavailable {

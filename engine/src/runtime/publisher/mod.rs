@@ -5,6 +5,7 @@
 //! one sync serves all requests that wait (group commit).
 
 mod admit;
+mod balance;
 mod commit;
 mod error;
 mod request;
@@ -12,13 +13,14 @@ mod sequence;
 mod settings;
 mod state;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::unbounded;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Bytes, SecretKey};
 use hawser_storage::{ReadError, Store};
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::chain_clock::ChainClock;
@@ -27,6 +29,7 @@ use super::counters::{Counters, Stopwatch};
 use super::own_strand::OwnStrand;
 use super::{Heads, Ports, Workers};
 use admit::AdmissionJob;
+use balance::Balances;
 use request::PendingReply;
 use sequence::SequencerThread;
 use state::PublisherState;
@@ -85,6 +88,7 @@ impl Publisher {
     ) -> Result<(Self, PublisherThreads), ReadError> {
         let PublisherParts { key, ports, store, heads, workers, committer, .. } = parts;
         let node = store.identity().node;
+        let own_strand = OwnStrand::new(store.standing());
         let sequencer = sequence::resume(&store, node, ports.clock.now_ns())?;
         // Unbounded, because what is in them is bounded by the bytes in flight.
         let (to_sequencer, requests) = unbounded();
@@ -100,7 +104,8 @@ impl Publisher {
             chain_clock: parts.chain_clock,
             counters: parts.counters,
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT_KIB_MAX as usize)),
-            own_strand: OwnStrand::default(),
+            own_strand,
+            balances: settings.require_balance.then(Balances::default),
             draining: AtomicBool::new(false),
             broken: broken.clone(),
             to_sequencer: Mutex::new(Some(to_sequencer)),

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam_channel::{Receiver, Sender};
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SecretKey};
-use hawser_rules::is_free;
 use hawser_rules::retention::EXPIRY_NEVER;
+use hawser_rules::{PriceError, is_free};
 use hawser_storage::{Charge, Facts, LogEntry, ReadError, Store};
 
 use super::commit::{GROUP_ENVELOPES_MAX, Generation, SignedGroup};
@@ -28,6 +28,10 @@ const STATEMENT_OVERHEAD_BYTES: usize = 160;
 type Receipt = [u8; 32];
 
 /// Returns the sequencer as the stored strand left it.
+///
+/// # Errors
+/// When the end of the strand cannot be read. An envelope that cannot be parsed is no envelope of time
+/// 0: the strand would go back in time.
 pub(super) fn resume(
     store: &Store,
     node: OriginatorId,
@@ -35,10 +39,15 @@ pub(super) fn resume(
 ) -> Result<Sequencer, ReadError> {
     let snapshot = store.snapshot();
     let last = snapshot.head(node)?;
-    let newest = snapshot.get(EnvelopeId::new(node, last))?;
-    let last_ns = newest
-        .and_then(|bytes| OriginatorEnvelope::parse(bytes).ok())
-        .map_or(0, |envelope| envelope.unsigned().originator_ns());
+    // The head may be the end of a gap that was declared after a restore.
+    let newest = snapshot.last_held(node)?;
+    let last_ns = match newest {
+        None => 0,
+        Some((id, bytes)) => OriginatorEnvelope::parse(bytes)
+            .map_err(|_| ReadError::unreadable_envelope(id))?
+            .unsigned()
+            .originator_ns(),
+    };
     // A count that cannot be read now cannot be read later either: the window then starts empty,
     // and the error comes up where the row is needed for a write.
     let count = |minute| snapshot.congestion(node, minute).unwrap_or(0);
@@ -50,6 +59,8 @@ pub(super) struct SequencerThread {
     state: Arc<PublisherState>,
     settings: PublishSettings,
     sequencer: Sequencer,
+    /// The number of times that signing had begun when `sequencer` was read from the log.
+    releases: u64,
     /// Envelopes that are signed and perhaps not stored yet, by group. A repeat of one of them
     /// finds no receipt on disk.
     in_flight: VecDeque<(Generation, HashMap<Receipt, Bytes>)>,
@@ -89,7 +100,17 @@ impl SequencerThread {
         to_committer: Sender<SignedGroup>,
     ) -> Self {
         let in_flight = VecDeque::new();
-        Self { state, settings, sequencer, in_flight, generation: 0, stored, to_committer }
+        let releases = 0;
+        Self {
+            state,
+            settings,
+            sequencer,
+            releases,
+            in_flight,
+            generation: 0,
+            stored,
+            to_committer,
+        }
     }
 
     /// Runs until every sender of requests is gone.
@@ -110,8 +131,7 @@ impl SequencerThread {
     fn sequence_group(&mut self, requests: Vec<Request>) {
         // Checked here too: a claim of a peer may have come after the request was taken, and the
         // places that it speaks of must not be given out twice.
-        if let Err(error) = self.state.own_strand.check() {
-            let error = PublishError::from(error);
+        if let Err(error) = self.check_own_strand() {
             return requests.into_iter().for_each(|it| it.reply.send(Err(error.clone())));
         }
         let stored = self.stored.load(Ordering::Acquire);
@@ -129,6 +149,21 @@ impl SequencerThread {
         let group = self.seal_group(group.sequenced, planned);
         // The committing thread ends only after this sender is gone.
         let _ = self.to_committer.send(group);
+    }
+
+    /// Checks that this node may sign. Reads the end of the strand anew when signing has begun again: it
+    /// may have grown without this thread.
+    fn check_own_strand(&mut self) -> Result<(), PublishError> {
+        let releases = self.state.own_strand.check()?;
+        if releases != self.releases {
+            let now_ns = self.state.ports.clock.now_ns();
+            self.sequencer =
+                resume(&self.state.store, self.state.node, now_ns).map_err(|error| {
+                    PublishError::broken(format!("the end of the strand cannot be read: {error}"))
+                })?;
+            self.releases = releases;
+        }
+        Ok(())
     }
 
     /// Sequences the new envelopes of a request, and finds the repeated ones.
@@ -170,10 +205,17 @@ impl SequencerThread {
             return Err(PublishError::AnswerTooLarge);
         }
         let rates = self.state.ports.rates.borrow().clone();
-        let places = self
-            .sequencer
-            .sequence(now_ns, &rates, &fresh)
-            .map_err(|error| PublishError::Refused(error.to_string()))?;
+        let refused = |error: PriceError| PublishError::Refused(error.to_string());
+        let payer = fresh.first().map(|admitted| admitted.payer);
+        let balance = self.state.balances.as_ref().zip(payer);
+        if let Some((balances, payer)) = balance {
+            let price = self.sequencer.price(now_ns, &rates, &fresh).map_err(refused)?;
+            balances.check(payer, price)?;
+        }
+        let places = self.sequencer.sequence(now_ns, &rates, &fresh).map_err(refused)?;
+        if let Some((balances, payer)) = balance {
+            balances.charge(payer, &places);
+        }
         group.by_receipt.extend(fresh_receipts);
         group.sequenced.extend(places.into_iter().zip(fresh));
         Ok(sources)
@@ -253,9 +295,34 @@ fn seal(key: &SecretKey, node: OriginatorId, place: Sequenced, admitted: &Admitt
         depends_on: facts::chain_dependencies(client.depends_on()),
         expiry_unix_s: Some(place.expiry_unix_s).filter(|&expiry| expiry < EXPIRY_NEVER),
         receipt: Some(admitted.receipt),
-        charge: counted.then_some(Charge { payer: admitted.payer, picodollars: place.picodollars }),
+        charge: counted.then(|| Charge {
+            payer: admitted.payer,
+            size_bytes: admitted.envelope.as_bytes().len() as u64,
+            retention_days: admitted.envelope.retention_days(),
+            stated_picodollars: place.picodollars,
+        }),
         counts_for_congestion: counted,
         addresses: Vec::new(),
     };
     LogEntry::valid(place.id, place.unsealed.seal(key), facts)
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::SequenceId;
+    use hawser_storage::{Change, InvalidRule};
+
+    use super::*;
+    use crate::read::testing;
+
+    #[test]
+    fn a_newest_envelope_that_cannot_be_read_is_an_error_and_not_time_0() {
+        let store = testing::store();
+        let node = store.identity().node;
+        assert!(resume(&store, node, 5).is_ok(), "an empty strand has no newest envelope");
+        let id = EnvelopeId::new(node, SequenceId(1));
+        let damaged = LogEntry::invalid(id, Bytes::from_static(b"\xff"), InvalidRule::ALL[0]);
+        store.commit(&[Change::Append(damaged)]).unwrap();
+        assert_eq!(resume(&store, node, 5).unwrap_err(), ReadError::unreadable_envelope(id));
+    }
 }

@@ -1,13 +1,15 @@
 //! The state that the handles and threads of the publish path share.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::Sender;
 use hawser_proto::{OriginatorId, SecretKey};
 use hawser_storage::Store;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
+use super::balance::Balances;
 use super::error::PublishError;
 use super::request::Request;
 use crate::readiness;
@@ -28,6 +30,8 @@ pub(super) struct PublisherState {
     /// Permits of one KiB each.
     pub(super) in_flight: Arc<Semaphore>,
     pub(super) own_strand: OwnStrand,
+    /// Balances of payers; `None` if publishes do not depend on them.
+    pub(super) balances: Option<Balances>,
     pub(super) draining: AtomicBool,
     /// A group could not be stored: the places that were given out since belong to no envelope.
     pub(super) broken: Arc<AtomicBool>,
@@ -55,7 +59,7 @@ impl PublisherState {
     /// Hands a request to the sequencing thread, or answers it if that thread is to end.
     pub(super) fn send_to_sequencer(&self, request: Request) {
         // Cloned, so that the lock is not held while the channel is.
-        let sender = self.to_sequencer.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let sender = self.to_sequencer.lock().clone();
         match sender {
             // The receiver ends only after every sender is gone.
             Some(sender) => _ = sender.send(request),
@@ -66,6 +70,6 @@ impl PublisherState {
     /// Takes no more requests. The sequencing thread ends after those that it has.
     pub(super) fn drain(&self) {
         self.draining.store(true, Ordering::Release);
-        self.to_sequencer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.to_sequencer.lock().take();
     }
 }

@@ -6,6 +6,7 @@ use hawser_storage::Store;
 use tokio::sync::Semaphore;
 
 use super::hub::Hub;
+use crate::read::{ReadMemory, Unlimited};
 use crate::runtime::Heads;
 use crate::runtime::counters::ReadCounters;
 
@@ -22,11 +23,14 @@ pub(super) struct LogAccess {
     /// A permit for each page that is being read for a stream.
     pub(super) stream_pages: Arc<Semaphore>,
     pub(super) counters: Arc<ReadCounters>,
+    /// The memory that answers are read into.
+    pub(super) memory: Arc<dyn ReadMemory>,
 }
 
 impl LogAccess {
     pub(super) fn new(store: Store, heads: Heads, hub: Hub) -> Self {
         let stream_pages = Arc::new(Semaphore::new(STREAM_PAGES_AT_ONCE));
-        Self { store, heads, hub, stream_pages, counters: Arc::default() }
+        let memory = Arc::new(Unlimited);
+        Self { store, heads, hub, stream_pages, counters: Arc::default(), memory }
     }
 }

@@ -1,12 +1,14 @@
 //! Routes committed envelopes to the streams that want them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use hawser_proto::{Cursor, OriginatorId, Topic};
+use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
+use parking_lot::Mutex;
 
 use super::listener::Listener;
+use super::listeners::Listeners;
 use crate::committed::Committed;
 use crate::read::feed::Interest;
 use crate::read::limits::BatchLimits;
@@ -16,13 +18,15 @@ use crate::runtime::counters::StreamCounters;
 /// of topics delays a commit by one registration at most. Guessed: well above the number of cores.
 const SHARDS: usize = 64;
 
-/// Hands committed envelopes to listeners: by topic, by originator, or all of them.
+/// Hands committed envelopes to listeners: by topic, by originator, or all of them. Tells listeners
+/// that a chain strand has got to the place that they wait for.
 ///
 /// The cost of an envelope depends on the listeners of its topic and its originator, not on the
 /// number of open streams. The hub never waits: a listener whose queue is full drops it and reads
-/// from disk. Cheap to clone; all clones are the same hub.
+/// from disk. Cheap to clone; all clones are the same hub. The committer reaches it through
+/// [`FanOut`](super::fan_out::FanOut), whose thread is the only one that publishes.
 #[derive(Debug, Clone, Default)]
-pub struct Hub {
+pub(crate) struct Hub {
     state: Arc<HubState>,
 }
 
@@ -31,12 +35,20 @@ struct HubState {
     hasher: RandomState,
     topics: Vec<Mutex<HashMap<Topic, Listeners>>>,
     originators: Mutex<HashMap<OriginatorId, Listeners>>,
-    everything: Mutex<Listeners>,
+    /// By parts, so that a stream which comes or goes waits for the delivery to one part at most.
+    everything: Vec<Mutex<Listeners>>,
     published: Mutex<Cursor>,
+    awaited: Mutex<Awaited>,
     counters: Arc<StreamCounters>,
 }
 
-type Listeners = Vec<Arc<Listener>>;
+/// Listeners that wait for a chain strand to grow, and how far each strand is.
+#[derive(Debug, Default)]
+struct Awaited {
+    /// Everything up to here has been handed to the listeners.
+    reached: Cursor,
+    places: BTreeMap<EnvelopeId, Listeners>,
+}
 
 impl Default for HubState {
     fn default() -> Self {
@@ -44,8 +56,9 @@ impl Default for HubState {
             hasher: RandomState::new(),
             topics: std::iter::repeat_with(Mutex::default).take(SHARDS).collect(),
             originators: Mutex::default(),
-            everything: Mutex::default(),
+            everything: std::iter::repeat_with(Mutex::default).take(SHARDS).collect(),
             published: Mutex::default(),
+            awaited: Mutex::default(),
             counters: Arc::default(),
         }
     }
@@ -54,34 +67,87 @@ impl Default for HubState {
 impl Hub {
     /// Creates a hub without listeners.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
-    /// Passes on envelopes that have just been committed, in the order of commits. The caller has
-    /// made them durable and announced them to [`Heads`](crate::runtime::Heads); there is one
-    /// caller at a time for each strand.
+    /// Passes on envelopes that have been committed, in the order of commits, and the places that
+    /// their strands have got to with them. They are durable, and announced to
+    /// [`Heads`](crate::runtime::Heads).
     ///
     /// Leaves out envelopes that do not ascend within their strand: a late find belongs to queries,
     /// and open streams do not go back.
-    pub fn publish(&self, committed: &[Arc<Committed>]) {
+    pub(crate) fn publish(&self, committed: &[Arc<Committed>], ends: &Cursor) {
         let fresh = self.ascending(committed);
         for item in &fresh {
-            if let Some(listeners) = lock(self.shard(&item.topic)).get(&item.topic) {
-                listeners.iter().for_each(|listener| listener.push(item));
+            if let Some(listeners) = self.shard(&item.topic).lock().get(&item.topic) {
+                listeners.iter().for_each(|listener| listener.push(std::slice::from_ref(item)));
             }
         }
-        let originators = lock(&self.state.originators);
+        let originators = self.state.originators.lock();
         if !originators.is_empty() {
             for item in &fresh {
                 if let Some(listeners) = originators.get(&item.id.originator) {
-                    listeners.iter().for_each(|listener| listener.push(item));
+                    listeners.iter().for_each(|listener| listener.push(std::slice::from_ref(item)));
                 }
             }
         }
         drop(originators);
-        for listener in lock(&self.state.everything).iter() {
-            fresh.iter().for_each(|item| listener.push(item));
+        if !fresh.is_empty() {
+            for part in &self.state.everything {
+                part.lock().iter().for_each(|listener| listener.push(&fresh));
+            }
+        }
+        self.reach(ends);
+    }
+
+    /// Makes every listener read from disk: envelopes could not be passed on.
+    pub(crate) fn lose(&self) {
+        for shard in &self.state.topics {
+            shard.lock().values().flat_map(Listeners::iter).for_each(|listener| listener.lose());
+        }
+        let originators = self.state.originators.lock();
+        originators.values().flat_map(Listeners::iter).for_each(|listener| listener.lose());
+        drop(originators);
+        for part in &self.state.everything {
+            part.lock().iter().for_each(|listener| listener.lose());
+        }
+    }
+
+    /// Tells `listener` once the strand of `place` has got to `place`, behind everything up to there
+    /// that it is to have; at once if it has got there already.
+    pub(crate) fn tell_when_reached(&self, place: EnvelopeId, listener: &Arc<Listener>) {
+        let mut awaited = self.state.awaited.lock();
+        if awaited.reached.covers(place) {
+            let sequence = awaited.reached.get(place.originator);
+            listener.push_reached(EnvelopeId { sequence, ..place });
+        } else {
+            awaited.places.entry(place).or_default().join(listener);
+        }
+    }
+
+    /// Takes [`tell_when_reached`](Self::tell_when_reached) back.
+    pub(crate) fn do_not_tell(&self, place: EnvelopeId, listener: &Arc<Listener>) {
+        let mut awaited = self.state.awaited.lock();
+        if let Some(listeners) = awaited.places.get_mut(&place) {
+            listeners.leave(listener);
+            if listeners.is_empty() {
+                awaited.places.remove(&place);
+            }
+        }
+    }
+
+    /// Notes how far strands are, and tells the listeners that wait for that. Costs a lookup for each
+    /// of the strands, whatever is waited for further up.
+    fn reach(&self, ends: &Cursor) {
+        let mut awaited = self.state.awaited.lock();
+        awaited.reached.merge(ends);
+        for end in ends.iter().filter(|end| !end.originator.is_node()) {
+            let first = EnvelopeId { sequence: SequenceId::NONE, ..end };
+            while let Some((&place, _)) = awaited.places.range(first..=end).next() {
+                let listeners = awaited.places.remove(&place).unwrap_or_default();
+                listeners.iter().for_each(|listener| listener.push_reached(end));
+            }
         }
     }
 
@@ -98,32 +164,31 @@ impl Hub {
     /// Routes what `interest` names to `listener` from now on. A listener registers each interest
     /// once.
     pub(crate) fn listen(&self, interest: Interest, listener: &Arc<Listener>) {
-        let listener = Arc::clone(listener);
         match interest {
             Interest::Topic(topic) => {
-                lock(self.shard(&topic)).entry(topic).or_default().push(listener);
+                self.shard(&topic).lock().entry(topic).or_default().join(listener);
             }
             Interest::Originator(originator) => {
-                lock(&self.state.originators).entry(originator).or_default().push(listener);
+                self.state.originators.lock().entry(originator).or_default().join(listener);
             }
-            Interest::Everything => lock(&self.state.everything).push(listener),
+            Interest::Everything => self.part(listener).lock().join(listener),
         }
     }
 
     /// Stops routing what `interest` names to `listener`.
     pub(crate) fn unlisten(&self, interest: &Interest, listener: &Arc<Listener>) {
         match interest {
-            Interest::Topic(topic) => leave(&mut lock(self.shard(topic)), topic, listener),
+            Interest::Topic(topic) => leave(&mut self.shard(topic).lock(), topic, listener),
             Interest::Originator(originator) => {
-                leave(&mut lock(&self.state.originators), originator, listener);
+                leave(&mut self.state.originators.lock(), originator, listener);
             }
-            Interest::Everything => remove(&mut lock(&self.state.everything), listener),
+            Interest::Everything => self.part(listener).lock().leave(listener),
         }
     }
 
     /// Returns the envelopes that ascend within their strands, and remembers how far those are.
     fn ascending(&self, committed: &[Arc<Committed>]) -> Vec<Arc<Committed>> {
-        let mut published = lock(&self.state.published);
+        let mut published = self.state.published.lock();
         let mut ascends = |item: &&Arc<Committed>| {
             let ascends = !published.covers(item.id);
             published.advance(item.id);
@@ -137,14 +202,19 @@ impl Hub {
         &self.state.topics[usize::try_from(hash).expect("less than the number of shards")]
     }
 
+    fn part(&self, listener: &Arc<Listener>) -> &Mutex<Listeners> {
+        let hash = self.state.hasher.hash_one(Arc::as_ptr(listener)) % SHARDS as u64;
+        &self.state.everything[usize::try_from(hash).expect("less than the number of parts")]
+    }
+
     /// Returns the number of registrations of all listeners.
     #[cfg(test)]
     pub(crate) fn registrations(&self) -> usize {
-        let topics: usize =
-            self.state.topics.iter().map(|shard| lock(shard).values().flatten().count()).sum();
-        topics
-            + lock(&self.state.originators).values().flatten().count()
-            + lock(&self.state.everything).len()
+        let shards = self.state.topics.iter().map(Mutex::lock);
+        shards.map(|shard| shard.values().flat_map(Listeners::iter).count()).sum::<usize>()
+            + self.state.originators.lock().values().flat_map(Listeners::iter).count()
+            + self.state.everything.iter().map(|part| part.lock().iter().count()).sum::<usize>()
+            + self.state.awaited.lock().places.values().flat_map(Listeners::iter).count()
     }
 }
 
@@ -153,28 +223,15 @@ where
     K: std::hash::Hash + Eq,
 {
     if let Some(listeners) = table.get_mut(key) {
-        remove(listeners, listener);
+        listeners.leave(listener);
         if listeners.is_empty() {
             table.remove(key);
         }
     }
 }
 
-fn remove(listeners: &mut Listeners, listener: &Arc<Listener>) {
-    if let Some(place) = listeners.iter().position(|other| Arc::ptr_eq(other, listener)) {
-        listeners.swap_remove(place);
-    }
-}
-
-/// No code panics while it holds one of these locks, and the tables are whole after each call.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
-    use hawser_proto::{EnvelopeId, SequenceId};
-
     use super::*;
     use crate::read::queue::Popped;
 
@@ -192,10 +249,14 @@ mod tests {
         })
     }
 
+    fn publish(hub: &Hub, items: &[Arc<Committed>]) {
+        hub.publish(items, &items.iter().map(|item| item.id).collect());
+    }
+
     fn popped(listener: &Listener) -> Vec<String> {
         let all = BatchLimits { envelopes: usize::MAX, len_bytes: usize::MAX };
         match listener.pop(all) {
-            Popped::Items(items) => items.iter().map(|item| item.id.to_string()).collect(),
+            Popped::Items(items, _) => items.iter().map(|item| item.id.to_string()).collect(),
             Popped::Overflowed => panic!("nothing is too much here"),
         }
     }
@@ -214,7 +275,7 @@ mod tests {
             hub.listen(interest, &listener);
             listener
         });
-        hub.publish(&[item(100, 1, 1), item(100, 2, 2), item(200, 1, 1), item(100, 3, 3)]);
+        publish(&hub, &[item(100, 1, 1), item(100, 2, 2), item(200, 1, 1), item(100, 3, 3)]);
         let got = listeners.each_ref().map(|listener| popped(listener).join(" "));
         assert_eq!(got, ["100:1 200:1", "100:2", "200:1", "100:1 100:2 200:1 100:3"]);
     }
@@ -233,7 +294,7 @@ mod tests {
             hub.listen(interest.clone(), &leaves);
         }
         interests.iter().for_each(|interest| hub.unlisten(interest, &leaves));
-        hub.publish(&[item(100, 1, 1)]);
+        publish(&hub, &[item(100, 1, 1)]);
         assert_eq!(popped(&leaves), [""; 0]);
         assert_eq!(popped(&stays), ["100:1"; 3]);
         interests.iter().for_each(|interest| hub.unlisten(interest, &stays));
@@ -245,8 +306,55 @@ mod tests {
         let hub = Hub::new();
         let listener = hub.listener();
         hub.listen(Interest::Everything, &listener);
-        hub.publish(&[item(100, 1, 1), item(100, 4, 1)]);
-        hub.publish(&[item(100, 2, 1), item(200, 2, 1), item(100, 4, 1), item(100, 5, 1)]);
+        publish(&hub, &[item(100, 1, 1), item(100, 4, 1)]);
+        publish(&hub, &[item(100, 2, 1), item(200, 2, 1), item(100, 4, 1), item(100, 5, 1)]);
         assert_eq!(popped(&listener), ["100:1", "100:4", "200:2", "100:5"]);
+    }
+
+    #[test]
+    fn a_listener_is_told_of_the_place_that_it_waits_for_behind_its_envelopes() {
+        let hub = Hub::new();
+        let (place, never) = (item(0, 3, 9).id, item(0, 1 << 62, 9).id);
+        let [waits, given_up, late] = [(); 3].map(|()| hub.listener());
+        hub.listen(Interest::Everything, &waits);
+        for (place, listener) in [(place, &waits), (never, &waits), (place, &given_up)] {
+            hub.tell_when_reached(place, listener);
+        }
+        hub.do_not_tell(place, &given_up);
+        assert_eq!(hub.registrations(), 3);
+        publish(&hub, &[item(0, 2, 1), item(100, 7, 1)]);
+        let one = BatchLimits { envelopes: 1, len_bytes: usize::MAX };
+        let told = |listener: &Listener, limits| match listener.pop(limits) {
+            Popped::Items(_, told) => told,
+            Popped::Overflowed => panic!("nothing is too much here"),
+        };
+        assert_eq!(told(&waits, BatchLimits::STREAM), []);
+        publish(&hub, &[item(0, 3, 1), item(0, 4, 1)]);
+        hub.tell_when_reached(place, &late);
+        let reached = item(0, 4, 1).id;
+        assert_eq!([told(&waits, one), told(&waits, one)], [vec![], vec![reached]]);
+        assert_eq!(told(&late, one), [reached], "it has been reached before");
+        assert_eq!(told(&given_up, one), []);
+        assert_eq!(hub.registrations(), 2, "what never comes stays, and nothing else");
+    }
+
+    #[test]
+    fn a_loss_sends_every_listener_to_the_disk() {
+        let hub = Hub::new();
+        let interests = [
+            Interest::Topic(topic(1)),
+            Interest::Originator(OriginatorId(100)),
+            Interest::Everything,
+        ];
+        let listeners = interests.map(|interest| {
+            let listener = hub.listener();
+            hub.listen(interest, &listener);
+            listener
+        });
+        publish(&hub, &[item(100, 1, 1)]);
+        hub.lose();
+        for listener in &listeners {
+            assert!(matches!(listener.pop(BatchLimits::STREAM), Popped::Overflowed));
+        }
     }
 }

@@ -1,13 +1,20 @@
 //! One listener of the hub: its queue behind a lock, and a wake-up for its subscription.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use hawser_proto::EnvelopeId;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::committed::Committed;
 use crate::read::limits::BatchLimits;
 use crate::read::queue::{Popped, Pushed, Queue};
 use crate::runtime::counters::StreamCounters;
+
+/// Bytes in all queues together above which a queue that is not empty is dropped: its stream goes on from
+/// disk. Streams that are not read would hold what was committed for as long as they last. A
+/// guess: an eighth of what callers may take.
+const ALL_QUEUES_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// Queue that the committer fills and one subscription empties. Never blocks on the subscription.
 #[derive(Debug)]
@@ -23,34 +30,69 @@ impl Listener {
         Self { queue: Mutex::new(Queue::new(limits)), filled: Notify::new(), counters }
     }
 
-    /// Takes an envelope in, or drops everything that waits if that is too much.
-    pub(crate) fn push(&self, item: &Arc<Committed>) {
-        let mut queue = self.lock();
-        let pushed = queue.push(item);
-        // Counted under the lock: bytes that are popped before they are counted would make the
-        // level negative.
-        match pushed {
-            Pushed::First | Pushed::Behind => {
-                self.counters.waiting_bytes.inc_by(item.bytes.len() as u64);
+    /// Takes envelopes in, or drops everything that waits if that is too much. Wakes its subscription
+    /// once at most.
+    pub(crate) fn push(&self, items: &[Arc<Committed>]) {
+        self.change(|queue| {
+            if self.counters.waiting_bytes.get() > ALL_QUEUES_BYTES_MAX && queue.waiting_bytes() > 0
+            {
+                let lost = queue.lose();
+                self.count(lost);
+                return lost != Pushed::Ignored;
             }
-            Pushed::Overflowed { dropped_bytes } => {
-                self.counters.waiting_bytes.dec_by(dropped_bytes);
-                self.counters.demotions.inc();
+            let mut is_first = false;
+            for item in items {
+                let pushed = queue.push(item);
+                if let Pushed::First | Pushed::Behind = pushed {
+                    self.counters.waiting_bytes.inc_by(item.bytes.len() as u64);
+                }
+                is_first |= pushed == Pushed::First;
+                if let Pushed::Overflowed { .. } = pushed {
+                    // It may have been empty before this call, and nothing has woken anyone yet.
+                    self.count(pushed);
+                    return true;
+                }
             }
-            Pushed::Ignored => {}
+            is_first
+        });
+    }
+
+    /// Takes in that a chain strand has got to a place which the subscription waits for.
+    pub(crate) fn push_reached(&self, reached: EnvelopeId) {
+        self.change(|queue| queue.push_reached(reached) == Pushed::First);
+    }
+
+    /// Drops everything that waits: an envelope could not be handed in.
+    pub(crate) fn lose(&self) {
+        self.change(|queue| {
+            let lost = queue.lose();
+            self.count(lost);
+            lost != Pushed::Ignored
+        });
+    }
+
+    fn count(&self, pushed: Pushed) {
+        if let Pushed::Overflowed { dropped_bytes } = pushed {
+            self.counters.waiting_bytes.dec_by(dropped_bytes);
+            self.counters.demotions.inc();
         }
+    }
+
+    /// Changes the queue, and wakes the subscription if `change` says so. Bytes are counted under the
+    /// lock: popped before they are counted, they would make the level negative.
+    fn change(&self, change: impl FnOnce(&mut Queue) -> bool) {
+        let wakes = change(&mut self.queue.lock());
         // Released before the wake-up: the woken task would only wait for it.
-        drop(queue);
-        if pushed == Pushed::First {
+        if wakes {
             self.filled.notify_one();
         }
     }
 
     /// Takes out what fits into `limits`, at least one envelope if there is one.
     pub(crate) fn pop(&self, limits: BatchLimits) -> Popped {
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         let popped = queue.pop(limits);
-        if let Popped::Items(items) = &popped {
+        if let Popped::Items(items, _) = &popped {
             let len_bytes: usize = items.iter().map(|item| item.bytes.len()).sum();
             self.counters.waiting_bytes.dec_by(len_bytes as u64);
         }
@@ -59,26 +101,27 @@ impl Listener {
 
     /// Waits until there is something to pop. For one task at a time. Cancel safe.
     pub(crate) async fn filled(&self) {
-        while !self.lock().is_ready() {
+        while !self.queue.lock().is_ready() {
             self.filled.notified().await;
         }
+    }
+
+    /// Keeps the queue from every other thread until the result is dropped.
+    #[cfg(test)]
+    pub(crate) fn block(&self) -> parking_lot::MutexGuard<'_, Queue> {
+        self.queue.lock()
     }
 
     /// Returns what the waiting envelopes would take on the wire.
     #[cfg(test)]
     pub(crate) fn len_bytes(&self) -> usize {
-        self.lock().len_bytes()
-    }
-
-    /// A queue is whole after each call, so a lock that a panic has poisoned can be used on.
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().len_bytes()
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        let waiting_bytes = self.lock().waiting_bytes();
+        let waiting_bytes = self.queue.lock().waiting_bytes();
         self.counters.waiting_bytes.dec_by(waiting_bytes);
     }
 }
@@ -104,29 +147,58 @@ mod tests {
         let counters = Arc::new(StreamCounters::default());
         let three = BatchLimits { envelopes: 3, len_bytes: usize::MAX };
         let [first, second] = [(); 2].map(|()| Listener::new(three, counters.clone()));
-        (1..=3).for_each(|sequence| first.push(&item(sequence, 10)));
-        second.push(&item(1, 5));
+        (1..=3).for_each(|sequence| first.push(&[item(sequence, 10)]));
+        second.push(&[item(1, 5)]);
         assert_eq!(counters.waiting_bytes.get(), 35);
         let _ = first.pop(BatchLimits { envelopes: 1, len_bytes: usize::MAX });
         assert_eq!((counters.waiting_bytes.get(), counters.demotions.get()), (25, 0));
-        (4..=6).for_each(|sequence| first.push(&item(sequence, 10)));
+        (4..=6).for_each(|sequence| first.push(&[item(sequence, 10)]));
         assert_eq!((counters.waiting_bytes.get(), counters.demotions.get()), (5, 1));
         drop(second);
         assert_eq!(counters.waiting_bytes.get(), 0);
     }
 
+    #[test]
+    fn all_queues_together_are_bounded_and_empty_ones_go_on() {
+        let counters = Arc::new(StreamCounters::default());
+        let listeners = [(); 40].map(|()| Listener::new(BatchLimits::QUEUE, counters.clone()));
+        let mib = item(1, 1024 * 1024);
+        for sequence in 2..=3 {
+            listeners.iter().for_each(|listener| listener.push(std::slice::from_ref(&mib)));
+            assert!(
+                counters.waiting_bytes.get() <= ALL_QUEUES_BYTES_MAX + 8 * 1024 * 1024,
+                "{sequence}"
+            );
+        }
+        assert!(counters.demotions.get() > 0);
+        let idle = Listener::new(BatchLimits::QUEUE, counters.clone());
+        idle.push(std::slice::from_ref(&mib));
+        assert!(
+            matches!(idle.pop(BatchLimits::STREAM), Popped::Items(items, _) if items.len() == 1)
+        );
+    }
+
     #[tokio::test]
     async fn a_waiting_subscription_wakes_up_for_an_envelope_and_for_an_overflow() {
         let one = BatchLimits { envelopes: 1, len_bytes: usize::MAX };
+        let place = EnvelopeId::new(OriginatorId(0), SequenceId(1));
         let listener = Arc::new(Listener::new(one, Arc::default()));
         let waiting = tokio::spawn({
             let listener = Arc::clone(&listener);
             async move { listener.filled().await }
         });
         tokio::task::yield_now().await;
-        listener.push(&item(1, 1));
+        listener.push(&[item(1, 1)]);
         waiting.await.unwrap();
-        listener.push(&item(2, 1));
+        listener.push(&[item(2, 1)]);
+        listener.filled().await;
+        assert!(matches!(listener.pop(one), Popped::Overflowed));
+        listener.push_reached(place);
+        listener.filled().await;
+        assert!(
+            matches!(listener.pop(one), Popped::Items(items, told) if items.is_empty() && told == [place])
+        );
+        listener.lose();
         listener.filled().await;
         assert!(matches!(listener.pop(one), Popped::Overflowed));
     }

@@ -1,15 +1,20 @@
 //! Reading as it runs: queries over snapshots, and subscriptions fed from disk and hub.
 //!
 //! - [`Reader`]: queries, each over one snapshot, and the way to a subscription;
-//! - [`Hub`] and `listener`: committed envelopes to the streams that want them, without waiting;
+//! - `fan_out`: the thread between commits and streams;
+//! - `hub`, `listeners` and `listener`: committed envelopes to the streams that want them, without
+//!   waiting;
+//! - `awaited`: the places of chain strands that a stream waits for;
 //! - [`Subscription`]: drives a feed of `engine::read` from disk and hub.
 
 mod access;
-mod hub;
+pub(crate) mod awaited;
+pub(crate) mod fan_out;
+pub(crate) mod hub;
 pub(crate) mod listener;
+mod listeners;
 mod reader;
 mod subscription;
 
-pub use hub::Hub;
 pub use reader::{Reader, UsedPeriod};
 pub use subscription::Subscription;

@@ -1,6 +1,6 @@
 //! Queries, each over one snapshot, and the way to a subscription.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,34 +12,55 @@ use hawser_storage::{Snapshot, Store};
 use super::access::LogAccess;
 use super::hub::Hub;
 use super::subscription::Subscription;
+use crate::ports::Clock;
 use crate::read::error::ReadError;
 use crate::read::feed::{Feed, LogFeed, TopicFeed};
-use crate::read::limits::BatchLimits;
+use crate::read::limits::{BatchLimits, wire_len_bytes};
 use crate::read::log_page::{LogRange, read_log};
-use crate::read::newest::newest_visible;
-use crate::read::plan::{Cursors, Plan, PlanTopic};
-use crate::runtime::Heads;
+use crate::read::memory::{PageMemory, ReadMemory};
+use crate::read::newest::{FUTURE_NS_MAX, newest_visible};
+use crate::read::plan::{Cursors, PagePlan, PlanTopic};
 use crate::runtime::counters::{ReadCounters, StreamCounters};
+use crate::runtime::{ANSWER_LEN_BYTES_MAX, Heads};
 
 /// Reads the log. Cheap to clone; all clones read the same.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Reader {
     log: LogAccess,
+    clock: Arc<dyn Clock>,
 }
 
 impl Reader {
     /// Puts the parts together.
     #[must_use]
-    pub fn new(store: Store, heads: Heads, hub: Hub) -> Self {
-        Self { log: LogAccess::new(store, heads, hub) }
+    pub(crate) fn new(store: Store, heads: Heads, hub: Hub, clock: Arc<dyn Clock>) -> Self {
+        Self { log: LogAccess::new(store, heads, hub), clock }
+    }
+
+    /// Returns the same reader for a caller whose answers, and streams, take `memory` before they read.
+    #[must_use]
+    pub fn charged_to(&self, memory: Arc<dyn ReadMemory>) -> Self {
+        Self { log: LogAccess { memory, ..self.log.clone() }, clock: Arc::clone(&self.clock) }
+    }
+
+    /// Returns a reader over a store that nothing commits to while it is read, as of now.
+    ///
+    /// # Errors
+    /// If the heads cannot be read.
+    pub fn over(store: Store, clock: Arc<dyn Clock>) -> Result<Self, hawser_storage::ReadError> {
+        let heads = Heads::new(store.snapshot().heads()?);
+        Ok(Self::new(store, heads, Hub::new(), clock))
     }
 
     /// Returns the page of envelopes that follows `last_seen` in `topics`: across originators by
     /// time, each originator ascending, nothing before the chain envelope it depends on unless
     /// `last_seen` covers that. An originator whose next envelope has to wait stops there.
     ///
-    /// At most `limit` envelopes (0: as many as allowed) and less than 25 MiB; the first one comes
-    /// regardless. A query for identity updates only may have as many as there are: clients read the
+    /// If one node's envelopes fill most of a page, those of other strands that had no room in it get
+    /// half of it, so that a node which dates its envelopes back cannot keep the others away.
+    ///
+    /// At most `limit` envelopes (0: as many as allowed) and less than 25 MiB; an envelope that fits
+    /// into no answer is passed over. A query for identity updates only may have as many as there are: clients read the
     /// logs of inboxes at once. Empty means that nothing more can be shown now. To read on, advance
     /// the cursor by the page. A topic that is named more than once counts once.
     ///
@@ -70,14 +91,21 @@ impl Reader {
             from: Arc::clone(&from),
             resume: Arc::clone(&resume),
         });
-        let mut plan = Plan::new(Cursors::Shared, topics, Arc::new(snapshot.heads()?));
+        let topics: Vec<PlanTopic> = topics.collect();
+        let heads = Arc::new(snapshot.heads()?);
+        let mut plan = PagePlan::new(Cursors::Shared, topics.clone(), Arc::clone(&heads));
         let of_inboxes =
             plan.topics().iter().all(|it| it.topic.kind() == TopicKind::IdentityUpdates);
         let limits = match limit {
             0 if of_inboxes => BatchLimits::WHOLE_LOGS,
             limit => BatchLimits::of_query(limit),
         };
-        let page = plan.next_page(&mut snapshot.topics(), limits)?;
+        let mut page = plan.next_page(&mut snapshot.topics(), limits)?;
+        if plan.is_crowded(&page) {
+            let mut plan = PagePlan::new(Cursors::Shared, topics, heads);
+            page = plan.next_shared_page(&mut snapshot.topics(), limits)?;
+        }
+        PageMemory::new(&*self.log.memory, 0).add(page.rows.len(), page.len_bytes)?;
         let ids: Vec<EnvelopeId> = page.rows.into_iter().map(|(_, id)| id).collect();
         fetch(&snapshot, &ids)
     }
@@ -114,18 +142,24 @@ impl Reader {
             after: EnvelopeId { sequence: last_seen.get(head.originator), ..head },
             through: head.sequence,
         });
-        let page = read_log(&snapshot, ranges, BatchLimits::of_query(limit))?;
+        let mut memory = PageMemory::new(&*self.log.memory, 0);
+        let page = read_log(&snapshot, ranges, BatchLimits::of_query(limit), &mut memory)?;
         Ok(page.envelopes.into_iter().map(|(_, bytes)| bytes).collect())
     }
 
     /// Returns the newest envelope of each topic, in the order of the request and as often as
-    /// requested: highest `originator_ns`, ties by envelope id; `None` where there is none. Passes
-    /// over envelopes that depend on a chain envelope which this node does not hold yet.
+    /// requested: of each strand the last one whose time has come, of these the one with the highest
+    /// time, ties by envelope id; `None` where there is none. A time has come until 5 minutes after
+    /// this node's clock; the earliest of those that have not comes last of all. Passes over envelopes
+    /// that depend on a chain envelope which this node does not hold yet.
+    ///
+    /// Exact as long as a strand's envelopes of that topic that count stand before those that do not,
+    /// or among the last 64; else an earlier one of that strand may be taken.
     ///
     /// Blocks on the disk.
     ///
     /// # Errors
-    /// [`ReadError`] if the log cannot be read.
+    /// [`ReadError`] if the log cannot be read, or the answer would be larger than a message.
     pub fn newest(&self, topics: &[Topic]) -> Result<Vec<Option<Bytes>>, ReadError> {
         self.log.counters.newest.measure(|| self.newest_of(topics))
     }
@@ -133,13 +167,26 @@ impl Reader {
     fn newest_of(&self, topics: &[Topic]) -> Result<Vec<Option<Bytes>>, ReadError> {
         let snapshot = self.log.store.snapshot();
         let heads = snapshot.heads()?;
-        let newest = topics
-            .iter()
-            .map(|topic| newest_visible(&snapshot, &heads, topic))
-            .collect::<Result<Vec<_>, _>>()?;
-        let ids: Vec<EnvelopeId> = newest.iter().flatten().copied().collect();
-        let mut envelopes = fetch(&snapshot, &ids)?.into_iter();
-        Ok(newest.into_iter().map(|id| id.and_then(|_| envelopes.next())).collect())
+        let horizon_ns = self.clock.now_ns().saturating_add(FUTURE_NS_MAX);
+        let mut rows = snapshot.topics();
+        let mut newest: HashMap<&Topic, Option<(EnvelopeId, u32)>> = HashMap::new();
+        for topic in topics {
+            if !newest.contains_key(topic) {
+                newest.insert(topic, newest_visible(&mut rows, &heads, topic, horizon_ns)?);
+            }
+        }
+        // What a topic that is named twice costs in the answer is known before anything is read.
+        let in_result = |(_, len_bytes)| wire_len_bytes(wire_len_bytes(len_bytes as usize));
+        let len_bytes = topics.iter().filter_map(|topic| newest[topic]).map(in_result).sum();
+        if len_bytes > ANSWER_LEN_BYTES_MAX {
+            return Err(ReadError::TooLarge(len_bytes));
+        }
+        PageMemory::new(&*self.log.memory, 0).add(topics.len(), len_bytes)?;
+        let ids: Vec<EnvelopeId> = newest.values().flatten().map(|(id, _)| *id).collect();
+        let envelopes: HashMap<EnvelopeId, Bytes> =
+            ids.iter().copied().zip(fetch(&snapshot, &ids)?).collect();
+        let bytes = |topic| newest[topic].and_then(|(id, _)| envelopes.get(&id).cloned());
+        Ok(topics.iter().map(bytes).collect())
     }
 
     /// Returns the inbox of each address, in the order of the request; of several the one that it

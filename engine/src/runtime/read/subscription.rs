@@ -5,21 +5,30 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hawser_proto::{Cursor, EnvelopeId, Topic};
-use tokio::sync::watch;
 use tokio::task::JoinError;
 
 use super::access::LogAccess;
+use super::awaited::AwaitedPlaces;
 use super::listener::Listener;
 use crate::read::error::ReadError;
 use crate::read::feed::{Feed, Interest, PageRead, Read, SubscriptionEvent, WaveId};
 use crate::read::limits::BatchLimits;
 use crate::read::log_page::read_log;
+use crate::read::memory::{PageMemory, ReadMemory, answer_bytes};
 use crate::read::queue::Popped;
 
-type Reading = Pin<Box<dyn Future<Output = Result<PageRead, ReadError>> + Send>>;
+type Reading = Pin<Box<dyn Future<Output = Result<(PageRead, usize), ReadError>> + Send>>;
+
+/// Time for which a page waits for memory before its stream ends. A guess: callers that read nothing
+/// lose theirs within it.
+const MEMORY_WAIT_MAX: Duration = Duration::from_secs(60);
+/// First pause of a page that waits for memory; doubled up to the last. Guesses.
+const MEMORY_PAUSE_MIN: Duration = Duration::from_millis(20);
+const MEMORY_PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// A stream of envelopes, without gap or repeat, that never ends by itself.
 ///
@@ -30,23 +39,24 @@ pub struct Subscription {
     log: LogAccess,
     listener: Arc<Listener>,
     feed: Feed,
-    heads: watch::Receiver<Arc<Cursor>>,
+    awaited: AwaitedPlaces,
     reading: Option<Reading>,
+    /// Memory of pages whose envelopes are not all delivered.
+    taken_bytes: usize,
     failed: Option<ReadError>,
 }
 
 /// The event that a subscription has waited for.
 enum Wakeup {
-    Read(Result<PageRead, ReadError>),
+    Read(Result<(PageRead, usize), ReadError>),
     Filled,
-    HeadsMoved,
 }
 
 impl Subscription {
     /// Creates a stream whose listener the hub has registered.
     pub(super) fn new(log: LogAccess, listener: Arc<Listener>, feed: Feed) -> Self {
-        let heads = log.heads.subscribe();
-        Self { log, listener, feed, heads, reading: None, failed: None }
+        let awaited = AwaitedPlaces::default();
+        Self { log, listener, feed, awaited, reading: None, taken_bytes: 0, failed: None }
     }
 
     /// Waits for the next event. Cancel safe.
@@ -62,11 +72,16 @@ impl Subscription {
             if let Some(error) = &self.failed {
                 return Err(error.clone());
             }
-            self.update_heads();
+            // The reader asks for more, and nothing is left: it has what was read.
+            self.log.memory.give_back(std::mem::take(&mut self.taken_bytes));
+            self.awaited.update(&self.feed, &self.log.hub, &self.listener);
             self.start_reading();
-            match self.wakeup().await {
-                Wakeup::Read(Ok(page)) => {
+            let wakeup = self.wakeup().await;
+            self.log.hub.counters().wakeups.inc();
+            match wakeup {
+                Wakeup::Read(Ok((page, taken_bytes))) => {
                     self.reading = None;
+                    self.taken_bytes += taken_bytes;
                     self.feed.handle_page(page);
                 }
                 Wakeup::Read(Err(error)) => {
@@ -74,10 +89,15 @@ impl Subscription {
                     self.failed = Some(error);
                 }
                 Wakeup::Filled => match self.listener.pop(BatchLimits::STREAM) {
-                    Popped::Items(items) => self.feed.handle_live(&items),
-                    Popped::Overflowed => self.feed.handle_overflow(),
+                    Popped::Items(items, reached) => {
+                        self.feed.handle_live(&items);
+                        reached.into_iter().for_each(|place| self.feed.handle_reached(place));
+                    }
+                    Popped::Overflowed => {
+                        self.feed.handle_overflow();
+                        self.awaited.ask_again(&self.log.hub, &self.listener);
+                    }
                 },
-                Wakeup::HeadsMoved => {}
             }
         }
     }
@@ -115,14 +135,6 @@ impl Subscription {
         feed.add(wave, fresh);
     }
 
-    /// Hands in the heads if an originator waits for a chain envelope.
-    fn update_heads(&mut self) {
-        if self.feed.waits() {
-            let heads = Arc::clone(&self.heads.borrow_and_update());
-            self.feed.handle_heads(&heads);
-        }
-    }
-
     fn start_reading(&mut self) {
         if self.reading.is_none() {
             // Read after the queue was emptied: everything that was dropped from it lies below.
@@ -134,10 +146,13 @@ impl Subscription {
     fn read(&self, read: Read) -> Reading {
         let log = self.log.clone();
         Box::pin(async move {
+            let taken_bytes = take_memory(&*log.memory).await?;
             let turn = Arc::clone(&log.stream_pages).acquire_owned().await;
             let page = tokio::task::spawn_blocking(move || {
                 let _turn = turn.expect("the semaphore is never closed");
-                log.counters.stream_page.measure(|| read_page(&log, read))
+                let mut memory = PageMemory::new(&*log.memory, taken_bytes);
+                let page = log.counters.stream_page.measure(|| read_page(&log, read, &mut memory));
+                page.map(|page| (page, memory.taken_bytes()))
             });
             match page.await.map_err(JoinError::try_into_panic) {
                 Ok(page) => page,
@@ -149,14 +164,13 @@ impl Subscription {
     }
 
     async fn wakeup(&mut self) -> Wakeup {
-        let (reading, waits) = (&mut self.reading, self.feed.waits());
+        let reading = &mut self.reading;
         let reads = reading.is_some();
         tokio::select! {
             page = async { reading.as_mut().expect("checked before").await }, if reads => {
                 Wakeup::Read(page)
             }
             () = self.listener.filled() => Wakeup::Filled,
-            _ = self.heads.changed(), if waits => Wakeup::HeadsMoved,
         }
     }
 }
@@ -166,6 +180,7 @@ impl Drop for Subscription {
         for interest in self.feed.interests() {
             self.log.hub.unlisten(&interest, &self.listener);
         }
+        self.awaited.leave(&self.log.hub, &self.listener);
     }
 }
 
@@ -175,12 +190,39 @@ impl fmt::Debug for Subscription {
     }
 }
 
-/// Reads one page for a feed. Blocks on the disk.
-pub(super) fn read_page(log: &LogAccess, read: Read) -> Result<PageRead, ReadError> {
+/// Topics whose beginnings a stream reads in one turn. Turns of all streams alternate, so a stream of
+/// few topics does not wait until one of many has found its first page. Guessed: a turn takes about as
+/// long as a page.
+const TURN_TOPICS_MAX: usize = 256;
+
+/// Takes the memory of a page before it is known how much it needs. Waits for it.
+async fn take_memory(memory: &dyn ReadMemory) -> Result<usize, ReadError> {
+    let BatchLimits { envelopes, len_bytes } = BatchLimits::STREAM;
+    let bytes = answer_bytes(envelopes, len_bytes);
+    let (mut waited, mut pause) = (Duration::ZERO, MEMORY_PAUSE_MIN);
+    while !memory.take(bytes) {
+        if waited >= MEMORY_WAIT_MAX {
+            return Err(ReadError::NoMemory(bytes));
+        }
+        tokio::time::sleep(pause).await;
+        waited += pause;
+        pause = (2 * pause).min(MEMORY_PAUSE_MAX);
+    }
+    Ok(bytes)
+}
+
+/// Reads one page for a feed, or a part of what comes before its first page. Blocks on the disk.
+pub(super) fn read_page(
+    log: &LogAccess,
+    read: Read,
+    memory: &mut PageMemory<'_>,
+) -> Result<PageRead, ReadError> {
     let snapshot = log.store.snapshot();
     match read {
         Read::Topics(catch_up, mut plan) => {
-            let page = plan.next_page(&mut snapshot.topics(), BatchLimits::STREAM)?;
+            let page =
+                plan.next_turn(&mut snapshot.topics(), BatchLimits::STREAM, TURN_TOPICS_MAX)?;
+            memory.add(page.rows.len(), page.len_bytes)?;
             let ids: Vec<EnvelopeId> = page.rows.iter().map(|&(_, id)| id).collect();
             let envelopes = snapshot.get_many(&ids)?;
             // The plan may know a row from an earlier view, and its envelope has expired since.
@@ -192,7 +234,9 @@ pub(super) fn read_page(log: &LogAccess, read: Read) -> Result<PageRead, ReadErr
                 .collect();
             Ok(PageRead::Topics { catch_up, plan, envelopes, finished: page.finished })
         }
-        Read::Log(ranges) => Ok(PageRead::Log(read_log(&snapshot, ranges, BatchLimits::STREAM)?)),
+        Read::Log(ranges) => {
+            Ok(PageRead::Log(read_log(&snapshot, ranges, BatchLimits::STREAM, memory)?))
+        }
     }
 }
 

@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hawser_proto::{OriginatorId, Topic};
 use hawser_storage::Store;
+use tokio::sync::watch;
 
 use super::super::hub::Hub;
 use super::super::reader::Reader;
 use super::*;
 use crate::committed::Committed;
-use crate::read::limits::PAGE_ENVELOPES_MAX;
+use crate::read::limits::{PAGE_ENVELOPES_MAX, PAGE_LEN_BYTES_MAX};
 use crate::read::testing::{
-    Dice, append, append_invalid, committed, cursor, id, ids_of, missing, store, topic,
+    Dice, StoppedClock, append, append_invalid, committed, cursor, id, ids_of, missing, store,
+    topic,
 };
 use crate::runtime::Heads;
 
@@ -27,7 +29,8 @@ struct Node {
 impl Node {
     fn new() -> Self {
         let (store, heads, hub) = (store(), Heads::new(Cursor::new()), Hub::new());
-        let reader = Reader::new(store.clone(), heads.clone(), hub.clone());
+        let clock = Arc::new(StoppedClock(0));
+        let reader = Reader::new(store.clone(), heads.clone(), hub.clone(), clock);
         Self { store, heads, hub, reader }
     }
 
@@ -36,7 +39,8 @@ impl Node {
         let changes: Vec<_> = group.iter().map(append).collect();
         self.store.commit(&changes).unwrap();
         group.iter().for_each(|committed| self.heads.announce(committed.id));
-        self.hub.publish(&group.into_iter().map(Arc::new).collect::<Vec<_>>());
+        let ends = group.iter().map(|committed| committed.id).collect();
+        self.hub.publish(&group.into_iter().map(Arc::new).collect::<Vec<_>>(), &ends);
     }
 
     fn commit_one(&self, id: EnvelopeId, name: u8, depends_on: &[EnvelopeId]) {
@@ -125,7 +129,7 @@ async fn without_a_cursor_a_stream_begins_now() {
 }
 
 #[tokio::test]
-async fn what_depends_on_a_commit_waits_for_it_and_only_that() {
+async fn only_dependants_of_a_commit_wait_for_it() {
     let node = Node::new();
     let from = Cursor::new;
     let mut own = node.reader.subscribe_topics([(topic(1), from()), (topic(2), from())]);
@@ -155,7 +159,113 @@ async fn a_dependency_that_came_to_nothing_frees_what_waited() {
     assert!(is_silent(&mut stream).await);
     node.store.commit(&[missing(id(0, 1))]).unwrap();
     node.heads.announce(id(0, 1));
+    node.hub.publish(&[], &cursor(&[(0, 1)]));
     assert_eq!(take(&mut stream, 1).await, [id(100, 1)]);
+}
+
+/// A node signs thousands of envelopes that depend on places which no chain will ever have.
+#[tokio::test]
+async fn what_never_comes_wakes_no_stream_and_the_end_of_a_wait_reads_one_topic() {
+    let node = Node::new();
+    let name = |n: u16| Topic::parse([&[0], &n.to_be_bytes()[..]].concat().into()).unwrap();
+    let at = |id: EnvelopeId, topic, on: &[EnvelopeId]| {
+        committed(id, topic, i64::try_from(id.sequence.0).unwrap(), on.to_vec())
+    };
+    let count = 3000;
+    let never = |n: u16| at(id(200, u64::from(n)), name(n), &[id(0, (1 << 62) + u64::from(n))]);
+    node.commit((1..=count / 2).map(never).collect());
+    let names = || (1..=count).map(name);
+    let mut own = node.reader.subscribe_topics(names().map(|name| (name, Cursor::new())));
+    let mut shared = node.reader.subscribe_topics_sharing(names(), Some(Cursor::new()));
+    for stream in [&mut own, &mut shared] {
+        assert_eq!(caught_up(stream, WaveId::INITIAL).await, []);
+    }
+    node.commit((count / 2 + 1..=count).map(never).collect());
+    node.commit(vec![at(id(300, 1), name(7), &[id(0, 600)])]);
+    let wakeups = || node.hub.counters().wakeups.get();
+    let mut before = u64::MAX;
+    while before != wakeups() {
+        before = wakeups();
+        for stream in [&mut own, &mut shared] {
+            assert!(is_silent(stream).await);
+        }
+    }
+    let registrations = node.hub.registrations();
+    for sequence in 1..600 {
+        node.commit(vec![at(id(0, sequence), name(9999), &[])]);
+        node.commit(vec![at(id(100, sequence), name(9999), &[])]);
+    }
+    for stream in [&mut own, &mut shared] {
+        assert!(is_silent(stream).await);
+    }
+    assert_eq!(wakeups(), before, "commits that nothing waits for");
+    assert_eq!(node.hub.registrations(), registrations);
+
+    node.commit(vec![at(id(0, 600), name(9999), &[])]);
+    for stream in [&mut own, &mut shared] {
+        assert_eq!(take(stream, 1).await, [id(300, 1)]);
+        assert!(is_silent(stream).await);
+    }
+    assert_eq!(wakeups(), before + 4, "each stream is told once and reads once");
+    assert_eq!(node.hub.registrations(), registrations);
+    drop((own, shared));
+    assert_eq!(node.hub.registrations(), 0);
+}
+
+/// Streams of thousands of topics come back before streams of a few.
+#[tokio::test]
+async fn a_small_stream_is_not_served_behind_large_ones() {
+    let node = Node::new();
+    let name = |n: u16| Topic::parse([&[0], &n.to_be_bytes()[..]].concat().into()).unwrap();
+    let envelope = |n: u16| committed(id(100, u64::from(n)), name(n), i64::from(n), vec![]);
+    node.commit((1..=4000).map(envelope).collect());
+    let order = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let open = |topics: std::ops::RangeInclusive<u16>| {
+        let topics = topics.map(|n| (name(n), Cursor::new())).collect::<Vec<_>>();
+        let (len, order) = (topics.len(), Arc::clone(&order));
+        let mut stream = node.reader.subscribe_topics(topics);
+        tokio::spawn(async move {
+            assert_eq!(caught_up(&mut stream, WaveId::INITIAL).await.len(), len);
+            order.lock().unwrap().push(len);
+        })
+    };
+    let large = (0..20).map(|_| open(1..=4000)).collect::<Vec<_>>();
+    let small = (0..100).map(|n| open(n * 5 + 1..=n * 5 + 5));
+    for stream in large.into_iter().chain(small.collect::<Vec<_>>()) {
+        stream.await.unwrap();
+    }
+    let order = order.lock().unwrap();
+    assert!(order[..100].iter().all(|&topics| topics == 5), "{order:?}");
+}
+
+/// A hostile node has had an envelope stored that fits into no answer.
+#[tokio::test]
+async fn what_fits_into_no_answer_stops_nothing() {
+    let node = Node::new();
+    let mut huge = committed(id(200, 1), topic(1), 15, vec![]);
+    let statement = [&huge.bytes[..], &vec![0; PAGE_LEN_BYTES_MAX + 1024]].concat();
+    huge.bytes = statement.into();
+    node.store.commit(&[append(&committed(id(100, 1), topic(1), 10, vec![]))]).unwrap();
+    node.store
+        .commit(&[append(&huge), append(&committed(id(200, 2), topic(1), 17, vec![]))])
+        .unwrap();
+    node.store.commit(&[append(&committed(id(100, 2), topic(1), 13, vec![]))]).unwrap();
+    node.store.commit(&[append(&Committed { id: id(300, 1), ..huge })]).unwrap();
+    [id(100, 2), id(200, 2), id(300, 1)].into_iter().for_each(|head| node.heads.announce(head));
+    let expected = [id(100, 1), id(100, 2), id(200, 2)];
+    let reader = &node.reader;
+    assert_eq!(ids_of(&reader.query_topics(&[topic(1)], &Cursor::new(), 0).unwrap()), expected);
+    let strands = [100, 200, 300].map(OriginatorId);
+    assert_eq!(ids_of(&reader.query_originators(&strands, &Cursor::new(), 0).unwrap()), expected);
+    let newest: Vec<Bytes> = reader.newest(&[topic(1)]).unwrap().into_iter().flatten().collect();
+    assert_eq!(ids_of(&newest), [id(200, 2)]);
+    for mut stream in [
+        reader.subscribe_topics([(topic(1), Cursor::new())]),
+        reader.subscribe_topics_sharing([topic(1)], Some(Cursor::new())),
+        reader.subscribe_originators(strands, Some(Cursor::new())),
+    ] {
+        assert_eq!(caught_up(&mut stream, WaveId::INITIAL).await, expected);
+    }
 }
 
 #[tokio::test]

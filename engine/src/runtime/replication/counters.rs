@@ -1,8 +1,7 @@
 //! Counters of replication.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use hawser_proto::OriginatorId;
+use parking_lot::Mutex;
 
 use crate::runtime::counters::Counter;
 
@@ -13,9 +12,6 @@ pub struct ReplicationCounters {
     pub verified: Counter,
     /// Envelopes that were refused, each with the connection that brought it.
     pub forged: Counter,
-    /// Envelopes that were put off because the price list may be older than they are. An envelope
-    /// counts each time it comes.
-    pub undecided: Counter,
     /// Envelopes stored, valid or marked invalid.
     pub stored: Counter,
     /// Envelopes that came again, or fill a place that had been marked missing.
@@ -38,21 +34,17 @@ impl StrandCounters {
     /// Returns the peer that is asked for everything that comes next; `None` while there is none.
     #[must_use]
     pub fn source(&self) -> Option<OriginatorId> {
-        *self.lock()
+        *self.source.lock()
     }
 
     /// Notes that `peer` is asked from now on.
     pub(super) fn set_source(&self, peer: OriginatorId) {
-        *self.lock() = Some(peer);
+        *self.source.lock() = Some(peer);
     }
 
     /// Notes that `peer` is no longer asked, if it was.
     pub(super) fn clear_source(&self, peer: OriginatorId) {
-        self.lock().take_if(|source| *source == peer);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<OriginatorId>> {
-        self.source.lock().unwrap_or_else(PoisonError::into_inner)
+        self.source.lock().take_if(|source| *source == peer);
     }
 }
 

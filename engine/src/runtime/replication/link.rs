@@ -6,7 +6,7 @@ use hawser_proto::{Bytes, Cursor, OriginatorId};
 use tokio::sync::mpsc;
 
 use super::state::ReplicationState;
-use crate::replication::{LinkCommand, RequestId, StrandItem, WantResponse};
+use crate::replication::{LinkCommand, PeerClock, RequestId, StrandItem, WantResponse};
 
 /// Commands that wait for one connection. Each strand has at most a few under way, so this serves
 /// hundreds of strands. Guessed.
@@ -21,9 +21,11 @@ pub struct Link {
 }
 
 impl Link {
-    pub(super) fn new(state: Arc<ReplicationState>, peer: OriginatorId, clock: Cursor) -> Self {
+    pub(super) fn new(state: Arc<ReplicationState>, peer: OriginatorId, clock: &Cursor) -> Self {
         let (sender, commands) = mpsc::channel(COMMANDS_MAX);
-        let generation = state.peers.insert(peer, sender, clock);
+        let mut claims = PeerClock::default();
+        claims.merge(clock, state.known_originators());
+        let generation = state.peers.insert(peer, sender, claims);
         Self { sink: ResponseSink { state, peer, generation }, commands }
     }
 
@@ -78,9 +80,11 @@ impl ResponseSink {
         inbox.send(response).await.map_err(|_| NotFollowedError)
     }
 
-    /// Takes over the heads that the peer claims to hold.
+    /// Takes over the heads that the peer claims to hold. Of originators that this node does not know a
+    /// few are kept and none is shown.
     pub fn note_clock(&self, entries: &Cursor) {
-        self.state.peers.merge_clock(self.peer, self.generation, entries);
+        let is_known = self.state.known_originators();
+        self.state.peers.merge_clock(self.peer, self.generation, entries, is_known);
     }
 }
 

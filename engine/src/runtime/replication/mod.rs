@@ -4,10 +4,13 @@
 //! - [`Replication`]: the handle that the transport uses;
 //! - `state`, `peers`, `counters`: what the tasks share;
 //! - [`Link`]: a connection to one peer; [`StrandReader`]: a strand on its way to one;
+//! - `evidence`: what is recorded against originators;
 //! - `task`: follows one strand; `writes`: what it has accepted, on its way to disk;
-//! - `own_guard`: stops publishing while a peer shows more of this node's strand than it holds.
+//! - `own_guard`: decides with peers if this node may sign, and takes over what they hold of its strand.
 
 mod counters;
+mod doubted;
+mod evidence;
 mod link;
 mod own_guard;
 mod peers;
@@ -18,16 +21,19 @@ mod task;
 mod writes;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use hawser_proto::frame::RefusalReason;
 use hawser_proto::{Cursor, OriginatorId, SequenceId};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::{Engine, Heads};
 use crate::ports::Registry;
-use peers::Peers;
+use doubted::DoubtedFees;
+use own_guard::GuardTask;
+use peers::ConnectedPeers;
 use state::ReplicationState;
 use stop::{StopSender, StopSignal};
 use task::StrandTask;
@@ -50,8 +56,8 @@ pub struct ReplicationTasks {
 }
 
 impl Replication {
-    /// Starts to follow every node of the registry except this one, canonical or not, and to look
-    /// for peers that hold more of this node's own strand than it does.
+    /// Starts to follow every node of the registry except this one, canonical or not, and to ask
+    /// peers for the end of this node's own strand: it publishes nothing before that is over.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -65,14 +71,17 @@ impl Replication {
             ports: engine.ports().clone(),
             engine_counters: engine.counters().clone(),
             counters: ReplicationCounters::default(),
-            peers: Peers::default(),
+            peers: ConnectedPeers::default(),
             publisher: engine.publisher.clone(),
             own_strand: engine.publisher.own_strand().clone(),
+            doubted: DoubtedFees::default(),
             inboxes: Mutex::default(),
             strands: Mutex::default(),
         });
         let (stop, stopped) = stop::channel();
-        let supervisor = tokio::spawn(supervise(state.clone(), stopped));
+        // Here and not in the task: the gate is closed before the caller goes on.
+        let guard = GuardTask::new(state.clone());
+        let supervisor = tokio::spawn(supervise(state.clone(), guard, stopped));
         (Self { state }, ReplicationTasks { stop, supervisor })
     }
 
@@ -89,7 +98,7 @@ impl Replication {
     /// the link is dropped.
     #[must_use]
     pub fn connect(&self, peer: OriginatorId, clock: Cursor) -> Link {
-        Link::new(self.state.clone(), peer, clock)
+        Link::new(self.state.clone(), peer, &clock)
     }
 
     /// Opens a strand for a peer, from behind `after`, and without `up_to` also everything that
@@ -128,10 +137,11 @@ impl Replication {
         &self.state.heads
     }
 
-    /// Returns the heads that each connected peer claims. A claim is no proof.
+    /// Returns the heads that each connected peer claims, of originators that this node knows. A claim
+    /// is no proof.
     #[must_use]
     pub fn peer_clocks(&self) -> Vec<(OriginatorId, Cursor)> {
-        self.state.peers.clocks()
+        self.state.peers.clocks(self.state.known_originators())
     }
 
     /// Returns the counters over all strands.
@@ -165,9 +175,10 @@ impl ReplicationTasks {
 
 /// Starts a task for every node that is in the registry or enters it. A node that leaves the
 /// registry is still followed: this node owes its strand to readers.
-async fn supervise(state: Arc<ReplicationState>, mut stopped: StopSignal) {
+async fn supervise(state: Arc<ReplicationState>, guard: GuardTask, mut stopped: StopSignal) {
     let mut tasks = JoinSet::new();
-    tasks.spawn(own_guard::guard(state.clone(), stopped.clone()));
+    tasks.spawn(guard.run(stopped.clone()));
+    tasks.spawn(evidence::judge_doubted(state.clone(), stopped.clone()));
     let mut registry = state.ports.registry.clone();
     loop {
         let nodes = registry.borrow_and_update().clone();

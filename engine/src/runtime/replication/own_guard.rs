@@ -1,156 +1,271 @@
-//! Guards this node's own strand: looks for peers that hold more of it than this node does.
+//! Guards this node's own strand: asks peers for its end, takes over what they show, and puts the
+//! decisions of [`OwnStrandGuard`] into effect.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hawser_proto::{OriginatorId, SequenceId};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep};
+use hawser_proto::SequenceId;
+use hawser_storage::{Change, FolderStanding, SkipReason, UnknownFolder};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::state::ReplicationState;
-use super::stop::{self, StopSignal};
+use super::stop::{self, StopSender, StopSignal};
 use super::task::StrandTask;
-use crate::runtime::own_strand::OwnStrandStatus;
+use crate::own_strand::{Observation, OwnStrandGuard, OwnStrandStatus, Release};
+use crate::runtime::own_strand::OwnStrandError;
 
-/// The time in all that publishing waits for a peer to show what it claims; after that the peer is
-/// not believed any more. Guessed: longer than an answer takes in a busy network, and all the harm
-/// that a lying peer can do.
-const SHOW_MAX: Duration = Duration::from_secs(30);
-/// Pause between two looks at the clocks of peers while no peer comes or goes. Guessed.
-const CHECK_EVERY: Duration = Duration::from_secs(1);
+/// Pause between two looks at the clocks of peers while nothing else happens. Guessed.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Pause after a release that could not be carried out. Guessed.
+const RETRY_RELEASE_AFTER: Duration = Duration::from_secs(5);
 
-/// Runs until it is stopped.
-///
-/// A peer's clock is a claim only. While one claims more than this node holds, nothing is published
-/// and the peer is asked to show it. One envelope above the head with this node's own signature is
-/// the proof: the log was set back. Then this process publishes nothing any more, and fetches what
-/// the peer holds.
-pub(super) async fn guard(state: Arc<ReplicationState>, stopped: StopSignal) {
-    let mut peers = state.peers.subscribe();
-    let mut guard = OwnStrandGuard { state, stopped, waited: BTreeMap::new() };
-    let mut check = every(CHECK_EVERY);
-    loop {
-        tokio::select! {
-            () = guard.stopped.stopped() => return,
-            _ = peers.changed() => {}
-            _ = check.tick() => {}
-        }
-        if let Some(claim) = guard.highest_claim() {
-            guard.ask(claim).await;
-        }
-    }
-}
-
-struct OwnStrandGuard {
+/// The guard as it runs.
+pub(super) struct GuardTask {
     state: Arc<ReplicationState>,
-    stopped: StopSignal,
-    /// The time that publishing has waited for each peer that claimed to hold more.
-    waited: BTreeMap<OriginatorId, Duration>,
+    guard: OwnStrandGuard,
+    shown_status: OwnStrandStatus,
+    fetching: Option<Fetching>,
+    /// No publish is under way: everything that was given out is on disk.
+    is_idle: bool,
+    /// Missing places of the strand are being looked for, or there are none.
+    is_filling: bool,
+    /// The places of the present release are left out already.
+    is_gap_stored: bool,
 }
 
-/// The claim of a peer to hold this node's own strand up to a head that this node has not reached.
-#[derive(Debug, Clone, Copy)]
-struct Claim {
-    peer: OriginatorId,
-    head: SequenceId,
+/// A task that takes places of the own strand from peers.
+struct Fetching {
+    /// The peer that the strand is taken from; `None` if only missing places are looked for.
+    source: Option<hawser_proto::OriginatorId>,
+    stop: StopSender,
+    task: JoinHandle<()>,
 }
 
-impl OwnStrandGuard {
-    /// Returns the claim with the highest head, of peers that are still believed.
-    fn highest_claim(&self) -> Option<Claim> {
-        let own = self.state.own;
-        let held = self.state.heads.get().get(own);
-        let is_set_back = self.state.own_strand.is_set_back();
-        let is_open = |claim: &Claim| {
-            claim.head > held && (is_set_back || self.left(claim.peer) > Duration::ZERO)
+impl GuardTask {
+    /// Closes the gate, unless there is no peer to ask.
+    pub(super) fn new(state: Arc<ReplicationState>) -> Self {
+        let now_ns = state.ports.clock.now_ns();
+        let guard = OwnStrandGuard::new(state.store.standing(), Instant::now().into_std(), now_ns);
+        let mut task = Self {
+            shown_status: state.own_strand.status(),
+            state,
+            guard,
+            fetching: None,
+            is_idle: false,
+            is_filling: false,
+            is_gap_stored: false,
         };
-        let clocks = self.state.peers.clocks().into_iter();
-        let claims = clocks.map(|(peer, clock)| Claim { peer, head: clock.get(own) });
-        claims.filter(is_open).max_by_key(|claim| claim.head)
+        task.look();
+        let is_alone = task.guard.release(Instant::now().into_std()).is_some();
+        if is_alone && task.state.store.standing() == FolderStanding::Newest {
+            task.guard.note_released();
+        }
+        task.shown_status = task.guard.status();
+        task.state.own_strand.set(task.shown_status);
+        task
     }
 
-    /// Returns the time that a peer may still keep publishing waiting.
-    fn left(&self, peer: OriginatorId) -> Duration {
-        SHOW_MAX.saturating_sub(self.waited.get(&peer).copied().unwrap_or_default())
+    /// Runs until it is stopped.
+    pub(super) async fn run(mut self, mut stopped: StopSignal) {
+        let mut peers = self.state.peers.subscribe();
+        let mut heads = self.state.heads.subscribe();
+        let mut reports = self.state.own_strand.reports();
+        if let OwnStrandStatus::Quarantined(_) = self.shown_status {
+            self.log_status();
+        }
+        loop {
+            let is_settled = self.act().await;
+            if !is_settled {
+                continue;
+            }
+            let next = Instant::now() + LOOK_EVERY;
+            let next = self.guard.poll_timeout().map_or(next, |at| next.min(at.into()));
+            let is_fetching = self.fetching.as_ref().is_some_and(|it| it.source.is_some());
+            tokio::select! {
+                () = stopped.stopped() => break,
+                _ = peers.changed() => {}
+                _ = reports.changed() => {}
+                // Without a source, the strand grows by this node's own envelopes.
+                _ = heads.changed(), if is_fetching => {}
+                () = sleep_until(next) => {}
+            }
+        }
+        self.stop_fetching().await;
     }
 
-    /// Asks a peer to show what it claims. Returns when it has not shown it in time, or is gone.
-    async fn ask(&mut self, claim: Claim) {
-        let Some(inbox) = self.state.open_inbox(self.state.own) else { return };
-        let Claim { peer, head } = claim;
-        tracing::warn!(%peer, %head, "the peer says that it holds more of our own strand than we do");
-        self.state.own_strand.note(OwnStrandStatus::Claimed { peer, head });
-        // Requests that were taken before have places already, and go to disk before the strand's
-        // head is read: otherwise they would look like what the peer claims.
-        self.state.publisher.idle().await;
+    /// Does what is due now. Returns false if there is more to do at once.
+    async fn act(&mut self) -> bool {
+        self.look();
+        let now = Instant::now().into_std();
+        let source = self.guard.source();
+        let is_other = self.fetching.as_ref().is_some_and(|it| it.source != source);
+        if is_other || (self.fetching.is_some() && self.guard.release(now).is_some()) {
+            // Everything that it has found counts before the gate opens.
+            self.stop_fetching().await;
+            self.look();
+        }
+        self.show_status().await;
+        if let Some(release) = self.guard.release(Instant::now().into_std()) {
+            self.carry_out(release).await;
+            return false;
+        }
+        if self.guard.status() == OwnStrandStatus::Ready {
+            self.is_idle = false;
+        } else if !self.is_idle {
+            // Requests that were taken before have places already, and go to disk before the strand's
+            // head is read: otherwise they would look like what a peer claims.
+            self.state.publisher.idle().await;
+            self.is_idle = true;
+            return false;
+        }
+        if self.fetching.is_none() && !(self.is_filling && self.guard.source().is_none()) {
+            self.start_fetching().await;
+        }
+        true
+    }
+
+    /// Tells the state machine what is so now.
+    fn look(&mut self) {
+        let state = &self.state;
+        let now = Instant::now().into_std();
+        let reports = state.own_strand.take_reports();
+        for (peer, shown) in reports.shown {
+            self.guard.note_shown(now, peer, shown.sequence, shown.originator_ns);
+        }
+        if let Some(word) = reports.word {
+            self.guard.note_word(now, state.ports.clock.now_ns(), word);
+        }
+        // Claims first: what a peer has learned of this node is on this node's disk by then.
+        let clocks = state.peers.clocks(|originator| originator == state.own).into_iter();
+        let claims: BTreeMap<_, _> =
+            clocks.map(|(peer, clock)| (peer, clock.get(state.own))).collect();
+        let registry = state.ports.registry.borrow().clone();
+        let others = registry.nodes().filter(|it| it.canonical && it.id != state.own);
+        let seen = Observation {
+            held: self.held(),
+            has_signed: state.engine_counters.published.get() > 0,
+            others: others.map(|it| it.id).collect(),
+            claims,
+        };
+        self.guard.observe(now, seen);
+    }
+
+    fn held(&self) -> SequenceId {
+        self.state.heads.get().get(self.state.own)
+    }
+
+    /// Shows the status to publishers and operators. A status that must outlast this process goes to the
+    /// host marker.
+    async fn show_status(&mut self) {
+        let status = self.guard.status();
+        if status == self.shown_status {
+            return;
+        }
+        self.state.own_strand.set(status);
+        let kind = std::mem::discriminant::<OwnStrandStatus>;
+        let is_new = kind(&status) != kind(&self.shown_status);
+        self.shown_status = status;
+        if !is_new {
+            return;
+        }
+        self.log_status();
+        let lasting = match status {
+            OwnStrandStatus::Stopped => Some(UnknownFolder::Stopped),
+            OwnStrandStatus::Quarantined(it) => {
+                Some(it.reason).filter(|reason| *reason == UnknownFolder::Contradicted)
+            }
+            OwnStrandStatus::Ready | OwnStrandStatus::Asking | OwnStrandStatus::Claimed { .. } => {
+                None
+            }
+        };
+        if let Some(reason) = lasting {
+            let store = self.state.store.clone();
+            let disowned = blocking(move || store.disown(reason)).await;
+            if let Err(error) = disowned {
+                tracing::error!(code = "host_marker_unwritable", %error, "a restart might publish");
+            }
+        }
+    }
+
+    fn log_status(&self) {
+        let status = self.shown_status;
+        let reason = OwnStrandError(status);
+        match status {
+            OwnStrandStatus::Ready => {
+                tracing::info!(head = %self.held(), "this node publishes after the end of its own strand");
+            }
+            OwnStrandStatus::Asking => {}
+            OwnStrandStatus::Claimed { .. } => tracing::warn!("{reason}"),
+            OwnStrandStatus::Quarantined(_) => {
+                tracing::warn!(code = "own_strand_quarantined", "{reason}");
+            }
+            OwnStrandStatus::Stopped => tracing::error!(code = "own_strand_stopped", "{reason}"),
+        }
+    }
+
+    /// Leaves out the places of a release, makes the folder the one that this host wrote last, and opens
+    /// the gate.
+    async fn carry_out(&mut self, release: Release) {
+        let (state, from) = (self.state.clone(), self.held().next());
+        let skip = release.skip_through.filter(|_| !self.is_gap_stored);
+        let left_out = blocking(move || {
+            let Some(through) = skip else { return Ok(()) };
+            let (originator, reason) = (state.own, SkipReason::Missing);
+            tracing::warn!(%from, %through, "places of this node's own strand are left out");
+            state.committer.commit(vec![Change::Skip { originator, from, through, reason }])
+        });
+        if let Err(error) = left_out.await {
+            tracing::error!(code = "own_strand_release_failed", %error, "the gap cannot be written");
+            return sleep(RETRY_RELEASE_AFTER).await;
+        }
+        self.is_gap_stored = true;
+        let store = self.state.store.clone();
+        let is_known = store.standing() == FolderStanding::Newest;
+        let adopted = blocking(move || if is_known { Ok(()) } else { store.adopt() }).await;
+        if let Err(error) = adopted {
+            tracing::error!(code = "own_strand_release_failed", %error, "this node cannot publish");
+            return sleep(RETRY_RELEASE_AFTER).await;
+        }
+        self.guard.note_released();
+        (self.is_gap_stored, self.is_filling) = (false, false);
+    }
+
+    /// Takes the strand from its source, or looks for missing places of it at all peers.
+    async fn start_fetching(&mut self) {
+        let (state, source) = (self.state.clone(), self.guard.source());
+        if source.is_none() {
+            self.is_filling = true;
+            let store = state.store.clone();
+            let own = state.own;
+            let missing = blocking(move || store.snapshot().missing(own)).await;
+            if missing.is_ok_and(|missing| missing.is_empty()) {
+                return;
+            }
+        }
+        let Some(inbox) = state.open_inbox(state.own) else { return };
+        let key = state.store.identity().public_key;
         let (stop, stopped) = stop::channel();
-        let key = self.state.store.identity().public_key;
-        let task = StrandTask::resume(self.state.clone(), self.state.own, key, peer, inbox);
+        // A strand whose source is its own node, which is no peer, asks for missing places only.
+        let from = source.unwrap_or(state.own);
+        let task = StrandTask::resume(state.clone(), state.own, key, from, inbox);
         let task = tokio::spawn(async move { task.await.run(stopped).await });
-        self.wait_for_proof(claim).await;
+        self.fetching = Some(Fetching { source, stop, task });
+    }
+
+    async fn stop_fetching(&mut self) {
+        let Some(Fetching { stop, task, .. }) = self.fetching.take() else { return };
         stop.stop();
         if let Err(error) = task.await {
             std::panic::resume_unwind(error.into_panic());
         }
         self.state.close_inbox(self.state.own);
-        // Changes nothing if the strand was set back.
-        self.state.own_strand.note(OwnStrandStatus::Whole);
-    }
-
-    async fn wait_for_proof(&mut self, claim: Claim) {
-        let Claim { peer, head } = claim;
-        let (began, left) = (Instant::now(), self.left(peer));
-        let was_set_back = self.state.own_strand.is_set_back();
-        let is_shown = tokio::select! {
-            biased;
-            () = self.state.own_strand.set_back() => true,
-            () = gone(&self.state, peer) => false,
-            () = self.stopped.stopped() => return,
-            () = sleep(left) => {
-                tracing::warn!(%peer, %head, "the peer does not show what it said: not believed");
-                false
-            }
-        };
-        if !is_shown {
-            *self.waited.entry(peer).or_default() += began.elapsed();
-            return;
-        }
-        if !was_set_back {
-            tracing::error!(
-                code = "own_strand_set_back",
-                %peer,
-                %head,
-                "this node has signed more of its own strand than it holds, as after a restored \
-                 backup: nothing is published any more, and what peers hold is fetched"
-            );
-        }
-        self.fetch(peer).await;
-    }
-
-    /// Lets the strand be followed for as long as the peer is connected, and reports its progress.
-    async fn fetch(&mut self, peer: OriginatorId) {
-        let mut check = every(CHECK_EVERY);
-        loop {
-            tokio::select! {
-                () = gone(&self.state, peer) => return,
-                () = self.stopped.stopped() => return,
-                _ = check.tick() => {}
-            }
-            let is_behind = self.highest_claim().is_some();
-            self.state.own_strand.note(OwnStrandStatus::SetBack { is_behind });
-        }
+        self.is_filling = false;
     }
 }
 
-fn every(period: Duration) -> Interval {
-    let mut interval = interval(period);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    interval
-}
-
-/// Returns once the peer is not connected. Cancel safe.
-async fn gone(state: &ReplicationState, peer: OriginatorId) {
-    let mut table = state.peers.subscribe();
-    let is_gone = table.wait_for(|table| !table.contains_key(&peer)).await;
-    is_gone.map(drop).expect("the table is held here");
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }

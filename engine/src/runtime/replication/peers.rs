@@ -1,31 +1,29 @@
 //! The peers that are connected now, as the tasks of the strands see them.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hawser_proto::{Cursor, OriginatorId, SequenceId};
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
-use crate::replication::LinkCommand;
+use crate::replication::{LinkCommand, PeerClock};
 
 /// A connection to a peer, as the strands see it.
 #[derive(Debug, Clone)]
 pub(super) struct ConnectedPeer {
-    /// Tells this connection apart from an earlier one to the same peer.
+    /// Tells this connection apart from every other one of this process, also from ended ones.
     pub(super) generation: u64,
     /// The way to the connection. Full when the connection does not keep up.
     pub(super) commands: mpsc::Sender<LinkCommand>,
-    clock: Arc<Mutex<Cursor>>,
+    clock: Arc<Mutex<PeerClock>>,
 }
 
 impl ConnectedPeer {
     /// Returns the head of a strand that the peer claims to hold.
     pub(super) fn head(&self, originator: OriginatorId) -> SequenceId {
-        self.clock().get(originator)
-    }
-
-    fn clock(&self) -> MutexGuard<'_, Cursor> {
-        self.clock.lock().unwrap_or_else(PoisonError::into_inner)
+        self.clock.lock().head(originator)
     }
 }
 
@@ -34,17 +32,19 @@ pub(super) type PeerTable = BTreeMap<OriginatorId, ConnectedPeer>;
 
 /// Table of the connected peers that tells its readers when it changes.
 #[derive(Debug)]
-pub(super) struct Peers {
+pub(super) struct ConnectedPeers {
     table: watch::Sender<PeerTable>,
+    /// Connections that were entered so far.
+    entered: AtomicU64,
 }
 
-impl Default for Peers {
+impl Default for ConnectedPeers {
     fn default() -> Self {
-        Self { table: watch::Sender::new(PeerTable::new()) }
+        Self { table: watch::Sender::new(PeerTable::new()), entered: AtomicU64::new(0) }
     }
 }
 
-impl Peers {
+impl ConnectedPeers {
     /// Returns a receiver that finds the table changed at its first look.
     pub(super) fn subscribe(&self) -> watch::Receiver<PeerTable> {
         let mut receiver = self.table.subscribe();
@@ -52,9 +52,13 @@ impl Peers {
         receiver
     }
 
-    /// Returns the vector clock of each connected peer.
-    pub(super) fn clocks(&self) -> Vec<(OriginatorId, Cursor)> {
-        self.table.borrow().iter().map(|(id, peer)| (*id, peer.clock().clone())).collect()
+    /// Returns the vector clock of each connected peer, without originators that are not known.
+    pub(super) fn clocks(
+        &self,
+        is_known: impl Fn(OriginatorId) -> bool,
+    ) -> Vec<(OriginatorId, Cursor)> {
+        let table = self.table.borrow();
+        table.iter().map(|(id, peer)| (*id, peer.clock.lock().known(&is_known))).collect()
     }
 
     /// Enters a connection in place of an earlier one to the same peer; returns its generation.
@@ -62,11 +66,12 @@ impl Peers {
         &self,
         peer: OriginatorId,
         commands: mpsc::Sender<LinkCommand>,
-        clock: Cursor,
+        clock: PeerClock,
     ) -> u64 {
-        let mut generation = 0;
+        // Never a number that was given before: the end of an old connection must not be taken for the
+        // end of this one, and a strand must see that this one is new.
+        let generation = self.entered.fetch_add(1, Ordering::Relaxed) + 1;
         self.table.send_modify(|table| {
-            generation = table.get(&peer).map_or(0, |peer| peer.generation) + 1;
             let clock = Arc::new(Mutex::new(clock));
             table.insert(peer, ConnectedPeer { generation, commands, clock });
         });
@@ -82,11 +87,67 @@ impl Peers {
     }
 
     /// Merges what a peer claims to hold, unless a later connection has taken the place of this.
-    pub(super) fn merge_clock(&self, peer: OriginatorId, generation: u64, entries: &Cursor) {
+    pub(super) fn merge_clock(
+        &self,
+        peer: OriginatorId,
+        generation: u64,
+        entries: &Cursor,
+        is_known: impl Fn(OriginatorId) -> bool,
+    ) {
         if let Some(peer) = self.table.borrow().get(&peer)
             && peer.generation == generation
         {
-            peer.clock().merge(entries);
+            peer.clock.lock().merge(entries, is_known);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::EnvelopeId;
+
+    use super::*;
+
+    const PEER: OriginatorId = OriginatorId(200);
+
+    fn enter(peers: &ConnectedPeers) -> u64 {
+        peers.insert(PEER, mpsc::channel(1).0, PeerClock::default())
+    }
+
+    fn present(peers: &ConnectedPeers) -> Option<u64> {
+        peers.table.borrow().get(&PEER).map(|peer| peer.generation)
+    }
+
+    #[test]
+    fn an_old_connection_that_ends_late_never_removes_a_newer_one() {
+        let peers = ConnectedPeers::default();
+        let (first, second) = (enter(&peers), enter(&peers));
+        peers.remove(PEER, second);
+        assert_eq!(present(&peers), None);
+        let third = enter(&peers);
+        peers.remove(PEER, first);
+        assert_eq!(present(&peers), Some(third), "the first one has ended, and not the third");
+    }
+
+    #[test]
+    fn generations_never_repeat() {
+        let peers = ConnectedPeers::default();
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..10 {
+            let generation = enter(&peers);
+            assert!(seen.insert(generation), "{generation} was given before");
+            peers.remove(PEER, generation);
+        }
+    }
+
+    #[test]
+    fn an_old_connection_says_nothing_about_a_newer_one() {
+        let peers = ConnectedPeers::default();
+        let first = enter(&peers);
+        peers.remove(PEER, first);
+        enter(&peers);
+        let claims = [EnvelopeId::new(PEER, SequenceId(7))].into_iter().collect();
+        peers.merge_clock(PEER, first, &claims, |_| true);
+        assert_eq!(peers.clocks(|_| true), [(PEER, Cursor::new())]);
     }
 }

@@ -2,14 +2,16 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use hawser_proto::{Bytes, OriginatorId};
+use hawser_proto::{Bytes, OriginatorId, SequenceId};
 use hawser_storage::Store;
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::counters::{ReplicationCounters, StrandCounters};
-use super::peers::Peers;
+use super::doubted::DoubtedFees;
+use super::peers::ConnectedPeers;
 use crate::replication::WantResponse;
 use crate::runtime::counters::Counters;
 use crate::runtime::own_strand::OwnStrand;
@@ -29,9 +31,10 @@ pub(super) struct ReplicationState {
     pub(super) ports: Ports,
     pub(super) engine_counters: Arc<Counters>,
     pub(super) counters: ReplicationCounters,
-    pub(super) peers: Peers,
+    pub(super) peers: ConnectedPeers,
     pub(super) publisher: Publisher,
     pub(super) own_strand: OwnStrand,
+    pub(super) doubted: DoubtedFees,
     pub(super) inboxes: Mutex<HashMap<OriginatorId, mpsc::Sender<WantResponse<Bytes>>>>,
     pub(super) strands: Mutex<BTreeMap<OriginatorId, Arc<StrandCounters>>>,
 }
@@ -42,7 +45,7 @@ impl ReplicationState {
         &self,
         originator: OriginatorId,
     ) -> Option<mpsc::Sender<WantResponse<Bytes>>> {
-        lock(&self.inboxes).get(&originator).cloned()
+        self.inboxes.lock().get(&originator).cloned()
     }
 
     /// Opens the inbox of a strand; `None` if a task follows the strand already.
@@ -50,7 +53,7 @@ impl ReplicationState {
         &self,
         originator: OriginatorId,
     ) -> Option<mpsc::Receiver<WantResponse<Bytes>>> {
-        let mut inboxes = lock(&self.inboxes);
+        let mut inboxes = self.inboxes.lock();
         let Entry::Vacant(slot) = inboxes.entry(originator) else { return None };
         let (sender, receiver) = mpsc::channel(INBOX_RESPONSES_MAX);
         slot.insert(sender);
@@ -59,21 +62,30 @@ impl ReplicationState {
 
     /// Closes the inbox of a strand, whose task has ended.
     pub(super) fn close_inbox(&self, originator: OriginatorId) {
-        lock(&self.inboxes).remove(&originator);
+        self.inboxes.lock().remove(&originator);
+    }
+
+    /// Returns the test for originators that a peer may make claims about: this node, the nodes of the
+    /// registry, the strands of the app chain, and every strand in the log.
+    pub(super) fn known_originators(&self) -> impl Fn(OriginatorId) -> bool + use<> {
+        let (own, heads) = (self.own, self.heads.get());
+        let registry = self.ports.registry.borrow().clone();
+        let of_chain = [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES];
+        move |originator| {
+            originator == own
+                || of_chain.contains(&originator)
+                || registry.node(originator).is_some()
+                || heads.get(originator) != SequenceId::NONE
+        }
     }
 
     /// Returns the counters of a strand, which stay when its task ends.
     pub(super) fn strand(&self, originator: OriginatorId) -> Arc<StrandCounters> {
-        lock(&self.strands).entry(originator).or_default().clone()
+        self.strands.lock().entry(originator).or_default().clone()
     }
 
     /// Returns the counters of all strands that have been followed.
     pub(super) fn strands(&self) -> BTreeMap<OriginatorId, Arc<StrandCounters>> {
-        lock(&self.strands).clone()
+        self.strands.lock().clone()
     }
-}
-
-/// Each table is whole after each call, so a lock that a panic has poisoned can be used on.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

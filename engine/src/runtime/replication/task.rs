@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId};
+use hawser_storage::ReadError;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -15,12 +17,11 @@ use super::peers::{ConnectedPeer, PeerTable};
 use super::state::ReplicationState;
 use super::stop::StopSignal;
 use super::writes::{Load, WriteQueue, commit};
+use crate::misbehavior::{StrandTimes, stated_ns};
 use crate::replication::{
-    Effect, EnvelopeVerifier, Follower, LinkCommand, StrandItem, VerifyError, VerifyResult,
-    WantResponse,
+    Effect, EnvelopeVerifier, Follower, LinkCommand, StrandItem, VerifyResult, WantResponse,
 };
 use crate::runtime::Priority;
-use crate::runtime::own_strand::OwnStrandStatus;
 
 /// Envelopes that one core checks at a time. Guessed: about 2 ms of work, so that more urgent work
 /// does not wait for long.
@@ -38,8 +39,8 @@ pub(super) struct StrandTask {
     connected: PeerTable,
     writes: WriteQueue,
     counters: Arc<StrandCounters>,
-    /// The undecided envelope that was logged last.
-    warned_of: Option<EnvelopeId>,
+    /// Times of the strand, for the one commit under way.
+    times: Arc<Mutex<StrandTimes>>,
 }
 
 impl StrandTask {
@@ -51,7 +52,7 @@ impl StrandTask {
         source: OriginatorId,
         inbox: mpsc::Receiver<WantResponse<Bytes>>,
     ) -> Self {
-        let missing = read_missing(state.clone(), originator).await;
+        let (missing, times) = read_strand(state.clone(), originator).await;
         let stored = state.heads.get().get(originator);
         Self {
             originator,
@@ -61,8 +62,8 @@ impl StrandTask {
             peers: state.peers.subscribe(),
             connected: BTreeMap::new(),
             writes: WriteQueue::default(),
+            times: Arc::new(Mutex::new(times)),
             counters: state.strand(originator),
-            warned_of: None,
             state,
         }
     }
@@ -108,7 +109,7 @@ impl StrandTask {
         for response in verified {
             for item in &response.items {
                 match item {
-                    StrandItem::Envelope(result) => self.count(result),
+                    StrandItem::Envelope(result) => self.count(response.peer, result),
                     StrandItem::End | StrandItem::Closed => {
                         self.counters.clear_source(response.peer)
                     }
@@ -119,37 +120,25 @@ impl StrandTask {
         }
     }
 
-    fn count(&mut self, result: &VerifyResult) {
+    fn count(&self, peer: OriginatorId, result: &VerifyResult) {
         self.counters.received.inc();
         let counters = &self.state.counters;
         match result {
             Ok(entry) => {
                 counters.verified.inc();
-                self.note_own(entry.id);
+                let time = entry.facts.as_ref().map(|facts| facts.originator_ns);
+                self.note_own(peer, entry.id, time);
             }
-            Err(VerifyError::Peer(_)) => {
+            Err(_) => {
                 counters.forged.inc();
-            }
-            Err(VerifyError::Undecided(id)) => {
-                counters.undecided.inc();
-                self.note_own(*id);
-                // It comes again and again until the price list has been confirmed.
-                if self.warned_of != Some(*id) {
-                    self.warned_of = Some(*id);
-                    tracing::warn!(
-                        envelope = %id,
-                        "the price list may be older than this envelope: its strand waits"
-                    );
-                }
             }
         }
     }
 
-    /// Looks at an envelope that is known to be signed. If this node signed it and does not hold it,
-    /// its log was set back.
-    fn note_own(&self, id: EnvelopeId) {
-        if id.originator == self.state.own && !self.state.heads.get().covers(id) {
-            self.state.own_strand.note(OwnStrandStatus::SetBack { is_behind: true });
+    /// Reports an envelope that this node has signed and does not hold: only such places are asked for.
+    fn note_own(&self, peer: OriginatorId, id: EnvelopeId, originator_ns: Option<i64>) {
+        if id.originator == self.state.own {
+            self.state.own_strand.note_shown(peer, id.sequence, originator_ns);
         }
     }
 
@@ -210,8 +199,13 @@ impl StrandTask {
 
     fn start_commit(&mut self) -> Option<JoinHandle<CommitResult>> {
         let writes = self.writes.take();
-        let state = self.state.clone();
-        (!writes.is_empty()).then(|| tokio::task::spawn_blocking(move || commit(&state, writes)))
+        let is_empty = writes.is_empty();
+        let (state, times) = (self.state.clone(), self.times.clone());
+        let work = move || {
+            let mut times = times.lock();
+            commit(&state, &mut times, writes)
+        };
+        (!is_empty).then(|| tokio::task::spawn_blocking(work))
     }
 
     /// Has `first` checked on all cores, together with everything else that has arrived. Leaves out
@@ -229,29 +223,30 @@ impl StrandTask {
             }
             next = if size.is_full() { None } else { self.inbox.try_recv().ok() };
         }
-        let verifier = EnvelopeVerifier {
-            originator: self.originator,
-            key: self.key,
-            own: self.state.own,
-            rates: self.state.ports.rates.borrow().clone(),
-        };
+        let verifier =
+            EnvelopeVerifier { originator: self.originator, key: self.key, own: self.state.own };
         (!responses.is_empty())
             .then(|| tokio::spawn(verify_all(self.state.clone(), Arc::new(verifier), responses)))
     }
 }
 
-/// Reads the places that are marked missing. A strand whose marks cannot be read is followed all the
-/// same: late finds are then not asked for.
-async fn read_missing(
+/// Reads the places that are marked missing, and the time at the head. A strand of which these cannot be
+/// read is followed all the same: late finds are then not asked for.
+async fn read_strand(
     state: Arc<ReplicationState>,
     originator: OriginatorId,
-) -> Vec<(SequenceId, SequenceId)> {
-    let read = move || state.store.snapshot().missing(originator);
+) -> (Vec<(SequenceId, SequenceId)>, StrandTimes) {
+    let read = move || {
+        let snapshot = state.store.snapshot();
+        let head = EnvelopeId::new(originator, snapshot.head(originator)?);
+        let last = snapshot.get(head)?.and_then(|bytes| Some((stated_ns(&bytes)?, head)));
+        Ok((snapshot.missing(originator)?, StrandTimes::after(last)))
+    };
     let read = tokio::task::spawn_blocking(read).await;
     let read = read.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-    read.unwrap_or_else(|error| {
+    read.unwrap_or_else(|error: ReadError| {
         tracing::error!(%originator, %error, "the missing places of a strand cannot be read");
-        Vec::new()
+        Default::default()
     })
 }
 

@@ -3,10 +3,12 @@
 use std::collections::VecDeque;
 use std::ops::{AddAssign, SubAssign};
 
-use hawser_proto::SequenceId;
+use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::{Change, CommitError, LogEntry, SkipReason, Validity};
 
+use super::evidence;
 use super::state::ReplicationState;
+use crate::misbehavior::StrandTimes;
 use crate::replication::StrandWrite;
 
 /// Envelopes at which a commit, and a batch to be checked, stops growing. Guessed: enough that a
@@ -40,7 +42,9 @@ impl Load {
                     Change::Skip { .. } => None,
                 }))
             }
-            StrandWrite::Compare(entries) => Self::of(entries.iter().map(|entry| &entry.bytes)),
+            StrandWrite::Compare { entries, .. } => {
+                Self::of(entries.iter().map(|entry| &entry.bytes))
+            }
         }
     }
 
@@ -101,12 +105,13 @@ impl WriteQueue {
 }
 
 /// Does the writes in order. Returns the new head if the strand has grown. Blocks for a sync of the
-/// disk.
+/// disk. `times` are those of the strand.
 ///
 /// # Errors
 /// Writes before the failed one may be durable.
 pub(super) fn commit(
     state: &ReplicationState,
+    times: &mut StrandTimes,
     writes: Vec<StrandWrite>,
 ) -> Result<Option<SequenceId>, CommitError> {
     let (mut pending, mut durable) = (Vec::new(), None);
@@ -117,24 +122,29 @@ pub(super) fn commit(
                 pending.extend(changes);
                 durable = Some(through);
             }
-            StrandWrite::Compare(entries) => {
+            StrandWrite::Compare { from, entries } => {
                 // What is compared may be a repeat of what stands before it.
-                append(state, std::mem::take(&mut pending))?;
-                compare(state, entries)?;
+                append(state, times, std::mem::take(&mut pending))?;
+                compare(state, from, entries)?;
             }
         }
     }
-    append(state, pending)?;
+    append(state, times, pending)?;
     Ok(durable)
 }
 
-fn append(state: &ReplicationState, changes: Vec<Change>) -> Result<(), CommitError> {
+fn append(
+    state: &ReplicationState,
+    times: &mut StrandTimes,
+    changes: Vec<Change>,
+) -> Result<(), CommitError> {
     let follows = |pair: &[Change]| pair[1].start().sequence == pair[0].end().sequence.next();
     assert!(changes.windows(2).all(follows), "a strand is contiguous before it is appended");
     let envelopes = changes.iter().filter(|change| matches!(change, Change::Append(_))).count();
+    let faults = evidence::watch(state, times, &changes);
     state.committer.commit(changes)?;
     state.counters.stored.inc_by(envelopes as u64);
-    Ok(())
+    evidence::record_times(state, faults)
 }
 
 fn count(state: &ReplicationState, change: &Change) {
@@ -157,7 +167,11 @@ fn count(state: &ReplicationState, change: &Change) {
 ///
 /// This goes past the committer: open streams do not go back, so neither subscribers nor heads are
 /// told of a late find.
-fn compare(state: &ReplicationState, entries: Vec<LogEntry>) -> Result<(), CommitError> {
+fn compare(
+    state: &ReplicationState,
+    from: OriginatorId,
+    entries: Vec<LogEntry>,
+) -> Result<(), CommitError> {
     state.counters.compared.inc_by(entries.len() as u64);
     let changes: Vec<Change> = entries.into_iter().map(Change::Append).collect();
     match state.store.commit(&changes) {
@@ -168,8 +182,9 @@ fn compare(state: &ReplicationState, entries: Vec<LogEntry>) -> Result<(), Commi
     for change in &changes {
         match state.store.commit(std::slice::from_ref(change)) {
             Err(CommitError::Conflict { at }) => {
-                tracing::error!(envelope = %at, "an originator signed two statements for one place");
                 state.counters.conflicts.inc();
+                let Change::Append(entry) = change else { continue };
+                evidence::record_conflict(state, from, at, entry.bytes.clone())?;
             }
             result => result?,
         }

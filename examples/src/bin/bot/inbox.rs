@@ -10,7 +10,7 @@ use hawser_proto::pb::xmtp::mls::api::v1::{KeyPackageUpload, UploadKeyPackageReq
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::client_envelope::Payload;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::{AuthenticatedData, ClientEnvelope};
 use hawser_proto::sign::keccak256;
-use hawser_proto::{Bytes, SecretKey, Topic, TopicKind};
+use hawser_proto::{Bytes, InboxId, SecretKey, Topic, TopicKind};
 use openmls::prelude::tls_codec::Serialize as _;
 use openmls::prelude::*;
 use openmls_basic_credential::SignatureKeyPair;
@@ -99,12 +99,12 @@ impl Inbox {
     }
 
     /// Returns the inbox id, and the envelope of the update that creates the inbox and adds the installation.
-    pub(crate) fn registration(&self) -> Result<([u8; 32], ClientEnvelope), Failure> {
+    pub(crate) fn registration(&self) -> Result<(InboxId, ClientEnvelope), Failure> {
         // The text to sign does not depend on the signatures, so it comes from an update with empty ones.
         let text = signed_text(&self.signed_update("")?)?;
         let update = self.signed_update(&text)?;
-        let inbox: [u8; 32] = hex::decode(self.id())?.try_into().map_err(|_| "no inbox id")?;
-        let topic = topic(TopicKind::IdentityUpdates, &inbox);
+        let inbox = InboxId::from_slice(&hex::decode(self.id())?).ok_or("no inbox id")?;
+        let topic = topic(TopicKind::IdentityUpdates, &inbox.0);
         Ok((inbox, envelope(&topic, Payload::IdentityUpdate(update), None)))
     }
 

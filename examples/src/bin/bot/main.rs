@@ -21,6 +21,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use conversation::Conversation;
+use hawser_proto::GroupId;
 use inbox::Inbox;
 use network::{Network, Stream};
 
@@ -75,14 +76,14 @@ async fn ask(network: &Network, asker: &Inbox, bot: &Inbox, messages: u32) -> Re
     let key_package = network.newest(&bot.key_package_topic()).await?;
     let key_package = key_package.ok_or("the bot's key package is not there")?;
     let (mut group, commit, welcome) = Conversation::create(asker, &key_package)?;
-    let on_chain = network.commit(group.id(), commit).await?;
+    let on_chain = network.commit(GroupId(group.id()), commit).await?;
     println!("asker: group {}, commit {}", hex::encode(group.id()), on_chain.sequence_id);
-    group.set_commit(on_chain.sequence_id);
+    group.set_commit(on_chain.sequence_id.0);
 
     // A node accepts an envelope that depends on a commit only after it has read the commit.
     let mut stream = network.follow(&group.topic(), &[]).await?;
     while stream.next().await?.originator != 0 {}
-    network.publish(Conversation::welcome(bot, welcome, on_chain.sequence_id)).await?;
+    network.publish(Conversation::welcome(bot, welcome, on_chain.sequence_id.0)).await?;
     for number in 1..=messages {
         let text = format!("is the bot there? ({number})");
         network.publish(group.encrypt(asker, &text)?).await?;

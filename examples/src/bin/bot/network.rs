@@ -14,7 +14,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::{
     GetNewestEnvelopeRequest, PublishPayerEnvelopesRequest, SubscribeTopicsRequest,
     SubscribeTopicsResponse,
 };
-use hawser_proto::{Bytes, OriginatorId, SecretKey, Topic};
+use hawser_proto::{Bytes, GroupId, InboxId, OriginatorId, SecretKey, Topic};
 use prost::Message as _;
 use serde_json::Value;
 use tonic::Streaming;
@@ -78,7 +78,7 @@ impl Network {
     /// Sends a commit or proposal of a group to the chain and waits until it is mined.
     pub(crate) async fn commit(
         &self,
-        group: [u8; 16],
+        group: GroupId,
         envelope: pb::ClientEnvelope,
     ) -> Result<BroadcastReceipt, Failure> {
         let payload = envelope.encode_to_vec().into();
@@ -88,7 +88,7 @@ impl Network {
     /// Sends an identity update to the chain and waits until it is mined.
     pub(crate) async fn identity_update(
         &self,
-        inbox: [u8; 32],
+        inbox: InboxId,
         envelope: pb::ClientEnvelope,
     ) -> Result<BroadcastReceipt, Failure> {
         let payload = envelope.encode_to_vec().into();

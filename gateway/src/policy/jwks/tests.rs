@@ -1,12 +1,13 @@
 //! TokenKeys that a login service publishes, changes, and now and then does not.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -42,7 +43,7 @@ impl Login {
                 while !head.ends_with(b"\r\n\r\n") {
                     head.push(stream.read_u8().await.unwrap());
                 }
-                let answer = answer.lock().unwrap().clone();
+                let answer = answer.lock().clone();
                 if let Some((status, body)) = answer {
                     let length = body.len();
                     let answer = format!(
@@ -58,7 +59,7 @@ impl Login {
     }
 
     fn answers(&self, answer: Answer) {
-        *self.answer.lock().unwrap() = answer;
+        *self.answer.lock() = answer;
     }
 
     /// Waits until it was asked so often from now on that the first answer has been looked at.

@@ -14,11 +14,11 @@ use hawser_chain::endpoints::Endpoints;
 use hawser_chain::send::Chain;
 use hawser_gateway::chain::{ChainPublishError, ChainWriter, OnChain};
 use hawser_gateway::routing::ChainTopic;
-use hawser_proto::Bytes;
+use hawser_proto::{Bytes, TransactionHash};
 use zeroize::Zeroizing;
 
 use crate::error::RunError;
-use crate::files::deployment::Deployment;
+use crate::files::deployment::KnownDeployment;
 use crate::settings::GatewayServiceSettings;
 
 struct BroadcastWriter {
@@ -33,7 +33,7 @@ struct BroadcastWriter {
 /// When the address of a contract is not given, or the broadcaster does not start.
 pub(super) async fn writer(
     config: &GatewayServiceSettings,
-    deployment: &Deployment,
+    deployment: &KnownDeployment,
 ) -> Result<Arc<dyn ChainWriter>, RunError> {
     let at = |contract| {
         let address = deployment.contracts.get(contract).ok_or(AdminError::NoAddress(contract));
@@ -77,7 +77,7 @@ impl ChainWriter for BroadcastWriter {
             let on_chain = sent.map_err(told)?;
             Ok(OnChain {
                 sequence_id: on_chain.sequence_id,
-                transaction_hash: on_chain.transaction_hash.0,
+                transaction_hash: TransactionHash(on_chain.transaction_hash.0),
                 block_time_s: on_chain.block_time_s,
             })
         }
@@ -113,11 +113,13 @@ fn told(error: BroadcastError) -> ChainPublishError {
         | BroadcastError::NotSent { .. }
         | BroadcastError::Ended => ChainPublishError::NotSent(reason),
         BroadcastError::Reverted { hash, .. } | BroadcastError::NoEvent { hash, .. } => {
-            ChainPublishError::Failed { hash: hash.0, reason }
+            ChainPublishError::Failed { hash: TransactionHash(hash.0), reason }
         }
         BroadcastError::NotMined { hash, .. } => {
-            ChainPublishError::Pending { hash: hash.0, reason }
+            ChainPublishError::Pending { hash: TransactionHash(hash.0), reason }
         }
-        BroadcastError::Unknown { hash } => ChainPublishError::Unknown { hash: hash.0, reason },
+        BroadcastError::Unknown { hash } => {
+            ChainPublishError::Unknown { hash: TransactionHash(hash.0), reason }
+        }
     }
 }

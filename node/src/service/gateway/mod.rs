@@ -25,7 +25,7 @@ use super::settlement::{SettlementLists, SettlementReader};
 use super::stop_signal::{StopReason, StopSignals};
 use super::system;
 use crate::error::RunError;
-use crate::files::deployment::Deployment;
+use crate::files::deployment::KnownDeployment;
 use crate::settings::{GatewayServiceSettings, StopSettings};
 
 /// Runs a gateway until a signal stops it; with `exit_with_parent` also until its standard input
@@ -34,6 +34,7 @@ use crate::settings::{GatewayServiceSettings, StopSettings};
 /// # Errors
 /// When it does not start, or does not stop in order.
 pub fn run(config: GatewayServiceSettings, exit_with_parent: bool) -> Result<(), RunError> {
+    system::return_freed_memory();
     system::require_open_files().map_err(RunError::failed)?;
     let runtime = Runtime::new().map_err(RunError::failed)?;
     let done = runtime.block_on(live(config, exit_with_parent));
@@ -124,7 +125,7 @@ async fn inputs(
     let deployment = if access.settlement.urls.is_empty() && access.app.urls.is_empty() {
         None
     } else {
-        Some(Deployment::of(access).await?)
+        Some(KnownDeployment::of(access).await?)
     };
     let mut settlement = match &deployment {
         Some(deployment) if !access.settlement.urls.is_empty() => {

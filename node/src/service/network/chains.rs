@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use super::NetworkState;
 use super::sinks::{LedgerSink, StrandSink};
 use super::status::{ChainStatuses, ReadChain};
-use crate::files::deployment::Deployment;
+use crate::files::deployment::KnownDeployment;
 use crate::service::settlement::{
     ChainSetupError, ListSnapshots, SETTLEMENT, SettlementLists, SettlementReader, address_of,
 };
@@ -60,7 +60,7 @@ impl Chains {
         if access.settlement.urls.is_empty() && access.app.urls.is_empty() {
             return Ok(chains);
         }
-        let deployment = Deployment::of(access).await?;
+        let deployment = KnownDeployment::of(access).await?;
         if !access.settlement.urls.is_empty() {
             chains.reach_settlement(settings, &deployment).await?;
         }
@@ -73,7 +73,7 @@ impl Chains {
     async fn reach_settlement(
         &mut self,
         settings: &NodeServiceSettings,
-        deployment: &Deployment,
+        deployment: &KnownDeployment,
     ) -> Result<(), ChainSetupError> {
         let chains = &settings.chains;
         let mut reader = SettlementReader::new(chains, deployment)?;
@@ -107,7 +107,7 @@ impl Chains {
     fn reach_app(
         &mut self,
         settings: &NodeServiceSettings,
-        deployment: &Deployment,
+        deployment: &KnownDeployment,
     ) -> Result<(), ChainSetupError> {
         let chains = &settings.chains;
         let endpoints = Endpoints::new("app", &chains.contracts.app.urls, deployment.app_id)?;
@@ -187,7 +187,7 @@ fn with_sink(engine: &Engine, walk: WalkSettings) -> (WalkSettings, Arc<dyn Sink
 }
 
 fn walk(
-    deployment: &Deployment,
+    deployment: &KnownDeployment,
     reading: &ChainReadSettings,
     source: EventSource,
     contract: Contract,

@@ -241,7 +241,7 @@ mod tests {
 
     use super::*;
     use crate::files::key;
-    use crate::files::rates::{RateEntry, RatesFile};
+    use crate::files::rates::{RateRecord, RatesFile};
     use crate::files::registry::{NodeEntry, RegistryFile};
 
     fn entry(node_id: u32, key: &SecretKey) -> NodeEntry {
@@ -260,7 +260,7 @@ mod tests {
         files::write_whole(path, text.as_bytes()).unwrap();
     }
 
-    fn write_rates(path: &Path, rates: Vec<RateEntry>) {
+    fn write_rates(path: &Path, rates: Vec<RateRecord>) {
         let text = serde_json::to_string(&RatesFile { rates }).unwrap();
         files::write_whole(path, text.as_bytes()).unwrap();
     }
@@ -278,13 +278,13 @@ mod tests {
             let registry_path = folder.path().join("registry.json");
             let rates_path = folder.path().join("rates.json");
             write_registry(&registry_path, vec![entry(100, &key)]);
-            write_rates(&rates_path, vec![RateEntry::FIRST]);
-            let store = Store::in_memory(StoreIdentity {
+            write_rates(&rates_path, vec![RateRecord::FIRST]);
+            let identity = StoreIdentity {
                 network: "test".into(),
                 node: OriginatorId(100),
                 public_key: key.public_key(),
-            })
-            .unwrap();
+            };
+            let store = Store::in_memory(identity, hawser_engine::price::price).unwrap();
             let registry = files::read(&registry_path, registry::parse).unwrap();
             let rates = load_rates(&rates_path, &store).unwrap();
             let reader = StandInReader {
@@ -339,7 +339,7 @@ mod tests {
     fn prices_are_added_and_never_changed_or_forgotten() {
         let mut files = Files::new();
         let path = files.folder.path().join("rates.json");
-        let later = RateEntry { start_time: 9, message_fee: 7, ..RateEntry::FIRST };
+        let later = RateRecord { start_time: 9, message_fee: 7, ..RateRecord::FIRST };
         write_rates(&path, vec![later]);
         files.reader.look();
         let fees = |files: &Files| -> Vec<u64> {
@@ -354,7 +354,7 @@ mod tests {
                 .collect()
         };
         assert_eq!(fees(&files), [100, 7], "what was recorded stays");
-        write_rates(&path, vec![RateEntry { message_fee: 8, ..later }]);
+        write_rates(&path, vec![RateRecord { message_fee: 8, ..later }]);
         files.reader.look();
         assert_eq!(fees(&files), [100, 7], "what was recorded does not change");
     }
@@ -374,14 +374,14 @@ mod tests {
             last_ns > before_ns
         };
         assert!(is_confirmed(&mut files));
-        write_rates(&path, vec![RateEntry { start_time: 9, ..RateEntry::FIRST }]);
+        write_rates(&path, vec![RateRecord { start_time: 9, ..RateRecord::FIRST }]);
         assert!(is_confirmed(&mut files));
         std::fs::write(&path, "half of a pri").unwrap();
         assert!(!is_confirmed(&mut files));
         assert!(!is_confirmed(&mut files));
         std::fs::remove_file(&path).unwrap();
         assert!(!is_confirmed(&mut files));
-        write_rates(&path, vec![RateEntry { start_time: 10, ..RateEntry::FIRST }]);
+        write_rates(&path, vec![RateRecord { start_time: 10, ..RateRecord::FIRST }]);
         assert!(is_confirmed(&mut files));
     }
 }

@@ -1,5 +1,6 @@
 //! Settings of the reference implementation without effect, each with the reason. They are accepted,
-//! so that its environment starts this node too, and named once at start.
+//! so that its environment starts this node too, and named once at start. None of them asks for a
+//! protection: an operator would rely on it, so a node without it must not start.
 
 /// A setting without effect.
 #[derive(Debug, PartialEq, Eq)]
@@ -15,15 +16,11 @@ pub struct Ignored {
 }
 
 const CACHE: &str = "the list of originators is always exact";
-const BALANCE: &str = "this version takes publishes whatever the payer's balance is";
-const NODE_AUTH: &str = "this version lets every caller use the ReplicationApi";
 const DATABASE: &str = "the log lies in the data folder (--data-dir)";
 const VALIDATION: &str = "payloads are validated inside the node";
 const PAYLOADS: &str = "a node takes from the chain whatever is there; gateways have a limit";
 const GATEWAY: &str = "only a gateway uses it (hawser gateway)";
 const REPORTS: &str = "this version makes no payer reports";
-const LIMITS: &str = "this version does not limit the rate of requests";
-const REDIS: &str = "nothing is kept in Redis";
 const PRUNE: &str = "this version does not prune";
 const PROFILER: &str = "this version has no profiler";
 const TRACES: &str = "this version exports no traces";
@@ -55,8 +52,6 @@ pub(in crate::settings) const SECRET_FLAGS: [&str; 6] = [
 #[rustfmt::skip]
 pub const ALL: &[Ignored] = &[
     takes("api.originator-cache-ttl", "XMTPD_API_ORIGINATOR_CACHE_TTL", CACHE),
-    switch("api.require-payer-positive-balance", "XMTPD_API_REQUIRE_PAYER_POSITIVE_BALANCE", BALANCE),
-    switch("api.require-replication-node-auth", "XMTPD_API_REQUIRE_REPLICATION_NODE_AUTH", NODE_AUTH),
     takes("mls-validation.grpc-address", "XMTPD_MLS_VALIDATION_GRPC_ADDRESS", VALIDATION),
     takes("db.reader-connection-string", "XMTPD_DB_READER_CONNECTION_STRING", DATABASE),
     takes("db.writer-connection-string", "XMTPD_DB_WRITER_CONNECTION_STRING", DATABASE),
@@ -68,20 +63,6 @@ pub const ALL: &[Ignored] = &[
     switch("debug.enable", "XMTPD_DEBUG_ENABLE", PROFILER),
     takes("debug.port", "XMTPD_DEBUG_PORT", PROFILER),
     switch("tracing.enable", "XMTPD_TRACING_ENABLE", TRACES),
-    takes("redis.redis-url", "XMTPD_REDIS_URL", REDIS),
-    takes("redis.key-prefix", "XMTPD_REDIS_KEY_PREFIX", REDIS),
-    takes("redis.connect-timeout", "XMTPD_REDIS_CONNECT_TIMEOUT", REDIS),
-    switch("rate-limit.enable", "XMTPD_RATE_LIMIT_ENABLE", LIMITS),
-    takes("rate-limit.t2-per-minute-capacity", "XMTPD_RATE_LIMIT_T2_PER_MINUTE_CAPACITY", LIMITS),
-    takes("rate-limit.t2-per-hour-capacity", "XMTPD_RATE_LIMIT_T2_PER_HOUR_CAPACITY", LIMITS),
-    takes("rate-limit.t2-subscribe-opens-per-minute", "XMTPD_RATE_LIMIT_T2_SUBSCRIBE_OPENS_PER_MINUTE", LIMITS),
-    takes("rate-limit.breaker-failure-threshold", "XMTPD_RATE_LIMIT_BREAKER_FAILURE_THRESHOLD", LIMITS),
-    takes("rate-limit.breaker-cooldown", "XMTPD_RATE_LIMIT_BREAKER_COOLDOWN", LIMITS),
-    takes("rate-limit.redis-call-timeout", "XMTPD_RATE_LIMIT_REDIS_CALL_TIMEOUT", LIMITS),
-    takes("rate-limit.trusted-proxy-cidrs", "XMTPD_RATE_LIMIT_TRUSTED_PROXY_CIDRS", LIMITS),
-    takes("rate-limit.t-1-max-concurrent-subscribe-all", "XMTPD_RATE_LIMIT_T1_MAX_CONCURRENT_SUBSCRIBE_ALL", LIMITS),
-    takes("rate-limit.stream-ttl", "XMTPD_RATE_LIMIT_STREAM_TTL", LIMITS),
-    takes("rate-limit.stream-refresh-interval", "XMTPD_RATE_LIMIT_STREAM_REFRESH_INTERVAL", LIMITS),
     switch("payer-report.enable", "XMTPD_PAYER_REPORT_RUN_WORKERS", REPORTS),
     takes("payer-report.attestation-worker-poll-interval", "XMTPD_PAYER_REPORT_ATTESTATION_WORKER_POLL_INTERVAL", REPORTS),
     takes("payer-report.generate-report-self-period", "XMTPD_PAYER_REPORT_GENERATE_REPORT_SELF_PERIOD", REPORTS),

@@ -1,12 +1,13 @@
 //! Every setting: its names, its meaning, and the form of its values.
 //!
 //! - [`setting`]: the description of one setting;
-//! - [`node`], [`chains`], [`gateway`]: the settings that have an effect;
+//! - [`node`], [`limits`], [`chains`], [`gateway`]: the settings that have an effect;
 //! - [`ignored`]: settings of the reference implementation that have none here.
 
 pub mod chains;
 pub mod gateway;
 pub mod ignored;
+pub mod limits;
 pub mod node;
 pub mod setting;
 
@@ -14,7 +15,8 @@ pub use setting::{Setting, SettingKind};
 
 /// Returns the settings of a node, in the order of the help text.
 pub fn of_node() -> impl Iterator<Item = &'static Setting> {
-    node::ALL.into_iter().chain(of_chains().filter(|it| it.flag != node::CONFIG_FILE.flag))
+    let chains = of_chains().filter(|it| it.flag != node::CONFIG_FILE.flag);
+    node::ALL.into_iter().chain(limits::ALL).chain(chains)
 }
 
 /// Returns the settings of a gateway, in the order of the help text.

@@ -114,6 +114,22 @@ pub(in crate::settings) const DATA_DIR: Setting = value(
     "/var/lib/hawser",
     "Folder of the database; created if it does not exist",
 );
+pub(in crate::settings) const STATE_DIR: Setting = value(
+    "state-dir",
+    "HAWSER_STATE_DIR",
+    None,
+    "a folder outside of the data folder; needed if neither XDG_STATE_HOME nor HOME is set",
+    "/var/lib/hawser-state",
+    "Folder of what this host knows of its nodes, kept out of backups and copies of the data folder \
+     [default: $XDG_STATE_HOME/hawser, or $HOME/.local/state/hawser]",
+);
+pub(in crate::settings) const NEW_STRAND: Setting = switch(
+    "new-strand",
+    "HAWSER_NEW_STRAND",
+    "false",
+    "Say that this node's key has published nothing in this network yet, for the first start only; \
+     refused once it has",
+);
 pub(in crate::settings) const DURABILITY: Setting = value(
     "durability",
     "HAWSER_DURABILITY",
@@ -201,6 +217,14 @@ pub(in crate::settings) const SHUTDOWN_GRACE: Setting = value(
     "30s",
     "Time limit of stopping after that",
 );
+pub(in crate::settings) const API_MEMORY_LIMIT: Setting = value(
+    "api-memory-limit",
+    "HAWSER_API_MEMORY_LIMIT",
+    Some("512MiB"),
+    "a size of at least 256MiB, such as 512MiB or 2GiB",
+    "512MiB",
+    "The most memory that callers may make the node hold, beyond what it takes when idle",
+);
 /// Accepts secrets on the command line.
 pub(in crate::settings) const ALLOW_SECRET_FLAGS: Setting = switch(
     "allow-secret-flags",
@@ -210,12 +234,13 @@ pub(in crate::settings) const ALLOW_SECRET_FLAGS: Setting = switch(
 );
 
 /// All of them, in the order of the help text.
-pub(super) const ALL: [&Setting; 26] = [
+pub(super) const ALL: [&Setting; 29] = [
     &CONFIG_FILE,
     &API_ENABLE,
     &REPLICATION_ENABLE,
     &API_PORT,
     &API_KEEP_ALIVE,
+    &API_MEMORY_LIMIT,
     &SYNC_ENABLE,
     &SIGNER_PRIVATE_KEY,
     &METRICS_ENABLE,
@@ -225,6 +250,8 @@ pub(super) const ALL: [&Setting; 26] = [
     &LOG_LEVEL,
     &LOG_ENCODING,
     &DATA_DIR,
+    &STATE_DIR,
+    &NEW_STRAND,
     &NETWORK,
     &REGISTRY_FILE,
     &RATES_FILE,

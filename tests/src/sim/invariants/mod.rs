@@ -1,8 +1,12 @@
 //! Invariants of the simulated network, a file each.
 
+mod all_running;
+mod bounded_memory;
 mod durable_le_accepted;
+mod equal_strands;
 mod no_gap;
 mod nothing_forged;
+mod readable;
 mod same_bytes;
 
 use super::world::Sim;
@@ -11,6 +15,7 @@ impl Sim {
     /// Asserts the invariants that hold after every write.
     pub(super) fn assert_after_write(&self) {
         self.assert_durable_le_accepted();
+        self.assert_bounded_memory();
     }
 
     /// Asserts the invariants that hold at any time.
@@ -19,6 +24,7 @@ impl Sim {
     /// When it is not.
     pub fn assert_invariants(&self) {
         self.assert_durable_le_accepted();
+        self.assert_bounded_memory();
         self.assert_no_gap();
         self.assert_nothing_forged();
         self.assert_same_bytes();

@@ -3,13 +3,12 @@
 use hawser_proto::SequenceId;
 use hawser_storage::LogItem;
 
-use crate::sim::members::ALL;
 use crate::sim::world::Sim;
 
 impl Sim {
     pub(super) fn assert_no_gap(&self) {
         for node in self.nodes.values() {
-            for originator in ALL {
+            for originator in self.members.clone() {
                 let mut reached = SequenceId::NONE;
                 for item in node.log(originator, SequenceId::NONE) {
                     let (from, to) = match item {

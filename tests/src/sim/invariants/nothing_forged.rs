@@ -3,14 +3,13 @@
 use hawser_proto::SequenceId;
 use hawser_storage::LogItem;
 
-use crate::sim::members::ALL;
 use crate::sim::strands::judge;
 use crate::sim::world::Sim;
 
 impl Sim {
     pub(super) fn assert_nothing_forged(&self) {
         for node in self.nodes.values() {
-            for originator in ALL {
+            for originator in self.members.clone() {
                 for item in node.log(originator, SequenceId::NONE) {
                     let LogItem::Envelope { id, bytes, validity } = item else { continue };
                     let entry = judge(originator, node.id, &bytes).expect("signed");

@@ -3,20 +3,20 @@
 use hawser_proto::SequenceId;
 use hawser_storage::LogItem;
 
-use crate::sim::members::{ALL, HONEST, LIAR};
+use crate::sim::members::LIAR;
 use crate::sim::strands::{Version, envelope};
 use crate::sim::world::Sim;
 
 impl Sim {
     pub(super) fn assert_same_bytes(&self) {
         for node in self.nodes.values() {
-            for originator in ALL {
+            for originator in self.members.clone() {
                 for item in node.log(originator, SequenceId::NONE) {
                     let LogItem::Envelope { id, bytes, .. } = item else { continue };
                     let is = |version| envelope(originator, id.sequence, version) == bytes;
-                    let signed = if originator == LIAR && HONEST.contains(&node.id) {
+                    let signed = if originator == LIAR && node.id != LIAR {
                         // It may have signed several things; one of them is kept.
-                        is(Version::True) || is(Version::Other) || is(Version::Dear)
+                        Version::SIGNED.into_iter().any(is)
                     } else {
                         is(Version::True)
                     };

@@ -6,7 +6,7 @@
 use alloy::primitives::{Address, B256, Bytes, keccak256};
 use alloy::sol_types::SolValue as _;
 
-use hawser_chain::contracts::artifact::{self, Artifact};
+use crate::contracts::artifact::{self, Artifact};
 
 /// The addresses of one chain from which all others follow.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +61,8 @@ pub(super) fn salt(name: &str) -> B256 {
 
 #[cfg(test)]
 mod tests {
+    use alloy::primitives::address;
+
     use super::*;
 
     fn vectors() -> serde_json::Value {
@@ -82,7 +84,7 @@ mod tests {
 
     #[test]
     fn the_factory_lies_where_deployed_ones_lie() {
-        let deployer = super::super::deployer().address();
+        let deployer = address!("0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266");
         let environments = include_str!("../../../tests/vectors/contracts/environments.json");
         let environments: serde_json::Value = serde_json::from_str(environments).unwrap();
         let expected = &environments["environments"]["anvil"]["node"]["appChainFactory"];

@@ -5,23 +5,21 @@ use alloy::sol_types::abi::TokenSeq;
 use alloy::sol_types::{SolCall as _, SolType, SolValue};
 
 use super::layout::{Layout, contract, salt};
-use crate::relay::RELAYER;
-use hawser_chain::addresses::Addresses;
-use hawser_chain::contracts::{
-    AppChainParameterRegistry, NodeRegistry, SettlementChainParameterRegistry,
-};
+use crate::addresses::Addresses;
+use crate::contracts::{AppChainParameterRegistry, NodeRegistry, SettlementChainParameterRegistry};
 
-/// All contracts of a deployment.
+/// All contracts of a deployment, with their addresses.
 ///
 /// Two pairs need each other's addresses before they exist: factory and parameter registry, and the two gateways.
 #[derive(Debug)]
-pub(super) struct DeploymentPlan {
+pub struct DeploymentPlan {
     pub(super) layout: Layout,
     pub(super) settlement: Vec<PlannedContract>,
     pub(super) app: Vec<PlannedContract>,
-    pub(super) addresses: Addresses,
-    /// The inbox where the settlement chain's gateway leaves messages.
-    pub(super) inbox: Address,
+    /// Addresses of the contracts.
+    pub addresses: Addresses,
+    /// The inbox where the settlement chain's gateway leaves messages for the app chain.
+    pub inbox: Address,
 }
 
 /// A contract that the factory deploys.
@@ -107,7 +105,9 @@ const REGISTRY: &str = "ParameterRegistry_0";
 const GATEWAY: &str = "Gateway_0";
 
 impl DeploymentPlan {
-    pub(super) fn new(deployer: Address, settlement_id: u64, app_id: u64) -> Self {
+    /// Plans the contracts of a network. `relayer` may release withdrawals from the inbox.
+    #[must_use]
+    pub fn new(deployer: Address, settlement_id: u64, app_id: u64, relayer: Address) -> Self {
         let layout = Layout::new(deployer);
         let registry = layout.proxy(salt(REGISTRY));
         let gateway = layout.proxy(salt(GATEWAY));
@@ -127,7 +127,7 @@ impl DeploymentPlan {
         let front = on.front(GATEWAY, NodeRegistry::initializeCall {}.abi_encode().into());
         let name = "SettlementChainGateway";
         on.push(name, contract(name).init_code(&(registry, gateway, token)), Some(front));
-        let inbox = on.plain("ERC20Inbox", &(token, RELAYER));
+        let inbox = on.plain("ERC20Inbox", &(token, relayer));
         let splitter = on.plain("DepositSplitter", &(token, payers, gateway, U256::from(app_id)));
         let settlement = on.pieces;
 
@@ -173,11 +173,15 @@ impl DeploymentPlan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::deploy;
+
+    fn plan() -> DeploymentPlan {
+        let [deployer, relayer] = [1, 2].map(Address::repeat_byte);
+        DeploymentPlan::new(deployer, 31337, 31338, relayer)
+    }
 
     #[test]
     fn every_piece_has_its_own_place() {
-        let plan = DeploymentPlan::new(deploy::deployer().address(), 31337, 31338);
+        let plan = plan();
         for pieces in [&plan.settlement, &plan.app] {
             let mut places: Vec<_> = pieces.iter().map(PlannedContract::address).collect();
             places.extend(pieces.iter().filter(|p| p.proxy.is_some()).map(|p| p.implementation));
@@ -190,7 +194,7 @@ mod tests {
 
     #[test]
     fn the_plan_reads_back_as_chain_json() {
-        let plan = DeploymentPlan::new(deploy::deployer().address(), 31337, 31338);
+        let plan = plan();
         let text = plan.addresses.to_json().to_string();
         assert_eq!(Addresses::parse(&text).unwrap(), plan.addresses);
     }

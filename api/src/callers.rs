@@ -1,0 +1,337 @@
+//! The caller of a call: its address, the node that it proves to be, and what it may ask for now.
+//!
+//! Everything here comes before the body of a request is decoded, except the cost of a query, which its
+//! topics decide. Addresses appear in no log line and in no metric.
+
+use std::sync::Arc;
+
+use hawser_engine::Engine;
+use hawser_engine::ports::Registry;
+use hawser_proto::Digest;
+use hawser_proto::OriginatorId;
+use hawser_proto::sign::keccak256;
+use hawser_serve::address::{ClientAddress, TrustedProxies};
+use hawser_serve::bucket::{Bucket, BucketSize};
+use hawser_serve::caller_table::CallerTable;
+use hawser_serve::slots::{Slot, Slots};
+use parking_lot::Mutex;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::service::Interceptor;
+use tonic::{Request, Status};
+
+use crate::error::{CallError, into_status};
+use crate::metrics::{LimitMetrics, LimitOutcome, LimitedCall};
+use crate::rate_limits::{CallCost, RateLimits};
+use crate::redis_limits::{RedisLimits, Shared};
+use crate::settings::{ApiSettings, RateLimitSettings};
+use crate::tokens::{TOKEN_HEADER, Token, TokenError, VerifiedToken};
+
+/// Signatures of tokens that an address may have checked: one costs about 50 µs. A guess: a node needs
+/// one token an hour, and those that were verified are remembered.
+const CHECKS: BucketSize = BucketSize::per_minute(60);
+/// Addresses whose checks are counted. A guess.
+const CHECKERS_MAX: usize = 10_000;
+/// Tokens that are remembered as verified. A guess: each node of a network needs one at a time.
+const TOKENS_MAX: usize = 1024;
+
+/// The caller of a call, in the extensions of its request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Caller {
+    address: ClientAddress,
+    /// The node that the caller has proved to be.
+    node: Option<OriginatorId>,
+}
+
+/// Identifies callers and holds their limits. Cheap to clone; all clones are the same.
+#[derive(Clone)]
+pub(crate) struct Callers(Arc<CallersState>);
+
+struct CallersState {
+    engine: Engine,
+    proxies: TrustedProxies,
+    tokens: Mutex<KnownTokens>,
+    limits: Option<Limits>,
+    since: Instant,
+    metrics: LimitMetrics,
+}
+
+/// The limits of a node that limits its callers.
+enum Limits {
+    /// Of this process alone.
+    Own {
+        rates: Mutex<RateLimits>,
+        /// Streams of all envelopes.
+        streams: Slots,
+    },
+    /// Of all processes that share a Redis.
+    Shared(Arc<RedisLimits>),
+}
+
+struct KnownTokens {
+    verified: CallerTable<Digest, VerifiedToken>,
+    checks: CallerTable<ClientAddress, Bucket>,
+}
+
+impl Limits {
+    async fn start(
+        settings: &RateLimitSettings,
+        metrics: &LimitMetrics,
+    ) -> Result<Self, redis::RedisError> {
+        Ok(match &settings.redis {
+            Some(redis) => {
+                let shared = RedisLimits::connect(settings, redis, metrics.clone()).await?;
+                Self::Shared(Arc::new(shared))
+            }
+            None => Self::Own {
+                rates: Mutex::new(RateLimits::new(settings)),
+                streams: Slots::new(settings.subscribe_all_max),
+            },
+        })
+    }
+}
+
+impl Callers {
+    /// Starts with no use of any caller, or with that in Redis.
+    ///
+    /// # Errors
+    /// When Redis is to hold the limits and does not answer.
+    pub(crate) async fn start(
+        engine: Engine,
+        settings: &ApiSettings,
+    ) -> Result<Self, redis::RedisError> {
+        let metrics = LimitMetrics::default();
+        let limits = match &settings.rate_limits {
+            Some(limits) => Some(Limits::start(limits, &metrics).await?),
+            None => None,
+        };
+        let tokens = KnownTokens {
+            verified: CallerTable::new(TOKENS_MAX),
+            checks: CallerTable::new(CHECKERS_MAX),
+        };
+        Ok(Self(Arc::new(CallersState {
+            engine,
+            proxies: settings.trusted_proxies.clone(),
+            tokens: Mutex::new(tokens),
+            limits,
+            since: Instant::now(),
+            metrics,
+        })))
+    }
+
+    pub(crate) fn metrics(&self) -> LimitMetrics {
+        self.0.metrics.clone()
+    }
+
+    /// Returns the check of a service's calls. With `nodes_only` it refuses callers that have not
+    /// proved to be a node.
+    pub(crate) fn check(&self, nodes_only: bool) -> CallerCheck {
+        CallerCheck { callers: self.clone(), nodes_only }
+    }
+
+    /// Takes the cost of a call from its caller's limits.
+    ///
+    /// # Errors
+    /// [`CallError::RateLimited`] with the time after which the call fits.
+    pub(crate) async fn charge(
+        &self,
+        caller: Caller,
+        call: LimitedCall,
+        cost: CallCost,
+    ) -> Result<(), CallError> {
+        let Some(limits) = &self.0.limits else { return Ok(()) };
+        let is_node = caller.node.is_some();
+        let decided = |outcome| self.0.metrics.decided(call, is_node, outcome);
+        if is_node && !call.charges_nodes() {
+            decided(LimitOutcome::Bypassed);
+            return Ok(());
+        }
+        // Opening a stream of many topics costs a node's reads too, so it is charged to nodes as well.
+        let cost = if is_node { CallCost { opens: 0, ..cost } } else { cost };
+        let wait_ms = match limits {
+            Limits::Own { rates, .. } => {
+                let mut rates = rates.lock();
+                rates.take(caller.address, cost, self.0.now_ms()).err().unwrap_or(0)
+            }
+            Limits::Shared(shared) => {
+                let now_ms = self.0.unix_ns() / 1_000_000;
+                match shared.take(caller.address, cost, now_ms).await {
+                    Shared::Answer(wait_ms) => wait_ms,
+                    Shared::NoAnswer => {
+                        decided(LimitOutcome::FailedOpen);
+                        return Ok(());
+                    }
+                }
+            }
+        };
+        if wait_ms > 0 {
+            decided(LimitOutcome::Denied);
+            return Err(CallError::RateLimited { call, retry_after_s: whole_s(wait_ms) });
+        }
+        decided(LimitOutcome::Allowed);
+        Ok(())
+    }
+
+    /// Takes a place for a stream of all envelopes; `None` if the caller needs none.
+    ///
+    /// # Errors
+    /// [`CallError::TooManyStreams`] if the caller has all that it may have.
+    pub(crate) async fn stream_place(
+        &self,
+        caller: Caller,
+    ) -> Result<Option<StreamPlace>, CallError> {
+        let Some(limits) = &self.0.limits else { return Ok(None) };
+        let decided = |outcome| self.0.metrics.stream_decided(outcome);
+        if caller.node.is_some() {
+            decided(LimitOutcome::Bypassed);
+            return Ok(None);
+        }
+        let place = match limits {
+            Limits::Own { streams, .. } => streams.take(caller.address).map(Place::Own),
+            Limits::Shared(shared) => match shared.open_stream(caller.address).await {
+                Shared::Answer(true) => Some(Place::Shared(hold_shared(shared, caller.address))),
+                Shared::Answer(false) => None,
+                Shared::NoAnswer => {
+                    decided(LimitOutcome::FailedOpen);
+                    return Ok(None);
+                }
+            },
+        };
+        let Some(place) = place else {
+            decided(LimitOutcome::Denied);
+            return Err(CallError::TooManyStreams);
+        };
+        decided(LimitOutcome::Allowed);
+        Ok(Some(StreamPlace::new(place, self.0.metrics.clone())))
+    }
+}
+
+impl CallersState {
+    /// Returns the time of the wall clock, which other processes share.
+    fn unix_ns(&self) -> u64 {
+        u64::try_from(self.engine.ports().clock.now_ns()).unwrap_or_default()
+    }
+
+    /// Returns the time since the start, which never steps back.
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Returns the node that a token proves.
+    fn node_of(&self, text: &str, address: ClientAddress) -> Result<OriginatorId, CallError> {
+        let ports = self.engine.ports();
+        let now_s = self.unix_ns() / 1_000_000_000;
+        let registry: Arc<Registry> = ports.registry.borrow().clone();
+        let digest = keccak256(&[text.as_bytes()]);
+        let known = self.lock_tokens().verified.get(&digest).copied();
+        if let Some(token) = known.filter(|token| token.holds(&registry, now_s)) {
+            return Ok(token.node);
+        }
+        let token = Token::read(text)?;
+        if registry.node(token.node()).is_none() {
+            return Err(TokenError::UnknownNode.into());
+        }
+        self.lock_tokens().take_check(address, self.now_ms())?;
+        let own = self.engine.store().identity().node;
+        let verified = token.verify(own, &registry, now_s)?;
+        self.lock_tokens().verified.put(digest, verified, verified.expires_s(), now_s);
+        Ok(verified.node)
+    }
+
+    fn lock_tokens(&self) -> parking_lot::MutexGuard<'_, KnownTokens> {
+        self.tokens.lock()
+    }
+}
+
+impl KnownTokens {
+    /// Takes the check of one signature from what an address may have checked.
+    fn take_check(&mut self, address: ClientAddress, now_ms: u64) -> Result<(), CallError> {
+        let mut checks = self.checks.get(&address).copied().unwrap_or_default();
+        match checks.wait_ms(CHECKS, 1, now_ms) {
+            Some(0) => {
+                checks.take(CHECKS, 1, now_ms);
+                self.checks.put(address, checks, checks.full_at_ms(CHECKS), now_ms);
+                Ok(())
+            }
+            wait_ms => Err(CallError::TooManyTokens(whole_s(wait_ms.unwrap_or(u64::MAX)))),
+        }
+    }
+}
+
+/// Identifies the caller of each call of a service, before anything of its body is read.
+#[derive(Clone)]
+pub(crate) struct CallerCheck {
+    callers: Callers,
+    nodes_only: bool,
+}
+
+impl Interceptor for CallerCheck {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        let state = &self.callers.0;
+        let headers = request.metadata().as_ref();
+        let address = state.proxies.client(headers, request.remote_addr());
+        let node = match headers.get(TOKEN_HEADER) {
+            Some(token) if !token.is_empty() => {
+                let text = token.to_str().map_err(|_| into_status(TokenError::Form))?;
+                Some(state.node_of(text, address).map_err(into_status)?)
+            }
+            _ => None,
+        };
+        if self.nodes_only && node.is_none() {
+            return Err(into_status(CallError::NodesOnly));
+        }
+        request.extensions_mut().insert(Caller { address, node });
+        Ok(request)
+    }
+}
+
+/// Returns the caller that [`CallerCheck`] has identified. Without one, as for calls of an unknown
+/// origin, all are one caller.
+pub(crate) fn caller_of<T>(request: &Request<T>) -> Caller {
+    let caller = request.extensions().get::<Caller>().copied();
+    debug_assert!(caller.is_some(), "every service is behind a check");
+    caller.unwrap_or(Caller { address: ClientAddress::Invalid, node: None })
+}
+
+/// Returns whole seconds, so that a caller that waits as long succeeds.
+fn whole_s(wait_ms: u64) -> u64 {
+    wait_ms.div_ceil(1000)
+}
+
+/// Keeps a place in Redis alive, and gives it back when the result is dropped.
+fn hold_shared(limits: &Arc<RedisLimits>, caller: ClientAddress) -> DropGuard {
+    let ended = CancellationToken::new();
+    let (limits, stop) = (limits.clone(), ended.clone());
+    tokio::spawn(async move {
+        while timeout(limits.refresh_every(), stop.cancelled()).await.is_err() {
+            limits.refresh_stream(caller).await;
+        }
+        limits.close_stream(caller).await;
+    });
+    ended.drop_guard()
+}
+
+/// The place of a stream.
+enum Place {
+    Own(#[expect(dead_code, reason = "held")] Slot),
+    Shared(#[expect(dead_code, reason = "held")] DropGuard),
+}
+
+/// The place of a stream, counted while it is open.
+pub(crate) struct StreamPlace {
+    _place: Place,
+    metrics: LimitMetrics,
+}
+
+impl StreamPlace {
+    fn new(place: Place, metrics: LimitMetrics) -> Self {
+        metrics.stream_opened();
+        Self { _place: place, metrics }
+    }
+}
+
+impl Drop for StreamPlace {
+    fn drop(&mut self) {
+        self.metrics.stream_closed();
+    }
+}

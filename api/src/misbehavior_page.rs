@@ -1,0 +1,113 @@
+//! The page at `/misbehavior`: evidence against nodes, for operators.
+
+use std::collections::BTreeMap;
+
+use hawser_engine::Engine;
+use hawser_engine::misbehavior::{Evidence, EvidenceTime, Misbehavior, StoredEvidence};
+use serde::Serialize;
+
+/// Pieces of evidence on one page. A guess: a reader asks again from the last one.
+const PIECES_MAX: usize = 100;
+/// Bytes of evidence after which a page ends. Specified: that of the API's answers on misbehaviour.
+const LEN_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// One page of evidence, oldest first. Empty at the end.
+#[derive(Debug, Serialize)]
+pub(crate) struct MisbehaviorPage {
+    misbehavior: Vec<EvidenceReport>,
+}
+
+/// A piece of evidence as `/misbehavior` shows it.
+#[derive(Debug, Serialize)]
+struct EvidenceReport {
+    /// The position: time in unix nanoseconds, a point, a counter. `after=` takes it.
+    position: String,
+    server_time_ns: u64,
+    misbehaving_node_id: u32,
+    sequence_id: u64,
+    /// Number of the kind in the API's schema.
+    kind: u8,
+    fault: &'static str,
+    /// `proven` by the envelopes, or `claim` by this node's clock.
+    verdict: &'static str,
+    /// For two statements: what differs between them.
+    severity: Option<&'static str>,
+    from_node_id: Option<u32>,
+    /// The signed originator envelopes, in hex.
+    envelopes: Vec<String>,
+}
+
+impl From<StoredEvidence> for EvidenceReport {
+    fn from(stored: StoredEvidence) -> Self {
+        let StoredEvidence { at: EvidenceTime { server_time_ns, counter }, evidence } = stored;
+        let Evidence { misbehavior, at, from, envelopes } = evidence;
+        Self {
+            position: format!("{server_time_ns}.{counter}"),
+            server_time_ns,
+            misbehaving_node_id: at.originator.0,
+            sequence_id: at.sequence.0,
+            kind: misbehavior.kind(),
+            fault: misbehavior.label(),
+            verdict: if misbehavior.is_claim() { "claim" } else { "proven" },
+            severity: match misbehavior {
+                Misbehavior::TwoStatements(severity) => Some(severity.label()),
+                Misbehavior::TimeBack | Misbehavior::TimeAhead | Misbehavior::Fee => None,
+            },
+            from_node_id: from.map(|from| from.0),
+            envelopes: envelopes.iter().map(hex::encode).collect(),
+        }
+    }
+}
+
+/// The number of facts about one node, as `/status` shows it.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct FactCounts {
+    pub(crate) proven: u64,
+    pub(crate) claims: u64,
+}
+
+/// Returns the number of facts about each node that there is evidence against.
+pub(crate) fn counts(engine: &Engine) -> BTreeMap<u32, FactCounts> {
+    let counts = engine.store().evidence_counts().into_iter();
+    counts.map(|(node, it)| (node.0, FactCounts { proven: it.proven, claims: it.claims })).collect()
+}
+
+/// Reads the page after a position. Blocks on the disk.
+///
+/// # Errors
+/// When the evidence cannot be read.
+pub(crate) fn page(
+    engine: &Engine,
+    after: EvidenceTime,
+) -> Result<MisbehaviorPage, impl std::fmt::Display> {
+    let found = engine.store().snapshot().evidence(after, PIECES_MAX, LEN_BYTES_MAX);
+    found.map(|found| MisbehaviorPage {
+        misbehavior: found.into_iter().map(EvidenceReport::from).collect(),
+    })
+}
+
+/// Returns the position that a query names in `after=`, the start if it names none, `None` if it is
+/// malformed.
+pub(crate) fn position_of(query: &str) -> Option<EvidenceTime> {
+    let Some(text) = query.split('&').find_map(|pair| pair.strip_prefix("after=")) else {
+        return Some(EvidenceTime::default());
+    };
+    let (time, counter) = text.split_once('.').unwrap_or((text, "65535"));
+    Some(EvidenceTime { server_time_ns: time.parse().ok()?, counter: counter.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_is_a_time_and_a_counter() {
+        let at = |server_time_ns, counter| Some(EvidenceTime { server_time_ns, counter });
+        assert_eq!(position_of(""), at(0, 0));
+        assert_eq!(position_of("after=7.3"), at(7, 3));
+        assert_eq!(position_of("x=1&after=7"), at(7, u16::MAX), "after all of that time");
+        for malformed in ["after=", "after=x", "after=7.x", "after=-1", "after=7.65536"] {
+            assert_eq!(position_of(malformed), None, "{malformed}");
+        }
+    }
+}

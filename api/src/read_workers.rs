@@ -1,0 +1,205 @@
+//! The threads that answer queries: a fixed number, with bounded queues, fair between addresses.
+//!
+//! Publishing, other nodes' strands, streams and health have threads of their own, so that no amount of
+//! queries stands before them.
+
+use std::collections::{HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use hawser_engine::read::{ReadError, ReadMemory};
+use hawser_serve::{Charge, Overloaded};
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot;
+
+use crate::error::CallError;
+
+/// Queries that wait, of all callers. A guess: seconds of work.
+const WAITING_MAX: usize = 4096;
+/// Queries that wait, of one address. A guess: a proxy has one address for all who come through it.
+const WAITING_OF_CALLER_MAX: usize = 1024;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A handle to the threads. They end when the last handle is dropped.
+#[derive(Clone)]
+pub(crate) struct ReadWorkers(Arc<Handle>);
+
+struct Handle(Arc<State>);
+
+struct State {
+    waiting: Mutex<Waiting>,
+    filled: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    jobs: FairQueue<usize, Job>,
+    closed: bool,
+}
+
+impl ReadWorkers {
+    /// Starts `threads` threads.
+    pub(crate) fn start(threads: usize) -> Self {
+        let state = Arc::new(State { waiting: Mutex::default(), filled: Condvar::new() });
+        for index in 0..threads {
+            let state = state.clone();
+            std::thread::Builder::new()
+                .name(format!("read-{index}"))
+                .spawn(move || state.run())
+                .expect("the system gives us a thread at start");
+        }
+        Self(Arc::new(Handle(state)))
+    }
+
+    /// Runs a read on one of the threads, in its caller's turn. A read whose call has ended before is
+    /// left out.
+    ///
+    /// # Errors
+    /// The read's; [`CallError::Overloaded`] if too many wait; [`CallError::Interrupted`] if it
+    /// panicked.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        charge: &Charge,
+        read: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, CallError> {
+        let (answer, answered) = oneshot::channel();
+        // The memory of the read is its call's until the read has ended, also if the call ends before.
+        let held = charge.clone();
+        let job = move || {
+            if !answer.is_closed() {
+                let result = read();
+                drop(held);
+                let _ = answer.send(result);
+            }
+        };
+        self.0.0.push(charge.caller(), Box::new(job))?;
+        Ok(answered.await.map_err(|_| CallError::Interrupted)??)
+    }
+}
+
+impl State {
+    fn push(&self, caller: usize, job: Job) -> Result<(), Overloaded> {
+        self.waiting.lock().jobs.push(caller, job)?;
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    fn run(&self) {
+        while let Some(job) = self.next() {
+            // A panic has been told by its hook, and the caller learns that its read was interrupted.
+            let _ = std::panic::catch_unwind(AssertUnwindSafe(job));
+        }
+    }
+
+    fn next(&self) -> Option<Job> {
+        let mut waiting = self.waiting.lock();
+        loop {
+            if let Some(job) = waiting.jobs.pop() {
+                return Some(job);
+            }
+            if waiting.closed {
+                return None;
+            }
+            self.filled.wait(&mut waiting);
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.waiting.lock().closed = true;
+        self.0.filled.notify_all();
+    }
+}
+
+/// A queue in which each key has its turn, whatever the others have put in.
+struct FairQueue<K, J> {
+    turns: VecDeque<K>,
+    jobs: HashMap<K, VecDeque<J>>,
+    len: usize,
+}
+
+impl<K, J> Default for FairQueue<K, J> {
+    fn default() -> Self {
+        Self { turns: VecDeque::new(), jobs: HashMap::new(), len: 0 }
+    }
+}
+
+impl<K: Copy + Eq + std::hash::Hash, J> FairQueue<K, J> {
+    /// Puts a job behind the others of its key.
+    ///
+    /// # Errors
+    /// [`Overloaded`] if too many wait.
+    fn push(&mut self, key: K, job: J) -> Result<(), Overloaded> {
+        let of_key = self.jobs.get(&key).map_or(0, VecDeque::len);
+        if self.len >= WAITING_MAX || of_key >= WAITING_OF_CALLER_MAX {
+            return Err(Overloaded);
+        }
+        if of_key == 0 {
+            self.turns.push_back(key);
+        }
+        self.jobs.entry(key).or_default().push_back(job);
+        self.len += 1;
+        Ok(())
+    }
+
+    /// Takes the first job of the key whose turn it is.
+    fn pop(&mut self) -> Option<J> {
+        let key = self.turns.pop_front()?;
+        let jobs = self.jobs.get_mut(&key)?;
+        let job = jobs.pop_front();
+        if jobs.is_empty() {
+            self.jobs.remove(&key);
+        } else {
+            self.turns.push_back(key);
+        }
+        self.len -= 1;
+        job
+    }
+}
+
+/// The memory of one call, for the engine.
+#[derive(Debug)]
+pub(crate) struct CallMemory(pub(crate) Charge);
+
+impl ReadMemory for CallMemory {
+    fn take(&self, bytes: usize) -> bool {
+        self.0.take(bytes).is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.0.give_back(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_caller_has_its_turn() {
+        let mut queue = FairQueue::default();
+        for job in 0..5 {
+            queue.push('a', ('a', job)).unwrap();
+        }
+        queue.push('b', ('b', 0)).unwrap();
+        queue.push('c', ('c', 0)).unwrap();
+        queue.push('b', ('b', 1)).unwrap();
+        let order: String = std::iter::from_fn(|| queue.pop()).map(|(caller, _)| caller).collect();
+        assert_eq!(order, "abcabaaa");
+        assert!(queue.jobs.is_empty() && queue.turns.is_empty() && queue.len == 0);
+    }
+
+    #[test]
+    fn one_caller_and_all_callers_are_bounded() {
+        let mut queue = FairQueue::default();
+        for caller in 0..5 {
+            let taken = std::iter::repeat_with(|| queue.push(caller, ())).take_while(Result::is_ok);
+            let expected = if caller < 4 { WAITING_OF_CALLER_MAX } else { 0 };
+            assert_eq!(taken.count(), expected);
+        }
+        queue.pop().unwrap();
+        assert!(queue.push(9, ()).is_ok());
+    }
+}

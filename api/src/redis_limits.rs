@@ -1,0 +1,243 @@
+//! Limits that several processes share through Redis.
+//!
+//! The keys are those of the network's reference node, so that both may share one Redis. Each decision is
+//! one script, which Redis runs as a whole. A call that gets no answer in time passes, and after several of
+//! them Redis is left alone for a while: a limiter that is gone must not take the node with it.
+
+use std::time::Duration;
+
+use hawser_serve::address::ClientAddress;
+use hawser_serve::bucket::BucketSize;
+use parking_lot::Mutex;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisError};
+use tokio::time::{Instant, timeout};
+
+use crate::breaker::{Breaker, BreakerSettings, BreakerState};
+use crate::metrics::LimitMetrics;
+use crate::rate_limits::CallCost;
+use crate::settings::{RateLimitSettings, RedisSettings};
+
+/// Takes from all buckets or from none. Keys: for each group its time and its buckets. Arguments: the time
+/// in ms; for each group the number of its buckets, and for each bucket capacity, window in ms and cost.
+/// Returns the milliseconds after which the same call fits; 0 if it was taken.
+const TAKE: &str = r"
+local now, a, k, wait, writes = tonumber(ARGV[1]), 2, 1, 0, {}
+while a <= #ARGV do
+  local buckets, time = tonumber(ARGV[a]), KEYS[k]
+  local last = tonumber(redis.call('GET', time) or now)
+  local elapsed, longest = math.max(0, now - last), 1
+  a, k = a + 1, k + 1
+  for _ = 1, buckets do
+    local capacity, window = tonumber(ARGV[a]), tonumber(ARGV[a + 1])
+    local cost, key = math.min(capacity, tonumber(ARGV[a + 2])), KEYS[k]
+    local left = tonumber(redis.call('GET', key) or capacity)
+    left = math.min(capacity, left + elapsed * capacity / window) - cost
+    if left < 0 then wait = math.max(wait, math.ceil(-left * window / capacity)) end
+    local full = math.max(1, math.ceil((capacity - left) * window / capacity))
+    writes[#writes + 1] = {key, string.format('%.17g', left), full}
+    longest = math.max(longest, window)
+    a, k = a + 3, k + 1
+  end
+  writes[#writes + 1] = {time, string.format('%.0f', math.max(now, last)), longest}
+end
+if wait > 0 then return wait end
+for _, write in ipairs(writes) do redis.call('SET', write[1], write[2], 'PX', write[3]) end
+return 0
+";
+
+/// Takes a place. Key: the counter of an address. Arguments: the most places, the life of the counter in
+/// ms. Returns 1 if there was one.
+const OPEN: &str = r"
+if redis.call('INCR', KEYS[1]) > tonumber(ARGV[1]) then
+  redis.call('DECR', KEYS[1])
+  return 0
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return 1
+";
+
+/// Gives a place back.
+const CLOSE: &str = r"
+if tonumber(redis.call('GET', KEYS[1]) or 0) > 0 then redis.call('DECR', KEYS[1]) end
+return 0
+";
+
+/// An answer of Redis, or that there is none.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Shared<T> {
+    Answer(T),
+    /// Redis is gone or slow: the call passes.
+    NoAnswer,
+}
+
+/// The limits in one Redis.
+pub(crate) struct RedisLimits {
+    client: Client,
+    config: AsyncConnectionConfig,
+    connection: tokio::sync::Mutex<Option<MultiplexedConnection>>,
+    breaker: Mutex<Breaker>,
+    since: Instant,
+    settings: RedisSettings,
+    minute: BucketSize,
+    hour: BucketSize,
+    opens: BucketSize,
+    streams_max: usize,
+    metrics: LimitMetrics,
+}
+
+impl RedisLimits {
+    /// Connects, and waits for the answer to a ping.
+    ///
+    /// # Errors
+    /// When the URL is none, or Redis does not answer: a protection that is not there must not be
+    /// relied on.
+    pub(crate) async fn connect(
+        limits: &RateLimitSettings,
+        settings: &RedisSettings,
+        metrics: LimitMetrics,
+    ) -> Result<Self, RedisError> {
+        let client = Client::open(settings.url.as_str())?;
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(settings.connect_timeout))
+            .set_response_timeout(Some(settings.call_timeout));
+        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        redis::cmd("PING").query_async::<String>(&mut connection).await?;
+        let breaker = Breaker::new(BreakerSettings {
+            failures_max: settings.breaker_failures_max,
+            cooldown_ms: ms(settings.breaker_cooldown),
+        });
+        Ok(Self {
+            client,
+            config,
+            connection: tokio::sync::Mutex::new(Some(connection)),
+            breaker: Mutex::new(breaker),
+            since: Instant::now(),
+            settings: settings.clone(),
+            minute: BucketSize::per_minute(limits.per_minute),
+            hour: BucketSize::per_hour(limits.per_hour),
+            opens: BucketSize::per_minute(limits.opens_per_minute),
+            streams_max: limits.subscribe_all_max,
+            metrics,
+        })
+    }
+
+    /// Takes the cost of a call from all buckets of its caller, or nothing. Answers the milliseconds after
+    /// which the same call fits; 0 if it was taken. `now_ms` is unix time, which the processes share.
+    pub(crate) async fn take(
+        &self,
+        caller: ClientAddress,
+        cost: CallCost,
+        now_ms: u64,
+    ) -> Shared<u64> {
+        let prefix = &self.settings.key_prefix;
+        let queries = format!("{prefix}rl:t2:q:{caller}");
+        let (mut keys, mut arguments) = (Vec::new(), vec![now_ms]);
+        let mut group = |base: &str, buckets: &[BucketSize], cost: u64| {
+            keys.push(format!("{base}:ts"));
+            arguments.push(buckets.len() as u64);
+            for (number, size) in buckets.iter().enumerate() {
+                keys.push(format!("{base}:{}", number + 1));
+                arguments.extend([size.capacity, size.window_ms, cost]);
+            }
+        };
+        group(&queries, &[self.minute, self.hour], cost.query);
+        if cost.opens > 0 {
+            group(&format!("{prefix}rl:t2:o:{caller}:opens"), &[self.opens], cost.opens);
+        }
+        let mut command = script(TAKE, &keys);
+        command.arg(&arguments);
+        self.ask(&command).await
+    }
+
+    /// Takes a place for a stream of all envelopes. Answers whether there was one.
+    pub(crate) async fn open_stream(&self, caller: ClientAddress) -> Shared<bool> {
+        let mut command = script(OPEN, &[self.stream_key(caller)]);
+        command.arg(self.streams_max).arg(ms(self.settings.stream_ttl));
+        self.ask(&command).await
+    }
+
+    /// Keeps the places of an address alive.
+    pub(crate) async fn refresh_stream(&self, caller: ClientAddress) {
+        let mut command = redis::cmd("PEXPIRE");
+        command.arg(self.stream_key(caller)).arg(ms(self.settings.stream_ttl));
+        self.ask::<i64>(&command).await;
+    }
+
+    /// Gives a place back.
+    pub(crate) async fn close_stream(&self, caller: ClientAddress) {
+        self.ask::<i64>(&script(CLOSE, &[self.stream_key(caller)])).await;
+    }
+
+    /// Returns the interval of [`refresh_stream`](Self::refresh_stream).
+    pub(crate) fn refresh_every(&self) -> Duration {
+        self.settings.stream_refresh_interval
+    }
+
+    fn stream_key(&self, caller: ClientAddress) -> String {
+        format!("{}rl:streams:{caller}", self.settings.key_prefix)
+    }
+
+    async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Shared<T> {
+        let state = self.breaker().state(self.now_ms());
+        self.metrics.breaker_is(state);
+        if state == BreakerState::Open {
+            return Shared::NoAnswer;
+        }
+        let answer = timeout(self.settings.call_timeout, self.query(command)).await;
+        match answer.map_err(|_| None).and_then(|answer| answer.map_err(Some)) {
+            Ok(answer) => {
+                self.breaker().worked();
+                self.metrics.breaker_is(BreakerState::Closed);
+                Shared::Answer(answer)
+            }
+            Err(error) => {
+                // The next call connects anew.
+                if let Ok(mut connection) = self.connection.try_lock() {
+                    *connection = None;
+                }
+                if self.breaker().failed(self.now_ms()) {
+                    self.metrics.breaker_opened();
+                    let error =
+                        error.map_or_else(|| "no answer in time".into(), |it| it.to_string());
+                    tracing::warn!(code = "redis_gone", error, "calls pass without shared limits");
+                }
+                Shared::NoAnswer
+            }
+        }
+    }
+
+    async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisError> {
+        let mut connection = {
+            let mut held = self.connection.lock().await;
+            match &*held {
+                Some(connection) => connection.clone(),
+                None => {
+                    let config = &self.config;
+                    let new =
+                        self.client.get_multiplexed_async_connection_with_config(config).await?;
+                    held.insert(new).clone()
+                }
+            }
+        };
+        command.query_async(&mut connection).await
+    }
+
+    fn breaker(&self) -> parking_lot::MutexGuard<'_, Breaker> {
+        self.breaker.lock()
+    }
+
+    fn now_ms(&self) -> u64 {
+        ms(self.since.elapsed())
+    }
+}
+
+fn script(text: &str, keys: &[String]) -> Cmd {
+    let mut command = redis::cmd("EVAL");
+    command.arg(text).arg(keys.len()).arg(keys);
+    command
+}
+
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

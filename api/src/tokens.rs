@@ -1,0 +1,301 @@
+//! Node tokens: a node proves to another one, in a header of a call, that it is in the registry.
+//!
+//! A token is a compact JWS (RFC 7515) signed with the node's key: ES256K over keccak-256 of `jwt|` and
+//! the signing input. Specified in `docs/protocol/api.md`. Plain values; time and registry are arguments.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use hawser_engine::ports::Registry;
+use hawser_proto::sign::keccak256;
+use hawser_proto::{OriginatorId, PublicKey};
+use serde::Deserialize;
+
+/// The header that carries a token.
+pub(crate) const TOKEN_HEADER: &str = "node-authorization";
+/// The longest token. A guess: those of the network have about 300 bytes.
+const TOKEN_LEN_BYTES_MAX: usize = 4096;
+/// The longest life of a token. Specified.
+const LIFETIME_S_MAX: f64 = 2.0 * 3600.0;
+/// Seconds by which the clock of a token's maker may be ahead. Specified.
+const SKEW_S_MAX: f64 = 120.0;
+/// The versions of the network's software that may call: from this one, and below the next major.
+/// Specified: those that a reference node of the same major accepts.
+const VERSION_MIN: [u64; 3] = [1, 1, 0];
+
+/// The reason a token is not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TokenError {
+    #[error("it is no JWS in compact form")]
+    Form,
+    #[error("its algorithm is not ES256K")]
+    Algorithm,
+    #[error("its claims are not those of a node")]
+    Claims,
+    #[error("its node is not in the registry")]
+    UnknownNode,
+    #[error("its signature is not its node's")]
+    Signature,
+    #[error("it is meant for another node")]
+    Audience,
+    #[error("it has expired, is not valid yet, or lives for more than two hours")]
+    Time,
+    #[error("the version of its node is not compatible with this node's")]
+    Version,
+}
+
+/// A token as it was sent: whose it says it is. Nothing is verified.
+#[derive(Debug)]
+pub(crate) struct Token<'a> {
+    node: OriginatorId,
+    signed: &'a str,
+    signature: [u8; 65],
+    claims: Claims,
+}
+
+/// A token that was verified. Holds for as long as the registry has this key for the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct VerifiedToken {
+    /// The node that calls.
+    pub(crate) node: OriginatorId,
+    key: PublicKey,
+    /// Unix seconds.
+    expires_s: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Header {
+    alg: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Claims {
+    version: Option<String>,
+    sub: String,
+    aud: Audience,
+    exp: f64,
+    iat: f64,
+    nbf: Option<f64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl<'a> Token<'a> {
+    /// Reads a token. Costs no more than its length.
+    ///
+    /// # Errors
+    /// [`TokenError::Form`], [`TokenError::Algorithm`] or [`TokenError::Claims`].
+    pub(crate) fn read(text: &'a str) -> Result<Self, TokenError> {
+        if text.len() > TOKEN_LEN_BYTES_MAX {
+            return Err(TokenError::Form);
+        }
+        let (signed, signature) = text.rsplit_once('.').ok_or(TokenError::Form)?;
+        let (header, claims) = signed.split_once('.').ok_or(TokenError::Form)?;
+        let decode = |part: &str| BASE64_URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Form);
+        let header: Header =
+            serde_json::from_slice(&decode(header)?).map_err(|_| TokenError::Form)?;
+        if header.alg != "ES256K" {
+            return Err(TokenError::Algorithm);
+        }
+        let claims: Claims =
+            serde_json::from_slice(&decode(claims)?).map_err(|_| TokenError::Claims)?;
+        let signature = decode(signature)?.try_into().map_err(|_| TokenError::Form)?;
+        let node = node_id(&claims.sub).ok_or(TokenError::Claims)?;
+        Ok(Self { node, signed, signature, claims })
+    }
+
+    /// Returns the node that the token says it is of.
+    pub(crate) fn node(&self) -> OriginatorId {
+        self.node
+    }
+
+    /// Verifies the token for the node `own` at `now_s`. Checks the signature last,
+    /// so that a token of no node costs next to nothing.
+    ///
+    /// # Errors
+    /// The first rule that it breaks.
+    pub(crate) fn verify(
+        &self,
+        own: OriginatorId,
+        registry: &Registry,
+        now_s: u64,
+    ) -> Result<VerifiedToken, TokenError> {
+        let record = registry.node(self.node).ok_or(TokenError::UnknownNode)?;
+        let (claims, now) = (&self.claims, now_s as f64);
+        let lifetime = claims.exp - claims.iat;
+        // Written so that a claim that is no number of use fails.
+        let in_time = now < claims.exp
+            && claims.iat <= now + SKEW_S_MAX
+            && (0.0..=LIFETIME_S_MAX).contains(&lifetime)
+            && claims.nbf.is_none_or(|from| from <= now);
+        if !in_time {
+            return Err(TokenError::Time);
+        }
+        let is_own = |text: &String| node_id(text) == Some(own);
+        let meant = match &claims.aud {
+            Audience::One(one) => is_own(one),
+            Audience::Several(several) => several.iter().any(is_own),
+        };
+        if !meant {
+            return Err(TokenError::Audience);
+        }
+        if claims.version.as_deref().is_some_and(|version| !is_compatible(version)) {
+            return Err(TokenError::Version);
+        }
+        let digest = keccak256(&[b"jwt|", self.signed.as_bytes()]);
+        // Only r and s count, as everywhere in the network.
+        if !record.public_key.verifies(digest, &self.signature[..64]) {
+            return Err(TokenError::Signature);
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
+        let expires_s = claims.exp as u64;
+        Ok(VerifiedToken { node: self.node, key: record.public_key, expires_s })
+    }
+}
+
+impl VerifiedToken {
+    /// Returns whether the token still holds.
+    pub(crate) fn holds(&self, registry: &Registry, now_s: u64) -> bool {
+        let is_key = registry.node(self.node).is_some_and(|record| record.public_key == self.key);
+        is_key && now_s < self.expires_s
+    }
+
+    /// Returns the end of the token, unix seconds.
+    pub(crate) fn expires_s(&self) -> u64 {
+        self.expires_s
+    }
+}
+
+/// Reads the id of a node as claims write it: a signed 32-bit decimal.
+fn node_id(text: &str) -> Option<OriginatorId> {
+    let id: i32 = text.parse().ok()?;
+    u32::try_from(id).ok().map(OriginatorId)
+}
+
+/// Returns whether the version is in the range that this node accepts. A pre-release counts as its
+/// release.
+fn is_compatible(version: &str) -> bool {
+    let release = version.split(['-', '+']).next().unwrap_or_default();
+    let numbers: Option<Vec<u64>> = release.split('.').map(|part| part.parse().ok()).collect();
+    numbers.is_some_and(|numbers| {
+        numbers.len() == 3 && numbers[0] == VERSION_MIN[0] && numbers[..] >= VERSION_MIN[..]
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_engine::ports::NodeRecord;
+    use hawser_proto::{Address, SecretKey};
+
+    use super::*;
+
+    const OWN: OriginatorId = OriginatorId(200);
+    const MADE_S: u64 = 1_700_000_000;
+    /// Made by the network's reference node: node 100 for node 200, version 1.3.0.
+    const REFERENCE: &str = "eyJhbGciOiJFUzI1NksiLCJ0eXAiOiJKV1QifQ.eyJ2ZXJzaW9uIjoiMS4zLjAiLCJzdWIiOiIxMDAiLCJhdWQiOlsiMjAwIl0sImV4cCI6MTcwMDAwMzYwMCwiaWF0IjoxNzAwMDAwMDAwfQ.46hhuV0KqEWGSRojJB9WuTnga_xb7w2l_0DWozmVH942X0ngCwVxaT5xOe27QfBi9OgwCbH6LVacTj9aIWyM9AA";
+    /// The key of that node, which the reference's tests publish.
+    const REFERENCE_KEY: &str =
+        "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
+
+    fn registry(key: &SecretKey) -> Registry {
+        let record = NodeRecord {
+            id: OriginatorId(100),
+            public_key: key.public_key(),
+            owner: Address([1; 20]),
+            http_address: "http://a".into(),
+            quic_address: None,
+            canonical: true,
+        };
+        [record].into_iter().collect()
+    }
+
+    fn key() -> SecretKey {
+        SecretKey::from_bytes(&[7; 32]).unwrap()
+    }
+
+    fn made(header: &str, claims: &str) -> String {
+        let part = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
+        let signed = format!("{}.{}", part(header), part(claims));
+        let signature = key().sign(keccak256(&[b"jwt|", signed.as_bytes()]));
+        format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature.as_bytes()))
+    }
+
+    const HEADER: &str = r#"{"alg":"ES256K","typ":"JWT"}"#;
+
+    fn of_claims(claims: &str) -> Result<VerifiedToken, TokenError> {
+        Token::read(&made(HEADER, claims))?.verify(OWN, &registry(&key()), MADE_S)
+    }
+
+    #[test]
+    fn a_token_of_the_reference_node_is_accepted_in_its_time() {
+        let registry = registry(&SecretKey::from_hex(REFERENCE_KEY).unwrap());
+        let token = Token::read(REFERENCE).unwrap();
+        let verified = token.verify(OWN, &registry, MADE_S).unwrap();
+        assert_eq!((verified.node, verified.expires_s()), (OriginatorId(100), MADE_S + 3600));
+        assert!(token.verify(OWN, &registry, MADE_S - 120).is_ok());
+        assert!(token.verify(OWN, &registry, MADE_S + 3599).is_ok());
+        for time_s in [MADE_S - 121, MADE_S + 3600] {
+            assert_eq!(token.verify(OWN, &registry, time_s), Err(TokenError::Time));
+        }
+        let other = OriginatorId(300);
+        assert_eq!(token.verify(other, &registry, MADE_S), Err(TokenError::Audience));
+        assert_eq!(token.verify(OWN, &Registry::default(), MADE_S), Err(TokenError::UnknownNode));
+        let stranger = self::registry(&key());
+        assert_eq!(token.verify(OWN, &stranger, MADE_S), Err(TokenError::Signature));
+        assert!(verified.holds(&registry, MADE_S + 3599));
+        assert!(!verified.holds(&registry, MADE_S + 3600), "it has expired");
+        assert!(!verified.holds(&stranger, MADE_S), "the node has another key now");
+    }
+
+    #[test]
+    fn every_claim_is_checked() {
+        let with =
+            |claims: &str| of_claims(&format!(r#"{{"sub":"100","iat":1700000000{claims}}}"#));
+        let own = r#","aud":"200","exp":1700003600"#;
+        assert!(with(own).is_ok(), "an audience may be one text, and the version absent");
+        assert!(with(&format!(r#"{own},"version":"1.1.0-rc.1""#)).is_ok());
+        assert!(with(&format!(r#"{own},"nbf":1700000000"#)).is_ok());
+        for (claims, error) in [
+            (r#","aud":[],"exp":1700003600"#, TokenError::Audience),
+            (r#","aud":["100","0x200"],"exp":1700003600"#, TokenError::Audience),
+            (r#","aud":"200","exp":1700007201"#, TokenError::Time),
+            (r#","aud":"200","exp":1699999999"#, TokenError::Time),
+            (r#","aud":"200","exp":1e300"#, TokenError::Time),
+            (r#","aud":"200","exp":1700003600,"nbf":1700000001"#, TokenError::Time),
+            (r#","aud":"200","exp":1700003600,"version":"1.0.9""#, TokenError::Version),
+            (r#","aud":"200","exp":1700003600,"version":"2.0.0""#, TokenError::Version),
+            (r#","aud":"200","exp":1700003600,"version":"one""#, TokenError::Version),
+            (r#","aud":"200""#, TokenError::Claims),
+            (r#","exp":1700003600"#, TokenError::Claims),
+        ] {
+            assert_eq!(with(claims), Err(error), "{claims}");
+        }
+        for claims in [
+            r#"{"sub":"100","aud":"200","exp":1700003600}"#,
+            r#"{"sub":"-1","aud":"200","exp":1700003600,"iat":1700000000}"#,
+            r#"{"sub":100,"aud":"200","exp":1700003600,"iat":1700000000}"#,
+            "[]",
+        ] {
+            assert_eq!(of_claims(claims), Err(TokenError::Claims), "{claims}");
+        }
+    }
+
+    #[test]
+    fn other_texts_are_refused() {
+        let claims = r#"{"sub":"100","aud":"200","exp":1700003600,"iat":1700000000}"#;
+        let none = made(r#"{"alg":"none"}"#, claims);
+        assert_eq!(Token::read(&none).unwrap_err(), TokenError::Algorithm);
+        let token = made(HEADER, claims);
+        let cut = &token[..token.len() - 4];
+        let long = format!("{token}{}", "A".repeat(5000));
+        for text in ["", ".", "..", "a.b.c", cut, &format!("{token}="), &long] {
+            assert_eq!(Token::read(text).unwrap_err(), TokenError::Form, "{text}");
+        }
+        let bent = token.replacen("eyJzdWIi", "eyJzdWIj", 1);
+        assert!(Token::read(&bent).is_err());
+    }
+}

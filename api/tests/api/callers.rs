@@ -1,0 +1,258 @@
+//! Callers: node tokens, limits of each address, the services that only nodes may call.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use hawser_api::{ApiSettings, NoPeers, RateLimitSettings};
+use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
+use hawser_proto::pb::xmtp::xmtpv4::metadata_api::GetVersionRequest;
+use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
+use hawser_proto::sign::keccak256;
+use std::sync::Arc;
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Request, Status};
+
+use crate::common::*;
+
+/// A token of this node for itself: the registry of these tests has no other.
+fn token(lifetime_s: i64) -> String {
+    let part = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
+    let made_s = START_NS / 1_000_000_000;
+    let header = part(r#"{"alg":"ES256K","typ":"JWT"}"#);
+    let claims =
+        format!(r#"{{"sub":"100","aud":["100"],"exp":{},"iat":{made_s}}}"#, made_s + lifetime_s);
+    let signed = format!("{header}.{}", part(&claims));
+    let signature = node_key().sign(keccak256(&[b"jwt|", signed.as_bytes()]));
+    format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature.as_bytes()))
+}
+
+fn with<T>(message: T, headers: &[(&'static str, &str)]) -> Request<T> {
+    let mut request = Request::new(message);
+    for (name, value) in headers {
+        request.metadata_mut().append(*name, value.parse().unwrap());
+    }
+    request
+}
+
+fn topics(count: u8) -> pb::QueryEnvelopesRequest {
+    let topics = (0..count).map(|group| group_topic(group).as_bytes().clone()).collect();
+    let query = pb::EnvelopesQuery { topics, ..Default::default() };
+    pb::QueryEnvelopesRequest { query: Some(query), limit: 1 }
+}
+
+fn filters(count: u8) -> pb::SubscribeTopicsRequest {
+    use pb::subscribe_topics_request::TopicFilter;
+    let filters = (0..count)
+        .map(|group| TopicFilter { topic: group_topic(group).as_bytes().clone(), last_seen: None });
+    pb::SubscribeTopicsRequest { filters: filters.collect() }
+}
+
+async fn limited(adjust: impl FnOnce(&mut ApiSettings)) -> Node {
+    let settings = |settings: &mut ApiSettings| {
+        settings.rate_limits = Some(RateLimitSettings::default());
+        settings.trusted_proxies =
+            hawser_serve::address::Cidr::parse("127.0.0.1").into_iter().collect();
+        adjust(settings);
+    };
+    node_with(settings, Arc::new(NoPeers)).await
+}
+
+fn retry_after_s(metadata: &MetadataMap) -> u64 {
+    metadata.get("retry-after").unwrap().to_str().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_bad_token_is_refused_by_every_service_and_none_is_fine() {
+    let node = node().await;
+    let good = token(3600);
+    let bent = good.replace(".eyJzdWIiOiIxMDAi", ".eyJzdWIiOiIyMDAi");
+    for (text, accepted) in
+        [(good.as_str(), true), ("", true), (bent.as_str(), false), ("x", false)]
+    {
+        let headers = [("node-authorization", text)];
+        let mut errors: Vec<Option<Status>> = Vec::new();
+        let mut replication = node.replication().await;
+        errors.push(replication.query_envelopes(with(topics(1), &headers)).await.err());
+        errors.push(node.query().await.query_envelopes(with(topics(1), &headers)).await.err());
+        let all = with(pb::SubscribeAllEnvelopesRequest::default(), &headers);
+        errors.push(node.notification().await.subscribe_all_envelopes(all).await.err());
+        let mut metadata = MetadataApiClient::new(node.channel().await);
+        errors.push(metadata.get_version(with(GetVersionRequest::default(), &headers)).await.err());
+        let publish = pb::PublishPayerEnvelopesRequest { payer_envelopes: vec![message(1, "a")] };
+        let mut publishing = node.publishing().await;
+        errors.push(publishing.publish_payer_envelopes(with(publish, &headers)).await.err());
+        for error in errors {
+            let code = error.map(|status| status.code());
+            assert_eq!(code, (!accepted).then_some(Code::Unauthenticated), "{text}");
+        }
+        let health = tonic_health::pb::HealthCheckRequest::default();
+        let mut client = tonic_health::pb::health_client::HealthClient::new(node.channel().await);
+        assert!(client.check(with(health, &headers)).await.is_ok(), "health is for everyone");
+    }
+}
+
+#[tokio::test]
+async fn a_token_ends_with_its_time_and_with_its_key() {
+    let node = node().await;
+    let headers = [("node-authorization", token(60))];
+    let headers = headers.each_ref().map(|(name, text)| (*name, text.as_str()));
+    let mut client = node.replication().await;
+    assert!(client.query_envelopes(with(topics(1), &headers)).await.is_ok());
+    node.clock.advance(59);
+    assert!(client.query_envelopes(with(topics(1), &headers)).await.is_ok());
+    node.clock.advance(1);
+    let error = client.query_envelopes(with(topics(1), &headers)).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unauthenticated);
+
+    let text = token(3600);
+    let headers = [("node-authorization", text.as_str())];
+    assert!(client.query_envelopes(with(topics(1), &headers)).await.is_ok());
+    node.registry.send_replace(Arc::default());
+    let error = client.query_envelopes(with(topics(1), &headers)).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unauthenticated, "it has left the registry");
+}
+
+#[tokio::test]
+async fn checks_of_tokens_are_bounded_and_known_tokens_cost_none() {
+    let node = node().await;
+    let good = token(3600);
+    let good = [("node-authorization", good.as_str())];
+    let mut client = node.replication().await;
+    assert!(client.query_envelopes(with(topics(1), &good)).await.is_ok());
+    let mut last = None;
+    for lifetime_s in 100..200 {
+        let mut forged = token(lifetime_s);
+        forged.replace_range(forged.len() - 20..forged.len() - 10, "AAAAAAAAAA");
+        let headers = [("node-authorization", forged.as_str())];
+        last = client.query_envelopes(with(topics(1), &headers)).await.err();
+    }
+    let last = last.unwrap();
+    assert_eq!(last.code(), Code::ResourceExhausted, "{last}");
+    assert!(retry_after_s(last.metadata()) >= 1);
+    assert!(client.query_envelopes(with(topics(1), &good)).await.is_ok());
+}
+
+#[tokio::test]
+async fn the_replication_api_can_be_for_nodes_only() {
+    let node = node_with(|settings| settings.require_node_auth = true, Arc::new(NoPeers)).await;
+    let mut client = node.replication().await;
+    let error = client.query_envelopes(topics(1)).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unauthenticated);
+    let publish = pb::PublishPayerEnvelopesRequest { payer_envelopes: vec![message(1, "a")] };
+    let error = client.publish_payer_envelopes(publish).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unauthenticated);
+    let text = token(3600);
+    let headers = [("node-authorization", text.as_str())];
+    assert!(client.query_envelopes(with(topics(1), &headers)).await.is_ok());
+    assert!(node.query().await.query_envelopes(topics(1)).await.is_ok(), "others are open");
+}
+
+#[tokio::test]
+async fn queries_of_an_address_are_limited_and_refusals_say_when_to_come_back() {
+    let node = limited(|_| {}).await;
+    let mut client = node.query().await;
+    let from = |address: &'static str| [("x-forwarded-for", address)];
+    for _ in 0..6 {
+        client.query_envelopes(with(topics(100), &from("1.2.3.4"))).await.unwrap();
+    }
+    let error = client.query_envelopes(with(topics(100), &from("1.2.3.4"))).await.unwrap_err();
+    assert_eq!((error.code(), error.message()), (Code::ResourceExhausted, "rate limit exceeded"));
+    assert!((1..=10).contains(&retry_after_s(error.metadata())));
+    assert_eq!(error.metadata().get("limit-reason").unwrap(), "RATE_LIMIT");
+    let details = String::from_utf8_lossy(error.details()).into_owned();
+    assert!(
+        details.contains("google.rpc.RetryInfo") && details.contains("RATE_LIMIT"),
+        "{details}"
+    );
+
+    let inboxes = with(pb::GetInboxIdsRequest::default(), &from("1.2.3.4, 127.0.0.1"));
+    let newest = pb::GetNewestEnvelopeRequest::default();
+    let outcomes = [
+        client.get_inbox_ids(inboxes).await.err(),
+        client.get_newest_envelope(with(newest, &from("6.6.6.6, 1.2.3.4"))).await.err(),
+    ];
+    // A token may have flowed in since: one of two calls is refused in any case.
+    assert!(outcomes.iter().flatten().all(|error| error.code() == Code::ResourceExhausted));
+    assert!(outcomes.iter().any(Option::is_some));
+
+    client.query_envelopes(with(topics(100), &from("1.2.3.5"))).await.unwrap();
+    let mut others = node.replication().await;
+    others.query_envelopes(with(topics(100), &from("1.2.3.4"))).await.unwrap();
+    let text = token(3600);
+    let node_headers = [("x-forwarded-for", "1.2.3.4"), ("node-authorization", text.as_str())];
+    for _ in 0..20 {
+        client.query_envelopes(with(topics(100), &node_headers)).await.unwrap();
+    }
+    let denied = r#"xmtpd_rate_limit_decisions_total{service="QueryApi",method="QueryEnvelopes",tier="2",outcome="denied"}"#;
+    assert_eq!(node.sample(denied).await, Some(1.0));
+    let bypassed = r#"xmtpd_rate_limit_decisions_total{service="QueryApi",method="QueryEnvelopes",tier="0",outcome="bypassed"}"#;
+    assert_eq!(node.sample(bypassed).await, Some(20.0));
+}
+
+#[tokio::test]
+async fn streams_of_topics_are_charged_to_nodes_and_to_all_others() {
+    let node = limited(|_| {}).await;
+    let mut client = node.query().await;
+    let from = [("x-forwarded-for", "1.2.3.4")];
+    let mut open = Vec::new();
+    for _ in 0..10 {
+        open.push(client.subscribe_topics(with(filters(1), &from)).await.unwrap());
+    }
+    let error = client.subscribe_topics(with(filters(1), &from)).await.unwrap_err();
+    assert_eq!(error.code(), Code::ResourceExhausted);
+    assert_eq!(error.message(), "subscribe admission rate limit exceeded");
+    let mut replication = node.replication().await;
+    let text = token(3600);
+    let proven = [("x-forwarded-for", "1.2.3.4"), ("node-authorization", text.as_str())];
+    let mut opened = 0;
+    while let Ok(stream) = replication.subscribe_topics(with(filters(100), &proven)).await {
+        open.push(stream);
+        opened += 1;
+    }
+    assert!((5..8).contains(&opened), "nodes have no limit of opens, but pay for topics: {opened}");
+}
+
+#[tokio::test]
+async fn an_address_has_two_streams_of_all_envelopes() {
+    let node = limited(|_| {}).await;
+    let mut client = node.notification().await;
+    let all = pb::SubscribeAllEnvelopesRequest::default;
+    let from = [("x-forwarded-for", "2001:db8:1:2::1")];
+    let same = [("x-forwarded-for", "2001:db8:1:2:3::9")];
+    let other = [("x-forwarded-for", "2001:db8:1:3::1")];
+    let first = client.subscribe_all_envelopes(with(all(), &from)).await.unwrap();
+    let second = client.subscribe_all_envelopes(with(all(), &same)).await.unwrap();
+    let error = client.subscribe_all_envelopes(with(all(), &same)).await.unwrap_err();
+    assert_eq!(error.code(), Code::ResourceExhausted);
+    let third = client.subscribe_all_envelopes(with(all(), &other)).await.unwrap();
+    node.until_sample("xmtpd_stream_limit_active_streams", 3.0).await;
+    drop((first, third));
+    node.until_sample("xmtpd_stream_limit_active_streams", 1.0).await;
+    client.subscribe_all_envelopes(with(all(), &same)).await.unwrap();
+    drop(second);
+}
+
+#[tokio::test]
+async fn headers_of_strangers_name_no_caller() {
+    let node = limited(|settings| settings.trusted_proxies = [].into_iter().collect()).await;
+    let mut client = node.query().await;
+    let mut refused = 0;
+    for number in 0..20 {
+        let address = format!("1.2.3.{number}");
+        let request = with(topics(100), &[("x-forwarded-for", address.as_str())]);
+        refused += usize::from(client.query_envelopes(request).await.is_err());
+    }
+    assert!(refused >= 10, "all of them are one caller: {refused}");
+}
+
+#[tokio::test]
+async fn a_compressed_message_is_refused_before_it_is_expanded() {
+    let node = node().await;
+    let path = "/xmtp.xmtpv4.message_api.QueryApi/QueryEnvelopes";
+    let mut request = framed(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3]);
+    request[0] = 1;
+    let (code, text) = call_raw(&node.channel().await, path, request).await;
+    assert!(
+        matches!(code, Code::Internal | Code::Unimplemented | Code::InvalidArgument),
+        "{code} {text}"
+    );
+}

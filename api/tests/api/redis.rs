@@ -1,0 +1,219 @@
+//! Limits that two nodes share through a real Redis, and what happens when it goes.
+
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hawser_api::{ApiError, ApiSettings, NoPeers, RateLimitSettings, RedisSettings};
+use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tonic::Code;
+
+use crate::common::*;
+
+/// A Redis on a port of its own, without a disk.
+struct Redis {
+    port: u16,
+    process: Child,
+}
+
+impl Redis {
+    /// Starts one; `None` with a message if this machine has none.
+    async fn start() -> Option<Self> {
+        loop {
+            let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = free.local_addr().unwrap().port();
+            drop(free);
+            // Another test may have taken the port since: then this one ends, and the next is tried.
+            match Self::start_at(port).await? {
+                Ok(redis) => return Some(redis),
+                Err(status) => eprintln!("redis-server ended: {status}"),
+            }
+        }
+    }
+
+    /// Starts one at this port and waits until it answers, or ends.
+    async fn start_at(port: u16) -> Option<Result<Self, ExitStatus>> {
+        let arguments = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"];
+        let started = Command::new("redis-server")
+            .args(arguments)
+            .arg(port.to_string())
+            .stdout(Stdio::null())
+            .spawn();
+        let process = match started {
+            Ok(process) => process,
+            Err(error) => {
+                eprintln!(
+                    "SKIPPED: redis-server cannot be started ({error}); install redis-server"
+                );
+                return None;
+            }
+        };
+        let mut redis = Self { port, process };
+        loop {
+            if let Some(status) = redis.process.try_wait().unwrap() {
+                return Some(Err(status));
+            }
+            if redis.answers().await {
+                return Some(Ok(redis));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn answers(&self) -> bool {
+        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)).await else {
+            return false;
+        };
+        let mut answer = [0; 7];
+        stream.write_all(b"PING\r\n").await.is_ok()
+            && stream.read_exact(&mut answer).await.is_ok()
+            && answer == *b"+PONG\r\n"
+    }
+
+    fn stop(mut self) -> u16 {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        self.port
+    }
+
+    fn settings(&self) -> RedisSettings {
+        RedisSettings {
+            call_timeout: Duration::from_secs(5),
+            breaker_cooldown: Duration::from_millis(50),
+            stream_refresh_interval: Duration::from_millis(20),
+            ..RedisSettings::new(format!("redis://127.0.0.1:{}/0", self.port))
+        }
+    }
+
+    async fn node(&self) -> Node {
+        let redis = self.settings();
+        let limit = |settings: &mut ApiSettings| {
+            let redis = Some(redis);
+            settings.rate_limits =
+                Some(RateLimitSettings { redis, ..RateLimitSettings::default() });
+        };
+        node_with(limit, Arc::new(NoPeers)).await
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+const NEWEST: &str = r#"xmtpd_rate_limit_decisions_total{service="QueryApi",method="GetNewestEnvelope",tier="2",outcome=""#;
+
+#[tokio::test]
+async fn two_processes_share_the_limits_of_a_caller() {
+    let Some(redis) = Redis::start().await else { return };
+    let nodes = [redis.node().await, redis.node().await];
+    let request = pb::GetNewestEnvelopeRequest::default;
+    // The clock of these nodes stands still, so nothing flows in.
+    for number in 0..60 {
+        let mut client = nodes[number % 2].query().await;
+        client.get_newest_envelope(request()).await.unwrap();
+    }
+    for node in &nodes {
+        let error = node.query().await.get_newest_envelope(request()).await.unwrap_err();
+        assert_eq!(error.code(), Code::ResourceExhausted);
+        assert_eq!(error.metadata().get("retry-after").unwrap(), "1");
+    }
+    for node in &nodes {
+        node.clock.advance(1);
+    }
+    nodes[1].query().await.get_newest_envelope(request()).await.unwrap();
+    assert!(nodes[0].query().await.get_newest_envelope(request()).await.is_err());
+
+    // All or nothing: what is refused for its opens takes no tokens.
+    let filter =
+        pb::subscribe_topics_request::TopicFilter { topic: topic_bytes(1), last_seen: None };
+    for node in &nodes {
+        node.clock.advance(3600);
+    }
+    let open = || pb::SubscribeTopicsRequest { filters: vec![filter.clone()] };
+    let mut client = nodes[0].query().await;
+    let mut streams = Vec::new();
+    for _ in 0..10 {
+        streams.push(client.subscribe_topics(open()).await.unwrap());
+    }
+    for _ in 0..60 {
+        let error = client.subscribe_topics(open()).await.unwrap_err();
+        assert_eq!(error.metadata().get("retry-after").unwrap(), "6");
+    }
+    for _ in 0..50 {
+        client.get_newest_envelope(request()).await.unwrap();
+    }
+    assert!(client.get_newest_envelope(request()).await.is_err());
+}
+
+#[tokio::test]
+async fn two_processes_share_the_places_of_streams() {
+    let Some(redis) = Redis::start().await else { return };
+    let nodes = [redis.node().await, redis.node().await];
+    let mut clients = [nodes[0].notification().await, nodes[1].notification().await];
+    let all = pb::SubscribeAllEnvelopesRequest::default;
+    let first = clients[0].subscribe_all_envelopes(all()).await.unwrap();
+    let _second = clients[1].subscribe_all_envelopes(all()).await.unwrap();
+    for client in &mut clients {
+        let error = client.subscribe_all_envelopes(all()).await.unwrap_err();
+        assert_eq!(error.code(), Code::ResourceExhausted);
+    }
+    drop(first);
+    let mut third = clients[1].subscribe_all_envelopes(all()).await;
+    while third.is_err() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        third = clients[1].subscribe_all_envelopes(all()).await;
+    }
+}
+
+#[tokio::test]
+async fn calls_pass_while_redis_is_gone_and_are_limited_again_when_it_is_back() {
+    let Some(redis) = Redis::start().await else { return };
+    let node = redis.node().await;
+    let mut client = node.query().await;
+    let request = pb::GetNewestEnvelopeRequest::default;
+    client.get_newest_envelope(request()).await.unwrap();
+    let port = redis.stop();
+    for _ in 0..100 {
+        client.get_newest_envelope(request()).await.unwrap();
+    }
+    let failed_open = node.sample(&format!("{NEWEST}failed_open\"}}")).await;
+    assert!(failed_open >= Some(99.0), "{failed_open:?}");
+    assert!(node.sample("xmtpd_rate_limit_circuit_breaker_trips_total").await >= Some(1.0));
+    let mut all = node.notification().await;
+    let request_all = pb::SubscribeAllEnvelopesRequest::default;
+    let mut streams = Vec::new();
+    for _ in 0..5 {
+        streams.push(all.subscribe_all_envelopes(request_all()).await.unwrap());
+    }
+
+    let Some(back) = Redis::start_at(port).await else { return };
+    let _redis = back.unwrap();
+    while client.get_newest_envelope(request()).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(node.sample("xmtpd_rate_limit_circuit_breaker_state").await, Some(0.0));
+}
+
+#[tokio::test]
+async fn a_node_does_not_start_without_the_redis_that_it_relies_on() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let engine = node().await.engine;
+    for url in [format!("redis://127.0.0.1:{port}/0"), "http://127.0.0.1".to_owned()] {
+        let redis = Some(RedisSettings::new(url));
+        let settings = ApiSettings {
+            listen: None,
+            metrics: None,
+            rate_limits: Some(RateLimitSettings { redis, ..RateLimitSettings::default() }),
+            ..ApiSettings::default()
+        };
+        let started = hawser_api::start(settings, engine.clone(), Arc::new(NoPeers)).await;
+        assert!(matches!(started, Err(ApiError::Redis(_))));
+    }
+}

@@ -1,0 +1,240 @@
+//! Sends the transactions that deploy the contracts of one chain.
+//!
+//! Every step first checks if it is done, so a run continues an incomplete deployment and leaves a complete one as
+//! it is.
+
+use alloy::primitives::{Address, U256};
+use alloy::providers::Provider as _;
+use alloy::signers::local::PrivateKeySigner;
+use alloy::sol_types::SolCall;
+use tracing::debug;
+
+use super::layout::{Layout, contract, proxy_code, salt};
+use super::plan::PlannedContract;
+use crate::contracts::{Factory, FeeToken};
+use crate::send::{Call, Chain, RequestError, SendError, Sender, ViewError};
+
+/// The reason why a deployment is not complete. A second run continues it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeployError {
+    /// Both chains have the same id, so a transaction for one would be valid on the other.
+    #[error("the two chains need different ids, and both have {0}")]
+    SameChain(u64),
+    /// The deployer sent other transactions first, so the addresses would differ.
+    #[error(
+        "{account} has sent {sent} transactions on chain {chain_id}, and its first two must create \
+         the factory: use a fresh chain"
+    )]
+    DeployerUsed {
+        /// The deployer.
+        account: Address,
+        /// The chain.
+        chain_id: u64,
+        /// Transactions that it sent.
+        sent: u64,
+    },
+    /// The factory has another build than this one.
+    #[error(
+        "the factory at {factory} on chain {chain_id} was built by another version: use a fresh chain"
+    )]
+    OtherFactory {
+        /// Address of the factory.
+        factory: Address,
+        /// The chain.
+        chain_id: u64,
+    },
+    /// A transaction was not sent, or failed.
+    #[error("{what}: {error}")]
+    Step {
+        /// The step of the deployment.
+        what: String,
+        /// The error of the transaction.
+        error: SendError,
+    },
+    /// A contract could not be read.
+    #[error(transparent)]
+    View(#[from] ViewError),
+    /// A chain does not answer.
+    #[error(transparent)]
+    Rpc(#[from] RequestError),
+}
+
+/// Sends the transactions of a deployment to one chain.
+#[derive(Debug)]
+pub struct ChainDeployer {
+    sender: Sender,
+    transactions: u64,
+}
+
+impl ChainDeployer {
+    /// Waits until all transactions of an earlier run are mined.
+    ///
+    /// The caller must hold the deployer's account for itself: a foreign transaction would change addresses.
+    ///
+    /// # Errors
+    /// When the chain does not answer, or a transaction of an earlier run is not mined in time.
+    pub async fn new(chain: &Chain, deployer: &PrivateKeySigner) -> Result<Self, DeployError> {
+        let sender = Sender::new(chain.clone(), deployer.clone());
+        let what = "waiting for an earlier run's transactions".to_owned();
+        sender.settled().await.map_err(|error| DeployError::Step { what, error })?;
+        Ok(Self { sender, transactions: 0 })
+    }
+
+    /// Returns the chain.
+    #[must_use]
+    pub fn chain(&self) -> &Chain {
+        self.sender.chain()
+    }
+
+    /// Returns the deployer's address.
+    #[must_use]
+    pub fn account(&self) -> Address {
+        self.sender.account()
+    }
+
+    /// Returns the number of transactions that this value has sent.
+    #[must_use]
+    pub fn transactions(&self) -> u64 {
+        self.transactions
+    }
+
+    /// Sends a call and waits for its receipt. `what` names the step in the error and in the log.
+    ///
+    /// # Errors
+    /// [`DeployError::Step`].
+    pub async fn send(&mut self, what: &str, call: &Call) -> Result<(), DeployError> {
+        let sent = self.sender.send(call).await;
+        let receipt = sent.map_err(|error| DeployError::Step { what: what.to_owned(), error })?;
+        debug!(what, hash = %receipt.transaction_hash, "deployment");
+        self.transactions += 1;
+        Ok(())
+    }
+
+    /// Deploys the factory and the contracts of this chain, as far as they are missing.
+    pub(super) async fn deploy(
+        &mut self,
+        layout: &Layout,
+        registry: Address,
+        pieces: &[PlannedContract],
+    ) -> Result<(), DeployError> {
+        let code = contract("Factory").init_code(&(registry,));
+        self.create(0, "the factory", layout.factory_implementation, code.into()).await?;
+        let code = proxy_code(layout.factory_implementation);
+        self.create(1, "the factory's proxy", layout.factory, code.into()).await?;
+        self.initialize_factory(layout).await?;
+        for piece in pieces {
+            self.place(layout, piece).await?;
+        }
+        Ok(())
+    }
+
+    /// Creates a contract by the deployer's transaction with this nonce, unless it exists.
+    async fn create(
+        &mut self,
+        nonce: u64,
+        what: &str,
+        address: Address,
+        init_code: Vec<u8>,
+    ) -> Result<(), DeployError> {
+        let chain = self.sender.chain();
+        if chain.has_code(address).await? {
+            return Ok(());
+        }
+        let account = self.sender.account();
+        let sent = chain.provider().get_transaction_count(account).await;
+        let sent = sent.map_err(|error| chain.request_error("eth_getTransactionCount", error))?;
+        if sent != nonce {
+            let chain_id = chain.id();
+            return Err(DeployError::DeployerUsed { account, chain_id, sent });
+        }
+        self.send(&format!("deploying {what}"), &Call::create(init_code.into())).await
+    }
+
+    async fn initialize_factory(&mut self, layout: &Layout) -> Result<(), DeployError> {
+        let factory = layout.factory;
+        let begun = Factory::initializableImplementationCall {};
+        if self.sender.chain().view(factory, &begun).await?.is_zero() {
+            let call = Call::new(factory, &Factory::initializeCall {});
+            self.send("initialising the factory", &call).await?;
+        }
+        let salt_ = salt("any");
+        let compute = Factory::computeProxyAddressCall { caller_: layout.deployer, salt_ };
+        let computed = self.sender.chain().view(factory, &compute).await?;
+        if computed == layout.proxy(salt_) {
+            Ok(())
+        } else {
+            Err(DeployError::OtherFactory { factory, chain_id: self.sender.chain().id() })
+        }
+    }
+
+    /// Deploys a contract and its proxy, as far as they are missing.
+    async fn place(&mut self, layout: &Layout, piece: &PlannedContract) -> Result<(), DeployError> {
+        if !self.sender.chain().has_code(piece.implementation).await? {
+            let deploy = Factory::deployImplementationCall { bytecode_: piece.init_code.clone() };
+            let what = format!("deploying {}", piece.name);
+            self.send(&what, &Call::new(layout.factory, &deploy)).await?;
+        }
+        let Some(front) = &piece.proxy else { return Ok(()) };
+        if self.sender.chain().has_code(front.address).await? {
+            return Ok(());
+        }
+        let deploy = Factory::deployProxyCall {
+            implementation_: piece.implementation,
+            salt_: front.salt,
+            initializeCallData_: front.initialize.clone(),
+        };
+        let what = format!("deploying the proxy of {}", piece.name);
+        self.send(&what, &Call::new(layout.factory, &deploy)).await
+    }
+
+    /// Calls a contract without a transaction.
+    ///
+    /// # Errors
+    /// [`ViewError`].
+    pub async fn view<C: SolCall>(&self, to: Address, call: &C) -> Result<C::Return, ViewError> {
+        self.sender.chain().view(to, call).await
+    }
+
+    /// Returns the balance of an account in a token, in its smallest unit.
+    ///
+    /// # Errors
+    /// [`ViewError`].
+    pub async fn balance(&self, token: Address, account: Address) -> Result<U256, ViewError> {
+        self.view(token, &FeeToken::balanceOfCall { account }).await
+    }
+
+    /// Allows a contract to take tokens of this account, unless it may take as many already.
+    ///
+    /// # Errors
+    /// [`DeployError::Step`], or those of [`ChainDeployer::view`].
+    pub async fn allow(
+        &mut self,
+        token: Address,
+        spender: Address,
+        value: U256,
+    ) -> Result<(), DeployError> {
+        let owner = self.sender.account();
+        let allowed = self.view(token, &FeeToken::allowanceCall { owner, spender }).await?;
+        if allowed >= value {
+            return Ok(());
+        }
+        let approve = FeeToken::approveCall { spender, value };
+        self.send("allowing a contract to take tokens", &Call::new(token, &approve)).await
+    }
+
+    /// Tells a contract to read a parameter again. An unchanged parameter is no error.
+    pub(super) async fn update<C: SolCall>(
+        &mut self,
+        to: Address,
+        call: &C,
+    ) -> Result<(), DeployError> {
+        match self.send(C::SIGNATURE, &Call::new(to, call)).await {
+            Err(DeployError::Step { error, .. })
+                if error.revert().and_then(|revert| revert.name()) == Some("NoChange") =>
+            {
+                Ok(())
+            }
+            done => done,
+        }
+    }
+}

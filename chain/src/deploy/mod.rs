@@ -1,0 +1,39 @@
+//! Deploys all contracts of a network on its two chains, at the same addresses on every fresh pair of chains.
+//!
+//! The order follows the dependencies of the contracts: factory, parameter registry, tokens, registries, gateways; then
+//! the parameters and the contracts' copies of them. Between these two the caller gives the deployer fee tokens, and after
+//! [`send_parameters`] the bridge has to carry them to the app chain. Every step first checks if it is done, so a run
+//! continues an incomplete deployment and leaves a complete one as it is.
+//!
+//! The plan brings a fee token of its own, whose underlying token has no value, and an inbox of its own, which one account
+//! releases from. A network whose settlement chain has both must not use it as it is.
+
+mod deployer;
+mod layout;
+mod parameters;
+mod plan;
+
+pub use deployer::{ChainDeployer, DeployError};
+pub use parameters::{
+    configure_settlement, has_prices, have_parameters_arrived, publish_prices, send_parameters,
+    update_app_contracts,
+};
+pub use plan::DeploymentPlan;
+
+/// Deploys the factories and all contracts, as far as they are missing.
+///
+/// # Errors
+/// [`DeployError::SameChain`] before anything is sent, or the step that failed. A second run continues there.
+pub async fn deploy_contracts(
+    plan: &DeploymentPlan,
+    settlement: &mut ChainDeployer,
+    app: &mut ChainDeployer,
+) -> Result<(), DeployError> {
+    let app_id = app.chain().id();
+    if settlement.chain().id() == app_id {
+        return Err(DeployError::SameChain(app_id));
+    }
+    let registry = plan.addresses.app_chain_parameter_registry;
+    settlement.deploy(&plan.layout, registry, &plan.settlement).await?;
+    app.deploy(&plan.layout, registry, &plan.app).await
+}

@@ -1,0 +1,204 @@
+//! Configuration after the deployment: parameters, the contracts' copies of them, and their way to the app chain.
+
+use alloy::eips::BlockNumberOrTag;
+use alloy::primitives::{B256, U256};
+use alloy::providers::Provider as _;
+
+use super::deployer::{ChainDeployer, DeployError};
+use super::plan::DeploymentPlan;
+use crate::admin::bridge::{GAS_BASE, GAS_PER_KEY, WEI_PER_GAS, WEI_PER_MICRODOLLAR};
+use crate::contracts::{
+    AppChainParameterRegistry, DistributionManager, GroupMessageBroadcaster, NodeRegistry,
+    PayerRegistry, PayerReportManager, RateRegistry, SettlementChainGateway,
+    SettlementChainParameterRegistry, parameter,
+};
+use crate::send::{Call, ViewError};
+
+/// Smallest deposit of a payer in the fee token's smallest unit: 10 dollars, as in the deployed networks.
+const DEPOSIT_MIN: u64 = 10_000_000;
+
+/// Parameters that the app chain needs as well.
+const BRIDGED: [&str; 4] = [
+    parameter::GROUP_MESSAGE_MIN_PAYLOAD_SIZE,
+    parameter::GROUP_MESSAGE_MAX_PAYLOAD_SIZE,
+    parameter::IDENTITY_UPDATE_MIN_PAYLOAD_SIZE,
+    parameter::IDENTITY_UPDATE_MAX_PAYLOAD_SIZE,
+];
+
+/// Returns the first parameters of a network: keys and values. `now` is the start of the first prices.
+fn first_parameters(plan: &DeploymentPlan, now: u64) -> Vec<(String, B256)> {
+    use parameter::{of_address as address, of_uint as uint};
+    let addresses = &plan.addresses;
+    let deployer = plan.layout.deployer;
+    let fixed = [
+        (parameter::NODE_REGISTRY_ADMIN, address(deployer)),
+        (parameter::NODE_REGISTRY_MAX_CANONICAL_NODES, uint(100_u8)),
+        (parameter::PAYER_REGISTRY_SETTLER, address(addresses.payer_report_manager)),
+        (parameter::PAYER_REGISTRY_FEE_DISTRIBUTOR, address(addresses.distribution_manager)),
+        (parameter::PAYER_REGISTRY_MINIMUM_DEPOSIT, uint(DEPOSIT_MIN)),
+        (parameter::PAYER_REGISTRY_WITHDRAW_LOCK_PERIOD, uint(2_u32 * 24 * 3600)),
+        (parameter::PAYER_REPORT_MANAGER_PROTOCOL_FEE_RATE, uint(100_u16)),
+        (parameter::DISTRIBUTION_MANAGER_PROTOCOL_FEES_RECIPIENT, address(deployer)),
+        (parameter::RATE_REGISTRY_MESSAGE_FEE, uint(100_u64)),
+        (parameter::RATE_REGISTRY_STORAGE_FEE, uint(200_u64)),
+        (parameter::RATE_REGISTRY_CONGESTION_FEE, uint(300_u64)),
+        (parameter::RATE_REGISTRY_TARGET_RATE_PER_MINUTE, uint(6000_u64)),
+        (parameter::RATE_REGISTRY_RATES_IN_EFFECT_AFTER, uint(now)),
+        (parameter::GROUP_MESSAGE_MIN_PAYLOAD_SIZE, uint(78_u32)),
+        (parameter::GROUP_MESSAGE_MAX_PAYLOAD_SIZE, uint(262_144_u32)),
+        (parameter::IDENTITY_UPDATE_MIN_PAYLOAD_SIZE, uint(78_u32)),
+        (parameter::IDENTITY_UPDATE_MAX_PAYLOAD_SIZE, uint(262_144_u32)),
+    ];
+    let inbox = (parameter::inbox(addresses.app_chain_id), address(plan.inbox));
+    fixed.map(|(key, value)| (key.to_owned(), value)).into_iter().chain([inbox]).collect()
+}
+
+/// Sets the parameters that have no value yet.
+async fn set_parameters(
+    plan: &DeploymentPlan,
+    settlement: &mut ChainDeployer,
+) -> Result<(), DeployError> {
+    let chain = settlement.chain();
+    let head = chain.provider().get_block_by_number(BlockNumberOrTag::Latest).await;
+    let head = head.map_err(|error| chain.request_error("eth_getBlockByNumber", error))?;
+    let now = head.map_or(0, |block| block.header.timestamp);
+    let wanted = first_parameters(plan, now);
+    let registry = plan.addresses.settlement_chain_parameter_registry;
+    let keys: Vec<String> = wanted.iter().map(|(key, _)| key.clone()).collect();
+    let values = settlement
+        .view(registry, &SettlementChainParameterRegistry::get_1Call { keys_: keys })
+        .await?;
+    let unset = wanted.into_iter().zip(values).filter(|(_, value)| value.is_zero());
+    let (keys_, values_): (Vec<_>, Vec<_>) = unset.map(|(wanted, _)| wanted).unzip();
+    if keys_.is_empty() {
+        return Ok(());
+    }
+    let set = SettlementChainParameterRegistry::set_1Call { keys_, values_ };
+    settlement.send("setting parameters", &Call::new(registry, &set)).await
+}
+
+/// Tells the contracts of the settlement chain to read their parameters.
+async fn update_settlement_contracts(
+    plan: &DeploymentPlan,
+    settlement: &mut ChainDeployer,
+) -> Result<(), DeployError> {
+    let addresses = &plan.addresses;
+    let nodes = addresses.node_registry;
+    settlement.update(nodes, &NodeRegistry::updateAdminCall {}).await?;
+    settlement.update(nodes, &NodeRegistry::updateMaxCanonicalNodesCall {}).await?;
+    let payers = addresses.payer_registry;
+    settlement.update(payers, &PayerRegistry::updateSettlerCall {}).await?;
+    settlement.update(payers, &PayerRegistry::updateFeeDistributorCall {}).await?;
+    settlement.update(payers, &PayerRegistry::updateMinimumDepositCall {}).await?;
+    settlement.update(payers, &PayerRegistry::updateWithdrawLockPeriodCall {}).await?;
+    let reports = addresses.payer_report_manager;
+    settlement.update(reports, &PayerReportManager::updateProtocolFeeRateCall {}).await?;
+    let shares = addresses.distribution_manager;
+    settlement.update(shares, &DistributionManager::updateProtocolFeesRecipientCall {}).await?;
+    let gateway = addresses.settlement_chain_gateway;
+    let app = U256::from(addresses.app_chain_id);
+    let get_inbox = SettlementChainGateway::getInboxCall { chainId_: app };
+    match settlement.view(gateway, &get_inbox).await {
+        Ok(inbox) if inbox == plan.inbox => Ok(()),
+        // The view reverts while the gateway has no inbox.
+        Ok(_) | Err(ViewError::Reverted(_)) => {
+            let update = SettlementChainGateway::updateInboxCall { chainId_: app };
+            settlement.update(gateway, &update).await
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Returns true if the network has prices. They are the last step of a configuration, so it is complete then.
+///
+/// # Errors
+/// When the rate registry cannot be read.
+pub async fn has_prices(
+    plan: &DeploymentPlan,
+    settlement: &ChainDeployer,
+) -> Result<bool, ViewError> {
+    let count = RateRegistry::getRatesCountCall {};
+    Ok(!settlement.view(plan.addresses.rate_registry, &count).await?.is_zero())
+}
+
+/// Sets the first parameters of a network and tells the contracts of the settlement chain to read them. Parameters that
+/// have a value stay.
+///
+/// # Errors
+/// The step that failed. A second run continues there.
+pub async fn configure_settlement(
+    plan: &DeploymentPlan,
+    settlement: &mut ChainDeployer,
+) -> Result<(), DeployError> {
+    set_parameters(plan, settlement).await?;
+    update_settlement_contracts(plan, settlement).await
+}
+
+/// Tells the rate registry to read its parameters, which makes the first prices. Must be the last step; see
+/// [`has_prices`].
+///
+/// # Errors
+/// When the transaction fails.
+pub async fn publish_prices(
+    plan: &DeploymentPlan,
+    settlement: &mut ChainDeployer,
+) -> Result<(), DeployError> {
+    settlement.update(plan.addresses.rate_registry, &RateRegistry::updateRatesCall {}).await
+}
+
+/// Returns true if the app chain has a value for each parameter that it needs.
+///
+/// # Errors
+/// When the registry cannot be read.
+pub async fn have_parameters_arrived(
+    plan: &DeploymentPlan,
+    app: &ChainDeployer,
+) -> Result<bool, ViewError> {
+    let keys_ = BRIDGED.map(str::to_owned).to_vec();
+    let get = AppChainParameterRegistry::get_1Call { keys_ };
+    let values = app.view(plan.addresses.app_chain_parameter_registry, &get).await?;
+    Ok(values.iter().all(|value| !value.is_zero()))
+}
+
+/// Sends parameters to the app chain over the gateways, as an administrator does. The registry there accepts them from
+/// its gateway only.
+///
+/// # Errors
+/// When a transaction fails; the deployer must own the fee tokens for the gas.
+pub async fn send_parameters(
+    plan: &DeploymentPlan,
+    settlement: &mut ChainDeployer,
+) -> Result<(), DeployError> {
+    let gas = U256::from(GAS_BASE) + U256::from(GAS_PER_KEY) * U256::from(BRIDGED.len());
+    let price = U256::from(WEI_PER_GAS);
+    let amount = (gas * price).div_ceil(U256::from(WEI_PER_MICRODOLLAR));
+    let gateway = plan.addresses.settlement_chain_gateway;
+    settlement.allow(plan.addresses.fee_token, gateway, amount).await?;
+    let send = SettlementChainGateway::sendParametersCall {
+        chainIds_: vec![U256::from(plan.addresses.app_chain_id)],
+        keys_: BRIDGED.map(str::to_owned).to_vec(),
+        gasLimit_: gas,
+        maxFeePerGas_: price,
+        amountToSend_: amount,
+    };
+    settlement.send("sending parameters to the app chain", &Call::new(gateway, &send)).await
+}
+
+/// Updates the payload limits of the broadcasters. The maximum comes first: it is zero at the start, and the minimum may
+/// not exceed it.
+///
+/// # Errors
+/// When a transaction fails.
+pub async fn update_app_contracts(
+    plan: &DeploymentPlan,
+    app: &mut ChainDeployer,
+) -> Result<(), DeployError> {
+    let broadcasters =
+        [plan.addresses.group_message_broadcaster, plan.addresses.identity_update_broadcaster];
+    for broadcaster in broadcasters {
+        // Both have the same functions.
+        app.update(broadcaster, &GroupMessageBroadcaster::updateMaxPayloadSizeCall {}).await?;
+        app.update(broadcaster, &GroupMessageBroadcaster::updateMinPayloadSizeCall {}).await?;
+    }
+    Ok(())
+}

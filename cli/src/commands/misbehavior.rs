@@ -1,0 +1,66 @@
+//! `hawser misbehavior list`: shows the evidence against nodes that a running node keeps.
+
+use hawser_node::error::RunError;
+use hawser_node::settings;
+use serde_json::Value;
+
+use crate::args::{MisbehaviorCommand, MisbehaviorListArgs};
+use crate::{client, output};
+
+/// Runs the command.
+///
+/// # Errors
+/// When the node does not answer.
+pub(super) async fn run(command: MisbehaviorCommand, as_json: bool) -> Result<(), RunError> {
+    let MisbehaviorCommand::List(args) = command;
+    list(args, as_json).await
+}
+
+async fn list(args: MisbehaviorListArgs, as_json: bool) -> Result<(), RunError> {
+    let metrics = match &args.metrics {
+        Some(metrics) => metrics.clone(),
+        None => settings::metrics_address(&args.sources()).map_err(RunError::usage)?.to_string(),
+    };
+    let mut after = args.after.clone().unwrap_or_else(|| "0.0".to_owned());
+    loop {
+        let page = page(&metrics, &after).await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        last["position"].as_str().unwrap_or_default().clone_into(&mut after);
+        for piece in &page {
+            match as_json {
+                true => output::line(piece),
+                false => tell(piece),
+            }
+        }
+    }
+}
+
+async fn page(metrics: &str, after: &str) -> Result<Vec<Value>, RunError> {
+    let path = format!("/misbehavior?after={after}");
+    let answer = client::get(metrics, &path).await.map_err(RunError::failed)?;
+    if answer.status != 200 {
+        let (status, body) = (answer.status, answer.body.trim());
+        return Err(RunError::failed(format!("{metrics}: status {status}: {body}")));
+    }
+    let page: Value = serde_json::from_str(&answer.body)
+        .map_err(|error| RunError::failed(format!("{metrics}: no evidence: {error}")))?;
+    match page["misbehavior"].as_array() {
+        Some(pieces) => Ok(pieces.clone()),
+        None => Err(RunError::failed(format!("{metrics}: no evidence in the answer"))),
+    }
+}
+
+fn tell(piece: &Value) {
+    let text = |field: &str| piece[field].as_str().unwrap_or_default().to_owned();
+    let severity = piece["severity"].as_str().map(|it| format!(" ({it})")).unwrap_or_default();
+    let from = piece["from_node_id"].as_u64().map(|it| format!(", from node {it}"));
+    output::line(format_args!(
+        "{}: node {} at {}: {}{severity}, {}{}",
+        text("position"),
+        piece["misbehaving_node_id"],
+        piece["sequence_id"],
+        text("fault"),
+        text("verdict"),
+        from.unwrap_or_default(),
+    ));
+}

@@ -1,0 +1,111 @@
+//! `hawser restore confirm`: the operator's word that no other process signs with a node's key, after the
+//! node's folder was restored, copied or lost. See `docs/runbooks/restore.md`.
+
+use std::io::{self, IsTerminal as _};
+use std::time::{Duration, Instant};
+
+use hawser_node::error::RunError;
+use hawser_node::restore::{Answer, Question, RestoreFolder};
+use hawser_node::settings;
+use serde_json::json;
+
+use crate::args::{RestoreCommand, RestoreConfirmArgs};
+use crate::output;
+
+/// The longest wait for the node to take the answer. A guess: it looks twice a second, and may first
+/// finish what a peer shows.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+/// Pause between two looks. A guess.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Runs the command.
+///
+/// # Errors
+/// When no node of this host asks, or the operator does not confirm. Nothing has been changed then.
+pub(super) fn run(command: RestoreCommand, as_json: bool) -> Result<(), RunError> {
+    match command {
+        RestoreCommand::Confirm(args) => confirm(&args, as_json),
+    }
+}
+
+fn confirm(args: &RestoreConfirmArgs, as_json: bool) -> Result<(), RunError> {
+    let state_dir = settings::state_dir(&args.sources()).map_err(RunError::usage)?;
+    let unreadable = |error| RunError::failed(format!("{}: {error}", state_dir.display()));
+    let mut asking = RestoreFolder::asking(&state_dir).map_err(unreadable)?;
+    asking.retain(|(_, question)| args.node_id.is_none_or(|id| id == question.node_id));
+    let (folder, question) = match asking.as_slice() {
+        [one] => one,
+        [] => {
+            return Err(RunError::not_found(format!(
+                "no node asks in {}: start the node first, with the same --state-dir, and look at its \
+                 /status",
+                state_dir.display()
+            )));
+        }
+        several => {
+            let nodes: Vec<_> = several.iter().map(|(_, it)| it.node_id.to_string()).collect();
+            let nodes = nodes.join(", ");
+            return Err(RunError::usage(format!(
+                "several nodes ask: choose with --node-id ({nodes})"
+            )));
+        }
+    };
+    if !as_json {
+        describe(question);
+    }
+    if !args.yes {
+        ask(question, args.complete)?;
+    }
+    folder.reply(&Answer::to(question, args.complete)).map_err(unreadable)?;
+    let is_taken = wait_until_taken(folder).map_err(unreadable)?;
+    if !is_taken {
+        return Err(RunError::failed(format!(
+            "node {} has not taken the answer yet: it does when it runs, unless it is started again",
+            question.node_id
+        )));
+    }
+    if as_json {
+        output::line(json!({ "node_id": question.node_id, "complete": args.complete }));
+    } else {
+        output::line(format_args!("node {} publishes again", question.node_id));
+    }
+    Ok(())
+}
+
+fn describe(question: &Question) {
+    let Question { node_id, network, data_dir, head, reason, .. } = question;
+    output::line(format_args!("node {node_id} of network {network:?}, {}", data_dir.display()));
+    output::line(format_args!("its own strand ends at {head} there"));
+    output::line(reason);
+}
+
+fn ask(question: &Question, is_complete: bool) -> Result<(), RunError> {
+    if !io::stdin().is_terminal() {
+        return Err(RunError::refused(
+            "nothing was changed: say --yes to confirm without being asked",
+        ));
+    }
+    let node = question.node_id;
+    let end = if is_complete {
+        ", and does its data folder hold everything that it has ever signed"
+    } else {
+        ""
+    };
+    let text = format!("Has every other process with the key of node {node} ended for good{end}?");
+    if output::ask(text)? {
+        return Ok(());
+    }
+    Err(RunError::refused("nothing was changed: it was not confirmed"))
+}
+
+/// The node removes its question once it may sign.
+fn wait_until_taken(folder: &RestoreFolder) -> io::Result<bool> {
+    let end = Instant::now() + WAIT_MAX;
+    while folder.question()?.is_some() {
+        if Instant::now() >= end {
+            return Ok(false);
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    Ok(true)
+}

@@ -1,0 +1,198 @@
+//! Judging what other nodes have signed: facts for evidence, as functions of the envelopes.
+
+use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::{Bytes, EnvelopeId};
+use hawser_rules::{RateTable, check_charges, is_free};
+use prost::Message as _;
+
+pub use hawser_storage::{Evidence, EvidenceTime, Misbehavior, Severity, StoredEvidence};
+
+/// Step back in time from which on it is a fault. Specified (`docs/protocol/misbehavior.md`): other
+/// software takes the time before it takes the place, so smaller steps are normal for it.
+const STEP_BACK_NS_MAX: i64 = 1_000_000_000;
+/// Lead over this node's clock from which on a time is in the future. Specified (same page).
+const LEAD_NS_MAX: i64 = 5 * 60 * 1_000_000_000;
+
+/// Returns how far two envelopes for one place differ in what they state. `None` if they state the
+/// same: equal bytes that are signed twice are one statement.
+#[must_use]
+pub fn difference(held: &Bytes, other: &Bytes) -> Option<Severity> {
+    let statement = |envelope: &Bytes| OriginatorEnvelope::open(envelope.clone()).ok();
+    let ((held, _), (other, _)) = (statement(held)?, statement(other)?);
+    if held == other {
+        return None;
+    }
+    let fields = |statement: Bytes| pb::UnsignedOriginatorEnvelope::decode(statement).ok();
+    let (held, other) = (fields(held)?, fields(other)?);
+    let content =
+        |it: &pb::UnsignedOriginatorEnvelope| (it.payer_envelope_bytes.clone(), it.originator_ns);
+    let metadata = |it: &pb::UnsignedOriginatorEnvelope| {
+        (it.base_fee_picodollars, it.congestion_fee_picodollars, it.expiry_unixtime)
+    };
+    Some(if content(&held) != content(&other) {
+        Severity::Content
+    } else if metadata(&held) != metadata(&other) {
+        Severity::Metadata
+    } else {
+        Severity::Encoding
+    })
+}
+
+/// Returns the time that an envelope states, unix nanoseconds; `None` for malformed bytes.
+#[must_use]
+pub fn stated_ns(envelope: &Bytes) -> Option<i64> {
+    let (statement, _) = OriginatorEnvelope::open(envelope.clone()).ok()?;
+    Some(OriginatorEnvelope::statement(statement).ok()?.1)
+}
+
+/// Returns true if a time lies further ahead of this node's clock than honest clocks are apart. Such a
+/// time decides nothing here before it has come.
+#[must_use]
+pub fn is_ahead(originator_ns: i64, now_ns: i64) -> bool {
+    originator_ns > now_ns.saturating_add(LEAD_NS_MAX)
+}
+
+/// The verdict on the fees that an envelope states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FeeVerdict {
+    /// A rate in force explains them.
+    Explained,
+    /// No known rate explains them, but the price list may lack the newest one.
+    Unknown,
+    /// No rate explains them.
+    Wrong,
+}
+
+/// Judges the fees that an envelope states, against a price list.
+#[must_use]
+pub fn judge_fees(envelope: &Bytes, rates: &RateTable) -> FeeVerdict {
+    let Ok(envelope) = OriginatorEnvelope::parse(envelope.clone()) else {
+        return FeeVerdict::Explained; // marked for that, and never booked
+    };
+    let statement = envelope.unsigned();
+    let is_final = is_free(statement.payer().client().topic().kind())
+        || rates.covers(statement.originator_ns());
+    match (check_charges(statement, rates), is_final) {
+        (Ok(()), _) => FeeVerdict::Explained,
+        (Err(_), true) => FeeVerdict::Wrong,
+        (Err(_), false) => FeeVerdict::Unknown,
+    }
+}
+
+/// A fault in the times of a strand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeFault {
+    /// The envelope is dated before this earlier one.
+    Back {
+        /// The earlier place, which has the later time.
+        earlier: EnvelopeId,
+    },
+    /// The envelope is dated into the future.
+    Ahead,
+}
+
+/// Times of one strand, in the order of its places.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StrandTimes {
+    /// The latest time since the last fault, and its place.
+    latest: Option<(i64, EnvelopeId)>,
+}
+
+impl StrandTimes {
+    /// Continues after the envelope at the strand's head, if that place holds one.
+    #[must_use]
+    pub fn after(head: Option<(i64, EnvelopeId)>) -> Self {
+        Self { latest: head }
+    }
+
+    /// Judges the time of the next envelope. One step back is one fault, however many envelopes follow
+    /// at the lower times: they are compared with one another from then on.
+    pub fn next(&mut self, id: EnvelopeId, originator_ns: i64, now_ns: i64) -> Vec<TimeFault> {
+        let mut faults = Vec::new();
+        if is_ahead(originator_ns, now_ns) {
+            faults.push(TimeFault::Ahead);
+        }
+        match self.latest {
+            Some((latest, earlier)) if latest.saturating_sub(originator_ns) > STEP_BACK_NS_MAX => {
+                faults.push(TimeFault::Back { earlier });
+                self.latest = Some((originator_ns, id));
+            }
+            latest => self.latest = latest.max(Some((originator_ns, id))),
+        }
+        faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::envelope::Proof;
+    use hawser_proto::sign::originator_digest;
+    use hawser_proto::{OriginatorId, SecretKey, SequenceId};
+
+    use super::*;
+
+    const NODE: OriginatorId = OriginatorId(200);
+    const SECOND: i64 = 1_000_000_000;
+
+    fn signed(statement: &pb::UnsignedOriginatorEnvelope) -> Bytes {
+        sign(statement.encode_to_vec().into(), 1)
+    }
+
+    fn sign(statement: Bytes, key: u8) -> Bytes {
+        let key = SecretKey::from_bytes(&[key; 32]).unwrap();
+        let signature = key.sign(originator_digest(&statement));
+        OriginatorEnvelope::encode(statement, Proof::Signature(signature))
+    }
+
+    #[test]
+    fn the_worst_difference_between_two_statements_decides() {
+        let first = pb::UnsignedOriginatorEnvelope {
+            originator_node_id: 200,
+            originator_sequence_id: 7,
+            originator_ns: 5,
+            payer_envelope_bytes: Bytes::from_static(b"paid"),
+            base_fee_picodollars: 1,
+            congestion_fee_picodollars: 2,
+            expiry_unixtime: 3,
+        };
+        let against = |change: fn(&mut pb::UnsignedOriginatorEnvelope)| {
+            let mut other = first.clone();
+            change(&mut other);
+            difference(&signed(&first), &signed(&other))
+        };
+        assert_eq!(against(|_| {}), None);
+        assert_eq!(difference(&signed(&first), &sign(first.encode_to_vec().into(), 2)), None);
+        assert_eq!(against(|it| it.originator_ns = 6), Some(Severity::Content));
+        let paid: fn(&mut pb::UnsignedOriginatorEnvelope) =
+            |it| it.payer_envelope_bytes = Bytes::from_static(b"else");
+        assert_eq!(against(paid), Some(Severity::Content));
+        assert_eq!(against(|it| it.expiry_unixtime = 4), Some(Severity::Metadata));
+        assert_eq!(against(|it| it.base_fee_picodollars = 4), Some(Severity::Metadata));
+        assert_eq!(against(|it| it.congestion_fee_picodollars = 4), Some(Severity::Metadata));
+        let mut longer = first.encode_to_vec();
+        longer.extend([0x78, 1]); // an unknown field
+        assert_eq!(difference(&signed(&first), &sign(longer.into(), 1)), Some(Severity::Encoding));
+    }
+
+    #[test]
+    fn one_step_back_is_one_fault_and_small_ones_are_none() {
+        let id = |n| EnvelopeId::new(NODE, SequenceId(n));
+        let mut times = StrandTimes::after(Some((10 * SECOND, id(1))));
+        let mut next = |n, ns| times.next(id(n), ns, 0);
+        assert_eq!(next(2, 9 * SECOND), [], "a second is tolerated");
+        assert_eq!(next(3, 9 * SECOND - 1), [TimeFault::Back { earlier: id(1) }]);
+        assert_eq!(next(4, 9 * SECOND), []);
+        assert_eq!(next(5, 8 * SECOND), []);
+        assert_eq!(next(6, 8 * SECOND - 1), [TimeFault::Back { earlier: id(4) }], "slowly, too");
+        assert_eq!(next(7, 20 * SECOND), []);
+        let far = 400 * SECOND;
+        assert_eq!(next(8, far), [TimeFault::Ahead]);
+        assert_eq!(next(9, 21 * SECOND), [TimeFault::Back { earlier: id(8) }]);
+        assert_eq!(next(10, 22 * SECOND), [], "the strand goes on at its own time");
+        let both = [TimeFault::Ahead, TimeFault::Back { earlier: id(11) }];
+        assert_eq!(next(11, i64::MAX), [TimeFault::Ahead]);
+        assert_eq!(next(12, far), both);
+        assert_eq!(next(13, i64::MIN), [TimeFault::Back { earlier: id(12) }]);
+    }
+}

@@ -1,0 +1,157 @@
+//! The answers of peers about this node's own strand: what they claim, and what they have shown.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use hawser_proto::{OriginatorId, SequenceId};
+
+/// The time for which a peer may keep the node from signing without showing anything new of what it
+/// claims. A guess: an answer takes milliseconds, and a busy disk some seconds.
+const SHOW_FOR: Duration = Duration::from_secs(10);
+/// As [`SHOW_FOR`], for a peer that has shown a place beyond a gap: the gap is searched for first
+/// (`docs/protocol/replication.md`, Gaps).
+const SEARCH_FOR: Duration = Duration::from_secs(75);
+/// The longest turn of one peer while another one could be asked. A guess: a gap search fits into it.
+const TURN_FOR: Duration = Duration::from_secs(120);
+
+/// The answers of all peers, and the peer that is asked now.
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    peers: BTreeMap<OriginatorId, Answer>,
+    /// Head of the strand on disk.
+    held: SequenceId,
+    /// The highest place of which an envelope was shown.
+    shown: SequenceId,
+    asked: Option<Asked>,
+    /// The peer whose turn ended last.
+    last: Option<OriginatorId>,
+}
+
+/// The answer of one peer. It is kept when the peer goes away, so that neither going nor coming back
+/// gains a peer anything.
+#[derive(Debug, Default)]
+struct Answer {
+    is_connected: bool,
+    claimed: SequenceId,
+    /// The highest place of which it has shown an envelope.
+    shown: SequenceId,
+    /// The time for which it was asked since it last showed something new.
+    waited: Duration,
+    /// It has answered: it claimed no more than was held, or was asked to the end.
+    has_answered: bool,
+}
+
+/// The peer that is asked to show what it claims.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    peer: OriginatorId,
+    /// Its turn began at this time.
+    began: Instant,
+    /// It was asked, or has shown something, at this time.
+    since: Instant,
+}
+
+impl Answers {
+    /// Takes over what is held and claimed now, and decides who is asked.
+    pub(super) fn update(
+        &mut self,
+        now: Instant,
+        held: SequenceId,
+        claims: BTreeMap<OriginatorId, SequenceId>,
+    ) {
+        self.held = held;
+        for (peer, answer) in &mut self.peers {
+            answer.is_connected = claims.contains_key(peer);
+        }
+        for (peer, claimed) in claims {
+            let answer = self.peers.entry(peer).or_default();
+            (answer.is_connected, answer.claimed) = (true, claimed);
+        }
+        self.end_question(now);
+        for answer in self.peers.values_mut().filter(|answer| answer.is_connected) {
+            answer.has_answered |= !answer.may_be_asked(held);
+        }
+        if self.asked.is_none() {
+            self.asked = self.next(now);
+        }
+    }
+
+    /// Notes that a peer has shown an envelope of a place.
+    pub(super) fn note_shown(&mut self, now: Instant, peer: OriginatorId, sequence: SequenceId) {
+        let answer = self.peers.entry(peer).or_default();
+        if sequence > answer.shown {
+            answer.shown = sequence;
+            answer.waited = Duration::ZERO;
+            if let Some(asked) = self.asked.as_mut().filter(|asked| asked.peer == peer) {
+                asked.since = now;
+            }
+        }
+        self.shown = self.shown.max(sequence);
+    }
+
+    /// Returns the highest place of which an envelope was shown.
+    pub(super) fn shown(&self) -> SequenceId {
+        self.shown
+    }
+
+    /// Returns the peer that is asked, and the highest place that it claims.
+    pub(super) fn source(&self) -> Option<(OriginatorId, SequenceId)> {
+        let asked = self.asked?;
+        let claimed = self.peers.get(&asked.peer).map(|answer| answer.claimed);
+        Some((asked.peer, claimed.unwrap_or_default()))
+    }
+
+    /// Returns true if the peer has said all that it has to say.
+    pub(super) fn has_answered(&self, peer: OriginatorId) -> bool {
+        self.peers.get(&peer).is_some_and(|answer| answer.has_answered)
+    }
+
+    /// Returns the time at which the peer that is asked has waited for long enough.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let asked = self.asked?;
+        let answer = self.peers.get(&asked.peer)?;
+        Some(asked.since + answer.limit(self.held).saturating_sub(answer.waited))
+    }
+
+    /// Ends the question to a peer that has shown everything, is gone, or shows nothing. A peer that
+    /// shows little at a time makes room for another one after its turn.
+    fn end_question(&mut self, now: Instant) {
+        let Some(asked) = self.asked else { return };
+        let held = self.held;
+        let answer = self.peers.get_mut(&asked.peer).expect("only peers are asked");
+        let waited = answer.waited + now.saturating_duration_since(asked.since);
+        let is_spent = waited >= answer.limit(held);
+        if is_spent || !answer.is_connected {
+            answer.waited = waited;
+        }
+        let is_over = is_spent || !answer.may_be_asked(held);
+        let is_turn_over = now >= asked.began + TURN_FOR
+            && self.peers.iter().any(|(peer, it)| *peer != asked.peer && it.may_be_asked(held));
+        if is_over || is_turn_over {
+            self.asked = None;
+            self.last = Some(asked.peer);
+        }
+    }
+
+    /// Returns the next peer to ask: not the same again if there is another, then one that has shown what
+    /// is not held, then the highest claim.
+    fn next(&self, now: Instant) -> Option<Asked> {
+        let open = self.peers.iter().filter(|(_, it)| it.may_be_asked(self.held));
+        let best = open
+            .max_by_key(|(peer, it)| (Some(**peer) != self.last, it.shown > self.held, it.claimed));
+        best.map(|(peer, _)| Asked { peer: *peer, began: now, since: now })
+    }
+}
+
+impl Answer {
+    /// Returns true if the peer may hold more than this node, and its word still counts.
+    fn may_be_asked(&self, held: SequenceId) -> bool {
+        let has_more = self.claimed > held || self.shown > held;
+        self.is_connected && has_more && self.waited < self.limit(held)
+    }
+
+    /// Returns the time for which the peer may be asked without showing anything new.
+    fn limit(&self, held: SequenceId) -> Duration {
+        if self.shown > held { SEARCH_FOR } else { SHOW_FOR }
+    }
+}

@@ -1,0 +1,305 @@
+//! Decides if this node may give out places in its own strand, and from whom it takes what it lacks.
+//!
+//! Two envelopes for one place are the one fault that cannot be taken back. A node commits it when it
+//! signs from a state that is not the end of its strand: a restored backup, an empty folder, a second
+//! process. So signing begins only when the node knows the end:
+//!
+//! | folder | signing begins |
+//! |---|---|
+//! | the one that this host wrote last | when its peers have been asked, at most [`ASK_FOR`] after the start |
+//! | new, by the operator's word | the same; a peer that shows a place of the strand refutes the word |
+//! | unknown | after a quarantine: when a majority of the other canonical nodes has answered, or by the operator's word; [`GAP`] places above everything that was shown |
+//!
+//! A peer's clock is a claim: it keeps the node from signing only for ten seconds, in which the peer has
+//! to show an envelope. An envelope of the strand that this node does not hold is a proof. See
+//! `docs/decisions/0014-which-folder-may-sign.md`.
+
+mod answers;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use hawser_proto::{OriginatorId, SequenceId};
+use hawser_storage::{FolderStanding, UnknownFolder};
+
+use answers::Answers;
+
+/// The longest time for which a known folder waits for the first answers of peers. A guess: handshakes
+/// take milliseconds, and a restart is to be over within two seconds.
+pub const ASK_FOR: Duration = Duration::from_millis(1500);
+/// The shortest quarantine. A guess: a process that still signs with the key publishes or is seen
+/// within it.
+const LISTEN_FOR: Duration = Duration::from_secs(10);
+/// The longest time for which peers that still show something keep the operator waiting who has said
+/// that this node may sign. A guess.
+const WORD_WAITS_FOR: Duration = Duration::from_secs(30);
+/// The difference of two hosts' clocks that is no sign of a second process. A guess: hosts with a time
+/// service differ by milliseconds.
+const CLOCKS_DIFFER_NS: i64 = 5_000_000_000;
+/// Places that are left out after an unknown folder, unless the operator says that nothing is lost.
+/// Specified (`docs/protocol/replication.md`, A node's own strand).
+pub const GAP: u64 = 1_000_000;
+
+/// The reason a node does not sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnStrandStatus {
+    /// The node may sign.
+    Ready,
+    /// Peers are asked for the end of the strand, at the start.
+    Asking,
+    /// A peer claims to hold more of the strand, and is asked to show it.
+    Claimed {
+        /// The peer.
+        peer: OriginatorId,
+        /// The head that it claims.
+        head: SequenceId,
+    },
+    /// The folder may lack the end of the strand.
+    Quarantined(Quarantine),
+    /// Another process signs with the node's key, or the folder was set back while the node published.
+    Stopped,
+}
+
+/// The state of a quarantine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quarantine {
+    /// The reason for it.
+    pub reason: UnknownFolder,
+    /// Other canonical nodes that have answered.
+    pub answered: usize,
+    /// Other canonical nodes.
+    pub others: usize,
+    /// Only the operator's word ends it.
+    pub needs_word: bool,
+}
+
+impl Quarantine {
+    /// Returns the number of answers that ends the quarantine; `None` if none does.
+    #[must_use]
+    pub fn needed(&self) -> Option<usize> {
+        (self.others > 0 && !self.needs_word).then_some(self.others / 2 + 1)
+    }
+}
+
+/// The operator's word that no other process signs with the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OperatorWord {
+    /// Places to leave out: 0 if the folder holds everything that was ever signed.
+    pub gap: u64,
+}
+
+/// The permission to sign, to be put into effect by the caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Release {
+    /// The last place to leave out, above the strand's head; `None` leaves none out.
+    pub skip_through: Option<SequenceId>,
+}
+
+/// The state of the surroundings of the node at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Observation {
+    /// Head of the own strand on disk. To be read after the claims, which follow it.
+    pub held: SequenceId,
+    /// This process has signed at least one envelope.
+    pub has_signed: bool,
+    /// The other canonical nodes of the registry.
+    pub others: BTreeSet<OriginatorId>,
+    /// The connected peers, each with the head of this node's strand that it claims.
+    pub claims: BTreeMap<OriginatorId, SequenceId>,
+}
+
+/// State machine of a node's right to sign. Does no I/O and reads no clock.
+///
+/// After each input, follow [`source`](Self::source), carry out [`release`](Self::release), and call
+/// [`observe`](Self::observe) again by [`poll_timeout`](Self::poll_timeout).
+///
+/// Invariant: [`OwnStrandStatus::Ready`] comes only after a release was carried out, and the node holds or
+/// has left out every place that was shown by then.
+#[derive(Debug)]
+pub struct OwnStrandGuard {
+    phase: Phase,
+    /// The time of the last observation.
+    now: Instant,
+    held: SequenceId,
+    others: BTreeSet<OriginatorId>,
+    answers: Answers,
+    /// Envelopes of the strand with a later time were signed by another process.
+    foreign_after_ns: i64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Until the first answers are there.
+    Asking {
+        until: Instant,
+    },
+    Quarantine {
+        reason: UnknownFolder,
+        since: Instant,
+        /// With the time at which it was said.
+        word: Option<(OperatorWord, Instant)>,
+    },
+    Ready,
+    Stopped,
+}
+
+impl OwnStrandGuard {
+    /// Starts with what the store knows of its folder. `now_ns` is the node's clock.
+    #[must_use]
+    pub fn new(standing: FolderStanding, now: Instant, now_ns: i64) -> Self {
+        let phase = match standing {
+            FolderStanding::Newest | FolderStanding::New => Phase::Asking { until: now + ASK_FOR },
+            FolderStanding::Unknown(reason) => Phase::Quarantine { reason, since: now, word: None },
+        };
+        Self {
+            phase,
+            now,
+            held: SequenceId::NONE,
+            others: BTreeSet::new(),
+            answers: Answers::default(),
+            foreign_after_ns: now_ns.saturating_add(CLOCKS_DIFFER_NS),
+        }
+    }
+
+    /// Handles the passing of time, and what has changed since the last call.
+    pub fn observe(&mut self, now: Instant, seen: Observation) {
+        let Observation { held, has_signed, others, claims } = seen;
+        (self.now, self.held, self.others) = (now, held, others);
+        self.answers.update(now, held, claims);
+        if self.answers.shown() > held {
+            self.note_proof(now, has_signed);
+        }
+    }
+
+    /// Handles an envelope of the own strand with a valid signature that this node does not hold.
+    /// `originator_ns` is its time, if it is known.
+    pub fn note_shown(
+        &mut self,
+        now: Instant,
+        peer: OriginatorId,
+        sequence: SequenceId,
+        originator_ns: Option<i64>,
+    ) {
+        self.answers.note_shown(now, peer, sequence);
+        if originator_ns.is_some_and(|ns| ns > self.foreign_after_ns) {
+            // Signed since this process started, and not by this process.
+            self.phase = Phase::Stopped;
+        }
+    }
+
+    /// Handles the operator's word. It means nothing while no quarantine needs it.
+    pub fn note_word(&mut self, now: Instant, now_ns: i64, word: OperatorWord) {
+        let (reason, since) = match self.phase {
+            Phase::Quarantine { reason, since, .. } => (reason, since),
+            Phase::Stopped => (UnknownFolder::Stopped, now),
+            Phase::Asking { .. } | Phase::Ready => return,
+        };
+        // What the other process has signed until now is not held against the operator.
+        self.foreign_after_ns = now_ns.saturating_add(CLOCKS_DIFFER_NS);
+        self.phase = Phase::Quarantine { reason, since, word: Some((word, now)) };
+    }
+
+    /// Notes that a release was carried out.
+    ///
+    /// # Panics
+    /// If none was due.
+    pub fn note_released(&mut self) {
+        let is_due = matches!(self.phase, Phase::Asking { .. } | Phase::Quarantine { .. });
+        assert!(is_due, "signing begins only by a release");
+        self.phase = Phase::Ready;
+    }
+
+    /// Returns the permission to sign, once it is due. The places of `skip_through` must be on disk
+    /// before the first place is given out.
+    #[must_use]
+    pub fn release(&self, now: Instant) -> Option<Release> {
+        let is_idle = self.answers.source().is_none();
+        match self.phase {
+            Phase::Asking { until } => {
+                let is_answered = now >= until || self.answered() == self.others.len();
+                (is_idle && is_answered).then_some(Release { skip_through: None })
+            }
+            Phase::Quarantine { word: Some((word, at)), .. } => {
+                let is_due = is_idle || now >= at + WORD_WAITS_FOR;
+                is_due.then(|| self.release_above(word.gap))
+            }
+            Phase::Quarantine { since, word: None, .. } => {
+                let quarantine = self.quarantine()?;
+                let is_majority = quarantine.answered >= quarantine.needed()?;
+                let is_due = is_idle && is_majority && now >= since + LISTEN_FOR;
+                is_due.then(|| self.release_above(GAP))
+            }
+            Phase::Ready | Phase::Stopped => None,
+        }
+    }
+
+    /// Returns the peer to take the own strand from now, after its head on disk.
+    #[must_use]
+    pub fn source(&self) -> Option<OriginatorId> {
+        self.answers.source().map(|(peer, _)| peer)
+    }
+
+    /// Returns the status for publishers and operators.
+    #[must_use]
+    pub fn status(&self) -> OwnStrandStatus {
+        match (self.phase, self.answers.source()) {
+            (Phase::Stopped, _) => OwnStrandStatus::Stopped,
+            (Phase::Quarantine { .. }, _) => {
+                OwnStrandStatus::Quarantined(self.quarantine().expect("in quarantine"))
+            }
+            (_, Some((peer, head))) => OwnStrandStatus::Claimed { peer, head },
+            (Phase::Asking { .. }, None) => OwnStrandStatus::Asking,
+            (Phase::Ready, None) => OwnStrandStatus::Ready,
+        }
+    }
+
+    /// Returns the time at which to call [`observe`](Self::observe) at the latest; `None` if only an
+    /// event can change anything.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let own = match self.phase {
+            Phase::Asking { until } => Some(until),
+            Phase::Quarantine { since, word: None, .. } => Some(since + LISTEN_FOR),
+            Phase::Quarantine { word: Some((_, at)), .. } => Some(at + WORD_WAITS_FOR),
+            Phase::Ready | Phase::Stopped => None,
+        };
+        let next = own.into_iter().chain(self.answers.poll_timeout());
+        // What is over and has changed nothing waits for an event.
+        next.filter(|at| *at > self.now).min()
+    }
+
+    /// A peer has shown a place above the head: the folder does not hold the end of the strand.
+    fn note_proof(&mut self, now: Instant, has_signed: bool) {
+        match self.phase {
+            Phase::Quarantine { .. } | Phase::Stopped => {}
+            // Places may have been given out twice already.
+            Phase::Ready if has_signed => self.phase = Phase::Stopped,
+            Phase::Ready | Phase::Asking { .. } => {
+                let reason = UnknownFolder::Contradicted;
+                self.phase = Phase::Quarantine { reason, since: now, word: None };
+            }
+        }
+    }
+
+    fn release_above(&self, gap: u64) -> Release {
+        let shown = self.held.max(self.answers.shown());
+        let through = SequenceId(shown.0.saturating_add(gap).min(SequenceId::MAX.0));
+        Release { skip_through: (through > self.held).then_some(through) }
+    }
+
+    fn quarantine(&self) -> Option<Quarantine> {
+        let Phase::Quarantine { reason, .. } = self.phase else { return None };
+        Some(Quarantine {
+            reason,
+            answered: self.answered(),
+            others: self.others.len(),
+            needs_word: reason == UnknownFolder::Stopped,
+        })
+    }
+
+    fn answered(&self) -> usize {
+        self.others.iter().filter(|peer| self.answers.has_answered(**peer)).count()
+    }
+}

@@ -1,0 +1,387 @@
+//! The decision about signing, with peers that are honest, late, silent or lying.
+
+use super::*;
+
+const A: OriginatorId = OriginatorId(200);
+const B: OriginatorId = OriginatorId(300);
+const C: OriginatorId = OriginatorId(400);
+const START_NS: i64 = 1_750_000_000_000_000_000;
+const OLD_NS: Option<i64> = Some(START_NS - 1);
+
+fn seconds(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds)
+}
+
+/// A guard with its clock and its folder.
+struct Node {
+    guard: OwnStrandGuard,
+    start: Instant,
+    now: Instant,
+    held: u64,
+    has_signed: bool,
+    others: BTreeSet<OriginatorId>,
+    claims: BTreeMap<OriginatorId, SequenceId>,
+}
+
+impl Node {
+    #[expect(clippy::disallowed_methods, reason = "one start; from there on time is an argument")]
+    fn start(standing: FolderStanding, held: u64, others: &[OriginatorId]) -> Self {
+        let start = Instant::now();
+        let guard = OwnStrandGuard::new(standing, start, START_NS);
+        let mut node = Self {
+            guard,
+            start,
+            now: start,
+            held,
+            has_signed: false,
+            others: others.iter().copied().collect(),
+            claims: BTreeMap::new(),
+        };
+        node.look();
+        node
+    }
+
+    fn unknown(held: u64, others: &[OriginatorId]) -> Self {
+        Self::start(FolderStanding::Unknown(UnknownFolder::Older), held, others)
+    }
+
+    fn look(&mut self) {
+        let seen = Observation {
+            held: SequenceId(self.held),
+            has_signed: self.has_signed,
+            others: self.others.clone(),
+            claims: self.claims.clone(),
+        };
+        self.guard.observe(self.now, seen);
+    }
+
+    /// Moves to a time after the start, with every timer on the way.
+    fn at(&mut self, time: Duration) {
+        let until = self.start + time;
+        while let Some(next) = self.guard.poll_timeout().filter(|next| *next <= until) {
+            assert!(next > self.now, "a timer moves time on");
+            self.now = next;
+            self.look();
+        }
+        self.now = until;
+        self.look();
+    }
+
+    fn claim(&mut self, peer: OriginatorId, head: u64) {
+        self.claims.insert(peer, SequenceId(head));
+        self.look();
+    }
+
+    fn gone(&mut self, peer: OriginatorId) {
+        self.claims.remove(&peer);
+        self.look();
+    }
+
+    /// A peer shows the next place, which is stored.
+    fn shown(&mut self, peer: OriginatorId) {
+        let next = SequenceId(self.held + 1);
+        self.guard.note_shown(self.now, peer, next, OLD_NS);
+        self.look();
+        self.held += 1;
+        self.look();
+    }
+
+    fn word(&mut self, gap: u64) {
+        self.guard.note_word(self.now, START_NS, OperatorWord { gap });
+        self.look();
+    }
+
+    /// Carries out a release that is due; returns the first place to give out.
+    fn first_place(&mut self) -> Option<u64> {
+        let release = self.guard.release(self.now)?;
+        self.held = release.skip_through.map_or(self.held, |through| through.0);
+        self.guard.note_released();
+        self.look();
+        Some(self.held + 1)
+    }
+
+    fn quarantine(&self) -> Quarantine {
+        match self.guard.status() {
+            OwnStrandStatus::Quarantined(quarantine) => quarantine,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_known_folder_signs_as_soon_as_every_peer_has_answered() {
+    let mut node = Node::start(FolderStanding::Newest, 7, &[A, B]);
+    assert_eq!(node.guard.status(), OwnStrandStatus::Asking);
+    node.claim(A, 7);
+    assert_eq!(node.first_place(), None);
+    node.claim(B, 3);
+    assert_eq!(node.first_place(), Some(8));
+    assert_eq!(node.guard.status(), OwnStrandStatus::Ready);
+}
+
+/// All nodes of a network that start at once wait for each other no longer than that.
+#[test]
+fn a_known_folder_waits_for_absent_peers_only_for_a_moment() {
+    for standing in [FolderStanding::Newest, FolderStanding::New] {
+        let mut node = Node::start(standing, 0, &[A, B]);
+        node.at(ASK_FOR - seconds(0.001));
+        assert_eq!(node.first_place(), None);
+        node.at(ASK_FOR);
+        assert_eq!(node.first_place(), Some(1));
+    }
+    let mut alone = Node::start(FolderStanding::New, 0, &[]);
+    assert_eq!(alone.first_place(), Some(1));
+}
+
+#[test]
+fn a_peer_that_shows_more_sends_a_known_folder_to_quarantine() {
+    for standing in [FolderStanding::Newest, FolderStanding::New] {
+        let mut node = Node::start(standing, 0, &[A, B]);
+        node.claim(A, 2);
+        assert_eq!(node.guard.source(), Some(A));
+        let claimed = OwnStrandStatus::Claimed { peer: A, head: SequenceId(2) };
+        assert_eq!(node.guard.status(), claimed);
+        node.at(ASK_FOR + seconds(1.0));
+        assert_eq!(node.first_place(), None, "it is being asked");
+        node.shown(A);
+        assert_eq!(node.quarantine().reason, UnknownFolder::Contradicted);
+        node.shown(A);
+        assert_eq!(node.guard.source(), None);
+        node.at(seconds(60.0));
+        assert_eq!(node.first_place(), None, "one of two others is no majority");
+        node.claim(B, 0);
+        assert_eq!(node.first_place(), Some(2 + GAP + 1));
+    }
+}
+
+#[test]
+fn what_is_shown_after_the_first_publish_stops_the_node_until_the_operator_speaks() {
+    let mut node = Node::start(FolderStanding::Newest, 7, &[A, B]);
+    node.at(seconds(2.0));
+    assert_eq!(node.first_place(), Some(8));
+    (node.held, node.has_signed) = (8, true);
+    node.claim(A, 9);
+    node.guard.note_shown(node.now, A, SequenceId(9), OLD_NS);
+    node.look();
+    assert_eq!(node.guard.status(), OwnStrandStatus::Stopped);
+    node.held = 9;
+    node.claim(B, 9);
+    node.at(seconds(1e6));
+    assert_eq!(node.first_place(), None, "for good");
+    node.word(GAP);
+    assert_eq!(node.first_place(), Some(9 + GAP + 1));
+
+    // Before the first publish nothing can have been signed twice.
+    let mut node = Node::start(FolderStanding::Newest, 7, &[A, B]);
+    node.at(seconds(2.0));
+    assert_eq!(node.first_place(), Some(8));
+    node.claim(A, 8);
+    node.shown(A);
+    assert_eq!(node.quarantine().reason, UnknownFolder::Contradicted);
+}
+
+#[test]
+fn an_envelope_that_was_signed_since_the_start_is_a_second_process() {
+    let now_ns = Some(START_NS + 60_000_000_000);
+    let mut ready = Node::start(FolderStanding::Newest, 7, &[]);
+    ready.first_place().unwrap();
+    for mut node in [ready, Node::unknown(7, &[A, B])] {
+        // It may fill a place that was left out, far below the head.
+        node.guard.note_shown(node.now, A, SequenceId(5), now_ns);
+        node.look();
+        assert_eq!(node.guard.status(), OwnStrandStatus::Stopped);
+        for peer in [A, B] {
+            node.claim(peer, 0);
+        }
+        node.at(seconds(1e6));
+        assert_eq!(node.first_place(), None);
+    }
+    let mut node = Node::unknown(7, &[A]);
+    node.guard.note_shown(node.now, A, SequenceId(5), Some(START_NS + 1_000_000_000));
+    node.look();
+    assert_eq!(node.quarantine().reason, UnknownFolder::Older, "clocks differ by that much");
+}
+
+#[test]
+fn an_unknown_folder_signs_after_a_majority_and_above_everything_that_was_shown() {
+    let mut node = Node::unknown(5, &[A, B, C]);
+    node.claim(A, 7);
+    node.claim(B, 6);
+    let quarantine = node.quarantine();
+    assert_eq!((quarantine.answered, quarantine.needed()), (0, Some(2)));
+    node.at(seconds(1.0));
+    node.shown(A);
+    assert_eq!(node.quarantine().answered, 1, "node 300 claims no more than is held");
+    node.shown(A);
+    assert_eq!(node.quarantine().answered, 2);
+    assert_eq!(node.first_place(), None, "a second process has had no time to be seen");
+    node.at(LISTEN_FOR);
+    assert_eq!(node.first_place(), Some(7 + GAP + 1));
+}
+
+#[test]
+fn without_peers_to_ask_the_operator_decides() {
+    let mut node = Node::unknown(5, &[]);
+    assert_eq!(node.quarantine().needed(), None);
+    node.at(seconds(1e6));
+    assert_eq!(node.first_place(), None);
+    node.word(0);
+    assert_eq!(node.first_place(), Some(6), "nothing is lost, says the operator");
+
+    let stopped = FolderStanding::Unknown(UnknownFolder::Stopped);
+    let mut node = Node::start(stopped, 5, &[A, B]);
+    node.claim(A, 0);
+    node.claim(B, 0);
+    node.at(seconds(1e6));
+    assert_eq!(node.first_place(), None, "peers cannot know that the other process has ended");
+    node.word(GAP);
+    assert_eq!(node.first_place(), Some(5 + GAP + 1));
+}
+
+#[test]
+fn a_word_that_no_quarantine_needs_is_no_licence_for_later() {
+    let mut node = Node::start(FolderStanding::Newest, 7, &[A, B]);
+    node.word(0);
+    node.claim(A, 8);
+    node.shown(A);
+    assert_eq!(node.first_place(), None);
+}
+
+#[test]
+fn the_word_waits_for_what_peers_show_and_not_for_long() {
+    let mut node = Node::unknown(5, &[A]);
+    node.claim(A, 1000);
+    node.shown(A);
+    node.word(0);
+    assert_eq!(node.first_place(), None);
+    for second in 1..30 {
+        node.at(seconds(f64::from(second)));
+        node.shown(A);
+        assert_eq!(node.first_place(), None);
+    }
+    node.at(seconds(30.0));
+    assert_eq!(node.first_place(), Some(36));
+}
+
+#[test]
+fn a_claim_that_is_never_shown_holds_the_node_up_once_and_briefly() {
+    for standing in [FolderStanding::Newest, FolderStanding::Unknown(UnknownFolder::Empty)] {
+        let mut node = Node::start(standing, 5, &[A, B]);
+        node.claim(A, 1_000_000_000);
+        node.claim(B, 5);
+        node.at(seconds(4.0));
+        // Neither by going away nor by coming back does it gain anything.
+        node.gone(A);
+        node.claim(A, 2_000_000_000);
+        assert_eq!(node.guard.source(), Some(A));
+        node.at(LISTEN_FOR - seconds(0.001));
+        assert_eq!(node.first_place(), None);
+        node.at(LISTEN_FOR);
+        assert_eq!(node.guard.source(), None);
+        assert!(node.first_place().is_some());
+        node.claim(A, 3_000_000_000);
+        assert_eq!(node.guard.status(), OwnStrandStatus::Ready, "it is not believed any more");
+    }
+}
+
+#[test]
+fn another_source_is_asked_when_one_stalls() {
+    let mut node = Node::unknown(5, &[A, B]);
+    node.claim(A, 100);
+    node.claim(B, 7);
+    assert_eq!(node.guard.source(), Some(A), "the highest claim");
+    node.at(seconds(10.0));
+    assert_eq!(node.guard.source(), Some(B));
+    node.shown(B);
+    node.shown(B);
+    assert_eq!(node.first_place(), Some(7 + GAP + 1));
+}
+
+#[test]
+fn a_peer_that_drips_makes_room_for_another_one() {
+    let mut node = Node::unknown(0, &[A, B]);
+    node.claim(A, 10_000);
+    node.claim(B, 9_000);
+    for turn in 1..=24 {
+        node.at(seconds(f64::from(turn) * 5.0));
+        if node.guard.source() == Some(A) {
+            node.shown(A);
+        }
+    }
+    assert_eq!(node.guard.source(), Some(B));
+    node.held = 9_000;
+    node.look();
+    assert_eq!(node.guard.source(), Some(A), "it may still hold more");
+}
+
+/// The numbers of one simulated run.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: u64) -> u64 {
+        // SplitMix64.
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % end
+    }
+}
+
+/// Peers that hold some part of the strand, come and go, show it slowly, or lie about it. Whatever they
+/// do, no place is signed twice, and a majority of honest ones is enough to sign again.
+#[test]
+fn no_place_is_signed_twice_and_no_minority_stops_the_node() {
+    for seed in 0..2000 {
+        simulate(seed);
+    }
+}
+
+fn simulate(seed: u64) {
+    let mut dice = Dice(seed);
+    let peers: Vec<OriginatorId> = (0..=dice.below(5))
+        .map(|index| OriginatorId(200 + 100 * u32::try_from(index).unwrap()))
+        .collect();
+    let liars = dice.below(peers.len().div_ceil(2) as u64);
+    let signed = dice.below(50);
+    let is_known = dice.below(3) == 0;
+    let held = if is_known { signed } else { dice.below(signed + 1) };
+    let holds: Vec<u64> = peers.iter().map(|_| dice.below(signed + 1)).collect();
+    let standing = if is_known {
+        FolderStanding::Newest
+    } else {
+        FolderStanding::Unknown(UnknownFolder::Older)
+    };
+    let mut node = Node::start(standing, held, &peers);
+    let is_liar = |index: usize| (index as u64) < liars;
+    // Quiet for long enough in the end that every turn can be taken.
+    for step in 0..4000u64 {
+        node.at(Duration::from_millis(step * 100));
+        for (index, peer) in peers.iter().enumerate() {
+            let coming = step == 1000 || dice.below(40) == 0;
+            let going = step < 1000 && dice.below(60) == 0;
+            if going {
+                node.gone(*peer);
+            } else if coming {
+                let lie = 1 + dice.below(1 << 40);
+                node.claim(*peer, if is_liar(index) { lie } else { holds[index] });
+            }
+        }
+        if let Some(source) = node.guard.source()
+            && let Some(index) = peers.iter().position(|peer| *peer == source)
+            && !is_liar(index)
+            && holds[index] > node.held
+            && dice.below(3) == 0
+        {
+            node.shown(source);
+        }
+        if let Some(first) = node.first_place() {
+            assert!(first > signed, "seed {seed}: place {first} of {signed} is signed twice");
+            let is_whole = is_known && first == signed + 1;
+            assert!(is_whole || first > GAP, "seed {seed}: {first} follows no declared gap");
+            assert!(!is_known || is_whole, "seed {seed}: a restart leaves nothing out");
+            return;
+        }
+    }
+    panic!("seed {seed}: never ready: {:?}", node.guard.status());
+}

@@ -1,0 +1,54 @@
+//! This node's own calculation of what an envelope costs.
+
+use hawser_rules::Rate;
+use hawser_rules::fees::has_started;
+use hawser_storage::{PricedEnvelope, RateRow};
+
+/// Returns base fee and congestion fee of an envelope by the recorded rates, in picodollars; a
+/// [`PriceFn`](hawser_storage::PriceFn).
+///
+/// An envelope without a price costs 0: one that is older than the first rate, or one whose fee leaves
+/// the range of amounts, which no honest node signs.
+#[must_use]
+pub fn price(rates: &[RateRow], envelope: &PricedEnvelope) -> u64 {
+    let PricedEnvelope { originator_ns, size_bytes, retention_days, earlier } = *envelope;
+    let started = rates.partition_point(|row| has_started(row.start_unix_s, originator_ns));
+    let Some(row) = started.checked_sub(1).and_then(|index| rates.get(index)) else { return 0 };
+    let rate = Rate {
+        start_unix_s: row.start_unix_s,
+        message_fee: row.message_fee,
+        storage_fee: row.storage_fee,
+        congestion_fee: row.congestion_fee,
+        target_rate_per_minute: row.target_rate_per_minute,
+    };
+    rate.fee(size_bytes, retention_days, earlier).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i64 = 1_000_000_000;
+
+    fn row(start_unix_s: u64, message_fee: u64) -> RateRow {
+        let (storage_fee, congestion_fee, target_rate_per_minute) = (2, 3, 10);
+        RateRow { start_unix_s, message_fee, storage_fee, congestion_fee, target_rate_per_minute }
+    }
+
+    fn priced(originator_ns: i64, count: u64) -> PricedEnvelope {
+        let earlier = [count, 0, 0, 0, 0];
+        PricedEnvelope { originator_ns, size_bytes: 10, retention_days: 2, earlier }
+    }
+
+    #[test]
+    fn the_rate_in_force_gives_the_price() {
+        let rates = [row(100, 1000), row(200, 7)];
+        assert_eq!(price(&rates, &priced(100 * SECOND - 1, 0)), 0, "older than the first rate");
+        assert_eq!(price(&rates, &priced(100 * SECOND, 0)), 1040);
+        assert_eq!(price(&rates, &priced(200 * SECOND - 1, 10)), 1040, "up to the target");
+        assert_eq!(price(&rates, &priced(200 * SECOND, 15)), 47 + 300, "full congestion");
+        assert_eq!(price(&[], &priced(0, 0)), 0);
+        let beyond = PricedEnvelope { size_bytes: u64::MAX, ..priced(200 * SECOND, 0) };
+        assert_eq!(price(&rates, &beyond), 0, "no amount has that value");
+    }
+}

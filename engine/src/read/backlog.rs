@@ -1,0 +1,98 @@
+//! Committed envelopes that no stream has been given yet, as a plain value.
+
+use std::sync::Arc;
+
+use hawser_proto::Cursor;
+
+use super::limits::{BatchLimits, BatchSize};
+use crate::committed::Committed;
+
+/// Bounded queue between commits and the hub. When it is full it drops everything and says so at the
+/// next [`take`](Self::take): streams then read from disk, and no commit has waited.
+///
+/// Invariant: the queue holds at most what its limits allow.
+#[derive(Debug, Default)]
+pub(crate) struct Backlog {
+    waiting: Published,
+    size: BatchSize,
+}
+
+/// Envelopes for the hub, in the order of commits.
+#[derive(Debug, Default)]
+pub(crate) struct Published {
+    pub(crate) committed: Vec<Arc<Committed>>,
+    /// The places that strands have got to, envelopes or not.
+    pub(crate) ends: Cursor,
+    /// Envelopes before these were dropped.
+    pub(crate) lost: bool,
+}
+
+impl Backlog {
+    /// Takes a commit in, or drops everything that waits if that is too much.
+    pub(crate) fn push(&mut self, committed: Vec<Arc<Committed>>, ends: &Cursor) {
+        self.waiting.ends.merge(ends);
+        for item in &committed {
+            if !self.size.try_add(BatchLimits::BACKLOG, item.bytes.len()) {
+                self.size = BatchSize::default();
+                self.waiting.committed = Vec::new();
+                self.waiting.lost = true;
+                return;
+            }
+        }
+        self.waiting.committed.extend(committed);
+    }
+
+    /// Takes everything out; `None` if there is nothing.
+    pub(crate) fn take(&mut self) -> Option<Published> {
+        self.size = BatchSize::default();
+        let Published { committed, ends, lost } = &self.waiting;
+        let is_empty = committed.is_empty() && ends.is_empty() && !lost;
+        (!is_empty).then(|| std::mem::take(&mut self.waiting))
+    }
+
+    /// Returns what the waiting envelopes would take on the wire.
+    #[cfg(test)]
+    pub(crate) fn len_bytes(&self) -> usize {
+        self.size.len_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::read::testing::{committed, cursor, id, topic};
+
+    fn items(through: u64, len_bytes: usize) -> Vec<Arc<Committed>> {
+        let item = |sequence| Committed {
+            bytes: vec![0; len_bytes].into(),
+            ..committed(id(100, sequence), topic(1), 0, vec![])
+        };
+        (1..=through).map(|sequence| Arc::new(item(sequence))).collect()
+    }
+
+    #[test]
+    fn everything_that_waits_is_taken_at_once() {
+        let mut backlog = Backlog::default();
+        assert!(backlog.take().is_none());
+        backlog.push(items(3, 10), &cursor(&[(100, 3)]));
+        backlog.push(vec![], &cursor(&[(0, 7)]));
+        let taken = backlog.take().unwrap();
+        assert_eq!((taken.committed.len(), taken.lost), (3, false));
+        assert_eq!(taken.ends, cursor(&[(0, 7), (100, 3)]));
+        assert!(backlog.take().is_none());
+    }
+
+    #[test]
+    fn what_is_too_much_is_dropped_and_the_places_are_kept() {
+        let mut backlog = Backlog::default();
+        let half = BatchLimits::BACKLOG.len_bytes / 2;
+        backlog.push(items(1, half), &cursor(&[(100, 1)]));
+        backlog.push(items(1, half), &cursor(&[(200, 4)]));
+        backlog.push(items(2, 9), &cursor(&[(300, 2)]));
+        let taken = backlog.take().unwrap();
+        assert_eq!((taken.committed.len(), taken.lost), (2, true), "those after the loss are kept");
+        assert_eq!(taken.ends, cursor(&[(100, 1), (200, 4), (300, 2)]));
+        backlog.push(items(1, 9), &cursor(&[(100, 3)]));
+        assert!(!backlog.take().unwrap().lost, "told once");
+    }
+}

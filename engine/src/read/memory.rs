@@ -1,0 +1,74 @@
+//! Memory for what one reader asks for.
+
+use std::fmt;
+
+use super::error::ReadError;
+
+/// The memory that a reader may take. Asked before envelopes are read into it, so that a reader who
+/// must not have it costs no read either.
+pub trait ReadMemory: Send + Sync + fmt::Debug {
+    /// Takes `bytes` for this reader. Returns false if it must not have them now; nothing was taken
+    /// then.
+    fn take(&self, bytes: usize) -> bool;
+
+    /// Gives back `bytes` that a stream has taken and delivered. What a query takes, the implementor
+    /// gives back when the answer is made.
+    fn give_back(&self, bytes: usize);
+}
+
+/// The memory of readers inside this process, which bound themselves.
+#[derive(Debug, Clone, Copy)]
+pub struct Unlimited;
+
+impl ReadMemory for Unlimited {
+    fn take(&self, _: usize) -> bool {
+        true
+    }
+
+    fn give_back(&self, _: usize) {}
+}
+
+/// Memory that an envelope takes in an answer besides its bytes: its handle, and the parsed outer
+/// layer. Counted from the types, with room to spare.
+const ENVELOPE_BYTES: usize = 256;
+
+/// Returns what `envelopes` of `len_bytes` together take: as they are read, and once more in the
+/// encoded answer.
+pub(crate) fn answer_bytes(envelopes: usize, len_bytes: usize) -> usize {
+    2 * len_bytes + envelopes * ENVELOPE_BYTES
+}
+
+/// The memory of one page.
+pub(crate) struct PageMemory<'a> {
+    memory: &'a dyn ReadMemory,
+    taken_bytes: usize,
+    used_bytes: usize,
+}
+
+impl<'a> PageMemory<'a> {
+    /// Begins a page for which `taken_bytes` have been taken already.
+    pub(crate) fn new(memory: &'a dyn ReadMemory, taken_bytes: usize) -> Self {
+        Self { memory, taken_bytes, used_bytes: 0 }
+    }
+
+    /// Takes what `envelopes` of `len_bytes` together need beyond that.
+    ///
+    /// # Errors
+    /// [`ReadError::NoMemory`].
+    pub(crate) fn add(&mut self, envelopes: usize, len_bytes: usize) -> Result<(), ReadError> {
+        self.used_bytes += answer_bytes(envelopes, len_bytes);
+        let more = self.used_bytes.saturating_sub(self.taken_bytes);
+        if more > 0 {
+            if !self.memory.take(more) {
+                return Err(ReadError::NoMemory(self.used_bytes));
+            }
+            self.taken_bytes += more;
+        }
+        Ok(())
+    }
+
+    /// Returns all that is taken for the page.
+    pub(crate) fn taken_bytes(&self) -> usize {
+        self.taken_bytes
+    }
+}

@@ -1,0 +1,80 @@
+//! The task that corrects booked amounts which were calculated before everything was known that they
+//! depend on.
+
+use std::time::Duration;
+
+use hawser_storage::{CommitError, Store};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::Engine;
+use crate::facts;
+
+/// Time between two looks for work. Guessed: amounts are settled every few hours.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Minutes that are priced between two pauses. Guessed: a minute of a busy strand takes a second.
+const MINUTES_AT_ONCE: usize = 16;
+/// Pause after an error. Guessed: a disk that cannot be read does not come back sooner.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
+
+/// Prices marked minutes again, on one core and for half of the time at most: an originator can cause
+/// this work by showing parts of its strand late.
+#[derive(Debug)]
+#[must_use = "the task runs until it is stopped"]
+pub struct PriceTask {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl PriceTask {
+    /// Starts the task.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn start(engine: &Engine) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        Self { stop, task: tokio::spawn(run(engine.store().clone(), stopped)) }
+    }
+
+    /// Stops the task and returns when its last write is done.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        // A task that panicked has been reported by the panic hook.
+        let _ = self.task.await;
+    }
+}
+
+async fn run(store: Store, mut stopped: watch::Receiver<bool>) {
+    let mut pause = LOOK_EVERY;
+    loop {
+        tokio::select! {
+            _ = stopped.wait_for(|stopped| *stopped) => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        pause = LOOK_EVERY;
+        if !store.has_unpriced() {
+            continue;
+        }
+        let started = Instant::now();
+        match correct(store.clone()).await {
+            Ok(minutes) => {
+                tracing::info!(minutes, "corrected booked amounts");
+                pause = pause.max(started.elapsed());
+            }
+            Err(error) => {
+                tracing::error!(code = "reprice_failed", %error, "booked amounts cannot be corrected");
+                pause = RETRY_AFTER;
+            }
+        }
+    }
+}
+
+async fn correct(store: Store) -> Result<usize, CommitError> {
+    let work = move || {
+        let own = store.identity().node;
+        store.reprice(&|_, bytes, validity| facts::of_stored(bytes, validity, own), MINUTES_AT_ONCE)
+    };
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}

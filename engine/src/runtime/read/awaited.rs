@@ -1,0 +1,41 @@
+//! The places of chain strands that one subscription waits for, as far as the hub knows them.
+
+use std::sync::Arc;
+
+use hawser_proto::EnvelopeId;
+
+use super::hub::Hub;
+use super::listener::Listener;
+use crate::read::feed::Feed;
+
+/// The places of which the hub is to tell a listener: of each chain strand one at most, whatever the
+/// stream waits for. So a strand that grows wakes a stream only if something of it can go on.
+#[derive(Debug, Default)]
+pub(crate) struct AwaitedPlaces(Vec<EnvelopeId>);
+
+impl AwaitedPlaces {
+    /// Asks the hub for what the feed waits for now. To be called after each of the feed's inputs.
+    pub(crate) fn update(&mut self, feed: &Feed, hub: &Hub, listener: &Arc<Listener>) {
+        let awaited = feed.awaited();
+        if awaited == self.0 {
+            return;
+        }
+        let before = std::mem::replace(&mut self.0, awaited);
+        for place in before.iter().filter(|place| !self.0.contains(place)) {
+            hub.do_not_tell(*place, listener);
+        }
+        for place in self.0.iter().filter(|place| !before.contains(place)) {
+            hub.tell_when_reached(*place, listener);
+        }
+    }
+
+    /// Asks for everything again, because the hub's answers have been dropped.
+    pub(crate) fn ask_again(&mut self, hub: &Hub, listener: &Arc<Listener>) {
+        self.0.iter().for_each(|place| hub.tell_when_reached(*place, listener));
+    }
+
+    /// Takes everything back.
+    pub(crate) fn leave(&self, hub: &Hub, listener: &Arc<Listener>) {
+        self.0.iter().for_each(|place| hub.do_not_tell(*place, listener));
+    }
+}

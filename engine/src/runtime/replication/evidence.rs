@@ -1,0 +1,156 @@
+//! Evidence against the originators of followed strands: what is stored of it, and when.
+//!
+//! Two statements for one place and wrong times show at once, and are recorded by the thread that
+//! commits the strand. Fees are judged later: an envelope is newer than the price list for as long as
+//! its source has not confirmed it again.
+
+use std::sync::Arc;
+
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
+use hawser_storage::{
+    Change, Charge, CommitError, Evidence, Facts, LogEntry, Misbehavior, Severity,
+};
+
+use super::state::ReplicationState;
+use super::stop::StopSignal;
+use crate::misbehavior::{FeeVerdict, StrandTimes, TimeFault, difference, judge_fees, stated_ns};
+
+/// Envelopes that are judged at a time.
+const JUDGED_AT_ONCE: usize = 256;
+
+/// A time that is wrong, at the place that shows it.
+pub(super) type WrongTime = (EnvelopeId, TimeFault);
+
+/// Looks at envelopes that are about to be appended, in their order. Returns the faults in their times,
+/// and notes those whose fees have to be judged.
+pub(super) fn watch(
+    state: &ReplicationState,
+    times: &mut StrandTimes,
+    changes: &[Change],
+) -> Vec<WrongTime> {
+    let now_ns = state.ports.clock.now_ns();
+    let rates = state.ports.rates.borrow().clone();
+    let mut faults = Vec::new();
+    for change in changes {
+        let Change::Append(LogEntry { id, bytes, facts, .. }) = change else { continue };
+        let ns = facts.as_ref().map(|facts| facts.originator_ns).or_else(|| stated_ns(bytes));
+        let found = ns.map(|ns| times.next(*id, ns, now_ns)).unwrap_or_default();
+        faults.extend(found.into_iter().map(|fault| (*id, fault)));
+        let explains = |facts: &Facts, charge: Charge| {
+            let Charge { size_bytes, retention_days, stated_picodollars, .. } = charge;
+            rates.explains_sum(facts.originator_ns, size_bytes, retention_days, stated_picodollars)
+        };
+        if facts.as_ref().is_some_and(|it| it.charge.is_some_and(|charge| !explains(it, charge))) {
+            state.doubted.push(*id);
+        }
+    }
+    faults
+}
+
+/// Records faults in times. Their envelopes are in the log.
+pub(super) fn record_times(
+    state: &ReplicationState,
+    faults: Vec<WrongTime>,
+) -> Result<(), CommitError> {
+    let snapshot = state.store.snapshot();
+    let mut evidence = Vec::with_capacity(faults.len());
+    for (at, fault) in faults {
+        let (misbehavior, places) = match fault {
+            TimeFault::Back { earlier } => (Misbehavior::TimeBack, vec![earlier, at]),
+            TimeFault::Ahead => (Misbehavior::TimeAhead, vec![at]),
+        };
+        let envelopes: Vec<Bytes> = snapshot.get_many(&places)?.into_iter().flatten().collect();
+        if envelopes.len() == places.len() {
+            evidence.push(Evidence { misbehavior, at, from: None, envelopes });
+        }
+    }
+    record(state, &evidence)
+}
+
+/// Records that `other` was brought by `from` for a place where another envelope is held.
+pub(super) fn record_conflict(
+    state: &ReplicationState,
+    from: OriginatorId,
+    at: EnvelopeId,
+    other: Bytes,
+) -> Result<(), CommitError> {
+    let Some(held) = state.store.snapshot().get(at)? else { return Ok(()) };
+    let Some(severity) = difference(&held, &other) else { return Ok(()) };
+    let misbehavior = Misbehavior::TwoStatements(severity);
+    record(state, &[Evidence { misbehavior, at, from: Some(from), envelopes: vec![held, other] }])
+}
+
+/// Records evidence, and logs each fact that is new. Their number is bounded, and so are the lines.
+fn record(state: &ReplicationState, evidence: &[Evidence]) -> Result<(), CommitError> {
+    if evidence.is_empty() {
+        return Ok(());
+    }
+    let now_ns = u64::try_from(state.ports.clock.now_ns()).unwrap_or(0);
+    for Evidence { misbehavior, at, from, .. } in state.store.record_evidence(now_ns, evidence)? {
+        let (fault, from) = (misbehavior.label(), from.map_or(0, |from| from.0));
+        match misbehavior {
+            Misbehavior::TwoStatements(Severity::Content) => tracing::error!(
+                code = "two_statements",
+                envelope = %at,
+                from,
+                "an originator signed two statements for one place: both are kept as evidence"
+            ),
+            _ => tracing::warn!(envelope = %at, fault, from, "evidence against an originator"),
+        }
+    }
+    Ok(())
+}
+
+/// Judges doubted fees whenever the price list is confirmed.
+pub(super) async fn judge_doubted(state: Arc<ReplicationState>, mut stopped: StopSignal) {
+    let mut rates = state.ports.rates.clone();
+    loop {
+        tokio::select! {
+            () = stopped.stopped() => return,
+            changed = rates.changed() => if changed.is_err() {
+                // The list stays as it is, so nothing that waits can be decided any more.
+                return stopped.stopped().await;
+            },
+        }
+        let waiting = state.doubted.len();
+        if waiting == 0 {
+            continue;
+        }
+        let state = state.clone();
+        let judged = tokio::task::spawn_blocking(move || {
+            for _ in 0..waiting.div_ceil(JUDGED_AT_ONCE) {
+                if let Err(error) = judge_some(&state) {
+                    tracing::error!(%error, "evidence about fees cannot be recorded");
+                    return;
+                }
+            }
+        });
+        judged.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+    }
+}
+
+fn judge_some(state: &ReplicationState) -> Result<(), CommitError> {
+    let rates = state.ports.rates.borrow().clone();
+    let doubted = state.doubted.take(JUDGED_AT_ONCE);
+    let envelopes = state.store.snapshot().get_many(&doubted)?;
+    let mut evidence = Vec::new();
+    for (at, bytes) in doubted.into_iter().zip(envelopes) {
+        let Some(bytes) = bytes else { continue };
+        match judge_fees(&bytes, &rates) {
+            FeeVerdict::Explained => {}
+            // A time in the future is evidence by itself.
+            FeeVerdict::Unknown if is_ahead_of(state, &bytes) => {}
+            FeeVerdict::Unknown => state.doubted.push(at),
+            FeeVerdict::Wrong => {
+                let misbehavior = Misbehavior::Fee;
+                evidence.push(Evidence { misbehavior, at, from: None, envelopes: vec![bytes] });
+            }
+        }
+    }
+    record(state, &evidence)
+}
+
+fn is_ahead_of(state: &ReplicationState, bytes: &Bytes) -> bool {
+    let now_ns = state.ports.clock.now_ns();
+    stated_ns(bytes).is_some_and(|ns| crate::misbehavior::is_ahead(ns, now_ns))
+}

@@ -1,0 +1,220 @@
+//! Connections whose peers have proved nothing yet.
+//!
+//! Anyone can open one and stay silent, so their number is bounded, in all and for each address. A new connection is
+//! never turned away for lack of room: it takes the place of the oldest one of the address that has the most. A peer with
+//! an honest address proves its id within a few round trips, before silent strangers elsewhere can push it out.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+use crate::control::SessionError;
+use crate::counters::PeerError;
+
+/// Connections in all. Guessed: with the window of an unproven connection they hold less than 16 MiB.
+const UNPROVEN_MAX: usize = 64;
+/// Connections of one address. Guessed: several nodes behind one address that restart at once.
+const PER_ADDRESS_MAX: usize = 8;
+/// Connections from which on every dialler has to prove its address (RFC 9000 §8.1.2). Guessed.
+const UNVALIDATED_MAX: usize = 16;
+
+/// The addresses that one stranger is taken to have: one of IPv4, a /64 of IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct AddressBlock(IpAddr);
+
+impl AddressBlock {
+    fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V6(address) => {
+                let prefix = address.to_bits() & !u128::from(u64::MAX);
+                Self(Ipv6Addr::from_bits(prefix).into())
+            }
+            address @ IpAddr::V4(_) => Self(address),
+        }
+    }
+}
+
+/// The unproven connections by age.
+#[derive(Debug, Default)]
+struct UnprovenTable {
+    admitted: u64,
+    by_age: BTreeMap<u64, AddressBlock>,
+}
+
+impl UnprovenTable {
+    fn count(&self, block: AddressBlock) -> usize {
+        self.by_age.values().filter(|other| **other == block).count()
+    }
+
+    /// Returns true if a dialler has to prove its address before it is admitted. A second connection of
+    /// an address always has: a stranger that forges an address must not push out its owner.
+    fn needs_validation(&self, block: AddressBlock) -> bool {
+        self.by_age.len() >= UNVALIDATED_MAX || self.count(block) > 0
+    }
+
+    /// Enters a connection. Returns its number, and the one that has to go for it.
+    fn admit(&mut self, block: AddressBlock) -> (u64, Option<u64>) {
+        let from = if self.count(block) >= PER_ADDRESS_MAX {
+            Some(block)
+        } else if self.by_age.len() >= UNPROVEN_MAX {
+            self.fullest()
+        } else {
+            None
+        };
+        let oldest_of = |block| self.by_age.iter().find(|(_, other)| **other == block);
+        let evicted = from.and_then(oldest_of).map(|(number, _)| *number);
+        if let Some(number) = evicted {
+            self.by_age.remove(&number);
+        }
+        self.admitted += 1;
+        self.by_age.insert(self.admitted, block);
+        assert!(self.by_age.len() <= UNPROVEN_MAX, "unproven connections are bounded");
+        (self.admitted, evicted)
+    }
+
+    /// Returns the address with the most connections; of several the one with the oldest.
+    fn fullest(&self) -> Option<AddressBlock> {
+        let mut counts: HashMap<AddressBlock, usize> = HashMap::new();
+        for block in self.by_age.values() {
+            *counts.entry(*block).or_default() += 1;
+        }
+        let most = counts.values().copied().max()?;
+        self.by_age.values().find(|block| counts[block] == most).copied()
+    }
+}
+
+/// The unproven connections of an endpoint.
+#[derive(Debug, Default)]
+pub(crate) struct Unproven {
+    state: Mutex<UnprovenState>,
+}
+
+#[derive(Debug, Default)]
+struct UnprovenState {
+    table: UnprovenTable,
+    /// Tells the task of each connection, by being dropped, that the connection has to go.
+    running: HashMap<u64, oneshot::Sender<()>>,
+}
+
+/// The place of one connection. Dropping it frees the place.
+#[derive(Debug)]
+pub(crate) struct UnprovenPlace {
+    unproven: Arc<Unproven>,
+    number: u64,
+    evicted: oneshot::Receiver<()>,
+}
+
+impl Unproven {
+    /// Returns true if a dialler at this address has to prove the address first.
+    pub(crate) fn needs_validation(&self, address: IpAddr) -> bool {
+        self.state.lock().table.needs_validation(AddressBlock::of(address))
+    }
+
+    /// Gives a connection a place, if need be that of another one.
+    pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> UnprovenPlace {
+        let (sender, evicted) = oneshot::channel();
+        let mut state = self.state.lock();
+        let (number, gone) = state.table.admit(AddressBlock::of(address));
+        if let Some(gone) = gone {
+            state.running.remove(&gone);
+        }
+        state.running.insert(number, sender);
+        UnprovenPlace { unproven: self.clone(), number, evicted }
+    }
+}
+
+impl UnprovenPlace {
+    /// Runs a step of the handshake until it ends, the deadline passes, or another connection takes this
+    /// place.
+    ///
+    /// # Errors
+    /// That of the step, [`PeerError::HandshakeTimeout`] or [`PeerError::Busy`].
+    pub(crate) async fn run<T>(
+        &mut self,
+        deadline: Instant,
+        step: impl Future<Output = Result<T, SessionError>>,
+    ) -> Result<T, SessionError> {
+        tokio::select! {
+            biased;
+            done = timeout_at(deadline, step) => {
+                done.unwrap_or_else(|_| Err(PeerError::HandshakeTimeout.into()))
+            }
+            _ = &mut self.evicted => Err(PeerError::Busy.into()),
+        }
+    }
+}
+
+impl Drop for UnprovenPlace {
+    fn drop(&mut self) {
+        let mut state = self.unproven.state.lock();
+        state.table.by_age.remove(&self.number);
+        state.running.remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn block(number: u8) -> AddressBlock {
+        AddressBlock::of(Ipv4Addr::new(192, 0, 2, number).into())
+    }
+
+    #[test]
+    fn one_address_pushes_out_only_its_own() {
+        let mut table = UnprovenTable::default();
+        let (honest, _) = table.admit(block(1));
+        let flood: Vec<_> = (0..1_000).map(|_| table.admit(block(2))).collect();
+        assert!(table.by_age.contains_key(&honest));
+        assert_eq!(table.by_age.len(), 1 + PER_ADDRESS_MAX);
+        assert_eq!(flood[PER_ADDRESS_MAX].1, Some(flood[0].0), "the oldest goes first");
+    }
+
+    #[test]
+    fn the_address_with_the_most_gives_way() {
+        let mut table = UnprovenTable::default();
+        let (honest, _) = table.admit(block(0));
+        for stranger in 0..200 {
+            table.admit(block(1 + stranger % 20));
+        }
+        assert_eq!(table.by_age.len(), UNPROVEN_MAX);
+        assert!(table.by_age.contains_key(&honest), "it is the only one of its address");
+    }
+
+    #[test]
+    fn with_one_connection_each_the_oldest_gives_way() {
+        let mut table = UnprovenTable::default();
+        let all: Vec<_> = (0..=u8::try_from(UNPROVEN_MAX).unwrap())
+            .map(|stranger| table.admit(block(stranger)))
+            .collect();
+        assert_eq!(all[UNPROVEN_MAX].1, Some(all[0].0));
+        assert!(all[..UNPROVEN_MAX].iter().all(|(_, evicted)| evicted.is_none()));
+    }
+
+    #[test]
+    fn a_second_connection_of_an_address_has_to_prove_the_address() {
+        let mut table = UnprovenTable::default();
+        assert!(!table.needs_validation(block(1)));
+        table.admit(block(1));
+        assert!(table.needs_validation(block(1)));
+        assert!(!table.needs_validation(block(2)));
+        (2..=u8::try_from(UNVALIDATED_MAX).unwrap())
+            .for_each(|other| _ = table.admit(block(other)));
+        assert!(table.needs_validation(block(200)));
+    }
+
+    #[test]
+    fn a_network_of_ipv6_counts_as_one_address() {
+        let of = |text: &str| AddressBlock::of(text.parse().unwrap());
+        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:0:2"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+        assert_eq!(of("::ffff:192.0.2.7"), of("192.0.2.7"));
+        assert_ne!(of("192.0.2.7"), of("192.0.2.8"));
+    }
+}

@@ -1,0 +1,192 @@
+//! The conversation between a node in quarantine and its operator, through files of the host.
+//!
+//! The node writes down why it waits ([`Question`]), and the operator's command writes the answer
+//! ([`Answer`]) beside it. Both lie in the state folder, which no backup or copy of the data folder brings
+//! along, and an answer counts for one question only. So no copy carries a licence to sign.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use hawser_engine::own_strand::GAP;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+const QUESTION: &str = "quarantine.json";
+const ANSWER: &str = "confirmed.json";
+/// Both files have a few hundred bytes.
+const LEN_BYTES_MAX: u64 = 64 * 1024;
+
+/// The question of a node that may not sign.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// Differs for each start of the node.
+    pub id: String,
+    /// Id of the node.
+    pub node_id: u32,
+    /// Name of its network.
+    pub network: String,
+    /// Its data folder.
+    pub data_dir: PathBuf,
+    /// The last place of its own strand in that folder.
+    pub head: u64,
+    /// The reason it does not sign, with what would end that.
+    pub reason: String,
+}
+
+/// The operator's answer: no other process signs with the node's key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Id of the question.
+    pub id: String,
+    /// Places of the strand to leave out.
+    pub gap: u64,
+}
+
+impl Answer {
+    /// Answers a question. `is_complete` says that the folder holds everything that was ever signed.
+    #[must_use]
+    pub fn to(question: &Question, is_complete: bool) -> Self {
+        Self { id: question.id.clone(), gap: if is_complete { 0 } else { GAP } }
+    }
+}
+
+/// The folder in which one node of this host and its operator exchange both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoreFolder(PathBuf);
+
+impl RestoreFolder {
+    /// Names the folder of a node; see [`hawser_storage::host_dir`].
+    #[must_use]
+    pub fn new(host_dir: &Path) -> Self {
+        Self(host_dir.to_owned())
+    }
+
+    /// Returns the folders of all nodes of this host that ask.
+    ///
+    /// # Errors
+    /// When the state folder cannot be read. A folder that does not exist holds no question.
+    pub fn asking(state_dir: &Path) -> io::Result<Vec<(Self, Question)>> {
+        let entries = match fs::read_dir(state_dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut asking = Vec::new();
+        for entry in entries {
+            let folder = Self(entry?.path());
+            if let Some(question) = folder.question()? {
+                asking.push((folder, question));
+            }
+        }
+        asking.sort_by_key(|(_, question)| question.node_id);
+        Ok(asking)
+    }
+
+    /// Returns the question, if there is one.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn question(&self) -> io::Result<Option<Question>> {
+        read(&self.0.join(QUESTION))
+    }
+
+    /// Returns the answer, if there is one.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn answer(&self) -> io::Result<Option<Answer>> {
+        read(&self.0.join(ANSWER))
+    }
+
+    /// Asks in place of an earlier question.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub fn ask(&self, question: &Question) -> io::Result<()> {
+        write(&self.0.join(QUESTION), question)
+    }
+
+    /// Answers in place of an earlier answer.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub fn reply(&self, answer: &Answer) -> io::Result<()> {
+        write(&self.0.join(ANSWER), answer)
+    }
+
+    /// Removes both.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub fn clear(&self) -> io::Result<()> {
+        for name in [ANSWER, QUESTION] {
+            match fs::remove_file(self.0.join(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+    match fs::metadata(path) {
+        Ok(found) if found.is_file() && found.len() <= LEN_BYTES_MAX => {}
+        Ok(_) => return Err(io::Error::other(format!("{} is no file of ours", path.display()))),
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(Some(serde_json::from_slice(&fs::read(path)?)?))
+}
+
+/// Replaces a file as a whole: a reader finds the old one or the new one.
+fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = File::create(&new)?;
+    file.write_all(&serde_json::to_vec_pretty(value)?)?;
+    file.sync_all()?;
+    fs::rename(&new, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn question_and_answer_travel_through_the_folder() {
+        let state = tempfile::tempdir().unwrap();
+        assert_eq!(RestoreFolder::asking(&state.path().join("none")).unwrap(), []);
+        let dir = state.path().join("test-100");
+        fs::create_dir(&dir).unwrap();
+        fs::write(state.path().join("stray"), "no folder").unwrap();
+        let folder = RestoreFolder::new(&dir);
+        assert_eq!(RestoreFolder::asking(state.path()).unwrap(), []);
+        let question = Question {
+            id: "1".to_owned(),
+            node_id: 100,
+            network: "test".to_owned(),
+            data_dir: "data".into(),
+            head: 7,
+            reason: "because".to_owned(),
+        };
+        folder.ask(&question).unwrap();
+        assert_eq!(
+            RestoreFolder::asking(state.path()).unwrap(),
+            [(folder.clone(), question.clone())]
+        );
+        assert_eq!(folder.answer().unwrap(), None);
+        folder.reply(&Answer::to(&question, true)).unwrap();
+        assert_eq!(folder.answer().unwrap(), Some(Answer { id: "1".to_owned(), gap: 0 }));
+        folder.reply(&Answer::to(&question, false)).unwrap();
+        assert_eq!(folder.answer().unwrap().unwrap().gap, 1_000_000);
+        folder.clear().unwrap();
+        folder.clear().unwrap();
+        assert_eq!((folder.question().unwrap(), folder.answer().unwrap()), (None, None));
+        fs::write(dir.join(ANSWER), "{").unwrap();
+        assert!(folder.answer().is_err());
+    }
+}

@@ -1,0 +1,100 @@
+//! Typed settings that bound what the callers of a node may ask for.
+
+use std::num::NonZeroU32;
+
+use hawser_api::{RateLimitSettings, RedisSettings};
+use hawser_serve::address::{Cidr, TrustedProxies};
+
+use super::reader::SettingsReader;
+use super::table::{Setting, limits};
+
+/// Bounds on what the callers of a node may ask for.
+#[derive(Debug, Clone)]
+pub struct CallerLimitSettings {
+    /// True if only nodes may call the `ReplicationApi`.
+    pub require_node_auth: bool,
+    /// True if publishes are taken only from payers who can pay.
+    pub require_balance: bool,
+    /// Limits of each address; `None` if there are none.
+    pub rates: Option<RateLimitSettings>,
+    /// Proxies in front of the node.
+    pub trusted_proxies: TrustedProxies,
+    /// Connections of one address.
+    pub connections_per_address: usize,
+    /// Open calls of one connection.
+    pub streams_per_connection: u32,
+}
+
+impl SettingsReader<'_> {
+    pub(super) fn caller_limits(&mut self) -> Option<CallerLimitSettings> {
+        let require_node_auth = self.switch(&limits::REQUIRE_NODE_AUTH);
+        let require_balance = self.switch(&limits::REQUIRE_BALANCE);
+        let enable = self.switch(&limits::ENABLE);
+        let rates = self.rate_limits();
+        let trusted_proxies = self.trusted_proxies();
+        let connections = self.above_zero(&limits::CONNECTIONS_PER_ADDRESS);
+        let streams = self.above_zero(&limits::STREAMS_PER_CONNECTION);
+        Some(CallerLimitSettings {
+            require_node_auth: require_node_auth?,
+            require_balance: require_balance?,
+            rates: Some(rates?).filter(|_| enable == Some(true)),
+            trusted_proxies: trusted_proxies?,
+            connections_per_address: usize::try_from(connections?).ok()?,
+            streams_per_connection: streams?,
+        })
+    }
+
+    fn rate_limits(&mut self) -> Option<RateLimitSettings> {
+        let per_minute = self.above_zero(&limits::PER_MINUTE);
+        let per_hour = self.above_zero(&limits::PER_HOUR);
+        let opens_per_minute = self.above_zero(&limits::OPENS_PER_MINUTE);
+        let subscribe_all = self.above_zero(&limits::SUBSCRIBE_ALL);
+        let redis = self.redis();
+        Some(RateLimitSettings {
+            per_minute: per_minute?.into(),
+            per_hour: per_hour?.into(),
+            opens_per_minute: opens_per_minute?.into(),
+            subscribe_all_max: usize::try_from(subscribe_all?).ok()?,
+            redis: redis?,
+        })
+    }
+
+    /// The Redis that holds the limits; `Some(None)` if none is named.
+    fn redis(&mut self) -> Option<Option<RedisSettings>> {
+        let url = self.non_empty(&limits::REDIS_URL);
+        let key_prefix = self.text(&limits::REDIS_KEY_PREFIX);
+        let connect_timeout = self.duration_above_zero(&limits::REDIS_CONNECT_TIMEOUT);
+        let call_timeout = self.duration_above_zero(&limits::REDIS_CALL_TIMEOUT);
+        let breaker_failures = self.above_zero(&limits::BREAKER_FAILURES);
+        let breaker_cooldown = self.duration_above_zero(&limits::BREAKER_COOLDOWN);
+        let stream_ttl = self.duration_above_zero(&limits::STREAM_TTL);
+        let stream_refresh = self.duration_above_zero(&limits::STREAM_REFRESH);
+        let settings = RedisSettings {
+            url: url.clone().unwrap_or_default(),
+            key_prefix: key_prefix?.text.to_string(),
+            connect_timeout: connect_timeout?,
+            call_timeout: call_timeout?,
+            breaker_failures_max: breaker_failures?,
+            breaker_cooldown: breaker_cooldown?,
+            stream_ttl: stream_ttl?,
+            stream_refresh_interval: stream_refresh?,
+        };
+        Some(url.map(|_| settings))
+    }
+
+    fn trusted_proxies(&mut self) -> Option<TrustedProxies> {
+        let Some(text) = self.non_empty(&limits::TRUSTED_PROXIES) else {
+            return Some(TrustedProxies::default());
+        };
+        let networks = text.split(',').map(str::trim).filter(|network| !network.is_empty());
+        let networks: Option<TrustedProxies> = networks.map(Cidr::parse).collect();
+        if networks.is_none() {
+            self.error(&limits::TRUSTED_PROXIES, Some(format!("{text:?}")));
+        }
+        networks
+    }
+
+    fn above_zero(&mut self, setting: &Setting) -> Option<u32> {
+        self.get(setting, |text| text.parse::<NonZeroU32>().ok().map(NonZeroU32::get))
+    }
+}

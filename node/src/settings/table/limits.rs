@@ -1,0 +1,174 @@
+//! The settings of a node that bound what its callers may ask for.
+
+use super::setting::{DURATION_ABOVE_ZERO, Setting, switch, urls, value};
+
+const ABOVE_ZERO: &str = "a whole number above 0";
+
+pub(in crate::settings) const REQUIRE_NODE_AUTH: Setting = switch(
+    "api.require-replication-node-auth",
+    "XMTPD_API_REQUIRE_REPLICATION_NODE_AUTH",
+    "false",
+    "Serve the ReplicationApi to callers only that prove with a token to be a node of the registry",
+);
+pub(in crate::settings) const REQUIRE_BALANCE: Setting = switch(
+    "api.require-payer-positive-balance",
+    "XMTPD_API_REQUIRE_PAYER_POSITIVE_BALANCE",
+    "false",
+    "Take publishes only from payers whose balance on the settlement chain covers them",
+);
+pub(in crate::settings) const ENABLE: Setting = switch(
+    "rate-limit.enable",
+    "XMTPD_RATE_LIMIT_ENABLE",
+    "false",
+    "Limit queries and streams of each client address",
+);
+pub(in crate::settings) const PER_MINUTE: Setting = value(
+    "rate-limit.t2-per-minute-capacity",
+    "XMTPD_RATE_LIMIT_T2_PER_MINUTE_CAPACITY",
+    Some("60"),
+    ABOVE_ZERO,
+    "60",
+    "Tokens for queries that an address gets in a minute; a query costs the root of its topics",
+);
+pub(in crate::settings) const PER_HOUR: Setting = value(
+    "rate-limit.t2-per-hour-capacity",
+    "XMTPD_RATE_LIMIT_T2_PER_HOUR_CAPACITY",
+    Some("1200"),
+    ABOVE_ZERO,
+    "1200",
+    "The same in an hour",
+);
+pub(in crate::settings) const OPENS_PER_MINUTE: Setting = value(
+    "rate-limit.t2-subscribe-opens-per-minute",
+    "XMTPD_RATE_LIMIT_T2_SUBSCRIBE_OPENS_PER_MINUTE",
+    Some("10"),
+    ABOVE_ZERO,
+    "10",
+    "Streams of topics that an address may open in a minute",
+);
+pub(in crate::settings) const SUBSCRIBE_ALL: Setting = value(
+    "rate-limit.t-1-max-concurrent-subscribe-all",
+    "XMTPD_RATE_LIMIT_T1_MAX_CONCURRENT_SUBSCRIBE_ALL",
+    Some("2"),
+    ABOVE_ZERO,
+    "2",
+    "Streams of all envelopes that an address may have open at once",
+);
+pub(in crate::settings) const TRUSTED_PROXIES: Setting = value(
+    "rate-limit.trusted-proxy-cidrs",
+    "XMTPD_RATE_LIMIT_TRUSTED_PROXY_CIDRS",
+    None,
+    "networks such as 10.0.0.0/8, comma separated",
+    "10.0.0.0/8,fd00::/8",
+    "Networks of the proxies in front of this node, whose X-Forwarded-For and PROXY headers name \
+     the client; also without rate limits",
+);
+pub(in crate::settings) const BREAKER_FAILURES: Setting = value(
+    "rate-limit.breaker-failure-threshold",
+    "XMTPD_RATE_LIMIT_BREAKER_FAILURE_THRESHOLD",
+    Some("5"),
+    ABOVE_ZERO,
+    "5",
+    "Failures of Redis in a row after which it is left alone",
+);
+pub(in crate::settings) const BREAKER_COOLDOWN: Setting = value(
+    "rate-limit.breaker-cooldown",
+    "XMTPD_RATE_LIMIT_BREAKER_COOLDOWN",
+    Some("10s"),
+    DURATION_ABOVE_ZERO,
+    "10s",
+    "Time for which Redis is then left alone",
+);
+pub(in crate::settings) const REDIS_CALL_TIMEOUT: Setting = value(
+    "rate-limit.redis-call-timeout",
+    "XMTPD_RATE_LIMIT_REDIS_CALL_TIMEOUT",
+    Some("50ms"),
+    DURATION_ABOVE_ZERO,
+    "50ms",
+    "Time after which a call passes without an answer of Redis",
+);
+pub(in crate::settings) const STREAM_TTL: Setting = value(
+    "rate-limit.stream-ttl",
+    "XMTPD_RATE_LIMIT_STREAM_TTL",
+    Some("15m"),
+    DURATION_ABOVE_ZERO,
+    "15m",
+    "Time after which the places of a process that has gone are free in Redis",
+);
+pub(in crate::settings) const STREAM_REFRESH: Setting = value(
+    "rate-limit.stream-refresh-interval",
+    "XMTPD_RATE_LIMIT_STREAM_REFRESH_INTERVAL",
+    Some("5m"),
+    DURATION_ABOVE_ZERO,
+    "5m",
+    "Time between two signs of life of a place in Redis",
+);
+pub(in crate::settings) const REDIS_URL: Setting = urls(
+    "redis.redis-url",
+    "XMTPD_REDIS_URL",
+    "a URL such as redis://HOST:6379/0, without TLS",
+    "redis://127.0.0.1:6379/0",
+    "A Redis that several processes share their rate limits in; without it each keeps its own",
+);
+pub(in crate::settings) const REDIS_KEY_PREFIX: Setting = value(
+    "redis.key-prefix",
+    "XMTPD_REDIS_KEY_PREFIX",
+    Some("xmtpd:"),
+    "a text",
+    "xmtpd:",
+    "Begins every key in Redis",
+);
+pub(in crate::settings) const REDIS_CONNECT_TIMEOUT: Setting = value(
+    "redis.connect-timeout",
+    "XMTPD_REDIS_CONNECT_TIMEOUT",
+    Some("10s"),
+    DURATION_ABOVE_ZERO,
+    "10s",
+    "Time limit of the first connection to Redis",
+);
+pub(in crate::settings) const CONNECTIONS_PER_ADDRESS: Setting = value(
+    "connections-per-address",
+    "HAWSER_CONNECTIONS_PER_ADDRESS",
+    Some("256"),
+    ABOVE_ZERO,
+    "256",
+    "Connections that one client address may have open at once",
+);
+pub(in crate::settings) const STREAMS_PER_CONNECTION: Setting = value(
+    "streams-per-connection",
+    "HAWSER_STREAMS_PER_CONNECTION",
+    Some("1000"),
+    ABOVE_ZERO,
+    "1000",
+    "Calls that one connection may have open at once",
+);
+
+pub(in crate::settings) const VALIDATION_API: Setting = switch(
+    "validation-api",
+    "HAWSER_VALIDATION_API",
+    "false",
+    "Serve the ValidationApi on the port of the API, to every caller",
+);
+
+/// All of them, in the order of the help text.
+pub(super) const ALL: [&Setting; 19] = [
+    &REQUIRE_NODE_AUTH,
+    &REQUIRE_BALANCE,
+    &ENABLE,
+    &PER_MINUTE,
+    &PER_HOUR,
+    &OPENS_PER_MINUTE,
+    &SUBSCRIBE_ALL,
+    &TRUSTED_PROXIES,
+    &BREAKER_FAILURES,
+    &BREAKER_COOLDOWN,
+    &REDIS_CALL_TIMEOUT,
+    &STREAM_TTL,
+    &STREAM_REFRESH,
+    &REDIS_URL,
+    &REDIS_KEY_PREFIX,
+    &REDIS_CONNECT_TIMEOUT,
+    &CONNECTIONS_PER_ADDRESS,
+    &STREAMS_PER_CONNECTION,
+    &VALIDATION_API,
+];

@@ -1,0 +1,209 @@
+//! Addresses of callers: networks, trusted proxies, and the address against which a caller's use counts.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use http::HeaderMap;
+use serde::{Deserialize, Deserializer};
+
+const FORWARDED: &str = "x-forwarded-for";
+
+/// A network: an address and the length of its prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cidr {
+    address: IpAddr,
+    bits: u8,
+}
+
+impl<'de> Deserialize<'de> for Cidr {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| {
+            serde::de::Error::custom(format!("{text:?} is no network such as 10.0.0.0/8"))
+        })
+    }
+}
+
+impl Cidr {
+    /// Reads `10.0.0.0/8`, or an address alone as a network of one; `None` for other texts.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (address, bits) = match text.split_once('/') {
+            Some((address, bits)) => (address.parse().ok()?, Some(bits.parse::<u8>().ok()?)),
+            None => (text.parse().ok()?, None),
+        };
+        let most = if matches!(address, IpAddr::V4(_)) { 32 } else { 128 };
+        let bits = bits.unwrap_or(most);
+        (bits <= most).then_some(Self { address, bits })
+    }
+
+    /// Returns whether an address lies in the network.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let prefix = |address: u128, width: u8| {
+            address.checked_shr(u32::from(width.saturating_sub(self.bits))).unwrap_or(0)
+        };
+        match (self.address, address) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => {
+                prefix(u32::from(own).into(), 32) == prefix(u32::from(other).into(), 32)
+            }
+            (IpAddr::V6(own), IpAddr::V6(other)) => {
+                prefix(own.into(), 128) == prefix(other.into(), 128)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The address against which a caller's use counts. IPv6 addresses of one /64 network are one caller,
+/// because a client has at least such a network to itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ClientAddress {
+    /// One IPv4 address.
+    V4(Ipv4Addr),
+    /// The upper half of an IPv6 address.
+    V6(u64),
+    /// The one caller for all requests without a valid address.
+    Invalid,
+}
+
+impl From<IpAddr> for ClientAddress {
+    /// Takes an IPv4 address inside an IPv6 one as IPv4.
+    fn from(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::V4(address),
+            IpAddr::V6(address) => {
+                let upper = u128::from(address) >> 64;
+                Self::V6(u64::try_from(upper).expect("64 of 128 bits are left"))
+            }
+        }
+    }
+}
+
+impl fmt::Display for ClientAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::V4(address) => write!(f, "{address}"),
+            Self::V6(upper) => write!(f, "{}/64", Ipv6Addr::from(u128::from(*upper) << 64)),
+            Self::Invalid => f.write_str("invalid"),
+        }
+    }
+}
+
+/// The networks of the proxies in front of this process. Only what these write about a client's
+/// address is believed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct TrustedProxies(Vec<Cidr>);
+
+impl TrustedProxies {
+    /// Returns whether there is no proxy.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns whether the address is a proxy's.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.0.iter().any(|network| network.contains(address))
+    }
+
+    /// Returns the caller of a request: the peer, or, if the peer is a proxy, the last entry of
+    /// `X-Forwarded-For` that is none. Reads the header from right to left, because only its end was
+    /// written by proxies.
+    #[must_use]
+    pub fn client(&self, headers: &HeaderMap, peer: Option<SocketAddr>) -> ClientAddress {
+        let Some(mut address) = peer.map(|peer| peer.ip().to_canonical()) else {
+            return ClientAddress::Invalid;
+        };
+        let mut entries = entries(headers).rev();
+        while self.contains(address) {
+            let Some(entry) = entries.next() else { break };
+            match entry.parse::<IpAddr>() {
+                Ok(next) => address = next.to_canonical(),
+                Err(_) => return ClientAddress::Invalid,
+            }
+        }
+        address.into()
+    }
+}
+
+impl FromIterator<Cidr> for TrustedProxies {
+    fn from_iter<I: IntoIterator<Item = Cidr>>(networks: I) -> Self {
+        Self(networks.into_iter().collect())
+    }
+}
+
+/// Returns the entries of all `X-Forwarded-For` lines in their order, without empty ones. A line that is
+/// no text is one entry that does not parse.
+pub fn entries(headers: &HeaderMap) -> impl DoubleEndedIterator<Item = &str> {
+    let lines = headers.get_all(FORWARDED).iter().map(|line| line.to_str().unwrap_or("?"));
+    lines.flat_map(|line| line.split(',')).map(str::trim).filter(|entry| !entry.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(forwarded: &[&str], peer: &str, trusted: &[&str]) -> String {
+        let mut headers = HeaderMap::new();
+        for line in forwarded {
+            headers.append(FORWARDED, http::HeaderValue::from_bytes(line.as_bytes()).unwrap());
+        }
+        let trusted: TrustedProxies =
+            trusted.iter().map(|cidr| Cidr::parse(cidr).unwrap()).collect();
+        trusted.client(&headers, peer.parse().ok()).to_string()
+    }
+
+    #[test]
+    fn headers_of_strangers_are_not_read() {
+        assert_eq!(of(&["1.2.3.4"], "9.9.9.9:1", &[]), "9.9.9.9");
+        assert_eq!(of(&["1.2.3.4"], "9.9.9.9:1", &["10.0.0.0/8"]), "9.9.9.9");
+        assert_eq!(of(&[], "[::ffff:9.9.9.9]:1", &[]), "9.9.9.9");
+    }
+
+    #[test]
+    fn a_header_is_believed_as_far_as_proxies_wrote_it() {
+        let proxies = ["10.0.0.0/8", "fd00::/8"];
+        assert_eq!(of(&["6.6.6.6, 1.2.3.4"], "10.0.0.1:1", &proxies), "1.2.3.4");
+        assert_eq!(of(&["6.6.6.6", "1.2.3.4, 10.0.0.2"], "10.0.0.1:1", &proxies), "1.2.3.4");
+        assert_eq!(of(&["10.9.9.9, 1.2.3.4"], "[::ffff:10.0.0.1]:1", &proxies), "1.2.3.4");
+        assert_eq!(of(&["2001:db8:1:2:3::1"], "[fd00::1]:1", &proxies), "2001:db8:1:2::/64");
+        assert_eq!(of(&[], "10.0.0.1:1", &proxies), "10.0.0.1");
+        assert_eq!(of(&["10.0.0.7"], "10.0.0.1:1", &proxies), "10.0.0.7");
+    }
+
+    #[test]
+    fn entries_that_are_no_address_are_one_caller() {
+        let proxies = ["10.0.0.0/8"];
+        for entry in ["1.2.3.4, x", "1.2.3.4:80", "unknown", "1.2.3.4, \u{e9}"] {
+            assert_eq!(of(&[entry], "10.0.0.1:1", &proxies), "invalid", "{entry}");
+        }
+        assert_eq!(of(&[], "no peer", &proxies), "invalid");
+    }
+
+    #[test]
+    fn networks_of_64_bits_are_one_caller() {
+        let address = |text: &str| ClientAddress::from(text.parse::<IpAddr>().unwrap());
+        assert_eq!(address("2001:db8:1:2:3:4:5:6"), address("2001:db8:1:2::9"));
+        assert_ne!(address("2001:db8:1:2::1"), address("2001:db8:1:3::1"));
+        assert_eq!(address("::ffff:1.2.3.4"), address("1.2.3.4"));
+    }
+
+    #[test]
+    fn networks_hold_their_addresses() {
+        let holds = |cidr: &str, address: &str| {
+            Cidr::parse(cidr).unwrap().contains(address.parse().unwrap())
+        };
+        assert!(holds("10.0.0.0/8", "10.255.3.4"));
+        assert!(!holds("10.0.0.0/8", "11.0.0.1"));
+        assert!(holds("0.0.0.0/0", "1.2.3.4"));
+        assert!(holds("2001:db8::/32", "2001:db8:1::1"));
+        assert!(!holds("2001:db8::/32", "2001:db9::1"));
+        assert!(holds("127.0.0.1", "127.0.0.1"));
+        assert!(!holds("0.0.0.0/0", "::1"));
+        assert_eq!(Cidr::parse("10.0.0.0/"), None);
+    }
+}

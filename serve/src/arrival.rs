@@ -1,0 +1,131 @@
+//! The arrival of a connection: who it comes from, and whether its address has a place left.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+
+use crate::address::{ClientAddress, TrustedProxies};
+use crate::proxy_protocol::{self, HEADER_LEN_BYTES_MAX, ProxyHeader};
+use crate::slots::{Slot, Slots};
+
+/// Pause before peeked bytes are looked at again. Peeked bytes stay readable, so readiness cannot tell
+/// when more arrive. A proxy sends its header in one piece, so this is rare.
+const PEEK_AGAIN_AFTER: Duration = Duration::from_millis(10);
+/// Bytes for a client that is refused: empty settings, then GOAWAY with ENHANCE_YOUR_CALM and the reason
+/// (RFC 9113 §6.5, §6.8). Clients of HTTP/1.1 see a closed connection.
+const REFUSAL: &[u8] = b"\0\0\0\x04\0\0\0\0\0\
+    \0\0\x2e\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0btoo many connections from this address";
+
+/// The reason a connection is not served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ConnectionRefusal {
+    /// Its address has all the connections that it may have.
+    Address,
+    /// The PROXY header is none, or the proxy does not send all of it.
+    ProxyHeader,
+    /// The peer floods it with frames that carry nothing.
+    Flood,
+}
+
+impl ConnectionRefusal {
+    /// All of them, in the order of their discriminants.
+    pub(crate) const ALL: [Self; 3] = [Self::Address, Self::ProxyHeader, Self::Flood];
+
+    /// Returns the label of the metric.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Address => "address",
+            Self::ProxyHeader => "proxy_header",
+            Self::Flood => "flood",
+        }
+    }
+}
+
+/// The places of connections, and the proxies whose word is taken for their clients' addresses.
+#[derive(Debug)]
+pub(crate) struct Arrivals {
+    proxies: TrustedProxies,
+    places: Slots,
+}
+
+/// A connection that may be served.
+#[derive(Debug)]
+pub(crate) struct Arrived {
+    /// The client: the peer, or the address that a proxy named.
+    pub(crate) client: SocketAddr,
+    /// The place of the connection. A proxy that names no client has no place of its own: it stands
+    /// for many clients.
+    pub(crate) _place: Option<Slot>,
+}
+
+impl Arrivals {
+    pub(crate) fn new(proxies: TrustedProxies, per_address_max: usize) -> Self {
+        Self { proxies, places: Slots::new(per_address_max) }
+    }
+
+    /// Identifies the client of a connection and takes a place for it. Reads a PROXY header if the peer
+    /// is a trusted proxy; the caller bounds the time.
+    ///
+    /// # Errors
+    /// The reason to close the connection.
+    pub(crate) async fn arrive(
+        &self,
+        stream: &mut TcpStream,
+        peer: SocketAddr,
+    ) -> Result<Arrived, ConnectionRefusal> {
+        if !self.proxies.contains(peer.ip()) {
+            return self.place(stream, peer);
+        }
+        match named_client(stream).await {
+            Ok(Some(client)) => self.place(stream, client),
+            Ok(None) => Ok(Arrived { client: peer, _place: None }),
+            Err(_) => Err(ConnectionRefusal::ProxyHeader),
+        }
+    }
+
+    fn place(&self, stream: &TcpStream, client: SocketAddr) -> Result<Arrived, ConnectionRefusal> {
+        let Some(place) = self.places.take(ClientAddress::from(client.ip())) else {
+            let _ = stream.try_write(REFUSAL); // the client may be gone, or not listen
+            return Err(ConnectionRefusal::Address);
+        };
+        Ok(Arrived { client, _place: Some(place) })
+    }
+}
+
+/// Reads the header of a proxy and returns the client that it names, if any. Bytes after it stay
+/// unread. An end of the connection before its first byte is no error: balancers probe the port.
+async fn named_client(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
+    let mut first = [0; HEADER_LEN_BYTES_MAX];
+    loop {
+        let len = stream.peek(&mut first).await?;
+        match proxy_protocol::parse(&first[..len]) {
+            ProxyHeader::None => return Ok(None),
+            ProxyHeader::Whole { len_bytes, client } => {
+                stream.read_exact(&mut first[..len_bytes]).await?;
+                return Ok(client);
+            }
+            ProxyHeader::Malformed => return Err(io::ErrorKind::InvalidData.into()),
+            ProxyHeader::Incomplete if len == 0 => return Ok(None),
+            ProxyHeader::Incomplete => sleep(PEEK_AGAIN_AFTER).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_two_whole_frames() {
+        let (settings, goaway) = REFUSAL.split_at(9);
+        assert_eq!(settings, [0, 0, 0, 4, 0, 0, 0, 0, 0]);
+        let len = u32::from_be_bytes([0, goaway[0], goaway[1], goaway[2]]) as usize;
+        assert_eq!((goaway[3], goaway.len()), (7, 9 + len));
+        assert_eq!(goaway[13..17], [0, 0, 0, 11], "ENHANCE_YOUR_CALM");
+        assert!(goaway.ends_with(b"address"));
+    }
+}

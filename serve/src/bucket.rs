@@ -1,0 +1,130 @@
+//! Token buckets: plain values that get the time as an argument.
+//!
+//! They are ours and not a library's. A request takes from several buckets at once, all or nothing, and
+//! gets the exact time after which it fits. The capacity comes with each request. The rate limiters of
+//! the field fix the capacity when a bucket is made, and cannot return what a later check refuses.
+
+/// The size of a bucket: as much fits in as flows in during its window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BucketSize {
+    /// The most that can be taken at once.
+    pub capacity: u64,
+    /// Time in which an empty bucket fills up, milliseconds; above 0.
+    pub window_ms: u64,
+}
+
+impl BucketSize {
+    /// A bucket that fills up in a minute.
+    #[must_use]
+    pub const fn per_minute(capacity: u64) -> Self {
+        Self { capacity, window_ms: 60_000 }
+    }
+
+    /// A bucket that fills up in an hour.
+    #[must_use]
+    pub const fn per_hour(capacity: u64) -> Self {
+        Self { capacity, window_ms: 3_600_000 }
+    }
+}
+
+/// A bucket that refills evenly over its window; full at first. Counts in units × milliseconds of the
+/// window, so that the refill of one millisecond is a whole number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Bucket {
+    taken: u128,
+    at_ms: u64,
+}
+
+impl Bucket {
+    /// Returns the amount that has not been refilled at `now_ms`. A clock that steps back refills
+    /// nothing.
+    fn taken(&self, capacity: u64, now_ms: u64) -> u128 {
+        let filled = u128::from(capacity) * u128::from(now_ms.saturating_sub(self.at_ms));
+        self.taken.saturating_sub(filled)
+    }
+
+    /// Returns the milliseconds until `cost` fits, 0 if it fits now, and `None` if it exceeds the
+    /// capacity.
+    #[must_use]
+    pub fn wait_ms(&self, size: BucketSize, cost: u64, now_ms: u64) -> Option<u64> {
+        let spare = size.capacity.checked_sub(cost)?;
+        let room = u128::from(spare) * u128::from(size.window_ms);
+        let over = self.taken(size.capacity, now_ms).saturating_sub(room);
+        u64::try_from(over.div_ceil(u128::from(size.capacity.max(1)))).ok()
+    }
+
+    /// Takes `cost`, whether it fits or not.
+    pub fn take(&mut self, size: BucketSize, cost: u64, now_ms: u64) {
+        let cost = u128::from(cost) * u128::from(size.window_ms);
+        self.taken = self.taken(size.capacity, now_ms).saturating_add(cost);
+        self.at_ms = now_ms;
+    }
+
+    /// Returns the time at which the bucket is full again if nothing more is taken: from then on it is
+    /// as good as a new one.
+    #[must_use]
+    pub fn full_at_ms(&self, size: BucketSize) -> u64 {
+        let wait = self.taken.div_ceil(u128::from(size.capacity.max(1)));
+        self.at_ms.saturating_add(u64::try_from(wait).unwrap_or(u64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_bucket_fills_up_evenly_and_says_when() {
+        let size = BucketSize::per_minute(60);
+        let mut bucket = Bucket::default();
+        assert_eq!(bucket.full_at_ms(size), 0);
+        assert_eq!(bucket.wait_ms(size, 61, 0), None, "more than it ever holds");
+        assert_eq!(bucket.wait_ms(size, 60, 0), Some(0));
+        bucket.take(size, 60, 0);
+        assert_eq!(bucket.wait_ms(size, 2, 0), Some(2000));
+        assert_eq!(bucket.wait_ms(size, 2, 2000), Some(0));
+        assert_eq!(bucket.full_at_ms(size), 60_000);
+        assert_eq!(bucket.wait_ms(size, 60, 59_999), Some(1));
+        assert_eq!(bucket.wait_ms(size, 60, 60_000), Some(0));
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_refills_nothing() {
+        let size = BucketSize::per_hour(10);
+        let mut bucket = Bucket::default();
+        bucket.take(size, 10, 5_000_000);
+        assert_eq!(bucket.wait_ms(size, 1, 0), Some(360_000));
+    }
+
+    proptest! {
+        /// A caller gets no more than the capacity and what has flowed in, and a wait is exact.
+        #[test]
+        fn no_more_is_taken_than_flowed_in(
+            capacity in 1u64..50,
+            window_ms in 1u64..100_000,
+            calls in proptest::collection::vec((0u64..5_000, 1u64..60), 1..200),
+        ) {
+            let size = BucketSize { capacity, window_ms };
+            let (mut bucket, mut now_ms, mut taken) = (Bucket::default(), 0u64, 0u64);
+            for (pause, cost) in calls {
+                now_ms += pause;
+                let Some(wait_ms) = bucket.wait_ms(size, cost, now_ms) else {
+                    prop_assert!(cost > capacity);
+                    continue;
+                };
+                if let Some(early) = wait_ms.checked_sub(1) {
+                    prop_assert_ne!(bucket.wait_ms(size, cost, now_ms + early), Some(0));
+                }
+                now_ms += wait_ms;
+                prop_assert_eq!(bucket.wait_ms(size, cost, now_ms), Some(0));
+                bucket.take(size, cost, now_ms);
+                taken += cost;
+                let flowed_in = u128::from(capacity) * u128::from(now_ms) / u128::from(window_ms);
+                prop_assert!(u128::from(taken) <= u128::from(capacity) + flowed_in);
+                prop_assert_eq!(bucket.wait_ms(size, capacity, bucket.full_at_ms(size)), Some(0));
+            }
+        }
+    }
+}

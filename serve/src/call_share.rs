@@ -1,0 +1,127 @@
+//! The share of one call in the memory for callers, and of the pieces of its answer.
+
+use std::fmt;
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use bytes::{Buf, Bytes};
+use http::Extensions;
+
+use crate::budget::ConnectionShare;
+use crate::overloaded::Overloaded;
+
+/// The memory that one call takes; given back when the last clone is dropped. All clones are the same
+/// call's.
+///
+/// The listener charges the request, with what it takes once it is decoded, and puts the charge into
+/// the request's extensions. A handler takes more before it allocates for the answer. When the first
+/// bytes of a unary answer are on their way, only those are still charged.
+#[derive(Clone)]
+pub struct Charge(Arc<CallShare>);
+
+struct CallShare {
+    connection: Arc<ConnectionShare>,
+    bytes: AtomicUsize,
+}
+
+impl Charge {
+    pub(crate) fn new(connection: Arc<ConnectionShare>) -> Self {
+        Self(Arc::new(CallShare { connection, bytes: AtomicUsize::new(0) }))
+    }
+
+    /// Returns the charge of the call that a request with these extensions belongs to.
+    ///
+    /// # Panics
+    /// If the request did not come through this crate's listener.
+    #[must_use]
+    pub fn of(extensions: &Extensions) -> Self {
+        extensions.get::<Self>().expect("the listener charges every call").clone()
+    }
+
+    /// Takes `bytes` more.
+    ///
+    /// # Errors
+    /// [`Overloaded`]: nothing was taken, and the caller must be refused.
+    pub fn take(&self, bytes: usize) -> Result<(), Overloaded> {
+        self.0.connection.take(bytes)?;
+        self.0.bytes.fetch_add(bytes, Relaxed);
+        Ok(())
+    }
+
+    /// Gives back `bytes` that were taken.
+    pub fn give_back(&self, bytes: usize) {
+        self.0.bytes.fetch_sub(bytes, Relaxed);
+        self.0.connection.give_back(bytes);
+    }
+
+    /// Gives back everything.
+    pub(crate) fn clear(&self) {
+        self.0.connection.give_back(self.0.bytes.swap(0, Relaxed));
+    }
+
+    /// Returns a number that calls from the same address share, for queues that are fair between
+    /// addresses.
+    #[must_use]
+    pub fn caller(&self) -> usize {
+        self.0.connection.caller()
+    }
+
+    pub(crate) fn connection(&self) -> &Arc<ConnectionShare> {
+        &self.0.connection
+    }
+}
+
+impl fmt::Debug for Charge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Charge").field(&self.0.bytes.load(Relaxed)).finish()
+    }
+}
+
+impl Drop for CallShare {
+    fn drop(&mut self) {
+        let held_bytes = *self.bytes.get_mut();
+        self.connection.give_back(held_bytes);
+    }
+}
+
+/// A piece of an answer on its way out. It is charged until the connection has written all of it, or
+/// drops it.
+pub(crate) struct Outgoing {
+    bytes: Bytes,
+    charged_bytes: usize,
+    connection: Arc<ConnectionShare>,
+}
+
+impl Outgoing {
+    pub(crate) fn new(bytes: Bytes, connection: Arc<ConnectionShare>) -> Self {
+        let charged_bytes = bytes.len();
+        connection.unwritten(charged_bytes);
+        Self { bytes, charged_bytes, connection }
+    }
+}
+
+impl Buf for Outgoing {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn chunks_vectored<'a>(&'a self, to: &mut [IoSlice<'a>]) -> usize {
+        self.bytes.chunks_vectored(to)
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        self.bytes.advance(bytes);
+        self.connection.wrote();
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        self.connection.written(self.charged_bytes);
+    }
+}

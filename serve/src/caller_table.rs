@@ -1,0 +1,145 @@
+//! The use of each caller, for a bounded number of callers.
+//!
+//! A flood from many addresses must neither grow the table nor make it forget the callers that used
+//! most. So a full table forgets the caller whose use stops counting first. That is an idle caller if
+//! there is one, and otherwise the one that has used least: a newcomer of the flood itself, which gains
+//! next to nothing by being forgotten. A caller that is forgotten early is never worse off.
+
+use std::borrow::Borrow;
+use std::collections::{BTreeSet, HashMap};
+use std::hash::Hash;
+
+/// Callers whose use no longer counts that are forgotten with each new entry, so that the table shrinks
+/// after a flood.
+const FORGOTTEN_AT_ONCE_MAX: usize = 4;
+
+/// The use of each caller.
+#[derive(Debug)]
+pub struct CallerTable<K, U> {
+    callers: HashMap<K, Entry<U>>,
+    /// All callers by the time at which their use stops counting.
+    by_end: BTreeSet<(u64, K)>,
+    callers_max: usize,
+}
+
+#[derive(Debug)]
+struct Entry<U> {
+    used: U,
+    ends_ms: u64,
+}
+
+impl<K: Clone + Ord + Hash, U> CallerTable<K, U> {
+    /// Makes a table for at most `callers_max` callers.
+    ///
+    /// # Panics
+    /// If that is 0.
+    #[must_use]
+    pub fn new(callers_max: usize) -> Self {
+        assert!(callers_max > 0, "a table has room for one caller at least");
+        Self { callers: HashMap::new(), by_end: BTreeSet::new(), callers_max }
+    }
+
+    /// Returns the use of a caller, if it is remembered.
+    pub fn get<Q: Hash + Eq + ?Sized>(&self, caller: &Q) -> Option<&U>
+    where
+        K: Borrow<Q>,
+    {
+        self.callers.get(caller).map(|entry| &entry.used)
+    }
+
+    /// Returns the use of a caller for changes that do not move the time at which it stops counting.
+    pub fn get_mut<Q: Hash + Eq + ?Sized>(&mut self, caller: &Q) -> Option<&mut U>
+    where
+        K: Borrow<Q>,
+    {
+        self.callers.get_mut(caller).map(|entry| &mut entry.used)
+    }
+
+    /// Remembers the use of a caller until `ends_ms`, or until other callers need the room more.
+    pub fn put(&mut self, caller: K, used: U, ends_ms: u64, now_ms: u64) {
+        if let Some(known) = self.callers.get_mut(&caller) {
+            let place = (std::mem::replace(&mut known.ends_ms, ends_ms), caller.clone());
+            known.used = used;
+            self.by_end.remove(&place);
+        } else {
+            self.forget_ended(now_ms);
+            if self.callers.len() >= self.callers_max
+                && let Some((_, first)) = self.by_end.pop_first()
+            {
+                self.callers.remove(&first);
+            }
+            self.callers.insert(caller.clone(), Entry { used, ends_ms });
+        }
+        self.by_end.insert((ends_ms, caller));
+        debug_assert_eq!(self.by_end.len(), self.callers.len(), "each caller has one end");
+    }
+
+    fn forget_ended(&mut self, now_ms: u64) {
+        for _ in 0..FORGOTTEN_AT_ONCE_MAX {
+            match self.by_end.first() {
+                Some((ends_ms, _)) if *ends_ms <= now_ms => {}
+                _ => return,
+            }
+            if let Some((_, caller)) = self.by_end.pop_first() {
+                self.callers.remove(&caller);
+            }
+        }
+    }
+
+    /// Returns the number of callers that are remembered.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.callers.len()
+    }
+
+    /// Returns whether no caller is remembered.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.callers.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_forgets_itself_and_not_those_who_used_most() {
+        let mut table = CallerTable::new(100);
+        for heavy in 0..50u32 {
+            table.put(heavy, "heavy", 60_000, 0);
+        }
+        for light in 1000..101_000u32 {
+            table.put(light, "light", 1_000, 0);
+            assert!(table.len() <= 100);
+        }
+        for heavy in 0..50 {
+            assert_eq!(table.get(&heavy), Some(&"heavy"), "{heavy}");
+        }
+        assert_eq!(table.get(&100_999), Some(&"light"), "the newest is served like any other");
+    }
+
+    #[test]
+    fn a_table_shrinks_after_a_flood() {
+        let mut table = CallerTable::new(1000);
+        for caller in 0..1000u32 {
+            table.put(caller, (), 500, 0);
+        }
+        for caller in 5000..5300u32 {
+            table.put(caller, (), 10_000, 501);
+        }
+        assert_eq!(table.len(), 300);
+    }
+
+    #[test]
+    fn use_that_is_put_again_ends_at_its_new_time() {
+        let mut table = CallerTable::new(2);
+        table.put("a", 1, 10, 0);
+        table.put("a", 2, 30, 0);
+        table.put("b", 1, 20, 0);
+        *table.get_mut("b").unwrap() += 1;
+        table.put("c", 1, 25, 0);
+        assert_eq!((table.get("a"), table.get("b"), table.get("c")), (Some(&2), None, Some(&1)));
+        assert!(!table.is_empty());
+    }
+}

@@ -1,0 +1,236 @@
+//! The memory that a request takes once it is decoded, estimated from its wire form alone.
+//!
+//! A repeated message of two bytes becomes hundreds of bytes when it is decoded. One pass over the tags
+//! and lengths, which touches no content, counts the fields that cost memory.
+
+/// The cost of a field of a request, in memory that decoding it and working on it take.
+#[derive(Debug, Clone, Copy)]
+pub struct FieldCost {
+    number: u64,
+    each_bytes: usize,
+    per_byte: usize,
+    inner: &'static [FieldCost],
+}
+
+/// Cost of a field that is not listed: mostly one that the decoder skips.
+const UNLISTED_BYTES: usize = 16;
+
+impl FieldCost {
+    /// A field that takes `each_bytes` every time it occurs, besides the `inner` fields of the message
+    /// in it.
+    #[must_use]
+    pub const fn each(number: u64, each_bytes: usize, inner: &'static [Self]) -> Self {
+        Self { number, each_bytes, per_byte: 0, inner }
+    }
+
+    /// A field that takes `each_bytes` every time it occurs and `per_byte` times its length, besides the
+    /// `inner` fields of the message in it.
+    #[must_use]
+    pub const fn with_length(
+        number: u64,
+        each_bytes: usize,
+        per_byte: usize,
+        inner: &'static [Self],
+    ) -> Self {
+        Self { number, each_bytes, per_byte, inner }
+    }
+
+    /// A field that takes up to `per_byte` times its length: numbers, packed or not, or messages whose
+    /// fields are not listed.
+    #[must_use]
+    pub const fn by_length(number: u64, per_byte: usize) -> Self {
+        Self { number, each_bytes: 2 * per_byte, per_byte, inner: &[] }
+    }
+}
+
+/// Returns the cost of the gRPC messages in `pieces`, which are whole together. Stops at `enough`, or
+/// where a message is malformed: the decoder stops there too.
+pub(crate) fn cost_bytes<'a>(
+    pieces: impl Iterator<Item = &'a [u8]>,
+    fields: &[FieldCost],
+    enough: usize,
+) -> usize {
+    let mut scan = Scan { pieces, piece: &[], at: 0, end: usize::MAX, cost: 0, enough };
+    while scan.cost < enough
+        && let Some(len) = scan.head()
+        && scan.inside(len, |scan| scan.message(fields)).is_some()
+    {}
+    scan.cost
+}
+
+struct Scan<'a, P> {
+    pieces: P,
+    piece: &'a [u8],
+    at: usize,
+    /// End of the message that is being scanned: nothing behind it is read.
+    end: usize,
+    cost: usize,
+    enough: usize,
+}
+
+impl<'a, P: Iterator<Item = &'a [u8]>> Scan<'a, P> {
+    fn message(&mut self, fields: &[FieldCost]) {
+        while self.at < self.end && self.cost < self.enough && self.field(fields).is_some() {}
+    }
+
+    fn field(&mut self, fields: &[FieldCost]) -> Option<()> {
+        let tag = self.varint()?;
+        let listed = fields.iter().find(|field| field.number == tag >> 3);
+        let each_bytes = listed.map_or(UNLISTED_BYTES, |field| field.each_bytes);
+        self.cost = self.cost.saturating_add(each_bytes);
+        match tag & 7 {
+            0 => self.varint().map(|_| ()),
+            1 => self.skip(8),
+            2 => {
+                let len = usize::try_from(self.varint()?).ok()?;
+                let per_byte = listed.map_or(0, |field| field.per_byte);
+                self.cost = self.cost.saturating_add(len.saturating_mul(per_byte));
+                let inner = listed.map_or(&[][..], |field| field.inner);
+                self.inside(len, |scan| {
+                    if !inner.is_empty() {
+                        scan.message(inner)
+                    }
+                })
+            }
+            // The decoder skips groups with all that is in them, so they hide nothing behind them.
+            3 | 4 => Some(()),
+            5 => self.skip(4),
+            _ => None,
+        }
+    }
+
+    /// Scans the next `len` bytes and moves behind them, also if what they hold is malformed: the bytes
+    /// may be decoded later, or never.
+    fn inside(&mut self, len: usize, scan: impl FnOnce(&mut Self)) -> Option<()> {
+        let end = self.at.checked_add(len).filter(|end| *end <= self.end)?;
+        let outer = std::mem::replace(&mut self.end, end);
+        scan(self);
+        let skipped = self.skip(end - self.at);
+        self.end = outer;
+        skipped
+    }
+
+    fn head(&mut self) -> Option<usize> {
+        let mut length = [0; 4];
+        self.byte()?;
+        for byte in &mut length {
+            *byte = self.byte()?;
+        }
+        Some(u32::from_be_bytes(length) as usize)
+    }
+
+    fn varint(&mut self) -> Option<u64> {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        if self.at == self.end {
+            return None;
+        }
+        loop {
+            if let Some((first, rest)) = self.piece.split_first() {
+                self.piece = rest;
+                self.at += 1;
+                return Some(*first);
+            }
+            self.piece = self.pieces.next()?;
+        }
+    }
+
+    fn skip(&mut self, mut len: usize) -> Option<()> {
+        if len > self.end - self.at {
+            return None;
+        }
+        loop {
+            let here = len.min(self.piece.len());
+            self.piece = &self.piece[here..];
+            self.at += here;
+            len -= here;
+            if len == 0 {
+                return Some(());
+            }
+            self.piece = self.pieces.next()?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ENTRY: FieldCost = FieldCost::each(1, 96, &[]);
+    const CURSOR: FieldCost = FieldCost::each(2, 0, &[ENTRY]);
+    const FIELDS: [FieldCost; 2] =
+        [FieldCost::each(1, 1000, &[CURSOR]), FieldCost::by_length(3, 300)];
+
+    fn framed(message: &[u8]) -> Vec<u8> {
+        let mut framed = vec![0];
+        framed.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
+        framed.extend(message);
+        framed
+    }
+
+    fn cost(bytes: &[u8], piece: usize) -> usize {
+        cost_bytes(bytes.chunks(piece), &FIELDS, 1_000_000)
+    }
+
+    #[test]
+    fn elements_nested_entries_and_lengths_are_counted() {
+        let two_empty = framed(&[0x0a, 0, 0x0a, 0]);
+        assert_eq!(cost(&two_empty, 100), 2000);
+        // An element with a cursor of two empty entries, and an unlisted varint.
+        let nested = framed(&[0x0a, 8, 0x12, 4, 0x0a, 0, 0x0a, 0, 0x20, 1]);
+        assert_eq!(cost(&nested, 100), 1000 + 2 * 96 + UNLISTED_BYTES);
+        let packed = framed(&[0x1a, 3, 1, 2, 3]);
+        assert_eq!(cost(&packed, 100), 5 * 300);
+    }
+
+    #[test]
+    fn a_million_elements_are_not_all_visited() {
+        let many = framed(&[0x0a, 0].repeat(1_000_000));
+        assert_eq!(cost(&many, many.len()), 1_000_000);
+    }
+
+    #[test]
+    fn a_length_that_lies_ends_the_scan() {
+        for lie in [&[0x0a, 200, 1][..], &[0x0f], &[0xff; 12]] {
+            assert!(cost(&framed(lie), 3) <= 1000, "{lie:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_hides_elements_that_the_decoder_finds() {
+        let elements = [0x0a, 0].repeat(7);
+        let hiding: [&[u8]; 4] = [
+            &[0x7b, 0x7c],             // an empty group
+            &[0x0a, 2, 0x12, 0x80],    // an element whose content ends within a varint
+            &[0x0a, 3, 0x12, 9, 0x0a], // an element whose content claims to be longer
+            &[0x8a, 0, 0],             // a tag in more bytes than it needs
+        ];
+        for before in hiding {
+            let message = framed(&[before, &elements].concat());
+            assert!(cost(&message, 2) >= 7000, "{before:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_in_any_pieces_cost_the_same(
+            message in proptest::collection::vec(any::<u8>(), 0..200),
+            piece in 1usize..50,
+        ) {
+            let framed = framed(&message);
+            prop_assert_eq!(cost(&framed, piece), cost(&framed, framed.len()));
+        }
+    }
+}

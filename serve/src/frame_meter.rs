@@ -1,0 +1,295 @@
+//! A meter of HTTP/2 frames that carry nothing for a call: pings, settings, resets, window updates,
+//! priorities, continuations, tiny pieces of data. Each costs the connection's thread work, none costs
+//! the peer more than a few bytes, and the protocol lets a peer send them without end.
+//!
+//! A peer may send a burst of them, some per second, and as many as the bytes that it is being sent
+//! call for. A flood ends the connection. The meter reads frame heads only (RFC 9113 §4.1).
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use crate::bucket::{Bucket, BucketSize};
+
+/// First bytes of HTTP/2 with prior knowledge (RFC 9113 §3.4).
+pub(crate) const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const HEAD_LEN_BYTES: usize = 9;
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const END_STREAM: u8 = 1;
+/// Data below this length is a piece that carries next to nothing, unless it ends its request. A guess:
+/// the head of a message alone has 5 bytes, and many clients send it by itself.
+const PIECE_LEN_BYTES_MIN: u32 = 64;
+/// Frames without use that a peer may send at once, and in a second. Guesses: a client sends a few
+/// pings a minute, and a balancer in front of thousands of clients some hundred resets a second.
+const FRAMES: BucketSize = BucketSize { capacity: 10_000, window_ms: 10_000 };
+/// Bytes sent to the peer for which it may answer with one more such frame. A guess: an answer of one
+/// small message takes about 100, and some clients update two windows for it.
+const BYTES_PER_FRAME: u64 = 32;
+
+/// Text of the error that ends the connection.
+pub(crate) const FLOODED: &str = "too many HTTP/2 frames that carry nothing";
+
+/// The meter of one connection. A plain value: bytes and time are arguments.
+#[derive(Debug)]
+pub(crate) struct FrameMeter {
+    place: Place,
+    frames: Bucket,
+    /// Frames that the bytes sent to the peer pay for.
+    earned: u64,
+    sent_bytes: u64,
+}
+
+/// The place in the bytes of a connection.
+#[derive(Debug)]
+enum Place {
+    /// After this many bytes of the preface.
+    Preface(usize),
+    /// Inside the head of a frame.
+    Head { head: [u8; HEAD_LEN_BYTES], have: usize },
+    /// Before this many bytes of a frame's payload.
+    Payload(u32),
+    /// The connection does not speak HTTP/2.
+    Other,
+}
+
+impl FrameMeter {
+    pub(crate) fn new() -> Self {
+        Self { place: Place::Preface(0), frames: Bucket::default(), earned: 0, sent_bytes: 0 }
+    }
+
+    /// Counts bytes that were sent to the peer.
+    fn sent(&mut self, len: usize) {
+        self.sent_bytes += len as u64;
+        self.earned = self.earned.saturating_add(self.sent_bytes / BYTES_PER_FRAME);
+        self.sent_bytes %= BYTES_PER_FRAME;
+        self.earned = self.earned.min(FRAMES.capacity);
+    }
+
+    /// Counts the frames that begin in `bytes`. Returns false if they are a flood.
+    fn received(&mut self, mut bytes: &[u8], now_ms: u64) -> bool {
+        while let Some(&first) = bytes.first() {
+            match &mut self.place {
+                Place::Other => return true,
+                Place::Preface(have) => {
+                    if first != HTTP2_PREFACE[*have] {
+                        self.place = Place::Other;
+                        return true;
+                    }
+                    *have += 1;
+                    if *have == HTTP2_PREFACE.len() {
+                        self.place = Place::Head { head: [0; HEAD_LEN_BYTES], have: 0 };
+                    }
+                    bytes = &bytes[1..];
+                }
+                Place::Payload(left) => {
+                    let skipped = bytes.len().min(*left as usize);
+                    bytes = &bytes[skipped..];
+                    *left -= u32::try_from(skipped).expect("not above `left`");
+                    if *left == 0 {
+                        self.place = Place::Head { head: [0; HEAD_LEN_BYTES], have: 0 };
+                    }
+                }
+                Place::Head { head, have } => {
+                    let taken = bytes.len().min(HEAD_LEN_BYTES - *have);
+                    head[*have..*have + taken].copy_from_slice(&bytes[..taken]);
+                    bytes = &bytes[taken..];
+                    *have += taken;
+                    if *have == HEAD_LEN_BYTES {
+                        let head = *head;
+                        let len = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+                        self.place = match len {
+                            0 => Place::Head { head: [0; HEAD_LEN_BYTES], have: 0 },
+                            len => Place::Payload(len),
+                        };
+                        if !carries(head[3], head[4], len) && !self.take(now_ms) {
+                            return false;
+                        }
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    /// Takes one frame from what the peer may send. Returns false if nothing is left.
+    fn take(&mut self, now_ms: u64) -> bool {
+        if let Some(left) = self.earned.checked_sub(1) {
+            self.earned = left;
+            return true;
+        }
+        let fits = self.frames.wait_ms(FRAMES, 1, now_ms) == Some(0);
+        self.frames.take(FRAMES, 1, now_ms);
+        fits
+    }
+}
+
+/// Returns whether a frame carries something for a call. Calls and their messages are bounded where
+/// they are served.
+fn carries(kind: u8, flags: u8, len: u32) -> bool {
+    match kind {
+        DATA => flags & END_STREAM != 0 || len >= PIECE_LEN_BYTES_MIN,
+        HEADERS => true,
+        _ => false,
+    }
+}
+
+/// A connection behind a meter.
+pub(crate) struct Metered<T> {
+    inner: T,
+    meter: FrameMeter,
+    since: Instant,
+    flooded: Box<dyn Fn() + Send>,
+}
+
+impl<T> Metered<T> {
+    /// Ends reads with an error after calling `flooded` once the peer floods the connection.
+    pub(crate) fn new(inner: T, flooded: impl Fn() + Send + 'static) -> Self {
+        let flooded = Box::new(flooded);
+        Self { inner, meter: FrameMeter::new(), since: Instant::now(), flooded }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
+        let now_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        if self.meter.received(&buf.filled()[before..], now_ms) {
+            return Poll::Ready(Ok(()));
+        }
+        (self.flooded)();
+        Poll::Ready(Err(io::Error::other(FLOODED)))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.inner).poll_write(cx, bytes))?;
+        self.meter.sent(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.inner).poll_write_vectored(cx, slices))?;
+        self.meter.sent(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, len: u32) -> Vec<u8> {
+        let [_, a, b, c] = len.to_be_bytes();
+        let mut frame = vec![a, b, c, kind, flags, 0, 0, 0, 0];
+        frame.resize(HEAD_LEN_BYTES + len as usize, 0xff);
+        frame
+    }
+
+    fn begun() -> FrameMeter {
+        let mut meter = FrameMeter::new();
+        assert!(meter.received(HTTP2_PREFACE, 0));
+        meter
+    }
+
+    /// Returns the number of these frames that pass at once.
+    fn passing(meter: &mut FrameMeter, frame: &[u8], now_ms: u64) -> u64 {
+        (0..100_000).take_while(|_| meter.received(frame, now_ms)).count() as u64
+    }
+
+    #[test]
+    fn frames_that_carry_nothing_are_bounded_and_come_back_with_time() {
+        for useless in [
+            frame(6, 0, 8),
+            frame(4, 0, 0),
+            frame(3, 0, 4),
+            frame(8, 0, 4),
+            frame(2, 0, 5),
+            frame(9, 0, 10),
+            frame(DATA, 0, 0),
+            frame(DATA, 0, 1),
+            frame(77, 0, 100),
+        ] {
+            let mut meter = begun();
+            assert_eq!(passing(&mut meter, &useless, 0), FRAMES.capacity, "{useless:?}");
+            assert!(meter.received(&useless, 10), "a thousand a second");
+        }
+    }
+
+    #[test]
+    fn calls_and_their_messages_are_free() {
+        let mut meter = begun();
+        for useful in [frame(HEADERS, 4, 100), frame(DATA, 0, 64), frame(DATA, END_STREAM, 5)] {
+            assert_eq!(passing(&mut meter, &useful, 0), 100_000);
+        }
+    }
+
+    #[test]
+    fn a_peer_that_is_sent_much_may_update_its_windows() {
+        let mut meter = begun();
+        for _ in 0..1_000_000 {
+            meter.sent(70);
+            assert!(meter.received(&frame(8, 0, 4), 0) && meter.received(&frame(8, 0, 4), 0));
+        }
+    }
+
+    #[test]
+    fn other_protocols_are_not_metered() {
+        let mut meter = FrameMeter::new();
+        for _ in 0..100_000 {
+            assert!(meter.received(b"PRI * HTTP/1.1\r\n", 0));
+        }
+    }
+
+    proptest! {
+        /// The cut of the bytes does not matter.
+        #[test]
+        fn frames_are_found_however_the_bytes_arrive(
+            frames in proptest::collection::vec((0u8..10, 0u8..2, 0u32..300), 0..40),
+            piece in 1usize..50,
+        ) {
+            let bytes: Vec<u8> = frames.iter().flat_map(|(k, f, len)| frame(*k, *f, *len)).collect();
+            let (mut whole, mut cut) = (begun(), begun());
+            prop_assert!(whole.received(&bytes, 0));
+            for piece in bytes.chunks(piece) {
+                prop_assert!(cut.received(piece, 0));
+            }
+            prop_assert_eq!(whole.frames, cut.frames);
+            let useless = frames.iter().filter(|(k, f, len)| !carries(*k, *f, *len)).count() as u64;
+            let mut expected = Bucket::default();
+            expected.take(FRAMES, useless, 0);
+            prop_assert_eq!(whole.frames, expected);
+        }
+    }
+}

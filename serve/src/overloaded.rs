@@ -1,0 +1,22 @@
+//! The refusal of a caller that asks for more than its share.
+
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::{Code, Status};
+
+/// Seconds after which a refused caller may try again. A guess: most answers are read within it.
+const RETRY_AFTER_S: u64 = 1;
+
+/// The caller holds too much of this process already, or all callers together do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "too much is being received, computed or left unread at once: read answers, or ask for less"
+)]
+pub struct Overloaded;
+
+impl From<Overloaded> for Status {
+    fn from(error: Overloaded) -> Self {
+        let mut metadata = MetadataMap::new();
+        metadata.insert("retry-after", MetadataValue::from(RETRY_AFTER_S));
+        Self::with_metadata(Code::ResourceExhausted, error.to_string(), metadata)
+    }
+}

@@ -1,0 +1,77 @@
+//! Places that each address has a bounded number of: connections, streams.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::address::ClientAddress;
+
+/// The places of every address. The table holds no more addresses than places are taken. Cheap to
+/// clone; all clones are the same.
+#[derive(Debug, Clone)]
+pub struct Slots {
+    taken: Arc<Mutex<HashMap<ClientAddress, usize>>>,
+    per_address_max: usize,
+}
+
+/// A place that is taken; given back when dropped.
+#[derive(Debug)]
+pub struct Slot {
+    taken: Arc<Mutex<HashMap<ClientAddress, usize>>>,
+    address: ClientAddress,
+}
+
+impl Slots {
+    /// Gives each address at most `per_address_max` places.
+    #[must_use]
+    pub fn new(per_address_max: usize) -> Self {
+        Self { taken: Arc::default(), per_address_max }
+    }
+
+    /// Takes a place; `None` if the address has all that it may have.
+    #[must_use]
+    pub fn take(&self, address: ClientAddress) -> Option<Slot> {
+        let mut taken = self.taken.lock();
+        let of_address = taken.entry(address).or_insert(0);
+        if *of_address >= self.per_address_max {
+            if *of_address == 0 {
+                taken.remove(&address);
+            }
+            return None;
+        }
+        *of_address += 1;
+        Some(Slot { taken: self.taken.clone(), address })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut taken = self.taken.lock();
+        if let Entry::Occupied(mut of_address) = taken.entry(self.address) {
+            *of_address.get_mut() -= 1;
+            if *of_address.get() == 0 {
+                of_address.remove();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_address_has_its_places_and_gets_them_back() {
+        let address = |n: u64| ClientAddress::V6(n);
+        let slots = Slots::new(2);
+        let (first, _second) = (slots.take(address(1)).unwrap(), slots.take(address(1)).unwrap());
+        assert!(slots.take(address(1)).is_none());
+        assert!(slots.take(address(2)).is_some(), "others are not touched");
+        drop(first);
+        let _third = slots.take(address(1)).unwrap();
+        assert_eq!(slots.taken.lock().len(), 1, "only addresses with a place are known");
+        assert!(Slots::new(0).take(address(1)).is_none());
+    }
+}

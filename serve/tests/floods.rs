@@ -1,0 +1,348 @@
+//! The listener against clients that spare themselves and not the server: floods of frames, bombs of
+//! headers, connections without end, and lies about where they come from. Raw sockets throughout.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use hawser_serve::address::Cidr;
+use hawser_serve::metrics::MetricsPage;
+use hawser_serve::{CallMetrics, MethodKind, RpcMethod, ServeSettings, Server};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+/// Generous: a test that hangs fails.
+const HANGS_AFTER: Duration = Duration::from_secs(60);
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const PRIORITY: u8 = 2;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+struct Listener {
+    server: Server,
+    metrics: CallMetrics,
+}
+
+async fn listener(adjust: impl FnOnce(&mut ServeSettings)) -> Listener {
+    let mut settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
+    adjust(&mut settings);
+    let metrics = CallMetrics::new(&[]);
+    let stop = CancellationToken::new();
+    let server = Server::bind(settings, Routes::default(), metrics.clone(), stop).await.unwrap();
+    Listener { server, metrics }
+}
+
+impl Listener {
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.server.address()).await.unwrap()
+    }
+
+    /// Connects over HTTP/2 and sends empty settings.
+    async fn http2(&self) -> TcpStream {
+        let mut stream = self.connect().await;
+        stream.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await.unwrap();
+        stream
+    }
+
+    fn refused(&self, reason: &str) -> bool {
+        let page = MetricsPage::new([Box::new(self.metrics.clone()) as _]).render();
+        let name = format!("xmtp_api_connections_refused_total{{reason=\"{reason}\"}} ");
+        let line = page.lines().find(|line| line.starts_with(&name)).unwrap();
+        !line.ends_with(" 0")
+    }
+
+    /// Returns the number of calls that have reached the services.
+    fn calls(&self) -> u64 {
+        let page = MetricsPage::new([Box::new(self.metrics.clone()) as _]).render();
+        let lines = page.lines().filter(|line| line.starts_with("grpc_server_started_total"));
+        lines.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum()
+    }
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let [_, a, b, c] = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&[a, b, c, kind, flags][..], &stream.to_be_bytes(), payload].concat()
+}
+
+/// The header block of a gRPC call (RFC 7541): indexed names, plain values.
+fn call() -> Vec<u8> {
+    call_of("/a.B/C")
+}
+
+fn call_of(path: &str) -> Vec<u8> {
+    let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+    [
+        &[0x83, 0x86, 0x04][..],
+        &text(path),
+        &[0x01],
+        &text("x"),
+        &[0x0f, 0x10],
+        &text("application/grpc"),
+    ]
+    .concat()
+}
+
+/// Reads everything in the background until the other end closes, and returns the frames' kinds.
+fn drain(mut stream: tokio::net::tcp::OwnedReadHalf) -> JoinHandle<Vec<u8>> {
+    tokio::spawn(async move {
+        let mut bytes = Vec::new();
+        let _ = stream.read_to_end(&mut bytes).await;
+        kinds(&bytes)
+    })
+}
+
+fn kinds(mut frames: &[u8]) -> Vec<u8> {
+    let mut kinds = Vec::new();
+    while let [a, b, c, kind, ..] = frames {
+        kinds.push(*kind);
+        let end = 9 + u32::from_be_bytes([0, *a, *b, *c]) as usize;
+        frames = frames.get(end..).unwrap_or_default();
+    }
+    kinds
+}
+
+/// Sends frames until the server closes the connection. Returns the kinds of the frames that it sent.
+async fn until_closed(stream: TcpStream, mut next: impl FnMut(u32) -> Vec<u8>) -> Vec<u8> {
+    let (reading, mut writing) = stream.into_split();
+    let drained = drain(reading);
+    let flood = async {
+        for number in 0..300_000 {
+            if writing.write_all(&next(number)).await.is_err() {
+                return;
+            }
+        }
+        panic!("the flood was served");
+    };
+    timeout(HANGS_AFTER, flood).await.expect("the flood ends");
+    timeout(HANGS_AFTER, drained).await.expect("the connection ends").unwrap()
+}
+
+#[tokio::test]
+async fn floods_of_frames_that_carry_nothing_end_the_connection() {
+    let listener = listener(|_| {}).await;
+    for (name, flood) in [
+        ("pings", frame(PING, 0, 0, &[7; 8])),
+        ("settings", frame(SETTINGS, 0, 0, &[])),
+        ("window updates", frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1])),
+        ("priorities", frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 1])),
+    ] {
+        let sent = until_closed(listener.http2().await, |_| flood.clone()).await;
+        assert!(sent.len() < 200_000, "{name}: {}", sent.len());
+    }
+    assert!(listener.refused("flood"));
+}
+
+#[tokio::test]
+async fn a_flood_of_calls_that_are_reset_at_once_ends_the_connection() {
+    let listener = listener(|_| {}).await;
+    let block = call();
+    until_closed(listener.http2().await, |number| {
+        let stream = 2 * number + 1;
+        let reset = frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]);
+        [frame(HEADERS, END_HEADERS, stream, &block), reset].concat()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_flood_of_empty_data_ends_the_connection() {
+    let listener = listener(|_| {}).await;
+    let mut stream = listener.http2().await;
+    stream.write_all(&frame(HEADERS, END_HEADERS, 1, &call())).await.unwrap();
+    until_closed(stream, |_| frame(DATA, 0, 1, &[])).await;
+    let mut stream = listener.http2().await;
+    stream.write_all(&frame(HEADERS, 0, 1, &call())).await.unwrap();
+    until_closed(stream, |_| frame(CONTINUATION, 0, 1, &[])).await;
+}
+
+/// Sends a header block in frames, and waits until the server closes the idle connection.
+async fn send_block(listener: &Listener, block: &[u8]) {
+    let (reading, mut writing) = listener.http2().await.into_split();
+    let drained = drain(reading);
+    let pieces: Vec<&[u8]> = block.chunks(16_000).collect();
+    for (number, piece) in pieces.iter().enumerate() {
+        let (kind, begin) = if number == 0 { (HEADERS, END_STREAM) } else { (CONTINUATION, 0) };
+        let end = if number + 1 == pieces.len() { END_HEADERS } else { 0 };
+        if writing.write_all(&frame(kind, begin | end, 1, piece)).await.is_err() {
+            break;
+        }
+    }
+    timeout(HANGS_AFTER, drained).await.expect("the connection ends").unwrap();
+}
+
+/// An HPACK integer of a length (RFC 7541 §5.1), without Huffman.
+fn length(len: usize) -> Vec<u8> {
+    if len < 127 {
+        return vec![u8::try_from(len).unwrap()];
+    }
+    let (mut rest, mut bytes) = (len - 127, vec![127]);
+    while rest >= 128 {
+        bytes.push(u8::try_from(rest % 128 + 128).unwrap());
+        rest /= 128;
+    }
+    bytes.push(u8::try_from(rest).unwrap());
+    bytes
+}
+
+#[tokio::test]
+async fn bombs_of_headers_are_refused() {
+    let short = Duration::from_millis(100);
+    let listener = listener(|settings| settings.idle_timeout = short).await;
+    let header = |first: u8, name: &str, value: &[u8]| {
+        [&[first][..], &length(name.len()), name.as_bytes(), &length(value.len()), value].concat()
+    };
+    send_block(&listener, &[call(), header(0, "a", &[b'x'; 1000])].concat()).await;
+    assert_eq!(listener.calls(), 1, "a call with usual headers is served");
+
+    send_block(&listener, &[call(), header(0, "a", &[b'x'; 100_000])].concat()).await;
+    assert_eq!(listener.calls(), 1, "100 kB of headers are not");
+
+    // One header of 3 kB in the table of the connection, then 50,000 references to it: 150 MB.
+    let bomb = [call(), header(0x40, "a", &[b'x'; 3000]), vec![0xbe; 50_000]].concat();
+    let before = resident_kib();
+    send_block(&listener, &bomb).await;
+    let grown = resident_kib().saturating_sub(before);
+    assert_eq!(listener.calls(), 1, "nor is a bomb");
+    assert!(grown < 100_000, "references were followed: {grown} KiB");
+}
+
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_bomb_of_headers_over_http1_is_refused() {
+    let listener = listener(|_| {}).await;
+    let mut stream = listener.connect().await;
+    stream.write_all(b"POST /a.B/C HTTP/1.1\r\nhost: x\r\na: ").await.unwrap();
+    let (mut reading, mut writing) = stream.into_split();
+    let answer = tokio::spawn(async move {
+        let mut answer = Vec::new();
+        let _ = reading.read_to_end(&mut answer).await;
+        answer
+    });
+    for _ in 0..1000 {
+        if writing.write_all(&[b'x'; 1000]).await.is_err() {
+            break;
+        }
+    }
+    let answer = timeout(HANGS_AFTER, answer).await.expect("the connection ends").unwrap();
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_head_that_never_ends_is_cut_off() {
+    let short = Duration::from_millis(50);
+    let listener = listener(|settings| settings.idle_timeout = short).await;
+    let mut stream = listener.http2().await;
+    stream.write_all(&frame(HEADERS, 0, 1, &call())).await.unwrap();
+    let (reading, _writing) = stream.into_split();
+    let kinds = timeout(HANGS_AFTER, drain(reading)).await.expect("the connection ends").unwrap();
+    assert!(kinds.contains(&GOAWAY), "{kinds:?}");
+}
+
+#[tokio::test]
+async fn a_body_that_trickles_is_cut_off() {
+    let path = "/grpc.health.v1.Health/Check";
+    let metrics = CallMetrics::new(&[RpcMethod::new(path, MethodKind::Unary)]);
+    let mut settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
+    settings.body_timeout = Duration::from_millis(100);
+    settings.idle_timeout = Duration::from_millis(100);
+    let (_, health) = tonic_health::server::health_reporter();
+    let stop = CancellationToken::new();
+    let server = Server::bind(settings, Routes::new(health), metrics.clone(), stop).await.unwrap();
+    let listener = Listener { server, metrics };
+    let (reading, mut writing) = listener.http2().await.into_split();
+    let drained = drain(reading);
+    writing.write_all(&frame(HEADERS, END_HEADERS, 1, &call_of(path))).await.unwrap();
+    // The head of a message of 1000 bytes, and then a byte now and then.
+    let mut bytes = [&[0, 0, 0, 3, 232][..], &[0; 900]].concat().into_iter();
+    while !drained.is_finished() {
+        let byte = bytes.next().expect("it is cut off before");
+        let _ = writing.write_all(&frame(DATA, 0, 1, &[byte])).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let code = "grpc_code=\"deadline_exceeded\"";
+    let page = MetricsPage::new([Box::new(listener.metrics.clone()) as _]).render();
+    assert!(page.lines().any(|line| line.contains(code) && line.ends_with(" 1")), "{page}");
+}
+
+/// Reads until the server has sent its settings or closed, and returns the kinds of the frames.
+async fn first_frames(stream: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = vec![0; 4096];
+    let len = timeout(HANGS_AFTER, stream.read(&mut bytes)).await.unwrap().unwrap_or(0);
+    kinds(&bytes[..len])
+}
+
+#[tokio::test]
+async fn one_address_has_a_bounded_number_of_connections() {
+    let listener = listener(|settings| settings.connections_per_address_max = 2).await;
+    let mut first = listener.http2().await;
+    let mut second = listener.http2().await;
+    assert!(first_frames(&mut first).await.contains(&SETTINGS));
+    assert!(first_frames(&mut second).await.contains(&SETTINGS));
+    let mut third = listener.connect().await;
+    assert!(first_frames(&mut third).await.contains(&GOAWAY), "a clear refusal");
+    assert!(listener.refused("address"));
+    drop(first);
+    let mut tries = 0;
+    while first_frames(&mut listener.http2().await).await.contains(&GOAWAY) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        tries += 1;
+        assert!(tries < 1000, "the place of a closed connection is free again");
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_names_the_client_and_a_stranger_does_not() {
+    let proxied = |client: &str| format!("PROXY TCP4 {client} 5.6.7.8 1000 443\r\n").into_bytes();
+    let trusting = listener(|settings| {
+        settings.connections_per_address_max = 1;
+        settings.trusted_proxies = Cidr::parse("127.0.0.0/8").into_iter().collect();
+    })
+    .await;
+    let mut held = Vec::new();
+    for (header, served) in [
+        (proxied("1.2.3.4"), true),
+        (proxied("1.2.3.4"), false),
+        (proxied("1.2.3.5"), true),
+        (Vec::new(), true), // the proxy itself stands for many
+        (Vec::new(), true),
+    ] {
+        let mut stream = trusting.connect().await;
+        // In pieces, as a slow proxy may send them.
+        for piece in header.chunks(7) {
+            stream.write_all(piece).await.unwrap();
+            stream.flush().await.unwrap();
+        }
+        stream.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await.unwrap();
+        let kinds = first_frames(&mut stream).await;
+        assert_eq!(!kinds.contains(&GOAWAY) && kinds.contains(&SETTINGS), served, "{header:?}");
+        held.push(stream);
+    }
+    let mut broken = trusting.connect().await;
+    broken.write_all(b"PROXY TCP4 nonsense\r\n").await.unwrap();
+    assert_eq!(first_frames(&mut broken).await, [0; 0]);
+    assert!(trusting.refused("proxy_header"));
+
+    let strict = listener(|_| {}).await;
+    let mut stream = strict.connect().await;
+    stream.write_all(&[&proxied("1.2.3.4")[..], PREFACE].concat()).await.unwrap();
+    let kinds = first_frames(&mut stream).await;
+    assert!(!kinds.contains(&SETTINGS), "the header of a stranger is no HTTP: {kinds:?}");
+}

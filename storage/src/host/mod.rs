@@ -1,0 +1,221 @@
+//! The host marker: knowledge, kept outside of a data folder, of which state of it this host wrote last.
+//!
+//! - `marker`: the file, its fields, and how it is replaced and read;
+//! - `standing`: the relation of a folder to its marker; `judge`: the comparison, without I/O;
+//! - this file: the marker of an open store.
+//!
+//! See `docs/decisions/0014-which-folder-may-sign.md`.
+//!
+//! Invariant: the marker is never ahead of the folder that it belongs to. A generation is written to the
+//! folder before the marker, and a head after its commit is durable. So a folder that is behind its
+//! marker is an older state of itself.
+
+mod judge;
+mod marker;
+mod standing;
+
+use parking_lot::Mutex;
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use hawser_proto::SequenceId;
+
+use crate::folder::{inode_of, make_folder};
+use crate::settings::StoreIdentity;
+use marker::Marker;
+
+pub(crate) use standing::FolderFacts;
+pub use standing::{FolderStanding, UnknownFolder};
+
+const MARKER: &str = "marker";
+const LOCK: &str = "lock";
+
+/// Returns the folder of a node's files in a state folder: the host marker, and what an operator says
+/// about it. It differs for each network, node and key.
+#[must_use]
+pub fn host_dir(state_dir: &Path, identity: &StoreIdentity) -> PathBuf {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
+    let network: String = identity.network.chars().map(plain).collect();
+    let address = identity.public_key.address();
+    state_dir.join(format!("{network}-{}-{address}", identity.node))
+}
+
+/// The error of reading or writing the host marker.
+#[derive(Debug, thiserror::Error)]
+pub enum HostMarkerError {
+    /// The folder of the marker cannot be used.
+    #[error(
+        "cannot use {path}, which keeps what this host knows of the node's folder: {source}. Check owner, \
+         mode and free space, or name another folder (--state-dir)"
+    )]
+    Unusable {
+        /// The file or folder.
+        path: PathBuf,
+        /// The failure.
+        source: io::Error,
+    },
+    /// Another process of this host runs with the same key.
+    #[error(
+        "another process of this host runs this node, perhaps on another folder ({path} is locked): stop it \
+         first, two processes never share a key"
+    )]
+    Held {
+        /// The locked file.
+        path: PathBuf,
+    },
+}
+
+/// The marker of an open store. Holds the lock of the node's key on this host.
+#[derive(Debug)]
+pub(crate) struct HostMarker {
+    dir: PathBuf,
+    identity: StoreIdentity,
+    /// Inode of the data folder.
+    inode: u64,
+    open: Mutex<OpenMarker>,
+    /// A write of the head has failed, which is logged once.
+    has_failed: AtomicBool,
+    _lock: File,
+}
+
+#[derive(Debug)]
+struct OpenMarker {
+    standing: FolderStanding,
+    /// The generation that the next adoption writes to the folder, and then to the marker.
+    next_generation: u64,
+    /// The marker that this folder owns; `None` as long as it owns none.
+    file: Option<File>,
+}
+
+impl HostMarker {
+    /// Locks the node's key on this host, and compares the folder at `data` with the marker.
+    ///
+    /// # Errors
+    /// [`HostMarkerError`].
+    pub(crate) fn judge(
+        state_dir: &Path,
+        identity: &StoreIdentity,
+        data: &Path,
+        facts: FolderFacts,
+    ) -> Result<Self, HostMarkerError> {
+        let dir = host_dir(state_dir, identity);
+        make_folder(&dir).map_err(|source| unusable(&dir, source))?;
+        let guard = hold(&dir.join(LOCK))?;
+        let inode = inode_of(data).map_err(|source| unusable(data, source))?;
+        let path = dir.join(MARKER);
+        let found = Marker::read(&path).map_err(|source| unusable(&path, source))?;
+        let standing = judge::judge(&found, FolderFacts { inode, ..facts });
+        let next_generation = judge::next_generation(&found, facts.generation, standing);
+        Ok(Self {
+            dir,
+            identity: identity.clone(),
+            inode,
+            open: Mutex::new(OpenMarker { standing, next_generation, file: None }),
+            has_failed: AtomicBool::new(false),
+            _lock: guard,
+        })
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) fn standing(&self) -> FolderStanding {
+        self.open.lock().standing
+    }
+
+    /// Takes the operator's word that the key has no strand yet. Returns false if something contradicts
+    /// it.
+    pub(crate) fn note_new(&self) -> bool {
+        let mut open = self.open.lock();
+        let is_new = open.standing == FolderStanding::Unknown(UnknownFolder::Empty);
+        if is_new {
+            open.standing = FolderStanding::New;
+        }
+        is_new
+    }
+
+    /// Returns the generation that the folder has to have durably before the next adoption.
+    pub(crate) fn next_generation(&self) -> u64 {
+        self.open.lock().next_generation
+    }
+
+    /// Makes the folder, whose generation is durable, the one that this host wrote last.
+    ///
+    /// # Errors
+    /// [`HostMarkerError::Unusable`]; the earlier marker stands then.
+    pub(crate) fn adopt(&self, facts: FolderFacts) -> Result<(), HostMarkerError> {
+        self.write(facts, FolderStanding::Newest)
+    }
+
+    /// Makes the folder unknown from the next start on.
+    ///
+    /// # Errors
+    /// As [`HostMarker::adopt`].
+    pub(crate) fn disown(
+        &self,
+        facts: FolderFacts,
+        reason: UnknownFolder,
+    ) -> Result<(), HostMarkerError> {
+        self.write(facts, FolderStanding::Unknown(reason))
+    }
+
+    fn write(&self, facts: FolderFacts, standing: FolderStanding) -> Result<(), HostMarkerError> {
+        let path = self.dir.join(MARKER);
+        // Locked before the file is replaced: a head must not go to the file that is replaced.
+        let mut open = self.open.lock();
+        let facts = FolderFacts { inode: self.inode, ..facts };
+        let file = Marker::of(&self.identity, facts, standing)
+            .replace(&path)
+            .map_err(|source| unusable(&path, source))?;
+        let is_newest = standing == FolderStanding::Newest;
+        *open = OpenMarker {
+            standing,
+            next_generation: facts.generation + 1,
+            file: is_newest.then_some(file),
+        };
+        Ok(())
+    }
+
+    /// Records the head of the own strand after its commit is durable. Costs one write into the page
+    /// cache. A failure is logged once: the marker then protects less, and the log is as good as before.
+    pub(crate) fn note_head(&self, head: SequenceId) {
+        let open = self.open.lock();
+        let Some(file) = &open.file else { return };
+        if let Err(error) = marker::write_head(file, head)
+            && !self.has_failed.swap(true, Ordering::Relaxed)
+        {
+            tracing::error!(
+                code = "host_marker_unwritable",
+                path = %self.dir.display(),
+                %error,
+                "the host marker does not follow the log: an older copy of the folder might not be noticed"
+            );
+        }
+    }
+
+    /// Makes the recorded head durable.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.open.lock().file.as_ref().map_or(Ok(()), File::sync_data)
+    }
+}
+
+fn hold(path: &Path) -> Result<File, HostMarkerError> {
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map_err(|source| unusable(path, source))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(HostMarkerError::Held { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(unusable(path, source)),
+    }
+}
+
+fn unusable(path: &Path, source: io::Error) -> HostMarkerError {
+    HostMarkerError::Unusable { path: path.to_owned(), source }
+}

@@ -1,0 +1,99 @@
+//! The relation of a data folder to what this host wrote last, and the facts that decide it.
+
+use hawser_proto::SequenceId;
+
+/// The relation of a data folder to what this host wrote last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FolderStanding {
+    /// This host wrote the folder last, and the folder is as new as that.
+    Newest,
+    /// The operator has said that the key has no strand yet, and neither folder nor host contradict.
+    New,
+    /// The folder may lack the end of this node's strand.
+    Unknown(UnknownFolder),
+}
+
+/// The reason a folder may lack the end of this node's strand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum UnknownFolder {
+    /// The folder holds nothing of the strand, and this host has never run this node.
+    Empty,
+    /// The folder holds a strand, and this host has never run this node: it comes from another host, or
+    /// the state folder was lost.
+    NoMarker,
+    /// The host marker cannot be read.
+    DamagedMarker,
+    /// This host wrote another folder of this node last.
+    OtherFolder,
+    /// The database lies in another folder than the one that this host wrote: it is a copy.
+    Copied,
+    /// The folder is older than what this host wrote: a backup was put back.
+    Older,
+    /// A peer has shown more of the strand than the folder holds.
+    Contradicted,
+    /// Another process has signed envelopes of the strand while this node published, so only the operator
+    /// can say that it has ended.
+    Stopped,
+}
+
+impl UnknownFolder {
+    /// All reasons.
+    pub const ALL: [Self; 8] = [
+        Self::Empty,
+        Self::NoMarker,
+        Self::DamagedMarker,
+        Self::OtherFolder,
+        Self::Copied,
+        Self::Older,
+        Self::Contradicted,
+        Self::Stopped,
+    ];
+
+    /// Returns the word that stands for the reason in files, logs and JSON.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::NoMarker => "no_marker",
+            Self::DamagedMarker => "damaged_marker",
+            Self::OtherFolder => "other_folder",
+            Self::Copied => "copied",
+            Self::Older => "older",
+            Self::Contradicted => "contradicted",
+            Self::Stopped => "stopped",
+        }
+    }
+
+    /// Returns the reason as a clause about the folder, for operators.
+    #[must_use]
+    pub fn explanation(self) -> &'static str {
+        match self {
+            Self::Empty => "the data folder is empty and this node's key is registered already",
+            Self::NoMarker => "this host has not run this node before",
+            Self::DamagedMarker => "the host marker in the state folder cannot be read",
+            Self::OtherFolder => "this host wrote another data folder of this node last",
+            Self::Copied => "the data folder is a copy of the one that this host wrote",
+            Self::Older => "the data folder is older than what this host wrote last",
+            Self::Contradicted => {
+                "a peer has shown more of this node's strand than the folder held"
+            }
+            Self::Stopped => "another process has signed envelopes of this node's strand",
+        }
+    }
+}
+
+impl std::fmt::Display for UnknownFolder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.explanation())
+    }
+}
+
+/// The facts of an open folder that the marker repeats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FolderFacts {
+    pub(crate) incarnation: [u8; 16],
+    pub(crate) generation: u64,
+    pub(crate) inode: u64,
+    /// Head of the own strand.
+    pub(crate) head: SequenceId,
+}

@@ -1,0 +1,383 @@
+//! Evidence against nodes: the statements that prove or support it, and an index that stores each fact
+//! once.
+
+use bytes::Bytes;
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+
+use super::{Key, take};
+use crate::family::Family;
+
+/// Position of a piece of evidence. Column family `misbehavior`:
+/// `[server_time_ns u64 BE][counter u16 BE]` → [`Evidence`] as `Evidence::encode` writes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct EvidenceTime {
+    /// Time of this node's clock at which it was stored, unix nanoseconds; never before that of earlier
+    /// evidence.
+    pub server_time_ns: u64,
+    /// Tells apart what was stored at the same time.
+    pub counter: u16,
+}
+
+impl EvidenceTime {
+    /// Returns the position of evidence that is stored at `now_ns`, after this one.
+    pub(crate) fn next(self, now_ns: u64) -> Self {
+        if now_ns > self.server_time_ns {
+            return Self { server_time_ns: now_ns, counter: 0 };
+        }
+        match self.counter.checked_add(1) {
+            Some(counter) => Self { counter, ..self },
+            None => Self { server_time_ns: self.server_time_ns.saturating_add(1), counter: 0 },
+        }
+    }
+}
+
+impl Key<'_> for EvidenceTime {
+    const FAMILY: Family = Family::Misbehavior;
+    type Bytes = [u8; 10];
+
+    fn encode(self) -> Self::Bytes {
+        let mut key = [0; 10];
+        key[..8].copy_from_slice(&self.server_time_ns.to_be_bytes());
+        key[8..].copy_from_slice(&self.counter.to_be_bytes());
+        key
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (time, counter) = take(bytes)?;
+        Some(Self {
+            server_time_ns: u64::from_be_bytes(time),
+            counter: u16::from_be_bytes(counter.try_into().ok()?),
+        })
+    }
+}
+
+/// A fact that is stored once. Column family `misbehavior_fact`:
+/// `[accused u32 BE][1 for a claim, else 0][code u8][sequence u64 BE]` → position of the evidence and
+/// its length as `u32 BE`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct FactKey {
+    pub(crate) accused: OriginatorId,
+    pub(crate) is_claim: bool,
+    pub(crate) code: u8,
+    pub(crate) sequence: SequenceId,
+}
+
+impl FactKey {
+    pub(crate) fn of(evidence: &Evidence) -> Self {
+        let Evidence { misbehavior, at, .. } = evidence;
+        Self {
+            accused: at.originator,
+            is_claim: misbehavior.is_claim(),
+            code: misbehavior.code().0,
+            sequence: at.sequence,
+        }
+    }
+
+    /// The start of the claims against a node, below all of them.
+    pub(crate) fn first_claim(accused: OriginatorId) -> Self {
+        Self { accused, is_claim: true, code: 0, sequence: SequenceId::NONE }
+    }
+}
+
+impl Key<'_> for FactKey {
+    const FAMILY: Family = Family::MisbehaviorFact;
+    type Bytes = [u8; 14];
+
+    fn encode(self) -> Self::Bytes {
+        let mut key = [0; 14];
+        key[..4].copy_from_slice(&self.accused.0.to_be_bytes());
+        key[4] = u8::from(self.is_claim);
+        key[5] = self.code;
+        key[6..].copy_from_slice(&self.sequence.0.to_be_bytes());
+        key
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (accused, rest) = take(bytes)?;
+        let ([is_claim, code], sequence) = take(rest)?;
+        Some(Self {
+            accused: OriginatorId(u32::from_be_bytes(accused)),
+            is_claim: match is_claim {
+                0 => false,
+                1 => true,
+                _ => return None,
+            },
+            code,
+            sequence: SequenceId(super::decode_u64(sequence)?),
+        })
+    }
+}
+
+/// The value of a fact: where its evidence is, and how long it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FactRow {
+    pub(crate) at: EvidenceTime,
+    pub(crate) len_bytes: u32,
+}
+
+impl FactRow {
+    pub(crate) fn encode(self) -> [u8; 14] {
+        let mut value = [0; 14];
+        value[..10].copy_from_slice(&self.at.encode());
+        value[10..].copy_from_slice(&self.len_bytes.to_be_bytes());
+        value
+    }
+
+    pub(crate) fn decode(value: &[u8]) -> Option<Self> {
+        let (at, len_bytes) = take::<10>(value)?;
+        let len_bytes = u32::from_be_bytes(len_bytes.try_into().ok()?);
+        Some(Self { at: EvidenceTime::decode(&at)?, len_bytes })
+    }
+}
+
+/// The fields in which two statements for one place differ; greater is worse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// The same fields in other bytes.
+    Encoding,
+    /// Fees or expiry. An honest node of other software may sign twice and compute these anew.
+    Metadata,
+    /// The payer envelope or the time: another message, or another order.
+    Content,
+}
+
+impl Severity {
+    /// All severities, ascending. The positions are stored.
+    pub const ALL: [Self; 3] = [Self::Encoding, Self::Metadata, Self::Content];
+
+    /// Returns the name for operators.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Encoding => "encoding",
+            Self::Metadata => "metadata",
+            Self::Content => "content",
+        }
+    }
+}
+
+/// The rule of conduct that a node broke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Misbehavior {
+    /// It signed two statements for one place. Evidence: the one that is kept in the log, and the
+    /// other one.
+    TwoStatements(Severity),
+    /// It signed a later place with an earlier time. Evidence: both envelopes, the lower place first.
+    TimeBack,
+    /// It signed a time in the future, by this node's clock. Evidence: the envelope.
+    TimeAhead,
+    /// It stated a fee that no rate in force explains. Evidence: the envelope.
+    Fee,
+}
+
+impl Misbehavior {
+    /// Returns the number of the kind in the API's schema (`Misbehavior`).
+    #[must_use]
+    pub fn kind(self) -> u8 {
+        match self {
+            Self::TimeBack | Self::TimeAhead => 4,
+            Self::TwoStatements(_) => 5,
+            Self::Fee => 7,
+        }
+    }
+
+    /// Returns the name for operators and metrics.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::TwoStatements(_) => "two_statements",
+            Self::TimeBack => "time_back",
+            Self::TimeAhead => "time_ahead",
+            Self::Fee => "fee",
+        }
+    }
+
+    /// Returns true if the evidence convinces only those who trust this node's clock.
+    #[must_use]
+    pub fn is_claim(self) -> bool {
+        self == Self::TimeAhead
+    }
+
+    /// Returns the stored code and detail.
+    fn code(self) -> (u8, u8) {
+        match self {
+            Self::TwoStatements(severity) => (1, severity as u8),
+            Self::TimeBack => (2, 0),
+            Self::TimeAhead => (3, 0),
+            Self::Fee => (4, 0),
+        }
+    }
+
+    fn of_code(code: u8, detail: u8) -> Option<Self> {
+        match (code, detail) {
+            (1, severity) => {
+                Severity::ALL.into_iter().find(|it| *it as u8 == severity).map(Self::TwoStatements)
+            }
+            (2, 0) => Some(Self::TimeBack),
+            (3, 0) => Some(Self::TimeAhead),
+            (4, 0) => Some(Self::Fee),
+            _ => None,
+        }
+    }
+}
+
+/// Evidence that a node broke a rule of conduct.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evidence {
+    /// The rule.
+    pub misbehavior: Misbehavior,
+    /// The place that it is about. Its originator is accused.
+    pub at: EnvelopeId,
+    /// The peer that brought the last of the envelopes; `None` if it was found in the log.
+    pub from: Option<OriginatorId>,
+    /// The signed envelopes; see [`Misbehavior`].
+    pub envelopes: Vec<Bytes>,
+}
+
+impl Evidence {
+    /// `[1][code u8][detail u8][accused u32][sequence u64][from u32, 0 for none]`, then each envelope
+    /// as `[length u32]` and its bytes. Integers are big-endian.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let (code, detail) = self.misbehavior.code();
+        let mut value = vec![VERSION, code, detail];
+        value.extend(self.at.originator.0.to_be_bytes());
+        value.extend(self.at.sequence.0.to_be_bytes());
+        value.extend(self.from.map_or(0, |from| from.0).to_be_bytes());
+        for envelope in &self.envelopes {
+            let len = u32::try_from(envelope.len()).expect("no frame carries such an envelope");
+            value.extend(len.to_be_bytes());
+            value.extend(envelope);
+        }
+        value
+    }
+
+    pub(crate) fn decode(value: &[u8]) -> Option<Self> {
+        let ([version, code, detail], rest) = take(value)?;
+        let (accused, rest) = take(rest)?;
+        let (sequence, rest) = take(rest)?;
+        let (from, mut rest) = take(rest)?;
+        let mut envelopes = Vec::new();
+        while !rest.is_empty() {
+            let (len, after) = take(rest)?;
+            let len = usize::try_from(u32::from_be_bytes(len)).ok()?;
+            let (envelope, after) = after.split_at_checked(len)?;
+            envelopes.push(Bytes::copy_from_slice(envelope));
+            rest = after;
+        }
+        let (originator, sequence) =
+            (OriginatorId(u32::from_be_bytes(accused)), SequenceId(u64::from_be_bytes(sequence)));
+        (version == VERSION).then_some(())?;
+        Some(Self {
+            misbehavior: Misbehavior::of_code(code, detail)?,
+            at: EnvelopeId::new(originator, sequence),
+            from: Some(OriginatorId(u32::from_be_bytes(from))).filter(|from| from.0 != 0),
+            envelopes,
+        })
+    }
+}
+
+/// Version of the encoding of evidence.
+const VERSION: u8 = 1;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::keys::testing::{keeps_order, round_trips};
+
+    fn times() -> impl Strategy<Value = EvidenceTime> {
+        (any::<u64>(), any::<u16>())
+            .prop_map(|(server_time_ns, counter)| EvidenceTime { server_time_ns, counter })
+    }
+
+    fn facts() -> impl Strategy<Value = FactKey> {
+        (any::<u32>(), any::<bool>(), any::<u8>(), any::<u64>()).prop_map(
+            |(accused, is_claim, code, sequence)| FactKey {
+                accused: OriginatorId(accused),
+                is_claim,
+                code,
+                sequence: SequenceId(sequence),
+            },
+        )
+    }
+
+    fn kinds() -> impl Strategy<Value = Misbehavior> {
+        prop_oneof![
+            (0..3usize).prop_map(|n| Misbehavior::TwoStatements(Severity::ALL[n])),
+            Just(Misbehavior::TimeBack),
+            Just(Misbehavior::TimeAhead),
+            Just(Misbehavior::Fee),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_read_back_and_sort_as_the_keys(
+            times in [times(), times()],
+            facts in [facts(), facts()],
+        ) {
+            round_trips(times[0]);
+            keeps_order(times[0], times[1]);
+            round_trips(facts[0]);
+            keeps_order(facts[0], facts[1]);
+            keeps_order(facts[0], FactKey { accused: facts[0].accused, ..facts[1] });
+        }
+
+        #[test]
+        fn values_read_back(
+            misbehavior in kinds(),
+            at in (any::<u32>(), any::<u64>()),
+            from in proptest::option::of(1u32..),
+            envelopes in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..9), 0..3),
+            row in (times(), any::<u32>()),
+        ) {
+            let evidence = Evidence {
+                misbehavior,
+                at: EnvelopeId::new(OriginatorId(at.0), SequenceId(at.1)),
+                from: from.map(OriginatorId),
+                envelopes: envelopes.into_iter().map(Bytes::from).collect(),
+            };
+            let value = evidence.encode();
+            prop_assert_eq!(Evidence::decode(&value), Some(evidence.clone()));
+            for end in 0..value.len() {
+                prop_assert_ne!(Evidence::decode(&value[..end]), Some(evidence.clone()));
+            }
+            let row = FactRow { at: row.0, len_bytes: row.1 };
+            prop_assert_eq!(FactRow::decode(&row.encode()), Some(row));
+        }
+
+        #[test]
+        fn times_ascend_whatever_the_clock_does(
+            start in times(),
+            clock in proptest::collection::vec(any::<u64>(), 1..9),
+        ) {
+            let mut last = EvidenceTime { server_time_ns: start.server_time_ns >> 1, ..start };
+            for now_ns in clock.into_iter().map(|now_ns| now_ns >> 1) {
+                let next = last.next(now_ns);
+                prop_assert!(last < next && next.server_time_ns >= now_ns);
+                last = next;
+            }
+        }
+    }
+
+    #[test]
+    fn the_layout_is_pinned() {
+        let time = EvidenceTime { server_time_ns: 0x0102, counter: 3 };
+        assert_eq!(time.encode(), [0, 0, 0, 0, 0, 0, 1, 2, 0, 3]);
+        let at = EnvelopeId::new(OriginatorId(100), SequenceId(7));
+        let evidence = Evidence {
+            misbehavior: Misbehavior::TwoStatements(Severity::Content),
+            at,
+            from: Some(OriginatorId(200)),
+            envelopes: vec![Bytes::from_static(&[9, 8])],
+        };
+        let fact = [0, 0, 0, 100, 0, 1, 0, 0, 0, 0, 0, 0, 0, 7];
+        assert_eq!(FactKey::of(&evidence).encode(), fact);
+        let mut expected = vec![1, 1, 2, 0, 0, 0, 100, 0, 0, 0, 0, 0, 0, 0, 7];
+        expected.extend([0, 0, 0, 200, 0, 0, 0, 2, 9, 8]);
+        assert_eq!(evidence.encode(), expected);
+        let claim = Evidence { misbehavior: Misbehavior::TimeAhead, ..evidence };
+        assert_eq!(FactKey::of(&claim).encode()[4..6], [1, 3]);
+    }
+}

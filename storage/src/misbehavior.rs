@@ -1,0 +1,208 @@
+//! Writing and reading evidence against nodes. It is recorded beside the log, never derived, and stays
+//! when its envelopes are pruned.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hawser_proto::OriginatorId;
+use rocksdb::{DB, ReadOptions, WriteBatch};
+
+use crate::database::family_of;
+use crate::error::{CommitError, DatabaseError, ReadError};
+use crate::evidence_index::{EvidenceCounts, EvidenceIndex};
+use crate::family::Family;
+use crate::keys::Key;
+use crate::keys::misbehavior::{Evidence, EvidenceTime, FactKey, FactRow};
+use crate::raw_rows::stored;
+use crate::snapshot::Snapshot;
+use crate::store::Store;
+
+/// Claims that are kept about one node. Specified (`docs/protocol/misbehavior.md`).
+const CLAIMS_MAX: u64 = 10_000;
+/// Proven facts that are kept about one node, for ever. Later ones prove nothing more, and a node must
+/// not fill this one's disk with its own faults. Specified (same page).
+const PROVEN_MAX: u64 = 10_000;
+/// Bytes of evidence of each of the two sorts that are kept about one node. Specified (same page).
+const LEN_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Time for which a claim is kept. Specified (same page): 30 days.
+const CLAIM_KEPT_NS: u64 = 30 * 24 * 60 * 60 * 1_000_000_000;
+/// Claims that are removed at once when there are too many, so that the search for the oldest ones is
+/// paid by many new ones. Guessed.
+const CLAIMS_REMOVED: usize = 1_000;
+
+/// A piece of evidence with its position.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredEvidence {
+    /// The position, which also says when it was stored.
+    pub at: EvidenceTime,
+    /// The evidence.
+    pub evidence: Evidence,
+}
+
+/// Reads the index of the evidence from the database.
+pub(crate) fn load_index(db: &DB) -> Result<EvidenceIndex, ReadError> {
+    let mut index = EvidenceIndex::default();
+    let mut rows = db.raw_iterator_cf(family_of(db, Family::MisbehaviorFact));
+    rows.seek_to_first();
+    while let Some((key, value)) = rows.item() {
+        let (fact, row) = decode_fact(key, value)?;
+        index.counts.entry(fact.accused).or_default().add(fact.is_claim, row.len_bytes);
+        index.last = index.last.max(row.at);
+        rows.next();
+    }
+    rows.status().map_err(DatabaseError::from)?;
+    Ok(index)
+}
+
+fn decode_fact(key: &[u8], value: &[u8]) -> Result<(FactKey, FactRow), ReadError> {
+    let decoded = FactKey::decode(key).zip(FactRow::decode(value));
+    decoded.ok_or_else(|| ReadError::corrupt(Family::MisbehaviorFact, key))
+}
+
+impl Store {
+    /// Records evidence at `now_ns` as one write, and returns the facts that were new when it is
+    /// durable. A fact (node, kind and place) is stored once: the first evidence for it stays.
+    ///
+    /// Keeps up to 10,000 proven facts and 10,000 claims about each node, 256 MiB of each. Proven facts
+    /// are kept for ever, and further ones are not stored; claims are kept for 30 days, and the oldest
+    /// ones make room.
+    ///
+    /// # Errors
+    /// When the database fails. After [`CommitError::Write`] the store is poisoned.
+    pub fn record_evidence(
+        &self,
+        now_ns: u64,
+        evidence: &[Evidence],
+    ) -> Result<Vec<Evidence>, CommitError> {
+        self.inner.poison.check()?;
+        let mut index = self.inner.evidence.lock();
+        let mut batch = WriteBatch::default();
+        let (mut fresh, mut staged) = (Vec::new(), BTreeSet::new());
+        let mut last = index.last;
+        for piece in evidence {
+            let fact = FactKey::of(piece);
+            let is_known = stored(&self.inner.db, fact, FactRow::decode)?.is_some();
+            let value = piece.encode();
+            let len_bytes = u32::try_from(value.len()).unwrap_or(u32::MAX);
+            let counts = index.counts.entry(fact.accused).or_default();
+            if is_known || !staged.insert(fact) || !has_room(counts, fact.is_claim, len_bytes) {
+                continue;
+            }
+            counts.add(fact.is_claim, len_bytes);
+            last = last.next(now_ns);
+            let row = FactRow { at: last, len_bytes };
+            batch.put_cf(self.inner.family(Family::Misbehavior), last.encode(), value);
+            batch.put_cf(self.inner.family(FactKey::FAMILY), fact.encode(), row.encode());
+            fresh.push(piece.clone());
+        }
+        if fresh.is_empty() {
+            return Ok(fresh);
+        }
+        self.inner.write_durable(batch)?;
+        index.last = last;
+        let accused: BTreeSet<OriginatorId> = fresh
+            .iter()
+            .filter(|it| it.misbehavior.is_claim())
+            .map(|it| it.at.originator)
+            .collect();
+        for accused in accused {
+            self.make_room(now_ns, accused, &mut index)?;
+        }
+        Ok(fresh)
+    }
+
+    /// Returns the number of pieces of evidence about each node that has any.
+    #[must_use]
+    pub fn evidence_counts(&self) -> BTreeMap<OriginatorId, EvidenceCounts> {
+        let index = self.inner.evidence.lock();
+        index
+            .counts
+            .iter()
+            .filter(|(_, it)| it.proven + it.claims > 0)
+            .map(|(&a, &b)| (a, b))
+            .collect()
+    }
+
+    /// Removes the oldest claims about a node once there are too many, and with them those that are too
+    /// old to be kept.
+    fn make_room(
+        &self,
+        now_ns: u64,
+        accused: OriginatorId,
+        index: &mut EvidenceIndex,
+    ) -> Result<(), CommitError> {
+        let counts = index.counts.entry(accused).or_default();
+        if counts.claims <= CLAIMS_MAX && counts.claim_bytes() <= LEN_BYTES_MAX {
+            return Ok(());
+        }
+        let mut claims = self.claims_about(accused)?;
+        claims.sort_unstable_by_key(|(_, row)| row.at);
+        let (evidence, facts) =
+            (self.inner.family(Family::Misbehavior), self.inner.family(FactKey::FAMILY));
+        let mut batch = WriteBatch::default();
+        for (number, (fact, row)) in claims.into_iter().enumerate() {
+            let is_old = row.at.server_time_ns.saturating_add(CLAIM_KEPT_NS) < now_ns;
+            if number >= CLAIMS_REMOVED && !is_old && counts.claim_bytes() <= LEN_BYTES_MAX {
+                break;
+            }
+            batch.delete_cf(evidence, row.at.encode());
+            batch.delete_cf(facts, fact.encode());
+            counts.remove(true, row.len_bytes);
+        }
+        self.inner.write_buffered(batch)
+    }
+
+    fn claims_about(&self, accused: OriginatorId) -> Result<Vec<(FactKey, FactRow)>, ReadError> {
+        let mut rows = self.inner.db.raw_iterator_cf(self.inner.family(FactKey::FAMILY));
+        let mut claims = Vec::new();
+        rows.seek(FactKey::first_claim(accused).encode());
+        while let Some((key, value)) = rows.item() {
+            let (fact, row) = decode_fact(key, value)?;
+            if fact.accused != accused {
+                break;
+            }
+            claims.push((fact, row));
+            rows.next();
+        }
+        rows.status().map_err(DatabaseError::from)?;
+        Ok(claims)
+    }
+}
+
+/// Returns true if another piece may be stored. Claims make room for themselves.
+fn has_room(counts: &mut EvidenceCounts, is_claim: bool, len_bytes: u32) -> bool {
+    let (count, bytes) = counts.of(is_claim);
+    is_claim || (*count < PROVEN_MAX && *bytes + u64::from(len_bytes) <= LEN_BYTES_MAX)
+}
+
+impl Snapshot<'_> {
+    /// Returns evidence that was stored after `after`, oldest first: at most `limit` pieces, and no more
+    /// once they have `len_bytes_max` bytes. Empty at the end.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn evidence(
+        &self,
+        after: EvidenceTime,
+        limit: usize,
+        len_bytes_max: usize,
+    ) -> Result<Vec<StoredEvidence>, ReadError> {
+        let mut rows = self.rows(EvidenceTime::FAMILY, ReadOptions::default());
+        let (mut found, mut len_bytes) = (Vec::new(), 0);
+        rows.seek(after.encode());
+        while let Some((key, value)) = rows.item() {
+            let corrupt = || ReadError::corrupt(EvidenceTime::FAMILY, key);
+            let at = EvidenceTime::decode(key).ok_or_else(corrupt)?;
+            if at > after {
+                if found.len() >= limit || len_bytes >= len_bytes_max {
+                    break;
+                }
+                len_bytes += value.len();
+                let evidence = Evidence::decode(value).ok_or_else(corrupt)?;
+                found.push(StoredEvidence { at, evidence });
+            }
+            rows.next();
+        }
+        rows.status().map_err(DatabaseError::from)?;
+        Ok(found)
+    }
+}

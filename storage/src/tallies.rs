@@ -1,0 +1,187 @@
+//! Tallies of envelopes: usage of payers and messages of originators, by minute.
+//!
+//! An amount depends on the envelopes that stand before its own, so it is calculated where the order is
+//! known: while a commit is staged, during a rebuild, and when a minute is priced again. The sums are
+//! independent of the order of commits once no minute is marked for that.
+
+use std::collections::{BTreeSet, HashMap};
+
+use hawser_proto::{EnvelopeId, minute_of};
+use rocksdb::{DB, WriteBatch};
+
+use crate::change::{Charge, Facts};
+use crate::database::{Database, family_of};
+use crate::error::ReadError;
+use crate::family::Family;
+use crate::keys::Key;
+use crate::keys::congestion::{CongestionKey, CongestionRow};
+use crate::keys::rate::RateRow;
+use crate::keys::reprice::RepriceKey;
+use crate::keys::usage::{UsageKey, UsageRow};
+use crate::keys::usage_by_payer::UsageByPayerKey;
+use crate::price::{CONGESTION_MINUTES, PriceFn, PricedEnvelope};
+use crate::raw_rows::stored;
+
+/// The recorded rates and the arithmetic over them.
+#[derive(Clone, Copy)]
+pub(crate) struct Pricing<'a> {
+    pub(crate) price: PriceFn,
+    pub(crate) rates: &'a [RateRow],
+}
+
+impl Pricing<'_> {
+    /// Returns the usage row of one envelope of `len_bytes`.
+    pub(crate) fn book(
+        self,
+        id: EnvelopeId,
+        len_bytes: usize,
+        originator_ns: i64,
+        charge: Charge,
+        earlier: [u64; CONGESTION_MINUTES],
+    ) -> UsageRow {
+        let Charge { size_bytes, retention_days, stated_picodollars, .. } = charge;
+        let envelope = PricedEnvelope { originator_ns, size_bytes, retention_days, earlier };
+        UsageRow {
+            picodollars: (self.price)(self.rates, &envelope),
+            messages: 1,
+            bytes: u64::try_from(len_bytes).unwrap_or(u64::MAX),
+            last_sequence: id.sequence,
+            stated_picodollars,
+        }
+    }
+}
+
+/// Tallies of one batch. They gather until [`Tallies::finish`], so that each row is read and written
+/// once for a batch.
+pub(crate) struct Tallies<'a> {
+    db: &'a DB,
+    pricing: Pricing<'a>,
+    usage: HashMap<UsageKey, UsageRow>,
+    congestion: HashMap<CongestionKey, StagedCount>,
+    /// The counts that the last priced envelope saw. Most envelopes of a batch share a minute.
+    window: Option<(CongestionKey, [u64; CONGESTION_MINUTES])>,
+    reprice: BTreeSet<CongestionKey>,
+    differing: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct StagedCount {
+    row: CongestionRow,
+    is_changed: bool,
+}
+
+/// Facts about the tallies of a batch, beyond its rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct TallyReport {
+    /// Minutes were marked to be priced again.
+    pub(crate) has_marked: bool,
+    /// Envelopes whose stated fees are not the booked ones.
+    pub(crate) differing: u64,
+}
+
+impl<'a> Tallies<'a> {
+    pub(crate) fn new(store: &'a Database, pricing: Pricing<'a>) -> Self {
+        Self {
+            db: &store.db,
+            pricing,
+            usage: HashMap::new(),
+            congestion: HashMap::new(),
+            window: None,
+            reprice: BTreeSet::new(),
+            differing: 0,
+        }
+    }
+
+    /// Counts an envelope. `is_late` says that it fills a place below the head: it changes the
+    /// congestion of what stands above it, so those minutes are marked to be priced again.
+    pub(crate) fn count(
+        &mut self,
+        id: EnvelopeId,
+        len_bytes: usize,
+        facts: &Facts,
+        is_late: bool,
+    ) -> Result<(), ReadError> {
+        let (originator, minute) = (id.originator, minute_of(facts.originator_ns));
+        let at = CongestionKey { originator, minute };
+        if let Some(charge) = facts.charge {
+            let earlier = self.earlier(at)?;
+            let row = self.pricing.book(id, len_bytes, facts.originator_ns, charge, earlier);
+            self.differing += u64::from(row.picodollars != row.stated_picodollars);
+            let key = UsageKey { originator, minute, payer: charge.payer };
+            self.usage.entry(key).or_default().add(row);
+        }
+        let counts = facts.counts_for_congestion;
+        if !counts && facts.charge.is_none() {
+            return Ok(());
+        }
+        let staged = self.staged(at)?;
+        staged.row.add(id.sequence, counts);
+        staged.is_changed = true;
+        match &mut self.window {
+            Some((of, earlier)) if *of == at => earlier[0] += u64::from(counts),
+            window => *window = None,
+        }
+        if is_late {
+            self.reprice.extend((0..=LATER_MINUTES).filter_map(|minutes| at.after(minutes)));
+        }
+        Ok(())
+    }
+
+    /// Adds the gathered counts to the stored ones and stages the sums. No other writer may change
+    /// counters of the same originators before the batch is written.
+    pub(crate) fn finish(self, batch: &mut WriteBatch) -> Result<TallyReport, ReadError> {
+        for (&key, &counted) in &self.usage {
+            let mut row = stored(self.db, key, UsageRow::decode)?.unwrap_or_default();
+            row.add(counted);
+            put_usage(self.db, batch, key, row);
+        }
+        let congestion = family_of(self.db, Family::Congestion);
+        for (&key, staged) in self.congestion.iter().filter(|(_, staged)| staged.is_changed) {
+            batch.put_cf(congestion, key.encode(), staged.row.encode());
+        }
+        let reprice = family_of(self.db, Family::Reprice);
+        for &minute in &self.reprice {
+            batch.put_cf(reprice, RepriceKey(minute).encode(), []);
+        }
+        Ok(TallyReport { has_marked: !self.reprice.is_empty(), differing: self.differing })
+    }
+
+    /// Returns the counts of the minutes that decide about congestion in `at`, its own first.
+    fn earlier(&mut self, at: CongestionKey) -> Result<[u64; CONGESTION_MINUTES], ReadError> {
+        if let Some((of, counts)) = self.window
+            && of == at
+        {
+            return Ok(counts);
+        }
+        let mut counts = [0; CONGESTION_MINUTES];
+        for (minutes, count) in (0..).zip(&mut counts) {
+            if let Some(minute) = at.before(minutes) {
+                *count = self.staged(minute)?.row.messages;
+            }
+        }
+        self.window = Some((at, counts));
+        Ok(counts)
+    }
+
+    fn staged(&mut self, at: CongestionKey) -> Result<&mut StagedCount, ReadError> {
+        use std::collections::hash_map::Entry;
+        Ok(match self.congestion.entry(at) {
+            Entry::Occupied(staged) => staged.into_mut(),
+            Entry::Vacant(vacant) => {
+                let row = stored(self.db, at, CongestionRow::decode)?.unwrap_or_default();
+                vacant.insert(StagedCount { row, is_changed: false })
+            }
+        })
+    }
+}
+
+/// Minutes after its own in which an envelope still counts for congestion.
+#[expect(clippy::cast_possible_truncation, reason = "a handful of minutes")]
+const LATER_MINUTES: u32 = CONGESTION_MINUTES as u32 - 1;
+
+/// Stages a usage row under both of its keys.
+pub(crate) fn put_usage(db: &DB, batch: &mut WriteBatch, key: UsageKey, row: UsageRow) {
+    let row = row.encode();
+    batch.put_cf(family_of(db, Family::Usage), key.encode(), row);
+    batch.put_cf(family_of(db, Family::UsageByPayer), UsageByPayerKey(key).encode(), row);
+}

@@ -1,0 +1,236 @@
+//! The host marker: a folder that is not what this host wrote last is never taken for it.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use hawser_storage::{
+    FolderStanding, HostMarkerError, HostSettings, OpenError, Store, StoreSettings, UnknownFolder,
+    host_dir,
+};
+use support::*;
+use tempfile::TempDir;
+
+/// A host with a data folder, and a place beside it for copies.
+struct Host {
+    root: TempDir,
+}
+
+impl Host {
+    fn new() -> Self {
+        Self { root: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    fn settings(&self, data: &str, new_strand: bool) -> StoreSettings {
+        let host = HostSettings { state_dir: self.path("state"), new_strand };
+        StoreSettings { host: Some(host), ..settings(&self.path(data)) }
+    }
+
+    fn open(&self, data: &str) -> Store {
+        Store::open(&self.settings(data, false)).unwrap()
+    }
+
+    fn open_new(&self, data: &str) -> Result<Store, OpenError> {
+        Store::open(&self.settings(data, true))
+    }
+
+    /// A host with a strand of some envelopes, whose node has stopped.
+    fn with_strand(envelopes: u64) -> Self {
+        let host = Self::new();
+        let store = host.open_new("data").unwrap();
+        assert_eq!(store.standing(), FolderStanding::New);
+        store.adopt().unwrap();
+        extend(&store, OWN, envelopes);
+        drop(store);
+        host
+    }
+
+    fn marker(&self) -> PathBuf {
+        host_dir(&self.path("state"), &identity()).join("marker")
+    }
+
+    fn copy(&self, from: &str, to: &str) {
+        copy(&self.path(from), &self.path(to));
+    }
+
+    /// Puts the files of a copy in place of those of the folder, which itself stays.
+    fn put_back(&self, from: &str, to: &str) {
+        for file in fs::read_dir(self.path(to)).unwrap() {
+            fs::remove_file(file.unwrap().path()).unwrap();
+        }
+        self.copy(from, to);
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for file in fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), to.join(file.file_name())).unwrap();
+    }
+}
+
+fn unknown(reason: UnknownFolder) -> FolderStanding {
+    FolderStanding::Unknown(reason)
+}
+
+#[test]
+fn the_folder_that_this_host_wrote_last_is_the_newest_after_stops_and_crashes() {
+    let host = Host::with_strand(3);
+    for head in 4..8 {
+        let store = host.open("data");
+        assert_eq!(store.standing(), FolderStanding::Newest);
+        extend(&store, OWN, 1);
+        assert_eq!(head_of(&store), head);
+        if head % 2 == 0 {
+            store.flush().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_folder_without_a_marker_is_unknown_until_it_is_adopted() {
+    let host = Host::new();
+    let store = host.open("data");
+    assert_eq!(store.standing(), unknown(UnknownFolder::Empty));
+    // Envelopes that peers have shown make it no better.
+    extend(&store, OWN, 3);
+    drop(store);
+    let store = host.open("data");
+    assert_eq!(store.standing(), unknown(UnknownFolder::NoMarker));
+    store.adopt().unwrap();
+    assert_eq!(store.standing(), FolderStanding::Newest);
+    drop(store);
+    assert_eq!(host.open("data").standing(), FolderStanding::Newest);
+    fs::remove_file(host.marker()).unwrap();
+    assert_eq!(host.open("data").standing(), unknown(UnknownFolder::NoMarker));
+}
+
+#[test]
+fn an_older_folder_that_was_put_back_is_noticed() {
+    let host = Host::with_strand(3);
+    host.copy("data", "backup");
+    extend(&host.open("data"), OWN, 2);
+    host.put_back("backup", "data");
+    assert_eq!(host.open("data").standing(), unknown(UnknownFolder::Older));
+
+    // Also when nothing was published since: the run itself is newer than the backup.
+    let host = Host::with_strand(3);
+    host.copy("data", "backup");
+    drop(host.open("data"));
+    host.put_back("backup", "data");
+    assert_eq!(host.open("data").standing(), unknown(UnknownFolder::Older));
+}
+
+/// As a snapshot of the disk, or a copy of the folder of a node at work.
+#[test]
+fn a_copy_from_the_middle_of_a_run_is_noticed_although_the_run_crashed() {
+    let host = Host::with_strand(3);
+    let store = host.open("data");
+    extend(&store, OWN, 2);
+    host.copy("data", "backup");
+    extend(&store, OWN, 1);
+    drop(store);
+    host.put_back("backup", "data");
+    assert_eq!(host.open("data").standing(), unknown(UnknownFolder::Older));
+}
+
+#[test]
+fn a_copy_in_another_folder_is_noticed_and_cannot_run_beside_the_first() {
+    let host = Host::with_strand(3);
+    host.copy("data", "copy");
+    assert_eq!(host.open("copy").standing(), unknown(UnknownFolder::Copied));
+    let running = host.open("data");
+    assert_eq!(running.standing(), FolderStanding::Newest);
+    let second = Store::open(&host.settings("copy", false)).map(drop);
+    let held = matches!(second, Err(OpenError::Host(HostMarkerError::Held { .. })));
+    assert!(held, "{second:?}");
+}
+
+#[test]
+fn a_new_folder_of_a_node_that_has_run_here_is_no_new_strand() {
+    let host = Host::with_strand(3);
+    assert_eq!(host.open("other").standing(), unknown(UnknownFolder::OtherFolder));
+    for folder in ["other", "data", "yet-another"] {
+        let refused = host.open_new(folder).map(drop);
+        assert!(matches!(refused, Err(OpenError::StrandExists { .. })), "{folder}: {refused:?}");
+    }
+    assert_eq!(host.open("data").standing(), FolderStanding::Newest, "a refusal changes nothing");
+
+    // Without a host that knows it, the strand in the folder contradicts.
+    fs::remove_file(host.marker()).unwrap();
+    let refused = host.open_new("data").map(drop);
+    assert!(matches!(refused, Err(OpenError::StrandExists { .. })), "{refused:?}");
+}
+
+#[test]
+fn the_word_that_a_strand_is_new_may_be_repeated_before_its_first_envelope() {
+    let host = Host::new();
+    drop(host.open_new("data").unwrap());
+    let store = host.open_new("data").unwrap();
+    assert_eq!(store.standing(), FolderStanding::New);
+    store.adopt().unwrap();
+    drop(store);
+    assert_eq!(host.open_new("data").unwrap().standing(), FolderStanding::Newest);
+}
+
+#[test]
+fn what_was_disowned_stays_unknown_until_it_is_adopted() {
+    for reason in [UnknownFolder::Contradicted, UnknownFolder::Stopped] {
+        let host = Host::with_strand(3);
+        let store = host.open("data");
+        store.disown(reason).unwrap();
+        assert_eq!(store.standing(), unknown(reason));
+        extend(&store, OWN, 1);
+        drop(store);
+        let store = host.open("data");
+        assert_eq!(store.standing(), unknown(reason));
+        store.adopt().unwrap();
+        drop(store);
+        assert_eq!(host.open("data").standing(), FolderStanding::Newest);
+    }
+}
+
+/// The generation goes to the folder first. A crash, or a state folder that cannot be written, may come
+/// between; then neither the folder nor an older copy of it may be misjudged.
+#[test]
+fn a_crash_between_the_folder_and_the_marker_leaves_both_right() {
+    let host = Host::with_strand(3);
+    host.copy("data", "backup");
+    let before = fs::read(host.marker()).unwrap();
+    for _ in 0..3 {
+        drop(host.open("data"));
+        // As if the marker had not been written any more.
+        fs::write(host.marker(), &before).unwrap();
+    }
+    assert_eq!(host.open("data").standing(), FolderStanding::Newest);
+    extend(&host.open("data"), OWN, 1);
+    host.put_back("backup", "data");
+    assert_eq!(host.open("data").standing(), unknown(UnknownFolder::Older));
+}
+
+#[test]
+fn a_marker_that_cannot_be_read_or_written_protects_all_the_same() {
+    let host = Host::with_strand(3);
+    fs::write(host.marker(), "head=").unwrap();
+    assert_eq!(host.open("data").standing(), unknown(UnknownFolder::DamagedMarker));
+
+    let file = host.path("file");
+    fs::write(&file, "no folder").unwrap();
+    let settings = HostSettings { state_dir: file, new_strand: false };
+    let settings = StoreSettings { host: Some(settings), ..host.settings("data", false) };
+    let refused = Store::open(&settings).map(drop);
+    let unusable = matches!(refused, Err(OpenError::Host(HostMarkerError::Unusable { .. })));
+    assert!(unusable, "{refused:?}");
+}
+
+fn head_of(store: &Store) -> u64 {
+    store.snapshot().head(OWN).unwrap().0
+}

@@ -1,0 +1,104 @@
+//! Evidence against nodes: each fact once, within bounds, and for as long as it is promised.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod support;
+
+use bytes::Bytes;
+use hawser_proto::OriginatorId;
+use hawser_storage::{Evidence, EvidenceTime, Misbehavior, Severity, Store, StoredEvidence};
+use support::*;
+
+const DAY_NS: u64 = 24 * 60 * 60 * 1_000_000_000;
+const START: EvidenceTime = EvidenceTime { server_time_ns: 0, counter: 0 };
+
+fn evidence(misbehavior: Misbehavior, sequence: u64) -> Evidence {
+    let envelopes = vec![signed("one", 1), signed("another", 1)];
+    Evidence { misbehavior, at: id(PEER, sequence), from: Some(OWN), envelopes }
+}
+
+fn two_statements(sequence: u64) -> Evidence {
+    evidence(Misbehavior::TwoStatements(Severity::Content), sequence)
+}
+
+fn all(store: &Store) -> Vec<StoredEvidence> {
+    store.snapshot().evidence(START, usize::MAX, usize::MAX).unwrap()
+}
+
+fn counted(store: &Store, accused: OriginatorId) -> (u64, u64) {
+    store.evidence_counts().get(&accused).map_or((0, 0), |it| (it.proven, it.claims))
+}
+
+#[test]
+fn a_fact_is_stored_once_and_read_in_order() {
+    on_each(|store| {
+        assert_eq!(store.record_evidence(7, &[]).unwrap(), []);
+        let (first, back) = (two_statements(1), evidence(Misbehavior::TimeBack, 1));
+        let again = Evidence { from: None, ..two_statements(1) };
+        let recorded = store.record_evidence(7, &[first.clone(), again.clone()]).unwrap();
+        assert_eq!(recorded, std::slice::from_ref(&first));
+        let recorded = store.record_evidence(8, &[again, back.clone()]).unwrap();
+        assert_eq!(recorded, std::slice::from_ref(&back));
+        // The clock has gone back: the order of storing stays.
+        let ahead = evidence(Misbehavior::TimeAhead, 1);
+        store.record_evidence(3, std::slice::from_ref(&ahead)).unwrap();
+        let found = all(store);
+        let stored: Vec<_> = found.iter().map(|it| it.evidence.clone()).collect();
+        assert_eq!(stored, [first, back, ahead]);
+        assert_eq!(counted(store, PEER), (2, 1));
+        assert_eq!(counted(store, OWN), (0, 0));
+        let rest = store.snapshot().evidence(found[0].at, usize::MAX, usize::MAX).unwrap();
+        assert_eq!(rest, found[1..]);
+        assert_eq!(store.snapshot().evidence(START, 2, usize::MAX).unwrap(), found[..2]);
+        assert_eq!(store.snapshot().evidence(START, 9, 1).unwrap(), found[..1], "at least one");
+    });
+}
+
+#[test]
+fn evidence_outlives_restarts_rebuilds_and_its_envelopes() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&settings(folder.path())).unwrap();
+    extend(&store, PEER, 3);
+    store.record_evidence(7, &[two_statements(2)]).unwrap();
+    let before = all(&store);
+    store.rebuild(&|_, _, _| None, &mut |_| {}).unwrap();
+    assert_eq!(all(&store), before);
+    drop(store);
+    let store = Store::open(&settings(folder.path())).unwrap();
+    assert_eq!(all(&store), before);
+    assert_eq!(counted(&store, PEER), (1, 0));
+    assert_eq!(store.record_evidence(9, &[two_statements(2)]).unwrap(), [], "known already");
+    store.record_evidence(1, &[two_statements(3)]).unwrap();
+    assert!(all(&store)[1].at > before[0].at);
+    // Both statements stand in the evidence, so no place of the log is needed for it.
+    assert_eq!(before[0].evidence.envelopes.len(), 2);
+}
+
+#[test]
+fn claims_make_room_for_themselves_and_proofs_do_not() {
+    let store = in_memory();
+    let many = |kind, from: u64, to: u64| -> Vec<Evidence> {
+        let piece = |sequence| Evidence {
+            envelopes: vec![Bytes::from_static(b"an envelope")],
+            ..evidence(kind, sequence)
+        };
+        (from..=to).map(piece).collect()
+    };
+    let claims = |from, to| many(Misbehavior::TimeAhead, from, to);
+    assert_eq!(store.record_evidence(1, &claims(1, 10_000)).unwrap().len(), 10_000);
+    assert_eq!(counted(&store, PEER), (0, 10_000));
+    store.record_evidence(2, &claims(10_001, 10_001)).unwrap();
+    assert_eq!(counted(&store, PEER), (0, 9_001), "the oldest ones are gone");
+    assert_eq!(all(&store)[0].evidence.at, id(PEER, 1_001));
+
+    let proofs = |from, to| many(Misbehavior::TimeBack, from, to);
+    assert_eq!(store.record_evidence(3, &proofs(1, 10_000)).unwrap().len(), 10_000);
+    assert_eq!(store.record_evidence(4, &proofs(10_001, 10_005)).unwrap(), []);
+    assert_eq!(counted(&store, PEER), (10_000, 9_001));
+    let other = Evidence { at: id(OWN, 1), ..two_statements(1) };
+    assert_eq!(store.record_evidence(5, &[other]).unwrap().len(), 1, "each node has its own share");
+
+    // Claims of more than 30 days go once there are too many of them.
+    store.record_evidence(31 * DAY_NS, &claims(20_001, 21_000)).unwrap();
+    assert_eq!(counted(&store, PEER).1, 1_000, "all old ones are gone at once");
+}

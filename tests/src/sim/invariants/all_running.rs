@@ -1,0 +1,25 @@
+//! No honest node has stopped: each one runs, and what it publishes reaches every other one.
+
+use std::time::Duration;
+
+use crate::sim::world::Sim;
+
+/// Longer than a search for a gap, and than a peer is kept out.
+const SOON: Duration = Duration::from_secs(200);
+
+impl Sim {
+    /// Lets each honest node publish once more, with the hostile node still at work.
+    pub(in crate::sim) fn assert_all_running(&mut self) {
+        for node in self.honest() {
+            assert!(self.nodes[&node].is_running, "{node} has stopped");
+            self.add_to_strand(node);
+        }
+        self.run_for(SOON);
+        for originator in self.honest() {
+            let head = self.nodes[&originator].head(originator);
+            for node in self.honest() {
+                assert_eq!(self.nodes[&node].head(originator), head, "{node}: {originator}");
+            }
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! The attacks, each bounded in number and time.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use hawser_proto::envelope::Payload;
+use hawser_proto::pb::xmtp::identity::associations as identity;
+use hawser_proto::pb::xmtp::xmtpv4::{envelopes as pb, message_api as api};
+use hawser_proto::{OriginatorId, TopicKind};
+use hawser_tests::harness::client::{PUBLISH_API, QUERY_API};
+use hawser_tests::harness::{envelopes, raw, seed};
+use prost::Message as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::{sleep, timeout};
+
+use crate::LARGE_GROUP;
+
+/// Time for which connections that hold something are kept open: the node answers, and computes,
+/// meanwhile.
+const HOLD: Duration = Duration::from_secs(8);
+/// Time for one write or answer; a node that has had enough may close, or not read on.
+const EXCHANGE: Duration = Duration::from_secs(20);
+const RESOURCE_EXHAUSTED: i32 = 8;
+const INVALID_ARGUMENT: i32 = 3;
+const MIB: usize = 1024 * 1024;
+
+/// A stranger at an address of its own.
+pub(crate) struct Attacker {
+    pub(crate) address: Ipv4Addr,
+    pub(crate) port: u16,
+    pub(crate) node: OriginatorId,
+}
+
+impl Attacker {
+    async fn connect(&self) -> Option<TcpStream> {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((self.address, 0).into()).unwrap();
+        socket.connect(SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))).await.ok()
+    }
+
+    /// Sends bytes and returns the connection, which is not read.
+    async fn send(&self, bytes: &[u8]) -> Option<TcpStream> {
+        let mut stream = self.connect().await?;
+        // A node may close in the middle of what it refuses, or stop reading.
+        let _ = timeout(EXCHANGE, stream.write_all(bytes)).await;
+        Some(stream)
+    }
+
+    /// Makes a gRPC-Web call and returns the answer: it has no flow control to obey.
+    async fn call(&self, path: &str, message: &[u8]) -> Vec<u8> {
+        let call = raw::grpc_web_call(path, &raw::grpc_message(message));
+        let Some(mut stream) = self.send(&call).await else { return Vec::new() };
+        let mut answer = Vec::new();
+        let _ = timeout(EXCHANGE, stream.read_to_end(&mut answer)).await;
+        answer
+    }
+
+    /// Makes a call that has to be refused: as too much, or with `status`.
+    async fn refused(&self, path: &str, message: &[u8], status: i32) {
+        let answer = self.call(path, message).await;
+        let refused = raw::grpc_status(&answer);
+        let text = String::from_utf8_lossy(&answer[..answer.len().min(2000)]).into_owned();
+        // Under pressure the connection may be closed before the status is read.
+        let is_expected = |refused| refused == RESOURCE_EXHAUSTED || refused == status;
+        assert!(refused.is_none_or(is_expected), "{path}: {text}");
+        assert!(answer.len() < 16 * 1024, "{path}: a refusal of {} bytes", answer.len());
+    }
+
+    async fn publish_refused(&self, request: &api::PublishPayerEnvelopesRequest) {
+        let path = format!("{PUBLISH_API}/PublishPayerEnvelopes");
+        self.refused(&path, &request.encode_to_vec(), INVALID_ARGUMENT).await;
+    }
+
+    pub(crate) async fn newest_many_times(&self) {
+        let topic = envelopes::group_topic(LARGE_GROUP).as_bytes().clone();
+        let request = api::GetNewestEnvelopeRequest { topics: vec![topic; 2000] }.encode_to_vec();
+        for _ in 0..5 {
+            let path = format!("{QUERY_API}/GetNewestEnvelope");
+            self.refused(&path, &request, RESOURCE_EXHAUSTED).await;
+        }
+    }
+
+    pub(crate) async fn empty_envelopes(&self) {
+        let request = [0x0a, 0].repeat(1_000_000);
+        let path = format!("{PUBLISH_API}/PublishPayerEnvelopes");
+        for _ in 0..5 {
+            self.refused(&path, &request, RESOURCE_EXHAUSTED).await;
+        }
+        // Just as many as may be decoded.
+        let request = [0x0a, 0].repeat(10_000);
+        self.refused(&path, &request, INVALID_ARGUMENT).await;
+    }
+
+    /// Opens `connections` with `calls` each of the same request, and reads nothing.
+    async fn unread(&self, connections: usize, calls: u32, path: &str, request: &[u8]) {
+        let message = raw::grpc_message(request);
+        let mut bytes = raw::http2_preface_without_windows();
+        for call in 0..calls {
+            bytes.extend(raw::http2_request(path, &message, 2 * call + 1));
+        }
+        let mut open = Vec::new();
+        for _ in 0..connections {
+            open.push(self.send(&bytes).await);
+        }
+        sleep(HOLD).await;
+    }
+
+    pub(crate) async fn unread_queries(&self) {
+        let topics = vec![envelopes::group_topic(LARGE_GROUP).as_bytes().clone()];
+        let query = api::EnvelopesQuery { topics, ..Default::default() };
+        let request = api::QueryEnvelopesRequest { query: Some(query), limit: 0 };
+        let path = format!("{QUERY_API}/QueryEnvelopes");
+        self.unread(4, 90, &path, &request.encode_to_vec()).await;
+    }
+
+    pub(crate) async fn unread_streams(&self) {
+        let filter = api::subscribe_topics_request::TopicFilter {
+            topic: envelopes::group_topic(LARGE_GROUP).as_bytes().clone(),
+            last_seen: Some(pb::Cursor::default()),
+        };
+        let request = api::SubscribeTopicsRequest { filters: vec![filter] };
+        let path = format!("{QUERY_API}/SubscribeTopics");
+        self.unread(4, 100, &path, &request.encode_to_vec()).await;
+    }
+
+    pub(crate) async fn unfinished_requests(&self) {
+        let message = raw::grpc_message(&vec![0x7f; 24 * MIB]);
+        let path = format!("{PUBLISH_API}/PublishPayerEnvelopes");
+        let call = raw::grpc_web_call(&path, &message);
+        let mut open = Vec::new();
+        for _ in 0..60 {
+            let mut stream = self.connect().await;
+            if let Some(stream) = &mut stream {
+                // As much as the node takes at once.
+                let _ =
+                    timeout(Duration::from_millis(250), stream.write_all(&call[..call.len() - 1]))
+                        .await;
+            }
+            open.push(stream);
+        }
+        sleep(HOLD).await;
+    }
+
+    pub(crate) async fn growing_publishes(&self) {
+        let mut rng = seed::rng(seed::seed(), 3);
+        let fine = envelopes::group_message([3; 16], 100, &mut rng);
+        let signed = envelopes::sign(&fine, self.node, &envelopes::payer(3));
+        let request = |envelope: pb::PayerEnvelope, count| api::PublishPayerEnvelopesRequest {
+            payer_envelopes: vec![envelope; count],
+        };
+        // A signature as long as a request may be.
+        let mut long = signed.clone();
+        long.payer_signature.as_mut().unwrap().bytes = vec![1; 20 * MIB].into();
+        self.publish_refused(&request(long, 1)).await;
+        // Every envelope is wrong, and each has its line.
+        let mut wrong = signed.clone();
+        wrong.target_originator += 1;
+        self.publish_refused(&request(wrong, 9_000)).await;
+        // More dependencies than there are originators.
+        let entries = (0..400_000).map(|originator| (originator, 1)).collect();
+        let cursor = pb::Cursor { node_id_to_sequence_id: entries };
+        let topic = envelopes::group_topic([3; 16]);
+        let client = envelopes::client(topic.as_bytes(), Some(cursor), None);
+        let many = envelopes::sign(&client, self.node, &envelopes::payer(3));
+        for _ in 0..5 {
+            self.publish_refused(&request(many.clone(), 1)).await;
+        }
+        // Updates of many small parts, which a node refuses by their kind.
+        let update = identity::IdentityUpdate {
+            actions: vec![identity::IdentityAction::default(); 8_000],
+            ..Default::default()
+        };
+        let topic = hawser_proto::Topic::new(TopicKind::IdentityUpdates, &[3; 32]).unwrap();
+        let payload = Some(Payload::IdentityUpdate(update));
+        let client = envelopes::client(topic.as_bytes(), None, payload);
+        let updates = envelopes::sign(&client, self.node, &envelopes::payer(3));
+        self.publish_refused(&request(updates, 1_000)).await;
+    }
+
+    pub(crate) async fn registrations(&self) {
+        let filter = |number: u32| {
+            let mut topic = vec![0; 33];
+            topic[1..5].copy_from_slice(&number.to_be_bytes());
+            let entries = (0..20).map(|originator| (originator, u64::from(number))).collect();
+            let last_seen = Some(pb::Cursor { node_id_to_sequence_id: entries });
+            api::subscribe_topics_request::TopicFilter { topic: topic.into(), last_seen }
+        };
+        let path = format!("{QUERY_API}/SubscribeTopics");
+        let filters = (0..4_000).map(filter).collect();
+        let request = api::SubscribeTopicsRequest { filters }.encode_to_vec();
+        let message = raw::grpc_message(&request);
+        let mut open = Vec::new();
+        for _ in 0..60 {
+            // It fits into the window of a call, so that flow control has no say.
+            let mut call = raw::http2_preface_without_windows();
+            call.extend(raw::http2_request(&path, &message, 1));
+            open.push(self.send(&call).await);
+        }
+        sleep(HOLD).await;
+    }
+}

@@ -1,0 +1,154 @@
+//! The memory that strangers can make a node hold: each attack against a real process over real
+//! sockets, and all of them together. Beside each one a publisher in good standing goes on.
+//!
+//! A node that is not bounded takes gigabytes here; it is killed when it takes twice what it may.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod attacks;
+mod publisher;
+
+use std::net::Ipv4Addr;
+
+use attacks::Attacker;
+use hawser_tests::harness::memory::{MemoryWatch, resident_bytes};
+use hawser_tests::harness::network::{Network, Node};
+use hawser_tests::harness::{envelopes, seed};
+use publisher::Publisher;
+
+const MIB: u64 = 1024 * 1024;
+/// Memory that a node may take above its idle state, by default.
+const BOUND_BYTES: u64 = 512 * MIB;
+/// The group whose envelopes are large.
+const LARGE_GROUP: [u8; 16] = [0x1a; 16];
+
+/// One node at a time: the machine's memory is what this is about.
+static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// A node with some large envelopes, and what it took before there were any.
+struct Target {
+    network: Network,
+    idle_bytes: u64,
+    watch: MemoryWatch,
+}
+
+impl Target {
+    async fn start() -> Self {
+        let mut network = Network::start(1).await;
+        let process = network.nodes[0].process().id();
+        let idle_bytes = resident_bytes(process).unwrap();
+        let watch = MemoryWatch::start(process, idle_bytes + 2 * BOUND_BYTES);
+        let target = Self { network, idle_bytes, watch };
+        let mut rng = seed::rng(seed::seed(), 0);
+        for _ in 0..3 {
+            let body_len = usize::try_from(8 * MIB).unwrap();
+            let message = envelopes::group_message(LARGE_GROUP, body_len, &mut rng);
+            let signed = envelopes::sign(&message, target.node().id, &envelopes::payer(1));
+            target.node().client().publish(vec![signed]).await.unwrap();
+        }
+        target
+    }
+
+    fn node(&self) -> &Node {
+        &self.network.nodes[0]
+    }
+
+    /// An attacker with an address of its own.
+    fn attacker(&self, number: u8) -> Attacker {
+        let node = self.node();
+        Attacker { address: Ipv4Addr::new(127, 0, 1, number), port: node.port, node: node.id }
+    }
+
+    /// The node has kept its bound and served the publisher, and it still serves readers.
+    async fn assert_held(mut self, what: &str, publisher: Publisher) {
+        let beside = publisher.stop().await;
+        let process = self.network.nodes[0].process().id();
+        let after_bytes = resident_bytes(process).expect("the node has not ended");
+        let grown = self.watch.most_bytes().saturating_sub(self.idle_bytes);
+        println!(
+            "{what}: idle {} MiB, at most {} MiB more, {} MiB more afterwards; publishing beside it: {beside}",
+            self.idle_bytes / MIB,
+            grown / MIB,
+            after_bytes.saturating_sub(self.idle_bytes) / MIB,
+        );
+        assert!(grown <= BOUND_BYTES, "{what}: {} MiB above idle", grown / MIB);
+        let page = self.node().metrics().await;
+        let used = page.sum("xmtp_api_memory_bytes", &[]);
+        let limit = page.sum("xmtp_api_memory_limit_bytes", &[]);
+        assert!(used < limit, "{used} of {limit} bytes");
+        let topics = [envelopes::group_topic(LARGE_GROUP)];
+        let last = self.node().client().newest(vec![topics[0].as_bytes().clone()]).await.unwrap();
+        assert!(last[0].as_ref().is_some_and(|bytes| bytes.len() as u64 > 8 * MIB));
+    }
+}
+
+/// Runs one attack from one address.
+async fn under(what: &str, attack: impl AsyncFnOnce(Attacker)) {
+    let _one = ONE_AT_A_TIME.lock().await;
+    let target = Target::start().await;
+    let publisher = Publisher::start(target.node()).await;
+    attack(target.attacker(1)).await;
+    target.assert_held(what, publisher).await;
+}
+
+/// Asking for one large envelope 2,000 times in a request of 36 kB.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_large_envelope_asked_for_many_times() {
+    under("newest, 2,000 times", async |attacker| attacker.newest_many_times().await).await;
+}
+
+/// A request of 2 MB that is a million messages when it is decoded.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_million_empty_envelopes() {
+    under("a million empty envelopes", async |attacker| attacker.empty_envelopes().await).await;
+}
+
+/// 360 answers of 24 MiB on four connections that read nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_are_not_read() {
+    under("unread answers", async |attacker| attacker.unread_queries().await).await;
+}
+
+/// 400 streams that catch up with 24 MiB each and read nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_are_not_read() {
+    under("unread streams", async |attacker| attacker.unread_streams().await).await;
+}
+
+/// 60 requests that stop before their last bytes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_never_end() {
+    under("unfinished requests", async |attacker| attacker.unfinished_requests().await).await;
+}
+
+/// Signatures of megabytes, dependencies by the hundred thousand, updates of a thousand parts, requests
+/// whose every envelope is wrong.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_grow_when_they_are_worked_on() {
+    under("requests that grow", async |attacker| attacker.growing_publishes().await).await;
+}
+
+/// Topics by the hundred thousand, on streams that stay open.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn registrations_without_end() {
+    under("registrations", async |attacker| attacker.registrations().await).await;
+}
+
+/// Everything at once, each attack from an address of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_attacks_together() {
+    let _one = ONE_AT_A_TIME.lock().await;
+    let target = Target::start().await;
+    let publisher = Publisher::start(target.node()).await;
+    let attackers: Vec<Attacker> = (1..=7).map(|number| target.attacker(number)).collect();
+    tokio::join!(
+        attackers[0].newest_many_times(),
+        attackers[1].empty_envelopes(),
+        attackers[2].unread_queries(),
+        attackers[3].unread_streams(),
+        attackers[4].unfinished_requests(),
+        attackers[5].growing_publishes(),
+        attackers[6].registrations(),
+    );
+    target.assert_held("all together", publisher).await;
+}

@@ -1,0 +1,231 @@
+//! Nodes whose data folder is not what their host wrote last: nothing is signed twice, and they publish
+//! again.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use hawser_tests::harness::binary::hawser;
+use hawser_tests::harness::network::{Network, Node};
+use hawser_tests::harness::{envelopes, files, raw, seed, strand};
+use tonic::Code;
+
+/// Places that a node leaves out after a quarantine.
+const GAP: u64 = 1_000_000;
+
+/// Counts the generators of this process: no message may repeat another one, whose answer it would get.
+static GENERATORS: AtomicU64 = AtomicU64::new(0);
+
+/// Publishes some envelopes, one by one; returns them by place.
+async fn publish(node: &Node, count: u64) -> BTreeMap<u64, Bytes> {
+    let mut rng = seed::rng(seed::seed(), GENERATORS.fetch_add(1, Ordering::Relaxed));
+    let client = node.client();
+    let mut published = BTreeMap::new();
+    for _ in 0..count {
+        let message = envelopes::group_message([7; 16], 64, &mut rng);
+        let message = envelopes::sign(&message, node.id, &envelopes::payer(0));
+        let answer = client.publish(vec![message]).await.unwrap().remove(0);
+        published.insert(strand::id_of(&answer).sequence.0, answer);
+    }
+    published
+}
+
+/// Asserts that a publish is refused because of a quarantine.
+async fn assert_quarantined(node: &Node) {
+    let mut rng = seed::rng(seed::seed(), GENERATORS.fetch_add(1, Ordering::Relaxed));
+    let message = envelopes::group_message([7; 16], 64, &mut rng);
+    let message = envelopes::sign(&message, node.id, &envelopes::payer(0));
+    let refused = node.client().publish(vec![message]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    assert!(refused.message().contains("in quarantine"), "{refused}");
+    assert!(refused.metadata().contains_key("retry-after"), "{refused:?}");
+    let (status, page) = raw::get(node.metrics_port, "/readyz?for=publish").await.unwrap();
+    assert_eq!(status, 503);
+    assert!(page.contains("own_strand"), "{page}");
+}
+
+/// Asserts that every node of the network holds the same strand of the first node, with these envelopes.
+async fn assert_everywhere(network: &Network, published: &BTreeMap<u64, Bytes>) {
+    network.converged().await;
+    for node in &network.nodes {
+        let held = strand::read(&node.client(), network.nodes[0].id).await;
+        assert!(held == *published, "node {}: {:?}", node.id, held.keys());
+    }
+}
+
+/// Puts the files of a copy in place of those of the node's folder.
+fn put_back(backup: &Path, node: &Node) {
+    for file in fs::read_dir(node.data_dir()).unwrap() {
+        fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    files::copy_folder(backup, &node.data_dir());
+}
+
+fn confirm(node: &Node, further: &[&str]) {
+    let mut command = Command::new(hawser());
+    command.args(["restore", "confirm", "--yes", "--state-dir"]).arg(node.state_dir());
+    let output = command.args(further).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restarts_of_one_node_and_of_all_leave_no_gap() {
+    let mut network = Network::start(3).await;
+    let mut published = publish(&network.nodes[0], 5).await;
+    network.nodes[0].kill();
+    network.start_all().await;
+    published.extend(publish(&network.nodes[0], 5).await);
+    network.nodes.iter_mut().for_each(Node::kill);
+    network.start_all().await;
+    published.extend(publish(&network.nodes[0], 5).await);
+    for node in &mut network.nodes {
+        assert!(node.terminate().success());
+    }
+    network.start_all().await;
+    published.extend(publish(&network.nodes[0], 5).await);
+    assert_eq!(published.keys().copied().collect::<Vec<_>>(), (1..=20).collect::<Vec<_>>());
+    assert_everywhere(&network, &published).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_folder_signs_nothing_while_peers_do_not_answer_and_nothing_twice_after() {
+    let mut network = Network::with_cables(3).await;
+    network.start_all().await;
+    let mut published = publish(&network.nodes[0], 5).await;
+    let backup = network.nodes[0].folder().join("backup");
+    assert!(network.nodes[0].terminate().success());
+    files::copy_folder(&network.nodes[0].data_dir(), &backup);
+    network.start_all().await;
+    published.extend(publish(&network.nodes[0], 5).await);
+    network.converged().await;
+    assert!(network.nodes[0].terminate().success());
+
+    put_back(&backup, &network.nodes[0]);
+    network.cut(0, 1);
+    network.cut(0, 2);
+    network.nodes[0].start();
+    network.nodes[0].readable().await;
+    let held = strand::read(&network.nodes[0].client(), network.nodes[0].id).await;
+    assert_eq!(held.len(), 5, "it serves readers");
+    // Longer than the shortest quarantine.
+    for _ in 0..12 {
+        assert_quarantined(&network.nodes[0]).await;
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    }
+    network.mend(0, 1);
+    network.mend(0, 2);
+    network.nodes[0].ready().await;
+    let after = publish(&network.nodes[0], 3).await;
+    assert_eq!(after.keys().next(), Some(&(10 + GAP + 1)), "what peers had is taken over");
+    published.extend(after);
+    assert_everywhere(&network, &published).await;
+    // From now on the folder is known.
+    network.nodes[0].kill();
+    network.start_all().await;
+    let after = publish(&network.nodes[0], 1).await;
+    assert_eq!(after.keys().next(), Some(&(10 + GAP + 4)));
+}
+
+/// The worst mistake: the settings and the key of a node that has a strand, on a new host, with the flag
+/// for new nodes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_folder_with_a_used_key_takes_the_strand_over_from_peers() {
+    let mut network = Network::start(3).await;
+    let mut published = publish(&network.nodes[0], 8).await;
+    network.converged().await;
+    let node = &mut network.nodes[0];
+    assert!(node.terminate().success());
+    fs::remove_dir_all(node.data_dir()).unwrap();
+    fs::remove_dir_all(node.state_dir()).unwrap();
+    node.is_new = true;
+    node.start();
+    node.ready().await;
+    let after = publish(node, 2).await;
+    assert_eq!(after.keys().next(), Some(&(8 + GAP + 1)));
+    published.extend(after);
+    assert_everywhere(&network, &published).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_without_anyone_to_ask_waits_for_its_operator() {
+    // The other node never runs, and is not asked for either.
+    let mut network = Network::new(2);
+    let node = &mut network.nodes[0];
+    node.arguments = vec!["--sync.enable=false".into()];
+    node.start();
+    node.ready().await;
+    publish(node, 5).await;
+    for (further, next) in [(&["--complete"][..], 6), (&[], 7 + GAP)] {
+        assert!(node.terminate().success());
+        fs::remove_dir_all(node.state_dir()).unwrap();
+        node.start();
+        node.readable().await;
+        assert_quarantined(node).await;
+        confirm(node, further);
+        node.ready().await;
+        assert_eq!(publish(node, 1).await.keys().next(), Some(&next));
+    }
+    node.kill();
+    node.start();
+    node.ready().await;
+    assert_eq!(publish(node, 1).await.keys().next(), Some(&(8 + GAP)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_used_key_is_refused_as_new_and_never_runs_twice_on_a_host() {
+    let mut network = Network::start(1).await;
+    let node = &mut network.nodes[0];
+    publish(node, 1).await;
+    let copy = node.folder().join("copy");
+    files::copy_folder(&node.data_dir(), &copy);
+    let mut second = node.command();
+    second.arg("--data-dir").arg(&copy);
+    let second = second.output().unwrap();
+    let error = String::from_utf8_lossy(&second.stderr);
+    assert_eq!(second.status.code(), Some(3), "{error}");
+    assert!(error.contains("two processes never share a key"), "{error}");
+
+    assert!(node.terminate().success());
+    let again = node.command().arg("--new-strand").output().unwrap();
+    let error = String::from_utf8_lossy(&again.stderr);
+    assert_eq!(again.status.code(), Some(3), "{error}");
+    assert!(error.contains("its strand ends at 1"), "{error}");
+    let mut other = node.command();
+    other.arg("--new-strand").arg("--data-dir").arg(node.folder().join("none"));
+    let other = other.output().unwrap();
+    assert_eq!(other.status.code(), Some(3), "{}", String::from_utf8_lossy(&other.stderr));
+}
+
+/// A snapshot of a whole machine brings the marker along, so only peers can tell.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_that_was_set_back_is_stopped_by_its_peers() {
+    let mut network = Network::start(3).await;
+    let mut published = publish(&network.nodes[0], 5).await;
+    let (backup, state) =
+        (network.nodes[0].folder().join("backup"), network.nodes[0].folder().join("backup-state"));
+    assert!(network.nodes[0].terminate().success());
+    let host_dir = |node: &Node| {
+        let mut entries = fs::read_dir(node.state_dir()).unwrap();
+        entries.next().unwrap().unwrap().path()
+    };
+    files::copy_folder(&network.nodes[0].data_dir(), &backup);
+    files::copy_folder(&host_dir(&network.nodes[0]), &state);
+    network.start_all().await;
+    published.extend(publish(&network.nodes[0], 5).await);
+    network.converged().await;
+    assert!(network.nodes[0].terminate().success());
+    put_back(&backup, &network.nodes[0]);
+    fs::copy(state.join("marker"), host_dir(&network.nodes[0]).join("marker")).unwrap();
+    network.nodes[0].start();
+    network.nodes[0].readable().await;
+    network.nodes[0].ready().await;
+    let after = publish(&network.nodes[0], 1).await;
+    assert_eq!(after.keys().next(), Some(&(10 + GAP + 1)));
+    published.extend(after);
+    assert_everywhere(&network, &published).await;
+}
