@@ -6,6 +6,7 @@
 //! Fees are picodollars, the start is unix seconds; numbers may also be written as text, as JSON
 //! of chain tools does. Records stand in the order of their start.
 
+use hawser_engine::price::rate_row;
 use hawser_rules::fees::{Rate, RateTable, RateTableError};
 use hawser_storage::RateRow;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -81,14 +82,7 @@ pub fn parse(text: &str) -> Result<RateTable, RatesFileError> {
 /// Returns the rows that record a rate table beside the log.
 #[must_use]
 pub fn rows(table: &RateTable) -> Vec<RateRow> {
-    let row = |rate: &Rate| RateRow {
-        start_unix_s: rate.start_unix_s,
-        message_fee: rate.message_fee,
-        storage_fee: rate.storage_fee,
-        congestion_fee: rate.congestion_fee,
-        target_rate_per_minute: rate.target_rate_per_minute,
-    };
-    table.rates().iter().map(row).collect()
+    table.rates().iter().map(rate_row).collect()
 }
 
 fn number_or_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {

@@ -26,7 +26,12 @@ pub mod stop_signal;
 mod system;
 mod validation;
 
-/// Runs blocking work on a thread for it.
+/// Runs blocking work on a thread for it. Never returns when the runtime shuts down meanwhile, which
+/// drops the waiting task next.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    tokio::task::spawn_blocking(work).await.expect("a panic ends the process")
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => std::future::pending().await,
+    }
 }

@@ -7,6 +7,7 @@ use hawser_api::{ApiError, ApiHandle, ApiSettings, ChainsView, ExtraService, Pee
 use hawser_engine::Engine;
 use hawser_engine::runtime::{PriceTask, PublisherThreads};
 use hawser_net::{NetSettings, NetStartError};
+use hawser_proto::OriginatorId;
 use hawser_proto::pb::xmtp::mls_validation::v1::validation_api_server::ValidationApiServer;
 use hawser_serve::{MESSAGE_LEN_BYTES_MAX, MethodKind, RpcMethod};
 use hawser_validation::clock::system_unix_s;
@@ -19,7 +20,7 @@ use tonic::service::Routes;
 
 use super::blocking;
 use super::network::chains::RunningChains;
-use super::network::stand_in_files::FileWatcher;
+use super::network::stand_in_files::{FileWatcher, StandInReader};
 use super::open::{self, OpenNodeError, OpenedNode};
 use super::peers::Peers;
 use super::restore_desk::RestoreDesk;
@@ -118,42 +119,50 @@ async fn start(
 /// The parts of a running node, in the order in which they stop.
 struct Node {
     api: ApiHandle,
+    inner: InnerParts,
+}
+
+/// The parts of a node behind its interface for clients, in the order in which they stop.
+struct InnerParts {
     engine: Engine,
     threads: PublisherThreads,
     desk: RestoreDesk,
-    peers: Peers,
-    files: FileWatcher,
+    /// `None` if its address could not be listened on.
+    peers: Option<Peers>,
+    /// `None` if there was no thread for it.
+    files: Option<FileWatcher>,
     chains: RunningChains,
     wallets: WalletTask,
     prices: PriceTask,
 }
 
 impl Node {
+    /// Starts everything. When a part does not start, those before it are stopped in order: threads and
+    /// tasks that outlived the runtime would end the process with a signal instead of the error.
     async fn serve(opened: OpenedNode, config: &NodeServiceSettings) -> Result<Self, ServeError> {
         let OpenedNode { engine, threads, inputs, chains, wallets } = opened;
         let own = inputs.network.own;
         let chains = chains.start(&engine, inputs.network.clone());
-        let settings = NetSettings { listen: config.api.address, key: config.signer.clone() };
-        let peers = Peers::start(config.sync.then_some(settings), &engine)?;
-        // Peers first: a restart is over when the node may publish, which they decide within moments.
-        if timeout(ASK_MAX, engine.own_strand_asked()).await.is_err() {
-            tracing::warn!(
-                "the node serves readers while a peer is asked for the end of its strand"
-            );
-        }
-        let desk = RestoreDesk::start(&engine);
-        let api = serve_api(config, &engine, peers.view(), chains.view()).await?;
-        let prices = PriceTask::start(&engine);
-        let wallets = wallets.start(Arc::new(HeldUpdates(engine.chain_appender())));
-        let files = inputs.watch().map_err(ServeError::Files)?;
-        match api.address() {
-            // Test harnesses and scripts wait for exactly this line.
-            Some(address) => {
-                tracing::info!(port = address.port(), node_id = own.0, %address, "started api server");
+        let mut inner = InnerParts {
+            desk: RestoreDesk::start(&engine),
+            peers: None,
+            files: None,
+            chains,
+            wallets: wallets.start(Arc::new(HeldUpdates(engine.chain_appender()))),
+            prices: PriceTask::start(&engine),
+            engine,
+            threads,
+        };
+        match inner.listen(inputs, config).await {
+            Ok(api) => {
+                announce(&api, own);
+                Ok(Self { api, inner })
             }
-            None => tracing::warn!(node_id = own.0, "api.enable is off: no clients are served"),
+            Err(error) => {
+                inner.stop(&StopSteps::default()).await;
+                Err(error)
+            }
         }
-        Ok(Self { api, engine, threads, desk, peers, files, chains, wallets, prices })
     }
 
     /// Stops everything in order. Exits with 1 at the second signal, or when the time is over.
@@ -176,18 +185,57 @@ impl Node {
 
     async fn stop_in_order(self, drain: Duration, steps: &StopSteps) {
         steps.run("calls and streams of clients", self.api.shutdown(drain)).await;
+        self.inner.stop(steps).await;
+    }
+}
+
+impl InnerParts {
+    /// Starts what listens on addresses, the clients' interface last.
+    async fn listen(
+        &mut self,
+        inputs: StandInReader,
+        config: &NodeServiceSettings,
+    ) -> Result<ApiHandle, ServeError> {
+        let settings = NetSettings { listen: config.api.address, key: config.signer.clone() };
+        let peers = Peers::start(config.sync.then_some(settings), &self.engine).await?;
+        let view = peers.view();
+        self.peers = Some(peers);
+        // Peers first: a restart is over when the node may publish, which they decide within moments.
+        if timeout(ASK_MAX, self.engine.own_strand_asked()).await.is_err() {
+            tracing::warn!(
+                "the node serves readers while a peer is asked for the end of its strand"
+            );
+        }
+        self.files = Some(inputs.watch().map_err(ServeError::Files)?);
+        Ok(serve_api(config, &self.engine, view, self.chains.view()).await?)
+    }
+
+    async fn stop(self, steps: &StopSteps) {
         self.engine.drain();
         let threads = self.threads;
         steps.run("publishes that were accepted", blocking(move || threads.join())).await;
         self.desk.stop().await;
-        steps.run("peers and their strands", self.peers.stop()).await;
+        if let Some(peers) = self.peers {
+            steps.run("peers and their strands", peers.stop()).await;
+        }
         steps.run("chains", self.chains.stop()).await;
         steps.run(WALLETS, self.wallets.stop()).await;
         steps.run("corrections of booked amounts", self.prices.stop()).await;
-        let files = self.files;
-        steps.run("files", blocking(move || files.stop())).await;
+        if let Some(files) = self.files {
+            steps.run("files", blocking(move || files.stop())).await;
+        }
         let engine = self.engine;
         steps.run("database", blocking(move || close(&engine))).await;
+    }
+}
+
+fn announce(api: &ApiHandle, own: OriginatorId) {
+    match api.address() {
+        // Test harnesses and scripts wait for exactly this line.
+        Some(address) => {
+            tracing::info!(port = address.port(), node_id = own.0, %address, "started api server");
+        }
+        None => tracing::warn!(node_id = own.0, "api.enable is off: no clients are served"),
     }
 }
 

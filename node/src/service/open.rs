@@ -131,7 +131,15 @@ pub(super) fn open(config: &NodeServiceSettings) -> Result<OpenedNode, OpenNodeE
         rates: network.rates.subscribe(),
     };
     let (engine, threads) = start_engine(&config.signer, config, ports, store)?;
-    let chain = read_chain(config, &engine)?;
+    let chain = match read_chain(config, &engine) {
+        Ok(chain) => chain,
+        Err(error) => {
+            // The process is about to end, and must not while a thread is at work on the database.
+            engine.drain();
+            threads.join();
+            return Err(error.into());
+        }
+    };
     let inputs = StandInReader {
         network,
         registry_file,

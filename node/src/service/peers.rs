@@ -28,11 +28,11 @@ pub(super) struct PeerStatusView {
 
 impl Peers {
     /// Starts listening, dialling and following strands; without settings, only the guard of the node's
-    /// own strand, which then has no peer to ask. Needs a tokio runtime.
+    /// own strand, which then has no peer to ask.
     ///
     /// # Errors
     /// When the address cannot be listened on.
-    pub(super) fn start(
+    pub(super) async fn start(
         settings: Option<NetSettings>,
         engine: &Engine,
     ) -> Result<Self, NetStartError> {
@@ -44,7 +44,13 @@ impl Peers {
             return Ok(Self { view: None, tasks });
         };
         let registry = engine.ports().registry.clone();
-        let endpoint = Endpoint::start(settings, registry, replication.clone())?;
+        let endpoint = match Endpoint::start(settings, registry, replication.clone()) {
+            Ok(endpoint) => endpoint,
+            Err(error) => {
+                tasks.stop().await;
+                return Err(error);
+            }
+        };
         tracing::info!(address = %endpoint.local_addr(), "listening for peers over QUIC");
         let endpoint = Mutex::new(Some(endpoint));
         let view = Arc::new(PeerStatusView { engine: engine.clone(), replication, endpoint });

@@ -13,9 +13,10 @@ pub(super) mod status;
 use std::sync::Arc;
 
 use hawser_engine::ports::{Clock as _, Registry};
+use hawser_engine::price::recorded_rate;
 use hawser_proto::OriginatorId;
 use hawser_rules::fees::{Rate, RateTable, RateTableError};
-use hawser_storage::{CommitError, RateRow, ReadError, Store};
+use hawser_storage::{CommitError, ReadError, Store};
 use tokio::sync::watch;
 
 use super::ports::SystemClock;
@@ -47,17 +48,7 @@ pub(super) fn record_rates(
 ) -> Result<RateTable, RecordRatesError> {
     store.record_rates(&rows(table))?;
     let recorded = store.snapshot().rates()?;
-    Ok(RateTable::new(recorded.iter().map(rate).collect(), Some(read_ns))?)
-}
-
-fn rate(row: &RateRow) -> Rate {
-    Rate {
-        start_unix_s: row.start_unix_s,
-        message_fee: row.message_fee,
-        storage_fee: row.storage_fee,
-        congestion_fee: row.congestion_fee,
-        target_rate_per_minute: row.target_rate_per_minute,
-    }
+    Ok(RateTable::new(recorded.iter().map(recorded_rate).collect(), Some(read_ns))?)
 }
 
 /// The registry and the rates that the engine uses. Cheap to clone; all clones share one state.
