@@ -5,7 +5,7 @@
 //! Specified in `docs/protocol/fees.md`.
 
 use hawser_proto::PayerAddress;
-use hawser_storage::{LedgerEntry, LedgerKind};
+use hawser_storage::{LedgerEntry, LedgerEventId, LedgerKind};
 use sha2::{Digest as _, Sha256};
 
 /// Picodollars in a microdollar. The chain counts in 10⁻⁶ dollars, a node in 10⁻¹² dollars.
@@ -15,7 +15,7 @@ const PICODOLLARS_PER_MICRODOLLAR: u128 = 1_000_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LedgerEvent {
     /// Identifies the event; see [`event_id`].
-    pub id: [u8; 32],
+    pub id: LedgerEventId,
     /// Number of the block that contains the event.
     pub block: u64,
     /// The payer whose balance it changes.
@@ -70,12 +70,12 @@ pub enum BookingError {
 /// Returns the id of an event: the SHA-256 of transaction hash, block hash and the log's index in
 /// the block (4 bytes, big-endian). The same log in another block is another event.
 #[must_use]
-pub fn event_id(transaction_hash: [u8; 32], block_hash: [u8; 32], log_index: u32) -> [u8; 32] {
+pub fn event_id(transaction_hash: [u8; 32], block_hash: [u8; 32], log_index: u32) -> LedgerEventId {
     let mut hasher = Sha256::new();
     hasher.update(transaction_hash);
     hasher.update(block_hash);
     hasher.update(log_index.to_be_bytes());
-    hasher.finalize().into()
+    LedgerEventId(hasher.finalize().into())
 }
 
 /// Returns the entry that an event adds to the payer's `entries`, which are given in their order.
@@ -87,7 +87,7 @@ pub fn book(
     entries: &[LedgerEntry],
     event: &LedgerEvent,
 ) -> Result<Option<LedgerEntry>, BookingError> {
-    if event.id == [0; 32] {
+    if event.id == LedgerEventId([0; 32]) {
         return Err(BookingError::NoId);
     }
     let entry = |kind, picodollars| {
@@ -121,7 +121,7 @@ pub fn book(
 pub fn reversals(
     entries: &[LedgerEntry],
     from_block: u64,
-    has: impl Fn(&[u8; 32]) -> bool,
+    has: impl Fn(&LedgerEventId) -> bool,
 ) -> Vec<LedgerEntry> {
     let mut standing: Vec<LedgerEntry> = Vec::new();
     for entry in entries.iter().filter(|entry| entry.block >= from_block && !has(&entry.event)) {
@@ -182,7 +182,7 @@ fn last_withdrawal(entries: &[LedgerEntry]) -> Result<i64, BookingError> {
     // Read from the newest entry back: a reversal is met before the entry that it reverses, and
     // takes that entry out of account. An event that was booked again after its reversal has a
     // newer entry, which is met before both.
-    let mut reversed: Vec<[u8; 32]> = Vec::new();
+    let mut reversed: Vec<LedgerEventId> = Vec::new();
     for entry in entries.iter().rev() {
         let reversal = reversed.iter().position(|event| *event == entry.event);
         match (entry.kind, reversal) {
@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn settled_usage_is_not_taken_twice() {
         let entry = |id: u8, kind, picodollars| LedgerEntry {
-            event: [id; 32],
+            event: LedgerEventId([id; 32]),
             block: id.into(),
             kind,
             picodollars,
@@ -241,7 +241,12 @@ mod tests {
     }
 
     fn event(id: u8, action: LedgerAction) -> LedgerEvent {
-        LedgerEvent { id: [id; 32], block: id.into(), payer: Address([3; 20]), action }
+        LedgerEvent {
+            id: LedgerEventId([id; 32]),
+            block: id.into(),
+            payer: Address([3; 20]),
+            action,
+        }
     }
 
     /// Books one after the other; returns the balance in microdollars and the errors.
@@ -283,7 +288,10 @@ mod tests {
                 hex::decode(text).unwrap().try_into().unwrap()
             };
             let index = u32::try_from(case["log_index"].as_u64().unwrap()).unwrap();
-            assert_eq!(event_id(bytes("tx_hash"), bytes("block_hash"), index), bytes("event_id"));
+            assert_eq!(
+                event_id(bytes("tx_hash"), bytes("block_hash"), index),
+                LedgerEventId(bytes("event_id"))
+            );
         }
         assert_eq!(cases.len(), 5);
     }
@@ -372,7 +380,7 @@ mod tests {
                 if is_reorganised {
                     // The chain loses all events from this block on.
                     chain.retain(|known| *known < id);
-                    let undone = reversals(&entries, id.into(), |event| chain.contains(&event[0]));
+                    let undone = reversals(&entries, id.into(), |event| chain.contains(&event.0[0]));
                     let before = balance(&entries);
                     let sum = balance(&undone);
                     entries.extend(undone);

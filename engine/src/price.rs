@@ -14,14 +14,31 @@ pub fn price(rates: &[RateRow], envelope: &PricedEnvelope) -> u64 {
     let PricedEnvelope { originator_ns, size_bytes, retention_days, earlier } = *envelope;
     let started = rates.partition_point(|row| has_started(row.start_unix_s, originator_ns));
     let Some(row) = started.checked_sub(1).and_then(|index| rates.get(index)) else { return 0 };
-    let rate = Rate {
+    recorded_rate(row).fee(size_bytes, retention_days, earlier).unwrap_or(0)
+}
+
+/// Returns the rate that a row records.
+#[must_use]
+pub fn recorded_rate(row: &RateRow) -> Rate {
+    Rate {
         start_unix_s: row.start_unix_s,
         message_fee: row.message_fee,
         storage_fee: row.storage_fee,
         congestion_fee: row.congestion_fee,
         target_rate_per_minute: row.target_rate_per_minute,
-    };
-    rate.fee(size_bytes, retention_days, earlier).unwrap_or(0)
+    }
+}
+
+/// Returns the row that records a rate beside the log.
+#[must_use]
+pub fn rate_row(rate: &Rate) -> RateRow {
+    RateRow {
+        start_unix_s: rate.start_unix_s,
+        message_fee: rate.message_fee,
+        storage_fee: rate.storage_fee,
+        congestion_fee: rate.congestion_fee,
+        target_rate_per_minute: rate.target_rate_per_minute,
+    }
 }
 
 #[cfg(test)]

@@ -67,7 +67,7 @@ pub use error::{CommitError, DatabaseError, ReadError};
 pub use evidence_index::EvidenceCounts;
 pub use family::Family;
 pub use host::{FolderStanding, HostMarkerError, UnknownFolder, host_dir};
-pub use keys::ledger::{LedgerEntry, LedgerKind};
+pub use keys::ledger::{LedgerEntry, LedgerEventId, LedgerKind};
 pub use keys::mark::Mark;
 pub use keys::misbehavior::{Evidence, EvidenceTime, Misbehavior, Severity};
 pub use keys::rate::RateRow;

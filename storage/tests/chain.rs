@@ -8,7 +8,7 @@ mod support;
 use hawser_proto::{Address, EnvelopeId, InboxId, OriginatorId, SequenceId};
 use hawser_storage::{
     AddressChange, ChainCommit, ChainPosition, Change, CommitError, Facts, InvalidRule,
-    LedgerEntry, LedgerKind, LogEntry, LogItem, Mark, SkipReason, Store, Validity,
+    LedgerEntry, LedgerEventId, LedgerKind, LogEntry, LogItem, Mark, SkipReason, Store, Validity,
 };
 use support::*;
 
@@ -187,7 +187,7 @@ fn a_ledger_keeps_the_order_of_each_payers_entries() {
     on_each(|store| {
         let payer = |name| Address([name; 20]);
         let entry = |number: u8| LedgerEntry {
-            event: [number; 32],
+            event: LedgerEventId([number; 32]),
             block: u64::from(number),
             kind: LedgerKind::WithdrawalRequested,
             picodollars: -i64::from(number),

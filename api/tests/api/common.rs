@@ -10,6 +10,7 @@ use hawser_api::{ApiHandle, ApiSettings, NoPeers, PeerView};
 use hawser_engine::chain_strand::ChainEvent;
 use hawser_engine::facts;
 use hawser_engine::ports::{Clock, NodeRecord, PayloadValidator, Registry, TrustingJudge};
+use hawser_engine::price::rate_row;
 use hawser_engine::runtime::{Engine, EngineSettings, Ports, PublishSettings};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Payload, UnsealedEnvelope};
 use hawser_proto::pb::xmtp::identity::associations::identity_action::Kind as Action;
@@ -24,7 +25,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::query_api_client::QueryApiClien
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
 use hawser_proto::{EnvelopeId, OriginatorId, SecretKey, SequenceId, Topic, TopicKind};
 use hawser_rules::{Rate, RateTable};
-use hawser_storage::{Change, LogEntry, RateRow, Store, StoreIdentity};
+use hawser_storage::{Change, LogEntry, Store, StoreIdentity};
 use http_body_util::BodyExt as _;
 use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -80,11 +81,7 @@ pub(crate) async fn node_with(
     let identity =
         StoreIdentity { network: "test".into(), node: NODE, public_key: node_key().public_key() };
     let store = Store::in_memory(identity, hawser_engine::price::price).unwrap();
-    let Rate { start_unix_s, message_fee, storage_fee, congestion_fee, target_rate_per_minute } =
-        rate();
-    let row =
-        RateRow { start_unix_s, message_fee, storage_fee, congestion_fee, target_rate_per_minute };
-    store.record_rates(&[row]).unwrap();
+    store.record_rates(&[rate_row(&rate())]).unwrap();
     let (registry, registry_receiver) =
         watch::channel(Arc::new([record()].into_iter().collect::<Registry>()));
     let table = RateTable::new(vec![rate()], None).unwrap();

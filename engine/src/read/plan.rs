@@ -154,20 +154,7 @@ impl PagePlan {
         rows: &mut impl Rows,
         limits: BatchLimits,
     ) -> Result<PlannedPage, ReadError> {
-        self.open(rows, limits, usize::MAX)?;
-        let mut size = BatchSize::default();
-        let mut page = Vec::new();
-        while let Some(originator) = self.pick(|_| true) {
-            if !size.try_add(limits, self.head_len_bytes(originator)) {
-                return Ok(PlannedPage {
-                    rows: page,
-                    len_bytes: size.len_bytes(),
-                    finished: false,
-                });
-            }
-            page.extend(self.advance(rows, originator)?);
-        }
-        Ok(PlannedPage { rows: page, len_bytes: size.len_bytes(), finished: true })
+        self.fill_page(rows, limits, |plan| plan.pick(|_| true))
     }
 
     /// Returns the next page, of which no node's strand fills more than half while another strand has
@@ -177,24 +164,35 @@ impl PagePlan {
         rows: &mut impl Rows,
         limits: BatchLimits,
     ) -> Result<PlannedPage, ReadError> {
-        self.open(rows, limits, usize::MAX)?;
         let half = limits.half();
-        let mut size = BatchSize::default();
         let mut shares: BTreeMap<OriginatorId, BatchSize> = BTreeMap::new();
         let mut served: BTreeSet<OriginatorId> = BTreeSet::new();
-        let mut page = Vec::new();
-        while let Some(originator) =
-            self.pick(|originator| !served.contains(&originator)).or_else(|| self.pick(|_| true))
-        {
-            let len_bytes = self.head_len_bytes(originator);
-            if originator.is_node() && !served.contains(&originator) {
+        self.fill_page(rows, limits, |plan| {
+            loop {
+                let unserved = plan.pick(|originator| !served.contains(&originator));
+                let originator = unserved.or_else(|| plan.pick(|_| true))?;
+                let is_shared = originator.is_node() && !served.contains(&originator);
                 let share = shares.entry(originator).or_default();
-                if !share.try_add(half, len_bytes) {
-                    served.insert(originator);
-                    continue;
+                if !is_shared || share.try_add(half, plan.head_len_bytes(originator)) {
+                    return Some(originator);
                 }
+                served.insert(originator);
             }
-            if !size.try_add(limits, len_bytes) {
+        })
+    }
+
+    /// Fills a page with the first rows of the strands that `next` picks, one after the other.
+    fn fill_page(
+        &mut self,
+        rows: &mut impl Rows,
+        limits: BatchLimits,
+        mut next: impl FnMut(&Self) -> Option<OriginatorId>,
+    ) -> Result<PlannedPage, ReadError> {
+        self.open(rows, limits, usize::MAX)?;
+        let mut size = BatchSize::default();
+        let mut page = Vec::new();
+        while let Some(originator) = next(self) {
+            if !size.try_add(limits, self.head_len_bytes(originator)) {
                 return Ok(PlannedPage {
                     rows: page,
                     len_bytes: size.len_bytes(),

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use hawser_proto::PayerAddress;
-use hawser_storage::{CommitError, LedgerEntry, ReadError, Snapshot, Store};
+use hawser_storage::{CommitError, LedgerEntry, LedgerEventId, ReadError, Snapshot, Store};
 use parking_lot::Mutex;
 
 use crate::chain_strand::ChainPosition;
@@ -67,7 +67,7 @@ impl LedgerAppender {
     ) -> Result<BookedEvents, LedgerAppendError> {
         let _one_at_a_time = self.one_at_a_time.lock();
         let snapshot = self.store.snapshot();
-        let there: HashSet<[u8; 32]> = events.iter().map(|event| event.id).collect();
+        let there: HashSet<LedgerEventId> = events.iter().map(|event| event.id).collect();
         let mut ledgers: HashMap<PayerAddress, Vec<LedgerEntry>> = HashMap::new();
         let mut entries = Vec::new();
         let mut count = BookedEvents::default();

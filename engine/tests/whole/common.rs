@@ -7,6 +7,7 @@ use hawser_engine::ports::{
     Clock, IdentityJudge, NodeRecord, PayloadValidator, Registry, TrustingJudge,
 };
 use hawser_engine::price;
+use hawser_engine::price::rate_row;
 use hawser_engine::runtime::{Engine, EngineSettings, Ports, PublishSettings, PublisherThreads};
 use hawser_proto::envelope::{PayerEnvelope, Payload};
 use hawser_proto::pb::xmtp::mls::api::v1::GroupMessageInput;
@@ -14,7 +15,7 @@ use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::{V1, Version};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Bytes, OriginatorId, SecretKey, Topic, TopicKind};
 use hawser_rules::{Rate, RateTable};
-use hawser_storage::{RateRow, Store, StoreIdentity};
+use hawser_storage::{Store, StoreIdentity};
 use prost::Message as _;
 use tokio::sync::watch;
 
@@ -84,14 +85,7 @@ pub fn rate() -> Rate {
 
 /// Records rates, as their owner does before it hands them out.
 pub fn record_rates(store: &Store, rates: &[Rate]) {
-    let row = |rate: &Rate| RateRow {
-        start_unix_s: rate.start_unix_s,
-        message_fee: rate.message_fee,
-        storage_fee: rate.storage_fee,
-        congestion_fee: rate.congestion_fee,
-        target_rate_per_minute: rate.target_rate_per_minute,
-    };
-    store.record_rates(&rates.iter().map(row).collect::<Vec<_>>()).unwrap();
+    store.record_rates(&rates.iter().map(rate_row).collect::<Vec<_>>()).unwrap();
 }
 
 pub fn start(store: Store) -> Node {

@@ -9,13 +9,13 @@ use hawser_engine::ports::TrustingJudge;
 use hawser_engine::runtime::{BookedEvents, PublishError, PublishSettings};
 use hawser_proto::Address;
 use hawser_proto::envelope::OriginatorEnvelope;
-use hawser_storage::Store;
+use hawser_storage::{LedgerEventId, Store};
 
 use crate::common::*;
 
 fn event(id: u8, payer: u8, action: LedgerAction) -> LedgerEvent {
     let payer = Address([payer; 20]);
-    LedgerEvent { id: [id; 32], block: u64::from(id), payer, action }
+    LedgerEvent { id: LedgerEventId([id; 32]), block: u64::from(id), payer, action }
 }
 
 fn deposit(microdollars: u128) -> LedgerAction {
@@ -87,7 +87,7 @@ async fn a_payer_spends_what_it_has_and_no_more_however_many_publish_at_once() {
 
     let pay = |block: u8, microdollars| {
         let event = LedgerEvent {
-            id: [block; 32],
+            id: LedgerEventId([block; 32]),
             block: block.into(),
             payer: payer(0).public_key().address(),
             action: deposit(microdollars),

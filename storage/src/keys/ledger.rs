@@ -32,11 +32,16 @@ impl Key<'_> for LedgerKey {
     }
 }
 
+/// Identifies an event of the payer registry: SHA-256 over its place on the chain. Stored and never
+/// interpreted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LedgerEventId(pub [u8; 32]);
+
 /// One entry in a payer's ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LedgerEntry {
     /// Identifier of the contract event.
-    pub event: [u8; 32],
+    pub event: LedgerEventId,
     /// Number of the block with the event.
     pub block: u64,
     /// Kind of the event.
@@ -86,7 +91,7 @@ impl LedgerEntry {
 
     pub(crate) fn encode(&self) -> [u8; 49] {
         let mut value = [0; 49];
-        value[..32].copy_from_slice(&self.event);
+        value[..32].copy_from_slice(&self.event.0);
         value[32..40].copy_from_slice(&self.block.to_be_bytes());
         value[40] = self.kind as u8;
         value[41..].copy_from_slice(&self.picodollars.to_be_bytes());
@@ -99,7 +104,7 @@ impl LedgerEntry {
         let (block, rest) = take::<8>(rest)?;
         let ([kind], picodollars) = take::<1>(rest)?;
         let entry = Self {
-            event,
+            event: LedgerEventId(event),
             block: u64::from_be_bytes(block),
             kind: LedgerKind::ALL.into_iter().find(|known| *known as u8 == kind)?,
             picodollars: i64::from_be_bytes(picodollars.try_into().ok()?),
@@ -136,7 +141,7 @@ mod tests {
             kind in 0..LedgerKind::ALL.len(),
             picodollars in any::<i64>(),
         ) {
-            let entry = LedgerEntry { event, block, kind: LedgerKind::ALL[kind], picodollars };
+            let entry = LedgerEntry { event: LedgerEventId(event), block, kind: LedgerKind::ALL[kind], picodollars };
             let expected = Some(entry).filter(LedgerEntry::is_sound);
             prop_assert_eq!(LedgerEntry::decode(&entry.encode()), expected);
         }
@@ -144,7 +149,12 @@ mod tests {
 
     #[test]
     fn an_amount_that_cannot_be_balanced_is_damage() {
-        let entry = |kind, picodollars| LedgerEntry { event: [1; 32], block: 1, kind, picodollars };
+        let entry = |kind, picodollars| LedgerEntry {
+            event: LedgerEventId([1; 32]),
+            block: 1,
+            kind,
+            picodollars,
+        };
         for (kind, amount) in [
             (LedgerKind::Deposit, -1),
             (LedgerKind::WithdrawalCancelled, -1),
@@ -162,7 +172,8 @@ mod tests {
         let key = LedgerKey { payer: Address([7; 20]), order: 0x0102 }.encode();
         assert_eq!((&key[..20], &key[20..]), (&[7; 20][..], &[0, 0, 0, 0, 0, 0, 1, 2][..]));
         let kind = |kind| {
-            let entry = LedgerEntry { event: [9; 32], block: 5, kind, picodollars: -2 };
+            let entry =
+                LedgerEntry { event: LedgerEventId([9; 32]), block: 5, kind, picodollars: -2 };
             entry.encode()
         };
         let value = kind(LedgerKind::WithdrawalRequested);
@@ -174,9 +185,13 @@ mod tests {
 
     #[test]
     fn unknown_kinds_and_other_lengths_are_no_entry() {
-        let mut value =
-            LedgerEntry { event: [9; 32], block: 5, kind: LedgerKind::Deposit, picodollars: 1 }
-                .encode();
+        let mut value = LedgerEntry {
+            event: LedgerEventId([9; 32]),
+            block: 5,
+            kind: LedgerKind::Deposit,
+            picodollars: 1,
+        }
+        .encode();
         assert_eq!(LedgerEntry::decode(&value[..48]), None);
         value[40] = 5;
         assert_eq!(LedgerEntry::decode(&value), None);
