@@ -321,7 +321,7 @@ mod tests {
         let node = store.identity().node;
         assert!(resume(&store, node, 5).is_ok(), "an empty strand has no newest envelope");
         let id = EnvelopeId::new(node, SequenceId(1));
-        let damaged = LogEntry::invalid(id, Bytes::from_static(b"\xff"), InvalidRule::ALL[0]);
+        let damaged = LogEntry::invalid(id, Bytes::from_static(b"\xff"), InvalidRule(1));
         store.commit(&[Change::Append(damaged)]).unwrap();
         assert_eq!(resume(&store, node, 5).unwrap_err(), ReadError::unreadable_envelope(id));
     }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use hawser_engine::ports::{Clock as _, Registry};
 use hawser_engine::price::recorded_rate;
 use hawser_proto::OriginatorId;
-use hawser_rules::fees::{Rate, RateTable, RateTableError};
+use hawser_rules::fees::{RateTable, RateTableError};
 use hawser_storage::{CommitError, ReadError, Store};
 use tokio::sync::watch;
 
