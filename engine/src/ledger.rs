@@ -269,7 +269,7 @@ mod tests {
 
     /// Replaces the chain from this block on by one that has these events there.
     fn replace(entries: &mut Vec<LedgerEntry>, from_block: u64, ids: &[u8]) {
-        let undone = reversals(entries, from_block, |id| ids.contains(&id[0]));
+        let undone = reversals(entries, from_block, |id| ids.contains(&id.0[0]));
         entries.extend(undone);
     }
 
