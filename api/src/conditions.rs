@@ -165,6 +165,12 @@ impl NodeChecks {
                 remedy: "wait for peers, or follow docs/runbooks/restore.md",
             },
             Check {
+                name: "clock",
+                purpose: Some(Purpose::Publish),
+                result: engine.check_clock().map_err(|error| error.to_string()),
+                remedy: "set this machine's clock; if it is right, check the chain's RPC endpoints",
+            },
+            Check {
                 name: "sole_signer",
                 purpose: Some(Purpose::Publish),
                 result: unless(engine.own_strand_status() == OwnStrandStatus::Stopped, || {

@@ -13,6 +13,7 @@
 //! - [`misbehavior`]: faults of other nodes;
 //! - [`committed`], [`read`]: pages and live streams for readers;
 //! - [`replication`]: strands of other nodes; [`own_strand`]: the right to sign this node's own;
+//! - [`own_clock`]: the clock that dates it, beside those of others;
 //! - [`runtime`]: the tasks that drive all of it; [`counters`]: its metrics.
 
 #![warn(missing_docs)]
@@ -24,6 +25,7 @@ pub mod facts;
 pub mod inbox;
 pub mod ledger;
 pub mod misbehavior;
+pub mod own_clock;
 pub mod own_strand;
 pub mod ports;
 pub mod price;

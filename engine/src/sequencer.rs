@@ -85,6 +85,12 @@ impl Sequencer {
         self.last
     }
 
+    /// Returns the latest time handed out, unix nanoseconds; 0 if the strand is empty.
+    #[must_use]
+    pub fn last_ns(&self) -> i64 {
+        self.last_ns
+    }
+
     /// Returns what [`sequence`](Self::sequence) would charge for the same request, picodollars.
     ///
     /// # Errors

@@ -36,6 +36,10 @@ const SECOND_BEST_MAX: Duration = Duration::from_secs(300);
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
+/// Age of the last look from which on a new head may be an old block: it then shows no time. Guess: far
+/// below the leads of clocks that matter.
+const LOOK_AGE_MAX: Duration = Duration::from_secs(30);
+
 /// The present knowledge of a chain's head.
 #[derive(Debug, Clone, Default)]
 pub struct HeadStatus {
@@ -43,6 +47,8 @@ pub struct HeadStatus {
     pub head: Option<BlockRef>,
     /// The timestamp of the latest block, unix seconds.
     pub head_time_s: u64,
+    /// Timestamp and moment of the last block that appeared at the head between two looks.
+    pub appeared: Option<(u64, Instant)>,
     /// The moment at which the chain last stated its head.
     pub seen: Option<Instant>,
     /// The highest block in which a contract that is read is announced to have emitted a log.
@@ -54,10 +60,14 @@ pub struct HeadStatus {
 }
 
 impl HeadStatus {
-    fn update(&mut self, head: &BlockHeader) {
+    fn update(&mut self, head: &BlockHeader, now: Instant) {
+        let is_recent = self.seen.is_some_and(|at| now.duration_since(at) <= LOOK_AGE_MAX);
+        if is_recent && self.head.is_some_and(|known| known.number < head.block.number) {
+            self.appeared = Some((head.time_s, now));
+        }
         self.head = Some(head.block);
         self.head_time_s = head.time_s;
-        self.seen = Some(Instant::now());
+        self.seen = Some(now);
         self.error = None;
     }
 
@@ -104,7 +114,7 @@ impl HeadWatcher {
     async fn poll_once(&self) {
         let head = self.endpoints.ask(|chain| async move { fetch::head(&chain).await }).await;
         self.status.send_modify(|status| match head {
-            Ok(head) => status.update(&head),
+            Ok(head) => status.update(&head, Instant::now()),
             Err(error) => status.error = Some(error.to_string()),
         });
     }
@@ -180,7 +190,9 @@ impl HeadWatcher {
         loop {
             tokio::select! {
                 head = push.heads.recv() => match head {
-                    Ok(head) => self.status.send_modify(|status| status.update(&head.header(None))),
+                    Ok(head) => self.status.send_modify(|status| {
+                        status.update(&head.header(None), Instant::now());
+                    }),
                     Err(RecvError::Lagged(_)) => {
                         self.status.send_modify(HeadStatus::notify_next_block);
                     }
@@ -225,4 +237,33 @@ struct PushSubscription {
     last_head: Option<BlockRef>,
     /// Keeps the connection open.
     _provider: DynProvider,
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::primitives::B256;
+
+    use super::*;
+
+    fn block(number: u64, time_s: u64) -> BlockHeader {
+        let block = BlockRef { number, hash: B256::with_last_byte(number.to_le_bytes()[0]) };
+        BlockHeader { block, parent: B256::ZERO, time_s, may_have_logs: false }
+    }
+
+    #[test]
+    fn only_a_block_that_appears_between_two_looks_shows_a_time() {
+        let mut status = HeadStatus::default();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        status.update(&block(7, 100), at(0));
+        assert_eq!(status.appeared, None, "it may be old");
+        status.update(&block(7, 100), at(30));
+        assert_eq!(status.appeared, None, "it is the same one");
+        status.update(&block(8, 500), at(31));
+        assert_eq!(status.appeared, Some((500, at(31))));
+        status.update(&block(9, 510), at(62));
+        assert_eq!(status.appeared, Some((500, at(31))), "the chain was out of sight");
+        status.update(&block(10, 520), at(63));
+        assert_eq!(status.appeared, Some((520, at(63))));
+    }
 }

@@ -126,6 +126,12 @@ impl ChainView {
         self.head.borrow().clone()
     }
 
+    /// Returns a receiver of the head's status, whose sender is gone when the reader has ended.
+    #[must_use]
+    pub fn subscribe_head(&self) -> watch::Receiver<HeadStatus> {
+        self.head.clone()
+    }
+
     /// Returns the status of each contract's reader.
     #[must_use]
     pub fn readers(&self) -> Vec<ReaderStatus> {

@@ -23,6 +23,7 @@ mod committer;
 pub mod counters;
 mod heads;
 mod ledger;
+mod own_clock;
 mod own_strand;
 mod ports;
 mod prices;
@@ -32,6 +33,7 @@ pub mod replication;
 mod workers;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Bytes, SecretKey};
@@ -166,6 +168,21 @@ impl Engine {
     /// [`PublishError::Unavailable`].
     pub fn may_sign(&self) -> Result<(), PublishError> {
         Ok(self.publisher.own_strand().check().map(drop)?)
+    }
+
+    /// Checks that this node's clock is not too far ahead of those of others, whatever else publishing needs.
+    ///
+    /// # Errors
+    /// [`PublishError::Unavailable`].
+    pub fn check_clock(&self) -> Result<(), PublishError> {
+        Ok(self.publisher.own_clock().check(self.ports.clock.now_ns())?)
+    }
+
+    /// Notes that a block with this time, unix seconds, appeared at the head of a chain at the moment `at`. A
+    /// block that was there before this node looked shows no clock, and must not be noted.
+    pub fn note_block(&self, chain: &'static str, time_s: u64, at: Instant) {
+        let time_s = i64::try_from(time_s).unwrap_or(i64::MAX);
+        self.publisher.own_clock().note_block(chain, time_s.saturating_mul(1_000_000_000), at);
     }
 
     /// Returns once the peers that can be reached have been asked for the end of this node's own strand,

@@ -40,6 +40,7 @@ impl PayloadValidator for Forms {
 }
 
 pub struct Node {
+    pub clock: Arc<TestClock>,
     pub engine: Engine,
     pub threads: PublisherThreads,
     pub registry: watch::Sender<Arc<Registry>>,
@@ -109,8 +110,9 @@ pub fn start_publishing(
         watch::channel(Arc::new([record()].into_iter().collect::<Registry>()));
     let (rates, rates_receiver) =
         watch::channel(Arc::new(RateTable::new(vec![rate()], None).unwrap()));
+    let clock = Arc::new(TestClock(AtomicI64::new(START_NS)));
     let ports = Ports {
-        clock: Arc::new(TestClock(AtomicI64::new(START_NS))),
+        clock: clock.clone(),
         validator: Arc::new(Forms),
         identities: judge,
         registry: registry_receiver,
@@ -118,7 +120,7 @@ pub fn start_publishing(
     };
     let settings = EngineSettings { publish, workers: 2 };
     let (engine, threads) = Engine::start(node_key(), settings, ports, store).unwrap();
-    Node { engine, threads, registry, rates }
+    Node { clock, engine, threads, registry, rates }
 }
 
 /// An MLS private message as application data: group id, epoch 1, and `text` as its ciphertext.

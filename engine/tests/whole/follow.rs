@@ -25,8 +25,8 @@ use crate::common::{
     record,
 };
 
-const SOURCE: OriginatorId = OriginatorId(300);
-const OTHER: OriginatorId = OriginatorId(200);
+pub const SOURCE: OriginatorId = OriginatorId(300);
+pub const OTHER: OriginatorId = OriginatorId(200);
 /// Nothing takes this long that happens at all.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -49,7 +49,7 @@ fn priced(originator: OriginatorId, sequence: u64, text: &str, rate: Rate) -> By
 }
 
 /// An envelope that states this time.
-fn dated(originator: OriginatorId, sequence: u64, ns: i64) -> Bytes {
+pub fn dated(originator: OriginatorId, sequence: u64, ns: i64) -> Bytes {
     signed(originator, sequence, "true", rate(), ns)
 }
 
@@ -76,14 +76,14 @@ fn strand(originator: OriginatorId, sequences: &[u64]) -> Vec<Bytes> {
 }
 
 /// An engine that follows nodes 200 and 300.
-struct Follower {
-    node: Node,
+pub struct Follower {
+    pub node: Node,
     replication: Replication,
     tasks: ReplicationTasks,
 }
 
 impl Follower {
-    fn start(store: Store) -> Self {
+    pub fn start(store: Store) -> Self {
         let node = common::start(store);
         let other = |id| NodeRecord {
             id,
@@ -97,20 +97,20 @@ impl Follower {
         Self { node, replication, tasks }
     }
 
-    fn connect(&self, id: OriginatorId, clock: &[(OriginatorId, u64)]) -> Peer {
+    pub fn connect(&self, id: OriginatorId, clock: &[(OriginatorId, u64)]) -> Peer {
         let clock = clock.iter().map(|&(id, head)| EnvelopeId::new(id, SequenceId(head)));
         let clock: Cursor = clock.collect();
         Peer { link: self.replication.connect(id, clock), asked: None }
     }
 
-    async fn wait_for(&self, originator: OriginatorId, sequence: u64) {
+    pub async fn wait_for(&self, originator: OriginatorId, sequence: u64) {
         let mut heads = self.node.engine.heads().subscribe();
         let reached = heads.wait_for(|heads| heads.get(originator).0 >= sequence);
         let reached = tokio::time::timeout(PATIENCE, reached).await;
         drop(reached.expect("the strand grows").unwrap());
     }
 
-    async fn until(&self, what: &str, is_so: impl Fn() -> bool) {
+    pub async fn until(&self, what: &str, is_so: impl Fn() -> bool) {
         let wait = async {
             while !is_so() {
                 tokio::time::sleep(Duration::from_millis(2)).await;
@@ -119,7 +119,7 @@ impl Follower {
         tokio::time::timeout(PATIENCE, wait).await.expect(what);
     }
 
-    fn held(&self, originator: OriginatorId) -> Vec<Bytes> {
+    pub fn held(&self, originator: OriginatorId) -> Vec<Bytes> {
         let snapshot = self.node.engine.store().snapshot();
         let start = EnvelopeId::new(originator, SequenceId::NONE);
         let items = snapshot.log(start, SequenceId::MAX).map(Result::unwrap);
@@ -131,7 +131,7 @@ impl Follower {
     }
 
     /// Returns the reason for which publishes are refused, if they are.
-    fn complaint(&self) -> Option<String> {
+    pub fn complaint(&self) -> Option<String> {
         match self.node.engine.ready_to_publish() {
             Ok(()) => None,
             Err(PublishError::Unavailable { reason, .. }) => Some(reason),
@@ -139,11 +139,11 @@ impl Follower {
         }
     }
 
-    fn engine(&self) -> &Engine {
+    pub fn engine(&self) -> &Engine {
         &self.node.engine
     }
 
-    async fn publish(&self, text: &str) -> Result<Bytes, PublishError> {
+    pub async fn publish(&self, text: &str) -> Result<Bytes, PublishError> {
         let status = || self.engine().own_strand_status();
         self.until("the peers are asked", || status() != OwnStrandStatus::Asking).await;
         let answer = self.node.engine.publish(vec![message(1, text)]).await;
@@ -151,7 +151,7 @@ impl Follower {
     }
 
     /// Stops in order, and gives the log back.
-    async fn stop(self) -> Store {
+    pub async fn stop(self) -> Store {
         self.tasks.stop().await;
         self.node.engine.drain();
         let store = self.node.engine.store().clone();
@@ -161,14 +161,14 @@ impl Follower {
 }
 
 /// The other end of a connection.
-struct Peer {
-    link: Link,
+pub struct Peer {
+    pub link: Link,
     asked: Option<(OriginatorId, RequestId)>,
 }
 
 impl Peer {
     /// The next want for a strand, which [`Peer::send`] answers from now on: after, up to.
-    async fn want(&mut self, originator: OriginatorId) -> (u64, Option<u64>) {
+    pub async fn want(&mut self, originator: OriginatorId) -> (u64, Option<u64>) {
         loop {
             let command = tokio::time::timeout(PATIENCE, self.link.command()).await;
             let command = command.expect("something is asked for").expect("the link stands");
@@ -181,11 +181,11 @@ impl Peer {
         }
     }
 
-    async fn send(&self, envelopes: impl IntoIterator<Item = Bytes>) {
+    pub async fn send(&self, envelopes: impl IntoIterator<Item = Bytes>) {
         self.answer(envelopes.into_iter().map(StrandItem::Envelope).collect()).await;
     }
 
-    async fn answer(&self, items: Vec<StrandItem<Bytes>>) {
+    pub async fn answer(&self, items: Vec<StrandItem<Bytes>>) {
         let (originator, request) = self.asked.expect("something was asked for");
         self.link.sink().deliver(originator, request, items).await.unwrap();
     }

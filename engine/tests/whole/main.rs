@@ -10,6 +10,7 @@
 
 mod admission;
 mod chain;
+mod clocks;
 mod common;
 mod follow;
 mod identities;

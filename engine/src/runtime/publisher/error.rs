@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::own_clock::ClockAheadError;
 use crate::readiness::NotReadyError;
 use crate::runtime::own_strand::OwnStrandError;
 
@@ -58,6 +59,12 @@ impl PublishError {
 
 impl From<NotReadyError> for PublishError {
     fn from(error: NotReadyError) -> Self {
+        Self::broken(error.to_string())
+    }
+}
+
+impl From<ClockAheadError> for PublishError {
+    fn from(error: ClockAheadError) -> Self {
         Self::broken(error.to_string())
     }
 }

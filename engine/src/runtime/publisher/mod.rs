@@ -26,6 +26,7 @@ use tokio::sync::{Semaphore, oneshot};
 use super::chain_clock::ChainClock;
 use super::committer::Committer;
 use super::counters::{Counters, Stopwatch};
+use super::own_clock::OwnClock;
 use super::own_strand::OwnStrand;
 use super::{Heads, Ports, Workers};
 use admit::AdmissionJob;
@@ -105,6 +106,7 @@ impl Publisher {
             counters: parts.counters,
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT_KIB_MAX as usize)),
             own_strand,
+            own_clock: OwnClock::default(),
             balances: settings.require_balance.then(Balances::default),
             draining: AtomicBool::new(false),
             broken: broken.clone(),
@@ -158,6 +160,11 @@ impl Publisher {
     /// Returns what this node knows of the end of its own strand.
     pub(super) fn own_strand(&self) -> &OwnStrand {
         &self.state.own_strand
+    }
+
+    /// Returns what this node knows of other clocks.
+    pub(super) fn own_clock(&self) -> &OwnClock {
+        &self.state.own_clock
     }
 
     /// Waits until every request that was taken by now has been answered.

@@ -24,6 +24,10 @@ use crate::sequencer::{Admitted, Sequenced, Sequencer};
 /// the fields of both outer layers, all integers at their longest.
 const STATEMENT_OVERHEAD_BYTES: usize = 160;
 
+/// A step of the clock behind the strand's latest time that operators are told of. Specified (`docs/protocol/rules.md`,
+/// Expiry and time).
+const STEP_BACK_NS_MAX: i64 = 5_000_000_000;
+
 /// Names a publish; see [`facts::receipt`].
 type Receipt = [u8; 32];
 
@@ -59,6 +63,8 @@ pub(super) struct SequencerThread {
     state: Arc<PublisherState>,
     settings: PublishSettings,
     sequencer: Sequencer,
+    /// The clock was behind the strand when the last group was made.
+    is_clock_back: bool,
     /// The number of times that signing had begun when `sequencer` was read from the log.
     releases: u64,
     /// Envelopes that are signed and perhaps not stored yet, by group. A repeat of one of them
@@ -105,6 +111,7 @@ impl SequencerThread {
             state,
             settings,
             sequencer,
+            is_clock_back: false,
             releases,
             in_flight,
             generation: 0,
@@ -129,15 +136,17 @@ impl SequencerThread {
 
     /// Gives places to all requests of a group, and hands it to the committing thread.
     fn sequence_group(&mut self, requests: Vec<Request>) {
+        let now_ns = self.state.ports.clock.now_ns();
         // Checked here too: a claim of a peer may have come after the request was taken, and the
-        // places that it speaks of must not be given out twice.
-        if let Err(error) = self.check_own_strand() {
+        // places that it speaks of must not be given out twice. The clock may have jumped since then.
+        let ahead = |()| Ok(self.state.own_clock.check(now_ns)?);
+        if let Err(error) = self.check_own_strand(now_ns).and_then(ahead) {
             return requests.into_iter().for_each(|it| it.reply.send(Err(error.clone())));
         }
         let stored = self.stored.load(Ordering::Acquire);
         self.in_flight.retain(|(generation, _)| *generation > stored);
         self.generation += 1;
-        let now_ns = self.state.ports.clock.now_ns();
+        self.watch_steps_back(now_ns);
         let mut group = OpenGroup::default();
         let mut planned = Vec::with_capacity(requests.len());
         for Request { envelopes, reply } in requests {
@@ -153,10 +162,9 @@ impl SequencerThread {
 
     /// Checks that this node may sign. Reads the end of the strand anew when signing has begun again: it
     /// may have grown without this thread.
-    fn check_own_strand(&mut self) -> Result<(), PublishError> {
+    fn check_own_strand(&mut self, now_ns: i64) -> Result<(), PublishError> {
         let releases = self.state.own_strand.check()?;
         if releases != self.releases {
-            let now_ns = self.state.ports.clock.now_ns();
             self.sequencer =
                 resume(&self.state.store, self.state.node, now_ns).map_err(|error| {
                     PublishError::broken(format!("the end of the strand cannot be read: {error}"))
@@ -164,6 +172,22 @@ impl SequencerThread {
             self.releases = releases;
         }
         Ok(())
+    }
+
+    /// Warns once when the clock has gone back behind the strand. Times go on ascending by nanoseconds until
+    /// the clock has caught up.
+    fn watch_steps_back(&mut self, now_ns: i64) {
+        let back_ns = self.sequencer.last_ns().saturating_sub(now_ns);
+        let is_back = back_ns > STEP_BACK_NS_MAX;
+        if is_back && !self.is_clock_back {
+            let back_s = back_ns / 1_000_000_000;
+            tracing::warn!(
+                code = "clock_stepped_back",
+                back_s,
+                "this node's clock is behind its own strand, whose times go on from the latest one"
+            );
+        }
+        self.is_clock_back = is_back;
     }
 
     /// Sequences the new envelopes of a request, and finds the repeated ones.

@@ -15,6 +15,7 @@ use super::request::Request;
 use crate::readiness;
 use crate::runtime::chain_clock::ChainClock;
 use crate::runtime::counters::Counters;
+use crate::runtime::own_clock::OwnClock;
 use crate::runtime::own_strand::OwnStrand;
 use crate::runtime::{Heads, Ports, Workers};
 
@@ -30,6 +31,7 @@ pub(super) struct PublisherState {
     /// Permits of one KiB each.
     pub(super) in_flight: Arc<Semaphore>,
     pub(super) own_strand: OwnStrand,
+    pub(super) own_clock: OwnClock,
     /// Balances of payers; `None` if publishes do not depend on them.
     pub(super) balances: Option<Balances>,
     pub(super) draining: AtomicBool,
@@ -51,6 +53,7 @@ impl PublisherState {
         }
         self.own_strand.check()?;
         let now_ns = self.ports.clock.now_ns();
+        self.own_clock.check(now_ns)?;
         let key = self.store.identity().public_key;
         let (registry, rates) = (self.ports.registry.borrow(), self.ports.rates.borrow());
         Ok(readiness::check(&registry, &rates, self.node, key, now_ns)?)

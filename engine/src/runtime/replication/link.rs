@@ -26,6 +26,7 @@ impl Link {
         let mut claims = PeerClock::default();
         claims.merge(clock, state.known_originators());
         let generation = state.peers.insert(peer, sender, claims);
+        state.publisher.own_clock().note_peer_up(peer, clock);
         Self { sink: ResponseSink { state, peer, generation }, commands }
     }
 
@@ -44,7 +45,10 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        self.sink.state.peers.remove(self.sink.peer, self.sink.generation);
+        let ResponseSink { state, peer, generation } = &self.sink;
+        if state.peers.remove(*peer, *generation) {
+            state.publisher.own_clock().note_peer_down(*peer);
+        }
     }
 }
 
@@ -83,6 +87,7 @@ impl ResponseSink {
     /// Takes over the heads that the peer claims to hold. Of originators that this node does not know a
     /// few are kept and none is shown.
     pub fn note_clock(&self, entries: &Cursor) {
+        self.state.publisher.own_clock().note_claims(self.peer, entries);
         let is_known = self.state.known_originators();
         self.state.peers.merge_clock(self.peer, self.generation, entries, is_known);
     }

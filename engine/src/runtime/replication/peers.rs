@@ -78,12 +78,12 @@ impl ConnectedPeers {
         generation
     }
 
-    /// Removes a connection, unless a later one has taken its place.
-    pub(super) fn remove(&self, peer: OriginatorId, generation: u64) {
+    /// Removes a connection, unless a later one has taken its place. Returns true if it was removed.
+    pub(super) fn remove(&self, peer: OriginatorId, generation: u64) -> bool {
         self.table.send_if_modified(|table| {
             let current = table.get(&peer).is_some_and(|peer| peer.generation == generation);
             current && table.remove(&peer).is_some()
-        });
+        })
     }
 
     /// Merges what a peer claims to hold, unless a later connection has taken the place of this.

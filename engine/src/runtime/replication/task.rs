@@ -107,6 +107,7 @@ impl StrandTask {
 
     fn take(&mut self, verified: Vec<WantResponse<VerifyResult>>) {
         for response in verified {
+            self.note_times(&response);
             for item in &response.items {
                 match item {
                     StrandItem::Envelope(result) => self.count(response.peer, result),
@@ -118,6 +119,21 @@ impl StrandTask {
             }
             self.follower.handle_response(now(), response);
         }
+    }
+
+    /// Reports the times of envelopes that come from their originator itself: they show its clock.
+    fn note_times(&self, response: &WantResponse<VerifyResult>) {
+        if response.peer != self.originator {
+            return;
+        }
+        let time = |item: &StrandItem<VerifyResult>| match item {
+            StrandItem::Envelope(Ok(entry)) => {
+                Some((entry.id.sequence, entry.facts.as_ref()?.originator_ns))
+            }
+            _ => None,
+        };
+        let times = response.items.iter().filter_map(time);
+        self.state.publisher.own_clock().note_envelopes(response.peer, times);
     }
 
     fn count(&self, peer: OriginatorId, result: &VerifyResult) {

@@ -7,11 +7,12 @@ use std::time::Duration;
 use hawser_api::ChainsView;
 use hawser_chain::admin::Contract;
 use hawser_chain::endpoints::Endpoints;
-use hawser_chain::index::{ChainReader, EventSource, PushSettings, Sink, WalkSettings};
+use hawser_chain::index::{ChainReader, EventSource, HeadStatus, PushSettings, Sink, WalkSettings};
 use hawser_chain::watch::ListSnapshot;
 use hawser_engine::Engine;
 use hawser_proto::OriginatorId;
 use hawser_rules::{RateTable, Registry};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::NetworkState;
@@ -153,6 +154,7 @@ impl Chains {
                 SETTLEMENT => self.lists.view(),
                 _ => ListSnapshots::default(),
             };
+            tokio::spawn(note_blocks(engine.clone(), name, reader.view().subscribe_head()));
             statuses.push(ReadChain { name, view: reader.view(), disconnect_max, lists });
             readers.push(reader);
         }
@@ -200,6 +202,18 @@ fn walk(
         page_blocks: reading.page_blocks,
         confirmations: reading.confirmations,
     })
+}
+
+/// Tells the engine of the blocks that appear at a chain's head, until its reader has ended.
+async fn note_blocks(engine: Engine, chain: &'static str, mut head: watch::Receiver<HeadStatus>) {
+    let mut noted = None;
+    while head.changed().await.is_ok() {
+        let appeared = head.borrow_and_update().appeared;
+        if let Some((time_s, at)) = appeared.filter(|_| appeared != noted) {
+            engine.note_block(chain, time_s, at);
+            noted = appeared;
+        }
+    }
 }
 
 /// Publishes every new registry and rate table until the watchers end.

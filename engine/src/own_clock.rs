@@ -1,0 +1,289 @@
+//! Decides if this node's wall clock is too far ahead to date envelopes by it.
+//!
+//! A strand never goes back in time, so envelopes that are dated into the future date all that follow
+//! them. Two sources show other clocks, and both only show a time together with the moment at which
+//! it was new:
+//!
+//! - a block that appeared at the head of a chain while this node was looking;
+//! - an envelope that a peer signed while it was connected: its clock frame says that its own strand has
+//!   grown to a place, and the envelope of that place states the time.
+//!
+//! What was signed before, and is only fetched now, shows no clock. From then on a source's clock is
+//! taken to run as this machine's monotonic clock does.
+//!
+//! A peer can state any time, so one peer decides nothing: most of the peers whose clocks are known, and
+//! two at least, have to be behind. A chain counts alone: its endpoint is the operator's choice.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use hawser_proto::{OriginatorId, SequenceId};
+
+/// The largest lead over other clocks. Specified (`docs/protocol/rules.md`, Expiry and time).
+const LEAD_NS_MAX: i64 = 5 * 60 * 1_000_000_000;
+/// Age from which on a reading shows nothing any more. A guess: monotonic clocks drift by less than a
+/// second in it.
+const READING_AGE_MAX: Duration = Duration::from_secs(3600);
+/// The longest wait for the envelope of a place that a peer has announced. A guess: an envelope that
+/// comes later is one of many, and there are newer ones to wait for.
+const ENVELOPE_WAIT_MAX: Duration = Duration::from_secs(60);
+/// Peers whose clocks must be known before they decide anything.
+const PEERS_MIN: usize = 2;
+
+/// This node's clock is ahead of others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ClockAheadError {
+    /// Blocks of a chain appear with much earlier times.
+    #[error(
+        "this node's clock is {lead_s} s ahead of the newest block of the {chain} chain: nothing is \
+         published before the clock is right"
+    )]
+    Chain {
+        /// The chain's name.
+        chain: &'static str,
+        /// The lead, seconds.
+        lead_s: i64,
+    },
+    /// Most peers date what they sign much earlier.
+    #[error(
+        "this node's clock is {lead_s} s ahead of the clocks of most other nodes: nothing is published \
+         before the clock is right"
+    )]
+    Peers {
+        /// The lead over the median of their clocks, seconds.
+        lead_s: i64,
+    },
+}
+
+/// The clocks of chains and peers, as far as they are known. Reads no clock itself: `at` and `now` are
+/// moments of the monotonic clock, `wall_ns` is this node's wall clock in unix nanoseconds.
+#[derive(Debug, Default)]
+pub struct OtherClocks {
+    chains: BTreeMap<&'static str, Reading>,
+    peers: BTreeMap<OriginatorId, PeerStrand>,
+}
+
+/// A time that another clock showed at a moment.
+#[derive(Debug, Clone, Copy)]
+struct Reading {
+    time_ns: i64,
+    at: Instant,
+}
+
+impl Reading {
+    /// Returns the lead of `wall_ns` over this clock; `None` if the reading is too old.
+    fn lead_ns(self, now: Instant, wall_ns: i64) -> Option<i64> {
+        let age = now.saturating_duration_since(self.at);
+        let age_ns = i64::try_from(age.as_nanos()).ok().filter(|_| age <= READING_AGE_MAX)?;
+        Some(wall_ns.saturating_sub(self.time_ns.saturating_add(age_ns)))
+    }
+}
+
+/// What a connected peer has said and shown of its own strand.
+#[derive(Debug)]
+struct PeerStrand {
+    /// The highest head that it has claimed.
+    claimed: SequenceId,
+    /// A head that it has moved to, and the moment of that claim, while its envelope is not here.
+    awaited: Option<(SequenceId, Instant)>,
+    /// The last envelope that it has sent: place and time.
+    last: Option<(SequenceId, i64)>,
+    reading: Option<Reading>,
+}
+
+impl OtherClocks {
+    /// Notes that a block appeared at the head of a chain at the moment `at`.
+    pub fn note_block(&mut self, chain: &'static str, time_ns: i64, at: Instant) {
+        self.chains.insert(chain, Reading { time_ns, at });
+    }
+
+    /// Notes that a peer has connected, and the head of its own strand that it claims at once: the time of
+    /// that one is not known.
+    pub fn note_peer_up(&mut self, peer: OriginatorId, claimed: SequenceId) {
+        let fresh = PeerStrand { claimed, awaited: None, last: None, reading: None };
+        self.peers.insert(peer, fresh);
+    }
+
+    /// Notes that a peer is gone.
+    pub fn note_peer_down(&mut self, peer: OriginatorId) {
+        self.peers.remove(&peer);
+    }
+
+    /// Notes the head of its own strand that a connected peer claims. One that rises has just moved: peers
+    /// say so within a second.
+    pub fn note_head(&mut self, peer: OriginatorId, head: SequenceId, at: Instant) {
+        let Some(peer) = self.peers.get_mut(&peer).filter(|peer| peer.claimed < head) else {
+            return;
+        };
+        peer.claimed = head;
+        if let Some((_, time_ns)) = peer.last.filter(|(place, _)| *place >= head) {
+            peer.reading = Some(Reading { time_ns, at });
+            return;
+        }
+        let is_late = |since: Instant| at.saturating_duration_since(since) > ENVELOPE_WAIT_MAX;
+        if peer.awaited.is_none_or(|(_, since)| is_late(since)) {
+            peer.awaited = Some((head, at));
+        }
+    }
+
+    /// Notes a verified envelope of a connected peer's own strand, which that peer has sent itself, and the
+    /// time that it states.
+    pub fn note_envelope(&mut self, peer: OriginatorId, place: SequenceId, time_ns: i64) {
+        let Some(peer) = self.peers.get_mut(&peer) else { return };
+        if let Some((awaited, at)) = peer.awaited.filter(|(awaited, _)| *awaited <= place) {
+            peer.awaited = None;
+            if awaited == place {
+                peer.reading = Some(Reading { time_ns, at });
+            }
+        }
+        if peer.last.is_none_or(|(last, _)| last < place) {
+            peer.last = Some((place, time_ns));
+        }
+    }
+
+    /// Checks that the wall clock is not too far ahead.
+    ///
+    /// # Errors
+    /// [`ClockAheadError`] if it is, by one of the chains or by most of the peers.
+    pub fn check(&self, now: Instant, wall_ns: i64) -> Result<(), ClockAheadError> {
+        let lead_s = |lead_ns: i64| lead_ns / 1_000_000_000;
+        for (chain, reading) in &self.chains {
+            if let Some(lead_ns) = reading.lead_ns(now, wall_ns).filter(|lead| *lead > LEAD_NS_MAX)
+            {
+                return Err(ClockAheadError::Chain { chain, lead_s: lead_s(lead_ns) });
+            }
+        }
+        let readings = self.peers.values().filter_map(|peer| peer.reading);
+        let mut leads: Vec<i64> =
+            readings.filter_map(|reading| reading.lead_ns(now, wall_ns)).collect();
+        if leads.len() < PEERS_MIN {
+            return Ok(());
+        }
+        leads.sort_unstable();
+        // Of an even number the lower one of the two in the middle: more than half are behind then.
+        let median = leads[(leads.len() - 1) / 2];
+        if median > LEAD_NS_MAX {
+            return Err(ClockAheadError::Peers { lead_s: lead_s(median) });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WALL_NS: i64 = 1_750_000_000_000_000_000;
+    const HOUR_NS: i64 = 3_600_000_000_000;
+
+    struct Clocks {
+        others: OtherClocks,
+        start: Instant,
+    }
+
+    impl Clocks {
+        #[expect(clippy::disallowed_methods, reason = "a test begins at any moment")]
+        fn new() -> Self {
+            Self { others: OtherClocks::default(), start: Instant::now() }
+        }
+
+        fn at(&self, seconds: u64) -> Instant {
+            self.start + Duration::from_secs(seconds)
+        }
+
+        /// A peer connects, and 1 s later signs an envelope at this distance from the right time.
+        fn add_peer(&mut self, id: u32, offset_ns: i64) {
+            let (id, at) = (OriginatorId(id), self.at(1));
+            self.others.note_peer_up(id, SequenceId(7));
+            self.others.note_envelope(id, SequenceId(8), WALL_NS + 1_000_000_000 + offset_ns);
+            self.others.note_head(id, SequenceId(8), at);
+        }
+
+        fn check(&self, seconds: u64, offset_ns: i64) -> Result<(), ClockAheadError> {
+            let right_ns = WALL_NS + i64::try_from(seconds).unwrap() * 1_000_000_000;
+            self.others.check(self.at(seconds), right_ns + offset_ns)
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_an_hour_ahead_of_a_chain_is_refused_until_it_is_right() {
+        let mut clocks = Clocks::new();
+        assert_eq!(clocks.check(0, HOUR_NS), Ok(()), "nothing else is known");
+        let at = clocks.at(0);
+        clocks.others.note_block("app", WALL_NS, at);
+        let ahead = Err(ClockAheadError::Chain { chain: "app", lead_s: 3600 });
+        assert_eq!(clocks.check(0, HOUR_NS), ahead);
+        assert_eq!(clocks.check(3000, HOUR_NS), ahead, "also while the chain has no new block");
+        assert_eq!(clocks.check(3000, LEAD_NS_MAX), Ok(()));
+        assert!(clocks.check(3000, LEAD_NS_MAX + 1).is_err());
+        assert_eq!(clocks.check(0, -HOUR_NS), Ok(()), "a clock that is behind harms nobody");
+        assert_eq!(clocks.check(3601, HOUR_NS), Ok(()), "too long ago");
+    }
+
+    #[test]
+    fn most_peers_decide_and_never_one_alone() {
+        let mut clocks = Clocks::new();
+        clocks.add_peer(200, -HOUR_NS);
+        assert_eq!(clocks.check(1, 0), Ok(()), "a liar, or the only node that is right");
+        clocks.add_peer(300, 0);
+        assert_eq!(clocks.check(1, 0), Ok(()), "one of two");
+        clocks.add_peer(400, -HOUR_NS);
+        let behind = Err(ClockAheadError::Peers { lead_s: 3600 });
+        assert_eq!(clocks.check(1, 0), behind);
+        clocks.add_peer(500, i64::MAX / 4);
+        assert_eq!(clocks.check(1, 0), Ok(()), "two of four");
+        clocks.others.note_peer_down(OriginatorId(500));
+        assert_eq!(clocks.check(1, 0), behind);
+    }
+
+    #[test]
+    fn what_was_signed_before_shows_no_clock() {
+        let mut clocks = Clocks::new();
+        for id in [200, 300] {
+            let id = OriginatorId(id);
+            clocks.others.note_peer_up(id, SequenceId(1000));
+            for place in 1..=1000 {
+                clocks.others.note_envelope(id, SequenceId(place), WALL_NS - HOUR_NS);
+            }
+            let at = clocks.at(0);
+            clocks.others.note_head(id, SequenceId(1000), at);
+        }
+        assert_eq!(clocks.check(0, 0), Ok(()), "a strand that is caught up with");
+    }
+
+    #[test]
+    fn an_envelope_that_comes_late_shows_the_time_of_its_announcement() {
+        let mut clocks = Clocks::new();
+        for id in [200, 300] {
+            let id = OriginatorId(id);
+            clocks.others.note_peer_up(id, SequenceId(1000));
+            let at = clocks.at(10);
+            clocks.others.note_head(id, SequenceId(1005), at);
+            let later = clocks.at(20);
+            clocks.others.note_head(id, SequenceId(1009), later);
+            // Half an hour later, behind a thousand older ones.
+            for place in 1..=1009 {
+                let ns = if place < 1005 { 0 } else { WALL_NS + 10_000_000_000 };
+                clocks.others.note_envelope(id, SequenceId(place), ns);
+            }
+        }
+        assert_eq!(clocks.check(1800, 0), Ok(()));
+        assert_eq!(clocks.check(1800, HOUR_NS), Err(ClockAheadError::Peers { lead_s: 3600 }));
+    }
+
+    #[test]
+    fn a_place_that_never_comes_is_not_waited_for_without_end() {
+        let mut clocks = Clocks::new();
+        for id in [200, 300] {
+            let id = OriginatorId(id);
+            clocks.others.note_peer_up(id, SequenceId(0));
+            let (first, second) = (clocks.at(0), clocks.at(61));
+            clocks.others.note_head(id, SequenceId(u64::MAX >> 2), first);
+            clocks.others.note_head(id, SequenceId(u64::MAX >> 1), second);
+            clocks.others.note_envelope(id, SequenceId(1), i64::MIN);
+        }
+        assert_eq!(clocks.check(62, 0), Ok(()));
+        clocks.others.note_block("app", i64::MIN, clocks.start);
+        assert!(clocks.check(62, i64::MAX - WALL_NS - HOUR_NS).is_err(), "and nothing overflows");
+    }
+}

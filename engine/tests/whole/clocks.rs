@@ -1,0 +1,105 @@
+//! This node's own clock: far ahead of those of others, and stepping back.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use hawser_engine::runtime::PublishError;
+use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+
+use crate::common::{self, START_NS};
+use crate::follow::{Follower, OTHER, Peer, SOURCE, dated};
+
+const HOUR_NS: i64 = 3_600_000_000_000;
+
+fn set(follower: &Follower, offset_ns: i64) {
+    follower.node.clock.0.store(START_NS + offset_ns, Ordering::Relaxed);
+}
+
+fn time(envelope: &Bytes) -> i64 {
+    OriginatorEnvelope::parse(envelope.clone()).unwrap().unsigned().originator_ns() - START_NS
+}
+
+/// A peer signs an envelope of its own strand, dated so, while it is connected.
+async fn signs(follower: &Follower, peer: &Peer, id: OriginatorId, sequence: u64, offset_ns: i64) {
+    peer.send([dated(id, sequence, START_NS + offset_ns)]).await;
+    let claim = EnvelopeId::new(id, SequenceId(sequence));
+    peer.link.sink().note_clock(&[claim].into_iter().collect());
+    follower.wait_for(id, sequence).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_an_hour_ahead_of_most_peers_dates_nothing_and_publishing_resumes_when_it_is_right()
+{
+    let follower = Follower::start(common::store());
+    let (mut source, mut other) = (follower.connect(SOURCE, &[]), follower.connect(OTHER, &[]));
+    source.want(SOURCE).await;
+    other.want(OTHER).await;
+    set(&follower, HOUR_NS);
+    // A single peer might be lying.
+    signs(&follower, &source, SOURCE, 1, 0).await;
+    follower.publish("by one peer").await.unwrap();
+    signs(&follower, &other, OTHER, 1, 0).await;
+
+    let refused = follower.publish("by two peers").await;
+    let Err(PublishError::Unavailable { reason, .. }) = refused else { panic!("{refused:?}") };
+    assert!(reason.contains("s ahead of the clocks of most other nodes"), "{reason}");
+    assert_eq!(follower.complaint(), Some(reason));
+    assert!(follower.engine().check_clock().is_err());
+
+    set(&follower, 60_000_000_000);
+    assert_eq!(follower.complaint(), None);
+    follower.publish("by two peers").await.unwrap();
+    follower.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_dates_back_stops_nobody_and_an_old_strand_shows_no_clock() {
+    let follower = Follower::start(common::store());
+    // The node was away for an hour, in which the others have published.
+    let (mut source, mut other) =
+        (follower.connect(SOURCE, &[(SOURCE, 2)]), follower.connect(OTHER, &[(OTHER, 2)]));
+    for (peer, id) in [(&mut source, SOURCE), (&mut other, OTHER)] {
+        peer.want(id).await;
+        peer.send([dated(id, 1, START_NS - HOUR_NS), dated(id, 2, START_NS - HOUR_NS)]).await;
+        follower.wait_for(id, 2).await;
+    }
+    follower.publish("after an hour").await.unwrap();
+    signs(&follower, &source, SOURCE, 3, 0).await;
+    for sequence in 3..6 {
+        signs(&follower, &other, OTHER, sequence, -24 * HOUR_NS).await;
+        assert_eq!(follower.complaint(), None);
+    }
+    follower.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_an_hour_ahead_of_a_chain_dates_nothing() {
+    let follower = Follower::start(common::store());
+    let start_s = u64::try_from(START_NS / 1_000_000_000).unwrap();
+    follower.engine().note_block("app", start_s, Instant::now());
+    set(&follower, HOUR_NS);
+    let refused = follower.publish("ahead").await;
+    let Err(PublishError::Unavailable { reason, .. }) = refused else { panic!("{refused:?}") };
+    assert!(reason.contains("s ahead of the newest block of the app chain"), "{reason}");
+    set(&follower, 1);
+    assert_eq!(time(&follower.publish("right").await.unwrap()), 1);
+    follower.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn times_go_on_ascending_when_the_clock_steps_back_also_after_a_restart() {
+    let follower = Follower::start(common::store());
+    set(&follower, 7);
+    assert_eq!(time(&follower.publish("one").await.unwrap()), 7);
+    set(&follower, -HOUR_NS);
+    assert_eq!(time(&follower.publish("two").await.unwrap()), 8);
+    let store = follower.stop().await;
+
+    let follower = Follower::start(store);
+    set(&follower, -2 * HOUR_NS);
+    assert_eq!(time(&follower.publish("three").await.unwrap()), 9);
+    set(&follower, 11);
+    assert_eq!(time(&follower.publish("four").await.unwrap()), 11);
+    follower.stop().await;
+}
