@@ -103,7 +103,7 @@ impl Sink for Ledger {
         standing.retain(|(block, _)| block.number < batch.from_block);
         standing.extend(batch.events.iter().map(|event| match &event.decoded {
             ContractEvent::Payload { payload, .. } => (event.block, payload.clone()),
-            ContractEvent::BalanceChanged { .. } => panic!("nothing was paid"),
+            other => panic!("nothing was paid, and no node moved: {other:?}"),
         }));
         Ok(())
     }

@@ -151,7 +151,7 @@ impl Stored {
         assert!(batch.events.is_sorted_by(|a, b| place(a) < place(b)), "in order, each once");
         let places = batch.events.iter().map(|event| match event.decoded {
             ContractEvent::Payload { sequence_id, .. } => sequence_id,
-            ContractEvent::BalanceChanged { .. } => panic!("nothing was paid"),
+            ref other => panic!("nothing was paid, and no node moved: {other:?}"),
         });
         let mut last = self.latest.keys().next_back().copied().unwrap_or_default();
         for place in places {

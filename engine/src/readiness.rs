@@ -16,6 +16,9 @@ pub enum NotReadyError {
     /// The registry names this node, but not as a member of the canonical network.
     #[error("node is not canonical in the registry")]
     NotCanonical,
+    /// Peers would mark what this node dates by its clock: it was not in the network at that time.
+    #[error("this node's clock has not reached the time at which the node returned to the network")]
+    Absent,
     /// Peers would not accept what this node signs.
     #[error("registry holds another key for this node")]
     OtherKey,
@@ -42,6 +45,9 @@ pub fn check(
     if !record.canonical {
         return Err(NotReadyError::NotCanonical);
     }
+    if registry.absences(node).cover(now_ns) {
+        return Err(NotReadyError::Absent);
+    }
     if record.public_key != key {
         return Err(NotReadyError::OtherKey);
     }
@@ -56,7 +62,7 @@ pub fn check(
 #[cfg(test)]
 mod tests {
     use hawser_proto::SecretKey;
-    use hawser_rules::{NodeRecord, Rate};
+    use hawser_rules::{Absence, Absences, NodeRecord, Rate};
 
     use super::*;
 
@@ -96,6 +102,12 @@ mod tests {
         assert_eq!(check(registry(true), fresh(), 1), Ok(()));
         assert_eq!(check(Registry::default(), fresh(), 1), Err(NotReadyError::NoRecord));
         assert_eq!(check(registry(false), fresh(), 1), Err(NotReadyError::NotCanonical));
+        let second = u64::try_from(NOW_NS / 1_000_000_000).unwrap();
+        for (until_s, ready) in [(second, Ok(())), (second + 1, Err(NotReadyError::Absent))] {
+            let away = Absence { from_s: second - 9, until_s: Some(until_s) };
+            let absences = [(NODE, Absences::new(vec![away]).unwrap())];
+            assert_eq!(check(registry(true).with_absences(absences), fresh(), 1), ready);
+        }
         assert_eq!(check(registry(true), fresh(), 2), Err(NotReadyError::OtherKey));
         let stale = rates(0, Some(NOW_NS - RATES_AGE_NS_MAX - 1));
         assert_eq!(check(registry(true), stale, 1), Err(NotReadyError::StaleRates));

@@ -7,8 +7,8 @@ use hawser_proto::frame::{CloseCode, FrameError};
 /// The reason a peer, or something that it sent, was refused. Each one is counted under its label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 pub enum PeerError {
-    /// The registry has no node of this id.
-    #[error("the registry has no such node")]
+    /// The registry has no node of this id in the network.
+    #[error("the registry has no such node in the network")]
     UnknownNode,
     /// The peer has another id than the one that was dialled, or this node's own.
     #[error("another node than the one that was dialled")]

@@ -25,7 +25,7 @@ pub(crate) const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 /// A session that lasted this long resets the backoff. Guessed: the longest pause.
 const GOOD_AFTER: Duration = Duration::from_secs(10);
 
-/// Maintains a session with `peer` until the registry no longer lists it.
+/// Maintains a session with `peer` until it is no longer in the network.
 pub(crate) async fn maintain_session(net: Arc<NetState>, endpoint: Endpoint, peer: OriginatorId) {
     let mut backoff = Backoff::new();
     loop {
@@ -66,10 +66,10 @@ pub(crate) async fn maintain_session(net: Arc<NetState>, endpoint: Endpoint, pee
 }
 
 /// Returns the address of a peer, read for each attempt, so that a node that has moved is found.
-/// `None` once the registry has dropped the node; a record without an address may still get one.
+/// `None` once the node has left the network; a record without an address may still get one.
 fn address_of(net: &NetState, peer: OriginatorId) -> Option<String> {
     let registry = net.identity.registry.borrow();
-    registry.node(peer).map(|record| quic_address(record).unwrap_or_default())
+    registry.member(peer).map(|record| quic_address(record).unwrap_or_default())
 }
 
 async fn attempt(

@@ -177,7 +177,7 @@ async fn until(mut stopped: watch::Receiver<bool>, work: impl Future<Output = ()
     }
 }
 
-/// Runs a task for every node that is in the registry or enters it.
+/// Runs a task for every node that is in the network or enters it.
 async fn dial_all(net: Arc<NetState>, quic: quinn::Endpoint) {
     let mut registry = net.identity.registry.clone();
     let mut dialled = JoinSet::new();
@@ -185,7 +185,8 @@ async fn dial_all(net: Arc<NetState>, quic: quinn::Endpoint) {
     loop {
         let nodes = registry.borrow_and_update().clone();
         running.retain(|_, task: &mut tokio::task::AbortHandle| !task.is_finished());
-        for peer in nodes.nodes().map(|record| record.id).filter(|id| *id != net.identity.own) {
+        let members = nodes.nodes().filter(|record| record.canonical).map(|record| record.id);
+        for peer in members.filter(|id| *id != net.identity.own) {
             running.entry(peer).or_insert_with(|| {
                 dialled.spawn(dial::maintain_session(net.clone(), quic.clone(), peer))
             });

@@ -98,7 +98,20 @@ impl LocalIdentity {
 
     fn key_of(&self, peer: OriginatorId) -> Result<PublicKey, PeerError> {
         let registry = self.registry.borrow();
-        registry.node(peer).map(|record| record.public_key).ok_or(PeerError::UnknownNode)
+        registry.member(peer).map(|record| record.public_key).ok_or(PeerError::UnknownNode)
+    }
+
+    /// Returns when a peer is not in the network any more. Cancel safe. Owns what it needs, so that it lives
+    /// beside a borrowed session.
+    pub(crate) fn left_network(&self, peer: OriginatorId) -> impl Future<Output = ()> + use<> {
+        let mut registry = self.registry.clone();
+        async move {
+            let has_left = |registry: &Arc<Registry>| registry.member(peer).is_none();
+            if registry.wait_for(has_left).await.is_err() {
+                // The sender is gone: the registry stays as it is.
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     fn hello(&self, clock: &Cursor) -> ControlFrame {

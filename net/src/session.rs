@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use hawser_engine::replication::LinkCommand;
 use hawser_engine::runtime::replication::{Link, Replication};
-use hawser_proto::Cursor;
 use hawser_proto::frame::{CloseCode, ControlFrame, Stop, StreamCode, WantFrame, WantRefused};
+use hawser_proto::{Cursor, OriginatorId};
 use quinn::Connection;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -100,6 +100,7 @@ impl NetState {
 /// One session at work.
 struct Session<'a> {
     net: &'a NetState,
+    peer: OriginatorId,
     connection: Connection,
     reader: ControlReader,
     writer: ControlWriter,
@@ -114,11 +115,12 @@ struct Session<'a> {
 
 impl<'a> Session<'a> {
     fn new(net: &'a NetState, proven: ProvenConnection, link: Link) -> Self {
-        let ProvenConnection { connection, reader, writer, .. } = proven;
+        let ProvenConnection { connection, peer, reader, writer, .. } = proven;
         let senders =
             StrandSenders::new(connection.clone(), net.replication.clone(), net.counters.clone());
         Self {
             net,
+            peer,
             connection,
             reader,
             writer,
@@ -133,8 +135,11 @@ impl<'a> Session<'a> {
     async fn run(&mut self) -> Result<Infallible, SessionError> {
         let mut clock = tokio::time::interval(CLOCK_EVERY);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let left = self.net.identity.left_network(self.peer);
+        tokio::pin!(left);
         loop {
             tokio::select! {
+                () = &mut left => return Err(PeerError::UnknownNode.into()),
                 command = self.link.command() => match command {
                     Some(command) => self.handle_command(command).await?,
                     None => return Err(SessionError::Lost("another link has taken over".to_owned())),

@@ -10,12 +10,13 @@
 //! - [`retention`]: allowed durations and the expiry that follows from them;
 //! - [`fees`]: the price list, base fees, and which fees a price list explains;
 //! - [`congestion`]: congestion units from envelopes per minute;
-//! - [`registry`]: the node registry as a value.
+//! - [`registry`]: the node registry as a value; [`absences`]: when a node was not in the network.
 //!
 //! The rules are specified in `docs/protocol/rules.md` and `docs/protocol/fees.md`.
 
 #![warn(missing_docs)]
 
+pub mod absences;
 pub mod congestion;
 pub mod envelope;
 pub mod fees;
@@ -23,6 +24,7 @@ pub mod registry;
 pub mod retention;
 pub mod violation;
 
+pub use absences::{Absence, Absences, AbsencesError};
 pub use envelope::{
     ENVELOPE_LEN_BYTES_MAX, PayloadClass, check_charges, check_dependencies_known,
     check_dependencies_on_chains, check_length, check_payload, check_statement, check_topic,

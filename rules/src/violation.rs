@@ -85,6 +85,9 @@ pub enum Violation {
     /// The envelope, in bytes, is longer than any answer can carry.
     #[error("envelope has {0} bytes, no answer can carry it")]
     TooLong(usize),
+    /// The node that signed the envelope was not in the network at the time that the envelope states.
+    #[error("its node was not in the network at that time")]
+    Absent,
 }
 
 impl Violation {
@@ -109,6 +112,7 @@ impl Violation {
             Self::Expiry(_) => 9,
             Self::KeyPackage(_) => 14,
             Self::TooLong(_) => 16,
+            Self::Absent => 17,
             Self::BaseFee(_)
             | Self::CongestionFee(_)
             | Self::DependencyUnseen(_)
@@ -142,6 +146,7 @@ mod tests {
             (Violation::Expiry(0), Some(9)),
             (Violation::KeyPackage(String::new()), Some(14)),
             (Violation::TooLong(0), Some(16)),
+            (Violation::Absent, Some(17)),
             (Violation::BaseFee(0), None),
             (Violation::CongestionFee(0), None),
             (Violation::DependencyUnseen(id), None),

@@ -33,13 +33,15 @@ pub enum Family {
     Congestion,
     /// Minutes whose booked amounts have to be calculated again.
     Reprice,
+    /// Removals of nodes and returns, as learned from the chain, and what strands were judged by.
+    Membership,
     /// Format, owner and state of the database itself.
     Meta,
 }
 
 impl Family {
     /// All families of this format.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Log,
         Self::Topic,
         Self::Expiry,
@@ -55,6 +57,7 @@ impl Family {
         Self::UsageByPayer,
         Self::Congestion,
         Self::Reprice,
+        Self::Membership,
         Self::Meta,
     ];
 
@@ -77,6 +80,7 @@ impl Family {
             Self::UsageByPayer => "usage_by_payer",
             Self::Congestion => "congestion",
             Self::Reprice => "reprice",
+            Self::Membership => "membership",
             Self::Meta => "meta",
         }
     }

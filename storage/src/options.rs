@@ -105,6 +105,7 @@ pub(crate) fn family_options(family: Family, cache: &Cache) -> Options {
         | Family::Cursor
         | Family::Congestion
         | Family::Reprice
+        | Family::Membership
         | Family::Meta => {}
     }
     options.set_block_based_table_factory(&blocks);

@@ -125,3 +125,27 @@ fn a_late_find_fills_its_place() {
         assert_eq!(sim.held(cut_off, liar), sim.held(holder, liar));
     });
 }
+
+/// Node 500 leaves the network one second after the beginning, by the times that it states, and goes on
+/// signing. The others learn of it within a minute, one after the other.
+#[test]
+fn the_strand_of_a_node_that_has_left_ends_equal_everywhere() {
+    let (mut before, mut after, mut runs) = (0, 0, 0);
+    for_each_seed(|seed| {
+        let mut sim = Sim::departing(seed, Faults { burns_ids: true, ..LOSSY });
+        // Some are behind: they never reach the node that leaves.
+        if seed % 2 == 0 {
+            sim.cut(OriginatorId(100), OriginatorId(500));
+        }
+        if seed % 3 == 0 {
+            sim.cut(OriginatorId(200), OriginatorId(500));
+        }
+        sim.publish(20, Duration::from_secs(40));
+        sim.run_for(Duration::from_secs(70));
+        sim.assert_invariants();
+        let [held_before, held_after] = sim.settle_departed();
+        (before, after, runs) = (before + held_before, after + held_after, runs + 1);
+    });
+    println!("{before} envelopes from before and {after} from after in {runs} runs");
+    assert!(runs < 50 || (before > 0 && after > 0), "the runs do not show both");
+}

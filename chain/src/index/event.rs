@@ -10,6 +10,9 @@ use crate::contracts::group_message_broadcaster::GroupMessageBroadcaster::{
 use crate::contracts::identity_update_broadcaster::IdentityUpdateBroadcaster::{
     IdentityUpdateCreated, bootstrapIdentityUpdatesCall,
 };
+use crate::contracts::node_registry::NodeRegistry::{
+    NodeAddedToCanonicalNetwork, NodeRemovedFromCanonicalNetwork,
+};
 use crate::contracts::payer_registry::PayerRegistry::{
     Deposit, UsageSettled, WithdrawalCancelled, WithdrawalRequested,
 };
@@ -23,6 +26,8 @@ pub enum EventSource {
     IdentityUpdates,
     /// The payer registry: deposits, withdrawals and settled usage.
     PayerRegistry,
+    /// The node registry: entries into the canonical network, and removals.
+    NodeRegistry,
 }
 
 impl EventSource {
@@ -33,6 +38,7 @@ impl EventSource {
             Self::GroupMessages => "group_messages",
             Self::IdentityUpdates => "identity_updates",
             Self::PayerRegistry => "payer_registry",
+            Self::NodeRegistry => "node_registry",
         }
     }
 
@@ -47,6 +53,10 @@ impl EventSource {
                 WithdrawalRequested::SIGNATURE_HASH,
                 WithdrawalCancelled::SIGNATURE_HASH,
                 UsageSettled::SIGNATURE_HASH,
+            ],
+            Self::NodeRegistry => vec![
+                NodeAddedToCanonicalNetwork::SIGNATURE_HASH,
+                NodeRemovedFromCanonicalNetwork::SIGNATURE_HASH,
             ],
         }
     }
@@ -64,7 +74,7 @@ impl EventSource {
         match self {
             Self::GroupMessages => Some(bootstrapMessagesCall::SELECTOR),
             Self::IdentityUpdates => Some(bootstrapIdentityUpdatesCall::SELECTOR),
-            Self::PayerRegistry => None,
+            Self::PayerRegistry | Self::NodeRegistry => None,
         }
     }
 
@@ -89,6 +99,7 @@ impl EventSource {
                 })
             }
             Self::PayerRegistry => balance_change(log),
+            Self::NodeRegistry => membership_change(log),
         }
     }
 }
@@ -116,6 +127,19 @@ fn balance_change(log: &Log) -> Option<ContractEvent> {
                 payer: event.payer,
                 micro_dollars: 0,
             })
+        }
+        _ => None,
+    }
+}
+
+fn membership_change(log: &Log) -> Option<ContractEvent> {
+    let change = |node_id, is_member| ContractEvent::MembershipChanged { node_id, is_member };
+    match *log.topic0()? {
+        NodeAddedToCanonicalNetwork::SIGNATURE_HASH => {
+            decoded::<NodeAddedToCanonicalNetwork>(log).map(|event| change(event.nodeId, true))
+        }
+        NodeRemovedFromCanonicalNetwork::SIGNATURE_HASH => {
+            decoded::<NodeRemovedFromCanonicalNetwork>(log).map(|event| change(event.nodeId, false))
         }
         _ => None,
     }
@@ -172,6 +196,13 @@ pub enum ContractEvent {
         payer: Address,
         /// The unsigned amount; 0 for a cancelled withdrawal, whose event carries none.
         micro_dollars: u128,
+    },
+    /// A node entered the canonical network, or was removed from it.
+    MembershipChanged {
+        /// The node's id.
+        node_id: u32,
+        /// True if the node is in the network from then on.
+        is_member: bool,
     },
 }
 

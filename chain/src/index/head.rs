@@ -86,7 +86,7 @@ pub(super) struct HeadWatcher {
     pub(super) push_urls: Vec<String>,
     /// The contracts that are read.
     pub(super) contracts: Vec<Address>,
-    /// Contracts that are not read, each with a counter that rises with each announced log.
+    /// Contracts of which lists are read, each with a counter that rises with each announced log.
     pub(super) notify: Vec<(Address, watch::Sender<u64>)>,
 }
 
@@ -220,7 +220,9 @@ impl HeadWatcher {
         let address = log.address();
         if let Some((_, counter)) = self.notify.iter().find(|(other, _)| *other == address) {
             counter.send_modify(|count| *count += 1);
-            return;
+            if !self.contracts.contains(&address) {
+                return;
+            }
         }
         self.status.send_modify(|status| match log.block_number {
             Some(number) => status.notified_block = status.notified_block.max(number),

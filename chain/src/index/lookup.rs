@@ -63,7 +63,7 @@ pub async fn broadcasts(
         let own = logs.iter().filter(|log| log.address() == address);
         let payloads = own.filter_map(|log| match source.decode(log)? {
             ContractEvent::Payload { sequence_id, payload, .. } => Some((sequence_id, payload)),
-            ContractEvent::BalanceChanged { .. } => None,
+            ContractEvent::BalanceChanged { .. } | ContractEvent::MembershipChanged { .. } => None,
         });
         Broadcasts { block: block_number.to(), payloads: payloads.collect() }
     }))

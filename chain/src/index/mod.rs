@@ -55,7 +55,7 @@ pub struct ChainReader {
 pub struct PushSettings {
     /// WebSocket URLs, the preferred one first. Without one, the head is polled every second.
     pub urls: Vec<String>,
-    /// Contracts that are not read here, each with a counter that rises when the contract emits a
+    /// Contracts of which lists are read, each with a counter that rises when the contract emits a
     /// log.
     pub notify: Vec<(Address, watch::Sender<u64>)>,
 }

@@ -134,6 +134,6 @@ impl BatchWriter {
 fn payload_bytes(event: &IndexedEvent) -> u64 {
     match &event.decoded {
         ContractEvent::Payload { payload, .. } => payload.len() as u64,
-        ContractEvent::BalanceChanged { .. } => 0,
+        ContractEvent::BalanceChanged { .. } | ContractEvent::MembershipChanged { .. } => 0,
     }
 }

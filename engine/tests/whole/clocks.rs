@@ -54,7 +54,7 @@ async fn a_clock_an_hour_ahead_of_most_peers_dates_nothing_and_publishing_resume
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_peer_that_dates_back_stops_nobody_and_an_old_strand_shows_no_clock() {
+async fn a_peer_that_dates_back_stops_no_node_and_an_old_strand_shows_no_clock() {
     let follower = Follower::start(common::store());
     // The node was away for an hour, in which the others have published.
     let (mut source, mut other) =

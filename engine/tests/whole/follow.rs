@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hawser_engine::Engine;
 use hawser_engine::own_strand::{GAP, OperatorWord, OwnStrandStatus};
-use hawser_engine::ports::NodeRecord;
+use hawser_engine::ports::{NodeRecord, Registry};
 use hawser_engine::replication::{LinkCommand, RequestId, StrandItem, Want};
 use hawser_engine::runtime::PublishError;
 use hawser_engine::runtime::replication::{Link, Replication, ReplicationTasks};
@@ -30,7 +30,7 @@ pub const OTHER: OriginatorId = OriginatorId(200);
 /// Nothing takes this long that happens at all.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-fn key(node: OriginatorId) -> SecretKey {
+pub fn key(node: OriginatorId) -> SecretKey {
     if node == NODE {
         return common::node_key();
     }
@@ -78,21 +78,25 @@ fn strand(originator: OriginatorId, sequences: &[u64]) -> Vec<Bytes> {
 /// An engine that follows nodes 200 and 300.
 pub struct Follower {
     pub node: Node,
-    replication: Replication,
+    pub replication: Replication,
     tasks: ReplicationTasks,
 }
 
 impl Follower {
     pub fn start(store: Store) -> Self {
-        let node = common::start(store);
         let other = |id| NodeRecord {
             id,
             public_key: key(id).public_key(),
             owner: key(id).public_key().address(),
             ..record()
         };
-        node.registry
-            .send_replace(Arc::new([record(), other(OTHER), other(SOURCE)].into_iter().collect()));
+        let registry = [record(), other(OTHER), other(SOURCE)].into_iter().collect();
+        Self::start_with(store, Arc::new(registry))
+    }
+
+    pub fn start_with(store: Store, registry: Arc<Registry>) -> Self {
+        let node = common::start(store);
+        node.registry.send_replace(registry);
         let (replication, tasks) = Replication::start(&node.engine);
         Self { node, replication, tasks }
     }

@@ -12,6 +12,7 @@ mod admission;
 mod chain;
 mod clocks;
 mod common;
+mod departed;
 mod follow;
 mod identities;
 mod ledger;

@@ -7,7 +7,7 @@ use hawser_engine::sequencer::{Admitted, Sequencer};
 use hawser_engine::{facts, price};
 use hawser_proto::envelope::PayerEnvelope;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId};
-use hawser_rules::{Rate, RateTable};
+use hawser_rules::{Absences, Rate, RateTable};
 use hawser_storage::{
     Change, LogEntry, LogItem, SkipReason, Store, StoreIdentity, UsageRow, Validity,
 };
@@ -64,6 +64,7 @@ fn strand() -> &'static [LogEntry] {
             originator: SOURCE,
             key: source_key().public_key(),
             own: OriginatorId(100),
+            absences: Absences::NONE,
         };
         verifier.check(bytes).into_iter().map(Result::unwrap).collect()
     })

@@ -11,6 +11,7 @@ use hawser_engine::runtime::replication::{Replication, ReplicationTasks};
 use hawser_engine::runtime::{EngineSettings, Ports, PublishSettings, PublisherThreads};
 use hawser_net::{Endpoint, NetSettings, NetStartError};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_rules::{Absence, Absences};
 use hawser_storage::{LogItem, Store, StoreIdentity};
 use tokio::sync::watch;
 
@@ -41,12 +42,17 @@ impl PayloadValidator for AnyPackage {
 /// The registry that all nodes of a test read.
 pub struct Network {
     records: BTreeMap<OriginatorId, NodeRecord>,
+    absences: BTreeMap<OriginatorId, Absences>,
     registry: watch::Sender<Arc<Registry>>,
 }
 
 impl Network {
     pub fn new() -> Self {
-        Self { records: BTreeMap::new(), registry: watch::Sender::default() }
+        Self {
+            records: BTreeMap::new(),
+            absences: BTreeMap::new(),
+            registry: watch::Sender::default(),
+        }
     }
 
     /// Registers a node; `address` is where others will dial it.
@@ -60,7 +66,21 @@ impl Network {
             canonical: true,
         };
         self.records.insert(id, record);
-        self.registry.send_replace(Arc::new(self.records.values().cloned().collect()));
+        self.publish();
+    }
+
+    /// Removes a node from the network as of a time, unix seconds. Its record stays.
+    pub fn remove(&mut self, id: u32, from_s: u64) {
+        let id = OriginatorId(id);
+        self.records.get_mut(&id).unwrap().canonical = false;
+        let absence = Absence { from_s, until_s: None };
+        self.absences.insert(id, Absences::new(vec![absence]).unwrap());
+        self.publish();
+    }
+
+    fn publish(&self) {
+        let registry: Registry = self.records.values().cloned().collect();
+        self.registry.send_replace(Arc::new(registry.with_absences(self.absences.clone())));
     }
 
     /// Starts a node with an empty log and registers it.

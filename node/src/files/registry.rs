@@ -3,12 +3,16 @@
 //! `{"nodes":[{"nodeId":100,"signer":"0x…","isCanonical":true,"signingPublicKey":"0x04…",
 //! "httpAddress":"http://127.0.0.1:5050","quicAddress":"127.0.0.1:5050"}]}`
 //!
-//! `quicAddress` is optional: without it QUIC is reached at host and port of `httpAddress`.
+//! `quicAddress` is optional: without it QUIC is reached at host and port of `httpAddress`. So is
+//! `absences`: the times in which a node was not in the network after it had been. A node that leaves
+//! keeps its record, with `"isCanonical":false,"absences":[{"from":1750000000}]` (unix seconds); when it
+//! returns, the absence gets its end, `{"from":1750000000,"until":1750086400}`.
 
 use std::collections::BTreeSet;
 
 use hawser_engine::ports::{NodeRecord, Registry};
 use hawser_proto::{Address, OriginatorId, PublicKey};
+use hawser_rules::{Absence, Absences, AbsencesError};
 use serde::{Deserialize, Serialize};
 
 /// Content of the file.
@@ -36,6 +40,20 @@ pub struct NodeEntry {
     /// QUIC address, `host:port`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quic_address: Option<String>,
+    /// Times in which the node was not in the network after it had been, ascending.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absences: Vec<AbsenceEntry>,
+}
+
+/// A time in which a node was not in the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AbsenceEntry {
+    /// Time of the removal, unix seconds.
+    pub from: u64,
+    /// Time of the return, unix seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<u64>,
 }
 
 /// The error of a registry file.
@@ -75,6 +93,12 @@ pub enum NodeEntryError {
     /// The signer is not the address of the key.
     #[error("signer must be the address of signingPublicKey, which is {0}")]
     OtherSigner(Address),
+    /// The absences do not follow one another.
+    #[error(transparent)]
+    Absences(#[from] AbsencesError),
+    /// A node that is in the network is away.
+    #[error("a canonical node has no absence without an end")]
+    Away,
     /// The API address is no URL.
     #[error("httpAddress must be http://host:port or https://host:port, and is {0:?}")]
     HttpAddress(String),
@@ -89,7 +113,7 @@ pub enum NodeEntryError {
 /// The error of the first wrong record.
 pub fn parse(text: &str) -> Result<Registry, RegistryFileError> {
     let file: RegistryFile = serde_json::from_str(text)?;
-    let mut records = Vec::with_capacity(file.nodes.len());
+    let (mut records, mut absent) = (Vec::with_capacity(file.nodes.len()), Vec::new());
     let (mut ids, mut keys) = (BTreeSet::new(), BTreeSet::new());
     for entry in &file.nodes {
         let wrong = |error| RegistryFileError::Record { node_id: entry.node_id, error };
@@ -100,9 +124,10 @@ pub fn parse(text: &str) -> Result<Registry, RegistryFileError> {
         if !keys.insert(record.public_key) {
             return Err(wrong(NodeEntryError::SharedKey));
         }
+        absent.push((record.id, absences(entry).map_err(wrong)?));
         records.push(record);
     }
-    Ok(records.into_iter().collect())
+    Ok(records.into_iter().collect::<Registry>().with_absences(absent))
 }
 
 /// Returns the record with a public key.
@@ -135,6 +160,14 @@ fn record(entry: &NodeEntry) -> Result<NodeRecord, NodeEntryError> {
         quic_address: entry.quic_address.clone(),
         canonical: entry.is_canonical,
     })
+}
+
+fn absences(entry: &NodeEntry) -> Result<Absences, NodeEntryError> {
+    if entry.is_canonical && entry.absences.last().is_some_and(|last| last.until.is_none()) {
+        return Err(NodeEntryError::Away);
+    }
+    let absence = |it: &AbsenceEntry| Absence { from_s: it.from, until_s: it.until };
+    Ok(Absences::new(entry.absences.iter().map(absence).collect())?)
 }
 
 fn public_key(text: &str) -> Option<PublicKey> {
@@ -172,6 +205,7 @@ mod tests {
             signing_public_key: key.to_string(),
             http_address: "http://127.0.0.1:5050".into(),
             quic_address: None,
+            absences: Vec::new(),
         }
     }
 
@@ -220,6 +254,25 @@ mod tests {
             let fault = fault_of(|entry| entry.quic_address = Some(address.into()));
             assert_eq!(fault, NodeEntryError::QuicAddress(address.into()));
         }
+    }
+
+    #[test]
+    fn absences_read_back_and_are_checked() {
+        let away = |from, until| AbsenceEntry { from, until };
+        let mut left = entry(200);
+        left.is_canonical = false;
+        left.absences = vec![away(5, Some(7)), away(9, None)];
+        let registry = parse_entries(vec![left, entry(100)]).unwrap();
+        let absences = registry.absences(OriginatorId(200));
+        assert!(absences.cover(6_000_000_000) && absences.cover(i64::MAX));
+        assert!(!absences.cover(8_000_000_000));
+        assert!(registry.has_been_member(OriginatorId(200)));
+        assert!(registry.member(OriginatorId(200)).is_none());
+        assert!(registry.absences(OriginatorId(100)).is_empty());
+        let fault = fault_of(|entry| entry.absences = vec![away(9, None)]);
+        assert_eq!(fault, NodeEntryError::Away);
+        let fault = fault_of(|entry| entry.absences = vec![away(9, Some(9))]);
+        assert_eq!(fault, NodeEntryError::Absences(AbsencesError));
     }
 
     #[test]

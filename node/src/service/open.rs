@@ -18,7 +18,7 @@ use super::network::chains::Chains;
 use super::network::stand_in_files::{
     self, ChainAppendFileError, RatesError, StandInReader, WatchedFile,
 };
-use super::network::{NetworkState, RecordRatesError, record_rates};
+use super::network::{NetworkState, RecordRatesError, record_rates, with_recorded};
 use super::ports::SystemClock;
 use super::projections;
 use super::settlement::ChainSetupError;
@@ -121,6 +121,10 @@ pub(super) fn open(config: &NodeServiceSettings) -> Result<OpenedNode, OpenNodeE
     rebuild_if_stale(&store)?;
     let rates_file = config.files.rates.as_deref().map(WatchedFile::new);
     let rates = first_rates(config, &chains, &store)?;
+    let registry = match &config.files.registry {
+        Some(_) => registry,
+        None => with_recorded(registry, &store)?,
+    };
     let network = NetworkState::new(own.id, store.clone(), registry, rates);
     let wallets = Arc::new(Wallets::over_rpc(config.wallet_rpcs.clone()));
     let ports = Ports {

@@ -8,6 +8,7 @@ pub(crate) mod expiry;
 pub(crate) mod inbox;
 pub(crate) mod ledger;
 pub(crate) mod mark;
+pub(crate) mod membership;
 pub(crate) mod meta;
 pub(crate) mod misbehavior;
 pub(crate) mod rate;

@@ -9,6 +9,7 @@ use hawser_engine::misbehavior::{
 };
 use hawser_engine::replication::{Follower, PeerClock, StrandWrite};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_rules::Absences;
 use hawser_storage::{Change, CommitError, LogEntry, LogItem, Store, StoreIdentity};
 
 use super::strands::key;
@@ -35,6 +36,10 @@ pub(super) struct Node {
     pub(super) following: BTreeMap<OriginatorId, Following>,
     /// Claims of each peer; empty while the node is down.
     pub(super) clocks: BTreeMap<OriginatorId, PeerClock>,
+    /// The absences of the node that leaves, as far as this node knows; empty before.
+    pub(super) absences: Absences,
+    /// Writes may be on their way that were judged without them.
+    pub(super) is_outdated: bool,
     /// Second statements that were met for a place.
     pub(super) conflicts: u64,
     /// Records evidence, which costs a write.
@@ -53,6 +58,8 @@ impl Node {
             is_running: false,
             following: BTreeMap::new(),
             clocks: BTreeMap::new(),
+            absences: Absences::NONE,
+            is_outdated: false,
             conflicts: 0,
             keeps_evidence: false,
         }
@@ -75,7 +82,8 @@ impl Node {
         self.incarnation += 1;
         for &originator in others.iter().filter(|id| **id != self.id) {
             let missing = self.store.snapshot().missing(originator).unwrap();
-            let follower = Follower::new(originator, self.head(originator), missing, now);
+            let mut follower = Follower::new(originator, self.head(originator), missing, now);
+            follower.handle_membership(now, !self.knows_departure_of(originator));
             let times = StrandTimes::default();
             let following =
                 Following { follower, times, waiting: Vec::new(), writing: None, armed: None };

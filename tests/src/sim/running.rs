@@ -8,10 +8,11 @@ use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{Change, LogEntry, SkipReason, Validity};
 use rand::RngExt as _;
 
+use super::departed::DEPARTED;
 use super::hostile::Behaviour;
 use super::liar::is_withheld;
 use super::members::LIAR;
-use super::strands::{Version, envelope, judge};
+use super::strands::{Version, envelope, judge, judge_by};
 use super::wire::{Event, Path};
 use super::world::Sim;
 
@@ -27,7 +28,7 @@ const DOWN_MS_MAX: u64 = 30_000;
 impl Sim {
     pub(super) fn connect(&mut self, path: Path) {
         let both_run = [path.follower, path.server].iter().all(|id| self.nodes[id].is_running);
-        let is_cut = self.cuts.iter().any(|[a, b]| path.joins(*a, *b));
+        let is_cut = self.cuts.iter().any(|[a, b]| path.joins(*a, *b)) || self.is_refused(path);
         let now = self.now;
         let connection = self.connection(path);
         if connection.is_up || is_cut || !both_run {
@@ -89,11 +90,13 @@ impl Sim {
         let clock = self.node(path.follower).clocks.entry(path.server).or_default();
         clock.merge(&claims, |originator| members.contains(&originator));
         let head = clock.head(originator);
-        let following = self.node(path.follower).following.get_mut(&originator).unwrap();
+        let following = &self.nodes[&path.follower].following[&originator];
         let WantResponse { peer, request, items } = response;
         if following.follower.awaits(peer, request) {
-            let check = |bytes| judge(originator, path.follower, &bytes);
-            let items = items.into_iter().map(|item| item.map(check)).collect();
+            let absences = self.nodes[&path.follower].absences_of(originator);
+            let check = |bytes| judge_by(&absences, originator, path.follower, &bytes);
+            let items: Vec<_> = items.into_iter().map(|item| item.map(check)).collect();
+            let following = self.node(path.follower).following.get_mut(&originator).unwrap();
             following.follower.handle_head(peer, head);
             following.follower.handle_response(now, WantResponse { peer, request, items });
         }
@@ -200,6 +203,7 @@ impl Sim {
         }
         self.route_effects(node, originator);
         self.start_write(node, originator);
+        self.judge_anew(node, originator);
         self.wake_streams(node, originator);
     }
 
@@ -241,6 +245,7 @@ impl Sim {
         let now = self.now;
         let members = self.members.clone();
         self.node(id).start(&members, now);
+        self.judge_anew(id, DEPARTED);
         for originator in self.followed_by(id) {
             self.route_effects(id, originator);
         }

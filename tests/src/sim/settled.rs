@@ -64,6 +64,29 @@ impl Sim {
         self.assert_equal_tallies();
     }
 
+    /// Lets the network of a node that has left come to rest, and holds the others to what they promise.
+    /// Returns how many envelopes they hold of its strand, from before it left and from after.
+    ///
+    /// # Panics
+    /// When a promise is not kept.
+    pub fn settle_departed(&mut self) -> [usize; 2] {
+        self.mend();
+        self.run_for(SETTLED_AFTER);
+        for node in self.remaining() {
+            assert!(self.nodes[&node].is_running, "{node} has stopped");
+        }
+        self.assert_invariants();
+        let counts = self.assert_departed_strand();
+        for originator in self.remaining() {
+            let origin = self.held(originator, originator);
+            for node in self.remaining() {
+                assert_eq!(self.held(node, originator), origin, "{node}: {originator}");
+            }
+        }
+        self.assert_tallies_of_departed();
+        counts
+    }
+
     /// Returns the part of a strand that a node holds, by place.
     #[must_use]
     pub fn held(

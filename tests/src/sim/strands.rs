@@ -8,7 +8,7 @@ use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Proof};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{EnvelopeId, OriginatorId, SecretKey, SequenceId};
-use hawser_rules::ENVELOPE_LEN_BYTES_MAX;
+use hawser_rules::{Absences, ENVELOPE_LEN_BYTES_MAX};
 use hawser_storage::RateRow;
 use parking_lot::Mutex;
 use prost::Message as _;
@@ -76,10 +76,20 @@ pub(super) fn envelope(originator: OriginatorId, sequence: SequenceId, version: 
 /// Returns the engine's verdict on bytes that come as part of a strand. A pure function, and by far the
 /// most expensive one here, so verdicts are kept from run to run.
 pub(super) fn judge(originator: OriginatorId, own: OriginatorId, bytes: &Bytes) -> VerifyResult {
+    judge_by(&Absences::NONE, originator, own, bytes)
+}
+
+/// The same by the absences that a node knows of.
+pub(super) fn judge_by(
+    absences: &Absences,
+    originator: OriginatorId,
+    own: OriginatorId,
+    bytes: &Bytes,
+) -> VerifyResult {
     static JUDGED: Mutex<Judged> = Mutex::new(BTreeMap::new());
     let check = || {
         let key = key(originator).public_key();
-        let judge = EnvelopeVerifier { originator, key, own };
+        let judge = EnvelopeVerifier { originator, key, own, absences: absences.clone() };
         judge.check(vec![bytes.clone()]).remove(0)
     };
     // A verdict with a fault is no verdict for other runs.
@@ -88,10 +98,13 @@ pub(super) fn judge(originator: OriginatorId, own: OriginatorId, bytes: &Bytes) 
         return check();
     }
     let mut judged = JUDGED.lock();
-    judged.entry((originator, own, bytes.clone())).or_insert_with(check).clone()
+    judged
+        .entry((originator, own, absences.to_bytes(), bytes.clone()))
+        .or_insert_with(check)
+        .clone()
 }
 
-type Judged = BTreeMap<(OriginatorId, OriginatorId, Bytes), VerifyResult>;
+type Judged = BTreeMap<(OriginatorId, OriginatorId, Vec<u8>, Bytes), VerifyResult>;
 
 /// Returns which of its statements a node has signed with these bytes.
 pub(super) fn version_of(id: EnvelopeId, bytes: &Bytes) -> Option<Version> {

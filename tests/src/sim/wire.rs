@@ -52,6 +52,8 @@ pub(super) enum Event {
     },
     /// A node learns of a rate.
     Rate { node: OriginatorId, rate: RateRow },
+    /// A node learns that another one has left the network.
+    Departure { node: OriginatorId },
     /// A node adds to its own strand.
     Publish { node: OriginatorId },
     /// A node that crashed is back.
@@ -88,6 +90,7 @@ impl fmt::Display for Event {
             Self::Rate { node, rate } => {
                 write!(f, "{node} learns of the rate of {}", rate.start_unix_s)
             }
+            Self::Departure { node } => write!(f, "{node} learns of the departure"),
             Self::Publish { node } => write!(f, "{node} publishes"),
             Self::Restart { node } => write!(f, "{node} restarts"),
         }

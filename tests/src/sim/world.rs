@@ -90,6 +90,17 @@ impl Sim {
         sim
     }
 
+    /// Five nodes, of which one leaves the network. Each other node learns of it at another time.
+    #[must_use]
+    pub fn departing(seed: u64, faults: Faults) -> Self {
+        let mut sim = Self::of(seed, faults, members(5));
+        for node in sim.remaining() {
+            sim.node(node).store.record_rates(&rates()).unwrap();
+            sim.plan(60_000, Event::Departure { node });
+        }
+        sim
+    }
+
     fn of(seed: u64, faults: Faults, members: Vec<OriginatorId>) -> Self {
         let now = Instant::now(); // an origin only: nothing depends on where it is
         let mut sim = Self {
@@ -249,6 +260,7 @@ impl Sim {
             }
             Event::Timer { node, incarnation, originator } if self.runs(node, incarnation) => {
                 let now = self.now;
+                self.gossip_heads(node, originator);
                 let following = self.node(node).following.get_mut(&originator).unwrap();
                 following.armed = None;
                 following.follower.handle_timeout(now);
@@ -260,6 +272,7 @@ impl Sim {
                 self.finish_write(node, originator, &writes);
             }
             Event::Rate { node, rate } => self.node(node).store.record_rates(&[rate]).unwrap(),
+            Event::Departure { node } => self.learn_of_departure(node),
             Event::Publish { node } => self.add_to_strand(node),
             Event::Restart { node } => self.restart(node),
             // It belongs to a connection or to a run that is over.

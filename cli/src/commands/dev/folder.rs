@@ -266,6 +266,7 @@ fn record(ports: &DevPorts, key: &SecretKey, is_canonical: bool) -> NodeEntry {
         signing_public_key: key.public_key().to_string(),
         http_address: format!("http://{}", ports.api()),
         quic_address: Some(ports.api().to_string()),
+        absences: Vec::new(),
     }
 }
 

@@ -11,6 +11,7 @@
 
 mod effect;
 mod open_want;
+mod source;
 #[cfg(test)]
 mod tests;
 
@@ -50,7 +51,7 @@ const FILL_EVERY: Duration = Duration::from_secs(600);
 /// [`poll_timeout`](Self::poll_timeout). `now` never decreases between calls.
 ///
 /// The strand is taken from one peer, the source: its originator's own node, unless another peer is
-/// named. Places that the source does not send are searched for at every connected peer (see the
+/// named or that node has left the network. Places that the source does not send are searched for at every connected peer (see the
 /// module's documentation). A follower advances only on signed envelopes, never on a peer's claim.
 ///
 /// Invariant: `durable <= accepted`. Wants for the strand start at `durable`, so that a crash or a
@@ -60,6 +61,8 @@ pub struct Follower {
     originator: OriginatorId,
     /// The peer that the strand is taken from.
     source: OriginatorId,
+    /// The strand's own node has left the network.
+    is_relayed: bool,
     /// The highest place handed over for storing.
     accepted: SequenceId,
     /// The highest place known to be on disk.
@@ -120,6 +123,7 @@ impl Follower {
         Self {
             originator,
             source: originator,
+            is_relayed: false,
             accepted: stored,
             durable: stored,
             peers: BTreeMap::new(),
@@ -179,12 +183,14 @@ impl Follower {
             fill_position: SequenceId::NONE,
         };
         self.peers.insert(peer, fresh);
+        self.choose_source(now, false);
         self.send_wants(now);
     }
 
     /// Notes that a peer is no longer connected.
     pub fn handle_peer_down(&mut self, now: Instant, peer: OriginatorId) {
         self.peers.remove(&peer);
+        self.choose_source(now, false);
         self.send_wants(now);
     }
 
@@ -235,7 +241,9 @@ impl Follower {
         }
         if self.stalls_at().is_some_and(|at| at <= now) {
             self.source_heard_at = now;
-            if self.is_stalled() {
+            let is_stalled = self.is_stalled();
+            self.choose_source(now, is_stalled);
+            if is_stalled {
                 self.cancel_want(self.source);
             }
         }
@@ -436,6 +444,9 @@ impl Follower {
     /// if the peer is its source, else the next range that is marked missing.
     fn next_want(&self, id: OriginatorId, peer: &PeerProgress) -> Option<Want> {
         let want = |after, up_to| Want { originator: self.originator, after, up_to };
+        if self.is_relayed && id == self.originator {
+            return None;
+        }
         if let Some(search) = &self.search {
             return Some(want(self.accepted, Some(search.through)));
         }

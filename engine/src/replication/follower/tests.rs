@@ -155,6 +155,43 @@ fn contiguous_envelopes_are_appended_in_order() {
 }
 
 #[test]
+fn a_node_that_has_left_is_asked_for_nothing_and_its_strand_comes_from_others() {
+    let mut rig = Rig::connected(0);
+    rig.answer(SOURCE, envelopes(1..=5));
+    rig.follower.handle_durable(SequenceId(5));
+    rig.follower.handle_membership(rig.now, false);
+    rig.effects();
+    assert_eq!(rig.asks(SOURCE), None);
+    rig.up(OTHER);
+    assert_eq!(rig.asks(OTHER), Some((5, None)));
+    rig.up(THIRD);
+    assert_eq!(rig.asks(THIRD), None, "one at a time");
+    assert_eq!(rig.answer(OTHER, envelopes([6])), [appends([6])]);
+    rig.follower.handle_durable(SequenceId(6));
+
+    // One that claims more and shows nothing gives way to the next.
+    rig.follower.handle_head(OTHER, SequenceId(1 << 60));
+    rig.follower.handle_head(THIRD, SequenceId(8));
+    rig.wait(STALL_AFTER);
+    assert_eq!((rig.asks(OTHER), rig.asks(THIRD)), (None, Some((6, None))));
+    assert_eq!(rig.answer(THIRD, envelopes([7, 8])), [appends([7, 8])]);
+    rig.follower.handle_durable(SequenceId(8));
+    rig.down(THIRD);
+    assert_eq!(rig.asks(OTHER), Some((8, None)));
+
+    // A gap is looked for at the others, and not at the node that has left.
+    rig.up(THIRD);
+    rig.answer(OTHER, envelopes([11]));
+    assert_eq!(rig.asks(THIRD), Some((8, Some(10))));
+    assert_eq!(rig.asks(SOURCE), None);
+
+    rig.follower.handle_membership(rig.now, true);
+    rig.effects();
+    rig.answer(THIRD, envelopes([9, 10]));
+    assert_eq!(rig.asks(SOURCE), Some((8, None)), "it is back");
+}
+
+#[test]
 fn a_new_connection_is_asked_for_what_is_not_on_disk_and_repeats_are_compared() {
     let mut rig = Rig::connected(0);
     rig.answer(SOURCE, envelopes(1..=5));

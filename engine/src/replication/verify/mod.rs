@@ -6,7 +6,7 @@ mod tests;
 use hawser_proto::envelope::{LayerError, OriginatorEnvelope, Proof, UnsignedOriginatorEnvelope};
 use hawser_proto::sign::{originator_digest, recover_batch};
 use hawser_proto::{Bytes, Digest, EnvelopeId, OriginatorId, PublicKey, SequenceId, Signature};
-use hawser_rules::{Violation, check_length, check_statement};
+use hawser_rules::{Absences, Violation, check_length, check_statement};
 use hawser_storage::LogEntry;
 #[cfg(feature = "faults")]
 use hawser_storage::faults::{self, Fault};
@@ -27,6 +27,8 @@ pub struct EnvelopeVerifier {
     pub key: PublicKey,
     /// The node that keeps this log.
     pub own: OriginatorId,
+    /// The times in which the strand's node was not in the network.
+    pub absences: Absences,
 }
 
 /// A digest, and the signature whose signer is to be recovered.
@@ -47,7 +49,8 @@ impl EnvelopeVerifier {
     /// The originator's signature decides whether the originator can be held to an envelope.
     /// Without it nothing is stored. A signed envelope that breaks a rule takes up its place in the
     /// log, marked with the number of the rule. A mark is for good, so an envelope is marked only
-    /// if nothing that this node may still learn could change the result.
+    /// if nothing that this node may still learn could change the result. The one exception is an
+    /// absence of its node, because a node that learns of one later judges the strand anew.
     #[must_use]
     pub fn check(&self, batch: Vec<Bytes>) -> Vec<VerifyResult> {
         // Claims are collected first, recovered in one call, and matched with their envelopes by
@@ -130,6 +133,10 @@ impl EnvelopeVerifier {
         let judged = check_length(bytes.len()).and_then(|()| {
             let statement = inner?;
             check_statement(&statement, payer.clone(), &self.key)?;
+            // Last: an envelope with another mark keeps it, whenever this node learns of an absence.
+            if self.absences.cover(statement.originator_ns()) {
+                return Err(Violation::Absent);
+            }
             Ok(statement)
         });
         match judged {

@@ -11,7 +11,7 @@ use hawser_storage::{InvalidRule, Validity};
 use prost::Message as _;
 
 use super::*;
-use hawser_rules::ENVELOPE_LEN_BYTES_MAX;
+use hawser_rules::{Absence, ENVELOPE_LEN_BYTES_MAX};
 
 const SOURCE: OriginatorId = OriginatorId(200);
 const OWN: OriginatorId = OriginatorId(100);
@@ -23,7 +23,12 @@ fn key(seed: u8) -> SecretKey {
 }
 
 fn verifier() -> EnvelopeVerifier {
-    EnvelopeVerifier { originator: SOURCE, key: key(2).public_key(), own: OWN }
+    EnvelopeVerifier {
+        originator: SOURCE,
+        key: key(2).public_key(),
+        own: OWN,
+        absences: Absences::NONE,
+    }
 }
 
 /// A client envelope with an MLS private message of this content type.
@@ -178,6 +183,26 @@ fn a_price_is_no_rule() {
         let charge = entry.facts.unwrap().charge.unwrap();
         assert_eq!(charge.retention_days, 60, "what it costs follows from this, not from the fee");
     }
+}
+
+#[test]
+fn what_a_node_signs_while_it_is_away_is_kept_under_a_rule_and_other_rules_come_first() {
+    let second = u64::try_from(NS / 1_000_000_000).unwrap();
+    let away = |from_s, until_s| Absences::new(vec![Absence { from_s, until_s }]).unwrap();
+    let judged = |absences, bytes: Bytes| {
+        let verifier = EnvelopeVerifier { absences, ..verifier() };
+        verifier.check(vec![bytes]).remove(0).unwrap().validity
+    };
+    let good = || signed(&statement(5, &paid(application(), SOURCE, 60)), 2);
+    assert_eq!(judged(away(second, None), good()), Validity::Valid, "just when it left");
+    let absent = Validity::Invalid(InvalidRule(17));
+    assert_eq!(judged(away(second - 1, None), good()), absent);
+    assert_eq!(judged(away(second - 1, Some(second + 1)), good()), absent);
+    assert_eq!(judged(away(second - 1, Some(second)), good()), Validity::Valid, "it is back");
+    let reserved = signed(&statement(5, &paid(application(), SOURCE, 1)), 2);
+    let first = judged(Absences::NONE, reserved.clone());
+    assert_eq!(first, Validity::Invalid(InvalidRule(8)));
+    assert_eq!(judged(away(second - 1, None), reserved), first);
 }
 
 #[test]

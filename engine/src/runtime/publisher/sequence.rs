@@ -138,9 +138,10 @@ impl SequencerThread {
     fn sequence_group(&mut self, requests: Vec<Request>) {
         let now_ns = self.state.ports.clock.now_ns();
         // Checked here too: a claim of a peer may have come after the request was taken, and the
-        // places that it speaks of must not be given out twice. The clock may have jumped since then.
-        let ahead = |()| Ok(self.state.own_clock.check(now_ns)?);
-        if let Err(error) = self.check_own_strand(now_ns).and_then(ahead) {
+        // places that it speaks of must not be given out twice. The clock may have jumped since then, and
+        // the node may have left the network.
+        let checked = self.check_own_strand(now_ns).and_then(|()| self.state.check_world(now_ns));
+        if let Err(error) = checked {
             return requests.into_iter().for_each(|it| it.reply.send(Err(error.clone())));
         }
         let stored = self.stored.load(Ordering::Acquire);

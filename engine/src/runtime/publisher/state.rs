@@ -52,7 +52,11 @@ impl PublisherState {
             return Err(PublishError::broken(reason));
         }
         self.own_strand.check()?;
-        let now_ns = self.ports.clock.now_ns();
+        self.check_world(self.ports.clock.now_ns())
+    }
+
+    /// Checks that the world outside of this node allows it to publish at `now_ns`.
+    pub(super) fn check_world(&self, now_ns: i64) -> Result<(), PublishError> {
         self.own_clock.check(now_ns)?;
         let key = self.store.identity().public_key;
         let (registry, rates) = (self.ports.registry.borrow(), self.ports.rates.borrow());

@@ -5,6 +5,7 @@
 //! - `state`, `peers`, `counters`: what the tasks share;
 //! - [`Link`]: a connection to one peer; [`StrandReader`]: a strand on its way to one;
 //! - `evidence`: what is recorded against originators;
+//! - `membership`: marks of what nodes signed while they were not in the network;
 //! - `task`: follows one strand; `writes`: what it has accepted, on its way to disk;
 //! - `own_guard`: decides with peers if this node may sign, and takes over what they hold of its strand.
 
@@ -12,6 +13,7 @@ mod counters;
 mod doubted;
 mod evidence;
 mod link;
+mod membership;
 mod own_guard;
 mod peers;
 mod reader;
@@ -26,11 +28,9 @@ use std::sync::Arc;
 use hawser_proto::frame::RefusalReason;
 use hawser_proto::{Cursor, OriginatorId, SequenceId};
 use parking_lot::Mutex;
-use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::{Engine, Heads};
-use crate::ports::Registry;
 use doubted::DoubtedFees;
 use own_guard::GuardTask;
 use peers::ConnectedPeers;
@@ -56,8 +56,8 @@ pub struct ReplicationTasks {
 }
 
 impl Replication {
-    /// Starts to follow every node of the registry except this one, canonical or not, and to ask
-    /// peers for the end of this node's own strand: it publishes nothing before that is over.
+    /// Starts to follow every other node that is or was in the canonical network, and to ask peers for
+    /// the end of this node's own strand: it publishes nothing before that is over.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -173,16 +173,19 @@ impl ReplicationTasks {
     }
 }
 
-/// Starts a task for every node that is in the registry or enters it. A node that leaves the
-/// registry is still followed: this node owes its strand to readers.
+/// Starts a task for every node that is in the network or enters it. The strand of a node that has left is
+/// still followed, at other peers: this node owes it to readers. A node that never entered has none.
 async fn supervise(state: Arc<ReplicationState>, guard: GuardTask, mut stopped: StopSignal) {
     let mut tasks = JoinSet::new();
     tasks.spawn(guard.run(stopped.clone()));
     tasks.spawn(evidence::judge_doubted(state.clone(), stopped.clone()));
+    tasks.spawn(membership::judge_own(state.clone(), stopped.clone()));
     let mut registry = state.ports.registry.clone();
     loop {
         let nodes = registry.borrow_and_update().clone();
-        for node in nodes.nodes().filter(|node| node.id != state.own && node.id.is_node()) {
+        let is_followed =
+            |id: OriginatorId| id != state.own && id.is_node() && nodes.has_been_member(id);
+        for node in nodes.nodes().filter(|node| is_followed(node.id)) {
             if let Some(inbox) = state.open_inbox(node.id) {
                 let (id, key) = (node.id, node.public_key);
                 let task = StrandTask::resume(state.clone(), id, key, id, inbox);
@@ -192,16 +195,8 @@ async fn supervise(state: Arc<ReplicationState>, guard: GuardTask, mut stopped: 
         }
         tokio::select! {
             () = stopped.stopped() => break,
-            () = changed(&mut registry) => {}
+            () = state::changed(&mut registry) => {}
         }
     }
     while tasks.join_next().await.is_some() {}
-}
-
-/// Returns when the registry has changed. Never returns once its owner is gone: the registry then
-/// stays as it is.
-async fn changed(registry: &mut watch::Receiver<Arc<Registry>>) {
-    if registry.changed().await.is_err() {
-        std::future::pending().await
-    }
 }

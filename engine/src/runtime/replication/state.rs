@@ -7,11 +7,12 @@ use std::sync::Arc;
 use hawser_proto::{Bytes, OriginatorId, SequenceId};
 use hawser_storage::Store;
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::counters::{ReplicationCounters, StrandCounters};
 use super::doubted::DoubtedFees;
 use super::peers::ConnectedPeers;
+use crate::ports::Registry;
 use crate::replication::WantResponse;
 use crate::runtime::counters::Counters;
 use crate::runtime::own_strand::OwnStrand;
@@ -87,5 +88,13 @@ impl ReplicationState {
     /// Returns the counters of all strands that have been followed.
     pub(super) fn strands(&self) -> BTreeMap<OriginatorId, Arc<StrandCounters>> {
         self.strands.lock().clone()
+    }
+}
+
+/// Returns when the registry has changed. Never returns once its owner is gone: the registry then
+/// stays as it is.
+pub(super) async fn changed(registry: &mut watch::Receiver<Arc<Registry>>) {
+    if registry.changed().await.is_err() {
+        std::future::pending().await
     }
 }

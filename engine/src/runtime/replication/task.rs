@@ -7,14 +7,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId};
+use hawser_rules::{Absences, Registry};
 use hawser_storage::ReadError;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::counters::StrandCounters;
+use super::membership;
 use super::peers::{ConnectedPeer, PeerTable};
-use super::state::ReplicationState;
+use super::state::{self, ReplicationState};
 use super::stop::StopSignal;
 use super::writes::{Load, WriteQueue, commit};
 use crate::misbehavior::{StrandTimes, stated_ns};
@@ -39,6 +41,11 @@ pub(super) struct StrandTask {
     connected: PeerTable,
     writes: WriteQueue,
     counters: Arc<StrandCounters>,
+    registry: watch::Receiver<Arc<Registry>>,
+    /// The absences by which envelopes are judged.
+    absences: Absences,
+    /// The marks on disk may follow other absences. Nothing is checked until they have been set anew.
+    is_outdated: bool,
     /// Times of the strand, for the one commit under way.
     times: Arc<Mutex<StrandTimes>>,
 }
@@ -54,7 +61,12 @@ impl StrandTask {
     ) -> Self {
         let (missing, times) = read_strand(state.clone(), originator).await;
         let stored = state.heads.get().get(originator);
+        let mut registry = state.ports.registry.clone();
+        registry.mark_changed();
         Self {
+            registry,
+            absences: Absences::NONE,
+            is_outdated: false,
             originator,
             key,
             follower: Follower::new(originator, stored, missing, now()).with_source(source),
@@ -78,7 +90,12 @@ impl StrandTask {
             if committing.is_none() {
                 committing = self.start_commit();
             }
-            let may_verify = verifying.is_none() && !self.writes.is_full();
+            if self.is_outdated && committing.is_none() && verifying.is_none() {
+                // Everything that was judged before is on disk, and nothing is under way.
+                self.is_outdated = false;
+                committing = Some(self.start_judging());
+            }
+            let may_verify = verifying.is_none() && !self.writes.is_full() && !self.is_outdated;
             tokio::select! {
                 biased;
                 () = stopped.stopped() => break,
@@ -91,6 +108,7 @@ impl StrandTask {
                     }
                 },
                 verified = finished(&mut verifying) => self.take(verified),
+                () = state::changed(&mut self.registry) => self.update_membership(),
                 _ = self.peers.changed() => self.update_peers(),
                 response = self.inbox.recv(), if may_verify => match response {
                     Some(response) => verifying = self.start_verifying(response),
@@ -181,6 +199,35 @@ impl StrandTask {
         self.connected = table;
     }
 
+    /// Takes over what the registry says of the strand's node. A node that it no longer names keeps its
+    /// absences, and counts as one that has left.
+    fn update_membership(&mut self) {
+        let registry = self.registry.borrow_and_update().clone();
+        let is_own = self.originator == self.state.own;
+        let is_member = is_own || registry.member(self.originator).is_some();
+        self.follower.handle_membership(now(), is_member);
+        if registry.node(self.originator).is_none() {
+            return;
+        }
+        let absences = registry.absences(self.originator);
+        let store = &self.state.store;
+        let is_outdated = membership::is_outdated(store, self.originator, absences);
+        // If that cannot be read, judging anew says why.
+        if *absences != self.absences || is_outdated.unwrap_or(true) {
+            self.absences = absences.clone();
+            self.is_outdated = true;
+        }
+    }
+
+    /// Judges the strand anew by the present absences.
+    fn start_judging(&self) -> JoinHandle<CommitResult> {
+        let (store, originator) = (self.state.store.clone(), self.originator);
+        let absences = self.absences.clone();
+        tokio::task::spawn_blocking(move || {
+            membership::judge(&store, originator, &absences).map(|_| None)
+        })
+    }
+
     fn route_effects(&mut self) {
         let originator = self.originator;
         while let Some(effect) = self.follower.poll_effect() {
@@ -239,8 +286,12 @@ impl StrandTask {
             }
             next = if size.is_full() { None } else { self.inbox.try_recv().ok() };
         }
-        let verifier =
-            EnvelopeVerifier { originator: self.originator, key: self.key, own: self.state.own };
+        let verifier = EnvelopeVerifier {
+            originator: self.originator,
+            key: self.key,
+            own: self.state.own,
+            absences: self.absences.clone(),
+        };
         (!responses.is_empty())
             .then(|| tokio::spawn(verify_all(self.state.clone(), Arc::new(verifier), responses)))
     }

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::NetworkState;
+use super::membership::MembershipSink;
 use super::sinks::{LedgerSink, StrandSink};
 use super::status::{ChainStatuses, ReadChain};
 use crate::files::deployment::KnownDeployment;
@@ -78,18 +79,20 @@ impl Chains {
     ) -> Result<(), ChainSetupError> {
         let chains = &settings.chains;
         let mut reader = SettlementReader::new(chains, deployment)?;
+        let first_block = deployment.settlement_first_block;
+        let first_block = chains.settlement.first_block.unwrap_or(first_block);
+        let mut walks = Vec::new();
         if settings.files.registry.is_none() {
             let address = reader.watch_registry().await?;
             let id = deployment.settlement_id;
             self.registry_name = format!("the node registry {address} on chain {id}");
+            let (source, contract) = (EventSource::NodeRegistry, Contract::NodeRegistry);
+            walks.push(walk(deployment, &chains.settlement, source, contract, first_block)?);
         }
         if settings.files.rates.is_none() {
             reader.watch_rates(None).await?;
         }
-        let mut walks = Vec::new();
         if settings.indexer && deployment.contracts.get(Contract::PayerRegistry).is_some() {
-            let first_block = deployment.settlement_first_block;
-            let first_block = chains.settlement.first_block.unwrap_or(first_block);
             let (source, contract) = (EventSource::PayerRegistry, Contract::PayerRegistry);
             walks.push(walk(deployment, &chains.settlement, source, contract, first_block)?);
         }
@@ -147,7 +150,8 @@ impl Chains {
     pub(in crate::service) fn start(self, engine: &Engine, network: NetworkState) -> RunningChains {
         let (mut readers, mut statuses) = (Vec::new(), Vec::new());
         for ReachedChain { endpoints, push, walks, disconnect_max } in self.reached {
-            let contracts = walks.into_iter().map(|walk| with_sink(engine, walk)).collect();
+            let contracts =
+                walks.into_iter().map(|walk| with_sink(engine, &network, walk)).collect();
             let name = endpoints.name();
             let reader = ChainReader::start(endpoints, push, contracts);
             let lists = match name {
@@ -178,12 +182,17 @@ impl RunningChains {
     }
 }
 
-fn with_sink(engine: &Engine, walk: WalkSettings) -> (WalkSettings, Arc<dyn Sink>) {
+fn with_sink(
+    engine: &Engine,
+    network: &NetworkState,
+    walk: WalkSettings,
+) -> (WalkSettings, Arc<dyn Sink>) {
     let strand = |originator| StrandSink { appender: engine.chain_appender(), originator };
     let sink: Arc<dyn Sink> = match walk.source {
         EventSource::GroupMessages => Arc::new(strand(OriginatorId::GROUP_MESSAGES)),
         EventSource::IdentityUpdates => Arc::new(strand(OriginatorId::IDENTITY_UPDATES)),
         EventSource::PayerRegistry => Arc::new(LedgerSink(engine.ledger_appender())),
+        EventSource::NodeRegistry => Arc::new(MembershipSink(network.clone())),
     };
     (walk, sink)
 }
@@ -223,7 +232,7 @@ async fn publish_lists(lists: SettlementLists, network: NetworkState) {
         let mut snapshots = watcher.subscribe();
         while snapshots.changed().await.is_ok() {
             let registry = snapshots.borrow_and_update().value.clone();
-            if let Err(node) = network.take_registry(Registry::clone(&registry)) {
+            if let Err(node) = network.take_records(Registry::clone(&registry)) {
                 tracing::error!(
                     code = "registry_ignored",
                     "the node registry has another key for node {node} than before: the registry \

@@ -2,10 +2,12 @@
 //! strands; each from the chains or from a file that stands in for them.
 //!
 //! - [`NetworkState`]: the registry and the rates that the engine uses;
+//! - `membership`: absences of nodes, as the registry's events tell them;
 //! - [`chains`]: both chains; `sinks`: where their events go; [`status`]: what the API shows;
 //! - [`stand_in_files`]: the files.
 
 pub(super) mod chains;
+mod membership;
 mod sinks;
 pub(super) mod stand_in_files;
 pub(super) mod status;
@@ -17,10 +19,12 @@ use hawser_engine::price::recorded_rate;
 use hawser_proto::OriginatorId;
 use hawser_rules::fees::{RateTable, RateTableError};
 use hawser_storage::{CommitError, ReadError, Store};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::ports::SystemClock;
 use crate::files::rates::rows;
+pub(super) use membership::with_recorded;
 
 /// Why a rate table was not recorded.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +62,8 @@ pub(super) struct NetworkState {
     pub(super) store: Store,
     pub(super) registry: Arc<watch::Sender<Arc<Registry>>>,
     pub(super) rates: Arc<watch::Sender<Arc<RateTable>>>,
+    /// Held while the registry is replaced: records and absences come from different tasks.
+    replacing: Arc<Mutex<()>>,
 }
 
 impl NetworkState {
@@ -65,7 +71,29 @@ impl NetworkState {
     pub(super) fn new(own: OriginatorId, store: Store, known: Registry, rates: RateTable) -> Self {
         let registry = Arc::new(watch::Sender::new(Arc::new(known)));
         let rates = Arc::new(watch::Sender::new(Arc::new(rates)));
-        Self { own, store, registry, rates }
+        Self { own, store, registry, rates, replacing: Arc::default() }
+    }
+
+    /// Publishes new records of the chain's registry, with the absences that are recorded.
+    ///
+    /// # Errors
+    /// As [`take_registry`](Self::take_registry).
+    fn take_records(&self, new: Registry) -> Result<(), OriginatorId> {
+        let _one_at_a_time = self.replacing.lock();
+        let known = self.registry.borrow().clone();
+        self.take_registry(new.with_absences_of(&known))
+    }
+
+    /// Publishes the absences that are recorded now, beside the present records.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub(super) fn take_absences(&self) -> Result<(), ReadError> {
+        let _one_at_a_time = self.replacing.lock();
+        let known = self.registry.borrow().clone();
+        let new = membership::with_recorded(Registry::clone(&known), &self.store)?;
+        self.take_registry(new).expect("the records are the same");
+        Ok(())
     }
 
     /// Publishes a new registry, if it differs from the current one.

@@ -252,6 +252,7 @@ mod tests {
             signing_public_key: key.public_key().to_string(),
             http_address: "http://127.0.0.1:5050".into(),
             quic_address: None,
+            absences: Vec::new(),
         }
     }
 

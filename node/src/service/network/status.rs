@@ -66,7 +66,7 @@ fn contract(status: &ReaderStatus) -> ContractReading {
         originator: match status.source {
             EventSource::GroupMessages => Some(OriginatorId::GROUP_MESSAGES),
             EventSource::IdentityUpdates => Some(OriginatorId::IDENTITY_UPDATES),
-            EventSource::PayerRegistry => None,
+            EventSource::PayerRegistry | EventSource::NodeRegistry => None,
         },
         state: match &status.state {
             ReaderState::Starting => ReadingState::Starting,

@@ -8,6 +8,7 @@ use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{Facts, LogItem, UsageRow, Validity};
 
 use crate::harness::envelopes::payer;
+use crate::sim::departed::DEPARTED;
 use crate::sim::members::LIAR;
 use crate::sim::strands::{judge, rates};
 use crate::sim::world::Sim;
@@ -61,6 +62,33 @@ impl Sim {
         let derive = |id, bytes: &Bytes, validity| derive(node, id, bytes, validity);
         store.rebuild(&derive, &mut |_| {}).unwrap();
         assert_eq!(store.snapshot().projection_digests().unwrap(), before, "a rebuild of {node}");
+    }
+
+    /// Compares what the nodes that stayed have booked for the one that has left, and that a rebuild gives the
+    /// same rows.
+    pub(in crate::sim) fn assert_tallies_of_departed(&self) {
+        let mut booked = Vec::new();
+        for node in self.remaining() {
+            let store = &self.nodes[&node].store;
+            let derive = |id, bytes: &Bytes, validity| derive(node, id, bytes, validity);
+            store.reprice(&derive, usize::MAX).unwrap();
+            let before = store.snapshot().projection_digests().unwrap();
+            store.rebuild(&derive, &mut |_| {}).unwrap();
+            assert_eq!(
+                store.snapshot().projection_digests().unwrap(),
+                before,
+                "a rebuild of {node}"
+            );
+            let mut rows: BTreeMap<u32, UsageRow> = BTreeMap::new();
+            let add = |originator, minute, row| {
+                if originator == DEPARTED {
+                    rows.insert(minute, row);
+                }
+            };
+            store.snapshot().usage_of_payer(payer(3).public_key().address(), add).unwrap();
+            booked.push(rows);
+        }
+        assert!(booked.windows(2).all(|pair| pair[0] == pair[1]), "{booked:#?}");
     }
 }
 

@@ -8,11 +8,14 @@
 //! - an envelope that a peer signed while it was connected: its clock frame says that its own strand has
 //!   grown to a place, and the envelope of that place states the time.
 //!
-//! What was signed before, and is only fetched now, shows no clock. From then on a source's clock is
-//! taken to run as this machine's monotonic clock does.
+//! An envelope that was signed before, and is only fetched now, shows no clock. After a reading, the clock
+//! of its source is taken to run as this machine's monotonic clock does.
 //!
 //! A peer can state any time, so one peer decides nothing: most of the peers whose clocks are known, and
 //! two at least, have to be behind. A chain counts alone: its endpoint is the operator's choice.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -79,7 +82,7 @@ impl Reading {
     }
 }
 
-/// What a connected peer has said and shown of its own strand.
+/// The claims and envelopes of a connected peer about its own strand.
 #[derive(Debug)]
 struct PeerStrand {
     /// The highest head that it has claimed.
@@ -166,124 +169,5 @@ impl OtherClocks {
             return Err(ClockAheadError::Peers { lead_s: lead_s(median) });
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const WALL_NS: i64 = 1_750_000_000_000_000_000;
-    const HOUR_NS: i64 = 3_600_000_000_000;
-
-    struct Clocks {
-        others: OtherClocks,
-        start: Instant,
-    }
-
-    impl Clocks {
-        #[expect(clippy::disallowed_methods, reason = "a test begins at any moment")]
-        fn new() -> Self {
-            Self { others: OtherClocks::default(), start: Instant::now() }
-        }
-
-        fn at(&self, seconds: u64) -> Instant {
-            self.start + Duration::from_secs(seconds)
-        }
-
-        /// A peer connects, and 1 s later signs an envelope at this distance from the right time.
-        fn add_peer(&mut self, id: u32, offset_ns: i64) {
-            let (id, at) = (OriginatorId(id), self.at(1));
-            self.others.note_peer_up(id, SequenceId(7));
-            self.others.note_envelope(id, SequenceId(8), WALL_NS + 1_000_000_000 + offset_ns);
-            self.others.note_head(id, SequenceId(8), at);
-        }
-
-        fn check(&self, seconds: u64, offset_ns: i64) -> Result<(), ClockAheadError> {
-            let right_ns = WALL_NS + i64::try_from(seconds).unwrap() * 1_000_000_000;
-            self.others.check(self.at(seconds), right_ns + offset_ns)
-        }
-    }
-
-    #[test]
-    fn a_clock_that_is_an_hour_ahead_of_a_chain_is_refused_until_it_is_right() {
-        let mut clocks = Clocks::new();
-        assert_eq!(clocks.check(0, HOUR_NS), Ok(()), "nothing else is known");
-        let at = clocks.at(0);
-        clocks.others.note_block("app", WALL_NS, at);
-        let ahead = Err(ClockAheadError::Chain { chain: "app", lead_s: 3600 });
-        assert_eq!(clocks.check(0, HOUR_NS), ahead);
-        assert_eq!(clocks.check(3000, HOUR_NS), ahead, "also while the chain has no new block");
-        assert_eq!(clocks.check(3000, LEAD_NS_MAX), Ok(()));
-        assert!(clocks.check(3000, LEAD_NS_MAX + 1).is_err());
-        assert_eq!(clocks.check(0, -HOUR_NS), Ok(()), "a clock that is behind harms nobody");
-        assert_eq!(clocks.check(3601, HOUR_NS), Ok(()), "too long ago");
-    }
-
-    #[test]
-    fn most_peers_decide_and_never_one_alone() {
-        let mut clocks = Clocks::new();
-        clocks.add_peer(200, -HOUR_NS);
-        assert_eq!(clocks.check(1, 0), Ok(()), "a liar, or the only node that is right");
-        clocks.add_peer(300, 0);
-        assert_eq!(clocks.check(1, 0), Ok(()), "one of two");
-        clocks.add_peer(400, -HOUR_NS);
-        let behind = Err(ClockAheadError::Peers { lead_s: 3600 });
-        assert_eq!(clocks.check(1, 0), behind);
-        clocks.add_peer(500, i64::MAX / 4);
-        assert_eq!(clocks.check(1, 0), Ok(()), "two of four");
-        clocks.others.note_peer_down(OriginatorId(500));
-        assert_eq!(clocks.check(1, 0), behind);
-    }
-
-    #[test]
-    fn what_was_signed_before_shows_no_clock() {
-        let mut clocks = Clocks::new();
-        for id in [200, 300] {
-            let id = OriginatorId(id);
-            clocks.others.note_peer_up(id, SequenceId(1000));
-            for place in 1..=1000 {
-                clocks.others.note_envelope(id, SequenceId(place), WALL_NS - HOUR_NS);
-            }
-            let at = clocks.at(0);
-            clocks.others.note_head(id, SequenceId(1000), at);
-        }
-        assert_eq!(clocks.check(0, 0), Ok(()), "a strand that is caught up with");
-    }
-
-    #[test]
-    fn an_envelope_that_comes_late_shows_the_time_of_its_announcement() {
-        let mut clocks = Clocks::new();
-        for id in [200, 300] {
-            let id = OriginatorId(id);
-            clocks.others.note_peer_up(id, SequenceId(1000));
-            let at = clocks.at(10);
-            clocks.others.note_head(id, SequenceId(1005), at);
-            let later = clocks.at(20);
-            clocks.others.note_head(id, SequenceId(1009), later);
-            // Half an hour later, behind a thousand older ones.
-            for place in 1..=1009 {
-                let ns = if place < 1005 { 0 } else { WALL_NS + 10_000_000_000 };
-                clocks.others.note_envelope(id, SequenceId(place), ns);
-            }
-        }
-        assert_eq!(clocks.check(1800, 0), Ok(()));
-        assert_eq!(clocks.check(1800, HOUR_NS), Err(ClockAheadError::Peers { lead_s: 3600 }));
-    }
-
-    #[test]
-    fn a_place_that_never_comes_is_not_waited_for_without_end() {
-        let mut clocks = Clocks::new();
-        for id in [200, 300] {
-            let id = OriginatorId(id);
-            clocks.others.note_peer_up(id, SequenceId(0));
-            let (first, second) = (clocks.at(0), clocks.at(61));
-            clocks.others.note_head(id, SequenceId(u64::MAX >> 2), first);
-            clocks.others.note_head(id, SequenceId(u64::MAX >> 1), second);
-            clocks.others.note_envelope(id, SequenceId(1), i64::MIN);
-        }
-        assert_eq!(clocks.check(62, 0), Ok(()));
-        clocks.others.note_block("app", i64::MIN, clocks.start);
-        assert!(clocks.check(62, i64::MAX - WALL_NS - HOUR_NS).is_err(), "and nothing overflows");
     }
 }

@@ -1,0 +1,116 @@
+//! Entries into the canonical network and removals, read from the events of the node registry.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+#[path = "../../devchain/tests/pair/mod.rs"]
+mod pair;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use alloy::providers::Provider as _;
+use hawser_chain::admin::nodes::{self, NewNode};
+use hawser_chain::admin::{Contract, Contracts, Network, Plan};
+use hawser_chain::endpoints::Endpoints;
+use hawser_chain::index::{
+    BlockRef, ChainReader, ContractEvent, EventBatch, EventSource, PushSettings, Sink, SinkError,
+    WalkSettings,
+};
+use hawser_chain::send::Sender;
+use hawser_devchain::deploy;
+use pair::{ChainBackend, Pair, SETTLEMENT_ID};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+on_both_kinds_of_chain! {
+    entries_and_removals_are_read_with_the_times_of_their_blocks
+}
+
+/// Node id, time and membership of each event.
+#[derive(Default)]
+struct Changes(Mutex<Vec<(u32, u64, bool)>>);
+
+impl Sink for Changes {
+    fn position(&self) -> Result<Option<BlockRef>, SinkError> {
+        Ok(None)
+    }
+
+    fn last_sequence_id(&self) -> Result<u64, SinkError> {
+        Ok(0)
+    }
+
+    fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {
+        let change = |event: &hawser_chain::index::IndexedEvent| match event.decoded {
+            ContractEvent::MembershipChanged { node_id, is_member } => {
+                (node_id, event.block_time_s, is_member)
+            }
+            ref other => panic!("{other:?}"),
+        };
+        self.0.lock().extend(batch.events.iter().map(change));
+        Ok(())
+    }
+}
+
+/// Sends all steps of a plan. Returns the time of the last block, unix seconds.
+async fn carry_out(admin: &Sender, plan: &Plan) -> u64 {
+    let mut time_s = 0;
+    for step in &plan.steps {
+        let receipt = admin.send(&step.call).await.unwrap();
+        let block = receipt.block_number.unwrap().into();
+        let block = admin.chain().provider().get_block_by_number(block).await.unwrap().unwrap();
+        time_s = block.header.timestamp;
+    }
+    time_s
+}
+
+async fn entries_and_removals_are_read_with_the_times_of_their_blocks(kind: ChainBackend) {
+    let (pair, deployment) = Pair::deployed(kind).await;
+    let network = Network {
+        settlement: pair.settlement.clone(),
+        app: Some(pair.app.clone()),
+        app_id: pair::APP_ID,
+        contracts: Contracts::from(&deployment.addresses),
+    };
+    let admin = pair::sender(&pair.settlement, 0);
+    let key = deploy::accounts().swap_remove(1);
+    let point = key.public_key();
+    let new = NewNode {
+        owner: key.address(),
+        signing_public_key: [&[4], &point[..]].concat().try_into().unwrap(),
+        http_address: "http://node.example:5050".into(),
+    };
+    carry_out(&admin, &nodes::add(&network, &new).await.unwrap()).await;
+    let mut expected = Vec::new();
+    for is_member in [true, false, true] {
+        let plan = match is_member {
+            true => nodes::add_canonical(&network, 100).await.unwrap(),
+            false => nodes::remove_canonical(&network, 100).await.unwrap(),
+        };
+        expected.push((100, carry_out(&admin, &plan).await, is_member));
+        let provider = pair.settlement.provider();
+        let later = json!([100]);
+        provider.raw_request::<_, Value>("evm_increaseTime".into(), later).await.unwrap();
+    }
+    assert!(expected.windows(2).all(|two| two[1].1 > two[0].1), "{expected:?}");
+
+    let urls = [pair.settlement.endpoint().to_owned()];
+    let endpoints = Endpoints::new("settlement", &urls, SETTLEMENT_ID).unwrap();
+    let walk = WalkSettings {
+        source: EventSource::NodeRegistry,
+        address: network.at(Contract::NodeRegistry).unwrap(),
+        first_block: 0,
+        page_blocks: 7,
+        confirmations: 0,
+    };
+    let changes = Arc::new(Changes::default());
+    let sink: Arc<dyn Sink> = changes.clone();
+    let reader = ChainReader::start(endpoints, PushSettings::default(), vec![(walk, sink)]);
+    let read = async {
+        while changes.0.lock().len() < expected.len() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), read).await.expect("all events are read");
+    assert_eq!(*changes.0.lock(), expected);
+    reader.stop().await;
+}

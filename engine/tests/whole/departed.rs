@@ -1,0 +1,178 @@
+//! A node that has left the network: what it signs later counts nowhere, whenever this node learns of it.
+
+use std::sync::Arc;
+
+use hawser_engine::facts;
+use hawser_engine::ports::{NodeRecord, Registry};
+use hawser_engine::runtime::PublishError;
+use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId, minute_of};
+use hawser_rules::{Absence, Absences};
+use hawser_storage::{InvalidRule, Mark, Store};
+
+use crate::common::{self, NODE, START_NS, group_topic, payer, record};
+use crate::follow::{Follower, OTHER, SOURCE, dated, key};
+
+const SECOND: i64 = 1_000_000_000;
+const NEW: OriginatorId = OriginatorId(400);
+const ABSENT: Option<Mark> = Some(Mark::Invalid(InvalidRule(17)));
+
+/// Seconds after the start, as the chain has them.
+fn at(seconds: i64) -> u64 {
+    u64::try_from(START_NS / SECOND + seconds).unwrap()
+}
+
+fn away(from: i64, until: Option<i64>) -> Absences {
+    Absences::new(vec![Absence { from_s: at(from), until_s: until.map(at) }]).unwrap()
+}
+
+/// The registry of all nodes, in which one of them has been away, and may be away now.
+fn registry(node: OriginatorId, canonical: bool, absences: Absences) -> Arc<Registry> {
+    let record = |id: OriginatorId| NodeRecord {
+        id,
+        public_key: key(id).public_key(),
+        owner: key(id).public_key().address(),
+        canonical: canonical || id != node,
+        ..record()
+    };
+    let records = [NODE, OTHER, SOURCE, NEW].map(record).into_iter();
+    Arc::new(records.collect::<Registry>().with_absences([(node, absences)]))
+}
+
+fn signed(sequence: u64, seconds: i64) -> Bytes {
+    dated(SOURCE, sequence, START_NS + seconds * SECOND)
+}
+
+fn mark(follower: &Follower, originator: OriginatorId, sequence: u64) -> Option<Mark> {
+    let id = EnvelopeId::new(originator, SequenceId(sequence));
+    follower.engine().store().snapshot().mark(id).unwrap()
+}
+
+/// Returns the envelopes of the topic that readers get.
+fn readable(follower: &Follower) -> Vec<Bytes> {
+    follower.engine().reader().query_topics(&[group_topic(1)], &Cursor::new(), 100).unwrap()
+}
+
+/// Prices what is marked for it, as a task of the node does. Returns the charged messages of the strand, and
+/// asserts that a rebuild gives the same rows.
+fn charged(store: &Store) -> u64 {
+    let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, NODE);
+    store.reprice(&derive, usize::MAX).unwrap();
+    let snapshot = store.snapshot();
+    let payer = payer(0).public_key().address();
+    let row = snapshot.usage(SOURCE, minute_of(START_NS), payer).unwrap();
+    let before = snapshot.projection_digests().unwrap();
+    drop(snapshot);
+    store.rebuild(&derive, &mut |_| {}).unwrap();
+    assert_eq!(store.snapshot().projection_digests().unwrap(), before);
+    row.map_or(0, |row| row.messages)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_taken_before_the_notice_is_judged_anew_and_later_parts_come_from_others() {
+    let follower = Follower::start(common::store());
+    let (mut source, mut other) = (follower.connect(SOURCE, &[]), follower.connect(OTHER, &[]));
+    source.want(SOURCE).await;
+    source.send([signed(1, 0), signed(2, 2)]).await;
+    follower.wait_for(SOURCE, 2).await;
+    let store = follower.engine().store().clone();
+    assert_eq!(readable(&follower).len(), 2);
+    assert_eq!(charged(&store), 2);
+
+    follower.node.registry.send_replace(registry(SOURCE, false, away(1, None)));
+    follower.until("it is judged anew", || mark(&follower, SOURCE, 2) == ABSENT).await;
+    assert_eq!(readable(&follower), [signed(1, 0)]);
+    assert_eq!(charged(&store), 1);
+    assert_eq!(other.want(SOURCE).await, (2, None), "its strand comes from another node");
+    other.send([signed(3, 1), signed(4, 3)]).await;
+    follower.wait_for(SOURCE, 4).await;
+    assert_eq!((mark(&follower, SOURCE, 3), mark(&follower, SOURCE, 4)), (None, ABSENT));
+    assert_eq!(readable(&follower).len(), 2, "the one from before is completed");
+    assert_eq!(charged(&store), 2);
+    assert_eq!(follower.held(SOURCE).len(), 4, "all of it is there for other nodes");
+    follower.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_returns_goes_on_and_a_shorter_absence_gives_envelopes_back() {
+    let follower = Follower::start(common::store());
+    follower.node.registry.send_replace(registry(SOURCE, false, away(1, None)));
+    let mut other = follower.connect(OTHER, &[]);
+    other.want(SOURCE).await;
+    other.send([signed(1, 0), signed(2, 2), signed(3, 4)]).await;
+    follower.wait_for(SOURCE, 3).await;
+    assert_eq!(readable(&follower).len(), 1);
+
+    follower.node.registry.send_replace(registry(SOURCE, true, away(1, Some(5))));
+    let mut source = follower.connect(SOURCE, &[]);
+    assert_eq!(source.want(SOURCE).await, (3, None), "it is asked itself again");
+    source.send([signed(4, 5), signed(5, 6)]).await;
+    follower.wait_for(SOURCE, 5).await;
+    let marks = |sequences: &[u64]| -> Vec<_> {
+        sequences.iter().map(|it| mark(&follower, SOURCE, *it)).collect()
+    };
+    assert_eq!(marks(&[1, 2, 3, 4, 5]), [None, ABSENT, ABSENT, None, None]);
+    let store = follower.engine().store().clone();
+    assert_eq!(charged(&store), 3);
+
+    // As after a reorganisation of the chain.
+    follower.node.registry.send_replace(registry(SOURCE, true, away(1, Some(4))));
+    follower.until("it is judged anew", || marks(&[3]) == [None]).await;
+    assert_eq!(marks(&[1, 2, 3, 4, 5]), [None, ABSENT, None, None, None]);
+    assert_eq!(readable(&follower).len(), 4);
+    assert_eq!(charged(&store), 4);
+    follower.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_that_was_learned_while_the_node_was_down_counts_at_its_start() {
+    let follower = Follower::start(common::store());
+    let mut source = follower.connect(SOURCE, &[]);
+    source.want(SOURCE).await;
+    source.send([signed(1, 0), signed(2, 2)]).await;
+    follower.wait_for(SOURCE, 2).await;
+    let store = follower.stop().await;
+
+    let follower = Follower::start_with(store, registry(SOURCE, false, away(1, None)));
+    follower.until("it is judged anew", || mark(&follower, SOURCE, 2) == ABSENT).await;
+    assert_eq!(readable(&follower), [signed(1, 0)]);
+    follower.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_never_was_in_the_network_has_no_strand() {
+    let follower = Follower::start(common::store());
+    follower.node.registry.send_replace(registry(NEW, false, Absences::NONE));
+    let mut other = follower.connect(OTHER, &[(NEW, 9)]);
+    other.want(OTHER).await;
+    assert!(!follower.replication.strands().contains_key(&NEW));
+
+    follower.node.registry.send_replace(registry(NEW, true, Absences::NONE));
+    let mut new = follower.connect(NEW, &[]);
+    assert_eq!(new.want(NEW).await, (0, None));
+    follower.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_removed_itself_publishes_nothing_until_its_clock_has_passed_its_return() {
+    let follower = Follower::start(common::store());
+    follower.publish("before").await.unwrap();
+    follower.node.clock.0.store(START_NS + 2 * SECOND, std::sync::atomic::Ordering::Relaxed);
+    follower.publish("after, and before the notice").await.unwrap();
+    assert_eq!(readable(&follower).len(), 2);
+
+    follower.node.registry.send_replace(registry(NODE, false, away(1, None)));
+    let refused = follower.publish("later").await;
+    let Err(PublishError::Unavailable { reason, .. }) = refused else { panic!("{refused:?}") };
+    assert!(reason.contains("not canonical"), "{reason}");
+    follower.until("it judges itself", || mark(&follower, NODE, 2) == ABSENT).await;
+    assert_eq!(readable(&follower).len(), 1);
+
+    follower.node.registry.send_replace(registry(NODE, true, away(1, Some(3))));
+    let refused = follower.publish("too early").await;
+    let Err(PublishError::Unavailable { reason, .. }) = refused else { panic!("{refused:?}") };
+    assert!(reason.contains("has not reached the time"), "{reason}");
+    follower.node.clock.0.store(START_NS + 3 * SECOND, std::sync::atomic::Ordering::Relaxed);
+    follower.publish("returned").await.unwrap();
+    assert_eq!((mark(&follower, NODE, 3), readable(&follower).len()), (None, 2));
+    follower.stop().await;
+}

@@ -1,0 +1,142 @@
+//! Absences of nodes: what the events of the chain's registry, as they are recorded, say of them.
+
+use std::collections::BTreeMap;
+
+use hawser_chain::index::{BlockRef, ContractEvent, EventBatch, IndexedEvent, Sink, SinkError};
+use hawser_engine::ports::Registry;
+use hawser_proto::OriginatorId;
+use hawser_rules::Absences;
+use hawser_storage::{ChainPosition, MembershipChange, ReadError, Store};
+
+use super::NetworkState;
+
+/// Returns the registry with the absences that the recorded events make.
+///
+/// # Errors
+/// When they cannot be read.
+pub(in crate::service) fn with_recorded(
+    registry: Registry,
+    store: &Store,
+) -> Result<Registry, ReadError> {
+    let mut changes: BTreeMap<OriginatorId, Vec<(u64, bool)>> = BTreeMap::new();
+    for change in store.snapshot().membership_changes()? {
+        changes.entry(change.node).or_default().push((change.time_s, change.is_member));
+    }
+    let absences = changes.into_iter().map(|(node, it)| (node, Absences::of_changes(it)));
+    Ok(registry.with_absences(absences))
+}
+
+/// Records the events of the node registry, and publishes the absences that they make.
+pub(super) struct MembershipSink(pub(super) NetworkState);
+
+impl Sink for MembershipSink {
+    fn position(&self) -> Result<Option<BlockRef>, SinkError> {
+        let position = self.0.store.snapshot().registry_position();
+        let position = position.map_err(|error| SinkError::Retry(error.to_string()))?;
+        Ok(position.map(|at| BlockRef { number: at.block, hash: at.hash.into() }))
+    }
+
+    /// Changes of membership have no sequence ids.
+    fn last_sequence_id(&self) -> Result<u64, SinkError> {
+        Ok(0)
+    }
+
+    fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {
+        let changes: Vec<_> = batch.events.iter().filter_map(change).collect();
+        let position = ChainPosition { block: batch.position.number, hash: batch.position.hash.0 };
+        let store = &self.0.store;
+        let recorded = store.record_membership(batch.from_block, &changes, position);
+        recorded.map_err(|error| SinkError::Retry(error.to_string()))?;
+        self.0.take_absences().map_err(|error| SinkError::Retry(error.to_string()))
+    }
+}
+
+fn change(event: &IndexedEvent) -> Option<MembershipChange> {
+    let ContractEvent::MembershipChanged { node_id, is_member } = event.decoded else {
+        return None;
+    };
+    Some(MembershipChange {
+        block: event.block.number,
+        log_index: event.log_index,
+        node: OriginatorId(node_id),
+        time_s: event.block_time_s,
+        is_member,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::primitives::B256;
+    use hawser_proto::SecretKey;
+    use hawser_rules::{NodeRecord, Rate, RateTable};
+    use hawser_storage::StoreIdentity;
+
+    use super::*;
+
+    const NODE: OriginatorId = OriginatorId(200);
+
+    fn state() -> NetworkState {
+        let key = SecretKey::from_bytes(&[7; 32]).unwrap().public_key();
+        let identity = StoreIdentity { network: "test".into(), node: NODE, public_key: key };
+        let store = Store::in_memory(identity, hawser_engine::price::price).unwrap();
+        let rate = Rate {
+            start_unix_s: 0,
+            message_fee: 1,
+            storage_fee: 1,
+            congestion_fee: 1,
+            target_rate_per_minute: 1,
+        };
+        let rates = RateTable::new(vec![rate], None).unwrap();
+        NetworkState::new(NODE, store, registry(true), rates)
+    }
+
+    fn registry(canonical: bool) -> Registry {
+        let key = SecretKey::from_bytes(&[7; 32]).unwrap().public_key();
+        let record = NodeRecord {
+            id: NODE,
+            public_key: key,
+            owner: key.address(),
+            http_address: "http://127.0.0.1:1".into(),
+            quic_address: None,
+            canonical,
+        };
+        [record].into_iter().collect()
+    }
+
+    fn batch(from_block: u64, to: u64, events: &[(u64, u64, bool)]) -> EventBatch {
+        let block = |number| BlockRef { number, hash: B256::with_last_byte(7) };
+        let event = |&(number, block_time_s, is_member): &(u64, u64, bool)| IndexedEvent {
+            block: block(number),
+            block_time_s,
+            log_index: 1,
+            transaction: B256::ZERO,
+            decoded: ContractEvent::MembershipChanged { node_id: NODE.0, is_member },
+        };
+        let events = events.iter().map(event).collect();
+        EventBatch { from_block, events, position: block(to) }
+    }
+
+    #[test]
+    fn absences_follow_the_chain_also_after_a_reorganisation_and_a_restart() {
+        let network = state();
+        let sink = MembershipSink(network.clone());
+        assert_eq!(sink.position(), Ok(None));
+        sink.store(&batch(0, 10, &[(1, 100, true), (5, 500, false)])).unwrap();
+        let absences = || network.registry.borrow().absences(NODE).clone();
+        let left_at = |from_s| vec![hawser_rules::Absence { from_s, until_s: None }];
+        assert_eq!(absences(), Absences::new(left_at(500)).unwrap());
+        network.take_records(registry(false)).unwrap();
+        assert_eq!(absences(), Absences::new(left_at(500)).unwrap(), "records leave them alone");
+
+        sink.store(&batch(4, 9, &[(6, 600, false)])).unwrap();
+        assert_eq!(absences(), Absences::new(left_at(600)).unwrap());
+        assert_eq!(sink.position().unwrap().map(|it| it.number), Some(9));
+        let restarted = with_recorded(registry(false), &network.store).unwrap();
+        assert_eq!(restarted, **network.registry.borrow());
+
+        sink.store(&batch(10, 12, &[(11, 700, true)])).unwrap();
+        network.take_records(registry(true)).unwrap();
+        assert!(!absences().cover(700_000_000_000) && absences().cover(699_999_999_999));
+        assert!(network.registry.borrow().member(NODE).is_some());
+    }
+}

@@ -1,0 +1,141 @@
+//! The times in which a node was not in the network, after it had been.
+
+/// A time in which a node was not in the canonical network: from its removal to its return.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Absence {
+    /// Time of the block with the removal, unix seconds.
+    pub from_s: u64,
+    /// Time of the block with the return, unix seconds; `None` while the node is away.
+    pub until_s: Option<u64>,
+}
+
+/// All absences of a node: ascending, none empty, and only the last one without an end.
+///
+/// An envelope that a node signs in an absence breaks a rule (`docs/protocol/rules.md`, Membership). The time that
+/// it states decides, and not the moment at which a node learned of the removal: so all nodes come to the
+/// same verdict.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Absences(Vec<Absence>);
+
+/// The times are no absences.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("absences must ascend, have a length, and only the last one may lack an end")]
+pub struct AbsencesError;
+
+impl Absences {
+    /// A node that never left.
+    pub const NONE: Self = Self(Vec::new());
+
+    /// Takes absences over.
+    ///
+    /// # Errors
+    /// [`AbsencesError`] if they are out of order, overlap or are empty.
+    pub fn new(absences: Vec<Absence>) -> Result<Self, AbsencesError> {
+        let has_length = |it: &Absence| it.until_s.is_none_or(|until_s| it.from_s < until_s);
+        let follows = |pair: &[Absence]| pair[0].until_s.is_some_and(|end| end <= pair[1].from_s);
+        if absences.iter().all(has_length) && absences.windows(2).all(follows) {
+            Ok(Self(absences))
+        } else {
+            Err(AbsencesError)
+        }
+    }
+
+    /// Follows a node's removals and returns, in the order of the chain: the time in unix seconds, and true
+    /// if the node is in the network from then on. The first time that it enters ends no absence.
+    #[must_use]
+    pub fn of_changes(changes: impl IntoIterator<Item = (u64, bool)>) -> Self {
+        let mut absences: Vec<Absence> = Vec::new();
+        for (time_s, is_member) in changes {
+            let away = absences.last_mut().filter(|last| last.until_s.is_none());
+            match (away, is_member) {
+                (Some(last), true) if last.from_s < time_s => last.until_s = Some(time_s),
+                (Some(_), true) => _ = absences.pop(), // it was away for no second
+                (None, false) => absences.push(Absence { from_s: time_s, until_s: None }),
+                (Some(_), false) | (None, true) => {}
+            }
+        }
+        Self(absences)
+    }
+
+    /// Returns true if the node never left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns true if the node was away at this time, unix nanoseconds. At the time of a removal, and at
+    /// that of a return, it was not.
+    #[must_use]
+    pub fn cover(&self, originator_ns: i64) -> bool {
+        let ns = i128::from(originator_ns);
+        let at = |time_s: u64| i128::from(time_s) * 1_000_000_000;
+        self.0.iter().any(|it| at(it.from_s) < ns && it.until_s.is_none_or(|end| ns < at(end)))
+    }
+
+    /// Iterates over the absences by ascending time.
+    pub fn iter(&self) -> impl Iterator<Item = Absence> {
+        self.0.iter().copied()
+    }
+
+    /// Encodes the absences, to compare them with those of an earlier run: 16 bytes each.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let bytes = |it: &Absence| {
+            let until_s = it.until_s.unwrap_or(u64::MAX);
+            [it.from_s.to_be_bytes(), until_s.to_be_bytes()].concat()
+        };
+        self.0.iter().flat_map(bytes).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn absence(from_s: u64, until_s: Option<u64>) -> Absence {
+        Absence { from_s, until_s }
+    }
+
+    #[test]
+    fn changes_become_absences_whatever_repeats() {
+        let of = |changes: &[(u64, bool)]| Absences::of_changes(changes.iter().copied());
+        assert_eq!(of(&[(5, true)]), Absences::NONE);
+        assert_eq!(of(&[(5, true), (9, false)]).0, [absence(9, None)]);
+        let twice = of(&[(5, true), (9, false), (10, false), (12, true), (13, true), (20, false)]);
+        assert_eq!(twice.0, [absence(9, Some(12)), absence(20, None)]);
+        assert_eq!(of(&[(9, false), (9, true)]), Absences::NONE, "within one block");
+        assert_eq!(Absences::new(twice.0.clone()), Ok(twice));
+    }
+
+    #[test]
+    fn wrong_times_are_refused() {
+        let refused = |absences: &[Absence]| Absences::new(absences.to_vec()).is_err();
+        assert!(refused(&[absence(5, Some(5))]));
+        assert!(refused(&[absence(5, None), absence(9, None)]));
+        assert!(refused(&[absence(5, Some(9)), absence(8, None)]));
+        assert!(!refused(&[absence(5, Some(9)), absence(9, None)]));
+        assert!(!refused(&[]));
+    }
+
+    #[test]
+    fn a_time_between_removal_and_return_is_covered() {
+        let away = Absences::new(vec![absence(9, Some(12)), absence(20, None)]).unwrap();
+        let second = 1_000_000_000;
+        for (ns, is_covered) in [
+            (i64::MIN, false),
+            (9 * second, false),
+            (9 * second + 1, true),
+            (12 * second - 1, true),
+            (12 * second, false),
+            (20 * second, false),
+            (20 * second + 1, true),
+            (i64::MAX, true),
+        ] {
+            assert_eq!(away.cover(ns), is_covered, "{ns}");
+        }
+        assert!(!Absences::NONE.cover(i64::MAX));
+        let never = Absences::new(vec![absence(u64::MAX, None)]).unwrap();
+        assert!(!never.cover(i64::MAX), "and nothing overflows");
+        assert_ne!(away.to_bytes(), never.to_bytes());
+    }
+}

@@ -1,0 +1,348 @@
+//! Membership of nodes: what the chain's registry has seen, recorded and never derived; and marks that
+//! follow from it, which change when it does.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SequenceId, minute_of};
+use rocksdb::WriteBatch;
+
+use crate::change::{ChainPosition, Facts, InvalidRule, Validity};
+use crate::error::{CommitError, DatabaseError, ReadError};
+use crate::family::Family;
+use crate::keys::congestion::{CongestionKey, CongestionRow};
+use crate::keys::cursor::{CursorKey, encode_position};
+use crate::keys::expiry::ExpiryKey;
+use crate::keys::mark::{Mark, MarkKey};
+use crate::keys::membership::{MembershipChange, MembershipKey};
+use crate::keys::receipt::ReceiptKey;
+use crate::keys::reprice::RepriceKey;
+use crate::keys::topic::{self, TopicKey};
+use crate::keys::usage::UsageKey;
+use crate::keys::usage_by_payer::UsageByPayerKey;
+use crate::keys::{Key, decode_u64};
+use crate::log_scan::LogItem;
+use crate::price::CONGESTION_MINUTES;
+use crate::rebuild::Derive;
+use crate::snapshot::Snapshot;
+use crate::store::Store;
+
+/// Envelopes whose marks change with one write. Bounds the memory of a batch.
+const CHANGED_AT_ONCE: usize = 1024;
+
+/// The number of marks that [`Store::judge_times`] has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct JudgedTimes {
+    /// Envelopes that readers got and get no more.
+    pub marked: u64,
+    /// Envelopes that readers did not get and get now.
+    pub unmarked: u64,
+}
+
+/// A rule about the times of one node's envelopes.
+pub struct TimeRule<'a> {
+    /// The node.
+    pub originator: OriginatorId,
+    /// The mark of an envelope that breaks the rule.
+    pub rule: InvalidRule,
+    /// Returns true for a time, unix nanoseconds, at which every envelope of the node breaks the rule.
+    pub is_broken_at: &'a dyn Fn(i64) -> bool,
+    /// The basis of the rule, recorded when all marks follow it: see [`Snapshot::judged_by`].
+    pub basis: &'a [u8],
+}
+
+impl Store {
+    /// Replaces the recorded changes of `from_block` and later blocks by `changes`, and records the
+    /// position of the chain reader that saw them, as one write. Returns when it is durable.
+    ///
+    /// # Errors
+    /// When the rows cannot be read. After [`CommitError::Write`] the store is poisoned.
+    pub fn record_membership(
+        &self,
+        from_block: u64,
+        changes: &[MembershipChange],
+        position: ChainPosition,
+    ) -> Result<(), CommitError> {
+        self.inner.poison.check()?;
+        let family = self.inner.family(MembershipKey::FAMILY);
+        let mut batch = WriteBatch::default();
+        let start = MembershipKey::Change { block: from_block, log_index: 0 }.encode();
+        batch.delete_range_cf(family, &start[..], &MembershipKey::END_OF_CHANGES[..]);
+        for change in changes {
+            batch.put_cf(family, change.key().encode(), change.encode_value());
+        }
+        let cursors = self.inner.family(CursorKey::FAMILY);
+        batch.put_cf(cursors, CursorKey::REGISTRY.encode(), encode_position(position));
+        self.inner.write_durable(batch)
+    }
+
+    /// Makes the marks of a strand follow a rule about times: a valid envelope that breaks it gets its
+    /// mark and loses its rows, and one that has the mark and does not break it gets its rows back. Marks
+    /// of other rules stay.
+    ///
+    /// Reads the whole strand. `derive` must be the function that a rebuild gets. The amounts of the
+    /// minutes that have changed are marked to be calculated again ([`Store::reprice`]); after that all rows
+    /// are those of a rebuild. Commits to the strand wait; those to other strands go on.
+    ///
+    /// # Errors
+    /// When the log cannot be read or the rows cannot be written. Marks that were written before stay, and
+    /// the basis is not recorded.
+    pub fn judge_times(
+        &self,
+        rule: &TimeRule<'_>,
+        derive: &Derive<'_>,
+    ) -> Result<JudgedTimes, CommitError> {
+        self.inner.poison.check()?;
+        let _no_rebuild = self.inner.gate.read();
+        let head = self.inner.strands.head(rule.originator);
+        let head = head.lock();
+        let (mut after, mut judged) = (SequenceId::NONE, JudgedTimes::default());
+        loop {
+            let snapshot = self.snapshot();
+            let (changed, reached) = snapshot.changed_by(rule, after, *head)?;
+            let is_last = reached >= *head;
+            let mut batch = WriteBatch::default();
+            for verdict in changed.values() {
+                judged.marked += u64::from(verdict.is_broken);
+                judged.unmarked += u64::from(!verdict.is_broken);
+            }
+            if !changed.is_empty() {
+                let own = self.inner.identity.node;
+                Rejudging { store: self, snapshot: &snapshot, rule, derive, own }
+                    .stage(&changed, &mut batch)?;
+            }
+            if is_last {
+                let family = self.inner.family(MembershipKey::FAMILY);
+                let key = MembershipKey::Judged(rule.originator).encode();
+                batch.put_cf(family, key, rule.basis);
+            }
+            self.inner.write_durable(batch)?;
+            if !changed.is_empty() {
+                self.inner.unpriced.store(true, Ordering::Release);
+            }
+            if is_last {
+                return Ok(judged);
+            }
+            after = reached;
+        }
+    }
+}
+
+impl Snapshot<'_> {
+    /// Returns the changes of membership that the chain's registry has seen, in the order of the chain.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn membership_changes(&self) -> Result<Vec<MembershipChange>, ReadError> {
+        let mut rows = self.rows(MembershipKey::FAMILY, rocksdb::ReadOptions::default());
+        let mut changes = Vec::new();
+        rows.seek_to_first();
+        while let Some((key, value)) = rows.item() {
+            if key >= &MembershipKey::END_OF_CHANGES[..] {
+                break;
+            }
+            let change = MembershipChange::decode(key, value);
+            changes.push(change.ok_or_else(|| ReadError::corrupt(MembershipKey::FAMILY, key))?);
+            rows.next();
+        }
+        rows.status().map_err(DatabaseError::from)?;
+        Ok(changes)
+    }
+
+    /// Returns the position of the reader of the chain's registry; `None` before its first record.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn registry_position(&self) -> Result<Option<ChainPosition>, ReadError> {
+        self.row(CursorKey::REGISTRY, crate::keys::cursor::decode_position)
+    }
+
+    /// Returns the basis of the last [`TimeRule`] that all marks of a strand follow; empty before the first.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn judged_by(&self, originator: OriginatorId) -> Result<Vec<u8>, ReadError> {
+        let basis = self.row(MembershipKey::Judged(originator), |value| Some(value.to_vec()))?;
+        Ok(basis.unwrap_or_default())
+    }
+
+    /// Finds envelopes after `after` whose mark the rule changes, up to a bound. Returns the last place
+    /// that was looked at.
+    fn changed_by(
+        &self,
+        rule: &TimeRule<'_>,
+        after: SequenceId,
+        through: SequenceId,
+    ) -> Result<(BTreeMap<EnvelopeId, Verdict>, SequenceId), ReadError> {
+        let mut changed = BTreeMap::new();
+        for item in self.log(EnvelopeId::new(rule.originator, after), through) {
+            let LogItem::Envelope { id, bytes, validity } = item? else { continue };
+            let is_marked = validity == Validity::Invalid(rule.rule);
+            if !is_marked && validity != Validity::Valid {
+                continue;
+            }
+            let Some(originator_ns) = time_of(&bytes) else { continue };
+            let is_broken = (rule.is_broken_at)(originator_ns);
+            if is_broken != is_marked {
+                changed.insert(id, Verdict { bytes, is_broken });
+                if changed.len() >= CHANGED_AT_ONCE {
+                    return Ok((changed, id.sequence));
+                }
+            }
+        }
+        Ok((changed, through))
+    }
+}
+
+/// The new verdict on a stored envelope.
+struct Verdict {
+    bytes: Bytes,
+    is_broken: bool,
+}
+
+/// Stages rows for new verdicts.
+struct Rejudging<'a> {
+    store: &'a Store,
+    snapshot: &'a Snapshot<'a>,
+    rule: &'a TimeRule<'a>,
+    derive: &'a Derive<'a>,
+    own: OriginatorId,
+}
+
+impl Rejudging<'_> {
+    fn stage(
+        &self,
+        changed: &BTreeMap<EnvelopeId, Verdict>,
+        batch: &mut WriteBatch,
+    ) -> Result<(), ReadError> {
+        let marks = self.store.inner.family(MarkKey::FAMILY);
+        let mut minutes: BTreeMap<CongestionKey, BTreeSet<SequenceId>> = BTreeMap::new();
+        let mut value = Vec::new();
+        for (&id, verdict) in changed {
+            if verdict.is_broken {
+                Mark::Invalid(self.rule.rule).encode_into(&mut value);
+                batch.put_cf(marks, MarkKey(id).encode(), &value);
+            } else {
+                batch.delete_cf(marks, MarkKey(id).encode());
+            }
+            let Some(facts) = (self.derive)(id, &verdict.bytes, Validity::Valid) else { continue };
+            self.stage_rows(id, verdict, &facts, batch)?;
+            if facts.charge.is_some() || facts.counts_for_congestion {
+                let minute = minute_of(facts.originator_ns);
+                let at = CongestionKey { originator: id.originator, minute };
+                minutes.entry(at).or_default().insert(id.sequence);
+            }
+        }
+        minutes.iter().try_for_each(|(at, places)| self.stage_minute(*at, places, changed, batch))
+    }
+
+    /// Stages the rows that belong to one envelope alone.
+    fn stage_rows(
+        &self,
+        id: EnvelopeId,
+        verdict: &Verdict,
+        facts: &Facts,
+        batch: &mut WriteBatch,
+    ) -> Result<(), ReadError> {
+        let store = &self.store.inner;
+        let len_bytes = u32::try_from(verdict.bytes.len()).unwrap_or(u32::MAX);
+        let receipt = facts.receipt.filter(|_| id.originator == self.own).map(ReceiptKey);
+        let expiry = facts.expiry_unix_s.map(|expiry_unix_s| ExpiryKey { expiry_unix_s, id });
+        let topic = TopicKey::new(facts.topic.as_bytes(), id);
+        let held = receipt.map(|key| self.snapshot.row(key, decode_u64)).transpose()?.flatten();
+        if verdict.is_broken {
+            topic.iter().for_each(|it| batch.delete_cf(store.family(Family::Topic), it.encode()));
+            expiry.iter().for_each(|it| batch.delete_cf(store.family(Family::Expiry), it.encode()));
+            // An earlier place of the same request, if there is one, is found again by a rebuild only.
+            if let Some(key) = receipt.filter(|_| held == Some(id.sequence.0)) {
+                batch.delete_cf(store.family(Family::Receipt), key.encode());
+            }
+            return Ok(());
+        }
+        let mut value = Vec::new();
+        topic::encode_value(facts.originator_ns, len_bytes, &facts.depends_on, &mut value);
+        topic.iter().for_each(|it| batch.put_cf(store.family(Family::Topic), it.encode(), &value));
+        expiry.iter().for_each(|it| batch.put_cf(store.family(Family::Expiry), it.encode(), []));
+        if let Some(key) = receipt.filter(|_| held.is_none_or(|held| held < id.sequence.0)) {
+            batch.put_cf(store.family(Family::Receipt), key.encode(), id.sequence.0.to_be_bytes());
+        }
+        Ok(())
+    }
+
+    /// Stages the count of one minute, drops the usage of payers who have none left in it, and marks the
+    /// minutes whose amounts depend on it.
+    fn stage_minute(
+        &self,
+        at: CongestionKey,
+        places: &BTreeSet<SequenceId>,
+        changed: &BTreeMap<EnvelopeId, Verdict>,
+        batch: &mut WriteBatch,
+    ) -> Result<(), ReadError> {
+        let store = &self.store.inner;
+        let stored = self.snapshot.row(at, CongestionRow::decode)?;
+        let ends = stored.into_iter().flat_map(|row| [row.first, row.last]);
+        let span = || ends.clone().chain(places.iter().copied());
+        let (Some(first), Some(last)) = (span().min(), span().max()) else { return Ok(()) };
+        let (mut row, mut payers) = (CongestionRow::default(), HashSet::new());
+        let after = EnvelopeId::new(at.originator, first.previous());
+        for item in self.snapshot.log(after, last) {
+            let LogItem::Envelope { id, bytes, validity } = item? else { continue };
+            let is_valid = match changed.get(&id) {
+                Some(verdict) => !verdict.is_broken,
+                None => validity == Validity::Valid,
+            };
+            if !is_valid || time_of(&bytes).map(minute_of) != Some(at.minute) {
+                continue;
+            }
+            let Some(facts) = (self.derive)(id, &bytes, Validity::Valid) else { continue };
+            payers.extend(facts.charge.map(|charge| charge.payer));
+            if facts.charge.is_some() || facts.counts_for_congestion {
+                row.add(id.sequence, facts.counts_for_congestion);
+            }
+        }
+        let congestion = store.family(Family::Congestion);
+        if row == CongestionRow::default() {
+            batch.delete_cf(congestion, at.encode());
+        } else {
+            batch.put_cf(congestion, at.encode(), row.encode());
+        }
+        for payer in self.booked_payers(at)?.into_iter().filter(|it| !payers.contains(it)) {
+            let key = UsageKey { originator: at.originator, minute: at.minute, payer };
+            batch.delete_cf(store.family(Family::Usage), key.encode());
+            batch.delete_cf(store.family(Family::UsageByPayer), UsageByPayerKey(key).encode());
+        }
+        for minutes in (0..).take(CONGESTION_MINUTES) {
+            if let Some(minute) = at.after(minutes) {
+                batch.put_cf(store.family(Family::Reprice), RepriceKey(minute).encode(), []);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the payers with usage in one minute.
+    fn booked_payers(&self, at: CongestionKey) -> Result<Vec<PayerAddress>, ReadError> {
+        let mut rows = self.snapshot.rows(Family::Usage, rocksdb::ReadOptions::default());
+        let mut payers = Vec::new();
+        rows.seek(at.encode());
+        while let Some(key) = rows.key() {
+            let corrupt = || ReadError::corrupt(Family::Usage, key);
+            let UsageKey { originator, minute, payer } =
+                UsageKey::decode(key).ok_or_else(corrupt)?;
+            if (originator, minute) != (at.originator, at.minute) {
+                break;
+            }
+            payers.push(payer);
+            rows.next();
+        }
+        rows.status().map_err(DatabaseError::from)?;
+        Ok(payers)
+    }
+}
+
+/// Returns the time that an envelope states, unix nanoseconds.
+fn time_of(bytes: &Bytes) -> Option<i64> {
+    let (statement, _) = OriginatorEnvelope::open(bytes.clone()).ok()?;
+    Some(OriginatorEnvelope::statement(statement).ok()?.1)
+}
