@@ -20,7 +20,7 @@ const LEN_BYTES_MAX: u64 = 64 * 1024;
 /// The question of a node that may not sign.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Question {
-    /// Differs for each start of the node.
+    /// Differs each time that the node begins to ask.
     pub id: String,
     /// Id of the node.
     pub node_id: u32,
@@ -90,12 +90,19 @@ impl RestoreFolder {
         read(&self.0.join(QUESTION))
     }
 
-    /// Returns the answer, if there is one.
+    /// Takes the answer, if there is one: it is removed durably before it is returned, so that it counts
+    /// once.
     ///
     /// # Errors
-    /// When the file cannot be read.
-    pub fn answer(&self) -> io::Result<Option<Answer>> {
-        read(&self.0.join(ANSWER))
+    /// When the file cannot be read or removed. The answer must not count then.
+    pub fn take_answer(&self) -> io::Result<Option<Answer>> {
+        let path = self.0.join(ANSWER);
+        let answer = read(&path)?;
+        if answer.is_some() {
+            fs::remove_file(&path)?;
+            File::open(&self.0)?.sync_all()?;
+        }
+        Ok(answer)
     }
 
     /// Asks in place of an earlier question.
@@ -178,15 +185,16 @@ mod tests {
             RestoreFolder::asking(state.path()).unwrap(),
             [(folder.clone(), question.clone())]
         );
-        assert_eq!(folder.answer().unwrap(), None);
+        assert_eq!(folder.take_answer().unwrap(), None);
         folder.reply(&Answer::to(&question, true)).unwrap();
-        assert_eq!(folder.answer().unwrap(), Some(Answer { id: "1".to_owned(), gap: 0 }));
+        assert_eq!(folder.take_answer().unwrap(), Some(Answer { id: "1".to_owned(), gap: 0 }));
+        assert_eq!(folder.take_answer().unwrap(), None, "an answer counts once");
         folder.reply(&Answer::to(&question, false)).unwrap();
-        assert_eq!(folder.answer().unwrap().unwrap().gap, 1_000_000);
+        assert_eq!(folder.take_answer().unwrap().unwrap().gap, 1_000_000);
         folder.clear().unwrap();
         folder.clear().unwrap();
-        assert_eq!((folder.question().unwrap(), folder.answer().unwrap()), (None, None));
+        assert_eq!((folder.question().unwrap(), folder.take_answer().unwrap()), (None, None));
         fs::write(dir.join(ANSWER), "{").unwrap();
-        assert!(folder.answer().is_err());
+        assert!(folder.take_answer().is_err());
     }
 }

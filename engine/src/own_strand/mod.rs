@@ -88,6 +88,9 @@ impl Quarantine {
 pub struct OperatorWord {
     /// Places to leave out: 0 if the folder holds everything that was ever signed.
     pub gap: u64,
+    /// The operator knew that the node had stopped for good. A word that was said before says nothing
+    /// about the process that the node has noticed since.
+    pub knows_of_stop: bool,
 }
 
 /// The permission to sign, to be put into effect by the caller.
@@ -189,12 +192,18 @@ impl OwnStrandGuard {
         }
     }
 
-    /// Handles the operator's word. It means nothing while no quarantine needs it.
+    /// Handles the operator's word. It means nothing while no quarantine needs it. A second word in one
+    /// quarantine changes only the places to leave out: it neither excuses what another process has
+    /// signed since the first one, nor makes the operator wait again.
     pub fn note_word(&mut self, now: Instant, now_ns: i64, word: OperatorWord) {
-        let (reason, since) = match self.phase {
-            Phase::Quarantine { reason, since, .. } => (reason, since),
-            Phase::Stopped => (UnknownFolder::Stopped, now),
-            Phase::Asking { .. } | Phase::Ready => return,
+        let (reason, since) = match &mut self.phase {
+            Phase::Quarantine { word: Some((said, _)), .. } => {
+                *said = word;
+                return;
+            }
+            Phase::Quarantine { reason, since, .. } => (*reason, *since),
+            Phase::Stopped if word.knows_of_stop => (UnknownFolder::Stopped, now),
+            Phase::Stopped | Phase::Asking { .. } | Phase::Ready => return,
         };
         // What the other process has signed until now is not held against the operator.
         self.foreign_after_ns = now_ns.saturating_add(CLOCKS_DIFFER_NS);

@@ -87,7 +87,7 @@ impl Node {
     }
 
     fn word(&mut self, gap: u64) {
-        self.guard.note_word(self.now, START_NS, OperatorWord { gap });
+        self.guard.note_word(self.now, START_NS, OperatorWord { gap, knows_of_stop: true });
         self.look();
     }
 
@@ -245,6 +245,43 @@ fn a_word_that_no_quarantine_needs_is_no_licence_for_later() {
     node.claim(A, 8);
     node.shown(A);
     assert_eq!(node.first_place(), None);
+}
+
+#[test]
+fn a_word_that_is_repeated_excuses_no_second_process_and_does_not_wait_again() {
+    let mut node = Node::unknown(7, &[A, B]);
+    node.claim(A, 8);
+    node.word(0);
+    for second in 1..=29 {
+        node.at(seconds(f64::from(second)));
+        // Each one shows something new, so that it is asked for longer.
+        let held = node.held;
+        node.claim(A, held + 2);
+        node.shown(A);
+        node.guard.note_word(
+            node.now,
+            START_NS + i64::from(second) * 1_000_000_000,
+            OperatorWord { gap: 5, knows_of_stop: true },
+        );
+        assert_eq!(node.guard.release(node.now), None);
+    }
+    node.at(seconds(30.0));
+    assert!(node.guard.release(node.now).is_some(), "the word has waited for its time");
+
+    let mut node = Node::unknown(7, &[A, B]);
+    node.word(0);
+    node.guard.note_word(
+        node.now,
+        START_NS + 3_600_000_000_000,
+        OperatorWord { gap: 0, knows_of_stop: false },
+    );
+    let later = Some(START_NS + 60_000_000_000);
+    node.guard.note_shown(node.now, A, SequenceId(8), later);
+    assert_eq!(node.guard.status(), OwnStrandStatus::Stopped, "signed since the first word");
+    node.guard.note_word(node.now, START_NS, OperatorWord { gap: 0, knows_of_stop: false });
+    assert_eq!(node.guard.status(), OwnStrandStatus::Stopped, "that word was about the quarantine");
+    node.word(0);
+    assert_eq!(node.quarantine().reason, UnknownFolder::Stopped);
 }
 
 #[test]

@@ -38,16 +38,17 @@ impl Ranges {
     }
 
     /// Removes one id that has been found. Splits the range that contains it, if there is one, and
-    /// drops the lowest range if there are too many then.
-    pub(super) fn remove(&mut self, id: SequenceId) {
+    /// drops the lowest range if there are too many then. Returns false if no range contains it.
+    pub(super) fn remove(&mut self, id: SequenceId) -> bool {
         let index = self.0.partition_point(|(_, to)| *to < id);
         let Some(&(from, to)) = self.0.get(index).filter(|(from, _)| *from <= id) else {
-            return;
+            return false;
         };
         let below = (from < id).then(|| (from, id.previous()));
         let above = (id < to).then(|| (id.next(), to));
         self.0.splice(index..=index, below.into_iter().chain(above));
         self.keep_bound();
+        true
     }
 
     fn keep_bound(&mut self) {
@@ -92,8 +93,7 @@ mod tests {
                 at += gap + width;
             }
             for id in removed {
-                ranges.remove(SequenceId(id));
-                model.remove(&id);
+                prop_assert_eq!(ranges.remove(SequenceId(id)), model.remove(&id));
             }
             prop_assert_eq!(ranges.is_empty(), model.is_empty());
             let first = model.range(after + 1..).next().copied();

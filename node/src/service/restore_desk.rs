@@ -1,5 +1,6 @@
 //! Asks the operator while this node may not sign, and passes the answer on to the engine.
 
+use std::mem::Discriminant;
 use std::time::Duration;
 
 use hawser_engine::Engine;
@@ -29,68 +30,102 @@ impl RestoreDesk {
     }
 }
 
+/// The desk at work.
+struct Desk {
+    engine: Engine,
+    folder: RestoreFolder,
+    /// Begins the ids of the questions of this process.
+    prefix: String,
+    /// Number of times that the node has begun to ask.
+    times: u64,
+    /// The question that stands, with the kind of status that it is about.
+    asked: Option<(Discriminant<OwnStrandStatus>, Question)>,
+}
+
 async fn run(engine: Engine) {
     let Some(folder) = engine.store().host_dir().map(RestoreFolder::new) else { return };
     let now_ns = engine.ports().clock.now_ns();
-    let id =
-        format!("{}-{}-{now_ns}", hex::encode(engine.store().incarnation()), std::process::id());
-    let mut asked: Option<Question> = None;
+    let incarnation = hex::encode(engine.store().incarnation());
+    let prefix = format!("{incarnation}-{}-{now_ns}", std::process::id());
+    let mut desk = Desk { engine, folder, prefix, times: 0, asked: None };
+    // What an earlier process has left is no question of this one.
     let mut is_first = true;
     loop {
-        let wanted = question(&engine, &id);
-        let changed = wanted != asked;
-        if changed || is_first {
-            let (folder, question) = (folder.clone(), wanted.clone());
-            let done = move || match &question {
-                Some(question) => folder.ask(question),
-                None => folder.clear(),
-            };
-            if let Err(error) = blocking(done).await {
-                tracing::error!(code = "restore_unanswerable", %error, "the operator cannot be asked");
-            }
-            (asked, is_first) = (wanted, false);
-        }
-        if asked.is_some() {
-            look_for_answer(&engine, &folder, &id).await;
+        desk.ask(is_first).await;
+        is_first = false;
+        if desk.asked.is_some() {
+            desk.look_for_answer().await;
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 
-/// Returns the question to the operator, if only one is needed now.
-fn question(engine: &Engine, id: &str) -> Option<Question> {
-    let is_asking = matches!(
-        engine.own_strand_status(),
-        OwnStrandStatus::Quarantined(_) | OwnStrandStatus::Stopped
-    );
-    let reason = engine.may_sign().err().filter(|_| is_asking)?.to_string();
-    let store = engine.store();
-    let identity = store.identity();
-    Some(Question {
-        id: id.to_owned(),
-        node_id: identity.node.0,
-        network: identity.network.clone(),
-        data_dir: store.path()?.to_owned(),
-        head: engine.heads().get().get(identity.node).0,
-        reason,
-    })
-}
-
-async fn look_for_answer(engine: &Engine, folder: &RestoreFolder, id: &str) {
-    let read = {
-        let folder = folder.clone();
-        blocking(move || folder.answer()).await
-    };
-    match read {
-        Ok(Some(answer)) if answer.id == id => {
-            tracing::warn!(
-                gap = answer.gap,
-                "the operator confirms that no other process signs with this node's key"
-            );
-            engine.confirm_own_strand(OperatorWord { gap: answer.gap });
+impl Desk {
+    /// Writes down the question of this moment, or removes the one that no longer stands.
+    async fn ask(&mut self, is_first: bool) {
+        let wanted = self.question();
+        if wanted == self.asked && !is_first {
+            return;
         }
-        // To an earlier start of the node, which may have had another folder.
-        Ok(Some(_)) | Ok(None) => {}
-        Err(error) => tracing::warn!(%error, "the operator's answer cannot be read"),
+        let (folder, question) = (self.folder.clone(), wanted.clone());
+        let done = move || match &question {
+            Some((_, question)) => folder.ask(question),
+            None => folder.clear(),
+        };
+        if let Err(error) = blocking(done).await {
+            tracing::error!(code = "restore_unanswerable", %error, "the operator cannot be asked");
+        }
+        self.asked = wanted;
+    }
+
+    /// Returns the question to the operator, if only one is needed now. A status of another kind is
+    /// another question: what was answered before says nothing about it.
+    fn question(&mut self) -> Option<(Discriminant<OwnStrandStatus>, Question)> {
+        let engine = &self.engine;
+        let status = engine.own_strand_status();
+        let is_asking =
+            matches!(status, OwnStrandStatus::Quarantined(_) | OwnStrandStatus::Stopped);
+        let reason = engine.may_sign().err().filter(|_| is_asking)?.to_string();
+        let store = engine.store();
+        let identity = store.identity();
+        let kind = std::mem::discriminant(&status);
+        let id = match &self.asked {
+            Some((asked, question)) if *asked == kind => question.id.clone(),
+            _ => {
+                self.times += 1;
+                format!("{}-{}", self.prefix, self.times)
+            }
+        };
+        let question = Question {
+            id,
+            node_id: identity.node.0,
+            network: identity.network.clone(),
+            data_dir: store.path()?.to_owned(),
+            head: engine.heads().get().get(identity.node).0,
+            reason,
+        };
+        Some((kind, question))
+    }
+
+    /// Passes the operator's answer on, once.
+    async fn look_for_answer(&self) {
+        let Some((kind, question)) = &self.asked else { return };
+        let folder = self.folder.clone();
+        match blocking(move || folder.take_answer()).await {
+            Ok(Some(answer)) if answer.id == question.id => {
+                tracing::warn!(
+                    gap = answer.gap,
+                    "the operator confirms that no other process signs with this node's key"
+                );
+                let knows_of_stop = *kind == std::mem::discriminant(&OwnStrandStatus::Stopped);
+                self.engine.confirm_own_strand(OperatorWord { gap: answer.gap, knows_of_stop });
+            }
+            // To an earlier question, perhaps of an earlier start with another folder.
+            Ok(Some(_)) => {
+                tracing::warn!("the operator has answered a question that no longer stands")
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "the operator's answer cannot be taken"),
+        }
     }
 }

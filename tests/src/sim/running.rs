@@ -122,6 +122,7 @@ impl Sim {
         while let Some(effect) = self.next_effect(node, originator) {
             match effect {
                 Effect::Write(write) => self.store_later(node, originator, write),
+                Effect::Found { .. } => unreachable!("only a node's own strand reports finds"),
                 Effect::Want { peer, request, want } => {
                     let path = Path { follower: node, server: peer };
                     self.send_want(path, request, want);

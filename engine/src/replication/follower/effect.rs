@@ -45,6 +45,16 @@ pub enum Effect {
         /// The peer that was asked.
         peer: OriginatorId,
     },
+    /// A peer has shown envelopes of this strand that are not held, in answer to what it was asked. Only
+    /// for a follower that [reports finds](super::Follower::reporting_finds).
+    Found {
+        /// The peer.
+        peer: OriginatorId,
+        /// The highest place of them.
+        sequence: SequenceId,
+        /// The latest of their times; `None` if no time is known.
+        originator_ns: Option<i64>,
+    },
     /// Close the connection to a peer.
     Disconnect {
         /// The peer at fault.

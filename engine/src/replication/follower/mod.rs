@@ -63,6 +63,8 @@ pub struct Follower {
     source: OriginatorId,
     /// The strand's own node has left the network.
     is_relayed: bool,
+    /// Places that peers show and that are not held are reported.
+    reports_finds: bool,
     /// The highest place handed over for storing.
     accepted: SequenceId,
     /// The highest place known to be on disk.
@@ -106,6 +108,8 @@ struct Search {
 struct PendingWrites {
     append: Vec<Change>,
     compare: Vec<LogEntry>,
+    /// The highest place that was not held, and the latest time of such places.
+    found: Option<(SequenceId, Option<i64>)>,
 }
 
 impl Follower {
@@ -124,6 +128,7 @@ impl Follower {
             originator,
             source: originator,
             is_relayed: false,
+            reports_finds: false,
             accepted: stored,
             durable: stored,
             peers: BTreeMap::new(),
@@ -139,6 +144,13 @@ impl Follower {
     #[must_use]
     pub fn with_source(mut self, source: OriginatorId) -> Self {
         self.source = source;
+        self
+    }
+
+    /// Reports with [`Effect::Found`] which places peers show that are not held.
+    #[must_use]
+    pub fn reporting_finds(mut self) -> Self {
+        self.reports_finds = true;
         self
     }
 
@@ -320,11 +332,14 @@ impl Follower {
             if faults::is_on(Fault::DroppedLateEnvelope) {
                 return Ok(());
             }
-            self.missing.remove(sequence);
+            if self.missing.remove(sequence) {
+                self.note_find(&entry, writes);
+            }
             // Sent again, or a late find. Storage tells which by comparing the statements.
             writes.compare.push(entry);
             return Ok(());
         }
+        self.note_find(&entry, writes);
         #[cfg(feature = "faults")]
         let next =
             if faults::is_on(Fault::SkippedPlace) && sequence > next { next.next() } else { next };
@@ -338,6 +353,17 @@ impl Follower {
         }
         self.accept(now, Change::Append(entry), writes);
         Ok(())
+    }
+
+    /// Notes an envelope that was asked for and is not held. One that is held, or that nobody asked for,
+    /// says nothing about this node's own knowledge of the strand.
+    fn note_find(&self, entry: &LogEntry, writes: &mut PendingWrites) {
+        if !self.reports_finds {
+            return;
+        }
+        let time = entry.facts.as_ref().map(|facts| facts.originator_ns);
+        let (sequence, latest) = writes.found.unwrap_or((SequenceId::NONE, None));
+        writes.found = Some((sequence.max(entry.id.sequence), latest.max(time)));
     }
 
     /// Hands the next change over for storing.
@@ -417,6 +443,9 @@ impl Follower {
         if !writes.compare.is_empty() {
             let compare = StrandWrite::Compare { from, entries: writes.compare };
             self.effects.push_back(Effect::Write(compare));
+        }
+        if let Some((sequence, originator_ns)) = writes.found {
+            self.effects.push_back(Effect::Found { peer: from, sequence, originator_ns });
         }
     }
 

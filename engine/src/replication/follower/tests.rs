@@ -116,7 +116,7 @@ impl Rig {
                 Effect::Stop { peer } | Effect::Disconnect { peer, .. } => {
                     self.asked.remove(peer);
                 }
-                Effect::Write(_) => {}
+                Effect::Write(_) | Effect::Found { .. } => {}
             }
         }
         effects
@@ -401,6 +401,47 @@ fn more_than_was_asked_for_is_out_of_order() {
     let effects = rig.answer(OTHER, envelopes([3]));
     assert_eq!(effects, [Effect::Disconnect { peer: OTHER, violation }]);
     assert!(rig.follower.is_searching(), "the others go on");
+}
+
+/// A follower of a node's own strand, whose places 3 to 5 are marked missing.
+fn own_strand_with_a_gap() -> Rig {
+    let mut rig = Rig::connected(9);
+    let missing = [(SequenceId(3), SequenceId(5))];
+    rig.follower = Follower::new(SOURCE, SequenceId(9), missing, rig.now).reporting_finds();
+    rig.up(SOURCE);
+    rig.up(OTHER);
+    rig
+}
+
+fn finds(effects: &[Effect]) -> Vec<(OriginatorId, u64)> {
+    let find = |effect: &Effect| match effect {
+        Effect::Found { peer, sequence, .. } => Some((*peer, sequence.0)),
+        _ => None,
+    };
+    effects.iter().filter_map(find).collect()
+}
+
+#[test]
+fn a_find_is_a_place_that_was_asked_for_and_is_not_held() {
+    let mut rig = own_strand_with_a_gap();
+    assert_eq!(rig.asks(OTHER), Some((2, Some(5))), "the missing places");
+    let effects = rig.answer(OTHER, envelopes([4]));
+    assert_eq!(finds(&effects), [(OTHER, 4)], "a late find");
+    let effects = rig.answer(SOURCE, envelopes([10, 11]));
+    assert_eq!(finds(&effects), [(SOURCE, 11)], "the end of the strand");
+    let effects = rig.answer(SOURCE, envelopes([14]));
+    assert_eq!(finds(&effects), [(SOURCE, 14)], "a place behind a gap");
+}
+
+#[test]
+fn held_places_and_places_that_were_not_asked_for_are_no_finds() {
+    for (peer, shown) in [(SOURCE, 9), (SOURCE, 1), (OTHER, 2), (OTHER, 6), (OTHER, 10)] {
+        let mut rig = own_strand_with_a_gap();
+        let effects = rig.answer(peer, envelopes([shown]));
+        assert_eq!(finds(&effects), [], "{peer} shows {shown}");
+        let violation = PeerViolation::OutOfOrder;
+        assert_eq!(effects, [Effect::Disconnect { peer, violation }]);
+    }
 }
 
 #[test]

@@ -33,6 +33,8 @@ pub(super) struct GuardTask {
     is_filling: bool,
     /// The places of the present release are left out already.
     is_gap_stored: bool,
+    /// The host marker has still to say that the next start may not sign, for this reason.
+    disowning: Option<UnknownFolder>,
 }
 
 /// A task that takes places of the own strand from peers.
@@ -56,6 +58,7 @@ impl GuardTask {
             is_idle: false,
             is_filling: false,
             is_gap_stored: false,
+            disowning: None,
         };
         task.look();
         let is_alone = task.guard.release(Instant::now().into_std()).is_some();
@@ -106,7 +109,8 @@ impl GuardTask {
             self.stop_fetching().await;
             self.look();
         }
-        self.show_status().await;
+        self.show_status();
+        self.disown().await;
         if let Some(release) = self.guard.release(Instant::now().into_std()) {
             self.carry_out(release).await;
             return false;
@@ -156,9 +160,9 @@ impl GuardTask {
         self.state.heads.get().get(self.state.own)
     }
 
-    /// Shows the status to publishers and operators. A status that must outlast this process goes to the
-    /// host marker.
-    async fn show_status(&mut self) {
+    /// Shows the status to publishers and operators. A status that must outlast this process is to go to
+    /// the host marker.
+    fn show_status(&mut self) {
         let status = self.guard.status();
         if status == self.shown_status {
             return;
@@ -180,10 +184,17 @@ impl GuardTask {
                 None
             }
         };
-        if let Some(reason) = lasting {
-            let store = self.state.store.clone();
-            let disowned = blocking(move || store.disown(reason)).await;
-            if let Err(error) = disowned {
+        self.disowning = lasting.or(self.disowning);
+    }
+
+    /// Makes a status outlast this process. Tried again at every look until the disk takes it: a restart
+    /// before that might sign.
+    async fn disown(&mut self) {
+        let Some(reason) = self.disowning else { return };
+        let store = self.state.store.clone();
+        match blocking(move || store.disown(reason)).await {
+            Ok(()) => self.disowning = None,
+            Err(error) => {
                 tracing::error!(code = "host_marker_unwritable", %error, "a restart might publish");
             }
         }
@@ -229,6 +240,8 @@ impl GuardTask {
             return sleep(RETRY_RELEASE_AFTER).await;
         }
         self.guard.note_released();
+        // The operator has spoken since, or the adoption above has said the opposite.
+        self.disowning = None;
         (self.is_gap_stored, self.is_filling) = (false, false);
     }
 

@@ -63,13 +63,15 @@ impl StrandTask {
         let stored = state.heads.get().get(originator);
         let mut registry = state.ports.registry.clone();
         registry.mark_changed();
+        let follower = Follower::new(originator, stored, missing, now()).with_source(source);
+        let is_own = originator == state.own;
         Self {
             registry,
             absences: Absences::NONE,
             is_outdated: false,
             originator,
             key,
-            follower: Follower::new(originator, stored, missing, now()).with_source(source),
+            follower: if is_own { follower.reporting_finds() } else { follower },
             inbox,
             peers: state.peers.subscribe(),
             connected: BTreeMap::new(),
@@ -128,7 +130,7 @@ impl StrandTask {
             self.note_times(&response);
             for item in &response.items {
                 match item {
-                    StrandItem::Envelope(result) => self.count(response.peer, result),
+                    StrandItem::Envelope(result) => self.count(result),
                     StrandItem::End | StrandItem::Closed => {
                         self.counters.clear_source(response.peer)
                     }
@@ -154,26 +156,13 @@ impl StrandTask {
         self.state.publisher.own_clock().note_envelopes(response.peer, times);
     }
 
-    fn count(&self, peer: OriginatorId, result: &VerifyResult) {
+    fn count(&self, result: &VerifyResult) {
         self.counters.received.inc();
         let counters = &self.state.counters;
         match result {
-            Ok(entry) => {
-                counters.verified.inc();
-                let time = entry.facts.as_ref().map(|facts| facts.originator_ns);
-                self.note_own(peer, entry.id, time);
-            }
-            Err(_) => {
-                counters.forged.inc();
-            }
-        }
-    }
-
-    /// Reports an envelope that this node has signed and does not hold: only such places are asked for.
-    fn note_own(&self, peer: OriginatorId, id: EnvelopeId, originator_ns: Option<i64>) {
-        if id.originator == self.state.own {
-            self.state.own_strand.note_shown(peer, id.sequence, originator_ns);
-        }
+            Ok(_) => counters.verified.inc(),
+            Err(_) => counters.forged.inc(),
+        };
     }
 
     fn tick(&mut self) {
@@ -247,6 +236,11 @@ impl StrandTask {
                 Effect::Stop { peer } => {
                     self.counters.clear_source(peer);
                     self.command(peer, LinkCommand::Stop { originator });
+                }
+                // Of this node's own strand: this node, or another process with its key, has signed more
+                // than the folder holds.
+                Effect::Found { peer, sequence, originator_ns } => {
+                    self.state.own_strand.note_shown(peer, sequence, originator_ns);
                 }
                 Effect::Disconnect { peer, violation } => {
                     self.command(peer, LinkCommand::Disconnect { violation });
