@@ -1,4 +1,4 @@
-//! NodeApi of the metadata service: the node's cursor, its version, the usage of payers.
+//! Handlers of the metadata service: the node's cursor, its version, the usage of payers.
 
 use std::sync::Arc;
 use std::time::Duration;

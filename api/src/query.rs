@@ -1,4 +1,4 @@
-//! NodeApi of unary reads: pages of envelopes, the newest envelopes of topics, the inboxes of
+//! Handlers of unary reads: pages of envelopes, the newest envelopes of topics, the inboxes of
 //! addresses.
 
 use hawser_engine::inbox;

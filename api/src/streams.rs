@@ -1,4 +1,4 @@
-//! NodeApi of streams: the events of a subscription become messages.
+//! Handlers of streams: convert the events of a subscription to messages.
 //!
 //! A stream opens at once, whatever it asks for, so that clients get response headers without delay.
 //! It lasts until its client leaves or the server stops. A slow client is served from disk.

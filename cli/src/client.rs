@@ -144,7 +144,7 @@ async fn get_unbounded(address: &str, path: &str) -> Result<HttpResponse, HttpEr
     let stream = TcpStream::connect(address).await?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    // StopSignals with the connection, that is when `sender` is dropped.
+    // Ends with the connection, which closes when `sender` is dropped.
     tokio::spawn(connection);
     let request = http::Request::get(path)
         .header(http::header::HOST, address)

@@ -105,7 +105,7 @@ struct Network {
     shared: SharedPorts,
     source: NetworkSource,
     children: Vec<ChildProcess>,
-    /// ProcessName has not ended yet.
+    /// The processes that have not ended yet.
     running: Vec<ProcessName>,
     orders: watch::Sender<ProcessOrder>,
     sender: mpsc::Sender<ProcessEvent>,
@@ -272,8 +272,8 @@ impl Network {
         }
     }
 
-    /// StopSignals everything that still runs: the gateway before the nodes, and those before the chains
-    /// that they read. The second signal kills it.
+    /// Stops everything that still runs: first the gateway, then the nodes, then the chains that they
+    /// read. The second signal kills what is left.
     async fn stop(&mut self, ends: &mut StopSignals) -> Result<(), RunError> {
         if self.running.is_empty() {
             return Ok(());

@@ -36,7 +36,7 @@ enum StartPoint {
     After(Cursor),
 }
 
-/// FollowTarget to follow.
+/// The envelopes to follow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum FollowTarget {
     Topic(Topic),

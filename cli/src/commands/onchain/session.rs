@@ -189,7 +189,7 @@ impl OnchainSession {
         self.reporter.text(text);
     }
 
-    /// StopSignals the command with what came of it, if anything was sent.
+    /// Ends the command: prints the result, if anything was sent.
     pub(crate) fn finish(self, result: Option<ResultFields>) {
         match result {
             result if self.reporter.as_json => {
@@ -200,7 +200,7 @@ impl OnchainSession {
         }
     }
 
-    /// StopSignals the command with a list of things that came of it, if anything was sent.
+    /// Ends the command: prints a list of results, if anything was sent.
     pub(crate) fn finish_list(self, results: Option<Vec<ResultFields>>) {
         match results {
             results if self.reporter.as_json => {

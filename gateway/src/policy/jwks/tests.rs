@@ -1,4 +1,4 @@
-//! TokenKeys that a login service publishes, changes, and now and then does not.
+//! Tests of the key set: the login service publishes keys, changes them, and sometimes does not answer.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
