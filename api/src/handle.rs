@@ -55,7 +55,7 @@ pub enum ApiError {
     KeepaliveInterval,
     /// The Redis of the limits does not answer.
     #[error(
-        "the limits of callers cannot be kept in Redis: {0}; without redis.redis-url they are kept here"
+        "cannot share rate limits through Redis: {0}; without redis.redis-url they stay in this process"
     )]
     Redis(#[from] redis::RedisError),
     /// The schema that reflection would serve is broken.

@@ -50,7 +50,7 @@ pub(crate) enum LimitError {
     PayersMissing,
     #[error("too many payer_addresses: {0}, at most {PAYERS_MAX} are allowed")]
     TooManyPayers(usize),
-    #[error("payer_addresses[{0}] is no address: 20 bytes, hex")]
+    #[error("payer_addresses[{0}] is not an address of 20 bytes in hex")]
     PayerAddress(usize),
     #[error("granularity {0} is not known")]
     Granularity(i32),

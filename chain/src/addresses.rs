@@ -69,7 +69,7 @@ pub enum AddressesParseError {
     #[error("it has more than {BYTES_MAX} bytes")]
     TooLong,
     /// The text is no JSON.
-    #[error("it is no JSON: {0}")]
+    #[error("it is not JSON: {0}")]
     Json(String),
     /// The JSON is no object.
     #[error("it must be a JSON object")]

@@ -51,7 +51,7 @@ pub enum LedgerAction {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BookingError {
     /// The id is all zeros.
-    #[error("it has no id")]
+    #[error("the event has no id")]
     NoId,
     /// The amount is 0, or exceeds 2^63 − 1 picodollars.
     #[error("an amount of {microdollars} microdollars cannot be booked")]

@@ -74,7 +74,7 @@ pub enum RouteError {
     #[error("the identity update is for another inbox than its topic")]
     OtherInbox,
     /// The payload is longer than the limit for the chain.
-    #[error("a payload of {len} bytes is too long for the chain: {max} bytes are the most")]
+    #[error("a payload of {len} bytes is too long for the chain: at most {max} bytes are allowed")]
     TooLongForChain {
         /// Length in bytes.
         len: usize,

@@ -32,7 +32,7 @@ pub(crate) enum EnvelopeError {
     #[error(transparent)]
     Chain(ChainPublishError),
     /// No path has returned an outcome, which is a bug.
-    #[error("nothing is known of it")]
+    #[error("no outcome was recorded for the envelope: a bug of the gateway")]
     NoOutcome,
 }
 

@@ -14,7 +14,7 @@ pub enum AdminError {
     #[error("the address of {0} is not known: give a file with all addresses, or this one")]
     NoAddress(Contract),
     /// The RPC URL of the chain is not known.
-    #[error("this needs the {0}'s RPC URL")]
+    #[error("the RPC URL of the {0} is required")]
     NoChain(ChainRole),
     /// The operation depends on the account, and none was given.
     #[error("this needs an account: give its key, or its address with --from")]

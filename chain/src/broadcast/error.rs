@@ -79,7 +79,7 @@ pub enum BroadcastError {
         min: usize,
     },
     /// The payload is longer than allowed; nothing was sent.
-    #[error("a payload of {bytes} bytes is too long: {max} bytes are the most")]
+    #[error("a payload of {bytes} bytes is too long: the contract takes at most {max} bytes")]
     TooLong {
         /// The length of the payload.
         bytes: usize,
@@ -151,7 +151,7 @@ pub enum BroadcastError {
         contract: Address,
     },
     /// The payload's turn did not come in time; nothing was sent.
-    #[error("it could not be sent within {} s: try again later", waited.as_secs())]
+    #[error("the payload could not be sent within {} s: try again later", waited.as_secs())]
     NotSent {
         /// The time waited.
         waited: Duration,
@@ -167,7 +167,7 @@ pub enum BroadcastError {
     },
     /// The nonce is used, and no endpoint shows by which transaction: the payload may be on the
     /// chain. It is not sent again.
-    #[error("what became of transaction {hash} cannot be found out: it may have been mined")]
+    #[error("the outcome of transaction {hash} is unknown: it may have been mined")]
     Unknown {
         /// The transaction that was sent last.
         hash: B256,

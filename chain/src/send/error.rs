@@ -31,7 +31,7 @@ pub enum RequestError {
         message: String,
     },
     /// A response that is no valid answer.
-    #[error("{endpoint} answers {method} with something that is no answer: {reason}")]
+    #[error("{endpoint} sends a malformed response to {method}: {reason}")]
     Malformed {
         /// Scheme, host and port of the endpoint.
         endpoint: String,
@@ -46,7 +46,7 @@ pub enum RequestError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
     /// The URL is malformed, or not of HTTP.
-    #[error("{given:?} is no RPC URL: {reason}; it looks like http://127.0.0.1:5061")]
+    #[error("{given:?} is not an RPC URL: {reason}; example: http://127.0.0.1:5061")]
     Url {
         /// The given URL without secrets.
         given: String,

@@ -37,7 +37,7 @@ pub struct OnChain {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChainPublishError {
     /// The chain accepts no such payload; nothing was sent.
-    #[error("the chain does not take it: {0}")]
+    #[error("the chain refuses the payload: {0}")]
     Invalid(String),
     /// The payload cannot be sent now; nothing was sent.
     #[error("it could not be sent to the chain: {0}")]

@@ -30,7 +30,7 @@ pub(super) struct ExpectedAnswer<'a> {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub(crate) enum AnswerError {
     /// The number of envelopes differs from the request.
-    #[error("{got} envelopes for {asked}")]
+    #[error("the answer has {got} envelopes, {asked} were sent")]
     Count {
         /// Envelopes in the request.
         asked: usize,
@@ -38,28 +38,28 @@ pub(crate) enum AnswerError {
         got: usize,
     },
     /// The envelope does not parse.
-    #[error("it does not parse: {0}")]
+    #[error("the envelope does not parse: {0}")]
     Layer(#[from] LayerError),
     /// The envelope carries no signature of an originator.
-    #[error("there is no signature")]
+    #[error("the envelope has no originator signature")]
     NoSignature,
     /// The signature is malformed.
-    #[error("its signature: {0}")]
+    #[error("the originator signature is malformed: {0}")]
     Signature(#[from] SignatureError),
     /// Another key than the node's has signed the envelope.
     #[error("it was signed by {}, and not by the node's key in the registry", .0.address())]
     Signer(Box<PublicKey>),
     /// The envelope belongs to the strand of another originator.
-    #[error("it is of originator {0}")]
+    #[error("the envelope belongs to the strand of originator {0}")]
     Originator(OriginatorId),
     /// The sequence id is 0; they start at 1.
-    #[error("it has no sequence id")]
+    #[error("the envelope has sequence id 0")]
     NoSequenceId,
     /// The envelope holds another payer envelope than the one sent.
     #[error("the payer envelope in it is not the one that was sent")]
     OtherPayerEnvelope,
     /// The originator time is too far from now.
-    #[error("its time is {} s from now", off_ns / 1_000_000_000)]
+    #[error("the envelope's time differs from this clock by {} s", off_ns / 1_000_000_000)]
     Time {
         /// Difference in nanoseconds.
         off_ns: u64,

@@ -13,7 +13,7 @@ pub(crate) enum NodeError {
     #[error("no answer within {} s", .0.as_secs())]
     Timeout(Duration),
     /// The node stopped serving during the call.
-    #[error("it has stopped to answer")]
+    #[error("its health check fails")]
     WentDown,
     /// The node was not reached, or failed for a reason of its own.
     #[error("{}", status_text(.0))]
@@ -22,7 +22,7 @@ pub(crate) enum NodeError {
     #[error("{}", status_text(.0))]
     Refused(Status),
     /// The node's answer does not match the request.
-    #[error("its answer is wrong: {0}")]
+    #[error("its answer is not valid: {0}")]
     WrongAnswer(AnswerError),
 }
 

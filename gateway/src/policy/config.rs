@@ -139,7 +139,7 @@ pub enum PolicyFileError {
         policy: String,
     },
     /// The rules for tokens are missing.
-    #[error("identity.kind is \"jwt\", so [identity.jwt] has to say which tokens are believed")]
+    #[error("identity.kind is \"jwt\", so the section [identity.jwt] is required")]
     NoJwt,
     /// The rules for tokens name no source of keys, or two.
     #[error("[identity.jwt] needs either keys_file or jwks_url")]

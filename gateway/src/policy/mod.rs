@@ -44,7 +44,7 @@ pub(crate) enum PolicyError {
     TooLong { index: usize, len: usize, max: usize },
     #[error("envelope {index} would cost {fee} picodollars, and this caller pays {max}")]
     TooExpensive { index: usize, fee: u64, max: u64 },
-    #[error("every node charges more for being busy than this caller pays")]
+    #[error("the congestion fee of every node exceeds the limit of this caller")]
     AllNodesExpensive,
     #[error("too many {}", .0.what)]
     LimitExceeded(LimitExceeded),

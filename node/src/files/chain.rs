@@ -40,7 +40,7 @@ pub enum ChainFileError {
     #[error(transparent)]
     Line(#[from] LineError),
     /// A line is too long to be an envelope, or no text.
-    #[error("line {0} is no line of text, or is too long")]
+    #[error("line {0} is not UTF-8 text, or is too long")]
     NoLine(u64),
     /// Content that was read before has changed.
     #[error(

@@ -79,7 +79,7 @@ pub enum NodeEntryError {
     #[error("ids below {} belong to chains", OriginatorId::FIRST_NODE)]
     NoNodeId,
     /// Another record has the same id.
-    #[error("the id stands twice")]
+    #[error("two records have this id")]
     Repeated,
     /// Another record has the same key, so that a signature would name two nodes.
     #[error("another record has the same signingPublicKey")]

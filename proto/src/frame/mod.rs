@@ -123,7 +123,7 @@ pub enum EncodeError {
         count: usize,
     },
     /// The list of versions is empty, too long, or not ascending.
-    #[error("a bad list of {count} versions")]
+    #[error("the list of {count} versions is empty, too long or not ascending")]
     Versions {
         /// Number of versions.
         count: usize,

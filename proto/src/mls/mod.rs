@@ -46,7 +46,7 @@ pub enum MlsParseError {
     #[error("content type {0}")]
     ContentType(u8),
     /// A field that selects the structure after it has an unknown value.
-    #[error("{field} {value} selects nothing")]
+    #[error("{field} has the unknown value {value}")]
     Selector {
         /// The field's name in RFC 9420.
         field: &'static str,
