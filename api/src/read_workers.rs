@@ -1,7 +1,7 @@
 //! The threads that answer queries: a fixed number, with bounded queues, fair between addresses.
 //!
-//! Publishing, other nodes' strands, streams and health have threads of their own, so that no amount of
-//! queries stands before them.
+//! Publishing, other nodes' strands, streams and health have threads of their own, so no amount of
+//! queries delays them.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
@@ -87,7 +87,7 @@ impl State {
 
     fn run(&self) {
         while let Some(job) = self.next() {
-            // A panic has been told by its hook, and the caller learns that its read was interrupted.
+            // The panic hook has logged it, and the caller gets the error "reading was interrupted".
             let _ = std::panic::catch_unwind(AssertUnwindSafe(job));
         }
     }

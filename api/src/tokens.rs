@@ -25,7 +25,7 @@ const VERSION_MIN: [u64; 3] = [1, 1, 0];
 /// The reason a token is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TokenError {
-    #[error("it is no JWS in compact form")]
+    #[error("it is not a JWS in compact form")]
     Form,
     #[error("its algorithm is not ES256K")]
     Algorithm,
@@ -127,7 +127,7 @@ impl<'a> Token<'a> {
         let record = registry.node(self.node).ok_or(TokenError::UnknownNode)?;
         let (claims, now) = (&self.claims, now_s as f64);
         let lifetime = claims.exp - claims.iat;
-        // Written so that a claim that is no number of use fails.
+        // Comparisons with NaN are false, so a claim that is NaN fails.
         let in_time = now < claims.exp
             && claims.iat <= now + SKEW_S_MAX
             && (0.0..=LIFETIME_S_MAX).contains(&lifetime)

@@ -38,7 +38,7 @@ pub(crate) fn thread_cpu_time() -> Result<Duration, BenchError> {
 pub(crate) struct Memory {
     /// Everything that is resident.
     pub(crate) resident_kib: u64,
-    /// The part of it that no file stands behind.
+    /// The anonymous part: memory that no file backs.
     pub(crate) anonymous_kib: u64,
     /// The most that was ever resident.
     pub(crate) peak_kib: u64,
@@ -76,7 +76,7 @@ pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// Describes this machine and the file system below `data_dir`. What is not known is said so.
+/// Describes this machine and the file system below `data_dir`. Unknown values are named as unknown.
 pub(crate) fn machine(data_dir: &Path) -> Machine {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let value = |text: &str, name: &str| {

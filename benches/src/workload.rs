@@ -16,9 +16,9 @@ use crate::process;
 /// In days: what gateways ask for by default.
 pub(crate) const RETENTION_DAYS: u32 = 60;
 const GROUP_ID_LEN: usize = 16;
-/// Of an MLS private message: everything but the length of the ciphertext and the ciphertext.
+/// Length of an MLS private message without the ciphertext and its length prefix, bytes.
 const FRAME_LEN: usize = 2 + 2 + 1 + GROUP_ID_LEN + 8 + 1 + 1 + 1;
-/// The number of the envelope stands at the start of the ciphertext.
+/// Length of the envelope's number, which begins the ciphertext, bytes.
 const INDEX_LEN: usize = 8;
 
 /// Envelopes to publish. Every envelope is different, also from those of another run.

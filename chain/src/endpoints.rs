@@ -131,7 +131,7 @@ pub struct EndpointStatus {
     pub display_url: String,
     /// True if it gave the last answer.
     pub active: bool,
-    /// The failure because of which it is not used at present.
+    /// The failure that keeps it out of use; `None` while it is usable.
     pub error: Option<String>,
 }
 

@@ -98,7 +98,7 @@ impl NetworkFile {
     }
 }
 
-/// The part of an address that tells nodes apart; the names of this machine count as one.
+/// Returns host and port of an address; all names of the loopback interface compare as equal.
 fn host_and_port(address: &str) -> String {
     let address = address.trim();
     let bare = address.strip_prefix("http://").unwrap_or(address).trim_end_matches('/');

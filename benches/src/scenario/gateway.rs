@@ -64,7 +64,7 @@ fn workload(plan: &Plan, node: &Node) -> Result<Workload, BenchError> {
     Workload::new(node.id(), plan.payers, plan.topics, plan.shape.payload_len, seed())
 }
 
-/// Half as many again as the warm-up lets expect.
+/// Returns 1.5 times the number of envelopes that the warm-up rate predicts.
 fn wanted(plan: &Plan, warm: &Outcome) -> u64 {
     let per_second =
         warm.requests * 1000 / u64::try_from(warm.elapsed.as_millis()).unwrap_or(1).max(1);

@@ -84,7 +84,7 @@ pub(crate) async fn run(
     Ok(published)
 }
 
-/// Publishes to a node that runs already, of which nothing is known but its address.
+/// Publishes to a running node that this program did not start.
 pub(crate) async fn run_against(
     plan: &Plan,
     address: SocketAddr,

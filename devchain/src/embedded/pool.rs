@@ -48,7 +48,7 @@ impl TransactionPool {
         self.by_hash.len()
     }
 
-    /// Returns the most that the sender's waiting transactions can take, in wei, without the one of this nonce.
+    /// Returns the largest total cost in wei of the sender's waiting transactions, except the one with `nonce`.
     pub(super) fn cost_of_others(&self, sender: Address, nonce: u64) -> U256 {
         let waiting = self.senders.get(&sender).into_iter().flatten();
         let others = waiting.filter(|(other, _)| **other != nonce);

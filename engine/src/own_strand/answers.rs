@@ -20,7 +20,7 @@ pub(super) struct Answers {
     peers: BTreeMap<OriginatorId, Answer>,
     /// Head of the strand on disk.
     held: SequenceId,
-    /// The highest place of which an envelope was shown.
+    /// The highest sequence id for which a peer has shown an envelope.
     shown: SequenceId,
     asked: Option<Asked>,
     /// The peer whose turn ended last.
@@ -33,7 +33,7 @@ pub(super) struct Answers {
 struct Answer {
     is_connected: bool,
     claimed: SequenceId,
-    /// The highest place of which it has shown an envelope.
+    /// The highest sequence id for which it has shown an envelope.
     shown: SequenceId,
     /// The time for which it was asked since it last showed something new.
     waited: Duration,
@@ -89,7 +89,7 @@ impl Answers {
         self.shown = self.shown.max(sequence);
     }
 
-    /// Returns the highest place of which an envelope was shown.
+    /// Returns the highest sequence id for which a peer has shown an envelope.
     pub(super) fn shown(&self) -> SequenceId {
         self.shown
     }

@@ -7,8 +7,8 @@ use hawser_proto::Cursor;
 use super::limits::{BatchLimits, BatchSize};
 use crate::committed::Committed;
 
-/// Bounded queue between commits and the hub. When it is full it drops everything and says so at the
-/// next [`take`](Self::take): streams then read from disk, and no commit has waited.
+/// Bounded queue between commits and the hub. A full queue drops everything and reports that
+/// at the next [`take`](Self::take): streams then read from disk. So no commit waits for a stream.
 ///
 /// Invariant: the queue holds at most what its limits allow.
 #[derive(Debug, Default)]

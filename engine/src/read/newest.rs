@@ -18,10 +18,11 @@ pub(crate) const FUTURE_NS_MAX: i64 = 5 * 60 * 1_000_000_000;
 /// Specified: `docs/protocol/api.md`. Mostly the first one counts.
 const STEPS_MAX: u64 = 64;
 
-/// Returns the newest envelope of `topic` at `horizon_ns`, and its length. Of each strand counts the last envelope
-/// that depends on nothing above `heads` and is dated up to `horizon_ns`; of these the one with the
-/// highest time is the newest, then the one with the highest id. Only if no strand has one, the last
-/// one with the lowest time.
+/// Returns the newest envelope of `topic` at `horizon_ns`, and its length.
+///
+/// Each strand has one candidate: its last envelope that depends on nothing above `heads` and whose time
+/// is at most `horizon_ns`. The candidate with the highest time is the newest, then the one with the
+/// highest id. If no strand has a candidate, returns the last envelope with the lowest time.
 ///
 /// Costs a seek for each strand in the topic, and at most some 200 rows for one whose end does not
 /// count.

@@ -157,8 +157,8 @@ impl PagePlan {
         self.fill_page(rows, limits, |plan| plan.pick(|_| true))
     }
 
-    /// Returns the next page, of which no node's strand fills more than half while another strand has
-    /// an envelope to give. So it is by time within each half only.
+    /// Returns the next page. No node's strand fills more than half of it while another strand has an
+    /// envelope left. So the page is ordered by time within each half only.
     pub(crate) fn next_shared_page(
         &mut self,
         rows: &mut impl Rows,

@@ -13,11 +13,11 @@ use crate::committed::Committed;
 
 /// Bounded queue between the committer and one listener.
 ///
-/// When the listener is too slow for its limits, the queue drops everything that it holds and says
-/// so at the next [`pop`](Self::pop): the listener then reads from disk, and no commit has waited.
+/// When the listener is too slow for its limits, the queue drops everything that it holds and reports
+/// that at the next [`pop`](Self::pop): the listener then reads from disk. So no commit waits.
 ///
-/// Between the envelopes stand the places of chain strands that the listener has asked to be told of:
-/// the listener has everything up to such a place once it has popped what stands before it.
+/// Between the envelopes are the places of chain strands that the listener waits for. Once the listener
+/// has popped the entries before such a place, it has everything up to that place.
 ///
 /// Invariant: the queue holds at most what its limits allow, or one envelope of any size, and the
 /// places that were asked for.
@@ -41,7 +41,7 @@ enum Entry {
 pub(crate) enum Pushed {
     /// The envelope is the only one in the queue: its listener has to be woken.
     First,
-    /// The envelope stands behind others, for which the listener was woken before.
+    /// Other envelopes are before it in the queue: its listener was woken for them already.
     Behind,
     /// The queue was full and has dropped these bytes of envelopes, besides the new one.
     Overflowed {

@@ -38,7 +38,7 @@ pub enum ParameterKind {
         /// The largest accepted value.
         most: u128,
     },
-    /// A flag of which any word but zero counts as set.
+    /// A flag: every value other than zero means set.
     Admin,
 }
 

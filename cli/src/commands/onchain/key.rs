@@ -18,7 +18,7 @@ pub(crate) struct KeyVariables {
 /// Variables of the account that sends a transaction.
 pub(crate) const SENDER: &[KeyVariables] =
     &[KeyVariables { file: "HAWSER_KEY_FILE", text: "HAWSER_KEY" }];
-/// The same, and those of the gateway's payer.
+/// Variables of an account that pays: those of [`SENDER`], then those of the gateway's payer.
 pub(crate) const PAYER: &[KeyVariables] = &[
     KeyVariables { file: "HAWSER_KEY_FILE", text: "HAWSER_KEY" },
     KeyVariables { file: "XMTPD_PAYER_PRIVATE_KEY_FILE", text: "XMTPD_PAYER_PRIVATE_KEY" },

@@ -7,9 +7,9 @@ use hawser_node::files::lines::{EnvelopeLine, StrandKind};
 /// The requests to send, and counts of envelopes that are left out.
 #[derive(Debug, Default)]
 pub(super) struct PublishPlan {
-    /// In the order in which their first lines stand in the file.
+    /// Ordered by the first line of each request in the file.
     pub(super) requests: Vec<Vec<EnvelopeLine>>,
-    /// Envelopes that belong to a chain, by which.
+    /// Number of envelopes that a chain orders, by strand.
     pub(super) left_out: BTreeMap<StrandKind, usize>,
     /// Requests of which some envelopes are sent and some belong to a chain.
     pub(super) partly_left_out: usize,

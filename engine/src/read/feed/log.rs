@@ -21,7 +21,7 @@ pub(crate) struct LogFeed {
     delivered: Cursor,
     /// The catch-up from disk; `None` while the stream is live.
     catch_up: Option<LogCatchUp>,
-    /// The reader has not been told that it has caught up.
+    /// True until the reader has received the event that it has caught up.
     first: bool,
     outbox: Outbox,
 }

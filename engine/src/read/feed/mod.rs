@@ -170,8 +170,8 @@ impl Feed {
         }
     }
 
-    /// Returns the places of chain strands that this feed is to be told of when they are reached: of
-    /// each strand the lowest that an originator waits for.
+    /// Returns the places of chain strands that this feed waits for: for each strand, the lowest one
+    /// that an originator waits for. The hub notifies the feed when the strand reaches it.
     pub(crate) fn awaited(&self) -> Vec<EnvelopeId> {
         match self {
             Self::Topics(feed) => feed.awaited(),

@@ -83,7 +83,7 @@ impl Balances {
             None => VecDeque::new(),
         };
         if payers.len() >= PAYERS_MAX {
-            // What is this old has no charges that are not durable.
+            // An entry of this age has only durable charges.
             payers.retain(|_, balance| now_ns - balance.read_ns < AGE_NS_MAX);
         }
         let charged: VecDeque<_> = charged.into_iter().filter(|(place, _)| *place > head).collect();

@@ -28,16 +28,16 @@ pub(super) struct PublisherState {
     pub(super) workers: Workers,
     pub(super) chain_clock: ChainClock,
     pub(super) counters: Arc<Counters>,
-    /// Permits of one KiB each.
+    /// Bounds the bytes in flight; one permit is one KiB.
     pub(super) in_flight: Arc<Semaphore>,
     pub(super) own_strand: OwnStrand,
     pub(super) own_clock: OwnClock,
     /// Balances of payers; `None` if publishes do not depend on them.
     pub(super) balances: Option<Balances>,
     pub(super) draining: AtomicBool,
-    /// A group could not be stored: the places that were given out since belong to no envelope.
+    /// True after a group could not be stored: sequence ids assigned since then belong to no envelope.
     pub(super) broken: Arc<AtomicBool>,
-    /// The way to the sequencing thread; `None` once the path drains.
+    /// Channel to the sequencing thread; `None` once the publish path drains.
     pub(super) to_sequencer: Mutex<Option<Sender<Request>>>,
 }
 
@@ -74,7 +74,7 @@ impl PublisherState {
         }
     }
 
-    /// Takes no more requests. The sequencing thread ends after those that it has.
+    /// Refuses further requests. The sequencing thread ends after the requests that it has taken.
     pub(super) fn drain(&self) {
         self.draining.store(true, Ordering::Release);
         self.to_sequencer.lock().take();

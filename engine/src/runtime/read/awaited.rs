@@ -8,8 +8,8 @@ use super::hub::Hub;
 use super::listener::Listener;
 use crate::read::feed::Feed;
 
-/// The places of which the hub is to tell a listener: of each chain strand one at most, whatever the
-/// stream waits for. So a strand that grows wakes a stream only if something of it can go on.
+/// The places of chain strands that a listener waits for, at most one for each strand. So a growing
+/// strand wakes a stream only when one of its originators can continue.
 #[derive(Debug, Default)]
 pub(crate) struct AwaitedPlaces(Vec<EnvelopeId>);
 

@@ -33,7 +33,7 @@ struct FanOutQueue {
 #[derive(Default)]
 struct FanOutWork {
     backlog: Backlog,
-    /// To be told once everything that waits has been handed over.
+    /// Notified once the backlog has been handed to the hub.
     settling: Vec<oneshot::Sender<()>>,
     closed: bool,
 }
@@ -98,7 +98,7 @@ fn run(queue: &FanOutQueue, hub: &Hub) {
             hub.lose();
         }
         hub.publish(&committed, &ends);
-        // A caller that has given up is told nothing.
+        // Fails only if the caller no longer waits.
         settling.into_iter().for_each(|settled| _ = settled.send(()));
     }
 }

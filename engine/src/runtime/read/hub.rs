@@ -114,7 +114,7 @@ impl Hub {
         }
     }
 
-    /// Tells `listener` once the strand of `place` has got to `place`, behind everything up to there
+    /// Notifies `listener` once the strand of `place` has reached it, after everything up to there
     /// that it is to have; at once if it has got there already.
     pub(crate) fn tell_when_reached(&self, place: EnvelopeId, listener: &Arc<Listener>) {
         let mut awaited = self.state.awaited.lock();
@@ -137,8 +137,8 @@ impl Hub {
         }
     }
 
-    /// Notes how far strands are, and tells the listeners that wait for that. Costs a lookup for each
-    /// of the strands, whatever is waited for further up.
+    /// Records the heads of strands and notifies the listeners that wait for a place up to them. Costs
+    /// one lookup for each strand; places above the heads cost nothing.
     fn reach(&self, ends: &Cursor) {
         let mut awaited = self.state.awaited.lock();
         awaited.reached.merge(ends);
