@@ -46,12 +46,12 @@ impl ChainListStatus {
     pub fn encode_all(lists: &[&Self], out: &mut Exposition<'_>) -> fmt::Result {
         out.gauges(
             "xmtp_chain_list_age_seconds",
-            "How long ago the list was read whole, seconds",
+            "Time since the list was last read, seconds",
             lists.iter().map(|list| ([("list", list.name)], list.age.as_secs_f64())),
         )?;
         out.counters(
             "xmtp_chain_list_failures",
-            "Times that it could not be read",
+            "Failed attempts to read the list",
             lists.iter().map(|list| ([("list", list.name)], list.failures)),
         )
     }

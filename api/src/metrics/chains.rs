@@ -13,7 +13,7 @@ pub(super) fn chains(out: &mut Exposition<'_>, chains: &[ChainState]) -> fmt::Re
     let age = |chain: &ChainState| Some((label(chain), chain.unseen_for?.as_secs_f64()));
     out.gauges(
         "xmtp_chain_head_age_seconds",
-        "For how long the chain has not said where it is, seconds",
+        "Time since the last known head of the chain, seconds",
         chains.iter().filter_map(age),
     )?;
     out.gauges(
@@ -23,7 +23,7 @@ pub(super) fn chains(out: &mut Exposition<'_>, chains: &[ChainState]) -> fmt::Re
     )?;
     out.gauges(
         "xmtp_chain_pushed",
-        "1 if the chain tells what is new over a WebSocket",
+        "1 if a WebSocket announces new heads of the chain",
         chains.iter().map(|chain| (label(chain), i64::from(chain.pushed))),
     )?;
     let lists: Vec<_> = chains.iter().flat_map(|chain| &chain.lists).collect();
@@ -41,7 +41,7 @@ fn faults(out: &mut Exposition<'_>, chains: &[ChainState]) -> fmt::Result {
     };
     out.counters(
         "xmtp_chain_reorgs",
-        "Times that blocks which had been read were replaced, by how many they were",
+        "Reorganisations of blocks that had been read, by depth",
         chains.iter().flat_map(depths),
     )?;
     let faults = |chain: &ChainState| {
@@ -51,7 +51,7 @@ fn faults(out: &mut Exposition<'_>, chains: &[ChainState]) -> fmt::Result {
     };
     out.counters(
         "xmtp_rpc_errors",
-        "Requests to the chain's endpoints that got no useful answer",
+        "Failed requests to the chain's endpoints, by kind",
         chains.iter().flat_map(faults),
     )?;
     let active = |chain: &ChainState| {
@@ -93,7 +93,7 @@ fn progress(out: &mut Exposition<'_>, chains: &[ChainState]) -> fmt::Result {
     )?;
     out.counters(
         "xmtp_indexer_bytes_indexer",
-        "Bytes of payloads in them",
+        "Bytes of payloads in stored events of the contract",
         readings().map(|it| (label(it), it.bytes)),
     )?;
     out.gauges(
@@ -103,17 +103,17 @@ fn progress(out: &mut Exposition<'_>, chains: &[ChainState]) -> fmt::Result {
     )?;
     out.gauges(
         "xmtp_indexer_log_streamer_max_block",
-        "The last block of its chain",
+        "The last block of the contract's chain",
         readings().filter_map(|it| Some((label(it), it.head_block?))),
     )?;
     out.gauges(
         "xmtp_indexer_log_streamer_block_lag",
-        "Blocks between the two",
+        "Blocks between the last one read for the contract and its chain's last one",
         readings().map(|it| (label(it), it.lag_blocks())),
     )?;
     out.gauges(
         "xmtp_indexer_lag_seconds",
-        "For how long not everything of the contract was read, seconds",
+        "Time since the contract was last read to the head, seconds; 0 at the head",
         readings().map(|it| (label(it), it.behind_for.unwrap_or_default().as_secs_f64())),
     )?;
     out.gauges(
@@ -135,27 +135,27 @@ fn reading(out: &mut Exposition<'_>, chains: &[ChainState]) -> fmt::Result {
     };
     out.counters(
         "xmtp_indexer_log_streamer_get_logs_requests",
-        "Questions for events of the contract",
+        "Log queries (eth_getLogs) for the contract, by success",
         readings().flat_map(requests),
     )?;
     out.gauges(
         "xmtp_indexer_get_logs_seconds",
-        "How long the answers to these took, together, seconds",
+        "Total time of log queries for the contract, seconds",
         readings().map(|it| (label(it), it.asking.as_secs_f64())),
     )?;
     out.gauges(
         "xmtp_indexer_storing_seconds",
-        "How long storing the contract's events took, together, seconds",
+        "Total time of storing the contract's events, seconds",
         readings().map(|it| (label(it), it.storing.as_secs_f64())),
     )?;
     out.counters(
         "xmtp_indexer_retryable_storage_error_count",
-        "Times that storing events of the contract was tried again",
+        "Retries of storing the contract's events",
         readings().map(|it| (label(it), it.retries)),
     )?;
     out.counters(
         "xmtp_indexer_gaps",
-        "Times that events were missing in what endpoints had answered",
+        "Gaps in the events that endpoints returned",
         readings().map(|it| (label(it), it.gaps)),
     )?;
     let odd = |it: &ContractReading| {
@@ -167,7 +167,7 @@ fn reading(out: &mut Exposition<'_>, chains: &[ChainState]) -> fmt::Result {
     };
     out.counters(
         "xmtp_indexer_odd_logs",
-        "Logs in answers that should not have been there, by kind",
+        "Unexpected logs in responses, left out, by kind",
         readings().flat_map(odd),
     )
 }

@@ -145,12 +145,12 @@ impl Collector for LimitMetrics {
         )?;
         out.gauge(
             "xmtpd_rate_limit_circuit_breaker_state",
-            "The breaker of shared limits: 0 closed, 1 tried again, 2 open",
+            "State of the circuit breaker around Redis: 0 closed, 1 half open, 2 open",
             Some(self.0.breaker.get()),
         )?;
         out.counter(
             "xmtpd_rate_limit_circuit_breaker_trips",
-            "How often the breaker of shared limits has opened",
+            "Times that the circuit breaker around Redis has opened",
             self.0.breaker_trips.get(),
         )
     }

@@ -86,12 +86,12 @@ fn originators(out: &mut Exposition<'_>, status: &NodeStatus) -> fmt::Result {
     )?;
     out.gauges(
         "xmtp_originator_lag_seconds",
-        "For how long the first envelope that is missing here has been known to exist, seconds",
+        "Time since a peer first claimed an envelope that this node lacks, seconds; 0 if it lacks none",
         strands.iter().map(|it| (label(it.originator_id), it.lag_s)),
     )?;
     out.gauges(
         "xmtp_peer_source",
-        "1 for the peer that is asked for what comes next of the strand",
+        "1 for the peer that the strand is pulled from",
         strands.iter().filter_map(|it| Some((via(it.originator_id, it.source_node_id?), 1))),
     )?;
     out.counters(
@@ -120,10 +120,14 @@ fn storage(out: &mut Exposition<'_>, observer: &NodeObserver, status: &NodeStatu
     )?;
     out.histogram(
         "xmtp_fsync_seconds",
-        "A write handed over until it was durable, seconds",
+        "Time of a synced write, seconds",
         counters.commit.seconds.histogram(),
     )?;
-    out.gauge("xmtp_log_bytes", "What the database takes, bytes", Some(status.disk.log_bytes))?;
+    out.gauge(
+        "xmtp_log_bytes",
+        "Size of the database on disk, bytes",
+        Some(status.disk.log_bytes),
+    )?;
     out.gauge(
         "xmtp_disk_free_bytes",
         "Free space on the database's disk, bytes",
@@ -131,7 +135,7 @@ fn storage(out: &mut Exposition<'_>, observer: &NodeObserver, status: &NodeStatu
     )?;
     out.gauge(
         "xmtp_compaction_pending_bytes",
-        "What background work still has to rewrite, estimated bytes",
+        "Estimate of the bytes that compactions still have to rewrite",
         Some(observer.engine.store().compaction_pending_bytes()),
     )
 }
@@ -166,17 +170,17 @@ fn streams(out: &mut Exposition<'_>, observer: &NodeObserver) -> fmt::Result {
     let streams = observer.engine.reader().streams();
     out.gauge(
         "xmtp_subscriber_lag_bytes",
-        "What waits in memory for streams, bytes",
+        "Bytes in the queues of streams, counted once for each stream",
         Some(streams.waiting_bytes.get()),
     )?;
     out.counter(
         "xmtp_subscriber_demotions",
-        "Times that a stream was too slow for what was committed and went on from disk",
+        "Moves of a slow stream from its queue back to disk",
         streams.demotions.get(),
     )?;
     out.counter(
         "xmtp_subscriber_wakeups",
-        "Times that a stream was woken, for envelopes or for a page from disk",
+        "Wakeups of streams, for envelopes, a page from disk or a reached place",
         streams.wakeups.get(),
     )
 }
@@ -314,13 +318,13 @@ fn replication(out: &mut Exposition<'_>, observer: &NodeObserver) -> fmt::Result
     out.counter("xmtp_peer_envelopes_sent", "Envelopes sent to peers", counts.envelopes_sent)?;
     out.counters(
         "xmtp_replicated",
-        "Envelopes from peers, and places without one, by what became of them",
+        "Outcomes of envelopes from peers, and of gaps that no peer filled",
         counts.replicated.into_iter().map(|(result, count)| ([("result", result)], count)),
     )?;
     let invalid = ("rule", observer.engine.counters().invalid.get());
     out.counters(
         "xmtp_verify_failures",
-        "What peers sent and was refused, or stored and marked invalid, by reason",
+        "Refusals of peers' bytes, and envelopes stored as invalid, by reason",
         counts.refused.into_iter().chain([invalid]).map(|(kind, count)| ([("kind", kind)], count)),
     )
 }
