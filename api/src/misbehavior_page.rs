@@ -69,7 +69,9 @@ pub(crate) struct FactCounts {
 /// Returns the number of facts about each node that there is evidence against.
 pub(crate) fn counts(engine: &Engine) -> BTreeMap<u32, FactCounts> {
     let counts = engine.store().evidence_counts().into_iter();
-    counts.map(|(node, it)| (node.0, FactCounts { proven: it.proven, claims: it.claims })).collect()
+    counts
+        .map(|(node, it)| (node.0, FactCounts { proven: it.proven(), claims: it.claims() }))
+        .collect()
 }
 
 /// Reads the page after a position. Blocks on the disk.

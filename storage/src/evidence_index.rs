@@ -4,41 +4,54 @@ use std::collections::BTreeMap;
 
 use hawser_proto::OriginatorId;
 
-use crate::keys::misbehavior::EvidenceTime;
+use crate::keys::misbehavior::{EvidenceTime, Share};
 
 /// The evidence that is kept about one node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct EvidenceCounts {
-    /// Facts that anyone can verify.
-    pub proven: u64,
-    /// Facts that rest on this node's clock.
-    pub claims: u64,
-    proven_bytes: u64,
-    claim_bytes: u64,
+    claims: Amount,
+    faults: Amount,
+    equivocations: Amount,
+}
+
+/// Pieces of evidence and their bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Amount {
+    pub(crate) pieces: u64,
+    pub(crate) bytes: u64,
 }
 
 impl EvidenceCounts {
-    pub(crate) fn claim_bytes(self) -> u64 {
-        self.claim_bytes
+    /// Returns the number of facts that anyone can verify.
+    #[must_use]
+    pub fn proven(self) -> u64 {
+        self.faults.pieces + self.equivocations.pieces
     }
 
-    pub(crate) fn add(&mut self, is_claim: bool, len_bytes: u32) {
-        let (count, bytes) = self.of(is_claim);
-        *count += 1;
-        *bytes += u64::from(len_bytes);
+    /// Returns the number of facts that rest on this node's clock.
+    #[must_use]
+    pub fn claims(self) -> u64 {
+        self.claims.pieces
     }
 
-    pub(crate) fn remove(&mut self, is_claim: bool, len_bytes: u32) {
-        let (count, bytes) = self.of(is_claim);
-        *count = count.saturating_sub(1);
-        *bytes = bytes.saturating_sub(u64::from(len_bytes));
+    pub(crate) fn add(&mut self, share: Share, len_bytes: u32) {
+        let amount = self.of(share);
+        amount.pieces += 1;
+        amount.bytes += u64::from(len_bytes);
     }
 
-    /// Returns number and bytes of one of the two sorts.
-    pub(crate) fn of(&mut self, is_claim: bool) -> (&mut u64, &mut u64) {
-        match is_claim {
-            true => (&mut self.claims, &mut self.claim_bytes),
-            false => (&mut self.proven, &mut self.proven_bytes),
+    pub(crate) fn remove(&mut self, share: Share, len_bytes: u32) {
+        let amount = self.of(share);
+        amount.pieces = amount.pieces.saturating_sub(1);
+        amount.bytes = amount.bytes.saturating_sub(u64::from(len_bytes));
+    }
+
+    /// Returns what is kept in one share.
+    pub(crate) fn of(&mut self, share: Share) -> &mut Amount {
+        match share {
+            Share::Claims => &mut self.claims,
+            Share::Faults => &mut self.faults,
+            Share::Equivocations => &mut self.equivocations,
         }
     }
 }

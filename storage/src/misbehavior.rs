@@ -11,17 +11,17 @@ use crate::error::{CommitError, DatabaseError, ReadError};
 use crate::evidence_index::{EvidenceCounts, EvidenceIndex};
 use crate::family::Family;
 use crate::keys::Key;
-use crate::keys::misbehavior::{Evidence, EvidenceTime, FactKey, FactRow};
+use crate::keys::misbehavior::{Evidence, EvidenceTime, FactKey, FactRow, Share};
 use crate::raw_rows::stored;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 
 /// Claims that are kept about one node. Specified (`docs/protocol/misbehavior.md`).
 const CLAIMS_MAX: u64 = 10_000;
-/// Proven facts that are kept about one node, for ever. Later ones prove nothing more, and a node must
-/// not fill this one's disk with its own faults. Specified (same page).
+/// Equivocations, and other proven facts, that are kept about one node for ever. Later ones prove nothing
+/// more, and a node must not fill this one's disk with its own faults. Specified (same page).
 const PROVEN_MAX: u64 = 10_000;
-/// Bytes of evidence of each of the two sorts that are kept about one node. Specified (same page).
+/// Bytes of evidence of each share that are kept about one node. Specified (same page).
 const LEN_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Time for which a claim is kept. Specified (same page): 30 days.
 const CLAIM_KEPT_NS: u64 = 30 * 24 * 60 * 60 * 1_000_000_000;
@@ -45,7 +45,7 @@ pub(crate) fn load_index(db: &DB) -> Result<EvidenceIndex, ReadError> {
     rows.seek_to_first();
     while let Some((key, value)) = rows.item() {
         let (fact, row) = decode_fact(key, value)?;
-        index.counts.entry(fact.accused).or_default().add(fact.is_claim, row.len_bytes);
+        index.counts.entry(fact.accused).or_default().add(fact.share(), row.len_bytes);
         index.last = index.last.max(row.at);
         rows.next();
     }
@@ -60,11 +60,12 @@ fn decode_fact(key: &[u8], value: &[u8]) -> Result<(FactKey, FactRow), ReadError
 
 impl Store {
     /// Records evidence at `now_ns` as one write, and returns the facts that were new when it is
-    /// durable. A fact (node, kind and place) is stored once: the first evidence for it stays.
+    /// durable. A fact (node, kind, place, and the severity of two statements) is stored once: the first
+    /// evidence for it stays. Two statements are not stored below a graver pair for the same place.
     ///
-    /// Keeps up to 10,000 proven facts and 10,000 claims about each node, 256 MiB of each. Proven facts
-    /// are kept for ever, and further ones are not stored; claims are kept for 30 days, and the oldest
-    /// ones make room.
+    /// Keeps about each node up to 10,000 equivocations (two statements of different content), 10,000
+    /// other proven facts and 10,000 claims, 256 MiB of each. Proven facts are kept for ever, and further
+    /// ones are not stored; claims are kept for 30 days, and the oldest ones make room.
     ///
     /// # Errors
     /// When the database fails. After [`CommitError::Write`] the store is poisoned.
@@ -80,14 +81,17 @@ impl Store {
         let mut last = index.last;
         for piece in evidence {
             let fact = FactKey::of(piece);
-            let is_known = stored(&self.inner.db, fact, FactRow::decode)?.is_some();
+            if self.is_covered(piece, &staged)? {
+                continue;
+            }
             let value = piece.encode();
             let len_bytes = u32::try_from(value.len()).unwrap_or(u32::MAX);
             let counts = index.counts.entry(fact.accused).or_default();
-            if is_known || !staged.insert(fact) || !has_room(counts, fact.is_claim, len_bytes) {
+            if !has_room(counts, fact.share(), len_bytes) {
                 continue;
             }
-            counts.add(fact.is_claim, len_bytes);
+            staged.insert(fact);
+            counts.add(fact.share(), len_bytes);
             last = last.next(now_ns);
             let row = FactRow { at: last, len_bytes };
             batch.put_cf(self.inner.family(Family::Misbehavior), last.encode(), value);
@@ -110,6 +114,20 @@ impl Store {
         Ok(fresh)
     }
 
+    /// Returns true if a fact that is stored or `staged` makes the evidence needless.
+    fn is_covered(
+        &self,
+        evidence: &Evidence,
+        staged: &BTreeSet<FactKey>,
+    ) -> Result<bool, ReadError> {
+        for fact in FactKey::covering(evidence) {
+            if staged.contains(&fact) || stored(&self.inner.db, fact, FactRow::decode)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Returns the number of pieces of evidence about each node that has any.
     #[must_use]
     pub fn evidence_counts(&self) -> BTreeMap<OriginatorId, EvidenceCounts> {
@@ -117,7 +135,7 @@ impl Store {
         index
             .counts
             .iter()
-            .filter(|(_, it)| it.proven + it.claims > 0)
+            .filter(|(_, it)| it.proven() + it.claims() > 0)
             .map(|(&a, &b)| (a, b))
             .collect()
     }
@@ -131,7 +149,8 @@ impl Store {
         index: &mut EvidenceIndex,
     ) -> Result<(), CommitError> {
         let counts = index.counts.entry(accused).or_default();
-        if counts.claims <= CLAIMS_MAX && counts.claim_bytes() <= LEN_BYTES_MAX {
+        let kept = *counts.of(Share::Claims);
+        if kept.pieces <= CLAIMS_MAX && kept.bytes <= LEN_BYTES_MAX {
             return Ok(());
         }
         let mut claims = self.claims_about(accused)?;
@@ -141,12 +160,15 @@ impl Store {
         let mut batch = WriteBatch::default();
         for (number, (fact, row)) in claims.into_iter().enumerate() {
             let is_old = row.at.server_time_ns.saturating_add(CLAIM_KEPT_NS) < now_ns;
-            if number >= CLAIMS_REMOVED && !is_old && counts.claim_bytes() <= LEN_BYTES_MAX {
+            if number >= CLAIMS_REMOVED
+                && !is_old
+                && counts.of(Share::Claims).bytes <= LEN_BYTES_MAX
+            {
                 break;
             }
             batch.delete_cf(evidence, row.at.encode());
             batch.delete_cf(facts, fact.encode());
-            counts.remove(true, row.len_bytes);
+            counts.remove(Share::Claims, row.len_bytes);
         }
         self.inner.write_buffered(batch)
     }
@@ -169,9 +191,10 @@ impl Store {
 }
 
 /// Returns true if another piece may be stored. Claims make room for themselves.
-fn has_room(counts: &mut EvidenceCounts, is_claim: bool, len_bytes: u32) -> bool {
-    let (count, bytes) = counts.of(is_claim);
-    is_claim || (*count < PROVEN_MAX && *bytes + u64::from(len_bytes) <= LEN_BYTES_MAX)
+fn has_room(counts: &mut EvidenceCounts, share: Share, len_bytes: u32) -> bool {
+    let kept = counts.of(share);
+    share == Share::Claims
+        || (kept.pieces < PROVEN_MAX && kept.bytes + u64::from(len_bytes) <= LEN_BYTES_MAX)
 }
 
 impl Snapshot<'_> {

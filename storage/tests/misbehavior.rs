@@ -26,7 +26,7 @@ fn all(store: &Store) -> Vec<StoredEvidence> {
 }
 
 fn counted(store: &Store, accused: OriginatorId) -> (u64, u64) {
-    store.evidence_counts().get(&accused).map_or((0, 0), |it| (it.proven, it.claims))
+    store.evidence_counts().get(&accused).map_or((0, 0), |it| (it.proven(), it.claims()))
 }
 
 #[test]
@@ -101,4 +101,53 @@ fn claims_make_room_for_themselves_and_proofs_do_not() {
     // Claims of more than 30 days go once there are too many of them.
     store.record_evidence(31 * DAY_NS, &claims(20_001, 21_000)).unwrap();
     assert_eq!(counted(&store, PEER).1, 1_000, "all old ones are gone at once");
+}
+
+fn of_severity(severity: Severity, sequence: u64) -> Evidence {
+    evidence(Misbehavior::TwoStatements(severity), sequence)
+}
+
+#[test]
+fn a_harmless_variant_of_a_place_does_not_keep_out_the_graver_one() {
+    let store = in_memory();
+    let [encoding, metadata, content] = Severity::ALL.map(|severity| of_severity(severity, 1));
+    let record = |it: &Evidence| store.record_evidence(1, std::slice::from_ref(it)).unwrap().len();
+    assert_eq!(record(&encoding), 1);
+    assert_eq!(record(&content), 1, "another message for the same place");
+    assert_eq!([&encoding, &metadata, &content].map(record), [0, 0, 0], "nothing graver");
+    assert_eq!(counted(&store, PEER), (2, 0));
+    // The same within one call.
+    let both = [of_severity(Severity::Content, 2), of_severity(Severity::Encoding, 2)];
+    assert_eq!(store.record_evidence(2, &both).unwrap(), both[..1]);
+}
+
+#[test]
+fn cheap_faults_leave_room_for_equivocation() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&settings(folder.path())).unwrap();
+    // By their bytes, as a node with the largest envelopes fills the room.
+    let large = Bytes::from(vec![7; 60 << 20]);
+    let back = |sequence| Evidence {
+        envelopes: vec![large.clone()],
+        ..evidence(Misbehavior::TimeBack, sequence)
+    };
+    for sequence in 1..=5 {
+        let recorded = store.record_evidence(1, &[back(sequence)]).unwrap();
+        assert_eq!(recorded.len(), usize::from(sequence <= 4), "4 times 60 MiB fit");
+    }
+    assert_eq!(store.record_evidence(2, &[two_statements(1)]).unwrap().len(), 1);
+    // By their number, with variants that say the same; on a store that has been opened anew.
+    drop(store);
+    let store = Store::open(&settings(folder.path())).unwrap();
+    assert_eq!(store.record_evidence(3, &[back(6)]).unwrap(), [], "no room was won");
+    let of_other = |severity, sequence| Evidence {
+        at: id(OWN, sequence),
+        envelopes: vec![Bytes::from_static(b"an envelope")],
+        ..of_severity(severity, sequence)
+    };
+    let variants: Vec<_> = (1..=10_001).map(|it| of_other(Severity::Encoding, it)).collect();
+    assert_eq!(store.record_evidence(4, &variants).unwrap().len(), 10_000);
+    assert_eq!(store.record_evidence(5, &[of_other(Severity::Content, 10_001)]).unwrap().len(), 1);
+    let contents: Vec<_> = (1..=10_000).map(|it| of_other(Severity::Content, it)).collect();
+    assert_eq!(store.record_evidence(6, &contents).unwrap().len(), 9_999, "they end too");
 }

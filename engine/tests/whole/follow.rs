@@ -270,7 +270,7 @@ async fn a_fee_that_no_rate_explains_holds_nothing_up_and_is_not_what_is_booked(
 
     // It is evidence once the list is known to have every rate of that time.
     let store = store.clone();
-    let count = || store.evidence_counts().get(&SOURCE).map_or(0, |it| it.proven);
+    let count = || store.evidence_counts().get(&SOURCE).map_or(0, |it| it.proven());
     assert_eq!(count(), 0);
     let confirmed = |ns| Arc::new(follower.node.rates.borrow().confirmed(ns));
     let old = confirmed(START_NS);

@@ -54,6 +54,9 @@ impl Key<'_> for EvidenceTime {
 /// A fact that is stored once. Column family `misbehavior_fact`:
 /// `[accused u32 BE][1 for a claim, else 0][code u8][sequence u64 BE]` → position of the evidence and
 /// its length as `u32 BE`.
+///
+/// The code is that of the fault, plus 16 times its detail, which is the severity of two statements. Rows
+/// of databases from before this rule have no detail, so they read as the lowest severity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct FactKey {
     pub(crate) accused: OriginatorId,
@@ -64,12 +67,38 @@ pub(crate) struct FactKey {
 
 impl FactKey {
     pub(crate) fn of(evidence: &Evidence) -> Self {
-        let Evidence { misbehavior, at, .. } = evidence;
+        Self::new(evidence.misbehavior, evidence.at)
+    }
+
+    fn new(misbehavior: Misbehavior, at: EnvelopeId) -> Self {
+        let (code, detail) = misbehavior.code();
         Self {
             accused: at.originator,
             is_claim: misbehavior.is_claim(),
-            code: misbehavior.code().0,
+            code: code | (detail << 4),
             sequence: at.sequence,
+        }
+    }
+
+    /// Returns the facts that make `evidence` needless: the same fault at the same place, as grave or
+    /// graver.
+    pub(crate) fn covering(evidence: &Evidence) -> impl Iterator<Item = Self> {
+        let (misbehavior, at) = (evidence.misbehavior, evidence.at);
+        let graver = Severity::ALL.into_iter().filter(move |other| match misbehavior {
+            Misbehavior::TwoStatements(severity) => *other > severity,
+            _ => false,
+        });
+        let graver = graver.map(Misbehavior::TwoStatements);
+        std::iter::once(misbehavior).chain(graver).map(move |it| Self::new(it, at))
+    }
+
+    /// Returns the share of the room for evidence that the fact takes from.
+    pub(crate) fn share(self) -> Share {
+        const EQUIVOCATION: u8 = 1 | ((Severity::Content as u8) << 4);
+        match (self.is_claim, self.code) {
+            (true, _) => Share::Claims,
+            (false, EQUIVOCATION) => Share::Equivocations,
+            (false, _) => Share::Faults,
         }
     }
 
@@ -106,6 +135,17 @@ impl Key<'_> for FactKey {
             sequence: SequenceId(super::decode_u64(sequence)?),
         })
     }
+}
+
+/// A part of the room for evidence about one node. A node that fills one part leaves the others free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Share {
+    /// Faults that rest on this node's clock.
+    Claims,
+    /// Proven faults other than equivocation. A node makes them as cheaply as envelopes.
+    Faults,
+    /// Two statements of different content: the gravest fault.
+    Equivocations,
 }
 
 /// The value of a fact: where its evidence is, and how long it is.
@@ -372,8 +412,15 @@ mod tests {
             from: Some(OriginatorId(200)),
             envelopes: vec![Bytes::from_static(&[9, 8])],
         };
-        let fact = [0, 0, 0, 100, 0, 1, 0, 0, 0, 0, 0, 0, 0, 7];
+        let fact = [0, 0, 0, 100, 0, 0x21, 0, 0, 0, 0, 0, 0, 0, 7];
         assert_eq!(FactKey::of(&evidence).encode(), fact);
+        let mildest = Misbehavior::TwoStatements(Severity::Encoding);
+        let mildest = Evidence { misbehavior: mildest, ..evidence.clone() };
+        assert_eq!(
+            FactKey::of(&mildest).encode()[4..6],
+            [0, 1],
+            "as before severities were told apart"
+        );
         let mut expected = vec![1, 1, 2, 0, 0, 0, 100, 0, 0, 0, 0, 0, 0, 0, 7];
         expected.extend([0, 0, 0, 200, 0, 0, 0, 2, 9, 8]);
         assert_eq!(evidence.encode(), expected);
