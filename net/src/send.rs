@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use hawser_engine::replication::StrandItem;
-use hawser_engine::runtime::replication::{Replication, StrandReadError, StrandReader};
+use hawser_engine::runtime::replication::{PageReads, Replication, StrandReadError, StrandReader};
 use hawser_proto::OriginatorId;
 use hawser_proto::frame::{
     BatchBuilder, BatchPush, DataFrame, EncodeError, End, Gap, GapReason, RefusalReason,
@@ -29,6 +29,8 @@ const STRANDS_MAX: usize = 1024;
 pub(crate) struct StrandSenders {
     connection: Connection,
     replication: Replication,
+    /// Bounds the reads for this peer, also those whose want has been replaced.
+    reads: PageReads,
     counters: Arc<NetCounters>,
     strands: HashMap<OriginatorId, SenderHandle>,
     tasks: JoinSet<(OriginatorId, u64)>,
@@ -49,6 +51,7 @@ impl StrandSenders {
     ) -> Self {
         Self {
             connection,
+            reads: replication.page_reads(),
             replication,
             counters,
             strands: HashMap::new(),
@@ -73,6 +76,7 @@ impl StrandSenders {
             want.after,
             want.up_to,
             usize::try_from(bytes_max).unwrap_or(usize::MAX),
+            self.reads.clone(),
         )?;
         self.started += 1;
         let (serial, (stop, stopped)) = (self.started, oneshot::channel());

@@ -40,7 +40,7 @@ use task::StrandTask;
 
 pub use counters::{ReplicationCounters, StrandCounters};
 pub use link::{Link, NotFollowedError, ResponseSink};
-pub use reader::{StrandReadError, StrandReader};
+pub use reader::{PageReads, StrandReadError, StrandReader};
 
 /// The engine's side of replication, for the transport. Cheap to clone; all clones are the same.
 #[derive(Clone)]
@@ -75,6 +75,7 @@ impl Replication {
             publisher: engine.publisher.clone(),
             own_strand: engine.publisher.own_strand().clone(),
             doubted: DoubtedFees::default(),
+            page_reads: PageReads::of_all_sessions(),
             inboxes: Mutex::default(),
             strands: Mutex::default(),
         });
@@ -101,8 +102,15 @@ impl Replication {
         Link::new(self.state.clone(), peer, &clock)
     }
 
+    /// Returns the bound of the reads for a new session with a peer.
+    #[must_use]
+    pub fn page_reads(&self) -> PageReads {
+        PageReads::new(self.state.page_reads.clone())
+    }
+
     /// Opens a strand for a peer, from behind `after`, and without `up_to` also everything that
-    /// comes later. `bytes_max` bounds what is read at once; a larger envelope comes alone.
+    /// comes later. `bytes_max` bounds what is read at once; a larger envelope comes alone. `reads` is
+    /// that of the peer's session.
     ///
     /// # Errors
     /// The reason to answer the peer with instead.
@@ -112,6 +120,7 @@ impl Replication {
         after: SequenceId,
         up_to: Option<SequenceId>,
         bytes_max: usize,
+        reads: PageReads,
     ) -> Result<StrandReader, RefusalReason> {
         if !originator.is_node() {
             return Err(RefusalReason::NotFromPeers);
@@ -128,6 +137,7 @@ impl Replication {
             up_to,
             bytes_max,
             counters: self.state.engine_counters.clone(),
+            reads,
         })
     }
 

@@ -4,10 +4,55 @@ use std::sync::Arc;
 
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{LogItem, ReadError, Store};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::replication::StrandItem;
 use crate::runtime::counters::Counters;
+
+/// Pages that are read at a time for one peer. A guess: a page is a MiB and takes a millisecond, and a
+/// second read under way keeps the connection busy.
+const SESSION_READS_MAX: usize = 4;
+/// Pages that are read at a time for all peers. A guess: a small part of tokio's blocking threads, of which
+/// there are 512, so that other work finds one free.
+const READS_MAX: usize = 16;
+
+/// Bounds the pages that are read for one peer, and with those of all other peers.
+///
+/// The read of a replaced want cannot be taken back from the thread pool, so it keeps its place
+/// until it has run. However often a peer replaces its wants, no more reads than these are queued for it.
+#[derive(Debug, Clone)]
+pub struct PageReads {
+    session: Arc<Semaphore>,
+    all: Arc<Semaphore>,
+}
+
+impl PageReads {
+    /// Returns the bound of a new session; `all` is that of all sessions.
+    pub(super) fn new(all: Arc<Semaphore>) -> Self {
+        Self { session: Arc::new(Semaphore::new(SESSION_READS_MAX)), all }
+    }
+
+    /// Returns the bound of all sessions.
+    pub(super) fn of_all_sessions() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(READS_MAX))
+    }
+
+    /// Runs `read` on a blocking thread once there is room. Cancel safe; a read that has been queued is
+    /// carried out in any case.
+    async fn run<T: Send + 'static>(&self, read: impl FnOnce() -> T + Send + 'static) -> T {
+        // That of the session comes first: a peer then waits for the other one with few reads at a time.
+        let session = Arc::clone(&self.session).acquire_owned().await;
+        let all = Arc::clone(&self.all).acquire_owned().await;
+        let places = (session.expect("never closed"), all.expect("never closed"));
+        let read = move || {
+            let _places = places;
+            read()
+        };
+        tokio::task::spawn_blocking(read)
+            .await
+            .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    }
+}
 
 /// The log could not be read on. The cause is this node's disk.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +75,7 @@ pub struct StrandReader {
     /// Bounds what is read at once. A larger envelope comes alone.
     pub(super) bytes_max: usize,
     pub(super) counters: Arc<Counters>,
+    pub(super) reads: PageReads,
 }
 
 impl StrandReader {
@@ -71,9 +117,7 @@ impl StrandReader {
         let counters = self.counters.clone();
         let after = EnvelopeId::new(self.originator, self.position);
         let page = move || read_page(&store, after, through, bytes_max);
-        tokio::task::spawn_blocking(move || counters.strand_page.measure(page))
-            .await
-            .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+        self.reads.run(move || counters.strand_page.measure(page)).await
     }
 }
 

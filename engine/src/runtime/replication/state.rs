@@ -7,7 +7,7 @@ use std::sync::Arc;
 use hawser_proto::{Bytes, OriginatorId, SequenceId};
 use hawser_storage::Store;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::counters::{ReplicationCounters, StrandCounters};
 use super::doubted::DoubtedFees;
@@ -36,6 +36,8 @@ pub(super) struct ReplicationState {
     pub(super) publisher: Publisher,
     pub(super) own_strand: OwnStrand,
     pub(super) doubted: DoubtedFees,
+    /// Bounds the pages that are read at a time for all peers.
+    pub(super) page_reads: Arc<Semaphore>,
     pub(super) inboxes: Mutex<HashMap<OriginatorId, mpsc::Sender<WantResponse<Bytes>>>>,
     pub(super) strands: Mutex<BTreeMap<OriginatorId, Arc<StrandCounters>>>,
 }

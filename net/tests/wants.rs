@@ -1,0 +1,96 @@
+//! Wants without end: they cost the node no more than the reads of a few pages.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod common;
+
+use std::sync::mpsc;
+
+use bytes::Bytes;
+use common::network::{Network, PATIENCE, UNREACHABLE};
+use common::raw::RawPeer;
+use hawser_proto::frame::{ControlFrame, DataDecoder, DataFrame, StreamHeader, WantFrame};
+use hawser_proto::{OriginatorId, SequenceId};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+use quinn::RecvStream;
+use tokio::time::timeout;
+
+const PEER: OriginatorId = OriginatorId(300);
+/// Pages that are read at a time for one peer.
+const READS_MAX: usize = 4;
+const WANTS: usize = 64;
+
+/// A runtime with one thread for reads, so that a test can hold them up.
+fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2).max_blocking_threads(1).enable_all().build().unwrap()
+}
+
+fn want(originator: OriginatorId) -> ControlFrame {
+    let (after, up_to) = (SequenceId::NONE, Some(SequenceId(3)));
+    ControlFrame::Want(WantFrame { originator, after, up_to, bytes_max: 1 << 20 })
+}
+
+/// Reads the next frame of a stream.
+async fn next(stream: &mut RecvStream, decoder: &mut DataDecoder) -> DataFrame {
+    loop {
+        if let Some(frame) = decoder.next_frame().unwrap() {
+            return frame;
+        }
+        let chunk = timeout(PATIENCE, stream.read_chunk(1 << 16, true)).await;
+        decoder.push(chunk.expect("the node sends on").unwrap().unwrap().bytes);
+    }
+}
+
+/// The number of pages that were read for peers.
+fn pages_read(engine: &hawser_engine::Engine) -> usize {
+    let mut registry = Registry::default();
+    registry.register("page", "", engine.counters().strand_page.seconds.histogram().clone());
+    let mut text = String::new();
+    encode(&mut text, &registry).unwrap();
+    let count = text.lines().find_map(|line| line.strip_prefix("page_count "));
+    count.expect("a histogram has a count").parse().unwrap()
+}
+
+#[test]
+fn replaced_wants_do_not_fill_the_pool_of_reads() {
+    runtime().block_on(async {
+        let mut network = Network::new();
+        network.register(PEER, UNREACHABLE);
+        let node = network.start(100);
+        let mut published: Vec<Bytes> = Vec::new();
+        for text in 0..3 {
+            published.push(node.publish(text).await);
+        }
+        let mut peer = RawPeer::join(node.endpoint.local_addr(), PEER.0, node.id).await;
+        let (release, held) = mpsc::channel::<()>();
+        let blocker = tokio::task::spawn_blocking(move || held.recv_timeout(PATIENCE));
+
+        let expected =
+            DataFrame::Header(StreamHeader { originator: node.id, after: SequenceId::NONE });
+        let mut last = None;
+        for _ in 0..WANTS {
+            peer.say(want(node.id)).await;
+            // The header comes at once; what follows it has to be read.
+            let mut stream =
+                timeout(PATIENCE, peer.connection.accept_uni()).await.unwrap().unwrap();
+            let mut decoder = DataDecoder::new();
+            assert_eq!(next(&mut stream, &mut decoder).await, expected);
+            last = Some((stream, decoder));
+        }
+        // Behind everything that the wants have put into the queue of the only thread.
+        let engine = node.engine.clone();
+        let queued = tokio::task::spawn_blocking(move || pages_read(&engine));
+        release.send(()).unwrap();
+        blocker.await.unwrap().unwrap();
+        let queued = queued.await.unwrap();
+        assert!(queued <= READS_MAX, "{queued} pages were read for {WANTS} wants");
+
+        let (mut stream, mut decoder) = last.unwrap();
+        let DataFrame::Batch(batch) = next(&mut stream, &mut decoder).await else {
+            panic!("the last want is answered")
+        };
+        assert_eq!(batch.envelopes().collect::<Vec<_>>(), published);
+    });
+}
