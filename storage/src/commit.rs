@@ -72,11 +72,12 @@ impl Database {
     ) -> Result<(), CommitError> {
         self.poison.check()?;
         let _no_rebuild = self.gate.read();
-        // Until the write: a rate that is recorded meanwhile finds the new rows and has them corrected.
-        let rates = self.rate_list.read();
         let strands = self.strands.of(changes);
         let mut heads: Vec<Head<'_>> =
             strands.iter().map(|(originator, head)| Head::new(*originator, head.lock())).collect();
+        // Until the write: a rate that is recorded meanwhile finds the new rows and has them corrected.
+        // After the heads: who waits for one strand's writer must not hold up rates, and so all commits.
+        let rates = self.rate_list.read();
         let pricing = Pricing { price: self.price, rates: &rates };
         let mut group = Group::new(self, changes, pricing);
         for (index, change) in changes.iter().enumerate() {
@@ -91,7 +92,7 @@ impl Database {
             return Ok(());
         }
         self.write_durable(batch)?;
-        self.note(tallies);
+        self.note(tallies, strands.iter().map(|(originator, _)| *originator));
         for head in &mut heads {
             *head.durable = head.staged;
             if let Some(host) = &self.host
@@ -104,10 +105,12 @@ impl Database {
         Ok(())
     }
 
-    /// Takes over what a durable batch has done beyond its rows.
-    pub(crate) fn note(&self, tallies: TallyReport) {
+    /// Takes over what a durable batch for these strands has done beyond its rows. The caller holds their
+    /// heads.
+    pub(crate) fn note(&self, tallies: TallyReport, strands: impl Iterator<Item = OriginatorId>) {
         self.differing_fees.fetch_add(tallies.differing, Ordering::Relaxed);
         if tallies.has_marked {
+            self.repricing.lock().forget(strands);
             self.unpriced.store(true, Ordering::Release);
         }
     }

@@ -15,6 +15,7 @@ use crate::keys::rate::RateRow;
 use crate::poison::Poison;
 use crate::price::PriceFn;
 use crate::projection::Projection;
+use crate::repricing::Repricing;
 use crate::settings::{Durability, StoreIdentity};
 use crate::strands::Strands;
 
@@ -38,6 +39,8 @@ pub(crate) struct Database {
     pub(crate) rate_list: RwLock<Vec<RateRow>>,
     /// True if minutes may be marked to be priced again.
     pub(crate) unpriced: AtomicBool,
+    /// The minutes that are being priced again. Its lock is the last that is taken.
+    pub(crate) repricing: Mutex<Repricing>,
     /// Envelopes whose stated fees were not the booked ones.
     pub(crate) differing_fees: AtomicU64,
     /// Serialises ledger writes, so that each payer's entries are numbered without repeats.
@@ -82,6 +85,7 @@ impl Database {
             price: opened.price,
             rate_list: RwLock::new(opened.rates),
             unpriced: AtomicBool::new(opened.has_unpriced),
+            repricing: Mutex::default(),
             differing_fees: AtomicU64::new(0),
             ledger: Mutex::default(),
             evidence: Mutex::new(opened.evidence),

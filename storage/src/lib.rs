@@ -52,6 +52,7 @@ mod rates;
 mod raw_rows;
 mod rebuild;
 mod reprice;
+mod repricing;
 mod settings;
 mod snapshot;
 mod store;

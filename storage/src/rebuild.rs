@@ -120,6 +120,7 @@ impl Store {
         }
         let marked = self.inner.family(Family::Reprice);
         batch.delete_range_cf(marked, &[][..], &ABOVE_ALL_KEYS[..]);
+        self.inner.repricing.lock().forget_all();
         *self.inner.stale.lock() = Projection::ALL.to_vec();
     }
 

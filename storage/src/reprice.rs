@@ -3,12 +3,14 @@
 //! The cause of the work marks the minutes in its own write, so a crash loses no mark. One minute of one
 //! strand is calculated from the log and replaced as a whole, so doing it twice changes nothing, and the
 //! result is that of a rebuild.
+//!
+//! An originator can date its envelopes so that one minute spans its whole strand. So the log is read in
+//! steps of bounded size, the strands take turns, and no step holds the rates while it reads.
 
-use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
 use hawser_proto::envelope::OriginatorEnvelope;
-use hawser_proto::{Bytes, EnvelopeId, SequenceId, minute_of};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, minute_of};
 use rocksdb::WriteBatch;
 
 use crate::change::Validity;
@@ -18,16 +20,22 @@ use crate::keys::Key;
 use crate::keys::congestion::{CongestionKey, CongestionRow};
 use crate::keys::rate::RateRow;
 use crate::keys::reprice::RepriceKey;
-use crate::keys::usage::{UsageKey, UsageRow};
+use crate::keys::usage::UsageKey;
 use crate::log_scan::LogItem;
-use crate::price::CONGESTION_MINUTES;
+use crate::price::{CONGESTION_MINUTES, PriceFn};
 use crate::rebuild::Derive;
+use crate::repricing::{MinuteScan, MinuteSpan};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::tallies::{Pricing, put_usage};
 
 /// Marks in one write while rates are recorded. Bounds the memory of a batch to about a MiB.
 const MARKS_PER_WRITE: usize = 16 * 1024;
+/// Items of the log that one step reads. Calculated from 37 µs per recovered key: a step takes some 40 ms,
+/// and commits to its strand wait that long.
+const STEP_ITEMS: usize = 1024;
+/// Bytes of envelopes that end a step early. A guess: reading them takes less than recovering the keys.
+const STEP_LEN_BYTES: usize = 16 << 20;
 
 impl Store {
     /// Returns true while minutes are marked to be priced again.
@@ -43,22 +51,23 @@ impl Store {
         self.inner.differing_fees.load(Ordering::Relaxed)
     }
 
-    /// Prices up to `minutes_max` of the marked minutes again. Returns the number of minutes done; fewer
-    /// than `minutes_max` means that none is left.
+    /// Takes up to `steps_max` steps towards right amounts in the marked minutes. A step prices one minute
+    /// again, or reads a bounded part of a long one; the strands with marked minutes take turns. Returns
+    /// the number of steps taken; fewer than `steps_max` means that no minute is left.
     ///
     /// `derive` must be the function that a rebuild gets. Commits to other strands go on; those to the
-    /// strand of the current minute wait for that minute.
+    /// strand of the current step wait for that step.
     ///
     /// # Errors
     /// When the log cannot be read or the rows cannot be written. The minute stays marked.
-    pub fn reprice(&self, derive: &Derive<'_>, minutes_max: usize) -> Result<usize, CommitError> {
+    pub fn reprice(&self, derive: &Derive<'_>, steps_max: usize) -> Result<usize, CommitError> {
         self.inner.poison.check()?;
         // Before the look: a commit that marks a minute meanwhile raises it again.
         self.inner.unpriced.store(false, Ordering::Release);
         let mut done = 0;
-        while done < minutes_max {
+        while done < steps_max {
             let Some(minute) = self.next_marked()? else { return Ok(done) };
-            if let Err(error) = self.reprice_minute(minute, derive) {
+            if let Err(error) = self.reprice_step(minute, derive) {
                 self.inner.unpriced.store(true, Ordering::Release);
                 return Err(error);
             }
@@ -68,9 +77,27 @@ impl Store {
         Ok(done)
     }
 
+    /// Returns the first marked minute of the strand whose turn it is.
     fn next_marked(&self) -> Result<Option<CongestionKey>, ReadError> {
+        let last = self.inner.repricing.lock().last;
+        let next = match last.0.checked_add(1) {
+            Some(next) => self.first_marked(OriginatorId(next))?,
+            None => None,
+        };
+        let minute = match next {
+            Some(minute) => Some(minute),
+            None => self.first_marked(OriginatorId(0))?,
+        };
+        if let Some(CongestionKey { originator, .. }) = minute {
+            self.inner.repricing.lock().last = originator;
+        }
+        Ok(minute)
+    }
+
+    /// Returns the lowest marked minute of the lowest strand at or above `from`.
+    fn first_marked(&self, from: OriginatorId) -> Result<Option<CongestionKey>, ReadError> {
         let mut rows = self.inner.db.raw_iterator_cf(self.inner.family(Family::Reprice));
-        rows.seek_to_first();
+        rows.seek(RepriceKey(CongestionKey::start_of(from)).encode());
         let Some(key) = rows.key() else {
             rows.status().map_err(DatabaseError::from)?;
             return Ok(None);
@@ -80,19 +107,41 @@ impl Store {
         minute.map(|RepriceKey(minute)| Some(minute))
     }
 
-    fn reprice_minute(&self, at: CongestionKey, derive: &Derive<'_>) -> Result<(), CommitError> {
+    /// Reads the next part of a minute, and replaces its amounts when that was the last part.
+    fn reprice_step(&self, at: CongestionKey, derive: &Derive<'_>) -> Result<(), CommitError> {
         let _no_rebuild = self.inner.gate.read();
-        let rates = self.inner.rate_list.read();
+        // A copy: a writer that waits for this lock holds up all commits.
+        let rates = self.inner.rate_list.read().clone();
         let head = self.inner.strands.head(at.originator);
-        // No envelope joins the minute until its amounts are replaced.
+        // No envelope joins the minute during the step. What joins it between steps stands behind what has
+        // been read, or has the scan forgotten (`Repricing::forget`).
         let _no_commit = head.lock();
-        let pricing = Pricing { price: self.inner.price, rates: &rates };
-        let usage = self.snapshot().usage_of_minute(at, pricing, derive)?;
-        let mut batch = WriteBatch::default();
-        for (key, row) in usage {
-            put_usage(&self.inner.db, &mut batch, key, row);
+        let snapshot = self.snapshot();
+        let mut usage = None;
+        if let Some(span) = snapshot.span(at)? {
+            let started = self.inner.repricing.lock().take(at.originator);
+            let mut scan = started
+                .filter(|scan| scan.is_of(at, &span, &rates))
+                .unwrap_or_else(|| MinuteScan::new(at, span.clone(), rates));
+            scan.span.last = span.last;
+            if !snapshot.scan_on(&mut scan, self.inner.price, derive)? {
+                self.inner.repricing.lock().put(scan);
+                return Ok(());
+            }
+            usage = Some(scan);
         }
+        let mut batch = WriteBatch::default();
         batch.delete_cf(self.inner.family(Family::Reprice), RepriceKey(at).encode());
+        // From here to the write: a rate that is recorded later marks the minute again.
+        let rates = self.inner.rate_list.read();
+        if let Some(scan) = usage {
+            if scan.rates != *rates {
+                return Ok(()); // the minute stays marked, and the next step begins anew
+            }
+            for (key, row) in scan.usage {
+                put_usage(&self.inner.db, &mut batch, key, row);
+            }
+        }
         self.inner.write_buffered(batch)
     }
 
@@ -153,19 +202,30 @@ fn minute_at(unix_s: u64) -> u32 {
 }
 
 impl Snapshot<'_> {
-    /// Calculates the usage rows of one minute from the log.
-    fn usage_of_minute(
+    /// Reads on in a minute, for one step at most. Returns true if that was the rest.
+    fn scan_on(
         &self,
-        at: CongestionKey,
-        pricing: Pricing<'_>,
+        scan: &mut MinuteScan,
+        price: PriceFn,
         derive: &Derive<'_>,
-    ) -> Result<HashMap<UsageKey, UsageRow>, ReadError> {
-        let mut usage: HashMap<UsageKey, UsageRow> = HashMap::new();
-        let Some(span) = self.span(at)? else { return Ok(usage) };
-        let MinuteSpan { first, last, mut earlier, is_counted } = span;
-        let after = EnvelopeId::new(at.originator, first.previous());
-        for item in self.log(after, last) {
-            let LogItem::Envelope { id, bytes, validity } = item? else { continue };
+    ) -> Result<bool, ReadError> {
+        let (at, pricing) = (scan.at, Pricing { price, rates: &scan.rates });
+        let after = EnvelopeId::new(at.originator, scan.read);
+        let (mut items, mut len_bytes) = (0, 0);
+        for item in self.log(after, scan.span.last) {
+            if items == STEP_ITEMS || len_bytes >= STEP_LEN_BYTES {
+                return Ok(false);
+            }
+            items += 1;
+            let (id, bytes, validity) = match item? {
+                LogItem::Envelope { id, bytes, validity } => (id, bytes, validity),
+                LogItem::Skipped { through, .. } => {
+                    scan.read = through;
+                    continue;
+                }
+            };
+            scan.read = id.sequence;
+            len_bytes += bytes.len();
             if age_of(&bytes, at).is_none() && time_of(&bytes).is_some() {
                 continue; // most of the cost is deriving: the payer is recovered from a signature
             }
@@ -177,15 +237,15 @@ impl Snapshot<'_> {
             let Some(age) = age(minute, at) else { continue };
             if let Some(charge) = facts.charge.filter(|_| age == 0) {
                 let ns = facts.originator_ns;
-                let row = pricing.book(id, bytes.len(), ns, charge, earlier);
+                let row = pricing.book(id, bytes.len(), ns, charge, scan.earlier);
                 let (originator, payer) = (at.originator, charge.payer);
-                usage.entry(UsageKey { originator, minute, payer }).or_default().add(row);
+                scan.usage.entry(UsageKey { originator, minute, payer }).or_default().add(row);
             }
-            if facts.counts_for_congestion && !is_counted[age] {
-                earlier[age] = earlier[age].saturating_add(1);
+            if facts.counts_for_congestion && !scan.span.is_counted[age] {
+                scan.earlier[age] = scan.earlier[age].saturating_add(1);
             }
         }
-        Ok(usage)
+        Ok(true)
     }
 
     /// Finds the part of the strand that holds the minute, and of the minutes before it those that are
@@ -209,16 +269,6 @@ impl Snapshot<'_> {
         }
         Ok(Some(span))
     }
-}
-
-/// The places to read for one minute.
-struct MinuteSpan {
-    first: SequenceId,
-    last: SequenceId,
-    /// Messages of each minute of the window, of those minutes that lie wholly before the own one.
-    earlier: [u64; CONGESTION_MINUTES],
-    /// True for those minutes. The messages of the others are counted while they are read.
-    is_counted: [bool; CONGESTION_MINUTES],
 }
 
 /// Returns the distance of `minute` before `at`, if it counts for congestion there.

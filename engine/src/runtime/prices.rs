@@ -13,13 +13,14 @@ use crate::facts;
 
 /// Time between two looks for work. Guessed: amounts are settled every few hours.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Minutes that are priced between two pauses. Guessed: a minute of a busy strand takes a second.
-const MINUTES_AT_ONCE: usize = 16;
+/// Steps that are taken between two pauses. Calculated from the longest ones, of some 40 ms: three seconds,
+/// and a stop waits for them.
+const STEPS_AT_ONCE: usize = 64;
 /// Pause after an error. Guessed: a disk that cannot be read does not come back sooner.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// Prices marked minutes again, on one core and for half of the time at most: an originator can cause
-/// this work by showing parts of its strand late.
+/// this work by showing parts of its strand late. The strands take turns, so it delays its own corrections.
 #[derive(Debug)]
 #[must_use = "the task runs until it is stopped"]
 pub struct PriceTask {
@@ -58,8 +59,8 @@ async fn run(store: Store, mut stopped: watch::Receiver<bool>) {
         }
         let started = Instant::now();
         match correct(store.clone()).await {
-            Ok(minutes) => {
-                tracing::info!(minutes, "corrected booked amounts");
+            Ok(steps) => {
+                tracing::info!(steps, "corrected booked amounts");
                 pause = pause.max(started.elapsed());
             }
             Err(error) => {
@@ -73,7 +74,7 @@ async fn run(store: Store, mut stopped: watch::Receiver<bool>) {
 async fn correct(store: Store) -> Result<usize, CommitError> {
     let work = move || {
         let own = store.identity().node;
-        store.reprice(&|_, bytes, validity| facts::of_stored(bytes, validity, own), MINUTES_AT_ONCE)
+        store.reprice(&|_, bytes, validity| facts::of_stored(bytes, validity, own), STEPS_AT_ONCE)
     };
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))

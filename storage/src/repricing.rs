@@ -1,0 +1,85 @@
+//! The minutes that are being priced again: how far each has been read.
+
+use std::collections::HashMap;
+
+use hawser_proto::{OriginatorId, SequenceId};
+
+use crate::keys::congestion::CongestionKey;
+use crate::keys::rate::RateRow;
+use crate::keys::usage::{UsageKey, UsageRow};
+use crate::price::CONGESTION_MINUTES;
+
+/// The work on marked minutes between two steps. At most one minute of each strand is under way.
+#[derive(Debug, Default)]
+pub(crate) struct Repricing {
+    /// The strand of the last step. The next one above it is served next.
+    pub(crate) last: OriginatorId,
+    scans: HashMap<OriginatorId, MinuteScan>,
+}
+
+impl Repricing {
+    /// Removes and returns the minute of a strand that is under way.
+    pub(crate) fn take(&mut self, originator: OriginatorId) -> Option<MinuteScan> {
+        self.scans.remove(&originator)
+    }
+
+    pub(crate) fn put(&mut self, scan: MinuteScan) {
+        self.scans.insert(scan.at.originator, scan);
+    }
+
+    /// Drops what has been read of these strands, because an envelope below the head has changed it. The
+    /// caller holds their heads, so no step is being taken.
+    pub(crate) fn forget(&mut self, strands: impl Iterator<Item = OriginatorId>) {
+        strands.for_each(|strand| _ = self.scans.remove(&strand));
+    }
+
+    /// Drops everything that has been read, because the log or its rows are about to change.
+    pub(crate) fn forget_all(&mut self) {
+        self.scans.clear();
+    }
+}
+
+/// One minute of one strand, read in part.
+#[derive(Debug)]
+pub(crate) struct MinuteScan {
+    pub(crate) at: CongestionKey,
+    /// The rates that all amounts in `usage` are calculated with.
+    pub(crate) rates: Vec<RateRow>,
+    pub(crate) span: MinuteSpan,
+    /// Everything up to here has been read.
+    pub(crate) read: SequenceId,
+    /// Messages of each minute of the window that stand before the next place.
+    pub(crate) earlier: [u64; CONGESTION_MINUTES],
+    /// Rows of usage up to here.
+    pub(crate) usage: HashMap<UsageKey, UsageRow>,
+}
+
+impl MinuteScan {
+    /// Begins with a minute.
+    pub(crate) fn new(at: CongestionKey, span: MinuteSpan, rates: Vec<RateRow>) -> Self {
+        let (read, earlier) = (span.first.previous(), span.earlier);
+        Self { at, rates, span, read, earlier, usage: HashMap::new() }
+    }
+
+    /// Returns true if the scan can go on: it is of this minute, with these rates, and new envelopes have
+    /// done no more than move the end of its span.
+    pub(crate) fn is_of(&self, at: CongestionKey, span: &MinuteSpan, rates: &[RateRow]) -> bool {
+        let MinuteSpan { first, last: _, earlier, is_counted } = span;
+        self.at == at
+            && self.rates == rates
+            && self.span.first == *first
+            && self.span.earlier == *earlier
+            && self.span.is_counted == *is_counted
+    }
+}
+
+/// The places to read for one minute.
+#[derive(Debug, Clone)]
+pub(crate) struct MinuteSpan {
+    pub(crate) first: SequenceId,
+    pub(crate) last: SequenceId,
+    /// Messages of each minute of the window, of those minutes that lie wholly before the own one.
+    pub(crate) earlier: [u64; CONGESTION_MINUTES],
+    /// True for those minutes. The messages of the others are counted while they are read.
+    pub(crate) is_counted: [bool; CONGESTION_MINUTES],
+}
