@@ -100,7 +100,7 @@ fn space_of(path: &Path) -> io::Result<DiskSpace> {
     Ok(DiskSpace { free_bytes: bytes(stat.f_bavail), total_bytes: bytes(stat.f_blocks) })
 }
 
-/// StopSignals the process without waiting for anything, not even for the destructors of libraries, which
+/// Ends the process without waiting for anything, not even for the destructors of libraries, which
 /// threads that are still at work may be using.
 pub(super) fn exit_now(code: u8) -> ! {
     #[expect(unsafe_code, reason = "std::process::exit runs destructors")]

@@ -185,7 +185,7 @@ fn ignored(error: &dyn std::fmt::Display) {
 }
 
 impl FileWatcher {
-    /// StopSignals the thread. Blocks until the look under way has ended.
+    /// Stops the thread. Blocks until the current read has ended.
     pub(in crate::service) fn stop(self) {
         drop(self.stop);
         if let Err(panic) = self.thread.join() {
