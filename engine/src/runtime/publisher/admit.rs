@@ -98,7 +98,6 @@ impl AdmissionJob {
             return Ok(());
         };
         let now_ns = state.ports.clock.now_ns();
-        let read = balances.refresh(&state.store, state.node, first.payer, now_ns);
-        read.map_err(|error| PublishError::broken(format!("a balance cannot be read: {error}")))
+        balances.refresh(&state.store, state.node, first.payer, now_ns)
     }
 }

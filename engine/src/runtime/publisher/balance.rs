@@ -5,6 +5,7 @@
 //! what the chain books counts with the next reading.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use hawser_proto::{OriginatorId, PayerAddress, SequenceId};
 use hawser_storage::{ReadError, Store};
@@ -17,37 +18,113 @@ use crate::sequencer::Sequenced;
 /// Age of a balance at which it is read again. A guess: payers top up for weeks, and a reading takes
 /// milliseconds.
 const AGE_NS_MAX: i64 = 5_000_000_000;
-/// Payers whose balances are kept. A guess: a network has fewer; each takes some hundred bytes.
+/// Payers whose balances are kept; requests of more are refused. A guess: a network has fewer; each takes
+/// some hundred bytes.
 const PAYERS_MAX: usize = 10_000;
+/// Pause for the payers that do not fit: balances are old by then.
+const RETRY_FULL: Duration = Duration::from_nanos(AGE_NS_MAX.unsigned_abs());
 
 /// The balances of payers.
 #[derive(Debug, Default)]
-pub(super) struct Balances {
-    payers: Mutex<HashMap<PayerAddress, Balance>>,
+pub(super) struct Balances(Mutex<Payers>);
+
+/// Plain values; time is an argument.
+#[derive(Debug, Default)]
+struct Payers {
+    known: HashMap<PayerAddress, Balance>,
+    /// The head of the database when balances were dropped last: older readings may miss their charges.
+    dropped_at: SequenceId,
+}
+
+/// What the database says of a payer.
+#[derive(Debug, Clone, Copy)]
+struct Reading {
+    /// The amount that the payer can spend, picodollars.
+    available: i128,
+    /// The head of this node's strand: charges up to it are in `available`.
+    head: SequenceId,
+    read_ns: i64,
 }
 
 #[derive(Debug)]
 struct Balance {
-    /// The amount that the payer can spend by the database, picodollars.
-    available: i128,
-    /// The head of this node's strand at that time: charges up to it are in `available`.
-    head: SequenceId,
-    read_ns: i64,
+    reading: Reading,
     /// Charges of this node after that head.
     charged: VecDeque<(SequenceId, u64)>,
     /// Sum of those.
     charged_sum: i128,
 }
 
+/// A payer who can pay for a request that has no places yet.
+#[derive(Debug)]
+pub(super) struct CheckedPayer<'a> {
+    payers: MutexGuard<'a, Payers>,
+    payer: PayerAddress,
+}
+
+/// What became of a reading.
+#[derive(Debug, PartialEq, Eq)]
+enum Put {
+    Known,
+    /// It is older than charges that are not remembered any more.
+    TooOld,
+    /// As many payers as there may be publish now.
+    Full,
+}
+
 impl Balance {
     fn left(&self) -> i128 {
-        self.available - self.charged_sum
+        self.reading.available - self.charged_sum
+    }
+
+    fn is_fresh(&self, now_ns: i64) -> bool {
+        (0..AGE_NS_MAX).contains(&(now_ns - self.reading.read_ns))
     }
 
     fn charge(&mut self, place: SequenceId, picodollars: u64) {
-        debug_assert!(place > self.head, "a place is charged before it is durable");
+        debug_assert!(place > self.reading.head, "a place is charged before it is durable");
         self.charged.push_back((place, picodollars));
         self.charged_sum += i128::from(picodollars);
+    }
+
+    /// Returns true if a reading at `head` would find all charges in the database.
+    fn is_stored(&self, head: SequenceId) -> bool {
+        self.charged.back().is_none_or(|(place, _)| *place <= head)
+    }
+}
+
+impl Payers {
+    fn put(&mut self, payer: PayerAddress, reading: Reading) -> Put {
+        let Reading { head, read_ns, .. } = reading;
+        // Another worker may have read it too, and sooner or later than this one.
+        let charged = match self.known.get_mut(&payer) {
+            Some(newer) if newer.reading.head > head => return Put::Known,
+            Some(older) => std::mem::take(&mut older.charged),
+            None if head < self.dropped_at => return Put::TooOld,
+            None => {
+                if self.is_full_after_dropping(head, read_ns) {
+                    return Put::Full;
+                }
+                VecDeque::new()
+            }
+        };
+        let charged: VecDeque<_> = charged.into_iter().filter(|(place, _)| *place > head).collect();
+        let charged_sum = charged.iter().map(|(_, charge)| i128::from(*charge)).sum();
+        self.known.insert(payer, Balance { reading, charged, charged_sum });
+        Put::Known
+    }
+
+    /// Makes room if there is none: balances go that are too old or used up, unless charges would be
+    /// forgotten that the database does not have at `head`. Returns true if there still is none.
+    fn is_full_after_dropping(&mut self, head: SequenceId, now_ns: i64) -> bool {
+        if self.known.len() < PAYERS_MAX {
+            return false;
+        }
+        self.known.retain(|_, balance| {
+            balance.is_fresh(now_ns) && balance.left() > 0 || !balance.is_stored(head)
+        });
+        self.dropped_at = self.dropped_at.max(head);
+        self.known.len() >= PAYERS_MAX
     }
 }
 
@@ -55,69 +132,140 @@ impl Balances {
     /// Reads a payer's balance if it is not known or too old. Blocks on the disk.
     ///
     /// # Errors
-    /// When a row cannot be read.
+    /// [`PublishError::Unavailable`] when a row cannot be read, or too many payers publish at once.
     pub(super) fn refresh(
         &self,
         store: &Store,
         node: OriginatorId,
         payer: PayerAddress,
         now_ns: i64,
-    ) -> Result<(), ReadError> {
-        let is_fresh = |balance: &Balance| (0..AGE_NS_MAX).contains(&(now_ns - balance.read_ns));
-        if self.lock().get(&payer).is_some_and(is_fresh) {
+    ) -> Result<(), PublishError> {
+        if self.lock().known.get(&payer).is_some_and(|balance| balance.is_fresh(now_ns)) {
             return Ok(());
         }
-        let snapshot = store.snapshot();
-        let head = snapshot.head(node)?;
-        let mut used = 0;
-        snapshot.usage_of_payer(payer, |_, _, row| used += i128::from(row.picodollars))?;
-        let available = ledger::available(&snapshot.ledger(payer)?, used);
-        let mut payers = self.lock();
-        // Another worker may have read it too, and sooner or later than this one.
-        let charged = match payers.remove(&payer) {
-            Some(newer) if newer.head > head => {
-                payers.insert(payer, newer);
-                return Ok(());
+        loop {
+            let reading = read(store, node, payer, now_ns).map_err(|error| {
+                PublishError::broken(format!("a balance cannot be read: {error}"))
+            })?;
+            match self.lock().put(payer, reading) {
+                Put::Known => return Ok(()),
+                Put::TooOld => {} // the next reading is at the head of the last dropping or later
+                Put::Full => {
+                    let reason = "too many payers publish at once".into();
+                    return Err(PublishError::Unavailable { reason, retry_after: RETRY_FULL });
+                }
             }
-            Some(older) => older.charged,
-            None => VecDeque::new(),
-        };
-        if payers.len() >= PAYERS_MAX {
-            // An entry of this age has only durable charges.
-            payers.retain(|_, balance| now_ns - balance.read_ns < AGE_NS_MAX);
         }
-        let charged: VecDeque<_> = charged.into_iter().filter(|(place, _)| *place > head).collect();
-        let charged_sum = charged.iter().map(|(_, charge)| i128::from(*charge)).sum();
-        payers.insert(payer, Balance { available, head, read_ns: now_ns, charged, charged_sum });
-        Ok(())
     }
 
-    /// Checks that a payer can pay a price.
+    /// Checks that a payer can pay a price. The balance stays as it is until the result is dropped.
     ///
     /// # Errors
     /// [`PublishError::Balance`] if it cannot.
-    pub(super) fn check(&self, payer: PayerAddress, price: u64) -> Result<(), PublishError> {
-        if price == 0 {
-            return Ok(());
-        }
-        // Read when the request was admitted; forgotten since only in a flood of payers.
+    pub(super) fn check(
+        &self,
+        payer: PayerAddress,
+        price: u64,
+    ) -> Result<CheckedPayer<'_>, PublishError> {
         let payers = self.lock();
-        let balance = payers.get(&payer);
-        let left = balance.ok_or_else(|| PublishError::broken("the balance is being read"))?.left();
-        if i128::from(price) > left {
-            return Err(PublishError::Balance { price, left });
+        if price > 0 {
+            // Read when the request was admitted; forgotten since only in a flood of payers.
+            let balance = payers.known.get(&payer);
+            let balance =
+                balance.ok_or_else(|| PublishError::broken("the balance is being read"))?;
+            let left = balance.left();
+            if i128::from(price) > left {
+                return Err(PublishError::Balance { price, left });
+            }
         }
-        Ok(())
+        Ok(CheckedPayer { payers, payer })
     }
 
-    /// Books what the places of a request cost its payer.
-    pub(super) fn charge(&self, payer: PayerAddress, places: &[Sequenced]) {
-        if let Some(balance) = self.lock().get_mut(&payer) {
+    fn lock(&self) -> MutexGuard<'_, Payers> {
+        self.0.lock()
+    }
+}
+
+impl CheckedPayer<'_> {
+    /// Books what the places of the request cost.
+    pub(super) fn charge(mut self, places: &[Sequenced]) {
+        if let Some(balance) = self.payers.known.get_mut(&self.payer) {
             places.iter().for_each(|place| balance.charge(place.id.sequence, place.picodollars));
         }
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<PayerAddress, Balance>> {
-        self.payers.lock()
+fn read(
+    store: &Store,
+    node: OriginatorId,
+    payer: PayerAddress,
+    read_ns: i64,
+) -> Result<Reading, ReadError> {
+    let snapshot = store.snapshot();
+    let head = snapshot.head(node)?;
+    let mut used = 0;
+    snapshot.usage_of_payer(payer, |_, _, row| used += i128::from(row.picodollars))?;
+    let available = ledger::available(&snapshot.ledger(payer)?, used);
+    Ok(Reading { available, head, read_ns })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FUNDED: i128 = 100;
+    const SECOND_NS: i64 = 1_000_000_000;
+
+    fn payer(number: usize) -> PayerAddress {
+        let mut bytes = [0; 20];
+        bytes[..8].copy_from_slice(&number.to_be_bytes());
+        hawser_proto::Address(bytes)
+    }
+
+    fn reading(available: i128, head: u64, read_ns: i64) -> Reading {
+        Reading { available, head: SequenceId(head), read_ns }
+    }
+
+    /// A full table, read at head 4 and time 0, each payer with `available`.
+    fn full(available: i128) -> Payers {
+        let mut payers = Payers::default();
+        for number in 0..PAYERS_MAX {
+            assert_eq!(payers.put(payer(number), reading(available, 4, 0)), Put::Known);
+        }
+        payers
+    }
+
+    #[test]
+    fn a_charge_is_remembered_until_it_is_stored_however_long_that_takes() {
+        let mut payers = full(FUNDED);
+        payers.known.get_mut(&payer(1)).unwrap().charge(SequenceId(5), 70);
+        let late_ns = 60 * SECOND_NS;
+        assert_eq!(payers.put(payer(PAYERS_MAX), reading(FUNDED, 4, late_ns)), Put::Known);
+        assert_eq!(payers.known.len(), 2, "the others are read again when they publish");
+        assert_eq!(payers.put(payer(1), reading(FUNDED, 4, late_ns)), Put::Known);
+        assert_eq!(payers.known[&payer(1)].left(), 30);
+        assert_eq!(payers.put(payer(1), reading(30, 5, late_ns)), Put::Known);
+        assert_eq!(payers.known[&payer(1)].left(), 30, "the database has it now");
+    }
+
+    #[test]
+    fn a_reading_from_before_a_dropped_charge_is_repeated() {
+        let mut payers = full(FUNDED);
+        payers.known.get_mut(&payer(1)).unwrap().charge(SequenceId(5), 70);
+        payers.put(payer(PAYERS_MAX), reading(FUNDED, 5, 60 * SECOND_NS));
+        assert!(!payers.known.contains_key(&payer(1)));
+        assert_eq!(payers.put(payer(1), reading(FUNDED, 4, 60 * SECOND_NS)), Put::TooOld);
+        assert_eq!(payers.put(payer(1), reading(30, 5, 60 * SECOND_NS)), Put::Known);
+    }
+
+    #[test]
+    fn more_payers_than_fit_are_refused_and_those_who_cannot_pay_make_room() {
+        let mut payers = full(FUNDED);
+        assert_eq!(payers.put(payer(PAYERS_MAX), reading(FUNDED, 4, SECOND_NS)), Put::Full);
+        assert_eq!(payers.put(payer(1), reading(FUNDED, 4, SECOND_NS)), Put::Known);
+        assert_eq!(payers.known.len(), PAYERS_MAX);
+        let mut payers = full(0);
+        assert_eq!(payers.put(payer(PAYERS_MAX), reading(FUNDED, 4, SECOND_NS)), Put::Known);
+        assert_eq!(payers.known.len(), 1);
     }
 }

@@ -232,14 +232,14 @@ impl SequencerThread {
         let rates = self.state.ports.rates.borrow().clone();
         let refused = |error: PriceError| PublishError::Refused(error.to_string());
         let payer = fresh.first().map(|admitted| admitted.payer);
-        let balance = self.state.balances.as_ref().zip(payer);
-        if let Some((balances, payer)) = balance {
+        let mut checked = None;
+        if let Some((balances, payer)) = self.state.balances.as_ref().zip(payer) {
             let price = self.sequencer.price(now_ns, &rates, &fresh).map_err(refused)?;
-            balances.check(payer, price)?;
+            checked = Some(balances.check(payer, price)?);
         }
         let places = self.sequencer.sequence(now_ns, &rates, &fresh).map_err(refused)?;
-        if let Some((balances, payer)) = balance {
-            balances.charge(payer, &places);
+        if let Some(checked) = checked {
+            checked.charge(&places);
         }
         group.by_receipt.extend(fresh_receipts);
         group.sequenced.extend(places.into_iter().zip(fresh));
