@@ -188,9 +188,8 @@ impl Callers {
         }
         let place = match limits {
             Limits::Own { streams, .. } => streams.take(caller.address).map(Place::Own),
-            Limits::Shared(shared) => match shared.open_stream(caller.address).await {
-                Shared::Answer(true) => Some(Place::Shared(hold_shared(shared, caller.address))),
-                Shared::Answer(false) => None,
+            Limits::Shared(shared) => match take_shared(shared, caller.address).await {
+                Shared::Answer(place) => place.map(Place::Shared),
                 Shared::NoAnswer => {
                     decided(LimitOutcome::FailedOpen);
                     return Ok(None);
@@ -296,6 +295,23 @@ pub(crate) fn caller_of<T>(request: &Request<T>) -> Caller {
 /// Returns whole seconds, so that a caller that waits as long succeeds.
 fn whole_s(wait_ms: u64) -> u64 {
     wait_ms.div_ceil(1000)
+}
+
+/// Takes a place in Redis. The work is a task of its own, which ends with the place in hand or given back:
+/// the call may end between the two, when Redis has counted the place and not answered.
+async fn take_shared(
+    limits: &Arc<RedisLimits>,
+    caller: ClientAddress,
+) -> Shared<Option<DropGuard>> {
+    let limits = limits.clone();
+    let taken = tokio::spawn(async move {
+        match limits.open_stream(caller).await {
+            Shared::Answer(true) => Shared::Answer(Some(hold_shared(&limits, caller))),
+            Shared::Answer(false) => Shared::Answer(None),
+            Shared::NoAnswer => Shared::NoAnswer,
+        }
+    });
+    taken.await.unwrap_or(Shared::NoAnswer) // the process ends
 }
 
 /// Keeps a place in Redis alive, and gives it back when the result is dropped.

@@ -7,7 +7,8 @@ use std::time::Duration;
 use hawser_api::{ApiError, ApiSettings, NoPeers, RateLimitSettings, RedisSettings};
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tonic::Code;
 
 use crate::common::*;
@@ -88,13 +89,47 @@ impl Redis {
     }
 
     async fn node(&self) -> Node {
-        let redis = self.settings();
+        Self::node_with(self.settings()).await
+    }
+
+    async fn node_with(redis: RedisSettings) -> Node {
         let limit = |settings: &mut ApiSettings| {
             let redis = Some(redis);
             settings.rate_limits =
                 Some(RateLimitSettings { redis, ..RateLimitSettings::default() });
         };
         node_with(limit, Arc::new(NoPeers)).await
+    }
+}
+
+/// A way to Redis on which requests always pass and answers can be held.
+struct Gate {
+    port: u16,
+    open: watch::Sender<bool>,
+}
+
+impl Gate {
+    async fn start(redis: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (open, is_open) = watch::channel(true);
+        tokio::spawn(async move {
+            while let Ok((node, _)) = listener.accept().await {
+                let (mut from_node, mut to_node) = node.into_split();
+                let redis = TcpStream::connect(("127.0.0.1", redis)).await.unwrap();
+                let (mut from_redis, mut to_redis) = redis.into_split();
+                tokio::spawn(async move { tokio::io::copy(&mut from_node, &mut to_redis).await });
+                let mut is_open = is_open.clone();
+                tokio::spawn(async move {
+                    let mut answer = [0; 4096];
+                    while let Ok(len @ 1..) = from_redis.read(&mut answer).await {
+                        let _ = is_open.wait_for(|open| *open).await;
+                        let _ = to_node.write_all(&answer[..len]).await;
+                    }
+                });
+            }
+        });
+        Self { port, open }
     }
 }
 
@@ -105,6 +140,7 @@ impl Drop for Redis {
     }
 }
 
+const OPEN_STREAMS: &str = r#"xmtp_api_open_connections_gauge{style="stream",method="/xmtp.xmtpv4.message_api.NotificationApi/SubscribeAllEnvelopes"}"#;
 const NEWEST: &str = r#"xmtpd_rate_limit_decisions_total{service="QueryApi",method="GetNewestEnvelope",tier="2",outcome=""#;
 
 #[tokio::test]
@@ -168,6 +204,43 @@ async fn two_processes_share_the_places_of_streams() {
         tokio::time::sleep(Duration::from_millis(10)).await;
         third = clients[1].subscribe_all_envelopes(all()).await;
     }
+}
+
+#[tokio::test]
+async fn a_place_comes_back_when_its_call_ends_before_redis_answers() {
+    let Some(redis) = Redis::start().await else { return };
+    let gate = Gate::start(redis.port).await;
+    let settings = RedisSettings {
+        url: format!("redis://127.0.0.1:{}/0", gate.port),
+        call_timeout: Duration::from_secs(60),
+        ..redis.settings()
+    };
+    let node = Redis::node_with(settings).await;
+    let direct = redis::Client::open(redis.settings().url).unwrap();
+    let mut direct = direct.get_multiplexed_async_connection().await.unwrap();
+    let mut until_places = async |expected: i64| {
+        let mut places = None::<i64>;
+        for _ in 0..4000 {
+            let mut get = redis::cmd("GET");
+            get.arg("xmtpd:rl:streams:127.0.0.1");
+            places = get.query_async(&mut direct).await.unwrap();
+            if places == Some(expected) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("{places:?} are taken, not {expected}");
+    };
+    gate.open.send_replace(false);
+    let mut client = node.notification().await;
+    let call = tokio::spawn(async move {
+        client.subscribe_all_envelopes(pb::SubscribeAllEnvelopesRequest::default()).await
+    });
+    until_places(1).await;
+    call.abort();
+    node.until_sample(OPEN_STREAMS, 0.0).await;
+    gate.open.send_replace(true);
+    until_places(0).await;
 }
 
 #[tokio::test]
