@@ -16,7 +16,7 @@ use crate::error::CallError;
 
 /// Queries that wait, of all callers. A guess: seconds of work.
 const WAITING_MAX: usize = 4096;
-/// Queries that wait, of one address. A guess: a proxy has one address for all who come through it.
+/// Queries that wait, of one address. A guess: some proxies name no clients, and have one address for all.
 const WAITING_OF_CALLER_MAX: usize = 1024;
 
 type Job = Box<dyn FnOnce() + Send>;

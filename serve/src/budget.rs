@@ -4,14 +4,19 @@
 //! answers that their callers have not read yet, streams and their registrations: each is charged before
 //! it is allocated, to the call, its connection and its address together. A consumer may hold no more
 //! than what would still be free beside it, so a greedy one leaves room for the others, whatever it
-//! sends. When little is left, the connection that holds most of the address that holds most is closed.
+//! sends. When little is left, connections of the addresses that hold most are closed, see [`shedding`].
+//!
+//! A connection of a trusted proxy stands for many clients. Each call on it is a consumer of its own, which
+//! counts against the client that the proxy names, and ends alone when that client holds most.
 //!
 //! Invariant: what is charged and not given back never exceeds the limit by more than the answers that
 //! are already made, which are charged in any case.
+//!
+//! [`shedding`]: crate::shedding
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -21,8 +26,10 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use tokio_util::sync::CancellationToken;
 
+use crate::address::ClientAddress;
 use crate::metrics::{Counter, Exposition};
 use crate::overloaded::Overloaded;
+use crate::shedding::{self, Consumer};
 
 /// The limit of a listener that is given none. Half of the memory that a node is allowed above its
 /// idle state; the other half is the database's and the allocator's.
@@ -32,12 +39,16 @@ pub const CALLERS_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Measured: 23 KiB for each of 3,000 idle connections.
 const CONNECTION_BYTES: usize = 32 * 1024;
 /// Part of the limit that is kept free for small consumers, as a divisor. Below it the largest
-/// consumer is closed. A guess: room for a thousand usual publishes.
+/// consumers are closed. A guess: room for a thousand usual publishes.
 const KEPT_FREE_DIVISOR: usize = 8;
-/// Least part of the limit that makes a connection worth closing, as a divisor. A guess.
-const WORTH_CLOSING_DIVISOR: usize = 32;
-/// Least time between two searches for the largest consumer, which visit all connections. A guess.
+/// Parts of the limit, as divisors: an address that holds the first is always worth closing connections
+/// of, one that holds less than the second never. Between them, one that holds twice as much as the one
+/// that asks. Guesses.
+const WORTH_CLOSING_DIVISORS: [usize; 2] = [32, 1024];
+/// Least time between two searches for the largest consumers, which visit all of them. A guess.
 const SEARCH_EVERY: Duration = Duration::from_millis(50);
+/// Least time between two log lines about them. A guess: a flood must not fill the disk.
+const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// The budget of a listener. Cheap to clone; all clones are the same one.
 #[derive(Clone)]
@@ -55,30 +66,48 @@ struct BudgetState {
 /// All consumers, for the search of the largest.
 #[derive(Default)]
 struct Callers {
-    /// Each address with the number of its connections.
-    addresses: HashMap<IpAddr, (Arc<AddressShare>, usize)>,
-    connections: HashMap<u64, Weak<ConnectionShare>>,
+    /// Each address with the number of its consumers.
+    addresses: HashMap<ClientAddress, (Arc<AddressShare>, usize)>,
+    consumers: HashMap<u64, Weak<ConnectionShare>>,
     numbers: u64,
     searched_at: Option<Instant>,
+    warned_at: Option<Instant>,
 }
 
-/// The share of an address: an IPv4 address, or a /64 of IPv6, which one customer of a provider has.
+/// The share of an address.
 struct AddressShare {
-    block: IpAddr,
+    address: ClientAddress,
     used_bytes: AtomicUsize,
 }
 
-/// The share of a connection. Ends with the last call of it.
+/// The share of a connection, or of one call on a proxy's. Ends with the last call of it.
 pub(crate) struct ConnectionShare {
     budget: Arc<BudgetState>,
     number: u64,
+    kind: Kind,
     address: Arc<AddressShare>,
     used_bytes: AtomicUsize,
+    writing: Arc<Writing>,
+    close: CancellationToken,
+}
+
+/// What a share is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Client,
+    /// A connection of a trusted proxy, without its calls. It is never closed for what its clients hold.
+    Proxy,
+    /// One call on a connection of a trusted proxy.
+    ProxiedCall,
+}
+
+/// What a connection still has to write.
+#[derive(Default)]
+struct Writing {
     /// Bytes of answers that were handed to the connection and not written yet.
     unwritten_bytes: AtomicUsize,
     /// Moves whenever some of them are written.
     progress: AtomicUsize,
-    close: CancellationToken,
 }
 
 impl MemoryBudget {
@@ -106,7 +135,19 @@ impl MemoryBudget {
     /// # Errors
     /// [`Overloaded`]: the connection must be closed.
     pub(crate) fn connection(&self, peer: IpAddr) -> Result<Arc<ConnectionShare>, Overloaded> {
-        let connection = self.0.register(peer);
+        self.open(peer, Kind::Client)
+    }
+
+    /// Charges a new connection of a trusted proxy that has named no client.
+    ///
+    /// # Errors
+    /// [`Overloaded`]: the connection must be closed.
+    pub(crate) fn proxy(&self, peer: IpAddr) -> Result<Arc<ConnectionShare>, Overloaded> {
+        self.open(peer, Kind::Proxy)
+    }
+
+    fn open(&self, peer: IpAddr, kind: Kind) -> Result<Arc<ConnectionShare>, Overloaded> {
+        let connection = self.0.register(peer.into(), kind, Arc::default());
         connection.take(CONNECTION_BYTES)?;
         Ok(connection)
     }
@@ -118,89 +159,127 @@ impl MemoryBudget {
 }
 
 impl BudgetState {
-    fn register(self: &Arc<Self>, peer: IpAddr) -> Arc<ConnectionShare> {
+    fn register(
+        self: &Arc<Self>,
+        address: ClientAddress,
+        kind: Kind,
+        writing: Arc<Writing>,
+    ) -> Arc<ConnectionShare> {
         let mut callers = self.callers.lock();
-        let block = block_of(peer);
-        let (address, connections) = callers.addresses.entry(block).or_insert_with(|| {
-            (Arc::new(AddressShare { block, used_bytes: AtomicUsize::new(0) }), 0)
+        let (share, consumers) = callers.addresses.entry(address).or_insert_with(|| {
+            (Arc::new(AddressShare { address, used_bytes: AtomicUsize::new(0) }), 0)
         });
-        *connections += 1;
-        let address = address.clone();
+        *consumers += 1;
+        let address = share.clone();
         callers.numbers += 1;
-        let connection = Arc::new(ConnectionShare {
+        let share = Arc::new(ConnectionShare {
             budget: self.clone(),
             number: callers.numbers,
+            kind,
             address,
             used_bytes: AtomicUsize::new(0),
-            unwritten_bytes: AtomicUsize::new(0),
-            progress: AtomicUsize::new(0),
+            writing,
             close: CancellationToken::new(),
         });
-        callers.connections.insert(connection.number, Arc::downgrade(&connection));
-        connection
+        callers.consumers.insert(share.number, Arc::downgrade(&share));
+        share
     }
 
-    /// Closes the largest connection of the largest address, unless one is being closed already.
-    fn close_largest(&self) {
+    /// Closes the largest consumers, if little is left, until enough will be free. `asker_bytes` is what
+    /// the address holds whose charge is the reason.
+    fn keep_free(&self, asker_bytes: usize) {
+        let used_bytes = self.used_bytes.load(Relaxed);
+        let used_bytes_max = self.limit_bytes - self.limit_bytes / KEPT_FREE_DIVISOR;
+        if used_bytes <= used_bytes_max {
+            return;
+        }
         let mut callers = self.callers.lock();
         if callers.searched_at.is_some_and(|at| at.elapsed() < SEARCH_EVERY) {
             return;
         }
         callers.searched_at = Some(Instant::now());
-        let open: Vec<_> = callers.connections.values().filter_map(Weak::upgrade).collect();
+        let all: Vec<_> = callers.consumers.values().filter_map(Weak::upgrade).collect();
         drop(callers); // the last holder of a share locks the table again
-        let closing = |it: &Arc<ConnectionShare>| it.close.is_cancelled() && it.used_bytes() > 0;
-        let key = |it: &&Arc<ConnectionShare>| {
-            (it.address.used_bytes.load(Relaxed), it.used_bytes(), it.number)
-        };
-        let largest = open.iter().max_by_key(key);
-        let worth = self.limit_bytes / WORTH_CLOSING_DIVISOR;
-        if let Some(largest) = largest.filter(|it| it.used_bytes() >= worth)
-            && !open.iter().any(closing)
-        {
-            self.closed.inc();
-            tracing::warn!(
-                code = "memory_short",
-                bytes = largest.used_bytes(),
-                "the connection that holds most of the memory for callers is closed"
-            );
-            largest.close.cancel();
+        let (closing, open): (Vec<_>, Vec<_>) = all.iter().partition(|it| it.close.is_cancelled());
+        let closing_bytes: usize = closing.iter().map(|it| it.used_bytes()).sum();
+        let needed_bytes = (used_bytes - used_bytes_max).saturating_sub(closing_bytes);
+        let [always, never] = WORTH_CLOSING_DIVISORS.map(|divisor| self.limit_bytes / divisor);
+        let worth_bytes = asker_bytes.saturating_mul(2).clamp(never, always);
+        let consumers = open.iter().filter_map(|it| it.consumer());
+        let chosen = shedding::choose(consumers, needed_bytes, worth_bytes);
+        if chosen.is_empty() {
+            return;
         }
+        let numbers: HashSet<u64> = chosen.iter().map(|it| it.number).collect();
+        open.iter().filter(|it| numbers.contains(&it.number)).for_each(|it| it.close.cancel());
+        self.closed.inc_by(chosen.len() as u64);
+        self.warn_of(&chosen);
+    }
+
+    fn warn_of(&self, closed: &[Consumer]) {
+        let mut callers = self.callers.lock();
+        if callers.warned_at.is_some_and(|at| at.elapsed() < WARN_EVERY) {
+            return;
+        }
+        callers.warned_at = Some(Instant::now());
+        drop(callers);
+        tracing::warn!(
+            code = "memory_short",
+            closed = closed.len(),
+            bytes = closed.iter().map(|it| it.bytes).sum::<usize>(),
+            "connections of the addresses that hold most of the memory for callers are closed"
+        );
     }
 }
 
 impl ConnectionShare {
+    /// Creates the share of one call on a proxy's connection, for the client that the proxy names.
+    pub(crate) fn of_call(&self, client: ClientAddress) -> Arc<Self> {
+        self.budget.register(client, Kind::ProxiedCall, self.writing.clone())
+    }
+
     /// Takes `bytes`.
     ///
     /// # Errors
     /// [`Overloaded`]; nothing was taken then.
     pub(crate) fn take(&self, bytes: usize) -> Result<(), Overloaded> {
-        // Add first, compare then: concurrent calls may both be refused, never both let through.
-        let all = self.budget.used_bytes.fetch_add(bytes, Relaxed) + bytes;
-        let address = self.address.used_bytes.fetch_add(bytes, Relaxed) + bytes;
-        let connection = self.used_bytes.fetch_add(bytes, Relaxed) + bytes;
-        let limit = self.budget.limit_bytes;
-        let free = limit.saturating_sub(all);
-        if free < limit / KEPT_FREE_DIVISOR {
-            self.budget.close_largest();
+        // Nothing is added before it is known to fit: a charge that does not fit stands in nobody's way.
+        // What others take of the same address meanwhile may go past its part, never past the limit.
+        let taken = self.budget.used_bytes.fetch_update(Relaxed, Relaxed, |all| {
+            let all = all.checked_add(bytes)?;
+            let free = self.budget.limit_bytes.checked_sub(all)?;
+            self.may_hold(bytes, free).then_some(all)
+        });
+        let asker_bytes = match taken {
+            Ok(_) => {
+                self.used_bytes.fetch_add(bytes, Relaxed);
+                self.address.used_bytes.fetch_add(bytes, Relaxed) + bytes
+            }
+            Err(_) => self.address.used_bytes.load(Relaxed).saturating_add(bytes),
+        };
+        self.budget.keep_free(asker_bytes);
+        taken.map(|_| ()).map_err(|_| {
+            self.budget.refused.inc();
+            Overloaded
+        })
+    }
+
+    /// Returns true if this consumer may have `bytes` more, when that leaves `free` bytes to all.
+    fn may_hold(&self, bytes: usize, free: usize) -> bool {
+        let with = |used: &AtomicUsize| used.load(Relaxed).saturating_add(bytes);
+        match self.kind {
+            Kind::Proxy => true,
+            _ if self.close.is_cancelled() => false,
+            _ => with(&self.used_bytes) <= free && with(&self.address.used_bytes) / 2 <= free,
         }
-        if all <= limit && connection <= free && address <= 2 * free {
-            return Ok(());
-        }
-        self.give_back(bytes);
-        self.budget.refused.inc();
-        Err(Overloaded)
     }
 
     /// Takes `bytes` that are allocated already.
     pub(crate) fn take_anyway(&self, bytes: usize) {
-        let all = self.budget.used_bytes.fetch_add(bytes, Relaxed) + bytes;
-        self.address.used_bytes.fetch_add(bytes, Relaxed);
+        self.budget.used_bytes.fetch_add(bytes, Relaxed);
         self.used_bytes.fetch_add(bytes, Relaxed);
-        let limit = self.budget.limit_bytes;
-        if limit.saturating_sub(all) < limit / KEPT_FREE_DIVISOR {
-            self.budget.close_largest();
-        }
+        let asker_bytes = self.address.used_bytes.fetch_add(bytes, Relaxed) + bytes;
+        self.budget.keep_free(asker_bytes);
     }
 
     pub(crate) fn give_back(&self, bytes: usize) {
@@ -214,33 +293,50 @@ impl ConnectionShare {
         self.used_bytes.load(Relaxed)
     }
 
+    /// Returns what may be chosen to be closed; `None` for a proxy's connection.
+    fn consumer(&self) -> Option<Consumer> {
+        let (address, number, bytes) = (self.address.address, self.number, self.used_bytes());
+        let is_idle = self.is_idle();
+        (self.kind != Kind::Proxy).then_some(Consumer { address, number, bytes, is_idle })
+    }
+
+    /// Returns true for a connection without calls: each of them would be charged too.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.kind == Kind::Client && self.used_bytes() <= CONNECTION_BYTES
+    }
+
+    /// Returns true if the share is of a proxy's connection, whose calls have shares of their own.
+    pub(crate) fn is_proxy(&self) -> bool {
+        self.kind == Kind::Proxy
+    }
+
     /// Names the address, for queues that are fair between addresses.
     pub(crate) fn caller(&self) -> usize {
         Arc::as_ptr(&self.address).addr()
     }
 
-    /// Returns when the connection has to be closed because it holds too much.
-    pub(crate) async fn closed(&self) {
-        self.close.cancelled().await;
+    /// Returns when the connection, or the call, has to end because its address holds too much.
+    pub(crate) fn closed(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.close.clone().cancelled_owned()
     }
 
     /// Charges a piece of an answer that the connection is about to write.
     pub(crate) fn unwritten(&self, bytes: usize) {
         self.take_anyway(bytes);
-        if self.unwritten_bytes.fetch_add(bytes, Relaxed) == 0 {
+        if self.writing.unwritten_bytes.fetch_add(bytes, Relaxed) == 0 {
             self.wrote();
         }
     }
 
     /// Gives back a piece that was written, or dropped.
     pub(crate) fn written(&self, bytes: usize) {
-        self.unwritten_bytes.fetch_sub(bytes, Relaxed);
+        self.writing.unwritten_bytes.fetch_sub(bytes, Relaxed);
         self.give_back(bytes);
     }
 
     /// Notes that a part of a piece was written.
     pub(crate) fn wrote(&self) {
-        self.progress.fetch_add(1, Relaxed);
+        self.writing.progress.fetch_add(1, Relaxed);
     }
 
     /// Returns when answers have waited for `limit`, and nothing of them was written.
@@ -255,13 +351,13 @@ impl ConnectionShare {
     }
 
     fn progress(&self) -> usize {
-        self.progress.load(Relaxed)
+        self.writing.progress.load(Relaxed)
     }
 
     /// Returns true if answers wait, and nothing was written since `seen`, which becomes the present.
     fn is_unread_since(&self, seen: &mut usize) -> bool {
         let before = std::mem::replace(seen, self.progress());
-        self.unwritten_bytes.load(Relaxed) > 0 && before == *seen
+        self.writing.unwritten_bytes.load(Relaxed) > 0 && before == *seen
     }
 }
 
@@ -270,21 +366,14 @@ impl Drop for ConnectionShare {
         let held_bytes = self.used_bytes();
         self.give_back(held_bytes);
         let mut callers = self.budget.callers.lock();
-        callers.connections.remove(&self.number);
-        let block = self.address.block;
-        if let Some((_, connections)) = callers.addresses.get_mut(&block) {
-            *connections -= 1;
-            if *connections == 0 {
-                callers.addresses.remove(&block);
+        callers.consumers.remove(&self.number);
+        let address = self.address.address;
+        if let Some((_, consumers)) = callers.addresses.get_mut(&address) {
+            *consumers -= 1;
+            if *consumers == 0 {
+                callers.addresses.remove(&address);
             }
         }
-    }
-}
-
-fn block_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) >> 64 << 64).into(),
     }
 }
 
@@ -326,7 +415,7 @@ impl Collector for MemoryBudget {
         )?;
         out.counters(
             "xmtp_api_connections_closed",
-            "Connections closed for what their peers made this process hold",
+            "Connections, and calls behind proxies, closed for what their peers made this process hold",
             [
                 ([("reason", "memory_short")], self.0.closed.get()),
                 ([("reason", "unread")], self.0.unread.get()),

@@ -132,7 +132,9 @@ impl Connections {
             },
             () = self.stop.cancelled() => return,
         };
-        match self.settings.memory.connection(arrived.client.ip()) {
+        let (memory, client) = (&self.settings.memory, arrived.client.ip());
+        let is_proxy = self.settings.trusted_proxies.contains(client);
+        match if is_proxy { memory.proxy(client) } else { memory.connection(client) } {
             Ok(share) => self.converse(stream, arrived, share).await,
             Err(_) => self.dispatcher.metrics().connection_failed(),
         }
@@ -157,11 +159,12 @@ impl Connections {
         let activity = Arc::new(Activity::new());
         let service = service_fn(|mut request: Request<Incoming>| {
             let (dispatcher, activity) = (self.dispatcher.clone(), activity.clone());
+            let share = self.share_of_call(&share, &request, peer);
             // `tonic::Request::remote_addr` reads this extension.
             let connected = TcpConnectInfo { local_addr: None, remote_addr: Some(peer) };
             request.extensions_mut().insert(connected);
             request.extensions_mut().insert(share.clone());
-            let open = OpenCall { share: share.clone(), _busy: Busy::new(activity) };
+            let open = OpenCall { share, _busy: Busy::new(activity) };
             async move {
                 dispatcher
                     .answer(request)
@@ -179,7 +182,10 @@ impl Connections {
             () = self.stop.cancelled() => {}
             () = activity.idle_for(self.settings.idle_timeout) => {}
             () = share.closed() => {
-                let _ = timeout(CLOSED_GRACE, connection).await; // closed in any case
+                connection.as_mut().graceful_shutdown();
+                // Closed in any case; without calls as soon as GOAWAY is on its way.
+                let grace = if share.is_idle() { Duration::ZERO } else { CLOSED_GRACE };
+                let _ = timeout(grace, connection).await;
                 return;
             }
             () = unread.as_mut() => return self.settings.memory.count_unread(),
@@ -191,6 +197,21 @@ impl Connections {
             // A client that is gone never closes its side.
             () = async { sleep(GOAWAY_GRACE).await; activity.idle_for(Duration::ZERO).await } => {}
         }
+    }
+
+    /// Returns the share that a call is charged to: its connection's, or one of its own if that is a
+    /// proxy's.
+    fn share_of_call(
+        &self,
+        connection: &Arc<ConnectionShare>,
+        request: &Request<Incoming>,
+        peer: SocketAddr,
+    ) -> Arc<ConnectionShare> {
+        if !connection.is_proxy() {
+            return connection.clone();
+        }
+        let client = self.settings.trusted_proxies.client(request.headers(), Some(peer));
+        connection.of_call(client)
     }
 
     fn ended(&self, ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {

@@ -13,7 +13,7 @@
 //! - `calls`, `request`, `response`: one call, its messages, its metrics; `frames`: message boundaries
 //!   in a body;
 //! - [`MemoryBudget`], [`Charge`], [`Overloaded`]: the memory that callers may make a process hold;
-//!   [`FieldCost`]: what a request takes once it is decoded;
+//!   `shedding`: who has to go when it is short; [`FieldCost`]: what a request takes once it is decoded;
 //! - [`metrics`], [`CallMetrics`]: counting, and the text format for scrapes;
 //! - [`readiness`], [`HealthService`]: conditions of a process, and readiness for balancers;
 //! - [`reflect`]: gRPC reflection of the services that are served;
@@ -53,6 +53,7 @@ mod reflection;
 mod request;
 mod response;
 mod settings;
+mod shedding;
 pub mod slots;
 
 pub use budget::{CALLERS_BYTES_MAX, MemoryBudget};

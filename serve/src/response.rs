@@ -15,6 +15,7 @@ use crate::call_metrics::MethodMetrics;
 use crate::call_share::Charge;
 use crate::frames::Frames;
 use crate::method::MethodKind;
+use crate::overloaded::Overloaded;
 
 /// A call from its first byte to its status. A call that is dropped before counts as cancelled: the
 /// caller went away.
@@ -44,6 +45,10 @@ impl CountedCall {
         }
     }
 
+    fn is_open(&self) -> bool {
+        !self.ended
+    }
+
     fn sent(&mut self, messages: u64) {
         self.metrics.sent(messages);
         if messages > 0 && self.metrics.method().kind() != MethodKind::Unary {
@@ -70,11 +75,30 @@ pub(crate) struct ResponseBody {
     frames: Frames,
     call: CountedCall,
     charge: Charge,
+    /// Completes when the call has to end because its caller holds too much.
+    closed: Pin<Box<dyn Future<Output = ()> + Send>>,
+    is_closed: bool,
 }
 
 impl ResponseBody {
     pub(crate) fn new(body: Body, call: CountedCall, charge: Charge) -> Self {
-        Self { body, frames: Frames::default(), call, charge }
+        let closed = Box::pin(charge.connection().closed());
+        Self { body, frames: Frames::default(), call, charge, closed, is_closed: false }
+    }
+
+    /// Ends the call with a status, if it has to end and no message has begun.
+    fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Frame<Bytes>> {
+        if !self.frames.at_boundary() {
+            return Poll::Pending;
+        }
+        ready!(self.closed.as_mut().poll(cx));
+        self.is_closed = true;
+        self.body = Body::empty(); // what the answer was made of is given back now
+        self.call.end(Code::ResourceExhausted);
+        let mut trailers = HeaderMap::new();
+        let added = Status::from(Overloaded).add_header(&mut trailers);
+        debug_assert!(added.is_ok(), "the text of this status fits into a header");
+        Poll::Ready(Frame::trailers(trailers))
     }
 }
 
@@ -88,6 +112,14 @@ impl HttpBody for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let span = self.call.span.clone();
         let _entered = span.enter();
+        if self.is_closed {
+            return Poll::Ready(None);
+        }
+        if self.call.is_open()
+            && let Poll::Ready(end) = self.poll_closed(cx)
+        {
+            return Poll::Ready(Some(Ok(end)));
+        }
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         match &frame {
             Some(Ok(frame)) => {
@@ -111,7 +143,7 @@ impl HttpBody for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.is_closed || self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

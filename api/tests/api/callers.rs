@@ -256,3 +256,29 @@ async fn a_compressed_message_is_refused_before_it_is_expanded() {
         "{code} {text}"
     );
 }
+
+#[tokio::test]
+async fn a_greedy_client_of_a_proxy_leaves_room_for_the_others() {
+    let adjust = |settings: &mut ApiSettings| {
+        settings.rate_limits = None;
+        settings.callers_bytes_max = 4 * 1024 * 1024;
+    };
+    let node = limited(adjust).await;
+    // One connection for all.
+    let mut proxy = node.query().await;
+    let of = |client: &'static str| move |request| with(request, &[("x-forwarded-for", client)]);
+    let (greedy, other) = (of("192.0.2.1"), of("192.0.2.2"));
+    let mut streams = Vec::new();
+    let refused = loop {
+        match proxy.subscribe_topics(greedy(filters(1))).await {
+            Ok(stream) => streams.push(stream),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    let mut streams_of_other = Vec::new();
+    for _ in 0..10 {
+        streams_of_other.push(proxy.subscribe_topics(other(filters(1))).await.unwrap());
+    }
+    assert!(proxy.subscribe_topics(greedy(filters(1))).await.is_err());
+}

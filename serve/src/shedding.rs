@@ -1,0 +1,100 @@
+//! The choice of those who have to go when the memory for callers is short. Plain values: [`budget`]
+//! gathers the consumers and ends the ones that are chosen.
+//!
+//! [`budget`]: crate::budget
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+
+use crate::address::ClientAddress;
+
+/// A connection, or a call of a client behind a proxy.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Consumer {
+    pub(crate) address: ClientAddress,
+    /// Its place in the order in which all began.
+    pub(crate) number: u64,
+    pub(crate) bytes: usize,
+    /// It is a connection without calls.
+    pub(crate) is_idle: bool,
+}
+
+/// Chooses consumers that hold `needed_bytes` together, or fewer if no others are worth it. An address is
+/// worth it while it holds `worth_bytes`: the largest comes first, of each its idle connections, the
+/// oldest of them first, then what holds most. Idle connections of small addresses follow.
+///
+/// A client opens a connection that was idle again without noticing, so that costs least. The newest are
+/// left alone: their first call may be on its way.
+pub(crate) fn choose(
+    consumers: impl IntoIterator<Item = Consumer>,
+    needed_bytes: usize,
+    worth_bytes: usize,
+) -> Vec<Consumer> {
+    let mut of_address: HashMap<ClientAddress, Vec<Consumer>> = HashMap::new();
+    for consumer in consumers {
+        of_address.entry(consumer.address).or_default().push(consumer);
+    }
+    let mut largest: BinaryHeap<(usize, ClientAddress)> = BinaryHeap::new();
+    for (address, members) in &mut of_address {
+        // The one to go first comes last.
+        members.sort_unstable_by_key(|it| {
+            let (idle_age, bytes) = if it.is_idle { (it.number, 0) } else { (0, it.bytes) };
+            (it.is_idle, Reverse(idle_age), bytes)
+        });
+        largest.push((members.iter().map(|it| it.bytes).sum(), *address));
+    }
+    let (mut chosen, mut chosen_bytes) = (Vec::new(), 0);
+    while chosen_bytes < needed_bytes
+        && let Some((bytes, address)) = largest.pop().filter(|(bytes, _)| *bytes >= worth_bytes)
+    {
+        let Some(first) = of_address.get_mut(&address).and_then(Vec::pop) else { continue };
+        chosen_bytes += first.bytes;
+        chosen.push(first);
+        largest.push((bytes - first.bytes, address));
+    }
+    let mut idle: Vec<_> = of_address.into_values().flatten().filter(|it| it.is_idle).collect();
+    idle.sort_unstable_by_key(|it| it.number);
+    for consumer in idle {
+        if chosen_bytes >= needed_bytes {
+            break;
+        }
+        chosen_bytes += consumer.bytes;
+        chosen.push(consumer);
+    }
+    chosen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn idle(address: u64, number: u64) -> Consumer {
+        Consumer { address: ClientAddress::V6(address), number, bytes: 1, is_idle: true }
+    }
+
+    fn busy(address: u64, number: u64, bytes: usize) -> Consumer {
+        Consumer { bytes, is_idle: false, ..idle(address, number) }
+    }
+
+    fn numbers(consumers: &[Consumer], needed_bytes: usize, worth_bytes: usize) -> Vec<u64> {
+        let chosen = choose(consumers.iter().copied(), needed_bytes, worth_bytes);
+        chosen.iter().map(|it| it.number).collect()
+    }
+
+    #[test]
+    fn the_largest_address_gives_first_and_its_idle_connections_before_its_calls() {
+        let all = [busy(1, 1, 5), idle(1, 2), idle(1, 3), busy(1, 4, 9), busy(2, 5, 12)];
+        assert_eq!(numbers(&all, 2, 4), [2, 3]);
+        assert_eq!(numbers(&all, 3, 4), [2, 3, 4], "what holds most of address 1");
+        assert_eq!(numbers(&all, 12, 4), [2, 3, 4, 5], "address 2 is the largest by then");
+        assert_eq!(numbers(&all, 100, 4), [2, 3, 4, 5, 1]);
+    }
+
+    #[test]
+    fn addresses_that_are_not_worth_it_give_idle_connections_alone() {
+        let all = [busy(1, 1, 5), idle(2, 9), idle(3, 3), idle(2, 4)];
+        assert_eq!(numbers(&all, 2, 10), [3, 4], "the oldest ones");
+        assert_eq!(numbers(&all, 100, 10), [3, 4, 9]);
+        assert_eq!(numbers(&all, 0, 0), [0; 0]);
+    }
+}
