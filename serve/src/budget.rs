@@ -91,7 +91,7 @@ pub(crate) struct ConnectionShare {
     close: CancellationToken,
 }
 
-/// What a share is of.
+/// The owner of a share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Client,
@@ -101,7 +101,7 @@ enum Kind {
     ProxiedCall,
 }
 
-/// What a connection still has to write.
+/// Answers that a connection still has to write.
 #[derive(Default)]
 struct Writing {
     /// Bytes of answers that were handed to the connection and not written yet.
@@ -243,7 +243,7 @@ impl ConnectionShare {
     /// # Errors
     /// [`Overloaded`]; nothing was taken then.
     pub(crate) fn take(&self, bytes: usize) -> Result<(), Overloaded> {
-        // Nothing is added before it is known to fit: a charge that does not fit stands in nobody's way.
+        // Nothing is added before it is known to fit: a charge that does not fit fails no other caller's.
         // What others take of the same address meanwhile may go past its part, never past the limit.
         let taken = self.budget.used_bytes.fetch_update(Relaxed, Relaxed, |all| {
             let all = all.checked_add(bytes)?;

@@ -105,7 +105,7 @@ fn idle_connections_of_few_addresses_make_room_for_everyone_else() {
 }
 
 #[test]
-fn a_charge_that_cannot_fit_stands_in_nobodys_way() {
+fn a_charge_that_cannot_fit_fails_no_other() {
     let budget = MemoryBudget::new(LIMIT);
     let huge = budget.connection(address(1)).unwrap();
     let small = budget.connection(address(2)).unwrap();
@@ -129,7 +129,7 @@ fn a_charge_that_cannot_fit_stands_in_nobodys_way() {
         assert_eq!(refused, 0);
     });
     assert_eq!(budget.used_bytes(), 2 * CONNECTION_BYTES);
-    assert!(budget.0.callers.lock().searched_at.is_none(), "nor is anybody looked for");
+    assert!(budget.0.callers.lock().searched_at.is_none(), "nor is a consumer looked for");
 }
 
 #[test]

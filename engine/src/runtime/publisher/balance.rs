@@ -36,7 +36,7 @@ struct Payers {
     dropped_at: SequenceId,
 }
 
-/// What the database says of a payer.
+/// A payer's balance as the database has it.
 #[derive(Debug, Clone, Copy)]
 struct Reading {
     /// The amount that the payer can spend, picodollars.
@@ -62,7 +62,7 @@ pub(super) struct CheckedPayer<'a> {
     payer: PayerAddress,
 }
 
-/// What became of a reading.
+/// The fate of a reading.
 #[derive(Debug, PartialEq, Eq)]
 enum Put {
     Known,
