@@ -87,6 +87,8 @@ pub(crate) struct PeerReport {
     pub(crate) node_id: u32,
     pub(crate) address: String,
     pub(crate) connected: bool,
+    /// `quic` or `grpc`, while there is a connection.
+    pub(crate) transport: Option<&'static str>,
     pub(crate) round_trip_s: Option<f64>,
     pub(crate) last_error: Option<String>,
     pub(crate) failed_attempts: u64,
@@ -300,6 +302,7 @@ impl From<PeerState> for PeerReport {
             node_id: peer.node.0,
             address: peer.address,
             connected: peer.connected,
+            transport: peer.transport,
             round_trip_s: peer.round_trip.map(|round_trip| round_trip.as_secs_f64()),
             last_error: peer.last_error,
             failed_attempts: peer.failed_attempts,

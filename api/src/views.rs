@@ -26,8 +26,10 @@ pub struct PeerState {
     pub node: OriginatorId,
     /// The address that this node dials.
     pub address: String,
-    /// True while a connection is open in which the peer has proved its id.
+    /// True while a connection is open: one in which the peer has proved its id, or one over gRPC.
     pub connected: bool,
+    /// `quic` or `grpc`, while there is a connection.
+    pub transport: Option<&'static str>,
     /// The round trip as last measured.
     pub round_trip: Option<Duration>,
     /// The heads that the peer claims; empty before its first clock.
@@ -57,7 +59,7 @@ pub struct StrandState {
 pub struct PeerCounts {
     /// Dials of peers.
     pub dials: u64,
-    /// Sessions begun with peers that have proved their ids.
+    /// Sessions begun with peers.
     pub sessions: u64,
     /// Bytes of strands sent.
     pub bytes_sent: u64,
@@ -65,6 +67,8 @@ pub struct PeerCounts {
     pub bytes_received: u64,
     /// Envelopes sent.
     pub envelopes_sent: u64,
+    /// Envelopes received over gRPC whose outer layer was put into canonical form.
+    pub rewritten: u64,
     /// Outcomes of envelopes that peers sent, and of gaps that no peer filled.
     pub replicated: Vec<(&'static str, u64)>,
     /// Refused connections and frames, by reason.

@@ -11,29 +11,43 @@ const FIRST_STEP: Duration = Duration::from_millis(100);
 /// The longest step. Guessed: a peer that comes back waits at most this long for its session.
 const LAST_STEP: Duration = Duration::from_secs(10);
 
+/// The same over gRPC. Specified in `docs/protocol/replication.md`, section *Over gRPC*: calls are dearer for a
+/// peer than a datagram.
+const GRPC_FIRST_STEP: Duration = Duration::from_secs(1);
+const GRPC_LAST_STEP: Duration = Duration::from_secs(60);
+
 /// Growing pauses between attempts to reach one peer.
 ///
-/// The step doubles with each failure. The jitter keeps nodes that lost each other at the same
+/// The step grows with each failure. The jitter keeps nodes that lost each other at the same
 /// moment from dialling in step.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     step: Duration,
+    first: Duration,
+    last: Duration,
+    factor: f64,
 }
 
 impl Backoff {
     pub(crate) fn new() -> Self {
-        Self { step: FIRST_STEP }
+        Self { step: FIRST_STEP, first: FIRST_STEP, last: LAST_STEP, factor: 2.0 }
+    }
+
+    /// Pauses between attempts over gRPC.
+    pub(crate) fn grpc() -> Self {
+        let (first, last) = (GRPC_FIRST_STEP, GRPC_LAST_STEP);
+        Self { step: first, first, last, factor: 1.5 }
     }
 
     /// Starts over: the connection has served for a while, so the next failure is a first one.
     pub(crate) fn reset(&mut self) {
-        self.step = FIRST_STEP;
+        self.step = self.first;
     }
 
     /// Returns the pause after another failure. `jitter` is a random number in 0..1.
     pub(crate) fn next_pause(&mut self, jitter: f64) -> Duration {
         let pause = with_jitter(self.step, jitter);
-        self.step = (self.step * 2).min(LAST_STEP);
+        self.step = self.step.mul_f64(self.factor).min(self.last);
         pause
     }
 }

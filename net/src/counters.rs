@@ -32,6 +32,9 @@ pub enum PeerError {
     /// A frame was larger than its type allows, or a batch larger than was asked for.
     #[error("a frame is too large")]
     Oversized,
+    /// The peer sent nothing but keep-alives, far more often than they are needed.
+    #[error("too many keep-alives")]
+    KeepAlives,
     /// The peer sent a strand that was not asked for.
     #[error("a strand that was not asked for")]
     Unrequested,
@@ -42,7 +45,7 @@ pub enum PeerError {
 
 impl PeerError {
     /// Every reason, in the order of the counters.
-    pub const ALL: [Self; 9 + PeerViolation::ALL.len()] = [
+    pub const ALL: [Self; 10 + PeerViolation::ALL.len()] = [
         Self::UnknownNode,
         Self::WrongNode,
         Self::BadProof,
@@ -51,6 +54,7 @@ impl PeerError {
         Self::Busy,
         Self::Protocol,
         Self::Oversized,
+        Self::KeepAlives,
         Self::Unrequested,
         Self::Envelope(PeerViolation::ALL[0]),
         Self::Envelope(PeerViolation::ALL[1]),
@@ -71,6 +75,7 @@ impl PeerError {
             Self::Busy => "busy",
             Self::Protocol => "protocol",
             Self::Oversized => "oversized",
+            Self::KeepAlives => "keep_alives",
             Self::Unrequested => "unrequested",
             Self::Envelope(violation) => violation.label(),
         }
@@ -87,6 +92,7 @@ impl PeerError {
             Self::Busy => CloseCode::Busy,
             Self::Protocol
             | Self::Oversized
+            | Self::KeepAlives
             | Self::Unrequested
             | Self::Envelope(PeerViolation::WrongOriginator | PeerViolation::OutOfOrder) => {
                 CloseCode::ProtocolViolation
@@ -127,8 +133,10 @@ pub struct NetCounters {
     pub envelopes_sent: Counter,
     /// Bytes of batch frames handed to QUIC.
     pub bytes_sent: Counter,
-    /// Bytes of strand streams taken from QUIC.
+    /// Bytes of strand streams taken from QUIC, and of envelopes taken from gRPC.
     pub bytes_received: Counter,
+    /// Envelopes from gRPC that the peer had not written in canonical form.
+    pub rewritten: Counter,
     refusals: [Counter; PeerError::ALL.len()],
 }
 

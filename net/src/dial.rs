@@ -22,6 +22,9 @@ const CONNECT_MAX: Duration = Duration::from_secs(3);
 /// Longest life of a connection without the peer's proof. Specified in `docs/protocol/replication.md`:
 /// a few round trips and two signatures take far less, also on a loaded node.
 pub(crate) const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
+/// Pause before a peer with a session over gRPC is dialled again. Guessed: short enough for a peer that has
+/// got QUIC, and long enough for one that never will.
+const AGAIN_BESIDE_GRPC: Duration = Duration::from_secs(30);
 /// A session that lasted this long resets the backoff. Guessed: the longest pause.
 const GOOD_AFTER: Duration = Duration::from_secs(10);
 
@@ -60,7 +63,18 @@ pub(crate) async fn maintain_session(net: Arc<NetState>, endpoint: Endpoint, pee
         };
         tokio::select! {
             () = net.sessions.wait_for(peer) => {}
-            () = tokio::time::sleep(pause) => {}
+            () = wait(&net, peer, pause) => {}
+        }
+    }
+}
+
+/// Waits for the pause; while the peer has a session over gRPC, longer.
+async fn wait(net: &NetState, peer: OriginatorId, pause: Duration) {
+    tokio::time::sleep(pause).await;
+    if net.sessions.has_grpc(peer) {
+        tokio::select! {
+            () = net.sessions.wait_for_no_grpc(peer) => {}
+            () = tokio::time::sleep(AGAIN_BESIDE_GRPC) => {}
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The node's QUIC endpoint: one UDP socket for dialling and accepting.
+//! The node's end of all connections to peers: one UDP socket for dialling and accepting QUIC, and calls over
+//! gRPC.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
@@ -18,9 +19,11 @@ use crate::control::SessionError;
 use crate::counters::NetCounters;
 use crate::dial::{self, HANDSHAKE_MAX};
 use crate::failures::{FailureLog, PeerFailures};
+use crate::grpc;
 use crate::handshake::{LocalIdentity, ProvenConnection};
+use crate::peer_transport::{PeerTransport, SessionTransport};
 use crate::session::NetState;
-use crate::sessions::{Sessions, close_code};
+use crate::sessions::{GrpcSession, Sessions, close_code};
 use crate::tls::TlsError;
 use crate::transport;
 use crate::unproven::{Unproven, UnprovenPlace};
@@ -37,6 +40,8 @@ pub struct NetSettings {
     pub listen: SocketAddr,
     /// This node's key; the registry holds its public half.
     pub key: SecretKey,
+    /// The ways to reach peers.
+    pub transport: PeerTransport,
 }
 
 /// The reason the endpoint does not start.
@@ -58,18 +63,21 @@ pub enum NetStartError {
 /// A connected peer.
 #[derive(Debug, Clone)]
 pub struct PeerStatus {
-    /// The id that the peer has proved.
+    /// The peer's id, which it has proved if the transport is QUIC.
     pub node: OriginatorId,
-    /// The peer's UDP address.
-    pub remote: SocketAddr,
-    /// Current estimate of the round trip.
+    /// The transport of the session.
+    pub transport: SessionTransport,
+    /// The peer's UDP address, or the URL of its API.
+    pub remote: String,
+    /// Current estimate of the round trip, or the time that the last call took.
     pub rtt: Duration,
 }
 
 /// The running endpoint.
 pub struct Endpoint {
     net: Arc<NetState>,
-    quic: quinn::Endpoint,
+    /// `None` if this node speaks gRPC only.
+    quic: Option<quinn::Endpoint>,
     local: SocketAddr,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
@@ -86,21 +94,17 @@ impl Endpoint {
         registry: watch::Receiver<Arc<Registry>>,
         replication: Replication,
     ) -> Result<Self, NetStartError> {
-        let NetSettings { listen, key } = settings;
+        let NetSettings { listen, key, transport } = settings;
+        let quic = match transport {
+            PeerTransport::Auto | PeerTransport::Quic => Some(open_quic(listen, &key)?),
+            PeerTransport::Grpc => None,
+        };
         let refused = |source| NetStartError::Listen { address: listen, source };
-        let socket = UdpSocket::bind(listen).map_err(refused)?;
-        let mut quic = quinn::Endpoint::new(
-            transport::endpoint(&key),
-            Some(transport::server()?),
-            socket,
-            Arc::new(TokioRuntime),
-        )
-        .map_err(refused)?;
-        quic.set_default_client_config(transport::client()?);
-        let local = quic.local_addr().map_err(refused)?;
+        let local = quic.as_ref().map_or(Ok(listen), |quic| quic.local_addr()).map_err(refused)?;
         let identity = LocalIdentity { own: replication.own(), key, registry };
         let net = Arc::new(NetState {
             identity,
+            transport,
             replication,
             sessions: Sessions::new(),
             counters: Arc::default(),
@@ -108,12 +112,19 @@ impl Endpoint {
         });
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        tasks.spawn(until(stopped.clone(), accept(net.clone(), quic.clone())));
-        tasks.spawn(until(stopped, dial_all(net.clone(), quic.clone())));
+        if let Some(quic) = quic.clone() {
+            tasks.spawn(until(stopped.clone(), accept(net.clone(), quic.clone())));
+            let dial = move |net, peer| dial::maintain_session(net, quic.clone(), peer);
+            tasks.spawn(until(stopped.clone(), for_each_peer(net.clone(), dial)));
+        }
+        if transport != PeerTransport::Quic {
+            tasks.spawn(until(stopped, for_each_peer(net.clone(), grpc::maintain)));
+        }
         Ok(Self { net, quic, local, stop, tasks })
     }
 
-    /// Returns the bound address, with the port that the system chose for port 0.
+    /// Returns the bound address, with the port that the system chose for port 0; without QUIC, the address of
+    /// the settings.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.local
@@ -130,10 +141,22 @@ impl Endpoint {
     pub fn peers(&self) -> Vec<PeerStatus> {
         let status = |(node, connection): (OriginatorId, Connection)| PeerStatus {
             node,
-            remote: connection.remote_address(),
+            transport: SessionTransport::Quic,
+            remote: connection.remote_address().to_string(),
             rtt: connection.rtt(),
         };
-        self.net.sessions.connections().into_iter().map(status).collect()
+        let grpc = |(node, session): (OriginatorId, GrpcSession)| PeerStatus {
+            node,
+            transport: SessionTransport::Grpc,
+            remote: session.address,
+            rtt: session.round_trip,
+        };
+        let mut peers: Vec<_> = self.net.sessions.connections().into_iter().map(status).collect();
+        peers.extend(self.net.sessions.grpc_sessions().into_iter().map(grpc));
+        // For a moment a peer may have both: the one over gRPC is about to end.
+        peers.sort_by_key(|peer| (peer.node, peer.transport == SessionTransport::Grpc));
+        peers.dedup_by_key(|peer| peer.node);
+        peers
     }
 
     /// Returns the failures of each peer. A peer without any may be absent.
@@ -148,12 +171,16 @@ impl Endpoint {
         self.net.sessions.close();
         let sessions = self.net.sessions.connections();
         let goodbye = goodbye(sessions.iter().map(|(_, connection)| connection.rtt()));
-        self.quic.close(close_code(CloseCode::Shutdown), b"");
+        if let Some(quic) = &self.quic {
+            quic.close(close_code(CloseCode::Shutdown), b"");
+        }
         self.stop.send_replace(true);
         while self.tasks.join_next().await.is_some() {}
         // A peer that misses the close notices by its idle timeout. Unproven connections are not waited
         // for: giving up a connection to a dead node takes seconds.
-        let _ = timeout(goodbye, self.quic.wait_idle()).await;
+        if let Some(quic) = &self.quic {
+            let _ = timeout(goodbye, quic.wait_idle()).await;
+        }
     }
 }
 
@@ -177,8 +204,26 @@ async fn until(mut stopped: watch::Receiver<bool>, work: impl Future<Output = ()
     }
 }
 
+/// Opens the UDP socket.
+fn open_quic(listen: SocketAddr, key: &SecretKey) -> Result<quinn::Endpoint, NetStartError> {
+    let refused = |source| NetStartError::Listen { address: listen, source };
+    let socket = UdpSocket::bind(listen).map_err(refused)?;
+    let mut quic = quinn::Endpoint::new(
+        transport::endpoint(key),
+        Some(transport::server()?),
+        socket,
+        Arc::new(TokioRuntime),
+    )
+    .map_err(refused)?;
+    quic.set_default_client_config(transport::client()?);
+    Ok(quic)
+}
+
 /// Runs a task for every node that is in the network or enters it.
-async fn dial_all(net: Arc<NetState>, quic: quinn::Endpoint) {
+async fn for_each_peer<F>(net: Arc<NetState>, task: impl Fn(Arc<NetState>, OriginatorId) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let mut registry = net.identity.registry.clone();
     let mut dialled = JoinSet::new();
     let mut running = std::collections::HashMap::new();
@@ -187,9 +232,7 @@ async fn dial_all(net: Arc<NetState>, quic: quinn::Endpoint) {
         running.retain(|_, task: &mut tokio::task::AbortHandle| !task.is_finished());
         let members = nodes.nodes().filter(|record| record.canonical).map(|record| record.id);
         for peer in members.filter(|id| *id != net.identity.own) {
-            running.entry(peer).or_insert_with(|| {
-                dialled.spawn(dial::maintain_session(net.clone(), quic.clone(), peer))
-            });
+            running.entry(peer).or_insert_with(|| dialled.spawn(task(net.clone(), peer)));
         }
         if registry.changed().await.is_err() {
             // The sender is gone: the registry stays as it is.

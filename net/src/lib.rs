@@ -1,18 +1,19 @@
-//! Peers over QUIC: `docs/protocol/replication.md` on the wire.
+//! Peers over QUIC and gRPC: `docs/protocol/replication.md` on the wire.
 //!
 //! This crate moves frames and proves node ids. It never decides about an envelope and never touches
 //! storage. In reading order:
 //!
-//! - [`endpoint`]: the socket, dialling and accepting;
+//! - [`endpoint`]: the socket, dialling and accepting; `peer_transport`: QUIC or gRPC;
 //! - `handshake`: both ends prove their node ids inside the connection; `unproven`: the places for
 //!   connections before that;
 //! - `sessions`: one connection for each peer, in whichever direction it was dialled;
 //! - `session`: a connection at work; `receive` reads what was asked for, `send` sends what the
 //!   peer asks for;
+//! - `grpc`: the same for peers that speak gRPC only;
 //! - [`counters`]: counters and refusals by reason; `failures`: failures by peer.
 //!
-//! Invariant: a session exists only with a peer that has proved an id of the registry in this very
-//! connection. Invariant: nothing is read from a stream that its strand cannot take.
+//! Invariant: a session over QUIC exists only with a peer that has proved an id of the registry in this very
+//! connection; one over gRPC only at the address that the registry has for the peer. A peer has one at a time. Invariant: nothing is read from a stream that its strand cannot take.
 
 #![warn(missing_docs)]
 
@@ -23,7 +24,9 @@ pub mod counters;
 mod dial;
 pub mod endpoint;
 mod failures;
+mod grpc;
 mod handshake;
+mod peer_transport;
 mod receive;
 mod send;
 mod session;
@@ -35,3 +38,4 @@ mod unproven;
 pub use counters::{NetCounters, PeerError};
 pub use endpoint::{Endpoint, NetSettings, NetStartError, PeerStatus};
 pub use failures::PeerFailures;
+pub use peer_transport::{PeerTransport, SessionTransport};

@@ -18,6 +18,7 @@ use crate::control::{ControlReader, ControlWriter, SessionError};
 use crate::counters::{NetCounters, PeerError};
 use crate::failures::FailureLog;
 use crate::handshake::{LocalIdentity, ProvenConnection};
+use crate::peer_transport::PeerTransport;
 use crate::receive::{self, OpenWants};
 use crate::send::StrandSenders;
 use crate::sessions::{Sessions, close_code};
@@ -29,6 +30,7 @@ const CLOCK_EVERY: Duration = Duration::from_secs(1);
 /// The state that all sessions of one endpoint share.
 pub(crate) struct NetState {
     pub(crate) identity: LocalIdentity,
+    pub(crate) transport: PeerTransport,
     pub(crate) replication: Replication,
     pub(crate) sessions: Sessions,
     pub(crate) counters: Arc<NetCounters>,

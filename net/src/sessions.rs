@@ -1,4 +1,5 @@
-//! The connected peers: one session for each, in whichever direction it was dialled.
+//! The connected peers: one session for each, in whichever direction it was dialled. A peer that is not
+//! connected over QUIC may have one over gRPC, which ends when QUIC connects.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ pub(crate) struct Sessions {
 #[derive(Default)]
 struct SessionTable {
     current: HashMap<OriginatorId, ActiveSession>,
+    grpc: HashMap<OriginatorId, GrpcSession>,
     /// Peers that were refused are neither dialled nor admitted before these times. At most one entry
     /// for each registry node, since only proven ids enter.
     quiet_until: HashMap<OriginatorId, Instant>,
@@ -38,6 +40,23 @@ struct ActiveSession {
     dialler: OriginatorId,
     since: Instant,
     connection: Connection,
+}
+
+/// The session over gRPC with one peer.
+#[derive(Debug, Clone)]
+pub(crate) struct GrpcSession {
+    serial: u64,
+    /// URL of the peer's API.
+    pub(crate) address: String,
+    /// Time that the last call took.
+    pub(crate) round_trip: Duration,
+}
+
+/// The entry of a session over gRPC. Dropping it removes the entry.
+pub(crate) struct GrpcGuard {
+    sessions: Sessions,
+    peer: OriginatorId,
+    serial: u64,
 }
 
 /// A session's entry in the table. Dropping it removes the entry, and the peer may be dialled again.
@@ -74,12 +93,57 @@ impl Sessions {
         admitted
     }
 
-    /// Waits until a session with this peer exists.
+    /// Links a peer over gRPC to the engine. `None`, without linking, if the peer is connected over QUIC or
+    /// this node is shutting down.
+    pub(crate) fn link_grpc(
+        &self,
+        peer: OriginatorId,
+        address: &str,
+        round_trip: Duration,
+        connect: impl FnOnce() -> Link,
+    ) -> Option<(GrpcGuard, Link)> {
+        let mut linked = None;
+        self.table.send_modify(|table| {
+            if table.is_closing || table.current.contains_key(&peer) {
+                return;
+            }
+            table.admitted += 1;
+            let serial = table.admitted;
+            let session = GrpcSession { serial, address: address.to_owned(), round_trip };
+            table.grpc.insert(peer, session);
+            // Linked under the table's lock, as in `admit`.
+            linked = Some((GrpcGuard { sessions: self.clone(), peer, serial }, connect()));
+        });
+        linked
+    }
+
+    /// Returns whether a session with this peer over QUIC exists.
+    pub(crate) fn has(&self, peer: OriginatorId) -> bool {
+        self.table.borrow().current.contains_key(&peer)
+    }
+
+    /// Returns whether a session with this peer over gRPC exists.
+    pub(crate) fn has_grpc(&self, peer: OriginatorId) -> bool {
+        self.table.borrow().grpc.contains_key(&peer)
+    }
+
+    /// Waits until no session with this peer over gRPC exists.
+    pub(crate) async fn wait_for_no_grpc(&self, peer: OriginatorId) {
+        self.wait(|table| !table.grpc.contains_key(&peer)).await;
+    }
+
+    /// Returns every session over gRPC.
+    pub(crate) fn grpc_sessions(&self) -> Vec<(OriginatorId, GrpcSession)> {
+        let table = self.table.borrow();
+        table.grpc.iter().map(|(id, session)| (*id, session.clone())).collect()
+    }
+
+    /// Waits until a session with this peer over QUIC exists.
     pub(crate) async fn wait_for(&self, peer: OriginatorId) {
         self.wait(|table| table.current.contains_key(&peer)).await;
     }
 
-    /// Waits until no session with this peer exists.
+    /// Waits until no session with this peer over QUIC exists.
     pub(crate) async fn wait_for_none(&self, peer: OriginatorId) {
         self.wait(|table| !table.current.contains_key(&peer)).await;
     }
@@ -119,6 +183,29 @@ impl Drop for SessionGuard {
             let current = table.current.get(&self.peer);
             let is_mine = current.is_some_and(|current| current.serial == self.serial);
             is_mine && table.current.remove(&self.peer).is_some()
+        });
+    }
+}
+
+impl GrpcGuard {
+    /// Notes the time that a call took.
+    pub(crate) fn note_round_trip(&self, round_trip: Duration) {
+        self.sessions.table.send_if_modified(|table| {
+            let session = table.grpc.get_mut(&self.peer);
+            if let Some(session) = session.filter(|session| session.serial == self.serial) {
+                session.round_trip = round_trip;
+            }
+            false // no task waits for it
+        });
+    }
+}
+
+impl Drop for GrpcGuard {
+    fn drop(&mut self) {
+        self.sessions.table.send_if_modified(|table| {
+            let current = table.grpc.get(&self.peer);
+            let is_mine = current.is_some_and(|current| current.serial == self.serial);
+            is_mine && table.grpc.remove(&self.peer).is_some()
         });
     }
 }

@@ -23,10 +23,11 @@ async fn two_nodes_that_dial_each_other_keep_one_connection() {
     }
     left.wait_for(200, 50).await;
     right.wait_for(100, 50).await;
-    let remote =
-        |node: &Node| node.endpoint.peers().iter().map(|peer| peer.remote).collect::<Vec<_>>();
-    assert_eq!(remote(&left), [right.endpoint.local_addr()]);
-    assert_eq!(remote(&right), [left.endpoint.local_addr()]);
+    let remote = |node: &Node| {
+        node.endpoint.peers().iter().map(|peer| peer.remote.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(remote(&left), [right.endpoint.local_addr().to_string()]);
+    assert_eq!(remote(&right), [left.endpoint.local_addr().to_string()]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -26,6 +26,10 @@ pub mod pb;
 pub mod sign;
 pub mod topic;
 
+/// Version of the network's protocol that this software speaks, as node tokens claim it. Not the version of the
+/// program: nodes of the reference implementation accept 1.1.0 and everything above it, below 2.0.0.
+pub const NETWORK_VERSION: &str = "1.3.0";
+
 pub use bytes::Bytes;
 pub use cursor::Cursor;
 pub use ids::{EnvelopeId, GroupId, InboxId, OriginatorId, SequenceId, TransactionHash};

@@ -102,6 +102,30 @@ impl Signature {
         }
     }
 
+    /// Returns the canonical form of an originator's signature that is written in another way: with
+    /// Ethereum's v of 27 or 28, or with s in the upper half. It verifies for the same key.
+    ///
+    /// # Errors
+    /// When the bytes are no signature, or have no canonical form.
+    pub fn canonicalize(bytes: &[u8]) -> Result<Self, SignatureError> {
+        let mut bytes: [u8; 65] =
+            bytes.try_into().map_err(|_| SignatureError::Length(bytes.len()))?;
+        if let 27 | 28 = bytes[64] {
+            bytes[64] -= 27;
+        }
+        let mut signature = secp256k1::ecdsa::Signature::from_compact(&bytes[..64])
+            .map_err(|_| SignatureError::Unrecoverable)?;
+        signature.normalize_s();
+        let compact = signature.serialize_compact();
+        // The twin of s belongs to the point's mirror image, whose y has the other parity.
+        let is_twin = compact[32..] != bytes[32..64];
+        bytes[..64].copy_from_slice(&compact);
+        bytes[64] ^= u8::from(is_twin);
+        let signature = Self::from_bytes(&bytes)?;
+        signature.require_canonical()?;
+        Ok(signature)
+    }
+
     /// Recovers the key that made this signature over `digest`. High s is accepted, as everywhere in
     /// the network; [`Signature::require_canonical`] is stricter.
     ///
@@ -376,6 +400,22 @@ mod tests {
         let high = high_twin(&low);
         assert_eq!(high.recover(digest), Ok(key.public_key()));
         assert_eq!(high.require_canonical(), Err(SignatureError::NotCanonical));
+    }
+
+    #[test]
+    fn every_way_to_write_a_signature_has_one_canonical_form() {
+        let key = SecretKey::from_bytes(&[7; 32]).unwrap();
+        for text in 0..20u8 {
+            let signature = key.sign(keccak256(&[&[text]]));
+            for mut bytes in [*signature.as_bytes(), *high_twin(&signature).as_bytes()] {
+                assert_eq!(Signature::canonicalize(&bytes), Ok(signature));
+                bytes[64] += 27;
+                assert_eq!(Signature::canonicalize(&bytes), Ok(signature));
+            }
+        }
+        assert_eq!(Signature::canonicalize(&[0; 64]), Err(SignatureError::Length(64)));
+        assert!(Signature::canonicalize(&[0xff; 65]).is_err());
+        assert!(Signature::canonicalize(&[1; 65]).is_ok(), "it need not verify");
     }
 
     fn high_twin(low: &Signature) -> Signature {

@@ -10,7 +10,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 
 use super::chains::{chains, contracts};
 use crate::misbehavior_page::{self, FactCounts};
-use crate::node_status::{NodeObserver, NodeStatus};
+use crate::node_status::{NodeObserver, NodeStatus, PeerReport};
 
 /// Observes the node at each scrape. Blocks on the disk.
 pub(super) struct NodeCollector(pub(super) NodeObserver);
@@ -261,6 +261,15 @@ fn peers(out: &mut Exposition<'_>, status: &NodeStatus) -> fmt::Result {
         "1 if there is a connection to the peer",
         peers.iter().map(|peer| (label(peer.node_id), i64::from(peer.connected))),
     )?;
+    let transport = |peer: &PeerReport| {
+        let labels = [("node_id", peer.node_id.to_string()), ("transport", peer.transport?.into())];
+        Some((labels, 1_u64))
+    };
+    out.gauges(
+        "xmtp_peer_transport",
+        "1 for the transport of the connection to the peer",
+        peers.iter().filter_map(transport),
+    )?;
     out.gauges(
         "xmtp_peer_rtt_seconds",
         "To the peer and back, seconds",
@@ -311,11 +320,16 @@ fn replication(out: &mut Exposition<'_>, observer: &NodeObserver) -> fmt::Result
     )?;
     out.counter(
         "xmtp_peer_sessions",
-        "Sessions begun with peers that have proved their ids",
+        "Sessions begun with peers, over QUIC and over gRPC",
         counts.sessions,
     )?;
     out.counter("xmtp_peer_dials", "Attempts to reach a peer", counts.dials)?;
     out.counter("xmtp_peer_envelopes_sent", "Envelopes sent to peers", counts.envelopes_sent)?;
+    out.counter(
+        "xmtp_peer_envelopes_rewritten",
+        "Envelopes from gRPC whose outer layer was put into canonical form",
+        counts.rewritten,
+    )?;
     out.counters(
         "xmtp_replicated",
         "Outcomes of envelopes from peers, and of gaps that no peer filled",

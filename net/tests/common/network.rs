@@ -9,7 +9,7 @@ use hawser_engine::Engine;
 use hawser_engine::ports::{Clock, NodeRecord, PayloadValidator, Registry, TrustingJudge};
 use hawser_engine::runtime::replication::{Replication, ReplicationTasks};
 use hawser_engine::runtime::{EngineSettings, Ports, PublishSettings, PublisherThreads};
-use hawser_net::{Endpoint, NetSettings, NetStartError};
+use hawser_net::{Endpoint, NetSettings, NetStartError, PeerTransport};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::{Absence, Absences};
 use hawser_storage::{LogItem, Store, StoreIdentity};
@@ -119,7 +119,11 @@ impl Network {
     fn listen(&self, id: OriginatorId, listen: &str, replication: &Replication) -> Endpoint {
         let end = Instant::now() + PATIENCE;
         loop {
-            let settings = NetSettings { listen: listen.parse().unwrap(), key: key(id) };
+            let settings = NetSettings {
+                listen: listen.parse().unwrap(),
+                key: key(id),
+                transport: PeerTransport::Quic,
+            };
             match Endpoint::start(settings, self.registry.subscribe(), replication.clone()) {
                 Ok(endpoint) => return endpoint,
                 // An endpoint that has just been shut down gives its socket back soon.

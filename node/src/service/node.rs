@@ -196,7 +196,11 @@ impl InnerParts {
         inputs: StandInReader,
         config: &NodeServiceSettings,
     ) -> Result<ApiHandle, ServeError> {
-        let settings = NetSettings { listen: config.api.address, key: config.signer.clone() };
+        let settings = NetSettings {
+            listen: config.api.address,
+            key: config.signer.clone(),
+            transport: config.peer_transport,
+        };
         let peers = Peers::start(config.sync.then_some(settings), &self.engine).await?;
         let view = peers.view();
         self.peers = Some(peers);

@@ -1,4 +1,4 @@
-//! The QUIC endpoint, and its status for the API.
+//! The connections to peers, and their status for the API.
 
 use std::sync::Arc;
 
@@ -7,7 +7,9 @@ use hawser_engine::Engine;
 use hawser_engine::runtime::replication::{
     Replication, ReplicationCounters, ReplicationTasks, StrandCounters,
 };
-use hawser_net::{Endpoint, NetSettings, NetStartError, PeerError, PeerFailures, PeerStatus};
+use hawser_net::{
+    Endpoint, NetSettings, NetStartError, PeerError, PeerFailures, PeerStatus, PeerTransport,
+};
 use hawser_proto::{Cursor, OriginatorId};
 use parking_lot::Mutex;
 
@@ -44,6 +46,7 @@ impl Peers {
             return Ok(Self { view: None, tasks });
         };
         let registry = engine.ports().registry.clone();
+        let transport = settings.transport;
         let endpoint = match Endpoint::start(settings, registry, replication.clone()) {
             Ok(endpoint) => endpoint,
             Err(error) => {
@@ -51,7 +54,11 @@ impl Peers {
                 return Err(error);
             }
         };
-        tracing::info!(address = %endpoint.local_addr(), "listening for peers over QUIC");
+        if transport == PeerTransport::Grpc {
+            tracing::info!("peer-transport is grpc: this node opens no UDP port");
+        } else {
+            tracing::info!(address = %endpoint.local_addr(), "listening for peers over QUIC");
+        }
         let endpoint = Mutex::new(Some(endpoint));
         let view = Arc::new(PeerStatusView { engine: engine.clone(), replication, endpoint });
         Ok(Self { view: Some(view), tasks })
@@ -125,6 +132,7 @@ impl PeerView for PeerStatusView {
                 bytes_sent: counters.bytes_sent.get(),
                 bytes_received: counters.bytes_received.get(),
                 envelopes_sent: counters.envelopes_sent.get(),
+                rewritten: counters.rewritten.get(),
                 replicated: replicated(self.replication.counters()),
                 refused: refused.into(),
             }
@@ -153,8 +161,9 @@ fn state(
     let clock = clocks.iter().find(|(peer, _)| *peer == node).map(|(_, clock)| clock.clone());
     PeerState {
         node,
-        address: status.map_or_else(|| address.to_owned(), |status| status.remote.to_string()),
+        address: status.map_or_else(|| address.to_owned(), |status| status.remote.clone()),
         connected: status.is_some(),
+        transport: status.map(|status| status.transport.label()),
         round_trip: status.map(|status| status.rtt),
         clock: clock.unwrap_or_default(),
         last_error: failures.last_error.filter(|_| status.is_none()),

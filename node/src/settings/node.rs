@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hawser_net::PeerTransport;
 use hawser_proto::SecretKey;
 use hawser_storage::{BUFFERS_BYTES_MAX, Durability};
 
@@ -24,6 +25,8 @@ pub struct NodeServiceSettings {
     pub metrics: Option<SocketAddr>,
     /// True if other nodes are followed.
     pub sync: bool,
+    /// The ways in which peers are reached.
+    pub peer_transport: PeerTransport,
     /// The node's key.
     pub signer: SecretKey,
     /// The database.
@@ -115,6 +118,12 @@ impl NodeServiceSettings {
         let api = reader.api();
         let metrics = reader.metrics();
         let sync = reader.switch(&node::SYNC_ENABLE);
+        let peer_transport = reader.get(&node::PEER_TRANSPORT, |text| match text {
+            "auto" => Some(PeerTransport::Auto),
+            "quic" => Some(PeerTransport::Quic),
+            "grpc" => Some(PeerTransport::Grpc),
+            _ => None,
+        });
         let signer = reader.get(&node::SIGNER_PRIVATE_KEY, |text| SecretKey::from_hex(text).ok());
         let store = reader.database();
         let idempotent_publish = reader.switch(&node::IDEMPOTENT_PUBLISH);
@@ -137,6 +146,7 @@ impl NodeServiceSettings {
             api: api.expect(CHECKED),
             metrics: metrics.expect(CHECKED),
             sync: sync.expect(CHECKED),
+            peer_transport: peer_transport.expect(CHECKED),
             signer: signer.expect(CHECKED),
             store: store.expect(CHECKED),
             idempotent_publish: idempotent_publish.expect(CHECKED),

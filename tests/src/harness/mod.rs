@@ -5,6 +5,7 @@
 //! - [`client`], [`envelopes`], [`identities`], [`vectors`]: what is sent, and how;
 //! - [`load`], [`strand`], [`projections`]: publishing without pause, and what must come of it;
 //! - [`reader`]: subscriptions that are checked while they run;
+//! - [`scripted_peer`]: a node of other software, with its habits as switches;
 //! - [`udp`], [`power`], [`raw`]: cut cables, power loss, broken requests;
 //! - [`outage`]: nodes that are killed or lose power under load, and lose nothing;
 //! - [`memory`]: the memory of a process, watched.
@@ -24,6 +25,7 @@ pub mod process;
 pub mod projections;
 pub mod raw;
 pub mod reader;
+pub mod scripted_peer;
 pub mod seed;
 pub mod strand;
 pub mod udp;

@@ -26,6 +26,8 @@ pub struct Network {
     pub nodes: Vec<Node>,
     /// `cables[a][b]` is what node `a` dials to reach the QUIC port of node `b`.
     cables: Vec<Vec<Option<Cable>>>,
+    /// Nodes that are no processes of this binary.
+    others: Vec<Record>,
     _folder: TempDir,
 }
 
@@ -60,9 +62,22 @@ impl Network {
     pub fn new(count: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let nodes = (1..=count).map(|number| Node::new(number, folder.path())).collect();
-        let network = Self { nodes, cables: Vec::new(), _folder: folder };
+        let network = Self { nodes, cables: Vec::new(), others: Vec::new(), _folder: folder };
         network.write_registries();
         network
+    }
+
+    /// Adds a node of other software to every registry.
+    pub fn register(&mut self, record: Record) {
+        self.others.push(record);
+        self.write_registries();
+    }
+
+    /// Gives every node further arguments, from the next start on.
+    pub fn add_arguments(&mut self, arguments: &[&str]) {
+        for node in &mut self.nodes {
+            node.arguments.extend(arguments.iter().map(|&it| it.to_owned()));
+        }
     }
 
     /// Changes whether a node belongs to the network, in every registry.
@@ -71,8 +86,15 @@ impl Network {
         self.write_registries();
     }
 
-    /// Nodes whose QUIC connections go through cables that can be cut.
+    /// Nodes that reach each other over QUIC only, through cables that can be cut.
     pub async fn with_cables(count: u32) -> Self {
+        let mut network = Self::with_cables_for_quic(count).await;
+        network.add_arguments(&["--peer-transport", "quic"]);
+        network
+    }
+
+    /// Nodes whose QUIC connections go through cables that can be cut. Calls of the API do not.
+    pub async fn with_cables_for_quic(count: u32) -> Self {
         let mut network = Self::new(count);
         for from in 0..network.nodes.len() {
             let mut cables = Vec::new();
@@ -104,6 +126,7 @@ impl Network {
                     quic_address: quic_address(to),
                     canonical: node.canonical,
                 })
+                .chain(self.others.iter().cloned())
                 .collect();
             files::write_registry(&node.folder.join("registry.json"), &records);
         }

@@ -12,7 +12,7 @@ use crate::replication::{LinkCommand, PeerClock, RequestId, StrandItem, WantResp
 /// hundreds of strands. Guessed.
 const COMMANDS_MAX: usize = 1024;
 
-/// The engine's end of a connection to a peer that has proved its id. Dropping it tells the
+/// The engine's end of a connection to a peer. Dropping it tells the
 /// strands that the peer is gone.
 #[derive(Debug)]
 pub struct Link {

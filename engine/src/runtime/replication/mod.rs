@@ -92,8 +92,8 @@ impl Replication {
         self.state.own
     }
 
-    /// Tells the strands that a peer has proved its id and can be asked. `clock` holds the heads
-    /// that the peer claims.
+    /// Tells the strands that a peer can be asked: it has proved its id, or answers at its address in the
+    /// registry. `clock` holds the heads that the peer claims.
     ///
     /// The link takes the place of an earlier one to the same peer. The peer counts as gone when
     /// the link is dropped.

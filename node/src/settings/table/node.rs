@@ -46,6 +46,14 @@ pub(in crate::settings) const API_KEEP_ALIVE: Setting = value(
 );
 pub(in crate::settings) const SYNC_ENABLE: Setting =
     switch("sync.enable", "XMTPD_SYNC_ENABLE", "true", "Follow the other nodes of the registry");
+pub(in crate::settings) const PEER_TRANSPORT: Setting = value(
+    "peer-transport",
+    "HAWSER_PEER_TRANSPORT",
+    Some("auto"),
+    "auto, quic or grpc",
+    "grpc",
+    "The way to reach peers: QUIC and else gRPC, QUIC only, or gRPC only",
+);
 pub(in crate::settings) const SIGNER_PRIVATE_KEY: Setting = Setting {
     flag: "signer.private-key",
     short: None,
@@ -234,7 +242,7 @@ pub(in crate::settings) const ALLOW_SECRET_FLAGS: Setting = switch(
 );
 
 /// All of them, in the order of the help text.
-pub(super) const ALL: [&Setting; 29] = [
+pub(super) const ALL: [&Setting; 30] = [
     &CONFIG_FILE,
     &API_ENABLE,
     &REPLICATION_ENABLE,
@@ -242,6 +250,7 @@ pub(super) const ALL: [&Setting; 29] = [
     &API_KEEP_ALIVE,
     &API_MEMORY_LIMIT,
     &SYNC_ENABLE,
+    &PEER_TRANSPORT,
     &SIGNER_PRIVATE_KEY,
     &METRICS_ENABLE,
     &METRICS_ADDRESS,

@@ -1,0 +1,139 @@
+//! One want as calls: a stream for a want without an end, pages for one with an end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use hawser_engine::replication::{RequestId, StrandItem, Want};
+use hawser_engine::runtime::replication::ResponseSink;
+use hawser_proto::Bytes;
+
+use super::client::{CallError, EnvelopeStream, PeerClient};
+use super::feed::{Fed, Feed};
+use crate::control::SessionError;
+use crate::counters::NetCounters;
+
+/// Envelopes in one page. Guessed: most gaps are shorter, and a page of the longest messages is within the
+/// limit of a message.
+const PAGE_ENVELOPES: u32 = 100;
+
+/// One want on its way to a peer, and everything that its answers need.
+pub(super) struct WantCall {
+    pub(super) client: PeerClient,
+    pub(super) sink: ResponseSink,
+    pub(super) counters: Arc<NetCounters>,
+    pub(super) request: RequestId,
+    pub(super) want: Want,
+    /// The peer speaks for the strand: [`Feed::new`].
+    pub(super) may_expire: bool,
+    /// Set at the first item.
+    pub(super) is_answered: Arc<AtomicBool>,
+}
+
+impl WantCall {
+    /// Asks, and hands the answers to the follower. Returns when the want is answered, its stream has ended,
+    /// or the follower takes no more.
+    ///
+    /// # Errors
+    /// When the peer breaks the protocol, refuses, or is lost.
+    pub(super) async fn run(self) -> Result<(), SessionError> {
+        let feed = Feed::new(self.want, self.may_expire, Instant::now());
+        match self.want.up_to {
+            None => self.stream(feed).await,
+            Some(_) => self.pages(feed).await,
+        }
+    }
+
+    async fn stream(&self, mut feed: Feed) -> Result<(), SessionError> {
+        let (mut stream, mut next) = match self.open().await? {
+            (stream, Some(first)) => (stream, Some(first)),
+            (_, None) => return self.deliver(vec![StrandItem::Closed]).await.map(drop),
+        };
+        while let Some(envelopes) = next {
+            if !self.hand_over(&mut feed, envelopes).await? {
+                return Ok(());
+            }
+            next = match stream.next().await {
+                Err(CallError::Failed(error)) if feed.position() > self.want.after => {
+                    // If the whole connection has failed, the next call tells.
+                    tracing::debug!(error, "a stream ended");
+                    None
+                }
+                next => next?,
+            };
+        }
+        // It is shutting down, or this node was too slow for it: asked again from what is stored.
+        self.deliver(vec![StrandItem::Closed]).await.map(drop)
+    }
+
+    /// Opens the newest method that the peer has. A peer may tell only with the first message that it does
+    /// not have one.
+    async fn open(&self) -> Result<(EnvelopeStream, Option<Vec<Bytes>>), CallError> {
+        let (originator, after) = (self.want.originator, self.want.after);
+        let first = async {
+            let mut stream = self.client.subscribe_originators(originator, after).await?;
+            let first = stream.next().await?;
+            Ok((stream, first))
+        };
+        match first.await {
+            Err(CallError::Unimplemented) => {
+                let mut stream = self.client.subscribe_envelopes(originator, after).await?;
+                let first = stream.next().await?;
+                Ok((stream, first))
+            }
+            opened => opened,
+        }
+    }
+
+    async fn pages(&self, mut feed: Feed) -> Result<(), SessionError> {
+        let mut limit = PAGE_ENVELOPES;
+        while !feed.is_over() {
+            let page = match self.client.query(self.want.originator, feed.position(), limit).await {
+                Ok(page) => page,
+                // The page may be above the limit of a message.
+                Err(CallError::Failed(error)) if limit > 1 => {
+                    tracing::debug!(error, limit, "a page is asked for again, shorter");
+                    limit = limit.div_ceil(10);
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let before = feed.position();
+            if !self.hand_over(&mut feed, page).await? {
+                return Ok(());
+            }
+            if feed.position() == before {
+                break; // nothing is left behind it
+            }
+        }
+        self.deliver(vec![StrandItem::End]).await.map(drop)
+    }
+
+    /// Hands the items of one message to the follower. Returns false when it takes no more.
+    async fn hand_over(
+        &self,
+        feed: &mut Feed,
+        envelopes: Vec<Bytes>,
+    ) -> Result<bool, SessionError> {
+        let len: usize = envelopes.iter().map(Bytes::len).sum();
+        self.counters.bytes_received.inc_by(len as u64);
+        let Fed { batches, rewritten, violation } = feed.take(Instant::now(), unix_ns(), envelopes);
+        self.counters.rewritten.inc_by(rewritten);
+        for items in batches {
+            if !self.deliver(items).await? {
+                return Ok(false);
+            }
+        }
+        violation.map_or(Ok(true), |violation| Err(violation.into()))
+    }
+
+    async fn deliver(&self, items: Vec<StrandItem<Bytes>>) -> Result<bool, SessionError> {
+        self.is_answered.store(true, Ordering::Relaxed);
+        Ok(self.sink.deliver(self.want.originator, self.request, items).await.is_ok())
+    }
+}
+
+fn unix_ns() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,282 @@
+//! The calls to one peer's API, each with this node's token and a deadline.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use std::sync::Arc;
+
+use hawser_proto::pb::xmtp::xmtpv4::{message_api as api, metadata_api};
+use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId};
+use prost::Message;
+use tokio::time::timeout;
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::metadata::MetadataValue;
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::{Code, Request, Status, Streaming};
+
+use super::messages::{EnvelopeList, OriginatorsFrame, PeerCodec};
+use super::token::{TOKEN_HEADER, Tokens};
+use crate::control::SessionError;
+use crate::counters::PeerError;
+
+/// Longest wait for a connection, TLS included, and for the answer to a call. Guessed: several round trips
+/// on the worst link, and a page that is read from a cold disk.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+const CALL_MAX: Duration = Duration::from_secs(10);
+/// Largest message: the network's limit of 25 MiB, with room for what is around the envelopes. Specified in
+/// `docs/protocol/api.md`.
+const MESSAGE_BYTES_MAX: usize = 25 * 1024 * 1024 + 1024;
+/// Largest vector clock. A guess: ten times the longest that nodes exchange over QUIC.
+const CLOCK_BYTES_MAX: usize = 1024 * 1024;
+/// Windows of a stream and of a connection: what a peer may send before its strand takes it. As over QUIC.
+const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
+/// Largest headers of an answer. A guess: hundred times what nodes send.
+const HEADER_BYTES_MAX: u32 = 16 * 1024;
+/// Interval of TCP's own probes on a silent connection. Guessed.
+const TCP_KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+const SUBSCRIBE_ORIGINATORS: &str = "/xmtp.xmtpv4.message_api.ReplicationApi/SubscribeOriginators";
+const SUBSCRIBE_ENVELOPES: &str = "/xmtp.xmtpv4.message_api.ReplicationApi/SubscribeEnvelopes";
+const QUERY_ENVELOPES: &str = "/xmtp.xmtpv4.message_api.ReplicationApi/QueryEnvelopes";
+const GET_SYNC_CURSOR: &str = "/xmtp.xmtpv4.metadata_api.MetadataApi/GetSyncCursor";
+
+/// A connection to one peer. Clones share it.
+#[derive(Debug, Clone)]
+pub(super) struct PeerClient {
+    channel: Channel,
+    tokens: Arc<Tokens>,
+}
+
+/// The reason a call ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CallError {
+    /// The peer broke a rule of the protocol.
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    /// The peer does not have this method.
+    #[error("the peer does not have the method")]
+    Unimplemented,
+    /// The peer refuses, or the connection fails.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// The messages of one stream. Dropping it cancels the call.
+#[derive(Debug)]
+pub(super) struct EnvelopeStream(Frames);
+
+#[derive(Debug)]
+enum Frames {
+    Originators(Streaming<Result<OriginatorsFrame, PeerError>>),
+    Envelopes(Streaming<Result<EnvelopeList, PeerError>>),
+}
+
+impl PeerClient {
+    /// Connects to the API at `url`, over TLS for `https`.
+    ///
+    /// # Errors
+    /// When the URL is none, or no server answers there.
+    pub(super) async fn connect(url: &str, tokens: Tokens) -> Result<Self, CallError> {
+        let failed = |error: tonic::transport::Error| CallError::Failed(describe(&error));
+        let mut endpoint = Endpoint::from_shared(url.to_owned())
+            .map_err(failed)?
+            .connect_timeout(CONNECT_MAX)
+            .tcp_keepalive(Some(TCP_KEEP_ALIVE))
+            .tcp_nodelay(true)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .http2_max_header_list_size(HEADER_BYTES_MAX);
+        if is_tls(url) {
+            let config = ClientTlsConfig::new().with_enabled_roots();
+            endpoint = endpoint.tls_config(config).map_err(failed)?;
+        }
+        let channel = within(CONNECT_MAX, async { endpoint.connect().await.map_err(failed) });
+        Ok(Self { channel: channel.await?, tokens: Arc::new(tokens) })
+    }
+
+    /// Asks for the heads that the peer holds. Also returns the time that the answer took. A peer without
+    /// this method claims nothing.
+    pub(super) async fn clock(&self) -> Result<(Cursor, Duration), CallError> {
+        let asked_at = Instant::now();
+        let request = metadata_api::GetSyncCursorRequest {};
+        let answer = self.unary(GET_SYNC_CURSOR, request, CLOCK_BYTES_MAX).await;
+        let clock = match answer {
+            Ok(metadata_api::GetSyncCursorResponse { latest_sync }) => {
+                latest_sync.as_ref().map(Cursor::from).unwrap_or_default()
+            }
+            Err(CallError::Unimplemented) => Cursor::new(),
+            Err(error) => return Err(error),
+        };
+        Ok((clock, asked_at.elapsed()))
+    }
+
+    /// Asks for one page of a strand, behind `after`. An empty one means that the peer holds nothing there.
+    pub(super) async fn query(
+        &self,
+        originator: OriginatorId,
+        after: SequenceId,
+        limit: u32,
+    ) -> Result<Vec<Bytes>, CallError> {
+        let query = Some(query(originator, after));
+        let request = api::QueryEnvelopesRequest { query, limit };
+        let page: EnvelopeList = self.unary(QUERY_ENVELOPES, request, MESSAGE_BYTES_MAX).await?;
+        Ok(page.envelopes)
+    }
+
+    /// Opens `SubscribeOriginators` for everything of a strand behind `after`, also what is to come.
+    pub(super) async fn subscribe_originators(
+        &self,
+        originator: OriginatorId,
+        after: SequenceId,
+    ) -> Result<EnvelopeStream, CallError> {
+        let filter = api::subscribe_originators_request::OriginatorFilter {
+            originator_node_ids: vec![originator.0],
+            last_seen: Some(position(originator, after).to_pb()),
+        };
+        let request = api::SubscribeOriginatorsRequest { filter: Some(filter) };
+        let frames = self.streaming(SUBSCRIBE_ORIGINATORS, request).await?;
+        Ok(EnvelopeStream(Frames::Originators(frames)))
+    }
+
+    /// Opens `SubscribeEnvelopes`, the older method with the same answers.
+    pub(super) async fn subscribe_envelopes(
+        &self,
+        originator: OriginatorId,
+        after: SequenceId,
+    ) -> Result<EnvelopeStream, CallError> {
+        let request = api::SubscribeEnvelopesRequest { query: Some(query(originator, after)) };
+        let frames = self.streaming(SUBSCRIBE_ENVELOPES, request).await?;
+        Ok(EnvelopeStream(Frames::Envelopes(frames)))
+    }
+
+    async fn unary<Q, A>(&self, path: &'static str, request: Q, max: usize) -> Result<A, CallError>
+    where
+        Q: Message + 'static,
+        A: Message + Default + 'static,
+    {
+        within(CALL_MAX, async {
+            let mut grpc = self.grpc(max).await?;
+            let path = PathAndQuery::from_static(path);
+            let answer = grpc.unary(self.signed(request), path, PeerCodec::<Q, A>::new()).await?;
+            Ok(answer.into_inner()?)
+        })
+        .await
+    }
+
+    async fn streaming<Q, A>(
+        &self,
+        path: &'static str,
+        request: Q,
+    ) -> Result<Streaming<Result<A, PeerError>>, CallError>
+    where
+        Q: Message + 'static,
+        A: Message + Default + 'static,
+    {
+        within(CALL_MAX, async {
+            let mut grpc = self.grpc(MESSAGE_BYTES_MAX).await?;
+            let path = PathAndQuery::from_static(path);
+            let codec = PeerCodec::<Q, A>::new();
+            let answer = grpc.server_streaming(self.signed(request), path, codec).await?;
+            Ok(answer.into_inner())
+        })
+        .await
+    }
+
+    async fn grpc(&self, bytes_max: usize) -> Result<Grpc<Channel>, CallError> {
+        let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(bytes_max);
+        grpc.ready().await.map_err(|error| CallError::Failed(describe(&error)))?;
+        Ok(grpc)
+    }
+
+    fn signed<Q>(&self, message: Q) -> Request<Q> {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let token = self.tokens.token(since.as_secs());
+        let mut request = Request::new(message);
+        let value = MetadataValue::try_from(token).expect("a token is ASCII");
+        request.metadata_mut().insert(TOKEN_HEADER, value);
+        request
+    }
+}
+
+impl EnvelopeStream {
+    /// Returns the envelopes of the next message, none for a keep-alive; `None` when the peer has ended the
+    /// stream. Cancel safe.
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<Bytes>>, CallError> {
+        let envelopes = match &mut self.0 {
+            Frames::Originators(frames) => match frames.message().await? {
+                Some(frame) => frame?.envelopes.unwrap_or_default().envelopes,
+                None => return Ok(None),
+            },
+            Frames::Envelopes(frames) => match frames.message().await? {
+                Some(list) => list?.envelopes,
+                None => return Ok(None),
+            },
+        };
+        Ok(Some(envelopes))
+    }
+}
+
+/// Returns whether calls to this URL are protected by TLS.
+pub(super) fn is_tls(url: &str) -> bool {
+    url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"))
+}
+
+impl From<Status> for CallError {
+    fn from(status: Status) -> Self {
+        match status.code() {
+            Code::Unimplemented => Self::Unimplemented,
+            // The local decoder's answer to a message above its limit.
+            Code::OutOfRange => Self::Peer(PeerError::Oversized),
+            code => Self::Failed(format!("{code:?}: {}", shortened(status.message()))),
+        }
+    }
+}
+
+impl From<CallError> for SessionError {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Peer(error) => Self::Peer(error),
+            error => Self::Lost(error.to_string()),
+        }
+    }
+}
+
+/// Bytes of a peer's own text that are kept for logs and status. Guessed: two lines.
+const TEXT_BYTES_MAX: usize = 200;
+
+fn shortened(text: &str) -> String {
+    let end = (0..=text.len().min(TEXT_BYTES_MAX)).rev().find(|&at| text.is_char_boundary(at));
+    text[..end.unwrap_or(0)].escape_debug().to_string()
+}
+
+/// Returns an error with its causes: the outermost one of the transport says nothing.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    shortened(&text)
+}
+
+async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, CallError>>,
+) -> Result<T, CallError> {
+    let silent = || CallError::Failed(format!("no answer within {} s", limit.as_secs()));
+    timeout(limit, call).await.unwrap_or_else(|_| Err(silent()))
+}
+
+fn position(originator: OriginatorId, after: SequenceId) -> Cursor {
+    [EnvelopeId::new(originator, after)].into_iter().collect()
+}
+
+fn query(originator: OriginatorId, after: SequenceId) -> api::EnvelopesQuery {
+    api::EnvelopesQuery {
+        originator_node_ids: vec![originator.0],
+        last_seen: Some(position(originator, after).to_pb()),
+        ..Default::default()
+    }
+}

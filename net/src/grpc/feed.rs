@@ -1,0 +1,370 @@
+//! A gRPC peer's answers to one want, as items of a strand: a state machine without I/O.
+//!
+//! A stream of the network's API names no gaps and no end. This one finds both, so that the engine's
+//! follower sees the same items as over QUIC.
+
+use std::time::{Duration, Instant};
+
+use hawser_engine::replication::{PeerViolation, StrandItem, Want};
+use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::{Bytes, OriginatorId, SequenceId};
+
+use super::outer;
+use crate::counters::PeerError;
+
+/// Bytes of envelopes that go to the follower at once; a larger envelope goes alone. As over QUIC.
+const BATCH_BYTES_MAX: usize = 512 * 1024;
+/// Shortest retention that a payer can ask for, nanoseconds: places that are older may have expired at their
+/// own node. Specified in `docs/protocol/rules.md`.
+const RETENTION_NS_MIN: i64 = 2 * 24 * 3600 * 1_000_000_000;
+/// Envelopes that a peer may send again before it counts as out of order. A guess: a page, which a peer
+/// may repeat between what it reads from its disk and what it sends live.
+const REPEATS_MAX: u32 = 1000;
+/// Keep-alives that a peer may send at once, and the time after which it may send one more. Guessed: far
+/// above what any peer is configured for.
+const KEEP_ALIVES_MAX: u32 = 64;
+const KEEP_ALIVE_EVERY: Duration = Duration::from_millis(500);
+
+/// The answers to one want so far.
+///
+/// Invariant: items ascend, and cover every place from the start of the want to `position`.
+#[derive(Debug)]
+pub(super) struct Feed {
+    originator: OriginatorId,
+    /// The last place that the items cover.
+    position: SequenceId,
+    up_to: Option<SequenceId>,
+    /// The peer is the strand's own node, and no other peer can speak for it.
+    may_expire: bool,
+    repeats: u32,
+    keep_alives: KeepAlives,
+    is_over: bool,
+}
+
+/// The items of one message.
+#[derive(Debug, Default)]
+pub(super) struct Fed {
+    /// Items for the follower, in order.
+    pub(super) batches: Vec<Vec<StrandItem<Bytes>>>,
+    /// Envelopes that the peer had not written in canonical form.
+    pub(super) rewritten: u64,
+    /// The fault of the peer after these items, for which it is left.
+    pub(super) violation: Option<PeerError>,
+}
+
+impl Feed {
+    /// `may_expire` says that the peer speaks for the strand: it is the strand's own node, reached in a way
+    /// in which no one on the path can change its answers.
+    pub(super) fn new(want: Want, may_expire: bool, now: Instant) -> Self {
+        Self {
+            originator: want.originator,
+            position: want.after,
+            up_to: want.up_to,
+            may_expire,
+            repeats: 0,
+            keep_alives: KeepAlives { left: KEEP_ALIVES_MAX, next_at: now + KEEP_ALIVE_EVERY },
+            is_over: false,
+        }
+    }
+
+    /// Returns the last place that the items cover.
+    pub(super) fn position(&self) -> SequenceId {
+        self.position
+    }
+
+    /// Returns true once the end of the want has been reached or passed.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over || self.up_to.is_some_and(|up_to| self.position >= up_to)
+    }
+
+    /// Takes the envelopes of one message; none is a keep-alive. `unix_ns` is the wall clock.
+    pub(super) fn take(&mut self, now: Instant, unix_ns: i64, envelopes: Vec<Bytes>) -> Fed {
+        let mut fed = Fed::default();
+        if envelopes.is_empty() && !self.keep_alives.allows(now) {
+            fed.violation = Some(PeerError::KeepAlives);
+            return fed;
+        }
+        let mut bytes = 0;
+        for envelope in envelopes {
+            if self.is_over() {
+                break;
+            }
+            let len = envelope.len();
+            let mut items = match self.items(unix_ns, envelope, &mut fed.rewritten) {
+                Ok(items) => items,
+                Err(violation) => {
+                    fed.violation = Some(violation);
+                    break;
+                }
+            };
+            match fed.batches.last_mut() {
+                Some(batch) if bytes + len <= BATCH_BYTES_MAX => batch.append(&mut items),
+                _ if items.is_empty() => continue,
+                _ => {
+                    fed.batches.push(items);
+                    bytes = 0;
+                }
+            }
+            bytes += len;
+        }
+        fed
+    }
+
+    /// Returns the items for one envelope: the places that the peer has passed over, and itself. None for
+    /// one that came before.
+    fn items(
+        &mut self,
+        unix_ns: i64,
+        envelope: Bytes,
+        rewritten: &mut u64,
+    ) -> Result<Vec<StrandItem<Bytes>>, PeerError> {
+        let outer = outer::open(envelope).ok_or(PeerViolation::NotCanonical)?;
+        let (id, originator_ns) = OriginatorEnvelope::statement(outer.statement)
+            .map_err(|_| PeerViolation::NotCanonical)?;
+        if id.originator != self.originator {
+            return Err(PeerViolation::WrongOriginator.into());
+        }
+        if id.sequence == SequenceId::NONE || id.sequence > SequenceId::MAX {
+            return Err(PeerViolation::OutOfOrder.into()); // no strand has such a place
+        }
+        if id.sequence <= self.position {
+            self.repeats += 1;
+            let is_too_often = self.repeats > REPEATS_MAX;
+            return if is_too_often {
+                Err(PeerViolation::OutOfOrder.into())
+            } else {
+                Ok(Vec::new())
+            };
+        }
+        let next = self.position.next();
+        self.position = id.sequence;
+        let mut items = Vec::with_capacity(2);
+        let is_beyond = self.up_to.is_some_and(|up_to| id.sequence > up_to);
+        if next < id.sequence {
+            // Whatever stood there is at least as old as what stands behind it.
+            let expired =
+                self.may_expire && originator_ns <= unix_ns.saturating_sub(RETENTION_NS_MIN);
+            items.push(StrandItem::Gap { from: next, to: id.sequence.previous(), expired });
+        }
+        if is_beyond {
+            self.is_over = true;
+            return Ok(items);
+        }
+        *rewritten += u64::from(outer.was_rewritten);
+        items.push(StrandItem::Envelope(outer.bytes));
+        Ok(items)
+    }
+}
+
+/// Bounds keep-alives: each costs this node a wake-up and the peer two bytes.
+#[derive(Debug)]
+struct KeepAlives {
+    left: u32,
+    next_at: Instant,
+}
+
+impl KeepAlives {
+    fn allows(&mut self, now: Instant) -> bool {
+        while self.left < KEEP_ALIVES_MAX && self.next_at <= now {
+            self.left += 1;
+            self.next_at += KEEP_ALIVE_EVERY;
+        }
+        if self.left == KEEP_ALIVES_MAX {
+            self.next_at = now + KEEP_ALIVE_EVERY;
+        }
+        let Some(left) = self.left.checked_sub(1) else { return false };
+        self.left = left;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::SecretKey;
+    use hawser_proto::envelope::{Proof, UnsealedEnvelope};
+    use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NODE: OriginatorId = OriginatorId(300);
+    const NOW_NS: i64 = 1_750_000_000_000_000_000;
+
+    fn envelope_at(originator: OriginatorId, sequence: u64, originator_ns: i64) -> Bytes {
+        let statement = pb::UnsignedOriginatorEnvelope {
+            originator_node_id: originator.0,
+            originator_sequence_id: sequence,
+            originator_ns,
+            ..Default::default()
+        };
+        UnsealedEnvelope::new(&statement).seal(&SecretKey::from_bytes(&[7; 32]).unwrap())
+    }
+
+    fn envelope(sequence: u64) -> Bytes {
+        envelope_at(NODE, sequence, NOW_NS)
+    }
+
+    fn want(after: u64, up_to: Option<u64>) -> Want {
+        let (after, up_to) = (SequenceId(after), up_to.map(SequenceId));
+        Want { originator: NODE, after, up_to }
+    }
+
+    fn feed(after: u64, up_to: Option<u64>) -> Feed {
+        Feed::new(want(after, up_to), false, Instant::now())
+    }
+
+    fn take(feed: &mut Feed, envelopes: Vec<Bytes>) -> Fed {
+        feed.take(Instant::now(), NOW_NS, envelopes)
+    }
+
+    fn gap(from: u64, to: u64, expired: bool) -> StrandItem<Bytes> {
+        StrandItem::Gap { from: SequenceId(from), to: SequenceId(to), expired }
+    }
+
+    fn item(sequence: u64) -> StrandItem<Bytes> {
+        StrandItem::Envelope(envelope(sequence))
+    }
+
+    #[test]
+    fn places_that_are_passed_over_are_a_gap() {
+        let mut feed = feed(2, None);
+        let fed = take(&mut feed, [3, 4, 7].map(envelope).into());
+        assert_eq!(fed.batches, [[item(3), item(4), gap(5, 6, false), item(7)]]);
+        assert_eq!(take(&mut feed, vec![envelope(9)]).batches, [[gap(8, 8, false), item(9)]]);
+        assert!(!feed.is_over());
+    }
+
+    #[test]
+    fn what_came_before_is_passed_over_until_it_comes_too_often() {
+        let mut feed = feed(2, None);
+        let fed = take(&mut feed, [1, 2, 3, 3, 2, 4].map(envelope).into());
+        assert_eq!((fed.batches, fed.violation), (vec![vec![item(3), item(4)]], None));
+        let fed = take(&mut feed, vec![envelope(4); 1000]);
+        assert_eq!(fed.violation, Some(PeerViolation::OutOfOrder.into()));
+    }
+
+    #[test]
+    fn a_want_with_an_end_takes_nothing_behind_it() {
+        let mut whole = feed(2, Some(4));
+        let fed = take(&mut whole, [3, 4, 5].map(envelope).into());
+        assert_eq!(fed.batches, [[item(3), item(4)]]);
+        assert!(whole.is_over());
+        let mut passed = feed(2, Some(4));
+        assert_eq!(
+            take(&mut passed, [3, 9].map(envelope).into()).batches,
+            [[item(3), gap(4, 8, false)]]
+        );
+        assert!(passed.is_over());
+        let mut short = feed(2, Some(4));
+        take(&mut short, vec![envelope(3)]);
+        assert!(!short.is_over());
+    }
+
+    #[test]
+    fn only_old_places_of_the_strands_own_node_may_have_expired() {
+        let old = NOW_NS - RETENTION_NS_MIN;
+        for (may_expire, originator_ns, expired) in
+            [(true, old, true), (true, old + 1, false), (false, old, false)]
+        {
+            let mut feed = Feed::new(want(0, None), may_expire, Instant::now());
+            let fed = take(&mut feed, vec![envelope_at(NODE, 5, originator_ns)]);
+            assert_eq!(fed.batches[0][0], gap(1, 4, expired), "{may_expire} {originator_ns}");
+        }
+    }
+
+    #[test]
+    fn what_came_before_a_violation_counts() {
+        let other = envelope_at(OriginatorId(400), 5, NOW_NS);
+        let proof = Proof::Transaction([1; 32]);
+        let of_chain = OriginatorEnvelope::encode(Bytes::from_static(&[8, 1]), proof);
+        for (bad, violation) in [
+            (other, PeerViolation::WrongOriginator),
+            (Bytes::from_static(b"no envelope"), PeerViolation::NotCanonical),
+            (Bytes::new(), PeerViolation::NotCanonical),
+            (of_chain, PeerViolation::WrongOriginator),
+            (envelope(0), PeerViolation::OutOfOrder),
+            (envelope(u64::MAX), PeerViolation::OutOfOrder),
+        ] {
+            let mut feed = feed(2, None);
+            let fed = take(&mut feed, vec![envelope(3), bad, envelope(4)]);
+            assert_eq!(fed.batches, [[item(3)]]);
+            assert_eq!(fed.violation, Some(violation.into()));
+        }
+    }
+
+    #[test]
+    fn keep_alives_are_free_as_long_as_they_are_rare() {
+        let start = Instant::now();
+        let mut feed = Feed::new(want(0, None), false, start);
+        let mut at = |seconds: u64| {
+            let now = start + Duration::from_secs(seconds);
+            feed.take(now, NOW_NS, Vec::new()).violation
+        };
+        assert!((0..10_000).all(|seconds| at(seconds).is_none()));
+        let flood: Vec<_> = (0..100).map(|_| at(10_000)).collect();
+        assert_eq!(flood.iter().filter(|it| it.is_none()).count(), KEEP_ALIVES_MAX as usize);
+        assert_eq!(flood.last(), Some(&Some(PeerError::KeepAlives)));
+        assert_eq!(at(10_001), None, "time makes up for it");
+    }
+
+    #[test]
+    fn a_large_message_goes_on_in_parts() {
+        let large = |sequence| {
+            let statement = pb::UnsignedOriginatorEnvelope {
+                originator_node_id: NODE.0,
+                originator_sequence_id: sequence,
+                payer_envelope_bytes: vec![0; 200 * 1024].into(),
+                ..Default::default()
+            };
+            UnsealedEnvelope::new(&statement).seal(&SecretKey::from_bytes(&[7; 32]).unwrap())
+        };
+        let fed = take(&mut feed(0, None), (1..=7).map(large).collect());
+        assert_eq!(fed.batches.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 2, 1]);
+    }
+
+    proptest! {
+        #[test]
+        fn items_ascend_and_cover_every_place_whatever_a_peer_sends(
+            messages in proptest::collection::vec(proptest::collection::vec(0u64..30, 0..8), 0..12),
+            after in 0u64..10,
+            end in 0u64..20,
+        ) {
+            let up_to = (end > after).then_some(end);
+            let mut feed = feed(after, up_to);
+            let mut last = after;
+            for message in messages {
+                if feed.is_over() {
+                    break;
+                }
+                let fed = take(&mut feed, message.into_iter().map(envelope).collect());
+                for item in fed.batches.into_iter().flatten() {
+                    last = match item {
+                        StrandItem::Gap { from, to, .. } => {
+                            prop_assert!(from.0 == last + 1 && to >= from);
+                            to.0
+                        }
+                        StrandItem::Envelope(bytes) => {
+                            let (statement, _) = OriginatorEnvelope::open(bytes).unwrap();
+                            let id = OriginatorEnvelope::statement(statement).unwrap().0;
+                            prop_assert_eq!(id.sequence.0, last + 1);
+                            prop_assert!(up_to.is_none_or(|up_to| id.sequence.0 <= up_to));
+                            id.sequence.0
+                        }
+                        StrandItem::End | StrandItem::Closed => unreachable!("a feed gives none"),
+                    };
+                }
+                if fed.violation.is_some() {
+                    break;
+                }
+                prop_assert!(last <= feed.position().0 || feed.is_over());
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_looked_at_without_harm(
+            bytes in proptest::collection::vec(any::<u8>(), 0..100),
+        ) {
+            let _ = take(&mut feed(0, None), vec![bytes.into()]);
+        }
+    }
+}

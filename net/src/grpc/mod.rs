@@ -1,0 +1,79 @@
+//! Peers over gRPC: strands of nodes that speak no QUIC, as streams of `SubscribeOriginators`.
+//!
+//! - [`maintain`]: when a peer is dialled over gRPC;
+//! - `session`: a connection at work: wants become calls, answers go to the engine's follower;
+//! - `calls`: one want as a stream or as pages; `feed`: its answers, as a state machine without I/O;
+//! - `outer`: the canonical form of what a peer sends;
+//! - `client`, `messages`, `token`: the calls on the wire, and the proof of this node's id.
+//!
+//! A peer proves no id over gRPC: it is the server at the address in the registry, and every envelope proves
+//! itself. `docs/protocol/replication.md`, section *Over gRPC*.
+
+mod calls;
+mod client;
+mod feed;
+mod messages;
+mod outer;
+mod session;
+mod token;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hawser_proto::OriginatorId;
+use tokio::time::sleep;
+
+use crate::backoff::{Backoff, long_pause};
+use crate::peer_transport::PeerTransport;
+use crate::session::NetState;
+
+/// Time for which a peer is dialled over QUIC only. Guessed: the longest wait for one address to answer.
+const QUIC_FIRST: Duration = Duration::from_secs(3);
+/// A session that lasted this long resets the backoff. Guessed: the longest pause.
+const GOOD_AFTER: Duration = Duration::from_secs(60);
+
+/// Maintains a session over gRPC with `peer` while there is none over QUIC, until it is no longer
+/// in the network.
+pub(crate) async fn maintain(net: Arc<NetState>, peer: OriginatorId) {
+    let mut backoff = Backoff::grpc();
+    // The peer was last reached over gRPC: QUIC need not be waited for again.
+    let mut is_grpc = net.transport == PeerTransport::Grpc;
+    loop {
+        if net.sessions.has(peer) {
+            net.sessions.wait_for_none(peer).await;
+            (backoff, is_grpc) = (Backoff::grpc(), false);
+        }
+        if !is_grpc {
+            tokio::select! {
+                () = net.sessions.wait_for(peer) => continue,
+                () = sleep(QUIC_FIRST) => {}
+            }
+        }
+        if let Some(until) = net.sessions.avoided_until(peer) {
+            tokio::time::sleep_until(until.into()).await;
+        }
+        let Some(address) = address_of(&net, peer) else { return };
+        let began = Instant::now();
+        let ended = session::run(&net, peer, &address).await;
+        is_grpc |= ended.was_linked;
+        if ended.was_linked && began.elapsed() >= GOOD_AFTER {
+            backoff.reset();
+        }
+        let mut pause = backoff.next_pause(rand::random());
+        if ended.is_lasting {
+            pause = pause.max(long_pause(rand::random()));
+            net.sessions.avoid(peer, Instant::now() + pause);
+        }
+        tokio::select! {
+            () = net.sessions.wait_for(peer) => {}
+            () = session::moved(&net, peer, &address) => {}
+            () = sleep(pause) => {}
+        }
+    }
+}
+
+/// Returns the URL of a peer's API; `None` once the node has left the network.
+fn address_of(net: &NetState, peer: OriginatorId) -> Option<String> {
+    let registry = net.identity.registry.borrow();
+    registry.member(peer).map(|record| record.http_address.clone())
+}

@@ -1,0 +1,252 @@
+//! A session over gRPC: the wants of the engine's followers become calls, and the peer's heads are asked for
+//! again and again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use hawser_engine::replication::{LinkCommand, RequestId, Want};
+use hawser_engine::runtime::replication::Link;
+use hawser_proto::OriginatorId;
+use tokio::task::{AbortHandle, JoinError, JoinSet};
+use tokio::time::sleep;
+use tracing::Instrument as _;
+
+use super::calls::WantCall;
+use super::client::{PeerClient, is_tls};
+use super::token::Tokens;
+use crate::control::SessionError;
+use crate::counters::PeerError;
+use crate::session::NetState;
+use crate::sessions::GrpcGuard;
+
+/// Interval at which the peer's heads are asked for. Also how a lost peer is noticed. As the clock frames
+/// over QUIC.
+const CLOCK_EVERY: Duration = Duration::from_secs(1);
+/// Times in a row that a peer may leave a want without an end unanswered before it is left. The follower
+/// takes such a want back if the peer claims to hold envelopes and sends none for ten seconds. Guessed.
+const SILENT_MAX: u32 = 3;
+/// Age of a want that counts as unanswered. Guessed: just below those ten seconds, and far above the age of
+/// wants that are taken back for other reasons.
+const SILENT_AFTER: Duration = Duration::from_secs(9);
+
+/// The end of a session, or of an attempt at one.
+pub(super) struct Ended {
+    /// The followers could ask the peer.
+    pub(super) was_linked: bool,
+    /// An immediate retry would most likely fail in the same way.
+    pub(super) is_lasting: bool,
+}
+
+/// One session at work.
+struct Session<'a> {
+    net: &'a NetState,
+    peer: OriginatorId,
+    client: PeerClient,
+    link: Link,
+    guard: Arc<GrpcGuard>,
+    is_tls: bool,
+    calls: JoinSet<Result<(), SessionError>>,
+    /// The call in force for each strand.
+    wants: HashMap<OriginatorId, OpenCall>,
+}
+
+/// A want that was sent, until the next one for the same strand.
+struct OpenCall {
+    task: AbortHandle,
+    want: Want,
+    sent_at: Instant,
+    is_answered: Arc<AtomicBool>,
+    /// Wants before it in a row to which nothing came.
+    silent: u32,
+}
+
+/// Runs a session with the API at `address` until it fails, the peer is connected over QUIC, or its
+/// registry record changes.
+pub(super) async fn run(net: &NetState, peer: OriginatorId, address: &str) -> Ended {
+    let span = tracing::debug_span!("peer_session", %peer, direction = "grpc");
+    async {
+        let opened = tokio::select! {
+            biased;
+            () = net.sessions.wait_for(peer) => return Ended { was_linked: false, is_lasting: false },
+            opened = Session::open(net, peer, address) => opened,
+        };
+        let mut session = match opened {
+            Ok(session) => session,
+            Err(error) => {
+                tracing::debug!(%peer, address, %error, "no session over gRPC");
+                count(net, peer, &error);
+                net.failures.not_reached(peer, &error);
+                return Ended { was_linked: false, is_lasting: error.is_lasting() };
+            }
+        };
+        net.counters.sessions.inc();
+        tracing::info!(%peer, address, "peer connected over gRPC");
+        let error = tokio::select! {
+            biased;
+            () = net.sessions.wait_for(peer) => lost("the peer is connected over QUIC"),
+            () = moved(net, peer, address) => lost("its record in the registry has changed"),
+            error = session.run() => error,
+        };
+        tracing::info!(%peer, reason = %error, "peer disconnected");
+        count(net, peer, &error);
+        net.failures.disconnected(peer, &error);
+        Ended { was_linked: true, is_lasting: error.is_lasting() }
+    }
+    .instrument(span)
+    .await
+}
+
+/// Waits until the registry has another API address for the peer, or the peer is not in the network any more.
+pub(super) async fn moved(net: &NetState, peer: OriginatorId, address: &str) {
+    let mut registry = net.identity.registry.clone();
+    let is_moved = registry
+        .wait_for(|nodes| nodes.member(peer).is_none_or(|record| record.http_address != address))
+        .await
+        .is_ok();
+    if !is_moved {
+        // The sender is gone: the registry stays as it is.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Counts and logs a refusal.
+fn count(net: &NetState, peer: OriginatorId, error: &SessionError) {
+    if let SessionError::Peer(reason) = error {
+        tracing::warn!(%peer, %reason, "peer refused");
+        net.counters.refuse(*reason);
+    }
+}
+
+fn lost(why: &str) -> SessionError {
+    SessionError::Lost(why.to_owned())
+}
+
+impl<'a> Session<'a> {
+    /// Connects, asks for the peer's heads, and links it to the engine.
+    async fn open(
+        net: &'a NetState,
+        peer: OriginatorId,
+        address: &str,
+    ) -> Result<Self, SessionError> {
+        net.counters.dials.inc();
+        let tokens = Tokens::new(net.identity.own, net.identity.key.clone(), peer);
+        let client = PeerClient::connect(address, tokens).await?;
+        let (clock, round_trip) = client.clock().await?;
+        let (guard, link) = net
+            .sessions
+            .link_grpc(peer, address, round_trip, || net.replication.connect(peer, clock))
+            .ok_or_else(|| lost("the peer is connected over QUIC"))?;
+        let (calls, wants) = (JoinSet::new(), HashMap::new());
+        let (guard, is_tls) = (Arc::new(guard), is_tls(address));
+        Ok(Self { net, peer, client, link, guard, is_tls, calls, wants })
+    }
+
+    async fn run(&mut self) -> SessionError {
+        let (client, sink) = (self.client.clone(), self.link.sink().clone());
+        let guard = self.guard.clone();
+        let watch = async move {
+            loop {
+                sleep(CLOCK_EVERY).await;
+                match client.clock().await {
+                    Ok((clock, round_trip)) => {
+                        sink.note_clock(&clock);
+                        guard.note_round_trip(round_trip);
+                    }
+                    Err(error) => return error,
+                }
+            }
+        };
+        tokio::pin!(watch);
+        loop {
+            tokio::select! {
+                command = self.link.command() => match command {
+                    Some(command) => {
+                        if let Err(error) = self.handle(command) {
+                            return error;
+                        }
+                    }
+                    None => return lost("another link has taken over"),
+                },
+                Some(ended) = self.calls.join_next() => {
+                    if let Some(error) = failure(ended) {
+                        return error;
+                    }
+                }
+                error = &mut watch => return error.into(),
+            }
+        }
+    }
+
+    /// Carries out a command of the engine's follower.
+    fn handle(&mut self, command: LinkCommand) -> Result<(), SessionError> {
+        match command {
+            LinkCommand::Want { request, want } => {
+                let silent = self.end_call(want.originator);
+                if silent >= SILENT_MAX {
+                    return Err(lost("it claims envelopes and sends none"));
+                }
+                self.start_call(request, want, silent);
+                Ok(())
+            }
+            LinkCommand::Stop { originator } => {
+                if let Some(call) = self.wants.get(&originator) {
+                    call.task.abort();
+                }
+                Ok(())
+            }
+            LinkCommand::Disconnect { violation } => Err(PeerError::Envelope(violation).into()),
+        }
+    }
+
+    /// Ends the call for a strand. Returns the number of wants in a row to which nothing came.
+    fn end_call(&mut self, originator: OriginatorId) -> u32 {
+        let Some(call) = self.wants.remove(&originator) else { return 0 };
+        call.task.abort();
+        if call.is_answered.load(Ordering::Relaxed) {
+            return 0;
+        }
+        let is_silent = call.want.up_to.is_none() && call.sent_at.elapsed() >= SILENT_AFTER;
+        call.silent + u32::from(is_silent)
+    }
+
+    fn start_call(&mut self, request: RequestId, want: Want, silent: u32) {
+        let is_answered = Arc::<AtomicBool>::default();
+        let call = WantCall {
+            client: self.client.clone(),
+            sink: self.link.sink().clone(),
+            counters: self.net.counters.clone(),
+            request,
+            want,
+            may_expire: self.is_tls && want.originator == self.peer,
+            is_answered: is_answered.clone(),
+        };
+        let task = self.calls.spawn(call.run().in_current_span());
+        let sent_at = Instant::now();
+        self.wants.insert(want.originator, OpenCall { task, want, sent_at, is_answered, silent });
+    }
+}
+
+/// Returns the error for which a call ends its session. A call that was cancelled has none.
+fn failure(ended: Result<Result<(), SessionError>, JoinError>) -> Option<SessionError> {
+    match ended {
+        Ok(result) => result.err(),
+        Err(error) if error.is_cancelled() => None,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_that_was_cancelled_ends_no_session() {
+        let mut calls = JoinSet::new();
+        calls.spawn(std::future::pending::<Result<(), SessionError>>()).abort();
+        assert_eq!(failure(calls.join_next().await.unwrap()), None);
+        calls.spawn(async { Err(lost("it is gone")) });
+        assert_eq!(failure(calls.join_next().await.unwrap()), Some(lost("it is gone")));
+    }
+}

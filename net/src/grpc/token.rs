@@ -1,0 +1,102 @@
+//! Node tokens: this node proves its id in a header of every call.
+//!
+//! A token is a compact JWS (RFC 7515), ES256K over keccak-256 of `jwt|` and the signing input:
+//! `docs/protocol/api.md`.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use hawser_proto::sign::keccak256;
+use hawser_proto::{NETWORK_VERSION, OriginatorId, SecretKey};
+use parking_lot::Mutex;
+
+/// The header that carries a token.
+pub(super) const TOKEN_HEADER: &str = "node-authorization";
+/// Validity of a token. Specified in `docs/protocol/api.md`.
+const LIFETIME_S: u64 = 3600;
+/// A token with less validity than this is made anew. Specified in `docs/protocol/api.md`.
+const RENEW_BEFORE_S: u64 = 120;
+
+const HEADER: &str = r#"{"alg":"ES256K","typ":"JWT"}"#;
+
+/// Makes the tokens for one peer, and keeps the last one while it serves.
+#[derive(Debug)]
+pub(super) struct Tokens {
+    own: OriginatorId,
+    key: SecretKey,
+    peer: OriginatorId,
+    held: Mutex<Option<Token>>,
+}
+
+#[derive(Debug, Clone)]
+struct Token {
+    text: String,
+    made_s: u64,
+}
+
+impl Tokens {
+    /// `own` and `key` are this node's; `peer` is the node that checks the tokens.
+    pub(super) fn new(own: OriginatorId, key: SecretKey, peer: OriginatorId) -> Self {
+        Self { own, key, peer, held: Mutex::default() }
+    }
+
+    /// Returns a token that holds for at least two minutes from `now_s` on, unix seconds.
+    pub(super) fn token(&self, now_s: u64) -> String {
+        let mut held = self.held.lock();
+        // Also made anew when the clock was set back: a token from the future is refused.
+        let serves = |token: &&Token| {
+            (token.made_s..=token.made_s + LIFETIME_S - RENEW_BEFORE_S).contains(&now_s)
+        };
+        if let Some(token) = held.as_ref().filter(serves) {
+            return token.text.clone();
+        }
+        let text = self.make(now_s);
+        *held = Some(Token { text: text.clone(), made_s: now_s });
+        text
+    }
+
+    fn make(&self, now_s: u64) -> String {
+        let claims = format!(
+            r#"{{"version":"{NETWORK_VERSION}","sub":"{}","aud":["{}"],"exp":{},"iat":{now_s}}}"#,
+            self.own,
+            self.peer,
+            now_s + LIFETIME_S,
+        );
+        let part = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
+        let signed = format!("{}.{}", part(HEADER), part(&claims));
+        let signature = self.key.sign(keccak256(&[b"jwt|", signed.as_bytes()]));
+        format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature.as_bytes()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Made by the network's reference node: node 100 for node 200, version 1.3.0, at [`MADE_S`].
+    const REFERENCE: &str = "eyJhbGciOiJFUzI1NksiLCJ0eXAiOiJKV1QifQ.eyJ2ZXJzaW9uIjoiMS4zLjAiLCJzdWIiOiIxMDAiLCJhdWQiOlsiMjAwIl0sImV4cCI6MTcwMDAwMzYwMCwiaWF0IjoxNzAwMDAwMDAwfQ.46hhuV0KqEWGSRojJB9WuTnga_xb7w2l_0DWozmVH942X0ngCwVxaT5xOe27QfBi9OgwCbH6LVacTj9aIWyM9AA";
+    /// The key of that node, which the reference's tests publish.
+    const REFERENCE_KEY: &str =
+        "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
+    const MADE_S: u64 = 1_700_000_000;
+
+    fn tokens() -> Tokens {
+        let key = SecretKey::from_hex(REFERENCE_KEY).unwrap();
+        Tokens::new(OriginatorId(100), key, OriginatorId(200))
+    }
+
+    #[test]
+    fn a_token_is_that_of_the_reference_node_to_the_byte() {
+        assert_eq!(tokens().token(MADE_S), REFERENCE);
+    }
+
+    #[test]
+    fn a_token_serves_until_two_minutes_before_its_end() {
+        let tokens = tokens();
+        let first = tokens.token(MADE_S);
+        assert_eq!(tokens.token(MADE_S + 3480), first);
+        let second = tokens.token(MADE_S + 3481);
+        assert_ne!(second, first);
+        assert_eq!(tokens.token(MADE_S + 3482), second);
+        assert_ne!(tokens.token(MADE_S + 3400), second, "the clock was set back");
+    }
+}

@@ -1,0 +1,105 @@
+//! The messages of a scripted peer, as bytes: what no codec of the network would write is possible.
+
+use bytes::Bytes;
+use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::pb::xmtp::xmtpv4::metadata_api;
+use hawser_proto::{OriginatorId, SecretKey};
+use prost::Message as _;
+
+use super::habits::Attack;
+use super::state::{State, signed};
+
+/// Field 1, repeated: how envelopes are laid out in all answers.
+#[derive(Clone, PartialEq, prost::Message)]
+struct List {
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    envelopes: Vec<Bytes>,
+}
+
+/// The answer of `SubscribeOriginators`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Framed {
+    #[prost(message, optional, tag = "1")]
+    envelopes: Option<List>,
+}
+
+/// A message with envelopes; without any, a keep-alive. `framed` for `SubscribeOriginators`.
+pub(super) fn message(envelopes: Vec<Bytes>, framed: bool) -> Bytes {
+    let list = List { envelopes };
+    let bytes = match framed {
+        true if list.envelopes.is_empty() => Framed { envelopes: None }.encode_to_vec(),
+        true => Framed { envelopes: Some(list) }.encode_to_vec(),
+        false => list.encode_to_vec(),
+    };
+    frame(&bytes)
+}
+
+/// A message in gRPC's framing.
+fn frame(message: &[u8]) -> Bytes {
+    let len = u32::try_from(message.len()).unwrap();
+    [&[0][..], &len.to_be_bytes(), message].concat().into()
+}
+
+/// The vector clock: its own head, and more if it lies.
+pub(super) fn clock(state: &State) -> Bytes {
+    let head = state.strand.borrow().last_key_value().map_or(0, |(place, _)| *place);
+    let is_lying = state.habits.lock().attack == Some(Attack::Silence);
+    let head = if is_lying { head + 1000 } else { head };
+    let heads = [(state.id.0, head)].into_iter().collect();
+    let cursor = pb::Cursor { node_id_to_sequence_id: heads };
+    let answer = metadata_api::GetSyncCursorResponse { latest_sync: Some(cursor) };
+    frame(&answer.encode_to_vec())
+}
+
+/// The envelopes behind `after` that fit into one message, as the habits write them, and the place of
+/// the last one.
+pub(super) fn page(state: &State, after: u64, limit: usize) -> (Vec<Bytes>, u64) {
+    let habits = state.habits.lock().clone();
+    let strand = state.strand.borrow();
+    let (mut page, mut bytes, mut last) = (Vec::new(), 0, after);
+    for (place, envelope) in strand.range(after + 1..).take(limit) {
+        if bytes > 0 && bytes + envelope.len() > habits.frame_bytes_max {
+            break;
+        }
+        bytes += envelope.len();
+        last = *place;
+        let written = if habits.odd_outer_form { oddly(envelope) } else { envelope.clone() };
+        if habits.repeats {
+            page.push(written.clone());
+        }
+        page.push(written);
+    }
+    drop(strand);
+    let mut seen = state.seen.lock();
+    seen.frame_bytes_max = seen.frame_bytes_max.max(bytes);
+    (page, last)
+}
+
+/// The same envelope with its outer fields the other way round, and an unknown one.
+fn oddly(envelope: &Bytes) -> Bytes {
+    let (statement, _) = OriginatorEnvelope::open(envelope.clone()).unwrap();
+    let first = pb::OriginatorEnvelope { unsigned_originator_envelope: statement, proof: None };
+    let first = first.encode_to_vec();
+    let second = &envelope[first.len()..];
+    [second, &first, &[0x7a, 3, 1, 2, 3]].concat().into()
+}
+
+/// The message of an attack; `None` if it consists of sending none.
+pub(super) fn attack(state: &State, attack: Attack, framed: bool) -> Option<Bytes> {
+    let forged = |originator: OriginatorId, key: &SecretKey| {
+        let envelope = state.strand.borrow().first_key_value().map(|(_, it)| it.clone())?;
+        let (statement, _) = OriginatorEnvelope::open(envelope).unwrap();
+        let mut statement = pb::UnsignedOriginatorEnvelope::decode(statement).unwrap();
+        statement.originator_node_id = originator.0;
+        Some(message(vec![signed(&statement, key)], framed))
+    };
+    match attack {
+        Attack::Garbage => Some(frame(&[0x0a, 0xff, 0xff, 0x7f, 1, 2, 3])),
+        Attack::ForeignOriginator => forged(OriginatorId(state.id.0 + 1), &state.key),
+        Attack::Forged => forged(state.id, &SecretKey::from_bytes(&[3; 32]).unwrap()),
+        Attack::KeepAlives => Some(message(Vec::new(), framed)),
+        Attack::HugeFrame => Some([&[0, 0x40, 0, 0, 0][..], &[0; 1000]].concat().into()),
+        Attack::Silence => None,
+    }
+}

@@ -1,0 +1,85 @@
+//! The habits of a scripted peer.
+
+use std::time::Duration;
+
+/// The end of a stream that ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamEnd {
+    /// With status OK, as of a reader that was too slow.
+    Ok,
+    /// Without any status.
+    NoStatus,
+}
+
+/// The methods for streams that the peer has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Methods {
+    /// `SubscribeOriginators` and the older one.
+    #[default]
+    Both,
+    /// Only the older one, `SubscribeEnvelopes`.
+    Older,
+    /// The same, but said only after the headers of the answer.
+    OlderSaidLate,
+}
+
+/// An attack, in the place of envelopes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attack {
+    /// Bytes that are no message.
+    Garbage,
+    /// An envelope of another originator.
+    ForeignOriginator,
+    /// An envelope that its originator has not signed.
+    Forged,
+    /// Keep-alives without an end.
+    KeepAlives,
+    /// A message far above the limit.
+    HugeFrame,
+    /// Claims of more envelopes, and nothing else.
+    Silence,
+}
+
+/// Habits of the peer. The default is what the reference implementation does mostly.
+#[derive(Debug, Clone)]
+pub struct Habits {
+    /// The methods that it has.
+    pub methods: Methods,
+    /// The first message of a stream is a keep-alive.
+    pub greets: bool,
+    /// Time of silence before a keep-alive.
+    pub keep_alive: Duration,
+    /// Envelopes after which each stream ends, and how.
+    pub ends_after: Option<(usize, StreamEnd)>,
+    /// Sends each envelope twice.
+    pub repeats: bool,
+    /// Writes the outer layer with its fields the other way round and one more at the end.
+    pub odd_outer_form: bool,
+    /// Most bytes of envelopes in one message.
+    pub frame_bytes_max: usize,
+    /// Instead of everything else.
+    pub attack: Option<Attack>,
+}
+
+impl Default for Habits {
+    fn default() -> Self {
+        Self {
+            methods: Methods::Both,
+            greets: true,
+            keep_alive: Duration::from_secs(1),
+            ends_after: None,
+            repeats: false,
+            odd_outer_form: false,
+            frame_bytes_max: 24 * 1024 * 1024,
+            attack: None,
+        }
+    }
+}
+
+impl Habits {
+    /// Returns whether the peer attacks in no way.
+    #[must_use]
+    pub fn are_peaceful(&self) -> bool {
+        self.attack.is_none()
+    }
+}

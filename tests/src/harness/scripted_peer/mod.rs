@@ -1,0 +1,145 @@
+//! A node that speaks gRPC only and is not Hawser: a scripted one, with the habits of other software as switches.
+//!
+//! It serves what nodes of the network serve to one another, on a port of this machine: the streams by
+//! originators, pages, and its vector clock. Its strand is what a test makes of it.
+
+mod answer;
+mod habits;
+mod server;
+mod state;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::{OriginatorId, SecretKey};
+use parking_lot::Mutex;
+use prost::Message as _;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use super::envelopes::{RETENTION_DAYS, group_message, payer, sign};
+use super::files::Record;
+use super::ports;
+use state::{State, signed};
+
+pub use habits::{Attack, Habits, Methods, StreamEnd};
+pub use state::Seen;
+
+/// The group that all envelopes of scripted peers are for.
+pub const GROUP: [u8; 16] = [0x5c; 16];
+
+/// The peer at work. Dropping it closes its port.
+#[derive(Debug)]
+pub struct ScriptedPeer {
+    /// Its id.
+    pub id: OriginatorId,
+    /// Its port.
+    pub port: u16,
+    key: SecretKey,
+    state: Arc<State>,
+    rng: StdRng,
+    next: u64,
+    time_ns: i64,
+    server: AbortHandle,
+}
+
+impl ScriptedPeer {
+    /// Starts it on a free port.
+    pub fn start(id: u32, habits: Habits) -> Self {
+        let id = OriginatorId(id);
+        let mut scalar = [0x77; 32];
+        scalar[..4].copy_from_slice(&id.0.to_be_bytes());
+        let key = SecretKey::from_bytes(&scalar).unwrap();
+        let state = Arc::new(State {
+            id,
+            key: key.clone(),
+            strand: watch::Sender::default(),
+            habits: Mutex::new(habits),
+            seen: Mutex::default(),
+        });
+        let port = ports::free();
+        let server = tokio::spawn(server::serve(port, state.clone())).abort_handle();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let time_ns = i64::try_from(now.as_nanos()).unwrap();
+        let rng = StdRng::seed_from_u64(u64::from(id.0));
+        Self { id, port, key, state, rng, next: 1, time_ns, server }
+    }
+
+    /// Its record in the registry.
+    #[must_use]
+    pub fn record(&self) -> Record {
+        Record {
+            id: self.id,
+            key: self.key.clone(),
+            http_address: format!("http://127.0.0.1:{}", self.port),
+            quic_address: None,
+            canonical: true,
+        }
+    }
+
+    /// Changes its habits, from the next message on.
+    pub fn change(&self, change: impl FnOnce(&mut Habits)) {
+        change(&mut self.state.habits.lock());
+        self.state.strand.send_modify(|_| {});
+    }
+
+    /// Its records so far.
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        self.state.seen.lock().clone()
+    }
+
+    /// Originates envelopes with bodies of some length.
+    pub fn originate(&mut self, count: u64, body_len: usize) {
+        let made: Vec<_> = (0..count).map(|_| self.envelope(1000, body_len)).collect();
+        self.state.strand.send_modify(|strand| strand.extend(made));
+    }
+
+    /// Originates one envelope whose time is `step_ns` after the one before, or earlier than it.
+    pub fn originate_after(&mut self, step_ns: i64) {
+        let made = self.envelope(step_ns, 50);
+        self.state.strand.send_modify(|strand| strand.extend([made]));
+    }
+
+    /// Passes over places, as after transactions that were aborted.
+    pub fn burn(&mut self, count: u64) {
+        self.next += count;
+    }
+
+    /// The strand as a node stores it: in canonical form.
+    #[must_use]
+    pub fn strand(&self) -> BTreeMap<u64, Bytes> {
+        self.state.strand.borrow().clone()
+    }
+
+    fn envelope(&mut self, step_ns: i64, body_len: usize) -> (u64, Bytes) {
+        self.time_ns += step_ns;
+        let client = group_message(GROUP, body_len, &mut self.rng);
+        let payer_envelope = sign(&client, self.id, &payer(7)).encode_to_vec();
+        let created_s = u64::try_from(self.time_ns / 1_000_000_000).unwrap();
+        let statement = pb::UnsignedOriginatorEnvelope {
+            originator_node_id: self.id.0,
+            originator_sequence_id: self.next,
+            originator_ns: self.time_ns,
+            payer_envelope_bytes: payer_envelope.into(),
+            // Other fees than the price list explains: a habit, and no offence.
+            base_fee_picodollars: 1,
+            congestion_fee_picodollars: 2,
+            expiry_unixtime: created_s + u64::from(RETENTION_DAYS) * 86_400,
+        };
+        let bytes = signed(&statement, &self.key);
+        self.next += 1;
+        (statement.originator_sequence_id, bytes)
+    }
+}
+
+impl Drop for ScriptedPeer {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}

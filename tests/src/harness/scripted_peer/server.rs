@@ -1,0 +1,221 @@
+//! The server of a scripted peer: gRPC's framing by hand, so that a stream can also end in ways that no server
+//! library has.
+
+use std::convert::Infallible;
+use std::net::Ipv4Addr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
+use hyper::body::{Body, Frame};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::{Request, Response};
+use prost::Message;
+use tokio::sync::mpsc;
+use tonic::codegen::{BoxFuture, Service};
+use tonic::transport::Server;
+
+use super::answer;
+use super::habits::{Habits, Methods, StreamEnd};
+use super::state::State;
+
+/// Messages that wait for a slow caller.
+const QUEUE: usize = 4;
+/// Rows that one read of the strand gives, as of the reference implementation.
+const ROWS: usize = 1000;
+const UNIMPLEMENTED: &str = "12";
+
+/// Serves until it is aborted.
+pub(super) async fn serve(port: u16, state: Arc<State>) {
+    let address = (Ipv4Addr::LOCALHOST, port).into();
+    Server::builder().serve(address, Calls(state)).await.unwrap();
+}
+
+#[derive(Debug, Clone)]
+struct Calls(Arc<State>);
+
+impl Service<Request<tonic::body::Body>> for Calls {
+    type Response = Response<Answer>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<tonic::body::Body>) -> Self::Future {
+        let state = self.0.clone();
+        Box::pin(async move { Ok(answer(state, request).await) })
+    }
+}
+
+/// The frames of an answer. It ends when the sender is dropped; without a status unless trailers were sent.
+#[derive(Debug)]
+struct Answer(mpsc::Receiver<Frame<Bytes>>);
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.poll_recv(context).map(|frame| frame.map(Ok))
+    }
+}
+
+fn trailers(status: &'static str) -> Frame<Bytes> {
+    let mut map = HeaderMap::new();
+    map.insert("grpc-status", HeaderValue::from_static(status));
+    Frame::trailers(map)
+}
+
+async fn answer(state: Arc<State>, request: Request<tonic::body::Body>) -> Response<Answer> {
+    let path = request.uri().path().to_owned();
+    {
+        let mut seen = state.seen.lock();
+        *seen.calls.entry(path.clone()).or_default() += 1;
+        seen.without_token += u64::from(!request.headers().contains_key("node-authorization"));
+    }
+    let method = path.rsplit('/').next().unwrap_or_default();
+    let message = read(request.into_body()).await;
+    let methods = state.habits.lock().methods;
+    let (to, frames) = mpsc::channel(QUEUE);
+    match method {
+        "GetSyncCursor" => send(&to, vec![Frame::data(answer::clock(&state)), trailers("0")]),
+        "QueryEnvelopes" => {
+            let request = api::QueryEnvelopesRequest::decode(message).unwrap();
+            let page = page(&state, request);
+            send(&to, vec![Frame::data(page), trailers("0")]);
+        }
+        "SubscribeOriginators" if methods == Methods::Both => {
+            let request = api::SubscribeOriginatorsRequest::decode(message).unwrap();
+            let filter = request.filter.unwrap();
+            start(state, &filter.originator_node_ids, filter.last_seen, true, to);
+        }
+        "SubscribeOriginators" if methods == Methods::OlderSaidLate => {
+            send(&to, vec![trailers(UNIMPLEMENTED)]);
+        }
+        "SubscribeEnvelopes" => {
+            let query = api::SubscribeEnvelopesRequest::decode(message).unwrap().query.unwrap();
+            start(state, &query.originator_node_ids, query.last_seen, false, to);
+        }
+        _ => return unimplemented(frames),
+    }
+    response(frames)
+}
+
+/// An answer that is nothing but a status, in the headers.
+fn unimplemented(frames: mpsc::Receiver<Frame<Bytes>>) -> Response<Answer> {
+    let mut response = response(frames);
+    response.headers_mut().insert("grpc-status", HeaderValue::from_static(UNIMPLEMENTED));
+    response
+}
+
+fn response(frames: mpsc::Receiver<Frame<Bytes>>) -> Response<Answer> {
+    let mut response = Response::new(Answer(frames));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+}
+
+fn send(to: &mpsc::Sender<Frame<Bytes>>, frames: Vec<Frame<Bytes>>) {
+    frames.into_iter().for_each(|frame| to.try_send(frame).unwrap());
+}
+
+/// Reads the one message of a request.
+async fn read(mut body: tonic::body::Body) -> Bytes {
+    let mut bytes = Vec::new();
+    let next = |body: &mut tonic::body::Body, context: &mut Context<'_>| {
+        Pin::new(body).poll_frame(context)
+    };
+    while let Some(Ok(frame)) = std::future::poll_fn(|context| next(&mut body, context)).await {
+        if let Ok(data) = frame.into_data() {
+            bytes.extend_from_slice(&data);
+        }
+    }
+    Bytes::from(bytes).slice(5..)
+}
+
+fn page(state: &State, request: api::QueryEnvelopesRequest) -> Bytes {
+    let query = request.query.unwrap();
+    let limit = match usize::try_from(request.limit).unwrap() {
+        0 => ROWS,
+        limit => limit.min(ROWS),
+    };
+    let is_asked = query.originator_node_ids.contains(&state.id.0);
+    let after = place(state, query.last_seen.as_ref());
+    let page = if is_asked { answer::page(state, after, limit).0 } else { Vec::new() };
+    answer::message(page, false)
+}
+
+fn place(state: &State, cursor: Option<&pb::Cursor>) -> u64 {
+    let place = cursor.and_then(|it| it.node_id_to_sequence_id.get(&state.id.0));
+    place.copied().unwrap_or_default()
+}
+
+fn start(
+    state: Arc<State>,
+    originators: &[u32],
+    last_seen: Option<pb::Cursor>,
+    framed: bool,
+    to: mpsc::Sender<Frame<Bytes>>,
+) {
+    let after = place(&state, last_seen.as_ref());
+    // A strand that is not its own is empty here, and so is everything behind the last place.
+    let after = if originators.contains(&state.id.0) { after } else { u64::MAX - 1 };
+    tokio::spawn(async move {
+        // Fails when the caller has gone.
+        let _ = stream(&state, after, framed, &to).await;
+    });
+}
+
+type Gone = mpsc::error::SendError<Frame<Bytes>>;
+
+async fn stream(
+    state: &State,
+    mut after: u64,
+    framed: bool,
+    to: &mpsc::Sender<Frame<Bytes>>,
+) -> Result<(), Gone> {
+    let mut changes = state.strand.subscribe();
+    let habits = || -> Habits { state.habits.lock().clone() };
+    if habits().greets && habits().are_peaceful() {
+        to.send(Frame::data(answer::message(Vec::new(), framed))).await?;
+    }
+    let mut sent = 0;
+    loop {
+        changes.borrow_and_update();
+        let habits = habits();
+        if let Some(attack) = habits.attack {
+            match answer::attack(state, attack, framed) {
+                Some(message) => to.send(Frame::data(message)).await?,
+                None => std::future::pending().await,
+            }
+            continue;
+        }
+        let left =
+            habits.ends_after.map_or(ROWS, |(count, _)| ROWS.min(count.saturating_sub(sent)));
+        let (page, last) = answer::page(state, after, left);
+        if page.is_empty() {
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = tokio::time::sleep(habits.keep_alive) => {
+                    to.send(Frame::data(answer::message(Vec::new(), framed))).await?;
+                }
+            }
+            continue;
+        }
+        after = last;
+        sent += page.len();
+        to.send(Frame::data(answer::message(page, framed))).await?;
+        match habits.ends_after {
+            Some((count, StreamEnd::Ok)) if sent >= count => return to.send(trailers("0")).await,
+            Some((count, StreamEnd::NoStatus)) if sent >= count => return Ok(()),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! The state that a scripted peer shares with its server.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use hawser_proto::envelope::{OriginatorEnvelope, Proof};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::sign::originator_digest;
+use hawser_proto::{OriginatorId, SecretKey};
+use parking_lot::Mutex;
+use prost::Message as _;
+use tokio::sync::watch;
+
+use super::habits::Habits;
+
+/// The peer's records of its callers.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    /// Calls, by path.
+    pub calls: BTreeMap<String, u64>,
+    /// Calls without a node token.
+    pub without_token: u64,
+    /// Most bytes of envelopes that it has put into one message.
+    pub frame_bytes_max: usize,
+}
+
+/// Strand, habits and records.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) id: OriginatorId,
+    pub(super) key: SecretKey,
+    pub(super) strand: watch::Sender<BTreeMap<u64, Bytes>>,
+    pub(super) habits: Mutex<Habits>,
+    pub(super) seen: Mutex<Seen>,
+}
+
+/// Signs a statement, in canonical form.
+pub(super) fn signed(statement: &pb::UnsignedOriginatorEnvelope, key: &SecretKey) -> Bytes {
+    let bytes: Bytes = statement.encode_to_vec().into();
+    let signature = key.sign(originator_digest(&bytes));
+    OriginatorEnvelope::encode(bytes, Proof::Signature(signature))
+}

@@ -1,0 +1,243 @@
+//! Peers over gRPC: what a node without QUIC originates becomes readable here, whatever its habits are, and
+//! Hawser nodes without QUIC between them converge.
+
+use std::time::Duration;
+
+use hawser_proto::Cursor;
+use hawser_tests::harness::load::{Ledger, Plan};
+use hawser_tests::harness::network::{Metrics, Network, Node};
+use hawser_tests::harness::scripted_peer::{
+    Attack, GROUP, Habits, Methods, ScriptedPeer, StreamEnd,
+};
+use hawser_tests::harness::{envelopes, seed, strand, wait};
+
+/// One Hawser node and some scripted peers in its registry.
+async fn start(peers: &[&ScriptedPeer]) -> Network {
+    let mut network = Network::new(1);
+    peers.iter().for_each(|peer| network.register(peer.record()));
+    network.start_all().await;
+    network
+}
+
+/// Waits until a node has the strand of a peer, byte for byte.
+async fn assert_follows(node: &Node, peer: &ScriptedPeer) {
+    let wanted = peer.strand();
+    let head = wanted.last_key_value().map_or(0, |(place, _)| *place);
+    let client = node.client();
+    wait::until_equal(&format!("the head of {} at {}", peer.id, node.id), &head, async || {
+        Some(client.cursor().await.ok()?.get(peer.id).0)
+    })
+    .await;
+    assert!(strand::read(&client, peer.id).await == wanted, "{} has other bytes", node.id);
+}
+
+fn transport(metrics: &Metrics, peer: impl ToString, transport: &str) -> f64 {
+    let labels =
+        [&format!(r#"node_id="{}""#, peer.to_string())[..], &format!(r#"transport="{transport}""#)];
+    metrics.sum("xmtp_peer_transport", &labels)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_peer_without_quic_originates_becomes_readable_also_after_a_restart() {
+    let mut peer = ScriptedPeer::start(300, Habits::default());
+    peer.originate(1200, 60);
+    let mut network = start(&[&peer]).await;
+    assert_follows(&network.nodes[0], &peer).await;
+    peer.originate(30, 60);
+    assert_follows(&network.nodes[0], &peer).await;
+
+    network.nodes[0].kill();
+    peer.originate(30, 60);
+    network.start_all().await;
+    assert_follows(&network.nodes[0], &peer).await;
+    let topic = envelopes::group_topic(GROUP);
+    let first = network.nodes[0].client().query_topics(&[topic], &Cursor::new(), 10).await.unwrap();
+    assert_eq!(first, peer.strand().into_values().take(10).collect::<Vec<_>>());
+    assert_eq!(transport(&network.nodes[0].metrics().await, 300, "grpc"), 1.0);
+    assert_eq!(peer.seen().without_token, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn habits_of_other_software_are_no_offences() {
+    let usual = Habits::default;
+    let habits = [
+        Habits { methods: Methods::Older, ..usual() },
+        Habits { methods: Methods::OlderSaidLate, ..usual() },
+        Habits { greets: false, keep_alive: Duration::from_millis(400), ..usual() },
+        Habits { ends_after: Some((8, StreamEnd::Ok)), ..usual() },
+        Habits { ends_after: Some((8, StreamEnd::NoStatus)), ..usual() },
+        Habits { repeats: true, ..usual() },
+        Habits { odd_outer_form: true, ..usual() },
+        usual(),
+    ];
+    let mut peers: Vec<_> =
+        (2..).zip(habits).map(|(id, habits)| ScriptedPeer::start(id * 100, habits)).collect();
+    peers.iter_mut().for_each(|peer| peer.originate(20, 60));
+    // Times that stand still and step back.
+    for step_ns in [0, -50_000, 0, 1000] {
+        peers.iter_mut().for_each(|peer| peer.originate_after(step_ns));
+    }
+    // In one message of more than 4 MiB, which is where gRPC's usual limit is.
+    peers.last_mut().unwrap().originate(40, 150_000);
+    let network = start(&peers.iter().collect::<Vec<_>>()).await;
+    for peer in &peers {
+        assert_follows(&network.nodes[0], peer).await;
+    }
+    peers.iter_mut().for_each(|peer| peer.originate(5, 60));
+    for peer in &peers {
+        assert_follows(&network.nodes[0], peer).await;
+    }
+    assert!(peers.last().unwrap().seen().frame_bytes_max > 4 << 20);
+    let metrics = network.nodes[0].metrics().await;
+    assert_eq!(metrics.sum("xmtp_verify_failures_total", &[]), 0.0, "{}", metrics.text());
+    assert_eq!(metrics.sum("xmtp_peer_envelopes_rewritten_total", &[]), 29.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn burned_ids_hold_a_strand_up_for_a_while_and_are_marked() {
+    let mut peer = ScriptedPeer::start(300, Habits::default());
+    peer.originate(5, 60);
+    peer.burn(3);
+    peer.originate(5, 60);
+    let network = start(&[&peer]).await;
+    assert_follows(&network.nodes[0], &peer).await;
+    let metrics = network.nodes[0].metrics().await;
+    assert_eq!(metrics.sum("xmtp_replicated_total", &[r#"result="missing""#]), 3.0);
+    assert!(peer.seen().calls.keys().any(|path| path.ends_with("/QueryEnvelopes")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hostile_peer_is_counted_and_left_and_costs_other_strands_nothing() {
+    let attacks = [
+        (Attack::Garbage, "protocol"),
+        (Attack::ForeignOriginator, "wrong_originator"),
+        (Attack::Forged, "forged_signature"),
+        (Attack::KeepAlives, "keep_alives"),
+        (Attack::HugeFrame, "oversized"),
+    ];
+    let mut good = ScriptedPeer::start(200, Habits::default());
+    let mut hostile: Vec<_> = (3..)
+        .zip(attacks)
+        .map(|(id, (attack, _))| {
+            let attack = Some(attack);
+            ScriptedPeer::start(id * 100, Habits { attack, ..Habits::default() })
+        })
+        .collect();
+    hostile.iter_mut().for_each(|peer| peer.originate(3, 60));
+    good.originate(50, 60);
+    let network = start(&hostile.iter().chain([&good]).collect::<Vec<_>>()).await;
+    assert_follows(&network.nodes[0], &good).await;
+    for (attack, reason) in attacks {
+        wait::until(&format!("{attack:?} is counted"), async || {
+            let metrics = network.nodes[0].metrics().await;
+            let kind = format!(r#"kind="{reason}""#);
+            (metrics.sum("xmtp_verify_failures_total", &[&kind]) > 0.0).then_some(())
+        })
+        .await;
+    }
+    let heads = network.nodes[0].client().cursor().await.unwrap();
+    for peer in &hostile {
+        assert_eq!(heads.get(peer.id).0, 0, "nothing of {} is stored", peer.id);
+        peer.change(|habits| habits.attack = None);
+    }
+    good.originate(50, 60);
+    assert_follows(&network.nodes[0], &good).await;
+    for peer in &hostile {
+        assert_follows(&network.nodes[0], peer).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_claims_more_and_sends_nothing_is_left_and_asked_again() {
+    let mut peer =
+        ScriptedPeer::start(300, Habits { attack: Some(Attack::Silence), ..Habits::default() });
+    peer.originate(3, 60);
+    let network = start(&[&peer]).await;
+    wait::until("the peer is left", async || {
+        let connected = network.nodes[0].metrics().await.sum("xmtp_peer_up", &[]);
+        let asked = peer
+            .seen()
+            .calls
+            .iter()
+            .any(|(path, count)| path.ends_with("/SubscribeOriginators") && *count >= 3);
+        (asked && connected == 0.0).then_some(())
+    })
+    .await;
+    peer.change(|habits| habits.attack = None);
+    assert_follows(&network.nodes[0], &peer).await;
+}
+
+/// Publishes a little at every node.
+async fn publish(network: &Network, nodes: &[usize], seed: u64) -> Ledger {
+    let loads: Vec<_> = nodes
+        .iter()
+        .map(|&number| {
+            let node = &network.nodes[number];
+            let seed = seed.wrapping_mul(31).wrapping_add(number as u64);
+            let plan =
+                Plan { connections: 2, envelopes_max: 150, ..Plan::new(node.port, node.id, seed) };
+            plan.start(Vec::new())
+        })
+        .collect();
+    let mut ledger = Ledger::default();
+    for load in loads {
+        ledger.extend(load.join().await);
+    }
+    ledger
+}
+
+async fn assert_converges(network: &Network, ledger: &Ledger) {
+    network.converged().await;
+    let first = strand::read_all(&network.nodes[0].client()).await;
+    for node in &network.nodes {
+        assert!(strand::read_all(&node.client()).await == first, "{} holds other bytes", node.id);
+    }
+    let mut count = 0;
+    for answer in ledger.acknowledged() {
+        let id = strand::id_of(answer);
+        assert_eq!(first[&id.originator.0].get(&id.sequence.0), Some(answer), "{id}");
+        count += 1;
+    }
+    assert!(count > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_over_grpc_only_converge_also_when_one_is_killed_in_the_middle() {
+    let seed = seed::seed();
+    let mut network = Network::new(3);
+    network.add_arguments(&["--peer-transport", "grpc", "--api.require-replication-node-auth"]);
+    network.start_all().await;
+    let mut ledger = publish(&network, &[0, 1, 2], seed).await;
+    network.nodes[2].kill();
+    ledger.extend(publish(&network, &[0, 1], seed + 1).await);
+    network.start_all().await;
+    ledger.extend(publish(&network, &[0, 1, 2], seed + 2).await);
+    assert_converges(&network, &ledger).await;
+    for node in &network.nodes {
+        let metrics = node.metrics().await;
+        assert_eq!(metrics.sum("xmtp_peer_transport", &[r#"transport="grpc""#]), 2.0);
+        assert_eq!(metrics.sum("xmtp_verify_failures_total", &[]), 0.0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_loses_quic_is_followed_over_grpc_until_it_has_it_again() {
+    let seed = seed::seed();
+    let mut network = Network::with_cables_for_quic(2).await;
+    network.start_all().await;
+    let is_over = async |network: &Network, wanted: &str| {
+        let metrics = [network.nodes[0].metrics().await, network.nodes[1].metrics().await];
+        let over = |at: usize, peer: u32| transport(&metrics[at], peer, wanted) == 1.0;
+        (over(0, 200) && over(1, 100)).then_some(())
+    };
+    wait::until("QUIC connects", async || is_over(&network, "quic").await).await;
+    let mut ledger = publish(&network, &[0, 1], seed).await;
+    network.cut(0, 1);
+    wait::until("gRPC has taken over", async || is_over(&network, "grpc").await).await;
+    ledger.extend(publish(&network, &[0, 1], seed + 1).await);
+    assert_converges(&network, &ledger).await;
+    network.mend(0, 1);
+    wait::until("QUIC has taken over", async || is_over(&network, "quic").await).await;
+    ledger.extend(publish(&network, &[0, 1], seed + 2).await);
+    assert_converges(&network, &ledger).await;
+}
