@@ -355,8 +355,8 @@ impl Follower {
         Ok(())
     }
 
-    /// Notes an envelope that was asked for and is not held. One that is held, or that nobody asked for,
-    /// says nothing about this node's own knowledge of the strand.
+    /// Notes an envelope that was asked for and is not held. One that is held, or that this follower did
+    /// not ask for, says nothing about this node's own knowledge of the strand.
     fn note_find(&self, entry: &LogEntry, writes: &mut PendingWrites) {
         if !self.reports_finds {
             return;
