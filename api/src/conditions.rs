@@ -1,7 +1,6 @@
 //! The conditions of a node: what it is ready for, and if not, the reason and the remedy.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hawser_engine::Engine;
@@ -11,11 +10,8 @@ use hawser_serve::readiness::{Check, Checks, Purpose};
 use parking_lot::Mutex;
 
 use crate::settings::ApiSettings;
-use crate::views::{ChainState, ChainsView, DiskView, ReadingState};
+use crate::views::{ChainState, ChainsView, ReadingState};
 
-/// Time after which a payer may retry when the disk is nearly full. A guess: freeing space takes an
-/// operator or a pruning run.
-const RETRY_AFTER_DISK: Duration = Duration::from_secs(60);
 /// Time after which a payer may retry when a chain is out of reach. A guess: endpoints are retried
 /// every few seconds.
 const RETRY_AFTER_CHAIN: Duration = Duration::from_secs(10);
@@ -23,11 +19,7 @@ const RETRY_AFTER_CHAIN: Duration = Duration::from_secs(10);
 /// The checks of a node. Also answers the publish path, which cannot wait for a check to run.
 pub(crate) struct NodeChecks {
     engine: Engine,
-    disk: Option<Arc<dyn DiskView>>,
-    disk_free_bytes_min: u64,
     chains: Option<Arc<dyn ChainsView>>,
-    /// The result of the last disk check.
-    is_disk_full: AtomicBool,
     /// The first unmet condition of the chains at the last check.
     chain_fault: Mutex<Option<String>>,
 }
@@ -48,25 +40,14 @@ impl Checks for NodeChecks {
 
 impl NodeChecks {
     pub(crate) fn new(engine: Engine, settings: &ApiSettings) -> Self {
-        Self {
-            engine,
-            disk: settings.disk.clone(),
-            disk_free_bytes_min: settings.disk_free_bytes_min,
-            chains: settings.chains.clone(),
-            is_disk_full: AtomicBool::new(false),
-            chain_fault: Mutex::default(),
-        }
+        Self { engine, chains: settings.chains.clone(), chain_fault: Mutex::default() }
     }
 
-    /// Checks that disk and chains allowed publishing at the last evaluation.
+    /// Checks that the chains allowed publishing at the last evaluation.
     ///
     /// # Errors
     /// [`PublishError::Unavailable`].
     pub(crate) fn admits_publishes(&self) -> Result<(), PublishError> {
-        if self.is_disk_full.load(Ordering::Acquire) {
-            let reason = "disk is nearly full".into();
-            return Err(PublishError::Unavailable { reason, retry_after: RETRY_AFTER_DISK });
-        }
         match &*self.chain_fault.lock() {
             None => Ok(()),
             Some(reason) => Err(PublishError::Unavailable {
@@ -147,16 +128,18 @@ impl NodeChecks {
             Check {
                 name: "log_writable",
                 purpose: Some(Purpose::Publish),
-                result: unless(engine.store().is_poisoned(), || {
-                    "a write to the log has failed".into()
-                }),
-                remedy: "check the disk, then restart: nothing acknowledged is lost",
+                result: match engine.store().write_fault() {
+                    None => Ok(()),
+                    Some(cause) => Err(format!("the log is read-only: {cause}")),
+                },
+                remedy: "check the disk: the node goes on by itself when it can write, and nothing \
+                         acknowledged is lost",
             },
             Check {
                 name: "disk_space",
                 purpose: Some(Purpose::Publish),
-                result: self.disk_space(),
-                remedy: "prune, or extend the disk",
+                result: engine.store().check_room().map_err(|error| error.to_string()),
+                remedy: "prune, or extend the disk: the node goes on by itself",
             },
             Check {
                 name: "own_strand",
@@ -211,20 +194,6 @@ impl NodeChecks {
                 Err(format!("the registry holds another key for node {}", identity.node))
             }
             Some(_) => Ok(()),
-        }
-    }
-
-    fn disk_space(&self) -> Result<(), String> {
-        let Self { disk, disk_free_bytes_min, is_disk_full, .. } = self;
-        let space = disk.as_ref().and_then(|disk| disk.space());
-        let low = space.filter(|space| space.free_bytes < *disk_free_bytes_min);
-        is_disk_full.store(low.is_some(), Ordering::Release);
-        match low {
-            None => Ok(()),
-            Some(space) => Err(format!(
-                "{} bytes are free, at least {disk_free_bytes_min} are wanted",
-                space.free_bytes
-            )),
         }
     }
 }

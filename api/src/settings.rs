@@ -28,12 +28,10 @@ pub struct ApiSettings {
     pub version: String,
     /// The commit that it was built from; empty if unknown.
     pub commit: String,
-    /// Measures the free space; `None`: publishing never stops for lack of it.
+    /// Measures the free space for metrics and status; `None`: they do not show it.
     pub disk: Option<Arc<dyn DiskView>>,
     /// Observes the chains; `None`: files stand for them.
     pub chains: Option<Arc<dyn ChainsView>>,
-    /// Free disk space below which publishing stops, bytes. Default: 1 GiB.
-    pub disk_free_bytes_min: u64,
     /// Memory that callers may make the process hold, bytes. Default: 256 MiB.
     pub callers_bytes_max: usize,
     /// Threads that answer queries. Default: two for each core, since reads wait for the disk about as
@@ -148,7 +146,6 @@ impl Default for ApiSettings {
             commit: String::new(),
             disk: None,
             chains: None,
-            disk_free_bytes_min: 1 << 30,
             callers_bytes_max: CALLERS_BYTES_MAX,
             read_threads: 2 * std::thread::available_parallelism().map_or(1, usize::from),
             extra_service: None,

@@ -38,9 +38,10 @@ impl Store {
     ///
     /// # Errors
     /// [`CommitError::Conflict`], [`CommitError::Gap`] and [`CommitError::OutOfRange`] refuse a
-    /// change. After [`CommitError::Write`] the store is poisoned.
+    /// change. [`CommitError::NoRoom`] refuses all until the disk has room. After
+    /// [`CommitError::Write`] the store is poisoned.
     pub fn commit(&self, changes: &[Change]) -> Result<(), CommitError> {
-        self.inner.commit(changes, |_| Ok(()))
+        self.database().commit(changes, |_| Ok(()))
     }
 
     /// Writes a commit to a chain strand: its changes, the verdicts on waiting envelopes and the chain
@@ -60,7 +61,7 @@ impl Store {
         let is_verdict =
             |it: &LogEntry| is_own(it.id.originator) && it.validity != Validity::Waiting;
         assert!(commit.resolved.iter().all(is_verdict), "a verdict ends the waiting");
-        self.inner.commit(&commit.changes, |group| group.stage_chain(commit))
+        self.database().commit(&commit.changes, |group| group.stage_chain(commit))
     }
 }
 
@@ -70,7 +71,7 @@ impl Database {
         changes: &[Change],
         stage_more: impl FnOnce(&mut Group<'_>) -> Result<(), CommitError>,
     ) -> Result<(), CommitError> {
-        self.poison.check()?;
+        self.check_writable()?;
         let _no_rebuild = self.gate.read();
         let strands = self.strands.of(changes);
         let mut heads: Vec<Head<'_>> =
@@ -95,7 +96,7 @@ impl Database {
         self.note(tallies, strands.iter().map(|(originator, _)| *originator));
         for head in &mut heads {
             *head.durable = head.staged;
-            if let Some(host) = &self.host
+            if let Some(host) = self.lasting.host.get()
                 && head.originator == self.identity.node
             {
                 host.note_head(head.staged);

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, OnceLock};
 
 use hawser_proto::EnvelopeId;
 use parking_lot::{Mutex, RwLock};
@@ -16,18 +17,31 @@ use crate::poison::Poison;
 use crate::price::PriceFn;
 use crate::projection::Projection;
 use crate::repricing::Repricing;
+use crate::room::Room;
 use crate::settings::{Durability, StoreIdentity};
 use crate::strands::Strands;
+use crate::write_fault::{WriteFault, WriteFaults};
 
-/// The state that all clones of a [`Store`](crate::Store) share.
+/// The parts of a store that outlive the database when the log is read again. Clones share them.
+#[derive(Clone, Default)]
+pub(crate) struct Lasting {
+    /// The host's knowledge of the folder; empty if it was not asked for.
+    pub(crate) host: Arc<OnceLock<HostMarker>>,
+    pub(crate) room: Arc<Room>,
+    pub(crate) faults: Arc<WriteFaults>,
+}
+
+/// One open database, and the state in memory that belongs to it.
 pub(crate) struct Database {
     pub(crate) db: DB,
     pub(crate) identity: StoreIdentity,
     pub(crate) incarnation: [u8; 16],
     /// `None` for a database in memory.
     pub(crate) path: Option<PathBuf>,
-    /// The host's knowledge of the folder; `None` if it was not asked for.
-    pub(crate) host: Option<HostMarker>,
+    /// The parts that outlive this database when the log is read again.
+    pub(crate) lasting: Lasting,
+    /// True if RocksDB was told to write nothing.
+    pub(crate) is_read_only: bool,
     pub(crate) strands: Strands,
     pub(crate) poison: Poison,
     /// Held shared by commits and exclusively by a rebuild, which therefore sees no log grow.
@@ -59,7 +73,8 @@ pub(crate) struct OpenedDatabase {
     pub(crate) identity: StoreIdentity,
     pub(crate) incarnation: [u8; 16],
     pub(crate) path: Option<PathBuf>,
-    pub(crate) host: Option<HostMarker>,
+    pub(crate) lasting: Lasting,
+    pub(crate) is_read_only: bool,
     pub(crate) heads: Vec<EnvelopeId>,
     pub(crate) stale: Vec<Projection>,
     pub(crate) durability: Durability,
@@ -78,9 +93,10 @@ impl Database {
             identity: opened.identity,
             incarnation: opened.incarnation,
             path: opened.path,
-            host: opened.host,
+            lasting: opened.lasting,
+            is_read_only: opened.is_read_only,
             strands: opened.heads.into_iter().collect(),
-            poison: Poison::default(),
+            poison: if opened.is_read_only { Poison::with(READ_ONLY) } else { Poison::default() },
             gate: RwLock::default(),
             price: opened.price,
             rate_list: RwLock::new(opened.rates),
@@ -120,15 +136,25 @@ impl Database {
         self.write(batch, &self.buffered)
     }
 
+    /// Checks that a write may begin: none has failed, and the disk has room.
+    pub(crate) fn check_writable(&self) -> Result<(), CommitError> {
+        self.poison.check()?;
+        self.lasting.room.check()
+    }
+
     fn write(&self, batch: WriteBatch, options: &WriteOptions) -> Result<(), CommitError> {
         self.poison.check()?;
-        let written = if self.poison.take_injected() {
-            Err(DatabaseError::injected())
-        } else {
-            self.db.write_opt(batch, options).map_err(DatabaseError::from)
+        let written = match self.lasting.faults.next() {
+            None => self.db.write_opt(batch, options).map_err(DatabaseError::from),
+            Some(fault) => {
+                if fault == WriteFault::Kept {
+                    self.lasting.faults.keep(batch);
+                }
+                Err(DatabaseError::injected())
+            }
         };
         written.map_err(|cause| {
-            self.poison.set(&cause);
+            self.poison.set(&cause.to_string());
             CommitError::Write(cause)
         })
     }
@@ -152,6 +178,9 @@ impl Database {
             .fold(0, u64::saturating_add)
     }
 }
+
+/// The cause of refused writes of a database that was opened for reading only.
+const READ_ONLY: &str = "the disk cannot be written to";
 
 /// Properties that add up to the size of an in-memory family.
 const IN_MEMORY: [&str; 3] = [

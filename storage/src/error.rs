@@ -14,7 +14,7 @@ use crate::keys::envelope::EnvelopeKey;
 pub struct DatabaseError(String);
 
 impl DatabaseError {
-    /// Returns the failure that [`Store::fail_next_write`](crate::Store::fail_next_write) injects.
+    /// Returns the failure that tests inject.
     pub(crate) fn injected() -> Self {
         Self("IO error: injected failure".to_owned())
     }
@@ -94,13 +94,37 @@ pub enum CommitError {
     /// A stored row that the commit compares with or adds to could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// This write failed, and the store is poisoned. The next start shows whether the disk has it.
-    #[error("write failed, nothing more is accepted until restart: {0}")]
+    /// This write failed, and the store is poisoned. Reading the log again shows whether the disk has it.
+    #[error("write failed, nothing more is accepted until the log has been read again: {0}")]
     Write(DatabaseError),
-    /// An earlier write failed: the store accepts no commit until the process restarts.
-    #[error("log is read-only after a failed write: {cause}")]
+    /// An earlier write failed, or the disk allows no writes: the store accepts no commit until
+    /// [`Store::reopen`](crate::Store::reopen) has read the log again.
+    #[error("log is read-only: {cause}")]
     Poisoned {
         /// The first failure.
         cause: Arc<str>,
     },
+    /// The disk is nearly full. Nothing was written, and nothing is in doubt.
+    #[error("the disk is nearly full: {free} bytes are free, and {wanted} are wanted")]
+    NoRoom {
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that have to be free before anything is written.
+        wanted: u64,
+    },
+}
+
+impl CommitError {
+    /// Returns true if the same commit may succeed later, when the disk allows.
+    #[must_use]
+    pub fn is_of_disk(&self) -> bool {
+        match self {
+            Self::Read(_) | Self::Write(_) | Self::Poisoned { .. } | Self::NoRoom { .. } => true,
+            Self::Conflict { .. }
+            | Self::Gap { .. }
+            | Self::OutOfRange { .. }
+            | Self::NotWaiting { .. }
+            | Self::OtherRates { .. } => false,
+        }
+    }
 }

@@ -6,6 +6,7 @@ use hawser_proto::PayerAddress;
 use rocksdb::WriteBatch;
 
 use crate::change::ChainPosition;
+use crate::database::Database;
 use crate::error::{CommitError, ReadError};
 use crate::keys::Key;
 use crate::keys::cursor::{CursorKey, encode_position};
@@ -31,9 +32,19 @@ impl Store {
         entries: &[(PayerAddress, LedgerEntry)],
         position: Option<ChainPosition>,
     ) -> Result<(), CommitError> {
-        self.inner.poison.check()?;
-        let _one_at_a_time = self.inner.ledger.lock();
-        let family = self.inner.family(LedgerKey::FAMILY);
+        self.database().record_ledger(entries, position)
+    }
+}
+
+impl Database {
+    fn record_ledger(
+        &self,
+        entries: &[(PayerAddress, LedgerEntry)],
+        position: Option<ChainPosition>,
+    ) -> Result<(), CommitError> {
+        self.check_writable()?;
+        let _one_at_a_time = self.ledger.lock();
+        let family = self.family(LedgerKey::FAMILY);
         let mut batch = WriteBatch::default();
         let mut last: HashMap<PayerAddress, u64> = HashMap::new();
         for (payer, entry) in entries {
@@ -47,18 +58,18 @@ impl Store {
             batch.put_cf(family, key.encode(), entry.encode());
         }
         if let Some(position) = position {
-            let family = self.inner.family(CursorKey::FAMILY);
+            let family = self.family(CursorKey::FAMILY);
             batch.put_cf(family, CursorKey::LEDGER.encode(), encode_position(position));
         }
         if batch.is_empty() {
             return Ok(());
         }
-        self.inner.write_durable(batch)
+        self.write_durable(batch)
     }
 
     /// Returns the number of a payer's last entry, 0 before the first.
     fn last_order(&self, payer: PayerAddress) -> Result<u64, ReadError> {
-        let mut rows = self.inner.db.raw_iterator_cf(self.inner.family(LedgerKey::FAMILY));
+        let mut rows = self.db.raw_iterator_cf(self.family(LedgerKey::FAMILY));
         rows.seek_for_prev(LedgerKey { payer, order: u64::MAX }.encode());
         let found = current_ledger_entry(&rows)?.filter(|(key, _)| key.payer == payer);
         Ok(found.map_or(0, |(key, _)| key.order))

@@ -10,6 +10,7 @@
 //! - `open` and `meta`: opening a folder, with checks of format, network, node and key;
 //! - `host`: tells if a folder is the one that this host wrote last;
 //! - `database` and `store`: the open database and the handle to it;
+//! - `poison`, `room`, `reopen`: writes stop after a failure or on a full disk, and go on;
 //! - `commit`, `below_head`, `projection_rows`: one group of changes becomes one synced write;
 //! - `price`, `tallies`, `reprice`: what envelopes cost, summed up, and corrected when that was not yet
 //!   known;
@@ -43,6 +44,7 @@ mod membership;
 mod meta;
 mod misbehavior;
 mod open;
+mod opening;
 mod options;
 mod poison;
 mod price;
@@ -51,8 +53,10 @@ mod projection_rows;
 mod rates;
 mod raw_rows;
 mod rebuild;
+mod reopen;
 mod reprice;
 mod repricing;
+mod room;
 mod settings;
 mod snapshot;
 mod store;
@@ -60,6 +64,7 @@ mod strands;
 mod tallies;
 mod topic_scan;
 mod truncate;
+mod write_fault;
 
 pub use change::{
     AddressChange, ChainCommit, ChainPosition, Change, Charge, Facts, InvalidRule, LogEntry,
@@ -83,7 +88,10 @@ pub use open::OpenError;
 pub use options::BUFFERS_BYTES_MAX;
 pub use price::{CONGESTION_MINUTES, PriceFn, PricedEnvelope};
 pub use rebuild::{Derive, RebuildError, RebuildProgress, RebuildReport};
+pub use room::RoomSettings;
 pub use settings::{Durability, HostSettings, StoreIdentity, StoreSettings};
 pub use snapshot::Snapshot;
 pub use store::{AdoptError, Store};
 pub use topic_scan::TopicScan;
+#[doc(hidden)]
+pub use write_fault::WriteFault;

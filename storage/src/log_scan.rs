@@ -190,7 +190,8 @@ mod tests {
         let skip = Change::Skip { originator: NODE, from, through, reason: SkipReason::Missing };
         store.commit(&[skip]).unwrap();
         let key = EnvelopeKey(EnvelopeId::new(NODE, SequenceId(3))).encode();
-        store.inner.db.put_cf(store.inner.family(Family::Log), key, b"envelope").unwrap();
+        let database = store.database();
+        database.db.put_cf(database.family(Family::Log), key, b"envelope").unwrap();
         store
     }
 

@@ -2,6 +2,7 @@
 //! follow from it, which change when it does.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SequenceId, minute_of
 use rocksdb::WriteBatch;
 
 use crate::change::{ChainPosition, Facts, InvalidRule, Validity};
+use crate::database::Database;
 use crate::error::{CommitError, DatabaseError, ReadError};
 use crate::family::Family;
 use crate::keys::congestion::{CongestionKey, CongestionRow};
@@ -65,17 +67,7 @@ impl Store {
         changes: &[MembershipChange],
         position: ChainPosition,
     ) -> Result<(), CommitError> {
-        self.inner.poison.check()?;
-        let family = self.inner.family(MembershipKey::FAMILY);
-        let mut batch = WriteBatch::default();
-        let start = MembershipKey::Change { block: from_block, log_index: 0 }.encode();
-        batch.delete_range_cf(family, &start[..], &MembershipKey::END_OF_CHANGES[..]);
-        for change in changes {
-            batch.put_cf(family, change.key().encode(), change.encode_value());
-        }
-        let cursors = self.inner.family(CursorKey::FAMILY);
-        batch.put_cf(cursors, CursorKey::REGISTRY.encode(), encode_position(position));
-        self.inner.write_durable(batch)
+        self.database().record_membership(from_block, changes, position)
     }
 
     /// Makes the marks of a strand follow a rule about times: a valid envelope that breaks it gets its
@@ -94,13 +86,42 @@ impl Store {
         rule: &TimeRule<'_>,
         derive: &Derive<'_>,
     ) -> Result<JudgedTimes, CommitError> {
-        self.inner.poison.check()?;
-        let _no_rebuild = self.inner.gate.read();
-        let head = self.inner.strands.head(rule.originator);
+        self.database().judge_times(rule, derive)
+    }
+}
+
+impl Database {
+    fn record_membership(
+        &self,
+        from_block: u64,
+        changes: &[MembershipChange],
+        position: ChainPosition,
+    ) -> Result<(), CommitError> {
+        self.check_writable()?;
+        let family = self.family(MembershipKey::FAMILY);
+        let mut batch = WriteBatch::default();
+        let start = MembershipKey::Change { block: from_block, log_index: 0 }.encode();
+        batch.delete_range_cf(family, &start[..], &MembershipKey::END_OF_CHANGES[..]);
+        for change in changes {
+            batch.put_cf(family, change.key().encode(), change.encode_value());
+        }
+        let cursors = self.family(CursorKey::FAMILY);
+        batch.put_cf(cursors, CursorKey::REGISTRY.encode(), encode_position(position));
+        self.write_durable(batch)
+    }
+
+    fn judge_times(
+        self: &Arc<Self>,
+        rule: &TimeRule<'_>,
+        derive: &Derive<'_>,
+    ) -> Result<JudgedTimes, CommitError> {
+        self.check_writable()?;
+        let _no_rebuild = self.gate.read();
+        let head = self.strands.head(rule.originator);
         let head = head.lock();
         let (mut after, mut judged) = (SequenceId::NONE, JudgedTimes::default());
         loop {
-            let snapshot = self.snapshot();
+            let snapshot = Snapshot::new(self);
             let (changed, reached) = snapshot.changed_by(rule, after, *head)?;
             let is_last = reached >= *head;
             let mut batch = WriteBatch::default();
@@ -109,18 +130,18 @@ impl Store {
                 judged.unmarked += u64::from(!verdict.is_broken);
             }
             if !changed.is_empty() {
-                let own = self.inner.identity.node;
+                let own = self.identity.node;
                 Rejudging { store: self, snapshot: &snapshot, rule, derive, own }
                     .stage(&changed, &mut batch)?;
             }
             if is_last {
-                let family = self.inner.family(MembershipKey::FAMILY);
+                let family = self.family(MembershipKey::FAMILY);
                 let key = MembershipKey::Judged(rule.originator).encode();
                 batch.put_cf(family, key, rule.basis);
             }
-            self.inner.write_durable(batch)?;
+            self.write_durable(batch)?;
             if !changed.is_empty() {
-                self.inner.unpriced.store(true, Ordering::Release);
+                self.unpriced.store(true, Ordering::Release);
             }
             if is_last {
                 return Ok(judged);
@@ -204,7 +225,7 @@ struct Verdict {
 
 /// Stages rows for new verdicts.
 struct Rejudging<'a> {
-    store: &'a Store,
+    store: &'a Database,
     snapshot: &'a Snapshot<'a>,
     rule: &'a TimeRule<'a>,
     derive: &'a Derive<'a>,
@@ -217,7 +238,7 @@ impl Rejudging<'_> {
         changed: &BTreeMap<EnvelopeId, Verdict>,
         batch: &mut WriteBatch,
     ) -> Result<(), ReadError> {
-        let marks = self.store.inner.family(MarkKey::FAMILY);
+        let marks = self.store.family(MarkKey::FAMILY);
         let mut minutes: BTreeMap<CongestionKey, BTreeSet<SequenceId>> = BTreeMap::new();
         let mut value = Vec::new();
         for (&id, verdict) in changed {
@@ -246,7 +267,7 @@ impl Rejudging<'_> {
         facts: &Facts,
         batch: &mut WriteBatch,
     ) -> Result<(), ReadError> {
-        let store = &self.store.inner;
+        let store = self.store;
         let len_bytes = u32::try_from(verdict.bytes.len()).unwrap_or(u32::MAX);
         let receipt = facts.receipt.filter(|_| id.originator == self.own).map(ReceiptKey);
         let expiry = facts.expiry_unix_s.map(|expiry_unix_s| ExpiryKey { expiry_unix_s, id });
@@ -280,7 +301,7 @@ impl Rejudging<'_> {
         changed: &BTreeMap<EnvelopeId, Verdict>,
         batch: &mut WriteBatch,
     ) -> Result<(), ReadError> {
-        let store = &self.store.inner;
+        let store = self.store;
         let stored = self.snapshot.row(at, CongestionRow::decode)?;
         let ends = stored.into_iter().flat_map(|row| [row.first, row.last]);
         let span = || ends.clone().chain(places.iter().copied());

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use hawser_proto::OriginatorId;
 use rocksdb::{DB, ReadOptions, WriteBatch};
 
-use crate::database::family_of;
+use crate::database::{Database, family_of};
 use crate::error::{CommitError, DatabaseError, ReadError};
 use crate::evidence_index::{EvidenceCounts, EvidenceIndex};
 use crate::family::Family;
@@ -74,8 +74,31 @@ impl Store {
         now_ns: u64,
         evidence: &[Evidence],
     ) -> Result<Vec<Evidence>, CommitError> {
-        self.inner.poison.check()?;
-        let mut index = self.inner.evidence.lock();
+        self.database().record_evidence(now_ns, evidence)
+    }
+
+    /// Returns the number of pieces of evidence about each node that has any.
+    #[must_use]
+    pub fn evidence_counts(&self) -> BTreeMap<OriginatorId, EvidenceCounts> {
+        let database = self.database();
+        let index = database.evidence.lock();
+        index
+            .counts
+            .iter()
+            .filter(|(_, it)| it.proven() + it.claims() > 0)
+            .map(|(&a, &b)| (a, b))
+            .collect()
+    }
+}
+
+impl Database {
+    fn record_evidence(
+        &self,
+        now_ns: u64,
+        evidence: &[Evidence],
+    ) -> Result<Vec<Evidence>, CommitError> {
+        self.check_writable()?;
+        let mut index = self.evidence.lock();
         let mut batch = WriteBatch::default();
         let (mut fresh, mut staged) = (Vec::new(), BTreeSet::new());
         let mut last = index.last;
@@ -94,14 +117,14 @@ impl Store {
             counts.add(fact.share(), len_bytes);
             last = last.next(now_ns);
             let row = FactRow { at: last, len_bytes };
-            batch.put_cf(self.inner.family(Family::Misbehavior), last.encode(), value);
-            batch.put_cf(self.inner.family(FactKey::FAMILY), fact.encode(), row.encode());
+            batch.put_cf(self.family(Family::Misbehavior), last.encode(), value);
+            batch.put_cf(self.family(FactKey::FAMILY), fact.encode(), row.encode());
             fresh.push(piece.clone());
         }
         if fresh.is_empty() {
             return Ok(fresh);
         }
-        self.inner.write_durable(batch)?;
+        self.write_durable(batch)?;
         index.last = last;
         let accused: BTreeSet<OriginatorId> = fresh
             .iter()
@@ -121,23 +144,11 @@ impl Store {
         staged: &BTreeSet<FactKey>,
     ) -> Result<bool, ReadError> {
         for fact in FactKey::covering(evidence) {
-            if staged.contains(&fact) || stored(&self.inner.db, fact, FactRow::decode)?.is_some() {
+            if staged.contains(&fact) || stored(&self.db, fact, FactRow::decode)?.is_some() {
                 return Ok(true);
             }
         }
         Ok(false)
-    }
-
-    /// Returns the number of pieces of evidence about each node that has any.
-    #[must_use]
-    pub fn evidence_counts(&self) -> BTreeMap<OriginatorId, EvidenceCounts> {
-        let index = self.inner.evidence.lock();
-        index
-            .counts
-            .iter()
-            .filter(|(_, it)| it.proven() + it.claims() > 0)
-            .map(|(&a, &b)| (a, b))
-            .collect()
     }
 
     /// Removes the oldest claims about a node once there are too many, and with them those that are too
@@ -155,8 +166,7 @@ impl Store {
         }
         let mut claims = self.claims_about(accused)?;
         claims.sort_unstable_by_key(|(_, row)| row.at);
-        let (evidence, facts) =
-            (self.inner.family(Family::Misbehavior), self.inner.family(FactKey::FAMILY));
+        let (evidence, facts) = (self.family(Family::Misbehavior), self.family(FactKey::FAMILY));
         let mut batch = WriteBatch::default();
         for (number, (fact, row)) in claims.into_iter().enumerate() {
             let is_old = row.at.server_time_ns.saturating_add(CLAIM_KEPT_NS) < now_ns;
@@ -170,11 +180,11 @@ impl Store {
             batch.delete_cf(facts, fact.encode());
             counts.remove(Share::Claims, row.len_bytes);
         }
-        self.inner.write_buffered(batch)
+        self.write_buffered(batch)
     }
 
     fn claims_about(&self, accused: OriginatorId) -> Result<Vec<(FactKey, FactRow)>, ReadError> {
-        let mut rows = self.inner.db.raw_iterator_cf(self.inner.family(FactKey::FAMILY));
+        let mut rows = self.db.raw_iterator_cf(self.family(FactKey::FAMILY));
         let mut claims = Vec::new();
         rows.seek(FactKey::first_claim(accused).encode());
         while let Some((key, value)) = rows.item() {

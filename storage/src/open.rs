@@ -21,6 +21,7 @@ use crate::keys::Key;
 use crate::keys::mark::{Mark, MarkKey};
 use crate::meta::{self, FORMAT, FORMAT_MIN, Header};
 use crate::misbehavior::load_index;
+use crate::opening::{Access, Location, Opening};
 use crate::options;
 use crate::price::PriceFn;
 use crate::raw_rows::{current_mark, is_empty, load_heads, load_rates};
@@ -134,17 +135,57 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// Returns true if the disk does not let a database be opened that may be whole: it is full, fails, or
+    /// can be read only.
+    fn is_of_disk(&self) -> bool {
+        match self {
+            Self::Database(_) | Self::Adopt(AdoptError::Folder(_)) => true,
+            Self::Unwritable { source, .. }
+            | Self::Host(HostMarkerError::Unusable { source, .. })
+            | Self::Adopt(AdoptError::Marker(HostMarkerError::Unusable { source, .. })) => {
+                is_of_disk(source)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Tells a disk that fails from a folder that is named or owned wrongly.
+fn is_of_disk(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let text = error.to_string();
+    matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
+        || text.contains("Input/output error") // EIO has no kind of its own
+}
+
 impl Store {
     /// Opens the database in a folder, or creates it. A lock file that a crash left is ignored.
+    ///
+    /// A database that the disk allows no writes to is opened for reading: [`Store::is_poisoned`] is
+    /// true then, and [`Store::reopen`] makes it writable when the disk allows.
     ///
     /// # Errors
     /// When the folder cannot be used, is in use, is damaged, or belongs to another node, key or
     /// network. The error tells the operator what to do.
     pub fn open(settings: &StoreSettings) -> Result<Self, OpenError> {
-        prepare_folder(&settings.path)?;
-        let location = Location::Folder(&settings.path);
-        let wanted = Wanted { identity: &settings.identity, host: settings.host.as_ref() };
-        start(location, Some(wanted), settings.durability, settings.price)
+        let StoreSettings { path, identity, durability, price, host } = settings;
+        if let Err(error) = prepare_folder(path)
+            && !(error.is_of_disk() && has_database(path))
+        {
+            return Err(error);
+        }
+        let start = |access| {
+            let location = Location::Folder(path.clone());
+            let how = Opening::new(location, *durability, *price, host.clone());
+            start(how, Some(identity), access)
+        };
+        let error = match start(Access::ReadWrite) {
+            Err(error) if error.is_of_disk() && has_database(path) => error,
+            done => return done,
+        };
+        tracing::error!(code = "log_read_only", %error, "the database is opened for reading only");
+        start(Access::ReadOnly).map_err(|_| error)
     }
 
     /// Opens the database in a folder, of any owner. For commands that know only the folder. `price`
@@ -156,7 +197,9 @@ impl Store {
         if !has_database(path) {
             return Err(OpenError::NotADatabase { path: path.to_owned() });
         }
-        let store = start(Location::Folder(path), None, Durability::Fsync, price)?;
+        let location = Location::Folder(path.to_owned());
+        let how = Opening::new(location, Durability::Fsync, price, None);
+        let store = start(how, None, Access::ReadWrite)?;
         let identity = store.identity().clone();
         Ok((store, identity))
     }
@@ -167,47 +210,50 @@ impl Store {
     /// When RocksDB fails.
     pub fn in_memory(identity: StoreIdentity, price: PriceFn) -> Result<Self, OpenError> {
         let env = Env::mem_env().map_err(DatabaseError::from)?;
-        let wanted = Wanted { identity: &identity, host: None };
-        start(Location::Memory(&env), Some(wanted), Durability::Fsync, price)
+        let how = Opening::new(Location::Memory(env), Durability::Fsync, price, None);
+        start(how, Some(&identity), Access::ReadWrite)
     }
 }
 
-/// Location of a database.
-#[derive(Clone, Copy)]
-enum Location<'a> {
-    Folder(&'a Path),
-    Memory(&'a Env),
+fn start(how: Opening, wanted: Option<&StoreIdentity>, access: Access) -> Result<Store, OpenError> {
+    let (database, header) = load(&how, wanted, access)?;
+    let store = Store::new(database, how);
+    if access == Access::ReadWrite {
+        store.judge(&header)?;
+    }
+    log_opened(&store, header.highest_sequence);
+    Ok(store)
 }
 
-/// The owner that a database has to have.
-#[derive(Clone, Copy)]
-struct Wanted<'a> {
-    identity: &'a StoreIdentity,
-    host: Option<&'a HostSettings>,
-}
-
-fn start(
-    location: Location<'_>,
-    wanted: Option<Wanted<'_>>,
-    durability: Durability,
-    price: PriceFn,
-) -> Result<Store, OpenError> {
-    let cache = options::block_cache();
-    let mut db = open_database(location, &cache)?;
+/// Opens the database, checks it, and reads what is kept in memory.
+pub(crate) fn load(
+    how: &Opening,
+    wanted: Option<&StoreIdentity>,
+    access: Access,
+) -> Result<(Arc<Database>, Header), OpenError> {
+    let Opening { location, cache, .. } = how;
+    let mut db = open_database(location, cache, access)?;
     let found = meta::format(&db)?;
     match found {
-        Some(FORMAT_MIN..=FORMAT) => {}
+        Some(FORMAT) => {}
         Some(found) if found > FORMAT => return Err(OpenError::NewerFormat { found }),
+        Some(FORMAT_MIN..) if access == Access::ReadWrite => {}
+        Some(FORMAT_MIN..) => return Err(not_a_database(location)),
         Some(found) => return Err(OpenError::Corrupt { cause: format!("format {found}") }),
         None => {
-            let wanted = wanted.ok_or_else(|| location.not_a_database())?;
-            initialise(&mut db, location, wanted.identity, &cache)?;
+            let wanted = wanted.filter(|_| access == Access::ReadWrite);
+            let wanted = wanted.ok_or_else(|| not_a_database(location))?;
+            initialise(&mut db, location, wanted, cache)?;
         }
     }
-    make_families(&mut db, &cache)?;
+    if access == Access::ReadWrite {
+        make_families(&mut db, cache)?;
+    } else if Family::ALL.into_iter().any(|family| db.cf_handle(family.name()).is_none()) {
+        return Err(not_a_database(location));
+    }
     let header = meta::load(&db)?;
     if let Some(wanted) = wanted {
-        require_same(&header.identity, wanted.identity)?;
+        require_same(&header.identity, wanted)?;
     }
     if let Some(older) = found.filter(|&found| found < FORMAT) {
         migrate(&db, older)?;
@@ -217,30 +263,40 @@ fn start(
     let rates = load_rates(&db)?;
     let has_unpriced = !is_empty(&db, Family::Reprice)?;
     let evidence = load_index(&db)?;
-    let host = wanted.and_then(|wanted| Some((location.folder()?, wanted.host?)));
-    let host = host.map(|(folder, host)| judge(folder, host, &header)).transpose()?;
-    let is_newest = host.as_ref().is_some_and(|it| it.standing() == FolderStanding::Newest);
-    let store = Store {
-        inner: Arc::new(Database::new(OpenedDatabase {
-            db,
-            identity: header.identity,
-            incarnation: header.incarnation,
-            path: location.folder().map(Path::to_owned),
-            host,
-            heads,
-            stale: header.stale,
-            durability,
-            price,
-            rates,
-            has_unpriced,
-            evidence,
-        })),
-    };
-    if is_newest {
-        store.adopt()?;
+    let database = Database::new(OpenedDatabase {
+        db,
+        identity: header.identity.clone(),
+        incarnation: header.incarnation,
+        path: location.folder().map(Path::to_owned),
+        lasting: how.lasting.clone(),
+        is_read_only: access == Access::ReadOnly,
+        heads,
+        stale: header.stale.clone(),
+        durability: how.durability,
+        price: how.price,
+        rates,
+        has_unpriced,
+        evidence,
+    });
+    Ok((Arc::new(database), header))
+}
+
+impl Store {
+    /// Compares the folder with the host marker, if that is wanted and not done. The folder is adopted if
+    /// it is the newest one.
+    pub(crate) fn judge(&self, header: &Header) -> Result<(), OpenError> {
+        let Opening { location, host, lasting, .. } = &self.shared.how;
+        let (Some(folder), Some(host), None) = (location.folder(), host, lasting.host.get()) else {
+            return Ok(());
+        };
+        let marker = judge(folder, host, header)?;
+        let is_newest = marker.standing() == FolderStanding::Newest;
+        if is_newest {
+            self.adopt_by(&marker)?;
+        }
+        let _ = lasting.host.set(marker);
+        Ok(())
     }
-    log_opened(&store, location, header.highest_sequence);
-    Ok(store)
 }
 
 /// Compares the folder with the host marker, and with the operator's word.
@@ -259,7 +315,7 @@ fn judge(folder: &Path, host: &HostSettings, header: &Header) -> Result<HostMark
     match marker.standing() {
         // The flag has been there since before the first envelope.
         FolderStanding::Newest if *highest_sequence == SequenceId::NONE => Ok(marker),
-        FolderStanding::Newest | FolderStanding::New => {
+        FolderStanding::Newest | FolderStanding::New | FolderStanding::Unjudged => {
             Err(OpenError::StrandExists { found: format!("its strand ends at {highest_sequence}") })
         }
         FolderStanding::Unknown(UnknownFolder::NoMarker) => {
@@ -272,27 +328,12 @@ fn judge(folder: &Path, host: &HostSettings, header: &Header) -> Result<HostMark
     }
 }
 
-impl<'a> Location<'a> {
-    fn folder(self) -> Option<&'a Path> {
-        match self {
-            Self::Folder(path) => Some(path),
-            Self::Memory(_) => None,
-        }
-    }
-
-    /// Returns the path for RocksDB. In memory any path works, but the binding creates the folder on
-    /// disk, so it is one that exists.
-    fn path(self) -> PathBuf {
-        self.folder().map_or_else(std::env::temp_dir, Path::to_owned)
-    }
-
-    fn not_a_database(self) -> OpenError {
-        OpenError::NotADatabase { path: self.path() }
-    }
+fn not_a_database(location: &Location) -> OpenError {
+    OpenError::NotADatabase { path: location.path() }
 }
 
 /// Creates the folder, and checks that a file in it can be written and synced.
-fn prepare_folder(path: &Path) -> Result<(), OpenError> {
+pub(crate) fn prepare_folder(path: &Path) -> Result<(), OpenError> {
     let unwritable = |source| OpenError::Unwritable { path: path.to_owned(), source };
     match fs::metadata(path) {
         Ok(found) if !found.is_dir() => {
@@ -315,13 +356,13 @@ fn prepare_folder(path: &Path) -> Result<(), OpenError> {
 }
 
 /// Returns true when the folder holds a RocksDB database.
-fn has_database(path: &Path) -> bool {
+pub(crate) fn has_database(path: &Path) -> bool {
     path.join("CURRENT").is_file()
 }
 
 /// Opens an existing database with its own families, so that nothing is added to a newer format before
 /// it is recognised. A new database gets all families at once.
-fn open_database(location: Location<'_>, cache: &Cache) -> Result<DB, OpenError> {
+fn open_database(location: &Location, cache: &Cache, access: Access) -> Result<DB, OpenError> {
     let path = location.path();
     let (options, names) = match location {
         Location::Folder(folder) if has_database(folder) => {
@@ -339,7 +380,11 @@ fn open_database(location: Location<'_>, cache: &Cache) -> Result<DB, OpenError>
             |family| options::descriptor(family, cache),
         )
     });
-    DB::open_cf_descriptors(&options, &path, families).map_err(|error| explain(&path, error))
+    match access {
+        Access::ReadWrite => DB::open_cf_descriptors(&options, &path, families),
+        Access::ReadOnly => DB::open_cf_descriptors_read_only(&options, &path, families, false),
+    }
+    .map_err(|error| explain(&path, error))
 }
 
 fn known_names() -> Vec<String> {
@@ -365,7 +410,7 @@ fn explain(path: &Path, error: rocksdb::Error) -> OpenError {
 /// start treats as new again.
 fn initialise(
     db: &mut DB,
-    location: Location<'_>,
+    location: &Location,
     identity: &StoreIdentity,
     cache: &Cache,
 ) -> Result<(), OpenError> {
@@ -375,7 +420,7 @@ fn initialise(
         })
     });
     if foreign {
-        return Err(location.not_a_database());
+        return Err(not_a_database(location));
     }
     make_families(db, cache)?;
     let mut log = db.raw_iterator_cf(family_of(db, Family::Log));
@@ -483,17 +528,18 @@ fn require_own_head(
     })
 }
 
-fn log_opened(store: &Store, location: Location<'_>, own_head: SequenceId) {
+fn log_opened(store: &Store, own_head: SequenceId) {
     let StoreIdentity { network, node, .. } = store.identity();
-    match location {
-        Location::Memory(_) => tracing::debug!(%network, %node, "database in memory"),
-        Location::Folder(path) => tracing::info!(
+    match store.path() {
+        None => tracing::debug!(%network, %node, "database in memory"),
+        Some(path) => tracing::info!(
             path = %path.display(),
             %network,
             %node,
             format = FORMAT,
             %own_head,
             standing = ?store.standing(),
+            read_only = store.is_poisoned(),
             disk_bytes = store.disk_bytes(),
             stale_projections = ?store.stale_projections(),
             "database open",

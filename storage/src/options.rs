@@ -57,6 +57,8 @@ pub(crate) fn database(env: Option<&Env>) -> Options {
     options.set_stats_dump_period_sec(0);
     if let Some(env) = env {
         options.set_env(env);
+        // Else sixteen for each family, which is most of the time that opening a memory takes.
+        options.set_max_file_opening_threads(1);
     }
     options
 }

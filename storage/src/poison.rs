@@ -1,43 +1,44 @@
 //! The switch that stops all writes after one write has failed.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use crate::error::{CommitError, DatabaseError};
+use parking_lot::Mutex;
 
-/// Set by the first failed write and never cleared. After a failed sync the bytes on disk are
-/// unknown, so only reading the log again, at the next start, shows what was kept.
+use crate::error::CommitError;
+
+/// Set by the first failed write. After a failed sync the bytes on disk are unknown, so only reading the
+/// log again shows what was kept: see [`Store::reopen`](crate::Store::reopen).
 #[derive(Debug, Default)]
 pub(crate) struct Poison {
-    cause: OnceLock<Arc<str>>,
-    fail_next: AtomicBool,
+    cause: Mutex<Option<Arc<str>>>,
 }
 
 impl Poison {
+    /// Starts with a cause.
+    pub(crate) fn with(cause: &str) -> Self {
+        Self { cause: Mutex::new(Some(cause.into())) }
+    }
+
     /// Refuses a commit after a failed write.
     pub(crate) fn check(&self) -> Result<(), CommitError> {
-        match self.cause.get() {
+        match &*self.cause.lock() {
             None => Ok(()),
             Some(cause) => Err(CommitError::Poisoned { cause: Arc::clone(cause) }),
         }
     }
 
-    pub(crate) fn is_set(&self) -> bool {
-        self.cause.get().is_some()
+    /// Returns the first cause.
+    pub(crate) fn cause(&self) -> Option<Arc<str>> {
+        self.cause.lock().clone()
     }
 
     /// Refuses all commits from now on. The first cause is kept.
-    pub(crate) fn set(&self, cause: &DatabaseError) {
-        let _ = self.cause.set(cause.to_string().into());
+    pub(crate) fn set(&self, cause: &str) {
+        self.cause.lock().get_or_insert_with(|| cause.into());
     }
 
-    /// Makes the next write fail.
-    pub(crate) fn inject(&self) {
-        self.fail_next.store(true, Ordering::SeqCst);
-    }
-
-    /// Returns true once after [`Poison::inject`].
-    pub(crate) fn take_injected(&self) -> bool {
-        self.fail_next.swap(false, Ordering::SeqCst)
+    /// Lets commits pass.
+    pub(crate) fn clear(&self) {
+        *self.cause.lock() = None;
     }
 }

@@ -2,6 +2,7 @@
 
 use rocksdb::WriteBatch;
 
+use crate::database::Database;
 use crate::error::CommitError;
 use crate::keys::Key;
 use crate::keys::rate::{RateKey, RateRow};
@@ -16,17 +17,23 @@ impl Store {
     /// [`CommitError::OtherRates`] when different values exist for the same start, in the database
     /// or within `rates`. After [`CommitError::Write`] the store is poisoned.
     pub fn record_rates(&self, rates: &[RateRow]) -> Result<(), CommitError> {
-        self.inner.poison.check()?;
+        self.database().record_rates(rates)
+    }
+}
+
+impl Database {
+    fn record_rates(&self, rates: &[RateRow]) -> Result<(), CommitError> {
         // Mostly nothing is new, and a waiting writer would hold up all commits.
-        if fresh(&self.inner.rate_list.read(), rates)?.is_empty() {
+        if fresh(&self.rate_list.read(), rates)?.is_empty() {
             return Ok(());
         }
-        let mut list = self.inner.rate_list.write();
+        self.check_writable()?;
+        let mut list = self.rate_list.write();
         let fresh = fresh(&list, rates)?;
         if fresh.is_empty() {
             return Ok(());
         }
-        let family = self.inner.family(RateKey::FAMILY);
+        let family = self.family(RateKey::FAMILY);
         let mut batch = WriteBatch::default();
         for row in &fresh {
             let key = RateKey { start_unix_s: row.start_unix_s };
@@ -37,7 +44,7 @@ impl Store {
         known.sort_unstable_by_key(|row| row.start_unix_s);
         // The marks come first: after a crash in between they cost a needless calculation.
         self.mark_minutes_of(&fresh, &known)?;
-        self.inner.write_durable(batch)?;
+        self.write_durable(batch)?;
         *list = known;
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! cores derive the facts of one batch while one thread writes the rows of the batch before and reads
 //! the batch after. Rows are written in the order of the log.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use parking_lot::Mutex;
 use rocksdb::WriteBatch;
 
 use crate::change::{Facts, Validity};
+use crate::database::Database;
 use crate::error::CommitError;
 use crate::error::ReadError;
 use crate::family::Family;
@@ -94,8 +96,18 @@ impl Store {
         derive: &Derive<'_>,
         progress: &mut dyn FnMut(RebuildProgress),
     ) -> Result<RebuildReport, RebuildError> {
-        self.inner.poison.check()?;
-        let _no_commits = self.inner.gate.write();
+        self.database().rebuild(derive, progress)
+    }
+}
+
+impl Database {
+    fn rebuild(
+        self: &Arc<Self>,
+        derive: &Derive<'_>,
+        progress: &mut dyn FnMut(RebuildProgress),
+    ) -> Result<RebuildReport, RebuildError> {
+        self.check_writable()?;
+        let _no_commits = self.gate.write();
         self.drop_projections()?;
         let report = self.replay(derive, progress)?;
         self.finish_rebuild()?;
@@ -107,30 +119,30 @@ impl Store {
     fn drop_projections(&self) -> Result<(), CommitError> {
         let mut batch = WriteBatch::default();
         self.stage_drop_of_projections(&mut batch);
-        self.inner.write_durable(batch)
+        self.write_durable(batch)
     }
 
     /// Stages the flag and the deletion of all projection rows, and of the marks of minutes to be priced
     /// again.
     pub(crate) fn stage_drop_of_projections(&self, batch: &mut WriteBatch) {
-        batch.put_cf(self.inner.family(Family::Meta), MetaKey::Rebuilding.encode(), []);
+        batch.put_cf(self.family(Family::Meta), MetaKey::Rebuilding.encode(), []);
         for projection in Projection::ALL {
-            let family = self.inner.family(projection.family());
+            let family = self.family(projection.family());
             batch.delete_range_cf(family, &[][..], &ABOVE_ALL_KEYS[..]);
         }
-        let marked = self.inner.family(Family::Reprice);
+        let marked = self.family(Family::Reprice);
         batch.delete_range_cf(marked, &[][..], &ABOVE_ALL_KEYS[..]);
-        self.inner.repricing.lock().forget_all();
-        *self.inner.stale.lock() = Projection::ALL.to_vec();
+        self.repricing.lock().forget_all();
+        *self.stale.lock() = Projection::ALL.to_vec();
     }
 
     fn replay(
-        &self,
+        self: &Arc<Self>,
         derive: &Derive<'_>,
         progress: &mut dyn FnMut(RebuildProgress),
     ) -> Result<RebuildReport, RebuildError> {
         let total_estimate = self.envelopes_estimate();
-        let snapshot = self.snapshot();
+        let snapshot = Snapshot::new(self);
         let mut log = LogReader::new(&snapshot)?;
         let mut report = RebuildReport::default();
         let mut derived: Vec<DerivedEnvelope> = Vec::new();
@@ -162,9 +174,9 @@ impl Store {
         if derived.is_empty() {
             return Ok(());
         }
-        let rates = self.inner.rate_list.read();
-        let pricing = Pricing { price: self.inner.price, rates: &rates };
-        let mut rows = ProjectionRows::new(&self.inner, pricing);
+        let rates = self.rate_list.read();
+        let pricing = Pricing { price: self.price, rates: &rates };
+        let mut rows = ProjectionRows::new(self, pricing);
         let mut batch = WriteBatch::default();
         for envelope in derived {
             report.envelopes += 1;
@@ -176,21 +188,21 @@ impl Store {
         }
         let TallyReport { has_marked, .. } = rows.finish(&mut batch)?;
         debug_assert!(!has_marked, "a rebuild goes in the order of each strand");
-        Ok(self.inner.write_buffered(batch)?)
+        Ok(self.write_buffered(batch)?)
     }
 
     fn finish_rebuild(&self) -> Result<(), CommitError> {
         let mut batch = WriteBatch::default();
-        batch.delete_cf(self.inner.family(Family::Meta), MetaKey::Rebuilding.encode());
-        meta::put_projection_versions(&self.inner.db, &mut batch);
-        self.inner.write_durable(batch)?;
-        self.inner.stale.lock().clear();
+        batch.delete_cf(self.family(Family::Meta), MetaKey::Rebuilding.encode());
+        meta::put_projection_versions(&self.db, &mut batch);
+        self.write_durable(batch)?;
+        self.stale.lock().clear();
         Ok(())
     }
 
     fn envelopes_estimate(&self) -> u64 {
-        let log = self.inner.family(Family::Log);
-        let estimate = self.inner.db.property_int_value_cf(log, "rocksdb.estimate-num-keys");
+        let log = self.family(Family::Log);
+        let estimate = self.db.property_int_value_cf(log, "rocksdb.estimate-num-keys");
         estimate.ok().flatten().unwrap_or_default()
     }
 }

@@ -7,6 +7,7 @@
 //! An originator can date its envelopes so that one minute spans its whole strand. So the log is read in
 //! steps of bounded size, the strands take turns, and no step holds the rates while it reads.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hawser_proto::envelope::OriginatorEnvelope;
@@ -14,6 +15,7 @@ use hawser_proto::{Bytes, EnvelopeId, OriginatorId, minute_of};
 use rocksdb::WriteBatch;
 
 use crate::change::Validity;
+use crate::database::Database;
 use crate::error::{CommitError, DatabaseError, ReadError};
 use crate::family::Family;
 use crate::keys::Key;
@@ -41,14 +43,14 @@ impl Store {
     /// Returns true while minutes are marked to be priced again.
     #[must_use]
     pub fn has_unpriced(&self) -> bool {
-        self.inner.unpriced.load(Ordering::Acquire)
+        self.database().unpriced.load(Ordering::Acquire)
     }
 
     /// Returns the number of envelopes whose stated fees were not the booked ones when they were first
     /// booked, since the database was opened.
     #[must_use]
     pub fn differing_fees(&self) -> u64 {
-        self.inner.differing_fees.load(Ordering::Relaxed)
+        self.database().differing_fees.load(Ordering::Relaxed)
     }
 
     /// Takes up to `steps_max` steps towards right amounts in the marked minutes. A step prices one minute
@@ -61,25 +63,35 @@ impl Store {
     /// # Errors
     /// When the log cannot be read or the rows cannot be written. The minute stays marked.
     pub fn reprice(&self, derive: &Derive<'_>, steps_max: usize) -> Result<usize, CommitError> {
-        self.inner.poison.check()?;
+        self.database().reprice(derive, steps_max)
+    }
+}
+
+impl Database {
+    fn reprice(
+        self: &Arc<Self>,
+        derive: &Derive<'_>,
+        steps_max: usize,
+    ) -> Result<usize, CommitError> {
+        self.check_writable()?;
         // Before the look: a commit that marks a minute meanwhile raises it again.
-        self.inner.unpriced.store(false, Ordering::Release);
+        self.unpriced.store(false, Ordering::Release);
         let mut done = 0;
         while done < steps_max {
             let Some(minute) = self.next_marked()? else { return Ok(done) };
             if let Err(error) = self.reprice_step(minute, derive) {
-                self.inner.unpriced.store(true, Ordering::Release);
+                self.unpriced.store(true, Ordering::Release);
                 return Err(error);
             }
             done += 1;
         }
-        self.inner.unpriced.store(true, Ordering::Release);
+        self.unpriced.store(true, Ordering::Release);
         Ok(done)
     }
 
     /// Returns the first marked minute of the strand whose turn it is.
     fn next_marked(&self) -> Result<Option<CongestionKey>, ReadError> {
-        let last = self.inner.repricing.lock().last;
+        let last = self.repricing.lock().last;
         let next = match last.0.checked_add(1) {
             Some(next) => self.first_marked(OriginatorId(next))?,
             None => None,
@@ -89,14 +101,14 @@ impl Store {
             None => self.first_marked(OriginatorId(0))?,
         };
         if let Some(CongestionKey { originator, .. }) = minute {
-            self.inner.repricing.lock().last = originator;
+            self.repricing.lock().last = originator;
         }
         Ok(minute)
     }
 
     /// Returns the lowest marked minute of the lowest strand at or above `from`.
     fn first_marked(&self, from: OriginatorId) -> Result<Option<CongestionKey>, ReadError> {
-        let mut rows = self.inner.db.raw_iterator_cf(self.inner.family(Family::Reprice));
+        let mut rows = self.db.raw_iterator_cf(self.family(Family::Reprice));
         rows.seek(RepriceKey(CongestionKey::start_of(from)).encode());
         let Some(key) = rows.key() else {
             rows.status().map_err(DatabaseError::from)?;
@@ -108,41 +120,45 @@ impl Store {
     }
 
     /// Reads the next part of a minute, and replaces its amounts when that was the last part.
-    fn reprice_step(&self, at: CongestionKey, derive: &Derive<'_>) -> Result<(), CommitError> {
-        let _no_rebuild = self.inner.gate.read();
+    fn reprice_step(
+        self: &Arc<Self>,
+        at: CongestionKey,
+        derive: &Derive<'_>,
+    ) -> Result<(), CommitError> {
+        let _no_rebuild = self.gate.read();
         // A copy: a writer that waits for this lock holds up all commits.
-        let rates = self.inner.rate_list.read().clone();
-        let head = self.inner.strands.head(at.originator);
+        let rates = self.rate_list.read().clone();
+        let head = self.strands.head(at.originator);
         // No envelope joins the minute during the step. What joins it between steps stands behind what has
         // been read, or has the scan forgotten (`Repricing::forget`).
         let _no_commit = head.lock();
-        let snapshot = self.snapshot();
+        let snapshot = Snapshot::new(self);
         let mut usage = None;
         if let Some(span) = snapshot.span(at)? {
-            let started = self.inner.repricing.lock().take(at.originator);
+            let started = self.repricing.lock().take(at.originator);
             let mut scan = started
                 .filter(|scan| scan.is_of(at, &span, &rates))
                 .unwrap_or_else(|| MinuteScan::new(at, span.clone(), rates));
             scan.span.last = span.last;
-            if !snapshot.scan_on(&mut scan, self.inner.price, derive)? {
-                self.inner.repricing.lock().put(scan);
+            if !snapshot.scan_on(&mut scan, self.price, derive)? {
+                self.repricing.lock().put(scan);
                 return Ok(());
             }
             usage = Some(scan);
         }
         let mut batch = WriteBatch::default();
-        batch.delete_cf(self.inner.family(Family::Reprice), RepriceKey(at).encode());
+        batch.delete_cf(self.family(Family::Reprice), RepriceKey(at).encode());
         // From here to the write: a rate that is recorded later marks the minute again.
-        let rates = self.inner.rate_list.read();
+        let rates = self.rate_list.read();
         if let Some(scan) = usage {
             if scan.rates != *rates {
                 return Ok(()); // the minute stays marked, and the next step begins anew
             }
             for (key, row) in scan.usage {
-                put_usage(&self.inner.db, &mut batch, key, row);
+                put_usage(&self.db, &mut batch, key, row);
             }
         }
-        self.inner.write_buffered(batch)
+        self.write_buffered(batch)
     }
 
     /// Marks every booked minute in which one of the rates `fresh` applies; `all` are the rates as they
@@ -159,24 +175,24 @@ impl Store {
             let from = minute_at(rate.start_unix_s);
             let to = next.map_or(u32::MAX, |next| minute_at(next.start_unix_s));
             for minute in self.booked_minutes(from, to)? {
-                batch.put_cf(self.inner.family(Family::Reprice), RepriceKey(minute).encode(), []);
+                batch.put_cf(self.family(Family::Reprice), RepriceKey(minute).encode(), []);
                 marked += 1;
                 if marked % MARKS_PER_WRITE == 0 {
-                    self.inner.write_buffered(std::mem::take(&mut batch))?;
+                    self.write_buffered(std::mem::take(&mut batch))?;
                 }
             }
         }
         if marked > 0 {
-            self.inner.write_buffered(batch)?;
-            self.inner.unpriced.store(true, Ordering::Release);
+            self.write_buffered(batch)?;
+            self.unpriced.store(true, Ordering::Release);
         }
         Ok(())
     }
 
     /// Returns the minutes of `from..=to` in which an envelope of any strand counts.
     fn booked_minutes(&self, from: u32, to: u32) -> Result<Vec<CongestionKey>, ReadError> {
-        let family = self.inner.family(Family::Congestion);
-        let mut rows = self.inner.db.raw_iterator_cf(family);
+        let family = self.family(Family::Congestion);
+        let mut rows = self.db.raw_iterator_cf(family);
         let mut minutes = Vec::new();
         rows.seek_to_first();
         while let Some(key) = rows.key() {

@@ -1,5 +1,8 @@
 //! Reading: a consistent view of one moment.
 
+use std::marker::PhantomData;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use hawser_proto::{Address, Cursor, EnvelopeId, InboxId, OriginatorId, PayerAddress, SequenceId};
 use rocksdb::{DBPinnableSlice, DBRawIterator, ReadOptions};
@@ -31,13 +34,22 @@ use crate::topic_scan::TopicScan;
 ///
 /// RocksDB keeps replaced rows while a snapshot lives; drop it when the answer is made.
 pub struct Snapshot<'a> {
-    store: &'a Database,
-    view: rocksdb::Snapshot<'a>,
+    /// Borrows from `store`, and is declared before it: fields are dropped in this order.
+    view: rocksdb::Snapshot<'static>,
+    /// The database that the view was taken of. The store may have another one by now.
+    store: Arc<Database>,
+    /// Ties the view to the store that it is of.
+    of: PhantomData<&'a ()>,
 }
 
-impl<'a> Snapshot<'a> {
-    pub(crate) fn new(store: &'a Database) -> Self {
-        Self { store, view: store.db.snapshot() }
+impl Snapshot<'_> {
+    pub(crate) fn new(store: &Arc<Database>) -> Self {
+        let store = Arc::clone(store);
+        #[expect(unsafe_code, reason = "a view and the database that it borrows from go together")]
+        // SAFETY: the database lives behind `store`, which is never moved out of its `Arc`, is not
+        // changed, and is dropped after `view`. No method gives out a borrow that outlives `self`.
+        let database: &'static Database = unsafe { &*Arc::as_ptr(&store) };
+        Self { view: database.db.snapshot(), store, of: PhantomData }
     }
 
     /// Returns the head of a strand: every place up to it is held or marked. Returns 0 for an unknown

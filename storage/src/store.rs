@@ -3,53 +3,91 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use hawser_proto::EnvelopeId;
+use parking_lot::{Mutex, RwLock};
+
 use crate::database::Database;
-use crate::error::DatabaseError;
+use crate::error::{CommitError, DatabaseError};
 use crate::family::Family;
 use crate::host::{FolderStanding, HostMarker, HostMarkerError, UnknownFolder};
 use crate::meta::write_generation;
+use crate::opening::Opening;
+use crate::room::RoomSettings;
 use crate::settings::StoreIdentity;
 use crate::snapshot::Snapshot;
+use crate::write_fault::WriteFault;
 
 /// One open database: the log and its projections. Clones share it; dropping the last one closes it.
 ///
 /// Every method may block on the disk, so async code calls them from blocking threads.
 #[derive(Clone)]
 pub struct Store {
-    pub(crate) inner: Arc<Database>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// The state that all clones of a [`Store`] share.
+pub(crate) struct Shared {
+    identity: StoreIdentity,
+    incarnation: [u8; 16],
+    /// Replaced when the log is read again. Operations hold their own handle and never this lock.
+    pub(crate) current: RwLock<Arc<Database>>,
+    pub(crate) how: Opening,
+    /// The heads that were durable before the log is read again. Held while that is done.
+    pub(crate) reopening: Mutex<Vec<EnvelopeId>>,
 }
 
 impl Store {
+    pub(crate) fn new(database: Arc<Database>, how: Opening) -> Self {
+        let (identity, incarnation) = (database.identity.clone(), database.incarnation);
+        let (current, reopening) = (RwLock::new(database), Mutex::default());
+        Self { shared: Arc::new(Shared { identity, incarnation, current, how, reopening }) }
+    }
+
+    /// Returns the database that is open now. An operation asks once, so that it never mixes what was
+    /// before the log was read again with what is after.
+    pub(crate) fn database(&self) -> Arc<Database> {
+        Arc::clone(&self.shared.current.read())
+    }
+
     /// Returns the network, node and key that the database belongs to.
     #[must_use]
     pub fn identity(&self) -> &StoreIdentity {
-        &self.inner.identity
+        &self.shared.identity
     }
 
     /// Returns 16 random bytes made together with the database. A copy of the folder has the same
     /// ones, which is how a restored backup is recognised.
     #[must_use]
     pub fn incarnation(&self) -> [u8; 16] {
-        self.inner.incarnation
+        self.shared.incarnation
     }
 
     /// Returns the relation of the folder to what this host wrote last. A store that was opened without
     /// [`HostSettings`](crate::HostSettings) counts as the newest.
     #[must_use]
     pub fn standing(&self) -> FolderStanding {
-        self.inner.host.as_ref().map_or(FolderStanding::Newest, HostMarker::standing)
+        match (self.host(), &self.shared.how.host) {
+            (Some(host), _) => host.standing(),
+            (None, Some(_)) => FolderStanding::Unjudged,
+            (None, None) => FolderStanding::Newest,
+        }
     }
 
     /// Returns the data folder; `None` for a database in memory.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
-        self.inner.path.as_deref()
+        self.shared.how.location.folder()
     }
 
     /// Returns the folder of this host's files about the node: the marker, and what an operator says.
+    /// `None` also before the folder has been compared with the marker.
     #[must_use]
     pub fn host_dir(&self) -> Option<&Path> {
-        self.inner.host.as_ref().map(HostMarker::dir)
+        self.host().map(HostMarker::dir)
+    }
+
+    fn host(&self) -> Option<&HostMarker> {
+        self.shared.how.lasting.host.get()
     }
 
     /// Makes the folder the one that this host wrote last. To be called before the first place of the own
@@ -58,11 +96,19 @@ impl Store {
     /// # Errors
     /// [`AdoptError`]: the folder stands as before, and must not sign.
     pub fn adopt(&self) -> Result<(), AdoptError> {
-        let Some(host) = &self.inner.host else { return Ok(()) };
+        match (self.host(), &self.shared.how.host) {
+            (Some(host), _) => self.adopt_by(host),
+            (None, Some(_)) => Err(AdoptError::Unjudged),
+            (None, None) => Ok(()),
+        }
+    }
+
+    pub(crate) fn adopt_by(&self, host: &HostMarker) -> Result<(), AdoptError> {
+        let database = self.database();
         let generation = host.next_generation();
         // The folder first: see the invariant of `host`.
-        write_generation(&self.inner.db, generation)?;
-        Ok(host.adopt(self.inner.folder_facts(generation))?)
+        write_generation(&database.db, generation)?;
+        Ok(host.adopt(database.folder_facts(generation))?)
     }
 
     /// Makes the folder unknown from the next start on, for this reason.
@@ -70,9 +116,9 @@ impl Store {
     /// # Errors
     /// When the marker cannot be written: the next start may take the folder for the newest.
     pub fn disown(&self, reason: UnknownFolder) -> Result<(), HostMarkerError> {
-        let Some(host) = &self.inner.host else { return Ok(()) };
+        let Some(host) = self.host() else { return Ok(()) };
         let generation = host.next_generation().saturating_sub(1);
-        host.disown(self.inner.folder_facts(generation), reason)
+        host.disown(self.database().folder_facts(generation), reason)
     }
 
     /// Takes a view of everything that is durable now. Later commits do not change it.
@@ -80,41 +126,75 @@ impl Store {
     /// RocksDB keeps replaced rows while a snapshot lives, so drop it when the answer is made.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot<'_> {
-        Snapshot::new(&self.inner)
+        Snapshot::new(&self.database())
     }
 
     /// Returns the names of the projections that must be rebuilt before use: another version of this
     /// code made their rows, or their rebuild was interrupted.
     #[must_use]
     pub fn stale_projections(&self) -> Vec<&'static str> {
-        self.inner.stale.lock().iter().map(|projection| projection.name()).collect()
+        self.database().stale.lock().iter().map(|projection| projection.name()).collect()
     }
 
-    /// Returns true after a write has failed. The store then refuses every commit until the process
-    /// restarts.
+    /// Returns true after a write has failed, and while the disk allows no writes. The store refuses
+    /// every commit until [`Store::reopen`] has read the log again.
     #[must_use]
     pub fn is_poisoned(&self) -> bool {
-        self.inner.poison.is_set()
+        self.write_fault().is_some()
+    }
+
+    /// Returns the reason for which commits are refused until the log has been read again.
+    #[must_use]
+    pub fn write_fault(&self) -> Option<Arc<str>> {
+        self.database().poison.cause()
+    }
+
+    /// Sets the room that writes leave on the disk. The first call counts.
+    pub fn keep_room(&self, settings: RoomSettings) {
+        self.shared.how.lasting.room.keep(settings);
+    }
+
+    /// Looks at the disk, and says if it has room for writing. [`Store::has_room`] then knows too.
+    ///
+    /// # Errors
+    /// [`CommitError::NoRoom`].
+    pub fn check_room(&self) -> Result<(), CommitError> {
+        self.shared.how.lasting.room.check()
+    }
+
+    /// Returns true if the disk had room for writing at the last look. Every commit looks.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        !self.shared.how.lasting.room.is_low()
     }
 
     /// Returns the size of the database on disk in bytes; for an in-memory database its size in
     /// memory. Returns 0 when the folder cannot be read.
     #[must_use]
     pub fn disk_bytes(&self) -> u64 {
-        self.inner.disk_bytes()
+        self.database().disk_bytes()
     }
 
     /// Returns RocksDB's estimate of the bytes that compaction still has to rewrite, or 0 without
     /// one.
     #[must_use]
     pub fn compaction_pending_bytes(&self) -> u64 {
-        self.inner.sum_of_families(&["rocksdb.estimate-pending-compaction-bytes"])
+        self.database().sum_of_families(&["rocksdb.estimate-pending-compaction-bytes"])
     }
 
     /// Makes the next write fail as a broken disk would. For tests.
     #[doc(hidden)]
     pub fn fail_next_write(&self) {
-        self.inner.poison.inject();
+        self.shared.how.lasting.faults.inject();
+    }
+
+    /// Asks `hook` at each write if it is to fail. For tests.
+    #[doc(hidden)]
+    pub fn set_write_faults(
+        &self,
+        hook: Option<Arc<dyn Fn() -> Option<WriteFault> + Send + Sync>>,
+    ) {
+        self.shared.how.lasting.faults.set_hook(hook);
     }
 
     /// Writes all memory tables to files, so that the next start has no write-ahead log to read
@@ -124,10 +204,11 @@ impl Store {
     /// # Errors
     /// When RocksDB fails. Durable commits stay durable: the write-ahead log still holds them.
     pub fn flush(&self) -> Result<(), DatabaseError> {
+        let database = self.database();
         for family in Family::ALL {
-            self.inner.db.flush_cf(self.inner.family(family))?;
+            database.db.flush_cf(database.family(family))?;
         }
-        if let Some(Err(error)) = self.inner.host.as_ref().map(HostMarker::sync) {
+        if let Some(Err(error)) = self.host().map(HostMarker::sync) {
             tracing::warn!(%error, "the host marker is not durable yet");
         }
         Ok(())
@@ -143,6 +224,11 @@ pub enum AdoptError {
     /// The marker cannot be written.
     #[error(transparent)]
     Marker(#[from] HostMarkerError),
+    /// The folder has not been compared with the marker, because the disk cannot be written to.
+    #[error(
+        "the folder has not been compared with the host marker yet: the disk cannot be written to"
+    )]
+    Unjudged,
 }
 
 impl std::fmt::Debug for Store {

@@ -43,6 +43,21 @@ impl Strands {
         originators.into_iter().map(|originator| (originator, self.head(originator))).collect()
     }
 
+    /// Returns the heads of all strands that have one. Waits for commits that are under way.
+    pub(crate) fn heads(&self) -> Vec<EnvelopeId> {
+        let heads: Vec<(OriginatorId, Head)> = self
+            .heads
+            .read()
+            .iter()
+            .map(|(&originator, head)| (originator, head.clone()))
+            .collect();
+        heads
+            .into_iter()
+            .map(|(originator, head)| EnvelopeId::new(originator, *head.lock()))
+            .filter(|head| head.sequence > SequenceId::NONE)
+            .collect()
+    }
+
     /// Returns the head of a strand, 0 for a new one.
     pub(crate) fn head(&self, originator: OriginatorId) -> Head {
         if let Some(head) = self.heads.read().get(&originator) {

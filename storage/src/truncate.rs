@@ -4,6 +4,7 @@ use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use rocksdb::WriteBatch;
 
 use crate::change::ChainPosition;
+use crate::database::Database;
 use crate::error::CommitError;
 use crate::family::Family;
 use crate::keys::Key;
@@ -30,12 +31,22 @@ impl Store {
         from: EnvelopeId,
         position: Option<ChainPosition>,
     ) -> Result<(), CommitError> {
-        self.inner.poison.check()?;
+        self.database().truncate_strand(from, position)
+    }
+}
+
+impl Database {
+    fn truncate_strand(
+        &self,
+        from: EnvelopeId,
+        position: Option<ChainPosition>,
+    ) -> Result<(), CommitError> {
+        self.check_writable()?;
         if from.originator.is_node() || from.sequence == SequenceId::NONE {
             return Err(CommitError::OutOfRange { at: from });
         }
-        let _no_commits = self.inner.gate.write();
-        let head = self.inner.strands.head(from.originator);
+        let _no_commits = self.gate.write();
+        let head = self.strands.head(from.originator);
         let mut head = head.lock();
         let last = from.sequence.previous().min(*head);
 
@@ -43,13 +54,13 @@ impl Store {
         let next_strand = OriginatorId(from.originator.0 + 1);
         let end = EnvelopeKey(EnvelopeId::new(next_strand, SequenceId::NONE)).encode();
         for family in [Family::Log, Family::Mark] {
-            let family = self.inner.family(family);
+            let family = self.family(family);
             batch.delete_range_cf(family, EnvelopeKey(from).encode(), end);
         }
-        let marks = self.inner.family(MarkKey::FAMILY);
+        let marks = self.family(MarkKey::FAMILY);
         let before = EnvelopeId { sequence: from.sequence.previous(), ..from };
         // A range that begins before `from` may reach beyond it: it ends just below.
-        let nearest = nearest_mark(&mut self.inner.db.raw_iterator_cf(marks), before)?;
+        let nearest = nearest_mark(&mut self.db.raw_iterator_cf(marks), before)?;
         if let Some((at, mark)) = nearest
             .filter(|(at, mark)| at.originator == from.originator && mark.end(*at) >= from.sequence)
         {
@@ -57,7 +68,7 @@ impl Store {
             mark.truncated(before.sequence).encode_into(&mut value);
             batch.put_cf(marks, MarkKey(at).encode(), value);
         }
-        let cursors = self.inner.family(CursorKey::FAMILY);
+        let cursors = self.family(CursorKey::FAMILY);
         let cursor = |name| CursorKey { name, originator: from.originator }.encode();
         batch.put_cf(cursors, cursor(CursorName::Head), last.0.to_be_bytes());
         match position {
@@ -65,7 +76,7 @@ impl Store {
             None => batch.delete_cf(cursors, cursor(CursorName::Chain)),
         }
         self.stage_drop_of_projections(&mut batch);
-        self.inner.write_durable(batch)?;
+        self.write_durable(batch)?;
         *head = last;
         Ok(())
     }

@@ -13,6 +13,7 @@ use hawser_engine::misbehavior::{Evidence, Misbehavior, Severity};
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_serve::ChainListStatus;
+use hawser_storage::RoomSettings;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tonic::Code;
@@ -235,6 +236,11 @@ async fn a_disk_that_fills_up_stops_publishing_before_it_is_full() {
     let disk = Arc::new(Disk(AtomicU64::new(1 << 35)));
     let view = disk.clone();
     let node = node_with(|settings| settings.disk = Some(view), Arc::new(NoPeers)).await;
+    let view = disk.clone();
+    node.engine.store().keep_room(RoomSettings {
+        free_bytes_min: 1 << 30,
+        free_bytes: Arc::new(move || view.space().map(|space| space.free_bytes)),
+    });
     let mut client = node.publishing().await;
     let mut publish = async |text: &str| {
         let request = pb::PublishPayerEnvelopesRequest { payer_envelopes: vec![message(1, text)] };

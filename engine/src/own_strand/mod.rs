@@ -153,7 +153,10 @@ impl OwnStrandGuard {
     #[must_use]
     pub fn new(standing: FolderStanding, now: Instant, now_ns: i64) -> Self {
         let phase = match standing {
-            FolderStanding::Newest | FolderStanding::New => Phase::Asking { until: now + ASK_FOR },
+            // A folder that is not judged yet is asked about, and the guard is made anew when it is.
+            FolderStanding::Newest | FolderStanding::New | FolderStanding::Unjudged => {
+                Phase::Asking { until: now + ASK_FOR }
+            }
             FolderStanding::Unknown(reason) => Phase::Quarantine { reason, since: now, word: None },
         };
         Self {

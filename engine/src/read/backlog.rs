@@ -33,13 +33,18 @@ impl Backlog {
         self.waiting.ends.merge(ends);
         for item in &committed {
             if !self.size.try_add(BatchLimits::BACKLOG, item.bytes.len()) {
-                self.size = BatchSize::default();
-                self.waiting.committed = Vec::new();
-                self.waiting.lost = true;
-                return;
+                return self.lose(&Cursor::new());
             }
         }
         self.waiting.committed.extend(committed);
+    }
+
+    /// Drops everything that waits. Strands have got to `ends`.
+    pub(crate) fn lose(&mut self, ends: &Cursor) {
+        self.waiting.ends.merge(ends);
+        self.size = BatchSize::default();
+        self.waiting.committed = Vec::new();
+        self.waiting.lost = true;
     }
 
     /// Takes everything out; `None` if there is nothing.

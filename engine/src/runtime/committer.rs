@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hawser_proto::{Cursor, EnvelopeId};
-use hawser_storage::{ChainCommit, Change, CommitError, LogEntry, Store};
+use hawser_storage::{ChainCommit, Change, CommitError, LogEntry, ReadError, Store};
 
 use super::read::fan_out::FanOut;
 use crate::committed::Committed;
@@ -40,12 +40,43 @@ impl Committer {
     /// # Errors
     /// Nothing was written. See [`CommitError`] for what may be done about it.
     pub fn commit(&self, changes: Vec<Change>) -> Result<(), CommitError> {
+        self.try_commit(changes).map_err(|(error, _)| error)
+    }
+
+    /// Commits as [`Committer::commit`], and gives the changes back if they were not written.
+    ///
+    /// # Errors
+    /// As [`Committer::commit`].
+    pub(super) fn try_commit(
+        &self,
+        changes: Vec<Change>,
+    ) -> Result<(), (CommitError, Vec<Change>)> {
         if changes.is_empty() {
             return Ok(());
         }
-        self.counters.commit.measure(|| self.store.commit(&changes))?;
+        if let Err(error) = self.counters.commit.measure(|| self.store.commit(&changes)) {
+            return Err((error, changes));
+        }
         self.counters.group_envelopes.observe(changes.len() as u64);
         self.announce(Vec::new(), changes);
+        Ok(())
+    }
+
+    /// Announces what the log holds and was never announced: writes that failed as it seemed, and that the
+    /// disk has all the same. To be called after the log was read again, while nothing is committed.
+    ///
+    /// # Errors
+    /// When the heads cannot be read; nothing was announced then.
+    pub(super) fn catch_up(&self) -> Result<(), ReadError> {
+        let (stored, known) = (self.store.snapshot().heads()?, self.heads.get());
+        let gained: Vec<EnvelopeId> = stored.iter().filter(|head| !known.covers(*head)).collect();
+        for head in &gained {
+            tracing::warn!(%head, "the disk has the end of a strand whose write had failed");
+            self.heads.announce(*head);
+        }
+        if !gained.is_empty() {
+            self.streams.lose(&Cursor::from_iter(gained));
+        }
         Ok(())
     }
 

@@ -49,6 +49,12 @@ impl LedgerAppender {
         Self { store, one_at_a_time: Arc::default() }
     }
 
+    /// Calls `then` while nothing is booked: what is booked afterwards rests on what the ledger holds then.
+    pub(super) fn between<T>(&self, then: impl FnOnce() -> T) -> T {
+        let _one_at_a_time = self.one_at_a_time.lock();
+        then()
+    }
+
     /// Books `events` and records `position`, in one write. The events are all that the chain has
     /// from `from_block` up to `position`, in its order.
     ///

@@ -4,7 +4,7 @@
 //! - [`Publisher`]: from a publish request to its answer;
 //! - [`Committer`]: the one way into the log; [`Heads`]: how far each strand is durable;
 //! - [`ChainAppender`], [`LedgerAppender`]: the ways in for what the chains say;
-//! - [`PriceTask`]: corrects booked amounts;
+//! - [`PriceTask`]: corrects booked amounts; [`DiskTask`]: lets writing go on after the disk has failed;
 //! - [`replication`]: the tasks that follow other nodes' strands, and readers for peers;
 //! - [`Reader`], [`Subscription`]: out to readers;
 //! - [`Workers`]: threads for computing; [`counters`]: what the engine counts.
@@ -21,10 +21,12 @@ mod chain;
 mod chain_clock;
 mod committer;
 pub mod counters;
+mod disk;
 mod heads;
 mod ledger;
 mod own_clock;
 mod own_strand;
+mod pauses;
 mod ports;
 mod prices;
 mod publisher;
@@ -47,6 +49,7 @@ use read::hub::Hub;
 
 pub use chain::{ChainAppendError, ChainAppender, ChainConflict, JudgedUpdates};
 pub use committer::Committer;
+pub use disk::DiskTask;
 pub use heads::Heads;
 pub use ledger::{BookedEvents, LedgerAppendError, LedgerAppender};
 pub use ports::Ports;

@@ -103,6 +103,7 @@ impl OwnStrand {
     pub(super) fn new(standing: FolderStanding) -> Self {
         let status = match standing {
             FolderStanding::Newest | FolderStanding::New => OwnStrandStatus::Ready,
+            FolderStanding::Unjudged => OwnStrandStatus::Asking,
             FolderStanding::Unknown(reason) => {
                 let (answered, others) = (0, 0);
                 let needs_word = true;

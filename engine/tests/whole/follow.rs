@@ -71,7 +71,7 @@ fn signed(originator: OriginatorId, sequence: u64, text: &str, rate: Rate, ns: i
     OriginatorEnvelope::encode(bytes, Proof::Signature(signature))
 }
 
-fn strand(originator: OriginatorId, sequences: &[u64]) -> Vec<Bytes> {
+pub fn strand(originator: OriginatorId, sequences: &[u64]) -> Vec<Bytes> {
     sequences.iter().map(|&sequence| envelope(originator, sequence, "true")).collect()
 }
 

@@ -13,6 +13,7 @@ mod chain;
 mod clocks;
 mod common;
 mod departed;
+mod disk;
 mod follow;
 mod identities;
 mod ledger;

@@ -61,7 +61,7 @@ pub struct ChainFile {
 
 /// The place up to which the file has been read.
 #[derive(Debug, Clone, Default)]
-struct Position {
+pub struct Position {
     offset: u64,
     lines: u64,
     /// The last line was taken without its line end, which must come next.
@@ -125,6 +125,17 @@ impl ChainFile {
     #[must_use]
     pub fn heads(&self) -> [SequenceId; 2] {
         self.position.heads
+    }
+
+    /// Returns the place up to which the file has been read.
+    #[must_use]
+    pub fn place(&self) -> Position {
+        self.position.clone()
+    }
+
+    /// Goes back to an earlier place: the next poll returns what stands behind it.
+    pub fn go_back(&mut self, place: Position) {
+        (self.position, self.seen) = (place, None);
     }
 
     /// Reads the next bounded part of what was appended; empty if nothing is new. Opens the file only

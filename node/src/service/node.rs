@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hawser_api::{ApiError, ApiHandle, ApiSettings, ChainsView, ExtraService, PeerView};
 use hawser_engine::Engine;
-use hawser_engine::runtime::{PriceTask, PublisherThreads};
+use hawser_engine::runtime::{DiskTask, PriceTask, PublisherThreads};
 use hawser_net::{NetSettings, NetStartError};
 use hawser_proto::OriginatorId;
 use hawser_proto::pb::xmtp::mls_validation::v1::validation_api_server::ValidationApiServer;
@@ -134,6 +134,7 @@ struct InnerParts {
     chains: RunningChains,
     wallets: WalletTask,
     prices: PriceTask,
+    disk: DiskTask,
 }
 
 impl Node {
@@ -150,6 +151,7 @@ impl Node {
             chains,
             wallets: wallets.start(Arc::new(HeldUpdates(engine.chain_appender()))),
             prices: PriceTask::start(&engine),
+            disk: DiskTask::start(&engine),
             engine,
             threads,
         };
@@ -228,6 +230,7 @@ impl InnerParts {
         if let Some(files) = self.files {
             steps.run("files", blocking(move || files.stop())).await;
         }
+        steps.run(DISK, self.disk.stop()).await;
         let engine = self.engine;
         steps.run("database", blocking(move || close(&engine))).await;
     }
@@ -304,6 +307,8 @@ fn close(engine: &Engine) {
     }
 }
 
+/// Name of the step that ends looking after the disk.
+const DISK: &str = "looking after the disk";
 /// Name of the step that ends queries of contract wallets.
 const WALLETS: &str = "questions to contract wallets";
 
@@ -321,6 +326,7 @@ impl Default for StopSteps {
             WALLETS,
             "corrections of booked amounts",
             "files",
+            DISK,
             "database",
         ]))
     }

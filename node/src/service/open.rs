@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use hawser_api::DiskView as _;
 use hawser_engine::ports::{NodeRecord, Registry};
 use hawser_engine::runtime::{EngineSettings, Ports, PublishSettings, PublisherThreads};
 use hawser_engine::{Engine, price};
 use hawser_proto::{Address, SecretKey};
 use hawser_rules::RateTable;
 use hawser_storage::{
-    HostMarkerError, HostSettings, OpenError, ReadError, RebuildError, Store, StoreIdentity,
-    StoreSettings,
+    HostMarkerError, HostSettings, OpenError, ReadError, RebuildError, RoomSettings, Store,
+    StoreIdentity, StoreSettings,
 };
 use hawser_validation::wallets::Wallets;
 use tokio::runtime::Handle;
@@ -18,10 +19,11 @@ use super::network::chains::Chains;
 use super::network::stand_in_files::{
     self, ChainAppendFileError, RatesError, StandInReader, WatchedFile,
 };
-use super::network::{NetworkState, RecordRatesError, record_rates, with_recorded};
+use super::network::{self, NetworkState, RecordRatesError, with_recorded};
 use super::ports::SystemClock;
 use super::projections;
 use super::settlement::ChainSetupError;
+use super::system::Disk;
 use super::validation::{Identities, KeyPackages};
 use crate::error::RunError;
 use crate::files::chain::ChainFile;
@@ -119,8 +121,10 @@ pub(super) fn open(config: &NodeServiceSettings) -> Result<OpenedNode, OpenNodeE
     );
     let store = open_store(&config.store, &own)?;
     rebuild_if_stale(&store)?;
-    let rates_file = config.files.rates.as_deref().map(WatchedFile::new);
+    let mut rates_file = config.files.rates.as_deref().map(WatchedFile::new);
     let rates = first_rates(config, &chains, &store)?;
+    let rates_are_confirmed = rates.refreshed_ns().is_some();
+    rates_file.iter_mut().filter(|_| !rates_are_confirmed).for_each(WatchedFile::forget);
     let registry = match &config.files.registry {
         Some(_) => registry,
         None => with_recorded(registry, &store)?,
@@ -148,7 +152,7 @@ pub(super) fn open(config: &NodeServiceSettings) -> Result<OpenedNode, OpenNodeE
         network,
         registry_file,
         rates_file,
-        rates_taken: true,
+        rates_taken: rates_are_confirmed,
         chain,
         chain_error: String::new(),
     };
@@ -174,7 +178,7 @@ fn first_rates(
         Some(path) => Ok(stand_in_files::load_rates(path, store)?),
         None => {
             let (table, read_ns) = chains.rates().expect(SOURCES);
-            Ok(record_rates(&table, read_ns, store)?)
+            Ok(network::first_rates(&table, read_ns, store)?)
         }
     }
 }
@@ -198,7 +202,7 @@ fn own_record<'a>(
 }
 
 fn open_store(config: &DatabaseSettings, own: &NodeRecord) -> Result<Store, OpenError> {
-    Store::open(&StoreSettings {
+    let store = Store::open(&StoreSettings {
         path: config.data_dir.clone(),
         identity: StoreIdentity {
             network: config.network.clone(),
@@ -211,7 +215,13 @@ fn open_store(config: &DatabaseSettings, own: &NodeRecord) -> Result<Store, Open
             state_dir: config.state_dir.clone(),
             new_strand: config.new_strand,
         }),
-    })
+    })?;
+    let disk = Disk(config.data_dir.clone());
+    store.keep_room(RoomSettings {
+        free_bytes_min: config.min_free_disk_bytes,
+        free_bytes: Arc::new(move || disk.space().map(|space| space.free_bytes)),
+    });
+    Ok(store)
 }
 
 fn rebuild_if_stale(store: &Store) -> Result<(), RebuildError> {
@@ -248,7 +258,13 @@ fn read_chain(
 ) -> Result<Option<(ChainFile, hawser_engine::runtime::ChainAppender)>, ChainAppendFileError> {
     let Some(path) = &config.files.chain else { return Ok(None) };
     let (mut file, appender) = (ChainFile::new(path), engine.chain_appender());
-    let events = stand_in_files::append_chain(&mut file, &appender)?;
+    let events = match stand_in_files::append_chain(&mut file, &appender) {
+        Err(ChainAppendFileError::Append(error)) if error.is_of_disk() => {
+            tracing::warn!(%error, "the chain file is not taken over now");
+            0
+        }
+        appended => appended?,
+    };
     let [groups, identities] = file.heads();
     tracing::info!(events, groups = groups.0, identities = identities.0, "read the chain file");
     Ok(Some((file, appender)))

@@ -43,7 +43,12 @@ struct Desk {
 }
 
 async fn run(engine: Engine) {
-    let Some(folder) = engine.store().host_dir().map(RestoreFolder::new) else { return };
+    let folder = loop {
+        match engine.store().host_dir() {
+            Some(folder) => break RestoreFolder::new(folder),
+            None => tokio::time::sleep(LOOK_EVERY).await, // until the disk can be written to
+        }
+    };
     let now_ns = engine.ports().clock.now_ns();
     let incarnation = hex::encode(engine.store().incarnation());
     let prefix = format!("{incarnation}-{}-{now_ns}", std::process::id());

@@ -93,6 +93,10 @@ pub struct DatabaseSettings {
     pub network: String,
     /// The point at which an envelope counts as stored.
     pub durability: Durability,
+    /// Free space below which nothing is written, in bytes; 0 for no bound. The default, 1 GiB, is room for
+    /// what RocksDB writes beside new envelopes: 128 MiB of memory tables, their write-ahead logs of 256
+    /// MiB, and a compaction of both. A share of the disk would keep terabytes empty on large ones.
+    pub min_free_disk_bytes: u64,
 }
 
 /// Files that a node reads instead of the chains.
@@ -247,12 +251,17 @@ impl SettingsReader<'_> {
             "os" => Some(Durability::Os),
             _ => None,
         });
+        let min_free_disk = self.get(&node::MIN_FREE_DISK, |text| match text {
+            "0" => Some(0),
+            size => parse::size(size).map(|bytes| bytes as u64),
+        });
         Some(DatabaseSettings {
             data_dir: data_dir?,
             state_dir: state_dir?,
             new_strand: new_strand?,
             network: network?,
             durability: durability?,
+            min_free_disk_bytes: min_free_disk?,
         })
     }
 

@@ -54,7 +54,7 @@ impl Marker {
         let owner = format!("node {} of network {}", identity.node, identity.network);
         let FolderFacts { incarnation, generation, inode, head } = facts;
         let unknown = match standing {
-            FolderStanding::Newest | FolderStanding::New => None,
+            FolderStanding::Newest | FolderStanding::New | FolderStanding::Unjudged => None,
             FolderStanding::Unknown(reason) => Some(reason),
         };
         Self { owner, incarnation, generation, inode, head, unknown }

@@ -11,6 +11,9 @@ pub enum FolderStanding {
     New,
     /// The folder may lack the end of this node's strand.
     Unknown(UnknownFolder),
+    /// The disk could not be written to when the folder was opened, so it is compared with the marker
+    /// when that is over. Until then nothing is signed.
+    Unjudged,
 }
 
 /// The reason a folder may lack the end of this node's strand.

@@ -31,6 +31,18 @@ pub enum ChainAppendError {
     Conflict(Box<ChainConflict>),
 }
 
+impl ChainAppendError {
+    /// Returns true if the same events may be appended later, when the disk allows.
+    #[must_use]
+    pub fn is_of_disk(&self) -> bool {
+        match self {
+            Self::Read(_) => true,
+            Self::Commit(error) => error.is_of_disk(),
+            Self::Gap { .. } | Self::Conflict(_) => false,
+        }
+    }
+}
+
 /// Two events in one place: the evidence of a reorganisation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChainConflict {

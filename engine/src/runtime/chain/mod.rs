@@ -48,6 +48,21 @@ impl ChainAppender {
         Ok(Self { state: Arc::new(ChainAppenderState { parts, groups, identities }) })
     }
 
+    /// Reads again which identity updates wait for their verdict, after the log was read again. Calls
+    /// `then` before anything more is appended or judged.
+    ///
+    /// # Errors
+    /// When they cannot be read; `then` was not called.
+    pub(super) fn reload(&self, then: impl FnOnce()) -> Result<(), ReadError> {
+        let ChainAppenderState { parts, groups, identities } = &*self.state;
+        let _no_groups = groups.lock();
+        let mut waiting_updates = identities.lock();
+        *waiting_updates = WaitingUpdates::load(&parts.store.snapshot())?;
+        parts.counters.identities.inboxes_waiting.set(waiting_updates.inboxes());
+        then();
+        Ok(())
+    }
+
     /// Appends `events`, in the chain's order, to a chain strand, and records the position of the
     /// chain's reader, in one write.
     ///

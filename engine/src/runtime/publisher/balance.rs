@@ -145,7 +145,7 @@ impl Balances {
         }
         loop {
             let reading = read(store, node, payer, now_ns).map_err(|error| {
-                PublishError::broken(format!("a balance cannot be read: {error}"))
+                PublishError::of_disk(format!("a balance cannot be read: {error}"))
             })?;
             match self.lock().put(payer, reading) {
                 Put::Known => return Ok(()),
@@ -155,6 +155,14 @@ impl Balances {
                     return Err(PublishError::Unavailable { reason, retry_after: RETRY_FULL });
                 }
             }
+        }
+    }
+
+    /// Drops the charges after `head`: their envelopes were not stored.
+    pub(super) fn forget_after(&self, head: SequenceId) {
+        for balance in self.lock().known.values_mut() {
+            balance.charged.retain(|(place, _)| *place <= head);
+            balance.charged_sum = balance.charged.iter().map(|(_, it)| i128::from(*it)).sum();
         }
     }
 

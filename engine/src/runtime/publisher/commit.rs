@@ -22,6 +22,8 @@ pub(super) type Generation = u64;
 /// A signed group of requests on its way to disk.
 pub(super) struct SignedGroup {
     pub(super) generation: Generation,
+    /// Number of times that the end of the strand has been read again after a failure.
+    pub(super) epoch: u64,
     /// New envelopes of this node's strand, contiguous.
     pub(super) entries: Vec<LogEntry>,
     pub(super) answers: Vec<(PendingReply, Vec<Bytes>)>,
@@ -30,18 +32,37 @@ pub(super) struct SignedGroup {
     pub(super) counters: Arc<Counters>,
 }
 
-/// Writes all groups that wait as one commit, then answers their requests. `stored` is the newest
-/// generation that is done with.
-pub(super) fn run(
-    groups: &Receiver<SignedGroup>,
-    committer: &Committer,
-    stored: &AtomicU64,
-    broken: &AtomicBool,
-) {
-    // The first failure. The places of that group are never filled, and answers behind it may rest on
-    // bytes that are not stored.
-    let mut failure: Option<CommitError> = None;
-    while let Ok(first) = groups.recv() {
+/// The state of the thread that writes.
+pub(super) struct CommitThread {
+    committer: Committer,
+    /// The newest generation that is done with.
+    stored: Arc<AtomicU64>,
+    /// Tells the sequencing thread that places are given out which nothing fills.
+    broken: Arc<AtomicBool>,
+    /// The last failure, and its epoch. Answers behind it may rest on bytes that are not stored. The
+    /// sequencing thread begins the next epoch when all groups of this one have been answered.
+    failure: Option<(u64, CommitError)>,
+}
+
+impl CommitThread {
+    pub(super) fn new(
+        committer: Committer,
+        stored: Arc<AtomicU64>,
+        broken: Arc<AtomicBool>,
+    ) -> Self {
+        Self { committer, stored, broken, failure: None }
+    }
+
+    /// Runs until the sequencing thread has ended.
+    pub(super) fn run(mut self, groups: &Receiver<SignedGroup>) {
+        while let Ok(first) = groups.recv() {
+            self.commit(first, groups);
+        }
+    }
+
+    /// Writes all groups that wait as one commit, then answers their requests.
+    pub(super) fn commit(&mut self, first: SignedGroup, groups: &Receiver<SignedGroup>) {
+        let epoch = first.epoch;
         let mut waiting = vec![first];
         let mut envelopes = waiting[0].entries.len();
         // Group commit: what was signed during the last sync shares the next one.
@@ -50,21 +71,22 @@ pub(super) fn run(
             envelopes += next.entries.len();
             waiting.push(next);
         }
+        debug_assert!(waiting.iter().all(|group| group.epoch == epoch), "epochs do not mix");
         let entries = waiting.iter_mut().flat_map(|group| std::mem::take(&mut group.entries));
         // A group without entries repeats what an earlier one was to store: if that has failed, so has
         // the repeat, although nothing is left to write.
-        let result = match failure.take() {
-            Some(error) => Err(error),
-            None => committer.commit(entries.map(Change::Append).collect()),
+        let result = match self.failure.take() {
+            Some((of, error)) if of == epoch => Err(error),
+            _ => self.committer.commit(entries.map(Change::Append).collect()),
         };
         if let Err(error) = &result {
-            failure = Some(error.clone());
-            // The places of this group are given out and will never be filled: every later group
-            // would leave a gap, so this process publishes no more.
-            broken.store(true, Ordering::Release);
+            self.failure = Some((epoch, error.clone()));
+            // The places of this group are given out and not filled: every later group would leave a
+            // gap, until the end of the strand has been read again.
+            self.broken.store(true, Ordering::Release);
         }
         let generation = waiting.last().map_or(0, |group| group.generation);
-        stored.store(generation, Ordering::Release);
+        self.stored.store(generation, Ordering::Release);
         for group in waiting {
             answer(group, result.as_ref().err());
         }
@@ -85,6 +107,6 @@ fn answer(group: SignedGroup, error: Option<&CommitError>) {
     tracing::error!(code = "publish_commit_failed", %error, "publishes could not be stored");
     for (reply, _) in group.answers {
         let reason = format!("log cannot be written: {error}");
-        reply.send(Err(PublishError::broken(reason)));
+        reply.send(Err(PublishError::of_disk(reason)));
     }
 }

@@ -14,8 +14,12 @@ pub const ANSWER_LEN_BYTES_MAX: usize = hawser_rules::ENVELOPE_LEN_BYTES_MAX;
 const RETRY_RESTART: Duration = Duration::from_secs(5);
 /// Pause for publishers while something is wrong that an operator or the chain has to set right.
 const RETRY_BROKEN: Duration = Duration::from_secs(60);
+/// Pause for publishers while the disk cannot be written to. Guessed: a disk that fails for a moment is
+/// tried again within seconds, a full one takes an operator or a pruning run.
+const RETRY_DISK: Duration = Duration::from_secs(10);
 
-/// A publish that was not done. Nothing was stored, and no sequence id was used.
+/// A publish that was not acknowledged. Nothing of it is in the log; only after a failed write the disk may
+/// have it, and then a repeat finds it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
     /// An envelope breaks a rule; the text says which envelope and which rule.
@@ -49,6 +53,11 @@ impl PublishError {
     pub(super) fn stopping() -> Self {
         let reason = "node is shutting down".into();
         Self::Unavailable { reason, retry_after: RETRY_RESTART }
+    }
+
+    /// This process takes no publishes before the disk can be written to.
+    pub(super) fn of_disk(reason: impl Into<String>) -> Self {
+        Self::Unavailable { reason: reason.into(), retry_after: RETRY_DISK }
     }
 
     /// This process takes no publishes before something has been set right.

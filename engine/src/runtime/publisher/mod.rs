@@ -11,6 +11,8 @@ mod error;
 mod request;
 mod sequence;
 mod settings;
+#[cfg(test)]
+mod simulation;
 mod state;
 
 use std::sync::Arc;
@@ -31,6 +33,7 @@ use super::own_strand::OwnStrand;
 use super::{Heads, Ports, Workers};
 use admit::AdmissionJob;
 use balance::Balances;
+use commit::CommitThread;
 use request::PendingReply;
 use sequence::SequencerThread;
 use state::PublisherState;
@@ -117,7 +120,7 @@ impl Publisher {
             SequencerThread::new(state.clone(), settings, sequencer, stored.clone(), to_committer);
         let threads = vec![
             spawn("sequencer", move || sequencer.run(&requests)),
-            spawn("commit", move || commit::run(&groups, &committer, &stored, &broken)),
+            spawn("commit", move || CommitThread::new(committer, stored, broken).run(&groups)),
         ];
         Ok((Self { state }, PublisherThreads(threads)))
     }

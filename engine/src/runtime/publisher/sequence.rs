@@ -71,7 +71,9 @@ pub(super) struct SequencerThread {
     /// finds no receipt on disk.
     in_flight: VecDeque<(Generation, HashMap<Receipt, Bytes>)>,
     generation: Generation,
-    /// The newest group that is stored.
+    /// Number of times that the end of the strand has been read again after a failure.
+    epoch: u64,
+    /// The newest group that is done with.
     stored: Arc<AtomicU64>,
     to_committer: Sender<SignedGroup>,
 }
@@ -115,6 +117,7 @@ impl SequencerThread {
             releases,
             in_flight,
             generation: 0,
+            epoch: 0,
             stored,
             to_committer,
         }
@@ -135,12 +138,15 @@ impl SequencerThread {
     }
 
     /// Gives places to all requests of a group, and hands it to the committing thread.
-    fn sequence_group(&mut self, requests: Vec<Request>) {
+    pub(super) fn sequence_group(&mut self, requests: Vec<Request>) {
         let now_ns = self.state.ports.clock.now_ns();
         // Checked here too: a claim of a peer may have come after the request was taken, and the
         // places that it speaks of must not be given out twice. The clock may have jumped since then, and
         // the node may have left the network.
-        let checked = self.check_own_strand(now_ns).and_then(|()| self.state.check_world(now_ns));
+        let checked = self
+            .check_own_strand(now_ns)
+            .and_then(|()| self.state.check_world(now_ns))
+            .and_then(|()| self.recover(now_ns));
         if let Err(error) = checked {
             return requests.into_iter().for_each(|it| it.reply.send(Err(error.clone())));
         }
@@ -166,10 +172,7 @@ impl SequencerThread {
     fn check_own_strand(&mut self, now_ns: i64) -> Result<(), PublishError> {
         let releases = self.state.own_strand.check()?;
         if releases != self.releases {
-            self.sequencer =
-                resume(&self.state.store, self.state.node, now_ns).map_err(|error| {
-                    PublishError::broken(format!("the end of the strand cannot be read: {error}"))
-                })?;
+            self.resume(now_ns)?;
             self.releases = releases;
         }
         Ok(())
@@ -189,6 +192,37 @@ impl SequencerThread {
             );
         }
         self.is_clock_back = is_back;
+    }
+
+    /// Goes on after a group that could not be stored: reads the end of the strand anew, once all groups
+    /// that rest on that one are answered and the disk can be written to.
+    fn recover(&mut self, now_ns: i64) -> Result<(), PublishError> {
+        if !self.state.broken.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.state.check_disk()?;
+        if self.stored.load(Ordering::Acquire) != self.generation {
+            return Err(PublishError::of_disk(
+                "publishes that could not be stored are being answered",
+            ));
+        }
+        self.resume(now_ns)?;
+        self.in_flight.clear();
+        self.epoch += 1;
+        self.state.broken.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// Reads the end of the strand anew.
+    fn resume(&mut self, now_ns: i64) -> Result<(), PublishError> {
+        let PublisherState { store, node, balances, .. } = &*self.state;
+        self.sequencer = resume(store, *node, now_ns).map_err(|error| {
+            PublishError::of_disk(format!("the end of the strand cannot be read: {error}"))
+        })?;
+        if let Some(balances) = balances {
+            balances.forget_after(self.sequencer.last());
+        }
+        Ok(())
     }
 
     /// Sequences the new envelopes of a request, and finds the repeated ones.
@@ -256,7 +290,7 @@ impl SequencerThread {
             Some(sequence) => snapshot.get(EnvelopeId::new(self.state.node, sequence)),
             None => Ok(None),
         });
-        stored.map_err(|error| PublishError::broken(format!("receipts cannot be read: {error}")))
+        stored.map_err(|error| PublishError::of_disk(format!("receipts cannot be read: {error}")))
     }
 
     /// Signs the sequenced envelopes on all cores, and puts the answers together.
@@ -295,6 +329,7 @@ impl SequencerThread {
         }
         SignedGroup {
             generation: self.generation,
+            epoch: self.epoch,
             fresh: sealed.len() as u64,
             entries: sealed,
             answers,

@@ -35,7 +35,8 @@ pub(super) struct PublisherState {
     /// Balances of payers; `None` if publishes do not depend on them.
     pub(super) balances: Option<Balances>,
     pub(super) draining: AtomicBool,
-    /// True after a group could not be stored: sequence ids assigned since then belong to no envelope.
+    /// True after a group could not be stored: sequence ids assigned since then belong to no envelope, and the
+    /// sequencing thread has to read the end of the strand again.
     pub(super) broken: Arc<AtomicBool>,
     /// Channel to the sequencing thread; `None` once the publish path drains.
     pub(super) to_sequencer: Mutex<Option<Sender<Request>>>,
@@ -47,10 +48,7 @@ impl PublisherState {
         if self.draining.load(Ordering::Acquire) {
             return Err(PublishError::stopping());
         }
-        if self.broken.load(Ordering::Acquire) || self.store.is_poisoned() {
-            let reason = "log is read-only after a failed write; the node must restart";
-            return Err(PublishError::broken(reason));
-        }
+        self.check_disk()?;
         self.own_strand.check()?;
         self.check_world(self.ports.clock.now_ns())
     }
@@ -61,6 +59,17 @@ impl PublisherState {
         let key = self.store.identity().public_key;
         let (registry, rates) = (self.ports.registry.borrow(), self.ports.rates.borrow());
         Ok(readiness::check(&registry, &rates, self.node, key, now_ns)?)
+    }
+
+    /// Checks that the disk let this node write at the last look.
+    pub(super) fn check_disk(&self) -> Result<(), PublishError> {
+        if let Some(cause) = self.store.write_fault() {
+            return Err(PublishError::of_disk(format!("log is read-only: {cause}")));
+        }
+        if !self.store.has_room() {
+            return Err(PublishError::of_disk("the disk is nearly full"));
+        }
+        Ok(())
     }
 
     /// Hands a request to the sequencing thread, or answers it if that thread is to end.

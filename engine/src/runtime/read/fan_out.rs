@@ -58,6 +58,14 @@ impl FanOut {
         queue.filled.notify_one();
     }
 
+    /// Has every stream read from disk for a while: strands have got to `ends` by commits that were not
+    /// published.
+    pub(crate) fn lose(&self, ends: &Cursor) {
+        let queue = &self.shared.queue;
+        queue.work.lock().backlog.lose(ends);
+        queue.filled.notify_one();
+    }
+
     /// Waits until streams have been handed everything that was published before.
     pub(crate) async fn settled(&self) {
         let (sender, settled) = oneshot::channel();
@@ -94,7 +102,7 @@ impl FanOutQueue {
 fn run(queue: &FanOutQueue, hub: &Hub) {
     while let Some((Published { committed, ends, lost }, settling)) = queue.next() {
         if lost {
-            tracing::warn!("streams could not keep up with commits, and go on from disk");
+            tracing::warn!("streams go on from disk: they have missed commits");
             hub.lose();
         }
         hub.publish(&committed, &ends);

@@ -21,6 +21,29 @@ const JUDGED_AT_ONCE: usize = 256;
 /// A time that is wrong, at the place that shows it.
 pub(super) type WrongTime = (EnvelopeId, TimeFault);
 
+/// Faults in times of one strand that wait for the disk. A guess: more prove nothing more.
+const UNRECORDED_MAX: usize = 1024;
+
+/// The times of one strand, and the faults in them that are not recorded yet. Bounded.
+#[derive(Debug, Default)]
+pub(super) struct TimeWatch {
+    pub(super) times: StrandTimes,
+    unrecorded: Vec<WrongTime>,
+}
+
+impl TimeWatch {
+    /// Continues after the times of a strand.
+    pub(super) fn new(times: StrandTimes) -> Self {
+        Self { times, unrecorded: Vec::new() }
+    }
+
+    /// Notes faults of envelopes that are in the log now.
+    pub(super) fn note(&mut self, faults: Vec<WrongTime>) {
+        let room = UNRECORDED_MAX.saturating_sub(self.unrecorded.len());
+        self.unrecorded.extend(faults.into_iter().take(room));
+    }
+}
+
 /// Looks at envelopes that are about to be appended, in their order. Returns the faults in their times,
 /// and notes those whose fees have to be judged.
 pub(super) fn watch(
@@ -47,14 +70,14 @@ pub(super) fn watch(
     faults
 }
 
-/// Records faults in times. Their envelopes are in the log.
+/// Records faults in times that are not recorded yet. Their envelopes are in the log.
 pub(super) fn record_times(
     state: &ReplicationState,
-    faults: Vec<WrongTime>,
+    watch: &mut TimeWatch,
 ) -> Result<(), CommitError> {
     let snapshot = state.store.snapshot();
-    let mut evidence = Vec::with_capacity(faults.len());
-    for (at, fault) in faults {
+    let mut evidence = Vec::with_capacity(watch.unrecorded.len());
+    for &(at, fault) in &watch.unrecorded {
         let (misbehavior, places) = match fault {
             TimeFault::Back { earlier } => (Misbehavior::TimeBack, vec![earlier, at]),
             TimeFault::Ahead => (Misbehavior::TimeAhead, vec![at]),
@@ -64,7 +87,9 @@ pub(super) fn record_times(
             evidence.push(Evidence { misbehavior, at, from: None, envelopes });
         }
     }
-    record(state, &evidence)
+    record(state, &evidence)?;
+    watch.unrecorded.clear();
+    Ok(())
 }
 
 /// Records that `other` was brought by `from` for a place where another envelope is held.
@@ -130,11 +155,19 @@ pub(super) async fn judge_doubted(state: Arc<ReplicationState>, mut stopped: Sto
 }
 
 fn judge_some(state: &ReplicationState) -> Result<(), CommitError> {
-    let rates = state.ports.rates.borrow().clone();
     let doubted = state.doubted.take(JUDGED_AT_ONCE);
-    let envelopes = state.store.snapshot().get_many(&doubted)?;
+    let judged = judge(state, &doubted);
+    if judged.is_err() {
+        doubted.into_iter().for_each(|at| state.doubted.push(at));
+    }
+    judged
+}
+
+fn judge(state: &ReplicationState, doubted: &[EnvelopeId]) -> Result<(), CommitError> {
+    let rates = state.ports.rates.borrow().clone();
+    let envelopes = state.store.snapshot().get_many(doubted)?;
     let mut evidence = Vec::new();
-    for (at, bytes) in doubted.into_iter().zip(envelopes) {
+    for (&at, bytes) in doubted.iter().zip(envelopes) {
         let Some(bytes) = bytes else { continue };
         match judge_fees(&bytes, &rates) {
             FeeVerdict::Explained => {}

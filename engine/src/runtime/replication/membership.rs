@@ -13,6 +13,7 @@ use hawser_storage::{CommitError, JudgedTimes, ReadError, Store, TimeRule};
 use super::state::{self, ReplicationState};
 use super::stop::StopSignal;
 use crate::facts;
+use crate::runtime::pauses::RetryPauses;
 
 /// Returns true if the marks of a strand follow other absences than these.
 pub(super) fn is_outdated(
@@ -57,16 +58,22 @@ pub(super) fn judge(
 /// Judges this node's own strand whenever its absences change.
 pub(super) async fn judge_own(state: Arc<ReplicationState>, mut stopped: StopSignal) {
     let mut registry = state.ports.registry.clone();
+    let mut pauses = RetryPauses::default();
     loop {
         let known = registry.borrow_and_update().clone();
+        let mut retry = None;
         if known.node(state.own).is_some()
             && let Err(error) = judge_own_by(&state, known.absences(state.own)).await
         {
-            tracing::error!(%error, "this node's own strand cannot be judged by its absences");
+            tracing::error!(%error, "this node's own strand cannot be judged by its absences now");
+            retry = Some(pauses.next());
+        } else {
+            pauses = RetryPauses::default();
         }
         tokio::select! {
             () = stopped.stopped() => return,
             () = state::changed(&mut registry) => {}
+            () = tokio::time::sleep(retry.unwrap_or_default()), if retry.is_some() => {}
         }
     }
 }

@@ -198,9 +198,7 @@ async fn supervise(state: Arc<ReplicationState>, guard: GuardTask, mut stopped: 
         for node in nodes.nodes().filter(|node| is_followed(node.id)) {
             if let Some(inbox) = state.open_inbox(node.id) {
                 let (id, key) = (node.id, node.public_key);
-                let task = StrandTask::resume(state.clone(), id, key, id, inbox);
-                let stopped = stopped.clone();
-                tasks.spawn(async move { task.await.run(stopped).await });
+                tasks.spawn(StrandTask::follow(state.clone(), id, key, id, inbox, stopped.clone()));
             }
         }
         tokio::select! {

@@ -70,8 +70,29 @@ impl GuardTask {
         task
     }
 
+    /// Waits until it is known how the folder relates to what this host wrote last. Without that, nothing
+    /// that peers say lets this node sign.
+    async fn judged(self) -> Self {
+        if self.state.store.standing() != FolderStanding::Unjudged {
+            return self;
+        }
+        while self.state.store.is_poisoned() {
+            sleep(LOOK_EVERY).await;
+        }
+        Self::new(self.state)
+    }
+
     /// Runs until it is stopped.
-    pub(super) async fn run(mut self, mut stopped: StopSignal) {
+    pub(super) async fn run(self, mut stopped: StopSignal) {
+        let mut task = tokio::select! {
+            () = stopped.stopped() => return,
+            task = self.judged() => task,
+        };
+        task.guard_until(stopped).await;
+        task.stop_fetching().await;
+    }
+
+    async fn guard_until(&mut self, mut stopped: StopSignal) {
         let mut peers = self.state.peers.subscribe();
         let mut heads = self.state.heads.subscribe();
         let mut reports = self.state.own_strand.reports();
@@ -95,7 +116,6 @@ impl GuardTask {
                 () = sleep_until(next) => {}
             }
         }
-        self.stop_fetching().await;
     }
 
     /// Does what is due now. Returns false if there is more to do at once.
@@ -262,8 +282,8 @@ impl GuardTask {
         let (stop, stopped) = stop::channel();
         // A strand whose source is its own node, which is no peer, asks for missing places only.
         let from = source.unwrap_or(state.own);
-        let task = StrandTask::resume(state.clone(), state.own, key, from, inbox);
-        let task = tokio::spawn(async move { task.await.run(stopped).await });
+        let own = state.own;
+        let task = tokio::spawn(StrandTask::follow(state, own, key, from, inbox, stopped));
         self.fetching = Some(Fetching { source, stop, task });
     }
 

@@ -8,22 +8,25 @@ use std::time::Instant;
 
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId};
 use hawser_rules::{Absences, Registry};
-use hawser_storage::ReadError;
+use hawser_storage::{CommitError, ReadError};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::counters::StrandCounters;
+use super::evidence::TimeWatch;
 use super::membership;
 use super::peers::{ConnectedPeer, PeerTable};
 use super::state::{self, ReplicationState};
 use super::stop::StopSignal;
-use super::writes::{Load, WriteQueue, commit};
+use super::writes::{FailedWrites, Load, WriteQueue, commit};
 use crate::misbehavior::{StrandTimes, stated_ns};
 use crate::replication::{
-    Effect, EnvelopeVerifier, Follower, LinkCommand, StrandItem, VerifyResult, WantResponse,
+    Effect, EnvelopeVerifier, Follower, LinkCommand, StrandItem, StrandWrite, VerifyResult,
+    WantResponse,
 };
 use crate::runtime::Priority;
+use crate::runtime::pauses::RetryPauses;
 
 /// Envelopes that one core checks at a time. Guessed: about 2 ms of work, so that more urgent work
 /// does not wait for long.
@@ -40,6 +43,9 @@ pub(super) struct StrandTask {
     /// The peers that the follower knows of.
     connected: PeerTable,
     writes: WriteQueue,
+    /// Writes that failed, and the time from which they are tried again.
+    failed: Option<(Vec<StrandWrite>, Instant)>,
+    pauses: RetryPauses,
     counters: Arc<StrandCounters>,
     registry: watch::Receiver<Arc<Registry>>,
     /// The absences by which envelopes are judged.
@@ -47,19 +53,35 @@ pub(super) struct StrandTask {
     /// The marks on disk may follow other absences. Nothing is checked until they have been set anew.
     is_outdated: bool,
     /// Times of the strand, for the one commit under way.
-    times: Arc<Mutex<StrandTimes>>,
+    watch: Arc<Mutex<TimeWatch>>,
 }
 
 impl StrandTask {
-    /// Goes on from what is on disk. `source` is the peer that the strand is taken from.
-    pub(super) async fn resume(
+    /// Goes on from what is on disk, and follows the strand until it is stopped. `source` is the peer that
+    /// the strand is taken from.
+    pub(super) async fn follow(
+        state: Arc<ReplicationState>,
+        originator: OriginatorId,
+        key: PublicKey,
+        source: OriginatorId,
+        inbox: mpsc::Receiver<WantResponse<Bytes>>,
+        mut stopped: StopSignal,
+    ) {
+        let task = tokio::select! {
+            () = stopped.stopped() => return,
+            task = Self::resume(state, originator, key, source, inbox) => task,
+        };
+        task.run(stopped).await;
+    }
+
+    async fn resume(
         state: Arc<ReplicationState>,
         originator: OriginatorId,
         key: PublicKey,
         source: OriginatorId,
         inbox: mpsc::Receiver<WantResponse<Bytes>>,
     ) -> Self {
-        let (missing, times) = read_strand(state.clone(), originator).await;
+        let (missing, times) = read_strand(&state, originator).await;
         let stored = state.heads.get().get(originator);
         let mut registry = state.ports.registry.clone();
         registry.mark_changed();
@@ -76,15 +98,16 @@ impl StrandTask {
             peers: state.peers.subscribe(),
             connected: BTreeMap::new(),
             writes: WriteQueue::default(),
-            times: Arc::new(Mutex::new(times)),
+            failed: None,
+            pauses: RetryPauses::default(),
+            watch: Arc::new(Mutex::new(TimeWatch::new(times))),
             counters: state.strand(originator),
             state,
         }
     }
 
-    /// Runs until it is stopped, or until the log takes no more.
     #[tracing::instrument(level = "debug", skip_all, fields(originator = %self.originator))]
-    pub(super) async fn run(mut self, mut stopped: StopSignal) {
+    async fn run(mut self, mut stopped: StopSignal) {
         // While one batch is on its way to disk, the next one is being checked.
         let (mut verifying, mut committing) = (None, None);
         loop {
@@ -92,18 +115,19 @@ impl StrandTask {
             if committing.is_none() {
                 committing = self.start_commit();
             }
-            if self.is_outdated && committing.is_none() && verifying.is_none() {
+            let is_idle = committing.is_none() && verifying.is_none() && self.failed.is_none();
+            if self.is_outdated && is_idle {
                 // Everything that was judged before is on disk, and nothing is under way.
                 self.is_outdated = false;
                 committing = Some(self.start_judging());
             }
             let may_verify = verifying.is_none() && !self.writes.is_full() && !self.is_outdated;
+            let retry_at = self.retry_at().filter(|_| committing.is_none());
             tokio::select! {
                 biased;
                 () = stopped.stopped() => break,
-                committed = finished(&mut committing) => match committed {
-                    Ok(Some(through)) => self.follower.handle_durable(through),
-                    Ok(None) => {}
+                committed = finished(&mut committing) => match self.take_committed(committed) {
+                    Ok(()) => {}
                     Err(error) => {
                         tracing::error!(%error, "the log takes no more of this strand");
                         return;
@@ -117,12 +141,49 @@ impl StrandTask {
                     None => break,
                 },
                 () = sleep_until(self.follower.poll_timeout()) => self.tick(),
+                // The next turn begins the commit.
+                () = sleep_until(retry_at) => {}
             }
         }
         if let Some(committing) = committing {
             // The result is of no use any more, but the store must not close under the commit.
             let _ = committing.await;
         }
+    }
+
+    /// Takes over the result of a commit. Writes that failed by the disk are kept: what stands behind them
+    /// waits, and then the peer.
+    ///
+    /// # Errors
+    /// An error that no other try can end.
+    fn take_committed(&mut self, committed: CommitResult) -> Result<(), CommitError> {
+        let FailedWrites { error, writes } = match committed {
+            Ok(through) => {
+                self.pauses = RetryPauses::default();
+                through.into_iter().for_each(|through| self.follower.handle_durable(through));
+                return Ok(());
+            }
+            Err(failed) => failed,
+        };
+        if !error.is_of_disk() {
+            return Err(error);
+        }
+        let pause = self.pauses.next();
+        tracing::error!(
+            code = "strand_commit_failed",
+            originator = %self.originator,
+            %error,
+            retry_s = pause.as_secs(),
+            "a followed strand cannot be stored now"
+        );
+        // Without writes it was the judging that failed.
+        self.is_outdated |= writes.is_empty();
+        self.failed = Some((writes, now() + pause));
+        Ok(())
+    }
+
+    fn retry_at(&self) -> Option<Instant> {
+        self.failed.as_ref().map(|(_, at)| *at)
     }
 
     fn take(&mut self, verified: Vec<WantResponse<VerifyResult>>) {
@@ -213,7 +274,8 @@ impl StrandTask {
         let (store, originator) = (self.state.store.clone(), self.originator);
         let absences = self.absences.clone();
         tokio::task::spawn_blocking(move || {
-            membership::judge(&store, originator, &absences).map(|_| None)
+            let judged = membership::judge(&store, originator, &absences);
+            judged.map(|_| None).map_err(|error| FailedWrites { error, writes: Vec::new() })
         })
     }
 
@@ -255,12 +317,20 @@ impl StrandTask {
     }
 
     fn start_commit(&mut self) -> Option<JoinHandle<CommitResult>> {
-        let writes = self.writes.take();
+        let writes = match self.failed.take() {
+            Some((writes, at)) if at <= now() && !writes.is_empty() => writes,
+            Some((_, at)) if at <= now() => self.writes.take(),
+            Some(later) => {
+                self.failed = Some(later);
+                return None;
+            }
+            None => self.writes.take(),
+        };
         let is_empty = writes.is_empty();
-        let (state, times) = (self.state.clone(), self.times.clone());
+        let (state, watch) = (self.state.clone(), self.watch.clone());
         let work = move || {
-            let mut times = times.lock();
-            commit(&state, &mut times, writes)
+            let mut watch = watch.lock();
+            commit(&state, &mut watch, writes)
         };
         (!is_empty).then(|| tokio::task::spawn_blocking(work))
     }
@@ -291,27 +361,32 @@ impl StrandTask {
     }
 }
 
-/// Reads the places that are marked missing, and the time at the head. A strand of which these cannot be
-/// read is followed all the same: late finds are then not asked for.
+/// Reads the places that are marked missing, and the time at the head. Tries again until they can be read.
 async fn read_strand(
-    state: Arc<ReplicationState>,
+    state: &Arc<ReplicationState>,
     originator: OriginatorId,
 ) -> (Vec<(SequenceId, SequenceId)>, StrandTimes) {
-    let read = move || {
-        let snapshot = state.store.snapshot();
-        let head = EnvelopeId::new(originator, snapshot.head(originator)?);
-        let last = snapshot.get(head)?.and_then(|bytes| Some((stated_ns(&bytes)?, head)));
-        Ok((snapshot.missing(originator)?, StrandTimes::after(last)))
-    };
-    let read = tokio::task::spawn_blocking(read).await;
-    let read = read.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-    read.unwrap_or_else(|error: ReadError| {
-        tracing::error!(%originator, %error, "the missing places of a strand cannot be read");
-        Default::default()
-    })
+    let mut pauses = RetryPauses::default();
+    loop {
+        let state = state.clone();
+        let read = move || -> Result<_, ReadError> {
+            let snapshot = state.store.snapshot();
+            let head = EnvelopeId::new(originator, snapshot.head(originator)?);
+            let last = snapshot.get(head)?.and_then(|bytes| Some((stated_ns(&bytes)?, head)));
+            Ok((snapshot.missing(originator)?, StrandTimes::after(last)))
+        };
+        let read = tokio::task::spawn_blocking(read).await;
+        match read.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) {
+            Ok(read) => return read,
+            Err(error) => {
+                tracing::error!(%originator, %error, "a strand cannot be read now");
+                tokio::time::sleep(pauses.next()).await;
+            }
+        }
+    }
 }
 
-type CommitResult = Result<Option<SequenceId>, hawser_storage::CommitError>;
+type CommitResult = Result<Option<SequenceId>, FailedWrites>;
 
 fn envelope(item: &StrandItem<Bytes>) -> Option<&Bytes> {
     match item {

@@ -6,9 +6,8 @@ use std::ops::{AddAssign, SubAssign};
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::{Change, CommitError, LogEntry, SkipReason, Validity};
 
-use super::evidence;
+use super::evidence::{self, TimeWatch};
 use super::state::ReplicationState;
-use crate::misbehavior::StrandTimes;
 use crate::replication::StrandWrite;
 
 /// Envelopes at which a commit, and a batch to be checked, stops growing. Guessed: enough that a
@@ -104,62 +103,119 @@ impl WriteQueue {
     }
 }
 
+/// Writes that were not all done, and may be done again: what is durable already changes nothing.
+pub(super) struct FailedWrites {
+    pub(super) error: CommitError,
+    pub(super) writes: Vec<StrandWrite>,
+}
+
 /// Does the writes in order. Returns the new head if the strand has grown. Blocks for a sync of the
-/// disk. `times` are those of the strand.
+/// disk. `watch` is that of the strand.
 ///
 /// # Errors
-/// Writes before the failed one may be durable.
+/// [`FailedWrites`]; some of the writes may be durable.
 pub(super) fn commit(
     state: &ReplicationState,
-    times: &mut StrandTimes,
+    watch: &mut TimeWatch,
     writes: Vec<StrandWrite>,
-) -> Result<Option<SequenceId>, CommitError> {
+) -> Result<Option<SequenceId>, FailedWrites> {
     let (mut pending, mut durable) = (Vec::new(), None);
-    for write in writes {
-        match write {
+    let mut writes = writes.into_iter();
+    while let Some(write) = writes.next() {
+        let failed = match write {
             StrandWrite::Append { changes, through } => {
-                changes.iter().for_each(|change| count(state, change));
                 pending.extend(changes);
                 durable = Some(through);
+                None
             }
             StrandWrite::Compare { from, entries } => {
                 // What is compared may be a repeat of what stands before it.
-                append(state, times, std::mem::take(&mut pending))?;
-                compare(state, from, entries)?;
+                match append(state, watch, std::mem::take(&mut pending)) {
+                    Ok(()) => compare(state, from, &entries).err().map(|error| (error, Vec::new())),
+                    Err(failed) => Some(failed),
+                }
+                .map(|failed| (failed, Some(StrandWrite::Compare { from, entries })))
             }
+        };
+        if let Some(((error, left), compared)) = failed {
+            return Err(failed_writes(error, left, durable, compared.into_iter().chain(writes)));
         }
     }
-    append(state, times, pending)?;
-    Ok(durable)
+    append(state, watch, pending)
+        .map(|()| durable)
+        .map_err(|(error, left)| failed_writes(error, left, durable, writes))
 }
 
+/// Puts the writes together that are to be done again. `durable` is reported after them even if nothing of
+/// it is left to write.
+fn failed_writes(
+    error: CommitError,
+    changes: Vec<Change>,
+    durable: Option<SequenceId>,
+    later: impl Iterator<Item = StrandWrite>,
+) -> FailedWrites {
+    let first = durable.map(|through| StrandWrite::Append { changes, through });
+    FailedWrites { error, writes: first.into_iter().chain(later).collect() }
+}
+
+/// Appends the changes, and records what is wrong with their times. Gives back those that are to be
+/// appended again.
 fn append(
     state: &ReplicationState,
-    times: &mut StrandTimes,
+    watch: &mut TimeWatch,
     changes: Vec<Change>,
-) -> Result<(), CommitError> {
+) -> Result<(), (CommitError, Vec<Change>)> {
     let follows = |pair: &[Change]| pair[1].start().sequence == pair[0].end().sequence.next();
     assert!(changes.windows(2).all(follows), "a strand is contiguous before it is appended");
-    let envelopes = changes.iter().filter(|change| matches!(change, Change::Append(_))).count();
-    let faults = evidence::watch(state, times, &changes);
-    state.committer.commit(changes)?;
-    state.counters.stored.inc_by(envelopes as u64);
-    evidence::record_times(state, faults)
+    let before = watch.times;
+    let counts = Counts::of(&changes);
+    let faults = evidence::watch(state, &mut watch.times, &changes);
+    if let Err(failed) = state.committer.try_commit(changes) {
+        watch.times = before;
+        return Err(failed);
+    }
+    counts.note(state);
+    watch.note(faults);
+    if let Err(error) = evidence::record_times(state, watch) {
+        tracing::error!(%error, "evidence about times cannot be recorded now");
+    }
+    Ok(())
 }
 
-fn count(state: &ReplicationState, change: &Change) {
-    match change {
-        Change::Append(LogEntry { id, validity: Validity::Invalid(rule), .. }) => {
-            tracing::warn!(envelope = %id, rule = rule.0, "an originator signed what breaks a rule");
-            state.engine_counters.invalid.inc();
-        }
-        Change::Append(_) => {}
-        Change::Skip { originator, from, through, reason } => {
-            if *reason == SkipReason::Missing {
-                tracing::warn!(%originator, %from, %through, "no peer has these: marked missing");
-                state.counters.missing.inc_by(through.0 - from.0 + 1);
+/// Additions of a commit to the counters, once it is durable.
+struct Counts {
+    envelopes: u64,
+    missing: u64,
+    invalid: u64,
+}
+
+impl Counts {
+    fn of(changes: &[Change]) -> Self {
+        let mut counts = Self { envelopes: 0, missing: 0, invalid: 0 };
+        for change in changes {
+            match change {
+                Change::Append(LogEntry { id, validity, .. }) => {
+                    counts.envelopes += 1;
+                    if let Validity::Invalid(rule) = validity {
+                        tracing::warn!(envelope = %id, rule = rule.0, "an originator signed what breaks a rule");
+                        counts.invalid += 1;
+                    }
+                }
+                Change::Skip { originator, from, through, reason } => {
+                    if *reason == SkipReason::Missing {
+                        tracing::warn!(%originator, %from, %through, "no peer has these: marked missing");
+                        counts.missing += through.0 - from.0 + 1;
+                    }
+                }
             }
         }
+        counts
+    }
+
+    fn note(&self, state: &ReplicationState) {
+        state.counters.stored.inc_by(self.envelopes);
+        state.counters.missing.inc_by(self.missing);
+        state.engine_counters.invalid.inc_by(self.invalid);
     }
 }
 
@@ -170,10 +226,10 @@ fn count(state: &ReplicationState, change: &Change) {
 fn compare(
     state: &ReplicationState,
     from: OriginatorId,
-    entries: Vec<LogEntry>,
+    entries: &[LogEntry],
 ) -> Result<(), CommitError> {
     state.counters.compared.inc_by(entries.len() as u64);
-    let changes: Vec<Change> = entries.into_iter().map(Change::Append).collect();
+    let changes: Vec<Change> = entries.iter().cloned().map(Change::Append).collect();
     match state.store.commit(&changes) {
         Err(CommitError::Conflict { .. }) => {}
         result => return result,

@@ -40,6 +40,17 @@ pub enum RecordRatesError {
     Table(#[from] RateTableError),
 }
 
+impl RecordRatesError {
+    /// Returns true if the same table may be recorded later, when the disk allows.
+    pub(super) fn is_of_disk(&self) -> bool {
+        match self {
+            Self::Record(error) => error.is_of_disk(),
+            Self::Read(_) => true,
+            Self::Table(_) => false,
+        }
+    }
+}
+
 /// Records a rate table and returns all recorded rates, confirmed as of `read_ns`. A rate is never
 /// forgotten, because envelopes of its time are checked against it.
 ///
@@ -51,8 +62,31 @@ pub(super) fn record_rates(
     store: &Store,
 ) -> Result<RateTable, RecordRatesError> {
     store.record_rates(&rows(table))?;
+    recorded_rates(store, Some(read_ns))
+}
+
+/// Records a rate table at the start, as [`record_rates`] does. If the disk does not let it be recorded,
+/// returns the rates of before, which are not confirmed: nothing is published at them.
+///
+/// # Errors
+/// When it contradicts the recorded rates, or they cannot be read.
+pub(super) fn first_rates(
+    table: &RateTable,
+    read_ns: i64,
+    store: &Store,
+) -> Result<RateTable, RecordRatesError> {
+    match record_rates(table, read_ns, store) {
+        Err(error) if error.is_of_disk() => {
+            tracing::warn!(%error, "the price list is not taken over now");
+            recorded_rates(store, None)
+        }
+        recorded => recorded,
+    }
+}
+
+fn recorded_rates(store: &Store, read_ns: Option<i64>) -> Result<RateTable, RecordRatesError> {
     let recorded = store.snapshot().rates()?;
-    Ok(RateTable::new(recorded.iter().map(recorded_rate).collect(), Some(read_ns))?)
+    Ok(RateTable::new(recorded.iter().map(recorded_rate).collect(), read_ns)?)
 }
 
 /// The registry and the rates that the engine uses. Cheap to clone; all clones share one state.

@@ -12,8 +12,8 @@ use hawser_proto::OriginatorId;
 use hawser_rules::RateTable;
 use hawser_storage::Store;
 
-use super::{NetworkState, RecordRatesError, now_ns, record_rates};
-use crate::files::chain::{ChainFile, ChainFileError};
+use super::{NetworkState, RecordRatesError, first_rates, now_ns};
+use crate::files::chain::{ChainEvents, ChainFile, ChainFileError};
 use crate::files::rates::RatesFileError;
 use crate::files::{self, FileError, rates, registry};
 
@@ -53,7 +53,7 @@ pub enum ChainAppendFileError {
 /// When the file cannot be read, or contradicts the recorded rates.
 pub(in crate::service) fn load_rates(path: &Path, store: &Store) -> Result<RateTable, RatesError> {
     let read_ns = now_ns();
-    Ok(record_rates(&files::read(path, rates::parse)?, read_ns, store)?)
+    Ok(first_rates(&files::read(path, rates::parse)?, read_ns, store)?)
 }
 
 /// Appends everything new in a chain file. Returns the number of events.
@@ -66,16 +66,24 @@ pub(in crate::service) fn append_chain(
 ) -> Result<usize, ChainAppendFileError> {
     let mut count = 0;
     loop {
+        let before = file.place();
         let events = file
             .poll()
             .map_err(|error| ChainAppendFileError::File { path: file.path().to_owned(), error })?;
         if events.is_empty() {
             return Ok(count);
         }
-        appender.append(OriginatorId::GROUP_MESSAGES, &events.groups, None)?;
-        appender.append(OriginatorId::IDENTITY_UPDATES, &events.identities, None)?;
+        if let Err(error) = append_events(&events, appender) {
+            file.go_back(before); // what is appended already is left out the next time
+            return Err(error.into());
+        }
         count += events.len();
     }
+}
+
+fn append_events(events: &ChainEvents, appender: &ChainAppender) -> Result<(), ChainAppendError> {
+    appender.append(OriginatorId::GROUP_MESSAGES, &events.groups, None)?;
+    appender.append(OriginatorId::IDENTITY_UPDATES, &events.identities, None)
 }
 
 /// The files, and the state that they feed.
@@ -145,6 +153,9 @@ impl StandInReader {
                 }
                 Ok(table) => {
                     let taken = self.network.take_rates(&table, looked_ns);
+                    if taken.as_ref().is_err_and(RecordRatesError::is_of_disk) {
+                        file.forget(); // to be taken over later, although it does not change
+                    }
                     taken.inspect_err(|error| ignored(error)).is_ok()
                 }
             };
@@ -215,6 +226,11 @@ impl WatchedFile {
         let mut watched = Self { path: path.to_owned(), seen: None };
         watched.take_change();
         watched
+    }
+
+    /// Has the present content count as a change.
+    pub(in crate::service) fn forget(&mut self) {
+        self.seen = None;
     }
 
     /// Returns whether the file was replaced or written since the last call. A file that is gone is

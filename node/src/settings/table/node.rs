@@ -138,6 +138,14 @@ pub(in crate::settings) const NEW_STRAND: Setting = switch(
     "Say that this node's key has published nothing in this network yet, for the first start only; \
      refused once it has",
 );
+pub(in crate::settings) const MIN_FREE_DISK: Setting = value(
+    "min-free-disk",
+    "HAWSER_MIN_FREE_DISK",
+    Some("1GiB"),
+    "a whole number and KiB, MiB or GiB, or 0",
+    "1GiB",
+    "Free space on the disk of the data folder below which nothing is written; 0 for no bound",
+);
 pub(in crate::settings) const DURABILITY: Setting = value(
     "durability",
     "HAWSER_DURABILITY",
@@ -242,7 +250,7 @@ pub(in crate::settings) const ALLOW_SECRET_FLAGS: Setting = switch(
 );
 
 /// All of them, in the order of the help text.
-pub(super) const ALL: [&Setting; 30] = [
+pub(super) const ALL: [&Setting; 31] = [
     &CONFIG_FILE,
     &API_ENABLE,
     &REPLICATION_ENABLE,
@@ -268,6 +276,7 @@ pub(super) const ALL: [&Setting; 30] = [
     &INDEXER_ENABLE,
     &LISTEN_ADDRESS,
     &DURABILITY,
+    &MIN_FREE_DISK,
     &WALLET_RPC,
     &IDEMPOTENT_PUBLISH,
     &SHUTDOWN_DRAIN,

@@ -1,0 +1,167 @@
+//! The task that looks after the disk: it tells when there is too little room, and reads the log again
+//! after a failed write.
+
+use std::time::Instant;
+
+use hawser_storage::{OpenError, ReadError, Store};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::chain::ChainAppender;
+use super::pauses::RetryPauses;
+use super::{Committer, Engine, LedgerAppender};
+
+/// Time between two looks. Guessed: the watermark is far above what is written in this time.
+const LOOK_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Looks after the disk while the node runs.
+#[derive(Debug)]
+#[must_use = "the task runs until it is stopped"]
+pub struct DiskTask {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl DiskTask {
+    /// Starts the task.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn start(engine: &Engine) -> Self {
+        let keeper = DiskKeeper::new(engine);
+        let (stop, stopped) = watch::channel(false);
+        Self { stop, task: tokio::spawn(run(keeper, stopped)) }
+    }
+
+    /// Stops the task and returns when it has ended.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        // A task that panicked has been reported by the panic hook.
+        let _ = self.task.await;
+    }
+}
+
+async fn run(mut keeper: DiskKeeper, mut stopped: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            _ = stopped.wait_for(|stopped| *stopped) => return,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+        let looked = tokio::task::spawn_blocking(move || {
+            keeper.look(Instant::now());
+            keeper
+        });
+        keeper = looked.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+    }
+}
+
+/// The log could not be made writable.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RecoverError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// Everything that has to know when the log was read again.
+pub(super) struct Recovery {
+    pub(super) store: Store,
+    pub(super) committer: Committer,
+    pub(super) chain: ChainAppender,
+    pub(super) ledger: LedgerAppender,
+}
+
+impl Recovery {
+    /// Reads the log again, and lets everything that writes go on with what it holds.
+    ///
+    /// # Errors
+    /// When the disk does not allow it; to be tried again later.
+    pub(super) fn run(&self) -> Result<(), RecoverError> {
+        self.store.reopen()?;
+        // What appends to the chain strands and the ledger decides by what is stored: it has to see either
+        // all of the old state, and fail, or all of the new one.
+        self.ledger.between(|| {
+            self.committer.catch_up()?;
+            Ok(self.chain.reload(|| self.store.accept_writes())?)
+        })
+    }
+}
+
+/// Looks after the disk, again and again.
+struct DiskKeeper {
+    recovery: Recovery,
+    has_told_room: bool,
+    has_told_fault: bool,
+    pauses: RetryPauses,
+    next_try: Option<Instant>,
+}
+
+impl DiskKeeper {
+    fn new(engine: &Engine) -> Self {
+        Self {
+            recovery: Recovery {
+                store: engine.store.clone(),
+                committer: engine.committer.clone(),
+                chain: engine.chain.clone(),
+                ledger: engine.ledger.clone(),
+            },
+            has_told_room: false,
+            has_told_fault: false,
+            pauses: RetryPauses::default(),
+            next_try: None,
+        }
+    }
+
+    fn look(&mut self, now: Instant) {
+        let room = self.recovery.store.check_room();
+        match &room {
+            Err(error) if !self.has_told_room => {
+                tracing::error!(code = "disk_low", %error, "nothing is written until the disk has room");
+            }
+            Ok(()) if self.has_told_room => {
+                tracing::info!("the disk has room again: writing goes on");
+            }
+            _ => {}
+        }
+        self.has_told_room = room.is_err();
+        // Reading the log again needs room for table files.
+        if room.is_ok() {
+            self.recover_if_due(now);
+        }
+    }
+
+    fn recover_if_due(&mut self, now: Instant) {
+        let Some(cause) = self.recovery.store.write_fault() else {
+            (self.pauses, self.next_try) = (RetryPauses::default(), None);
+            return;
+        };
+        if !self.has_told_fault {
+            tracing::error!(
+                code = "log_read_only",
+                %cause,
+                "nothing is written until the log has been read again"
+            );
+            self.has_told_fault = true;
+        }
+        if self.next_try.is_some_and(|at| now < at) {
+            return;
+        }
+        match self.recovery.run() {
+            Ok(()) => {
+                tracing::warn!("the log was read again and is written to");
+                self.has_told_fault = false;
+            }
+            Err(error) => {
+                let pause = self.pauses.next();
+                tracing::error!(
+                    code = "log_reopen_failed",
+                    %error,
+                    retry_s = pause.as_secs(),
+                    "the log stays read-only"
+                );
+                self.next_try = Some(Instant::now() + pause);
+            }
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Pauses between attempts that a disk made fail.
+
+use std::time::Duration;
+
+/// The first pause. Guessed: most errors of a disk pass at once or take an operator.
+const FIRST: Duration = Duration::from_secs(1);
+/// The longest pause. Guessed: everything goes on within half a minute after the disk does.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// Pauses of one second, two, four, and so on up to half a minute.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RetryPauses(Duration);
+
+impl Default for RetryPauses {
+    fn default() -> Self {
+        Self(FIRST)
+    }
+}
+
+impl RetryPauses {
+    /// Returns the next pause.
+    pub(super) fn next(&mut self) -> Duration {
+        let pause = self.0;
+        self.0 = LONGEST.min(pause * 2);
+        pause
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_longest() {
+        let mut pauses = RetryPauses::default();
+        let seconds: Vec<u64> = (0..7).map(|_| pauses.next().as_secs()).collect();
+        assert_eq!(seconds, [1, 2, 4, 8, 16, 30, 30]);
+    }
+}

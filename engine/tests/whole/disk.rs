@@ -1,0 +1,141 @@
+//! A whole engine over a disk that fails for a while, or is full: everything goes on by itself.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use hawser_engine::runtime::{DiskTask, PublishError};
+use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::{Bytes, SequenceId};
+use hawser_storage::{RoomSettings, Store, WriteFault};
+use parking_lot::Mutex;
+
+use crate::common::{NODE, Node, message, start, store};
+use crate::follow::{Follower, SOURCE, strand};
+
+/// Nothing takes this long that happens at all.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The outcome of the writes from now on: `None` for success.
+fn fail(store: &Store, fault: Option<WriteFault>) {
+    store.set_write_faults(Some(Arc::new(move || fault)));
+}
+
+fn id(bytes: &Bytes) -> u64 {
+    OriginatorEnvelope::parse(bytes.clone()).unwrap().id().sequence.0
+}
+
+/// Publishes until that is possible. Returns the place.
+async fn publish(node: &Node, text: &str) -> u64 {
+    let publish = async {
+        loop {
+            match node.engine.publish(vec![message(1, text)]).await {
+                Ok(answer) => return id(&answer[0]),
+                Err(PublishError::Unavailable { .. }) => {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, publish).await.expect("publishing goes on")
+}
+
+fn refused(answer: Result<Vec<Bytes>, PublishError>) -> String {
+    match answer {
+        Err(PublishError::Unavailable { reason, .. }) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn publishing_goes_on_after_a_failed_write_whatever_the_disk_has_of_it() {
+    let node = start(store());
+    let disk = DiskTask::start(&node.engine);
+    let store = node.engine.store().clone();
+    assert_eq!(publish(&node, "before").await, 1);
+    for (fault, place) in [(WriteFault::Lost, 2), (WriteFault::Kept, 3)] {
+        let text = format!("{fault:?}");
+        fail(&store, Some(fault));
+        refused(node.engine.publish(vec![message(1, &text)]).await);
+        assert!(
+            refused(node.engine.publish(vec![message(1, "other")]).await).contains("read-only")
+        );
+        assert_eq!(store.snapshot().head(NODE).unwrap(), SequenceId(place - 1));
+        fail(&store, None);
+        // What the disk has of it is found, and anything else gets the next place.
+        assert_eq!(publish(&node, &text).await, place);
+        assert_eq!(node.engine.heads().get().get(NODE), SequenceId(place));
+    }
+    assert_eq!(publish(&node, "after").await, 4);
+    disk.stop().await;
+    node.engine.drain();
+    node.threads.join();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeat_behind_a_sync_that_hangs_and_fails_is_not_acknowledged() {
+    let node = start(store());
+    let disk = DiskTask::start(&node.engine);
+    let store = node.engine.store().clone();
+    let (hang, hung) = std::sync::mpsc::channel();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let released = Mutex::new(released);
+    store.set_write_faults(Some(Arc::new(move || {
+        let _ = hang.send(());
+        released.lock().recv().is_ok().then_some(WriteFault::Lost)
+    })));
+    let first = tokio::spawn({
+        let engine = node.engine.clone();
+        async move { engine.publish(vec![message(1, "a")]).await }
+    });
+    tokio::task::spawn_blocking(move || hung.recv().map(|()| hung)).await.unwrap().unwrap();
+    let repeat = tokio::spawn({
+        let engine = node.engine.clone();
+        async move { engine.publish(vec![message(1, "a")]).await }
+    });
+    // Long enough to get behind the first one; if it does not, it is refused as well.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    release.send(()).unwrap();
+    refused(first.await.unwrap());
+    refused(repeat.await.unwrap());
+    drop(release);
+    fail(&store, None);
+    assert_eq!(publish(&node, "b").await, 1, "no publisher was promised this place");
+    assert_eq!(publish(&node, "a").await, 2);
+    disk.stop().await;
+    node.engine.drain();
+    node.threads.join();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_followed_strand_goes_on_after_failed_writes_and_a_full_disk() {
+    let follower = Follower::start(store());
+    let disk = DiskTask::start(follower.engine());
+    let store = follower.engine().store().clone();
+    let free = Arc::new(AtomicU64::new(u64::MAX));
+    let seen = Arc::clone(&free);
+    let free_bytes = Arc::new(move || Some(seen.load(Ordering::SeqCst)));
+    store.keep_room(RoomSettings { free_bytes_min: 1 << 30, free_bytes });
+    let mut source = follower.connect(SOURCE, &[]);
+    assert_eq!(source.want(SOURCE).await, (0, None));
+    let mut next = 1;
+    for fault in [Some(WriteFault::Lost), Some(WriteFault::Kept), None] {
+        fail(&store, fault);
+        free.store(if fault.is_none() { 0 } else { u64::MAX }, Ordering::SeqCst);
+        source.send(strand(SOURCE, &[next, next + 1])).await;
+        let is_stopped = || store.is_poisoned() || !store.has_room();
+        follower.until("the disk is met", is_stopped).await;
+        assert!(follower.engine().ready_to_publish().is_err());
+        fail(&store, None);
+        free.store(u64::MAX, Ordering::SeqCst);
+        // The same task stores what it had, and what comes next in answer to the same want.
+        follower.wait_for(SOURCE, next + 1).await;
+        next += 2;
+    }
+    let all: Vec<u64> = (1..next).collect();
+    assert_eq!(follower.held(SOURCE), strand(SOURCE, &all));
+    follower.until("publishing goes on", || follower.complaint().is_none()).await;
+    disk.stop().await;
+    follower.stop().await;
+}

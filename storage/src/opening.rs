@@ -1,0 +1,62 @@
+//! Everything that opening a database needs, each time.
+
+use std::path::{Path, PathBuf};
+
+use rocksdb::{Cache, Env};
+
+use crate::database::Lasting;
+use crate::options;
+use crate::price::PriceFn;
+use crate::settings::{Durability, HostSettings};
+
+/// Location of a database.
+#[derive(Clone)]
+pub(crate) enum Location {
+    Folder(PathBuf),
+    Memory(Env),
+}
+
+/// Permission of RocksDB for the files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    ReadWrite,
+    /// Nothing is written and nothing is locked.
+    ReadOnly,
+}
+
+/// Everything that opening a database needs, each time.
+pub(crate) struct Opening {
+    pub(crate) location: Location,
+    pub(crate) cache: Cache,
+    pub(crate) durability: Durability,
+    pub(crate) price: PriceFn,
+    pub(crate) host: Option<HostSettings>,
+    pub(crate) lasting: Lasting,
+}
+
+impl Opening {
+    pub(crate) fn new(
+        location: Location,
+        durability: Durability,
+        price: PriceFn,
+        host: Option<HostSettings>,
+    ) -> Self {
+        let (cache, lasting) = (options::block_cache(), Lasting::default());
+        Self { location, cache, durability, price, host, lasting }
+    }
+}
+
+impl Location {
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        match self {
+            Self::Folder(path) => Some(path),
+            Self::Memory(_) => None,
+        }
+    }
+
+    /// Returns the path for RocksDB. In memory any path works, but the binding creates the folder on
+    /// disk, so it is one that exists.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.folder().map_or_else(std::env::temp_dir, Path::to_owned)
+    }
+}

@@ -1,0 +1,131 @@
+//! Reading the log again after a failed write, while readers go on.
+//!
+//! Only the disk knows what a failed write has left there: RocksDB keeps what it had in memory,
+//! and a later sync says nothing about bytes that an earlier one has lost. So the database is closed and
+//! opened again. What is read then is the truth, and RocksDB has written it to synced table files before.
+//!
+//! Readers never wait. While the database is closed for writing, they have one that was opened for
+//! reading, which writes and locks nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hawser_proto::EnvelopeId;
+
+use crate::database::Database;
+use crate::error::DatabaseError;
+use crate::open::{OpenError, has_database, load, prepare_folder};
+use crate::opening::Access;
+use crate::store::Store;
+
+/// Pause between two looks if operations still hold a database that is to be closed. Guessed: most
+/// operations take less.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// The cause of refused writes between reading the log again and [`Store::accept_writes`].
+const READ_AGAIN: &str = "the log is being read again after a failed write";
+
+impl Store {
+    /// Reads the log again after a failed write, or after a start from a disk that could not be written
+    /// to. Does nothing if commits are accepted. They stay refused until [`Store::accept_writes`], so that
+    /// the caller can first take over what the log has gained. Readers go on meanwhile.
+    ///
+    /// Waits for every operation and every [`Snapshot`](crate::Snapshot) of before, so the caller holds
+    /// none.
+    ///
+    /// # Errors
+    /// [`OpenError`]: nothing can be written, and reading goes on. To be tried again later.
+    pub fn reopen(&self) -> Result<(), OpenError> {
+        let mut durable = self.shared.reopening.lock();
+        let before = self.database();
+        if before.poison.cause().is_none() {
+            return Ok(());
+        }
+        if let Some(folder) = self.path() {
+            // A folder that has gone must not be made anew: an empty strand would begin at 1 again.
+            if !has_database(folder) {
+                return Err(OpenError::NotADatabase { path: folder.to_owned() });
+            }
+            prepare_folder(folder)?;
+        }
+        if !before.is_read_only {
+            *durable = before.durable_heads();
+            self.close(before)?;
+        }
+        let (database, header) = load(&self.shared.how, None, Access::ReadWrite)?;
+        self.require_same(&database)?;
+        database.require_heads(&durable)?;
+        database.poison.set(READ_AGAIN);
+        drop(self.replace(database));
+        self.judge(&header)
+    }
+
+    /// Accepts commits after [`Store::reopen`].
+    pub fn accept_writes(&self) {
+        let database = self.database();
+        if !database.is_read_only && database.poison.cause().as_deref() == Some(READ_AGAIN) {
+            database.poison.clear();
+        }
+    }
+
+    /// Refuses a database that was put into the place of this one.
+    fn require_same(&self, database: &Database) -> Result<(), OpenError> {
+        if database.incarnation == self.incarnation() && database.identity == *self.identity() {
+            return Ok(());
+        }
+        Err(OpenError::Corrupt { cause: "it is another one than was opened".to_owned() })
+    }
+
+    /// Returns the database of before. It is closed when the last operation has dropped it.
+    fn replace(&self, database: Arc<Database>) -> Arc<Database> {
+        std::mem::replace(&mut *self.shared.current.write(), database)
+    }
+
+    /// Closes a database whose writes have failed. Readers get one for reading.
+    fn close(&self, before: Arc<Database>) -> Result<(), OpenError> {
+        // The other database would miss files that this one deletes.
+        before.db.disable_file_deletions().map_err(DatabaseError::from)?;
+        let (for_reading, _) = load(&self.shared.how, None, Access::ReadOnly)?;
+        self.require_same(&for_reading)?;
+        drop(self.replace(for_reading));
+        let mut before = before;
+        loop {
+            match Arc::try_unwrap(before) {
+                Ok(database) => {
+                    for batch in self.shared.how.lasting.faults.take_kept() {
+                        database.db.write(batch).map_err(DatabaseError::from)?;
+                    }
+                    return Ok(());
+                }
+                Err(held) => before = held,
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+}
+
+impl Database {
+    /// Returns the heads of all strands once no commit is under way. To be called after a failed write:
+    /// no later commit gets as far as the disk.
+    fn durable_heads(&self) -> Vec<EnvelopeId> {
+        let _no_commits = self.gate.write();
+        self.strands.heads()
+    }
+
+    /// Compares the heads that were read with those that were durable.
+    ///
+    /// # Errors
+    /// When the disk has lost what it had synced.
+    fn require_heads(&self, durable: &[EnvelopeId]) -> Result<(), OpenError> {
+        for head in durable {
+            let found = *self.strands.head(head.originator).lock();
+            if found < head.sequence {
+                let cause = format!(
+                    "strand {} ends at {found}, and was durable up to {}",
+                    head.originator, head.sequence
+                );
+                return Err(OpenError::Corrupt { cause });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,94 @@
+//! The watermark below which nothing is written, so that the disk never becomes full.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::CommitError;
+
+/// Share of the watermark that has to be free above it before writing goes on. Guessed: enough that a node
+/// at the watermark does not stop and start with every file that is compacted away.
+const RESUME_ABOVE_SHARE: u64 = 8;
+
+/// The room that writes leave on the disk.
+#[derive(Clone)]
+pub struct RoomSettings {
+    /// Nothing is written while fewer bytes are free. 0 for no bound.
+    pub free_bytes_min: u64,
+    /// Returns the bytes that are free on the disk of the data folder; `None` when that is not known.
+    pub free_bytes: Arc<dyn Fn() -> Option<u64> + Send + Sync>,
+}
+
+impl std::fmt::Debug for RoomSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RoomSettings")
+            .field("free_bytes_min", &self.free_bytes_min)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One watermark for everything that writes.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    settings: OnceLock<RoomSettings>,
+    is_low: AtomicBool,
+}
+
+impl Room {
+    /// Sets the watermark. The first one stays.
+    pub(crate) fn keep(&self, settings: RoomSettings) {
+        let _ = self.settings.set(settings);
+    }
+
+    /// Returns true if the disk was below the watermark at the last look.
+    pub(crate) fn is_low(&self) -> bool {
+        self.is_low.load(Ordering::Acquire)
+    }
+
+    /// Looks at the disk. Costs one system call.
+    pub(crate) fn check(&self) -> Result<(), CommitError> {
+        let Some(RoomSettings { free_bytes_min, free_bytes }) = self.settings.get() else {
+            return Ok(());
+        };
+        if *free_bytes_min == 0 {
+            return Ok(());
+        }
+        // A disk that tells nothing is written to: an error shows then.
+        let Some(free) = free_bytes() else { return Ok(()) };
+        let above = if self.is_low() { free_bytes_min / RESUME_ABOVE_SHARE } else { 0 };
+        let wanted = free_bytes_min.saturating_add(above);
+        let is_low = free < wanted;
+        self.is_low.store(is_low, Ordering::Release);
+        if is_low { Err(CommitError::NoRoom { free, wanted }) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use super::*;
+
+    #[test]
+    fn writing_goes_on_only_clearly_above_the_watermark() {
+        let free = Arc::new(AtomicU64::new(800));
+        let seen = Arc::clone(&free);
+        let room = Room::default();
+        assert_eq!(room.check(), Ok(()), "no watermark");
+        room.keep(RoomSettings {
+            free_bytes_min: 800,
+            free_bytes: Arc::new(move || Some(seen.load(Ordering::SeqCst))),
+        });
+        let check = |bytes| {
+            free.store(bytes, Ordering::SeqCst);
+            room.check()
+        };
+        assert_eq!(check(800), Ok(()));
+        assert_eq!(check(799), Err(CommitError::NoRoom { free: 799, wanted: 800 }));
+        assert_eq!(check(899), Err(CommitError::NoRoom { free: 899, wanted: 900 }));
+        assert!(room.is_low());
+        assert_eq!(check(900), Ok(()));
+        assert_eq!(check(800), Ok(()));
+        assert!(!room.is_low());
+    }
+}
