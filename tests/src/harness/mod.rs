@@ -6,12 +6,13 @@
 //! - [`load`], [`strand`], [`projections`]: publishing without pause, and what must come of it;
 //! - [`reader`]: subscriptions that are checked while they run;
 //! - [`scripted_peer`]: a node of other software, with its habits as switches;
-//! - [`udp`], [`power`], [`raw`]: cut cables, power loss, broken requests;
+//! - [`udp`], [`power`], [`disk`], [`raw`]: cut cables, power loss, disks that fail, broken requests;
 //! - [`outage`]: nodes that are killed or lose power under load, and lose nothing;
 //! - [`memory`]: the memory of a process, watched.
 
 pub mod binary;
 pub mod client;
+pub mod disk;
 pub mod envelopes;
 pub mod files;
 pub mod identities;

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use super::binary::hawser;
 use super::client::Client;
+use super::disk::DiskFaults;
 use super::files::{self, Record};
 use super::ports;
 use super::power::SyncLog;
@@ -46,6 +47,8 @@ pub struct Node {
     pub arguments: Vec<String>,
     /// Records its syncs, from the next start on.
     pub sync_log: Option<SyncLog>,
+    /// Lets its disk fail, from the next start on.
+    pub disk_faults: Option<DiskFaults>,
     /// Fault of `hawser_storage::faults` that the process has, from the next start on. Programs that
     /// are built without the feature `faults` ignore it.
     pub fault: Option<String>,
@@ -212,6 +215,7 @@ impl Node {
             metrics_port: ports::free(),
             arguments: Vec::new(),
             sync_log: None,
+            disk_faults: None,
             fault: None,
             is_new: true,
             canonical: true,
@@ -278,6 +282,9 @@ impl Node {
         }
         if let Some(log) = &self.sync_log {
             log.watch(&mut command);
+        }
+        if let Some(faults) = &self.disk_faults {
+            faults.arm(&mut command);
         }
         if let Some(fault) = &self.fault {
             command.env("HAWSER_FAULT", fault);

@@ -14,14 +14,19 @@
 //! | size | its length when the sync **began**: what was appended later is not covered |
 //! | began | when the sync began, unix nanoseconds |
 //! | kind | the file type bits of its mode, to tell folders from files |
+//!
+//! It also lets a disk fail: while the folder that [`FAULTS_VARIABLE`] names holds a file `sync`, syncs of files fail
+//! with EIO, and while it holds a file `read`, so do reads at a place of a file (`pread`).
 
 #![expect(unsafe_code, reason = "stands in for functions of the C library")]
 
-use std::ffi::{CStr, c_int, c_long};
+use std::ffi::{CStr, c_int, c_long, c_void};
 use std::sync::atomic::{AtomicI32, Ordering};
 
 /// Names the file that records are appended to. Unset: nothing is recorded.
 pub const LOG_VARIABLE: &CStr = c"HAWSER_SYNCSPY_LOG";
+/// Names the folder whose files switch faults on. Unset: nothing fails.
+pub const FAULTS_VARIABLE: &CStr = c"HAWSER_SYNCSPY_FAULTS";
 /// The length of a record.
 pub const RECORD_LEN_BYTES: usize = 48;
 
@@ -40,7 +45,69 @@ pub extern "C" fn fdatasync(fd: c_int) -> c_int {
     observed(fd, libc::SYS_fdatasync)
 }
 
+/// Stands in for the C library's `pread`.
+///
+/// # Safety
+/// As for the C library's: `buffer` has room for `count` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pread(
+    fd: c_int,
+    buffer: *mut c_void,
+    count: libc::size_t,
+    offset: libc::off_t,
+) -> libc::ssize_t {
+    if fails(fd, c"read") {
+        return -1;
+    }
+    // SAFETY: the caller promises what the system call needs.
+    let result = unsafe { libc::syscall(libc::SYS_pread64, fd, buffer, count, offset) };
+    libc::ssize_t::try_from(result).unwrap_or(-1)
+}
+
+/// The same under its other name.
+///
+/// # Safety
+/// As for [`pread`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pread64(
+    fd: c_int,
+    buffer: *mut c_void,
+    count: libc::size_t,
+    offset: libc::off64_t,
+) -> libc::ssize_t {
+    // SAFETY: the caller promises the same.
+    unsafe { pread(fd, buffer, count, offset) }
+}
+
+/// Tells if the fault of this name is on, for files only. Sets `errno` then.
+fn fails(fd: c_int, name: &CStr) -> bool {
+    // SAFETY: the names are terminated strings, `stat` can be written and is read only after it was, and the
+    // processes that this library is loaded into do not change their environment.
+    unsafe {
+        let folder = libc::getenv(FAULTS_VARIABLE.as_ptr());
+        if folder.is_null() {
+            return false;
+        }
+        let folder = libc::open(folder, libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC);
+        if folder < 0 {
+            return false;
+        }
+        let is_on = libc::faccessat(folder, name.as_ptr(), libc::F_OK, 0) == 0;
+        libc::close(folder);
+        let mut stat = std::mem::zeroed::<libc::stat>();
+        let is_file =
+            libc::fstat(fd, &raw mut stat) == 0 && stat.st_mode & libc::S_IFMT == libc::S_IFREG;
+        if is_on && is_file {
+            *libc::__errno_location() = libc::EIO;
+        }
+        is_on && is_file
+    }
+}
+
 fn observed(fd: c_int, call: c_long) -> c_int {
+    if fails(fd, c"sync") {
+        return -1;
+    }
     let record = describe(fd);
     // SAFETY: both system calls take one descriptor and touch no memory of ours.
     let result = unsafe { libc::syscall(call, fd) };
