@@ -103,6 +103,10 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
             Status::resource_exhausted(text)
         }
         CallError::Publish(PublishError::Balance { .. }) => Status::failed_precondition(text),
+        CallError::Publish(PublishError::PayerRate { retry_after }) => {
+            let whole_s = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
+            limited(&text, "PAYER_RATE", Some(whole_s))
+        }
         CallError::Publish(PublishError::Unavailable { retry_after, .. }) => {
             unavailable(text, retry_after.as_secs())
         }

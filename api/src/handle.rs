@@ -204,6 +204,7 @@ fn serve_settings(
 ) -> ServeSettings {
     ServeSettings {
         trusted_proxies: settings.trusted_proxies.clone(),
+        connections_max: settings.connections_max,
         connections_per_address_max: settings.connections_per_address_max,
         streams_per_connection_max: settings.streams_per_connection_max,
         memory: memory.clone(),

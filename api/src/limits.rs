@@ -138,11 +138,14 @@ pub(crate) fn topic_filters(
     if filters.len() > SELECTED_MAX {
         return Err(LimitError::TooMany(filters.len()));
     }
+    filters.iter().try_for_each(|filter| check_topic(&filter.topic))?;
+    // Topics of their own: those of the request would keep all of its bytes for as long as the stream.
+    let mut names: Bytes = filters.iter().flat_map(|filter| &filter.topic[..]).copied().collect();
     let mut topics = Vec::with_capacity(filters.len());
     for filter in filters {
-        check_topic(&filter.topic)?;
         let last_seen = filter.last_seen.as_ref().map(cursor).transpose()?.unwrap_or_default();
-        topics.extend(storable(filter.topic).map(|topic| (topic, last_seen)));
+        let name = names.split_to(filter.topic.len());
+        topics.extend(storable(name).map(|topic| (topic, last_seen)));
     }
     Ok(topics)
 }

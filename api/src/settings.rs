@@ -41,6 +41,8 @@ pub struct ApiSettings {
     pub extra_service: Option<ExtraService>,
     /// The proxies whose word is taken for their clients' addresses. Default: none.
     pub trusted_proxies: TrustedProxies,
+    /// Connections that all clients together may have open at once. Default: no bound.
+    pub connections_max: usize,
     /// Connections that one client address may have open at once. Default: 256.
     pub connections_per_address_max: usize,
     /// Calls that one connection may have open at once. Default: 1000.
@@ -150,6 +152,7 @@ impl Default for ApiSettings {
             read_threads: 2 * std::thread::available_parallelism().map_or(1, usize::from),
             extra_service: None,
             trusted_proxies: TrustedProxies::default(),
+            connections_max: usize::MAX,
             connections_per_address_max: 256,
             streams_per_connection_max: 1000,
             rate_limits: None,

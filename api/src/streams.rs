@@ -51,12 +51,16 @@ impl NodeApi {
         let Selected { selection, last_seen } =
             Selected::parse(request.query).map_err(CallError::of_subscription)?;
         let reader = self.reader(&charge);
-        let subscription = match selection {
+        let (subscription, held) = match selection {
             Selection::Nothing => return Err(CallError::of_subscription(LimitError::Neither)),
-            Selection::Topics(topics) => reader.subscribe_topics_sharing(topics, last_seen),
-            Selection::Originators(ids) => reader.subscribe_originators(ids, last_seen),
+            Selection::Topics(topics) => {
+                let subscription = reader.subscribe_topics_sharing(topics, last_seen);
+                let held = HeldMemory::of(charge, &subscription)?;
+                (subscription, Some(held))
+            }
+            Selection::Originators(ids) => (reader.subscribe_originators(ids, last_seen), None),
         };
-        Ok(self.stream(EnvelopeMethod::ReplicationEnvelopes, subscription))
+        Ok(self.stream(EnvelopeMethod::ReplicationEnvelopes, subscription, held))
     }
 
     /// Opens a stream of originators.
@@ -70,7 +74,7 @@ impl NodeApi {
         let (charge, request) = charged(request);
         let (ids, last_seen) = originators(request.filter).map_err(CallError::of_subscription)?;
         let subscription = self.reader(&charge).subscribe_originators(ids, Some(last_seen));
-        Ok(self.stream(EnvelopeMethod::ReplicationOriginators, subscription))
+        Ok(self.stream(EnvelopeMethod::ReplicationOriginators, subscription, None))
     }
 
     /// Opens a stream of topics. Clients expect status STARTED first, even before a refusal.
@@ -80,13 +84,15 @@ impl NodeApi {
         request: Request<pb::SubscribeTopicsRequest>,
     ) -> MessageStream<pb::SubscribeTopicsResponse> {
         let (charge, request) = charged(request);
-        match topic_filters(request.filters) {
-            Ok(topics) => self.stream(method, self.reader(&charge).subscribe_topics(topics)),
-            Err(error) => {
-                let refused = into_status(CallError::of_subscription(error));
-                stream::iter([Ok(StreamItem::opened()), Err(refused)]).boxed()
-            }
-        }
+        let topics = topic_filters(request.filters).map_err(CallError::of_subscription);
+        let opened = topics.and_then(|topics| {
+            let subscription = self.reader(&charge).subscribe_topics(topics);
+            let held = HeldMemory::of(charge, &subscription)?;
+            Ok(self.stream(method, subscription, Some(held)))
+        });
+        opened.unwrap_or_else(|error| {
+            stream::iter([Ok(StreamItem::opened()), Err(into_status(error))]).boxed()
+        })
     }
 
     /// Opens a stream of all envelopes from now on.
@@ -95,16 +101,18 @@ impl NodeApi {
         request: &Request<pb::SubscribeAllEnvelopesRequest>,
     ) -> MessageStream<pb::SubscribeEnvelopesResponse> {
         let charge = Charge::of(request.extensions());
-        self.stream(EnvelopeMethod::All, self.reader(&charge).subscribe_all())
+        self.stream(EnvelopeMethod::All, self.reader(&charge).subscribe_all(), None)
     }
 
     fn stream<T: StreamItem>(
         &self,
         method: EnvelopeMethod,
         subscription: Subscription,
+        held: Option<HeldMemory>,
     ) -> MessageStream<T> {
         let responder = Responder {
             subscription,
+            held,
             method,
             metrics: self.metrics.clone(),
             keepalive_interval: self.keepalive_interval,
@@ -123,9 +131,34 @@ impl NodeApi {
     }
 }
 
+/// The memory that a stream of topics holds, as its call is charged for it.
+struct HeldMemory {
+    charge: Charge,
+    bytes: usize,
+}
+
+impl HeldMemory {
+    /// Charges what the stream holds instead of the request, which is gone.
+    fn of(charge: Charge, subscription: &Subscription) -> Result<Self, CallError> {
+        let bytes = subscription.held_bytes();
+        charge.keep_of_request(bytes)?;
+        Ok(Self { charge, bytes })
+    }
+
+    /// Gives back what the stream does not hold any more.
+    fn shrink(&mut self, subscription: &Subscription) {
+        let bytes = subscription.held_bytes();
+        if bytes < self.bytes && self.charge.keep_of_request(bytes).is_ok() {
+            self.bytes = bytes;
+        }
+    }
+}
+
 /// Renders the events of one subscription.
 struct Responder {
     subscription: Subscription,
+    /// `None` for streams of whole strands: their requests are all that they hold.
+    held: Option<HeldMemory>,
     method: EnvelopeMethod,
     metrics: Arc<HandlerMetrics>,
     keepalive_interval: Duration,
@@ -148,6 +181,9 @@ impl Responder {
             let message = match event {
                 SubscriptionEvent::CaughtUp(_) => {
                     self.caught_up = true;
+                    if let Some(held) = &mut self.held {
+                        held.shrink(&self.subscription);
+                    }
                     T::caught_up()
                 }
                 SubscriptionEvent::Envelopes { envelopes, .. } => self.render(envelopes)?,

@@ -82,6 +82,19 @@ pub(crate) enum Command {
         #[command(flatten)]
         load: LoadArgs,
     },
+    /// Publish single envelopes, one at a time, at an idle node and beside each of some floods. Prints text.
+    Floods {
+        #[command(flatten)]
+        output: Output,
+        #[command(flatten)]
+        hawser: Hawser,
+        /// Length of the MLS message in each envelope, in bytes.
+        #[arg(long, default_value_t = 512)]
+        payload_size: usize,
+        /// Duration of each measurement, in seconds.
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+    },
     /// Read commits off a chain from its first block, and next to it merely fetch them. Prints
     /// text.
     ChainIndex {

@@ -3,13 +3,14 @@
 //!
 //! In reading order: [`workload`] makes signed envelopes, [`rpc`] and [`load`] send them,
 //! [`network`] starts nodes as processes, [`log_server`] stands for a chain, [`limits`] measures the machine, [`scenario`] has one
-//! file for each figure, [`results`] keeps figures, [`verdict`] compares them with what is
+//! file for each figure, [`flood`] attacks a node beside one of them, [`results`] keeps figures, [`verdict`] compares them with what is
 //! promised, and [`report`] writes them up. [`micro`], [`key_package`] and [`streams`] measure parts of
 //! a node by themselves.
 
 mod child;
 mod cli;
 mod error;
+mod flood;
 mod http;
 mod idle_server;
 mod key_package;

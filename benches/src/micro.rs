@@ -156,6 +156,7 @@ fn commits(
         durability,
         price: |_, _| 7_000_000,
         host: None,
+        open_files_max: 1024,
     })?;
     let stored = originator_bytes(1, &envelopes[0], &key()?);
     let (mut count, mut commits) = (0, 0);

@@ -8,7 +8,7 @@ use crate::limits::{self, LoadShape, PER_REQUEST};
 use crate::network::{Network, Node};
 use crate::results::Run;
 use crate::scenario::publish::{self, Published};
-use crate::scenario::{catch_up, chain_index, delivery, fill, gateway, memory, query};
+use crate::scenario::{catch_up, chain_index, delivery, fill, floods, gateway, memory, query};
 use crate::stats;
 use crate::verdict::verdicts;
 
@@ -40,6 +40,13 @@ pub(crate) async fn run(command: Command) -> Result<(), BenchError> {
         Command::Gateway { output, hawser, shape, load } => {
             let plan = plan(&shape.into(), &load, 1);
             gateway::run(&plan, &hawser.program(), &output.data_dir()).await
+        }
+        Command::Floods { output, hawser, payload_size, seconds } => {
+            let network = Network::new(&hawser.program(), &output.data_dir(), 1)?;
+            let node = network.start(0).await?;
+            floods::run(&node, payload_size, seconds.max(1)).await?;
+            node.stop();
+            Ok(())
         }
         Command::ChainIndex { output, hawser, events, per_block } => {
             let plan = chain_index::Plan { events: events.max(1), per_block };

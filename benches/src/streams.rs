@@ -69,6 +69,7 @@ fn measure(data_dir: &Path, listeners: usize) -> Result<(), BenchError> {
         durability: Durability::Fsync,
         price: |_, _| 0,
         host: None,
+        open_files_max: 1024,
     })?;
     let (_registry, registry) = watch::channel(Arc::new(Registry::default()));
     let (_rates, rates) = watch::channel(Arc::new(RateTable::new(vec![RATE], None)?));
@@ -80,7 +81,11 @@ fn measure(data_dir: &Path, listeners: usize) -> Result<(), BenchError> {
         rates,
     };
     let settings = EngineSettings {
-        publish: PublishSettings { idempotent: true, require_balance: false },
+        publish: PublishSettings {
+            idempotent: true,
+            require_balance: false,
+            publishes_per_payer: None,
+        },
         workers: 2,
     };
     let (engine, _threads) = Engine::start(key, settings, ports, store)?;

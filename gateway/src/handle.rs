@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use hawser_serve::readiness::{Purpose, Readiness};
 use hawser_serve::{
-    BuildInfo, CallMetrics, FieldCost, HealthService, MethodKind, RpcMethod, SchemaError,
-    ServeSettings, Server, pages, reflect,
+    BuildInfo, CallMetrics, FieldCost, HealthService, MemoryBudget, MethodKind, RpcMethod,
+    SchemaError, ServeSettings, Server, pages, reflect,
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -121,7 +121,11 @@ pub async fn start(
     let readiness = Readiness::new(checks.clone());
     let calls = CallMetrics::new(&METHODS);
     let observer = observer(&settings, nodes.clone(), checks.clone(), readiness.clone());
-    let serve = ServeSettings::new(settings.listen);
+    let serve = ServeSettings {
+        memory: MemoryBudget::new(settings.callers_bytes_max),
+        connections_max: settings.connections_max,
+        ..ServeSettings::new(settings.listen)
+    };
     let page =
         exposition::page(calls.clone(), serve.memory.clone(), metrics.clone(), observer.clone());
     let pages = Arc::new(GatewayPages { metrics: page, observer });

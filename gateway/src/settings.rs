@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hawser_proto::SecretKey;
 use hawser_rules::{RateTable, Registry};
-use hawser_serve::ChainListsView;
+use hawser_serve::{CALLERS_BYTES_MAX, ChainListsView};
 use tokio::sync::{Notify, watch};
 
 use crate::chain::ChainWriter;
@@ -22,6 +22,10 @@ pub struct GatewaySettings {
     pub listen: SocketAddr,
     /// Address of the port for operators; `None` for no such port. Default: 127.0.0.1:8008.
     pub metrics: Option<SocketAddr>,
+    /// Memory that callers may make the process hold, bytes. Default: 256 MiB.
+    pub callers_bytes_max: usize,
+    /// Connections that callers may have open at once. Default: no bound.
+    pub connections_max: usize,
     /// Answers gRPC reflection. Default: off.
     pub reflection: bool,
     /// The key that signs payer envelopes; its account pays.
@@ -61,6 +65,8 @@ impl GatewaySettings {
         Self {
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 5050)),
             metrics: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8008))),
+            callers_bytes_max: CALLERS_BYTES_MAX,
+            connections_max: usize::MAX,
             reflection: false,
             payer,
             strategy: Strategy::Stable,

@@ -5,14 +5,20 @@ use std::marker::PhantomData;
 use prost::Message;
 use prost::bytes::Buf as _;
 use tonic::Status;
-use tonic::codec::{Codec, DecodeBuf, Decoder};
-use tonic_prost::{ProstDecoder, ProstEncoder};
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic_prost::ProstDecoder;
 
 use crate::budget;
 
 /// Most fields in one message, counted on its top two levels. Calculated: far above the number of real
 /// envelopes or topics in 25 MiB, and a bound on the memory that empty ones take.
 pub const MESSAGE_FIELDS_MAX: usize = 1 << 20;
+
+/// Bytes of the buffer that each call begins with: a sign of life fits, and the buffer of a message is
+/// made for it. Thousands of streams that are silent most of the time each keep one.
+const FIRST_BUFFER_BYTES: usize = 64;
+/// Bytes of small messages that are sent together. The library's value.
+const TOGETHER_BYTES: usize = 32 * 1024;
 
 /// Codec that encodes `T` and decodes `U`, with [`MESSAGE_FIELDS_MAX`] as a bound.
 #[derive(Debug)]
@@ -31,15 +37,33 @@ where
 {
     type Encode = T;
     type Decode = U;
-    type Encoder = ProstEncoder<T>;
+    type Encoder = ExactEncoder<T>;
     type Decoder = BoundedDecoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        ProstEncoder::default()
+        ExactEncoder(PhantomData)
     }
 
     fn decoder(&mut self) -> Self::Decoder {
         BoundedDecoder(ProstDecoder::default())
+    }
+}
+
+/// Encoder whose buffer is as long as the message.
+#[derive(Debug)]
+pub struct ExactEncoder<T>(PhantomData<T>);
+
+impl<T: Message> Encoder for ExactEncoder<T> {
+    type Item = T;
+    type Error = Status;
+
+    fn encode(&mut self, item: T, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.reserve(item.encoded_len());
+        item.encode(buffer).map_err(|error| Status::internal(error.to_string()))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(FIRST_BUFFER_BYTES, TOGETHER_BYTES)
     }
 }
 

@@ -9,8 +9,8 @@ use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use crate::address::{ClientAddress, TrustedProxies};
+use crate::places::{NoPlace, Place, PlaceLimits, Places};
 use crate::proxy_protocol::{self, HEADER_LEN_BYTES_MAX, ProxyHeader};
-use crate::slots::{Slot, Slots};
 
 /// Pause before peeked bytes are looked at again. Peeked bytes stay readable, so readiness cannot tell
 /// when more arrive. A proxy sends its header in one piece, so this is rare.
@@ -23,6 +23,8 @@ const REFUSAL: &[u8] = b"\0\0\0\x04\0\0\0\0\0\
 /// The reason a connection is not served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ConnectionRefusal {
+    /// The process has all the connections that it may have.
+    All,
     /// Its address has all the connections that it may have.
     Address,
     /// The PROXY header is none, or the proxy does not send all of it.
@@ -33,14 +35,24 @@ pub(crate) enum ConnectionRefusal {
 
 impl ConnectionRefusal {
     /// All of them, in the order of their discriminants.
-    pub(crate) const ALL: [Self; 3] = [Self::Address, Self::ProxyHeader, Self::Flood];
+    pub(crate) const ALL: [Self; 4] = [Self::All, Self::Address, Self::ProxyHeader, Self::Flood];
 
     /// Returns the label of the metric.
     pub(crate) fn label(self) -> &'static str {
         match self {
+            Self::All => "all",
             Self::Address => "address",
             Self::ProxyHeader => "proxy_header",
             Self::Flood => "flood",
+        }
+    }
+}
+
+impl From<NoPlace> for ConnectionRefusal {
+    fn from(error: NoPlace) -> Self {
+        match error {
+            NoPlace::All => Self::All,
+            NoPlace::Address => Self::Address,
         }
     }
 }
@@ -49,7 +61,7 @@ impl ConnectionRefusal {
 #[derive(Debug)]
 pub(crate) struct Arrivals {
     proxies: TrustedProxies,
-    places: Slots,
+    places: Places,
 }
 
 /// A connection that may be served.
@@ -57,18 +69,32 @@ pub(crate) struct Arrivals {
 pub(crate) struct Arrived {
     /// The client: the peer, or the address that a proxy named.
     pub(crate) client: SocketAddr,
-    /// The place of the connection. A proxy that names no client has no place of its own: it stands
-    /// for many clients.
-    pub(crate) _place: Option<Slot>,
+    /// The place of the connection.
+    pub(crate) place: Place,
 }
 
 impl Arrivals {
-    pub(crate) fn new(proxies: TrustedProxies, per_address_max: usize) -> Self {
-        Self { proxies, places: Slots::new(per_address_max) }
+    pub(crate) fn new(proxies: TrustedProxies, limits: PlaceLimits) -> Self {
+        Self { proxies, places: Places::new(limits) }
     }
 
-    /// Identifies the client of a connection and takes a place for it. Reads a PROXY header if the peer
-    /// is a trusted proxy; the caller bounds the time.
+    /// Takes a place for a connection that has just been accepted. A trusted proxy may name its client
+    /// afterwards.
+    ///
+    /// # Errors
+    /// The reason to close the connection.
+    pub(crate) fn take_place(
+        &self,
+        stream: &TcpStream,
+        peer: SocketAddr,
+    ) -> Result<Place, ConnectionRefusal> {
+        let is_proxy = self.proxies.contains(peer.ip());
+        let address = (!is_proxy).then(|| ClientAddress::from(peer.ip()));
+        self.places.take(address).map_err(|error| refuse(stream, error))
+    }
+
+    /// Identifies the client of a connection. Reads a PROXY header if the peer is a trusted proxy; the
+    /// caller bounds the time.
     ///
     /// # Errors
     /// The reason to close the connection.
@@ -76,24 +102,34 @@ impl Arrivals {
         &self,
         stream: &mut TcpStream,
         peer: SocketAddr,
+        mut place: Place,
     ) -> Result<Arrived, ConnectionRefusal> {
         if !self.proxies.contains(peer.ip()) {
-            return self.place(stream, peer);
+            return Ok(Arrived { client: peer, place });
         }
         match named_client(stream).await {
-            Ok(Some(client)) => self.place(stream, client),
-            Ok(None) => Ok(Arrived { client: peer, _place: None }),
+            Ok(Some(client)) => {
+                place.name(client.ip().into()).map_err(|error| refuse(stream, error))?;
+                Ok(Arrived { client, place })
+            }
+            Ok(None) => Ok(Arrived { client: peer, place }),
             Err(_) => Err(ConnectionRefusal::ProxyHeader),
         }
     }
 
-    fn place(&self, stream: &TcpStream, client: SocketAddr) -> Result<Arrived, ConnectionRefusal> {
-        let Some(place) = self.places.take(ClientAddress::from(client.ip())) else {
-            let _ = stream.try_write(REFUSAL); // the client may be gone, or not listen
-            return Err(ConnectionRefusal::Address);
-        };
-        Ok(Arrived { client, _place: Some(place) })
+    /// Returns the number of places that are taken.
+    pub(crate) fn open(&self) -> usize {
+        self.places.open()
     }
+}
+
+/// Tells a client why it is refused, where its own address is the reason. Others get nothing but the end
+/// of the connection: it is most likely a flood.
+fn refuse(stream: &TcpStream, error: NoPlace) -> ConnectionRefusal {
+    if error == NoPlace::Address {
+        let _ = stream.try_write(REFUSAL); // the client may be gone, or not listen
+    }
+    error.into()
 }
 
 /// Reads the header of a proxy and returns the client that it names, if any. Bytes after it stay

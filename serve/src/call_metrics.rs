@@ -103,6 +103,8 @@ struct CallMetricsState {
     unknown: &'static MethodMetrics,
     not_grpc: Counter,
     connections_failed: Counter,
+    connections_open: Gauge,
+    connections_max: Gauge,
     connections_refused: [Counter; ConnectionRefusal::ALL.len()],
 }
 
@@ -116,6 +118,8 @@ impl CallMetrics {
             unknown: leaked(RpcMethod::new("/unknown/unknown", MethodKind::Unary)),
             not_grpc: Counter::default(),
             connections_failed: Counter::default(),
+            connections_open: Gauge::default(),
+            connections_max: Gauge::default(),
             connections_refused: std::array::from_fn(|_| Counter::default()),
         }))
     }
@@ -132,6 +136,17 @@ impl CallMetrics {
         self.0.connections_failed.inc();
     }
 
+    /// Counts a connection as open until the result is dropped.
+    pub(crate) fn connection_opened(&self) -> OpenConnection {
+        self.0.connections_open.inc();
+        OpenConnection(self.0.connections_open.clone())
+    }
+
+    /// Shows the bound on open connections.
+    pub(crate) fn connections_may_be(&self, connections_max: usize) {
+        self.0.connections_max.set(i64::try_from(connections_max).unwrap_or(i64::MAX));
+    }
+
     pub(crate) fn connection_refused(&self, refusal: ConnectionRefusal) {
         self.0.connections_refused[refusal as usize].inc();
     }
@@ -142,6 +157,16 @@ impl CallMetrics {
         all.sort_unstable_by_key(|it| it.method.path());
         all.push(self.0.unknown);
         all
+    }
+}
+
+/// An open connection in the metrics.
+#[derive(Debug)]
+pub(crate) struct OpenConnection(Gauge);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 
@@ -184,6 +209,16 @@ impl Collector for CallMetrics {
             "xmtp_api_connections_failed",
             "Connections that broke, spoke no HTTP, or stayed silent",
             self.0.connections_failed.get(),
+        )?;
+        out.gauge(
+            "xmtp_api_connections_open",
+            "Connections of callers that are open",
+            Some(self.0.connections_open.get()),
+        )?;
+        out.gauge(
+            "xmtp_api_connections_limit",
+            "The most connections of callers that may be open, so that files are left for the rest",
+            Some(self.0.connections_max.get()),
         )?;
         out.counters(
             "xmtp_api_connections_refused",

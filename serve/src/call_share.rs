@@ -11,6 +11,9 @@ use http::Extensions;
 use crate::budget::ConnectionShare;
 use crate::overloaded::Overloaded;
 
+/// Charge of a stream that answers: its request and the buffers for it are gone. A guess from the types.
+const STREAM_BYTES: usize = 4 * 1024;
+
 /// The memory that one call takes; given back when the last clone is dropped. All clones are the same
 /// call's.
 ///
@@ -23,11 +26,20 @@ pub struct Charge(Arc<CallShare>);
 struct CallShare {
     connection: Arc<ConnectionShare>,
     bytes: AtomicUsize,
+    /// The part of `bytes` that the request took: its bytes, and what it becomes when it is decoded.
+    request_bytes: AtomicUsize,
+    /// The part of `bytes` that the call itself takes until it answers.
+    call_bytes: AtomicUsize,
 }
 
 impl Charge {
     pub(crate) fn new(connection: Arc<ConnectionShare>) -> Self {
-        Self(Arc::new(CallShare { connection, bytes: AtomicUsize::new(0) }))
+        Self(Arc::new(CallShare {
+            connection,
+            bytes: AtomicUsize::new(0),
+            request_bytes: AtomicUsize::new(0),
+            call_bytes: AtomicUsize::new(0),
+        }))
     }
 
     /// Returns the charge of the call that a request with these extensions belongs to.
@@ -53,6 +65,47 @@ impl Charge {
     pub fn give_back(&self, bytes: usize) {
         self.0.bytes.fetch_sub(bytes, Relaxed);
         self.0.connection.give_back(bytes);
+    }
+
+    /// Takes `bytes` for the call itself.
+    ///
+    /// # Errors
+    /// [`Overloaded`]: nothing was taken, and the caller must be refused.
+    pub(crate) fn take_for_call(&self, bytes: usize) -> Result<(), Overloaded> {
+        self.take(bytes)?;
+        self.0.call_bytes.fetch_add(bytes, Relaxed);
+        Ok(())
+    }
+
+    /// Takes `bytes` for the request.
+    ///
+    /// # Errors
+    /// [`Overloaded`]: nothing was taken, and the caller must be refused.
+    pub(crate) fn take_for_request(&self, bytes: usize) -> Result<(), Overloaded> {
+        self.take(bytes)?;
+        self.0.request_bytes.fetch_add(bytes, Relaxed);
+        Ok(())
+    }
+
+    /// Notes that a stream answers: of what the call itself took, it holds [`STREAM_BYTES`] from now on.
+    pub(crate) fn answers(&self) {
+        let taken_bytes = self.0.call_bytes.swap(STREAM_BYTES, Relaxed);
+        self.give_back(taken_bytes.saturating_sub(STREAM_BYTES));
+    }
+
+    /// Notes that the request is gone: of what it took, `bytes` are held on. A stream that lasts says so
+    /// when it has turned its request into what it keeps.
+    ///
+    /// # Errors
+    /// [`Overloaded`] if that is more than the request took, and too much.
+    pub fn keep_of_request(&self, bytes: usize) -> Result<(), Overloaded> {
+        let taken_bytes = self.0.request_bytes.load(Relaxed);
+        if bytes > taken_bytes {
+            return self.take_for_request(bytes - taken_bytes);
+        }
+        self.0.request_bytes.store(bytes, Relaxed);
+        self.give_back(taken_bytes - bytes);
+        Ok(())
     }
 
     /// Gives back everything.

@@ -27,7 +27,8 @@ use crate::budget::ConnectionShare;
 use crate::call_share::Outgoing;
 use crate::dispatch::Dispatcher;
 use crate::frame_meter::{HTTP2_PREFACE, Metered};
-use crate::settings::ServeSettings;
+use crate::places::{Place, PlaceLimits};
+use crate::settings::{STREAM_WINDOW_BYTES, ServeSettings};
 
 /// Calls that a peer has reset before they were begun; more end the connection. The library's value.
 const PENDING_RESETS_MAX: usize = 20;
@@ -36,11 +37,10 @@ const PENDING_RESETS_MAX: usize = 20;
 const ERROR_RESETS_MAX: usize = 1024;
 /// All headers of a request together. Specified in `docs/protocol/api.md`.
 const HEADER_LIST_LEN_BYTES_MAX: u32 = 64 * 1024;
-/// Bytes that a connection may have sent before a call reads them, which are charged when it does: a
-/// quarter of a second at 64 Mbit/s. A guess.
+/// Bytes that a connection may have sent before calls read them, which are charged when they do: a
+/// quarter of a second at 64 Mbit/s. A guess. Calls read at once, so what waits is what
+/// [`Metered`] reads from the socket before they have had their turn.
 const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
-/// The same for each call: a usual publish in one flight. A guess.
-const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 /// Bytes of a response that may wait for the connection before the next ones are asked for. What
 /// waits is charged, so this bounds no memory. A guess.
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
@@ -53,6 +53,13 @@ const TCP_PROBE_EVERY: Duration = Duration::from_secs(20);
 /// Pause after a failed accept. A guess: most often the process has too many open files, and an
 /// immediate retry would fail as well.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Least time between two log lines about connections that are not accepted. A guess: a flood must not
+/// fill the disk.
+const WARN_EVERY: Duration = Duration::from_secs(60);
+/// Text of the warning that new connections are closed.
+const FULL: &str = "all connections that this process may have are open: new ones are closed, or take the \
+                    place of the address with most. Raise the limit of open files (LimitNOFILE=, ulimit -n) \
+                    if these are callers in good standing";
 /// Time for the calls of a connection that holds too much to end with a status. A guess.
 const CLOSED_GRACE: Duration = Duration::from_secs(1);
 /// Time for a connection without calls to close after GOAWAY. A guess: two round trips of a slow
@@ -66,6 +73,7 @@ pub(crate) struct Connections {
     http: auto::Builder<TokioExecutor>,
     settings: ServeSettings,
     stop: CancellationToken,
+    warnings: Warnings,
 }
 
 impl Connections {
@@ -88,9 +96,14 @@ impl Connections {
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .max_send_buf_size(SEND_BUFFER_BYTES);
-        let arrivals =
-            Arrivals::new(settings.trusted_proxies.clone(), settings.connections_per_address_max);
-        Arc::new(Self { dispatcher, arrivals, http, settings, stop })
+        let limits = PlaceLimits {
+            all_max: settings.connections_max,
+            per_address_max: settings.connections_per_address_max,
+        };
+        let arrivals = Arrivals::new(settings.trusted_proxies.clone(), limits);
+        dispatcher.metrics().connections_may_be(settings.connections_max);
+        let warnings = Warnings::default();
+        Arc::new(Self { dispatcher, arrivals, http, settings, stop, warnings })
     }
 
     /// Accepts connections until the stop, then waits for those that are open.
@@ -100,7 +113,10 @@ impl Connections {
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, peer)) => { open.spawn(self.clone().serve(stream, peer)); }
+                    Ok((stream, peer)) => match self.take_place(&stream, peer) {
+                        Some(place) => { open.spawn(self.clone().serve(stream, peer, place)); }
+                        None => drop(stream),
+                    },
                     Err(error) => self.accept_failed(&error).await,
                 },
                 Some(ended) = open.join_next(), if !open.is_empty() => log_panic(ended),
@@ -112,18 +128,38 @@ impl Connections {
         }
     }
 
+    /// Takes a place for a connection; `None` if it has to be closed.
+    fn take_place(&self, stream: &TcpStream, peer: SocketAddr) -> Option<Place> {
+        let metrics = self.dispatcher.metrics();
+        match self.arrivals.take_place(stream, peer) {
+            Ok(place) => Some(place),
+            Err(refusal) => {
+                metrics.connection_refused(refusal);
+                if refusal == ConnectionRefusal::All && self.warnings.full.is_due() {
+                    let open = self.arrivals.open();
+                    tracing::warn!(code = "connections_full", open, "{FULL}");
+                }
+                None
+            }
+        }
+    }
+
     async fn accept_failed(&self, error: &io::Error) {
         self.dispatcher.metrics().connection_failed();
-        tracing::warn!(%error, "a connection could not be accepted");
+        if self.warnings.failed.is_due() {
+            tracing::warn!(%error, "a connection could not be accepted");
+        }
         sleep(ACCEPT_PAUSE).await;
     }
 
-    async fn serve(self: Arc<Self>, mut stream: TcpStream, peer: SocketAddr) {
+    async fn serve(self: Arc<Self>, mut stream: TcpStream, peer: SocketAddr, place: Place) {
         if let Err(error) = prepare(&stream) {
             tracing::debug!(%error, "socket options were not set");
         }
+        let _open = self.dispatcher.metrics().connection_opened();
+        let begin = self.begin(&mut stream, peer, place);
         let arrived = tokio::select! {
-            begun = timeout(self.settings.head_timeout, self.begin(&mut stream, peer)) => match begun {
+            begun = timeout(self.settings.head_timeout, begin) => match begun {
                 Ok(Ok(Ok(arrived))) => arrived,
                 Ok(Ok(Err(refusal))) => return self.dispatcher.metrics().connection_refused(refusal),
                 // Balancers probe the port: they connect and close.
@@ -145,12 +181,16 @@ impl Connections {
         &self,
         stream: &mut TcpStream,
         peer: SocketAddr,
+        place: Place,
     ) -> io::Result<Result<Arrived, ConnectionRefusal>> {
-        let arrived = match self.arrivals.arrive(stream, peer).await {
+        let arrived = match self.arrivals.arrive(stream, peer, place).await {
             Ok(arrived) => arrived,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        begin(stream).await.map(|()| Ok(arrived))
+        tokio::select! {
+            begun = begin(stream) => begun.map(|()| Ok(arrived)),
+            () = arrived.place.ended() => Ok(Err(ConnectionRefusal::All)),
+        }
     }
 
     /// Serves one connection until either end closes it.
@@ -188,6 +228,14 @@ impl Connections {
                 let _ = timeout(grace, connection).await;
                 return;
             }
+            () = arrived.place.ended() => {
+                self.dispatcher.metrics().connection_refused(ConnectionRefusal::All);
+                if activity.is_busy() {
+                    connection.as_mut().graceful_shutdown();
+                    let _ = timeout(CLOSED_GRACE, connection).await; // closed in any case
+                }
+                return;
+            }
             () = unread.as_mut() => return self.settings.memory.count_unread(),
         }
         connection.as_mut().graceful_shutdown();
@@ -219,6 +267,28 @@ impl Connections {
             self.dispatcher.metrics().connection_failed();
             tracing::debug!(%error, "a connection broke");
         }
+    }
+}
+
+/// The warnings of a listener, each of which is logged once in [`WARN_EVERY`].
+#[derive(Debug, Default)]
+struct Warnings {
+    full: Rarely,
+    failed: Rarely,
+}
+
+#[derive(Debug, Default)]
+struct Rarely(Mutex<Option<Instant>>);
+
+impl Rarely {
+    /// Returns true if the last time is long enough ago, and notes this one.
+    fn is_due(&self) -> bool {
+        let mut last = self.0.lock();
+        let is_due = last.is_none_or(|last| last.elapsed() >= WARN_EVERY);
+        if is_due {
+            *last = Some(Instant::now());
+        }
+        is_due
     }
 }
 
@@ -265,11 +335,15 @@ impl Activity {
         Self { calls: AtomicUsize::new(0), idle_since: Mutex::new(Instant::now()) }
     }
 
+    fn is_busy(&self) -> bool {
+        self.calls.load(Ordering::Acquire) > 0
+    }
+
     /// Returns when the connection has had no call for `limit`.
     async fn idle_for(&self, limit: Duration) {
         loop {
             let since = *self.idle_since.lock();
-            let idle = self.calls.load(Ordering::Acquire) == 0;
+            let idle = !self.is_busy();
             if idle && since.elapsed() >= limit {
                 return;
             }

@@ -30,6 +30,11 @@ const FRAMES: BucketSize = BucketSize { capacity: 10_000, window_ms: 10_000 };
 /// small message takes about 100, and some clients update two windows for it.
 const BYTES_PER_FRAME: u64 = 32;
 
+/// Bytes that are read from a socket before all that waits has its turn: calls then take what came for
+/// them, which charges it. Without turns, the flow-control windows of all connections could fill before
+/// the first of their bytes is charged. A guess: a few frames of the largest size.
+const TURN_BYTES: usize = 64 * 1024;
+
 /// Text of the error that ends the connection.
 pub(crate) const FLOODED: &str = "too many HTTP/2 frames that carry nothing";
 
@@ -142,6 +147,8 @@ pub(crate) struct Metered<T> {
     inner: T,
     meter: FrameMeter,
     since: Instant,
+    /// Bytes read in this turn.
+    turn_bytes: usize,
     flooded: Box<dyn Fn() + Send>,
 }
 
@@ -149,7 +156,7 @@ impl<T> Metered<T> {
     /// Ends reads with an error after calling `flooded` once the peer floods the connection.
     pub(crate) fn new(inner: T, flooded: impl Fn() + Send + 'static) -> Self {
         let flooded = Box::new(flooded);
-        Self { inner, meter: FrameMeter::new(), since: Instant::now(), flooded }
+        Self { inner, meter: FrameMeter::new(), since: Instant::now(), turn_bytes: 0, flooded }
     }
 }
 
@@ -159,8 +166,18 @@ impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.turn_bytes >= TURN_BYTES {
+            self.turn_bytes = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
+        let Poll::Ready(read) = Pin::new(&mut self.inner).poll_read(cx, buf) else {
+            self.turn_bytes = 0;
+            return Poll::Pending;
+        };
+        read?;
+        self.turn_bytes += buf.filled().len() - before;
         let now_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
         if self.meter.received(&buf.filled()[before..], now_ms) {
             return Poll::Ready(Ok(()));
@@ -270,6 +287,44 @@ mod tests {
         for _ in 0..100_000 {
             assert!(meter.received(b"PRI * HTTP/1.1\r\n", 0));
         }
+    }
+
+    /// A peer that sends without end: other tasks have their turn in between.
+    #[tokio::test]
+    async fn one_connection_reads_a_bounded_number_of_bytes_in_a_turn() {
+        use std::sync::Arc;
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        use tokio::io::AsyncReadExt as _;
+
+        let sent = vec![7; 16 * TURN_BYTES];
+        let read_bytes = Arc::new(AtomicUsize::new(0));
+        let seen = read_bytes.clone();
+        let reading = tokio::spawn(async move {
+            let mut stream = Metered::new(std::io::Cursor::new(sent), || {});
+            let mut piece = [0; 8192];
+            while let Ok(len @ 1..) = stream.read(&mut piece).await {
+                read_bytes.fetch_add(len, Ordering::Relaxed);
+            }
+        });
+        let next_turn = || {
+            let mut is_next = false;
+            std::future::poll_fn(move |cx| {
+                cx.waker().wake_by_ref();
+                if std::mem::replace(&mut is_next, true) { Poll::Ready(()) } else { Poll::Pending }
+            })
+        };
+        let beside = tokio::spawn(async move {
+            let mut last = 0;
+            while last < 16 * TURN_BYTES {
+                next_turn().await;
+                let now = seen.load(Ordering::Relaxed);
+                // Two turns, because the first look is after this task's second turn.
+                assert!(now - last <= 2 * (TURN_BYTES + 8192), "{last}, then {now}");
+                last = now;
+            }
+        });
+        reading.await.unwrap();
+        beside.await.unwrap();
     }
 
     proptest! {

@@ -6,7 +6,7 @@
 //!
 //! - [`Server`], [`ServeSettings`]: the listener and its limits;
 //! - `connection`: sockets, idle connections, shutdown of a connection; `arrival`, `proxy_protocol`:
-//!   where a connection comes from; `frame_meter`: floods of HTTP/2 frames;
+//!   where a connection comes from; `places`: how many there may be; `frame_meter`: floods of HTTP/2 frames;
 //! - [`address`], [`bucket`], [`caller_table`], [`slots`]: callers by address, and limits on each, for
 //!   every service;
 //! - `dispatch`, `cors`, `connect`: classification of a request, and the headers of every response;
@@ -47,6 +47,7 @@ mod method;
 pub mod metrics;
 mod overloaded;
 pub mod pages;
+mod places;
 mod proxy_protocol;
 pub mod readiness;
 mod reflection;

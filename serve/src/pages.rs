@@ -27,8 +27,9 @@ const OPEN_METRICS: HeaderValue =
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// Time to send the head of a request. A guess: probes send it at once.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// Open connections. A guess: probes and scrapers need a few, and each costs a descriptor.
-const CONNECTIONS_MAX: usize = 256;
+/// Connections to the operators' port that may be open at once; more wait. A guess: probes and scrapers
+/// need a few, and each costs a descriptor.
+pub const CONNECTIONS_MAX: usize = 32;
 /// Pause after a failed accept. Measured nowhere: long enough that a lack of descriptors does not
 /// spin a core, short enough for probes.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -27,8 +27,8 @@ use crate::settings::MESSAGE_LEN_BYTES_MAX;
 /// while they send. More than two of the largest messages; a guess.
 const DISCARDED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Length below which pieces are copied together: each one by itself keeps a buffer of the connection
-/// alive, and a peer may send them byte by byte. A guess.
-const PIECE_LEN_BYTES_MIN: usize = 4096;
+/// alive, with whatever else the peer has sent beside it. A whole frame of HTTP/2 (RFC 9113 §4.2).
+const PIECE_LEN_BYTES_MIN: usize = 16 * 1024;
 /// Cost at which a message is not scanned any further: no caller may hold that much. Guessed: above
 /// every limit in use.
 const COST_BYTES_MAX: usize = 4 * 1024 * 1024 * 1024;
@@ -45,8 +45,6 @@ pub(crate) struct RequestBody {
     whole: usize,
     messages: u64,
     charge: Charge,
-    /// Bytes that were charged for the messages of a stream and not given back.
-    charged_bytes: usize,
     metrics: &'static MethodMetrics,
     http1: bool,
     refused: Option<RefusedBody>,
@@ -76,7 +74,6 @@ impl RequestBody {
             whole: 0,
             messages: 0,
             charge,
-            charged_bytes: 0,
             metrics,
             http1: version < Version::HTTP_2,
             refused: None,
@@ -107,7 +104,7 @@ impl RequestBody {
         if self.takes_one_message() && self.messages > 1 {
             return Err(Status::invalid_argument("more than one request message"));
         }
-        self.take_memory(piece.len())?;
+        self.charge.take_for_request(piece.len())?;
         if let Some(end) = step.whole {
             let last = piece.split_to(end);
             if self.tail.is_empty() {
@@ -118,16 +115,10 @@ impl RequestBody {
             }
             let whole = self.pieces.iter().map(|piece| &piece[..]);
             let fields = self.metrics.method().fields();
-            self.take_memory(cost_bytes(whole, fields, COST_BYTES_MAX))?;
+            self.charge.take_for_request(cost_bytes(whole, fields, COST_BYTES_MAX))?;
             self.whole = self.pieces.len();
         }
         self.keep(piece);
-        Ok(())
-    }
-
-    fn take_memory(&mut self, bytes: usize) -> Result<(), Status> {
-        self.charge.take(bytes)?;
-        self.charged_bytes += bytes;
         Ok(())
     }
 
@@ -214,8 +205,8 @@ impl HttpBody for RequestBody {
             }
             if !self.takes_one_message() && self.frames.at_boundary() {
                 // The handler asks for more, so it is done with the messages before.
-                let done_bytes = std::mem::take(&mut self.charged_bytes);
-                self.charge.give_back(done_bytes);
+                let kept = self.charge.keep_of_request(0);
+                debug_assert!(kept.is_ok(), "nothing is always given");
             }
             let polled = if self.refused.is_some() {
                 self.poll_refused(cx).map(|status| Some(Err(status)))

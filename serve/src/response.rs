@@ -128,9 +128,11 @@ impl HttpBody for ResponseBody {
                     debug_assert!(step.is_ok(), "this server frames its own messages: {step:?}");
                     let begun = step.map_or(0, |step| step.begun);
                     self.call.sent(begun);
-                    if self.call.metrics.method().kind() == MethodKind::Unary {
+                    match self.call.metrics.method().kind() {
                         // The answer is encoded: what it was made of is gone.
-                        self.charge.clear();
+                        MethodKind::Unary => self.charge.clear(),
+                        MethodKind::ServerStream => self.charge.answers(),
+                        MethodKind::Bidi => {}
                     }
                 } else if let Some(code) = frame.trailers_ref().and_then(status_of) {
                     self.call.end(code);

@@ -11,6 +11,10 @@ use crate::budget::{CALLERS_BYTES_MAX, MemoryBudget};
 /// Specified: `docs/protocol/api.md`, the limit of the network's reference node.
 pub const MESSAGE_LEN_BYTES_MAX: usize = 25 * 1024 * 1024;
 
+/// Bytes that a call may have been sent before its service reads them: a usual publish in one flight. A
+/// guess.
+pub(crate) const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+
 /// The text of the UNAVAILABLE status that ends streams when the server stops.
 pub const SHUTTING_DOWN: &str = "server is shutting down";
 
@@ -29,6 +33,9 @@ pub struct ServeSettings {
     /// The proxies whose word is taken for their clients' addresses: in a PROXY header, and in
     /// `X-Forwarded-For` by services. Default: none.
     pub trusted_proxies: TrustedProxies,
+    /// Connections that may be open at once; more are refused, or take the place of the address that has
+    /// most. Each takes a descriptor of the process. Default: no bound.
+    pub connections_max: usize,
     /// Connections that one client address may have open at once; more are refused. Those of trusted
     /// proxies that name no client do not count. Default: no bound.
     pub connections_per_address_max: usize,
@@ -52,6 +59,7 @@ impl ServeSettings {
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(300),
             trusted_proxies: TrustedProxies::default(),
+            connections_max: usize::MAX,
             connections_per_address_max: usize::MAX,
             streams_per_connection_max: 1000,
             write_timeout: Duration::from_secs(30),

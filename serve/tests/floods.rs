@@ -309,6 +309,40 @@ async fn one_address_has_a_bounded_number_of_connections() {
 }
 
 #[tokio::test]
+async fn a_flood_leaves_room_for_newcomers() {
+    let listener = listener(|settings| {
+        settings.connections_max = 16;
+        settings.trusted_proxies = Cidr::parse("127.0.0.0/8").into_iter().collect();
+    })
+    .await;
+    let connect = async |client: String| {
+        let mut stream = listener.connect().await;
+        let header = format!("PROXY TCP4 {client} 5.6.7.8 1000 443\r\n");
+        let settings = frame(SETTINGS, 0, 0, &[]);
+        let _ = stream.write_all(&[header.as_bytes(), PREFACE, &settings].concat()).await;
+        stream
+    };
+    let mut early = connect("1.1.1.1".to_owned()).await;
+    assert!(first_frames(&mut early).await.contains(&SETTINGS));
+    let mut flood = Vec::new();
+    for _ in 0..40 {
+        let mut stream = connect("2.2.2.2".to_owned()).await;
+        // Served or closed: it has arrived.
+        first_frames(&mut stream).await;
+        flood.push(stream);
+    }
+    assert!(listener.refused("all"));
+    for newcomer in 0..8 {
+        let mut stream = connect(format!("3.3.3.{newcomer}")).await;
+        assert!(first_frames(&mut stream).await.contains(&SETTINGS), "{newcomer}");
+        flood.push(stream);
+    }
+    let ping = frame(PING, 0, 0, &[1; 8]);
+    early.write_all(&ping).await.unwrap();
+    while !first_frames(&mut early).await.contains(&PING) {} // it was there before the flood
+}
+
+#[tokio::test]
 async fn a_proxy_names_the_client_and_a_stranger_does_not() {
     let proxied = |client: &str| format!("PROXY TCP4 {client} 5.6.7.8 1000 443\r\n").into_bytes();
     let trusting = listener(|settings| {

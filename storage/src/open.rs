@@ -169,14 +169,14 @@ impl Store {
     /// When the folder cannot be used, is in use, is damaged, or belongs to another node, key or
     /// network. The error tells the operator what to do.
     pub fn open(settings: &StoreSettings) -> Result<Self, OpenError> {
-        let StoreSettings { path, identity, durability, price, host } = settings;
+        let StoreSettings { path, identity, durability, price, host, open_files_max } = settings;
         if let Err(error) = prepare_folder(path)
             && !(error.is_of_disk() && has_database(path))
         {
             return Err(error);
         }
         let start = |access| {
-            let location = Location::Folder(path.clone());
+            let location = Location::Folder(path.clone(), *open_files_max);
             let how = Opening::new(location, *durability, *price, host.clone());
             start(how, Some(identity), access)
         };
@@ -197,7 +197,7 @@ impl Store {
         if !has_database(path) {
             return Err(OpenError::NotADatabase { path: path.to_owned() });
         }
-        let location = Location::Folder(path.to_owned());
+        let location = Location::Folder(path.to_owned(), options::OPEN_FILES_MAX);
         let how = Opening::new(location, Durability::Fsync, price, None);
         let store = start(how, None, Access::ReadWrite)?;
         let identity = store.identity().clone();
@@ -365,14 +365,18 @@ pub(crate) fn has_database(path: &Path) -> bool {
 fn open_database(location: &Location, cache: &Cache, access: Access) -> Result<DB, OpenError> {
     let path = location.path();
     let (options, names) = match location {
-        Location::Folder(folder) if has_database(folder) => {
-            let mut options = options::database(None);
+        Location::Folder(folder, open_files_max) if has_database(folder) => {
+            let mut options = options::database(None, *open_files_max);
             options.create_missing_column_families(false);
             let names = DB::list_cf(&options, &path).map_err(|error| explain(&path, error))?;
             (options, names)
         }
-        Location::Folder(_) => (options::database(None), known_names()),
-        Location::Memory(env) => (options::database(Some(env)), known_names()),
+        Location::Folder(_, open_files_max) => {
+            (options::database(None, *open_files_max), known_names())
+        }
+        Location::Memory(env) => {
+            (options::database(Some(env), options::OPEN_FILES_MAX), known_names())
+        }
     };
     let families = names.iter().map(|name| {
         Family::ALL.into_iter().find(|family| family.name() == name).map_or_else(

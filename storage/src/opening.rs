@@ -12,7 +12,8 @@ use crate::settings::{Durability, HostSettings};
 /// Location of a database.
 #[derive(Clone)]
 pub(crate) enum Location {
-    Folder(PathBuf),
+    /// A folder, and the table files of it that may be open.
+    Folder(PathBuf, usize),
     Memory(Env),
 }
 
@@ -49,7 +50,7 @@ impl Opening {
 impl Location {
     pub(crate) fn folder(&self) -> Option<&Path> {
         match self {
-            Self::Folder(path) => Some(path),
+            Self::Folder(path, _) => Some(path),
             Self::Memory(_) => None,
         }
     }

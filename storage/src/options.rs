@@ -27,9 +27,8 @@ const BLOB_LEN_BYTES_MIN: u64 = 4096;
 /// 2^3 shards of 8 MiB. The default shards are so small that a large block finds no room and is read
 /// from disk each time (measured: 3,800 instead of 270,000 lookups per second).
 const BLOCK_CACHE_SHARD_BITS: i32 = 3;
-/// Files that RocksDB keeps open. Guessed: a quarter of the 4,096 descriptors that a node requires; the
-/// rest is for sockets.
-const OPEN_FILES_MAX: i32 = 1024;
+/// Table files that RocksDB keeps open for commands that know only the folder. Guessed.
+pub(crate) const OPEN_FILES_MAX: usize = 512;
 
 /// Returns the options of the whole database.
 ///
@@ -39,7 +38,7 @@ const OPEN_FILES_MAX: i32 = 1024;
 /// this node would issue the same sequence ids again. Absolute consistency would refuse a torn tail
 /// too, and with it the restart after any crash during a write. The manifest records synced logs, so
 /// that a missing or shortened one is refused as well.
-pub(crate) fn database(env: Option<&Env>) -> Options {
+pub(crate) fn database(env: Option<&Env>, open_files_max: usize) -> Options {
     let mut options = Options::default();
     options.create_if_missing(true);
     options.create_missing_column_families(true);
@@ -48,7 +47,7 @@ pub(crate) fn database(env: Option<&Env>) -> Options {
     options.set_max_total_wal_size(WAL_BYTES_MAX);
     options.set_db_write_buffer_size(WRITE_BUFFERS_BYTES);
     options.set_max_background_jobs(2);
-    options.set_max_open_files(OPEN_FILES_MAX);
+    options.set_max_open_files(i32::try_from(open_files_max).unwrap_or(i32::MAX));
     // Table files are synced while they grow, so that a commit's sync does not wait for them.
     options.set_bytes_per_sync(MIB as u64);
     options.set_keep_log_file_num(4);

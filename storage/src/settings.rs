@@ -40,6 +40,9 @@ pub struct StoreSettings {
     pub price: PriceFn,
     /// The host's knowledge of the folder; `None` takes the folder as it is, for tests and measurements.
     pub host: Option<HostSettings>,
+    /// Table files that RocksDB may hold open, at least 20. It has some dozens of other files open besides:
+    /// logs, and what it is writing.
+    pub open_files_max: usize,
 }
 
 /// Settings of the host marker; see [`FolderStanding`](crate::FolderStanding).

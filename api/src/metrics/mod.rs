@@ -30,6 +30,7 @@ pub(crate) struct HandlerMetrics {
     rule_broken: Counter,
     answer_too_large: Counter,
     no_balance: Counter,
+    payer_rate: Counter,
     unavailable: Counter,
 }
 
@@ -45,6 +46,7 @@ impl HandlerMetrics {
             PublishError::Refused(_) => self.rule_broken.inc(),
             PublishError::AnswerTooLarge => self.answer_too_large.inc(),
             PublishError::Balance { .. } => self.no_balance.inc(),
+            PublishError::PayerRate { .. } => self.payer_rate.inc(),
             PublishError::Unavailable { .. } => self.unavailable.inc(),
         };
     }
@@ -112,6 +114,7 @@ impl Collector for HandlerCollector {
                 rejected("invalid_argument", "rule", &metrics.rule_broken),
                 rejected("resource_exhausted", "answer_too_large", &metrics.answer_too_large),
                 rejected("failed_precondition", "balance", &metrics.no_balance),
+                rejected("resource_exhausted", "payer_rate", &metrics.payer_rate),
                 rejected("unavailable", "node_state", &metrics.unavailable),
             ],
         )

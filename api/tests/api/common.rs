@@ -95,7 +95,11 @@ pub(crate) async fn node_with(
         rates: rates_receiver,
     };
     let settings = EngineSettings {
-        publish: PublishSettings { idempotent: true, require_balance: false },
+        publish: PublishSettings {
+            idempotent: true,
+            require_balance: false,
+            publishes_per_payer: None,
+        },
         workers: 2,
     };
     let (engine, _threads) = Engine::start(node_key(), settings, ports, store).unwrap();

@@ -4,6 +4,7 @@ pub(crate) mod catch_up;
 pub(crate) mod chain_index;
 pub(crate) mod delivery;
 pub(crate) mod fill;
+pub(crate) mod floods;
 pub(crate) mod gateway;
 pub(crate) mod memory;
 pub(crate) mod publish;

@@ -98,7 +98,11 @@ pub fn start_with(store: Store, idempotent: bool) -> Node {
 }
 
 pub fn start_judging(store: Store, idempotent: bool, judge: Arc<dyn IdentityJudge>) -> Node {
-    start_publishing(store, PublishSettings { idempotent, require_balance: false }, judge)
+    start_publishing(
+        store,
+        PublishSettings { idempotent, require_balance: false, publishes_per_payer: None },
+        judge,
+    )
 }
 
 pub fn start_publishing(

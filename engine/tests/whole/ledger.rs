@@ -71,7 +71,8 @@ async fn balances_follow_from_the_events_of_each_payer() {
 }
 
 fn start_asking_for_balances(store: Store) -> Node {
-    let publish = PublishSettings { idempotent: true, require_balance: true };
+    let publish =
+        PublishSettings { idempotent: true, require_balance: true, publishes_per_payer: None };
     start_publishing(store, publish, Arc::new(TrustingJudge))
 }
 

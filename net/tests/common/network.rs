@@ -104,7 +104,8 @@ impl Network {
             registry: self.registry.subscribe(),
             rates: watch::Sender::new(Arc::new(rates())).subscribe(),
         };
-        let publish = PublishSettings { idempotent: true, require_balance: false };
+        let publish =
+            PublishSettings { idempotent: true, require_balance: false, publishes_per_payer: None };
         let settings = EngineSettings { publish, workers: 2 };
         let (engine, threads) = Engine::start(key(id), settings, ports, store).unwrap();
         let (replication, tasks) = Replication::start(&engine);

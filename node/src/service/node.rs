@@ -26,7 +26,7 @@ use super::peers::Peers;
 use super::restore_desk::RestoreDesk;
 use super::service_manager::ServiceManager;
 use super::stop_signal::{StopReason, StopSignals};
-use super::system::{self, Disk};
+use super::system::{self, Disk, OpenFiles};
 use super::validation::HeldUpdates;
 use crate::error::RunError;
 use crate::settings::{NodeServiceSettings, StopSettings};
@@ -264,6 +264,7 @@ async fn serve_api(
         callers_bytes_max: config.api.callers_bytes_max(),
         extra_service: config.validation_api.then(|| validation_service(&config.wallet_rpcs)),
         trusted_proxies: config.limits.trusted_proxies.clone(),
+        connections_max: OpenFiles::of_process().connections,
         connections_per_address_max: config.limits.connections_per_address,
         streams_per_connection_max: config.limits.streams_per_connection,
         rate_limits: config.limits.rates.clone(),

@@ -23,7 +23,7 @@ use super::network::{self, NetworkState, RecordRatesError, with_recorded};
 use super::ports::SystemClock;
 use super::projections;
 use super::settlement::ChainSetupError;
-use super::system::Disk;
+use super::system::{Disk, OpenFiles};
 use super::validation::{Identities, KeyPackages};
 use crate::error::RunError;
 use crate::files::chain::ChainFile;
@@ -202,6 +202,12 @@ fn own_record<'a>(
 }
 
 fn open_store(config: &DatabaseSettings, own: &NodeRecord) -> Result<Store, OpenError> {
+    let files = OpenFiles::of_process();
+    tracing::info!(
+        database = files.database,
+        connections = files.connections,
+        "divided the files that may be open"
+    );
     let store = Store::open(&StoreSettings {
         path: config.data_dir.clone(),
         identity: StoreIdentity {
@@ -215,6 +221,7 @@ fn open_store(config: &DatabaseSettings, own: &NodeRecord) -> Result<Store, Open
             state_dir: config.state_dir.clone(),
             new_strand: config.new_strand,
         }),
+        open_files_max: files.database,
     })?;
     let disk = Disk(config.data_dir.clone());
     store.keep_room(RoomSettings {
@@ -245,6 +252,7 @@ fn start_engine(
         publish: PublishSettings {
             idempotent: config.idempotent_publish,
             require_balance: config.limits.require_balance,
+            publishes_per_payer: config.limits.publishes_per_payer,
         },
         workers: std::thread::available_parallelism().map_or(1, usize::from),
     };

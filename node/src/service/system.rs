@@ -8,18 +8,69 @@ use std::path::{Path, PathBuf};
 
 use hawser_api::{DiskSpace, DiskView};
 
-/// The fewest open files that a process must be allowed. A guess: a node opens one for each stream
-/// and each table file.
-pub(super) const OPEN_FILES_MIN: u64 = 4096;
+/// The fewest open files that a process must be allowed: what [`OpenFiles`] keeps for itself and the least
+/// share of the database leave room for some dozens of connections.
+pub(super) const OPEN_FILES_MIN: u64 = 256;
+/// Files for everything but the database and callers: listeners, the operators' port (32 connections),
+/// chains, Redis, nodes behind a gateway, files of settings. A guess: twice what was seen.
+const OWN_FILES: u64 = 96;
+/// Files of the database that do not count against its share: logs, files that a flush or a compaction
+/// writes. A guess: two jobs at a time, each with some outputs.
+const DATABASE_BESIDE_FILES: u64 = 48;
+/// The least and the most table files that the database may hold open. A guess: it opens others again
+/// for each read.
+const DATABASE_FILES_MIN: u64 = 64;
+const DATABASE_FILES_MAX: u64 = 1024;
 
 /// The process is not allowed to open enough files.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "only {allowed} files may be open at once, and at least {OPEN_FILES_MIN} are needed: raise \
-     the limit (ulimit -n, LimitNOFILE=)"
+    "only {allowed} files may be open at once, and at least {OPEN_FILES_MIN} are needed (some thousands \
+     for thousands of connections): raise the limit (ulimit -n, LimitNOFILE=)"
 )]
 pub(super) struct FileLimitError {
     allowed: u64,
+}
+
+/// The shares of the files that a process may have open. Callers get what the others leave, so that no
+/// flood of connections takes a descriptor from the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct OpenFiles {
+    /// Table files that the database may hold open.
+    pub(super) database: usize,
+    /// Connections that callers of a node may have open.
+    pub(super) connections: usize,
+    /// Connections that callers of a process without a database may have open.
+    pub(super) gateway_connections: usize,
+}
+
+impl OpenFiles {
+    /// Divides what a process is allowed; at least [`OPEN_FILES_MIN`].
+    fn of(allowed: u64) -> Self {
+        let allowed = allowed.max(OPEN_FILES_MIN);
+        let database = (allowed / 4).clamp(DATABASE_FILES_MIN, DATABASE_FILES_MAX);
+        let without_own = allowed - OWN_FILES;
+        let size = |files: u64| usize::try_from(files).unwrap_or(usize::MAX);
+        Self {
+            database: size(database),
+            connections: size(without_own - DATABASE_BESIDE_FILES - database),
+            gateway_connections: size(without_own),
+        }
+    }
+
+    /// Returns the shares of this process.
+    pub(super) fn of_process() -> Self {
+        Self::of(file_limit().map_or(u64::MAX, |limit| limit.rlim_cur))
+    }
+}
+
+/// Returns the limit of open files; `None` on a system without one.
+fn file_limit() -> Option<libc::rlimit> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    #[expect(unsafe_code, reason = "the standard library has no limits")]
+    // SAFETY: `limit` is a valid rlimit for the length of the call, which keeps no pointer.
+    let known = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } == 0;
+    known.then_some(limit)
 }
 
 /// Raises the limit of open files to the hard limit.
@@ -27,13 +78,7 @@ pub(super) struct FileLimitError {
 /// # Errors
 /// When the limit stays below [`OPEN_FILES_MIN`].
 pub(super) fn require_open_files() -> Result<(), FileLimitError> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    #[expect(unsafe_code, reason = "the standard library has no limits")]
-    // SAFETY: `limit` is a valid rlimit for the length of the call, which keeps no pointer.
-    let known = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } == 0;
-    if !known {
-        return Ok(()); // a system without this limit
-    }
+    let Some(mut limit) = file_limit() else { return Ok(()) };
     let before = limit.rlim_cur;
     if before < limit.rlim_max {
         limit.rlim_cur = limit.rlim_max;
@@ -113,6 +158,17 @@ pub(super) fn exit_now(code: u8) -> ! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn callers_get_the_files_that_the_database_and_the_process_leave() {
+        for allowed in [256, 300, 1024, 4096, 1 << 20, u64::MAX] {
+            let OpenFiles { database, connections, gateway_connections } = OpenFiles::of(allowed);
+            let (files, callers) = (database as u64, connections as u64);
+            assert!((64..=1024).contains(&files) && callers >= 48, "{allowed}");
+            assert_eq!(files + callers + OWN_FILES + DATABASE_BESIDE_FILES, allowed);
+            assert_eq!(gateway_connections as u64 + OWN_FILES, allowed);
+        }
+    }
 
     #[test]
     fn the_room_of_a_disk_is_told() {

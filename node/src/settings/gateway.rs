@@ -21,6 +21,8 @@ pub struct GatewayServiceSettings {
     pub listen: SocketAddr,
     /// Address of metrics, health and status; `None` switches them off.
     pub metrics: Option<SocketAddr>,
+    /// Memory that callers may make the gateway hold beyond what it takes when idle, bytes.
+    pub memory_limit_bytes: usize,
     /// True if gRPC reflection is answered.
     pub reflection: bool,
     /// Key of the account that pays.
@@ -65,6 +67,12 @@ pub struct NodeSelectionSettings {
 }
 
 impl GatewayServiceSettings {
+    /// Returns the part of the memory that is charged to calls; a fifth is left to the allocator.
+    #[must_use]
+    pub fn callers_bytes_max(&self) -> usize {
+        self.memory_limit_bytes / 5 * 4
+    }
+
     /// Reads and checks the settings of a gateway.
     ///
     /// # Errors
@@ -78,6 +86,7 @@ impl GatewayServiceSettings {
         let listen = reader.ip(&node::LISTEN_ADDRESS);
         let port = reader.get(&node::API_PORT, parse::port);
         let metrics = reader.metrics();
+        let memory_limit_bytes = reader.memory_limit();
         let reflection = reader.switch(&node::REFLECTION_ENABLE);
         let payer = reader.get(&gateway::PAYER_PRIVATE_KEY, |text| SecretKey::from_hex(text).ok());
         let nodes = reader.node_selection();
@@ -105,6 +114,7 @@ impl GatewayServiceSettings {
         reader.finish(|| Self {
             listen: SocketAddr::new(listen.expect(CHECKED), port.expect(CHECKED)),
             metrics: metrics.expect(CHECKED),
+            memory_limit_bytes: memory_limit_bytes.expect(CHECKED),
             reflection: reflection.expect(CHECKED),
             payer: payer.expect(CHECKED),
             nodes: nodes.expect(CHECKED),
@@ -218,6 +228,7 @@ mod tests {
         assert_eq!(config.nodes.attempts_max, 5);
         assert_eq!(config.listen.port(), 5050);
         assert!(!config.reflection);
+        assert_eq!(config.memory_limit_bytes, 512 << 20);
         assert_eq!(config.chain_payload_bytes_max, 200_000);
         assert_eq!(config.chains.contracts.settlement.urls, ["http://127.0.0.1:5061"]);
         assert_eq!(config.notes.len(), 1, "{:?}", config.notes);
@@ -236,6 +247,11 @@ mod tests {
             let env = [&[("XMTPD_PAYER_PRIVATE_KEY", KEY)], env].concat();
             assert!(read(&flags, &env).unwrap().reflection);
         }
+        let memory = [&flags[..], &[("api-memory-limit", "1GiB")]].concat();
+        let memory = read(&memory, &[("XMTPD_PAYER_PRIVATE_KEY", KEY)]).unwrap();
+        assert_eq!(memory.callers_bytes_max(), (1 << 30) / 5 * 4);
+        let little = [&flags[..], &[("api-memory-limit", "8MiB")]].concat();
+        assert!(read(&little, &[("XMTPD_PAYER_PRIVATE_KEY", KEY)]).is_err());
         let wallets = [&flags[..], &[("wallet-rpc", "1=http://127.0.0.1:9")]].concat();
         let wallets = read(&wallets, &[("XMTPD_PAYER_PRIVATE_KEY", KEY)]).unwrap().wallet_rpcs;
         assert_eq!(wallets, [(1, "http://127.0.0.1:9".to_owned())]);

@@ -15,6 +15,8 @@ pub struct CallerLimitSettings {
     pub require_node_auth: bool,
     /// True if publishes are taken only from payers who can pay.
     pub require_balance: bool,
+    /// Publish requests of one payer in a second; `None` for no limit.
+    pub publishes_per_payer: Option<NonZeroU32>,
     /// Limits of each address; `None` if there are none.
     pub rates: Option<RateLimitSettings>,
     /// Proxies in front of the node.
@@ -29,6 +31,8 @@ impl SettingsReader<'_> {
     pub(super) fn caller_limits(&mut self) -> Option<CallerLimitSettings> {
         let require_node_auth = self.switch(&limits::REQUIRE_NODE_AUTH);
         let require_balance = self.switch(&limits::REQUIRE_BALANCE);
+        let publishes_per_payer =
+            self.get(&limits::PUBLISHES_PER_PAYER, |text| text.parse::<u32>().ok());
         let enable = self.switch(&limits::ENABLE);
         let rates = self.rate_limits();
         let trusted_proxies = self.trusted_proxies();
@@ -37,6 +41,7 @@ impl SettingsReader<'_> {
         Some(CallerLimitSettings {
             require_node_auth: require_node_auth?,
             require_balance: require_balance?,
+            publishes_per_payer: NonZeroU32::new(publishes_per_payer?),
             rates: Some(rates?).filter(|_| enable == Some(true)),
             trusted_proxies: trusted_proxies?,
             connections_per_address: usize::try_from(connections?).ok()?,
@@ -61,7 +66,7 @@ impl SettingsReader<'_> {
 
     /// The Redis that holds the limits; `Some(None)` if none is named.
     fn redis(&mut self) -> Option<Option<RedisSettings>> {
-        let url = self.non_empty(&limits::REDIS_URL);
+        let url = self.redis_url();
         let key_prefix = self.text(&limits::REDIS_KEY_PREFIX);
         let connect_timeout = self.duration_above_zero(&limits::REDIS_CONNECT_TIMEOUT);
         let call_timeout = self.duration_above_zero(&limits::REDIS_CALL_TIMEOUT);
@@ -80,6 +85,21 @@ impl SettingsReader<'_> {
             stream_refresh_interval: stream_refresh?,
         };
         Some(url.map(|_| settings))
+    }
+
+    /// The URL of the Redis. One that asks for TLS is an error: limits would be kept in the clear, or not
+    /// at all.
+    fn redis_url(&mut self) -> Option<String> {
+        let url = self.non_empty(&limits::REDIS_URL)?;
+        let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme).to_ascii_lowercase();
+        if matches!(scheme.as_str(), "rediss" | "valkeys") {
+            let given = format!(
+                "a URL with {scheme}://, but this program speaks no TLS to Redis: put both into one private \
+                 network, or a tunnel such as stunnel beside this program"
+            );
+            self.error(&limits::REDIS_URL, Some(given));
+        }
+        Some(url)
     }
 
     fn trusted_proxies(&mut self) -> Option<TrustedProxies> {

@@ -221,15 +221,19 @@ impl SettingsReader<'_> {
         let port = self.get(&node::API_PORT, parse::port);
         let keep_alive = self.duration_above_zero(&node::API_KEEP_ALIVE);
         let reflection = self.switch(&node::REFLECTION_ENABLE);
-        let memory_limit_bytes = self.get(&node::API_MEMORY_LIMIT, |text| {
-            parse::size(text).filter(|bytes| *bytes >= MEMORY_LIMIT_BYTES_MIN)
-        });
+        let memory_limit_bytes = self.memory_limit();
         Some(NodeApiSettings {
             enable: enable?,
             address: SocketAddr::new(listen?, port?),
             keep_alive: keep_alive?,
             reflection: reflection?,
             memory_limit_bytes: memory_limit_bytes?,
+        })
+    }
+
+    pub(super) fn memory_limit(&mut self) -> Option<usize> {
+        self.get(&node::API_MEMORY_LIMIT, |text| {
+            parse::size(text).filter(|bytes| *bytes >= MEMORY_LIMIT_BYTES_MIN)
         })
     }
 

@@ -201,6 +201,9 @@ fn ignored_and_unknown_settings_are_named() {
 fn limits_on_callers_are_read() {
     let limits = read(&[], &[]).unwrap().limits;
     assert!(limits.rates.is_none() && !limits.require_node_auth);
+    assert_eq!(limits.publishes_per_payer, None);
+    let limited = read(&[("publishes-per-payer", "50")], &[]).unwrap().limits;
+    assert_eq!(limited.publishes_per_payer.map(u32::from), Some(50));
     assert_eq!((limits.connections_per_address, limits.streams_per_connection), (256, 1000));
     let env = [
         ("XMTPD_RATE_LIMIT_ENABLE", "true"),
@@ -233,6 +236,17 @@ fn limits_on_callers_are_read() {
         text.contains("3 faults") && wrong.iter().all(|(flag, _)| text.contains(flag)),
         "{text}"
     );
+}
+
+/// An operator who asks for TLS does not want a password sent in the clear.
+#[test]
+fn a_redis_behind_tls_is_refused_and_its_password_not_shown() {
+    for url in ["rediss://u:hunter2@10.0.0.1:6379/1", "REDISS://:hunter2@h", "valkeys://:hunter2@h"]
+    {
+        let text = read(&[], &[("XMTPD_REDIS_URL", url)]).unwrap_err().to_string();
+        assert!(text.contains("--redis.redis-url") && text.contains("no TLS"), "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
+    }
 }
 
 /// Balances are on the settlement chain: a node that does not follow it would refuse everything.

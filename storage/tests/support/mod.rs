@@ -28,7 +28,14 @@ pub(crate) fn key(seed: u8) -> SecretKey {
 
 pub(crate) fn settings(path: &std::path::Path) -> StoreSettings {
     let durability = Durability::Fsync;
-    StoreSettings { path: path.to_owned(), identity: identity(), durability, price, host: None }
+    StoreSettings {
+        path: path.to_owned(),
+        identity: identity(),
+        durability,
+        price,
+        host: None,
+        open_files_max: 64,
+    }
 }
 
 /// Each byte costs a picodollar; so does, times the message fee of the rate in force, each envelope that

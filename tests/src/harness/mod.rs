@@ -8,7 +8,7 @@
 //! - [`scripted_peer`]: a node of other software, with its habits as switches;
 //! - [`udp`], [`power`], [`disk`], [`raw`]: cut cables, power loss, disks that fail, broken requests;
 //! - [`outage`]: nodes that are killed or lose power under load, and lose nothing;
-//! - [`memory`]: the memory of a process, watched.
+//! - [`memory`], [`open_files`]: the memory of a process, watched, and its files, limited.
 
 pub mod binary;
 pub mod client;
@@ -19,6 +19,7 @@ pub mod identities;
 pub mod load;
 pub mod memory;
 pub mod network;
+pub mod open_files;
 pub mod outage;
 pub mod ports;
 pub mod power;

@@ -15,7 +15,7 @@ use super::ports;
 use super::power::SyncLog;
 use super::process::Process;
 use super::udp::Cable;
-use super::{raw, wait};
+use super::{open_files, raw, wait};
 
 /// The network's name; a database belongs to one.
 pub const NAME: &str = "test";
@@ -52,6 +52,8 @@ pub struct Node {
     /// Fault of `hawser_storage::faults` that the process has, from the next start on. Programs that
     /// are built without the feature `faults` ignore it.
     pub fault: Option<String>,
+    /// The files that the process may have open, from the next start on; `None` as the test's own.
+    pub open_files: Option<u64>,
     /// The next start is the first one, and the operator says so.
     pub is_new: bool,
     canonical: bool,
@@ -217,6 +219,7 @@ impl Node {
             sync_log: None,
             disk_faults: None,
             fault: None,
+            open_files: None,
             is_new: true,
             canonical: true,
             folder,
@@ -288,6 +291,9 @@ impl Node {
         }
         if let Some(fault) = &self.fault {
             command.env("HAWSER_FAULT", fault);
+        }
+        if let Some(files) = self.open_files {
+            open_files::limit_at_start(&mut command, files);
         }
         let name = format!("node {}", self.id);
         self.process = Some(Process::start(&name, command, &self.folder.join("output")));

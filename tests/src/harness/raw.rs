@@ -59,12 +59,29 @@ pub fn http2_request(path: &str, body: &[u8], stream: u32) -> Vec<u8> {
     headers.push(0); // a name that is not in the static table
     literal(&mut headers, &[2, b't', b'e'], "trailers");
     let mut call = http2_frame(1, 4, stream, &headers);
+    call.extend(http2_data(body, stream, true));
+    call
+}
+
+/// The beginning of such a call: its headers, and no end of its body.
+///
+/// # Panics
+/// When `path` has more than 127 bytes.
+#[must_use]
+pub fn http2_request_without_end(path: &str, body: &[u8], stream: u32) -> Vec<u8> {
+    let mut call = http2_request(path, &[], stream);
+    call.extend(http2_data(body, stream, false));
+    call
+}
+
+fn http2_data(body: &[u8], stream: u32, ends: bool) -> Vec<u8> {
+    let mut data = Vec::new();
     let mut chunks = body.chunks(16 * 1024).peekable();
     while let Some(chunk) = chunks.next() {
-        let end = u8::from(chunks.peek().is_none());
-        call.extend(http2_frame(0, end, stream, chunk));
+        let end = u8::from(ends && chunks.peek().is_none());
+        data.extend(http2_frame(0, end, stream, chunk));
     }
-    call
+    data
 }
 
 fn literal(to: &mut Vec<u8>, name: &[u8], value: &str) {

@@ -1,6 +1,7 @@
 //! The attacks, each bounded in number and time.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_proto::envelope::Payload;
@@ -12,6 +13,7 @@ use hawser_tests::harness::{envelopes, raw, seed};
 use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::LARGE_GROUP;
@@ -26,6 +28,7 @@ const INVALID_ARGUMENT: i32 = 3;
 const MIB: usize = 1024 * 1024;
 
 /// A stranger at an address of its own.
+#[derive(Clone)]
 pub(crate) struct Attacker {
     pub(crate) address: Ipv4Addr,
     pub(crate) port: u16,
@@ -140,6 +143,29 @@ impl Attacker {
             open.push(stream);
         }
         sleep(HOLD).await;
+    }
+
+    /// Opens connections that each send as much of requests as flow control lets them, and end none.
+    pub(crate) async fn filled_windows(&self, connections: usize) {
+        // Each call has what any client may send at once, and all together a connection's window.
+        let message = &raw::grpc_message(&vec![0x7f; 20 * MIB])[..60_000];
+        let path = format!("{PUBLISH_API}/PublishPayerEnvelopes");
+        let calls =
+            (0..30).map(|call| raw::http2_request_without_end(&path, message, 2 * call + 1));
+        let bytes: Arc<[u8]> = calls.flatten().collect();
+        let mut floods = JoinSet::new();
+        for _ in 0..connections {
+            let (attacker, bytes) = (self.clone(), bytes.clone());
+            floods.spawn(async move {
+                let mut stream = attacker.send(&raw::http2_preface_without_windows()).await?;
+                // The node's settings come with the connection's window.
+                let _ = timeout(EXCHANGE, stream.read(&mut [0; 1024])).await;
+                let _ = timeout(EXCHANGE, stream.write_all(&bytes)).await;
+                sleep(HOLD).await;
+                Some(stream)
+            });
+        }
+        floods.join_all().await;
     }
 
     pub(crate) async fn growing_publishes(&self) {

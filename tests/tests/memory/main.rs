@@ -134,6 +134,18 @@ async fn registrations_without_end() {
     under("registrations", async |attacker| attacker.registrations().await).await;
 }
 
+/// 750 connections that fill their flow-control windows, 1.3 GB, with requests that never end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn windows_that_are_filled_and_never_read() {
+    let _one = ONE_AT_A_TIME.lock().await;
+    let target = Target::start().await;
+    let publisher = Publisher::start(target.node()).await;
+    let attackers = [1, 2, 3].map(|number| target.attacker(number));
+    let [first, second, third] = attackers.each_ref().map(|it| it.filled_windows(250));
+    tokio::join!(first, second, third);
+    target.assert_held("filled windows", publisher).await;
+}
+
 /// Everything at once, each attack from an address of its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_attacks_together() {

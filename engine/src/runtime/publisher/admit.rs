@@ -83,7 +83,11 @@ impl AdmissionJob {
             let receipt = blake3::Hash::from_bytes(admitted.receipt);
             tracing::debug!(%receipt, "admitted");
         }
-        if let Err(error) = self.read_balance(&envelopes) {
+        let within_rate = || match (&self.state.payer_rates, envelopes.first()) {
+            (Some(rates), Some(first)) => rates.take(first.payer),
+            _ => Ok(()),
+        };
+        if let Err(error) = within_rate().and_then(|()| self.read_balance(&envelopes)) {
             return reply.send(Err(error));
         }
         reply.stage.lap(&self.state.counters.admit_seconds);

@@ -38,6 +38,12 @@ pub enum PublishError {
         /// The amount that the payer can still spend, picodollars; may be below 0.
         left: i128,
     },
+    /// The payer has more requests than this node takes of one payer.
+    #[error("the payer of this request publishes too often")]
+    PayerRate {
+        /// Time after which another try succeeds, unless it publishes more meanwhile.
+        retry_after: Duration,
+    },
     /// The node takes no publish now, whatever is in it.
     #[error("{reason}")]
     Unavailable {

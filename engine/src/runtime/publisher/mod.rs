@@ -8,6 +8,7 @@ mod admit;
 mod balance;
 mod commit;
 mod error;
+mod payer_rate;
 mod request;
 mod sequence;
 mod settings;
@@ -34,6 +35,7 @@ use super::{Heads, Ports, Workers};
 use admit::AdmissionJob;
 use balance::Balances;
 use commit::CommitThread;
+use payer_rate::PayerRates;
 use request::PendingReply;
 use sequence::SequencerThread;
 use state::PublisherState;
@@ -111,6 +113,7 @@ impl Publisher {
             own_strand,
             own_clock: OwnClock::default(),
             balances: settings.require_balance.then(Balances::default),
+            payer_rates: settings.publishes_per_payer.map(PayerRates::new),
             draining: AtomicBool::new(false),
             broken: broken.clone(),
             to_sequencer: Mutex::new(Some(to_sequencer)),

@@ -149,11 +149,13 @@ impl Process {
             own_strand: OwnStrand::new(store.standing()),
             own_clock: OwnClock::default(),
             balances: None,
+            payer_rates: None,
             draining: AtomicBool::new(false),
             broken: broken.clone(),
             to_sequencer: Mutex::new(None),
         });
-        let settings = PublishSettings { idempotent: true, require_balance: false };
+        let settings =
+            PublishSettings { idempotent: true, require_balance: false, publishes_per_payer: None };
         let (to_committer, handed) = unbounded();
         Self {
             heads,

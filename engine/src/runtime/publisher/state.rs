@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::balance::Balances;
 use super::error::PublishError;
+use super::payer_rate::PayerRates;
 use super::request::Request;
 use crate::readiness;
 use crate::runtime::chain_clock::ChainClock;
@@ -34,6 +35,8 @@ pub(super) struct PublisherState {
     pub(super) own_clock: OwnClock,
     /// Balances of payers; `None` if publishes do not depend on them.
     pub(super) balances: Option<Balances>,
+    /// The limit on each payer's requests; `None` if there is none.
+    pub(super) payer_rates: Option<PayerRates>,
     pub(super) draining: AtomicBool,
     /// True after a group could not be stored: sequence ids assigned since then belong to no envelope, and the
     /// sequencing thread has to read the end of the strand again.

@@ -33,7 +33,8 @@ pub(crate) struct Hub {
 #[derive(Debug)]
 struct HubState {
     hasher: RandomState,
-    topics: Vec<Mutex<HashMap<Topic, Listeners>>>,
+    second_hasher: RandomState,
+    topics: Vec<Mutex<HashMap<TopicKey, Listeners>>>,
     originators: Mutex<HashMap<OriginatorId, Listeners>>,
     /// By parts, so that a stream which comes or goes waits for the delivery to one part at most.
     everything: Vec<Mutex<Listeners>>,
@@ -41,6 +42,12 @@ struct HubState {
     awaited: Mutex<Awaited>,
     counters: Arc<StreamCounters>,
 }
+
+/// A topic in the table: 128 bits of hashes with secret keys, half the size of a topic's handle. Should two
+/// topics ever have the same one, their listeners get envelopes of both and leave out those that they
+/// have not asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct TopicKey(u64, u64);
 
 /// Listeners that wait for a chain strand to grow, and how far each strand is.
 #[derive(Debug, Default)]
@@ -54,6 +61,7 @@ impl Default for HubState {
     fn default() -> Self {
         Self {
             hasher: RandomState::new(),
+            second_hasher: RandomState::new(),
             topics: std::iter::repeat_with(Mutex::default).take(SHARDS).collect(),
             originators: Mutex::default(),
             everything: std::iter::repeat_with(Mutex::default).take(SHARDS).collect(),
@@ -80,7 +88,8 @@ impl Hub {
     pub(crate) fn publish(&self, committed: &[Arc<Committed>], ends: &Cursor) {
         let fresh = self.ascending(committed);
         for item in &fresh {
-            if let Some(listeners) = self.shard(&item.topic).lock().get(&item.topic) {
+            let key = self.key(&item.topic);
+            if let Some(listeners) = self.shard(key).lock().get(&key) {
                 listeners.iter().for_each(|listener| listener.push(std::slice::from_ref(item)));
             }
         }
@@ -166,7 +175,8 @@ impl Hub {
     pub(crate) fn listen(&self, interest: Interest, listener: &Arc<Listener>) {
         match interest {
             Interest::Topic(topic) => {
-                self.shard(&topic).lock().entry(topic).or_default().join(listener);
+                let key = self.key(&topic);
+                self.shard(key).lock().entry(key).or_default().join(listener);
             }
             Interest::Originator(originator) => {
                 self.state.originators.lock().entry(originator).or_default().join(listener);
@@ -178,7 +188,10 @@ impl Hub {
     /// Stops routing what `interest` names to `listener`.
     pub(crate) fn unlisten(&self, interest: &Interest, listener: &Arc<Listener>) {
         match interest {
-            Interest::Topic(topic) => leave(&mut self.shard(topic).lock(), topic, listener),
+            Interest::Topic(topic) => {
+                let key = self.key(topic);
+                leave(&mut self.shard(key).lock(), &key, listener);
+            }
             Interest::Originator(originator) => {
                 leave(&mut self.state.originators.lock(), originator, listener);
             }
@@ -197,9 +210,13 @@ impl Hub {
         committed.iter().filter(&mut ascends).cloned().collect()
     }
 
-    fn shard(&self, topic: &Topic) -> &Mutex<HashMap<Topic, Listeners>> {
-        let hash = self.state.hasher.hash_one(topic) % SHARDS as u64;
-        &self.state.topics[usize::try_from(hash).expect("less than the number of shards")]
+    fn key(&self, topic: &Topic) -> TopicKey {
+        TopicKey(self.state.hasher.hash_one(topic), self.state.second_hasher.hash_one(topic))
+    }
+
+    fn shard(&self, key: TopicKey) -> &Mutex<HashMap<TopicKey, Listeners>> {
+        let shard = key.0 % SHARDS as u64;
+        &self.state.topics[usize::try_from(shard).expect("less than the number of shards")]
     }
 
     fn part(&self, listener: &Arc<Listener>) -> &Mutex<Listeners> {

@@ -11,13 +11,15 @@ use super::listener::Listener;
 pub(super) enum Listeners {
     /// Nearly every topic of a stream has this one listener.
     One(Arc<Listener>),
-    /// By address: it names a listener for as long as the set holds it.
-    Many(HashMap<usize, Arc<Listener>>),
+    /// By address: it names a listener for as long as the set holds it. Boxed, because there are few of
+    /// these among very many.
+    #[expect(clippy::box_collection, reason = "the map itself would make every entry larger")]
+    Many(Box<HashMap<usize, Arc<Listener>>>),
 }
 
 impl Default for Listeners {
     fn default() -> Self {
-        Self::Many(HashMap::new())
+        Self::Many(Box::default())
     }
 }
 
@@ -30,7 +32,7 @@ impl Listeners {
             Self::One(one) if Arc::ptr_eq(one, listener) => {}
             Self::One(one) => {
                 let both = [Arc::clone(one), Arc::clone(listener)];
-                *self = Self::Many(both.map(|each| (address(&each), each)).into());
+                *self = Self::Many(Box::new(both.map(|each| (address(&each), each)).into()));
             }
         }
     }

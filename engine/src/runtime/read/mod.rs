@@ -5,6 +5,7 @@
 //! - `hub`, `listeners` and `listener`: committed envelopes to the streams that want them, without
 //!   waiting;
 //! - `awaited`: the places of chain strands that a stream waits for;
+//! - `pages`: pages that streams read from disk, in turns;
 //! - [`Subscription`]: drives a feed of `engine::read` from disk and hub.
 
 mod access;
@@ -13,6 +14,7 @@ pub(crate) mod fan_out;
 pub(crate) mod hub;
 pub(crate) mod listener;
 mod listeners;
+mod pages;
 mod reader;
 mod subscription;
 

@@ -260,7 +260,14 @@ impl Reader {
         &self,
         topics: impl IntoIterator<Item = (Topic, Cursor)>,
     ) -> Subscription {
-        let topics = topics.into_iter().map(|(topic, from)| (topic, Arc::new(from)));
+        // Most clients give all topics one cursor.
+        let mut last: Arc<Cursor> = Arc::default();
+        let topics = topics.into_iter().map(|(topic, from)| {
+            if *last != from {
+                last = Arc::new(from);
+            }
+            (topic, Arc::clone(&last))
+        });
         self.subscription(Feed::Topics(Box::new(TopicFeed::new(Cursors::PerTopic, topics))), true)
     }
 

@@ -5,30 +5,19 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
-use hawser_proto::{Cursor, EnvelopeId, Topic};
-use tokio::task::JoinError;
+use hawser_proto::{Cursor, Topic};
 
 use super::access::LogAccess;
 use super::awaited::AwaitedPlaces;
 use super::listener::Listener;
+use super::pages;
 use crate::read::error::ReadError;
-use crate::read::feed::{Feed, Interest, PageRead, Read, SubscriptionEvent, WaveId};
+use crate::read::feed::{Feed, Interest, PageRead, SubscriptionEvent, WaveId};
 use crate::read::limits::BatchLimits;
-use crate::read::log_page::read_log;
-use crate::read::memory::{PageMemory, ReadMemory, answer_bytes};
 use crate::read::queue::Popped;
 
 type Reading = Pin<Box<dyn Future<Output = Result<(PageRead, usize), ReadError>> + Send>>;
-
-/// Time for which a page waits for memory before its stream ends. A guess: callers that read nothing
-/// lose theirs within it.
-const MEMORY_WAIT_MAX: Duration = Duration::from_secs(60);
-/// First pause of a page that waits for memory; doubled up to the last. Guesses.
-const MEMORY_PAUSE_MIN: Duration = Duration::from_millis(20);
-const MEMORY_PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// A stream of envelopes, without gap or repeat, that never ends by itself.
 ///
@@ -102,6 +91,17 @@ impl Subscription {
         }
     }
 
+    /// Returns the memory that this stream holds for its topics and cursors, in bytes: less once it has
+    /// caught up. Envelopes that wait do not count, nor does a stream of whole strands. Costs a look at each
+    /// topic.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        match &self.feed {
+            Feed::Topics(feed) => feed.held_bytes(),
+            Feed::Log(_) => 0,
+        }
+    }
+
     /// Changes the set of topics: first `removes`, then `adds`, so that a topic in both begins anew.
     ///
     /// Added topics catch up from their own cursors as one wave, while the others go on;
@@ -139,28 +139,11 @@ impl Subscription {
         if self.reading.is_none() {
             // Read after the queue was emptied: everything that was dropped from it lies below.
             let heads = self.log.heads.get();
-            self.reading = self.feed.poll_read(&heads).map(|read| self.read(read));
-        }
-    }
-
-    fn read(&self, read: Read) -> Reading {
-        let log = self.log.clone();
-        Box::pin(async move {
-            let taken_bytes = take_memory(&*log.memory).await?;
-            let turn = Arc::clone(&log.stream_pages).acquire_owned().await;
-            let page = tokio::task::spawn_blocking(move || {
-                let _turn = turn.expect("the semaphore is never closed");
-                let mut memory = PageMemory::new(&*log.memory, taken_bytes);
-                let page = log.counters.stream_page.measure(|| read_page(&log, read, &mut memory));
-                page.map(|page| (page, memory.taken_bytes()))
+            self.reading = self.feed.poll_read(&heads).map(|read| {
+                let page: Reading = Box::pin(pages::read(self.log.clone(), read));
+                page
             });
-            match page.await.map_err(JoinError::try_into_panic) {
-                Ok(page) => page,
-                Err(Ok(panicked)) => std::panic::resume_unwind(panicked),
-                // The tokio runtime shuts down, and this stream with it.
-                Err(Err(_cancelled)) => std::future::pending().await,
-            }
-        })
+        }
     }
 
     async fn wakeup(&mut self) -> Wakeup {
@@ -187,56 +170,6 @@ impl Drop for Subscription {
 impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subscription").field("failed", &self.failed).finish_non_exhaustive()
-    }
-}
-
-/// Topics whose beginnings a stream reads in one turn. Turns of all streams alternate, so a stream of
-/// few topics does not wait until one of many has found its first page. Guessed: a turn takes about as
-/// long as a page.
-const TURN_TOPICS_MAX: usize = 256;
-
-/// Takes the memory of a page before it is known how much it needs. Waits for it.
-async fn take_memory(memory: &dyn ReadMemory) -> Result<usize, ReadError> {
-    let BatchLimits { envelopes, len_bytes } = BatchLimits::STREAM;
-    let bytes = answer_bytes(envelopes, len_bytes);
-    let (mut waited, mut pause) = (Duration::ZERO, MEMORY_PAUSE_MIN);
-    while !memory.take(bytes) {
-        if waited >= MEMORY_WAIT_MAX {
-            return Err(ReadError::NoMemory(bytes));
-        }
-        tokio::time::sleep(pause).await;
-        waited += pause;
-        pause = (2 * pause).min(MEMORY_PAUSE_MAX);
-    }
-    Ok(bytes)
-}
-
-/// Reads one page for a feed, or a part of what comes before its first page. Blocks on the disk.
-pub(super) fn read_page(
-    log: &LogAccess,
-    read: Read,
-    memory: &mut PageMemory<'_>,
-) -> Result<PageRead, ReadError> {
-    let snapshot = log.store.snapshot();
-    match read {
-        Read::Topics(catch_up, mut plan) => {
-            let page =
-                plan.next_turn(&mut snapshot.topics(), BatchLimits::STREAM, TURN_TOPICS_MAX)?;
-            memory.add(page.rows.len(), page.len_bytes)?;
-            let ids: Vec<EnvelopeId> = page.rows.iter().map(|&(_, id)| id).collect();
-            let envelopes = snapshot.get_many(&ids)?;
-            // The plan may know a row from an earlier view, and its envelope has expired since.
-            let envelopes: Vec<(usize, EnvelopeId, Bytes)> = page
-                .rows
-                .into_iter()
-                .zip(envelopes)
-                .filter_map(|((topic, id), bytes)| Some((topic, id, bytes?)))
-                .collect();
-            Ok(PageRead::Topics { catch_up, plan, envelopes, finished: page.finished })
-        }
-        Read::Log(ranges) => {
-            Ok(PageRead::Log(read_log(&snapshot, ranges, BatchLimits::STREAM, memory)?))
-        }
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hawser_proto::{OriginatorId, Topic};
+use bytes::Bytes;
+use hawser_proto::{EnvelopeId, OriginatorId, Topic};
 use hawser_storage::Store;
 use tokio::sync::watch;
 

@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep_until};
 use super::service_manager::ServiceManager;
 use super::settlement::{SettlementLists, SettlementReader};
 use super::stop_signal::{StopReason, StopSignals};
-use super::system;
+use super::system::{self, OpenFiles};
 use crate::error::RunError;
 use crate::files::deployment::KnownDeployment;
 use crate::settings::{GatewayServiceSettings, StopSettings};
@@ -86,6 +86,8 @@ async fn start(config: GatewayServiceSettings) -> Result<Running, RunError> {
     let settings = GatewaySettings {
         listen: config.listen,
         metrics: config.metrics,
+        callers_bytes_max: config.callers_bytes_max(),
+        connections_max: OpenFiles::of_process().gateway_connections,
         reflection: config.reflection,
         strategy: config.nodes.strategy.clone(),
         connect_time_every: config.nodes.connect_time_every,

@@ -96,11 +96,12 @@ pub const OWN: [&Setting; 2] = [&POLICIES, &NONCE_RECORD];
 
 /// All of them, in the order of the help text; those of chains and contracts are in
 /// [`chains`](super::chains).
-pub const ALL: [&Setting; 25] = [
+pub const ALL: [&Setting; 26] = [
     &node::CONFIG_FILE,
     &PAYER_PRIVATE_KEY,
     &node::API_PORT,
     &node::LISTEN_ADDRESS,
+    &node::API_MEMORY_LIMIT,
     &node::METRICS_ENABLE,
     &node::METRICS_ADDRESS,
     &node::METRICS_PORT,

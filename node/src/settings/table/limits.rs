@@ -143,6 +143,14 @@ pub(in crate::settings) const STREAMS_PER_CONNECTION: Setting = value(
     "Calls that one connection may have open at once",
 );
 
+pub(in crate::settings) const PUBLISHES_PER_PAYER: Setting = value(
+    "publishes-per-payer",
+    "HAWSER_PUBLISHES_PER_PAYER",
+    Some("0"),
+    "a whole number; 0 for no limit",
+    "0",
+    "Publish requests of one payer that are taken in a second, and at once; 0 for no limit",
+);
 pub(in crate::settings) const VALIDATION_API: Setting = switch(
     "validation-api",
     "HAWSER_VALIDATION_API",
@@ -151,7 +159,7 @@ pub(in crate::settings) const VALIDATION_API: Setting = switch(
 );
 
 /// All of them, in the order of the help text.
-pub(super) const ALL: [&Setting; 19] = [
+pub(super) const ALL: [&Setting; 20] = [
     &REQUIRE_NODE_AUTH,
     &REQUIRE_BALANCE,
     &ENABLE,
@@ -170,5 +178,6 @@ pub(super) const ALL: [&Setting; 19] = [
     &REDIS_CONNECT_TIMEOUT,
     &CONNECTIONS_PER_ADDRESS,
     &STREAMS_PER_CONNECTION,
+    &PUBLISHES_PER_PAYER,
     &VALIDATION_API,
 ];

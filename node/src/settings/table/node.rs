@@ -239,7 +239,7 @@ pub(in crate::settings) const API_MEMORY_LIMIT: Setting = value(
     Some("512MiB"),
     "a size of at least 256MiB, such as 512MiB or 2GiB",
     "512MiB",
-    "The most memory that callers may make the node hold, beyond what it takes when idle",
+    "The most memory that callers may make the process hold, beyond what it takes when idle",
 );
 /// Accepts secrets on the command line.
 pub(in crate::settings) const ALLOW_SECRET_FLAGS: Setting = switch(

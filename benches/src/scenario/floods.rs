@@ -1,0 +1,72 @@
+//! A publisher in good standing beside floods: what its publishes take, with and without each.
+
+use std::time::Duration;
+
+use crate::error::BenchError;
+use crate::flood::{Flood, FloodKind};
+use crate::load::{self, Load};
+use crate::network::{self, Node};
+use crate::rpc::Connection;
+use crate::scenario::publish::seed;
+use crate::stats;
+use crate::workload::Workload;
+
+/// Requests that are signed for each second: more than one client gets answered.
+const PER_SECOND: u64 = 2000;
+/// Time in which the node comes to rest between two measurements, and in which a flood begins.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Prints a line for the idle node, and one for each flood, with the idle node's figure before and after:
+/// the machine may have become slower meanwhile.
+pub(crate) async fn run(node: &Node, payload_len: usize, seconds: u64) -> Result<(), BenchError> {
+    let mut publisher = Publisher::new(node, payload_len, seconds).await?;
+    publisher.measure("idle").await?;
+    for kind in FloodKind::ALL {
+        let flood = Flood::start(kind, node.api())?;
+        tokio::time::sleep(PAUSE).await;
+        publisher.measure(kind.name()).await?;
+        let sent = flood.stop();
+        println!("  {sent} {} meanwhile", kind.unit());
+        tokio::time::sleep(PAUSE).await;
+    }
+    publisher.measure("idle again").await
+}
+
+/// One client that publishes one envelope at a time.
+struct Publisher<'a> {
+    node: &'a Node,
+    workload: Workload,
+    connection: Connection,
+    seconds: u64,
+    sent: u64,
+}
+
+impl<'a> Publisher<'a> {
+    async fn new(node: &'a Node, payload_len: usize, seconds: u64) -> Result<Self, BenchError> {
+        let workload = Workload::new(node.id(), 64, 10_000, payload_len, seed())?;
+        let connection = Connection::open(node.api()).await?;
+        Ok(Self { node, workload, connection, seconds, sent: 0 })
+    }
+
+    /// Publishes for some seconds, and checks that everything is stored.
+    async fn measure(&mut self, beside: &str) -> Result<(), BenchError> {
+        let count = PER_SECOND * self.seconds;
+        let requests = self.workload.requests(self.sent, count, 1);
+        self.sent += count;
+        let before = network::head(&mut self.connection, self.node.id()).await?;
+        let load = Load::once(requests, Duration::from_secs(self.seconds));
+        let outcome = load::run(&load, std::slice::from_ref(&self.connection), 1).await?;
+        outcome.check_samples()?;
+        let acknowledged = outcome.envelopes;
+        network::require_growth(&mut self.connection, self.node.id(), before, acknowledged).await?;
+        let latency = outcome.latencies.quantiles();
+        let mib = stats::float(self.node.memory()?.resident_kib) / 1024.0;
+        println!(
+            "{beside}: {acknowledged} publishes, p50 {:.2} ms, p99 {:.2} ms, longest {:.2} ms; {mib:.0} MiB resident",
+            latency.p50_us / 1e3,
+            latency.p99_us / 1e3,
+            latency.max_us / 1e3,
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,182 @@
+//! Pages that streams read from disk: in turns, and into memory that their callers may have now.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hawser_proto::EnvelopeId;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinError;
+
+use super::access::LogAccess;
+use crate::read::error::ReadError;
+use crate::read::feed::{CatchUpId, PageRead, Read};
+use crate::read::limits::BatchLimits;
+use crate::read::log_page::{LogRange, read_log};
+use crate::read::memory::{PageMemory, answer_bytes};
+use crate::read::plan::{PagePlan, PlannedPage};
+
+/// Time for which a page waits for memory before its stream ends. A guess: callers that read nothing
+/// lose theirs within it.
+const MEMORY_WAIT_MAX: Duration = Duration::from_secs(60);
+/// First pause of a page that waits for memory; doubled up to the last. Guesses.
+const MEMORY_PAUSE_MIN: Duration = Duration::from_millis(20);
+const MEMORY_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Topics whose beginnings a stream reads in one turn. Turns of all streams alternate, so a stream of
+/// few topics does not wait until one of many has found its first page. Guessed: a turn takes about as
+/// long as a page.
+const TURN_TOPICS_MAX: usize = 256;
+
+/// Reads a page, and returns it with the memory that was taken for it. Streams have their turns in the
+/// order in which they ask. One that may not have its memory now lets the next one go first, and holds
+/// none while it waits.
+///
+/// # Errors
+/// [`ReadError`] if the log cannot be read, or the memory does not come.
+pub(super) async fn read(log: LogAccess, read: Read) -> Result<(PageRead, usize), ReadError> {
+    match read {
+        Read::Topics(catch_up, plan) => read_topics(log, catch_up, plan).await,
+        Read::Log(ranges) => read_strands(log, ranges).await,
+    }
+}
+
+/// A page of topics on its way: planned from the index, then read into memory of that size.
+struct TopicsRead {
+    catch_up: CatchUpId,
+    plan: Box<PagePlan>,
+    /// The rows, once they are known.
+    page: Option<PlannedPage>,
+}
+
+/// The outcome of a turn.
+enum Turn {
+    Read(PageRead, usize),
+    /// The page needs so many bytes, which its caller may not have now.
+    NoMemory(TopicsRead, usize),
+}
+
+async fn read_topics(
+    log: LogAccess,
+    catch_up: CatchUpId,
+    plan: Box<PagePlan>,
+) -> Result<(PageRead, usize), ReadError> {
+    let mut wait = MemoryWait::default();
+    let mut read = TopicsRead { catch_up, plan, page: None };
+    loop {
+        let permit = permit(&log).await;
+        let of_turn = log.clone();
+        let turn = blocking(move || {
+            let _permit = permit;
+            of_turn.counters.stream_page.measure(|| read.turn(&of_turn))
+        });
+        match turn.await? {
+            Turn::Read(page, taken_bytes) => return Ok((page, taken_bytes)),
+            Turn::NoMemory(again, bytes) => {
+                read = again;
+                wait.pause(bytes).await?;
+            }
+        }
+    }
+}
+
+impl TopicsRead {
+    /// Plans the page, or a part of what comes before the first one, and reads it. Blocks on the disk.
+    fn turn(mut self, log: &LogAccess) -> Result<Turn, ReadError> {
+        let snapshot = log.store.snapshot();
+        let page = match self.page.take() {
+            Some(page) => page,
+            None => {
+                let rows = &mut snapshot.topics();
+                self.plan.next_turn(rows, BatchLimits::STREAM, TURN_TOPICS_MAX)?
+            }
+        };
+        let bytes = answer_bytes(page.rows.len(), page.len_bytes);
+        if bytes > 0 && !log.memory.take(bytes) {
+            self.page = Some(page);
+            return Ok(Turn::NoMemory(self, bytes));
+        }
+        let Self { catch_up, plan, .. } = self;
+        let ids: Vec<EnvelopeId> = page.rows.iter().map(|&(_, id)| id).collect();
+        let envelopes = snapshot.get_many(&ids)?;
+        // The plan may know a row from an earlier view, and its envelope has expired since.
+        let envelopes: Vec<(usize, EnvelopeId, Bytes)> = page
+            .rows
+            .into_iter()
+            .zip(envelopes)
+            .filter_map(|((topic, id), bytes)| Some((topic, id, bytes?)))
+            .collect();
+        let read = PageRead::Topics { catch_up, plan, envelopes, finished: page.finished };
+        Ok(Turn::Read(read, bytes))
+    }
+}
+
+/// Reads a page of whole strands, into memory that is taken before it is known how much it needs.
+async fn read_strands(
+    log: LogAccess,
+    ranges: Vec<LogRange>,
+) -> Result<(PageRead, usize), ReadError> {
+    let BatchLimits { envelopes, len_bytes } = BatchLimits::STREAM;
+    let most_bytes = answer_bytes(envelopes, len_bytes);
+    let mut wait = MemoryWait::default();
+    let permit = loop {
+        let permit = permit(&log).await;
+        if log.memory.take(most_bytes) {
+            break permit;
+        }
+        drop(permit);
+        wait.pause(most_bytes).await?;
+    };
+    blocking(move || {
+        let _permit = permit;
+        let mut memory = PageMemory::new(&*log.memory, most_bytes);
+        let snapshot = log.store.snapshot();
+        let read = || read_log(&snapshot, ranges, BatchLimits::STREAM, &mut memory);
+        let page = log.counters.stream_page.measure(read)?;
+        Ok((PageRead::Log(page), memory.taken_bytes()))
+    })
+    .await
+}
+
+async fn permit(log: &LogAccess) -> OwnedSemaphorePermit {
+    let permit = Arc::clone(&log.stream_pages).acquire_owned().await;
+    permit.expect("the semaphore is never closed")
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
+) -> Result<T, ReadError> {
+    match tokio::task::spawn_blocking(work).await.map_err(JoinError::try_into_panic) {
+        Ok(done) => done,
+        Err(Ok(panicked)) => std::panic::resume_unwind(panicked),
+        // The tokio runtime shuts down, and this stream with it.
+        Err(Err(_cancelled)) => std::future::pending().await,
+    }
+}
+
+/// The pauses of a page that waits for memory.
+struct MemoryWait {
+    waited: Duration,
+    pause: Duration,
+}
+
+impl Default for MemoryWait {
+    fn default() -> Self {
+        Self { waited: Duration::ZERO, pause: MEMORY_PAUSE_MIN }
+    }
+}
+
+impl MemoryWait {
+    /// Waits a while.
+    ///
+    /// # Errors
+    /// [`ReadError::NoMemory`] if it has waited long enough for `bytes`.
+    async fn pause(&mut self, bytes: usize) -> Result<(), ReadError> {
+        if self.waited >= MEMORY_WAIT_MAX {
+            return Err(ReadError::NoMemory(bytes));
+        }
+        tokio::time::sleep(self.pause).await;
+        self.waited += self.pause;
+        self.pause = (2 * self.pause).min(MEMORY_PAUSE_MAX);
+        Ok(())
+    }
+}

@@ -1,0 +1,41 @@
+//! The files that a process may have open, and has.
+
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+/// Lets a process that is about to start open `files` files and no more.
+#[expect(unsafe_code, reason = "the standard library has no limits")]
+pub fn limit_at_start(command: &mut Command, files: u64) {
+    let limit = libc::rlimit { rlim_cur: files, rlim_max: files };
+    let set = move || {
+        // SAFETY: `limit` is a valid rlimit for the length of the call, which keeps no pointer.
+        let result = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
+    // SAFETY: between fork and exec it makes one system call and allocates nothing.
+    unsafe { command.pre_exec(set) };
+}
+
+/// Changes the number of files that a running process may have open now, below its hard limit `most`.
+///
+/// # Panics
+/// When the system does not let us.
+#[expect(unsafe_code, reason = "the standard library has no limits")]
+pub fn limit(process: u32, files: u64, most: u64) {
+    let limit = libc::rlimit { rlim_cur: files, rlim_max: most };
+    let id = libc::pid_t::try_from(process).unwrap();
+    // SAFETY: as above; the old limit is not asked for.
+    let result =
+        unsafe { libc::prlimit(id, libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut()) };
+    assert_eq!(result, 0, "{}", io::Error::last_os_error());
+}
+
+/// Returns the number of files that a process has open.
+///
+/// # Panics
+/// When it has ended.
+#[must_use]
+pub fn count(process: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{process}/fd")).unwrap().count()
+}
