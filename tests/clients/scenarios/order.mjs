@@ -75,6 +75,8 @@ export const scenarios = {
     const third = await invited(carol, hers);
     await say(hers, "hello");
     await say(his, "hello");
+    // A stream begins after what its client has read, so each reads both greetings first.
+    for (const chat of [hers, his]) await texts(chat, 2);
     const troubles = [];
     const heard = new Map();
     const ends = [];
