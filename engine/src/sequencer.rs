@@ -27,6 +27,12 @@ pub struct Admitted {
 /// operator could otherwise set this node's times, and with them prices and expiries.
 const CHAIN_AHEAD_NS_MAX: i64 = 600_000_000_000;
 
+/// Returns true if an envelope that depends on a chain envelope of this time is dated after it, and not
+/// by this node's clock.
+pub(crate) fn is_followed(chain_ns: i64, now_ns: i64) -> bool {
+    chain_ns >= now_ns && chain_ns.saturating_sub(now_ns) <= CHAIN_AHEAD_NS_MAX
+}
+
 /// Returns a time after `chain_ns`, which this node's clock has not reached, and within the next
 /// second.
 ///
@@ -170,10 +176,8 @@ impl RequestDraft {
         admitted: &Admitted,
     ) -> Result<Sequenced, PriceError> {
         let envelope = &admitted.envelope;
-        let is_followed =
-            |ns: &i64| *ns >= now_ns && ns.saturating_sub(now_ns) <= CHAIN_AHEAD_NS_MAX;
-        let time_ns =
-            admitted.depends_on_ns.filter(is_followed).map(|ns| shortly_after(ns, now_ns));
+        let chain_ns = admitted.depends_on_ns.filter(|&ns| is_followed(ns, now_ns));
+        let time_ns = chain_ns.map(|ns| shortly_after(ns, now_ns));
         assert!(self.sequence < SequenceId::MAX, "the strand has a place left");
         self.sequence = self.sequence.next();
         self.ns = time_ns.unwrap_or(now_ns).max(self.ns + 1);

@@ -7,6 +7,8 @@ use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{ReadError, Store};
 
+use crate::sequencer::is_followed;
+
 /// Times of the chain strands. Cheap to clone; all clones are the same.
 ///
 /// Times of a chain do not fall, so the newest one mostly shows that no other is ahead of this node's
@@ -46,6 +48,13 @@ impl ChainClock {
                 .is_some_and(|newest_ns| newest_ns.load(Ordering::Relaxed) > now_ns)
         };
         ids.iter().filter(may_be_later).filter_map(|&id| self.time_ns(id).ok().flatten()).max()
+    }
+
+    /// Returns the latest time that honest nodes give now, apart from differences of their clocks: that of
+    /// this node's clock, or of a chain whose clock is ahead and that nodes follow.
+    pub(super) fn ahead_of(&self, now_ns: i64) -> i64 {
+        let times_ns = self.newest_ns.iter().map(|newest_ns| newest_ns.load(Ordering::Relaxed));
+        times_ns.filter(|&ns| is_followed(ns, now_ns)).fold(now_ns, i64::max)
     }
 
     fn time_ns(&self, id: EnvelopeId) -> Result<Option<i64>, ReadError> {

@@ -80,6 +80,7 @@ pub struct Engine {
     chain: ChainAppender,
     ledger: LedgerAppender,
     publisher: Publisher,
+    chain_clock: ChainClock,
     reader: Reader,
     counters: Arc<Counters>,
 }
@@ -103,12 +104,12 @@ impl Engine {
         let streams = FanOut::start(hub.clone());
         let committer = Committer::new(store.clone(), heads.clone(), streams, counters.clone());
         let judge = Arc::clone(&ports.identities);
-        let clock = ChainClock::load(store.clone())?;
+        let chain_clock = ChainClock::load(store.clone())?;
         let chain = ChainAppender::new(chain::ChainAppenderParts {
             store: store.clone(),
             committer: committer.clone(),
             workers: workers.clone(),
-            clock: clock.clone(),
+            clock: chain_clock.clone(),
             judge,
             counters: counters.clone(),
         })?;
@@ -121,7 +122,7 @@ impl Engine {
             heads: heads.clone(),
             workers: workers.clone(),
             committer: committer.clone(),
-            chain_clock: clock,
+            chain_clock: chain_clock.clone(),
             counters: counters.clone(),
         };
         let (publisher, threads) = Publisher::start(settings.publish, parts)?;
@@ -134,6 +135,7 @@ impl Engine {
             chain,
             ledger,
             publisher,
+            chain_clock,
             reader,
             counters,
         };

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_engine::Engine;
+use hawser_engine::chain_strand::ChainEvent;
 use hawser_engine::own_strand::{GAP, OperatorWord, OwnStrandStatus};
 use hawser_engine::ports::{NodeRecord, Registry};
 use hawser_engine::replication::{LinkCommand, RequestId, StrandItem, Want};
@@ -304,6 +305,39 @@ async fn wrong_times_are_evidence_and_hold_nothing_up() {
     assert_eq!((ahead.misbehavior, ahead.at.sequence.0), (Misbehavior::TimeAhead, 2));
     assert_eq!((back.misbehavior, back.at.sequence.0), (Misbehavior::TimeBack, 3));
     assert_eq!(back.envelopes, sent[1..3]);
+    follower.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn times_after_a_chain_that_is_ahead_are_no_evidence() {
+    let follower = Follower::start(common::store());
+    let minute_ns = 60_000_000_000;
+    let commit = |sequence: u64, ns: i64| ChainEvent {
+        sequence: SequenceId(sequence),
+        block_time_s: u64::try_from(ns / 1_000_000_000).unwrap(),
+        transaction_hash: [1; 32],
+        client_bytes: client(&group_topic(1), None, group_payload(frame(1, 3, b"commit"))),
+        topic_identifier: None,
+        bootstrapped: false,
+    };
+    let commits = |event| {
+        let appender = follower.node.engine.chain_appender();
+        appender.append(OriginatorId::GROUP_MESSAGES, &[event], None).unwrap();
+    };
+    let mut source = follower.connect(SOURCE, &[]);
+    assert_eq!(source.want(SOURCE).await, (0, None));
+    commits(commit(1, START_NS + 9 * minute_ns));
+    let sent = [9, 13].map(|minutes| START_NS + minutes * minute_ns);
+    source.send([dated(SOURCE, 1, sent[0]), dated(SOURCE, 2, sent[1])].to_vec()).await;
+    follower.wait_for(SOURCE, 2).await;
+    // Nodes do not follow a chain this far ahead, so its clock explains nothing.
+    commits(commit(2, START_NS + 60 * minute_ns));
+    source.send(vec![dated(SOURCE, 3, START_NS + 61 * minute_ns)]).await;
+    follower.wait_for(SOURCE, 3).await;
+    let store = follower.node.engine.store().clone();
+    let all = || store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
+    follower.until("the third time is recorded", || !all().is_empty()).await;
+    assert_eq!(all().iter().map(|it| it.evidence.at.sequence.0).collect::<Vec<_>>(), [3]);
     follower.stop().await;
 }
 

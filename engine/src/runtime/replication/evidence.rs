@@ -51,7 +51,8 @@ pub(super) fn watch(
     times: &mut StrandTimes,
     changes: &[Change],
 ) -> Vec<WrongTime> {
-    let now_ns = state.ports.clock.now_ns();
+    // Honest nodes date what depends on a commit after it, also where the chain's clock is ahead.
+    let now_ns = state.chain_clock.ahead_of(state.ports.clock.now_ns());
     let rates = state.ports.rates.borrow().clone();
     let mut faults = Vec::new();
     for change in changes {
@@ -184,6 +185,6 @@ fn judge(state: &ReplicationState, doubted: &[EnvelopeId]) -> Result<(), CommitE
 }
 
 fn is_ahead_of(state: &ReplicationState, bytes: &Bytes) -> bool {
-    let now_ns = state.ports.clock.now_ns();
+    let now_ns = state.chain_clock.ahead_of(state.ports.clock.now_ns());
     stated_ns(bytes).is_some_and(|ns| crate::misbehavior::is_ahead(ns, now_ns))
 }

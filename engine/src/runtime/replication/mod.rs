@@ -73,6 +73,7 @@ impl Replication {
             counters: ReplicationCounters::default(),
             peers: ConnectedPeers::default(),
             publisher: engine.publisher.clone(),
+            chain_clock: engine.chain_clock.clone(),
             own_strand: engine.publisher.own_strand().clone(),
             doubted: DoubtedFees::default(),
             page_reads: PageReads::of_all_sessions(),

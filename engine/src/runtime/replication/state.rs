@@ -14,6 +14,7 @@ use super::doubted::DoubtedFees;
 use super::peers::ConnectedPeers;
 use crate::ports::Registry;
 use crate::replication::WantResponse;
+use crate::runtime::chain_clock::ChainClock;
 use crate::runtime::counters::Counters;
 use crate::runtime::own_strand::OwnStrand;
 use crate::runtime::{Committer, Heads, Ports, Publisher, Workers};
@@ -34,6 +35,7 @@ pub(super) struct ReplicationState {
     pub(super) counters: ReplicationCounters,
     pub(super) peers: ConnectedPeers,
     pub(super) publisher: Publisher,
+    pub(super) chain_clock: ChainClock,
     pub(super) own_strand: OwnStrand,
     pub(super) doubted: DoubtedFees,
     /// Bounds the pages that are read at a time for all peers.
