@@ -7,6 +7,7 @@
 
 mod attacks;
 mod publisher;
+mod streams;
 
 use std::net::Ipv4Addr;
 
@@ -15,6 +16,7 @@ use hawser_tests::harness::memory::{MemoryWatch, resident_bytes};
 use hawser_tests::harness::network::{Network, Node};
 use hawser_tests::harness::{envelopes, seed};
 use publisher::Publisher;
+use streams::Streams;
 
 const MIB: u64 = 1024 * 1024;
 /// Memory that a node may take above its idle state, by default.
@@ -59,8 +61,14 @@ impl Target {
         Attacker { address: Ipv4Addr::new(127, 0, 1, number), port: node.port, node: node.id }
     }
 
-    /// The node has kept its bound and served the publisher, and it still serves readers.
+    /// The node has kept its bound and served the publisher, and it still answers with a large envelope.
     async fn assert_held(mut self, what: &str, publisher: Publisher) {
+        self.assert_within_bounds(what, publisher).await;
+        self.assert_newest(LARGE_GROUP, 8 * MIB).await;
+    }
+
+    /// The node has kept its bound and served the publisher.
+    async fn assert_within_bounds(&mut self, what: &str, publisher: Publisher) {
         let beside = publisher.stop().await;
         let process = self.network.nodes[0].process().id();
         let after_bytes = resident_bytes(process).expect("the node has not ended");
@@ -76,9 +84,13 @@ impl Target {
         let used = page.sum("xmtp_api_memory_bytes", &[]);
         let limit = page.sum("xmtp_api_memory_limit_bytes", &[]);
         assert!(used < limit, "{used} of {limit} bytes");
-        let topics = [envelopes::group_topic(LARGE_GROUP)];
-        let last = self.node().client().newest(vec![topics[0].as_bytes().clone()]).await.unwrap();
-        assert!(last[0].as_ref().is_some_and(|bytes| bytes.len() as u64 > 8 * MIB));
+    }
+
+    /// The node answers with the newest envelope of a group, which is larger than `len_bytes`.
+    async fn assert_newest(&self, group: [u8; 16], len_bytes: u64) {
+        let topic = envelopes::group_topic(group).as_bytes().clone();
+        let last = self.node().client().newest(vec![topic]).await.unwrap();
+        assert!(last[0].as_ref().is_some_and(|bytes| bytes.len() as u64 > len_bytes));
     }
 }
 
@@ -144,6 +156,25 @@ async fn windows_that_are_filled_and_never_read() {
     let [first, second, third] = attackers.each_ref().map(|it| it.filled_windows(250));
     tokio::join!(first, second, third);
     target.assert_held("filled windows", publisher).await;
+}
+
+/// Clients in good standing that lost their connections: every stream is served in the end, also if it has
+/// to come back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_streams_reconnect_at_once() {
+    let _one = ONE_AT_A_TIME.lock().await;
+    let mut target = Target::start().await;
+    let publisher = Publisher::start(target.node()).await;
+    let streams = Streams::reconnect(target.node()).await;
+    streams.live().await;
+    let used = target.node().metrics().await.sum("xmtp_api_memory_bytes", &[]);
+    let open = target.node().metrics().await.sum("xmtp_subscribers", &[]);
+    println!("{open} streams are charged {} KiB each; {streams}", used / open / 1024.0);
+    assert_eq!(open, f64::from(streams::STREAMS));
+    target.assert_within_bounds("ten thousand streams", publisher).await;
+    // Beside so many there is room for usual answers, not for one of 8 MiB from an address like theirs.
+    target.assert_newest(publisher::GROUP, 100).await;
+    drop(streams);
 }
 
 /// Everything at once, each attack from an address of its own.

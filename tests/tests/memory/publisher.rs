@@ -13,6 +13,8 @@ use tokio::task::JoinHandle;
 const BEFORE: usize = 200;
 /// Pause between two publishes.
 const PAUSE: Duration = Duration::from_millis(5);
+/// The group that it publishes to.
+pub(crate) const GROUP: [u8; 16] = [2; 16];
 /// Length of a message.
 const LEN_BYTES: usize = 300;
 
@@ -41,7 +43,7 @@ impl Publisher {
         let seed = seed::seed();
         let publish = async move |number: u64| {
             let mut rng = seed::rng(seed, number);
-            let message = envelopes::group_message([2; 16], LEN_BYTES, &mut rng);
+            let message = envelopes::group_message(GROUP, LEN_BYTES, &mut rng);
             let signed = envelopes::sign(&message, target, &envelopes::payer(2));
             let since = Instant::now();
             let answer = client.publish(vec![signed]).await;

@@ -1,0 +1,151 @@
+//! Ten thousand streams of a hundred topics each, of clients that obey the protocol.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use hawser_proto::pb::xmtp::xmtpv4::{envelopes as pb, message_api as api};
+use hawser_tests::harness::client::QUERY_API;
+use hawser_tests::harness::network::Node;
+use hawser_tests::harness::wait;
+use tokio::sync::Barrier;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tonic::client::Grpc;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status, Streaming};
+use tonic_prost::ProstCodec;
+
+/// All of them.
+pub(crate) const STREAMS: u32 = ADDRESSES * CONNECTIONS * STREAMS_PER_CONNECTION;
+/// Addresses of clients: proxies, or networks that share one.
+const ADDRESSES: u32 = 20;
+const CONNECTIONS: u32 = 5;
+const STREAMS_PER_CONNECTION: u32 = 100;
+const TOPICS: u32 = 100;
+/// Pause of a client that is refused without being told one, or whose connection has ended.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Streams that are kept open: whatever ends one, its client comes back.
+pub(crate) struct Streams {
+    counts: Arc<Counts>,
+    _clients: JoinSet<()>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    /// Streams that have all that is stored, now.
+    live: AtomicU32,
+    refused: AtomicU32,
+    /// Streams that ended after they were live, or with their connection.
+    ended: AtomicU32,
+}
+
+impl Streams {
+    /// Opens all of them at once.
+    pub(crate) async fn reconnect(node: &Node) -> Self {
+        let counts = Arc::new(Counts::default());
+        let begin = Arc::new(Barrier::new(STREAMS as usize));
+        let mut clients = JoinSet::new();
+        for connection in 0..ADDRESSES * CONNECTIONS {
+            let address = Ipv4Addr::new(127, 0, 2, u8::try_from(connection / CONNECTIONS).unwrap());
+            let endpoint =
+                Endpoint::from_shared(format!("http://127.0.0.1:{}", node.port)).unwrap();
+            let channel = endpoint.local_address(Some(address.into())).connect().await.unwrap();
+            for stream in 0..STREAMS_PER_CONNECTION {
+                let number = connection * STREAMS_PER_CONNECTION + stream;
+                let (channel, counts, begin) = (channel.clone(), counts.clone(), begin.clone());
+                clients.spawn(async move {
+                    begin.wait().await;
+                    loop {
+                        let ended = keep_open(channel.clone(), number, &counts).await;
+                        sleep(pause_after(&ended, &counts)).await;
+                    }
+                });
+            }
+        }
+        Self { counts, _clients: clients }
+    }
+
+    /// Waits until all of them are live at the same time.
+    pub(crate) async fn live(&self) {
+        wait::until_equal("all streams are live", &STREAMS, async || {
+            Some(self.counts.live.load(Ordering::Relaxed))
+        })
+        .await;
+    }
+}
+
+impl fmt::Display for Streams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counts { refused, ended, .. } = &*self.counts;
+        let [refused, ended] = [refused, ended].map(|count| count.load(Ordering::Relaxed));
+        write!(f, "{refused} were refused and {ended} ended on the way, and came back")
+    }
+}
+
+/// Returns the time after which a client comes back.
+fn pause_after(status: &Status, counts: &Counts) -> Duration {
+    match status.code() {
+        Code::ResourceExhausted => counts.refused.fetch_add(1, Ordering::Relaxed),
+        // The connection has ended, which is what these clients know of it.
+        Code::Unknown | Code::Unavailable | Code::Cancelled | Code::Internal => {
+            counts.ended.fetch_add(1, Ordering::Relaxed)
+        }
+        _ => panic!("{status}"),
+    };
+    let seconds =
+        status.metadata().get("retry-after").and_then(|it| it.to_str().ok()?.parse().ok());
+    seconds.map_or(PAUSE, Duration::from_secs)
+}
+
+/// Opens a stream, counts it as live while it is, and returns the status that ended it.
+async fn keep_open(channel: Channel, number: u32, counts: &Counts) -> Status {
+    let mut stream = match catch_up(channel, number).await {
+        Ok(stream) => stream,
+        Err(status) => return status,
+    };
+    counts.live.fetch_add(1, Ordering::Relaxed);
+    let ended = loop {
+        match stream.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => break Status::unavailable("the stream ended"),
+            Err(status) => break status,
+        }
+    };
+    counts.live.fetch_sub(1, Ordering::Relaxed);
+    ended
+}
+
+/// Opens a stream and waits until it has all that is stored.
+async fn catch_up(
+    channel: Channel,
+    number: u32,
+) -> Result<Streaming<api::SubscribeTopicsResponse>, Status> {
+    use api::subscribe_topics_response::{Response, SubscriptionStatus};
+    let filter = |index: u32| {
+        let mut topic = vec![0; 17];
+        topic[1..9].copy_from_slice(&(u64::from(number) << 32 | u64::from(index)).to_be_bytes());
+        // Other places of the node's strand, all of which it has.
+        let entries = [(100, u64::from(index))].into();
+        let last_seen = Some(pb::Cursor { node_id_to_sequence_id: entries });
+        api::subscribe_topics_request::TopicFilter { topic: topic.into(), last_seen }
+    };
+    let request = api::SubscribeTopicsRequest { filters: (0..TOPICS).map(filter).collect() };
+    let mut grpc = Grpc::new(channel);
+    grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+    let codec = ProstCodec::<_, api::SubscribeTopicsResponse>::default();
+    let path = format!("{QUERY_API}/SubscribeTopics").parse().unwrap();
+    let mut stream = grpc.server_streaming(Request::new(request), path, codec).await?.into_inner();
+    loop {
+        let ended = || Status::unavailable("the stream ended");
+        let message = stream.message().await?.ok_or_else(ended)?;
+        if let Some(Response::StatusUpdate(update)) = message.response
+            && update.status() == SubscriptionStatus::CatchupComplete
+        {
+            return Ok(stream);
+        }
+    }
+}
