@@ -32,7 +32,7 @@ pub(crate) enum CallError {
     /// Another request breaks a limit.
     #[error("{0}")]
     Request(LimitError),
-    /// This node has no usage rows for the payer.
+    /// This node has neither usage nor ledger entries of the payer.
     #[error("payer {0} is not known")]
     UnknownPayer(String),
     /// The log holds bytes that are no envelope.

@@ -2,8 +2,6 @@
 //!
 //! The limits are specified in `docs/protocol/api.md`.
 
-use std::collections::BTreeMap;
-
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::Cursor as PbCursor;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api as meta;
@@ -18,8 +16,8 @@ const IDENTIFIERS_MAX: usize = 1000;
 /// Payer envelopes of one publish. Specified in `docs/protocol/api.md`; the value is a guess, far above
 /// what clients and gateways send at once.
 const PUBLISHED_MAX: usize = 10_000;
-/// Payers of one request: each may have a row for every minute of its past. Specified.
-const PAYERS_MAX: usize = 100;
+/// Payers of one request. Specified. Each payer's rows are read once, however often it is named.
+const PAYERS_MAX: usize = 1000;
 
 /// The limit that a request breaks. The texts are part of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,8 +48,6 @@ pub(crate) enum LimitError {
     PayersMissing,
     #[error("too many payer_addresses: {0}, at most {PAYERS_MAX} are allowed")]
     TooManyPayers(usize),
-    #[error("payer_addresses[{0}] is not an address of 20 bytes in hex")]
-    PayerAddress(usize),
     #[error("granularity {0} is not known")]
     Granularity(i32),
 }
@@ -184,13 +180,13 @@ pub(crate) fn identifiers(request: pb::GetInboxIdsRequest) -> Result<Vec<String>
     }
 }
 
-/// Returns the payers of a request by the texts that name them, and the minutes of a period.
+/// Returns the payers of a request with the texts that name them, and the minutes of a period.
 ///
 /// # Errors
 /// The first limit that the request breaks.
 pub(crate) fn payers(
     request: meta::GetPayerInfoRequest,
-) -> Result<(BTreeMap<String, PayerAddress>, u32), LimitError> {
+) -> Result<(Vec<(String, PayerAddress)>, u32), LimitError> {
     use meta::PayerInfoGranularity as Granularity;
     match request.payer_addresses.len() {
         0 => return Err(LimitError::PayersMissing),
@@ -202,12 +198,31 @@ pub(crate) fn payers(
         Ok(Granularity::Day) => 24 * 60,
         Err(_) => return Err(LimitError::Granularity(request.granularity)),
     };
-    let address = |(index, text): (usize, String)| {
-        let address = text.parse().map_err(|_| LimitError::PayerAddress(index))?;
-        Ok((text, address))
+    let named = |text: String| {
+        let payer = payer_address(&text);
+        (text, payer)
     };
-    let payers = request.payer_addresses.into_iter().enumerate().map(address);
-    Ok((payers.collect::<Result<_, _>>()?, minutes))
+    Ok((request.payer_addresses.into_iter().map(named).collect(), minutes))
+}
+
+/// Returns the address that a text stands for. Every text stands for one, as at the nodes of the
+/// reference implementation: hex digits up to the first character that is none, the last 20 bytes of
+/// them, and zeros before fewer. An odd number of digits begins with a zero.
+fn payer_address(text: &str) -> PayerAddress {
+    let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);
+    let first = (digits.len() % 2 == 1).then_some(0);
+    let values = digits.bytes().map(|digit| char::from(digit).to_digit(16));
+    let mut address = [0u8; 20];
+    let mut high = first;
+    for value in values.map_while(|value| value.and_then(|value| u8::try_from(value).ok())) {
+        let Some(above) = high.take() else {
+            high = Some(value);
+            continue;
+        };
+        address.rotate_left(1);
+        address[19] = above << 4 | value;
+    }
+    hawser_proto::Address(address)
 }
 
 /// Returns the topic if an envelope can have it.
@@ -226,5 +241,26 @@ fn cursor(cursor: &PbCursor) -> Result<Cursor, LimitError> {
     match cursor.node_id_to_sequence_id.len() {
         0..=CURSOR_ENTRIES_MAX => Ok(Cursor::from(cursor)),
         entries => Err(LimitError::CursorEntries(entries)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_text_stands_for_an_address_as_at_the_reference() {
+        let of = |text: &str| hex::encode(payer_address(text).0);
+        let zeros = |count: usize| "00".repeat(count);
+        let whole = "ab".repeat(20);
+        assert_eq!(of(&whole), whole);
+        assert_eq!(of(&format!("0x{}", whole.to_uppercase())), whole, "letter case does not count");
+        assert_eq!(of(&format!("0X{whole}")), whole);
+        assert_eq!(of("0x12"), zeros(19) + "12", "zeros before a short one");
+        assert_eq!(of("0x123"), zeros(18) + "0123", "an odd number of digits");
+        assert_eq!(of(&format!("0x77{whole}")), whole, "the last 20 bytes of a long one");
+        assert_eq!(of("0x1234zz56"), zeros(18) + "1234", "up to the first that is no digit");
+        assert_eq!(of("0x123z"), zeros(19) + "12", "whole bytes only");
+        assert_eq!([of(""), of("0x"), of("é")], [zeros(20), zeros(20), zeros(20)]);
     }
 }

@@ -1,5 +1,6 @@
 //! Handlers of the metadata service: the node's cursor, its version, the usage of payers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,12 +8,12 @@ use futures_util::stream::{self, StreamExt};
 use hawser_engine::Engine;
 use hawser_engine::read::ReadError;
 use hawser_engine::runtime::UsedPeriod;
-use hawser_proto::Cursor;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::get_payer_info_response::{
     PayerInfo, PeriodSummary,
 };
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_server::MetadataApi;
+use hawser_proto::{Cursor, PayerAddress};
 use prost::Message as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -23,7 +24,7 @@ use crate::error::{CallError, into_status};
 use crate::limits::payers;
 use crate::node_api::{MessageStream, charged};
 use crate::read_workers::ReadWorkers;
-use hawser_serve::MESSAGE_LEN_BYTES_MAX;
+use hawser_serve::{Charge, MESSAGE_LEN_BYTES_MAX};
 
 /// Time after which an unchanged cursor is sent again. Specified in `docs/protocol/api.md`.
 const CURSOR_REPEATED_AFTER: Duration = Duration::from_secs(30);
@@ -94,24 +95,11 @@ impl Metadata {
     ) -> Result<pb::GetPayerInfoResponse, CallError> {
         let (charge, request) = charged(request);
         let (payers, minutes) = payers(request).map_err(CallError::Request)?;
-        let reader = self.engine.reader().clone();
-        let of_periods = charge.clone();
-        let read = move || {
-            let used = payers.into_iter().map(|(name, payer)| {
-                let periods = reader.usage(payer, minutes)?;
-                let bytes = periods.len() * PERIOD_BYTES;
-                of_periods.take(bytes).map_err(|_| ReadError::NoMemory(bytes))?;
-                Ok((name, periods))
-            });
-            used.collect::<Result<Vec<_>, ReadError>>()
-        };
-        let used = self.reads.run(&charge, read).await?;
-        let unknown = used.iter().find(|(_, periods)| periods.is_empty());
-        if let Some((name, _)) = unknown {
-            return Err(CallError::UnknownPayer(name.clone()));
-        }
-        let info = |(name, periods): (String, Vec<UsedPeriod>)| {
-            let period_summaries = periods.into_iter().map(summary).collect();
+        let usage = UsageReader { engine: self.engine.clone(), charge: charge.clone() };
+        let used = self.reads.run(&charge, move || usage.read(payers, minutes)).await?;
+        let used = used.map_err(CallError::UnknownPayer)?;
+        let info = |(name, periods): (String, Arc<[UsedPeriod]>)| {
+            let period_summaries = periods.iter().map(summary).collect();
             (name, PayerInfo { period_summaries })
         };
         let response =
@@ -123,11 +111,52 @@ impl Metadata {
     }
 }
 
-fn summary(period: UsedPeriod) -> PeriodSummary {
+fn summary(period: &UsedPeriod) -> PeriodSummary {
     PeriodSummary {
         amount_spent_picodollars: period.picodollars,
         num_messages: period.messages,
         period_start_unix_seconds: period.start_unix_s,
+    }
+}
+
+/// Reads the usage of payers for one call.
+struct UsageReader {
+    engine: Engine,
+    charge: Charge,
+}
+
+/// The usage of each payer under the text that names it, or the text of the first unknown one.
+type UsageByName = Result<Vec<(String, Arc<[UsedPeriod]>)>, String>;
+
+impl UsageReader {
+    /// Reads the payers in turn, each once, up to the first that this node does not know.
+    fn read(
+        &self,
+        payers: Vec<(String, PayerAddress)>,
+        minutes: u32,
+    ) -> Result<UsageByName, ReadError> {
+        let mut read: BTreeMap<PayerAddress, Arc<[UsedPeriod]>> = BTreeMap::new();
+        let mut used = Vec::with_capacity(payers.len());
+        for (name, payer) in payers {
+            let periods = match read.get(&payer) {
+                Some(periods) => Arc::clone(periods),
+                None => self.engine.reader().usage(payer, minutes)?.into(),
+            };
+            if periods.is_empty() && !self.has_ledger(payer)? {
+                return Ok(Err(name));
+            }
+            // Under each of its names, because the answer repeats it.
+            let bytes = periods.len() * PERIOD_BYTES;
+            self.charge.take(bytes).map_err(|_| ReadError::NoMemory(bytes))?;
+            read.insert(payer, Arc::clone(&periods));
+            used.push((name, periods));
+        }
+        Ok(Ok(used))
+    }
+
+    /// Returns whether the payer has ever paid in.
+    fn has_ledger(&self, payer: PayerAddress) -> Result<bool, ReadError> {
+        Ok(!self.engine.store().snapshot().ledger(payer)?.is_empty())
     }
 }
 

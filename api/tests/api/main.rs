@@ -15,6 +15,7 @@ mod publish;
 mod query;
 mod reads;
 mod redis;
+mod reference;
 mod shutdown;
 mod streams;
 mod waiting;
