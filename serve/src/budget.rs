@@ -4,7 +4,8 @@
 //! answers that their callers have not read yet, streams and their registrations: each is charged before
 //! it is allocated, to the call, its connection and its address together. A consumer may hold no more
 //! than what would still be free beside it, so a greedy one leaves room for the others, whatever it
-//! sends. When little is left, connections of the addresses that hold most are closed, see [`shedding`].
+//! sends. When little is left, large addresses get nothing more, and connections of those that hold most are
+//! closed, see [`shedding`].
 //!
 //! A connection of a trusted proxy stands for many clients. Each call on it is a consumer of its own, which
 //! counts against the client that the proxy names, and ends alone when that client holds most.
@@ -41,6 +42,10 @@ const CONNECTION_BYTES: usize = 32 * 1024;
 /// Part of the limit that is kept free for small consumers, as a divisor. Below it the largest
 /// consumers are closed. A guess: room for a thousand usual publishes.
 const KEPT_FREE_DIVISOR: usize = 8;
+/// Part of the limit, as a divisor, that has to be free besides for an address that is always worth closing.
+/// Without it, large addresses that are equal would close each other's connections in turn, whose clients
+/// come back and do the same: none would get anything. A guess: room for the answers under way.
+const REFUSED_EARLIER_DIVISOR: usize = 64;
 /// Parts of the limit, as divisors: an address that holds the first is always worth closing connections
 /// of, one that holds less than the second never. Between them, one that holds twice as much as the one
 /// that asks. Guesses.
@@ -185,6 +190,14 @@ impl BudgetState {
         share
     }
 
+    /// Returns true if `free` bytes are enough for an address that holds `address_bytes`: a large one is
+    /// refused before connections have to be closed for it.
+    fn is_kept_free(&self, address_bytes: usize, free: usize) -> bool {
+        let kept_bytes =
+            self.limit_bytes / KEPT_FREE_DIVISOR + self.limit_bytes / REFUSED_EARLIER_DIVISOR;
+        address_bytes < self.limit_bytes / WORTH_CLOSING_DIVISORS[0] || free >= kept_bytes
+    }
+
     /// Closes the largest consumers, if little is left, until enough will be free. `asker_bytes` is what
     /// the address holds whose charge is the reason.
     fn keep_free(&self, asker_bytes: usize) {
@@ -270,7 +283,12 @@ impl ConnectionShare {
         match self.kind {
             Kind::Proxy => true,
             _ if self.close.is_cancelled() => false,
-            _ => with(&self.used_bytes) <= free && with(&self.address.used_bytes) / 2 <= free,
+            _ => {
+                let address_bytes = with(&self.address.used_bytes);
+                with(&self.used_bytes) <= free
+                    && address_bytes / 2 <= free
+                    && self.budget.is_kept_free(address_bytes, free)
+            }
         }
     }
 

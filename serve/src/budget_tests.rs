@@ -67,6 +67,27 @@ fn the_largest_connection_of_the_largest_address_is_closed_when_little_is_left()
     assert!(small.take(8 * MIB).is_ok());
 }
 
+#[test]
+fn equal_addresses_do_not_close_each_others_connections() {
+    let budget = MemoryBudget::new(LIMIT);
+    let clients: Vec<_> =
+        (1..=20).map(|number| budget.connection(address(number)).unwrap()).collect();
+    let quarter = MIB / 4;
+    let taken: usize = (0..12)
+        .flat_map(|_| &clients)
+        .map(|client| {
+            search_again(&budget);
+            usize::from(client.take(quarter).is_ok())
+        })
+        .sum();
+    assert!(taken > 200, "most of the limit: {taken} quarters of a MiB");
+    assert!(clients.iter().all(|it| !it.close.is_cancelled()));
+    // Someone who holds little is worth it.
+    let small = budget.connection(address(100)).unwrap();
+    search_again(&budget);
+    assert!(small.take(quarter).is_ok());
+}
+
 fn search_again(budget: &MemoryBudget) {
     budget.0.callers.lock().searched_at = None;
 }
