@@ -122,7 +122,7 @@ impl GatewayCollector {
         )?;
         out.gauges(
             "xmtp_gateway_node_lag_seconds",
-            "Time for which two other nodes have held an envelope that this one lacks, seconds",
+            "Time for which readers of the node have missed an envelope that two others show, seconds",
             status.nodes.iter().map(|node| ([("node_id", node.id.to_string())], node.lag_s)),
         )?;
         let lists = self.observer.lists();

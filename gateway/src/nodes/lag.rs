@@ -1,24 +1,42 @@
-//! Tracks how far each node is behind the others, by the cursors that they report. Plain values;
-//! time is an argument.
+//! Tracks how late each node is: since when its readers miss an envelope that readers of two others get.
+//! Plain values; time is an argument.
 //!
-//! A sequence id counts only when two nodes report it: a node that lies about its cursor must not
-//! make all others look late.
+//! The cursors that nodes report only raise a suspicion. Nodes of different kinds count differently: one
+//! counts the places of invalid envelopes, the other only what it stores, so the second stands behind for
+//! as long as nothing valid comes, and its readers miss nothing. So the other nodes are asked what they
+//! show after the place where the suspect stands. A node is late when two of them show an envelope there.
+//! Two, because a node that lies must not make all others look late.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use hawser_proto::{Cursor, OriginatorId, SequenceId};
+use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId};
 
-/// Time for which heads are remembered, and the largest lag that is reported. A guess: five times the
+/// Time for which heads are remembered, and the largest lag that is reported. A guess: three times the
 /// lag at which a node counts as unusable.
 const REMEMBERED: Duration = Duration::from_secs(300);
+/// Time by which a node's cursor is behind before others are asked what it misses. A guess: longer than
+/// cursors of nodes in step differ, and much shorter than the lag that matters.
+const SUSPECTED_AFTER: Duration = Duration::from_secs(10);
 
-/// The cursors that nodes have reported.
+/// The cursors that nodes have reported, and what nodes show after the places of late ones.
 #[derive(Debug, Default)]
 pub(crate) struct NodeLags {
     cursors: BTreeMap<OriginatorId, Cursor>,
     /// For each originator the times at which two nodes had reached a sequence id, ascending in both.
     heads: BTreeMap<OriginatorId, VecDeque<(Instant, SequenceId)>>,
+    /// For each place where a cursor stands, the answers of the nodes that were asked.
+    shown: BTreeMap<EnvelopeId, BTreeMap<OriginatorId, Shown>>,
+    /// For each node and originator the first sequence id that its readers miss, or a later one.
+    missed: BTreeMap<(OriginatorId, OriginatorId), SequenceId>,
+}
+
+/// What a node shows after a place.
+#[derive(Debug, Clone, Copy)]
+struct Shown {
+    first: Option<SequenceId>,
+    /// The place up to which the node held the strand when it was asked.
+    up_to: SequenceId,
 }
 
 impl NodeLags {
@@ -48,23 +66,102 @@ impl NodeLags {
                 heads.pop_front();
             }
         }
+        self.forget_what_is_past();
     }
 
     /// Forgets a node that has left the network.
     pub(crate) fn forget(&mut self, node: OriginatorId) {
         self.cursors.remove(&node);
         self.heads.remove(&node);
+        for answers in self.shown.values_mut() {
+            answers.remove(&node);
+        }
+        self.missed.retain(|(late, originator), _| *late != node && *originator != node);
+        self.forget_what_is_past();
     }
 
-    /// Returns the time since which two other nodes hold an envelope that this one does not; zero for
-    /// a node without a reported cursor.
+    /// Returns a place for which this node is to be asked for the first envelope after it: the one at
+    /// which another node has stood for longest, and that this node is past. `None` if there is none
+    /// for which it has not answered since its cursor moved.
+    pub(crate) fn question(&self, asked: OriginatorId, now: Instant) -> Option<EnvelopeId> {
+        let own = self.cursors.get(&asked)?;
+        let suspected = self.places().filter_map(|(_, place)| {
+            let up_to = own.get(place.originator);
+            let answer = self.shown.get(&place).and_then(|answers| answers.get(&asked));
+            let is_answered = answer.is_some_and(|it| it.first.is_some() || it.up_to >= up_to);
+            let since = self.passed_at(place.originator, place.sequence.next())?;
+            let is_due = now.duration_since(since) >= SUSPECTED_AFTER;
+            (up_to > place.sequence && is_due && !is_answered).then_some((since, place))
+        });
+        suspected.min().map(|(_, place)| place)
+    }
+
+    /// Records the first envelope that a node shows after a place; `None` if it shows none.
+    pub(crate) fn answered(
+        &mut self,
+        asked: OriginatorId,
+        after: EnvelopeId,
+        first: Option<SequenceId>,
+    ) {
+        let late: Vec<_> = self.places().filter(|(_, place)| *place == after).collect();
+        let Some(own) = self.cursors.get(&asked).filter(|_| !late.is_empty()) else { return };
+        let shown = Shown { first, up_to: own.get(after.originator) };
+        let answers = self.shown.entry(after).or_default();
+        answers.insert(asked, shown);
+        let mut firsts: Vec<_> = answers.values().filter_map(|it| it.first).collect();
+        firsts.sort_unstable();
+        // The second one: at that place both have shown an envelope.
+        let missed = firsts.get(1).copied();
+        for (node, place) in late {
+            let strand = (node, place.originator);
+            if let Some(missed) = missed {
+                self.missed.insert(strand, missed);
+            } else if first.is_none() {
+                self.missed.remove(&strand);
+            }
+        }
+    }
+
+    /// Returns the time since which two other nodes hold an envelope that readers of this one miss; zero
+    /// for a node without a reported cursor, and for one that is not known to miss anything.
     pub(crate) fn lag(&self, node: OriginatorId, now: Instant) -> Duration {
         let Some(cursor) = self.cursors.get(&node) else { return Duration::ZERO };
-        let late = self.heads.iter().filter_map(|(originator, heads)| {
-            let missing = heads.iter().find(|(_, head)| *head > cursor.get(*originator))?;
-            Some(now.duration_since(missing.0))
+        let missed = self.missed.range((node, OriginatorId(0))..=(node, OriginatorId(u32::MAX)));
+        let late = missed.filter_map(|((_, originator), missed)| {
+            // A node that catches up has moved since it was judged, and still misses what follows.
+            let next = cursor.get(*originator).next();
+            Some(now.duration_since(self.passed_at(*originator, next.max(*missed))?))
         });
         late.max().unwrap_or_default()
+    }
+
+    /// Returns the time at which two nodes had reached `sequence`.
+    fn passed_at(&self, originator: OriginatorId, sequence: SequenceId) -> Option<Instant> {
+        let heads = self.heads.get(&originator)?;
+        heads.iter().find(|(_, head)| *head >= sequence).map(|(at, _)| *at)
+    }
+
+    /// Returns each node with the places where it stands behind two others.
+    fn places(&self) -> impl Iterator<Item = (OriginatorId, EnvelopeId)> {
+        self.cursors.iter().flat_map(|(node, cursor)| {
+            let behind = self.heads.iter().filter_map(|(originator, heads)| {
+                let place = EnvelopeId::new(*originator, cursor.get(*originator));
+                heads
+                    .back()
+                    .is_some_and(|(_, head)| *head > place.sequence)
+                    .then_some((*node, place))
+            });
+            behind.collect::<Vec<_>>()
+        })
+    }
+
+    /// Forgets answers for places where no node stands any more, and nodes that have caught up.
+    fn forget_what_is_past(&mut self) {
+        let places: Vec<_> = self.places().collect();
+        self.shown.retain(|after, _| places.iter().any(|(_, place)| place == after));
+        self.missed.retain(|(late, originator), _| {
+            places.iter().any(|(node, place)| node == late && place.originator == *originator)
+        });
     }
 
     /// Returns the highest sequence id that two nodes report.
@@ -78,17 +175,26 @@ impl NodeLags {
 
 #[cfg(test)]
 mod tests {
-    use hawser_proto::EnvelopeId;
-
     use super::*;
 
     const A: OriginatorId = OriginatorId(100);
     const B: OriginatorId = OriginatorId(200);
     const C: OriginatorId = OriginatorId(300);
+    const D: OriginatorId = OriginatorId(400);
 
     fn record(lags: &mut NodeLags, node: OriginatorId, sequence: u64, now: Instant) {
         let cursor = [EnvelopeId::new(A, SequenceId(sequence))].into_iter().collect();
         lags.record(node, &cursor, |originator| originator == A, now);
+    }
+
+    /// Asks each of `asked` what it is to be asked, and lets it show the first of `held` after that place.
+    fn ask(lags: &mut NodeLags, asked: &[OriginatorId], held: &[u64], now: Instant) {
+        for node in asked {
+            while let Some(after) = lags.question(*node, now) {
+                let first = held.iter().copied().find(|held| *held > after.sequence.0);
+                lags.answered(*node, after, first.map(SequenceId));
+            }
+        }
     }
 
     #[test]
@@ -100,12 +206,77 @@ mod tests {
             record(&mut lags, node, 5, at(0));
         }
         record(&mut lags, A, 6, at(1));
-        assert_eq!(lags.lag(C, at(2)), Duration::ZERO, "only one node has more");
+        assert_eq!(lags.question(A, at(60)), None, "only one node has more");
         record(&mut lags, B, 7, at(3));
+        assert_eq!(lags.question(A, at(12)), None, "a moment is no suspicion");
+        assert_eq!(lags.lag(C, at(70)), Duration::ZERO, "nothing was shown");
+        ask(&mut lags, &[A], &[6, 7], at(70));
+        assert_eq!(lags.lag(C, at(70)), Duration::ZERO, "only one node has shown it");
+        ask(&mut lags, &[B], &[6, 7], at(70));
         assert_eq!(lags.lag(C, at(70)), Duration::from_secs(67));
         assert_eq!(lags.lag(A, at(70)), Duration::ZERO);
         record(&mut lags, C, 6, at(71));
         assert_eq!(lags.lag(C, at(71)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_node_that_catches_up_slowly_is_late_all_the_while() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut lags = NodeLags::default();
+        record(&mut lags, C, 1, start);
+        for node in [A, B] {
+            record(&mut lags, node, 1000, at(0));
+        }
+        ask(&mut lags, &[A, B], &[10, 1000], at(100));
+        for step in 0..50 {
+            record(&mut lags, C, step * 10, at(100 + step));
+            assert_eq!(lags.lag(C, at(100 + step)), Duration::from_secs(100 + step));
+        }
+        record(&mut lags, C, 1000, at(200));
+        assert_eq!(lags.lag(C, at(200)), Duration::ZERO);
+        assert!(lags.shown.is_empty() && lags.missed.is_empty(), "nothing is kept");
+    }
+
+    #[test]
+    fn nodes_that_store_only_valid_updates_are_not_late_behind_invalid_ones() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut lags = NodeLags::default();
+        // A and B count the invalid updates 6 to 8, C and D store nothing of them.
+        for (node, sequence) in [(A, 8), (B, 8), (C, 5), (D, 5)] {
+            record(&mut lags, node, sequence, start);
+        }
+        for seconds in 0..200 {
+            ask(&mut lags, &[A, B], &[5], at(seconds));
+            assert_eq!(lags.lag(C, at(seconds)), Duration::ZERO, "{seconds} s");
+        }
+        assert_eq!(lags.question(A, at(200)), None, "they are not asked again while nothing moves");
+        // Update 9 is valid: from then on readers of C and D miss it, and not since update 6.
+        for node in [A, B] {
+            record(&mut lags, node, 9, at(200));
+        }
+        ask(&mut lags, &[A, B], &[5, 9], at(201));
+        assert_eq!(lags.lag(C, at(201)), Duration::from_secs(1));
+        record(&mut lags, C, 9, at(202));
+        assert_eq!(lags.lag(C, at(300)), Duration::ZERO);
+        assert_eq!(lags.lag(D, at(300)), Duration::from_secs(100), "its readers miss it");
+    }
+
+    #[test]
+    fn nodes_that_hold_all_that_others_show_are_not_late_whatever_those_count() {
+        let start = Instant::now();
+        let mut lags = NodeLags::default();
+        // Two nodes of the other kind count places that they burned; their readers see 1 to 5.
+        for (node, sequence) in [(A, 9), (B, 9), (C, 5), (D, 5)] {
+            record(&mut lags, node, sequence, start);
+        }
+        let later = start + Duration::from_secs(1000);
+        ask(&mut lags, &[A, B], &[1, 2, 3, 4, 5], later);
+        assert!([A, B, C, D].into_iter().all(|node| lags.lag(node, later) == Duration::ZERO));
+        // One of them lies.
+        lags.answered(A, EnvelopeId::new(A, SequenceId(5)), Some(SequenceId(6)));
+        assert_eq!(lags.lag(C, later), Duration::ZERO);
     }
 
     #[test]
@@ -144,6 +315,7 @@ mod tests {
             record(&mut lags, B, second + 2, now);
         }
         assert!(lags.heads[&A].len() <= 302);
+        ask(&mut lags, &[A, B], &[2], start + Duration::from_secs(1000));
         assert!(lags.lag(C, start + Duration::from_secs(1000)) >= REMEMBERED);
         lags.forget(C);
         assert_eq!(lags.lag(C, start + Duration::from_secs(1000)), Duration::ZERO);

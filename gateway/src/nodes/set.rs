@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hawser_proto::{Cursor, OriginatorId, Topic};
+use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::lag::NodeLags;
@@ -12,9 +12,9 @@ use super::node::Node;
 use super::placement::TopicPlacements;
 use crate::select::{Strategy, random_of};
 
-/// A node that is further behind is used only when no other is left. A guess: clients see a delay of
-/// a minute as an outage.
-const LAG_MAX: Duration = Duration::from_secs(60);
+/// A node whose readers miss an envelope for longer is used only when no other is left. A guess: a healthy
+/// node searches for one minute for a place that its originator has left empty, and cursors are seconds old.
+const LAG_MAX: Duration = Duration::from_secs(90);
 
 /// Nodes by id.
 pub(super) type NodeMap = BTreeMap<OriginatorId, Arc<Node>>;
@@ -86,7 +86,7 @@ impl Nodes {
         !node.is_down() && self.lag(node.id()) <= LAG_MAX
     }
 
-    /// Returns the time by which a node is behind two others.
+    /// Returns the time for which readers of a node have missed an envelope that two others show.
     pub(crate) fn lag(&self, node: OriginatorId) -> Duration {
         self.lags().lag(node, Instant::now())
     }
@@ -101,6 +101,21 @@ impl Nodes {
         if all.contains_key(&node) {
             self.lags().record(node, cursor, is_strand, Instant::now());
         }
+    }
+
+    /// Returns the place after which a node is to be asked for its first envelope, if any.
+    pub(super) fn question(&self, asked: OriginatorId) -> Option<EnvelopeId> {
+        self.lags().question(asked, Instant::now())
+    }
+
+    /// Records the first envelope that a node shows after a place.
+    pub(super) fn record_answer(
+        &self,
+        asked: OriginatorId,
+        after: EnvelopeId,
+        first: Option<SequenceId>,
+    ) {
+        self.lags().answered(asked, after, first);
     }
 
     /// Chooses the node for a topic among those that are not banned: the last node of the topic if it

@@ -3,12 +3,17 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use hawser_proto::Cursor;
+use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::{EnvelopesQuery, QueryEnvelopesRequest};
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::{GetSyncCursorRequest, GetVersionRequest};
+use hawser_proto::{Cursor, EnvelopeId, SequenceId};
+use hawser_serve::MESSAGE_LEN_BYTES_MAX;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -23,7 +28,7 @@ const POLL_EVERY: Duration = Duration::from_secs(1);
 const RETRY_AFTER: Duration = Duration::from_millis(150);
 /// Time for one request. Two timeouts in a row mark a silent node as down. A guess.
 const POLL_TIMEOUT: Duration = Duration::from_secs(4);
-/// Rounds between two requests for the cursor. A guess, well below the lag that matters (60 s).
+/// Rounds between two requests for the cursor. A guess, well below the lag that matters (90 s).
 const CURSOR_EVERY: u32 = 5;
 /// Rounds between two requests for the version. A node that was not seen to restart runs the same
 /// version as before, so this only catches a restart within one round.
@@ -67,6 +72,7 @@ impl Watcher {
             }
             if self.rounds.is_multiple_of(CURSOR_EVERY) && !node.is_down() {
                 self.ask_cursor(&node).await;
+                self.ask_what_others_miss(&node).await;
             }
             self.measure_connect_time(&node).await;
             self.rounds = self.rounds.wrapping_add(1);
@@ -106,6 +112,22 @@ impl Watcher {
         }
     }
 
+    /// Asks the node for the first envelope after the place where another node stands. A node that does
+    /// not answer makes no other one late.
+    async fn ask_what_others_miss(&self, node: &Node) {
+        let Some(after) = self.nodes.question(node.id()) else { return };
+        let asked = timeout(POLL_TIMEOUT, first_after(node, after)).await;
+        match asked {
+            Ok(Ok(first)) => self.nodes.record_answer(node.id(), after, first),
+            Ok(Err(status)) => {
+                tracing::debug!(node_id = node.id().0, %after, %status, "a node does not show a strand");
+            }
+            Err(_) => {
+                tracing::debug!(node_id = node.id().0, %after, "a node does not show a strand")
+            }
+        }
+    }
+
     async fn measure_connect_time(&mut self, node: &Node) {
         let Some(every) = self.measure.every else { return };
         if self.measured_at.is_some_and(|at| at.elapsed() < every) {
@@ -134,6 +156,29 @@ async fn ask_version(node: &Node, may_have_restarted: bool) {
     if reported.is_some() || may_have_restarted {
         node.record_version(reported.as_deref());
     }
+}
+
+/// Returns the sequence id of the first envelope that the node shows after a place of a strand.
+async fn first_after(node: &Node, after: EnvelopeId) -> Result<Option<SequenceId>, Status> {
+    let query = EnvelopesQuery {
+        topics: Vec::new(),
+        originator_node_ids: vec![after.originator.0],
+        last_seen: Some([after].into_iter().collect::<Cursor>().to_pb()),
+    };
+    let request = QueryEnvelopesRequest { query: Some(query), limit: 1 };
+    let mut client = ReplicationApiClient::new(node.query_channel.clone())
+        .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX);
+    let page = client.query_envelopes(request).await?.into_inner();
+    let ids = page.envelopes.into_iter().map(|envelope| {
+        let unsigned = envelope.unsigned_originator_envelope;
+        OriginatorEnvelope::statement(unsigned).map(|(id, _)| id)
+    });
+    let ids: Vec<_> = ids
+        .collect::<Result<_, _>>()
+        .map_err(|_| Status::internal("what it shows is no envelope"))?;
+    let is_later =
+        |id: &&EnvelopeId| id.originator == after.originator && id.sequence > after.sequence;
+    Ok(ids.iter().filter(is_later).map(|id| id.sequence).min())
 }
 
 async fn is_serving(node: &Node) -> bool {

@@ -61,6 +61,7 @@ struct Stored {
     chain: BTreeMap<(u32, u64), pb::OriginatorEnvelope>,
     calls: usize,
     headers: Vec<HeaderMap>,
+    asked: Vec<BTreeMap<u32, u64>>,
 }
 
 #[derive(Clone)]
@@ -71,6 +72,8 @@ struct Inner {
     serving: watch::Sender<bool>,
     /// The version that it reports; `None` if it does not know the method.
     version: watch::Sender<Option<String>>,
+    /// The cursor that it reports; `None` if it does not know the method.
+    cursor: watch::Sender<Option<BTreeMap<u32, u64>>>,
     stored: Arc<Mutex<Stored>>,
     shown: broadcast::Sender<pb::OriginatorEnvelope>,
 }
@@ -96,6 +99,7 @@ impl FakeNode {
             manner: watch::Sender::new(Manner::Honest),
             serving: watch::Sender::new(true),
             version: watch::Sender::default(),
+            cursor: watch::Sender::default(),
             stored: Arc::default(),
             shown: broadcast::Sender::new(1000),
         };
@@ -117,6 +121,16 @@ impl FakeNode {
 
     pub(crate) fn runs(&self, version: Option<&str>) {
         self.inner.version.send_replace(version.map(str::to_owned));
+    }
+
+    /// Reports this cursor from now on.
+    pub(crate) fn reports<const N: usize>(&self, cursor: [(u32, u64); N]) {
+        self.inner.cursor.send_replace(Some(cursor.into()));
+    }
+
+    /// The cursors of the queries by originator that it was asked, in order.
+    pub(crate) fn asked(&self) -> Vec<BTreeMap<u32, u64>> {
+        self.inner.stored.lock().asked.clone()
     }
 
     /// Closes the listener.
@@ -308,7 +322,10 @@ impl ReplicationApi for Inner {
     ) -> Result<Response<api::QueryEnvelopesResponse>, Status> {
         let query = request.into_inner().query.unwrap_or_default();
         let seen = query.last_seen.unwrap_or_default().node_id_to_sequence_id;
-        let stored = self.stored.lock();
+        let mut stored = self.stored.lock();
+        if !query.originator_node_ids.is_empty() {
+            stored.asked.push(seen.iter().map(|(id, sequence)| (*id, *sequence)).collect());
+        }
         let fits = |envelope: &&pb::OriginatorEnvelope| {
             let (originator, sequence) = id_of(envelope);
             let client =
@@ -392,7 +409,11 @@ impl MetadataApi for Inner {
         &self,
         _: Request<metadata::GetSyncCursorRequest>,
     ) -> Result<Response<metadata::GetSyncCursorResponse>, Status> {
-        Err(Status::unimplemented(""))
+        let cursor = self.cursor.borrow().clone();
+        let cursor = cursor.ok_or_else(|| Status::unimplemented(""))?;
+        let node_id_to_sequence_id = cursor.into_iter().collect();
+        let latest_sync = Some(pb::Cursor { node_id_to_sequence_id });
+        Ok(Response::new(metadata::GetSyncCursorResponse { latest_sync }))
     }
 
     async fn subscribe_sync_cursor(

@@ -1,0 +1,50 @@
+//! Which nodes are late: judged by what their readers miss, not by how they count.
+
+use std::time::Duration;
+
+use hawser_proto::Bytes;
+use prost::Message as _;
+use serde_json::Value;
+
+use crate::fixture::*;
+
+/// Returns the seconds by which the gateway takes a node to be late.
+async fn lag_s(net: &Net, node: u64) -> u64 {
+    let (_, page) = net.json("/status").await;
+    let is_it = |it: &&Value| it["id"] == node;
+    page["nodes"].as_array().unwrap().iter().find(is_it).unwrap()["lag_s"].as_u64().unwrap()
+}
+
+/// Waits for as long as cursors take that are asked for every few seconds.
+async fn until_asked(so: impl AsyncFn() -> bool) {
+    let waiting = async {
+        while !so().await {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), waiting).await.expect("it never came");
+}
+
+#[tokio::test]
+async fn others_are_asked_what_readers_of_a_node_miss() {
+    let net = Net::start(4).await;
+    let payload: Bytes = commit(1, "a").encode_to_vec().into();
+    let envelope = indexed(0, 3, payload);
+    let [first, second, storing, lacking] = &net.nodes[..] else { panic!("four nodes") };
+    for node in [first, second] {
+        // The updates 6 to 8 are invalid: these nodes count them, and show nothing there.
+        node.reports([(0, 3), (1, 8)]);
+        node.index_quietly(0, 3, &envelope);
+    }
+    storing.reports([(0, 3), (1, 5)]);
+    lacking.reports([(0, 2), (1, 8)]);
+    let was_asked = |originator: u32, after: u64| {
+        [first, second].iter().all(|node| node.asked().contains(&[(originator, after)].into()))
+    };
+    until_asked(async || was_asked(0, 2) && was_asked(1, 5) && lag_s(&net, 400).await > 0).await;
+    assert_eq!(lag_s(&net, 300).await, 0, "its readers miss nothing");
+    assert_eq!(lag_s(&net, 100).await, 0);
+    assert_eq!(net.get_nodes().await.len(), 4, "its readers have not missed it for long");
+    lacking.reports([(0, 3), (1, 8)]);
+    until_asked(async || lag_s(&net, 400).await == 0).await;
+}
