@@ -31,7 +31,7 @@ pub(crate) struct NodeLags {
     missed: BTreeMap<(OriginatorId, OriginatorId), SequenceId>,
 }
 
-/// What a node shows after a place.
+/// The answer of a node that was asked for its first envelope after a place.
 #[derive(Debug, Clone, Copy)]
 struct Shown {
     first: Option<SequenceId>,
