@@ -14,7 +14,7 @@ use tonic::{Code, Request, Status};
 use crate::common::*;
 
 /// A token of this node for itself: the registry of these tests has no other.
-fn token(lifetime_s: i64) -> String {
+pub(crate) fn token(lifetime_s: i64) -> String {
     let part = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
     let made_s = START_NS / 1_000_000_000;
     let header = part(r#"{"alg":"ES256K","typ":"JWT"}"#);
@@ -25,7 +25,7 @@ fn token(lifetime_s: i64) -> String {
     format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature.as_bytes()))
 }
 
-fn with<T>(message: T, headers: &[(&'static str, &str)]) -> Request<T> {
+pub(crate) fn with<T>(message: T, headers: &[(&'static str, &str)]) -> Request<T> {
     let mut request = Request::new(message);
     for (name, value) in headers {
         request.metadata_mut().append(*name, value.parse().unwrap());

@@ -4,6 +4,7 @@
 
 mod callers;
 mod common;
+mod followers;
 mod health;
 mod hostile;
 mod hostile_node;

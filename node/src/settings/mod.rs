@@ -36,4 +36,6 @@ pub use reader::{LogSettings, StopSettings};
 pub use sources::{SettingOrigin, SettingSources};
 
 #[cfg(test)]
+mod environment_tests;
+#[cfg(test)]
 mod tests;

@@ -138,6 +138,7 @@ impl NodeServiceSettings {
         let limits = reader.caller_limits();
         let (log, stop) = (reader.log(), reader.stop());
         reader.switch(&node::ALLOW_SECRET_FLAGS);
+        reader.refuse_migration();
         let mut notes = sources.notes();
         if reader.origin(&node::REPLICATION_ENABLE) != SettingOrigin::Default {
             notes.push("replication.enable is deprecated: it is called api.enable".into());
@@ -215,6 +216,18 @@ pub fn metrics_address(sources: &SettingSources) -> Result<SocketAddr, SettingsE
 }
 
 impl SettingsReader<'_> {
+    /// Refuses the two modes in which a reference node takes no publishes: an operator who asks for one
+    /// relies on that, and on an import that is not there.
+    fn refuse_migration(&mut self) {
+        for setting in [&limits::MIGRATION_SERVER, &limits::MIGRATION_CLIENT] {
+            if self.switch(setting) == Some(true) {
+                let given =
+                    "\"true\", but this program neither imports nor stays read-only meanwhile";
+                self.error(setting, Some(given.to_owned()));
+            }
+        }
+    }
+
     fn api(&mut self) -> Option<NodeApiSettings> {
         let enable = self.api_enabled();
         let listen = self.ip(&node::LISTEN_ADDRESS);

@@ -157,9 +157,21 @@ pub(in crate::settings) const VALIDATION_API: Setting = switch(
     "false",
     "Serve the ValidationApi on the port of the API, to every caller",
 );
+pub(in crate::settings) const MIGRATION_SERVER: Setting = switch(
+    "migration-server.enable",
+    "XMTPD_MIGRATION_SERVER_ENABLE",
+    "false",
+    "Not supported: a node that imports from the older network takes no publishes meanwhile",
+);
+pub(in crate::settings) const MIGRATION_CLIENT: Setting = switch(
+    "migration-client.enable",
+    "XMTPD_MIGRATION_CLIENT_ENABLE",
+    "false",
+    "Not supported: a node that follows such an import takes no publishes meanwhile",
+);
 
 /// All of them, in the order of the help text.
-pub(super) const ALL: [&Setting; 20] = [
+pub(super) const ALL: [&Setting; 22] = [
     &REQUIRE_NODE_AUTH,
     &REQUIRE_BALANCE,
     &ENABLE,
@@ -180,4 +192,6 @@ pub(super) const ALL: [&Setting; 20] = [
     &STREAMS_PER_CONNECTION,
     &PUBLISHES_PER_PAYER,
     &VALIDATION_API,
+    &MIGRATION_SERVER,
+    &MIGRATION_CLIENT,
 ];

@@ -1,0 +1,119 @@
+//! Nodes of the reference implementation that follow this one: tokens, first frames, sizes of frames.
+
+use std::sync::Arc;
+
+use hawser_api::NoPeers;
+use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
+use prost::Message as _;
+use tonic::{Code, Response, Status};
+
+use crate::callers::{token, with};
+use crate::common::*;
+
+const TOKEN: &str = "node-authorization";
+
+fn strand(after: u64) -> pb::SubscribeOriginatorsRequest {
+    let filter = pb::subscribe_originators_request::OriginatorFilter {
+        originator_node_ids: vec![100],
+        last_seen: Some(wire_cursor([(100, after)])),
+    };
+    pb::SubscribeOriginatorsRequest { filter: Some(filter) }
+}
+
+/// Calls each method of the `ReplicationApi`, and returns what each answers.
+async fn every_method(node: &Node, headers: &[(&'static str, &str)]) -> Vec<Code> {
+    fn code<T>(answer: Result<Response<T>, Status>) -> Code {
+        answer.map_or_else(|status| status.code(), |_| Code::Ok)
+    }
+    let mut client = node.replication().await;
+    let query = Some(topics_query([1], None));
+    let envelopes = pb::SubscribeEnvelopesRequest { query: query.clone() };
+    let query = pb::QueryEnvelopesRequest { query, limit: 0 };
+    let filter =
+        pb::subscribe_topics_request::TopicFilter { topic: topic_bytes(1), last_seen: None };
+    let topics = pb::SubscribeTopicsRequest { filters: vec![filter] };
+    let publish = pb::PublishPayerEnvelopesRequest { payer_envelopes: vec![message(1, "a")] };
+    vec![
+        code(client.subscribe_originators(with(strand(0), headers)).await),
+        code(client.subscribe_envelopes(with(envelopes, headers)).await),
+        code(client.subscribe_topics(with(topics, headers)).await),
+        code(client.query_envelopes(with(query, headers)).await),
+        code(client.publish_payer_envelopes(with(publish, headers)).await),
+        code(client.get_inbox_ids(with(pb::GetInboxIdsRequest::default(), headers)).await),
+        code(
+            client
+                .get_newest_envelope(with(pb::GetNewestEnvelopeRequest::default(), headers))
+                .await,
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn every_replication_call_checks_its_token() {
+    let open = node().await;
+    let closed = node_with(|settings| settings.require_node_auth = true, Arc::new(NoPeers)).await;
+    let good = token(3600);
+    let (refused, served) = (vec![Code::Unauthenticated; 7], vec![Code::Ok; 7]);
+    for bad in ["x", "Bearer x", &good[1..], &token(3 * 3600), &token(-1)] {
+        assert_eq!(every_method(&open, &[(TOKEN, bad)]).await, refused, "{bad}");
+        assert_eq!(every_method(&closed, &[(TOKEN, bad)]).await, refused, "{bad}");
+    }
+    for absent in [vec![], vec![(TOKEN, "")], vec![("authorization", good.as_str())]] {
+        assert_eq!(every_method(&open, &absent).await, served);
+        assert_eq!(every_method(&closed, &absent).await, refused);
+    }
+    assert_eq!(every_method(&open, &[(TOKEN, &good)]).await, served);
+    assert_eq!(every_method(&closed, &[(TOKEN, &good)]).await, served);
+    let first_counts = [(TOKEN, good.as_str()), (TOKEN, "x")];
+    assert_eq!(every_method(&closed, &first_counts).await, served, "as at the reference");
+}
+
+#[tokio::test]
+async fn a_token_counts_in_any_spelling_of_its_header() {
+    let node = node_with(|settings| settings.require_node_auth = true, Arc::new(NoPeers)).await;
+    let path = "/xmtp.xmtpv4.message_api.ReplicationApi/QueryEnvelopes";
+    let body = framed(&pb::QueryEnvelopesRequest::default().encode_to_vec());
+    for (text, status) in [(token(3600), 0), (token(3 * 3600), 16)] {
+        for name in ["node-authorization", "Node-Authorization", "NODE-AUTHORIZATION"] {
+            let mut request = format!(
+                "POST {path} HTTP/1.1\r\nhost: x\r\n{name}: {text}\r\nconnection: close\r\n\
+                 content-type: application/grpc-web+proto\r\ncontent-length: {}\r\n\r\n",
+                body.len()
+            )
+            .into_bytes();
+            request.extend(&body);
+            let answer = Http1Answer::read(exchange(node.address(), &request).await);
+            let trailers = String::from_utf8_lossy(&answer.body).replace(' ', "");
+            let told = answer.header("grpc-status") == Some(&status.to_string())
+                || trailers.contains(&format!("grpc-status:{status}"));
+            assert!(told, "{name}: {answer:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_follower_gets_a_first_frame_at_once_and_frames_that_it_reads() {
+    let node = node().await;
+    for index in 0..4u8 {
+        let payload = group_payload(frame(1, 1, &vec![index; 8 * 1024 * 1024]));
+        node.publish(vec![sign(client(&group_topic(1), None, payload))]).await;
+    }
+    for index in 0..2000 {
+        node.publish(vec![message(2, &index.to_string())]).await;
+    }
+    let mut client = node.replication().await;
+    let mut stream = client.subscribe_originators(strand(0)).await.unwrap().into_inner();
+    let first = stream.message().await.unwrap().unwrap();
+    assert!(first.response.is_none(), "it says only that the stream is open");
+    let mut next = 1;
+    while next <= 2004 {
+        let frame = stream.message().await.unwrap().unwrap();
+        assert!(frame.encoded_len() <= MESSAGE_LEN_BYTES_MAX);
+        let pb::subscribe_originators_response::Response::Envelopes(batch) =
+            frame.response.unwrap();
+        for envelope in batch.envelopes {
+            assert_eq!(id(&envelope).sequence.0, next);
+            next += 1;
+        }
+    }
+}
