@@ -5,6 +5,7 @@ pub(crate) mod chain;
 #[cfg(feature = "dev")]
 pub(crate) mod dev;
 pub(crate) mod gateway;
+pub(crate) mod import;
 pub(crate) mod onchain;
 pub(crate) mod payer;
 pub(crate) mod registry;
@@ -86,6 +87,12 @@ pub(crate) enum Command {
         /// The subcommand.
         #[command(subcommand)]
         command: RestoreCommand,
+    },
+    /// Take over the data of a node of other software.
+    Import {
+        /// The subcommand.
+        #[command(subcommand)]
+        command: import::ImportCommand,
     },
     /// Administer nodes, rates and parameters on the settlement chain.
     Registry {

@@ -8,6 +8,7 @@ mod dev;
 mod fees;
 mod gateway;
 mod health;
+mod import;
 mod keys;
 mod misbehavior;
 mod node;
@@ -49,6 +50,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         Command::Health(args) => blocking(health::run(args, json)),
         Command::Rebuild(args) => rebuild::run(&args, json),
         Command::Restore { command } => restore::run(command, json),
+        Command::Import { command } => blocking(import::run(command, json)),
         Command::TruncateStrand(args) => truncate_strand::run(args, json),
         Command::Registry { command } => blocking(registry::run(command, json)),
         Command::Payer { command } => blocking(payer::run(command, json)),

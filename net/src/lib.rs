@@ -38,4 +38,5 @@ mod unproven;
 pub use counters::{NetCounters, PeerError};
 pub use endpoint::{Endpoint, NetSettings, NetStartError, PeerStatus};
 pub use failures::PeerFailures;
+pub use grpc::outer::{Outer, open as open_outer};
 pub use peer_transport::{PeerTransport, SessionTransport};

@@ -13,7 +13,7 @@ mod calls;
 mod client;
 mod feed;
 mod messages;
-mod outer;
+pub(crate) mod outer;
 mod session;
 mod token;
 

@@ -11,16 +11,19 @@ use prost::Message as _;
 
 /// An envelope with its outer layer in canonical form, and the statement inside of it.
 #[derive(Debug)]
-pub(super) struct Outer {
-    pub(super) bytes: Bytes,
-    pub(super) statement: Bytes,
+pub struct Outer {
+    /// The whole envelope in canonical form.
+    pub bytes: Bytes,
+    /// The bytes that the originator has signed.
+    pub statement: Bytes,
     /// The peer had written it in another way.
-    pub(super) was_rewritten: bool,
+    pub was_rewritten: bool,
 }
 
 /// Opens an envelope as it came. `None` if it has no canonical form: the outer layer is malformed, or the
 /// proof is missing or no signature.
-pub(super) fn open(bytes: Bytes) -> Option<Outer> {
+#[must_use]
+pub fn open(bytes: Bytes) -> Option<Outer> {
     if let Ok((statement, _)) = OriginatorEnvelope::open(bytes.clone()) {
         return Some(Outer { bytes, statement, was_rewritten: false });
     }

@@ -10,9 +10,12 @@
 //! - `ports`: the clock; `system`: limits of the process, room on the disk;
 //! - [`stop_signal`]: signals that stop a process; `service_manager`: messages to systemd;
 //! - [`projections`]: rebuilding them with reports of progress;
+//! - [`import`]: taking over the database of a node of the reference implementation;
+//!   `unfinished_import`: its folder before the end;
 //! - [`gateway`]: a gateway from its start to its end.
 
 pub mod gateway;
+pub mod import;
 mod network;
 pub mod node;
 pub mod open;
@@ -24,6 +27,7 @@ mod service_manager;
 mod settlement;
 pub mod stop_signal;
 mod system;
+mod unfinished_import;
 mod validation;
 
 /// Runs blocking work on a thread for it. Never returns when the runtime shuts down meanwhile, which

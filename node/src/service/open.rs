@@ -24,6 +24,7 @@ use super::ports::SystemClock;
 use super::projections;
 use super::settlement::ChainSetupError;
 use super::system::{Disk, OpenFiles};
+use super::unfinished_import::{UnfinishedImportError, require_finished};
 use super::validation::{Identities, KeyPackages};
 use crate::error::RunError;
 use crate::files::chain::ChainFile;
@@ -69,6 +70,9 @@ pub enum OpenNodeError {
     /// The log cannot be read.
     #[error("reading the log: {0}")]
     Read(#[from] ReadError),
+    /// The data folder holds an import that has not come to its end.
+    #[error(transparent)]
+    Import(#[from] UnfinishedImportError),
 }
 
 impl From<OpenNodeError> for RunError {
@@ -87,7 +91,8 @@ impl From<OpenNodeError> for RunError {
                 | OpenError::OtherKey { .. }
                 | OpenError::OtherNetwork { .. }
                 | OpenError::OtherNode { .. },
-            ) => Self::refused(error),
+            )
+            | OpenNodeError::Import(_) => Self::refused(error),
             _ => Self::failed(error),
         }
     }
@@ -108,6 +113,7 @@ pub(super) struct OpenedNode {
 /// # Errors
 /// When registry, rates, database or chains cannot be used.
 pub(super) fn open(config: &NodeServiceSettings) -> Result<OpenedNode, OpenNodeError> {
+    require_finished(&config.store.data_dir)?;
     let chains = Handle::current().block_on(Chains::reach(config))?;
     let registry_file = config.files.registry.as_deref().map(WatchedFile::new);
     let registry = first_registry(config, &chains)?;
@@ -159,7 +165,7 @@ pub(super) fn open(config: &NodeServiceSettings) -> Result<OpenedNode, OpenNodeE
     Ok(OpenedNode { engine, threads, inputs, chains, wallets })
 }
 
-fn first_registry(
+pub(super) fn first_registry(
     config: &NodeServiceSettings,
     chains: &Chains,
 ) -> Result<Registry, OpenNodeError> {
@@ -169,7 +175,7 @@ fn first_registry(
     }
 }
 
-fn first_rates(
+pub(super) fn first_rates(
     config: &NodeServiceSettings,
     chains: &Chains,
     store: &Store,
@@ -186,7 +192,7 @@ fn first_rates(
 /// Message for a list that neither a file nor a chain gives.
 const SOURCES: &str = "the settings require a file or a chain";
 
-fn own_record<'a>(
+pub(super) fn own_record<'a>(
     registry: &'a Registry,
     config: &NodeServiceSettings,
     chains: &Chains,

@@ -6,6 +6,7 @@
 //! - [`load`], [`strand`], [`projections`]: publishing without pause, and what must come of it;
 //! - [`reader`]: subscriptions that are checked while they run;
 //! - [`scripted_peer`]: a node of other software, with its habits as switches;
+//! - [`xmtpd_database`]: a database of the reference implementation, in a Postgres of its own;
 //! - [`udp`], [`power`], [`disk`], [`raw`]: cut cables, power loss, disks that fail, broken requests;
 //! - [`outage`]: nodes that are killed or lose power under load, and lose nothing;
 //! - [`memory`], [`open_files`]: the memory of a process, watched, and its files, limited.
@@ -33,3 +34,4 @@ pub mod strand;
 pub mod udp;
 pub mod vectors;
 pub mod wait;
+pub mod xmtpd_database;

@@ -1,0 +1,104 @@
+//! `hawser import xmtpd`: takes over the database of a stopped xmtpd node. See
+//! `docs/runbooks/replace-xmtpd.md`.
+
+use hawser_node::error::RunError;
+use hawser_node::service::import::{self, AsideFacts, ImportReport, StrandReport};
+use hawser_node::settings::NodeServiceSettings;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use crate::args::import::{ImportCommand, ImportXmtpdArgs};
+use crate::output;
+
+/// Runs the command.
+///
+/// # Errors
+/// When settings, database or folder are refused, or something fails on the way.
+pub(super) async fn run(command: ImportCommand, as_json: bool) -> Result<(), RunError> {
+    match command {
+        ImportCommand::Xmtpd(args) => xmtpd(args, as_json).await,
+    }
+}
+
+async fn xmtpd(args: ImportXmtpdArgs, as_json: bool) -> Result<(), RunError> {
+    let ImportXmtpdArgs { postgres, node } = args;
+    let settings = NodeServiceSettings::read(&node.sources()).map_err(RunError::usage)?;
+    let style = ProgressStyle::with_template("importing [{bar:40}] {pos}/{len} {per_sec} {eta}")
+        .expect("the template is well-formed");
+    let bar = ProgressBar::new(0).with_style(style.progress_chars("=> "));
+    let report = import::run(&settings, &postgres, &mut |progress| {
+        bar.set_length(progress.total.max(progress.done));
+        bar.set_position(progress.done);
+    })
+    .await;
+    bar.finish_and_clear();
+    tell(&report?, &settings, as_json);
+    Ok(())
+}
+
+fn tell(report: &ImportReport, settings: &NodeServiceSettings, as_json: bool) {
+    let ImportReport { node, resumed, strands, left_out, aside } = report;
+    let AsideFacts { ledger_events, reports, attestations, usage_minutes, positions } = aside;
+    if as_json {
+        let left_out = left_out.iter().map(
+            |(originator, envelopes)| json!({ "originator": originator.0, "envelopes": envelopes }),
+        );
+        return output::line(json!({
+            "node_id": node.0,
+            "resumed": resumed,
+            "strands": strands.iter().map(strand_json).collect::<Vec<_>>(),
+            "left_out": left_out.collect::<Vec<_>>(),
+            "payer_ledger_events": ledger_events,
+            "payer_reports": reports,
+            "payer_report_attestations": attestations,
+            "unsettled_usage": usage_minutes,
+            "indexer_positions": positions,
+        }));
+    }
+    for strand in strands {
+        let StrandReport { originator, envelopes, digest, head, missing, rewritten, invalid } =
+            strand;
+        let digest = hex::encode(digest);
+        output::line(format_args!(
+            "originator {originator}: {envelopes} envelopes up to {head}, {digest} on both sides"
+        ));
+        let invalid: u64 = invalid.values().sum();
+        if (*missing, *rewritten, invalid) != (0, 0, 0) {
+            output::line(format_args!(
+                "  {missing} places without an envelope, {rewritten} put into canonical form, {invalid} \
+                 kept from readers because they break a rule"
+            ));
+        }
+    }
+    for (originator, envelopes) in left_out {
+        let reason = if originator.0 < 2 {
+            "the node reads them from the chain"
+        } else {
+            "the registry has no key for them"
+        };
+        output::line(format_args!(
+            "originator {originator}: {envelopes} envelopes left out, {reason}"
+        ));
+    }
+    output::line(format_args!(
+        "left out: {reports} payer reports and {attestations} attestations, which this version does not \
+         keep; {ledger_events} events of balances, {positions} positions of the indexer, \
+         which the node reads from the chains; {usage_minutes} minutes of usage, made anew from the envelopes"
+    ));
+    output::line(format_args!(
+        "node {node} can be started from {}: it is in quarantine until its peers have answered",
+        settings.store.data_dir.display()
+    ));
+}
+
+fn strand_json(strand: &StrandReport) -> serde_json::Value {
+    json!({
+        "originator": strand.originator.0,
+        "envelopes": strand.envelopes,
+        "digest": hex::encode(strand.digest),
+        "head": strand.head.0,
+        "missing": strand.missing,
+        "rewritten": strand.rewritten,
+        "invalid": strand.invalid,
+    })
+}

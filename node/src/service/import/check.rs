@@ -1,0 +1,245 @@
+//! Decides from facts whether a database may be taken over, before anything is written.
+
+use std::collections::BTreeMap;
+
+use hawser_engine::ports::NodeRecord;
+use hawser_proto::{OriginatorId, SequenceId};
+use hawser_rules::Registry;
+
+use super::facts::{SourceFacts, StrandFacts};
+
+/// Why a database is not taken over. Nothing has been written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No node has ever started on the database.
+    #[error(
+        "the database belongs to no node yet (node_info is empty): name the database of your node"
+    )]
+    NoNode,
+    /// The database belongs to another node.
+    #[error(
+        "the database belongs to node {found}, and the key of the settings to node {own}: bring the key of \
+         node {found}, or name the other database"
+    )]
+    OtherNode {
+        /// Id in the database.
+        found: i32,
+        /// Id of the key in the settings.
+        own: OriginatorId,
+    },
+    /// The database belongs to another key.
+    #[error(
+        "the database belongs to another key of node {own} than the registry names: it is of another \
+         network, or was altered"
+    )]
+    OtherKey {
+        /// The node.
+        own: OriginatorId,
+    },
+    /// The database has read contracts of another network.
+    #[error(
+        "the database has read events of {contract}, which is no contract of this network: name the \
+         contracts of the database's network, or its database"
+    )]
+    OtherNetwork {
+        /// Address of the contract.
+        contract: String,
+    },
+    /// The registry has no key for a strand.
+    #[error(
+        "the database holds {envelopes} envelopes of originator {originator}, which the registry does not \
+         know: the database is of another network, or the registry lacks a node"
+    )]
+    UnknownOriginator {
+        /// The strand.
+        originator: i64,
+        /// Its envelopes.
+        envelopes: i64,
+    },
+    /// Rows are missing.
+    #[error(
+        "the database is cut off: originator {originator} has {described} rows up to {head} in \
+         gateway_envelopes_meta, {stored} in gateway_envelopes_blob, and {recorded} as the highest in \
+         gateway_envelopes_latest. Restore it whole, or start with an empty folder and take everything from \
+         peers (docs/runbooks/replace-xmtpd.md)"
+    )]
+    CutOff {
+        /// The strand.
+        originator: OriginatorId,
+        /// Rows that describe envelopes.
+        described: i64,
+        /// Rows with bytes.
+        stored: i64,
+        /// The highest place.
+        head: i64,
+        /// The highest place that was recorded.
+        recorded: i64,
+    },
+    /// The counter of places stands below the end of the own strand.
+    #[error(
+        "the own strand ends at {head}, and its counter stands at {counter}: the database was put together \
+         from different times"
+    )]
+    CounterBehind {
+        /// The end.
+        head: i64,
+        /// The counter.
+        counter: i64,
+    },
+    /// Messages were accepted and have no envelope yet.
+    #[error(
+        "{staged} messages were accepted and have no envelope yet: start xmtpd without traffic until the table \
+         staged_originator_envelopes is empty, stop it, and import again"
+    )]
+    Staged {
+        /// Their number.
+        staged: i64,
+    },
+}
+
+/// What is to be taken over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// Strands of nodes, with the number of their envelopes.
+    pub(super) strands: BTreeMap<OriginatorId, u64>,
+    /// Strands that are left out, with the number of their envelopes.
+    pub(super) left_out: Vec<(OriginatorId, u64)>,
+    /// The highest place of the own strand that was ever given out.
+    pub(super) counter: SequenceId,
+}
+
+/// Compares the facts with the registry, and with the contracts of the network as far as they are known.
+pub(super) fn check(
+    facts: &SourceFacts,
+    own: &NodeRecord,
+    registry: &Registry,
+    contracts: &[String],
+) -> Result<Plan, Refusal> {
+    let (node, key) = facts.node.as_ref().ok_or(Refusal::NoNode)?;
+    if u32::try_from(*node) != Ok(own.id.0) {
+        return Err(Refusal::OtherNode { found: *node, own: own.id });
+    }
+    if key[..] != own.public_key.as_bytes()[..] {
+        return Err(Refusal::OtherKey { own: own.id });
+    }
+    let foreign = facts.contracts.iter().find(|it| !contracts.contains(it));
+    if let Some(contract) = foreign.filter(|_| !contracts.is_empty()) {
+        return Err(Refusal::OtherNetwork { contract: contract.clone() });
+    }
+    let mut plan = Plan {
+        strands: BTreeMap::new(),
+        left_out: Vec::new(),
+        counter: SequenceId(u64::try_from(facts.counter).unwrap_or_default()),
+    };
+    for (&originator, strand) in &facts.strands {
+        require_whole(originator, strand)?;
+        let envelopes = u64::try_from(strand.described).unwrap_or_default();
+        if !originator.is_node() {
+            plan.left_out.push((originator, envelopes));
+        } else if registry.node(originator).is_some() {
+            plan.strands.insert(originator, envelopes);
+        } else {
+            let (originator, envelopes) = (i64::from(originator.0), strand.described);
+            return Err(Refusal::UnknownOriginator { originator, envelopes });
+        }
+    }
+    let head = facts.strands.get(&own.id).map_or(0, |strand| strand.head);
+    if facts.counter < head {
+        return Err(Refusal::CounterBehind { head, counter: facts.counter });
+    }
+    if facts.staged > 0 {
+        return Err(Refusal::Staged { staged: facts.staged });
+    }
+    Ok(plan)
+}
+
+fn require_whole(originator: OriginatorId, strand: &StrandFacts) -> Result<(), Refusal> {
+    let &StrandFacts { described, head, stored, recorded_head: recorded } = strand;
+    if described == stored && head == recorded {
+        return Ok(());
+    }
+    Err(Refusal::CutOff { originator, described, stored, head, recorded })
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::SecretKey;
+
+    use super::*;
+
+    const OWN: OriginatorId = OriginatorId(100);
+
+    fn record(id: u32, seed: u8) -> NodeRecord {
+        let public_key = SecretKey::from_bytes(&[seed; 32]).unwrap().public_key();
+        NodeRecord {
+            id: OriginatorId(id),
+            public_key,
+            owner: public_key.address(),
+            http_address: "http://127.0.0.1:1".to_owned(),
+            quic_address: None,
+            canonical: true,
+        }
+    }
+
+    fn whole(count: i64, head: i64) -> StrandFacts {
+        StrandFacts { described: count, head, stored: count, recorded_head: head }
+    }
+
+    fn facts() -> SourceFacts {
+        SourceFacts {
+            fingerprint: "here".to_owned(),
+            node: Some((100, record(100, 1).public_key.as_bytes().to_vec())),
+            strands: [(0, whole(3, 3)), (10, whole(2, 9)), (100, whole(5, 7)), (200, whole(1, 1))]
+                .map(|(id, strand)| (OriginatorId(id), strand))
+                .into(),
+            counter: 8,
+            contracts: vec!["0xaa".to_owned()],
+            ..SourceFacts::default()
+        }
+    }
+
+    fn checked(facts: &SourceFacts) -> Result<Plan, Refusal> {
+        let registry = [record(100, 1), record(200, 2)].into_iter().collect();
+        check(facts, &record(100, 1), &registry, &["0xaa".to_owned(), "0xbb".to_owned()])
+    }
+
+    #[test]
+    fn strands_of_nodes_are_taken_over_and_those_of_chains_are_not() {
+        let plan = checked(&facts()).unwrap();
+        assert_eq!(plan.strands, [(OWN, 5), (OriginatorId(200), 1)].into());
+        assert_eq!(plan.left_out, [(OriginatorId(0), 3), (OriginatorId(10), 2)]);
+        assert_eq!(
+            plan.counter,
+            SequenceId(8),
+            "a place that was given out is not given out again"
+        );
+    }
+
+    #[test]
+    fn what_is_not_this_nodes_whole_database_is_refused() {
+        let with = |change: fn(&mut SourceFacts)| {
+            let mut changed = facts();
+            change(&mut changed);
+            checked(&changed).unwrap_err()
+        };
+        let strand = |facts: &mut SourceFacts, change: fn(&mut StrandFacts)| {
+            change(facts.strands.get_mut(&OriginatorId(200)).unwrap());
+        };
+        assert_eq!(with(|it| it.node = None), Refusal::NoNode);
+        let other = with(|it| it.node.as_mut().unwrap().0 = 200);
+        assert_eq!(other, Refusal::OtherNode { found: 200, own: OWN });
+        assert_eq!(with(|it| it.node.as_mut().unwrap().1[5] ^= 1), Refusal::OtherKey { own: OWN });
+        let other = with(|it| it.contracts.push("0xcc".to_owned()));
+        assert_eq!(other, Refusal::OtherNetwork { contract: "0xcc".to_owned() });
+        let stranger = with(|it| _ = it.strands.insert(OriginatorId(300), whole(4, 4)));
+        assert_eq!(stranger, Refusal::UnknownOriginator { originator: 300, envelopes: 4 });
+        assert_eq!(with(|it| it.staged = 2), Refusal::Staged { staged: 2 });
+        assert_eq!(with(|it| it.counter = 6), Refusal::CounterBehind { head: 7, counter: 6 });
+        let mut cut = facts();
+        strand(&mut cut, |it| it.stored -= 1);
+        assert!(matches!(checked(&cut), Err(Refusal::CutOff { .. })));
+        let mut cut = facts();
+        strand(&mut cut, |it| it.recorded_head += 1);
+        assert!(matches!(checked(&cut), Err(Refusal::CutOff { .. })));
+    }
+}

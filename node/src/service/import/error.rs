@@ -1,0 +1,167 @@
+//! Why an import was refused or has failed.
+
+use std::path::PathBuf;
+
+use hawser_proto::OriginatorId;
+use hawser_storage::{CommitError, DatabaseError, OpenError, ReadError};
+
+use super::check::Refusal;
+use super::strand::RowError;
+use crate::error::RunError;
+use crate::service::open::OpenNodeError;
+
+/// Why an import was refused or has failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The database is not taken over.
+    #[error("{0}. Nothing was written")]
+    Refused(#[from] Refusal),
+    /// The connection string is malformed, or asks for what this program does not have.
+    #[error("--postgres: {0}")]
+    Address(String),
+    /// The database is in use.
+    #[error(
+        "{sessions} other sessions have the database open ({names}): stop xmtpd and everything else that is \
+         connected, and import again"
+    )]
+    InUse {
+        /// Their number.
+        sessions: i64,
+        /// What they call themselves.
+        names: String,
+    },
+    /// The server only copies another one, so that nobody can tell who writes there.
+    #[error(
+        "this server is a standby of another one: name the primary, to see that nobody writes to it"
+    )]
+    Standby,
+    /// The tables are of another version.
+    #[error(
+        "the tables of the database have version {found}, and version {known} is needed: start the version \
+         of xmtpd once that brings them there, and stop it"
+    )]
+    Schema {
+        /// The version found; 0 if there is none.
+        found: i64,
+        /// The version that this program knows.
+        known: i64,
+    },
+    /// The database has changed since the import began.
+    #[error(
+        "the database has changed while it was read ({what}): a node writes to it. Stop that node, remove the \
+         data folder and import again"
+    )]
+    Changed {
+        /// What has changed.
+        what: String,
+    },
+    /// Postgres has failed.
+    #[error("{step}: {source}")]
+    Postgres {
+        /// What was done.
+        step: &'static str,
+        /// The failure.
+        source: tokio_postgres::Error,
+    },
+    /// A row is not what a node of the network has signed.
+    #[error(
+        "originator {originator}, place {sequence}: {source}. The database was altered, or the node has stored \
+         what nobody signed; take everything from peers instead (docs/runbooks/replace-xmtpd.md)"
+    )]
+    Row {
+        /// The strand.
+        originator: OriginatorId,
+        /// The place, as the row says.
+        sequence: i64,
+        /// What is wrong.
+        source: RowError,
+    },
+    /// The two sides differ at the end.
+    #[error(
+        "originator {originator} differs: the database has {there}, the log {here}. Remove the data folder and \
+         import again"
+    )]
+    Differs {
+        /// The strand.
+        originator: OriginatorId,
+        /// Count and digest in the database.
+        there: String,
+        /// Count and digest in the log.
+        here: String,
+    },
+    /// The data folder holds something else.
+    #[error(
+        "{path} is not empty: an import needs a new folder (--data-dir), or that of its earlier run"
+    )]
+    FolderInUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The data folder holds the import of another database.
+    #[error(
+        "{path} holds the unfinished import of another database: name another folder (--data-dir)"
+    )]
+    OtherImport {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The data folder cannot be used.
+    #[error("{path}: {source}")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// The failure.
+        source: std::io::Error,
+    },
+    /// Registry, rates or chains cannot be used.
+    #[error(transparent)]
+    Node(#[from] Box<OpenNodeError>),
+    /// The contracts of the network cannot be found out.
+    #[error(transparent)]
+    Deployment(#[from] RunError),
+    /// The log cannot be written.
+    #[error("writing the log: {0}")]
+    Commit(#[from] CommitError),
+    /// The log cannot be brought to the disk.
+    #[error("writing the log: {0}")]
+    Flush(#[from] DatabaseError),
+    /// The log cannot be read.
+    #[error("reading the log: {0}")]
+    Read(#[from] ReadError),
+}
+
+impl From<OpenNodeError> for ImportError {
+    fn from(error: OpenNodeError) -> Self {
+        Self::Node(Box::new(error))
+    }
+}
+
+impl From<OpenError> for ImportError {
+    fn from(error: OpenError) -> Self {
+        OpenNodeError::from(error).into()
+    }
+}
+
+impl From<ImportError> for RunError {
+    fn from(error: ImportError) -> Self {
+        match error {
+            ImportError::Node(error) => (*error).into(),
+            ImportError::Deployment(error) => error,
+            ImportError::Address(_) => Self::usage(error),
+            ImportError::Refused(_)
+            | ImportError::InUse { .. }
+            | ImportError::Standby
+            | ImportError::Schema { .. }
+            | ImportError::Changed { .. }
+            | ImportError::Row { .. }
+            | ImportError::Differs { .. }
+            | ImportError::FolderInUse { .. }
+            | ImportError::OtherImport { .. } => Self::refused(error),
+            ImportError::Postgres { .. }
+            | ImportError::Folder { .. }
+            | ImportError::Commit(_)
+            | ImportError::Flush(_)
+            | ImportError::Read(_) => Self::failed(error),
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The data folder of an import that has not come to its end.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use super::error::ImportError;
+use crate::service::unfinished_import::UNFINISHED;
+
+/// The data folder of a running import.
+#[derive(Debug)]
+pub(super) struct ImportFolder(PathBuf);
+
+impl ImportFolder {
+    /// Takes an empty folder, or that of an earlier run for the same database. Returns true for the latter.
+    pub(super) fn claim(path: &Path, fingerprint: &str) -> Result<(Self, bool), ImportError> {
+        let failed = |source| ImportError::Folder { path: path.to_owned(), source };
+        let folder = Self(path.to_owned());
+        match fs::read_to_string(folder.marker()) {
+            Ok(found) if found == fingerprint => return Ok((folder, true)),
+            // An interrupted run may have left the file without content, and then nothing else.
+            Ok(found) if !found.is_empty() => {
+                return Err(ImportError::OtherImport { path: path.to_owned() });
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if !is_empty(path).map_err(failed)? {
+                    return Err(ImportError::FolderInUse { path: path.to_owned() });
+                }
+            }
+            Err(error) => return Err(failed(error)),
+        }
+        folder.begin(fingerprint).map_err(failed)?;
+        Ok((folder, false))
+    }
+
+    fn begin(&self, fingerprint: &str) -> io::Result<()> {
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true);
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(&self.0)?;
+        let mut file = File::create(self.marker())?;
+        file.write_all(fingerprint.as_bytes())?;
+        file.sync_all()?;
+        self.sync()
+    }
+
+    /// Lets nodes start from the folder.
+    pub(super) fn release(self) -> Result<(), ImportError> {
+        let done = fs::remove_file(self.marker()).and_then(|()| self.sync());
+        done.map_err(|source| ImportError::Folder { path: self.0, source })
+    }
+
+    fn marker(&self) -> PathBuf {
+        self.0.join(UNFINISHED)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        File::open(&self.0)?.sync_all()
+    }
+}
+
+/// Returns true for a folder without entries, and for none. A new file system has the entry `lost+found`.
+fn is_empty(path: &Path) -> io::Result<bool> {
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        entries => entries?,
+    };
+    for entry in entries {
+        if entry?.file_name() != "lost+found" {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::unfinished_import::require_finished;
+
+    #[test]
+    fn only_an_empty_folder_or_the_same_import_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data");
+        let (claimed, resumed) = ImportFolder::claim(&path, "one").unwrap();
+        assert!(!resumed);
+        require_finished(&path).unwrap_err();
+        assert!(ImportFolder::claim(&path, "one").unwrap().1, "an earlier run of the same");
+        let other = ImportFolder::claim(&path, "two").unwrap_err();
+        assert!(matches!(other, ImportError::OtherImport { .. }), "{other}");
+        fs::write(path.join("CURRENT"), "").unwrap();
+        claimed.release().unwrap();
+        require_finished(&path).unwrap();
+        let in_use = ImportFolder::claim(&path, "one").unwrap_err();
+        assert!(matches!(in_use, ImportError::FolderInUse { .. }), "{in_use}");
+    }
+
+    #[test]
+    fn a_run_that_was_killed_before_it_had_written_a_word_is_begun_again() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(UNFINISHED), "").unwrap();
+        assert!(!ImportFolder::claim(folder.path(), "one").unwrap().1);
+        assert!(ImportFolder::claim(folder.path(), "one").unwrap().1);
+    }
+}

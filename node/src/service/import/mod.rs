@@ -1,0 +1,167 @@
+//! Taking over the database of a stopped node of the reference implementation (xmtpd, in Postgres).
+//!
+//! - `source`: reading the database; `facts`: what it says of itself; `check`: whether it may be taken over;
+//! - `strand`: one strand of it, checked and turned into changes of the log;
+//! - `transfer`: reading, checking and writing at the same time; `compare`: both sides at the end;
+//! - `folder`: the data folder of an import that has not come to its end;
+//! - `error`: why an import was refused or has failed.
+//!
+//! The strands of nodes are taken over. What a chain orders is not: a node reads it from the chain, because
+//! each node of the reference implementation has dated it with a clock of its own.
+//!
+//! Invariant: no node starts from the folder before both sides were found equal.
+
+mod check;
+mod compare;
+mod error;
+mod facts;
+mod folder;
+mod source;
+mod strand;
+mod transfer;
+
+use std::sync::Arc;
+
+use hawser_api::DiskView as _;
+use hawser_chain::admin::Contract;
+use hawser_engine::ports::NodeRecord;
+use hawser_engine::price;
+use hawser_engine::replication::EnvelopeVerifier;
+use hawser_proto::OriginatorId;
+use hawser_rules::{Absences, Registry};
+use hawser_storage::{OpenError, RoomSettings, Store, StoreIdentity, StoreSettings};
+
+use super::network::chains::Chains;
+use super::open;
+use super::system::{Disk, OpenFiles};
+use crate::files::deployment::KnownDeployment;
+use crate::settings::NodeServiceSettings;
+
+pub use check::Refusal;
+pub use error::ImportError;
+pub use facts::AsideFacts;
+pub use strand::{RowError, StrandReport};
+
+use check::Plan;
+use folder::ImportFolder;
+use source::Source;
+use strand::StrandImport;
+
+/// How far an import is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImportProgress {
+    /// Envelopes that were read.
+    pub done: u64,
+    /// Envelopes that there are to read.
+    pub total: u64,
+}
+
+/// The result of an import that has come to its end.
+#[derive(Debug)]
+pub struct ImportReport {
+    /// Id of the node.
+    pub node: OriginatorId,
+    /// True if an earlier run had begun.
+    pub resumed: bool,
+    /// The strands that were taken over, the same on both sides.
+    pub strands: Vec<StrandReport>,
+    /// Strands that were left out, with the number of their envelopes.
+    pub left_out: Vec<(OriginatorId, u64)>,
+    /// What else the database holds and was left out.
+    pub aside: AsideFacts,
+}
+
+/// Takes over the database that `postgres` names, a connection string, into the data folder of these
+/// settings. Calls `progress` now and then. A second call goes on where an earlier one was interrupted.
+///
+/// # Errors
+/// [`ImportError`]. Nothing was written if the database or the folder was refused. Otherwise the folder keeps
+/// what is there for the next call, and no node starts from it.
+pub async fn run(
+    settings: &NodeServiceSettings,
+    postgres: &str,
+    progress: &mut (dyn FnMut(ImportProgress) + Send),
+) -> Result<ImportReport, ImportError> {
+    let chains = Chains::reach(settings).await.map_err(open::OpenNodeError::from)?;
+    let registry = open::first_registry(settings, &chains)?;
+    let own = open::own_record(&registry, settings, &chains)?.clone();
+    let source = Source::open(postgres).await?;
+    let facts = source.facts().await?;
+    let contracts = contracts(settings).await?;
+    let plan = check::check(&facts, &own, &registry, &contracts)?;
+    let (folder, resumed) = ImportFolder::claim(&settings.store.data_dir, &facts.fingerprint)?;
+    let store = open_store(settings, &own)?;
+    open::first_rates(settings, &chains, &store)?;
+    let strands = transfer_all(&source, &store, &plan, &own, &registry, progress).await?;
+    compare::seal(&store, &own, &plan).await?;
+    let strands = compare::require_same(&store, strands).await?;
+    source.require_still(&facts).await?;
+    drop(store);
+    folder.release()?;
+    Ok(ImportReport { node: own.id, resumed, strands, left_out: plan.left_out, aside: facts.aside })
+}
+
+async fn transfer_all(
+    source: &Source,
+    store: &Store,
+    plan: &Plan,
+    own: &NodeRecord,
+    registry: &Registry,
+    progress: &mut (dyn FnMut(ImportProgress) + Send),
+) -> Result<Vec<StrandReport>, ImportError> {
+    let total = plan.strands.values().sum();
+    let (mut done, mut reports) = (0, Vec::new());
+    for &originator in plan.strands.keys() {
+        let record = registry.node(originator).expect("the plan names nodes of the registry");
+        let verifier = EnvelopeVerifier {
+            originator,
+            key: record.public_key,
+            own: own.id,
+            // A node that learns of an absence judges the strand anew.
+            absences: Absences::NONE,
+        };
+        let held = store.snapshot().head(originator)?;
+        let strand = StrandImport::new(verifier, held);
+        let mut note = |rows: u64| {
+            done += rows;
+            progress(ImportProgress { done, total });
+        };
+        reports.push(transfer::transfer(source, store.clone(), strand, &mut note).await?);
+    }
+    Ok(reports)
+}
+
+/// Returns the addresses of the contracts whose events the database may hold, in lower case. Empty if
+/// files stand in for the chains.
+async fn contracts(settings: &NodeServiceSettings) -> Result<Vec<String>, ImportError> {
+    let access = &settings.chains.contracts;
+    if access.settlement.urls.is_empty() && access.app.urls.is_empty() {
+        return Ok(Vec::new());
+    }
+    let deployment = KnownDeployment::of(access).await?;
+    let known = Contract::ALL.into_iter().filter_map(|it| deployment.contracts.get(it));
+    Ok(known.map(|address| address.to_string().to_lowercase()).collect())
+}
+
+/// Opens the data folder without the host's marker: whichever host starts a node from it does not know it.
+fn open_store(settings: &NodeServiceSettings, own: &NodeRecord) -> Result<Store, OpenError> {
+    let config = &settings.store;
+    let store = Store::open(&StoreSettings {
+        path: config.data_dir.clone(),
+        identity: StoreIdentity {
+            network: config.network.clone(),
+            node: own.id,
+            public_key: own.public_key,
+        },
+        durability: config.durability,
+        price: price::price,
+        host: None,
+        open_files_max: OpenFiles::of_process().database,
+    })?;
+    let disk = Disk(config.data_dir.clone());
+    store.keep_room(RoomSettings {
+        free_bytes_min: config.min_free_disk_bytes,
+        free_bytes: Arc::new(move || disk.space().map(|space| space.free_bytes)),
+    });
+    Ok(store)
+}

@@ -1,0 +1,291 @@
+//! Reading a database of the reference implementation. The names of its tables and columns are its own.
+
+use std::collections::BTreeMap;
+use std::str::FromStr as _;
+
+use futures_util::TryStreamExt as _;
+use hawser_proto::{Bytes, OriginatorId, SequenceId};
+use tokio::sync::mpsc;
+use tokio_postgres::config::SslMode;
+use tokio_postgres::{Client, Config, NoTls, Row};
+
+use super::error::ImportError;
+use super::facts::{AsideFacts, SourceFacts, StrandFacts};
+use super::strand::SourceRow;
+
+/// Version of the tables that this program reads (xmtpd of July 2026).
+const SCHEMA: i64 = 23;
+/// Rows that one query reads. A guess: a hundredth of the rows of a partition, so that no query is planned
+/// as a scan of one.
+const PAGE_ROWS: u32 = 10_000;
+/// Rows and bytes of one batch, which is one write. The bytes bound the memory. Guesses.
+const BATCH_ROWS: usize = 4096;
+const BATCH_BYTES: usize = 8 << 20;
+
+/// A database at one moment: everything is read from one snapshot.
+pub(super) struct Source {
+    config: Config,
+    client: Client,
+}
+
+impl Source {
+    /// Connects, and checks that nobody else is connected and that the tables are known.
+    ///
+    /// # Errors
+    /// When it cannot be reached or is refused.
+    pub(super) async fn open(postgres: &str) -> Result<Self, ImportError> {
+        let mut config = Config::from_str(postgres)
+            .map_err(|error| ImportError::Address(format!("no connection string: {error}")))?;
+        if config.get_ssl_mode() == SslMode::Require {
+            let text = "this program speaks to Postgres without TLS: run it on the database's host, or \
+                        through a tunnel, and say sslmode=disable";
+            return Err(ImportError::Address(text.to_owned()));
+        }
+        config.application_name("hawser import");
+        let client = connect(&config).await?;
+        let source = Self { config, client };
+        require_alone(&source.client, 1).await?;
+        source.require_schema().await?;
+        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+        source.client.batch_execute(begin).await.map_err(failed("beginning to read"))?;
+        Ok(source)
+    }
+
+    async fn require_schema(&self) -> Result<(), ImportError> {
+        const STEP: &str = "reading the version of the tables";
+        let there = "SELECT to_regclass('schema_migrations') IS NOT NULL";
+        let is_there: bool = self.client.query_one(there, &[]).await.map_err(failed(STEP))?.get(0);
+        if !is_there {
+            return Err(ImportError::Schema { found: 0, known: SCHEMA });
+        }
+        let version = "SELECT coalesce(max(version) FILTER (WHERE NOT dirty), 0)::bigint \
+                       FROM schema_migrations";
+        let found: i64 = self.client.query_one(version, &[]).await.map_err(failed(STEP))?.get(0);
+        if found == SCHEMA { Ok(()) } else { Err(ImportError::Schema { found, known: SCHEMA }) }
+    }
+
+    /// Returns what the database says of itself.
+    ///
+    /// # Errors
+    /// When Postgres fails.
+    pub(super) async fn facts(&self) -> Result<SourceFacts, ImportError> {
+        let step = failed("reading what the database says of itself");
+        let client = &self.client;
+        let node = client
+            .query_opt("SELECT node_id, public_key FROM node_info", &[])
+            .await
+            .map_err(&step)?
+            .map(|row| (row.get(0), row.get(1)));
+        let counter = self.counter(client).await?;
+        let contracts = client
+            .query("SELECT lower(contract_address) FROM latest_block ORDER BY 1", &[])
+            .await
+            .map_err(&step)?;
+        let contracts: Vec<String> = contracts.iter().map(|row| row.get(0)).collect();
+        let name = "SELECT current_database()::text, \
+                    (SELECT oid::bigint FROM pg_database WHERE datname = current_database())";
+        let name = client.query_one(name, &[]).await.map_err(&step)?;
+        let (name, oid): (String, i64) = (name.get(0), name.get(1));
+        let count = async |table: &str| count(client, table).await;
+        let aside = AsideFacts {
+            ledger_events: count("payer_ledger_events").await?,
+            reports: count("payer_reports").await?,
+            attestations: count("payer_report_attestations").await?,
+            usage_minutes: count("unsettled_usage").await?,
+            positions: i64::try_from(contracts.len()).unwrap_or(i64::MAX),
+        };
+        let fingerprint = format!("xmtpd {name} {oid} {node:?}");
+        let staged = count("staged_originator_envelopes").await?;
+        let strands = self.strands().await?;
+        Ok(SourceFacts { fingerprint, node, strands, staged, counter, contracts, aside })
+    }
+
+    async fn strands(&self) -> Result<BTreeMap<OriginatorId, StrandFacts>, ImportError> {
+        let step = failed("counting the envelopes");
+        let mut strands: BTreeMap<OriginatorId, StrandFacts> = BTreeMap::new();
+        let counted = |table: &str| {
+            format!(
+                "SELECT originator_node_id, count(*), max(originator_sequence_id) FROM {table} \
+                 GROUP BY originator_node_id"
+            )
+        };
+        let described = counted("gateway_envelopes_meta");
+        for row in self.client.query(&described, &[]).await.map_err(&step)? {
+            let strand = strands.entry(originator_of(&row)).or_default();
+            (strand.described, strand.head) = (row.get(1), row.get(2));
+        }
+        let stored = counted("gateway_envelopes_blob");
+        for row in self.client.query(&stored, &[]).await.map_err(&step)? {
+            strands.entry(originator_of(&row)).or_default().stored = row.get(1);
+        }
+        let latest =
+            "SELECT originator_node_id, originator_sequence_id FROM gateway_envelopes_latest";
+        for row in self.client.query(latest, &[]).await.map_err(&step)? {
+            strands.entry(originator_of(&row)).or_default().recorded_head = row.get(1);
+        }
+        Ok(strands)
+    }
+
+    /// Returns the highest place of the own strand that was ever given out.
+    async fn counter(&self, client: &Client) -> Result<i64, ImportError> {
+        let counter = "SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END \
+                       FROM staged_originator_envelopes_id_seq";
+        let row = client.query_one(counter, &[]).await;
+        Ok(row.map_err(failed("reading the counter of the own strand"))?.get(0))
+    }
+
+    /// Returns the last place of the next page of a strand; `None` at its end.
+    ///
+    /// # Errors
+    /// When Postgres fails.
+    pub(super) async fn next_page(
+        &self,
+        originator: OriginatorId,
+        after: SequenceId,
+    ) -> Result<Option<SequenceId>, ImportError> {
+        let page = format!(
+            "SELECT max(place) FROM (SELECT originator_sequence_id AS place \
+             FROM gateway_envelopes_meta \
+             WHERE originator_node_id = {originator} AND originator_sequence_id > {after} \
+             ORDER BY originator_sequence_id LIMIT {PAGE_ROWS}) AS page"
+        );
+        let row = self.client.query_one(&page, &[]).await.map_err(failed("reading places"))?;
+        let through: Option<i64> = row.get(0);
+        Ok(through.and_then(|it| u64::try_from(it).ok()).map(SequenceId))
+    }
+
+    /// Reads the rows after `after` up to and including `through`, in batches. Returns true when nobody
+    /// takes them any more.
+    ///
+    /// # Errors
+    /// When Postgres fails.
+    pub(super) async fn read_page(
+        &self,
+        originator: OriginatorId,
+        after: SequenceId,
+        through: SequenceId,
+        rows_to: &mpsc::Sender<Vec<SourceRow>>,
+        note: &mut (dyn FnMut(u64) + Send),
+    ) -> Result<bool, ImportError> {
+        let step = failed("reading envelopes");
+        let part = format!(
+            "WHERE originator_node_id = {originator} AND originator_sequence_id > {after} \
+             AND originator_sequence_id <= {through}"
+        );
+        let page = format!(
+            "SELECT coalesce(m.place, b.place), m.topic, m.expiry, p.address, b.originator_envelope \
+             FROM (SELECT originator_sequence_id AS place, topic, expiry, payer_id \
+                   FROM gateway_envelopes_meta {part}) AS m \
+             FULL JOIN (SELECT originator_sequence_id AS place, originator_envelope \
+                   FROM gateway_envelopes_blob {part}) AS b ON b.place = m.place \
+             LEFT JOIN payers AS p ON p.id = m.payer_id ORDER BY 1"
+        );
+        let none: [i32; 0] = [];
+        let rows = self.client.query_raw(&page, none).await.map_err(&step)?;
+        let mut rows = std::pin::pin!(rows);
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        loop {
+            let row = rows.try_next().await.map_err(&step)?;
+            let is_end = row.is_none();
+            if let Some(row) = row {
+                let row = source_row(&row);
+                bytes += row.envelope.as_ref().map_or(0, Bytes::len);
+                batch.push(row);
+            }
+            if is_end || batch.len() >= BATCH_ROWS || bytes >= BATCH_BYTES {
+                let (full, count) = (std::mem::take(&mut batch), batch.len());
+                bytes = 0;
+                if rows_to.send(full).await.is_err() {
+                    return Ok(true);
+                }
+                note(count as u64);
+            }
+            if is_end {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Checks that nothing was written since the import began.
+    ///
+    /// # Errors
+    /// [`ImportError::Changed`], and when Postgres fails.
+    pub(super) async fn require_still(&self, facts: &SourceFacts) -> Result<(), ImportError> {
+        let now = Self { config: self.config.clone(), client: connect(&self.config).await? };
+        require_alone(&now.client, 2).await?;
+        let counter = now.counter(&now.client).await?;
+        let staged = count(&now.client, "staged_originator_envelopes").await?;
+        if (counter, staged) != (facts.counter, facts.staged) {
+            let what = format!("the counter of its strand stands at {counter}");
+            return Err(ImportError::Changed { what });
+        }
+        for (originator, strand) in now.strands().await? {
+            if facts.strands.get(&originator) != Some(&strand) {
+                return Err(ImportError::Changed { what: format!("originator {originator}") });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Turns an error of Postgres into that of a step.
+fn failed(step: &'static str) -> impl Fn(tokio_postgres::Error) -> ImportError {
+    move |source| ImportError::Postgres { step, source }
+}
+
+async fn connect(config: &Config) -> Result<Client, ImportError> {
+    let (client, connection) =
+        config.connect(NoTls).await.map_err(failed("connecting to Postgres"))?;
+    tokio::spawn(async move {
+        // The client's next call says what has gone wrong.
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "the connection to Postgres has ended");
+        }
+    });
+    let settings = "SET default_transaction_read_only = on; SET statement_timeout = 0; \
+                    SET idle_in_transaction_session_timeout = 0";
+    client.batch_execute(settings).await.map_err(failed("setting up the session"))?;
+    Ok(client)
+}
+
+/// Checks that no session but our own has the database open. A node keeps its sessions as long as it lives.
+async fn require_alone(client: &Client, own: i64) -> Result<(), ImportError> {
+    let step = failed("looking for other sessions");
+    let standby = client.query_one("SELECT pg_is_in_recovery()", &[]).await.map_err(&step)?;
+    if standby.get(0) {
+        return Err(ImportError::Standby);
+    }
+    // What kind of session it is, and what it calls itself, is hidden from some users; that it is there is
+    // not. Sessions of the server itself belong to no user.
+    let others = "SELECT count(*), \
+                  coalesce(string_agg(DISTINCT coalesce(nullif(application_name, ''), 'unnamed'), ', '), '') \
+                  FROM pg_stat_activity WHERE datname = current_database() AND usesysid IS NOT NULL \
+                  AND coalesce(backend_type, 'client backend') = 'client backend'";
+    let others = client.query_one(others, &[]).await.map_err(&step)?;
+    let (sessions, names): (i64, String) = (others.get(0), others.get(1));
+    if sessions > own {
+        return Err(ImportError::InUse { sessions: sessions - own, names });
+    }
+    Ok(())
+}
+
+async fn count(client: &Client, table: &str) -> Result<i64, ImportError> {
+    let counted = client.query_one(&format!("SELECT count(*) FROM {table}"), &[]).await;
+    Ok(counted.map_err(failed("counting rows"))?.get(0))
+}
+
+/// Returns the originator in the first column. A negative id becomes one that no registry has.
+fn originator_of(row: &Row) -> OriginatorId {
+    OriginatorId(u32::from_ne_bytes(row.get::<_, i32>(0).to_ne_bytes()))
+}
+
+fn source_row(row: &Row) -> SourceRow {
+    let topic: Option<Vec<u8>> = row.get(1);
+    let expiry: Option<i64> = row.get(2);
+    SourceRow {
+        sequence: row.get(0),
+        described: topic.zip(expiry),
+        payer: row.get(3),
+        envelope: row.get::<_, Option<&[u8]>>(4).map(Bytes::copy_from_slice),
+    }
+}

@@ -1,0 +1,230 @@
+//! One strand of a database: its rows are checked as a follower checks what peers send, and become changes
+//! of the log.
+
+use std::collections::BTreeMap;
+
+use hawser_engine::replication::{EnvelopeVerifier, PeerViolation};
+use hawser_net::open_outer;
+use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::{Bytes, OriginatorId, SequenceId};
+use hawser_storage::{Change, LogEntry, SkipReason, Validity};
+
+/// One row of the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SourceRow {
+    pub(super) sequence: i64,
+    /// Topic and expiry; `None` without a row in the table that describes envelopes.
+    pub(super) described: Option<(Vec<u8>, i64)>,
+    /// Address of the payer as text.
+    pub(super) payer: Option<String>,
+    /// The envelope; `None` without a row in the table of their bytes.
+    pub(super) envelope: Option<Bytes>,
+}
+
+/// What is wrong with a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RowError {
+    /// One of its two halves is missing.
+    #[error("one half of the row is missing")]
+    Half,
+    /// The rows do not ascend.
+    #[error("the place comes after a higher one, or is none")]
+    Order,
+    /// The bytes are no envelope.
+    #[error("the bytes are no envelope")]
+    Malformed,
+    /// The envelope says another place than its row.
+    #[error("the envelope belongs to another place")]
+    OtherPlace,
+    /// The node's key has not signed the envelope.
+    #[error("the key of the node has not signed it")]
+    Forged,
+    /// The row describes the envelope wrongly.
+    #[error("topic, payer or expiry of the row are not those of the envelope")]
+    Described,
+}
+
+/// A strand as it was taken over, the same on both sides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StrandReport {
+    /// The strand.
+    pub originator: OriginatorId,
+    /// Its envelopes.
+    pub envelopes: u64,
+    /// BLAKE3 over places and envelopes, in order.
+    pub digest: [u8; 32],
+    /// Its last place.
+    pub head: SequenceId,
+    /// Places below without an envelope: they were never used, or were pruned.
+    pub missing: u64,
+    /// Envelopes whose outer layer was put into canonical form.
+    pub rewritten: u64,
+    /// Envelopes of this run that readers do not get, by the number of the rule that they break.
+    pub invalid: BTreeMap<u8, u64>,
+}
+
+/// Digest of a strand: places and envelopes in canonical form.
+#[derive(Debug, Default)]
+pub(super) struct StrandDigest(blake3::Hasher);
+
+impl StrandDigest {
+    pub(super) fn add(&mut self, at: SequenceId, bytes: &[u8]) {
+        self.0.update(&at.0.to_be_bytes());
+        self.0.update(&(bytes.len() as u64).to_be_bytes());
+        self.0.update(bytes);
+    }
+
+    pub(super) fn finish(&self) -> [u8; 32] {
+        *self.0.finalize().as_bytes()
+    }
+}
+
+/// One strand on its way. Does no I/O.
+#[derive(Debug)]
+pub(super) struct StrandImport {
+    verifier: EnvelopeVerifier,
+    /// The log holds everything up to this place from an earlier run.
+    held: SequenceId,
+    report: StrandReport,
+    digest: StrandDigest,
+}
+
+/// An envelope that was opened, with its row.
+struct OpenedRow {
+    row: SourceRow,
+    bytes: Bytes,
+}
+
+impl StrandImport {
+    /// Goes on after `held`: rows up to it count, and are neither checked nor written again.
+    pub(super) fn new(verifier: EnvelopeVerifier, held: SequenceId) -> Self {
+        let report = StrandReport {
+            originator: verifier.originator,
+            envelopes: 0,
+            digest: [0; 32],
+            head: SequenceId::NONE,
+            missing: 0,
+            rewritten: 0,
+            invalid: BTreeMap::new(),
+        };
+        Self { verifier, held, report, digest: StrandDigest::default() }
+    }
+
+    pub(super) fn originator(&self) -> OriginatorId {
+        self.verifier.originator
+    }
+
+    /// Takes the next rows. Returns the changes, in order; `threads` check signatures.
+    ///
+    /// # Errors
+    /// The first row that is wrong, by its place.
+    pub(super) fn take(
+        &mut self,
+        rows: Vec<SourceRow>,
+        threads: usize,
+    ) -> Result<Vec<Change>, (i64, RowError)> {
+        let mut after = self.report.head.max(self.held);
+        let mut opened = Vec::with_capacity(rows.len());
+        for row in rows {
+            let sequence = row.sequence;
+            let bytes = self.open(&row).map_err(|error| (sequence, error))?;
+            if self.report.head > self.held {
+                opened.push(OpenedRow { row, bytes });
+            }
+        }
+        let batch = opened.iter().map(|it| it.bytes.clone()).collect();
+        let checked = check_on(&self.verifier, batch, threads);
+        let mut changes = Vec::with_capacity(opened.len());
+        for (opened, checked) in opened.into_iter().zip(checked) {
+            let sequence = opened.row.sequence;
+            let entry = checked.map_err(|_| (sequence, RowError::Forged))?;
+            require_described(&opened.row, &entry).map_err(|error| (sequence, error))?;
+            if let Validity::Invalid(rule) = entry.validity {
+                *self.report.invalid.entry(rule.0).or_default() += 1;
+            }
+            changes.extend(gap(self.originator(), after, entry.id.sequence));
+            after = entry.id.sequence;
+            changes.push(Change::Append(entry));
+        }
+        Ok(changes)
+    }
+
+    /// Opens an envelope and notes its place.
+    fn open(&mut self, row: &SourceRow) -> Result<Bytes, RowError> {
+        let (Some(bytes), Some(_)) = (&row.envelope, &row.described) else {
+            return Err(RowError::Half);
+        };
+        let at = u64::try_from(row.sequence).map_err(|_| RowError::Order)?;
+        let at = SequenceId(at);
+        if at <= self.report.head {
+            return Err(RowError::Order);
+        }
+        let outer = open_outer(bytes.clone()).ok_or(RowError::Malformed)?;
+        let (id, _) =
+            OriginatorEnvelope::statement(outer.statement).map_err(|_| RowError::Malformed)?;
+        if (id.originator, id.sequence) != (self.originator(), at) {
+            return Err(RowError::OtherPlace);
+        }
+        self.digest.add(at, &outer.bytes);
+        self.report.envelopes += 1;
+        self.report.rewritten += u64::from(outer.was_rewritten);
+        self.report.missing += at.0 - self.report.head.0 - 1;
+        self.report.head = at;
+        Ok(outer.bytes)
+    }
+
+    /// Returns what was taken over.
+    pub(super) fn finish(self) -> StrandReport {
+        StrandReport { digest: self.digest.finish(), ..self.report }
+    }
+}
+
+/// Returns the change for the places between two envelopes.
+fn gap(originator: OriginatorId, after: SequenceId, at: SequenceId) -> Option<Change> {
+    (after.next() < at).then(|| Change::Skip {
+        originator,
+        from: after.next(),
+        through: at.previous(),
+        // Whether the place was never used or was pruned is not known: peers are asked for it.
+        reason: SkipReason::Missing,
+    })
+}
+
+/// Checks signatures and rules on several threads; results are in the order of the batch.
+fn check_on(
+    verifier: &EnvelopeVerifier,
+    batch: Vec<Bytes>,
+    threads: usize,
+) -> Vec<Result<LogEntry, PeerViolation>> {
+    let part = batch.len().div_ceil(threads.max(1)).max(1);
+    let parts: Vec<Vec<Bytes>> = batch.chunks(part).map(<[Bytes]>::to_vec).collect();
+    std::thread::scope(|scope| {
+        let running: Vec<_> =
+            parts.into_iter().map(|part| scope.spawn(|| verifier.check(part))).collect();
+        let joined = running.into_iter().flat_map(|it| match it.join() {
+            Ok(results) => results,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        joined.collect()
+    })
+}
+
+/// Compares what the tables say of an envelope with what it says itself, as far as readers get it.
+fn require_described(row: &SourceRow, entry: &LogEntry) -> Result<(), RowError> {
+    let (Some(facts), Some((topic, expiry))) = (&entry.facts, &row.described) else {
+        return Ok(());
+    };
+    let stated = facts.expiry_unix_s.and_then(|it| i64::try_from(it).ok());
+    let is_payer = match (&facts.charge, &row.payer) {
+        (Some(charge), Some(said)) => {
+            let said = said.strip_prefix("0x").unwrap_or(said);
+            hex::encode(charge.payer.0).eq_ignore_ascii_case(said)
+        }
+        _ => true,
+    };
+    if facts.topic.as_bytes()[..] == topic[..] && stated.is_none_or(|it| it == *expiry) && is_payer
+    {
+        return Ok(());
+    }
+    Err(RowError::Described)
+}

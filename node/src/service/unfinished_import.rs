@@ -1,0 +1,27 @@
+//! Recognises the data folder of an import that has not come to its end.
+
+use std::path::{Path, PathBuf};
+
+/// Name of the file that stands in the data folder until both sides were found equal.
+pub(super) const UNFINISHED: &str = "import-unfinished";
+
+/// The data folder holds an import that has not come to its end.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{path} holds an import that has not come to its end: repeat `hawser import xmtpd`, or remove the folder. \
+     No node starts from it before"
+)]
+pub struct UnfinishedImportError {
+    path: PathBuf,
+}
+
+/// Refuses a data folder with an unfinished import.
+///
+/// # Errors
+/// [`UnfinishedImportError`].
+pub(super) fn require_finished(data_dir: &Path) -> Result<(), UnfinishedImportError> {
+    if data_dir.join(UNFINISHED).exists() {
+        return Err(UnfinishedImportError { path: data_dir.to_owned() });
+    }
+    Ok(())
+}

@@ -1,0 +1,326 @@
+//! Taking over the database of a node of the reference implementation: everything is there afterwards, no
+//! place is signed twice, and what is not the node's whole database is refused.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use bytes::Bytes;
+use hawser_proto::envelope::{OriginatorEnvelope, Proof};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::sign::originator_digest;
+use hawser_proto::{OriginatorId, SecretKey};
+use hawser_tests::harness::network::{Network, Node};
+use hawser_tests::harness::xmtpd_database::{Postgres, Session};
+use hawser_tests::harness::{envelopes, seed, strand, wait};
+use prost::Message as _;
+use rand::Rng;
+use serde_json::Value;
+
+/// Places that a node leaves out after a quarantine.
+const GAP: u64 = 1_000_000;
+/// Time of the first envelope: 2026-01-01, in unix nanoseconds.
+const NS: i64 = 1_767_225_600_000_000_000;
+
+/// Returns an envelope as a node signs it.
+fn signed(node: OriginatorId, key: &SecretKey, sequence: u64, rng: &mut impl Rng) -> Bytes {
+    let message = envelopes::group_message([5; 16], 200, rng);
+    let payer = envelopes::sign(&message, node, &envelopes::payer(1)).encode_to_vec();
+    let ns = NS + i64::try_from(sequence).unwrap() * 1000;
+    let days = u64::from(envelopes::RETENTION_DAYS);
+    let statement = pb::UnsignedOriginatorEnvelope {
+        originator_node_id: node.0,
+        originator_sequence_id: sequence,
+        originator_ns: ns,
+        payer_envelope_bytes: payer.into(),
+        base_fee_picodollars: 7,
+        congestion_fee_picodollars: 0,
+        expiry_unixtime: u64::try_from(ns / 1_000_000_000).unwrap() + days * 86_400,
+    };
+    let bytes: Bytes = statement.encode_to_vec().into();
+    let signature = key.sign(originator_digest(&bytes));
+    OriginatorEnvelope::encode(bytes, Proof::Signature(signature))
+}
+
+fn strand_of(node: &Node, count: u64) -> Vec<Bytes> {
+    let mut rng = seed::rng(seed::seed(), u64::from(node.id.0));
+    (1..=count).map(|sequence| signed(node.id, &node.key, sequence, &mut rng)).collect()
+}
+
+/// The command of an import with the settings of a node.
+fn import(node: &Node, url: &str) -> Command {
+    let of_node = node.command();
+    let mut command = Command::new(of_node.get_program());
+    command.args(["--json", "import", "xmtpd", "--postgres", url]);
+    command.args(of_node.get_args().skip(1));
+    for (name, value) in of_node.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
+}
+
+fn taken_over(output: &Output) -> Value {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Asserts that an import is refused for a reason, and that nothing was written.
+fn assert_refused(node: &Node, url: &str, reason: &str) {
+    let output = import(node, url).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains(reason), "{reason}: {said}");
+    assert!(!node.data_dir().exists(), "nothing was written: {said}");
+}
+
+/// Publishes messages one by one; returns their places. The same `author` sends the same messages.
+async fn publish(node: &Node, author: u64, count: u64) -> Vec<u64> {
+    let mut rng = seed::rng(seed::seed(), author);
+    let message = |_| envelopes::group_message([7; 16], 64, &mut rng);
+    let messages: Vec<Bytes> = (0..count).map(message).collect();
+    let mut places = Vec::new();
+    for message in messages {
+        let message = envelopes::sign(&message, node.id, &envelopes::payer(0));
+        let answer = node.client().publish(vec![message]).await.unwrap().remove(0);
+        places.push(strand::id_of(&answer).sequence.0);
+    }
+    places
+}
+
+/// Stores whole strands of both nodes, and closes the session.
+async fn fill(session: Session, network: &Network, counts: [u64; 2]) -> [Vec<Bytes>; 2] {
+    let strands = [0, 1].map(|index| strand_of(&network.nodes[index], counts[index]));
+    for (node, envelopes) in network.nodes.iter().zip(&strands) {
+        session.insert(node.id, envelopes.iter().cloned()).await;
+    }
+    session.set_counter(i64::try_from(counts[0]).unwrap()).await;
+    session.close().await;
+    strands
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_goes_on_above_what_database_and_peers_have() {
+    let Some(postgres) = Postgres::start().await else { return };
+    let mut network = Network::start(2).await;
+    publish(&network.nodes[0], 1, 8).await;
+    publish(&network.nodes[1], 2, 5).await;
+    network.converged().await;
+    let (own, other) = (network.nodes[0].id, network.nodes[1].id);
+    let before = strand::read_all(&network.nodes[0].client()).await;
+    let node = &mut network.nodes[0];
+    assert!(node.terminate().success());
+    fs::remove_dir_all(node.data_dir()).unwrap();
+    fs::remove_dir_all(node.state_dir()).unwrap();
+
+    // The database is older than what the peer has, one place was never used, and one envelope is not in
+    // canonical form.
+    let session = postgres.create("taken", own, &node.key.public_key()).await;
+    let mut held = before[&own.0].clone();
+    held.retain(|place, _| *place <= 6 && *place != 3);
+    session.insert(own, held.into_values()).await;
+    session.insert(other, before[&other.0].values().cloned()).await;
+    let other_form = "UPDATE gateway_envelopes_blob SET originator_envelope = originator_envelope || '\\x7a0109' \
+                      WHERE originator_node_id = 200 AND originator_sequence_id = 2;
+                      INSERT INTO payer_reports VALUES ('\\x01');";
+    session.change(other_form).await;
+    session.set_counter(7).await;
+    session.close().await;
+
+    let report = taken_over(&import(node, &postgres.url("taken")).output().unwrap());
+    let strands = report["strands"].as_array().unwrap();
+    let seen: Vec<_> = strands
+        .iter()
+        .map(|it| {
+            ["originator", "envelopes", "head", "missing", "rewritten"]
+                .map(|name| it[name].as_u64())
+        })
+        .collect();
+    assert_eq!(seen[0], [100, 5, 6, 1, 0].map(Some));
+    assert_eq!(seen[1], [200, 5, 5, 0, 1].map(Some));
+    assert_eq!(report["payer_reports"], 1);
+
+    node.start();
+    node.ready().await;
+    assert_eq!(publish(node, 1, 2).await, [1, 2], "repeats get the answers that xmtpd has given");
+    assert_eq!(publish(node, 3, 1).await, [8 + GAP + 1], "above what the peer has shown");
+    network.converged().await;
+    let after = strand::read_all(&network.nodes[0].client()).await;
+    assert_eq!(after[&other.0], before[&other.0]);
+    assert!(before[&own.0].iter().all(|(place, bytes)| after[&own.0].get(place) == Some(bytes)));
+    assert_eq!(after, strand::read_all(&network.nodes[1].client()).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_import_that_is_killed_goes_on_and_no_node_starts_before_its_end() {
+    let Some(postgres) = Postgres::start().await else { return };
+    let mut network = Network::new(2);
+    let key = network.nodes[0].key.public_key();
+    let session = postgres.create("large", network.nodes[0].id, &key).await;
+    let strands = fill(session, &network, [30_000, 20_000]).await;
+    let url = postgres.url("large");
+
+    let mut running = import(&network.nodes[0], &url)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let data_dir = network.nodes[0].data_dir();
+    wait::until("the log has its first rows", async || {
+        assert_eq!(running.try_wait().unwrap(), None, "it has ended before it could be killed");
+        (log_bytes(&data_dir) > 2 << 20).then_some(())
+    })
+    .await;
+    running.kill().unwrap();
+    running.wait().unwrap();
+
+    let refused = network.nodes[0].command().output().unwrap();
+    assert_eq!(refused.status.code(), Some(3));
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("has not come to its end"), "{said}");
+
+    // The killed process's session ends when the server notices.
+    let report = wait::until("the database is free", async || {
+        let output = import(&network.nodes[0], &url).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        (!said.contains("other sessions")).then(|| taken_over(&output))
+    })
+    .await;
+    assert_eq!(report["resumed"], true);
+    assert_eq!(report["strands"][0]["envelopes"], 30_000);
+    assert_eq!(report["strands"][1]["envelopes"], 20_000);
+
+    let again = import(&network.nodes[0], &url).output().unwrap();
+    assert_eq!(again.status.code(), Some(3));
+    let said = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(said.contains("is not empty"), "a finished import is not repeated: {said}");
+
+    network.nodes[0].is_new = false;
+    network.nodes[0].start();
+    network.nodes[0].readable().await;
+    let client = network.nodes[0].client();
+    for (node, envelopes) in network.nodes.iter().zip(&strands) {
+        let held = strand::read(&client, node.id).await;
+        assert!(held.values().eq(envelopes), "node {}", node.id);
+    }
+}
+
+/// Returns the size of the database's write-ahead logs.
+fn log_bytes(data_dir: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(data_dir) else { return 0 };
+    let logs = entries.flatten().filter(|it| it.path().extension().is_some_and(|it| it == "log"));
+    logs.filter_map(|it| Some(it.metadata().ok()?.len())).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_the_nodes_whole_database_is_refused_before_anything_is_written() {
+    let Some(postgres) = Postgres::start().await else { return };
+    let network = Network::new(2);
+    let (node, other) = (&network.nodes[0], &network.nodes[1]);
+    let url = postgres.url("node");
+    let session = postgres.create("node", node.id, &node.key.public_key()).await;
+    fill(session, &network, [5, 5]).await;
+
+    let live = postgres.open("node").await;
+    assert_refused(node, &url, "other sessions have the database open");
+    live.close().await;
+    assert_refused(other, &url, "belongs to node 100");
+    for (change, undo, reason) in [
+        (
+            "DELETE FROM gateway_envelopes_blob WHERE originator_sequence_id = 5 AND originator_node_id = 200",
+            "DELETE FROM gateway_envelopes_meta WHERE originator_sequence_id = 5 AND originator_node_id = 200;
+             UPDATE gateway_envelopes_latest SET originator_sequence_id = 4 WHERE originator_node_id = 200",
+            "the database is cut off",
+        ),
+        (
+            "UPDATE gateway_envelopes_latest SET originator_sequence_id = 9 WHERE originator_node_id = 100",
+            "UPDATE gateway_envelopes_latest SET originator_sequence_id = 5 WHERE originator_node_id = 100",
+            "the database is cut off",
+        ),
+        (
+            "INSERT INTO staged_originator_envelopes VALUES (6, '\\x00')",
+            "DELETE FROM staged_originator_envelopes",
+            "1 messages were accepted",
+        ),
+        (
+            "UPDATE schema_migrations SET dirty = true",
+            "UPDATE schema_migrations SET dirty = false",
+            "version 0, and version 23 is needed",
+        ),
+        (
+            "UPDATE node_info SET public_key = set_byte(public_key, 9, 1)",
+            "UPDATE node_info SET node_id = 300",
+            "another key of node 100",
+        ),
+    ] {
+        let session = postgres.open("node").await;
+        session.change(change).await;
+        session.close().await;
+        assert_refused(node, &url, reason);
+        let session = postgres.open("node").await;
+        session.change(undo).await;
+        session.close().await;
+    }
+    assert_refused(node, &url, "belongs to node 300");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_altered_row_stops_the_import_and_no_node_starts_from_it() {
+    let Some(postgres) = Postgres::start().await else { return };
+    let network = Network::new(2);
+    let (node, other) = (&network.nodes[0], &network.nodes[1]);
+    let url = postgres.url("altered");
+    let session = postgres.create("altered", node.id, &node.key.public_key()).await;
+    let strands = fill(session, &network, [5, 9000]).await;
+    let forged = signed(other.id, &envelopes::payer(9), 8500, &mut seed::rng(1, 1));
+    for (column, value, reason) in [
+        ("originator_envelope", forged.to_vec(), "has not signed it"),
+        ("originator_envelope", strands[1][10].to_vec(), "belongs to another place"),
+        ("originator_envelope", vec![1, 2, 3], "are no envelope"),
+        ("topic", vec![0, 1, 2], "are not those of the envelope"),
+    ] {
+        let table = if column == "topic" { "meta" } else { "blob" };
+        let place = "WHERE originator_node_id = 200 AND originator_sequence_id = 8500";
+        let session = postgres.open("altered").await;
+        let select = format!("SELECT {column} FROM gateway_envelopes_{table} {place}");
+        let good: Vec<u8> = session.client.query_one(&select, &[]).await.unwrap().get(0);
+        let update = format!("UPDATE gateway_envelopes_{table} SET {column} = $1 {place}");
+        session.client.execute(&update, &[&value]).await.unwrap();
+        session.close().await;
+
+        let output = import(node, &url).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{said}");
+        assert!(said.contains("originator 200, place 8500") && said.contains(reason), "{said}");
+        assert_eq!(node.command().output().unwrap().status.code(), Some(3), "no node starts");
+
+        let session = postgres.open("altered").await;
+        session.client.execute(&update, &[&good]).await.unwrap();
+        session.close().await;
+    }
+    // A row below the place where the import stopped was altered meanwhile: it is not checked again, but both
+    // sides are compared.
+    let session = postgres.open("altered").await;
+    let below = "UPDATE gateway_envelopes_blob SET originator_envelope = $1 \
+                 WHERE originator_node_id = 200 AND originator_sequence_id = 11";
+    let forged = signed(other.id, &envelopes::payer(9), 11, &mut seed::rng(1, 1));
+    session.client.execute(below, &[&forged.to_vec()]).await.unwrap();
+    session.close().await;
+    let output = import(node, &url).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("originator 200 differs"), "{said}");
+
+    let session = postgres.open("altered").await;
+    session.client.execute(below, &[&strands[1][10].to_vec()]).await.unwrap();
+    session.close().await;
+    let report = taken_over(&import(node, &url).output().unwrap());
+    assert_eq!(
+        (&report["resumed"], &report["strands"][1]["envelopes"]),
+        (&true.into(), &9000.into())
+    );
+}
