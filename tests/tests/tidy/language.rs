@@ -1,6 +1,8 @@
 //! The language of code and documents, as far as a search can tell.
 
-use crate::{assert_none, texts};
+use std::collections::BTreeSet;
+
+use crate::{assert_none, root, texts};
 
 /// A doc line begins with the item's kind or effect, not with a clause.
 const CLAUSES: [&str; 8] =
@@ -62,4 +64,19 @@ fn changes_are_listed_for_operators() {
     let version = format!("## {}", env!("CARGO_PKG_VERSION"));
     let is_first = changes.matches("\n## ").count() == 1;
     assert!(is_first || changes.contains(&version), "CHANGELOG.md has a part for {version}");
+}
+
+#[test]
+fn every_log_code_is_explained() {
+    let code = |line: &str| Some(line.split_once("code = \"")?.1.split_once('"')?.0.to_owned());
+    let sources = texts(&["rs"]);
+    let logged: BTreeSet<String> = sources
+        .iter()
+        .filter(|(path, _)| !path.contains("/tests/"))
+        .flat_map(|(_, text)| text.lines().filter_map(code))
+        .collect();
+    let page = std::fs::read_to_string(root().join("docs/log-codes.md")).unwrap();
+    let row = |line: &str| Some(line.strip_prefix("| `")?.split_once('`')?.0.to_owned());
+    let explained: BTreeSet<String> = page.lines().filter_map(row).collect();
+    assert_eq!(logged, explained, "codes in the program and in docs/log-codes.md");
 }
